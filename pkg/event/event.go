@@ -1,0 +1,103 @@
+// Package event says each fact's words on the wire: which subject, which message, and how its id is made.
+//
+// It is the only package that spells subjects. It knows neither brokers nor far sides: bus moves what it describes.
+package event
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// Topic ties a name to the message that travels under it.
+type Topic[M proto.Message] struct{ Name string }
+
+// What an ERP says about sales orders, what we answer, and what is said inside.
+var (
+	OrderAudited         = Topic[*orderv1.Audited]{"order.audited"}
+	OrderCancelRequested = Topic[*orderv1.CancelRequested]{"order.cancel.requested"}
+
+	OrderAccepted      = Topic[*orderv1.Accepted]{"order.accepted"}
+	OrderHeld          = Topic[*orderv1.Held]{"order.held"}
+	OrderFailed        = Topic[*orderv1.Failed]{"order.failed"}
+	OrderStatusChanged = Topic[*orderv1.StatusChanged]{"order.status.changed"}
+	OrderShipped       = Topic[*orderv1.Shipped]{"order.shipped"}
+	OrderDelivered     = Topic[*orderv1.Delivered]{"order.delivered"}
+	OrderReturning     = Topic[*orderv1.Returning]{"order.returning"}
+	OrderCancelled     = Topic[*orderv1.Cancelled]{"order.cancelled"}
+	OrderCancelRefused = Topic[*orderv1.CancelRefused]{"order.cancel.refused"}
+	OrderCancelUnknown = Topic[*orderv1.CancelUnknown]{"order.cancel.unknown"}
+
+	SellerChanged = Topic[*sellerv1.Changed]{"seller.changed"}
+	SellerPaused  = Topic[*sellerv1.Paused]{"seller.paused"}
+	SellerResumed = Topic[*sellerv1.Resumed]{"seller.resumed"}
+
+	// PollDue travels inside, on a tick.
+	PollDue = Topic[*sellerv1.PollDue]{"poll.due"}
+)
+
+// Event is one fact, ready to be told.
+type Event struct {
+	// Name is the topic's name, also the CloudEvents type.
+	Name string
+	// Seller is the subject's suffix.
+	Seller string
+	// ID is the CloudEvents id: the same fact always has the same one.
+	ID string
+	// Key is what the fact is about, the CloudEvents subject: an outbound number, a seller.
+	Key string
+	// At is when it happened.
+	At time.Time
+	// Message is the body.
+	Message proto.Message
+}
+
+// Subject is where the event is published: its name and its seller.
+func (e Event) Subject() string { return e.Name + "." + e.Seller }
+
+// About makes the event that says message about key of seller. The id is name/seller/key and the discriminators that
+// tell this fact from others about the same key: revision, status code, child number.
+func (t Topic[M]) About(seller, key string, at time.Time, message M, discriminators ...string) Event {
+	id := t.Name + "/" + seller + "/" + key
+	for _, d := range discriminators {
+		id += "/" + d
+	}
+	return Event{Name: t.Name, Seller: seller, ID: id, Key: key, At: at, Message: message}
+}
+
+// Subjects are the two forms that a publisher may use: the bare name, and the name followed by any one seller.
+func (t Topic[M]) Subjects() []string { return []string{t.Name, t.Name + ".*"} }
+
+// New makes an empty message of the topic's type.
+func (t Topic[M]) New() M {
+	var zero M
+	return zero.ProtoReflect().New().Interface().(M)
+}
+
+// Revision is a revision as a discriminator.
+func Revision(n int64) string { return strconv.FormatInt(n, 10) }
+
+var sellerName = regexp.MustCompile(`^[a-z0-9_-]{1,32}$`)
+
+// ValidSeller tells whether name can be a subject's suffix.
+func ValidSeller(name string) bool { return sellerName.MatchString(name) }
+
+// SuffixOf tells the seller in subject's suffix. It is "" for the bare name, and an error when subject is not one of
+// name's forms.
+func SuffixOf(name, subject string) (string, error) {
+	if subject == name {
+		return "", nil
+	}
+	suffix, ok := strings.CutPrefix(subject, name+".")
+	if !ok || !ValidSeller(suffix) {
+		return "", fmt.Errorf("subject %q is not %s or %s.<seller> with a seller of a-z, 0-9, _ and -, 32 at most", subject, name, name)
+	}
+	return suffix, nil
+}

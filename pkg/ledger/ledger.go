@@ -1,0 +1,330 @@
+// Package ledger is the contract with whatever remembers what was begun: per document, per order line, per quota.
+//
+// It is what keeps "at least once in" from becoming "twice at the warehouse". Two implementations: inredis
+// (production) and inkv (JetStream key-value, the embedded default). ledgertest is the suite that both pass. The
+// package knows documents and numbers; it knows neither the bus nor what a warehouse is.
+//
+// # The protocol
+//
+//	NEW → INTENT(owner, hash, attempt) → ACCEPTED(number) | REFUSED(reason) | UNKNOWN → (ask) → …
+//
+// Begin claims a document durably before the far side hears of it. The claim carries an owner token: a reply that was
+// lost and asked for again reads as one's own, and nobody else can resolve it. The claim ends by Accept, Refuse,
+// Doubt, Absent, Release, or by itself after ClaimFor; the entry stays.
+//
+// Whether a document is certainly new hangs on the ledger's birth: {identity of the store, since when}. The store
+// rewrites it whenever the identity differs (restart, restore, failover) and reads it in the same step as each claim,
+// so a ledger that forgot leads to asking, not to sending twice.
+//
+// # Why
+//
+// An INTENT that its owner never resolved (killed worker, SIGSTOP past the claim) may have been sent: the next Begin
+// reports it as UNKNOWN, never as new.
+//
+// A sending that the ledger does not know of happened before its birth. So when no entry is found and the document is
+// not certainly new, one look at the far side decides if this is the broker's first delivery; else an absence counts
+// only when SettleFor has gone by since the birth, because the lost attempt may still have been in flight.
+package ledger
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"stockbridge/pkg/fault"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// Limits of the protocol.
+const (
+	// ClaimFor is how long a claim stands without being resolved. It must stay above the handler's limit.
+	ClaimFor = 40 * time.Second
+	// BirthMargin is how much later than the birth a document must be to count as new: clocks differ.
+	BirthMargin = 5 * time.Second
+	// SettleFor is how long a sending that was lost with an older ledger may still take effect at the far side.
+	SettleFor = 30 * time.Second
+	// KeepAttempts is how many attempts an entry remembers.
+	KeepAttempts = 20
+)
+
+// Key names a document.
+type Key struct {
+	// Seller is the set-up's name.
+	Seller string
+	// Kind is "order"; later "purchase" and so on.
+	Kind string
+	// No is the ERP's number of the document: for an order its outbound number.
+	No string
+}
+
+func (k Key) String() string { return k.Seller + "/" + k.Kind + "/" + k.No }
+
+// State is where a document stands with us.
+type State string
+
+// States of an entry.
+const (
+	// New: no entry, or nothing was sent yet.
+	New State = ""
+	// Intent: an owner began and has not said how it ended.
+	Intent State = "intent"
+	// Accepted: the far side has it under Entry.Number.
+	Accepted State = "accepted"
+	// Refused: the far side or our own check said no; nothing lives there.
+	Refused State = "refused"
+	// Unknown: it was sent and no answer came.
+	Unknown State = "unknown"
+	// Cancelled: the far side said so of it and all its children.
+	Cancelled State = "cancelled"
+)
+
+// Live tells whether the far side has the document, or may have it.
+func (s State) Live() bool { return s == Intent || s == Unknown || s == Accepted }
+
+// Entry is all that the ledger knows of a document.
+type Entry struct {
+	Key   Key
+	State State
+	// Hash of the payload that was begun. Another payload under the same number is refused.
+	Hash string
+	// OrderNo and Lines are the order lines it covers, for orders.
+	OrderNo string
+	Lines   []string
+	// Number is the far side's.
+	Number string
+	// Revision and Shop, Warehouse are carried for the events that follow.
+	Revision  int64
+	Shop      string
+	Warehouse string
+	// Reason is set when Refused.
+	Reason fault.Reason
+	// Tries counts begun attempts; Attempts keeps the last KeepAttempts of them, oldest first.
+	Tries    int
+	Attempts []Attempt
+	// Looks counts the looks that found nothing since FirstDoubt; both are zero unless UNKNOWN or INTENT.
+	Looks      int
+	FirstDoubt time.Time
+	// Following is what the poller knows; nil until accepted.
+	Following *Following
+	BegunAt   time.Time
+	// Cleaned is what was changed in the texts that were sent, told again with order.accepted.
+	Cleaned   []Cleaned
+	ChangedAt time.Time
+	// Version grows by every write: the token of Follow's compare-and-set.
+	Version int64
+}
+
+// Cleaned is a text that was changed before it was sent; see order.v1.Cleaned.
+type Cleaned struct{ Field, What, ZH, EN string }
+
+// Attempt is one line of an entry's history.
+type Attempt struct {
+	At    time.Time
+	Owner string
+	// Stream and Seq name the message that caused it.
+	Stream string
+	Seq    uint64
+	// What happened: "begun", "accepted", "refused", "unknown", "absent", "released", "cancelled".
+	What string
+	// Detail is the far side's number or the reason; nothing secret or personal.
+	Detail string
+}
+
+// Begin asks for a claim.
+type Begin struct {
+	Key Key
+	// Hash of the payload.
+	Hash string
+	// Owner is new for each run of a handler. The same Owner asking twice gets the same answer twice.
+	Owner string
+	// OrderNo and Lines: the lines that may be live under one number only. Supersedes is the number that may still
+	// hold them without this being an error of the ERP's.
+	OrderNo    string
+	Lines      []string
+	Supersedes string
+	Revision   int64
+	Shop       string
+	Warehouse  string
+	// StreamTime is when the broker stored the event; AuditedAt when the ERP says it happened.
+	StreamTime, AuditedAt time.Time
+	// First: the broker's first delivery, no retry, no replay.
+	First bool
+	// Stream and Seq for the history.
+	Stream string
+	Seq    uint64
+}
+
+// Claim is the right to resolve a document.
+type Claim struct {
+	Key   Key
+	Owner string
+	// Until is the local time after which the claim may be another's: do not send after it.
+	Until time.Time
+}
+
+// Begun is the answer to Begin.
+type Begun struct {
+	Claim Claim
+	// Entry as it stood before this Begin, except that an unresolved INTENT of another owner reads UNKNOWN. Its State
+	// is New when there was none.
+	Entry Entry
+	// Fresh: certainly never sent. Only then may it be sent without asking first.
+	Fresh bool
+	// BornAt is the birth's since.
+	BornAt time.Time
+}
+
+// Settled tells whether an absence at the far side is certain for a document without an entry (see Why).
+func (b Begun) Settled(first bool, now time.Time) bool {
+	return first || now.Sub(b.BornAt) > SettleFor
+}
+
+// Errors of Begin. None of them leaves a claim or writes anything.
+var (
+	// ErrBusy: another owner holds the claim. Come back later.
+	ErrBusy = errors.New("claimed by another worker")
+	// ErrHash: the number was begun with another payload.
+	ErrHash = errors.New("the same number was begun with another payload")
+	// ErrLost: the claim is no longer the caller's. What the caller knows was not written.
+	ErrLost = errors.New("claim lost")
+	// ErrNoEntry: no such document.
+	ErrNoEntry = errors.New("not in the ledger")
+	// ErrVersion: the entry moved since it was read.
+	ErrVersion = errors.New("entry changed meanwhile")
+)
+
+// LineTaken says that an order line lives under another number.
+type LineTaken struct {
+	OrderNo, Line, By string
+	// Superseded: By is the number that the caller supersedes, so waiting helps.
+	Superseded bool
+}
+
+func (e *LineTaken) Error() string {
+	return "line " + e.Line + " of " + e.OrderNo + " is live under " + e.By
+}
+
+// Following is what is known of an accepted document while it is followed.
+type Following struct {
+	// Status, Code and StatusAt as last told.
+	Status   orderv1.Status
+	Code     string
+	StatusAt time.Time
+	// Children by their number, with the code last told; empty when not split.
+	Children map[string]Child
+	// Shipped: what left of this document was told.
+	Shipped bool
+	// Due is when to look again; zero means it is no longer followed.
+	Due time.Time
+}
+
+// Child is one part of a split document.
+type Child struct {
+	Status  orderv1.Status
+	Code    string
+	Shipped bool
+}
+
+// Documents is the part of the ledger that remembers documents.
+type Documents interface {
+	// Begin claims, checks the payload hash, the lines (LineTaken; also when the holder is in INTENT) and tells what
+	// is known. State INTENT, the owner, the attempt and the history line are durable when it returns without error.
+	// An entry that is Accepted or Cancelled is reported without a claim (Claim.Owner is ""). Lines whose holder is
+	// Refused, Cancelled or released move to this document. Checks come in this order: entry, hash, claim, lines.
+	Begin(ctx context.Context, b Begin) (Begun, error)
+	// Accept resolves: the far side has it under number. The document is due for following at once. Accept also works
+	// when the entry or the claim is gone (a wiped ledger, a late answer): what the far side has must be known; it
+	// then returns nil and writes an entry from b. It returns an error wrapping ErrLost, after writing the fact into
+	// the history, only if the entry is Accepted under another number.
+	Accept(ctx context.Context, b Begin, number string, cleaned []Cleaned, now time.Time) error
+	// Refuse resolves: nothing lives at the far side. Frees the lines. ErrLost when the claim is another's.
+	Refuse(ctx context.Context, c Claim, why fault.Reason) error
+	// Doubt resolves to UNKNOWN: sent, no answer. Written even when the claim ran out, unless the entry was resolved
+	// meanwhile (then nil: nothing to doubt).
+	Doubt(ctx context.Context, c Claim, why string) error
+	// Absent records a look that found nothing, keeps or makes the entry UNKNOWN and frees the claim. It returns the
+	// looks so far and the time of the first doubt.
+	Absent(ctx context.Context, c Claim) (looks int, since time.Time, err error)
+	// Release gives the claim back: nothing was sent in this attempt. The entry returns to what it was before Begin
+	// (New when there was none; UNKNOWN stays UNKNOWN). Lines it took are freed when it returns to New.
+	Release(ctx context.Context, c Claim, why string) error
+	// Resend says that the caller is about to send an UNKNOWN document again under the same number: looks and doubt
+	// start anew. ErrLost when the claim is another's.
+	Resend(ctx context.Context, c Claim) error
+	// Get reads an entry; ErrNoEntry.
+	Get(ctx context.Context, k Key) (Entry, error)
+	// Find reads the entries of seller whose outbound number, order number or far-side number is no, at most 20.
+	Find(ctx context.Context, seller, no string) ([]Entry, error)
+
+	// Due reads up to limit followed entries of (seller, kind) that are due at now, the longest due first.
+	Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]Entry, error)
+	// Follow writes what the poller now knows; ErrVersion when the entry moved since it was read. state is the
+	// entry's state from now on (Accepted or Cancelled; Cancelled frees the lines).
+	Follow(ctx context.Context, e Entry, state State, f Following) error
+	// Open counts (seller, kind) entries that are followed.
+	Open(ctx context.Context, seller, kind string) (int, error)
+}
+
+// Attempts counts runs that failed, because the broker's own count does not survive a crash of the broker.
+type Attempts interface {
+	// Count adds one for key and returns the sum. It is forgotten a week after the last Count.
+	Count(ctx context.Context, key string) (int, error)
+	// Uncount takes one back: the run did not count (shutdown, rate limit, pause).
+	Uncount(ctx context.Context, key string) error
+	// Forget drops the count.
+	Forget(ctx context.Context, key string) error
+}
+
+// Leases lends names to one owner at a time.
+type Leases interface {
+	// Lease takes or extends name for ttl. False: another owner holds it.
+	Lease(ctx context.Context, name, owner string, ttl time.Duration) (bool, error)
+	// Unlease gives it back; it is no error when it is another's.
+	Unlease(ctx context.Context, name, owner string) error
+}
+
+// Class is a class of calls against a quota, "cancel", "push", "status" or "stock".
+type Class string
+
+// Limit is what a credential may do.
+type Limit struct {
+	PerSecond  float64
+	Concurrent int
+}
+
+// Permit is the right to make one call.
+type Permit struct{ App, ID string }
+
+// Quota shares a credential's budget over all replicas.
+//
+// Calls are paced (no burst above one) and counted against Concurrent leases, which end by themselves after ttl.
+// Classes: cancel before push before status before stock; a higher class may take whatever a lower one leaves, except
+// status' floor of 15 % and stock's of 10 %, which accrue to them while they have asked within the last 10 seconds.
+type Quota interface {
+	// Acquire gives a permit, or says how long to wait before asking again (then the permit is empty). The wait takes
+	// those who were sent away before into account, so that coming back at that time mostly succeeds.
+	Acquire(ctx context.Context, app string, class Class, l Limit, ttl time.Duration) (Permit, time.Duration, error)
+	// Return ends the call. It is safe to call twice.
+	Return(ctx context.Context, p Permit) error
+}
+
+// Trials counts the orders that may really go during a seller's trial.
+type Trials interface {
+	// Admit tells whether no belongs to the first so many of seller. Admitted once is admitted for ever.
+	Admit(ctx context.Context, seller, no string, first int) (bool, error)
+	// Admitted lists them.
+	Admitted(ctx context.Context, seller string) ([]string, error)
+}
+
+// Ledger is all of it.
+type Ledger interface {
+	Documents
+	Attempts
+	Leases
+	Quota
+	Trials
+	// Check tells whether the store is fit for its use (reachable, persistent, not a replica, not evicting); each
+	// fault is named with what to do.
+	Check(ctx context.Context) error
+	Close() error
+}

@@ -1,0 +1,129 @@
+// Package warehouse is the contract with whoever stores and ships the goods: one role per ability.
+//
+// An adapter is a folder below; its suite is warehousetest. The contract speaks our words (order/v1); the far side's
+// words stay inside the adapter. All methods may be called by many goroutines, and honour ctx.
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"stockbridge/pkg/fault"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// Class is the priority of a call against the far side's quota.
+type Class string
+
+// The classes, the most urgent first. Status and Stock have floors that the others may not take.
+const (
+	Cancel Class = "cancel"
+	Push   Class = "push"
+	Status Class = "status"
+	Stock  Class = "stock"
+)
+
+// FindLimit is the most outbound numbers that one FindOrders takes.
+const FindLimit = 100
+
+// ErrNotPermitted marks a call that the far side does not grant this seller. It is always a fault too.
+var ErrNotPermitted = errors.New("not permitted for this seller")
+
+// ErrToken marks a call whose credential the far side no longer takes. It is always a fault too: nothing was done.
+var ErrToken = errors.New("credential not accepted")
+
+// OrderTaker hands orders over.
+type OrderTaker interface {
+	// PlanOrder says what TakeOrder would send and what it finds wrong, without sending and without a network.
+	PlanOrder(o *orderv1.Audited) Plan
+
+	// TakeOrder hands the order over. A refusal is a fault.Permanent with a fault.Reason. A set-up that can be mended
+	// is a fault.Hold. A call that certainly had no effect is unmarked (transient) or a fault.RetryAfter. A call whose
+	// answer was lost is a fault.Unknown: ask FindOrders before handing over again. The far side may or may not notice
+	// a repeated outbound number: never rely on it.
+	//
+	// An answer in the far side's own business words, which does not prove that nothing was taken, is a *SaidNo: the
+	// caller asks FindOrders, and takes it as refused only when the order is absent.
+	TakeOrder(ctx context.Context, o *orderv1.Audited) (Taken, error)
+}
+
+// SaidNo is a refusal in the far side's business words. Whether something was taken is to be asked.
+type SaidNo struct{ Reason fault.Reason }
+
+func (e *SaidNo) Error() string { return e.Reason.Error() }
+
+// OrderFinder asks by our own outbound numbers.
+type OrderFinder interface {
+	// FindOrders tells which of at most FindLimit outbound numbers the far side has, and where each stands. A number
+	// that is not in the answer was absent when asked. An error says nothing about any of them.
+	FindOrders(ctx context.Context, outboundNos []string) (map[string]Found, error)
+}
+
+// OrderFollower tells what became of an order.
+type OrderFollower interface {
+	// OrderDetails asks by the far side's number; ErrNotFound when it has none such.
+	OrderDetails(ctx context.Context, warehouseNo string) (Details, error)
+}
+
+// ErrNotFound says that the far side does not know the document.
+var ErrNotFound = errors.New("not known at the warehouse")
+
+// Orders is the roles that sales orders need.
+type Orders interface {
+	OrderTaker
+	OrderFinder
+	OrderFollower
+}
+
+// Plan is what would be sent.
+type Plan struct {
+	// Call names the far side's method, Body is the exact business request. Empty when Err is set.
+	Call, Body string
+	// Cleaned lists the texts that were changed.
+	Cleaned []*orderv1.Cleaned
+	// Err is why it would not be sent, as TakeOrder would return it.
+	Err error
+}
+
+// Taken is an order that the far side has.
+type Taken struct {
+	WarehouseNo string
+	Cleaned     []*orderv1.Cleaned
+}
+
+// Found is an order that the far side has, as FindOrders sees it.
+type Found struct {
+	OutboundNo  string
+	WarehouseNo string
+	// Others are further documents under the same outbound number: a double shipment in the making.
+	Others []string
+	State  State
+}
+
+// State is where a document stands.
+type State struct {
+	// Status is STATUS_UNSPECIFIED for a code without a word of ours.
+	Status orderv1.Status
+	// Code and Text are the far side's.
+	Code, Text string
+	// At is when it got there; zero when not told.
+	At time.Time
+}
+
+// Details is all that the far side tells of one document.
+type Details struct {
+	WarehouseNo string
+	OutboundNo  string
+	State       State
+	// History is sorted by time.
+	History     []State
+	CarrierNo   string
+	CarrierName string
+	// Waybills: the first is the main one.
+	Waybills []string
+	Packages []*orderv1.Package
+	Lines    []*orderv1.ShippedLine
+	// Children are the documents that this one was split into. They hold the waybills and lines.
+	Children []string
+}
