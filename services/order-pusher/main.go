@@ -1,0 +1,9 @@
+// Command order-pusher hands audited orders over to the warehouses that ship them; see README.md.
+package main
+
+import (
+	"stockbridge/pkg/worker"
+	"stockbridge/services/order-pusher/pusher"
+)
+
+func main() { worker.Main("order-pusher", pusher.Run) }

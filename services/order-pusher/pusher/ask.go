@@ -1,0 +1,83 @@
+package pusher
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"stockbridge/pkg/warehouse"
+)
+
+// asker puts questions after single orders together: whoever asks while a call is under way goes along with the next
+// one, up to warehouse.FindLimit. There is no timer; a lone question goes out at once.
+type asker struct {
+	mu    sync.Mutex
+	lanes map[warehouse.Orders]*lane
+}
+
+type lane struct {
+	waiting []question
+}
+
+type question struct {
+	outboundNo string
+	answer     chan answer
+}
+
+type answer struct {
+	found warehouse.Found
+	ok    bool
+	err   error
+}
+
+// ask tells whether wh has the order. An error says nothing about it.
+func (a *asker) ask(ctx context.Context, wh warehouse.Orders, outboundNo string) (warehouse.Found, bool, error) {
+	q := question{outboundNo: outboundNo, answer: make(chan answer, 1)}
+	a.mu.Lock()
+	l, busy := a.lanes[wh]
+	if !busy {
+		l = &lane{}
+		a.lanes[wh] = l
+		go a.drive(wh, l)
+	}
+	l.waiting = append(l.waiting, q)
+	a.mu.Unlock()
+	select {
+	case got := <-q.answer:
+		return got.found, got.ok, got.err
+	case <-ctx.Done():
+		return warehouse.Found{}, false, ctx.Err()
+	}
+}
+
+// drive asks until nobody waits, then leaves.
+func (a *asker) drive(wh warehouse.Orders, l *lane) {
+	for {
+		a.mu.Lock()
+		if len(l.waiting) == 0 {
+			delete(a.lanes, wh)
+			a.mu.Unlock()
+			return
+		}
+		n := min(len(l.waiting), warehouse.FindLimit)
+		batch := l.waiting[:n:n]
+		l.waiting = l.waiting[n:]
+		a.mu.Unlock()
+		askTogether(wh, batch)
+	}
+}
+
+func askTogether(wh warehouse.Orders, batch []question) {
+	numbers := make([]string, len(batch))
+	for i, q := range batch {
+		numbers[i] = q.outboundNo
+	}
+	// The askers' own contexts end one by one; the call is bounded by itself.
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit+time.Second)
+	defer cancel()
+	found, err := wh.FindOrders(ctx, numbers)
+	for _, q := range batch {
+		f, ok := found[q.outboundNo]
+		q.answer <- answer{f, ok && err == nil, err}
+	}
+}

@@ -1,0 +1,379 @@
+package pusher
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// Push hands one audited order over and tells what came of it: order.accepted, order.held or order.failed. A known
+// order is told again, which heals a crash between recording and telling.
+func (p *Pusher) Push(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) ([]event.Event, error) {
+	r := &run{Pusher: p, d: d, o: o}
+	err := r.push(ctx)
+	if err != nil {
+		err = fmt.Errorf("push %s/%s: %w", o.GetSeller(), o.GetOutboundNo(), err)
+	}
+	if len(r.told) == 0 {
+		r.told = p.Unserved(d, o, err)
+	}
+	return append(r.told, r.aside...), err
+}
+
+// Unserved is what is told of an order that is shelved: held or failed. Nothing is told of one that will be tried
+// again, or that could not be read.
+func (p *Pusher) Unserved(_ *bus.Delivery, o *orderv1.Audited, err error) []event.Event {
+	if o.GetSeller() == "" || o.GetOutboundNo() == "" || !event.ValidSeller(o.GetSeller()) {
+		return nil
+	}
+	reason := fault.ReasonOf(err, "internal")
+	now := p.Now()
+	switch fault.Of(err) {
+	case fault.Held:
+		cause := fault.Cause(err)
+		m := &orderv1.Held{Ref: ref(o, ""), At: stamp(now), Cause: cause, Reason: reasonMessage(reason)}
+		return []event.Event{event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause)}
+	case fault.Refused:
+		m := &orderv1.Failed{Ref: ref(o, ""), At: stamp(now), Reason: reasonMessage(reason)}
+		return []event.Event{event.OrderFailed.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), reason.Code)}
+	default:
+		return nil
+	}
+}
+
+// run is one delivery of one order on its way through the protocol.
+type run struct {
+	*Pusher
+	d *bus.Delivery
+	o *orderv1.Audited
+	// told is the order's own outcome, aside what happened to its seller.
+	told, aside []event.Event
+
+	seller *seller.Seller
+	wh     warehouse.Orders
+	begin  ledger.Begin
+	begun  ledger.Begun
+}
+
+func (r *run) push(ctx context.Context) error {
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	if err := r.claim(ctx); err != nil {
+		return err
+	}
+	entry := r.begun.Entry
+	switch {
+	case entry.State == ledger.Accepted, entry.State == ledger.Cancelled:
+		r.tellAccepted(entry.Number, entry.Cleaned, entry.ChangedAt)
+		return nil
+	case entry.State == ledger.Refused && !r.d.Replay:
+		return r.resolve(fault.Permanent(entry.Reason), func(ctx context.Context) error {
+			return r.Ledger.Release(ctx, r.begun.Claim, "told again")
+		})
+	case r.begun.Fresh:
+		return r.send(ctx)
+	default:
+		return r.askFirst(ctx)
+	}
+}
+
+// prepare finds whatever can be found wrong before anything is begun.
+func (r *run) prepare(ctx context.Context) error {
+	o := r.o
+	s, ok := r.Sellers.Get(o.Seller)
+	if !ok {
+		return fault.Hold(seller.CauseOf("seller", o.Seller), fault.Reason{
+			Code: "seller.unknown", Field: "seller",
+			ZH: "商家 " + o.Seller + " 尚未设置，请用 bridgectl seller apply 添加；添加后自动继续",
+			EN: "seller " + o.Seller + " is not set up; add it with `bridgectl seller apply`, then this order goes on by itself",
+		})
+	}
+	wh, err := r.Open(s, o.Warehouse, warehouse.Push)
+	if err == nil {
+		r.seller, r.wh = s, wh
+	}
+	for _, finding := range s.Findings(o) {
+		if cause := fault.Cause(finding); cause == "" || cause != r.d.Released {
+			return finding
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if plan := wh.PlanOrder(o); plan.Err != nil {
+		return plan.Err
+	}
+	return r.trial(ctx)
+}
+
+// trial lets only the listed and the first so many orders of a seller really go.
+func (r *run) trial(ctx context.Context) error {
+	trial := r.seller.Setup.GetTrial()
+	if trial == nil {
+		return nil
+	}
+	cause := seller.CauseOf("trial", r.o.Seller)
+	first := int(trial.First)
+	if slices.Contains(trial.Orders, r.o.OutboundNo) || slices.Contains(trial.Orders, r.o.OrderNo) || r.d.Released == cause {
+		first = everyOne
+	}
+	admitted, err := r.Ledger.Admit(ctx, r.o.Seller, r.o.OutboundNo, first)
+	if err != nil || admitted {
+		return err
+	}
+	return fault.Hold(cause, fault.Reason{
+		Code: "trial.waiting",
+		ZH:   "试运行中：只有指定的订单会真正推送；结束试运行后自动继续",
+		EN:   "the seller is on trial: only chosen orders really go; this one goes on when the trial ends",
+	})
+}
+
+// claim begins the document in the ledger, durably, before the warehouse hears of it.
+func (r *run) claim(ctx context.Context) error {
+	o := r.o
+	lines := make([]string, len(o.Lines))
+	for i, l := range o.Lines {
+		lines[i] = l.LineId
+	}
+	r.begin = ledger.Begin{
+		Key: ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo}, Hash: PayloadHash(o), Owner: r.NewOwner(),
+		OrderNo: o.OrderNo, Lines: lines, Supersedes: o.Supersedes, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
+		StreamTime: r.d.StreamTime, AuditedAt: o.AuditedAt.AsTime(), First: r.d.First && !r.d.Replay,
+		Stream: r.d.Stream, Seq: r.d.Seq,
+	}
+	begun, err := r.Ledger.Begin(ctx, r.begin)
+	var taken *ledger.LineTaken
+	switch {
+	case errors.Is(err, ledger.ErrBusy):
+		return fault.RetryAfter(busyPause, err)
+	case errors.Is(err, ledger.ErrHash):
+		return fault.Permanent(fault.Reason{
+			Code: "outbound.reused", Field: "outbound_no",
+			ZH: "出库单号 " + o.OutboundNo + " 已用于另一份内容；内容改变时必须使用新的出库单号",
+			EN: "outbound number " + o.OutboundNo + " was used with another content; a changed order needs a new outbound number",
+		})
+	case errors.As(err, &taken) && taken.Superseded:
+		return fault.Hold(seller.CauseOf("cancel", o.Seller, taken.By), fault.Reason{
+			Code: "superseded.live", Field: "supersedes",
+			ZH: "等待被替换的出库单 " + taken.By + " 取消或被拒；之后自动继续",
+			EN: "waits until the superseded " + taken.By + " is cancelled or refused; then goes on by itself",
+		})
+	case errors.As(err, &taken):
+		return fault.Permanent(fault.Reason{
+			Code: "line.live", Field: "lines[" + taken.Line + "]",
+			ZH: "订单 " + taken.OrderNo + " 的行 " + taken.Line + " 已随出库单 " + taken.By + " 推送；请先取消它",
+			EN: "line " + taken.Line + " of order " + taken.OrderNo + " is live under outbound number " + taken.By + "; cancel that first",
+		})
+	}
+	r.begun = begun
+	return err
+}
+
+// askFirst decides by what the warehouse has: its number is adopted; an absence that is certain leads to sending.
+func (r *run) askFirst(ctx context.Context) error {
+	found, ok, err := r.ask(ctx)
+	if err != nil {
+		return r.notSent(err)
+	}
+	if ok {
+		return r.adopt(found)
+	}
+	entry, now := r.begun.Entry, r.Now()
+	switch {
+	case entry.State == ledger.Unknown:
+		if entry.Looks+1 < looksBeforeResend || now.Sub(entry.FirstDoubt) < r.ResendAfter {
+			return r.absent(entry)
+		}
+		if err := r.Ledger.Resend(ctx, r.begun.Claim); err != nil {
+			return err
+		}
+	case entry.State == ledger.New && !r.begun.Settled(r.begin.First, now):
+		wait := r.begun.BornAt.Add(ledger.SettleFor).Sub(now) + time.Second
+		return r.notSent(fault.RetryAfter(wait, errors.New("the ledger is younger than this order; a lost sending may still arrive")))
+	}
+	return r.send(ctx)
+}
+
+// absent records a look that found nothing and comes back for the next one: the looks are spread over ResendAfter.
+func (r *run) absent(entry ledger.Entry) error {
+	var looks int
+	since := entry.FirstDoubt
+	return r.resolve(nil, func(ctx context.Context) (err error) {
+		if looks, since, err = r.Ledger.Absent(ctx, r.begun.Claim); err != nil {
+			return err
+		}
+		next := since.Add(r.ResendAfter * time.Duration(looks) / (looksBeforeResend - 1)).Sub(r.Now())
+		return fault.RetryAfter(max(next, firstLook), fault.Unknown(
+			fmt.Errorf("the answer was lost; look %d found nothing, sent again after %d looks over %s", looks, looksBeforeResend, r.ResendAfter)))
+	})
+}
+
+// send hands over and writes what came of it before anything is told.
+func (r *run) send(ctx context.Context) error {
+	if r.Now().Add(callLimit).After(r.begun.Claim.Until) {
+		return r.notSent(fault.RetryAfter(busyPause, errors.New("too little of the claim is left to send safely")))
+	}
+	taken, err := r.wh.TakeOrder(ctx, r.o)
+	r.watch(err)
+	if err == nil {
+		return r.accept(taken.WarehouseNo, cleanedOf(taken.Cleaned))
+	}
+	var no *warehouse.SaidNo
+	if errors.As(err, &no) {
+		return r.saidNo(ctx, no)
+	}
+	switch fault.Of(err) {
+	case fault.Unclear:
+		return r.doubt(err)
+	case fault.Refused:
+		return r.refuse(fault.ReasonOf(err, "warehouse.refused"))
+	default:
+		return r.notSent(err)
+	}
+}
+
+// saidNo asks whether a refusal in business words took the order all the same ("number exists already").
+func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
+	found, ok, err := r.ask(ctx)
+	switch {
+	case err != nil:
+		return r.doubt(fmt.Errorf("%w; asking after it: %w", no, err))
+	case ok:
+		return r.adopt(found)
+	default:
+		return r.refuse(no.Reason)
+	}
+}
+
+func (r *run) ask(ctx context.Context) (warehouse.Found, bool, error) {
+	found, ok, err := r.asker.ask(ctx, r.wh, r.o.OutboundNo)
+	r.watch(err)
+	if errors.Is(err, warehouse.ErrNotPermitted) {
+		err = fault.Hold(seller.CauseOf("permission", r.o.Seller, "find-orders"), fault.Reason{
+			Code: "warehouse.find.forbidden",
+			ZH:   "此订单可能已推送，但仓库不允许按单号查询，无法确认；请为该商家开通查询权限，或人工确认后释放",
+			EN:   "this order may have been sent, but the warehouse does not let this seller ask by number; have the permission granted, or release after checking by hand",
+		})
+	}
+	return found, ok, err
+}
+
+func (r *run) adopt(found warehouse.Found) error {
+	if err := r.accept(found.WarehouseNo, r.begun.Entry.Cleaned); err != nil || len(found.Others) == 0 {
+		return err
+	}
+	return r.twice(found.WarehouseNo, found.Others)
+}
+
+func (r *run) accept(number string, cleaned []ledger.Cleaned) error {
+	now := r.Now()
+	err := r.resolve(nil, func(ctx context.Context) error {
+		return r.Ledger.Accept(ctx, r.begin, number, cleaned, now)
+	})
+	if errors.Is(err, ledger.ErrLost) {
+		return r.twice(number, nil)
+	}
+	if err != nil {
+		return err
+	}
+	r.Metrics.accepted(now.Sub(r.d.StreamTime))
+	r.tellAccepted(number, cleaned, now)
+	return nil
+}
+
+// twice is the exception that must never be quiet: one outbound number, two documents.
+func (r *run) twice(number string, others []string) error {
+	r.Metrics.Twice.Inc()
+	return fault.Permanent(fault.Reason{
+		Code: "warehouse.twice", Field: "outbound_no", RemoteText: fmt.Sprint(append([]string{number}, others...)),
+		ZH: "仓库里有同一出库单号的多张单据，请立即联系仓库取消多余的",
+		EN: "the warehouse has several documents under this outbound number; have all but one cancelled at once",
+	})
+}
+
+func (r *run) refuse(reason fault.Reason) error {
+	return r.resolve(fault.Permanent(reason), func(ctx context.Context) error {
+		return r.Ledger.Refuse(ctx, r.begun.Claim, reason)
+	})
+}
+
+func (r *run) doubt(why error) error {
+	r.Metrics.Doubts.Inc()
+	return r.resolve(fault.RetryAfter(firstLook, fault.Unknown(why)), func(ctx context.Context) error {
+		return r.Ledger.Doubt(ctx, r.begun.Claim, why.Error())
+	})
+}
+
+func (r *run) notSent(why error) error {
+	return r.resolve(why, func(ctx context.Context) error {
+		return r.Ledger.Release(ctx, r.begun.Claim, why.Error())
+	})
+}
+
+// resolve writes the outcome even when the handler's own time is up, then returns it. A failed write wins: the next
+// delivery finds an unresolved claim and asks.
+func (r *run) resolve(outcome error, write func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
+	defer cancel()
+	if err := write(ctx); err != nil {
+		if outcome != nil {
+			return fmt.Errorf("%w (while recording: %w)", err, errors.New(outcome.Error()))
+		}
+		return err
+	}
+	return outcome
+}
+
+func (r *run) tellAccepted(number string, cleaned []ledger.Cleaned, at time.Time) {
+	m := &orderv1.Accepted{Ref: ref(r.o, number), At: stamp(at)}
+	for _, c := range cleaned {
+		m.Cleaned = append(m.Cleaned, &orderv1.Cleaned{Field: c.Field, What: c.What, Zh: c.ZH, En: c.EN})
+	}
+	r.told = append(r.told, event.OrderAccepted.About(r.o.Seller, r.o.OutboundNo, at, m, event.Revision(r.o.Revision)))
+}
+
+// watch feeds the seller's breaker with the outcome of a call and pauses the seller when it trips.
+func (r *run) watch(err error) {
+	by, trip := r.Breaker.Report(r.o.Seller, err)
+	if !trip {
+		return
+	}
+	now := r.Now()
+	pause := seller.Pause{By: by, Reason: err.Error(), At: now, ProbeAfter: r.ProbeAfter, ProbeAt: now.Add(r.ProbeAfter)}
+	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
+	defer cancel()
+	if err := r.Sellers.Pause(ctx, r.o.Seller, pause); err != nil {
+		return // another worker paused it, or the next failure tries again
+	}
+	m := &sellerv1.Paused{Seller: r.o.Seller, At: stamp(now), By: by, Reason: pause.Reason, ProbeAfter: duration(r.ProbeAfter)}
+	r.aside = append(r.aside, event.SellerPaused.About(r.o.Seller, r.o.Seller, now, m, now.UTC().Format(time.RFC3339Nano)))
+}
+
+// PayloadHash tells two contents under one outbound number apart. It leaves out what does not reach the warehouse:
+// when it was audited, which revision that was, what it supersedes, and whether it was to be held.
+func PayloadHash(o *orderv1.Audited) string {
+	c := proto.CloneOf(o)
+	c.AuditedAt, c.Revision, c.Supersedes, c.Hold = nil, 0, "", nil
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("marshal a decoded message: %v", err)) // only invalid UTF-8, which decoding refuses
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,231 @@
+// Package pusher hands audited orders over to the warehouses that ship them, once, whatever fails on the way.
+//
+// It walks the ledger's protocol (package ledger): begin → ask when not certainly new → hand over → record → tell.
+// It knows neither JetStream nor Redis nor JD; what it returns is told by the bus before the event is acked.
+//
+// # Why
+//
+// The walk returns events together with an error for what is shelved (held, failed): the ERP is told, and the
+// operator finds the order on the shelf, in one step.
+//
+// The payload's hash is taken of the decoded message, not of its bytes: an ERP that publishes the same order twice
+// with another JSON layout repeats itself, it does not change the order.
+package pusher
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/worker"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// Name is the service's name and that of its consumer.
+const Name = "order-pusher"
+
+const (
+	kind = "order"
+	// looksBeforeResend is how many looks must find nothing, spread over Config.ResendAfter, before a sending whose
+	// answer was lost is repeated (DESIGN, outcomes of a send).
+	looksBeforeResend = 3
+	// firstLook is the pause before a lost answer is asked for.
+	firstLook = time.Second
+	// busyPause is when to come back to an order that another worker has in hand.
+	busyPause = 2 * time.Second
+	// callLimit must stay at or above the adapter's limit for one call, and below the handler's.
+	callLimit = 10 * time.Second
+	// writeLimit is for the one ledger write that ends a run; handler limit + writeLimit must stay below AckWait.
+	writeLimit = 4 * time.Second
+	// everyOne admits an order to a trial whatever its place.
+	everyOne = math.MaxInt32
+)
+
+// Config is the settings of the service.
+type Config struct {
+	// Slots is how many orders are in hand at the same time.
+	Slots int `env:"PUSH_SLOTS" envDefault:"32" help:"orders in hand at the same time"`
+	// MaxAttempts is how often an order that fails without a reason to wait is tried before it is shelved.
+	MaxAttempts int `env:"PUSH_MAX_ATTEMPTS" envDefault:"12" help:"failed attempts before an order is shelved"`
+	// ResendAfter is how long a lost answer is looked for before the order is sent again under the same number.
+	ResendAfter time.Duration `env:"PUSH_RESEND_AFTER" envDefault:"5m" help:"time over which a lost answer is looked for before sending again"`
+	// BreakerAfter is the run of failed calls that pauses a seller.
+	BreakerAfter int `env:"PUSH_BREAKER_AFTER" envDefault:"5" help:"failed calls in a row that pause a seller"`
+	// ProbeAfter is how long a paused seller rests before it is tried again.
+	ProbeAfter time.Duration `env:"PUSH_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
+	// ReleasePerSecond caps how fast held orders go on when their cause is gone.
+	ReleasePerSecond float64 `env:"PUSH_RELEASE_PER_SECOND" envDefault:"100" help:"held orders released a second"`
+}
+
+// Sellers is what the pusher needs of the book of sellers.
+type Sellers interface {
+	Get(name string) (*seller.Seller, bool)
+	Pause(ctx context.Context, name string, p seller.Pause) error
+}
+
+// Ledger is what the pusher needs of the ledger.
+type Ledger interface {
+	ledger.Documents
+	ledger.Trials
+}
+
+// Parts is what a Pusher is made of. All are required but Now and NewOwner.
+type Parts struct {
+	Sellers Sellers
+	Ledger  Ledger
+	// Open gives the warehouse of a seller by the ERP's code, for calls of the class.
+	Open func(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
+	// Release lets go on what is held for the causes that match.
+	Release func(ctx context.Context, sellerName string, match func(cause string) bool) (int, error)
+	Breaker *seller.Breaker
+	Metrics *Metrics
+	Config
+	// Now is the clock, time.Now when nil.
+	Now func() time.Time
+	// NewOwner makes the token of one run's claim, a random one when nil.
+	NewOwner func() string
+}
+
+// Pusher is the service's handlers.
+type Pusher struct {
+	Parts
+	asker *asker
+}
+
+// New makes a Pusher.
+func New(parts Parts) *Pusher {
+	if parts.Now == nil {
+		parts.Now = time.Now
+	}
+	if parts.NewOwner == nil {
+		parts.NewOwner = uuid.NewString
+	}
+	return &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.Orders]*lane{}}}
+}
+
+// Run serves until ctx is done and what is in hand is finished.
+func Run(ctx context.Context, s *worker.Shell, c Config) error {
+	p := New(Parts{
+		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Config: c,
+		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
+		Release: func(ctx context.Context, name string, match func(string) bool) (int, error) {
+			q := bus.ShelfQuery{Kind: bus.KindHeld, Consumer: Name, Seller: name}
+			by := bus.By{Who: Name, Why: "cause gone", Release: true}
+			return s.Bus.Release(ctx, q, func(m bus.Shelved) bool { return match(m.Cause) }, c.ReleasePerSecond, by)
+		},
+	})
+	main := s.Serving(Name)
+	main.Slots, main.MaxAttempts, main.Paused = c.Slots, c.MaxAttempts, paused(s.Sellers)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.OrderAudited, main, p.Push, p.Unserved) })
+	g.Go(func() error {
+		return bus.Serve(ctx, s.Bus, event.SellerChanged, s.Serving(Name+"-changed"), p.SellerChanged, nil)
+	})
+	g.Go(func() error {
+		return bus.Serve(ctx, s.Bus, event.SellerResumed, s.Serving(Name+"-resumed"), p.SellerResumed, nil)
+	})
+	g.Go(func() error {
+		return bus.Serve(ctx, s.Bus, event.ReleaseDue, s.Serving(Name+"-sweep"), p.ReleaseDue, nil)
+	})
+	return g.Wait()
+}
+
+// paused holds the events of a paused seller instead of trying them.
+func paused(sellers Sellers) func(string) error {
+	return func(name string) error {
+		s, ok := sellers.Get(name)
+		if !ok || s.Pause == nil {
+			return nil
+		}
+		return fault.Hold(seller.CauseOf("pause", name), fault.Reason{
+			Code: "seller.paused",
+			ZH:   "商家已暂停（" + s.Pause.Reason + "），恢复后自动继续",
+			EN:   "the seller is paused (" + s.Pause.Reason + "); this order goes on by itself when it resumes",
+		})
+	}
+}
+
+// SellerChanged releases what waited for something that the seller's set-up now has, and lets what waits for a trial
+// be looked at anew.
+func (p *Pusher) SellerChanged(ctx context.Context, _ *bus.Delivery, m *sellerv1.Changed) ([]event.Event, error) {
+	trial := seller.CauseOf("trial", m.Seller)
+	return nil, p.release(ctx, m.Seller, func(cause string) bool { return cause == trial || p.cleared(ctx, cause) })
+}
+
+// SellerResumed releases what waited for the seller.
+func (p *Pusher) SellerResumed(ctx context.Context, _ *bus.Delivery, m *sellerv1.Resumed) ([]event.Event, error) {
+	return nil, p.release(ctx, m.Seller, func(cause string) bool { return p.cleared(ctx, cause) })
+}
+
+// ReleaseDue is the net under both: an order held on an old view of the set-up, a superseded order that is now
+// cancelled.
+func (p *Pusher) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
+	return nil, p.release(ctx, m.Seller, func(cause string) bool { return p.cleared(ctx, cause) })
+}
+
+func (p *Pusher) release(ctx context.Context, name string, match func(string) bool) error {
+	n, err := p.Release(ctx, name, match)
+	if err != nil && ctx.Err() != nil && n > 0 {
+		return fault.RetryAfter(time.Second, errors.New("more to release than one run may"))
+	}
+	return err
+}
+
+// cleared tells whether what cause names is gone.
+func (p *Pusher) cleared(ctx context.Context, cause string) bool {
+	what, about, _ := strings.Cut(cause, ":")
+	name, rest, _ := strings.Cut(about, "/")
+	if what == "cancel" {
+		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: rest})
+		return errors.Is(err, ledger.ErrNoEntry) || err == nil && !entry.State.Live()
+	}
+	s, ok := p.Sellers.Get(name)
+	return ok && s.Cleared(cause)
+}
+
+// Findings is all that is wrong with an order before it is sent, and what would be sent: the same checks as Push.
+func Findings(s *seller.Seller, wh warehouse.OrderTaker, o *orderv1.Audited) (warehouse.Plan, []error) {
+	plan := wh.PlanOrder(o)
+	findings := s.Findings(o)
+	if plan.Err != nil {
+		findings = append(findings, plan.Err)
+	}
+	return plan, findings
+}
+
+func ref(o *orderv1.Audited, number string) *orderv1.Ref {
+	return &orderv1.Ref{
+		Seller: o.GetSeller(), Shop: o.GetShop(), Warehouse: o.GetWarehouse(), OrderNo: o.GetOrderNo(),
+		OutboundNo: o.GetOutboundNo(), Revision: o.GetRevision(), WarehouseNo: number,
+	}
+}
+
+func reasonMessage(r fault.Reason) *orderv1.Reason {
+	return &orderv1.Reason{Code: r.Code, Field: r.Field, Zh: r.ZH, En: r.EN, RemoteCode: r.RemoteCode, RemoteText: r.RemoteText}
+}
+
+func cleanedOf(list []*orderv1.Cleaned) []ledger.Cleaned {
+	out := make([]ledger.Cleaned, 0, len(list))
+	for _, c := range list {
+		out = append(out, ledger.Cleaned{Field: c.Field, What: c.What, ZH: c.Zh, EN: c.En})
+	}
+	return out
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
+
+func duration(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
