@@ -1,0 +1,94 @@
+package seller
+
+import (
+	"fmt"
+
+	"stockbridge/pkg/fault"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// Unknown is the fault of work for a seller that was never applied.
+func Unknown(name string) error {
+	return fault.Hold(CauseUnknown(name), fault.Reason{
+		Code: "seller.unknown", Field: "seller",
+		ZH: fmt.Sprintf("没有商家 %s 的设置，请先执行 bridgectl seller apply", name),
+		EN: fmt.Sprintf("seller %s is not set up: run bridgectl seller apply", name),
+	})
+}
+
+// Paused is the fault of work for s while it is paused, nil when it is not.
+func (s *Seller) Paused() error {
+	if s.Pause == nil {
+		return nil
+	}
+	return fault.Hold(CausePause(s.Name()), fault.Reason{
+		Code: "seller.paused", Field: "seller",
+		ZH: fmt.Sprintf("商家 %s 已暂停，恢复后自动继续：%s", s.Name(), s.Pause.Reason),
+		EN: fmt.Sprintf("seller %s is paused and goes on when it is resumed: %s", s.Name(), s.Pause.Reason),
+	})
+}
+
+// Check tells what of o the set-up cannot serve, the first finding of Findings; nil when it can. released are causes
+// which an operator overruled for this order.
+func (s *Seller) Check(o *orderv1.Audited, released ...string) error {
+	for _, err := range s.Findings(o) {
+		overruled := false
+		for _, r := range released {
+			overruled = overruled || r != "" && r == fault.Cause(err)
+		}
+		if !overruled {
+			return err
+		}
+	}
+	return nil
+}
+
+// Findings tells all that the set-up cannot serve of o, nil when it can. Each is a fault.Hold with a fault.Reason,
+// because each goes on by itself once the set-up is mended; a hold waits for an operator and comes last.
+//
+// Pauses and trials are not part of it: they are not about the order.
+func (s *Seller) Findings(o *orderv1.Audited) []error {
+	var found []error
+	held := func(cause, code, field, zh, en string, args ...any) {
+		found = append(found, fault.Hold(cause, fault.Reason{Code: code, Field: field, ZH: fmt.Sprintf(zh, args...), EN: fmt.Sprintf(en, args...)}))
+	}
+
+	shop, shopKnown := s.Shop(o.Shop)
+	if !shopKnown {
+		held(CauseShop(s.Name(), o.Shop), "shop.unknown", "shop",
+			"商家设置中没有店铺 %s，请在 shops 中添加", "shop %s is not in the set-up: add it to shops", o.Shop)
+	}
+	_, warehouseKnown := s.Warehouse(o.Warehouse)
+	if !warehouseKnown {
+		held(CauseWarehouse(s.Name(), o.Warehouse), "warehouse.unknown", "warehouse",
+			"商家设置中没有仓库 %s，请在 warehouses 中添加", "warehouse %s is not in the set-up: add it to warehouses", o.Warehouse)
+	}
+	if shopKnown && warehouseKnown && !s.MayUse(o.Shop, o.Warehouse) {
+		held(CauseShopWarehouse(s.Name(), o.Shop, o.Warehouse), "shop.warehouse", "warehouse",
+			"店铺 %s 不允许使用仓库 %s，请在该店铺的 warehouses 中添加", "shop %s may not use warehouse %s: add it to the shop's warehouses", o.Shop, o.Warehouse)
+	}
+	if o.Carrier != "" {
+		if _, ok := s.Carrier(o.Carrier); !ok {
+			held(CauseCarrier(s.Name(), o.Carrier), "carrier.unmapped", "carrier",
+				"物流公司 %s 没有对应的仓库方编码，请在 carriers 中添加", "carrier %s has no number at the warehouse: add it to carriers", o.Carrier)
+		}
+	}
+	for i, line := range o.Lines {
+		// The far side also takes the ERP's own code of goods, so a line without a category is its to judge.
+		if line.WarehouseGoodsNo != "" || line.Category == "" {
+			continue
+		}
+		if _, ok := s.Category(line.Category); !ok {
+			held(CauseCategory(s.Name(), line.Category), "category.unmapped", fmt.Sprintf("lines[%d].category", i),
+				"分类 %s 没有对应的仓库方分类编码，请在 categories 中添加", "category %s has no number at the warehouse: add it to categories", line.Category)
+		}
+	}
+	if o.Hold != nil {
+		held(CauseHold(s.Name(), o.OutboundNo), "order.hold", "hold",
+			"订单已挂起，等待人工放行：%s", "the order is on hold until an operator releases it: %s", o.Hold.Reason)
+	} else if shopKnown && shop.Hold != "" {
+		held(CauseHold(s.Name(), o.OutboundNo), "shop.hold", "shop",
+			"店铺 %[1]s 的订单均挂起，等待人工放行：%[2]s", "all orders of shop %[1]s are on hold until an operator releases them: %[2]s", shop.Code, shop.Hold)
+	}
+	return found
+}

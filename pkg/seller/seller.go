@@ -1,0 +1,146 @@
+// Package seller knows the set-up of each seller: what was applied, what it maps, whether the seller is paused, and what
+// of an order the set-up cannot serve.
+//
+// A set-up is a sellerv1.Setup and holds no secret. The Book keeps all of them as they are now; a Seller is one of them
+// at one moment and never changes. The package knows neither the far side's API nor the bus: a bucket is lent to it.
+package seller
+
+import (
+	"time"
+
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// Seller is one seller's set-up and pause as they were when it was asked for. It may be used by many goroutines.
+type Seller struct {
+	// Setup must not be changed.
+	Setup *sellerv1.Setup
+	// Pause is nil while the seller runs.
+	Pause *Pause
+	// Version grows with every change of the set-up, and not with pauses. Zero when it did not come from a Book.
+	Version uint64
+
+	index *index
+}
+
+// Pause says that a seller's work waits.
+type Pause struct {
+	By sellerv1.Paused_By `json:"by"`
+	// Reason is shown to operators.
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	// ProbeAfter is how long the pause lasts before the far side is tried again, ProbeAt when that is. Both are zero
+	// for an operator's pause, which only an operator ends.
+	ProbeAfter time.Duration `json:"probe_after,omitempty"`
+	ProbeAt    time.Time     `json:"probe_at,omitzero"`
+}
+
+type index struct {
+	accounts   map[string]*sellerv1.Account
+	warehouses map[string]*sellerv1.Warehouse
+	shops      map[string]*sellerv1.Shop
+	allowed    map[shopWarehouse]bool
+	carriers   map[string]string
+	categories map[string]string
+	platforms  map[string]string
+	trial      map[string]bool
+}
+
+type shopWarehouse struct{ shop, warehouse string }
+
+// New makes a Seller of a set-up that Parse or Validate took. setup must not be changed afterwards.
+func New(setup *sellerv1.Setup, pause *Pause) *Seller {
+	x := &index{
+		accounts:   make(map[string]*sellerv1.Account, len(setup.Accounts)),
+		warehouses: make(map[string]*sellerv1.Warehouse, len(setup.Warehouses)),
+		shops:      make(map[string]*sellerv1.Shop, len(setup.Shops)),
+		allowed:    make(map[shopWarehouse]bool),
+		carriers:   numbers(setup.Carriers),
+		categories: numbers(setup.Categories),
+		platforms:  numbers(setup.Platforms),
+		trial:      make(map[string]bool, len(setup.GetTrial().GetOrders())),
+	}
+	for _, a := range setup.Accounts {
+		x.accounts[a.Name] = a
+	}
+	for _, w := range setup.Warehouses {
+		x.warehouses[w.Code] = w
+	}
+	for _, s := range setup.Shops {
+		x.shops[s.Code] = s
+		for _, w := range s.Warehouses {
+			x.allowed[shopWarehouse{s.Code, w}] = true
+		}
+	}
+	for _, no := range setup.GetTrial().GetOrders() {
+		x.trial[no] = true
+	}
+	return &Seller{Setup: setup, Pause: pause, index: x}
+}
+
+func numbers(mappings []*sellerv1.Mapping) map[string]string {
+	m := make(map[string]string, len(mappings))
+	for _, mapping := range mappings {
+		m[mapping.Code] = mapping.Number
+	}
+	return m
+}
+
+// Name is the seller's name, the suffix of its subjects.
+func (s *Seller) Name() string { return s.Setup.Name }
+
+// Shop finds a shop by the ERP's number.
+func (s *Seller) Shop(code string) (*sellerv1.Shop, bool) {
+	shop, ok := s.index.shops[code]
+	return shop, ok
+}
+
+// Warehouse finds a warehouse by the ERP's number.
+func (s *Seller) Warehouse(code string) (*sellerv1.Warehouse, bool) {
+	w, ok := s.index.warehouses[code]
+	return w, ok
+}
+
+// Account finds an account by its name.
+func (s *Seller) Account(name string) (*sellerv1.Account, bool) {
+	a, ok := s.index.accounts[name]
+	return a, ok
+}
+
+// Carrier tells the far side's number of the ERP's carrier.
+func (s *Seller) Carrier(code string) (string, bool) {
+	no, ok := s.index.carriers[code]
+	return no, ok
+}
+
+// Category tells the far side's number of the ERP's category.
+func (s *Seller) Category(code string) (string, bool) {
+	no, ok := s.index.categories[code]
+	return no, ok
+}
+
+// Platform tells the far side's code of the ERP's sales platform; false means "other".
+func (s *Seller) Platform(code string) (string, bool) {
+	no, ok := s.index.platforms[code]
+	return no, ok
+}
+
+// MayUse tells whether the shop's orders may be shipped from the warehouse.
+func (s *Seller) MayUse(shop, warehouse string) bool {
+	return s.index.allowed[shopWarehouse{shop, warehouse}]
+}
+
+// OnTrial tells whether only some orders really go, and how many of the first do besides the listed ones.
+func (s *Seller) OnTrial() (first int, on bool) {
+	return int(s.Setup.GetTrial().GetFirst()), s.Setup.Trial != nil
+}
+
+// TrialLists tells whether the trial names one of these outbound or order numbers.
+func (s *Seller) TrialLists(nos ...string) bool {
+	for _, no := range nos {
+		if s.index.trial[no] {
+			return true
+		}
+	}
+	return false
+}
