@@ -1,0 +1,110 @@
+# One place for every command. `make` alone lists them.
+#
+# Strict shell: a step that fails, a variable that is not set and a pipe that breaks all stop the target.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
+.DEFAULT_GOAL := help
+
+MODULES := proto pkg services
+# `go tool` with a module file of its own cannot run inside a workspace.
+TOOL := GOWORK=off go tool -modfile=../.ci/tools/go.mod
+# The linter is linked once per pinned version: `go tool` would do it again for each module.
+LINT_VERSION := $(shell sed -n 's|^.*golangci/golangci-lint/v2 \(v[^ ]*\).*|\1|p' .ci/tools/go.mod)
+LINT := $(CURDIR)/bin/golangci-lint-$(LINT_VERSION)
+
+ORDERS ?= 500
+SEED ?= 1
+# Flags for go test: make test TEST='-run Lost -v', make test RACE=-race.
+TEST ?=
+RACE ?=
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: bin/bridgectl ## run everything in one process: broker, ledger, workers and, without JD credentials, the sandbox
+	@exec bin/bridgectl up
+
+.PHONY: demo
+demo: ## a scripted story through the real workers (ORDERS=500 SEED=1); ends 1 if a promise breaks
+	@go build -o bin/demo ./services/e2e/demo
+	@exec bin/demo -orders $(ORDERS) -seed $(SEED)
+
+.PHONY: test
+test: redis ## every test of every module (TEST='-run Name -v', RACE=-race)
+	@for module in $(MODULES); do (cd $$module && go test $(RACE) $(TEST) ./...); done
+
+.PHONY: ci
+ci: ## what a change must pass, each step with its seconds
+	@for step in tidy-check build boundaries generate-check lint race demo; do \
+	  printf '\n== %s\n' $$step; began=$$SECONDS; \
+	  $(MAKE) --no-print-directory $$step || { printf '== %s: FAILED after %d s\n' $$step $$((SECONDS - began)); exit 1; }; \
+	  printf '== %s: %d s\n' $$step $$((SECONDS - began)); \
+	done; printf '\n== all: %d s\n' $$SECONDS
+
+.PHONY: race
+race: redis ## every test, under the race detector, nothing from the cache
+	@for module in $(MODULES); do (cd $$module && go test -race -count=1 ./...); done
+
+.PHONY: build
+build: ## the programs into bin/, static
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./services/...
+
+# The folders that hold a main package.
+bin/%: FORCE
+	@mkdir -p bin
+	@CGO_ENABLED=0 go build -trimpath -o $@ ./services/$*
+.PHONY: FORCE
+FORCE:
+
+.PHONY: generate
+generate: proto-deps ## proto: lint, then write the Go code again
+	cd proto && npx buf lint && GOWORK=off npx buf generate
+
+.PHONY: generate-check
+generate-check: proto-deps
+	.ci/proto-check
+
+# buf from npm as package-lock.json pins it, and the one file that our messages import.
+.PHONY: proto-deps
+proto-deps: proto/node_modules/.package-lock.json proto/third_party/buf/validate/validate.proto
+
+proto/node_modules/.package-lock.json: proto/package-lock.json
+	cd proto && npm ci
+	@touch $@
+
+proto/third_party/buf/validate/validate.proto: .ci/tools/go.mod
+	@mkdir -p $(@D)
+	dir=$$(cd .ci/tools && GOWORK=off go mod download -json github.com/bufbuild/protovalidate | sed -n 's/^.*"Dir": "\(.*\)".*$$/\1/p'); \
+	cat "$$dir/proto/protovalidate/buf/validate/validate.proto" > $@
+
+.PHONY: lint
+lint: $(LINT) ## golangci-lint in every module, as .golangci.yaml says
+	@for module in $(MODULES); do (cd $$module && $(LINT) run ./...); done
+
+$(LINT): .ci/tools/go.mod
+	@mkdir -p bin
+	cd .ci/tools && GOWORK=off go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+.PHONY: boundaries
+boundaries: ## who may import whom, which word lives where, each module alone
+	@for module in $(MODULES); do (cd $$module && GOWORK=off go build ./...); done
+	cd services && go test -count=1 ./e2e/rules
+
+.PHONY: tidy
+tidy: ## go mod tidy in every module
+	@for module in $(MODULES); do (cd $$module && GOWORK=off go mod tidy); done
+
+.PHONY: tidy-check
+tidy-check:
+	@for module in $(MODULES); do (cd $$module && GOWORK=off go mod tidy -diff) || { echo "run: make tidy"; exit 1; }; done
+
+# The tests run a real redis-server.
+.PHONY: redis
+redis:
+	@.ci/redis
