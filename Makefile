@@ -74,7 +74,7 @@ generate-check: proto-deps
 proto-deps: proto/node_modules/.package-lock.json proto/third_party/buf/validate/validate.proto
 
 proto/node_modules/.package-lock.json: proto/package-lock.json
-	cd proto && npm ci
+	cd proto && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 proto/third_party/buf/validate/validate.proto: .ci/tools/go.mod

@@ -1,0 +1,132 @@
+// Package proto_test holds what readers of our JSON rely on: the names of its fields.
+package proto_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// Every message that travels by itself has testdata/<Message>.json in its package's folder. The file fills every field
+// that the message and its parts have, and reading and writing it changes nothing: a field that was renamed, retyped,
+// removed, or added without a sample turns this red.
+func TestGolden(t *testing.T) {
+	for _, file := range []protoreflect.FileDescriptor{orderv1.File_order_v1_order_proto, sellerv1.File_seller_v1_seller_proto} {
+		folder := filepath.Join(filepath.Dir(file.Path()), "testdata")
+		part := parts(file)
+		wanted := map[string]bool{}
+		for i := range file.Messages().Len() {
+			desc := file.Messages().Get(i)
+			if part[desc.FullName()] {
+				continue
+			}
+			golden := filepath.Join(folder, string(desc.Name())+".json")
+			wanted[golden] = true
+			t.Run(string(desc.FullName()), func(t *testing.T) { checkGolden(t, golden, desc) })
+		}
+		there, err := filepath.Glob(filepath.Join(folder, "*.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, golden := range there {
+			if !wanted[golden] {
+				t.Errorf("%s: no such message travels", golden)
+			}
+		}
+	}
+}
+
+func checkGolden(t *testing.T, golden string, desc protoreflect.MessageDescriptor) {
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatalf("a sample with every field filled is wanted: %v", err)
+	}
+	m := dynamicpb.NewMessage(desc)
+	if err := protojson.Unmarshal(want, m); err != nil {
+		t.Fatalf("%s: %v", golden, err)
+	}
+	got, err := protojson.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := canonical(t, want), canonical(t, got); a != b {
+		t.Errorf("%s reads back as something else:\n%s\nfile:\n%s", golden, b, a)
+	}
+	binary, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := dynamicpb.NewMessage(desc)
+	if err := proto.Unmarshal(binary, again); err != nil || !proto.Equal(m, again) {
+		t.Errorf("%s does not survive the binary form: %v", golden, err)
+	}
+	filled := map[protoreflect.FullName]bool{}
+	fill(m, filled)
+	for name, ok := range filled {
+		if !ok {
+			t.Errorf("%s has no value for %s", golden, name)
+		}
+	}
+}
+
+// parts names the messages of file that stand inside others.
+func parts(file protoreflect.FileDescriptor) map[protoreflect.FullName]bool {
+	found := map[protoreflect.FullName]bool{}
+	for i := range file.Messages().Len() {
+		fields := file.Messages().Get(i).Fields()
+		for j := range fields.Len() {
+			if inner := fields.Get(j).Message(); inner != nil {
+				found[inner.FullName()] = true
+			}
+		}
+	}
+	return found
+}
+
+// fill notes for each field of m and of our messages inside it whether any of them has a value.
+func fill(m protoreflect.Message, filled map[protoreflect.FullName]bool) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		filled[field.FullName()] = filled[field.FullName()] || m.Has(field)
+		if field.Message() == nil || strings.HasPrefix(string(field.Message().FullName()), "google.protobuf.") {
+			continue
+		}
+		if !field.IsList() {
+			if m.Has(field) {
+				fill(m.Get(field).Message(), filled)
+			}
+			continue
+		}
+		list := m.Get(field).List()
+		for j := range list.Len() {
+			fill(list.Get(j).Message(), filled)
+		}
+	}
+}
+
+func canonical(t *testing.T, body []byte) string {
+	var v any
+	if err := json.Unmarshal(body, &v); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", " ")
+	if err := enc.Encode(v); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
