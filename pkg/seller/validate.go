@@ -1,0 +1,141 @@
+package seller
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"buf.build/go/protovalidate"
+
+	"stockbridge/pkg/fault"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// Validate finds all faults of a set-up that did not come by Parse. The error is Faults.
+func Validate(setup *sellerv1.Setup) error {
+	if faults := validate(setup); len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+func validate(setup *sellerv1.Setup) Faults {
+	var faults Faults
+	var violated *protovalidate.ValidationError
+	if err := protovalidate.Validate(setup); errors.As(err, &violated) {
+		for _, v := range violated.Violations {
+			faults = append(faults, fault.Reason{
+				Code: "setup.rule", Field: protovalidate.FieldPathString(v.Proto.GetField()),
+				ZH: ruleZH(v), EN: v.Proto.GetMessage(),
+			})
+		}
+	} else if err != nil {
+		faults = append(faults, fault.Reason{Code: "setup.rule", ZH: err.Error(), EN: err.Error()})
+	}
+	return append(faults, references(setup)...)
+}
+
+// rulesZH says the rules that seller.proto uses; # is the rule's limit.
+var rulesZH = map[string]string{
+	"string.pattern":     "格式应为 #",
+	"string.min_len":     "至少 # 个字符",
+	"string.max_len":     "最多 # 个字符",
+	"repeated.min_items": "至少 # 项",
+	"repeated.max_items": "最多 # 项",
+	"enum.not_in":        "必填",
+	"enum.defined_only":  "不是可用的值",
+	"double.gte_lte":     "超出允许范围",
+	"int32.gte_lte":      "超出允许范围",
+	"secret.one":         "file 与 env 必须且只能填一个",
+}
+
+func ruleZH(v *protovalidate.Violation) string {
+	zh, ok := rulesZH[v.Proto.GetRuleId()]
+	if !ok {
+		return v.Proto.GetMessage()
+	}
+	if v.RuleValue.IsValid() {
+		zh = strings.ReplaceAll(zh, "#", fmt.Sprint(v.RuleValue.Interface()))
+	}
+	return zh
+}
+
+// references checks what no single field can tell.
+func references(setup *sellerv1.Setup) Faults {
+	var faults Faults
+	add := func(code, field, zh, en string, args ...any) {
+		faults = append(faults, fault.Reason{Code: code, Field: field, ZH: fmt.Sprintf(zh, args...), EN: fmt.Sprintf(en, args...)})
+	}
+	once := func(list, key string, n int, code func(int) string) map[string]bool {
+		seen := make(map[string]bool, n)
+		for i := range n {
+			if c := code(i); seen[c] {
+				add("setup.duplicate", fmt.Sprintf("%s[%d]%s", list, i, key), "%s 重复出现，请删除一个", "%s is listed twice: delete one", c)
+			} else if c != "" {
+				seen[c] = true
+			}
+		}
+		return seen
+	}
+	mapped := func(list string, mappings []*sellerv1.Mapping) {
+		once(list, ".code", len(mappings), func(i int) string { return mappings[i].GetCode() })
+	}
+
+	accounts := once("accounts", ".name", len(setup.Accounts), func(i int) string { return setup.Accounts[i].GetName() })
+	warehouses := once("warehouses", ".code", len(setup.Warehouses), func(i int) string { return setup.Warehouses[i].GetCode() })
+	once("shops", ".code", len(setup.Shops), func(i int) string { return setup.Shops[i].GetCode() })
+	mapped("carriers", setup.Carriers)
+	mapped("suppliers", setup.Suppliers)
+	mapped("categories", setup.Categories)
+	mapped("platforms", setup.Platforms)
+
+	kinds := map[string]sellerv1.Account_Kind{}
+	for i, a := range setup.Accounts {
+		at := fmt.Sprintf("accounts[%d]", i)
+		kinds[a.GetName()] = a.GetKind()
+		if a.GetUrl() != "" {
+			u, err := url.Parse(a.Url)
+			// Anything may be a secret here: the text itself is not repeated.
+			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+				add("setup.value", at+".url", "应为 http(s)://主机[:端口]/路径，且不含用户名和密码", "want http(s)://host[:port]/path without user and password")
+			}
+		}
+		if a.GetKind() != sellerv1.Account_KIND_JD {
+			continue
+		}
+		for _, need := range []struct {
+			key      string
+			given    bool
+			zh, what string
+		}{
+			{"app_key", a.AppKey != "", "开放平台应用的 App Key", "the App Key of the application on the open platform"},
+			{"app_secret", a.AppSecret != nil, "App Secret 所在的 file 或 env", "the file or env that holds the App Secret"},
+			{"access_token", a.AccessToken != nil, "授权令牌所在的 file 或 env", "the file or env that holds the merchant's token"},
+			{"department", a.Department != "", "事业部编号", "the number of the business unit"},
+			{"vendor_source", a.VendorSource != "", "仓库方分配的 ERP 编号", "the ERP vendor's number, given by the warehouse"},
+		} {
+			if !need.given {
+				add("setup.missing", at+"."+need.key, "必填：%[1]s", "required: %[2]s", need.zh, need.what)
+			}
+		}
+	}
+	for i, w := range setup.Warehouses {
+		at := fmt.Sprintf("warehouses[%d]", i)
+		if w.GetAccount() != "" && !accounts[w.Account] {
+			add("setup.reference", at+".account", "accounts 中没有 %s", "%s is not in accounts", w.Account)
+		}
+		if w.GetWarehouseNo() == "" && kinds[w.GetAccount()] == sellerv1.Account_KIND_JD {
+			add("setup.missing", at+".warehouse_no", "必填：仓库方的仓库编号", "required: the warehouse's own number")
+		}
+	}
+	for i, s := range setup.Shops {
+		for j, w := range s.GetWarehouses() {
+			if w != "" && !warehouses[w] {
+				add("setup.reference", fmt.Sprintf("shops[%d].warehouses[%d]", i, j), "warehouses 中没有 %s", "%s is not in warehouses", w)
+			}
+		}
+		once(fmt.Sprintf("shops[%d].warehouses", i), "", len(s.GetWarehouses()), func(j int) string { return s.Warehouses[j] })
+	}
+	return faults
+}
