@@ -1,0 +1,3 @@
+package bus
+
+const typeJSON = "application/json"

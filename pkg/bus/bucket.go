@@ -1,0 +1,203 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Errors of a Bucket.
+var (
+	// ErrKeyExists: Create found the key.
+	ErrKeyExists = errors.New("key exists")
+	// ErrKeyNotFound: there is no such key, or it was deleted.
+	ErrKeyNotFound = errors.New("key not found")
+	// ErrRevision: the key moved since it was read. After a time-out it may have been moved by the very call that was
+	// repeated: a caller who must know puts something of its own into the value.
+	ErrRevision = errors.New("key changed meanwhile")
+)
+
+// Bucket is a key-value store on the bus. Keys are tokens of A-Z a-z 0-9 _ - / = separated by dots.
+//
+// Get may be answered by a replica that is a little behind: decide with Create, Update and Delete, which compare on
+// the leader. All calls end with ctx, or after 5 s when ctx has no deadline.
+type Bucket struct {
+	kv jetstream.KeyValue
+	// markers is how long a deletion stays visible.
+	markers time.Duration
+}
+
+// Value is what stands under a key.
+type Value struct {
+	Key  string
+	Data []byte
+	// Revision grows with every write to the bucket, also over deletions: a fencing token.
+	Revision uint64
+	// At is when the server stored it.
+	At time.Time
+}
+
+// Seen is one thing that a watch tells.
+type Seen struct {
+	Value
+	// Deleted: the key is gone, Data is nil.
+	Deleted bool
+	// Current: nothing else is set; all that stood in the bucket when the watch began has been told.
+	Current bool
+}
+
+// Bucket opens a bucket of the topology.
+func (b *Bus) Bucket(ctx context.Context, name string) (*Bucket, error) {
+	kv, err := b.js.KeyValue(ctx, name)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil, fmt.Errorf("open bucket %s: %w", name, ErrTopology)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	status, err := kv.Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	return &Bucket{kv: kv, markers: status.LimitMarkerTTL()}, nil
+}
+
+// Get reads key; ErrKeyNotFound.
+func (k *Bucket) Get(ctx context.Context, key string) (Value, error) {
+	e, err := k.kv.Get(ctx, key)
+	if err != nil {
+		return Value{}, keyError("get", key, err)
+	}
+	return valueOf(e), nil
+}
+
+// Create writes key if it is not there; ErrKeyExists.
+func (k *Bucket) Create(ctx context.Context, key string, data []byte) (revision uint64, err error) {
+	revision, err = k.kv.Create(ctx, key, data)
+	return revision, keyError("create", key, err)
+}
+
+// CreateFor is Create of a key that goes away by itself after ttl (whole seconds, at least one). An Update drops that
+// limit.
+func (k *Bucket) CreateFor(ctx context.Context, key string, data []byte, ttl time.Duration) (revision uint64, err error) {
+	revision, err = k.kv.Create(ctx, key, data, jetstream.KeyTTL(ttl))
+	return revision, keyError("create", key, err)
+}
+
+// Update writes key if it still has the given revision; ErrRevision. Revision 0 means that key was never written.
+func (k *Bucket) Update(ctx context.Context, key string, data []byte, revision uint64) (uint64, error) {
+	next, err := k.kv.Update(ctx, key, data, revision)
+	return next, keyError("update", key, err)
+}
+
+// Put writes key whatever stands there.
+func (k *Bucket) Put(ctx context.Context, key string, data []byte) (revision uint64, err error) {
+	revision, err = k.kv.Put(ctx, key, data)
+	return revision, keyError("put", key, err)
+}
+
+// Delete removes key if it still has the given revision (ErrRevision), or whatever stands there when revision is 0.
+// Deleting what is not there is no error.
+func (k *Bucket) Delete(ctx context.Context, key string, revision uint64) error {
+	opts := []jetstream.KVDeleteOpt{jetstream.PurgeTTL(k.markers)}
+	if revision != 0 {
+		opts = append(opts, jetstream.LastRevision(revision))
+	}
+	return keyError("delete", key, k.kv.Purge(ctx, key, opts...))
+}
+
+// Keys lists the keys below prefix, which is whole tokens without the last dot ("seller" lists "seller.acme", not
+// "sellers.x"); all keys when it is empty. The order is unspecified.
+func (k *Bucket) Keys(ctx context.Context, prefix string) ([]string, error) {
+	lister, err := k.kv.ListKeysFiltered(ctx, below(prefix))
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", below(prefix), err)
+	}
+	var keys []string
+	for key := range lister.Keys() {
+		keys = append(keys, key)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("list %s: %w", below(prefix), err)
+	}
+	return keys, nil
+}
+
+// Watch tells what stands below prefix, then Current, then each change, until ctx ends and the channel is closed. It
+// goes on over lost connections; a reader that was cut off for longer than the bucket keeps markers of deletions
+// (topology.go) may miss one.
+func (k *Bucket) Watch(ctx context.Context, prefix string) (<-chan Seen, error) {
+	w, err := k.kv.Watch(ctx, below(prefix))
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", below(prefix), err)
+	}
+	out := make(chan Seen)
+	go func() {
+		defer close(out)
+		defer w.Stop() //nolint:errcheck // the subscription ends with the connection at the latest
+		for {
+			var seen Seen
+			select {
+			case <-ctx.Done():
+				return
+			case e, ok := <-w.Updates():
+				switch {
+				case !ok:
+					return
+				case e == nil:
+					seen.Current = true
+				default:
+					seen.Value = valueOf(e)
+					if e.Operation() != jetstream.KeyValuePut {
+						seen.Deleted, seen.Data = true, nil
+					}
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case out <- seen:
+			}
+		}
+	}()
+	return out, nil
+}
+
+func below(prefix string) string {
+	if prefix == "" {
+		return jetstream.AllKeys
+	}
+	return prefix + "." + jetstream.AllKeys
+}
+
+func valueOf(e jetstream.KeyValueEntry) Value {
+	return Value{Key: e.Key(), Data: e.Value(), Revision: e.Revision(), At: e.Created()}
+}
+
+func keyError(verb, key string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return fmt.Errorf("%s %s: %w", verb, key, ErrKeyNotFound)
+	case errors.Is(err, jetstream.ErrKeyExists) && verb == "create":
+		return fmt.Errorf("%s %s: %w", verb, key, ErrKeyExists)
+	case wrongLast(err):
+		return fmt.Errorf("%s %s: %w", verb, key, ErrRevision)
+	default:
+		return fmt.Errorf("%s %s: %w", verb, key, err)
+	}
+}
+
+// wrongLast tells whether a compare-and-set lost. Replicated streams use another code than single ones.
+func wrongLast(err error) bool {
+	var api jetstream.JetStreamError
+	if !errors.As(err, &api) || api.APIError() == nil {
+		return errors.Is(err, jetstream.ErrKeyExists)
+	}
+	code := api.APIError().ErrorCode
+	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+}

@@ -1,0 +1,107 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+)
+
+// Options of a connection.
+type Options struct {
+	// URL of one or several servers, comma-separated: "nats://127.0.0.1:4222". It may hold user and password.
+	URL string
+	// Name shown to the server's operator, and the CloudEvents source of what is published: the service.
+	Name string
+	// CredsFile holds a user's JWT and key; empty for none.
+	CredsFile string
+	Log       zerolog.Logger
+}
+
+// Bus is a connection to the broker. Its methods may be called by many goroutines.
+type Bus struct {
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	log     zerolog.Logger
+	source  string
+	denials denials
+}
+
+// Connect connects and waits until the connection stands or ctx ends. A connection that breaks later is made anew for
+// ever; Ready tells.
+func Connect(ctx context.Context, o Options) (*Bus, error) {
+	b := &Bus{log: o.Log, source: o.Name}
+	if b.source == "" {
+		b.source = "stockbridge"
+	}
+	up := make(chan struct{}, 1)
+	opts := []nats.Option{
+		nats.Name(o.Name),
+		nats.MaxReconnects(-1),
+		nats.RetryOnFailedConnect(true),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, time.Second),
+		nats.Timeout(5 * time.Second),
+		nats.ErrorHandler(b.onAsyncError),
+		nats.ConnectHandler(func(*nats.Conn) { signal(up) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				b.log.Warn().Err(err).Msg("connection to NATS lost")
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			signal(up)
+			b.log.Info().Str("server", nc.ConnectedServerName()).Msg("connected to NATS again")
+		}),
+	}
+	if o.CredsFile != "" {
+		opts = append(opts, nats.UserCredentials(o.CredsFile))
+	}
+	nc, err := nats.Connect(o.URL, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	b.nc = nc
+	if !nc.IsConnected() {
+		select {
+		case <-up:
+		case <-ctx.Done():
+			why := nc.LastError()
+			nc.Close()
+			return nil, fmt.Errorf("connect to NATS: %w", errors.Join(ctx.Err(), why))
+		}
+	}
+	b.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(maxUnstored), jetstream.WithPublishAsyncTimeout(storeTimeout))
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return b, nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Close flushes and ends the connection.
+func (b *Bus) Close() {
+	if err := b.nc.FlushTimeout(2 * time.Second); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		b.log.Debug().Err(err).Msg("flush before close")
+	}
+	b.nc.Close()
+}
+
+// Ready is nil while the connection stands. It does not ask the server.
+func (b *Bus) Ready() error {
+	if status := b.nc.Status(); status != nats.CONNECTED {
+		return fmt.Errorf("connection to NATS is %s", status)
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+// Package bustest gives a test a bus on a real server of its own.
+package bustest
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/server"
+)
+
+// Start runs a server in a directory of the test's, applies the topology (one replica) and connects. All of it ends
+// with the test.
+func Start(t testing.TB) *bus.Bus {
+	t.Helper()
+	b, _ := StartServer(t)
+	return b
+}
+
+// StartServer is Start for tests that also need the server's URL.
+func StartServer(t testing.TB) (b *bus.Bus, url string) {
+	t.Helper()
+	s, err := server.Start(server.Options{Dir: t.TempDir(), Port: server.RandomPort, Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	b = Connect(t, s.URL())
+	if _, err := b.Apply(t.Context(), bus.Topology{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return b, s.URL()
+}
+
+// Connect connects to a server until the test ends.
+func Connect(t testing.TB, url string) *bus.Bus {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	b, err := bus.Connect(ctx, bus.Options{URL: url, Name: "test", Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
+// Attempts counts in memory, for tests of what stands on the bus and has no ledger.
+type Attempts struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+var _ bus.Attempts = (*Attempts)(nil)
+
+// Count adds one.
+func (a *Attempts) Count(_ context.Context, key string) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.counts == nil {
+		a.counts = map[string]int{}
+	}
+	a.counts[key]++
+	return a.counts[key], nil
+}
+
+// Uncount takes one back.
+func (a *Attempts) Uncount(_ context.Context, key string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.counts[key] > 0 {
+		a.counts[key]--
+	}
+	return nil
+}
+
+// Forget drops the count.
+func (a *Attempts) Forget(_ context.Context, key string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.counts, key)
+	return nil
+}
+
+// Sum is what is counted now, over all keys.
+func (a *Attempts) Sum() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	sum := 0
+	for _, n := range a.counts {
+		sum += n
+	}
+	return sum
+}

@@ -1,0 +1,38 @@
+package bus
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics counts what is served.
+type Metrics struct {
+	handled  *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	parked   *prometheus.CounterVec
+	shelved  *prometheus.CounterVec
+	inFlight *prometheus.GaugeVec
+}
+
+// NewMetrics makes the metrics and registers them with r unless that is nil.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_bus_handled_total", Help: "Messages settled, by what became of them.",
+		}, []string{"consumer", "outcome"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "stockbridge_bus_handling_seconds", Help: "From the start of the handler to the ack.",
+			Buckets: []float64{.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 25},
+		}, []string{"consumer"}),
+		parked: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_bus_parked_total", Help: "Messages parked for a later retry.",
+		}, []string{"consumer"}),
+		shelved: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_bus_shelved_total", Help: "Messages put on the shelf, by kind (dlq, held) and class.",
+		}, []string{"consumer", "kind", "class"}),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "stockbridge_bus_in_flight", Help: "Messages being handled now.",
+		}, []string{"consumer"}),
+	}
+	if r != nil {
+		r.MustRegister(m.handled, m.seconds, m.parked, m.shelved, m.inFlight)
+	}
+	return m
+}

@@ -1,0 +1,237 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"stockbridge/pkg/event"
+)
+
+const (
+	// maxUnstored is how many messages of one connection may wait for the store's answer.
+	maxUnstored = 4000
+	// storeTimeout is how long one try waits for the store's answer before the message is sent again under its id.
+	storeTimeout = 5 * time.Second
+	// storeLimit is how long a caller without a deadline waits in all.
+	storeLimit = 30 * time.Second
+)
+
+// ErrPermission says that this NATS user may not publish there.
+var ErrPermission = errors.New("no permission to publish")
+
+// ErrTooLarge says that a message is larger than the server or the stream takes.
+var ErrTooLarge = errors.New("message too large")
+
+// Publish tells events: JSON body, CloudEvents headers, Nats-Msg-Id = ce-id. It waits until all are stored. A try that
+// times out is repeated under the same id, so an event may be stored twice when that takes longer than the stream's
+// window for duplicates (2 minutes): consumers key on ce-id. After an error some may be stored.
+func (b *Bus) Publish(ctx context.Context, events ...event.Event) error {
+	return b.publish(ctx, "", events)
+}
+
+func (b *Bus) publish(ctx context.Context, trace string, events []event.Event) error {
+	msgs := make([]*nats.Msg, len(events))
+	for i, e := range events {
+		m, err := b.encode(e, trace)
+		if err != nil {
+			return fmt.Errorf("publish %s: %w", e.ID, err)
+		}
+		msgs[i] = m
+	}
+	_, err := b.store(ctx, msgs...)
+	return err
+}
+
+func (b *Bus) encode(e event.Event, trace string) (*nats.Msg, error) {
+	if !event.ValidSeller(e.Seller) {
+		return nil, fmt.Errorf("seller %q cannot stand in a subject", e.Seller)
+	}
+	// Field names as in the .proto files: the same words as in reasons and in the documentation.
+	body, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(e.Message)
+	if err != nil {
+		return nil, err
+	}
+	m := nats.NewMsg(e.Subject())
+	m.Data = body
+	m.Header.Set(event.HeaderSpec, "1.0")
+	m.Header.Set(event.HeaderID, e.ID)
+	m.Header.Set(event.HeaderType, e.Name)
+	m.Header.Set(event.HeaderSource, b.source)
+	m.Header.Set(event.HeaderSubject, e.Key)
+	m.Header.Set(event.HeaderTime, e.At.Format(time.RFC3339Nano))
+	m.Header.Set(event.HeaderContentType, typeJSON)
+	m.Header.Set(jetstream.MsgIDHeader, e.ID)
+	if trace != "" {
+		m.Header.Set(event.HeaderTrace, trace)
+	}
+	return m, nil
+}
+
+// PublishRaw publishes what somebody else made: an ERP, a file. stored is false when the stream already has a message
+// with the same Nats-Msg-Id in its window; seq is then that message's.
+func (b *Bus) PublishRaw(ctx context.Context, subject string, header map[string][]string, body []byte) (stored bool, seq uint64, err error) {
+	acks, err := b.store(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
+	if err != nil {
+		return false, 0, err
+	}
+	return !acks[0].Duplicate, acks[0].Sequence, nil
+}
+
+// store sends messages and waits until the stream has answered for each. What timed out is sent again, under the same
+// id; a message without one is sent only once.
+func (b *Bus) store(ctx context.Context, msgs ...*nats.Msg) ([]*jetstream.PubAck, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, storeLimit)
+		defer cancel()
+	}
+	acks := make([]*jetstream.PubAck, len(msgs))
+	open := make([]int, len(msgs))
+	for i := range msgs {
+		open[i] = i
+	}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		var again []int
+		var last error
+		for i, err := range b.storeOnce(ctx, msgs, open, acks) {
+			if !repeatable(err) || ctx.Err() != nil || msgs[i].Header.Get(jetstream.MsgIDHeader) == "" {
+				return nil, fmt.Errorf("publish %s: %w", msgs[i].Subject, err)
+			}
+			again, last = append(again, i), err
+		}
+		if len(again) == 0 {
+			return acks, nil
+		}
+		open = again
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("publish %s: %w", msgs[open[0]].Subject, errors.Join(ctx.Err(), last))
+		case <-time.After(pause):
+		}
+	}
+}
+
+// storeOnce sends the open ones of msgs and tells what became of each.
+func (b *Bus) storeOnce(ctx context.Context, msgs []*nats.Msg, open []int, acks []*jetstream.PubAck) map[int]error {
+	failed := make(map[int]error, len(open))
+	futures := make(map[int]jetstream.PubAckFuture, len(open))
+	denied := make(map[int]<-chan error, len(open))
+	for _, i := range open {
+		var done func()
+		denied[i], done = b.denials.wait(msgs[i].Subject)
+		defer done()
+		f, err := b.js.PublishMsgAsync(msgs[i])
+		if err != nil {
+			failed[i] = clearer(err)
+			continue
+		}
+		futures[i] = f
+	}
+	for i, f := range futures {
+		select {
+		case acks[i] = <-f.Ok():
+		case err := <-f.Err():
+			failed[i] = clearer(err)
+		case err := <-denied[i]:
+			failed[i] = err
+		case <-ctx.Done():
+			failed[i] = ctx.Err()
+		}
+	}
+	return failed
+}
+
+func clearer(err error) error {
+	var api jetstream.JetStreamError
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload):
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case errors.As(err, &api) && api.APIError() != nil && api.APIError().ErrorCode == codeTooLarge:
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case errors.Is(err, jetstream.ErrNoStreamResponse):
+		return fmt.Errorf("no stream takes it: %w", err)
+	default:
+		return err
+	}
+}
+
+// codeTooLarge is the server's "message size exceeds maximum allowed".
+const codeTooLarge = 10054
+
+// repeatable tells whether nothing but time is needed. What the server refuses it refuses again, except that a stream
+// has no leader for a moment.
+func repeatable(err error) bool {
+	var api jetstream.JetStreamError
+	switch {
+	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrPermission), errors.Is(err, nats.ErrConnectionClosed):
+		return false
+	case errors.As(err, &api) && api.APIError() != nil:
+		return api.APIError().Code == 503
+	default:
+		return true
+	}
+}
+
+// denials turns the server's asynchronous word that a publish was not allowed into an error for who waits for it.
+type denials struct {
+	mu      sync.Mutex
+	waiting map[string][]chan error
+}
+
+func (d *denials) wait(subject string) (denied <-chan error, done func()) {
+	c := make(chan error, 1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.waiting == nil {
+		d.waiting = map[string][]chan error{}
+	}
+	d.waiting[subject] = append(d.waiting[subject], c)
+	return c, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		rest := d.waiting[subject]
+		for i, other := range rest {
+			if other == c {
+				rest = append(rest[:i], rest[i+1:]...)
+				break
+			}
+		}
+		if len(rest) == 0 {
+			delete(d.waiting, subject)
+		} else {
+			d.waiting[subject] = rest
+		}
+	}
+}
+
+func (d *denials) tell(subject string, err error) (heard bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.waiting[subject] {
+		select {
+		case c <- err:
+		default:
+		}
+		heard = true
+	}
+	return heard
+}
+
+var publishDenied = regexp.MustCompile(`(?i)permissions violation for publish to "([^"]+)"`)
+
+func (b *Bus) onAsyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
+	if m := publishDenied.FindStringSubmatch(err.Error()); m != nil {
+		if b.denials.tell(m[1], fmt.Errorf("%w to %s: allow this NATS user to", ErrPermission, m[1])) {
+			return
+		}
+	}
+	b.log.Error().Err(err).Msg("NATS")
+}

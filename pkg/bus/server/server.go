@@ -1,0 +1,81 @@
+// Package server runs a NATS server with JetStream inside the process: for `bridgectl up` and for tests.
+//
+// It knows nothing of what is published there; pkg/bus lays out the streams.
+package server
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/rs/zerolog"
+)
+
+// RandomPort asks for any free port.
+const RandomPort = natsserver.RANDOM_PORT
+
+// MaxPayload is the largest message, headers and all: NATS' own default, which the limits of pkg/bus stay below.
+const MaxPayload = 1 << 20
+
+// Options of a server. The zero value of each is usable except Dir.
+type Options struct {
+	// Dir is where JetStream keeps its files. One process at a time.
+	Dir string
+	// Host to listen on; 127.0.0.1 when empty.
+	Host string
+	// Port to listen on; 4222 when 0, any when RandomPort.
+	Port int
+	// Name shown to clients; "stockbridge" when empty.
+	Name string
+	// SyncAlways makes JetStream sync every write before it answers. Without it a power cut loses up to two minutes.
+	SyncAlways bool
+	Log        zerolog.Logger
+}
+
+// Server is running until Stop.
+type Server struct{ ns *natsserver.Server }
+
+// Start starts a server and waits until it takes connections.
+func Start(o Options) (*Server, error) {
+	if o.Dir == "" {
+		return nil, errors.New("start NATS server: no directory given")
+	}
+	if o.Host == "" {
+		o.Host = "127.0.0.1"
+	}
+	if o.Name == "" {
+		o.Name = "stockbridge"
+	}
+	ns, err := natsserver.NewServer(&natsserver.Options{
+		ServerName: o.Name,
+		Host:       o.Host,
+		Port:       o.Port,
+		NoSigs:     true,
+		JetStream:  true,
+		StoreDir:   o.Dir,
+		SyncAlways: o.SyncAlways,
+		MaxPayload: MaxPayload,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start NATS server: %w", err)
+	}
+	heard := &lastFatal{}
+	ns.SetLoggerV2(logger{o.Log.With().Str("part", "nats-server").Logger(), heard}, false, false, false)
+	go ns.Start()
+	if !ns.ReadyForConnections(20 * time.Second) {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+		return nil, fmt.Errorf("start NATS server on %s:%d: %s", o.Host, o.Port, heard.text())
+	}
+	return &Server{ns}, nil
+}
+
+// URL is where clients connect.
+func (s *Server) URL() string { return s.ns.ClientURL() }
+
+// Stop ends the server and waits for it.
+func (s *Server) Stop() {
+	s.ns.Shutdown()
+	s.ns.WaitForShutdown()
+}

@@ -1,0 +1,383 @@
+package bus
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"stockbridge/pkg/event"
+)
+
+// ErrTopology says that streams, consumers or buckets are missing or differ from what this build expects.
+// `bridgectl topology apply` puts it right.
+var ErrTopology = errors.New("topology is not applied")
+
+// Topology is what an operator may choose of it.
+type Topology struct {
+	// Replicas of every stream and bucket: 1, 3 or 5. 0 means 1.
+	Replicas int
+	// KeepFor is how long public streams keep events. 0 means 90 days.
+	KeepFor time.Duration
+}
+
+// Change is one difference between what stands on the server and what should.
+type Change struct {
+	// Kind is "stream", "bucket" or "consumer"; Name of a consumer is "ORDERS/order-pusher".
+	Kind, Name string
+	// What differs: "missing", or the settings, as they are and as they should be.
+	What string
+}
+
+func (c Change) String() string { return c.Kind + " " + c.Name + ": " + c.What }
+
+// Names of streams.
+const (
+	streamOrders  = "ORDERS"
+	streamSellers = "SELLERS"
+	streamTicks   = "TICKS"
+	streamRetry   = "RETRY"
+	streamShelf   = "SHELF"
+)
+
+// Buckets.
+const (
+	// BucketSetup holds sellers' set-ups and pauses.
+	BucketSetup = "SETUP"
+	// BucketLedger is the ledger of the embedded default.
+	BucketLedger = "LEDGER"
+)
+
+// Limits. They nest: a body that is handled < a message that a public stream takes < with our headers on the shelf <
+// the server's max_payload of 1 MiB.
+const (
+	// MaxBody is the largest body that is handled, bytes. What is larger is shelved whole.
+	MaxBody = 256 << 10
+	// maxStored is the largest message, headers and all, that a public stream takes, bytes.
+	maxStored = 1_000_000
+	// maxHeaders is the most that the headers of a handled message may take, bytes. The server's own limit is 64 KiB,
+	// and ours are added on the way to the shelf.
+	maxHeaders = 16 << 10
+)
+
+const (
+	keepFor = 90 * 24 * time.Hour
+	// ackWait stays above a handler's limit (25 s) and below the ledger's claim (40 s).
+	ackWait = 30 * time.Second
+	// maxAckPending counts messages that wait for a delayed redelivery too (at most 10 s each): a flood that has to
+	// wait must not fill it.
+	maxAckPending = 20_000
+	// maxWaiting is open pulls of all replicas: 64 replicas of 64 slots.
+	maxWaiting = 4096
+
+	configKey = "stockbridge.config"
+)
+
+type streamRow struct {
+	name     string
+	subjects []string
+	public   bool
+	// queue: a message that was acked is gone. schedules: it takes Nats-Schedule.
+	queue, schedules bool
+}
+
+type bucketRow struct {
+	name string
+	// markers is how long a deletion is remembered, for watchers that were cut off.
+	markers time.Duration
+}
+
+type consumerRow struct {
+	name, stream, topic string
+	filters             []string
+}
+
+// streams, buckets and consumers are the whole topology.
+var (
+	streams = []streamRow{
+		{name: streamOrders, subjects: event.OrderSubjects, public: true},
+		{name: streamSellers, subjects: event.SellerSubjects, public: true},
+		{name: streamTicks, subjects: event.TickSubjects, queue: true, schedules: true},
+		{name: streamRetry, subjects: event.RetrySubjects, queue: true, schedules: true},
+		{name: streamShelf, subjects: event.ShelfSubjects},
+	}
+	buckets = []bucketRow{
+		{BucketSetup, 30 * 24 * time.Hour},
+		{BucketLedger, time.Hour},
+	}
+	consumers = []consumerRow{
+		{"order-pusher", streamOrders, event.OrderAudited.Name, event.OrderAudited.Subjects()},
+		{"order-pusher-changed", streamSellers, event.SellerChanged.Name, event.SellerChanged.Subjects()},
+		{"order-pusher-resumed", streamSellers, event.SellerResumed.Name, event.SellerResumed.Subjects()},
+		{"order-pusher-sweep", streamTicks, event.ReleaseDue.Name, []string{event.DueSubjects(event.TickRelease)}},
+		{"status-poller", streamTicks, event.PollDue.Name, []string{event.DueSubjects(event.TickPoll)}},
+	}
+)
+
+// plan is the topology in the server's words.
+type plan struct {
+	streams   []jetstream.StreamConfig
+	consumers []planned
+}
+
+type planned struct {
+	stream string
+	config jetstream.ConsumerConfig
+}
+
+func (t Topology) plan() plan {
+	if t.Replicas == 0 {
+		t.Replicas = 1
+	}
+	if t.KeepFor == 0 {
+		t.KeepFor = keepFor
+	}
+	var p plan
+	for _, r := range streams {
+		c := jetstream.StreamConfig{
+			Name: r.name, Subjects: r.subjects, Storage: jetstream.FileStorage, Replicas: t.Replicas,
+			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
+			MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1,
+			Duplicates: 2 * time.Minute, AllowDirect: true,
+		}
+		if r.public {
+			c.MaxAge, c.MaxMsgSize = t.KeepFor, maxStored
+			c.DenyPurge, c.DenyDelete = true, false
+		}
+		if r.queue {
+			c.Retention = jetstream.WorkQueuePolicy
+		}
+		if r.schedules {
+			c.AllowMsgSchedules, c.AllowRollup = true, true
+		}
+		p.streams = append(p.streams, c)
+	}
+	for _, r := range buckets {
+		p.streams = append(p.streams, jetstream.StreamConfig{
+			Name: bucketPrefix + r.name, Subjects: []string{"$KV." + r.name + ".>"}, Storage: jetstream.FileStorage,
+			Replicas: t.Replicas, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
+			MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: 1, MaxMsgSize: -1, MaxConsumers: -1,
+			Duplicates: 2 * time.Minute, AllowDirect: true, AllowRollup: true, DenyDelete: true,
+			AllowMsgTTL: true, SubjectDeleteMarkerTTL: r.markers,
+		})
+	}
+	for _, r := range consumers {
+		p.consumers = append(p.consumers, planned{r.stream, consumerConfig(r.name, r.filters)})
+		if r.stream != streamTicks {
+			p.consumers = append(p.consumers, planned{streamRetry, consumerConfig(retryName(r.name), []string{event.RetryOf(r.name)})})
+		}
+	}
+	for i := range p.streams {
+		p.streams[i].Metadata = map[string]string{configKey: fingerprint(streamSettings(p.streams[i]))}
+	}
+	for i, c := range p.consumers {
+		p.consumers[i].config.Metadata = map[string]string{configKey: fingerprint(consumerSettings(c.config))}
+	}
+	return p
+}
+
+const bucketPrefix = "KV_"
+
+func retryName(consumer string) string { return consumer + "-retry" }
+
+func consumerConfig(name string, filters []string) jetstream.ConsumerConfig {
+	c := jetstream.ConsumerConfig{
+		Durable: name, DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxAckPending, MaxWaiting: maxWaiting,
+	}
+	if len(filters) == 1 {
+		c.FilterSubject = filters[0]
+	} else {
+		c.FilterSubjects = filters
+	}
+	return c
+}
+
+// setting is one setting of ours as text; the server fills in others, which are none of our business.
+type setting struct{ Name, Value string }
+
+func streamSettings(c jetstream.StreamConfig) []setting {
+	s := []setting{
+		{"subjects", strings.Join(slices.Sorted(slices.Values(c.Subjects)), " ")},
+		{"storage", c.Storage.String()},
+		{"retention", c.Retention.String()},
+		{"discard", c.Discard.String()},
+		{"max_msgs", fmt.Sprint(c.MaxMsgs)},
+		{"max_bytes", fmt.Sprint(c.MaxBytes)},
+		{"max_msgs_per_subject", fmt.Sprint(c.MaxMsgsPerSubject)},
+		{"max_msg_size", fmt.Sprint(c.MaxMsgSize)},
+		{"duplicate_window", c.Duplicates.String()},
+		{"deny_purge", fmt.Sprint(c.DenyPurge)},
+		{"deny_delete", fmt.Sprint(c.DenyDelete)},
+		{"allow_rollup_hdrs", fmt.Sprint(c.AllowRollup)},
+		{"allow_msg_ttl", fmt.Sprint(c.AllowMsgTTL)},
+		{"allow_msg_schedules", fmt.Sprint(c.AllowMsgSchedules)},
+		{"subject_delete_marker_ttl", c.SubjectDeleteMarkerTTL.String()},
+		{"sealed", fmt.Sprint(c.Sealed)},
+		{"no_ack", fmt.Sprint(c.NoAck)},
+	}
+	if !publicStream(c.Name) {
+		// An age shorter than a delay loses the message that waits.
+		s = append(s, setting{"max_age", c.MaxAge.String()})
+	}
+	return s
+}
+
+// chosenSettings are the operator's: applied, but no reason to refuse to start.
+func chosenSettings(c jetstream.StreamConfig) []setting {
+	s := []setting{{"num_replicas", fmt.Sprint(c.Replicas)}}
+	if publicStream(c.Name) {
+		s = append(s, setting{"max_age", c.MaxAge.String()})
+	}
+	return s
+}
+
+func publicStream(name string) bool {
+	return slices.ContainsFunc(streams, func(r streamRow) bool { return r.public && r.name == name })
+}
+
+func consumerSettings(c jetstream.ConsumerConfig) []setting {
+	filters := slices.Clone(c.FilterSubjects)
+	if c.FilterSubject != "" {
+		filters = append(filters, c.FilterSubject)
+	}
+	slices.Sort(filters)
+	return []setting{
+		{"filter_subjects", strings.Join(filters, " ")},
+		{"deliver_policy", c.DeliverPolicy.String()},
+		{"ack_policy", c.AckPolicy.String()},
+		{"ack_wait", c.AckWait.String()},
+		{"max_deliver", fmt.Sprint(c.MaxDeliver)},
+		{"max_ack_pending", fmt.Sprint(c.MaxAckPending)},
+		{"max_waiting", fmt.Sprint(c.MaxWaiting)},
+		{"backoff", fmt.Sprint(c.BackOff)},
+		{"headers_only", fmt.Sprint(c.HeadersOnly)},
+		{"inactive_threshold", c.InactiveThreshold.String()},
+	}
+}
+
+func fingerprint(s []setting) string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// Diff tells what Apply would change. Empty: nothing.
+func (b *Bus) Diff(ctx context.Context, t Topology) ([]Change, error) {
+	changes, _, err := b.diff(ctx, t.plan(), true)
+	return changes, err
+}
+
+// CheckTopology is nil when everything this build needs stands as it needs it; else it wraps ErrTopology and names
+// each difference. What the operator chose (replicas, age of public streams) is not looked at.
+func (b *Bus) CheckTopology(ctx context.Context) error {
+	changes, _, err := b.diff(ctx, Topology{}.plan(), false)
+	if err != nil {
+		return err
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	lines := make([]string, len(changes))
+	for i, c := range changes {
+		lines[i] = c.String()
+	}
+	return fmt.Errorf("%w; run bridgectl topology apply: %s", ErrTopology, strings.Join(lines, "; "))
+}
+
+// Apply makes the streams, buckets and consumers what they should be and tells what it changed. Only one owner may
+// call it: `bridgectl topology apply`, or `up`. Some settings cannot be changed while messages stand in a stream; the
+// error then names it.
+func (b *Bus) Apply(ctx context.Context, t Topology) ([]Change, error) {
+	changes, steps, err := b.diff(ctx, t.plan(), true)
+	if err != nil {
+		return nil, err
+	}
+	for i, step := range steps {
+		if err := step(ctx); err != nil {
+			return changes[:i], fmt.Errorf("apply %s: %w", changes[i], err)
+		}
+	}
+	return changes, nil
+}
+
+func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, steps []func(context.Context) error, err error) {
+	add := func(c Change, step func(context.Context) error) {
+		changes, steps = append(changes, c), append(steps, step)
+	}
+	for _, want := range p.streams {
+		kind, name := "stream", want.Name
+		if bucket, ok := strings.CutPrefix(name, bucketPrefix); ok {
+			kind, name = "bucket", bucket
+		}
+		s, err := b.js.Stream(ctx, want.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			add(Change{kind, name, "missing"}, func(ctx context.Context) error {
+				_, err := b.js.CreateStream(ctx, want)
+				return err
+			})
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("look at %s %s: %w", kind, name, err)
+		}
+		have := s.CachedInfo().Config
+		what := differ(streamSettings(have), streamSettings(want), have.Metadata, want.Metadata)
+		if chosen {
+			what = append(what, differ(chosenSettings(have), chosenSettings(want), nil, nil)...)
+		}
+		if len(what) > 0 {
+			add(Change{kind, name, strings.Join(what, ", ")}, func(ctx context.Context) error {
+				_, err := b.js.UpdateStream(ctx, want)
+				return err
+			})
+		}
+	}
+	for _, want := range p.consumers {
+		name := want.stream + "/" + want.config.Durable
+		c, err := b.js.Consumer(ctx, want.stream, want.config.Durable)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+			add(Change{"consumer", name, "missing"}, func(ctx context.Context) error {
+				_, err := b.js.CreateConsumer(ctx, want.stream, want.config)
+				return err
+			})
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("look at consumer %s: %w", name, err)
+		}
+		have := c.CachedInfo().Config
+		if what := differ(consumerSettings(have), consumerSettings(want.config), have.Metadata, want.config.Metadata); len(what) > 0 {
+			add(Change{"consumer", name, strings.Join(what, ", ")}, func(ctx context.Context) error {
+				_, err := b.js.UpdateConsumer(ctx, want.stream, want.config)
+				return err
+			})
+		}
+	}
+	return changes, steps, nil
+}
+
+// differ names the settings that differ. The recorded fingerprint is compared too: it tells an older build's layout
+// from one that somebody changed by hand to the same settings. Metadata of the server's own (_nats.*) is left out.
+func differ(have, want []setting, haveMeta, wantMeta map[string]string) []string {
+	var what []string
+	for i := range want {
+		if have[i].Value != want[i].Value {
+			what = append(what, fmt.Sprintf("%s is %q, should be %q", want[i].Name, have[i].Value, want[i].Value))
+		}
+	}
+	if haveMeta[configKey] != wantMeta[configKey] {
+		what = append(what, fmt.Sprintf("recorded as %q, should be %q", haveMeta[configKey], wantMeta[configKey]))
+	}
+	return what
+}

@@ -1,0 +1,150 @@
+package event
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// What is said only inside: no seller may publish to these subjects.
+//
+//	tick.<kind>.<seller>                      a schedule that fires for ever
+//	due.<kind>.<seller>                       what it fires; the topic is <kind>.due
+//	park.<consumer>.<origin>                  a schedule that fires once: a retry that is far away
+//	retry.<consumer>.<seller>                 what it fires, and what an operator replays
+//	dlq.<consumer>.<stream>.<seq>             needs a person
+//	held.<consumer>.<stream>.<seq>            waits for a cause
+const (
+	tick  = "tick"
+	due   = "due"
+	park  = "park"
+	retry = "retry"
+
+	// Dead and Held are the two kinds of shelf.
+	Dead = "dlq"
+	Held = "held"
+)
+
+// ReleaseDue says that it is time to look whether what a seller's events wait for is gone. It travels on a tick.
+var ReleaseDue = Topic[*sellerv1.PollDue]{"release.due"}
+
+// Kinds of ticks.
+const (
+	TickPoll    = "poll"
+	TickRelease = "release"
+)
+
+// NoSeller stands in a subject where the seller of an unreadable event is not known.
+const NoSeller = "_"
+
+// What each stream takes.
+var (
+	OrderSubjects  = []string{"order.>"}
+	SellerSubjects = []string{"seller.>"}
+
+	TickSubjects  = []string{tick + ".>", due + ".>"}
+	RetrySubjects = []string{park + ".>", retry + ".>"}
+	ShelfSubjects = []string{Dead + ".>", Held + ".>"}
+)
+
+// TickSubject is where the schedule of (kind, seller) stands.
+func TickSubject(kind, seller string) string { return tick + "." + kind + "." + seller }
+
+// DueSubject is where it fires to.
+func DueSubject(kind, seller string) string { return due + "." + kind + "." + seller }
+
+// DueSubjects is what the consumer of a kind of tick takes.
+func DueSubjects(kind string) string { return due + "." + kind + ".>" }
+
+// ParkSubject is where a message waits for a retry of consumer. origin must be one token and differ between any two
+// messages: of two that share a subject only the last would come back.
+func ParkSubject(consumer, origin string) string { return park + "." + consumer + "." + origin }
+
+// RetrySubject is where a parked or replayed message comes back; seller may be NoSeller.
+func RetrySubject(consumer, seller string) string { return retry + "." + consumer + "." + seller }
+
+// RetryOf is all that comes back to consumer.
+func RetryOf(consumer string) string { return retry + "." + consumer + ".>" }
+
+// ShelfSubject is where the message (stream, seq), which consumer could not handle, is kept. kind is Dead or Held.
+func ShelfSubject(kind, consumer, stream string, seq uint64) string {
+	return kind + "." + consumer + "." + stream + "." + strconv.FormatUint(seq, 10)
+}
+
+// ShelfFilter is the shelf of kind and consumer; either may be empty for all.
+func ShelfFilter(kind, consumer string) string {
+	if kind == "" {
+		kind = "*"
+	}
+	if consumer == "" {
+		consumer = "*"
+	}
+	return kind + "." + consumer + ".>"
+}
+
+// ParseShelf takes a ShelfSubject apart.
+func ParseShelf(subject string) (kind, consumer, stream string, seq uint64, err error) {
+	t := strings.Split(subject, ".")
+	if len(t) == 4 && (t[0] == Dead || t[0] == Held) {
+		if seq, err = strconv.ParseUint(t[3], 10, 64); err == nil {
+			return t[0], t[1], t[2], seq, nil
+		}
+	}
+	return "", "", "", 0, fmt.Errorf("subject %q is not on the shelf", subject)
+}
+
+// SellerOn tells the seller in the subject on which an event of the given name travels, inside or outside; "" when the
+// subject has none.
+func SellerOn(name, subject string) (string, error) {
+	if kind, ok := strings.CutSuffix(name, "."+due); ok {
+		if rest, ok := strings.CutPrefix(subject, due+"."+kind+"."); ok && ValidSeller(rest) {
+			return rest, nil
+		}
+	}
+	return SuffixOf(name, subject)
+}
+
+var token = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+
+// ValidToken tells whether s can be one token of a subject here: a kind, a consumer, an origin.
+func ValidToken(s string) bool { return token.MatchString(s) }
+
+// Header names. Attributes of CloudEvents are those of its NATS binding; the Bridge- ones are ours, are believed only
+// on internal streams, and are left out when an event leaves them.
+const (
+	HeaderID          = "ce-id"
+	HeaderType        = "ce-type"
+	HeaderSource      = "ce-source"
+	HeaderSubject     = "ce-subject"
+	HeaderTime        = "ce-time"
+	HeaderSpec        = "ce-specversion"
+	HeaderContentType = "Content-Type"
+	HeaderTrace       = "traceparent"
+
+	// OwnPrefix begins every header of ours.
+	OwnPrefix = "Bridge-"
+
+	// Where a retried, replayed or shelved message came from.
+	HeaderOriginSubject = "Bridge-Subject"
+	HeaderOriginStream  = "Bridge-Stream"
+	HeaderOriginSeq     = "Bridge-Sequence"
+	HeaderOriginTime    = "Bridge-Stored"
+	// How often it was parked, which shelf message it was replayed from, and by whom, why, and past which cause.
+	HeaderParks    = "Bridge-Parks"
+	HeaderReplay   = "Bridge-Replay"
+	HeaderBy       = "Bridge-By"
+	HeaderWhy      = "Bridge-Why"
+	HeaderReleased = "Bridge-Released"
+	// Why it stands on the shelf.
+	HeaderSeller   = "Bridge-Seller"
+	HeaderClass    = "Bridge-Class"
+	HeaderCause    = "Bridge-Cause"
+	HeaderReason   = "Bridge-Reason"
+	HeaderError    = "Bridge-Error"
+	HeaderAttempts = "Bridge-Attempts"
+	HeaderFirst    = "Bridge-First"
+	HeaderLast     = "Bridge-Last"
+)
