@@ -1,0 +1,358 @@
+// Package rules_test holds the repository to what its documents promise: who may import whom, which kind of word lives
+// where, and that the documents name things that exist.
+package rules_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const ours = "stockbridge/"
+
+// mayImport: which of our own packages a package may import, besides those in its own folder. The first row that fits
+// decides; a package that fits no row is an error, so a new one has to find its place here. "x/..." is x and all below.
+var mayImport = []struct {
+	who string
+	may []string
+	why string
+}{
+	{"proto/...", nil, "the words on the wire stand alone"},
+	{"pkg/fault", nil, "marks of errors stand alone"},
+	{"pkg/retry", []string{"pkg/fault"}, "a loop in process"},
+	{"pkg/event", []string{"proto/...", "pkg/fault"}, "facts know no broker"},
+	{"pkg/bus/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows nobody's business"},
+	{"pkg/ledger/inkv", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger", "pkg/bus"}, "the one ledger that borrows a bucket of the bus"},
+	{"pkg/ledger/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger"}, "a contract and its adapters never import the bus"},
+	{"pkg/warehouse/jd/jdapi", []string{"pkg/fault", "pkg/retry"}, "JD's words, not ours"},
+	{"pkg/warehouse/jd/jdtest", []string{"pkg/warehouse/jd/jdapi"}, "a JD of its own: it must not share our understanding"},
+	{"pkg/warehouse/jd", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/warehouse", "pkg/warehouse/jd/jdapi", "pkg/seller"}, "an adapter"},
+	{"pkg/warehouse/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/warehouse", "pkg/seller"}, "a contract and its adapters never import the bus"},
+	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/event", "pkg/bus", "pkg/warehouse"}, "set-up, kept in a bucket of the bus"},
+	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one file that names every adapter"},
+	{"pkg/worker", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/adapters"}, "the shell knows contracts"},
+	{"services/jd-sandbox", []string{"pkg/warehouse/jd/jdtest", "pkg/worker"}, "main around a JD of its own"},
+	{"services/bridgectl/...", []string{"proto/...", "pkg/...", "services/..."}, "bridgectl composes the services"},
+	{"services/e2e/...", []string{"proto/...", "pkg/...", "services/..."}, "stories compose the services"},
+	{"services/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/worker"}, "a service imports no adapter folder and no other service"},
+}
+
+// adapterFolders are named by pkg/adapters, by themselves, and by whoever tests against the real thing.
+var adapterFolders = []string{"pkg/ledger/inredis/...", "pkg/ledger/inkv", "pkg/warehouse/jd", "pkg/warehouse/jd/jdapi", "pkg/warehouse/memory"}
+
+// testSupport is for tests: no binary links it. (jdtest is a product: the sandbox.)
+var testSupport = []string{"pkg/ledger/ledgertest", "pkg/warehouse/warehousetest", "pkg/bus/bustest"}
+
+// libraryHomes: who may import a library, tests included.
+var libraryHomes = []struct {
+	library string
+	homes   []string
+}{
+	{"github.com/nats-io/nats.go/...", []string{"pkg/bus/..."}},
+	{"github.com/nats-io/nats-server/...", []string{"pkg/bus/..."}},
+	{"github.com/redis/...", []string{"pkg/ledger/inredis/..."}},
+	{"github.com/cenkalti/backoff/...", []string{"pkg/retry"}},
+	{"github.com/caarlos0/env/...", []string{"pkg/worker"}},
+}
+
+// wordHomes: which string literals (of code that ships; tests may spell them as an outsider would) live where.
+var wordHomes = []struct {
+	kind  string
+	word  *regexp.Regexp
+	homes []string
+}{
+	{"subject", nil, []string{"pkg/event"}}, // the topics' names, read from pkg/event
+	{"internal subject", regexp.MustCompile(`^(tick|due|park|retry|dlq|held)\.`), []string{"pkg/event"}},
+	{"Redis command or script", regexp.MustCompile(`redis\.p?call\(`), []string{"pkg/ledger/inredis/..."}},
+	{"JD's method", regexp.MustCompile(`jingdong[._]|\beclp\.`), []string{"pkg/warehouse/jd/..."}},
+	{"status code of JD", regexp.MustCompile(`^100(09|1\d|28|29|3\d)$`), []string{"pkg/warehouse/jd/..."}},
+}
+
+// drawers are names that say nothing of what lies inside.
+var drawers = []string{"util", "utils", "common", "core", "helper", "helpers", "misc", "shared", "base", "lib", "internal", "types", "models", "manager"}
+
+type pkg struct {
+	ImportPath, Dir, Name              string
+	GoFiles, TestGoFiles, XTestGoFiles []string
+	Imports, TestImports, XTestImports []string
+	Deps                               []string
+}
+
+// short is the path inside the repository.
+func (p pkg) short() string { return strings.TrimPrefix(p.ImportPath, ours) }
+
+func TestImports(t *testing.T) {
+	packages := list(t)
+	for _, p := range packages {
+		row := slices.IndexFunc(mayImport, func(r struct {
+			who string
+			may []string
+			why string
+		}) bool {
+			return under(p.short(), r.who)
+		})
+		if row < 0 {
+			t.Errorf("%s has no row in mayImport: which packages may it know?", p.short())
+			continue
+		}
+		for _, imported := range p.Imports {
+			to, isOurs := strings.CutPrefix(imported, ours)
+			if isOurs && !underAny(to, mayImport[row].may) && !sameService(p.short(), to) {
+				t.Errorf("%s imports %s: %s", p.short(), to, mayImport[row].why)
+			}
+			if isOurs && underAny(to, testSupport) && !underAny(p.short(), testSupport) {
+				t.Errorf("%s imports %s outside its tests", p.short(), to)
+			}
+			if underAny(to, adapterFolders) && isOurs && !underAny(p.short(), append([]string{"pkg/adapters"}, adapterFolders...)) {
+				t.Errorf("%s names the adapter %s: only pkg/adapters does", p.short(), to)
+			}
+		}
+		// A contract's own tests run its suite over its adapters; otherwise tests go where their package may not.
+		for _, imported := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			for _, l := range libraryHomes {
+				if under(imported, l.library) && !underAny(p.short(), l.homes) {
+					t.Errorf("%s imports %s: only %s may", p.short(), imported, l.homes)
+				}
+			}
+		}
+	}
+}
+
+// Test code stays behind a wall: a program that links package testing carries a test helper to its users.
+func TestProgramsAreFreeOfTestCode(t *testing.T) {
+	programs := 0
+	for _, p := range list(t) {
+		if p.Name != "main" {
+			continue
+		}
+		programs++
+		for _, dep := range p.Deps {
+			if dep == "testing" || dep == "net/http/httptest" {
+				t.Errorf("%s links %s", p.short(), dep)
+			}
+		}
+	}
+	if programs == 0 {
+		t.Error("no program found")
+	}
+}
+
+func TestWordsAtHome(t *testing.T) {
+	topics := topicNames(t)
+	for _, p := range list(t) {
+		for _, name := range p.GoFiles {
+			file := filepath.Join(p.Dir, name)
+			set := token.NewFileSet()
+			tree, err := parser.ParseFile(set, file, nil, parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ast.IsGenerated(tree) {
+				continue
+			}
+			if under(p.short(), "services/e2e/...") {
+				continue // stories spell things as an outsider would
+			}
+			where := func(n ast.Node) string { return fmt.Sprintf("%s/%s:%d", p.short(), name, set.Position(n.Pos()).Line) }
+			tags := settingTags(tree)
+			ast.Inspect(tree, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.ImportSpec:
+					return false
+				case *ast.SelectorExpr:
+					if from, ok := n.X.(*ast.Ident); ok && from.Name == "os" && slices.Contains([]string{"Getenv", "LookupEnv", "Environ"}, n.Sel.Name) && !underAny(p.short(), environmentHomes) {
+						t.Errorf("%s: os.%s; settings come from pkg/worker", where(n), n.Sel.Name)
+					}
+				case *ast.Field:
+					if n.Tag != nil && strings.Contains(n.Tag.Value, `env:"`) && !tags[n] && p.short() != "pkg/worker" {
+						t.Errorf("%s: an env: tag outside a struct named Config", where(n))
+					}
+				case *ast.KeyValueExpr: // a reason's code may read like a subject
+					if key, ok := n.Key.(*ast.Ident); ok && key.Name == "Code" {
+						return false
+					}
+				case *ast.BasicLit:
+					if n.Kind != token.STRING {
+						return true
+					}
+					value, err := strconv.Unquote(n.Value)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, w := range wordHomes {
+						found := w.word != nil && w.word.MatchString(value) || w.word == nil && isSubject(value, topics)
+						if found && !underAny(p.short(), w.homes) {
+							t.Errorf("%s: %q is a %s: only %s spells those", where(n), value, w.kind, w.homes)
+						}
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// environmentHomes may read the environment: the settings, and the one place that turns a seller's SecretRef into a
+// secret.
+var environmentHomes = []string{"pkg/worker", "pkg/adapters", "pkg/seller"}
+
+func TestNoDrawers(t *testing.T) {
+	for _, p := range list(t) {
+		for _, part := range strings.Split(p.short(), "/") {
+			if slices.Contains(drawers, part) {
+				t.Errorf("%s: %q does not say what lies inside; find the noun", p.short(), part)
+			}
+		}
+	}
+}
+
+// One folder a program: a service's main.go is one statement, and beside it stands its runbook.
+func TestServicesAreWhole(t *testing.T) {
+	for _, p := range list(t) {
+		service, ok := strings.CutPrefix(p.short(), "services/")
+		if !ok || p.Name != "main" || strings.Contains(service, "/") || service == "bridgectl" || service == "jd-sandbox" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(p.Dir, "README.md")); err != nil {
+			t.Errorf("%s has no runbook: %v", p.short(), err)
+		}
+		tree, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, "main.go"), nil, 0)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, d := range tree.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && len(f.Body.List) != 1 {
+				t.Errorf("%s: %s has %d statements; the process is the package's Run", p.short(), f.Name.Name, len(f.Body.List))
+			}
+		}
+	}
+}
+
+// settingTags are the fields of structs that are named Config.
+func settingTags(tree *ast.File) map[*ast.Field]bool {
+	found := map[*ast.Field]bool{}
+	ast.Inspect(tree, func(n ast.Node) bool {
+		spec, ok := n.(*ast.TypeSpec)
+		if !ok || spec.Name.Name != "Config" {
+			return true
+		}
+		ast.Inspect(spec, func(n ast.Node) bool {
+			if f, ok := n.(*ast.Field); ok {
+				found[f] = true
+			}
+			return true
+		})
+		return false
+	})
+	return found
+}
+
+// topicNames reads the names of the topics from the source of pkg/event.
+func topicNames(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root(t), "pkg", "event", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`Topic\[[^]]+\]\{"([a-z.]+)"\}`).FindAllSubmatch(source, -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	if len(names) < 10 {
+		t.Fatalf("only these topics found in pkg/event: %v", names)
+	}
+	return names
+}
+
+func isSubject(value string, topics []string) bool {
+	return slices.ContainsFunc(topics, func(topic string) bool {
+		return value == topic || strings.HasPrefix(value, topic+".")
+	})
+}
+
+// under tells whether a path is the pattern, or lies below a pattern that ends in "/...".
+func under(at, pattern string) bool {
+	if folder, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return at == folder || strings.HasPrefix(at, folder+"/")
+	}
+	return at == pattern
+}
+
+func underAny(at string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return under(at, p) })
+}
+
+func sameService(a, b string) bool {
+	if !strings.HasPrefix(a, "services/") {
+		return path.Dir(b) == a
+	}
+	return strings.HasPrefix(b, strings.Join(strings.SplitN(a, "/", 3)[:2], "/")+"/")
+}
+
+var listed []pkg
+
+// list is every package of the workspace.
+func list(t *testing.T) []pkg {
+	t.Helper()
+	if listed != nil {
+		return listed
+	}
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Dir,Name,GoFiles,TestGoFiles,XTestGoFiles,Imports,TestImports,XTestImports,Deps",
+		"./proto/...", "./pkg/...", "./services/...")
+	cmd.Dir = root(t)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return listed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed = append(listed, p)
+	}
+}
+
+// root is the repository's top folder.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); !errors.Is(err, fs.ErrNotExist) {
+			return dir
+		}
+	}
+	t.Fatal("no go.work above the test")
+	return ""
+}
