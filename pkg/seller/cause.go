@@ -44,8 +44,8 @@ func CauseCarrier(seller, carrier string) string { return cause(causeCarrier, se
 // CauseCategory: the ERP's category has no number at the far side.
 func CauseCategory(seller, category string) string { return cause(causeCategory, seller, category) }
 
-// CausePermission: the far side does not grant the account what is needed.
-func CausePermission(seller, account string) string { return cause(causePermission, seller, account) }
+// CausePermission: the far side does not grant what is needed.
+func CausePermission(seller, what string) string { return cause(causePermission, seller, what) }
 
 // CauseToken: the far side no longer takes the account's credential.
 func CauseToken(seller, account string) string { return cause(causeToken, seller, account) }

@@ -2,7 +2,8 @@
 // of an order the set-up cannot serve.
 //
 // A set-up is a sellerv1.Setup and holds no secret. The Book keeps all of them as they are now; a Seller is one of them
-// at one moment and never changes. The package knows neither the far side's API nor the bus: a bucket is lent to it.
+// at one moment and never changes. The package knows no far side's API; of the bus it knows only the bucket in which
+// set-ups stand.
 package seller
 
 import (
@@ -25,14 +26,14 @@ type Seller struct {
 
 // Pause says that a seller's work waits.
 type Pause struct {
-	By sellerv1.Paused_By `json:"by"`
+	By sellerv1.Paused_By
 	// Reason is shown to operators.
-	Reason string    `json:"reason"`
-	At     time.Time `json:"at"`
-	// ProbeAfter is how long the pause lasts before the far side is tried again, ProbeAt when that is. Both are zero
-	// for an operator's pause, which only an operator ends.
-	ProbeAfter time.Duration `json:"probe_after,omitempty"`
-	ProbeAt    time.Time     `json:"probe_at,omitzero"`
+	Reason string
+	At     time.Time
+	// ProbeAfter is how long the pause lasts before the far side is tried again, ProbeAt when that is: At + ProbeAfter.
+	// Both are zero for an operator's pause, which only an operator ends.
+	ProbeAfter time.Duration
+	ProbeAt    time.Time
 }
 
 type index struct {
