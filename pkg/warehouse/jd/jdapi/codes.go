@@ -1,0 +1,135 @@
+package jdapi
+
+import (
+	"strings"
+	"unicode"
+)
+
+// Class is what kind of refusal a code is, by what the caller can do.
+type Class int
+
+const (
+	// ClassBusiness: the service itself says no, in a sentence. Its codes are published nowhere, so this is every code
+	// that the gateway does not have.
+	ClassBusiness Class = iota
+	// ClassTransient: JD failed. Of a write the outcome is unknown.
+	ClassTransient
+	// ClassQuota: too many calls, perhaps until tomorrow.
+	ClassQuota
+	// ClassPermission: the application or the merchant may not do this.
+	ClassPermission
+	// ClassToken: the merchant's token is missing, wrong or old.
+	ClassToken
+	// ClassClock: our time is too far from JD's.
+	ClassClock
+	// ClassConfig: the application's key or secret is wrong.
+	ClassConfig
+	// ClassData: a parameter is wrong.
+	ClassData
+	// ClassProgram: the request is not made as JD wants it.
+	ClassProgram
+)
+
+// codeToken is the refusal of a token, wrong or expired.
+const codeToken = "19"
+
+// maxErrorText is the most characters kept of JD's words.
+const maxErrorText = 300
+
+// Error is JD's no (§1.6).
+type Error struct {
+	// Code is JD's, as text. Texts vary; the code does not.
+	Code string
+	// Text is JD's, Chinese if there is any. It may quote what was sent.
+	Text  string
+	Class Class
+	// Before: the code proves that JD refused before it processed anything (§11.2). Only this makes a write undone.
+	Before bool
+}
+
+func (e *Error) Error() string { return "code " + e.Code + ": " + e.Text }
+
+type kind struct {
+	class  Class
+	before bool
+}
+
+// codes is §1.6, with what §11.2 says of each.
+var codes = map[string]kind{
+	"1":    {ClassTransient, false},
+	"2":    {ClassQuota, false},
+	"3":    {ClassPermission, true},
+	"4":    {ClassProgram, true},
+	"5":    {ClassProgram, true},
+	"6":    {ClassProgram, true},
+	"7":    {ClassProgram, true},
+	"8":    {ClassClock, true},
+	"9":    {ClassProgram, true},
+	"10":   {ClassProgram, true},
+	"11":   {ClassProgram, true},
+	"12":   {ClassConfig, true},
+	"13":   {ClassProgram, true},
+	"14":   {ClassProgram, true},
+	"15":   {ClassProgram, true},
+	"16":   {ClassProgram, true},
+	"17":   {ClassProgram, true},
+	"18":   {ClassToken, true},
+	"19":   {ClassToken, true},
+	"20":   {ClassConfig, true},
+	"21":   {ClassConfig, true},
+	"22":   {ClassToken, true},
+	"23":   {ClassPermission, true},
+	"24":   {ClassPermission, true},
+	"25":   {ClassPermission, true},
+	"26":   {ClassProgram, true},
+	"27":   {ClassProgram, true},
+	"43":   {ClassTransient, false},
+	"50":   {ClassProgram, true},
+	"60":   {ClassData, true},
+	"61":   {ClassData, true},
+	"62":   {ClassData, true},
+	"63":   {ClassData, true},
+	"64":   {ClassPermission, true},
+	"65":   {ClassTransient, false},
+	"66":   {ClassTransient, false},
+	"67":   {ClassTransient, false},
+	"68":   {ClassData, false},
+	"69":   {ClassTransient, false},
+	"70":   {ClassBusiness, false},
+	"71":   {ClassPermission, false},
+	"72":   {ClassPermission, true},
+	"73":   {ClassPermission, true},
+	"1100": {ClassData, true},
+}
+
+// refusal makes an Error of what JD said.
+func refusal(code, zh, en string) *Error {
+	text := zh
+	if text == "" {
+		text = en
+	}
+	known := codes[code] // the zero kind is ClassBusiness, which proves nothing
+	return &Error{Code: code, Text: text, Class: known.class, Before: known.before}
+}
+
+// tidy makes the error fit to be shown.
+func (e *Error) tidy(secrets ...Secret) {
+	for _, s := range secrets {
+		e.Text = strings.ReplaceAll(e.Text, s.Reveal(), masked)
+	}
+	e.Code, e.Text = short(e.Code), short(e.Text)
+}
+
+// short makes foreign text fit to be shown.
+func short(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	if runes := []rune(text); len(runes) > maxErrorText {
+		text = string(runes[:maxErrorText]) + "…"
+	}
+	return strings.TrimSpace(text)
+}

@@ -1,0 +1,200 @@
+package jdapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// open takes the answer to method out of its envelope. Its error is an *Error, or wraps ErrLost when the body is
+// nothing that JD would say.
+func open(method string, body []byte) (json.RawMessage, error) {
+	var envelope map[string]json.RawMessage
+	if err := json.Unmarshal(body, &envelope); err != nil {
+		// Not the decoder's own words: they may quote the body, and that people's data.
+		return nil, fmt.Errorf("%w: %d bytes that are no JSON object", ErrLost, len(body))
+	}
+	if said, ok := envelope["error_response"]; ok && string(said) != "null" {
+		var no struct {
+			Code Text `json:"code"`
+			ZH   Text `json:"zh_desc"`
+			EN   Text `json:"en_desc"`
+		}
+		if err := json.Unmarshal(said, &no); err != nil || no.Code == "" && no.ZH == "" && no.EN == "" {
+			return nil, fmt.Errorf("%w: an error_response that says nothing", ErrLost)
+		}
+		return nil, refusal(string(no.Code), string(no.ZH), string(no.EN))
+	}
+	inner, err := wrapped(method, envelope)
+	if err != nil {
+		return nil, err
+	}
+	var wrapper *struct {
+		Code Text `json:"code"`
+	}
+	if err := json.Unmarshal(inner, &wrapper); err != nil || wrapper == nil {
+		return nil, fmt.Errorf("%w: the envelope holds no object", ErrLost)
+	}
+	// §1.5: "0" says only that the call reached the service. Another code is described nowhere, so it proves nothing.
+	if wrapper.Code != "" && wrapper.Code != "0" {
+		return nil, fmt.Errorf("%w: the envelope has code %q", ErrLost, short(string(wrapper.Code)))
+	}
+	return inner, nil
+}
+
+// wrapped finds the envelope's one key: the method's name with JD's misspelling, or whatever ends like it (§1.5).
+func wrapped(method string, envelope map[string]json.RawMessage) (json.RawMessage, error) {
+	name := strings.ReplaceAll(method, ".", "_")
+	for _, ending := range []string{"_responce", "_response"} {
+		if inner, ok := envelope[name+ending]; ok {
+			return inner, nil
+		}
+	}
+	var found []json.RawMessage
+	for key, inner := range envelope {
+		if strings.HasSuffix(key, "_responce") || strings.HasSuffix(key, "_response") {
+			found = append(found, inner)
+		}
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("%w: no envelope of this method", ErrLost)
+	}
+	return found[0], nil
+}
+
+// Text is a scalar however JD happens to type it: string, number, bool, null, or a list of one of these (§2.2). Null, a
+// missing field and an empty list are all "".
+type Text string
+
+var errScalar = errors.New("want a scalar")
+
+// UnmarshalJSON reads any scalar.
+func (t *Text) UnmarshalJSON(b []byte) error {
+	b = bytes.TrimSpace(b)
+	if len(b) > 0 && b[0] == '[' {
+		var list []json.RawMessage
+		if err := json.Unmarshal(b, &list); err != nil {
+			return err
+		}
+		switch len(list) {
+		case 0:
+			*t = ""
+			return nil
+		case 1:
+			b = bytes.TrimSpace(list[0])
+		default:
+			return errScalar
+		}
+	}
+	switch {
+	case len(b) == 0 || b[0] == '[' || b[0] == '{':
+		return errScalar
+	case b[0] == '"':
+		var s string
+		if err := json.Unmarshal(b, &s); err != nil {
+			return err
+		}
+		*t = Text(strings.TrimSpace(s))
+	case bytes.Equal(b, []byte("null")):
+		*t = ""
+	default:
+		*t = Text(b)
+	}
+	return nil
+}
+
+// Int is a whole number; false when the text is none. JD writes 2, "2" and 2.00.
+func (t Text) Int() (int64, bool) {
+	whole, fraction, _ := strings.Cut(string(t), ".")
+	if strings.Trim(fraction, "0") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(whole, 10, 64)
+	return n, err == nil
+}
+
+// Decimal is a decimal number as plain digits, "" when the text is none.
+func (t Text) Decimal() string {
+	text := string(t)
+	if strings.ContainsAny(text, "eE") {
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return ""
+		}
+		text = strconv.FormatFloat(f, 'f', -1, 64)
+	}
+	digits := strings.TrimPrefix(text, "-")
+	whole, fraction, dot := strings.Cut(digits, ".")
+	if !isDigits(whole) || dot && !isDigits(fraction) {
+		return ""
+	}
+	return text
+}
+
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+// Time is one of JD's times; zero when the text is none. JD writes its own zone (§1.4), elsewhere milliseconds (§1.7).
+func (t Text) Time() time.Time {
+	text := string(t)
+	if at, err := time.ParseInLocation(time.DateTime, text, beijing); err == nil {
+		return at
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at
+	}
+	if ms, err := strconv.ParseInt(text, 10, 64); err == nil && len(text) == len("1659322812128") {
+		return time.UnixMilli(ms).In(beijing)
+	}
+	return time.Time{}
+}
+
+// List is the elements of a comma list, without blanks, empty ones and repetitions.
+func (t Text) List() []string {
+	var list []string
+	seen := map[string]bool{}
+	for _, element := range strings.Split(string(t), ",") {
+		if element = strings.TrimSpace(element); element != "" && !seen[element] {
+			seen[element] = true
+			list = append(list, element)
+		}
+	}
+	return list
+}
+
+// List is a list however JD happens to write it: missing, null and [] are all empty, and an object is a list of one.
+type List[T any] []T
+
+// UnmarshalJSON reads a list, an object or nothing.
+func (l *List[T]) UnmarshalJSON(b []byte) error {
+	b = bytes.TrimSpace(b)
+	switch {
+	case bytes.Equal(b, []byte("null")), bytes.Equal(b, []byte(`""`)):
+		*l = nil
+		return nil
+	case len(b) > 0 && b[0] == '{':
+		one := make([]T, 1)
+		if err := json.Unmarshal(b, &one[0]); err != nil {
+			return err
+		}
+		*l = one
+		return nil
+	}
+	var elements []*T
+	if err := json.Unmarshal(b, &elements); err != nil {
+		return err
+	}
+	list := make([]T, 0, len(elements))
+	for _, e := range elements {
+		if e != nil {
+			list = append(list, *e)
+		}
+	}
+	*l = list
+	return nil
+}

@@ -1,0 +1,203 @@
+package jdapi
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// The methods for sales orders (§5).
+const (
+	MethodAddOrder         = "jingdong.eclp.order.addOrder"
+	MethodExtQueryOrder    = "jingdong.eclp.order.ext.queryOrder"
+	MethodQueryOrder       = "jingdong.eclp.order.queryOrder"
+	MethodQueryOrderStatus = "jingdong.eclp.order.queryOrderStatus"
+	MethodQueryOrderPacks  = "jingdong.eclp.order.queryOrderPacks"
+)
+
+// MaxExtQuery is the most numbers that one ExtQueryOrder takes (§5.9).
+const MaxExtQuery = 100
+
+// AddOrder is a delivery order (§5.1). An empty field is not sent. Fields of lines are comma lists with one element a
+// line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing.
+type AddOrder struct {
+	IsvUUID                 string `json:"isvUUID"`
+	IsvSource               string `json:"isvSource"`
+	ShopNo                  string `json:"shopNo"`
+	DepartmentNo            string `json:"departmentNo"`
+	WarehouseNo             string `json:"warehouseNo,omitempty"`
+	ShipperNo               string `json:"shipperNo,omitempty"`
+	BdOwnerNo               string `json:"bdOwnerNo,omitempty"`
+	SalesPlatformOrderNo    string `json:"salesPlatformOrderNo,omitempty"`
+	SalePlatformSource      string `json:"salePlatformSource"`
+	SalesPlatformCreateTime string `json:"salesPlatformCreateTime,omitempty"`
+	ConsigneeName           string `json:"consigneeName"`
+	ConsigneeMobile         string `json:"consigneeMobile,omitempty"`
+	ConsigneePhone          string `json:"consigneePhone,omitempty"`
+	ConsigneeEmail          string `json:"consigneeEmail,omitempty"`
+	ExpectDate              string `json:"expectDate,omitempty"`
+	AddressProvince         string `json:"addressProvince,omitempty"`
+	AddressCity             string `json:"addressCity,omitempty"`
+	AddressCounty           string `json:"addressCounty,omitempty"`
+	AddressTown             string `json:"addressTown,omitempty"`
+	ConsigneeAddress        string `json:"consigneeAddress"`
+	ConsigneePostcode       string `json:"consigneePostcode,omitempty"`
+	Receivable              string `json:"receivable,omitempty"`
+	ConsigneeRemark         string `json:"consigneeRemark,omitempty"`
+	OrderMark               string `json:"orderMark"`
+	InsuredPriceFlag        string `json:"insuredPriceFlag,omitempty"`
+	InsuredValue            string `json:"insuredValue,omitempty"`
+	InvoiceTitle            string `json:"invoiceTitle,omitempty"`
+	InvoiceContent          string `json:"invoiceContent,omitempty"`
+	InvoiceState            string `json:"invoiceState,omitempty"`
+	InvoiceType             string `json:"invoiceType,omitempty"`
+	InvoiceTax              string `json:"invoiceTax,omitempty"`
+	Urgency                 string `json:"urgency,omitempty"`
+	SellerNote              string `json:"sellerNote,omitempty"`
+	LinesGoodsNo            string `json:"goodsNo,omitempty"`
+	LinesIsvGoodsNo         string `json:"isvGoodsNo,omitempty"`
+	LinesQuantity           string `json:"quantity"`
+	LinesPrice              string `json:"price,omitempty"`
+	LinesOrderLine          string `json:"orderLine,omitempty"`
+	LinesPackBatchNo        string `json:"packBatchNo,omitempty"`
+	LinesProductionDate     string `json:"productionDate,omitempty"`
+	LinesExpirationDate     string `json:"expirationDate,omitempty"`
+}
+
+// AddOrder hands an order over and tells JD's number of it (ESL…). An answer without the number is ErrLost.
+func (c *Client) AddOrder(ctx context.Context, order AddOrder) (eclpSoNo string, err error) {
+	var answer struct {
+		EclpSoNo Text `json:"eclpSoNo"`
+	}
+	if err := c.call(ctx, MethodAddOrder, order, &answer); err != nil {
+		return "", err
+	}
+	if answer.EclpSoNo == "" {
+		return "", fmt.Errorf("jd order.addOrder: %w: no eclpSoNo in it", ErrLost)
+	}
+	return string(answer.EclpSoNo), nil
+}
+
+// ExtQueryOrder asks after orders by the ERP's numbers (§5.9).
+type ExtQueryOrder struct {
+	// IsvUUIDs are at most MaxExtQuery numbers without commas.
+	IsvUUIDs     []string
+	IsvSource    string
+	DepartmentNo string
+}
+
+// ExtOrder is one of JD's documents. A row without EclpSoNo means that there is none.
+type ExtOrder struct {
+	IsvUUID    Text `json:"isvUUID"`
+	EclpSoNo   Text `json:"eclpSoNo"`
+	MainStatus Text `json:"mainStatus"`
+	OperTime   Text `json:"operTime"`
+}
+
+// ExtQueryOrder asks after orders by the ERP's numbers. Numbers without a document may have a row or not.
+func (c *Client) ExtQueryOrder(ctx context.Context, query ExtQueryOrder) ([]ExtOrder, error) {
+	request := struct {
+		IsvUUID      string `json:"isvUUID"`
+		IsvSource    string `json:"isvSource,omitempty"`
+		DepartmentNo string `json:"departmentNo,omitempty"`
+	}{strings.Join(query.IsvUUIDs, ","), query.IsvSource, query.DepartmentNo}
+	var answer struct {
+		Rows List[ExtOrder] `json:"queryorder_result"`
+	}
+	err := c.call(ctx, MethodExtQueryOrder, request, &answer)
+	return answer.Rows, err
+}
+
+// Order is all of one document (§5.4).
+type Order struct {
+	EclpSoNo       Text               `json:"eclpSoNo"`
+	IsvUUID        Text               `json:"isvUUID"`
+	ShipperNo      Text               `json:"shipperNo"`
+	ShipperName    Text               `json:"shipperName"`
+	CurrentStatus  Text               `json:"currentStatus"`
+	WayBill        Text               `json:"wayBill"`
+	TpWayBill      Text               `json:"tpWayBill"`
+	SplitEclpSoNos Text               `json:"splitEclpSoNos"`
+	Lines          List[OrderLine]    `json:"orderDetailList"`
+	Packages       List[OrderPackage] `json:"orderPackageList"`
+	Statuses       List[OrderStatus]  `json:"orderStatusList"`
+}
+
+// OrderLine is one line of a document.
+type OrderLine struct {
+	GoodsNo    Text `json:"goodsNo"`
+	IsvGoodsNo Text `json:"isvGoodsNo"`
+	OrderLine  Text `json:"orderLine"`
+	// Quantity is what was asked for, RealOutQty what left; that is "" before JD knows.
+	Quantity   Text `json:"quantity"`
+	RealOutQty Text `json:"realOutQty"`
+}
+
+// OrderPackage is one parcel.
+type OrderPackage struct {
+	PackageNo  Text `json:"packageNo"`
+	PackWeight Text `json:"packWeight"`
+	WayBill    Text `json:"wayBill"`
+}
+
+// OrderStatus is one step of a document. Their order in a list means nothing.
+type OrderStatus struct {
+	Code        Text `json:"soStatusCode"`
+	Name        Text `json:"soStatusName"`
+	OperateTime Text `json:"operateTime"`
+}
+
+type byNumber struct {
+	EclpSoNo string `json:"eclpSoNo"`
+}
+
+// QueryOrder asks for one document by JD's number. None is an empty Order, or a refusal of ClassBusiness (§5.4).
+func (c *Client) QueryOrder(ctx context.Context, eclpSoNo string) (Order, error) {
+	var answer struct {
+		Orders List[Order] `json:"queryorder_result"`
+	}
+	if err := c.call(ctx, MethodQueryOrder, byNumber{eclpSoNo}, &answer); err != nil || len(answer.Orders) == 0 {
+		return Order{}, err
+	}
+	return answer.Orders[0], nil
+}
+
+// QueryOrderStatus asks only for the steps of one document (§5.5).
+func (c *Client) QueryOrderStatus(ctx context.Context, eclpSoNo string) ([]OrderStatus, error) {
+	var answer struct {
+		Orders List[struct {
+			Statuses List[OrderStatus] `json:"orderStatusList"`
+		}] `json:"queryorderstatus_result"`
+	}
+	if err := c.call(ctx, MethodQueryOrderStatus, byNumber{eclpSoNo}, &answer); err != nil || len(answer.Orders) == 0 {
+		return nil, err
+	}
+	return answer.Orders[0].Statuses, nil
+}
+
+// OrderPacks is the parcels of one document (§5.6).
+type OrderPacks struct {
+	EclpSoNo Text       `json:"eclpSoNo"`
+	Packs    List[Pack] `json:"orderPackageList"`
+}
+
+// Pack is one parcel and what lies in it.
+type Pack struct {
+	PackageNo Text           `json:"packageNo"`
+	Items     List[PackItem] `json:"soPackItemsList"`
+}
+
+// PackItem is one goods in a parcel.
+type PackItem struct {
+	GoodsNo  Text `json:"goodsNo"`
+	GoodsNum Text `json:"goodsNum"`
+}
+
+// QueryOrderPacks asks which goods lie in which parcel. No other call says so.
+func (c *Client) QueryOrderPacks(ctx context.Context, eclpSoNo string) ([]OrderPacks, error) {
+	var answer struct {
+		Rows List[OrderPacks] `json:"queryorderpacks_result"`
+	}
+	err := c.call(ctx, MethodQueryOrderPacks, byNumber{eclpSoNo}, &answer)
+	return answer.Rows, err
+}

@@ -1,0 +1,28 @@
+package jdapi
+
+import (
+	"crypto/md5" // JD's own choice, §1.3
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// paramName is the parameter that carries the business request (§1.1).
+const paramName = "360buy_param_json"
+
+// Sign signs parameters by JD's rule (§1.3): names and raw values in byte order of the names, the secret in front and
+// behind, MD5 in capital hex. Parameters without a value take no part and must not be sent: JD's SDKs disagree on them.
+func Sign(secret string, parameters map[string]string) string {
+	var text strings.Builder
+	text.WriteString(secret)
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		if value := parameters[name]; name != "" && value != "" {
+			text.WriteString(name)
+			text.WriteString(value)
+		}
+	}
+	text.WriteString(secret)
+	sum := md5.Sum([]byte(text.String())) // JD's own choice, §1.3
+	return strings.ToUpper(hex.EncodeToString(sum[:]))
+}
