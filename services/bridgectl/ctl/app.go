@@ -1,0 +1,146 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"stockbridge/pkg/adapters"
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/ledger"
+)
+
+const (
+	// defaultURL is where `up` listens.
+	defaultURL = "nats://127.0.0.1:4222"
+	// connectLimit is how long a command waits for the broker.
+	connectLimit = 5 * time.Second
+)
+
+// Config is the settings that all commands share.
+type Config struct {
+	NATSURL   string `name:"nats-url" env:"NATS_URL" placeholder:"URL" help:"Broker to work with (default ${nats_url}; up runs its own when this is not set)."`
+	NATSCreds string `name:"nats-creds" env:"NATS_CREDS" placeholder:"FILE" help:"Credentials of the broker's user."`
+	RedisURL  string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"Ledger in Redis; when not set it is the broker's key-value store."`
+	Output    string `name:"output" short:"o" enum:"table,json" default:"table" placeholder:"table|json" help:"How to print the answer."`
+	Lang      string `name:"lang" enum:"zh,en," default:"" env:"BRIDGECTL_LANG" placeholder:"zh|en" help:"Language of reasons (default: the locale's)."`
+	Who       string `name:"who" env:"BRIDGECTL_USER" placeholder:"NAME" help:"Who is acting, kept with what is done (default user@host)."`
+	RevealLog string `name:"reveal-log" env:"BRIDGECTL_REVEAL_LOG" placeholder:"FILE" help:"Where each --reveal is logged (default reveal.log in the user's configuration folder)."`
+
+	Locale  string `name:"locale" hidden:"" env:"LC_ALL,LC_MESSAGES,LANG"`
+	Columns int    `name:"columns" hidden:"" env:"COLUMNS" help:"Width of the terminal."`
+}
+
+// app is what a command works with.
+type app struct {
+	*Config
+	Streams
+	now func() time.Time
+	// lang is "zh" or "en".
+	lang string
+	// columns is the terminal's width; 0 when the answer is read by a program.
+	columns int
+
+	opened *bus.Bus
+	books  ledger.Ledger
+}
+
+// settle fills in what the settings leave open.
+func (a *app) settle() {
+	a.lang = a.Lang
+	if a.lang == "" {
+		a.lang = "en"
+		if strings.HasPrefix(strings.ToLower(a.Locale), "zh") {
+			a.lang = "zh"
+		}
+	}
+	a.columns = a.Columns
+	if f, ok := a.Out.(*os.File); ok && a.columns == 0 {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+			a.columns = width
+		}
+	}
+	if a.Who == "" {
+		host, _ := os.Hostname()
+		name := "unknown"
+		if u, err := user.Current(); err == nil {
+			name = u.Username
+		}
+		a.Who = name + "@" + host
+	}
+}
+
+// bus connects to the broker, once.
+func (a *app) bus(ctx context.Context) (*bus.Bus, error) {
+	if a.opened != nil {
+		return a.opened, nil
+	}
+	url := a.NATSURL
+	if url == "" {
+		url = defaultURL
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	b, err := bus.Connect(ctx, bus.Options{URL: url, Name: "bridgectl", CredsFile: a.NATSCreds})
+	if err != nil {
+		return nil, hint(err, "is a broker running there? `bridgectl up` starts one; --nats-url or NATS_URL name another")
+	}
+	a.opened = b
+	return b, nil
+}
+
+func (a *app) close() {
+	if a.opened != nil {
+		a.opened.Close()
+	}
+}
+
+// show prints an answer: v as JSON, or what asText writes.
+func (a *app) show(v any, asText func(w io.Writer) error) error {
+	if a.Output != "json" {
+		return asText(a.Out)
+	}
+	e := json.NewEncoder(a.Out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// note tells what happened to whoever watches; it is not part of the answer.
+func (a *app) note(format string, args ...any) {
+	fmt.Fprintln(a.Err, clean(fmt.Sprintf(format, args...)))
+}
+
+// when is a time for people: in their zone, to the second.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// ledger opens the ledger, once.
+func (a *app) ledger(ctx context.Context) (ledger.Ledger, error) {
+	if a.books != nil {
+		return a.books, nil
+	}
+	b, err := a.bus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	l, err := adapters.Ledger(ctx, a.RedisURL, b)
+	if err != nil {
+		return nil, hint(fmt.Errorf("open the ledger: %w", err), "--redis-url or REDIS_URL must be the workers'; without it the ledger is the broker's key-value store")
+	}
+	a.books = l
+	return l, nil
+}

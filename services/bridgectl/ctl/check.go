@@ -1,0 +1,278 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"stockbridge/pkg/adapters"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/order-pusher/pusher"
+)
+
+type orderCheckCmd struct {
+	File       string `name:"file" short:"f" required:"" type:"path" placeholder:"FILE" help:"JSON orders, one a line or laid out; - reads standard input."`
+	SellerFile string `type:"path" placeholder:"FILE" help:"Check against this set-up instead of the one applied; needs no broker."`
+	Reveal     bool   `help:"Show personal data: the request exactly as it would be sent. This is logged."`
+}
+
+func (orderCheckCmd) Help() string {
+	return `The findings are the pusher's own: what would hold the order until somebody mends the set-up, what would make it fail, and
+what would be changed in it. Nothing is published and nobody is called. Ends 1 when an order would not go.`
+}
+
+// checked is what was found about one order.
+type checked struct {
+	Line       int    `json:"line"`
+	Seller     string `json:"seller,omitempty"`
+	OrderNo    string `json:"order_no,omitempty"`
+	OutboundNo string `json:"outbound_no,omitempty"`
+	// Goes: nothing keeps it from being sent.
+	Goes     bool      `json:"goes"`
+	Findings []finding `json:"findings"`
+	Call     string    `json:"call,omitempty"`
+	// Request is the business request, exactly as it would be sent when revealed.
+	Request string `json:"request,omitempty"`
+}
+
+// add takes findings once each: the set-up's checks and the warehouse's overlap.
+func (c *checked) add(found ...error) {
+	for _, err := range found {
+		f := findingOf(err)
+		if !slices.ContainsFunc(c.Findings, func(have finding) bool {
+			return have.Code == f.Code && have.Field == f.Field || f.Cause != "" && have.Cause == f.Cause && have.Field == f.Field
+		}) {
+			c.Findings = append(c.Findings, f)
+		}
+	}
+}
+
+func (c orderCheckCmd) Run(ctx context.Context, a *app) error {
+	file, err := a.open(c.File)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	checks, err := c.checks(ctx, a)
+	if err != nil {
+		return err
+	}
+	if c.Reveal {
+		if err := a.revealed("orders of %s", c.File); err != nil {
+			return err
+		}
+	}
+	results := []checked{}
+	goes := true
+	for d, err := range documents(file) {
+		if err != nil {
+			return err
+		}
+		r, err := checks.check(ctx, d)
+		if err != nil {
+			return err
+		}
+		goes = goes && r.Goes
+		results = append(results, r)
+	}
+	if len(results) == 0 {
+		return fmt.Errorf("%s: no orders in it", c.File)
+	}
+	if err := a.show(results, func(w io.Writer) error {
+		for i, r := range results {
+			if i > 0 {
+				fmt.Fprintln(w)
+			}
+			if err := a.writeChecked(w, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if !goes {
+		return errWrong
+	}
+	return nil
+}
+
+func (c orderCheckCmd) checks(ctx context.Context, a *app) (*checks, error) {
+	if c.SellerFile != "" {
+		text, err := os.ReadFile(c.SellerFile)
+		if err != nil {
+			return nil, err
+		}
+		setup, err := seller.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		s := seller.New(setup, nil)
+		return &checks{
+			reveal: c.Reveal, warehouses: adapters.NewWarehouses(nil),
+			seller: func(name string) (*seller.Seller, bool) { return s, name == s.Name() },
+		}, nil
+	}
+	book, err := a.book(ctx)
+	if err != nil {
+		return nil, hint(err, "without a broker: --seller-file FILE checks against a set-up that is not applied")
+	}
+	l, err := a.ledger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &checks{reveal: c.Reveal, warehouses: adapters.NewWarehouses(l), seller: book.Get, ledger: l}, nil
+}
+
+// checks is what orders are checked against.
+type checks struct {
+	reveal     bool
+	seller     func(name string) (*seller.Seller, bool)
+	warehouses *adapters.Warehouses
+	// ledger is nil without a broker.
+	ledger ledger.Documents
+}
+
+// check finds everything that can be found about one order without calling the warehouse.
+func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
+	r = checked{Line: d.line, Findings: []finding{}}
+	defer func() {
+		r.Goes = !slices.ContainsFunc(r.Findings, func(f finding) bool { return f.Outcome != "note" })
+	}()
+	if d.err != nil {
+		r.add(fault.Permanent(fault.Reason{Code: "malformed", ZH: d.err.Error(), EN: d.err.Error()}))
+		return r, nil
+	}
+	o, found := readOrder(d.text)
+	r.add(found...)
+	if o == nil {
+		return r, nil
+	}
+	r.Seller, r.OrderNo, r.OutboundNo = o.Seller, o.OrderNo, o.OutboundNo
+	s, ok := c.seller(o.Seller)
+	if !ok {
+		r.add(seller.Unknown(o.Seller))
+		return r, nil
+	}
+	if err := s.Paused(); err != nil {
+		r.add(err)
+	}
+	if len(found) > 0 {
+		r.add(s.Findings(o)...)
+		return r, nil // what breaks the rules is never given to a warehouse
+	}
+	wh, err := c.warehouses.Open(s, o.Warehouse, warehouse.Push)
+	if err != nil {
+		r.add(s.Findings(o)...)
+		r.add(err)
+		return r, nil
+	}
+	plan, found := pusher.Findings(s, wh, o)
+	r.add(found...)
+	for _, n := range plan.Cleaned {
+		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{Code: "cleaned." + n.What, Field: n.Field, ZH: n.Zh, EN: n.En}})
+	}
+	r.Call, r.Request = plan.Call, plan.Body
+	if !c.reveal && plan.Body != "" {
+		r.Request = maskedRequest(wh, o)
+	}
+	return r, c.remembered(ctx, o, &r)
+}
+
+// remembered adds what the ledger knows of the order's number.
+func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked) error {
+	if c.ledger == nil {
+		return nil
+	}
+	e, err := c.ledger.Get(ctx, ledger.Key{Seller: o.Seller, Kind: orderKind, No: o.OutboundNo})
+	if errors.Is(err, ledger.ErrNoEntry) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case e.State != ledger.New && e.Hash != pusher.PayloadHash(o):
+		r.add(fault.Permanent(fault.Reason{
+			Code: "outbound.reused", Field: "outbound_no",
+			ZH: "出库单号 " + o.OutboundNo + " 已用于另一份内容；内容改变时必须使用新的出库单号",
+			EN: "outbound number " + o.OutboundNo + " was used with another content; a changed order needs a new outbound number",
+		}))
+	case e.State == ledger.Accepted || e.State == ledger.Cancelled:
+		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{
+			Code: "outbound.known", Field: "outbound_no",
+			ZH: fmt.Sprintf("仓库已有此单（%s，%s）；再次推送只会重复通知", e.Number, e.State),
+			EN: fmt.Sprintf("the warehouse has it (%s, %s): pushing it again only tells that again", e.Number, e.State),
+		}})
+	}
+	return nil
+}
+
+// maskedRequest is the request with (hidden) for whatever is personal in it. Only the adapter knows where that goes, so
+// it is given an order with stand-ins that are easy to find again.
+func maskedRequest(wh warehouse.OrderTaker, o *orderv1.Audited) string {
+	stand := []string{}
+	m := masked(o, func(field protoreflect.FieldDescriptor, text string) string {
+		s := standIn(text, len(stand))
+		stand = append(stand, s)
+		return s
+	})
+	request := wh.PlanOrder(m).Body
+	for _, s := range stand {
+		request = strings.ReplaceAll(request, s, hidden)
+	}
+	return request
+}
+
+// standIn is the nth text in place of a personal one, of the same make: digits for a number, letters for a name.
+func standIn(text string, n int) string {
+	if text != "" && strings.Trim(text, "0123456789+- ") == "" {
+		return fmt.Sprintf("199000%05d", n)
+	}
+	if strings.Contains(text, "@") {
+		return fmt.Sprintf("hidden%d@example.com", n)
+	}
+	return fmt.Sprintf("隐%d藏", n)
+}
+
+func (a *app) writeChecked(w io.Writer, r checked) error {
+	verdict := "goes"
+	if !r.Goes {
+		verdict = "would not go"
+	}
+	fmt.Fprintf(w, "line %d: order %s, outbound %s: %s\n", r.Line, clean(orDash(r.OrderNo)), clean(orDash(r.OutboundNo)), verdict)
+	if len(r.Findings) > 0 {
+		t := table{head: []string{"OUTCOME", "CODE", "FIELD", "WHY"}}
+		for _, f := range r.Findings {
+			reason := f.reason()
+			reason.Field = ""
+			why := a.say(reason)
+			if f.Cause != "" {
+				why = f.Cause + " — " + why
+			}
+			t.add(f.Outcome, f.Code, orDash(f.Field), why)
+		}
+		if err := t.write(w, a.columns); err != nil {
+			return err
+		}
+	}
+	if r.Request == "" {
+		return nil
+	}
+	text, err := pretty([]byte(r.Request), nil, true)
+	if err != nil {
+		text = r.Request
+	}
+	_, err = fmt.Fprintf(w, "%s\n%s\n", r.Call, text)
+	return err
+}

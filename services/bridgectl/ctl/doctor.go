@@ -1,0 +1,171 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"stockbridge/pkg/adapters"
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+)
+
+type sellerDoctorCmd struct {
+	Name string `arg:"" help:"Seller."`
+}
+
+func (sellerDoctorCmd) Help() string {
+	return `Tries, with this machine's clock and secrets: each account's clock, token and permissions, the forms of its numbers, what
+orders are held for, and which orders of a trial are still open. It places no order and changes nothing.`
+}
+
+// diagnosis is one thing that was looked at.
+type diagnosis struct {
+	// About is the account or the part of the set-up.
+	About string `json:"about"`
+	What  string `json:"what"`
+	OK    bool   `json:"ok"`
+	// Note is what was seen, in English.
+	Note   string      `json:"note,omitempty"`
+	Reason *reasonJSON `json:"reason,omitempty"`
+}
+
+func (c sellerDoctorCmd) Run(ctx context.Context, a *app) error {
+	book, s, err := a.sellerNamed(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	l, err := a.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	found := []diagnosis{}
+	add := func(about, what, note string, err error) {
+		d := diagnosis{About: about, What: what, OK: err == nil, Note: note}
+		if err != nil {
+			r := reasonJSON(fault.ReasonOf(err, "internal"))
+			d.Reason = &r
+		}
+		found = append(found, d)
+	}
+	add("seller", "running", "", s.Paused())
+	ws := adapters.NewWarehouses(l)
+	defer ws.Close()
+	for _, account := range s.Setup.Accounts {
+		c.account(ctx, s, account.Name, ws, add)
+	}
+	if err := c.held(ctx, a, add); err != nil {
+		return err
+	}
+	if err := c.trial(ctx, s, l, add); err != nil {
+		return err
+	}
+	well := true
+	t := table{head: []string{"ABOUT", "WHAT", "", "WHAT TO DO"}}
+	for _, d := range found {
+		mark, text := "ok", d.Note
+		if !d.OK {
+			well, mark = false, "WRONG"
+			text = a.say(fault.Reason(*d.Reason))
+		}
+		t.add(d.About, d.What, mark, text)
+	}
+	if err := a.show(found, func(w io.Writer) error { return t.write(w, a.columns) }); err != nil {
+		return err
+	}
+	if !well {
+		return errWrong
+	}
+	return nil
+}
+
+// account tries one account through a warehouse that uses it.
+func (sellerDoctorCmd) account(ctx context.Context, s *seller.Seller, name string, ws *adapters.Warehouses, add func(about, what, note string, err error)) {
+	about := "account " + name
+	for _, w := range s.Setup.Warehouses {
+		if w.Account != name {
+			continue
+		}
+		orders, err := ws.Open(s, w.Code, warehouse.Status)
+		if err != nil {
+			add(about, "warehouse "+w.Code, "", err)
+			return
+		}
+		doctor, ok := orders.(warehouse.Doctor)
+		if !ok {
+			add(about, "warehouse "+w.Code, "nothing to try", nil)
+			return
+		}
+		for _, d := range doctor.Diagnose(ctx) {
+			add(about, d.What, d.Note, d.Err)
+		}
+		return
+	}
+	add(about, "use", "", fault.Reason{
+		Code: "account.unused", ZH: "没有仓库使用此账号，请在 warehouses 中引用或删除", EN: "no warehouse uses this account: name it in warehouses, or remove it",
+	})
+}
+
+// held tells what orders wait for that somebody has to mend.
+func (c sellerDoctorCmd) held(ctx context.Context, a *app, add func(about, what, note string, err error)) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	counts := map[string]int{}
+	reasons := map[string]fault.Reason{}
+	var causes []string
+	err = pick{Seller: c.Name}.each(ctx, b, event.Held, func(m bus.Shelved) error {
+		if counts[m.Cause] == 0 {
+			causes, reasons[m.Cause] = append(causes, m.Cause), m.Reason
+		}
+		counts[m.Cause]++
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, cause := range causes {
+		r := reasons[cause]
+		n := counts[cause]
+		r.ZH, r.EN, r.Field = fmt.Sprintf("%d 单在等待：%s", n, r.ZH), fmt.Sprintf("%s: %s", count(n, "order")+" held", r.EN), ""
+		add("held", cause, "", r)
+	}
+	if len(causes) == 0 {
+		add("held", "orders", "none", nil)
+	}
+	return nil
+}
+
+// trial tells which orders of a trial bind stock.
+func (c sellerDoctorCmd) trial(ctx context.Context, s *seller.Seller, l ledger.Ledger, add func(about, what, note string, err error)) error {
+	orders, err := trialOrders(ctx, l, c.Name)
+	if err != nil {
+		return err
+	}
+	_, on := s.OnTrial()
+	open := 0
+	for _, o := range orders {
+		if !o.Open {
+			continue
+		}
+		open++
+		if on {
+			continue
+		}
+		add("trial", "order "+o.OutboundNo, "", fault.Reason{
+			Code: "trial.open",
+			ZH:   fmt.Sprintf("试运行已结束，但订单 %s（%s）仍在仓库占用库存，请人工取消", o.OutboundNo, o.WarehouseNo),
+			EN:   fmt.Sprintf("the trial is over but %s (%s) still binds stock: cancel it at the warehouse by hand", o.OutboundNo, o.WarehouseNo),
+		})
+	}
+	if on {
+		add("trial", "orders", fmt.Sprintf("%d open; cancel them by hand when the trial is over", open), nil)
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package ctl
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+)
+
+// maxDocument is the most that one order may take in a file, bytes: more than a stream takes, so that what is too
+// large is refused with its number and not by the reader.
+const maxDocument = 2 << 20
+
+// document is one JSON text of a file.
+type document struct {
+	// line is where it begins, from 1.
+	line int
+	text []byte
+	// err is why it is not JSON.
+	err error
+}
+
+// documents reads JSON texts: one a line, or laid out over several lines, whose first then begins with { at the
+// margin. A broken text does not hide those behind it.
+func documents(r io.Reader) iter.Seq2[document, error] {
+	return func(yield func(document, error) bool) {
+		s := bufio.NewScanner(r)
+		s.Buffer(make([]byte, 64<<10), maxDocument)
+		var open document
+		flush := func() bool {
+			d := open
+			open = document{}
+			if d.text == nil {
+				return true
+			}
+			if !json.Valid(d.text) {
+				d.err = syntax(d.text)
+			}
+			return yield(d, nil)
+		}
+		for line := 1; s.Scan(); line++ {
+			text := s.Bytes()
+			if line == 1 {
+				text = bytes.TrimPrefix(text, []byte("\ufeff"))
+			}
+			blank := len(bytes.TrimSpace(text)) == 0
+			if blank && open.text == nil {
+				continue
+			}
+			if len(text) > 0 && text[0] == '{' && open.text != nil && !flush() {
+				return
+			}
+			if open.text == nil {
+				open = document{line: line}
+			} else {
+				open.text = append(open.text, '\n')
+			}
+			open.text = append(open.text, text...)
+			if len(open.text) > maxDocument {
+				yield(document{}, tooLong(open.line))
+				return
+			}
+			end := bytes.TrimRight(text, " \t\r")
+			if len(end) > 0 && end[len(end)-1] == '}' && json.Valid(open.text) && !flush() {
+				return
+			}
+		}
+		if err := s.Err(); errors.Is(err, bufio.ErrTooLong) {
+			yield(document{}, tooLong(open.line+1))
+			return
+		} else if err != nil {
+			yield(document{}, err)
+			return
+		}
+		flush()
+	}
+}
+
+func tooLong(line int) error {
+	return fmt.Errorf("line %d: longer than %d bytes; nothing behind it was read", line, maxDocument)
+}
+
+// syntax says where a text stops being JSON. It does not show the text, which may be personal.
+func syntax(text []byte) error {
+	var v any
+	err := json.Unmarshal(text, &v)
+	var at *json.SyntaxError
+	if errors.As(err, &at) {
+		return fmt.Errorf("not JSON at byte %d: %w", at.Offset, err)
+	}
+	return fmt.Errorf("not JSON: %w", err)
+}
+
+// open opens a file of documents, - being standard input.
+func (a *app) open(path string) (io.ReadCloser, error) {
+	if path == "-" {
+		return io.NopCloser(a.In), nil
+	}
+	return os.Open(path)
+}

@@ -1,0 +1,275 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+type orderExplainCmd struct {
+	Number string `arg:"" help:"Outbound number, order number, or the warehouse's number."`
+	Seller string `placeholder:"NAME" help:"Only of this seller."`
+	Reveal bool   `help:"Show personal data in -o json. This is logged."`
+}
+
+func (orderExplainCmd) Help() string {
+	return `One timeline of what the ledger remembers (each attempt), what the public streams tell, and what stands on the shelf. With
+-o json every event comes whole. Reading the streams takes seconds per million events. Ends 1 when nothing is known.`
+}
+
+// moment is one row of the timeline.
+type moment struct {
+	At time.Time `json:"at"`
+	// From is "event", "ledger" or "shelf".
+	From       string `json:"from"`
+	What       string `json:"what"`
+	OutboundNo string `json:"outbound_no"`
+	Detail     string `json:"detail,omitempty"`
+	// Seq in Stream, for events; the number on the shelf otherwise.
+	Stream string          `json:"stream,omitempty"`
+	Seq    uint64          `json:"seq,omitempty"`
+	Body   json.RawMessage `json:"body,omitempty"`
+}
+
+// delivery is what the ledger holds of one outbound number.
+type delivery struct {
+	Seller      string      `json:"seller"`
+	OutboundNo  string      `json:"outbound_no"`
+	OrderNo     string      `json:"order_no,omitempty"`
+	State       string      `json:"state"`
+	WarehouseNo string      `json:"warehouse_no,omitempty"`
+	Status      string      `json:"status,omitempty"`
+	Tries       int         `json:"tries"`
+	Reason      *reasonJSON `json:"reason,omitempty"`
+	Due         time.Time   `json:"due,omitzero"`
+}
+
+func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	l, err := a.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	if c.Reveal {
+		if err := a.revealed("order %s", c.Number); err != nil {
+			return err
+		}
+	}
+	sellers := []string{c.Seller}
+	if c.Seller == "" {
+		book, err := a.book(ctx)
+		if err != nil {
+			return err
+		}
+		defer book.Close()
+		sellers = nil
+		for _, s := range book.All() {
+			sellers = append(sellers, s.Name())
+		}
+	}
+	x := &explained{a: a, reveal: c.Reveal, number: c.Number, outbound: map[string]bool{}, seen: map[string]bool{}}
+	for _, name := range sellers {
+		entries, err := l.Find(ctx, name, c.Number)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			x.entry(e)
+		}
+	}
+	if err := b.Events(ctx, bus.EventQuery{Seller: c.Seller}, x.event); err != nil {
+		return err
+	}
+	for _, kind := range []string{event.Dead, event.Held} {
+		p := pick{Seller: c.Seller}
+		if err := p.each(ctx, b, kind, x.shelved); err != nil {
+			return err
+		}
+	}
+	slices.SortStableFunc(x.moments, func(p, q moment) int { return p.At.Compare(q.At) })
+	if len(x.moments) == 0 && len(x.deliveries) == 0 {
+		return hint(fmt.Errorf("nothing is known of %q", c.Number), "numbers are compared as they are; events are kept for the age of their stream")
+	}
+	doc := struct {
+		Number     string     `json:"number"`
+		Deliveries []delivery `json:"deliveries"`
+		Moments    []moment   `json:"moments"`
+	}{c.Number, x.deliveries, x.moments}
+	return a.show(doc, x.write)
+}
+
+// explained gathers what is known of a number.
+type explained struct {
+	a      *app
+	reveal bool
+	number string
+	// outbound are the outbound numbers, with their sellers, that the number stands for.
+	outbound   map[string]bool
+	deliveries []delivery
+	moments    []moment
+	seen       map[string]bool
+}
+
+func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"+no] }
+
+func (x *explained) entry(e ledger.Entry) {
+	x.outbound[e.Key.Seller+"/"+e.Key.No] = true
+	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries}
+	if d.State == "" {
+		d.State = "new"
+	}
+	if e.State == ledger.Refused {
+		d.Reason = (*reasonJSON)(&e.Reason)
+	}
+	if e.Following != nil {
+		d.Status, d.Due = strings.TrimSpace(statusWord(e.Following.Status)+" "+e.Following.Code), e.Following.Due.UTC()
+	}
+	x.deliveries = append(x.deliveries, d)
+	for _, t := range e.Attempts {
+		x.moments = append(x.moments, moment{At: t.At.UTC(), From: "ledger", What: t.What, OutboundNo: e.Key.No, Detail: t.Detail, Stream: t.Stream, Seq: t.Seq})
+	}
+}
+
+// event takes what is about the number. An audit that names it makes its outbound number one to look for: answers come
+// later in the stream than what they answer.
+func (x *explained) event(s bus.Stored) error {
+	// Most events are another's: look at the text before taking it apart.
+	if !x.mentioned(s) {
+		return nil
+	}
+	m, err := decoded(s)
+	if m == nil || err != nil {
+		return nil // unknown, or unreadable: that stands on the shelf, where it is told of
+	}
+	seller, no, numbers := about(m)
+	if !x.knows(seller, no) && !slices.Contains(numbers, x.number) {
+		return nil
+	}
+	x.outbound[seller+"/"+no] = true
+	x.moments = append(x.moments, moment{
+		At: s.At.UTC(), From: "event", What: s.Name, OutboundNo: no, Detail: x.a.tale(m), Stream: s.Stream, Seq: s.Seq, Body: body(m, x.reveal),
+	})
+	return nil
+}
+
+// mentioned tells cheaply whether s may be about the number.
+func (x *explained) mentioned(s bus.Stored) bool {
+	text := string(s.Body)
+	if strings.Contains(text, x.number) {
+		return true
+	}
+	for key := range x.outbound {
+		if _, no, _ := strings.Cut(key, "/"); strings.Contains(text, no) {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *explained) shelved(m bus.Shelved) error {
+	if m.Key == "" && m.Seller == "" || !x.knows(m.Seller, m.Key) && m.Key != x.number {
+		return nil
+	}
+	what := m.Kind
+	x.moments = append(x.moments, moment{At: m.Last.UTC(), From: "shelf", What: what, OutboundNo: m.Key, Detail: fmt.Sprintf("no %d: %s", m.Seq, x.a.why(m)), Seq: m.Seq})
+	return nil
+}
+
+func (x *explained) write(w io.Writer) error {
+	t := table{head: []string{"OUTBOUND", "ORDER", "SELLER", "WAREHOUSE NO", "TRIES", "STATE"}}
+	for _, d := range x.deliveries {
+		text := strings.TrimSpace(d.State + " " + d.Status)
+		if d.Reason != nil {
+			text += ": " + x.a.say(fault.Reason(*d.Reason))
+		}
+		t.add(d.OutboundNo, orDash(d.OrderNo), d.Seller, orDash(d.WarehouseNo), strconv.Itoa(d.Tries), text)
+	}
+	if len(x.deliveries) > 0 {
+		if err := t.write(w, x.a.columns); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	} else {
+		fmt.Fprintln(w, "the ledger does not know it: it was never begun")
+		fmt.Fprintln(w)
+	}
+	t = table{head: []string{"TIME", "FROM", "WHAT", "DETAIL"}}
+	several := len(x.outbound) > 1
+	for _, m := range x.moments {
+		detail := m.Detail
+		if several {
+			detail = strings.TrimSpace(m.OutboundNo + " " + detail)
+		}
+		t.add(when(m.At), m.From, m.What, detail)
+	}
+	return t.write(w, x.a.columns)
+}
+
+// tale is an event in a line, without personal data.
+func (a *app) tale(m proto.Message) string {
+	switch m := m.(type) {
+	case *orderv1.Audited:
+		text := fmt.Sprintf("shop %s, warehouse %s, revision %d, %s", m.Shop, m.Warehouse, m.Revision, count(len(m.Lines), "line"))
+		if m.Supersedes != "" {
+			text += ", supersedes " + m.Supersedes
+		}
+		return text
+	case *orderv1.Accepted:
+		text := "as " + m.GetRef().GetWarehouseNo()
+		for _, c := range m.Cleaned {
+			text += "; " + c.Field + ": " + a.pick(c.Zh, c.En)
+		}
+		return text
+	case *orderv1.Held:
+		return m.Cause + " — " + a.say(reasonOf(m.Reason))
+	case *orderv1.Failed:
+		return a.say(reasonOf(m.Reason))
+	case *orderv1.StatusChanged:
+		return strings.TrimSpace(fmt.Sprintf("%s %s %s", statusWord(m.Status), m.Code, m.Text))
+	case *orderv1.Shipped:
+		text := fmt.Sprintf("%s by %s, %s", m.GetRef().GetWarehouseNo(), orDash(m.CarrierName), strings.Join(m.Waybills, " "))
+		if !m.Complete {
+			text += ", more to come"
+		}
+		return text
+	case *orderv1.Returning:
+		return statusWord(m.Status)
+	case *orderv1.CancelRequested:
+		return strings.ToLower(strings.TrimPrefix(m.Cause.String(), "CAUSE_")) + " " + m.RequestId
+	case *orderv1.Cancelled:
+		return m.RequestId
+	case *orderv1.CancelRefused:
+		return a.say(reasonOf(m.Reason))
+	case *orderv1.CancelUnknown:
+		return a.say(reasonOf(m.Reason))
+	default:
+		return ""
+	}
+}
+
+func (a *app) pick(zh, en string) string {
+	if a.lang == "zh" && zh != "" {
+		return zh
+	}
+	return en
+}
+
+func reasonOf(r *orderv1.Reason) fault.Reason {
+	return fault.Reason{Code: r.GetCode(), Field: r.GetField(), ZH: r.GetZh(), EN: r.GetEn(), RemoteCode: r.GetRemoteCode(), RemoteText: r.GetRemoteText()}
+}

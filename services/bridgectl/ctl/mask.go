@@ -1,0 +1,195 @@
+package ctl
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+)
+
+// hidden stands for what is not shown. It holds no star, so that it is not taken for a receiver that a sales platform
+// masked.
+const hidden = "(hidden)"
+
+// errNotJSON: the text cannot be read, so nobody can say which part of it is personal.
+var errNotJSON = errors.New("not JSON")
+
+// pretty lays JSON text out, keys and numbers as they were sent. What the fields of kind mark as personal reads
+// (hidden), and so does what is not of the kind that its field should be, and every field that kind does not know: of
+// those nobody can say what they hold. A nil kind knows no field.
+func pretty(body []byte, kind protoreflect.MessageDescriptor, reveal bool) (string, error) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	p := &printer{d: d, reveal: reveal}
+	if err := p.value(shape{message: kind}, ""); err != nil {
+		return "", fmt.Errorf("%w: at byte %d", errNotJSON, d.InputOffset())
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("%w: at byte %d something follows", errNotJSON, d.InputOffset())
+	}
+	return p.out.String(), nil
+}
+
+// shape is what a value may be.
+type shape struct {
+	// message is the kind of an object; nil when an object is not expected.
+	message protoreflect.MessageDescriptor
+	// list: an array of what else the shape says.
+	list bool
+	// plain: a scalar may be shown.
+	plain bool
+}
+
+type printer struct {
+	d      *json.Decoder
+	out    strings.Builder
+	reveal bool
+}
+
+func (p *printer) value(s shape, indent string) error {
+	token, err := p.d.Token()
+	if err != nil {
+		return err
+	}
+	delim, nested := token.(json.Delim)
+	if !nested {
+		p.scalar(token, p.reveal || s.plain && !s.list || token == nil)
+		return nil
+	}
+	deeper := indent + "  "
+	if !p.reveal && (delim == '[' && !s.list || delim == '{' && (s.message == nil || s.list)) {
+		p.scalar(nil, false)
+		return p.skip()
+	}
+	s.list = false
+	p.out.WriteString(delim.String())
+	empty := true
+	for ; p.d.More(); empty = false {
+		if !empty {
+			p.out.WriteByte(',')
+		}
+		p.out.WriteString("\n" + deeper)
+		inner := s
+		if delim == '{' {
+			key, err := p.d.Token()
+			if err != nil {
+				return err
+			}
+			p.scalar(key, true)
+			p.out.WriteString(": ")
+			inner = shapeOf(s.message, key.(string))
+		}
+		if err := p.value(inner, deeper); err != nil {
+			return err
+		}
+	}
+	end, err := p.d.Token()
+	if err != nil {
+		return err
+	}
+	if !empty {
+		p.out.WriteString("\n" + indent)
+	}
+	p.out.WriteString(end.(json.Delim).String())
+	return nil
+}
+
+// skip reads on to the end of the object or array that was just opened.
+func (p *printer) skip() error {
+	for open := 1; open > 0; {
+		token, err := p.d.Token()
+		if err != nil {
+			return err
+		}
+		switch token {
+		case json.Delim('{'), json.Delim('['):
+			open++
+		case json.Delim('}'), json.Delim(']'):
+			open--
+		}
+	}
+	return nil
+}
+
+func (p *printer) scalar(token json.Token, show bool) {
+	if !show && token != "" {
+		token = hidden
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(token) // a token that was decoded can be encoded, and a buffer takes it
+	p.out.WriteString(strings.TrimRight(b.String(), "\n"))
+}
+
+// shapeOf tells what the field that kind's JSON calls key may hold.
+func shapeOf(kind protoreflect.MessageDescriptor, key string) shape {
+	if kind == nil {
+		return shape{}
+	}
+	field := kind.Fields().ByJSONName(key)
+	if field == nil {
+		field = kind.Fields().ByTextName(key)
+	}
+	if field == nil || field.IsMap() || personal(field) {
+		return shape{}
+	}
+	s := shape{list: field.IsList(), plain: true}
+	if m := field.Message(); m != nil && m.ParentFile().Package() != "google.protobuf" {
+		s.message, s.plain = m, false
+	}
+	return s
+}
+
+func personal(field protoreflect.FieldDescriptor) bool {
+	options, ok := field.Options().(*descriptorpb.FieldOptions)
+	return ok && options.GetDebugRedact()
+}
+
+// masked is a copy of m in which stand gives what to put in place of each text marked as personal.
+func masked[M proto.Message](m M, stand func(field protoreflect.FieldDescriptor, text string) string) M {
+	c := proto.CloneOf(m)
+	mask(c.ProtoReflect(), stand)
+	return c
+}
+
+func mask(m protoreflect.Message, stand func(protoreflect.FieldDescriptor, string) string) {
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case personal(field) && field.Kind() == protoreflect.StringKind && !field.IsList():
+			m.Set(field, protoreflect.ValueOfString(stand(field, v.String())))
+		case personal(field):
+			m.Clear(field)
+		case field.Message() != nil && field.IsList():
+			for i := range v.List().Len() {
+				mask(v.List().Get(i).Message(), stand)
+			}
+		case field.Message() != nil && !field.IsMap():
+			mask(v.Message(), stand)
+		}
+		return true
+	})
+}
+
+// body is a message as JSON for a document of ours, personal data hidden unless reveal.
+func body(m proto.Message, reveal bool) json.RawMessage {
+	if !reveal {
+		m = masked(m, func(protoreflect.FieldDescriptor, string) string { return hidden })
+	}
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		raw, _ = json.Marshal("unprintable: " + err.Error())
+	}
+	var b bytes.Buffer
+	if json.Compact(&b, raw) != nil { // protojson varies its spaces on purpose
+		return raw
+	}
+	return b.Bytes()
+}

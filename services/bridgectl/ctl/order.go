@@ -1,0 +1,191 @@
+package ctl
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"buf.build/go/protovalidate"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+type orderCmd struct {
+	Push    orderPushCmd    `cmd:"" help:"Publish audited orders from a file."`
+	Check   orderCheckCmd   `cmd:"" help:"Print what would be sent for orders and everything that is wrong with them; sends nothing."`
+	Explain orderExplainCmd `cmd:"" help:"Tell all that is known of one order, in order of time."`
+}
+
+// orderKind is the kind of an order's ledger key.
+const orderKind = "order"
+
+// readOrder reads an order as the workers would and tells everything that is wrong with it: a message that cannot be
+// read, or one that breaks the rules of its .proto. Nothing of the text is repeated.
+func readOrder(text []byte) (*orderv1.Audited, []error) {
+	if len(text) > bus.MaxBody {
+		return nil, []error{fault.Permanent(fault.Reason{
+			Code: "too-large",
+			ZH:   fmt.Sprintf("订单共 %d 字节，最多 %d", len(text), bus.MaxBody),
+			EN:   fmt.Sprintf("the order takes %d bytes, %d at most", len(text), bus.MaxBody),
+		})}
+	}
+	o, err := bus.Decode(event.OrderAudited, bus.Stored{Body: text})
+	if err != nil {
+		return nil, []error{fault.Permanent(err)}
+	}
+	var invalid *protovalidate.ValidationError
+	if err := protovalidate.Validate(o); err != nil && !errors.As(err, &invalid) {
+		return o, []error{err}
+	}
+	var found []error
+	if invalid != nil {
+		for _, v := range invalid.Violations {
+			text := v.Proto.GetMessage()
+			found = append(found, fault.Permanent(fault.Reason{
+				Code: "invalid", Field: protovalidate.FieldPathString(v.Proto.GetField()), ZH: "不符合要求：" + text, EN: text,
+			}))
+		}
+	}
+	return o, found
+}
+
+type orderPushCmd struct {
+	File string `name:"file" short:"f" required:"" type:"path" placeholder:"FILE" help:"One JSON order a line; - reads standard input."`
+	From int    `default:"1" placeholder:"LINE" help:"Begin at this line."`
+}
+
+func (orderPushCmd) Help() string {
+	return `Publishes order.audited for each order, in the file's order, and waits until each is stored. An order that is wrong in
+itself is not published: its line and field are named on stderr, the others go on, and the command ends 1.
+
+Broken off, it is run again with the same file: each order has an id made from its numbers and its content, so what was
+published before is not handled twice. An order that was changed is published anew.`
+}
+
+func (c orderPushCmd) Run(ctx context.Context, a *app) error {
+	file, err := a.open(c.File)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	var done struct {
+		Published int `json:"published"`
+		// Repeated were in the stream already.
+		Repeated int        `json:"repeated"`
+		Wrong    []lineJSON `json:"wrong"`
+		// Next is the first line that was not looked at; 0 when all were.
+		Next int `json:"next,omitempty"`
+	}
+	done.Wrong = []lineJSON{}
+	said := a.now()
+	for d, err := range documents(file) {
+		if err != nil {
+			return hint(err, "%d were published before; lines before it need not be pushed again", done.Published+done.Repeated)
+		}
+		if d.line < c.From {
+			continue
+		}
+		stored, found, err := push(ctx, b, d)
+		if err != nil {
+			a.note("%d published, %d were there already, %d wrong", done.Published, done.Repeated, len(done.Wrong))
+			return hint(fmt.Errorf("line %d: %w", d.line, err), "the same command goes on where this one stopped; --from %d skips what is done", d.line)
+		}
+		switch {
+		case len(found) > 0:
+			l := lineJSON{Line: d.line}
+			for _, err := range found {
+				f := findingOf(err)
+				l.Findings = append(l.Findings, f)
+				a.note("line %d: %s", d.line, a.say(f.reason()))
+			}
+			done.Wrong = append(done.Wrong, l)
+		case stored:
+			done.Published++
+		default:
+			done.Repeated++
+		}
+		if now := a.now(); now.Sub(said) >= time.Second && a.columns > 0 {
+			said = now
+			fmt.Fprintf(a.Err, "line %d: %d published\n", d.line, done.Published)
+		}
+	}
+	if err := a.show(done, func(w io.Writer) error {
+		fmt.Fprintf(w, "published %s", count(done.Published, "order"))
+		if done.Repeated > 0 {
+			fmt.Fprintf(w, "; %d were there already", done.Repeated)
+		}
+		if len(done.Wrong) > 0 {
+			fmt.Fprintf(w, "; %d wrong and not published", len(done.Wrong))
+		}
+		_, err := fmt.Fprintln(w)
+		return err
+	}); err != nil {
+		return err
+	}
+	if len(done.Wrong) > 0 {
+		return errWrong
+	}
+	return nil
+}
+
+// lineJSON is a line of a file that was not published.
+type lineJSON struct {
+	Line     int       `json:"line"`
+	Findings []finding `json:"findings"`
+}
+
+// push publishes one order as it was written, so that fields of the ERP's own survive. stored is false when the stream
+// has it already.
+func push(ctx context.Context, b *bus.Bus, d document) (stored bool, found []error, err error) {
+	if d.err != nil {
+		return false, []error{fault.Permanent(fault.Reason{Code: "malformed", ZH: d.err.Error(), EN: d.err.Error()})}, nil
+	}
+	o, found := readOrder(d.text)
+	if len(found) > 0 {
+		return false, found, nil
+	}
+	// The content is part of the id: an order that was mended after it failed must not be taken for a repeat.
+	sum := sha256.Sum256(d.text)
+	e := event.OrderAudited.About(o.Seller, o.OutboundNo, o.AuditedAt.AsTime(), o, event.Revision(o.Revision), hex.EncodeToString(sum[:6]))
+	stored, _, err = b.PublishRaw(ctx, e.Subject(), headerOf(e), d.text)
+	return stored, nil, err
+}
+
+// headerOf is what travels with an event: the attributes of CloudEvents' NATS binding, and the id by which the broker
+// knows a repeat.
+func headerOf(e event.Event) map[string][]string {
+	return map[string][]string{
+		event.HeaderSpec: {"1.0"}, event.HeaderID: {e.ID}, event.HeaderType: {e.Name}, event.HeaderSource: {"bridgectl"},
+		event.HeaderSubject: {e.Key}, event.HeaderTime: {e.At.UTC().Format(time.RFC3339Nano)},
+		event.HeaderContentType: {"application/json"}, "Nats-Msg-Id": {e.ID},
+	}
+}
+
+// finding is one thing that is wrong with an order, or was changed about it.
+type finding struct {
+	// Outcome is what would become of the order: "held", "failed", or "note" when it goes all the same.
+	Outcome string `json:"outcome"`
+	Cause   string `json:"cause,omitempty"`
+	reasonJSON
+}
+
+func (f finding) reason() fault.Reason { return fault.Reason(f.reasonJSON) }
+
+func findingOf(err error) finding {
+	f := finding{Outcome: "failed", Cause: fault.Cause(err), reasonJSON: reasonJSON(fault.ReasonOf(err, "internal"))}
+	if fault.Of(err) == fault.Held {
+		f.Outcome = "held"
+	}
+	return f
+}

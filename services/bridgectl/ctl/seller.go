@@ -1,0 +1,407 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+type sellerCmd struct {
+	Apply  sellerApplyCmd  `cmd:"" help:"Set a seller up, or change it, from a file."`
+	Ls     sellerLsCmd     `cmd:"" help:"List sellers and whether they run."`
+	Show   sellerShowCmd   `cmd:"" help:"Print a seller's set-up as apply reads it."`
+	Pause  sellerPauseCmd  `cmd:"" help:"Let a seller's orders wait."`
+	Resume sellerResumeCmd `cmd:"" help:"Let them go on."`
+	Doctor sellerDoctorCmd `cmd:"" help:"Try what orders need and say what to mend; ends 1 when something is wrong."`
+	Trial  sellerTrialCmd  `cmd:"" help:"List the orders of a trial and which are still open."`
+}
+
+// How often a seller's orders are looked after. Both only set how soon something is noticed.
+const (
+	pollEvery    = 10 * time.Second
+	releaseEvery = time.Minute
+)
+
+// book opens the sellers' set-ups.
+func (a *app) book(ctx context.Context) (*seller.Book, error) {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	bucket, err := b.Bucket(ctx, bus.BucketSetup)
+	if err != nil {
+		return nil, err
+	}
+	return seller.Open(ctx, bucket, zerolog.Nop())
+}
+
+// sellerNamed opens the book and finds a seller in it.
+func (a *app) sellerNamed(ctx context.Context, name string) (*seller.Book, *seller.Seller, error) {
+	book, err := a.book(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, ok := book.Get(name)
+	if !ok {
+		book.Close()
+		return nil, nil, hint(seller.Unknown(name), "bridgectl seller ls")
+	}
+	return book, s, nil
+}
+
+// input reads a file, - being standard input.
+func (a *app) input(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(a.In)
+	}
+	return os.ReadFile(path)
+}
+
+type sellerApplyCmd struct {
+	File string `name:"file" short:"f" required:"" type:"path" placeholder:"FILE" help:"YAML or JSON; - reads standard input."`
+}
+
+func (sellerApplyCmd) Help() string {
+	return `The file holds one seller, and no secret: only where the workers find them. All its faults are named at once. What waited
+for something that the set-up now has goes on by itself.`
+}
+
+func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
+	text, err := a.input(c.File)
+	if err != nil {
+		return err
+	}
+	setup, err := seller.Parse(text)
+	if err != nil {
+		return hint(err, "every key is explained in docs/getting-started.md; nothing was applied")
+	}
+	book, err := a.book(ctx)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	did, version := "created", uint64(0)
+	if now, ok := book.Get(setup.Name); ok {
+		did, version = "changed", now.Version
+		if proto.Equal(now.Setup, setup) {
+			did = "unchanged"
+		}
+	}
+	if did != "unchanged" {
+		if version, err = book.Put(ctx, setup, version); errors.Is(err, seller.ErrChanged) {
+			return hint(err, "see what the other applied with `bridgectl seller show %s`, then apply again", setup.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := a.follow(ctx, setup.Name, version); err != nil {
+		return hint(err, "the set-up is stored, but not everything was told of it: apply again")
+	}
+	doc := struct {
+		Seller  string `json:"seller"`
+		Did     string `json:"did"`
+		Version uint64 `json:"version"`
+	}{setup.Name, did, version}
+	return a.show(doc, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "seller %s %s: %s, %s, %s\n", setup.Name, did, count(len(setup.Accounts), "account"),
+			count(len(setup.Warehouses), "warehouse"), count(len(setup.Shops), "shop"))
+		return err
+	})
+}
+
+// follow makes the workers look after a seller that was applied. Repeating it changes nothing.
+func (a *app) follow(ctx context.Context, name string, version uint64) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	for kind, every := range map[string]time.Duration{event.TickPoll: pollEvery, event.TickRelease: releaseEvery} {
+		if err := b.SetTick(ctx, kind, name, every); err != nil {
+			return err
+		}
+	}
+	now := a.now()
+	m := &sellerv1.Changed{Seller: name, At: timestamppb.New(now)}
+	return b.Publish(ctx, event.SellerChanged.About(name, name, now, m, strconv.FormatUint(version, 10)))
+}
+
+type pauseJSON struct {
+	By      string    `json:"by"`
+	Reason  string    `json:"reason"`
+	At      time.Time `json:"at"`
+	ProbeAt time.Time `json:"probe_at,omitzero"`
+}
+
+func pauseOf(s *seller.Seller) *pauseJSON {
+	if s.Pause == nil {
+		return nil
+	}
+	return &pauseJSON{By: pausedBy(s.Pause.By), Reason: s.Pause.Reason, At: s.Pause.At.UTC(), ProbeAt: s.Pause.ProbeAt.UTC()}
+}
+
+func pausedBy(by sellerv1.Paused_By) string {
+	return strings.ToLower(strings.TrimPrefix(by.String(), "BY_"))
+}
+
+// state is how a seller stands, in a line.
+func state(s *seller.Seller) string {
+	if p := s.Pause; p != nil {
+		text := fmt.Sprintf("paused by %s since %s: %s", pausedBy(p.By), when(p.At), p.Reason)
+		if !p.ProbeAt.IsZero() {
+			text += ", tried again at " + when(p.ProbeAt)
+		}
+		return text
+	}
+	if first, on := s.OnTrial(); on {
+		return fmt.Sprintf("on trial: %d listed and the first %d orders go", len(s.Setup.Trial.Orders), first)
+	}
+	return "runs"
+}
+
+type sellerLsCmd struct{}
+
+func (sellerLsCmd) Run(ctx context.Context, a *app) error {
+	book, err := a.book(ctx)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	type sellerJSON struct {
+		Seller     string     `json:"seller"`
+		Title      string     `json:"title,omitempty"`
+		Accounts   int        `json:"accounts"`
+		Warehouses int        `json:"warehouses"`
+		Shops      int        `json:"shops"`
+		Trial      bool       `json:"trial"`
+		Pause      *pauseJSON `json:"pause,omitempty"`
+	}
+	doc := []sellerJSON{}
+	t := table{head: []string{"SELLER", "TITLE", "ACCOUNTS", "WAREHOUSES", "SHOPS", "STATE"}}
+	for _, s := range book.All() {
+		m := s.Setup
+		_, trial := s.OnTrial()
+		doc = append(doc, sellerJSON{m.Name, m.Title, len(m.Accounts), len(m.Warehouses), len(m.Shops), trial, pauseOf(s)})
+		t.add(m.Name, orDash(m.Title), strconv.Itoa(len(m.Accounts)), strconv.Itoa(len(m.Warehouses)), strconv.Itoa(len(m.Shops)), state(s))
+	}
+	return a.show(doc, func(w io.Writer) error {
+		if len(doc) == 0 {
+			_, err := fmt.Fprintln(w, "no sellers: bridgectl seller apply -f FILE")
+			return err
+		}
+		return t.write(w, a.columns)
+	})
+}
+
+type sellerShowCmd struct {
+	Name string `arg:"" help:"Seller."`
+}
+
+func (c sellerShowCmd) Run(ctx context.Context, a *app) error {
+	book, s, err := a.sellerNamed(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	doc := struct {
+		Setup   json.RawMessage `json:"setup"`
+		Version uint64          `json:"version"`
+		Pause   *pauseJSON      `json:"pause,omitempty"`
+	}{body(s.Setup, true), s.Version, pauseOf(s)}
+	return a.show(doc, func(w io.Writer) error {
+		text, err := seller.Render(s.Setup)
+		if err != nil {
+			return err
+		}
+		if s.Pause != nil {
+			fmt.Fprintf(w, "# %s\n", clean(state(s)))
+		}
+		_, err = w.Write(text)
+		return err
+	})
+}
+
+type sellerPauseCmd struct {
+	Name   string `arg:"" help:"Seller."`
+	Reason string `required:"" placeholder:"TEXT" help:"Shown to whoever asks why orders wait."`
+}
+
+func (sellerPauseCmd) Help() string {
+	return "A paused seller's orders are held, not lost and not tried. Those that the warehouse has already are still followed."
+}
+
+func (c sellerPauseCmd) Run(ctx context.Context, a *app) error {
+	book, _, err := a.sellerNamed(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	now := a.now()
+	reason := c.Reason + " (" + a.Who + ")"
+	err = book.Pause(ctx, c.Name, seller.Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: reason, At: now})
+	if err != nil {
+		return err
+	}
+	m := &sellerv1.Paused{Seller: c.Name, At: timestamppb.New(now), By: sellerv1.Paused_BY_OPERATOR, Reason: reason}
+	return a.told(ctx, event.SellerPaused.About(c.Name, c.Name, now, m, now.UTC().Format(time.RFC3339Nano)),
+		"seller "+c.Name+" paused: its orders are held until `bridgectl seller resume "+c.Name+"`")
+}
+
+type sellerResumeCmd struct {
+	Name string `arg:"" help:"Seller."`
+}
+
+func (c sellerResumeCmd) Run(ctx context.Context, a *app) error {
+	book, s, err := a.sellerNamed(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	if err := book.Resume(ctx, c.Name, sellerv1.Paused_BY_OPERATOR); errors.Is(err, seller.ErrRuns) && s.Pause == nil {
+		return fmt.Errorf("seller %s is not paused", c.Name)
+	} else if err != nil {
+		return err
+	}
+	now := a.now()
+	m := &sellerv1.Resumed{Seller: c.Name, At: timestamppb.New(now), By: sellerv1.Paused_BY_OPERATOR}
+	return a.told(ctx, event.SellerResumed.About(c.Name, c.Name, now, m, now.UTC().Format(time.RFC3339Nano)),
+		"seller "+c.Name+" resumed: what waited goes on")
+}
+
+// told publishes what was done and answers with done.
+func (a *app) told(ctx context.Context, e event.Event, done string) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.Publish(ctx, e); err != nil {
+		return hint(err, "it is done, but the workers were not told; they notice within a minute")
+	}
+	doc := struct {
+		Done string          `json:"done"`
+		At   time.Time       `json:"at"`
+		Body json.RawMessage `json:"event"`
+	}{e.Name, e.At.UTC(), body(e.Message, true)}
+	return a.show(doc, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, done)
+		return err
+	})
+}
+
+// trialOrder is an order that really went during a trial.
+type trialOrder struct {
+	OutboundNo  string `json:"outbound_no"`
+	OrderNo     string `json:"order_no,omitempty"`
+	State       string `json:"state"`
+	WarehouseNo string `json:"warehouse_no,omitempty"`
+	Status      string `json:"status,omitempty"`
+	// Open: the warehouse has it, or may have it, and it has not left. It binds stock until it is cancelled by hand.
+	Open bool `json:"open"`
+}
+
+func trialOrders(ctx context.Context, l ledger.Ledger, name string) ([]trialOrder, error) {
+	nos, err := l.Admitted(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	orders := make([]trialOrder, 0, len(nos))
+	for _, no := range nos {
+		e, err := l.Get(ctx, ledger.Key{Seller: name, Kind: orderKind, No: no})
+		if errors.Is(err, ledger.ErrNoEntry) {
+			orders = append(orders, trialOrder{OutboundNo: no, State: "not sent"})
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		o := trialOrder{OutboundNo: no, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Open: e.State.Live()}
+		if f := e.Following; f != nil {
+			o.Status = statusWord(f.Status)
+			o.Open = o.Open && !f.Shipped
+		}
+		orders = append(orders, o)
+	}
+	return orders, nil
+}
+
+func statusWord(s orderv1.Status) string {
+	if s == orderv1.Status_STATUS_UNSPECIFIED {
+		return ""
+	}
+	return strings.ToLower(strings.TrimPrefix(s.String(), "STATUS_"))
+}
+
+type sellerTrialCmd struct {
+	Name string `arg:"" help:"Seller."`
+}
+
+func (sellerTrialCmd) Help() string {
+	return `During a trial (trial: in the set-up) only listed orders and the first so many really go to the warehouse. They bind
+stock there until somebody cancels them by hand (手动取消，以免造成库存损失). Ends 1 when the trial is over and some are open.`
+}
+
+func (c sellerTrialCmd) Run(ctx context.Context, a *app) error {
+	book, s, err := a.sellerNamed(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	l, err := a.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	orders, err := trialOrders(ctx, l, c.Name)
+	if err != nil {
+		return err
+	}
+	first, on := s.OnTrial()
+	open := 0
+	t := table{head: []string{"OUTBOUND", "ORDER", "WAREHOUSE NO", "STATE"}}
+	for _, o := range orders {
+		text := strings.TrimSpace(o.State + " " + o.Status)
+		if o.Open {
+			open++
+			text += " — open: cancel it at the warehouse"
+		}
+		t.add(o.OutboundNo, orDash(o.OrderNo), orDash(o.WarehouseNo), text)
+	}
+	doc := struct {
+		Seller string       `json:"seller"`
+		Trial  bool         `json:"trial"`
+		Listed []string     `json:"listed,omitempty"`
+		First  int          `json:"first"`
+		Open   int          `json:"open"`
+		Orders []trialOrder `json:"orders"`
+	}{c.Name, on, s.Setup.GetTrial().GetOrders(), first, open, orders}
+	err = a.show(doc, func(w io.Writer) error {
+		fmt.Fprintln(w, state(s))
+		if len(orders) == 0 {
+			_, err := fmt.Fprintln(w, "no order has gone in a trial")
+			return err
+		}
+		return t.write(w, a.columns)
+	})
+	if err == nil && open > 0 && !on {
+		return errWrong
+	}
+	return err
+}

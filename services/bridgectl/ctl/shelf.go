@@ -1,0 +1,518 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+)
+
+type dlqCmd struct {
+	Ls     dlqLsCmd     `cmd:"" help:"List what needs a person."`
+	Show   dlqShowCmd   `cmd:"" help:"Print one message whole: why it stands here, its headers and its body."`
+	Replay dlqReplayCmd `cmd:"" help:"Send messages to their worker again."`
+	Drop   dlqDropCmd   `cmd:"" help:"Throw messages away for good."`
+}
+
+type heldCmd struct {
+	Ls      heldLsCmd      `cmd:"" help:"List what waits, and for what."`
+	Show    heldShowCmd    `cmd:"" help:"Print one message whole."`
+	Release heldReleaseCmd `cmd:"" help:"Let messages go on past the cause they wait for."`
+}
+
+// pick selects from the shelf by what the messages have in common.
+type pick struct {
+	Seller   string `placeholder:"NAME" help:"Only of this seller."`
+	Subject  string `placeholder:"NAME" help:"Only this event, or this whole subject."`
+	Cause    string `placeholder:"TEXT" help:"Only what waits for this cause; a part before /, like shop:acme, takes all below it."`
+	Code     string `placeholder:"CODE" help:"Only with this reason code, like shop.unknown."`
+	Consumer string `placeholder:"NAME" help:"Only of this worker."`
+}
+
+func (p pick) empty() bool { return p == pick{} }
+
+// pageSize is how many messages are read at a time.
+const pageSize = 1000
+
+func (p pick) query(kind string) bus.ShelfQuery {
+	return bus.ShelfQuery{Kind: kind, Consumer: p.Consumer, Seller: p.Seller, Subject: p.Subject, Limit: pageSize}
+}
+
+// match decides what the query cannot.
+func (p pick) match(m bus.Shelved) bool {
+	return (p.Code == "" || m.Reason.Code == p.Code) &&
+		(p.Cause == "" || m.Cause == p.Cause || strings.HasPrefix(m.Cause, p.Cause+"/"))
+}
+
+// each calls f with what is selected, oldest first.
+func (p pick) each(ctx context.Context, b *bus.Bus, kind string, f func(bus.Shelved) error) error {
+	q := p.query(kind)
+	for {
+		items, next, err := b.Shelf(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, m := range items {
+			if !p.match(m) {
+				continue
+			}
+			if err := f(m); err != nil {
+				return err
+			}
+		}
+		if next == 0 {
+			return nil
+		}
+		q.After = next
+	}
+}
+
+// page is a piece of a list.
+type page struct {
+	Limit int    `default:"100" help:"At most so many."`
+	After uint64 `placeholder:"NO" help:"Go on after this number, the next page."`
+}
+
+// list reads one page of what p selects. next is the number to go on after, 0 at the end.
+func list(ctx context.Context, b *bus.Bus, kind string, p pick, g page) (items []bus.Shelved, next uint64, err error) {
+	q := p.query(kind)
+	q.After = g.After
+	for {
+		found, after, err := b.Shelf(ctx, q)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, m := range found {
+			if !p.match(m) {
+				continue
+			}
+			if len(items) == g.Limit {
+				return items, items[len(items)-1].Seq, nil
+			}
+			items = append(items, m)
+		}
+		if after == 0 {
+			return items, 0, nil
+		}
+		q.After = after
+	}
+}
+
+// shelvedJSON is a message on the shelf as a document.
+type shelvedJSON struct {
+	No       uint64              `json:"no"`
+	Kind     string              `json:"kind"`
+	Consumer string              `json:"consumer"`
+	Stream   string              `json:"stream"`
+	Seq      uint64              `json:"seq"`
+	Subject  string              `json:"subject"`
+	Seller   string              `json:"seller,omitempty"`
+	Key      string              `json:"key,omitempty"`
+	ID       string              `json:"id,omitempty"`
+	Class    string              `json:"class"`
+	Cause    string              `json:"cause,omitempty"`
+	Reason   reasonJSON          `json:"reason"`
+	Error    string              `json:"error,omitempty"`
+	Attempts int                 `json:"attempts"`
+	First    time.Time           `json:"first"`
+	Last     time.Time           `json:"last"`
+	Trace    string              `json:"trace,omitempty"`
+	Header   map[string][]string `json:"header,omitempty"`
+	// Body is JSON where the message was, else text.
+	Body json.RawMessage `json:"body,omitempty"`
+}
+
+type reasonJSON struct {
+	Code       string `json:"code,omitempty"`
+	Field      string `json:"field,omitempty"`
+	ZH         string `json:"zh,omitempty"`
+	EN         string `json:"en,omitempty"`
+	RemoteCode string `json:"remote_code,omitempty"`
+	RemoteText string `json:"remote_text,omitempty"`
+}
+
+func shelvedOf(m bus.Shelved) shelvedJSON {
+	return shelvedJSON{
+		No: m.Seq, Kind: m.Kind, Consumer: m.Consumer, Stream: m.Stream, Seq: m.OriginSeq, Subject: m.Subject,
+		Seller: m.Seller, Key: m.Key, ID: m.ID, Class: m.Class, Cause: m.Cause, Reason: reasonJSON(m.Reason), Error: m.Error,
+		Attempts: m.Attempts, First: m.First.UTC(), Last: m.Last.UTC(), Trace: m.Trace,
+	}
+}
+
+func (a *app) listShelf(ctx context.Context, kind string, p pick, g page) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	items, next, err := list(ctx, b, kind, p, g)
+	if err != nil {
+		return err
+	}
+	doc := struct {
+		Items []shelvedJSON `json:"items"`
+		Next  uint64        `json:"next,omitempty"`
+	}{Items: []shelvedJSON{}, Next: next}
+	for _, m := range items {
+		doc.Items = append(doc.Items, shelvedOf(m))
+	}
+	return a.show(doc, func(w io.Writer) error {
+		if len(items) == 0 {
+			_, err := fmt.Fprintln(w, "nothing there")
+			return err
+		}
+		t := table{head: []string{"NO", "SELLER", "NUMBER", "SINCE", "TRIES", "WHY"}}
+		for _, m := range items {
+			t.add(strconv.FormatUint(m.Seq, 10), orDash(m.Seller), orDash(m.Key), when(m.First), strconv.Itoa(m.Attempts), a.why(m))
+		}
+		if err := t.write(w, a.columns); err != nil {
+			return err
+		}
+		if next != 0 {
+			a.note("more: --after %d", next)
+		}
+		return nil
+	})
+}
+
+// why is why a message stands on the shelf, in a line.
+func (a *app) why(m bus.Shelved) string {
+	text := a.say(m.Reason)
+	if m.Reason.Code == "" {
+		text = m.Error
+	}
+	if m.Cause != "" {
+		return m.Cause + " — " + text
+	}
+	return m.Class + " — " + text
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// showItem prints one message whole.
+func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := item(ctx, b, kind, no)
+	if err != nil {
+		return err
+	}
+	if reveal {
+		if err := a.revealed("message %d on the shelf (%s %s)", no, m.Subject, m.Key); err != nil {
+			return err
+		}
+	}
+	text, note := a.bodyOf(m, reveal)
+	doc := shelvedOf(m)
+	doc.Header = m.Header
+	if doc.Body = json.RawMessage(text); note != "" || !json.Valid(doc.Body) {
+		doc.Body, _ = json.Marshal(text)
+	}
+	return a.show(doc, func(w io.Writer) error {
+		p := &pairs{}
+		p.add("no", strconv.FormatUint(m.Seq, 10)+" ("+m.Kind+")")
+		p.add("subject", m.Subject)
+		p.add("seller", m.Seller)
+		p.add("number", m.Key)
+		p.add("id", m.ID)
+		p.add("from", fmt.Sprintf("%s %d, for %s", m.Stream, m.OriginSeq, m.Consumer))
+		p.add("class", m.Class)
+		p.add("cause", m.Cause)
+		p.add("code", m.Reason.Code)
+		p.add("field", m.Reason.Field)
+		p.add("zh", m.Reason.ZH)
+		p.add("en", m.Reason.EN)
+		p.add("remote", strings.TrimSpace(m.Reason.RemoteCode+" "+m.Reason.RemoteText))
+		p.add("error", m.Error)
+		p.add("attempts", strconv.Itoa(m.Attempts))
+		p.add("first", when(m.First))
+		p.add("last", when(m.Last))
+		p.add("trace", m.Trace)
+		if err := p.write(w, a.columns); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+		for _, name := range slices.Sorted(maps.Keys(m.Header)) {
+			for _, value := range m.Header[name] {
+				fmt.Fprintf(w, "%s: %s\n", clean(name), clean(value))
+			}
+		}
+		fmt.Fprintln(w)
+		for line := range strings.Lines(text) {
+			fmt.Fprintln(w, clean(strings.TrimRight(line, "\r\n")))
+		}
+		if note != "" {
+			a.note("%s", note)
+		}
+		return nil
+	})
+}
+
+// bodyOf is a message's body as it may be shown, and what there is to say about that.
+func (a *app) bodyOf(m bus.Shelved, reveal bool) (text, note string) {
+	text, err := pretty(m.Body, kindOn(m.Subject), reveal)
+	switch {
+	case err == nil && !reveal && strings.Contains(text, hidden):
+		return text, "personal data is hidden; --reveal shows it, and logs that you looked"
+	case err == nil:
+		return text, ""
+	case reveal:
+		return string(m.Body), fmt.Sprintf("the body is %v (%d bytes), printed as it is", err, len(m.Body))
+	default:
+		return hidden, fmt.Sprintf("the body is %v (%d bytes), so nobody can say which part of it is personal; --reveal shows it, and logs that you looked", err, len(m.Body))
+	}
+}
+
+func item(ctx context.Context, b *bus.Bus, kind string, no uint64) (bus.Shelved, error) {
+	m, err := b.ShelfItem(ctx, no)
+	if errors.Is(err, bus.ErrNotShelved) || err == nil && m.Kind != kind {
+		return m, hint(fmt.Errorf("message %d: %w", no, bus.ErrNotShelved), "bridgectl %s ls; it may have been replayed, released or dropped", kind)
+	}
+	return m, err
+}
+
+// act is what dlq replay, dlq drop and held release have in common.
+type act struct {
+	pick
+	No     []uint64 `arg:"" optional:"" name:"no" help:"Numbers, as ls prints them."`
+	All    bool     `help:"Everything, when no other selection is given."`
+	Why    string   `placeholder:"TEXT" help:"Why, kept with the message."`
+	DryRun bool     `help:"Only tell what would be done."`
+}
+
+func (c act) check() error {
+	switch {
+	case len(c.No) > 0 && (!c.empty() || c.All):
+		return misused("give numbers or a selection, not both")
+	case len(c.No) == 0 && c.empty() && !c.All:
+		return misused("say which: numbers, --seller, --subject, --cause, --code, --consumer, or --all")
+	}
+	return nil
+}
+
+// chosen is what will be acted on, oldest first, without bodies.
+func (c act) chosen(ctx context.Context, b *bus.Bus, kind string) ([]bus.Shelved, error) {
+	var out []bus.Shelved
+	for _, no := range c.No {
+		m, err := item(ctx, b, kind, no)
+		if err != nil {
+			return nil, err
+		}
+		m.Body = nil
+		out = append(out, m)
+	}
+	if len(c.No) > 0 {
+		slices.SortFunc(out, func(x, y bus.Shelved) int { return int(int64(x.Seq) - int64(y.Seq)) })
+		return slices.CompactFunc(out, func(x, y bus.Shelved) bool { return x.Seq == y.Seq }), nil
+	}
+	err := c.each(ctx, b, kind, func(m bus.Shelved) error {
+		m.Header = nil
+		out = append(out, m)
+		return nil
+	})
+	return out, err
+}
+
+// doneJSON is what an act did, or would do.
+type doneJSON struct {
+	Done   string   `json:"done"`
+	DryRun bool     `json:"dry_run,omitempty"`
+	Count  int      `json:"count"`
+	No     []uint64 `json:"no"`
+	// Gone were taken by somebody else in between.
+	Gone []uint64 `json:"gone,omitempty"`
+}
+
+// maxSample is how many of a plan are printed as a table; JSON always has all.
+const maxSample = 20
+
+// run selects, then does f to each in order. verb is what is done, in the past: "replayed".
+func (c act) run(ctx context.Context, a *app, kind, verb string, perSecond float64, f func(b *bus.Bus, m bus.Shelved) error) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	chosen, err := c.chosen(ctx, b, kind)
+	if err != nil {
+		return err
+	}
+	done := doneJSON{Done: verb, DryRun: c.DryRun, No: []uint64{}}
+	if c.DryRun {
+		for _, m := range chosen {
+			done.No = append(done.No, m.Seq)
+		}
+		done.Count = len(chosen)
+		return a.show(done, func(w io.Writer) error { return a.plan(w, chosen, verb) })
+	}
+	pace := rate.NewLimiter(rate.Limit(perSecond), 1)
+	if perSecond <= 0 {
+		pace = rate.NewLimiter(rate.Inf, 1)
+	}
+	for _, m := range chosen {
+		if err = pace.Wait(ctx); err != nil {
+			break
+		}
+		if err = f(b, m); errors.Is(err, bus.ErrNotShelved) {
+			done.Gone = append(done.Gone, m.Seq)
+			err = nil
+			continue
+		}
+		if err != nil {
+			err = fmt.Errorf("message %d: %w", m.Seq, err)
+			break
+		}
+		done.No = append(done.No, m.Seq)
+		done.Count++
+	}
+	if shown := a.show(done, func(w io.Writer) error {
+		fmt.Fprintf(w, "%s %s", verb, count(done.Count, "message"))
+		if len(done.Gone) > 0 {
+			fmt.Fprintf(w, "; %d were gone already", len(done.Gone))
+		}
+		_, err := fmt.Fprintln(w)
+		return err
+	}); shown != nil {
+		return shown
+	}
+	if err != nil {
+		return hint(err, "%d of %d were %s; the same command goes on with the rest", done.Count, len(chosen), verb)
+	}
+	return nil
+}
+
+// plan prints what would be done.
+func (a *app) plan(w io.Writer, chosen []bus.Shelved, verb string) error {
+	fmt.Fprintf(w, "would be %s: %s\n", verb, count(len(chosen), "message"))
+	t := table{head: []string{"NO", "SELLER", "NUMBER", "SINCE", "WHY"}}
+	for _, m := range chosen[:min(len(chosen), maxSample)] {
+		t.add(strconv.FormatUint(m.Seq, 10), orDash(m.Seller), orDash(m.Key), when(m.First), a.why(m))
+	}
+	if len(chosen) == 0 {
+		return nil
+	}
+	if err := t.write(w, a.columns); err != nil {
+		return err
+	}
+	if more := len(chosen) - maxSample; more > 0 {
+		_, err := fmt.Fprintf(w, "and %d more; -o json lists all\n", more)
+		return err
+	}
+	return nil
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+type dlqLsCmd struct {
+	pick
+	page
+}
+
+func (c dlqLsCmd) Run(ctx context.Context, a *app) error {
+	return a.listShelf(ctx, event.Dead, c.pick, c.page)
+}
+
+type heldLsCmd struct {
+	pick
+	page
+}
+
+func (c heldLsCmd) Run(ctx context.Context, a *app) error {
+	return a.listShelf(ctx, event.Held, c.pick, c.page)
+}
+
+// one names a message on the shelf.
+type one struct {
+	No     uint64 `arg:"" help:"Number, as ls prints it."`
+	Reveal bool   `help:"Show personal data. This is logged."`
+}
+
+type dlqShowCmd struct{ one }
+
+func (c dlqShowCmd) Run(ctx context.Context, a *app) error {
+	return a.showItem(ctx, event.Dead, c.No, c.Reveal)
+}
+
+type heldShowCmd struct{ one }
+
+func (c heldShowCmd) Run(ctx context.Context, a *app) error {
+	return a.showItem(ctx, event.Held, c.No, c.Reveal)
+}
+
+type dlqReplayCmd struct {
+	act
+	PerSecond float64 `default:"100" help:"At most so many a second."`
+}
+
+func (dlqReplayCmd) Help() string {
+	return `The worker takes the message again as if it had just come; first mend what it failed on, or it comes back here. A
+replayed order keeps its outbound number: the warehouse is asked before anything is sent again, so replaying is safe.
+
+  bridgectl dlq replay 17 18
+  bridgectl dlq replay --code goods.unknown --seller acme --dry-run`
+}
+
+func (c dlqReplayCmd) Run(ctx context.Context, a *app) error {
+	by := bus.By{Who: a.Who, Why: c.Why}
+	return c.run(ctx, a, event.Dead, "replayed", c.PerSecond, func(b *bus.Bus, m bus.Shelved) error { return b.Replay(ctx, m.Seq, by) })
+}
+
+type dlqDropCmd struct {
+	act
+	Yes bool `help:"Really."`
+}
+
+func (dlqDropCmd) Help() string {
+	return `A dropped message is gone: nobody will handle it and it cannot be brought back. The event itself stays in its public
+stream until that stream's age is reached. Without --yes nothing is dropped.`
+}
+
+func (c dlqDropCmd) Run(ctx context.Context, a *app) error {
+	if !c.Yes && !c.DryRun {
+		return usageError{hint(errors.New("drop cannot be undone: nothing was dropped"), "look with --dry-run, then say --yes")}
+	}
+	by := bus.By{Who: a.Who, Why: c.Why}
+	return c.run(ctx, a, event.Dead, "dropped", 0, func(b *bus.Bus, m bus.Shelved) error { return b.Drop(ctx, m.Seq, by) })
+}
+
+type heldReleaseCmd struct {
+	act
+	PerSecond float64 `default:"100" help:"At most so many a second."`
+}
+
+func (heldReleaseCmd) Help() string {
+	return `What is held goes on by itself when its cause is gone: add the mapping, resume the seller. Releasing by hand lets a
+message go past the very cause it waits for, once; another cause holds it again.
+
+  bridgectl held release 21
+  bridgectl held release --cause hold:acme --dry-run     all that the ERP or a shop asked to hold`
+}
+
+func (c heldReleaseCmd) Run(ctx context.Context, a *app) error {
+	by := bus.By{Who: a.Who, Why: c.Why, Release: true}
+	return c.run(ctx, a, event.Held, "released", c.PerSecond, func(b *bus.Bus, m bus.Shelved) error { return b.Replay(ctx, m.Seq, by) })
+}

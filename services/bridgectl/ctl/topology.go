@@ -1,0 +1,86 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"stockbridge/pkg/bus"
+)
+
+type topologyCmd struct {
+	Apply topologyApplyCmd `cmd:"" help:"Make streams, buckets and consumers what this version needs."`
+	Diff  topologyDiffCmd  `cmd:"" help:"Tell what apply would change; ends 1 when there is something."`
+}
+
+// layout is what an operator may choose of the topology.
+type layout struct {
+	Replicas int           `enum:"1,3,5" default:"1" help:"Copies of every stream and bucket: 1, or 3 or 5 on a cluster."`
+	Keep     time.Duration `default:"2160h" help:"How long public streams keep events (90 days)."`
+}
+
+func (l layout) topology() bus.Topology { return bus.Topology{Replicas: l.Replicas, KeepFor: l.Keep} }
+
+type changeJSON struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	What string `json:"what"`
+}
+
+func (a *app) showChanges(changes []bus.Change, none string) error {
+	out := make([]changeJSON, len(changes))
+	for i, c := range changes {
+		out[i] = changeJSON(c)
+	}
+	return a.show(out, func(w io.Writer) error {
+		if len(changes) == 0 {
+			_, err := fmt.Fprintln(w, none)
+			return err
+		}
+		t := table{head: []string{"KIND", "NAME", "WHAT"}}
+		for _, c := range changes {
+			t.add(c.Kind, c.Name, c.What)
+		}
+		return t.write(w, a.columns)
+	})
+}
+
+type topologyApplyCmd struct{ layout }
+
+func (topologyApplyCmd) Help() string {
+	return `One owner does this: you, or a job of the deployment, before workers of a new version start. Workers check it and
+refuse to start on a difference. Applying twice changes nothing.`
+}
+
+func (c topologyApplyCmd) Run(ctx context.Context, a *app) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	changes, err := b.Apply(ctx, c.topology())
+	if err != nil {
+		if len(changes) > 0 {
+			a.note("applied %d changes before it failed", len(changes))
+		}
+		return hint(err, "apply can be repeated; what cannot be changed in place is in docs/operations.md")
+	}
+	return a.showChanges(changes, "nothing to change")
+}
+
+type topologyDiffCmd struct{ layout }
+
+func (c topologyDiffCmd) Run(ctx context.Context, a *app) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	changes, err := b.Diff(ctx, c.topology())
+	if err != nil {
+		return err
+	}
+	if err := a.showChanges(changes, "nothing to change"); err != nil || len(changes) == 0 {
+		return err
+	}
+	return errWrong
+}

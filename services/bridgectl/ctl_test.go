@@ -1,0 +1,155 @@
+// The scripts in testdata are bridgectl's manual: each is a session at a shell with what it prints. The test binary
+// plays the command itself; each script has a broker of its own at $NATS_URL.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/worker"
+	"stockbridge/services/bridgectl/ctl"
+	"stockbridge/services/order-pusher/pusher"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"bridgectl": ctl.Main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata", RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			t := env.T().(testing.TB)
+			s, err := server.Start(server.Options{Dir: t.TempDir(), Port: server.RandomPort, Log: zerolog.Nop()})
+			if err != nil {
+				return err
+			}
+			env.Defer(s.Stop)
+			jd, err := jdtest.New(jdtest.Config{Speed: 1, Stopped: true})
+			if err != nil {
+				return err
+			}
+			sandbox := httptest.NewServer(jd)
+			env.Defer(sandbox.Close)
+			env.Values["jd"] = jd
+			env.Setenv("NATS_URL", s.URL())
+			env.Setenv("SANDBOX", sandbox.URL+"/routerjson")
+			env.Setenv("JD_APP_SECRET", jdtest.DefaultAppSecret)
+			env.Setenv("JD_ACCESS_TOKEN", jdtest.DefaultToken)
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("TZ", "Asia/Shanghai")
+			env.Setenv("LANG", "C.UTF-8")
+			env.Setenv("BRIDGECTL_USER", "ops")
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"prints": prints, "until": until, "publish": publish, "workers": workers, "jd": knob,
+		},
+	})
+}
+
+var stamp = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`)
+
+// prints compares what the last command printed with a file. Times are all 2026-03-05 09:31:00 there.
+func prints(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: prints stdout|stderr FILE")
+	}
+	got := stamp.ReplaceAllString(ts.ReadFile(args[0]), "2026-03-05 09:31:00")
+	if want := ts.ReadFile(args[1]); got != want {
+		ts.Fatalf("%s is\n%s\nwant\n%s", args[0], got, want)
+	}
+}
+
+// until runs bridgectl until it prints what matches: workers need a moment.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP COMMAND...")
+	}
+	want := regexp.MustCompile("(?m)" + args[0])
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout")
+		if want.MatchString(out) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s never printed %q: %v\n%s%s", strings.Join(args[1:], " "), args[0], err, out, ts.ReadFile("stderr"))
+		}
+	}
+}
+
+// publish is an ERP that publishes a file as it is.
+func publish(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: publish SUBJECT FILE")
+	}
+	b := connect(ts)
+	defer b.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, _, err := b.PublishRaw(ctx, args[0], nil, []byte(ts.ReadFile(args[1])))
+	ts.Check(err)
+}
+
+func connect(ts *testscript.TestScript) *bus.Bus {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	b, err := bus.Connect(ctx, bus.Options{URL: ts.Getenv("NATS_URL"), Name: "erp", Log: zerolog.Nop()})
+	ts.Check(err)
+	return b
+}
+
+// workers starts the order-pusher in this process until the script ends.
+func workers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: workers")
+	}
+	for _, name := range []string{"JD_APP_SECRET", "JD_ACCESS_TOKEN"} {
+		ts.Check(os.Setenv(name, ts.Getenv(name))) // the same in all scripts
+	}
+	b := connect(ts)
+	ctx, stop := context.WithCancel(context.Background())
+	parts, closeParts, err := worker.Open(ctx, b, worker.Options{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(), Grace: 10 * time.Second})
+	ts.Check(err)
+	ended := make(chan error, 1)
+	go func() {
+		_, config, err := worker.Settings[pusher.Config](nil, nil)
+		if err == nil {
+			err = pusher.Run(ctx, parts.Shell(pusher.Name), config)
+		}
+		ended <- err
+	}()
+	ts.Defer(func() {
+		stop()
+		if err := <-ended; err != nil {
+			ts.Logf("order-pusher: %v", err)
+		}
+		closeParts()
+		b.Close()
+	})
+}
+
+// knob turns a knob of the sandbox.
+func knob(ts *testscript.TestScript, neg bool, args []string) {
+	jd := ts.Value("jd").(*jdtest.JD)
+	switch {
+	case len(args) == 1 && args[0] == "documents":
+		fmt.Fprintln(ts.Stdout(), len(jd.Documents()))
+	default:
+		ts.Fatalf("usage: jd documents")
+	}
+}

@@ -1,0 +1,73 @@
+package stack
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// DemoSeller is the seller that `bridgectl up` sets up when there is none, against the sandbox.
+const DemoSeller = "demo"
+
+// demoSpeed makes ten minutes of every second: an order is shipped after half a minute and delivered after three.
+const demoSpeed = 600
+
+const (
+	demoDepartment = "EBU0000000000001"
+	demoShop       = "ESP0020000000001"
+	demoWarehouse  = "110006341"
+)
+
+// DemoSandbox is a sandbox that knows the demo seller.
+func DemoSandbox() jdtest.Config {
+	return jdtest.Config{
+		Speed:      demoSpeed,
+		Warehouses: []jdtest.Warehouse{{WarehouseNo: demoWarehouse, WarehouseName: "示例仓"}},
+		Shops:      []jdtest.Shop{{ShopNo: demoShop, ShopName: "示例店", DeptNo: demoDepartment}},
+		Shippers:   []jdtest.Shipper{{ShipperNo: "CYS0000010", ShipperName: "京东快递", Status: "1", IsCod: "1"}},
+	}
+}
+
+// DemoSetup is the demo seller's set-up against a sandbox at url. It writes the sandbox's credentials into dir, because
+// a set-up holds none.
+func DemoSetup(dir, url string) (*sellerv1.Setup, error) {
+	dir, err := filepath.Abs(filepath.Join(dir, "secrets"))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	secret := func(name, text string) (*sellerv1.SecretRef, error) {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+			return nil, fmt.Errorf("write the sandbox's credentials: %w", err)
+		}
+		return &sellerv1.SecretRef{File: path}, nil
+	}
+	appSecret, err := secret("sandbox-app-secret", jdtest.DefaultAppSecret)
+	if err != nil {
+		return nil, err
+	}
+	token, err := secret("sandbox-token", jdtest.DefaultToken)
+	if err != nil {
+		return nil, err
+	}
+	return &sellerv1.Setup{
+		Name: DemoSeller, Title: "示例商家 (sandbox)",
+		Accounts: []*sellerv1.Account{{
+			Name: "sandbox", Kind: sellerv1.Account_KIND_JD, Url: url, AppKey: jdtest.DefaultAppKey,
+			AppSecret: appSecret, AccessToken: token, TokenOwner: sellerv1.Account_TOKEN_OWNER_EXTERNAL,
+			Department: demoDepartment, VendorSource: "ISV0000000000001",
+			Quota: &sellerv1.Quota{PerSecond: 200, Concurrent: 32},
+		}},
+		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "sandbox", WarehouseNo: demoWarehouse}},
+		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: demoShop, Warehouses: []string{"W01"}}},
+		Carriers:   []*sellerv1.Mapping{{Code: "JD", Number: "CYS0000010"}},
+		Categories: []*sellerv1.Mapping{{Code: "tea", Number: "4159"}},
+		Platforms:  []*sellerv1.Mapping{{Code: "jd", Number: "1"}, {Code: "tmall", Number: "2"}, {Code: "taobao", Number: "8"}},
+	}, nil
+}

@@ -1,0 +1,36 @@
+package stack
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/status-poller/poller"
+)
+
+// Ticks says how often a seller's orders are looked after: whole seconds. Zero means 5 s and 30 s.
+type Ticks struct{ Poll, Release time.Duration }
+
+// Follow makes the workers look after a seller whose set-up of that version was stored. Repeating it changes nothing.
+func Follow(ctx context.Context, b *bus.Bus, name string, version uint64, t Ticks) error {
+	if t.Poll == 0 {
+		t.Poll = poller.TickEvery
+	}
+	if t.Release == 0 {
+		t.Release = 30 * time.Second
+	}
+	if err := b.SetTick(ctx, event.TickPoll, name, t.Poll); err != nil {
+		return err
+	}
+	if err := b.SetTick(ctx, event.TickRelease, name, t.Release); err != nil {
+		return err
+	}
+	now := time.Now()
+	m := &sellerv1.Changed{Seller: name, At: timestamppb.New(now)}
+	return b.Publish(ctx, event.SellerChanged.About(name, name, now, m, strconv.FormatUint(version, 10)))
+}

@@ -1,0 +1,268 @@
+// Package stack runs all of Stockbridge in one process: broker, ledger, workers and, where there are no credentials
+// yet, a sandbox that plays JD. It is what `bridgectl up`, the demo and the stories start.
+//
+// The workers are the very functions that the separate programs run; nothing in them knows the difference.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/worker"
+	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/status-poller/poller"
+)
+
+// Options of a stack. The zero value of each is usable except DataDir.
+type Options struct {
+	// DataDir holds everything that outlives the process. One process at a time.
+	DataDir string
+	// NATSURL names servers to use instead of the embedded one; RedisURL a ledger instead of the embedded one.
+	NATSURL, RedisURL worker.Secret
+	// NATSPort of the embedded server; 4222 when 0, server.RandomPort for any.
+	NATSPort int
+	// NoSync lets the embedded server answer before it synced: for tests, whose data nobody misses.
+	NoSync bool
+	// HTTPAddr of the probes and metrics; empty or "off" for none.
+	HTTPAddr string
+	// SandboxAddr of the sandbox; empty or "off" for none. Nil Sandbox settings are those of DemoSandbox.
+	SandboxAddr string
+	Sandbox     *jdtest.Config
+	// Ticks of the demo seller.
+	Ticks Ticks
+	// Pusher and Poller are the workers' settings; nil for their defaults.
+	Pusher *pusher.Config
+	Poller *poller.Config
+	Log    zerolog.Logger
+	// Grace is how long work in hand may take to finish; 40 s when 0.
+	Grace time.Duration
+}
+
+// Stack is running until Stop.
+type Stack struct {
+	worker.Parts
+	// NATSURL is where other programs connect, HTTPAt where the probes are, SandboxURL where JD is played ("" where not).
+	NATSURL, HTTPAt, SandboxURL string
+	// JD is the sandbox, nil without one.
+	JD *jdtest.JD
+
+	o       Options
+	closers []func()
+	mu      sync.Mutex
+	stop    context.CancelFunc
+	workers *errgroup.Group
+	started bool
+	failed  chan error
+}
+
+// Start starts everything but the workers, and applies the topology.
+func Start(ctx context.Context, o Options) (s *Stack, err error) {
+	s = &Stack{o: o, failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	s.NATSURL = o.NATSURL.Reveal()
+	if s.NATSURL == "" {
+		ns, err := server.Start(server.Options{Dir: filepath.Join(o.DataDir, "nats"), Port: o.NATSPort, SyncAlways: !o.NoSync, Log: o.Log})
+		if err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, ns.Stop)
+		s.NATSURL = ns.URL()
+	}
+	b, err := bus.Connect(ctx, bus.Options{URL: s.NATSURL, Name: "bridgectl-up", Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, b.Close)
+	if _, err := b.Apply(ctx, bus.Topology{}); err != nil {
+		return nil, err
+	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if o.Grace == 0 {
+		o.Grace = defaultGrace
+	}
+	parts, closeParts, err := worker.Open(ctx, b, worker.Options{RedisURL: o.RedisURL, Log: o.Log, Metrics: metrics, Grace: o.Grace})
+	if err != nil {
+		return nil, err
+	}
+	s.Parts = parts
+	s.closers = append(s.closers, closeParts)
+	if on(o.SandboxAddr) {
+		if err := s.startSandbox(); err != nil {
+			return nil, err
+		}
+	}
+	if on(o.HTTPAddr) {
+		at, stop, err := worker.Listen(o.HTTPAddr, &worker.Probes{Ready: parts.Ready, Metrics: metrics})
+		if err != nil {
+			return nil, err
+		}
+		s.HTTPAt = at
+		s.closers = append(s.closers, stop)
+	}
+	return s, nil
+}
+
+const defaultGrace = 40 * time.Second
+
+func on(addr string) bool { return addr != "" && addr != "off" }
+
+func (s *Stack) startSandbox() error {
+	config := s.o.Sandbox
+	if config == nil {
+		demo := DemoSandbox()
+		demo.State = filepath.Join(s.o.DataDir, "sandbox.journal")
+		config = &demo
+	}
+	jd, err := jdtest.New(*config)
+	if err != nil {
+		return fmt.Errorf("start the sandbox: %w", err)
+	}
+	s.JD = jd
+	s.closers = append(s.closers, func() {
+		if err := jd.Close(); err != nil {
+			s.o.Log.Warn().Err(err).Msg("close the sandbox")
+		}
+	})
+	listener, err := net.Listen("tcp", s.o.SandboxAddr)
+	if err != nil {
+		return fmt.Errorf("start the sandbox: %w", err)
+	}
+	web := &http.Server{Handler: jd, ReadHeaderTimeout: 5 * time.Second}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.fail(fmt.Errorf("serve the sandbox: %w", err))
+		}
+	}()
+	s.closers = append(s.closers, func() { _ = web.Close(); <-ended })
+	s.SandboxURL = "http://" + listener.Addr().String()
+	return nil
+}
+
+// StartWorkers starts the workers, again after StopWorkers.
+func (s *Stack) StartWorkers() error {
+	_, push, err := worker.Settings[pusher.Config](nil, nil)
+	if err != nil {
+		return err
+	}
+	_, poll, err := worker.Settings[poller.Config](nil, nil)
+	if err != nil {
+		return err
+	}
+	if s.o.Pusher != nil {
+		push = *s.o.Pusher
+	}
+	if s.o.Poller != nil {
+		poll = *s.o.Poller
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stop != nil {
+		return errors.New("the workers run already")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop, s.workers = cancel, &errgroup.Group{}
+	pushing, polling := s.shell(pusher.Name), s.shell(poller.Name)
+	s.started = true
+	s.run(ctx, pusher.Name, func() error { return pusher.Run(ctx, pushing, push) })
+	s.run(ctx, poller.Name, func() error { return poller.Run(ctx, polling, poll) })
+	return nil
+}
+
+// shell is what a worker stands on. Metrics can be registered once only, so those of workers that were stopped and
+// started again in the same process are not shown.
+func (s *Stack) shell(name string) *worker.Shell {
+	parts := s.Parts
+	if s.started {
+		parts.Metrics = prometheus.NewRegistry()
+	}
+	return parts.Shell(name)
+}
+
+func (s *Stack) run(ctx context.Context, name string, run func() error) {
+	s.workers.Go(func() error {
+		err := run()
+		if err == nil && ctx.Err() == nil {
+			err = errors.New("it ended by itself")
+		}
+		if err != nil && ctx.Err() == nil {
+			s.fail(fmt.Errorf("%s: %w", name, err))
+		}
+		return err
+	})
+}
+
+func (s *Stack) fail(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
+}
+
+// Failed yields the first error that makes the stack useless.
+func (s *Stack) Failed() <-chan error { return s.failed }
+
+// StopWorkers lets the workers finish what they have in hand.
+func (s *Stack) StopWorkers() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stop == nil {
+		return nil
+	}
+	s.stop()
+	err := s.workers.Wait()
+	s.stop = nil
+	return err
+}
+
+// Stop stops the workers, then everything else.
+func (s *Stack) Stop() error {
+	err := s.StopWorkers()
+	s.close()
+	return err
+}
+
+func (s *Stack) close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		s.closers[i]()
+	}
+	s.closers = nil
+}
+
+// Apply sets a seller up as `bridgectl seller apply` does.
+func (s *Stack) Apply(ctx context.Context, setup *sellerv1.Setup) error {
+	var version uint64
+	if now, ok := s.Sellers.Get(setup.Name); ok {
+		version = now.Version
+	}
+	version, err := s.Sellers.Put(ctx, setup, version)
+	if err != nil {
+		return err
+	}
+	return Follow(ctx, s.Bus, setup.Name, version, s.o.Ticks)
+}
