@@ -1,0 +1,68 @@
+package poller
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// probeNumber is an outbound number that no order has: any answer will do.
+const probeNumber = "STOCKBRIDGE-PROBE"
+
+// probe tries whether a paused seller's far sides are well again, with one call per account. If they are, the seller
+// goes on; if not, the pause grows.
+func (r *run) probe(ctx context.Context) {
+	pause := *r.seller.Pause
+	err := r.tryAccounts(ctx)
+	if fault.Of(err) == fault.Wait {
+		r.stop = err
+		return
+	}
+	if err != nil {
+		by := pause.By
+		if errors.Is(err, warehouse.ErrToken) {
+			by = sellerv1.Paused_BY_TOKEN
+		}
+		longer := min(2*max(pause.ProbeAfter, r.ProbeAfter/2), probeAtMost)
+		r.pause(seller.Pause{By: by, Reason: err.Error(), ProbeAfter: longer}, by != pause.By)
+		return
+	}
+	// Resumed first: whoever hears of it looks at the set-up. A crash in between delays what is held until the sweep.
+	if err := r.Sellers.Resume(ctx, r.seller.Name(), pause.By); err != nil {
+		if !errors.Is(err, seller.ErrRuns) {
+			r.failures = append(r.failures, err)
+		}
+		return
+	}
+	now := r.Now()
+	m := &sellerv1.Resumed{Seller: r.seller.Name(), At: timestamppb.New(now), By: pause.By}
+	r.events = append(r.events, event.SellerResumed.About(m.Seller, m.Seller, now, m, stampOf(pause.At)))
+}
+
+// tryAccounts is nil when every account of the seller got an answer.
+func (r *run) tryAccounts(ctx context.Context) error {
+	tried := map[string]bool{}
+	for _, w := range r.seller.Setup.Warehouses {
+		if tried[w.Account] {
+			continue
+		}
+		tried[w.Account] = true
+		wh, err := r.Open(r.seller, w.Code, warehouse.Status)
+		if err != nil {
+			return err
+		}
+		_, err = wh.FindOrders(ctx, []string{probeNumber})
+		r.Metrics.Looks.WithLabelValues("probe").Inc()
+		if err != nil && !errors.Is(err, warehouse.ErrNotPermitted) { // a refusal is an answer
+			return err
+		}
+	}
+	return nil
+}
