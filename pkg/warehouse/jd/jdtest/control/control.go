@@ -1,0 +1,175 @@
+// Package control is a client of the sandbox's control API. It knows that API only, not JD's.
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"stockbridge/pkg/warehouse/jd/jdtest"
+)
+
+// Client talks to one sandbox. Its methods may be called by many goroutines.
+type Client struct {
+	base string
+	http *http.Client
+}
+
+// maxAnswer bounds an answer: the log of calls is the largest.
+const maxAnswer = 64 << 20
+
+// New takes the sandbox's address, such as "http://127.0.0.1:18080"; a path to the gateway behind it is dropped.
+func New(address string) *Client {
+	base := strings.TrimSuffix(strings.TrimSuffix(address, "/"), "/routerjson")
+	return &Client{base: base + "/_sandbox/", http: &http.Client{Timeout: 30 * time.Second}}
+}
+
+// Knobs tells how the knobs stand.
+func (c *Client) Knobs(ctx context.Context) (k jdtest.Knobs, err error) {
+	return k, c.do(ctx, http.MethodGet, "knobs", nil, &k)
+}
+
+// SetKnobs changes what the patch names and leaves the rest, e.g. map[string]any{"repeat": "same"}. Lists are replaced.
+// It returns how the knobs stand then.
+func (c *Client) SetKnobs(ctx context.Context, patch any) (k jdtest.Knobs, err error) {
+	return k, c.do(ctx, http.MethodPut, "knobs", patch, &k)
+}
+
+// AddFault appends a fault and returns it with its id.
+func (c *Client) AddFault(ctx context.Context, f jdtest.Fault) (made jdtest.Fault, err error) {
+	return made, c.do(ctx, http.MethodPost, "faults", f, &made)
+}
+
+// RemoveFault takes one fault away.
+func (c *Client) RemoveFault(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "faults/"+url.PathEscape(id), nil, nil)
+}
+
+// ClearFaults takes all faults away.
+func (c *Client) ClearFaults(ctx context.Context) error {
+	return c.do(ctx, http.MethodDelete, "faults", nil, nil)
+}
+
+// Documents returns all documents that the query chooses, page by page; its Limit bounds the whole when it is not 0.
+func (c *Client) Documents(ctx context.Context, q jdtest.Query) ([]jdtest.Document, error) {
+	var docs []jdtest.Document
+	after := q.After
+	for {
+		limit := 1000
+		if q.Limit > 0 {
+			limit = min(limit, q.Limit-len(docs))
+		}
+		params := url.Values{"after": {strconv.FormatInt(after, 10)}, "limit": {strconv.Itoa(limit)}}
+		for name, value := range map[string]string{"isvUUID": q.IsvUUID, "departmentNo": q.DepartmentNo, "status": string(q.Status)} {
+			if value != "" {
+				params.Set(name, value)
+			}
+		}
+		var page jdtest.DocumentPage
+		if err := c.do(ctx, http.MethodGet, "documents?"+params.Encode(), nil, &page); err != nil {
+			return nil, err
+		}
+		docs = append(docs, page.Documents...)
+		if after = page.Next; after == 0 || q.Limit > 0 && len(docs) >= q.Limit {
+			return docs, nil
+		}
+	}
+}
+
+// Document returns one document with its parameters.
+func (c *Client) Document(ctx context.Context, eclpSoNo string) (d jdtest.Document, err error) {
+	return d, c.do(ctx, http.MethodGet, "documents/"+url.PathEscape(eclpSoNo), nil, &d)
+}
+
+// Violations tells what was found wrong.
+func (c *Client) Violations(ctx context.Context) (v jdtest.Violations, err error) {
+	return v, c.do(ctx, http.MethodGet, "violations", nil, &v)
+}
+
+// Calls returns what the log still has of the calls after a Seq, oldest first.
+func (c *Client) Calls(ctx context.Context, after int64) ([]jdtest.Call, error) {
+	var page jdtest.CallPage
+	err := c.do(ctx, http.MethodGet, "calls?limit=10000&after="+strconv.FormatInt(after, 10), nil, &page)
+	return page.Calls, err
+}
+
+// Counters tells what was counted.
+func (c *Client) Counters(ctx context.Context) (n jdtest.Counters, err error) {
+	return n, c.do(ctx, http.MethodGet, "counters", nil, &n)
+}
+
+// Clock tells the warehouse's time.
+func (c *Client) Clock(ctx context.Context) (s jdtest.ClockState, err error) {
+	return s, c.do(ctx, http.MethodGet, "clock", nil, &s)
+}
+
+// Advance puts the warehouse's clock forward.
+func (c *Client) Advance(ctx context.Context, by time.Duration) error {
+	return c.do(ctx, http.MethodPost, "clock", map[string]any{"advance": by.String()}, nil)
+}
+
+// SetSpeed makes the warehouse's clock run that many times as fast as the host's; 0 stops it.
+func (c *Client) SetSpeed(ctx context.Context, speed float64) error {
+	return c.do(ctx, http.MethodPost, "clock", map[string]any{"speed": speed}, nil)
+}
+
+// SetToken adds or replaces a token of an app; "" is the only app.
+func (c *Client) SetToken(ctx context.Context, appKey string, t jdtest.Token) error {
+	return c.do(ctx, http.MethodPost, "tokens", jdtest.TokenChange{Token: t, App: appKey}, nil)
+}
+
+// ExpireToken ends a token at a time, or now when it is zero.
+func (c *Client) ExpireToken(ctx context.Context, token string, at time.Time) error {
+	return c.do(ctx, http.MethodPost, "tokens/expire", jdtest.TokenEnd{Token: token, At: at}, nil)
+}
+
+// Reset forgets all documents and puts knobs, tokens and speed as they were at the start.
+func (c *Client) Reset(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "reset", nil, nil)
+}
+
+func (c *Client) do(ctx context.Context, verb, path string, body, into any) error {
+	name, _, _ := strings.Cut(path, "?")
+	var content io.Reader
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("sandbox %s: %w", name, err)
+		}
+		content = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, verb, c.base+path, content)
+	if err != nil {
+		return fmt.Errorf("sandbox %s: %w", name, err)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("sandbox %s: %w", name, err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("sandbox %s: %w", name, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		var p jdtest.Problem
+		if json.Unmarshal(raw, &p) != nil || p.Error == "" {
+			p.Error = res.Status
+		}
+		return fmt.Errorf("sandbox %s: %s", name, p.Error)
+	}
+	if into == nil {
+		return nil
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("sandbox %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,31 @@
+// Package jdtest is a JD that anyone can run: the open-platform gateway and the part of the ECLP warehouse API that sales
+// orders need, as an http.Handler over a state machine, with knobs for all that goes wrong.
+//
+// It plays reference/jd-eclp.md: the gateway of §1, the methods of §3 and §5, the behaviour of §14. What is not known of
+// JD is a knob (see Knobs), and where a double shipment is at stake the default is the worst that JD may do: a repeated
+// isvUUID makes a second document. It shows double shipments and counts them (see Violations); it never prevents them.
+//
+// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It does not know JD's OAuth, its purchase,
+// return, goods and stock calls, nor HMAC signatures. It imports no testing package, because the jd-sandbox binary and
+// `bridgectl up` run it too.
+//
+// In a test:
+//
+//	jd, err := jdtest.New(jdtest.Config{})
+//	srv := httptest.NewServer(jd) // the gateway is srv.URL + "/routerjson", the control API srv.URL + "/_sandbox/"
+//	jd.AddFault(jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: []string{"eclp.order.addOrder"}, Count: 1})
+//	…
+//	jd.Advance(24 * time.Hour)
+//	jd.Documents(), jd.Violations(), jd.Counters()
+//
+// # Two clocks
+//
+// The gateway's clock (time stamps of requests, quota, tokens) is the host's, shifted by the knob clock_skew. The
+// warehouse's clock (the walk of orders, operateTime) starts with it but can be sped up, stopped and advanced; sped up,
+// the warehouse's times lie in the future of the host's.
+//
+// # Determinism
+//
+// What chance decides about one order is drawn from the seed, the department, the isvUUID and how many came before it
+// under that number: the same orders meet the same fate in any interleaving. JD's numbers are given in order of arrival.
+package jdtest
