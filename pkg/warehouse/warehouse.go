@@ -78,11 +78,14 @@ type Orders interface {
 
 // Plan is what would be sent.
 type Plan struct {
-	// Call names the far side's method, Body is the exact business request. Empty when Err is set.
+	// Call names the far side's method, Body is the exact business request; with an Err, what it would have been.
 	Call, Body string
 	// Cleaned lists the texts that were changed.
 	Cleaned []*orderv1.Cleaned
-	// Err is why it would not be sent, as TakeOrder would return it.
+	// Findings is all that is wrong with the order, each a fault.Permanent or fault.Hold with a fault.Reason.
+	Findings []error
+	// Err is the finding for which it would not be sent, as TakeOrder would return it: of several, one that never goes
+	// away by itself.
 	Err error
 }
 

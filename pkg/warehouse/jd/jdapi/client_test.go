@@ -104,8 +104,11 @@ func TestLost(t *testing.T) {
 		"reset":                 hijack(true, ""),
 		"not HTTP":              hijack(false, "hello\r\n\r\n"),
 		"cut off":               hijack(false, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"),
-		"500 with a fine body":  func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); say(w, accepted) },
-		"429":                   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) },
+		"500 with a fine body": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
+			say(w, accepted)
+		},
+		"429": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) },
 		"a redirect, never followed": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/base/routerjson", http.StatusTemporaryRedirect)
 		},
@@ -445,7 +448,10 @@ func TestSecretsDoNotShow(t *testing.T) {
 			quote, _ := json.Marshal(r.URL.String() + secret + strings.Repeat("长", maxErrorText-50) + r.FormValue("access_token"))
 			say(w, fmt.Sprintf(`{"error_response":{"code":"10500","zh_desc":%s}}`, quote))
 		},
-		func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(404); say(w, r.URL.String()) },
+		func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusNotFound)
+			say(w, r.URL.String())
+		},
 		func(w http.ResponseWriter, r *http.Request) { say(w, r.URL.String()) },
 		func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), http.StatusFound) },
 		func(w http.ResponseWriter, _ *http.Request) { conn, _, _ := w.(http.Hijacker).Hijack(); conn.Close() },

@@ -1,0 +1,426 @@
+// Package jd is the JD Canghai warehouse (ECLP) behind the contract of package warehouse: JD's answers in our words, and
+// the tables of what JD's codes mean.
+//
+// It decides what an order is in JD's fields, what may not be sent at all, and what each answer means for the work at
+// hand. How a call travels is jdapi's; whether and when to repeat one is the caller's. It remembers nothing that
+// correctness hangs on.
+//
+// Wire facts: reference/jd-eclp.md, cited below by §.
+package jd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdapi"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// maxParts is how many children of split orders are remembered.
+const maxParts = 10_000
+
+// Options is what a Warehouse is made of.
+type Options struct {
+	Seller *seller.Seller
+	// Warehouse is the ERP's code of it.
+	Warehouse string
+	// Class is the class of all its calls against the quota.
+	Class warehouse.Class
+	// Limiter gives turns; nil gives them all at once.
+	Limiter jdapi.Limiter
+	// Env looks environment variables up for the set-up's secrets that are kept there.
+	Env func(name string) string
+	// Transport carries the calls, one of jdapi.NewTransport when nil. Share it: it keeps connections.
+	Transport http.RoundTripper
+	// Now is the clock, time.Now when nil.
+	Now func() time.Time
+}
+
+// Warehouse is one warehouse of one seller. Many goroutines may use it.
+type Warehouse struct {
+	seller  *seller.Seller
+	account *sellerv1.Account
+	no      string
+	api     *jdapi.Client
+
+	// noPacks: JD does not let this seller ask which goods lie in which parcel, which was asked once too often.
+	noPacks atomic.Bool
+
+	mu    sync.Mutex
+	parts map[string]bool // numbers of documents that another one was split into
+}
+
+var _ warehouse.Orders = (*Warehouse)(nil)
+
+// New makes the warehouse. A set-up that lacks something is a fault.Hold.
+func New(o Options) (*Warehouse, error) {
+	site, known := o.Seller.Warehouse(o.Warehouse)
+	account, has := o.Seller.Account(site.GetAccount())
+	lacking := func(field string) error {
+		return fault.Hold(seller.CauseWarehouse(o.Seller.Name(), o.Warehouse), fault.Reason{
+			Code: "warehouse.setup", Field: "warehouse",
+			ZH: fmt.Sprintf("仓库 %s 的设置缺少 %s，补全后自动继续", o.Warehouse, field),
+			EN: fmt.Sprintf("the set-up of warehouse %s lacks %s; it goes on by itself when that is added", o.Warehouse, field),
+		})
+	}
+	switch {
+	case !known:
+		return nil, lacking("warehouses." + o.Warehouse)
+	case !has:
+		return nil, lacking("accounts." + site.Account)
+	case site.WarehouseNo == "":
+		return nil, lacking("warehouse_no")
+	case account.AppKey == "":
+		return nil, lacking("app_key")
+	case account.Department == "":
+		return nil, lacking("department")
+	case account.VendorSource == "":
+		return nil, lacking("vendor_source")
+	}
+	return &Warehouse{
+		seller: o.Seller, account: account, no: site.WarehouseNo, parts: map[string]bool{},
+		api: &jdapi.Client{
+			URL: account.Url, AppKey: account.AppKey, AppSecret: source(account.AppSecret, o.Env),
+			// Until tokens of ours are refreshed by us, both kinds are only read again.
+			Tokens:  jdapi.Reread{Source: source(account.AccessToken, o.Env)},
+			Limiter: o.Limiter, Class: string(o.Class), Transport: o.Transport, Now: o.Now,
+		},
+	}, nil
+}
+
+func source(ref *sellerv1.SecretRef, env func(string) string) jdapi.Source {
+	switch {
+	case ref.GetFile() != "":
+		return jdapi.File(ref.File)
+	case ref.GetEnv() != "" && env != nil:
+		return func() (string, error) { return env(ref.Env), nil }
+	default:
+		return nil
+	}
+}
+
+// TakeOrder hands the order over.
+func (w *Warehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Taken, error) {
+	request, plan := w.plan(o)
+	if plan.Err != nil {
+		return warehouse.Taken{}, plan.Err
+	}
+	no, err := w.api.AddOrder(ctx, request)
+	if err != nil {
+		return warehouse.Taken{}, w.unwritten(o, err)
+	}
+	return warehouse.Taken{WarehouseNo: no, Cleaned: plan.Cleaned}, nil
+}
+
+// FindOrders asks by our outbound numbers. Parts of a split order do not count as further documents.
+func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[string]warehouse.Found, error) {
+	nos := slices.Compact(slices.Sorted(slices.Values(outboundNos)))
+	if len(nos) > warehouse.FindLimit {
+		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(nos), warehouse.FindLimit)
+	}
+	for _, no := range nos {
+		if strings.TrimSpace(no) != no || no == "" || strings.Contains(no, ",") {
+			return nil, fmt.Errorf("find order %q: not a number that JD can be asked by", no)
+		}
+	}
+	rows, err := w.rows(ctx, nos)
+	if err != nil {
+		return nil, w.unread(err)
+	}
+	documents := map[string][]warehouse.Found{}
+	for _, row := range rows {
+		no := string(row.IsvUUID)
+		switch {
+		case row.EclpSoNo == "":
+			// JD has nothing under this number.
+		case no == "":
+			return nil, fmt.Errorf("find orders: JD tells of %s without saying which order it is", row.EclpSoNo)
+		case slices.Contains(nos, no):
+			documents[no] = append(documents[no], warehouse.Found{
+				OutboundNo: no, WarehouseNo: string(row.EclpSoNo),
+				State: w.state(row.MainStatus, "", row.OperTime),
+			})
+		}
+	}
+	found := make(map[string]warehouse.Found, len(documents))
+	for no, list := range documents {
+		if found[no], err = w.pick(ctx, list); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// rows asks for nos. Should JD refuse instead of answering with an empty list where it has none (not known, §15), the
+// refusal may be about one number only, so halves are asked until it is about a single one.
+func (w *Warehouse) rows(ctx context.Context, nos []string) ([]jdapi.ExtOrder, error) {
+	if len(nos) == 0 {
+		return nil, nil
+	}
+	rows, err := w.api.ExtQueryOrder(ctx, jdapi.ExtQueryOrder{
+		IsvUUIDs: nos, IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department,
+	})
+	if err == nil || !saysNone(err) {
+		return rows, err
+	}
+	if len(nos) == 1 {
+		return nil, nil
+	}
+	half := len(nos) / 2
+	first, err := w.rows(ctx, nos[:half])
+	if err != nil {
+		return nil, err
+	}
+	second, err := w.rows(ctx, nos[half:])
+	return append(first, second...), err
+}
+
+// pick makes one answer of all documents under one number. JD may list the parts of a split order under the number of
+// the whole (not known); those are no further documents. A live document goes before a cancelled one, then the older.
+func (w *Warehouse) pick(ctx context.Context, list []warehouse.Found) (warehouse.Found, error) {
+	slices.SortFunc(list, func(a, b warehouse.Found) int {
+		return cmp.Or(cmp.Compare(cancelled(a), cancelled(b)), cmp.Compare(a.WarehouseNo, b.WarehouseNo))
+	})
+	list = slices.CompactFunc(list, func(a, b warehouse.Found) bool { return a.WarehouseNo == b.WarehouseNo })
+	whole := w.withoutParts(list)
+	for i := 0; len(whole) > 1 && i < len(whole); i++ {
+		order, err := w.api.QueryOrder(ctx, whole[i].WarehouseNo)
+		var no *jdapi.Error
+		if errors.As(err, &no) && (no.Class == jdapi.ClassBusiness || no.Class == jdapi.ClassPermission) {
+			continue // then it counts: better a false alarm than none
+		}
+		if err != nil {
+			return warehouse.Found{}, w.unread(err)
+		}
+		w.addParts(whole[i].WarehouseNo, order)
+		whole = w.withoutParts(whole)
+	}
+	if len(whole) == 0 { // only parts are listed
+		return list[0], nil
+	}
+	found := whole[0]
+	for _, other := range whole[1:] {
+		found.Others = append(found.Others, other.WarehouseNo)
+	}
+	return found, nil
+}
+
+func cancelled(f warehouse.Found) int {
+	if f.State.Status == orderv1.Status_STATUS_CANCELLED {
+		return 1
+	}
+	return 0
+}
+
+func (w *Warehouse) withoutParts(list []warehouse.Found) []warehouse.Found {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(list), func(f warehouse.Found) bool { return w.parts[f.WarehouseNo] })
+}
+
+// addParts remembers the parts of a document, unless the document is a part itself: parts may name each other.
+func (w *Warehouse) addParts(no string, order jdapi.Order) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.parts) > maxParts {
+		clear(w.parts)
+	}
+	for _, child := range order.SplitEclpSoNos.List() {
+		if child != no && !w.parts[no] {
+			w.parts[child] = true
+		}
+	}
+}
+
+// OrderDetails asks by JD's number.
+func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (warehouse.Details, error) {
+	order, err := w.api.QueryOrder(ctx, warehouseNo)
+	if err != nil {
+		var no *jdapi.Error
+		if errors.As(err, &no) && no.Class == jdapi.ClassBusiness {
+			err = fmt.Errorf("%w: %w", warehouse.ErrNotFound, err)
+		}
+		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, w.unread(err))
+	}
+	switch order.EclpSoNo {
+	case "":
+		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
+	case jdapi.Text(warehouseNo):
+	default:
+		return warehouse.Details{}, fmt.Errorf("order %s: JD answers about %s", warehouseNo, order.EclpSoNo)
+	}
+	steps := order.Statuses
+	if order.CurrentStatus == "" && len(steps) == 0 {
+		if steps, err = w.api.QueryOrderStatus(ctx, warehouseNo); err != nil {
+			return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, w.unread(err))
+		}
+	}
+	w.addParts(warehouseNo, order)
+	d := warehouse.Details{
+		WarehouseNo: warehouseNo, OutboundNo: string(order.IsvUUID),
+		CarrierNo: string(order.ShipperNo), CarrierName: string(order.ShipperName),
+		History: w.history(steps), Packages: packages(order.Packages), Waybills: order.WayBill.List(),
+		Children: slices.DeleteFunc(order.SplitEclpSoNos.List(), func(child string) bool { return child == warehouseNo }),
+	}
+	d.State = w.current(order.CurrentStatus, d.History)
+	if d.Lines, err = lines(order.Lines); err != nil {
+		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, err)
+	}
+	if len(d.Waybills) == 0 {
+		d.Waybills = order.TpWayBill.List()
+	}
+	for _, p := range d.Packages {
+		if p.Waybill != "" && !slices.Contains(d.Waybills, p.Waybill) {
+			d.Waybills = append(d.Waybills, p.Waybill)
+		}
+	}
+	return d, w.pack(ctx, &d)
+}
+
+// history is JD's steps, oldest first. Their order in the answer means nothing, and some come twice.
+func (w *Warehouse) history(steps []jdapi.OrderStatus) []warehouse.State {
+	history := make([]warehouse.State, 0, len(steps))
+	for _, s := range steps {
+		if state := w.state(s.Code, s.Name, s.OperateTime); !slices.Contains(history, state) {
+			history = append(history, state)
+		}
+	}
+	slices.SortStableFunc(history, func(a, b warehouse.State) int { return a.At.Compare(b.At) })
+	return history
+}
+
+// current is where the order stands: JD's word first, whatever the history says (§5.10). Without it a cancellation
+// overrules the rest, then the latest step counts.
+func (w *Warehouse) current(code jdapi.Text, history []warehouse.State) warehouse.State {
+	now := w.state(code, "", "")
+	for _, s := range history {
+		switch {
+		case code != "" && s.Code == now.Code:
+			now = s
+		case code == "" && now.Status != orderv1.Status_STATUS_CANCELLED:
+			now = s
+		}
+	}
+	return now
+}
+
+func lines(of []jdapi.OrderLine) ([]*orderv1.ShippedLine, error) {
+	list := make([]*orderv1.ShippedLine, 0, len(of))
+	for i, l := range of {
+		line := &orderv1.ShippedLine{LineId: string(l.OrderLine), GoodsCode: string(l.IsvGoodsNo), WarehouseGoodsNo: string(l.GoodsNo)}
+		var whole bool
+		if line.Quantity, whole = l.Quantity.Int(); !whole {
+			return nil, fmt.Errorf("line %d has quantity %q", i, l.Quantity)
+		}
+		line.Shipped = line.Quantity
+		if l.RealOutQty != "" { // §5.4: what left counts, when JD says so
+			if line.Shipped, whole = l.RealOutQty.Int(); !whole {
+				return nil, fmt.Errorf("line %d has realOutQty %q", i, l.RealOutQty)
+			}
+		}
+		list = append(list, line)
+	}
+	return list, nil
+}
+
+func packages(of []jdapi.OrderPackage) []*orderv1.Package {
+	list := make([]*orderv1.Package, 0, len(of))
+	for _, p := range of {
+		pack := &orderv1.Package{PackageNo: string(p.PackageNo), Waybill: string(p.WayBill), Weight: p.PackWeight.Decimal()}
+		if pack.Waybill == "" {
+			pack.Waybill = waybillOf(pack.PackageNo)
+		}
+		list = append(list, pack)
+	}
+	return list
+}
+
+// waybillOf strips the tail "-1-2-" (number, total) of a package's number (§2.3).
+func waybillOf(packageNo string) string {
+	waybill := strings.TrimSuffix(packageNo, "-")
+	for range 2 {
+		i := strings.LastIndexByte(waybill, '-')
+		if i <= 0 || strings.Trim(waybill[i+1:], "0123456789") != "" {
+			return packageNo
+		}
+		waybill = waybill[:i]
+	}
+	return waybill
+}
+
+// pack says which goods lie in which parcel. With one parcel that is plain; with several JD is asked, and that it does
+// not tell is no reason to withhold the rest.
+func (w *Warehouse) pack(ctx context.Context, d *warehouse.Details) error {
+	if !left(d) || len(d.Packages) == 0 || len(d.Children) > 0 {
+		return nil
+	}
+	if len(d.Packages) == 1 {
+		d.Packages[0].Lines = d.Lines
+		return nil
+	}
+	if w.noPacks.Load() {
+		return nil
+	}
+	rows, err := w.api.QueryOrderPacks(ctx, d.WarehouseNo)
+	if err != nil {
+		var no *jdapi.Error
+		if errors.As(err, &no) && (no.Class == jdapi.ClassPermission || no.Class == jdapi.ClassProgram) {
+			w.noPacks.Store(true)
+		}
+		return ctx.Err()
+	}
+	for _, row := range rows {
+		for _, p := range row.Packs {
+			i := slices.IndexFunc(d.Packages, func(have *orderv1.Package) bool { return have.PackageNo == string(p.PackageNo) })
+			if row.EclpSoNo != jdapi.Text(d.WarehouseNo) || i < 0 {
+				continue
+			}
+			for _, item := range p.Items {
+				if n, ok := item.GoodsNum.Int(); ok {
+					d.Packages[i].Lines = append(d.Packages[i].Lines, packed(d.Lines, string(item.GoodsNo), n))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// packed is n pieces of goods in a parcel. JD names goods here, not lines: the line is told where only one has them.
+func packed(lines []*orderv1.ShippedLine, goodsNo string, n int64) *orderv1.ShippedLine {
+	line := &orderv1.ShippedLine{WarehouseGoodsNo: goodsNo, Quantity: n, Shipped: n}
+	var of []*orderv1.ShippedLine
+	for _, l := range lines {
+		if l.WarehouseGoodsNo == goodsNo {
+			of = append(of, l)
+		}
+	}
+	if len(of) == 1 {
+		line.LineId, line.GoodsCode = of[0].LineId, of[0].GoodsCode
+	}
+	return line
+}
+
+// left tells whether the goods have left the warehouse.
+func left(d *warehouse.Details) bool {
+	return slices.ContainsFunc(append([]warehouse.State{d.State}, d.History...), func(s warehouse.State) bool {
+		switch s.Status {
+		case orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_DELIVERED,
+			orderv1.Status_STATUS_REJECTED, orderv1.Status_STATUS_RETURNING, orderv1.Status_STATUS_RETURNED:
+			return true
+		default:
+			return false
+		}
+	})
+}

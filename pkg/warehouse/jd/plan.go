@@ -1,0 +1,339 @@
+package jd
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdapi"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// What JD's fields take, in characters (§5.1.1). JD publishes no limit for the buyer's remark: ours is that of its
+// neighbours.
+const (
+	maxName        = 20
+	maxAddress     = 100
+	maxPhone       = 30
+	maxBuyerRemark = 500
+	maxSellerNote  = 200
+	maxUUID        = 125
+	maxPlatformNo  = 200
+	maxGoodsNo     = 50
+)
+
+// Values of salePlatformSource (§5.1.4).
+const (
+	platformJD    = "1"
+	platformOther = "6"
+)
+
+// beijing is the zone that JD reads times in (§1.4).
+var beijing = time.FixedZone("UTC+8", 8*60*60)
+
+// PlanOrder says what TakeOrder would send.
+func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
+	_, plan := w.plan(o)
+	return plan
+}
+
+// draft is an order on its way into JD's words.
+type draft struct {
+	warehouse.Plan
+	of *orderv1.Audited
+}
+
+// plan makes JD's order. What production ERPs send is enough for JD (§5.1.2); beyond it goes only what the ERP asked
+// for.
+func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
+	d := &draft{of: o}
+	r := o.GetReceiver()
+	order := jdapi.AddOrder{
+		IsvUUID: o.OutboundNo, IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department,
+		WarehouseNo: w.no, BdOwnerNo: w.account.CarrierOwner,
+		SalePlatformSource: platformOther, SalesPlatformCreateTime: clock(o.OrderedAt), ExpectDate: clock(o.ExpectedAt),
+		ConsigneeName: d.clean("receiver.name", r.GetName()), ConsigneeMobile: r.GetMobile(), ConsigneePhone: r.GetPhone(),
+		ConsigneeEmail: r.GetEmail(), ConsigneePostcode: r.GetPostcode(),
+		AddressProvince: r.GetProvince(), AddressCity: r.GetCity(), AddressCounty: r.GetCounty(), AddressTown: r.GetTown(),
+		// JD wants the full text here besides the parts: area, blank, street.
+		ConsigneeAddress: join(" ", r.GetProvince(), r.GetCity(), r.GetCounty(), r.GetTown(), d.clean("receiver.address", r.GetAddress())),
+		ConsigneeRemark:  d.cut("buyer_remark", d.clean("buyer_remark", o.BuyerRemark), maxBuyerRemark),
+		SellerNote:       d.cut("seller_remark", d.clean("seller_remark", o.SellerRemark), maxSellerNote),
+	}
+	w.mapped(d, &order)
+	d.receiver(order)
+	d.money(&order)
+	d.invoice(&order)
+	d.lines(&order)
+	d.short("outbound_no", o.OutboundNo, maxUUID)
+
+	var err error
+	d.Call = jdapi.MethodAddOrder
+	if d.Body, err = jdapi.ParamJSON(order); err != nil || len(d.Body) > jdapi.MaxRequest {
+		d.refuse("order.large", "", fmt.Sprintf("订单内容超过 %d 字节", jdapi.MaxRequest), fmt.Sprintf("the order has more than %d bytes", jdapi.MaxRequest))
+	}
+	for _, finding := range d.Findings {
+		if d.Err == nil || fault.Of(d.Err) == fault.Held && fault.Of(finding) == fault.Refused {
+			d.Err = finding
+		}
+	}
+	return order, d.Plan
+}
+
+// mapped fills in what the seller's set-up says for the ERP's words.
+func (w *Warehouse) mapped(d *draft, order *jdapi.AddOrder) {
+	o := d.of
+	if shop, ok := w.seller.Shop(o.Shop); ok {
+		order.ShopNo = shop.ShopNo
+	} else {
+		d.hold(seller.CauseShop(w.seller.Name(), o.Shop), "shop.unknown", "shop",
+			"商家设置中没有店铺 "+o.Shop, "shop "+o.Shop+" is not in the set-up")
+	}
+	if no, ok := w.seller.Carrier(o.Carrier); ok {
+		order.ShipperNo = no
+	} else if o.Carrier != "" { // without one JD chooses its own
+		d.hold(seller.CauseCarrier(w.seller.Name(), o.Carrier), "carrier.unmapped", "carrier",
+			"物流公司 "+o.Carrier+" 没有对应的京东承运商编号", "carrier "+o.Carrier+" has no number at JD")
+	}
+	if code, ok := w.seller.Platform(o.Platform); ok {
+		order.SalePlatformSource = code
+	}
+	if len(o.PlatformOrderNos) > 0 {
+		order.SalesPlatformOrderNo = o.PlatformOrderNos[0]
+		d.short("platform_order_nos[0]", order.SalesPlatformOrderNo, maxPlatformNo)
+	} else if order.SalePlatformSource == platformJD {
+		d.refuse("platform_order.required", "platform_order_nos",
+			"平台为京东时必须提供平台订单号", "orders of JD's own platform need the platform's order number")
+	}
+}
+
+// receiver finds what is wrong with the receiver. Name and address are refused rather than cut: a parcel must arrive.
+func (d *draft) receiver(order jdapi.AddOrder) {
+	r := d.of.GetReceiver()
+	hidden := map[string]bool{}
+	for _, f := range []struct {
+		field, value string
+		number       bool
+	}{
+		{"receiver.name", r.GetName(), false},
+		{"receiver.mobile", r.GetMobile(), true},
+		{"receiver.phone", r.GetPhone(), true},
+		{"receiver.address", r.GetAddress(), false},
+	} {
+		if masked(f.value) || f.number && ciphered(f.value) {
+			hidden[f.field] = true
+			d.hold(seller.CauseReceiver(d.of.Seller, d.of.OutboundNo), "receiver.masked", f.field,
+				"收件信息是脱敏或加密的，仓库无法发货；请提供明文", "the receiver's data is masked or ciphered, so nobody could deliver; send it in the clear")
+		}
+	}
+	for _, f := range []struct {
+		field, value string
+		most         int
+	}{
+		{"receiver.name", order.ConsigneeName, maxName},
+		{"receiver.mobile", order.ConsigneeMobile, maxPhone},
+		{"receiver.phone", order.ConsigneePhone, maxPhone},
+		{"receiver.address", order.ConsigneeAddress, maxAddress},
+	} {
+		if !hidden[f.field] { // a mask's length says nothing of what is behind it
+			d.short(f.field, f.value, f.most)
+		}
+	}
+	need := func(field string, missing bool) {
+		if missing {
+			d.refuse("text.required", field, "必填", "is required")
+		}
+	}
+	need("receiver.name", order.ConsigneeName == "")
+	need("receiver.address", strings.TrimSpace(r.GetAddress()) == "")
+	need("receiver.mobile", order.ConsigneeMobile == "" && order.ConsigneePhone == "")
+}
+
+// money fills in what is to be collected and what is insured, and the mark string (§5.1.3): of its positions only the
+// first, cash on delivery, is certain.
+func (d *draft) money(order *jdapi.AddOrder) {
+	order.OrderMark = strings.Repeat("0", 50)
+	if text, some := d.amount("collect", d.of.Collect); some {
+		order.Receivable, order.OrderMark = text, "1"+order.OrderMark[1:]
+	}
+	if text, some := d.amount("marks.insured_value", d.of.GetMarks().GetInsuredValue()); some {
+		order.InsuredPriceFlag, order.InsuredValue = "1", text
+	}
+	if d.of.GetMarks().GetUrgent() {
+		order.Urgency = "1"
+	}
+}
+
+func (d *draft) invoice(order *jdapi.AddOrder) {
+	invoice := d.of.Invoice
+	if invoice == nil {
+		return
+	}
+	order.InvoiceState = "1"
+	order.InvoiceTitle = d.clean("invoice.title", invoice.Title)
+	order.InvoiceContent = d.clean("invoice.content", invoice.Content)
+	order.InvoiceTax = invoice.TaxNo
+	switch invoice.Kind {
+	case orderv1.Invoice_KIND_ORDINARY:
+		order.InvoiceType = "1"
+	case orderv1.Invoice_KIND_ELECTRONIC:
+		order.InvoiceType = "2"
+	case orderv1.Invoice_KIND_VAT:
+		order.InvoiceType = "3"
+	}
+}
+
+// lines fills in the comma lists (§2.1). A list needs an element for each line: one that not every line has is left
+// out when it is a help, and refused when it is a wish that would be lost.
+func (d *draft) lines(order *jdapi.AddOrder) {
+	of, seen := d.of.Lines, map[string]bool{}
+	if len(of) == 0 {
+		d.refuse("lines.required", "lines", "订单没有商品行", "the order has no lines")
+	}
+	column := func(name string, most int, value func(*orderv1.Line) string) (list string, have int) {
+		values := make([]string, len(of))
+		for i, l := range of {
+			if values[i] = value(l); values[i] != "" {
+				have++
+			}
+			at := fmt.Sprintf("lines[%d].%s", i, name)
+			d.short(at, values[i], most)
+			if strings.ContainsAny(values[i], ",\r\n") {
+				d.refuse("text.comma", at, "不能包含逗号或换行", "must not contain commas or line breaks")
+			}
+		}
+		if have < len(of) {
+			return "", have
+		}
+		return strings.Join(values, ","), have
+	}
+	var haveNo, haveCode int
+	order.LinesGoodsNo, haveNo = column("warehouse_goods_no", maxGoodsNo, (*orderv1.Line).GetWarehouseGoodsNo)
+	order.LinesIsvGoodsNo, haveCode = column("goods_code", maxGoodsNo, (*orderv1.Line).GetGoodsCode)
+	if haveNo < len(of) && haveCode < len(of) {
+		name, value := "goods_code", (*orderv1.Line).GetGoodsCode
+		if haveNo > haveCode {
+			name, value = "warehouse_goods_no", (*orderv1.Line).GetWarehouseGoodsNo
+		}
+		d.refuse("goods.mixed", d.lacking(name, value),
+			"京东要求一个订单的所有行都用商品编码，或都用京东商品编号", "JD wants the ERP's code of all lines of an order, or its own number of all of them")
+	}
+	order.LinesOrderLine, _ = column("line_id", maxGoodsNo, (*orderv1.Line).GetLineId)
+
+	quantities, prices, priced := make([]string, len(of)), make([]string, len(of)), true
+	for i, l := range of {
+		if quantities[i] = strconv.FormatInt(l.Quantity, 10); l.Quantity <= 0 {
+			d.refuse("quantity.invalid", fmt.Sprintf("lines[%d].quantity", i), "数量必须是大于 0 的整数", "must be a whole number above 0")
+		}
+		prices[i], _ = d.amount(fmt.Sprintf("lines[%d].price", i), l.Price)
+		priced = priced && prices[i] != ""
+		if l.LineId != "" && seen[l.LineId] {
+			d.refuse("line.repeated", fmt.Sprintf("lines[%d].line_id", i), "行号重复", "another line has the same id")
+		}
+		seen[l.LineId] = true
+	}
+	order.LinesQuantity = strings.Join(quantities, ",")
+	if priced {
+		order.LinesPrice = strings.Join(prices, ",")
+	}
+
+	for _, f := range []struct {
+		name  string
+		to    *string
+		value func(*orderv1.Line) string
+	}{
+		{"batch.batch_no", &order.LinesPackBatchNo, func(l *orderv1.Line) string { return l.GetBatch().GetBatchNo() }},
+		{"batch.production_date", &order.LinesProductionDate, func(l *orderv1.Line) string { return l.GetBatch().GetProductionDate() }},
+		{"batch.expiry_date", &order.LinesExpirationDate, func(l *orderv1.Line) string { return l.GetBatch().GetExpiryDate() }},
+	} {
+		list, have := column(f.name, maxGoodsNo, f.value)
+		if *f.to = list; have > 0 && have < len(of) {
+			d.refuse("batch.partial", d.lacking(f.name, f.value),
+				"京东要求所有行都指定批次信息，或都不指定", "JD takes this of all lines of an order or of none")
+		}
+	}
+}
+
+// lacking is the path of the first line's field that has no value.
+func (d *draft) lacking(name string, value func(*orderv1.Line) string) string {
+	i := slices.IndexFunc(d.of.Lines, func(l *orderv1.Line) bool { return value(l) == "" })
+	return fmt.Sprintf("lines[%d].%s", i, name)
+}
+
+// amount is money with two places; some tells whether it is more than nothing.
+func (d *draft) amount(field, text string) (two string, some bool) {
+	if text == "" {
+		return "", false
+	}
+	whole, fraction, dot := strings.Cut(text, ".")
+	if !digits(whole) || dot && (!digits(fraction) || len(fraction) > 2) {
+		d.refuse("money.invalid", field, "金额最多两位小数", "must be an amount with at most two decimal places")
+		return "", false
+	}
+	return cmp.Or(strings.TrimLeft(whole, "0"), "0") + "." + (fraction + "00")[:2], strings.Trim(text, "0.") != ""
+}
+
+func digits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+
+// short refuses a text that is too long to be cut.
+func (d *draft) short(field, text string, most int) {
+	if n := utf8.RuneCountInString(text); n > most {
+		d.refuse("text.long", field, fmt.Sprintf("有 %d 个字符，京东最多接受 %d 个", n, most), fmt.Sprintf("has %d characters; JD takes at most %d", n, most))
+	}
+}
+
+func (d *draft) refuse(code, field, zh, en string) {
+	d.Findings = append(d.Findings, fault.Permanent(fault.Reason{Code: code, Field: field, ZH: zh, EN: en}))
+}
+
+func (d *draft) hold(cause, code, field, zh, en string) {
+	d.Findings = append(d.Findings, fault.Hold(cause, fault.Reason{Code: code, Field: field, ZH: zh, EN: en}))
+}
+
+// clean makes a free text fit for JD and says so.
+func (d *draft) clean(field, text string) string {
+	fit := clean(text)
+	if fit != strings.TrimSpace(text) {
+		d.Cleaned = append(d.Cleaned, &orderv1.Cleaned{Field: field, What: "characters",
+			Zh: "已去除或替换京东不接受的字符（表情、&、换行）", En: "characters that JD does not take (emoji, &, line breaks) were removed or replaced"})
+	}
+	return fit
+}
+
+// cut makes a remark short enough and says so.
+func (d *draft) cut(field, text string, most int) string {
+	runes := []rune(text)
+	if len(runes) <= most {
+		return text
+	}
+	d.Cleaned = append(d.Cleaned, &orderv1.Cleaned{Field: field, What: "cut",
+		Zh: fmt.Sprintf("超过 %d 个字符，已截断", most), En: fmt.Sprintf("cut to the %d characters that JD takes", most)})
+	return string(runes[:most])
+}
+
+// clock is a time as JD reads it, "" for none.
+func clock(at *timestamppb.Timestamp) string {
+	if at == nil {
+		return ""
+	}
+	return at.AsTime().In(beijing).Format(time.DateTime)
+}
+
+func join(by string, parts ...string) string {
+	var some []string
+	for _, p := range parts {
+		if p != "" {
+			some = append(some, p)
+		}
+	}
+	return strings.Join(some, by)
+}
