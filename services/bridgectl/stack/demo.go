@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"google.golang.org/protobuf/proto"
+
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -70,4 +72,11 @@ func DemoSetup(dir, url string) (*sellerv1.Setup, error) {
 		Categories: []*sellerv1.Mapping{{Code: "tea", Number: "4159"}},
 		Platforms:  []*sellerv1.Mapping{{Code: "jd", Number: "1"}, {Code: "tmall", Number: "2"}, {Code: "taobao", Number: "8"}},
 	}, nil
+}
+
+// WithShop is the demo seller's set-up with one more shop.
+func WithShop(setup *sellerv1.Setup, code string) *sellerv1.Setup {
+	more := proto.CloneOf(setup)
+	more.Shops = append(more.Shops, &sellerv1.Shop{Code: code, ShopNo: demoShop, Warehouses: []string{"W01"}})
+	return more
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -98,24 +97,16 @@ func (r *run) prepare(ctx context.Context) error {
 	o := r.o
 	s, ok := r.Sellers.Get(o.Seller)
 	if !ok {
-		return fault.Hold(seller.CauseOf("seller", o.Seller), fault.Reason{
-			Code: "seller.unknown", Field: "seller",
-			ZH: "商家 " + o.Seller + " 尚未设置，请用 bridgectl seller apply 添加；添加后自动继续",
-			EN: "seller " + o.Seller + " is not set up; add it with `bridgectl seller apply`, then this order goes on by itself",
-		})
+		return seller.Unknown(o.Seller)
+	}
+	if err := s.Check(o, r.d.Released); err != nil {
+		return err
 	}
 	wh, err := r.Open(s, o.Warehouse, warehouse.Push)
-	if err == nil {
-		r.seller, r.wh = s, wh
-	}
-	for _, finding := range s.Findings(o) {
-		if cause := fault.Cause(finding); cause == "" || cause != r.d.Released {
-			return finding
-		}
-	}
 	if err != nil {
 		return err
 	}
+	r.seller, r.wh = s, wh
 	if plan := wh.PlanOrder(o); plan.Err != nil {
 		return plan.Err
 	}
@@ -124,13 +115,12 @@ func (r *run) prepare(ctx context.Context) error {
 
 // trial lets only the listed and the first so many orders of a seller really go.
 func (r *run) trial(ctx context.Context) error {
-	trial := r.seller.Setup.GetTrial()
-	if trial == nil {
+	first, on := r.seller.OnTrial()
+	if !on {
 		return nil
 	}
-	cause := seller.CauseOf("trial", r.o.Seller)
-	first := int(trial.First)
-	if slices.Contains(trial.Orders, r.o.OutboundNo) || slices.Contains(trial.Orders, r.o.OrderNo) || r.d.Released == cause {
+	cause := seller.CauseTrial(r.o.Seller)
+	if r.seller.TrialLists(r.o.OutboundNo, r.o.OrderNo) || r.d.Released == cause {
 		first = everyOne
 	}
 	admitted, err := r.Ledger.Admit(ctx, r.o.Seller, r.o.OutboundNo, first)
@@ -169,7 +159,7 @@ func (r *run) claim(ctx context.Context) error {
 			EN: "outbound number " + o.OutboundNo + " was used with another content; a changed order needs a new outbound number",
 		})
 	case errors.As(err, &taken) && taken.Superseded:
-		return fault.Hold(seller.CauseOf("cancel", o.Seller, taken.By), fault.Reason{
+		return fault.Hold(seller.CauseCancel(o.Seller, taken.By), fault.Reason{
 			Code: "superseded.live", Field: "supersedes",
 			ZH: "等待被替换的出库单 " + taken.By + " 取消或被拒；之后自动继续",
 			EN: "waits until the superseded " + taken.By + " is cancelled or refused; then goes on by itself",
@@ -265,7 +255,7 @@ func (r *run) ask(ctx context.Context) (warehouse.Found, bool, error) {
 	found, ok, err := r.asker.ask(ctx, r.wh, r.o.OutboundNo)
 	r.watch(err)
 	if errors.Is(err, warehouse.ErrNotPermitted) {
-		err = fault.Hold(seller.CauseOf("permission", r.o.Seller, "find-orders"), fault.Reason{
+		err = fault.Hold(seller.CausePermission(r.o.Seller, "find-orders"), fault.Reason{
 			Code: "warehouse.find.forbidden",
 			ZH:   "此订单可能已推送，但仓库不允许按单号查询，无法确认；请为该商家开通查询权限，或人工确认后释放",
 			EN:   "this order may have been sent, but the warehouse does not let this seller ask by number; have the permission granted, or release after checking by hand",

@@ -123,8 +123,8 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Config: c,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
 		Release: func(ctx context.Context, name string, match func(string) bool) (int, error) {
-			q := bus.ShelfQuery{Kind: bus.KindHeld, Consumer: Name, Seller: name}
-			by := bus.By{Who: Name, Why: "cause gone", Release: true}
+			q := bus.ShelfQuery{Kind: event.Held, Consumer: Name, Seller: name}
+			by := bus.By{Who: Name, Why: "cause gone"}
 			return s.Bus.Release(ctx, q, func(m bus.Shelved) bool { return match(m.Cause) }, c.ReleasePerSecond, by)
 		},
 	})
@@ -148,21 +148,17 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 func paused(sellers Sellers) func(string) error {
 	return func(name string) error {
 		s, ok := sellers.Get(name)
-		if !ok || s.Pause == nil {
+		if !ok {
 			return nil
 		}
-		return fault.Hold(seller.CauseOf("pause", name), fault.Reason{
-			Code: "seller.paused",
-			ZH:   "商家已暂停（" + s.Pause.Reason + "），恢复后自动继续",
-			EN:   "the seller is paused (" + s.Pause.Reason + "); this order goes on by itself when it resumes",
-		})
+		return s.Paused()
 	}
 }
 
 // SellerChanged releases what waited for something that the seller's set-up now has, and lets what waits for a trial
 // be looked at anew.
 func (p *Pusher) SellerChanged(ctx context.Context, _ *bus.Delivery, m *sellerv1.Changed) ([]event.Event, error) {
-	trial := seller.CauseOf("trial", m.Seller)
+	trial := seller.CauseTrial(m.Seller)
 	return nil, p.release(ctx, m.Seller, func(cause string) bool { return cause == trial || p.cleared(ctx, cause) })
 }
 

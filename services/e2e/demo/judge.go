@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/tally"
+)
+
+// judge holds what the sandbox has against what the streams tell, prints both, and names each broken promise.
+func (s *story) judge(ctx context.Context) error {
+	told, err := tally.Read(ctx, s.stack.Bus, stack.DemoSeller)
+	if err != nil {
+		return err
+	}
+	docs, err := s.jd.Documents(ctx, jdtest.Query{})
+	if err != nil {
+		return err
+	}
+	violations, err := s.jd.Violations(ctx)
+	if err != nil {
+		return err
+	}
+	counters, err := s.jd.Counters(ctx)
+	if err != nil {
+		return err
+	}
+	has := map[string][]jdtest.Document{}
+	waybills := map[string][]string{}
+	for _, d := range docs {
+		if d.Parent == "" {
+			has[d.IsvUUID] = append(has[d.IsvUUID], d)
+		}
+		waybills[d.IsvUUID] = append(waybills[d.IsvUUID], d.WayBills...)
+	}
+
+	var broken []string
+	breaks := func(format string, args ...any) { broken = append(broken, fmt.Sprintf(format, args...)) }
+	var accepted, shipped, held, released, refused, doubles int
+	for _, o := range s.made {
+		t, d := told.Orders[o.OutboundNo], has[o.OutboundNo]
+		if t == nil {
+			breaks("%s: the streams do not know it", o.OutboundNo)
+			continue
+		}
+		if len(d) > 1 || len(t.Accepted) > 1 {
+			doubles++
+		}
+		if len(d) > 1 {
+			breaks("P1 %s: the sandbox has %d documents", o.OutboundNo, len(d))
+		}
+		if slices.Contains(s.bad, o.OutboundNo) {
+			if len(d) > 0 || len(t.Accepted) > 0 || len(t.Failed) != 1 {
+				breaks("P2 %s: refused, yet %d documents, accepted %v, failed %v", o.OutboundNo, len(d), t.Accepted, t.Failed)
+			}
+			refused++
+			continue
+		}
+		if len(t.Accepted) != 1 || len(d) != 1 || d[0].EclpSoNo != t.Accepted[0] {
+			breaks("P1 %s: the streams say %v, the sandbox has %d documents", o.OutboundNo, t.Accepted, len(d))
+			continue
+		}
+		accepted++
+		if t.Complete == 1 {
+			shipped++
+		} else {
+			breaks("%s: shipped %v, complete %d times", o.OutboundNo, t.Shipped, t.Complete)
+		}
+		if len(t.Held) > 0 {
+			held++
+			released++
+		}
+		slices.Sort(t.Waybills)
+		at := slices.Clone(waybills[o.OutboundNo])
+		slices.Sort(at)
+		if !slices.Equal(t.Waybills, at) {
+			breaks("%s: waybills told %v, the sandbox has %v", o.OutboundNo, t.Waybills, at)
+		}
+	}
+	if len(has) != accepted {
+		breaks("the sandbox has %d orders, the streams say %d", len(has), accepted)
+	}
+	if parted := told.Orders[s.split]; parted == nil || len(parted.Shipped) != 2 || len(parted.Waybills) != 2 {
+		breaks("%s: split in two, told %+v", s.split, parted)
+	}
+	if t := told.Orders[s.invalid]; t == nil || len(t.Failed) != 1 || len(has[s.invalid]) > 0 {
+		breaks("%s: a quantity below zero, told %+v", s.invalid, t)
+	}
+	if told.Unreadable != 0 {
+		breaks("%d audits of this seller cannot be read", told.Unreadable)
+	}
+	if s.dropped != s.unread || s.replayed != len(s.gone) {
+		breaks("the shelf: %d of %d unreadable, %d of %d refused for stock", s.dropped, s.unread, s.replayed, len(s.gone))
+	}
+	if held != len(s.held) {
+		breaks("held %d, expected %d", held, len(s.held))
+	}
+	if violations.Total != 0 {
+		breaks("the sandbox counts violations: %v", violations.Counts)
+	}
+
+	fmt.Fprintln(s.out)
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	row := func(en, zh string, streams, sandbox any) {
+		fmt.Fprintf(w, "%s\t%v\t%v\t%s\n", en, streams, sandbox, zh)
+	}
+	row("", "", "streams", "sandbox")
+	row("in (orders / messages)", "进入（订单/消息）", fmt.Sprintf("%d / %d", s.orders, told.Events["order.audited"]), "")
+	row("accepted", "已接收", accepted, len(has))
+	row("held, then released", "挂起后放行", fmt.Sprintf("%d, %d", held, released), "")
+	row("refused with a reason", "拒绝（附原因）", refused, counters.Refused)
+	row("shipped", "已发货", shipped, count(docs, "10019", "10033", "10034"))
+	row("split: waybills of one order", "拆单：一单的运单", len(told.Orders[s.split].Waybills), len(waybills[s.split]))
+	row("lost answers, all resolved", "丢失应答均已查明", "", counters.LostAnswers)
+	row("shelved, then replayed", "搁置后重放", s.replayed, "")
+	row("unreadable, shelved whole", "无法识别，完整保存", s.unread, "")
+	row("doubles", "重复发货", doubles, violations.Counts[jdtest.TwoDocuments])
+	row("violations of any kind", "各类违规", "", violations.Total)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(broken) > 0 {
+		const most = 20
+		shown := broken[:min(len(broken), most)]
+		return errors.New(fmt.Sprintf("%d promises broken:\n  ", len(broken)) + strings.Join(shown, "\n  "))
+	}
+	s.say("streams and sandbox agree", "事件流与沙箱一致", "")
+	return nil
+}
+
+// count counts documents without children that passed one of the codes.
+func count(docs []jdtest.Document, codes ...jdtest.Code) int {
+	orders := map[string]bool{}
+	for _, d := range docs {
+		if slices.Contains(codes, d.Status) {
+			orders[d.IsvUUID] = true
+		}
+	}
+	return len(orders)
+}

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/warehouse/jd/jdtest/control"
+	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/orders"
+	"stockbridge/services/e2e/plant"
+	"stockbridge/services/e2e/tally"
+	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/status-poller/poller"
+)
+
+const (
+	// goneGoods are refused by JD until its stock is mended, badGoods for good.
+	goneGoods = "EMG4418000000098"
+	badGoods  = "EMG4418000000099"
+	// newShop is not set up when its first orders come.
+	newShop = "S02"
+	// speed makes a day and a half at the warehouse pass in some seconds.
+	speed = 15000
+)
+
+// story is one telling.
+type story struct {
+	orders int
+	seed   uint64
+	limit  time.Duration
+	plant  string
+	out    io.Writer
+
+	began time.Time
+	stack *stack.Stack
+	jd    *control.Client
+	// unplant ends the planted bug.
+	unplant func()
+	made  []*orderv1.Audited
+	// What each order is for, by outbound number.
+	held, gone, bad, again []string
+	split                  string
+	// unread is how many messages were published that name no order; invalid, the outbound number with a bad quantity.
+	unread  int
+	invalid string
+	// replayed counts what an operator sent again from the shelf.
+	replayed, dropped int
+}
+
+func (s *story) tell(ctx context.Context) error {
+	s.began = time.Now()
+	dir, err := os.MkdirTemp("", "stockbridge-demo-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	err = s.start(ctx, dir)
+	for _, step := range []func(context.Context) error{s.publish, s.quiet, s.mend, s.settled, s.judge} {
+		if err == nil {
+			err = step(ctx)
+		}
+	}
+	if s.stack != nil {
+		err = errors.Join(err, s.stack.Stop())
+	}
+	if s.unplant != nil {
+		s.unplant()
+	}
+	return err
+}
+
+func (s *story) start(ctx context.Context, dir string) error {
+	push := pusher.Config{
+		Slots: 32, MaxAttempts: 12, ResendAfter: 4 * time.Second, BreakerAfter: 20, ProbeAfter: 2 * time.Second, ReleasePerSecond: 500,
+	}
+	poll := poller.Config{
+		OpenEvery: time.Second, PackedEvery: time.Second, ShippedEvery: 2 * time.Second, FollowFor: time.Hour, Slots: 4,
+		BreakerAfter: 20, ProbeAfter: 2 * time.Second,
+	}
+	sandbox := stack.DemoSandbox()
+	sandbox.Seed, sandbox.Speed = s.seed, speed
+	var err error
+	s.stack, err = stack.Start(ctx, stack.Options{
+		DataDir: dir, NATSPort: server.RandomPort, SandboxAddr: "127.0.0.1:0", Sandbox: &sandbox, Pusher: &push, Poller: &poll,
+		Ticks: stack.Ticks{Poll: time.Second, Release: 2 * time.Second}, Log: zerolog.New(os.Stderr).Level(zerolog.ErrorLevel),
+	})
+	if err != nil {
+		return err
+	}
+	s.jd = control.New(s.stack.SandboxURL)
+	at, stop, err := plant.Proxy(s.plant, s.stack.SandboxURL)
+	if err != nil {
+		return err
+	}
+	s.unplant = stop
+	setup, err := stack.DemoSetup(dir, at)
+	if err != nil {
+		return err
+	}
+	if err := s.stack.Apply(ctx, setup); err != nil {
+		return err
+	}
+	if err := s.stack.StartWorkers(); err != nil {
+		return err
+	}
+	s.say("embedded NATS, ledger, workers and sandbox run", "内置 NATS、账本、工作进程与沙箱已启动", filepath.Base(dir))
+	return nil
+}
+
+// publish makes the orders, tells the sandbox what to do wrong, and publishes as an ERP does.
+func (s *story) publish(ctx context.Context) error {
+	maker := orders.New(stack.DemoSeller, s.seed)
+	s.made = maker.Make(s.orders)
+	every := max(s.orders/50, 10)
+	for i, o := range s.made {
+		switch i % every {
+		case 1: // a shop that is not set up yet
+			o.Shop = newShop
+			s.held = append(s.held, o.OutboundNo)
+		case 2:
+			if i%(2*every) == 2 {
+				o.Lines[0].WarehouseGoodsNo = goneGoods
+				s.gone = append(s.gone, o.OutboundNo)
+			} else {
+				o.Lines[0].WarehouseGoodsNo = badGoods
+				s.bad = append(s.bad, o.OutboundNo)
+			}
+		case 3: // the ERP's timer publishes it twice
+			s.again = append(s.again, o.OutboundNo)
+		}
+	}
+	parted := s.made[4]
+	parted.Lines[0].Quantity = 4
+	s.split = parted.OutboundNo
+	if err := s.trouble(ctx); err != nil {
+		return err
+	}
+	for _, o := range s.made {
+		times := 1
+		if slices.Contains(s.again, o.OutboundNo) {
+			times = 2
+		}
+		for range times {
+			if err := s.send(ctx, o); err != nil {
+				return err
+			}
+		}
+	}
+	// What no ERP should send: no JSON, and a quantity below zero.
+	if _, _, err := s.stack.Bus.PublishRaw(ctx, event.OrderAudited.Name, nil, []byte(`{"seller":"demo","lines":[`)); err != nil {
+		return err
+	}
+	s.unread++
+	wrong := maker.Next()
+	wrong.Lines[0].Quantity = -1
+	s.invalid = wrong.OutboundNo
+	if err := s.send(ctx, wrong); err != nil {
+		return err
+	}
+	s.say(fmt.Sprintf("%d orders published, %d of them twice, and 2 that nobody can send", s.orders, len(s.again)),
+		fmt.Sprintf("已发布 %d 张订单，其中 %d 张重复发布，另有 2 条无法推送", s.orders, len(s.again)), "")
+	return nil
+}
+
+// trouble turns the sandbox's knobs: answers are lost, calls dropped, the gateway hiccups, goods are refused.
+func (s *story) trouble(ctx context.Context) error {
+	const add = "eclp.order.addOrder"
+	if _, err := s.jd.SetKnobs(ctx, map[string]any{"split": map[string]any{"orders": []string{s.split}, "parts": 2}}); err != nil {
+		return err
+	}
+	for _, f := range []jdtest.Fault{
+		{ID: "gone", Kind: jdtest.Error, Methods: []string{add}, Goods: []string{goneGoods}, Chance: 1, ZH: "商品库存不足，无法下发"},
+		{ID: "bad", Kind: jdtest.Error, Methods: []string{add}, Goods: []string{badGoods}, Chance: 1, ZH: "商品不存在或已停用"},
+		{ID: "lost", Kind: jdtest.LoseAnswer, Methods: []string{add}, Chance: 0.04},
+		{ID: "dropped", Kind: jdtest.Drop, Methods: []string{add}, Chance: 0.01},
+		{ID: "timeout-done", Kind: jdtest.Error, Work: jdtest.WorkDone, Methods: []string{add}, Chance: 0.01, Code: "65"},
+		{ID: "timeout-not", Kind: jdtest.Error, Work: jdtest.WorkNone, Methods: []string{add}, Chance: 0.01, Code: "65"},
+		{ID: "hiccup", Kind: jdtest.HTTP, Chance: 0.005, Status: 502},
+	} {
+		if _, err := s.jd.AddFault(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *story) send(ctx context.Context, o *orderv1.Audited) error {
+	body, err := protojson.Marshal(o)
+	if err != nil {
+		return err
+	}
+	_, _, err = s.stack.Bus.PublishRaw(ctx, event.OrderAudited.Name+"."+o.Seller, map[string][]string{"Content-Type": {"application/json"}}, body)
+	return err
+}
+
+// quiet waits until each order has its first outcome: accepted, held or failed.
+func (s *story) quiet(ctx context.Context) error {
+	err := s.until(ctx, func(t *tally.Tally) (done, of int) {
+		n := t.Count(func(o *tally.Order) bool { return len(o.Accepted)+len(o.Held)+len(o.Failed) > 0 })
+		return n, s.orders + 1
+	}, "first outcomes", "首次结果")
+	if err != nil {
+		return err
+	}
+	s.say("every order was accepted, held or refused", "每张订单都已被接收、挂起或拒绝", "")
+	return nil
+}
+
+// mend does what an operator does: sets the missing shop up, replays what JD refused once its stock is there, and drops
+// what nobody can read.
+func (s *story) mend(ctx context.Context) error {
+	now, ok := s.stack.Sellers.Get(stack.DemoSeller)
+	if !ok {
+		return errors.New("the demo seller is gone")
+	}
+	setup := stack.WithShop(now.Setup, newShop)
+	if err := s.stack.Apply(ctx, setup); err != nil {
+		return err
+	}
+	if err := s.jd.RemoveFault(ctx, "gone"); err != nil {
+		return err
+	}
+	by := bus.By{Who: "demo", Why: "stock is there again"}
+	var after uint64
+	for {
+		items, next, err := s.stack.Bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Dead, After: after})
+		if err != nil {
+			return err
+		}
+		for _, m := range items {
+			switch {
+			case slices.Contains(s.gone, m.Key) || m.Key == "" && m.Reason.RemoteText == "商品库存不足，无法下发":
+				if err := s.stack.Bus.Replay(ctx, m.Seq, by); err != nil {
+					return err
+				}
+				s.replayed++
+			case m.Reason.Code == "malformed":
+				if err := s.stack.Bus.Drop(ctx, m.Seq, bus.By{Who: "demo", Why: "not an order"}); err != nil {
+					return err
+				}
+				s.dropped++
+			}
+		}
+		if next == 0 {
+			break
+		}
+		after = next
+	}
+	s.say(fmt.Sprintf("the shop is set up, %d refused orders replayed, %d unreadable dropped", s.replayed, s.dropped),
+		fmt.Sprintf("店铺已补设，重放 %d 张被拒订单，丢弃 %d 条无法识别的消息", s.replayed, s.dropped), "")
+	return nil
+}
+
+// settled waits until all that was accepted has left, as told on the streams.
+func (s *story) settled(ctx context.Context) error {
+	want := s.orders - len(s.bad)
+	return s.until(ctx, func(t *tally.Tally) (done, of int) {
+		return t.Count(func(o *tally.Order) bool { return len(o.Accepted) > 0 && o.Complete > 0 }), want
+	}, "shipped", "已发货")
+}
+
+// until reads the streams again and again until enough is done, and shows how far it is.
+func (s *story) until(ctx context.Context, progress func(*tally.Tally) (done, of int), en, zh string) error {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	last := -1
+	for {
+		t, err := tally.Read(ctx, s.stack.Bus, stack.DemoSeller)
+		if err != nil {
+			return err
+		}
+		done, of := progress(t)
+		if done != last {
+			last = done
+			s.say(fmt.Sprintf("%s: %d of %d", en, done, of), fmt.Sprintf("%s %d/%d", zh, done, of), "")
+		}
+		if done >= of {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case err := <-s.stack.Failed():
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %d of %d when the time was up: %w", en, done, of, ctx.Err())
+		}
+	}
+}
+
+func (s *story) say(en, zh, detail string) {
+	if detail != "" {
+		detail = "  " + detail
+	}
+	fmt.Fprintf(s.out, "%5.1f s  %s  %s%s\n", time.Since(s.began).Seconds(), zh, en, detail)
+}
