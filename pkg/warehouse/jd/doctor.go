@@ -1,0 +1,277 @@
+package jd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdapi"
+)
+
+const (
+	// clockLimit is what JD tolerates between its clock and ours (§1.4). Half of it is a fault already: clocks drift on.
+	clockLimit = 6 * time.Minute
+	// turnPatience is how long a diagnosis waits for its turn within the quota.
+	turnPatience = 10 * time.Second
+	// nobody is a number that JD has given to no document.
+	nobody = "ESL0000000000000000"
+)
+
+// forms are the shapes of JD's numbers (§2.3). JD takes what it likes, so a number of another shape is only probably
+// wrong.
+var forms = []struct {
+	prefix string
+	form   *regexp.Regexp
+	zh, en string
+}{
+	{"department", regexp.MustCompile(`^EBU\d+$`), "事业部编号通常以 EBU 开头", "numbers of business units begin with EBU"},
+	{"vendor_source", regexp.MustCompile(`^ISV\d+$`), "ERP 编号通常以 ISV 开头，由京东分配", "vendors' numbers begin with ISV and are given by JD"},
+	{"carrier_owner", regexp.MustCompile(`^(\d{3}K\d+)?$`), "青龙业主号形如 010K1123", "Qinglong owner numbers look like 010K1123"},
+	{"warehouses[", regexp.MustCompile(`^11\d{7}$`), "仓库编号通常为 11 开头的九位数字", "warehouses' numbers have nine digits and begin with 11"},
+	{"shops[", regexp.MustCompile(`^ESP\d+$`), "店铺编号通常以 ESP 开头", "shops' numbers begin with ESP"},
+	{"carriers[", regexp.MustCompile(`^CYS\d+$`), "承运商编号通常以 CYS 开头", "carriers' numbers begin with CYS"},
+	{"categories[", regexp.MustCompile(`^\d+$`), "京东三级分类编号为数字", "third-level categories are numbers"},
+	{"platforms[", regexp.MustCompile(`^\d+$`), "销售平台编号为数字（1 为京东，6 为其他）", "sales platforms are numbers (1 is JD, 6 is other)"},
+}
+
+var _ warehouse.Doctor = (*Warehouse)(nil)
+
+// Diagnose tries all that orders need of JD. To learn whether orders may be placed it places one that has nothing in it,
+// which JD refuses by its parameters after it has looked at the permission (§14, order of checks).
+func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
+	rows := w.numbers()
+	dates := &dated{to: w.api.Transport}
+	if dates.to == nil {
+		dates.to = jdapi.NewTransport()
+	}
+	// A client of its own: it reads JD's clock without correcting the workers'.
+	api := &jdapi.Client{
+		URL: w.api.URL, AppKey: w.api.AppKey, AppSecret: w.api.AppSecret, Tokens: w.api.Tokens,
+		Limiter: w.api.Limiter, Class: w.api.Class, Transport: dates, Now: w.api.Now,
+	}
+	calls := []struct {
+		method string
+		zh, en string
+		call   func(context.Context) error
+	}{
+		{jdapi.MethodExtQueryOrder, "无法按单号确认订单是否已推送", "nobody can ask whether an order arrived", func(ctx context.Context) error {
+			_, err := api.ExtQueryOrder(ctx, jdapi.ExtQueryOrder{
+				IsvUUIDs: []string{"DOCTOR"}, IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department,
+			})
+			return err
+		}},
+		{jdapi.MethodAddOrder, "无法推送订单", "orders cannot be pushed", func(ctx context.Context) error {
+			no, err := api.AddOrder(ctx, jdapi.AddOrder{})
+			if err == nil {
+				err = fault.Reason{
+					Code: "doctor.taken", ZH: "京东接受了一张空订单 " + no + "，请立即人工取消",
+					EN: "JD took an order with nothing in it as " + no + ": cancel it by hand at once",
+				}
+			}
+			return err
+		}},
+		{jdapi.MethodQueryOrder, "无法跟踪订单", "orders cannot be followed", func(ctx context.Context) error {
+			_, err := api.QueryOrder(ctx, nobody)
+			return err
+		}},
+		{jdapi.MethodQueryOrderStatus, "缺少明细时无法得知订单状态", "states are not known where the details lack them", func(ctx context.Context) error {
+			_, err := api.QueryOrderStatus(ctx, nobody)
+			return err
+		}},
+		{jdapi.MethodQueryOrderPacks, "多包裹时无法得知各包裹内的商品", "of several parcels nobody can tell which goods lie in which", func(ctx context.Context) error {
+			_, err := api.QueryOrderPacks(ctx, nobody)
+			return err
+		}},
+	}
+	for i, c := range calls {
+		err := turn(ctx, c.call)
+		if i == 0 {
+			general, goOn := w.general(err, dates, api.URL)
+			if rows = append(rows, general...); !goOn {
+				return rows
+			}
+		}
+		rows = append(rows, warehouse.Diagnosis{What: strings.TrimPrefix(c.method, "jingdong.eclp."), Err: permitted(err, c.zh, c.en)})
+	}
+	return rows
+}
+
+// numbers looks at the shapes of the set-up's numbers, of what this account serves.
+func (w *Warehouse) numbers() []warehouse.Diagnosis {
+	var wrong []warehouse.Diagnosis
+	look := func(field, prefix, value string) {
+		for _, f := range forms {
+			if f.prefix == prefix && !f.form.MatchString(value) {
+				wrong = append(wrong, warehouse.Diagnosis{What: field, Err: fault.Reason{
+					Code: "setup.form", ZH: value + " 可能有误：" + f.zh, EN: value + " is probably wrong: " + f.en,
+				}})
+			}
+		}
+	}
+	look("department", "department", w.account.Department)
+	look("vendor_source", "vendor_source", w.account.VendorSource)
+	look("carrier_owner", "carrier_owner", w.account.CarrierOwner)
+	ours := map[string]bool{}
+	for _, site := range w.seller.Setup.Warehouses {
+		if site.Account == w.account.Name {
+			ours[site.Code] = true
+			look("warehouses["+site.Code+"]", "warehouses[", site.WarehouseNo)
+		}
+	}
+	for _, shop := range w.seller.Setup.Shops {
+		for _, code := range shop.Warehouses {
+			if ours[code] {
+				look("shops["+shop.Code+"]", "shops[", shop.ShopNo)
+				break
+			}
+		}
+	}
+	for _, m := range w.seller.Setup.Carriers {
+		look("carriers["+m.Code+"]", "carriers[", m.Number)
+	}
+	for _, m := range w.seller.Setup.Categories {
+		look("categories["+m.Code+"]", "categories[", m.Number)
+	}
+	for _, m := range w.seller.Setup.Platforms {
+		look("platforms["+m.Code+"]", "platforms[", m.Number)
+	}
+	if len(wrong) > 0 {
+		return wrong
+	}
+	return []warehouse.Diagnosis{{What: "numbers", Note: "all look like JD's"}}
+}
+
+// general says what the first call tells about every call: whether JD answers, the clock, the credential. goOn is false
+// when no other call can do better.
+func (w *Warehouse) general(err error, dates *dated, url string) (rows []warehouse.Diagnosis, goOn bool) {
+	var no *jdapi.Error
+	answered := err == nil || errors.As(err, &no)
+	if url == "" {
+		url = jdapi.Production
+	}
+	if !answered {
+		what, reason := "address", fault.Reason{
+			Code: "warehouse.silent", ZH: url + " 没有可用的应答，请检查地址和网络：" + err.Error(),
+			EN: "no answer to be understood from " + url + "; look at the address and the network: " + err.Error(),
+		}
+		if errors.Is(err, jdapi.ErrToken) {
+			what, reason = "token", fault.Reason{
+				Code: "warehouse.token", ZH: "在本机读不到授权，请检查设置中的 file 或 env：" + err.Error(),
+				EN: "the credential cannot be read on this machine; look at file or env in the set-up: " + err.Error(),
+			}
+		}
+		return []warehouse.Diagnosis{{What: what, Err: reason}}, false
+	}
+	rows = append(rows, warehouse.Diagnosis{What: "address", Note: url}, clockRow(dates.behind(w.api.Now)))
+	if no != nil && no.Class == jdapi.ClassClock {
+		return rows, false
+	}
+	token := warehouse.Diagnosis{What: "token"}
+	if errors.Is(err, jdapi.ErrToken) {
+		token.Err = fault.ReasonOf(w.mendable(err), "warehouse.token")
+	}
+	return append(rows, token), token.Err == nil
+}
+
+func clockRow(behind time.Duration, known bool) warehouse.Diagnosis {
+	d := warehouse.Diagnosis{What: "clock"}
+	off := behind.Round(time.Second)
+	zh, en := fmt.Sprintf("慢 %v", off), fmt.Sprintf("%v behind", off)
+	if off < 0 {
+		zh, en = fmt.Sprintf("快 %v", -off), fmt.Sprintf("%v ahead of", -off)
+	}
+	switch {
+	case !known:
+		d.Note = "JD told no time"
+	case off.Abs() > clockLimit/2:
+		d.Err = fault.Reason{
+			Code: "clock.off", ZH: fmt.Sprintf("本机时钟比京东%s，最多允许 %v；请启用 NTP 校时", zh, clockLimit),
+			EN: fmt.Sprintf("this machine's clock is %s JD's, which takes %v at most: keep it by NTP", en, clockLimit),
+		}
+	default:
+		d.Note = en + " JD's"
+	}
+	return d
+}
+
+// permitted says what a call's outcome tells of its permission: nil when JD looked at the question itself.
+func permitted(err error, zh, en string) error {
+	var no *jdapi.Error
+	var reason fault.Reason
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &reason):
+		return reason
+	case !errors.As(err, &no):
+		return fault.Reason{Code: "warehouse.silent", ZH: "没有可用的应答，请重试：" + err.Error(), EN: "no answer to be understood, try again: " + err.Error()}
+	}
+	switch no.Class {
+	case jdapi.ClassPermission:
+		return refusal(no, "warehouse.permission", "请在京东开通此接口权限，否则"+zh, "have JD grant this call, or "+en)
+	case jdapi.ClassQuota:
+		return refusal(no, "warehouse.quota", "京东的调用额度已用完，请稍后重试", "JD's call budget is used up, try again later")
+	case jdapi.ClassTransient:
+		return refusal(no, "warehouse.silent", "京东暂时无法处理，请重试", "JD failed, try again")
+	default: // a number that nobody has, an order with nothing in it
+		return nil
+	}
+}
+
+// turn makes a call, waiting for its turn within the quota.
+func turn(ctx context.Context, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, turnPatience)
+	defer cancel()
+	for {
+		err := call(ctx)
+		if fault.Of(err) != fault.Wait {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(fault.After(err)):
+		}
+	}
+}
+
+// dated notes the time in JD's answers.
+type dated struct {
+	to   http.RoundTripper
+	mu   sync.Mutex
+	date time.Time
+	at   time.Time
+}
+
+func (d *dated) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := d.to.RoundTrip(r)
+	if err == nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if date, err := http.ParseTime(response.Header.Get("Date")); err == nil && d.date.IsZero() {
+			d.date, d.at = date, time.Now()
+		}
+	}
+	return response, err
+}
+
+// behind is how far our clock is behind JD's, to a second or two; false when JD told no time.
+func (d *dated) behind(now func() time.Time) (time.Duration, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.date.IsZero() {
+		return 0, false
+	}
+	ours := d.at
+	if now != nil {
+		ours = now().Add(-time.Since(d.at))
+	}
+	return d.date.Sub(ours), true
+}

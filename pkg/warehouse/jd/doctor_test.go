@@ -1,0 +1,132 @@
+package jd_test
+
+import (
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+)
+
+func TestDiagnose(t *testing.T) {
+	const healthy = `
+name: acme
+accounts:
+  - {name: jd, kind: jd, url: URL, app_key: sandbox-app, app_secret: {env: SECRET}, access_token: {env: TOKEN}, token_owner: external, department: EBU0000000000001, vendor_source: ISV0000000000001}
+warehouses: [{code: W01, account: jd, warehouse_no: 110000001}]
+shops: [{code: S01, shop_no: ESP0020000000001, warehouses: [W01]}]
+carriers: [{code: ZTO, number: CYS4418046511112}]
+`
+	all := []string{"numbers", "address", "clock", "token", "order.ext.queryOrder", "order.addOrder", "order.queryOrder", "order.queryOrderStatus", "order.queryOrderPacks"}
+	for _, test := range []struct {
+		name     string
+		from, to string
+		knobs    func(*jdtest.Config)
+		env      map[string]string
+		now      func() time.Time
+		// rows that are told, all when nil; wrong ones with a part of their text.
+		rows  []string
+		wrong map[string]string
+	}{
+		{name: "all is well"},
+		{
+			name: "a permission lacks", knobs: func(c *jdtest.Config) {
+				c.Apps = []jdtest.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdtest.Token{{Value: "sandbox-token", Denied: []string{"eclp.order.addOrder"}}}}}
+			},
+			wrong: map[string]string{"order.addOrder": "have JD grant this call"},
+		},
+		{
+			name: "the token is old", env: map[string]string{"TOKEN": "old", "SECRET": "sandbox-secret"},
+			rows: all[:4], wrong: map[string]string{"token": "authorise again"},
+		},
+		{
+			name: "the secret is another's", env: map[string]string{"TOKEN": "sandbox-token", "SECRET": "wrong"},
+			rows: all[:4], wrong: map[string]string{"token": "authorise again"},
+		},
+		{
+			name: "no token on this machine", env: map[string]string{"SECRET": "sandbox-secret"},
+			rows: []string{"numbers", "token"}, wrong: map[string]string{"token": "cannot be read on this machine"},
+		},
+		{
+			name: "nobody answers", from: "URL", to: "http://127.0.0.1:1/routerjson",
+			rows: []string{"numbers", "address"}, wrong: map[string]string{"address": "127.0.0.1:1"},
+		},
+		{
+			name: "the clock is off, within what JD takes", now: func() time.Time { return time.Now().Add(-4 * time.Minute) },
+			wrong: map[string]string{"clock": "behind JD's"},
+		},
+		{
+			name: "the clock is off by an hour", now: func() time.Time { return time.Now().Add(time.Hour) },
+			wrong: map[string]string{"clock": "ahead of JD's"},
+		},
+		{
+			name: "numbers of another shape", from: "ESP0020000000001", to: "S-1",
+			rows: slices.Concat([]string{"shops[S01]"}, all[1:]), wrong: map[string]string{"shops[S01]": "begin with ESP"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			config := jdtest.Config{Stopped: true}
+			if test.knobs != nil {
+				test.knobs(&config)
+			}
+			sandbox, err := jdtest.New(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := httptest.NewServer(sandbox)
+			defer server.Close()
+			env := test.env
+			if env == nil {
+				env = map[string]string{"TOKEN": "sandbox-token", "SECRET": "sandbox-secret"}
+			}
+			text := healthy
+			if test.from != "" {
+				text = strings.Replace(text, test.from, test.to, 1)
+			}
+			setup, err := seller.Parse([]byte(strings.Replace(text, "URL", server.URL+"/routerjson", 1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := jd.New(jd.Options{
+				Seller: seller.New(setup, nil), Warehouse: "W01", Class: warehouse.Status,
+				Env: func(name string) string { return env[name] }, Now: test.now,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var rows []string
+			for _, d := range w.Diagnose(t.Context()) {
+				rows = append(rows, d.What)
+				want, wrong := test.wrong[d.What]
+				switch {
+				case (d.Err != nil) != wrong:
+					t.Errorf("%s: %v, %s", d.What, d.Err, d.Note)
+				case wrong && !strings.Contains(d.Err.Error(), want):
+					t.Errorf("%s: %v, want %q in it", d.What, d.Err, want)
+				case wrong && fault.ReasonOf(d.Err, "none").ZH == "":
+					t.Errorf("%s: no Chinese text", d.What)
+				}
+				if wrong && strings.Contains(d.Err.Error(), "sandbox-") {
+					t.Errorf("%s shows a secret: %v", d.What, d.Err)
+				}
+			}
+			want := test.rows
+			if want == nil {
+				want = all
+			}
+			if !slices.Equal(rows, want) {
+				t.Errorf("rows %q, want %q", rows, want)
+			}
+			if n := len(sandbox.Documents()); n != 0 {
+				t.Errorf("the diagnosis made %d documents", n)
+			}
+		})
+	}
+}
