@@ -90,6 +90,19 @@ type Config struct {
 	ProbeAfter time.Duration `env:"POLL_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
 }
 
+// Validate names what cannot be.
+func (c Config) Validate() error {
+	var errs []error
+	for name, d := range map[string]time.Duration{
+		"POLL_OPEN": c.OpenEvery, "POLL_PACKED": c.PackedEvery, "POLL_SHIPPED": c.ShippedEvery, "FOLLOW_FOR": c.FollowFor, "POLL_PROBE_AFTER": c.ProbeAfter,
+	} {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("%s: want more than 0s", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Sellers is what the poller needs of the book of sellers.
 type Sellers interface {
 	Get(name string) (*seller.Seller, bool)

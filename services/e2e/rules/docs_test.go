@@ -1,0 +1,261 @@
+package rules_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"stockbridge/pkg/seller"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(append([]string{root(t)}, path...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// The order that the README tells an ERP to publish is one that we take.
+func TestReadmeExample(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(read(t, "README.md"), -1)
+	if len(blocks) != 1 {
+		t.Fatalf("%d JSON examples in the README, want 1", len(blocks))
+	}
+	o := &orderv1.Audited{}
+	if err := protojson.Unmarshal([]byte(blocks[0][1]), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := protovalidate.Validate(o); err != nil {
+		t.Error(err)
+	}
+	if o.Seller != "demo" {
+		t.Errorf("it is of seller %q; make run sets up demo", o.Seller)
+	}
+}
+
+// The set-up that the guide shows can be applied.
+func TestGuidesSetup(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(read(t, "docs", "getting-started.md"), -1)
+	if len(blocks) == 0 {
+		t.Fatal("no set-up in the guide")
+	}
+	for _, b := range blocks {
+		if _, err := seller.Parse([]byte(b[1])); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+var goTest = regexp.MustCompile(`^(Test|Fuzz|Benchmark|Example)[A-Z]\w*`)
+
+// docs/features.md names paths and tests; each exists. A row's test follows its folder: `folder` TestName.
+func TestFeaturesExist(t *testing.T) {
+	rows := 0
+	for _, line := range strings.Split(read(t, "docs", "features.md"), "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) != 6 || !regexp.MustCompile(`^ [A-G]\d`).MatchString(cells[1]) {
+			continue
+		}
+		rows++
+		id := strings.TrimSpace(cells[1])
+		folder := ""
+		for _, word := range strings.Fields(cells[3] + " " + cells[4]) {
+			if path, isPath := strings.CutPrefix(word, "`"); isPath {
+				folder = strings.TrimRight(path, "`,;")
+				if _, err := os.Stat(filepath.Join(root(t), folder)); err != nil {
+					t.Errorf("%s: %v", id, err)
+				}
+			} else if name := goTest.FindString(word); name != "" && !declares(t, folder, name) {
+				t.Errorf("%s: no %s in %s", id, name, folder)
+			}
+		}
+	}
+	if rows == 0 {
+		t.Error("docs/features.md has no rows")
+	}
+}
+
+// declares tells whether a test of that name stands in the folder.
+func declares(t *testing.T, folder, name string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root(t), folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(files, func(file string) bool {
+		text, err := os.ReadFile(file)
+		return err == nil && strings.Contains(string(text), "func "+name+"(")
+	})
+}
+
+// Links between documents lead somewhere.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
+	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && slices.Contains([]string{".git", "node_modules", "data", "bin"}, d.Name()) {
+			return fs.SkipDir
+		}
+		if filepath.Ext(path) != ".md" {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range link.FindAllSubmatch(text, -1) {
+			to := string(m[1])
+			if strings.Contains(to, "://") || strings.HasPrefix(to, "mailto:") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), to)); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Everything that runs in compose is built from a folder of services/, and every worker runs in compose.
+func TestComposeKnowsTheServices(t *testing.T) {
+	var built []string
+	for _, m := range regexp.MustCompile(`SERVICE: ([a-z-]+)`).FindAllStringSubmatch(read(t, "docker-compose.yml"), -1) {
+		built = append(built, m[1])
+	}
+	for _, p := range list(t) {
+		name, ok := strings.CutPrefix(p.short(), "services/")
+		if ok && p.Name == "main" && !strings.Contains(name, "/") {
+			if !slices.Contains(built, name) {
+				t.Errorf("docker-compose.yml does not run %s", name)
+			}
+			built = slices.DeleteFunc(built, func(s string) bool { return s == name })
+		}
+	}
+	for _, name := range built {
+		t.Errorf("docker-compose.yml builds %s, which is no service", name)
+	}
+}
+
+// reasonMakers are functions whose first literal argument is a reason's code.
+var reasonMakers = []string{"held", "hold", "refuse", "refusal", "ReasonOf"}
+
+// reasonPackages give reasons to events. (bridgectl's and the set-up's own findings are read by whoever typed the
+// command.)
+var reasonPackages = []string{"pkg/bus", "pkg/warehouse/jd", "services/order-pusher/pusher", "services/status-poller/poller"}
+
+// Every reason code and every kind of cause that an event may carry is explained in docs/events.md, and nothing else is.
+func TestReasonsAreExplained(t *testing.T) {
+	_, after, found := strings.Cut(read(t, "docs", "events.md"), "## Reason codes")
+	if !found {
+		t.Fatal("docs/events.md has no reason codes")
+	}
+	explained := map[string]bool{}
+	for _, line := range strings.Split(after, "\n") {
+		if strings.HasPrefix(line, "| `") {
+			for _, m := range regexp.MustCompile("`([a-z._]+)`").FindAllStringSubmatch(strings.Split(line, "|")[1], -1) {
+				explained[m[1]] = true
+			}
+		}
+	}
+	used := map[string]bool{}
+	for _, p := range list(t) {
+		if !slices.Contains(reasonPackages, p.short()) && p.short() != "pkg/seller" {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			if p.short() == "pkg/seller" && name != "check.go" || name == "doctor.go" {
+				continue
+			}
+			tree, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, code := range codes(tree) {
+				if !explained[code] {
+					t.Errorf("%s/%s: reason %q is not in docs/events.md", p.short(), name, code)
+				}
+				used[code] = true
+			}
+		}
+	}
+	for code := range explained {
+		if !used[code] {
+			t.Errorf("docs/events.md explains %q, which nothing says", code)
+		}
+	}
+	source := read(t, "pkg", "seller", "cause.go")
+	for _, m := range regexp.MustCompile(`\bcause[A-Z]\w* += "([a-z-]+)"`).FindAllStringSubmatch(source, -1) {
+		if !strings.Contains(read(t, "docs", "events.md"), "| `"+m[1]+":") {
+			t.Errorf("cause %q is not in docs/events.md", m[1])
+		}
+	}
+}
+
+// codes finds the reason codes that a file spells: the Code of a Reason, and what is handed to the makers of reasons.
+func codes(tree *ast.File) []string {
+	var found []string
+	add := func(e ast.Expr) bool {
+		lit, ok := e.(*ast.BasicLit)
+		if !ok || lit.Kind != token.STRING {
+			return false
+		}
+		code, err := strconv.Unquote(lit.Value)
+		if err == nil && regexp.MustCompile(`^[a-z]+([._][a-z]+)*$`).MatchString(code) {
+			found = append(found, code)
+		}
+		return true
+	}
+	ast.Inspect(tree, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CompositeLit:
+			if sel, ok := n.Type.(*ast.SelectorExpr); !ok || sel.Sel.Name != "Reason" {
+				return true
+			}
+			for _, e := range n.Elts {
+				if kv, ok := e.(*ast.KeyValueExpr); ok && kv.Key.(*ast.Ident).Name == "Code" {
+					add(kv.Value)
+				}
+			}
+		case *ast.AssignStmt:
+			if sel, ok := n.Lhs[0].(*ast.SelectorExpr); ok && sel.Sel.Name == "Code" {
+				add(n.Rhs[0])
+			}
+		case *ast.CallExpr:
+			name := ""
+			switch f := n.Fun.(type) {
+			case *ast.Ident:
+				name = f.Name
+			case *ast.SelectorExpr:
+				name = f.Sel.Name
+			}
+			if slices.Contains(reasonMakers, name) {
+				for _, arg := range n.Args {
+					if add(arg) {
+						break
+					}
+				}
+			}
+		}
+		return true
+	})
+	return found
+}
