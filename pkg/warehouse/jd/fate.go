@@ -3,6 +3,7 @@ package jd
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -96,23 +97,16 @@ func refusal(no *jdapi.Error, code, zh, en string) fault.Reason {
 	return fault.Reason{Code: code, ZH: zh, EN: en, RemoteCode: no.Code, RemoteText: no.Text}
 }
 
-// absences are the words by which JD may say that it has no such order. Nobody published them (§15): the stock query's
-// sentence for its end (§9.2) is the only one known, so these are its words and their neighbours.
-var absences = []string{"信息为空", "结果为空", "数据为空", "查询为空", "未查询到", "没有查询到", "查询不到", "查不到", "未找到", "无数据", "订单不存在", "出库单不存在", "单号不存在", "单据不存在"}
+// absence is how JD may say that it has no such order. Nobody published its words (§15): the sentence that ends the stock
+// flow (§9.2) is the only one known, so these are its words and their neighbours. "不能为空" and "店铺不存在" are not.
+var absence = regexp.MustCompile(`(信息|结果|数据|查询)为空|(未|没有|没)(查询|查|找)到|(查询|查|找)不到|无数据|` +
+	`(订单|出库单|单据|单)(编?号)?[\[【(（]?[A-Za-z0-9_,-]*[\]】)）]?不存在`)
 
 // saysNone tells whether err is JD saying in a sentence that it has none of what was asked for. Anything else is no
 // proof of absence: on it hangs whether an order is sent again.
 func saysNone(err error) bool {
 	var no *jdapi.Error
-	if !errors.As(err, &no) || no.Class != jdapi.ClassBusiness {
-		return false
-	}
-	for _, words := range absences {
-		if strings.Contains(no.Text, words) {
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &no) && no.Class == jdapi.ClassBusiness && absence.MatchString(no.Text)
 }
 
 // withoutReceiver takes the receiver's data out of JD's words, which quote it at times and go to logs and operators.

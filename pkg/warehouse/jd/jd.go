@@ -275,7 +275,7 @@ func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (wareh
 		Children: slices.DeleteFunc(order.SplitEclpSoNos.List(), func(child string) bool { return child == warehouseNo }),
 	}
 	d.State = w.current(order.CurrentStatus, d.History)
-	if d.Lines, err = lines(order.Lines); err != nil {
+	if d.Lines, err = lines(order.Lines, len(d.Children) > 0); err != nil {
 		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, err)
 	}
 	if len(d.Waybills) == 0 {
@@ -316,7 +316,9 @@ func (w *Warehouse) current(code jdapi.Text, history []warehouse.State) warehous
 	return now
 }
 
-func lines(of []jdapi.OrderLine) ([]*orderv1.ShippedLine, error) {
+// lines says what was asked for and what left: when JD does not say (§5.4), all that was asked for, but nothing of an
+// order that was split, because its parts tell.
+func lines(of []jdapi.OrderLine, split bool) ([]*orderv1.ShippedLine, error) {
 	list := make([]*orderv1.ShippedLine, 0, len(of))
 	for i, l := range of {
 		line := &orderv1.ShippedLine{LineId: string(l.OrderLine), GoodsCode: string(l.IsvGoodsNo), WarehouseGoodsNo: string(l.GoodsNo)}
@@ -324,11 +326,12 @@ func lines(of []jdapi.OrderLine) ([]*orderv1.ShippedLine, error) {
 		if line.Quantity, whole = l.Quantity.Int(); !whole {
 			return nil, fmt.Errorf("line %d has quantity %q", i, l.Quantity)
 		}
-		line.Shipped = line.Quantity
-		if l.RealOutQty != "" { // §5.4: what left counts, when JD says so
+		if l.RealOutQty != "" {
 			if line.Shipped, whole = l.RealOutQty.Int(); !whole {
 				return nil, fmt.Errorf("line %d has realOutQty %q", i, l.RealOutQty)
 			}
+		} else if !split {
+			line.Shipped = line.Quantity
 		}
 		list = append(list, line)
 	}

@@ -1,0 +1,355 @@
+// Package memory is a warehouse in memory: for tests, with a knob for each thing that goes wrong between us and a far
+// side, and for trying Stockbridge out without one.
+//
+// It takes what it is given, walks each order from received to delivered, and forgets everything when the process ends.
+// One Warehouse must serve all that talk about it. Like a far side that nobody knows well, it makes a second document
+// of a repeated outbound number unless told otherwise.
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/warehouse"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// Repeat is the answer to an outbound number that has a document already.
+type Repeat int
+
+// The answers that far sides give.
+const (
+	SecondDocument Repeat = iota
+	SameNumber
+	RefuseRepeat
+)
+
+// Knobs is what goes wrong. The zero value is a good day, but for Repeat.
+type Knobs struct {
+	// LoseReplies is how many of the next orders are taken without the caller ever hearing of it.
+	LoseReplies int
+	// DropBefore is how many of the next orders are lost on the way in, which looks the same to the caller.
+	DropBefore int
+	// Refuse is how many of the next orders are refused in business words.
+	Refuse int
+	// Reject is how many of the next orders are refused before anything is looked at.
+	Reject int
+	// Down: nothing gets through, and the caller knows it.
+	Down bool
+	// Busy, when above zero, is how long every caller is told to stay away.
+	Busy time.Duration
+	// NotPermitted and BadToken refuse every call.
+	NotPermitted, BadToken bool
+	// CannotFind refuses FindOrders only.
+	CannotFind bool
+	// Slow is how long each call takes.
+	Slow time.Duration
+
+	Repeat Repeat
+	// Split, Short and Cancel name outbound numbers: split in two when received; one piece less leaves of the first
+	// line; cancelled by the warehouse before it is packed.
+	Split, Short, Cancel []string
+}
+
+// Warehouse is ready to use as it is. Many goroutines may use it.
+type Warehouse struct {
+	// StepEvery is how long an order stays in each state; 0 waits for Step. Set it before use.
+	StepEvery time.Duration
+	// Now is the clock, time.Now when nil.
+	Now func() time.Time
+	// Knobs may be set before use; after that by Set.
+	Knobs
+
+	mu        sync.Mutex
+	steps     int // by Step
+	documents []*document
+}
+
+type document struct {
+	no, outboundNo string
+	takenAt        time.Time
+	takenStep      int
+	lines          []*orderv1.ShippedLine
+	children       []string
+	part           bool
+	cancel         bool
+}
+
+var _ warehouse.Orders = (*Warehouse)(nil)
+
+// walk is the way of an order.
+var walk = []orderv1.Status{
+	orderv1.Status_STATUS_RECEIVED, orderv1.Status_STATUS_PICKING, orderv1.Status_STATUS_CHECKED, orderv1.Status_STATUS_PACKED,
+	orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_DELIVERED,
+}
+
+// Positions in walk.
+const (
+	cancelledAt = 2
+	packedAt    = 3
+	shippedAt   = 4
+)
+
+// Set changes the knobs.
+func (w *Warehouse) Set(change func(*Knobs)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(&w.Knobs)
+}
+
+// Step moves each order one state on.
+func (w *Warehouse) Step() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.steps++
+}
+
+// Numbers are the documents under an outbound number, without the parts of split ones.
+func (w *Warehouse) Numbers(outboundNo string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var nos []string
+	for _, d := range w.under(outboundNo) {
+		nos = append(nos, d.no)
+	}
+	return nos
+}
+
+func (w *Warehouse) under(outboundNo string) []*document {
+	var list []*document
+	for _, d := range w.documents {
+		if d.outboundNo == outboundNo && !d.part {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+func (w *Warehouse) now() time.Time {
+	if w.Now != nil {
+		return w.Now()
+	}
+	return time.Now()
+}
+
+// PlanOrder refuses only what no warehouse could ship.
+func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
+	body, err := protojson.Marshal(o)
+	plan := warehouse.Plan{Call: "memory.take", Body: string(body)}
+	refuse := func(field string) {
+		plan.Findings = append(plan.Findings, fault.Permanent(fault.Reason{Code: "text.required", Field: field, ZH: "必填", EN: "is required"}))
+	}
+	if err != nil || o.OutboundNo == "" {
+		refuse("outbound_no")
+	}
+	if o.GetReceiver().GetName() == "" {
+		refuse("receiver.name")
+	}
+	if len(o.Lines) == 0 {
+		refuse("lines")
+	}
+	if len(plan.Findings) > 0 {
+		plan.Err = plan.Findings[0]
+	}
+	return plan
+}
+
+// reach is what keeps a call from arriving.
+func (w *Warehouse) reach(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("not sent: %w", err)
+	}
+	w.mu.Lock()
+	slow := w.Slow
+	w.mu.Unlock()
+	if slow > 0 {
+		timer := time.NewTimer(slow)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return fmt.Errorf("not sent: %w", ctx.Err())
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	reason := func(code, zh, en string) fault.Reason { return fault.Reason{Code: code, ZH: zh, EN: en} }
+	switch {
+	case w.Down:
+		return errors.New("not sent: nobody listens")
+	case w.Busy > 0:
+		return fault.RetryAfter(w.Busy, reason("warehouse.quota", "仓库繁忙", "the warehouse is busy"))
+	case w.BadToken:
+		return fault.Hold("token:memory", fmt.Errorf("%w: %w", warehouse.ErrToken, reason("warehouse.token", "仓库不接受授权", "the warehouse does not take the credential")))
+	case w.NotPermitted:
+		return fault.Hold("permission:memory", fmt.Errorf("%w: %w", warehouse.ErrNotPermitted, reason("warehouse.permission", "仓库没有授予权限", "the warehouse does not permit this")))
+	}
+	return nil
+}
+
+// TakeOrder takes the order, as far as the knobs let it.
+func (w *Warehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Taken, error) {
+	if plan := w.PlanOrder(o); plan.Err != nil {
+		return warehouse.Taken{}, plan.Err
+	}
+	if err := w.reach(ctx); err != nil {
+		return warehouse.Taken{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	spend := func(n *int) bool {
+		if *n == 0 {
+			return false
+		}
+		*n--
+		return true
+	}
+	refused := fault.Reason{Code: "warehouse.refused", ZH: "仓库拒绝了订单", EN: "the warehouse refused the order", RemoteCode: "5001", RemoteText: "业务处理失败"}
+	switch earlier := w.under(o.OutboundNo); {
+	case spend(&w.DropBefore):
+		return warehouse.Taken{}, fault.Unknown(io.ErrUnexpectedEOF)
+	case spend(&w.Reject):
+		return warehouse.Taken{}, fault.Permanent(refused)
+	case spend(&w.Refuse), len(earlier) > 0 && w.Repeat == RefuseRepeat:
+		return warehouse.Taken{}, &warehouse.SaidNo{Reason: refused}
+	case len(earlier) > 0 && w.Repeat == SameNumber:
+		return warehouse.Taken{WarehouseNo: earlier[0].no}, nil
+	}
+	d := w.add(o.OutboundNo)
+	for i, l := range o.Lines {
+		line := &orderv1.ShippedLine{LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: l.Quantity, Shipped: l.Quantity}
+		if i == 0 && slices.Contains(w.Short, o.OutboundNo) {
+			line.Shipped--
+		}
+		d.lines = append(d.lines, line)
+	}
+	if slices.Contains(w.Split, o.OutboundNo) {
+		w.split(d)
+	}
+	if spend(&w.LoseReplies) {
+		return warehouse.Taken{}, fault.Unknown(io.ErrUnexpectedEOF)
+	}
+	return warehouse.Taken{WarehouseNo: d.no}, nil
+}
+
+func (w *Warehouse) add(outboundNo string) *document {
+	d := &document{
+		no: fmt.Sprintf("MEM%08d", len(w.documents)+1), outboundNo: outboundNo,
+		takenAt: w.now(), takenStep: w.steps, cancel: slices.Contains(w.Cancel, outboundNo),
+	}
+	w.documents = append(w.documents, d)
+	return d
+}
+
+// split makes two parts: of one line the halves, of several the first and the rest.
+func (w *Warehouse) split(d *document) {
+	first, rest := d.lines[:1], d.lines[1:]
+	if len(rest) == 0 {
+		l := first[0]
+		half := l.Quantity / 2
+		part := func(quantity, shipped int64) []*orderv1.ShippedLine {
+			return []*orderv1.ShippedLine{{LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: quantity, Shipped: shipped}}
+		}
+		first, rest = part(half, min(half, l.Shipped)), part(l.Quantity-half, l.Shipped-min(half, l.Shipped))
+	}
+	for _, lines := range [][]*orderv1.ShippedLine{first, rest} {
+		child := w.add(d.outboundNo)
+		child.part, child.lines = true, lines
+		d.children = append(d.children, child.no)
+	}
+}
+
+// history is the states that d went through.
+func (w *Warehouse) history(d *document) []warehouse.State {
+	at := w.steps - d.takenStep
+	if w.StepEvery > 0 {
+		at += int(w.now().Sub(d.takenAt) / w.StepEvery)
+	}
+	at = min(at, len(walk)-1)
+	var history []warehouse.State
+	for i, status := range walk[:at+1] {
+		if d.cancel && i >= cancelledAt {
+			status = orderv1.Status_STATUS_CANCELLED
+		}
+		history = append(history, warehouse.State{
+			Status: status, Code: strconv.Itoa(int(status)), Text: status.String(), At: d.takenAt.Add(time.Duration(i) * max(w.StepEvery, time.Second)),
+		})
+		if status == orderv1.Status_STATUS_CANCELLED {
+			break
+		}
+	}
+	return history
+}
+
+// FindOrders asks by our outbound numbers.
+func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[string]warehouse.Found, error) {
+	if len(outboundNos) > warehouse.FindLimit {
+		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(outboundNos), warehouse.FindLimit)
+	}
+	if err := w.reach(ctx); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.CannotFind {
+		return nil, fault.Hold("permission:memory", fmt.Errorf("%w: %w", warehouse.ErrNotPermitted, fault.Reason{Code: "warehouse.permission", ZH: "不允许按单号查询", EN: "asking by number is not permitted"}))
+	}
+	found := map[string]warehouse.Found{}
+	for _, d := range w.documents {
+		switch f, known := found[d.outboundNo]; {
+		case d.part || !slices.Contains(outboundNos, d.outboundNo):
+		case known:
+			f.Others = append(f.Others, d.no)
+			found[d.outboundNo] = f
+		default:
+			history := w.history(d)
+			found[d.outboundNo] = warehouse.Found{OutboundNo: d.outboundNo, WarehouseNo: d.no, State: history[len(history)-1]}
+		}
+	}
+	return found, nil
+}
+
+// OrderDetails asks by the warehouse's number.
+func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (warehouse.Details, error) {
+	if err := w.reach(ctx); err != nil {
+		return warehouse.Details{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.documents, func(d *document) bool { return d.no == warehouseNo })
+	if i < 0 {
+		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
+	}
+	d := w.documents[i]
+	history := w.history(d)
+	details := warehouse.Details{
+		WarehouseNo: d.no, OutboundNo: d.outboundNo, State: history[len(history)-1], History: history,
+		CarrierNo: "MEM", CarrierName: "Memory Express", Children: slices.Clone(d.children),
+	}
+	if len(d.children) > 0 { // its parts hold the lines
+		return details, nil
+	}
+	shipped := !d.cancel && len(history) > shippedAt
+	for _, l := range d.lines {
+		line := &orderv1.ShippedLine{LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: l.Quantity}
+		if shipped {
+			line.Shipped = l.Shipped
+		}
+		details.Lines = append(details.Lines, line)
+	}
+	if !d.cancel && len(history) > packedAt {
+		waybill := "WB" + d.no
+		details.Waybills = []string{waybill}
+		details.Packages = []*orderv1.Package{{PackageNo: waybill + "-1-1-", Waybill: waybill, Weight: "1.00"}}
+	}
+	return details, nil
+}

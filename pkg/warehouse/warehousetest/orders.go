@@ -1,0 +1,491 @@
+// Package warehousetest is what every warehouse adapter must pass, one suite per role of the contract.
+//
+// The suite plays a caller who has the contract only. What the far side does meanwhile it asks of Far, which each
+// adapter's test implements over whatever plays its far side.
+package warehousetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/warehouse"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// Far is the far side of the warehouse under test. What is said about an outbound number is said before it is taken.
+type Far interface {
+	// LoseAnswer takes the next order without the caller ever hearing of it.
+	LoseAnswer()
+	// DropCall loses the next order on the way in, which looks the same to the caller.
+	DropCall()
+	// Refuse refuses the next order in business words.
+	Refuse()
+	// Reject refuses the next order in a way that proves that nothing was looked at.
+	Reject()
+	// Down lets nothing through, in a way that the caller can tell, until it is called with false.
+	Down(bool)
+	// Busy refuses every call for having called too often, until it is called with false.
+	Busy(bool)
+	// Deny takes the permission for every call away, Expire the credential.
+	Deny()
+	Expire()
+	// Step lets a little time pass: an order moves one state at most.
+	Step()
+	// Split splits the order in two parts, Short ships one piece less of it, Cancel cancels it before it is packed.
+	Split(outboundNo string)
+	Short(outboundNo string)
+	Cancel(outboundNo string)
+	// Documents counts what is under the number, without the parts of a split order.
+	Documents(outboundNo string) int
+}
+
+// Subject is a warehouse under test.
+type Subject struct {
+	warehouse.Orders
+	Far Far
+}
+
+// Order is an order that a warehouse under test takes: of seller acme, from shop S01, out of warehouse W01, with two
+// lines of 2 and 3 pieces.
+func Order(outboundNo string) *orderv1.Audited {
+	at := timestamppb.New(time.Date(2026, 3, 1, 4, 5, 6, 0, time.UTC))
+	return &orderv1.Audited{
+		Seller: "acme", Shop: "S01", Warehouse: "W01", OrderNo: "SO-" + outboundNo, OutboundNo: outboundNo, Revision: 1,
+		AuditedAt: at, OrderedAt: at, Platform: "tmall", PlatformOrderNos: []string{"T-" + outboundNo},
+		Lines: []*orderv1.Line{
+			{LineId: "1", GoodsCode: "SKU-1", Name: "Tea", Quantity: 2, Price: "19.90"},
+			{LineId: "2", GoodsCode: "SKU-2", Name: "Cup", Quantity: 3, Price: "5"},
+		},
+		Receiver: &orderv1.Receiver{
+			Name: "王小明", Mobile: "13800138000", Province: "浙江省", City: "杭州市", County: "西湖区", Address: "文三路 90 号 2 幢",
+		},
+	}
+}
+
+// TestOrders holds a warehouse to the roles that sales orders need. open makes a new one with an empty far side.
+func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, Subject)
+	}{
+		{"an order is taken, found and followed until delivered", followed},
+		{"what was never sent is absent", absent},
+		{"a hundred are found at once, not more", hundred},
+		{"a lost answer is unknown, and the order is found once", lostAnswer},
+		{"a dropped call is unknown, and the order is absent until it is taken again", droppedCall},
+		{"business words are a SaidNo, and nothing was taken", saidNo},
+		{"a refusal before anything is looked at is permanent", rejected},
+		{"a second document under one number is found out", repeated},
+		{"a warehouse that cannot be reached took nothing", down},
+		{"a warehouse that is busy took nothing", busy},
+		{"a missing permission is held and says so", denied},
+		{"an expired credential is held and says so", expired},
+		{"a context that is over sends nothing", over},
+		{"an order that cannot be sent is refused alike by plan and by call", planned},
+		{"the parts of a split order hold what left", split},
+		{"what really left is told", short},
+		{"a cancellation by the warehouse is seen", cancelled},
+		{"many at once are each taken once", concurrent},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
+	}
+}
+
+// take hands an order over that must be taken.
+func take(t *testing.T, s Subject, outboundNo string) string {
+	t.Helper()
+	taken, err := s.TakeOrder(t.Context(), Order(outboundNo))
+	if err != nil || taken.WarehouseNo == "" {
+		t.Fatalf("take %s: %+v, %v", outboundNo, taken, err)
+	}
+	return taken.WarehouseNo
+}
+
+// find asks for one number.
+func find(t *testing.T, s Subject, outboundNo string) (warehouse.Found, bool) {
+	t.Helper()
+	found, err := s.FindOrders(t.Context(), []string{outboundNo})
+	if err != nil {
+		t.Fatalf("find %s: %v", outboundNo, err)
+	}
+	f, ok := found[outboundNo]
+	if ok && (f.OutboundNo != outboundNo || f.WarehouseNo == "") || len(found) > 1 || len(found) == 1 && !ok {
+		t.Errorf("find %s: %+v", outboundNo, found)
+	}
+	return f, ok
+}
+
+func details(t *testing.T, s Subject, warehouseNo string) warehouse.Details {
+	t.Helper()
+	d, err := s.OrderDetails(t.Context(), warehouseNo)
+	if err != nil {
+		t.Fatalf("details of %s: %v", warehouseNo, err)
+	}
+	if d.WarehouseNo != warehouseNo {
+		t.Errorf("details of %s are of %s", warehouseNo, d.WarehouseNo)
+	}
+	return d
+}
+
+// mostSteps is more than any order takes.
+const mostSteps = 50
+
+// until lets time pass until the document has the status.
+func until(t *testing.T, s Subject, warehouseNo string, want orderv1.Status) warehouse.Details {
+	t.Helper()
+	var seen []orderv1.Status
+	for range mostSteps {
+		d := details(t, s, warehouseNo)
+		if d.State.Status == want {
+			return d
+		}
+		seen = append(seen, d.State.Status)
+		s.Far.Step()
+	}
+	t.Fatalf("%s never became %v: %v", warehouseNo, want, slices.Compact(seen))
+	return warehouse.Details{}
+}
+
+func followed(t *testing.T, s Subject) {
+	o := Order("F-1")
+	plan := s.PlanOrder(o)
+	if plan.Err != nil || len(plan.Findings) > 0 || plan.Call == "" || plan.Body == "" {
+		t.Fatalf("plan: %+v", plan)
+	}
+	if _, there := find(t, s, "F-1"); there {
+		t.Fatal("a plan was sent")
+	}
+	no := take(t, s, "F-1")
+	f, there := find(t, s, "F-1")
+	if !there || f.WarehouseNo != no || len(f.Others) > 0 || f.State.Code == "" {
+		t.Errorf("found %+v, taken %s", f, no)
+	}
+	for _, status := range []orderv1.Status{orderv1.Status_STATUS_PICKING, orderv1.Status_STATUS_PACKED, orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_DELIVERED} {
+		d := until(t, s, no, status)
+		if f, _ := find(t, s, "F-1"); f.State.Status != status || f.State.Code != d.State.Code {
+			t.Errorf("found as %+v, details say %+v", f.State, d.State)
+		}
+		if d.OutboundNo != "F-1" || d.State.At.IsZero() || len(d.Children) > 0 {
+			t.Errorf("details: %+v", d)
+		}
+		if !slices.IsSortedFunc(d.History, func(a, b warehouse.State) int { return a.At.Compare(b.At) }) ||
+			len(d.History) == 0 || d.History[len(d.History)-1] != d.State {
+			t.Errorf("history of %+v: %+v", d.State, d.History)
+		}
+		if status == orderv1.Status_STATUS_PICKING {
+			continue
+		}
+		if len(d.Waybills) == 0 || len(d.Packages) == 0 || d.CarrierNo == "" {
+			t.Errorf("%v without waybill, package or carrier: %+v", status, d)
+		}
+		for _, p := range d.Packages {
+			if p.PackageNo == "" || p.Weight == "" || !slices.Contains(d.Waybills, p.Waybill) {
+				t.Errorf("package %+v", p)
+			}
+		}
+	}
+	d := details(t, s, no)
+	if len(d.Lines) != 2 {
+		t.Fatalf("lines: %v", d.Lines)
+	}
+	for i, l := range o.Lines {
+		j := slices.IndexFunc(d.Lines, func(have *orderv1.ShippedLine) bool { return have.LineId == l.LineId })
+		if j < 0 || d.Lines[j].Quantity != l.Quantity || d.Lines[j].Shipped != l.Quantity || d.Lines[j].GoodsCode != l.GoodsCode {
+			t.Errorf("line %d: %v", i, d.Lines)
+		}
+	}
+}
+
+func absent(t *testing.T, s Subject) {
+	take(t, s, "A-1")
+	found, err := s.FindOrders(t.Context(), []string{"A-0", "A-1", "A-2"})
+	if err != nil || len(found) != 1 || found["A-1"].WarehouseNo == "" {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if _, there := find(t, s, "A-0"); there {
+		t.Error("A-0 is there")
+	}
+	if found, err := s.FindOrders(t.Context(), nil); err != nil || len(found) != 0 {
+		t.Errorf("nothing asked: %+v, %v", found, err)
+	}
+	if d, err := s.OrderDetails(t.Context(), "ESL4409999999999"); !errors.Is(err, warehouse.ErrNotFound) {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+func hundred(t *testing.T, s Subject) {
+	var nos []string
+	for i := range warehouse.FindLimit {
+		nos = append(nos, fmt.Sprintf("H-%03d", i))
+	}
+	take(t, s, nos[0])
+	take(t, s, nos[warehouse.FindLimit-1])
+	found, err := s.FindOrders(t.Context(), nos)
+	if err != nil || len(found) != 2 {
+		t.Errorf("%d found: %v", len(found), err)
+	}
+	if found, err := s.FindOrders(t.Context(), append(nos, "H-X")); err == nil {
+		t.Errorf("one too many: %d found", len(found))
+	}
+}
+
+func lostAnswer(t *testing.T, s Subject) {
+	s.Far.LoseAnswer()
+	if taken, err := s.TakeOrder(t.Context(), Order("L-1")); fault.Of(err) != fault.Unclear {
+		t.Fatalf("%+v, %v", taken, err)
+	}
+	f, there := find(t, s, "L-1")
+	if !there || len(f.Others) > 0 || s.Far.Documents("L-1") != 1 {
+		t.Errorf("%+v, %v; %d documents", f, there, s.Far.Documents("L-1"))
+	}
+	if d := details(t, s, f.WarehouseNo); d.OutboundNo != "L-1" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func droppedCall(t *testing.T, s Subject) {
+	s.Far.DropCall()
+	if taken, err := s.TakeOrder(t.Context(), Order("D-1")); fault.Of(err) != fault.Unclear {
+		t.Fatalf("%+v, %v", taken, err)
+	}
+	if f, there := find(t, s, "D-1"); there {
+		t.Errorf("%+v", f)
+	}
+	no := take(t, s, "D-1")
+	if f, _ := find(t, s, "D-1"); f.WarehouseNo != no || len(f.Others) > 0 || s.Far.Documents("D-1") != 1 {
+		t.Errorf("%+v; %d documents", f, s.Far.Documents("D-1"))
+	}
+}
+
+func saidNo(t *testing.T, s Subject) {
+	s.Far.Refuse()
+	taken, err := s.TakeOrder(t.Context(), Order("N-1"))
+	var no *warehouse.SaidNo
+	if !errors.As(err, &no) || no.Reason.Code == "" || no.Reason.RemoteText == "" || no.Reason.ZH == "" || no.Reason.EN == "" {
+		t.Fatalf("%+v, %+v (%v)", taken, no, err)
+	}
+	if _, there := find(t, s, "N-1"); there || s.Far.Documents("N-1") != 0 {
+		t.Error("it was taken")
+	}
+}
+
+func rejected(t *testing.T, s Subject) {
+	s.Far.Reject()
+	taken, err := s.TakeOrder(t.Context(), Order("J-1"))
+	if reason := fault.ReasonOf(err, ""); fault.Of(err) != fault.Refused || reason.Code == "" || reason.RemoteText == "" {
+		t.Fatalf("%+v, %v", taken, err)
+	}
+	if s.Far.Documents("J-1") != 0 {
+		t.Error("it was taken")
+	}
+}
+
+func repeated(t *testing.T, s Subject) {
+	first := take(t, s, "R-1")
+	_, err := s.TakeOrder(t.Context(), Order("R-1"))
+	var no *warehouse.SaidNo
+	if err != nil && !errors.As(err, &no) {
+		t.Fatal(err)
+	}
+	f, _ := find(t, s, "R-1")
+	if n := s.Far.Documents("R-1"); f.WarehouseNo != first || len(f.Others) != n-1 {
+		t.Errorf("%d documents, found %+v", n, f)
+	}
+}
+
+func down(t *testing.T, s Subject) {
+	s.Far.Down(true)
+	if _, err := s.TakeOrder(t.Context(), Order("O-1")); err == nil || fault.Of(err) != fault.Transient {
+		t.Errorf("take: %v is %v", err, fault.Of(err))
+	}
+	if _, err := s.FindOrders(t.Context(), []string{"O-1"}); err == nil || fault.Of(err) != fault.Transient {
+		t.Errorf("find: %v is %v", err, fault.Of(err))
+	}
+	if _, err := s.OrderDetails(t.Context(), "ESL1"); err == nil || fault.Of(err) != fault.Transient || errors.Is(err, warehouse.ErrNotFound) {
+		t.Errorf("details: %v is %v", err, fault.Of(err))
+	}
+	s.Far.Down(false)
+	if _, there := find(t, s, "O-1"); there {
+		t.Error("it was taken")
+	}
+	take(t, s, "O-1")
+}
+
+func busy(t *testing.T, s Subject) {
+	s.Far.Busy(true)
+	if _, err := s.TakeOrder(t.Context(), Order("B-1")); fault.Of(err) != fault.Wait || fault.After(err) <= 0 {
+		t.Errorf("take: %v is %v", err, fault.Of(err))
+	}
+	if _, err := s.FindOrders(t.Context(), []string{"B-1"}); fault.Of(err) != fault.Wait || fault.After(err) <= 0 {
+		t.Errorf("find: %v is %v", err, fault.Of(err))
+	}
+	s.Far.Busy(false)
+	if _, there := find(t, s, "B-1"); there {
+		t.Error("it was taken")
+	}
+}
+
+func denied(t *testing.T, s Subject) {
+	no := take(t, s, "P-1")
+	s.Far.Deny()
+	refusedWith(t, s, no, warehouse.ErrNotPermitted)
+}
+
+func expired(t *testing.T, s Subject) {
+	no := take(t, s, "X-1")
+	s.Far.Expire()
+	refusedWith(t, s, no, warehouse.ErrToken)
+}
+
+func refusedWith(t *testing.T, s Subject, warehouseNo string, want error) {
+	t.Helper()
+	check := func(call string, err error) {
+		t.Helper()
+		if !errors.Is(err, want) || fault.Of(err) != fault.Held || fault.Cause(err) == "" || errors.Is(err, warehouse.ErrNotFound) {
+			t.Errorf("%s: %v is %v for %q", call, err, fault.Of(err), fault.Cause(err))
+		}
+		if reason := fault.ReasonOf(err, ""); reason.Code == "" || reason.ZH == reason.EN {
+			t.Errorf("%s: reason %+v", call, reason)
+		}
+	}
+	_, err := s.TakeOrder(t.Context(), Order("P-2"))
+	check("take", err)
+	_, err = s.FindOrders(t.Context(), []string{"P-2"})
+	check("find", err)
+	_, err = s.OrderDetails(t.Context(), warehouseNo)
+	check("details", err)
+	if s.Far.Documents("P-2") != 0 {
+		t.Error("it was taken")
+	}
+}
+
+func over(t *testing.T, s Subject) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.TakeOrder(ctx, Order("C-1")); err == nil || fault.Of(err) != fault.Transient {
+		t.Errorf("%v is %v", err, fault.Of(err))
+	}
+	if s.Far.Documents("C-1") != 0 {
+		t.Error("it was taken")
+	}
+}
+
+func planned(t *testing.T, s Subject) {
+	o := Order("Q-1")
+	o.Lines = nil
+	plan := s.PlanOrder(o)
+	_, err := s.TakeOrder(t.Context(), o)
+	if plan.Err == nil || err == nil || plan.Err.Error() != err.Error() || fault.Of(plan.Err) != fault.Refused || fault.Of(err) != fault.Refused {
+		t.Fatalf("plan: %v, call: %v", plan.Err, err)
+	}
+	if len(plan.Findings) == 0 {
+		t.Error("no findings")
+	}
+	for _, finding := range plan.Findings {
+		if r := fault.ReasonOf(finding, ""); r.Code == "" || r.Field == "" || r.ZH == "" || r.EN == "" {
+			t.Errorf("finding %+v", r)
+		}
+	}
+	if s.Far.Documents("Q-1") != 0 {
+		t.Error("it was taken")
+	}
+}
+
+func split(t *testing.T, s Subject) {
+	s.Far.Split("S-1")
+	no := take(t, s, "S-1")
+	for range mostSteps {
+		if len(details(t, s, no).Children) > 0 {
+			break
+		}
+		s.Far.Step()
+	}
+	d := details(t, s, no)
+	if len(d.Children) != 2 || slices.Contains(d.Children, no) {
+		t.Fatalf("children of %s: %q", no, d.Children)
+	}
+	quantity, shipped, waybills := map[string]int64{}, map[string]int64{}, map[string]bool{}
+	for _, child := range d.Children {
+		c := until(t, s, child, orderv1.Status_STATUS_SHIPPED)
+		for _, l := range c.Lines {
+			quantity[l.LineId] += l.Quantity
+			shipped[l.LineId] += l.Shipped
+		}
+		for _, waybill := range c.Waybills {
+			waybills[waybill] = true
+		}
+	}
+	for _, l := range Order("S-1").Lines {
+		if quantity[l.LineId] != l.Quantity || shipped[l.LineId] != l.Quantity {
+			t.Errorf("line %s: %d of %d, %d left", l.LineId, quantity[l.LineId], l.Quantity, shipped[l.LineId])
+		}
+	}
+	if len(waybills) < 2 {
+		t.Errorf("waybills %v", waybills)
+	}
+	if f, _ := find(t, s, "S-1"); f.WarehouseNo != no || len(f.Others) > 0 {
+		t.Errorf("found %+v, want %s without others: the parts are no further documents", f, no)
+	}
+}
+
+func short(t *testing.T, s Subject) {
+	s.Far.Short("K-1")
+	d := until(t, s, take(t, s, "K-1"), orderv1.Status_STATUS_SHIPPED)
+	var asked, left int64
+	for _, l := range d.Lines {
+		asked += l.Quantity
+		left += l.Shipped
+	}
+	if asked != 5 || left >= 5 {
+		t.Errorf("%d of %d left", left, asked)
+	}
+}
+
+func cancelled(t *testing.T, s Subject) {
+	s.Far.Cancel("Z-1")
+	until(t, s, take(t, s, "Z-1"), orderv1.Status_STATUS_CANCELLED)
+	if f, there := find(t, s, "Z-1"); !there || f.State.Status != orderv1.Status_STATUS_CANCELLED {
+		t.Errorf("%+v", f)
+	}
+}
+
+func concurrent(t *testing.T, s Subject) {
+	const orders = 20
+	var group sync.WaitGroup
+	var nos []string
+	for i := range orders {
+		no := fmt.Sprintf("M-%d", i)
+		nos = append(nos, no)
+		group.Go(func() {
+			if _, err := s.TakeOrder(t.Context(), Order(no)); err != nil {
+				t.Error(err)
+			}
+			if _, err := s.FindOrders(t.Context(), []string{no}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	found, err := s.FindOrders(t.Context(), nos)
+	if err != nil || len(found) != orders {
+		t.Errorf("%d found, %v", len(found), err)
+	}
+	numbers := map[string]bool{}
+	for _, f := range found {
+		numbers[f.WarehouseNo] = true
+		if len(f.Others) > 0 {
+			t.Errorf("%+v", f)
+		}
+	}
+	if len(numbers) != orders {
+		t.Errorf("%d numbers", len(numbers))
+	}
+}
