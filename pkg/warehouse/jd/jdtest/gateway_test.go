@@ -1,6 +1,7 @@
 package jdtest_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -378,6 +379,37 @@ func TestEnvelope(t *testing.T) {
 	if want := `{"error_response":{"code":"12","en_desc":"Invalid Signature","zh_desc":"无效签名"}}`; body != want {
 		t.Errorf("got %s\nwant %s", body, want)
 	}
+}
+
+// FuzzAddOrder sends any business parameters, properly signed: what is taken can be followed to its end.
+func FuzzAddOrder(f *testing.F) {
+	for _, change := range []object{nil, {"quantity": "1,99999999"}, {"goodsNo": ",", "isvGoodsNo": "a,"}, {"orderLine": "\xff,\x00"}, {"price": ".,."}} {
+		raw, err := json.Marshal(with(anOrder("A-1"), change))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(raw))
+	}
+	f.Add(`{"isvUUID":1e9,"quantity":true}`)
+	f.Fuzz(func(t *testing.T, business string) {
+		s := still(t, func(c *jdtest.Config) {
+			c.Knobs.Split.Chance, c.Knobs.Short.Chance, c.Knobs.Packages = 1, 1, 9
+		})
+		p := s.system(addOrder)
+		p["360buy_param_json"] = business
+		p["sign"] = sign(jdtest.DefaultAppSecret, p)
+		_, body, err := s.post(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := s.open(addOrder, body)
+		if err != nil {
+			return
+		}
+		s.advance(time.Hour)
+		q := s.query(answer["eclpSoNo"].(string))
+		equal[any](t, "end", q["currentStatus"], "10034")
+	})
 }
 
 // FuzzRequest sends anything: the gateway answers 200 with one envelope, and nothing gets in unsigned.

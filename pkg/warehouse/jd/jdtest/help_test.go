@@ -267,3 +267,6 @@ func equal[T comparable](t *testing.T, what string, got, want T) {
 		t.Errorf("%s: got %v, want %v", what, got, want)
 	}
 }
+
+// say puts blanks between all.
+func say(v ...any) string { return strings.TrimSuffix(fmt.Sprintln(v...), "\n") }

@@ -227,13 +227,24 @@ func (jd *JD) Clock() (now time.Time, speed float64) {
 	return jd.shown(), jd.state.clock.Speed
 }
 
-// Advance puts the warehouse's clock forward.
+// lastYear leaves room for the longest walk before times stop being writable as JSON.
+const lastYear = 5000
+
+// Advance puts the warehouse's clock forward, by at most a year at once.
 func (jd *JD) Advance(by time.Duration) error {
 	if by < 0 {
 		return fmt.Errorf("advance: %v: the clock does not go back", by)
 	}
+	if by > maxStep {
+		return fmt.Errorf("advance: %v: at most %v at once", by, maxStep)
+	}
 	jd.mu.Lock()
-	jd.change(record{Clock: &clock{Real: jd.now(), Shown: jd.shown().Add(by), Speed: jd.state.clock.Speed}})
+	to := jd.shown().Add(by)
+	if to.Year() > lastYear {
+		jd.mu.Unlock()
+		return fmt.Errorf("advance: to %d: the clock ends in %d", to.Year(), lastYear)
+	}
+	jd.change(record{Clock: &clock{Real: jd.now(), Shown: to, Speed: jd.state.clock.Speed}})
 	jd.mu.Unlock()
 	return jd.journal.sync()
 }

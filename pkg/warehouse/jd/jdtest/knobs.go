@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// maxStep bounds spans of the warehouse's time.
+const maxStep = 365 * 24 * time.Hour
+
 // Knobs is what can be changed while it runs. The zero value of each is a JD on a good day, except Repeat. Chances are
 // from 0 to 1.
 type Knobs struct {
@@ -246,7 +249,8 @@ func (k *Knobs) check() error {
 	f.when(k.FindLag < 0, "find_lag", "must not be negative")
 	f.when(k.Packages < 1 || k.Packages > 99, "packages", "must be from 1 to 99")
 	f.when(k.Split.Parts < 2 || k.Split.Parts > 20, "split.parts", "must be from 2 to 20")
-	f.when(k.Cancel.Takes.Min < 0, "cancel.takes.min", "must not be negative")
+	f.when(k.Cancel.Takes.Min < 0 || time.Duration(k.Cancel.Takes.Max) > maxStep, "cancel.takes", "must be from 0 to %v", maxStep)
+	f.when(len(k.Walk) > 100, "walk", "must have at most 100 steps")
 	f.oneOf("repeat", string(k.Repeat), string(SecondDocument), string(SameNumber), string(RefuseRepeat))
 	f.oneOf("unknown_number", string(k.UnknownNumber), string(AnswerError), string(AnswerEmpty), string(AnswerMissing))
 	f.oneOf("spelling", k.Spelling, "responce", "response")
@@ -257,7 +261,7 @@ func (k *Knobs) check() error {
 	for i, s := range k.Walk {
 		at := fmt.Sprintf("walk[%d].", i)
 		f.when(s.Code == "", at+"code", "is required")
-		f.when(s.After < 0, at+"after", "must not be negative")
+		f.when(s.After < 0 || time.Duration(s.After) > maxStep, at+"after", "must be from 0 to %v", maxStep)
 		f.chance(at+"chance", s.Chance)
 	}
 	f.when(len(k.Walk) > 0 && k.Walk[0].Chance != 0, "walk[0].chance", "must be absent: the first step is there at once")

@@ -1,6 +1,7 @@
 package jdtest
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -52,7 +53,8 @@ type clock struct {
 }
 
 func (c clock) at(real time.Time) time.Time {
-	return c.Shown.Add(time.Duration(float64(real.Sub(c.Real)) * c.Speed))
+	passed := float64(real.Sub(c.Real)) * c.Speed
+	return c.Shown.Add(time.Duration(min(passed, math.MaxInt64/2))) // no further than 146 years at one speed
 }
 
 func newState() *state {

@@ -1,0 +1,118 @@
+package jdtest_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"net/http/httptest"
+
+	"stockbridge/pkg/warehouse/jd/jdtest"
+)
+
+// TestFaults sends one order into each fault and looks at what the caller hears and what JD holds.
+func TestFaults(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		fault jdtest.Fault
+		heard string // part of the caller's error
+		held  int
+		log   string // answer, done, code
+		lost  int64
+	}{
+		{"answer lost", jdtest.Fault{Kind: jdtest.LoseAnswer}, "EOF", 1, "lose_answer true ", 1},
+		{"dropped", jdtest.Fault{Kind: jdtest.Drop}, "EOF", 0, "drop false ", 0},
+		{"65 before", jdtest.Fault{Kind: jdtest.Error, Code: "65"}, "65 平台连接后端服务超时", 0, "refused false 65", 0},
+		{"65 after", jdtest.Fault{Kind: jdtest.Error, Code: "65", Work: jdtest.WorkDone}, "65 ", 1, "refused true 65", 1},
+		{"43", jdtest.Fault{Kind: jdtest.Error, Code: "43"}, "43 系统处理错误", 0, "refused false 43", 0},
+		{"a business refusal", jdtest.Fault{Kind: jdtest.Error, ZH: "商品不存在"}, "5001 商品不存在", 0, "refused false 5001", 0},
+		{"502", jdtest.Fault{Kind: jdtest.HTTP, Status: 502}, "502 Bad Gateway", 0, "http false ", 0},
+		{"503 after", jdtest.Fault{Kind: jdtest.HTTP, Work: jdtest.WorkDone}, "503 ", 1, "http true ", 1},
+		{"a page", jdtest.Fault{Kind: jdtest.HTML, Work: jdtest.WorkDone}, `"<html>`, 1, "html true ", 1},
+		{"nothing", jdtest.Fault{Kind: jdtest.Empty}, `answer ""`, 0, "empty false ", 0},
+		{"half", jdtest.Fault{Kind: jdtest.Truncated}, "unexpected end of JSON", 1, "truncated true ", 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := start(t)
+			row.fault.Count, row.fault.Methods = 1, []string{addOrder}
+			id := s.fault(row.fault)
+			_, err := s.call(addOrder, anOrder("A-1"))
+			if err == nil || !strings.Contains(err.Error(), row.heard) {
+				t.Errorf("heard %v, want %q", err, row.heard)
+			}
+			equal(t, "held", len(s.Documents("A-1")), row.held)
+			c := s.Calls()[0]
+			equal(t, "log", fmt.Sprintf("%s %t %s", c.Answer, c.Done, c.Code), row.log)
+			equal(t, "fault", c.Fault, id)
+			equal(t, "lost", s.Counters().LostAnswers, row.lost)
+			equal(t, "faults counted", s.Counters().Faults[row.fault.Kind], 1)
+			s.add(anOrder("A-2")) // it is over
+			equal(t, "fired", s.Knobs().Faults[0].Fired, 1)
+		})
+	}
+}
+
+func TestFaultsChoose(t *testing.T) {
+	s := start(t)
+	s.fault(jdtest.Fault{Kind: jdtest.Error, ZH: "商品[EMG9]不存在", Goods: []string{"EMG9"}, Chance: 1})
+	id := s.fault(jdtest.Fault{Kind: jdtest.Error, Code: "67", Orders: []string{"A-2"}, Methods: []string{"jingdong.eclp.order.queryOrder"}, Chance: 1})
+	_, err := s.call(addOrder, with(anOrder("A-1"), object{"goodsNo": "EMG1,EMG9"}))
+	refusedWith(t, err, "5001")
+	first, second := s.add(anOrder("A-1")), s.add(anOrder("A-2"))
+	s.query(first)
+	_, err = s.call("eclp.order.queryOrder", object{"eclpSoNo": second}) // chosen by its isvUUID
+	refusedWith(t, err, "67")
+	s.find(object{"isvUUID": "A-2"})
+	if !s.RemoveFault(id) || s.RemoveFault(id) {
+		t.Error("the fault was not removed once")
+	}
+	s.query(second)
+	s.ClearFaults()
+	s.add(with(anOrder("A-3"), object{"goodsNo": "EMG1,EMG9"}))
+}
+
+func TestFaultsNeedASignedCall(t *testing.T) {
+	s := start(t)
+	s.fault(jdtest.Fault{Kind: jdtest.Drop, Count: 1})
+	p := s.system(addOrder)
+	p["sign"] = "X"
+	_, body, err := s.post(p)
+	if err != nil || !strings.Contains(body, `"12"`) {
+		t.Errorf("got %s, %v", body, err)
+	}
+	equal(t, "fired", s.Knobs().Faults[0].Fired, 0)
+}
+
+// TestLateWork: a slow call takes the order after its caller has gone and asked.
+func TestLateWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		jd, err := jdtest.New(jdtest.Config{Knobs: jdtest.Knobs{
+			Latency: jdtest.Range{Min: jdtest.Duration(time.Second)},
+			Faults:  []jdtest.Fault{{Kind: jdtest.Slow, Work: jdtest.WorkLate, Delay: jdtest.Duration(time.Minute), Count: 1}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		clock := newHostClock()
+		clock.now = time.Now()
+		s := &sandbox{JD: jd, t: t, clock: clock}
+		began := time.Now()
+		go func() {
+			p := s.system(addOrder)
+			p["360buy_param_json"] = strings.ReplaceAll(`{"isvUUID":"A-1","isvSource":"I","shopNo":"S","departmentNo":"D","salePlatformSource":6,"consigneeName":"n",
+				"consigneePhone":"1","consigneeAddress":"a","orderMark":"_","goodsNo":"G","quantity":1}`, "_", strings.Repeat("0", 50))
+			p["sign"] = sign(jdtest.DefaultAppSecret, p)
+			r := httptest.NewRequest("GET", "/routerjson?"+form(p).Encode(), nil)
+			jd.ServeHTTP(httptest.NewRecorder(), r)
+		}()
+		time.Sleep(60 * time.Second)
+		synctest.Wait()
+		equal(t, "held while it is slow", len(jd.Documents()), 0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		equal(t, "held late", len(jd.Documents()), 1)
+		equal(t, "took", time.Since(began), 61*time.Second)
+	})
+}
