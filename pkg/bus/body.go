@@ -1,3 +1,229 @@
 package bus
 
-const typeJSON = "application/json"
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"buf.build/go/protovalidate"
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+)
+
+const (
+	typeJSON  = "application/json"
+	typeProto = "application/protobuf"
+)
+
+// Decode reads the message of a stored event. It is not validated.
+func Decode[M proto.Message](topic event.Topic[M], s Stored) (M, error) {
+	m := topic.New()
+	return m, decode(s.Header, s.Body, m)
+}
+
+// decode reads body into m. Its errors are fault.Reasons and quote nothing of the body.
+func decode(header nats.Header, body []byte, m proto.Message) error {
+	switch contentType, _, err := mime.ParseMediaType(headerOf(header, event.HeaderContentType)); {
+	case contentType == typeProto || contentType == "application/x-protobuf":
+		if proto.Unmarshal(body, m) != nil {
+			return fault.Reason{Code: "malformed", ZH: "正文不是该事件的 protobuf 编码", EN: "the body is not the protobuf encoding of this event"}
+		}
+		return nil
+	case contentType == typeJSON || contentType == "":
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, m); err != nil {
+			return malformed(body, err)
+		}
+		return nil
+	default:
+		_ = err // a header that cannot be parsed is one more that we do not take
+		return fault.Reason{
+			Code: "malformed", Field: event.HeaderContentType,
+			ZH: "Content-Type 只支持 application/json 和 application/protobuf",
+			EN: "Content-Type must be application/json or application/protobuf",
+		}
+	}
+}
+
+var (
+	// protojson's errors: "proto: (line 1:23): invalid value for int64 field quantity: "abc"". Its spaces vary.
+	jsonErrorPlace = regexp.MustCompile(`\(line\s(\d+):(\d+)\)`)
+	jsonErrorField = regexp.MustCompile(`(?:invalid value for (\S+) field (\S+):|(duplicate field) "?([^"\s]+)|invalid (google\.protobuf\.\w+) value)`)
+)
+
+// malformed says where JSON is wrong. What stands there is not repeated: it may be somebody's name.
+func malformed(body []byte, err error) error {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return fault.Reason{Code: "malformed", ZH: "正文为空", EN: "the body is empty"}
+	}
+	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+	line, column := 1, 1
+	if m := jsonErrorPlace.FindStringSubmatch(text); m != nil {
+		line, _ = strconv.Atoi(m[1])
+		column, _ = strconv.Atoi(m[2])
+	} else {
+		line, column = position(body, len(body)) // it ended too early
+	}
+	r := fault.Reason{Code: "malformed", Field: jsonPath(body, offsetOf(body, line, column))}
+	what, wasZH := "not JSON", "不是合法的 JSON"
+	if m := jsonErrorField.FindStringSubmatch(text); m != nil {
+		switch {
+		case m[1] != "":
+			what, wasZH = "not a value of type "+m[1], "不是 "+m[1]+" 类型的值"
+		case m[3] != "":
+			what, wasZH = "field given twice", "字段重复"
+		default:
+			what, wasZH = "not a "+m[5], "不是 "+m[5]
+		}
+	} else if json.Valid(body) {
+		what, wasZH = "a value of another type is expected", "值的类型不对"
+	}
+	r.EN = fmt.Sprintf("line %d, column %d: %s", line, column, what)
+	r.ZH = fmt.Sprintf("第 %d 行第 %d 列：%s", line, column, wasZH)
+	return r
+}
+
+func offsetOf(body []byte, line, column int) int {
+	at := 0
+	for ; line > 1; line-- {
+		i := bytes.IndexByte(body[at:], '\n')
+		if i < 0 {
+			break
+		}
+		at += i + 1
+	}
+	// Columns count characters.
+	for ; column > 1 && at < len(body); column-- {
+		at++
+		for at < len(body) && body[at]&0xC0 == 0x80 {
+			at++
+		}
+	}
+	return at
+}
+
+func position(body []byte, offset int) (line, column int) {
+	head := body[:offset]
+	return bytes.Count(head, []byte("\n")) + 1, len([]rune(string(head[bytes.LastIndexByte(head, '\n')+1:]))) + 1
+}
+
+// jsonPath tells the path of the value at offset, "lines[0].quantity"; "" at the top.
+func jsonPath(body []byte, offset int) string {
+	type level struct {
+		array, key bool
+		name       string
+		index      int
+	}
+	var in []level
+	path := func() string {
+		var b strings.Builder
+		for _, l := range in {
+			switch {
+			case l.array:
+				fmt.Fprintf(&b, "[%d]", l.index)
+			case l.name != "":
+				if b.Len() > 0 {
+					b.WriteByte('.')
+				}
+				b.WriteString(l.name)
+			}
+		}
+		if b.Len() > 200 {
+			return b.String()[:200]
+		}
+		return b.String()
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.UseNumber()
+	value := func() { // a value ended
+		if n := len(in); n > 0 {
+			if in[n-1].array {
+				in[n-1].index++
+			} else {
+				in[n-1].key = true
+			}
+		}
+	}
+	for {
+		token, err := dec.Token()
+		if err != nil {
+			return path()
+		}
+		top := len(in) - 1
+		if d, ok := token.(json.Delim); ok {
+			switch d {
+			case '{':
+				if dec.InputOffset() > int64(offset) {
+					return path()
+				}
+				in = append(in, level{key: true})
+			case '[':
+				if dec.InputOffset() > int64(offset) {
+					return path()
+				}
+				in = append(in, level{array: true})
+			default:
+				in = in[:top]
+				value()
+			}
+			continue
+		}
+		if top >= 0 && in[top].key && !in[top].array {
+			in[top].name, _ = token.(string)
+			in[top].key = false
+			if dec.InputOffset() > int64(offset) {
+				return path()
+			}
+			continue
+		}
+		if dec.InputOffset() > int64(offset) {
+			return path()
+		}
+		value()
+	}
+}
+
+// validate checks m against the rules in its .proto. The error is a fault.Reason that names the first field at fault.
+func validate(m proto.Message) error {
+	err := protovalidate.Validate(m)
+	var invalid *protovalidate.ValidationError
+	if err == nil {
+		return nil
+	}
+	if !errors.As(err, &invalid) || len(invalid.Violations) == 0 {
+		return fmt.Errorf("validate %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
+	}
+	const most = 5
+	var all []string
+	for i, v := range invalid.Violations {
+		if i == most {
+			all = append(all, fmt.Sprintf("and %d more", len(invalid.Violations)-most))
+			break
+		}
+		all = append(all, strings.TrimPrefix(protovalidate.FieldPathString(v.Proto.GetField())+": ", ": ")+v.Proto.GetMessage())
+	}
+	field := protovalidate.FieldPathString(invalid.Violations[0].Proto.GetField())
+	text := strings.Join(all, "; ")
+	return fault.Reason{Code: "invalid", Field: field, ZH: "不符合要求：" + text, EN: text}
+}
+
+// headerOf reads a header whatever the case of its name.
+func headerOf(h nats.Header, name string) string {
+	if v := h.Get(name); v != "" {
+		return v
+	}
+	for k, v := range h {
+		if len(v) > 0 && strings.EqualFold(k, name) {
+			return v[0]
+		}
+	}
+	return ""
+}

@@ -24,11 +24,12 @@ type Options struct {
 
 // Bus is a connection to the broker. Its methods may be called by many goroutines.
 type Bus struct {
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	log     zerolog.Logger
-	source  string
-	denials denials
+	nc          *nats.Conn
+	js          jetstream.JetStream
+	log         zerolog.Logger
+	source      string
+	denials     denials
+	reconnected bell
 }
 
 // Connect connects and waits until the connection stands or ctx ends. A connection that breaks later is made anew for
@@ -55,6 +56,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			signal(up)
+			b.reconnected.ring()
 			b.log.Info().Str("server", nc.ConnectedServerName()).Msg("connected to NATS again")
 		}),
 	}

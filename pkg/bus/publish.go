@@ -85,8 +85,8 @@ func (b *Bus) PublishRaw(ctx context.Context, subject string, header map[string]
 	return !acks[0].Duplicate, acks[0].Sequence, nil
 }
 
-// store sends messages and waits until the stream has answered for each. What timed out is sent again, under the same
-// id; a message without one is sent only once.
+// store sends messages and waits until the stream has answered for each. What timed out is sent again, if the stream
+// notices repetition.
 func (b *Bus) store(ctx context.Context, msgs ...*nats.Msg) ([]*jetstream.PubAck, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -102,7 +102,7 @@ func (b *Bus) store(ctx context.Context, msgs ...*nats.Msg) ([]*jetstream.PubAck
 		var again []int
 		var last error
 		for i, err := range b.storeOnce(ctx, msgs, open, acks) {
-			if !repeatable(err) || ctx.Err() != nil || msgs[i].Header.Get(jetstream.MsgIDHeader) == "" {
+			if !repeatable(err) || ctx.Err() != nil || !idempotent(msgs[i]) {
 				return nil, fmt.Errorf("publish %s: %w", msgs[i].Subject, err)
 			}
 			again, last = append(again, i), err
@@ -117,6 +117,11 @@ func (b *Bus) store(ctx context.Context, msgs ...*nats.Msg) ([]*jetstream.PubAck
 		case <-time.After(pause):
 		}
 	}
+}
+
+// idempotent tells whether the stream notices a message that it has already.
+func idempotent(m *nats.Msg) bool {
+	return m.Header.Get(jetstream.MsgIDHeader) != "" || m.Header.Get(jetstream.ExpectedLastSubjSeqHeader) != ""
 }
 
 // storeOnce sends the open ones of msgs and tells what became of each.

@@ -3,11 +3,19 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
 )
 
 // Handler takes one event and returns those that follow. They are stored in any case, also beside an error; then what
@@ -22,8 +30,29 @@ type Attempts interface {
 	Forget(ctx context.Context, key string) error
 }
 
-// ErrAttempts marks what is told of a message that failed too often.
+// ErrAttempts marks what is told of a message that failed too often. What it was begun with may have happened: it is
+// for the handler to know.
 var ErrAttempts = errors.New("attempts used up")
+
+// exhausted is the last error of a message that failed too often.
+type exhausted struct {
+	runs int
+	last error
+}
+
+func (e *exhausted) Error() string {
+	return fmt.Sprintf("%v after %d runs: %v", ErrAttempts, e.runs, e.last)
+}
+
+func (e *exhausted) Unwrap() []error {
+	return []error{ErrAttempts, e.last, fault.Reason{
+		Code: "attempts",
+		ZH:   fmt.Sprintf("尝试 %d 次仍未成功：%v", e.runs, e.last),
+		EN:   fmt.Sprintf("still failing after %d runs: %v", e.runs, e.last),
+	}}
+}
+
+var errNoEnd = errors.New("the run never ended: a crash of the worker, or a handler that hangs")
 
 // Delivery is what is known of a message besides its body.
 type Delivery struct {
@@ -48,8 +77,16 @@ type Delivery struct {
 	// Trace is the traceparent it came with; what follows carries it along.
 	Trace string
 
+	// origin tells any two messages apart, also across streams that were put back to an older copy; one subject token.
 	origin string
-	after  []func(context.Context) error
+	// key is the CloudEvents subject.
+	key      string
+	parks    int
+	replayed uint64
+	by, why  string
+	header   nats.Header
+	counted  bool
+	after    []func(context.Context) error
 }
 
 // AfterStored lets f run when the returned events are stored and before the message is acked. An error of f counts as
@@ -88,5 +125,319 @@ type Serving struct {
 // seller) or after its last attempt failed (ErrAttempts). m is a typed nil when it cannot be read. err says why, with
 // a fault.Reason where there is one. unserved may be nil.
 func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s Serving, handle Handler[M], unserved func(d *Delivery, m M, err error) []event.Event) error {
-	return errors.New("not yet")
+	row, err := s.check(topic.Name)
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", s.Consumer, err)
+	}
+	w := &server{b: b, s: s.withDefaults(), row: row, topic: topic.Name}
+	w.empty = func() proto.Message { return topic.New() }
+	w.handle = func(ctx context.Context, d *Delivery, m proto.Message) ([]event.Event, error) {
+		return handle(ctx, d, m.(M))
+	}
+	w.unserved = func(d *Delivery, m proto.Message, err error) []event.Event {
+		if unserved == nil {
+			return nil
+		}
+		typed, _ := m.(M)
+		return unserved(d, typed, err)
+	}
+	if err := w.serve(ctx); err != nil {
+		return fmt.Errorf("serve %s: %w", s.Consumer, err)
+	}
+	return nil
+}
+
+func (s Serving) check(topic string) (consumerRow, error) {
+	for _, row := range consumers {
+		if row.name != s.Consumer {
+			continue
+		}
+		switch {
+		case row.topic != topic:
+			return row, fmt.Errorf("takes %s, not %s", row.topic, topic)
+		case s.Attempts == nil && row.stream != streamTicks:
+			return row, errors.New("nothing counts its attempts")
+		}
+		return row, nil
+	}
+	return consumerRow{}, errors.New("no such consumer in the topology")
+}
+
+func (s Serving) withDefaults() Serving {
+	or := func(d *time.Duration, value time.Duration) {
+		if *d <= 0 {
+			*d = value
+		}
+	}
+	or(&s.HandlerLimit, 25*time.Second)
+	or(&s.Grace, 40*time.Second)
+	if s.Slots <= 0 {
+		s.Slots = 32
+	}
+	if s.MaxAttempts <= 0 {
+		s.MaxAttempts = 12
+	}
+	if s.Backoff == nil {
+		s.Backoff = backoff
+	}
+	if s.Metrics == nil {
+		s.Metrics = NewMetrics(nil)
+	}
+	if s.Now == nil {
+		s.Now = time.Now
+	}
+	return s
+}
+
+// backoff is 1 s, doubling to 10 minutes, each up to a fifth shorter or longer.
+func backoff(attempt int) time.Duration {
+	d := 10 * time.Minute
+	if attempt < 10 {
+		d = min(d, time.Second<<max(attempt-1, 0))
+	}
+	return d + time.Duration((rand.Float64()-0.5)*0.4*float64(d)) //nolint:gosec // jitter
+}
+
+// errShutdown is the cause with which handlers are ended that outlast the grace.
+var errShutdown = errors.New("shutting down")
+
+// server serves one consumer.
+type server struct {
+	b        *Bus
+	s        Serving
+	row      consumerRow
+	topic    string
+	empty    func() proto.Message
+	handle   func(context.Context, *Delivery, proto.Message) ([]event.Event, error)
+	unserved func(*Delivery, proto.Message, error) []event.Event
+
+	ackWait time.Duration
+	began   time.Time
+	// soft ends when no more is taken, hard when handlers are ended too.
+	soft, hard context.Context
+	mu         sync.Mutex
+	inHand     map[*taken]struct{}
+	silent     atomic.Bool
+}
+
+// ticks come again by themselves: they are neither parked nor shelved.
+func (w *server) ticks() bool { return w.row.stream == streamTicks }
+
+func (w *server) serve(ctx context.Context) error {
+	consumer, err := w.b.js.Consumer(ctx, w.row.stream, w.row.name)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("%w; run bridgectl topology apply", ErrTopology)
+	}
+	if err != nil {
+		return err
+	}
+	w.ackWait = consumer.CachedInfo().Config.AckWait
+	w.inHand = map[*taken]struct{}{}
+	w.began = time.Now()
+
+	var stop context.CancelCauseFunc
+	w.soft, stop = context.WithCancelCause(ctx)
+	defer stop(nil)
+	var end context.CancelCauseFunc
+	w.hard, end = context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+
+	var slots sync.WaitGroup
+	open := func(stream, consumer string, n int, retried bool) error {
+		for range n {
+			p, err := w.b.puller(stream, consumer, 64)
+			if err != nil {
+				return err
+			}
+			p.silent = w.noteSilence
+			slots.Go(func() { w.slot(p, retried, stop) })
+		}
+		return nil
+	}
+	err = open(w.row.stream, w.row.name, w.s.Slots, false)
+	if err == nil && !w.ticks() {
+		// What comes back has slots of its own: neither can hold up the other.
+		err = open(streamRetry, retryName(w.row.name), max(1, w.s.Slots/4), true)
+	}
+	if err != nil {
+		stop(err)
+	}
+	<-w.soft.Done()
+
+	done := make(chan struct{})
+	go func() { slots.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(w.s.Grace):
+		end(errShutdown)
+		select {
+		case <-done:
+		case <-time.After(time.Second): // a handler that does not listen to its ctx
+		}
+		w.giveBack()
+	}
+	if err := w.b.nc.FlushTimeout(2 * time.Second); err != nil {
+		w.b.log.Debug().Err(err).Msg("flush acks")
+	}
+	if cause := context.Cause(w.soft); ctx.Err() == nil {
+		return cause
+	}
+	return nil
+}
+
+func (w *server) noteSilence(silent bool) {
+	if w.silent.Swap(silent) == silent {
+		return
+	}
+	if silent {
+		w.b.log.Warn().Str("consumer", w.row.name).Msg("the server no longer answers requests for messages; asking again")
+	} else {
+		w.b.log.Info().Str("consumer", w.row.name).Msg("the server answers again")
+	}
+}
+
+// slot handles one message at a time until soft ends.
+func (w *server) slot(p *puller, retried bool, stop context.CancelCauseFunc) {
+	for {
+		m, err := p.next(w.soft)
+		if err != nil {
+			if w.soft.Err() == nil {
+				stop(err)
+			}
+			break
+		}
+		w.take(&taken{Msg: m, nc: w.b.nc}, retried)
+	}
+	ctx, cancel := context.WithTimeout(w.hard, 5*time.Second)
+	defer cancel()
+	p.drain(ctx)
+}
+
+func (w *server) take(t *taken, retried bool) {
+	if w.soft.Err() != nil {
+		t.nak(0)
+		return
+	}
+	d, err := w.delivery(t, retried)
+	if err != nil { // not from JetStream: cannot be answered
+		w.b.log.Error().Err(err).Str("subject", t.Subject).Msg("message without metadata")
+		return
+	}
+	w.mu.Lock()
+	w.inHand[t] = struct{}{}
+	w.mu.Unlock()
+	stopBeat := t.beat(w.ackWait/3, w.s.HandlerLimit+settleLimit)
+	flight := w.s.Metrics.inFlight.WithLabelValues(w.row.name)
+	flight.Inc()
+	began := time.Now()
+
+	outcome := w.work(t, d)
+
+	stopBeat()
+	flight.Dec()
+	w.s.Metrics.seconds.WithLabelValues(w.row.name).Observe(time.Since(began).Seconds())
+	w.s.Metrics.handled.WithLabelValues(w.row.name, outcome).Inc()
+	w.mu.Lock()
+	delete(w.inHand, t)
+	w.mu.Unlock()
+}
+
+// giveBack returns what is still in hand to the server.
+func (w *server) giveBack() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for t := range w.inHand {
+		t.nak(0)
+		w.b.log.Warn().Str("consumer", w.row.name).Str("subject", t.Subject).Msg("handler did not end in time; message given back")
+	}
+}
+
+// delivery tells what is known of a message before it is read. Headers of ours count only on our own stream.
+func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
+	meta, err := t.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	d := &Delivery{
+		Consumer: w.row.name, Subject: t.Subject, Stream: meta.Stream, Seq: meta.Sequence.Stream, StreamTime: meta.Timestamp,
+		First: meta.NumDelivered == 1 && !retried, Attempt: 1, header: t.Header,
+	}
+	if retried {
+		d.comeBack(t.Header)
+	}
+	d.ID = headerOf(d.header, event.HeaderID)
+	if d.ID == "" {
+		d.ID = d.header.Get(jetstream.MsgIDHeader)
+	}
+	if d.ID == "" {
+		d.ID = d.Stream + "/" + strconv.FormatUint(d.Seq, 10)
+	}
+	d.key = headerOf(d.header, event.HeaderSubject)
+	d.Trace = headerOf(d.header, event.HeaderTrace)
+	d.origin = fmt.Sprintf("%s-%d-%s", d.Stream, d.Seq, strconv.FormatInt(d.StreamTime.UnixMilli(), 36))
+	if d.replayed != 0 {
+		d.origin += "-r" + strconv.FormatUint(d.replayed, 10)
+	}
+	return d, nil
+}
+
+// comeBack reads what park and Replay wrote.
+func (d *Delivery) comeBack(h nats.Header) {
+	d.header = uncarry(h)
+	if seq, err := strconv.ParseUint(h.Get(event.HeaderOriginSeq), 10, 64); err == nil {
+		d.Subject, d.Stream, d.Seq = h.Get(event.HeaderOriginSubject), h.Get(event.HeaderOriginStream), seq
+		if at, err := time.Parse(time.RFC3339Nano, h.Get(event.HeaderOriginTime)); err == nil {
+			d.StreamTime = at
+		}
+	}
+	d.parks, _ = strconv.Atoi(h.Get(event.HeaderParks))
+	d.replayed, _ = strconv.ParseUint(h.Get(event.HeaderReplay), 10, 64)
+	d.Replay = d.replayed != 0
+	d.Released = h.Get(event.HeaderReleased)
+	d.by, d.why = h.Get(event.HeaderBy), h.Get(event.HeaderWhy)
+}
+
+// read turns a message into its type and checks it. m is nil when it cannot be read.
+func (w *server) read(t *taken, d *Delivery) (proto.Message, error) {
+	suffix, subjectErr := event.SellerOn(w.topic, d.Subject)
+	d.Seller = suffix
+	if size := headersSize(t.Header); size > maxHeaders {
+		return nil, fault.Reason{
+			Code: "headers.toolarge",
+			ZH:   fmt.Sprintf("消息头共 %d 字节，最多 %d 字节", size, maxHeaders),
+			EN:   fmt.Sprintf("headers of %d bytes, at most %d", size, maxHeaders),
+		}
+	}
+	if len(t.Data) > MaxBody {
+		return nil, fault.Reason{
+			Code: "body.toolarge",
+			ZH:   fmt.Sprintf("正文 %d 字节，最多 %d 字节", len(t.Data), MaxBody),
+			EN:   fmt.Sprintf("body of %d bytes, at most %d", len(t.Data), MaxBody),
+		}
+	}
+	m := w.empty()
+	if err := decode(d.header, t.Data, m); err != nil {
+		return nil, err
+	}
+	inside := ""
+	if s, ok := m.(interface{ GetSeller() string }); ok {
+		inside = s.GetSeller()
+	}
+	if suffix == "" && event.ValidSeller(inside) {
+		d.Seller = inside
+	}
+	if subjectErr != nil {
+		return m, fault.Reason{Code: "subject.invalid", ZH: "主题不合规：" + cut(d.Subject, 200), EN: subjectErr.Error()}
+	}
+	if err := validate(m); err != nil {
+		return m, err
+	}
+	if suffix != "" && inside != suffix {
+		return m, fault.Reason{
+			Code: "seller.mismatch", Field: "seller",
+			ZH: fmt.Sprintf("正文中的商家 %q 与主题后缀 %q 不一致", inside, suffix),
+			EN: fmt.Sprintf("seller %q inside, but the subject ends in %q", inside, suffix),
+		}
+	}
+	return m, nil
 }

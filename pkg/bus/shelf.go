@@ -3,8 +3,14 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 )
 
@@ -16,11 +22,12 @@ type Shelved struct {
 	// Kind is event.Dead (needs a person) or event.Held (waits for a cause).
 	Kind     string
 	Consumer string
-	// Stream and OriginSeq are those of the message that was being handled; Seq is the shelf's own number.
-	Stream    string
-	OriginSeq uint64
-	Seq       uint64
-	// Subject, Seller, Key and ID are the original event's; Seller, Key and ID may be empty.
+	// Seq is the shelf's own number.
+	Seq uint64
+	// Stream, OriginSeq, Subject, Seller, Key and ID are the original event's, also when a retry was shelved; Seller,
+	// Key and ID may be empty.
+	Stream                   string
+	OriginSeq                uint64
 	Subject, Seller, Key, ID string
 	// Class is a fault.Class as text; Cause is what a held one waits for.
 	Class, Cause string
@@ -55,24 +62,252 @@ type By struct {
 	Release bool
 }
 
+// putOnShelf stores the message under the name of its own that makes shelving twice once.
+func (w *server) putOnShelf(ctx context.Context, t *taken, d *Delivery, kind string, why error) error {
+	meta, err := t.Metadata()
+	if err != nil {
+		return err
+	}
+	now := w.s.Now()
+	subject := event.ShelfSubject(kind, w.row.name, meta.Stream, meta.Sequence.Stream)
+	m := nats.NewMsg(subject)
+	m.Data = t.Data
+	m.Header = carry(d.header)
+	d.originHeaders(m.Header)
+	class := fault.Of(why)
+	setIf(m.Header, event.HeaderSeller, d.Seller)
+	m.Header.Set(event.HeaderClass, class.String())
+	setIf(m.Header, event.HeaderCause, cut(fault.Cause(why), maxText))
+	m.Header.Set(event.HeaderReason, reasonText(fault.ReasonOf(why, class.String())))
+	m.Header.Set(event.HeaderError, cut(why.Error(), maxError))
+	m.Header.Set(event.HeaderAttempts, strconv.Itoa(d.Attempt))
+	m.Header.Set(event.HeaderFirst, d.StreamTime.UTC().Format(time.RFC3339Nano))
+	m.Header.Set(event.HeaderLast, now.UTC().Format(time.RFC3339Nano))
+
+	// No message id: a message that is replayed, comes back and is shelved again within the window for duplicates
+	// would be stored nowhere.
+	var expected uint64
+	for range 5 {
+		m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(expected, 10))
+		_, err := w.b.store(ctx, m)
+		if !wrongLast(err) {
+			return err
+		}
+		have, err := w.b.last(ctx, streamShelf, subject)
+		switch {
+		case err != nil:
+			return err
+		case have == nil:
+			expected = 0
+		case sameOrigin(have.Header, m.Header):
+			return nil // shelved before a crash
+		default:
+			// The stream was put back to an older copy and gave this number to another message. Keep both.
+			expected = have.Sequence
+		}
+	}
+	return fmt.Errorf("shelve %s: the shelf keeps changing", subject)
+}
+
+func sameOrigin(a, b nats.Header) bool {
+	for _, name := range []string{event.HeaderOriginStream, event.HeaderOriginSeq, event.HeaderOriginTime} {
+		if a.Get(name) != b.Get(name) {
+			return false
+		}
+	}
+	return true
+}
+
+func (q ShelfQuery) matches(s Shelved) bool {
+	return (q.Seller == "" || s.Seller == q.Seller) &&
+		(q.Cause == "" || s.Cause == q.Cause) &&
+		(q.Subject == "" || s.Subject == q.Subject || s.Seller != "" && s.Subject == q.Subject+"."+s.Seller)
+}
+
+const (
+	shelfPage    = 100
+	shelfPageMax = 10_000
+)
+
 // Shelf lists what stands there, oldest first. next is the After of the next page, 0 when there is none.
 func (b *Bus) Shelf(ctx context.Context, q ShelfQuery) (items []Shelved, next uint64, err error) {
-	return nil, 0, errors.New("not yet")
+	limit := q.Limit
+	if limit <= 0 {
+		limit = shelfPage
+	}
+	limit = min(limit, shelfPageMax)
+	err = b.read(ctx, reading{
+		stream: streamShelf, filters: []string{event.ShelfFilter(q.Kind, q.Consumer)}, from: q.After + 1, headersOnly: !q.WithBody,
+	}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
+		s, err := shelved(m.Subject, meta.Sequence.Stream, m.Header, m.Data)
+		if err != nil || !q.matches(s) {
+			return err
+		}
+		if len(items) == limit {
+			next = items[limit-1].Seq
+			return errEnough
+		}
+		if !q.WithBody {
+			s.Body = nil
+		}
+		items = append(items, s)
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("list shelf: %w", err)
+	}
+	return items, next, nil
 }
 
 // ShelfItem reads one, with its body; ErrNotShelved.
 func (b *Bus) ShelfItem(ctx context.Context, seq uint64) (Shelved, error) {
-	return Shelved{}, errors.New("not yet")
+	_, m, err := b.shelfMessage(ctx, seq)
+	if err != nil {
+		return Shelved{}, err
+	}
+	return shelved(m.Subject, m.Sequence, m.Header, m.Data)
+}
+
+func (b *Bus) shelfMessage(ctx context.Context, seq uint64) (jetstream.Stream, *jetstream.RawStreamMsg, error) {
+	s, err := b.js.Stream(ctx, streamShelf)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read shelf %d: %w", seq, err)
+	}
+	m, err := s.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		err = ErrNotShelved
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read shelf %d: %w", seq, err)
+	}
+	return s, m, nil
+}
+
+func shelved(subject string, seq uint64, h nats.Header, body []byte) (Shelved, error) {
+	kind, consumer, _, _, err := event.ParseShelf(subject)
+	if err != nil {
+		return Shelved{}, err
+	}
+	original := uncarry(h)
+	s := Shelved{
+		Kind: kind, Consumer: consumer, Stream: h.Get(event.HeaderOriginStream), Seq: seq,
+		Subject: h.Get(event.HeaderOriginSubject), Seller: h.Get(event.HeaderSeller),
+		Key: headerOf(original, event.HeaderSubject), ID: headerOf(original, event.HeaderID),
+		Class: h.Get(event.HeaderClass), Cause: h.Get(event.HeaderCause),
+		Reason: reasonFrom(h.Get(event.HeaderReason)), Error: h.Get(event.HeaderError),
+		Trace: headerOf(original, event.HeaderTrace), Header: original, Body: body,
+	}
+	s.OriginSeq, _ = strconv.ParseUint(h.Get(event.HeaderOriginSeq), 10, 64)
+	s.Attempts, _ = strconv.Atoi(h.Get(event.HeaderAttempts))
+	s.First, _ = time.Parse(time.RFC3339Nano, h.Get(event.HeaderFirst))
+	s.Last, _ = time.Parse(time.RFC3339Nano, h.Get(event.HeaderLast))
+	return s, nil
 }
 
 // Replay sends a message to its consumer again, under a new message id, and takes it off the shelf; ErrNotShelved.
-func (b *Bus) Replay(ctx context.Context, seq uint64, by By) error { return errors.New("not yet") }
+func (b *Bus) Replay(ctx context.Context, seq uint64, by By) error {
+	stream, raw, err := b.shelfMessage(ctx, seq)
+	if err != nil {
+		return err
+	}
+	s, err := shelved(raw.Subject, raw.Sequence, raw.Header, raw.Data)
+	if err != nil {
+		return fmt.Errorf("replay shelf %d: %w", seq, err)
+	}
+	seller := s.Seller
+	if !event.ValidSeller(seller) {
+		seller = event.NoSeller
+	}
+	m := nats.NewMsg(event.RetrySubject(s.Consumer, seller))
+	m.Data = raw.Data
+	m.Header = carry(s.Header)
+	for _, name := range []string{event.HeaderOriginSubject, event.HeaderOriginStream, event.HeaderOriginSeq, event.HeaderOriginTime} {
+		m.Header.Set(name, raw.Header.Get(name))
+	}
+	m.Header.Set(event.HeaderReplay, strconv.FormatUint(seq, 10))
+	setIf(m.Header, event.HeaderBy, cut(by.Who, maxText))
+	setIf(m.Header, event.HeaderWhy, cut(by.Why, maxText))
+	if by.Release {
+		setIf(m.Header, event.HeaderReleased, s.Cause)
+	}
+	id := s.ID
+	if id == "" {
+		id = s.Stream + "/" + strconv.FormatUint(s.OriginSeq, 10)
+	}
+	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#replay-%d", cut(id, 200), seq))
+	// A duplicate was sent by an earlier try that did not get to taking it off.
+	if _, err := b.store(ctx, m); err != nil {
+		return fmt.Errorf("replay shelf %d: %w", seq, err)
+	}
+	if err := takeOff(ctx, stream, seq); err != nil && !errors.Is(err, ErrNotShelved) {
+		return fmt.Errorf("replay shelf %d: %w", seq, err)
+	}
+	b.log.Info().Uint64("shelf", seq).Str("subject", s.Subject).Str("id", cut(s.ID, 200)).Str("by", by.Who).Str("why", by.Why).Msg("replayed")
+	return nil
+}
 
 // Drop takes a message off the shelf for good; ErrNotShelved.
-func (b *Bus) Drop(ctx context.Context, seq uint64, by By) error { return errors.New("not yet") }
+func (b *Bus) Drop(ctx context.Context, seq uint64, by By) error {
+	stream, m, err := b.shelfMessage(ctx, seq)
+	if err != nil {
+		return err
+	}
+	if err := takeOff(ctx, stream, seq); err != nil {
+		return fmt.Errorf("drop shelf %d: %w", seq, err)
+	}
+	b.log.Info().Uint64("shelf", seq).Str("subject", m.Header.Get(event.HeaderOriginSubject)).Str("by", by.Who).Str("why", by.Why).Msg("dropped")
+	return nil
+}
+
+func takeOff(ctx context.Context, s jetstream.Stream, seq uint64) error {
+	err := s.DeleteMsg(ctx, seq)
+	var api *jetstream.APIError
+	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &api) && api.ErrorCode == codeNoSuchSequence {
+		return ErrNotShelved
+	}
+	return err
+}
+
+// codeNoSuchSequence is the server's word when a message to delete is not there.
+const codeNoSuchSequence = 10043
 
 // Release replays, oldest first, what q selects and match (if not nil) agrees to, at most perSecond a second (0: no
-// limit). Broken off, it is simply called again.
+// limit). Broken off, it is simply called again: what was sent is off the shelf.
 func (b *Bus) Release(ctx context.Context, q ShelfQuery, match func(Shelved) bool, perSecond float64, by By) (n int, err error) {
-	return 0, errors.New("not yet")
+	// What comes back to the shelf meanwhile is left there: it would go round for ever.
+	stream, err := b.js.Stream(ctx, streamShelf)
+	if err != nil {
+		return 0, fmt.Errorf("release: %w", err)
+	}
+	last := stream.CachedInfo().State.LastSeq
+	q.Limit = shelfPage
+	for {
+		items, next, err := b.Shelf(ctx, q)
+		if err != nil {
+			return n, fmt.Errorf("release: %w", err)
+		}
+		for _, s := range items {
+			if s.Seq > last {
+				return n, nil
+			}
+			if match != nil && !match(s) {
+				continue
+			}
+			if n > 0 && perSecond > 0 {
+				if err := sleep(ctx, time.Duration(float64(time.Second)/perSecond)); err != nil {
+					return n, fmt.Errorf("release: %w", err)
+				}
+			}
+			if err := b.Replay(ctx, s.Seq, by); errors.Is(err, ErrNotShelved) {
+				continue // another was faster
+			} else if err != nil {
+				return n, fmt.Errorf("release: %w", err)
+			}
+			n++
+		}
+		if next == 0 {
+			return n, nil
+		}
+		q.After = next
+	}
 }

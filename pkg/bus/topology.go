@@ -145,11 +145,11 @@ func (t Topology) plan() plan {
 			Name: r.name, Subjects: r.subjects, Storage: jetstream.FileStorage, Replicas: t.Replicas,
 			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
 			MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1,
-			Duplicates: 2 * time.Minute, AllowDirect: true,
+			Duplicates: 2 * time.Minute,
 		}
 		if r.public {
 			c.MaxAge, c.MaxMsgSize = t.KeepFor, maxStored
-			c.DenyPurge, c.DenyDelete = true, false
+			c.DenyPurge = true
 		}
 		if r.queue {
 			c.Retention = jetstream.WorkQueuePolicy

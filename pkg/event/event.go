@@ -84,6 +84,24 @@ func (t Topic[M]) New() M {
 // Revision is a revision as a discriminator.
 func Revision(n int64) string { return strconv.FormatInt(n, 10) }
 
+// names are all that travels on public streams. None may be another one followed by one token (Split).
+var names = []string{
+	OrderAudited.Name, OrderCancelRequested.Name,
+	OrderAccepted.Name, OrderHeld.Name, OrderFailed.Name, OrderStatusChanged.Name, OrderShipped.Name,
+	OrderDelivered.Name, OrderReturning.Name, OrderCancelled.Name, OrderCancelRefused.Name, OrderCancelUnknown.Name,
+	SellerChanged.Name, SellerPaused.Name, SellerResumed.Name,
+}
+
+// Split takes a public subject apart. Of one that is no event's, name is the whole.
+func Split(subject string) (name, seller string) {
+	for _, name := range names {
+		if seller, err := SuffixOf(name, subject); err == nil {
+			return name, seller
+		}
+	}
+	return subject, ""
+}
+
 var sellerName = regexp.MustCompile(`^[a-z0-9_-]{1,32}$`)
 
 // ValidSeller tells whether name can be a subject's suffix.

@@ -1,0 +1,271 @@
+package bus_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/event"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+const pusher = "order-pusher"
+
+func order(seller, no string) *orderv1.Audited {
+	return &orderv1.Audited{
+		Seller: seller, Shop: "S1", Warehouse: "W1", OrderNo: "O-" + no, OutboundNo: no, Revision: 1,
+		AuditedAt: timestamppb.Now(),
+		Lines:     []*orderv1.Line{{LineId: "1", GoodsCode: "G1", Quantity: 2}},
+		Receiver:  &orderv1.Receiver{Name: "张三", Mobile: "13800000000", Address: "中关村 1 号"},
+	}
+}
+
+func audit(seller, no string) event.Event {
+	return event.OrderAudited.About(seller, no, time.Now(), order(seller, no), event.Revision(1))
+}
+
+func publish(t *testing.T, b *bus.Bus, events ...event.Event) {
+	t.Helper()
+	if err := b.Publish(t.Context(), events...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// accepted is what a handler tells.
+func accepted(m *orderv1.Audited) event.Event {
+	return event.OrderAccepted.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &orderv1.Accepted{Ref: &orderv1.Ref{OutboundNo: m.GetOutboundNo()}})
+}
+
+type handler = bus.Handler[*orderv1.Audited]
+
+// serving runs Serve until stop, which waits for it. Attempts and short limits are filled in.
+func serve(t *testing.T, b *bus.Bus, s bus.Serving, h handler, unserved func(*bus.Delivery, *orderv1.Audited, error) []event.Event) (stop func()) {
+	t.Helper()
+	s.Consumer = pusher
+	if s.Attempts == nil {
+		s.Attempts = &bustest.Attempts{}
+	}
+	if s.Slots == 0 {
+		s.Slots = 4
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- bus.Serve(ctx, b, event.OrderAudited, s, h, unserved) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("Serve does not return")
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// log is what handlers saw, by outbound number.
+type log struct {
+	mu   sync.Mutex
+	runs []run
+}
+
+type run struct {
+	no string
+	d  bus.Delivery
+	at time.Time
+}
+
+// add records a run and tells the how-manieth of this number it is, from 1.
+func (l *log) add(d *bus.Delivery, m *orderv1.Audited) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.runs = append(l.runs, run{m.GetOutboundNo(), *d, time.Now()}) //nolint:govet // a copy for looking at
+	n := 0
+	for _, r := range l.runs {
+		if r.no == m.GetOutboundNo() {
+			n++
+		}
+	}
+	return n
+}
+
+func (l *log) all() []run {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.runs)
+}
+
+func (l *log) of(no string) (runs []run) {
+	for _, r := range l.all() {
+		if r.no == no {
+			runs = append(runs, r)
+		}
+	}
+	return runs
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// shelf lists all, with bodies.
+func shelf(t *testing.T, b *bus.Bus) []bus.Shelved {
+	t.Helper()
+	items, next, err := b.Shelf(t.Context(), bus.ShelfQuery{WithBody: true})
+	if err != nil || next != 0 {
+		t.Fatalf("shelf: %v (next %d)", err, next)
+	}
+	return items
+}
+
+func shelved(t *testing.T, b *bus.Bus, n int) []bus.Shelved {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d on the shelf", n), func() bool { return len(shelf(t, b)) == n })
+	return shelf(t, b)
+}
+
+// told counts the events of a name, by key.
+func told(t *testing.T, b *bus.Bus, name string) map[string]int {
+	t.Helper()
+	keys := map[string]int{}
+	err := b.Events(t.Context(), bus.EventQuery{Names: []string{name}}, func(s bus.Stored) error {
+		keys[s.Key]++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// settled waits until a consumer and its second one have nothing left, not even unacked.
+func settled(t *testing.T, b *bus.Bus) {
+	t.Helper()
+	eventually(t, "nothing left to do", func() bool {
+		for stream, name := range map[string]string{"ORDERS": pusher, "RETRY": bus.RetryName(pusher)} {
+			c, err := b.JS().Consumer(t.Context(), stream, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i := c.CachedInfo(); i.NumPending > 0 || i.NumAckPending > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// subjects lists what stands in a stream, with counts.
+func subjects(t *testing.T, b *bus.Bus, stream, filter string) map[string]uint64 {
+	t.Helper()
+	s, err := b.JS().Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Info(t.Context(), jetstream.WithSubjectFilter(filter))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.State.Subjects
+}
+
+func ackWait(t *testing.T, b *bus.Bus, d time.Duration) {
+	change(t, b, func(c *jetstream.ConsumerConfig) { c.AckWait = d })
+}
+
+// change alters both of the pusher's consumers.
+func change(t *testing.T, b *bus.Bus, f func(*jetstream.ConsumerConfig)) {
+	t.Helper()
+	for stream, name := range map[string]string{"ORDERS": pusher, "RETRY": bus.RetryName(pusher)} {
+		c, err := b.JS().Consumer(t.Context(), stream, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := c.CachedInfo().Config
+		f(&config)
+		if _, err := b.JS().UpdateConsumer(t.Context(), stream, config); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// soon makes a clock with which something that is to come after d comes after in.
+func soon(d, in time.Duration) func() time.Time {
+	return func() time.Time { return time.Now().Add(in - d) }
+}
+
+// broker is a server that can be stopped and started again.
+type broker struct {
+	t    *testing.T
+	o    server.Options
+	s    *server.Server
+	stop func()
+}
+
+func newBroker(t *testing.T) *broker {
+	t.Helper()
+	k := &broker{t: t, o: server.Options{Dir: t.TempDir(), Port: server.RandomPort, Log: zerolog.Nop()}}
+	k.start()
+	t.Cleanup(func() { k.s.Stop() })
+	return k
+}
+
+func (k *broker) start() {
+	k.t.Helper()
+	s, err := server.Start(k.o)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.s = s
+	if k.o.Port == server.RandomPort { // the same one next time
+		if _, err := fmt.Sscanf(s.URL()[strings.LastIndex(s.URL(), ":"):], ":%d", &k.o.Port); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+}
+
+func (k *broker) restart() {
+	k.t.Helper()
+	k.s.Stop()
+	k.start()
+}
+
+func apiCode(err error) int {
+	var e jetstream.JetStreamError
+	if err == nil {
+		return 0
+	}
+	if ok := asJS(err, &e); ok && e.APIError() != nil {
+		return int(e.APIError().ErrorCode)
+	}
+	return -1
+}
+
+func msg(subject, body string, headers ...string) *nats.Msg {
+	m := nats.NewMsg(subject)
+	m.Data = []byte(body)
+	for i := 0; i+1 < len(headers); i += 2 {
+		m.Header.Set(headers[i], headers[i+1])
+	}
+	return m
+}

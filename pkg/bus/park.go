@@ -1,0 +1,97 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"stockbridge/pkg/event"
+)
+
+// park stores the message as a schedule that brings it back at the given time.
+//
+// Its subject is its own, for of two schedules on one subject only the last fires; it is made from where the original
+// was stored and not from its ce-id, which a publisher may use twice. The message id counts the parks: under the same
+// id it would be taken for a duplicate and stored nowhere. The time is written out here because the library's helper
+// cuts it to whole seconds.
+func (w *server) park(ctx context.Context, t *taken, d *Delivery, at time.Time) error {
+	subject := event.ParkSubject(w.row.name, d.origin)
+	m := nats.NewMsg(subject)
+	m.Data = t.Data
+	m.Header = carry(d.header)
+	d.originHeaders(m.Header)
+	m.Header.Set(event.HeaderParks, strconv.Itoa(d.parks+1))
+	if d.Replay {
+		m.Header.Set(event.HeaderReplay, strconv.FormatUint(d.replayed, 10))
+		setIf(m.Header, event.HeaderReleased, d.Released)
+		setIf(m.Header, event.HeaderBy, d.by)
+		setIf(m.Header, event.HeaderWhy, d.why)
+	}
+	m.Header.Set(jetstream.ScheduleHeader, "@at "+at.UTC().Format(time.RFC3339Nano))
+	m.Header.Set(jetstream.ScheduleTargetHeader, event.RetrySubject(w.row.name, d.sellerToken()))
+	id := fmt.Sprintf("park/%s/%s/%d", w.row.name, d.origin, d.parks+1)
+	m.Header.Set(jetstream.MsgIDHeader, id)
+	acks, err := w.b.store(ctx, m)
+	if err != nil || !acks[0].Duplicate {
+		return err
+	}
+	// It was parked before a crash. If that one still stands, fine; if it fired, its retry lives or has ended, and this
+	// run decided without knowing: park it anew rather than lose it.
+	stands, err := w.b.stands(ctx, streamRetry, subject)
+	if err != nil || stands {
+		return err
+	}
+	m.Header.Set(jetstream.MsgIDHeader, id+"/"+strconv.FormatInt(at.UnixNano(), 36))
+	_, err = w.b.store(ctx, m)
+	return err
+}
+
+// unpark removes a parked copy, if there is one.
+func (w *server) unpark(ctx context.Context, d *Delivery) error {
+	s, err := w.b.js.Stream(ctx, streamRetry)
+	if err != nil {
+		return err
+	}
+	return s.Purge(ctx, jetstream.WithPurgeSubject(event.ParkSubject(w.row.name, d.origin)))
+}
+
+func (b *Bus) stands(ctx context.Context, stream, subject string) (bool, error) {
+	m, err := b.last(ctx, stream, subject)
+	return m != nil, err
+}
+
+// last reads the newest message on subject from the stream's leader; nil when there is none.
+func (b *Bus) last(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", subject, err)
+	}
+	m, err := s.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", subject, err)
+	}
+	return m, nil
+}
+
+// originHeaders says where the message first stood.
+func (d *Delivery) originHeaders(h nats.Header) {
+	h.Set(event.HeaderOriginSubject, d.Subject)
+	h.Set(event.HeaderOriginStream, d.Stream)
+	h.Set(event.HeaderOriginSeq, strconv.FormatUint(d.Seq, 10))
+	h.Set(event.HeaderOriginTime, d.StreamTime.UTC().Format(time.RFC3339Nano))
+}
+
+func (d *Delivery) sellerToken() string {
+	if event.ValidSeller(d.Seller) {
+		return d.Seller
+	}
+	return event.NoSeller
+}

@@ -1,0 +1,285 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+)
+
+const (
+	// settleLimit is how long storing events and settling may take after the handler: heartbeats go on as long.
+	settleLimit = 15 * time.Second
+	// nakLimit is the longest pause inside the consumer. Longer ones are parked: a message that waits there counts
+	// against the consumer's limit of unacked ones.
+	nakLimit = 10 * time.Second
+	// brokenPause is the pause when it is not the message's fault: the ledger or the store does not answer.
+	brokenPause = 2 * time.Second
+	// tickPause is the longest pause before a failed tick is tried again; the next tick replaces it.
+	tickPause = time.Minute
+)
+
+// What became of a message, as metrics tell it.
+const (
+	outcomeDone    = "done"
+	outcomeRetry   = "retry"
+	outcomeWait    = "wait"
+	outcomeHeld    = "held"
+	outcomeDead    = "dead"
+	outcomeBack    = "given_back"
+	outcomeDropped = "dropped"
+)
+
+// work handles a message and settles it. Errors are logged here and nowhere else.
+func (w *server) work(t *taken, d *Delivery) (outcome string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.hard), w.s.HandlerLimit+settleLimit)
+	defer cancel()
+	log := w.b.log.With().Str("consumer", w.row.name).Str("subject", d.Subject).Str("id", cut(d.ID, 200)).
+		Str("order", cut(d.key, 100)).Str("message", d.origin).Logger()
+
+	m, err := w.read(t, d)
+	if err != nil {
+		return w.refuse(ctx, log, t, d, m, fault.Permanent(err))
+	}
+	if w.s.Paused != nil {
+		if err := w.s.Paused(d.Seller); err != nil && (d.Released == "" || fault.Cause(err) != d.Released) {
+			if fault.Of(err) != fault.Held && !w.ticks() {
+				return w.settle(ctx, log, t, d, m, err)
+			}
+			return w.refuse(ctx, log, t, d, m, err)
+		}
+	}
+	// A message whose run never ended (it killed the process) must be found: count before running. One from before we
+	// began may be such too: the broker forgets its deliveries when it is killed as well, as in an embedded set-up.
+	if (!d.First || d.StreamTime.Before(w.began)) && !w.ticks() {
+		n, err := w.s.Attempts.Count(ctx, w.attemptsKey(d))
+		if err != nil {
+			log.Error().Err(err).Msg("count attempt; the message waits")
+			t.nak(brokenPause)
+			return outcomeWait
+		}
+		d.Attempt, d.counted = n, true
+		if n > w.s.MaxAttempts {
+			return w.refuse(ctx, log, t, d, m, &exhausted{n - 1, errNoEnd})
+		}
+	}
+
+	events, err := w.call(log, d, m)
+	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
+		if !ofTheMessage(storeErr) {
+			log.Error().Err(storeErr).Msg("store events; the message waits")
+			w.uncount(ctx, log, d)
+			t.nak(brokenPause)
+			return outcomeWait
+		}
+		err = storeErr
+	} else {
+		for _, f := range d.after {
+			if afterErr := f(ctx); afterErr != nil && err == nil {
+				err = fmt.Errorf("after the events were stored: %w", afterErr)
+			}
+		}
+	}
+	if w.ticks() {
+		return w.settleTick(log, t, err)
+	}
+	return w.settle(ctx, log, t, d, m, err)
+}
+
+// ofTheMessage tells whether an error of storing comes from what is stored: time does not mend it.
+func ofTheMessage(err error) bool {
+	return !repeatable(err) && !errors.Is(err, ErrPermission) && !errors.Is(err, nats.ErrConnectionClosed)
+}
+
+// panicked is a handler's panic as an error.
+type panicked struct{ value any }
+
+func (p panicked) Error() string { return fmt.Sprintf("handler panicked: %v", p.value) }
+
+func (w *server) call(log zerolog.Logger, d *Delivery, m proto.Message) (events []event.Event, err error) {
+	ctx, cancel := context.WithTimeout(w.hard, w.s.HandlerLimit)
+	defer cancel()
+	defer func() {
+		if v := recover(); v != nil {
+			log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("handler panicked")
+			events, err = nil, panicked{v}
+		}
+	}()
+	return w.handle(log.WithContext(ctx), d, m)
+}
+
+// settle decides what becomes of a message that was handled. Its events are stored.
+func (w *server) settle(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, m proto.Message, err error) string {
+	if err == nil {
+		w.forget(ctx, log, d)
+		t.ack()
+		return outcomeDone
+	}
+	if context.Cause(w.hard) != nil {
+		// The handler was ended by us, whatever it says.
+		w.uncount(ctx, log, d)
+		t.nak(0)
+		return outcomeBack
+	}
+	switch fault.Of(err) {
+	case fault.Wait:
+		w.uncount(ctx, log, d)
+		after := max(fault.After(err), 10*time.Millisecond)
+		log.Debug().Err(err).Dur("after", after).Msg("too early")
+		w.later(ctx, log, t, d, after)
+		return outcomeWait
+	case fault.Held:
+		w.uncount(ctx, log, d)
+		return w.shelve(ctx, log, t, d, event.Held, err)
+	case fault.Refused, fault.Unclear:
+		w.forget(ctx, log, d)
+		return w.shelve(ctx, log, t, d, event.Dead, err)
+	default:
+		if !d.counted {
+			n, countErr := w.s.Attempts.Count(ctx, w.attemptsKey(d))
+			if countErr != nil {
+				log.Error().Err(countErr).Msg("count attempt")
+				n = 1
+			}
+			d.Attempt, d.counted = n, true
+		}
+		if d.Attempt >= w.s.MaxAttempts {
+			return w.refuse(ctx, log, t, d, m, &exhausted{d.Attempt, err})
+		}
+		after := max(w.s.Backoff(d.Attempt), 10*time.Millisecond)
+		log.Warn().Err(err).Int("attempt", d.Attempt).Dur("after", after).Msg("to be tried again")
+		w.later(ctx, log, t, d, after)
+		return outcomeRetry
+	}
+}
+
+// settleTick is settle for ticks. The next tick of the same kind and seller takes the place of one that waits.
+func (w *server) settleTick(log zerolog.Logger, t *taken, err error) string {
+	class := fault.Of(err)
+	switch {
+	case err == nil:
+		t.ack()
+		return outcomeDone
+	case context.Cause(w.hard) != nil:
+		t.nak(0)
+		return outcomeBack
+	case class == fault.Wait:
+		log.Debug().Err(err).Msg("too early")
+		t.nak(min(fault.After(err), tickPause))
+		return outcomeWait
+	case class == fault.Transient && !errors.As(err, new(panicked)):
+		log.Warn().Err(err).Msg("tick to be tried again")
+		t.nak(min(w.s.Backoff(5), tickPause))
+		return outcomeRetry
+	case class == fault.Held:
+		log.Debug().Err(err).Msg("tick held; the next one comes")
+		t.ack()
+		return outcomeHeld
+	default:
+		log.Error().Err(err).Msg("tick failed; the next one comes")
+		t.ack()
+		return outcomeDropped
+	}
+}
+
+// refuse tells of a message that is not handled (any more), and shelves it.
+func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, m proto.Message, err error) string {
+	if w.ticks() {
+		return w.settleTick(log, t, err)
+	}
+	events := w.tell(log, d, m, err)
+	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
+		log.Error().Err(storeErr).Msg("store what is told of a message that is not handled")
+		if !ofTheMessage(storeErr) {
+			w.uncount(ctx, log, d)
+			t.nak(brokenPause)
+			return outcomeWait
+		}
+	}
+	kind := event.Dead
+	if fault.Of(err) == fault.Held {
+		kind = event.Held
+		w.uncount(ctx, log, d)
+	} else {
+		w.forget(ctx, log, d)
+	}
+	return w.shelve(ctx, log, t, d, kind, err)
+}
+
+func (w *server) tell(log zerolog.Logger, d *Delivery, m proto.Message, err error) (events []event.Event) {
+	defer func() {
+		if v := recover(); v != nil {
+			log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("telling of an unhandled message panicked")
+			events = nil
+		}
+	}()
+	return w.unserved(d, m, err)
+}
+
+// later brings the message back after a while.
+func (w *server) later(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, after time.Duration) {
+	if after <= nakLimit {
+		t.nak(after)
+		return
+	}
+	if err := w.park(ctx, t, d, w.s.Now().Add(after)); err != nil {
+		log.Error().Err(err).Msg("park; it stays in the consumer")
+		t.nak(nakLimit)
+		return
+	}
+	w.s.Metrics.parked.WithLabelValues(w.row.name).Inc()
+	t.ack()
+}
+
+// shelve puts the message on the shelf and acks it.
+func (w *server) shelve(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, kind string, err error) string {
+	if shelfErr := w.putOnShelf(ctx, t, d, kind, err); shelfErr != nil {
+		log.Error().Err(shelfErr).AnErr("because", err).Msg("shelve; the message waits")
+		t.nak(brokenPause)
+		return outcomeWait
+	}
+	class := fault.Of(err).String()
+	w.s.Metrics.shelved.WithLabelValues(w.row.name, kind, class).Inc()
+	log.Warn().Err(err).Str("kind", kind).Str("class", class).Int("attempt", d.Attempt).Msg("shelved")
+	t.ack()
+	if kind == event.Held {
+		return outcomeHeld
+	}
+	return outcomeDead
+}
+
+func (w *server) attemptsKey(d *Delivery) string { return w.row.name + "/" + d.origin }
+
+func (w *server) uncount(ctx context.Context, log zerolog.Logger, d *Delivery) {
+	if !d.counted {
+		return
+	}
+	d.counted = false
+	if err := w.s.Attempts.Uncount(ctx, w.attemptsKey(d)); err != nil {
+		log.Warn().Err(err).Msg("take an attempt back")
+	}
+}
+
+// forget clears what earlier runs of this message left: the count, and a copy that was parked right before a crash.
+func (w *server) forget(ctx context.Context, log zerolog.Logger, d *Delivery) {
+	if !d.counted {
+		return
+	}
+	if err := w.s.Attempts.Forget(ctx, w.attemptsKey(d)); err != nil {
+		log.Warn().Err(err).Msg("forget attempts")
+	}
+	if d.First {
+		return
+	}
+	if err := w.unpark(ctx, d); err != nil {
+		log.Warn().Err(err).Msg("remove a parked copy")
+	}
+}
