@@ -84,7 +84,12 @@ func open(t *testing.T, knobs jdtest.Knobs) (*Warehouse, *far) {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(jd)
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		server.Close()
+		if n := jd.Violations().Counts[jdtest.BadSignature]; n > 0 {
+			t.Errorf("%d bad signatures", n)
+		}
+	})
 	f := &far{t: t, jd: jd, conn: jdapi.NewTransport()}
 	t.Cleanup(f.conn.CloseIdleConnections)
 	var dialer net.Dialer
@@ -124,8 +129,10 @@ func (f *far) nextOrder(fault jdtest.Fault) {
 
 func (f *far) LoseAnswer() { f.nextOrder(jdtest.Fault{Kind: jdtest.LoseAnswer}) }
 func (f *far) DropCall()   { f.nextOrder(jdtest.Fault{Kind: jdtest.Drop}) }
-func (f *far) Refuse()     { f.nextOrder(jdtest.Fault{Kind: jdtest.Error, Code: "5001", ZH: "库存不足"}) }
-func (f *far) Reject()     { f.nextOrder(jdtest.Fault{Kind: jdtest.Error, Code: "61"}) }
+func (f *far) Refuse() {
+	f.nextOrder(jdtest.Fault{Kind: jdtest.Error, Code: "5001", ZH: "库存不足"})
+}
+func (f *far) Reject() { f.nextOrder(jdtest.Fault{Kind: jdtest.Error, Code: "61"}) }
 
 func (f *far) Down(down bool) {
 	f.down.Store(down)

@@ -28,7 +28,7 @@ const (
 	maxSellerNote  = 200
 	maxUUID        = 125
 	maxPlatformNo  = 200
-	maxGoodsNo     = 50
+	maxListed      = 50 // an element of a list
 )
 
 // Values of salePlatformSource (§5.1.4).
@@ -199,14 +199,14 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 	if len(of) == 0 {
 		d.refuse("lines.required", "lines", "订单没有商品行", "the order has no lines")
 	}
-	column := func(name string, most int, value func(*orderv1.Line) string) (list string, have int) {
+	column := func(name string, value func(*orderv1.Line) string) (list string, have int) {
 		values := make([]string, len(of))
 		for i, l := range of {
 			if values[i] = value(l); values[i] != "" {
 				have++
 			}
 			at := fmt.Sprintf("lines[%d].%s", i, name)
-			d.short(at, values[i], most)
+			d.short(at, values[i], maxListed)
 			if strings.ContainsAny(values[i], ",\r\n") {
 				d.refuse("text.comma", at, "不能包含逗号或换行", "must not contain commas or line breaks")
 			}
@@ -217,8 +217,8 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 		return strings.Join(values, ","), have
 	}
 	var haveNo, haveCode int
-	order.LinesGoodsNo, haveNo = column("warehouse_goods_no", maxGoodsNo, (*orderv1.Line).GetWarehouseGoodsNo)
-	order.LinesIsvGoodsNo, haveCode = column("goods_code", maxGoodsNo, (*orderv1.Line).GetGoodsCode)
+	order.LinesGoodsNo, haveNo = column("warehouse_goods_no", (*orderv1.Line).GetWarehouseGoodsNo)
+	order.LinesIsvGoodsNo, haveCode = column("goods_code", (*orderv1.Line).GetGoodsCode)
 	if haveNo < len(of) && haveCode < len(of) {
 		name, value := "goods_code", (*orderv1.Line).GetGoodsCode
 		if haveNo > haveCode {
@@ -227,7 +227,7 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 		d.refuse("goods.mixed", d.lacking(name, value),
 			"京东要求一个订单的所有行都用商品编码，或都用京东商品编号", "JD wants the ERP's code of all lines of an order, or its own number of all of them")
 	}
-	order.LinesOrderLine, _ = column("line_id", maxGoodsNo, (*orderv1.Line).GetLineId)
+	order.LinesOrderLine, _ = column("line_id", (*orderv1.Line).GetLineId)
 
 	quantities, prices, priced := make([]string, len(of)), make([]string, len(of)), true
 	for i, l := range of {
@@ -255,7 +255,7 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 		{"batch.production_date", &order.LinesProductionDate, func(l *orderv1.Line) string { return l.GetBatch().GetProductionDate() }},
 		{"batch.expiry_date", &order.LinesExpirationDate, func(l *orderv1.Line) string { return l.GetBatch().GetExpiryDate() }},
 	} {
-		list, have := column(f.name, maxGoodsNo, f.value)
+		list, have := column(f.name, f.value)
 		if *f.to = list; have > 0 && have < len(of) {
 			d.refuse("batch.partial", d.lacking(f.name, f.value),
 				"京东要求所有行都指定批次信息，或都不指定", "JD takes this of all lines of an order or of none")

@@ -1,0 +1,441 @@
+package jd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdapi"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/warehouse/warehousetest"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+const accepted = `{"jingdong_eclp_order_addOrder_responce":{"code":"0","eclpSoNo":"ESL1"}}`
+
+type request struct {
+	*http.Request
+	method, param, body string
+}
+
+// answering is a warehouse whose JD answers as told; "" cuts the connection.
+func answering(t *testing.T, answer func(*request) string, change ...func(*sellerv1.Setup)) *Warehouse {
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			t.Error(err)
+		}
+		text := answer(&request{r, strings.TrimPrefix(r.URL.Query().Get("method"), "jingdong.eclp.order."), form.Get("360buy_param_json"), string(body)})
+		if text == "" {
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(rw, text)
+	}))
+	t.Cleanup(server.Close)
+	s := setup(server.URL)
+	for _, c := range change {
+		c(s)
+	}
+	transport := jdapi.NewTransport()
+	t.Cleanup(transport.CloseIdleConnections)
+	w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Push, Env: env, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func refusedBy(code, text string) string {
+	return fmt.Sprintf(`{"error_response":{"code":%q,"zh_desc":%q}}`, code, text)
+}
+
+// What each way of failing means: for a write, for a question by our number, for one by JD's.
+func TestFates(t *testing.T) {
+	type fate struct{ take, find, details string }
+	lost := fate{"unknown", "transient", "transient"}
+	token := fate{"held token:acme/main", "held token:acme/main", "held token:acme/main"}
+	permission := fate{"held permission:acme/main", "held permission:acme/main", "held permission:acme/main"}
+	data := fate{"permanent warehouse.refused.data", "transient", "transient"}
+	program := fate{"permanent warehouse.refused.request", "transient", "transient"}
+	for answer, want := range map[string]fate{
+		"":                         lost,
+		"<html>":                   lost,
+		"{}":                       lost,
+		refusedBy("1", "x"):        lost,
+		refusedBy("43", "x"):       lost,
+		refusedBy("65", "x"):       lost,
+		refusedBy("66", "x"):       lost,
+		refusedBy("67", "x"):       lost,
+		refusedBy("69", "x"):       lost,
+		refusedBy("2", "x"):        {"wait", "wait", "wait"},
+		refusedBy("8", "x"):        {"transient", "transient", "transient"},
+		refusedBy("12", "x"):       token,
+		refusedBy("18", "x"):       token,
+		refusedBy("19", "x"):       token,
+		refusedBy("20", "x"):       token,
+		refusedBy("21", "x"):       token,
+		refusedBy("22", "x"):       token,
+		refusedBy("3", "x"):        permission,
+		refusedBy("23", "x"):       permission,
+		refusedBy("24", "x"):       permission,
+		refusedBy("25", "x"):       permission,
+		refusedBy("64", "x"):       permission,
+		refusedBy("72", "x"):       permission,
+		refusedBy("73", "x"):       permission,
+		refusedBy("71", "x"):       {"said no", permission.find, permission.details}, // proves nothing (§11.2)
+		refusedBy("60", "x"):       data,
+		refusedBy("61", "x"):       data,
+		refusedBy("63", "x"):       data,
+		refusedBy("1100", "x"):     data,
+		refusedBy("68", "x"):       {"said no", "transient", "transient"},
+		refusedBy("15", "x"):       program,
+		refusedBy("50", "x"):       program,
+		refusedBy("70", "x"):       {"said no", "transient", "not found"},
+		refusedBy("10500", "库存不足"): {"said no", "transient", "not found"},
+		refusedBy("", "库存不足"):      {"said no", "transient", "not found"},
+		`{"jingdong_eclp_order_addOrder_responce":{"code":"43"}}`:                                {"unknown", "transient", "transient"},
+		`{"jingdong_eclp_order_addOrder_responce":{"code":"0","eclpSoNo":""}}`:                   {"unknown", "nothing", "not found"},
+		`{"jingdong_eclp_order_queryOrder_responce":{"code":"0","queryorder_result":[{"x":1}]}}`: {"unknown", "nothing", "not found"},
+	} {
+		t.Run(answer, func(t *testing.T) {
+			w := answering(t, func(*request) string { return answer })
+			taken, err := w.TakeOrder(t.Context(), warehousetest.Order("A-1"))
+			var got fate
+			got.take = told(t, err)
+			if taken.WarehouseNo != "" {
+				t.Errorf("taken: %+v", taken)
+			}
+			found, err := w.FindOrders(t.Context(), []string{"A-1"})
+			if got.find = told(t, err); err == nil && len(found) == 0 {
+				got.find = "nothing"
+			}
+			_, err = w.OrderDetails(t.Context(), "ESL1")
+			got.details = told(t, err)
+			if got != want {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+		})
+	}
+}
+
+func told(t *testing.T, err error) string {
+	t.Helper()
+	var no *warehouse.SaidNo
+	class := fault.Of(err)
+	if err != nil && class != fault.Transient && class != fault.Unclear || errors.As(err, &no) {
+		r := fault.ReasonOf(err, "")
+		if no != nil {
+			r = no.Reason
+		}
+		if r.Code == "" || r.ZH == "" || r.EN == "" || r.RemoteText == "" {
+			t.Errorf("reason of %v: %+v", err, r)
+		}
+	}
+	if (class == fault.Held) != (errors.Is(err, warehouse.ErrToken) || errors.Is(err, warehouse.ErrNotPermitted)) {
+		t.Errorf("%v is %v", err, class)
+	}
+	switch {
+	case err == nil:
+		return "none"
+	case errors.As(err, &no):
+		return "said no"
+	case errors.Is(err, warehouse.ErrNotFound):
+		return "not found"
+	case class == fault.Held:
+		return "held " + fault.Cause(err)
+	case class == fault.Refused:
+		return "permanent " + fault.ReasonOf(err, "").Code
+	default:
+		return class.String()
+	}
+}
+
+// A token that cannot be read is the set-up's fault, and says which file.
+func TestTokenCannotBeRead(t *testing.T) {
+	w := answering(t, func(*request) string { return accepted }, func(s *sellerv1.Setup) {
+		s.Accounts[0].AccessToken = &sellerv1.SecretRef{File: "/nowhere/token"}
+	})
+	_, err := w.TakeOrder(t.Context(), warehousetest.Order("A-1"))
+	if fault.Cause(err) != "token:acme/main" || !errors.Is(err, warehouse.ErrToken) || !strings.Contains(err.Error(), "/nowhere/token") {
+		t.Errorf("%v holds for %q", err, fault.Cause(err))
+	}
+}
+
+// JD may quote the receiver; whoever reads the reason has no need of it.
+func TestReceiverDoesNotShow(t *testing.T) {
+	o := warehousetest.Order("A-1")
+	for _, code := range []string{"10500", "61"} {
+		w := answering(t, func(r *request) string { return refusedBy(code, "参数不合法: "+r.param+" "+r.URL.RawQuery) })
+		_, err := w.TakeOrder(t.Context(), o)
+		var no *warehouse.SaidNo
+		if errors.As(err, &no) {
+			err = no.Reason
+		}
+		text := fmt.Sprintf("%v %+v", err, fault.ReasonOf(err, ""))
+		for _, hidden := range []string{o.Receiver.Name, o.Receiver.Mobile, o.Receiver.Address, jdtest.DefaultToken, jdtest.DefaultAppSecret} {
+			if strings.Contains(text, hidden) {
+				t.Errorf("%s shows %s: %s", code, hidden, text)
+			}
+		}
+	}
+}
+
+// Should JD refuse to answer about numbers that it does not know, that must not hide those it knows.
+func TestFindWhereNoneIsARefusal(t *testing.T) {
+	known := []string{"A-3", "A-7"}
+	for text, none := range map[string]bool{
+		"根据入参，查询订单信息为空，无法处理": true, "出库单[A-1]不存在": true, "未查询到出库单": true, "单号不存在": true, "查不到该单": true,
+		"系统繁忙，请稍后再试": false, "事业部不存在": false, "departmentNo不能为空": false, "店铺[S01]不存在": false, "订单所属商家不存在": false,
+	} {
+		w := answering(t, func(r *request) string {
+			nos := numbers(r.param)
+			if slices.ContainsFunc(nos, func(no string) bool { return !slices.Contains(known, no) }) {
+				return refusedBy("10500", text)
+			}
+			var rows []string
+			for _, no := range nos {
+				rows = append(rows, fmt.Sprintf(`{"isvUUID":%q,"eclpSoNo":"ESL%s"}`, no, no))
+			}
+			return `{"x_responce":{"code":"0","queryorder_result":[` + strings.Join(rows, ",") + `]}}`
+		})
+		found, err := w.FindOrders(t.Context(), []string{"A-1", "A-2", "A-3", "A-4", "A-5", "A-6", "A-7", "A-8"})
+		switch {
+		case none && (err != nil || len(found) != 2 || found["A-3"].WarehouseNo != "ESLA-3" || found["A-7"].WarehouseNo != "ESLA-7"):
+			t.Errorf("%s: %+v, %v", text, found, err)
+		case !none && (err == nil || fault.Of(err) != fault.Transient || errors.Is(err, warehouse.ErrNotFound)):
+			t.Errorf("%s: %+v, %v", text, found, err)
+		}
+	}
+}
+
+// numbers are those that an ext.queryOrder asks for.
+func numbers(param string) []string {
+	_, list, _ := strings.Cut(param, `"isvUUID":"`)
+	list, _, _ = strings.Cut(list, `"`)
+	return strings.Split(list, ",")
+}
+
+func TestFindRows(t *testing.T) {
+	rows := func(r string) string { return `{"x_responce":{"code":"0","queryorder_result":` + r + `}}` }
+	order := func(no, split string) string {
+		return `{"x_responce":{"code":"0","queryorder_result":{"eclpSoNo":"` + no + `","splitEclpSoNos":"` + split + `"}}}`
+	}
+	for _, c := range []struct {
+		name, rows string
+		orders     map[string]string // answers to queryOrder
+		want       string            // number, then others; "-" for none, "error"
+	}{
+		{"none", `[]`, nil, "-"},
+		{"a row without a document", `[{"isvUUID":"A-1","eclpSoNo":null,"resultCode":"0"}]`, nil, "-"},
+		{"a row of another number", `[{"isvUUID":"B-1","eclpSoNo":"ESL1"}]`, nil, "-"},
+		{"a row that does not say of which number", `[{"eclpSoNo":"ESL1"}]`, nil, "error"},
+		{"one", `[{"isvUUID":"A-1","eclpSoNo":"ESL1"}]`, nil, "ESL1"},
+		{"one object", `{"isvUUID":["A-1"],"eclpSoNo":"ESL1"}`, nil, "ESL1"},
+		{"one twice", `[{"isvUUID":"A-1","eclpSoNo":"ESL1"},{"isvUUID":"A-1","eclpSoNo":"ESL1"}]`, nil, "ESL1"},
+		{"two", `[{"isvUUID":"A-1","eclpSoNo":"ESL2"},{"isvUUID":"A-1","eclpSoNo":"ESL1"}]`,
+			map[string]string{"ESL1": order("ESL1", ""), "ESL2": order("ESL2", "")}, "ESL1 ESL2"},
+		{"two, the older cancelled", `[{"isvUUID":"A-1","eclpSoNo":"ESL1","mainStatus":10028},{"isvUUID":"A-1","eclpSoNo":"ESL2","mainStatus":"10015"}]`,
+			map[string]string{"ESL1": order("ESL1", ""), "ESL2": order("ESL2", "")}, "ESL2 ESL1"},
+		{"a split order and its parts", `[{"isvUUID":"A-1","eclpSoNo":"ESL3"},{"isvUUID":"A-1","eclpSoNo":"ESL1"},{"isvUUID":"A-1","eclpSoNo":"ESL2"}]`,
+			map[string]string{"ESL1": order("ESL1", "ESL2,ESL3,ESL1")}, "ESL1"},
+		{"parts that name each other", `[{"isvUUID":"A-1","eclpSoNo":"ESL2"},{"isvUUID":"A-1","eclpSoNo":"ESL3"}]`,
+			map[string]string{"ESL2": order("ESL2", "ESL2,ESL3")}, "ESL2"},
+		{"a split order and a double one", `[{"isvUUID":"A-1","eclpSoNo":"ESL1"},{"isvUUID":"A-1","eclpSoNo":"ESL2"},{"isvUUID":"A-1","eclpSoNo":"ESL9"}]`,
+			map[string]string{"ESL1": order("ESL1", "ESL2"), "ESL9": order("ESL9", "")}, "ESL1 ESL9"},
+		{"two, and JD does not let us look closer", `[{"isvUUID":"A-1","eclpSoNo":"ESL1"},{"isvUUID":"A-1","eclpSoNo":"ESL2"}]`,
+			map[string]string{"ESL1": refusedBy("24", "x"), "ESL2": refusedBy("10500", "x")}, "ESL1 ESL2"},
+		{"two, and the answer is lost", `[{"isvUUID":"A-1","eclpSoNo":"ESL1"},{"isvUUID":"A-1","eclpSoNo":"ESL2"}]`, nil, "error"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := answering(t, func(r *request) string {
+				if r.method == "ext.queryOrder" {
+					return rows(c.rows)
+				}
+				return c.orders[strings.Trim(strings.TrimPrefix(r.param, `{"eclpSoNo":`), `"}`)]
+			})
+			for range 2 { // what was learnt of parts stays true
+				found, err := w.FindOrders(t.Context(), []string{"A-1", "A-1"})
+				f, there := found["A-1"]
+				got := strings.Join(append([]string{f.WarehouseNo}, f.Others...), " ")
+				switch {
+				case err != nil:
+					got = "error"
+				case !there:
+					got = "-"
+				}
+				if got != c.want {
+					t.Errorf("got %q (%v), want %q", got, err, c.want)
+				}
+			}
+		})
+	}
+
+	t.Run("numbers that cannot be asked for", func(t *testing.T) {
+		w := answering(t, func(*request) string { return rows(`[]`) })
+		for _, no := range []string{"", "A-1,A-2", " A-1"} {
+			if found, err := w.FindOrders(t.Context(), []string{no}); err == nil {
+				t.Errorf("%q: %+v", no, found)
+			}
+		}
+	})
+	t.Run("a part asked for alone is no error", func(t *testing.T) {
+		w := answering(t, func(r *request) string {
+			if r.method == "queryOrder" {
+				return order("ESL1", "ESL2")
+			}
+			return rows(`[{"isvUUID":"A-1","eclpSoNo":"ESL2"}]`)
+		})
+		if _, err := w.OrderDetails(t.Context(), "ESL1"); err != nil {
+			t.Error(err)
+		}
+		if found, err := w.FindOrders(t.Context(), []string{"A-1"}); err != nil || found["A-1"].WarehouseNo != "ESL2" {
+			t.Errorf("%+v, %v", found, err)
+		}
+	})
+}
+
+func TestDetails(t *testing.T) {
+	step := func(code, at string) string { return `{"soStatusCode":` + code + `,"operateTime":"` + at + `"}` }
+	const (
+		t1, t2, t3 = "2026-03-01 09:00:00", "2026-03-01 10:00:00", "2026-03-01 11:00:00"
+		oneLine    = `,"orderDetailList":[{"goodsNo":"EMG1","isvGoodsNo":"g1","orderLine":"1","quantity":"2.0"}]`
+		twoPacks   = `,"orderPackageList":[{"packageNo":"VA1-1-2-","packWeight":1.50},{"packageNo":"VA1-2-2-","packWeight":"kg","wayBill":"VA9"}]`
+	)
+	for _, c := range []struct {
+		name, order, packs string
+		change             func(*sellerv1.Setup)
+		want               string
+		packsAsked         int64
+	}{
+		{name: "JD's own word goes before a later step", order: `"currentStatus":"10028","orderStatusList":[` + step("10019", t3) + `,` + step("10028", t2) + `]`,
+			want: "STATUS_CANCELLED 10028 10:00; 10028 10019; waybills []; 0 packages []; lines []; children []"},
+		{name: "a step that was cancelled earlier does not count against JD's word", order: `"currentStatus":10019,"orderStatusList":[` + step("10019", t3) + `,` + step("10028", t2) + `]`,
+			want: "STATUS_SHIPPED 10019 11:00; 10028 10019; waybills []; 0 packages []; lines []; children []"},
+		{name: "without JD's word a cancellation overrules the rest", order: `"orderStatusList":[` + step("10019", t3) + `,` + step("10028", t2) + `]`,
+			want: "STATUS_CANCELLED 10028 10:00; 10028 10019; waybills []; 0 packages []; lines []; children []"},
+		{name: "without JD's word the latest step counts", order: `"orderStatusList":[` + step("10019", t3) + `,` + step("100130", t1) + `,` + step("10018", t2) + `]`,
+			want: "STATUS_SHIPPED 10019 11:00; 100130 10018 10019; waybills []; 0 packages []; lines []; children []"},
+		{name: "a code without a word of ours", order: `"currentStatus":"10036"`,
+			want: "STATUS_UNSPECIFIED 10036 -; ; waybills []; 0 packages []; lines []; children []"},
+		{name: "no status at all: the steps are asked for", order: `"isvUUID":"A-1"`,
+			want: "STATUS_PICKING 10015 09:00; 10015; waybills []; 0 packages []; lines []; children []"},
+		{name: "packed is not shipped", order: `"currentStatus":"10018"` + oneLine + twoPacks,
+			want: "STATUS_PACKED 10018 -; ; waybills [VA1 VA9]; 2 packages [VA1 1.50 []; VA9  []]; lines [1 2/2]; children []"},
+		{name: "packed is shipped where the seller says so", order: `"currentStatus":"10018"` + oneLine, change: func(s *sellerv1.Setup) { s.ShippedWhenPacked = true },
+			want: "STATUS_SHIPPED 10018 -; ; waybills []; 0 packages []; lines [1 2/2]; children []"},
+		{name: "what really left", order: `"currentStatus":"10019","orderDetailList":[{"orderLine":"1","quantity":2,"realOutQty":"0"}]`,
+			want: "STATUS_SHIPPED 10019 -; ; waybills []; 0 packages []; lines [1 0/2]; children []"},
+		{name: "one parcel holds all", order: `"currentStatus":"10019","wayBill":"VA1, VA1,"` + oneLine + `,"orderPackageList":[{"packageNo":"VA1-1-1-"}]`,
+			want: "STATUS_SHIPPED 10019 -; ; waybills [VA1]; 1 packages [VA1  [1 2]]; lines [1 2/2]; children []"},
+		{name: "what lies in which parcel is asked for", order: `"currentStatus":"10019"` + oneLine + twoPacks, packsAsked: 2,
+			packs: `[{"eclpSoNo":"ESL1","orderPackageList":[{"packageNo":"VA1-1-2-","soPackItemsList":[{"goodsNo":"EMG1","goodsNum":1}]},
+				{"packageNo":"VA1-2-2-","soPackItemsList":{"goodsNo":"EMG9","goodsNum":"1"}},{"packageNo":"?","soPackItemsList":[]}]}]`,
+			want: "STATUS_SHIPPED 10019 -; ; waybills [VA1 VA9]; 2 packages [VA1 1.50 [1 1]; VA9  [ 1]]; lines [1 2/2]; children []"},
+		{name: "not to be told what lies in which parcel is no failure, nor to be asked again", order: `"currentStatus":"10019"` + oneLine + twoPacks, packsAsked: 1,
+			packs: refusedBy("24", "x"),
+			want:  "STATUS_SHIPPED 10019 -; ; waybills [VA1 VA9]; 2 packages [VA1 1.50 []; VA9  []]; lines [1 2/2]; children []"},
+		{name: "neither is a lost answer", order: `"currentStatus":"10019"` + oneLine + twoPacks, packsAsked: 2,
+			want: "STATUS_SHIPPED 10019 -; ; waybills [VA1 VA9]; 2 packages [VA1 1.50 []; VA9  []]; lines [1 2/2]; children []"},
+		{name: "a split order has parts, and nothing left of itself", order: `"currentStatus":"10019","splitEclpSoNos":"ESL1,ESL2, ESL3"` + oneLine,
+			want: "STATUS_SHIPPED 10019 -; ; waybills []; 0 packages []; lines [1 0/2]; children [ESL2 ESL3]"},
+		{name: "another carrier's waybill", order: `"currentStatus":"10019","tpWayBill":"SF1"`,
+			want: "STATUS_SHIPPED 10019 -; ; waybills [SF1]; 0 packages []; lines []; children []"},
+		{name: "half a piece", order: `"currentStatus":"10019","orderDetailList":[{"quantity":"1.5"}]`, want: "error"},
+		{name: "another order", order: `"eclpSoNo":"ESL2"`, want: "error"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var asked atomic.Int64
+			var changes []func(*sellerv1.Setup)
+			if c.change != nil {
+				changes = append(changes, c.change)
+			}
+			w := answering(t, func(r *request) string {
+				switch r.method {
+				case "queryOrderPacks":
+					asked.Add(1)
+					if strings.HasPrefix(c.packs, "[") {
+						return `{"x_responce":{"queryorderpacks_result":` + c.packs + `}}`
+					}
+					return c.packs
+				case "queryOrderStatus":
+					return `{"x_responce":{"queryorderstatus_result":{"orderStatusList":[` + step("10015", t1) + `]}}}`
+				default:
+					return `{"x_responce":{"queryorder_result":{"eclpSoNo":"ESL1",` + c.order + `}}}`
+				}
+			}, changes...)
+			for range 2 {
+				d, err := w.OrderDetails(t.Context(), "ESL1")
+				got := "error"
+				if err == nil {
+					got = sketch(d)
+				} else if c.want != "error" || errors.Is(err, warehouse.ErrNotFound) {
+					t.Error(err)
+				}
+				if diff := cmp.Diff(c.want, got); diff != "" {
+					t.Error(diff)
+				}
+			}
+			if n := asked.Load(); n != c.packsAsked {
+				t.Errorf("asked for parcels %d times", n)
+			}
+		})
+	}
+}
+
+// sketch is details in a line.
+func sketch(d warehouse.Details) string {
+	at := "-"
+	if !d.State.At.IsZero() {
+		at = d.State.At.Format("15:04")
+	}
+	var history, packs, lines []string
+	for _, s := range d.History {
+		history = append(history, s.Code)
+	}
+	for _, p := range d.Packages {
+		var in []string
+		for _, l := range p.Lines {
+			in = append(in, fmt.Sprintf("%s %d", l.LineId, l.Shipped))
+		}
+		packs = append(packs, fmt.Sprintf("%s %s %v", p.Waybill, p.Weight, in))
+	}
+	for _, l := range d.Lines {
+		lines = append(lines, fmt.Sprintf("%s %d/%d", l.LineId, l.Shipped, l.Quantity))
+	}
+	return fmt.Sprintf("%v %s %s; %s; waybills %v; %d packages [%s]; lines %v; children %v", d.State.Status, d.State.Code, at,
+		strings.Join(history, " "), d.Waybills, len(d.Packages), strings.Join(packs, "; "), lines, d.Children)
+}
+
+func TestWaybillOf(t *testing.T) {
+	for no, want := range map[string]string{"VA1-1-1-": "VA1", "VA1-12-13": "VA1", "JD-2-1-2-": "JD-2", "VA1": "VA1", "VA1-x-1-": "VA1-x-1-", "": "", "-1-1-": "-1-1-"} {
+		if got := waybillOf(no); got != want {
+			t.Errorf("%q is of %q, want %q", no, got, want)
+		}
+	}
+}
+
+// Every code of §5.10 that has a meaning there has one here.
+func TestSteps(t *testing.T) {
+	for _, code := range strings.Fields("10009 10010 100130 100131 100132 10014 10015 10016 10017 10018 10019 10028 10029 10033 10034 10035 10037 10038") {
+		if steps[code].status == orderv1.Status_STATUS_UNSPECIFIED {
+			t.Errorf("%s has none", code)
+		}
+	}
+}

@@ -1,0 +1,302 @@
+package jd
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/warehouse/warehousetest"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+// offline is a warehouse that nobody answers for.
+func offline(t *testing.T, change ...func(*sellerv1.Setup)) *Warehouse {
+	s := setup("http://127.0.0.1:1")
+	for _, c := range change {
+		c(s)
+	}
+	w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Push, Env: env})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// What JD is sent for an order.
+func TestOrdersInJDsWords(t *testing.T) {
+	utc := func(h int) *timestamppb.Timestamp {
+		return timestamppb.New(time.Date(2026, 3, 1, h, 30, 0, 0, time.UTC))
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*orderv1.Audited)
+		setup  func(*sellerv1.Setup)
+	}{
+		{name: "plain"},
+		{name: "all that an ERP can say", change: func(o *orderv1.Audited) {
+			o.Platform, o.PlatformOrderNos = "jd", []string{"JD-1", "JD-2"}
+			o.OrderedAt, o.PaidAt, o.ExpectedAt = utc(20), utc(21), utc(22) // the next day in Beijing
+			o.Carrier, o.Collect = "jd", "99.5"
+			o.Invoice = &orderv1.Invoice{Kind: orderv1.Invoice_KIND_ELECTRONIC, Title: "某某公司", Content: "明细", TaxNo: "91330000"}
+			o.Marks = &orderv1.Marks{Urgent: true, InsuredValue: "1000"}
+			o.BuyerRemark, o.SellerRemark = "请轻放", "送小样"
+			o.Receiver.Phone, o.Receiver.Email, o.Receiver.Town, o.Receiver.Postcode = "0571-88888888", "w@example.com", "西溪街道", "310000"
+			for i, l := range o.Lines {
+				l.WarehouseGoodsNo = fmt.Sprintf("EMG441804834821%d", i)
+				l.Batch = &orderv1.Batch{BatchNo: "B1", ProductionDate: "2026-01-01", ExpiryDate: "2027-01-01"}
+			}
+		}, setup: func(s *sellerv1.Setup) { s.Accounts[0].CarrierOwner = "010K1123" }},
+		{name: "nothing to collect and a line without a price", change: func(o *orderv1.Audited) {
+			o.Collect, o.Marks = "0.00", &orderv1.Marks{InsuredValue: "0"}
+			o.Lines[1].Price = ""
+			o.Platform, o.PlatformOrderNos, o.OrderedAt = "a village fair", nil, nil
+		}},
+		{name: "goods by the numbers of JD", change: func(o *orderv1.Audited) {
+			o.Lines[0].WarehouseGoodsNo, o.Lines[1].WarehouseGoodsNo = "EMG1", "EMG2"
+			o.Lines[0].GoodsCode = ""
+		}},
+		{name: "texts to be cleaned", change: func(o *orderv1.Audited) {
+			o.Receiver.Name, o.Receiver.Address = "王小明🌸", " A&B 座\n2 幢 𠮷田 "
+			o.BuyerRemark = "谢谢❤️\r\n请\t快👨‍👩‍👧点" + strings.Repeat("。", maxBuyerRemark)
+			o.SellerRemark = strings.Repeat("好", maxSellerNote+1)
+			o.Invoice = &orderv1.Invoice{Title: "Tea & Cup", Kind: orderv1.Invoice_KIND_VAT}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := warehousetest.Order("A-1")
+			var setups []func(*sellerv1.Setup)
+			if c.setup != nil {
+				setups = append(setups, c.setup)
+			}
+			if c.change != nil {
+				c.change(o)
+			}
+			plan := offline(t, setups...).PlanOrder(o)
+			if plan.Err != nil || len(plan.Findings) > 0 {
+				t.Fatal(plan.Findings)
+			}
+			var got bytes.Buffer
+			got.WriteString(plan.Call + "\n")
+			if err := json.Indent(&got, []byte(plan.Body), "", "  "); err != nil {
+				t.Fatal(err)
+			}
+			for _, cleaned := range plan.Cleaned {
+				fmt.Fprintf(&got, "\n%s: %s: %s / %s", cleaned.Field, cleaned.What, cleaned.Zh, cleaned.En)
+			}
+			golden(t, c.name, got.String()+"\n")
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", strings.ReplaceAll(name, " ", "-")+".golden")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; write it with -update", err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFindings(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*orderv1.Audited)
+		// want is "code field", holds with " → cause".
+		want []string
+	}{
+		{"nothing wrong", func(*orderv1.Audited) {}, nil},
+		{"the shop is not set up", func(o *orderv1.Audited) { o.Shop = "S99" }, []string{"shop.unknown shop → shop:acme/S99"}},
+		{"the carrier is not mapped", func(o *orderv1.Audited) { o.Carrier = "sf" }, []string{"carrier.unmapped carrier → carrier:acme/sf"}},
+		{"JD's own platform without a number", func(o *orderv1.Audited) { o.Platform, o.PlatformOrderNos = "jd", nil },
+			[]string{"platform_order.required platform_order_nos"}},
+		{"stars in the name", func(o *orderv1.Audited) { o.Receiver.Name = "王**" }, []string{"receiver.masked receiver.name → receiver:acme/A-1"}},
+		{"stars everywhere", func(o *orderv1.Audited) {
+			o.Receiver.Name, o.Receiver.Mobile, o.Receiver.Address = "王＊＊", "138****8000", "文三路**号"
+		}, []string{
+			"receiver.masked receiver.name → receiver:acme/A-1", "receiver.masked receiver.mobile → receiver:acme/A-1",
+			"receiver.masked receiver.address → receiver:acme/A-1",
+		}},
+		{"a long token for a name is masked, not too long", func(o *orderv1.Audited) {
+			o.Receiver.Name = "~AgAAAAAzQ1ZKB0d6Rk1LQlBVQ1FJ~MTIzNA==~1~"
+		}, []string{"receiver.masked receiver.name → receiver:acme/A-1"}},
+		{"a token for a mobile", func(o *orderv1.Audited) { o.Receiver.Mobile = "$Ab12Cd34Ef$1$" }, []string{"receiver.masked receiver.mobile → receiver:acme/A-1"}},
+		{"a bare token for a mobile", func(o *orderv1.Audited) { o.Receiver.Mobile = "QWJDZGVm" }, []string{"receiver.masked receiver.mobile → receiver:acme/A-1"}},
+		{"a name of 21", func(o *orderv1.Audited) { o.Receiver.Name = strings.Repeat("王", 21) }, []string{"text.long receiver.name"}},
+		{"a name of 20", func(o *orderv1.Audited) { o.Receiver.Name = strings.Repeat("王", 20) }, nil},
+		{"an address of 101 with its area", func(o *orderv1.Audited) {
+			o.Receiver.Address = strings.Repeat("路", 101-len([]rune("浙江省 杭州市 西湖区 ")))
+		},
+			[]string{"text.long receiver.address"}},
+		{"an address of 100 with its area", func(o *orderv1.Audited) {
+			o.Receiver.Address = strings.Repeat("路", 100-len([]rune("浙江省 杭州市 西湖区 ")))
+		}, nil},
+		{"a name of nothing but pictures", func(o *orderv1.Audited) { o.Receiver.Name = "🌸🌸" }, []string{"text.required receiver.name"}},
+		{"no telephone", func(o *orderv1.Audited) { o.Receiver.Mobile = "" }, []string{"text.required receiver.mobile"}},
+		{"a telephone of 31", func(o *orderv1.Audited) { o.Receiver.Phone = strings.Repeat("1", 31) }, []string{"text.long receiver.phone"}},
+		{"no receiver", func(o *orderv1.Audited) { o.Receiver = nil },
+			[]string{"text.required receiver.name", "text.required receiver.address", "text.required receiver.mobile"}},
+		{"three decimals to collect", func(o *orderv1.Audited) { o.Collect = "1.999" }, []string{"money.invalid collect"}},
+		{"no amounts", func(o *orderv1.Audited) { o.Lines[1].Price, o.Marks = "-1", &orderv1.Marks{InsuredValue: "many"} },
+			[]string{"money.invalid marks.insured_value", "money.invalid lines[1].price"}},
+		{"no quantity", func(o *orderv1.Audited) { o.Lines[1].Quantity = 0 }, []string{"quantity.invalid lines[1].quantity"}},
+		{"no lines", func(o *orderv1.Audited) { o.Lines = nil }, []string{"lines.required lines"}},
+		{"a line twice", func(o *orderv1.Audited) { o.Lines[1].LineId = "1" }, []string{"line.repeated lines[1].line_id"}},
+		{"goods by JD's number here, by ours there", func(o *orderv1.Audited) { o.Lines[1].GoodsCode, o.Lines[1].WarehouseGoodsNo = "", "EMG2" },
+			[]string{"goods.mixed lines[1].goods_code"}},
+		{"a code that would shift the list", func(o *orderv1.Audited) { o.Lines[0].GoodsCode = "a,b" }, []string{"text.comma lines[0].goods_code"}},
+		{"a batch for one line only", func(o *orderv1.Audited) { o.Lines[1].Batch = &orderv1.Batch{BatchNo: "B1"} }, []string{"batch.partial lines[0].batch.batch_no"}},
+		{"too large", func(o *orderv1.Audited) { o.Invoice = &orderv1.Invoice{Title: strings.Repeat("x", 2<<20)} }, []string{"order.large "}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := warehousetest.Order("A-1")
+			c.change(o)
+			w := offline(t)
+			plan := w.PlanOrder(o)
+			var got []string
+			for _, finding := range plan.Findings {
+				r := fault.ReasonOf(finding, "none")
+				line := r.Code + " " + r.Field
+				if cause := fault.Cause(finding); cause != "" {
+					line += " → " + cause
+				} else if fault.Of(finding) != fault.Refused {
+					t.Errorf("%v is %v", finding, fault.Of(finding))
+				}
+				if got = append(got, line); r.ZH == "" || r.EN == "" {
+					t.Errorf("no words for it: %+v", r)
+				}
+				if strings.Contains(finding.Error()+r.ZH, "13800138000") || o.Receiver != nil && strings.Contains(finding.Error()+r.ZH, o.Receiver.Name) && o.Receiver.Name != "" {
+					t.Errorf("shows the receiver: %v", finding)
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if (plan.Err == nil) != (len(c.want) == 0) {
+				t.Errorf("error %v", plan.Err)
+			}
+		})
+	}
+
+	t.Run("what never goes away by itself is told first", func(t *testing.T) {
+		o := warehousetest.Order("A-1")
+		o.Carrier, o.Receiver.Name, o.Collect = "sf", "王**", "1.999"
+		plan := offline(t).PlanOrder(o)
+		if fault.Of(plan.Err) != fault.Refused || len(plan.Findings) != 3 {
+			t.Errorf("%v of %v", plan.Err, plan.Findings)
+		}
+	})
+}
+
+func TestMasked(t *testing.T) {
+	for _, text := range []string{
+		"王*", "138****8000", "＊＊", "~AgAAAAAz==~MTIz==~1~", "$wangxiaoming$Ab12Cd34Ef==$1$", "#Ab12Cd34Ef#xx#1#", "@Ab12Cd34Ef@1@",
+		"AAGx1Y2z3A4b5C6d7E8f9G0h==", "浙江 AAGx1Y2z3A4b5C6d7E8f9G0h",
+	} {
+		if !masked(text) {
+			t.Errorf("%q passes", text)
+		}
+	}
+	for _, text := range []string{
+		"", "王小明", "Alexandre de la Fontaine-Bleue", "#3 楼 #302", "~", "$", "@home", "13800138000", "13800138000-1234", "0571-88888888转12",
+		"No. 12345678901234567890123456", "BUILDING-A-ROOM-1201-NORTH", "文三路 90 号 2 幢（东门）#101",
+	} {
+		if masked(text) {
+			t.Errorf("%q is taken for masked", text)
+		}
+	}
+	for number, want := range map[string]bool{"13800138000": false, "0571-88888888 ext 12": false, "+86 138-0013-8000": false, "Ab12Cd34==": true, "": false} {
+		if ciphered(number) != want {
+			t.Errorf("ciphered %q: %v", number, !want)
+		}
+	}
+}
+
+// A set-up that lacks something holds the warehouse's orders until it is mended.
+func TestSetupLacks(t *testing.T) {
+	for field, break_ := range map[string]func(*sellerv1.Setup){
+		"warehouses.W01": func(s *sellerv1.Setup) { s.Warehouses[0].Code = "W02" },
+		"accounts.main":  func(s *sellerv1.Setup) { s.Accounts[0].Name = "other" },
+		"warehouse_no":   func(s *sellerv1.Setup) { s.Warehouses[0].WarehouseNo = "" },
+		"app_key":        func(s *sellerv1.Setup) { s.Accounts[0].AppKey = "" },
+		"department":     func(s *sellerv1.Setup) { s.Accounts[0].Department = "" },
+		"vendor_source":  func(s *sellerv1.Setup) { s.Accounts[0].VendorSource = "" },
+	} {
+		s := setup("")
+		break_(s)
+		_, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01"})
+		if r := fault.ReasonOf(err, ""); fault.Cause(err) != "warehouse:acme/W01" || !strings.Contains(r.EN, field) || !strings.Contains(r.ZH, field) {
+			t.Errorf("%s: %v holds for %q", field, err, fault.Cause(err))
+		}
+	}
+}
+
+// The call that leaves for an order, byte by byte, at a fixed time.
+func TestTheWholeCall(t *testing.T) {
+	var sent strings.Builder
+	w := answering(t, func(r *request) string {
+		fmt.Fprintf(&sent, "%s %s\n\n%s\n", r.Method, r.URL.RequestURI(), r.body)
+		return accepted
+	})
+	w.api.Now = func() time.Time { return time.Date(2026, 3, 1, 4, 5, 6, 0, time.UTC) }
+	taken, err := w.TakeOrder(t.Context(), warehousetest.Order("A-1"))
+	if err != nil || taken.WarehouseNo != "ESL1" {
+		t.Fatal(taken, err)
+	}
+	golden(t, "call", sent.String())
+	if strings.Contains(sent.String(), jdtest.DefaultAppSecret) {
+		t.Error("the application's secret is sent")
+	}
+}
+
+// What passes the plan passes JD's own checks of parameters, whatever the texts are, and the lists keep in step.
+func FuzzPlan(f *testing.F) {
+	f.Add("王小明", "文三路 90 号", "13800138000", "谢谢\n❤️&", "SKU-1", "B1", "19.9", "0.50", "T-1", uint8(2))
+	f.Add("O'Neil \"x\"", "A&B + 100% <b>", "+86 138-0013-8000", "\\", "SKU\t1", "", "0", "", "T,1", uint8(2))
+	f.Add("~Ab12Cd34==~1~", "", "1", "\u2028", "a,b", "", "", "", "", uint8(0))
+	f.Fuzz(func(t *testing.T, name, address, mobile, remark, code, batch, price, collect, platformNo string, lines uint8) {
+		o := warehousetest.Order("A-1")
+		o.Receiver.Name, o.Receiver.Address, o.Receiver.Mobile = name, address, mobile
+		o.BuyerRemark, o.SellerRemark, o.Collect = remark, remark, collect
+		o.PlatformOrderNos = []string{platformNo}
+		for i := range o.Lines {
+			o.Lines[i].GoodsCode, o.Lines[i].Price = code, price
+		}
+		for i := range lines % 8 {
+			o.Lines = append(o.Lines, &orderv1.Line{LineId: fmt.Sprint("x", i), GoodsCode: "SKU", WarehouseGoodsNo: code, Quantity: 1, Batch: &orderv1.Batch{BatchNo: batch}})
+		}
+		w, far := open(t, jdtest.Knobs{})
+		taken, err := w.TakeOrder(t.Context(), o)
+		switch {
+		case err != nil && far.jd.Counters().Calls["eclp.order.addOrder"] > 0:
+			t.Errorf("JD refused what we planned: %v", err)
+		case err == nil:
+			if d, ok := far.jd.Document(taken.WarehouseNo); !ok || len(d.Lines) != len(o.Lines) {
+				t.Errorf("%d lines of %d: %+v", len(d.Lines), len(o.Lines), d)
+			}
+		}
+	})
+}
