@@ -216,7 +216,7 @@ func absent(t *testing.T, s Subject) {
 	if found, err := s.FindOrders(t.Context(), nil); err != nil || len(found) != 0 {
 		t.Errorf("nothing asked: %+v, %v", found, err)
 	}
-	if d, err := s.OrderDetails(t.Context(), "ESL4409999999999"); !errors.Is(err, warehouse.ErrNotFound) {
+	if d, err := s.OrderDetails(t.Context(), "0"); !errors.Is(err, warehouse.ErrNotFound) {
 		t.Errorf("%+v, %v", d, err)
 	}
 }
@@ -309,7 +309,7 @@ func down(t *testing.T, s Subject) {
 	if _, err := s.FindOrders(t.Context(), []string{"O-1"}); err == nil || fault.Of(err) != fault.Transient {
 		t.Errorf("find: %v is %v", err, fault.Of(err))
 	}
-	if _, err := s.OrderDetails(t.Context(), "ESL1"); err == nil || fault.Of(err) != fault.Transient || errors.Is(err, warehouse.ErrNotFound) {
+	if _, err := s.OrderDetails(t.Context(), "1"); err == nil || fault.Of(err) != fault.Transient || errors.Is(err, warehouse.ErrNotFound) {
 		t.Errorf("details: %v is %v", err, fault.Of(err))
 	}
 	s.Far.Down(false)
