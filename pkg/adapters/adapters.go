@@ -1,0 +1,27 @@
+// Package adapters is the one place that names every adapter: which ledger, which warehouse.
+//
+// A new one is its own folder and one case here. The package knows how each is put together and nothing of what they
+// do.
+package adapters
+
+import (
+	"context"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inkv"
+	"stockbridge/pkg/ledger/inredis"
+)
+
+// Ledger opens the ledger: in Redis when redisURL is given ("redis://:password@host:6379/0"), else in a bucket of the
+// bus. Whether it is fit for use is told by its Check.
+func Ledger(ctx context.Context, redisURL string, b *bus.Bus) (ledger.Ledger, error) {
+	if redisURL != "" {
+		return inredis.Open(inredis.Options{URL: redisURL})
+	}
+	bucket, err := b.Bucket(ctx, bus.BucketLedger)
+	if err != nil {
+		return nil, err
+	}
+	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Identity: b.ServerID})
+}

@@ -1,0 +1,58 @@
+package adapters
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+)
+
+const (
+	// turnLimit is how long a call waits for its turn in hand; a turn further away is for the bus to wait for.
+	turnLimit = 200 * time.Millisecond
+	// permitFor is after how long a permit that nobody returned ends by itself. It must stay above a call's limit (10 s).
+	permitFor = 12 * time.Second
+)
+
+// limiter shares one credential's budget over all replicas, through the ledger.
+type limiter struct {
+	quota ledger.Quota
+	app   string
+	limit ledger.Limit
+}
+
+// Acquire waits for a turn, or returns a fault.RetryAfter when it is more than turnLimit away.
+func (l limiter) Acquire(ctx context.Context, class string) (release func(), err error) {
+	for left := turnLimit; ; {
+		permit, wait, err := l.quota.Acquire(ctx, l.app, ledger.Class(class), l.limit, permitFor)
+		if err != nil {
+			return nil, fmt.Errorf("take a turn: %w", err)
+		}
+		if wait <= 0 {
+			return func() { l.giveBack(ctx, permit) }, nil
+		}
+		if wait > left {
+			return nil, fault.RetryAfter(wait, fault.Reason{
+				Code: "quota.wait",
+				ZH:   "调用额度暂时用完，稍后自动继续", EN: "the call budget is used up for the moment; it goes on by itself",
+			})
+		}
+		left -= wait
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// giveBack returns the permit although the call's ctx may have ended. When that fails it ends by itself.
+func (l limiter) giveBack(ctx context.Context, p ledger.Permit) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = l.quota.Return(ctx, p)
+}

@@ -1,0 +1,107 @@
+package adapters
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+)
+
+// turns is a quota that answers with these waits in turn, and then with a permit.
+type turns struct {
+	waits    []time.Duration
+	fail     error
+	asked    int
+	app      string
+	class    ledger.Class
+	limit    ledger.Limit
+	returned []ledger.Permit
+}
+
+func (q *turns) Acquire(_ context.Context, app string, class ledger.Class, l ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
+	q.asked++
+	q.app, q.class, q.limit = app, class, l
+	if ttl <= 10*time.Second {
+		return ledger.Permit{}, 0, errors.New("the permit ends before the call's limit")
+	}
+	if q.fail != nil {
+		return ledger.Permit{}, 0, q.fail
+	}
+	if len(q.waits) > 0 {
+		wait := q.waits[0]
+		q.waits = q.waits[1:]
+		return ledger.Permit{}, wait, nil
+	}
+	return ledger.Permit{App: app, ID: "1"}, 0, nil
+}
+
+func (q *turns) Return(ctx context.Context, p ledger.Permit) error {
+	q.returned = append(q.returned, p)
+	return ctx.Err()
+}
+
+func TestLimiter(t *testing.T) {
+	const ms = time.Millisecond
+	for _, test := range []struct {
+		name  string
+		waits []time.Duration
+		asked int
+		took  time.Duration
+		after time.Duration // of the RetryAfter; 0: a permit
+	}{
+		{"a free turn", nil, 1, 0, 0},
+		{"a turn that is near is waited for", []time.Duration{50 * ms}, 2, 50 * ms, 0},
+		{"also twice", []time.Duration{150 * ms, 50 * ms}, 3, 200 * ms, 0},
+		{"a turn that is far is for the bus", []time.Duration{201 * ms}, 1, 0, 201 * ms},
+		{"one that moved away too", []time.Duration{150 * ms, 51 * ms}, 2, 150 * ms, 51 * ms},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q := &turns{waits: test.waits}
+				l := limiter{quota: q, app: "KEY", limit: ledger.Limit{PerSecond: 5, Concurrent: 5}}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				start := time.Now()
+				release, err := l.Acquire(ctx, "push")
+				if took := time.Since(start); took != test.took {
+					t.Errorf("took %v", took)
+				}
+				if q.asked != test.asked || q.app != "KEY" || q.class != "push" || q.limit != l.limit {
+					t.Errorf("asked %d times: %+v", q.asked, q)
+				}
+				if test.after != 0 {
+					if fault.Of(err) != fault.Wait || fault.After(err) != test.after || release != nil {
+						t.Errorf("got %v", err)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				cancel()
+				release()
+				if len(q.returned) != 1 || q.returned[0] != (ledger.Permit{App: "KEY", ID: "1"}) {
+					t.Errorf("returned %v", q.returned)
+				}
+			})
+		})
+	}
+
+	t.Run("the ledger fails", func(t *testing.T) {
+		away := errors.New("away")
+		if _, err := (limiter{quota: &turns{fail: away}}).Acquire(t.Context(), "push"); !errors.Is(err, away) || fault.Of(err) != fault.Transient {
+			t.Error(err)
+		}
+	})
+	t.Run("the call is given up", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := (limiter{quota: &turns{waits: []time.Duration{time.Millisecond}}}).Acquire(ctx, "push"); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,117 @@
+package adapters
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd"
+	"stockbridge/pkg/warehouse/jd/jdapi"
+	"stockbridge/pkg/warehouse/memory"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+const (
+	// defaultPerSecond and defaultConcurrent are what a credential may do when the set-up does not say
+	// (seller.v1.Quota; reference/jd-eclp.md §11.1 calls both safe).
+	defaultPerSecond  = 5
+	defaultConcurrent = 5
+	// memoryStep is how fast orders walk in a warehouse in memory.
+	memoryStep = 5 * time.Second
+)
+
+// Warehouses opens sellers' warehouses and keeps them as long as the set-up stands. Many goroutines may use it.
+type Warehouses struct {
+	quota     ledger.Quota
+	transport *http.Transport
+
+	mu   sync.Mutex
+	kept map[string]*kept
+	// inMemory are the warehouses in memory, by seller and account: they are their own truth, whatever the set-up's
+	// version, and known to this process only.
+	inMemory map[string]*memory.Warehouse
+}
+
+// kept is what is open of one version of a seller's set-up.
+type kept struct {
+	version uint64
+	orders  map[place]warehouse.Orders
+}
+
+type place struct {
+	code  string
+	class warehouse.Class
+}
+
+// NewWarehouses shares the call budgets through quota; nil knows no budgets, for those who plan and do not call.
+func NewWarehouses(quota ledger.Quota) *Warehouses {
+	return &Warehouses{quota: quota, transport: jdapi.NewTransport(), kept: map[string]*kept{}, inMemory: map[string]*memory.Warehouse{}}
+}
+
+// Open gives the warehouse with the ERP's code, for calls of the class. The same version of a set-up gets the same
+// value again; a set-up without a version (not from a Book) gets a new one each time. What the set-up lacks is a
+// fault.Hold.
+func (w *Warehouses) Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	k := w.kept[s.Name()]
+	if k == nil || k.version < s.Version {
+		k = &kept{version: s.Version, orders: map[place]warehouse.Orders{}}
+		w.kept[s.Name()] = k
+	}
+	at, current := place{code, class}, k.version == s.Version && s.Version != 0
+	if orders, ok := k.orders[at]; ok && current {
+		return orders, nil
+	}
+	orders, err := w.open(s, code, class)
+	if err != nil {
+		return nil, err
+	}
+	if current {
+		k.orders[at] = orders
+	}
+	return orders, nil
+}
+
+func (w *Warehouses) open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error) {
+	site, _ := s.Warehouse(code)
+	account, _ := s.Account(site.GetAccount())
+	switch account.GetKind() {
+	case sellerv1.Account_KIND_JD:
+		o := jd.Options{Seller: s, Warehouse: code, Class: class, Env: os.Getenv, Transport: w.transport}
+		if w.quota != nil {
+			o.Limiter = limiter{quota: w.quota, app: app(account), limit: ledger.Limit{
+				PerSecond:  cmp.Or(account.Quota.GetPerSecond(), defaultPerSecond),
+				Concurrent: cmp.Or(int(account.Quota.GetConcurrent()), defaultConcurrent),
+			}}
+		}
+		return jd.New(o)
+	case sellerv1.Account_KIND_MEMORY:
+		name := s.Name() + "/" + account.Name
+		if w.inMemory[name] == nil {
+			w.inMemory[name] = &memory.Warehouse{StepEvery: memoryStep}
+		}
+		return w.inMemory[name], nil
+	default:
+		return nil, fault.Hold(seller.CauseWarehouse(s.Name(), code), fault.Reason{
+			Code: "warehouse.unknown", Field: "warehouse",
+			ZH: fmt.Sprintf("商家设置中没有可用的仓库 %s，补全后自动继续", code),
+			EN: fmt.Sprintf("the set-up has no usable warehouse %s; it goes on by itself when that is added", code),
+		})
+	}
+}
+
+// app names what a far side counts calls against: the application, wherever it is asked. Sellers may share one.
+func app(a *sellerv1.Account) string {
+	return a.AppKey + "@" + a.Url
+}
+
+// Close ends idle connections.
+func (w *Warehouses) Close() { w.transport.CloseIdleConnections() }

@@ -1,0 +1,256 @@
+// Package worker is the shell of every service: settings, log, connections, health, metrics, signals.
+//
+// A service is a function that gets a Shell and its own settings and serves until its ctx ends. The package knows what
+// services stand on and nothing of what they do.
+//
+// Start: the settings (all faults at once), the probes (not ready yet), NATS (waited for), its topology (a drift is
+// fatal), the ledger (waited for while it is merely away), the sellers. Stop: a signal ends ctx, the service finishes
+// what it has in hand within GRACE, then everything closes in the reverse order. A second signal kills.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/adapters"
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/retry"
+	"stockbridge/pkg/seller"
+)
+
+// Parts is what services stand on. Several services of one process share them.
+type Parts struct {
+	Log        zerolog.Logger
+	Bus        *bus.Bus
+	Ledger     ledger.Ledger
+	Sellers    *seller.Book
+	Warehouses *adapters.Warehouses
+	// Metrics takes the services' metrics, each with a label of its service.
+	Metrics prometheus.Registerer
+	// Grace is how long work in hand may take to finish.
+	Grace time.Duration
+}
+
+// Shell is what one service stands on.
+type Shell struct {
+	// Name is the service's.
+	Name string
+	Parts
+	served *bus.Metrics
+}
+
+// Shell makes the shell of one service.
+func (p Parts) Shell(name string) *Shell {
+	p.Log = p.Log.With().Str("service", name).Logger()
+	p.Metrics = prometheus.WrapRegistererWith(prometheus.Labels{"service": name}, p.Metrics)
+	return &Shell{Name: name, Parts: p, served: bus.NewMetrics(p.Metrics)}
+}
+
+// Serving is how a consumer is served, before a service adds its own wishes.
+func (s *Shell) Serving(consumer string) bus.Serving {
+	return bus.Serving{Consumer: consumer, Attempts: s.Ledger, Grace: s.Grace, Metrics: s.served}
+}
+
+// Ready is nil while everything answers.
+func (p Parts) Ready(ctx context.Context) error {
+	return errors.Join(p.Bus.Ready(), p.Sellers.Ready(), p.Ledger.Check(ctx))
+}
+
+// Main is a service's main: Run with the process's arguments, environment and signals.
+func Main[C any](name string, run func(context.Context, *Shell, C) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	if err := Run(ctx, name, os.Args[1:], os.Environ(), os.Stderr, run); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
+}
+
+// Run runs a service until run returns; ctx's end asks it to. It returns nil when it was asked to stop and nothing was
+// left behind. --help prints the settings to stderr instead.
+func Run[C any](ctx context.Context, name string, args, environ []string, stderr io.Writer, run func(context.Context, *Shell, C) error) error {
+	if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
+		usage[C](stderr, name)
+		return nil
+	}
+	base, own, err := Settings[C](args, environ)
+	if err != nil {
+		return err
+	}
+	log := newLog(stderr, base.LogLevel)
+
+	// Until everything stands, the probes tell what is waited for.
+	var ready atomic.Value
+	ready.Store(waitingFor("NATS"))
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	at, closeHTTP, err := Listen(base.HTTPAddr, &Probes{
+		Ready:   func(ctx context.Context) error { return ready.Load().(func(context.Context) error)(ctx) },
+		Metrics: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	defer closeHTTP()
+
+	start := log.With().Str("service", name).Logger()
+	start.Info().Str("http", at).Msg("starting")
+	b, err := connect(ctx, bus.Options{URL: base.NATSURL.Reveal(), Name: name, CredsFile: base.CredsFile, Log: start})
+	if err != nil {
+		return unlessStopped(ctx, err)
+	}
+	defer b.Close()
+	ready.Store(waitingFor("the topology"))
+	if err := patiently(ctx, start, "topology", b.CheckTopology); err != nil {
+		return unlessStopped(ctx, err)
+	}
+	ready.Store(waitingFor("the ledger and the sellers"))
+	parts, closeParts, err := Open(ctx, b, Options{RedisURL: base.RedisURL, Log: log, Metrics: metrics, Grace: base.Grace})
+	if err != nil {
+		return unlessStopped(ctx, err)
+	}
+	defer closeParts()
+	ready.Store(parts.Ready)
+
+	shell := parts.Shell(name)
+	shell.Log.Info().Msg("serving")
+	err = finish(ctx, base.Grace+closeFor, func(ctx context.Context) error { return run(ctx, shell, own) })
+	shell.Log.Info().Err(err).Msg("stopped")
+	return err
+}
+
+// Options of Open.
+type Options struct {
+	// RedisURL is where the ledger is; empty for a bucket of the bus.
+	RedisURL Secret
+	Log      zerolog.Logger
+	Metrics  prometheus.Registerer
+	Grace    time.Duration
+}
+
+// Open opens what services stand on, over a bus whose topology is applied. It waits for a ledger that is merely away,
+// startWithin at most. The returned function closes all of it but the bus.
+func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
+	none := func() {}
+	l, err := adapters.Ledger(ctx, o.RedisURL.Reveal(), b)
+	if err != nil {
+		return Parts{}, none, fmt.Errorf("open the ledger: %w", err)
+	}
+	closeLedger := func() {
+		if err := l.Close(); err != nil {
+			o.Log.Warn().Err(err).Msg("close the ledger")
+		}
+	}
+	if err := patiently(ctx, o.Log, "ledger", l.Check); err != nil {
+		closeLedger()
+		return Parts{}, none, fmt.Errorf("check the ledger: %w", err)
+	}
+	bucket, err := b.Bucket(ctx, bus.BucketSetup)
+	if err != nil {
+		closeLedger()
+		return Parts{}, none, err
+	}
+	book, err := seller.Open(ctx, bucket, o.Log)
+	if err != nil {
+		closeLedger()
+		return Parts{}, none, err
+	}
+	warehouses := adapters.NewWarehouses(l)
+	p := Parts{Log: o.Log, Bus: b, Ledger: l, Sellers: book, Warehouses: warehouses, Metrics: o.Metrics, Grace: o.Grace}
+	return p, func() { warehouses.Close(); book.Close(); closeLedger() }, nil
+}
+
+const (
+	// closeFor is what a service may need beyond its grace to give back what is left.
+	closeFor = 10 * time.Second
+	// connectFor is one try to connect; NATS is waited for as long as it takes.
+	connectFor = 10 * time.Second
+	// startWithin is how long everything else is waited for. Then the process ends, so that somebody notices.
+	startWithin = time.Minute
+)
+
+func waitingFor(what string) func(context.Context) error {
+	return func(context.Context) error { return errors.New("waiting for " + what) }
+}
+
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// connect waits for NATS and says why it still waits whenever that changes.
+func connect(ctx context.Context, o bus.Options) (*bus.Bus, error) {
+	told := ""
+	for {
+		once, cancel := context.WithTimeout(ctx, connectFor)
+		b, err := bus.Connect(once, o)
+		waited := once.Err() != nil
+		cancel()
+		if err == nil || ctx.Err() != nil || !waited {
+			return b, err
+		}
+		if err.Error() != told {
+			told = err.Error()
+			o.Log.Warn().Err(err).Msg("still waiting for NATS")
+		}
+	}
+}
+
+// patiently repeats check while what it looks at is merely away.
+func patiently(ctx context.Context, log zerolog.Logger, what string, check func(context.Context) error) error {
+	told := ""
+	return retry.Do(ctx, retry.Policy{For: startWithin, First: 100 * time.Millisecond, Max: 2 * time.Second}, func(ctx context.Context) error {
+		err := check(ctx)
+		if named := (fault.Reason{}); errors.Is(err, bus.ErrTopology) || errors.As(err, &named) {
+			return fault.Permanent(err) // only a person mends it
+		}
+		if err != nil && err.Error() != told {
+			told = err.Error()
+			log.Warn().Err(err).Msg("still waiting for the " + what)
+		}
+		return err
+	})
+}
+
+// finish runs run, and waits for it no longer than within after ctx ended.
+func finish(ctx context.Context, within time.Duration, run func(context.Context) error) error {
+	done, late := make(chan error, 1), make(chan struct{})
+	go func() { done <- run(ctx) }()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(within, func() { close(late) }) })()
+	select {
+	case err := <-done:
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil
+		}
+		return err
+	case <-late:
+		return fmt.Errorf("not finished %v after being asked to stop", within)
+	}
+}
+
+// newLog writes JSON lines, or coloured ones for a person at a terminal.
+func newLog(to io.Writer, level zerolog.Level) zerolog.Logger {
+	if f, ok := to.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+		to = zerolog.ConsoleWriter{Out: to, TimeFormat: "15:04:05.000"}
+	}
+	return zerolog.New(to).Level(level).Hook(zerolog.HookFunc(func(e *zerolog.Event, _ zerolog.Level, _ string) {
+		e.Str(zerolog.TimestampFieldName, time.Now().UTC().Format("2006-01-02T15:04:05.000Z07:00"))
+	}))
+}
