@@ -11,10 +11,11 @@
 // (bus.Delivery.AfterStored). A crash in between tells the same facts again under the same ids; two pollers at one
 // order do the same, and the slower one's write fails harmlessly with ledger.ErrVersion.
 //
-// A tick that fails for a reason that stays (a permission, a set-up) is not returned as such: the bus would shelve one
-// message per tick. It is logged when it changes, and the orders are looked at again later. What a person must see
-// (two documents under one number, an order that is given up, cancelled after it was shipped) is returned once, as a
-// fault.Permanent beside the events, when the ledger does not know it yet.
+// A tick that fails for a reason that stays (a permission, a set-up) is not returned as such: nothing holds a tick until
+// its cause is gone. It is logged when it changes, and the orders are looked at again later. What a person must see (two
+// documents under one number, an order that is given up, cancelled after it was shipped) is told as an
+// order.status.changed with a code of ours, counted, and returned once as a fault.Permanent, which the bus logs as an
+// error: the ledger remembers that it was told.
 package poller
 
 import (

@@ -1,0 +1,575 @@
+package poller
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/memory"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// bench is a poller over a real ledger and a warehouse in memory, with a clock that the test moves.
+type bench struct {
+	*Poller
+	clock
+	t     *testing.T
+	wh    *memory.Warehouse
+	calls *calls
+	book  *book
+	all   ledger.Ledger
+	log   bytes.Buffer
+}
+
+// calls counts what is asked of the warehouse, and lets time go by with each.
+type calls struct {
+	warehouse.Orders
+	b       *bench
+	finds   int
+	details atomic.Int32
+	takes   time.Duration
+}
+
+func (c *calls) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
+	c.finds++
+	c.b.wait(c.takes)
+	return c.Orders.FindOrders(ctx, numbers)
+}
+
+func (c *calls) OrderDetails(ctx context.Context, number string) (warehouse.Details, error) {
+	c.details.Add(1)
+	return c.Orders.OrderDetails(ctx, number)
+}
+
+// counted tells the calls since it was last asked.
+func (c *calls) counted() string {
+	s := fmt.Sprintf("%d find, %d details", c.finds, c.details.Load())
+	c.finds = 0
+	c.details.Store(0)
+	return s
+}
+
+// book is one seller's set-up and pause; who may pause over whom is the real book's to know.
+type book struct{ now *seller.Seller }
+
+func (b *book) Get(name string) (*seller.Seller, bool) { return b.now, b.now.Name() == name }
+
+func (b *book) Pause(_ context.Context, _ string, p seller.Pause) error {
+	b.now = seller.New(b.now.Setup, &p)
+	return nil
+}
+
+func (b *book) Resume(context.Context, string, sellerv1.Paused_By) error {
+	if b.now.Pause == nil {
+		return seller.ErrRuns
+	}
+	b.now = seller.New(b.now.Setup, nil)
+	return nil
+}
+
+func newBench(t *testing.T, open func(now func() time.Time) (ledger.Ledger, error)) *bench {
+	t.Helper()
+	b := &bench{t: t, clock: clock{at: time.Now().Truncate(time.Second)}}
+	var err error
+	if b.all, err = open(b.now); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.all.Close() })
+	b.wh = &memory.Warehouse{Now: b.now}
+	b.calls = &calls{Orders: b.wh, b: b}
+	b.book = &book{now: seller.New(&sellerv1.Setup{
+		Name:       "acme",
+		Accounts:   []*sellerv1.Account{{Name: "m", Kind: sellerv1.Account_KIND_MEMORY}},
+		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "m"}, {Code: "W02", Account: "m"}},
+		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "1", Warehouses: []string{"W01"}}},
+	}, nil)}
+	b.Poller = New(Parts{
+		Sellers: b.book, Ledger: b.all, Log: zerolog.New(&b.log), Breaker: seller.NewBreaker(3),
+		Metrics: NewMetrics(prometheus.NewRegistry()),
+		Config: Config{
+			OpenEvery: 30 * time.Second, PackedEvery: 15 * time.Second, ShippedEvery: 10 * time.Minute,
+			FollowFor: 60 * 24 * time.Hour, ProbeAfter: 30 * time.Second,
+		},
+		Open: func(_ *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error) {
+			if class != warehouse.Status {
+				t.Errorf("opened for class %s", class)
+			}
+			if code == "W09" {
+				return nil, fault.Hold(seller.CauseWarehouse("acme", code), errors.New("warehouse W09 is not in the set-up"))
+			}
+			return b.calls, nil
+		},
+		Now: b.now, NewOwner: func() string { return "replica-1" },
+	})
+	return b
+}
+
+// accept has the warehouse take orders and the ledger know it, as the pusher leaves them.
+func (b *bench) accept(warehouseCode string, numbers ...string) {
+	b.t.Helper()
+	for _, no := range numbers {
+		o := &orderv1.Audited{
+			OutboundNo: no, Receiver: &orderv1.Receiver{Name: "x"},
+			Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "TEA", Quantity: 2}},
+		}
+		taken, err := b.wh.TakeOrder(b.t.Context(), o)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		begin := ledger.Begin{
+			Key: ledger.Key{Seller: "acme", Kind: kind, No: no}, Hash: "h", Owner: "pusher", OrderNo: no, Lines: []string{"1"},
+			Revision: 1, Shop: "S01", Warehouse: warehouseCode, StreamTime: b.now(), AuditedAt: b.now(), First: true,
+		}
+		if _, err := b.all.Begin(b.t.Context(), begin); err != nil {
+			b.t.Fatal(err)
+		}
+		if err := b.all.Accept(b.t.Context(), begin, taken.WarehouseNo, nil, b.now()); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// tick runs the handler as the bus does: the events are stored, then the ledger moves.
+func (b *bench) tick() ([]event.Event, error) {
+	b.t.Helper()
+	events, settle, err := b.poll(b.t.Context(), "acme")
+	if settle != nil {
+		if err := settle(b.t.Context()); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return events, err
+}
+
+// told is tick for a run that must succeed, in few words.
+func (b *bench) told() []string {
+	b.t.Helper()
+	events, err := b.tick()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return shorts(events)
+}
+
+func (b *bench) expect(what string, got, want any) {
+	b.t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		b.t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func (b *bench) open() int {
+	b.t.Helper()
+	n, err := b.all.Open(b.t.Context(), "acme", kind)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return n
+}
+
+func shorts(events []event.Event) []string {
+	var s []string
+	for _, e := range events {
+		text := short(e)
+		if m, ok := e.Message.(*orderv1.StatusChanged); ok {
+			text = m.Ref.WarehouseNo + " " + strings.TrimPrefix(m.Status.String(), "STATUS_")
+			if m.Status == orderv1.Status_STATUS_UNSPECIFIED {
+				text = m.Ref.WarehouseNo + " " + m.Code
+			}
+		}
+		s = append(s, text)
+	}
+	return s
+}
+
+func TestAnOrderIsFollowedToItsEnd(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		const no = "MEM00000001"
+		for _, want := range [][]string{
+			{no + " RECEIVED"},
+			{no + " PICKING"},
+			{no + " CHECKED"},
+			{no + " PACKED"},
+		} {
+			b.expect("told", b.told(), want)
+			b.expect("told again before it is due", b.told(), []string(nil))
+			b.wh.Step()
+			b.wait(35 * time.Second)
+		}
+		// The memory warehouse gives shipping data with the hand-over.
+		got := b.told()
+		if len(got) != 2 || got[0] != no+" SHIPPED" || !strings.HasPrefix(got[1], "shipped "+no) || !strings.HasSuffix(got[1], "x2 complete") {
+			t.Errorf("at the hand-over: %v", got)
+		}
+		b.wh.Step()
+		b.wait(35 * time.Second)
+		b.expect("on its way it is looked at less often", b.told(), []string(nil))
+		b.wait(11 * time.Minute)
+		b.expect("told", b.told(), []string{no + " IN_TRANSIT"})
+		b.wh.Step()
+		b.wait(11 * time.Minute)
+		b.expect("told", b.told(), []string{no + " DELIVERED", "delivered " + no})
+		b.expect("followed", b.open(), 0)
+		b.calls.counted()
+		b.wait(time.Hour)
+		b.told()
+		b.expect("calls once nothing is followed", b.calls.counted(), "0 find, 0 details")
+	})
+}
+
+func TestWhatTheWarehouseDoes(t *testing.T) {
+	tests := []struct {
+		name  string
+		knobs memory.Knobs
+		// twice: a lost answer led to a second document.
+		twice bool
+		want  []string // what matters of all that is told, in order
+		state ledger.State
+	}{
+		{name: "one piece less leaves than was ordered", knobs: memory.Knobs{Short: []string{"O-1"}},
+			want: []string{"shipped 1 x1 complete", "delivered 1"}, state: ledger.Accepted},
+		{name: "split in two", knobs: memory.Knobs{Split: []string{"O-1"}},
+			want: []string{"shipped 2 x1 of 1", "shipped 3 x1 of 1 complete", "delivered 1"}, state: ledger.Accepted},
+		{name: "P3: cancelled by the warehouse itself, never shipped", knobs: memory.Knobs{Cancel: []string{"O-1"}},
+			want: []string{"cancelled"}, state: ledger.Cancelled},
+		{name: "P1: two documents under one number are an exception, once, and both are followed", twice: true,
+			want: []string{"1 warehouse.twice", "shipped 1 x2", "shipped 2 x2 complete", "delivered 1"}, state: ledger.Accepted},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			each(t, func(t *testing.T, b *bench) {
+				b.wh.Knobs = test.knobs
+				b.accept("W01", "O-1")
+				if test.twice {
+					again := &orderv1.Audited{OutboundNo: "O-1", Receiver: &orderv1.Receiver{Name: "x"}, Lines: []*orderv1.Line{{LineId: "1", Quantity: 2}}}
+					if _, err := b.wh.TakeOrder(t.Context(), again); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var got []string
+				exceptions := 0
+				ids := map[string]bool{}
+				for range 10 {
+					events, err := b.tick()
+					if err != nil {
+						exceptions++
+						if fault.Of(err) != fault.Refused {
+							t.Errorf("ends with %v", err)
+						}
+					}
+					for _, e := range events {
+						if ids[e.ID] {
+							t.Errorf("%s is told twice", e.ID)
+						}
+						ids[e.ID] = true
+					}
+					got = append(got, gist(events)...)
+					b.wh.Step()
+					b.wait(11 * time.Minute)
+				}
+				b.expect("told", got, test.want)
+				b.expect("exceptions", exceptions, map[bool]int{true: 1}[test.twice])
+				b.expect("followed", b.open(), 0)
+				e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "O-1"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.expect("state in the ledger", e.State, test.state)
+			})
+		})
+	}
+}
+
+// gist is what is told besides the steps, without waybills, documents by their last digit.
+func gist(events []event.Event) []string {
+	var said []string
+	for _, e := range events {
+		switch m := e.Message.(type) {
+		case *orderv1.StatusChanged:
+			if m.Status != orderv1.Status_STATUS_UNSPECIFIED {
+				continue
+			}
+		case *orderv1.Shipped:
+			m.Waybills = nil
+		}
+		said = append(said, strings.ReplaceAll(strings.ReplaceAll(short(e), "MEM0000000", ""), "  ", " "))
+	}
+	return said
+}
+
+// Following n open orders takes ⌈n/100⌉ calls a cycle, also when they were accepted one by one.
+func TestCallsPerCycle(t *testing.T) {
+	for _, n := range []int{1, 40, 100, 250} {
+		t.Run(fmt.Sprint(n, " orders"), func(t *testing.T) {
+			each(t, func(t *testing.T, b *bench) {
+				for i := range n {
+					b.accept("W01", fmt.Sprintf("O-%03d", i))
+					b.wait(30 * time.Second / time.Duration(n))
+					b.told()
+				}
+				const cycles, ticks = 10, 6 // a tick each 5 s, a cycle each 30 s
+				for i := range (1 + cycles) * ticks {
+					if i == ticks {
+						b.calls.counted()
+					}
+					b.wait(5 * time.Second)
+					b.told()
+				}
+				want := cycles * ((n + 99) / 100)
+				if b.calls.finds > want || b.calls.finds < want/2 || b.calls.details.Load() > 0 {
+					t.Errorf("%s in %d cycles, want at most %d finds and no details", b.calls.counted(), cycles, want)
+				}
+			})
+		})
+	}
+}
+
+func TestToldAgainWhenTheLedgerDidNotMove(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		first, _, err := b.poll(t.Context(), "acme") // and then the process dies
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := b.tick()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(first) != 1 || len(second) != 1 || first[0].ID != second[0].ID {
+			t.Errorf("first %v, then %v", shorts(first), shorts(second))
+		}
+		b.wait(35 * time.Second)
+		b.expect("told after that", b.told(), []string(nil))
+	})
+}
+
+func TestOneReplicaASeller(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		_, settle, err := b.poll(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.calls.counted()
+		other := New(b.Parts)
+		other.NewOwner = func() string { return "replica-2" }
+		events, _, err := other.poll(t.Context(), "acme")
+		if err != nil || len(events) > 0 {
+			t.Errorf("the other replica tells %v, %v", shorts(events), err)
+		}
+		b.expect("calls of the other replica", b.calls.counted(), "0 find, 0 details")
+		if err := settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b.wh.Step()
+		b.wait(35 * time.Second)
+		if events, _, err := other.poll(t.Context(), "acme"); err != nil || len(events) != 1 {
+			t.Errorf("once the first is done: %v, %v", shorts(events), err)
+		}
+	})
+}
+
+func TestSomebodyElseMovedIt(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		_, settle, err := b.poll(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "O-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs := ledger.Following{Code: "theirs", Due: b.now().Add(time.Hour)}
+		if err := b.all.Follow(t.Context(), e, e.State, theirs); err != nil {
+			t.Fatal(err)
+		}
+		if err := settle(t.Context()); err != nil {
+			t.Errorf("being slower is no failure: %v", err)
+		}
+		if e, _ = b.all.Get(t.Context(), e.Key); e.Following.Code != "theirs" {
+			t.Errorf("overwrote what somebody else wrote: %+v", e.Following)
+		}
+	})
+}
+
+func TestOneByOneWhereTheBatchCallIsRefused(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1", "O-2")
+		b.wh.CannotFind = true
+		b.expect("told", b.told(), []string{"MEM00000001 RECEIVED", "MEM00000002 RECEIVED"})
+		b.expect("calls", b.calls.counted(), "1 find, 2 details")
+		b.wait(35 * time.Second)
+		b.told()
+		b.expect("calls while that is remembered", b.calls.counted(), "0 find, 2 details")
+		b.wait(61 * time.Minute)
+		b.told()
+		b.expect("calls after an hour", b.calls.counted(), "1 find, 2 details")
+		if n := strings.Count(b.log.String(), "one by one"); n == 0 || n > 2 {
+			t.Errorf("said %d times in the log:\n%s", n, &b.log)
+		}
+	})
+}
+
+func TestFarSideAsksToWait(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		b.wh.Busy = 700 * time.Millisecond
+		_, err := b.tick()
+		if fault.Of(err) != fault.Wait || fault.After(err) != 700*time.Millisecond {
+			t.Errorf("ends with %v (%s, %s)", err, fault.Of(err), fault.After(err))
+		}
+		b.wh.Busy = 0
+		b.expect("told when it may", b.told(), []string{"MEM00000001 RECEIVED"})
+	})
+}
+
+func TestBreaker(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		b.wh.Down = true
+		for range 2 {
+			if _, err := b.tick(); fault.Of(err) != fault.Transient || err == nil {
+				t.Fatalf("a far side that is down ends the tick with %v", err)
+			}
+			b.wait(35 * time.Second)
+		}
+		events, _ := b.tick()
+		if len(events) != 1 || events[0].Name != event.SellerPaused.Name || b.book.now.Pause.By != sellerv1.Paused_BY_BREAKER {
+			t.Fatalf("after a run of failures: %v, pause %+v", shorts(events), b.book.now.Pause)
+		}
+		paused := b.book.now.Pause
+
+		b.calls.counted()
+		b.wait(29 * time.Second)
+		b.told()
+		b.expect("calls while it rests", b.calls.counted(), "0 find, 0 details")
+		for _, rest := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 5 * time.Minute, 5 * time.Minute} {
+			b.set(b.book.now.Pause.ProbeAt)
+			b.told()
+			b.expect("calls of a probe", b.calls.counted(), "1 find, 0 details")
+			b.expect("rest after a failed probe", b.book.now.Pause.ProbeAfter, rest)
+		}
+		b.wh.Down = false
+		b.set(b.book.now.Pause.ProbeAt)
+		events, err := b.tick()
+		if err != nil || len(events) != 1 || events[0].Name != event.SellerResumed.Name || b.book.now.Pause != nil {
+			t.Fatalf("the far side is well again: %v, %v, pause %+v", shorts(events), err, b.book.now.Pause)
+		}
+		if m := events[0].Message.(*sellerv1.Resumed); m.By != paused.By {
+			t.Errorf("resumed as %s", m.By)
+		}
+		b.expect("told then", b.told(), []string{"MEM00000001 RECEIVED"})
+	})
+}
+
+func TestTokenPausesAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		b.wh.BadToken = true
+		events, err := b.tick()
+		if err != nil || len(events) != 1 || b.book.now.Pause.By != sellerv1.Paused_BY_TOKEN {
+			t.Errorf("%v, %v, pause %+v", shorts(events), err, b.book.now.Pause)
+		}
+	})
+}
+
+func TestOperatorsPauseIsNotProbed(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		b.book.now = seller.New(b.book.now.Setup, &seller.Pause{By: sellerv1.Paused_BY_OPERATOR})
+		b.wait(24 * time.Hour)
+		b.told()
+		b.expect("calls", b.calls.counted(), "0 find, 0 details")
+	})
+}
+
+func TestAcceptedButNotThere(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		begin := ledger.Begin{
+			Key: ledger.Key{Seller: "acme", Kind: kind, No: "O-7"}, Hash: "h", Owner: "pusher", Warehouse: "W01", StreamTime: b.now(), AuditedAt: b.now(),
+		}
+		if err := b.all.Accept(t.Context(), begin, "MEM77777777", nil, b.now()); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			b.expect("told", b.told(), []string(nil))
+			b.wait(35 * time.Second)
+		}
+		b.expect("followed", b.open(), 1)
+		if n := strings.Count(b.log.String(), "O-7"); n != 1 {
+			t.Errorf("the log says it %d times, want once:\n%s", n, &b.log)
+		}
+	})
+}
+
+func TestGivenUp(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		b.told()
+		b.wait(b.FollowFor + time.Minute)
+		events, err := b.tick()
+		if fault.Of(err) != fault.Refused || fault.ReasonOf(err, "").Code != "follow.ended" {
+			t.Errorf("ends with %v", err)
+		}
+		b.expect("told", shorts(events), []string{"MEM00000001 follow.ended"})
+		b.expect("followed", b.open(), 0)
+		b.expect("told after that", b.told(), []string(nil))
+	})
+}
+
+func TestARunEndsInTime(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		var numbers []string
+		for i := range 600 {
+			numbers = append(numbers, fmt.Sprintf("O-%03d", i))
+		}
+		b.accept("W01", numbers...)
+		b.calls.takes = 6 * time.Second
+		total := 0
+		for run := range 3 {
+			before := b.now()
+			total += len(b.told())
+			if took := b.now().Sub(before); took > 25*time.Second {
+				t.Errorf("run %d took %s", run, took)
+			}
+		}
+		b.expect("orders told over three runs", total, 600)
+	})
+}
+
+func TestAWarehouseThatCannotBeOpenedDelaysNoOther(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W09", "O-1")
+		b.accept("W01", "O-2")
+		b.expect("told", b.told(), []string{"MEM00000002 RECEIVED"})
+		if !strings.Contains(b.log.String(), "W09") {
+			t.Errorf("the log does not say why:\n%s", &b.log)
+		}
+		b.expect("followed", b.open(), 2)
+	})
+}
+
+func TestSellerThatIsGone(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		if events, settle, err := b.poll(t.Context(), "nobody"); err != nil || settle != nil || events != nil {
+			t.Errorf("%v, %v", events, err)
+		}
+	})
+}
