@@ -1,0 +1,197 @@
+package adapters
+
+import (
+	"errors"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inkv"
+	"stockbridge/pkg/ledger/inredis"
+	"stockbridge/pkg/ledger/redistest"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+func TestLedger(t *testing.T) {
+	b := bustest.Start(t)
+	for name, test := range map[string]struct {
+		url string
+		is  func(ledger.Ledger) bool
+	}{
+		"in Redis":           {redistest.Start(t).URL(), func(l ledger.Ledger) bool { _, ok := l.(*inredis.Ledger); return ok }},
+		"in a bucket if not": {"", func(l ledger.Ledger) bool { _, ok := l.(*inkv.Ledger); return ok }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := Ledger(t.Context(), test.url, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !test.is(l) {
+				t.Errorf("got a %T", l)
+			}
+			if err := l.Check(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if n, err := l.Count(t.Context(), "k"); n != 1 || err != nil {
+				t.Errorf("counted %d, %v", n, err)
+			}
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, err := Ledger(t.Context(), "redis://:planted@h:x", b); err == nil || strings.Contains(err.Error(), "planted") {
+		t.Errorf("a wrong address: %v", err)
+	}
+}
+
+// sandbox is a seller whose goods lie in a JD that is played, with the file of its token.
+func sandbox(t *testing.T) (s *seller.Seller, token string) {
+	t.Helper()
+	played, err := jdtest.New(jdtest.Config{Apps: []jdtest.App{{
+		Key: "KEY", Secret: "planted-secret", Tokens: []jdtest.Token{{Value: "planted-token"}, {Value: "planted-fresh"}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(played)
+	t.Cleanup(func() {
+		web.Close()
+		if err := played.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	token = filepath.Join(t.TempDir(), "token")
+	t.Setenv("ADAPTERS_TEST_SECRET", "planted-secret")
+	setup := &sellerv1.Setup{
+		Name: "acme",
+		Accounts: []*sellerv1.Account{
+			{Name: "jd", Kind: sellerv1.Account_KIND_JD, Url: web.URL + "/routerjson", AppKey: "KEY", AppSecret: &sellerv1.SecretRef{Env: "ADAPTERS_TEST_SECRET"},
+				AccessToken: &sellerv1.SecretRef{File: token}, Department: "EBU1", VendorSource: "ISV1", Quota: &sellerv1.Quota{PerSecond: 7}},
+			{Name: "mem", Kind: sellerv1.Account_KIND_MEMORY},
+		},
+		Warehouses: []*sellerv1.Warehouse{{Code: "W1", Account: "jd", WarehouseNo: "110000001"}, {Code: "W2", Account: "jd", WarehouseNo: "110000002"},
+			{Code: "M1", Account: "mem"}, {Code: "M2", Account: "mem"}},
+		Shops: []*sellerv1.Shop{{Code: "S1", ShopNo: "ESP1", Warehouses: []string{"W1", "M1"}}},
+	}
+	if err := seller.Validate(setup); err != nil {
+		t.Fatal(err)
+	}
+	s = seller.New(setup, nil)
+	s.Version = 3
+	return s, token
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t *testing.T, w *Warehouses, s *seller.Seller, code string, class warehouse.Class) warehouse.Orders {
+	t.Helper()
+	orders, err := w.Open(s, code, class)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return orders
+}
+
+func TestOpenJD(t *testing.T) {
+	s, token := sandbox(t)
+	q := &turns{}
+	w := NewWarehouses(q)
+	defer w.Close()
+	orders := open(t, w, s, "W1", warehouse.Push)
+
+	_, err := orders.FindOrders(t.Context(), []string{"X1"})
+	if !errors.Is(err, warehouse.ErrToken) || fault.Of(err) != fault.Held || q.asked != 0 {
+		t.Errorf("without a token: %v, %d turns taken", err, q.asked)
+	}
+	write(t, token, "planted-stale\n")
+	_, stale := orders.FindOrders(t.Context(), []string{"X1"})
+	if !errors.Is(stale, warehouse.ErrToken) {
+		t.Errorf("with a token that JD does not take: %v", stale)
+	}
+	for _, text := range []string{"planted-token", "planted-fresh\n"} {
+		write(t, token, text)
+		if found, err := orders.FindOrders(t.Context(), []string{"X1"}); err != nil || len(found) != 0 {
+			t.Errorf("after the file changed: %v, %v", found, err)
+		}
+	}
+	if q.app != "KEY@"+s.Setup.Accounts[0].Url || q.class != "push" || q.limit != (ledger.Limit{PerSecond: 7, Concurrent: 5}) || len(q.returned) != q.asked {
+		t.Errorf("turns: %+v", q)
+	}
+	for _, err := range []error{err, stale} {
+		if strings.Contains(err.Error(), "planted") {
+			t.Errorf("a secret in %v", err)
+		}
+	}
+
+	if _, err := open(t, NewWarehouses(nil), s, "W1", warehouse.Push).FindOrders(t.Context(), []string{"X1"}); err != nil {
+		t.Errorf("without budgets: %v", err)
+	}
+}
+
+func TestOpenKeeps(t *testing.T) {
+	s, _ := sandbox(t)
+	w := NewWarehouses(&turns{})
+	defer w.Close()
+	first := open(t, w, s, "W1", warehouse.Push)
+	if open(t, w, s, "W1", warehouse.Push) != first {
+		t.Error("the same is opened twice")
+	}
+	if open(t, w, s, "W1", warehouse.Status) == first || open(t, w, s, "W2", warehouse.Push) == first {
+		t.Error("another class or warehouse is the same")
+	}
+	changed := seller.New(proto.CloneOf(s.Setup), nil)
+	changed.Version = 4
+	second := open(t, w, changed, "W1", warehouse.Push)
+	if second == first || open(t, w, changed, "W1", warehouse.Push) != second {
+		t.Error("a changed set-up is not opened anew, once")
+	}
+	if old := open(t, w, s, "W1", warehouse.Push); old == second || open(t, w, changed, "W1", warehouse.Push) != second {
+		t.Error("whoever still has the older set-up gets, or spoils, the newer one's")
+	}
+	file := seller.New(s.Setup, nil)
+	if open(t, w, file, "W1", warehouse.Push) == open(t, w, file, "W1", warehouse.Push) {
+		t.Error("a set-up without a version is kept")
+	}
+}
+
+func TestOpenMemory(t *testing.T) {
+	s, _ := sandbox(t)
+	w := NewWarehouses(&turns{})
+	defer w.Close()
+	orders := open(t, w, s, "M1", warehouse.Push)
+	o := &orderv1.Audited{Seller: "acme", OutboundNo: "X1", Receiver: &orderv1.Receiver{Name: "n"}, Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "G", Quantity: 1}}}
+	if _, err := orders.TakeOrder(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	changed := seller.New(s.Setup, nil)
+	changed.Version = 4
+	if found, err := open(t, w, changed, "M2", warehouse.Status).FindOrders(t.Context(), []string{"X1"}); err != nil || len(found) != 1 {
+		t.Errorf("another class, of another version: %v, %v", found, err)
+	}
+}
+
+func TestOpenNothing(t *testing.T) {
+	s, _ := sandbox(t)
+	_, err := NewWarehouses(&turns{}).Open(s, "W9", warehouse.Push)
+	var reason fault.Reason
+	if fault.Cause(err) != "warehouse:acme/W9" || !errors.As(err, &reason) || reason.Field != "warehouse" {
+		t.Errorf("got %v", err)
+	}
+}
