@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -12,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/rs/zerolog"
 
@@ -21,8 +21,10 @@ import (
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/worker"
 	"stockbridge/services/bridgectl/ctl"
-	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/bridgectl/stack"
 )
+
+var update = flag.Bool("update", false, "write what the commands print into the scripts")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"bridgectl": ctl.Main})
@@ -30,7 +32,7 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata", RequireExplicitExec: true,
+		Dir: "testdata", RequireExplicitExec: true, UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error {
 			t := env.T().(testing.TB)
 			s, err := server.Start(server.Options{Dir: t.TempDir(), Port: server.RandomPort, Log: zerolog.Nop()})
@@ -56,7 +58,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"prints": prints, "until": until, "publish": publish, "workers": workers, "jd": knob,
+			"prints": prints, "until": until, "publish": publish, "workers": workers, "jd": knob, "expand": expand,
 		},
 	})
 }
@@ -69,7 +71,9 @@ func prints(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: prints stdout|stderr FILE")
 	}
 	got := stamp.ReplaceAllString(ts.ReadFile(args[0]), "2026-03-05 09:31:00")
-	if want := ts.ReadFile(args[1]); got != want {
+	if want := ts.ReadFile(args[1]); got != want && *update {
+		ts.Logf("update by hand: %s is\n%s", args[1], got)
+	} else if got != want {
 		ts.Fatalf("%s is\n%s\nwant\n%s", args[0], got, want)
 	}
 }
@@ -90,6 +94,15 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s never printed %q: %v\n%s%s", strings.Join(args[1:], " "), args[0], err, out, ts.ReadFile("stderr"))
 		}
 	}
+}
+
+// expand puts environment variables into a file.
+func expand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: expand FILE")
+	}
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
 
 // publish is an ERP that publishes a file as it is.
@@ -113,7 +126,7 @@ func connect(ts *testscript.TestScript) *bus.Bus {
 	return b
 }
 
-// workers starts the order-pusher in this process until the script ends.
+// workers starts the workers in this process until the script ends.
 func workers(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: workers")
@@ -121,26 +134,12 @@ func workers(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range []string{"JD_APP_SECRET", "JD_ACCESS_TOKEN"} {
 		ts.Check(os.Setenv(name, ts.Getenv(name))) // the same in all scripts
 	}
-	b := connect(ts)
-	ctx, stop := context.WithCancel(context.Background())
-	parts, closeParts, err := worker.Open(ctx, b, worker.Options{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(), Grace: 10 * time.Second})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s, err := stack.Start(ctx, stack.Options{DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Log: zerolog.Nop(), Grace: 10 * time.Second})
 	ts.Check(err)
-	ended := make(chan error, 1)
-	go func() {
-		_, config, err := worker.Settings[pusher.Config](nil, nil)
-		if err == nil {
-			err = pusher.Run(ctx, parts.Shell(pusher.Name), config)
-		}
-		ended <- err
-	}()
-	ts.Defer(func() {
-		stop()
-		if err := <-ended; err != nil {
-			ts.Logf("order-pusher: %v", err)
-		}
-		closeParts()
-		b.Close()
-	})
+	ts.Defer(func() { ts.Check(s.Stop()) })
+	ts.Check(s.StartWorkers())
 }
 
 // knob turns a knob of the sandbox.
@@ -149,7 +148,11 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 	switch {
 	case len(args) == 1 && args[0] == "documents":
 		fmt.Fprintln(ts.Stdout(), len(jd.Documents()))
+	case len(args) == 2 && args[0] == "advance":
+		by, err := time.ParseDuration(args[1])
+		ts.Check(err)
+		ts.Check(jd.Advance(by))
 	default:
-		ts.Fatalf("usage: jd documents")
+		ts.Fatalf("usage: jd documents | jd advance DURATION")
 	}
 }

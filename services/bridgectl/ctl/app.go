@@ -15,6 +15,7 @@ import (
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/worker"
 )
 
 const (
@@ -26,16 +27,19 @@ const (
 
 // Config is the settings that all commands share.
 type Config struct {
-	NATSURL   string `name:"nats-url" env:"NATS_URL" placeholder:"URL" help:"Broker to work with (default ${nats_url}; up runs its own when this is not set)."`
-	NATSCreds string `name:"nats-creds" env:"NATS_CREDS" placeholder:"FILE" help:"Credentials of the broker's user."`
-	RedisURL  string `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"Ledger in Redis; when not set it is the broker's key-value store."`
-	Output    string `name:"output" short:"o" enum:"table,json" default:"table" placeholder:"table|json" help:"How to print the answer."`
-	Lang      string `name:"lang" enum:"zh,en," default:"" env:"BRIDGECTL_LANG" placeholder:"zh|en" help:"Language of reasons (default: the locale's)."`
-	Who       string `name:"who" env:"BRIDGECTL_USER" placeholder:"NAME" help:"Who is acting, kept with what is done (default user@host)."`
-	RevealLog string `name:"reveal-log" env:"BRIDGECTL_REVEAL_LOG" placeholder:"FILE" help:"Where each --reveal is logged (default reveal.log in the user's configuration folder)."`
+	NATSURL   worker.Secret `name:"nats-url" env:"NATS_URL" placeholder:"URL" help:"Broker to work with (default ${nats_url}; up runs its own when this is not set)."`
+	NATSCreds string        `name:"nats-creds" env:"NATS_CREDS" placeholder:"FILE" help:"Credentials of the broker's user."`
+	RedisURL  worker.Secret `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"Ledger in Redis; when not set it is the broker's key-value store."`
+	Output    string        `name:"output" short:"o" enum:"table,json" default:"table" placeholder:"table|json" help:"How to print the answer."`
+	Lang      string        `name:"lang" enum:"zh,en," default:"" env:"BRIDGECTL_LANG" placeholder:"zh|en" help:"Language of reasons (default: the locale's)."`
+	Who       string        `name:"who" env:"BRIDGECTL_USER" placeholder:"NAME" help:"Who is acting, kept with what is done (default user@host)."`
+	Log       string        `name:"log" env:"BRIDGECTL_LOG" placeholder:"FILE" help:"Where what you replay, drop and reveal is logged (default bridgectl/acts.log in your folder of configurations)."`
 
 	Locale  string `name:"locale" hidden:"" env:"LC_ALL,LC_MESSAGES,LANG"`
 	Columns int    `name:"columns" hidden:"" env:"COLUMNS" help:"Width of the terminal."`
+	// These two are for up, whose help tells of them.
+	HTTPAddr string `name:"http-addr" hidden:"" env:"HTTP_ADDR" default:"127.0.0.1:8080"`
+	LogLevel string `name:"log-level" hidden:"" env:"LOG_LEVEL" default:"info"`
 }
 
 // app is what a command works with.
@@ -48,6 +52,7 @@ type app struct {
 	// columns is the terminal's width; 0 when the answer is read by a program.
 	columns int
 
+	acts   *actLog
 	opened *bus.Bus
 	books  ledger.Ledger
 }
@@ -61,6 +66,7 @@ func (a *app) settle() {
 			a.lang = "zh"
 		}
 	}
+	a.acts = newActLog(a.Log, a.Err)
 	a.columns = a.Columns
 	if f, ok := a.Out.(*os.File); ok && a.columns == 0 {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
@@ -82,13 +88,13 @@ func (a *app) bus(ctx context.Context) (*bus.Bus, error) {
 	if a.opened != nil {
 		return a.opened, nil
 	}
-	url := a.NATSURL
+	url := a.NATSURL.Reveal()
 	if url == "" {
 		url = defaultURL
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	b, err := bus.Connect(ctx, bus.Options{URL: url, Name: "bridgectl", CredsFile: a.NATSCreds})
+	b, err := bus.Connect(ctx, bus.Options{URL: url, Name: "bridgectl", CredsFile: a.NATSCreds, Log: a.acts.logger()})
 	if err != nil {
 		return nil, hint(err, "is a broker running there? `bridgectl up` starts one; --nats-url or NATS_URL name another")
 	}
@@ -97,6 +103,11 @@ func (a *app) bus(ctx context.Context) (*bus.Bus, error) {
 }
 
 func (a *app) close() {
+	if a.books != nil {
+		if err := a.books.Close(); err != nil {
+			a.note("close the ledger: %v", err)
+		}
+	}
 	if a.opened != nil {
 		a.opened.Close()
 	}
@@ -137,7 +148,7 @@ func (a *app) ledger(ctx context.Context) (ledger.Ledger, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	l, err := adapters.Ledger(ctx, a.RedisURL, b)
+	l, err := adapters.Ledger(ctx, a.RedisURL.Reveal(), b)
 	if err != nil {
 		return nil, hint(fmt.Errorf("open the ledger: %w", err), "--redis-url or REDIS_URL must be the workers'; without it the ledger is the broker's key-value store")
 	}

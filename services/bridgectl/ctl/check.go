@@ -101,6 +101,9 @@ func (c orderCheckCmd) Run(ctx context.Context, a *app) error {
 	}); err != nil {
 		return err
 	}
+	if !c.Reveal && slices.ContainsFunc(results, func(r checked) bool { return strings.Contains(r.Request, hidden) }) {
+		a.note("personal data is hidden; --reveal shows the exact request, and logs that you looked")
+	}
 	if !goes {
 		return errWrong
 	}
@@ -159,6 +162,11 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 		return r, nil
 	}
 	r.Seller, r.OrderNo, r.OutboundNo = o.Seller, o.OrderNo, o.OutboundNo
+	for _, path := range unknownFields(d.text, o.ProtoReflect().Descriptor()) {
+		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{
+			Code: "field.unknown", Field: path, ZH: "未知字段，不会推送；请检查拼写", EN: "not a field of an order, so not sent: misspelt?",
+		}})
+	}
 	s, ok := c.seller(o.Seller)
 	if !ok {
 		r.add(seller.Unknown(o.Seller))
@@ -178,7 +186,7 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 		return r, nil
 	}
 	plan, found := pusher.Findings(s, wh, o)
-	r.add(found...)
+	r.add(append(found, plan.Findings...)...)
 	for _, n := range plan.Cleaned {
 		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{Code: "cleaned." + n.What, Field: n.Field, ZH: n.Zh, EN: n.En}})
 	}

@@ -97,7 +97,7 @@ func (a *app) say(r fault.Reason) string {
 	if text == "" {
 		text = r.Code
 	}
-	if r.Field != "" {
+	if r.Field != "" && !strings.Contains(text, r.Field) {
 		text = r.Field + ": " + text
 	}
 	if remote := strings.TrimSpace(r.RemoteCode + " " + r.RemoteText); remote != "" {

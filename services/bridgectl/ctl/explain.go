@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
@@ -32,6 +33,7 @@ func (orderExplainCmd) Help() string {
 
 // moment is one row of the timeline.
 type moment struct {
+	// At is when it was stored, by the clock of the broker or the ledger.
 	At time.Time `json:"at"`
 	// From is "event", "ledger" or "shelf".
 	From       string `json:"from"`
@@ -98,7 +100,7 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 	}
 	for _, kind := range []string{event.Dead, event.Held} {
 		p := pick{Seller: c.Seller}
-		if err := p.each(ctx, b, kind, x.shelved); err != nil {
+		if err := p.each(ctx, b, kind, 0, true, x.shelved); err != nil {
 			return err
 		}
 	}
@@ -183,11 +185,10 @@ func (x *explained) mentioned(s bus.Stored) bool {
 }
 
 func (x *explained) shelved(m bus.Shelved) error {
-	if m.Key == "" && m.Seller == "" || !x.knows(m.Seller, m.Key) && m.Key != x.number {
+	if m.Key == "" || !x.knows(m.Seller, m.Key) && m.Key != x.number {
 		return nil
 	}
-	what := m.Kind
-	x.moments = append(x.moments, moment{At: m.Last.UTC(), From: "shelf", What: what, OutboundNo: m.Key, Detail: fmt.Sprintf("no %d: %s", m.Seq, x.a.why(m)), Seq: m.Seq})
+	x.moments = append(x.moments, moment{At: m.Last.UTC(), From: "shelf", What: m.Kind, OutboundNo: m.Key, Detail: fmt.Sprintf("no %d: %s", m.Seq, x.a.why(m)), Seq: m.Seq})
 	return nil
 }
 
@@ -241,15 +242,17 @@ func (a *app) tale(m proto.Message) string {
 	case *orderv1.Failed:
 		return a.say(reasonOf(m.Reason))
 	case *orderv1.StatusChanged:
-		return strings.TrimSpace(fmt.Sprintf("%s %s %s", statusWord(m.Status), m.Code, m.Text))
+		return strings.TrimSpace(fmt.Sprintf("%s %s %s", statusWord(m.Status), m.Code, m.Text)) + at(m.At)
 	case *orderv1.Shipped:
 		text := fmt.Sprintf("%s by %s, %s", m.GetRef().GetWarehouseNo(), orDash(m.CarrierName), strings.Join(m.Waybills, " "))
 		if !m.Complete {
 			text += ", more to come"
 		}
-		return text
+		return text + at(m.At)
+	case *orderv1.Delivered:
+		return m.GetRef().GetWarehouseNo() + at(m.At)
 	case *orderv1.Returning:
-		return statusWord(m.Status)
+		return statusWord(m.Status) + at(m.At)
 	case *orderv1.CancelRequested:
 		return strings.ToLower(strings.TrimPrefix(m.Cause.String(), "CAUSE_")) + " " + m.RequestId
 	case *orderv1.Cancelled:
@@ -261,6 +264,14 @@ func (a *app) tale(m proto.Message) string {
 	default:
 		return ""
 	}
+}
+
+// at is the warehouse's own time of a thing, which may be long before we heard of it.
+func at(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return " (" + when(t.AsTime()) + ")"
 }
 
 func (a *app) pick(zh, en string) string {

@@ -1,6 +1,8 @@
 package ctl
 
 import (
+	"encoding/json"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -31,8 +33,9 @@ var kinds = []kind{
 
 // kindOn is what a body published on subject holds; nil when nobody here knows.
 func kindOn(subject string) protoreflect.MessageDescriptor {
+	name, _ := event.Split(subject)
 	for _, k := range kinds {
-		if _, err := event.SuffixOf(k.name, subject); err == nil {
+		if k.name == name {
 			return k.message
 		}
 	}
@@ -47,6 +50,19 @@ func decoded(s bus.Stored) (proto.Message, error) {
 		}
 	}
 	return nil, nil
+}
+
+// numberIn finds the outbound number in a body that its publisher told nothing about, and that may not be valid.
+func numberIn(body []byte) string {
+	var m struct {
+		OutboundNo string `json:"outboundNo"`
+		Snake      string `json:"outbound_no"`
+	}
+	_ = json.Unmarshal(body, &m) // of what cannot be read there is no number
+	if m.OutboundNo == "" {
+		m.OutboundNo = m.Snake
+	}
+	return m.OutboundNo
 }
 
 // about tells whom and what a message is about, and all numbers in it that a person may ask by.

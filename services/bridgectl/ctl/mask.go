@@ -131,13 +131,7 @@ func (p *printer) scalar(token json.Token, show bool) {
 
 // shapeOf tells what the field that kind's JSON calls key may hold.
 func shapeOf(kind protoreflect.MessageDescriptor, key string) shape {
-	if kind == nil {
-		return shape{}
-	}
-	field := kind.Fields().ByJSONName(key)
-	if field == nil {
-		field = kind.Fields().ByTextName(key)
-	}
+	field := fieldOf(kind, key)
 	if field == nil || field.IsMap() || personal(field) {
 		return shape{}
 	}
@@ -146,6 +140,17 @@ func shapeOf(kind protoreflect.MessageDescriptor, key string) shape {
 		s.message, s.plain = m, false
 	}
 	return s
+}
+
+// fieldOf finds a field by either of its names in JSON.
+func fieldOf(kind protoreflect.MessageDescriptor, key string) protoreflect.FieldDescriptor {
+	if kind == nil {
+		return nil
+	}
+	if field := kind.Fields().ByJSONName(key); field != nil {
+		return field
+	}
+	return kind.Fields().ByTextName(key)
 }
 
 func personal(field protoreflect.FieldDescriptor) bool {
@@ -183,7 +188,8 @@ func body(m proto.Message, reveal bool) json.RawMessage {
 	if !reveal {
 		m = masked(m, func(protoreflect.FieldDescriptor, string) string { return hidden })
 	}
-	raw, err := protojson.Marshal(m)
+	// Names as in the .proto, the same words as in reasons.
+	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
 	if err != nil {
 		raw, _ = json.Marshal("unprintable: " + err.Error())
 	}

@@ -4,12 +4,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"buf.build/go/protovalidate"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
@@ -54,6 +59,37 @@ func readOrder(text []byte) (*orderv1.Audited, []error) {
 		}
 	}
 	return o, found
+}
+
+// unknownFields are the paths in text that kind does not have. They are tolerated, but may be misspelt.
+func unknownFields(text []byte, kind protoreflect.MessageDescriptor) []string {
+	var found []string
+	var look func(path string, v any, s shape)
+	look = func(path string, v any, s shape) {
+		switch v := v.(type) {
+		case []any:
+			for i, item := range v {
+				look(fmt.Sprintf("%s[%d]", path, i), item, s)
+			}
+		case map[string]any:
+			if s.message == nil {
+				return
+			}
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				at := strings.TrimPrefix(path+"."+key, ".")
+				if field := fieldOf(s.message, key); field != nil {
+					look(at, v[key], shapeOf(s.message, key))
+				} else {
+					found = append(found, at)
+				}
+			}
+		}
+	}
+	var v any
+	if json.Unmarshal(text, &v) == nil {
+		look("", v, shape{message: kind})
+	}
+	return found
 }
 
 type orderPushCmd struct {
@@ -115,9 +151,9 @@ func (c orderPushCmd) Run(ctx context.Context, a *app) error {
 		default:
 			done.Repeated++
 		}
-		if now := a.now(); now.Sub(said) >= time.Second && a.columns > 0 {
+		if now := a.now(); now.Sub(said) >= time.Second {
 			said = now
-			fmt.Fprintf(a.Err, "line %d: %d published\n", d.line, done.Published)
+			a.note("line %d: %d published", d.line, done.Published)
 		}
 	}
 	if err := a.show(done, func(w io.Writer) error {

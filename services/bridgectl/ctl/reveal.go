@@ -1,43 +1,58 @@
 package ctl
 
 import (
-	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"time"
+	"sync"
+
+	"github.com/rs/zerolog"
 )
 
-// revealed logs that personal data is about to be shown: on stderr, and as a line of JSON in the log. What cannot be
-// logged is not shown.
-func (a *app) revealed(format string, args ...any) error {
-	what := fmt.Sprintf(format, args...)
-	path := a.RevealLog
-	if path == "" {
-		dir, err := os.UserConfigDir()
-		if err != nil {
-			return hint(fmt.Errorf("log the reveal: %w", err), "--reveal-log FILE says where to")
-		}
-		path = filepath.Join(dir, "bridgectl", "reveal.log")
-	}
-	line, err := json.Marshal(struct {
-		Time    time.Time `json:"time"`
-		Level   string    `json:"level"`
-		Message string    `json:"message"`
-		Who     string    `json:"who"`
-		What    string    `json:"what"`
-	}{a.now().UTC(), "info", "personal data revealed", a.Who, what})
-	if err != nil {
-		return err
-	}
-	if err := appendLine(path, line); err != nil {
-		return hint(fmt.Errorf("log the reveal: %w", err), "--reveal-log FILE says where to")
-	}
-	a.note("revealed to %s: %s (logged in %s)", a.Who, what, path)
-	return nil
+// actLog is where this machine keeps who did what: what was replayed, dropped, revealed. The file is made when there is
+// something to write; what cannot be written there goes to instead.
+type actLog struct {
+	path    string
+	instead io.Writer
+
+	mu  sync.Mutex
+	err error
 }
 
-func appendLine(path string, line []byte) error {
+// newActLog writes to path, or to acts.log in the user's folder of configurations.
+func newActLog(path string, instead io.Writer) *actLog {
+	l := &actLog{path: path, instead: instead}
+	if path == "" {
+		dir, err := os.UserConfigDir()
+		l.path, l.err = filepath.Join(dir, "bridgectl", "acts.log"), err
+	}
+	return l
+}
+
+func (l *actLog) logger() zerolog.Logger {
+	return zerolog.New(l).With().Timestamp().Str("service", "bridgectl").Logger()
+}
+
+func (l *actLog) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = appendTo(l.path, line)
+	}
+	if l.err != nil {
+		return l.instead.Write(line)
+	}
+	return len(line), nil
+}
+
+func (l *actLog) failed() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+func appendTo(path string, line []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -45,9 +60,21 @@ func appendLine(path string, line []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(append(line, '\n')); err != nil {
+	if _, err := f.Write(line); err != nil {
 		f.Close()
 		return err
 	}
 	return f.Close()
+}
+
+// revealed logs that personal data is about to be shown, and says so. What cannot be logged is not shown.
+func (a *app) revealed(format string, args ...any) error {
+	what := fmt.Sprintf(format, args...)
+	log := a.acts.logger()
+	log.Info().Str("by", a.Who).Str("what", what).Msg("personal data revealed")
+	if err := a.acts.failed(); err != nil {
+		return hint(fmt.Errorf("nothing is revealed that cannot be logged: %w", err), "--log FILE says where to")
+	}
+	a.note("revealed to %s: %s (logged in %s)", a.Who, what, a.acts.path)
+	return nil
 }

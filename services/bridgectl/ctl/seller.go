@@ -21,6 +21,7 @@ import (
 	"stockbridge/pkg/seller"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/bridgectl/stack"
 )
 
 type sellerCmd struct {
@@ -32,12 +33,6 @@ type sellerCmd struct {
 	Doctor sellerDoctorCmd `cmd:"" help:"Try what orders need and say what to mend; ends 1 when something is wrong."`
 	Trial  sellerTrialCmd  `cmd:"" help:"List the orders of a trial and which are still open."`
 }
-
-// How often a seller's orders are looked after. Both only set how soon something is noticed.
-const (
-	pollEvery    = 10 * time.Second
-	releaseEvery = time.Minute
-)
 
 // book opens the sellers' set-ups.
 func (a *app) book(ctx context.Context) (*seller.Book, error) {
@@ -114,7 +109,11 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	if err := a.follow(ctx, setup.Name, version); err != nil {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stack.Follow(ctx, b, setup.Name, version, stack.Ticks{}); err != nil {
 		return hint(err, "the set-up is stored, but not everything was told of it: apply again")
 	}
 	doc := struct {
@@ -127,22 +126,6 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 			count(len(setup.Warehouses), "warehouse"), count(len(setup.Shops), "shop"))
 		return err
 	})
-}
-
-// follow makes the workers look after a seller that was applied. Repeating it changes nothing.
-func (a *app) follow(ctx context.Context, name string, version uint64) error {
-	b, err := a.bus(ctx)
-	if err != nil {
-		return err
-	}
-	for kind, every := range map[string]time.Duration{event.TickPoll: pollEvery, event.TickRelease: releaseEvery} {
-		if err := b.SetTick(ctx, kind, name, every); err != nil {
-			return err
-		}
-	}
-	now := a.now()
-	m := &sellerv1.Changed{Seller: name, At: timestamppb.New(now)}
-	return b.Publish(ctx, event.SellerChanged.About(name, name, now, m, strconv.FormatUint(version, 10)))
 }
 
 type pauseJSON struct {

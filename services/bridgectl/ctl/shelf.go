@@ -42,11 +42,18 @@ type pick struct {
 
 func (p pick) empty() bool { return p == pick{} }
 
-// pageSize is how many messages are read at a time.
-const pageSize = 1000
+// How many messages are read at a time, without and with their bodies (256 KiB at most as a rule).
+const (
+	pageSize   = 1000
+	bodiesSize = 100
+)
 
-func (p pick) query(kind string) bus.ShelfQuery {
-	return bus.ShelfQuery{Kind: kind, Consumer: p.Consumer, Seller: p.Seller, Subject: p.Subject, Limit: pageSize}
+func (p pick) query(kind string, bodies bool) bus.ShelfQuery {
+	q := bus.ShelfQuery{Kind: kind, Consumer: p.Consumer, Seller: p.Seller, Subject: p.Subject, Limit: pageSize}
+	if bodies {
+		q.Limit, q.WithBody = bodiesSize, true
+	}
+	return q
 }
 
 // match decides what the query cannot.
@@ -55,9 +62,11 @@ func (p pick) match(m bus.Shelved) bool {
 		(p.Cause == "" || m.Cause == p.Cause || strings.HasPrefix(m.Cause, p.Cause+"/"))
 }
 
-// each calls f with what is selected, oldest first.
-func (p pick) each(ctx context.Context, b *bus.Bus, kind string, f func(bus.Shelved) error) error {
-	q := p.query(kind)
+// each calls f with what is selected, oldest first, after the given number. With bodies the number of an order is found
+// that did not travel in its headers.
+func (p pick) each(ctx context.Context, b *bus.Bus, kind string, after uint64, bodies bool, f func(bus.Shelved) error) error {
+	q := p.query(kind, bodies)
+	q.After = after
 	for {
 		items, next, err := b.Shelf(ctx, q)
 		if err != nil {
@@ -66,6 +75,9 @@ func (p pick) each(ctx context.Context, b *bus.Bus, kind string, f func(bus.Shel
 		for _, m := range items {
 			if !p.match(m) {
 				continue
+			}
+			if m.Key == "" {
+				m.Key = numberIn(m.Body)
 			}
 			if err := f(m); err != nil {
 				return err
@@ -86,27 +98,19 @@ type page struct {
 
 // list reads one page of what p selects. next is the number to go on after, 0 at the end.
 func list(ctx context.Context, b *bus.Bus, kind string, p pick, g page) (items []bus.Shelved, next uint64, err error) {
-	q := p.query(kind)
-	q.After = g.After
-	for {
-		found, after, err := b.Shelf(ctx, q)
-		if err != nil {
-			return nil, 0, err
+	enough := errors.New("enough")
+	err = p.each(ctx, b, kind, g.After, true, func(m bus.Shelved) error {
+		if len(items) == g.Limit {
+			next = items[len(items)-1].Seq
+			return enough
 		}
-		for _, m := range found {
-			if !p.match(m) {
-				continue
-			}
-			if len(items) == g.Limit {
-				return items, items[len(items)-1].Seq, nil
-			}
-			items = append(items, m)
-		}
-		if after == 0 {
-			return items, 0, nil
-		}
-		q.After = after
+		items = append(items, m)
+		return nil
+	})
+	if errors.Is(err, enough) {
+		err = nil
 	}
+	return items, next, err
 }
 
 // shelvedJSON is a message on the shelf as a document.
@@ -151,6 +155,9 @@ func shelvedOf(m bus.Shelved) shelvedJSON {
 }
 
 func (a *app) listShelf(ctx context.Context, kind string, p pick, g page) error {
+	if g.Limit < 1 {
+		return misused("--limit must be 1 at least")
+	}
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err
@@ -187,14 +194,15 @@ func (a *app) listShelf(ctx context.Context, kind string, p pick, g page) error 
 
 // why is why a message stands on the shelf, in a line.
 func (a *app) why(m bus.Shelved) string {
-	text := a.say(m.Reason)
-	if m.Reason.Code == "" {
-		text = m.Error
-	}
+	reason := m.Reason
 	if m.Cause != "" {
-		return m.Cause + " — " + text
+		reason.Field = "" // the cause names it
+		return m.Cause + " — " + a.say(reason)
 	}
-	return m.Class + " — " + text
+	if reason.Code == "" {
+		return m.Class + " — " + m.Error
+	}
+	return m.Class + " — " + a.say(reason)
 }
 
 func orDash(s string) string {
@@ -222,7 +230,7 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 	text, note := a.bodyOf(m, reveal)
 	doc := shelvedOf(m)
 	doc.Header = m.Header
-	if doc.Body = json.RawMessage(text); note != "" || !json.Valid(doc.Body) {
+	if doc.Body = json.RawMessage(text); !json.Valid(doc.Body) {
 		doc.Body, _ = json.Marshal(text)
 	}
 	return a.show(doc, func(w io.Writer) error {
@@ -248,7 +256,9 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 		if err := p.write(w, a.columns); err != nil {
 			return err
 		}
-		fmt.Fprintln(w)
+		if len(m.Header) > 0 {
+			fmt.Fprintln(w)
+		}
 		for _, name := range slices.Sorted(maps.Keys(m.Header)) {
 			for _, value := range m.Header[name] {
 				fmt.Fprintf(w, "%s: %s\n", clean(name), clean(value))
@@ -284,6 +294,9 @@ func item(ctx context.Context, b *bus.Bus, kind string, no uint64) (bus.Shelved,
 	m, err := b.ShelfItem(ctx, no)
 	if errors.Is(err, bus.ErrNotShelved) || err == nil && m.Kind != kind {
 		return m, hint(fmt.Errorf("message %d: %w", no, bus.ErrNotShelved), "bridgectl %s ls; it may have been replayed, released or dropped", kind)
+	}
+	if m.Key == "" {
+		m.Key = numberIn(m.Body)
 	}
 	return m, err
 }
@@ -322,8 +335,9 @@ func (c act) chosen(ctx context.Context, b *bus.Bus, kind string) ([]bus.Shelved
 		slices.SortFunc(out, func(x, y bus.Shelved) int { return int(int64(x.Seq) - int64(y.Seq)) })
 		return slices.CompactFunc(out, func(x, y bus.Shelved) bool { return x.Seq == y.Seq }), nil
 	}
-	err := c.each(ctx, b, kind, func(m bus.Shelved) error {
-		m.Header = nil
+	// Numbers of orders are only wanted for a plan, of which few are printed.
+	err := c.each(ctx, b, kind, 0, c.DryRun, func(m bus.Shelved) error {
+		m.Header, m.Body = nil, nil
 		out = append(out, m)
 		return nil
 	})

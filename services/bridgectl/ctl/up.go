@@ -2,14 +2,49 @@ package ctl
 
 import (
 	"context"
+	"os"
+	"strings"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/term"
+
+	"stockbridge/services/bridgectl/stack"
 )
 
 type upCmd struct {
-	DataDir string `type:"path" default:"./data" placeholder:"DIR" help:"Where the embedded broker keeps its files."`
-	HTTP    string `name:"http-addr" default:"127.0.0.1:8080" placeholder:"ADDR" help:"Health, readiness and metrics; off for none."`
-	Sandbox string `name:"sandbox-addr" default:"127.0.0.1:18080" placeholder:"ADDR" help:"The sandbox; off for none."`
+	DataDir     string `type:"path" default:"./data" placeholder:"DIR" help:"Where everything is kept (./data). One process at a time."`
+	NATSPort    int    `name:"nats-port" default:"4222" placeholder:"PORT" help:"Port of the embedded broker (4222)."`
+	SandboxAddr string `default:"127.0.0.1:18080" placeholder:"ADDR" help:"Where the sandbox plays JD (127.0.0.1:18080); off for none."`
+}
+
+func (upCmd) Help() string {
+	return `Starts the broker, the ledger, the workers and the sandbox in this process and says where each is. While nobody else is
+set up there is a seller named demo against the sandbox. Ctrl-C finishes what is in hand and stops.
+
+NATS_URL and REDIS_URL put real ones in the place of the embedded. --http-addr, HTTP_ADDR: health, readiness and metrics
+(127.0.0.1:8080; off for none). --log-level, LOG_LEVEL: trace, debug, info, warn or error (info).`
 }
 
 func (c upCmd) Run(ctx context.Context, a *app) error {
-	return nil
+	level, err := zerolog.ParseLevel(a.LogLevel)
+	if err != nil {
+		return misused("--log-level: want trace, debug, info, warn or error, not %q", a.LogLevel)
+	}
+	err = stack.Run(ctx, stack.Options{
+		DataDir: c.DataDir, NATSURL: a.NATSURL, RedisURL: a.RedisURL, NATSPort: c.NATSPort,
+		HTTPAddr: a.HTTPAddr, SandboxAddr: c.SandboxAddr, Log: a.runLog(level),
+	}, a.Out)
+	if err != nil && strings.Contains(err.Error(), "address already in use") {
+		return hint(err, "is another one running? --nats-port, --http-addr and --sandbox-addr move this one")
+	}
+	return err
+}
+
+// runLog is the log of what runs in this process: for a person at a terminal, else lines of JSON.
+func (a *app) runLog(level zerolog.Level) zerolog.Logger {
+	out := a.Err
+	if f, ok := a.Err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		out = zerolog.ConsoleWriter{Out: a.Err, TimeFormat: "15:04:05.000"}
+	}
+	return zerolog.New(out).Level(level).With().Timestamp().Logger()
 }
