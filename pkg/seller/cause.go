@@ -24,45 +24,45 @@ func cause(kind, seller string, rest ...string) string {
 	return kind + ":" + strings.Join(append([]string{seller}, rest...), "/")
 }
 
-// CauseUnknown: no set-up of this name was applied.
+// CauseUnknown waits for a set-up of this name.
 func CauseUnknown(seller string) string { return cause(causeSeller, seller) }
 
-// CauseShop: the shop is not in the set-up.
+// CauseShop waits for the shop to be in the set-up.
 func CauseShop(seller, shop string) string { return cause(causeShop, seller, shop) }
 
-// CauseWarehouse: the warehouse is not in the set-up, or its own set-up cannot be used.
+// CauseWarehouse waits for the warehouse to be in the set-up, with all that it needs.
 func CauseWarehouse(seller, warehouse string) string { return cause(causeWarehouse, seller, warehouse) }
 
-// CauseShopWarehouse: the shop may not use the warehouse.
+// CauseShopWarehouse waits for the shop to be let use the warehouse.
 func CauseShopWarehouse(seller, shop, warehouse string) string {
 	return cause(causeShopWarehouse, seller, shop, warehouse)
 }
 
-// CauseCarrier: the ERP's carrier has no number at the far side.
+// CauseCarrier waits for the far side's number of the ERP's carrier.
 func CauseCarrier(seller, carrier string) string { return cause(causeCarrier, seller, carrier) }
 
-// CauseCategory: the ERP's category has no number at the far side.
+// CauseCategory waits for the far side's number of the ERP's category.
 func CauseCategory(seller, category string) string { return cause(causeCategory, seller, category) }
 
-// CausePermission: the far side does not grant what is needed.
+// CausePermission waits for the far side to grant what is needed; an operator says when it did.
 func CausePermission(seller, what string) string { return cause(causePermission, seller, what) }
 
-// CauseToken: the far side no longer takes the account's credential.
+// CauseToken waits for the far side to take the account's credential again.
 func CauseToken(seller, account string) string { return cause(causeToken, seller, account) }
 
-// CausePause: the seller is paused.
+// CausePause waits for the seller to be resumed.
 func CausePause(seller string) string { return cause(causePause, seller) }
 
-// CauseTrial: the seller is on trial and the order is not one of those that go.
+// CauseTrial waits for the end of the seller's trial: the order is not one of those that go.
 func CauseTrial(seller string) string { return cause(causeTrial, seller) }
 
-// CauseHold: the ERP, or the order's shop, asks that it wait for an operator.
+// CauseHold waits for an operator: the ERP, or the order's shop, asked for it.
 func CauseHold(seller, outboundNo string) string { return cause(causeHold, seller, outboundNo) }
 
-// CauseReceiver: the receiver is masked or ciphered.
+// CauseReceiver waits for a receiver in plain text.
 func CauseReceiver(seller, outboundNo string) string { return cause(causeReceiver, seller, outboundNo) }
 
-// CauseCancel: the order that this one supersedes still lives.
+// CauseCancel waits for the end of the order that this one supersedes.
 func CauseCancel(seller, superseded string) string { return cause(causeCancel, seller, superseded) }
 
 // Cleared tells whether cause is one that s no longer has, so that what waited for it can go on. It is false for

@@ -339,5 +339,5 @@ func usage[C any](to io.Writer, name string) {
 			fmt.Fprintf(table, "%s\t%s\t\tfile that holds it\n", s.key+fileSuffix, flagOf(s.key+fileSuffix))
 		}
 	}
-	table.Flush()
+	_ = table.Flush() // whoever closed the pipe does not want it
 }

@@ -23,7 +23,6 @@ type packerConfig struct {
 	Rate  float64       `env:"PACK_RATE" envDefault:"1.5" help:"parcels a second"`
 	Loud  bool          `env:"PACK_LOUD" help:"sing"`
 	Key   worker.Secret `env:"PACK_KEY" help:"key of the packing room"`
-	note  string
 }
 
 func (c packerConfig) Validate() error {

@@ -21,6 +21,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/ledger/redistest"
 	"stockbridge/pkg/worker"
 )
 
@@ -117,9 +118,9 @@ func (r *running) end(t *testing.T) error {
 	}
 }
 
-func eventually(t *testing.T, what string, true func() bool) {
+func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !true(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
@@ -243,6 +244,15 @@ func TestRunTellsItsError(t *testing.T) {
 	err = worker.Run(t.Context(), "packer", []string{"--nats-url", url, "--http-addr", l.Addr().String()}, nil, &output{},
 		func(context.Context, *worker.Shell, noConfig) error { return nil })
 	if err == nil || !strings.HasPrefix(err.Error(), "HTTP_ADDR: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRunRefusesALedgerThatForgets(t *testing.T) {
+	_, url := bustest.StartServer(t)
+	redis := redistest.Start(t, "maxmemory-policy allkeys-lru")
+	r := start(t, "--nats-url", url, "--redis-url", redis.URL())
+	if err := r.end(t); err == nil || !strings.Contains(err.Error(), "noeviction") {
 		t.Errorf("got %v", err)
 	}
 }
