@@ -179,7 +179,7 @@ const (
 	// closeFor is what a service may need beyond its grace to give back what is left.
 	closeFor = 10 * time.Second
 	// connectFor is one try to connect; NATS is waited for as long as it takes.
-	connectFor = 10 * time.Second
+	connectFor = 5 * time.Second
 	// startWithin is how long everything else is waited for. Then the process ends, so that somebody notices.
 	startWithin = time.Minute
 )
