@@ -29,6 +29,9 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"stockbridge/pkg/fault"
@@ -290,6 +293,17 @@ type Class string
 type Limit struct {
 	PerSecond  float64
 	Concurrent int
+}
+
+// Valid tells whether calls of class can be paced by the limit at all.
+func (l Limit) Valid(class Class) error {
+	switch {
+	case !slices.Contains([]Class{"cancel", "push", "status", "stock"}, class):
+		return fmt.Errorf("no class of calls: %q", class)
+	case !(l.PerSecond > 0) || math.IsInf(l.PerSecond, 1) || l.Concurrent < 1:
+		return fmt.Errorf("no usable limit: %g per second, %d at a time", l.PerSecond, l.Concurrent)
+	}
+	return nil
 }
 
 // Permit is the right to make one call.

@@ -1,0 +1,160 @@
+package inkv
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/ledger"
+)
+
+// count of runs that failed.
+type count struct {
+	N  int
+	At time.Time
+}
+
+// Count implements ledger.Attempts. It may count a run twice when the answer of the bucket is lost, never less.
+func (l *Ledger) Count(ctx context.Context, key string) (n int, err error) {
+	err = change(ctx, l, keyOf(attempts, key), func(c *count) bool {
+		now := l.now()
+		if now.Sub(c.At) > keepAttempts {
+			c.N = 0
+		}
+		c.N, c.At = c.N+1, now
+		n = c.N
+		return true
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", key, err)
+	}
+	return n, nil
+}
+
+// Uncount implements ledger.Attempts.
+func (l *Ledger) Uncount(ctx context.Context, key string) error {
+	err := change(ctx, l, keyOf(attempts, key), func(c *count) bool {
+		c.N--
+		return c.N >= 0
+	})
+	if err != nil {
+		return fmt.Errorf("uncount %s: %w", key, err)
+	}
+	return nil
+}
+
+// Forget implements ledger.Attempts.
+func (l *Ledger) Forget(ctx context.Context, key string) error {
+	if err := l.bucket.Delete(ctx, keyOf(attempts, key), 0); err != nil {
+		return fmt.Errorf("forget %s: %w", key, err)
+	}
+	return nil
+}
+
+type lease struct {
+	Owner string
+	Until time.Time
+}
+
+// Lease implements ledger.Leases.
+func (l *Ledger) Lease(ctx context.Context, name, owner string, ttl time.Duration) (got bool, err error) {
+	err = change(ctx, l, keyOf(leases, name), func(x *lease) bool {
+		now := l.now()
+		got = x.Owner == owner || !now.Before(x.Until)
+		if got {
+			*x = lease{owner, now.Add(ttl)}
+		}
+		return got
+	})
+	if err != nil {
+		return false, fmt.Errorf("lease %s: %w", name, err)
+	}
+	return got, nil
+}
+
+// Unlease implements ledger.Leases.
+func (l *Ledger) Unlease(ctx context.Context, name, owner string) error {
+	var x lease
+	revision, err := l.get(ctx, keyOf(leases, name), &x)
+	if err == nil && revision != 0 && x.Owner == owner {
+		err = l.bucket.Delete(ctx, keyOf(leases, name), revision)
+	}
+	if err != nil && !errors.Is(err, bus.ErrRevision) {
+		return fmt.Errorf("unlease %s: %w", name, err)
+	}
+	return nil
+}
+
+// Acquire implements ledger.Quota.
+func (l *Ledger) Acquire(ctx context.Context, app string, name ledger.Class, limit ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
+	if err := limit.Valid(name); err != nil {
+		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
+	}
+	permit := ledger.Permit{App: app, ID: rand.Text()}
+	var ok bool
+	var wait int64
+	err := l.pace(ctx, app, func(p *pace) {
+		ok, wait = p.acquire(l.now().UnixMicro(), permit.ID, name, limit, ttl)
+	})
+	if err != nil {
+		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
+	}
+	if !ok {
+		return ledger.Permit{}, time.Duration(wait) * time.Microsecond, nil
+	}
+	return permit, 0, nil
+}
+
+// Return implements ledger.Quota.
+func (l *Ledger) Return(ctx context.Context, permit ledger.Permit) error {
+	if permit == (ledger.Permit{}) {
+		return nil
+	}
+	err := l.pace(ctx, permit.App, func(p *pace) { p.end(l.now().UnixMicro(), permit.ID) })
+	if err != nil {
+		return fmt.Errorf("return %s: %w", permit.App, err)
+	}
+	return nil
+}
+
+func (l *Ledger) pace(ctx context.Context, app string, do func(*pace)) error {
+	select {
+	case l.pacing <- struct{}{}:
+		defer func() { <-l.pacing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return change(ctx, l, keyOf(quotas, app), func(p *pace) bool {
+		do(p)
+		return true
+	})
+}
+
+// Admit implements ledger.Trials.
+func (l *Ledger) Admit(ctx context.Context, seller, no string, first int) (admitted bool, err error) {
+	err = change(ctx, l, keyOf(trials, seller), func(list *[]string) bool {
+		admitted = slices.Contains(*list, no)
+		if admitted || len(*list) >= first {
+			return false
+		}
+		*list, admitted = append(*list, no), true
+		return true
+	})
+	if err != nil {
+		return false, fmt.Errorf("admit %s/%s: %w", seller, no, err)
+	}
+	return admitted, nil
+}
+
+// Admitted implements ledger.Trials.
+func (l *Ledger) Admitted(ctx context.Context, seller string) ([]string, error) {
+	var list []string
+	if _, err := l.get(ctx, keyOf(trials, seller), &list); err != nil {
+		return nil, fmt.Errorf("list admitted of %s: %w", seller, err)
+	}
+	return list, nil
+}

@@ -1,0 +1,457 @@
+package inkv
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+)
+
+// Begin implements ledger.Documents.
+func (l *Ledger) Begin(ctx context.Context, b ledger.Begin) (out ledger.Begun, err error) {
+	b.StreamTime, b.AuditedAt = b.StreamTime.UTC(), b.AuditedAt.UTC()
+	err = repeat(ctx, func() error {
+		out, err = l.begin(ctx, b)
+		return err
+	})
+	return out, wrap("begin", b.Key, err)
+}
+
+func (l *Ledger) begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
+	born, err := l.born(ctx)
+	if err != nil {
+		return ledger.Begun{}, err
+	}
+	key := entryKey(b.Key)
+	var r record
+	revision, err := l.get(ctx, key, &r)
+	if err != nil {
+		return ledger.Begun{}, err
+	}
+	r.Key = b.Key
+	now := l.now()
+
+	if !r.mine(b.Owner) {
+		known := ledger.Begun{Entry: r.entry(), BornAt: born.Since}
+		switch {
+		case r.Hash != "" && r.Hash != b.Hash:
+			return known, ledger.ErrHash
+		case r.State == ledger.Accepted, r.State == ledger.Cancelled:
+			return known, nil
+		case r.State == ledger.Intent && now.Before(r.Until):
+			return ledger.Begun{}, ledger.ErrBusy
+		}
+		if _, _, err := l.linesFor(ctx, b); err != nil {
+			return ledger.Begun{}, err
+		}
+		if r.State == ledger.Intent {
+			if err := l.abandoned(ctx, &r, now); err != nil {
+				return ledger.Begun{}, err
+			}
+		}
+		before, had := r, revision
+		r.begin(now, b, born, ledger.ClaimFor)
+		revision, err = l.put(ctx, key, &r, had)
+		if errors.Is(err, errOlder) {
+			r.Told.Fresh, r.Sure = false, ""
+			revision, err = l.put(ctx, key, &r, revision)
+		}
+		if err != nil {
+			return ledger.Begun{}, err
+		}
+		l.index.set(key, &r, revision)
+		if err := l.takeLines(ctx, b, revision); err != nil {
+			return ledger.Begun{}, l.putBack(ctx, key, &before, had, revision, err)
+		}
+	} else if err := l.takeLines(ctx, b, revision); err != nil { // the first call may have ended between the two writes
+		return ledger.Begun{}, err
+	}
+	return ledger.Begun{
+		Claim:  ledger.Claim{Key: b.Key, Owner: b.Owner, Until: r.Until},
+		Entry:  r.Told.Entry,
+		Fresh:  r.Told.Fresh,
+		BornAt: r.Told.Born,
+	}, nil
+}
+
+// abandoned brings an INTENT whose claim ran out to what it means: UNKNOWN, or what it was before when its lines were
+// never taken, because then its Begin did not return.
+func (l *Ledger) abandoned(ctx context.Context, r *record, now time.Time) error {
+	if len(r.Lines) > 0 {
+		var held holders
+		if _, err := l.get(ctx, linesKey(r.Key, r.OrderNo), &held); err != nil {
+			return err
+		}
+		for _, line := range r.Lines {
+			if held[line].No != r.Key.No {
+				r.State = r.Prior
+				if r.State == ledger.New {
+					r.Hash = ""
+				}
+				return nil
+			}
+		}
+	}
+	r.State = ledger.Unknown
+	if r.FirstDoubt.IsZero() {
+		r.FirstDoubt = now
+	}
+	return nil
+}
+
+// putBack undoes a Begin whose lines turned out to be taken.
+func (l *Ledger) putBack(ctx context.Context, key string, before *record, had, revision uint64, why error) error {
+	if had == 0 {
+		if err := l.bucket.Delete(ctx, key, revision); err != nil {
+			return errors.Join(why, err)
+		}
+		l.index.drop(key, revision)
+		return why
+	}
+	next, err := l.put(ctx, key, before, revision)
+	if err != nil && !errors.Is(err, errOlder) {
+		return errors.Join(why, err)
+	}
+	l.index.set(key, before, next)
+	return why
+}
+
+// holders of the lines of an order, by line.
+type holders map[string]holder
+
+// holder is an outbound number, and the revision its entry had when it took the line.
+type holder struct {
+	No       string
+	Revision uint64
+}
+
+// linesFor reads the lines of b's order, or returns a LineTaken when another live document holds one that b needs.
+func (l *Ledger) linesFor(ctx context.Context, b ledger.Begin) (held holders, revision uint64, err error) {
+	if len(b.Lines) == 0 {
+		return nil, 0, nil
+	}
+	revision, err = l.get(ctx, linesKey(b.Key, b.OrderNo), &held)
+	if err != nil {
+		return nil, 0, err
+	}
+	var taken *ledger.LineTaken
+	for _, line := range b.Lines {
+		live, err := l.live(ctx, b.Key, held[line])
+		if err != nil {
+			return nil, 0, err
+		}
+		if live {
+			by := held[line].No
+			taken = &ledger.LineTaken{OrderNo: b.OrderNo, Line: line, By: by, Superseded: by == b.Supersedes}
+			if !taken.Superseded {
+				return nil, 0, taken
+			}
+		}
+	}
+	if taken != nil {
+		return nil, 0, taken
+	}
+	return held, revision, nil
+}
+
+// takeLines takes all lines of b, whose entry was written at revision, or none.
+func (l *Ledger) takeLines(ctx context.Context, b ledger.Begin, entry uint64) error {
+	if len(b.Lines) == 0 {
+		return nil
+	}
+	return repeat(ctx, func() error {
+		held, revision, err := l.linesFor(ctx, b)
+		if err != nil {
+			return err
+		}
+		return l.putLines(ctx, b, entry, held, revision, b.Lines)
+	})
+}
+
+// takeFreeLines takes the lines of a document that is at the far side already. One that is live elsewhere stays
+// there: the document is to be known all the same, and a line has one holder.
+func (l *Ledger) takeFreeLines(ctx context.Context, b ledger.Begin, entry uint64) error {
+	if len(b.Lines) == 0 {
+		return nil
+	}
+	return repeat(ctx, func() error {
+		var held holders
+		revision, err := l.get(ctx, linesKey(b.Key, b.OrderNo), &held)
+		if err != nil {
+			return err
+		}
+		var free []string
+		for _, line := range b.Lines {
+			live, err := l.live(ctx, b.Key, held[line])
+			if err != nil {
+				return err
+			}
+			if !live {
+				free = append(free, line)
+			}
+		}
+		return l.putLines(ctx, b, entry, held, revision, free)
+	})
+}
+
+func (l *Ledger) putLines(ctx context.Context, b ledger.Begin, entry uint64, held holders, revision uint64, lines []string) error {
+	if held == nil {
+		held = holders{}
+	}
+	for _, line := range lines {
+		held[line] = holder{b.Key.No, entry}
+	}
+	_, err := l.put(ctx, linesKey(b.Key, b.OrderNo), held, revision)
+	if errors.Is(err, errOlder) {
+		return nil
+	}
+	return err
+}
+
+// live tells whether another than k holds a line. A replica may be behind and know less of the holder than the line
+// does: it is asked again for a while. After that the entry is as it is; somebody removed it by hand.
+func (l *Ledger) live(ctx context.Context, k ledger.Key, by holder) (bool, error) {
+	if by.No == "" || by.No == k.No {
+		return false, nil
+	}
+	live := false
+	err := repeat(ctx, func() error {
+		var r record
+		revision, err := l.get(ctx, entryKey(ledger.Key{Seller: k.Seller, Kind: k.Kind, No: by.No}), &r)
+		live = r.State.Live()
+		if err == nil && revision < by.Revision {
+			return errConflict
+		}
+		return err
+	})
+	if errors.Is(err, errConflict) {
+		return live, nil
+	}
+	return live, err
+}
+
+// Accept implements ledger.Documents.
+func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, cleaned []ledger.Cleaned, now time.Time) error {
+	var other string
+	var known bool // the entry covered these lines before
+	revision, err := l.writeAt(ctx, b.Key, func(r *record, at time.Time) (moved bool, err error) {
+		known = r.State.Live() && r.Hash == b.Hash
+		other, moved = r.accept(at, now.UTC(), b, number, cleaned)
+		return moved, nil
+	})
+	if err == nil && other != "" {
+		err = fmt.Errorf("%w: accepted as %s before, now as %s", ledger.ErrLost, other, number)
+	}
+	if err == nil && !known {
+		err = l.takeFreeLines(ctx, b, revision)
+	}
+	return wrap("accept", b.Key, err)
+}
+
+// Refuse implements ledger.Documents.
+func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	return wrap("refuse", c.Key, l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		return r.refuse(now, c.Owner, why)
+	}))
+}
+
+// Doubt implements ledger.Documents.
+func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
+	return wrap("doubt", c.Key, l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		return r.doubt(now, c, why)
+	}))
+}
+
+// Absent implements ledger.Documents.
+func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, since time.Time, err error) {
+	err = l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		moved, err := r.absent(now, c.Owner)
+		looks, since = r.Looks, r.FirstDoubt
+		return moved, err
+	})
+	return looks, since, wrap("record absence", c.Key, err)
+}
+
+// Release implements ledger.Documents.
+func (l *Ledger) Release(ctx context.Context, c ledger.Claim, why string) error {
+	return wrap("release", c.Key, l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		return r.release(now, c.Owner, why)
+	}))
+}
+
+// Resend implements ledger.Documents.
+func (l *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
+	return wrap("resend", c.Key, l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		return r.resend(now, c.Owner)
+	}))
+}
+
+// Follow implements ledger.Documents.
+func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
+	token := rand.Text()
+	return wrap("follow", e.Key, l.write(ctx, e.Key, func(r *record, now time.Time) (bool, error) {
+		return r.follow(now, e.Version, token, state, f)
+	}))
+}
+
+func (l *Ledger) write(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {
+	_, err := l.writeAt(ctx, k, do)
+	return err
+}
+
+// writeAt changes an entry by compare-and-set, keeps the index in step and returns the entry's revision.
+func (l *Ledger) writeAt(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) (revision uint64, err error) {
+	key := entryKey(k)
+	err = repeat(ctx, func() error {
+		var r record
+		revision, err = l.get(ctx, key, &r)
+		if err != nil {
+			return err
+		}
+		moved, err := do(&r, l.now())
+		if err != nil || !moved {
+			return err
+		}
+		revision, err = l.put(ctx, key, &r, revision)
+		if err != nil && !errors.Is(err, errOlder) {
+			return err
+		}
+		l.index.set(key, &r, revision)
+		return nil
+	})
+	return revision, err
+}
+
+// Get implements ledger.Documents.
+func (l *Ledger) Get(ctx context.Context, k ledger.Key) (ledger.Entry, error) {
+	e, ok, err := l.entry(ctx, k)
+	if err == nil && !ok {
+		err = ledger.ErrNoEntry
+	}
+	return e, wrap("get", k, err)
+}
+
+func (l *Ledger) entry(ctx context.Context, k ledger.Key) (e ledger.Entry, ok bool, err error) {
+	var r record
+	revision, err := l.get(ctx, entryKey(k), &r)
+	if revision == 0 || err != nil {
+		return ledger.Entry{}, false, err
+	}
+	return r.entry(), true, nil
+}
+
+// Find implements ledger.Documents.
+func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, error) {
+	found, err := l.entries(ctx, l.index.find(seller, no), findMost, func(ledger.Entry) bool { return true })
+	if err != nil {
+		return nil, fmt.Errorf("find %s/%s: %w", seller, no, err)
+	}
+	return found, nil
+}
+
+// Due implements ledger.Documents.
+func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]ledger.Entry, error) {
+	found, err := l.entries(ctx, l.index.due(seller, kind, now), limit, func(e ledger.Entry) bool {
+		return e.Following != nil && !e.Following.Due.IsZero() && !e.Following.Due.After(now)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list due %s/%s: %w", seller, kind, err)
+	}
+	return found, nil
+}
+
+// entries reads what the index named, as far as it still fits.
+func (l *Ledger) entries(ctx context.Context, keys []ledger.Key, limit int, fits func(ledger.Entry) bool) ([]ledger.Entry, error) {
+	var out []ledger.Entry
+	for _, k := range keys {
+		if len(out) == limit {
+			break
+		}
+		e, ok, err := l.entry(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		if ok && fits(e) {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+// Open implements ledger.Documents.
+func (l *Ledger) Open(_ context.Context, seller, kind string) (int, error) {
+	return l.index.followed(seller, kind), nil
+}
+
+func (l *Ledger) sweep(ctx context.Context) {
+	for {
+		l.sweepOnce(ctx)
+		select {
+		case <-time.After(sweepEvery):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sweepOnce removes what was kept long enough. What cannot be removed now is found by the next sweep.
+func (l *Ledger) sweepOnce(ctx context.Context) {
+	before := l.now().Add(-keepSettled)
+	for _, k := range l.index.old(before) {
+		var r record
+		revision, err := l.get(ctx, entryKey(k), &r)
+		if err != nil || revision == 0 || !r.ChangedAt.Before(before) {
+			continue
+		}
+		if l.sweepLines(ctx, r.Entry) != nil || l.bucket.Delete(ctx, entryKey(k), revision) != nil {
+			continue
+		}
+		l.index.drop(entryKey(k), revision)
+	}
+	keys, err := l.bucket.Keys(ctx, attempts)
+	if err != nil {
+		return
+	}
+	for _, key := range keys {
+		var c count
+		if revision, err := l.get(ctx, key, &c); err == nil && revision != 0 && l.now().Sub(c.At) > keepAttempts {
+			_ = l.bucket.Delete(ctx, key, revision)
+		}
+	}
+}
+
+// sweepLines removes the lines that an entry holds, before the entry goes: a line never names an entry that is gone.
+func (l *Ledger) sweepLines(ctx context.Context, e ledger.Entry) error {
+	if len(e.Lines) == 0 {
+		return nil
+	}
+	key := linesKey(e.Key, e.OrderNo)
+	return repeat(ctx, func() error {
+		var held holders
+		revision, err := l.get(ctx, key, &held)
+		if err != nil || revision == 0 {
+			return err
+		}
+		maps.DeleteFunc(held, func(_ string, by holder) bool { return by.No == e.Key.No })
+		if len(held) == 0 {
+			return l.bucket.Delete(ctx, key, revision)
+		}
+		_, err = l.put(ctx, key, held, revision)
+		if errors.Is(err, errOlder) {
+			return nil
+		}
+		return err
+	})
+}
+
+func wrap(verb string, k ledger.Key, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %s: %w", verb, k, err)
+}

@@ -1,0 +1,183 @@
+package inkv
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/ledger"
+)
+
+// rewatchPause is between a watch that ended and the next.
+const rewatchPause = time.Second
+
+// index is what is held in memory of each entry.
+type index struct {
+	mu   sync.Mutex
+	all  map[string]indexed
+	open map[string]indexed // those that are followed
+}
+
+type indexed struct {
+	key             ledger.Key
+	orderNo, number string
+	due             time.Time
+	settled         bool
+	changed         time.Time
+	revision        uint64
+}
+
+// set notes what was written. A write that is older than what is known is passed over: the watch lags behind our own.
+func (x *index) set(key string, r *record, revision uint64) {
+	e := indexed{key: r.Key, orderNo: r.OrderNo, number: r.Number, changed: r.ChangedAt, revision: revision}
+	if r.Following != nil {
+		e.due = r.Following.Due
+	}
+	e.settled = e.due.IsZero() && r.State != ledger.Intent && r.State != ledger.Unknown
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.all[key].revision >= revision {
+		return
+	}
+	x.all[key] = e
+	if e.due.IsZero() {
+		delete(x.open, key)
+	} else {
+		x.open[key] = e
+	}
+}
+
+func (x *index) drop(key string, revision uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.all[key].revision <= revision {
+		delete(x.all, key)
+		delete(x.open, key)
+	}
+}
+
+func (x *index) clear() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.all, x.open = map[string]indexed{}, map[string]indexed{}
+}
+
+// due lists what is due, the longest first.
+func (x *index) due(seller, kind string, now time.Time) []ledger.Key {
+	var found []indexed
+	x.mu.Lock()
+	for _, e := range x.open {
+		if e.key.Seller == seller && e.key.Kind == kind && !e.due.After(now) {
+			found = append(found, e)
+		}
+	}
+	x.mu.Unlock()
+	slices.SortFunc(found, func(a, b indexed) int {
+		return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.key.No, b.key.No))
+	})
+	return keysOf(found)
+}
+
+func (x *index) followed(seller, kind string) (n int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, e := range x.open {
+		if e.key.Seller == seller && e.key.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// find lists what goes by the number, the newest change first.
+func (x *index) find(seller, no string) []ledger.Key {
+	var found []indexed
+	x.mu.Lock()
+	for _, e := range x.all {
+		if e.key.Seller == seller && (e.key.No == no || e.orderNo == no || e.number == no) {
+			found = append(found, e)
+		}
+	}
+	x.mu.Unlock()
+	slices.SortFunc(found, func(a, b indexed) int { return b.changed.Compare(a.changed) })
+	return keysOf(found)
+}
+
+// old lists what was settled before.
+func (x *index) old(before time.Time) []ledger.Key {
+	var found []indexed
+	x.mu.Lock()
+	for _, e := range x.all {
+		if e.settled && e.changed.Before(before) {
+			found = append(found, e)
+		}
+	}
+	x.mu.Unlock()
+	return keysOf(found)
+}
+
+func keysOf(found []indexed) []ledger.Key {
+	keys := make([]ledger.Key, len(found))
+	for i, e := range found {
+		keys[i] = e.key
+	}
+	return keys
+}
+
+// watch fills the index until ctx ends. filled is closed when all that stood in the bucket was read once.
+func (l *Ledger) watch(ctx context.Context, filled chan struct{}) {
+	for {
+		l.index.clear()
+		l.read(ctx, func() {
+			if filled != nil {
+				close(filled)
+				filled = nil
+			}
+		})
+		select {
+		case <-time.After(rewatchPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// read returns when the watch ended, or when it has to begin anew. What cannot be read is left out: whoever needs the
+// entry itself hears of it.
+func (l *Ledger) read(ctx context.Context, current func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	seen, err := l.bucket.Watch(ctx, entries)
+	if err != nil {
+		return
+	}
+	for {
+		select {
+		case <-l.again:
+			return
+		case s, ok := <-seen:
+			switch {
+			case !ok:
+				return
+			case s.Current:
+				current()
+			case s.Deleted:
+				l.index.drop(s.Key, s.Revision)
+			default:
+				l.saw(s.Revision)
+				l.seen(s.Value)
+			}
+		}
+	}
+}
+
+func (l *Ledger) seen(v bus.Value) {
+	var r record
+	if json.Unmarshal(v.Data, &r) == nil {
+		l.index.set(v.Key, &r, v.Revision)
+	}
+}

@@ -1,0 +1,248 @@
+// Package inkv keeps the ledger in a JetStream key-value bucket: what `bridgectl up` uses, so that a merchant needs no
+// Redis. It knows buckets, not NATS, and nothing of what the documents are.
+//
+// Every change is a read and a compare-and-set, repeated when another got in between. What is due and what is found
+// by number is an index in memory, filled from a watch on the bucket: several processes may share a bucket, and each
+// sees its own writes at once and the others' soon.
+//
+// The bucket has no clock to ask: the local one decides when a claim or a lease runs out. Processes that share a
+// bucket need clocks that agree to within ledger.BirthMargin.
+//
+// # Why
+//
+// The lines of an order stand under one key of their own, so two keys are written by one Begin: first the entry, then
+// the lines. Whoever wants a line reads its holder's entry: a holder that is not live any more holds nothing, so lines
+// are never given back, only taken over. Every Begin writes the lines, even when they are its own already: that is
+// what makes another's compare-and-set on them fail. An INTENT whose owner vanished between the two writes stands in
+// no lines: its Begin never returned, so nothing was sent.
+//
+// A bucket that was put back to an older copy under a running server keeps its identity, but its revisions start
+// again from lower ones. A revision that does not grow therefore ends the birth, as another identity does.
+package inkv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/ledger"
+)
+
+const (
+	// conflicts is how often a compare-and-set is repeated.
+	conflicts = 30
+	// conflictPause bounds the pause before a repetition.
+	conflictPause = 20 * time.Millisecond
+	// keepSettled is how long an entry stays after it is settled.
+	keepSettled = 90 * 24 * time.Hour
+	// keepAttempts is how long a count of attempts stays after the last one.
+	keepAttempts = 7 * 24 * time.Hour
+	// sweepEvery is how often what has been kept long enough is looked for.
+	sweepEvery = 12 * time.Hour
+	// findMost is how many entries Find returns.
+	findMost = 20
+)
+
+// Bucket is what the ledger needs of a *bus.Bucket.
+type Bucket interface {
+	Get(ctx context.Context, key string) (bus.Value, error)
+	Create(ctx context.Context, key string, data []byte) (revision uint64, err error)
+	Update(ctx context.Context, key string, data []byte, revision uint64) (uint64, error)
+	Delete(ctx context.Context, key string, revision uint64) error
+	Keys(ctx context.Context, prefix string) ([]string, error)
+	Watch(ctx context.Context, prefix string) (<-chan bus.Seen, error)
+}
+
+var _ Bucket = (*bus.Bucket)(nil)
+
+// Options of a ledger.
+type Options struct {
+	Bucket Bucket
+	// Identity tells which run of the server holds the bucket. It is asked again by each Begin, because a connection
+	// may have moved to a server that was started meanwhile.
+	Identity func() string
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Ledger is a ledger.Ledger in a bucket.
+type Ledger struct {
+	bucket   Bucket
+	identity func() string
+	clock    func() time.Time
+
+	index index
+	// high is the highest revision seen.
+	high atomic.Uint64
+	// again asks the watch to begin anew.
+	again chan struct{}
+	// pacing serialises the quotas of this process, which would only run into each other's revisions.
+	pacing chan struct{}
+
+	stop context.CancelFunc
+	work sync.WaitGroup
+}
+
+var _ ledger.Ledger = (*Ledger)(nil)
+
+// Open opens the ledger in a bucket and waits until its index is filled.
+func Open(ctx context.Context, o Options) (*Ledger, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	l := &Ledger{bucket: o.Bucket, identity: o.Identity, clock: o.Now, again: make(chan struct{}, 1), pacing: make(chan struct{}, 1), stop: stop}
+	filled := make(chan struct{})
+	l.work.Go(func() { l.watch(background, filled) })
+	select {
+	case <-filled:
+	case <-ctx.Done():
+		_ = l.Close()
+		return nil, fmt.Errorf("open ledger: read the bucket: %w", ctx.Err())
+	}
+	l.work.Go(func() { l.sweep(background) })
+	return l, nil
+}
+
+// Close ends the watch. The bucket stays open.
+func (l *Ledger) Close() error {
+	l.stop()
+	l.work.Wait()
+	return nil
+}
+
+// Check reads from the bucket. How the bucket is kept is the topology's business.
+func (l *Ledger) Check(ctx context.Context) error {
+	if _, err := l.bucket.Get(ctx, birthKey); err != nil && !errors.Is(err, bus.ErrKeyNotFound) {
+		return fmt.Errorf("check ledger: %w", err)
+	}
+	return nil
+}
+
+// now is the clock in the resolution that is kept.
+func (l *Ledger) now() time.Time { return l.clock().UTC().Truncate(time.Microsecond) }
+
+// get reads key into v and returns its revision, 0 when it is not there.
+func (l *Ledger) get(ctx context.Context, key string, v any) (revision uint64, err error) {
+	val, err := l.bucket.Get(ctx, key)
+	if errors.Is(err, bus.ErrKeyNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := json.Unmarshal(val.Data, v); err != nil {
+		return 0, fmt.Errorf("read %s: %w", key, err)
+	}
+	return val.Revision, nil
+}
+
+var (
+	// errConflict: another wrote the key meanwhile.
+	errConflict = errors.New("written by another meanwhile")
+	// errOlder: the bucket was put back to an older copy.
+	errOlder = errors.New("the bucket was put back")
+)
+
+// put writes key if it still has the revision; errConflict. errOlder comes after the write was done.
+func (l *Ledger) put(ctx context.Context, key string, v any, revision uint64) (uint64, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return 0, fmt.Errorf("write %s: %w", key, err)
+	}
+	high := l.high.Load()
+	var next uint64
+	if revision == 0 {
+		next, err = l.bucket.Create(ctx, key, raw)
+	} else {
+		next, err = l.bucket.Update(ctx, key, raw, revision)
+	}
+	if errors.Is(err, bus.ErrKeyExists) || errors.Is(err, bus.ErrRevision) {
+		return 0, errConflict
+	}
+	if err != nil {
+		return 0, err
+	}
+	if next > high {
+		l.saw(next)
+		return next, nil
+	}
+	l.high.Store(next)
+	select {
+	case l.again <- struct{}{}:
+	default:
+	}
+	if err := l.bear(ctx); err != nil {
+		return next, err
+	}
+	return next, errOlder
+}
+
+func (l *Ledger) saw(revision uint64) {
+	for {
+		high := l.high.Load()
+		if revision <= high || l.high.CompareAndSwap(high, revision) {
+			return
+		}
+	}
+}
+
+// repeat runs do until it meets no conflict.
+func repeat(ctx context.Context, do func() error) error {
+	for range conflicts {
+		err := do()
+		if !errors.Is(err, errConflict) {
+			return err
+		}
+		select {
+		case <-time.After(rand.N(conflictPause)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return errConflict
+}
+
+// born reads the birth, and writes a new one when the server's run is another.
+func (l *Ledger) born(ctx context.Context) (birth, error) {
+	var b birth
+	revision, err := l.get(ctx, birthKey, &b)
+	if err != nil {
+		return b, err
+	}
+	if identity := l.identity(); revision == 0 || b.Identity != identity {
+		b = birth{Identity: identity, Since: l.now()}
+		_, err = l.put(ctx, birthKey, b, revision)
+	}
+	return b, err
+}
+
+// bear ends the birth and begins another under the same identity.
+func (l *Ledger) bear(ctx context.Context) error {
+	return change(ctx, l, birthKey, func(b *birth) bool {
+		*b = birth{Identity: l.identity(), Since: l.now()}
+		return true
+	})
+}
+
+// change reads key, lets do change it, and writes it unless do says that nothing changed.
+func change[T any](ctx context.Context, l *Ledger, key string, do func(*T) (changed bool)) error {
+	return repeat(ctx, func() error {
+		var v T
+		revision, err := l.get(ctx, key, &v)
+		if err != nil || !do(&v) {
+			return err
+		}
+		_, err = l.put(ctx, key, v, revision)
+		if errors.Is(err, errOlder) {
+			return nil
+		}
+		return err
+	})
+}

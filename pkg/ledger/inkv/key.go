@@ -1,0 +1,48 @@
+package inkv
+
+import (
+	"fmt"
+	"strings"
+
+	"stockbridge/pkg/ledger"
+)
+
+// The first tokens of the keys in the bucket.
+const (
+	birthKey     = "birth"
+	entries      = "entry"
+	orderLines   = "lines"
+	attempts     = "attempts"
+	leases       = "lease"
+	quotas       = "quota"
+	trials       = "trial"
+	plainSymbols = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+)
+
+// keyOf makes a key of tokens. Whatever a bucket would not take as part of a token is written as = and two hexadecimal
+// digits, the empty token as =.
+func keyOf(tokens ...string) string {
+	var key strings.Builder
+	for i, token := range tokens {
+		if i > 0 {
+			key.WriteByte('.')
+		}
+		if token == "" {
+			key.WriteByte('=')
+		}
+		for _, b := range []byte(token) {
+			if strings.IndexByte(plainSymbols, b) >= 0 {
+				key.WriteByte(b)
+			} else {
+				fmt.Fprintf(&key, "=%02X", b)
+			}
+		}
+	}
+	return key.String()
+}
+
+func entryKey(k ledger.Key) string { return keyOf(entries, k.Seller, k.Kind, k.No) }
+
+func linesKey(k ledger.Key, orderNo string) string {
+	return keyOf(orderLines, k.Seller, k.Kind, orderNo)
+}

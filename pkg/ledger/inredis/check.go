@@ -1,0 +1,58 @@
+package inredis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"stockbridge/pkg/fault"
+)
+
+// Check connects and tells what of the server's settings endangers the ledger: one fault.Reason each, joined.
+func (l *Ledger) Check(ctx context.Context) error {
+	info, err := l.client.InfoMap(ctx, "persistence", "memory", "replication").Result()
+	if err != nil {
+		return fmt.Errorf("check ledger: reach Redis: %w", err)
+	}
+	var faults []error
+	if role := info["Replication"]["role"]; role != "master" {
+		faults = append(faults, fault.Reason{
+			Code: "ledger.replica",
+			ZH:   "Redis 是从节点（role:" + role + "）：请把 REDIS_URL 指向主节点",
+			EN:   "Redis is a replica (role:" + role + "): point REDIS_URL at the master",
+		})
+	}
+	if policy := info["Memory"]["maxmemory_policy"]; policy != "noeviction" {
+		faults = append(faults, fault.Reason{
+			Code: "ledger.evicting",
+			ZH:   "Redis 内存满时会淘汰数据（maxmemory-policy " + policy + "），账本会丢单：请执行 CONFIG SET maxmemory-policy noeviction 并写入 redis.conf",
+			EN:   "Redis drops data when its memory is full (maxmemory-policy " + policy + ") and the ledger with it: CONFIG SET maxmemory-policy noeviction, and in redis.conf",
+		})
+	}
+	if info["Persistence"]["aof_enabled"] != "1" {
+		faults = append(faults, l.checkSnapshots(ctx))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("check ledger: %w", err)
+	}
+	return nil
+}
+
+// checkSnapshots is for a server without an append-only file: INFO does not tell whether it saves snapshots.
+func (l *Ledger) checkSnapshots(ctx context.Context) error {
+	save, err := l.client.ConfigGet(ctx, "save").Result()
+	if err == nil && strings.TrimSpace(save["save"]) != "" {
+		return nil
+	}
+	r := fault.Reason{
+		Code: "ledger.volatile",
+		ZH:   "Redis 没有开启持久化，重启后账本丢失：请执行 CONFIG SET appendonly yes 并写入 redis.conf",
+		EN:   "Redis keeps nothing over a restart: CONFIG SET appendonly yes, and in redis.conf",
+	}
+	if err != nil {
+		r.ZH = "Redis 没有开启 AOF，且无法读取 save 设置（" + err.Error() + "）：请开启 appendonly"
+		r.EN = "Redis has no append-only file, and whether it saves snapshots cannot be read (" + err.Error() + "): switch appendonly on"
+	}
+	return r
+}

@@ -1,0 +1,134 @@
+package inredis
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"stockbridge/pkg/ledger"
+)
+
+// keepAttempts is how long a count of attempts stays after the last one.
+const keepAttempts = 7 * 24 * time.Hour
+
+// Count implements ledger.Attempts.
+func (l *Ledger) Count(ctx context.Context, key string) (int, error) {
+	n, err := l.add(ctx, key, 1)
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", key, err)
+	}
+	return n, nil
+}
+
+// Uncount implements ledger.Attempts.
+func (l *Ledger) Uncount(ctx context.Context, key string) error {
+	if _, err := l.add(ctx, key, -1); err != nil {
+		return fmt.Errorf("uncount %s: %w", key, err)
+	}
+	return nil
+}
+
+func (l *Ledger) add(ctx context.Context, key string, by int) (int, error) {
+	return countScript.Run(ctx, l.client, []string{prefix + "attempts:" + key}, rand.Text(), by, int(keepAttempts.Seconds())).Int()
+}
+
+// Forget implements ledger.Attempts.
+func (l *Ledger) Forget(ctx context.Context, key string) error {
+	if err := l.client.Del(ctx, prefix+"attempts:"+key).Err(); err != nil {
+		return fmt.Errorf("forget %s: %w", key, err)
+	}
+	return nil
+}
+
+// Lease implements ledger.Leases.
+func (l *Ledger) Lease(ctx context.Context, name, owner string, ttl time.Duration) (bool, error) {
+	args := struct {
+		Now   int64  `json:"now"`
+		Owner string `json:"owner"`
+		TTL   int64  `json:"ttl"`
+	}{l.clock(), owner, ttl.Microseconds()}
+	got, err := l.run(ctx, leaseScript, []string{prefix + "lease:" + name}, args).Bool()
+	if err != nil {
+		return false, fmt.Errorf("lease %s: %w", name, err)
+	}
+	return got, nil
+}
+
+// Unlease implements ledger.Leases.
+func (l *Ledger) Unlease(ctx context.Context, name, owner string) error {
+	if err := unleaseScript.Run(ctx, l.client, []string{prefix + "lease:" + name}, owner).Err(); err != nil {
+		return fmt.Errorf("unlease %s: %w", name, err)
+	}
+	return nil
+}
+
+func quotaKeys(app string) []string {
+	return []string{prefix + "{quota:" + app + "}", prefix + "{quota:" + app + "}:calls"}
+}
+
+// Acquire implements ledger.Quota.
+func (l *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, limit ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
+	if err := limit.Valid(class); err != nil {
+		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
+	}
+	args := struct {
+		Now        int64   `json:"now"`
+		ID         string  `json:"id"`
+		Class      string  `json:"class"`
+		PerSecond  float64 `json:"per_second"`
+		Concurrent int     `json:"concurrent"`
+		TTL        int64   `json:"ttl"`
+	}{l.clock(), rand.Text(), string(class), limit.PerSecond, limit.Concurrent, ttl.Microseconds()}
+	r, err := l.run(ctx, acquireScript, quotaKeys(app), args).Slice()
+	if err != nil {
+		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
+	}
+	if r[0] == int64(0) {
+		return ledger.Permit{}, time.Duration(answer(r).int(1)) * time.Microsecond, nil
+	}
+	return ledger.Permit{App: app, ID: args.ID + "@" + answer(r).text(1)}, 0, nil
+}
+
+// Return implements ledger.Quota.
+func (l *Ledger) Return(ctx context.Context, p ledger.Permit) error {
+	id, from, ok := strings.Cut(p.ID, "@")
+	if !ok {
+		return nil
+	}
+	began, err := strconv.ParseInt(from, 10, 64)
+	if err != nil {
+		return fmt.Errorf("return %s: no permit of this ledger: %q", p.App, p.ID)
+	}
+	args := struct {
+		Now  int64  `json:"now"`
+		ID   string `json:"id"`
+		From int64  `json:"from"`
+	}{l.clock(), id, began}
+	if err := l.run(ctx, returnScript, quotaKeys(p.App), args).Err(); err != nil {
+		return fmt.Errorf("return %s: %w", p.App, err)
+	}
+	return nil
+}
+
+func trialKey(seller string) string { return sellerKey(seller)[0] + "trial" }
+
+// Admit implements ledger.Trials.
+func (l *Ledger) Admit(ctx context.Context, seller, no string, first int) (bool, error) {
+	admitted, err := admitScript.Run(ctx, l.client, []string{trialKey(seller)}, no, first).Bool()
+	if err != nil {
+		return false, fmt.Errorf("admit %s/%s: %w", seller, no, err)
+	}
+	return admitted, nil
+}
+
+// Admitted implements ledger.Trials.
+func (l *Ledger) Admitted(ctx context.Context, seller string) ([]string, error) {
+	list, err := l.client.ZRange(ctx, trialKey(seller), 0, -1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("list admitted of %s: %w", seller, err)
+	}
+	return list, nil
+}

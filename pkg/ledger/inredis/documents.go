@@ -1,0 +1,361 @@
+package inredis
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+)
+
+const (
+	// keepSettled is how long an entry stays after it is settled.
+	keepSettled = 90 * 24 * time.Hour
+	// findMost is how many entries Find returns.
+	findMost = 20
+)
+
+func sellerKey(seller string) []string { return []string{prefix + "{" + seller + "}:"} }
+
+// document is the arguments of a script about a document. Those that scripts store are text; those left out read as "".
+type document struct {
+	Now          int64  `json:"now"`
+	KeepAttempts int    `json:"keep_attempts"`
+	KeepSettled  int64  `json:"keep_settled"` // s
+	Kind         string `json:"kind"`
+	No           string `json:"no"`
+	Owner        string `json:"owner,omitempty"`
+
+	Hash        string   `json:"hash,omitempty"`
+	Order       string   `json:"order,omitempty"`
+	Lines       []string `json:"lines"`
+	Supersedes  string   `json:"supersedes,omitempty"`
+	Revision    string   `json:"revision,omitempty"`
+	Shop        string   `json:"shop,omitempty"`
+	Warehouse   string   `json:"warehouse,omitempty"`
+	Stream      string   `json:"stream,omitempty"`
+	Seq         string   `json:"seq,omitempty"`
+	StreamTime  int64    `json:"stream_time,omitempty"`
+	AuditedAt   int64    `json:"audited_at,omitempty"`
+	First       bool     `json:"first"`
+	ClaimFor    int64    `json:"claim_for,omitempty"`
+	BirthMargin int64    `json:"birth_margin,omitempty"`
+
+	Number    string `json:"number,omitempty"`
+	Cleaned   string `json:"cleaned,omitempty"`
+	Following string `json:"following,omitempty"`
+	Due       string `json:"due"` // ms; empty when it is not followed
+	Reason    string `json:"reason,omitempty"`
+	Detail    string `json:"detail,omitempty"`
+	Version   string `json:"version,omitempty"`
+	State     string `json:"state,omitempty"`
+	Token     string `json:"token,omitempty"`
+
+	At    int64 `json:"at,omitempty"` // ms
+	Limit int   `json:"limit,omitempty"`
+}
+
+func (l *Ledger) document(k ledger.Key) document {
+	return document{
+		Now: l.clock(), KeepAttempts: ledger.KeepAttempts, KeepSettled: int64(keepSettled.Seconds()), Kind: k.Kind, No: k.No,
+	}
+}
+
+// covering is what both Begin and Accept say of a document.
+func (l *Ledger) covering(b ledger.Begin) document {
+	d := l.document(b.Key)
+	d.Owner, d.Hash, d.Order, d.Lines = b.Owner, b.Hash, b.OrderNo, b.Lines
+	d.Revision, d.Shop, d.Warehouse = strconv.FormatInt(b.Revision, 10), b.Shop, b.Warehouse
+	d.Stream, d.Seq = b.Stream, strconv.FormatUint(b.Seq, 10)
+	if d.Lines == nil {
+		d.Lines = []string{}
+	}
+	return d
+}
+
+// Begin implements ledger.Documents.
+func (l *Ledger) Begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
+	d := l.covering(b)
+	d.Supersedes, d.First = b.Supersedes, b.First
+	d.StreamTime, d.AuditedAt = b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro()
+	d.ClaimFor, d.BirthMargin = ledger.ClaimFor.Microseconds(), ledger.BirthMargin.Microseconds()
+	asked := l.local()
+	r, err := l.run(ctx, beginScript, sellerKey(b.Key.Seller), d).Slice()
+	if err != nil {
+		return ledger.Begun{}, wrap("begin", b.Key, err)
+	}
+	out, err := begun(b, asked, answer(r))
+	return out, wrap("begin", b.Key, err)
+}
+
+func begun(b ledger.Begin, asked time.Time, r answer) (out ledger.Begun, err error) {
+	switch what := r.text(0); what {
+	case "busy":
+		return out, ledger.ErrBusy
+	case "line":
+		by := r.text(2)
+		return out, &ledger.LineTaken{OrderNo: b.OrderNo, Line: r.text(1), By: by, Superseded: by == b.Supersedes}
+	case "known", "hash":
+		out.BornAt = r.time(1)
+		out.Entry, err = r.entry(2, b.Key)
+		if err == nil && what == "hash" {
+			err = ledger.ErrHash
+		}
+		return out, err
+	default:
+		left := time.Duration(r.int(1)) * time.Microsecond
+		out.Claim = ledger.Claim{Key: b.Key, Owner: b.Owner, Until: asked.Add(left)}
+		out.BornAt, out.Fresh = r.time(2), r.text(3) != ""
+		out.Entry, err = r.entry(4, b.Key)
+		return out, err
+	}
+}
+
+// Accept implements ledger.Documents.
+func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, cleaned []ledger.Cleaned, now time.Time) error {
+	d := l.covering(b)
+	d.Number, d.Due = number, millis(now)
+	var err error
+	if d.Following, err = asJSON(ledger.Following{Due: now.UTC()}); err != nil {
+		return wrap("accept", b.Key, err)
+	}
+	if len(cleaned) > 0 {
+		if d.Cleaned, err = asJSON(cleaned); err != nil {
+			return wrap("accept", b.Key, err)
+		}
+	}
+	r, err := l.run(ctx, acceptScript, sellerKey(b.Key.Seller), d).Slice()
+	if err == nil && answer(r).text(0) == "twice" {
+		err = fmt.Errorf("%w: accepted as %s before, now as %s", ledger.ErrLost, answer(r).text(1), number)
+	}
+	return wrap("accept", b.Key, err)
+}
+
+// Refuse implements ledger.Documents.
+func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	reason, err := asJSON(why)
+	if err == nil {
+		d := l.document(c.Key)
+		d.Owner, d.Reason, d.Detail = c.Owner, reason, why.Code
+		_, err = l.resolve(ctx, refuseScript, c.Key, d)
+	}
+	return wrap("refuse", c.Key, err)
+}
+
+// Doubt implements ledger.Documents.
+func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
+	d := l.document(c.Key)
+	d.Owner, d.Detail = c.Owner, why
+	_, err := l.resolve(ctx, doubtScript, c.Key, d)
+	return wrap("doubt", c.Key, err)
+}
+
+// Absent implements ledger.Documents.
+func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, since time.Time, err error) {
+	d := l.document(c.Key)
+	d.Owner = c.Owner
+	r, err := l.resolve(ctx, absentScript, c.Key, d)
+	if err != nil {
+		return 0, time.Time{}, wrap("record absence", c.Key, err)
+	}
+	return int(r.int(1)), r.time(2), nil
+}
+
+// Release implements ledger.Documents.
+func (l *Ledger) Release(ctx context.Context, c ledger.Claim, why string) error {
+	d := l.document(c.Key)
+	d.Owner, d.Detail = c.Owner, why
+	_, err := l.resolve(ctx, releaseScript, c.Key, d)
+	return wrap("release", c.Key, err)
+}
+
+// Resend implements ledger.Documents.
+func (l *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
+	d := l.document(c.Key)
+	d.Owner = c.Owner
+	_, err := l.resolve(ctx, resendScript, c.Key, d)
+	return wrap("resend", c.Key, err)
+}
+
+func (l *Ledger) resolve(ctx context.Context, script *redis.Script, k ledger.Key, d document) (answer, error) {
+	r, err := l.run(ctx, script, sellerKey(k.Seller), d).Slice()
+	if err == nil && answer(r).text(0) == "lost" {
+		err = ledger.ErrLost
+	}
+	return r, err
+}
+
+// Get implements ledger.Documents.
+func (l *Ledger) Get(ctx context.Context, k ledger.Key) (ledger.Entry, error) {
+	fields, err := l.client.HGetAll(ctx, sellerKey(k.Seller)[0]+"entry:"+k.Kind+":"+k.No).Result()
+	if err == nil && len(fields) == 0 {
+		err = ledger.ErrNoEntry
+	}
+	if err != nil {
+		return ledger.Entry{}, wrap("get", k, err)
+	}
+	e, err := decode(k, fields)
+	return e, wrap("get", k, err)
+}
+
+// Find implements ledger.Documents.
+func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, error) {
+	d := l.document(ledger.Key{Seller: seller, No: no})
+	d.Limit = findMost
+	rows, err := l.run(ctx, findScript, sellerKey(seller), d).Slice()
+	if err != nil {
+		return nil, fmt.Errorf("find %s/%s: %w", seller, no, err)
+	}
+	return entries(rows, func(r answer) (ledger.Entry, error) {
+		return r.entry(2, ledger.Key{Seller: seller, Kind: r.text(0), No: r.text(1)})
+	})
+}
+
+// Due implements ledger.Documents.
+func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]ledger.Entry, error) {
+	d := l.document(ledger.Key{Seller: seller, Kind: kind})
+	d.At, d.Limit = now.UnixMilli(), limit
+	rows, err := l.run(ctx, dueScript, sellerKey(seller), d).Slice()
+	if err != nil {
+		return nil, fmt.Errorf("list due %s/%s: %w", seller, kind, err)
+	}
+	return entries(rows, func(r answer) (ledger.Entry, error) {
+		return r.entry(1, ledger.Key{Seller: seller, Kind: kind, No: r.text(0)})
+	})
+}
+
+func entries(rows []any, read func(answer) (ledger.Entry, error)) ([]ledger.Entry, error) {
+	var out []ledger.Entry
+	for _, row := range rows {
+		cells, _ := row.([]any)
+		e, err := read(cells)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// Follow implements ledger.Documents.
+func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
+	d := l.document(e.Key)
+	d.Version, d.State, d.Token = strconv.FormatInt(e.Version, 10), string(state), rand.Text()
+	if !f.Due.IsZero() {
+		d.Due = millis(f.Due)
+	}
+	var err error
+	if d.Following, err = asJSON(f); err != nil {
+		return wrap("follow", e.Key, err)
+	}
+	r, err := l.run(ctx, followScript, sellerKey(e.Key.Seller), d).Slice()
+	if err == nil && answer(r).text(0) == "moved" {
+		err = ledger.ErrVersion
+	}
+	return wrap("follow", e.Key, err)
+}
+
+// Open implements ledger.Documents.
+func (l *Ledger) Open(ctx context.Context, seller, kind string) (int, error) {
+	n, err := l.client.ZCard(ctx, sellerKey(seller)[0]+"due:"+kind).Result()
+	if err != nil {
+		return 0, fmt.Errorf("count followed %s/%s: %w", seller, kind, err)
+	}
+	return int(n), nil
+}
+
+// answer is what a script returned.
+type answer []any
+
+func (r answer) text(i int) string {
+	if i >= len(r) {
+		return ""
+	}
+	s, _ := r[i].(string)
+	return s
+}
+
+func (r answer) int(i int) int64 {
+	n, _ := strconv.ParseInt(r.text(i), 10, 64)
+	return n
+}
+
+func (r answer) time(i int) time.Time { return micros(r.text(i)) }
+
+// entry reads an entry from the flat list of its fields.
+func (r answer) entry(i int, k ledger.Key) (ledger.Entry, error) {
+	fields := map[string]string{}
+	if i < len(r) {
+		flat, _ := r[i].([]any)
+		for i := 0; i+1 < len(flat); i += 2 {
+			fields[answer(flat).text(i)] = answer(flat).text(i + 1)
+		}
+	}
+	return decode(k, fields)
+}
+
+// decode reads an entry from its hash.
+func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
+	number := func(field string) int64 {
+		n, _ := strconv.ParseInt(f[field], 10, 64)
+		return n
+	}
+	e := ledger.Entry{
+		Key: k, State: ledger.State(f["state"]), Hash: f["hash"], OrderNo: f["order"], Number: f["number"],
+		Revision: number("revision"), Shop: f["shop"], Warehouse: f["warehouse"],
+		Tries: int(number("tries")), Looks: int(number("looks")), FirstDoubt: micros(f["doubt"]),
+		BegunAt: micros(f["begun"]), ChangedAt: micros(f["changed"]), Version: number("version"),
+	}
+	var faults []error
+	read := func(field string, into any) {
+		if raw := f[field]; raw != "" {
+			if err := json.Unmarshal([]byte(raw), into); err != nil {
+				faults = append(faults, fmt.Errorf("read %s of %s: %w", field, k, err))
+			}
+		}
+	}
+	read("lines", &e.Lines)
+	read("cleaned", &e.Cleaned)
+	read("following", &e.Following)
+	if e.State == ledger.Refused {
+		read("reason", &e.Reason)
+	}
+	for line := range strings.SplitSeq(f["history"], "\n") {
+		if line == "" {
+			continue
+		}
+		var h struct{ At, Owner, Stream, Seq, What, Detail string }
+		if err := json.Unmarshal([]byte(line), &h); err != nil {
+			faults = append(faults, fmt.Errorf("read history of %s: %w", k, err))
+			continue
+		}
+		seq, _ := strconv.ParseUint(h.Seq, 10, 64)
+		e.Attempts = append(e.Attempts, ledger.Attempt{
+			At: micros(h.At), Owner: h.Owner, Stream: h.Stream, Seq: seq, What: h.What, Detail: h.Detail,
+		})
+	}
+	return e, errors.Join(faults...)
+}
+
+func micros(s string) time.Time {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
+
+func asJSON(v any) (string, error) {
+	raw, err := json.Marshal(v)
+	return string(raw), err
+}

@@ -1,0 +1,120 @@
+// Package inredis keeps the ledger in Redis: what production uses. It knows Redis, and nothing of what the documents are.
+//
+// Every call is one Lua script and one round trip, and decides by the server's clock. Lua's numbers are floating
+// point and its JSON rounds them, so entries are hashes of text and times are microseconds written out.
+//
+// Keys begin with "stockbridge:". All keys of a seller carry the hash tag {seller}, those of a quota {quota:app}:
+//
+//	{seller}:entry:<kind>:<number>   hash: the entry, its claim, its history
+//	{seller}:lines:<kind>:<order>    hash: order line → the number that holds it
+//	{seller}:find:<number>           sorted set: entries by order number and by the far side's number
+//	{seller}:due:<kind>              sorted set: followed entries by when to look again, milliseconds
+//	{seller}:kinds                   set: kinds of documents seen
+//	{seller}:birth                   hash: since when this very server remembers this seller
+//	{seller}:trial                   sorted set: numbers admitted during the trial
+//	{quota:app}  {quota:app}:calls   hash, sorted set: the pacing of a credential and its calls under way
+//	attempts:<key>  lease:<name>     hashes
+//
+// # Why
+//
+// The client repeats a command when its connection breaks before the answer came, so every script can be asked twice:
+// it knows its own earlier write by the owner (documents) or by a token that is new for each call (the rest), and
+// answers again what it answered first.
+//
+// A claim is a field of the entry with its own end, not a key that expires: it is then restored, lost and read together
+// with what it claims.
+package inredis
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"stockbridge/pkg/ledger"
+)
+
+const prefix = "stockbridge:"
+
+// Limits of a call. A handler has 25 s.
+const (
+	dialLimit = 2 * time.Second
+	callLimit = 3 * time.Second
+	// poolWait is how long a call waits for a free connection.
+	poolWait = 4 * time.Second
+	// repeats is how often the client repeats a command whose connection broke.
+	repeats = 2
+	// connections per process. A connection carries one call at a time.
+	connections = 64
+)
+
+// Options of a ledger.
+type Options struct {
+	// URL is redis://[user:password@]host:port/database, or rediss:// for TLS.
+	URL string
+	// Now replaces the server's clock, for tests.
+	Now func() time.Time
+}
+
+// Ledger is a ledger.Ledger in Redis.
+type Ledger struct {
+	client *redis.Client
+	now    func() time.Time
+}
+
+var _ ledger.Ledger = (*Ledger)(nil)
+
+// Open makes a ledger. It does not connect: Check does.
+func Open(o Options) (*Ledger, error) {
+	settings, err := redis.ParseURL(o.URL)
+	if err != nil {
+		return nil, errors.New("open ledger: not a usable redis:// or rediss:// URL") // err quotes it, password and all
+	}
+	settings.ContextTimeoutEnabled = true // without it a call outlives its context until the socket times out
+	settings.DialTimeout, settings.ReadTimeout, settings.WriteTimeout = dialLimit, callLimit, callLimit
+	settings.PoolTimeout, settings.PoolSize, settings.MaxRetries = poolWait, connections, repeats
+	settings.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	settings.ClientName = "stockbridge"
+	return &Ledger{client: redis.NewClient(settings), now: o.Now}, nil
+}
+
+// Close closes the connections.
+func (l *Ledger) Close() error { return l.client.Close() }
+
+// run runs a script whose arguments are JSON.
+func (l *Ledger) run(ctx context.Context, script *redis.Script, keys []string, args any) *redis.Cmd {
+	raw, err := json.Marshal(args)
+	if err != nil {
+		cmd := redis.NewCmd(ctx)
+		cmd.SetErr(err)
+		return cmd
+	}
+	return script.Run(ctx, l.client, keys, raw)
+}
+
+// clock is the time a script is told: 0, which is the server's own, except in tests.
+func (l *Ledger) clock() int64 {
+	if l.now == nil {
+		return 0
+	}
+	return l.now().UnixMicro()
+}
+
+// local is the clock of Claim.Until.
+func (l *Ledger) local() time.Time {
+	if l.now == nil {
+		return time.Now()
+	}
+	return l.now()
+}
+
+func wrap(verb string, k ledger.Key, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %s: %w", verb, k, err)
+}

@@ -1,0 +1,18 @@
+-- The far side has it under a.number. Answers {'ok'} or {'twice', the number it was accepted under before}.
+local e = load()
+if e.number == a.number and (e.state == 'accepted' or e.state == 'cancelled') then return {'ok'} end
+if e.state == 'accepted' then
+  remember(e, 'accepted', a.number)
+  save(e)
+  return {'twice', e.number}
+end
+e.state, e.number, e.cleaned = 'accepted', a.number, a.cleaned
+e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.lines) or ''
+e.revision, e.shop, e.warehouse = a.revision, a.shop, a.warehouse
+e.following, e.due = a.following, a.due
+e.owner, e.how = a.owner, 'accepted'
+e.reason, e.looks, e.doubt, e.told, e.prior, e.sure, e.fresh, e['until'] = '', '', '', '', '', '', '', ''
+take_lines(e)
+remember(e, 'accepted', a.number)
+save(e)
+return {'ok'}

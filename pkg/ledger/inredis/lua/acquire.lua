@@ -1,0 +1,91 @@
+-- Starts a call or says how long to wait: {1, when} or {0, wait}. inkv/pace.go does the same with the same numbers and says
+-- how it works.
+local SLACK, NEAR, CROWD, WAIT_MOST, ACTIVE = 5000, 200000, 0.97, 300000000, 10000000
+local RANKS = {floor = 0, cancel = 1, push = 2, status = 3, stock = 4}
+local FLOORS = {status = 0.15, stock = 0.10}
+
+local p, flat = {}, redis.call('HGETALL', KEYS[1])
+for i = 1, #flat, 2 do p[flat[i]] = tonumber(flat[i + 1]) end
+local function v(field) return p[field] or 0 end
+
+if v('at') > now + 1000000 then
+  p = {next = now} -- another server, whose clock is behind: what the first one promised never comes
+  redis.call('DEL', KEYS[1], KEYS[2])
+end
+now = math.max(now, v('at'))
+p.at = now
+
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+if redis.call('ZSCORE', KEYS[2], a.id) then return {1, text(now)} end -- asked again: the answer was lost
+local calls = redis.call('ZCARD', KEYS[2])
+
+local me, credit = RANKS[a.class], false
+local floor_step = FLOORS[a.class] and math.floor(1e6 / a.per_second / FLOORS[a.class])
+if floor_step then
+  if now - v('asked:' .. a.class) > ACTIVE then p['due:' .. a.class] = now end
+  p['due:' .. a.class] = math.max(v('due:' .. a.class), now - ACTIVE)
+  p['asked:' .. a.class] = now
+  if p['due:' .. a.class] <= now then me = RANKS.floor end
+end
+for class in pairs(FLOORS) do
+  if p['due:' .. class] and p['due:' .. class] <= now and now - v('asked:' .. class) <= ACTIVE then credit = true end
+end
+
+local interval = math.ceil(1e6 / a.per_second * (1 + SLACK / 1e6))
+local turn = math.max(interval, math.floor(v('length') / a.concurrent))
+if now - v('next') > math.max(1000000, 4 * turn) then
+  for r = 0, 4 do p['far:' .. r] = 0 end
+end
+p.next = math.min(v('next'), now + interval) -- the limit may have been raised meanwhile
+local free = p.next
+if calls >= a.concurrent then
+  free = math.max(free, now + math.max(math.floor(turn / 2), 1000))
+else
+  turn = interval
+end
+
+local grace = math.min(math.max(interval, 20000), 1000000)
+local slot, first, crowded = free, true, false
+for r = 0, me do
+  if r ~= RANKS.floor or credit then
+    local near = v('near:' .. r)
+    if near + grace > now then
+      slot = math.max(slot, near + turn)
+      first = first and r == me
+    end
+    crowded = crowded or (r ~= RANKS.floor and r < me and v('far:' .. r) > now)
+  end
+end
+
+local wait
+if free <= now and first then
+  p.next = math.max(v('next'), now - SLACK) + interval
+  redis.call('ZADD', KEYS[2], now + a.ttl, a.id)
+  redis.call('PEXPIRE', KEYS[2], math.ceil(a.ttl / 1000) + 3600000)
+  if v('near:' .. me) <= now then p['near:' .. me] = 0 end
+  if floor_step then p['due:' .. a.class] = math.min(p['due:' .. a.class], now) + floor_step end
+else
+  slot = math.max(slot, now + 1000) -- one who goes first is late
+  local near = math.max(NEAR, turn)
+  if crowded and floor_step then
+    p['far:' .. me] = math.max(v('far:' .. me) + floor_step, p['due:' .. a.class])
+    wait = p['far:' .. me] - now
+  elseif slot <= now + near then
+    p['near:' .. me] = slot
+    wait = slot - now
+  else
+    p['far:' .. me] = math.max(v('far:' .. me), now + near) + math.floor(turn * CROWD)
+    wait = p['far:' .. me] - now
+  end
+  if wait > WAIT_MOST then wait = WAIT_MOST / 2 + now % 1000 * WAIT_MOST / 2000 end
+end
+
+local set = {}
+for field, value in pairs(p) do
+  set[#set + 1] = field
+  set[#set + 1] = text(value)
+end
+redis.call('HSET', KEYS[1], unpack(set))
+redis.call('EXPIRE', KEYS[1], 3600)
+if wait then return {0, text(wait)} end
+return {1, text(now)}

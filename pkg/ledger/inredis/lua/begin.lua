@@ -1,0 +1,63 @@
+-- Claims a document and tells what is known of it.
+-- Answers {'begun', left of the claim, born, fresh, entry as told} {'known', born, entry} {'hash', born, entry} {'busy'}
+-- {'line', line, number that holds it}.
+
+-- The birth says since when this very server remembers. INFO tells which server this is and which history of data it
+-- goes on with: a restart, a restored copy, a failover each change one of the two.
+local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+local identity = server .. ' ' .. history
+local birth = redis.call('HMGET', base .. 'birth', 'identity', 'since')
+if birth[1] ~= identity or not birth[2] then
+  birth = {identity, text(now)}
+  redis.call('HSET', base .. 'birth', 'identity', identity, 'since', birth[2])
+end
+local born = birth[2]
+
+local e = load()
+if mine(e) then
+  return {'begun', text(e['until'] - now), e.born, e.fresh or '', cjson.decode(e.told)}
+end
+if is(e.hash) and e.hash ~= a.hash then return {'hash', born, flat(e)} end
+if e.state == 'accepted' or e.state == 'cancelled' then return {'known', born, flat(e)} end
+if e.state == 'intent' then
+  if now < tonumber(e['until']) then return {'busy'} end
+  e.state = 'unknown' -- its owner never said how it ended, so it may have been sent
+  if not is(e.doubt) then e.doubt = text(now) end
+end
+
+local taken
+for _, line in ipairs(a.lines) do
+  local by = redis.call('HGET', lines_key(a.order), line)
+  if by and by ~= a.no and live(by) then
+    taken = {'line', line, by}
+    if by ~= a.supersedes then return taken end
+  end
+end
+if taken then return taken end
+
+local sure = born .. ' ' .. identity
+local fresh
+if not e.version then
+  fresh = a.first and math.min(a.stream_time, a.audited_at) > tonumber(born) + a.birth_margin
+else
+  fresh = not is(e.state) and e.sure == sure -- given back unsent, and nothing was forgotten since
+end
+
+e.told = ''
+local told = flat(e)
+e.told = cjson.encode(told)
+e.prior = e.state or ''
+e.state = 'intent'
+e.owner, e.how = a.owner, ''
+e['until'] = text(now + a.claim_for)
+e.fresh = fresh and '1' or ''
+e.sure = fresh and sure or ''
+e.born = born
+e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.lines) or ''
+e.revision, e.shop, e.warehouse = a.revision, a.shop, a.warehouse
+e.tries = text((tonumber(e.tries) or 0) + 1)
+take_lines(e)
+remember(e, 'begun')
+save(e)
+return {'begun', text(a.claim_for), born, e.fresh, told}

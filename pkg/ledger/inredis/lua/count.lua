@@ -1,0 +1,9 @@
+-- Adds ARGV[2] to the count under KEYS[1], never below zero, and answers the sum. ARGV[1] is new for each call: asked
+-- again with the same, because the answer was lost, it only answers.
+local was = redis.call('HMGET', KEYS[1], 'n', 'by')
+local n = tonumber(was[1]) or 0
+if was[2] == ARGV[1] then return n end
+n = math.max(n + tonumber(ARGV[2]), 0)
+redis.call('HSET', KEYS[1], 'n', n, 'by', ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return n

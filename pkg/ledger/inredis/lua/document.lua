@@ -1,0 +1,104 @@
+-- Before each script about documents, after clock.lua: the entry in hand, and how it is written.
+--
+-- KEYS[1] is where all keys of the seller begin; its hash tag keeps them in one slot. In an entry a field that is empty
+-- is absent.
+local base = KEYS[1]
+setmetatable(a, {__index = function() return '' end}) -- what was not given is empty
+
+local function entry_key(kind, no) return base .. 'entry:' .. kind .. ':' .. no end
+local function lines_key(order_no) return base .. 'lines:' .. a.kind .. ':' .. order_no end
+local function index_key(no) return base .. 'find:' .. no end
+
+local key = entry_key(a.kind, a.no)
+local due_key = base .. 'due:' .. a.kind
+
+local function load()
+  local e, flat = {}, redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do e[flat[i]] = flat[i + 1] end
+  return e
+end
+
+local function flat(e)
+  local out = {}
+  for field, value in pairs(e) do
+    if value ~= '' then
+      out[#out + 1] = field
+      out[#out + 1] = value
+    end
+  end
+  return out
+end
+
+local function is(value) return value ~= nil and value ~= '' end
+
+-- mine: the caller began it last and has not said how it ended.
+local function mine(e) return e.state == 'intent' and e.owner == a.owner end
+
+-- done: the caller has already said that it ended this way, and its answer was lost.
+local function done(e, how) return e.state ~= 'intent' and e.owner == a.owner and e.how == how end
+
+local function live(no)
+  local state = redis.call('HGET', entry_key(a.kind, no), 'state')
+  return state == 'intent' or state == 'unknown' or state == 'accepted'
+end
+
+local function take_lines(e)
+  if not is(e.lines) then return end
+  for _, line in ipairs(cjson.decode(e.lines)) do
+    local by = redis.call('HGET', lines_key(e.order), line)
+    if not by or by == a.no or not live(by) then redis.call('HSET', lines_key(e.order), line, a.no) end
+  end
+end
+
+local function free_lines(e)
+  if not is(e.lines) then return end
+  for _, line in ipairs(cjson.decode(e.lines)) do
+    if redis.call('HGET', lines_key(e.order), line) == a.no then redis.call('HDEL', lines_key(e.order), line) end
+  end
+end
+
+-- remember adds a line to the entry's history. Only text goes through cjson: it rounds numbers.
+local function remember(e, what, detail)
+  local line = cjson.encode({
+    at = text(now), owner = a.owner, stream = a.stream, seq = a.seq, what = what, detail = detail or '',
+  })
+  local all = is(e.history) and e.history .. '\n' .. line or line
+  local _, breaks = string.gsub(all, '\n', '')
+  for _ = a.keep_attempts, breaks do all = string.gsub(all, '^[^\n]*\n', '', 1) end
+  e.history = all
+end
+
+-- keep makes a key stay, or go away some time after all that it speaks of is settled.
+local function keep(name, settled)
+  if settled then redis.call('EXPIRE', name, a.keep_settled) else redis.call('PERSIST', name) end
+end
+
+local function index(e, no)
+  local name, settled = index_key(no), true
+  redis.call('ZADD', name, 'NX', now, a.kind .. ':' .. a.no)
+  for _, member in ipairs(redis.call('ZRANGE', name, 0, -1)) do
+    local ttl = redis.call('TTL', base .. 'entry:' .. member)
+    if ttl == -2 then redis.call('ZREM', name, member) end
+    if ttl == -1 then settled = false end
+  end
+  keep(name, settled)
+  return settled
+end
+
+local function save(e)
+  e.version = text((tonumber(e.version) or 0) + 1)
+  e.changed = text(now)
+  if not is(e.begun) then e.begun = e.changed end
+  local gone = {}
+  for field, value in pairs(e) do
+    if value == '' then gone[#gone + 1] = field end
+  end
+  redis.call('HSET', key, unpack(flat(e)))
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+
+  if is(e.due) then redis.call('ZADD', due_key, e.due, a.no) else redis.call('ZREM', due_key, a.no) end
+  keep(key, not is(e.due) and e.state ~= 'intent' and e.state ~= 'unknown')
+  if is(e.order) then keep(lines_key(e.order), index(e, e.order)) end
+  if is(e.number) then index(e, e.number) end
+  redis.call('SADD', base .. 'kinds', a.kind)
+end

@@ -1,0 +1,13 @@
+-- What the poller now knows. Answers {'ok'} or {'moved'}. a.token tells one's own lost answer from another's write.
+local e = load()
+if e.version ~= a.version then
+  if is(e.token) and e.token == a.token then return {'ok'} end
+  return {'moved'}
+end
+if a.state == 'cancelled' and e.state ~= 'cancelled' then
+  free_lines(e)
+  remember(e, 'cancelled', e.number)
+end
+e.state, e.following, e.due, e.token = a.state, a.following, a.due, a.token
+save(e)
+return {'ok'}

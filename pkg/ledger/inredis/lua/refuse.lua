@@ -1,0 +1,10 @@
+-- Nothing lives at the far side. Answers {'ok'} or {'lost'}.
+local e = load()
+if done(e, 'refused') then return {'ok'} end
+if not mine(e) then return {'lost'} end
+e.state, e.how, e.reason = 'refused', 'refused', a.reason
+e.looks, e.doubt, e.told, e.prior, e.sure, e.fresh, e['until'] = '', '', '', '', '', '', ''
+free_lines(e)
+remember(e, 'refused', a.detail)
+save(e)
+return {'ok'}

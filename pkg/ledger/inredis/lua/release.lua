@@ -1,0 +1,14 @@
+-- Nothing was sent in this attempt: the entry returns to what it was, except its history. Answers {'ok'} or {'lost'}.
+local e = load()
+if done(e, 'released') then return {'ok'} end
+if not mine(e) then return {'lost'} end
+if e.prior ~= 'unknown' then
+  free_lines(e)
+  e.looks, e.doubt = '', ''
+  if not is(e.prior) then e.hash = '' end -- never sent, so any content may begin under this number
+end
+e.state, e.how = e.prior or '', 'released'
+e.told, e.prior, e.fresh, e['until'] = '', '', '', ''
+remember(e, 'released', a.detail)
+save(e)
+return {'ok'}

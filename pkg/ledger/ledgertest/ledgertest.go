@@ -1,0 +1,204 @@
+// Package ledgertest is the suite that every ledger passes: one test for each promise in the comments of
+// ledger.Ledger. It knows nothing of how a ledger is kept.
+//
+// Time does not pass by itself: ledgers under test run on a Clock that a test moves.
+package ledgertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+)
+
+// Store is where ledgers under test are kept: empty, and the test's own.
+type Store interface {
+	// Open opens one more ledger on the store, which ends with the test. now is its clock.
+	Open(now func() time.Time) ledger.Ledger
+	// Restart restarts the server: the data stay, its identity changes.
+	Restart()
+	// Wipe removes all data; the identity stays.
+	Wipe()
+}
+
+// Test runs the suite. start makes a store for each test in it.
+func Test(t *testing.T, start func(t *testing.T) Store) {
+	tests := []struct {
+		name string
+		run  func(*bench)
+	}{
+		{"a new document is begun once and told as new", testBegin},
+		{"the same owner asks twice and is told the same", testBeginAgain},
+		{"of many owners one claims", testRace},
+		{"a claim that ran out leaves an unknown document", testExpiry},
+		{"certainly new", testFresh},
+		{"certainly new over restart and wipe", testFreshBirth},
+		{"another payload under the same number is refused", testHash},
+		{"an order line is live under one number", testLines},
+		{"lines of two orders at once", testLinesRace},
+		{"checks come in their order", testOrderOfChecks},
+		{"accepted", testAccept},
+		{"accepted although the ledger does not know why", testAcceptLate},
+		{"refused", testRefuse},
+		{"doubted", testDoubt},
+		{"doubted late", testDoubtLate},
+		{"looked for and absent", testAbsent},
+		{"released to what it was", testRelease},
+		{"sent again", testResend},
+		{"a lost claim resolves nothing", testLost},
+		{"due", testDue},
+		{"followed", testFollow},
+		{"get and find", testFind},
+		{"history", testHistory},
+		{"attempts", testAttempts},
+		{"leases", testLeases},
+		{"trials", testTrials},
+		{"a random story sends nothing twice", testStory},
+		{"quota: no second holds more calls than the limit", testQuotaLimit},
+		{"quota: calls at a time", testQuotaConcurrent},
+		{"quota: the order of classes", testQuotaClasses},
+		{"quota: a flood of pushes leaves the floors", testQuotaFloors},
+		{"quota: a floor ends when nobody asks", testQuotaFloorEnds},
+		{"quota: those who come back when told succeed, and no slot stays empty", testQuotaReturn},
+		{"quota: those who do not come back delay nobody", testQuotaGone},
+		{"quota: the server's clock is put back", testQuotaClockBack},
+		{"quota: nonsense is refused", testQuotaNonsense},
+		{"many workers at once", testMany},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := &bench{T: t, store: start(t), clock: &Clock{at: time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)}, ctx: t.Context()}
+			b.Ledger = b.store.Open(b.clock.Now)
+			test.run(b)
+		})
+	}
+}
+
+// Clock is a clock that a test moves.
+type Clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+// NewClock starts a clock at a time.
+func NewClock(at time.Time) *Clock { return &Clock{at: at} }
+
+// Now is what the clock shows.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+// Add moves the clock on.
+func (c *Clock) Add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// bench is a test with its ledger. Its helpers end the test on an error that nobody expects.
+type bench struct {
+	*testing.T
+	ledger.Ledger
+	store  Store
+	clock  *Clock
+	ctx    context.Context
+	owners int
+}
+
+const (
+	sellerName = "acme"
+	kind       = "order"
+)
+
+func key(no string) ledger.Key { return ledger.Key{Seller: sellerName, Kind: kind, No: no} }
+
+func (b *bench) now() time.Time { return b.clock.Now() }
+
+// bear makes the ledger old enough for documents to be new.
+func (b *bench) bear() {
+	b.Helper()
+	first := b.order("first-ever")
+	first.OrderNo = "SO-0"
+	begun := b.begins(first)
+	b.must(b.Release(b.ctx, begun.Claim, "only to be there"))
+	b.clock.Add(ledger.BirthMargin + time.Second)
+}
+
+// order is the first delivery of an order that was audited now, by a new owner.
+func (b *bench) order(no string, lines ...string) ledger.Begin {
+	b.owners++
+	return ledger.Begin{
+		Key: key(no), Hash: "hash of " + no, Owner: fmt.Sprintf("owner-%d", b.owners),
+		OrderNo: "SO-1", Lines: lines, Revision: 3, Shop: "S01", Warehouse: "WH-北京",
+		StreamTime: b.now(), AuditedAt: b.now(), First: true, Stream: "ORDERS", Seq: 1<<63 + 11,
+	}
+}
+
+// again is a later delivery of the same order, by a new owner.
+func (b *bench) again(of ledger.Begin) ledger.Begin {
+	b.owners++
+	of.Owner, of.First = fmt.Sprintf("owner-%d", b.owners), false
+	return of
+}
+
+func (b *bench) begins(begin ledger.Begin) ledger.Begun {
+	b.Helper()
+	begun, err := b.Begin(b.ctx, begin)
+	b.must(err)
+	if begun.Claim.Owner != begin.Owner || begun.Claim.Key != begin.Key {
+		b.Fatalf("Begin %s claims %+v", begin.Key, begun.Claim)
+	}
+	return begun
+}
+
+func (b *bench) accepts(begin ledger.Begin, number string) {
+	b.Helper()
+	b.must(b.Accept(b.ctx, begin, number, nil, b.now()))
+}
+
+func (b *bench) cancels(no string) {
+	b.Helper()
+	b.must(b.Follow(b.ctx, b.entry(no), ledger.Cancelled, ledger.Following{}))
+}
+
+func (b *bench) entry(no string) ledger.Entry {
+	b.Helper()
+	e, err := b.Get(b.ctx, key(no))
+	b.must(err)
+	return e
+}
+
+// is checks the state of an entry.
+func (b *bench) is(no string, want ledger.State) {
+	b.Helper()
+	if e := b.entry(no); e.State != want {
+		b.Fatalf("%s is %q, want %q; its history: %+v", no, e.State, want, e.Attempts)
+	}
+}
+
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// eventually polls until holds is true.
+func (b *bench) eventually(what string, holds func() bool) {
+	b.Helper()
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func refusal() fault.Reason {
+	return fault.Reason{Code: "goods.unknown", Field: "lines[0].goods_code", ZH: "商品不存在", EN: "no such goods", RemoteCode: "1001", RemoteText: "商品<不>存在"}
+}

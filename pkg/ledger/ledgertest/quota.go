@@ -1,0 +1,503 @@
+package ledgertest
+
+import (
+	"container/heap"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"stockbridge/pkg/ledger"
+)
+
+const callTTL = 15 * time.Second
+
+// asks acquires at the clock's time.
+func (b *bench) asks(app string, class ledger.Class, l ledger.Limit) (ledger.Permit, time.Duration) {
+	b.Helper()
+	p, wait, err := b.Acquire(b.ctx, app, class, l, callTTL)
+	b.must(err)
+	if (p.ID == "") != (wait > 0) {
+		b.Fatalf("%s: permit %+v and a wait of %s", class, p, wait)
+	}
+	return p, wait
+}
+
+// within checks that no second, and no longer stretch, holds more calls than the limit.
+func within(perSecond float64, starts []time.Time) error {
+	for i := range starts {
+		for j := i; j < len(starts); j++ {
+			stretch := max(1, starts[j].Sub(starts[i]).Seconds()+1e-6)
+			if n, most := j-i+1, int(math.Ceil(perSecond*stretch)); n > most {
+				return fmt.Errorf("%d calls in %.6f s, at %g per second", n, stretch, perSecond)
+			}
+		}
+	}
+	return nil
+}
+
+// A random history of calls, over random limits, classes and pauses.
+func testQuotaLimit(b *bench) {
+	handles := []ledger.Ledger{b.Ledger, b.store.Open(b.clock.Now)}
+	round := 0
+	rapid.Check(b.T, func(t *rapid.T) {
+		round++
+		app := fmt.Sprintf("app-%d", round)
+		limit := ledger.Limit{
+			PerSecond:  rapid.SampledFrom([]float64{0.5, 1, 2.5, 7, 20, 100}).Draw(t, "per second"),
+			Concurrent: rapid.IntRange(1, 6).Draw(t, "at a time"),
+		}
+		type call struct {
+			permit ledger.Permit
+			until  time.Time
+		}
+		var starts []time.Time
+		var open []call
+		for range rapid.IntRange(5, 40).Draw(t, "steps") {
+			l := handles[rapid.IntRange(0, 1).Draw(t, "handle")]
+			switch rapid.IntRange(0, 4).Draw(t, "what") {
+			case 0:
+				b.clock.Add(time.Duration(rapid.IntRange(0, 2_000_000).Draw(t, "µs")) * time.Microsecond)
+			case 1:
+				if len(open) > 0 {
+					i := rapid.IntRange(0, len(open)-1).Draw(t, "which")
+					b.must(l.Return(b.ctx, open[i].permit))
+					open = slices.Delete(open, i, i+1)
+				}
+			default:
+				class := rapid.SampledFrom([]ledger.Class{"cancel", "push", "status", "stock"}).Draw(t, "class")
+				ttl := time.Duration(rapid.IntRange(100, 5000).Draw(t, "ttl ms")) * time.Millisecond
+				p, wait, err := l.Acquire(b.ctx, app, class, limit, ttl)
+				b.must(err)
+				if p.ID == "" {
+					if wait <= 0 {
+						t.Fatalf("neither a permit nor a wait")
+					}
+					if rapid.Bool().Draw(t, "wait") {
+						b.clock.Add(wait)
+					}
+					continue
+				}
+				open = slices.DeleteFunc(open, func(c call) bool { return !c.until.After(b.now()) })
+				open = append(open, call{p, b.now().Add(ttl)})
+				starts = append(starts, b.now())
+				if len(open) > limit.Concurrent {
+					t.Fatalf("%d calls at a time, %d allowed", len(open), limit.Concurrent)
+				}
+			}
+		}
+		if err := within(limit.PerSecond, starts); err != nil {
+			t.Fatal(err)
+		}
+		b.clock.Add(time.Minute)
+	})
+}
+
+func testQuotaConcurrent(b *bench) {
+	limit := ledger.Limit{PerSecond: 1000, Concurrent: 3}
+	var permits []ledger.Permit
+	take := func(want bool) {
+		b.Helper()
+		b.clock.Add(time.Second)
+		p, wait := b.asks("app", "push", limit)
+		if got := p.ID != ""; got != want {
+			b.Fatalf("a call may start: %v, wait %s", got, wait)
+		}
+		if want {
+			permits = append(permits, p)
+		}
+	}
+	take(true)
+	take(true)
+	take(true)
+	take(false)
+	b.must(b.Return(b.ctx, permits[0]))
+	b.must(b.Return(b.ctx, permits[0]))
+	b.must(b.Return(b.ctx, ledger.Permit{}))
+	take(true)
+	take(false)
+	// Another credential has its own.
+	if p, _ := b.asks("other", "push", limit); p.ID == "" {
+		b.Error("one credential's calls count against another's")
+	}
+	// A worker that died with its calls: they end by themselves.
+	b.clock.Add(callTTL)
+	take(true)
+	take(true)
+	take(true)
+	take(false)
+
+	// Over replicas, at once.
+	handles := []ledger.Ledger{b.Ledger, b.store.Open(b.clock.Now)}
+	limit = ledger.Limit{PerSecond: 1e6, Concurrent: 4}
+	var running, most, done atomic.Int64
+	var wg sync.WaitGroup
+	for w := range 12 {
+		l := handles[w%2]
+		wg.Go(func() {
+			for range 30 {
+				b.clock.Add(50 * time.Millisecond)
+				p, _, err := l.Acquire(b.ctx, "busy", "push", limit, time.Hour)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				if p.ID == "" {
+					continue
+				}
+				n := running.Add(1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				running.Add(-1)
+				done.Add(1)
+				if err := l.Return(b.ctx, p); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() > 4 || done.Load() == 0 {
+		b.Errorf("%d calls at a time of 4, %d in all", most.Load(), done.Load())
+	}
+}
+
+func testQuotaClasses(b *bench) {
+	limit := ledger.Limit{PerSecond: 10, Concurrent: 100}
+	start := func(class ledger.Class, want bool) {
+		b.Helper()
+		if p, wait := b.asks("app", class, limit); (p.ID != "") != want {
+			b.Fatalf("%s may start: %v, wait %s", class, p.ID != "", wait)
+		}
+	}
+	waits := func(class ledger.Class) time.Duration {
+		b.Helper()
+		p, wait := b.asks("app", class, limit)
+		if p.ID != "" {
+			b.Fatalf("%s need not wait", class)
+		}
+		return wait
+	}
+	// Both wait: the cancel goes first, although it came later and the push asks first.
+	start("push", true)
+	waits("push")
+	b.clock.Add(waits("cancel"))
+	start("push", false)
+	start("cancel", true)
+
+	// Nobody better waits: each takes all there is.
+	for _, class := range []ledger.Class{"cancel", "push", "status", "stock"} {
+		b.clock.Add(time.Minute)
+		for range 30 {
+			start(class, true)
+			b.clock.Add(110 * time.Millisecond)
+		}
+	}
+
+	// One who was promised a slot and does not come does not block it for long.
+	start("push", true)
+	b.clock.Add(waits("cancel"))
+	b.clock.Add(2 * time.Second)
+	start("stock", true)
+}
+
+func testQuotaFloors(b *bench) {
+	const seconds = 40
+	for _, perSecond := range []float64{4, 20} {
+		b.clock.Add(time.Hour)
+		s := newTraffic(b, fmt.Sprintf("app-%g", perSecond), ledger.Limit{PerSecond: perSecond, Concurrent: 50}, 100*time.Millisecond)
+		for range int(perSecond * 3) {
+			s.forever("push")
+		}
+		s.forever("status", "status", "status", "stock", "stock")
+		for at := range seconds {
+			s.after(time.Duration(at)*time.Second, func() { s.message("cancel", nil) })
+		}
+		s.run(seconds * time.Second)
+		s.within()
+		total := perSecond * seconds
+		if got := float64(len(s.starts["status"])); got < 0.15*total*0.93 {
+			b.Errorf("%g/s: status got %.1f %%", perSecond, 100*got/total)
+		}
+		if got := float64(len(s.starts["stock"])); got < 0.10*total*0.93 {
+			b.Errorf("%g/s: stock got %.1f %%", perSecond, 100*got/total)
+		}
+		if got := len(s.starts["cancel"]); got < seconds-2 {
+			b.Errorf("%g/s: %d of %d cancels got through", perSecond, got, seconds)
+		}
+		if most := slices.Max(s.waited["cancel"]); most > time.Duration(6/perSecond*float64(time.Second))+100*time.Millisecond {
+			b.Errorf("%g/s: a cancel waited %s", perSecond, most)
+		}
+		if got := float64(len(s.all)); got < 0.95*total {
+			b.Errorf("%g/s: only %.1f %% used", perSecond, 100*got/total)
+		}
+	}
+
+	// Asking now and then is enough to have one's share kept.
+	b.clock.Add(time.Hour)
+	s := newTraffic(b, "now and then", ledger.Limit{PerSecond: 10, Concurrent: 50}, 100*time.Millisecond)
+	for range 60 {
+		s.forever("push")
+	}
+	for at := 5; at < seconds; at += 5 {
+		s.after(time.Duration(at)*time.Second, func() {
+			for range 5 {
+				s.message("status", nil)
+			}
+		})
+	}
+	s.run(seconds * time.Second)
+	if got := len(s.starts["status"]); got < 34 {
+		b.Errorf("%d of 35 status calls got through", got)
+	}
+	slices.Sort(s.waited["status"])
+	if half := s.waited["status"][len(s.waited["status"])/2]; half > 1500*time.Millisecond {
+		b.Errorf("half of the status calls waited more than %s, although their share accrued", half)
+	}
+}
+
+func testQuotaFloorEnds(b *bench) {
+	s := newTraffic(b, "app", ledger.Limit{PerSecond: 20, Concurrent: 50}, 50*time.Millisecond)
+	for range 60 {
+		s.forever("push")
+	}
+	s.message("status", nil)
+	s.message("stock", nil)
+	s.run(20 * time.Second)
+	if got := float64(len(s.starts["push"])); got < 0.97*20*20-2 {
+		b.Errorf("push got %.0f of 400 although nobody else asks", got)
+	}
+}
+
+// A backlog much longer than the limit allows at once: as many handlers as a worker has.
+func testQuotaReturn(b *bench) {
+	for _, perSecond := range []float64{5, 30} {
+		b.clock.Add(time.Hour)
+		s := newTraffic(b, fmt.Sprintf("app-%g", perSecond), ledger.Limit{PerSecond: perSecond, Concurrent: 50}, 100*time.Millisecond)
+		n := int(perSecond * 20)
+		for range n {
+			s.message("push", nil)
+		}
+		s.run(time.Duration(float64(n) / perSecond / 0.97 * float64(time.Second)))
+		s.within()
+		if got := len(s.all); got < n-1 {
+			b.Errorf("%g/s: %d of %d calls in the time that 97 %% of the limit takes", perSecond, got, n)
+		}
+		if each := float64(s.asked["push"]) / float64(len(s.all)); each > 4 {
+			b.Errorf("%g/s: asked %.1f times a call", perSecond, each)
+		}
+	}
+
+	// Calls that take long: their number at a time is what limits.
+	b.clock.Add(time.Hour)
+	s := newTraffic(b, "slow", ledger.Limit{PerSecond: 100, Concurrent: 5}, 500*time.Millisecond)
+	for range 300 {
+		s.message("push", nil)
+	}
+	s.run(20 * time.Second)
+	if got := float64(len(s.all)); got < 0.85*200 {
+		b.Errorf("%.0f of 200 calls that can be made five at a time", got)
+	}
+}
+
+func testQuotaGone(b *bench) {
+	limit := ledger.Limit{PerSecond: 10, Concurrent: 50}
+	var far time.Duration
+	for range 1000 {
+		_, wait := b.asks("app", "push", limit)
+		far = max(far, wait)
+	}
+	if far < 60*time.Second {
+		b.Fatalf("1000 askers at 10 a second: the last is told to wait %s", far)
+	}
+	if far > 5*time.Minute {
+		b.Errorf("told to wait %s", far)
+	}
+	b.clock.Add(10 * time.Second)
+	if p, _ := b.asks("app", "push", limit); p.ID == "" {
+		b.Fatal("nobody came, and yet there is no slot")
+	}
+	for range 30 {
+		if _, wait := b.asks("app", "push", limit); wait > 5*time.Second {
+			b.Fatalf("30 askers are told to wait %s for those who never came", wait)
+		}
+	}
+
+	// The limit is raised: what was promised at the old pace is not held to it.
+	slow := ledger.Limit{PerSecond: 0.01, Concurrent: 1}
+	p, _ := b.asks("raised", "push", slow)
+	b.must(b.Return(b.ctx, p))
+	b.asks("raised", "push", limit)
+	b.clock.Add(time.Second)
+	if p, wait := b.asks("raised", "push", limit); p.ID == "" {
+		b.Errorf("after the limit was raised: wait %s", wait)
+	}
+}
+
+func testQuotaClockBack(b *bench) {
+	limit := ledger.Limit{PerSecond: 10, Concurrent: 2}
+	for range 20 {
+		b.asks("app", "push", limit)
+		b.asks("app", "status", limit)
+		b.clock.Add(100 * time.Millisecond)
+	}
+	b.clock.Add(-time.Hour)
+	b.asks("app", "push", limit)
+	b.clock.Add(200 * time.Millisecond)
+	if p, wait := b.asks("app", "push", limit); p.ID == "" {
+		b.Errorf("a clock that was put back an hour stops all calls: wait %s", wait)
+	}
+	b.clock.Add(-10 * time.Millisecond)
+	b.asks("app", "push", limit)
+}
+
+func testQuotaNonsense(b *bench) {
+	for _, limit := range []ledger.Limit{{}, {PerSecond: 1}, {Concurrent: 1}, {PerSecond: -1, Concurrent: 1}, {PerSecond: math.NaN(), Concurrent: 1}, {PerSecond: math.Inf(1), Concurrent: 1}} {
+		if _, _, err := b.Acquire(b.ctx, "app", "push", limit, time.Second); err == nil {
+			b.Errorf("%+v paces calls", limit)
+		}
+	}
+	if _, _, err := b.Acquire(b.ctx, "app", "urgent", ledger.Limit{PerSecond: 1, Concurrent: 1}, time.Second); err == nil {
+		b.Error("a class that does not exist gets a permit")
+	}
+}
+
+// traffic is workers that call under a quota, on the suite's clock. A message has a handler; a short wait is waited
+// there, for a longer one the message comes back a little late and waits for a free handler.
+type traffic struct {
+	*bench
+	app      string
+	limit    ledger.Limit
+	takes    time.Duration
+	random   *rand.Rand
+	events   events
+	handlers int
+	queue    []func()
+
+	starts map[ledger.Class][]time.Time
+	all    []time.Time
+	waited map[ledger.Class][]time.Duration
+	asked  map[ledger.Class]int
+}
+
+func newTraffic(b *bench, app string, limit ledger.Limit, takes time.Duration) *traffic {
+	return &traffic{
+		bench: b, app: app, limit: limit, takes: takes, random: rand.New(rand.NewPCG(1, 2)), handlers: 32,
+		starts: map[ledger.Class][]time.Time{}, waited: map[ledger.Class][]time.Duration{}, asked: map[ledger.Class]int{},
+	}
+}
+
+func (s *traffic) after(d time.Duration, do func()) {
+	heap.Push(&s.events, moment{s.now().Add(d), s.events.next(), do})
+}
+
+// run lets the time pass.
+func (s *traffic) run(d time.Duration) {
+	for end := s.now().Add(d); ; {
+		if len(s.events.list) == 0 || s.events.list[0].at.After(end) {
+			s.clock.Add(end.Sub(s.now()))
+			return
+		}
+		m := heap.Pop(&s.events).(moment)
+		s.clock.Add(m.at.Sub(s.now()))
+		m.do()
+	}
+}
+
+func (s *traffic) jitter(most time.Duration) time.Duration {
+	return time.Duration(s.random.Int64N(int64(most)))
+}
+
+// forever starts callers who call again as soon as they are done.
+func (s *traffic) forever(classes ...ledger.Class) {
+	for _, class := range classes {
+		var again func()
+		again = func() { s.message(class, again) }
+		again()
+	}
+}
+
+func (s *traffic) message(class ledger.Class, then func()) {
+	came := s.now()
+	s.handle(func() { s.call(class, came, then) })
+}
+
+func (s *traffic) handle(do func()) {
+	if s.handlers == 0 {
+		s.queue = append(s.queue, do)
+		return
+	}
+	s.handlers--
+	s.after(s.jitter(time.Millisecond), do)
+}
+
+func (s *traffic) free() {
+	s.handlers++
+	if len(s.queue) > 0 {
+		do := s.queue[0]
+		s.queue = s.queue[1:]
+		s.handle(do)
+	}
+}
+
+func (s *traffic) call(class ledger.Class, came time.Time, then func()) {
+	s.asked[class]++
+	p, wait := s.asks(s.app, class, s.limit)
+	switch {
+	case p.ID != "":
+		now := s.now()
+		s.starts[class], s.all = append(s.starts[class], now), append(s.all, now)
+		s.waited[class] = append(s.waited[class], now.Sub(came))
+		s.after(s.takes/2+s.jitter(s.takes), func() {
+			s.must(s.Return(s.ctx, p))
+			s.free()
+			if then != nil {
+				then()
+			}
+		})
+	case wait <= 200*time.Millisecond:
+		s.after(wait+100*time.Microsecond+s.jitter(time.Millisecond), func() { s.call(class, came, then) })
+	default:
+		s.after(wait+s.jitter(50*time.Millisecond), func() { s.handle(func() { s.call(class, came, then) }) })
+		s.free()
+	}
+}
+
+func (s *traffic) within() {
+	s.Helper()
+	if err := within(s.limit.PerSecond, s.all); err != nil {
+		s.Error(err)
+	}
+}
+
+type moment struct {
+	at time.Time
+	n  int
+	do func()
+}
+
+// events is a heap by time, then by when they were planned.
+type events struct {
+	list []moment
+	n    int
+}
+
+func (e *events) next() int     { e.n++; return e.n }
+func (e *events) Len() int      { return len(e.list) }
+func (e *events) Swap(i, j int) { e.list[i], e.list[j] = e.list[j], e.list[i] }
+func (e *events) Push(x any)    { e.list = append(e.list, x.(moment)) }
+func (e *events) Less(i, j int) bool {
+	a, b := e.list[i], e.list[j]
+	return a.at.Before(b.at) || a.at.Equal(b.at) && a.n < b.n
+}
+func (e *events) Pop() any {
+	last := e.list[len(e.list)-1]
+	e.list = e.list[:len(e.list)-1]
+	return last
+}
