@@ -1,0 +1,200 @@
+package poller
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/e2e/orders"
+)
+
+// A JD that splits, cancels, ships short, shuffles its history and fails now and then, followed by a poller that dies
+// between telling and writing now and then: what was told of each order in the end is what JD has, each thing once.
+func TestOverJD(t *testing.T) {
+	const orderCount, seed = 50, 7
+	each(t, func(t *testing.T, b *bench) {
+		sandbox, err := jdtest.New(jdtest.Config{
+			Seed: seed, Stopped: true,
+			Knobs: jdtest.Knobs{
+				Split:     jdtest.Split{Lot: jdtest.Lot{Chance: .3}, At: "10014", ListChildren: true},
+				OwnCancel: jdtest.OwnCancel{Lot: jdtest.Lot{Chance: .2}},
+				Short:     jdtest.Lot{Chance: .2}, Rejected: jdtest.Lot{Chance: .2}, Packages: 3, Jitter: .5,
+				HistoryShuffled: true, HistoryDoubled: true, ScalarsAsArrays: true, ExtraKeys: true,
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewServer(sandbox)
+		defer server.Close()
+		b.book.now = seller.New(&sellerv1.Setup{
+			Name: "acme",
+			Accounts: []*sellerv1.Account{{
+				Name: "jd", Kind: sellerv1.Account_KIND_JD, Url: server.URL + "/routerjson", AppKey: jdtest.DefaultAppKey,
+				AppSecret: &sellerv1.SecretRef{Env: "SECRET"}, AccessToken: &sellerv1.SecretRef{Env: "TOKEN"},
+				Department: "EBU0000000000001", VendorSource: "ISV0000000000001",
+			}},
+			Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "jd", WarehouseNo: "110006341"}},
+			Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "ESP0020000000001", Warehouses: []string{"W01"}}},
+		}, nil)
+		wh, err := jd.New(jd.Options{
+			Seller: b.book.now, Warehouse: "W01", Class: warehouse.Status,
+			Env: func(name string) string {
+				return map[string]string{"SECRET": jdtest.DefaultAppSecret, "TOKEN": jdtest.DefaultToken}[name]
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return wh, nil }
+		b.Breaker = seller.NewBreaker(1000)
+
+		var numbers []string
+		for _, o := range orders.New("acme", seed).Make(orderCount) {
+			taken, err := wh.TakeOrder(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.know("W01", o.OutboundNo, taken.WarehouseNo)
+			numbers = append(numbers, o.OutboundNo)
+		}
+		if _, err := sandbox.AddFault(jdtest.Fault{Kind: jdtest.HTTP, Chance: .05}); err != nil {
+			t.Fatal(err)
+		}
+
+		chance := rand.New(rand.NewPCG(seed, 1))
+		told := map[string]event.Event{}
+		for step := 0; b.open() > 0; step++ {
+			if step == 1000 {
+				t.Fatalf("%d orders are still followed", b.open())
+			}
+			events, settle, err := b.poll(t.Context(), "acme")
+			if err != nil && !strings.Contains(err.Error(), "503") {
+				t.Fatal(err)
+			}
+			for _, e := range events {
+				told[e.ID] = e
+			}
+			if chance.IntN(5) > 0 && settle != nil { // else it dies here
+				if err := settle(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.wait(time.Hour)
+			if err := sandbox.Advance(time.Hour); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		byOrder := map[string][]event.Event{}
+		for _, e := range told {
+			byOrder[e.Key] = append(byOrder[e.Key], e)
+		}
+		kinds := map[string]int{}
+		for _, no := range numbers {
+			kinds[compareWithJD(t, sandbox, no, byOrder[no])]++
+		}
+		for _, kind := range []string{"shipped", "shipped split", "cancelled", "shipped split, a part cancelled"} {
+			if kinds[kind] == 0 {
+				t.Errorf("no order was %s: another seed shows more (%v)", kind, kinds)
+			}
+		}
+	})
+}
+
+// compareWithJD holds what was told of one order against what JD has, and says what kind of order it was.
+func compareWithJD(t *testing.T, sandbox *jdtest.JD, no string, told []event.Event) string {
+	t.Helper()
+	shipped := map[string]*orderv1.Shipped{}
+	complete, delivered, cancelled := 0, 0, 0
+	steps := map[string]bool{}
+	returning := map[string]bool{}
+	for _, e := range told {
+		switch m := e.Message.(type) {
+		case *orderv1.Shipped:
+			shipped[m.Ref.WarehouseNo] = m
+			if m.Complete {
+				complete++
+			}
+		case *orderv1.Delivered:
+			delivered++
+		case *orderv1.Cancelled:
+			cancelled++
+		case *orderv1.Returning:
+			returning[m.Ref.WarehouseNo] = true
+		case *orderv1.StatusChanged:
+			steps[m.Ref.WarehouseNo+" "+m.Code] = true
+		}
+	}
+	left, gone, refused, split := 0, 0, 0, false
+	for _, doc := range sandbox.Documents(no) {
+		if len(doc.Children) > 0 {
+			split = true
+			continue
+		}
+		for _, s := range doc.History {
+			if !steps[doc.EclpSoNo+" "+string(s.Code)] {
+				t.Errorf("%s: step %s of %s was not told", no, s.Code, doc.EclpSoNo)
+			}
+		}
+		m := shipped[doc.EclpSoNo]
+		if doc.Status == "10028" {
+			gone++
+			if m != nil && (len(m.Waybills) > 0 || slices.ContainsFunc(m.Lines, func(l *orderv1.ShippedLine) bool { return l.Shipped != 0 })) {
+				t.Errorf("%s: %s was cancelled and shipped: %v", no, doc.EclpSoNo, m)
+			}
+			continue
+		}
+		left++
+		if m == nil {
+			t.Errorf("%s: %s left (%s) and was not told", no, doc.EclpSoNo, doc.Status)
+			continue
+		}
+		if doc.Parent != m.SplitOf || fmt.Sprint(doc.WayBills) != fmt.Sprint(m.Waybills) || len(doc.Packages) != len(m.Packages) {
+			t.Errorf("%s: %s has %v in %d packages, split of %q; told %v", no, doc.EclpSoNo, doc.WayBills, len(doc.Packages), doc.Parent, m)
+		}
+		for i, l := range doc.Lines {
+			if l.RealOutQty == nil || m.Lines[i].Shipped != *l.RealOutQty || m.Lines[i].Quantity != l.Quantity {
+				t.Errorf("%s: line %s of %s: told %v", no, l.OrderLine, doc.EclpSoNo, m.Lines[i])
+			}
+		}
+		if doc.Status == "10038" {
+			refused++
+			if !returning[doc.EclpSoNo] {
+				t.Errorf("%s: %s came back and was not told", no, doc.EclpSoNo)
+			}
+		}
+	}
+	want := func(what string, got, want int) {
+		if got != want {
+			t.Errorf("%s: %d × %s, want %d (%d documents left, %d cancelled, %d came back)", no, got, what, want, left, gone, refused)
+		}
+	}
+	if left == 0 {
+		want("cancelled", cancelled, 1)
+		want("shipped", len(shipped), 0)
+		return "cancelled"
+	}
+	want("cancelled", cancelled, 0)
+	want("complete", complete, 1)
+	want("delivered", delivered, map[bool]int{true: 1}[refused == 0])
+	switch {
+	case split && gone > 0:
+		return "shipped split, a part cancelled"
+	case split:
+		return "shipped split"
+	default:
+		return "shipped"
+	}
+}
