@@ -107,3 +107,6 @@ func (b *Bus) Ready() error {
 	}
 	return nil
 }
+
+// ServerID names the run of the server that the connection is with: another after each start of a server.
+func (b *Bus) ServerID() string { return b.nc.ConnectedServerId() }

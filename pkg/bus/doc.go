@@ -1,3 +1,48 @@
-// Package bus moves events over NATS JetStream: it lays out the streams, publishes, serves handlers, settles what they
-// return, parks, shelves and replays. It knows events and faults; it knows no order and no warehouse.
+// Package bus moves events over NATS JetStream: it lays out streams, consumers and buckets, publishes, serves handlers,
+// settles what they return, parks, shelves, replays and ticks. It knows events and faults. It knows no order, no
+// warehouse and no ledger (whoever serves brings something that counts attempts); what failed work means is said with
+// package fault and acted on in settle.go, and nowhere else.
+//
+// # What becomes of a message
+//
+//	read ── cannot be read, or invalid ─────────────────► dlq      (unserved tells)
+//	  │ ─── its seller is paused ───────────────────────► held     (unserved tells)
+//	  │ ─── ran too often without an end ───────────────► dlq      (unserved tells)
+//	handler ─ events are stored ─ AfterStored ─┐
+//	  nil ◄────────────────────────────────────┤                   ack
+//	  transient: up to 10 s ───────────────────┤                   stays in the consumer, delayed
+//	             longer ───────────────────────┤                   parked on RETRY
+//	             the last attempt ─────────────┤────────► dlq      (unserved tells)
+//	  wait: as transient, burns no attempt ────┤
+//	  held ────────────────────────────────────┤────────► held
+//	  permanent, unknown ──────────────────────┘────────► dlq
+//
+// A message is acked only when what it led to is stored: the events, the parked copy, the copy on the shelf. So all of
+// it happens at least once, and a crash between any two steps repeats the message.
+//
+// # Why
+//
+// Public streams keep messages after the ack (limits retention): a work queue forgets the ids of acked messages at a
+// restart and takes duplicates again. TICKS and RETRY are work queues all the same. Nothing relies on their window for
+// duplicates, schedules work in them (they stand on subjects that no consumer takes, so no ack removes them), and the
+// one ack that settles a retry or a tick also removes it: nothing piles up, no second call can be forgotten, and two
+// consumers can never be given the same message.
+//
+// Messages are pulled one at a time by a request of our own and not by the library's Consume. That tells the server's
+// words about a request from messages by looking at the headers, which a publisher writes: an event with an empty body
+// and a header "Status: 409" ends it, "Status: 100" vanishes in it, over and over. It may also hold a second message
+// behind a busy handler after a reconnect, whose AckWait then runs. A message here is what carries an ack subject.
+//
+// Parked copies, attempts and shelves are named after the place where the original was stored and when, not after its
+// ce-id: ids are the publisher's, and two messages that share one would replace each other.
+//
+// A message that was stored before this process began to serve is counted before it runs, like a redelivered one. A
+// broker that is killed forgets its deliveries, and in the embedded set-up a message that kills the worker kills the
+// broker too: it would come as new for ever.
+//
+// Events are stored with the field names of the .proto files (outbound_no), because reasons and documents use them;
+// both spellings are read.
+//
+// There is no sweeper for MaxDeliver advisories: every consumer has MaxDeliver −1, which CheckTopology watches, so none
+// is ever sent.
 package bus

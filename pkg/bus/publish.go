@@ -128,7 +128,7 @@ func idempotent(m *nats.Msg) bool {
 func (b *Bus) storeOnce(ctx context.Context, msgs []*nats.Msg, open []int, acks []*jetstream.PubAck) map[int]error {
 	failed := make(map[int]error, len(open))
 	futures := make(map[int]jetstream.PubAckFuture, len(open))
-	denied := make(map[int]<-chan error, len(open))
+	denied := make(map[int]*denial, len(open))
 	for _, i := range open {
 		var done func()
 		denied[i], done = b.denials.wait(msgs[i].Subject)
@@ -145,8 +145,8 @@ func (b *Bus) storeOnce(ctx context.Context, msgs []*nats.Msg, open []int, acks 
 		case acks[i] = <-f.Ok():
 		case err := <-f.Err():
 			failed[i] = clearer(err)
-		case err := <-denied[i]:
-			failed[i] = err
+		case <-denied[i].told:
+			failed[i] = denied[i].err
 		case <-ctx.Done():
 			failed[i] = ctx.Err()
 		}
@@ -185,34 +185,36 @@ func repeatable(err error) bool {
 	}
 }
 
-// denials turns the server's asynchronous word that a publish was not allowed into an error for who waits for it.
+// denials turns the server's asynchronous word that a publish was not allowed into an error for those who wait for it.
 type denials struct {
 	mu      sync.Mutex
-	waiting map[string][]chan error
+	waiting map[string]*denial
 }
 
-func (d *denials) wait(subject string) (denied <-chan error, done func()) {
-	c := make(chan error, 1)
+type denial struct {
+	waiters int
+	told    chan struct{}
+	err     error // once told is closed
+}
+
+// wait begins before the publish, for the word may come at once.
+func (d *denials) wait(subject string) (n *denial, done func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.waiting == nil {
-		d.waiting = map[string][]chan error{}
+		d.waiting = map[string]*denial{}
 	}
-	d.waiting[subject] = append(d.waiting[subject], c)
-	return c, func() {
+	n = d.waiting[subject]
+	if n == nil {
+		n = &denial{told: make(chan struct{})}
+		d.waiting[subject] = n
+	}
+	n.waiters++
+	return n, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		rest := d.waiting[subject]
-		for i, other := range rest {
-			if other == c {
-				rest = append(rest[:i], rest[i+1:]...)
-				break
-			}
-		}
-		if len(rest) == 0 {
+		if n.waiters--; n.waiters == 0 && d.waiting[subject] == n {
 			delete(d.waiting, subject)
-		} else {
-			d.waiting[subject] = rest
 		}
 	}
 }
@@ -220,14 +222,14 @@ func (d *denials) wait(subject string) (denied <-chan error, done func()) {
 func (d *denials) tell(subject string, err error) (heard bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, c := range d.waiting[subject] {
-		select {
-		case c <- err:
-		default:
-		}
-		heard = true
+	n := d.waiting[subject]
+	if n == nil {
+		return false
 	}
-	return heard
+	n.err = err
+	close(n.told)
+	delete(d.waiting, subject)
+	return true
 }
 
 var publishDenied = regexp.MustCompile(`(?i)permissions violation for publish to "([^"]+)"`)

@@ -203,6 +203,28 @@ type taken struct {
 	nc   *nats.Conn
 	mu   sync.Mutex
 	done bool
+	// counted is the key under which this run was counted as an attempt; "" when it was not.
+	counted string
+}
+
+// count notes, and uncounted takes away, the key.
+func (t *taken) count(key string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counted = key
+}
+
+func (t *taken) isCounted() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.counted != ""
+}
+
+func (t *taken) uncounted() (key string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key, t.counted = t.counted, ""
+	return key
 }
 
 func (t *taken) answer(word string) {

@@ -85,7 +85,6 @@ type Delivery struct {
 	replayed uint64
 	by, why  string
 	header   nats.Header
-	counted  bool
 	after    []func(context.Context) error
 }
 
@@ -344,9 +343,12 @@ func (w *server) take(t *taken, retried bool) {
 
 // giveBack returns what is still in hand to the server.
 func (w *server) giveBack() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.hard), 2*time.Second)
+	defer cancel()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for t := range w.inHand {
+		w.uncount(ctx, w.b.log, t)
 		t.nak(0)
 		w.b.log.Warn().Str("consumer", w.row.name).Str("subject", t.Subject).Msg("handler did not end in time; message given back")
 	}

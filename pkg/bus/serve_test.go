@@ -319,6 +319,7 @@ func TestEventsAreStoredThenAfterStoredThenAck(t *testing.T) {
 }
 
 func TestKilledWorkerMidHandlerIsRedelivered(t *testing.T) {
+	t.Parallel()
 	b, url := bustest.StartServer(t)
 	ackWait(t, b, time.Second)
 	attempts := &bustest.Attempts{}
@@ -348,6 +349,7 @@ func TestKilledWorkerMidHandlerIsRedelivered(t *testing.T) {
 
 // A message that kills each worker that takes it is found by counting before it runs.
 func TestMessageThatNeverEndsIsShelved(t *testing.T) {
+	t.Parallel()
 	b, url := bustest.StartServer(t)
 	ackWait(t, b, 300*time.Millisecond)
 	attempts := &bustest.Attempts{}
@@ -379,6 +381,7 @@ func TestMessageThatNeverEndsIsShelved(t *testing.T) {
 }
 
 func TestShutdownBurnsNoAttemptAndGivesBack(t *testing.T) {
+	t.Parallel()
 	b := bustest.Start(t)
 	attempts := &bustest.Attempts{}
 	var l log
@@ -581,6 +584,7 @@ func TestServeNeedsItsConsumer(t *testing.T) {
 }
 
 func TestServingGoesOnAfterTheBrokerRestarts(t *testing.T) {
+	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
 	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {

@@ -66,7 +66,8 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 			t.nak(brokenPause)
 			return outcomeWait
 		}
-		d.Attempt, d.counted = n, true
+		d.Attempt = n
+		t.count(w.attemptsKey(d))
 		if n > w.s.MaxAttempts {
 			return w.refuse(ctx, log, t, d, m, &exhausted{n - 1, errNoEnd})
 		}
@@ -76,7 +77,7 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
 		if !ofTheMessage(storeErr) {
 			log.Error().Err(storeErr).Msg("store events; the message waits")
-			w.uncount(ctx, log, d)
+			w.uncount(ctx, log, t)
 			t.nak(brokenPause)
 			return outcomeWait
 		}
@@ -119,37 +120,38 @@ func (w *server) call(log zerolog.Logger, d *Delivery, m proto.Message) (events 
 // settle decides what becomes of a message that was handled. Its events are stored.
 func (w *server) settle(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, m proto.Message, err error) string {
 	if err == nil {
-		w.forget(ctx, log, d)
+		w.forget(ctx, log, t, d)
 		t.ack()
 		return outcomeDone
 	}
 	if context.Cause(w.hard) != nil {
 		// The handler was ended by us, whatever it says.
-		w.uncount(ctx, log, d)
+		w.uncount(ctx, log, t)
 		t.nak(0)
 		return outcomeBack
 	}
 	switch fault.Of(err) {
 	case fault.Wait:
-		w.uncount(ctx, log, d)
+		w.uncount(ctx, log, t)
 		after := max(fault.After(err), 10*time.Millisecond)
 		log.Debug().Err(err).Dur("after", after).Msg("too early")
 		w.later(ctx, log, t, d, after)
 		return outcomeWait
 	case fault.Held:
-		w.uncount(ctx, log, d)
+		w.uncount(ctx, log, t)
 		return w.shelve(ctx, log, t, d, event.Held, err)
 	case fault.Refused, fault.Unclear:
-		w.forget(ctx, log, d)
+		w.forget(ctx, log, t, d)
 		return w.shelve(ctx, log, t, d, event.Dead, err)
 	default:
-		if !d.counted {
+		if !t.isCounted() {
 			n, countErr := w.s.Attempts.Count(ctx, w.attemptsKey(d))
 			if countErr != nil {
 				log.Error().Err(countErr).Msg("count attempt")
 				n = 1
 			}
-			d.Attempt, d.counted = n, true
+			d.Attempt = n
+			t.count(w.attemptsKey(d))
 		}
 		if d.Attempt >= w.s.MaxAttempts {
 			return w.refuse(ctx, log, t, d, m, &exhausted{d.Attempt, err})
@@ -199,7 +201,7 @@ func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *De
 	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
 		log.Error().Err(storeErr).Msg("store what is told of a message that is not handled")
 		if !ofTheMessage(storeErr) {
-			w.uncount(ctx, log, d)
+			w.uncount(ctx, log, t)
 			t.nak(brokenPause)
 			return outcomeWait
 		}
@@ -207,9 +209,9 @@ func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *De
 	kind := event.Dead
 	if fault.Of(err) == fault.Held {
 		kind = event.Held
-		w.uncount(ctx, log, d)
+		w.uncount(ctx, log, t)
 	} else {
-		w.forget(ctx, log, d)
+		w.forget(ctx, log, t, d)
 	}
 	return w.shelve(ctx, log, t, d, kind, err)
 }
@@ -258,22 +260,23 @@ func (w *server) shelve(ctx context.Context, log zerolog.Logger, t *taken, d *De
 
 func (w *server) attemptsKey(d *Delivery) string { return w.row.name + "/" + d.origin }
 
-func (w *server) uncount(ctx context.Context, log zerolog.Logger, d *Delivery) {
-	if !d.counted {
+func (w *server) uncount(ctx context.Context, log zerolog.Logger, t *taken) {
+	key := t.uncounted()
+	if key == "" {
 		return
 	}
-	d.counted = false
-	if err := w.s.Attempts.Uncount(ctx, w.attemptsKey(d)); err != nil {
+	if err := w.s.Attempts.Uncount(ctx, key); err != nil {
 		log.Warn().Err(err).Msg("take an attempt back")
 	}
 }
 
 // forget clears what earlier runs of this message left: the count, and a copy that was parked right before a crash.
-func (w *server) forget(ctx context.Context, log zerolog.Logger, d *Delivery) {
-	if !d.counted {
+func (w *server) forget(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery) {
+	key := t.uncounted()
+	if key == "" {
 		return
 	}
-	if err := w.s.Attempts.Forget(ctx, w.attemptsKey(d)); err != nil {
+	if err := w.s.Attempts.Forget(ctx, key); err != nil {
 		log.Warn().Err(err).Msg("forget attempts")
 	}
 	if d.First {

@@ -261,15 +261,15 @@ func (b *Bus) Drop(ctx context.Context, seq uint64, by By) error {
 
 func takeOff(ctx context.Context, s jetstream.Stream, seq uint64) error {
 	err := s.DeleteMsg(ctx, seq)
-	var api *jetstream.APIError
-	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &api) && api.ErrorCode == codeNoSuchSequence {
+	if err == nil {
+		return nil
+	}
+	// The server's word for "it is not there" differs between stores: look.
+	if _, getErr := s.GetMsg(ctx, seq); errors.Is(getErr, jetstream.ErrMsgNotFound) {
 		return ErrNotShelved
 	}
 	return err
 }
-
-// codeNoSuchSequence is the server's word when a message to delete is not there.
-const codeNoSuchSequence = 10043
 
 // Release replays, oldest first, what q selects and match (if not nil) agrees to, at most perSecond a second (0: no
 // limit). Broken off, it is simply called again: what was sent is off the shelf.

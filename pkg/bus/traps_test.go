@@ -46,6 +46,7 @@ func send(t *testing.T, b *bus.Bus, m *nats.Msg) *jetstream.PubAck {
 
 // E2: a work queue forgets the ids of acked messages at a restart; a stream with limits does not.
 func TestTrapE2DuplicateIsSeenAfterRestart(t *testing.T) {
+	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
 	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
@@ -81,6 +82,7 @@ func TestTrapE2DuplicateIsSeenAfterRestart(t *testing.T) {
 
 // E4: a message whose MaxDeliver is used up becomes invisible.
 func TestTrapE4UsedUpAttemptsAreOnTheShelf(t *testing.T) {
+	t.Parallel()
 	b := bustest.Start(t)
 	for stream, name := range map[string]string{"ORDERS": pusher, "RETRY": bus.RetryName(pusher)} {
 		c, err := b.JS().Consumer(t.Context(), stream, name)
@@ -188,6 +190,7 @@ func TestTrapE7ReplayIsStoredInsideTheWindow(t *testing.T) {
 // E8: the library's helper cuts the time of a schedule to seconds, a fired message has lost its id; what is overdue
 // fires after a restart.
 func TestTrapE8ParkedMessageComesBackWholeAndNotEarly(t *testing.T) {
+	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
 	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
@@ -261,6 +264,7 @@ func TestTrapE10StopLeavesNothingLocked(t *testing.T) {
 
 // E15: a paused consumer delivers nothing until it is resumed; whoever serves it then goes on.
 func TestTrapE15PausedConsumerGoesOnAfterResume(t *testing.T) {
+	t.Parallel()
 	b := bustest.Start(t)
 	if _, err := b.JS().PauseConsumer(t.Context(), "ORDERS", pusher, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
@@ -399,6 +403,7 @@ func TestTrapE19DriftIsNamed(t *testing.T) {
 
 // E20: of schedules parked on one subject only the last fires.
 func TestTrapE20EveryParkedMessageComesBack(t *testing.T) {
+	t.Parallel()
 	b := bustest.Start(t)
 	var l log
 	serve(t, b, bus.Serving{Now: soon(time.Minute, time.Second)}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -490,6 +495,7 @@ func TestTrapE22InternalStreamsHaveNoAge(t *testing.T) {
 
 // E23: parked again under the id of an earlier park that fired, a message is stored nowhere.
 func TestTrapE23ParkedAgainAndAgain(t *testing.T) {
+	t.Parallel()
 	b := bustest.Start(t)
 	var l log
 	serve(t, b, bus.Serving{Now: soon(time.Minute, 600*time.Millisecond)}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -598,6 +604,7 @@ func TestTrapE25MissingPermissionIsAClearError(t *testing.T) {
 
 // E26: a broker that is killed forgets how often it delivered. Our count goes on.
 func TestTrapE26AttemptsSurviveTheBroker(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first, err := server.Start(server.Options{Dir: dir, Port: server.RandomPort, SyncAlways: true})
 	if err != nil {

@@ -18,6 +18,9 @@ const RandomPort = natsserver.RANDOM_PORT
 // MaxPayload is the largest message, headers and all: NATS' own default, which the limits of pkg/bus stay below.
 const MaxPayload = 1 << 20
 
+// startLimit is how long a server may take to read what it has stored.
+const startLimit = time.Minute
+
 // Options of a server. The zero value of each is usable except Dir.
 type Options struct {
 	// Dir is where JetStream keeps its files. One process at a time.
@@ -63,12 +66,18 @@ func Start(o Options) (*Server, error) {
 	heard := &lastFatal{}
 	ns.SetLoggerV2(logger{o.Log.With().Str("part", "nats-server").Logger(), heard}, false, false, false)
 	go ns.Start()
-	if !ns.ReadyForConnections(20 * time.Second) {
-		ns.Shutdown()
-		ns.WaitForShutdown()
-		return nil, fmt.Errorf("start NATS server on %s:%d: %s", o.Host, o.Port, heard.text())
+	for deadline := time.Now().Add(startLimit); time.Now().Before(deadline) && heard.text() == ""; {
+		if ns.ReadyForConnections(100 * time.Millisecond) {
+			return &Server{ns}, nil
+		}
 	}
-	return &Server{ns}, nil
+	ns.Shutdown()
+	ns.WaitForShutdown()
+	why := heard.text()
+	if why == "" {
+		why = "not ready in time"
+	}
+	return nil, fmt.Errorf("start NATS server on %s:%d in %s: %s", o.Host, o.Port, o.Dir, why)
 }
 
 // URL is where clients connect.

@@ -1,0 +1,94 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+func TestTicksComeUntilRemoved(t *testing.T) {
+	t.Parallel()
+	b := bustest.Start(t)
+	var ticks, failed atomic.Int32
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- bus.Serve(ctx, b, event.PollDue, bus.Serving{Consumer: "status-poller", Slots: 2}, func(_ context.Context, d *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
+			if m.GetSeller() != "acme" || d.Seller != "acme" {
+				t.Errorf("tick of %q", m.GetSeller())
+			}
+			switch ticks.Add(1) {
+			case 1:
+				return nil, fault.RetryAfter(time.Millisecond, errors.New("too early"))
+			case 2:
+				failed.Add(1)
+				return nil, fault.Permanent(errors.New("no"))
+			case 3:
+				panic("tick")
+			}
+			return nil, nil
+		}, nil)
+	}()
+	if err := b.SetTick(t.Context(), event.TickPoll, "acme", time.Second); err != nil {
+		t.Fatal(err)
+	}
+	last := func() uint64 {
+		s, err := b.JS().Stream(t.Context(), "TICKS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.CachedInfo().State.LastSeq
+	}
+	before := last()
+	for range 3 {
+		if err := b.SetTick(t.Context(), event.TickPoll, "acme", time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := last(); before == 1 && after > 2 {
+		t.Errorf("setting the same tick again wrote: %d to %d", before, after)
+	}
+	eventually(t, "ticks go on after a failure and a panic", func() bool { return ticks.Load() >= 4 && failed.Load() == 1 })
+	if err := b.RemoveTick(t.Context(), event.TickPoll, "acme"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nothing stands", func() bool { return len(subjects(t, b, "TICKS", ">")) == 0 })
+	if err := b.RemoveTick(t.Context(), event.TickPoll, "acme"); err != nil {
+		t.Errorf("removed twice: %v", err)
+	}
+	if items := shelf(t, b); len(items) != 0 {
+		t.Errorf("ticks were shelved: %+v", items)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTickChangesItsPace(t *testing.T) {
+	b := bustest.Start(t)
+	for _, every := range []time.Duration{time.Hour, 2 * time.Hour} {
+		if err := b.SetTick(t.Context(), event.TickPoll, "acme", every); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := b.JS().Stream(t.Context(), "TICKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.GetLastMsgForSubject(t.Context(), event.TickSubject(event.TickPoll, "acme"))
+	if err != nil || m.Header.Get("Nats-Schedule") != "@every 2h0m0s" || s.CachedInfo().State.Msgs != 1 {
+		t.Errorf("%v, %v", m, err)
+	}
+	if err := b.SetTick(t.Context(), event.TickPoll, "a.b", time.Hour); err == nil {
+		t.Error("a seller that cannot stand in a subject")
+	}
+}

@@ -1,0 +1,72 @@
+package event_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/event"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+func TestTheSameFactHasTheSameID(t *testing.T) {
+	e := event.OrderAudited.About("acme", "A1", time.Now(), &orderv1.Audited{}, event.Revision(2))
+	if e.ID != "order.audited/acme/A1/2" || e.Subject() != "order.audited.acme" || e.Key != "A1" {
+		t.Errorf("%+v", e)
+	}
+	if m := event.OrderAudited.New(); m == nil || m.GetSeller() != "" {
+		t.Error("New makes no empty message")
+	}
+}
+
+func TestSubjectsAreTakenApart(t *testing.T) {
+	for _, c := range []struct{ subject, name, seller string }{
+		{"order.audited", "order.audited", ""},
+		{"order.audited.acme", "order.audited", "acme"},
+		{"order.status.changed.a_b-1", "order.status.changed", "a_b-1"},
+		{"order.cancel.requested", "order.cancel.requested", ""},
+		{"order.cancelled.acme", "order.cancelled", "acme"},
+		{"order.cancel.unknown.acme", "order.cancel.unknown", "acme"},
+		{"order.audited.ACME", "order.audited.ACME", ""},
+		{"order.audited.a.b", "order.audited.a.b", ""},
+		{"seller.changed.acme", "seller.changed", "acme"},
+		{"order.nonsense", "order.nonsense", ""},
+	} {
+		if name, seller := event.Split(c.subject); name != c.name || seller != c.seller {
+			t.Errorf("%s: %q of %q", c.subject, name, seller)
+		}
+	}
+	if _, err := event.SuffixOf("order.audited", "order.audited."+strings.Repeat("a", 33)); err == nil {
+		t.Error("a seller of 33 characters")
+	}
+}
+
+func TestInsideSubjects(t *testing.T) {
+	if s, err := event.SellerOn(event.PollDue.Name, event.DueSubject(event.TickPoll, "acme")); err != nil || s != "acme" {
+		t.Errorf("%q, %v", s, err)
+	}
+	if s, err := event.SellerOn(event.ReleaseDue.Name, event.DueSubject(event.TickRelease, "acme")); err != nil || s != "acme" {
+		t.Errorf("%q, %v", s, err)
+	}
+	if _, err := event.SellerOn(event.PollDue.Name, event.DueSubject(event.TickRelease, "acme")); err == nil {
+		t.Error("another kind of tick")
+	}
+	if s, err := event.SellerOn(event.OrderAudited.Name, "order.audited.acme"); err != nil || s != "acme" {
+		t.Errorf("%q, %v", s, err)
+	}
+	subject := event.ShelfSubject(event.Held, "order-pusher", "ORDERS", 17)
+	kind, consumer, stream, seq, err := event.ParseShelf(subject)
+	if err != nil || kind != event.Held || consumer != "order-pusher" || stream != "ORDERS" || seq != 17 {
+		t.Errorf("%s: %s %s %s %d %v", subject, kind, consumer, stream, seq, err)
+	}
+	for _, bad := range []string{"", "dlq", "dlq.a.b", "dlq.a.b.x", "order.a.b.1", "dlq.a.b.1.2"} {
+		if _, _, _, _, err := event.ParseShelf(bad); err == nil {
+			t.Errorf("%q is on the shelf", bad)
+		}
+	}
+	for s, want := range map[string]bool{"ORDERS-17-abc-r9": true, "": false, "a.b": false, "a b": false, "*": false, strings.Repeat("x", 65): false} {
+		if event.ValidToken(s) != want {
+			t.Errorf("token %q", s)
+		}
+	}
+}
