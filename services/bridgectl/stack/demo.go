@@ -61,7 +61,7 @@ func DemoSetup(dir, url string) (*sellerv1.Setup, error) {
 	return &sellerv1.Setup{
 		Name: DemoSeller, Title: "示例商家 (sandbox)",
 		Accounts: []*sellerv1.Account{{
-			Name: "sandbox", Kind: sellerv1.Account_KIND_JD, Url: url, AppKey: jdtest.DefaultAppKey,
+			Name: "sandbox", Kind: sellerv1.Account_KIND_JD, Url: GatewayURL(url), AppKey: jdtest.DefaultAppKey,
 			AppSecret: appSecret, AccessToken: token, TokenOwner: sellerv1.Account_TOKEN_OWNER_EXTERNAL,
 			Department: demoDepartment, VendorSource: "ISV0000000000001",
 			Quota: &sellerv1.Quota{PerSecond: 200, Concurrent: 32},

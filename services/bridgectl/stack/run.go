@@ -64,7 +64,7 @@ func (s *Stack) demo(ctx context.Context) error {
 		kept := proto.CloneOf(now.Setup)
 		for _, a := range kept.Accounts {
 			if a.Name == setup.Accounts[0].Name {
-				a.Url = s.SandboxURL
+				a.Url = GatewayURL(s.SandboxURL)
 			}
 		}
 		setup = kept

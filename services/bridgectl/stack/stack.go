@@ -57,7 +57,8 @@ type Options struct {
 // Stack is running until Stop.
 type Stack struct {
 	worker.Parts
-	// NATSURL is where other programs connect, HTTPAt where the probes are, SandboxURL where JD is played ("" where not).
+	// NATSURL is where other programs connect, HTTPAt where the probes are, SandboxURL where JD is played ("" where not);
+	// its gateway is at GatewayURL.
 	NATSURL, HTTPAt, SandboxURL string
 	// JD is the sandbox, nil without one.
 	JD *jdtest.JD
@@ -223,6 +224,9 @@ func (s *Stack) fail(err error) {
 	default:
 	}
 }
+
+// GatewayURL is where the sandbox at url answers as JD's gateway.
+func GatewayURL(url string) string { return url + "/routerjson" }
 
 // Failed yields the first error that makes the stack useless.
 func (s *Stack) Failed() <-chan error { return s.failed }

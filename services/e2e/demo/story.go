@@ -31,6 +31,8 @@ const (
 	// goneGoods are refused by JD until its stock is mended, badGoods for good.
 	goneGoods = "EMG4418000000098"
 	badGoods  = "EMG4418000000099"
+	// outOfStock is what JD says of goneGoods.
+	outOfStock = "商品库存不足，无法下发"
 	// newShop is not set up when its first orders come.
 	newShop = "S02"
 	// speed makes a day and a half at the warehouse pass in some seconds.
@@ -50,7 +52,8 @@ type story struct {
 	jd    *control.Client
 	// unplant ends the planted bug.
 	unplant func()
-	made  []*orderv1.Audited
+	told    *tally.Tally
+	made    []*orderv1.Audited
 	// What each order is for, by outbound number.
 	held, gone, bad, again []string
 	split                  string
@@ -102,6 +105,7 @@ func (s *story) start(ctx context.Context, dir string) error {
 		return err
 	}
 	s.jd = control.New(s.stack.SandboxURL)
+	s.told = tally.New(s.stack.Bus, stack.DemoSeller)
 	at, stop, err := plant.Proxy(s.plant, s.stack.SandboxURL)
 	if err != nil {
 		return err
@@ -183,13 +187,13 @@ func (s *story) trouble(ctx context.Context) error {
 		return err
 	}
 	for _, f := range []jdtest.Fault{
-		{ID: "gone", Kind: jdtest.Error, Methods: []string{add}, Goods: []string{goneGoods}, Chance: 1, ZH: "商品库存不足，无法下发"},
+		{ID: "gone", Kind: jdtest.Error, Methods: []string{add}, Goods: []string{goneGoods}, Chance: 1, ZH: outOfStock},
 		{ID: "bad", Kind: jdtest.Error, Methods: []string{add}, Goods: []string{badGoods}, Chance: 1, ZH: "商品不存在或已停用"},
 		{ID: "lost", Kind: jdtest.LoseAnswer, Methods: []string{add}, Chance: 0.04},
 		{ID: "dropped", Kind: jdtest.Drop, Methods: []string{add}, Chance: 0.01},
 		{ID: "timeout-done", Kind: jdtest.Error, Work: jdtest.WorkDone, Methods: []string{add}, Chance: 0.01, Code: "65"},
 		{ID: "timeout-not", Kind: jdtest.Error, Work: jdtest.WorkNone, Methods: []string{add}, Chance: 0.01, Code: "65"},
-		{ID: "hiccup", Kind: jdtest.HTTP, Chance: 0.005, Status: 502},
+		{ID: "hiccup", Kind: jdtest.HTTP, Methods: []string{add, "eclp.order.queryOrder"}, Chance: 0.005, Status: 502},
 	} {
 		if _, err := s.jd.AddFault(ctx, f); err != nil {
 			return err
@@ -243,7 +247,7 @@ func (s *story) mend(ctx context.Context) error {
 		}
 		for _, m := range items {
 			switch {
-			case slices.Contains(s.gone, m.Key) || m.Key == "" && m.Reason.RemoteText == "商品库存不足，无法下发":
+			case m.Reason.RemoteText == outOfStock:
 				if err := s.stack.Bus.Replay(ctx, m.Seq, by); err != nil {
 					return err
 				}
@@ -279,11 +283,10 @@ func (s *story) until(ctx context.Context, progress func(*tally.Tally) (done, of
 	defer tick.Stop()
 	last := -1
 	for {
-		t, err := tally.Read(ctx, s.stack.Bus, stack.DemoSeller)
-		if err != nil {
+		if err := s.told.Update(ctx); err != nil {
 			return err
 		}
-		done, of := progress(t)
+		done, of := progress(s.told)
 		if done != last {
 			last = done
 			s.say(fmt.Sprintf("%s: %d of %d", en, done, of), fmt.Sprintf("%s %d/%d", zh, done, of), "")

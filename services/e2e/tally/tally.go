@@ -31,20 +31,36 @@ type Order struct {
 	Unknown int
 }
 
-// Tally is what the streams tell of all orders.
+// Tally is what the streams tell of all orders. It is for one goroutine.
 type Tally struct {
 	Orders map[string]*Order
 	// Unreadable counts audits that name no order.
 	Unreadable int
 	// Events counts by name, repeats included.
 	Events map[string]int
+
+	bus    *bus.Bus
+	seller string
+	next   uint64
+	seen   map[string]bool
 }
 
-// Read reads the order streams of seller (empty: of all) to their present end.
-func Read(ctx context.Context, b *bus.Bus, seller string) (*Tally, error) {
-	t := &Tally{Orders: map[string]*Order{}, Events: map[string]int{}}
-	seen := map[string]bool{}
-	err := b.Events(ctx, bus.EventQuery{Seller: seller}, func(s bus.Stored) error {
+// New makes an empty tally of seller (empty: of all).
+func New(b *bus.Bus, seller string) *Tally {
+	return &Tally{Orders: map[string]*Order{}, Events: map[string]int{}, bus: b, seller: seller, next: 1, seen: map[string]bool{}}
+}
+
+// names are those of the ORDERS stream.
+var names = []string{
+	event.OrderAudited.Name, event.OrderAccepted.Name, event.OrderHeld.Name, event.OrderFailed.Name,
+	event.OrderStatusChanged.Name, event.OrderShipped.Name, event.OrderDelivered.Name, event.OrderReturning.Name,
+	event.OrderCancelled.Name,
+}
+
+// Update reads on to the stream's present end.
+func (t *Tally) Update(ctx context.Context) error {
+	err := t.bus.Events(ctx, bus.EventQuery{Names: names, Seller: t.seller, From: t.next}, func(s bus.Stored) error {
+		t.next = s.Seq + 1
 		t.Events[s.Name]++
 		if s.Name == event.OrderAudited.Name {
 			m, err := bus.Decode(event.OrderAudited, s)
@@ -55,16 +71,16 @@ func Read(ctx context.Context, b *bus.Bus, seller string) (*Tally, error) {
 			t.order(m.OutboundNo).Audits++
 			return nil
 		}
-		if seen[s.ID] {
+		if t.seen[s.ID] {
 			return nil
 		}
-		seen[s.ID] = true
+		t.seen[s.ID] = true
 		return t.add(s)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the streams: %w", err)
+		return fmt.Errorf("read the streams: %w", err)
 	}
-	return t, nil
+	return nil
 }
 
 func (t *Tally) order(no string) *Order {

@@ -55,6 +55,10 @@ func (p *Pusher) Unserved(_ *bus.Delivery, o *orderv1.Audited, err error) []even
 	}
 }
 
+// errOvertaken ends the replay of an order that waited on the shelf while the ERP sent a corrected one under the same
+// number: that one has its outcome, and nothing is to be told of this one.
+var errOvertaken = errors.New("overtaken by a corrected order under the same number")
+
 // run is one delivery of one order on its way through the protocol.
 type run struct {
 	*Pusher
@@ -73,7 +77,9 @@ func (r *run) push(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
-	if err := r.claim(ctx); err != nil {
+	if err := r.claim(ctx); errors.Is(err, errOvertaken) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	entry := r.begun.Entry
@@ -152,6 +158,8 @@ func (r *run) claim(ctx context.Context) error {
 	switch {
 	case errors.Is(err, ledger.ErrBusy):
 		return fault.RetryAfter(busyPause, err)
+	case errors.Is(err, ledger.ErrHash) && r.d.Replay:
+		return errOvertaken
 	case errors.Is(err, ledger.ErrHash):
 		return fault.Permanent(fault.Reason{
 			Code: "outbound.reused", Field: "outbound_no",
@@ -222,6 +230,7 @@ func (r *run) send(ctx context.Context) error {
 	taken, err := r.wh.TakeOrder(ctx, r.o)
 	r.watch(err)
 	if err == nil {
+		r.took(r.o.Seller)
 		return r.accept(taken.WarehouseNo, cleanedOf(taken.Cleaned))
 	}
 	var no *warehouse.SaidNo

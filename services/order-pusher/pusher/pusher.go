@@ -17,6 +17,7 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -51,6 +52,8 @@ const (
 	callLimit = 10 * time.Second
 	// writeLimit is for the one ledger write that ends a run; handler limit + writeLimit must stay below AckWait.
 	writeLimit = 4 * time.Second
+	// permissionEvery is how often it is tried whether a permission was granted meanwhile.
+	permissionEvery = 10 * time.Minute
 	// everyOne admits an order to a trial whatever its place.
 	everyOne = math.MaxInt32
 )
@@ -89,8 +92,8 @@ type Parts struct {
 	Ledger  Ledger
 	// Open gives the warehouse of a seller by the ERP's code, for calls of the class.
 	Open func(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
-	// Release lets go on what is held for the causes that match.
-	Release func(ctx context.Context, sellerName string, match func(cause string) bool) (int, error)
+	// Release lets go on what is held of a seller and matches.
+	Release func(ctx context.Context, sellerName string, match func(bus.Shelved) bool) (int, error)
 	Breaker *seller.Breaker
 	Metrics *Metrics
 	Config
@@ -104,6 +107,9 @@ type Parts struct {
 type Pusher struct {
 	Parts
 	asker *asker
+
+	mu    sync.Mutex
+	taken map[string]time.Time
 }
 
 // New makes a Pusher.
@@ -114,7 +120,7 @@ func New(parts Parts) *Pusher {
 	if parts.NewOwner == nil {
 		parts.NewOwner = uuid.NewString
 	}
-	return &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.Orders]*lane{}}}
+	return &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.Orders]*lane{}}, taken: map[string]time.Time{}}
 }
 
 // Run serves until ctx is done and what is in hand is finished.
@@ -122,10 +128,9 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
 		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Config: c,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
-		Release: func(ctx context.Context, name string, match func(string) bool) (int, error) {
+		Release: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
 			q := bus.ShelfQuery{Kind: event.Held, Consumer: Name, Seller: name}
-			by := bus.By{Who: Name, Why: "cause gone"}
-			return s.Bus.Release(ctx, q, func(m bus.Shelved) bool { return match(m.Cause) }, c.ReleasePerSecond, by)
+			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
 		},
 	})
 	main := s.Serving(Name)
@@ -155,31 +160,47 @@ func paused(sellers Sellers) func(string) error {
 	}
 }
 
-// SellerChanged releases what waited for something that the seller's set-up now has, and lets what waits for a trial
-// be looked at anew.
+// SellerChanged releases what waited for something that the seller's set-up now has. What waits for a trial or for a
+// permission is looked at anew: whether they are gone shows in no set-up.
 func (p *Pusher) SellerChanged(ctx context.Context, _ *bus.Delivery, m *sellerv1.Changed) ([]event.Event, error) {
-	trial := seller.CauseTrial(m.Seller)
-	return nil, p.release(ctx, m.Seller, func(cause string) bool { return cause == trial || p.cleared(ctx, cause) })
+	return nil, p.release(ctx, m.Seller, func(s bus.Shelved) bool {
+		return s.Cause == seller.CauseTrial(m.Seller) || isPermission(s.Cause) || p.cleared(ctx, s.Cause)
+	})
 }
 
 // SellerResumed releases what waited for the seller.
 func (p *Pusher) SellerResumed(ctx context.Context, _ *bus.Delivery, m *sellerv1.Resumed) ([]event.Event, error) {
-	return nil, p.release(ctx, m.Seller, func(cause string) bool { return p.cleared(ctx, cause) })
+	return nil, p.release(ctx, m.Seller, func(s bus.Shelved) bool { return p.cleared(ctx, s.Cause) })
 }
 
-// ReleaseDue is the net under both: an order held on an old view of the set-up, a superseded order that is now
-// cancelled.
+// ReleaseDue is the net under both: an order held on an old view of the set-up, a superseded order that is cancelled by
+// now. Of what waits for a permission one at a time is tried, and all of it once a call went through since.
 func (p *Pusher) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
-	return nil, p.release(ctx, m.Seller, func(cause string) bool { return p.cleared(ctx, cause) })
+	permitted, tried := p.lastTaken(m.Seller), false
+	return nil, p.release(ctx, m.Seller, func(s bus.Shelved) bool {
+		if !isPermission(s.Cause) {
+			return p.cleared(ctx, s.Cause)
+		}
+		if s.Last.Before(permitted) {
+			return true
+		}
+		if tried || p.Now().Sub(s.Last) < permissionEvery {
+			return false
+		}
+		tried = true
+		return true
+	})
 }
 
-func (p *Pusher) release(ctx context.Context, name string, match func(string) bool) error {
+func (p *Pusher) release(ctx context.Context, name string, match func(bus.Shelved) bool) error {
 	n, err := p.Release(ctx, name, match)
 	if err != nil && ctx.Err() != nil && n > 0 {
 		return fault.RetryAfter(time.Second, errors.New("more to release than one run may"))
 	}
 	return err
 }
+
+func isPermission(cause string) bool { return strings.HasPrefix(cause, "permission:") }
 
 // cleared tells whether what cause names is gone.
 func (p *Pusher) cleared(ctx context.Context, cause string) bool {
@@ -193,14 +214,23 @@ func (p *Pusher) cleared(ctx context.Context, cause string) bool {
 	return ok && s.Cleared(cause)
 }
 
+// took notes that the warehouse took an order of the seller, lastTaken tells when it last did (in this process).
+func (p *Pusher) took(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken[name] = p.Now()
+}
+
+func (p *Pusher) lastTaken(name string) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken[name]
+}
+
 // Findings is all that is wrong with an order before it is sent, and what would be sent: the same checks as Push.
 func Findings(s *seller.Seller, wh warehouse.OrderTaker, o *orderv1.Audited) (warehouse.Plan, []error) {
 	plan := wh.PlanOrder(o)
-	findings := s.Findings(o)
-	if plan.Err != nil {
-		findings = append(findings, plan.Err)
-	}
-	return plan, findings
+	return plan, append(s.Findings(o), plan.Findings...)
 }
 
 func ref(o *orderv1.Audited, number string) *orderv1.Ref {

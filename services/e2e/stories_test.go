@@ -1,0 +1,495 @@
+// Package e2e tells stories of orders through the real workers, on both ledgers.
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/orders"
+	"stockbridge/services/e2e/tally"
+	"stockbridge/services/e2e/world"
+	"stockbridge/services/order-pusher/pusher"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const addOrder = "eclp.order.addOrder"
+
+// each tells a story on each ledger.
+func each(t *testing.T, o world.Options, story func(t *testing.T, w *world.World)) {
+	for _, l := range world.Ledgers {
+		t.Run(l, func(t *testing.T) {
+			o.Ledger = l
+			w := world.Start(t, o)
+			story(t, w)
+			w.NoViolations()
+		})
+	}
+}
+
+func accepted(t *tally.Order) bool { return len(t.Accepted) > 0 }
+func failed(t *tally.Order) bool   { return len(t.Failed) > 0 }
+func held(t *tally.Order) bool     { return len(t.Held) > 0 }
+
+func TestAnAuditedOrderIsAcceptedShippedAndDelivered(t *testing.T) {
+	each(t, world.Options{Speed: 30000}, func(t *testing.T, w *world.World) {
+		list := w.Maker.Make(10)
+		parted := list[3]
+		parted.Lines[0].Quantity = 5
+		if err := w.JD.SetKnobs(func(k *jdtest.Knobs) { k.Split.Orders = []string{parted.OutboundNo} }); err != nil {
+			t.Fatal(err)
+		}
+		w.Publish(list...)
+		for _, o := range list {
+			no := w.Accepted(o)
+			told := w.UntilTold(o.OutboundNo+" is delivered", o, func(t *tally.Order) bool { return t.Delivered > 0 })
+			docs := w.JD.Documents(o.OutboundNo)
+			var waybills []string
+			for _, d := range docs {
+				waybills = append(waybills, d.WayBills...)
+			}
+			slices.Sort(waybills)
+			waybills = slices.Compact(waybills)
+			slices.Sort(told.Waybills)
+			if told.Complete != 1 || !slices.Equal(told.Waybills, waybills) || told.Cancelled != 0 {
+				t.Errorf("%s (%s): told %+v, JD has waybills %v", o.OutboundNo, no, told, waybills)
+			}
+			if o == parted && (len(told.Shipped) != 2 || len(told.Waybills) != 2) {
+				t.Errorf("the split order: told %+v", told)
+			}
+		}
+	})
+}
+
+func TestRepeatedAndDisorderlyEventsLeadToOneDocument(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		// The same audit five times, in another layout too.
+		o := w.Maker.Next()
+		w.Publish(o, o, o)
+		w.Accepted(o)
+		w.Publish(o)
+		again := proto.CloneOf(o)
+		again.AuditedAt.Seconds++
+		w.Publish(again)
+
+		// The second audit of an order overtakes the first.
+		first := w.Maker.Next()
+		second := proto.CloneOf(first)
+		second.Revision, second.OutboundNo, second.Supersedes = 2, first.OutboundNo+"-b", first.OutboundNo
+		w.Publish(second)
+		w.Accepted(second)
+		w.Publish(first)
+		told := w.UntilTold("the late first audit is refused", first, failed)
+		if told.Failed[0] != "line.live" || len(w.Documents(first)) != 0 {
+			t.Errorf("told %+v", told)
+		}
+
+		// Another content under a number that was used.
+		changed := proto.CloneOf(o)
+		changed.Lines[0].Quantity += 5
+		w.Publish(changed)
+		told = w.UntilTold("another content is refused", o, failed)
+		if told.Failed[0] != "outbound.reused" || len(told.Accepted) != 1 || len(w.Documents(o)) != 1 {
+			t.Errorf("told %+v", told)
+		}
+	})
+}
+
+func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		negative := w.Maker.Next()
+		negative.Lines[0].Quantity = -2
+		masked := w.Maker.Next()
+		masked.Receiver.Name = "张*"
+		stranger := w.Maker.Next()
+		stranger.Seller = "stranger"
+		notJSON := []byte(`{"seller": "demo", "lines": [`)
+		large := []byte(`{"seller":"demo","buyer_remark":"` + strings.Repeat("x", 300<<10) + `"}`)
+		w.PublishRaw(event.OrderAudited.Name, notJSON)
+		w.PublishRaw(event.OrderAudited.Name, large)
+		w.Publish(negative, masked, stranger)
+
+		w.Until("five messages are on the shelf", func() bool {
+			return len(w.Shelf(event.Dead)) == 3 && len(w.Shelf(event.Held)) == 2
+		})
+		reasons := map[string]string{}
+		for _, m := range append(w.Shelf(event.Dead), w.Shelf(event.Held)...) {
+			item, err := w.Bus.ShelfItem(t.Context(), m.Seq)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(item.Body) == len(large) {
+				reasons["large"] = m.Reason.Code
+			}
+			if string(item.Body) == string(notJSON) {
+				reasons["notJSON"] = m.Reason.Code
+			}
+			if m.Reason.ZH == "" || m.Reason.EN == "" {
+				t.Errorf("no words in both languages: %+v", m.Reason)
+			}
+			reasons[m.Key] = m.Reason.Field
+		}
+		if reasons["notJSON"] == "" || reasons["large"] == "" {
+			t.Errorf("the bodies are not kept whole: %v", reasons)
+		}
+		if told := w.Told(stack.DemoSeller).Orders[negative.OutboundNo]; told == nil || !slices.Contains(told.Failed, "invalid") {
+			t.Errorf("negative quantity: told %+v", told)
+		}
+		for _, m := range w.Shelf(event.Dead) {
+			if strings.Contains(m.Error, "quantity") && m.Reason.Field != "lines[0].quantity" {
+				t.Errorf("field %q of %s", m.Reason.Field, m.Error)
+			}
+		}
+
+		// Mended, each goes through.
+		negative.Lines[0].Quantity = 2
+		masked.Receiver.Name = "张三"
+		w.Publish(negative, masked)
+		w.Accepted(negative)
+		w.Accepted(masked)
+		setup := w.Setup()
+		setup.Name = stranger.Seller
+		w.Apply(setup)
+		w.Accepted(stranger)
+	})
+}
+
+func TestARefusedOrderGoesThroughUnderANewNumberOrByReplay(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		id, err := w.JD.AddFault(jdtest.Fault{Kind: jdtest.Error, Methods: []string{addOrder}, Goods: []string{"EMG-GONE"}, Chance: 1, ZH: "商品不存在"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, stays := w.Maker.Next(), w.Maker.Next()
+		o.Lines[0].WarehouseGoodsNo, stays.Lines[0].WarehouseGoodsNo = "EMG-GONE", "EMG-GONE"
+		w.Publish(o, stays)
+		told := w.UntilTold("refused", o, failed)
+		w.UntilTold("refused", stays, failed)
+		if told.Failed[0] != "warehouse.refused" {
+			t.Errorf("told %+v", told)
+		}
+		w.Until("both are on the shelf", func() bool { return len(w.Shelf(event.Dead)) == 2 })
+
+		second := proto.CloneOf(o)
+		second.Revision, second.OutboundNo, second.Supersedes = 2, o.OutboundNo+"-b", o.OutboundNo
+		second.Lines[0].WarehouseGoodsNo = "EMG4418000000001"
+		w.Publish(second)
+		w.Accepted(second)
+
+		w.JD.RemoveFault(id)
+		for _, m := range w.Shelf(event.Dead) {
+			if err := w.Bus.Replay(t.Context(), m.Seq, bus.By{Who: "story", Why: "the goods are known now"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.Accepted(stays)
+		told = w.UntilTold("the replay of what was audited again is refused", o, func(t *tally.Order) bool { return slices.Contains(t.Failed, "line.live") })
+		if len(w.Documents(o)) != 0 {
+			t.Errorf("sent twice: %+v", told)
+		}
+	})
+}
+
+func TestTwoAuditsOfOneLineNeverLiveTogether(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		var pairs [][2]*orderv1.Audited
+		for range 20 {
+			a := w.Maker.Next()
+			b := proto.CloneOf(a)
+			b.Revision, b.OutboundNo = 2, a.OutboundNo+"-b"
+			pairs = append(pairs, [2]*orderv1.Audited{a, b})
+			w.Publish(a, b)
+		}
+		for _, p := range pairs {
+			w.Until(p[0].OrderNo+": one goes, one is refused", func() bool {
+				told := w.Told(stack.DemoSeller)
+				a, b := told.Orders[p[0].OutboundNo], told.Orders[p[1].OutboundNo]
+				return a != nil && b != nil && (accepted(a) && failed(b) || accepted(b) && failed(a))
+			})
+			if n := len(w.Documents(p[0])) + len(w.Documents(p[1])); n != 1 {
+				t.Errorf("%s: %d documents", p[0].OrderNo, n)
+			}
+		}
+	})
+}
+
+func TestASupersedingAuditWaitsUntilTheEarlierIsCancelled(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		a := w.Maker.Next()
+		err := w.JD.SetKnobs(func(k *jdtest.Knobs) { k.OwnCancel.Orders = []string{a.OutboundNo} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Publish(a)
+		w.Accepted(a)
+		b := proto.CloneOf(a)
+		b.Revision, b.OutboundNo, b.Supersedes = 2, a.OutboundNo+"-b", a.OutboundNo
+		w.Publish(b)
+		told := w.UntilTold("held until the earlier one is cancelled", b, held)
+		if len(told.Held) != 1 || len(w.Documents(b)) != 0 {
+			t.Errorf("told %+v", told)
+		}
+		// JD cancels the first by itself, once its clock is there.
+		if err := w.JD.Advance(2 * time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		w.UntilTold("told as cancelled", a, func(t *tally.Order) bool { return t.Cancelled == 1 })
+		w.Accepted(b)
+	})
+}
+
+func TestALostAnswerIsAskedForNotRepeated(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		fault jdtest.Fault
+	}{
+		{"the work is done, the answer cut", jdtest.Fault{Kind: jdtest.LoseAnswer}},
+		{"half of the answer", jdtest.Fault{Kind: jdtest.Truncated}},
+		{"a page in place of the answer", jdtest.Fault{Kind: jdtest.HTML, Work: jdtest.WorkDone}},
+		{"an empty answer", jdtest.Fault{Kind: jdtest.Empty, Work: jdtest.WorkDone}},
+		{"code 65, done all the same", jdtest.Fault{Kind: jdtest.Error, Code: "65", Work: jdtest.WorkDone}},
+		{"HTTP 502, done all the same", jdtest.Fault{Kind: jdtest.HTTP, Status: 502, Work: jdtest.WorkDone}},
+		{"a refusal in words, done all the same", jdtest.Fault{Kind: jdtest.Error, ZH: "处理失败", Work: jdtest.WorkDone}},
+		{"dropped before any work", jdtest.Fault{Kind: jdtest.Drop}},
+		{"code 67, not done", jdtest.Fault{Kind: jdtest.Error, Code: "67"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.fault.Methods, c.fault.Count = []string{addOrder}, 1
+			w := world.Start(t, world.Options{Ledger: "redis", Knobs: jdtest.Knobs{Faults: []jdtest.Fault{c.fault}}})
+			o := w.Maker.Next()
+			w.Publish(o)
+			w.Accepted(o)
+			w.NoViolations()
+		})
+	}
+}
+
+func TestWhileJDIsDownOrdersWaitAndThenGo(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		id, err := w.JD.AddFault(jdtest.Fault{Kind: jdtest.HTTP, Status: 503, Chance: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := w.Maker.Make(40)
+		w.Publish(list...)
+		w.Until("the breaker pauses the seller", func() bool {
+			s, ok := w.Sellers.Get(stack.DemoSeller)
+			return ok && s.Pause != nil && s.Pause.By == sellerv1.Paused_BY_BREAKER
+		})
+		late := w.Maker.Next()
+		w.Publish(late)
+		w.UntilTold("what comes meanwhile is held", late, held)
+		w.JD.RemoveFault(id)
+		for _, o := range append(list, late) {
+			w.Accepted(o)
+		}
+	})
+}
+
+func TestTheQuotaIsKept(t *testing.T) {
+	knobs := jdtest.Knobs{Quota: jdtest.Quota{PerSecond: 25, Concurrent: 4}, Latency: jdtest.Range{Min: jdtest.Duration(20 * time.Millisecond)}}
+	setup := func(s *sellerv1.Setup) { s.Accounts[0].Quota = &sellerv1.Quota{PerSecond: 20, Concurrent: 4} }
+	each(t, world.Options{Knobs: knobs, Setup: setup}, func(t *testing.T, w *world.World) {
+		list := w.Maker.Make(60)
+		w.Publish(list...)
+		for _, o := range list {
+			w.Accepted(o)
+		}
+		if n := w.JD.Counters().Codes["2"]; n != 0 {
+			t.Errorf("JD refused %d calls for the quota", n)
+		}
+	})
+}
+
+func TestAnExpiredTokenPausesTheSellerUntilItIsRenewed(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		first := w.Maker.Next()
+		w.Publish(first)
+		w.Accepted(first)
+		w.JD.ExpireToken(jdtest.DefaultToken, time.Time{})
+		list := w.Maker.Make(5)
+		w.Publish(list...)
+		w.Until("the token pauses the seller", func() bool {
+			s, ok := w.Sellers.Get(stack.DemoSeller)
+			return ok && s.Pause != nil && s.Pause.By == sellerv1.Paused_BY_TOKEN
+		})
+		for _, o := range list {
+			w.UntilTold("held", o, held)
+		}
+		if err := w.JD.SetToken(jdtest.DefaultAppKey, jdtest.Token{Value: jdtest.DefaultToken}); err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range list {
+			w.Accepted(o)
+		}
+	})
+}
+
+func TestAPausedSellerAndAFloodDelayNobodyElse(t *testing.T) {
+	second := func(c *jdtest.Config) {
+		c.Apps = []jdtest.App{
+			{Key: jdtest.DefaultAppKey, Secret: jdtest.DefaultAppSecret, Tokens: []jdtest.Token{{Value: jdtest.DefaultToken}}},
+			{Key: "slow-app", Secret: jdtest.DefaultAppSecret, Tokens: []jdtest.Token{{Value: "slow-token"}}},
+		}
+	}
+	each(t, world.Options{Sandbox: second}, func(t *testing.T, w *world.World) {
+		// One seller may make two calls a second and is flooded, one is paused, one is healthy.
+		slow := w.Setup()
+		slow.Name = "slow"
+		slow.Accounts[0].AppKey = "slow-app"
+		slow.Accounts[0].Quota = &sellerv1.Quota{PerSecond: 2, Concurrent: 1}
+		token := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(token, []byte("slow-token"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		slow.Accounts[0].AccessToken = &sellerv1.SecretRef{File: token}
+		w.Apply(slow)
+		stopped := w.Setup()
+		stopped.Name = "stopped"
+		w.Apply(stopped)
+		w.Until("the sellers are known", func() bool { return len(w.Sellers.All()) == 3 })
+		if err := pause(t, w, "stopped"); err != nil {
+			t.Fatal(err)
+		}
+		flood := orders.New("slow", 2).Make(300)
+		waiting := orders.New("stopped", 3).Make(300)
+		for i := range flood {
+			w.Publish(flood[i], waiting[i])
+		}
+		healthy := w.Maker.Make(20)
+		w.Publish(healthy...)
+		for _, o := range healthy {
+			w.Accepted(o)
+		}
+		// When the healthy seller is done, the flooded one must still be at it: it had no chance to be done before.
+		done := w.Told("slow").Count(accepted)
+		if done == len(flood) {
+			t.Errorf("the flood was done first: %d", done)
+		}
+		for _, o := range waiting {
+			if len(w.Documents(o)) != 0 {
+				t.Fatalf("%s of the paused seller was sent", o.OutboundNo)
+			}
+		}
+	})
+}
+
+func TestAMappingReleasesWhatItHeld(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		shop, carrier, category := w.Maker.Next(), w.Maker.Next(), w.Maker.Next()
+		shop.Shop = "S77"
+		carrier.Carrier = "SF"
+		category.Lines[0].WarehouseGoodsNo, category.Lines[0].Category = "", "cups"
+		asked := w.Maker.Next()
+		asked.Hold = &orderv1.Hold{Reason: "the buyer is away"}
+		w.Publish(shop, carrier, category, asked)
+		for _, o := range []*orderv1.Audited{shop, carrier, category, asked} {
+			w.UntilTold("held", o, held)
+		}
+		setup := stack.WithShop(w.Setup(), "S77")
+		setup.Carriers = append(setup.Carriers, &sellerv1.Mapping{Code: "SF", Number: "CYS0000010"})
+		setup.Categories = append(setup.Categories, &sellerv1.Mapping{Code: "cups", Number: "7373"})
+		w.Apply(setup)
+		w.Accepted(shop)
+		w.Accepted(carrier)
+		w.Accepted(category)
+		if len(w.Documents(asked)) != 0 {
+			t.Fatal("an order on hold was sent")
+		}
+		for _, m := range w.Shelf(event.Held) {
+			if err := w.Bus.Replay(t.Context(), m.Seq, bus.By{Who: "story", Why: "the buyer is back", Release: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.Accepted(asked)
+	})
+}
+
+func TestATrialLetsOnlySomeOrdersGo(t *testing.T) {
+	setup := func(s *sellerv1.Setup) { s.Trial = &sellerv1.Trial{First: 3, Orders: []string{"SO0001-000009"}} }
+	each(t, world.Options{Setup: setup}, func(t *testing.T, w *world.World) {
+		list := w.Maker.Make(10)
+		w.Publish(list...)
+		w.Until("four go and six wait", func() bool {
+			told := w.Told(stack.DemoSeller)
+			return told.Count(accepted) == 4 && told.Count(held) == 6
+		})
+		w.Accepted(list[8])
+		over := w.Setup()
+		w.Apply(over)
+		for _, o := range list {
+			w.Accepted(o)
+		}
+	})
+}
+
+func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: the long story is told by make ci")
+	}
+	knobs := jdtest.Knobs{
+		HistoryShuffled: true, ScalarsAsArrays: true, Split: jdtest.Split{Lot: jdtest.Lot{Chance: 0.01}},
+		Faults: []jdtest.Fault{
+			{Kind: jdtest.LoseAnswer, Methods: []string{addOrder}, Chance: 0.02},
+			{Kind: jdtest.Drop, Methods: []string{addOrder}, Chance: 0.005},
+			{Kind: jdtest.Error, Code: "65", Work: jdtest.WorkDone, Methods: []string{addOrder}, Chance: 0.01},
+			{Kind: jdtest.Error, Code: "43", Methods: []string{addOrder}, Chance: 0.005},
+			{Kind: jdtest.HTML, Work: jdtest.WorkDone, Methods: []string{addOrder}, Chance: 0.005},
+			{Kind: jdtest.Truncated, Methods: []string{addOrder}, Chance: 0.005},
+			{Kind: jdtest.HTTP, Status: 502, Chance: 0.002},
+			{Kind: jdtest.Error, ZH: "商品不存在", Goods: []string{"EMG-BAD"}, Methods: []string{addOrder}, Chance: 1},
+		},
+	}
+	const n = 10_000
+	w := world.Start(t, world.Options{
+		Ledger: "redis", Knobs: knobs,
+		Setup:  func(s *sellerv1.Setup) { s.Accounts[0].Quota = &sellerv1.Quota{PerSecond: 5000, Concurrent: 64} },
+		Pusher: func(c *pusher.Config) { c.Slots, c.BreakerAfter = 64, 50 },
+	})
+	list := w.Maker.Make(n)
+	bad := map[string]bool{}
+	for i, o := range list {
+		if i%200 == 0 {
+			o.Lines[0].WarehouseGoodsNo = "EMG-BAD"
+			bad[o.OutboundNo] = true
+		}
+		w.Publish(o)
+		if i%50 == 1 {
+			w.Publish(o)
+		}
+	}
+	w.Until("each has its outcome", func() bool {
+		told := w.Told(stack.DemoSeller)
+		return told.Count(func(o *tally.Order) bool { return accepted(o) || failed(o) }) == n
+	})
+	told := w.Told(stack.DemoSeller)
+	for _, o := range list {
+		order, docs := told.Orders[o.OutboundNo], w.Documents(o)
+		want := 1
+		if bad[o.OutboundNo] {
+			want = 0
+		}
+		if len(docs) != want || len(order.Accepted) != want || len(order.Failed) != 1-want {
+			t.Errorf("%s: JD has %d documents, told accepted %v, failed %v", o.OutboundNo, len(docs), order.Accepted, order.Failed)
+		}
+	}
+	w.NoViolations()
+	lost := w.JD.Counters().LostAnswers
+	if lost == 0 {
+		t.Error("no answer was lost: the story tells nothing")
+	}
+	t.Logf("%d orders, %d answers lost, %d documents", n, lost, len(w.JD.Documents()))
+}

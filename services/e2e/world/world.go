@@ -1,0 +1,263 @@
+// Package world is Stockbridge with everything round it, for stories: the real workers in this process, a real NATS
+// server, the real ledger of choice, and a JD that can be told what to do wrong.
+package world
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger/redistest"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/worker"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/orders"
+	"stockbridge/services/e2e/plant"
+	"stockbridge/services/e2e/tally"
+	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/status-poller/poller"
+)
+
+// Ledgers are the two that each story is told on.
+var Ledgers = []string{"kv", "redis"}
+
+// PlantEnv names a bug of package plant to run all stories with; they must then fail.
+const PlantEnv = "STOCKBRIDGE_PLANT"
+
+// Patience is how long a story waits for what must happen. It only bounds a failure.
+const Patience = 90 * time.Second
+
+// Options of a world. The zero value is a good day.
+type Options struct {
+	// Ledger is one of Ledgers.
+	Ledger string
+	// Knobs of the JD.
+	Knobs jdtest.Knobs
+	// Speed of JD's clock; 0 keeps it standing still, so that orders are accepted and do not move.
+	Speed float64
+	// Sandbox changes the rest of JD's settings.
+	Sandbox func(*jdtest.Config)
+	// Pusher changes the pusher's settings, Setup the demo seller's.
+	Pusher func(*pusher.Config)
+	Setup  func(*sellerv1.Setup)
+	Log    bool
+}
+
+// World is running until the test ends.
+type World struct {
+	*stack.Stack
+	Maker *orders.Maker
+	told  map[string]*tally.Tally
+	t     testing.TB
+	dir   string
+	jdURL string
+}
+
+// Start starts a world with the demo seller.
+func Start(t testing.TB, o Options) *World {
+	t.Helper()
+	push := pusher.Config{
+		Slots: 32, MaxAttempts: 8, ResendAfter: 2 * time.Second, BreakerAfter: 5, ProbeAfter: time.Second, ReleasePerSecond: 2000,
+	}
+	if o.Pusher != nil {
+		o.Pusher(&push)
+	}
+	poll := poller.Config{
+		OpenEvery: time.Second, PackedEvery: time.Second, ShippedEvery: time.Second, FollowFor: time.Hour, Slots: 4,
+		BreakerAfter: 5, ProbeAfter: time.Second,
+	}
+	config := stack.DemoSandbox()
+	config.Knobs, config.Speed, config.Stopped = o.Knobs, o.Speed, o.Speed == 0
+	if o.Sandbox != nil {
+		o.Sandbox(&config)
+	}
+	var redis worker.Secret
+	if o.Ledger == "redis" {
+		redis = worker.Secret(redistest.Start(t).URL())
+	}
+	level := zerolog.Disabled
+	if o.Log {
+		level = zerolog.DebugLevel
+	}
+	dir := t.TempDir()
+	s, err := stack.Start(t.Context(), stack.Options{
+		DataDir: dir, NATSPort: server.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config,
+		Pusher: &push, Poller: &poll, Ticks: stack.Ticks{Poll: time.Second, Release: time.Second},
+		Log: zerolog.New(os.Stderr).Level(level), Grace: 20 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, unplant, err := plant.Proxy(os.Getenv(PlantEnv), s.SandboxURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+		unplant()
+		select {
+		case err := <-s.Failed():
+			t.Error(err)
+		default:
+		}
+	})
+	w := &World{Stack: s, Maker: orders.New(stack.DemoSeller, 1), told: map[string]*tally.Tally{}, t: t, dir: dir, jdURL: at}
+	setup, err := stack.DemoSetup(dir, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Setup != nil {
+		o.Setup(setup)
+	}
+	w.Apply(setup)
+	if err := s.StartWorkers(); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// Apply sets a seller up.
+func (w *World) Apply(setup *sellerv1.Setup) {
+	w.t.Helper()
+	if err := w.Stack.Apply(w.t.Context(), setup); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// Setup is the demo seller's set-up, to be copied under another name or changed and applied.
+func (w *World) Setup() *sellerv1.Setup {
+	w.t.Helper()
+	setup, err := stack.DemoSetup(w.dir, w.jdURL)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return setup
+}
+
+// Publish publishes orders as an ERP does.
+func (w *World) Publish(list ...*orderv1.Audited) {
+	w.t.Helper()
+	for _, o := range list {
+		body, err := protojson.Marshal(o)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.PublishRaw(event.OrderAudited.Name+"."+o.Seller, body)
+	}
+}
+
+// PublishRaw publishes any bytes.
+func (w *World) PublishRaw(subject string, body []byte) {
+	w.t.Helper()
+	if _, _, err := w.Bus.PublishRaw(w.t.Context(), subject, nil, body); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// Told is what the streams tell of seller now.
+func (w *World) Told(seller string) *tally.Tally {
+	w.t.Helper()
+	t, ok := w.told[seller]
+	if !ok {
+		t = tally.New(w.Bus, seller)
+		w.told[seller] = t
+	}
+	if err := t.Update(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	return t
+}
+
+// Until waits until cond holds; what says for what, in the failure's text.
+func (w *World) Until(what string, cond func() bool) {
+	w.t.Helper()
+	deadline := time.Now().Add(Patience)
+	for !cond() {
+		select {
+		case err := <-w.Failed():
+			w.t.Fatalf("%s: %v", what, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("waited %s for: %s\n%s", Patience, what, w.state())
+		}
+	}
+}
+
+// UntilTold waits until the streams tell of the demo seller's order what is wanted.
+func (w *World) UntilTold(what string, o *orderv1.Audited, cond func(*tally.Order) bool) *tally.Order {
+	w.t.Helper()
+	var order *tally.Order
+	w.Until(what, func() bool {
+		order = w.Told(o.Seller).Orders[o.OutboundNo]
+		return order != nil && cond(order)
+	})
+	return order
+}
+
+// Accepted waits until the order is accepted, and checks that JD has it once, under the number that was told.
+func (w *World) Accepted(o *orderv1.Audited) string {
+	w.t.Helper()
+	told := w.UntilTold(o.OutboundNo+" is accepted", o, func(t *tally.Order) bool { return len(t.Accepted) > 0 })
+	docs := w.Documents(o)
+	if len(told.Accepted) != 1 || len(docs) != 1 || docs[0].EclpSoNo != told.Accepted[0] {
+		w.t.Fatalf("%s: told %v, JD has %d documents", o.OutboundNo, told.Accepted, len(docs))
+	}
+	return told.Accepted[0]
+}
+
+// Documents is what JD has of an order, children of splits left out.
+func (w *World) Documents(o *orderv1.Audited) []jdtest.Document {
+	var docs []jdtest.Document
+	for _, d := range w.JD.Documents(o.OutboundNo) {
+		if d.Parent == "" {
+			docs = append(docs, d)
+		}
+	}
+	return docs
+}
+
+// Shelf lists what stands on the shelf.
+func (w *World) Shelf(kind string) []bus.Shelved {
+	w.t.Helper()
+	items, _, err := w.Bus.Shelf(w.t.Context(), bus.ShelfQuery{Kind: kind, Limit: 10000})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return items
+}
+
+// NoViolations checks what the sandbox counted.
+func (w *World) NoViolations() {
+	w.t.Helper()
+	if v := w.JD.Violations(); v.Total != 0 {
+		w.t.Errorf("the sandbox counts %v, for example %+v", v.Counts, v.Items[0])
+	}
+}
+
+// state is what a failed wait shows.
+func (w *World) state() string {
+	var text strings.Builder
+	for _, kind := range []string{event.Dead, event.Held} {
+		items, _, err := w.Bus.Shelf(context.WithoutCancel(w.t.Context()), bus.ShelfQuery{Kind: kind, Limit: 5})
+		if err != nil {
+			return err.Error()
+		}
+		for _, m := range items {
+			text.WriteString(kind + " " + m.Consumer + " " + m.Key + " " + m.Class + " " + m.Cause + " " + m.Error + "\n")
+		}
+	}
+	return text.String()
+}
