@@ -65,7 +65,7 @@ func malformed(body []byte, err error) error {
 		return fault.Reason{Code: "malformed", ZH: "正文为空", EN: "the body is empty"}
 	}
 	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
-	line, column := 1, 1
+	var line, column int
 	if m := jsonErrorPlace.FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		column, _ = strconv.Atoi(m[2])

@@ -80,13 +80,6 @@ func (k *Bucket) Create(ctx context.Context, key string, data []byte) (revision 
 	return revision, keyError("create", key, err)
 }
 
-// CreateFor is Create of a key that goes away by itself after ttl (whole seconds, at least one). An Update drops that
-// limit.
-func (k *Bucket) CreateFor(ctx context.Context, key string, data []byte, ttl time.Duration) (revision uint64, err error) {
-	revision, err = k.kv.Create(ctx, key, data, jetstream.KeyTTL(ttl))
-	return revision, keyError("create", key, err)
-}
-
 // Update writes key if it still has the given revision; ErrRevision. Revision 0 means that key was never written.
 func (k *Bucket) Update(ctx context.Context, key string, data []byte, revision uint64) (uint64, error) {
 	next, err := k.kv.Update(ctx, key, data, revision)

@@ -86,7 +86,7 @@ func TestBucket(t *testing.T) {
 		t.Fatalf("keys of nothing: %v, %v", keys, err)
 	}
 	stop()
-	for range seen { //nolint:revive // until closed
+	for range seen {
 	}
 }
 

@@ -94,7 +94,7 @@ type run struct {
 func (l *log) add(d *bus.Delivery, m *orderv1.Audited) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.runs = append(l.runs, run{m.GetOutboundNo(), *d, time.Now()}) //nolint:govet // a copy for looking at
+	l.runs = append(l.runs, run{m.GetOutboundNo(), *d, time.Now()})
 	n := 0
 	for _, r := range l.runs {
 		if r.no == m.GetOutboundNo() {
@@ -216,10 +216,9 @@ func soon(d, in time.Duration) func() time.Time {
 
 // broker is a server that can be stopped and started again.
 type broker struct {
-	t    *testing.T
-	o    server.Options
-	s    *server.Server
-	stop func()
+	t *testing.T
+	o server.Options
+	s *server.Server
 }
 
 func newBroker(t *testing.T) *broker {

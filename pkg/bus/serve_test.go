@@ -112,7 +112,7 @@ func TestWhatCannotBeHandledIsShelvedWhole(t *testing.T) {
 		t.Error("handled")
 		return nil, nil
 	}, func(d *bus.Delivery, m *orderv1.Audited, err error) []event.Event {
-		got[d.Seq].Store(&tellings{m, *d, err, fault.ReasonOf(err, "").Code}) //nolint:govet // a copy for looking at
+		got[d.Seq].Store(&tellings{m, *d, err, fault.ReasonOf(err, "").Code})
 		if m == nil {
 			return nil
 		}
