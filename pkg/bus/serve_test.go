@@ -226,6 +226,8 @@ func TestEachFaultHasItsFate(t *testing.T) {
 				return told, boom
 			case no == "panics":
 				panic("at the disco")
+			case no == "panics-late":
+				d.AfterStored(func(context.Context) error { panic("at the end") })
 			}
 			return told, nil
 		},
@@ -235,15 +237,15 @@ func TestEachFaultHasItsFate(t *testing.T) {
 			}
 			return []event.Event{event.OrderFailed.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &orderv1.Failed{})}
 		})
-	for _, no := range []string{"fine", "transient", "wait", "held", "refused", "unknown", "hopeless", "panics"} {
+	for _, no := range []string{"fine", "transient", "wait", "held", "refused", "unknown", "hopeless", "panics", "panics-late"} {
 		publish(t, b, audit("acme", no))
 	}
 	byKey := map[string]bus.Shelved{}
-	for _, s := range shelved(t, b, 5) {
+	for _, s := range shelved(t, b, 6) {
 		byKey[s.Key] = s
 	}
 	settled(t, b)
-	for no, want := range map[string]int{"fine": 1, "transient": 3, "wait": 6, "held": 1, "refused": 1, "unknown": 1, "hopeless": 3, "panics": 3} {
+	for no, want := range map[string]int{"fine": 1, "transient": 3, "wait": 6, "held": 1, "refused": 1, "unknown": 1, "hopeless": 3, "panics": 3, "panics-late": 3} {
 		if got := len(l.of(no)); got != want {
 			t.Errorf("%s ran %d times, want %d", no, got, want)
 		}
@@ -266,10 +268,10 @@ func TestEachFaultHasItsFate(t *testing.T) {
 	if s := byKey["hopeless"]; s.Attempts != 3 || !strings.Contains(s.Error, "boom") {
 		t.Errorf("hopeless %+v", s)
 	}
-	if got := told(t, b, event.OrderFailed.Name); len(got) != 2 || got["hopeless"] != 1 || got["panics"] != 1 {
+	if got := told(t, b, event.OrderFailed.Name); len(got) != 3 || got["hopeless"] != 1 || got["panics"] != 1 {
 		t.Errorf("failed: %v", got)
 	}
-	if got := told(t, b, event.OrderAccepted.Name); len(got) != 7 {
+	if got := told(t, b, event.OrderAccepted.Name); len(got) != 8 {
 		t.Errorf("events beside errors: %v", got)
 	}
 	if n := attempts.Sum(); n != 0 {

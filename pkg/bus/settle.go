@@ -84,7 +84,7 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 		err = storeErr
 	} else {
 		for _, f := range d.after {
-			if afterErr := f(ctx); afterErr != nil && err == nil {
+			if afterErr := safely(log, func() error { return f(ctx) }); afterErr != nil && err == nil {
 				err = fmt.Errorf("after the events were stored: %w", afterErr)
 			}
 		}
@@ -108,13 +108,22 @@ func (p panicked) Error() string { return fmt.Sprintf("handler panicked: %v", p.
 func (w *server) call(log zerolog.Logger, d *Delivery, m proto.Message) (events []event.Event, err error) {
 	ctx, cancel := context.WithTimeout(w.hard, w.s.HandlerLimit)
 	defer cancel()
+	err = safely(log, func() error {
+		events, err = w.handle(log.WithContext(ctx), d, m)
+		return err
+	})
+	return events, err
+}
+
+// safely makes a panic of f an error: a message that panics fails, the worker does not.
+func safely(log zerolog.Logger, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("handler panicked")
-			events, err = nil, panicked{v}
+			err = panicked{v}
 		}
 	}()
-	return w.handle(log.WithContext(ctx), d, m)
+	return f()
 }
 
 // settle decides what becomes of a message that was handled. Its events are stored.
@@ -175,7 +184,7 @@ func (w *server) settleTick(log zerolog.Logger, t *taken, err error) string {
 		return outcomeBack
 	case class == fault.Wait:
 		log.Debug().Err(err).Msg("too early")
-		t.nak(min(fault.After(err), tickPause))
+		t.nak(min(max(fault.After(err), 100*time.Millisecond), tickPause))
 		return outcomeWait
 	case class == fault.Transient && !errors.As(err, new(panicked)):
 		log.Warn().Err(err).Msg("tick to be tried again")
@@ -217,13 +226,11 @@ func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *De
 }
 
 func (w *server) tell(log zerolog.Logger, d *Delivery, m proto.Message, err error) (events []event.Event) {
-	defer func() {
-		if v := recover(); v != nil {
-			log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("telling of an unhandled message panicked")
-			events = nil
-		}
-	}()
-	return w.unserved(d, m, err)
+	_ = safely(log, func() error { // logged; the message is shelved all the same
+		events = w.unserved(d, m, err)
+		return nil
+	})
+	return events
 }
 
 // later brings the message back after a while.
