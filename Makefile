@@ -84,7 +84,7 @@ proto/third_party/buf/validate/validate.proto: .ci/tools/go.mod
 
 .PHONY: lint
 lint: $(LINT) ## golangci-lint in every module, as .golangci.yaml says
-	@for module in $(MODULES); do (cd $$module && $(LINT) run ./...); done
+	@failed=; for module in $(MODULES); do (cd $$module && $(LINT) run ./...) || failed=yes; done; [ -z "$$failed" ]
 
 $(LINT): .ci/tools/go.mod
 	@mkdir -p bin
