@@ -18,6 +18,8 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/worker"
 	"stockbridge/services/bridgectl/ctl"
@@ -136,10 +138,34 @@ func workers(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	ts.Check(old(ctx, connect(ts)))
 	s, err := stack.Start(ctx, stack.Options{DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Log: zerolog.Nop(), Grace: 10 * time.Second})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.Stop()) })
 	ts.Check(s.StartWorkers())
+}
+
+// old makes a ledger that is a minute old: a younger one would keep replayed orders waiting, because it cannot know what
+// was sent before it was born.
+func old(ctx context.Context, b *bus.Bus) error {
+	defer b.Close()
+	if _, err := b.Apply(ctx, bus.Topology{}); err != nil {
+		return err
+	}
+	bucket, err := b.Bucket(ctx, bus.BucketLedger)
+	if err != nil {
+		return err
+	}
+	l, err := inkv.Open(ctx, inkv.Options{Bucket: bucket, Identity: b.ServerID, Now: func() time.Time { return time.Now().Add(-time.Minute) }})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	first, err := l.Begin(ctx, ledger.Begin{Key: ledger.Key{Seller: "script", Kind: "order", No: "0"}, Owner: "script"})
+	if err != nil {
+		return err
+	}
+	return l.Release(ctx, first.Claim, "the script begins")
 }
 
 // knob turns a knob of the sandbox.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/user"
 	"strings"
@@ -88,18 +89,31 @@ func (a *app) bus(ctx context.Context) (*bus.Bus, error) {
 	if a.opened != nil {
 		return a.opened, nil
 	}
-	url := a.NATSURL.Reveal()
-	if url == "" {
-		url = defaultURL
+	address := a.NATSURL.Reveal()
+	if address == "" {
+		address = defaultURL
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	b, err := bus.Connect(ctx, bus.Options{URL: url, Name: "bridgectl", CredsFile: a.NATSCreds, Log: a.acts.logger()})
+	b, err := bus.Connect(ctx, bus.Options{URL: address, Name: "bridgectl", CredsFile: a.NATSCreds, Log: a.acts.logger()})
 	if err != nil {
-		return nil, hint(err, "is a broker running there? `bridgectl up` starts one; --nats-url or NATS_URL name another")
+		return nil, hint(err, "is a broker running at %s? `bridgectl up` starts one; --nats-url or NATS_URL name another", hostsOf(address))
 	}
 	a.opened = b
 	return b, nil
+}
+
+// hostsOf names the servers in addresses that may hold passwords.
+func hostsOf(addresses string) string {
+	var hosts []string
+	for address := range strings.SplitSeq(addresses, ",") {
+		if u, err := url.Parse(strings.TrimSpace(address)); err == nil && u.Host != "" {
+			hosts = append(hosts, u.Host)
+		} else {
+			hosts = append(hosts, "an address that cannot be read")
+		}
+	}
+	return strings.Join(hosts, ", ")
 }
 
 func (a *app) close() {

@@ -197,19 +197,16 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 	return r, c.remembered(ctx, o, &r)
 }
 
-// remembered adds what the ledger knows of the order's number.
+// remembered adds what the ledger knows of the order's number and of its lines.
 func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked) error {
 	if c.ledger == nil {
 		return nil
 	}
 	e, err := c.ledger.Get(ctx, ledger.Key{Seller: o.Seller, Kind: orderKind, No: o.OutboundNo})
-	if errors.Is(err, ledger.ErrNoEntry) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
 	switch {
+	case errors.Is(err, ledger.ErrNoEntry):
+	case err != nil:
+		return err
 	case e.State != ledger.New && e.Hash != pusher.PayloadHash(o):
 		r.add(fault.Permanent(fault.Reason{
 			Code: "outbound.reused", Field: "outbound_no",
@@ -222,6 +219,30 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 			ZH: fmt.Sprintf("仓库已有此单（%s，%s）；再次推送只会重复通知", e.Number, e.State),
 			EN: fmt.Sprintf("the warehouse has it (%s, %s): pushing it again only tells that again", e.Number, e.State),
 		}})
+	}
+	others, err := c.ledger.Find(ctx, o.Seller, o.OrderNo)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		for i, line := range o.Lines {
+			if other.Key.No == o.OutboundNo || other.OrderNo != o.OrderNo || !other.State.Live() || !slices.Contains(other.Lines, line.LineId) {
+				continue
+			}
+			if other.Key.No == o.Supersedes {
+				r.add(fault.Hold(seller.CauseCancel(o.Seller, o.Supersedes), fault.Reason{
+					Code: "superseded.live", Field: "supersedes",
+					ZH: "等待被替换的出库单 " + o.Supersedes + " 取消或被拒；之后自动继续",
+					EN: "waits until the superseded " + o.Supersedes + " is cancelled or refused; then goes on by itself",
+				}))
+				continue
+			}
+			r.add(fault.Permanent(fault.Reason{
+				Code: "line.live", Field: fmt.Sprintf("lines[%d]", i),
+				ZH: "此行已随出库单 " + other.Key.No + " 推送，请先取消它",
+				EN: "this line is live under outbound number " + other.Key.No + "; cancel that first",
+			}))
+		}
 	}
 	return nil
 }

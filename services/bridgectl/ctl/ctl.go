@@ -37,13 +37,14 @@ type Streams struct {
 // Main is the whole program.
 func Main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills
 	code := Run(ctx, os.Args, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	stop()
 	os.Exit(code)
 }
 
 type commands struct {
-	Config
+	Config `group:"common"`
 
 	Up       upCmd       `cmd:"" help:"Run everything in this process: broker, ledger, workers, sandbox."`
 	Topology topologyCmd `cmd:"" help:"The broker's streams, buckets and consumers."`
@@ -67,6 +68,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	parser, err := kong.New(&c,
 		kong.Name("bridgectl"), kong.Description(description), kong.Writers(s.Out, s.Err),
 		kong.Exit(func(code int) { ended = code }), kong.Vars{"nats_url": defaultURL},
+		kong.ExplicitGroups([]kong.Group{{Key: "common", Title: "Common flags:"}}),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, FlagsLast: true, WrapUpperBound: 100}),
 	)
 	if err != nil {

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -85,7 +86,7 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 			sellers = append(sellers, s.Name())
 		}
 	}
-	x := &explained{a: a, reveal: c.Reveal, number: c.Number, outbound: map[string]bool{}, seen: map[string]bool{}}
+	x := &explained{a: a, reveal: c.Reveal, number: c.Number, outbound: map[string]bool{}}
 	for _, name := range sellers {
 		entries, err := l.Find(ctx, name, c.Number)
 		if err != nil {
@@ -95,9 +96,16 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 			x.entry(e)
 		}
 	}
-	if err := b.Events(ctx, bus.EventQuery{Seller: c.Seller}, x.event); err != nil {
-		return err
+	// Where the ledger knows nothing, the stream itself tells which outbound number was meant, and what was said of that
+	// before is found by looking again.
+	for known := -1; known < len(x.outbound); {
+		known = len(x.outbound)
+		x.events, x.told = nil, map[string]bool{}
+		if err := b.Events(ctx, bus.EventQuery{Seller: c.Seller}, x.event); err != nil {
+			return err
+		}
 	}
+	x.moments = append(x.moments, x.events...)
 	for _, kind := range []string{event.Dead, event.Held} {
 		p := pick{Seller: c.Seller}
 		if err := p.each(ctx, b, kind, 0, true, x.shelved); err != nil {
@@ -125,7 +133,9 @@ type explained struct {
 	outbound   map[string]bool
 	deliveries []delivery
 	moments    []moment
-	seen       map[string]bool
+	// events are those found by the present look at the streams, told their ids.
+	events []moment
+	told   map[string]bool
 }
 
 func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"+no] }
@@ -164,20 +174,24 @@ func (x *explained) event(s bus.Stored) error {
 		return nil
 	}
 	x.outbound[seller+"/"+no] = true
-	x.moments = append(x.moments, moment{
-		At: s.At.UTC(), From: "event", What: s.Name, OutboundNo: no, Detail: x.a.tale(m), Stream: s.Stream, Seq: s.Seq, Body: body(m, x.reveal),
+	detail := x.a.tale(m)
+	if s.ID != "" && x.told[s.ID] {
+		detail = strings.TrimSpace("told again: " + detail)
+	}
+	x.told[s.ID] = true
+	x.events = append(x.events, moment{
+		At: s.At.UTC(), From: "event", What: s.Name, OutboundNo: no, Detail: detail, Stream: s.Stream, Seq: s.Seq, Body: body(m, x.reveal),
 	})
 	return nil
 }
 
-// mentioned tells cheaply whether s may be about the number.
+// mentioned tells cheaply whether s may be about the number: whether its text has it, or spells characters otherwise.
 func (x *explained) mentioned(s bus.Stored) bool {
-	text := string(s.Body)
-	if strings.Contains(text, x.number) {
+	if bytes.Contains(s.Body, []byte(x.number)) || bytes.Contains(s.Body, []byte(`\u`)) {
 		return true
 	}
 	for key := range x.outbound {
-		if _, no, _ := strings.Cut(key, "/"); strings.Contains(text, no) {
+		if _, no, _ := strings.Cut(key, "/"); bytes.Contains(s.Body, []byte(no)) {
 			return true
 		}
 	}

@@ -101,8 +101,9 @@ func (orderPushCmd) Help() string {
 	return `Publishes order.audited for each order, in the file's order, and waits until each is stored. An order that is wrong in
 itself is not published: its line and field are named on stderr, the others go on, and the command ends 1.
 
-Broken off, it is run again with the same file: each order has an id made from its numbers and its content, so what was
-published before is not handled twice. An order that was changed is published anew.`
+Broken off, it is run again with the same file: each order has an id made from its numbers and its content. The broker
+recognises a repeat for two minutes, the ledger for as long as it remembers: nothing is sent to a warehouse twice. An
+order that was changed is published anew.`
 }
 
 func (c orderPushCmd) Run(ctx context.Context, a *app) error {

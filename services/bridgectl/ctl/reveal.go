@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -60,11 +61,8 @@ func appendTo(path string, line []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(line); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	_, err = f.Write(line)
+	return errors.Join(err, f.Close())
 }
 
 // revealed logs that personal data is about to be shown, and says so. What cannot be logged is not shown.

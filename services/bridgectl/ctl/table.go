@@ -10,7 +10,7 @@ import (
 
 // minText is the least width that the last column of a table gets beside the others; below it moves to lines of its
 // own.
-const minText = 28
+const minText = 24
 
 // table is rows of cells in aligned columns. The last column is text: it is wrapped when a width is known, and comes
 // unbroken, one line a row, when the output is read by a program.
