@@ -23,7 +23,7 @@
 //
 // A sending that the ledger does not know of happened before its birth. So when no entry is found and the document is
 // not certainly new, one look at the far side decides if this is the broker's first delivery; else an absence counts
-// only when SettleFor has gone by since the birth, because the lost attempt may still have been in flight.
+// only when some time (Begun.Settled) has gone by since the birth, because the lost attempt may still have been in flight.
 package ledger
 
 import (
@@ -44,8 +44,6 @@ const (
 	ClaimFor = 40 * time.Second
 	// BirthMargin is how much later than the birth a document must be to count as new: clocks differ.
 	BirthMargin = 5 * time.Second
-	// SettleFor is how long a sending that was lost with an older ledger may still take effect at the far side.
-	SettleFor = 30 * time.Second
 	// KeepAttempts is how many attempts an entry remembers.
 	KeepAttempts = 20
 )
@@ -177,9 +175,10 @@ type Begun struct {
 	BornAt time.Time
 }
 
-// Settled tells whether an absence at the far side is certain for a document without an entry (see Why).
-func (b Begun) Settled(first bool, now time.Time) bool {
-	return first || now.Sub(b.BornAt) > SettleFor
+// Settled tells whether an absence at the far side is certain for a document without an entry (see Why). settleFor is
+// how long a sending that an older ledger knew of may still take effect at the far side.
+func (b Begun) Settled(first bool, now time.Time, settleFor time.Duration) bool {
+	return first || now.Sub(b.BornAt) > settleFor
 }
 
 // Errors of Begin. None of them leaves a claim or writes anything.

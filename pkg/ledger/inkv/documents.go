@@ -262,9 +262,21 @@ func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) e
 
 // Doubt implements ledger.Documents.
 func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
-	return wrap("doubt", c.Key, l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
-		return r.doubt(now, c, why)
-	}))
+	var again ledger.Begin // the lines that it had given back
+	revision, err := l.writeAt(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		if again = (ledger.Begin{}); !r.State.Live() {
+			again = ledger.Begin{Key: c.Key, OrderNo: r.OrderNo, Lines: r.Lines}
+		}
+		moved, err := r.doubt(now, c, why)
+		if !moved {
+			again.Lines = nil
+		}
+		return moved, err
+	})
+	if err == nil {
+		err = l.takeFreeLines(ctx, again, revision)
+	}
+	return wrap("doubt", c.Key, err)
 }
 
 // Absent implements ledger.Documents.
@@ -274,7 +286,10 @@ func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, since t
 		looks, since = r.Looks, r.FirstDoubt
 		return moved, err
 	})
-	return looks, since, wrap("record absence", c.Key, err)
+	if err != nil {
+		return 0, time.Time{}, wrap("record absence", c.Key, err)
+	}
+	return looks, since, nil
 }
 
 // Release implements ledger.Documents.
@@ -347,6 +362,9 @@ func (l *Ledger) entry(ctx context.Context, k ledger.Key) (e ledger.Entry, ok bo
 
 // Find implements ledger.Documents.
 func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, error) {
+	if no == "" {
+		return nil, nil
+	}
 	found, err := l.entries(ctx, l.index.find(seller, no), findMost, func(ledger.Entry) bool { return true })
 	if err != nil {
 		return nil, fmt.Errorf("find %s/%s: %w", seller, no, err)

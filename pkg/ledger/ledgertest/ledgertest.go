@@ -71,9 +71,7 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			b := &bench{T: t, store: start(t), clock: &Clock{at: time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)}, ctx: t.Context()}
-			b.Ledger = b.store.Open(b.clock.Now)
-			test.run(b)
+			test.run(newBench(t, start(t)))
 		})
 	}
 }
@@ -109,6 +107,11 @@ type bench struct {
 	clock  *Clock
 	ctx    context.Context
 	owners int
+}
+
+func newBench(t *testing.T, s Store) *bench {
+	clock := NewClock(time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC))
+	return &bench{T: t, Ledger: s.Open(clock.Now), store: s, clock: clock, ctx: t.Context()}
 }
 
 const (

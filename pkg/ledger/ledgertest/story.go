@@ -3,6 +3,7 @@ package ledgertest
 import (
 	"errors"
 	"fmt"
+	"testing"
 	"time"
 
 	"pgregory.net/rapid"
@@ -16,19 +17,30 @@ type farSide struct {
 	cancelled map[string]bool
 }
 
-// testStory lets workers push a few orders that share lines, over the ledger's protocol. They die at any point, answers
-// are lost, deliveries repeat, claims run out, the ledger forgets everything. Nothing may stand twice at the far side;
-// while the ledger forgets nothing, no line may be live under two numbers.
-func testStory(b *bench) {
+// Story is the suite's random story with trouble of the store's own. trouble is called before each call of the ledger;
+// an error that is met then ends the worker, as if it had died.
+func Story(t *testing.T, s Store, trouble func(*rapid.T)) {
+	b := newBench(t, s)
+	b.story(trouble, true)
+}
+
+func testStory(b *bench) { b.story(func(*rapid.T) {}, false) }
+
+// story lets workers push a few orders that share lines, over the ledger's protocol. They die at any point, answers are
+// lost, deliveries repeat, claims run out, the ledger forgets everything. Nothing may stand twice at the far side; while
+// the ledger forgets nothing, no line may be live under two numbers.
+func (b *bench) story(trouble func(*rapid.T), troubled bool) {
 	round := 0
+	orders := map[string][]string{"A": {"1", "2"}, "B": {"2", "3"}, "C": {"3"}}
+	numbers := []string{"A", "B", "C"}
 	rapid.Check(b.T, func(t *rapid.T) {
 		round++
-		seller := fmt.Sprintf("s%d", round)
-		forgets := rapid.Bool().Draw(t, "the ledger forgets")
 		far := farSide{map[string]int{}, map[string]bool{}}
-		orders := map[string][]string{"A": {"1", "2"}, "B": {"2", "3"}, "C": {"3"}}
-		published := map[string]time.Time{}
+		w := worker{b, t, &far, func() { trouble(t) }, troubled}
+		key := func(no string) ledger.Key { return ledger.Key{Seller: fmt.Sprintf("s%d", round), Kind: kind, No: no} }
+		forgets := rapid.Bool().Draw(t, "the ledger forgets")
 		forgot := false
+		published := map[string]time.Time{}
 
 		for range rapid.IntRange(5, 40).Draw(t, "steps") {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
@@ -40,22 +52,17 @@ func testStory(b *bench) {
 					b.store.Wipe()
 				}
 			case 2:
-				no := rapid.SampledFrom([]string{"A", "B", "C"}).Draw(t, "cancel")
-				e, err := b.Get(b.ctx, ledger.Key{Seller: seller, Kind: kind, No: no})
-				if err == nil && e.State == ledger.Accepted {
-					far.cancelled[no] = true
-					b.must(b.Follow(b.ctx, e, ledger.Cancelled, ledger.Following{}))
-				}
+				w.follow(key(rapid.SampledFrom(numbers).Draw(t, "cancel")))
 			default:
-				no := rapid.SampledFrom([]string{"A", "B", "C"}).Draw(t, "deliver")
+				no := rapid.SampledFrom(numbers).Draw(t, "deliver")
 				_, before := published[no]
 				if !before {
 					published[no] = b.now()
 				}
 				begin := b.order(no, orders[no]...)
-				begin.Key.Seller = seller
+				begin.Key = key(no)
 				begin.StreamTime, begin.AuditedAt, begin.First = published[no], published[no], !before
-				b.push(t, begin, &far)
+				w.push(begin)
 			}
 
 			live := map[string]string{}
@@ -78,60 +85,94 @@ func testStory(b *bench) {
 	})
 }
 
-// push is one run of a worker, which may die between any two steps.
-func (b *bench) push(t *rapid.T, begin ledger.Begin, far *farSide) {
-	dies := func() bool { return rapid.IntRange(0, 7).Draw(t, "dies") == 0 }
-	begun, err := b.Begin(b.ctx, begin)
+// worker is whoever runs the protocol, and may die between any two steps.
+type worker struct {
+	*bench
+	t        *rapid.T
+	far      *farSide
+	trouble  func()
+	troubled bool
+}
+
+func (w worker) dies() bool { return rapid.IntRange(0, 7).Draw(w.t, "dies") == 0 }
+
+// did is false when the ledger's trouble ends the worker.
+func (w worker) did(err error) bool {
+	if err != nil && !w.troubled {
+		w.t.Fatal(err)
+	}
+	return err == nil
+}
+
+func (w worker) follow(k ledger.Key) {
+	w.trouble()
+	e, err := w.Get(w.ctx, k)
+	if err != nil || e.State != ledger.Accepted {
+		return
+	}
+	w.far.cancelled[k.No] = true
+	w.trouble()
+	w.did(w.Follow(w.ctx, e, ledger.Cancelled, ledger.Following{}))
+}
+
+func (w worker) push(begin ledger.Begin) {
+	w.trouble()
+	begun, err := w.Begin(w.ctx, begin)
 	var taken *ledger.LineTaken
-	if errors.Is(err, ledger.ErrBusy) || errors.As(err, &taken) {
+	if errors.Is(err, ledger.ErrBusy) || errors.As(err, &taken) || !w.did(err) {
 		return
 	}
-	b.must(err)
-	no := begin.Key.No
-	if begun.Claim.Owner == "" || dies() {
+	if begun.Claim.Owner == "" || w.dies() {
 		return
 	}
-	number := "N" + no
-	if begun.Entry.State == ledger.Refused || begun.Entry.State == ledger.Unknown || !begun.Fresh {
+	w.trouble()
+	if !begun.Fresh {
+		no := begin.Key.No
 		switch {
-		case far.documents[no] > 0 && far.cancelled[no]:
-			b.must(b.Refuse(b.ctx, begun.Claim, refusal()))
+		case w.far.documents[no] > 0 && w.far.cancelled[no]:
+			w.did(w.Refuse(w.ctx, begun.Claim, refusal()))
 			return
-		case far.documents[no] > 0:
-			b.must(b.Accept(b.ctx, begin, number, nil, b.now()))
+		case w.far.documents[no] > 0:
+			w.did(w.accept(begin))
 			return
 		case begun.Entry.State == ledger.Unknown && begun.Entry.Looks < 2:
-			_, _, err := b.Absent(b.ctx, begun.Claim)
-			b.must(err)
+			_, _, err := w.Absent(w.ctx, begun.Claim)
+			w.did(err)
 			return
 		case begun.Entry.State == ledger.Unknown:
-			b.must(b.Resend(b.ctx, begun.Claim))
+			if !w.did(w.Resend(w.ctx, begun.Claim)) {
+				return
+			}
 		}
-		if dies() {
+		if w.dies() {
 			return
 		}
+		w.trouble()
 	}
-	switch rapid.IntRange(0, 5).Draw(t, "the call") {
+	w.send(begin, begun.Claim)
+}
+
+func (w worker) send(begin ledger.Begin, c ledger.Claim) {
+	switch rapid.IntRange(0, 5).Draw(w.t, "the call") {
 	case 0: // not sent
-		b.must(b.Release(b.ctx, begun.Claim, "dial"))
-		return
+		w.did(w.Release(w.ctx, c, "dial"))
 	case 1: // refused
-		b.must(b.Refuse(b.ctx, begun.Claim, refusal()))
-		return
+		w.did(w.Refuse(w.ctx, c, refusal()))
 	case 2: // lost before it was done
-		b.must(b.Doubt(b.ctx, begun.Claim, "no answer"))
-		return
+		w.did(w.Doubt(w.ctx, c, "no answer"))
 	case 3: // lost after it was done
-		far.documents[no]++
-		if dies() {
-			return
+		w.far.documents[begin.Key.No]++
+		if !w.dies() {
+			w.did(w.Doubt(w.ctx, c, "no answer"))
 		}
-		b.must(b.Doubt(b.ctx, begun.Claim, "no answer"))
 	default:
-		far.documents[no]++
-		if dies() {
-			return
+		w.far.documents[begin.Key.No]++
+		if !w.dies() {
+			w.did(w.accept(begin))
 		}
-		b.must(b.Accept(b.ctx, begin, number, nil, b.now()))
 	}
+}
+
+func (w worker) accept(begin ledger.Begin) error {
+	return w.Accept(w.ctx, begin, "N"+begin.Key.No, nil, w.now())
 }

@@ -1,0 +1,133 @@
+package inkv_test
+
+import (
+	"context"
+	"net"
+	"net/url"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inkv"
+	"stockbridge/pkg/ledger/ledgertest"
+)
+
+// broker is a NATS server in the process that tests can restart.
+type broker struct {
+	t      testing.TB
+	dir    string
+	port   int
+	server *server.Server
+	bus    *bus.Bus
+}
+
+func start(t testing.TB) *broker {
+	b := &broker{t: t, dir: t.TempDir(), port: server.RandomPort}
+	b.run()
+	t.Cleanup(func() { b.server.Stop() })
+	at, err := url.Parse(b.server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(at.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.port, err = strconv.Atoi(port); err != nil {
+		t.Fatal(err)
+	}
+	b.bus = bustest.Connect(t, b.server.URL())
+	if _, err := b.bus.Apply(t.Context(), bus.Topology{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *broker) run() {
+	b.t.Helper()
+	var err error
+	if b.server, err = server.Start(server.Options{Dir: b.dir, Port: b.port, Log: zerolog.Nop()}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// restart comes back on the same files and waits until the connection is back.
+func (b *broker) restart() {
+	b.t.Helper()
+	before := b.bus.ServerID()
+	b.server.Stop()
+	b.run()
+	for end := time.Now().Add(20 * time.Second); b.bus.ServerID() == before || b.bus.Ready() != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatal("not connected again")
+		}
+	}
+}
+
+func (b *broker) bucket(t testing.TB) *bus.Bucket {
+	t.Helper()
+	bucket, err := b.bus.Bucket(t.Context(), bus.BucketLedger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bucket
+}
+
+func (b *broker) open(t testing.TB, now func() time.Time) *inkv.Ledger {
+	t.Helper()
+	return open(t, inkv.Options{Bucket: b.bucket(t), Identity: b.bus.ServerID, Now: now})
+}
+
+func open(t testing.TB, o inkv.Options) *inkv.Ledger {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	l, err := inkv.Open(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// store is a bucket that the tests of the suite use one after the other.
+type store struct {
+	t *testing.T
+	*broker
+}
+
+func (s store) Open(now func() time.Time) ledger.Ledger { return s.open(s.t, now) }
+func (s store) Restart()                                { s.restart() }
+
+func (s store) Wipe() {
+	s.t.Helper()
+	bucket := s.bucket(s.t)
+	keys, err := bucket.Keys(s.t.Context(), "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, key := range keys {
+		if err := bucket.Delete(s.t.Context(), key, 0); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func TestContract(t *testing.T) {
+	b := start(t)
+	ledgertest.Test(t, func(t *testing.T) ledgertest.Store {
+		s := store{t, b}
+		s.Wipe()
+		return s
+	})
+}

@@ -1,0 +1,160 @@
+package ledgertest_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inkv"
+	"stockbridge/pkg/ledger/inredis"
+	"stockbridge/pkg/ledger/ledgertest"
+	"stockbridge/pkg/ledger/redistest"
+)
+
+// The two ledgers are written in two languages. Asked the same, they answer the same.
+func TestTheTwoLedgersAgree(t *testing.T) {
+	clock := ledgertest.NewClock(time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC))
+	redis, err := inredis.Open(inredis.Options{URL: redistest.Start(t).URL(), Now: clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer redis.Close()
+	bucket, err := bustest.Start(t).Bucket(t.Context(), bus.BucketLedger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity := 0
+	kv, err := inkv.Open(t.Context(), inkv.Options{Bucket: bucket, Identity: func() string { return fmt.Sprint(identity) }, Now: clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kv.Close()
+
+	rapid.Check(t, func(rt *rapid.T) {
+		identity++ // each history begins with a birth: Redis has one for each seller, the bucket one in all
+		clock.Add(time.Hour)
+		c := comparison{rt, t, redis, kv, fmt.Sprintf("s%d", identity), clock, map[string]ledger.Claim{}, nil}
+		for range rapid.IntRange(5, 60).Draw(rt, "steps") {
+			c.step()
+		}
+	})
+}
+
+type comparison struct {
+	*rapid.T
+	t         *testing.T
+	redis, kv ledger.Ledger
+	seller    string
+	clock     *ledgertest.Clock
+	claims    map[string]ledger.Claim
+	permits   [][2]ledger.Permit
+}
+
+// same asks both and compares what they say.
+func (c *comparison) same(what string, ask func(ledger.Ledger) (any, error)) {
+	a, errA := ask(c.redis)
+	b, errB := ask(c.kv)
+	if diff := cmp.Diff(said(errA), said(errB)); diff != "" {
+		c.Fatalf("%s: errors differ (-redis +kv):\n%s", what, diff)
+	}
+	if diff := cmp.Diff(a, b); diff != "" {
+		c.Fatalf("%s: answers differ (-redis +kv):\n%s", what, diff)
+	}
+}
+
+func said(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func (c *comparison) step() {
+	ctx := c.t.Context()
+	no := rapid.SampledFrom([]string{"A", "B", "C"}).Draw(c.T, "document")
+	key := ledger.Key{Seller: c.seller, Kind: "order", No: no}
+	owner := rapid.SampledFrom([]string{"w1", "w2", "w3"}).Draw(c.T, "owner")
+	now := c.clock.Now()
+	begin := ledger.Begin{
+		Key: key, Hash: rapid.SampledFrom([]string{"h", "h", "h", "other"}).Draw(c.T, "hash"), Owner: owner, OrderNo: "SO",
+		Lines:      map[string][]string{"A": {"1", "2"}, "B": {"2", "3"}, "C": nil}[no],
+		Supersedes: rapid.SampledFrom([]string{"", "A"}).Draw(c.T, "supersedes"), Revision: 2, Shop: "S", Warehouse: "W",
+		StreamTime: now, AuditedAt: now, First: rapid.Bool().Draw(c.T, "first"), Stream: "ORDERS", Seq: 7,
+	}
+	claim := ledger.Claim{Key: key, Owner: owner}
+	switch what := rapid.IntRange(0, 14).Draw(c.T, "what"); what {
+	case 0, 1, 2:
+		c.same("begin", func(l ledger.Ledger) (any, error) {
+			begun, err := l.Begin(ctx, begin)
+			begun.Claim.Until = begun.Claim.Until.UTC()
+			return begun, err
+		})
+	case 3:
+		number := rapid.SampledFrom([]string{"N1", "N1", "N2"}).Draw(c.T, "number")
+		c.same("accept", func(l ledger.Ledger) (any, error) {
+			return nil, l.Accept(ctx, begin, number, []ledger.Cleaned{{Field: "f"}}, now)
+		})
+	case 4:
+		c.same("refuse", func(l ledger.Ledger) (any, error) {
+			return nil, l.Refuse(ctx, claim, fault.Reason{Code: "x", ZH: "不"})
+		})
+	case 5:
+		c.same("doubt", func(l ledger.Ledger) (any, error) { return nil, l.Doubt(ctx, claim, "why") })
+	case 6:
+		c.same("absent", func(l ledger.Ledger) (any, error) {
+			looks, since, err := l.Absent(ctx, claim)
+			return fmt.Sprint(looks, since), err
+		})
+	case 7:
+		c.same("release", func(l ledger.Ledger) (any, error) { return nil, l.Release(ctx, claim, "why") })
+	case 8:
+		c.same("resend", func(l ledger.Ledger) (any, error) { return nil, l.Resend(ctx, claim) })
+	case 9:
+		e, err := c.redis.Get(ctx, key)
+		if errors.Is(err, ledger.ErrNoEntry) || e.Following == nil {
+			return
+		}
+		state := rapid.SampledFrom([]ledger.State{ledger.Accepted, ledger.Cancelled}).Draw(c.T, "state")
+		f := ledger.Following{Code: "10019", Due: now.Add(time.Duration(rapid.IntRange(0, 3).Draw(c.T, "due")) * time.Minute)}
+		e.Version -= int64(rapid.IntRange(0, 1).Draw(c.T, "old"))
+		c.same("follow", func(l ledger.Ledger) (any, error) { return nil, l.Follow(ctx, e, state, f) })
+	case 10:
+		c.clock.Add(time.Duration(rapid.IntRange(1, 50).Draw(c.T, "seconds")) * time.Second)
+	case 11:
+		c.clock.Add(time.Duration(rapid.IntRange(1, 999).Draw(c.T, "ms")) * time.Millisecond)
+	case 12:
+		if len(c.permits) > 0 {
+			p := c.permits[0]
+			c.permits = c.permits[1:]
+			i := 0
+			c.same("return", func(l ledger.Ledger) (any, error) { i++; return nil, l.Return(ctx, p[i-1]) })
+		}
+	default:
+		limit := ledger.Limit{PerSecond: 3, Concurrent: 2}
+		class := rapid.SampledFrom([]ledger.Class{"cancel", "push", "status", "stock"}).Draw(c.T, "class")
+		var permits []ledger.Permit
+		c.same("acquire", func(l ledger.Ledger) (any, error) {
+			p, wait, err := l.Acquire(ctx, c.seller, class, limit, 20*time.Second)
+			permits = append(permits, p)
+			return wait, err
+		})
+		if permits[0].ID != "" {
+			c.permits = append(c.permits, [2]ledger.Permit{permits[0], permits[1]})
+		}
+	}
+	for _, no := range []string{"A", "B", "C"} {
+		c.same("get", func(l ledger.Ledger) (any, error) {
+			return l.Get(ctx, ledger.Key{Seller: c.seller, Kind: "order", No: no})
+		})
+	}
+	c.same("due", func(l ledger.Ledger) (any, error) { return l.Due(ctx, c.seller, "order", c.clock.Now(), 2) })
+	c.same("open", func(l ledger.Ledger) (any, error) { return l.Open(ctx, c.seller, "order") })
+}
