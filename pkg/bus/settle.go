@@ -43,9 +43,15 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.hard), w.s.HandlerLimit+settleLimit)
 	defer cancel()
 	log := w.b.log.With().Str("consumer", w.row.name).Str("subject", d.Subject).Str("id", cut(d.ID, 200)).
-		Str("order", cut(d.key, 100)).Str("message", d.origin).Logger()
+		Str("origin", d.origin).Logger()
 
 	m, err := w.read(t, d)
+	if d.key == "" && m != nil {
+		d.key = event.KeyOf(m)
+	}
+	if d.key != "" {
+		log = log.With().Str("order", cut(d.key, 100)).Logger()
+	}
 	if err != nil {
 		return w.refuse(ctx, log, t, d, m, fault.Permanent(err))
 	}
@@ -257,7 +263,11 @@ func (w *server) shelve(ctx context.Context, log zerolog.Logger, t *taken, d *De
 	}
 	class := fault.Of(err).String()
 	w.s.Metrics.shelved.WithLabelValues(w.row.name, kind, class).Inc()
-	log.Warn().Err(err).Str("kind", kind).Str("class", class).Int("attempt", d.Attempt).Msg("shelved")
+	level := zerolog.WarnLevel
+	if kind == event.Held {
+		level = zerolog.InfoLevel // it goes on by itself; a paused seller may hold thousands
+	}
+	log.WithLevel(level).Err(err).Str("kind", kind).Str("class", class).Int("attempt", d.Attempt).Msg("shelved")
 	t.ack()
 	if kind == event.Held {
 		return outcomeHeld

@@ -76,6 +76,7 @@ func (w *server) putOnShelf(ctx context.Context, t *taken, d *Delivery, kind str
 	d.originHeaders(m.Header)
 	class := fault.Of(why)
 	setIf(m.Header, event.HeaderSeller, d.Seller)
+	setIf(m.Header, event.HeaderKey, cut(d.key, maxText))
 	m.Header.Set(event.HeaderClass, class.String())
 	setIf(m.Header, event.HeaderCause, cut(fault.Cause(why), maxText))
 	m.Header.Set(event.HeaderReason, reasonText(fault.ReasonOf(why, class.String())))
@@ -192,7 +193,7 @@ func shelved(subject string, seq uint64, h nats.Header, body []byte) (Shelved, e
 	s := Shelved{
 		Kind: kind, Consumer: consumer, Stream: h.Get(event.HeaderOriginStream), Seq: seq,
 		Subject: h.Get(event.HeaderOriginSubject), Seller: h.Get(event.HeaderSeller),
-		Key: headerOf(original, event.HeaderSubject), ID: headerOf(original, event.HeaderID),
+		Key: h.Get(event.HeaderKey), ID: headerOf(original, event.HeaderID),
 		Class: h.Get(event.HeaderClass), Cause: h.Get(event.HeaderCause),
 		Reason: reasonFrom(h.Get(event.HeaderReason)), Error: h.Get(event.HeaderError),
 		Trace: headerOf(original, event.HeaderTrace), Header: original, Body: body,

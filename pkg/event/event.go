@@ -81,6 +81,17 @@ func (t Topic[M]) New() M {
 	return zero.ProtoReflect().New().Interface().(M)
 }
 
+// KeyOf tells what m is about where its publisher did not say (ce-subject): the outbound number, else the seller.
+func KeyOf(m proto.Message) string {
+	if about, ok := m.(interface{ GetOutboundNo() string }); ok && about.GetOutboundNo() != "" {
+		return about.GetOutboundNo()
+	}
+	if about, ok := m.(interface{ GetSeller() string }); ok {
+		return about.GetSeller()
+	}
+	return ""
+}
+
 // Revision is a revision as a discriminator.
 func Revision(n int64) string { return strconv.FormatInt(n, 10) }
 

@@ -140,6 +140,7 @@ const (
 	HeaderReleased = "Bridge-Released"
 	// Why it stands on the shelf.
 	HeaderSeller   = "Bridge-Seller"
+	HeaderKey      = "Bridge-Key"
 	HeaderClass    = "Bridge-Class"
 	HeaderCause    = "Bridge-Cause"
 	HeaderReason   = "Bridge-Reason"

@@ -67,7 +67,7 @@ type World struct {
 func Start(t testing.TB, o Options) *World {
 	t.Helper()
 	push := pusher.Config{
-		Slots: 32, MaxAttempts: 8, ResendAfter: 2 * time.Second, BreakerAfter: 5, ProbeAfter: time.Second, ReleasePerSecond: 2000,
+		Slots: 32, MaxAttempts: 8, ResendAfter: 2 * time.Second, SettleFor: time.Second, BreakerAfter: 5, ProbeAfter: time.Second, ReleasePerSecond: 2000,
 	}
 	if o.Pusher != nil {
 		o.Pusher(&push)

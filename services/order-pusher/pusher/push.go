@@ -42,9 +42,13 @@ func (p *Pusher) Unserved(_ *bus.Delivery, o *orderv1.Audited, err error) []even
 	}
 	reason := fault.ReasonOf(err, "internal")
 	now := p.Now()
-	switch fault.Of(err) {
+	class, cause := fault.Of(err), fault.Cause(err)
+	if errors.Is(err, bus.ErrAttempts) {
+		// It may have been sent: to call it failed could make the ERP refund what ships.
+		class, cause = fault.Held, "operator:"+o.Seller+"/"+o.OutboundNo
+	}
+	switch class {
 	case fault.Held:
-		cause := fault.Cause(err)
 		m := &orderv1.Held{Ref: ref(o, ""), At: stamp(now), Cause: cause, Reason: reasonMessage(reason)}
 		return []event.Event{event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause)}
 	case fault.Refused:
@@ -201,8 +205,8 @@ func (r *run) askFirst(ctx context.Context) error {
 		if err := r.Ledger.Resend(ctx, r.begun.Claim); err != nil {
 			return err
 		}
-	case entry.State == ledger.New && !r.begun.Settled(r.begin.First, now):
-		wait := r.begun.BornAt.Add(ledger.SettleFor).Sub(now) + time.Second
+	case entry.State == ledger.New && !r.begun.Settled(r.begin.First, now, r.SettleFor):
+		wait := r.begun.BornAt.Add(r.SettleFor).Sub(now) + time.Second
 		return r.notSent(fault.RetryAfter(wait, errors.New("the ledger is younger than this order; a lost sending may still arrive")))
 	}
 	return r.send(ctx)

@@ -66,6 +66,8 @@ type Config struct {
 	MaxAttempts int `env:"PUSH_MAX_ATTEMPTS" envDefault:"12" help:"failed attempts before an order is shelved"`
 	// ResendAfter is how long a lost answer is looked for before the order is sent again under the same number.
 	ResendAfter time.Duration `env:"PUSH_RESEND_AFTER" envDefault:"5m" help:"time over which a lost answer is looked for before sending again"`
+	// SettleFor is how long after the ledger's birth a sending that it does not know of may still take effect.
+	SettleFor time.Duration `env:"PUSH_SETTLE_FOR" envDefault:"30s" help:"how long a sending lost with an older ledger may still arrive"`
 	// BreakerAfter is the run of failed calls that pauses a seller.
 	BreakerAfter int `env:"PUSH_BREAKER_AFTER" envDefault:"5" help:"failed calls in a row that pause a seller"`
 	// ProbeAfter is how long a paused seller rests before it is tried again.
