@@ -321,7 +321,7 @@ func gist(events []event.Event) []string {
 
 // Following n open orders takes ⌈n/100⌉ calls a cycle, also when they were accepted one by one.
 func TestCallsPerCycle(t *testing.T) {
-	for _, n := range []int{1, 40, 250} {
+	for _, n := range []int{1, 40, 150} {
 		t.Run(fmt.Sprint(n, " orders"), func(t *testing.T) {
 			each(t, func(t *testing.T, b *bench) {
 				for i := range n {
