@@ -24,6 +24,7 @@ import (
 	"stockbridge/pkg/worker"
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/status-poller/poller"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
@@ -57,6 +58,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TZ", "Asia/Shanghai")
 			env.Setenv("LANG", "C.UTF-8")
 			env.Setenv("BRIDGECTL_USER", "ops")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else every command of a -race build ends with a second's sleep
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -65,14 +67,19 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-var stamp = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`)
+var (
+	stamp = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`)
+	place = regexp.MustCompile(`ORDERS \d+`)
+)
 
-// prints compares what the last command printed with a file. Times are all 2026-03-05 09:31:00 there.
+// prints compares what the last command printed with a file. All times are 2026-03-05 09:31:00 there, and every message
+// is the first of its stream.
 func prints(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: prints stdout|stderr FILE")
 	}
 	got := stamp.ReplaceAllString(ts.ReadFile(args[0]), "2026-03-05 09:31:00")
+	got = place.ReplaceAllString(got, "ORDERS 1")
 	if want := ts.ReadFile(args[1]); got != want && *update {
 		ts.Logf("update by hand: %s is\n%s", args[1], got)
 	} else if got != want {
@@ -139,7 +146,11 @@ func workers(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	ts.Check(old(ctx, connect(ts)))
-	s, err := stack.Start(ctx, stack.Options{DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Log: zerolog.Nop(), Grace: 10 * time.Second})
+	_, impatient, err := worker.Settings[poller.Config]([]string{"--poll-open=1s", "--poll-packed=1s", "--poll-shipped=1s"}, nil)
+	ts.Check(err)
+	s, err := stack.Start(ctx, stack.Options{
+		DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Poller: &impatient, Log: zerolog.Nop(), Grace: 10 * time.Second,
+	})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.Stop()) })
 	ts.Check(s.StartWorkers())
