@@ -12,8 +12,12 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// rewatchPause is between a watch that ended and the next.
-const rewatchPause = time.Second
+const (
+	// rewatchPause is between a watch that ended and the next.
+	rewatchPause = time.Second
+	// serverEvery is how often it is looked whether the server is another. The watch notices by itself, but late.
+	serverEvery = time.Second
+)
 
 // index is what is held in memory of each entry.
 type index struct {
@@ -155,10 +159,17 @@ func (l *Ledger) read(ctx context.Context, current func()) {
 	if err != nil {
 		return
 	}
+	server := l.identity()
+	look := time.NewTicker(serverEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-l.again:
 			return
+		case <-look.C:
+			if now := l.identity(); now != "" && now != server {
+				return
+			}
 		case s, ok := <-seen:
 			switch {
 			case !ok:

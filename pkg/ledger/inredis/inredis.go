@@ -74,6 +74,7 @@ func Open(o Options) (*Ledger, error) {
 	if err != nil {
 		return nil, errors.New("open ledger: not a usable redis:// or rediss:// URL") // err quotes it, password and all
 	}
+	redis.SetLogger(silence{})            // the client prints past any log what it returns as errors too
 	settings.ContextTimeoutEnabled = true // without it a call outlives its context until the socket times out
 	settings.DialTimeout, settings.ReadTimeout, settings.WriteTimeout = dialLimit, callLimit, callLimit
 	settings.PoolTimeout, settings.PoolSize, settings.MaxRetries = poolWait, connections, repeats
@@ -81,6 +82,10 @@ func Open(o Options) (*Ledger, error) {
 	settings.ClientName = "stockbridge"
 	return &Ledger{client: redis.NewClient(settings), now: o.Now}, nil
 }
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
 
 // Close closes the connections.
 func (l *Ledger) Close() error { return l.client.Close() }

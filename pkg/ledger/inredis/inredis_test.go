@@ -21,6 +21,8 @@ func (s store) Open(now func() time.Time) ledger.Ledger {
 	return open(s.t, s.URL(), now)
 }
 
+func inredisOpen(url string) (*inredis.Ledger, error) { return inredis.Open(inredis.Options{URL: url}) }
+
 func open(t testing.TB, url string, now func() time.Time) *inredis.Ledger {
 	t.Helper()
 	l, err := inredis.Open(inredis.Options{URL: url, Now: now})

@@ -1,0 +1,71 @@
+package inkv
+
+import (
+	"encoding/json"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// stored is an entry as version 0.1 writes it: later versions must read it.
+const stored = `{"Key":{"Seller":"acme","Kind":"order","No":"A1"},"State":"accepted","Hash":"h","OrderNo":"SO-1","Lines":["1"],"Number":"N1",` +
+	`"Revision":2,"Shop":"S","Warehouse":"W","Reason":{"Code":"c","Field":"f","ZH":"中","EN":"e","RemoteCode":"1","RemoteText":"t"},"Tries":3,` +
+	`"Attempts":[{"At":"2026-03-01T08:00:00.000001Z","Owner":"w1","Stream":"ORDERS","Seq":18446744073709551615,"What":"begun","Detail":"d"}],` +
+	`"Looks":1,"FirstDoubt":"2026-03-01T08:00:00Z","Following":{"Status":1,"Code":"10019","StatusAt":"2026-03-01T08:00:00Z",` +
+	`"Children":{"N1-1":{"Status":1,"Code":"10019","Shipped":true}},"Shipped":true,"Due":"2026-03-01T09:00:00Z"},"BegunAt":"2026-03-01T08:00:00Z",` +
+	`"Cleaned":[{"Field":"f","What":"w","ZH":"中","EN":"e"}],"ChangedAt":"2026-03-01T08:00:00Z","Version":4,` +
+	`"Owner":"w1","Until":"0001-01-01T00:00:00Z","How":"accepted","Sure":"1 s","Token":"t"}`
+
+func TestStoredEntriesStayReadable(t *testing.T) {
+	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+	want := record{
+		Entry: ledger.Entry{
+			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A1"}, State: ledger.Accepted, Hash: "h", OrderNo: "SO-1", Lines: []string{"1"},
+			Number: "N1", Revision: 2, Shop: "S", Warehouse: "W",
+			Reason: fault.Reason{Code: "c", Field: "f", ZH: "中", EN: "e", RemoteCode: "1", RemoteText: "t"}, Tries: 3,
+			Attempts: []ledger.Attempt{{At: at.Add(time.Microsecond), Owner: "w1", Stream: "ORDERS", Seq: 1<<64 - 1, What: "begun", Detail: "d"}},
+			Looks:    1, FirstDoubt: at,
+			Following: &ledger.Following{
+				Status: orderv1.Status(1), Code: "10019", StatusAt: at, Shipped: true, Due: at.Add(time.Hour),
+				Children: map[string]ledger.Child{"N1-1": {Status: orderv1.Status(1), Code: "10019", Shipped: true}},
+			},
+			BegunAt: at, ChangedAt: at, Version: 4, Cleaned: []ledger.Cleaned{{Field: "f", What: "w", ZH: "中", EN: "e"}},
+		},
+		Owner: "w1", How: "accepted", Sure: "1 s", Token: "t",
+	}
+	var got record
+	if err := json.Unmarshal([]byte(stored), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("read back (-want +got):\n%s", diff)
+	}
+	if raw, err := json.Marshal(want); err != nil || string(raw) != stored {
+		t.Errorf("written now, %v:\n%s\nbefore:\n%s", err, raw, stored)
+	}
+}
+
+// Whatever the numbers are made of, a bucket takes the key, and no two share one.
+func TestKeys(t *testing.T) {
+	valid := regexp.MustCompile(`^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$`)
+	seen := map[string][2]string{}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := rapid.String().Draw(t, "a"), rapid.StringMatching(`[a-z=.%*> 单]{0,3}`).Draw(t, "b")
+		key := keyOf("entry", a, b)
+		if !valid.MatchString(key) {
+			t.Fatalf("%q", key)
+		}
+		if other, ok := seen[key]; ok && other != [2]string{a, b} {
+			t.Fatalf("%q is the key of %q and %q", key, other, [2]string{a, b})
+		}
+		seen[key] = [2]string{a, b}
+	})
+}

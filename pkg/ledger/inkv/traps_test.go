@@ -1,0 +1,421 @@
+package inkv_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inkv"
+	"stockbridge/pkg/ledger/ledgertest"
+)
+
+func order(clock *ledgertest.Clock, no, owner string) ledger.Begin {
+	return ledger.Begin{
+		Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, Hash: "h", Owner: owner, OrderNo: "SO-1", Lines: []string{"1"},
+		StreamTime: clock.Now(), AuditedAt: clock.Now(), First: true,
+	}
+}
+
+func refusal() fault.Reason { return fault.Reason{Code: "x", ZH: "不", EN: "no"} }
+
+func newClock() *ledgertest.Clock { return ledgertest.NewClock(time.Now()) }
+
+// aged makes the ledger old enough for documents to be new.
+func aged(t testing.TB, l ledger.Ledger, clock *ledgertest.Clock) {
+	t.Helper()
+	first := order(clock, "first-ever", "w0")
+	first.Lines = nil
+	begins(t, l, first)
+	clock.Add(time.Minute)
+}
+
+func begins(t testing.TB, l ledger.Ledger, b ledger.Begin) ledger.Begun {
+	t.Helper()
+	begun, err := l.Begin(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return begun
+}
+
+func ok(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// bad is a bucket over a bad connection, and one that may be put back to an older copy.
+type bad struct {
+	*bus.Bucket
+	mu sync.Mutex
+	// left is how many writes succeed before all fail; lost is which of the next writes is done without an answer.
+	left, lost int
+	// ahead is by how much revisions are higher than they are. Lowered, the bucket was put back.
+	ahead atomic.Uint64
+	// between runs once before the next write.
+	between func()
+}
+
+var errGone = errors.New("connection gone")
+
+const always = 1 << 30
+
+func newBad(b *bus.Bucket) *bad {
+	bad := &bad{Bucket: b}
+	bad.arm(always, always)
+	bad.ahead.Store(100)
+	return bad
+}
+
+func (b *bad) arm(left, lost int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left, b.lost = left, lost
+}
+
+func (b *bad) write(do func() (uint64, error)) (uint64, error) {
+	b.mu.Lock()
+	between := b.between
+	b.between = nil
+	fails, lost := b.left <= 0, b.lost == 0
+	b.left, b.lost = b.left-1, b.lost-1
+	b.mu.Unlock()
+	if between != nil {
+		between()
+	}
+	if fails {
+		return 0, errGone
+	}
+	revision, err := do()
+	if err == nil && lost {
+		return 0, errGone
+	}
+	return revision + b.ahead.Load(), err
+}
+
+func (b *bad) Get(ctx context.Context, key string) (bus.Value, error) {
+	v, err := b.Bucket.Get(ctx, key)
+	v.Revision += b.ahead.Load()
+	return v, err
+}
+
+func (b *bad) Create(ctx context.Context, key string, data []byte) (uint64, error) {
+	return b.write(func() (uint64, error) { return b.Bucket.Create(ctx, key, data) })
+}
+
+func (b *bad) Update(ctx context.Context, key string, data []byte, revision uint64) (uint64, error) {
+	return b.write(func() (uint64, error) { return b.Bucket.Update(ctx, key, data, revision-b.ahead.Load()) })
+}
+
+func (b *bad) Delete(ctx context.Context, key string, revision uint64) error {
+	_, err := b.write(func() (uint64, error) {
+		if revision != 0 {
+			revision -= b.ahead.Load()
+		}
+		return 0, b.Bucket.Delete(ctx, key, revision)
+	})
+	return err
+}
+
+func (b *bad) Watch(ctx context.Context, prefix string) (<-chan bus.Seen, error) {
+	in, err := b.Bucket.Watch(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan bus.Seen)
+	go func() {
+		defer close(out)
+		for s := range in {
+			s.Revision += b.ahead.Load()
+			select {
+			case out <- s:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return out, nil
+}
+
+// Two keys are written by one Begin. Whoever dies between the two, and whatever fails, nothing goes out twice.
+func TestStoryOverABadConnection(t *testing.T) {
+	b := start(t)
+	s := badStore{store{t, b}, newBad(b.bucket(t))}
+	ledgertest.Story(t, s, func(t *rapid.T) {
+		switch rapid.IntRange(0, 9).Draw(t, "connection") {
+		case 0:
+			s.bad.arm(rapid.IntRange(0, 3).Draw(t, "not done"), always)
+		case 1:
+			s.bad.arm(always, rapid.IntRange(0, 3).Draw(t, "not answered"))
+		default:
+			s.bad.arm(always, always)
+		}
+	})
+}
+
+type badStore struct {
+	store
+	bad *bad
+}
+
+func (s badStore) Open(now func() time.Time) ledger.Ledger {
+	return open(s.t, inkv.Options{Bucket: s.bad, Identity: s.bus.ServerID, Now: now})
+}
+
+func (s badStore) Wipe() {
+	s.bad.arm(always, always)
+	s.store.Wipe()
+}
+
+// An INTENT that stands in no lines was never sent: its Begin did not return.
+func TestBeginThatEndedBetweenItsWrites(t *testing.T) {
+	b := start(t)
+	clock := newClock()
+	bucket := newBad(b.bucket(t))
+	l := open(t, inkv.Options{Bucket: bucket, Identity: b.bus.ServerID, Now: clock.Now})
+	aged(t, l, clock)
+
+	begin := order(clock, "A1", "w1")
+	bucket.arm(1, always)
+	if _, err := l.Begin(t.Context(), begin); !errors.Is(err, errGone) {
+		t.Fatalf("the connection went between the two writes: %v", err)
+	}
+	bucket.arm(always, always)
+
+	// Its line is free for another meanwhile, and its own owner would be told the same once more.
+	other := begins(t, l, order(clock, "A2", "w1"))
+	var taken *ledger.LineTaken
+	if _, err := l.Begin(t.Context(), begin); !errors.As(err, &taken) || taken.By != "A2" {
+		t.Errorf("the same owner again: %v", err)
+	}
+	ok(t, l.Release(t.Context(), other.Claim, "x"))
+
+	begin.Owner, begin.First = "w2", false
+	if _, err := l.Begin(t.Context(), begin); !errors.Is(err, ledger.ErrBusy) {
+		t.Errorf("before its claim ran out: %v", err)
+	}
+	clock.Add(2 * ledger.ClaimFor)
+	if begun := begins(t, l, begin); begun.Entry.State != ledger.New || !begun.Fresh {
+		t.Errorf("never sent, and told as %+v", begun)
+	}
+
+	// With its lines it may have been sent.
+	clock.Add(2 * ledger.ClaimFor)
+	begin.Owner = "w3"
+	if begun := begins(t, l, begin); begun.Entry.State != ledger.Unknown || begun.Fresh {
+		t.Errorf("perhaps sent, and told as %+v", begun)
+	}
+}
+
+// Another gets in between reading and writing.
+func TestTrapE13StaleWriteIsRefused(t *testing.T) {
+	b := start(t)
+	clock := newClock()
+	bucket := newBad(b.bucket(t))
+	slow := open(t, inkv.Options{Bucket: bucket, Identity: b.bus.ServerID, Now: clock.Now})
+	quick := b.open(t, clock.Now)
+	aged(t, quick, clock)
+
+	begin := order(clock, "A1", "w1")
+	bucket.between = func() { begins(t, quick, order(clock, "A1", "w2")) }
+	if _, err := slow.Begin(t.Context(), begin); !errors.Is(err, ledger.ErrBusy) {
+		t.Errorf("claimed although another was quicker: %v", err)
+	}
+
+	// Over a deletion too: the key is written anew, with a higher revision.
+	const name = "poll/acme"
+	lease := func(l *inkv.Ledger, owner string, want bool) {
+		t.Helper()
+		if got, err := l.Lease(t.Context(), name, owner, time.Minute); err != nil || got != want {
+			t.Errorf("leased to %s: %v, %v", owner, got, err)
+		}
+	}
+	lease(slow, "w1", true)
+	bucket.between = func() {
+		ok(t, quick.Unlease(t.Context(), name, "w1"))
+		lease(quick, "w2", true)
+	}
+	lease(slow, "w1", false)
+
+	// It ends when others are always quicker.
+	never := &alwaysLate{bad: bucket}
+	late := open(t, inkv.Options{Bucket: never, Identity: b.bus.ServerID, Now: clock.Now})
+	if _, err := late.Count(t.Context(), "m"); err == nil {
+		t.Error("counted without ever writing")
+	}
+}
+
+type alwaysLate struct{ *bad }
+
+func (b *alwaysLate) Create(context.Context, string, []byte) (uint64, error) {
+	return 0, fmt.Errorf("create: %w", bus.ErrKeyExists)
+}
+
+func TestTrapE26AttemptsSurviveARestart(t *testing.T) {
+	b := start(t)
+	l := b.open(t, nil)
+	for range 5 {
+		_, err := l.Count(t.Context(), "order-pusher/ORDERS/7")
+		ok(t, err)
+	}
+	b.restart()
+	if n, err := l.Count(t.Context(), "order-pusher/ORDERS/7"); err != nil || n != 6 {
+		t.Errorf("the sixth run counts as %d, %v", n, err)
+	}
+}
+
+// A bucket put back to an older copy brings an older birth along. Under a running server the identity stays; what tells
+// is that its revisions do not go on.
+func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
+	b := start(t)
+	clock := newClock()
+	bucket := newBad(b.bucket(t))
+	l := open(t, inkv.Options{Bucket: bucket, Identity: func() string { return "the same" }, Now: clock.Now})
+	aged(t, l, clock)
+	begin := order(clock, "A1", "w1")
+	if !begins(t, l, begin).Fresh {
+		t.Fatal("not new before")
+	}
+	ok(t, l.Accept(t.Context(), begin, "N1", nil, clock.Now()))
+	queued := order(clock, "A2", "w1")
+	queued.Lines = nil
+
+	bucket.ahead.Store(96)
+	clock.Add(time.Minute)
+	begun := begins(t, l, queued)
+	if begun.Fresh {
+		t.Error("an order from before is told as certainly new")
+	}
+	if again := begins(t, l, queued); again.Fresh {
+		t.Error("and the second time it is")
+	}
+	young := order(clock, "A3", "w1")
+	young.Lines = nil
+	if begun := begins(t, l, young); begun.Fresh || !begun.BornAt.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
+		t.Errorf("the next one: fresh %v, born %s", begun.Fresh, begun.BornAt)
+	}
+	clock.Add(ledger.BirthMargin + time.Second)
+	later := order(clock, "A4", "w1")
+	later.Lines = nil
+	if !begins(t, l, later).Fresh {
+		t.Error("an order from after is not new")
+	}
+	eventually(t, "the index is read again", func() bool {
+		due, err := l.Due(t.Context(), "acme", "order", clock.Now(), 10)
+		return err == nil && len(due) == 1
+	})
+}
+
+// The server is started again on its files: another run, whatever the files say.
+func TestTrapE29RestartEndsTheBirth(t *testing.T) {
+	b := start(t)
+	clock := newClock()
+	l := b.open(t, clock.Now)
+	aged(t, l, clock)
+	queued := order(clock, "A1", "w1")
+	b.restart()
+	clock.Add(time.Minute)
+	if begins(t, l, queued).Fresh {
+		t.Error("an order from before the restart is told as certainly new")
+	}
+	// And the index goes on.
+	ok(t, l.Accept(t.Context(), order(clock, "A1", "w1"), "N1", nil, clock.Now()))
+	other := b.open(t, clock.Now)
+	ok(t, other.Accept(t.Context(), order(clock, "A2", "w1"), "N2", nil, clock.Now()))
+	eventually(t, "both are followed", func() bool {
+		n, err := l.Open(t.Context(), "acme", "order")
+		return err == nil && n == 2
+	})
+}
+
+// What is due is an index in memory: filled when the ledger is opened, kept by a watch.
+func TestTrapE30IndexComesFromTheBucket(t *testing.T) {
+	b := start(t)
+	clock := newClock()
+	l := b.open(t, clock.Now)
+	const n = 300
+	for i := range n {
+		begin := order(clock, fmt.Sprintf("A%03d", i), "w1")
+		begin.Lines = nil
+		ok(t, l.Accept(t.Context(), begin, fmt.Sprintf("N%03d", i), nil, clock.Now().Add(time.Duration(i)*time.Second)))
+	}
+	later := b.open(t, clock.Now)
+	if open, err := later.Open(t.Context(), "acme", "order"); err != nil || open != n {
+		t.Errorf("%d followed, %v", open, err)
+	}
+	due, err := later.Due(t.Context(), "acme", "order", clock.Now().Add(time.Hour), 100)
+	if err != nil || len(due) != 100 || due[0].Key.No != "A000" || due[99].Key.No != "A099" {
+		t.Errorf("%d due, %v", len(due), err)
+	}
+	if found, err := later.Find(t.Context(), "acme", "N250"); err != nil || len(found) != 1 {
+		t.Errorf("found %d, %v", len(found), err)
+	}
+
+	// What one looks after, the other does not see as due, even before the watch tells it.
+	f := *due[0].Following
+	f.Due = clock.Now().Add(2 * time.Hour)
+	ok(t, later.Follow(t.Context(), due[0], ledger.Accepted, f))
+	if due, err := l.Due(t.Context(), "acme", "order", clock.Now().Add(time.Hour), 1); err != nil || len(due) != 1 || due[0].Key.No != "A001" {
+		t.Errorf("due: %v, %v", due, err)
+	}
+	eventually(t, "the other's index follows", func() bool {
+		due, err := l.Due(t.Context(), "acme", "order", clock.Now().Add(3*time.Hour), n)
+		return err == nil && len(due) == n && due[n-1].Key.No == "A000"
+	})
+}
+
+// Entries go when they are settled and old, live ones never.
+func TestSweep(t *testing.T) {
+	b := start(t)
+	clock := newClock()
+	l := b.open(t, clock.Now)
+	aged(t, l, clock)
+	refused, live, counted := order(clock, "A1", "w1"), order(clock, "A2", "w1"), "m"
+	live.Lines = []string{"2"}
+	ok(t, l.Refuse(t.Context(), begins(t, l, refused).Claim, refusal()))
+	begins(t, l, live)
+	_, err := l.Count(t.Context(), counted)
+	ok(t, err)
+
+	clock.Add(89 * 24 * time.Hour)
+	_ = b.open(t, clock.Now)
+	clock.Add(2 * 24 * time.Hour)
+	later := b.open(t, clock.Now)
+	eventually(t, "the refused one is gone", func() bool {
+		_, err := later.Get(t.Context(), refused.Key)
+		return errors.Is(err, ledger.ErrNoEntry)
+	})
+	if _, err := later.Get(t.Context(), live.Key); err != nil {
+		t.Errorf("the live one: %v", err)
+	}
+	eventually(t, "the count is gone", func() bool {
+		keys, err := b.bucket(t).Keys(t.Context(), "attempts")
+		return err == nil && len(keys) == 0
+	})
+	var taken *ledger.LineTaken
+	again := order(clock, "A3", "w1")
+	again.Lines = live.Lines
+	if _, err := later.Begin(t.Context(), again); !errors.As(err, &taken) || taken.By != "A2" {
+		t.Errorf("the live one's line: %v", err)
+	}
+	again.Lines = refused.Lines
+	begins(t, later, again)
+}

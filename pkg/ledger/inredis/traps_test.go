@@ -1,0 +1,404 @@
+package inredis_test
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/ledgertest"
+	"stockbridge/pkg/ledger/redistest"
+)
+
+func order(no, owner string) ledger.Begin {
+	return ledger.Begin{
+		Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, Hash: "h", Owner: owner, OrderNo: "SO-1", Lines: []string{no + ".1"},
+		StreamTime: time.Now(), AuditedAt: time.Now(), First: true,
+	}
+}
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func ok(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The client repeats a command whose answer was cut off. What it is told then is what it would have been told.
+func TestTrapE1LostAnswersAreGivenAgain(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := server.Proxy()
+	l := open(t, proxy.URL(), nil)
+	ctx := t.Context()
+	cuts := 0
+	cut := func(part string) {
+		t.Helper()
+		proxy.Cuts(t, cuts) // the one before was really cut
+		proxy.CutAnswer(part)
+		cuts++
+	}
+	// The scripts are known to the server from here on, so a cut hits the script itself.
+	warm := order("warm", "w0")
+	ok(t, l.Release(ctx, must(l.Begin(ctx, warm))(t).Claim, "x"))
+	ok(t, l.Doubt(ctx, must(l.Begin(ctx, order("warm", "w1")))(t).Claim, "x"))
+	must(l.Begin(ctx, order("warm", "w2")))(t)
+	ok(t, l.Resend(ctx, ledger.Claim{Key: warm.Key, Owner: "w2"}))
+	_, _, err := l.Absent(ctx, ledger.Claim{Key: warm.Key, Owner: "w2"})
+	ok(t, err)
+	ok(t, l.Refuse(ctx, must(l.Begin(ctx, order("warm", "w3")))(t).Claim, fault.Reason{}))
+	ok(t, l.Accept(ctx, order("warm", "w4"), "N", nil, time.Now()))
+	ok(t, l.Follow(ctx, must(l.Get(ctx, warm.Key))(t), ledger.Cancelled, ledger.Following{}))
+	must(l.Count(ctx, "warm"))(t)
+	must(l.Lease(ctx, "warm", "w", time.Second))(t)
+	must(l.Admit(ctx, "warm", "A", 1))(t)
+	p, _, err := l.Acquire(ctx, "warm", "push", ledger.Limit{PerSecond: 1, Concurrent: 1}, time.Second)
+	ok(t, err)
+	ok(t, l.Return(ctx, p))
+
+	cut("{acme}")
+	begun := must(l.Begin(ctx, order("A1", "w1")))(t)
+	if begun.Claim.Owner != "w1" || begun.Entry.State != ledger.New || begun.Entry.Tries != 0 {
+		t.Errorf("the claim was won and stored, and is told as %+v", begun)
+	}
+	if e := must(l.Get(ctx, begun.Claim.Key))(t); e.Tries != 1 {
+		t.Errorf("begun %d times", e.Tries)
+	}
+
+	cut("{acme}")
+	ok(t, l.Doubt(ctx, begun.Claim, "x"))
+	claim := must(l.Begin(ctx, order("A1", "w2")))(t).Claim
+	cut("{acme}")
+	looks, _, err := l.Absent(ctx, claim)
+	if err != nil || looks != 1 {
+		t.Errorf("one look is %d, %v", looks, err)
+	}
+	claim = must(l.Begin(ctx, order("A1", "w3")))(t).Claim
+	cut("{acme}")
+	ok(t, l.Resend(ctx, claim))
+	cut("{acme}")
+	ok(t, l.Release(ctx, claim, "x"))
+	claim = must(l.Begin(ctx, order("A1", "w4")))(t).Claim
+	cut("{acme}")
+	ok(t, l.Refuse(ctx, claim, fault.Reason{Code: "x"}))
+	begin := order("A1", "w5")
+	must(l.Begin(ctx, begin))(t)
+	cut("{acme}")
+	ok(t, l.Accept(ctx, begin, "N1", nil, time.Now()))
+	e := must(l.Get(ctx, begin.Key))(t)
+	var history []string
+	for _, a := range e.Attempts {
+		history = append(history, a.What)
+	}
+	if want := "begun unknown begun absent begun released begun refused begun accepted"; strings.Join(history, " ") != want {
+		t.Errorf("history: %v\nwant:    %s", history, want)
+	}
+	cut("{acme}")
+	ok(t, l.Follow(ctx, e, ledger.Cancelled, ledger.Following{Code: "10028"}))
+
+	cut("lease:")
+	if got := must(l.Lease(ctx, "poll/acme", "w1", time.Minute))(t); !got {
+		t.Error("a lease that was won is told as another's")
+	}
+	cut("{acme}:trial")
+	if !must(l.Admit(ctx, "acme", "A1", 1))(t) {
+		t.Error("admitted, and told not to be")
+	}
+	limit := ledger.Limit{PerSecond: 1e6, Concurrent: 1}
+	cut("{quota:")
+	p, wait, err := l.Acquire(ctx, "app", "push", limit, time.Minute)
+	if err != nil || p.ID == "" {
+		t.Fatalf("the only permit went to nobody: wait %s, %v", wait, err)
+	}
+	cut("{quota:")
+	ok(t, l.Return(ctx, p))
+	if p, wait, err := l.Acquire(ctx, "app", "push", limit, time.Minute); err != nil || p.ID == "" {
+		t.Errorf("a returned permit is not free: wait %s, %v", wait, err)
+	}
+	proxy.Cuts(t, cuts)
+}
+
+// INCR may count twice after an answer was cut off; a count that is too low would let a message run for ever.
+func TestTrapINCRCountsOnceWhenTheAnswerIsLost(t *testing.T) {
+	proxy := redistest.Start(t).Proxy()
+	l := open(t, proxy.URL(), nil)
+	ctx := t.Context()
+	must(l.Count(ctx, "m"))(t)
+	for want := 2; want <= 4; want++ {
+		proxy.CutAnswer("attempts:m")
+		if n := must(l.Count(ctx, "m"))(t); n != want {
+			t.Fatalf("run %d counts as %d", want, n)
+		}
+	}
+	proxy.CutAnswer("attempts:m")
+	ok(t, l.Uncount(ctx, "m"))
+	proxy.Cuts(t, 4)
+	if n := must(l.Count(ctx, "m"))(t); n != 4 {
+		t.Errorf("after one of four was taken back the next is %d", n)
+	}
+}
+
+func TestTrapE1bContextEndsACallOnAHungRedis(t *testing.T) {
+	server := redistest.Start(t)
+	l := open(t, server.URL(), nil)
+	must(l.Begin(t.Context(), order("A1", "w1")))(t)
+	wake := server.Hang()
+	defer wake()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	returned := make(chan error, 1)
+	go func() {
+		_, err := l.Begin(ctx, order("A2", "w1"))
+		returned <- err
+	}()
+	<-ctx.Done()
+	select {
+	case err := <-returned:
+		if err == nil {
+			t.Error("a hung Redis answered")
+		}
+	case <-time.After(2500 * time.Millisecond): // below the socket's own limit of 3 s, of which there are three
+		t.Fatal("the call outlives its context")
+	}
+}
+
+// A message's attempts are counted here, because the broker forgets them when it crashes. They outlive a Redis restart.
+func TestTrapE26AttemptsSurviveARestart(t *testing.T) {
+	server := redistest.Start(t)
+	l := open(t, server.URL(), nil)
+	for range 5 {
+		must(l.Count(t.Context(), "order-pusher/ORDERS/7"))(t)
+	}
+	server.Restart()
+	if n := must(l.Count(t.Context(), "order-pusher/ORDERS/7"))(t); n != 6 {
+		t.Errorf("the sixth run counts as %d", n)
+	}
+}
+
+// An older copy of the data brings an older birth back. It says so itself: another server wrote it.
+func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
+	server := redistest.Start(t)
+	clock := ledgertest.NewClock(time.Now())
+	l := open(t, server.URL(), clock.Now)
+	ctx := t.Context()
+	first := must(l.Begin(ctx, order("first", "w0")))(t)
+	clock.Add(time.Hour)
+	copied := server.Copy()
+
+	at := func(b ledger.Begin) ledger.Begin {
+		b.StreamTime, b.AuditedAt = clock.Now(), clock.Now()
+		return b
+	}
+	lost := at(order("lost", "w1"))
+	if begun := must(l.Begin(ctx, lost))(t); !begun.Fresh || !begun.BornAt.Equal(first.BornAt) {
+		t.Fatalf("before: %+v", begun)
+	}
+	ok(t, l.Accept(ctx, lost, "N1", nil, clock.Now()))
+
+	server.Restore(copied)
+	clock.Add(time.Minute)
+	if _, err := l.Get(ctx, lost.Key); !errors.Is(err, ledger.ErrNoEntry) {
+		t.Fatalf("the older copy knows what came later: %v", err)
+	}
+	if _, err := l.Get(ctx, first.Claim.Key); err != nil {
+		t.Fatalf("the older copy does not know what came before: %v", err)
+	}
+	lost.Owner = "w2" // redelivered, and the broker says for the first time
+	begun := must(l.Begin(ctx, lost))(t)
+	if begun.Fresh {
+		t.Error("an order that was sent after the copy was made is told as certainly new")
+	}
+	if !begun.BornAt.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
+		t.Errorf("born at %s, restored at %s", begun.BornAt, clock.Now())
+	}
+}
+
+// Redis is restarted while orders are on their way.
+func TestRestartInTheMiddle(t *testing.T) {
+	server := redistest.Start(t)
+	l := open(t, server.URL(), nil)
+	ctx := t.Context()
+	clock := ledgertest.NewClock(time.Now())
+	aged := open(t, server.URL(), clock.Now)
+	must(aged.Begin(ctx, order("first", "w0")))(t)
+	clock.Add(time.Hour)
+
+	sending := order("sending", "w1")
+	sending.StreamTime, sending.AuditedAt = clock.Now(), clock.Now()
+	waiting := order("waiting", "w1")
+	waiting.StreamTime, waiting.AuditedAt = clock.Now(), clock.Now()
+	claim := must(aged.Begin(ctx, sending))(t)
+	if !claim.Fresh {
+		t.Fatal("not new before the restart")
+	}
+	server.Restart()
+
+	ok(t, l.Doubt(ctx, claim.Claim, "connection reset"))
+	sending.Owner = "w2"
+	if begun := must(aged.Begin(ctx, sending))(t); begun.Fresh || begun.Entry.State != ledger.Unknown {
+		t.Errorf("what was under way: %+v", begun)
+	}
+	if begun := must(aged.Begin(ctx, waiting))(t); begun.Fresh {
+		t.Error("what was published before the restart is told as certainly new")
+	}
+}
+
+// The suite's story, while answers are cut off at random.
+func TestStoryOverABadConnection(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := server.Proxy()
+	s := throughProxy{store{t, server}, proxy}
+	ledgertest.Story(t, s, func(t *rapid.T) {
+		if rapid.IntRange(0, 14).Draw(t, "cut") == 0 {
+			proxy.CutAnswer("{s")
+		}
+	})
+}
+
+type throughProxy struct {
+	store
+	proxy *redistest.Proxy
+}
+
+func (s throughProxy) Open(now func() time.Time) ledger.Ledger { return open(s.t, s.proxy.URL(), now) }
+
+func TestCheckNamesEachFault(t *testing.T) {
+	master := redistest.Start(t)
+	host, port, _ := strings.Cut(master.Addr(), ":")
+	for _, test := range []struct {
+		name     string
+		settings []string
+		codes    []string
+	}{
+		{"fit", nil, nil},
+		{"snapshots instead of the append-only file", []string{"appendonly no", "save 900 1"}, nil},
+		{"nothing is kept", []string{"appendonly no"}, []string{"ledger.volatile"}},
+		{"evicting", []string{"maxmemory 100mb", "maxmemory-policy allkeys-lru"}, []string{"ledger.evicting"}},
+		{"evicting what expires", []string{"maxmemory-policy volatile-ttl"}, []string{"ledger.evicting"}},
+		{"a replica", []string{"replicaof " + host + " " + port}, []string{"ledger.replica"}},
+		{
+			"all at once", []string{"appendonly no", "maxmemory-policy allkeys-random", "replicaof " + host + " " + port},
+			[]string{"ledger.replica", "ledger.evicting", "ledger.volatile"},
+		},
+		{"settings cannot be read", []string{"appendonly no", "rename-command CONFIG hidden"}, []string{"ledger.volatile"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := open(t, redistest.Start(t, test.settings...).URL(), nil).Check(t.Context())
+			if got := codes(err); !reflect.DeepEqual(got, test.codes) {
+				t.Errorf("faults %v, want %v: %v", got, test.codes, err)
+			}
+		})
+	}
+	gone := open(t, "redis://127.0.0.1:1/0", nil)
+	if err := gone.Check(t.Context()); err == nil || codes(err) != nil {
+		t.Errorf("no server: %v", err)
+	}
+}
+
+// codes of the reasons joined in an error.
+func codes(err error) (out []string) {
+	var r fault.Reason
+	switch x := err.(type) { //nolint:errorlint // walks the tree itself
+	case nil:
+		return nil
+	case fault.Reason:
+		if x.ZH == "" || x.EN == "" {
+			return []string{"without a text"}
+		}
+		return []string{x.Code}
+	case interface{ Unwrap() []error }:
+		for _, e := range x.Unwrap() {
+			out = append(out, codes(e)...)
+		}
+		return out
+	default:
+		if errors.As(err, &r) {
+			return codes(errors.Unwrap(err))
+		}
+		return nil
+	}
+}
+
+func TestOpenDoesNotRepeatThePassword(t *testing.T) {
+	for _, url := range []string{"redis://user:s3cret@host:port:x/0", "postgres://user:s3cret@host/0", "s3cret", "redis://:s3cret@host/zero"} {
+		l, err := inredisOpen(url)
+		if err == nil {
+			t.Errorf("%s opens %v", url, l)
+			continue
+		}
+		if strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("the password stands in: %v", err)
+		}
+	}
+}
+
+// Entries go when they are settled and old, live ones never.
+func TestExpiry(t *testing.T) {
+	server := redistest.Start(t)
+	l := open(t, server.URL(), nil)
+	ctx := t.Context()
+	const day = 24 * 60 * 60
+	ttl := func(key string) int {
+		t.Helper()
+		n, err := strconv.Atoi(strings.TrimPrefix(server.Command("TTL", "stockbridge:{acme}:"+key), ":"))
+		ok(t, err)
+		return n
+	}
+	stays := func(key string) {
+		t.Helper()
+		if n := ttl(key); n != -1 {
+			t.Errorf("%s goes in %d s", key, n)
+		}
+	}
+	goes := func(key string) {
+		t.Helper()
+		if n := ttl(key); n < 89*day || n > 90*day {
+			t.Errorf("%s goes in %d s", key, n)
+		}
+	}
+	begun := must(l.Begin(ctx, order("A1", "w1")))(t)
+	stays("entry:order:A1")
+	stays("lines:order:SO-1")
+	stays("find:SO-1")
+	ok(t, l.Doubt(ctx, begun.Claim, "x"))
+	stays("entry:order:A1")
+	ok(t, l.Accept(ctx, order("A1", "w2"), "N1", nil, time.Now()))
+	stays("entry:order:A1")
+	stays("find:N1")
+
+	// Another of the same order is settled; this one is not.
+	ok(t, l.Refuse(ctx, must(l.Begin(ctx, order("A2", "w1")))(t).Claim, fault.Reason{}))
+	goes("entry:order:A2")
+	stays("lines:order:SO-1")
+	stays("find:SO-1")
+
+	// Delivered: followed no longer.
+	ok(t, l.Follow(ctx, must(l.Get(ctx, begun.Claim.Key))(t), ledger.Accepted, ledger.Following{}))
+	goes("entry:order:A1")
+	goes("lines:order:SO-1")
+	goes("find:SO-1")
+	goes("find:N1")
+
+	// Begun once more: everything stays again.
+	must(l.Begin(ctx, order("A3", "w1")))(t)
+	stays("entry:order:A3")
+	stays("lines:order:SO-1")
+	stays("find:SO-1")
+	goes("entry:order:A1")
+}
