@@ -17,9 +17,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
-	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 )
@@ -288,103 +286,4 @@ func (a *app) told(ctx context.Context, e event.Event, done string) error {
 		_, err := fmt.Fprintln(w, done)
 		return err
 	})
-}
-
-// trialOrder is an order that really went during a trial.
-type trialOrder struct {
-	OutboundNo  string `json:"outbound_no"`
-	OrderNo     string `json:"order_no,omitempty"`
-	State       string `json:"state"`
-	WarehouseNo string `json:"warehouse_no,omitempty"`
-	Status      string `json:"status,omitempty"`
-	// Open: the warehouse has it, or may have it, and it has not left. It binds stock until it is cancelled by hand.
-	Open bool `json:"open"`
-}
-
-func trialOrders(ctx context.Context, l ledger.Ledger, name string) ([]trialOrder, error) {
-	nos, err := l.Admitted(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	orders := make([]trialOrder, 0, len(nos))
-	for _, no := range nos {
-		e, err := l.Get(ctx, ledger.Key{Seller: name, Kind: orderKind, No: no})
-		if errors.Is(err, ledger.ErrNoEntry) {
-			orders = append(orders, trialOrder{OutboundNo: no, State: "not sent"})
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		o := trialOrder{OutboundNo: no, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Open: e.State.Live()}
-		if f := e.Following; f != nil {
-			o.Status = statusWord(f.Status)
-			o.Open = o.Open && !f.Shipped
-		}
-		orders = append(orders, o)
-	}
-	return orders, nil
-}
-
-func statusWord(s orderv1.Status) string {
-	if s == orderv1.Status_STATUS_UNSPECIFIED {
-		return ""
-	}
-	return strings.ToLower(strings.TrimPrefix(s.String(), "STATUS_"))
-}
-
-type sellerTrialCmd struct {
-	Name string `arg:"" help:"Seller."`
-}
-
-func (sellerTrialCmd) Help() string {
-	return `During a trial (trial: in the set-up) only listed orders and the first so many really go to the warehouse. They bind
-stock there until somebody cancels them by hand (手动取消，以免造成库存损失). Ends 1 when the trial is over and some are open.`
-}
-
-func (c sellerTrialCmd) Run(ctx context.Context, a *app) error {
-	book, s, err := a.sellerNamed(ctx, c.Name)
-	if err != nil {
-		return err
-	}
-	defer book.Close()
-	l, err := a.ledger(ctx)
-	if err != nil {
-		return err
-	}
-	orders, err := trialOrders(ctx, l, c.Name)
-	if err != nil {
-		return err
-	}
-	first, on := s.OnTrial()
-	open := 0
-	t := table{head: []string{"OUTBOUND", "ORDER", "WAREHOUSE NO", "STATE"}}
-	for _, o := range orders {
-		text := strings.TrimSpace(o.State + " " + o.Status)
-		if o.Open {
-			open++
-			text += " — open: cancel it at the warehouse"
-		}
-		t.add(o.OutboundNo, orDash(o.OrderNo), orDash(o.WarehouseNo), text)
-	}
-	doc := struct {
-		Seller string       `json:"seller"`
-		Trial  bool         `json:"trial"`
-		Listed []string     `json:"listed,omitempty"`
-		First  int          `json:"first"`
-		Open   int          `json:"open"`
-		Orders []trialOrder `json:"orders"`
-	}{c.Name, on, s.Setup.GetTrial().GetOrders(), first, open, orders}
-	err = a.show(doc, func(w io.Writer) error {
-		fmt.Fprintln(w, state(s))
-		if len(orders) == 0 {
-			_, err := fmt.Fprintln(w, "no order has gone in a trial")
-			return err
-		}
-		return t.write(w, a.columns)
-	})
-	if err == nil && open > 0 && !on {
-		return errWrong
-	}
-	return err
 }
