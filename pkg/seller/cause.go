@@ -18,6 +18,7 @@ const (
 	causeHold          = "hold"
 	causeReceiver      = "receiver"
 	causeCancel        = "cancel"
+	causeOperator      = "operator"
 )
 
 func cause(kind, seller string, rest ...string) string {
@@ -64,6 +65,9 @@ func CauseReceiver(seller, outboundNo string) string { return cause(causeReceive
 
 // CauseCancel waits for the end of the order that this one supersedes.
 func CauseCancel(seller, superseded string) string { return cause(causeCancel, seller, superseded) }
+
+// CauseOperator: every attempt failed and what is to be done is for a person to say.
+func CauseOperator(seller, outboundNo string) string { return cause(causeOperator, seller, outboundNo) }
 
 // Cleared tells whether cause is one that s no longer has, so that what waited for it can go on. It is false for
 // causes of other sellers, and for those that no set-up can mend: an operator's hold, a receiver, a cancel, a

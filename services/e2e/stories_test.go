@@ -442,7 +442,8 @@ func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
 	}
 	knobs := jdtest.Knobs{
 		HistoryShuffled: true, ScalarsAsArrays: true, Split: jdtest.Split{Lot: jdtest.Lot{Chance: 0.01}},
-		Faults: []jdtest.Fault{
+		Faults: []jdtest.Fault{ // the first that strikes decides
+			{Kind: jdtest.Error, ZH: "商品不存在", Goods: []string{"EMG-BAD"}, Methods: []string{addOrder}, Chance: 1},
 			{Kind: jdtest.LoseAnswer, Methods: []string{addOrder}, Chance: 0.02},
 			{Kind: jdtest.Drop, Methods: []string{addOrder}, Chance: 0.005},
 			{Kind: jdtest.Error, Code: "65", Work: jdtest.WorkDone, Methods: []string{addOrder}, Chance: 0.01},
@@ -450,7 +451,6 @@ func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
 			{Kind: jdtest.HTML, Work: jdtest.WorkDone, Methods: []string{addOrder}, Chance: 0.005},
 			{Kind: jdtest.Truncated, Methods: []string{addOrder}, Chance: 0.005},
 			{Kind: jdtest.HTTP, Status: 502, Chance: 0.002},
-			{Kind: jdtest.Error, ZH: "商品不存在", Goods: []string{"EMG-BAD"}, Methods: []string{addOrder}, Chance: 1},
 		},
 	}
 	const n = 10_000

@@ -338,8 +338,6 @@ func TestDetails(t *testing.T) {
 			want: "STATUS_PICKING 10015 09:00; 10015; waybills []; 0 packages []; lines []; children []"},
 		{name: "packed is not shipped", order: `"currentStatus":"10018"` + oneLine + twoPacks,
 			want: "STATUS_PACKED 10018 -; ; waybills [VA1 VA9]; 2 packages [VA1 1.50 []; VA9  []]; lines [1 2/2]; children []"},
-		{name: "packed is shipped where the seller says so", order: `"currentStatus":"10018"` + oneLine, change: func(s *sellerv1.Setup) { s.ShippedWhenPacked = true },
-			want: "STATUS_SHIPPED 10018 -; ; waybills []; 0 packages []; lines [1 2/2]; children []"},
 		{name: "what really left", order: `"currentStatus":"10019","orderDetailList":[{"orderLine":"1","quantity":2,"realOutQty":"0"}]`,
 			want: "STATUS_SHIPPED 10019 -; ; waybills []; 0 packages []; lines [1 0/2]; children []"},
 		{name: "one parcel holds all", order: `"currentStatus":"10019","wayBill":"VA1, VA1,"` + oneLine + `,"orderPackageList":[{"packageNo":"VA1-1-1-"}]`,

@@ -150,7 +150,7 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 		case slices.Contains(nos, no):
 			documents[no] = append(documents[no], warehouse.Found{
 				OutboundNo: no, WarehouseNo: string(row.EclpSoNo),
-				State: w.state(row.MainStatus, "", row.OperTime),
+				State: stateOf(row.MainStatus, "", row.OperTime),
 			})
 		}
 	}
@@ -293,7 +293,7 @@ func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (wareh
 func (w *Warehouse) history(steps []jdapi.OrderStatus) []warehouse.State {
 	history := make([]warehouse.State, 0, len(steps))
 	for _, s := range steps {
-		if state := w.state(s.Code, s.Name, s.OperateTime); !slices.Contains(history, state) {
+		if state := stateOf(s.Code, s.Name, s.OperateTime); !slices.Contains(history, state) {
 			history = append(history, state)
 		}
 	}
@@ -304,7 +304,7 @@ func (w *Warehouse) history(steps []jdapi.OrderStatus) []warehouse.State {
 // current is where the order stands: JD's word first, whatever the history says (§5.10). Without it a cancellation
 // overrules the rest, then the latest step counts.
 func (w *Warehouse) current(code jdapi.Text, history []warehouse.State) warehouse.State {
-	now := w.state(code, "", "")
+	now := stateOf(code, "", "")
 	for _, s := range history {
 		switch {
 		case code != "" && s.Code == now.Code:

@@ -14,8 +14,6 @@ type step struct {
 	text string
 }
 
-const codePacked = "10018"
-
 // steps is §5.10, with its marks of confidence: A several ERPs decide on it, B one source, C an inference. The codes are
 // names: their order as numbers means nothing. A code that is not here is passed on without a word of ours.
 var steps = map[string]step{
@@ -39,12 +37,8 @@ var steps = map[string]step{
 	"10038":  {orderv1.Status_STATUS_RETURNED, "逆向完成"},       // C
 }
 
-// state is one of JD's codes in our words.
-func (w *Warehouse) state(code, text, at jdapi.Text) warehouse.State {
+// stateOf is one of JD's codes in our words.
+func stateOf(code, text, at jdapi.Text) warehouse.State {
 	known := steps[string(code)]
-	s := warehouse.State{Status: known.status, Code: string(code), Text: cmp.Or(string(text), known.text), At: at.Time()}
-	if s.Code == codePacked && w.seller.Setup.ShippedWhenPacked {
-		s.Status = orderv1.Status_STATUS_SHIPPED
-	}
-	return s
+	return warehouse.State{Status: known.status, Code: string(code), Text: cmp.Or(string(text), known.text), At: at.Time()}
 }

@@ -178,6 +178,9 @@ func (s *Stack) StartWorkers() error {
 	if s.o.Pusher != nil {
 		push = *s.o.Pusher
 	}
+	if s.JD != nil { // its clock runs fast, so there is more to see
+		poll.OpenEvery, poll.PackedEvery, poll.ShippedEvery = 5*time.Second, 5*time.Second, 15*time.Second
+	}
 	if s.o.Poller != nil {
 		poll = *s.o.Poller
 	}

@@ -11,6 +11,9 @@ import (
 	"stockbridge/pkg/warehouse/jd/jdtest"
 )
 
+// businessCode is the sandbox's for refusals in words.
+const businessCode = "5001"
+
 // judge holds what the sandbox has against what the streams tell, prints both, and names each broken promise.
 func (s *story) judge(ctx context.Context) error {
 	told := s.told
@@ -112,7 +115,7 @@ func (s *story) judge(ctx context.Context) error {
 	row("in (orders / messages)", "进入（订单/消息）", fmt.Sprintf("%d / %d", s.orders, told.Events["order.audited"]), "")
 	row("accepted", "已接收", accepted, len(has))
 	row("held, then released", "挂起后放行", fmt.Sprintf("%d, %d", held, released), "")
-	row("refused with a reason", "拒绝（附原因）", refused, sum(counters.Refused)-int64(len(s.gone)))
+	row("refused with a reason", "拒绝（附原因）", refused, counters.Refused[businessCode]-int64(len(s.gone)))
 	row("shipped", "已发货", shipped, count(docs, "10019", "10033", "10034"))
 	row("split: waybills of one order", "拆单：一单的运单", len(told.Orders[s.split].Waybills), len(waybills[s.split]))
 	row("lost answers, all resolved", "丢失应答均已查明", "", counters.LostAnswers)
@@ -130,14 +133,6 @@ func (s *story) judge(ctx context.Context) error {
 	}
 	s.say("streams and sandbox agree", "事件流与沙箱一致", "")
 	return nil
-}
-
-func sum(counts map[jdtest.Code]int64) int64 {
-	var n int64
-	for _, c := range counts {
-		n += c
-	}
-	return n
 }
 
 // count counts documents without children that passed one of the codes.

@@ -17,7 +17,6 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
-	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // Push hands one audited order over and tells what came of it: order.accepted, order.held or order.failed. A known
@@ -28,7 +27,7 @@ func (p *Pusher) Push(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) 
 	if err != nil {
 		err = fmt.Errorf("push %s/%s: %w", o.GetSeller(), o.GetOutboundNo(), err)
 	}
-	if len(r.told) == 0 {
+	if err != nil && len(r.told) == 0 {
 		r.told = p.Unserved(d, o, err)
 	}
 	return append(r.told, r.aside...), err
@@ -45,7 +44,7 @@ func (p *Pusher) Unserved(_ *bus.Delivery, o *orderv1.Audited, err error) []even
 	class, cause := fault.Of(err), fault.Cause(err)
 	if errors.Is(err, bus.ErrAttempts) {
 		// It may have been sent: to call it failed could make the ERP refund what ships.
-		class, cause = fault.Held, "operator:"+o.Seller+"/"+o.OutboundNo
+		class, cause = fault.Held, seller.CauseOperator(o.Seller, o.OutboundNo)
 	}
 	switch class {
 	case fault.Held:
@@ -364,8 +363,7 @@ func (r *run) watch(err error) {
 	if err := r.Sellers.Pause(ctx, r.o.Seller, pause); err != nil {
 		return // another worker paused it, or the next failure tries again
 	}
-	m := &sellerv1.Paused{Seller: r.o.Seller, At: stamp(now), By: by, Reason: pause.Reason, ProbeAfter: duration(r.ProbeAfter)}
-	r.aside = append(r.aside, event.SellerPaused.About(r.o.Seller, r.o.Seller, now, m, now.UTC().Format(time.RFC3339Nano)))
+	r.aside = append(r.aside, seller.PausedEvent(r.o.Seller, pause))
 }
 
 // PayloadHash tells two contents under one outbound number apart. It leaves out what does not reach the warehouse:

@@ -22,7 +22,6 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
@@ -255,5 +254,3 @@ func cleanedOf(list []*orderv1.Cleaned) []ledger.Cleaned {
 }
 
 func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
-
-func duration(d time.Duration) *durationpb.Duration { return durationpb.New(d) }

@@ -28,8 +28,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
@@ -290,8 +288,7 @@ func (r *run) pause(p seller.Pause, tell bool) {
 	if err != nil || !tell {
 		return // another worker paused it, or the next failure tries again
 	}
-	m := &sellerv1.Paused{Seller: r.seller.Name(), At: timestamppb.New(p.At), By: p.By, Reason: p.Reason, ProbeAfter: durationpb.New(p.ProbeAfter)}
-	r.events = append(r.events, event.SellerPaused.About(m.Seller, m.Seller, p.At, m, stampOf(p.At)))
+	r.events = append(r.events, seller.PausedEvent(r.seller.Name(), p))
 }
 
 // next is when to look again at an order that stands at status. A tenth of jitter keeps orders of one batch job from
@@ -306,6 +303,3 @@ func (p *Poller) next(now time.Time, status orderv1.Status) time.Time {
 	}
 	return now.Add(pause + time.Duration(rand.Int64N(int64(pause)/10+1)))
 }
-
-// stampOf is a moment as a discriminator of an event's id.
-func stampOf(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }

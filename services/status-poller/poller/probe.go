@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
@@ -41,9 +38,7 @@ func (r *run) probe(ctx context.Context) {
 		}
 		return
 	}
-	now := r.Now()
-	m := &sellerv1.Resumed{Seller: r.seller.Name(), At: timestamppb.New(now), By: pause.By}
-	r.events = append(r.events, event.SellerResumed.About(m.Seller, m.Seller, now, m, stampOf(pause.At)))
+	r.events = append(r.events, seller.ResumedEvent(r.seller.Name(), pause.By, pause.At, r.Now()))
 }
 
 // tryAccounts is nil when every account of the seller got an answer.

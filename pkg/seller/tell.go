@@ -1,0 +1,29 @@
+package seller
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/event"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// PausedEvent says that the seller was paused.
+func PausedEvent(name string, p Pause) event.Event {
+	m := &sellerv1.Paused{Seller: name, At: timestamppb.New(p.At), By: p.By, Reason: p.Reason}
+	if p.ProbeAfter > 0 {
+		m.ProbeAfter = durationpb.New(p.ProbeAfter)
+	}
+	return event.SellerPaused.About(name, name, p.At, m, moment(p.At))
+}
+
+// ResumedEvent says that the pause, which began at since, ended.
+func ResumedEvent(name string, by sellerv1.Paused_By, since, now time.Time) event.Event {
+	m := &sellerv1.Resumed{Seller: name, At: timestamppb.New(now), By: by}
+	return event.SellerResumed.About(name, name, now, m, moment(since))
+}
+
+// moment tells one pause from the next in the ids.
+func moment(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }

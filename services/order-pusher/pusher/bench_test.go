@@ -1,0 +1,194 @@
+package pusher
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inkv"
+	"stockbridge/pkg/ledger/inredis"
+	"stockbridge/pkg/ledger/redistest"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/memory"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// bench is a pusher over a real ledger and a warehouse in memory, with a clock that the test moves.
+type bench struct {
+	*Pusher
+	t      *testing.T
+	wh     *memory.Warehouse
+	ledger ledger.Ledger
+	book   *book
+	// identity of the embedded ledger's server: another one is a restart.
+	identity string
+
+	mu   sync.Mutex
+	at   time.Time
+	runs int
+}
+
+func (b *bench) now() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.at
+}
+
+func (b *bench) wait(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.at = b.at.Add(d)
+}
+
+// book is one seller's set-up and pause.
+type book struct{ now *seller.Seller }
+
+func (b *book) Get(name string) (*seller.Seller, bool) { return b.now, b.now.Name() == name }
+
+func (b *book) Pause(_ context.Context, _ string, p seller.Pause) error {
+	if b.now.Pause != nil {
+		return seller.ErrPaused
+	}
+	b.now = seller.New(b.now.Setup, &p)
+	return nil
+}
+
+// each runs a test over both ledgers, each on a real server.
+func each(t *testing.T, test func(t *testing.T, b *bench)) {
+	t.Helper()
+	t.Run("redis", func(t *testing.T) {
+		test(t, newBench(t, func(b *bench) (ledger.Ledger, error) {
+			return inredis.Open(inredis.Options{URL: redistest.Start(t).URL(), Now: b.now})
+		}))
+	})
+	t.Run("kv", func(t *testing.T) {
+		test(t, newBench(t, func(b *bench) (ledger.Ledger, error) {
+			bucket, err := bustest.Start(t).Bucket(t.Context(), bus.BucketLedger)
+			if err != nil {
+				return nil, err
+			}
+			return inkv.Open(t.Context(), inkv.Options{Bucket: bucket, Identity: func() string { return b.identity }, Now: b.now})
+		}))
+	})
+}
+
+// newBench has a ledger that was born a minute ago, so that new orders are certainly new.
+func newBench(t *testing.T, open func(b *bench) (ledger.Ledger, error)) *bench {
+	t.Helper()
+	b := &bench{t: t, at: time.Now().Truncate(time.Second), identity: "first"}
+	var err error
+	if b.ledger, err = open(b); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.ledger.Close() })
+	b.wh = &memory.Warehouse{Now: b.now}
+	b.book = &book{now: seller.New(&sellerv1.Setup{
+		Name:       "acme",
+		Accounts:   []*sellerv1.Account{{Name: "m", Kind: sellerv1.Account_KIND_MEMORY}},
+		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "m"}},
+		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "1", Warehouses: []string{"W01"}}},
+	}, nil)}
+	b.Pusher = New(Parts{
+		Sellers: b.book, Ledger: b.ledger, Breaker: seller.NewBreaker(3), Metrics: NewMetrics(prometheus.NewRegistry()),
+		Config: Config{ResendAfter: 5 * time.Minute, SettleFor: 30 * time.Second, ProbeAfter: 30 * time.Second},
+		Open: func(_ *seller.Seller, _ string, class warehouse.Class) (warehouse.Orders, error) {
+			if class != warehouse.Push {
+				t.Errorf("opened for class %s", class)
+			}
+			return b.wh, nil
+		},
+		Now: b.now,
+		NewOwner: func() string {
+			b.runs++
+			return fmt.Sprintf("run-%d", b.runs)
+		},
+	})
+	warm := b.order("WARM")
+	b.wh.Set(func(k *memory.Knobs) { k.Refuse = 1 })
+	_, _ = b.push(warm, fresh) // makes the ledger's birth
+	b.wait(time.Minute)
+	return b
+}
+
+func (b *bench) order(no string) *orderv1.Audited {
+	return &orderv1.Audited{
+		Seller: "acme", Shop: "S01", Warehouse: "W01", OrderNo: "SO-" + no, OutboundNo: no, Revision: 1,
+		AuditedAt: timestamppb.New(b.now()), Receiver: &orderv1.Receiver{Name: "王芳", Mobile: "13800000000", Address: "长安路1号"},
+		Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "TEA", Quantity: 2}},
+	}
+}
+
+// How a delivery comes.
+func fresh(d *bus.Delivery)  { d.First = true }
+func again(d *bus.Delivery)  { d.Attempt = 2 }
+func replay(d *bus.Delivery) { d.Replay = true }
+
+// push runs the handler as the bus does, and says in few words what came of it.
+func (b *bench) push(o *orderv1.Audited, how func(*bus.Delivery)) (string, error) {
+	b.t.Helper()
+	d := &bus.Delivery{Consumer: Name, Stream: "ORDERS", Seq: 1, StreamTime: o.AuditedAt.AsTime(), Attempt: 1, Seller: o.Seller}
+	how(d)
+	events, err := b.Push(b.t.Context(), d, o)
+	text := ""
+	for _, e := range events {
+		switch m := e.Message.(type) {
+		case *orderv1.Accepted:
+			text += "accepted " + m.Ref.WarehouseNo
+		case *orderv1.Held:
+			text += "held " + m.Cause
+		case *orderv1.Failed:
+			text += "failed " + m.Reason.Code
+		default:
+			text += " " + e.Name
+		}
+	}
+	if err != nil && text == "" {
+		text = fault.Of(err).String()
+	}
+	return text, err
+}
+
+// wants pushes and compares.
+func (b *bench) wants(o *orderv1.Audited, how func(*bus.Delivery), want string) {
+	b.t.Helper()
+	if got, err := b.push(o, how); got != want {
+		b.t.Fatalf("%s: told %q, want %q (%v)", o.OutboundNo, got, want, err)
+	}
+}
+
+// accepts pushes and wants it told under the warehouse's own number.
+func (b *bench) accepts(o *orderv1.Audited, how func(*bus.Delivery)) {
+	b.t.Helper()
+	got, err := b.push(o, how)
+	if err != nil || got != "accepted "+b.number(o) {
+		b.t.Fatalf("%s: told %q, want it accepted (%v)", o.OutboundNo, got, err)
+	}
+}
+
+// has compares how many documents the warehouse has.
+func (b *bench) has(o *orderv1.Audited, want int) {
+	b.t.Helper()
+	if got := b.wh.Numbers(o.OutboundNo); len(got) != want {
+		b.t.Errorf("%s: the warehouse has %v, want %d", o.OutboundNo, got, want)
+	}
+}
+
+func (b *bench) number(o *orderv1.Audited) string {
+	b.t.Helper()
+	numbers := b.wh.Numbers(o.OutboundNo)
+	if len(numbers) == 0 {
+		b.t.Fatalf("%s: the warehouse has none", o.OutboundNo)
+	}
+	return numbers[0]
+}

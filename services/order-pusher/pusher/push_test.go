@@ -1,0 +1,310 @@
+package pusher
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse/memory"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+func TestANewOrderIsHandedOverOnceAndToldAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		first, err := b.push(o, fresh)
+		if err != nil || first != "accepted "+b.number(o) {
+			t.Fatalf("told %q: %v", first, err)
+		}
+		b.wants(o, again, first)
+		b.wants(o, replay, first)
+		b.has(o, 1)
+	})
+}
+
+func TestALostAnswerIsLookedForThreeTimesBeforeSendingAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		taken, dropped := b.order("A-1"), b.order("A-2")
+		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
+		b.wants(taken, fresh, "wait")
+		b.wh.Set(func(k *memory.Knobs) { k.DropBefore = 1 })
+		b.wants(dropped, fresh, "wait")
+
+		b.wait(firstLook)
+		b.accepts(taken, again)
+		b.has(taken, 1)
+
+		// Absent: looks at 1 s, 2.5 min and 5 min, and only the last one sends.
+		for range looksBeforeResend - 1 {
+			_, err := b.push(dropped, again)
+			if fault.Of(err) != fault.Wait {
+				t.Fatal(err)
+			}
+			b.has(dropped, 0)
+			b.wait(fault.After(err))
+		}
+		if entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A-2"}); err != nil || b.now().Sub(entry.FirstDoubt) < 5*time.Minute {
+			t.Errorf("looked for %s only (%v)", b.now().Sub(entry.FirstDoubt), err)
+		}
+		told, err := b.push(dropped, again)
+		if err != nil || told != "accepted "+b.number(dropped) {
+			t.Fatalf("told %q: %v", told, err)
+		}
+		b.has(dropped, 1)
+	})
+}
+
+func TestAfterAKilledWorkerTheOrderIsAskedFor(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		// Somebody began, the warehouse took it, and that is all that is known.
+		o := b.order("A-1")
+		begin := ledger.Begin{
+			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A-1"}, Hash: PayloadHash(o), Owner: "killed", OrderNo: o.OrderNo, Lines: []string{"1"},
+			Revision: 1, StreamTime: b.now(), AuditedAt: b.now(), First: true,
+		}
+		if _, err := b.ledger.Begin(t.Context(), begin); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		b.wants(o, again, "wait") // the claim still stands
+		b.wait(ledger.ClaimFor + time.Second)
+		b.accepts(o, again)
+		b.has(o, 1)
+	})
+}
+
+func TestALedgerThatForgotAsksFirst(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		// The order is older than the ledger, as after a wipe: the warehouse has it already.
+		o, gone := b.order("A-1"), b.order("A-2")
+		old := proto.CloneOf(o)
+		old.AuditedAt.Seconds -= 3600
+		gone.AuditedAt.Seconds -= 3600
+		if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		b.accepts(old, fresh)
+		b.has(o, 1)
+		b.accepts(gone, fresh)
+		b.has(gone, 1)
+	})
+}
+
+func TestAnAbsenceCountsOnlyWhenALostSendingCannotArriveAnyMore(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		if b.identity = "second"; t.Name()[len(t.Name())-2:] != "kv" {
+			return // a restart of Redis is a story of package inredis
+		}
+		o := b.order("A-1")
+		b.wait(time.Second)
+		o.AuditedAt.Seconds -= 60
+		if told, err := b.push(o, again); told != "wait" {
+			t.Fatalf("told %q: %v", told, err)
+		}
+		b.has(o, 0)
+		b.wait(31 * time.Second)
+		b.accepts(o, again)
+		b.has(o, 1)
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		// In business words: asked for, absent, refused; told again, and sent again only by a replay.
+		o := b.order("A-1")
+		b.wh.Set(func(k *memory.Knobs) { k.Refuse = 1 })
+		first, err := b.push(o, fresh)
+		if fault.Of(err) != fault.Refused || first == "" {
+			t.Fatalf("told %q: %v", first, err)
+		}
+		b.wants(o, again, first)
+		b.has(o, 0)
+		b.accepts(o, replay)
+		b.has(o, 1)
+
+		// Before anything was looked at.
+		o = b.order("A-2")
+		b.wh.Set(func(k *memory.Knobs) { k.Reject = 1 })
+		if told, err := b.push(o, fresh); fault.Of(err) != fault.Refused {
+			t.Fatalf("told %q: %v", told, err)
+		}
+	})
+}
+
+func TestLinesAndNumbers(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		b.accepts(o, fresh)
+
+		changed := proto.CloneOf(o)
+		changed.Lines[0].Quantity = 9
+		b.wants(changed, fresh, "failed outbound.reused")
+		// The same from the shelf: a corrected order overtook what waited there, and nothing is to be told of it.
+		if told, err := b.push(changed, replay); err != nil || told != "" {
+			t.Errorf("told %q: %v", told, err)
+		}
+
+		second := proto.CloneOf(o)
+		second.OutboundNo, second.Revision = "A-1b", 2
+		b.wants(second, fresh, "failed line.live")
+		second.Supersedes = "A-1"
+		b.wants(second, fresh, "held cancel:acme/A-1")
+		b.has(second, 0)
+		if b.cleared(t.Context(), "cancel:acme/A-1") {
+			t.Error("cleared while the earlier one lives")
+		}
+
+		entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.ledger.Follow(t.Context(), entry, ledger.Cancelled, ledger.Following{}); err != nil {
+			t.Fatal(err)
+		}
+		if !b.cleared(t.Context(), "cancel:acme/A-1") {
+			t.Error("not cleared although the earlier one is cancelled")
+		}
+		b.accepts(second, replay)
+	})
+}
+
+func TestWhatIsTransientIsReleasedAndTriedAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		b.wh.Set(func(k *memory.Knobs) { k.Down = true })
+		b.wants(o, fresh, "transient")
+		b.wh.Set(func(k *memory.Knobs) { k.Down, k.Busy = false, 3*time.Second })
+		_, err := b.push(o, again)
+		if fault.Of(err) != fault.Wait || fault.After(err) != 3*time.Second {
+			t.Fatal(err)
+		}
+		b.wh.Set(func(k *memory.Knobs) { k.Busy = 0 })
+		b.accepts(o, again)
+		b.has(o, 1)
+	})
+}
+
+func TestWithoutTheRightToAskNothingIsGuessed(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		b.wh.Set(func(k *memory.Knobs) { k.CannotFind, k.DropBefore = true, 1 })
+		b.wants(o, fresh, "wait")
+		b.wants(o, again, "held permission:acme/find-orders")
+		b.has(o, 0)
+	})
+}
+
+func TestTheBreakerPausesTheSeller(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.wh.Set(func(k *memory.Knobs) { k.Down = true })
+		for _, no := range []string{"A-1", "A-2"} {
+			b.wants(b.order(no), fresh, "transient")
+		}
+		b.wants(b.order("A-3"), fresh, " seller.paused")
+		p := b.book.now.Pause
+		if p == nil || p.By != sellerv1.Paused_BY_BREAKER || !p.ProbeAt.Equal(b.now().Add(30*time.Second)) {
+			t.Errorf("paused %+v", p)
+		}
+		err := paused(b.book)("acme")
+		if fault.Of(err) != fault.Held || fault.Cause(err) != "pause:acme" {
+			t.Error(err)
+		}
+	})
+}
+
+func TestABadCredentialPausesAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.wh.Set(func(k *memory.Knobs) { k.BadToken = true })
+		if _, err := b.push(b.order("A-1"), fresh); fault.Of(err) == fault.Refused {
+			t.Error(err)
+		}
+		if p := b.book.now.Pause; p == nil || p.By != sellerv1.Paused_BY_TOKEN {
+			t.Errorf("paused %+v", p)
+		}
+	})
+}
+
+func TestTwoDocumentsAreLoud(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		for range 2 {
+			if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.AuditedAt.Seconds -= 3600
+		told, err := b.push(o, fresh)
+		if fault.ReasonOf(err, "").Code != "warehouse.twice" || fault.Of(err) != fault.Refused || told != "accepted "+b.number(o) {
+			t.Errorf("told %q: %v", told, err)
+		}
+	})
+}
+
+func TestHoldsAreReleasedOneByOne(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		o.Hold = &orderv1.Hold{Reason: "the buyer is away"}
+		b.wants(o, fresh, "held hold:acme/A-1")
+		b.has(o, 0)
+		release := func(d *bus.Delivery) { d.Replay, d.Released = true, "hold:acme/A-1" }
+		b.accepts(o, release)
+	})
+}
+
+func TestAttemptsUsedUpAreNoFailure(t *testing.T) {
+	b := &bench{t: t, at: time.Now()}
+	p := New(Parts{Now: b.now})
+	events := p.Unserved(nil, b.order("A-1"), errors.Join(bus.ErrAttempts, errors.New("connection reset")))
+	if len(events) != 1 || events[0].Name != "order.held" {
+		t.Errorf("told %v", events)
+	}
+	if p.Unserved(nil, nil, fault.Permanent(errors.New("unreadable"))) != nil {
+		t.Error("told of an order that nobody can name")
+	}
+}
+
+func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		shelf := []bus.Shelved{
+			{Cause: seller.CauseShop("acme", "S01"), Last: b.now()},
+			{Cause: seller.CauseShop("acme", "S09"), Last: b.now()},
+			{Cause: seller.CausePermission("acme", "m"), Last: b.now().Add(-time.Hour)},
+			{Cause: seller.CausePermission("acme", "m"), Last: b.now().Add(-time.Hour)},
+			{Cause: seller.CauseHold("acme", "A-1"), Last: b.now()},
+		}
+		var let []int
+		b.Release = func(_ context.Context, name string, match func(bus.Shelved) bool) (int, error) {
+			for i, m := range shelf {
+				if match(m) {
+					let = append(let, i)
+				}
+			}
+			return len(let), nil
+		}
+		if _, err := b.ReleaseDue(t.Context(), nil, &sellerv1.PollDue{Seller: "acme"}); err != nil {
+			t.Fatal(err)
+		}
+		if len(let) != 2 || let[0] != 0 || let[1] != 2 {
+			t.Errorf("released %v", let)
+		}
+		// Once the warehouse took an order since, all that waited for its leave goes on.
+		let = nil
+		b.took("acme")
+		if _, err := b.ReleaseDue(t.Context(), nil, &sellerv1.PollDue{Seller: "acme"}); err != nil {
+			t.Fatal(err)
+		}
+		if len(let) != 3 {
+			t.Errorf("released %v", let)
+		}
+	})
+}
