@@ -3,20 +3,19 @@ package bus
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"mime"
 	"regexp"
 	"strconv"
 	"strings"
 
-	"buf.build/go/protovalidate"
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/rule"
 )
 
 const (
@@ -191,28 +190,24 @@ func jsonPath(body []byte, offset int) string {
 	}
 }
 
-// validate checks m against the rules in its .proto. The error is a fault.Reason that names the first field at fault.
+// validate checks m against the rules in its .proto. The error is a fault.Reason that names the first field at fault,
+// and in its text the others.
 func validate(m proto.Message) error {
-	err := protovalidate.Validate(m)
-	var invalid *protovalidate.ValidationError
-	if err == nil {
-		return nil
-	}
-	if !errors.As(err, &invalid) || len(invalid.Violations) == 0 {
-		return fmt.Errorf("validate %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
+	broken, err := rule.Broken(m, "invalid")
+	if err != nil || len(broken) == 0 {
+		return err
 	}
 	const most = 5
-	var all []string
-	for i, v := range invalid.Violations {
-		if i == most {
-			all = append(all, fmt.Sprintf("and %d more", len(invalid.Violations)-most))
-			break
-		}
-		all = append(all, strings.TrimPrefix(protovalidate.FieldPathString(v.Proto.GetField())+": ", ": ")+v.Proto.GetMessage())
+	reason := broken[0]
+	for _, r := range broken[1:min(len(broken), most)] {
+		reason.ZH += "；" + r.Field + "：" + r.ZH
+		reason.EN += "; " + r.Field + ": " + r.EN
 	}
-	field := protovalidate.FieldPathString(invalid.Violations[0].Proto.GetField())
-	text := strings.Join(all, "; ")
-	return fault.Reason{Code: "invalid", Field: field, ZH: "不符合要求：" + text, EN: text}
+	if more := len(broken) - most; more > 0 {
+		reason.ZH += fmt.Sprintf("；另有 %d 处", more)
+		reason.EN += fmt.Sprintf("; and %d more", more)
+	}
+	return reason
 }
 
 // headerOf reads a header whatever the case of its name.

@@ -66,7 +66,7 @@ func CauseReceiver(seller, outboundNo string) string { return cause(causeReceive
 // CauseCancel waits for the end of the order that this one supersedes.
 func CauseCancel(seller, superseded string) string { return cause(causeCancel, seller, superseded) }
 
-// CauseOperator: every attempt failed and what is to be done is for a person to say.
+// CauseOperator waits for a person to say what is to be done, after every attempt failed.
 func CauseOperator(seller, outboundNo string) string { return cause(causeOperator, seller, outboundNo) }
 
 // Cleared tells whether cause is one that s no longer has, so that what waited for it can go on. It is false for

@@ -1,14 +1,11 @@
 package seller
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
-	"strings"
-
-	"buf.build/go/protovalidate"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/rule"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -22,43 +19,12 @@ func Validate(setup *sellerv1.Setup) error {
 
 func validate(setup *sellerv1.Setup) Faults {
 	var faults Faults
-	var violated *protovalidate.ValidationError
-	if err := protovalidate.Validate(setup); errors.As(err, &violated) {
-		for _, v := range violated.Violations {
-			faults = append(faults, fault.Reason{
-				Code: "setup.rule", Field: protovalidate.FieldPathString(v.Proto.GetField()),
-				ZH: ruleZH(v), EN: v.Proto.GetMessage(),
-			})
-		}
-	} else if err != nil {
+	broken, err := rule.Broken(setup, "setup.rule")
+	faults = append(faults, broken...)
+	if err != nil {
 		faults = append(faults, fault.Reason{Code: "setup.rule", ZH: err.Error(), EN: err.Error()})
 	}
 	return append(faults, references(setup)...)
-}
-
-// rulesZH says the rules that seller.proto uses; # is the rule's limit.
-var rulesZH = map[string]string{
-	"string.pattern":     "格式应为 #",
-	"string.min_len":     "至少 # 个字符",
-	"string.max_len":     "最多 # 个字符",
-	"repeated.min_items": "至少 # 项",
-	"repeated.max_items": "最多 # 项",
-	"enum.not_in":        "必填",
-	"enum.defined_only":  "不是可用的值",
-	"double.gte_lte":     "超出允许范围",
-	"int32.gte_lte":      "超出允许范围",
-	"secret.one":         "file 与 env 必须且只能填一个",
-}
-
-func ruleZH(v *protovalidate.Violation) string {
-	zh, ok := rulesZH[v.Proto.GetRuleId()]
-	if !ok {
-		return v.Proto.GetMessage()
-	}
-	if v.RuleValue.IsValid() {
-		zh = strings.ReplaceAll(zh, "#", fmt.Sprint(v.RuleValue.Interface()))
-	}
-	return zh
 }
 
 // references checks what no single field can tell.

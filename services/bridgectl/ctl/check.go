@@ -199,7 +199,7 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 		return r, nil
 	}
 	plan, found := pusher.Findings(s, wh, o)
-	r.add(append(found, plan.Findings...)...)
+	r.add(found...)
 	for _, n := range plan.Cleaned {
 		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{Code: "cleaned." + n.What, Field: n.Field, ZH: n.Zh, EN: n.En}})
 	}
@@ -221,11 +221,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 	case err != nil:
 		return err
 	case e.State != ledger.New && e.Hash != pusher.PayloadHash(o):
-		r.add(fault.Permanent(fault.Reason{
-			Code: "outbound.reused", Field: "outbound_no",
-			ZH: "出库单号 " + o.OutboundNo + " 已用于另一份内容；内容改变时必须使用新的出库单号",
-			EN: "outbound number " + o.OutboundNo + " was used with another content; a changed order needs a new outbound number",
-		}))
+		r.add(pusher.Reused(o))
 	case e.State == ledger.Accepted || e.State == ledger.Cancelled:
 		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{
 			Code: "outbound.known", Field: "outbound_no",
@@ -238,23 +234,15 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 		return err
 	}
 	for _, other := range others {
-		for i, line := range o.Lines {
+		for _, line := range o.Lines {
 			if other.Key.No == o.OutboundNo || other.OrderNo != o.OrderNo || !other.State.Live() || !slices.Contains(other.Lines, line.LineId) {
 				continue
 			}
 			if other.Key.No == o.Supersedes {
-				r.add(fault.Hold(seller.CauseCancel(o.Seller, o.Supersedes), fault.Reason{
-					Code: "superseded.live", Field: "supersedes",
-					ZH: "等待被替换的出库单 " + o.Supersedes + " 取消或被拒；之后自动继续",
-					EN: "waits until the superseded " + o.Supersedes + " is cancelled or refused; then goes on by itself",
-				}))
+				r.add(pusher.Superseding(o))
 				continue
 			}
-			r.add(fault.Permanent(fault.Reason{
-				Code: "line.live", Field: fmt.Sprintf("lines[%d]", i),
-				ZH: "此行已随出库单 " + other.Key.No + " 推送，请先取消它",
-				EN: "this line is live under outbound number " + other.Key.No + "; cancel that first",
-			}))
+			r.add(pusher.LineLive(o, line.LineId, other.Key.No))
 		}
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,12 +12,12 @@ import (
 	"strings"
 	"time"
 
-	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/rule"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -45,18 +44,13 @@ func readOrder(text []byte) (*orderv1.Audited, []error) {
 	if err != nil {
 		return nil, []error{fault.Permanent(err)}
 	}
-	var invalid *protovalidate.ValidationError
-	if err := protovalidate.Validate(o); err != nil && !errors.As(err, &invalid) {
+	broken, err := rule.Broken(o, "invalid")
+	if err != nil {
 		return o, []error{err}
 	}
-	var found []error
-	if invalid != nil {
-		for _, v := range invalid.Violations {
-			text := v.Proto.GetMessage()
-			found = append(found, fault.Permanent(fault.Reason{
-				Code: "invalid", Field: protovalidate.FieldPathString(v.Proto.GetField()), ZH: "不符合要求：" + text, EN: text,
-			}))
-		}
+	found := make([]error, len(broken))
+	for i, reason := range broken {
+		found[i] = fault.Permanent(reason)
 	}
 	return o, found
 }

@@ -22,7 +22,7 @@ func (upCmd) Help() string {
 set up there is a seller named demo against the sandbox. Ctrl-C finishes what is in hand and stops.
 
 NATS_URL and REDIS_URL put real ones in the place of the embedded. --http-addr, HTTP_ADDR: health, readiness and metrics
-(127.0.0.1:8080; off for none). --log-level, LOG_LEVEL: trace, debug, info, warn or error (info).`
+(127.0.0.1:8080; off for none). PUSH_… and POLL_…: the workers' own settings, see deploy/env. --log-level, LOG_LEVEL: trace, debug, info, warn or error (info).`
 }
 
 func (c upCmd) Run(ctx context.Context, a *app) error {
@@ -32,7 +32,7 @@ func (c upCmd) Run(ctx context.Context, a *app) error {
 	}
 	err = stack.Run(ctx, stack.Options{
 		DataDir: c.DataDir, NATSURL: a.NATSURL, RedisURL: a.RedisURL, NATSPort: c.NATSPort,
-		HTTPAddr: a.HTTPAddr, SandboxAddr: c.SandboxAddr, Log: a.runLog(level),
+		HTTPAddr: a.HTTPAddr, SandboxAddr: c.SandboxAddr, Environ: os.Environ(), Log: a.runLog(level),
 	}, a.Out)
 	if err != nil && strings.Contains(err.Error(), "address already in use") {
 		return hint(err, "is another one running? --nats-port, --http-addr and --sandbox-addr move this one")

@@ -46,7 +46,9 @@ type Options struct {
 	Sandbox     *jdtest.Config
 	// Ticks of the demo seller.
 	Ticks Ticks
-	// Pusher and Poller are the workers' settings; nil for their defaults.
+	// Environ holds the workers' settings (PUSH_…, POLL_…); others are ignored.
+	Environ []string
+	// Pusher and Poller are the workers' settings; nil for those of Environ and their defaults.
 	Pusher *pusher.Config
 	Poller *poller.Config
 	Log    zerolog.Logger
@@ -167,11 +169,11 @@ func (s *Stack) startSandbox() error {
 
 // StartWorkers starts the workers, again after StopWorkers.
 func (s *Stack) StartWorkers() error {
-	_, push, err := worker.Settings[pusher.Config](nil, nil)
+	_, push, err := worker.Settings[pusher.Config](nil, s.o.Environ)
 	if err != nil {
 		return err
 	}
-	_, poll, err := worker.Settings[poller.Config](nil, nil)
+	_, poll, err := worker.Settings[poller.Config](nil, s.o.Environ)
 	if err != nil {
 		return err
 	}
@@ -179,7 +181,8 @@ func (s *Stack) StartWorkers() error {
 		push = *s.o.Pusher
 	}
 	if s.JD != nil { // its clock runs fast, so there is more to see
-		poll.OpenEvery, poll.PackedEvery, poll.ShippedEvery = 5*time.Second, 5*time.Second, 15*time.Second
+		poll.OpenEvery, poll.PackedEvery = min(poll.OpenEvery, 5*time.Second), min(poll.PackedEvery, 5*time.Second)
+		poll.ShippedEvery = min(poll.ShippedEvery, 15*time.Second)
 	}
 	if s.o.Poller != nil {
 		poll = *s.o.Poller

@@ -156,7 +156,7 @@ func TestComposeKnowsTheServices(t *testing.T) {
 }
 
 // reasonMakers are functions whose first literal argument is a reason's code.
-var reasonMakers = []string{"held", "hold", "refuse", "refusal", "ReasonOf"}
+var reasonMakers = []string{"Broken", "held", "hold", "refuse", "refusal", "ReasonOf"}
 
 // reasonPackages give reasons to events. (bridgectl's and the set-up's own findings are read by whoever typed the
 // command.)

@@ -164,23 +164,11 @@ func (r *run) claim(ctx context.Context) error {
 	case errors.Is(err, ledger.ErrHash) && r.d.Replay:
 		return errOvertaken
 	case errors.Is(err, ledger.ErrHash):
-		return fault.Permanent(fault.Reason{
-			Code: "outbound.reused", Field: "outbound_no",
-			ZH: "出库单号 " + o.OutboundNo + " 已用于另一份内容；内容改变时必须使用新的出库单号",
-			EN: "outbound number " + o.OutboundNo + " was used with another content; a changed order needs a new outbound number",
-		})
+		return Reused(o)
 	case errors.As(err, &taken) && taken.Superseded:
-		return fault.Hold(seller.CauseCancel(o.Seller, taken.By), fault.Reason{
-			Code: "superseded.live", Field: "supersedes",
-			ZH: "等待被替换的出库单 " + taken.By + " 取消或被拒；之后自动继续",
-			EN: "waits until the superseded " + taken.By + " is cancelled or refused; then goes on by itself",
-		})
+		return Superseding(o)
 	case errors.As(err, &taken):
-		return fault.Permanent(fault.Reason{
-			Code: "line.live", Field: "lines[" + taken.Line + "]",
-			ZH: "订单 " + taken.OrderNo + " 的行 " + taken.Line + " 已随出库单 " + taken.By + " 推送；请先取消它",
-			EN: "line " + taken.Line + " of order " + taken.OrderNo + " is live under outbound number " + taken.By + "; cancel that first",
-		})
+		return LineLive(o, taken.Line, taken.By)
 	}
 	r.begun = begun
 	return err

@@ -53,8 +53,7 @@ func openJournal(path string, s *state) (*journal, error) {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
 	if err := errors.Join(file.Truncate(int64(len(whole))), seekEnd(file), syncDir(path)); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("open state: %w", err)
+		return nil, fmt.Errorf("open state: %w", errors.Join(err, file.Close()))
 	}
 	j.file = file
 	return j, nil
@@ -145,12 +144,11 @@ func (j *journal) restart(records ...record) error {
 	}
 	_, err = next.Write(text)
 	if err = errors.Join(err, next.Sync()); err == nil {
-		j.file.Close() // first, because some systems do not rename onto an open file
-		err = errors.Join(os.Rename(next.Name(), j.path), syncDir(j.path))
+		// Closed first, because some systems do not rename onto an open file.
+		err = errors.Join(j.file.Close(), os.Rename(next.Name(), j.path), syncDir(j.path))
 	}
 	if err != nil {
-		next.Close()
-		j.broken = fmt.Errorf("reset state: %w", err)
+		j.broken = fmt.Errorf("reset state: %w", errors.Join(err, next.Close()))
 		return j.broken
 	}
 	j.file = next

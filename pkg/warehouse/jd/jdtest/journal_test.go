@@ -2,6 +2,7 @@ package jdtest_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,8 +73,10 @@ func TestTornStateIsCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteString(`{"documents":[{"seq":2,`)
-	f.Close()
+	_, err = f.WriteString(`{"documents":[{"seq":2,`)
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
 	r := s.again(t)
 	r.add(anOrder("A-2"))
 	r.Close()

@@ -52,8 +52,8 @@ type clock struct {
 	Speed float64   `json:"speed"`
 }
 
-func (c clock) at(real time.Time) time.Time {
-	passed := float64(real.Sub(c.Real)) * c.Speed
+func (c clock) at(now time.Time) time.Time {
+	passed := float64(now.Sub(c.Real)) * c.Speed
 	return c.Shown.Add(time.Duration(min(passed, math.MaxInt64/2))) // no further than 146 years at one speed
 }
 

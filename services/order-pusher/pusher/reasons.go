@@ -1,0 +1,41 @@
+package pusher
+
+import (
+	"fmt"
+	"slices"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// Reused is the fault of an order whose outbound number was begun with another content.
+func Reused(o *orderv1.Audited) error {
+	return fault.Permanent(fault.Reason{
+		Code: "outbound.reused", Field: "outbound_no",
+		ZH: "出库单号 " + o.OutboundNo + " 已用于另一份内容；内容改变时必须使用新的出库单号",
+		EN: "outbound number " + o.OutboundNo + " was used with another content; a changed order needs a new outbound number",
+	})
+}
+
+// Superseding is the fault of an order that supersedes one which has not ended.
+func Superseding(o *orderv1.Audited) error {
+	return fault.Hold(seller.CauseCancel(o.Seller, o.Supersedes), fault.Reason{
+		Code: "superseded.live", Field: "supersedes",
+		ZH: "等待被替换的出库单 " + o.Supersedes + " 取消或被拒；之后自动继续",
+		EN: "waits until the superseded " + o.Supersedes + " is cancelled or refused; then goes on by itself",
+	})
+}
+
+// LineLive is the fault of an order with a line that lives under the outbound number by.
+func LineLive(o *orderv1.Audited, lineID, by string) error {
+	field := "lines"
+	if i := slices.IndexFunc(o.Lines, func(l *orderv1.Line) bool { return l.LineId == lineID }); i >= 0 {
+		field = fmt.Sprintf("lines[%d]", i)
+	}
+	return fault.Permanent(fault.Reason{
+		Code: "line.live", Field: field,
+		ZH: "行 " + lineID + " 已随出库单 " + by + " 推送；请先取消它",
+		EN: "line " + lineID + " is live under outbound number " + by + "; cancel that first",
+	})
+}
