@@ -104,6 +104,12 @@ func Settings[C any](args, environ []string) (Config, C, error) {
 	return base, own, errors.Join(l.faults...)
 }
 
+// FromEnvironment is Settings of a service that runs inside another program, which has the flags.
+func FromEnvironment[C any]() (C, error) {
+	_, own, err := Settings[C](nil, os.Environ())
+	return own, err
+}
+
 // setting is one field of a settings struct.
 type setting struct {
 	key, field, byDefault, help string

@@ -32,7 +32,7 @@ func (c upCmd) Run(ctx context.Context, a *app) error {
 	}
 	err = stack.Run(ctx, stack.Options{
 		DataDir: c.DataDir, NATSURL: a.NATSURL, RedisURL: a.RedisURL, NATSPort: c.NATSPort,
-		HTTPAddr: a.HTTPAddr, SandboxAddr: c.SandboxAddr, Environ: os.Environ(), Log: a.runLog(level),
+		HTTPAddr: a.HTTPAddr, SandboxAddr: c.SandboxAddr, Log: a.runLog(level),
 	}, a.Out)
 	if err != nil && strings.Contains(err.Error(), "address already in use") {
 		return hint(err, "is another one running? --nats-port, --http-addr and --sandbox-addr move this one")

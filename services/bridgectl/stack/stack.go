@@ -46,9 +46,7 @@ type Options struct {
 	Sandbox     *jdtest.Config
 	// Ticks of the demo seller.
 	Ticks Ticks
-	// Environ holds the workers' settings (PUSH_…, POLL_…); others are ignored.
-	Environ []string
-	// Pusher and Poller are the workers' settings; nil for those of Environ and their defaults.
+	// Pusher and Poller are the workers' settings; nil for those of the environment (PUSH_…, POLL_…) and their defaults.
 	Pusher *pusher.Config
 	Poller *poller.Config
 	Log    zerolog.Logger
@@ -169,20 +167,20 @@ func (s *Stack) startSandbox() error {
 
 // StartWorkers starts the workers, again after StopWorkers.
 func (s *Stack) StartWorkers() error {
-	_, push, err := worker.Settings[pusher.Config](nil, s.o.Environ)
+	push, err := worker.FromEnvironment[pusher.Config]()
 	if err != nil {
 		return err
 	}
-	_, poll, err := worker.Settings[poller.Config](nil, s.o.Environ)
+	poll, err := worker.FromEnvironment[poller.Config]()
 	if err != nil {
 		return err
-	}
-	if s.o.Pusher != nil {
-		push = *s.o.Pusher
 	}
 	if s.JD != nil { // its clock runs fast, so there is more to see
 		poll.OpenEvery, poll.PackedEvery = min(poll.OpenEvery, 5*time.Second), min(poll.PackedEvery, 5*time.Second)
 		poll.ShippedEvery = min(poll.ShippedEvery, 15*time.Second)
+	}
+	if s.o.Pusher != nil {
+		push = *s.o.Pusher
 	}
 	if s.o.Poller != nil {
 		poll = *s.o.Poller
