@@ -24,6 +24,13 @@
 // A sending that the ledger does not know of happened before its birth. So when no entry is found and the document is
 // not certainly new, one look at the far side decides if this is the broker's first delivery; else an absence counts
 // only when some time (Begun.Settled) has gone by since the birth, because the lost attempt may still have been in flight.
+//
+// What a Release says was not sent stays certainly new while the birth lasts: the ledger has seen all of its attempts.
+// An order that waits for its quota therefore costs no look. It also binds no payload: another content may begin
+// under its number.
+//
+// A caller may be told that a call failed although it was done. What is repeated by the same Owner (of a claim), or by
+// a client on its own, is told again and not done twice.
 package ledger
 
 import (
@@ -107,7 +114,8 @@ type Entry struct {
 	FirstDoubt time.Time
 	// Following is what the poller knows; nil until accepted.
 	Following *Following
-	BegunAt   time.Time
+	// BegunAt is when it was first begun.
+	BegunAt time.Time
 	// Cleaned is what was changed in the texts that were sent, told again with order.accepted.
 	Cleaned   []Cleaned
 	ChangedAt time.Time
@@ -169,7 +177,8 @@ type Begun struct {
 	// Entry as it stood before this Begin, except that an unresolved INTENT of another owner reads UNKNOWN. Its State
 	// is New when there was none.
 	Entry Entry
-	// Fresh: certainly never sent. Only then may it be sent without asking first.
+	// Fresh: certainly never sent; also after a Release, while the birth lasts. Only then may it be sent without asking
+	// first.
 	Fresh bool
 	// BornAt is the birth's since.
 	BornAt time.Time
@@ -185,13 +194,13 @@ func (b Begun) Settled(first bool, now time.Time, settleFor time.Duration) bool 
 var (
 	// ErrBusy: another owner holds the claim. Come back later.
 	ErrBusy = errors.New("claimed by another worker")
-	// ErrHash: the number was begun with another payload.
+	// ErrHash: the number was begun with another payload, which was or may have been sent, or was refused.
 	ErrHash = errors.New("the same number was begun with another payload")
 	// ErrLost: the claim is no longer the caller's. What the caller knows was not written.
 	ErrLost = errors.New("claim lost")
 	// ErrNoEntry: no such document.
 	ErrNoEntry = errors.New("not in the ledger")
-	// ErrVersion: the entry moved since it was read.
+	// ErrVersion: the entry moved since it was read, or is gone.
 	ErrVersion = errors.New("entry changed meanwhile")
 )
 
@@ -232,26 +241,30 @@ type Documents interface {
 	// Begin claims, checks the payload hash, the lines (LineTaken; also when the holder is in INTENT) and tells what
 	// is known. State INTENT, the owner, the attempt and the history line are durable when it returns without error.
 	// An entry that is Accepted or Cancelled is reported without a claim (Claim.Owner is ""). Lines whose holder is
-	// Refused, Cancelled or released move to this document. Checks come in this order: entry, hash, claim, lines.
+	// Refused, Cancelled or released move to this document. Checks come in this order: hash, Accepted or Cancelled,
+	// claim, lines (one that Superseded mends last). Begun.Entry is told with ErrHash too.
 	Begin(ctx context.Context, b Begin) (Begun, error)
 	// Accept resolves: the far side has it under number. The document is due for following at once. Accept also works
 	// when the entry or the claim is gone (a wiped ledger, a late answer): what the far side has must be known; it
 	// then returns nil and writes an entry from b. It returns an error wrapping ErrLost, after writing the fact into
 	// the history, only if the entry is Accepted under another number.
 	Accept(ctx context.Context, b Begin, number string, cleaned []Cleaned, now time.Time) error
-	// Refuse resolves: nothing lives at the far side. Frees the lines. ErrLost when the claim is another's.
+	// Refuse resolves: nothing lives at the far side. Frees the lines. ErrLost when the claim is another's; a claim that
+	// ran out and that nobody took may still be resolved, here and by Absent and Release.
 	Refuse(ctx context.Context, c Claim, why fault.Reason) error
-	// Doubt resolves to UNKNOWN: sent, no answer. Written even when the claim ran out, unless the entry was resolved
-	// meanwhile (then nil: nothing to doubt).
+	// Doubt resolves to UNKNOWN: sent, no answer. Looks and doubt start anew: what was not found before proves nothing
+	// of this sending. Written even when the claim ran out, is another's (which keeps it) or is lost, unless the entry
+	// was resolved meanwhile (then nil: nothing to doubt).
 	Doubt(ctx context.Context, c Claim, why string) error
 	// Absent records a look that found nothing, keeps or makes the entry UNKNOWN and frees the claim. It returns the
-	// looks so far and the time of the first doubt.
+	// looks so far and the time of the first doubt. ErrLost when the claim is another's.
 	Absent(ctx context.Context, c Claim) (looks int, since time.Time, err error)
 	// Release gives the claim back: nothing was sent in this attempt. The entry returns to what it was before Begin
-	// (New when there was none; UNKNOWN stays UNKNOWN). Lines it took are freed when it returns to New.
+	// (New when there was none; UNKNOWN stays UNKNOWN), except its history. Lines are freed when it returns to New or
+	// Refused. ErrLost when the claim is another's.
 	Release(ctx context.Context, c Claim, why string) error
 	// Resend says that the caller is about to send an UNKNOWN document again under the same number: looks and doubt
-	// start anew. ErrLost when the claim is another's.
+	// start anew. ErrLost when the claim is another's or ran out: another may begin from then on.
 	Resend(ctx context.Context, c Claim) error
 	// Get reads an entry; ErrNoEntry.
 	Get(ctx context.Context, k Key) (Entry, error)
@@ -261,7 +274,8 @@ type Documents interface {
 	// Due reads up to limit followed entries of (seller, kind) that are due at now, the longest due first.
 	Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]Entry, error)
 	// Follow writes what the poller now knows; ErrVersion when the entry moved since it was read. state is the
-	// entry's state from now on (Accepted or Cancelled; Cancelled frees the lines).
+	// entry's state from now on (Accepted or Cancelled; Cancelled frees the lines). An entry that is settled is
+	// forgotten after 90 days: Refused, Cancelled, never sent, or Accepted and no longer followed.
 	Follow(ctx context.Context, e Entry, state State, f Following) error
 	// Open counts (seller, kind) entries that are followed.
 	Open(ctx context.Context, seller, kind string) (int, error)
@@ -269,7 +283,8 @@ type Documents interface {
 
 // Attempts counts runs that failed, because the broker's own count does not survive a crash of the broker.
 type Attempts interface {
-	// Count adds one for key and returns the sum. It is forgotten a week after the last Count.
+	// Count adds one for key and returns the sum. It is forgotten a week after the last Count. After an error the run
+	// may have been counted: a caller that repeats may count it twice, never too low.
 	Count(ctx context.Context, key string) (int, error)
 	// Uncount takes one back: the run did not count (shutdown, rate limit, pause).
 	Uncount(ctx context.Context, key string) error
@@ -310,7 +325,8 @@ type Permit struct{ App, ID string }
 
 // Quota shares a credential's budget over all replicas.
 //
-// Calls are paced (no burst above one) and counted against Concurrent leases, which end by themselves after ttl.
+// Calls are paced evenly: no second, nor any longer stretch, holds more of them than PerSecond allows, rounded up. They
+// are counted against Concurrent leases, which end by themselves after ttl.
 // Classes: cancel before push before status before stock; a higher class may take whatever a lower one leaves, except
 // status' floor of 15 % and stock's of 10 %, which accrue to them while they have asked within the last 10 seconds.
 type Quota interface {
@@ -325,7 +341,7 @@ type Quota interface {
 type Trials interface {
 	// Admit tells whether no belongs to the first so many of seller. Admitted once is admitted for ever.
 	Admit(ctx context.Context, seller, no string, first int) (bool, error)
-	// Admitted lists them.
+	// Admitted lists them in the order of their admission.
 	Admitted(ctx context.Context, seller string) ([]string, error)
 }
 

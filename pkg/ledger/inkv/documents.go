@@ -242,6 +242,7 @@ func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, clea
 	revision, err := l.writeAt(ctx, b.Key, func(r *record, at time.Time) (moved bool, err error) {
 		known = r.State.Live() && r.Hash == b.Hash
 		other, moved = r.accept(at, now.UTC(), b, number, cleaned)
+		known = known || !moved
 		return moved, nil
 	})
 	if err == nil && other != "" {
@@ -262,21 +263,9 @@ func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) e
 
 // Doubt implements ledger.Documents.
 func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
-	var again ledger.Begin // the lines that it had given back
-	revision, err := l.writeAt(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
-		if again = (ledger.Begin{}); !r.State.Live() {
-			again = ledger.Begin{Key: c.Key, OrderNo: r.OrderNo, Lines: r.Lines}
-		}
-		moved, err := r.doubt(now, c, why)
-		if !moved {
-			again.Lines = nil
-		}
-		return moved, err
-	})
-	if err == nil {
-		err = l.takeFreeLines(ctx, again, revision)
-	}
-	return wrap("doubt", c.Key, err)
+	return wrap("doubt", c.Key, l.revive(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		return r.doubt(now, c, why)
+	}))
 }
 
 // Absent implements ledger.Documents.
@@ -309,9 +298,27 @@ func (l *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
 // Follow implements ledger.Documents.
 func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
 	token := rand.Text()
-	return wrap("follow", e.Key, l.write(ctx, e.Key, func(r *record, now time.Time) (bool, error) {
+	return wrap("follow", e.Key, l.revive(ctx, e.Key, func(r *record, now time.Time) (bool, error) {
 		return r.follow(now, e.Version, token, state, f)
 	}))
+}
+
+// revive is write for a change that may make an entry live again: it then takes the lines that it had given back.
+func (l *Ledger) revive(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {
+	var lost ledger.Begin
+	revision, err := l.writeAt(ctx, k, func(r *record, now time.Time) (bool, error) {
+		was := r.State.Live()
+		moved, err := do(r, now)
+		lost = ledger.Begin{Key: k, OrderNo: r.OrderNo}
+		if moved && !was && r.State.Live() {
+			lost.Lines = r.Lines
+		}
+		return moved, err
+	})
+	if err != nil {
+		return err
+	}
+	return l.takeFreeLines(ctx, lost, revision)
 }
 
 func (l *Ledger) write(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {

@@ -24,6 +24,8 @@ type index struct {
 	mu   sync.Mutex
 	all  map[string]indexed
 	open map[string]indexed // those that are followed
+	// watch counts the watches. What an earlier one told stays until the present one has told all there is.
+	watch int
 }
 
 type indexed struct {
@@ -33,6 +35,28 @@ type indexed struct {
 	settled         bool
 	changed         time.Time
 	revision        uint64
+	watch           int
+}
+
+func newIndex() index { return index{all: map[string]indexed{}, open: map[string]indexed{}} }
+
+// again begins another watch.
+func (x *index) again() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.watch++
+}
+
+// told ends what only an earlier watch knew.
+func (x *index) told() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for key, e := range x.all {
+		if e.watch != x.watch {
+			delete(x.all, key)
+			delete(x.open, key)
+		}
+	}
 }
 
 // set notes what was written. A write that is older than what is known is passed over: the watch lags behind our own.
@@ -44,9 +68,10 @@ func (x *index) set(key string, r *record, revision uint64) {
 	e.settled = e.due.IsZero() && r.State != ledger.Intent && r.State != ledger.Unknown
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.all[key].revision >= revision {
+	if was := x.all[key]; was.watch == x.watch && was.revision >= revision {
 		return
 	}
+	e.watch = x.watch
 	x.all[key] = e
 	if e.due.IsZero() {
 		delete(x.open, key)
@@ -58,16 +83,10 @@ func (x *index) set(key string, r *record, revision uint64) {
 func (x *index) drop(key string, revision uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.all[key].revision <= revision {
+	if was := x.all[key]; was.watch != x.watch || was.revision <= revision {
 		delete(x.all, key)
 		delete(x.open, key)
 	}
-}
-
-func (x *index) clear() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.all, x.open = map[string]indexed{}, map[string]indexed{}
 }
 
 // due lists what is due, the longest first.
@@ -135,8 +154,9 @@ func keysOf(found []indexed) []ledger.Key {
 // watch fills the index until ctx ends. filled is closed when all that stood in the bucket was read once.
 func (l *Ledger) watch(ctx context.Context, filled chan struct{}) {
 	for {
-		l.index.clear()
+		l.index.again()
 		l.read(ctx, func() {
+			l.index.told()
 			if filled != nil {
 				close(filled)
 				filled = nil

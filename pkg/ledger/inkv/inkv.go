@@ -97,7 +97,7 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 		o.Now = time.Now
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	l := &Ledger{bucket: o.Bucket, identity: o.Identity, clock: o.Now, again: make(chan struct{}, 1), pacing: make(chan struct{}, 1), stop: stop}
+	l := &Ledger{bucket: o.Bucket, identity: o.Identity, clock: o.Now, index: newIndex(), again: make(chan struct{}, 1), pacing: make(chan struct{}, 1), stop: stop}
 	filled := make(chan struct{})
 	l.work.Go(func() { l.watch(background, filled) })
 	select {

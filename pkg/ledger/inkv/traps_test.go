@@ -225,6 +225,36 @@ func TestBeginThatEndedBetweenItsWrites(t *testing.T) {
 	}
 }
 
+// Two numbers share a line that stands with the first, which was given back. The second has seen that, and is about to
+// take the line, when the first begins again.
+func TestLinesAreTakenOnceWhateverGetsInBetween(t *testing.T) {
+	b := start(t)
+	clock := newClock()
+	bucket := newBad(b.bucket(t))
+	slow := open(t, inkv.Options{Bucket: bucket, Identity: b.bus.ServerID, Now: clock.Now})
+	quick := b.open(t, clock.Now)
+	aged(t, quick, clock)
+	first := order(clock, "A1", "w1")
+	ok(t, quick.Release(t.Context(), begins(t, quick, first).Claim, "x"))
+
+	first.Owner = "w2"
+	begun := make(chan struct{})
+	bucket.between = func() { // before its entry is written
+		bucket.between = func() { // before its lines are
+			begins(t, quick, first)
+			close(begun)
+		}
+	}
+	var taken *ledger.LineTaken
+	if _, err := slow.Begin(t.Context(), order(clock, "A2", "w1")); !errors.As(err, &taken) || taken.By != "A1" {
+		t.Errorf("begun with a line that is live: %v", err)
+	}
+	<-begun
+	if _, err := slow.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A2"}); !errors.Is(err, ledger.ErrNoEntry) {
+		t.Errorf("the refused Begin left an entry: %v", err)
+	}
+}
+
 // Another gets in between reading and writing.
 func TestTrapE13StaleWriteIsRefused(t *testing.T) {
 	b := start(t)

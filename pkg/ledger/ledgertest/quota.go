@@ -273,6 +273,27 @@ func testQuotaFloorEnds(b *bench) {
 	if got := float64(len(s.starts["push"])); got < 0.97*20*20-2 {
 		b.Errorf("push got %.0f of 400 although nobody else asks", got)
 	}
+
+	// A share that is not used accrues for ten seconds, not for ever.
+	limit := ledger.Limit{PerSecond: 10, Concurrent: 1000}
+	for range 20 {
+		b.asks("thrifty", "status", limit)
+		b.clock.Add(9 * time.Second)
+	}
+	b.asks("thrifty", "push", limit)
+	first := 0
+	for range 60 {
+		_, wait := b.asks("thrifty", "push", limit) // a push always waits
+		b.clock.Add(wait)
+		if p, _ := b.asks("thrifty", "status", limit); p.ID != "" {
+			first++
+		} else {
+			b.asks("thrifty", "push", limit)
+		}
+	}
+	if first < 15 || first > 15+9+1 { // 10 s at 1.5 a second, and what accrues in these 6 s
+		b.Errorf("%d status calls went before pushes", first)
+	}
 }
 
 // A backlog much longer than the limit allows at once: as many handlers as a worker has.

@@ -41,6 +41,11 @@ func (b *bench) story(trouble func(*rapid.T), troubled bool) {
 		forgets := rapid.Bool().Draw(t, "the ledger forgets")
 		forgot := false
 		published := map[string]time.Time{}
+		for _, err := w.birth(key("first-ever")); err != nil; _, err = w.birth(key("first-ever")) {
+			w.did(err)
+			w.trouble()
+		}
+		b.clock.Add(ledger.BirthMargin + time.Second)
 
 		for range rapid.IntRange(5, 40).Draw(t, "steps") {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
@@ -92,6 +97,11 @@ type worker struct {
 	far      *farSide
 	trouble  func()
 	troubled bool
+}
+
+// birth makes the ledger know the seller.
+func (w worker) birth(k ledger.Key) (ledger.Begun, error) {
+	return w.Begin(w.ctx, ledger.Begin{Key: k, Owner: "w0", Hash: "h"})
 }
 
 func (w worker) dies() bool { return rapid.IntRange(0, 7).Draw(w.t, "dies") == 0 }
