@@ -203,6 +203,9 @@ func (l *Ledger) putLines(ctx context.Context, b ledger.Begin, entry uint64, hel
 	if held == nil {
 		held = holders{}
 	}
+	if len(held) > manyLines {
+		l.index.prune(b.Key, held)
+	}
 	for _, line := range lines {
 		held[line] = holder{b.Key.No, entry}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ type indexed struct {
 	key             ledger.Key
 	orderNo, number string
 	due             time.Time
-	settled         bool
+	live, settled   bool
 	changed         time.Time
 	revision        uint64
 	watch           int
@@ -65,6 +66,7 @@ func (x *index) set(key string, r *record, revision uint64) {
 	if r.Following != nil {
 		e.due = r.Following.Due
 	}
+	e.live = r.State.Live()
 	e.settled = e.due.IsZero() && r.State != ledger.Intent && r.State != ledger.Unknown
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -128,6 +130,16 @@ func (x *index) find(seller, no string) []ledger.Key {
 	x.mu.Unlock()
 	slices.SortFunc(found, func(a, b indexed) int { return b.changed.Compare(a.changed) })
 	return keysOf(found)
+}
+
+// prune drops holders that are known not to be live since they took their line.
+func (x *index) prune(k ledger.Key, held holders) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	maps.DeleteFunc(held, func(_ string, by holder) bool {
+		e, known := x.all[entryKey(ledger.Key{Seller: k.Seller, Kind: k.Kind, No: by.No})]
+		return known && !e.live && e.revision >= by.Revision
+	})
 }
 
 // old lists what was settled before.

@@ -38,13 +38,16 @@ const (
 	// conflicts is how often a compare-and-set is repeated.
 	conflicts = 30
 	// conflictPause bounds the pause before a repetition.
-	conflictPause = 20 * time.Millisecond
+	conflictPause = 10 * time.Millisecond
 	// keepSettled is how long an entry stays after it is settled.
 	keepSettled = 90 * 24 * time.Hour
 	// keepAttempts is how long a count of attempts stays after the last one.
 	keepAttempts = 7 * 24 * time.Hour
 	// sweepEvery is how often what has been kept long enough is looked for.
 	sweepEvery = 12 * time.Hour
+	// manyLines is how many lines an order has before those that are over are looked for: some ERPs number all of their
+	// orders alike.
+	manyLines = 500
 	// findMost is how many entries Find returns.
 	findMost = 20
 )

@@ -1,6 +1,7 @@
 package inkv_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -410,6 +411,39 @@ func TestTrapE30IndexComesFromTheBucket(t *testing.T) {
 		due, err := l.Due(t.Context(), "acme", "order", clock.Now().Add(3*time.Hour), n)
 		return err == nil && len(due) == n && due[n-1].Key.No == "A000"
 	})
+}
+
+// An ERP that gives all of its orders one number does not fill the one value that holds their lines.
+func TestLinesThatAreOverAreForgotten(t *testing.T) {
+	b := start(t)
+	clock := newClock()
+	l := b.open(t, clock.Now)
+	aged(t, l, clock)
+	lines := func(first, n int) (out []string) {
+		for i := range n {
+			out = append(out, fmt.Sprint(first+i))
+		}
+		return out
+	}
+	for i := range 8 {
+		begin := order(clock, fmt.Sprintf("A%d", i), "w1")
+		begin.Lines = lines(i*100, 100)
+		claim := begins(t, l, begin).Claim
+		if i > 0 { // the first stays live
+			ok(t, l.Refuse(t.Context(), claim, refusal()))
+		}
+	}
+	v, err := b.bucket(t).Get(t.Context(), "lines.acme.order.SO-1")
+	ok(t, err)
+	if n := bytes.Count(v.Data, []byte(`"No"`)); n > 300 {
+		t.Errorf("%d lines are kept, of which 100 are live", n)
+	}
+	var taken *ledger.LineTaken
+	last := order(clock, "last", "w1")
+	last.Lines = []string{"700", "99"}
+	if _, err := l.Begin(t.Context(), last); !errors.As(err, &taken) || taken.By != "A0" {
+		t.Errorf("a live line: %v", err)
+	}
 }
 
 // Entries go when they are settled and old, live ones never.

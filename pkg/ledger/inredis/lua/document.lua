@@ -73,16 +73,16 @@ local function keep(name, settled)
   if settled then redis.call('EXPIRE', name, a.keep_settled) else redis.call('PERSIST', name) end
 end
 
-local function index(e, no)
-  local name, settled = index_key(no), true
-  redis.call('ZADD', name, 'NX', now, a.kind .. ':' .. a.no)
-  for _, member in ipairs(redis.call('ZRANGE', name, 0, -1)) do
-    local ttl = redis.call('TTL', base .. 'entry:' .. member)
-    if ttl == -2 then redis.call('ZREM', name, member) end
-    if ttl == -1 then settled = false end
-  end
-  keep(name, settled)
-  return settled
+-- LIVE lifts the live ones above all others in an index; below it the score is when the entry was written last.
+local LIVE = 1e17
+
+local function index(no, settled)
+  local name = index_key(no)
+  redis.call('ZADD', name, (settled and 0 or LIVE) + now, a.kind .. ':' .. a.no)
+  redis.call('ZREMRANGEBYSCORE', name, '-inf', now - a.keep_settled * 1000000)
+  local all_settled = redis.call('ZCOUNT', name, LIVE, '+inf') == 0
+  keep(name, all_settled)
+  return all_settled
 end
 
 local function save(e)
@@ -97,8 +97,9 @@ local function save(e)
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 
   if is(e.due) then redis.call('ZADD', due_key, e.due, a.no) else redis.call('ZREM', due_key, a.no) end
-  keep(key, not is(e.due) and e.state ~= 'intent' and e.state ~= 'unknown')
-  if is(e.order) then keep(lines_key(e.order), index(e, e.order)) end
-  if is(e.number) then index(e, e.number) end
+  local settled = not is(e.due) and e.state ~= 'intent' and e.state ~= 'unknown'
+  keep(key, settled)
+  if is(e.order) then keep(lines_key(e.order), index(e.order, settled)) end
+  if is(e.number) then index(e.number, settled) end
   redis.call('SADD', base .. 'kinds', a.kind)
 end

@@ -8,7 +8,7 @@ local function add(kind, no)
   if #e > 0 then found[#found + 1] = {kind, no, e} end
 end
 for _, kind in ipairs(redis.call('SMEMBERS', base .. 'kinds')) do add(kind, a.no) end
-for _, member in ipairs(redis.call('ZREVRANGE', index_key(a.no), 0, -1)) do
+for _, member in ipairs(redis.call('ZREVRANGE', index_key(a.no), 0, 4 * a.limit)) do
   local kind, no = string.match(member, '^([^:]*):(.*)$')
   add(kind, no)
 end
