@@ -68,7 +68,8 @@ var _ Bucket = (*bus.Bucket)(nil)
 type Options struct {
 	Bucket Bucket
 	// Identity tells which run of the server holds the bucket. It is asked again by each Begin, because a connection
-	// may have moved to a server that was started meanwhile.
+	// may have moved to a server that was started meanwhile. Processes on different servers of a cluster end each
+	// other's birth: nothing is sent twice, but every order costs a look.
 	Identity func() string
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
