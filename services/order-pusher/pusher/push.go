@@ -77,6 +77,9 @@ type run struct {
 }
 
 func (r *run) push(ctx context.Context) error {
+	if overtaken, err := r.overtaken(ctx); err != nil || overtaken {
+		return err
+	}
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
@@ -99,6 +102,20 @@ func (r *run) push(ctx context.Context) error {
 	default:
 		return r.askFirst(ctx)
 	}
+}
+
+// overtaken tells whether errOvertaken would end this replay. It is asked before the order is looked at, because what
+// waited for its own correction would only be found wrong again: told as held or failed after the corrected one was
+// accepted, and never gone from the shelf.
+func (r *run) overtaken(ctx context.Context) (bool, error) {
+	if !r.d.Replay {
+		return false, nil
+	}
+	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: r.o.OutboundNo})
+	if errors.Is(err, ledger.ErrNoEntry) {
+		return false, nil
+	}
+	return err == nil && entry.State != ledger.New && entry.Hash != PayloadHash(r.o), err
 }
 
 // prepare finds whatever can be found wrong before anything is begun.

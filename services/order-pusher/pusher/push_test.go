@@ -178,6 +178,28 @@ func TestLinesAndNumbers(t *testing.T) {
 	})
 }
 
+func TestACorrectedOrderEndsWhatWaitedForIt(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		faulty := proto.CloneOf(o)
+		faulty.Shop = "S09"
+		b.wants(faulty, fresh, "held shop:acme/S09")
+		if b.cleared(t.Context(), seller.CauseReceiver("acme", "A-1")) {
+			t.Error("cleared although nobody corrected it")
+		}
+		b.wants(faulty, replay, "held shop:acme/S09") // nothing came in between
+		b.accepts(o, fresh)
+		if told, err := b.push(faulty, replay); err != nil || told != "" {
+			t.Errorf("told %q of an order that has its outcome: %v", told, err)
+		}
+		if !b.cleared(t.Context(), seller.CauseReceiver("acme", "A-1")) {
+			t.Error("a masked one would wait for ever")
+		}
+		b.accepts(o, replay)
+		b.has(o, 1)
+	})
+}
+
 func TestWhatIsTransientIsReleasedAndTriedAgain(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		o := b.order("A-1")

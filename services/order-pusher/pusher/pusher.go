@@ -207,9 +207,14 @@ func isPermission(cause string) bool { return strings.HasPrefix(cause, "permissi
 func (p *Pusher) cleared(ctx context.Context, cause string) bool {
 	what, about, _ := strings.Cut(cause, ":")
 	name, rest, _ := strings.Cut(about, "/")
-	if what == "cancel" {
+	switch what {
+	case "cancel":
 		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: rest})
 		return errors.Is(err, ledger.ErrNoEntry) || err == nil && !entry.State.Live()
+	case "receiver":
+		// A masked one is never begun: the ERP published the order again, readable, under the same number.
+		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: rest})
+		return err == nil && entry.State != ledger.New
 	}
 	s, ok := p.Sellers.Get(name)
 	return ok && s.Cleared(cause)
