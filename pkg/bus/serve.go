@@ -68,6 +68,8 @@ type Delivery struct {
 	Seller string
 	// First: the broker delivers the original for the first time; no retry, no replay.
 	First bool
+	// Returned: it came back from a park or from the shelf, and holds one of the slots that are for these (RetrySlots).
+	Returned bool
 	// Attempt counts runs from 1. Runs that were only too early, held or stopped by a shutdown do not count.
 	Attempt int
 	// Replay: an operator or a release sent it again from the shelf.
@@ -161,6 +163,9 @@ func (s Serving) check(topic string) (consumerRow, error) {
 	}
 	return consumerRow{}, errors.New("no such consumer in the topology")
 }
+
+// RetrySlots is how many slots there are, beside so many others, for what comes back from parks and from the shelf.
+func RetrySlots(slots int) int { return max(1, slots/4) }
 
 func (s Serving) withDefaults() Serving {
 	or := func(d *time.Duration, value time.Duration) {
@@ -256,7 +261,7 @@ func (w *server) serve(ctx context.Context) error {
 	err = open(w.row.stream, w.row.name, w.s.Slots, false)
 	if err == nil && !w.ticks() {
 		// What comes back has slots of its own: neither can hold up the other.
-		err = open(streamRetry, retryName(w.row.name), max(1, w.s.Slots/4), true)
+		err = open(streamRetry, retryName(w.row.name), RetrySlots(w.s.Slots), true)
 	}
 	if err != nil {
 		stop(err)
@@ -362,7 +367,7 @@ func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
 	}
 	d := &Delivery{
 		Consumer: w.row.name, Subject: t.Subject, Stream: meta.Stream, Seq: meta.Sequence.Stream, StreamTime: meta.Timestamp,
-		First: meta.NumDelivered == 1 && !retried, Attempt: 1, header: t.Header,
+		First: meta.NumDelivered == 1 && !retried, Returned: retried, Attempt: 1, header: t.Header,
 	}
 	if retried {
 		d.comeBack(t.Header)

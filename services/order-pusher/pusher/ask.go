@@ -2,8 +2,13 @@ package pusher
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"stockbridge/pkg/warehouse"
 )
@@ -28,10 +33,22 @@ type answer struct {
 	found warehouse.Found
 	ok    bool
 	err   error
+	// heard is one for all answers of a call: the first who hears of it sets it.
+	heard *atomic.Bool
 }
 
-// ask tells whether wh has the order. An error says nothing about it.
-func (a *asker) ask(ctx context.Context, wh warehouse.Orders, outboundNo string) (warehouse.Found, bool, error) {
+// panicked is the far side's code panicking, as an error: it runs in no handler's goroutine, where the bus would see
+// to it.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p panicked) Error() string { return fmt.Sprintf("asking the warehouse panicked: %v", p.value) }
+
+// ask tells whether wh has the order. An error says nothing about it. first is true for one of those who were answered
+// by the same call.
+func (a *asker) ask(ctx context.Context, wh warehouse.Orders, outboundNo string) (found warehouse.Found, ok, first bool, err error) {
 	q := question{outboundNo: outboundNo, answer: make(chan answer, 1)}
 	a.mu.Lock()
 	l, busy := a.lanes[wh]
@@ -44,9 +61,13 @@ func (a *asker) ask(ctx context.Context, wh warehouse.Orders, outboundNo string)
 	a.mu.Unlock()
 	select {
 	case got := <-q.answer:
-		return got.found, got.ok, got.err
+		first := got.heard.CompareAndSwap(false, true)
+		if p, ok := got.err.(panicked); ok && first {
+			zerolog.Ctx(ctx).Error().Interface("panic", p.value).Bytes("stack", p.stack).Msg("asking the warehouse panicked")
+		}
+		return got.found, got.ok, first, got.err
 	case <-ctx.Done():
-		return warehouse.Found{}, false, ctx.Err()
+		return warehouse.Found{}, false, false, ctx.Err()
 	}
 }
 
@@ -75,9 +96,19 @@ func askTogether(wh warehouse.Orders, batch []question) {
 	// The askers' own contexts end one by one; the call is bounded by itself.
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit+time.Second)
 	defer cancel()
-	found, err := wh.FindOrders(ctx, numbers)
+	found, err := find(ctx, wh, numbers)
+	heard := &atomic.Bool{}
 	for _, q := range batch {
 		f, ok := found[q.outboundNo]
-		q.answer <- answer{f, ok && err == nil, err}
+		q.answer <- answer{f, ok && err == nil, err, heard}
 	}
+}
+
+func find(ctx context.Context, wh warehouse.Orders, numbers []string) (found map[string]warehouse.Found, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicked{v, debug.Stack()}
+		}
+	}()
+	return wh.FindOrders(ctx, numbers)
 }

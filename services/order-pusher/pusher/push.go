@@ -48,14 +48,18 @@ func (p *Pusher) Unserved(_ *bus.Delivery, o *orderv1.Audited, err error) []even
 	}
 	switch class {
 	case fault.Held:
-		m := &orderv1.Held{Ref: ref(o, ""), At: stamp(now), Cause: cause, Reason: reasonMessage(reason)}
-		return []event.Event{event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause)}
+		return []event.Event{heldEvent(o, now, cause, reason)}
 	case fault.Refused:
 		m := &orderv1.Failed{Ref: ref(o, ""), At: stamp(now), Reason: reasonMessage(reason)}
 		return []event.Event{event.OrderFailed.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), reason.Code)}
 	default:
 		return nil
 	}
+}
+
+func heldEvent(o *orderv1.Audited, now time.Time, cause string, reason fault.Reason) event.Event {
+	m := &orderv1.Held{Ref: ref(o, ""), At: stamp(now), Cause: cause, Reason: reasonMessage(reason)}
+	return event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause)
 }
 
 // errOvertaken ends the replay of an order that waited on the shelf while the ERP sent a corrected one under the same
@@ -81,7 +85,7 @@ func (r *run) push(ctx context.Context) error {
 		return err
 	}
 	if err := r.prepare(ctx); err != nil {
-		return err
+		return r.unprepared(ctx, err)
 	}
 	if err := r.claim(ctx); errors.Is(err, errOvertaken) {
 		return nil
@@ -91,17 +95,54 @@ func (r *run) push(ctx context.Context) error {
 	entry := r.begun.Entry
 	switch {
 	case entry.State == ledger.Accepted, entry.State == ledger.Cancelled:
-		r.tellAccepted(entry.Number, entry.Cleaned, entry.ChangedAt)
-		return nil
+		return r.known(entry)
 	case entry.State == ledger.Refused && !r.d.Replay:
 		return r.resolve(fault.Permanent(entry.Reason), func(ctx context.Context) error {
 			return r.Ledger.Release(ctx, r.begun.Claim, "told again")
 		})
-	case r.begun.Fresh:
-		return r.send(ctx)
-	default:
-		return r.askFirst(ctx)
 	}
+	leave, wait := r.crowd.enter(seat{r.o.Seller, r.d.Returned}, r.Slots, r.Now)
+	if leave == nil {
+		return r.notSent(fault.RetryAfter(wait, errors.New("enough of the seller's orders are at its warehouse; the other slots are for other sellers")))
+	}
+	defer leave()
+	if r.begun.Fresh {
+		return r.send(ctx)
+	}
+	return r.askFirst(ctx)
+}
+
+// known tells of an order that the warehouse has. A new audit of one that was cancelled is not accepted: it would never
+// ship.
+func (r *run) known(entry ledger.Entry) error {
+	if entry.State == ledger.Cancelled && r.o.Revision > entry.Revision {
+		return Cancelled(r.o)
+	}
+	r.tellAccepted(entry.Number, entry.Cleaned, entry.ChangedAt)
+	return nil
+}
+
+// unprepared is for an order that would not be sent as things are now. It may have been sent as they were, and then that
+// is what is to be told: to call it failed could make the ERP refund what ships.
+func (r *run) unprepared(ctx context.Context, why error) error {
+	class := fault.Of(why)
+	if class != fault.Held && class != fault.Refused {
+		return why
+	}
+	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: r.o.OutboundNo})
+	switch {
+	case errors.Is(err, ledger.ErrNoEntry):
+		return why
+	case err != nil:
+		return err
+	case entry.Hash != PayloadHash(r.o):
+		return why
+	case entry.State == ledger.Accepted, entry.State == ledger.Cancelled:
+		return r.known(entry)
+	case entry.State.Live() && class == fault.Refused:
+		r.tellOperator(why)
+	}
+	return why
 }
 
 // overtaken tells whether errOvertaken would end this replay. It is asked before the order is looked at, because what
@@ -115,7 +156,13 @@ func (r *run) overtaken(ctx context.Context) (bool, error) {
 	if errors.Is(err, ledger.ErrNoEntry) {
 		return false, nil
 	}
-	return err == nil && entry.State != ledger.New && entry.Hash != PayloadHash(r.o), err
+	if err != nil || entry.State == ledger.New || entry.Hash == PayloadHash(r.o) {
+		return false, err
+	}
+	if r.o.Revision > entry.Revision {
+		return false, Reused(r.o) // it is itself the later one
+	}
+	return true, nil
 }
 
 // prepare finds whatever can be found wrong before anything is begun.
@@ -178,7 +225,7 @@ func (r *run) claim(ctx context.Context) error {
 	switch {
 	case errors.Is(err, ledger.ErrBusy):
 		return fault.RetryAfter(busyPause, err)
-	case errors.Is(err, ledger.ErrHash) && r.d.Replay:
+	case errors.Is(err, ledger.ErrHash) && r.d.Replay && o.Revision <= begun.Entry.Revision: // since overtaken looked
 		return errOvertaken
 	case errors.Is(err, ledger.ErrHash):
 		return Reused(o)
@@ -232,8 +279,9 @@ func (r *run) absent(entry ledger.Entry) error {
 
 // send hands over and writes what came of it before anything is told.
 func (r *run) send(ctx context.Context) error {
-	if r.Now().Add(callLimit).After(r.begun.Claim.Until) {
-		return r.notSent(fault.RetryAfter(busyPause, errors.New("too little of the claim is left to send safely")))
+	until, limited := ctx.Deadline()
+	if r.Now().Add(callLimit).After(r.begun.Claim.Until) || limited && time.Until(until) < callLimit {
+		return r.notSent(fault.RetryAfter(busyPause, errors.New("too little of the claim, or of the run, is left to send safely")))
 	}
 	taken, err := r.wh.TakeOrder(ctx, r.o)
 	r.watch(err)
@@ -269,8 +317,10 @@ func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
 }
 
 func (r *run) ask(ctx context.Context) (warehouse.Found, bool, error) {
-	found, ok, err := r.asker.ask(ctx, r.wh, r.o.OutboundNo)
-	r.watch(err)
+	found, ok, first, err := r.asker.ask(ctx, r.wh, r.o.OutboundNo)
+	if first { // one call that fails is one failure, however many were waiting for it
+		r.watch(err)
+	}
 	if errors.Is(err, warehouse.ErrNotPermitted) {
 		err = fault.Hold(seller.CausePermission(r.o.Seller, "find-orders"), fault.Reason{
 			Code: "warehouse.find.forbidden",
@@ -294,7 +344,9 @@ func (r *run) accept(number string, cleaned []ledger.Cleaned) error {
 		return r.Ledger.Accept(ctx, r.begin, number, cleaned, now)
 	})
 	if errors.Is(err, ledger.ErrLost) {
-		return r.twice(number, nil)
+		err = r.twice(number, nil)
+		r.tellOperator(err) // another document is accepted: this order has not failed
+		return err
 	}
 	if err != nil {
 		return err
@@ -353,6 +405,11 @@ func (r *run) tellAccepted(number string, cleaned []ledger.Cleaned, at time.Time
 		m.Cleaned = append(m.Cleaned, &orderv1.Cleaned{Field: c.Field, What: c.What, Zh: c.ZH, En: c.EN})
 	}
 	r.told = append(r.told, event.OrderAccepted.About(r.o.Seller, r.o.OutboundNo, at, m, event.Revision(r.o.Revision)))
+}
+
+// tellOperator says that a person has to see to an order that is, or may be, at the warehouse.
+func (r *run) tellOperator(why error) {
+	r.told = append(r.told, heldEvent(r.o, r.Now(), seller.CauseOperator(r.o.Seller, r.o.OutboundNo), fault.ReasonOf(why, "internal")))
 }
 
 // watch feeds the seller's breaker with the outcome of a call and pauses the seller when it trips.

@@ -108,6 +108,7 @@ type Parts struct {
 type Pusher struct {
 	Parts
 	asker *asker
+	crowd *crowd
 
 	mu    sync.Mutex
 	taken map[string]time.Time
@@ -121,7 +122,7 @@ func New(parts Parts) *Pusher {
 	if parts.NewOwner == nil {
 		parts.NewOwner = uuid.NewString
 	}
-	return &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.Orders]*lane{}}, taken: map[string]time.Time{}}
+	return &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.Orders]*lane{}}, crowd: &crowd{of: map[seat]*seats{}}, taken: map[string]time.Time{}}
 }
 
 // Run serves until ctx is done and what is in hand is finished.

@@ -18,6 +18,15 @@ func Reused(o *orderv1.Audited) error {
 	})
 }
 
+// Cancelled is the fault of a new audit under the number of an order that the warehouse cancelled.
+func Cancelled(o *orderv1.Audited) error {
+	return fault.Permanent(fault.Reason{
+		Code: "outbound.cancelled", Field: "outbound_no",
+		ZH: "出库单号 " + o.OutboundNo + " 的单据已在仓库取消；重新审核必须使用新的出库单号",
+		EN: "the warehouse's document under outbound number " + o.OutboundNo + " is cancelled; a new audit needs a new outbound number",
+	})
+}
+
 // Superseding is the fault of an order that supersedes one which has not ended.
 func Superseding(o *orderv1.Audited) error {
 	return fault.Hold(seller.CauseCancel(o.Seller, o.Supersedes), fault.Reason{

@@ -7,21 +7,27 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/memory"
 	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // farSide is a warehouse whose answers the test decides.
 type farSide struct {
 	warehouse.Orders
+	plan error
 	find func(ctx context.Context, nos []string) (map[string]warehouse.Found, error)
 	take func(ctx context.Context) error
 }
 
-func (f *farSide) PlanOrder(*orderv1.Audited) warehouse.Plan { return warehouse.Plan{} }
+func (f *farSide) PlanOrder(*orderv1.Audited) warehouse.Plan { return warehouse.Plan{Err: f.plan} }
 
 func (f *farSide) FindOrders(ctx context.Context, nos []string) (map[string]warehouse.Found, error) {
 	return f.find(ctx, nos)
@@ -31,7 +37,8 @@ func (f *farSide) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.
 	return warehouse.Taken{WarehouseNo: "N-" + o.OutboundNo}, f.take(ctx)
 }
 
-func (b *bench) at_(far warehouse.Orders) {
+// ships makes far the warehouse of all orders.
+func (b *bench) ships(far warehouse.Orders) {
 	b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
 }
 
@@ -48,7 +55,7 @@ func together(t *testing.T, b *bench, far *farSide, n int, end func() error) []e
 		}
 		return nil, end()
 	}
-	b.at_(far)
+	b.ships(far)
 	errs := make([]error, n+1)
 	var all sync.WaitGroup
 	ask := func(i int) {
@@ -92,6 +99,126 @@ func TestAPanicOfTheAskedFailsTheOrdersOnly(t *testing.T) {
 			if fault.Of(err) != fault.Transient || err == nil {
 				t.Errorf("got %v", err)
 			}
+		}
+	})
+}
+
+func TestWhatTheWarehouseHasIsToldWhateverTheSetUpSaysNow(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o, lost := b.order("A-1"), b.order("A-2")
+		b.accepts(o, fresh) // and the worker dies before this is told
+		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
+		b.wants(lost, fresh, "wait")
+
+		// Then the set-up changes, and neither would be sent any more.
+		b.ships(&farSide{plan: fault.Permanent(fault.Reason{Code: "platform_order.required"})})
+		b.wants(o, again, "accepted "+b.number(o))
+		b.wants(lost, again, "held operator:acme/A-2") // not failed: it ships, perhaps
+		b.wants(b.order("A-3"), again, "failed platform_order.required")
+
+		b.book.now = seller.New(&sellerv1.Setup{Name: "acme"}, nil)
+		b.wants(o, again, "accepted "+b.number(o))
+		b.wants(b.order("A-3"), again, "held shop:acme/S01")
+	})
+}
+
+func TestTheLoserOfTwoDocumentsIsNotToldAsFailed(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		// Its claim ran out while the warehouse took it; another worker, which found another document, was faster.
+		o := b.order("A-1")
+		b.ships(&farSide{take: func(ctx context.Context) error {
+			return b.ledger.Accept(ctx, ledger.Begin{
+				Key: ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo}, Hash: PayloadHash(o), Owner: "other", OrderNo: o.OrderNo, Lines: []string{"1"},
+			}, "N-other", nil, b.now())
+		}})
+		told, err := b.push(o, fresh)
+		if told != "held operator:acme/A-1" || fault.ReasonOf(err, "").Code != "warehouse.twice" || fault.Of(err) != fault.Refused {
+			t.Errorf("told %q: %v", told, err)
+		}
+	})
+}
+
+func TestANewAuditOfACancelledOrderIsNotAccepted(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		b.accepts(o, fresh)
+		entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.ledger.Follow(t.Context(), entry, ledger.Cancelled, ledger.Following{}); err != nil {
+			t.Fatal(err)
+		}
+		b.accepts(o, again) // the same audit, told again after a crash
+		anew := proto.CloneOf(o)
+		anew.Revision++
+		b.wants(anew, fresh, "failed outbound.cancelled")
+		b.has(o, 1)
+	})
+}
+
+func TestTheReplayOfTheNewerContentIsNotSwallowed(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		b.accepts(o, fresh)
+		newer := proto.CloneOf(o)
+		newer.Revision, newer.Lines[0].Quantity = 2, 9
+		b.wants(newer, fresh, "failed outbound.reused")
+		b.wants(newer, replay, "failed outbound.reused")
+		b.ships(&farSide{plan: fault.Hold(seller.CauseReceiver("acme", "A-1"), fault.Reason{Code: "receiver.masked"})})
+		b.wants(newer, replay, "failed outbound.reused") // else each sweep would release it and hold it again
+	})
+}
+
+func TestNothingIsSentWhenTheHandlersTimeIsNearlyUp(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		sent := 0
+		b.ships(&farSide{take: func(context.Context) error { sent++; return nil }})
+		ctx, cancel := context.WithTimeout(t.Context(), callLimit-time.Second)
+		defer cancel()
+		o := b.order("A-1")
+		d := &bus.Delivery{First: true, StreamTime: o.AuditedAt.AsTime(), Stream: "ORDERS", Seq: 1}
+		if _, err := b.Push(ctx, d, o); fault.Of(err) != fault.Wait || sent != 0 {
+			t.Errorf("sent %d: %v", sent, err)
+		}
+		b.wants(o, again, "accepted N-A-1") // and it is still certainly new
+	})
+}
+
+func TestASlowSellerLeavesSlotsToTheOthers(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.Config.Slots = 8
+		in, out := make(chan struct{}), make(chan struct{})
+		b.ships(&farSide{take: func(context.Context) error { in <- struct{}{}; <-out; return nil }})
+		push := func(i int) error {
+			o := b.order(fmt.Sprint("A-", i))
+			_, err := b.Push(t.Context(), &bus.Delivery{First: true, StreamTime: o.AuditedAt.AsTime(), Stream: "ORDERS", Seq: 1}, o)
+			return err
+		}
+		var all sync.WaitGroup
+		for i := range 6 {
+			all.Go(func() {
+				if err := push(i); err != nil {
+					t.Error(err)
+				}
+			})
+			<-in
+		}
+		// The seller has its share. Two slots stay free, and what comes now comes back later, paced.
+		b.wait(3 * time.Second)
+		var last time.Duration
+		for i := range 3 {
+			err := push(10 + i)
+			if fault.Of(err) != fault.Wait || fault.After(err) <= max(last, 10*time.Second) {
+				t.Fatalf("%v, after %s", err, fault.After(err))
+			}
+			last = fault.After(err)
+		}
+		close(out)
+		all.Wait()
+		go func() { <-in }()
+		if err := push(10); err != nil {
+			t.Error(err)
 		}
 	})
 }
