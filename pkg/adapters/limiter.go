@@ -11,7 +11,10 @@ import (
 
 const (
 	// turnLimit is how long a call waits for its turn in hand; a turn further away is for the bus to wait for.
+	// It is longer where turns are further apart: see patience.
 	turnLimit = 200 * time.Millisecond
+	// turnMost bounds that, so that enough of a call's limit is left for the call.
+	turnMost = 6 * time.Second
 	// permitFor is after how long a permit that nobody returned ends by itself. It must stay above a call's limit (10 s).
 	permitFor = 12 * time.Second
 )
@@ -23,9 +26,17 @@ type limiter struct {
 	limit ledger.Limit
 }
 
-// Acquire waits for a turn, or returns a fault.RetryAfter when it is more than turnLimit away.
+// patience is how long a call waits for its turn in hand: at least until the next turn, for most work takes two calls in
+// a row. Whoever had to begin anew after the first would use each turn for asking and never get to sending. The quota
+// promises the next turn to one caller only, so no more wait for it.
+func (l limiter) patience() time.Duration {
+	next := min(1.1/l.limit.PerSecond, turnMost.Seconds())
+	return max(turnLimit, time.Duration(next*float64(time.Second)))
+}
+
+// Acquire waits for a turn, or returns a fault.RetryAfter when it is further away than its patience.
 func (l limiter) Acquire(ctx context.Context, class string) (release func(), err error) {
-	for left := turnLimit; ; {
+	for left := l.patience(); ; {
 		permit, wait, err := l.quota.Acquire(ctx, l.app, ledger.Class(class), l.limit, permitFor)
 		if err != nil {
 			return nil, fmt.Errorf("take a turn: %w", err)

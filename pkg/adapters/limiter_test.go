@@ -52,17 +52,21 @@ func TestLimiter(t *testing.T) {
 		asked int
 		took  time.Duration
 		after time.Duration // of the RetryAfter; 0: a permit
+		rate  float64
 	}{
-		{"a free turn", nil, 1, 0, 0},
-		{"a turn that is near is waited for", []time.Duration{50 * ms}, 2, 50 * ms, 0},
-		{"also twice", []time.Duration{150 * ms, 50 * ms}, 3, 200 * ms, 0},
-		{"a turn that is far is for the bus", []time.Duration{201 * ms}, 1, 0, 201 * ms},
-		{"one that moved away too", []time.Duration{150 * ms, 51 * ms}, 2, 150 * ms, 51 * ms},
+		{"a free turn", nil, 1, 0, 0, 50},
+		{"a turn that is near is waited for", []time.Duration{50 * ms}, 2, 50 * ms, 0, 50},
+		{"also twice", []time.Duration{150 * ms, 50 * ms}, 3, 200 * ms, 0, 50},
+		{"a turn that is far is for the bus", []time.Duration{201 * ms}, 1, 0, 201 * ms, 50},
+		{"one that moved away too", []time.Duration{150 * ms, 51 * ms}, 2, 150 * ms, 51 * ms, 50},
+		{"where turns are far apart the next one is near", []time.Duration{503 * ms, 10 * ms}, 3, 513 * ms, 0, 2},
+		{"and the one after that is far", []time.Duration{1005 * ms}, 1, 0, 1005 * ms, 2},
+		{"however far apart they are, the call needs time too", []time.Duration{7000 * ms}, 1, 0, 7000 * ms, 0.01},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q := &turns{waits: test.waits}
-				l := limiter{quota: q, app: "KEY", limit: ledger.Limit{PerSecond: 5, Concurrent: 5}}
+				l := limiter{quota: q, app: "KEY", limit: ledger.Limit{PerSecond: test.rate, Concurrent: 5}}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				start := time.Now()

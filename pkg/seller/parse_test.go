@@ -86,6 +86,7 @@ func TestParseFaults(t *testing.T) {
 		{"a value where a list belongs", "[{code: taobao, number: 8}]", "taobao", []string{"platforms: line 23: want a list"}},
 		{"a value where keys belong", "{env: ACME_TOKEN}", "tok", []string{"accounts[0].access_token: line 9: want keys with values"}},
 		{"a number that is none", "per_second: 2.5", "per_second: .nan", []string{"accounts[0].quota.per_second: line 13: want a number"}},
+		{"a budget that no order gets through with", "per_second: 2.5", "per_second: 0.1", []string{"accounts[0].quota.per_second: line 13: at least 0.2"}},
 		{"a word that is none", "kind: jd", "kind: dj", []string{"accounts[0].kind: line 6: want one of jd, memory"}},
 		{"the same shop twice", "code: S/02", "code: S01", []string{"shops[1].code: line 19: S01 is listed twice"}},
 		{"a shop that uses an unknown warehouse", "warehouses: [B/2]}", "warehouses: [B/3]}", []string{"shops[1].warehouses[0]: line 19: B/3 is not in warehouses"}},

@@ -9,6 +9,9 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
+// leastPerSecond is the smallest budget of calls that work gets done with: two calls in a row must fit into a run.
+const leastPerSecond = 0.2
+
 // Validate finds all faults of a set-up that did not come by Parse. The error is Faults.
 func Validate(setup *sellerv1.Setup) error {
 	if faults := validate(setup); len(faults) > 0 {
@@ -66,6 +69,9 @@ func references(setup *sellerv1.Setup) Faults {
 			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 				add("setup.value", at+".url", "应为 http(s)://主机[:端口]/路径，且不含用户名和密码", "want http(s)://host[:port]/path without user and password")
 			}
+		}
+		if q := a.GetQuota().GetPerSecond(); q > 0 && q < leastPerSecond {
+			add("setup.value", at+".quota.per_second", "至少 %[1]g：询问和推送须在一次处理中先后完成", "at least %[1]g: an order is asked for and handed over in one run", leastPerSecond)
 		}
 		if a.GetKind() != sellerv1.Account_KIND_JD {
 			continue
