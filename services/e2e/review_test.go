@@ -1,0 +1,25 @@
+package e2e
+
+import (
+	"testing"
+
+	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/e2e/tally"
+	"stockbridge/services/e2e/world"
+)
+
+func TestASmallBudgetOfCallsIsEnough(t *testing.T) {
+	few := func(s *sellerv1.Setup) {
+		for _, a := range s.Accounts {
+			a.Quota = &sellerv1.Quota{PerSecond: 3, Concurrent: 2}
+		}
+	}
+	each(t, world.Options{Speed: 30000, Setup: few}, func(t *testing.T, w *world.World) {
+		// The ledger is young, so each order costs two calls in a row: one to ask and one to hand over. So does each look.
+		o, second := w.Maker.Next(), w.Maker.Next()
+		w.Publish(o, second)
+		w.Accepted(o)
+		w.Accepted(second)
+		w.UntilTold("it is told that it left", o, func(t *tally.Order) bool { return t.Complete > 0 })
+	})
+}
