@@ -86,12 +86,6 @@ func (k *Bucket) Update(ctx context.Context, key string, data []byte, revision u
 	return next, keyError("update", key, err)
 }
 
-// Put writes key whatever stands there.
-func (k *Bucket) Put(ctx context.Context, key string, data []byte) (revision uint64, err error) {
-	revision, err = k.kv.Put(ctx, key, data)
-	return revision, keyError("put", key, err)
-}
-
 // Delete removes key if it still has the given revision (ErrRevision), or whatever stands there when revision is 0.
 // Deleting what is not there is no error.
 func (k *Bucket) Delete(ctx context.Context, key string, revision uint64) error {

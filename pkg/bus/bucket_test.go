@@ -10,7 +10,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 )
 
-func TestBucket(t *testing.T) {
+func TestABucketComparesBeforeItWritesAndTellsEachChange(t *testing.T) {
 	ctx := t.Context()
 	b := bustest.Start(t)
 	k, err := b.Bucket(ctx, bus.BucketLedger)
@@ -68,10 +68,10 @@ func TestBucket(t *testing.T) {
 	if s := <-seen; string(s.Data) != "4" || s.Revision != r3 {
 		t.Fatalf("seen %+v", s)
 	}
-	if _, err := k.Put(ctx, "ab.c", []byte("x")); err != nil {
+	if _, err := k.Create(ctx, "ab.c", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.Put(ctx, "a.c.d", []byte("x")); err != nil {
+	if _, err := k.Create(ctx, "a.c.d", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	if s := <-seen; s.Key != "a.c.d" {

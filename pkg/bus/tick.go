@@ -3,7 +3,6 @@ package bus
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,8 +12,8 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// SetTick makes <kind>.due of seller come every so often (whole seconds, at least one). Of ticks that nobody took, one
-// waits. Setting the same again changes nothing, so anybody may re-assert it.
+// SetTick makes <kind>.due of seller come every so often (whole seconds, at least one). However long nobody takes them,
+// at most one tick of a kind and seller waits. Setting the same again changes nothing, so anybody may re-assert it.
 func (b *Bus) SetTick(ctx context.Context, kind, seller string, every time.Duration) error {
 	if !event.ValidToken(kind) || !event.ValidSeller(seller) {
 		return fmt.Errorf("set tick %q of %q: not a name", kind, seller)
@@ -23,7 +22,7 @@ func (b *Bus) SetTick(ctx context.Context, kind, seller string, every time.Durat
 	schedule := "@every " + max(every.Round(time.Second), time.Second).String()
 	have, err := b.last(ctx, streamTicks, subject)
 	if err != nil {
-		return fmt.Errorf("set tick: %w", err)
+		return fmt.Errorf("set tick %s: %w", subject, err)
 	}
 	// Publishing it again would start its clock anew: re-asserted often enough, it would never fire.
 	if have != nil && have.Header.Get(jetstream.ScheduleHeader) == schedule {
@@ -31,7 +30,7 @@ func (b *Bus) SetTick(ctx context.Context, kind, seller string, every time.Durat
 	}
 	body, err := json.Marshal(map[string]string{"seller": seller})
 	if err != nil {
-		return err
+		return fmt.Errorf("set tick %s: %w", subject, err)
 	}
 	m := nats.NewMsg(subject)
 	m.Data = body
@@ -40,19 +39,7 @@ func (b *Bus) SetTick(ctx context.Context, kind, seller string, every time.Durat
 	m.Header.Set(jetstream.ScheduleTargetHeader, event.DueSubject(kind, seller))
 	m.Header.Set(jetstream.ScheduleRollupHeader, jetstream.MsgRollupSubject)
 	if _, err := b.store(ctx, m); err != nil {
-		return fmt.Errorf("set tick: %w", err)
+		return fmt.Errorf("set tick %s: %w", subject, err)
 	}
 	return nil
-}
-
-// RemoveTick ends it, and takes back one that waits. Removing what is not there is no error.
-func (b *Bus) RemoveTick(ctx context.Context, kind, seller string) error {
-	s, err := b.js.Stream(ctx, streamTicks)
-	if err != nil {
-		return fmt.Errorf("remove tick: %w", err)
-	}
-	return errors.Join(
-		s.Purge(ctx, jetstream.WithPurgeSubject(event.TickSubject(kind, seller))),
-		s.Purge(ctx, jetstream.WithPurgeSubject(event.DueSubject(kind, seller))),
-	)
 }

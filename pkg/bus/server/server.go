@@ -15,8 +15,8 @@ import (
 // RandomPort asks for any free port.
 const RandomPort = natsserver.RANDOM_PORT
 
-// MaxPayload is the largest message, headers and all: NATS' own default, which the limits of pkg/bus stay below.
-const MaxPayload = 1 << 20
+// maxPayload is the largest message, headers and all, bytes: NATS' own default. The limits of pkg/bus stay below it.
+const maxPayload = 1 << 20
 
 // startLimit is how long a server may take to read what it has stored.
 const startLimit = time.Minute
@@ -58,7 +58,7 @@ func Start(o Options) (*Server, error) {
 		JetStream:  true,
 		StoreDir:   o.Dir,
 		SyncAlways: o.SyncAlways,
-		MaxPayload: MaxPayload,
+		MaxPayload: maxPayload,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start NATS server: %w", err)
