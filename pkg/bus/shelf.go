@@ -185,7 +185,7 @@ func (b *Bus) shelfMessage(ctx context.Context, seq uint64) (jetstream.Stream, *
 }
 
 func shelved(subject string, seq uint64, h nats.Header, body []byte) (Shelved, error) {
-	kind, consumer, _, _, err := event.ParseShelf(subject)
+	kind, consumer, err := event.ParseShelf(subject)
 	if err != nil {
 		return Shelved{}, err
 	}

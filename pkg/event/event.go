@@ -106,7 +106,7 @@ var names = []string{
 // Split takes a public subject apart. Of one that is no event's, name is the whole.
 func Split(subject string) (name, seller string) {
 	for _, name := range names {
-		if seller, err := SuffixOf(name, subject); err == nil {
+		if seller, err := suffixOf(name, subject); err == nil {
 			return name, seller
 		}
 	}
@@ -118,9 +118,9 @@ var sellerName = regexp.MustCompile(`^[a-z0-9_-]{1,32}$`)
 // ValidSeller tells whether name can be a subject's suffix.
 func ValidSeller(name string) bool { return sellerName.MatchString(name) }
 
-// SuffixOf tells the seller in subject's suffix. It is "" for the bare name, and an error when subject is not one of
+// suffixOf tells the seller in subject's suffix. It is "" for the bare name, and an error when subject is not one of
 // name's forms.
-func SuffixOf(name, subject string) (string, error) {
+func suffixOf(name, subject string) (string, error) {
 	if subject == name {
 		return "", nil
 	}

@@ -85,15 +85,16 @@ func ShelfFilter(kind, consumer string) string {
 	return kind + "." + consumer + ".>"
 }
 
-// ParseShelf takes a ShelfSubject apart.
-func ParseShelf(subject string) (kind, consumer, stream string, seq uint64, err error) {
+// ParseShelf tells the kind and the consumer in a ShelfSubject. The stream and the number in it only keep two messages
+// apart: a retry stands there under RETRY, and where the original stood travels in the headers.
+func ParseShelf(subject string) (kind, consumer string, err error) {
 	t := strings.Split(subject, ".")
 	if len(t) == 4 && (t[0] == Dead || t[0] == Held) {
-		if seq, err = strconv.ParseUint(t[3], 10, 64); err == nil {
-			return t[0], t[1], t[2], seq, nil
+		if _, err := strconv.ParseUint(t[3], 10, 64); err == nil {
+			return t[0], t[1], nil
 		}
 	}
-	return "", "", "", 0, fmt.Errorf("subject %q is not on the shelf", subject)
+	return "", "", fmt.Errorf("subject %q is not on the shelf", subject)
 }
 
 // SellerOn tells the seller in the subject on which an event of the given name travels, inside or outside; "" when the
@@ -104,7 +105,7 @@ func SellerOn(name, subject string) (string, error) {
 			return rest, nil
 		}
 	}
-	return SuffixOf(name, subject)
+	return suffixOf(name, subject)
 }
 
 var token = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
