@@ -68,6 +68,9 @@ func (jd *fakeJD) does(respond func(http.ResponseWriter, *http.Request)) {
 	jd.respond = respond
 }
 
+// fixed is a secret that does not change.
+func fixed(text string) Source { return func() (string, error) { return text, nil } }
+
 func dial(t *testing.T) (*Client, *fakeJD) {
 	jd := &fakeJD{t: t, answer: func(string) string { return accepted }}
 	jd.server = httptest.NewServer(jd)
@@ -75,8 +78,8 @@ func dial(t *testing.T) (*Client, *fakeJD) {
 	transport := NewTransport()
 	t.Cleanup(transport.CloseIdleConnections)
 	return &Client{
-		URL: jd.server.URL + "/base/routerjson", AppKey: "key", AppSecret: Fixed(secret),
-		Tokens: Reread{Fixed(token)}, Transport: transport,
+		URL: jd.server.URL + "/base/routerjson", AppKey: "key", AppSecret: fixed(secret),
+		Tokens: Reread{fixed(token)}, Transport: transport,
 	}, jd
 }
 
@@ -161,7 +164,7 @@ func TestCancelledWhileJDThinksIsLost(t *testing.T) {
 
 func TestEndsAfterTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := &Client{AppKey: "key", AppSecret: Fixed(secret), Tokens: Reread{Fixed(token)}, Transport: silent{}}
+		client := &Client{AppKey: "key", AppSecret: fixed(secret), Tokens: Reread{fixed(token)}, Transport: silent{}}
 		began := time.Now()
 		// A transport that does not tell whether it sent anything is taken to have done so.
 		if _, err := client.AddOrder(t.Context(), AddOrder{}); !errors.Is(err, ErrLost) || !errors.Is(err, context.DeadlineExceeded) {
@@ -211,7 +214,7 @@ func TestNotSent(t *testing.T) {
 		{"no turn", t.Context(), func(c *Client) { c.Limiter = limiter(func() error { return tooFar }) }, false},
 		{"already over", done, func(*Client) {}, false},
 		{"no secret", t.Context(), func(c *Client) { c.AppSecret = nil }, true},
-		{"an empty secret", t.Context(), func(c *Client) { c.AppSecret = Fixed(" \n") }, true},
+		{"an empty secret", t.Context(), func(c *Client) { c.AppSecret = fixed(" \n") }, true},
 		{"no key", t.Context(), func(c *Client) { c.AppKey = "" }, true},
 		{"no token", t.Context(), func(c *Client) { c.Tokens = Reread{File(filepath.Join(t.TempDir(), "none"))} }, true},
 	} {

@@ -15,9 +15,6 @@ const (
 	MethodQueryOrderPacks  = "jingdong.eclp.order.queryOrderPacks"
 )
 
-// MaxExtQuery is the most numbers that one ExtQueryOrder takes (§5.9).
-const MaxExtQuery = 100
-
 // AddOrder is a delivery order (§5.1). An empty field is not sent. Fields of lines are comma lists with one element a
 // line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing.
 type AddOrder struct {
@@ -80,7 +77,7 @@ func (c *Client) AddOrder(ctx context.Context, order AddOrder) (eclpSoNo string,
 
 // ExtQueryOrder asks after orders by the ERP's numbers (§5.9).
 type ExtQueryOrder struct {
-	// IsvUUIDs are at most MaxExtQuery numbers without commas.
+	// IsvUUIDs are at most 100 numbers (§5.9), none with a comma in it: JD reads a comma list.
 	IsvUUIDs     []string
 	IsvSource    string
 	DepartmentNo string

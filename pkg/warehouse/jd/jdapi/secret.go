@@ -59,9 +59,6 @@ func (s Source) Read() (Secret, error) {
 	return NewSecret(text), nil
 }
 
-// Fixed is a secret that does not change.
-func Fixed(text string) Source { return func() (string, error) { return text, nil } }
-
 // File is a secret in a file, read each time it is needed, so that whoever owns it can replace it.
 func File(path string) Source {
 	return func() (string, error) {
