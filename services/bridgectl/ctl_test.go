@@ -15,6 +15,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/server"
@@ -22,6 +24,7 @@ import (
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/worker"
+	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/status-poller/poller"
@@ -62,7 +65,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"prints": prints, "until": until, "publish": publish, "workers": workers, "jd": knob, "expand": expand,
+			"prints": prints, "until": until, "publish": publish, "protobuf": publishProto, "workers": workers, "jd": knob, "expand": expand,
 		},
 	})
 }
@@ -119,11 +122,27 @@ func publish(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: publish SUBJECT FILE")
 	}
+	publishRaw(ts, args[0], nil, []byte(ts.ReadFile(args[1])))
+}
+
+// publishProto is an ERP that publishes the order of a file as protobuf.
+func publishProto(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: protobuf SUBJECT FILE")
+	}
+	var o orderv1.Audited
+	ts.Check(protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal([]byte(ts.ReadFile(args[1])), &o))
+	body, err := proto.Marshal(&o)
+	ts.Check(err)
+	publishRaw(ts, args[0], map[string][]string{"Content-Type": {"application/protobuf"}}, body)
+}
+
+func publishRaw(ts *testscript.TestScript, subject string, header map[string][]string, body []byte) {
 	b := connect(ts)
 	defer b.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	_, _, err := b.PublishRaw(ctx, args[0], nil, []byte(ts.ReadFile(args[1])))
+	_, _, err := b.PublishRaw(ctx, subject, header, body)
 	ts.Check(err)
 }
 

@@ -14,7 +14,7 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// act is what dlq replay, dlq drop and held release have in common.
+// act is what replay, release and drop have in common.
 type act struct {
 	pick
 	No     []uint64 `arg:"" optional:"" name:"no" help:"Numbers, as ls prints them."`
@@ -172,23 +172,32 @@ func (c dlqReplayCmd) Run(ctx context.Context, a *app) error {
 	return c.run(ctx, a, event.Dead, "replayed", c.PerSecond, func(b *bus.Bus, m bus.Shelved) error { return b.Replay(ctx, m.Seq, by) })
 }
 
-type dlqDropCmd struct {
+// dropCmd throws messages of either kind away.
+type dropCmd struct {
 	act
 	Yes bool `help:"Really."`
 }
 
-func (dlqDropCmd) Help() string {
+func (dropCmd) Help() string {
 	return `A dropped message is gone: nobody will handle it and it cannot be brought back. The event itself stays in its public
 stream until that stream's age is reached. Without --yes nothing is dropped.`
 }
 
-func (c dlqDropCmd) Run(ctx context.Context, a *app) error {
+func (c dropCmd) drop(ctx context.Context, a *app, kind string) error {
 	if !c.Yes && !c.DryRun {
 		return usageError{hint(errors.New("drop cannot be undone: nothing was dropped"), "look with --dry-run, then say --yes")}
 	}
 	by := bus.By{Who: a.Who, Why: c.Why}
-	return c.run(ctx, a, event.Dead, "dropped", 0, func(b *bus.Bus, m bus.Shelved) error { return b.Drop(ctx, m.Seq, by) })
+	return c.run(ctx, a, kind, "dropped", 0, func(b *bus.Bus, m bus.Shelved) error { return b.Drop(ctx, m.Seq, by) })
 }
+
+type dlqDropCmd struct{ dropCmd }
+
+func (c dlqDropCmd) Run(ctx context.Context, a *app) error { return c.drop(ctx, a, event.Dead) }
+
+type heldDropCmd struct{ dropCmd }
+
+func (c heldDropCmd) Run(ctx context.Context, a *app) error { return c.drop(ctx, a, event.Held) }
 
 type heldReleaseCmd struct {
 	act

@@ -35,7 +35,7 @@ const orderKind = "order"
 func readOrder(text []byte) (*orderv1.Audited, []error) {
 	if len(text) > bus.MaxBody {
 		return nil, []error{fault.Permanent(fault.Reason{
-			Code: "too-large",
+			Code: "body.toolarge",
 			ZH:   fmt.Sprintf("订单共 %d 字节，最多 %d", len(text), bus.MaxBody),
 			EN:   fmt.Sprintf("the order takes %d bytes, %d at most", len(text), bus.MaxBody),
 		})}

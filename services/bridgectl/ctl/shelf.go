@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
@@ -27,6 +30,7 @@ type heldCmd struct {
 	Ls      heldLsCmd      `cmd:"" help:"List what waits, and for what."`
 	Show    heldShowCmd    `cmd:"" help:"Print one message whole."`
 	Release heldReleaseCmd `cmd:"" help:"Let messages go on past the cause they wait for."`
+	Drop    heldDropCmd    `cmd:"" help:"Throw messages away for good."`
 }
 
 // pick selects from the shelf by what the messages have in common.
@@ -131,8 +135,9 @@ type shelvedJSON struct {
 	Last     time.Time           `json:"last"`
 	Trace    string              `json:"trace,omitempty"`
 	Header   map[string][]string `json:"header,omitempty"`
-	// Body is JSON where the message was, else text.
-	Body json.RawMessage `json:"body,omitempty"`
+	// Body is JSON where the message was, else text; what is not even text is in Bytes, as base64.
+	Body  json.RawMessage `json:"body,omitempty"`
+	Bytes []byte          `json:"body_base64,omitempty"`
 }
 
 type reasonJSON struct {
@@ -228,8 +233,12 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 	text, note := a.bodyOf(m, reveal)
 	doc := shelvedOf(m)
 	doc.Header = m.Header
-	if doc.Body = json.RawMessage(text); !json.Valid(doc.Body) {
+	switch doc.Body = json.RawMessage(text); {
+	case json.Valid(doc.Body):
+	case utf8.ValidString(text):
 		doc.Body, _ = json.Marshal(text)
+	default:
+		doc.Body, doc.Bytes = nil, m.Body
 	}
 	return a.show(doc, func(w io.Writer) error {
 		p := &pairs{}
@@ -275,7 +284,7 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 
 // bodyOf is a message's body as it may be shown, and what there is to say about that.
 func (a *app) bodyOf(m bus.Shelved, reveal bool) (text, note string) {
-	text, err := pretty(m.Body, kindOn(m.Subject), reveal)
+	text, err := pretty(asJSON(m), kindOn(m.Subject), reveal)
 	switch {
 	case err == nil && !reveal && strings.Contains(text, hidden):
 		return text, "personal data is hidden; --reveal shows it, and logs that you looked"
@@ -286,6 +295,23 @@ func (a *app) bodyOf(m bus.Shelved, reveal bool) (text, note string) {
 	default:
 		return hidden, fmt.Sprintf("the body is %v (%d bytes), so nobody can say which part of it is personal; --reveal shows it, and logs that you looked", err, len(m.Body))
 	}
+}
+
+// asJSON is a message's body, as JSON if it is readable protobuf.
+func asJSON(m bus.Shelved) []byte {
+	if json.Valid(m.Body) {
+		return m.Body
+	}
+	name, _ := event.Split(m.Subject)
+	message, err := decoded(bus.Stored{Name: name, Header: m.Header, Body: m.Body})
+	if err != nil || message == nil {
+		return m.Body
+	}
+	text, err := protojson.Marshal(message)
+	if err != nil {
+		return m.Body
+	}
+	return text
 }
 
 func item(ctx context.Context, b *bus.Bus, kind string, no uint64) (bus.Shelved, error) {
