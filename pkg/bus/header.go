@@ -107,6 +107,12 @@ func setIf(h nats.Header, name, value string) {
 	}
 }
 
+func setAll(h nats.Header, name string, values []string) {
+	if len(values) > 0 {
+		h[name] = values
+	}
+}
+
 func reasonText(r fault.Reason) string {
 	for _, s := range []*string{&r.Code, &r.Field, &r.ZH, &r.EN, &r.RemoteCode, &r.RemoteText} {
 		*s = cut(*s, maxText)

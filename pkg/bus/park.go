@@ -28,7 +28,7 @@ func (w *server) park(ctx context.Context, t *taken, d *Delivery, at time.Time) 
 	m.Header.Set(event.HeaderParks, strconv.Itoa(d.parks+1))
 	if d.Replay {
 		m.Header.Set(event.HeaderReplay, strconv.FormatUint(d.replayed, 10))
-		setIf(m.Header, event.HeaderReleased, d.Released)
+		setAll(m.Header, event.HeaderReleased, d.Released)
 		setIf(m.Header, event.HeaderBy, d.by)
 		setIf(m.Header, event.HeaderWhy, d.why)
 	}

@@ -74,8 +74,8 @@ type Delivery struct {
 	Attempt int
 	// Replay: an operator or a release sent it again from the shelf.
 	Replay bool
-	// Released is the cause past which an operator let this message go; "" for none.
-	Released string
+	// Released are the causes past which operators let this message go, also before it waited for something else.
+	Released []string
 	// Trace is the traceparent it came with; what follows carries it along.
 	Trace string
 
@@ -400,7 +400,7 @@ func (d *Delivery) comeBack(h nats.Header) {
 	d.parks, _ = strconv.Atoi(h.Get(event.HeaderParks))
 	d.replayed, _ = strconv.ParseUint(h.Get(event.HeaderReplay), 10, 64)
 	d.Replay = d.replayed != 0
-	d.Released = h.Get(event.HeaderReleased)
+	d.Released = h.Values(event.HeaderReleased)
 	d.by, d.why = h.Get(event.HeaderBy), h.Get(event.HeaderWhy)
 }
 

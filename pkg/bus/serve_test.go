@@ -543,7 +543,7 @@ func TestForgedHeadersAreNotBelieved(t *testing.T) {
 		t.Errorf("shelved as %+v", s)
 	}
 	d := l.all()[0].d
-	if d.Released != "" || d.Replay || !d.First || d.Seq != 1 || d.Subject != "order.audited.acme" {
+	if d.Released != nil || d.Returned || d.Replay || !d.First || d.Seq != 1 || d.Subject != "order.audited.acme" {
 		t.Errorf("delivered as %+v", d)
 	}
 }

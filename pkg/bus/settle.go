@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -56,7 +57,7 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 		return w.refuse(ctx, log, t, d, m, fault.Permanent(err))
 	}
 	if w.s.Paused != nil {
-		if err := w.s.Paused(d.Seller); err != nil && (d.Released == "" || fault.Cause(err) != d.Released) {
+		if err := w.s.Paused(d.Seller); err != nil && !slices.Contains(d.Released, fault.Cause(err)) {
 			if fault.Of(err) != fault.Held && !w.ticks() {
 				return w.settle(ctx, log, t, d, m, err)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -77,6 +78,7 @@ func (w *server) putOnShelf(ctx context.Context, t *taken, d *Delivery, kind str
 	class := fault.Of(why)
 	setIf(m.Header, event.HeaderSeller, d.Seller)
 	setIf(m.Header, event.HeaderKey, cut(d.key, maxText))
+	setAll(m.Header, event.HeaderReleased, d.Released)
 	m.Header.Set(event.HeaderClass, class.String())
 	setIf(m.Header, event.HeaderCause, cut(fault.Cause(why), maxText))
 	m.Header.Set(event.HeaderReason, reasonText(fault.ReasonOf(why, class.String())))
@@ -228,9 +230,11 @@ func (b *Bus) Replay(ctx context.Context, seq uint64, by By) error {
 	m.Header.Set(event.HeaderReplay, strconv.FormatUint(seq, 10))
 	setIf(m.Header, event.HeaderBy, cut(by.Who, maxText))
 	setIf(m.Header, event.HeaderWhy, cut(by.Why, maxText))
-	if by.Release {
-		setIf(m.Header, event.HeaderReleased, s.Cause)
+	released := slices.Clone(raw.Header.Values(event.HeaderReleased))
+	if by.Release && s.Cause != "" && !slices.Contains(released, s.Cause) {
+		released = append(released, s.Cause)
 	}
+	setAll(m.Header, event.HeaderReleased, released)
 	id := s.ID
 	if id == "" {
 		id = s.Stream + "/" + strconv.FormatUint(s.OriginSeq, 10)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -172,7 +173,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if !ok {
 		return seller.Unknown(o.Seller)
 	}
-	if err := s.Check(o, r.d.Released); err != nil {
+	if err := s.Check(o, r.d.Released...); err != nil {
 		return err
 	}
 	wh, err := r.Open(s, o.Warehouse, warehouse.Push)
@@ -193,7 +194,7 @@ func (r *run) trial(ctx context.Context) error {
 		return nil
 	}
 	cause := seller.CauseTrial(r.o.Seller)
-	if r.seller.TrialLists(r.o.OutboundNo, r.o.OrderNo) || r.d.Released == cause {
+	if r.seller.TrialLists(r.o.OutboundNo, r.o.OrderNo) || slices.Contains(r.d.Released, cause) {
 		first = everyOne
 	}
 	admitted, err := r.Ledger.Admit(ctx, r.o.Seller, r.o.OutboundNo, first)

@@ -278,7 +278,7 @@ func TestHoldsAreReleasedOneByOne(t *testing.T) {
 		o.Hold = &orderv1.Hold{Reason: "the buyer is away"}
 		b.wants(o, fresh, "held hold:acme/A-1")
 		b.has(o, 0)
-		release := func(d *bus.Delivery) { d.Replay, d.Released = true, "hold:acme/A-1" }
+		release := func(d *bus.Delivery) { d.Replay, d.Released = true, []string{"hold:acme/A-1"} }
 		b.accepts(o, release)
 	})
 }
