@@ -20,6 +20,8 @@ const (
 	clockLimit = 6 * time.Minute
 	// turnPatience is how long a diagnosis waits for its turn within the quota.
 	turnPatience = 10 * time.Second
+	// codeNoMethod is JD's for a method that it does not have (§1.6), as may be the case with queryOrderStatus (§5.5).
+	codeNoMethod = "15"
 	// nobody is a number that JD has given to no document.
 	nobody = "ESL0000000000000000"
 )
@@ -44,7 +46,8 @@ var forms = []struct {
 var _ warehouse.Doctor = (*Warehouse)(nil)
 
 // Diagnose tries all that orders need of JD. To learn whether orders may be placed it places one that has nothing in it,
-// which JD refuses by its parameters after it has looked at the permission (§14, order of checks).
+// which JD refuses by its parameters after it has looked at the permission. That it looks in this order is inferred
+// (§14): should it not, a permission that lacks shows only with the first order.
 func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 	rows := w.numbers()
 	dates := &dated{to: w.api.Transport}
@@ -213,12 +216,15 @@ func permitted(err error, zh, en string) error {
 	case !errors.As(err, &no):
 		return fault.Reason{Code: "warehouse.silent", ZH: "没有可用的应答，请重试：" + err.Error(), EN: "no answer to be understood, try again: " + err.Error()}
 	}
-	switch no.Class {
-	case jdapi.ClassPermission:
+	switch {
+	case no.Code == codeNoMethod:
+		return refusal(no, "warehouse.method", "京东不认识此接口，请检查 url，并向京东确认该接口是否可用；否则"+zh,
+			"JD does not know this call: look at url, and ask JD whether it is available; until then "+en)
+	case no.Class == jdapi.ClassPermission:
 		return refusal(no, "warehouse.permission", "请在京东开通此接口权限，否则"+zh, "have JD grant this call, or "+en)
-	case jdapi.ClassQuota:
+	case no.Class == jdapi.ClassQuota:
 		return refusal(no, "warehouse.quota", "京东的调用额度已用完，请稍后重试", "JD's call budget is used up, try again later")
-	case jdapi.ClassTransient:
+	case no.Class == jdapi.ClassTransient:
 		return refusal(no, "warehouse.silent", "京东暂时无法处理，请重试", "JD failed, try again")
 	default: // a number that nobody has, an order with nothing in it
 		return nil

@@ -42,6 +42,12 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 			wrong: map[string]string{"order.addOrder": "have JD grant this call"},
 		},
 		{
+			name: "JD does not know a method", knobs: func(c *jdtest.Config) {
+				c.Knobs.Faults = []jdtest.Fault{{Kind: jdtest.Error, Code: "15", Methods: []string{"eclp.order.queryOrderStatus"}, Chance: 1}}
+			},
+			wrong: map[string]string{"order.queryOrderStatus": "does not know this call"},
+		},
+		{
 			name: "the token is old", env: map[string]string{"TOKEN": "old", "SECRET": "sandbox-secret"},
 			rows: all[:4], wrong: map[string]string{"token": "authorise again"},
 		},

@@ -15,8 +15,8 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// quotaRest is how long nothing is sent after code 2. That may last until tomorrow; asking once a minute is what JD can
-// bear and what an operator can wait for.
+// quotaRest is how long nothing is sent after code 2. That may last until tomorrow (§1.6); asking once a minute is what JD
+// can bear and what an operator can wait for.
 const quotaRest = time.Minute
 
 // unwritten says what a failed addOrder means. What is not certain to have had no effect is a fault.Unknown or a SaidNo.
@@ -61,7 +61,8 @@ func (w *Warehouse) unread(err error) error {
 }
 
 // mendable is the fault of a call that certainly had no effect and that works once somebody mended the set-up, or once
-// time went by; nil for other failures.
+// time went by; nil for other failures. Code 2 is taken for one of these although §11.2 does not list it: a gateway that
+// counts calls does so before it passes them on.
 func (w *Warehouse) mendable(err error) error {
 	var no *jdapi.Error
 	known := errors.As(err, &no)
@@ -98,9 +99,19 @@ func refusal(no *jdapi.Error, code, zh, en string) fault.Reason {
 }
 
 // absence is how JD may say that it has no such order. Nobody published its words (§15): the sentence that ends the stock
-// flow (§9.2) is the only one known, so these are its words and their neighbours. "不能为空" and "店铺不存在" are not.
-var absence = regexp.MustCompile(`(信息|结果|数据|查询)为空|(未|没有|没)(查询|查|找)到|(查询|查|找)不到|无数据|` +
-	`(订单|出库单|单据|单)(编?号)?[\[【(（]?[A-Za-z0-9_,-]*[\]】)）]?不存在`)
+// flow (§9.2) is the only one known, so these are its words and their neighbours. It has to be the order that is not
+// there, or the answer to the question: "店铺不存在", "事业部信息为空" and "无数据权限" are about something else.
+var absence = regexp.MustCompile(
+	`(订单|出库单|单据)(信息|数据|记录|结果|详情|明细)为空|` + from + `查询(结果|数据|信息)?为空|` + from + `(暂?无|没有)(相关)?(数据|记录|结果)` + to + `|` +
+		`((未|没有|没)(查询|查|找)|(查询|查|找)不)到(` +
+		`(任何|相关|对应的?|匹配的?|符合条件的)*(数据|记录|结果|信息)|[^，。；;]*(订单|出库单|单据|单号|[该此]单)(编?号)?(信息|数据|记录|详情|明细)?)` + to + `|` +
+		`(订单|出库单|单据|(^|[^名])单)(编?号)?[\[【(（]?[A-Za-z0-9_,-]*[\]】)）]?不存在`)
+
+// Where a clause begins and ends.
+const (
+	from = `(^|[\s，,。；;：:])`
+	to   = `($|[\s，,。；;！!])`
+)
 
 // saysNone tells whether err is JD saying in a sentence that it has none of what was asked for. Anything else is no
 // proof of absence: on it hangs whether an order is sent again.

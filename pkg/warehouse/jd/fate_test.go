@@ -203,6 +203,10 @@ func TestFindWhereNoneIsARefusal(t *testing.T) {
 	for text, none := range map[string]bool{
 		"根据入参，查询订单信息为空，无法处理": true, "出库单[A-1]不存在": true, "未查询到出库单": true, "单号不存在": true, "查不到该单": true,
 		"系统繁忙，请稍后再试": false, "事业部不存在": false, "departmentNo不能为空": false, "店铺[S01]不存在": false, "订单所属商家不存在": false,
+		"未查询到符合条件的数据": true, "没有找到A-1对应的订单！": true, "查询结果为空": true, "无数据": true,
+		// These too say that something is not there, but not the order: to believe them is to send it twice.
+		"您无数据权限": false, "查询事业部信息为空": false, "商家信息为空，无法处理": false, "未查询到事业部": false, "没有找到授权信息": false,
+		"未查询到订单所属店铺": false, "IP白名单不存在": false, "订单号为空": false, "未找到商家数据": false,
 	} {
 		w := answering(t, func(r *request) string {
 			nos := numbers(r.param)
@@ -434,6 +438,11 @@ func TestSteps(t *testing.T) {
 	for _, code := range strings.Fields("10009 10010 100130 100131 100132 10014 10015 10016 10017 10018 10019 10028 10029 10033 10034 10035 10037 10038") {
 		if steps[code].status == orderv1.Status_STATUS_UNSPECIFIED {
 			t.Errorf("%s has none", code)
+		}
+	}
+	for _, code := range strings.Fields("10009 100130 100131 100132") { // JD's text for them is not known
+		if text := steps[code].text; text != "" {
+			t.Errorf("%s has a text that JD never said: %s", code, text)
 		}
 	}
 }

@@ -10,14 +10,14 @@ import (
 
 type step struct {
 	status orderv1.Status
-	// text is JD's, for answers that bring none.
+	// text is JD's, for answers that bring none; "" where it is not known.
 	text string
 }
 
 // steps is §5.10, with its marks of confidence: A several ERPs decide on it, B one source, C an inference. The codes are
 // names: their order as numbers means nothing. A code that is not here is passed on without a word of ours.
 var steps = map[string]step{
-	"10009":  {orderv1.Status_STATUS_RECEIVED, "已接收"},        // C
+	"10009":  {orderv1.Status_STATUS_RECEIVED, ""},           // C, name not known
 	"10010":  {orderv1.Status_STATUS_RECEIVED, "订单初始化"},      // B
 	"100130": {orderv1.Status_STATUS_RECEIVED, ""},           // C, name not known
 	"100131": {orderv1.Status_STATUS_RECEIVED, ""},           // C, name not known
