@@ -29,7 +29,7 @@ var methods = map[string]method{
 }
 
 const (
-	// defaultShipper is JD's own delivery.
+	// defaultShipper is JD's own delivery (§5.1.1).
 	defaultShipper = "CYS0000010"
 	// maxNumbers is the most numbers that ext.queryOrder takes (§5.9).
 	maxNumbers = 100
@@ -46,16 +46,22 @@ func (jd *JD) serve(c *call) (any, *Refusal) {
 // The parameters of addOrder that are always required (§5.1.1).
 var required = []string{"isvUUID", "isvSource", "departmentNo", "salePlatformSource", "consigneeName", "consigneeAddress", "orderMark", "quantity"}
 
-// limits are the lengths of §5.1.1, in characters.
+// limits are the lengths of §5.1.1, in characters. sellerNote has none: JD cuts it. orderMark is looked at by itself.
 var limits = []struct {
 	name  string
 	limit int
 }{
 	{"isvUUID", 125}, {"bdOwnerNo", 50}, {"salesPlatformOrderNo", 200}, {"consigneeName", 20}, {"consigneeMobile", 30},
 	{"consigneePhone", 30}, {"consigneeEmail", 100}, {"addressProvince", 100}, {"addressCity", 100}, {"addressCounty", 100},
-	{"addressTown", 100}, {"consigneeAddress", 100}, {"thirdWayBill", 200}, {"sellerRemark", 500}, {"storeName", 100},
-	{"supplierNo", 50}, {"shipment", 100},
+	{"addressTown", 100}, {"consigneeAddress", 100}, {"thirdWayBill", 200}, {"packageMark", 50}, {"businessType", 50},
+	{"destinationCode", 50}, {"sendWebsiteCode", 50}, {"monthlyAccount", 50}, {"appointDeliveryTime", 50},
+	{"destinationName", 200}, {"sendWebsiteName", 200}, {"sendMode", 4}, {"receiveMode", 4}, {"thirdPayment", 4},
+	{"insuredValue", 14}, {"shipment", 100}, {"sellerRemark", 500}, {"thirdSite", 500}, {"storeName", 100}, {"signIDCode", 6},
+	{"supplierNo", 50}, {"agingType", 4}, {"agingProductType", 4}, {"isvPackTypeNo", 30},
 }
+
+// lineLimits are the lengths of §5.1.2, of each element.
+var lineLimits = map[string]int{"isvGoodsNo": 50, "orderLine": 50, "packBatchNo": 50, "poNo": 50, "lot": 50}
 
 // lineLists are the parallel lists of §5.1.2. Those that carry JSON write _$_ for its commas, so they split alike.
 var lineLists = []string{
@@ -121,6 +127,10 @@ func readOrder(fields map[string]string) (order, *Refusal) {
 			continue
 		}
 		if lists[name] = split(fields[name]); len(lists[name]) != len(quantities) {
+			return wrong(name)
+		}
+		limit, limited := lineLimits[name]
+		if limited && slices.ContainsFunc(lists[name], func(v string) bool { return utf8.RuneCountInString(v) > limit }) {
 			return wrong(name)
 		}
 	}

@@ -76,6 +76,10 @@ func TestAddOrderChecks(t *testing.T) {
 		{"price list short", object{"price": "1.00"}, "61"},
 		{"price in words", object{"price": "1.00,free"}, "61"},
 		{"line ids short", object{"orderLine": "1"}, "61"},
+		{"merchant's note too long: JD cuts it", object{"sellerNote": strings.Repeat("注", 201)}, ""},
+		{"insured value too long", object{"insuredValue": strings.Repeat("9", 12) + ".00"}, "61"},
+		{"line ids of 50 characters", object{"orderLine": strings.Repeat("1", 50) + ",2"}, ""},
+		{"a line id too long", object{"orderLine": strings.Repeat("1", 51) + ",2"}, "61"},
 		{"batch attributes with escaped commas", object{"batAttrs": `[{"a":1}_$_{"b":2}],[]`}, ""},
 		{"nulls as the Java SDK sends them", object{"goodsLevel": nil, "expectDate": json.RawMessage("null")}, ""},
 	} {
