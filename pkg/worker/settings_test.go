@@ -155,6 +155,21 @@ func TestSecret(t *testing.T) {
 	}
 }
 
+// A file of settings is what an operator's editor leaves: whatever it holds is read or named, and never repeated.
+func FuzzSettingsFile(f *testing.F) {
+	f.Add("NATS_URL=nats://nats:4222\n# a comment\nPACK_SLOTS=5\n")
+	f.Add("PACK_KEY=\"planted\"\nPACK_KEY=planted\n=planted\n\xff\x00=planted")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, own, err := worker.Settings[packerConfig]([]string{"--config", write(t, text+"\nPACK_KEY=planted\n")}, nil)
+		switch {
+		case err == nil && own.Key.Reveal() != "planted":
+			t.Error("read without an error, and the last line is not there")
+		case err != nil && strings.Contains(err.Error(), "planted") && !strings.Contains(text, "planted"):
+			t.Errorf("repeats a secret: %v", err)
+		}
+	})
+}
+
 type stringer struct{ s worker.Secret }
 
 func (s stringer) String() string { return fmt.Sprint(s.s) }

@@ -75,24 +75,28 @@ func (p Parts) Ready(ctx context.Context) error {
 func Main[C any](name string, run func(context.Context, *Shell, C) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	if err := Run(ctx, name, os.Args[1:], os.Environ(), os.Stderr, run); err != nil {
+	out := os.Stderr
+	if asksForHelp(os.Args[1:]) {
+		out = os.Stdout // help that was asked for is the answer
+	}
+	if err := Run(ctx, name, os.Args[1:], os.Environ(), out, run); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		os.Exit(1)
 	}
 }
 
 // Run runs a service until run returns; ctx's end asks it to. It returns nil when it was asked to stop and nothing was
-// left behind. --help prints the settings to stderr instead.
-func Run[C any](ctx context.Context, name string, args, environ []string, stderr io.Writer, run func(context.Context, *Shell, C) error) error {
-	if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
-		usage[C](stderr, name)
+// left behind. The log goes to out; --help prints the settings there instead.
+func Run[C any](ctx context.Context, name string, args, environ []string, out io.Writer, run func(context.Context, *Shell, C) error) error {
+	if asksForHelp(args) {
+		usage[C](out, name)
 		return nil
 	}
 	base, own, err := Settings[C](args, environ)
 	if err != nil {
 		return err
 	}
-	log := newLog(stderr, base.LogLevel)
+	log := newLog(out, base.LogLevel)
 
 	// Until everything stands, the probes tell what is waited for.
 	var ready atomic.Value
@@ -134,6 +138,10 @@ func Run[C any](ctx context.Context, name string, args, environ []string, stderr
 	return err
 }
 
+func asksForHelp(args []string) bool {
+	return slices.Contains(args, "--help") || slices.Contains(args, "-h")
+}
+
 // Options of Open.
 type Options struct {
 	// RedisURL is where the ledger is; empty for a bucket of the bus.
@@ -158,7 +166,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 	}
 	if err := patiently(ctx, o.Log, "ledger", l.Check); err != nil {
 		closeLedger()
-		return Parts{}, none, fmt.Errorf("check the ledger: %w", err)
+		return Parts{}, none, err
 	}
 	bucket, err := b.Bucket(ctx, bus.BucketSetup)
 	if err != nil {
@@ -221,7 +229,7 @@ func patiently(ctx context.Context, log zerolog.Logger, what string, check func(
 		if named := (fault.Reason{}); errors.Is(err, bus.ErrTopology) || errors.As(err, &named) {
 			return fault.Permanent(err) // only a person mends it
 		}
-		if err != nil && err.Error() != told {
+		if err != nil && ctx.Err() == nil && err.Error() != told {
 			told = err.Error()
 			log.Warn().Err(err).Msg("still waiting for the " + what)
 		}
