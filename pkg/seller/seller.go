@@ -136,6 +136,10 @@ func (s *Seller) OnTrial() (first int, on bool) {
 	return int(s.Setup.GetTrial().GetFirst()), s.Setup.Trial != nil
 }
 
+// TrialBesides names to the ledger's trials the orders of a seller that go because they are listed or were released:
+// they take none of the places of the first so many, which go by the seller's own name.
+func TrialBesides(name string) string { return name + "/besides" }
+
 // TrialLists tells whether the trial names one of these outbound or order numbers.
 func (s *Seller) TrialLists(nos ...string) bool {
 	for _, no := range nos {

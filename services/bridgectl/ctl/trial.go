@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -23,9 +25,17 @@ type trialOrder struct {
 }
 
 func trialOrders(ctx context.Context, l ledger.Ledger, name string) ([]trialOrder, error) {
-	nos, err := l.Admitted(ctx, name)
-	if err != nil {
-		return nil, err
+	var nos []string
+	for _, list := range []string{seller.TrialBesides(name), name} {
+		admitted, err := l.Admitted(ctx, list)
+		if err != nil {
+			return nil, err
+		}
+		for _, no := range admitted {
+			if !slices.Contains(nos, no) {
+				nos = append(nos, no)
+			}
+		}
 	}
 	orders := make([]trialOrder, 0, len(nos))
 	for _, no := range nos {

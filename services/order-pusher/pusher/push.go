@@ -193,11 +193,15 @@ func (r *run) trial(ctx context.Context) error {
 	if !on {
 		return nil
 	}
-	cause := seller.CauseTrial(r.o.Seller)
+	cause, besides := seller.CauseTrial(r.o.Seller), 0
 	if r.seller.TrialLists(r.o.OutboundNo, r.o.OrderNo) || slices.Contains(r.d.Released, cause) {
-		first = everyOne
+		besides = everyOne
 	}
-	admitted, err := r.Ledger.Admit(ctx, r.o.Seller, r.o.OutboundNo, first)
+	// Admitted once is admitted for ever: what was let go may have to be asked for after the list changed.
+	admitted, err := r.Ledger.Admit(ctx, seller.TrialBesides(r.o.Seller), r.o.OutboundNo, besides)
+	if err == nil && !admitted {
+		admitted, err = r.Ledger.Admit(ctx, r.o.Seller, r.o.OutboundNo, first)
+	}
 	if err != nil || admitted {
 		return err
 	}

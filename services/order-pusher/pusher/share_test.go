@@ -222,3 +222,25 @@ func TestASlowSellerLeavesSlotsToTheOthers(t *testing.T) {
 		}
 	})
 }
+
+func TestListedAndReleasedOrdersTakeNoPlaceInATrial(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		setup := proto.CloneOf(b.book.now.Setup)
+		setup.Trial = &sellerv1.Trial{Orders: []string{"L-1"}, First: 1}
+		b.book.now = seller.New(setup, nil)
+		listed, first, let := b.order("L-1"), b.order("A-1"), b.order("A-2")
+		b.accepts(listed, fresh)
+		b.wants(let, fresh, "accepted MEM00000002") // the first of the first one
+		b.wants(first, fresh, "held trial:acme")
+		b.accepts(first, func(d *bus.Delivery) { d.Replay, d.Released = true, []string{"trial:acme"} })
+		b.wants(b.order("A-3"), fresh, "held trial:acme")
+
+		// Another place; and what was on the list stays let go.
+		setup = proto.CloneOf(setup)
+		setup.Trial = &sellerv1.Trial{First: 2}
+		b.book.now = seller.New(setup, nil)
+		b.accepts(b.order("A-3"), again)
+		b.accepts(listed, again)
+		b.wants(b.order("A-4"), fresh, "held trial:acme")
+	})
+}
