@@ -47,7 +47,7 @@ func (l limiter) Acquire(ctx context.Context, class string) (release func(), err
 		if wait > left {
 			return nil, fault.RetryAfter(wait, fault.Reason{
 				Code: "quota.wait",
-				ZH:   "调用额度暂时用完，稍后自动继续", EN: "the call budget is used up for the moment; it goes on by itself",
+				ZH:   "调用额度暂时已用完，稍后自动继续", EN: "the call budget is used up for the moment; it goes on by itself",
 			})
 		}
 		left -= wait

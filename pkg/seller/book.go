@@ -121,7 +121,7 @@ func (b *Book) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (
 		return 0, fmt.Errorf("apply %s: %w", setup.Name, err)
 	}
 	if len(data) > maxStored {
-		return 0, Faults{{Code: "setup.size", ZH: fmt.Sprintf("设置共 %d 字节，最多 %d", len(data), maxStored),
+		return 0, Faults{{Code: "setup.size", ZH: fmt.Sprintf("设置共 %d 字节，最多 %d 字节", len(data), maxStored),
 			EN: fmt.Sprintf("the set-up takes %d bytes, %d at most", len(data), maxStored)}}
 	}
 	revision, err := b.bucket.Update(ctx, key, data, version)

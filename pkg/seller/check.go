@@ -88,7 +88,7 @@ func (s *Seller) Findings(o *orderv1.Audited) []error {
 			"订单已挂起，等待人工放行：%s", "the order is on hold until an operator releases it: %s", o.Hold.Reason)
 	} else if shopKnown && shop.Hold != "" {
 		held(CauseHold(s.Name(), o.OutboundNo), "shop.hold", "shop",
-			"店铺 %[1]s 的订单均挂起，等待人工放行：%[2]s", "all orders of shop %[1]s are on hold until an operator releases them: %[2]s", shop.Code, shop.Hold)
+			"店铺 %[1]s 的订单均已挂起，等待人工放行：%[2]s", "all orders of shop %[1]s are on hold until an operator releases them: %[2]s", shop.Code, shop.Hold)
 	}
 	return found
 }

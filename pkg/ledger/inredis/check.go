@@ -26,7 +26,7 @@ func (l *Ledger) Check(ctx context.Context) error {
 	if policy := info["Memory"]["maxmemory_policy"]; policy != "noeviction" {
 		faults = append(faults, fault.Reason{
 			Code: "ledger.evicting",
-			ZH:   "Redis 内存满时会淘汰数据（maxmemory-policy " + policy + "），账本会丢单：请执行 CONFIG SET maxmemory-policy noeviction 并写入 redis.conf",
+			ZH:   "Redis 内存满时会淘汰数据（maxmemory-policy " + policy + "），账本数据会随之丢失：请执行 CONFIG SET maxmemory-policy noeviction 并写入 redis.conf",
 			EN:   "Redis drops data when its memory is full (maxmemory-policy " + policy + ") and the ledger with it: CONFIG SET maxmemory-policy noeviction, and in redis.conf",
 		})
 	}
@@ -47,7 +47,7 @@ func (l *Ledger) checkSnapshots(ctx context.Context) error {
 	}
 	r := fault.Reason{
 		Code: "ledger.volatile",
-		ZH:   "Redis 没有开启持久化，重启后账本丢失：请执行 CONFIG SET appendonly yes 并写入 redis.conf",
+		ZH:   "Redis 没有开启持久化，重启后账本数据会丢失：请执行 CONFIG SET appendonly yes 并写入 redis.conf",
 		EN:   "Redis keeps nothing over a restart: CONFIG SET appendonly yes, and in redis.conf",
 	}
 	if err != nil {

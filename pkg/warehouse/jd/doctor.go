@@ -74,7 +74,7 @@ func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 			no, err := api.AddOrder(ctx, jdapi.AddOrder{})
 			if err == nil {
 				err = fault.Reason{
-					Code: "doctor.taken", ZH: "京东接受了一张空订单 " + no + "，请立即人工取消",
+					Code: "doctor.taken", ZH: "京东接受了一张空的出库单 " + no + "，请立即人工取消",
 					EN: "JD took an order with nothing in it as " + no + ": cancel it by hand at once",
 				}
 			}
@@ -84,11 +84,11 @@ func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 			_, err := api.QueryOrder(ctx, nobody)
 			return err
 		}},
-		{jdapi.MethodQueryOrderStatus, "缺少明细时无法得知订单状态", "states are not known where the details lack them", func(ctx context.Context) error {
+		{jdapi.MethodQueryOrderStatus, "订单明细不含状态时，无法得知订单状态", "states are not known where the details lack them", func(ctx context.Context) error {
 			_, err := api.QueryOrderStatus(ctx, nobody)
 			return err
 		}},
-		{jdapi.MethodQueryOrderPacks, "多包裹时无法得知各包裹内的商品", "of several parcels nobody can tell which goods lie in which", func(ctx context.Context) error {
+		{jdapi.MethodQueryOrderPacks, "一单多包裹时，无法得知各包裹内的商品", "of several parcels nobody can tell which goods lie in which", func(ctx context.Context) error {
 			_, err := api.QueryOrderPacks(ctx, nobody)
 			return err
 		}},
@@ -161,12 +161,12 @@ func (w *Warehouse) general(err error, dates *dated, url string) (rows []warehou
 	}
 	if !answered {
 		what, reason := "address", fault.Reason{
-			Code: "warehouse.silent", ZH: url + " 没有可用的应答，请检查地址和网络：" + err.Error(),
+			Code: "warehouse.silent", ZH: url + " 没有返回可识别的应答，请检查地址和网络：" + err.Error(),
 			EN: "no answer to be understood from " + url + "; look at the address and the network: " + err.Error(),
 		}
 		if errors.Is(err, jdapi.ErrToken) {
 			what, reason = "token", fault.Reason{
-				Code: "warehouse.token", ZH: "在本机读不到授权，请检查设置中的 file 或 env：" + err.Error(),
+				Code: "warehouse.token", ZH: "本机读不到授权信息（令牌或应用密钥），请检查设置中的 file 或 env：" + err.Error(),
 				EN: "the credential cannot be read on this machine; look at file or env in the set-up: " + err.Error(),
 			}
 		}
@@ -214,14 +214,14 @@ func permitted(err error, zh, en string) error {
 	case errors.As(err, &reason):
 		return reason
 	case !errors.As(err, &no):
-		return fault.Reason{Code: "warehouse.silent", ZH: "没有可用的应答，请重试：" + err.Error(), EN: "no answer to be understood, try again: " + err.Error()}
+		return fault.Reason{Code: "warehouse.silent", ZH: "没有收到可识别的应答，请重试：" + err.Error(), EN: "no answer to be understood, try again: " + err.Error()}
 	}
 	switch {
 	case no.Code == codeNoMethod:
 		return refusal(no, "warehouse.method", "京东不认识此接口，请检查 url，并向京东确认该接口是否可用；否则"+zh,
 			"JD does not know this call: look at url, and ask JD whether it is available; until then "+en)
 	case no.Class == jdapi.ClassPermission:
-		return refusal(no, "warehouse.permission", "请在京东开通此接口权限，否则"+zh, "have JD grant this call, or "+en)
+		return refusal(no, "warehouse.permission", "请在京东开放平台开通此接口权限，否则"+zh, "have JD grant this call, or "+en)
 	case no.Class == jdapi.ClassQuota:
 		return refusal(no, "warehouse.quota", "京东的调用额度已用完，请稍后重试", "JD's call budget is used up, try again later")
 	case no.Class == jdapi.ClassTransient:

@@ -72,7 +72,7 @@ func (w *Warehouse) mendable(err error) error {
 		}
 		cause := seller.CauseToken(w.seller.Name(), w.account.Name)
 		return fault.Hold(cause, fmt.Errorf("%w: %w: %w", warehouse.ErrToken, refusal(no, "warehouse.token",
-			"京东不接受账号 "+w.account.Name+" 的授权（令牌、应用密钥），请重新授权；之后自动继续",
+			"京东不接受账号 "+w.account.Name+" 的授权（令牌、应用密钥），重新授权后自动继续",
 			"JD does not take the credential of account "+w.account.Name+" (token, application key and secret); authorise again, then it goes on by itself"), err))
 	}
 	switch {
@@ -91,7 +91,7 @@ func (w *Warehouse) mendable(err error) error {
 func (w *Warehouse) notPermitted(no *jdapi.Error, err error) error {
 	cause := seller.CausePermission(w.seller.Name(), w.account.Name)
 	return fault.Hold(cause, fmt.Errorf("%w: %w: %w", warehouse.ErrNotPermitted, refusal(no, "warehouse.permission",
-		"京东没有授予账号 "+w.account.Name+" 所需的接口权限，请在京东开通", "JD does not grant account "+w.account.Name+" a permission that is needed; have it granted at JD"), err))
+		"京东没有授予账号 "+w.account.Name+" 所需的接口权限，请在京东开放平台开通", "JD does not grant account "+w.account.Name+" a permission that is needed; have it granted at JD"), err))
 }
 
 func refusal(no *jdapi.Error, code, zh, en string) fault.Reason {

@@ -363,7 +363,7 @@ func waybillOf(packageNo string) string {
 	return waybill
 }
 
-// pack says which goods lie in which parcel. With one parcel that is plain; with several JD is asked, and that it does
+// pack says which goods lie in which parcel (§5.6). With one parcel that is plain; with several JD is asked, and that it does
 // not tell is no reason to withhold the rest.
 func (w *Warehouse) pack(ctx context.Context, d *warehouse.Details) error {
 	if !left(d) || len(d.Packages) == 0 || len(d.Children) > 0 {
@@ -415,7 +415,7 @@ func packed(lines []*orderv1.ShippedLine, goodsNo string, n int64) *orderv1.Ship
 	return line
 }
 
-// left tells whether the goods have left the warehouse.
+// left tells whether the goods have left the warehouse: 10019 or any later step says so (§5.10).
 func left(d *warehouse.Details) bool {
 	return slices.ContainsFunc(append([]warehouse.State{d.State}, d.History...), func(s warehouse.State) bool {
 		switch s.Status {

@@ -64,7 +64,7 @@ func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 		ConsigneeName: d.clean("receiver.name", r.GetName()), ConsigneeMobile: r.GetMobile(), ConsigneePhone: r.GetPhone(),
 		ConsigneeEmail: r.GetEmail(), ConsigneePostcode: r.GetPostcode(),
 		AddressProvince: r.GetProvince(), AddressCity: r.GetCity(), AddressCounty: r.GetCounty(), AddressTown: r.GetTown(),
-		// JD wants the full text here besides the parts: area, blank, street.
+		// JD wants the full text here besides the parts: area, blank, street (§5.1.1).
 		ConsigneeAddress: join(" ", r.GetProvince(), r.GetCity(), r.GetCounty(), r.GetTown(), d.clean("receiver.address", r.GetAddress())),
 		ConsigneeRemark:  d.cut("buyer_remark", d.clean("buyer_remark", o.BuyerRemark), maxBuyerRemark),
 		SellerNote:       d.cut("seller_remark", d.clean("seller_remark", o.SellerRemark), maxSellerNote),
@@ -96,13 +96,13 @@ func (w *Warehouse) mapped(d *draft, order *jdapi.AddOrder) {
 		order.ShopNo = shop.ShopNo
 	} else {
 		d.hold(seller.CauseShop(w.seller.Name(), o.Shop), "shop.unknown", "shop",
-			"商家设置中没有店铺 "+o.Shop, "shop "+o.Shop+" is not in the set-up")
+			"商家设置中没有店铺 "+o.Shop+"，请在 shops 中添加", "shop "+o.Shop+" is not in the set-up: add it to shops")
 	}
 	if no, ok := w.seller.Carrier(o.Carrier); ok {
 		order.ShipperNo = no
-	} else if o.Carrier != "" { // without one JD chooses its own
+	} else if o.Carrier != "" { // without one it is JD's own, CYS0000010 (§5.1.1)
 		d.hold(seller.CauseCarrier(w.seller.Name(), o.Carrier), "carrier.unmapped", "carrier",
-			"物流公司 "+o.Carrier+" 没有对应的京东承运商编号", "carrier "+o.Carrier+" has no number at JD")
+			"物流公司 "+o.Carrier+" 没有对应的京东承运商编号，请在 carriers 中添加", "carrier "+o.Carrier+" has no number at JD: add it to carriers")
 	}
 	if code, ok := w.seller.Platform(o.Platform); ok {
 		order.SalePlatformSource = code
@@ -110,7 +110,7 @@ func (w *Warehouse) mapped(d *draft, order *jdapi.AddOrder) {
 	if len(o.PlatformOrderNos) > 0 {
 		order.SalesPlatformOrderNo = o.PlatformOrderNos[0]
 		d.short("platform_order_nos[0]", order.SalesPlatformOrderNo, maxPlatformNo)
-	} else if order.SalePlatformSource == platformJD {
+	} else if order.SalePlatformSource == platformJD { // §5.1.4
 		d.refuse("platform_order.required", "platform_order_nos",
 			"平台为京东时必须提供平台订单号", "orders of JD's own platform need the platform's order number")
 	}
@@ -158,8 +158,8 @@ func (d *draft) receiver(order jdapi.AddOrder) {
 	need("receiver.mobile", order.ConsigneeMobile == "" && order.ConsigneePhone == "")
 }
 
-// money fills in what is to be collected and what is insured, and the mark string (§5.1.3): of its positions only the
-// first, cash on delivery, is certain.
+// money fills in what is to be collected and what is insured (§5.1.1), and the mark string (§5.1.3): of its positions
+// only the first, cash on delivery, is certain.
 func (d *draft) money(order *jdapi.AddOrder) {
 	order.OrderMark = strings.Repeat("0", 50)
 	if text, some := d.amount("collect", d.of.Collect); some {
@@ -173,6 +173,7 @@ func (d *draft) money(order *jdapi.AddOrder) {
 	}
 }
 
+// invoice fills in what the buyer asked for, in the values of invoiceState and invoiceType (§5.1.1).
 func (d *draft) invoice(order *jdapi.AddOrder) {
 	invoice := d.of.Invoice
 	if invoice == nil {
@@ -225,7 +226,7 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 			name, value = "warehouse_goods_no", (*orderv1.Line).GetWarehouseGoodsNo
 		}
 		d.refuse("goods.mixed", d.lacking(name, value),
-			"京东要求一个订单的所有行都用商品编码，或都用京东商品编号", "JD wants the ERP's code of all lines of an order, or its own number of all of them")
+			"同一订单的所有商品行必须统一使用商品编码，或统一使用京东商品编号", "JD wants the ERP's code of all lines of an order, or its own number of all of them")
 	}
 	order.LinesOrderLine, _ = column("line_id", (*orderv1.Line).GetLineId)
 
@@ -237,7 +238,7 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 		prices[i], _ = d.amount(fmt.Sprintf("lines[%d].price", i), l.Price)
 		priced = priced && prices[i] != ""
 		if l.LineId != "" && seen[l.LineId] {
-			d.refuse("line.repeated", fmt.Sprintf("lines[%d].line_id", i), "行号重复", "another line has the same id")
+			d.refuse("line.repeated", fmt.Sprintf("lines[%d].line_id", i), "行号重复，每个商品行的行号必须唯一", "another line has the same id; each line needs its own")
 		}
 		seen[l.LineId] = true
 	}
@@ -258,7 +259,7 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 		list, have := column(f.name, f.value)
 		if *f.to = list; have > 0 && have < len(of) {
 			d.refuse("batch.partial", d.lacking(f.name, f.value),
-				"京东要求所有行都指定批次信息，或都不指定", "JD takes this of all lines of an order or of none")
+				"同一订单的所有商品行必须都指定该批次信息，或都不指定", "JD takes this of all lines of an order or of none")
 		}
 	}
 }
@@ -269,7 +270,7 @@ func (d *draft) lacking(name string, value func(*orderv1.Line) string) string {
 	return fmt.Sprintf("lines[%d].%s", i, name)
 }
 
-// amount is money with two places; some tells whether it is more than nothing.
+// amount is money with two places (§2.1); some tells whether it is more than nothing.
 func (d *draft) amount(field, text string) (two string, some bool) {
 	if text == "" {
 		return "", false

@@ -15,7 +15,7 @@ const (
 	MethodQueryOrderPacks  = "jingdong.eclp.order.queryOrderPacks"
 )
 
-// AddOrder is a delivery order (§5.1). An empty field is not sent. Fields of lines are comma lists with one element a
+// AddOrder is a delivery order (§5.1). An empty field is not sent unless JD requires it (§1.2, §2.1). Fields of lines are comma lists with one element a
 // line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing.
 type AddOrder struct {
 	IsvUUID                 string `json:"isvUUID"`
@@ -61,7 +61,7 @@ type AddOrder struct {
 	LinesExpirationDate     string `json:"expirationDate,omitempty"`
 }
 
-// AddOrder hands an order over and tells JD's number of it (ESL…). An answer without the number is ErrLost.
+// AddOrder hands an order over and tells JD's number of it (ESL…). An answer without the number is ErrLost (§5.1).
 func (c *Client) AddOrder(ctx context.Context, order AddOrder) (eclpSoNo string, err error) {
 	var answer struct {
 		EclpSoNo Text `json:"eclpSoNo"`
@@ -91,7 +91,7 @@ type ExtOrder struct {
 	OperTime   Text `json:"operTime"`
 }
 
-// ExtQueryOrder asks after orders by the ERP's numbers. Numbers without a document may have a row or not.
+// ExtQueryOrder asks after orders by the ERP's numbers. Numbers without a document may have a row or not (§5.9).
 func (c *Client) ExtQueryOrder(ctx context.Context, query ExtQueryOrder) ([]ExtOrder, error) {
 	request := struct {
 		IsvUUID      string `json:"isvUUID"`
