@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -31,19 +32,20 @@ func Decode[M proto.Message](topic event.Topic[M], s Stored) (M, error) {
 
 // decode reads body into m. Its errors are fault.Reasons and quote nothing of the body.
 func decode(header nats.Header, body []byte, m proto.Message) error {
-	switch contentType, _, err := mime.ParseMediaType(headerOf(header, event.HeaderContentType)); {
-	case contentType == typeProto || contentType == "application/x-protobuf":
+	// Its parameters ("; charset=utf-8") change nothing, and a type that cannot be read at all counts as none.
+	contentType, _, _ := mime.ParseMediaType(headerOf(header, event.HeaderContentType))
+	switch contentType {
+	case typeProto, "application/x-protobuf":
 		if proto.Unmarshal(body, m) != nil {
 			return fault.Reason{Code: "malformed", ZH: "正文不是该事件的 protobuf 编码", EN: "the body is not the protobuf encoding of this event"}
 		}
 		return nil
-	case contentType == typeJSON || contentType == "":
+	case typeJSON, "":
 		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, m); err != nil {
 			return malformed(body, err)
 		}
 		return nil
 	default:
-		_ = err // a header that cannot be parsed is one more that we do not take
 		return fault.Reason{
 			Code: "malformed", Field: event.HeaderContentType,
 			ZH: "Content-Type 只支持 application/json 和 application/protobuf",
@@ -90,6 +92,7 @@ func malformed(body []byte, err error) error {
 	return r
 }
 
+// offsetOf is the byte at which a line and column begin, both counted from 1, columns in characters.
 func offsetOf(body []byte, line, column int) int {
 	at := 0
 	for ; line > 1; line-- {
@@ -99,95 +102,95 @@ func offsetOf(body []byte, line, column int) int {
 		}
 		at += i + 1
 	}
-	// Columns count characters.
 	for ; column > 1 && at < len(body); column-- {
-		at++
-		for at < len(body) && body[at]&0xC0 == 0x80 {
-			at++
-		}
+		_, size := utf8.DecodeRune(body[at:])
+		at += size
 	}
 	return at
 }
 
+// position is the line and column of the byte at offset: the opposite of offsetOf.
 func position(body []byte, offset int) (line, column int) {
 	head := body[:offset]
-	return bytes.Count(head, []byte("\n")) + 1, len([]rune(string(head[bytes.LastIndexByte(head, '\n')+1:]))) + 1
+	return bytes.Count(head, []byte("\n")) + 1, utf8.RuneCount(head[bytes.LastIndexByte(head, '\n')+1:]) + 1
 }
 
-// jsonPath tells the path of the value at offset, "lines[0].quantity"; "" at the top.
+// maxPath is the most that is told of a path, bytes: it goes into headers.
+const maxPath = 200
+
+// jsonPath tells the path of the value at offset, "lines[0].quantity"; "" at the top. Of a body that breaks off before
+// offset it is the path at which it does.
 func jsonPath(body []byte, offset int) string {
-	type level struct {
-		array, key bool
-		name       string
-		index      int
-	}
-	var in []level
-	path := func() string {
-		var b strings.Builder
-		for _, l := range in {
-			switch {
-			case l.array:
-				fmt.Fprintf(&b, "[%d]", l.index)
-			case l.name != "":
-				if b.Len() > 0 {
-					b.WriteByte('.')
-				}
-				b.WriteString(l.name)
-			}
-		}
-		if b.Len() > 200 {
-			return b.String()[:200]
-		}
-		return b.String()
-	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
-	value := func() { // a value ended
-		if n := len(in); n > 0 {
-			if in[n-1].array {
-				in[n-1].index++
-			} else {
-				in[n-1].key = true
-			}
-		}
-	}
+	var in jsonLevels
 	for {
 		token, err := dec.Token()
 		if err != nil {
-			return path()
+			return in.path()
 		}
+		reached := dec.InputOffset() > int64(offset)
 		top := len(in) - 1
-		if d, ok := token.(json.Delim); ok {
-			switch d {
-			case '{':
-				if dec.InputOffset() > int64(offset) {
-					return path()
-				}
-				in = append(in, level{key: true})
-			case '[':
-				if dec.InputOffset() > int64(offset) {
-					return path()
-				}
-				in = append(in, level{array: true})
-			default:
-				in = in[:top]
-				value()
+		switch {
+		case token == json.Delim('}') || token == json.Delim(']'):
+			in = in[:top]
+			in.valueEnded()
+		case top >= 0 && in[top].wantsKey:
+			in[top].key, _ = token.(string)
+			in[top].wantsKey = false
+			if reached {
+				return in.path()
 			}
-			continue
+		case reached:
+			return in.path()
+		case token == json.Delim('{'):
+			in = append(in, jsonLevel{wantsKey: true})
+		case token == json.Delim('['):
+			in = append(in, jsonLevel{array: true})
+		default:
+			in.valueEnded()
 		}
-		if top >= 0 && in[top].key && !in[top].array {
-			in[top].name, _ = token.(string)
-			in[top].key = false
-			if dec.InputOffset() > int64(offset) {
-				return path()
-			}
-			continue
-		}
-		if dec.InputOffset() > int64(offset) {
-			return path()
-		}
-		value()
 	}
+}
+
+// jsonLevels are the objects and arrays that a value lies in, the outermost first.
+type jsonLevels []jsonLevel
+
+type jsonLevel struct {
+	array bool
+	// index is the present element of an array.
+	index int
+	// key is the present one of an object; wantsKey says that another one comes next.
+	key      string
+	wantsKey bool
+}
+
+// valueEnded makes the innermost level expect its next element or key.
+func (in jsonLevels) valueEnded() {
+	if len(in) == 0 {
+		return
+	}
+	if top := &in[len(in)-1]; top.array {
+		top.index++
+	} else {
+		top.wantsKey = true
+	}
+}
+
+func (in jsonLevels) path() string {
+	var b strings.Builder
+	for _, l := range in {
+		switch {
+		case l.array:
+			fmt.Fprintf(&b, "[%d]", l.index)
+		case l.key != "":
+			if b.Len() > 0 {
+				b.WriteByte('.')
+			}
+			b.WriteString(l.key)
+		}
+	}
+	return cut(b.String(), maxPath)
 }
 
 // validate checks m against the rules in its .proto. The error is a fault.Reason that names the first field at fault,
