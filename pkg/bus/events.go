@@ -45,24 +45,9 @@ func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) er
 		if !row.public {
 			continue
 		}
-		filters := row.subjects
-		if len(q.Names) > 0 {
-			filters = nil
-			for _, name := range q.Names {
-				if !slices.ContainsFunc(row.subjects, func(s string) bool { return strings.HasPrefix(name, strings.TrimSuffix(s, ">")) }) {
-					continue
-				}
-				if q.Seller != "" {
-					filters = append(filters, name, name+"."+q.Seller)
-				} else {
-					filters = append(filters, name, name+".*")
-				}
-			}
-			if len(filters) == 0 {
-				continue
-			}
-			slices.Sort(filters)
-			filters = slices.Compact(filters)
+		filters := q.filters(row)
+		if len(filters) == 0 {
+			continue
 		}
 		err := b.read(ctx, reading{stream: row.name, filters: filters, from: q.From}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
 			s := Stored{
@@ -71,9 +56,7 @@ func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) er
 				Header: m.Header, Body: m.Data,
 			}
 			s.Name, s.Seller = event.Split(m.Subject)
-			if len(q.Names) > 0 && !slices.Contains(q.Names, s.Name) ||
-				q.Seller != "" && s.Seller != "" && s.Seller != q.Seller ||
-				q.Key != "" && s.Key != "" && s.Key != q.Key {
+			if !q.selects(s) {
 				return nil
 			}
 			return f(s)
@@ -83,6 +66,33 @@ func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) er
 		}
 	}
 	return nil
+}
+
+// filters are the subjects to read of a stream; none when the query asks for nothing that it holds.
+func (q EventQuery) filters(row streamRow) []string {
+	if len(q.Names) == 0 {
+		return row.subjects
+	}
+	var filters []string
+	for _, name := range q.Names {
+		if !slices.ContainsFunc(row.subjects, func(s string) bool { return strings.HasPrefix(name, strings.TrimSuffix(s, ">")) }) {
+			continue
+		}
+		if q.Seller != "" {
+			filters = append(filters, name, name+"."+q.Seller)
+		} else {
+			filters = append(filters, name, name+".*")
+		}
+	}
+	slices.Sort(filters)
+	return slices.Compact(filters)
+}
+
+// selects tells whether the query asks for s: filters are wider than names, and say nothing of keys.
+func (q EventQuery) selects(s Stored) bool {
+	return (len(q.Names) == 0 || slices.Contains(q.Names, s.Name)) &&
+		(q.Seller == "" || s.Seller == "" || s.Seller == q.Seller) &&
+		(q.Key == "" || s.Key == "" || s.Key == q.Key)
 }
 
 // reading is what read reads.
@@ -96,18 +106,30 @@ type reading struct {
 // errEnough ends a reading early without being an error.
 var errEnough = errors.New("enough")
 
-// readBatch is how many messages are on their way at a time; each is at most 1 MiB.
-const readBatch = 64
+const (
+	// readBatch is how many messages are on their way at a time; each is at most 1 MiB.
+	readBatch = 64
+	// batchLimit is how long a batch may take, what is done with its messages included.
+	batchLimit = 10 * time.Second
+)
 
 // read tells the messages of a stream up to its present end. Nothing is left out: a gap is an error.
 func (b *Bus) read(ctx context.Context, r reading, f func(*nats.Msg, *nats.MsgMetadata) error) error {
+	err := b.readOn(ctx, r, f)
+	if err == nil || errors.Is(err, errEnough) {
+		return nil
+	}
+	return fmt.Errorf("read %s: %w", r.stream, err)
+}
+
+func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.MsgMetadata) error) error {
 	c, err := b.js.CreateConsumer(ctx, r.stream, jetstream.ConsumerConfig{
 		FilterSubjects: r.filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(r.from, 1),
 		AckPolicy: jetstream.AckNonePolicy, HeadersOnly: r.headersOnly, MemoryStorage: true, Replicas: 1,
 		InactiveThreshold: time.Minute,
 	})
 	if err != nil {
-		return fmt.Errorf("read %s: %w", r.stream, err)
+		return err
 	}
 	name := c.CachedInfo().Name
 	defer func() {
@@ -117,62 +139,80 @@ func (b *Bus) read(ctx context.Context, r reading, f func(*nats.Msg, *nats.MsgMe
 	}()
 	p, err := b.puller(r.stream, name, 2*readBatch)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", r.stream, err)
+		return err
 	}
 	defer p.sub.Unsubscribe() //nolint:errcheck // nothing is left to lose
-	pending, got := c.CachedInfo().NumPending, uint64(0)
-	for pending > 0 {
-		reconnected := b.reconnected.wait()
-		inbox, err := p.ask(request{Batch: readBatch, NoWait: true})
-		if err != nil {
-			return fmt.Errorf("read %s: %w", r.stream, err)
+	to := &reader{puller: p, tell: f, pending: c.CachedInfo().NumPending}
+	for to.pending > 0 {
+		if err := to.batch(ctx); err != nil {
+			return err
 		}
-		quiet := time.NewTimer(10 * time.Second)
-		for n, end := 0, false; n < readBatch && !end && pending > 0; {
-			select {
-			case <-ctx.Done():
-				quiet.Stop()
-				return fmt.Errorf("read %s: %w", r.stream, ctx.Err())
-			case <-reconnected:
-				quiet.Stop()
-				return fmt.Errorf("read %s: %w", r.stream, nats.ErrDisconnected)
-			case <-quiet.C:
-				return fmt.Errorf("read %s: %w", r.stream, nats.ErrTimeout)
-			case m := <-p.in:
-				if !isMessage(m) {
-					end = m.Subject == inbox && m.Header.Get("Status") != "100"
-					continue
-				}
-				n++
-				got++
-				meta, err := m.Metadata()
-				if err == nil && meta.Sequence.Consumer != got {
-					err = fmt.Errorf("message %d came as number %d", got, meta.Sequence.Consumer)
-				}
-				if err == nil {
-					pending = meta.NumPending
-					err = f(m, meta)
-				}
-				if errors.Is(err, errEnough) {
-					return nil
-				}
-				if err != nil {
-					return fmt.Errorf("read %s: %w", r.stream, err)
-				}
-			}
-		}
-		quiet.Stop()
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("read %s: %w", r.stream, err)
+			return err
 		}
-		// What was deleted meanwhile never comes.
-		if pending > 0 {
-			info, err := c.Info(ctx)
-			if err != nil {
-				return fmt.Errorf("read %s: %w", r.stream, err)
+		if to.pending == 0 {
+			return nil
+		}
+		// A message that was deleted meanwhile never comes: ask how many are really left.
+		info, err := c.Info(ctx)
+		if err != nil {
+			return err
+		}
+		to.pending = info.NumPending
+	}
+	return nil
+}
+
+// reader is a reading under way.
+type reader struct {
+	*puller
+	tell func(*nats.Msg, *nats.MsgMetadata) error
+	// got is how many messages came, pending how many are still to come.
+	got, pending uint64
+}
+
+// batch asks for the next messages and tells them.
+func (r *reader) batch(ctx context.Context) error {
+	reconnected := r.b.reconnected.wait()
+	inbox, err := r.ask(request{Batch: readBatch, NoWait: true})
+	if err != nil {
+		return err
+	}
+	limit := time.NewTimer(batchLimit)
+	defer limit.Stop()
+	for n := 0; n < readBatch && r.pending > 0; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-reconnected:
+			return nats.ErrDisconnected // the consumer is in the server's memory, and may be gone
+		case <-limit.C:
+			return nats.ErrTimeout
+		case m := <-r.in:
+			if !isMessage(m) {
+				if m.Subject == inbox && m.Header.Get("Status") != statusHeartbeat {
+					return nil // no more for this request
+				}
+				continue
 			}
-			pending = info.NumPending
+			n++
+			if err := r.take(m); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func (r *reader) take(m *nats.Msg) error {
+	r.got++
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	if meta.Sequence.Consumer != r.got {
+		return fmt.Errorf("message %d came as number %d", r.got, meta.Sequence.Consumer)
+	}
+	r.pending = meta.NumPending
+	return r.tell(m, meta)
 }

@@ -15,10 +15,10 @@ import (
 
 // park stores the message as a schedule that brings it back at the given time.
 //
-// Its subject is its own, for of two schedules on one subject only the last fires; it is made from where the original
-// was stored and not from its ce-id, which a publisher may use twice. The message id counts the parks: under the same
-// id it would be taken for a duplicate and stored nowhere. The time is written out here because the library's helper
-// cuts it to whole seconds.
+// Each parked message has a subject of its own, because of two schedules on one subject only the last fires. The subject
+// is made from where the original was stored and not from its ce-id, which a publisher may use twice. The message id
+// counts the parks: under the id of an earlier park it would be taken for a duplicate and not be stored. The time is
+// written out here because the library's helper cuts it to whole seconds.
 func (w *server) park(ctx context.Context, t *taken, d *Delivery, at time.Time) error {
 	subject := event.ParkSubject(w.row.name, d.origin)
 	m := nats.NewMsg(subject)
@@ -40,10 +40,10 @@ func (w *server) park(ctx context.Context, t *taken, d *Delivery, at time.Time) 
 	if err != nil || !acks[0].Duplicate {
 		return err
 	}
-	// It was parked before a crash. If that one still stands, fine; if it fired, its retry lives or has ended, and this
-	// run decided without knowing: park it anew rather than lose it.
-	stands, err := w.b.stands(ctx, streamRetry, subject)
-	if err != nil || stands {
+	// It was parked before a crash. A copy that is still waiting is as good as this one. If it has fired, its retry may be
+	// over already, and this run knows nothing of it: park again rather than lose the message.
+	waiting, err := w.b.last(ctx, streamRetry, subject)
+	if err != nil || waiting != nil {
 		return err
 	}
 	m.Header.Set(jetstream.MsgIDHeader, id+"/"+strconv.FormatInt(at.UnixNano(), 36))
@@ -58,11 +58,6 @@ func (w *server) unpark(ctx context.Context, d *Delivery) error {
 		return err
 	}
 	return s.Purge(ctx, jetstream.WithPurgeSubject(event.ParkSubject(w.row.name, d.origin)))
-}
-
-func (b *Bus) stands(ctx context.Context, stream, subject string) (bool, error) {
-	m, err := b.last(ctx, stream, subject)
-	return m != nil, err
 }
 
 // last reads the newest message on subject from the stream's leader; nil when there is none.

@@ -17,9 +17,14 @@ import (
 const (
 	// askFor is how long the server keeps a request for a message open.
 	askFor = 30 * time.Second
-	// pulse is how often it says that it still has the request. Two missed ones: ask again.
+	// pulse is how often the server says that it still has the request.
 	pulse = 3 * time.Second
+	// silentAfter is when a request counts as lost and is made again: two heartbeats were missed.
+	silentAfter = 2*pulse + time.Second
 )
+
+// statusHeartbeat is the Status header of the server's heartbeats. Other statuses end a request.
+const statusHeartbeat = "100"
 
 // puller asks a consumer for messages. It belongs to one goroutine.
 type puller struct {
@@ -29,11 +34,13 @@ type puller struct {
 	in               chan *nats.Msg
 	sub              *nats.Subscription
 	closed           chan struct{}
-	asked            int
-	// silent is told when the server stops or starts again to answer.
+	asked            int // requests so far: each has an inbox of its own below inbox
+	// silent is called with true when the server does not answer a request, with false when it does again.
 	silent func(bool)
 }
 
+// puller listens for messages. room is how many may wait for its owner to read them, the server's statuses included;
+// beyond it the client library drops.
 func (b *Bus) puller(stream, consumer string, room int) (*puller, error) {
 	p := &puller{
 		b: b, stream: stream, consumer: consumer, inbox: b.nc.NewInbox(),
@@ -67,15 +74,15 @@ func (p *puller) ask(r request) (inbox string, err error) {
 	return inbox, p.b.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, inbox, body)
 }
 
-// isMessage tells a stream's message from the server's word about a request. The client library looks at the headers
-// instead, which a publisher writes.
+// isMessage tells a stream's message from the server's status of a request: only messages carry a subject for the ack.
+// The client library looks at the headers instead, which a publisher writes.
 func isMessage(m *nats.Msg) bool { return strings.HasPrefix(m.Reply, "$JS.ACK.") }
 
 // next waits for one message and asks for no second one. It returns ctx's error, or ErrTopology when the consumer is
 // gone.
 func (p *puller) next(ctx context.Context) (*nats.Msg, error) {
 	for {
-		// Answers to a request that was thought lost go first.
+		// A message for an earlier request, which was taken for lost, goes first.
 		for len(p.in) > 0 {
 			if m := <-p.in; isMessage(m) {
 				return m, nil
@@ -95,7 +102,7 @@ func (p *puller) next(ctx context.Context) (*nats.Msg, error) {
 
 // answer waits for what comes of one request. Neither a message nor an error: ask again.
 func (p *puller) answer(ctx context.Context, inbox string, reconnected <-chan struct{}) (*nats.Msg, error) {
-	silence := time.NewTimer(2*pulse + time.Second)
+	silence := time.NewTimer(silentAfter)
 	defer silence.Stop()
 	for {
 		select {
@@ -115,15 +122,16 @@ func (p *puller) answer(ctx context.Context, inbox string, reconnected <-chan st
 				continue
 			}
 			switch m.Header.Get("Status") {
-			case "100":
+			case statusHeartbeat:
 				p.silent(false)
-				silence.Reset(2*pulse + time.Second)
-			case "404", "408":
+				silence.Reset(silentAfter)
+			case "404", "408": // no message, or none in time
 				return nil, nil
-			case "400":
+			case "400": // a bad request
 				return nil, fmt.Errorf("ask consumer %s: %s", p.consumer, m.Header.Get("Description"))
 			default:
-				// Deleted, without a leader, shutting down, too many requests: look, and not too fast.
+				// The consumer was deleted or has no leader, the server shuts down, too many requests are open: look
+				// whether the consumer is still there, and do not ask again too fast.
 				if err := p.check(ctx); err != nil {
 					return nil, err
 				}
@@ -142,7 +150,8 @@ func (p *puller) check(ctx context.Context) error {
 	return nil
 }
 
-// drain takes no more and gives back what was on its way. It waits for the server's word, at most until ctx ends.
+// drain takes no more and gives back what was on its way. It waits until the server has confirmed that nothing else
+// comes, at most until ctx ends.
 func (p *puller) drain(ctx context.Context) {
 	if err := p.sub.Drain(); err == nil {
 		select {
@@ -173,7 +182,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// bell wakes all who wait.
+// bell wakes all who wait for it; whoever waits afterwards waits for the next ring.
 type bell struct {
 	mu sync.Mutex
 	c  chan struct{}
@@ -203,11 +212,12 @@ type taken struct {
 	nc   *nats.Conn
 	mu   sync.Mutex
 	done bool
-	// counted is the key under which this run was counted as an attempt; "" when it was not.
+	// counted is the key under which this run was counted as an attempt; "" when it was not. A shutdown that gives the
+	// message back takes the attempt back too, while its handler may still be running: hence under mu.
 	counted string
 }
 
-// count notes, and uncounted takes away, the key.
+// count remembers the key under which this run was counted.
 func (t *taken) count(key string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -220,6 +230,7 @@ func (t *taken) isCounted() bool {
 	return t.counted != ""
 }
 
+// uncounted gives the key up to whoever takes the attempt back or forgets it, so that only one of them does.
 func (t *taken) uncounted() (key string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -227,6 +238,7 @@ func (t *taken) uncounted() (key string) {
 	return key
 }
 
+// answer settles the message with one of JetStream's words.
 func (t *taken) answer(word string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -257,7 +269,7 @@ func (t *taken) progress() {
 
 // beat tells progress every so often until stop, for limit at most: a handler that hangs must lose its message.
 func (t *taken) beat(every, limit time.Duration) (stop func()) {
-	// The first one comes early: a message may have waited for a busy handler after a reconnect.
+	// The first one comes early, because AckWait may have been running before the message was read.
 	first := min(every, 2*time.Second)
 	began := time.Now()
 	var mu sync.Mutex
