@@ -177,13 +177,13 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 	}
 	if first, on := s.OnTrial(); on && !s.TrialLists(o.OutboundNo, o.OrderNo) {
 		reason := fault.Reason{
-			Code: "trial.waiting", ZH: "试运行中：此订单未列入，等待试运行结束",
+			Code: "trial.waiting", ZH: "试运行中：此订单不在试运行名单内，等待试运行结束",
 			EN: "the seller is on trial and this order is not listed: it waits until the trial ends",
 		}
 		if first == 0 {
 			r.add(fault.Hold(seller.CauseTrial(s.Name()), reason))
 		} else {
-			reason.ZH = fmt.Sprintf("试运行中：此订单未列入，只有属于前 %d 单时才会推送", first)
+			reason.ZH = fmt.Sprintf("试运行中：此订单不在试运行名单内，只有排在前 %d 单内才会推送", first)
 			reason.EN = fmt.Sprintf("the seller is on trial and this order is not listed: it goes only as one of the first %d", first)
 			r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON(reason)})
 		}

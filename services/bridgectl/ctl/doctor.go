@@ -107,7 +107,7 @@ func (sellerDoctorCmd) account(ctx context.Context, s *seller.Seller, name strin
 		return
 	}
 	add(about, "use", "", fault.Reason{
-		Code: "account.unused", ZH: "没有仓库使用此账号，请在 warehouses 中引用或删除", EN: "no warehouse uses this account: name it in warehouses, or remove it",
+		Code: "account.unused", ZH: "没有仓库使用此账号，请在 warehouses 中引用此账号，或将其删除", EN: "no warehouse uses this account: name it in warehouses, or remove it",
 	})
 }
 
@@ -133,7 +133,7 @@ func (c sellerDoctorCmd) held(ctx context.Context, a *app, add func(about, what,
 	for _, cause := range causes {
 		r := reasons[cause]
 		n := counts[cause]
-		r.ZH, r.EN, r.Field = fmt.Sprintf("%d 单在等待：%s", n, r.ZH), fmt.Sprintf("%s: %s", count(n, "order")+" held", r.EN), ""
+		r.ZH, r.EN, r.Field = fmt.Sprintf("%d 单已挂起：%s", n, r.ZH), fmt.Sprintf("%s: %s", count(n, "order")+" held", r.EN), ""
 		add("held", cause, "", r)
 	}
 	if len(causes) == 0 {

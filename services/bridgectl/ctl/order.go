@@ -36,7 +36,7 @@ func readOrder(text []byte) (*orderv1.Audited, []error) {
 	if len(text) > bus.MaxBody {
 		return nil, []error{fault.Permanent(fault.Reason{
 			Code: "body.toolarge",
-			ZH:   fmt.Sprintf("订单共 %d 字节，最多 %d", len(text), bus.MaxBody),
+			ZH:   fmt.Sprintf("订单共 %d 字节，最多 %d 字节", len(text), bus.MaxBody),
 			EN:   fmt.Sprintf("the order takes %d bytes, %d at most", len(text), bus.MaxBody),
 		})}
 	}

@@ -112,17 +112,17 @@ func (s *story) judge(ctx context.Context) error {
 		fmt.Fprintf(w, "%s\t%v\t%v\t%s\n", en, streams, sandbox, zh)
 	}
 	row("", "", "streams", "sandbox")
-	row("in (orders / messages)", "进入（订单/消息）", fmt.Sprintf("%d / %d", s.orders, told.Events["order.audited"]), "")
+	row("in (orders / messages)", "收到（订单数/消息数）", fmt.Sprintf("%d / %d", s.orders, told.Events["order.audited"]), "")
 	row("accepted", "已接收", accepted, len(has))
 	row("held, then released", "挂起后放行", fmt.Sprintf("%d, %d", held, released), "")
-	row("refused with a reason", "拒绝（附原因）", refused, counters.Refused[businessCode]-int64(len(s.gone)))
+	row("refused with a reason", "已拒绝（附原因）", refused, counters.Refused[businessCode]-int64(len(s.gone)))
 	row("shipped", "已发货", shipped, count(docs, "10019", "10033", "10034"))
-	row("split: waybills of one order", "拆单：一单的运单", len(told.Orders[s.split].Waybills), len(waybills[s.split]))
-	row("lost answers, all resolved", "丢失应答均已查明", "", counters.LostAnswers)
-	row("shelved, then replayed", "搁置后重放", s.replayed, "")
-	row("unreadable, shelved whole", "无法识别，完整保存", s.unread, "")
+	row("split: waybills of one order", "拆单：一单的运单数", len(told.Orders[s.split].Waybills), len(waybills[s.split]))
+	row("lost answers, all resolved", "应答丢失，均已查明", "", counters.LostAnswers)
+	row("shelved, then replayed", "进入死信后重放", s.replayed, "")
+	row("unreadable, shelved whole", "无法识别，已完整保存", s.unread, "")
 	row("doubles", "重复发货", doubles, violations.Counts[jdtest.TwoDocuments])
-	row("violations of any kind", "各类违规", "", violations.Total)
+	row("violations of any kind", "各类违规合计", "", violations.Total)
 	if err := w.Flush(); err != nil {
 		return err
 	}

@@ -216,7 +216,7 @@ func (s *story) quiet(ctx context.Context) error {
 	err := s.until(ctx, func(t *tally.Tally) (done, of int) {
 		n := t.Count(func(o *tally.Order) bool { return len(o.Accepted)+len(o.Held)+len(o.Failed) > 0 })
 		return n, s.orders + 1
-	}, "first outcomes", "首次结果")
+	}, "first outcomes", "已有首次结果")
 	if err != nil {
 		return err
 	}
@@ -265,7 +265,7 @@ func (s *story) mend(ctx context.Context) error {
 		after = next
 	}
 	s.say(fmt.Sprintf("the shop is set up, %d refused orders replayed, %d unreadable dropped", s.replayed, s.dropped),
-		fmt.Sprintf("店铺已补设，重放 %d 张被拒订单，丢弃 %d 条无法识别的消息", s.replayed, s.dropped), "")
+		fmt.Sprintf("已补设店铺，重放 %d 张被拒订单，丢弃 %d 条无法识别的消息", s.replayed, s.dropped), "")
 	return nil
 }
 

@@ -207,7 +207,7 @@ func (r *run) trial(ctx context.Context) error {
 	}
 	return fault.Hold(cause, fault.Reason{
 		Code: "trial.waiting",
-		ZH:   "试运行中：只有指定的订单会真正推送；结束试运行后自动继续",
+		ZH:   "试运行中：只有指定的订单会真正推送；此订单在试运行结束后自动继续",
 		EN:   "the seller is on trial: only chosen orders really go; this one goes on when the trial ends",
 	})
 }
@@ -329,7 +329,7 @@ func (r *run) ask(ctx context.Context) (warehouse.Found, bool, error) {
 	if errors.Is(err, warehouse.ErrNotPermitted) {
 		err = fault.Hold(seller.CausePermission(r.o.Seller, "find-orders"), fault.Reason{
 			Code: "warehouse.find.forbidden",
-			ZH:   "此订单可能已推送，但仓库不允许按单号查询，无法确认；请为该商家开通查询权限，或人工确认后释放",
+			ZH:   "此订单可能已推送，但仓库不允许按单号查询，无法确认；请为该商家开通查询权限，或人工确认后放行",
 			EN:   "this order may have been sent, but the warehouse does not let this seller ask by number; have the permission granted, or release after checking by hand",
 		})
 	}
@@ -366,7 +366,7 @@ func (r *run) twice(number string, others []string) error {
 	r.Metrics.Twice.Inc()
 	return fault.Permanent(fault.Reason{
 		Code: "warehouse.twice", Field: "outbound_no", RemoteText: fmt.Sprint(append([]string{number}, others...)),
-		ZH: "仓库里有同一出库单号的多张单据，请立即联系仓库取消多余的",
+		ZH: "仓库中同一出库单号有多张单据，请立即联系仓库，只保留一张，取消其余单据",
 		EN: "the warehouse has several documents under this outbound number; have all but one cancelled at once",
 	})
 }

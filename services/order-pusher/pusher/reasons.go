@@ -13,7 +13,7 @@ import (
 func Reused(o *orderv1.Audited) error {
 	return fault.Permanent(fault.Reason{
 		Code: "outbound.reused", Field: "outbound_no",
-		ZH: "出库单号 " + o.OutboundNo + " 已用于另一份内容；内容改变时必须使用新的出库单号",
+		ZH: "出库单号 " + o.OutboundNo + " 已用于内容不同的订单；内容有改动时必须使用新的出库单号",
 		EN: "outbound number " + o.OutboundNo + " was used with another content; a changed order needs a new outbound number",
 	})
 }
@@ -31,7 +31,7 @@ func Cancelled(o *orderv1.Audited) error {
 func Superseding(o *orderv1.Audited) error {
 	return fault.Hold(seller.CauseCancel(o.Seller, o.Supersedes), fault.Reason{
 		Code: "superseded.live", Field: "supersedes",
-		ZH: "等待被替换的出库单 " + o.Supersedes + " 取消或被拒；之后自动继续",
+		ZH: "等待被替换的出库单 " + o.Supersedes + " 取消或被拒绝，之后自动继续",
 		EN: "waits until the superseded " + o.Supersedes + " is cancelled or refused; then goes on by itself",
 	})
 }
@@ -44,7 +44,7 @@ func LineLive(o *orderv1.Audited, lineID, by string) error {
 	}
 	return fault.Permanent(fault.Reason{
 		Code: "line.live", Field: field,
-		ZH: "行 " + lineID + " 已随出库单 " + by + " 推送；请先取消它",
+		ZH: "商品行 " + lineID + " 已随出库单 " + by + " 推送；请先取消该出库单",
 		EN: "line " + lineID + " is live under outbound number " + by + "; cancel that first",
 	})
 }

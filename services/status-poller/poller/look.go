@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -193,7 +194,7 @@ func (r *run) orGiveUp(m move) move {
 	m.next.Due = time.Time{}
 	reason := fault.Reason{
 		Code: "follow.ended", RemoteCode: m.next.Code,
-		ZH: fmt.Sprintf("出库单 %s 已跟踪 %s 仍未结束，停止跟踪；请在仓库方核实", e.Key.No, r.FollowFor),
+		ZH: fmt.Sprintf("出库单 %s 已跟踪 %s 仍未结束，已停止跟踪；请向仓库核实", e.Key.No, r.FollowFor),
 		EN: fmt.Sprintf("%s was followed for %s and has not ended; it is no longer followed: look it up at the warehouse", e.Key.No, r.FollowFor),
 	}
 	r.except(e, exception{e.Number, reason})
@@ -229,17 +230,9 @@ func (r *run) inspect(ctx context.Context, wh warehouse.Orders, entries []ledger
 			if r.done(ctx) {
 				return nil
 			}
-			docs, err := r.gather(ctx, wh, numbers[i])
-			if err != nil {
-				errs[i] = err
-				if fault.Of(err) == fault.Wait {
-					r.halt(err)
-				}
-				return nil
-			}
-			if len(docs) > 0 {
-				o := tell(e, docs, r.seller.Setup.ShippedWhenPacked, r.began)
-				outcomes[i] = &o
+			outcomes[i], errs[i] = r.inspectOne(ctx, wh, e, numbers[i])
+			if fault.Of(errs[i]) == fault.Wait {
+				r.halt(errs[i])
 			}
 			return nil
 		})
@@ -257,6 +250,23 @@ func (r *run) inspect(ctx context.Context, wh warehouse.Orders, entries []ledger
 			r.take(e, *outcomes[i])
 		}
 	}
+}
+
+// inspectOne makes a panic an error: it runs in no handler's goroutine, where the bus would see to it, and one answer that
+// nobody thought of must not end the worker again and again.
+func (r *run) inspectOne(ctx context.Context, wh warehouse.Orders, e ledger.Entry, numbers []string) (o *outcome, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.Log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Str("order", e.Key.String()).Msg("looking at an order panicked")
+			o, err = nil, fmt.Errorf("looking at %s panicked: %v", e.Key, v)
+		}
+	}()
+	docs, err := r.gather(ctx, wh, numbers)
+	if err != nil || len(docs) == 0 {
+		return nil, err
+	}
+	told := tell(e, docs, r.seller.Setup.ShippedWhenPacked, r.began)
+	return &told, nil
 }
 
 // take notes what is to be told and written of one order.

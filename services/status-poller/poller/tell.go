@@ -229,7 +229,7 @@ func (t *telling) cancelled() {
 			if t.before[i].Status != orderv1.Status_STATUS_CANCELLED {
 				t.exceptions = append(t.exceptions, exception{doc.number, fault.Reason{
 					Code: "cancelled.after.shipped", RemoteCode: doc.State.Code, RemoteText: doc.State.Text,
-					ZH: fmt.Sprintf("仓库单 %s 已出库后又显示取消；不作取消处理，请与仓库核实", doc.number),
+					ZH: fmt.Sprintf("仓库单据 %s 出库后又显示已取消；未按取消处理，请向仓库核实", doc.number),
 					EN: fmt.Sprintf("document %s is cancelled although it left; not told as cancelled: ask the warehouse", doc.number),
 				}})
 			}
@@ -265,7 +265,7 @@ func (t *telling) twice() {
 	numbers := t.docs[0].number + "+" + strings.Join(others, "+")
 	t.exceptions = append(t.exceptions, exception{numbers, fault.Reason{
 		Code: "warehouse.twice", Field: "outbound_no", RemoteText: numbers,
-		ZH: "仓库里有同一出库单号的多张单据，请立即联系仓库取消多余的",
+		ZH: "仓库中同一出库单号有多张单据，请立即联系仓库，只保留一张，取消其余单据",
 		EN: "the warehouse has several documents under this outbound number; have all but one cancelled at once",
 	}})
 }
