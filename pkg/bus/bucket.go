@@ -15,8 +15,8 @@ var (
 	ErrKeyExists = errors.New("key exists")
 	// ErrKeyNotFound: there is no such key, or it was deleted.
 	ErrKeyNotFound = errors.New("key not found")
-	// ErrRevision: the key moved since it was read. After a time-out it may have been moved by the very call that was
-	// repeated: a caller who must know puts something of its own into the value.
+	// ErrRevision: the key was written since it was read. A caller who repeats a call that timed out may also meet its own
+	// first write here: one that must know puts a token of its own into the value.
 	ErrRevision = errors.New("key changed meanwhile")
 )
 
@@ -45,7 +45,7 @@ type Seen struct {
 	Value
 	// Deleted: the key is gone, Data is nil.
 	Deleted bool
-	// Current: nothing else is set; all that stood in the bucket when the watch began has been told.
+	// Current marks the end of what stood in the bucket when the watch began; no other field is set. Changes follow.
 	Current bool
 }
 

@@ -23,22 +23,23 @@
 // # Why
 //
 // Public streams keep messages after the ack (limits retention): a work queue forgets the ids of acked messages at a
-// restart and takes duplicates again. TICKS and RETRY are work queues all the same. Nothing relies on their window for
-// duplicates, schedules work in them (they stand on subjects that no consumer takes, so no ack removes them), and the
-// one ack that settles a retry or a tick also removes it: nothing piles up, no second call can be forgotten, and two
-// consumers can never be given the same message.
+// restart and takes duplicates again. TICKS and RETRY are work queues all the same: nothing relies on their window for
+// duplicates, and the one ack that settles a retry or a tick also removes it, so nothing piles up and there is no second
+// call to forget. Schedules stay in them, because they stand on subjects that no consumer takes. Two consumers can never
+// be given the same message.
 //
-// Messages are pulled one at a time by a request of our own and not by the library's Consume. That tells the server's
-// words about a request from messages by looking at the headers, which a publisher writes: an event with an empty body
-// and a header "Status: 409" ends it, "Status: 100" vanishes in it, over and over. It may also hold a second message
-// behind a busy handler after a reconnect, whose AckWait then runs. A message here is what carries an ack subject.
+// Messages are pulled one at a time by requests of our own and not by the library's Consume. Consume tells the server's
+// statuses from messages by looking at headers, which a publisher writes: an event with an empty body and a header
+// "Status: 409" would end it, and one with "Status: 100" would be swallowed, again at each delivery. Here a message is
+// whatever carries a subject for its ack. After a reconnect Consume may also hold a second message behind a busy
+// handler, and the AckWait of that message runs out unnoticed.
 //
 // Parked copies, attempts and shelves are named after the place where the original was stored and when, not after its
 // ce-id: ids are the publisher's, and two messages that share one would replace each other.
 //
-// A message that was stored before this process began to serve is counted before it runs, like a redelivered one. A
-// broker that is killed forgets its deliveries, and in the embedded set-up a message that kills the worker kills the
-// broker too: it would come as new for ever.
+// A message that was stored before this process began to serve is counted before it runs, like a redelivered one. In the
+// embedded set-up a message that kills the worker kills the broker too, which then forgets that it delivered the message:
+// without the count it would come as new, and kill, for ever.
 //
 // Events are stored with the field names of the .proto files (outbound_no), because reasons and documents use them;
 // both spellings are read.

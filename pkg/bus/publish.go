@@ -154,6 +154,7 @@ func (b *Bus) storeOnce(ctx context.Context, msgs []*nats.Msg, open []int, acks 
 	return failed
 }
 
+// clearer marks the errors that a caller can do something about, which the library tells in several ways.
 func clearer(err error) error {
 	var api jetstream.JetStreamError
 	switch {
@@ -185,7 +186,8 @@ func repeatable(err error) bool {
 	}
 }
 
-// denials turns the server's asynchronous word that a publish was not allowed into an error for those who wait for it.
+// denials turns the server's report that a publish was not allowed into an error for those who wait for its answer. The
+// report comes asynchronously, on the connection, and names only the subject; the publish itself would just time out.
 type denials struct {
 	mu      sync.Mutex
 	waiting map[string]*denial
@@ -197,7 +199,7 @@ type denial struct {
 	err     error // once told is closed
 }
 
-// wait begins before the publish, for the word may come at once.
+// wait must be called before the publish, because the report may come at once.
 func (d *denials) wait(subject string) (n *denial, done func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -240,5 +242,5 @@ func (b *Bus) onAsyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
 			return
 		}
 	}
-	b.log.Error().Err(err).Msg("NATS")
+	b.log.Error().Err(err).Msg("NATS reports an error")
 }

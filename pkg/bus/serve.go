@@ -18,9 +18,10 @@ import (
 	"stockbridge/pkg/fault"
 )
 
-// Handler takes one event and returns those that follow. They are stored in any case, also beside an error; then what
-// it gave to AfterStored runs; then the error is settled by its fault.Class. It is run again with the same event after
-// a crash, so it must be able to repeat itself; it must end within Serving.HandlerLimit, when its ctx ends.
+// Handler takes one event and returns those that follow. They are stored in any case, also when it returns an error
+// beside them; then what it gave to AfterStored runs; then the error is settled by its fault.Class. After a crash it is
+// run again with the same event, so repeating itself must do no harm. It must return when its ctx ends, which is after
+// Serving.HandlerLimit.
 type Handler[M proto.Message] func(ctx context.Context, d *Delivery, m M) ([]event.Event, error)
 
 // Attempts counts runs per message; see ledger.Attempts.
@@ -30,8 +31,8 @@ type Attempts interface {
 	Forget(ctx context.Context, key string) error
 }
 
-// ErrAttempts marks what is told of a message that failed too often. What it was begun with may have happened: it is
-// for the handler to know.
+// ErrAttempts marks what unserved is told of a message that failed too often. It does not say that nothing was done: one
+// of the runs may have had its effect, and only the handler's own records can tell.
 var ErrAttempts = errors.New("attempts used up")
 
 // exhausted is the last error of a message that failed too often.
@@ -79,10 +80,13 @@ type Delivery struct {
 	// Trace is the traceparent it came with; what follows carries it along.
 	Trace string
 
-	// origin tells any two messages apart, also across streams that were put back to an older copy; one subject token.
+	// origin names the original by stream, number and time of storing, as one token of a subject. The time keeps apart two
+	// messages that were given the same number, the second after the stream was restored from an older copy.
 	origin string
 	// key is the CloudEvents subject.
-	key      string
+	key string
+	// parks is how often it was parked; replayed the number on the shelf that it was replayed from, 0 when it was not, by
+	// whom and why.
 	parks    int
 	replayed uint64
 	by, why  string
@@ -205,19 +209,25 @@ func backoff(attempt int) time.Duration {
 // errShutdown is the cause with which handlers are ended that outlast the grace.
 var errShutdown = errors.New("shutting down")
 
+// slotRoom is how many of the server's answers may wait for a slot: a message or two, and the statuses of requests that
+// were given up.
+const slotRoom = 64
+
 // server serves one consumer.
 type server struct {
-	b        *Bus
-	s        Serving
-	row      consumerRow
-	topic    string
+	b     *Bus
+	s     Serving
+	row   consumerRow
+	topic string
+	// empty, handle and unserved are those of Serve without their type parameter.
 	empty    func() proto.Message
 	handle   func(context.Context, *Delivery, proto.Message) ([]event.Event, error)
 	unserved func(*Delivery, proto.Message, error) []event.Event
 
 	ackWait time.Duration
 	began   time.Time
-	// soft ends when no more is taken, hard when handlers are ended too.
+	// soft ends when no more is taken, hard when handlers are ended too. They are kept here, against the rule, because they
+	// are not a caller's: they live exactly as long as serve.
 	soft, hard context.Context
 	mu         sync.Mutex
 	inHand     map[*taken]struct{}
@@ -249,7 +259,7 @@ func (w *server) serve(ctx context.Context) error {
 	var slots sync.WaitGroup
 	open := func(stream, consumer string, n int, retried bool) error {
 		for range n {
-			p, err := w.b.puller(stream, consumer, 64)
+			p, err := w.b.puller(stream, consumer, slotRoom)
 			if err != nil {
 				return err
 			}
@@ -260,7 +270,7 @@ func (w *server) serve(ctx context.Context) error {
 	}
 	err = open(w.row.stream, w.row.name, w.s.Slots, false)
 	if err == nil && !w.ticks() {
-		// What comes back has slots of its own: neither can hold up the other.
+		// Retries and replays have slots of their own, so that they and new messages cannot hold each other up.
 		err = open(streamRetry, retryName(w.row.name), RetrySlots(w.s.Slots), true)
 	}
 	if err != nil {
@@ -359,7 +369,8 @@ func (w *server) giveBack() {
 	}
 }
 
-// delivery tells what is known of a message before it is read. Headers of ours count only on our own stream.
+// delivery tells what is known of a message before it is read. Bridge- headers are believed only when retried, which is
+// on the RETRY stream: on others anybody may have written them.
 func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
 	meta, err := t.Metadata()
 	if err != nil {

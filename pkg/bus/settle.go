@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	// settleLimit is how long storing events and settling may take after the handler: heartbeats go on as long.
+	// settleLimit is how long storing events and settling may take after the handler. Heartbeats to the server go on for
+	// HandlerLimit and settleLimit together, 40 s: longer than AckWait on purpose, and as long as the grace.
 	settleLimit = 15 * time.Second
 	// nakLimit is the longest pause inside the consumer. Longer ones are parked: a message that waits there counts
 	// against the consumer's limit of unacked ones.
@@ -64,8 +65,9 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 			return w.refuse(ctx, log, t, d, m, err)
 		}
 	}
-	// A message whose run never ended (it killed the process) must be found: count before running. One from before we
-	// began may be such too: the broker forgets its deliveries when it is killed as well, as in an embedded set-up.
+	// A message that kills the process must not come back for ever, so whatever may have run before is counted before it
+	// runs. That includes what was stored before this process began, even when the broker calls it a first delivery: a
+	// broker that was killed along with us, as the embedded one is, has forgotten its deliveries.
 	if (!d.First || d.StreamTime.Before(w.began)) && !w.ticks() {
 		n, err := w.s.Attempts.Count(ctx, w.attemptsKey(d))
 		if err != nil {
@@ -102,7 +104,8 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 	return w.settle(ctx, log, t, d, m, err)
 }
 
-// ofTheMessage tells whether an error of storing comes from what is stored: time does not mend it.
+// ofTheMessage tells whether storing events failed because of the events themselves (too large, say): then waiting does
+// not mend it, and it counts as the handler's error. A permission is mended by an operator, a connection by itself.
 func ofTheMessage(err error) bool {
 	return !repeatable(err) && !errors.Is(err, ErrPermission) && !errors.Is(err, nats.ErrConnectionClosed)
 }
@@ -141,7 +144,7 @@ func (w *server) settle(ctx context.Context, log zerolog.Logger, t *taken, d *De
 		return outcomeDone
 	}
 	if context.Cause(w.hard) != nil {
-		// The handler was ended by us, whatever it says.
+		// We ended the handler at a shutdown: whatever error it returns comes from that.
 		w.uncount(ctx, log, t)
 		t.nak(0)
 		return outcomeBack
