@@ -12,7 +12,7 @@ import (
 	"stockbridge/pkg/fault"
 )
 
-func TestPathInJSON(t *testing.T) {
+func TestThePathOfAFaultInJSONIsFound(t *testing.T) {
 	const body = "{\"a\": 1,\n \"张\": [ {\"b\":[true, \"x\"]}, 7 ], \"c\": {\"d\": null}}"
 	for at, want := range map[string]string{
 		"1,": "a", "true": "张[0].b[0]", "\"x\"": "张[0].b[1]", "7": "张[1]", "null": "c.d", "{\"b\"": "张[0]", "\"d\"": "c.d",

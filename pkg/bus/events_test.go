@@ -82,7 +82,7 @@ func TestEventsAreReadToTheEnd(t *testing.T) {
 	}
 }
 
-func TestPublishedFormOfAnEvent(t *testing.T) {
+func TestAnEventIsPublishedWithItsCloudEventsHeaders(t *testing.T) {
 	b := bustest.Start(t)
 	at := time.Date(2026, 9, 1, 12, 0, 0, 5e6, time.FixedZone("CST", 8*3600))
 	e := event.OrderAudited.About("acme", "A1", at, order("acme", "A1"), event.Revision(1))
@@ -109,7 +109,7 @@ func TestPublishedFormOfAnEvent(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBePublished(t *testing.T) {
+func TestWhatCannotBePublishedIsSaidClearly(t *testing.T) {
 	b := bustest.Start(t)
 	if err := b.Publish(t.Context(), audit("no such seller!", "A1")); err == nil {
 		t.Error("a seller that cannot stand in a subject")

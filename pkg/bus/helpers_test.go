@@ -128,6 +128,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// pass lets real time go by. Only for what the server's own clock decides, which no test can move: AckWait, schedules.
+func pass(d time.Duration) { time.Sleep(d) }
+
 // shelf lists all, with bodies.
 func shelf(t *testing.T, b *bus.Bus) []bus.Shelved {
 	t.Helper()

@@ -387,13 +387,13 @@ func TestShutdownBurnsNoAttemptAndGivesBack(t *testing.T) {
 	b := bustest.Start(t)
 	attempts := &bustest.Attempts{}
 	var l log
-	began := make(chan struct{}, 10)
+	began, hears := make(chan struct{}, 10), make(chan struct{})
 	stop := serve(t, b, bus.Serving{Slots: 2, Attempts: attempts, Grace: 50 * time.Millisecond}, func(ctx context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		l.add(d, m)
 		began <- struct{}{}
 		<-ctx.Done()
 		if m.GetOutboundNo() == "deaf" {
-			time.Sleep(3 * time.Second) // does not listen to its ctx
+			<-hears // does not listen to its ctx
 		}
 		return nil, ctx.Err()
 	}, nil)
@@ -401,6 +401,7 @@ func TestShutdownBurnsNoAttemptAndGivesBack(t *testing.T) {
 	<-began
 	<-began
 	stop()
+	close(hears)
 	if n := attempts.Sum(); n != 0 {
 		t.Errorf("%d attempts burned", n)
 	}

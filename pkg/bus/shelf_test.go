@@ -93,7 +93,7 @@ func TestShelfIsListedInPagesAndBySelection(t *testing.T) {
 	}
 }
 
-func TestDropAndReplayOfWhatIsNotThere(t *testing.T) {
+func TestWhatIsNotOnTheShelfCannotBeDroppedOrReplayed(t *testing.T) {
 	b := bustest.Start(t)
 	fill(t, b, 1)
 	seq := shelf(t, b)[0].Seq
