@@ -15,6 +15,8 @@ const (
 	turnLimit = 200 * time.Millisecond
 	// turnMost bounds that, so that enough of a call's limit is left for the call.
 	turnMost = 6 * time.Second
+	// awayPause is when to come back when the ledger does not answer.
+	awayPause = 2 * time.Second
 	// permitFor is after how long a permit that nobody returned ends by itself. It must stay above a call's limit (10 s).
 	permitFor = 12 * time.Second
 )
@@ -34,12 +36,14 @@ func (l limiter) patience() time.Duration {
 	return max(turnLimit, time.Duration(next*float64(time.Second)))
 }
 
-// Acquire waits for a turn, or returns a fault.RetryAfter when it is further away than its patience.
+// Acquire waits for a turn, or returns a fault.RetryAfter when it is further away than its patience, or cannot
+// be asked for.
 func (l limiter) Acquire(ctx context.Context, class string) (release func(), err error) {
 	for left := l.patience(); ; {
 		permit, wait, err := l.quota.Acquire(ctx, l.app, ledger.Class(class), l.limit, permitFor)
 		if err != nil {
-			return nil, fmt.Errorf("take a turn: %w", err)
+			// Nothing was called: this is neither an attempt nor a failure of the far side's.
+			return nil, fault.RetryAfter(awayPause, fmt.Errorf("take a turn: %w", err))
 		}
 		if wait <= 0 {
 			return func() { l.giveBack(ctx, permit) }, nil

@@ -9,6 +9,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
 )
 
 // turns is a quota that answers with these waits in turn, and then with a permit.
@@ -97,8 +98,12 @@ func TestLimiter(t *testing.T) {
 
 	t.Run("the ledger fails", func(t *testing.T) {
 		away := errors.New("away")
-		if _, err := (limiter{quota: &turns{fail: away}}).Acquire(t.Context(), "push"); !errors.Is(err, away) || fault.Of(err) != fault.Transient {
+		_, err := limiter{quota: &turns{fail: away}, limit: ledger.Limit{PerSecond: 5}}.Acquire(t.Context(), "push")
+		if !errors.Is(err, away) || fault.Of(err) != fault.Wait {
 			t.Error(err)
+		}
+		if _, trip := seller.NewBreaker(1).Report("acme", err); trip {
+			t.Error("our own ledger's failure pauses the seller")
 		}
 	})
 	t.Run("the call is given up", func(t *testing.T) {

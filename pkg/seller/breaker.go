@@ -1,6 +1,7 @@
 package seller
 
 import (
+	"context"
 	"errors"
 	"sync"
 
@@ -32,11 +33,12 @@ func NewBreaker(after int) *Breaker {
 // Report takes the outcome of a call to the far side and tells whether the seller is to be paused, and by whose
 // judgement: at once when the credential is no longer taken, else after a run of calls that failed without any word of
 // the far side's in between. A lost answer is a failure, a refusal in the far side's words is not, and what never left
-// the house (held, too early) is neither.
+// the house (held, too early) or was cut off by ourselves is neither.
 func (b *Breaker) Report(seller string, err error) (by sellerv1.Paused_By, trip bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
+	case errors.Is(err, context.Canceled): // by ourselves: we are shutting down
 	case errors.Is(err, warehouse.ErrToken):
 		delete(b.runs, seller)
 		return sellerv1.Paused_BY_TOKEN, true

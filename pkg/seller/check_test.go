@@ -1,6 +1,7 @@
 package seller_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -153,6 +154,7 @@ func TestBreaker(t *testing.T) {
 		{"no in business words in between", []error{broken, broken, &warehouse.SaidNo{}, broken, broken}, 0},
 		{"our own refusal proves nothing", []error{broken, broken, fault.Permanent(fault.Reason{Code: "name.long"}), broken}, sellerv1.Paused_BY_BREAKER},
 		{"waiting and holding are neither", []error{broken, fault.RetryAfter(1, broken), fault.Hold("x", broken), broken}, 0},
+		{"what a shutdown cut off is neither", []error{broken, broken, fault.Unknown(context.Canceled)}, 0},
 		{"a token trips at once", []error{fault.Hold("token:s/a", warehouse.ErrToken)}, sellerv1.Paused_BY_TOKEN},
 		{"after tripping it counts anew", []error{broken, broken, broken, broken, broken}, 0},
 	} {

@@ -43,6 +43,7 @@ type calls struct {
 	finds   int
 	details atomic.Int32
 	takes   time.Duration
+	panics  bool
 }
 
 func (c *calls) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
@@ -53,6 +54,9 @@ func (c *calls) FindOrders(ctx context.Context, numbers []string) (map[string]wa
 
 func (c *calls) OrderDetails(ctx context.Context, number string) (warehouse.Details, error) {
 	c.details.Add(1)
+	if c.panics {
+		panic("no such field")
+	}
 	return c.Orders.OrderDetails(ctx, number)
 }
 
@@ -201,6 +205,19 @@ func shorts(events []event.Event) []string {
 		s = append(s, text)
 	}
 	return s
+}
+
+func TestAPanicOfALookFailsTheTickOnly(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "O-1")
+		b.calls.panics = true
+		if events, err := b.tick(); err == nil || len(events) != 0 {
+			t.Errorf("told %v: %v", events, err)
+		}
+		b.calls.panics = false
+		b.wait(35 * time.Second)
+		b.expect("told", b.told(), []string{"MEM00000001 RECEIVED"})
+	})
 }
 
 func TestAnOrderIsFollowedToItsEnd(t *testing.T) {
