@@ -325,9 +325,12 @@ func (r *run) ask(ctx context.Context) (warehouse.Found, bool, error) {
 	found, ok, first, err := r.asker.ask(ctx, r.wh, r.o.OutboundNo)
 	if first { // one call that fails is one failure, however many were waiting for it
 		r.watch(err)
+		if err == nil {
+			r.took(seller.CausePermission(r.o.Seller, findOrders))
+		}
 	}
 	if errors.Is(err, warehouse.ErrNotPermitted) {
-		err = fault.Hold(seller.CausePermission(r.o.Seller, "find-orders"), fault.Reason{
+		err = fault.Hold(seller.CausePermission(r.o.Seller, findOrders), fault.Reason{
 			Code: "warehouse.find.forbidden",
 			ZH:   "此订单可能已推送，但仓库不允许按单号查询，无法确认；请为该商家开通查询权限，或人工确认后放行",
 			EN:   "this order may have been sent, but the warehouse does not let this seller ask by number; have the permission granted, or release after checking by hand",

@@ -53,6 +53,8 @@ const (
 	writeLimit = 4 * time.Second
 	// permissionEvery is how often it is tried whether a permission was granted meanwhile.
 	permissionEvery = 10 * time.Minute
+	// findOrders is the permission to ask after orders by our numbers.
+	findOrders = "find-orders"
 	// everyOne admits an order to a trial whatever its place.
 	everyOne = math.MaxInt32
 )
@@ -178,12 +180,16 @@ func (p *Pusher) SellerResumed(ctx context.Context, _ *bus.Delivery, m *sellerv1
 // ReleaseDue is the net under both: an order held on an old view of the set-up, a superseded order that is cancelled by
 // now. Of what waits for a permission one at a time is tried, and all of it once a call went through since.
 func (p *Pusher) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
-	permitted, tried := p.lastTaken(m.Seller), false
+	asking, tried := seller.CausePermission(m.Seller, findOrders), false
 	return nil, p.release(ctx, m.Seller, func(s bus.Shelved) bool {
 		if !isPermission(s.Cause) {
 			return p.cleared(ctx, s.Cause)
 		}
-		if s.Last.Before(permitted) {
+		what := m.Seller
+		if s.Cause == asking { // a permission of its own, which taking orders says nothing about
+			what = asking
+		}
+		if s.Last.Before(p.lastTaken(what)) {
 			return true
 		}
 		if tried || p.Now().Sub(s.Last) < permissionEvery {
@@ -221,17 +227,18 @@ func (p *Pusher) cleared(ctx context.Context, cause string) bool {
 	return ok && s.Cleared(cause)
 }
 
-// took notes that the warehouse took an order of the seller, lastTaken tells when it last did (in this process).
-func (p *Pusher) took(name string) {
+// took notes that the warehouse took an order of the seller, or answered a question that waits for a permission of its
+// own; lastTaken tells when it last did (in this process).
+func (p *Pusher) took(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.taken[name] = p.Now()
+	p.taken[what] = p.Now()
 }
 
-func (p *Pusher) lastTaken(name string) time.Time {
+func (p *Pusher) lastTaken(what string) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.taken[name]
+	return p.taken[what]
 }
 
 // Findings is all that is wrong with an order before it is sent, and what would be sent: the same checks as Push.

@@ -2,6 +2,7 @@ package pusher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -219,6 +220,33 @@ func TestASlowSellerLeavesSlotsToTheOthers(t *testing.T) {
 		go func() { <-in }()
 		if err := push(10); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestThatOrdersAreTakenDoesNotMeanThatTheyMayBeAskedFor(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		waits := bus.Shelved{Cause: seller.CausePermission("acme", findOrders), Last: b.now()}
+		b.Release = func(_ context.Context, _ string, match func(bus.Shelved) bool) (int, error) {
+			if match(waits) {
+				return 1, errors.New("released")
+			}
+			return 0, nil
+		}
+		released := func() bool {
+			_, err := b.ReleaseDue(t.Context(), nil, &sellerv1.PollDue{Seller: "acme"})
+			return err != nil
+		}
+		b.wait(time.Second)
+		b.accepts(b.order("A-1"), fresh)
+		if released() {
+			t.Error("released by an order that went through: it would go round with every sweep")
+		}
+		old := b.order("A-2")
+		old.AuditedAt.Seconds -= 3600
+		b.accepts(old, fresh) // asked for first
+		if !released() {
+			t.Error("not released although an order was asked for meanwhile")
 		}
 	})
 }
