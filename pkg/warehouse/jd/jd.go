@@ -363,8 +363,8 @@ func waybillOf(packageNo string) string {
 	return waybill
 }
 
-// pack says which goods lie in which parcel (§5.6). With one parcel that is plain; with several JD is asked, and that it does
-// not tell is no reason to withhold the rest.
+// pack says which goods lie in which parcel. With one parcel that is plain; with several JD is asked (§5.6), and that it
+// does not tell is no reason to withhold the rest.
 func (w *Warehouse) pack(ctx context.Context, d *warehouse.Details) error {
 	if !left(d) || len(d.Packages) == 0 || len(d.Children) > 0 {
 		return nil

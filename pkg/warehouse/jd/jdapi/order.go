@@ -15,8 +15,8 @@ const (
 	MethodQueryOrderPacks  = "jingdong.eclp.order.queryOrderPacks"
 )
 
-// AddOrder is a delivery order (§5.1). An empty field is not sent unless JD requires it (§1.2, §2.1). Fields of lines are comma lists with one element a
-// line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing.
+// AddOrder is a delivery order (§5.1). An empty field is not sent unless JD requires it. Fields of lines are comma lists
+// with one element a line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing (§2.1, §1.4).
 type AddOrder struct {
 	IsvUUID                 string `json:"isvUUID"`
 	IsvSource               string `json:"isvSource"`
