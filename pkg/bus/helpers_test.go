@@ -161,21 +161,38 @@ func told(t *testing.T, b *bus.Bus, name string) map[string]int {
 	return keys
 }
 
-// settled waits until a consumer and its second one have nothing left, not even unacked.
+// settled waits until nothing that the pusher takes is left, not even unacked. What a consumer tells of itself lags behind
+// the stream, so that it has had the newest message is checked too.
 func settled(t *testing.T, b *bus.Bus) {
 	t.Helper()
 	eventually(t, "nothing left to do", func() bool {
-		for stream, name := range map[string]string{"ORDERS": pusher, "RETRY": bus.RetryName(pusher)} {
-			c, err := b.JS().Consumer(t.Context(), stream, name)
+		c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := c.CachedInfo()
+		return i.NumPending == 0 && i.NumAckPending == 0 && i.Delivered.Stream >= newestAudit(t, b) &&
+			len(subjects(t, b, "RETRY", event.RetryOf(pusher))) == 0
+	})
+}
+
+// newestAudit is the number of the last message in ORDERS that the pusher takes; 0 when there is none.
+func newestAudit(t *testing.T, b *bus.Bus) (seq uint64) {
+	t.Helper()
+	s, err := b.JS().Stream(t.Context(), "ORDERS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, filter := range event.OrderAudited.Subjects() {
+		for subject := range subjects(t, b, "ORDERS", filter) {
+			m, err := s.GetLastMsgForSubject(t.Context(), subject)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if i := c.CachedInfo(); i.NumPending > 0 || i.NumAckPending > 0 {
-				return false
-			}
+			seq = max(seq, m.Sequence)
 		}
-		return true
-	})
+	}
+	return seq
 }
 
 // subjects lists what stands in a stream, with counts.
