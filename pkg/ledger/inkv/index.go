@@ -16,19 +16,21 @@ import (
 const (
 	// rewatchPause is between a watch that ended and the next.
 	rewatchPause = time.Second
-	// serverEvery is how often it is looked whether the server is another. The watch notices by itself, but late.
+	// serverEvery is how often the watch looks whether it talks to another server now, and begins anew. Without that it
+	// would notice too, but late.
 	serverEvery = time.Second
 )
 
-// index is what is held in memory of each entry.
+// index is what is held in memory of each entry, by its key in the bucket.
 type index struct {
 	mu   sync.Mutex
 	all  map[string]indexed
 	open map[string]indexed // those that are followed
-	// watch counts the watches. What an earlier one told stays until the present one has told all there is.
+	// watch counts the watches that were begun. What an earlier one told stays until the present one has caught up.
 	watch int
 }
 
+// indexed is one entry as the index knows it.
 type indexed struct {
 	key             ledger.Key
 	orderNo, number string
@@ -41,15 +43,15 @@ type indexed struct {
 
 func newIndex() index { return index{all: map[string]indexed{}, open: map[string]indexed{}} }
 
-// again begins another watch.
-func (x *index) again() {
+// watchBegins counts another watch.
+func (x *index) watchBegins() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.watch++
 }
 
-// told ends what only an earlier watch knew.
-func (x *index) told() {
+// caughtUp removes what only an earlier watch told: the present one has told all there is, so it is gone.
+func (x *index) caughtUp() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for key, e := range x.all {
@@ -132,7 +134,7 @@ func (x *index) find(seller, no string) []ledger.Key {
 	return keysOf(found)
 }
 
-// prune drops holders that are known not to be live since they took their line.
+// prune drops holders that stopped being live after they took their line. What the index does not know for certain stays.
 func (x *index) prune(k ledger.Key, held holders) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -142,7 +144,7 @@ func (x *index) prune(k ledger.Key, held holders) {
 	})
 }
 
-// old lists what was settled before.
+// old lists what has been settled since before a time.
 func (x *index) old(before time.Time) []ledger.Key {
 	var found []indexed
 	x.mu.Lock()
@@ -166,9 +168,9 @@ func keysOf(found []indexed) []ledger.Key {
 // watch fills the index until ctx ends. filled is closed when all that stood in the bucket was read once.
 func (l *Ledger) watch(ctx context.Context, filled chan struct{}) {
 	for {
-		l.index.again()
+		l.index.watchBegins()
 		l.read(ctx, func() {
-			l.index.told()
+			l.index.caughtUp()
 			if filled != nil {
 				close(filled)
 				filled = nil
@@ -196,7 +198,7 @@ func (l *Ledger) read(ctx context.Context, current func()) {
 	defer look.Stop()
 	for {
 		select {
-		case <-l.again:
+		case <-l.rewatch:
 			return
 		case <-look.C:
 			if now := l.identity(); now != "" && now != server {
@@ -211,14 +213,14 @@ func (l *Ledger) read(ctx context.Context, current func()) {
 			case s.Deleted:
 				l.index.drop(s.Key, s.Revision)
 			default:
-				l.saw(s.Revision)
-				l.seen(s.Value)
+				l.noteRevision(s.Revision)
+				l.addToIndex(s.Value)
 			}
 		}
 	}
 }
 
-func (l *Ledger) seen(v bus.Value) {
+func (l *Ledger) addToIndex(v bus.Value) {
 	var r record
 	if json.Unmarshal(v.Data, &r) == nil {
 		l.index.set(v.Key, &r, v.Revision)

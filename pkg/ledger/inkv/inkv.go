@@ -82,10 +82,10 @@ type Ledger struct {
 	clock    func() time.Time
 
 	index index
-	// high is the highest revision seen.
+	// high is the highest revision seen. A write whose revision is not higher shows that the bucket is an older copy.
 	high atomic.Uint64
-	// again asks the watch to begin anew.
-	again chan struct{}
+	// rewatch asks the watch to begin anew.
+	rewatch chan struct{}
 	// pacing serialises the quotas of this process, which would only run into each other's revisions.
 	pacing chan struct{}
 
@@ -101,7 +101,10 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 		o.Now = time.Now
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	l := &Ledger{bucket: o.Bucket, identity: o.Identity, clock: o.Now, index: newIndex(), again: make(chan struct{}, 1), pacing: make(chan struct{}, 1), stop: stop}
+	l := &Ledger{
+		bucket: o.Bucket, identity: o.Identity, clock: o.Now, index: newIndex(),
+		rewatch: make(chan struct{}, 1), pacing: make(chan struct{}, 1), stop: stop,
+	}
 	filled := make(chan struct{})
 	l.work.Go(func() { l.watch(background, filled) })
 	select {
@@ -154,7 +157,8 @@ var (
 	errOlder = errors.New("the bucket was put back")
 )
 
-// put writes key if it still has the revision; errConflict. errOlder comes after the write was done.
+// put writes key if it still has the revision, else it returns errConflict. errOlder is returned although the write was
+// done: it only tells that the bucket is an older copy, and that the birth has been renewed because of that.
 func (l *Ledger) put(ctx context.Context, key string, v any, revision uint64) (uint64, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -174,21 +178,23 @@ func (l *Ledger) put(ctx context.Context, key string, v any, revision uint64) (u
 		return 0, err
 	}
 	if next > high {
-		l.saw(next)
+		l.noteRevision(next)
 		return next, nil
 	}
+	// The revision did not grow, so the bucket was put back to an older copy: see Why.
 	l.high.Store(next)
 	select {
-	case l.again <- struct{}{}:
+	case l.rewatch <- struct{}{}:
 	default:
 	}
-	if err := l.bear(ctx); err != nil {
+	if err := l.renewBirth(ctx); err != nil {
 		return next, err
 	}
 	return next, errOlder
 }
 
-func (l *Ledger) saw(revision uint64) {
+// noteRevision raises the highest revision seen.
+func (l *Ledger) noteRevision(revision uint64) {
 	for {
 		high := l.high.Load()
 		if revision <= high || l.high.CompareAndSwap(high, revision) {
@@ -227,8 +233,8 @@ func (l *Ledger) born(ctx context.Context) (birth, error) {
 	return b, err
 }
 
-// bear ends the birth and begins another under the same identity.
-func (l *Ledger) bear(ctx context.Context) error {
+// renewBirth ends the birth and begins another under the same identity.
+func (l *Ledger) renewBirth(ctx context.Context) error {
 	return change(ctx, l, birthKey, func(b *birth) bool {
 		*b = birth{Identity: l.identity(), Since: l.now()}
 		return true

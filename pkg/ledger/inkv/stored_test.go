@@ -54,7 +54,7 @@ func TestStoredEntriesStayReadable(t *testing.T) {
 }
 
 // Whatever the numbers are made of, a bucket takes the key, and no two share one.
-func TestKeys(t *testing.T) {
+func TestKeysAreValidAndStayApart(t *testing.T) {
 	valid := regexp.MustCompile(`^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$`)
 	seen := map[string][2]string{}
 	rapid.Check(t, func(t *rapid.T) {

@@ -447,7 +447,7 @@ func TestLinesThatAreOverAreForgotten(t *testing.T) {
 }
 
 // Entries go when they are settled and old, live ones never.
-func TestSweep(t *testing.T) {
+func TestWhatWasSettledLongAgoIsSweptAway(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	l := b.open(t, clock.Now)
