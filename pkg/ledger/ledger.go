@@ -21,16 +21,17 @@
 // An INTENT that its owner never resolved (killed worker, SIGSTOP past the claim) may have been sent: the next Begin
 // reports it as UNKNOWN, never as new.
 //
-// A sending that the ledger does not know of happened before its birth. So when no entry is found and the document is
-// not certainly new, one look at the far side decides if this is the broker's first delivery; else an absence counts
-// only when some time (Begun.Settled) has gone by since the birth, because the lost attempt may still have been in flight.
+// A sending that the ledger does not know of happened before its birth. So for a document that has no entry and is not
+// certainly new, the far side is asked. On the broker's first delivery one look decides. On a later one an earlier run
+// may have sent it just before the ledger was lost, and that may still be on its way: its absence counts only when some
+// time has gone by since the birth (Begun.Settled).
 //
 // What a Release says was not sent stays certainly new while the birth lasts: the ledger has seen all of its attempts.
 // An order that waits for its quota therefore costs no look. It also binds no payload: another content may begin
 // under its number.
 //
-// A caller may be told that a call failed although it was done. What is repeated by the same Owner (of a claim), or by
-// a client on its own, is told again and not done twice.
+// A call may fail for the caller although it was done: its answer was lost. Repeated by the same Owner (of a claim), or
+// by a client library on its own, it gives the same answer again and is not done twice.
 package ledger
 
 import (
@@ -47,7 +48,8 @@ import (
 
 // Limits of the protocol.
 const (
-	// ClaimFor is how long a claim stands without being resolved. It must stay above the handler's limit.
+	// ClaimFor is how long a claim stands without being resolved. It must stay above the handler's limit (25 s) and the
+	// broker's AckWait (30 s): a claim never runs out while its handler may still send.
 	ClaimFor = 40 * time.Second
 	// BirthMargin is how much later than the birth a document must be to count as new: clocks differ.
 	BirthMargin = 5 * time.Second
@@ -190,21 +192,22 @@ func (b Begun) Settled(first bool, now time.Time, settleFor time.Duration) bool 
 	return first || now.Sub(b.BornAt) > settleFor
 }
 
-// Errors of Begin. None of them leaves a claim or writes anything.
+// Errors of the calls below. After ErrBusy, ErrHash and LineTaken, which are Begin's, there is no claim and nothing was
+// written.
 var (
 	// ErrBusy: another owner holds the claim. Come back later.
 	ErrBusy = errors.New("claimed by another worker")
 	// ErrHash: the number was begun with another payload, which was or may have been sent, or was refused.
 	ErrHash = errors.New("the same number was begun with another payload")
-	// ErrLost: the claim is no longer the caller's. What the caller knows was not written.
+	// ErrLost: the claim is no longer the caller's. What the caller knows was not written, except by Accept.
 	ErrLost = errors.New("claim lost")
 	// ErrNoEntry: no such document.
 	ErrNoEntry = errors.New("not in the ledger")
-	// ErrVersion: the entry moved since it was read, or is gone.
+	// ErrVersion: the entry changed since it was read, or is gone.
 	ErrVersion = errors.New("entry changed meanwhile")
 )
 
-// LineTaken says that an order line lives under another number.
+// LineTaken is Begin's error when an order line lives under another number.
 type LineTaken struct {
 	OrderNo, Line, By string
 	// Superseded: By is the number that the caller supersedes, so waiting helps.

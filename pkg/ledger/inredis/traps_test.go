@@ -349,7 +349,7 @@ func TestOpenDoesNotRepeatThePassword(t *testing.T) {
 }
 
 // Entries go when they are settled and old, live ones never.
-func TestExpiry(t *testing.T) {
+func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 	server := redistest.Start(t)
 	l := open(t, server.URL(), nil)
 	ctx := t.Context()
