@@ -61,7 +61,8 @@ const (
 
 // Config is the settings of the service.
 type Config struct {
-	// Slots is how many orders are in hand at the same time.
+	// Slots is how many orders are in hand at the same time. Those of one seller hold at most three quarters of them at
+	// its warehouse.
 	Slots int `env:"PUSH_SLOTS" envDefault:"32" help:"orders in hand at the same time"`
 	// MaxAttempts is how often an order that fails without a reason to wait is tried before it is shelved.
 	MaxAttempts int `env:"PUSH_MAX_ATTEMPTS" envDefault:"12" help:"failed attempts before an order is shelved"`
