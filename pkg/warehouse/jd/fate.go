@@ -21,6 +21,12 @@ const quotaRest = time.Minute
 
 // unwritten says what a failed addOrder means. What is not certain to have had no effect is a fault.Unknown or a SaidNo.
 func (w *Warehouse) unwritten(o *orderv1.Audited, err error) error {
+	var limited *jdapi.Error
+	if errors.As(err, &limited) && limited.Class == jdapi.ClassQuota {
+		// §11.2 does not list code 2 among those that prove a refusal before processing, so the order is asked for.
+		// Our own limiter keeps this rare, and the breaker pauses a seller on a run of them (§13, rule 10).
+		return fault.Unknown(quotaUsedUp(limited, err))
+	}
 	if mended := w.mendable(err); mended != nil {
 		return mended
 	}
@@ -60,9 +66,8 @@ func (w *Warehouse) unread(err error) error {
 	return err
 }
 
-// mendable is the fault of a call that certainly had no effect and that works once somebody mended the set-up, or once
-// time went by; nil for other failures. Code 2 is taken for one of these although §11.2 does not list it: a gateway that
-// counts calls does so before it passes them on.
+// mendable is the fault of a call that certainly had no effect, or only asked, and that works once somebody mended the
+// set-up or once time went by; nil for other failures.
 func (w *Warehouse) mendable(err error) error {
 	var no *jdapi.Error
 	known := errors.As(err, &no)
@@ -79,13 +84,17 @@ func (w *Warehouse) mendable(err error) error {
 	case !known:
 		return nil
 	case no.Class == jdapi.ClassQuota:
-		return fault.RetryAfter(quotaRest, fmt.Errorf("%w: %w", refusal(no, "warehouse.quota",
-			"京东的调用额度已用完，稍后自动继续", "JD's call budget is used up; it goes on by itself"), err))
+		return fault.RetryAfter(quotaRest, quotaUsedUp(no, err))
 	case no.Class == jdapi.ClassPermission && no.Before:
 		return w.notPermitted(no, err)
 	default:
 		return nil
 	}
+}
+
+func quotaUsedUp(no *jdapi.Error, err error) error {
+	return fmt.Errorf("%w: %w", refusal(no, "warehouse.quota",
+		"京东的调用额度已用完，稍后自动继续", "JD's call budget is used up; it goes on by itself"), err)
 }
 
 func (w *Warehouse) notPermitted(no *jdapi.Error, err error) error {

@@ -84,7 +84,7 @@ func TestFates(t *testing.T) {
 		refusedBy("66", "x"):       lost,
 		refusedBy("67", "x"):       lost,
 		refusedBy("69", "x"):       lost,
-		refusedBy("2", "x"):        {"wait", "wait", "wait"},
+		refusedBy("2", "x"):        {"unknown", "wait", "wait"},
 		refusedBy("8", "x"):        {"transient", "transient", "transient"},
 		refusedBy("12", "x"):       token,
 		refusedBy("18", "x"):       token,
