@@ -23,7 +23,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-func TestLedger(t *testing.T) {
+func TestTheLedgerIsInRedisWhenAnAddressIsGiven(t *testing.T) {
 	b := bustest.Start(t)
 	for name, test := range map[string]struct {
 		url string
@@ -109,7 +109,7 @@ func open(t *testing.T, w *Warehouses, s *seller.Seller, code string, class ware
 	return orders
 }
 
-func TestOpenJD(t *testing.T) {
+func TestAJDWarehouseReadsItsTokenAnewAndTakesTurns(t *testing.T) {
 	s, token := sandbox(t)
 	q := &turns{}
 	w := NewWarehouses(q)
@@ -145,7 +145,7 @@ func TestOpenJD(t *testing.T) {
 	}
 }
 
-func TestOpenKeeps(t *testing.T) {
+func TestAWarehouseIsKeptUntilTheSetupChanges(t *testing.T) {
 	s, _ := sandbox(t)
 	w := NewWarehouses(&turns{})
 	defer w.Close()
@@ -171,7 +171,7 @@ func TestOpenKeeps(t *testing.T) {
 	}
 }
 
-func TestOpenMemory(t *testing.T) {
+func TestAWarehouseInMemoryKeepsItsOrders(t *testing.T) {
 	s, _ := sandbox(t)
 	w := NewWarehouses(&turns{})
 	defer w.Close()
@@ -187,7 +187,7 @@ func TestOpenMemory(t *testing.T) {
 	}
 }
 
-func TestOpenNothing(t *testing.T) {
+func TestAWarehouseThatIsNotSetUpHoldsOrders(t *testing.T) {
 	s, _ := sandbox(t)
 	_, err := NewWarehouses(&turns{}).Open(s, "W9", warehouse.Push)
 	var reason fault.Reason

@@ -45,7 +45,7 @@ func (q *turns) Return(ctx context.Context, p ledger.Permit) error {
 	return ctx.Err()
 }
 
-func TestLimiter(t *testing.T) {
+func TestACallWaitsForANearTurnOnly(t *testing.T) {
 	const ms = time.Millisecond
 	for _, test := range []struct {
 		name  string

@@ -13,7 +13,7 @@ import (
 
 var errBusy = errors.New("busy")
 
-func TestDo(t *testing.T) {
+func TestOnlyTransientFaultsAreRepeated(t *testing.T) {
 	failing := func(times int, err error) func(int) error {
 		return func(run int) error {
 			if run <= times {
@@ -60,14 +60,14 @@ func TestDo(t *testing.T) {
 	}
 }
 
-func TestDoKeepsTheMark(t *testing.T) {
+func TestTheMarkOfAnErrorIsKept(t *testing.T) {
 	err := retry.Do(t.Context(), retry.Policy{}, func(context.Context) error { return fault.Hold("seller:s", errBusy) })
 	if fault.Cause(err) != "seller:s" {
 		t.Errorf("got %v without its cause", err)
 	}
 }
 
-func TestDoStopsWithItsContext(t *testing.T) {
+func TestRepeatingStopsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -71,7 +71,7 @@ func overwrite(t *testing.T, k *bus.Bucket, key, data string) {
 	}
 }
 
-func TestBookPut(t *testing.T) {
+func TestASetupTakesThePlaceOfTheVersionThatWasRead(t *testing.T) {
 	k := bucket(t, bustest.Start(t))
 	ours, theirs := open(t, k), open(t, k)
 	if _, ok := ours.Get("acme"); ok || len(ours.All()) != 0 || ours.Ready() != nil {
@@ -133,7 +133,7 @@ func TestBookPut(t *testing.T) {
 	}
 }
 
-func TestBookPause(t *testing.T) {
+func TestPausesOutrankEachOther(t *testing.T) {
 	k := bucket(t, bustest.Start(t))
 	ours, theirs := open(t, k), open(t, k)
 	breaker := seller.Pause{By: sellerv1.Paused_BY_BREAKER, Reason: "JD is away", At: now, ProbeAfter: time.Minute, ProbeAt: now.Add(time.Minute)}
@@ -203,7 +203,7 @@ func TestBookPause(t *testing.T) {
 	eventually(t, "an unreadable pause is a pause", func() bool { p := get(t, ours).Pause; return p != nil && strings.HasPrefix(p.Reason, "unreadable") })
 }
 
-func TestBookPauseOnce(t *testing.T) {
+func TestManyReplicasPauseASellerOnce(t *testing.T) {
 	b := bustest.Start(t)
 	k := bucket(t, b)
 	books := []*seller.Book{open(t, k), open(t, k)}

@@ -94,7 +94,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestCleared(t *testing.T) {
+func TestACauseIsClearedByWhatMendsIt(t *testing.T) {
 	s := acmeSeller(t)
 	for cause, want := range map[string]bool{
 		seller.CauseUnknown("acme"):                      true,

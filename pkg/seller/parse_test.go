@@ -39,7 +39,7 @@ categories: [{code: 服装, number: 4159}]
 platforms: [{code: taobao, number: 8}]
 `
 
-func TestParse(t *testing.T) {
+func TestASetupIsReadAsWritten(t *testing.T) {
 	setup, err := seller.Parse([]byte(acme))
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestParseFaults(t *testing.T) {
+func TestAllFaultsOfASetupAreNamed(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		from, to string

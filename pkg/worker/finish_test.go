@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestFinish(t *testing.T) {
+func TestAServiceHasItsGraceToFinish(t *testing.T) {
 	broken := errors.New("broken")
 	const within = 50 * time.Second
 	for _, test := range []struct {

@@ -41,7 +41,7 @@ func write(t *testing.T, text string) string {
 	return name
 }
 
-func TestSettings(t *testing.T) {
+func TestASettingComesFromFlagEnvironmentFileOrDefault(t *testing.T) {
 	key := write(t, "from a file\n")
 	base := worker.Config{NATSURL: "nats://127.0.0.1:4222", LogLevel: zerolog.InfoLevel, HTTPAddr: ":8080", Grace: 40 * time.Second}
 	own := packerConfig{Slots: 32, Rest: 5 * time.Minute, Rate: 1.5}
@@ -90,7 +90,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-func TestSettingsFaults(t *testing.T) {
+func TestAllFaultsOfSettingsAreNamedAtOnce(t *testing.T) {
 	file := write(t, "PACK_SLOT=4\nPACK_RATE\nPACK_REST=1m # tea\nPACK_SLOTS=3\nPACK_SLOTS=3\nPACK_LOUD='true'\n")
 	_, _, err := worker.Settings[packerConfig](
 		[]string{"--config", file, "--pack-slut=3", "extra", "--log-level=loud", "--pack-key-file=/nonexistent", "--pack-rate"},
@@ -133,7 +133,7 @@ PACK_SLOTS: want at least 1`
 	}
 }
 
-func TestSecret(t *testing.T) {
+func TestASecretPrintsAsAMask(t *testing.T) {
 	c := struct {
 		Key   worker.Secret
 		Inner []any
@@ -174,7 +174,7 @@ type stringer struct{ s worker.Secret }
 
 func (s stringer) String() string { return fmt.Sprint(s.s) }
 
-func TestHelp(t *testing.T) {
+func TestHelpListsTheSettingsWithoutSecrets(t *testing.T) {
 	var out bytes.Buffer
 	err := worker.Run(t.Context(), "packer", []string{"--help"}, []string{"NATS_URL=nats://u:planted@h"}, &out, func(context.Context, *worker.Shell, packerConfig) error {
 		t.Error("it ran")

@@ -127,7 +127,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func TestRun(t *testing.T) {
+func TestAServiceStartsServesAndStops(t *testing.T) {
 	_, url := bustest.StartServer(t)
 	before := goleak.IgnoreCurrent()
 	r := start(t, "--nats-url", url)

@@ -67,7 +67,7 @@ func refusedBy(code, text string) string {
 }
 
 // What each way of failing means: for a write, for a question by our number, for one by JD's.
-func TestFates(t *testing.T) {
+func TestEachFailureHasItsMeaning(t *testing.T) {
 	type fate struct{ take, find, details string }
 	lost := fate{"unknown", "transient", "transient"}
 	token := fate{"held token:acme/main", "held token:acme/main", "held token:acme/main"}
@@ -168,7 +168,7 @@ func told(t *testing.T, err error) string {
 }
 
 // A token that cannot be read is the set-up's fault, and says which file.
-func TestTokenCannotBeRead(t *testing.T) {
+func TestATokenThatCannotBeReadIsTheSetupsFault(t *testing.T) {
 	w := answering(t, func(*request) string { return accepted }, func(s *sellerv1.Setup) {
 		s.Accounts[0].AccessToken = &sellerv1.SecretRef{File: "/nowhere/token"}
 	})
@@ -198,7 +198,7 @@ func TestReceiverDoesNotShow(t *testing.T) {
 }
 
 // Should JD refuse to answer about numbers that it does not know, that must not hide those it knows.
-func TestFindWhereNoneIsARefusal(t *testing.T) {
+func TestARefusalAboutOneNumberHidesNoOther(t *testing.T) {
 	known := []string{"A-3", "A-7"}
 	for text, none := range map[string]bool{
 		"根据入参，查询订单信息为空，无法处理": true, "出库单[A-1]不存在": true, "未查询到出库单": true, "单号不存在": true, "查不到该单": true,
@@ -236,7 +236,7 @@ func numbers(param string) []string {
 	return strings.Split(list, ",")
 }
 
-func TestFindRows(t *testing.T) {
+func TestRowsOfOneNumberBecomeOneAnswer(t *testing.T) {
 	rows := func(r string) string { return `{"x_responce":{"code":"0","queryorder_result":` + r + `}}` }
 	order := func(no, split string) string {
 		return `{"x_responce":{"code":"0","queryorder_result":{"eclpSoNo":"` + no + `","splitEclpSoNos":"` + split + `"}}}`
@@ -315,7 +315,7 @@ func TestFindRows(t *testing.T) {
 	})
 }
 
-func TestDetails(t *testing.T) {
+func TestADocumentIsToldInOurWords(t *testing.T) {
 	step := func(code, at string) string { return `{"soStatusCode":` + code + `,"operateTime":"` + at + `"}` }
 	const (
 		t1, t2, t3 = "2026-03-01 09:00:00", "2026-03-01 10:00:00", "2026-03-01 11:00:00"
@@ -425,7 +425,7 @@ func sketch(d warehouse.Details) string {
 		strings.Join(history, " "), d.Waybills, len(d.Packages), strings.Join(packs, "; "), lines, d.Children)
 }
 
-func TestWaybillOf(t *testing.T) {
+func TestAPackagesNumberTellsItsWaybill(t *testing.T) {
 	for no, want := range map[string]string{"VA1-1-1-": "VA1", "VA1-12-13": "VA1", "JD-2-1-2-": "JD-2", "VA1": "VA1", "VA1-x-1-": "VA1-x-1-", "": "", "-1-1-": "-1-1-"} {
 		if got := waybillOf(no); got != want {
 			t.Errorf("%q is of %q, want %q", no, got, want)
@@ -434,7 +434,7 @@ func TestWaybillOf(t *testing.T) {
 }
 
 // Every code of §5.10 that has a meaning there has one here.
-func TestSteps(t *testing.T) {
+func TestEveryDocumentedCodeHasAMeaning(t *testing.T) {
 	for _, code := range strings.Fields("10009 10010 100130 100131 100132 10014 10015 10016 10017 10018 10019 10028 10029 10033 10034 10035 10037 10038") {
 		if steps[code].status == orderv1.Status_STATUS_UNSPECIFIED {
 			t.Errorf("%s has none", code)

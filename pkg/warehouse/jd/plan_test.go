@@ -211,7 +211,7 @@ func TestFindings(t *testing.T) {
 	})
 }
 
-func TestMasked(t *testing.T) {
+func TestMaskedAndCipheredTextsAreRecognised(t *testing.T) {
 	for _, text := range []string{
 		"王*", "138****8000", "＊＊", "~AgAAAAAz==~MTIz==~1~", "$wangxiaoming$Ab12Cd34Ef==$1$", "#Ab12Cd34Ef#xx#1#", "@Ab12Cd34Ef@1@",
 		"AAGx1Y2z3A4b5C6d7E8f9G0h==", "浙江 AAGx1Y2z3A4b5C6d7E8f9G0h",
@@ -236,7 +236,7 @@ func TestMasked(t *testing.T) {
 }
 
 // A set-up that lacks something holds the warehouse's orders until it is mended.
-func TestSetupLacks(t *testing.T) {
+func TestASetupThatLacksSomethingHoldsOrders(t *testing.T) {
 	for field, break_ := range map[string]func(*sellerv1.Setup){
 		"warehouses.W01": func(s *sellerv1.Setup) { s.Warehouses[0].Code = "W02" },
 		"accounts.main":  func(s *sellerv1.Setup) { s.Accounts[0].Name = "other" },

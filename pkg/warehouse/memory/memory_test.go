@@ -47,7 +47,7 @@ func (f far) Busy(busy bool) {
 }
 
 // Tried out by hand, orders move by themselves.
-func TestStepEvery(t *testing.T) {
+func TestOrdersMoveByThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &Warehouse{StepEvery: time.Minute}
 		taken, err := w.TakeOrder(t.Context(), warehousetest.Order("A-1"))

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestDocuments(t *testing.T) {
+func TestDocumentsAreReadFromLinesAndLaidOut(t *testing.T) {
 	for _, row := range []struct {
 		name, text string
 		want       []string

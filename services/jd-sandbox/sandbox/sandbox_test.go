@@ -29,7 +29,7 @@ func TestSampleParses(t *testing.T) {
 	jd.Close()
 }
 
-func TestMainRefuses(t *testing.T) {
+func TestAFaultyCommandLineIsRefused(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "sandbox.yaml")
 	if err := os.WriteFile(bad, []byte("sped: 1\nknobs: {repeat: no}\n"), 0o600); err != nil {
 		t.Fatal(err)

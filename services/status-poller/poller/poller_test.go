@@ -382,7 +382,7 @@ func TestToldAgainWhenTheLedgerDidNotMove(t *testing.T) {
 	})
 }
 
-func TestOneReplicaASeller(t *testing.T) {
+func TestOneReplicaLooksAtASeller(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		b.accept("W01", "O-1")
 		_, settle, err := b.poll(t.Context(), "acme")
@@ -408,7 +408,7 @@ func TestOneReplicaASeller(t *testing.T) {
 	})
 }
 
-func TestSomebodyElseMovedIt(t *testing.T) {
+func TestAnOrderThatSomebodyElseMovedIsLeftToThem(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		b.accept("W01", "O-1")
 		_, settle, err := b.poll(t.Context(), "acme")
@@ -450,7 +450,7 @@ func TestOneByOneWhereTheBatchCallIsRefused(t *testing.T) {
 	})
 }
 
-func TestFarSideAsksToWait(t *testing.T) {
+func TestARunEndsWhenTheFarSideAsksToWait(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		b.accept("W01", "O-1")
 		b.wh.Busy = 700 * time.Millisecond
@@ -523,7 +523,7 @@ func TestOperatorsPauseIsNotProbed(t *testing.T) {
 	})
 }
 
-func TestAcceptedButNotThere(t *testing.T) {
+func TestAnAcceptedOrderThatIsNotThereIsFollowedOn(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		begin := ledger.Begin{
 			Key: ledger.Key{Seller: "acme", Kind: kind, No: "O-7"}, Hash: "h", Owner: "pusher", Warehouse: "W01", StreamTime: b.now(), AuditedAt: b.now(),
@@ -542,7 +542,7 @@ func TestAcceptedButNotThere(t *testing.T) {
 	})
 }
 
-func TestGivenUp(t *testing.T) {
+func TestAnOrderThatNeverEndsIsGivenUpVisibly(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		b.accept("W01", "O-1")
 		b.told()
@@ -589,7 +589,7 @@ func TestAWarehouseThatCannotBeOpenedDelaysNoOther(t *testing.T) {
 	})
 }
 
-func TestSellerThatIsGone(t *testing.T) {
+func TestASellerThatIsGoneIsPassedOver(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		if events, settle, err := b.poll(t.Context(), "nobody"); err != nil || settle != nil || events != nil {
 			t.Errorf("%v, %v", events, err)

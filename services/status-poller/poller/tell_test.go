@@ -239,7 +239,7 @@ func TestTell(t *testing.T) {
 }
 
 // The warehouse may tell a history in any order and a step twice: what is told does not change.
-func TestHistoryShuffled(t *testing.T) {
+func TestAShuffledHistoryTellsTheSame(t *testing.T) {
 	straight := doc("E1: new pick pack ship road")
 	shuffled := straight
 	shuffled.History = append(slices.Clone(straight.History), straight.History[1], straight.History[3])

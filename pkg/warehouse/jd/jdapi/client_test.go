@@ -91,7 +91,7 @@ func refused(code string) string {
 	return `{"error_response":{"code":"` + code + `","zh_desc":"不行"}}`
 }
 
-func TestLost(t *testing.T) {
+func TestAnAnswerThatCannotBeTrustedIsLost(t *testing.T) {
 	hijack := func(reset bool, write string) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			conn, _, _ := w.(http.Hijacker).Hijack()
@@ -190,7 +190,7 @@ func (broken) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, &url.Error{Op: "Post", URL: r.URL.String(), Err: errors.New("broken")}
 }
 
-func TestNotSent(t *testing.T) {
+func TestWhatNeverLeftIsNotSent(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +278,7 @@ func TestEachRequestTakesATurn(t *testing.T) {
 	}
 }
 
-func TestClock(t *testing.T) {
+func TestTheClockIsCorrectedByJDsOnce(t *testing.T) {
 	jdNow := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	client, jd := dial(t)
 	client.Now = func() time.Time { return jdNow.Add(-time.Hour) }
@@ -337,7 +337,7 @@ func (r *renewing) Renew(_ context.Context, old Secret) (Secret, error) {
 	return NewSecret(r.current), nil
 }
 
-func TestToken(t *testing.T) {
+func TestARefusedTokenIsReadAnewOnce(t *testing.T) {
 	onlyNew := func(got string) string {
 		if got == "new" {
 			return accepted
@@ -489,7 +489,7 @@ func TestSecretsDoNotShow(t *testing.T) {
 }
 
 // §11.2: which codes prove that nothing was processed.
-func TestCodesThatProve(t *testing.T) {
+func TestOnlyDocumentedCodesProveThatNothingWasDone(t *testing.T) {
 	for code, k := range codes {
 		var n int
 		if _, err := fmt.Sscan(code, &n); err != nil {

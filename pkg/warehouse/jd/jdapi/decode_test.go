@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestOpen(t *testing.T) {
+func TestTheEnvelopeIsOpened(t *testing.T) {
 	for _, c := range []struct {
 		name, body string
 		want       string // the number inside, "lost", or the code of a refusal
@@ -61,7 +61,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-func TestScalars(t *testing.T) {
+func TestScalarsAreReadHoweverTheyAreTyped(t *testing.T) {
 	type row struct {
 		Text Text       `json:"text"`
 		List List[Text] `json:"list"`
@@ -99,7 +99,7 @@ func TestScalars(t *testing.T) {
 	}
 }
 
-func TestTextMeans(t *testing.T) {
+func TestTextsAreReadAsNumbersTimesAndLists(t *testing.T) {
 	for text, want := range map[Text]int64{"2": 2, "2.00": 2, "0": 0, "-3": -3} {
 		if got, ok := text.Int(); !ok || got != want {
 			t.Errorf("%q is %d, %v", text, got, ok)

@@ -19,7 +19,7 @@ import (
 var update = flag.Bool("update", false, "write testdata anew")
 
 // Each request exactly as it leaves, at a fixed time, and what is read from a fixed answer.
-func TestRequests(t *testing.T) {
+func TestRequestsLeaveAsJDWantsThem(t *testing.T) {
 	for _, c := range []struct {
 		name, answer string
 		call         func(context.Context, *Client) (any, error)
@@ -98,7 +98,7 @@ func golden(t *testing.T, name, got string) {
 }
 
 // An order that JD does not know is an empty answer (§5.4, §15), however it is written.
-func TestNoSuchOrder(t *testing.T) {
+func TestAnUnknownOrderIsAnEmptyAnswer(t *testing.T) {
 	for _, result := range []string{``, `,"queryorder_result":null`, `,"queryorder_result":[]`, `,"queryorder_result":{}`, `,"queryorder_result":""`} {
 		client, jd := dial(t)
 		jd.says(func(string) string { return `{"jingdong_eclp_order_queryOrder_responce":{"code":"0"` + result + `}}` })

@@ -9,7 +9,7 @@ import (
 )
 
 // The two worked examples of §1.3.
-func TestSign(t *testing.T) {
+func TestTheWorkedExamplesAreSignedAlike(t *testing.T) {
 	system := func(method, param string) map[string]string {
 		return map[string]string{
 			"method": method, paramName: param, "v": "2.0",

@@ -9,7 +9,7 @@ import (
 	"stockbridge/pkg/warehouse/jd/jdtest"
 )
 
-func TestParseConfig(t *testing.T) {
+func TestAConfigIsReadWhole(t *testing.T) {
 	cfg, err := jdtest.ParseConfig([]byte(`
 apps:
   - key: k

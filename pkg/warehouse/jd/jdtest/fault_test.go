@@ -54,7 +54,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func TestFaultsChoose(t *testing.T) {
+func TestAFaultChoosesItsCalls(t *testing.T) {
 	s := start(t)
 	s.fault(jdtest.Fault{Kind: jdtest.Error, ZH: "商品[EMG9]不存在", Goods: []string{"EMG9"}, Chance: 1})
 	id := s.fault(jdtest.Fault{Kind: jdtest.Error, Code: "67", Orders: []string{"A-2"}, Methods: []string{"jingdong.eclp.order.queryOrder"}, Chance: 1})
@@ -85,8 +85,8 @@ func TestFaultsNeedASignedCall(t *testing.T) {
 	equal(t, "fired", s.Knobs().Faults[0].Fired, 0)
 }
 
-// TestLateWork: a slow call takes the order after its caller has gone and asked.
-func TestLateWork(t *testing.T) {
+// TestASlowCallWorksAfterItsCallerHasGone: a slow call takes the order after its caller has gone and asked.
+func TestASlowCallWorksAfterItsCallerHasGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		jd, err := jdtest.New(jdtest.Config{Knobs: jdtest.Knobs{
 			Latency: jdtest.Range{Min: jdtest.Duration(time.Second)},

@@ -62,8 +62,8 @@ func get(t *testing.T, address string, parts ...url.Values) string {
 	return string(body)
 }
 
-// TestPlacements talks as the public clients do (§1.1, §1.4).
-func TestPlacements(t *testing.T) {
+// TestParametersAreTakenWhereverClientsPutThem talks as the public clients do (§1.1, §1.4).
+func TestParametersAreTakenWhereverClientsPutThem(t *testing.T) {
 	const business = `{"eclpSoNo":"ESL4400000000001","note":"100% 门店A; a+b&c=d"}`
 	order := func(s *sandbox) { s.add(anOrder("A-1")) }
 	for name, send := range map[string]func(*sandbox) (*http.Response, error){
@@ -125,8 +125,8 @@ func TestPlacements(t *testing.T) {
 	}
 }
 
-// TestChecks spoils a proper call from the first check of §14 to the last; each row leaves the later faults in.
-func TestChecks(t *testing.T) {
+// TestChecksComeInTheirOrder spoils a proper call from the first check of §14 to the last; each row leaves the later faults in.
+func TestChecksComeInTheirOrder(t *testing.T) {
 	s := start(t, func(c *jdtest.Config) {
 		c.Apps = []jdtest.App{
 			{Key: jdtest.DefaultAppKey, Secret: jdtest.DefaultAppSecret, Tokens: []jdtest.Token{
@@ -261,7 +261,7 @@ func TestClockSkewShowsInDate(t *testing.T) {
 	refusedWith(t, err, "60") // in by the Date header
 }
 
-func TestTokens(t *testing.T) {
+func TestTokensExpireAndAreReplaced(t *testing.T) {
 	s := start(t)
 	no := s.add(anOrder("A-1"))
 	if s.ExpireToken("nobody's", time.Time{}) {
@@ -284,8 +284,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestDepartments: a token acts for its departments only, and does not see others' documents.
-func TestDepartments(t *testing.T) {
+// TestATokenActsForItsDepartmentsOnly: a token acts for its departments only, and does not see others' documents.
+func TestATokenActsForItsDepartmentsOnly(t *testing.T) {
 	s := start(t)
 	no := s.add(anOrder("A-1"))
 	if err := s.SetToken("", jdtest.Token{Value: jdtest.DefaultToken, Departments: []string{"EBU2"}}); err != nil {
@@ -304,7 +304,7 @@ func TestDepartments(t *testing.T) {
 	refusedWith(t, err, "71")
 }
 
-func TestQuota(t *testing.T) {
+func TestRefusedCallsCountAgainstTheQuota(t *testing.T) {
 	s := start(t, knobs(func(k *jdtest.Knobs) { k.Quota.PerSecond = 3 }))
 	call := func() error {
 		_, err := s.call("eclp.order.ext.queryOrder", object{}) // fails, and counts all the same
@@ -329,7 +329,7 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-func TestConcurrency(t *testing.T) {
+func TestTooManyCallsAtATimeAreRefused(t *testing.T) {
 	s := start(t, knobs(func(k *jdtest.Knobs) {
 		k.Quota.Concurrent = 1
 		k.Faults = []jdtest.Fault{{Kind: jdtest.Slow, Delay: jdtest.Duration(time.Minute), Orders: []string{"A-1"}, Count: 1}}
@@ -362,7 +362,7 @@ func eventually(t testing.TB, holds func() bool) {
 	}
 }
 
-func TestEnvelope(t *testing.T) {
+func TestTheEnvelopeIsSpeltAsTheKnobSays(t *testing.T) {
 	s := start(t)
 	s.set(func(k *jdtest.Knobs) { k.Spelling, k.ExtraKeys = "response", true })
 	p := s.system("eclp.master.queryShipper")

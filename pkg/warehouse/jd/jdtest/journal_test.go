@@ -94,7 +94,7 @@ func TestTornStateIsCut(t *testing.T) {
 	}
 }
 
-func TestReset(t *testing.T) {
+func TestAResetForgetsAllButTheNumbers(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "jd.journal")
 	s := still(t, func(c *jdtest.Config) { c.State = file })
 	s.add(anOrder("A-1"))

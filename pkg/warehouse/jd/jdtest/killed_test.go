@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestKilled: what was answered before a kill is there after it, under the same number, and nothing is there twice.
-func TestKilled(t *testing.T) {
+// TestWhatWasAnsweredSurvivesAKill: what was answered before a kill is there after it, under the same number, and nothing is there twice.
+func TestWhatWasAnsweredSurvivesAKill(t *testing.T) {
 	state := filepath.Join(t.TempDir(), "jd.journal")
 	var mu sync.Mutex
 	answered := map[string]string{}

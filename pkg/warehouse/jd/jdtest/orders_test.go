@@ -137,8 +137,8 @@ func TestMasterDataIsObeyed(t *testing.T) {
 	refusedWith(t, err, "60")
 }
 
-// TestWalk follows one order to the end.
-func TestWalk(t *testing.T) {
+// TestAnOrderWalksToItsEnd follows one order to the end.
+func TestAnOrderWalksToItsEnd(t *testing.T) {
 	s := still(t)
 	no := s.add(anOrder("A-1"))
 	equal(t, "number", no, "ESL4400000000001")
@@ -182,7 +182,7 @@ func TestWalk(t *testing.T) {
 	equal(t, "document", say(d.Status, d.WayBills, *d.Lines[1].RealOutQty, d.Params["orderMark"]), "10034 [JDVA00000000101] 1 "+strings.Repeat("0", 50))
 }
 
-func TestSpeed(t *testing.T) {
+func TestTimeGoesAtTheSpeedThatIsSet(t *testing.T) {
 	s := start(t, func(c *jdtest.Config) { c.Speed, c.Knobs.Walk = 60, quiet })
 	no := s.add(anOrder("A-1"))
 	s.clock.Move(time.Second)
@@ -221,7 +221,7 @@ func TestRepeatedNumber(t *testing.T) {
 	equal(t, "counters", say(n.Accepted, n.Repeated, n.Refused), "2 3 map[7777:1]")
 }
 
-func TestOneLineLiveTwice(t *testing.T) {
+func TestALineThatIsLiveTwiceIsAViolation(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		first  object
@@ -261,7 +261,7 @@ func cancelled(s *sandbox, no string) {
 	_, _ = s.call("eclp.order.cancelOrder", object{"eclpSoNo": no})
 }
 
-func TestCancel(t *testing.T) {
+func TestACancellationSucceedsWaitsOrIsRefused(t *testing.T) {
 	takes := func(k *jdtest.Knobs) { k.Cancel.Takes = jdtest.Range{Min: minute * 3 / 2} }
 	for _, row := range []struct {
 		name  string
@@ -308,7 +308,7 @@ func path(d jdtest.Document) string {
 	return strings.Join(codes, " ")
 }
 
-func TestSplit(t *testing.T) {
+func TestAnOrderIsSplitIntoChildren(t *testing.T) {
 	s := still(t, knobs(func(k *jdtest.Knobs) { k.Split.Orders, k.Split.At = []string{"A-1", "A-3"}, "10014" }))
 	no := s.add(anOrder("A-1"))
 	s.add(anOrder("A-2"))
@@ -338,7 +338,7 @@ func TestSplit(t *testing.T) {
 	equal(t, "children counted", s.Counters().Children, 2)
 }
 
-func TestSplitPartlyCancelled(t *testing.T) {
+func TestOneChildOfASplitOrderMayBeCancelled(t *testing.T) {
 	s := still(t, knobs(func(k *jdtest.Knobs) {
 		k.Split.Chance, k.OwnCancel.Chance = 1, 1
 	}))
@@ -355,7 +355,7 @@ func TestSplitPartlyCancelled(t *testing.T) {
 	equal(t, "parent of the cancelled", s.document(other).Status, "10028")
 }
 
-func TestCancelBeforeTheSplit(t *testing.T) {
+func TestACancelledOrderIsNotSplit(t *testing.T) {
 	s := still(t, knobs(func(k *jdtest.Knobs) { k.Split.Chance, k.Split.At = 1, "10014" }))
 	no := s.add(anOrder("A-1"))
 	answer, _ := s.call("eclp.order.cancelOrder", object{"eclpSoNo": no})
@@ -365,7 +365,7 @@ func TestCancelBeforeTheSplit(t *testing.T) {
 	equal(t, "history", path(s.document(no)), "10010 10028")
 }
 
-func TestChances(t *testing.T) {
+func TestNamedOrdersMeetTheirFate(t *testing.T) {
 	s := still(t, knobs(func(k *jdtest.Knobs) {
 		k.OwnCancel.Orders, k.Short.Orders, k.Rejected.Orders = []string{"C"}, []string{"S"}, []string{"R"}
 		k.Packages, k.Jitter = 3, 0.5
@@ -387,7 +387,7 @@ func TestChances(t *testing.T) {
 	equal(t, "a line given back is no longer live", s.add(with(anOrder("R2"), object{"salesPlatformOrderNo": "SP-R"})) != "" && s.Violations().Total == 0, true)
 }
 
-func TestUnknownNumber(t *testing.T) {
+func TestAnUnknownNumberIsAnsweredAsTheKnobSays(t *testing.T) {
 	s := still(t)
 	ask := func(method string) (object, error) { return s.call(method, object{"eclpSoNo": "ESL0"}) }
 	for _, m := range []string{"eclp.order.queryOrder", "eclp.order.queryOrderStatus", "eclp.order.cancelOrder"} {
@@ -402,7 +402,7 @@ func TestUnknownNumber(t *testing.T) {
 	equal(t, "missing", say(answer, err), "map[code:0] <nil>")
 }
 
-func TestExtQueryOrder(t *testing.T) {
+func TestOrdersAreFoundByTheERPsNumbers(t *testing.T) {
 	s := still(t)
 	s.add(anOrder("A-1"))
 	s.add(anOrder("A-2"))
@@ -423,7 +423,7 @@ func TestExtQueryOrder(t *testing.T) {
 	equal(t, "seen at last", len(s.find(object{"isvUUID": "A-1"})), 1)
 }
 
-func TestQuirks(t *testing.T) {
+func TestKnobsChangeTheFormOfAnswers(t *testing.T) {
 	s := still(t)
 	no := s.add(anOrder("A-1"))
 	s.advance(time.Hour)
@@ -551,8 +551,8 @@ func TestGoodsAddUp(t *testing.T) {
 	}
 }
 
-// TestManyAtOnce has 64 callers send each order up to three times while others read, advance and change knobs.
-func TestManyAtOnce(t *testing.T) {
+// TestManyCallersAtOnceLoseNothing has 64 callers send each order up to three times while others read, advance and change knobs.
+func TestManyCallersAtOnceLoseNothing(t *testing.T) {
 	s := start(t, func(c *jdtest.Config) {
 		c.State = t.TempDir() + "/jd.journal"
 		c.Knobs.Split.Chance, c.Knobs.OwnCancel.Chance = 0.1, 0.1

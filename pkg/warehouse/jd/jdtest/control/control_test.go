@@ -33,8 +33,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestClient uses every call of the API once.
-func TestClient(t *testing.T) {
+// TestTheClientReachesEveryCall uses every call of the API once.
+func TestTheClientReachesEveryCall(t *testing.T) {
 	ctx := context.Background()
 	jd, srv := start(t, jdtest.Config{Stopped: true})
 	c := control.New(srv.URL + "/routerjson")
@@ -119,8 +119,8 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// TestPaging goes through more documents than a page holds.
-func TestPaging(t *testing.T) {
+// TestPagesHoldEveryDocument goes through more documents than a page holds.
+func TestPagesHoldEveryDocument(t *testing.T) {
 	ctx := context.Background()
 	journal := t.TempDir() + "/jd.journal"
 	fillJournal(t, journal, 2500)
@@ -168,7 +168,7 @@ func fillJournal(t *testing.T, path string, n int) {
 	must(t, os.WriteFile(path, []byte(b.String()), 0o600))
 }
 
-func TestOnlyFromHere(t *testing.T) {
+func TestControlIsForThisMachineOnly(t *testing.T) {
 	for _, row := range []struct {
 		name       string
 		control    jdtest.Control
