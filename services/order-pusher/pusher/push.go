@@ -245,12 +245,15 @@ func (r *run) claim(ctx context.Context) error {
 
 // askFirst decides by what the warehouse has: its number is adopted; an absence that is certain leads to sending.
 func (r *run) askFirst(ctx context.Context) error {
-	found, ok, err := r.ask(ctx)
+	found, ok, err := r.ask(ctx, r.o.OutboundNo)
 	if err != nil {
 		return r.notSent(err)
 	}
 	if ok {
 		return r.adopt(found)
+	}
+	if err := r.askSuperseded(ctx); err != nil {
+		return r.notSent(err)
 	}
 	entry, now := r.begun.Entry, r.Now()
 	switch {
@@ -266,6 +269,23 @@ func (r *run) askFirst(ctx context.Context) error {
 		return r.notSent(fault.RetryAfter(wait, errors.New("the ledger is younger than this order; a lost sending may still arrive")))
 	}
 	return r.send(ctx)
+}
+
+// askSuperseded holds an order whose predecessor lives at the warehouse although the ledger no longer knows of it: a
+// ledger that was lost cannot tell which order a line is live under. What it holds is asked again with every sweep.
+func (r *run) askSuperseded(ctx context.Context) error {
+	if r.o.Supersedes == "" || r.begun.Entry.State != ledger.New {
+		return nil
+	}
+	_, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: r.o.Supersedes})
+	if !errors.Is(err, ledger.ErrNoEntry) {
+		return err // known: the claim has looked at its lines
+	}
+	found, ok, err := r.ask(ctx, r.o.Supersedes)
+	if err == nil && ok && found.State.Status != orderv1.Status_STATUS_CANCELLED {
+		err = Superseding(r.o)
+	}
+	return err
 }
 
 // absent records a look that found nothing and comes back for the next one: the looks are spread over ResendAfter.
@@ -310,7 +330,7 @@ func (r *run) send(ctx context.Context) error {
 
 // saidNo asks whether a refusal in business words took the order all the same ("number exists already").
 func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
-	found, ok, err := r.ask(ctx)
+	found, ok, err := r.ask(ctx, r.o.OutboundNo)
 	switch {
 	case err != nil:
 		return r.doubt(fmt.Errorf("%w; asking after it: %w", no, err))
@@ -321,8 +341,8 @@ func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
 	}
 }
 
-func (r *run) ask(ctx context.Context) (warehouse.Found, bool, error) {
-	found, ok, first, err := r.asker.ask(ctx, r.wh, r.o.OutboundNo)
+func (r *run) ask(ctx context.Context, outboundNo string) (warehouse.Found, bool, error) {
+	found, ok, first, err := r.asker.ask(ctx, r.wh, outboundNo)
 	if first { // one call that fails is one failure, however many were waiting for it
 		r.watch(err)
 		if err == nil {

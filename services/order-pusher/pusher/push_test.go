@@ -100,6 +100,24 @@ func TestALedgerThatForgotAsksFirst(t *testing.T) {
 	})
 }
 
+func TestALedgerThatForgotAsksForTheSupersededToo(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		// The first audit is at the warehouse, and the ledger no longer knows of it.
+		first := b.order("A-1")
+		if _, err := b.wh.TakeOrder(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		second := proto.CloneOf(first)
+		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
+		second.AuditedAt.Seconds -= 3600
+		b.wants(second, fresh, "held cancel:acme/A-1")
+		b.has(second, 0)
+		third := proto.CloneOf(second)
+		third.OutboundNo, third.OrderNo, third.Supersedes = "A-2b", "SO-A-2", "NEVER-SENT"
+		b.accepts(third, fresh)
+	})
+}
+
 func TestAnAbsenceCountsOnlyWhenALostSendingCannotArriveAnyMore(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		if b.identity = "second"; t.Name()[len(t.Name())-2:] != "kv" {

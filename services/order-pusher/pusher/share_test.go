@@ -61,7 +61,7 @@ func together(t *testing.T, b *bench, far *farSide, n int, end func() error) []e
 	var all sync.WaitGroup
 	ask := func(i int) {
 		r := &run{Pusher: b.Pusher, d: &bus.Delivery{}, o: b.order(fmt.Sprint("A-", i)), wh: far}
-		all.Go(func() { _, _, errs[i] = r.ask(t.Context()) })
+		all.Go(func() { _, _, errs[i] = r.ask(t.Context(), r.o.OutboundNo) })
 	}
 	ask(0)
 	<-first
