@@ -75,7 +75,7 @@ func bad(err error) error {
 // controlAPI is the handler of /_sandbox/.
 func (jd *JD) controlAPI() http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, do func(*http.Request) (any, error)) {
+	var handle route = func(pattern string, do func(*http.Request) (any, error)) {
 		verb, path, _ := strings.Cut(pattern, " ")
 		mux.HandleFunc(verb+" /_sandbox/"+path, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -91,7 +91,19 @@ func (jd *JD) controlAPI() http.Handler {
 			}
 		})
 	}
+	jd.routeKnobs(handle)
+	jd.routeLooks(handle)
+	jd.routeClock(handle)
+	jd.routeTokens(handle)
+	handle("POST reset", func(*http.Request) (any, error) { return struct{}{}, jd.Reset() })
+	return http.NewCrossOriginProtection().Handler(jd.nearby(mux))
+}
 
+// route makes do the answer to "VERB path", the path being below /_sandbox/.
+type route func(pattern string, do func(*http.Request) (any, error))
+
+// routeKnobs adds what changes how JD behaves.
+func (jd *JD) routeKnobs(handle route) {
 	handle("GET knobs", func(*http.Request) (any, error) { return jd.Knobs(), nil })
 	handle("PUT knobs", func(r *http.Request) (any, error) {
 		raw, err := io.ReadAll(r.Body)
@@ -116,7 +128,10 @@ func (jd *JD) controlAPI() http.Handler {
 		}
 		return struct{}{}, nil
 	})
+}
 
+// routeLooks adds what is only looked at.
+func (jd *JD) routeLooks(handle route) {
 	handle("GET documents", func(r *http.Request) (any, error) {
 		p := query{r.URL.Query(), nil}
 		q := Query{
@@ -160,7 +175,10 @@ func (jd *JD) controlAPI() http.Handler {
 		return CallPage{calls[max(0, len(calls)-limit):]}, nil
 	})
 	handle("GET counters", func(*http.Request) (any, error) { return jd.Counters(), nil })
+}
 
+// routeClock adds the warehouse's clock.
+func (jd *JD) routeClock(handle route) {
 	clock := func() ClockState {
 		now, speed := jd.Clock()
 		return ClockState{Now: now.In(beijing), Speed: speed, Host: jd.now()}
@@ -188,6 +206,10 @@ func (jd *JD) controlAPI() http.Handler {
 		}
 		return clock(), err
 	})
+}
+
+// routeTokens adds what an app's owner does on JD's site.
+func (jd *JD) routeTokens(handle route) {
 	handle("POST tokens", func(r *http.Request) (any, error) {
 		var t TokenChange
 		err := read(r, &t)
@@ -206,8 +228,6 @@ func (jd *JD) controlAPI() http.Handler {
 		}
 		return struct{}{}, nil
 	})
-	handle("POST reset", func(*http.Request) (any, error) { return struct{}{}, jd.Reset() })
-	return http.NewCrossOriginProtection().Handler(jd.nearby(mux))
 }
 
 // nearby lets in callers from this host only, unless the Config says anyone. The name asked for must be this host's too,

@@ -73,9 +73,22 @@ var lineLists = []string{
 
 // readOrder checks the parameters of addOrder (§5.1): code 60 for what is missing, 61 for a value that cannot be.
 func readOrder(fields map[string]string) (order, *Refusal) {
-	missing := func(name string) (order, *Refusal) { return order{}, refuse(codeParamMissing, name) }
-	wrong := func(name string) (order, *Refusal) { return order{}, refuse(codeParamValue, name) }
+	if no := checkFields(fields); no != nil {
+		return order{}, no
+	}
+	lines, no := readLines(fields)
+	if no != nil {
+		return order{}, no
+	}
+	return order{number: fields["isvUUID"], dept: fields["departmentNo"], params: fields, lines: lines}, nil
+}
 
+func missing(name string) *Refusal { return refuse(codeParamMissing, name) }
+
+func wrong(name string) *Refusal { return refuse(codeParamValue, name) }
+
+// checkFields checks the parameters that are about the whole order.
+func checkFields(fields map[string]string) *Refusal {
 	for _, name := range required {
 		if strings.TrimSpace(fields[name]) == "" {
 			return missing(name)
@@ -119,7 +132,11 @@ func readOrder(fields map[string]string) (order, *Refusal) {
 			}
 		}
 	}
+	return nil
+}
 
+// readLines takes the parallel lists apart: each has an element for every line, or is left out.
+func readLines(fields map[string]string) ([]Line, *Refusal) {
 	quantities := split(fields["quantity"])
 	lists := map[string][]string{}
 	for _, name := range lineLists {
@@ -127,40 +144,40 @@ func readOrder(fields map[string]string) (order, *Refusal) {
 			continue
 		}
 		if lists[name] = split(fields[name]); len(lists[name]) != len(quantities) {
-			return wrong(name)
+			return nil, wrong(name)
 		}
 		limit, limited := lineLimits[name]
 		if limited && slices.ContainsFunc(lists[name], func(v string) bool { return utf8.RuneCountInString(v) > limit }) {
-			return wrong(name)
+			return nil, wrong(name)
 		}
 	}
 	if len(quantities) > maxLines {
-		return wrong("quantity")
+		return nil, wrong("quantity")
 	}
-	o := order{number: fields["isvUUID"], dept: fields["departmentNo"], params: fields, lines: make([]Line, len(quantities))}
+	lines := make([]Line, len(quantities))
 	at := func(name string, i int) string {
 		if lists[name] == nil {
 			return ""
 		}
 		return lists[name][i]
 	}
-	for i := range o.lines {
+	for i := range lines {
 		quantity, err := strconv.ParseInt(quantities[i], 10, 64)
 		if err != nil || quantity <= 0 || quantity > 100_000_000 {
-			return wrong("quantity")
+			return nil, wrong("quantity")
 		}
-		o.lines[i] = Line{
+		lines[i] = Line{
 			GoodsNo: at("goodsNo", i), IsvGoodsNo: at("isvGoodsNo", i), OrderLine: at("orderLine", i), Price: at("price", i),
 			Quantity: quantity,
 		}
-		if _, ok := isMoney(o.lines[i].Price); !ok {
-			return wrong("price")
+		if _, ok := isMoney(lines[i].Price); !ok {
+			return nil, wrong("price")
 		}
-		if o.lines[i].GoodsNo == "" && o.lines[i].IsvGoodsNo == "" {
-			return wrong("goodsNo")
+		if lines[i].GoodsNo == "" && lines[i].IsvGoodsNo == "" {
+			return nil, wrong("goodsNo")
 		}
 	}
-	return o, nil
+	return lines, nil
 }
 
 func isDigits(s string) bool {

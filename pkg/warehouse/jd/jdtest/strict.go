@@ -60,91 +60,109 @@ func fill(raw []byte, into any) error {
 }
 
 func fillValue(path string, raw json.RawMessage, v reflect.Value, faults *[]error) {
-	text := strings.TrimSpace(string(raw))
-	if text == "null" {
+	if strings.TrimSpace(string(raw)) == "null" {
 		return
-	}
-	wrong := func(what string) {
-		*faults = append(*faults, fmt.Errorf("%s: %s", orTop(path), what))
 	}
 	_, byJSON := v.Addr().Interface().(json.Unmarshaler)
 	_, byText := v.Addr().Interface().(encoding.TextUnmarshaler)
 	switch {
 	case byJSON || byText:
+		fillScalar(path, raw, v, faults)
 	case v.Kind() == reflect.Struct:
-		var members map[string]json.RawMessage
-		if json.Unmarshal(raw, &members) != nil {
-			wrong("must be an object")
-			return
-		}
-		fields := map[string]reflect.Value{}
-		for _, f := range reflect.VisibleFields(v.Type()) {
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			if f.IsExported() && !f.Anonymous && name != "" && name != "-" {
-				fields[name] = v.FieldByIndex(f.Index)
-			}
-		}
-		for _, name := range slices.Sorted(maps.Keys(members)) {
-			if f, known := fields[name]; known {
-				fillValue(join(path, name), members[name], f, faults)
-			} else {
-				*faults = append(*faults, fmt.Errorf("%s: unknown key", join(path, name)))
-			}
-		}
-		return
+		fillStruct(path, raw, v, faults)
 	case v.Kind() == reflect.Slice:
-		var items []json.RawMessage
-		if json.Unmarshal(raw, &items) != nil {
-			wrong("must be a list")
-			return
-		}
-		list := reflect.MakeSlice(v.Type(), len(items), len(items))
-		for i, item := range items {
-			fillValue(fmt.Sprintf("%s[%d]", path, i), item, list.Index(i), faults)
-		}
-		v.Set(list)
-		return
+		fillList(path, raw, v, faults)
 	case v.Kind() == reflect.Map:
-		var members map[string]json.RawMessage
-		if json.Unmarshal(raw, &members) != nil {
-			wrong("must be an object")
-			return
-		}
-		merged := reflect.MakeMap(v.Type())
-		for _, key := range v.MapKeys() {
-			merged.SetMapIndex(key, v.MapIndex(key))
-		}
-		for _, name := range slices.Sorted(maps.Keys(members)) {
-			value := reflect.New(v.Type().Elem()).Elem()
-			fillValue(join(path, name), members[name], value, faults)
-			merged.SetMapIndex(reflect.ValueOf(name).Convert(v.Type().Key()), value)
-		}
-		v.Set(merged)
-		return
+		fillMap(path, raw, v, faults)
 	case v.Kind() == reflect.Pointer:
 		value := reflect.New(v.Type().Elem())
 		fillValue(path, raw, value.Elem(), faults)
 		v.Set(value)
+	default:
+		fillScalar(path, raw, v, faults)
+	}
+}
+
+func blame(faults *[]error, path, what string) {
+	*faults = append(*faults, fmt.Errorf("%s: %s", orTop(path), what))
+}
+
+// fillStruct leaves fields that are not given as they are, and refuses keys that are no field.
+func fillStruct(path string, raw json.RawMessage, v reflect.Value, faults *[]error) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(raw, &members) != nil {
+		blame(faults, path, "must be an object")
 		return
 	}
+	fields := map[string]reflect.Value{}
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.IsExported() && !f.Anonymous && name != "" && name != "-" {
+			fields[name] = v.FieldByIndex(f.Index)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if f, known := fields[name]; known {
+			fillValue(join(path, name), members[name], f, faults)
+		} else {
+			blame(faults, join(path, name), "unknown key")
+		}
+	}
+}
+
+// fillList replaces the whole list.
+func fillList(path string, raw json.RawMessage, v reflect.Value, faults *[]error) {
+	var items []json.RawMessage
+	if json.Unmarshal(raw, &items) != nil {
+		blame(faults, path, "must be a list")
+		return
+	}
+	list := reflect.MakeSlice(v.Type(), len(items), len(items))
+	for i, item := range items {
+		fillValue(fmt.Sprintf("%s[%d]", path, i), item, list.Index(i), faults)
+	}
+	v.Set(list)
+}
+
+// fillMap sets the keys that are given and keeps the others.
+func fillMap(path string, raw json.RawMessage, v reflect.Value, faults *[]error) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(raw, &members) != nil {
+		blame(faults, path, "must be an object")
+		return
+	}
+	merged := reflect.MakeMap(v.Type())
+	for _, key := range v.MapKeys() {
+		merged.SetMapIndex(key, v.MapIndex(key))
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		value := reflect.New(v.Type().Elem()).Elem()
+		fillValue(join(path, name), members[name], value, faults)
+		merged.SetMapIndex(reflect.ValueOf(name).Convert(v.Type().Key()), value)
+	}
+	v.Set(merged)
+}
+
+// fillScalar reads one value, and says what it should be when it is none.
+func fillScalar(path string, raw json.RawMessage, v reflect.Value, faults *[]error) {
 	err := json.Unmarshal(raw, v.Addr().Interface())
 	var mismatch *json.UnmarshalTypeError
 	switch {
 	case err == nil:
 	case v.Type() == reflect.TypeFor[Duration]():
-		wrong(`must be a duration such as "150ms" or "2h"`)
+		blame(faults, path, `must be a duration such as "150ms" or "2h"`)
 	case v.Type() == reflect.TypeFor[time.Time]():
-		wrong(`must be a time such as "2026-01-31T08:00:00+08:00"`)
+		blame(faults, path, `must be a time such as "2026-01-31T08:00:00+08:00"`)
 	case !errors.As(err, &mismatch):
-		wrong(err.Error())
+		blame(faults, path, err.Error())
 	case v.Kind() == reflect.String:
-		wrong("must be text (in quotes when it looks like a number)")
+		blame(faults, path, "must be text (in quotes when it looks like a number)")
 	case v.Kind() == reflect.Bool:
-		wrong("must be true or false")
+		blame(faults, path, "must be true or false")
 	case v.Kind() == reflect.Int, v.Kind() == reflect.Uint64:
-		wrong("must be a whole number")
+		blame(faults, path, "must be a whole number")
 	default:
-		wrong("must be a number")
+		blame(faults, path, "must be a number")
 	}
 }
 
