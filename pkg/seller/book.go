@@ -13,8 +13,6 @@ import (
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
@@ -143,16 +141,12 @@ func (b *Book) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (
 
 // Pause pauses a seller; ErrPaused when it is already. An operator's pause takes the place of any other, a token's of a
 // breaker's, and any of those takes the place of its like once that was due to be probed. The caller tells the others
-// with event.SellerPaused.
+// with PausedEvent.
 func (b *Book) Pause(ctx context.Context, name string, p Pause) error {
 	if _, ok := b.Get(name); !ok {
 		return fmt.Errorf("pause %s: %w", name, Unknown(name))
 	}
-	m := &sellerv1.Paused{Seller: name, At: timestamppb.New(p.At), By: p.By, Reason: p.Reason}
-	if p.ProbeAfter > 0 {
-		m.ProbeAfter = durationpb.New(p.ProbeAfter)
-	}
-	err := b.setPause(ctx, name, m, func(now *Pause) error {
+	err := b.setPause(ctx, name, p.message(name), func(now *Pause) error {
 		if now != nil && !outranks(p, *now) {
 			return ErrPaused
 		}
@@ -177,7 +171,7 @@ func outranks(p, now Pause) bool {
 }
 
 // Resume ends a pause; ErrRuns when there is none, or when it is an operator's and by is not. The caller tells the
-// others with event.SellerResumed.
+// others with ResumedEvent.
 func (b *Book) Resume(ctx context.Context, name string, by sellerv1.Paused_By) error {
 	err := b.setPause(ctx, name, nil, func(now *Pause) error {
 		if now == nil || now.By == sellerv1.Paused_BY_OPERATOR && by != sellerv1.Paused_BY_OPERATOR {
@@ -218,7 +212,7 @@ func (b *Book) setPause(ctx context.Context, name string, m *sellerv1.Paused, al
 		}
 		if err != nil {
 			refused = err
-			return fault.Permanent(err)
+			return fault.Permanent(err) // ends the repeating
 		}
 		revision, err := b.bucket.Update(ctx, key, data, v.Revision)
 		if err != nil {

@@ -12,11 +12,16 @@ import (
 
 // PausedEvent says that the seller was paused.
 func PausedEvent(name string, p Pause) event.Event {
+	return event.SellerPaused.About(name, name, p.At, p.message(name), moment(p.At))
+}
+
+// message is the pause as it is stored and told.
+func (p Pause) message(name string) *sellerv1.Paused {
 	m := &sellerv1.Paused{Seller: name, At: timestamppb.New(p.At), By: p.By, Reason: p.Reason}
 	if p.ProbeAfter > 0 {
 		m.ProbeAfter = durationpb.New(p.ProbeAfter)
 	}
-	return event.SellerPaused.About(name, name, p.At, m, moment(p.At))
+	return m
 }
 
 // ResumedEvent says that the pause, which began at since, ended.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
@@ -236,15 +235,11 @@ func (c sellerPauseCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer book.Close()
-	now := a.now()
-	reason := c.Reason + " (" + a.Who + ")"
-	err = book.Pause(ctx, c.Name, seller.Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: reason, At: now})
-	if err != nil {
+	pause := seller.Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: c.Reason + " (" + a.Who + ")", At: a.now()}
+	if err := book.Pause(ctx, c.Name, pause); err != nil {
 		return err
 	}
-	m := &sellerv1.Paused{Seller: c.Name, At: timestamppb.New(now), By: sellerv1.Paused_BY_OPERATOR, Reason: reason}
-	return a.told(ctx, event.SellerPaused.About(c.Name, c.Name, now, m, now.UTC().Format(time.RFC3339Nano)),
-		"seller "+c.Name+" paused: its orders are held until `bridgectl seller resume "+c.Name+"`")
+	return a.told(ctx, seller.PausedEvent(c.Name, pause), "seller "+c.Name+" paused: its orders are held until `bridgectl seller resume "+c.Name+"`")
 }
 
 type sellerResumeCmd struct {
@@ -263,9 +258,11 @@ func (c sellerResumeCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	now := a.now()
-	m := &sellerv1.Resumed{Seller: c.Name, At: timestamppb.New(now), By: sellerv1.Paused_BY_OPERATOR}
-	return a.told(ctx, event.SellerResumed.About(c.Name, c.Name, now, m, now.UTC().Format(time.RFC3339Nano)),
-		"seller "+c.Name+" resumed: what waited goes on")
+	since := now
+	if s.Pause != nil { // nil when it was paused after the book was opened
+		since = s.Pause.At
+	}
+	return a.told(ctx, seller.ResumedEvent(c.Name, sellerv1.Paused_BY_OPERATOR, since, now), "seller "+c.Name+" resumed: what waited goes on")
 }
 
 // told publishes what was done and answers with done.
