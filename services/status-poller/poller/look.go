@@ -382,7 +382,7 @@ func (p *Poller) rememberOneByOne(key string) {
 	p.singles[key] = p.Now().Add(singlesFor)
 }
 
-// report logs what stays wrong with a seller, when it changes.
+// report logs what stays wrong with a seller, once, until it changes.
 func (r *run) report() {
 	lines := slices.Clone(r.standing)
 	if n := len(r.absent); n > 0 {
@@ -394,7 +394,7 @@ func (r *run) report() {
 	r.warned[r.seller.Name()] = text
 	r.Poller.mu.Unlock()
 	if changed && text != "" {
-		r.Log.Warn().Str("seller", r.seller.Name()).Msg(text)
+		r.Log.Warn().Str("seller", r.seller.Name()).Err(errors.New(text)).Msg("some orders cannot be followed")
 	}
 }
 

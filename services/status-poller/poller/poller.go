@@ -53,14 +53,16 @@ const (
 	perRun = 1000
 	// singlesPerRun is the most orders of one run where each costs a call.
 	singlesPerRun = 100
-	// takeFor is how long a run takes more orders; one call (10 s) later it must still be below the handler's limit.
+	// takeFor is how long a run takes more orders. Together with one more call (10 s) it must not exceed the handler's
+	// limit (25 s).
 	takeFor = 15 * time.Second
-	// leaseFor must stay above the handler's limit and what comes after it.
+	// leaseFor must stay above the handler's limit (25 s) and the writing that comes after it. A run that is killed blocks
+	// its seller for as long.
 	leaseFor = ledger.ClaimFor
-	// singlesFor is how long a refused batch call is believed.
+	// singlesFor is how long a warehouse that refused the batch call is asked about each order by itself.
 	singlesFor = time.Hour
-	// atOnce is how many calls for details, or writes to the ledger, are under way at a time. The quota decides how
-	// many of the calls really go.
+	// detailsAtOnce and writesAtOnce are how many calls for details, and writes to the ledger, are under way at a time.
+	// The quota decides how many of the calls really go.
 	detailsAtOnce = 4
 	writesAtOnce  = 16
 	// probeAtMost is the longest rest between two probes of a paused seller.
@@ -253,7 +255,7 @@ func (r *run) result() error {
 	case fault.Of(r.stop) == fault.Wait:
 		return r.stop
 	case len(r.failures) > 0:
-		return errors.New(errors.Join(r.failures...).Error())
+		return errors.New(errors.Join(r.failures...).Error()) // its text only: the marks in it would be settled
 	}
 	return nil
 }
