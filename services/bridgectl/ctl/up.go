@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 
@@ -34,7 +35,10 @@ func (c upCmd) Run(ctx context.Context, a *app) error {
 		DataDir: c.DataDir, NATSURL: a.NATSURL, RedisURL: a.RedisURL, NATSPort: c.NATSPort,
 		HTTPAddr: a.HTTPAddr, SandboxAddr: c.SandboxAddr, Log: a.runLog(level),
 	}, a.Out)
-	if err != nil && strings.Contains(err.Error(), "address already in use") {
+	switch {
+	case errors.Is(err, stack.ErrInUse):
+		return hint(err, "stop it, or let this one work in another with --data-dir")
+	case err != nil && strings.Contains(err.Error(), "address already in use"):
 		return hint(err, "is another one running? --nats-port, --http-addr and --sandbox-addr move this one")
 	}
 	return err

@@ -73,8 +73,8 @@ type Stack struct {
 }
 
 // Start starts everything but the workers, and applies the topology.
-func Start(ctx context.Context, o Options) (s *Stack, err error) {
-	s = &Stack{o: o, failed: make(chan error, 1)}
+func Start(ctx context.Context, o Options) (_ *Stack, err error) {
+	s := &Stack{o: o, failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -83,6 +83,11 @@ func Start(ctx context.Context, o Options) (s *Stack, err error) {
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
+	unlock, err := lock(o.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, unlock)
 	s.NATSURL = o.NATSURL.Reveal()
 	if s.NATSURL == "" {
 		ns, err := server.Start(server.Options{Dir: filepath.Join(o.DataDir, "nats"), Port: o.NATSPort, SyncAlways: !o.NoSync, Log: o.Log})

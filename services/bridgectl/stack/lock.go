@@ -1,0 +1,25 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+)
+
+// ErrInUse: another process works in the data directory. Two of them would destroy each other's files.
+var ErrInUse = errors.New("another process works there")
+
+var errLocked = errors.New("locked")
+
+// lock makes this process the only one that works in dir, until the returned function is called or the process ends,
+// however it ends.
+func lock(dir string) (unlock func(), err error) {
+	unlock, err = lockFile(filepath.Join(dir, "lock"))
+	if errors.Is(err, errLocked) {
+		err = ErrInUse
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return unlock, nil
+}
