@@ -95,7 +95,7 @@ func signal(c chan struct{}) {
 // Close flushes and ends the connection.
 func (b *Bus) Close() {
 	if err := b.nc.FlushTimeout(2 * time.Second); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-		b.log.Debug().Err(err).Msg("flush before close")
+		b.log.Debug().Err(err).Msg("cannot flush before closing")
 	}
 	b.nc.Close()
 }

@@ -291,7 +291,7 @@ func (w *server) serve(ctx context.Context) error {
 		w.giveBack()
 	}
 	if err := w.b.nc.FlushTimeout(2 * time.Second); err != nil {
-		w.b.log.Debug().Err(err).Msg("flush acks")
+		w.b.log.Debug().Err(err).Msg("cannot flush the acks; what they were for is redelivered")
 	}
 	if cause := context.Cause(w.soft); ctx.Err() == nil {
 		return cause
@@ -334,7 +334,7 @@ func (w *server) take(t *taken, retried bool) {
 	}
 	d, err := w.delivery(t, retried)
 	if err != nil { // not from JetStream: cannot be answered
-		w.b.log.Error().Err(err).Str("subject", t.Subject).Msg("message without metadata")
+		w.b.log.Error().Err(err).Str("subject", t.Subject).Msg("message without metadata passed over")
 		return
 	}
 	w.mu.Lock()

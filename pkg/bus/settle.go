@@ -71,7 +71,7 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 	if (!d.First || d.StreamTime.Before(w.began)) && !w.ticks() {
 		n, err := w.s.Attempts.Count(ctx, w.attemptsKey(d))
 		if err != nil {
-			log.Error().Err(err).Msg("count attempt; the message waits")
+			log.Error().Err(err).Msg("cannot count the attempt; the message waits")
 			t.nak(brokenPause)
 			return outcomeWait
 		}
@@ -85,7 +85,7 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 	events, err := w.call(log, d, m)
 	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
 		if !ofTheMessage(storeErr) {
-			log.Error().Err(storeErr).Msg("store events; the message waits")
+			log.Error().Err(storeErr).Msg("cannot store the events; the message waits")
 			w.uncount(ctx, log, t)
 			t.nak(brokenPause)
 			return outcomeWait
@@ -166,7 +166,7 @@ func (w *server) settle(ctx context.Context, log zerolog.Logger, t *taken, d *De
 		if !t.isCounted() {
 			n, countErr := w.s.Attempts.Count(ctx, w.attemptsKey(d))
 			if countErr != nil {
-				log.Error().Err(countErr).Msg("count attempt")
+				log.Error().Err(countErr).Msg("cannot count the attempt; taken for the first")
 				n = 1
 			}
 			d.Attempt = n
@@ -218,7 +218,7 @@ func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *De
 	}
 	events := w.tell(log, d, m, err)
 	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
-		log.Error().Err(storeErr).Msg("store what is told of a message that is not handled")
+		log.Error().Err(storeErr).Msg("cannot store what is told of a message that is not handled")
 		if !ofTheMessage(storeErr) {
 			w.uncount(ctx, log, t)
 			t.nak(brokenPause)
@@ -250,7 +250,7 @@ func (w *server) later(ctx context.Context, log zerolog.Logger, t *taken, d *Del
 		return
 	}
 	if err := w.park(ctx, t, d, w.s.Now().Add(after)); err != nil {
-		log.Error().Err(err).Msg("park; it stays in the consumer")
+		log.Error().Err(err).Msg("cannot park; the message stays in the consumer")
 		t.nak(nakLimit)
 		return
 	}
@@ -261,7 +261,7 @@ func (w *server) later(ctx context.Context, log zerolog.Logger, t *taken, d *Del
 // shelve puts the message on the shelf and acks it.
 func (w *server) shelve(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, kind string, err error) string {
 	if shelfErr := w.putOnShelf(ctx, t, d, kind, err); shelfErr != nil {
-		log.Error().Err(shelfErr).AnErr("because", err).Msg("shelve; the message waits")
+		log.Error().Err(shelfErr).AnErr("because", err).Msg("cannot shelve; the message waits")
 		t.nak(brokenPause)
 		return outcomeWait
 	}
@@ -287,7 +287,7 @@ func (w *server) uncount(ctx context.Context, log zerolog.Logger, t *taken) {
 		return
 	}
 	if err := w.s.Attempts.Uncount(ctx, key); err != nil {
-		log.Warn().Err(err).Msg("take an attempt back")
+		log.Warn().Err(err).Msg("cannot take the attempt back")
 	}
 }
 
@@ -298,12 +298,12 @@ func (w *server) forget(ctx context.Context, log zerolog.Logger, t *taken, d *De
 		return
 	}
 	if err := w.s.Attempts.Forget(ctx, key); err != nil {
-		log.Warn().Err(err).Msg("forget attempts")
+		log.Warn().Err(err).Msg("cannot forget the attempts")
 	}
 	if d.First {
 		return
 	}
 	if err := w.unpark(ctx, d); err != nil {
-		log.Warn().Err(err).Msg("remove a parked copy")
+		log.Warn().Err(err).Msg("cannot remove the parked copy; the message runs once more")
 	}
 }

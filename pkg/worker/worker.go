@@ -161,7 +161,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 	}
 	closeLedger := func() {
 		if err := l.Close(); err != nil {
-			o.Log.Warn().Err(err).Msg("close the ledger")
+			o.Log.Warn().Err(err).Msg("cannot close the ledger")
 		}
 	}
 	if err := patiently(ctx, o.Log, "ledger", l.Check); err != nil {
