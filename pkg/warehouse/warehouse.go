@@ -1,7 +1,8 @@
 // Package warehouse is the contract with whoever stores and ships the goods: one role per ability.
 //
 // An adapter is a folder below; its suite is warehousetest. The contract speaks our words (order/v1); the far side's
-// words stay inside the adapter. All methods may be called by many goroutines, and honour ctx.
+// words stay inside the adapter. It knows neither the bus nor the ledger: whether and when a call is repeated is the
+// caller's decision. All methods may be called by many goroutines, and honour ctx.
 package warehouse
 
 import (

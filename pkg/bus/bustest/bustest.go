@@ -1,4 +1,4 @@
-// Package bustest gives a test a bus on a real server of its own.
+// Package bustest gives a test a bus on a real server of its own. It knows the topology and nothing of what is published.
 package bustest
 
 import (

@@ -1,7 +1,7 @@
 // Package warehousetest is what every warehouse adapter must pass, one suite per role of the contract.
 //
 // The suite plays a caller who has the contract only. What the far side does meanwhile it asks of Far, which each
-// adapter's test implements over whatever plays its far side.
+// adapter's test implements over whatever plays its far side. It knows no adapter and no far side's words.
 package warehousetest
 
 import (
