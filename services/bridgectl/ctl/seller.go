@@ -84,7 +84,7 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 	}
 	setup, err := seller.Parse(text)
 	if err != nil {
-		return hint(err, "every key is explained in docs/getting-started.md; nothing was applied")
+		return hint(err, "docs/getting-started.md has an example, proto/seller/v1/seller.proto every key; nothing was applied")
 	}
 	book, err := a.book(ctx)
 	if err != nil {
