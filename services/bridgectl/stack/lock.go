@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// ErrInUse: another process works in the data directory. Two of them would destroy each other's files.
+// ErrInUse says that another process works in the data directory. Two of them would destroy each other's files.
 var ErrInUse = errors.New("another process works there")
 
 var errLocked = errors.New("locked")
