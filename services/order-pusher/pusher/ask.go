@@ -2,6 +2,7 @@ package pusher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -62,7 +63,8 @@ func (a *asker) ask(ctx context.Context, wh warehouse.Orders, outboundNo string)
 	select {
 	case got := <-q.answer:
 		first := got.heard.CompareAndSwap(false, true)
-		if p, ok := got.err.(panicked); ok && first {
+		var p panicked
+		if first && errors.As(got.err, &p) {
 			zerolog.Ctx(ctx).Error().Interface("panic", p.value).Bytes("stack", p.stack).Msg("asking the warehouse panicked")
 		}
 		return got.found, got.ok, first, got.err
