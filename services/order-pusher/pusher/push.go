@@ -107,7 +107,7 @@ func (r *run) push(ctx context.Context) error {
 		return r.notSent(fault.RetryAfter(wait, errors.New("enough of the seller's orders are at its warehouse; the other slots are for other sellers")))
 	}
 	defer leave()
-	if r.begun.Fresh {
+	if r.begun.Fresh || entry.State == ledger.New && r.absences.take(r.begin.Key, r.begun.BornAt) {
 		return r.send(ctx)
 	}
 	return r.askFirst(ctx)
@@ -324,6 +324,9 @@ func (r *run) send(ctx context.Context) error {
 	case fault.Refused:
 		return r.refuse(fault.ReasonOf(err, "warehouse.refused"))
 	default:
+		if r.begun.Entry.State == ledger.New {
+			r.absences.keep(r.begin.Key, r.begun.BornAt) // or each wait for a turn would cost a look
+		}
 		return r.notSent(err)
 	}
 }

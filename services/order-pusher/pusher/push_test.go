@@ -3,6 +3,7 @@ package pusher
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -115,6 +117,56 @@ func TestALedgerThatForgotAsksForTheSupersededToo(t *testing.T) {
 		third := proto.CloneOf(second)
 		third.OutboundNo, third.OrderNo, third.Supersedes = "A-2b", "SO-A-2", "NEVER-SENT"
 		b.accepts(third, fresh)
+	})
+}
+
+// noTurn has no turn for the next so many orders, and counts the questions.
+type noTurn struct {
+	warehouse.Orders
+	orders, asked int
+}
+
+func (f *noTurn) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
+	f.asked++
+	return f.Orders.FindOrders(ctx, numbers)
+}
+
+func (f *noTurn) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Taken, error) {
+	if f.orders--; f.orders >= 0 {
+		return warehouse.Taken{}, fault.RetryAfter(time.Second, errors.New("no turn"))
+	}
+	return f.Orders.TakeOrder(ctx, o)
+}
+
+func TestAnOrderThatWaitsForItsTurnIsAskedForOnce(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		far := &noTurn{Orders: b.wh, orders: 2}
+		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
+		o := b.order("A-1")
+		o.AuditedAt.Seconds -= 3600 // older than the ledger, so it is asked for
+		b.wants(o, fresh, "wait")
+		b.wants(o, again, "wait")
+		b.accepts(o, again)
+		b.has(o, 1)
+		if far.asked != 1 {
+			t.Errorf("asked %d times", far.asked)
+		}
+
+		// A ledger that was born anew in between knows of nothing, so it is asked again.
+		if !strings.HasSuffix(t.Name(), "kv") {
+			return // a restart of Redis is a story of package inredis
+		}
+		far.orders, far.asked = 1, 0
+		o = b.order("A-2")
+		o.AuditedAt.Seconds -= 3600
+		b.wants(o, fresh, "wait")
+		b.identity = "second"
+		b.wants(o, again, "wait")
+		b.wait(31 * time.Second)
+		b.accepts(o, again)
+		if far.asked != 3 {
+			t.Errorf("asked %d times", far.asked)
+		}
 	})
 }
 

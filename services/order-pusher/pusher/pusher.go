@@ -110,8 +110,9 @@ type Parts struct {
 // Pusher is the service's handlers.
 type Pusher struct {
 	Parts
-	asker *asker
-	crowd *crowd
+	asker    *asker
+	crowd    *crowd
+	absences absences
 
 	mu    sync.Mutex
 	taken map[string]time.Time
