@@ -44,7 +44,7 @@ _bridgectl() {
   for line in "${(@f)$("${words[1]}" __complete zsh "${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
     [[ -n $line ]] && found+=("${${line%%$'\t'*}//:/\\:}:${line#*$'\t'}")
   done
-  if (( $#found )); then _describe -o bridgectl found; else _files; fi
+  if (( $#found )); then _describe bridgectl found; else _files; fi
 }
 if [[ $funcstack[1] == _bridgectl ]]; then _bridgectl "$@"; else compdef _bridgectl bridgectl; fi
 `,
