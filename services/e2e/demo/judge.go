@@ -50,6 +50,9 @@ func (s *story) judge(ctx context.Context) error {
 			breaks("%s: the streams do not know it", o.OutboundNo)
 			continue
 		}
+		if len(t.Held) > 0 {
+			held++
+		}
 		if len(d) > 1 || len(t.Accepted) > 1 {
 			doubles++
 		}
@@ -74,7 +77,6 @@ func (s *story) judge(ctx context.Context) error {
 			breaks("%s: shipped %v, complete %d times", o.OutboundNo, t.Shipped, t.Complete)
 		}
 		if len(t.Held) > 0 {
-			held++
 			released++
 		}
 		slices.Sort(t.Waybills)
@@ -99,8 +101,15 @@ func (s *story) judge(ctx context.Context) error {
 	if s.dropped != s.unread || s.replayed != len(s.gone) {
 		breaks("the shelf: %d of %d unreadable, %d of %d refused for stock", s.dropped, s.unread, s.replayed, len(s.gone))
 	}
-	if held != len(s.held) {
-		breaks("held %d, expected %d", held, len(s.held))
+	if held != len(s.held) || released != held {
+		breaks("held %d and released %d, expected %d", held, released, len(s.held))
+	}
+	if left := count(docs, "10019", "10033", "10034"); left != shipped {
+		breaks("shipped: the streams say %d, the sandbox %d", shipped, left)
+	}
+	// What was out of stock was refused once, and taken when it was replayed.
+	if no := counters.Refused[businessCode] - int64(len(s.gone)); no != int64(refused) {
+		breaks("refused: the streams say %d, the sandbox %d", refused, no)
 	}
 	if violations.Total != 0 {
 		breaks("the sandbox counts violations: %v", violations.Counts)

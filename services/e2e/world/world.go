@@ -31,9 +31,6 @@ import (
 // Ledgers are the two that each story is told on.
 var Ledgers = []string{"kv", "redis"}
 
-// PlantEnv names a bug of package plant to run all stories with; they must then fail.
-const PlantEnv = "STOCKBRIDGE_PLANT"
-
 // Patience is how long a story waits for what must happen. It only bounds a failure.
 const Patience = 90 * time.Second
 
@@ -43,6 +40,8 @@ type Options struct {
 	Ledger string
 	// Knobs of the JD.
 	Knobs jdtest.Knobs
+	// Plant names a bug of package plant, with which the story must fail.
+	Plant string
 	// Speed of JD's clock; 0 keeps it standing still, so that orders are accepted and do not move.
 	Speed float64
 	// Sandbox changes the rest of JD's settings.
@@ -98,7 +97,7 @@ func Start(t testing.TB, o Options) *World {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, unplant, err := plant.Proxy(os.Getenv(PlantEnv), s.SandboxURL)
+	at, unplant, err := plant.Proxy(o.Plant, s.SandboxURL)
 	if err != nil {
 		t.Fatal(err)
 	}
