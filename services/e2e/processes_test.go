@@ -1,11 +1,12 @@
+//go:build unix
+
 package e2e
 
 import (
 	"bytes"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,56 +15,70 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/ledger/redistest"
-	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/jd/jdtest"
-	"stockbridge/pkg/warehouse/jd/jdtest/control"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
+	"stockbridge/services/e2e/procs"
 )
+
+// processes makes a run that ends with the test, and shows what the programs said if it failed.
+func processes(t *testing.T) *procs.Run {
+	t.Helper()
+	r, err := procs.New(procs.Options{Dir: t.TempDir(), Say: func(line string) { t.Log(time.Now().Format("05.000"), line) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		all := r.Processes()
+		r.Close()
+		for _, p := range all {
+			if p.Alive() {
+				t.Errorf("%s outlives its run", p.Name)
+			}
+			if t.Failed() {
+				t.Logf("%s:\n%s", p.Name, p.Tail(8<<10))
+			}
+		}
+	})
+	return r
+}
 
 // TestTheProgramsOverRealServers tells the plain story with every part its own process: nats-server, redis-server,
 // jd-sandbox, the workers, and bridgectl for whatever an operator does. A worker is killed in the middle.
 func TestTheProgramsOverRealServers(t *testing.T) {
-	bin := t.TempDir()
-	build(t, bin, "github.com/nats-io/nats-server/v2", "stockbridge/services/jd-sandbox", "stockbridge/services/order-pusher",
-		"stockbridge/services/status-poller", "stockbridge/services/bridgectl")
-	nats, sandbox := free(t), free(t)
-	run(t, nil, filepath.Join(bin, "nats-server"), "-js", "-sd", t.TempDir(), "-a", "127.0.0.1", "-p", port(nats))
-	config := filepath.Join(t.TempDir(), "sandbox.yaml")
-	write(t, config, "speed: 30000\nknobs:\n  latency: {min: 50ms, max: 150ms}\n")
-	run(t, nil, filepath.Join(bin, "jd-sandbox"), "-addr", sandbox, "-config", config)
-	env := []string{
-		"NATS_URL=nats://" + nats, "REDIS_URL=" + redistest.Start(t).URL(), "HTTP_ADDR=127.0.0.1:0", "LOG_LEVEL=warn",
-		"PUSH_SETTLE_FOR=1s", "PUSH_RESEND_AFTER=2s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s",
+	r, ctx := processes(t), t.Context()
+	err := r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdtest.Config{
+		Speed: 30000, Knobs: jdtest.Knobs{Latency: jdtest.Range{Min: jdtest.Duration(50 * time.Millisecond), Max: jdtest.Duration(150 * time.Millisecond)}},
+	}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	reached(t, nats)
-	reached(t, sandbox)
-
+	r.Setenv("PUSH_SETTLE_FOR=1s", "PUSH_RESEND_AFTER=2s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s", "LOG_LEVEL=warn")
 	ctl := func(input string, args ...string) string {
 		t.Helper()
-		c := exec.Command(filepath.Join(bin, "bridgectl"), args...)
-		c.Env, c.Stdin = append(os.Environ(), env...), strings.NewReader(input)
-		out, err := c.CombinedOutput()
+		out, err := r.Bridgectl(ctx, input, args...)
 		if err != nil {
-			t.Fatalf("bridgectl %s: %v\n%s", strings.Join(args, " "), err, out)
+			t.Fatal(err)
 		}
-		return string(out)
+		return out
 	}
-	ctl("", "topology", "apply")
-	setup, err := stack.DemoSetup(t.TempDir(), "http://"+sandbox)
+	setup, err := stack.DemoSetup(r.Dir(), r.Sandbox.Base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := seller.Render(setup)
-	if err != nil {
+	if err := r.Apply(ctx, setup); err != nil {
 		t.Fatal(err)
 	}
-	ctl(string(text), "seller", "apply", "-f", "-")
-
-	pusher := filepath.Join(bin, "order-pusher")
-	first := run(t, env, pusher)
-	run(t, env, filepath.Join(bin, "status-poller"))
+	worker := func(program, name string) *procs.Process {
+		t.Helper()
+		p, err := r.Worker(ctx, program, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	first := worker(procs.OrderPusher, "pusher-1")
+	worker(procs.StatusPoller, "poller-1")
 
 	list := orders.New(stack.DemoSeller, 5).Make(60)
 	var lines bytes.Buffer
@@ -76,9 +91,8 @@ func TestTheProgramsOverRealServers(t *testing.T) {
 	}
 	ctl(lines.String(), "order", "push", "-f", "-")
 
-	jd := control.New("http://" + sandbox)
 	documents := func() map[string]int {
-		docs, err := jd.Documents(t.Context(), jdtest.Query{})
+		docs, err := r.Sandbox.Documents(ctx, jdtest.Query{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,10 +104,10 @@ func TestTheProgramsOverRealServers(t *testing.T) {
 	}
 	until(t, "some orders are at the warehouse", func() bool { return len(documents()) > 5 })
 	// Killed with calls in flight; a second one takes over.
-	if err := first.Process.Signal(syscall.SIGKILL); err != nil {
+	if err := first.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	second := run(t, env, pusher)
+	second := worker(procs.OrderPusher, "pusher-2")
 	until(t, "all orders are at the warehouse", func() bool { return len(documents()) == len(list) })
 	for no, n := range documents() {
 		if n != 1 {
@@ -104,78 +118,101 @@ func TestTheProgramsOverRealServers(t *testing.T) {
 		return strings.Contains(ctl("", "order", "explain", list[len(list)-1].OutboundNo), event.OrderDelivered.Name) &&
 			strings.Contains(ctl("", "order", "explain", list[0].OutboundNo), event.OrderDelivered.Name)
 	})
-	if v, err := jd.Violations(t.Context()); err != nil || v.Total != 0 {
+	if v, err := r.Sandbox.Violations(ctx); err != nil || v.Total != 0 {
 		t.Errorf("violations %v (%v)", v.Counts, err)
 	}
 
 	// Asked to stop, a worker ends by itself and without an error.
-	if err := second.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := second.Wait(); err != nil {
+	if err := second.Stop(ctx); err != nil {
 		t.Errorf("stopped with %v", err)
 	}
 }
 
-func build(t *testing.T, into string, packages ...string) {
-	t.Helper()
-	for _, p := range packages {
-		name := filepath.Base(strings.TrimSuffix(p, "/v2"))
-		if out, err := exec.Command("go", "build", "-o", filepath.Join(into, name), p).CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", p, err, out)
-		}
-	}
-}
-
-// run starts a program that is killed when the test ends, and shows what it said if the test failed.
-func run(t *testing.T, env []string, program string, args ...string) *exec.Cmd {
-	t.Helper()
-	var said bytes.Buffer
-	c := exec.Command(program, args...)
-	c.Env, c.Stdout, c.Stderr = append(os.Environ(), env...), &said, &said
-	if err := c.Start(); err != nil {
+// The harness itself: servers get their ports and their data back, older copies can be put in place, and what was
+// frozen goes on.
+func TestServersComeBackAsTheyWere(t *testing.T) {
+	r, ctx := processes(t), t.Context()
+	if err := r.Stand(ctx, procs.Shape{Nodes: 3, Redis: "always"}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = c.Process.Kill()
-		_ = c.Wait() // killed, or waited for already
-		if t.Failed() {
-			t.Logf("%s:\n%s", filepath.Base(program), said.String())
+	ask := func(words ...string) string {
+		t.Helper()
+		answer, err := r.Redis.Ask(ctx, words...)
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	return c
-}
-
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+		return answer
+	}
+	ask("SET", "a", "1")
+	old, err := r.Redis.Copy()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
+	ask("SET", "a", "2")
+	must(t, r.Redis.Kill(), r.Redis.Start(ctx))
+	ask("APPEND", "a", "x")
+	if got := ask("STRLEN", "a"); got != ":2" {
+		t.Errorf("after a kill the length is %s, want what was answered for", got)
+	}
+	must(t, r.Redis.Restore(ctx, old))
+	if got := ask("STRLEN", "a"); got != ":1" {
+		t.Errorf("after an older copy was put back the length is %s", got)
+	}
+	must(t, r.Redis.Wipe(ctx))
+	if got := ask("DBSIZE"); got != ":0" {
+		t.Errorf("wiped, it has %s keys", got)
+	}
 
-func port(addr string) string {
-	_, p, _ := strings.Cut(addr, ":")
-	return p
-}
+	// A frozen server does not answer; woken, it does.
+	must(t, r.Redis.Pause())
+	brief, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if err := r.Redis.Until(brief, r.Redis.Ready); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a frozen server: %v", err)
+	}
+	must(t, r.Redis.Continue(), r.Redis.Until(ctx, r.Redis.Ready))
 
-func reached(t *testing.T, addr string) {
-	t.Helper()
-	until(t, addr+" answers", func() bool {
-		c, err := net.DialTimeout("tcp", addr, time.Second)
-		if err != nil {
-			return false
-		}
-		return c.Close() == nil
+	// The leader of a stream is killed; the others choose another, and it comes back.
+	leader, err := r.NATS.Leader(ctx, "ORDERS")
+	if err != nil || leader == nil {
+		t.Fatal(leader, err)
+	}
+	must(t, leader.Kill())
+	if err := leader.Kill(); err == nil {
+		t.Error("a process that had ended was killed")
+	}
+	until(t, "another node leads", func() bool {
+		next, _ := r.NATS.Leader(ctx, "ORDERS") // nobody, for a while
+		return next != nil && next != leader
 	})
+	must(t, r.NATS.Start(ctx))
+	copied, err := r.NATS.Copy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, r.NATS.Restore(ctx, copied))
+	until(t, "the restored cluster is as it was", func() bool { // once each stream has a leader again
+		out, err := r.Bridgectl(ctx, "", "topology", "diff", "--replicas", "3")
+		if err != nil {
+			t.Logf("%v\n%s", err, out)
+		}
+		return err == nil
+	})
+	u, err := r.NATS.Nodes[0].Usage()
+	if err != nil || u.CPU <= 0 || u.Resident < 1<<20 || u.Peak < u.Resident {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+	if err := r.NATS.Nodes[0].Signal(syscall.Signal(0)); err != nil || r.NATS.Nodes[0].Runs() < 2 {
+		t.Errorf("%d runs, %v", r.NATS.Nodes[0].Runs(), err)
+	}
 }
 
-func write(t *testing.T, path, text string) {
+func must(t *testing.T, errs ...error) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	for i, err := range errs {
+		if err != nil {
+			t.Fatal(fmt.Errorf("step %d: %w", i+1, err))
+		}
 	}
 }
 

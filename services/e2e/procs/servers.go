@@ -1,0 +1,343 @@
+//go:build unix
+
+package procs
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/warehouse/jd/jdtest/control"
+)
+
+// Shape is what Stand starts.
+type Shape struct {
+	// Nodes of nats-server: 1 or 3. 0 means 1.
+	Nodes int
+	// Sync is JetStream's sync_interval; "always" when empty.
+	Sync string
+	// Redis is appendfsync: always, everysec or no. Empty starts no Redis: the ledger is JetStream's.
+	Redis string
+	// Sandbox is started when not nil, without the control of who may use it being changed.
+	Sandbox *jdtest.Config
+}
+
+// Stand builds what is missing, starts the servers and the sandbox, and applies the topology.
+func (r *Run) Stand(ctx context.Context, s Shape) error {
+	if err := r.Build(ctx, NATSServer, Bridgectl); err != nil {
+		return err
+	}
+	if err := r.StartNATS(ctx, max(s.Nodes, 1), s.Sync); err != nil {
+		return err
+	}
+	if s.Redis != "" {
+		if err := r.StartRedis(ctx, s.Redis); err != nil {
+			return err
+		}
+	}
+	if s.Sandbox != nil {
+		if err := r.StartSandbox(ctx, *s.Sandbox); err != nil {
+			return err
+		}
+	}
+	_, err := r.Bridgectl(ctx, "", "topology", "apply", "--replicas", fmt.Sprint(len(r.NATS.Nodes)))
+	return err
+}
+
+// NATS is one nats-server, or a cluster of them.
+type NATS struct {
+	Nodes   []*Process
+	run     *Run
+	clients []string
+	watch   []string // where the nodes' monitoring is
+	folders []string
+}
+
+// StartNATS starts nats-server, one node or a cluster, with JetStream syncing as sync says ("always", a duration, or
+// "" for always), and sets r.NATS.
+func (r *Run) StartNATS(ctx context.Context, nodes int, sync string) error {
+	if err := r.Build(ctx, NATSServer); err != nil {
+		return err
+	}
+	if sync == "" {
+		sync = "always"
+	}
+	n := &NATS{run: r}
+	var routes []string
+	for range nodes {
+		var addrs [3]string
+		for i := range addrs {
+			addr, err := r.Addr()
+			if err != nil {
+				return err
+			}
+			addrs[i] = addr
+		}
+		n.clients, n.watch, routes = append(n.clients, addrs[0]), append(n.watch, addrs[1]), append(routes, addrs[2])
+	}
+	for i := range nodes {
+		name := fmt.Sprintf("nats-%d", i+1)
+		folder := filepath.Join(r.o.Dir, name)
+		config := fmt.Sprintf("server_name: %q\nlisten: %q\nhttp: %q\njetstream { store_dir: %q, sync_interval: %s }\n",
+			name, n.clients[i], n.watch[i], folder, sync)
+		if nodes > 1 {
+			config += fmt.Sprintf("cluster { name: stockbridge, listen: %q, routes: [%s] }\n", routes[i], `"nats://`+strings.Join(routes, `", "nats://`)+`"`)
+		}
+		file := filepath.Join(r.o.Dir, name+".conf")
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			return err
+		}
+		p, err := r.launch(Spec{
+			Name: name, Program: r.binary(NATSServer), Args: []string{"-c", file}, Env: []string{"HOME=" + r.o.Dir},
+			HTTP: "http://" + n.watch[i], Ready: asksFor("http://" + n.watch[i] + "/healthz"),
+		})
+		if err != nil {
+			return err
+		}
+		n.Nodes, n.folders = append(n.Nodes, p), append(n.folders, folder)
+	}
+	r.mu.Lock()
+	r.NATS = n
+	r.mu.Unlock()
+	return n.Ready(ctx)
+}
+
+// URL names all nodes, as NATS_URL takes them.
+func (n *NATS) URL() string { return "nats://" + strings.Join(n.clients, ",nats://") }
+
+// Addrs are the nodes' host and port.
+func (n *NATS) Addrs() []string { return n.clients }
+
+// Ready waits until every node is healthy: recovered and, in a cluster, current.
+func (n *NATS) Ready(ctx context.Context) error {
+	for _, p := range n.Nodes {
+		if err := p.ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Start starts what does not run, and waits until all nodes are healthy.
+func (n *NATS) Start(ctx context.Context) error {
+	for _, p := range n.Nodes {
+		if err := p.relaunch(); err != nil {
+			return err
+		}
+	}
+	return n.Ready(ctx)
+}
+
+// Kill kills all nodes that run.
+func (n *NATS) Kill() error {
+	for _, p := range n.Nodes {
+		if p.Alive() {
+			if err := p.Kill(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Copy copies JetStream's folders.
+func (n *NATS) Copy() (Copy, error) { return n.run.copyOf(n.Nodes, n.folders) }
+
+// Restore kills all nodes, puts an older copy back and starts them.
+func (n *NATS) Restore(ctx context.Context, c Copy) error {
+	return restore(ctx, n.Nodes, n.folders, c, n.Start)
+}
+
+// Leader is the node that leads a stream, or the cluster's own group when stream is "". Of one node it is that node.
+// Nil when there is none at present.
+func (n *NATS) Leader(ctx context.Context, stream string) (*Process, error) {
+	if len(n.Nodes) == 1 {
+		return n.Nodes[0], nil
+	}
+	var failed error
+	for i, p := range n.Nodes {
+		if !p.Alive() {
+			continue
+		}
+		name, err := n.leaderAs(ctx, n.watch[i], stream)
+		if err != nil {
+			failed = err
+			continue
+		}
+		for _, p := range n.Nodes {
+			if p.Name == name {
+				return p, nil
+			}
+		}
+	}
+	return nil, failed
+}
+
+// leaderAs asks one node for the leader.
+func (n *NATS) leaderAs(ctx context.Context, watch, stream string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+watch+"/jsz?streams=1", nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	var page struct {
+		Meta struct {
+			Leader string `json:"leader"`
+		} `json:"meta_cluster"`
+		Accounts []struct {
+			Streams []struct {
+				Name    string `json:"name"`
+				Cluster struct {
+					Leader string `json:"leader"`
+				} `json:"cluster"`
+			} `json:"stream_detail"`
+		} `json:"account_details"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&page); err != nil {
+		return "", fmt.Errorf("read %s/jsz: %w", watch, err)
+	}
+	if stream == "" {
+		return page.Meta.Leader, nil
+	}
+	for _, a := range page.Accounts {
+		for _, s := range a.Streams {
+			if s.Name == stream && s.Cluster.Leader != "" {
+				return s.Cluster.Leader, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// Redis is one redis-server with an append-only file.
+type Redis struct {
+	*Process
+	addr, folder string
+}
+
+// StartRedis starts redis-server with appendfsync as given, and sets r.Redis.
+func (r *Run) StartRedis(ctx context.Context, appendfsync string) error {
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		return fmt.Errorf("a real redis-server is needed on the PATH (make redis): %w", err)
+	}
+	addr, err := r.Addr()
+	if err != nil {
+		return err
+	}
+	s := &Redis{addr: addr, folder: filepath.Join(r.o.Dir, "redis")}
+	if err := os.MkdirAll(s.folder, 0o700); err != nil {
+		return err
+	}
+	config := fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %q\nappendonly yes\nappendfsync %s\nsave \"\"\nmaxmemory-policy noeviction\n",
+		portOf(addr), s.folder, appendfsync)
+	file := filepath.Join(r.o.Dir, "redis.conf")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return err
+	}
+	s.Process, err = r.Start(ctx, Spec{Name: "redis", Program: program, Args: []string{file}, Ready: func(ctx context.Context) error {
+		answer, err := s.Ask(ctx, "PING")
+		if err == nil && answer != "+PONG" {
+			err = fmt.Errorf("PING: %s", answer) // it is still reading its file
+		}
+		return err
+	}})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.Redis = s
+	r.mu.Unlock()
+	return nil
+}
+
+// URL is its address as REDIS_URL takes it.
+func (s *Redis) URL() string { return "redis://" + s.addr + "/0" }
+
+// Addr is its host and port.
+func (s *Redis) Addr() string { return s.addr }
+
+// Ask sends words as they are and returns the first line of the answer, without its line end.
+func (s *Redis) Ask(ctx context.Context, words ...string) (string, error) {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", s.addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := fmt.Fprintf(conn, "%s\r\n", strings.Join(words, " ")); err != nil {
+		return "", err
+	}
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	return strings.TrimRight(answer, "\r\n"), err
+}
+
+// Wipe kills it and starts it on nothing: another run without data. FLUSHALL, by Ask, forgets within the same run.
+func (s *Redis) Wipe(ctx context.Context) error { return s.Restore(ctx, Copy{}) }
+
+// Copy copies its files.
+func (s *Redis) Copy() (Copy, error) {
+	return s.run.copyOf([]*Process{s.Process}, []string{s.folder})
+}
+
+// Restore kills it, puts an older copy back and starts it: the older data, another run.
+func (s *Redis) Restore(ctx context.Context, c Copy) error {
+	return restore(ctx, []*Process{s.Process}, []string{s.folder}, c, s.Start)
+}
+
+// Sandbox is a jd-sandbox.
+type Sandbox struct {
+	*Process
+	// Client of its control API.
+	*control.Client
+	// Base is where it listens: JD's gateway is at Base + "/routerjson".
+	Base string
+}
+
+// StartSandbox starts jd-sandbox with the settings given, and sets r.Sandbox.
+func (r *Run) StartSandbox(ctx context.Context, config jdtest.Config) error {
+	if err := r.Build(ctx, JDSandbox); err != nil {
+		return err
+	}
+	addr, err := r.Addr()
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(config, "", "  ") // which is YAML too
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(r.o.Dir, "sandbox.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return err
+	}
+	s := &Sandbox{Base: "http://" + addr, Client: control.New("http://" + addr)}
+	s.Process, err = r.Start(ctx, Spec{
+		Name: "jd-sandbox", Program: r.binary(JDSandbox), Args: []string{"-addr", addr, "-config", file}, Env: []string{"HOME=" + r.o.Dir},
+		HTTP: s.Base, Ready: asksFor(s.Base + "/_sandbox/clock"),
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.Sandbox = s
+	r.mu.Unlock()
+	return nil
+}
