@@ -40,7 +40,7 @@ test: redis ## every test of every module (TEST='-run Name -v', RACE=-race)
 .PHONY: ci
 ci: RACE = -race -count=1
 ci: ## what a change must pass, each step with its seconds
-	@for step in tidy-check build boundaries generate-check lint test demo plant; do \
+	@for step in tidy-check build boundaries generate-check lint test chart demo plant; do \
 	  printf '\n== %s\n' $$step; began=$$SECONDS; \
 	  $(MAKE) --no-print-directory $$step RACE='$(RACE)' || { printf '== %s: FAILED after %d s\n' $$step $$((SECONDS - began)); exit 1; }; \
 	  printf '== %s: %d s\n' $$step $$((SECONDS - began)); \
@@ -95,6 +95,11 @@ $(LINT): .ci/tools/go.mod
 	@mkdir -p bin
 	cd .ci/tools && GOWORK=off go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@touch $@
+
+# A module of its own, outside the workspace: Kubernetes' and Docker's libraries stay out of what runs.
+.PHONY: chart
+chart: ## what is deployed: compose, the Dockerfile, the Helm chart with its value sets, against the tools' own libraries
+	cd .ci/deploy && GOWORK=off go vet ./... && GOWORK=off go test -count=1 $(TEST) ./...
 
 .PHONY: boundaries
 boundaries: ## who may import whom, which word lives where, each module alone

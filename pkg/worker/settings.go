@@ -336,7 +336,8 @@ func usage[C any](to io.Writer, name string) {
 	var base Config
 	var own C
 	fmt.Fprintf(to, "Usage: %s [--config FILE] [--setting VALUE ...]\n\n", name)
-	fmt.Fprintf(to, "A setting is a flag, else an environment variable, else a line KEY=VALUE of FILE.\n\n")
+	fmt.Fprintf(to, "A setting is a flag, else an environment variable, else a line KEY=VALUE of FILE.\n")
+	fmt.Fprintf(to, "%s asks the one that runs here with the same settings whether it lives: it ends 0 or 1.\n\n", healthFlag)
 	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "SETTING\tFLAG\tDEFAULT\tMEANING")
 	for _, s := range append(settingsOf(&own), settingsOf(&base)...) {

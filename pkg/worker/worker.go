@@ -29,6 +29,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/probe"
 	"stockbridge/pkg/retry"
 	"stockbridge/pkg/seller"
 )
@@ -86,11 +87,15 @@ func Main[C any](name string, run func(context.Context, *Shell, C) error) {
 }
 
 // Run runs a service until run returns; ctx's end asks it to. It returns nil when it was asked to stop and nothing was
-// left behind. The log goes to out; --help prints the settings there instead.
+// left behind. The log goes to out; --help prints the settings there instead. With --healthcheck it asks the service
+// that runs with the same settings, beside it, whether it lives.
 func Run[C any](ctx context.Context, name string, args, environ []string, out io.Writer, run func(context.Context, *Shell, C) error) error {
 	if asksForHelp(args) {
 		usage[C](out, name)
 		return nil
+	}
+	if rest, asked := asksForHealth(args); asked {
+		return health[C](ctx, rest, environ)
 	}
 	base, own, err := Settings[C](args, environ)
 	if err != nil {
@@ -140,6 +145,28 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 
 func asksForHelp(args []string) bool {
 	return slices.Contains(args, "--help") || slices.Contains(args, "-h")
+}
+
+const healthFlag = "--healthcheck"
+
+func asksForHealth(args []string) (rest []string, asked bool) {
+	at := slices.Index(args, healthFlag)
+	if at < 0 {
+		return args, false
+	}
+	return slices.Concat(args[:at], args[at+1:]), true
+}
+
+// health is what an image that holds nothing but the service calls as its health check.
+func health[C any](ctx context.Context, args, environ []string) error {
+	base, _, err := Settings[C](args, environ)
+	if err != nil {
+		return err
+	}
+	if base.HTTPAddr == httpOff {
+		return errors.New("HTTP_ADDR is off: there is nothing to ask")
+	}
+	return probe.Alive(ctx, base.HTTPAddr, "/healthz")
 }
 
 // Options of Open.

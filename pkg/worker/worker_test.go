@@ -165,6 +165,34 @@ func TestAServiceStartsServesAndStops(t *testing.T) {
 	}
 }
 
+func TestTheHealthCheckAsksTheServiceBesideIt(t *testing.T) {
+	r := start(t, "--nats-url", "nats://127.0.0.1:1") // waiting for NATS is not a reason to be killed
+	r.get(t, "/healthz")
+	at := regexp.MustCompile(`"http":"([^"]+)"`).FindStringSubmatch(r.out.String())[1]
+	ask := func(args []string, environ ...string) error {
+		return worker.Run(t.Context(), "packer", args, environ, io.Discard, func(context.Context, *worker.Shell, noConfig) error {
+			t.Error("a second service runs")
+			return nil
+		})
+	}
+	if err := ask([]string{"--healthcheck"}, "HTTP_ADDR="+at); err != nil {
+		t.Errorf("it lives: %v", err)
+	}
+	if err := ask([]string{"--http-addr", at, "--healthcheck"}); err != nil {
+		t.Errorf("it lives, by flag: %v", err)
+	}
+	r.stop()
+	if err := r.end(t); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask([]string{"--healthcheck"}, "HTTP_ADDR="+at); err == nil {
+		t.Error("it stopped, and passes for alive")
+	}
+	if err := ask([]string{"--healthcheck"}, "HTTP_ADDR=off"); err == nil || !strings.Contains(err.Error(), "HTTP_ADDR") {
+		t.Errorf("nothing to ask: %v", err)
+	}
+}
+
 func TestRunWaitsForNATS(t *testing.T) {
 	port := freePort(t)
 	r := start(t, "--nats-url", "nats://packer:planted@127.0.0.1:"+strconv.Itoa(port))

@@ -135,26 +135,6 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// Everything that runs in compose is built from a folder of services/, and every worker runs in compose.
-func TestComposeKnowsTheServices(t *testing.T) {
-	var built []string
-	for _, m := range regexp.MustCompile(`SERVICE: ([a-z-]+)`).FindAllStringSubmatch(read(t, "docker-compose.yml"), -1) {
-		built = append(built, m[1])
-	}
-	for _, p := range list(t) {
-		name, ok := strings.CutPrefix(p.short(), "services/")
-		if ok && p.Name == "main" && !strings.Contains(name, "/") {
-			if !slices.Contains(built, name) {
-				t.Errorf("docker-compose.yml does not run %s", name)
-			}
-			built = slices.DeleteFunc(built, func(s string) bool { return s == name })
-		}
-	}
-	for _, name := range built {
-		t.Errorf("docker-compose.yml builds %s, which is no service", name)
-	}
-}
-
 // reasonMakers are functions whose first literal argument is a reason's code.
 var reasonMakers = []string{"Broken", "held", "hold", "refuse", "refusal", "ReasonOf"}
 

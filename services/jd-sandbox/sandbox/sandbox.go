@@ -16,6 +16,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"stockbridge/pkg/probe"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 )
 
@@ -36,12 +37,13 @@ type Settings struct {
 	Listening func(addr net.Addr)
 }
 
-// Main is the command: it returns 0 after a signal to stop, 2 when flags or settings are faulty, 1 for all else.
+// Main is the command: it returns 0 after a signal to stop or when -healthcheck finds it alive, 2 when flags or settings are faulty, 1 for all else.
 func Main(args []string, stderr io.Writer) int {
 	flags := flag.NewFlagSet("jd-sandbox", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	addr := flags.String("addr", "127.0.0.1:18080", "`address` to listen on, such as :18080")
 	file := flags.String("config", "", "YAML `file` with credentials, master data and knobs; without one, app "+jdtest.DefaultAppKey+", any shop, any warehouse")
+	health := flags.Bool("healthcheck", false, "ask the sandbox that runs here on -addr whether it lives: ends 0 or 1")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -50,6 +52,13 @@ func Main(args []string, stderr io.Writer) int {
 	if flags.NArg() > 0 {
 		fmt.Fprintf(stderr, "jd-sandbox: unexpected %q\n", flags.Arg(0))
 		return 2
+	}
+	if *health {
+		if err := probe.Alive(context.Background(), *addr, "/_sandbox/clock"); err != nil {
+			fmt.Fprintf(stderr, "jd-sandbox: %v\n", err)
+			return 1
+		}
+		return 0
 	}
 	var cfg jdtest.Config
 	if *file != "" {

@@ -45,6 +45,7 @@ func TestAFaultyCommandLineIsRefused(t *testing.T) {
 		{[]string{"-config", "no-such.yaml"}, 2, []string{"no-such.yaml"}},
 		{[]string{"-config", bad}, 2, []string{"sped: unknown key", "knobs.repeat: "}},
 		{[]string{"-addr", "127.0.0.1:x"}, 1, []string{"unknown port"}},
+		{[]string{"--healthcheck", "-addr", "127.0.0.1:1"}, 1, []string{"refused"}},
 	} {
 		var stderr bytes.Buffer
 		if code := Main(row.args, &stderr); code != row.code {
@@ -69,7 +70,12 @@ func TestRunStops(t *testing.T) {
 			Config: jdtest.Config{Knobs: jdtest.Knobs{Latency: jdtest.Range{Min: jdtest.Duration(50 * time.Millisecond)}}},
 		})
 	}()
-	address := "http://" + (<-at).String()
+	addr := (<-at).String()
+	var stderr bytes.Buffer
+	if code := Main([]string{"--healthcheck", "-addr", addr}, &stderr); code != 0 {
+		t.Errorf("its health check ends %d: %s", code, &stderr)
+	}
+	address := "http://" + addr
 	heard := make(chan error, 1)
 	go func() {
 		res, err := http.Get(address + "/routerjson?method=x&app_key=" + jdtest.DefaultAppKey)
