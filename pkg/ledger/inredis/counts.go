@@ -32,7 +32,7 @@ func (l *Ledger) Uncount(ctx context.Context, key string) error {
 }
 
 func (l *Ledger) add(ctx context.Context, key string, by int) (int, error) {
-	return countScript.Run(ctx, l.client, []string{prefix + "attempts:" + key}, rand.Text(), by, int(keepAttempts.Seconds())).Int()
+	return l.scripts.count.Run(ctx, l.client, []string{prefix + "attempts:" + key}, rand.Text(), by, int(keepAttempts.Seconds())).Int()
 }
 
 // Forget implements ledger.Attempts.
@@ -45,29 +45,35 @@ func (l *Ledger) Forget(ctx context.Context, key string) error {
 
 // Lease implements ledger.Leases.
 func (l *Ledger) Lease(ctx context.Context, name, owner string, ttl time.Duration) (bool, error) {
-	args := struct {
-		Now   int64  `json:"now"`
-		Owner string `json:"owner"`
-		TTL   int64  `json:"ttl"`
-	}{l.clock(), owner, ttl.Microseconds()}
-	got, err := l.run(ctx, leaseScript, []string{prefix + "lease:" + name}, args).Bool()
+	r, err := l.lease(ctx, name, lease{Op: "lease", Owner: owner, TTL: ttl.Microseconds()})
 	if err != nil {
 		return false, fmt.Errorf("lease %s: %w", name, err)
 	}
-	return got, nil
+	return r.text(0) == "held", nil
 }
 
 // Unlease implements ledger.Leases.
 func (l *Ledger) Unlease(ctx context.Context, name, owner string) error {
-	if err := unleaseScript.Run(ctx, l.client, []string{prefix + "lease:" + name}, owner).Err(); err != nil {
+	if _, err := l.lease(ctx, name, lease{Op: "unlease", Owner: owner}); err != nil {
 		return fmt.Errorf("unlease %s: %w", name, err)
 	}
 	return nil
 }
 
-func quotaKeys(app string) []string {
-	return []string{prefix + "{quota:" + app + "}", prefix + "{quota:" + app + "}:calls"}
+// lease is the arguments of a script about a lease.
+type lease struct {
+	Op    string `json:"op"`
+	Now   int64  `json:"now"`
+	Owner string `json:"owner"`
+	TTL   int64  `json:"ttl"`
 }
+
+func (l *Ledger) lease(ctx context.Context, name string, c lease) (answer, error) {
+	c.Now = l.clock()
+	return l.calls.do(ctx, place{l.scripts.lease, prefix + "lease:" + name}, c)
+}
+
+func quotaKey(app string) string { return prefix + "{quota:" + app + "}" }
 
 // Acquire implements ledger.Quota.
 func (l *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, limit ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
@@ -75,21 +81,22 @@ func (l *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, li
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}
 	args := struct {
+		Op         string  `json:"op"`
 		Now        int64   `json:"now"`
 		ID         string  `json:"id"`
 		Class      string  `json:"class"`
 		PerSecond  float64 `json:"per_second"`
 		Concurrent int     `json:"concurrent"`
 		TTL        int64   `json:"ttl"`
-	}{l.clock(), rand.Text(), string(class), limit.PerSecond, limit.Concurrent, ttl.Microseconds()}
-	r, err := l.run(ctx, acquireScript, quotaKeys(app), args).Slice()
+	}{"acquire", l.clock(), rand.Text(), string(class), limit.PerSecond, limit.Concurrent, ttl.Microseconds()}
+	r, err := l.calls.do(ctx, place{l.scripts.quota, quotaKey(app)}, args)
 	if err != nil {
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}
-	if r[0] == int64(0) {
-		return ledger.Permit{}, time.Duration(answer(r).int(1)) * time.Microsecond, nil
+	if r.text(0) == "wait" {
+		return ledger.Permit{}, time.Duration(r.int(1)) * time.Microsecond, nil
 	}
-	return ledger.Permit{App: app, ID: args.ID + "@" + answer(r).text(1)}, 0, nil
+	return ledger.Permit{App: app, ID: args.ID + "@" + r.text(1)}, 0, nil
 }
 
 // Return implements ledger.Quota.
@@ -103,21 +110,22 @@ func (l *Ledger) Return(ctx context.Context, p ledger.Permit) error {
 		return fmt.Errorf("return %s: no permit of this ledger: %q", p.App, p.ID)
 	}
 	args := struct {
+		Op   string `json:"op"`
 		Now  int64  `json:"now"`
 		ID   string `json:"id"`
 		From int64  `json:"from"`
-	}{l.clock(), id, began}
-	if err := l.run(ctx, returnScript, quotaKeys(p.App), args).Err(); err != nil {
+	}{"return", l.clock(), id, began}
+	if _, err := l.calls.do(ctx, place{l.scripts.quota, quotaKey(p.App)}, args); err != nil {
 		return fmt.Errorf("return %s: %w", p.App, err)
 	}
 	return nil
 }
 
-func trialKey(seller string) string { return sellerKey(seller)[0] + "trial" }
+func trialKey(seller string) string { return sellerKey(seller) + "trial" }
 
 // Admit implements ledger.Trials.
 func (l *Ledger) Admit(ctx context.Context, seller, no string, first int) (bool, error) {
-	admitted, err := admitScript.Run(ctx, l.client, []string{trialKey(seller)}, no, first).Bool()
+	admitted, err := l.scripts.admit.Run(ctx, l.client, []string{trialKey(seller)}, no, first).Bool()
 	if err != nil {
 		return false, fmt.Errorf("admit %s/%s: %w", seller, no, err)
 	}

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 )
@@ -23,10 +21,11 @@ const (
 	findMost = 20
 )
 
-func sellerKey(seller string) []string { return []string{prefix + "{" + seller + "}:"} }
+func sellerKey(seller string) string { return prefix + "{" + seller + "}:" }
 
 // document is the arguments of a script about a document. Those that scripts store are text; those left out read as "".
 type document struct {
+	Op           string `json:"op"`
 	Now          int64  `json:"now"`
 	KeepAttempts int    `json:"keep_attempts"`
 	KeepSettled  int64  `json:"keep_settled"` // s
@@ -63,15 +62,15 @@ type document struct {
 	Limit int   `json:"limit,omitempty"`
 }
 
-func (l *Ledger) document(k ledger.Key) document {
+func (l *Ledger) document(op string, k ledger.Key) document {
 	return document{
-		Now: l.clock(), KeepAttempts: ledger.KeepAttempts, KeepSettled: int64(keepSettled.Seconds()), Kind: k.Kind, No: k.No,
+		Op: op, Now: l.clock(), KeepAttempts: ledger.KeepAttempts, KeepSettled: int64(keepSettled.Seconds()), Kind: k.Kind, No: k.No,
 	}
 }
 
 // covering is what both Begin and Accept say of a document.
-func (l *Ledger) covering(b ledger.Begin) document {
-	d := l.document(b.Key)
+func (l *Ledger) covering(op string, b ledger.Begin) document {
+	d := l.document(op, b.Key)
 	d.Owner, d.Hash, d.Order, d.Lines = b.Owner, b.Hash, b.OrderNo, b.Lines
 	d.Revision, d.Shop, d.Warehouse = strconv.FormatInt(b.Revision, 10), b.Shop, b.Warehouse
 	d.Stream, d.Seq = b.Stream, strconv.FormatUint(b.Seq, 10)
@@ -83,16 +82,16 @@ func (l *Ledger) covering(b ledger.Begin) document {
 
 // Begin implements ledger.Documents.
 func (l *Ledger) Begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
-	d := l.covering(b)
+	d := l.covering("begin", b)
 	d.Supersedes, d.First = b.Supersedes, b.First
 	d.StreamTime, d.AuditedAt = b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro()
 	d.ClaimFor, d.BirthMargin = ledger.ClaimFor.Microseconds(), ledger.BirthMargin.Microseconds()
 	asked := l.local()
-	r, err := l.run(ctx, beginScript, sellerKey(b.Key.Seller), d).Slice()
+	r, err := l.documents(ctx, b.Key.Seller, d)
 	if err != nil {
 		return ledger.Begun{}, wrap("begin", b.Key, err)
 	}
-	out, err := begun(b, asked, answer(r))
+	out, err := begun(b, asked, r)
 	return out, wrap("begin", b.Key, err)
 }
 
@@ -121,7 +120,7 @@ func begun(b ledger.Begin, asked time.Time, r answer) (out ledger.Begun, err err
 
 // Accept implements ledger.Documents.
 func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, cleaned []ledger.Cleaned, now time.Time) error {
-	d := l.covering(b)
+	d := l.covering("accept", b)
 	d.Number, d.Due = number, millis(now)
 	var err error
 	if d.Following, err = asJSON(ledger.Following{Due: now.UTC()}); err != nil {
@@ -132,9 +131,9 @@ func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, clea
 			return wrap("accept", b.Key, err)
 		}
 	}
-	r, err := l.run(ctx, acceptScript, sellerKey(b.Key.Seller), d).Slice()
-	if err == nil && answer(r).text(0) == "twice" {
-		err = fmt.Errorf("%w: accepted as %s before, now as %s", ledger.ErrLost, answer(r).text(1), number)
+	r, err := l.documents(ctx, b.Key.Seller, d)
+	if err == nil && r.text(0) == "twice" {
+		err = fmt.Errorf("%w: accepted as %s before, now as %s", ledger.ErrLost, r.text(1), number)
 	}
 	return wrap("accept", b.Key, err)
 }
@@ -143,26 +142,26 @@ func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, clea
 func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) error {
 	reason, err := asJSON(why)
 	if err == nil {
-		d := l.document(c.Key)
+		d := l.document("refuse", c.Key)
 		d.Owner, d.Reason, d.Detail = c.Owner, reason, why.Code
-		_, err = l.resolve(ctx, refuseScript, c.Key, d)
+		_, err = l.resolve(ctx, c.Key, d)
 	}
 	return wrap("refuse", c.Key, err)
 }
 
 // Doubt implements ledger.Documents.
 func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
-	d := l.document(c.Key)
+	d := l.document("doubt", c.Key)
 	d.Owner, d.Detail = c.Owner, why
-	_, err := l.resolve(ctx, doubtScript, c.Key, d)
+	_, err := l.resolve(ctx, c.Key, d)
 	return wrap("doubt", c.Key, err)
 }
 
 // Absent implements ledger.Documents.
 func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, since time.Time, err error) {
-	d := l.document(c.Key)
+	d := l.document("absent", c.Key)
 	d.Owner = c.Owner
-	r, err := l.resolve(ctx, absentScript, c.Key, d)
+	r, err := l.resolve(ctx, c.Key, d)
 	if err != nil {
 		return 0, time.Time{}, wrap("record absence", c.Key, err)
 	}
@@ -171,31 +170,36 @@ func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, since t
 
 // Release implements ledger.Documents.
 func (l *Ledger) Release(ctx context.Context, c ledger.Claim, why string) error {
-	d := l.document(c.Key)
+	d := l.document("release", c.Key)
 	d.Owner, d.Detail = c.Owner, why
-	_, err := l.resolve(ctx, releaseScript, c.Key, d)
+	_, err := l.resolve(ctx, c.Key, d)
 	return wrap("release", c.Key, err)
 }
 
 // Resend implements ledger.Documents.
 func (l *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
-	d := l.document(c.Key)
+	d := l.document("resend", c.Key)
 	d.Owner = c.Owner
-	_, err := l.resolve(ctx, resendScript, c.Key, d)
+	_, err := l.resolve(ctx, c.Key, d)
 	return wrap("resend", c.Key, err)
 }
 
-func (l *Ledger) resolve(ctx context.Context, script *redis.Script, k ledger.Key, d document) (answer, error) {
-	r, err := l.run(ctx, script, sellerKey(k.Seller), d).Slice()
-	if err == nil && answer(r).text(0) == "lost" {
+func (l *Ledger) resolve(ctx context.Context, k ledger.Key, d document) (answer, error) {
+	r, err := l.documents(ctx, k.Seller, d)
+	if err == nil && r.text(0) == "lost" {
 		err = ledger.ErrLost
 	}
 	return r, err
 }
 
+// documents does a call about documents of seller.
+func (l *Ledger) documents(ctx context.Context, seller string, d document) (answer, error) {
+	return l.calls.do(ctx, place{l.scripts.document, sellerKey(seller)}, d)
+}
+
 // Get implements ledger.Documents.
 func (l *Ledger) Get(ctx context.Context, k ledger.Key) (ledger.Entry, error) {
-	fields, err := l.client.HGetAll(ctx, sellerKey(k.Seller)[0]+"entry:"+k.Kind+":"+k.No).Result()
+	fields, err := l.client.HGetAll(ctx, sellerKey(k.Seller)+"entry:"+k.Kind+":"+k.No).Result()
 	if err == nil && len(fields) == 0 {
 		err = ledger.ErrNoEntry
 	}
@@ -208,9 +212,9 @@ func (l *Ledger) Get(ctx context.Context, k ledger.Key) (ledger.Entry, error) {
 
 // Find implements ledger.Documents.
 func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, error) {
-	d := l.document(ledger.Key{Seller: seller, No: no})
+	d := l.document("find", ledger.Key{Seller: seller, No: no})
 	d.Limit = findMost
-	rows, err := l.run(ctx, findScript, sellerKey(seller), d).Slice()
+	rows, err := l.documents(ctx, seller, d)
 	if err != nil {
 		return nil, fmt.Errorf("find %s/%s: %w", seller, no, err)
 	}
@@ -221,9 +225,9 @@ func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, e
 
 // Due implements ledger.Documents.
 func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]ledger.Entry, error) {
-	d := l.document(ledger.Key{Seller: seller, Kind: kind})
+	d := l.document("due", ledger.Key{Seller: seller, Kind: kind})
 	d.At, d.Limit = now.UnixMilli(), limit
-	rows, err := l.run(ctx, dueScript, sellerKey(seller), d).Slice()
+	rows, err := l.documents(ctx, seller, d)
 	if err != nil {
 		return nil, fmt.Errorf("list due %s/%s: %w", seller, kind, err)
 	}
@@ -247,7 +251,7 @@ func entries(rows []any, read func(answer) (ledger.Entry, error)) ([]ledger.Entr
 
 // Follow implements ledger.Documents.
 func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
-	d := l.document(e.Key)
+	d := l.document("follow", e.Key)
 	d.Version, d.State, d.Token = strconv.FormatInt(e.Version, 10), string(state), rand.Text()
 	if !f.Due.IsZero() {
 		d.Due = millis(f.Due)
@@ -256,8 +260,8 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	if d.Following, err = asJSON(f); err != nil {
 		return wrap("follow", e.Key, err)
 	}
-	r, err := l.run(ctx, followScript, sellerKey(e.Key.Seller), d).Slice()
-	if err == nil && answer(r).text(0) == "moved" {
+	r, err := l.documents(ctx, e.Key.Seller, d)
+	if err == nil && r.text(0) == "moved" {
 		err = ledger.ErrVersion
 	}
 	return wrap("follow", e.Key, err)
@@ -265,7 +269,7 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 
 // Open implements ledger.Documents.
 func (l *Ledger) Open(ctx context.Context, seller, kind string) (int, error) {
-	n, err := l.client.ZCard(ctx, sellerKey(seller)[0]+"due:"+kind).Result()
+	n, err := l.client.ZCard(ctx, sellerKey(seller)+"due:"+kind).Result()
 	if err != nil {
 		return 0, fmt.Errorf("count followed %s/%s: %w", seller, kind, err)
 	}

@@ -1,66 +1,47 @@
 package inredis
 
 import (
-	_ "embed"
+	"embed"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
 
-var (
-	//go:embed lua/clock.lua
-	clockLua string
-	//go:embed lua/document.lua
-	documentLua string
-	//go:embed lua/begin.lua
-	beginLua string
-	//go:embed lua/accept.lua
-	acceptLua string
-	//go:embed lua/refuse.lua
-	refuseLua string
-	//go:embed lua/doubt.lua
-	doubtLua string
-	//go:embed lua/absent.lua
-	absentLua string
-	//go:embed lua/release.lua
-	releaseLua string
-	//go:embed lua/resend.lua
-	resendLua string
-	//go:embed lua/follow.lua
-	followLua string
-	//go:embed lua/find.lua
-	findLua string
-	//go:embed lua/due.lua
-	dueLua string
-	//go:embed lua/acquire.lua
-	acquireLua string
-	//go:embed lua/return.lua
-	returnLua string
-	//go:embed lua/count.lua
-	countLua string
-	//go:embed lua/lease.lua
-	leaseLua string
-	//go:embed lua/unlease.lua
-	unleaseLua string
-	//go:embed lua/admit.lua
-	admitLua string
-)
+//go:embed lua/*.lua
+var lua embed.FS
 
-// The scripts. Each is one round trip; a server that does not know it yet is sent it once.
-var (
-	beginScript   = redis.NewScript(clockLua + documentLua + beginLua)
-	acceptScript  = redis.NewScript(clockLua + documentLua + acceptLua)
-	refuseScript  = redis.NewScript(clockLua + documentLua + refuseLua)
-	doubtScript   = redis.NewScript(clockLua + documentLua + doubtLua)
-	absentScript  = redis.NewScript(clockLua + documentLua + absentLua)
-	releaseScript = redis.NewScript(clockLua + documentLua + releaseLua)
-	resendScript  = redis.NewScript(clockLua + documentLua + resendLua)
-	followScript  = redis.NewScript(clockLua + documentLua + followLua)
-	findScript    = redis.NewScript(clockLua + documentLua + findLua)
-	dueScript     = redis.NewScript(clockLua + documentLua + dueLua)
-	acquireScript = redis.NewScript(clockLua + acquireLua)
-	returnScript  = redis.NewScript(clockLua + returnLua)
-	countScript   = redis.NewScript(countLua)
-	leaseScript   = redis.NewScript(clockLua + leaseLua)
-	unleaseScript = redis.NewScript(unleaseLua)
-	admitScript   = redis.NewScript(admitLua)
-)
+// scripts are all that a ledger has. A server that does not know one yet is sent it once. document, quota and lease do
+// any number of calls in one run, each with the operation that it asks for.
+type scripts struct{ document, quota, lease, count, admit *redis.Script }
+
+func newScripts() scripts {
+	return scripts{
+		document: together("document", "begin", "accept", "refuse", "doubt", "absent", "release", "resend", "follow", "find", "due"),
+		quota:    together("quota", "acquire", "return"),
+		lease:    together("", "lease", "unlease"),
+		count:    redis.NewScript(source("count")),
+		admit:    redis.NewScript(source("admit")),
+	}
+}
+
+// together makes one script of operations and of what they share.
+func together(shared string, operations ...string) *redis.Script {
+	var b strings.Builder
+	b.WriteString(source("together"))
+	if shared != "" {
+		b.WriteString(source(shared))
+	}
+	for _, op := range operations {
+		b.WriteString("ops['" + op + "'] = function()\n" + source(op) + "end\n")
+	}
+	b.WriteString(source("each"))
+	return redis.NewScript(b.String())
+}
+
+func source(name string) string {
+	text, err := lua.ReadFile("lua/" + name + ".lua")
+	if err != nil {
+		panic(err) // it is built in
+	}
+	return string(text)
+}

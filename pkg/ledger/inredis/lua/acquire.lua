@@ -1,4 +1,4 @@
--- Starts a call or says how long to wait: {1, when} or {0, wait}. inkv/pace.go does the same with the same numbers and says
+-- Starts a call or says how long to wait: {'begun', when} or {'wait', how long}. inkv/pace.go does the same with the same numbers and says
 -- how it works.
 local SLACK, NEAR, CROWD, WAIT_MOST, ACTIVE = 5000, 200000, 0.97, 300000000, 10000000
 local RANKS = {floor = 0, cancel = 1, push = 2, status = 3, stock = 4}
@@ -10,14 +10,14 @@ local function v(field) return p[field] or 0 end
 
 if v('at') > now + 1000000 then
   p = {next = now} -- another server, whose clock is behind: what the first one promised never comes
-  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('DEL', KEYS[1], calls_key)
 end
 now = math.max(now, v('at'))
 p.at = now
 
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-if redis.call('ZSCORE', KEYS[2], a.id) then return {1, text(now)} end -- asked again: the answer was lost
-local calls = redis.call('ZCARD', KEYS[2])
+redis.call('ZREMRANGEBYSCORE', calls_key, '-inf', now)
+if redis.call('ZSCORE', calls_key, a.id) then return {'begun', text(now)} end -- asked again: the answer was lost
+local calls = redis.call('ZCARD', calls_key)
 
 local me, credit = RANKS[a.class], false
 local floor_step = FLOORS[a.class] and math.floor(1e6 / a.per_second / FLOORS[a.class])
@@ -60,8 +60,8 @@ end
 local wait
 if free <= now and first then
   p.next = math.max(v('next'), now - SLACK) + interval
-  redis.call('ZADD', KEYS[2], now + a.ttl, a.id)
-  redis.call('PEXPIRE', KEYS[2], math.ceil(a.ttl / 1000) + 3600000)
+  redis.call('ZADD', calls_key, now + a.ttl, a.id)
+  redis.call('PEXPIRE', calls_key, math.ceil(a.ttl / 1000) + 3600000)
   if v('near:' .. me) <= now then p['near:' .. me] = 0 end
   if floor_step then p['due:' .. a.class] = math.min(p['due:' .. a.class], now) + floor_step end
 else
@@ -87,5 +87,5 @@ for field, value in pairs(p) do
 end
 redis.call('HSET', KEYS[1], unpack(set))
 redis.call('EXPIRE', KEYS[1], 3600)
-if wait then return {0, text(wait)} end
-return {1, text(now)}
+if wait then return {'wait', text(wait)} end
+return {'begun', text(now)}

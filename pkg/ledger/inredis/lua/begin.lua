@@ -2,11 +2,8 @@
 -- Answers {'begun', left of the claim, born, fresh, entry as told} {'known', born, entry} {'hash', born, entry} {'busy'}
 -- {'line', line, number that holds it}.
 
--- The birth says since when this very server remembers. INFO tells which server this is and which history of data it
--- goes on with: a restart, a restored copy, a failover each change one of the two.
-local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
-local identity = server .. ' ' .. history
+-- The birth says since when this very server remembers.
+local identity = identify()
 local birth = redis.call('HMGET', base .. 'birth', 'identity', 'since')
 if birth[1] ~= identity or not birth[2] then
   birth = {identity, text(now)}

@@ -1,16 +1,31 @@
--- Before each script about documents, after clock.lua: the entry in hand, and how it is written.
+-- Before the operations on documents, after together.lua: the entry in hand, and how it is written.
 --
 -- KEYS[1] is where all keys of the seller begin; its hash tag keeps them in one slot. In an entry a field that is empty
 -- is absent.
 local base = KEYS[1]
-setmetatable(a, {__index = function() return '' end}) -- what was not given is empty
+local empty = {__index = function() return '' end}
 
 local function entry_key(kind, no) return base .. 'entry:' .. kind .. ':' .. no end
 local function lines_key(order_no) return base .. 'lines:' .. a.kind .. ':' .. order_no end
 local function index_key(no) return base .. 'find:' .. no end
 
-local key = entry_key(a.kind, a.no)
-local due_key = base .. 'due:' .. a.kind
+local key, due_key
+prepare = function()
+  setmetatable(a, empty) -- what was not given is empty
+  key, due_key = entry_key(a.kind, a.no), base .. 'due:' .. a.kind
+end
+
+-- identity tells which server this is and which history of data it goes on with: a restart, a restored copy, a failover
+-- each change one of the two.
+local identity
+local function identify()
+  if not identity then
+    local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+    local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+    identity = server .. ' ' .. history
+  end
+  return identity
+end
 
 local function load()
   local e, flat = {}, redis.call('HGETALL', key)

@@ -1,0 +1,266 @@
+package inredis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/redistest"
+)
+
+// crowd is a ledger whose server hangs while calls gather.
+type crowd struct {
+	*Ledger
+	t      *testing.T
+	server *redistest.Server
+	proxy  *redistest.Proxy
+
+	mu   sync.Mutex
+	sent []int // for each script that was sent, how many calls it did
+}
+
+func gather(t *testing.T) *crowd {
+	t.Helper()
+	server := redistest.Start(t)
+	proxy := server.Proxy()
+	l, err := Open(Options{URL: proxy.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &crowd{Ledger: l, t: t, server: server, proxy: proxy}
+	t.Cleanup(func() { _ = l.Close() })
+	if err := <-c.begin(t.Context(), "warm", "W"); err != nil { // the script is known to the server from here on
+		t.Fatal(err)
+	}
+	c.until(func() bool { return l.calls.writers == 0 })
+	l.client.AddHook(c)
+	return c
+}
+
+func (*crowd) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*crowd) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (c *crowd) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, commands []redis.Cmder) error {
+		c.mu.Lock()
+		for _, command := range commands {
+			if command.Name() == "evalsha" {
+				c.sent = append(c.sent, len(command.Args())-4) // evalsha, sum, 1, key
+			}
+		}
+		c.mu.Unlock()
+		return next(ctx, commands)
+	}
+}
+
+func (c *crowd) begin(ctx context.Context, seller, no string) <-chan error {
+	answer := make(chan error, 1)
+	go func() {
+		begun, err := c.Begin(ctx, ledger.Begin{
+			Key: ledger.Key{Seller: seller, Kind: "order", No: no}, Hash: "h", Owner: "owner of " + no, OrderNo: "SO", Lines: []string{no},
+		})
+		if err == nil && begun.Claim.Owner != "owner of "+no {
+			err = fmt.Errorf("%s is told of a claim of %s", no, begun.Claim.Owner)
+		}
+		answer <- err
+	}()
+	return answer
+}
+
+// hang stops the server and lets every writer wait for it, so that all further calls queue.
+func (c *crowd) hang() (wake func()) {
+	c.t.Helper()
+	wake = c.server.Hang()
+	c.t.Cleanup(wake)
+	for i := range writers {
+		c.begin(c.t.Context(), "busy", fmt.Sprint(i))
+		c.until(func() bool { return c.calls.writers == i+1 && len(c.calls.waiting) == 0 })
+	}
+	return wake
+}
+
+// begins queues calls and waits until all stand in the queue.
+func (c *crowd) begins(ctx context.Context, numbers ...string) (answers []<-chan error) {
+	c.t.Helper()
+	for _, no := range numbers {
+		n := c.waiting()
+		answers = append(answers, c.begin(ctx, "acme", no))
+		c.until(func() bool { return len(c.calls.waiting) == n+1 })
+	}
+	return answers
+}
+
+func (c *crowd) waiting() int {
+	c.calls.mu.Lock()
+	defer c.calls.mu.Unlock()
+	return len(c.calls.waiting)
+}
+
+func (c *crowd) until(is func() bool) {
+	c.t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		c.calls.mu.Lock()
+		ok := is()
+		c.calls.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(end) {
+			c.t.Fatal("the queue never became what the test needs")
+		}
+	}
+}
+
+func (c *crowd) tries(no string) int {
+	c.t.Helper()
+	e, err := c.Get(c.t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: no})
+	if err != nil && !errors.Is(err, ledger.ErrNoEntry) {
+		c.t.Fatal(err)
+	}
+	return e.Tries
+}
+
+func numbers(n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprintf("A%d", i))
+	}
+	return list
+}
+
+func TestCallsThatWaitTravelTogether(t *testing.T) {
+	c := gather(t)
+	wake := c.hang()
+	answers := c.begins(t.Context(), numbers(50)...)
+	wake()
+	for i, answer := range answers {
+		if err := <-answer; err != nil {
+			t.Errorf("A%d: %v", i, err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if got := fmt.Sprint(c.sent); got != "[1 1 50]" {
+		t.Errorf("scripts did %s calls, want the 50 that waited in one", got)
+	}
+}
+
+func TestALeftCallFailsNoOtherAndIsNotSent(t *testing.T) {
+	c := gather(t)
+	wake := c.hang()
+	before := c.begins(t.Context(), "A0")
+	ctx, leave := context.WithCancel(t.Context())
+	left := c.begins(ctx, "A1")
+	after := c.begins(t.Context(), "A2")
+	leave()
+	if err := <-left[0]; !errors.Is(err, context.Canceled) {
+		t.Errorf("the one who left is told %v", err)
+	}
+	wake()
+	if err := errors.Join(<-before[0], <-after[0]); err != nil {
+		t.Errorf("the others are told %v", err)
+	}
+	if n := c.tries("A1"); n != 0 {
+		t.Errorf("a call that nobody waited for was begun %d times", n)
+	}
+}
+
+func TestAnErrorFailsOnlyItsOwnCall(t *testing.T) {
+	c := gather(t)
+	c.server.Command("SET", "stockbridge:{acme}:entry:order:A1", "spoilt")
+	wake := c.hang()
+	answers := c.begins(t.Context(), numbers(3)...)
+	wake()
+	if err := errors.Join(<-answers[0], <-answers[2]); err != nil {
+		t.Errorf("its neighbours are told %v", err)
+	}
+	if err := <-answers[1]; err == nil {
+		t.Error("an entry that is none was begun")
+	}
+	for _, no := range []string{"A0", "A2"} {
+		if n := c.tries(no); n != 1 {
+			t.Errorf("%s was begun %d times", no, n)
+		}
+	}
+}
+
+// The whole batch is sent again, and each of it knows its own first run.
+func TestTrapE1LostAnswerOfABatch(t *testing.T) {
+	c := gather(t)
+	wake := c.hang()
+	answers := c.begins(t.Context(), numbers(20)...)
+	c.proxy.CutAnswer("{acme}")
+	wake()
+	for i, answer := range answers {
+		if err := <-answer; err != nil {
+			t.Errorf("A%d was claimed and is told %v", i, err)
+		}
+	}
+	c.proxy.Cuts(t, 1)
+	for _, no := range numbers(20) {
+		if n := c.tries(no); n != 1 {
+			t.Errorf("%s was begun %d times", no, n)
+		}
+	}
+}
+
+func TestABatchIsDoneByAServerThatForgotTheScripts(t *testing.T) {
+	c := gather(t)
+	c.server.Command("SCRIPT", "FLUSH")
+	wake := c.hang()
+	answers := c.begins(t.Context(), numbers(5)...)
+	wake()
+	for i, answer := range answers {
+		if err := <-answer; err != nil {
+			t.Errorf("A%d: %v", i, err)
+		}
+	}
+}
+
+func TestCloseWhileCallsWait(t *testing.T) {
+	c := gather(t)
+	c.hang() // for good
+	answers := c.begins(t.Context(), numbers(5)...)
+	closed := make(chan error, 1)
+	go func() { closed <- c.Close() }()
+	for i, answer := range answers {
+		if err := <-answer; !errors.Is(err, errClosed) {
+			t.Errorf("A%d waited and is told %v", i, err)
+		}
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if err := <-c.begin(t.Context(), "acme", "late"); !errors.Is(err, errClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+func TestABatchHasALimitAndSoHasTheQueue(t *testing.T) {
+	b := &batcher{writers: writers} // all of them busy
+	for i := range waitMost {
+		if err := b.queue(&call{}); err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+	}
+	if err := b.queue(&call{}); !errors.Is(err, errCrowded) {
+		t.Errorf("one more than may wait: %v", err)
+	}
+	sizes := map[int]int{}
+	for left := waitMost; left > 0; {
+		n := len(b.take())
+		left -= n
+		sizes[n]++
+	}
+	if sizes[batchMost] != waitMost/batchMost || sizes[waitMost%batchMost] != 1 {
+		t.Errorf("%d calls travel in batches of %v", waitMost, sizes)
+	}
+	if b.take() != nil || b.writers != writers-1 {
+		t.Errorf("nothing waits, and %d writers go on", b.writers)
+	}
+}
