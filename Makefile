@@ -34,7 +34,7 @@ demo: ## a scripted story through the real workers (ORDERS=500 SEED=1); ends 1 i
 	@exec bin/demo -orders $(ORDERS) -seed $(SEED)
 
 .PHONY: test
-test: redis ## every test of every module (TEST='-run Name -v', RACE=-race)
+test: redis examples-deps ## every test of every module (TEST='-run Name -v', RACE=-race)
 	@for module in $(MODULES); do (cd $$module && go test $(RACE) $(TEST) ./...); done
 
 .PHONY: ci
@@ -67,19 +67,23 @@ bin/%: FORCE
 FORCE:
 
 .PHONY: generate
-generate: proto-deps ## proto: lint, then write the Go code again
+generate: proto-deps ## proto: lint, then write the Go code and docs/asyncapi.json again
 	cd proto && npx buf lint && GOWORK=off npx buf generate
+	@mkdir -p bin && .ci/asyncapi/write > bin/asyncapi.json && mv bin/asyncapi.json docs/asyncapi.json
 
 .PHONY: generate-check
-generate-check: proto-deps
+generate-check: proto-deps .ci/asyncapi/node_modules/.package-lock.json
 	.ci/proto-check
+	@mkdir -p bin && .ci/asyncapi/write > bin/asyncapi.json
+	@diff -u docs/asyncapi.json bin/asyncapi.json || { echo "docs/asyncapi.json is not what the .proto files and the table of events say. Run: make generate"; exit 1; }
+	@node .ci/asyncapi/check.mjs docs/asyncapi.json
 
 # buf from npm as package-lock.json pins it, and the one file that our messages import.
 .PHONY: proto-deps
 proto-deps: proto/node_modules/.package-lock.json proto/third_party/buf/validate/validate.proto
 
-proto/node_modules/.package-lock.json: proto/package-lock.json
-	cd proto && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+%/node_modules/.package-lock.json: %/package-lock.json
+	cd $* && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 proto/third_party/buf/validate/validate.proto: .ci/tools/go.mod
@@ -113,6 +117,11 @@ tidy: ## go mod tidy in every module
 .PHONY: tidy-check
 tidy-check:
 	@for module in $(MODULES); do (cd $$module && GOWORK=off go mod tidy -diff) || { echo "run: make tidy"; exit 1; }; done
+
+# The tests run the examples.
+.PHONY: examples-deps
+examples-deps: examples/node/node_modules/.package-lock.json
+	@.ci/php
 
 # The tests run a real redis-server.
 .PHONY: redis

@@ -6,6 +6,7 @@ package event
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,19 +96,46 @@ func KeyOf(m proto.Message) string {
 // Revision is a revision as a discriminator.
 func Revision(n int64) string { return strconv.FormatInt(n, 10) }
 
-// names are all that travels on public streams. None may be another one followed by one token (Split).
-var names = []string{
-	OrderAudited.Name, OrderCancelRequested.Name,
-	OrderAccepted.Name, OrderHeld.Name, OrderFailed.Name, OrderStatusChanged.Name, OrderShipped.Name,
-	OrderDelivered.Name, OrderReturning.Name, OrderCancelled.Name, OrderCancelRefused.Name, OrderCancelUnknown.Name,
-	SellerChanged.Name, SellerPaused.Name, SellerResumed.Name,
+// Fact is a row of the table of what travels on public streams.
+type Fact struct {
+	// Name is the topic's.
+	Name string
+	// FromERP: an ERP publishes it; else we do.
+	FromERP bool
+	// Reserved: the words are agreed, but nobody says or takes them yet.
+	Reserved bool
+	// New makes an empty message.
+	New func() proto.Message
 }
+
+// facts are all that travels on public streams. No name may be another one followed by one token (Split).
+var facts = []Fact{
+	fact(OrderAudited, fromERP), fact(OrderCancelRequested, fromERP, reserved),
+	fact(OrderAccepted), fact(OrderHeld), fact(OrderFailed), fact(OrderStatusChanged), fact(OrderShipped),
+	fact(OrderDelivered), fact(OrderReturning), fact(OrderCancelled),
+	fact(OrderCancelRefused, reserved), fact(OrderCancelUnknown, reserved),
+	fact(SellerChanged), fact(SellerPaused), fact(SellerResumed),
+}
+
+// Facts lists all that travels on public streams.
+func Facts() []Fact { return slices.Clone(facts) }
+
+func fact[M proto.Message](t Topic[M], is ...func(*Fact)) Fact {
+	f := Fact{Name: t.Name, New: func() proto.Message { return t.New() }}
+	for _, set := range is {
+		set(&f)
+	}
+	return f
+}
+
+func fromERP(f *Fact)  { f.FromERP = true }
+func reserved(f *Fact) { f.Reserved = true }
 
 // Split takes a public subject apart. Of one that is no event's, name is the whole.
 func Split(subject string) (name, seller string) {
-	for _, name := range names {
-		if seller, err := suffixOf(name, subject); err == nil {
-			return name, seller
+	for _, f := range facts {
+		if seller, err := suffixOf(f.Name, subject); err == nil {
+			return f.Name, seller
 		}
 	}
 	return subject, ""

@@ -38,6 +38,7 @@ var mayImport = []struct {
 	{"pkg/probe", nil, "a question over HTTP"},
 	{"pkg/rule", []string{"pkg/fault"}, "the rules stand in the .proto files"},
 	{"pkg/event", []string{"proto/...", "pkg/fault"}, "facts know no broker"},
+	{"pkg/event/asyncapi", []string{"proto/...", "pkg/event"}, "writes down what the table of events says"},
 	{"pkg/bus/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/rule", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows nobody's business"},
 	{"pkg/ledger/inkv", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger", "pkg/bus"}, "the one ledger that borrows a bucket of the bus"},
 	{"pkg/ledger/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger"}, "a contract and its adapters never import the bus"},

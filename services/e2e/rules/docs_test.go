@@ -15,7 +15,9 @@ import (
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/seller"
 	orderv1 "stockbridge/proto/order/v1"
 )
@@ -44,6 +46,76 @@ func TestReadmeExample(t *testing.T) {
 	}
 	if o.Seller != "demo" {
 		t.Errorf("it is of seller %q; make run sets up demo", o.Seller)
+	}
+}
+
+// The examples publish the order that the README shows.
+func TestExamplesOrder(t *testing.T) {
+	if block := regexp.MustCompile("(?s)```json\n(.*?)```").FindStringSubmatch(read(t, "README.md")); block[1] != read(t, "examples", "order.json") {
+		t.Error("examples/order.json is not the README's order")
+	}
+}
+
+// docs/publish.md says of every field of an order what it is at JD, and of every parameter that JD gets where it comes
+// from.
+func TestFieldsAreExplained(t *testing.T) {
+	_, table, _ := strings.Cut(read(t, "docs", "publish.md"), "## Fields, and what they are at JD")
+	table, after, _ := strings.Cut(table, "\n\n`bdOwnerNo`")
+	fields, parameters := map[string]bool{}, "`bdOwnerNo`"+strings.SplitN(after, "\n", 2)[0]
+	for _, row := range strings.Split(table, "\n") {
+		if cells := strings.Split(row, "|"); len(cells) == 5 {
+			for _, m := range regexp.MustCompile("`([a-z_.]+)`").FindAllStringSubmatch(cells[1], -1) {
+				fields[m[1]] = true
+			}
+			parameters += cells[3]
+		}
+	}
+	var walk func(prefix string, d protoreflect.MessageDescriptor)
+	walk = func(prefix string, d protoreflect.MessageDescriptor) {
+		for i := range d.Fields().Len() {
+			f := d.Fields().Get(i)
+			path := prefix + string(f.Name())
+			if f.Kind() == protoreflect.MessageKind && f.Message().ParentFile() == d.ParentFile() {
+				walk(path+".", f.Message())
+			} else if !fields[path] {
+				t.Errorf("docs/publish.md does not say what %s is", path)
+			}
+			delete(fields, path)
+		}
+	}
+	walk("", (&orderv1.Audited{}).ProtoReflect().Descriptor())
+	for path := range fields {
+		t.Errorf("docs/publish.md explains %s, which an order does not have", path)
+	}
+	source := read(t, "pkg", "warehouse", "jd", "jdapi", "order.go")
+	_, source, _ = strings.Cut(source, "type AddOrder struct {")
+	source, _, _ = strings.Cut(source, "\n}")
+	sent := regexp.MustCompile(`json:"(\w+)`).FindAllStringSubmatch(source, -1)
+	for _, m := range sent {
+		if !strings.Contains(parameters, "`"+m[1]+"`") {
+			t.Errorf("docs/publish.md does not say where JD's %s comes from", m[1])
+		}
+	}
+	if len(sent) < 30 {
+		t.Errorf("found %d parameters of JD's only", len(sent))
+	}
+}
+
+// docs/events.md explains the events that we tell, and no others.
+func TestEventsAreExplained(t *testing.T) {
+	text, _, _ := strings.Cut(read(t, "docs", "events.md"), "## Causes of")
+	explained := map[string]bool{}
+	for _, m := range regexp.MustCompile("`((?:order|seller)\\.[a-z.]+)`").FindAllStringSubmatch(text, -1) {
+		explained[m[1]] = true
+	}
+	for _, f := range event.Facts() {
+		if told := !f.FromERP && !f.Reserved; explained[f.Name] != told {
+			t.Errorf("docs/events.md names %s: %v; it is told: %v", f.Name, explained[f.Name], told)
+		}
+		delete(explained, f.Name)
+	}
+	for name := range explained {
+		t.Errorf("docs/events.md names %s, which is no event", name)
 	}
 }
 
