@@ -130,7 +130,7 @@ const (
 	Dropped  = "dropped"
 )
 
-// Event is a stored event that was seen, or the mark of a rollback (Rollback set, and only Seen and Rollback).
+// Event is a stored event that was seen, or a mark (Rollback or Final).
 type Event struct {
 	Stream string    `json:"stream,omitempty"`
 	Seq    uint64    `json:"seq,omitempty"`
@@ -152,6 +152,8 @@ type Event struct {
 	Rollback bool `json:"rollback,omitempty"`
 	// Copied is when that copy was taken.
 	Copied time.Time `json:"copied,omitzero"`
+	// Final says that from here on stands what the streams have at the end.
+	Final bool `json:"final,omitempty"`
 }
 
 // Fault is something that was done to the system.

@@ -266,6 +266,7 @@ func (r *Recorder) Finish(ctx context.Context, from Sources) error {
 	r.mu.Lock()
 	clear(r.next)
 	r.mu.Unlock()
+	Add(r, Events, Event{Final: true, Seen: time.Now()})
 	steps := []func() error{
 		func() error { return r.catchUp(ctx, from.Bus) },
 		func() error { return r.LookAtCalls(ctx, from.JD) },
