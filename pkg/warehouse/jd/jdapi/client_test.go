@@ -310,31 +310,44 @@ type renewing struct {
 	mu      sync.Mutex
 	current string
 	next    string
+	grant   uint64
 	renewed int
 	gate    chan struct{}
 	err     error
 }
 
-func (r *renewing) Token(context.Context) (Secret, error) {
+func (r *renewing) Token(context.Context) (Token, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return NewSecret(r.current), nil
+	return Token{Secret: NewSecret(r.current), Grant: r.grant}, nil
 }
 
-func (r *renewing) Renew(_ context.Context, old Secret) (Secret, error) {
+func (r *renewing) Renew(_ context.Context, old Token) (Token, error) {
 	if r.gate != nil {
 		<-r.gate
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil {
-		return Secret{}, r.err
+		return Token{}, r.err
 	}
-	if old.Reveal() == r.current {
+	if old.Grant == r.grant {
 		r.renewed++
+		r.grant++
 		r.current = r.next
 	}
-	return NewSecret(r.current), nil
+	return Token{Secret: NewSecret(r.current), Grant: r.grant}, nil
+}
+
+// once19 refuses the first call only.
+func once19() func(string) string {
+	var calls atomic.Int64
+	return func(string) string {
+		if calls.Add(1) == 1 {
+			return refused("19")
+		}
+		return accepted
+	}
 }
 
 func TestARefusedTokenIsReadAnewOnce(t *testing.T) {
@@ -353,7 +366,8 @@ func TestARefusedTokenIsReadAnewOnce(t *testing.T) {
 		want     error
 	}{
 		{"renewed", "new", nil, onlyNew, 2, nil},
-		{"there is no other", "old", nil, onlyNew, 1, ErrToken},
+		{"the same lives longer", "old", nil, once19(), 2, nil},
+		{"the same is refused as well", "old", nil, onlyNew, 2, ErrToken},
 		{"the other is refused as well", "newer", nil, onlyNew, 2, ErrToken},
 		{"renewing fails", "new", errors.New("down"), onlyNew, 1, ErrNotSent},
 		{"renewing takes a person", "new", ErrToken, onlyNew, 1, ErrToken},

@@ -1,6 +1,7 @@
 package jdapi
 
 import (
+	"net/url"
 	"strings"
 	"unicode"
 )
@@ -114,10 +115,19 @@ func refusal(code, zh, en string) *Error {
 
 // tidy makes the error fit to be shown.
 func (e *Error) tidy(secrets ...Secret) {
+	e.Code, e.Text = short(hide(e.Code, secrets)), short(hide(e.Text, secrets))
+}
+
+// hide masks secrets, also as they stand in an address.
+func hide(text string, secrets []Secret) string {
 	for _, s := range secrets {
-		e.Text = strings.ReplaceAll(e.Text, s.Reveal(), masked)
+		for _, shape := range []string{s.Reveal(), url.QueryEscape(s.Reveal())} {
+			if shape != "" {
+				text = strings.ReplaceAll(text, shape, masked)
+			}
+		}
 	}
-	e.Code, e.Text = short(e.Code), short(e.Text)
+	return text
 }
 
 // short makes foreign text fit to be shown.

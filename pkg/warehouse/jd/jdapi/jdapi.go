@@ -27,6 +27,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -148,7 +149,7 @@ func (c *Client) attempt(ctx context.Context, method string, request, answer any
 		return fmt.Errorf("%w: access token: %w", ErrNotSent, err)
 	}
 	for clocked, renewed := false, false; ; {
-		inner, date, err := c.exchange(ctx, method, param, secret, token)
+		inner, date, err := c.exchange(ctx, method, param, secret, token.Secret)
 		var no *Error
 		switch {
 		case err == nil:
@@ -162,11 +163,11 @@ func (c *Client) attempt(ctx context.Context, method string, request, answer any
 			clocked = true
 		case no.Code == codeToken && !renewed:
 			fresh, renewErr := c.renew(ctx, token)
+			if errors.Is(renewErr, ErrToken) {
+				return fmt.Errorf("%w; renew the access token: %w", err, renewErr)
+			}
 			if renewErr != nil {
 				return fmt.Errorf("%w: renew the access token: %w", ErrNotSent, renewErr)
-			}
-			if fresh.Equal(token) {
-				return fmt.Errorf("%w: %w", ErrToken, err)
 			}
 			token, renewed = fresh, true
 		case no.Class == ClassToken || no.Class == ClassConfig:
@@ -190,25 +191,9 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 	if err != nil {
 		return nil, date, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, date, fmt.Errorf("%w: %w", ErrNotSent, err)
-	}
-	// A transport that looked for a connection and found none sent nothing. One that does not say is not believed.
-	var sought, got atomic.Bool
-	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { sought.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
-	}))
-	response, err := c.transport().RoundTrip(request)
+	response, err := roundTrip(ctx, c.transport(), request)
 	if err != nil {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
-			err = wrapped.Err // its text has the URL, and that the token
-		}
-		if sought.Load() && !got.Load() {
-			return nil, date, fmt.Errorf("%w: %w", ErrNotSent, err)
-		}
-		return nil, date, fmt.Errorf("%w: %w", ErrLost, err)
+		return nil, date, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
@@ -230,6 +215,31 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 		no.tidy(secret, token)
 	}
 	return inner, date, err
+}
+
+// roundTrip sends a request once. Its errors wrap ErrNotSent or ErrLost and hold no URL.
+func roundTrip(ctx context.Context, transport http.RoundTripper, request *http.Request) (*http.Response, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+	}
+	// A transport that looked for a connection and found none sent nothing. One that does not say is not believed.
+	var sought, got atomic.Bool
+	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { sought.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
+	}))
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) {
+			err = wrapped.Err // its text has the URL, and that the token
+		}
+		if sought.Load() && !got.Load() {
+			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+		}
+		return nil, fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	return response, nil
 }
 
 // request puts the system parameters and the signature into the query and the business request into the body, as JD's
@@ -299,8 +309,8 @@ func (c *Client) correct(date time.Time) bool {
 }
 
 // renew asks for the token that took the place of old, once for all calls that met the same refusal.
-func (c *Client) renew(ctx context.Context, old Secret) (Secret, error) {
-	answer := c.renewing.DoChan(old.Reveal(), func() (any, error) {
+func (c *Client) renew(ctx context.Context, old Token) (Token, error) {
+	answer := c.renewing.DoChan(strconv.FormatUint(old.Grant, 10)+" "+old.Secret.Reveal(), func() (any, error) {
 		// Others wait for it as well: it does not end with whoever came first.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 		defer cancel()
@@ -308,9 +318,9 @@ func (c *Client) renew(ctx context.Context, old Secret) (Secret, error) {
 	})
 	select {
 	case a := <-answer:
-		fresh, _ := a.Val.(Secret)
+		fresh, _ := a.Val.(Token)
 		return fresh, a.Err
 	case <-ctx.Done():
-		return Secret{}, ctx.Err()
+		return Token{}, ctx.Err()
 	}
 }

@@ -7,39 +7,21 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	hidden "stockbridge/pkg/secret"
 )
 
 const (
-	masked = "***"
+	masked = hidden.Mask
 	// maxSecret is the most that a file of a secret may have, in bytes.
 	maxSecret = 16 << 10
 )
 
-// Secret is a text that prints as "***" whatever is done to print it, also inside other values.
-type Secret struct {
-	// A pointer, because fmt and the like read fields of fields without asking Format.
-	text *string
-}
+// Secret is a text that prints as "***" whatever is done to print it.
+type Secret = hidden.Text
 
 // NewSecret hides text.
-func NewSecret(text string) Secret { return Secret{&text} }
-
-// Reveal is the text itself, for signing and sending only.
-func (s Secret) Reveal() string {
-	if s.text == nil {
-		return ""
-	}
-	return *s.text
-}
-
-// Equal tells whether both hide the same text.
-func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
-
-// Format prints the mask for each verb.
-func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, masked) }
-
-// MarshalText makes encoders write the mask.
-func (Secret) MarshalText() ([]byte, error) { return []byte(masked), nil }
+func NewSecret(text string) Secret { return hidden.New(text) }
 
 // Source yields a secret as it is now.
 type Source func() (string, error)
@@ -78,26 +60,43 @@ func File(path string) Source {
 	}
 }
 
+// Token is a merchant's access token.
+type Token struct {
+	Secret Secret
+	// Grant tells one giving of it from the next: on JD's old platform a refresh leaves the text as it is and makes it
+	// live longer (§1.7). Zero where nobody counts.
+	Grant uint64
+}
+
 // Tokens keeps a merchant's access token (§1.7). Its errors wrap ErrToken when it takes a person to mend them.
 type Tokens interface {
 	// Token is the token as it is now, never an empty one.
-	Token(ctx context.Context) (Secret, error)
-	// Renew is told that JD does not take old, and gives what took its place: the present token when that is another
-	// already. Giving old back means that there is none.
-	Renew(ctx context.Context, old Secret) (Secret, error)
+	Token(ctx context.Context) (Token, error)
+	// Renew is told that JD does not take old, and gives what took its place, which is what stands there already when
+	// that is a later grant. When there is none, the error wraps ErrToken.
+	Renew(ctx context.Context, old Token) (Token, error)
 }
+
+// errSame: whoever keeps the token has not changed it.
+var errSame = errors.New("it still reads the same")
 
 // Reread is a token that somebody else keeps fresh: Renew only reads it again.
 type Reread struct{ Source Source }
 
 // Token reads the token.
-func (t Reread) Token(context.Context) (Secret, error) {
+func (t Reread) Token(context.Context) (Token, error) {
 	token, err := t.Source.Read()
 	if err != nil {
-		return Secret{}, fmt.Errorf("%w: %w", ErrToken, err)
+		return Token{}, fmt.Errorf("%w: %w", ErrToken, err)
 	}
-	return token, nil
+	return Token{Secret: token}, nil
 }
 
 // Renew reads the token again.
-func (t Reread) Renew(ctx context.Context, _ Secret) (Secret, error) { return t.Token(ctx) }
+func (t Reread) Renew(ctx context.Context, old Token) (Token, error) {
+	token, err := t.Token(ctx)
+	if err == nil && token.Secret.Equal(old.Secret) {
+		err = fmt.Errorf("%w: %w", ErrToken, errSame)
+	}
+	return token, err
+}
