@@ -228,6 +228,16 @@ func (jd *JD) routeTokens(handle route) {
 		}
 		return struct{}{}, nil
 	})
+	handle("POST tokens/revoke", func(r *http.Request) (any, error) {
+		var t TokenEnd
+		if err := read(r, &t); err != nil {
+			return nil, bad(err)
+		}
+		if !jd.Revoke(t.Token) {
+			return nil, problem{http.StatusNotFound, errors.New("no such token of a consent")}
+		}
+		return struct{}{}, nil
+	})
 }
 
 // nearby lets in callers from this host only, unless the Config says anyone. The name asked for must be this host's too,

@@ -5,8 +5,8 @@
 // JD is a knob (see Knobs), and where a double shipment is at stake the default is the worst that JD may do: a repeated
 // isvUUID makes a second document. It shows double shipments and counts them (see Violations); it never prevents them.
 //
-// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It does not know JD's OAuth, its purchase,
-// return, goods and stock calls, nor HMAC signatures. It imports no testing package, because the jd-sandbox binary and
+// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It plays both of JD's authorisation platforms
+// (§1.7). It does not know JD's purchase, return, goods and stock calls, nor HMAC signatures. It imports no testing package, because the jd-sandbox binary and
 // `bridgectl up` run it too.
 //
 // In a test:
@@ -20,7 +20,7 @@
 //
 // # Two clocks
 //
-// The gateway's clock (time stamps of requests, quota, tokens) is the host's, shifted by the knob clock_skew. The
+// The gateway's clock (time stamps of requests, quota, tokens and codes) is the host's, shifted by the knob clock_skew. The
 // warehouse's clock (the walk of orders, operateTime) starts with it but can be sped up, stopped and advanced; sped up,
 // the warehouse's times lie in the future of the host's.
 //

@@ -50,7 +50,7 @@ type Fault struct {
 	// ID is given by the sandbox when empty.
 	ID   string `json:"id,omitempty"`
 	Kind Kind   `json:"kind"`
-	// Methods, with or without "jingdong."; empty is every method.
+	// Methods, with or without "jingdong.", and ExchangeCall and RefreshCall; empty is every one of these.
 	Methods []string `json:"methods,omitempty"`
 	// Orders are isvUUIDs or eclpSoNos; Goods are goodsNos or isvGoodsNos in an addOrder. Empty is any.
 	Orders []string `json:"orders,omitempty"`
@@ -93,7 +93,9 @@ func (f *Fault) check(at string, into *faults) {
 	into.oneOf(at+"kind", string(f.Kind), string(LoseAnswer), string(Drop), string(Error), string(HTTP), string(HTML),
 		string(Empty), string(Truncated), string(Slow))
 	for i, m := range f.Methods {
-		into.method(at+"methods["+strconv.Itoa(i)+"]", m)
+		if m != ExchangeCall && m != RefreshCall {
+			into.method(at+"methods["+strconv.Itoa(i)+"]", m)
+		}
 	}
 	into.chance(at+"chance", f.Chance)
 	into.when(f.Count < 0, at+"count", "must not be negative")

@@ -347,12 +347,11 @@ func (jd *JD) finish(c *call, fate mishap, no *Refusal, broken string) {
 	}
 }
 
-// write sends the answer or what a fault makes of it.
+// write makes the answer and sends it.
 func (jd *JD) write(w http.ResponseWriter, c *call, fate mishap, result any, no *Refusal) {
 	jd.mu.Lock()
 	k := jd.knobs
 	jd.mu.Unlock()
-	w.Header().Set("Date", jd.now().Add(time.Duration(k.ClockSkew)).UTC().Format(http.TimeFormat))
 	var body []byte
 	if no != nil {
 		body = encode(object{"error_response": errorBody(no)})
@@ -367,6 +366,15 @@ func (jd *JD) write(w http.ResponseWriter, c *call, fate mishap, result any, no 
 		body = encode(object{strings.ReplaceAll(methodPrefix+c.method, ".", "_") + "_" + k.Spelling: answer})
 	}
 
+	jd.send(w, fate, body)
+}
+
+// send sends a body, or what a fault makes of it.
+func (jd *JD) send(w http.ResponseWriter, fate mishap, body []byte) {
+	jd.mu.Lock()
+	at := jd.gatewayTime()
+	jd.mu.Unlock()
+	w.Header().Set("Date", at.UTC().Format(http.TimeFormat))
 	contentType := "application/json;charset=utf-8"
 	status := http.StatusOK
 	switch fate.kind {

@@ -26,6 +26,7 @@ type JD struct {
 	knobs    Knobs
 	apps     map[string]*app
 	tokens   map[string]grant
+	auth     authServer
 	calls    ring[Call]
 	count    Counters
 	attempts map[string]int
@@ -75,7 +76,7 @@ func (jd *JD) begin() {
 	jd.change(record{Clock: &clock{Real: now, Shown: shown, Speed: speed}})
 	jd.knobs, jd.faultIDs = jd.master.Knobs.clone(), 0
 	jd.nameFaults(jd.knobs.Faults)
-	jd.apps, jd.tokens = map[string]*app{}, map[string]grant{}
+	jd.apps, jd.tokens, jd.auth = map[string]*app{}, map[string]grant{}, newAuthServer()
 	for _, a := range jd.master.Apps {
 		jd.apps[a.Key] = &app{key: a.Key, secret: a.Secret}
 		for _, t := range a.Tokens {
@@ -98,16 +99,20 @@ func (jd *JD) Close() error {
 	return jd.journal.close()
 }
 
-// ServeHTTP is the gateway at …/routerjson and the control API below /_sandbox/.
+// ServeHTTP is the gateway at …/routerjson, the authorisation server at …/oauth/ and …/oauth2/, and the control API below
+// /_sandbox/.
 func (jd *JD) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	auth, isAuth := jd.authPath(r.URL.Path)
 	switch {
 	case strings.HasPrefix(r.URL.Path, "/_sandbox/"):
 		jd.control.ServeHTTP(w, r)
-	case !strings.HasSuffix(r.URL.Path, "/routerjson"):
-		http.Error(w, "the gateway is /routerjson, the control API /_sandbox/", http.StatusNotFound)
+	case !isAuth && !strings.HasSuffix(r.URL.Path, "/routerjson"):
+		http.Error(w, "the gateway is /routerjson, the authorisation server /oauth/ and /oauth2/, the control API /_sandbox/", http.StatusNotFound)
 	case r.Method != http.MethodGet && r.Method != http.MethodPost:
 		w.Header().Set("Allow", "GET, POST")
 		http.Error(w, "GET or POST", http.StatusMethodNotAllowed)
+	case isAuth:
+		auth(w, r)
 	default:
 		jd.route(w, r)
 	}

@@ -68,6 +68,9 @@ type Knobs struct {
 	// ExtraKeys adds keys that nobody has heard of.
 	ExtraKeys bool `json:"extra_keys"`
 
+	// Auth is how the authorisation server behaves.
+	Auth Auth `json:"auth"`
+
 	// Faults are tried in this order; the first that fires decides, and Slow comes on top.
 	Faults []Fault `json:"faults"`
 }
@@ -215,6 +218,7 @@ func (k *Knobs) setDefaults() {
 	if k.Cancel.Takes.Max < k.Cancel.Takes.Min {
 		k.Cancel.Takes.Max = k.Cancel.Takes.Min
 	}
+	k.Auth.setDefaults()
 	if len(k.Walk) == 0 {
 		k.Walk = DefaultWalk()
 	}
@@ -250,6 +254,7 @@ func (k *Knobs) check() error {
 	f.when(k.Packages < 1 || k.Packages > 99, "packages", "must be from 1 to 99")
 	f.when(k.Split.Parts < 2 || k.Split.Parts > 20, "split.parts", "must be from 2 to 20")
 	f.when(k.Cancel.Takes.Min < 0 || time.Duration(k.Cancel.Takes.Max) > maxStep, "cancel.takes", "must be from 0 to %v", maxStep)
+	k.Auth.check(&f)
 	f.when(len(k.Walk) > 100, "walk", "must have at most 100 steps")
 	f.oneOf("repeat", string(k.Repeat), string(SecondDocument), string(SameNumber), string(RefuseRepeat))
 	f.oneOf("unknown_number", string(k.UnknownNumber), string(AnswerError), string(AnswerEmpty), string(AnswerMissing))

@@ -98,6 +98,11 @@ type Counters struct {
 	NotDone int64 `json:"notDone"`
 	// CancelAsked is cancelOrders that reached the service, by what was answered.
 	CancelAsked map[CancelAnswer]int64 `json:"cancelAsked"`
+	// Exchanges and Refreshes are tokens given, for a code and for a refresh token, whether or not the caller heard of it;
+	// RefreshesRefused are refresh tokens that were not taken.
+	Exchanges        int64 `json:"exchanges"`
+	Refreshes        int64 `json:"refreshes"`
+	RefreshesRefused int64 `json:"refreshesRefused"`
 	// MostInFlight is the most calls of one app at a time.
 	MostInFlight int `json:"mostInFlight"`
 }

@@ -130,6 +130,11 @@ func (c *Client) ExpireToken(ctx context.Context, token string, at time.Time) er
 	return c.do(ctx, http.MethodPost, "tokens/expire", jdtest.TokenEnd{Token: token, At: at}, nil)
 }
 
+// RevokeToken ends a token that a consent gave, and what could refresh it.
+func (c *Client) RevokeToken(ctx context.Context, token string) error {
+	return c.do(ctx, http.MethodPost, "tokens/revoke", jdtest.TokenEnd{Token: token}, nil)
+}
+
 // Reset forgets all documents and puts knobs, tokens and speed as they were at the start.
 func (c *Client) Reset(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "reset", nil, nil)
