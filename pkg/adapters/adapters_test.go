@@ -195,3 +195,32 @@ func TestAWarehouseThatIsNotSetUpHoldsOrders(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Of a seller in shadow nobody gets a warehouse that could write, and none can be made of one that reads.
+func TestASellerInShadowHasNoWarehouseThatWrites(t *testing.T) {
+	s, token := sandbox(t)
+	write(t, token, "planted-token")
+	setup := proto.CloneOf(s.Setup)
+	setup.Shadow = &sellerv1.Shadow{}
+	shadowed := seller.New(setup, nil)
+	shadowed.Version = 4
+	w := NewWarehouses(&turns{})
+	defer w.Close()
+	open(t, w, s, "W1", warehouse.Push) // as long as it was not in shadow
+	if got, err := w.Open(shadowed, "W1", warehouse.Push); err == nil || fault.Of(err) != fault.Wait {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	r, err := w.Read(shadowed, "W1", warehouse.Status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.(warehouse.OrderTaker); ok {
+		t.Error("what reads can be asked to write")
+	}
+	if _, ok := r.(warehouse.Doctor); !ok {
+		t.Error("it cannot be diagnosed")
+	}
+	if found, err := r.FindOrders(t.Context(), []string{"X1"}); err != nil || len(found) != 0 {
+		t.Errorf("%v, %v", found, err)
+	}
+}

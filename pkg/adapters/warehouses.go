@@ -46,8 +46,9 @@ type kept struct {
 }
 
 type place struct {
-	code  string
-	class warehouse.Class
+	code     string
+	class    warehouse.Class
+	readOnly bool
 }
 
 // NewWarehouses shares the call budgets through quota; nil knows no budgets, for those who plan and do not call.
@@ -55,10 +56,38 @@ func NewWarehouses(quota ledger.Quota) *Warehouses {
 	return &Warehouses{quota: quota, transport: jdapi.NewTransport(), kept: map[string]*kept{}, inMemory: map[string]*memory.Warehouse{}}
 }
 
+// reader is all that is lent out of a warehouse that may only read: no type assertion finds a way to write.
+type reader struct {
+	warehouse.OrderReader
+	warehouse.Doctor
+}
+
+// Read is Open for those who change nothing there. What it gives has no way to write, and its calls that could are refused
+// before they are sent.
+func (w *Warehouses) Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error) {
+	orders, err := w.keep(s, place{code, class, true})
+	if err != nil {
+		return nil, err
+	}
+	r, _ := orders.(warehouse.OrderReader)
+	doctor, _ := orders.(warehouse.Doctor)
+	if doctor == nil {
+		return struct{ warehouse.OrderReader }{r}, nil
+	}
+	return reader{r, doctor}, nil
+}
+
 // Open gives the warehouse with the ERP's code, for calls of the class. The same version of a set-up gets the same
 // value again; a set-up without a version (not from a Book) gets a new one each time. What the set-up lacks is a
-// fault.Hold.
+// fault.Hold. A seller in shadow is refused whatever its caller believes: see seller.Shadows.
 func (w *Warehouses) Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error) {
+	if err := s.Shadowed(time.Now()); err != nil {
+		return nil, err
+	}
+	return w.keep(s, place{code, class, false})
+}
+
+func (w *Warehouses) keep(s *seller.Seller, at place) (warehouse.Orders, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	k := w.kept[s.Name()]
@@ -66,11 +95,11 @@ func (w *Warehouses) Open(s *seller.Seller, code string, class warehouse.Class) 
 		k = &kept{version: s.Version, orders: map[place]warehouse.Orders{}}
 		w.kept[s.Name()] = k
 	}
-	at, current := place{code, class}, k.version == s.Version && s.Version != 0
+	current := k.version == s.Version && s.Version != 0
 	if orders, ok := k.orders[at]; ok && current {
 		return orders, nil
 	}
-	orders, err := w.open(s, code, class)
+	orders, err := w.open(s, at)
 	if err != nil {
 		return nil, err
 	}
@@ -80,12 +109,13 @@ func (w *Warehouses) Open(s *seller.Seller, code string, class warehouse.Class) 
 	return orders, nil
 }
 
-func (w *Warehouses) open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error) {
+func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) {
+	code := at.code
 	site, _ := s.Warehouse(code)
 	account, _ := s.Account(site.GetAccount())
 	switch account.GetKind() {
 	case sellerv1.Account_KIND_JD:
-		o := jd.Options{Seller: s, Warehouse: code, Class: class, Env: os.Getenv, Transport: w.transport}
+		o := jd.Options{Seller: s, Warehouse: code, Class: at.class, ReadOnly: at.readOnly, Env: os.Getenv, Transport: w.transport}
 		if w.quota != nil {
 			o.Limiter = limiter{quota: w.quota, app: app(account), limit: ledger.Limit{
 				PerSecond:  cmp.Or(account.Quota.GetPerSecond(), defaultPerSecond),

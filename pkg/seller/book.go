@@ -113,6 +113,11 @@ func (b *Book) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (
 	if err := Validate(setup); err != nil {
 		return 0, err
 	}
+	if was, ok := b.Get(setup.Name); ok {
+		if faults := switched(was.Setup, setup, time.Now()); len(faults) > 0 {
+			return 0, faults
+		}
+	}
 	key := setupKey + setup.Name
 	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(setup)
 	if err != nil {

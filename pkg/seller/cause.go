@@ -19,6 +19,7 @@ const (
 	causeReceiver      = "receiver"
 	causeCancel        = "cancel"
 	causeOperator      = "operator"
+	causeShadow        = "shadow"
 )
 
 func cause(kind, seller string, rest ...string) string {
@@ -68,6 +69,9 @@ func CauseCancel(seller, superseded string) string { return cause(causeCancel, s
 
 // CauseOperator waits for a person to say what is to be done, after every attempt failed.
 func CauseOperator(seller, outboundNo string) string { return cause(causeOperator, seller, outboundNo) }
+
+// CauseShadow waits for a person to say that the ERP's own program did not send the order and no longer will.
+func CauseShadow(seller, outboundNo string) string { return cause(causeShadow, seller, outboundNo) }
 
 // Cleared tells whether cause is one that s no longer has, so that what waited for it can go on. It is false for
 // causes of other sellers, and for those that no set-up can mend: an operator's hold, a receiver, a cancel, a

@@ -45,6 +45,7 @@ type index struct {
 	categories map[string]string
 	platforms  map[string]string
 	trial      map[string]bool
+	until      time.Time
 }
 
 type shopWarehouse struct{ shop, warehouse string }
@@ -76,6 +77,11 @@ func New(setup *sellerv1.Setup, pause *Pause) *Seller {
 	for _, no := range setup.GetTrial().GetOrders() {
 		x.trial[no] = true
 	}
+	until, err := shadowUntil(setup)
+	if err != nil {
+		until = time.Time{} // for ever: the safe side
+	}
+	x.until = until
 	return &Seller{Setup: setup, Pause: pause, index: x}
 }
 

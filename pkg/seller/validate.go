@@ -51,6 +51,8 @@ func references(setup *sellerv1.Setup) Faults {
 		once(list, ".code", len(mappings), func(i int) string { return mappings[i].GetCode() })
 	}
 
+	shadowFaults(setup, add)
+
 	accounts := once("accounts", ".name", len(setup.Accounts), func(i int) string { return setup.Accounts[i].GetName() })
 	warehouses := once("warehouses", ".code", len(setup.Warehouses), func(i int) string { return setup.Warehouses[i].GetCode() })
 	once("shops", ".code", len(setup.Shops), func(i int) string { return setup.Shops[i].GetCode() })

@@ -35,10 +35,15 @@ var ErrNotPermitted = errors.New("not permitted for this seller")
 // ErrToken marks a call whose credential the far side no longer takes. It is always a fault too: nothing was done.
 var ErrToken = errors.New("credential not accepted")
 
-// OrderTaker hands orders over.
-type OrderTaker interface {
+// OrderPlanner says what handing over would be.
+type OrderPlanner interface {
 	// PlanOrder says what TakeOrder would send and what it finds wrong, without sending and without a network.
 	PlanOrder(o *orderv1.Audited) Plan
+}
+
+// OrderTaker hands orders over.
+type OrderTaker interface {
+	OrderPlanner
 
 	// TakeOrder hands the order over. A refusal is a fault.Permanent with a fault.Reason. A set-up that can be mended
 	// is a fault.Hold. A call that certainly had no effect is unmarked (transient) or a fault.RetryAfter. A call whose
@@ -68,6 +73,25 @@ type OrderFollower interface {
 	OrderDetails(ctx context.Context, warehouseNo string) (Details, error)
 }
 
+// OrderComparer compares what would be sent with what somebody else sent.
+type OrderComparer interface {
+	// CompareOrder tells in which of the fields that the far side gives back its document warehouseNo is not what
+	// TakeOrder would send of o. Fields that it does not give back, or masks, are passed over. ErrNotFound when it has no
+	// such document.
+	CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (Comparison, error)
+	// FindByPlatform is FindOrders by the sales platforms' order numbers, at most FindLimit of them. One number may have
+	// several documents, each under an outbound number of its own.
+	FindByPlatform(ctx context.Context, platformNos []string) (map[string][]Found, error)
+}
+
+// Comparison is what CompareOrder found.
+type Comparison struct {
+	// Differences hold no personal data in the clear.
+	Differences []*orderv1.Difference
+	// TakenAt is when the far side says it got the document; zero when it does not say.
+	TakenAt time.Time
+}
+
 // ErrNotFound says that the far side does not know the document.
 var ErrNotFound = errors.New("not known at the warehouse")
 
@@ -76,6 +100,14 @@ type Orders interface {
 	OrderTaker
 	OrderFinder
 	OrderFollower
+}
+
+// OrderReader is what changes nothing at the far side: what the poller needs, and all that there is of a seller in shadow.
+type OrderReader interface {
+	OrderPlanner
+	OrderFinder
+	OrderFollower
+	OrderComparer
 }
 
 // Plan is what would be sent.

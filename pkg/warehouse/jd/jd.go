@@ -38,6 +38,8 @@ type Options struct {
 	Warehouse string
 	// Class is the class of all its calls against the quota.
 	Class warehouse.Class
+	// ReadOnly refuses every call that may change something at JD, before it is sent.
+	ReadOnly bool
 	// Limiter gives turns; nil gives them all at once.
 	Limiter jdapi.Limiter
 	// Env looks environment variables up for the set-up's secrets that are kept there.
@@ -62,7 +64,10 @@ type Warehouse struct {
 	parts map[string]bool // numbers of documents that another one was split into
 }
 
-var _ warehouse.Orders = (*Warehouse)(nil)
+var (
+	_ warehouse.Orders      = (*Warehouse)(nil)
+	_ warehouse.OrderReader = (*Warehouse)(nil)
+)
 
 // New makes the warehouse. A set-up that lacks something is a fault.Hold.
 func New(o Options) (*Warehouse, error) {
@@ -95,7 +100,7 @@ func New(o Options) (*Warehouse, error) {
 			URL: account.Url, AppKey: account.AppKey, AppSecret: source(account.AppSecret, o.Env),
 			// Until tokens of ours are refreshed by us, both kinds are only read again.
 			Tokens:  jdapi.Reread{Source: source(account.AccessToken, o.Env)},
-			Limiter: o.Limiter, Class: string(o.Class), Transport: o.Transport, Now: o.Now,
+			Limiter: o.Limiter, Class: string(o.Class), Transport: o.Transport, Now: o.Now, ReadOnly: o.ReadOnly,
 		},
 	}, nil
 }
@@ -131,11 +136,11 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(nos), warehouse.FindLimit)
 	}
 	for _, no := range nos {
-		if strings.TrimSpace(no) != no || no == "" || strings.Contains(no, ",") {
+		if !askable(no) {
 			return nil, fmt.Errorf("find order %q: not a number that JD can be asked by", no)
 		}
 	}
-	rows, err := w.rows(ctx, nos)
+	rows, err := w.rows(ctx, nos, byOutbound)
 	if err != nil {
 		return nil, w.unread(err)
 	}
@@ -163,15 +168,23 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 	return found, nil
 }
 
+// askable tells whether a number can stand in the comma list that JD is asked by.
+func askable(no string) bool {
+	return strings.TrimSpace(no) == no && no != "" && !strings.Contains(no, ",")
+}
+
+func byOutbound(q *jdapi.ExtQueryOrder, nos []string) { q.IsvUUIDs = nos }
+func byPlatform(q *jdapi.ExtQueryOrder, nos []string) { q.SpSoNos = nos }
+
 // rows asks for nos. Should JD refuse instead of answering with an empty list where it has none (not known, §15), the
 // refusal may be about one number only, so halves are asked until it is about a single one.
-func (w *Warehouse) rows(ctx context.Context, nos []string) ([]jdapi.ExtOrder, error) {
+func (w *Warehouse) rows(ctx context.Context, nos []string, by func(*jdapi.ExtQueryOrder, []string)) ([]jdapi.ExtOrder, error) {
 	if len(nos) == 0 {
 		return nil, nil
 	}
-	rows, err := w.api.ExtQueryOrder(ctx, jdapi.ExtQueryOrder{
-		IsvUUIDs: nos, IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department,
-	})
+	query := jdapi.ExtQueryOrder{IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department}
+	by(&query, nos)
+	rows, err := w.api.ExtQueryOrder(ctx, query)
 	if err == nil || !saysNone(err) {
 		return rows, err
 	}
@@ -179,11 +192,11 @@ func (w *Warehouse) rows(ctx context.Context, nos []string) ([]jdapi.ExtOrder, e
 		return nil, nil
 	}
 	half := len(nos) / 2
-	first, err := w.rows(ctx, nos[:half])
+	first, err := w.rows(ctx, nos[:half], by)
 	if err != nil {
 		return nil, err
 	}
-	second, err := w.rows(ctx, nos[half:])
+	second, err := w.rows(ctx, nos[half:], by)
 	return append(first, second...), err
 }
 

@@ -13,6 +13,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,13 +79,17 @@ type document struct {
 	no, outboundNo string
 	takenAt        time.Time
 	takenStep      int
+	platformNos    []string
 	lines          []*orderv1.ShippedLine
 	children       []string
 	part           bool
 	cancel         bool
 }
 
-var _ warehouse.Orders = (*Warehouse)(nil)
+var (
+	_ warehouse.Orders      = (*Warehouse)(nil)
+	_ warehouse.OrderReader = (*Warehouse)(nil)
+)
 
 // walk is the way of an order.
 var walk = []orderv1.Status{
@@ -225,6 +230,7 @@ func (w *Warehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehous
 		return warehouse.Taken{WarehouseNo: earlier[0].no}, nil
 	}
 	d := w.add(o.OutboundNo)
+	d.platformNos = o.PlatformOrderNos
 	for i, l := range o.Lines {
 		line := &orderv1.ShippedLine{LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: l.Quantity, Shipped: l.Quantity}
 		if i == 0 && slices.Contains(w.Short, o.OutboundNo) {
@@ -316,6 +322,65 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 		}
 	}
 	return found, nil
+}
+
+// FindByPlatform asks by the first of the platform's order numbers.
+func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]warehouse.Found, error) {
+	if err := w.reach(ctx); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found := map[string][]warehouse.Found{}
+	for _, d := range w.documents {
+		if len(d.platformNos) > 0 && slices.Contains(platformNos, d.platformNos[0]) {
+			history := w.history(d)
+			found[d.platformNos[0]] = append(found[d.platformNos[0]], warehouse.Found{OutboundNo: d.outboundNo, WarehouseNo: d.no, State: history[len(history)-1]})
+		}
+	}
+	return found, nil
+}
+
+// CompareOrder knows quantities only.
+func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (warehouse.Comparison, error) {
+	if err := w.reach(ctx); err != nil {
+		return warehouse.Comparison{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.documents, func(d *document) bool { return d.no == warehouseNo })
+	if i < 0 {
+		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
+	}
+	d := w.documents[i]
+	pieces := func(of func(goods string) int64) string {
+		var parts []string
+		for _, l := range o.Lines {
+			parts = append(parts, fmt.Sprintf("%s × %d", l.GoodsCode, of(l.GoodsCode)))
+		}
+		return strings.Join(parts, ", ")
+	}
+	ours := pieces(func(goods string) (n int64) {
+		for _, l := range o.Lines {
+			if l.GoodsCode == goods {
+				n += l.Quantity
+			}
+		}
+		return n
+	})
+	theirs := pieces(func(goods string) (n int64) {
+		for _, l := range d.lines {
+			if l.GoodsCode == goods {
+				n += l.Quantity
+			}
+		}
+		return n
+	})
+	c := warehouse.Comparison{TakenAt: d.takenAt}
+	if ours != theirs {
+		c.Differences = []*orderv1.Difference{{Field: "lines.quantity", Ours: ours, Theirs: theirs, Zh: "数量不同", En: "another quantity"}}
+	}
+	return c, nil
 }
 
 // OrderDetails asks by the warehouse's number.

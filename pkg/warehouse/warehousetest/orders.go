@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -94,6 +95,7 @@ func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
 		{"what really left is told", short},
 		{"a cancellation by the warehouse is seen", cancelled},
 		{"many at once are each taken once", concurrent},
+		{"what somebody else sent is compared", compared},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}
@@ -488,5 +490,45 @@ func concurrent(t *testing.T, s Subject) {
 	}
 	if len(numbers) != orders {
 		t.Errorf("%d numbers", len(numbers))
+	}
+}
+
+func compared(t *testing.T, s Subject) {
+	reader, ok := s.Orders.(warehouse.OrderReader)
+	if !ok {
+		t.Fatal("it cannot compare")
+	}
+	no := take(t, s, "Q-1")
+	same, err := reader.CompareOrder(t.Context(), Order("Q-1"), no)
+	if err != nil || len(same.Differences) != 0 || same.TakenAt.IsZero() {
+		t.Errorf("as it was sent: %+v, %v", same, err)
+	}
+	other := Order("Q-1")
+	other.Lines[1].Quantity = 7
+	differs, err := reader.CompareOrder(t.Context(), other, no)
+	if err != nil || len(differs.Differences) != 1 {
+		t.Fatalf("another quantity: %+v, %v", differs, err)
+	}
+	d := differs.Differences[0]
+	if d.Field != "lines.quantity" || !strings.Contains(d.Ours, "SKU-2 × 7") || !strings.Contains(d.Theirs, "SKU-2 × 3") || d.Zh == "" || d.En == "" {
+		t.Errorf("another quantity: %+v", d)
+	}
+	if _, err := reader.CompareOrder(t.Context(), other, "NONE-1"); !errors.Is(err, warehouse.ErrNotFound) {
+		t.Errorf("a document that nobody has: %v", err)
+	}
+
+	// A program that numbers otherwise is found by the platform's number; a delivery of its own is another document.
+	second := Order("Q-2")
+	second.PlatformOrderNos = []string{"T-Q-1"}
+	taken, err := s.TakeOrder(t.Context(), second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := reader.FindByPlatform(t.Context(), []string{"T-Q-1", "T-NONE"})
+	if err != nil || len(found) != 1 || len(found["T-Q-1"]) != 2 {
+		t.Fatalf("by the platform's number: %+v, %v", found, err)
+	}
+	if list := found["T-Q-1"]; list[0].WarehouseNo != no || list[1].WarehouseNo != taken.WarehouseNo || list[1].OutboundNo != "Q-2" {
+		t.Errorf("by the platform's number: %+v", list)
 	}
 }

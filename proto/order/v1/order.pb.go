@@ -161,6 +161,73 @@ func (Invoice_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_order_v1_order_proto_rawDescGZIP(), []int{4, 0}
 }
 
+type Shadowed_Verdict int32
+
+const (
+	Shadowed_VERDICT_UNSPECIFIED Shadowed_Verdict = 0
+	// The warehouse has what we would have sent, as far as it tells.
+	Shadowed_VERDICT_SAME Shadowed_Verdict = 1
+	// It has the order, and something differs.
+	Shadowed_VERDICT_DIFFERS Shadowed_Verdict = 2
+	// We would have sent it, and the warehouse did not have it by the deadline.
+	Shadowed_VERDICT_ONLY_OURS Shadowed_Verdict = 3
+	// It would have waited for the set-up or for a person; with ref.warehouse_no the warehouse has it all the same.
+	Shadowed_VERDICT_WOULD_HOLD Shadowed_Verdict = 4
+	// It would have been refused by our checks; with ref.warehouse_no the warehouse has it all the same.
+	Shadowed_VERDICT_WOULD_FAIL Shadowed_Verdict = 5
+	// Nobody could look: the reason says why.
+	Shadowed_VERDICT_NOT_COMPARED Shadowed_Verdict = 6
+)
+
+// Enum value maps for Shadowed_Verdict.
+var (
+	Shadowed_Verdict_name = map[int32]string{
+		0: "VERDICT_UNSPECIFIED",
+		1: "VERDICT_SAME",
+		2: "VERDICT_DIFFERS",
+		3: "VERDICT_ONLY_OURS",
+		4: "VERDICT_WOULD_HOLD",
+		5: "VERDICT_WOULD_FAIL",
+		6: "VERDICT_NOT_COMPARED",
+	}
+	Shadowed_Verdict_value = map[string]int32{
+		"VERDICT_UNSPECIFIED":  0,
+		"VERDICT_SAME":         1,
+		"VERDICT_DIFFERS":      2,
+		"VERDICT_ONLY_OURS":    3,
+		"VERDICT_WOULD_HOLD":   4,
+		"VERDICT_WOULD_FAIL":   5,
+		"VERDICT_NOT_COMPARED": 6,
+	}
+)
+
+func (x Shadowed_Verdict) Enum() *Shadowed_Verdict {
+	p := new(Shadowed_Verdict)
+	*p = x
+	return p
+}
+
+func (x Shadowed_Verdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Shadowed_Verdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_order_v1_order_proto_enumTypes[2].Descriptor()
+}
+
+func (Shadowed_Verdict) Type() protoreflect.EnumType {
+	return &file_order_v1_order_proto_enumTypes[2]
+}
+
+func (x Shadowed_Verdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Shadowed_Verdict.Descriptor instead.
+func (Shadowed_Verdict) EnumDescriptor() ([]byte, []int) {
+	return file_order_v1_order_proto_rawDescGZIP(), []int{13, 0}
+}
+
 type CancelRequested_Cause int32
 
 const (
@@ -197,11 +264,11 @@ func (x CancelRequested_Cause) String() string {
 }
 
 func (CancelRequested_Cause) Descriptor() protoreflect.EnumDescriptor {
-	return file_order_v1_order_proto_enumTypes[2].Descriptor()
+	return file_order_v1_order_proto_enumTypes[3].Descriptor()
 }
 
 func (CancelRequested_Cause) Type() protoreflect.EnumType {
-	return &file_order_v1_order_proto_enumTypes[2]
+	return &file_order_v1_order_proto_enumTypes[3]
 }
 
 func (x CancelRequested_Cause) Number() protoreflect.EnumNumber {
@@ -210,7 +277,7 @@ func (x CancelRequested_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CancelRequested_Cause.Descriptor instead.
 func (CancelRequested_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{19, 0}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // Audited says that an ERP released an order for shipping. Subject: order.audited or order.audited.<seller>.
@@ -1344,6 +1411,199 @@ func (x *Failed) GetReason() *Reason {
 	return nil
 }
 
+// Shadowed says, of an order in shadow mode, what we would have done and how that differs from what the warehouse got from
+// the ERP's own program. Nothing was sent. Once per outbound number and revision; may be repeated under the same ce-id.
+type Shadowed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ref.warehouse_no is the number of the document that the ERP's own program made; empty when none was found.
+	Ref     *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	At      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Verdict Shadowed_Verdict       `protobuf:"varint,3,opt,name=verdict,proto3,enum=order.v1.Shadowed_Verdict" json:"verdict,omitempty"`
+	// SHA-256 of the request that we would have sent, hexadecimal; empty when there is none.
+	RequestDigest string `protobuf:"bytes,4,opt,name=request_digest,json=requestDigest,proto3" json:"request_digest,omitempty"`
+	// All that would have kept the order from being sent.
+	Reasons     []*Reason     `protobuf:"bytes,5,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	Differences []*Difference `protobuf:"bytes,6,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Texts that we would have changed.
+	Cleaned []*Cleaned `protobuf:"bytes,7,rep,name=cleaned,proto3" json:"cleaned,omitempty"`
+	// When we would have sent it, and when the warehouse says that it got it; absent when it does not say.
+	OursAt        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=ours_at,json=oursAt,proto3" json:"ours_at,omitempty"`
+	TheirsAt      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=theirs_at,json=theirsAt,proto3" json:"theirs_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shadowed) Reset() {
+	*x = Shadowed{}
+	mi := &file_order_v1_order_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shadowed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shadowed) ProtoMessage() {}
+
+func (x *Shadowed) ProtoReflect() protoreflect.Message {
+	mi := &file_order_v1_order_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shadowed.ProtoReflect.Descriptor instead.
+func (*Shadowed) Descriptor() ([]byte, []int) {
+	return file_order_v1_order_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Shadowed) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *Shadowed) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Shadowed) GetVerdict() Shadowed_Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Shadowed_VERDICT_UNSPECIFIED
+}
+
+func (x *Shadowed) GetRequestDigest() string {
+	if x != nil {
+		return x.RequestDigest
+	}
+	return ""
+}
+
+func (x *Shadowed) GetReasons() []*Reason {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+func (x *Shadowed) GetDifferences() []*Difference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *Shadowed) GetCleaned() []*Cleaned {
+	if x != nil {
+		return x.Cleaned
+	}
+	return nil
+}
+
+func (x *Shadowed) GetOursAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OursAt
+	}
+	return nil
+}
+
+func (x *Shadowed) GetTheirsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TheirsAt
+	}
+	return nil
+}
+
+// Difference is one field in which two requests differ. Personal data is masked.
+type Difference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the field in order.audited, e.g. "carrier", "lines.quantity".
+	Field         string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	Ours          string `protobuf:"bytes,2,opt,name=ours,proto3" json:"ours,omitempty"`
+	Theirs        string `protobuf:"bytes,3,opt,name=theirs,proto3" json:"theirs,omitempty"`
+	Zh            string `protobuf:"bytes,4,opt,name=zh,proto3" json:"zh,omitempty"`
+	En            string `protobuf:"bytes,5,opt,name=en,proto3" json:"en,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Difference) Reset() {
+	*x = Difference{}
+	mi := &file_order_v1_order_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Difference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Difference) ProtoMessage() {}
+
+func (x *Difference) ProtoReflect() protoreflect.Message {
+	mi := &file_order_v1_order_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Difference.ProtoReflect.Descriptor instead.
+func (*Difference) Descriptor() ([]byte, []int) {
+	return file_order_v1_order_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Difference) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *Difference) GetOurs() string {
+	if x != nil {
+		return x.Ours
+	}
+	return ""
+}
+
+func (x *Difference) GetTheirs() string {
+	if x != nil {
+		return x.Theirs
+	}
+	return ""
+}
+
+func (x *Difference) GetZh() string {
+	if x != nil {
+		return x.Zh
+	}
+	return ""
+}
+
+func (x *Difference) GetEn() string {
+	if x != nil {
+		return x.En
+	}
+	return ""
+}
+
 // StatusChanged says that the warehouse's document moved.
 type StatusChanged struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1359,7 +1619,7 @@ type StatusChanged struct {
 
 func (x *StatusChanged) Reset() {
 	*x = StatusChanged{}
-	mi := &file_order_v1_order_proto_msgTypes[13]
+	mi := &file_order_v1_order_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1631,7 @@ func (x *StatusChanged) String() string {
 func (*StatusChanged) ProtoMessage() {}
 
 func (x *StatusChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[13]
+	mi := &file_order_v1_order_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1644,7 @@ func (x *StatusChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusChanged.ProtoReflect.Descriptor instead.
 func (*StatusChanged) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{13}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StatusChanged) GetRef() *Ref {
@@ -1444,7 +1704,7 @@ type Shipped struct {
 
 func (x *Shipped) Reset() {
 	*x = Shipped{}
-	mi := &file_order_v1_order_proto_msgTypes[14]
+	mi := &file_order_v1_order_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1716,7 @@ func (x *Shipped) String() string {
 func (*Shipped) ProtoMessage() {}
 
 func (x *Shipped) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[14]
+	mi := &file_order_v1_order_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1729,7 @@ func (x *Shipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shipped.ProtoReflect.Descriptor instead.
 func (*Shipped) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{14}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Shipped) GetRef() *Ref {
@@ -1550,7 +1810,7 @@ type Package struct {
 
 func (x *Package) Reset() {
 	*x = Package{}
-	mi := &file_order_v1_order_proto_msgTypes[15]
+	mi := &file_order_v1_order_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1822,7 @@ func (x *Package) String() string {
 func (*Package) ProtoMessage() {}
 
 func (x *Package) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[15]
+	mi := &file_order_v1_order_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1835,7 @@ func (x *Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Package.ProtoReflect.Descriptor instead.
 func (*Package) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{15}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Package) GetPackageNo() string {
@@ -1622,7 +1882,7 @@ type ShippedLine struct {
 
 func (x *ShippedLine) Reset() {
 	*x = ShippedLine{}
-	mi := &file_order_v1_order_proto_msgTypes[16]
+	mi := &file_order_v1_order_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1894,7 @@ func (x *ShippedLine) String() string {
 func (*ShippedLine) ProtoMessage() {}
 
 func (x *ShippedLine) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[16]
+	mi := &file_order_v1_order_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1907,7 @@ func (x *ShippedLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShippedLine.ProtoReflect.Descriptor instead.
 func (*ShippedLine) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{16}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ShippedLine) GetLineId() string {
@@ -1696,7 +1956,7 @@ type Delivered struct {
 
 func (x *Delivered) Reset() {
 	*x = Delivered{}
-	mi := &file_order_v1_order_proto_msgTypes[17]
+	mi := &file_order_v1_order_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1968,7 @@ func (x *Delivered) String() string {
 func (*Delivered) ProtoMessage() {}
 
 func (x *Delivered) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[17]
+	mi := &file_order_v1_order_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1981,7 @@ func (x *Delivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivered.ProtoReflect.Descriptor instead.
 func (*Delivered) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{17}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Delivered) GetRef() *Ref {
@@ -1750,7 +2010,7 @@ type Returning struct {
 
 func (x *Returning) Reset() {
 	*x = Returning{}
-	mi := &file_order_v1_order_proto_msgTypes[18]
+	mi := &file_order_v1_order_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +2022,7 @@ func (x *Returning) String() string {
 func (*Returning) ProtoMessage() {}
 
 func (x *Returning) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[18]
+	mi := &file_order_v1_order_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +2035,7 @@ func (x *Returning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returning.ProtoReflect.Descriptor instead.
 func (*Returning) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{18}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Returning) GetRef() *Ref {
@@ -1814,7 +2074,7 @@ type CancelRequested struct {
 
 func (x *CancelRequested) Reset() {
 	*x = CancelRequested{}
-	mi := &file_order_v1_order_proto_msgTypes[19]
+	mi := &file_order_v1_order_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +2086,7 @@ func (x *CancelRequested) String() string {
 func (*CancelRequested) ProtoMessage() {}
 
 func (x *CancelRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[19]
+	mi := &file_order_v1_order_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +2099,7 @@ func (x *CancelRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequested.ProtoReflect.Descriptor instead.
 func (*CancelRequested) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{19}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CancelRequested) GetSeller() string {
@@ -1890,7 +2150,7 @@ type Cancelled struct {
 
 func (x *Cancelled) Reset() {
 	*x = Cancelled{}
-	mi := &file_order_v1_order_proto_msgTypes[20]
+	mi := &file_order_v1_order_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2162,7 @@ func (x *Cancelled) String() string {
 func (*Cancelled) ProtoMessage() {}
 
 func (x *Cancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[20]
+	mi := &file_order_v1_order_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2175,7 @@ func (x *Cancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancelled.ProtoReflect.Descriptor instead.
 func (*Cancelled) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{20}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Cancelled) GetRef() *Ref {
@@ -1952,7 +2212,7 @@ type CancelRefused struct {
 
 func (x *CancelRefused) Reset() {
 	*x = CancelRefused{}
-	mi := &file_order_v1_order_proto_msgTypes[21]
+	mi := &file_order_v1_order_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +2224,7 @@ func (x *CancelRefused) String() string {
 func (*CancelRefused) ProtoMessage() {}
 
 func (x *CancelRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[21]
+	mi := &file_order_v1_order_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +2237,7 @@ func (x *CancelRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRefused.ProtoReflect.Descriptor instead.
 func (*CancelRefused) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{21}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CancelRefused) GetRef() *Ref {
@@ -2021,7 +2281,7 @@ type CancelUnknown struct {
 
 func (x *CancelUnknown) Reset() {
 	*x = CancelUnknown{}
-	mi := &file_order_v1_order_proto_msgTypes[22]
+	mi := &file_order_v1_order_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2293,7 @@ func (x *CancelUnknown) String() string {
 func (*CancelUnknown) ProtoMessage() {}
 
 func (x *CancelUnknown) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[22]
+	mi := &file_order_v1_order_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2306,7 @@ func (x *CancelUnknown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelUnknown.ProtoReflect.Descriptor instead.
 func (*CancelUnknown) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{22}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CancelUnknown) GetRef() *Ref {
@@ -2196,7 +2456,32 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\x06Failed\x12\x1f\n" +
 	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12(\n" +
-	"\x06reason\x18\x03 \x01(\v2\x10.order.v1.ReasonR\x06reason\"\xae\x01\n" +
+	"\x06reason\x18\x03 \x01(\v2\x10.order.v1.ReasonR\x06reason\"\xe0\x04\n" +
+	"\bShadowed\x12\x1f\n" +
+	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x124\n" +
+	"\averdict\x18\x03 \x01(\x0e2\x1a.order.v1.Shadowed.VerdictR\averdict\x12%\n" +
+	"\x0erequest_digest\x18\x04 \x01(\tR\rrequestDigest\x12*\n" +
+	"\areasons\x18\x05 \x03(\v2\x10.order.v1.ReasonR\areasons\x126\n" +
+	"\vdifferences\x18\x06 \x03(\v2\x14.order.v1.DifferenceR\vdifferences\x12+\n" +
+	"\acleaned\x18\a \x03(\v2\x11.order.v1.CleanedR\acleaned\x123\n" +
+	"\aours_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06oursAt\x127\n" +
+	"\ttheirs_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\btheirsAt\"\xaa\x01\n" +
+	"\aVerdict\x12\x17\n" +
+	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fVERDICT_SAME\x10\x01\x12\x13\n" +
+	"\x0fVERDICT_DIFFERS\x10\x02\x12\x15\n" +
+	"\x11VERDICT_ONLY_OURS\x10\x03\x12\x16\n" +
+	"\x12VERDICT_WOULD_HOLD\x10\x04\x12\x16\n" +
+	"\x12VERDICT_WOULD_FAIL\x10\x05\x12\x18\n" +
+	"\x14VERDICT_NOT_COMPARED\x10\x06\"n\n" +
+	"\n" +
+	"Difference\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x12\n" +
+	"\x04ours\x18\x02 \x01(\tR\x04ours\x12\x16\n" +
+	"\x06theirs\x18\x03 \x01(\tR\x06theirs\x12\x0e\n" +
+	"\x02zh\x18\x04 \x01(\tR\x02zh\x12\x0e\n" +
+	"\x02en\x18\x05 \x01(\tR\x02en\"\xae\x01\n" +
 	"\rStatusChanged\x12\x1f\n" +
 	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12(\n" +
@@ -2292,86 +2577,97 @@ func file_order_v1_order_proto_rawDescGZIP() []byte {
 	return file_order_v1_order_proto_rawDescData
 }
 
-var file_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_order_v1_order_proto_goTypes = []any{
 	(Status)(0),                   // 0: order.v1.Status
 	(Invoice_Kind)(0),             // 1: order.v1.Invoice.Kind
-	(CancelRequested_Cause)(0),    // 2: order.v1.CancelRequested.Cause
-	(*Audited)(nil),               // 3: order.v1.Audited
-	(*Line)(nil),                  // 4: order.v1.Line
-	(*Batch)(nil),                 // 5: order.v1.Batch
-	(*Receiver)(nil),              // 6: order.v1.Receiver
-	(*Invoice)(nil),               // 7: order.v1.Invoice
-	(*Marks)(nil),                 // 8: order.v1.Marks
-	(*Hold)(nil),                  // 9: order.v1.Hold
-	(*Ref)(nil),                   // 10: order.v1.Ref
-	(*Reason)(nil),                // 11: order.v1.Reason
-	(*Accepted)(nil),              // 12: order.v1.Accepted
-	(*Cleaned)(nil),               // 13: order.v1.Cleaned
-	(*Held)(nil),                  // 14: order.v1.Held
-	(*Failed)(nil),                // 15: order.v1.Failed
-	(*StatusChanged)(nil),         // 16: order.v1.StatusChanged
-	(*Shipped)(nil),               // 17: order.v1.Shipped
-	(*Package)(nil),               // 18: order.v1.Package
-	(*ShippedLine)(nil),           // 19: order.v1.ShippedLine
-	(*Delivered)(nil),             // 20: order.v1.Delivered
-	(*Returning)(nil),             // 21: order.v1.Returning
-	(*CancelRequested)(nil),       // 22: order.v1.CancelRequested
-	(*Cancelled)(nil),             // 23: order.v1.Cancelled
-	(*CancelRefused)(nil),         // 24: order.v1.CancelRefused
-	(*CancelUnknown)(nil),         // 25: order.v1.CancelUnknown
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(Shadowed_Verdict)(0),         // 2: order.v1.Shadowed.Verdict
+	(CancelRequested_Cause)(0),    // 3: order.v1.CancelRequested.Cause
+	(*Audited)(nil),               // 4: order.v1.Audited
+	(*Line)(nil),                  // 5: order.v1.Line
+	(*Batch)(nil),                 // 6: order.v1.Batch
+	(*Receiver)(nil),              // 7: order.v1.Receiver
+	(*Invoice)(nil),               // 8: order.v1.Invoice
+	(*Marks)(nil),                 // 9: order.v1.Marks
+	(*Hold)(nil),                  // 10: order.v1.Hold
+	(*Ref)(nil),                   // 11: order.v1.Ref
+	(*Reason)(nil),                // 12: order.v1.Reason
+	(*Accepted)(nil),              // 13: order.v1.Accepted
+	(*Cleaned)(nil),               // 14: order.v1.Cleaned
+	(*Held)(nil),                  // 15: order.v1.Held
+	(*Failed)(nil),                // 16: order.v1.Failed
+	(*Shadowed)(nil),              // 17: order.v1.Shadowed
+	(*Difference)(nil),            // 18: order.v1.Difference
+	(*StatusChanged)(nil),         // 19: order.v1.StatusChanged
+	(*Shipped)(nil),               // 20: order.v1.Shipped
+	(*Package)(nil),               // 21: order.v1.Package
+	(*ShippedLine)(nil),           // 22: order.v1.ShippedLine
+	(*Delivered)(nil),             // 23: order.v1.Delivered
+	(*Returning)(nil),             // 24: order.v1.Returning
+	(*CancelRequested)(nil),       // 25: order.v1.CancelRequested
+	(*Cancelled)(nil),             // 26: order.v1.Cancelled
+	(*CancelRefused)(nil),         // 27: order.v1.CancelRefused
+	(*CancelUnknown)(nil),         // 28: order.v1.CancelUnknown
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_order_v1_order_proto_depIdxs = []int32{
-	26, // 0: order.v1.Audited.audited_at:type_name -> google.protobuf.Timestamp
-	26, // 1: order.v1.Audited.ordered_at:type_name -> google.protobuf.Timestamp
-	26, // 2: order.v1.Audited.paid_at:type_name -> google.protobuf.Timestamp
-	26, // 3: order.v1.Audited.expected_at:type_name -> google.protobuf.Timestamp
-	4,  // 4: order.v1.Audited.lines:type_name -> order.v1.Line
-	6,  // 5: order.v1.Audited.receiver:type_name -> order.v1.Receiver
-	7,  // 6: order.v1.Audited.invoice:type_name -> order.v1.Invoice
-	8,  // 7: order.v1.Audited.marks:type_name -> order.v1.Marks
-	9,  // 8: order.v1.Audited.hold:type_name -> order.v1.Hold
-	5,  // 9: order.v1.Line.batch:type_name -> order.v1.Batch
+	29, // 0: order.v1.Audited.audited_at:type_name -> google.protobuf.Timestamp
+	29, // 1: order.v1.Audited.ordered_at:type_name -> google.protobuf.Timestamp
+	29, // 2: order.v1.Audited.paid_at:type_name -> google.protobuf.Timestamp
+	29, // 3: order.v1.Audited.expected_at:type_name -> google.protobuf.Timestamp
+	5,  // 4: order.v1.Audited.lines:type_name -> order.v1.Line
+	7,  // 5: order.v1.Audited.receiver:type_name -> order.v1.Receiver
+	8,  // 6: order.v1.Audited.invoice:type_name -> order.v1.Invoice
+	9,  // 7: order.v1.Audited.marks:type_name -> order.v1.Marks
+	10, // 8: order.v1.Audited.hold:type_name -> order.v1.Hold
+	6,  // 9: order.v1.Line.batch:type_name -> order.v1.Batch
 	1,  // 10: order.v1.Invoice.kind:type_name -> order.v1.Invoice.Kind
-	10, // 11: order.v1.Accepted.ref:type_name -> order.v1.Ref
-	26, // 12: order.v1.Accepted.at:type_name -> google.protobuf.Timestamp
-	13, // 13: order.v1.Accepted.cleaned:type_name -> order.v1.Cleaned
-	10, // 14: order.v1.Held.ref:type_name -> order.v1.Ref
-	26, // 15: order.v1.Held.at:type_name -> google.protobuf.Timestamp
-	11, // 16: order.v1.Held.reason:type_name -> order.v1.Reason
-	10, // 17: order.v1.Failed.ref:type_name -> order.v1.Ref
-	26, // 18: order.v1.Failed.at:type_name -> google.protobuf.Timestamp
-	11, // 19: order.v1.Failed.reason:type_name -> order.v1.Reason
-	10, // 20: order.v1.StatusChanged.ref:type_name -> order.v1.Ref
-	26, // 21: order.v1.StatusChanged.at:type_name -> google.protobuf.Timestamp
-	0,  // 22: order.v1.StatusChanged.status:type_name -> order.v1.Status
-	10, // 23: order.v1.Shipped.ref:type_name -> order.v1.Ref
-	26, // 24: order.v1.Shipped.at:type_name -> google.protobuf.Timestamp
-	18, // 25: order.v1.Shipped.packages:type_name -> order.v1.Package
-	19, // 26: order.v1.Shipped.lines:type_name -> order.v1.ShippedLine
-	19, // 27: order.v1.Package.lines:type_name -> order.v1.ShippedLine
-	10, // 28: order.v1.Delivered.ref:type_name -> order.v1.Ref
-	26, // 29: order.v1.Delivered.at:type_name -> google.protobuf.Timestamp
-	10, // 30: order.v1.Returning.ref:type_name -> order.v1.Ref
-	26, // 31: order.v1.Returning.at:type_name -> google.protobuf.Timestamp
-	0,  // 32: order.v1.Returning.status:type_name -> order.v1.Status
-	2,  // 33: order.v1.CancelRequested.cause:type_name -> order.v1.CancelRequested.Cause
-	26, // 34: order.v1.CancelRequested.requested_at:type_name -> google.protobuf.Timestamp
-	10, // 35: order.v1.Cancelled.ref:type_name -> order.v1.Ref
-	26, // 36: order.v1.Cancelled.at:type_name -> google.protobuf.Timestamp
-	10, // 37: order.v1.CancelRefused.ref:type_name -> order.v1.Ref
-	26, // 38: order.v1.CancelRefused.at:type_name -> google.protobuf.Timestamp
-	11, // 39: order.v1.CancelRefused.reason:type_name -> order.v1.Reason
-	10, // 40: order.v1.CancelUnknown.ref:type_name -> order.v1.Ref
-	26, // 41: order.v1.CancelUnknown.at:type_name -> google.protobuf.Timestamp
-	11, // 42: order.v1.CancelUnknown.reason:type_name -> order.v1.Reason
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	11, // 11: order.v1.Accepted.ref:type_name -> order.v1.Ref
+	29, // 12: order.v1.Accepted.at:type_name -> google.protobuf.Timestamp
+	14, // 13: order.v1.Accepted.cleaned:type_name -> order.v1.Cleaned
+	11, // 14: order.v1.Held.ref:type_name -> order.v1.Ref
+	29, // 15: order.v1.Held.at:type_name -> google.protobuf.Timestamp
+	12, // 16: order.v1.Held.reason:type_name -> order.v1.Reason
+	11, // 17: order.v1.Failed.ref:type_name -> order.v1.Ref
+	29, // 18: order.v1.Failed.at:type_name -> google.protobuf.Timestamp
+	12, // 19: order.v1.Failed.reason:type_name -> order.v1.Reason
+	11, // 20: order.v1.Shadowed.ref:type_name -> order.v1.Ref
+	29, // 21: order.v1.Shadowed.at:type_name -> google.protobuf.Timestamp
+	2,  // 22: order.v1.Shadowed.verdict:type_name -> order.v1.Shadowed.Verdict
+	12, // 23: order.v1.Shadowed.reasons:type_name -> order.v1.Reason
+	18, // 24: order.v1.Shadowed.differences:type_name -> order.v1.Difference
+	14, // 25: order.v1.Shadowed.cleaned:type_name -> order.v1.Cleaned
+	29, // 26: order.v1.Shadowed.ours_at:type_name -> google.protobuf.Timestamp
+	29, // 27: order.v1.Shadowed.theirs_at:type_name -> google.protobuf.Timestamp
+	11, // 28: order.v1.StatusChanged.ref:type_name -> order.v1.Ref
+	29, // 29: order.v1.StatusChanged.at:type_name -> google.protobuf.Timestamp
+	0,  // 30: order.v1.StatusChanged.status:type_name -> order.v1.Status
+	11, // 31: order.v1.Shipped.ref:type_name -> order.v1.Ref
+	29, // 32: order.v1.Shipped.at:type_name -> google.protobuf.Timestamp
+	21, // 33: order.v1.Shipped.packages:type_name -> order.v1.Package
+	22, // 34: order.v1.Shipped.lines:type_name -> order.v1.ShippedLine
+	22, // 35: order.v1.Package.lines:type_name -> order.v1.ShippedLine
+	11, // 36: order.v1.Delivered.ref:type_name -> order.v1.Ref
+	29, // 37: order.v1.Delivered.at:type_name -> google.protobuf.Timestamp
+	11, // 38: order.v1.Returning.ref:type_name -> order.v1.Ref
+	29, // 39: order.v1.Returning.at:type_name -> google.protobuf.Timestamp
+	0,  // 40: order.v1.Returning.status:type_name -> order.v1.Status
+	3,  // 41: order.v1.CancelRequested.cause:type_name -> order.v1.CancelRequested.Cause
+	29, // 42: order.v1.CancelRequested.requested_at:type_name -> google.protobuf.Timestamp
+	11, // 43: order.v1.Cancelled.ref:type_name -> order.v1.Ref
+	29, // 44: order.v1.Cancelled.at:type_name -> google.protobuf.Timestamp
+	11, // 45: order.v1.CancelRefused.ref:type_name -> order.v1.Ref
+	29, // 46: order.v1.CancelRefused.at:type_name -> google.protobuf.Timestamp
+	12, // 47: order.v1.CancelRefused.reason:type_name -> order.v1.Reason
+	11, // 48: order.v1.CancelUnknown.ref:type_name -> order.v1.Ref
+	29, // 49: order.v1.CancelUnknown.at:type_name -> google.protobuf.Timestamp
+	12, // 50: order.v1.CancelUnknown.reason:type_name -> order.v1.Reason
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_order_v1_order_proto_init() }
@@ -2384,8 +2680,8 @@ func file_order_v1_order_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_order_v1_order_proto_rawDesc), len(file_order_v1_order_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   23,
+			NumEnums:      4,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

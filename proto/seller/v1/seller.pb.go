@@ -128,6 +128,58 @@ func (Account_TokenOwner) EnumDescriptor() ([]byte, []int) {
 	return file_seller_v1_seller_proto_rawDescGZIP(), []int{1, 1}
 }
 
+// FindBy is how the documents of the ERP's own program are found at the warehouse.
+type Shadow_FindBy int32
+
+const (
+	Shadow_FIND_BY_UNSPECIFIED Shadow_FindBy = 0
+	// It sends our outbound_no as its own number (for JD: isvUUID). The default.
+	Shadow_FIND_BY_OUTBOUND_NO Shadow_FindBy = 1
+	// It numbers otherwise; the first of platform_order_nos tells which document is meant.
+	Shadow_FIND_BY_PLATFORM_ORDER_NO Shadow_FindBy = 2
+)
+
+// Enum value maps for Shadow_FindBy.
+var (
+	Shadow_FindBy_name = map[int32]string{
+		0: "FIND_BY_UNSPECIFIED",
+		1: "FIND_BY_OUTBOUND_NO",
+		2: "FIND_BY_PLATFORM_ORDER_NO",
+	}
+	Shadow_FindBy_value = map[string]int32{
+		"FIND_BY_UNSPECIFIED":       0,
+		"FIND_BY_OUTBOUND_NO":       1,
+		"FIND_BY_PLATFORM_ORDER_NO": 2,
+	}
+)
+
+func (x Shadow_FindBy) Enum() *Shadow_FindBy {
+	p := new(Shadow_FindBy)
+	*p = x
+	return p
+}
+
+func (x Shadow_FindBy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Shadow_FindBy) Descriptor() protoreflect.EnumDescriptor {
+	return file_seller_v1_seller_proto_enumTypes[2].Descriptor()
+}
+
+func (Shadow_FindBy) Type() protoreflect.EnumType {
+	return &file_seller_v1_seller_proto_enumTypes[2]
+}
+
+func (x Shadow_FindBy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Shadow_FindBy.Descriptor instead.
+func (Shadow_FindBy) EnumDescriptor() ([]byte, []int) {
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{8, 0}
+}
+
 type Paused_By int32
 
 const (
@@ -166,11 +218,11 @@ func (x Paused_By) String() string {
 }
 
 func (Paused_By) Descriptor() protoreflect.EnumDescriptor {
-	return file_seller_v1_seller_proto_enumTypes[2].Descriptor()
+	return file_seller_v1_seller_proto_enumTypes[3].Descriptor()
 }
 
 func (Paused_By) Type() protoreflect.EnumType {
-	return &file_seller_v1_seller_proto_enumTypes[2]
+	return &file_seller_v1_seller_proto_enumTypes[3]
 }
 
 func (x Paused_By) Number() protoreflect.EnumNumber {
@@ -179,7 +231,7 @@ func (x Paused_By) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Paused_By.Descriptor instead.
 func (Paused_By) EnumDescriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{9, 0}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // Setup is all that Stockbridge has to know of a seller, as `bridgectl seller apply -f` reads it (YAML or JSON).
@@ -201,8 +253,10 @@ type Setup struct {
 	Trial *Trial `protobuf:"bytes,10,opt,name=trial,proto3" json:"trial,omitempty"`
 	// Book "shipped" when packed instead of when handed to the carrier.
 	ShippedWhenPacked bool `protobuf:"varint,11,opt,name=shipped_when_packed,json=shippedWhenPacked,proto3" json:"shipped_when_packed,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// When present, orders audited before its end are only looked at: the ERP's own program sends them.
+	Shadow        *Shadow `protobuf:"bytes,12,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Setup) Reset() {
@@ -310,6 +364,13 @@ func (x *Setup) GetShippedWhenPacked() bool {
 		return x.ShippedWhenPacked
 	}
 	return false
+}
+
+func (x *Setup) GetShadow() *Shadow {
+	if x != nil {
+		return x.Shadow
+	}
+	return nil
 }
 
 // Account is a credential at a far side. Several warehouses may use one.
@@ -795,6 +856,62 @@ func (x *Trial) GetFirst() int32 {
 	return 0
 }
 
+// Shadow is for running beside the ERP's own program before the switch-over. Orders in it are checked, planned and compared
+// with what the warehouse got; nothing that writes is ever called for them.
+type Shadow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The switch-over: from this moment on new orders are ours, and those audited earlier never are by themselves. RFC 3339
+	// with a zone; empty means that there is none yet. It stays in the set-up afterwards.
+	Until         string        `protobuf:"bytes,1,opt,name=until,proto3" json:"until,omitempty"`
+	FindBy        Shadow_FindBy `protobuf:"varint,2,opt,name=find_by,json=findBy,proto3,enum=seller.v1.Shadow_FindBy" json:"find_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shadow) Reset() {
+	*x = Shadow{}
+	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shadow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shadow) ProtoMessage() {}
+
+func (x *Shadow) ProtoReflect() protoreflect.Message {
+	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shadow.ProtoReflect.Descriptor instead.
+func (*Shadow) Descriptor() ([]byte, []int) {
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Shadow) GetUntil() string {
+	if x != nil {
+		return x.Until
+	}
+	return ""
+}
+
+func (x *Shadow) GetFindBy() Shadow_FindBy {
+	if x != nil {
+		return x.FindBy
+	}
+	return Shadow_FIND_BY_UNSPECIFIED
+}
+
 // Changed says that a seller was applied; what waited for what it now has goes on.
 type Changed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -806,7 +923,7 @@ type Changed struct {
 
 func (x *Changed) Reset() {
 	*x = Changed{}
-	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	mi := &file_seller_v1_seller_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +935,7 @@ func (x *Changed) String() string {
 func (*Changed) ProtoMessage() {}
 
 func (x *Changed) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	mi := &file_seller_v1_seller_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +948,7 @@ func (x *Changed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changed.ProtoReflect.Descriptor instead.
 func (*Changed) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{8}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Changed) GetSeller() string {
@@ -863,7 +980,7 @@ type Paused struct {
 
 func (x *Paused) Reset() {
 	*x = Paused{}
-	mi := &file_seller_v1_seller_proto_msgTypes[9]
+	mi := &file_seller_v1_seller_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +992,7 @@ func (x *Paused) String() string {
 func (*Paused) ProtoMessage() {}
 
 func (x *Paused) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[9]
+	mi := &file_seller_v1_seller_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1005,7 @@ func (x *Paused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Paused.ProtoReflect.Descriptor instead.
 func (*Paused) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{9}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Paused) GetSeller() string {
@@ -938,7 +1055,7 @@ type Resumed struct {
 
 func (x *Resumed) Reset() {
 	*x = Resumed{}
-	mi := &file_seller_v1_seller_proto_msgTypes[10]
+	mi := &file_seller_v1_seller_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1067,7 @@ func (x *Resumed) String() string {
 func (*Resumed) ProtoMessage() {}
 
 func (x *Resumed) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[10]
+	mi := &file_seller_v1_seller_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1080,7 @@ func (x *Resumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumed.ProtoReflect.Descriptor instead.
 func (*Resumed) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{10}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Resumed) GetSeller() string {
@@ -997,7 +1114,7 @@ type PollDue struct {
 
 func (x *PollDue) Reset() {
 	*x = PollDue{}
-	mi := &file_seller_v1_seller_proto_msgTypes[11]
+	mi := &file_seller_v1_seller_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1126,7 @@ func (x *PollDue) String() string {
 func (*PollDue) ProtoMessage() {}
 
 func (x *PollDue) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[11]
+	mi := &file_seller_v1_seller_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1139,7 @@ func (x *PollDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollDue.ProtoReflect.Descriptor instead.
 func (*PollDue) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{11}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PollDue) GetSeller() string {
@@ -1036,7 +1153,7 @@ var File_seller_v1_seller_proto protoreflect.FileDescriptor
 
 const file_seller_v1_seller_proto_rawDesc = "" +
 	"\n" +
-	"\x16seller/v1/seller.proto\x12\tseller.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x04\n" +
+	"\x16seller/v1/seller.proto\x12\tseller.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x04\n" +
 	"\x05Setup\x12-\n" +
 	"\x04name\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x04name\x12\x1d\n" +
 	"\x05title\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\x05title\x12:\n" +
@@ -1054,7 +1171,8 @@ const file_seller_v1_seller_proto_rawDesc = "" +
 	"\tplatforms\x18\t \x03(\v2\x12.seller.v1.MappingB\b\xbaH\x05\x92\x01\x02\x10dR\tplatforms\x12&\n" +
 	"\x05trial\x18\n" +
 	" \x01(\v2\x10.seller.v1.TrialR\x05trial\x12.\n" +
-	"\x13shipped_when_packed\x18\v \x01(\bR\x11shippedWhenPacked\"\xac\x05\n" +
+	"\x13shipped_when_packed\x18\v \x01(\bR\x11shippedWhenPacked\x12)\n" +
+	"\x06shadow\x18\f \x01(\v2\x11.seller.v1.ShadowR\x06shadow\"\xac\x05\n" +
 	"\aAccount\x12-\n" +
 	"\x04name\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x04name\x127\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.seller.v1.Account.KindB\n" +
@@ -1110,7 +1228,14 @@ const file_seller_v1_seller_proto_rawDesc = "" +
 	"\x06number\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06number\"M\n" +
 	"\x05Trial\x12!\n" +
 	"\x06orders\x18\x01 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x06orders\x12!\n" +
-	"\x05first\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00R\x05first\"h\n" +
+	"\x05first\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00R\x05first\"\xbf\x01\n" +
+	"\x06Shadow\x12\x1d\n" +
+	"\x05until\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18(R\x05until\x12;\n" +
+	"\afind_by\x18\x02 \x01(\x0e2\x18.seller.v1.Shadow.FindByB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06findBy\"Y\n" +
+	"\x06FindBy\x12\x17\n" +
+	"\x13FIND_BY_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13FIND_BY_OUTBOUND_NO\x10\x01\x12\x1d\n" +
+	"\x19FIND_BY_PLATFORM_ORDER_NO\x10\x02\"h\n" +
 	"\aChanged\x121\n" +
 	"\x06seller\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x06seller\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xaa\x02\n" +
@@ -1146,52 +1271,56 @@ func file_seller_v1_seller_proto_rawDescGZIP() []byte {
 	return file_seller_v1_seller_proto_rawDescData
 }
 
-var file_seller_v1_seller_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_seller_v1_seller_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_seller_v1_seller_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_seller_v1_seller_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_seller_v1_seller_proto_goTypes = []any{
 	(Account_Kind)(0),             // 0: seller.v1.Account.Kind
 	(Account_TokenOwner)(0),       // 1: seller.v1.Account.TokenOwner
-	(Paused_By)(0),                // 2: seller.v1.Paused.By
-	(*Setup)(nil),                 // 3: seller.v1.Setup
-	(*Account)(nil),               // 4: seller.v1.Account
-	(*SecretRef)(nil),             // 5: seller.v1.SecretRef
-	(*Quota)(nil),                 // 6: seller.v1.Quota
-	(*Warehouse)(nil),             // 7: seller.v1.Warehouse
-	(*Shop)(nil),                  // 8: seller.v1.Shop
-	(*Mapping)(nil),               // 9: seller.v1.Mapping
-	(*Trial)(nil),                 // 10: seller.v1.Trial
-	(*Changed)(nil),               // 11: seller.v1.Changed
-	(*Paused)(nil),                // 12: seller.v1.Paused
-	(*Resumed)(nil),               // 13: seller.v1.Resumed
-	(*PollDue)(nil),               // 14: seller.v1.PollDue
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(Shadow_FindBy)(0),            // 2: seller.v1.Shadow.FindBy
+	(Paused_By)(0),                // 3: seller.v1.Paused.By
+	(*Setup)(nil),                 // 4: seller.v1.Setup
+	(*Account)(nil),               // 5: seller.v1.Account
+	(*SecretRef)(nil),             // 6: seller.v1.SecretRef
+	(*Quota)(nil),                 // 7: seller.v1.Quota
+	(*Warehouse)(nil),             // 8: seller.v1.Warehouse
+	(*Shop)(nil),                  // 9: seller.v1.Shop
+	(*Mapping)(nil),               // 10: seller.v1.Mapping
+	(*Trial)(nil),                 // 11: seller.v1.Trial
+	(*Shadow)(nil),                // 12: seller.v1.Shadow
+	(*Changed)(nil),               // 13: seller.v1.Changed
+	(*Paused)(nil),                // 14: seller.v1.Paused
+	(*Resumed)(nil),               // 15: seller.v1.Resumed
+	(*PollDue)(nil),               // 16: seller.v1.PollDue
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
 }
 var file_seller_v1_seller_proto_depIdxs = []int32{
-	4,  // 0: seller.v1.Setup.accounts:type_name -> seller.v1.Account
-	7,  // 1: seller.v1.Setup.warehouses:type_name -> seller.v1.Warehouse
-	8,  // 2: seller.v1.Setup.shops:type_name -> seller.v1.Shop
-	9,  // 3: seller.v1.Setup.carriers:type_name -> seller.v1.Mapping
-	9,  // 4: seller.v1.Setup.suppliers:type_name -> seller.v1.Mapping
-	9,  // 5: seller.v1.Setup.categories:type_name -> seller.v1.Mapping
-	9,  // 6: seller.v1.Setup.platforms:type_name -> seller.v1.Mapping
-	10, // 7: seller.v1.Setup.trial:type_name -> seller.v1.Trial
-	0,  // 8: seller.v1.Account.kind:type_name -> seller.v1.Account.Kind
-	5,  // 9: seller.v1.Account.app_secret:type_name -> seller.v1.SecretRef
-	5,  // 10: seller.v1.Account.access_token:type_name -> seller.v1.SecretRef
-	1,  // 11: seller.v1.Account.token_owner:type_name -> seller.v1.Account.TokenOwner
-	6,  // 12: seller.v1.Account.quota:type_name -> seller.v1.Quota
-	15, // 13: seller.v1.Changed.at:type_name -> google.protobuf.Timestamp
-	15, // 14: seller.v1.Paused.at:type_name -> google.protobuf.Timestamp
-	2,  // 15: seller.v1.Paused.by:type_name -> seller.v1.Paused.By
-	16, // 16: seller.v1.Paused.probe_after:type_name -> google.protobuf.Duration
-	15, // 17: seller.v1.Resumed.at:type_name -> google.protobuf.Timestamp
-	2,  // 18: seller.v1.Resumed.by:type_name -> seller.v1.Paused.By
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	5,  // 0: seller.v1.Setup.accounts:type_name -> seller.v1.Account
+	8,  // 1: seller.v1.Setup.warehouses:type_name -> seller.v1.Warehouse
+	9,  // 2: seller.v1.Setup.shops:type_name -> seller.v1.Shop
+	10, // 3: seller.v1.Setup.carriers:type_name -> seller.v1.Mapping
+	10, // 4: seller.v1.Setup.suppliers:type_name -> seller.v1.Mapping
+	10, // 5: seller.v1.Setup.categories:type_name -> seller.v1.Mapping
+	10, // 6: seller.v1.Setup.platforms:type_name -> seller.v1.Mapping
+	11, // 7: seller.v1.Setup.trial:type_name -> seller.v1.Trial
+	12, // 8: seller.v1.Setup.shadow:type_name -> seller.v1.Shadow
+	0,  // 9: seller.v1.Account.kind:type_name -> seller.v1.Account.Kind
+	6,  // 10: seller.v1.Account.app_secret:type_name -> seller.v1.SecretRef
+	6,  // 11: seller.v1.Account.access_token:type_name -> seller.v1.SecretRef
+	1,  // 12: seller.v1.Account.token_owner:type_name -> seller.v1.Account.TokenOwner
+	7,  // 13: seller.v1.Account.quota:type_name -> seller.v1.Quota
+	2,  // 14: seller.v1.Shadow.find_by:type_name -> seller.v1.Shadow.FindBy
+	17, // 15: seller.v1.Changed.at:type_name -> google.protobuf.Timestamp
+	17, // 16: seller.v1.Paused.at:type_name -> google.protobuf.Timestamp
+	3,  // 17: seller.v1.Paused.by:type_name -> seller.v1.Paused.By
+	18, // 18: seller.v1.Paused.probe_after:type_name -> google.protobuf.Duration
+	17, // 19: seller.v1.Resumed.at:type_name -> google.protobuf.Timestamp
+	3,  // 20: seller.v1.Resumed.by:type_name -> seller.v1.Paused.By
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_seller_v1_seller_proto_init() }
@@ -1204,8 +1333,8 @@ func file_seller_v1_seller_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seller_v1_seller_proto_rawDesc), len(file_seller_v1_seller_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   12,
+			NumEnums:      4,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -192,7 +192,7 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 		r.add(s.Findings(o)...)
 		return r, nil // what breaks the rules is never given to a warehouse
 	}
-	wh, err := c.warehouses.Open(s, o.Warehouse, warehouse.Push)
+	wh, err := c.warehouses.Read(s, o.Warehouse, warehouse.Push)
 	if err != nil {
 		r.add(s.Findings(o)...)
 		r.add(err)
@@ -250,7 +250,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 
 // maskedRequest is the request with (hidden) for whatever is personal in it. Only the adapter knows where that goes, so
 // it is given an order with stand-ins that are easy to find again.
-func maskedRequest(wh warehouse.OrderTaker, o *orderv1.Audited) string {
+func maskedRequest(wh warehouse.OrderPlanner, o *orderv1.Audited) string {
 	stand := []string{}
 	m := masked(o, func(field protoreflect.FieldDescriptor, text string) string {
 		s := standIn(text, len(stand))

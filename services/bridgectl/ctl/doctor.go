@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
@@ -91,7 +92,7 @@ func (sellerDoctorCmd) account(ctx context.Context, s *seller.Seller, name strin
 		if w.Account != name {
 			continue
 		}
-		orders, err := ws.Open(s, w.Code, warehouse.Status)
+		orders, err := opened(s, ws, w.Code)
 		if err != nil {
 			add(about, "warehouse "+w.Code, "", err)
 			return
@@ -109,6 +110,14 @@ func (sellerDoctorCmd) account(ctx context.Context, s *seller.Seller, name strin
 	add(about, "use", "", fault.Reason{
 		Code: "account.unused", ZH: "没有仓库使用此账号，请在 warehouses 中引用此账号，或将其删除", EN: "no warehouse uses this account: name it in warehouses, or remove it",
 	})
+}
+
+// opened is a warehouse to be diagnosed. One of a seller in shadow is only read.
+func opened(s *seller.Seller, ws *adapters.Warehouses, code string) (any, error) {
+	if s.InShadow(time.Now()) {
+		return ws.Read(s, code, warehouse.Status)
+	}
+	return ws.Open(s, code, warehouse.Status)
 }
 
 // held tells what orders wait for that somebody has to mend.

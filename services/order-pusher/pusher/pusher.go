@@ -244,7 +244,7 @@ func (p *Pusher) lastTaken(what string) time.Time {
 }
 
 // Findings is all that is wrong with an order before it is sent, and what would be sent: the same checks as Push.
-func Findings(s *seller.Seller, wh warehouse.OrderTaker, o *orderv1.Audited) (warehouse.Plan, []error) {
+func Findings(s *seller.Seller, wh warehouse.OrderPlanner, o *orderv1.Audited) (warehouse.Plan, []error) {
 	plan := wh.PlanOrder(o)
 	return plan, append(s.Findings(o), plan.Findings...)
 }

@@ -57,7 +57,7 @@ func TestOverJD(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return wh, nil }
+		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.OrderReader, error) { return wh, nil }
 		b.Breaker = seller.NewBreaker(1000)
 
 		var numbers []string

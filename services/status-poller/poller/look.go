@@ -114,7 +114,7 @@ func (r *run) group(ctx context.Context, code string, entries, early []ledger.En
 }
 
 // batch sorts a batch into what is gone, what did not move, and what has to be asked about in full.
-func (r *run) batch(ctx context.Context, wh warehouse.Orders, batch []ledger.Entry, found map[string]warehouse.Found) {
+func (r *run) batch(ctx context.Context, wh warehouse.OrderReader, batch []ledger.Entry, found map[string]warehouse.Found) {
 	var still []move // nothing is told of these, so nothing has to be stored before they are written
 	var full []ledger.Entry
 	var numbers [][]string
@@ -209,7 +209,7 @@ func (r *run) except(e ledger.Entry, x exception) {
 }
 
 // singly asks about each order in full, where the warehouse does not grant the batch call.
-func (r *run) singly(ctx context.Context, wh warehouse.Orders, entries []ledger.Entry) {
+func (r *run) singly(ctx context.Context, wh warehouse.OrderReader, entries []ledger.Entry) {
 	entries = entries[:min(len(entries), singlesPerRun)]
 	numbers := make([][]string, len(entries))
 	for i, e := range entries {
@@ -220,7 +220,7 @@ func (r *run) singly(ctx context.Context, wh warehouse.Orders, entries []ledger.
 }
 
 // inspect asks about orders in full and works out what to tell. numbers[i] are the known documents of entries[i].
-func (r *run) inspect(ctx context.Context, wh warehouse.Orders, entries []ledger.Entry, numbers [][]string) {
+func (r *run) inspect(ctx context.Context, wh warehouse.OrderReader, entries []ledger.Entry, numbers [][]string) {
 	outcomes := make([]*outcome, len(entries))
 	errs := make([]error, len(entries))
 	var group errgroup.Group
@@ -254,7 +254,7 @@ func (r *run) inspect(ctx context.Context, wh warehouse.Orders, entries []ledger
 
 // inspectOne makes a panic an error: it runs in no handler's goroutine, where the bus would see to it, and one answer that
 // nobody thought of must not end the worker again and again.
-func (r *run) inspectOne(ctx context.Context, wh warehouse.Orders, e ledger.Entry, numbers []string) (o *outcome, err error) {
+func (r *run) inspectOne(ctx context.Context, wh warehouse.OrderReader, e ledger.Entry, numbers []string) (o *outcome, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			r.Log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Str("order", e.Key.String()).Msg("looking at an order panicked")
@@ -286,7 +286,7 @@ var errNone = errors.New("not known at the warehouse")
 
 // gather asks for the documents and for all that they were split into. The accepted document and its children come
 // first, so that what is known of old is found in its place among them.
-func (r *run) gather(ctx context.Context, wh warehouse.Orders, numbers []string) ([]document, error) {
+func (r *run) gather(ctx context.Context, wh warehouse.OrderReader, numbers []string) ([]document, error) {
 	var docs []document
 	known := false
 	for _, number := range numbers {

@@ -124,7 +124,7 @@ type Parts struct {
 	Sellers Sellers
 	Ledger  Ledger
 	// Open gives the warehouse of a seller by the ERP's code, for calls of the class.
-	Open    func(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
+	Open    func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
 	Breaker *seller.Breaker
 	Metrics *Metrics
 	Config
@@ -160,7 +160,7 @@ func New(parts Parts) *Poller {
 // Run serves until ctx is done and what is in hand is finished.
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
-		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Config: c, Log: s.Log,
+		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Read, Config: c, Log: s.Log,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
 	})
 	serving := s.Serving(Name)

@@ -38,7 +38,7 @@ type bench struct {
 
 // calls counts what is asked of the warehouse, and lets time go by with each.
 type calls struct {
-	warehouse.Orders
+	warehouse.OrderReader
 	b       *bench
 	finds   int
 	details atomic.Int32
@@ -49,7 +49,7 @@ type calls struct {
 func (c *calls) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
 	c.finds++
 	c.b.wait(c.takes)
-	return c.Orders.FindOrders(ctx, numbers)
+	return c.OrderReader.FindOrders(ctx, numbers)
 }
 
 func (c *calls) OrderDetails(ctx context.Context, number string) (warehouse.Details, error) {
@@ -57,7 +57,7 @@ func (c *calls) OrderDetails(ctx context.Context, number string) (warehouse.Deta
 	if c.panics {
 		panic("no such field")
 	}
-	return c.Orders.OrderDetails(ctx, number)
+	return c.OrderReader.OrderDetails(ctx, number)
 }
 
 // counted tells the calls since it was last asked.
@@ -109,7 +109,7 @@ func newBench(t *testing.T, open func(now func() time.Time) (ledger.Ledger, erro
 			OpenEvery: 30 * time.Second, PackedEvery: 15 * time.Second, ShippedEvery: 10 * time.Minute,
 			FollowFor: 60 * 24 * time.Hour, ProbeAfter: 30 * time.Second,
 		},
-		Open: func(_ *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error) {
+		Open: func(_ *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error) {
 			if class != warehouse.Status {
 				t.Errorf("opened for class %s", class)
 			}

@@ -27,6 +27,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,8 @@ var (
 	// ErrToken says that the token, the application's key or secret is missing, or that JD does not take it, even read
 	// anew. Nothing was done.
 	ErrToken = errors.New("credential not accepted")
+	// ErrReadOnly says that a Client which may only read was asked to call a method that may write.
+	ErrReadOnly = errors.New("only reading is allowed")
 )
 
 // beijing is the zone of all of JD's times (§1.4). China has had no summer time since 1991.
@@ -85,6 +88,8 @@ type Client struct {
 	Transport http.RoundTripper
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
+	// ReadOnly refuses all but the methods that are known to change nothing at JD, with ErrReadOnly and ErrNotSent.
+	ReadOnly bool
 
 	once     sync.Once
 	own      *http.Transport
@@ -131,6 +136,9 @@ func (c *Client) call(ctx context.Context, method string, request, answer any) e
 }
 
 func (c *Client) attempt(ctx context.Context, method string, request, answer any) error {
+	if c.ReadOnly && !slices.Contains(readers, method) {
+		return fmt.Errorf("%w: %w", ErrNotSent, ErrReadOnly)
+	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	param, err := ParamJSON(request)

@@ -15,6 +15,10 @@ const (
 	MethodQueryOrderPacks  = "jingdong.eclp.order.queryOrderPacks"
 )
 
+// readers are the methods that change nothing at JD. One that is new has to be entered here before a seller in shadow may
+// call it.
+var readers = []string{MethodExtQueryOrder, MethodQueryOrder, MethodQueryOrderStatus, MethodQueryOrderPacks}
+
 // AddOrder is a delivery order (§5.1). An empty field is not sent unless JD requires it. Fields of lines are comma lists
 // with one element a line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing (§2.1, §1.4).
 type AddOrder struct {
@@ -77,8 +81,10 @@ func (c *Client) AddOrder(ctx context.Context, order AddOrder) (eclpSoNo string,
 
 // ExtQueryOrder asks after orders by the ERP's numbers (§5.9).
 type ExtQueryOrder struct {
-	// IsvUUIDs are at most 100 numbers (§5.9), none with a comma in it: JD reads a comma list.
+	// IsvUUIDs are at most 100 numbers (§5.9), none with a comma in it: JD reads a comma list. SpSoNos are the platforms'
+	// order numbers, which JD asks for in the other's stead.
 	IsvUUIDs     []string
+	SpSoNos      []string
 	IsvSource    string
 	DepartmentNo string
 }
@@ -86,6 +92,7 @@ type ExtQueryOrder struct {
 // ExtOrder is one of JD's documents. A row without EclpSoNo means that there is none.
 type ExtOrder struct {
 	IsvUUID    Text `json:"isvUUID"`
+	SpSoNo     Text `json:"spSoNo"`
 	EclpSoNo   Text `json:"eclpSoNo"`
 	MainStatus Text `json:"mainStatus"`
 	OperTime   Text `json:"operTime"`
@@ -94,10 +101,11 @@ type ExtOrder struct {
 // ExtQueryOrder asks after orders by the ERP's numbers. Numbers without a document may have a row or not (§5.9).
 func (c *Client) ExtQueryOrder(ctx context.Context, query ExtQueryOrder) ([]ExtOrder, error) {
 	request := struct {
-		IsvUUID      string `json:"isvUUID"`
+		IsvUUID      string `json:"isvUUID,omitempty"`
+		SpSoNos      string `json:"spSoNos,omitempty"`
 		IsvSource    string `json:"isvSource,omitempty"`
 		DepartmentNo string `json:"departmentNo,omitempty"`
-	}{strings.Join(query.IsvUUIDs, ","), query.IsvSource, query.DepartmentNo}
+	}{strings.Join(query.IsvUUIDs, ","), strings.Join(query.SpSoNos, ","), query.IsvSource, query.DepartmentNo}
 	var answer struct {
 		Rows List[ExtOrder] `json:"queryorder_result"`
 	}
@@ -105,10 +113,29 @@ func (c *Client) ExtQueryOrder(ctx context.Context, query ExtQueryOrder) ([]ExtO
 	return answer.Rows, err
 }
 
-// Order is all of one document (§5.4).
+// Order is all of one document (§5.4). §5.4 lists "consignee and address fields" without their names [B]: they are read
+// under those of addOrder (§5.1.1), and are "" should JD call them otherwise.
 type Order struct {
 	EclpSoNo       Text               `json:"eclpSoNo"`
 	IsvUUID        Text               `json:"isvUUID"`
+	ShopNo         Text               `json:"shopNo"`
+	DepartmentNo   Text               `json:"departmentNo"`
+	WarehouseNo    Text               `json:"warehouseNo"`
+	PlatformNo     Text               `json:"salesPlatformOrderNo"`
+	PlatformSource Text               `json:"salePlatformSource"`
+	PlatformTime   Text               `json:"salesPlatformCreateTime"`
+	ExpectDate     Text               `json:"expectDate"`
+	Receivable     Text               `json:"receivable"`
+	OrderMark      Text               `json:"orderMark"`
+	Remark         Text               `json:"consigneeRemark"`
+	Name           Text               `json:"consigneeName"`
+	Mobile         Text               `json:"consigneeMobile"`
+	Phone          Text               `json:"consigneePhone"`
+	Address        Text               `json:"consigneeAddress"`
+	Province       Text               `json:"addressProvince"`
+	City           Text               `json:"addressCity"`
+	County         Text               `json:"addressCounty"`
+	Town           Text               `json:"addressTown"`
 	ShipperNo      Text               `json:"shipperNo"`
 	ShipperName    Text               `json:"shipperName"`
 	CurrentStatus  Text               `json:"currentStatus"`
@@ -125,6 +152,7 @@ type OrderLine struct {
 	GoodsNo    Text `json:"goodsNo"`
 	IsvGoodsNo Text `json:"isvGoodsNo"`
 	OrderLine  Text `json:"orderLine"`
+	Price      Text `json:"price"`
 	// Quantity is what was asked for, RealOutQty what left; that is "" before JD knows.
 	Quantity   Text `json:"quantity"`
 	RealOutQty Text `json:"realOutQty"`

@@ -95,6 +95,7 @@ func (jd *JD) controlAPI() http.Handler {
 	jd.routeLooks(handle)
 	jd.routeClock(handle)
 	jd.routeTokens(handle)
+	jd.routeOthers(handle)
 	handle("POST reset", func(*http.Request) (any, error) { return struct{}{}, jd.Reset() })
 	return http.NewCrossOriginProtection().Handler(jd.nearby(mux))
 }

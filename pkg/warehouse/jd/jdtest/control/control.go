@@ -57,6 +57,13 @@ func (c *Client) ClearFaults(ctx context.Context) error {
 	return c.do(ctx, http.MethodDelete, "faults", nil, nil)
 }
 
+// Take hands over an order as another program of the merchant's, such as an ERP's own timer: addOrder's JSON as JD takes it.
+func (c *Client) Take(ctx context.Context, addOrder json.RawMessage) (eclpSoNo string, err error) {
+	var taken jdtest.Taken
+	err = c.do(ctx, http.MethodPost, "orders", addOrder, &taken)
+	return taken.EclpSoNo, err
+}
+
 // Documents returns all documents that the query chooses, page by page; its Limit bounds the whole when it is not 0.
 func (c *Client) Documents(ctx context.Context, q jdtest.Query) ([]jdtest.Document, error) {
 	var docs []jdtest.Document

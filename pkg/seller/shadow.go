@@ -1,0 +1,93 @@
+package seller
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"stockbridge/pkg/fault"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// ShadowKept is how long after the switch-over a set-up keeps its shadow, as long as events and the ledger remember
+// orders that somebody may publish again.
+const ShadowKept = 90 * 24 * time.Hour
+
+// Shadows tells whether an order belongs to the ERP's own program, which sends it: it was audited, or published, before
+// the switch-over. That does not change afterwards, however late the order comes.
+//
+// # Why
+//
+// The switch-over is a moment in the set-up and not the moment at which somebody changes the set-up: what stands in the
+// stream or on the shelf at that time was sent by the ERP's program, and workers that learn of the change one after the
+// other would disagree about what comes in between. Both clocks have to agree that an order is ours, because to be wrong
+// in the other direction ships it twice.
+func (s *Seller) Shadows(auditedAt, publishedAt time.Time) bool {
+	return s.Setup.Shadow != nil && (s.index.until.IsZero() || auditedAt.Before(s.index.until) || publishedAt.Before(s.index.until))
+}
+
+// InShadow tells whether the switch-over is still to come: then nothing may be written at the far side for s.
+func (s *Seller) InShadow(now time.Time) bool {
+	return s.Setup.Shadow != nil && (s.index.until.IsZero() || now.Before(s.index.until))
+}
+
+// ShadowUntil is the switch-over, zero when there is none.
+func (s *Seller) ShadowUntil() time.Time { return s.index.until }
+
+// Shadowed is the fault of whoever wants to write at the far side for s while it is in shadow; nil when it is not.
+func (s *Seller) Shadowed(now time.Time) error {
+	if !s.InShadow(now) {
+		return nil
+	}
+	return fault.RetryAfter(shadowPause, fault.Reason{
+		Code: "seller.shadow", Field: "seller",
+		ZH: fmt.Sprintf("商家 %s 处于影子模式，不会向仓库发送任何单据", s.Name()),
+		EN: fmt.Sprintf("seller %s is in shadow mode: nothing is sent to its warehouses", s.Name()),
+	})
+}
+
+// shadowPause is when to come back where the set-ups or clocks of two replicas disagree for a moment.
+const shadowPause = 11 * time.Second
+
+// shadowUntil is zero for none.
+func shadowUntil(setup *sellerv1.Setup) (time.Time, error) {
+	if setup.GetShadow().GetUntil() == "" {
+		return time.Time{}, nil
+	}
+	return time.Parse(time.RFC3339, setup.Shadow.Until)
+}
+
+// switched finds what a change of a set-up would do to orders in shadow: leaving it without a moment of switch-over would
+// send again what the ERP's program has sent.
+func switched(was, now *sellerv1.Setup, at time.Time) Faults {
+	if was.GetShadow() == nil || now.GetShadow() != nil {
+		return nil
+	}
+	if until, err := shadowUntil(was); err == nil && !until.IsZero() && at.Sub(until) > ShadowKept {
+		return nil
+	}
+	return Faults{{
+		Code: "setup.shadow", Field: "shadow",
+		ZH: "不能直接删除 shadow：请把 shadow.until 设为切换时刻（此刻起的新订单由我们推送，之前的订单不会再推送），并保留 90 天",
+		EN: "shadow cannot just be removed: set shadow.until to the moment of the switch-over (orders from then on are ours, earlier ones are never sent), and leave it there for 90 days",
+	}}
+}
+
+// shadowFaults checks a shadow by itself.
+func shadowFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, args ...any)) {
+	if setup.Shadow == nil {
+		return
+	}
+	until, err := shadowUntil(setup)
+	if err != nil {
+		add("setup.value", "shadow.until", "应为带时区的时间，例如 2026-08-01T02:00:00+08:00", "want a time with its zone, like 2026-08-01T02:00:00+08:00")
+	}
+	if setup.Trial != nil && err == nil && until.IsZero() {
+		add("setup.conflict", "trial", "影子模式不推送任何订单，不能同时试运行；请删除 trial，或设置 shadow.until",
+			"in shadow no order goes, so none can go on trial: leave trial out, or set shadow.until")
+	}
+	inMemory := func(a *sellerv1.Account) bool { return a.GetKind() == sellerv1.Account_KIND_MEMORY }
+	if slices.ContainsFunc(setup.Accounts, inMemory) {
+		add("setup.conflict", "shadow", "内存仓库没有其他程序推送的单据，无法使用影子模式", "nobody else sends to a warehouse in memory, so there is nothing to compare in shadow")
+	}
+}

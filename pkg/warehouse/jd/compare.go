@@ -1,0 +1,238 @@
+package jd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdapi"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// ownShipper is JD's own delivery, which an order gets that names no carrier (§5.1.1).
+const ownShipper = "CYS0000010"
+
+// FindByPlatform asks by the platforms' order numbers (§5.9: spSoNos). A number that JD cannot be asked by is absent.
+func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]warehouse.Found, error) {
+	nos := slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(platformNos))), func(no string) bool { return !askable(no) })
+	if len(nos) > warehouse.FindLimit {
+		return nil, fmt.Errorf("find %d platform orders: at most %d at a time", len(nos), warehouse.FindLimit)
+	}
+	rows, err := w.rows(ctx, nos, byPlatform)
+	if err != nil {
+		return nil, w.unread(err)
+	}
+	found := map[string][]warehouse.Found{}
+	for _, row := range rows {
+		if no := string(row.SpSoNo); row.EclpSoNo != "" && slices.Contains(nos, no) {
+			found[no] = append(found[no], warehouse.Found{
+				OutboundNo: string(row.IsvUUID), WarehouseNo: string(row.EclpSoNo), State: stateOf(row.MainStatus, "", row.OperTime),
+			})
+		}
+	}
+	for _, list := range found {
+		slices.SortFunc(list, func(a, b warehouse.Found) int { return cmp.Compare(a.WarehouseNo, b.WarehouseNo) })
+	}
+	return found, nil
+}
+
+// CompareOrder compares our plan with what queryOrder gives back (§5.4).
+func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (warehouse.Comparison, error) {
+	theirs, err := w.api.QueryOrder(ctx, warehouseNo)
+	var no *jdapi.Error
+	if errors.As(err, &no) && no.Class == jdapi.ClassBusiness || err == nil && theirs.EclpSoNo == "" {
+		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
+	}
+	if err != nil {
+		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, w.unread(err))
+	}
+	ours, plan := w.plan(o)
+	c := comparing{cleaned: map[string]bool{}}
+	for _, one := range plan.Cleaned {
+		c.cleaned[one.Field] = true
+	}
+	c.fields(ours, theirs)
+	c.people(ours, theirs)
+	c.lines(o.Lines, theirs.Lines)
+	result := warehouse.Comparison{Differences: c.found}
+	for _, step := range w.history(theirs.Statuses) {
+		if !step.At.IsZero() && (result.TakenAt.IsZero() || step.At.Before(result.TakenAt)) {
+			result.TakenAt = step.At
+		}
+	}
+	return result, nil
+}
+
+// comparing gathers differences.
+type comparing struct {
+	found   []*orderv1.Difference
+	cleaned map[string]bool
+}
+
+func (c *comparing) add(field, ours, theirs, zh, en string) {
+	c.found = append(c.found, &orderv1.Difference{Field: field, Ours: ours, Theirs: theirs, Zh: zh, En: en})
+}
+
+// fields compares what is nobody's personal data. What JD leaves out says nothing.
+func (c *comparing) fields(ours jdapi.AddOrder, theirs jdapi.Order) {
+	for _, f := range []struct {
+		field, ours string
+		theirs      jdapi.Text
+		zh, en      string
+	}{
+		{"shop", ours.ShopNo, theirs.ShopNo, "店铺不同：请核对 shops 中的编号", "another shop: look at the number in shops"},
+		{"department", ours.DepartmentNo, theirs.DepartmentNo, "事业部不同：请核对账号的 department", "another business unit: look at the account's department"},
+		{"warehouse", ours.WarehouseNo, theirs.WarehouseNo, "仓库不同：请核对 warehouses 中的编号", "another warehouse: look at the number in warehouses"},
+		{"carrier", cmp.Or(ours.ShipperNo, ownShipper), theirs.ShipperNo, "承运商不同：请核对订单的 carrier 和 carriers 中的编号", "another carrier: look at the order's carrier and its number in carriers"},
+		{"platform_order_nos", ours.SalesPlatformOrderNo, theirs.PlatformNo, "平台订单号不同：我们发送 platform_order_nos 的第一个", "another platform order number: we send the first of platform_order_nos"},
+		{"platform", ours.SalePlatformSource, theirs.PlatformSource, "销售平台不同：请核对 platforms 中的编号", "another sales platform: look at the number in platforms"},
+		{"ordered_at", ours.SalesPlatformCreateTime, theirs.PlatformTime, "下单时间不同", "another time of the order"},
+		{"expected_at", ours.ExpectDate, theirs.ExpectDate, "期望发货时间不同", "another wished shipping time"},
+		{"marks", ours.OrderMark, theirs.OrderMark, "订单标记（orderMark）不同：第 1 位为货到付款", "other order marks (orderMark); position 1 is cash on delivery"},
+		{"receiver.province", ours.AddressProvince, theirs.Province, "省不同", "another province"},
+		{"receiver.city", ours.AddressCity, theirs.City, "市不同", "another city"},
+		{"receiver.county", ours.AddressCounty, theirs.County, "区县不同", "another county"},
+		{"receiver.town", ours.AddressTown, theirs.Town, "乡镇街道不同", "another town"},
+	} {
+		if f.theirs != "" && string(f.theirs) != strings.TrimSpace(f.ours) && !masked(string(f.theirs)) {
+			c.add(f.field, f.ours, string(f.theirs), f.zh, f.en)
+		}
+	}
+	if theirs.Receivable != "" && !sameAmount(ours.Receivable, string(theirs.Receivable)) {
+		c.add("collect", ours.Receivable, string(theirs.Receivable), "代收金额不同", "another amount to collect")
+	}
+}
+
+// people compares personal data and shows none of it.
+func (c *comparing) people(ours jdapi.AddOrder, theirs jdapi.Order) {
+	for _, f := range []struct {
+		field, ours string
+		theirs      jdapi.Text
+		zh, en      string
+		number      bool
+	}{
+		{"receiver.name", ours.ConsigneeName, theirs.Name, "收件人姓名不同", "another name", false},
+		{"receiver.mobile", ours.ConsigneeMobile, theirs.Mobile, "手机号不同", "another mobile number", true},
+		{"receiver.phone", ours.ConsigneePhone, theirs.Phone, "电话不同", "another phone number", true},
+		{"receiver.address", ours.ConsigneeAddress, theirs.Address, "地址不同", "another address", false},
+		{"buyer_remark", ours.ConsigneeRemark, theirs.Remark, "买家留言不同", "another remark", false},
+	} {
+		text := string(f.theirs)
+		// JD may hide what it gives back; then nothing can be said.
+		if text == "" || text == strings.TrimSpace(f.ours) || masked(text) || f.number && ciphered(text) {
+			continue
+		}
+		zh, en := f.zh, f.en
+		switch {
+		case c.cleaned[f.field] && clean(text) == strings.TrimSpace(f.ours):
+			zh, en = zh+"：仅因我们去除或替换了京东不接受的字符", en+": only because we remove or replace characters that JD does not take"
+		case squeezed(text) == squeezed(f.ours):
+			zh, en = zh+"：仅空格不同", en+": only in blanks"
+		case strings.HasPrefix(f.ours, text):
+			zh, en = zh+"：对方的较短，可能被截断", en+": theirs is shorter, perhaps cut"
+		}
+		c.add(f.field, veiled(f.ours, f.number), veiled(text, f.number), zh, en)
+	}
+}
+
+// squeezed is text without blanks.
+func squeezed(text string) string { return strings.Join(strings.Fields(text), "") }
+
+// veiled shows of a person's data no more than a waybill's cover does: the last four digits of a number; of a text its length
+// and, of one long enough, its first character.
+func veiled(text string, number bool) string {
+	n := utf8.RuneCountInString(text)
+	switch {
+	case n == 0:
+		return ""
+	case number && n > 7:
+		return "***" + text[len(text)-4:]
+	case number || n < 2:
+		return fmt.Sprintf("*** (%d)", n)
+	}
+	first, _ := utf8.DecodeRuneInString(text)
+	return fmt.Sprintf("%c** (%d)", first, n)
+}
+
+func sameAmount(a, b string) bool {
+	tidy := func(s string) string {
+		whole, fraction, _ := strings.Cut(s, ".")
+		return strings.TrimLeft(whole, "0") + "." + strings.TrimRight(fraction, "0")
+	}
+	return tidy(a) == tidy(b)
+}
+
+// sum is all lines of one goods: one side may merge what the other sends as two lines.
+type sum struct {
+	name            string
+	ours, theirs    int64
+	lines, rows     int
+	price, rowPrice string
+	line, rowLine   string
+}
+
+// lines compares goods by goods. JD may name either number of them, so either one that fits will do.
+func (c *comparing) lines(ours []*orderv1.Line, theirs []jdapi.OrderLine) {
+	if len(theirs) == 0 {
+		return // it tells none
+	}
+	var sums []*sum
+	of := map[string]*sum{}
+	for _, l := range ours {
+		keys := []string{"no:" + l.WarehouseGoodsNo, "code:" + l.GoodsCode}
+		s := cmp.Or(of[keys[0]], of[keys[1]])
+		if s == nil {
+			s = &sum{name: cmp.Or(l.GoodsCode, l.WarehouseGoodsNo), price: l.Price, line: l.LineId}
+			sums = append(sums, s)
+		}
+		for _, k := range keys {
+			if !strings.HasSuffix(k, ":") {
+				of[k] = s
+			}
+		}
+		s.ours += l.Quantity
+		s.lines++
+	}
+	for _, row := range theirs {
+		keys := []string{"no:" + string(row.GoodsNo), "code:" + string(row.IsvGoodsNo)}
+		s := cmp.Or(of[keys[0]], of[keys[1]])
+		if s == nil {
+			s = &sum{name: cmp.Or(string(row.IsvGoodsNo), string(row.GoodsNo))}
+			sums = append(sums, s)
+			for _, k := range keys {
+				if !strings.HasSuffix(k, ":") {
+					of[k] = s
+				}
+			}
+		}
+		n, _ := row.Quantity.Int()
+		s.theirs += n
+		s.rows++
+		s.rowPrice, s.rowLine = string(row.Price), string(row.OrderLine)
+	}
+	pieces := func(name string, n int64) string { return fmt.Sprintf("%s × %d", name, n) }
+	for _, s := range sums {
+		switch {
+		case s.rows == 0:
+			c.add("lines", pieces(s.name, s.ours), "", "对方没有此商品", "they did not send these goods")
+		case s.lines == 0:
+			c.add("lines", "", pieces(s.name, s.theirs), "我们不会发送此商品", "we would not send these goods")
+		case s.ours != s.theirs:
+			c.add("lines.quantity", pieces(s.name, s.ours), pieces(s.name, s.theirs), "数量不同", "another quantity")
+		}
+		if s.lines != 1 || s.rows != 1 {
+			continue
+		}
+		if s.price != "" && s.rowPrice != "" && !sameAmount(s.price, s.rowPrice) {
+			c.add("lines.price", s.name+" "+s.price, s.name+" "+s.rowPrice, "单价不同", "another price")
+		}
+		if s.line != "" && s.rowLine != "" && s.line != s.rowLine {
+			c.add("lines.line_id", s.name+" "+s.line, s.name+" "+s.rowLine, "行号不同", "another line id")
+		}
+	}
+}
