@@ -95,7 +95,7 @@ func newBench(t *testing.T, open func(now func() time.Time) (ledger.Ledger, erro
 	}
 	t.Cleanup(func() { _ = b.all.Close() })
 	b.wh = &memory.Warehouse{Now: b.now}
-	b.calls = &calls{Orders: b.wh, b: b}
+	b.calls = &calls{OrderReader: b.wh, b: b}
 	b.book = &book{now: seller.New(&sellerv1.Setup{
 		Name:       "acme",
 		Accounts:   []*sellerv1.Account{{Name: "m", Kind: sellerv1.Account_KIND_MEMORY}},
