@@ -45,6 +45,8 @@ type call struct {
 	numbers, goods []string
 	// done: the service did what it was asked for.
 	done bool
+	// gone tells whether the caller has hung up.
+	gone func() bool
 }
 
 // allows says whether the token may act for a department; "" is not asked.
@@ -54,7 +56,7 @@ func (c *call) allows(dept string) bool {
 
 // route answers one call of the gateway.
 func (jd *JD) route(w http.ResponseWriter, r *http.Request) {
-	c := &call{arrived: jd.now()}
+	c := &call{arrived: jd.now(), gone: func() bool { return r.Context().Err() != nil }}
 	params, no := readRequest(w, r)
 	fate := mishap{work: true}
 	if no == nil {
@@ -317,7 +319,7 @@ func (jd *JD) finish(c *call, fate mishap, no *Refusal, broken string) {
 	}
 	entry := Call{
 		Seq: jd.calls.next + 1, At: c.arrived, TookMillis: jd.now().Sub(c.arrived).Milliseconds(),
-		Method: c.method, IsvUUID: c.isvUUID, EclpSoNo: c.eclpSoNo, Done: c.done, Answer: "ok", Code: "0", Fault: fate.id,
+		Method: c.method, IsvUUID: c.isvUUID, EclpSoNo: c.eclpSoNo, Done: c.done, Gone: c.gone(), Answer: "ok", Code: "0", Fault: fate.id,
 	}
 	if c.app != nil {
 		entry.App = c.app.key

@@ -1,6 +1,7 @@
 package jdtest_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -434,4 +435,38 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("got %d %s", w.Code, w.Body)
 		}
 	})
+}
+
+// TestACallerThatHangsUpShowsInTheLog: who kills a client wants to know which of its calls were under way.
+func TestACallerThatHangsUpShowsInTheLog(t *testing.T) {
+	s := start(t)
+	arrived, gone := make(chan struct{}, 1), make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		context.AfterFunc(r.Context(), func() { close(gone) })
+		arrived <- struct{}{}
+		s.JD.ServeHTTP(w, r)
+	}))
+	s.fault(jdtest.Fault{Kind: jdtest.Slow, Delay: jdtest.Duration(time.Minute), Count: 1})
+	params := s.system("eclp.order.queryOrder")
+	params["360buy_param_json"] = `{"eclpSoNo":"CSL1"}`
+	params["sign"] = sign(jdtest.DefaultAppSecret, params)
+	ctx, hangUp := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		hangUp()
+	}()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+"/routerjson", strings.NewReader(form(params).Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, err := http.DefaultClient.Do(req); err == nil {
+		res.Body.Close()
+		t.Fatal("it was answered: the test proves nothing")
+	}
+	<-gone
+	s.JD.Close() // so that the call need not wait out its minute
+	srv.Close()
+	if calls := s.Calls(); len(calls) != 1 || !calls[0].Gone {
+		t.Errorf("%+v", calls)
+	}
 }

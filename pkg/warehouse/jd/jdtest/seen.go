@@ -66,6 +66,8 @@ type Call struct {
 	EclpSoNo   string    `json:"eclpSoNo,omitempty"`
 	// Done says whether the service did what it was asked for, whatever was answered.
 	Done bool `json:"done"`
+	// Gone says that the caller had hung up before the answer was ready: killed, or out of patience.
+	Gone bool `json:"gone,omitempty"`
 	// Answer is what the caller got: "ok", "refused", or the kind of fault that spoiled it ("lose_answer", "html" …).
 	Answer string `json:"answer"`
 	// Code is JD's code in the answer, "0" for ok; empty when the caller got none.
