@@ -24,7 +24,7 @@ import (
 // processes makes a run that ends with the test, and shows what the programs said if it failed.
 func processes(t *testing.T) *procs.Run {
 	t.Helper()
-	r, err := procs.New(procs.Options{Dir: t.TempDir(), Say: func(line string) { t.Log(time.Now().Format("05.000"), line) }})
+	r, err := procs.New(procs.Options{Dir: t.TempDir(), On: func(h procs.Happening) { t.Log(h.At.Format("05.000"), h) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,47 @@ type Spec struct {
 	Ready func(ctx context.Context) error
 }
 
+// Happening is something that happened to a process.
+type Happening struct {
+	// Name is the process's, Program that of its binary.
+	Name, Program string
+	Pid           int
+	// What is Started, Ended, or Signalled with the Signal.
+	What   What
+	Signal syscall.Signal
+	// At is just before a signal was sent, else just after it happened.
+	At time.Time
+	// Code is what it ended with, −1 when a signal ended it.
+	Code int
+}
+
+// What can happen.
+type What string
+
+// The three of them.
+const (
+	Started   What = "started"
+	Signalled What = "signalled"
+	Ended     What = "ended"
+)
+
+func (h Happening) String() string {
+	switch h.What {
+	case Signalled:
+		return fmt.Sprintf("%s (%d): %s", h.Name, h.Pid, h.Signal)
+	case Ended:
+		return fmt.Sprintf("%s (%d) ended with %d", h.Name, h.Pid, h.Code)
+	default:
+		return fmt.Sprintf("%s (%d) %s", h.Name, h.Pid, h.What)
+	}
+}
+
+// tell tells On.
+func (p *Process) tell(h Happening) {
+	h.Name, h.Program = p.Name, filepath.Base(p.Program)
+	p.run.o.On(h)
+}
+
 const (
 	// readyWithin is how long a process may take until it is ready. Two slow cores with much on them are the measure.
 	readyWithin = 60 * time.Second
@@ -124,13 +165,14 @@ func (p *Process) spawn() error {
 	p.cmd, p.gone, p.err = c, gone, nil
 	p.runs++
 	p.mu.Unlock()
-	p.run.o.Say(fmt.Sprintf("%s started (pid %d)", p.Name, c.Process.Pid))
+	p.tell(Happening{What: Started, Pid: c.Process.Pid, At: time.Now()})
 	go func() {
 		err := c.Wait()
 		p.mu.Lock()
 		p.err = err
 		p.spent += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
 		p.mu.Unlock()
+		p.tell(Happening{What: Ended, Pid: c.Process.Pid, At: time.Now(), Code: c.ProcessState.ExitCode()})
 		close(gone)
 	}()
 	return nil
@@ -202,10 +244,13 @@ func (p *Process) Alive() bool {
 // Signal sends a signal. To one that has ended is an error.
 func (p *Process) Signal(s syscall.Signal) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.cmd.Process.Signal(s); err != nil {
+	process := p.cmd.Process
+	p.mu.Unlock()
+	at := time.Now()
+	if err := process.Signal(s); err != nil {
 		return fmt.Errorf("signal %s: %w", p.Name, err)
 	}
+	p.tell(Happening{What: Signalled, Signal: s, Pid: process.Pid, At: at})
 	return nil
 }
 

@@ -59,8 +59,8 @@ type Options struct {
 	Overlay string
 	// Source is a folder inside the workspace from which to build; the current one when empty.
 	Source string
-	// Say is told of what happens to processes, one line each; nil for nothing.
-	Say func(line string)
+	// On is told of what happens to processes as it happens, by several goroutines; it must not wait. May be nil.
+	On func(Happening)
 }
 
 // Run is what was started together. Its methods may be called by several goroutines; a single Process is for one.
@@ -97,8 +97,8 @@ func New(o Options) (*Run, error) {
 	if o.Bin, err = filepath.Abs(o.Bin); err != nil {
 		return nil, err
 	}
-	if o.Say == nil {
-		o.Say = func(string) {}
+	if o.On == nil {
+		o.On = func(Happening) {}
 	}
 	for _, d := range []string{o.Dir, o.Bin} {
 		if err := os.MkdirAll(d, 0o700); err != nil {

@@ -63,7 +63,8 @@ type NATS struct {
 }
 
 // StartNATS starts nats-server, one node or a cluster, with JetStream syncing as sync says ("always", a duration, or
-// "" for always), and sets r.NATS.
+// "" for always), and sets r.NATS. Nodes do not tell clients of each other: who is given the address of a proxy stays
+// behind it.
 func (r *Run) StartNATS(ctx context.Context, nodes int, sync string) error {
 	if err := r.Build(ctx, NATSServer); err != nil {
 		return err
@@ -90,7 +91,7 @@ func (r *Run) StartNATS(ctx context.Context, nodes int, sync string) error {
 		config := fmt.Sprintf("server_name: %q\nlisten: %q\nhttp: %q\njetstream { store_dir: %q, sync_interval: %s }\n",
 			name, n.clients[i], n.watch[i], folder, sync)
 		if nodes > 1 {
-			config += fmt.Sprintf("cluster { name: stockbridge, listen: %q, routes: [%s] }\n", routes[i], `"nats://`+strings.Join(routes, `", "nats://`)+`"`)
+			config += fmt.Sprintf("cluster { name: stockbridge, listen: %q, routes: [%s], no_advertise: true }\n", routes[i], `"nats://`+strings.Join(routes, `", "nats://`)+`"`)
 		}
 		file := filepath.Join(r.o.Dir, name+".conf")
 		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
@@ -182,34 +183,90 @@ func (n *NATS) Leader(ctx context.Context, stream string) (*Process, error) {
 	return nil, failed
 }
 
-// leaderAs asks one node for the leader.
-func (n *NATS) leaderAs(ctx context.Context, watch, stream string) (string, error) {
+// Waiting is what is not settled yet.
+type Waiting struct {
+	// Messages in each stream; Unsettled of each consumer: not delivered, or delivered and not acked.
+	Messages, Unsettled map[string]int
+}
+
+// Waiting asks the leaders.
+func (n *NATS) Waiting(ctx context.Context) (Waiting, error) {
+	w := Waiting{Messages: map[string]int{}, Unsettled: map[string]int{}}
+	for i, p := range n.Nodes {
+		page, err := look(ctx, n.watch[i])
+		if err != nil {
+			return w, err
+		}
+		for _, a := range page.Accounts {
+			for _, s := range a.Streams {
+				if s.Cluster.leads(p.Name) {
+					w.Messages[s.Name] = int(s.State.Messages)
+				}
+				for _, c := range s.Consumers {
+					if c.Cluster.leads(p.Name) {
+						w.Unsettled[c.Name] = int(c.Pending) + c.InHand
+					}
+				}
+			}
+		}
+	}
+	return w, nil
+}
+
+// jsz is what we read of a node's page on JetStream.
+type jsz struct {
+	Meta struct {
+		Leader string `json:"leader"`
+	} `json:"meta_cluster"`
+	Accounts []struct {
+		Streams []struct {
+			Name    string  `json:"name"`
+			Cluster cluster `json:"cluster"`
+			State   struct {
+				Messages uint64 `json:"messages"`
+			} `json:"state"`
+			Consumers []struct {
+				Name    string  `json:"name"`
+				Cluster cluster `json:"cluster"`
+				Pending uint64  `json:"num_pending"`
+				InHand  int     `json:"num_ack_pending"`
+			} `json:"consumer_detail"`
+		} `json:"stream_detail"`
+	} `json:"account_details"`
+}
+
+type cluster struct {
+	Leader string `json:"leader"`
+}
+
+// leads tells whether the node is the leader; a lone node's page names none.
+func (c cluster) leads(node string) bool { return c.Leader == "" || c.Leader == node }
+
+// look reads a node's page.
+func look(ctx context.Context, watch string) (jsz, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+watch+"/jsz?streams=1", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+watch+"/jsz?consumers=1", nil)
 	if err != nil {
-		return "", err
+		return jsz{}, err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return "", err
+		return jsz{}, err
 	}
 	defer res.Body.Close()
-	var page struct {
-		Meta struct {
-			Leader string `json:"leader"`
-		} `json:"meta_cluster"`
-		Accounts []struct {
-			Streams []struct {
-				Name    string `json:"name"`
-				Cluster struct {
-					Leader string `json:"leader"`
-				} `json:"cluster"`
-			} `json:"stream_detail"`
-		} `json:"account_details"`
-	}
+	var page jsz
 	if err := json.NewDecoder(res.Body).Decode(&page); err != nil {
-		return "", fmt.Errorf("read %s/jsz: %w", watch, err)
+		return page, fmt.Errorf("read %s/jsz: %w", watch, err)
+	}
+	return page, nil
+}
+
+// leaderAs asks one node for the leader.
+func (n *NATS) leaderAs(ctx context.Context, watch, stream string) (string, error) {
+	page, err := look(ctx, watch)
+	if err != nil {
+		return "", err
 	}
 	if stream == "" {
 		return page.Meta.Leader, nil
