@@ -26,6 +26,7 @@ type limiter struct {
 	quota ledger.Quota
 	app   string
 	limit ledger.Limit
+	count *turnCounts
 }
 
 // patience is how long a call waits for its turn in hand: at least until the next turn, for most work takes two calls in
@@ -46,9 +47,11 @@ func (l limiter) Acquire(ctx context.Context, class string) (release func(), err
 			return nil, fault.RetryAfter(awayPause, fmt.Errorf("take a turn: %w", err))
 		}
 		if wait <= 0 {
+			l.count.called(class)
 			return func() { l.giveBack(ctx, permit) }, nil
 		}
 		if wait > left {
+			l.count.putOff(class)
 			return nil, fault.RetryAfter(wait, fault.Reason{
 				Code: "quota.wait",
 				ZH:   "调用额度暂时已用完，稍后自动继续", EN: "the call budget is used up for the moment; it goes on by itself",

@@ -3,13 +3,18 @@ package adapters
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
+	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // turns is a quota that answers with these waits in turn, and then with a permit.
@@ -113,4 +118,42 @@ func TestACallWaitsForANearTurnOnly(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestTurnsAreCounted(t *testing.T) {
+	r := prometheus.NewRegistry()
+	m := NewMetrics(r, func() []*seller.Seller {
+		return []*seller.Seller{seller.New(&sellerv1.Setup{Name: "acme", Accounts: []*sellerv1.Account{
+			{Name: "main", Kind: sellerv1.Account_KIND_JD, Quota: &sellerv1.Quota{PerSecond: 2.5}},
+			{Name: "plain", Kind: sellerv1.Account_KIND_JD},
+			{Name: "own", Kind: sellerv1.Account_KIND_MEMORY},
+		}}, nil)}
+	})
+	l := limiter{
+		quota: &turns{waits: []time.Duration{time.Hour, time.Hour}}, limit: ledger.Limit{PerSecond: 50, Concurrent: 5},
+		count: m.forAccount("acme", "main"),
+	}
+	for _, put := range []bool{true, true, false} {
+		release, err := l.Acquire(t.Context(), "push")
+		if (fault.Of(err) == fault.Wait) != put {
+			t.Fatal(err)
+		}
+		if err == nil {
+			release()
+		}
+	}
+	want := `# HELP stockbridge_quota_budget_calls_per_second Calls a second that the account may make, all replicas together. Accounts of one application share it.
+# TYPE stockbridge_quota_budget_calls_per_second gauge
+stockbridge_quota_budget_calls_per_second{account="main",seller="acme"} 2.5
+stockbridge_quota_budget_calls_per_second{account="plain",seller="acme"} 5
+# HELP stockbridge_quota_calls_total Calls that had their turn in the budget.
+# TYPE stockbridge_quota_calls_total counter
+stockbridge_quota_calls_total{account="main",class="push",seller="acme"} 1
+# HELP stockbridge_quota_waits_total Calls that were put off because their turn in the budget was too far away.
+# TYPE stockbridge_quota_waits_total counter
+stockbridge_quota_waits_total{account="main",class="push",seller="acme"} 2
+`
+	if err := testutil.GatherAndCompare(r, strings.NewReader(want), "stockbridge_quota_budget_calls_per_second", "stockbridge_quota_calls_total", "stockbridge_quota_waits_total"); err != nil {
+		t.Error(err)
+	}
 }

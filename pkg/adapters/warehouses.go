@@ -29,6 +29,9 @@ const (
 
 // Warehouses opens sellers' warehouses and keeps them as long as the set-up stands. Many goroutines may use it.
 type Warehouses struct {
+	// Metrics is set before the first Open, or never.
+	Metrics *Metrics
+
 	quota     ledger.Quota
 	transport *http.Transport
 
@@ -117,10 +120,12 @@ func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) 
 	case sellerv1.Account_KIND_JD:
 		o := jd.Options{Seller: s, Warehouse: code, Class: at.class, ReadOnly: at.readOnly, Env: os.Getenv, Transport: w.transport}
 		if w.quota != nil {
-			o.Limiter = limiter{quota: w.quota, app: app(account), limit: ledger.Limit{
-				PerSecond:  cmp.Or(account.Quota.GetPerSecond(), defaultPerSecond),
-				Concurrent: cmp.Or(int(account.Quota.GetConcurrent()), defaultConcurrent),
-			}}
+			o.Limiter = limiter{
+				quota: w.quota, app: app(account), limit: limitOf(account), count: w.Metrics.forAccount(s.Name(), account.Name),
+			}
+		}
+		if w.Metrics != nil {
+			o.Metrics = w.Metrics.jd
 		}
 		return jd.New(o)
 	case sellerv1.Account_KIND_MEMORY:
@@ -135,6 +140,13 @@ func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) 
 			ZH: fmt.Sprintf("商家设置中没有可用的仓库 %s，补全后自动继续", code),
 			EN: fmt.Sprintf("the set-up has no usable warehouse %s; it goes on by itself when that is added", code),
 		})
+	}
+}
+
+func limitOf(a *sellerv1.Account) ledger.Limit {
+	return ledger.Limit{
+		PerSecond:  cmp.Or(a.Quota.GetPerSecond(), defaultPerSecond),
+		Concurrent: cmp.Or(int(a.Quota.GetConcurrent()), defaultConcurrent),
 	}
 }
 

@@ -1,6 +1,13 @@
 package bus
 
-import "github.com/nats-io/nats.go/jetstream"
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
 
 // JS lets tests look at, and break, what stands behind the bus.
 func (b *Bus) JS() jetstream.JetStream { return b.js }
@@ -16,3 +23,21 @@ const NakLimit = nakLimit
 
 // Origin is what a message's own subjects and counts are made from.
 func (d *Delivery) Origin() string { return d.origin }
+
+// Backlog asks as a scrape does, without resting first. Keys are the gauge's name and its labels.
+func (m *Metrics) Backlog(ctx context.Context) (map[string]float64, error) {
+	var mu sync.Mutex
+	told := map[string]float64{}
+	err := m.backlog.ask(ctx, func(gauge string, value float64, labels ...string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told[strings.Join(append([]string{gauge}, labels...), " ")] = value
+	})
+	return told, err
+}
+
+// OriginOf names an original by where and when it was stored.
+func OriginOf(stream string, seq uint64, at time.Time) string { return originOf(stream, seq, at) }
+
+// OriginTime reads what OriginOf wrote.
+func OriginTime(origin string) (time.Time, bool) { return originTime(origin) }

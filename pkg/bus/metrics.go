@@ -2,8 +2,9 @@ package bus
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Metrics counts what is served.
+// Metrics counts what is served, and asks for what waits to be.
 type Metrics struct {
+	backlog  *backlog
 	handled  *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	parked   *prometheus.CounterVec
@@ -14,6 +15,7 @@ type Metrics struct {
 // NewMetrics makes the metrics and registers them with r unless that is nil.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
+		backlog: newBacklog(),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_bus_handled_total", Help: "Messages settled, by what became of them.",
 		}, []string{"consumer", "outcome"}),
@@ -32,7 +34,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}, []string{"consumer"}),
 	}
 	if r != nil {
-		r.MustRegister(m.handled, m.seconds, m.parked, m.shelved, m.inFlight)
+		r.MustRegister(m.backlog.asked, m.handled, m.seconds, m.parked, m.shelved, m.inFlight)
 	}
 	return m
 }

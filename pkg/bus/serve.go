@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -248,6 +249,7 @@ func (w *server) serve(ctx context.Context) error {
 	w.ackWait = consumer.CachedInfo().Config.AckWait
 	w.inHand = map[*taken]struct{}{}
 	w.began = time.Now()
+	defer w.s.Metrics.backlog.serves(w.b, w.row)()
 
 	var stop context.CancelCauseFunc
 	w.soft, stop = context.WithCancelCause(ctx)
@@ -392,11 +394,26 @@ func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
 	}
 	d.key = headerOf(d.header, event.HeaderSubject)
 	d.Trace = headerOf(d.header, event.HeaderTrace)
-	d.origin = fmt.Sprintf("%s-%d-%s", d.Stream, d.Seq, strconv.FormatInt(d.StreamTime.UnixMilli(), 36))
+	d.origin = originOf(d.Stream, d.Seq, d.StreamTime)
 	if d.replayed != 0 {
 		d.origin += "-r" + strconv.FormatUint(d.replayed, 10)
 	}
 	return d, nil
+}
+
+// originOf names where and when a message was first stored, as one token of a subject.
+func originOf(stream string, seq uint64, at time.Time) string {
+	return fmt.Sprintf("%s-%d-%s", stream, seq, strconv.FormatInt(at.UnixMilli(), 36))
+}
+
+// originTime is when the message that goes by the origin was first stored.
+func originTime(origin string) (time.Time, bool) {
+	parts := strings.Split(origin, "-")
+	if len(parts) < 3 {
+		return time.Time{}, false
+	}
+	ms, err := strconv.ParseInt(parts[2], 36, 64)
+	return time.UnixMilli(ms), err == nil
 }
 
 // comeBack reads what park and Replay wrote.

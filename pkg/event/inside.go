@@ -63,6 +63,18 @@ func DueSubjects(kind string) string { return due + "." + kind + ".>" }
 // messages: of two that share a subject only the last would come back.
 func ParkSubject(consumer, origin string) string { return park + "." + consumer + "." + origin }
 
+// Parked is all that is parked.
+const Parked = park + ".>"
+
+// ParsePark tells the consumer and the origin in a ParkSubject.
+func ParsePark(subject string) (consumer, origin string, err error) {
+	t := strings.Split(subject, ".")
+	if len(t) == 3 && t[0] == park {
+		return t[1], t[2], nil
+	}
+	return "", "", fmt.Errorf("subject %q is not where a message is parked", subject)
+}
+
 // RetrySubject is where a parked or replayed message comes back; seller may be NoSeller.
 func RetrySubject(consumer, seller string) string { return retry + "." + consumer + "." + seller }
 

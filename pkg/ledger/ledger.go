@@ -282,6 +282,9 @@ type Documents interface {
 	Follow(ctx context.Context, e Entry, state State, f Following) error
 	// Open counts (seller, kind) entries that are followed.
 	Open(ctx context.Context, seller, kind string) (int, error)
+	// Doubted counts (seller, kind) entries that are UNKNOWN, or in hand again after they were, and tells the oldest
+	// FirstDoubt; the zero time when there are none.
+	Doubted(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error)
 }
 
 // Attempts counts runs that failed, because the broker's own count does not survive a crash of the broker.

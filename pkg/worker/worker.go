@@ -29,6 +29,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/watched"
 	"stockbridge/pkg/probe"
 	"stockbridge/pkg/retry"
 	"stockbridge/pkg/seller"
@@ -205,7 +206,14 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 		closeLedger()
 		return Parts{}, none, err
 	}
+	if o.Metrics != nil {
+		l = watched.New(l, o.Metrics)
+	}
 	warehouses := adapters.NewWarehouses(l)
+	if o.Metrics != nil {
+		o.Metrics.MustRegister(book.Metrics())
+		warehouses.Metrics = adapters.NewMetrics(o.Metrics, book.All)
+	}
 	p := Parts{Log: o.Log, Bus: b, Ledger: l, Sellers: book, Warehouses: warehouses, Metrics: o.Metrics, Grace: o.Grace}
 	return p, func() { warehouses.Close(); book.Close(); closeLedger() }, nil
 }

@@ -416,6 +416,12 @@ func (l *Ledger) Open(_ context.Context, seller, kind string) (int, error) {
 	return l.index.followed(seller, kind), nil
 }
 
+// Doubted implements ledger.Documents.
+func (l *Ledger) Doubted(_ context.Context, seller, kind string) (n int, oldest time.Time, err error) {
+	n, oldest = l.index.doubted(seller, kind)
+	return n, oldest, nil
+}
+
 func (l *Ledger) sweep(ctx context.Context) {
 	for {
 		l.sweepOnce(ctx)

@@ -23,9 +23,10 @@ const (
 
 // index is what is held in memory of each entry, by its key in the bucket.
 type index struct {
-	mu   sync.Mutex
-	all  map[string]indexed
-	open map[string]indexed // those that are followed
+	mu  sync.Mutex
+	all map[string]indexed
+	// open are those that are followed, doubts those whose sending is in doubt.
+	open, doubts map[string]indexed
 	// watch counts the watches that were begun. What an earlier one told stays until the present one has caught up.
 	watch int
 }
@@ -34,14 +35,16 @@ type index struct {
 type indexed struct {
 	key             ledger.Key
 	orderNo, number string
-	due             time.Time
+	due, doubt      time.Time
 	live, settled   bool
 	changed         time.Time
 	revision        uint64
 	watch           int
 }
 
-func newIndex() index { return index{all: map[string]indexed{}, open: map[string]indexed{}} }
+func newIndex() index {
+	return index{all: map[string]indexed{}, open: map[string]indexed{}, doubts: map[string]indexed{}}
+}
 
 // watchBegins counts another watch.
 func (x *index) watchBegins() {
@@ -58,13 +61,14 @@ func (x *index) caughtUp() {
 		if e.watch != x.watch {
 			delete(x.all, key)
 			delete(x.open, key)
+			delete(x.doubts, key)
 		}
 	}
 }
 
 // set notes what was written. A write that is older than what is known is passed over: the watch lags behind our own.
 func (x *index) set(key string, r *record, revision uint64) {
-	e := indexed{key: r.Key, orderNo: r.OrderNo, number: r.Number, changed: r.ChangedAt, revision: revision}
+	e := indexed{key: r.Key, orderNo: r.OrderNo, number: r.Number, doubt: r.FirstDoubt, changed: r.ChangedAt, revision: revision}
 	if r.Following != nil {
 		e.due = r.Following.Due
 	}
@@ -82,6 +86,11 @@ func (x *index) set(key string, r *record, revision uint64) {
 	} else {
 		x.open[key] = e
 	}
+	if e.doubt.IsZero() {
+		delete(x.doubts, key)
+	} else {
+		x.doubts[key] = e
+	}
 }
 
 func (x *index) drop(key string, revision uint64) {
@@ -90,6 +99,7 @@ func (x *index) drop(key string, revision uint64) {
 	if was := x.all[key]; was.watch != x.watch || was.revision <= revision {
 		delete(x.all, key)
 		delete(x.open, key)
+		delete(x.doubts, key)
 	}
 }
 
@@ -118,6 +128,20 @@ func (x *index) followed(seller, kind string) (n int) {
 		}
 	}
 	return n
+}
+
+func (x *index) doubted(seller, kind string) (n int, oldest time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, e := range x.doubts {
+		if e.key.Seller != seller || e.key.Kind != kind {
+			continue
+		}
+		if n++; oldest.IsZero() || e.doubt.Before(oldest) {
+			oldest = e.doubt
+		}
+	}
+	return n, oldest
 }
 
 // find lists what goes by the number, the newest change first.

@@ -276,6 +276,20 @@ func (l *Ledger) Open(ctx context.Context, seller, kind string) (int, error) {
 	return int(n), nil
 }
 
+// Doubted implements ledger.Documents.
+func (l *Ledger) Doubted(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error) {
+	key := sellerKey(seller) + "doubt:" + kind
+	count, err := l.client.ZCard(ctx, key).Result()
+	if err != nil || count == 0 {
+		return 0, oldest, wrap("count doubted", ledger.Key{Seller: seller, Kind: kind}, err)
+	}
+	first, err := l.client.ZRangeWithScores(ctx, key, 0, 0).Result()
+	if err == nil && len(first) > 0 {
+		oldest = time.UnixMicro(int64(first[0].Score)).UTC()
+	}
+	return int(count), oldest, wrap("count doubted", ledger.Key{Seller: seller, Kind: kind}, err)
+}
+
 // answer is what a script returned.
 type answer []any
 

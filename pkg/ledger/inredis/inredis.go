@@ -10,6 +10,7 @@
 //	{seller}:lines:<kind>:<order>    hash: order line → the number that holds it
 //	{seller}:find:<number>           sorted set: entries by order number and by the far side's number
 //	{seller}:due:<kind>              sorted set: followed entries by when to look again, milliseconds
+//	{seller}:doubt:<kind>            sorted set: entries whose sending is in doubt, by since when
 //	{seller}:kinds                   set: kinds of documents seen
 //	{seller}:birth                   hash: since when this very server remembers this seller
 //	{seller}:trial                   sorted set: numbers admitted during the trial

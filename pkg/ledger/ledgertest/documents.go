@@ -666,6 +666,48 @@ func testAbsent(b *bench) {
 	b.is("A2", ledger.Unknown)
 }
 
+func testDoubted(b *bench) {
+	b.bear()
+	is := func(after string, n int, oldest time.Time) {
+		b.Helper()
+		got, at, err := b.Doubted(b.ctx, sellerName, kind)
+		if err != nil || got != n || !at.Equal(oldest) {
+			b.Fatalf("after %s: %d in doubt, the oldest since %v, %v; want %d since %v", after, got, at, err, n, oldest)
+		}
+	}
+	is("nothing", 0, time.Time{})
+	of := map[string]ledger.Begin{}
+	for _, no := range []string{"A1", "A2", "A3", "A4", "A5"} {
+		of[no] = b.order(no)
+	}
+	first := b.now()
+	b.must(b.Doubt(b.ctx, b.begins(of["A1"]).Claim, "x"))
+	is("a doubt", 1, first)
+	b.clock.Add(time.Second)
+	second := b.now()
+	b.must(b.Doubt(b.ctx, b.begins(of["A2"]).Claim, "x"))
+	_, _, err := b.Absent(b.ctx, b.begins(of["A3"]).Claim)
+	b.must(err)
+	is("another, and a look that found nothing", 3, first)
+	b.begins(of["A4"])
+	b.clock.Add(2 * ledger.ClaimFor)
+	b.begins(b.again(of["A4"]))
+	is("a claim that nobody resolved", 4, first)
+	looked := b.again(of["A1"])
+	b.must(b.Release(b.ctx, b.begins(looked).Claim, "x"))
+	is("a look that could not ask", 4, first)
+	b.accepts(b.again(of["A1"]), "N1")
+	is("the first is found", 3, second)
+	b.must(b.Refuse(b.ctx, b.begins(b.again(of["A2"])).Claim, refusal()))
+	b.accepts(b.again(of["A4"]), "N4")
+	is("others are resolved", 1, second)
+	b.must(b.Resend(b.ctx, b.begins(b.again(of["A3"])).Claim))
+	is("one is sent again", 0, time.Time{})
+	if n, _, err := b.Doubted(b.ctx, "other", kind); err != nil || n != 0 {
+		b.Fatalf("of another seller: %d, %v", n, err)
+	}
+}
+
 func testRelease(b *bench) {
 	b.bear()
 	// New: as if nothing had been, except the history; and still certainly new.

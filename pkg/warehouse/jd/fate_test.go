@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
@@ -55,7 +56,10 @@ func answering(t *testing.T, answer func(*request) string, change ...func(*selle
 	}
 	transport := jdapi.NewTransport()
 	t.Cleanup(transport.CloseIdleConnections)
-	w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Push, Env: env, Transport: transport})
+	w, err := New(Options{
+		Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Push, Env: env, Transport: transport,
+		Metrics: NewMetrics(prometheus.NewRegistry()),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

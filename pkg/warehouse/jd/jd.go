@@ -46,6 +46,8 @@ type Options struct {
 	Env func(name string) string
 	// Transport carries the calls, one of jdapi.NewTransport when nil. Share it: it keeps connections.
 	Transport http.RoundTripper
+	// Metrics; optional.
+	Metrics *Metrics
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
 }
@@ -101,6 +103,7 @@ func New(o Options) (*Warehouse, error) {
 			// Until tokens of ours are refreshed by us, both kinds are only read again.
 			Tokens:  jdapi.Reread{Source: source(account.AccessToken, o.Env)},
 			Limiter: o.Limiter, Class: string(o.Class), Transport: o.Transport, Now: o.Now, ReadOnly: o.ReadOnly,
+			Watch: o.watch(account.Name),
 		},
 	}, nil
 }

@@ -82,7 +82,8 @@ func (s *Stack) sayWhere(out io.Writer, took time.Duration) {
 	where("NATS", natsAt(s.NATSURL, s.o.NATSURL))
 	where("ledger", ledgerAt(s.o.RedisURL))
 	if s.HTTPAt != "" {
-		where("health", "http://"+s.HTTPAt+"/readyz, metrics at /metrics")
+		where("health", "http://"+s.HTTPAt+"/readyz")
+		where("metrics", "http://"+s.HTTPAt+"/metrics")
 	}
 	if s.SandboxURL != "" {
 		where("sandbox", fmt.Sprintf("%s plays JD (%g times as fast); %s/_sandbox/documents shows what it has", s.SandboxURL, s.speed(), s.SandboxURL))

@@ -3,11 +3,13 @@ package pusher
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
@@ -191,4 +193,22 @@ func (b *bench) number(o *orderv1.Audited) string {
 		b.t.Fatalf("%s: the warehouse has none", o.OutboundNo)
 	}
 	return numbers[0]
+}
+
+// doubts looks at what a scrape shows of orders whose outcome is unknown.
+func (b *bench) doubts(n int, oldest time.Duration) {
+	b.t.Helper()
+	r := prometheus.NewRegistry()
+	s, _ := b.Sellers.Get("acme")
+	r.MustRegister(Doubts(func() []*seller.Seller { return []*seller.Seller{s} }, b.Ledger, b.now))
+	want := fmt.Sprintf(`# HELP stockbridge_push_unknown_oldest_seconds How long the oldest of them is unknown; 0 when there is none.
+# TYPE stockbridge_push_unknown_oldest_seconds gauge
+stockbridge_push_unknown_oldest_seconds{seller="acme"} %v
+# HELP stockbridge_push_unknown_orders Orders whose answer was lost and which are being looked for now.
+# TYPE stockbridge_push_unknown_orders gauge
+stockbridge_push_unknown_orders{seller="acme"} %d
+`, oldest.Seconds(), n)
+	if err := testutil.GatherAndCompare(r, strings.NewReader(want), gaugeUnknown, gaugeUnknownSince); err != nil {
+		b.t.Error(err)
+	}
 }

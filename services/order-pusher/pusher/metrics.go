@@ -1,9 +1,21 @@
 package pusher
 
 import (
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/seller"
+)
+
+const (
+	gaugeUnknown      = "stockbridge_push_unknown_orders"
+	gaugeUnknownSince = "stockbridge_push_unknown_oldest_seconds"
+	// sellersAtOnce is how many sellers the ledger is asked about at a time at a scrape.
+	sellersAtOnce = 8
 )
 
 // Metrics is what the pusher counts beyond what the bus counts of every consumer.
@@ -35,3 +47,31 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 }
 
 func (m *Metrics) accepted(after time.Duration) { m.Seconds.Observe(after.Seconds()) }
+
+// Doubts shows which orders' outcome is unknown now. Every replica tells the same.
+func Doubts(sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
+	bySeller := []string{"seller"}
+	return scrape.New("unknown", []scrape.Gauge{
+		{Name: gaugeUnknown, Help: "Orders whose answer was lost and which are being looked for now.", Labels: bySeller},
+		{Name: gaugeUnknownSince, Help: "How long the oldest of them is unknown; 0 when there is none.", Labels: bySeller},
+	}, func(ctx context.Context, tell scrape.Tell) error {
+		var group errgroup.Group
+		group.SetLimit(sellersAtOnce)
+		for _, s := range sellers() {
+			group.Go(func() error {
+				n, oldest, err := l.Doubted(ctx, s.Name(), kind)
+				if err != nil {
+					return err
+				}
+				age := 0.0
+				if n > 0 {
+					age = max(0, now().Sub(oldest).Seconds())
+				}
+				tell(gaugeUnknown, float64(n), s.Name())
+				tell(gaugeUnknownSince, age, s.Name())
+				return nil
+			})
+		}
+		return group.Wait()
+	})
+}

@@ -41,6 +41,7 @@ func TestALostAnswerIsLookedForThreeTimesBeforeSendingAgain(t *testing.T) {
 		b.wants(dropped, fresh, "wait")
 
 		b.wait(firstLook)
+		b.doubts(2, firstLook)
 		b.accepts(taken, again)
 		b.has(taken, 1)
 
@@ -61,6 +62,7 @@ func TestALostAnswerIsLookedForThreeTimesBeforeSendingAgain(t *testing.T) {
 			t.Fatalf("told %q: %v", told, err)
 		}
 		b.has(dropped, 1)
+		b.doubts(0, 0)
 	})
 }
 

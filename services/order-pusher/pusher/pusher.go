@@ -139,6 +139,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
 		},
 	})
+	s.Metrics.MustRegister(Doubts(s.Sellers.All, s.Ledger, time.Now))
 	main := s.Serving(Name)
 	main.Slots, main.MaxAttempts, main.Paused = c.Slots, c.MaxAttempts, paused(s.Sellers)
 	g, ctx := errgroup.WithContext(ctx)

@@ -56,7 +56,6 @@ func (r *run) due(ctx context.Context) (due []ledger.Entry, early map[string][]l
 	if err != nil {
 		return nil, nil, err
 	}
-	r.gauge(ctx, due)
 	if len(due)%warehouse.FindLimit == 0 {
 		return due, nil, nil
 	}
@@ -395,18 +394,6 @@ func (r *run) report() {
 	r.Poller.mu.Unlock()
 	if changed && text != "" {
 		r.Log.Warn().Str("seller", r.seller.Name()).Err(errors.New(text)).Msg("some orders cannot be followed")
-	}
-}
-
-// gauge shows how much is followed and how late the looks are.
-func (r *run) gauge(ctx context.Context, due []ledger.Entry) {
-	late := 0.0
-	if len(due) > 0 && due[0].Following != nil {
-		late = max(0, r.began.Sub(due[0].Following.Due).Seconds())
-	}
-	r.Metrics.Late.WithLabelValues(r.seller.Name()).Set(late)
-	if open, err := r.Ledger.Open(ctx, r.seller.Name(), kind); err == nil {
-		r.Metrics.Open.WithLabelValues(r.seller.Name()).Set(float64(open))
 	}
 }
 

@@ -1,6 +1,22 @@
 package poller
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/seller"
+)
+
+const (
+	gaugeOpen = "stockbridge_poll_open_orders"
+	gaugeLate = "stockbridge_poll_late_seconds"
+	// sellersAtOnce is how many sellers the ledger is asked about at a time at a scrape.
+	sellersAtOnce = 8
+)
 
 // Metrics is what the poller counts beyond what the bus counts of every consumer.
 type Metrics struct {
@@ -11,8 +27,6 @@ type Metrics struct {
 	Absent prometheus.Counter
 	// Exceptions by reason code: what a person has to look at.
 	Exceptions *prometheus.CounterVec
-	// Open orders by seller, and how many seconds the most overdue one waits for its look.
-	Open, Late *prometheus.GaugeVec
 }
 
 // NewMetrics registers them.
@@ -30,13 +44,39 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Exceptions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_poll_exceptions_total", Help: "Orders that need a person, by reason.",
 		}, []string{"code"}),
-		Open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "stockbridge_poll_open_orders", Help: "Orders that are followed.",
-		}, []string{"seller"}),
-		Late: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "stockbridge_poll_late_seconds", Help: "How long the most overdue order waits for its look.",
-		}, []string{"seller"}),
 	}
-	r.MustRegister(m.Looks, m.Details, m.Absent, m.Exceptions, m.Open, m.Late)
+	r.MustRegister(m.Looks, m.Details, m.Absent, m.Exceptions)
 	return m
+}
+
+// Followed shows how much is followed and how late the looks are. Every replica tells the same, whether it looks or not.
+func Followed(sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
+	bySeller := []string{"seller"}
+	return scrape.New("followed", []scrape.Gauge{
+		{Name: gaugeOpen, Help: "Orders that are followed.", Labels: bySeller},
+		{Name: gaugeLate, Help: "How long the most overdue order waits for its look; also while its seller is paused.", Labels: bySeller},
+	}, func(ctx context.Context, tell scrape.Tell) error {
+		var group errgroup.Group
+		group.SetLimit(sellersAtOnce)
+		for _, s := range sellers() {
+			group.Go(func() error {
+				open, err := l.Open(ctx, s.Name(), kind)
+				if err != nil {
+					return err
+				}
+				at, late := now(), 0.0
+				due, err := l.Due(ctx, s.Name(), kind, at, 1)
+				if err != nil {
+					return err
+				}
+				if len(due) > 0 {
+					late = max(0, at.Sub(following(due[0]).Due).Seconds())
+				}
+				tell(gaugeOpen, float64(open), s.Name())
+				tell(gaugeLate, late, s.Name())
+				return nil
+			})
+		}
+		return group.Wait()
+	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 
 	"stockbridge/pkg/event"
@@ -593,6 +594,26 @@ func TestASellerThatIsGoneIsPassedOver(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		if events, settle, err := b.poll(t.Context(), "nobody"); err != nil || settle != nil || events != nil {
 			t.Errorf("%v, %v", events, err)
+		}
+	})
+}
+
+// What is followed and how late it is shows without anybody looking: the looks may have stopped.
+func TestLatenessShowsWhileNobodyLooks(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "A-1", "A-2")
+		b.wait(7 * time.Minute)
+		r := prometheus.NewRegistry()
+		r.MustRegister(Followed(func() []*seller.Seller { return []*seller.Seller{b.book.now} }, b.all, b.now))
+		want := `# HELP stockbridge_poll_late_seconds How long the most overdue order waits for its look; also while its seller is paused.
+# TYPE stockbridge_poll_late_seconds gauge
+stockbridge_poll_late_seconds{seller="acme"} 420
+# HELP stockbridge_poll_open_orders Orders that are followed.
+# TYPE stockbridge_poll_open_orders gauge
+stockbridge_poll_open_orders{seller="acme"} 2
+`
+		if err := testutil.GatherAndCompare(r, strings.NewReader(want), gaugeOpen, gaugeLate); err != nil {
+			t.Error(err)
 		}
 	})
 }

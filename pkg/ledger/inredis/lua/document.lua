@@ -9,10 +9,10 @@ local function entry_key(kind, no) return base .. 'entry:' .. kind .. ':' .. no 
 local function lines_key(order_no) return base .. 'lines:' .. a.kind .. ':' .. order_no end
 local function index_key(no) return base .. 'find:' .. no end
 
-local key, due_key
+local key, due_key, doubt_key
 prepare = function()
   setmetatable(a, empty) -- what was not given is empty
-  key, due_key = entry_key(a.kind, a.no), base .. 'due:' .. a.kind
+  key, due_key, doubt_key = entry_key(a.kind, a.no), base .. 'due:' .. a.kind, base .. 'doubt:' .. a.kind
 end
 
 -- identity tells which server this is and which history of data it goes on with: a restart, a restored copy, a failover
@@ -27,9 +27,14 @@ local function identify()
   return identity
 end
 
+local function is(value) return value ~= nil and value ~= '' end
+
+local was_doubted -- the entry in hand, when it was loaded
+
 local function load()
   local e, flat = {}, redis.call('HGETALL', key)
   for i = 1, #flat, 2 do e[flat[i]] = flat[i + 1] end
+  was_doubted = is(e.doubt)
   return e
 end
 
@@ -43,8 +48,6 @@ local function flat(e)
   end
   return out
 end
-
-local function is(value) return value ~= nil and value ~= '' end
 
 -- mine: the caller began it last and has not said how it ended.
 local function mine(e) return e.state == 'intent' and e.owner == a.owner end
@@ -111,6 +114,11 @@ local function save(e)
   redis.call('HSET', key, unpack(flat(e)))
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 
+  if is(e.doubt) then
+    redis.call('ZADD', doubt_key, e.doubt, a.no)
+  elseif was_doubted then
+    redis.call('ZREM', doubt_key, a.no)
+  end
   if is(e.due) then redis.call('ZADD', due_key, e.due, a.no) else redis.call('ZREM', due_key, a.no) end
   local settled = not is(e.due) and e.state ~= 'intent' and e.state ~= 'unknown'
   keep(key, settled)

@@ -31,6 +31,32 @@ const (
 	ClassProgram
 )
 
+// String is the class in a word, as metrics and traces tell it.
+func (c Class) String() string {
+	switch c {
+	case ClassBusiness:
+		return "business"
+	case ClassTransient:
+		return "transient"
+	case ClassQuota:
+		return "quota"
+	case ClassPermission:
+		return "permission"
+	case ClassToken:
+		return "token"
+	case ClassClock:
+		return "clock"
+	case ClassConfig:
+		return "config"
+	case ClassData:
+		return "data"
+	case ClassProgram:
+		return "program"
+	default:
+		return "unknown"
+	}
+}
+
 // codeToken is the refusal of a token, wrong or expired.
 const codeToken = "19"
 

@@ -83,6 +83,9 @@ type Client struct {
 	Limiter Limiter
 	// Class is what the Limiter is told.
 	Class string
+	// Watch is told of each HTTP request, repeats too, once its turn has come; what it returns is called with the outcome.
+	// method has no prefix ("order.addOrder"). Optional.
+	Watch func(ctx context.Context, method string) (context.Context, func(error))
 	// Transport carries the requests, one of NewTransport when nil. It is no http.Client, because that would follow a
 	// redirect by sending an order to wherever it points.
 	Transport http.RoundTripper
@@ -130,10 +133,13 @@ func ParamJSON(request any) (string, error) {
 // call makes one business call and decodes what stands inside the envelope into answer.
 func (c *Client) call(ctx context.Context, method string, request, answer any) error {
 	if err := c.attempt(ctx, method, request, answer); err != nil {
-		return fmt.Errorf("jd %s: %w", strings.TrimPrefix(method, "jingdong.eclp."), err)
+		return fmt.Errorf("jd %s: %w", shortOf(method), err)
 	}
 	return nil
 }
+
+// shortOf is a method's name as people say it.
+func shortOf(method string) string { return strings.TrimPrefix(method, "jingdong.eclp.") }
 
 func (c *Client) attempt(ctx context.Context, method string, request, answer any) error {
 	if c.ReadOnly && !slices.Contains(readers, method) {
@@ -194,6 +200,11 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 			return nil, date, fmt.Errorf("%w: %w", ErrNotSent, err)
 		}
 		defer release()
+	}
+	if c.Watch != nil {
+		watched, ended := c.Watch(ctx, shortOf(method))
+		ctx = watched
+		defer func() { ended(err) }()
 	}
 	request, err := c.request(ctx, method, param, secret, token)
 	if err != nil {

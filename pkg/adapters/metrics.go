@@ -1,0 +1,73 @@
+package adapters
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse/jd"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+const gaugeBudget = "stockbridge_quota_budget_calls_per_second"
+
+// Metrics is what is counted of calls to far sides.
+type Metrics struct {
+	jd           *jd.Metrics
+	calls, waits *prometheus.CounterVec
+}
+
+// NewMetrics registers them, and a gauge of what the sellers' credentials may do.
+func NewMetrics(r prometheus.Registerer, sellers func() []*seller.Seller) *Metrics {
+	labels := []string{"seller", "account", "class"}
+	m := &Metrics{
+		jd: jd.NewMetrics(r),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_quota_calls_total", Help: "Calls that had their turn in the budget.",
+		}, labels),
+		waits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_quota_waits_total", Help: "Calls that were put off because their turn in the budget was too far away.",
+		}, labels),
+	}
+	budgets := scrape.New("budgets", []scrape.Gauge{{
+		Name: gaugeBudget, Help: "Calls a second that the account may make, all replicas together. Accounts of one application share it.",
+		Labels: []string{"seller", "account"},
+	}}, func(_ context.Context, tell scrape.Tell) error {
+		for _, s := range sellers() {
+			for _, a := range s.Setup.Accounts {
+				if a.Kind == sellerv1.Account_KIND_JD {
+					tell(gaugeBudget, limitOf(a).PerSecond, s.Name(), a.Name)
+				}
+			}
+		}
+		return nil
+	})
+	r.MustRegister(m.calls, m.waits, budgets)
+	return m
+}
+
+// forAccount counts the turns of one account; nil counts nothing.
+func (m *Metrics) forAccount(seller, account string) *turnCounts {
+	if m == nil {
+		return nil
+	}
+	labels := prometheus.Labels{"seller": seller, "account": account}
+	return &turnCounts{calls: m.calls.MustCurryWith(labels), waits: m.waits.MustCurryWith(labels)}
+}
+
+// turnCounts is the two counters of one account, by class.
+type turnCounts struct{ calls, waits *prometheus.CounterVec }
+
+func (c *turnCounts) called(class string) {
+	if c != nil {
+		c.calls.WithLabelValues(class).Inc()
+	}
+}
+
+func (c *turnCounts) putOff(class string) {
+	if c != nil {
+		c.waits.WithLabelValues(class).Inc()
+	}
+}

@@ -1,0 +1,121 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// backlog is what a scrape tells of the pusher, ages in whole minutes.
+func backlog(t *testing.T, m *bus.Metrics) map[string]float64 {
+	t.Helper()
+	told, err := m.Backlog(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const oldest = "stockbridge_consumer_oldest_seconds order-pusher"
+	if _, ok := told[oldest]; !ok {
+		t.Fatalf("no age in %v", told)
+	}
+	told[oldest] = float64(int(told[oldest]) / 60)
+	return told
+}
+
+func TestBacklogSaysWhatWaitsAndWhere(t *testing.T) {
+	b := bustest.Start(t)
+	metrics := bus.NewMetrics(prometheus.NewRegistry())
+	want := func(runnable, inHand, parked, dlq, held float64) map[string]float64 {
+		return map[string]float64{
+			"stockbridge_bus_connected": 1, "stockbridge_consumer_oldest_seconds order-pusher": 0,
+			"stockbridge_consumer_runnable order-pusher": runnable, "stockbridge_consumer_unacked order-pusher": inHand,
+			"stockbridge_parked_messages order-pusher":     parked,
+			"stockbridge_shelf_messages dlq order-pusher":  dlq,
+			"stockbridge_shelf_messages held order-pusher": held,
+		}
+	}
+	is := func(want map[string]float64) {
+		t.Helper()
+		eventually(t, "the backlog is as it should be", func() bool {
+			got := backlog(t, metrics)
+			if d := cmp.Diff(want, got); d != "" {
+				t.Log(d)
+				return false
+			}
+			return true
+		})
+	}
+	proceed := make(chan struct{})
+	stop := serve(t, b, bus.Serving{Metrics: metrics, Slots: 1, Backoff: func(int) time.Duration { return time.Hour }},
+		func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
+			switch {
+			case m.GetOutboundNo() == "later" && d.Attempt == 1:
+				return nil, errors.New("not now")
+			case m.GetOutboundNo() == "dead":
+				return nil, fault.Permanent(errors.New("never"))
+			case m.GetOutboundNo() == "held" && !d.Replay:
+				return nil, fault.Hold("mapping:x", errors.New("not yet"))
+			}
+			<-proceed
+			return nil, nil
+		}, nil)
+	publish(t, b, audit("acme", "later"), audit("acme", "dead"), audit("acme", "held"), audit("acme", "slow"), audit("acme", "next"), audit("acme", "last"))
+	is(want(2, 1, 1, 1, 1))
+	if _, err := b.Release(t.Context(), bus.ShelfQuery{Kind: event.Held}, nil, 0, bus.By{Who: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	is(want(2, 2, 1, 1, 0)) // in the slot that is for what comes back
+	close(proceed)
+	is(want(0, 0, 1, 1, 0))
+	if told, err := metrics.Backlog(t.Context()); err != nil || told["stockbridge_consumer_oldest_seconds order-pusher"] <= 0 {
+		t.Errorf("what is parked has no age: %v, %v", told, err)
+	}
+	stop()
+	if told, err := metrics.Backlog(t.Context()); err != nil || len(told) != 0 {
+		t.Errorf("nothing is served, but told is %v, %v", told, err)
+	}
+}
+
+// What is parked is as old as its audit, however often it was parked since.
+func TestTheOldestIsAsOldAsItsAudit(t *testing.T) {
+	for origin, want := range map[string]string{
+		bus.OriginOf("ORDERS", 7, time.UnixMilli(1_700_000_000_123)):         "2023-11-14T22:13:20.123Z",
+		bus.OriginOf("ORDERS", 7, time.UnixMilli(1_700_000_000_123)) + "-r9": "2023-11-14T22:13:20.123Z",
+		"else": "",
+	} {
+		got := ""
+		if at, ok := bus.OriginTime(origin); ok {
+			got = at.UTC().Format(time.RFC3339Nano)
+		}
+		if got != want {
+			t.Errorf("%s is of %q, want %q", origin, got, want)
+		}
+	}
+}
+
+func TestBacklogOfABrokerThatIsAway(t *testing.T) {
+	k := newBroker(t)
+	b := bustest.Connect(t, k.s.URL())
+	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+		t.Fatal(err)
+	}
+	metrics := bus.NewMetrics(nil)
+	serve(t, b, bus.Serving{Metrics: metrics}, func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) { return nil, nil }, nil)
+	eventually(t, "it serves", func() bool { told, err := metrics.Backlog(t.Context()); return err == nil && len(told) > 1 })
+	k.s.Stop()
+	eventually(t, "it is told, and nothing else", func() bool {
+		told, err := metrics.Backlog(t.Context())
+		return err == nil && cmp.Equal(told, map[string]float64{"stockbridge_bus_connected": 0})
+	})
+	k.start()
+	eventually(t, "it is back", func() bool { told, err := metrics.Backlog(t.Context()); return err == nil && len(told) > 1 })
+}

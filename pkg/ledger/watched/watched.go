@@ -1,0 +1,139 @@
+// Package watched measures a ledger: how long its calls take and which fail. It changes nothing that a ledger does, and
+// knows none in particular.
+//
+// # Why
+//
+// It stands around the contract and not inside the Redis client. What a worker waits for is its own call; a round trip
+// of Redis carries many orders' calls at once and belongs to none of them.
+package watched
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+)
+
+// Ledger is a ledger that is measured. Calls that only people make are passed on unseen.
+type Ledger struct {
+	ledger.Ledger
+	seconds *prometheus.HistogramVec
+	failed  *prometheus.CounterVec
+}
+
+var _ ledger.Ledger = (*Ledger)(nil)
+
+// New measures l.
+func New(l ledger.Ledger, r prometheus.Registerer) *Ledger {
+	w := &Ledger{
+		Ledger: l,
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "stockbridge_ledger_call_seconds", Help: "Calls to the ledger.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .05, .2, 1, 4},
+		}, []string{"call"}),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_ledger_errors_total", Help: "Calls to the ledger that got no answer.",
+		}, []string{"call"}),
+	}
+	r.MustRegister(w.seconds, w.failed)
+	return w
+}
+
+// call measures one call. What the ledger answers with a word (busy, lost …) is an answer.
+func (w *Ledger) call(ctx context.Context, name string, do func(ctx context.Context) error) error {
+	began := time.Now()
+	err := do(ctx)
+	w.seconds.WithLabelValues(name).Observe(time.Since(began).Seconds())
+	if err != nil && !answered(err) {
+		w.failed.WithLabelValues(name).Inc()
+	}
+	return err
+}
+
+func answered(err error) bool {
+	for _, word := range []error{ledger.ErrBusy, ledger.ErrHash, ledger.ErrLost, ledger.ErrNoEntry, ledger.ErrVersion, context.Canceled} {
+		if errors.Is(err, word) {
+			return true
+		}
+	}
+	var taken *ledger.LineTaken
+	return errors.As(err, &taken)
+}
+
+// Begin implements ledger.Documents.
+func (w *Ledger) Begin(ctx context.Context, b ledger.Begin) (begun ledger.Begun, err error) {
+	err = w.call(ctx, "begin", func(ctx context.Context) error { begun, err = w.Ledger.Begin(ctx, b); return err })
+	return begun, err
+}
+
+// Accept implements ledger.Documents.
+func (w *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, cleaned []ledger.Cleaned, now time.Time) error {
+	return w.call(ctx, "accept", func(ctx context.Context) error { return w.Ledger.Accept(ctx, b, number, cleaned, now) })
+}
+
+// Refuse implements ledger.Documents.
+func (w *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	return w.call(ctx, "refuse", func(ctx context.Context) error { return w.Ledger.Refuse(ctx, c, why) })
+}
+
+// Doubt implements ledger.Documents.
+func (w *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
+	return w.call(ctx, "doubt", func(ctx context.Context) error { return w.Ledger.Doubt(ctx, c, why) })
+}
+
+// Absent implements ledger.Documents.
+func (w *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, since time.Time, err error) {
+	err = w.call(ctx, "absent", func(ctx context.Context) error { looks, since, err = w.Ledger.Absent(ctx, c); return err })
+	return looks, since, err
+}
+
+// Release implements ledger.Documents.
+func (w *Ledger) Release(ctx context.Context, c ledger.Claim, why string) error {
+	return w.call(ctx, "release", func(ctx context.Context) error { return w.Ledger.Release(ctx, c, why) })
+}
+
+// Resend implements ledger.Documents.
+func (w *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
+	return w.call(ctx, "resend", func(ctx context.Context) error { return w.Ledger.Resend(ctx, c) })
+}
+
+// Get implements ledger.Documents.
+func (w *Ledger) Get(ctx context.Context, k ledger.Key) (e ledger.Entry, err error) {
+	err = w.call(ctx, "get", func(ctx context.Context) error { e, err = w.Ledger.Get(ctx, k); return err })
+	return e, err
+}
+
+// Due implements ledger.Documents.
+func (w *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, limit int) (due []ledger.Entry, err error) {
+	err = w.call(ctx, "due", func(ctx context.Context) error { due, err = w.Ledger.Due(ctx, seller, kind, now, limit); return err })
+	return due, err
+}
+
+// Follow implements ledger.Documents.
+func (w *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
+	return w.call(ctx, "follow", func(ctx context.Context) error { return w.Ledger.Follow(ctx, e, state, f) })
+}
+
+// Count implements ledger.Attempts.
+func (w *Ledger) Count(ctx context.Context, key string) (n int, err error) {
+	err = w.call(ctx, "count", func(ctx context.Context) error { n, err = w.Ledger.Count(ctx, key); return err })
+	return n, err
+}
+
+// Acquire implements ledger.Quota.
+func (w *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, l ledger.Limit, ttl time.Duration) (p ledger.Permit, wait time.Duration, err error) {
+	err = w.call(ctx, "acquire", func(ctx context.Context) error {
+		p, wait, err = w.Ledger.Acquire(ctx, app, class, l, ttl)
+		return err
+	})
+	return p, wait, err
+}
+
+// Return implements ledger.Quota.
+func (w *Ledger) Return(ctx context.Context, p ledger.Permit) error {
+	return w.call(ctx, "return", func(ctx context.Context) error { return w.Ledger.Return(ctx, p) })
+}

@@ -1,0 +1,32 @@
+package seller
+
+import (
+	"context"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stockbridge/pkg/scrape"
+)
+
+const (
+	gaugeSellers = "stockbridge_sellers"
+	gaugePaused  = "stockbridge_seller_paused"
+)
+
+// Metrics shows who is paused. Every replica tells the same.
+func (b *Book) Metrics() prometheus.Collector {
+	return scrape.New("sellers", []scrape.Gauge{
+		{Name: gaugeSellers, Help: "Sellers that are set up."},
+		{Name: gaugePaused, Help: "1 while the seller is paused, by operator, breaker or token. Missing while it is not.", Labels: []string{"seller", "by"}},
+	}, func(_ context.Context, tell scrape.Tell) error {
+		all := b.All()
+		tell(gaugeSellers, float64(len(all)))
+		for _, s := range all {
+			if s.Pause != nil {
+				tell(gaugePaused, 1, s.Name(), strings.ToLower(strings.TrimPrefix(s.Pause.By.String(), "BY_")))
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,68 @@
+package jd
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stockbridge/pkg/warehouse/jd/jdapi"
+)
+
+// Metrics is what is counted of calls to JD.
+type Metrics struct {
+	seconds *prometheus.HistogramVec
+	refused *prometheus.CounterVec
+}
+
+// NewMetrics registers them.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "stockbridge_warehouse_call_seconds",
+			Help: "Requests to the warehouse from the moment their turn came, by what came of them.",
+			// From a sandbox next door to JD's limit of a call, 10 s.
+			Buckets: []float64{.005, .02, .05, .1, .2, .5, 1, 2, 5, 10},
+		}, []string{"method", "class", "outcome"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_quota_refused_total", Help: "Requests to which the far side said that there are too many.",
+		}, []string{"seller", "account"}),
+	}
+	r.MustRegister(m.seconds, m.refused)
+	return m
+}
+
+// watch makes what jdapi tells of each request; nil when nobody counts.
+func (o Options) watch(account string) func(context.Context, string) (context.Context, func(error)) {
+	if o.Metrics == nil {
+		return nil
+	}
+	m, class := o.Metrics, string(o.Class)
+	refused := m.refused.WithLabelValues(o.Seller.Name(), account) // shown as 0 from the start
+	return func(ctx context.Context, method string) (context.Context, func(error)) {
+		began := time.Now()
+		return ctx, func(err error) {
+			m.seconds.WithLabelValues(method, class, outcomeOf(err)).Observe(time.Since(began).Seconds())
+			var no *jdapi.Error
+			if errors.As(err, &no) && no.Class == jdapi.ClassQuota {
+				refused.Inc()
+			}
+		}
+	}
+}
+
+// outcomeOf is what came of a request, in a word: "ok", what kind of no JD said, or how it got lost.
+func outcomeOf(err error) string {
+	var no *jdapi.Error
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.As(err, &no):
+		return no.Class.String()
+	case errors.Is(err, jdapi.ErrNotSent):
+		return "not_sent"
+	default:
+		return "lost"
+	}
+}

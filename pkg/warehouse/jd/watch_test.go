@@ -1,0 +1,63 @@
+package jd
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdapi"
+	"stockbridge/pkg/warehouse/warehousetest"
+)
+
+// Each request is counted by what came of it, and JD's "too many" by account.
+func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
+	answers := []string{accepted, refusedBy("2", "limited"), refusedBy("2", "limited"), refusedBy("5001", "no"), refusedBy("43", "busy"), refusedBy("24", "no right"), ""}
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		answer := answers[0]
+		if answers = answers[1:]; answer == "" {
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(rw, answer)
+	}))
+	defer server.Close()
+	transport := jdapi.NewTransport()
+	defer transport.CloseIdleConnections()
+	r := prometheus.NewRegistry()
+	w, err := New(Options{
+		Seller: seller.New(setup(server.URL), nil), Warehouse: "W01", Class: warehouse.Push, Env: env, Transport: transport, Metrics: NewMetrics(r),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range len(answers) {
+		_, _ = w.TakeOrder(t.Context(), warehousetest.Order("A-1")) // what each means is another test's
+	}
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]uint64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			key := ""
+			for _, l := range m.Label {
+				key += l.GetValue() + " "
+			}
+			got[key] = m.GetHistogram().GetSampleCount() + uint64(m.GetCounter().GetValue())
+		}
+	}
+	want := map[string]uint64{
+		"push order.addOrder ok ": 1, "push order.addOrder quota ": 2, "push order.addOrder business ": 1,
+		"push order.addOrder transient ": 1, "push order.addOrder permission ": 1, "push order.addOrder lost ": 1,
+		w.account.Name + " " + w.seller.Name() + " ": 2,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
