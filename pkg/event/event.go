@@ -28,6 +28,7 @@ var (
 	OrderAccepted      = Topic[*orderv1.Accepted]{"order.accepted"}
 	OrderHeld          = Topic[*orderv1.Held]{"order.held"}
 	OrderFailed        = Topic[*orderv1.Failed]{"order.failed"}
+	OrderShadowed      = Topic[*orderv1.Shadowed]{"order.shadowed"}
 	OrderStatusChanged = Topic[*orderv1.StatusChanged]{"order.status.changed"}
 	OrderShipped       = Topic[*orderv1.Shipped]{"order.shipped"}
 	OrderDelivered     = Topic[*orderv1.Delivered]{"order.delivered"}
@@ -111,7 +112,7 @@ type Fact struct {
 // facts are all that travels on public streams. No name may be another one followed by one token (Split).
 var facts = []Fact{
 	fact(OrderAudited, fromERP), fact(OrderCancelRequested, fromERP, reserved),
-	fact(OrderAccepted), fact(OrderHeld), fact(OrderFailed), fact(OrderStatusChanged), fact(OrderShipped),
+	fact(OrderAccepted), fact(OrderHeld), fact(OrderFailed), fact(OrderShadowed), fact(OrderStatusChanged), fact(OrderShipped),
 	fact(OrderDelivered), fact(OrderReturning), fact(OrderCancelled),
 	fact(OrderCancelRefused, reserved), fact(OrderCancelUnknown, reserved),
 	fact(SellerChanged), fact(SellerPaused), fact(SellerResumed),

@@ -57,6 +57,11 @@ const (
 	KeepAttempts = 20
 )
 
+// Shadowed is the Hash of a document that somebody else hands over, whatever its content: begun under it and then in doubt,
+// it may be at the far side for all that we know, so its lines are taken and nobody takes it for new. Unlike other
+// documents in doubt it is forgotten after 90 days.
+const Shadowed = "shadow"
+
 // Key names a document.
 type Key struct {
 	// Seller is the set-up's name.
@@ -278,7 +283,7 @@ type Documents interface {
 	Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]Entry, error)
 	// Follow writes what the poller now knows; ErrVersion when the entry moved since it was read. state is the
 	// entry's state from now on (Accepted or Cancelled; Cancelled frees the lines). An entry that is settled is
-	// forgotten after 90 days: Refused, Cancelled, never sent, or Accepted and no longer followed.
+	// forgotten after 90 days: Refused, Cancelled, never sent, Shadowed, or Accepted and no longer followed.
 	Follow(ctx context.Context, e Entry, state State, f Following) error
 	// Open counts (seller, kind) entries that are followed.
 	Open(ctx context.Context, seller, kind string) (int, error)

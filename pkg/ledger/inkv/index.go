@@ -73,7 +73,7 @@ func (x *index) set(key string, r *record, revision uint64) {
 		e.due = r.Following.Due
 	}
 	e.live = r.State.Live()
-	e.settled = e.due.IsZero() && r.State != ledger.Intent && r.State != ledger.Unknown
+	e.settled = e.due.IsZero() && r.State != ledger.Intent && (r.State != ledger.Unknown || r.Hash == ledger.Shadowed)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if was := x.all[key]; was.watch == x.watch && was.revision >= revision {

@@ -395,6 +395,14 @@ func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 	goes("find:SO-1")
 	goes("find:N1")
 
+	// What somebody else hands over is in doubt for ever, and forgotten all the same.
+	theirs := order("A9", "w1")
+	theirs.Hash, theirs.OrderNo = ledger.Shadowed, "SO-9"
+	ok(t, l.Doubt(ctx, must(l.Begin(ctx, theirs))(t).Claim, "x"))
+	goes("entry:order:A9")
+	goes("lines:order:SO-9")
+	goes("find:SO-9")
+
 	// Begun once more: everything stays again.
 	must(l.Begin(ctx, order("A3", "w1")))(t)
 	stays("entry:order:A3")

@@ -25,7 +25,7 @@ func of[M proto.Message](t event.Topic[M]) kind {
 // kinds are the events that are shown to people.
 var kinds = []kind{
 	of(event.OrderAudited), of(event.OrderCancelRequested),
-	of(event.OrderAccepted), of(event.OrderHeld), of(event.OrderFailed), of(event.OrderStatusChanged), of(event.OrderShipped),
+	of(event.OrderAccepted), of(event.OrderHeld), of(event.OrderFailed), of(event.OrderShadowed), of(event.OrderStatusChanged), of(event.OrderShipped),
 	of(event.OrderDelivered), of(event.OrderReturning), of(event.OrderCancelled), of(event.OrderCancelRefused),
 	of(event.OrderCancelUnknown),
 	of(event.SellerChanged), of(event.SellerPaused), of(event.SellerResumed),

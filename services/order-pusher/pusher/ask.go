@@ -18,7 +18,7 @@ import (
 // one, up to warehouse.FindLimit. There is no timer; a lone question goes out at once.
 type asker struct {
 	mu    sync.Mutex
-	lanes map[warehouse.Orders]*lane
+	lanes map[warehouse.OrderFinder]*lane
 }
 
 type lane struct {
@@ -49,7 +49,7 @@ func (p panicked) Error() string { return fmt.Sprintf("asking the warehouse pani
 
 // ask tells whether wh has the order. An error says nothing about it. first is true for one of those who were answered
 // by the same call.
-func (a *asker) ask(ctx context.Context, wh warehouse.Orders, outboundNo string) (found warehouse.Found, ok, first bool, err error) {
+func (a *asker) ask(ctx context.Context, wh warehouse.OrderFinder, outboundNo string) (found warehouse.Found, ok, first bool, err error) {
 	q := question{outboundNo: outboundNo, answer: make(chan answer, 1)}
 	a.mu.Lock()
 	l, busy := a.lanes[wh]
@@ -74,7 +74,7 @@ func (a *asker) ask(ctx context.Context, wh warehouse.Orders, outboundNo string)
 }
 
 // drive asks until nobody waits, then leaves.
-func (a *asker) drive(wh warehouse.Orders, l *lane) {
+func (a *asker) drive(wh warehouse.OrderFinder, l *lane) {
 	for {
 		a.mu.Lock()
 		if len(l.waiting) == 0 {
@@ -90,7 +90,7 @@ func (a *asker) drive(wh warehouse.Orders, l *lane) {
 	}
 }
 
-func askTogether(wh warehouse.Orders, batch []question) {
+func askTogether(wh warehouse.OrderFinder, batch []question) {
 	numbers := make([]string, len(batch))
 	for i, q := range batch {
 		numbers[i] = q.outboundNo
@@ -106,7 +106,7 @@ func askTogether(wh warehouse.Orders, batch []question) {
 	}
 }
 
-func find(ctx context.Context, wh warehouse.Orders, numbers []string) (found map[string]warehouse.Found, err error) {
+func find(ctx context.Context, wh warehouse.OrderFinder, numbers []string) (found map[string]warehouse.Found, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = panicked{v, debug.Stack()}

@@ -103,9 +103,15 @@ func newBench(t *testing.T, open func(b *bench) (ledger.Ledger, error)) *bench {
 	}, nil)}
 	b.Pusher = New(Parts{
 		Sellers: b.book, Ledger: b.ledger, Breaker: seller.NewBreaker(3), Metrics: NewMetrics(prometheus.NewRegistry()),
-		Config: Config{ResendAfter: 5 * time.Minute, SettleFor: 30 * time.Second, ProbeAfter: 30 * time.Second},
+		Config: Config{ResendAfter: 5 * time.Minute, SettleFor: 30 * time.Second, ProbeAfter: 30 * time.Second, ShadowLookAfter: 10 * time.Minute, ShadowGiveUp: 2 * time.Hour},
 		Open: func(_ *seller.Seller, _ string, class warehouse.Class) (warehouse.Orders, error) {
 			if class != warehouse.Push {
+				t.Errorf("opened for class %s", class)
+			}
+			return b.wh, nil
+		},
+		Read: func(_ *seller.Seller, _ string, class warehouse.Class) (warehouse.OrderReader, error) {
+			if class != warehouse.Status {
 				t.Errorf("opened for class %s", class)
 			}
 			return b.wh, nil
@@ -151,6 +157,8 @@ func (b *bench) push(o *orderv1.Audited, how func(*bus.Delivery)) (string, error
 			text += "held " + m.Cause
 		case *orderv1.Failed:
 			text += "failed " + m.Reason.Code
+		case *orderv1.Shadowed:
+			text += verdictOf(m)
 		default:
 			text += " " + e.Name
 		}

@@ -23,6 +23,13 @@ import (
 // Push hands one audited order over and tells what came of it: order.accepted, order.held or order.failed. A known
 // order is told again, which heals a crash between recording and telling.
 func (p *Pusher) Push(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) ([]event.Event, error) {
+	if s, yes := p.shadowed(d, o); yes {
+		told, err := p.onlooker.push(ctx, d, s, o)
+		if err != nil {
+			err = fmt.Errorf("shadow %s/%s: %w", o.GetSeller(), o.GetOutboundNo(), err)
+		}
+		return told, err
+	}
 	r := &run{Pusher: p, d: d, o: o}
 	err := r.push(ctx)
 	if err != nil {
@@ -36,9 +43,12 @@ func (p *Pusher) Push(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) 
 
 // Unserved is what is told of an order that is shelved: held or failed. Nothing is told of one that will be tried
 // again, or that could not be read.
-func (p *Pusher) Unserved(_ *bus.Delivery, o *orderv1.Audited, err error) []event.Event {
+func (p *Pusher) Unserved(d *bus.Delivery, o *orderv1.Audited, err error) []event.Event {
 	if o.GetSeller() == "" || o.GetOutboundNo() == "" || !event.ValidSeller(o.GetSeller()) {
 		return nil
+	}
+	if _, yes := p.shadowed(d, o); yes {
+		return p.onlooker.unserved(d, o, err)
 	}
 	reason := fault.ReasonOf(err, "internal")
 	now := p.Now()
@@ -157,7 +167,7 @@ func (r *run) overtaken(ctx context.Context) (bool, error) {
 	if errors.Is(err, ledger.ErrNoEntry) {
 		return false, nil
 	}
-	if err != nil || entry.State == ledger.New || entry.Hash == PayloadHash(r.o) {
+	if err != nil || entry.State == ledger.New || entry.Hash == PayloadHash(r.o) || entry.Hash == ledger.Shadowed {
 		return false, err
 	}
 	if r.o.Revision > entry.Revision {
@@ -214,23 +224,23 @@ func (r *run) trial(ctx context.Context) error {
 
 // claim begins the document in the ledger, durably, before the warehouse hears of it.
 func (r *run) claim(ctx context.Context) error {
-	o := r.o
-	lines := make([]string, len(o.Lines))
-	for i, l := range o.Lines {
-		lines[i] = l.LineId
-	}
-	r.begin = ledger.Begin{
-		Key: ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo}, Hash: PayloadHash(o), Owner: r.NewOwner(),
-		OrderNo: o.OrderNo, Lines: lines, Supersedes: o.Supersedes, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
-		StreamTime: r.d.StreamTime, AuditedAt: o.AuditedAt.AsTime(), First: r.d.First && !r.d.Replay,
-		Stream: r.d.Stream, Seq: r.d.Seq,
-	}
-	begun, err := r.Ledger.Begin(ctx, r.begin)
+	r.begin = beginOf(r.d, r.o, PayloadHash(r.o), r.NewOwner())
+	err := r.beginOnce(ctx)
 	var taken *ledger.LineTaken
+	if errors.As(err, &taken) {
+		freed, unshadowErr := r.unshadow(ctx, taken.By)
+		if unshadowErr != nil {
+			return unshadowErr
+		}
+		if freed {
+			err = r.beginOnce(ctx)
+		}
+	}
+	o := r.o
 	switch {
 	case errors.Is(err, ledger.ErrBusy):
 		return fault.RetryAfter(busyPause, err)
-	case errors.Is(err, ledger.ErrHash) && r.d.Replay && o.Revision <= begun.Entry.Revision: // since overtaken looked
+	case errors.Is(err, ledger.ErrHash) && r.d.Replay && o.Revision <= r.begun.Entry.Revision: // since overtaken looked
 		return errOvertaken
 	case errors.Is(err, ledger.ErrHash):
 		return Reused(o)
@@ -239,8 +249,30 @@ func (r *run) claim(ctx context.Context) error {
 	case errors.As(err, &taken):
 		return LineLive(o, taken.Line, taken.By)
 	}
-	r.begun = begun
 	return err
+}
+
+// beginOnce begins the document. One that was in shadow stays what it is, whatever its content.
+func (r *run) beginOnce(ctx context.Context) (err error) {
+	r.begun, err = r.Ledger.Begin(ctx, r.begin)
+	if errors.Is(err, ledger.ErrHash) && r.begun.Entry.Hash == ledger.Shadowed {
+		r.begin.Hash = ledger.Shadowed
+		r.begun, err = r.Ledger.Begin(ctx, r.begin)
+	}
+	return err
+}
+
+func beginOf(d *bus.Delivery, o *orderv1.Audited, hash, owner string) ledger.Begin {
+	lines := make([]string, len(o.Lines))
+	for i, l := range o.Lines {
+		lines[i] = l.LineId
+	}
+	return ledger.Begin{
+		Key: ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo}, Hash: hash, Owner: owner,
+		OrderNo: o.OrderNo, Lines: lines, Supersedes: o.Supersedes, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
+		StreamTime: d.StreamTime, AuditedAt: o.AuditedAt.AsTime(), First: d.First && !d.Replay,
+		Stream: d.Stream, Seq: d.Seq,
+	}
 }
 
 // askFirst decides by what the warehouse has: its number is adopted; an absence that is certain leads to sending.
@@ -251,6 +283,9 @@ func (r *run) askFirst(ctx context.Context) error {
 	}
 	if ok {
 		return r.adopt(found)
+	}
+	if r.begin.Hash == ledger.Shadowed && !slices.Contains(r.d.Released, seller.CauseShadow(r.o.Seller, r.o.OutboundNo)) {
+		return r.notSent(ShadowWaiting(r.o))
 	}
 	if err := r.askSuperseded(ctx); err != nil {
 		return r.notSent(err)
@@ -345,7 +380,11 @@ func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
 }
 
 func (r *run) ask(ctx context.Context, outboundNo string) (warehouse.Found, bool, error) {
-	found, ok, first, err := r.asker.ask(ctx, r.wh, outboundNo)
+	return r.askAt(ctx, r.wh, outboundNo)
+}
+
+func (r *run) askAt(ctx context.Context, wh warehouse.OrderFinder, outboundNo string) (warehouse.Found, bool, error) {
+	found, ok, first, err := r.asker.ask(ctx, wh, outboundNo)
 	if first { // one call that fails is one failure, however many were waiting for it
 		r.watch(err)
 		if err == nil {
@@ -431,11 +470,15 @@ func (r *run) resolve(outcome error, write func(context.Context) error) error {
 }
 
 func (r *run) tellAccepted(number string, cleaned []ledger.Cleaned, at time.Time) {
-	m := &orderv1.Accepted{Ref: ref(r.o, number), At: stamp(at)}
+	r.told = append(r.told, acceptedEvent(r.o, number, cleaned, at))
+}
+
+func acceptedEvent(o *orderv1.Audited, number string, cleaned []ledger.Cleaned, at time.Time) event.Event {
+	m := &orderv1.Accepted{Ref: ref(o, number), At: stamp(at)}
 	for _, c := range cleaned {
 		m.Cleaned = append(m.Cleaned, &orderv1.Cleaned{Field: c.Field, What: c.What, Zh: c.ZH, En: c.EN})
 	}
-	r.told = append(r.told, event.OrderAccepted.About(r.o.Seller, r.o.OutboundNo, at, m, event.Revision(r.o.Revision)))
+	return event.OrderAccepted.About(o.Seller, o.OutboundNo, at, m, event.Revision(o.Revision))
 }
 
 // tellOperator says that a person has to see to an order that is, or may be, at the warehouse.
@@ -444,19 +487,21 @@ func (r *run) tellOperator(why error) {
 }
 
 // watch feeds the seller's breaker with the outcome of a call and pauses the seller when it trips.
-func (r *run) watch(err error) {
-	by, trip := r.Breaker.Report(r.o.Seller, err)
+func (r *run) watch(err error) { r.aside = append(r.aside, r.Pusher.watch(r.o.Seller, err)...) }
+
+func (p *Pusher) watch(sellerName string, err error) []event.Event {
+	by, trip := p.Breaker.Report(sellerName, err)
 	if !trip {
-		return
+		return nil
 	}
-	now := r.Now()
-	pause := seller.Pause{By: by, Reason: err.Error(), At: now, ProbeAfter: r.ProbeAfter, ProbeAt: now.Add(r.ProbeAfter)}
+	now := p.Now()
+	pause := seller.Pause{By: by, Reason: err.Error(), At: now, ProbeAfter: p.ProbeAfter, ProbeAt: now.Add(p.ProbeAfter)}
 	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
 	defer cancel()
-	if err := r.Sellers.Pause(ctx, r.o.Seller, pause); err != nil {
-		return // another worker paused it, or the next failure tries again
+	if err := p.Sellers.Pause(ctx, sellerName, pause); err != nil {
+		return nil // another worker paused it, or the next failure tries again
 	}
-	r.aside = append(r.aside, seller.PausedEvent(r.o.Seller, pause))
+	return []event.Event{seller.PausedEvent(sellerName, pause)}
 }
 
 // PayloadHash tells two contents under one outbound number apart. It leaves out what does not reach the warehouse:

@@ -357,8 +357,8 @@ func TestHoldsAreReleasedOneByOne(t *testing.T) {
 
 func TestAttemptsUsedUpAreNoFailure(t *testing.T) {
 	b := &bench{t: t, at: time.Now()}
-	p := New(Parts{Now: b.now})
-	events := p.Unserved(nil, b.order("A-1"), errors.Join(bus.ErrAttempts, errors.New("connection reset")))
+	p := New(Parts{Now: b.now, Sellers: &book{seller.New(&sellerv1.Setup{Name: "acme"}, nil)}})
+	events := p.Unserved(&bus.Delivery{}, b.order("A-1"), errors.Join(bus.ErrAttempts, errors.New("connection reset")))
 	if len(events) != 1 || events[0].Name != "order.held" {
 		t.Errorf("told %v", events)
 	}

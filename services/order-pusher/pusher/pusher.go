@@ -76,6 +76,10 @@ type Config struct {
 	ProbeAfter time.Duration `env:"PUSH_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
 	// ReleasePerSecond caps how fast held orders go on when their cause is gone.
 	ReleasePerSecond float64 `env:"PUSH_RELEASE_PER_SECOND" envDefault:"100" help:"held orders released a second"`
+	// ShadowLookAfter is how long the ERP's own program is given to send an order in shadow; ShadowGiveUp is when it is taken
+	// for not sent.
+	ShadowLookAfter time.Duration `env:"SHADOW_LOOK_AFTER" envDefault:"10m" help:"time the ERP's own program is given before an order in shadow is compared"`
+	ShadowGiveUp    time.Duration `env:"SHADOW_GIVE_UP" envDefault:"2h" help:"when an order in shadow is taken for not sent by the ERP's own program"`
 }
 
 // Sellers is what the pusher needs of the book of sellers.
@@ -96,6 +100,8 @@ type Parts struct {
 	Ledger  Ledger
 	// Open gives the warehouse of a seller by the ERP's code, for calls of the class.
 	Open func(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
+	// Read gives the same warehouse to whoever must not send.
+	Read func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
 	// Release lets go on what is held of a seller and matches.
 	Release func(ctx context.Context, sellerName string, match func(bus.Shelved) bool) (int, error)
 	Breaker *seller.Breaker
@@ -112,6 +118,7 @@ type Pusher struct {
 	Parts
 	asker    *asker
 	crowd    *crowd
+	onlooker *onlooker
 	absences absences
 
 	mu    sync.Mutex
@@ -126,13 +133,18 @@ func New(parts Parts) *Pusher {
 	if parts.NewOwner == nil {
 		parts.NewOwner = uuid.NewString
 	}
-	return &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.Orders]*lane{}}, crowd: &crowd{of: map[seat]*seats{}}, taken: map[string]time.Time{}}
+	p := &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.OrderFinder]*lane{}}, crowd: &crowd{of: map[seat]*seats{}}, taken: map[string]time.Time{}}
+	p.onlooker = &onlooker{
+		ledger: parts.Ledger, read: parts.Read, watch: p.watch, asker: p.asker, crowd: p.crowd, slots: parts.Slots,
+		lookAfter: parts.ShadowLookAfter, giveUp: parts.ShadowGiveUp, now: parts.Now, newOwner: parts.NewOwner,
+	}
+	return p
 }
 
 // Run serves until ctx is done and what is in hand is finished.
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
-		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Config: c,
+		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Read: s.Warehouses.Read, Config: c,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
 		Release: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
 			q := bus.ShelfQuery{Kind: event.Held, Consumer: Name, Seller: name}

@@ -120,7 +120,8 @@ local function save(e)
     redis.call('ZREM', doubt_key, a.no)
   end
   if is(e.due) then redis.call('ZADD', due_key, e.due, a.no) else redis.call('ZREM', due_key, a.no) end
-  local settled = not is(e.due) and e.state ~= 'intent' and e.state ~= 'unknown'
+  local doubtful = e.state == 'intent' or e.state == 'unknown' and e.hash ~= 'shadow' -- ledger.Shadowed
+  local settled = not is(e.due) and not doubtful
   keep(key, settled)
   if is(e.order) then keep(lines_key(e.order), index(e.order, settled)) end
   if is(e.number) then index(e.number, settled) end
