@@ -11,6 +11,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd"
 	"stockbridge/pkg/warehouse/jd/jdapi"
@@ -34,6 +35,7 @@ type Warehouses struct {
 
 	quota     ledger.Quota
 	transport *http.Transport
+	tokens    jd.TokenKeeper
 
 	mu   sync.Mutex
 	kept map[string]*kept
@@ -80,6 +82,19 @@ func (w *Warehouses) Read(s *seller.Seller, code string, class warehouse.Class) 
 	return reader{r, doctor}, nil
 }
 
+// UseTokens has the tokens that are ours to refresh kept by k. Call it before Open.
+func (w *Warehouses) UseTokens(k jd.TokenKeeper) { w.tokens = k }
+
+// Authority is the authorisation server of an account.
+func (w *Warehouses) Authority(a *sellerv1.Account) (token.Authority, error) {
+	if a.GetKind() != sellerv1.Account_KIND_JD {
+		return nil, fault.Permanent(fault.Reason{
+			Code: "token.kind", ZH: "账号 " + a.GetName() + " 的仓库类型不需要授权", EN: "account " + a.GetName() + " is of a kind that needs no authorisation",
+		})
+	}
+	return jd.NewAuthority(a, os.Getenv, w.transport), nil
+}
+
 // Open gives the warehouse with the ERP's code, for calls of the class. The same version of a set-up gets the same
 // value again; a set-up without a version (not from a Book) gets a new one each time. What the set-up lacks is a
 // fault.Hold. A seller in shadow is refused whatever its caller believes: see seller.Shadows.
@@ -118,7 +133,7 @@ func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) 
 	account, _ := s.Account(site.GetAccount())
 	switch account.GetKind() {
 	case sellerv1.Account_KIND_JD:
-		o := jd.Options{Seller: s, Warehouse: code, Class: at.class, ReadOnly: at.readOnly, Env: os.Getenv, Transport: w.transport}
+		o := jd.Options{Seller: s, Warehouse: code, Class: at.class, ReadOnly: at.readOnly, Env: os.Getenv, Transport: w.transport, Tokens: w.tokens}
 		if w.quota != nil {
 			o.Limiter = limiter{
 				quota: w.quota, app: app(account), limit: limitOf(account), count: w.Metrics.forAccount(s.Name(), account.Name),

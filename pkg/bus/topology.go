@@ -51,6 +51,8 @@ const (
 const (
 	// BucketSetup holds sellers' set-ups and pauses.
 	BucketSetup = "SETUP"
+	// BucketTokens holds the tokens of merchants' consents, sealed.
+	BucketTokens = "TOKENS"
 	// BucketLedger is the ledger of the embedded default.
 	BucketLedger = "LEDGER"
 )
@@ -110,6 +112,7 @@ var (
 	}
 	buckets = []bucketRow{
 		{BucketSetup, 30 * 24 * time.Hour},
+		{BucketTokens, 30 * 24 * time.Hour},
 		{BucketLedger, time.Hour},
 	}
 	consumers = []consumerRow{

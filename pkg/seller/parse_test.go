@@ -97,6 +97,8 @@ func TestAllFaultsOfASetupAreNamed(t *testing.T) {
 			"accounts[0].department: line 5", "accounts[0].vendor_source: line 5"}},
 		{"a secret in two places", "{env: ACME_TOKEN}", "{env: A, file: B}", []string{"accounts[0].access_token: line 9: exactly one"}},
 		{"an address with a password", "    app_key: KEY\n", "    app_key: KEY\n    url: https://u:planted@h/\n", []string{"accounts[0].url: line 8: want http(s)"}},
+		{"an authorisation server with a password", "    app_key: KEY\n", "    app_key: KEY\n    authorization: {platform: old, url: 'http://u:planted@h', redirect_uri: x}\n", []string{
+			"accounts[0].authorization.url: line 8: want http(s)", "accounts[0].authorization.redirect_uri: line 8: want http(s)"}},
 		{"rules of the contract, all at once", "name: acme\n", "name: ACME\nshipped_when_packed: yes\n", []string{
 			"shipped_when_packed: line 3: want true or false", "name: line 2: "}},
 		{"a second document", "title: 艾克米", "title: x\n---\nname: b", []string{": one seller a file"}},

@@ -1,6 +1,8 @@
 package seller
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -32,3 +34,20 @@ func ResumedEvent(name string, by sellerv1.Paused_By, since, now time.Time) even
 
 // moment tells one pause from the next in the ids.
 func moment(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// ResumeToken ends a pause of the seller's that a refused token made, and tells it: there is a new token. It says whether
+// there was such a pause; other pauses stay.
+func ResumeToken(ctx context.Context, b *Book, publish func(context.Context, ...event.Event) error, name string, now time.Time) (bool, error) {
+	s, known := b.Get(name)
+	if !known || s.Pause == nil || s.Pause.By != sellerv1.Paused_BY_TOKEN {
+		return false, nil
+	}
+	err := b.Resume(ctx, name, sellerv1.Paused_BY_TOKEN)
+	if errors.Is(err, ErrRuns) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, publish(ctx, ResumedEvent(name, s.Pause.By, s.Pause.At, now))
+}

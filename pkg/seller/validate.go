@@ -65,11 +65,16 @@ func references(setup *sellerv1.Setup) Faults {
 	for i, a := range setup.Accounts {
 		at := fmt.Sprintf("accounts[%d]", i)
 		kinds[a.GetName()] = a.GetKind()
-		if a.GetUrl() != "" {
-			u, err := url.Parse(a.Url)
+		for _, address := range []struct{ key, text string }{
+			{".url", a.GetUrl()}, {".authorization.url", a.GetAuthorization().GetUrl()}, {".authorization.redirect_uri", a.GetAuthorization().GetRedirectUri()},
+		} {
+			if address.text == "" {
+				continue
+			}
+			u, err := url.Parse(address.text)
 			// Anything may be a secret here: the text itself is not repeated.
 			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-				add("setup.value", at+".url", "应为 http(s)://主机[:端口]/路径，且不含用户名和密码", "want http(s)://host[:port]/path without user and password")
+				add("setup.value", at+address.key, "应为 http(s)://主机[:端口]/路径，且不含用户名和密码", "want http(s)://host[:port]/path without user and password")
 			}
 		}
 		if q := a.GetQuota().GetPerSecond(); q > 0 && q < leastPerSecond {
@@ -85,7 +90,7 @@ func references(setup *sellerv1.Setup) Faults {
 		}{
 			{"app_key", a.AppKey != "", "开放平台应用的 App Key", "the App Key of the application on the open platform"},
 			{"app_secret", a.AppSecret != nil, "App Secret 所在的 file 或 env", "the file or env that holds the App Secret"},
-			{"access_token", a.AccessToken != nil, "授权令牌所在的 file 或 env", "the file or env that holds the merchant's token"},
+			{"access_token", a.AccessToken != nil || a.TokenOwner == sellerv1.Account_TOKEN_OWNER_OURS, "授权令牌所在的 file 或 env", "the file or env that holds the merchant's token"},
 			{"department", a.Department != "", "事业部编号", "the number of the business unit"},
 			{"vendor_source", a.VendorSource != "", "仓库方分配的 ERP 编号", "the ERP vendor's number, given by the warehouse"},
 		} {

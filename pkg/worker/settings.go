@@ -17,6 +17,8 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/token"
 )
 
 // Config is the settings that mean the same in every service.
@@ -24,6 +26,7 @@ type Config struct {
 	NATSURL   Secret        `env:"NATS_URL" envDefault:"nats://127.0.0.1:4222" help:"NATS servers, comma-separated; waited for until one answers"`
 	CredsFile string        `env:"NATS_CREDS" help:"file with the NATS user's JWT and key"`
 	RedisURL  Secret        `env:"REDIS_URL" help:"redis:// or rediss:// address of the ledger; empty keeps the ledger in JetStream"`
+	TokenKey  Secret        `env:"TOKEN_KEY" help:"keys that seal the tokens we refresh: 32 bytes in base64 each, the first seals, all open; the same for all workers"`
 	LogLevel  zerolog.Level `env:"LOG_LEVEL" envDefault:"info" help:"trace, debug, info, warn or error"`
 	HTTPAddr  string        `env:"HTTP_ADDR" envDefault:":8080" help:"host:port of /healthz, /readyz and /metrics; off for none"`
 	Grace     time.Duration `env:"GRACE" envDefault:"40s" help:"how long work in hand may take to finish after a signal"`
@@ -41,6 +44,9 @@ func (c Config) Validate() error {
 		if u, err := url.Parse(c.RedisURL.Reveal()); err != nil || u.Host == "" || u.Scheme != "redis" && u.Scheme != "rediss" {
 			errs = append(errs, errors.New("REDIS_URL: want redis://:password@host:6379/0, or rediss:// for TLS"))
 		}
+	}
+	if _, err := token.ParseKeys(c.TokenKey.Reveal()); err != nil {
+		errs = append(errs, fmt.Errorf("TOKEN_KEY: %w", err))
 	}
 	if c.HTTPAddr != httpOff {
 		if _, _, err := net.SplitHostPort(c.HTTPAddr); err != nil {

@@ -33,6 +33,7 @@ import (
 	"stockbridge/pkg/probe"
 	"stockbridge/pkg/retry"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/token"
 )
 
 // Parts is what services stand on. Several services of one process share them.
@@ -42,6 +43,8 @@ type Parts struct {
 	Ledger     ledger.Ledger
 	Sellers    *seller.Book
 	Warehouses *adapters.Warehouses
+	// Tokens keeps those that are ours to refresh.
+	Tokens *token.Keeper
 	// Metrics takes the services' metrics, each with a label of its service.
 	Metrics prometheus.Registerer
 	// Grace is how long work in hand may take to finish.
@@ -70,7 +73,7 @@ func (s *Shell) Serving(consumer string) bus.Serving {
 
 // Ready is nil while everything answers.
 func (p Parts) Ready(ctx context.Context) error {
-	return errors.Join(p.Bus.Ready(), p.Sellers.Ready(), p.Ledger.Check(ctx))
+	return errors.Join(p.Bus.Ready(), p.Sellers.Ready(), p.Tokens.Ready(), p.Ledger.Check(ctx))
 }
 
 // Main is a service's main: Run with the process's arguments, environment and signals.
@@ -130,7 +133,7 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 		return unlessStopped(ctx, err)
 	}
 	ready.Store(waitingFor("the ledger and the sellers"))
-	parts, closeParts, err := Open(ctx, b, Options{RedisURL: base.RedisURL, Log: log, Metrics: metrics, Grace: base.Grace})
+	parts, closeParts, err := Open(ctx, b, Options{RedisURL: base.RedisURL, TokenKey: base.TokenKey, Log: log, Metrics: metrics, Grace: base.Grace})
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -174,6 +177,8 @@ func health[C any](ctx context.Context, args, environ []string) error {
 type Options struct {
 	// RedisURL is where the ledger is; empty for a bucket of the bus.
 	RedisURL Secret
+	// TokenKey seals the tokens that are ours to refresh; without one there can be none.
+	TokenKey Secret
 	Log      zerolog.Logger
 	Metrics  prometheus.Registerer
 	Grace    time.Duration
@@ -214,8 +219,46 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 		o.Metrics.MustRegister(book.Metrics())
 		warehouses.Metrics = adapters.NewMetrics(o.Metrics, book.All)
 	}
-	p := Parts{Log: o.Log, Bus: b, Ledger: l, Sellers: book, Warehouses: warehouses, Metrics: o.Metrics, Grace: o.Grace}
-	return p, func() { warehouses.Close(); book.Close(); closeLedger() }, nil
+	keeper, closeTokens, err := openTokens(ctx, b, book, warehouses, o)
+	if err != nil {
+		book.Close()
+		closeLedger()
+		return Parts{}, none, err
+	}
+	p := Parts{Log: o.Log, Bus: b, Ledger: l, Sellers: book, Warehouses: warehouses, Tokens: keeper, Metrics: o.Metrics, Grace: o.Grace}
+	return p, func() { closeTokens(); warehouses.Close(); book.Close(); closeLedger() }, nil
+}
+
+// openTokens opens the tokens that are ours to refresh, and keeps them fresh until they are closed.
+func openTokens(ctx context.Context, b *bus.Bus, book *seller.Book, warehouses *adapters.Warehouses, o Options) (*token.Keeper, func(), error) {
+	keys, err := token.ParseKeys(o.TokenKey.Reveal())
+	if err != nil {
+		return nil, nil, fmt.Errorf("TOKEN_KEY: %w", err)
+	}
+	bucket, err := b.Bucket(ctx, bus.BucketTokens)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := token.Open(ctx, bucket, keys, o.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	keeper := token.NewKeeper(store, token.Options{
+		Sellers: book, Authority: warehouses.Authority, Metrics: token.NewMetrics(o.Metrics), Log: o.Log,
+		Renewed: func(ctx context.Context, id token.ID) {
+			if _, err := seller.ResumeToken(ctx, book, b.Publish, id.Seller, time.Now()); err != nil {
+				o.Log.Warn().Err(err).Str("seller", id.Seller).Msg("not resumed although its token was renewed; the next probe tries")
+			}
+		},
+	})
+	if o.Metrics != nil {
+		o.Metrics.MustRegister(keeper.Expiries())
+	}
+	warehouses.UseTokens(keeper)
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() { defer close(ended); keeper.Run(keeping) }()
+	return keeper, func() { stop(); <-ended; store.Close() }, nil
 }
 
 const (

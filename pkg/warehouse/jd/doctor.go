@@ -168,7 +168,10 @@ func (w *Warehouse) general(err error, dates *dated, url string) (rows []warehou
 			Code: "warehouse.silent", ZH: url + " 没有返回可识别的应答，请检查地址和网络：" + err.Error(),
 			EN: "no answer to be understood from " + url + "; look at the address and the network: " + err.Error(),
 		}
-		if errors.Is(err, jdapi.ErrToken) {
+		var kept fault.Reason
+		if errors.Is(err, jdapi.ErrToken) && errors.As(err, &kept) {
+			what, reason = "token", kept
+		} else if errors.Is(err, jdapi.ErrToken) {
 			what, reason = "token", fault.Reason{
 				Code: "warehouse.token", ZH: "本机读不到授权信息（令牌或应用密钥），请检查设置中的 file 或 env：" + err.Error(),
 				EN: "the credential cannot be read on this machine; look at file or env in the set-up: " + err.Error(),

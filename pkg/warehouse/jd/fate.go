@@ -76,9 +76,17 @@ func (w *Warehouse) mendable(err error) error {
 			no = &jdapi.Error{}
 		}
 		cause := seller.CauseToken(w.seller.Name(), w.account.Name)
-		return fault.Hold(cause, fmt.Errorf("%w: %w: %w", warehouse.ErrToken, refusal(no, "warehouse.token",
+		reason := refusal(no, "warehouse.token",
 			"京东不接受账号 "+w.account.Name+" 的授权（令牌、应用密钥），重新授权后自动继续",
-			"JD does not take the credential of account "+w.account.Name+" (token, application key and secret); authorise again, then it goes on by itself"), err))
+			"JD does not take the credential of account "+w.account.Name+" (token, application key and secret); authorise again, then it goes on by itself")
+		var known fault.Reason
+		if errors.As(err, &known) { // whoever keeps the token knows what is the matter with it
+			reason.ZH, reason.EN = known.ZH, known.EN
+			if known.RemoteText != "" {
+				reason.RemoteCode, reason.RemoteText = known.RemoteCode, known.RemoteText
+			}
+		}
+		return fault.Hold(cause, fmt.Errorf("%w: %w: %w", warehouse.ErrToken, reason, err))
 	}
 	switch {
 	case !known:

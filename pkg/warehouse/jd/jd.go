@@ -44,6 +44,8 @@ type Options struct {
 	Limiter jdapi.Limiter
 	// Env looks environment variables up for the set-up's secrets that are kept there.
 	Env func(name string) string
+	// Tokens keeps the tokens that are ours to refresh; nil where nobody does.
+	Tokens TokenKeeper
 	// Transport carries the calls, one of jdapi.NewTransport when nil. Share it: it keeps connections.
 	Transport http.RoundTripper
 	// Metrics; optional.
@@ -100,10 +102,8 @@ func New(o Options) (*Warehouse, error) {
 		seller: o.Seller, account: account, no: site.WarehouseNo, parts: map[string]bool{},
 		api: &jdapi.Client{
 			URL: account.Url, AppKey: account.AppKey, AppSecret: source(account.AppSecret, o.Env),
-			// Until tokens of ours are refreshed by us, both kinds are only read again.
-			Tokens:  jdapi.Reread{Source: source(account.AccessToken, o.Env)},
-			Limiter: o.Limiter, Class: string(o.Class), Transport: o.Transport, Now: o.Now, ReadOnly: o.ReadOnly,
-			Watch: o.watch(account.Name),
+			Tokens: tokens(o, account), Limiter: o.Limiter, Class: string(o.Class), Transport: o.Transport, Now: o.Now,
+			ReadOnly: o.ReadOnly, Watch: o.watch(account.Name),
 		},
 	}, nil
 }

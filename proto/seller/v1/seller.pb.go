@@ -81,7 +81,8 @@ type Account_TokenOwner int32
 
 const (
 	Account_TOKEN_OWNER_UNSPECIFIED Account_TokenOwner = 0
-	// We refresh it in time.
+	// A merchant consents once (`bridgectl seller authorize`), then we refresh it in time. access_token is not needed; where
+	// it is set it serves until then.
 	Account_TOKEN_OWNER_OURS Account_TokenOwner = 1
 	// The ERP does: we read it again, we never refresh it.
 	Account_TOKEN_OWNER_EXTERNAL Account_TokenOwner = 2
@@ -128,6 +129,58 @@ func (Account_TokenOwner) EnumDescriptor() ([]byte, []int) {
 	return file_seller_v1_seller_proto_rawDescGZIP(), []int{1, 1}
 }
 
+type Authorization_Platform int32
+
+const (
+	// The new one.
+	Authorization_PLATFORM_UNSPECIFIED Authorization_Platform = 0
+	// JD: open-oauth.jd.com.
+	Authorization_PLATFORM_NEW Authorization_Platform = 1
+	// JD: oauth.jd.com.
+	Authorization_PLATFORM_OLD Authorization_Platform = 2
+)
+
+// Enum value maps for Authorization_Platform.
+var (
+	Authorization_Platform_name = map[int32]string{
+		0: "PLATFORM_UNSPECIFIED",
+		1: "PLATFORM_NEW",
+		2: "PLATFORM_OLD",
+	}
+	Authorization_Platform_value = map[string]int32{
+		"PLATFORM_UNSPECIFIED": 0,
+		"PLATFORM_NEW":         1,
+		"PLATFORM_OLD":         2,
+	}
+)
+
+func (x Authorization_Platform) Enum() *Authorization_Platform {
+	p := new(Authorization_Platform)
+	*p = x
+	return p
+}
+
+func (x Authorization_Platform) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Authorization_Platform) Descriptor() protoreflect.EnumDescriptor {
+	return file_seller_v1_seller_proto_enumTypes[2].Descriptor()
+}
+
+func (Authorization_Platform) Type() protoreflect.EnumType {
+	return &file_seller_v1_seller_proto_enumTypes[2]
+}
+
+func (x Authorization_Platform) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Authorization_Platform.Descriptor instead.
+func (Authorization_Platform) EnumDescriptor() ([]byte, []int) {
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{2, 0}
+}
+
 // FindBy is how the documents of the ERP's own program are found at the warehouse.
 type Shadow_FindBy int32
 
@@ -164,11 +217,11 @@ func (x Shadow_FindBy) String() string {
 }
 
 func (Shadow_FindBy) Descriptor() protoreflect.EnumDescriptor {
-	return file_seller_v1_seller_proto_enumTypes[2].Descriptor()
+	return file_seller_v1_seller_proto_enumTypes[3].Descriptor()
 }
 
 func (Shadow_FindBy) Type() protoreflect.EnumType {
-	return &file_seller_v1_seller_proto_enumTypes[2]
+	return &file_seller_v1_seller_proto_enumTypes[3]
 }
 
 func (x Shadow_FindBy) Number() protoreflect.EnumNumber {
@@ -177,7 +230,7 @@ func (x Shadow_FindBy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Shadow_FindBy.Descriptor instead.
 func (Shadow_FindBy) EnumDescriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{8, 0}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type Paused_By int32
@@ -218,11 +271,11 @@ func (x Paused_By) String() string {
 }
 
 func (Paused_By) Descriptor() protoreflect.EnumDescriptor {
-	return file_seller_v1_seller_proto_enumTypes[3].Descriptor()
+	return file_seller_v1_seller_proto_enumTypes[4].Descriptor()
 }
 
 func (Paused_By) Type() protoreflect.EnumType {
-	return &file_seller_v1_seller_proto_enumTypes[3]
+	return &file_seller_v1_seller_proto_enumTypes[4]
 }
 
 func (x Paused_By) Number() protoreflect.EnumNumber {
@@ -231,7 +284,7 @@ func (x Paused_By) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Paused_By.Descriptor instead.
 func (Paused_By) EnumDescriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{10, 0}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // Setup is all that Stockbridge has to know of a seller, as `bridgectl seller apply -f` reads it (YAML or JSON).
@@ -389,8 +442,10 @@ type Account struct {
 	// JD: the ERP vendor's number (ISV…), given by JD.
 	VendorSource string `protobuf:"bytes,9,opt,name=vendor_source,json=vendorSource,proto3" json:"vendor_source,omitempty"`
 	// JD: the Qinglong owner number, needed when the unit has several.
-	CarrierOwner  string `protobuf:"bytes,10,opt,name=carrier_owner,json=carrierOwner,proto3" json:"carrier_owner,omitempty"`
-	Quota         *Quota `protobuf:"bytes,11,opt,name=quota,proto3" json:"quota,omitempty"`
+	CarrierOwner string `protobuf:"bytes,10,opt,name=carrier_owner,json=carrierOwner,proto3" json:"carrier_owner,omitempty"`
+	Quota        *Quota `protobuf:"bytes,11,opt,name=quota,proto3" json:"quota,omitempty"`
+	// Where a token of ours comes from; absent means the defaults of each key.
+	Authorization *Authorization `protobuf:"bytes,12,opt,name=authorization,proto3" json:"authorization,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -502,6 +557,77 @@ func (x *Account) GetQuota() *Quota {
 	return nil
 }
 
+func (x *Account) GetAuthorization() *Authorization {
+	if x != nil {
+		return x.Authorization
+	}
+	return nil
+}
+
+// Authorization is where a merchant consents and tokens are given and refreshed.
+type Authorization struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the application was registered.
+	Platform Authorization_Platform `protobuf:"varint,1,opt,name=platform,proto3,enum=seller.v1.Authorization_Platform" json:"platform,omitempty"`
+	// Where the platform answers, without a path; empty means its production address.
+	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// Where the merchant is sent back to, as registered with the application.
+	RedirectUri   string `protobuf:"bytes,3,opt,name=redirect_uri,json=redirectUri,proto3" json:"redirect_uri,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authorization) Reset() {
+	*x = Authorization{}
+	mi := &file_seller_v1_seller_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authorization) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authorization) ProtoMessage() {}
+
+func (x *Authorization) ProtoReflect() protoreflect.Message {
+	mi := &file_seller_v1_seller_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authorization.ProtoReflect.Descriptor instead.
+func (*Authorization) Descriptor() ([]byte, []int) {
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Authorization) GetPlatform() Authorization_Platform {
+	if x != nil {
+		return x.Platform
+	}
+	return Authorization_PLATFORM_UNSPECIFIED
+}
+
+func (x *Authorization) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Authorization) GetRedirectUri() string {
+	if x != nil {
+		return x.RedirectUri
+	}
+	return ""
+}
+
 // SecretRef says where a secret is. Exactly one is set.
 type SecretRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -515,7 +641,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_seller_v1_seller_proto_msgTypes[2]
+	mi := &file_seller_v1_seller_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +653,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[2]
+	mi := &file_seller_v1_seller_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +666,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{2}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SecretRef) GetFile() string {
@@ -570,7 +696,7 @@ type Quota struct {
 
 func (x *Quota) Reset() {
 	*x = Quota{}
-	mi := &file_seller_v1_seller_proto_msgTypes[3]
+	mi := &file_seller_v1_seller_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +708,7 @@ func (x *Quota) String() string {
 func (*Quota) ProtoMessage() {}
 
 func (x *Quota) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[3]
+	mi := &file_seller_v1_seller_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +721,7 @@ func (x *Quota) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quota.ProtoReflect.Descriptor instead.
 func (*Quota) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{3}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Quota) GetPerSecond() float64 {
@@ -626,7 +752,7 @@ type Warehouse struct {
 
 func (x *Warehouse) Reset() {
 	*x = Warehouse{}
-	mi := &file_seller_v1_seller_proto_msgTypes[4]
+	mi := &file_seller_v1_seller_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +764,7 @@ func (x *Warehouse) String() string {
 func (*Warehouse) ProtoMessage() {}
 
 func (x *Warehouse) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[4]
+	mi := &file_seller_v1_seller_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +777,7 @@ func (x *Warehouse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warehouse.ProtoReflect.Descriptor instead.
 func (*Warehouse) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{4}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Warehouse) GetCode() string {
@@ -692,7 +818,7 @@ type Shop struct {
 
 func (x *Shop) Reset() {
 	*x = Shop{}
-	mi := &file_seller_v1_seller_proto_msgTypes[5]
+	mi := &file_seller_v1_seller_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +830,7 @@ func (x *Shop) String() string {
 func (*Shop) ProtoMessage() {}
 
 func (x *Shop) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[5]
+	mi := &file_seller_v1_seller_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +843,7 @@ func (x *Shop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shop.ProtoReflect.Descriptor instead.
 func (*Shop) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{5}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Shop) GetCode() string {
@@ -759,7 +885,7 @@ type Mapping struct {
 
 func (x *Mapping) Reset() {
 	*x = Mapping{}
-	mi := &file_seller_v1_seller_proto_msgTypes[6]
+	mi := &file_seller_v1_seller_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +897,7 @@ func (x *Mapping) String() string {
 func (*Mapping) ProtoMessage() {}
 
 func (x *Mapping) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[6]
+	mi := &file_seller_v1_seller_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +910,7 @@ func (x *Mapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mapping.ProtoReflect.Descriptor instead.
 func (*Mapping) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{6}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Mapping) GetCode() string {
@@ -814,7 +940,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_seller_v1_seller_proto_msgTypes[7]
+	mi := &file_seller_v1_seller_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +952,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[7]
+	mi := &file_seller_v1_seller_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +965,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{7}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Trial) GetOrders() []string {
@@ -870,7 +996,7 @@ type Shadow struct {
 
 func (x *Shadow) Reset() {
 	*x = Shadow{}
-	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	mi := &file_seller_v1_seller_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1008,7 @@ func (x *Shadow) String() string {
 func (*Shadow) ProtoMessage() {}
 
 func (x *Shadow) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	mi := &file_seller_v1_seller_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1021,7 @@ func (x *Shadow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shadow.ProtoReflect.Descriptor instead.
 func (*Shadow) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{8}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Shadow) GetUntil() string {
@@ -923,7 +1049,7 @@ type Changed struct {
 
 func (x *Changed) Reset() {
 	*x = Changed{}
-	mi := &file_seller_v1_seller_proto_msgTypes[9]
+	mi := &file_seller_v1_seller_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1061,7 @@ func (x *Changed) String() string {
 func (*Changed) ProtoMessage() {}
 
 func (x *Changed) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[9]
+	mi := &file_seller_v1_seller_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1074,7 @@ func (x *Changed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changed.ProtoReflect.Descriptor instead.
 func (*Changed) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{9}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Changed) GetSeller() string {
@@ -980,7 +1106,7 @@ type Paused struct {
 
 func (x *Paused) Reset() {
 	*x = Paused{}
-	mi := &file_seller_v1_seller_proto_msgTypes[10]
+	mi := &file_seller_v1_seller_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1118,7 @@ func (x *Paused) String() string {
 func (*Paused) ProtoMessage() {}
 
 func (x *Paused) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[10]
+	mi := &file_seller_v1_seller_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1131,7 @@ func (x *Paused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Paused.ProtoReflect.Descriptor instead.
 func (*Paused) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{10}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Paused) GetSeller() string {
@@ -1055,7 +1181,7 @@ type Resumed struct {
 
 func (x *Resumed) Reset() {
 	*x = Resumed{}
-	mi := &file_seller_v1_seller_proto_msgTypes[11]
+	mi := &file_seller_v1_seller_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1193,7 @@ func (x *Resumed) String() string {
 func (*Resumed) ProtoMessage() {}
 
 func (x *Resumed) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[11]
+	mi := &file_seller_v1_seller_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1206,7 @@ func (x *Resumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumed.ProtoReflect.Descriptor instead.
 func (*Resumed) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{11}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Resumed) GetSeller() string {
@@ -1114,7 +1240,7 @@ type PollDue struct {
 
 func (x *PollDue) Reset() {
 	*x = PollDue{}
-	mi := &file_seller_v1_seller_proto_msgTypes[12]
+	mi := &file_seller_v1_seller_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1252,7 @@ func (x *PollDue) String() string {
 func (*PollDue) ProtoMessage() {}
 
 func (x *PollDue) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[12]
+	mi := &file_seller_v1_seller_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1265,7 @@ func (x *PollDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollDue.ProtoReflect.Descriptor instead.
 func (*PollDue) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{12}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PollDue) GetSeller() string {
@@ -1172,7 +1298,7 @@ const file_seller_v1_seller_proto_rawDesc = "" +
 	"\x05trial\x18\n" +
 	" \x01(\v2\x10.seller.v1.TrialR\x05trial\x12.\n" +
 	"\x13shipped_when_packed\x18\v \x01(\bR\x11shippedWhenPacked\x12)\n" +
-	"\x06shadow\x18\f \x01(\v2\x11.seller.v1.ShadowR\x06shadow\"\xac\x05\n" +
+	"\x06shadow\x18\f \x01(\v2\x11.seller.v1.ShadowR\x06shadow\"\xec\x05\n" +
 	"\aAccount\x12-\n" +
 	"\x04name\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x04name\x127\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.seller.v1.Account.KindB\n" +
@@ -1190,7 +1316,8 @@ const file_seller_v1_seller_proto_rawDesc = "" +
 	"\rvendor_source\x18\t \x01(\tB\a\xbaH\x04r\x02\x182R\fvendorSource\x12,\n" +
 	"\rcarrier_owner\x18\n" +
 	" \x01(\tB\a\xbaH\x04r\x02\x182R\fcarrierOwner\x12&\n" +
-	"\x05quota\x18\v \x01(\v2\x10.seller.v1.QuotaR\x05quota\":\n" +
+	"\x05quota\x18\v \x01(\v2\x10.seller.v1.QuotaR\x05quota\x12>\n" +
+	"\rauthorization\x18\f \x01(\v2\x18.seller.v1.AuthorizationR\rauthorization\":\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aKIND_JD\x10\x01\x12\x0f\n" +
@@ -1199,7 +1326,15 @@ const file_seller_v1_seller_proto_rawDesc = "" +
 	"TokenOwner\x12\x1b\n" +
 	"\x17TOKEN_OWNER_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10TOKEN_OWNER_OURS\x10\x01\x12\x18\n" +
-	"\x14TOKEN_OWNER_EXTERNAL\x10\x02\"\xa7\x01\n" +
+	"\x14TOKEN_OWNER_EXTERNAL\x10\x02\"\xeb\x01\n" +
+	"\rAuthorization\x12G\n" +
+	"\bplatform\x18\x01 \x01(\x0e2!.seller.v1.Authorization.PlatformB\b\xbaH\x05\x82\x01\x02\x10\x01R\bplatform\x12\x1a\n" +
+	"\x03url\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x03url\x12+\n" +
+	"\fredirect_uri\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\vredirectUri\"H\n" +
+	"\bPlatform\x12\x18\n" +
+	"\x14PLATFORM_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fPLATFORM_NEW\x10\x01\x12\x10\n" +
+	"\fPLATFORM_OLD\x10\x02\"\xa7\x01\n" +
 	"\tSecretRef\x12\x1c\n" +
 	"\x04file\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x04file\x12\x19\n" +
 	"\x03env\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\x03env:a\xbaH^\x1a\\\n" +
@@ -1271,56 +1406,60 @@ func file_seller_v1_seller_proto_rawDescGZIP() []byte {
 	return file_seller_v1_seller_proto_rawDescData
 }
 
-var file_seller_v1_seller_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_seller_v1_seller_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_seller_v1_seller_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_seller_v1_seller_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_seller_v1_seller_proto_goTypes = []any{
 	(Account_Kind)(0),             // 0: seller.v1.Account.Kind
 	(Account_TokenOwner)(0),       // 1: seller.v1.Account.TokenOwner
-	(Shadow_FindBy)(0),            // 2: seller.v1.Shadow.FindBy
-	(Paused_By)(0),                // 3: seller.v1.Paused.By
-	(*Setup)(nil),                 // 4: seller.v1.Setup
-	(*Account)(nil),               // 5: seller.v1.Account
-	(*SecretRef)(nil),             // 6: seller.v1.SecretRef
-	(*Quota)(nil),                 // 7: seller.v1.Quota
-	(*Warehouse)(nil),             // 8: seller.v1.Warehouse
-	(*Shop)(nil),                  // 9: seller.v1.Shop
-	(*Mapping)(nil),               // 10: seller.v1.Mapping
-	(*Trial)(nil),                 // 11: seller.v1.Trial
-	(*Shadow)(nil),                // 12: seller.v1.Shadow
-	(*Changed)(nil),               // 13: seller.v1.Changed
-	(*Paused)(nil),                // 14: seller.v1.Paused
-	(*Resumed)(nil),               // 15: seller.v1.Resumed
-	(*PollDue)(nil),               // 16: seller.v1.PollDue
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(Authorization_Platform)(0),   // 2: seller.v1.Authorization.Platform
+	(Shadow_FindBy)(0),            // 3: seller.v1.Shadow.FindBy
+	(Paused_By)(0),                // 4: seller.v1.Paused.By
+	(*Setup)(nil),                 // 5: seller.v1.Setup
+	(*Account)(nil),               // 6: seller.v1.Account
+	(*Authorization)(nil),         // 7: seller.v1.Authorization
+	(*SecretRef)(nil),             // 8: seller.v1.SecretRef
+	(*Quota)(nil),                 // 9: seller.v1.Quota
+	(*Warehouse)(nil),             // 10: seller.v1.Warehouse
+	(*Shop)(nil),                  // 11: seller.v1.Shop
+	(*Mapping)(nil),               // 12: seller.v1.Mapping
+	(*Trial)(nil),                 // 13: seller.v1.Trial
+	(*Shadow)(nil),                // 14: seller.v1.Shadow
+	(*Changed)(nil),               // 15: seller.v1.Changed
+	(*Paused)(nil),                // 16: seller.v1.Paused
+	(*Resumed)(nil),               // 17: seller.v1.Resumed
+	(*PollDue)(nil),               // 18: seller.v1.PollDue
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
 }
 var file_seller_v1_seller_proto_depIdxs = []int32{
-	5,  // 0: seller.v1.Setup.accounts:type_name -> seller.v1.Account
-	8,  // 1: seller.v1.Setup.warehouses:type_name -> seller.v1.Warehouse
-	9,  // 2: seller.v1.Setup.shops:type_name -> seller.v1.Shop
-	10, // 3: seller.v1.Setup.carriers:type_name -> seller.v1.Mapping
-	10, // 4: seller.v1.Setup.suppliers:type_name -> seller.v1.Mapping
-	10, // 5: seller.v1.Setup.categories:type_name -> seller.v1.Mapping
-	10, // 6: seller.v1.Setup.platforms:type_name -> seller.v1.Mapping
-	11, // 7: seller.v1.Setup.trial:type_name -> seller.v1.Trial
-	12, // 8: seller.v1.Setup.shadow:type_name -> seller.v1.Shadow
+	6,  // 0: seller.v1.Setup.accounts:type_name -> seller.v1.Account
+	10, // 1: seller.v1.Setup.warehouses:type_name -> seller.v1.Warehouse
+	11, // 2: seller.v1.Setup.shops:type_name -> seller.v1.Shop
+	12, // 3: seller.v1.Setup.carriers:type_name -> seller.v1.Mapping
+	12, // 4: seller.v1.Setup.suppliers:type_name -> seller.v1.Mapping
+	12, // 5: seller.v1.Setup.categories:type_name -> seller.v1.Mapping
+	12, // 6: seller.v1.Setup.platforms:type_name -> seller.v1.Mapping
+	13, // 7: seller.v1.Setup.trial:type_name -> seller.v1.Trial
+	14, // 8: seller.v1.Setup.shadow:type_name -> seller.v1.Shadow
 	0,  // 9: seller.v1.Account.kind:type_name -> seller.v1.Account.Kind
-	6,  // 10: seller.v1.Account.app_secret:type_name -> seller.v1.SecretRef
-	6,  // 11: seller.v1.Account.access_token:type_name -> seller.v1.SecretRef
+	8,  // 10: seller.v1.Account.app_secret:type_name -> seller.v1.SecretRef
+	8,  // 11: seller.v1.Account.access_token:type_name -> seller.v1.SecretRef
 	1,  // 12: seller.v1.Account.token_owner:type_name -> seller.v1.Account.TokenOwner
-	7,  // 13: seller.v1.Account.quota:type_name -> seller.v1.Quota
-	2,  // 14: seller.v1.Shadow.find_by:type_name -> seller.v1.Shadow.FindBy
-	17, // 15: seller.v1.Changed.at:type_name -> google.protobuf.Timestamp
-	17, // 16: seller.v1.Paused.at:type_name -> google.protobuf.Timestamp
-	3,  // 17: seller.v1.Paused.by:type_name -> seller.v1.Paused.By
-	18, // 18: seller.v1.Paused.probe_after:type_name -> google.protobuf.Duration
-	17, // 19: seller.v1.Resumed.at:type_name -> google.protobuf.Timestamp
-	3,  // 20: seller.v1.Resumed.by:type_name -> seller.v1.Paused.By
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	9,  // 13: seller.v1.Account.quota:type_name -> seller.v1.Quota
+	7,  // 14: seller.v1.Account.authorization:type_name -> seller.v1.Authorization
+	2,  // 15: seller.v1.Authorization.platform:type_name -> seller.v1.Authorization.Platform
+	3,  // 16: seller.v1.Shadow.find_by:type_name -> seller.v1.Shadow.FindBy
+	19, // 17: seller.v1.Changed.at:type_name -> google.protobuf.Timestamp
+	19, // 18: seller.v1.Paused.at:type_name -> google.protobuf.Timestamp
+	4,  // 19: seller.v1.Paused.by:type_name -> seller.v1.Paused.By
+	20, // 20: seller.v1.Paused.probe_after:type_name -> google.protobuf.Duration
+	19, // 21: seller.v1.Resumed.at:type_name -> google.protobuf.Timestamp
+	4,  // 22: seller.v1.Resumed.by:type_name -> seller.v1.Paused.By
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_seller_v1_seller_proto_init() }
@@ -1333,8 +1472,8 @@ func file_seller_v1_seller_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seller_v1_seller_proto_rawDesc), len(file_seller_v1_seller_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   13,
+			NumEnums:      5,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

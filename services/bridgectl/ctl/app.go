@@ -22,6 +22,8 @@ import (
 const (
 	// defaultURL is where `up` listens.
 	defaultURL = "nats://127.0.0.1:4222"
+	// usualData is the folder of `up`, from where it is started.
+	usualData = "./data"
 	// connectLimit is how long a command waits for the broker.
 	connectLimit = 5 * time.Second
 )
@@ -31,10 +33,13 @@ type Config struct {
 	NATSURL   worker.Secret `name:"nats-url" env:"NATS_URL" placeholder:"URL" help:"Broker to work with (default ${nats_url}; up runs its own when this is not set)."`
 	NATSCreds string        `name:"nats-creds" env:"NATS_CREDS" placeholder:"FILE" help:"Credentials of the broker's user."`
 	RedisURL  worker.Secret `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"Ledger in Redis; when not set it is the broker's key-value store."`
-	Output    string        `name:"output" short:"o" enum:"table,json" default:"table" placeholder:"table|json" help:"How to print the answer."`
-	Lang      string        `name:"lang" enum:"zh,en," default:"" env:"BRIDGECTL_LANG" placeholder:"zh|en" help:"Language of reasons (default: the locale's)."`
-	Who       string        `name:"who" env:"BRIDGECTL_USER" placeholder:"NAME" help:"Who is acting, kept with what is done (default user@host)."`
-	Log       string        `name:"log" env:"BRIDGECTL_LOG" placeholder:"FILE" help:"Where what you replay, drop and reveal is logged (default bridgectl/acts.log in your folder of configurations)."`
+	// TokenKey and its file are for the commands that need tokens, whose help tells of them.
+	TokenKey     worker.Secret `name:"token-key" hidden:"" env:"TOKEN_KEY"`
+	TokenKeyFile string        `name:"token-key-file" hidden:"" env:"TOKEN_KEY_FILE"`
+	Output       string        `name:"output" short:"o" enum:"table,json" default:"table" placeholder:"table|json" help:"How to print the answer."`
+	Lang         string        `name:"lang" enum:"zh,en," default:"" env:"BRIDGECTL_LANG" placeholder:"zh|en" help:"Language of reasons (default: the locale's)."`
+	Who          string        `name:"who" env:"BRIDGECTL_USER" placeholder:"NAME" help:"Who is acting, kept with what is done (default user@host)."`
+	Log          string        `name:"log" env:"BRIDGECTL_LOG" placeholder:"FILE" help:"Where what you replay, drop and reveal is logged (default bridgectl/acts.log in your folder of configurations)."`
 
 	Locale  string `name:"locale" hidden:"" env:"LC_ALL,LC_MESSAGES,LANG"`
 	Columns int    `name:"columns" hidden:"" env:"COLUMNS" help:"Width of the terminal."`

@@ -67,7 +67,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	ended := -1
 	parser, err := kong.New(&c,
 		kong.Name("bridgectl"), kong.Description(description), kong.Writers(s.Out, s.Err),
-		kong.Exit(func(code int) { ended = code }), kong.Vars{"nats_url": defaultURL},
+		kong.Exit(func(code int) { ended = code }), kong.Vars{"nats_url": defaultURL, "data": usualData},
 		kong.ExplicitGroups([]kong.Group{{Key: "common", Title: "Common flags:"}}),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, FlagsLast: true, WrapUpperBound: 100}),
 	)

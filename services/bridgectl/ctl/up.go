@@ -13,7 +13,7 @@ import (
 )
 
 type upCmd struct {
-	DataDir     string `type:"path" default:"./data" placeholder:"DIR" help:"Where everything is kept (./data). One process at a time."`
+	DataDir     string `type:"path" default:"${data}" placeholder:"DIR" help:"Where everything is kept (./data). One process at a time."`
 	NATSPort    int    `name:"nats-port" default:"4222" placeholder:"PORT" help:"Port of the embedded broker (4222)."`
 	SandboxAddr string `default:"127.0.0.1:18080" placeholder:"ADDR" help:"Where the sandbox plays JD (127.0.0.1:18080); off for none."`
 }
@@ -22,7 +22,8 @@ func (upCmd) Help() string {
 	return `Starts the broker, the ledger, the workers and the sandbox in this process and says where each is. While nobody else is
 set up there is a seller named demo against the sandbox. Ctrl-C finishes what is in hand and stops.
 
-NATS_URL and REDIS_URL put real ones in the place of the embedded. --http-addr, HTTP_ADDR: health, readiness and metrics
+NATS_URL and REDIS_URL put real ones in the place of the embedded. TOKEN_KEY or TOKEN_KEY_FILE seal tokens that we refresh; without
+them a key is made and kept in the data folder (secrets/token-key). --http-addr, HTTP_ADDR: health, readiness and metrics
 (127.0.0.1:8080; off for none). PUSH_… and POLL_…: the workers' own settings, see deploy/env. --log-level, LOG_LEVEL: trace, debug, info, warn or error (info).`
 }
 
@@ -31,8 +32,12 @@ func (c upCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return misused("--log-level: want trace, debug, info, warn or error, not %q", a.LogLevel)
 	}
+	key, err := a.givenTokenKey()
+	if err != nil {
+		return err
+	}
 	err = stack.Run(ctx, stack.Options{
-		DataDir: c.DataDir, NATSURL: a.NATSURL, RedisURL: a.RedisURL, NATSPort: c.NATSPort,
+		DataDir: c.DataDir, NATSURL: a.NATSURL, RedisURL: a.RedisURL, TokenKey: key, NATSPort: c.NATSPort,
 		HTTPAddr: a.HTTPAddr, SandboxAddr: c.SandboxAddr, Log: a.runLog(level),
 	}, a.Out)
 	switch {

@@ -35,6 +35,8 @@ type Options struct {
 	DataDir string
 	// NATSURL names servers to use instead of the embedded one; RedisURL a ledger instead of the embedded one.
 	NATSURL, RedisURL worker.Secret
+	// TokenKey seals the tokens that are ours to refresh; when empty, a key that is made and kept in DataDir.
+	TokenKey worker.Secret
 	// NATSPort of the embedded server; 4222 when 0, server.RandomPort for any.
 	NATSPort int
 	// NoSync lets the embedded server answer before it synced: for tests, whose data nobody misses.
@@ -110,7 +112,12 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if o.Grace == 0 {
 		o.Grace = defaultGrace
 	}
-	parts, closeParts, err := worker.Open(ctx, b, worker.Options{RedisURL: o.RedisURL, Log: o.Log, Metrics: metrics, Grace: o.Grace})
+	if o.TokenKey == "" {
+		if o.TokenKey, err = tokenKey(o.DataDir); err != nil {
+			return nil, err
+		}
+	}
+	parts, closeParts, err := worker.Open(ctx, b, worker.Options{RedisURL: o.RedisURL, TokenKey: o.TokenKey, Log: o.Log, Metrics: metrics, Grace: o.Grace})
 	if err != nil {
 		return nil, err
 	}

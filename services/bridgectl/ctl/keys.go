@@ -1,0 +1,96 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/adapters"
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/token"
+	"stockbridge/pkg/worker"
+	"stockbridge/services/bridgectl/stack"
+)
+
+// maxKeys is the most that is read of a file of keys, bytes.
+const maxKeys = 16 << 10
+
+// givenTokenKey is TOKEN_KEY, or what stands in the file that TOKEN_KEY_FILE names; "" when neither is given.
+func (a *app) givenTokenKey() (worker.Secret, error) {
+	if a.TokenKeyFile == "" {
+		return a.TokenKey, nil
+	}
+	if a.TokenKey != "" {
+		return "", misused("TOKEN_KEY and TOKEN_KEY_FILE are both given")
+	}
+	text, err := readKeys(a.TokenKeyFile)
+	if err != nil {
+		return "", fmt.Errorf("TOKEN_KEY_FILE: %w", err)
+	}
+	return text, nil
+}
+
+func readKeys(path string) (worker.Secret, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxKeys))
+	return worker.Secret(strings.TrimSpace(string(text))), err
+}
+
+// tokenKeys are the keys that seal tokens: as given, else, when no other broker is named, those of an `up` in its usual
+// folder.
+func (a *app) tokenKeys() (token.Keys, error) {
+	key, err := a.givenTokenKey()
+	if err == nil && key == "" && a.NATSURL == "" {
+		if key, err = readKeys(stack.TokenKeyFile(usualData)); errors.Is(err, fs.ErrNotExist) {
+			key, err = "", nil
+		}
+	}
+	if err != nil {
+		return token.Keys{}, err
+	}
+	keys, err := token.ParseKeys(key.Reveal())
+	if err != nil {
+		return token.Keys{}, fmt.Errorf("TOKEN_KEY: %w", err)
+	}
+	return keys, nil
+}
+
+// tokens opens what is stored of tokens. Without keys nothing can be sealed or opened, only looked at.
+func (a *app) tokens(ctx context.Context, keys token.Keys) (*token.Store, error) {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	bucket, err := b.Bucket(ctx, bus.BucketTokens)
+	if err != nil {
+		return nil, err
+	}
+	return token.Open(ctx, bucket, keys, zerolog.Nop())
+}
+
+// calling opens warehouses to call with this machine's secrets. It refreshes no token: that is the workers'.
+func (a *app) calling(ctx context.Context, l ledger.Ledger) (ws *adapters.Warehouses, tokens *token.Store, done func(), err error) {
+	keys, err := a.tokenKeys()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if tokens, err = a.tokens(ctx, keys); err != nil {
+		return nil, nil, nil, err
+	}
+	ws = adapters.NewWarehouses(l)
+	ws.UseTokens(token.Reader{Store: tokens})
+	return ws, tokens, func() { ws.Close(); tokens.Close() }, nil
+}
