@@ -242,10 +242,10 @@ func (s *Store) watch(ctx context.Context, loaded func()) error {
 }
 
 // take makes v known unless something newer is, and tells what is known then.
-func (s *Store) take(v bus.Value) (now stored, there bool) {
+func (s *Store) take(v bus.Value) stored {
 	sellerName, account, ok := strings.Cut(v.Key, ".")
 	if !ok {
-		return stored{}, false
+		return stored{}
 	}
 	id := ID{sellerName, account}
 	var r record
@@ -262,8 +262,7 @@ func (s *Store) take(v bus.Value) (now stored, there bool) {
 		close(s.changed)
 		s.changed = make(chan struct{})
 	}
-	k := s.known[id]
-	return k, k.Grant != 0
+	return s.known[id]
 }
 
 // changes is closed when anything changes.
@@ -415,6 +414,5 @@ func (s *Store) read(ctx context.Context, id ID) (stored, error) {
 	if err != nil {
 		return stored{}, err
 	}
-	now, _ := s.take(v)
-	return now, nil
+	return s.take(v), nil
 }

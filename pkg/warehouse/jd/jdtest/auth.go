@@ -202,7 +202,7 @@ func (jd *JD) tokenCall(w http.ResponseWriter, r *http.Request, p platform, gran
 		http.Error(w, "GET", http.StatusMethodNotAllowed)
 		return
 	}
-	c := &call{arrived: jd.now(), method: ExchangeCall}
+	c := &call{arrived: jd.now(), method: ExchangeCall, gone: func() bool { return r.Context().Err() != nil }}
 	params, _ := readRequest(w, r)
 	if params["grant_type"] == "refresh_token" {
 		c.method = RefreshCall
