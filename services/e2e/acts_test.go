@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os"
 	"testing"
 	"time"
 
@@ -9,15 +8,6 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/e2e/world"
 )
-
-// plantEnv names a bug of package plant to tell all stories with; they must then fail.
-const plantEnv = "STOCKBRIDGE_PLANT"
-
-func start(t *testing.T, o world.Options) *world.World {
-	t.Helper()
-	o.Plant = os.Getenv(plantEnv)
-	return world.Start(t, o)
-}
 
 // pause is what `bridgectl seller pause` does, waited for.
 func pause(t *testing.T, w *world.World, name string) error {

@@ -33,7 +33,7 @@ func each(t *testing.T, o world.Options, story func(t *testing.T, w *world.World
 	for _, l := range world.Ledgers {
 		t.Run(l, func(t *testing.T) {
 			o.Ledger = l
-			w := start(t, o)
+			w := world.Start(t, o)
 			story(t, w)
 			w.NoViolations()
 		})
@@ -268,7 +268,7 @@ func TestALostAnswerIsAskedForNotRepeated(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.fault.Methods, c.fault.Count = []string{addOrder}, 1
-			w := start(t, world.Options{Ledger: "redis", Knobs: jdtest.Knobs{Faults: []jdtest.Fault{c.fault}}})
+			w := world.Start(t, world.Options{Ledger: "redis", Knobs: jdtest.Knobs{Faults: []jdtest.Fault{c.fault}}})
 			o := w.Maker.Next()
 			w.Publish(o)
 			w.Accepted(o)
@@ -454,7 +454,7 @@ func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
 		},
 	}
 	const n = 10_000
-	w := start(t, world.Options{
+	w := world.Start(t, world.Options{
 		Ledger: "redis", Knobs: knobs,
 		Setup:  func(s *sellerv1.Setup) { s.Accounts[0].Quota = &sellerv1.Quota{PerSecond: 5000, Concurrent: 64} },
 		Pusher: func(c *pusher.Config) { c.Slots, c.BreakerAfter = 64, 50 },

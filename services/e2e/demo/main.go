@@ -19,7 +19,6 @@ func start() int {
 	flag.IntVar(&s.orders, "orders", 500, "orders to publish, from 50 to 100000")
 	flag.Uint64Var(&s.seed, "seed", 1, "the same seed tells the same story")
 	flag.DurationVar(&s.limit, "limit", 5*time.Minute, "give up after this time")
-	flag.StringVar(&s.plant, "plant", "", "plant a bug, which must make it end 1: blind repeats calls whose answer was lost")
 	flag.Parse()
 	if s.orders < 50 || s.orders > 100_000 || flag.NArg() > 0 {
 		fmt.Fprintln(os.Stderr, "demo: -orders must be from 50 to 100000, and there are no further arguments")

@@ -21,7 +21,6 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
-	"stockbridge/services/e2e/plant"
 	"stockbridge/services/e2e/tally"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/status-poller/poller"
@@ -44,16 +43,13 @@ type story struct {
 	orders int
 	seed   uint64
 	limit  time.Duration
-	plant  string
 	out    io.Writer
 
 	began time.Time
 	stack *stack.Stack
 	jd    *control.Client
-	// unplant ends the planted bug.
-	unplant func()
-	told    *tally.Tally
-	made    []*orderv1.Audited
+	told  *tally.Tally
+	made  []*orderv1.Audited
 	// What each order is for, by outbound number.
 	held, gone, bad, again []string
 	split                  string
@@ -80,9 +76,6 @@ func (s *story) tell(ctx context.Context) error {
 	if s.stack != nil {
 		err = errors.Join(err, s.stack.Stop())
 	}
-	if s.unplant != nil {
-		s.unplant()
-	}
 	return err
 }
 
@@ -106,12 +99,7 @@ func (s *story) start(ctx context.Context, dir string) error {
 	}
 	s.jd = control.New(s.stack.SandboxURL)
 	s.told = tally.New(s.stack.Bus, stack.DemoSeller)
-	at, stop, err := plant.Proxy(s.plant, s.stack.SandboxURL)
-	if err != nil {
-		return err
-	}
-	s.unplant = stop
-	setup, err := stack.DemoSetup(dir, at)
+	setup, err := stack.DemoSetup(dir, s.stack.SandboxURL)
 	if err != nil {
 		return err
 	}

@@ -188,8 +188,9 @@ const (
 	BrokerRestored = "broker-restored"
 	// BrokerCut: answers of the broker were cut off.
 	BrokerCut = "broker-cut"
-	// JDLost: answers of JD were lost; JDDown: it does not answer at all.
+	// JDLost: answers of JD were lost; JDSlow: it takes long over them; JDDown: it does not answer at all.
 	JDLost = "jd-lost"
+	JDSlow = "jd-slow"
 	JDDown = "jd-down"
 	// Crowded: other sellers flood, are parked or held, while Healthy ones go on.
 	Crowded = "crowded"

@@ -144,7 +144,7 @@ func Read(dir string) (*Report, error) {
 		{"calls to the warehouse", c.calls.n}, {"faults", len(c.faults)},
 		{"kills of workers", len(c.kills)}, {"of these with a call in flight", c.calls.killed},
 	}
-	r.Promises = []Promise{c.once(), c.outcomes(), c.stops(), c.survivals(), c.neighbours(), c.budgets()}
+	r.Promises = []Promise{c.once(), c.outcomes(), c.stops(), c.survivals(), c.neighbours(), c.replays(), c.budgets()}
 	return r, nil
 }
 

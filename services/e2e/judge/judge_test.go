@@ -201,7 +201,7 @@ func text(t *testing.T, r *judge.Report) string {
 func TestACleanRunHoldsAllPromises(t *testing.T) {
 	r := clean().judged(t)
 	said := text(t, r)
-	if len(r.Broken()) > 0 || len(r.Undecided()) > 0 || len(r.Missing([]string{"P1", "P2", "P6", "P7", "P8", "P10"})) > 0 {
+	if len(r.Broken()) > 0 || len(r.Undecided()) > 0 || len(r.Missing([]string{"P1", "P2", "P6", "P7", "P8", "P9", "P10"})) > 0 {
 		t.Fatal(said)
 	}
 	for _, want := range []string{
@@ -264,6 +264,11 @@ func TestEachBrokenPromiseIsNamedWithItsOrder(t *testing.T) {
 		}, "P2", "A2", "will never ship"},
 		{"accepted and failed", func(h *tale) { h.event("order.failed", "A2", 2, nil) }, "P2", "A2", "two outcomes"},
 		{"at the warehouse, and nobody was told", func(h *tale) { remove(h, "order.accepted", "A2") }, "P2", "A2", "nobody was told"},
+		{"failed, and the warehouse ships it", func(h *tale) { h.document("F1", "ESLF1", 2.2) }, "P2", "F1", "told as failed"},
+		{"a replay that comes to nothing", func(h *tale) {
+			h.acts = append(h.acts, history.Act{OutboundNo: "F1", What: history.Replayed, At: at(3)})
+			h.shelf = slices.DeleteFunc(h.shelf, func(s history.Shelved) bool { return s.OutboundNo == "F1" })
+		}, "P9", "F1", "lost by a replay"},
 		{"a stop that never ended", func(h *tale) { h.processes = h.processes[:len(h.processes)-1] }, "P6", "pusher-1", "never ended"},
 		{"a stop that took too long", func(h *tale) { h.processes[len(h.processes)-1].At = at(233) }, "P6", "pusher-1", "took 43s"},
 		{"a stop with an error", func(h *tale) { h.processes[len(h.processes)-1].Code = 1 }, "P6", "pusher-1", "with an error"},

@@ -213,6 +213,8 @@ func (c *run) oneOutcome(p *Promise, o *order, contents map[string]time.Time) {
 		p.breaks(o.no, "told as accepted under a number that the warehouse does not have: it will never ship", o.story())
 	case len(numbers) == 1 && len(failed) > 0 && len(contents) == 1 && !acted:
 		p.breaks(o.no, "two outcomes, accepted and failed: the ERP may refund what ships", o.story())
+	case len(numbers) == 0 && len(o.docs) > 0 && len(failed) > 0 && len(contents) == 1:
+		p.breaks(o.no, "told as failed, and the warehouse ships it: the ERP may refund what ships", o.story())
 	case len(numbers) == 0 && len(o.docs) > 0 && len(o.shelf) == 0 && len(o.find(event.OrderCancelled.Name)) == 0:
 		p.breaks(o.no, "the warehouse ships it and nobody was told", o.story())
 	}
@@ -305,9 +307,12 @@ func (c *run) attempts(p *Promise, stops []time.Time, count map[string]int) {
 func (c *run) explained(from, to time.Time) bool {
 	return slices.ContainsFunc(c.kills, func(t time.Time) bool { return !t.Before(from) && !t.After(to) }) ||
 		slices.ContainsFunc(c.faults, func(f history.Fault) bool {
-			return f.Kind != history.Crowded && f.Kind != history.Scaled && !f.Ended.Before(from) && !f.Began.After(to)
+			return !slices.Contains(harmless(), f.Kind) && !f.Ended.Before(from) && !f.Began.After(to)
 		})
 }
+
+// harmless are the kinds of faults that make no run fail.
+func harmless() []string { return []string{history.Crowded, history.Scaled, history.JDSlow} }
 
 // within tells whether one of times lies after t by at most d.
 func within(times []time.Time, t time.Time, d time.Duration) bool {
@@ -354,6 +359,33 @@ func (c *run) survivals() Promise {
 	p.count("orders at the warehouse before the last one", before)
 	p.count("orders audited after the last one", republished)
 	p.count("at the warehouse, unknown to the ledger, not audited again: reconcile's", unknown)
+	return p
+}
+
+// replays is P9.
+func (c *run) replays() Promise {
+	p := Promise{Name: "P9", Says: "what an operator sends again from the shelf comes to an outcome, or stands there again"}
+	for _, o := range c.sorted() {
+		var last time.Time
+		for _, a := range o.acts {
+			switch a.What {
+			case history.Replayed, history.Released:
+				p.Checked++
+				last = latest(last, a.At)
+			case history.Dropped:
+				last = time.Time{}
+			}
+		}
+		if last.IsZero() {
+			continue
+		}
+		// An outcome that was told before is not told again within the window for duplicates; only what was accepted
+		// needs no further word.
+		back := slices.ContainsFunc(o.shelf, func(s history.Shelved) bool { return s.Last.After(last) })
+		if !back && len(o.find(event.OrderAccepted.Name)) == 0 && len(o.find(event.OrderCancelled.Name)) == 0 {
+			p.breaks(o.no, "lost by a replay: it left the shelf, and nothing came of it", o.story())
+		}
+	}
 	return p
 }
 

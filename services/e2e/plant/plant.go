@@ -1,69 +1,208 @@
-// Package plant plants bugs between the workers and the sandbox, so that the demo and the stories can show that they
-// would be noticed.
+// Package plant plants bugs on purpose, to show that the checks would notice: each is a named edit of a source file,
+// compiled in by `go build -overlay`, and the smallest scenario that provokes it. The sources stay as they are.
+//
+// It knows the places of the bugs and the harness that runs the scenarios; it knows no promise: package judge says, from
+// the recorded run, what broke. The healthy build must pass the very same scenario.
+//
+// # Why
+//
+// An edit names the exact text that it replaces, which must stand in its file once. So a refactoring that moves the text
+// breaks a test of this package, and does not quietly disarm the bug.
+//
+// An overlay, and not a switch in the code: the bugs cost production nothing and cannot be turned on there.
 package plant
 
 import (
-	"bytes"
+	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/http/httputil"
-	"net/url"
-	"time"
+	"os"
+	"path/filepath"
+	"strings"
 )
 
-// Blind is the bug of a client that repeats a call whose answer was lost, under the same number, without asking.
-const Blind = "blind"
-
-// Proxy starts a proxy in front of target, on loopback, that has the named bug; "" has none and starts nothing.
-func Proxy(name, target string) (at string, stop func(), err error) {
-	switch name {
-	case "":
-		return target, func() {}, nil
-	case Blind:
-	default:
-		return "", nil, fmt.Errorf("plant %q: there is only %q", name, Blind)
-	}
-	to, err := url.Parse(target)
-	if err != nil {
-		return "", nil, err
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, err
-	}
-	proxy := &httputil.ReverseProxy{
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
-		Transport: repeat{&http.Transport{MaxIdleConnsPerHost: 64}},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
-			w.WriteHeader(http.StatusBadGateway)
-		},
-	}
-	server := &http.Server{Handler: proxy, ReadHeaderTimeout: 5 * time.Second}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = server.Serve(listener) // ends by Close below
-	}()
-	return "http://" + listener.Addr().String(), func() { _ = server.Close(); <-ended }, nil
+// Bug is a bug that somebody could have written.
+type Bug struct {
+	// Name is how commands call it.
+	Name string
+	// Says what is wrong, to people.
+	Says  string
+	Edits []Edit
+	// Scenarios name those that provoke it, each by itself.
+	Scenarios []string
+	// CaughtBy are the promises of which one must be reported broken in each of its scenarios.
+	CaughtBy []string
 }
 
-// repeat sends again whatever failed, once.
-type repeat struct{ next *http.Transport }
+// Edit replaces Old, which stands once in File, by New. File is a path inside the repository.
+type Edit struct{ File, Old, New string }
 
-func (r repeat) RoundTrip(request *http.Request) (*http.Response, error) {
-	body, err := io.ReadAll(request.Body)
-	if err != nil {
-		return nil, err
+// Bugs is the catalogue.
+func Bugs() []Bug {
+	return []Bug{
+		{
+			Name: "claim-without-owner",
+			Says: "a claim is anybody's: whoever begins while another is at it reads that claim as his own",
+			Edits: []Edit{{
+				"pkg/ledger/inredis/lua/document.lua",
+				"local function mine(e) return e.state == 'intent' and e.owner == a.owner end",
+				"local function mine(e) return e.state == 'intent' end",
+			}},
+			Scenarios: []string{AuditedTwice}, CaughtBy: []string{"P1"},
+		},
+		{
+			Name: "claim-not-recognised",
+			Says: "a claim whose answer was lost, asked for again by the client library, reads as another's",
+			Edits: []Edit{{
+				"pkg/ledger/inredis/lua/begin.lua",
+				"if mine(e) then",
+				"if false then",
+			}},
+			Scenarios: []string{ClaimCut}, CaughtBy: []string{"P2"},
+		},
+		{
+			Name: "unknown-as-failed",
+			Says: "a sending whose answer was lost counts as failed",
+			Edits: []Edit{{
+				"services/order-pusher/pusher/push.go",
+				"	case fault.Unclear:\n		return r.doubt(err)\n",
+				"	case fault.Unclear:\n		return r.refuse(fault.ReasonOf(err, \"warehouse.refused\"))\n",
+			}},
+			Scenarios: []string{AnswersLost}, CaughtBy: []string{"P2"},
+		},
+		{
+			Name: BlindRepeat,
+			Says: "a sending whose answer was lost is sent again under its number, without asking",
+			Edits: []Edit{{
+				"services/order-pusher/pusher/push.go",
+				"	taken, err := r.wh.TakeOrder(ctx, r.o)\n",
+				"	taken, err := r.wh.TakeOrder(ctx, r.o)\n	if fault.Of(err) == fault.Unclear {\n		taken, err = r.wh.TakeOrder(ctx, r.o)\n	}\n",
+			}},
+			Scenarios: []string{AnswersLost}, CaughtBy: []string{"P1"},
+		},
+		{
+			Name: "replay-same-id",
+			Says: "a replay goes out under the message id of the original, so a second one counts as a duplicate",
+			Edits: []Edit{{
+				"pkg/bus/shelf.go",
+				`	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#replay-%d", cut(id, 200), seq))`,
+				`	m.Header.Set(jetstream.MsgIDHeader, id)`,
+			}},
+			Scenarios: []string{ReplayedTwice}, CaughtBy: []string{"P9"},
+		},
+		{
+			Name: "ack-before-publish",
+			Says: "a message is acknowledged before the events that follow from it are stored",
+			Edits: []Edit{{
+				"pkg/bus/settle.go",
+				"	events, err := w.call(log, d, m)\n",
+				"	events, err := w.call(log, d, m)\n	if err == nil {\n		t.ack()\n	}\n",
+			}},
+			Scenarios: []string{KilledAtAck}, CaughtBy: []string{"P2"},
+		},
+		{
+			Name: "birth-once",
+			Says: "the ledger's birth is written once and never again, so a ledger that was put back believes that it knows all",
+			Edits: []Edit{{
+				"pkg/ledger/inredis/lua/begin.lua",
+				"if birth[1] ~= identity or not birth[2] then",
+				"if not birth[2] then",
+			}},
+			Scenarios: []string{LedgerPutBack}, CaughtBy: []string{"P1", "P7"},
+		},
+		{
+			Name: "attempts-of-broker",
+			Says: "attempts are the broker's count of deliveries, which counts waits and is forgotten when it crashes",
+			Edits: []Edit{
+				{
+					"pkg/bus/settle.go",
+					"		n, err := w.s.Attempts.Count(ctx, w.attemptsKey(d))\n",
+					"		meta, err := t.Metadata()\n		n := 0\n		if err == nil {\n			n = int(meta.NumDelivered)\n		}\n",
+				},
+				{
+					"pkg/bus/settle.go",
+					"			n, countErr := w.s.Attempts.Count(ctx, w.attemptsKey(d))\n",
+					"			meta, countErr := t.Metadata()\n			n := 0\n			if countErr == nil {\n				n = int(meta.NumDelivered)\n			}\n",
+				},
+			},
+			Scenarios: []string{AuditedTwice, BrokerPutBack}, CaughtBy: []string{"P2", "P6"},
+		},
 	}
-	var answer *http.Response
-	for range 2 {
-		again := request.Clone(request.Context())
-		again.Body = io.NopCloser(bytes.NewReader(body))
-		if answer, err = r.next.RoundTrip(again); err == nil {
-			return answer, nil
+}
+
+// BlindRepeat is the bug that the demo must notice too.
+const BlindRepeat = "blind-repeat"
+
+// Find is the bug of that name.
+func Find(name string) (Bug, error) {
+	var names []string
+	for _, b := range Bugs() {
+		if b.Name == name {
+			return b, nil
+		}
+		names = append(names, b.Name)
+	}
+	return Bug{}, fmt.Errorf("no bug %q: there are %s", name, strings.Join(names, ", "))
+}
+
+// Overlay writes into dir what `go build -overlay` needs to compile the bug in, and returns the file to name there. root
+// is the repository. An edit whose text does not stand in its file exactly once is an error.
+func (b Bug) Overlay(root, dir string) (file string, err error) {
+	root, err = filepath.Abs(root)
+	if err != nil {
+		return "", err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("plant %s: %w", b.Name, err)
+	}
+	texts := map[string]string{}
+	for _, e := range b.Edits {
+		text, ok := texts[e.File]
+		if !ok {
+			raw, err := os.ReadFile(filepath.Join(root, e.File))
+			if err != nil {
+				return "", fmt.Errorf("plant %s: %w", b.Name, err)
+			}
+			text = string(raw)
+		}
+		if n := strings.Count(text, e.Old); n != 1 {
+			return "", fmt.Errorf("plant %s: in %s the text to replace stands %d times, not once; the code moved on: put the bug where it would be now:\n%s", b.Name, e.File, n, e.Old)
+		}
+		texts[e.File] = strings.Replace(text, e.Old, e.New, 1)
+	}
+	replace := map[string]string{}
+	for name, text := range texts {
+		to := filepath.Join(dir, strings.ReplaceAll(name, "/", "__"))
+		if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
+			return "", fmt.Errorf("plant %s: %w", b.Name, err)
+		}
+		replace[filepath.Join(root, name)] = to
+	}
+	raw, err := json.MarshalIndent(map[string]any{"Replace": replace}, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	file = filepath.Join(dir, b.Name+".json")
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		return "", fmt.Errorf("plant %s: %w", b.Name, err)
+	}
+	return file, nil
+}
+
+// Root is the repository that holds dir: the first folder above that has a go.work.
+func Root(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, "go.work")); err == nil {
+			return at, nil
+		}
+		if at == filepath.Dir(at) {
+			return "", fmt.Errorf("no go.work above %s: run this inside the repository", dir)
 		}
 	}
-	return nil, err
 }

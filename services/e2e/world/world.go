@@ -22,7 +22,6 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
-	"stockbridge/services/e2e/plant"
 	"stockbridge/services/e2e/tally"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/status-poller/poller"
@@ -40,8 +39,6 @@ type Options struct {
 	Ledger string
 	// Knobs of the JD.
 	Knobs jdtest.Knobs
-	// Plant names a bug of package plant, with which the story must fail.
-	Plant string
 	// Speed of JD's clock; 0 keeps it standing still, so that orders are accepted and do not move.
 	Speed float64
 	// Sandbox changes the rest of JD's settings.
@@ -97,23 +94,18 @@ func Start(t testing.TB, o Options) *World {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, unplant, err := plant.Proxy(o.Plant, s.SandboxURL)
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
 		if err := s.Stop(); err != nil {
 			t.Error(err)
 		}
-		unplant()
 		select {
 		case err := <-s.Failed():
 			t.Error(err)
 		default:
 		}
 	})
-	w := &World{Stack: s, Maker: orders.New(stack.DemoSeller, 1), told: map[string]*tally.Tally{}, t: t, dir: dir, jdURL: at}
-	setup, err := stack.DemoSetup(dir, at)
+	w := &World{Stack: s, Maker: orders.New(stack.DemoSeller, 1), told: map[string]*tally.Tally{}, t: t, dir: dir, jdURL: s.SandboxURL}
+	setup, err := stack.DemoSetup(dir, s.SandboxURL)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,555 @@
+//go:build unix
+
+package plant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"stockbridge/pkg/adapters"
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/history"
+	"stockbridge/services/e2e/judge"
+	"stockbridge/services/e2e/orders"
+	"stockbridge/services/e2e/procs"
+	"stockbridge/services/e2e/tally"
+)
+
+// Options of a run of a scenario.
+type Options struct {
+	// Dir is the run's own folder, Bin where binaries are built: one for each overlay.
+	Dir, Bin string
+	// Overlay is a Bug's, or empty for the healthy build.
+	Overlay string
+	// Source is a folder inside the repository.
+	Source string
+	Say    func(line string)
+}
+
+// Ran is what came of it.
+type Ran struct {
+	Report *judge.Report
+	// Operations are audits published, acts of operators and faults; Took is from the first of them to rest.
+	Operations int
+	Took       time.Duration
+}
+
+// Play runs a scenario over real processes, records it and has it judged. An error says that it could not be played.
+func (s Scenario) Play(ctx context.Context, o Options) (Ran, error) {
+	ran, err := s.play(ctx, o)
+	if err != nil {
+		return Ran{}, fmt.Errorf("play %s: %w", s.Name, err)
+	}
+	return ran, nil
+}
+
+func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
+	script, ok := scripts()[s.Name]
+	if !ok {
+		return Ran{}, errors.New("nobody wrote down how")
+	}
+	run, err := procs.New(procs.Options{Dir: o.Dir, Bin: o.Bin, Overlay: o.Overlay, Source: o.Source, Say: o.Say})
+	if err != nil {
+		return Ran{}, err
+	}
+	defer run.Close()
+	sandbox := stack.DemoSandbox()
+	sandbox.Stopped = true // orders are accepted and do not move
+	if err := run.Stand(ctx, procs.Shape{Redis: "always", Sandbox: &sandbox}); err != nil {
+		return Ran{}, err
+	}
+	run.Setenv("PUSH_SETTLE_FOR=1s", "PUSH_RESEND_AFTER=2s", "GRACE=20s")
+	b, err := bus.Connect(ctx, bus.Options{URL: run.NATS.URL(), Name: "plant", Log: zerolog.Nop()})
+	if err != nil {
+		return Ran{}, err
+	}
+	defer b.Close()
+	folder := filepath.Join(o.Dir, "history")
+	r, err := history.New(folder, history.Setting{
+		Began: time.Now(), What: s.Name, DeadlineSeconds: s.DeadlineSeconds, GraceSeconds: 20, MaxAttempts: 12,
+		Apps: []history.App{{Key: jdtest.DefaultAppKey, PerSecond: 200, Concurrent: 32}},
+	})
+	if err != nil {
+		return Ran{}, err
+	}
+	defer r.Abandon()
+	st := &stage{
+		Scenario: s, run: run, bus: b, r: r, maker: orders.New(stack.DemoSeller, 1), told: tally.New(b, stack.DemoSeller),
+		sent: map[string]time.Time{},
+	}
+	following, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	all.Go(func() { r.Follow(following, b) })
+	all.Go(func() { r.FollowCalls(following, run.Sandbox.Client) })
+	defer all.Wait()
+	defer stop()
+
+	st.began = time.Now()
+	if err := script(ctx, st); err != nil {
+		return Ran{}, err
+	}
+	ran := Ran{Operations: st.operations, Took: time.Since(st.began)}
+	stop()
+	all.Wait()
+	l, err := adapters.Ledger(ctx, run.Redis.URL(), b)
+	if err != nil {
+		return Ran{}, err
+	}
+	defer l.Close()
+	if err := r.Finish(ctx, history.Sources{Bus: b, Ledger: l, JD: run.Sandbox.Client}); err != nil {
+		return Ran{}, err
+	}
+	ran.Report, err = judge.Read(folder)
+	return ran, err
+}
+
+// stage is a scenario under way.
+type stage struct {
+	Scenario
+	run   *procs.Run
+	bus   *bus.Bus
+	r     *history.Recorder
+	maker *orders.Maker
+	told  *tally.Tally
+
+	began      time.Time
+	operations int
+	sent       map[string]time.Time
+}
+
+// seller sets the demo seller up; jd is where its orders go.
+func (s *stage) seller(ctx context.Context, jd string) error {
+	setup, err := stack.DemoSetup(s.run.Dir(), jd)
+	if err != nil {
+		return err
+	}
+	return s.run.Apply(ctx, setup)
+}
+
+func (s *stage) pusher(ctx context.Context, name string, settings ...string) (*procs.Process, error) {
+	p, err := s.run.Worker(ctx, procs.OrderPusher, name, append(slices.Clone(s.Settings), settings...)...)
+	if err == nil {
+		s.happened(p, history.Started, 0)
+	}
+	return p, err
+}
+
+// begin is the usual way into a scenario: a seller, one pusher, and an order that goes well. It makes the ledger's birth
+// and the server know the scripts; and a build that takes no order at all must not pass for a bug that was caught.
+func (s *stage) begin(ctx context.Context, settings ...string) (*procs.Process, error) {
+	if err := s.seller(ctx, s.run.Sandbox.Base); err != nil {
+		return nil, err
+	}
+	p, err := s.pusher(ctx, "pusher-1", settings...)
+	if err != nil {
+		return nil, err
+	}
+	o := s.maker.Next()
+	if err := s.publish(ctx, o); err != nil {
+		return nil, err
+	}
+	accepted, err := s.accepted(ctx, o)
+	if err == nil && !accepted {
+		err = fmt.Errorf("this build does not take a plain order\n%s", p.Tail(2<<10))
+	}
+	return p, err
+}
+
+// accepted waits until the order is told as accepted; false when the deadline was over first.
+func (s *stage) accepted(ctx context.Context, o *orderv1.Audited) (bool, error) {
+	return s.until(ctx, func() (bool, error) {
+		if err := s.told.Update(ctx); err != nil {
+			return false, err
+		}
+		told := s.told.Orders[o.OutboundNo]
+		return told != nil && len(told.Accepted) > 0, nil
+	})
+}
+
+func (s *stage) happened(p *procs.Process, what string, code int) {
+	s.r.Process(history.Process{Name: p.Name, Program: p.Program, PID: p.Pid(), What: what, At: time.Now(), Code: code})
+}
+
+// publish publishes an order as an ERP does, without a message id: each time is a new message.
+func (s *stage) publish(ctx context.Context, o *orderv1.Audited) error {
+	body, err := protojson.Marshal(o)
+	if err != nil {
+		return err
+	}
+	a := history.AuditOf(o)
+	_, a.Again = s.sent[o.OutboundNo]
+	a.Sent = time.Now()
+	_, _, err = s.bus.PublishRaw(ctx, event.OrderAudited.Name+"."+o.Seller, nil, body)
+	if err == nil {
+		a.Acked = time.Now()
+		s.sent[o.OutboundNo] = a.Acked
+	}
+	s.operations++
+	s.r.Audit(a)
+	return err
+}
+
+func (s *stage) fault(f history.Fault) {
+	s.operations++
+	s.r.Fault(f)
+}
+
+// until waits until cond is true; it gives up without an error when the deadline of all that was published is over,
+// because then the judge has the word.
+func (s *stage) until(ctx context.Context, cond func() (bool, error)) (met bool, err error) {
+	for {
+		met, err := cond()
+		if met || err != nil {
+			return met, err
+		}
+		last := s.began
+		for _, at := range s.sent {
+			if at.After(last) {
+				last = at
+			}
+		}
+		if time.Since(last) > time.Duration(s.DeadlineSeconds*float64(time.Second))+time.Second {
+			return false, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// settled waits until each order was accepted or failed, or stands on the shelf.
+func (s *stage) settled(ctx context.Context, list ...*orderv1.Audited) error {
+	_, err := s.until(ctx, func() (bool, error) {
+		shelf, err := s.shelf(ctx)
+		if err != nil {
+			return false, nil //nolint:nilerr // the broker is away; the deadline ends it
+		}
+		if err := s.told.Update(ctx); err != nil {
+			return false, nil //nolint:nilerr // as above
+		}
+		for _, o := range list {
+			told := s.told.Orders[o.OutboundNo]
+			if told == nil || len(told.Accepted)+len(told.Failed) == 0 && shelf[o.OutboundNo] == 0 {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	return err
+}
+
+// shelf is the number on the shelf of each order that stands there.
+func (s *stage) shelf(ctx context.Context) (map[string]uint64, error) {
+	items, _, err := s.bus.Shelf(ctx, bus.ShelfQuery{Limit: 1000})
+	if err != nil {
+		return nil, err
+	}
+	at := map[string]uint64{}
+	for _, i := range items {
+		at[i.Key] = i.Seq
+	}
+	return at, nil
+}
+
+// scripts are the scenarios, acted out.
+func scripts() map[string]func(context.Context, *stage) error {
+	return map[string]func(context.Context, *stage) error{
+		AuditedTwice: auditedTwice, ClaimCut: claimCut, AnswersLost: answersLost, ReplayedTwice: replayedTwice,
+		KilledAtAck: killedAtAck, LedgerPutBack: ledgerPutBack, BrokerPutBack: brokerPutBack,
+	}
+}
+
+const (
+	addOrder = "eclp.order.addOrder"
+	// slow is how long JD takes: three deliveries of an order that comes back every two seconds.
+	slow = 7 * time.Second
+)
+
+func auditedTwice(ctx context.Context, s *stage) error {
+	if _, err := s.begin(ctx); err != nil {
+		return err
+	}
+	// An order is certainly new, and not asked for, only when it is that much later than the birth.
+	if err := pause(ctx, birthMargin); err != nil {
+		return err
+	}
+	began := time.Now()
+	if _, err := s.run.Sandbox.AddFault(ctx, jdtest.Fault{
+		Kind: jdtest.Slow, Methods: []string{addOrder}, Delay: jdtest.Duration(slow), Count: 10,
+	}); err != nil {
+		return err
+	}
+	o := s.maker.Next()
+	if err := s.publish(ctx, o); err != nil {
+		return err
+	}
+	if _, err := s.until(ctx, func() (bool, error) {
+		docs, err := s.run.Sandbox.Documents(ctx, jdtest.Query{IsvUUID: o.OutboundNo})
+		return len(docs) > 0, err
+	}); err != nil {
+		return err
+	}
+	if err := s.publish(ctx, o); err != nil {
+		return err
+	}
+	if err := s.settled(ctx, o); err != nil {
+		return err
+	}
+	// The second message comes back every two seconds, and is told what became of the first.
+	if _, err := s.until(ctx, func() (bool, error) { return time.Since(began) > slow+3*time.Second, nil }); err != nil {
+		return err
+	}
+	s.fault(history.Fault{Kind: history.JDSlow, Began: began, Ended: time.Now()})
+	return nil
+}
+
+func claimCut(ctx context.Context, s *stage) error {
+	t, err := newTap(s.run.Redis.Addr())
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	if _, err := s.begin(ctx, "REDIS_URL=redis://"+t.addr()+"/0"); err != nil {
+		return err
+	}
+	o := s.maker.Next()
+	met := t.cutAnswer(regexp.MustCompile(`"claim_for"[^\r]*` + o.OutboundNo + `|` + o.OutboundNo + `[^\r]*"claim_for"`))
+	if err := s.publish(ctx, o); err != nil {
+		return err
+	}
+	if err := wait(ctx, met, "the claim"); err != nil {
+		return err
+	}
+	s.fault(history.Fault{Kind: history.RedisCut, Began: time.Now()})
+	return s.settled(ctx, o)
+}
+
+func answersLost(ctx context.Context, s *stage) error {
+	if _, err := s.begin(ctx); err != nil {
+		return err
+	}
+	const n = 3
+	began := time.Now()
+	if _, err := s.run.Sandbox.AddFault(ctx, jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: []string{addOrder}, Count: n}); err != nil {
+		return err
+	}
+	list := s.maker.Make(n)
+	for _, o := range list {
+		if err := s.publish(ctx, o); err != nil {
+			return err
+		}
+	}
+	err := s.settled(ctx, list...)
+	s.fault(history.Fault{Kind: history.JDLost, Began: began, Ended: time.Now()})
+	return err
+}
+
+func replayedTwice(ctx context.Context, s *stage) error {
+	if _, err := s.begin(ctx); err != nil {
+		return err
+	}
+	const refusals = 2
+	if _, err := s.run.Sandbox.AddFault(ctx, jdtest.Fault{Kind: jdtest.Error, Methods: []string{addOrder}, Count: refusals, ZH: "库存不足"}); err != nil {
+		return err
+	}
+	o := s.maker.Next()
+	if err := s.publish(ctx, o); err != nil {
+		return err
+	}
+	last := uint64(0)
+	for range refusals {
+		shelved, err := s.until(ctx, func() (bool, error) {
+			at, err := s.shelf(ctx)
+			if seq := at[o.OutboundNo]; err == nil && seq > last {
+				last = seq
+				return true, nil
+			}
+			return false, err
+		})
+		if err != nil {
+			return err
+		}
+		if !shelved {
+			return nil
+		}
+		s.operations++
+		s.r.Act(history.Act{Seller: o.Seller, OutboundNo: o.OutboundNo, What: history.Replayed, At: time.Now()})
+		if _, err := s.run.Bridgectl(ctx, "", "dlq", "replay", fmt.Sprint(last)); err != nil {
+			return err
+		}
+	}
+	_, err := s.accepted(ctx, o)
+	return err
+}
+
+func killedAtAck(ctx context.Context, s *stage) error {
+	t, err := newTap(s.run.NATS.Addrs()[0])
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	p, err := s.begin(ctx, "NATS_URL=nats://"+t.addr())
+	if err != nil {
+		return err
+	}
+	met := t.holdBehind(regexp.MustCompile(`\$JS\.ACK\.[^\r]*\.order-pusher\.[^\r]*\r\n\+ACK\r\n`))
+	o := s.maker.Next()
+	if err := s.publish(ctx, o); err != nil {
+		return err
+	}
+	if err := wait(ctx, met, "an acknowledgement"); err != nil {
+		return err
+	}
+	s.happened(p, history.Kill, 0)
+	if err := p.Kill(); err != nil {
+		return err
+	}
+	s.happened(p, history.Ended, -1)
+	s.fault(history.Fault{Kind: history.Killed, Target: p.Name, Began: time.Now()})
+	if _, err := s.pusher(ctx, "pusher-2"); err != nil {
+		return err
+	}
+	return s.settled(ctx, o)
+}
+
+func ledgerPutBack(ctx context.Context, s *stage) error {
+	if _, err := s.begin(ctx); err != nil {
+		return err
+	}
+	copied := time.Now()
+	old, err := s.run.Redis.Copy()
+	if err != nil {
+		return err
+	}
+	// Orders are certainly new only when they are that much later than the birth.
+	if err := pause(ctx, birthMargin); err != nil {
+		return err
+	}
+	list := s.maker.Make(3)
+	for _, o := range list {
+		if err := s.publish(ctx, o); err != nil {
+			return err
+		}
+	}
+	if err := s.settled(ctx, list...); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := s.run.Redis.Restore(ctx, old); err != nil {
+		return err
+	}
+	s.fault(history.Fault{Kind: history.RedisRestored, Began: began, Ended: time.Now(), Outage: true, Copied: copied})
+	for _, o := range list {
+		if err := s.publish(ctx, o); err != nil {
+			return err
+		}
+	}
+	// They are told again under the same ids, which the stream notices: look into the ledger for their end.
+	l, err := adapters.Ledger(ctx, s.run.Redis.URL(), s.bus)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	_, err = s.until(ctx, func() (bool, error) {
+		for _, o := range list {
+			entry, err := l.Get(ctx, ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo})
+			if errors.Is(err, ledger.ErrNoEntry) || err == nil && entry.State != ledger.Accepted {
+				return false, nil
+			}
+			if err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	})
+	return err
+}
+
+// brokerPutBack kills the broker as a power cut does that takes the newest of its notes along (TRAPS E26): the order is
+// there, its deliveries are forgotten.
+func brokerPutBack(ctx context.Context, s *stage) error {
+	nowhere, err := s.run.Addr() // nobody listens there: nothing is sent, so each attempt is simply repeated
+	if err != nil {
+		return err
+	}
+	if err := s.seller(ctx, "http://"+nowhere); err != nil {
+		return err
+	}
+	o := s.maker.Next()
+	if err := s.publish(ctx, o); err != nil {
+		return err
+	}
+	copied := time.Now()
+	undelivered, err := s.run.NATS.Copy()
+	if err != nil {
+		return err
+	}
+	p, err := s.pusher(ctx, "pusher-1")
+	if err != nil {
+		return err
+	}
+	down, seen := time.Now(), 0
+	_, err = s.until(ctx, func() (bool, error) {
+		if shelf, err := s.shelf(ctx); err == nil && shelf[o.OutboundNo] > 0 {
+			return true, nil
+		}
+		failed, err := said(p, "to be tried again")
+		if err != nil || failed <= seen {
+			return false, err
+		}
+		seen = failed
+		began := time.Now()
+		if err := s.run.NATS.Restore(ctx, undelivered); err != nil {
+			return false, err
+		}
+		s.r.RolledBack(copied)
+		// Too short to excuse anything.
+		s.fault(history.Fault{Kind: history.BrokerRestored, Began: began, Ended: time.Now(), Copied: copied})
+		return false, nil
+	})
+	s.fault(history.Fault{Kind: history.JDDown, Began: down, Ended: time.Now()})
+	if err == nil && seen < 3 {
+		err = fmt.Errorf("the order was tried %d times only", seen)
+	}
+	return err
+}
+
+// birthMargin is the ledger's own margin and a little.
+const birthMargin = 6 * time.Second
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// wait waits for what must happen for the scenario to be one.
+func wait(ctx context.Context, met <-chan struct{}, what string) error {
+	select {
+	case <-met:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(30 * time.Second):
+		return fmt.Errorf("waited in vain for %s", what)
+	}
+}
