@@ -143,6 +143,7 @@ func Read(dir string) (*Report, error) {
 		{"acts of operators", c.acts}, {"events seen", c.seen}, {"documents at the warehouse", c.documents},
 		{"calls to the warehouse", c.calls.n}, {"faults", len(c.faults)},
 		{"kills of workers", len(c.kills)}, {"of these with a call in flight", c.calls.killed},
+		{"calls whose caller was gone before the answer", c.calls.gone},
 	}
 	r.Promises = []Promise{c.once(), c.outcomes(), c.stops(), c.survivals(), c.neighbours(), c.replays(), c.budgets()}
 	return r, nil

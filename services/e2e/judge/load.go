@@ -66,8 +66,8 @@ type calls struct {
 	n       int
 	missing []string
 	apps    map[string][]call
-	// killed counts the kills while a call was in flight.
-	killed int
+	// killed counts the kills while a call was in flight, gone the calls whose caller had hung up before the answer.
+	killed, gone int
 }
 
 type call struct {
@@ -192,6 +192,9 @@ func (c *run) call(l history.Call) error {
 		return nil
 	}
 	c.calls.n++
+	if l.Gone {
+		c.calls.gone++
+	}
 	c.calls.apps[l.App] = append(c.calls.apps[l.App], call{
 		at: l.At, took: time.Duration(l.TookMillis) * time.Millisecond, method: l.Method, quota: l.Answer == "refused" && l.Code == "2",
 	})

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -27,6 +28,7 @@ import (
 	"stockbridge/services/e2e/orders"
 	"stockbridge/services/e2e/procs"
 	"stockbridge/services/e2e/tally"
+	"stockbridge/services/order-pusher/pusher"
 )
 
 // Options of a run of a scenario.
@@ -37,7 +39,8 @@ type Options struct {
 	Overlay string
 	// Source is a folder inside the repository.
 	Source string
-	Say    func(line string)
+	// Say is told what happens to processes; may be nil.
+	Say func(line string)
 }
 
 // Ran is what came of it.
@@ -62,7 +65,24 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	if !ok {
 		return Ran{}, errors.New("nobody wrote down how")
 	}
-	run, err := procs.New(procs.Options{Dir: o.Dir, Bin: o.Bin, Overlay: o.Overlay, Source: o.Source, Say: o.Say})
+	folder := filepath.Join(o.Dir, "history")
+	r, err := history.New(folder, history.Setting{
+		Began: time.Now(), What: s.Name, DeadlineSeconds: s.DeadlineSeconds, GraceSeconds: 20, MaxAttempts: 12,
+		Apps: []history.App{{Key: jdtest.DefaultAppKey, PerSecond: 200, Concurrent: 32}},
+	})
+	if err != nil {
+		return Ran{}, err
+	}
+	defer r.Abandon()
+	run, err := procs.New(procs.Options{
+		Dir: o.Dir, Bin: o.Bin, Overlay: o.Overlay, Source: o.Source,
+		On: func(h procs.Happening) {
+			record(r, h)
+			if o.Say != nil {
+				o.Say(h.String())
+			}
+		},
+	})
 	if err != nil {
 		return Ran{}, err
 	}
@@ -78,15 +98,6 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 		return Ran{}, err
 	}
 	defer b.Close()
-	folder := filepath.Join(o.Dir, "history")
-	r, err := history.New(folder, history.Setting{
-		Began: time.Now(), What: s.Name, DeadlineSeconds: s.DeadlineSeconds, GraceSeconds: 20, MaxAttempts: 12,
-		Apps: []history.App{{Key: jdtest.DefaultAppKey, PerSecond: 200, Concurrent: 32}},
-	})
-	if err != nil {
-		return Ran{}, err
-	}
-	defer r.Abandon()
 	st := &stage{
 		Scenario: s, run: run, bus: b, r: r, maker: orders.New(stack.DemoSeller, 1), told: tally.New(b, stack.DemoSeller),
 		sent: map[string]time.Time{},
@@ -117,6 +128,26 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	return ran, err
 }
 
+// record records what happens to the pushers; servers are told as faults.
+func record(r *history.Recorder, h procs.Happening) {
+	p := history.Process{Name: h.Name, Program: h.Program, PID: h.Pid, At: h.At, Code: h.Code}
+	switch {
+	case h.Program != pusher.Name:
+		return
+	case h.What == procs.Started:
+		p.What = history.Started
+	case h.What == procs.Ended:
+		p.What = history.Ended
+	case h.Signal == syscall.SIGTERM:
+		p.What = history.Termed
+	case h.Signal == syscall.SIGKILL:
+		p.What = history.Kill
+	default:
+		return
+	}
+	r.Process(p)
+}
+
 // stage is a scenario under way.
 type stage struct {
 	Scenario
@@ -141,11 +172,7 @@ func (s *stage) seller(ctx context.Context, jd string) error {
 }
 
 func (s *stage) pusher(ctx context.Context, name string, settings ...string) (*procs.Process, error) {
-	p, err := s.run.Worker(ctx, procs.OrderPusher, name, append(slices.Clone(s.Settings), settings...)...)
-	if err == nil {
-		s.happened(p, history.Started, 0)
-	}
-	return p, err
+	return s.run.Worker(ctx, procs.OrderPusher, name, append(slices.Clone(s.Settings), settings...)...)
 }
 
 // begin is the usual way into a scenario: a seller, one pusher, and an order that goes well. It makes the ledger's birth
@@ -178,10 +205,6 @@ func (s *stage) accepted(ctx context.Context, o *orderv1.Audited) (bool, error) 
 		told := s.told.Orders[o.OutboundNo]
 		return told != nil && len(told.Accepted) > 0, nil
 	})
-}
-
-func (s *stage) happened(p *procs.Process, what string, code int) {
-	s.r.Process(history.Process{Name: p.Name, Program: p.Program, PID: p.Pid(), What: what, At: time.Now(), Code: code})
 }
 
 // publish publishes an order as an ERP does, without a message id: each time is a new message.
@@ -416,11 +439,9 @@ func killedAtAck(ctx context.Context, s *stage) error {
 	if err := wait(ctx, met, "an acknowledgement"); err != nil {
 		return err
 	}
-	s.happened(p, history.Kill, 0)
 	if err := p.Kill(); err != nil {
 		return err
 	}
-	s.happened(p, history.Ended, -1)
 	s.fault(history.Fault{Kind: history.Killed, Target: p.Name, Began: time.Now()})
 	if _, err := s.pusher(ctx, "pusher-2"); err != nil {
 		return err
