@@ -9,6 +9,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
+	oteltrace "go.opentelemetry.io/otel/trace"
+
+	"stockbridge/pkg/trace"
 )
 
 // Options of a connection.
@@ -19,7 +22,9 @@ type Options struct {
 	Name string
 	// CredsFile holds a user's JWT and key; empty for none.
 	CredsFile string
-	Log       zerolog.Logger
+	// Traces makes the spans of what is served; nil for none. Its ids must be those of trace.IDs.
+	Traces oteltrace.TracerProvider
+	Log    zerolog.Logger
 }
 
 // Bus is a connection to the broker. Its methods may be called by many goroutines.
@@ -28,6 +33,7 @@ type Bus struct {
 	js          jetstream.JetStream
 	log         zerolog.Logger
 	source      string
+	tracer      oteltrace.Tracer // nil for none
 	denials     denials
 	reconnected bell
 }
@@ -38,6 +44,9 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 	b := &Bus{log: o.Log, source: o.Name}
 	if b.source == "" {
 		b.source = "stockbridge"
+	}
+	if o.Traces != nil {
+		b.tracer = o.Traces.Tracer(trace.Scope)
 	}
 	up := make(chan struct{}, 1)
 	opts := []nats.Option{
@@ -107,6 +116,9 @@ func (b *Bus) Ready() error {
 	}
 	return nil
 }
+
+// Tracer begins the spans of what this connection serves; nil when nothing is traced.
+func (b *Bus) Tracer() oteltrace.Tracer { return b.tracer }
 
 // ServerID names the run of the server that the connection is with: another after each start of a server.
 func (b *Bus) ServerID() string { return b.nc.ConnectedServerId() }

@@ -24,6 +24,7 @@ func (w *server) park(ctx context.Context, t *taken, d *Delivery, at time.Time) 
 	m := nats.NewMsg(subject)
 	m.Data = t.Data
 	m.Header = carry(d.header)
+	d.keepTrace(m.Header)
 	d.originHeaders(m.Header)
 	m.Header.Set(event.HeaderParks, strconv.Itoa(d.parks+1))
 	if d.Replay {

@@ -69,6 +69,9 @@ func (b *Bus) encode(e event.Event, trace string) (*nats.Msg, error) {
 	m.Header.Set(event.HeaderTime, e.At.Format(time.RFC3339Nano))
 	m.Header.Set(event.HeaderContentType, typeJSON)
 	m.Header.Set(jetstream.MsgIDHeader, e.ID)
+	if e.Trace != "" {
+		trace = e.Trace
+	}
 	if trace != "" {
 		m.Header.Set(event.HeaderTrace, trace)
 	}

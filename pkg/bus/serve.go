@@ -17,6 +17,7 @@ import (
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/trace"
 )
 
 // Handler takes one event and returns those that follow. They are stored in any case, also when it returns an error
@@ -78,7 +79,7 @@ type Delivery struct {
 	Replay bool
 	// Released are the causes past which operators let this message go, also before it waited for something else.
 	Released []string
-	// Trace is the traceparent it came with; what follows carries it along.
+	// Trace is the traceparent of what follows: of this run where runs are traced, else the one it came with.
 	Trace string
 
 	// origin names the original by stream, number and time of storing, as one token of a subject. The time keeps apart two
@@ -393,7 +394,7 @@ func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
 		d.ID = d.Stream + "/" + strconv.FormatUint(d.Seq, 10)
 	}
 	d.key = headerOf(d.header, event.HeaderSubject)
-	d.Trace = headerOf(d.header, event.HeaderTrace)
+	d.Trace = trace.Format(trace.Parse(headerOf(d.header, event.HeaderTrace)))
 	d.origin = originOf(d.Stream, d.Seq, d.StreamTime)
 	if d.replayed != 0 {
 		d.origin += "-r" + strconv.FormatUint(d.replayed, 10)

@@ -10,10 +10,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
+	oteltrace "go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/trace"
 )
 
 const (
@@ -44,8 +46,13 @@ const (
 func (w *server) work(t *taken, d *Delivery) (outcome string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.hard), w.s.HandlerLimit+settleLimit)
 	defer cancel()
-	log := w.b.log.With().Str("consumer", w.row.name).Str("subject", d.Subject).Str("id", cut(d.ID, 200)).
-		Str("origin", d.origin).Logger()
+	ctx, span := w.beginSpan(ctx, d)
+	defer func() { endSpan(span, d, outcome) }()
+	fields := w.b.log.With().Str("consumer", w.row.name).Str("subject", d.Subject).Str("id", cut(d.ID, 200)).Str("origin", d.origin)
+	if id := trace.ID(d.Trace); id != "" {
+		fields = fields.Str("trace_id", id)
+	}
+	log := fields.Logger()
 
 	m, err := w.read(t, d)
 	if d.key == "" && m != nil {
@@ -82,7 +89,7 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 		}
 	}
 
-	events, err := w.call(log, d, m)
+	events, err := w.call(log, span, d, m)
 	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
 		if !ofTheMessage(storeErr) {
 			log.Error().Err(storeErr).Msg("cannot store the events; the message waits")
@@ -115,11 +122,15 @@ type panicked struct{ value any }
 
 func (p panicked) Error() string { return fmt.Sprintf("handler panicked: %v", p.value) }
 
-func (w *server) call(log zerolog.Logger, d *Delivery, m proto.Message) (events []event.Event, err error) {
+func (w *server) call(log zerolog.Logger, span oteltrace.Span, d *Delivery, m proto.Message) (events []event.Event, err error) {
 	ctx, cancel := context.WithTimeout(w.hard, w.s.HandlerLimit)
 	defer cancel()
 	err = safely(log, func() error {
-		events, err = w.handle(log.WithContext(ctx), d, m)
+		ctx := log.WithContext(ctx)
+		if span.IsRecording() {
+			ctx = oteltrace.ContextWithSpan(ctx, span)
+		}
+		events, err = w.handle(ctx, d, m)
 		return err
 	})
 	return events, err
@@ -143,6 +154,7 @@ func (w *server) settle(ctx context.Context, log zerolog.Logger, t *taken, d *De
 		t.ack()
 		return outcomeDone
 	}
+	failSpan(ctx, err)
 	if context.Cause(w.hard) != nil {
 		// We ended the handler at a shutdown: whatever error it returns comes from that.
 		w.uncount(ctx, log, t)
@@ -216,6 +228,7 @@ func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *De
 	if w.ticks() {
 		return w.settleTick(log, t, err)
 	}
+	failSpan(ctx, err)
 	events := w.tell(log, d, m, err)
 	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
 		log.Error().Err(storeErr).Msg("cannot store what is told of a message that is not handled")

@@ -74,6 +74,7 @@ func (w *server) putOnShelf(ctx context.Context, t *taken, d *Delivery, kind str
 	m := nats.NewMsg(subject)
 	m.Data = t.Data
 	m.Header = carry(d.header)
+	d.keepTrace(m.Header)
 	d.originHeaders(m.Header)
 	class := fault.Of(why)
 	setIf(m.Header, event.HeaderSeller, d.Seller)

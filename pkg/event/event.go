@@ -57,6 +57,8 @@ type Event struct {
 	Key string
 	// At is when it happened.
 	At time.Time
+	// Trace is the W3C traceparent that it belongs to; empty for that of the run which tells it.
+	Trace string
 	// Message is the body.
 	Message proto.Message
 }

@@ -124,7 +124,9 @@ type Entry struct {
 	// BegunAt is when it was first begun.
 	BegunAt time.Time
 	// Cleaned is what was changed in the texts that were sent, told again with order.accepted.
-	Cleaned   []Cleaned
+	Cleaned []Cleaned
+	// Trace is the W3C traceparent of the run that began it last, for the events that follow; empty when nothing traces.
+	Trace     string `json:",omitempty"`
 	ChangedAt time.Time
 	// Version grows by every write: the token of Follow's compare-and-set.
 	Version int64
@@ -168,6 +170,8 @@ type Begin struct {
 	// Stream and Seq for the history.
 	Stream string
 	Seq    uint64
+	// Trace is kept in the entry; empty keeps what stands there.
+	Trace string
 }
 
 // Claim is the right to resolve a document.

@@ -30,6 +30,7 @@ type Config struct {
 	LogLevel  zerolog.Level `env:"LOG_LEVEL" envDefault:"info" help:"trace, debug, info, warn or error"`
 	HTTPAddr  string        `env:"HTTP_ADDR" envDefault:":8080" help:"host:port of /healthz, /readyz and /metrics; off for none"`
 	Grace     time.Duration `env:"GRACE" envDefault:"40s" help:"how long work in hand may take to finish after a signal"`
+	Tracing
 }
 
 // Validate names what is wrong with the values. It never repeats an address, which may hold a password.
@@ -56,6 +57,7 @@ func (c Config) Validate() error {
 	if c.Grace <= 0 {
 		errs = append(errs, errors.New("GRACE: want more than 0s"))
 	}
+	errs = append(errs, c.Tracing.Validate())
 	return errors.Join(errs...)
 }
 
@@ -130,10 +132,16 @@ const fileSuffix = "_FILE"
 
 // settingsOf lists the fields of the struct that c points to.
 func settingsOf(c any) []setting {
-	t := reflect.TypeOf(c).Elem()
+	return fieldsOf(reflect.TypeOf(c).Elem())
+}
+
+func fieldsOf(t reflect.Type) []setting {
 	var list []setting
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Anonymous {
+			list = append(list, fieldsOf(f.Type)...)
+		}
 		key, _, _ := strings.Cut(f.Tag.Get("env"), ",")
 		if key == "" {
 			continue

@@ -123,7 +123,12 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 
 	start := log.With().Str("service", name).Logger()
 	start.Info().Str("http", at).Msg("starting")
-	b, err := connect(ctx, bus.Options{URL: base.NATSURL.Reveal(), Name: name, CredsFile: base.CredsFile, Log: start})
+	traces, closeTraces, err := base.Tracing.Open(ctx, name, start)
+	if err != nil {
+		return err
+	}
+	defer closeTraces()
+	b, err := connect(ctx, bus.Options{URL: base.NATSURL.Reveal(), Name: name, CredsFile: base.CredsFile, Traces: traces, Log: start})
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}

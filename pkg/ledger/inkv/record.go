@@ -99,6 +99,9 @@ func (r *record) begin(now time.Time, b ledger.Begin, born birth, claimFor time.
 func (r *record) cover(b ledger.Begin) {
 	r.Key, r.Hash, r.OrderNo, r.Lines = b.Key, b.Hash, b.OrderNo, b.Lines
 	r.Revision, r.Shop, r.Warehouse = b.Revision, b.Shop, b.Warehouse
+	if b.Trace != "" {
+		r.Trace = b.Trace
+	}
 }
 
 // accept returns the other number when the entry is accepted under one.

@@ -42,6 +42,7 @@ type document struct {
 	Warehouse   string   `json:"warehouse,omitempty"`
 	Stream      string   `json:"stream,omitempty"`
 	Seq         string   `json:"seq,omitempty"`
+	Trace       string   `json:"trace,omitempty"`
 	StreamTime  int64    `json:"stream_time,omitempty"`
 	AuditedAt   int64    `json:"audited_at,omitempty"`
 	First       bool     `json:"first"`
@@ -73,7 +74,7 @@ func (l *Ledger) covering(op string, b ledger.Begin) document {
 	d := l.document(op, b.Key)
 	d.Owner, d.Hash, d.Order, d.Lines = b.Owner, b.Hash, b.OrderNo, b.Lines
 	d.Revision, d.Shop, d.Warehouse = strconv.FormatInt(b.Revision, 10), b.Shop, b.Warehouse
-	d.Stream, d.Seq = b.Stream, strconv.FormatUint(b.Seq, 10)
+	d.Stream, d.Seq, d.Trace = b.Stream, strconv.FormatUint(b.Seq, 10), b.Trace
 	if d.Lines == nil {
 		d.Lines = []string{}
 	}
@@ -331,6 +332,7 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 		Revision: number("revision"), Shop: f["shop"], Warehouse: f["warehouse"],
 		Tries: int(number("tries")), Looks: int(number("looks")), FirstDoubt: micros(f["doubt"]),
 		BegunAt: micros(f["begun"]), ChangedAt: micros(f["changed"]), Version: number("version"),
+		Trace: f["trace"],
 	}
 	var faults []error
 	read := func(field string, into any) {

@@ -666,6 +666,46 @@ func testAbsent(b *bench) {
 	b.is("A2", ledger.Unknown)
 }
 
+func testTrace(b *bench) {
+	b.bear()
+	one, two := "00-11111111111111111111111111111111-1111111111111111-01", "00-11111111111111111111111111111111-2222222222222222-01"
+	is := func(want string) {
+		b.Helper()
+		if e := b.entry("A1"); e.Trace != want {
+			b.Fatalf("the trace is %q, want %q", e.Trace, want)
+		}
+	}
+	begin := b.order("A1")
+	begin.Trace = one
+	b.must(b.Doubt(b.ctx, b.begins(begin).Claim, "x"))
+	is(one)
+	again := b.again(begin)
+	again.Trace = ""
+	b.must(b.Release(b.ctx, b.begins(again).Claim, "nothing traces here"))
+	is(one)
+	again = b.again(begin)
+	again.Trace = two
+	if begun := b.begins(again); begun.Entry.Trace != one {
+		b.Errorf("told with trace %q", begun.Entry.Trace)
+	}
+	b.accepts(again, "N1")
+	is(two)
+	b.must(b.Follow(b.ctx, b.entry("A1"), ledger.Accepted, ledger.Following{Due: b.now()}))
+	due, err := b.Due(b.ctx, sellerName, kind, b.now(), 1)
+	if err != nil || len(due) != 1 || due[0].Trace != two {
+		b.Errorf("due is %+v, %v", due, err)
+	}
+	// The ledger was lost between begin and accept.
+	begin = b.order("A2")
+	begin.Trace = one
+	b.begins(begin)
+	b.store.Wipe()
+	b.accepts(begin, "N2")
+	if e := b.entry("A2"); e.Trace != one {
+		b.Errorf("accepted late, the trace is %q", e.Trace)
+	}
+}
+
 func testDoubted(b *bench) {
 	b.bear()
 	is := func(after string, n int, oldest time.Time) {

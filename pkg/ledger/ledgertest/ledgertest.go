@@ -47,6 +47,7 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"a doubted document is unknown", testDoubt},
 		{"a doubt is kept although the claim ran out", testDoubtLate},
 		{"looks that found nothing are counted", testAbsent},
+		{"the trace is kept for what follows", testTrace},
 		{"what is in doubt is counted, with the oldest", testDoubted},
 		{"a released document is what it was before", testRelease},
 		{"sending again starts the looks anew", testResend},

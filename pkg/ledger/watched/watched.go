@@ -1,10 +1,10 @@
-// Package watched measures a ledger: how long its calls take and which fail. It changes nothing that a ledger does, and
+// Package watched measures a ledger: how long its calls take and which fail, as metrics and as spans. It changes nothing that a ledger does, and
 // knows none in particular.
 //
 // # Why
 //
 // It stands around the contract and not inside the Redis client. What a worker waits for is its own call; a round trip
-// of Redis carries many orders' calls at once and belongs to none of them.
+// of Redis carries many orders' calls at once and belongs to none of their traces (so no redisotel).
 package watched
 
 import (
@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/trace"
 )
 
 // Ledger is a ledger that is measured. Calls that only people make are passed on unseen.
@@ -45,11 +47,17 @@ func New(l ledger.Ledger, r prometheus.Registerer) *Ledger {
 
 // call measures one call. What the ledger answers with a word (busy, lost …) is an answer.
 func (w *Ledger) call(ctx context.Context, name string, do func(ctx context.Context) error) error {
+	span := oteltrace.SpanFromContext(ctx)
+	if span.IsRecording() { // the name costs memory
+		ctx, span = trace.Start(ctx, oteltrace.SpanKindClient, "ledger "+name)
+		defer span.End()
+	}
 	began := time.Now()
 	err := do(ctx)
 	w.seconds.WithLabelValues(name).Observe(time.Since(began).Seconds())
 	if err != nil && !answered(err) {
 		w.failed.WithLabelValues(name).Inc()
+		trace.Fail(span, fault.Of(err).String(), "")
 	}
 	return err
 }

@@ -6,7 +6,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	oteltrace "go.opentelemetry.io/otel/trace"
 
+	"stockbridge/pkg/trace"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 )
 
@@ -41,13 +44,32 @@ func (o Options) watch(account string) func(context.Context, string) (context.Co
 	m, class := o.Metrics, string(o.Class)
 	refused := m.refused.WithLabelValues(o.Seller.Name(), account) // shown as 0 from the start
 	return func(ctx context.Context, method string) (context.Context, func(error)) {
+		span := oteltrace.SpanFromContext(ctx)
+		traced := span.IsRecording()
+		if traced { // the name costs memory
+			ctx, span = trace.Start(ctx, oteltrace.SpanKindClient, "jd "+method)
+		}
 		began := time.Now()
 		return ctx, func(err error) {
-			m.seconds.WithLabelValues(method, class, outcomeOf(err)).Observe(time.Since(began).Seconds())
+			outcome := outcomeOf(err)
+			m.seconds.WithLabelValues(method, class, outcome).Observe(time.Since(began).Seconds())
 			var no *jdapi.Error
-			if errors.As(err, &no) && no.Class == jdapi.ClassQuota {
+			said := errors.As(err, &no)
+			if said && no.Class == jdapi.ClassQuota {
 				refused.Inc()
 			}
+			if !traced {
+				return
+			}
+			// No words of JD's: they may quote what was sent.
+			span.SetAttributes(attribute.String("jd.method", method), attribute.String("stockbridge.class", class), attribute.String("stockbridge.outcome", outcome))
+			if said {
+				span.SetAttributes(attribute.String("jd.code", no.Code))
+			}
+			if err != nil {
+				trace.Fail(span, outcome, "")
+			}
+			span.End()
 		}
 	}
 }

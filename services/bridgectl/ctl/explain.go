@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/trace"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -56,6 +57,7 @@ type delivery struct {
 	WarehouseNo string      `json:"warehouse_no,omitempty"`
 	Status      string      `json:"status,omitempty"`
 	Tries       int         `json:"tries"`
+	TraceID     string      `json:"trace_id,omitempty"`
 	Reason      *reasonJSON `json:"reason,omitempty"`
 	Due         time.Time   `json:"due,omitzero"`
 }
@@ -142,7 +144,7 @@ func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"
 
 func (x *explained) entry(e ledger.Entry) {
 	x.outbound[e.Key.Seller+"/"+e.Key.No] = true
-	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries}
+	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries, TraceID: trace.ID(e.Trace)}
 	if d.State == "" {
 		d.State = "new"
 	}
@@ -218,6 +220,11 @@ func (x *explained) write(w io.Writer) error {
 	if len(x.deliveries) > 0 {
 		if err := t.write(w, x.a.columns); err != nil {
 			return err
+		}
+		for _, d := range x.deliveries {
+			if d.TraceID != "" {
+				fmt.Fprintf(w, "trace of %s: %s\n", d.OutboundNo, d.TraceID)
+			}
 		}
 		fmt.Fprintln(w)
 	} else {

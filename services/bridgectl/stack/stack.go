@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
+	oteltrace "go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/bus"
@@ -51,6 +52,8 @@ type Options struct {
 	// Pusher and Poller are the workers' settings; nil for those of the environment (PUSH_…, POLL_…) and their defaults.
 	Pusher *pusher.Config
 	Poller *poller.Config
+	// Traces makes the spans; nil for where the environment says (OTEL_…), which is nowhere by default.
+	Traces oteltrace.TracerProvider
 	Log    zerolog.Logger
 	// Grace is how long work in hand may take to finish; 40 s when 0.
 	Grace time.Duration
@@ -99,7 +102,19 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		s.closers = append(s.closers, ns.Stop)
 		s.NATSURL = ns.URL()
 	}
-	b, err := bus.Connect(ctx, bus.Options{URL: s.NATSURL, Name: "bridgectl-up", Log: o.Log})
+	if o.Traces == nil {
+		settings, err := worker.TracingFromEnvironment()
+		if err != nil {
+			return nil, err
+		}
+		traces, closeTraces, err := settings.Open(ctx, "bridgectl-up", o.Log)
+		if err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, closeTraces)
+		o.Traces = traces
+	}
+	b, err := bus.Connect(ctx, bus.Options{URL: s.NATSURL, Name: "bridgectl-up", Traces: o.Traces, Log: o.Log})
 	if err != nil {
 		return nil, err
 	}

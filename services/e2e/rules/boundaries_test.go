@@ -36,26 +36,28 @@ var mayImport = []struct {
 	{"pkg/fault", nil, "marks of errors stand alone"},
 	{"pkg/secret", nil, "a text that does not show"},
 	{"pkg/retry", []string{"pkg/fault"}, "a loop in process"},
+	{"pkg/trace", nil, "a header and ids"},
 	{"pkg/scrape", nil, "asks whoever it is given"},
 	{"pkg/probe", nil, "a question over HTTP"},
 	{"pkg/rule", []string{"pkg/fault"}, "the rules stand in the .proto files"},
 	{"pkg/event", []string{"proto/...", "pkg/fault"}, "facts know no broker"},
 	{"pkg/event/asyncapi", []string{"proto/...", "pkg/event"}, "writes down what the table of events says"},
-	{"pkg/bus/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/rule", "pkg/scrape", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows nobody's business"},
+	{"pkg/bus/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/rule", "pkg/scrape", "pkg/trace", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows nobody's business"},
 	{"pkg/ledger/inkv", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger", "pkg/bus"}, "the one ledger that borrows a bucket of the bus"},
+	{"pkg/ledger/watched", []string{"pkg/fault", "pkg/trace", "pkg/ledger"}, "measures any ledger"},
 	{"pkg/ledger/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger"}, "a contract and its adapters never import the bus"},
 	{"pkg/warehouse/jd/jdapi", []string{"pkg/fault", "pkg/retry", "pkg/secret"}, "JD's words, not ours"},
 	{"pkg/warehouse/jd/jdtest/...", []string{"pkg/warehouse/jd/jdtest/..."}, "a JD of its own: it must not share our understanding"},
-	{"pkg/warehouse/jd", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/warehouse", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret"}, "an adapter"},
+	{"pkg/warehouse/jd", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/trace", "pkg/warehouse", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret"}, "an adapter"},
 	{"pkg/warehouse/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/warehouse", "pkg/seller"}, "a contract and its adapters never import the bus"},
 	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/rule", "pkg/scrape", "pkg/event", "pkg/bus", "pkg/warehouse"}, "set-up, kept in a bucket of the bus"},
 	{"pkg/token", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
 	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one file that names every adapter"},
-	{"pkg/worker", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/probe", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/watched", "pkg/warehouse", "pkg/seller", "pkg/token", "pkg/adapters"}, "the shell knows contracts"},
+	{"pkg/worker", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/trace", "pkg/probe", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/watched", "pkg/warehouse", "pkg/seller", "pkg/token", "pkg/adapters"}, "the shell knows contracts"},
 	{"services/jd-sandbox/...", []string{"pkg/warehouse/jd/jdtest/...", "pkg/worker", "pkg/probe"}, "main around a JD of its own"},
 	{"services/bridgectl/...", []string{"proto/...", "pkg/...", "services/..."}, "bridgectl composes the services"},
 	{"services/e2e/...", []string{"proto/...", "pkg/...", "services/..."}, "stories compose the services"},
-	{"services/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/scrape", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/worker"}, "a service imports no adapter folder and no other service"},
+	{"services/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/scrape", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
 // adapterFolders are named by pkg/adapters, by themselves, and by whoever tests against the real thing.
@@ -74,6 +76,8 @@ var libraryHomes = []struct {
 	{"github.com/redis/...", []string{"pkg/ledger/inredis/..."}},
 	{"github.com/cenkalti/backoff/...", []string{"pkg/retry"}},
 	{"github.com/caarlos0/env/...", []string{"pkg/worker"}},
+	{"go.opentelemetry.io/otel/exporters/...", []string{"pkg/worker"}},
+	{"go.opentelemetry.io/otel/sdk/...", []string{"pkg/worker", "pkg/bus", "services/e2e"}}, // tests make a provider of their own
 }
 
 // wordHomes: which string literals (of code that ships; tests may spell them as an outsider would) live where.

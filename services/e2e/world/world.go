@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	oteltrace "go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"stockbridge/pkg/bus"
@@ -46,6 +47,8 @@ type Options struct {
 	// Pusher changes the pusher's settings, Setup the demo seller's.
 	Pusher func(*pusher.Config)
 	Setup  func(*sellerv1.Setup)
+	// Traces makes the spans; nil for none.
+	Traces oteltrace.TracerProvider
 	Log    bool
 }
 
@@ -89,7 +92,7 @@ func Start(t testing.TB, o Options) *World {
 	s, err := stack.Start(t.Context(), stack.Options{
 		DataDir: dir, NATSPort: server.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config,
 		Pusher: &push, Poller: &poll, Ticks: stack.Ticks{Poll: time.Second, Release: time.Second},
-		Log: zerolog.New(os.Stderr).Level(level), Grace: 20 * time.Second,
+		Traces: o.Traces, Log: zerolog.New(os.Stderr).Level(level), Grace: 20 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/attribute"
+	oteltrace "go.opentelemetry.io/otel/trace"
 
+	"stockbridge/pkg/trace"
 	"stockbridge/pkg/warehouse"
 )
 
@@ -27,7 +30,9 @@ type lane struct {
 
 type question struct {
 	outboundNo string
-	answer     chan answer
+	// span is the asker's: the call is traced below that of the first who asks, and linked with the others'.
+	span   oteltrace.Span
+	answer chan answer
 }
 
 type answer struct {
@@ -50,7 +55,9 @@ func (p panicked) Error() string { return fmt.Sprintf("asking the warehouse pani
 // ask tells whether wh has the order. An error says nothing about it. first is true for one of those who were answered
 // by the same call.
 func (a *asker) ask(ctx context.Context, wh warehouse.OrderFinder, outboundNo string) (found warehouse.Found, ok, first bool, err error) {
-	q := question{outboundNo: outboundNo, answer: make(chan answer, 1)}
+	ctx, span := trace.Start(ctx, oteltrace.SpanKindInternal, "ask the warehouse")
+	defer span.End()
+	q := question{outboundNo: outboundNo, span: span, answer: make(chan answer, 1)}
 	a.mu.Lock()
 	l, busy := a.lanes[wh]
 	if !busy {
@@ -66,6 +73,9 @@ func (a *asker) ask(ctx context.Context, wh warehouse.OrderFinder, outboundNo st
 		var p panicked
 		if first && errors.As(got.err, &p) {
 			zerolog.Ctx(ctx).Error().Interface("panic", p.value).Bytes("stack", p.stack).Msg("asking the warehouse panicked")
+		}
+		if span.IsRecording() {
+			span.SetAttributes(attribute.Bool("stockbridge.found", got.ok))
 		}
 		return got.found, got.ok, first, got.err
 	case <-ctx.Done():
@@ -96,7 +106,7 @@ func askTogether(wh warehouse.OrderFinder, batch []question) {
 		numbers[i] = q.outboundNo
 	}
 	// The askers' own contexts end one by one; the call is bounded by itself.
-	ctx, cancel := context.WithTimeout(context.Background(), callLimit+time.Second)
+	ctx, cancel := context.WithTimeout(oteltrace.ContextWithSpan(context.Background(), linked(batch)), callLimit+time.Second)
 	defer cancel()
 	found, err := find(ctx, wh, numbers)
 	heard := &atomic.Bool{}
@@ -104,6 +114,18 @@ func askTogether(wh warehouse.OrderFinder, batch []question) {
 		f, ok := found[q.outboundNo]
 		q.answer <- answer{f, ok && err == nil, err, heard}
 	}
+}
+
+// linked is the span under which a call for all of batch is made.
+func linked(batch []question) oteltrace.Span {
+	first := batch[0].span
+	for _, q := range batch[1:] {
+		if first.IsRecording() && q.span.IsRecording() {
+			first.AddLink(oteltrace.Link{SpanContext: q.span.SpanContext()})
+			q.span.AddLink(oteltrace.Link{SpanContext: first.SpanContext()})
+		}
+	}
+	return first
 }
 
 func find(ctx context.Context, wh warehouse.OrderFinder, numbers []string) (found map[string]warehouse.Found, err error) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/bus"
@@ -30,7 +31,7 @@ func (p *Pusher) Push(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) 
 		}
 		return told, err
 	}
-	r := &run{Pusher: p, d: d, o: o}
+	r := &run{Pusher: p, d: d, o: o, span: trace.SpanFromContext(ctx)}
 	err := r.push(ctx)
 	if err != nil {
 		err = fmt.Errorf("push %s/%s: %w", o.GetSeller(), o.GetOutboundNo(), err)
@@ -82,6 +83,8 @@ type run struct {
 	*Pusher
 	d *bus.Delivery
 	o *orderv1.Audited
+	// span is the run's: what is written after the handler's own time is up belongs to it too.
+	span trace.Span
 	// told is the order's own outcome, aside what happened to its seller.
 	told, aside []event.Event
 
@@ -271,7 +274,7 @@ func beginOf(d *bus.Delivery, o *orderv1.Audited, hash, owner string) ledger.Beg
 		Key: ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo}, Hash: hash, Owner: owner,
 		OrderNo: o.OrderNo, Lines: lines, Supersedes: o.Supersedes, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
 		StreamTime: d.StreamTime, AuditedAt: o.AuditedAt.AsTime(), First: d.First && !d.Replay,
-		Stream: d.Stream, Seq: d.Seq,
+		Stream: d.Stream, Seq: d.Seq, Trace: d.Trace,
 	}
 }
 
@@ -458,7 +461,7 @@ func (r *run) notSent(why error) error {
 // resolve writes the outcome even when the handler's own time is up, then returns it. A failed write wins: the next
 // delivery finds an unresolved claim and asks.
 func (r *run) resolve(outcome error, write func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
+	ctx, cancel := context.WithTimeout(trace.ContextWithSpan(context.Background(), r.span), writeLimit)
 	defer cancel()
 	if err := write(ctx); err != nil {
 		if outcome != nil {

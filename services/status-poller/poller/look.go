@@ -10,10 +10,12 @@ import (
 	"strings"
 	"time"
 
+	oteltrace "go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/trace"
 	"stockbridge/pkg/warehouse"
 )
 
@@ -204,7 +206,9 @@ func (r *run) orGiveUp(m move) move {
 func (r *run) except(e ledger.Entry, x exception) {
 	r.Metrics.Exceptions.WithLabelValues(x.reason.Code).Inc()
 	r.exceptions = append(r.exceptions, fmt.Errorf("%s: %w", e.Key, x.reason))
-	r.events = append(r.events, x.event(e, r.began))
+	told := x.event(e, r.began)
+	told.Trace = e.Trace
+	r.events = append(r.events, told)
 }
 
 // singly asks about each order in full, where the warehouse does not grant the batch call.
@@ -260,11 +264,21 @@ func (r *run) inspectOne(ctx context.Context, wh warehouse.OrderReader, e ledger
 			o, err = nil, fmt.Errorf("looking at %s panicked: %v", e.Key, v)
 		}
 	}()
+	traceparent := e.Trace
+	if r.Tracer != nil && e.Trace != "" {
+		var span oteltrace.Span
+		ctx, span = r.Tracer.Start(trace.Below(ctx, e.Trace), "look at the order")
+		defer span.End()
+		traceparent = trace.Format(span.SpanContext())
+	}
 	docs, err := r.gather(ctx, wh, numbers)
 	if err != nil || len(docs) == 0 {
 		return nil, err
 	}
 	told := tell(e, docs, r.seller.Setup.ShippedWhenPacked, r.began)
+	for i := range told.events {
+		told.events[i].Trace = traceparent
+	}
 	return &told, nil
 }
 

@@ -28,6 +28,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
+	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
@@ -119,7 +120,7 @@ type Ledger interface {
 	ledger.Leases
 }
 
-// Parts is what a Poller is made of. All are required but Log, Now and NewOwner.
+// Parts is what a Poller is made of. All are required but Log, Tracer, Now and NewOwner.
 type Parts struct {
 	Sellers Sellers
 	Ledger  Ledger
@@ -129,6 +130,8 @@ type Parts struct {
 	Metrics *Metrics
 	Config
 	Log zerolog.Logger
+	// Tracer begins the spans of looks that may tell something, in the order's own trace; nil for none.
+	Tracer oteltrace.Tracer
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
 	// NewOwner makes the token of one run's lease, a random one when nil.
@@ -161,7 +164,7 @@ func New(parts Parts) *Poller {
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
 		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Read, Config: c, Log: s.Log,
-		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
+		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics), Tracer: s.Bus.Tracer(),
 	})
 	s.Metrics.MustRegister(Followed(s.Sellers.All, s.Ledger, time.Now))
 	serving := s.Serving(Name)

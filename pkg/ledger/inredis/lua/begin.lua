@@ -53,6 +53,7 @@ e.sure = fresh and sure or ''
 e.born = born
 e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.lines) or ''
 e.revision, e.shop, e.warehouse = a.revision, a.shop, a.warehouse
+if is(a.trace) then e.trace = a.trace end
 e.tries = text((tonumber(e.tries) or 0) + 1)
 take_lines(e)
 remember(e, 'begun')
