@@ -18,7 +18,8 @@ import (
 type Options struct {
 	// URL of one or several servers, comma-separated: "nats://127.0.0.1:4222". It may hold user and password.
 	URL string
-	// Name shown to the server's operator, and the CloudEvents source of what is published: the service.
+	// Name shown to the server's operator, the CloudEvents source of what is published, and part of its inboxes (InboxOf):
+	// the service.
 	Name string
 	// CredsFile holds a user's JWT and key; empty for none.
 	CredsFile string
@@ -68,6 +69,9 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 			b.reconnected.ring()
 			b.log.Info().Str("server", nc.ConnectedServerName()).Msg("connected to NATS again")
 		}),
+	}
+	if inbox := InboxOf(o.Name); inbox != "" {
+		opts = append(opts, nats.CustomInboxPrefix(inbox))
 	}
 	if o.CredsFile != "" {
 		opts = append(opts, nats.UserCredentials(o.CredsFile))

@@ -123,11 +123,16 @@ func (b *Bus) read(ctx context.Context, r reading, f func(*nats.Msg, *nats.MsgMe
 }
 
 func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.MsgMetadata) error) error {
-	c, err := b.js.CreateConsumer(ctx, r.stream, jetstream.ConsumerConfig{
+	config := jetstream.ConsumerConfig{
 		FilterSubjects: r.filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(r.from, 1),
 		AckPolicy: jetstream.AckNonePolicy, HeadersOnly: r.headersOnly, MemoryStorage: true, Replicas: 1,
 		InactiveThreshold: time.Minute,
-	})
+	}
+	if len(r.filters) == 1 {
+		// Then the filter is part of the call's subject, and permissions can say who may read what (User).
+		config.FilterSubject, config.FilterSubjects = r.filters[0], nil
+	}
+	c, err := b.js.CreateConsumer(ctx, r.stream, config)
 	if err != nil {
 		return err
 	}

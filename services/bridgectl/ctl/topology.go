@@ -12,6 +12,7 @@ import (
 type topologyCmd struct {
 	Apply topologyApplyCmd `cmd:"" help:"Make streams, buckets and consumers what this version needs."`
 	Diff  topologyDiffCmd  `cmd:"" help:"Tell what apply would change; ends 1 when there is something."`
+	Users topologyUsersCmd `cmd:"" help:"Print the broker's users with only their subjects, for its configuration."`
 }
 
 // layout is what an operator may choose of the topology.
@@ -83,4 +84,21 @@ func (c topologyDiffCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	return errWrong
+}
+
+type topologyUsersCmd struct {
+	Seller []string `placeholder:"NAME" help:"A seller whose ERP gets a user of its own; may be repeated."`
+}
+
+func (topologyUsersCmd) Help() string {
+	return `The answer is a file for a NATS server's configuration (include users.conf): a user for each worker, one for
+bridgectl, one for each ERP that is named. It holds no password: each is a variable of the server's environment. It is
+made from the same tables as the topology, so make it again after an upgrade. No broker is asked.`
+}
+
+func (c topologyUsersCmd) Run(a *app) error {
+	if a.Output == "json" {
+		return misused("topology users prints a configuration, not JSON")
+	}
+	return bus.WriteUsers(a.Out, c.Seller...)
 }

@@ -1,0 +1,113 @@
+//go:build unix
+
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/orders"
+	"stockbridge/services/e2e/procs"
+)
+
+// TestEachConnectsAsItsOwnUser tells an order's story over a server that lets each program do only what its user may: the
+// ERP's audit goes out and comes back shipped, and nobody is refused anything on the way. The ledger is in JetStream too,
+// so that its subjects are tried as well.
+func TestEachConnectsAsItsOwnUser(t *testing.T) {
+	r, ctx := processes(t), t.Context()
+	if err := r.Build(ctx, procs.Programs()...); err != nil {
+		t.Fatal(err)
+	}
+	program := func(name string) string { return filepath.Join(r.Dir(), "bin", name) }
+	addr, err := r.Addr()
+	must(t, err)
+	watch, err := r.Addr()
+	must(t, err)
+
+	users, err := exec.Command(program("bridgectl"), "topology", "users", "--seller", stack.DemoSeller, "--seller", "bolt").Output()
+	must(t, err)
+	main := fmt.Sprintf("listen: %q\nhttp: %q\njetstream { store_dir: %q }\ninclude users.conf\n", addr, watch, filepath.Join(r.Dir(), "js"))
+	must(t, os.WriteFile(filepath.Join(r.Dir(), "users.conf"), users, 0o600), os.WriteFile(filepath.Join(r.Dir(), "nats.conf"), []byte(main), 0o600))
+	env := []string{"HOME=" + r.Dir()}
+	for _, user := range []string{"order_pusher", "status_poller", "bridgectl", "erp_demo", "erp_bolt"} {
+		env = append(env, strings.ToUpper(user)+"_PASSWORD=of-"+user)
+	}
+	answers := func(url string) error {
+		res, err := http.Get(url)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s", res.Status)
+		}
+		return nil
+	}
+	start := func(name, program string, env []string, ready string, args ...string) *procs.Process {
+		t.Helper()
+		p, err := r.Start(ctx, procs.Spec{Name: name, Program: program, Env: env, Args: args})
+		must(t, err)
+		until(t, name+" is ready", func() bool { return answers(ready) == nil })
+		return p
+	}
+	server := start("nats", program("nats-server"), env, "http://"+watch+"/healthz", "-c", filepath.Join(r.Dir(), "nats.conf"))
+	must(t, r.StartSandbox(ctx, jdtest.Config{Speed: 30000}))
+
+	as := func(user string) []string {
+		return []string{"HOME=" + r.Dir(), "NATS_URL=nats://" + user + ":of-" + strings.ReplaceAll(user, "-", "_") + "@" + addr}
+	}
+	ctl := func(user, input string, args ...string) (string, error) {
+		c := exec.Command(program("bridgectl"), args...)
+		c.Env, c.Stdin = as(user), strings.NewReader(input)
+		out, err := c.CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%s: bridgectl %s: %w\n%s", user, strings.Join(args, " "), err, out)
+		}
+		return string(out), err
+	}
+	_, err = ctl("bridgectl", "", "topology", "apply")
+	must(t, err)
+	setup, err := stack.DemoSetup(r.Dir(), r.Sandbox.Base)
+	must(t, err)
+	text, err := seller.Render(setup)
+	must(t, err)
+	_, err = ctl("bridgectl", string(text), "seller", "apply", "-f", "-")
+	must(t, err)
+	for _, worker := range []string{"order-pusher", "status-poller"} {
+		at, err := r.Addr()
+		must(t, err)
+		start(worker, program(worker), append(as(worker), "HTTP_ADDR="+at, "PUSH_SETTLE_FOR=1s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s"), "http://"+at+"/readyz")
+	}
+
+	o := orders.New(stack.DemoSeller, 5).Make(1)[0]
+	line, err := protojson.Marshal(o)
+	must(t, err)
+	_, err = ctl("erp-demo", string(line), "order", "push", "-f", "-")
+	must(t, err)
+	until(t, "it is told to be shipped", func() bool {
+		out, err := ctl("bridgectl", "", "order", "explain", o.OutboundNo)
+		return err == nil && strings.Contains(out, event.OrderShipped.Name)
+	})
+	// What anybody was refused so far stands in the server's log.
+	log, err := os.ReadFile(server.LogFile())
+	must(t, err)
+	if strings.Contains(string(log), "Violation") {
+		t.Errorf("somebody was refused something:\n%s", log)
+	}
+
+	_, err = ctl("erp-bolt", string(line), "order", "push", "-f", "-")
+	if err == nil || !strings.Contains(err.Error(), "no permission to publish to order.audited."+stack.DemoSeller) {
+		t.Errorf("another seller's order: %v", err)
+	}
+}
