@@ -27,6 +27,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/status-poller/poller"
 )
 
@@ -167,8 +168,10 @@ func workers(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(old(ctx, connect(ts)))
 	_, impatient, err := worker.Settings[poller.Config]([]string{"--poll-open=1s", "--poll-packed=1s", "--poll-shipped=1s"}, nil)
 	ts.Check(err)
+	_, soon, err := worker.Settings[pusher.Config]([]string{"--shadow-look-after=1s", "--shadow-give-up=3s"}, nil)
+	ts.Check(err)
 	s, err := stack.Start(ctx, stack.Options{
-		DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Poller: &impatient, Log: zerolog.Nop(), Grace: 10 * time.Second,
+		DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Pusher: &soon, Poller: &impatient, Log: zerolog.Nop(), Grace: 10 * time.Second,
 	})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.Stop()) })
@@ -204,11 +207,17 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 	switch {
 	case len(args) == 1 && args[0] == "documents":
 		fmt.Fprintln(ts.Stdout(), len(jd.Documents()))
+	case len(args) == 2 && args[0] == "take": // the ERP's own program sends what stands in a file
+		_, err := jd.Take(ts.ReadFile(args[1]))
+		ts.Check(err)
+	case len(args) == 1 && args[0] == "writes":
+		n := jd.Counters().Calls
+		fmt.Fprintln(ts.Stdout(), n["eclp.order.addOrder"]+n["eclp.order.cancelOrder"])
 	case len(args) == 2 && args[0] == "advance":
 		by, err := time.ParseDuration(args[1])
 		ts.Check(err)
 		ts.Check(jd.Advance(by))
 	default:
-		ts.Fatalf("usage: jd documents | jd advance DURATION")
+		ts.Fatalf("usage: jd documents | jd writes | jd take FILE | jd advance DURATION")
 	}
 }

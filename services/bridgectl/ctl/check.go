@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -174,6 +175,11 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 	}
 	if err := s.Paused(); err != nil {
 		r.add(err)
+	}
+	if s.InShadow(time.Now()) {
+		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{
+			Code: "seller.shadow", ZH: "影子模式：不会推送，只与 ERP 原程序推送的单据比较", EN: "the seller is in shadow: it is not sent, only compared with what the ERP's own program sends",
+		}})
 	}
 	if first, on := s.OnTrial(); on && !s.TrialLists(o.OutboundNo, o.OrderNo) {
 		reason := fault.Reason{

@@ -145,8 +145,11 @@ func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"
 func (x *explained) entry(e ledger.Entry) {
 	x.outbound[e.Key.Seller+"/"+e.Key.No] = true
 	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries, TraceID: trace.ID(e.Trace)}
-	if d.State == "" {
+	switch {
+	case d.State == "":
 		d.State = "new"
+	case e.Hash == ledger.Shadowed && e.State == ledger.Unknown:
+		d.State = "shadow"
 	}
 	if e.State == ledger.Refused {
 		d.Reason = (*reasonJSON)(&e.Reason)
@@ -262,6 +265,9 @@ func (a *app) tale(m proto.Message) string {
 		return m.Cause + " — " + a.say(reasonOf(m.Reason))
 	case *orderv1.Failed:
 		return a.say(reasonOf(m.Reason))
+	case *orderv1.Shadowed:
+		o := listed(m)
+		return strings.TrimSpace(strings.TrimSpace(o.Verdict+" "+o.WarehouseNo) + " " + o.detail(a))
 	case *orderv1.StatusChanged:
 		return strings.TrimSpace(fmt.Sprintf("%s %s %s", statusWord(m.Status), m.Code, m.Text)) + at(m.At)
 	case *orderv1.Shipped:

@@ -29,6 +29,7 @@ type sellerCmd struct {
 	Resume sellerResumeCmd `cmd:"" help:"Let them go on."`
 	Doctor sellerDoctorCmd `cmd:"" help:"Try what orders need and say what to mend; ends 1 when something is wrong."`
 	Trial  sellerTrialCmd  `cmd:"" help:"List the orders of a trial and which are still open."`
+	Shadow sellerShadowCmd `cmd:"" help:"Report how orders in shadow mode differ from what the ERP's own program sent."`
 }
 
 // book opens the sellers' set-ups.
@@ -152,6 +153,12 @@ func state(s *seller.Seller) string {
 		}
 		return text
 	}
+	if now := time.Now(); s.InShadow(now) {
+		if until := s.ShadowUntil(); !until.IsZero() {
+			return "in shadow: nothing is sent until " + when(until)
+		}
+		return "in shadow: nothing is sent"
+	}
 	if first, on := s.OnTrial(); on {
 		return fmt.Sprintf("on trial: %d listed and the first %d orders go", len(s.Setup.Trial.Orders), first)
 	}
@@ -173,6 +180,7 @@ func (sellerLsCmd) Run(ctx context.Context, a *app) error {
 		Warehouses int        `json:"warehouses"`
 		Shops      int        `json:"shops"`
 		Trial      bool       `json:"trial"`
+		Shadow     bool       `json:"shadow"`
 		Pause      *pauseJSON `json:"pause,omitempty"`
 	}
 	doc := []sellerJSON{}
@@ -180,7 +188,7 @@ func (sellerLsCmd) Run(ctx context.Context, a *app) error {
 	for _, s := range book.All() {
 		m := s.Setup
 		_, trial := s.OnTrial()
-		doc = append(doc, sellerJSON{m.Name, m.Title, len(m.Accounts), len(m.Warehouses), len(m.Shops), trial, pauseOf(s)})
+		doc = append(doc, sellerJSON{m.Name, m.Title, len(m.Accounts), len(m.Warehouses), len(m.Shops), trial, s.InShadow(a.now()), pauseOf(s)})
 		t.add(m.Name, orDash(m.Title), strconv.Itoa(len(m.Accounts)), strconv.Itoa(len(m.Warehouses)), strconv.Itoa(len(m.Shops)), state(s))
 	}
 	return a.show(doc, func(w io.Writer) error {

@@ -56,10 +56,12 @@ type Options struct {
 type World struct {
 	*stack.Stack
 	Maker *orders.Maker
-	told  map[string]*tally.Tally
-	t     testing.TB
-	dir   string
-	jdURL string
+	// RedisURL is where the ledger is; empty when it is in the broker.
+	RedisURL string
+	told     map[string]*tally.Tally
+	t        testing.TB
+	dir      string
+	jdURL    string
 }
 
 // Start starts a world with the demo seller.
@@ -107,7 +109,7 @@ func Start(t testing.TB, o Options) *World {
 		default:
 		}
 	})
-	w := &World{Stack: s, Maker: orders.New(stack.DemoSeller, 1), told: map[string]*tally.Tally{}, t: t, dir: dir, jdURL: s.SandboxURL}
+	w := &World{Stack: s, RedisURL: redis.Reveal(), Maker: orders.New(stack.DemoSeller, 1), told: map[string]*tally.Tally{}, t: t, dir: dir, jdURL: s.SandboxURL}
 	setup, err := stack.DemoSetup(dir, s.SandboxURL)
 	if err != nil {
 		t.Fatal(err)
