@@ -76,7 +76,9 @@ func TestAShadowThatCannotBeIsRefused(t *testing.T) {
 // Without the moment of the switch-over everything that the ERP's program sent would be sent again.
 func TestShadowIsLeftByAMomentOnly(t *testing.T) {
 	b := open(t, bucket(t, bustest.Start(t)))
-	put := func(add string, version uint64) (uint64, error) { return b.Put(t.Context(), parse(t, acme+add), version) }
+	put := func(add string, version uint64) (uint64, error) {
+		return b.Put(t.Context(), parse(t, acme+add), version)
+	}
 	version, err := put("shadow: {}\n", 0)
 	if err != nil {
 		t.Fatal(err)

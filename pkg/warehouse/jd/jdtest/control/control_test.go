@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -52,6 +53,16 @@ func TestTheClientReachesEveryCall(t *testing.T) {
 	must(t, err)
 	if k.Packages != 1 {
 		t.Error("a faulty patch was taken in part")
+	}
+
+	taken, err := c.Take(ctx, json.RawMessage(`{"isvUUID":"T-1","isvSource":"ISV1","shopNo":"ESP1","departmentNo":"EBU1","salePlatformSource":"6","consigneeName":"n",
+		"consigneeMobile":"1","consigneeAddress":"a","orderMark":"`+strings.Repeat("0", 50)+`","isvGoodsNo":"g","quantity":"1"}`))
+	must(t, err)
+	if docs := jd.Documents("T-1"); len(docs) != 1 || docs[0].EclpSoNo != taken || len(jd.Calls()) != 0 {
+		t.Errorf("another program's order: %q, %+v", taken, docs)
+	}
+	if _, err := c.Take(ctx, json.RawMessage(`{"isvUUID":"T-2"}`)); err == nil || !strings.Contains(err.Error(), "60") {
+		t.Errorf("an order that JD refuses: %v", err)
 	}
 
 	f, err := c.AddFault(ctx, jdtest.Fault{Kind: jdtest.HTTP, Count: 2})
@@ -110,7 +121,7 @@ func TestTheClientReachesEveryCall(t *testing.T) {
 	if _, err := c.Document(ctx, "ESL1"); err == nil {
 		t.Error("found what is not there")
 	}
-	if docs, err := c.Documents(ctx, jdtest.Query{}); err != nil || len(docs) != 0 {
+	if docs, err := c.Documents(ctx, jdtest.Query{}); err != nil || len(docs) != 1 {
 		t.Errorf("got %v, %v", docs, err)
 	}
 	must(t, c.Reset(ctx))
