@@ -16,6 +16,9 @@ LINT := $(CURDIR)/bin/golangci-lint-$(LINT_VERSION)
 
 ORDERS ?= 500
 SEED ?= 1
+# Nodes of nats-server in chaos: 1 or 3. CHAOS: further flags, see bin/chaos -help.
+NODES ?= 1
+CHAOS ?=
 # Flags for go test: make test TEST='-run Lost -v', make test RACE=-race.
 TEST ?=
 RACE ?=
@@ -59,9 +62,23 @@ chaos-plants: redis bin/plants ## plant each known bug in turn and show what cat
 	@exec bin/plants
 
 # The programs of the stories.
-bin/plants bin/check: bin/%: FORCE
+bin/plants bin/check bin/chaos: bin/%: FORCE
 	@mkdir -p bin
 	@go build -o $@ ./services/e2e/$*
+
+.PHONY: chaos
+chaos: redis bin/chaos ## break everything for some minutes while orders arrive, and judge what came of it (NODES=3 SEED=1 CHAOS='-kills 50 -v'); ends 1 if a promise broke
+	@exec bin/chaos -nodes $(NODES) -seed $(SEED) $(CHAOS)
+
+.PHONY: kills
+kills: redis bin/chaos ## 20 000 orders while the only pusher is killed ten times; ends 1 if a promise broke
+	@exec bin/chaos -scenario kills -seed $(SEED) $(CHAOS)
+
+# A minute of chaos, the same plan each time.
+.PHONY: chaos-smoke
+chaos-smoke: redis bin/chaos
+	@bin/chaos -scenario smoke >bin/chaos-smoke.log 2>&1 || { cat bin/chaos-smoke.log; exit 1; }
+	@grep -E '^P[0-9]+ ' bin/chaos-smoke.log
 
 .PHONY: build
 build: ## the programs into bin/, static

@@ -18,6 +18,8 @@ type Proxy struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
 	closed bool
+	// asking are the clients that wait for an answer.
+	asking map[net.Conn]struct{}
 	// waiting are the cuts that no answer has met yet, in bytes.
 	waiting []int
 	cuts    int
@@ -29,7 +31,7 @@ func Start(addr, to string) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy to %s: %w", to, err)
 	}
-	p := &Proxy{to: to, listener: l, conns: map[net.Conn]struct{}{}}
+	p := &Proxy{to: to, listener: l, conns: map[net.Conn]struct{}{}, asking: map[net.Conn]struct{}{}}
 	p.running.Go(p.accept)
 	return p, nil
 }
@@ -62,6 +64,24 @@ func (p *Proxy) Cuts() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cuts
+}
+
+// Asking is how many connections have asked and not been answered yet, where each question has one answer.
+func (p *Proxy) Asking() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.asking)
+}
+
+// asks notes that the client waits, or no longer does.
+func (p *Proxy) asks(client net.Conn, waits bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if waits {
+		p.asking[client] = struct{}{}
+	} else {
+		delete(p.asking, client)
+	}
 }
 
 // Calm takes back the cuts that no answer has met, and says how many there were.
@@ -108,6 +128,7 @@ func (p *Proxy) relay(client net.Conn) {
 	defer p.mu.Unlock()
 	delete(p.conns, client)
 	delete(p.conns, server)
+	delete(p.asking, client)
 }
 
 func (p *Proxy) keep(client, server net.Conn) bool {
@@ -128,6 +149,7 @@ func (p *Proxy) requests(client, server net.Conn) {
 	for {
 		n, err := client.Read(buf)
 		if n > 0 {
+			p.asks(client, true)
 			if _, err := server.Write(buf[:n]); err != nil {
 				break
 			}
@@ -146,6 +168,7 @@ func (p *Proxy) answers(client, server net.Conn) {
 	for {
 		n, err := server.Read(buf)
 		if n > 0 {
+			p.asks(client, false)
 			if left < 0 {
 				left = p.take()
 			}

@@ -10,13 +10,16 @@ import (
 )
 
 func TestAnAnswerIsCutAfterItsWorkWasDone(t *testing.T) {
-	done := 0
+	done, asking := 0, 0
+	var p *cutproxy.Proxy
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		done++
+		asking += p.Asking()
 		_, _ = io.WriteString(w, "0123456789")
 	}))
 	defer srv.Close()
-	p, err := cutproxy.Start("127.0.0.1:0", srv.Listener.Addr().String())
+	var err error
+	p, err = cutproxy.Start("127.0.0.1:0", srv.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +48,7 @@ func TestAnAnswerIsCutAfterItsWorkWasDone(t *testing.T) {
 		t.Errorf("afterwards: %q, %v", body, err)
 	}
 	p.Cut(5)
-	if n := p.Calm(); n != 1 || p.Cuts() != 2 || done != 4 {
-		t.Errorf("%d cuts were waiting, %d happened, %d requests were served", n, p.Cuts(), done)
+	if n := p.Calm(); n != 1 || p.Cuts() != 2 || done != 4 || asking != 4 || p.Asking() != 0 {
+		t.Errorf("%d cuts were waiting, %d happened, %d requests were served, %d while they were asked for, %d are", n, p.Cuts(), done, asking, p.Asking())
 	}
 }

@@ -142,7 +142,7 @@ func (r *Run) Build(ctx context.Context, programs ...string) error {
 		if built {
 			continue
 		}
-		args := []string{"build", "-trimpath", "-o", r.binary(p)}
+		args := []string{"build", "-trimpath", "-o", r.Binary(p)}
 		if r.o.Overlay != "" {
 			args = append(args, "-overlay", r.o.Overlay)
 		}
@@ -159,8 +159,8 @@ func (r *Run) Build(ctx context.Context, programs ...string) error {
 	return nil
 }
 
-// binary is where a program's binary is: named by its folder, without a version.
-func (r *Run) binary(program string) string {
+// Binary is where Build puts a program: named by its folder, without a version.
+func (r *Run) Binary(program string) string {
 	name := filepath.Base(program)
 	if strings.HasPrefix(name, "v") && len(name) == 2 {
 		name = filepath.Base(filepath.Dir(program))
@@ -202,7 +202,7 @@ func (r *Run) Worker(ctx context.Context, program, name string, settings ...stri
 	}
 	env := append(r.Env(), "HTTP_ADDR="+addr, "LOG_LEVEL=info")
 	return r.Start(ctx, Spec{
-		Name: name, Program: r.binary(program), Env: append(env, settings...), HTTP: "http://" + addr,
+		Name: name, Program: r.Binary(program), Env: append(env, settings...), HTTP: "http://" + addr,
 		Ready: asksFor("http://" + addr + "/readyz"),
 	})
 }
@@ -213,7 +213,7 @@ func (r *Run) Bridgectl(ctx context.Context, input string, args ...string) (stri
 	if err := r.Build(ctx, Bridgectl); err != nil {
 		return "", err
 	}
-	c := exec.CommandContext(ctx, r.binary(Bridgectl), args...)
+	c := exec.CommandContext(ctx, r.Binary(Bridgectl), args...)
 	c.Env, c.Stdin = r.Env(), strings.NewReader(input)
 	var said strings.Builder
 	c.Stderr = &said

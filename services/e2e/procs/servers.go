@@ -98,7 +98,7 @@ func (r *Run) StartNATS(ctx context.Context, nodes int, sync string) error {
 			return err
 		}
 		p, err := r.launch(Spec{
-			Name: name, Program: r.binary(NATSServer), Args: []string{"-c", file}, Env: []string{"HOME=" + r.o.Dir},
+			Name: name, Program: r.Binary(NATSServer), Args: []string{"-c", file}, Env: []string{"HOME=" + r.o.Dir},
 			HTTP: "http://" + n.watch[i], Ready: asksFor("http://" + n.watch[i] + "/healthz"),
 		})
 		if err != nil {
@@ -387,7 +387,7 @@ func (r *Run) StartSandbox(ctx context.Context, config jdtest.Config) error {
 	}
 	s := &Sandbox{Base: "http://" + addr, Client: control.New("http://" + addr)}
 	s.Process, err = r.Start(ctx, Spec{
-		Name: "jd-sandbox", Program: r.binary(JDSandbox), Args: []string{"-addr", addr, "-config", file}, Env: []string{"HOME=" + r.o.Dir},
+		Name: "jd-sandbox", Program: r.Binary(JDSandbox), Args: []string{"-addr", addr, "-config", file}, Env: []string{"HOME=" + r.o.Dir},
 		HTTP: s.Base, Ready: asksFor(s.Base + "/_sandbox/clock"),
 	})
 	if err != nil {

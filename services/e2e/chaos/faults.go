@@ -1,0 +1,446 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/services/e2e/cutproxy"
+	"stockbridge/services/e2e/history"
+	"stockbridge/services/e2e/procs"
+)
+
+// kind is something that can be done to the system.
+type kind struct {
+	name string
+	// times in the whole scenario, and in the smoke.
+	all, smoke int
+	// needs says what must be there: "redis" or "cluster".
+	needs string
+	do    func(g *stage, ctx context.Context, r *rand.Rand) error
+}
+
+// killing is done by a loop of its own.
+const killing = "kill"
+
+// catalogue is all that can be done, besides kills.
+func catalogue() []kind {
+	return []kind{
+		{name: "freeze", all: 3, do: (*stage).freeze},
+		{name: "scale", all: 2, smoke: 1, do: (*stage).rescale},
+		{name: "nats-restore", all: 2, smoke: 1, do: (*stage).restoreNATS},
+		{name: "nats-kill", all: 3, smoke: 1, do: (*stage).killNATS},
+		{name: "nats-leader-kill", all: 4, smoke: 1, needs: "cluster", do: (*stage).killLeader},
+		{name: "redis-kill", all: 3, smoke: 1, needs: "redis", do: (*stage).killRedis},
+		{name: "redis-wipe", all: 2, smoke: 1, needs: "redis", do: (*stage).wipeRedis},
+		{name: "redis-flush", all: 1, needs: "redis", do: (*stage).flushRedis},
+		{name: "redis-restore", all: 2, smoke: 1, needs: "redis", do: (*stage).restoreRedis},
+		{name: "jd-lost", all: 6, smoke: 1, do: (*stage).loseAnswers},
+		{name: "jd-down", all: 1, do: (*stage).jdDown},
+		{name: "jd-cut", all: 4, smoke: 1, do: (*stage).cutJD},
+		{name: "redis-cut", all: 4, smoke: 1, needs: "redis", do: (*stage).cutRedis},
+		{name: "nats-cut", all: 2, smoke: 1, do: (*stage).cutNATS},
+	}
+}
+
+func faultNames() []string {
+	names := []string{killing}
+	for _, k := range catalogue() {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// wanted are the names of -faults; all when it is empty.
+func (s settings) wanted() ([]string, error) {
+	if s.faults == "" {
+		return faultNames(), nil
+	}
+	names := strings.Split(s.faults, ",")
+	for _, n := range names {
+		if !slices.Contains(faultNames(), n) {
+			return nil, fmt.Errorf("-faults: there is no %q; there are %s", n, strings.Join(faultNames(), ", "))
+		}
+	}
+	return names, nil
+}
+
+// planned is a fault with its time.
+type planned struct {
+	kind
+	at   time.Duration
+	rand *rand.Rand
+}
+
+// plan spreads the faults over the time, in an order that the seed decides; the smoke's is the catalogue's.
+func (g *stage) plan() []planned {
+	wanted, _ := g.s.wanted() // checked with the flags
+	var list []planned
+	for _, k := range catalogue() {
+		times := k.all
+		if g.s.scenario == scenarioSmoke {
+			times = k.smoke
+		}
+		if g.s.faults != "" {
+			times = max(times, 1)
+		}
+		if !slices.Contains(wanted, k.name) || k.needs == "redis" && g.toRedis == nil || k.needs == "cluster" && g.s.nodes == 1 {
+			continue
+		}
+		for range times {
+			list = append(list, planned{kind: k, rand: rand.New(rand.NewPCG(g.rand.Uint64(), g.rand.Uint64()))})
+		}
+	}
+	if g.s.scenario != scenarioSmoke {
+		g.rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	}
+	for i := range list {
+		list[i].at = g.s.lasting * time.Duration(i) / time.Duration(len(list))
+	}
+	return list
+}
+
+// storm does all that is planned, while the killer kills, and returns when everything was done and undone.
+func (g *stage) storm(ctx context.Context) error {
+	wanted, _ := g.s.wanted()
+	storm, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var running sync.WaitGroup
+	failed := make(chan error, 100)
+	report := func(what string, err error) {
+		if err != nil && storm.Err() == nil {
+			failed <- fmt.Errorf("%s: %w", what, err)
+			cancel()
+		}
+	}
+	if slices.Contains(wanted, killing) && g.s.kills > 0 {
+		running.Go(func() { report(killing, g.kill(storm)) })
+	}
+	began := time.Now()
+	for _, p := range g.plan() {
+		if !wait(storm, time.Until(began.Add(p.at))) {
+			break
+		}
+		running.Go(func() { report(p.name, p.do(g, storm, p.rand)) })
+	}
+	wait(storm, time.Until(began.Add(g.s.lasting)))
+	running.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return ctx.Err()
+	}
+}
+
+// wait waits for d, and is false when ctx ended.
+func wait(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// between a and b, drawn.
+func draw(r *rand.Rand, a, b time.Duration) time.Duration {
+	return a + time.Duration(r.Int64N(int64(b-a)))
+}
+
+// quick shortens a wait in the smoke.
+func (g *stage) quick(d time.Duration) time.Duration {
+	if g.s.scenario == scenarioSmoke {
+		return d / 5
+	}
+	return d
+}
+
+// done records a fault that is over.
+func (g *stage) done(f history.Fault, name string) {
+	f.Ended = time.Now()
+	g.record.Fault(f)
+	g.tally.add(name, 1)
+	detail := f.Detail
+	if detail != "" {
+		detail = ": " + detail
+	}
+	g.say("%-16s %s %.1f s%s", name, f.Target, f.Ended.Sub(f.Began).Seconds(), detail)
+}
+
+// without takes a server away while do runs: nobody starts or kills a worker meanwhile.
+func (g *stage) without(f history.Fault, name string, do func(f *history.Fault) error) error {
+	g.serving.Lock()
+	defer g.serving.Unlock()
+	f.Began, f.Outage = time.Now(), true
+	err := do(&f)
+	g.done(f, name)
+	return err
+}
+
+func (g *stage) killNATS(ctx context.Context, r *rand.Rand) error {
+	return g.without(history.Fault{Kind: history.BrokerKilled, Target: "nats"}, "nats-kill", func(*history.Fault) error {
+		if err := g.procs.NATS.Kill(); err != nil {
+			return err
+		}
+		wait(ctx, draw(r, 200*time.Millisecond, 2*time.Second))
+		return g.procs.NATS.Start(ctx)
+	})
+}
+
+// killLeader kills the node that leads the orders' stream. The others go on, after an election.
+func (g *stage) killLeader(ctx context.Context, r *rand.Rand) error {
+	g.serving.RLock() // the cluster serves, so workers may be killed too
+	defer g.serving.RUnlock()
+	leader, err := g.procs.NATS.Leader(ctx, "ORDERS")
+	if err != nil || leader == nil {
+		return err // between two elections: nothing to kill
+	}
+	f := history.Fault{Kind: history.BrokerKilled, Target: leader.Name, Began: time.Now(), Outage: true}
+	if !leader.Alive() {
+		return nil
+	}
+	if err := leader.Kill(); err != nil {
+		return err
+	}
+	wait(ctx, draw(r, time.Second, 8*time.Second))
+	err = g.procs.NATS.Start(ctx)
+	g.done(f, "nats-leader-kill")
+	return err
+}
+
+// restoreNATS puts JetStream back to a copy that is some seconds old. The ERP then publishes again what it published
+// since.
+func (g *stage) restoreNATS(ctx context.Context, r *rand.Rand) error {
+	g.restoring.Lock() // a copy must not hold what another restore took away
+	defer g.restoring.Unlock()
+	g.serving.Lock()
+	copied := time.Now()
+	older, err := g.procs.NATS.Copy()
+	g.serving.Unlock()
+	if err != nil || !wait(ctx, g.quick(draw(r, 8*time.Second, 20*time.Second))) {
+		return err
+	}
+	g.erp.open.Lock()
+	defer g.erp.open.Unlock()
+	err = g.without(history.Fault{Kind: history.BrokerRestored, Target: "nats", Copied: copied}, "nats-restore", func(f *history.Fault) error {
+		if err := g.procs.NATS.Kill(); err != nil {
+			return err
+		}
+		g.record.RolledBack(copied)
+		f.Detail = fmt.Sprintf("to what it was %.1f s before", time.Since(copied).Seconds())
+		return g.procs.NATS.Restore(ctx, older)
+	})
+	if err != nil {
+		return err
+	}
+	g.later.Go(func() { // it waits for open itself
+		n := g.erp.again(ctx, copied.Add(-2*time.Second))
+		g.republished.Add(int64(n))
+		g.say("the ERP published %d orders of its list again", n)
+	})
+	return nil
+}
+
+func (g *stage) killRedis(ctx context.Context, r *rand.Rand) error {
+	return g.without(history.Fault{Kind: history.RedisKilled, Target: "redis"}, "redis-kill", func(*history.Fault) error {
+		if err := g.procs.Redis.Kill(); err != nil {
+			return err
+		}
+		wait(ctx, draw(r, 200*time.Millisecond, 2*time.Second))
+		return g.procs.Redis.Start(ctx)
+	})
+}
+
+func (g *stage) wipeRedis(ctx context.Context, _ *rand.Rand) error {
+	return g.without(history.Fault{Kind: history.RedisWiped, Target: "redis"}, "redis-wipe", func(*history.Fault) error {
+		return g.procs.Redis.Wipe(ctx)
+	})
+}
+
+// flushRedis forgets everything within the same run of the server.
+func (g *stage) flushRedis(ctx context.Context, _ *rand.Rand) error {
+	return g.without(history.Fault{Kind: history.RedisWiped, Target: "redis", Detail: "FLUSHALL"}, "redis-flush", func(*history.Fault) error {
+		_, err := g.procs.Redis.Ask(ctx, "FLUSHALL")
+		return err
+	})
+}
+
+func (g *stage) restoreRedis(ctx context.Context, r *rand.Rand) error {
+	g.serving.Lock()
+	copied := time.Now()
+	older, err := g.procs.Redis.Copy()
+	g.serving.Unlock()
+	if err != nil || !wait(ctx, g.quick(draw(r, 8*time.Second, 20*time.Second))) {
+		return err
+	}
+	return g.without(history.Fault{Kind: history.RedisRestored, Target: "redis", Copied: copied}, "redis-restore", func(f *history.Fault) error {
+		f.Detail = fmt.Sprintf("to what it was %.1f s before", time.Since(copied).Seconds())
+		return g.procs.Redis.Restore(ctx, older)
+	})
+}
+
+// ackWait is the topology's; claimFor the ledger's, which is longer.
+const ackWait, claimFor = 30 * time.Second, 40 * time.Second
+
+// freeze stops a pusher past AckWait, and sometimes past its claims, and wakes it.
+func (g *stage) freeze(ctx context.Context, r *rand.Rand) error {
+	p := g.pick(r)
+	if p == nil {
+		return nil
+	}
+	defer g.release(p)
+	f := history.Fault{Kind: history.Frozen, Target: p.Name, Began: time.Now()}
+	if err := p.Pause(); err != nil {
+		return err
+	}
+	wait(ctx, draw(r, ackWait+2*time.Second, claimFor+8*time.Second))
+	err := p.Continue()
+	g.done(f, "freeze")
+	return err
+}
+
+// pick takes a pusher that runs and that nobody else does something to.
+func (g *stage) pick(r *rand.Rand) *procs.Process {
+	g.scaling.Lock()
+	defer g.scaling.Unlock()
+	var free []*procs.Process
+	for _, p := range g.pushers {
+		if p.Alive() && !g.taken[p] {
+			free = append(free, p)
+		}
+	}
+	if len(free) == 0 {
+		return nil
+	}
+	p := free[r.IntN(len(free))]
+	g.taken[p] = true
+	return p
+}
+
+func (g *stage) release(p *procs.Process) {
+	g.scaling.Lock()
+	defer g.scaling.Unlock()
+	delete(g.taken, p)
+}
+
+// usual is how many pushers run when nothing is done to their number.
+const usual = 3
+
+// rescale goes from one to four to two workers in mid-flow, each stop by SIGTERM.
+func (g *stage) rescale(ctx context.Context, _ *rand.Rand) error {
+	g.rescaling.Lock()
+	defer g.rescaling.Unlock()
+	f := history.Fault{Kind: history.Scaled, Target: "pushers", Began: time.Now(), Detail: fmt.Sprintf("%d → 1 → 4 → 2 → %d", usual, usual)}
+	for _, n := range []int{1, 4, 2, usual} {
+		g.serving.RLock()
+		err := g.scale(ctx, n)
+		g.serving.RUnlock()
+		if err != nil {
+			return err
+		}
+		if !wait(ctx, g.quick(5*time.Second)) {
+			return nil
+		}
+	}
+	g.done(f, "scale")
+	return nil
+}
+
+// window puts faults into the sandbox for a while.
+func (g *stage) window(ctx context.Context, f history.Fault, name string, d time.Duration, faults ...jdtest.Fault) error {
+	f.Target, f.Began = "jd", time.Now()
+	for i := range faults {
+		made, err := g.procs.Sandbox.AddFault(ctx, faults[i])
+		if err != nil {
+			return err
+		}
+		faults[i].ID = made.ID
+	}
+	wait(ctx, d)
+	last := context.WithoutCancel(ctx)
+	knobs, err := g.procs.Sandbox.Knobs(last)
+	if err != nil {
+		return err
+	}
+	fired := 0
+	for _, k := range knobs.Faults {
+		if slices.ContainsFunc(faults, func(f jdtest.Fault) bool { return f.ID == k.ID }) {
+			fired += k.Fired
+			if err := g.procs.Sandbox.RemoveFault(last, k.ID); err != nil {
+				return err
+			}
+		}
+	}
+	f.Detail = fmt.Sprintf("%d calls", fired)
+	g.tally.add(name+" calls", fired)
+	g.done(f, name)
+	return nil
+}
+
+// loseAnswers lets JD do what it was asked for without the caller hearing of it, in each way that there is.
+func (g *stage) loseAnswers(ctx context.Context, r *rand.Rand) error {
+	add := []string{"eclp.order.addOrder"}
+	return g.window(ctx, history.Fault{Kind: history.JDLost}, "jd-lost", g.quick(draw(r, 5*time.Second, 10*time.Second)),
+		jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: add, Chance: 0.1},
+		jdtest.Fault{Kind: jdtest.Truncated, Methods: add, Chance: 0.05},
+		jdtest.Fault{Kind: jdtest.Error, Methods: add, Code: "65", Work: jdtest.WorkDone, Chance: 0.05},
+		jdtest.Fault{Kind: jdtest.Empty, Methods: add, Work: jdtest.WorkDone, Chance: 0.03},
+		jdtest.Fault{Kind: jdtest.HTTP, Methods: add, Work: jdtest.WorkDone, Chance: 0.03},
+		jdtest.Fault{Kind: jdtest.Drop, Methods: add, Chance: 0.05},
+		jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: []string{"eclp.order.ext.queryOrder"}, Chance: 0.1},
+	)
+}
+
+func (g *stage) jdDown(ctx context.Context, r *rand.Rand) error {
+	return g.window(ctx, history.Fault{Kind: history.JDDown, Outage: true}, "jd-down", draw(r, 3*time.Second, 6*time.Second),
+		jdtest.Fault{Kind: jdtest.Drop, Chance: 1})
+}
+
+// cut cuts answers at the proxies for some seconds, each after a number of bytes up to most.
+func (g *stage) cut(ctx context.Context, r *rand.Rand, kind, name string, most int, proxies ...*cutproxy.Proxy) error {
+	f := history.Fault{Kind: kind, Target: strings.TrimSuffix(name, "-cut"), Began: time.Now()}
+	count := func() (n int) {
+		for _, p := range proxies {
+			n += p.Cuts()
+		}
+		return n
+	}
+	before := count()
+	for end := time.Now().Add(g.quick(8 * time.Second)); time.Now().Before(end); {
+		proxies[r.IntN(len(proxies))].Cut(max(0, r.IntN(most+most/3)-most/3)) // a quarter loses the whole answer
+		if !wait(ctx, draw(r, 100*time.Millisecond, 500*time.Millisecond)) {
+			break
+		}
+	}
+	for _, p := range proxies {
+		p.Calm()
+	}
+	n := count() - before
+	f.Detail = fmt.Sprintf("%d answers", n)
+	g.tally.add(name+" answers", n)
+	g.done(f, name)
+	return nil
+}
+
+func (g *stage) cutJD(ctx context.Context, r *rand.Rand) error {
+	return g.cut(ctx, r, history.JDLost, "jd-cut", 400, g.toJD)
+}
+
+func (g *stage) cutRedis(ctx context.Context, r *rand.Rand) error {
+	return g.cut(ctx, r, history.RedisCut, "redis-cut", 120, g.toRedis)
+}
+
+func (g *stage) cutNATS(ctx context.Context, r *rand.Rand) error {
+	return g.cut(ctx, r, history.BrokerCut, "nats-cut", 3000, g.toNATS...)
+}

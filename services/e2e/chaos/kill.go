@@ -1,0 +1,127 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"stockbridge/services/e2e/history"
+)
+
+// killed is a SIGKILL of a worker.
+type killed struct {
+	worker string
+	at     time.Time
+	// open counts the calls that were under way then and whose caller was gone when the answer was ready.
+	open int
+}
+
+// kills counts them against the sandbox's log.
+type kills struct {
+	mu    sync.Mutex
+	list  []killed
+	after int64
+}
+
+// hit is how many hit a call, and how many calls.
+func (k *kills) hit() (kills, calls int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, one := range k.list {
+		if one.open > 0 {
+			kills++
+		}
+		calls += one.open
+	}
+	return kills, calls
+}
+
+// slack is between the signal and its time as we wrote it down, and the log's times are cut to milliseconds.
+const slack = 3 * time.Millisecond
+
+// look reads the sandbox's log on. A call belongs to the kill that came while it was under way.
+func (g *stage) lookAtCalls(ctx context.Context) error {
+	k := &g.killed
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	calls, err := g.procs.Sandbox.Calls(ctx, k.after)
+	if err != nil {
+		return err
+	}
+	for _, c := range calls {
+		k.after = c.Seq
+		if !c.Gone {
+			continue
+		}
+		for i := range k.list {
+			if at := k.list[i].at; !at.Before(c.At.Add(-slack)) && !at.After(c.At.Add(time.Duration(c.TookMillis)*time.Millisecond+slack)) {
+				k.list[i].open++
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// calmly is between two kills; above the longest call, so that a call meets one kill only.
+const calmly = 650 * time.Millisecond
+
+// kill kills pushers until enough kills hit a call, spread over the time that faults go on, and starts each again.
+func (g *stage) kill(ctx context.Context) error {
+	r := rand.New(rand.NewPCG(g.s.seed, 0x717))
+	// Some hit nothing.
+	every := max(g.s.lasting/time.Duration(g.s.kills*4/3+4), calmly)
+	// The aim can be missed: more time than this is not given.
+	for end := time.Now().Add(g.s.lasting * 5 / 4); time.Now().Before(end); {
+		if !wait(ctx, draw(r, every*7/10, every*12/10)) {
+			return nil
+		}
+		if err := g.lookAtCalls(ctx); err != nil {
+			return err
+		}
+		if n, _ := g.killed.hit(); n >= g.s.kills {
+			return nil
+		}
+		if err := g.killOne(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *stage) killOne(ctx context.Context, r *rand.Rand) error {
+	g.serving.RLock()
+	defer g.serving.RUnlock()
+	p := g.pick(r)
+	if p == nil {
+		return nil
+	}
+	defer g.release(p)
+	// A moment in which several workers ask is the best one.
+	for i := 0; i < 100 && g.toJD.Asking() <= len(g.pushers)-i/20; i++ {
+		wait(ctx, 10*time.Millisecond)
+	}
+	// The log is read under the lock: a call is told after its kill is known.
+	g.killed.mu.Lock()
+	at := time.Now()
+	err := p.Kill()
+	if err == nil {
+		g.killed.list = append(g.killed.list, killed{worker: p.Name, at: at})
+	}
+	g.killed.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return p.Start(ctx)
+}
+
+// recordKills writes the kills into the history, once it is known what they hit.
+func (g *stage) recordKills() {
+	for _, k := range g.killed.list {
+		g.record.Fault(history.Fault{Kind: history.Killed, Target: k.worker, Began: k.at, Detail: fmt.Sprintf("%d calls under way", k.open)})
+	}
+}

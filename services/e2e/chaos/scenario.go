@@ -1,0 +1,281 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/services/e2e/history"
+)
+
+// play plays the scenario and returns what check ended with.
+func play(ctx context.Context, s settings, out io.Writer) (code int, err error) {
+	g, err := open(ctx, s, out)
+	if err != nil {
+		return 2, err
+	}
+	defer g.close()
+	g.say("%s: %d orders, %d nodes, ledger %s, seed %d, in %s", s.scenario, s.orders, s.nodes, s.ledger, s.seed, s.dir)
+	if err := g.perform(ctx); err != nil {
+		g.record.Abandon()
+		return 2, err
+	}
+	return g.judge(ctx)
+}
+
+func (g *stage) perform(ctx context.Context) error {
+	workers := usual
+	if g.s.scenario == scenarioKills {
+		workers = 1
+	}
+	if err := g.scale(ctx, workers); err != nil {
+		return err
+	}
+	if err := g.startPoller(ctx); err != nil {
+		return err
+	}
+	progress, stop := context.WithCancel(ctx)
+	defer stop()
+	go g.progress(progress)
+	g.performing = time.Now()
+	var err error
+	if g.s.scenario == scenarioKills {
+		err = g.tenKills(ctx)
+	} else {
+		err = g.day(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	g.performed = time.Now()
+	stop()
+	return g.rest(ctx, workers)
+}
+
+// crowdFor is how long sellers crowd while nothing else happens, so that P8 is judged by itself.
+const crowdFor = 25 * time.Second
+
+// day is orders at a steady rate: first a crowd, then the storm.
+func (g *stage) day(ctx context.Context) error {
+	crowd, flood := crowdFor, g.s.orders/5
+	if g.s.scenario == scenarioSmoke || g.s.faults != "" {
+		crowd, flood = 0, 0
+	}
+	steady, stop := context.WithCancel(ctx)
+	defer stop()
+	var publishing sync.WaitGroup
+	every := (crowd + g.s.lasting) / time.Duration(g.s.orders-flood)
+	publishing.Go(func() { g.steady(steady, ctx, g.s.orders-flood, every, crowd) })
+	if crowd > 0 {
+		if err := g.crowd(ctx, flood, crowd); err != nil {
+			return err
+		}
+	}
+	if err := g.storm(ctx); err != nil {
+		return err
+	}
+	publishing.Wait()
+	g.later.Wait()
+	g.erp.sending.Wait()
+	return ctx.Err()
+}
+
+// steady publishes the sellers' shares, seller by seller as the seed draws them.
+func (g *stage) steady(ctx, publish context.Context, n int, every, calm time.Duration) {
+	r := rand.New(rand.NewPCG(g.s.seed, 0xe4b))
+	var lots []string
+	for _, m := range g.list {
+		for range m.share {
+			lots = append(lots, m.name)
+		}
+	}
+	began := time.Now()
+	for i := range n {
+		at := every * time.Duration(i)
+		if !wait(ctx, time.Until(began.Add(at))) {
+			return
+		}
+		seller, group := lots[r.IntN(len(lots))], ""
+		if seller != resting && at < calm {
+			group = history.Healthy
+		}
+		g.erp.publish(publish, seller, group)
+	}
+}
+
+// crowd lets one seller flood and another rest, for a while in which nothing else happens.
+func (g *stage) crowd(ctx context.Context, flood int, lasting time.Duration) error {
+	if _, err := g.procs.Bridgectl(ctx, "", "seller", "pause", resting, "--reason", "chaos"); err != nil {
+		return err
+	}
+	f := history.Fault{Kind: history.Crowded, Target: flooding + ", " + resting, Began: time.Now(), Detail: fmt.Sprintf("%d at once, one paused", flood)}
+	for range flood {
+		g.erp.publish(ctx, flooding, "crowd")
+	}
+	wait(ctx, lasting)
+	g.done(f, "crowd")
+	return ctx.Err()
+}
+
+// tenKills publishes as fast as it goes and kills the only pusher in mid-flow.
+func (g *stage) tenKills(ctx context.Context) error {
+	began := time.Now()
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		slots := make(chan struct{}, 64)
+		for range g.s.orders {
+			if ctx.Err() != nil {
+				return
+			}
+			slots <- struct{}{}
+			o := g.erp.makers[g.list[0].name].Next()
+			publishing.Go(func() {
+				defer func() { <-slots }()
+				g.erp.until(ctx, o, "")
+			})
+		}
+	})
+	r := rand.New(rand.NewPCG(g.s.seed, 0x717))
+	for i := range g.s.kills {
+		aim := int64(g.s.orders * (i + 1) / (g.s.kills + 1))
+		for {
+			n, err := g.procs.Sandbox.Counters(ctx)
+			if err != nil {
+				return err
+			}
+			if n.Accepted >= aim {
+				break
+			}
+			if !wait(ctx, 100*time.Millisecond) {
+				return ctx.Err()
+			}
+		}
+		if err := g.killOne(ctx, r); err != nil {
+			return err
+		}
+		g.say("kill %d of %d, with %d orders at the warehouse", i+1, g.s.kills, aim)
+	}
+	publishing.Wait()
+	g.say("all %d published after %.0f s", g.s.orders, time.Since(began).Seconds())
+	return ctx.Err()
+}
+
+// progressEvery is between two lines of progress.
+const progressEvery = 10 * time.Second
+
+func (g *stage) progress(ctx context.Context) {
+	for wait(ctx, progressEvery) {
+		g.sayProgress(ctx)
+	}
+}
+
+func (g *stage) sayProgress(ctx context.Context) {
+	_ = g.lookAtCalls(ctx) // the next look tells more
+	hit, calls := g.killed.hit()
+	n, err := g.procs.Sandbox.Counters(ctx)
+	if err != nil {
+		return
+	}
+	g.say("%d published, %d acknowledged, %d at the warehouse; %d kills hit %d calls", g.erp.sent.Load(), g.erp.acked.Load(), n.Accepted, hit, calls)
+}
+
+const (
+	// restWithin is how long the run may take to come to rest.
+	restWithin = 6 * time.Minute
+	// restFor is how long nothing may be left to do before it is at rest.
+	restFor = 4 * time.Second
+)
+
+// rest undoes what is still done, waits until nothing is left to do, and stops the workers.
+func (g *stage) rest(ctx context.Context, workers int) error {
+	if err := g.procs.Sandbox.ClearFaults(ctx); err != nil {
+		return err
+	}
+	if err := g.scale(ctx, workers); err != nil {
+		return err
+	}
+	if g.tally.of["crowd"] > 0 {
+		if _, err := g.procs.Bridgectl(ctx, "", "seller", "resume", resting); err != nil {
+			return err
+		}
+	}
+	g.say("the faults are over; waiting until nothing is left to do")
+	began, last, quiet := time.Now(), "", time.Time{}
+	for time.Since(began) < restWithin {
+		left, err := g.left(ctx)
+		if err != nil {
+			left = err.Error()
+		}
+		switch {
+		case left != "":
+			quiet = time.Time{}
+		case quiet.IsZero():
+			quiet = time.Now()
+		}
+		if left != "" && (last == "" || int(time.Since(began).Seconds())%10 == 0) {
+			g.say("left: %s", left)
+		}
+		last = left
+		if !quiet.IsZero() && time.Since(quiet) >= restFor {
+			break
+		}
+		if !wait(ctx, time.Second) {
+			return ctx.Err()
+		}
+	}
+	if last != "" {
+		g.say("it did not come to rest within %s: %s", restWithin, last)
+	}
+	g.rested = time.Now()
+	g.sayProgress(ctx)
+	for _, p := range append(g.pollers, g.pushers...) {
+		if p.Alive() {
+			if err := p.Term(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range append(g.pollers, g.pushers...) {
+		_ = p.Wait(ctx) // how it ended is for the judge
+	}
+	return ctx.Err()
+}
+
+// left says what is left to do, "" when nothing is.
+func (g *stage) left(ctx context.Context) (string, error) {
+	w, err := g.procs.NATS.Waiting(ctx)
+	if err != nil {
+		return "", err
+	}
+	var left []string
+	for _, name := range []string{"order-pusher", "order-pusher-retry"} {
+		if n := w.Unsettled[name]; n > 0 {
+			left = append(left, fmt.Sprintf("%d %s", n, name))
+		}
+	}
+	if n := w.Messages["RETRY"]; n > 0 {
+		left = append(left, fmt.Sprintf("%d parked", n))
+	}
+	held, _, err := g.bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Held, Limit: 10000})
+	if err != nil {
+		return "", err
+	}
+	causes := map[string]int{}
+	for _, s := range held {
+		if cause, _, _ := strings.Cut(s.Cause, ":"); cause != "operator" {
+			causes[cause]++
+		}
+	}
+	for cause, n := range causes {
+		left = append(left, fmt.Sprintf("%d held by %s", n, cause))
+	}
+	return strings.Join(left, ", "), nil
+}

@@ -1,0 +1,96 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/history"
+)
+
+// merchant is a seller of the run with a credential of its own.
+type merchant struct {
+	name string
+	// perSecond and concurrent are what JD lets its app do.
+	perSecond, concurrent int
+	// share of the steady flow; 0 publishes only in bursts.
+	share int
+}
+
+// The sellers. The first three are a merchant's usual day; one floods with a small quota, one is paused for a while.
+const (
+	flooding = "flood"
+	resting  = "rest"
+)
+
+func merchants(perSecond, concurrent int) []merchant {
+	return []merchant{
+		{"amber", perSecond, concurrent, 4}, {"birch", perSecond, concurrent, 3}, {"cedar", perSecond, concurrent, 2},
+		{resting, perSecond, concurrent, 1}, {flooding, 15, 6, 0},
+	}
+}
+
+func (m merchant) app() history.App {
+	return history.App{Key: "app-" + m.name, PerSecond: m.perSecond, Concurrent: m.concurrent}
+}
+
+func (m merchant) department() string { return "EBU-" + m.name }
+func (m merchant) shop() string       { return "ESP-" + m.name }
+
+const warehouseNo = "110006341"
+
+// sandbox is a JD that knows them. Its clock stands still: orders are accepted and do not move.
+func sandbox(list []merchant) jdtest.Config {
+	c := jdtest.Config{
+		Stopped: true, Warehouses: []jdtest.Warehouse{{WarehouseNo: warehouseNo, WarehouseName: "W"}},
+		Shippers: []jdtest.Shipper{{ShipperNo: "CYS0000010", ShipperName: "JD", Status: "1", IsCod: "1"}},
+	}
+	for _, m := range list {
+		c.Apps = append(c.Apps, jdtest.App{Key: m.app().Key, Secret: "secret-" + m.name, Tokens: []jdtest.Token{
+			{Value: "token-" + m.name, Departments: []string{m.department()}},
+		}})
+		c.Shops = append(c.Shops, jdtest.Shop{ShopNo: m.shop(), ShopName: m.name, DeptNo: m.department()})
+		c.Knobs.Quota.PerSecond = max(c.Knobs.Quota.PerSecond, m.perSecond)
+		c.Knobs.Quota.Concurrent = max(c.Knobs.Quota.Concurrent, m.concurrent)
+	}
+	return c
+}
+
+// setup is what an operator applies. Secrets go into files of dir.
+func (m merchant) setup(dir, jd string) (*sellerv1.Setup, error) {
+	secret := func(what string) (*sellerv1.SecretRef, error) {
+		path := filepath.Join(dir, "secrets", what+"-"+m.name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(path, []byte(what+"-"+m.name+"\n"), 0o600); err != nil {
+			return nil, fmt.Errorf("write the credentials of %s: %w", m.name, err)
+		}
+		return &sellerv1.SecretRef{File: path}, nil
+	}
+	appSecret, err := secret("secret")
+	if err != nil {
+		return nil, err
+	}
+	token, err := secret("token")
+	if err != nil {
+		return nil, err
+	}
+	return &sellerv1.Setup{
+		Name: m.name, Title: m.name,
+		Accounts: []*sellerv1.Account{{
+			Name: "jd", Kind: sellerv1.Account_KIND_JD, Url: stack.GatewayURL(jd), AppKey: m.app().Key, AppSecret: appSecret,
+			AccessToken: token, TokenOwner: sellerv1.Account_TOKEN_OWNER_EXTERNAL, Department: m.department(), VendorSource: "ISV0000000000001",
+			Quota: &sellerv1.Quota{PerSecond: float64(m.perSecond), Concurrent: int32(m.concurrent)},
+		}},
+		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "jd", WarehouseNo: warehouseNo}},
+		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: m.shop(), Warehouses: []string{"W01"}}},
+		Carriers:   []*sellerv1.Mapping{{Code: "JD", Number: "CYS0000010"}},
+		Platforms:  []*sellerv1.Mapping{{Code: "tmall", Number: "2"}, {Code: "taobao", Number: "8"}},
+	}, nil
+}

@@ -1,0 +1,347 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/adapters"
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/services/e2e/cutproxy"
+	"stockbridge/services/e2e/history"
+	"stockbridge/services/e2e/procs"
+)
+
+// The workers' settings: what is patient in production is quick here. attempts and grace are told to the judge.
+const (
+	attempts = 12
+	grace    = 20 * time.Second
+	// resendAfter and settleFor must stay above what a call may take, here half a second.
+	resendAfter = 6 * time.Second
+	settleFor   = 3 * time.Second
+	// deadline and healthy are what the judge holds orders against (P2, P8).
+	deadline = 10 * time.Minute
+	healthy  = 5 * time.Second
+)
+
+// stage is the whole of a run: processes, proxies between them, the ERP and the recorder.
+type stage struct {
+	s      settings
+	out    io.Writer
+	began  time.Time
+	rand   *rand.Rand
+	procs  *procs.Run
+	record *history.Recorder
+	bus    *bus.Bus
+	ledger ledger.Ledger
+	erp    *erp
+	list   []merchant
+
+	toJD, toRedis *cutproxy.Proxy
+	toNATS        []*cutproxy.Proxy
+
+	pushers []*procs.Process
+	pollers []*procs.Process
+
+	// serving is held for reading by who needs the servers, for writing by who takes one away.
+	serving sync.RWMutex
+	// rescaling is held by who changes the number of workers.
+	rescaling sync.Mutex
+	// scaling is held while pushers and taken are looked at or changed; taken are those that somebody does something to.
+	scaling sync.Mutex
+	taken   map[*procs.Process]bool
+	// restoring is held from the copy of JetStream until it was put back.
+	restoring sync.Mutex
+
+	killed      kills
+	tally       tally
+	republished atomic.Int64
+	// later is what goes on after a fault.
+	later sync.WaitGroup
+
+	performing, performed, rested time.Time
+
+	following sync.WaitGroup
+	unfollow  context.CancelFunc
+	closers   []func()
+}
+
+// say prints a line with the time since the beginning.
+func (g *stage) say(format string, args ...any) {
+	fmt.Fprintf(g.out, "%6.1fs  %s\n", time.Since(g.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// open starts everything but the workers.
+func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) {
+	made := &stage{s: s, out: out, began: time.Now(), rand: rand.New(rand.NewPCG(s.seed, 0xca05))}
+	g = made
+	g.tally.of, g.taken = map[string]int{}, map[*procs.Process]bool{}
+	defer func() {
+		if err != nil {
+			made.close()
+		}
+	}()
+	perSecond, concurrent := 40, 12
+	latency := jdtest.Range{Min: jdtest.Duration(100 * time.Millisecond), Max: jdtest.Duration(400 * time.Millisecond)}
+	if s.scenario == scenarioKills {
+		perSecond, concurrent = 1000, 128
+		latency = jdtest.Range{Min: jdtest.Duration(30 * time.Millisecond), Max: jdtest.Duration(120 * time.Millisecond)}
+	}
+	g.list = merchants(perSecond, concurrent)
+	if s.scenario == scenarioKills {
+		g.list = g.list[:1]
+	}
+	setting := history.Setting{
+		Began: g.began, What: fmt.Sprintf("chaos %s, %d nodes, ledger %s", s.scenario, s.nodes, s.ledger), Seed: s.seed, DeadlineSeconds: deadline.Seconds(),
+		GraceSeconds: grace.Seconds(), HealthySeconds: healthy.Seconds(), MaxAttempts: attempts,
+	}
+	for _, m := range g.list {
+		setting.Apps = append(setting.Apps, m.app())
+	}
+	if g.record, err = history.New(filepath.Join(s.dir, "history"), setting); err != nil {
+		return nil, err
+	}
+	// Unchanged programs are shared by all runs; those with a planted bug are the run's own.
+	bin := filepath.Join(filepath.Dir(s.dir), "programs")
+	if s.overlay != "" {
+		bin = filepath.Join(s.dir, "programs")
+	}
+	if g.procs, err = procs.New(procs.Options{Dir: s.dir, Bin: bin, Overlay: s.overlay, On: g.happened}); err != nil {
+		return nil, err
+	}
+	g.closers = append(g.closers, g.procs.Close)
+	g.say("building into %s", bin)
+	if err := g.procs.Build(ctx, append(procs.Programs(), judgeProgram)...); err != nil {
+		return nil, err
+	}
+	config := sandbox(g.list)
+	config.Seed, config.Knobs.Latency = s.seed, latency
+	shape := procs.Shape{Nodes: s.nodes, Sandbox: &config}
+	if s.ledger == "redis" {
+		shape.Redis = "everysec"
+	}
+	if err := g.procs.Stand(ctx, shape); err != nil {
+		return nil, err
+	}
+	if err := g.between(); err != nil {
+		return nil, err
+	}
+	for _, m := range g.list {
+		setup, err := m.setup(s.dir, "http://"+g.toJD.Addr())
+		if err != nil {
+			return nil, err
+		}
+		if err := g.procs.Apply(ctx, setup); err != nil {
+			return nil, err
+		}
+	}
+	return g, g.watch(ctx)
+}
+
+// between puts the proxies between the workers and what they stand on. What the run itself asks goes round them.
+func (g *stage) between() (err error) {
+	proxy := func(to string) (*cutproxy.Proxy, error) {
+		addr, err := g.procs.Addr()
+		if err != nil {
+			return nil, err
+		}
+		p, err := cutproxy.Start(addr, to)
+		if err == nil {
+			g.closers = append(g.closers, p.Close)
+		}
+		return p, err
+	}
+	if g.toJD, err = proxy(strings.TrimPrefix(g.procs.Sandbox.Base, "http://")); err != nil {
+		return err
+	}
+	if g.procs.Redis != nil {
+		if g.toRedis, err = proxy(g.procs.Redis.Addr()); err != nil {
+			return err
+		}
+	}
+	for _, node := range g.procs.NATS.Addrs() {
+		p, err := proxy(node)
+		if err != nil {
+			return err
+		}
+		g.toNATS = append(g.toNATS, p)
+	}
+	return nil
+}
+
+// behind are the settings that lead a worker through the proxies.
+func (g *stage) behind() []string {
+	var nats []string
+	for _, p := range g.toNATS {
+		nats = append(nats, "nats://"+p.Addr())
+	}
+	env := []string{
+		"NATS_URL=" + strings.Join(nats, ","), fmt.Sprint("GRACE=", grace),
+		fmt.Sprint("PUSH_MAX_ATTEMPTS=", attempts), fmt.Sprint("PUSH_RESEND_AFTER=", resendAfter), fmt.Sprint("PUSH_SETTLE_FOR=", settleFor),
+		"PUSH_BREAKER_AFTER=10", "PUSH_PROBE_AFTER=2s", "PUSH_RELEASE_PER_SECOND=500",
+		"POLL_OPEN=5s", "POLL_PACKED=5s", "POLL_SHIPPED=5s", "POLL_BREAKER_AFTER=10", "POLL_PROBE_AFTER=2s",
+	}
+	if g.s.scenario == scenarioKills {
+		env = append(env, "PUSH_SLOTS=64", "POLL_OPEN=1m")
+	}
+	if g.toRedis != nil {
+		env = append(env, "REDIS_URL=redis://"+g.toRedis.Addr()+"/0")
+	}
+	return env
+}
+
+// watch connects the run itself, and begins to record.
+func (g *stage) watch(ctx context.Context) (err error) {
+	if g.bus, err = bus.Connect(ctx, bus.Options{URL: g.procs.NATS.URL(), Name: "erp", Log: zerolog.Nop()}); err != nil {
+		return err
+	}
+	g.closers = append(g.closers, g.bus.Close)
+	redis := ""
+	if g.procs.Redis != nil {
+		redis = g.procs.Redis.URL()
+	}
+	if g.ledger, err = adapters.Ledger(ctx, redis, g.bus); err != nil {
+		return err
+	}
+	g.closers = append(g.closers, func() { _ = g.ledger.Close() })
+	g.erp = newERP(g.bus, g.record, g.list, g.s.seed)
+	following, stop := context.WithCancel(ctx)
+	g.unfollow = func() { stop(); g.following.Wait() }
+	g.closers = append(g.closers, g.unfollow)
+	g.following.Go(func() { g.record.Follow(following, g.bus) })
+	g.following.Go(func() { g.record.FollowCalls(following, g.procs.Sandbox.Client) })
+	return nil
+}
+
+// happened records what happens to workers.
+func (g *stage) happened(h procs.Happening) {
+	if g.s.verbose {
+		g.say("%s", h)
+	}
+	if !strings.HasPrefix(h.Name, "pusher") && !strings.HasPrefix(h.Name, "poller") {
+		return
+	}
+	line := history.Process{Name: h.Name, Program: h.Program, PID: h.Pid, At: h.At, Code: h.Code}
+	switch {
+	case h.What == procs.Started:
+		line.What = history.Started
+	case h.What == procs.Ended:
+		line.What = history.Ended
+	case h.Signal == syscall.SIGKILL:
+		line.What = history.Kill
+	case h.Signal == syscall.SIGTERM:
+		line.What = history.Termed
+	default:
+		return
+	}
+	g.record.Process(line)
+}
+
+// scale makes that many pushers run: the first ones of the list. Those that are stopped finish what they have in hand.
+// One that somebody else does something to is waited for.
+func (g *stage) scale(ctx context.Context, n int) error {
+	for i := range n {
+		p, err := g.take(ctx, i)
+		if err != nil {
+			return err
+		}
+		err = p.Start(ctx)
+		g.release(p)
+		if err != nil {
+			return err
+		}
+	}
+	var stopping []*procs.Process
+	defer func() {
+		for _, p := range stopping {
+			g.release(p)
+		}
+	}()
+	for i := n; i < len(g.pushers); i++ {
+		p, err := g.take(ctx, i)
+		if err != nil {
+			return err
+		}
+		stopping = append(stopping, p)
+		if p.Alive() {
+			if err := p.Term(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range stopping {
+		if err := p.Wait(ctx); err != nil && ctx.Err() != nil {
+			return err // how it ended is for the judge
+		}
+	}
+	return nil
+}
+
+// take takes the pusher of that place, started when there is none yet, once nobody else has it.
+func (g *stage) take(ctx context.Context, i int) (*procs.Process, error) {
+	for {
+		g.scaling.Lock()
+		if i == len(g.pushers) {
+			defer g.scaling.Unlock()
+			p, err := g.procs.Worker(ctx, procs.OrderPusher, fmt.Sprintf("pusher-%d", i+1), g.behind()...)
+			if err != nil {
+				return nil, err
+			}
+			g.pushers = append(g.pushers, p)
+			g.taken[p] = true
+			return p, nil
+		}
+		p := g.pushers[i]
+		free := !g.taken[p]
+		if free {
+			g.taken[p] = true
+		}
+		g.scaling.Unlock()
+		if free {
+			return p, nil
+		}
+		if !wait(ctx, 50*time.Millisecond) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (g *stage) startPoller(ctx context.Context) error {
+	p, err := g.procs.Worker(ctx, procs.StatusPoller, "poller-1", g.behind()...)
+	if err == nil {
+		g.pollers = append(g.pollers, p)
+	}
+	return err
+}
+
+func (g *stage) close() {
+	for i := len(g.closers) - 1; i >= 0; i-- {
+		g.closers[i]()
+	}
+	g.closers = nil
+}
+
+// tally counts what was done, by kind.
+type tally struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+func (t *tally) add(what string, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.of[what] += n
+}
