@@ -178,8 +178,10 @@ func (g *stage) done(f history.Fault, name string) {
 	g.say("%-16s %s %.1f s%s", name, f.Target, f.Ended.Sub(f.Began).Seconds(), detail)
 }
 
-// without takes a server away while do runs: nobody starts or kills a worker meanwhile.
+// without takes a server away while do runs: nobody kills a worker meanwhile, because it would hit no call.
 func (g *stage) without(f history.Fault, name string, do func(f *history.Fault) error) error {
+	g.servers.Lock()
+	defer g.servers.Unlock()
 	g.serving.Lock()
 	defer g.serving.Unlock()
 	f.Began, f.Outage = time.Now(), true
@@ -200,8 +202,8 @@ func (g *stage) killNATS(ctx context.Context, r *rand.Rand) error {
 
 // killLeader kills the node that leads the orders' stream. The others go on, after an election.
 func (g *stage) killLeader(ctx context.Context, r *rand.Rand) error {
-	g.serving.RLock() // the cluster serves, so workers may be killed too
-	defer g.serving.RUnlock()
+	g.servers.Lock() // but the cluster serves, so workers may be killed too
+	defer g.servers.Unlock()
 	leader, err := g.procs.NATS.Leader(ctx, "ORDERS")
 	if err != nil || leader == nil {
 		return err // between two elections: nothing to kill
@@ -224,10 +226,10 @@ func (g *stage) killLeader(ctx context.Context, r *rand.Rand) error {
 func (g *stage) restoreNATS(ctx context.Context, r *rand.Rand) error {
 	g.restoring.Lock() // a copy must not hold what another restore took away
 	defer g.restoring.Unlock()
-	g.serving.Lock()
+	g.servers.Lock()
 	copied := time.Now()
 	older, err := g.procs.NATS.Copy()
-	g.serving.Unlock()
+	g.servers.Unlock()
 	if err != nil || !wait(ctx, g.quick(draw(r, 8*time.Second, 20*time.Second))) {
 		return err
 	}
@@ -277,10 +279,10 @@ func (g *stage) flushRedis(ctx context.Context, _ *rand.Rand) error {
 }
 
 func (g *stage) restoreRedis(ctx context.Context, r *rand.Rand) error {
-	g.serving.Lock()
+	g.servers.Lock()
 	copied := time.Now()
 	older, err := g.procs.Redis.Copy()
-	g.serving.Unlock()
+	g.servers.Unlock()
 	if err != nil || !wait(ctx, g.quick(draw(r, 8*time.Second, 20*time.Second))) {
 		return err
 	}
@@ -343,10 +345,7 @@ func (g *stage) rescale(ctx context.Context, _ *rand.Rand) error {
 	defer g.rescaling.Unlock()
 	f := history.Fault{Kind: history.Scaled, Target: "pushers", Began: time.Now(), Detail: fmt.Sprintf("%d → 1 → 4 → 2 → %d", usual, usual)}
 	for _, n := range []int{1, 4, 2, usual} {
-		g.serving.RLock()
-		err := g.scale(ctx, n)
-		g.serving.RUnlock()
-		if err != nil {
+		if err := g.scale(ctx, n); err != nil {
 			return err
 		}
 		if !wait(ctx, g.quick(5*time.Second)) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stockbridge/services/e2e/history"
+	"stockbridge/services/e2e/procs"
 )
 
 // killed is a SIGKILL of a worker.
@@ -93,30 +94,42 @@ func (g *stage) kill(ctx context.Context) error {
 	return nil
 }
 
+// killOne kills a pusher and starts it again in the background.
 func (g *stage) killOne(ctx context.Context, r *rand.Rand) error {
-	g.serving.RLock()
-	defer g.serving.RUnlock()
 	p := g.pick(r)
 	if p == nil {
 		return nil
 	}
-	defer g.release(p)
 	// A moment in which several workers ask is the best one.
 	for i := 0; i < 100 && g.toJD.Asking() <= len(g.pushers)-i/20; i++ {
 		wait(ctx, 10*time.Millisecond)
 	}
+	if err := g.killNow(p); err != nil {
+		g.release(p)
+		return err
+	}
+	g.later.Go(func() {
+		defer g.release(p)
+		if err := p.Start(ctx); err != nil && ctx.Err() == nil {
+			g.say("%v", err) // a worker that does not come back shows in what is left to do
+		}
+	})
+	return nil
+}
+
+// killNow kills it while the servers are there.
+func (g *stage) killNow(p *procs.Process) error {
+	g.serving.RLock()
+	defer g.serving.RUnlock()
 	// The log is read under the lock: a call is told after its kill is known.
 	g.killed.mu.Lock()
+	defer g.killed.mu.Unlock()
 	at := time.Now()
 	err := p.Kill()
 	if err == nil {
 		g.killed.list = append(g.killed.list, killed{worker: p.Name, at: at})
 	}
-	g.killed.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return p.Start(ctx)
+	return err
 }
 
 // recordKills writes the kills into the history, once it is known what they hit.

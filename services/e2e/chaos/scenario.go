@@ -161,6 +161,7 @@ func (g *stage) tenKills(ctx context.Context) error {
 		if err := g.killOne(ctx, r); err != nil {
 			return err
 		}
+		g.later.Wait()
 		g.say("kill %d of %d, with %d orders at the warehouse", i+1, g.s.kills, aim)
 	}
 	publishing.Wait()
@@ -199,6 +200,7 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 	if err := g.procs.Sandbox.ClearFaults(ctx); err != nil {
 		return err
 	}
+	g.later.Wait()
 	if err := g.scale(ctx, workers); err != nil {
 		return err
 	}

@@ -56,7 +56,9 @@ type stage struct {
 	pushers []*procs.Process
 	pollers []*procs.Process
 
-	// serving is held for reading by who needs the servers, for writing by who takes one away.
+	// servers is held by who does something to a server; serving is held for reading by who needs them all, for writing
+	// while one is away.
+	servers sync.Mutex
 	serving sync.RWMutex
 	// rescaling is held by who changes the number of workers.
 	rescaling sync.Mutex
