@@ -43,7 +43,7 @@ test: redis examples-deps ## every test of every module (TEST='-run Name -v', RA
 .PHONY: ci
 ci: RACE = -race -count=1
 ci: ## what a change must pass, each step with its seconds
-	@for step in tidy-check build boundaries generate-check lint test chart demo plant; do \
+	@for step in tidy-check build boundaries generate-check lint test chart demo plant chaos-smoke; do \
 	  printf '\n== %s\n' $$step; began=$$SECONDS; \
 	  $(MAKE) --no-print-directory $$step RACE='$(RACE)' || { printf '== %s: FAILED after %d s\n' $$step $$((SECONDS - began)); exit 1; }; \
 	  printf '== %s: %d s\n' $$step $$((SECONDS - began)); \
