@@ -340,8 +340,9 @@ type Permit struct{ App, ID string }
 
 // Quota shares a credential's budget over all replicas.
 //
-// Calls are paced evenly: no second, nor any longer stretch, holds more of them than PerSecond allows, rounded up. They
-// are counted against Concurrent leases, which end by themselves after ttl.
+// Calls are paced evenly: no second, nor any longer stretch, holds more of them than PerSecond allows, rounded up, also
+// as the far side counts those that are on their way for times that differ by up to 15 ms. They are counted against
+// Concurrent leases, which end by themselves after ttl.
 // Classes: cancel before push before status before stock; a higher class may take whatever a lower one leaves, except
 // status' floor of 15 % and stock's of 10 %, which accrue to them while they have asked within the last 10 seconds.
 type Quota interface {

@@ -12,6 +12,9 @@ const (
 	// slack is how late a call may come without delaying the next one. Calls are spaced that much wider per second, so
 	// that no second holds more than the limit all the same.
 	slack = 5 * time.Millisecond
+	// travel is by how much calls may differ in the time until the far side counts them. Calls are spaced that much
+	// wider per second too: two thirds of the 3 % of the limit that may go unused are for this.
+	travel = 15 * time.Millisecond
 	// nearFor is how far ahead slots are promised one by one.
 	nearFor = 200 * time.Millisecond
 	// crowd is how much closer than slots the returns beyond that are told: late ones leave no slot empty.
@@ -94,7 +97,7 @@ func (p *pace) acquire(now int64, id string, name ledger.Class, l ledger.Limit, 
 	}
 	me, credit := p.rank(now, name)
 
-	interval := int64(math.Ceil(1e6 / l.PerSecond * (1 + slack.Seconds())))
+	interval := int64(math.Ceil(1e6 / l.PerSecond * (1 + (slack + travel).Seconds())))
 	turn := max(interval, p.Length/int64(l.Concurrent)) // how fast waiting really goes
 	if now-p.Next > max(time.Second.Microseconds(), 4*turn) {
 		p.Far = [ranks]int64{} // slots stood empty: those who were told to return do not

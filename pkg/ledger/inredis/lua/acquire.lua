@@ -1,6 +1,6 @@
 -- Starts a call or says how long to wait: {'begun', when} or {'wait', how long}. inkv/pace.go does the same with the same numbers and says
 -- how it works.
-local SLACK, NEAR, CROWD, WAIT_MOST, ACTIVE = 5000, 200000, 0.97, 300000000, 10000000
+local SLACK, TRAVEL, NEAR, CROWD, WAIT_MOST, ACTIVE = 5000, 15000, 200000, 0.97, 300000000, 10000000
 local RANKS = {floor = 0, cancel = 1, push = 2, status = 3, stock = 4}
 local FLOORS = {status = 0.15, stock = 0.10}
 
@@ -31,7 +31,7 @@ for class in pairs(FLOORS) do
   if p['due:' .. class] and p['due:' .. class] <= now and now - v('asked:' .. class) <= ACTIVE then credit = true end
 end
 
-local interval = math.ceil(1e6 / a.per_second * (1 + SLACK / 1e6))
+local interval = math.ceil(1e6 / a.per_second * (1 + (SLACK + TRAVEL) / 1e6))
 local turn = math.max(interval, math.floor(v('length') / a.concurrent))
 if now - v('next') > math.max(1000000, 4 * turn) then
   for r = 0, 4 do p['far:' .. r] = 0 end
