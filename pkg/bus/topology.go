@@ -94,6 +94,8 @@ type bucketRow struct {
 	name string
 	// markers is how long a deletion is remembered, for watchers that were cut off.
 	markers time.Duration
+	// workers is what they write of its keys; the operator writes all.
+	workers string
 }
 
 type consumerRow struct {
@@ -111,9 +113,9 @@ var (
 		{name: streamShelf, subjects: event.ShelfSubjects},
 	}
 	buckets = []bucketRow{
-		{BucketSetup, 30 * 24 * time.Hour},
-		{BucketTokens, 30 * 24 * time.Hour},
-		{BucketLedger, time.Hour},
+		{BucketSetup, 30 * 24 * time.Hour, "pause.*"},
+		{BucketTokens, 30 * 24 * time.Hour, ">"},
+		{BucketLedger, time.Hour, ">"},
 	}
 	consumers = []consumerRow{
 		{"order-pusher", streamOrders, event.OrderAudited.Name, event.OrderAudited.Subjects()},

@@ -101,9 +101,8 @@ func worker(service string) User {
 	}
 	for _, b := range buckets {
 		u.watches(b.name)
+		u.may("$KV." + b.name + "." + b.workers)
 	}
-	// Of set-ups a worker writes pauses only; the ledger is its own.
-	u.may("$KV."+BucketSetup+".pause.*", "$KV."+BucketLedger+".>")
 	return u
 }
 
