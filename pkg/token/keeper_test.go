@@ -472,30 +472,30 @@ func TestAFreshTokenThatIsRefusedIsNotRefreshedAgain(t *testing.T) {
 func TestWithoutAKeyOrAConsentItSaysWhatToDo(t *testing.T) {
 	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
 	none := w.store("")
-	want := func(k jd.TokenKeeper, code, en string) {
+	want := func(k jd.TokenKeeper, en string) {
 		t.Helper()
 		err := w.call(k)
 		var r fault.Reason
-		if !errors.As(err, &r) || !errors.Is(err, warehouse.ErrToken) || !strings.Contains(r.EN, en) || r.ZH == "" || !strings.Contains(err.Error(), code) {
-			t.Errorf("got %v, want %s: %s", err, code, en)
+		if !errors.As(err, &r) || !errors.Is(err, warehouse.ErrToken) || !strings.Contains(r.EN, en) || r.ZH == "" {
+			t.Errorf("got %v, want %s", err, en)
 		}
 	}
-	want(token.Reader{Store: none}, "token.key", "TOKEN_KEY (or TOKEN_KEY_FILE) is not set")
+	want(token.Reader{Store: none}, "TOKEN_KEY (or TOKEN_KEY_FILE) is not set")
 	if err := none.Put(t.Context(), acme, "key", token.Grant{Access: secret.New("x")}, w.clock.Now()); !errors.Is(err, token.ErrPerson) {
 		t.Error(err)
 	}
 	k := w.keeper()
-	want(k, "token.absent", "bridgectl seller authorize acme --account jd")
+	want(k, "bridgectl seller authorize acme --account jd")
 
 	w.consent(k.Store)
 	other := w.store(key2)
 	eventually(t, "the store hears of it", func() bool { _, ok := other.State(acme); return ok })
-	want(token.Reader{Store: other}, "token.key", "is not in TOKEN_KEY")
+	want(token.Reader{Store: other}, "is not in TOKEN_KEY")
 	w.account = proto.CloneOf(w.account)
 	w.account.AppKey = "another"
 	w.seller.Setup.Accounts[0] = w.account
 	w.seller = seller.New(w.seller.Setup, nil)
-	want(k, "token.app", "for another application")
+	want(k, "for another application")
 }
 
 // An account that was set up before we refreshed tokens goes on with the token that its set-up names.

@@ -3,12 +3,18 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
+	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +62,7 @@ func TestScripts(t *testing.T) {
 			env.Values["jd"] = jd
 			env.Setenv("NATS_URL", s.URL())
 			env.Setenv("SANDBOX", sandbox.URL+"/routerjson")
+			env.Setenv("SANDBOX_OAUTH", sandbox.URL)
 			env.Setenv("JD_APP_SECRET", jdtest.DefaultAppSecret)
 			env.Setenv("JD_ACCESS_TOKEN", jdtest.DefaultToken)
 			env.Setenv("HOME", env.WorkDir)
@@ -66,7 +73,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"prints": prints, "until": until, "publish": publish, "protobuf": publishProto, "workers": workers, "jd": knob, "expand": expand,
+			"prints": prints, "until": until, "publish": publish, "protobuf": publishProto, "workers": workers, "jd": knob, "expand": expand, "consent": consent,
 		},
 	})
 }
@@ -217,7 +224,80 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 		by, err := time.ParseDuration(args[1])
 		ts.Check(err)
 		ts.Check(jd.Advance(by))
+	case len(args) == 1 && args[0] == "revoke":
+		for _, access := range jd.Issued() {
+			jd.Revoke(access)
+		}
+	case len(args) == 2 && args[0] == "user":
+		ts.Check(jd.SetKnobs(func(k *jdtest.Knobs) { k.Auth.UID = args[1] }))
 	default:
-		ts.Fatalf("usage: jd documents | jd writes | jd take FILE | jd advance DURATION")
+		ts.Fatalf("usage: jd documents | jd writes | jd take FILE | jd advance DURATION | jd revoke | jd user UID")
 	}
+}
+
+var link = regexp.MustCompile(`(?m)^https?://\S+$`)
+
+// consent runs bridgectl and is the merchant with a browser meanwhile: it opens the link, presses grant or refuse, and goes
+// where that leads, or pastes the address. elsewhere grants, but comes back with the state of another link.
+func consent(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: consent grant|refuse|elsewhere ARGS...")
+	}
+	program, err := exec.LookPath("bridgectl")
+	ts.Check(err)
+	cmd := exec.Command(program, args[1:]...)
+	for _, name := range []string{"PATH", "NATS_URL", "JD_APP_SECRET", "HOME", "TZ", "LANG", "BRIDGECTL_USER", "GORACE", "TOKEN_KEY_FILE"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	in, err := cmd.StdinPipe()
+	ts.Check(err)
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	said, err := cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	lines, visited := bufio.NewScanner(said), false
+	for lines.Scan() {
+		fmt.Fprintln(ts.Stderr(), lines.Text())
+		if at := link.FindString(lines.Text()); at != "" && !visited {
+			visited = true
+			back := visit(ts, at, args[0])
+			if slices.Contains(args, "--listen") {
+				res, err := http.Get(back)
+				ts.Check(err)
+				res.Body.Close()
+				fmt.Fprintf(ts.Stderr(), "the browser shows %s\n", res.Status)
+				if args[0] == "elsewhere" { // the merchant tries again
+					_, err := http.Get(visit(ts, at, "grant"))
+					ts.Check(err)
+				}
+			} else {
+				fmt.Fprintln(in, back)
+			}
+		}
+	}
+	printed, err := io.ReadAll(out)
+	ts.Check(err)
+	_, _ = ts.Stdout().Write(printed)
+	if err := cmd.Wait(); (err != nil) != neg {
+		ts.Fatalf("bridgectl %s: %v\n%s", strings.Join(args[1:], " "), err, printed)
+	}
+}
+
+func visit(ts *testscript.TestScript, at, decision string) string {
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if decision == "elsewhere" {
+		u, err := url.Parse(at)
+		ts.Check(err)
+		q := u.Query()
+		q.Set("state", "another")
+		u.RawQuery = q.Encode()
+		at, decision = u.String(), "grant"
+	}
+	res, err := client.PostForm(at, url.Values{"decision": {decision}})
+	ts.Check(err)
+	defer res.Body.Close()
+	back, err := res.Location()
+	ts.Check(err)
+	return back.String()
 }

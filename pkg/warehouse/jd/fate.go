@@ -85,6 +85,7 @@ func (w *Warehouse) mendable(err error) error {
 			if known.RemoteText != "" {
 				reason.RemoteCode, reason.RemoteText = known.RemoteCode, known.RemoteText
 			}
+			return fault.Hold(cause, fmt.Errorf("%w: %w", warehouse.ErrToken, reason)) // err says the same again
 		}
 		return fault.Hold(cause, fmt.Errorf("%w: %w: %w", warehouse.ErrToken, reason, err))
 	}

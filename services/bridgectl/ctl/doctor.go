@@ -12,7 +12,9 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 type sellerDoctorCmd struct {
@@ -55,10 +57,16 @@ func (c sellerDoctorCmd) Run(ctx context.Context, a *app) error {
 		found = append(found, d)
 	}
 	add("seller", "running", "", s.Paused())
-	ws := adapters.NewWarehouses(l)
-	defer ws.Close()
+	ws, tokens, closeCalling, err := a.calling(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer closeCalling()
 	for _, account := range s.Setup.Accounts {
 		c.account(ctx, s, account.Name, ws, add)
+		if token.Ours(account) {
+			c.token(token.ID{Seller: s.Name(), Account: account.Name}, account, tokens, a.now(), add)
+		}
 	}
 	if err := c.held(ctx, a, add); err != nil {
 		return err
@@ -83,6 +91,29 @@ func (c sellerDoctorCmd) Run(ctx context.Context, a *app) error {
 		return errWrong
 	}
 	return nil
+}
+
+// token tells how long a token of ours lives, and what keeps it from living longer.
+func (sellerDoctorCmd) token(id token.ID, account *sellerv1.Account, tokens *token.Store, now time.Time, add func(about, what, note string, err error)) {
+	about := "account " + id.Account
+	state, known := tokens.State(id)
+	_, err := tokens.Token(id, account)
+	switch {
+	case !known && account.AccessToken != nil:
+		add(about, "consent", "none yet: the token that access_token names serves, and nobody refreshes it", nil)
+	case err != nil:
+		add(about, "consent", "", err)
+	case state.Failed == token.Refused && state.Reason != nil:
+		reason := *state.Reason
+		reason.ZH, reason.EN = reason.ZH+"（"+life(state, now)+"）", reason.EN+" ("+life(state, now)+")"
+		add(about, "consent", "", reason)
+	case !state.Renewable:
+		add(about, "consent", life(state, now)+", and it cannot be refreshed", nil)
+	case state.Failed != "":
+		add(about, "consent", fmt.Sprintf("%s; the last refresh was %s, tried again at %s", life(state, now), state.Failed, when(state.NextTry)), nil)
+	default:
+		add(about, "consent", life(state, now)+", refreshed from "+when(state.RefreshAt), nil)
+	}
 }
 
 // account tries one account through a warehouse that uses it.

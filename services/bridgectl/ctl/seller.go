@@ -17,19 +17,21 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/token"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 )
 
 type sellerCmd struct {
-	Apply  sellerApplyCmd  `cmd:"" help:"Set a seller up, or change it, from a file."`
-	Ls     sellerLsCmd     `cmd:"" help:"List sellers and whether they run."`
-	Show   sellerShowCmd   `cmd:"" help:"Print a seller's set-up as apply reads it."`
-	Pause  sellerPauseCmd  `cmd:"" help:"Let a seller's orders wait."`
-	Resume sellerResumeCmd `cmd:"" help:"Let them go on."`
-	Doctor sellerDoctorCmd `cmd:"" help:"Try what orders need and say what to mend; ends 1 when something is wrong."`
-	Trial  sellerTrialCmd  `cmd:"" help:"List the orders of a trial and which are still open."`
-	Shadow sellerShadowCmd `cmd:"" help:"Report how orders in shadow mode differ from what the ERP's own program sent."`
+	Apply     sellerApplyCmd     `cmd:"" help:"Set a seller up, or change it, from a file."`
+	Ls        sellerLsCmd        `cmd:"" help:"List sellers and whether they run."`
+	Show      sellerShowCmd      `cmd:"" help:"Print a seller's set-up as apply reads it."`
+	Pause     sellerPauseCmd     `cmd:"" help:"Let a seller's orders wait."`
+	Resume    sellerResumeCmd    `cmd:"" help:"Let them go on."`
+	Doctor    sellerDoctorCmd    `cmd:"" help:"Try what orders need and say what to mend; ends 1 when something is wrong."`
+	Authorize sellerAuthorizeCmd `cmd:"" help:"Have the merchant consent, and keep the tokens that come of it."`
+	Trial     sellerTrialCmd     `cmd:"" help:"List the orders of a trial and which are still open."`
+	Shadow    sellerShadowCmd    `cmd:"" help:"Report how orders in shadow mode differ from what the ERP's own program sent."`
 }
 
 // book opens the sellers' set-ups.
@@ -173,6 +175,11 @@ func (sellerLsCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer book.Close()
+	tokens, err := a.tokens(ctx, token.Keys{}) // to look at, not to open
+	if err != nil {
+		return err
+	}
+	defer tokens.Close()
 	type sellerJSON struct {
 		Seller     string     `json:"seller"`
 		Title      string     `json:"title,omitempty"`
@@ -182,14 +189,17 @@ func (sellerLsCmd) Run(ctx context.Context, a *app) error {
 		Trial      bool       `json:"trial"`
 		Shadow     bool       `json:"shadow"`
 		Pause      *pauseJSON `json:"pause,omitempty"`
+		// Tokens are those that are ours to refresh.
+		Tokens []tokenJSON `json:"tokens,omitempty"`
 	}
 	doc := []sellerJSON{}
-	t := table{head: []string{"SELLER", "TITLE", "ACCOUNTS", "WAREHOUSES", "SHOPS", "STATE"}}
+	t := table{head: []string{"SELLER", "TITLE", "ACCOUNTS", "WAREHOUSES", "SHOPS", "TOKEN", "STATE"}}
 	for _, s := range book.All() {
 		m := s.Setup
 		_, trial := s.OnTrial()
-		doc = append(doc, sellerJSON{m.Name, m.Title, len(m.Accounts), len(m.Warehouses), len(m.Shops), trial, s.InShadow(a.now()), pauseOf(s)})
-		t.add(m.Name, orDash(m.Title), strconv.Itoa(len(m.Accounts)), strconv.Itoa(len(m.Warehouses)), strconv.Itoa(len(m.Shops)), state(s))
+		list, states := tokensOf(s, tokens)
+		doc = append(doc, sellerJSON{m.Name, m.Title, len(m.Accounts), len(m.Warehouses), len(m.Shops), trial, s.InShadow(a.now()), pauseOf(s), list})
+		t.add(m.Name, orDash(m.Title), strconv.Itoa(len(m.Accounts)), strconv.Itoa(len(m.Warehouses)), strconv.Itoa(len(m.Shops)), orDash(tokenLine(list, states, a.now())), state(s))
 	}
 	return a.show(doc, func(w io.Writer) error {
 		if len(doc) == 0 {
