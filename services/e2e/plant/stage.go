@@ -193,6 +193,14 @@ func (s *stage) begin(ctx context.Context, settings ...string) (*procs.Process, 
 	if err == nil && !accepted {
 		err = fmt.Errorf("this build does not take a plain order\n%s", p.Tail(2<<10))
 	}
+	if err != nil {
+		return nil, err
+	}
+	// Its acknowledgement follows what was told of it, and must not be taken for that of a later order.
+	_, err = s.until(ctx, func() (bool, error) {
+		waiting, err := s.run.NATS.Waiting(ctx)
+		return waiting.Unsettled[pusher.Name] == 0, err
+	})
 	return p, err
 }
 

@@ -57,20 +57,22 @@ func (t *tap) arm(request *regexp.Regexp, hold bool) <-chan struct{} {
 	return t.met
 }
 
-// meet tells whether the request stands in what a connection sent last, and up to where; it is met once.
-func (t *tap) meet(sent []byte) (end int, hold, met bool) {
+// meet tells whether the request stands in what a connection sent last, and up to where; it is met once. What ends before
+// from was there before, maybe before it was listened for.
+func (t *tap) meet(sent []byte, from int) (end int, hold, met bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.armed == nil {
 		return 0, false, false
 	}
-	at := t.armed.FindIndex(sent)
-	if at == nil {
-		return 0, false, false
+	for _, at := range t.armed.FindAllIndex(sent, -1) {
+		if at[1] > from {
+			t.armed = nil
+			close(t.met)
+			return at[1], t.hold, true
+		}
 	}
-	t.armed = nil
-	close(t.met)
-	return at[1], t.hold, true
+	return 0, false, false
 }
 
 func (t *tap) accept() {
@@ -121,10 +123,10 @@ func (t *tap) relay(client net.Conn) {
 				return
 			}
 			sent := append(before, buf[:n]...)
-			upTo, hold, met := t.meet(sent)
+			upTo, hold, met := t.meet(sent, len(before))
 			part := buf[:n]
 			if met && hold {
-				part = buf[:max(0, upTo-len(before))]
+				part = buf[:upTo-len(before)]
 			}
 			if met && !hold {
 				close(cut) // before the server can answer
