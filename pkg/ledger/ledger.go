@@ -292,7 +292,7 @@ type Documents interface {
 	// Open counts (seller, kind) entries that are followed.
 	Open(ctx context.Context, seller, kind string) (int, error)
 	// Doubted counts (seller, kind) entries that are UNKNOWN, or in hand again after they were, and tells the oldest
-	// FirstDoubt; the zero time when there are none.
+	// FirstDoubt; the zero time when there are none. Shadowed ones are not counted: none of ours is in doubt.
 	Doubted(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error)
 }
 

@@ -86,7 +86,7 @@ func (x *index) set(key string, r *record, revision uint64) {
 	} else {
 		x.open[key] = e
 	}
-	if e.doubt.IsZero() {
+	if e.doubt.IsZero() || r.Hash == ledger.Shadowed {
 		delete(x.doubts, key)
 	} else {
 		x.doubts[key] = e

@@ -743,6 +743,10 @@ func testDoubted(b *bench) {
 	is("others are resolved", 1, second)
 	b.must(b.Resend(b.ctx, b.begins(b.again(of["A3"])).Claim))
 	is("one is sent again", 0, time.Time{})
+	theirs := b.order("A9")
+	theirs.Hash = ledger.Shadowed
+	b.must(b.Doubt(b.ctx, b.begins(theirs).Claim, "somebody else hands it over"))
+	is("one that is somebody else's", 0, time.Time{})
 	if n, _, err := b.Doubted(b.ctx, "other", kind); err != nil || n != 0 {
 		b.Fatalf("of another seller: %d, %v", n, err)
 	}

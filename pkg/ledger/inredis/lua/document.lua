@@ -114,7 +114,7 @@ local function save(e)
   redis.call('HSET', key, unpack(flat(e)))
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 
-  if is(e.doubt) then
+  if is(e.doubt) and e.hash ~= 'shadow' then -- ledger.Shadowed
     redis.call('ZADD', doubt_key, e.doubt, a.no)
   elseif was_doubted then
     redis.call('ZREM', doubt_key, a.no)
