@@ -19,6 +19,7 @@ SEED ?= 1
 # Nodes of nats-server in chaos: 1 or 3. CHAOS: further flags, see bin/chaos -help.
 NODES ?= 1
 CHAOS ?=
+SCENARIO ?=
 # Flags for go test: make test TEST='-run Lost -v', make test RACE=-race.
 TEST ?=
 RACE ?=
@@ -39,6 +40,10 @@ demo: ## a scripted story through the real workers (ORDERS=500 SEED=1); ends 1 i
 .PHONY: test
 test: redis examples-deps ## every test of every module (TEST='-run Name -v', RACE=-race)
 	@for module in $(MODULES); do (cd $$module && go test $(RACE) $(TEST) ./...); done
+
+.PHONY: crash
+crash: redis ## stop a worker at every step it takes and start another; ends 1 if a promise breaks (SCENARIO='part of its name')
+	cd services && go test $(RACE) -count=1 -timeout 60m ./e2e/crash -everything -scenario '$(SCENARIO)'
 
 .PHONY: ci
 ci: RACE = -race -count=1

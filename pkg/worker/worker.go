@@ -34,6 +34,7 @@ import (
 	"stockbridge/pkg/retry"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
+	"stockbridge/pkg/warehouse"
 )
 
 // Parts is what services stand on. Several services of one process share them.
@@ -42,13 +43,21 @@ type Parts struct {
 	Bus        *bus.Bus
 	Ledger     ledger.Ledger
 	Sellers    *seller.Book
-	Warehouses *adapters.Warehouses
+	Warehouses Warehouses
 	// Tokens keeps those that are ours to refresh.
 	Tokens *token.Keeper
 	// Metrics takes the services' metrics, each with a label of its service.
 	Metrics prometheus.Registerer
 	// Grace is how long work in hand may take to finish.
 	Grace time.Duration
+	// Now is the clock that services decide by, time.Now when nil. It must be the ledger's.
+	Now func() time.Time
+}
+
+// Warehouses opens the warehouse of a seller by the ERP's code, for calls of the class; Read for whoever must not send.
+type Warehouses interface {
+	Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
+	Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
 }
 
 // Shell is what one service stands on.
@@ -68,7 +77,7 @@ func (p Parts) Shell(name string) *Shell {
 
 // Serving is how a consumer is served, before a service adds its own wishes.
 func (s *Shell) Serving(consumer string) bus.Serving {
-	return bus.Serving{Consumer: consumer, Attempts: s.Ledger, Grace: s.Grace, Metrics: s.served}
+	return bus.Serving{Consumer: consumer, Attempts: s.Ledger, Grace: s.Grace, Metrics: s.served, Now: s.Now}
 }
 
 // Ready is nil while everything answers.

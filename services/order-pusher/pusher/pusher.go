@@ -144,7 +144,7 @@ func New(parts Parts) *Pusher {
 // Run serves until ctx is done and what is in hand is finished.
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
-		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Read: s.Warehouses.Read, Config: c,
+		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Read: s.Warehouses.Read, Config: c, Now: s.Now,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
 		Release: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
 			q := bus.ShelfQuery{Kind: event.Held, Consumer: Name, Seller: name}

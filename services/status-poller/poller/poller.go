@@ -163,7 +163,7 @@ func New(parts Parts) *Poller {
 // Run serves until ctx is done and what is in hand is finished.
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
-		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Read, Config: c, Log: s.Log,
+		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Read, Config: c, Log: s.Log, Now: s.Now,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics), Tracer: s.Bus.Tracer(),
 	})
 	s.Metrics.MustRegister(Followed(s.Sellers.All, s.Ledger, time.Now))

@@ -1,0 +1,162 @@
+package bustest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"stockbridge/pkg/event"
+)
+
+// Broker looks at the server behind the bus, and lets what waits there come before its time: what AckWait, a delayed
+// redelivery or a parked message would have brought about is then brought about at once.
+type Broker struct {
+	t  testing.TB
+	nc *nats.Conn
+	js jetstream.JetStream
+}
+
+// NewBroker connects to the server at url until the test ends.
+func NewBroker(t testing.TB, url string) *Broker {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Broker{t, nc, js}
+}
+
+// consumedStreams have consumers of ours.
+var consumedStreams = []string{"ORDERS", "SELLERS", "TICKS", "RETRY"}
+
+// Left tells whether a consumer was not given all of its messages yet, and how many are given and not settled. A consumer
+// learns of a new message after its publisher does, so what it was given is held against the stream, not against what it
+// says is pending.
+func (b *Broker) Left(ctx context.Context) (waiting bool, unsettled int, err error) {
+	for _, name := range consumedStreams {
+		s, err := b.js.Stream(ctx, name)
+		if err != nil {
+			return false, 0, fmt.Errorf("look at %s: %w", name, err)
+		}
+		list := s.ListConsumers(ctx)
+		for c := range list.Info() {
+			if c.Config.Durable == "" {
+				continue // a reader's
+			}
+			unsettled += c.NumAckPending
+			for _, filter := range append(c.Config.FilterSubjects, c.Config.FilterSubject) {
+				if filter == "" {
+					continue
+				}
+				m, err := s.GetLastMsgForSubject(ctx, filter)
+				if errors.Is(err, jetstream.ErrMsgNotFound) {
+					continue
+				}
+				if err != nil {
+					return false, 0, fmt.Errorf("look at %s: %w", filter, err)
+				}
+				waiting = waiting || m.Sequence > c.Delivered.Stream
+			}
+		}
+		if err := list.Err(); err != nil {
+			return false, 0, fmt.Errorf("look at the consumers of %s: %w", name, err)
+		}
+	}
+	return waiting, unsettled, nil
+}
+
+// Served waits until somebody asks each consumer for messages.
+func (b *Broker) Served(ctx context.Context) error {
+	for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		idle := 0
+		for _, name := range consumedStreams {
+			s, err := b.js.Stream(ctx, name)
+			if err != nil {
+				return fmt.Errorf("look at %s: %w", name, err)
+			}
+			for c := range s.ListConsumers(ctx).Info() {
+				if c.NumWaiting == 0 {
+					idle++
+				}
+			}
+		}
+		if idle == 0 {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// ComeBack redelivers the message with this ack subject (Passing.Reply) at once.
+func (b *Broker) ComeBack(ack string) {
+	b.t.Helper()
+	if err := errors.Join(b.nc.Publish(ack, []byte("-NAK")), b.nc.Flush()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Parked is a message that waits on RETRY.
+type Parked struct {
+	At  time.Time
+	seq uint64
+	msg *nats.Msg
+}
+
+// Parked lists what is parked.
+func (b *Broker) Parked(ctx context.Context) ([]Parked, error) {
+	s, err := b.js.Stream(ctx, "RETRY")
+	if err != nil {
+		return nil, fmt.Errorf("look at RETRY: %w", err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(event.ParkSubject("*", ">")))
+	if err != nil {
+		return nil, fmt.Errorf("look at RETRY: %w", err)
+	}
+	var list []Parked
+	for subject := range info.State.Subjects {
+		raw, err := s.GetLastMsgForSubject(ctx, subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", subject, err)
+		}
+		at, err := time.Parse(time.RFC3339Nano, strings.TrimPrefix(raw.Header.Get(jetstream.ScheduleHeader), "@at "))
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", subject, err)
+		}
+		list = append(list, Parked{at, raw.Sequence, &nats.Msg{Subject: subject, Header: raw.Header, Data: raw.Data}})
+	}
+	return list, nil
+}
+
+// Fire brings a parked message back now, as the server's schedule would have: that one fires no more often than four
+// times a second.
+func (b *Broker) Fire(ctx context.Context, p Parked) error {
+	s, err := b.js.Stream(ctx, "RETRY")
+	if err != nil {
+		return fmt.Errorf("look at RETRY: %w", err)
+	}
+	if err := s.DeleteMsg(ctx, p.seq); err != nil {
+		return fmt.Errorf("fire %s: %w", p.msg.Subject, err)
+	}
+	p.msg.Subject = p.msg.Header.Get(jetstream.ScheduleTargetHeader)
+	for _, name := range []string{jetstream.MsgIDHeader, jetstream.ScheduleHeader, jetstream.ScheduleTargetHeader} {
+		p.msg.Header.Del(name)
+	}
+	if _, err := b.js.PublishMsg(ctx, p.msg); err != nil {
+		return fmt.Errorf("fire %s: %w", p.msg.Subject, err)
+	}
+	return nil
+}

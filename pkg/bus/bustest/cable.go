@@ -1,0 +1,232 @@
+package bustest
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Passing is one message on a Cable.
+type Passing struct {
+	Subject, Reply string
+	// Body without headers.
+	Body []byte
+	// Delivered: a stream's message on its way to the client, to be settled. All others are the client's.
+	Delivered bool
+	// Answered: the server has taken this message of the client's, and what it answered, if it answers such messages, is
+	// on its way back.
+	Answered bool
+}
+
+// Cable is all that a client has of its server. Each message on it can be looked at, withheld, or be the last one: the
+// server sees nothing after Cut, like of a process that was killed, whatever the client has in its buffers or does later.
+type Cable struct {
+	to  string
+	l   net.Listener
+	tap func(Passing) (pass bool)
+
+	mu    sync.Mutex
+	cut   bool
+	conns []net.Conn
+	open  map[string]Passing // by the subject on which the answer comes
+	work  sync.WaitGroup
+	// carrying is for the connections, work for everything.
+	carrying sync.WaitGroup
+}
+
+// NewCable lays a cable to the server at url ("nats://host:port"). tap is asked about each message before it passes, and
+// told of each that the server has taken; it may call Cut. The cable ends with the test.
+func NewCable(t testing.TB, url string, tap func(Passing) (pass bool)) *Cable {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Cable{to: strings.TrimPrefix(url, "nats://"), l: l, tap: tap, open: map[string]Passing{}}
+	c.work.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.work.Go(func() { c.serve(client) })
+		}
+	})
+	t.Cleanup(c.Close)
+	return c
+}
+
+// URL is where the client connects.
+func (c *Cable) URL() string { return "nats://" + c.l.Addr().String() }
+
+// Cut ends the cable for good. What passed before has passed. Whoever connects again is turned away, so that the
+// client gives up.
+func (c *Cable) Cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = true
+	c.hangUp()
+}
+
+// Await waits after Cut until all that was on the cable has been looked at: what the server had sent already is told as
+// Delivered, though it reaches nobody.
+func (c *Cable) Await() { c.carrying.Wait() }
+
+// Close cuts the cable and waits until nothing of it is left.
+func (c *Cable) Close() {
+	_ = c.l.Close()
+	c.Cut()
+	c.work.Wait()
+}
+
+// hangUp lets the server read what has passed to the end: a plain Close may take that back.
+func (c *Cable) hangUp() {
+	for _, conn := range c.conns {
+		if server, ok := conn.(*net.TCPConn); ok {
+			_ = server.CloseWrite()
+		}
+	}
+	c.conns = nil
+}
+
+func (c *Cable) serve(client net.Conn) {
+	defer client.Close() //nolint:errcheck // nothing is lost that counts
+	c.mu.Lock()
+	if c.cut {
+		c.mu.Unlock()
+		_, _ = io.WriteString(client, "INFO {\"server_id\":\"CUT\",\"proto\":1,\"max_payload\":1048576}\r\n")
+		_, _ = client.Read(make([]byte, 1<<12)) // what it introduces itself with, or its end
+		_, _ = io.WriteString(client, "-ERR 'Authorization Violation'\r\n")
+		return
+	}
+	server, err := net.Dial("tcp", c.to)
+	if err != nil {
+		c.mu.Unlock()
+		return
+	}
+	defer server.Close() //nolint:errcheck // nothing is lost that counts
+	c.conns = append(c.conns, server, client)
+	c.carrying.Add(1)
+	c.mu.Unlock()
+	defer c.carrying.Done()
+	var both sync.WaitGroup
+	both.Go(func() {
+		defer server.(*net.TCPConn).CloseWrite() //nolint:errcheck,forcetypeassert // TCP
+		c.carry(client, server, c.fromClient)
+	})
+	both.Go(func() {
+		defer client.(*net.TCPConn).CloseWrite() //nolint:errcheck,forcetypeassert // TCP
+		c.carry(server, client, c.fromServer)
+	})
+	both.Wait()
+}
+
+// carry reads one frame after the other, to the end, and writes it on as see decides, until the cable is cut.
+func (c *Cable) carry(from, to net.Conn, see func(p Passing, write func() bool)) {
+	in := bufio.NewReaderSize(from, 1<<16)
+	for {
+		raw, p, err := frame(in)
+		if err != nil {
+			return
+		}
+		see(p, func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.cut {
+				return false
+			}
+			_, err := to.Write(raw)
+			return err == nil
+		})
+	}
+}
+
+func (c *Cable) fromClient(p Passing, write func() bool) {
+	if p.Subject == "" {
+		write()
+		return
+	}
+	if !c.tap(p) {
+		return
+	}
+	if p.Reply != "" {
+		c.mu.Lock()
+		c.open[p.Reply] = p
+		c.mu.Unlock()
+	}
+	if write() && p.Reply == "" {
+		p.Answered = true
+		c.tap(p)
+	}
+}
+
+func (c *Cable) fromServer(p Passing, write func() bool) {
+	if p.Subject != "" {
+		c.mu.Lock()
+		asked, ok := c.open[p.Subject]
+		delete(c.open, p.Subject)
+		c.mu.Unlock()
+		switch {
+		case strings.HasPrefix(p.Reply, "$JS.ACK."):
+			p.Delivered = true
+			c.tap(p)
+		case ok:
+			asked.Answered = true
+			c.tap(asked)
+		}
+	}
+	write()
+}
+
+// frame reads one frame of NATS' client protocol; only those that carry a message have a subject.
+func frame(in *bufio.Reader) (raw []byte, p Passing, err error) {
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return nil, p, err
+	}
+	words := strings.Fields(string(line))
+	if len(words) == 0 {
+		return line, p, nil
+	}
+	headers, args := false, words[1:]
+	switch strings.ToUpper(words[0]) {
+	case "PUB":
+	case "HPUB":
+		headers = true
+	case "MSG", "HMSG":
+		headers = strings.EqualFold(words[0], "HMSG")
+		args = append(args[:1:1], args[2:]...) // without the subscription's number
+	default:
+		return line, p, nil
+	}
+	sizes := 1
+	if headers {
+		sizes = 2
+	}
+	p.Subject = args[0]
+	if len(args) == sizes+2 {
+		p.Reply = args[1]
+	}
+	total, err := strconv.Atoi(args[len(args)-1])
+	if err != nil {
+		return nil, p, fmt.Errorf("frame %q: %w", line, err)
+	}
+	head := 0
+	if headers {
+		if head, err = strconv.Atoi(args[len(args)-2]); err != nil {
+			return nil, p, fmt.Errorf("frame %q: %w", line, err)
+		}
+	}
+	payload := make([]byte, total+len("\r\n"))
+	if _, err := io.ReadFull(in, payload); err != nil {
+		return nil, p, err
+	}
+	p.Body = bytes.Clone(payload[head:total])
+	return append(line, payload...), p, nil
+}

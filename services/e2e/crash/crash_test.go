@@ -1,0 +1,149 @@
+package crash
+
+import (
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// everything tries all, not only the sample of `make ci`.
+var everything = flag.Bool("everything", false, "try every crash point, each also twice in a row")
+
+// only restricts the scenarios.
+var only = flag.String("scenario", "", "only scenarios whose name contains this")
+
+// lanesEach is how many lanes of each ledger run at the same time: a try mostly waits for the servers' answers.
+const lanesEach = 3
+
+// job is one try to be made.
+type job struct {
+	s     *scenario
+	stop  point
+	times int
+}
+
+func (j job) String() string {
+	if j.times == 0 {
+		return j.s.name + ", undisturbed"
+	}
+	return fmt.Sprintf("%s, crash at %q, %d times", j.s.name, j.stop, j.times)
+}
+
+func TestNoCrashBreaksAPromise(t *testing.T) {
+	var mu sync.Mutex
+	var tried, crashes, broken, left int
+	steps := map[string]bool{}
+	for _, kind := range []string{"kv", "redis"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			jobs := enumerate(t, kind, steps, &mu)
+			if !*everything {
+				all := len(jobs)
+				jobs = sample(jobs)
+				left += all - len(jobs)
+			}
+			next := make(chan job, len(jobs))
+			for _, j := range jobs {
+				next <- j
+			}
+			close(next)
+			var lanes sync.WaitGroup
+			for range lanesEach {
+				lanes.Go(func() {
+					l := newLane(t, kind)
+					for j := range next {
+						r := l.run(t.Context(), t, j.s, j.stop, j.times)
+						mu.Lock()
+						tried++
+						crashes += r.crashes
+						if r.err != nil {
+							broken++
+							if broken <= 10 {
+								t.Errorf("%s: %v\n%s", j, r.err, trail(r))
+							}
+							l = newLane(t, kind)
+						}
+						mu.Unlock()
+					}
+				})
+			}
+			lanes.Wait()
+		})
+	}
+	t.Cleanup(func() {
+		fmt.Printf("crash points: %d of %d tried (%d steps × %d scenarios × kv, redis; %d crashes happened), %d broken\n",
+			tried, tried+left, len(steps), len(scenarios()), crashes, broken)
+		if crashes < tried {
+			t.Errorf("only %d crashes in %d tries: what the workers do differs from run to run", crashes, tried)
+		}
+	})
+}
+
+// enumerate runs each scenario undisturbed and lists a crash for each occurrence of each step on the way, and the same
+// again in the next life.
+func enumerate(t *testing.T, kind string, steps map[string]bool, mu *sync.Mutex) (jobs []job) {
+	t.Helper()
+	l := newLane(t, kind)
+	for _, s := range scenarios() {
+		if !strings.Contains(s.name, *only) {
+			continue
+		}
+		r := l.run(t.Context(), t, s, point{}, 0)
+		if r.err != nil {
+			t.Fatalf("%s, undisturbed: %v\n%s", s.name, r.err, trail(r))
+		}
+		var names []string
+		for name := range r.steps {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		mu.Lock()
+		for _, name := range names {
+			steps[name] = true
+			for n := range r.steps[name] {
+				jobs = append(jobs, job{s, point{name, n + 1}, 1})
+			}
+			jobs = append(jobs, job{s, point{name, 1}, 2})
+		}
+		mu.Unlock()
+	}
+	return jobs
+}
+
+// sampleSize is how many tries of each ledger every CI run makes.
+const sampleSize = 150
+
+// sample takes each step of a kind once, and of the others every so many.
+func sample(jobs []job) []job {
+	var taken, others []job
+	seen := map[string]bool{}
+	for _, j := range jobs {
+		if j.times == 1 && !seen[j.stop.step] {
+			seen[j.stop.step] = true
+			taken = append(taken, j)
+		} else {
+			others = append(others, j)
+		}
+	}
+	room := max(0, sampleSize-len(taken))
+	for i := range min(room, len(others)) {
+		taken = append(taken, others[i*len(others)/room])
+	}
+	return taken
+}
+
+// trail is what each worker of a try did.
+func trail(r result) string {
+	var text strings.Builder
+	for i, steps := range r.trails {
+		fmt.Fprintf(&text, "life %d: %s\n", i+1, strings.Join(steps, " · "))
+	}
+	return text.String()
+}

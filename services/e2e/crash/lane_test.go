@@ -1,0 +1,211 @@
+package crash
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inkv"
+	"stockbridge/pkg/ledger/inredis"
+	"stockbridge/pkg/ledger/redistest"
+	"stockbridge/pkg/seller"
+)
+
+const (
+	// ackWait is the topology's (30 s): after so long the broker gives a dead worker's messages to another.
+	ackWait = 30 * time.Second
+	// tickEvery is how often a seller's ticks come.
+	tickEvery = 5 * time.Second
+	// patience bounds a failure.
+	patience = 15 * time.Second
+)
+
+// clock runs on by itself, and jumps.
+type clock struct {
+	mu    sync.Mutex
+	ahead time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.ahead)
+}
+
+// jump moves the clock to at, never back.
+func (c *clock) jump(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead = max(c.ahead, time.Until(at))
+}
+
+// ago does something an hour ago.
+func (c *clock) ago(do func()) {
+	const hour = time.Hour
+	c.mu.Lock()
+	c.ahead -= hour
+	c.mu.Unlock()
+	do()
+	c.mu.Lock()
+	c.ahead += hour
+	c.mu.Unlock()
+}
+
+// wait is a message that the broker brings back at a time.
+type wait struct {
+	at  time.Time
+	ack string
+}
+
+// lane is servers on which one try runs after the other, each with a seller of its own.
+type lane struct {
+	t      testing.TB
+	name   string
+	log    zerolog.Logger
+	clock  *clock
+	url    string
+	bus    *bus.Bus
+	broker *bustest.Broker
+	redis  *redistest.Server // nil: the ledger is in a bucket
+	known  ledger.Ledger
+	book   *seller.Book
+	tries  int
+	graves sync.WaitGroup
+
+	mu    sync.Mutex
+	waits []wait
+}
+
+// newLane starts servers with a ledger in "redis" or in "kv".
+func newLane(t testing.TB, kind string) *lane {
+	t.Helper()
+	l := &lane{t: t, name: kind, clock: &clock{}, log: zerolog.Nop()}
+	l.bus, l.url = bustest.StartServer(t)
+	l.broker = bustest.NewBroker(t, l.url)
+	if kind == "redis" {
+		l.redis = redistest.Start(t, "appendfsync no")
+	}
+	var err error
+	if l.known, err = l.ledger(t.Context(), l.bus); err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := l.bus.Bucket(t.Context(), bus.BucketSetup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.book, err = seller.Open(t.Context(), bucket, l.log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		l.graves.Wait()
+		l.book.Close()
+		_ = l.known.Close()
+	})
+	return l
+}
+
+// ledger opens the lane's ledger over a connection.
+func (l *lane) ledger(ctx context.Context, b *bus.Bus) (ledger.Ledger, error) {
+	if l.redis != nil {
+		return inredis.Open(inredis.Options{URL: l.redis.URL(), Now: l.clock.now})
+	}
+	bucket, err := b.Bucket(ctx, bus.BucketLedger)
+	if err != nil {
+		return nil, err
+	}
+	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Identity: b.ServerID, Now: l.clock.now})
+}
+
+// remember gives the ledger a birth well before the orders that follow.
+func (l *lane) remember(t testing.TB, name string) {
+	t.Helper()
+	k := ledger.Key{Seller: name, Kind: "order", No: "an-older-one"}
+	begun, err := l.known.Begin(t.Context(), ledger.Begin{Key: k, Owner: "before", StreamTime: l.clock.now(), AuditedAt: l.clock.now()})
+	if err == nil {
+		err = l.known.Release(t.Context(), begun.Claim, "only to be born")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// later brings the message with this ack subject back at a time.
+func (l *lane) later(at time.Time, ack string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits = append(l.waits, wait{at, ack})
+}
+
+// waiting is the earliest wait, and how many there are.
+func (l *lane) waiting() (first wait, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range l.waits {
+		if first.ack == "" || w.at.Before(first.at) {
+			first = w
+		}
+	}
+	return first, len(l.waits)
+}
+
+func (l *lane) forget(ack string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits = slices.DeleteFunc(l.waits, func(w wait) bool { return w.ack == ack })
+}
+
+// quiet: the worker has nothing in hand, and the broker nothing to give it now.
+func (l *lane) quiet(ctx context.Context, f *life) (bool, error) {
+	if f.busy() {
+		return false, nil
+	}
+	waiting, unsettled, err := l.broker.Left(ctx)
+	if err != nil {
+		return false, err
+	}
+	_, waits := l.waiting()
+	return !waiting && unsettled == waits && !f.busy(), nil
+}
+
+// advance moves the clock to the next thing that time brings about, and lets it happen. Without ticks there may be
+// nothing, which is an error.
+func (l *lane) advance(ctx context.Context, name string, nextTick time.Time, tick func() error) error {
+	parked, err := l.broker.Parked(ctx)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(parked, func(a, b bustest.Parked) int { return a.At.Compare(b.At) })
+	w, waits := l.waiting()
+	next, do := nextTick, tick
+	if waits > 0 && (next.IsZero() || w.at.Before(next)) {
+		next, do = w.at, func() error { l.forget(w.ack); l.broker.ComeBack(w.ack); return nil }
+	}
+	if len(parked) > 0 && (next.IsZero() || parked[0].At.Before(next)) {
+		next, do = parked[0].At, func() error { return l.broker.Fire(ctx, parked[0]) }
+	}
+	if next.IsZero() {
+		return fmt.Errorf("nothing of %s is in hand, waits, or will come", name)
+	}
+	l.clock.jump(next)
+	return do()
+}
+
+// tick sends one of each of a seller's ticks.
+func (l *lane) tick(ctx context.Context, name string) error {
+	for _, kind := range []string{event.TickPoll, event.TickRelease} {
+		header := map[string][]string{event.HeaderContentType: {"application/json"}}
+		if _, _, err := l.bus.PublishRaw(ctx, event.DueSubject(kind, name), header, []byte(`{"seller":"`+name+`"}`)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

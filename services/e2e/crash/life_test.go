@@ -1,0 +1,398 @@
+package crash
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/memory"
+	"stockbridge/pkg/worker"
+	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/status-poller/poller"
+)
+
+// point is where to stop: the occurrence of a step in one life, from 1. The zero point is nowhere.
+type point struct {
+	step string
+	at   int
+}
+
+func (p point) String() string { return fmt.Sprintf("%s (%d)", p.step, p.at) }
+
+var errDead = errors.New("the worker is dead")
+
+// closed is what a bus says of itself when its connection has given up.
+const closed = "connection to NATS is CLOSED"
+
+// life is one worker, pusher and poller together, from its start to its crash.
+type life struct {
+	l       *lane
+	stop    point
+	cable   *bustest.Cable
+	bus     *bus.Bus
+	crashed chan struct{}
+	buried  chan struct{}
+	cancel  context.CancelFunc
+	runs    sync.WaitGroup
+	closers []func()
+
+	// calls is held by each call that is under way outside the cable; a crash waits for those.
+	calls sync.RWMutex
+	mu    sync.Mutex
+	dead  bool
+	trail []string
+	// looked is how long the trail was when it was looked at last.
+	looked int
+	seen   map[string]int
+	// hand is the ack subjects of what was delivered and is not settled.
+	hand map[string]bool
+	errs []error
+}
+
+// live starts a worker that will crash at stop.
+func (l *lane) live(t testing.TB, wh *memory.Warehouse, push pusher.Config, poll poller.Config, stop point) *life {
+	t.Helper()
+	f := &life{
+		l: l, stop: stop, crashed: make(chan struct{}), buried: make(chan struct{}),
+		seen: map[string]int{}, hand: map[string]bool{},
+	}
+	f.cable = bustest.NewCable(l.t, l.url, f.tap)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	f.cancel = cancel
+	b, err := bus.Connect(ctx, bus.Options{URL: f.cable.URL(), Name: "worker", Log: l.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.bus = b
+	f.closers = append(f.closers, b.Close)
+	real, err := l.ledger(ctx, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.closers = append(f.closers, func() { _ = real.Close() })
+	bucket, err := b.Bucket(ctx, bus.BucketSetup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, err := seller.Open(ctx, bucket, l.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.closers = append(f.closers, book.Close)
+	parts := worker.Parts{
+		Log: l.log, Bus: b, Ledger: &tappedLedger{real, f, l.redis == nil}, Sellers: book, Warehouses: &tappedWarehouses{tappedWarehouse{wh, f}},
+		Metrics: prometheus.NewRegistry(), Grace: 10 * time.Second, Now: l.clock.now,
+	}
+	run := func(work func() error) {
+		f.runs.Go(func() {
+			if err := work(); err != nil && ctx.Err() == nil && !f.isDead() {
+				f.mu.Lock()
+				f.errs = append(f.errs, err)
+				f.mu.Unlock()
+			}
+		})
+	}
+	run(func() error { return pusher.Run(ctx, parts.Shell(pusher.Name), push) })
+	run(func() error { return poller.Run(ctx, parts.Shell(poller.Name), poll) })
+	return f
+}
+
+func (f *life) isDead() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dead
+}
+
+// step notes what the worker does, and is where it may die.
+func (f *life) step(name string) {
+	f.mu.Lock()
+	if f.dead {
+		f.mu.Unlock()
+		return
+	}
+	f.seen[name]++
+	f.trail = append(f.trail, name)
+	if (point{name, f.seen[name]}) != f.stop {
+		f.mu.Unlock()
+		return
+	}
+	f.dead = true
+	f.mu.Unlock()
+	f.cable.Cut()
+	close(f.crashed)
+}
+
+// settleDeath waits until nothing of the dead worker is on its way any more, and tells what it had in hand.
+func (f *life) settleDeath() (hand []string) {
+	f.cable.Await()
+	f.calls.Lock() // what was under way elsewhere has ended
+	defer f.calls.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for ack := range f.hand {
+		hand = append(hand, ack)
+	}
+	return hand
+}
+
+// bury ends the goroutines of a worker, dead or alive, and everything that it opened.
+func (f *life) bury() {
+	// A cut connection gives up within a second. To be asked to stop before that would mean to wait for answers.
+	for given := time.Now().Add(5 * time.Second); f.isDead() && f.bus.Ready().Error() != closed && time.Now().Before(given); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	f.cancel()
+	close(f.buried)
+	f.runs.Wait()
+	for i := len(f.closers) - 1; i >= 0; i-- {
+		f.closers[i]()
+	}
+	f.cable.Close()
+}
+
+// busy tells whether something is in hand, or anything was done since it was asked last.
+func (f *life) busy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.looked
+	f.looked = len(f.trail)
+	return len(f.hand) > 0 || before != f.looked
+}
+
+// call makes a call whose beginning and end are steps. On the cable: what the call does is seen, and stopped, there.
+func (f *life) call(name string, onCable bool, do func() error) error {
+	f.step("before " + name)
+	if !onCable {
+		f.calls.RLock()
+	}
+	dead := f.isDead()
+	var err error
+	if !dead {
+		err = do()
+	}
+	if !onCable {
+		f.calls.RUnlock()
+	}
+	if !dead {
+		f.step("after " + name)
+	}
+	if f.isDead() {
+		<-f.buried
+		return errDead
+	}
+	return err
+}
+
+// tap sees the worker's traffic with the broker.
+func (f *life) tap(p bustest.Passing) (pass bool) {
+	name, consumer := stepOf(p)
+	switch {
+	case p.Delivered && !strings.Contains(consumer, "-"): // a watch's or a reader's, with nothing to settle: ours have names
+		return true
+	case p.Delivered:
+		f.mu.Lock()
+		f.hand[p.Reply] = true
+		f.mu.Unlock()
+		f.step("deliver " + consumer)
+		return true
+	case name == "":
+		return true
+	case consumer == "":
+		if p.Answered {
+			f.step("after " + name)
+		} else {
+			f.step("before " + name)
+		}
+		return true
+	}
+	// The rest settles a message.
+	if !p.Answered {
+		f.step("before " + name)
+		after := nakDelay(p.Body)
+		if after == 0 || f.isDead() {
+			return true
+		}
+		f.settled(p.Subject)
+		f.l.later(f.l.clock.now().Add(after), p.Subject)
+		f.step("after " + name)
+		return false
+	}
+	f.settled(p.Subject)
+	f.step("after " + name)
+	return true
+}
+
+func (f *life) settled(ack string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.hand, ack)
+}
+
+// stepOf names what a message does; "" when it changes nothing. consumer is that of a delivery or of its answer.
+func stepOf(p bustest.Passing) (name, consumer string) {
+	words := strings.Split(p.Subject, ".")
+	if p.Delivered {
+		return "deliver", strings.Split(p.Reply, ".")[3]
+	}
+	first := func(n int) string { return strings.Join(words[:min(n, len(words))], ".") }
+	switch {
+	case strings.HasPrefix(p.Subject, "$JS.ACK."):
+		word, _, _ := strings.Cut(strings.TrimLeft(string(p.Body), "+-"), " ")
+		if word == "WPI" {
+			return "", ""
+		}
+		return strings.ToLower(word) + " " + words[3], words[3]
+	case words[0] == "$KV":
+		return "write " + words[1] + " " + words[2], ""
+	case strings.HasPrefix(p.Subject, "$JS.API.STREAM.PURGE."), strings.HasPrefix(p.Subject, "$JS.API.STREAM.MSG.DELETE."):
+		return strings.ToLower(words[len(words)-2]) + " " + words[len(words)-1], ""
+	case strings.HasPrefix(p.Subject, "$"), strings.HasPrefix(p.Subject, "_INBOX"):
+		return "", "" // it only reads
+	case words[0] == "order" || words[0] == "seller":
+		return "store " + strings.Join(words[:len(words)-1], "."), "" // without the seller
+	default:
+		return "store " + first(2), "" // a shelf, a park, a replay, and whose
+	}
+}
+
+// nakDelay is the wait that a -NAK asks for.
+func nakDelay(body []byte) time.Duration {
+	rest, ok := strings.CutPrefix(string(body), "-NAK ")
+	if !ok {
+		return 0
+	}
+	var nak struct{ Delay time.Duration }
+	if err := json.Unmarshal([]byte(rest), &nak); err != nil {
+		panic(err) // our own bus wrote it
+	}
+	return nak.Delay
+}
+
+// tappedWarehouses opens the one warehouse for every account.
+type tappedWarehouses struct{ tappedWarehouse }
+
+// Open implements worker.Warehouses.
+func (w *tappedWarehouses) Open(s *seller.Seller, code string, _ warehouse.Class) (warehouse.Orders, error) {
+	if _, ok := s.Warehouse(code); !ok {
+		return nil, fault.Hold(seller.CauseWarehouse(s.Name(), code), errors.New("not in the set-up"))
+	}
+	return &w.tappedWarehouse, nil
+}
+
+// Read implements worker.Warehouses.
+func (w *tappedWarehouses) Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error) {
+	if _, err := w.Open(s, code, class); err != nil {
+		return nil, err
+	}
+	return &w.tappedWarehouse, nil
+}
+
+// tappedWarehouse makes steps of the calls to a warehouse.
+type tappedWarehouse struct {
+	*memory.Warehouse
+	f *life
+}
+
+func (w *tappedWarehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (taken warehouse.Taken, err error) {
+	err = w.f.call("send", false, func() error { taken, err = w.Warehouse.TakeOrder(ctx, o); return err })
+	return taken, err
+}
+
+func (w *tappedWarehouse) FindOrders(ctx context.Context, nos []string) (found map[string]warehouse.Found, err error) {
+	err = w.f.call("find", false, func() error { found, err = w.Warehouse.FindOrders(ctx, nos); return err })
+	return found, err
+}
+
+func (w *tappedWarehouse) OrderDetails(ctx context.Context, no string) (d warehouse.Details, err error) {
+	err = w.f.call("details", false, func() error { d, err = w.Warehouse.OrderDetails(ctx, no); return err })
+	return d, err
+}
+
+// tappedLedger makes steps of the calls to a ledger.
+type tappedLedger struct {
+	ledger.Ledger
+	f       *life
+	onCable bool
+}
+
+func (l *tappedLedger) call(name string, do func() error) error { return l.f.call(name, l.onCable, do) }
+
+func (l *tappedLedger) Begin(ctx context.Context, b ledger.Begin) (out ledger.Begun, err error) {
+	err = l.call("intent", func() error { out, err = l.Ledger.Begin(ctx, b); return err })
+	return out, err
+}
+
+func (l *tappedLedger) Accept(ctx context.Context, b ledger.Begin, no string, cleaned []ledger.Cleaned, now time.Time) error {
+	return l.call("accept", func() error { return l.Ledger.Accept(ctx, b, no, cleaned, now) })
+}
+
+func (l *tappedLedger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	return l.call("refuse", func() error { return l.Ledger.Refuse(ctx, c, why) })
+}
+
+func (l *tappedLedger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
+	return l.call("doubt", func() error { return l.Ledger.Doubt(ctx, c, why) })
+}
+
+func (l *tappedLedger) Absent(ctx context.Context, c ledger.Claim) (looks int, since time.Time, err error) {
+	err = l.call("absent", func() error { looks, since, err = l.Ledger.Absent(ctx, c); return err })
+	return looks, since, err
+}
+
+func (l *tappedLedger) Release(ctx context.Context, c ledger.Claim, why string) error {
+	return l.call("release", func() error { return l.Ledger.Release(ctx, c, why) })
+}
+
+func (l *tappedLedger) Resend(ctx context.Context, c ledger.Claim) error {
+	return l.call("resend", func() error { return l.Ledger.Resend(ctx, c) })
+}
+
+func (l *tappedLedger) Get(ctx context.Context, k ledger.Key) (e ledger.Entry, err error) {
+	err = l.call("get", func() error { e, err = l.Ledger.Get(ctx, k); return err })
+	return e, err
+}
+
+func (l *tappedLedger) Due(ctx context.Context, name, kind string, now time.Time, limit int) (list []ledger.Entry, err error) {
+	err = l.call("due", func() error { list, err = l.Ledger.Due(ctx, name, kind, now, limit); return err })
+	return list, err
+}
+
+func (l *tappedLedger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
+	return l.call("follow", func() error { return l.Ledger.Follow(ctx, e, state, f) })
+}
+
+func (l *tappedLedger) Count(ctx context.Context, key string) (n int, err error) {
+	err = l.call("count", func() error { n, err = l.Ledger.Count(ctx, key); return err })
+	return n, err
+}
+
+func (l *tappedLedger) Uncount(ctx context.Context, key string) error {
+	return l.call("uncount", func() error { return l.Ledger.Uncount(ctx, key) })
+}
+
+func (l *tappedLedger) Forget(ctx context.Context, key string) error {
+	return l.call("forget", func() error { return l.Ledger.Forget(ctx, key) })
+}
+
+func (l *tappedLedger) Lease(ctx context.Context, name, owner string, ttl time.Duration) (ok bool, err error) {
+	err = l.call("lease", func() error { ok, err = l.Ledger.Lease(ctx, name, owner, ttl); return err })
+	return ok, err
+}
+
+func (l *tappedLedger) Unlease(ctx context.Context, name, owner string) error {
+	return l.call("unlease", func() error { return l.Ledger.Unlease(ctx, name, owner) })
+}

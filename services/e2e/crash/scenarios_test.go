@@ -1,0 +1,218 @@
+package crash
+
+import (
+	"context"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/warehouse/memory"
+	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/status-poller/poller"
+)
+
+// outcome is how an order must end, whatever happens on the way.
+type outcome struct {
+	documents int
+	failed    string
+	// held: it is told as held on the way; mayBeHeld: that hangs on who was faster.
+	held, mayBeHeld               bool
+	shipped, delivered, cancelled int
+	state                         ledger.State
+}
+
+// scenario is a story of a few orders. Its acts must bear a repetition: they are done when what they wait for is told.
+type scenario struct {
+	name string
+	// configure changes the workers' settings.
+	configure func(*pusher.Config, *poller.Config)
+	// ticks come; with each the warehouse moves on, if moves.
+	ticks, moves bool
+	// takes is how long it takes by design, crashes left out.
+	takes time.Duration
+	begin func(y *try) error
+	// then is what others do meanwhile, each act once. nil: nothing.
+	then     func(y *try, once func(name string, do func() error) error) error
+	outcomes map[string]outcome
+	// dead and held is what stays on the shelf.
+	dead, held int
+}
+
+// act does what is to be done now, and tells whether anything was.
+func (s *scenario) act(y *try) (acted bool, err error) {
+	if s.then == nil {
+		return false, nil
+	}
+	err = s.then(y, func(name string, do func() error) error {
+		if y.acts[name] {
+			return nil
+		}
+		acted, y.acts[name] = true, true
+		return do()
+	})
+	return acted, err
+}
+
+// ended tells whether every order has what it must end with. Whether it has more is checked afterwards.
+func (s *scenario) ended(y *try) bool {
+	for name, want := range s.outcomes {
+		told := y.tells(name)
+		if len(told.Accepted) < want.documents || want.failed != "" && len(told.Failed) == 0 || want.held && len(told.Held) == 0 ||
+			told.Delivered < want.delivered || told.Cancelled < want.cancelled || len(told.Shipped) < want.shipped {
+			return false
+		}
+	}
+	if s.dead+s.held == 0 {
+		return true
+	}
+	dead, _ := y.shelf(y.t.Context(), event.Dead)
+	held, _ := y.shelf(y.t.Context(), event.Held)
+	return len(dead) >= s.dead && len(held) >= s.held
+}
+
+var by = bus.By{Who: "story", Why: "the cause is gone"}
+
+// replay replays all that stands on the shelf.
+func (y *try) replay(ctx context.Context, kind string, by bus.By) error {
+	items, err := y.shelf(ctx, kind)
+	if err != nil {
+		return err
+	}
+	for _, m := range items {
+		if err := y.bus.Replay(ctx, m.Seq, by); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func simply(name string) func(y *try) error {
+	return func(y *try) error { return y.publish(y.order(name)) }
+}
+
+func with(knobs func(*memory.Knobs), begin func(y *try) error) func(y *try) error {
+	return func(y *try) error {
+		y.wh.Set(knobs)
+		return begin(y)
+	}
+}
+
+var accepted = outcome{documents: 1, state: ledger.Accepted}
+
+func scenarios() []*scenario { return pushes() }
+
+// pushes are the scenarios of the pusher.
+func pushes() []*scenario {
+	return []*scenario{
+		{
+			name: "an order is accepted", begin: simply("o"), outcomes: map[string]outcome{"o": accepted},
+		}, {
+			name:  "the answer is lost, the order is there",
+			begin: with(func(k *memory.Knobs) { k.LoseReplies = 1 }, simply("o")), outcomes: map[string]outcome{"o": accepted},
+		}, {
+			name: "the order is lost on its way", takes: 5 * time.Minute,
+			begin: with(func(k *memory.Knobs) { k.DropBefore = 1 }, simply("o")), outcomes: map[string]outcome{"o": accepted},
+		}, {
+			name:     "refused in business words, mended and replayed",
+			begin:    with(func(k *memory.Knobs) { k.Refuse = 1 << 20 }, simply("o")),
+			outcomes: map[string]outcome{"o": {documents: 1, failed: "warehouse.refused", state: ledger.Accepted}},
+			then: func(y *try, once func(string, func() error) error) error {
+				if items, err := y.shelf(y.t.Context(), event.Dead); err != nil || len(items) == 0 {
+					return err
+				}
+				return once("mend", func() error {
+					y.wh.Set(func(k *memory.Knobs) { k.Refuse = 0 })
+					return y.replay(y.t.Context(), event.Dead, by)
+				})
+			},
+		}, {
+			name:     "refused for good",
+			begin:    with(func(k *memory.Knobs) { k.Reject = 1 << 20 }, simply("o")),
+			outcomes: map[string]outcome{"o": {failed: "warehouse.refused", state: ledger.Refused}}, dead: 1,
+		}, {
+			name: "held for a mapping, and released by it",
+			begin: func(y *try) error {
+				o := y.order("o")
+				o.Shop = "S77"
+				return y.publish(o)
+			},
+			outcomes: map[string]outcome{"o": {documents: 1, held: true, state: ledger.Accepted}},
+			then: func(y *try, once func(string, func() error) error) error {
+				if items, err := y.shelf(y.t.Context(), event.Held); err != nil || len(items) == 0 {
+					return err
+				}
+				return once("map", func() error {
+					y.setup.Shops = append(y.setup.Shops, &sellerv1.Shop{Code: "S77", ShopNo: "77", Warehouses: []string{"W01"}})
+					return y.apply(y.t.Context())
+				})
+			},
+		}, {
+			name: "the warehouse is busy for long, so the order is parked", takes: 3 * time.Minute,
+			begin:    with(func(k *memory.Knobs) { k.Busy = 90 * time.Second }, simply("o")),
+			outcomes: map[string]outcome{"o": accepted},
+			then: func(y *try, once func(string, func() error) error) error {
+				if parked, err := y.broker.Parked(y.t.Context()); err != nil || len(parked) == 0 {
+					return err
+				}
+				return once("calm", func() error { y.wh.Set(func(k *memory.Knobs) { k.Busy = 0 }); return nil })
+			},
+		}, {
+			name: "the warehouse is away until the attempts are used up, then it is replayed", takes: 5 * time.Minute,
+			configure: func(push *pusher.Config, _ *poller.Config) { push.MaxAttempts, push.BreakerAfter = 6, 1000 },
+			begin:     with(func(k *memory.Knobs) { k.Down = true }, simply("o")),
+			outcomes:  map[string]outcome{"o": {documents: 1, held: true, state: ledger.Accepted}},
+			then: func(y *try, once func(string, func() error) error) error {
+				if items, err := y.shelf(y.t.Context(), event.Dead); err != nil || len(items) == 0 {
+					return err
+				}
+				return once("repair", func() error {
+					y.wh.Set(func(k *memory.Knobs) { k.Down = false })
+					return y.replay(y.t.Context(), event.Dead, by)
+				})
+			},
+		}, {
+			name: "unreadable, and of a number used before",
+			begin: func(y *try) error {
+				o, changed := y.order("o"), y.order("changed")
+				changed.OutboundNo = o.OutboundNo
+				if err := y.publish(o); err != nil {
+					return err
+				}
+				_, _, err := y.bus.PublishRaw(y.t.Context(), event.OrderAudited.Name+"."+y.seller, nil, []byte("{"))
+				return err
+			},
+			outcomes: map[string]outcome{"o": {documents: 1, failed: "outbound.reused", state: ledger.Accepted}},
+			then: func(y *try, once func(string, func() error) error) error {
+				if len(y.tells("o").Accepted) == 0 {
+					return nil
+				}
+				return once("change", func() error { return y.publish(y.orders["changed"]) })
+			},
+			dead: 2,
+		}, {
+			name: "two orders at a time, each twice",
+			begin: func(y *try) error {
+				a, b := y.order("a"), y.order("b")
+				return y.publish(a, b, a, b)
+			},
+			outcomes: map[string]outcome{"a": accepted, "b": accepted},
+		}, {
+			name: "two audits of one order's lines",
+			begin: func(y *try) error {
+				a, b := y.order("a"), y.order("b")
+				b.OrderNo, b.Lines = a.OrderNo, a.Lines
+				return y.publish(a)
+			},
+			outcomes: map[string]outcome{"a": accepted, "b": {failed: "line.live"}},
+			then: func(y *try, once func(string, func() error) error) error {
+				if len(y.tells("a").Accepted) == 0 {
+					return nil
+				}
+				return once("b", func() error { return y.publish(y.orders["b"]) })
+			},
+			dead: 1,
+		},
+	}
+}
