@@ -79,11 +79,11 @@ func (l *lane) live(t testing.TB, wh *memory.Warehouse, push pusher.Config, poll
 	}
 	f.bus = b
 	f.closers = append(f.closers, b.Close)
-	real, err := l.ledger(ctx, b)
+	opened, err := l.ledger(ctx, b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.closers = append(f.closers, func() { _ = real.Close() })
+	f.closers = append(f.closers, func() { _ = opened.Close() })
 	bucket, err := b.Bucket(ctx, bus.BucketSetup)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func (l *lane) live(t testing.TB, wh *memory.Warehouse, push pusher.Config, poll
 	}
 	f.closers = append(f.closers, book.Close)
 	parts := worker.Parts{
-		Log: l.log, Bus: b, Ledger: &tappedLedger{real, f, l.redis == nil}, Sellers: book, Warehouses: &tappedWarehouses{tappedWarehouse{wh, f}},
+		Log: l.log, Bus: b, Ledger: &tappedLedger{opened, f, l.redis == nil}, Sellers: book, Warehouses: &tappedWarehouses{tappedWarehouse{wh, f}},
 		Metrics: prometheus.NewRegistry(), Grace: 10 * time.Second, Now: l.clock.now,
 	}
 	run := func(work func() error) {
