@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
 )
@@ -44,7 +45,24 @@ func (k *kills) hit() (kills, calls int) {
 // slack is between the signal and its time as we wrote it down, and the log's times are cut to milliseconds.
 const slack = 3 * time.Millisecond
 
-// look reads the sandbox's log on. A call belongs to the kill that came while it was under way.
+// meet gives each call whose caller was gone to the kill that came while it was under way.
+func (k *kills) meet(calls []jdtest.Call) {
+	for _, c := range calls {
+		k.after = c.Seq
+		if !c.Gone {
+			continue
+		}
+		until := c.At.Add(time.Duration(c.TookMillis)*time.Millisecond + slack)
+		for i := range k.list {
+			if at := k.list[i].at; !at.Before(c.At.Add(-slack)) && !at.After(until) {
+				k.list[i].open++
+				break
+			}
+		}
+	}
+}
+
+// lookAtCalls reads the sandbox's log on.
 func (g *stage) lookAtCalls(ctx context.Context) error {
 	k := &g.killed
 	k.mu.Lock()
@@ -53,18 +71,7 @@ func (g *stage) lookAtCalls(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range calls {
-		k.after = c.Seq
-		if !c.Gone {
-			continue
-		}
-		for i := range k.list {
-			if at := k.list[i].at; !at.Before(c.At.Add(-slack)) && !at.After(c.At.Add(time.Duration(c.TookMillis)*time.Millisecond+slack)) {
-				k.list[i].open++
-				break
-			}
-		}
-	}
+	k.meet(calls)
 	return nil
 }
 
@@ -77,7 +84,7 @@ func (g *stage) kill(ctx context.Context) error {
 	// Some hit nothing.
 	every := max(g.s.lasting/time.Duration(g.s.kills*4/3+4), calmly)
 	// The aim can be missed: more time than this is not given.
-	for end := time.Now().Add(g.s.lasting * 5 / 4); time.Now().Before(end); {
+	for end := time.Now().Add(g.s.lasting * 2); time.Now().Before(end); {
 		if !wait(ctx, draw(r, every*7/10, every*12/10)) {
 			return nil
 		}
@@ -101,7 +108,7 @@ func (g *stage) killOne(ctx context.Context, r *rand.Rand) error {
 		return nil
 	}
 	// A moment in which several workers ask is the best one.
-	for i := 0; i < 100 && g.toJD.Asking() <= len(g.pushers)-i/20; i++ {
+	for i := 0; i < 100 && g.toJD.Asking() <= usual-i/25; i++ {
 		wait(ctx, 10*time.Millisecond)
 	}
 	if err := g.killNow(p); err != nil {

@@ -69,11 +69,11 @@ func (g *stage) day(ctx context.Context) error {
 	if g.s.scenario == scenarioSmoke || g.s.faults != "" {
 		crowd, flood = 0, 0
 	}
-	steady, stop := context.WithCancel(ctx)
-	defer stop()
+	stormy, over := context.WithCancel(ctx)
+	defer over()
 	var publishing sync.WaitGroup
 	every := (crowd + g.s.lasting) / time.Duration(g.s.orders-flood)
-	publishing.Go(func() { g.steady(steady, ctx, g.s.orders-flood, every, crowd) })
+	publishing.Go(func() { g.steady(ctx, stormy, g.s.orders-flood, every, crowd) })
 	if crowd > 0 {
 		if err := g.crowd(ctx, flood, crowd); err != nil {
 			return err
@@ -82,14 +82,16 @@ func (g *stage) day(ctx context.Context) error {
 	if err := g.storm(ctx); err != nil {
 		return err
 	}
+	over()
 	publishing.Wait()
 	g.later.Wait()
 	g.erp.sending.Wait()
 	return ctx.Err()
 }
 
-// steady publishes the sellers' shares, seller by seller as the seed draws them.
-func (g *stage) steady(ctx, publish context.Context, n int, every, calm time.Duration) {
+// steady publishes the sellers' shares, seller by seller as the seed draws them: n orders, and more as long as it is
+// stormy, so that there is always something to hit.
+func (g *stage) steady(ctx, stormy context.Context, n int, every, calm time.Duration) {
 	r := rand.New(rand.NewPCG(g.s.seed, 0xe4b))
 	var lots []string
 	for _, m := range g.list {
@@ -98,7 +100,7 @@ func (g *stage) steady(ctx, publish context.Context, n int, every, calm time.Dur
 		}
 	}
 	began := time.Now()
-	for i := range n {
+	for i := 0; i < n || stormy.Err() == nil; i++ {
 		at := every * time.Duration(i)
 		if !wait(ctx, time.Until(began.Add(at))) {
 			return
@@ -107,7 +109,7 @@ func (g *stage) steady(ctx, publish context.Context, n int, every, calm time.Dur
 		if seller != resting && at < calm {
 			group = history.Healthy
 		}
-		g.erp.publish(publish, seller, group)
+		g.erp.publish(ctx, seller, group)
 	}
 }
 
