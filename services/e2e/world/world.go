@@ -124,6 +124,9 @@ func Start(t testing.TB, o Options) *World {
 	return w
 }
 
+// Dir holds what the stack keeps.
+func (w *World) Dir() string { return w.dir }
+
 // Apply sets a seller up.
 func (w *World) Apply(setup *sellerv1.Setup) {
 	w.t.Helper()
