@@ -48,7 +48,7 @@ crash: redis ## stop a worker at every step it takes and start another; ends 1 i
 .PHONY: ci
 ci: RACE = -race -count=1
 ci: ## what a change must pass, each step with its seconds
-	@for step in tidy-check build boundaries generate-check lint test chart demo plant chaos-smoke; do \
+	@for step in tidy-check build boundaries generate-check lint test chart alerts demo plant chaos-smoke; do \
 	  printf '\n== %s\n' $$step; began=$$SECONDS; \
 	  $(MAKE) --no-print-directory $$step RACE='$(RACE)' || { printf '== %s: FAILED after %d s\n' $$step $$((SECONDS - began)); exit 1; }; \
 	  printf '== %s: %d s\n' $$step $$((SECONDS - began)); \
@@ -135,6 +135,13 @@ $(LINT): .ci/tools/go.mod
 .PHONY: chart
 chart: ## what is deployed: compose, the Dockerfile, the Helm chart with its value sets, against the tools' own libraries
 	cd .ci/deploy && GOWORK=off go vet ./... && GOWORK=off go test -count=1 $(TEST) ./...
+
+.PHONY: alerts
+alerts: ## the Prometheus alerts with their tests (promtool), and the Grafana dashboard, against docs/metrics.md
+	@.ci/promtool
+	bin/promtool check rules deploy/prometheus/rules.yaml
+	bin/promtool test rules deploy/prometheus/tests/*.yaml
+	cd .ci/monitoring && GOWORK=off go vet ./... && GOWORK=off go test -count=1 ./...
 
 .PHONY: boundaries
 boundaries: ## who may import whom, which word lives where, each module alone

@@ -45,6 +45,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stockbridge_poll_exceptions_total", Help: "Orders that need a person, by reason.",
 		}, []string{"code"}),
 	}
+	// Shown as 0 from the start: of a counter that appears with 1 Prometheus sees no increase.
+	for _, code := range []string{"warehouse.twice", "cancelled.after.shipped", "follow.ended"} {
+		m.Exceptions.WithLabelValues(code)
+	}
 	r.MustRegister(m.Looks, m.Details, m.Absent, m.Exceptions)
 	return m
 }
