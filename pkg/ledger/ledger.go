@@ -100,7 +100,8 @@ func (s State) Live() bool { return s == Intent || s == Unknown || s == Accepted
 type Entry struct {
 	Key   Key
 	State State
-	// Hash of the payload that was begun. Another payload under the same number is refused.
+	// Hash of the payload that was begun. Another payload under the same number is refused. Empty when New, and when
+	// Partial.
 	Hash string
 	// OrderNo and Lines are the order lines it covers, for orders.
 	OrderNo string
@@ -147,6 +148,10 @@ type Attempt struct {
 	// Detail is the far side's number or the reason; nothing secret or personal.
 	Detail string
 }
+
+// Partial tells whether the ledger was lost while a worker was at the document, who then wrote how that ended: it may be
+// at the far side, and neither its payload nor its lines are known.
+func (e Entry) Partial() bool { return e.State != New && e.Hash == "" }
 
 // Begin asks for a claim.
 type Begin struct {

@@ -226,7 +226,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 	case errors.Is(err, ledger.ErrNoEntry):
 	case err != nil:
 		return err
-	case e.State != ledger.New && e.Hash != pusher.PayloadHash(o):
+	case e.State != ledger.New && !e.Partial() && e.Hash != pusher.PayloadHash(o):
 		r.add(pusher.Reused(o))
 	case e.State == ledger.Accepted || e.State == ledger.Cancelled:
 		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{

@@ -65,7 +65,7 @@ const crowdFor = 25 * time.Second
 
 // day is orders at a steady rate: first a crowd, then the storm.
 func (g *stage) day(ctx context.Context) error {
-	crowd, flood := crowdFor, g.s.orders/5
+	crowd, flood := crowdFor, g.s.orders/10
 	if g.s.scenario == scenarioSmoke || g.s.faults != "" {
 		crowd, flood = 0, 0
 	}

@@ -120,7 +120,14 @@ func (r *run) push(ctx context.Context) error {
 		return r.notSent(fault.RetryAfter(wait, errors.New("enough of the seller's orders are at its warehouse; the other slots are for other sellers")))
 	}
 	defer leave()
-	if r.begun.Fresh || entry.State == ledger.New && r.absences.take(r.begin.Key, r.begun.BornAt) {
+	if r.begun.Fresh {
+		// The order is certainly new. What it supersedes is older, perhaps than the ledger.
+		if err := r.askSuperseded(ctx); err != nil {
+			return r.notSent(err)
+		}
+		return r.send(ctx)
+	}
+	if entry.State == ledger.New && r.absences.take(r.begin.Key, r.begun.BornAt) {
 		return r.send(ctx)
 	}
 	return r.askFirst(ctx)
@@ -149,7 +156,7 @@ func (r *run) unprepared(ctx context.Context, why error) error {
 		return why
 	case err != nil:
 		return err
-	case entry.Hash != PayloadHash(r.o):
+	case entry.Hash != PayloadHash(r.o) && !entry.Partial():
 		return why
 	case entry.State == ledger.Accepted, entry.State == ledger.Cancelled:
 		return r.known(entry)
@@ -170,7 +177,7 @@ func (r *run) overtaken(ctx context.Context) (bool, error) {
 	if errors.Is(err, ledger.ErrNoEntry) {
 		return false, nil
 	}
-	if err != nil || entry.State == ledger.New || entry.Hash == PayloadHash(r.o) || entry.Hash == ledger.Shadowed {
+	if err != nil || entry.State == ledger.New || entry.Partial() || entry.Hash == PayloadHash(r.o) || entry.Hash == ledger.Shadowed {
 		return false, err
 	}
 	if r.o.Revision > entry.Revision {
@@ -302,9 +309,10 @@ func (r *run) askFirst(ctx context.Context) error {
 		if err := r.Ledger.Resend(ctx, r.begun.Claim); err != nil {
 			return err
 		}
-	case entry.State == ledger.New && !r.begun.Settled(r.begin.First, now, r.SettleFor):
-		wait := r.begun.BornAt.Add(r.SettleFor).Sub(now) + time.Second
-		return r.notSent(fault.RetryAfter(wait, errors.New("the ledger is younger than this order; a lost sending may still arrive")))
+	case entry.State == ledger.New:
+		if err := r.unsettled(r.begin.First); err != nil {
+			return r.notSent(err)
+		}
 	}
 	return r.send(ctx)
 }
@@ -315,15 +323,31 @@ func (r *run) askSuperseded(ctx context.Context) error {
 	if r.o.Supersedes == "" || r.begun.Entry.State != ledger.New {
 		return nil
 	}
-	_, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: r.o.Supersedes})
-	if !errors.Is(err, ledger.ErrNoEntry) {
+	earlier, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: r.o.Supersedes})
+	switch {
+	case err == nil && earlier.Partial() && earlier.State.Live():
+		return Superseding(r.o) // nobody knows its lines until its own audit was looked at again
+	case !errors.Is(err, ledger.ErrNoEntry):
 		return err // known: the claim has looked at its lines
 	}
 	found, ok, err := r.ask(ctx, r.o.Supersedes)
 	if err == nil && ok && found.State.Status != orderv1.Status_STATUS_CANCELLED {
 		err = Superseding(r.o)
 	}
+	if err == nil && !ok {
+		err = r.unsettled(false)
+	}
 	return err
+}
+
+// unsettled waits until an absence is certain although the ledger may have been lost.
+func (r *run) unsettled(first bool) error {
+	now := r.Now()
+	if r.begun.Settled(first, now, r.SettleFor) {
+		return nil
+	}
+	wait := r.begun.BornAt.Add(r.SettleFor).Sub(now) + time.Second
+	return fault.RetryAfter(wait, errors.New("the ledger is younger than this order; a lost sending may still arrive"))
 }
 
 // absent records a look that found nothing and comes back for the next one: the looks are spread over ResendAfter.

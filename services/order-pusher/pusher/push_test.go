@@ -116,9 +116,47 @@ func TestALedgerThatForgotAsksForTheSupersededToo(t *testing.T) {
 		second.AuditedAt.Seconds -= 3600
 		b.wants(second, fresh, "held cancel:acme/A-1")
 		b.has(second, 0)
+		// So does one that is certainly new: only what it supersedes is older than the ledger.
+		newer := proto.CloneOf(first)
+		newer.OutboundNo, newer.Revision, newer.Supersedes = "A-1c", 2, "A-1"
+		b.wants(newer, fresh, "held cancel:acme/A-1")
+		b.has(newer, 0)
 		third := proto.CloneOf(second)
 		third.OutboundNo, third.OrderNo, third.Supersedes = "A-2b", "SO-A-2", "NEVER-SENT"
 		b.accepts(third, fresh)
+	})
+}
+
+// A worker was slow while the ledger was lost: its doubt is all that is known of the order, without content or lines.
+func TestADoubtThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
+	doubted := func(t *testing.T, b *bench, no string) *orderv1.Audited {
+		o := b.order(no)
+		if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		key := ledger.Key{Seller: o.Seller, Kind: kind, No: no}
+		if err := b.Ledger.Doubt(t.Context(), ledger.Claim{Key: key, Owner: "slow"}, "answer lost"); err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	each(t, func(t *testing.T, b *bench) {
+		o := doubted(t, b, "A-1")
+		b.accepts(o, replay)
+		b.has(o, 1)
+	})
+	each(t, func(t *testing.T, b *bench) {
+		// Which lines it holds is not known either, so the one that supersedes it asks.
+		second := proto.CloneOf(doubted(t, b, "A-2"))
+		second.OutboundNo, second.Revision, second.Supersedes = "A-2b", 2, "A-2"
+		b.wants(second, fresh, "held cancel:acme/A-2")
+		b.has(second, 0)
+	})
+	each(t, func(t *testing.T, b *bench) {
+		// What the set-up says against it now does not make it failed: it may ship.
+		o := doubted(t, b, "A-3")
+		o.Receiver.Name = ""
+		b.wants(o, again, "held operator:acme/A-3")
 	})
 }
 
