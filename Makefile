@@ -37,6 +37,17 @@ demo: ## a scripted story through the real workers (ORDERS=500 SEED=1); ends 1 i
 	@go build -o bin/demo ./services/e2e/demo
 	@exec bin/demo -orders $(ORDERS) -seed $(SEED)
 
+# What of the table, rounds of each row, and where bench.json goes.
+ROWS ?=
+ROUNDS ?= 11
+BENCH_DIR ?= bin/bench-data
+
+.PHONY: bench
+bench: redis ## the budgets, measured on this machine, a table and JSON (ROWS=push.redis,latency ROUNDS=11 BENCH_DIR=…)
+	@mkdir -p bin
+	@go build -o bin/bench ./services/e2e/bench
+	@exec bin/bench -rows '$(ROWS)' -rounds $(ROUNDS) -dir $(BENCH_DIR)
+
 .PHONY: test
 test: redis examples-deps ## every test of every module (TEST='-run Name -v', RACE=-race)
 	@for module in $(MODULES); do (cd $$module && go test $(RACE) $(TEST) ./...); done

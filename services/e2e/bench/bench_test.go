@@ -1,0 +1,126 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The program is tried, the machine is not: no figure is asserted.
+func TestEveryRowIsMeasured(t *testing.T) {
+	all := &bench{dir: t.TempDir(), rounds: 2, scale: 0.01, say: func(line string) { t.Log(line) }}
+	if err := all.build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	whole := newReport(all.rounds)
+	var mu sync.Mutex
+	var measuring sync.WaitGroup
+	for _, group := range groups() { // at the same time, and not as parallel tests, of which only so many run: most of it is waiting
+		measuring.Go(func() {
+			r := newReport(all.rounds)
+			if err := all.measure(t.Context(), group, r); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			whole.Rows = append(whole.Rows, r.Rows...)
+		})
+	}
+	measuring.Wait()
+	file := filepath.Join(all.dir, "bench.json")
+	if err := whole.write(file); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read struct {
+		Cores int
+		Rows  []struct {
+			ID      string
+			Samples []float64
+			How     string
+		}
+	}
+	if err := json.Unmarshal(raw, &read); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, row := range read.Rows {
+		got = append(got, row.ID)
+		if len(row.Samples) == 0 || row.How == "" {
+			t.Errorf("%s tells no samples, or not how they came about", row.ID)
+		}
+	}
+	slices.Sort(got)
+	if want := slices.Sorted(slices.Values(ids())); !slices.Equal(got, want) {
+		t.Errorf("measured %q\nwant     %q", got, want)
+	}
+}
+
+func ids() (list []string) {
+	for _, b := range budgets() {
+		list = append(list, b.ID)
+	}
+	return list
+}
+
+func TestTheDocumentListsTheRowsOfTheProgram(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9.]+)` \\|.* \\| ([^|]+) \\| [^|]+ \\| [^|]+ \\|$").FindAllStringSubmatch(string(text), -1) {
+		listed = append(listed, m[1])
+		for _, b := range budgets() {
+			if b.ID == m[1] && b.limit() != m[2] {
+				t.Errorf("%s has budget %q in the document, %q in the program", b.ID, m[2], b.limit())
+			}
+		}
+	}
+	if !slices.Equal(listed, ids()) {
+		t.Errorf("the document lists %q\nthe program measures %q", listed, ids())
+	}
+}
+
+func TestRowsAreChosenByTheirNames(t *testing.T) {
+	for only, want := range map[string]string{
+		"": strings.Join(groups(), " "), "push.redis": "push.redis.default push.redis.always", "quota,idle.start": "quota idle",
+	} {
+		got, err := chosen(only)
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%q chooses %q, %v; want %q", only, got, err, want)
+		}
+	}
+	if _, err := chosen("push,typo"); err == nil {
+		t.Error("rows that do not exist are chosen")
+	}
+}
+
+func TestAFigureIsHeldAgainstItsBudget(t *testing.T) {
+	r := newReport(3)
+	for id, samples := range map[string][]float64{"quota.used": {0.2, 0.98, 0.99}, "latency.p99": {19, 21, 22}, "latency.p50": {1}} {
+		if err := r.add(id, "", samples, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verdicts := map[string]string{}
+	for _, row := range r.Rows {
+		verdicts[row.ID] = row.verdict()
+	}
+	if verdicts["quota.used"] != "yes" || verdicts["latency.p99"] != "NO" || verdicts["latency.p50"] != "–" {
+		t.Errorf("verdicts: %v", verdicts)
+	}
+	if r.add("typo", "", []float64{1}, nil) == nil || r.add("idle.start", "", nil, nil) == nil {
+		t.Error("a row that does not exist, or without samples, is added")
+	}
+}

@@ -1,0 +1,179 @@
+//go:build unix
+
+// Command bench measures the budgets of the order path on this machine: workers, nats-server, redis-server and JD as
+// processes of their own on loopback. It prints a table and writes bench.json; it never fails for a figure.
+//
+// # Why
+//
+// What matters of a rate on a shared machine is what it is compared with. The push is measured against a bare loop in
+// the same minute: it pulls with the client library's defaults, decodes, signs and calls with the same code as the
+// worker, publishes, waits for the store and acks, and remembers nothing. Rounds of both take turns on the same
+// servers, and the ratio of neighbours is what is told, as the median with the least and the most.
+//
+// JD is a process that answers at once whatever it is asked: the sandbox checks each call as JD would, which costs more
+// than the push.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"stockbridge/services/e2e/procs"
+)
+
+func main() { os.Exit(start()) }
+
+func start() int {
+	// The processes that are measured against are this program too.
+	if part := os.Getenv("BENCH_PART"); part != "" {
+		return play(part)
+	}
+	b := &bench{say: func(line string) { fmt.Fprintln(os.Stderr, time.Now().Format("15:04:05"), line) }}
+	flag.StringVar(&b.dir, "dir", "", "`folder` for bench.json, logs and data; one of its own when empty")
+	only := flag.String("rows", "", "beginnings of the `names` of the rows to measure, such as push.redis,latency; all when empty")
+	flag.IntVar(&b.rounds, "rounds", 11, "rounds of each row that has some")
+	flag.Float64Var(&b.scale, "scale", 1, "less than 1 for fewer orders a round, to try the program rather than the machine")
+	table := flag.String("table", "", "print the table of docs/performance.md from a bench.json `file`, and measure nothing")
+	flag.Parse()
+	if *table != "" {
+		r, err := read(*table)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			return 1
+		}
+		r.markdown(os.Stdout)
+		return 0
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	r, err := b.run(ctx, *only)
+	if r != nil {
+		r.table(os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	fmt.Fprintln(os.Stderr, "written to", filepath.Join(b.dir, "bench.json"))
+	return 0
+}
+
+// groupLimit is how long the rows of a group may take.
+const groupLimit = 5 * time.Minute
+
+// bench is a run of the program.
+type bench struct {
+	dir    string
+	rounds int
+	scale  float64
+	say    func(string)
+	// seeds keeps the orders of one maker apart from those of another.
+	seeds atomic.Uint64
+}
+
+// groups in the order in which they are measured.
+func groups() (names []string) {
+	for _, b := range budgets() {
+		if !slices.Contains(names, b.Group) {
+			names = append(names, b.Group)
+		}
+	}
+	return names
+}
+
+// chosen are the groups that have rows whose names begin with one of only, a comma list; all when it is empty.
+func chosen(only string) (names []string, err error) {
+	for want := range strings.SplitSeq(only, ",") {
+		found := false
+		for _, b := range budgets() {
+			if !strings.HasPrefix(b.ID, want) {
+				continue
+			}
+			found = true
+			if !slices.Contains(names, b.Group) {
+				names = append(names, b.Group)
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("no rows %q; there are %s", want, strings.Join(groups(), ", "))
+		}
+	}
+	return names, nil
+}
+
+func (b *bench) run(ctx context.Context, only string) (*Report, error) {
+	names, err := chosen(only)
+	if err != nil {
+		return nil, err
+	}
+	if b.rounds < 1 || b.scale <= 0 {
+		return nil, errors.New("-rounds and -scale must be positive")
+	}
+	if b.dir == "" {
+		b.dir, err = os.MkdirTemp("", "bench-")
+	} else {
+		err = os.MkdirAll(b.dir, 0o700)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := b.build(ctx); err != nil {
+		return nil, err
+	}
+	r := newReport(b.rounds)
+	for _, name := range names {
+		if err := b.measure(ctx, name, r); err != nil {
+			return r, err
+		}
+		if err := r.write(filepath.Join(b.dir, "bench.json")); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// build builds what is measured, once for all servers.
+func (b *bench) build(ctx context.Context) error {
+	b.say("building")
+	run, err := procs.New(procs.Options{Dir: b.dir})
+	if err != nil {
+		return err
+	}
+	defer run.Close()
+	return run.Build(ctx, append(procs.Programs(), program)...)
+}
+
+// measure measures the rows of a group.
+func (b *bench) measure(ctx context.Context, group string, r *Report) error {
+	others := map[string]func(context.Context, *Report) error{
+		"latency": b.latency, "quota": b.quota, "follow": b.follow, "workers": b.workers, "idle": b.idle,
+	}
+	measure, ok := others[group]
+	if !ok {
+		measure = func(ctx context.Context, r *Report) error { return b.push(ctx, group, r) }
+	}
+	ctx, cancel := context.WithTimeout(ctx, groupLimit)
+	defer cancel()
+	if err := measure(ctx, r); err != nil {
+		return fmt.Errorf("%s: %w", group, err)
+	}
+	// Only what went wrong is worth looking at afterwards.
+	spent, err := filepath.Glob(filepath.Join(b.dir, group+"-*"))
+	for _, dir := range spent {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
+}
+
+// orders is how many a round has, n in full.
+func (b *bench) orders(n int) int { return max(8, int(float64(n)*b.scale)) }
