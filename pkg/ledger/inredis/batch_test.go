@@ -264,3 +264,43 @@ func TestABatchHasALimitAndSoHasTheQueue(t *testing.T) {
 		t.Errorf("nothing waits, and %d writers go on", b.writers)
 	}
 }
+
+// Permits that are asked for together are counted one by one, and so is what comes back in between.
+func TestPermitsOfOneBatchKeepTheLimit(t *testing.T) {
+	c := gather(t)
+	limit := ledger.Limit{PerSecond: 1e6, Concurrent: 5}
+	first, _, err := c.Acquire(t.Context(), "app", "push", limit, time.Minute)
+	if err != nil || first.ID == "" {
+		t.Fatalf("the first of five: %+v, %v", first, err)
+	}
+	c.until(func() bool { return c.calls.writers == 0 })
+	wake := c.hang()
+	var asking sync.WaitGroup
+	permits := make(chan ledger.Permit, 20)
+	for i := range cap(permits) {
+		n := c.waiting()
+		asking.Go(func() {
+			if i == 10 {
+				if err := c.Return(t.Context(), first); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			p, wait, err := c.Acquire(t.Context(), "app", "push", limit, time.Minute)
+			switch {
+			case err != nil:
+				t.Error(err)
+			case p.ID != "":
+				permits <- p
+			case wait <= 0:
+				t.Error("neither a permit nor a wait")
+			}
+		})
+		c.until(func() bool { return len(c.calls.waiting) == n+1 })
+	}
+	wake()
+	asking.Wait()
+	if len(permits) != 5 {
+		t.Errorf("%d permits are out, want the 4 that were left and the one that came back", len(permits))
+	}
+}

@@ -79,7 +79,7 @@ func (s *stand) start(ctx context.Context, shape shape) error {
 	if s.nc, err = nats.Connect(s.NATS.URL()); err != nil {
 		return err
 	}
-	s.js, err = jetstream.New(s.nc, jetstream.WithPublishAsyncMaxPending(1000))
+	s.js, err = jetstream.New(s.nc, jetstream.WithPublishAsyncMaxPending(20_000))
 	return err
 }
 

@@ -1,23 +1,15 @@
--- Starts a call or says how long to wait: {'begun', when} or {'wait', how long}. inkv/pace.go does the same with the same numbers and says
--- how it works.
-local SLACK, TRAVEL, NEAR, CROWD, WAIT_MOST, ACTIVE = 5000, 15000, 200000, 0.97, 300000000, 10000000
-local RANKS = {floor = 0, cancel = 1, push = 2, status = 3, stock = 4}
-local FLOORS = {status = 0.15, stock = 0.10}
-
-local p, flat = {}, redis.call('HGETALL', KEYS[1])
-for i = 1, #flat, 2 do p[flat[i]] = tonumber(flat[i + 1]) end
-local function v(field) return p[field] or 0 end
-
+-- Starts a call or says how long to wait: {'begun', when} or {'wait', how long}. inkv/pace.go does the same with the same
+-- numbers and says how it works.
 if v('at') > now + 1000000 then
   p = {next = now} -- another server, whose clock is behind: what the first one promised never comes
   redis.call('DEL', KEYS[1], calls_key)
+  swept = nil
 end
 now = math.max(now, v('at'))
 p.at = now
 
-redis.call('ZREMRANGEBYSCORE', calls_key, '-inf', now)
+local calls_now = under_way()
 if redis.call('ZSCORE', calls_key, a.id) then return {'begun', text(now)} end -- asked again: the answer was lost
-local calls = redis.call('ZCARD', calls_key)
 
 local me, credit = RANKS[a.class], false
 local floor_step = FLOORS[a.class] and math.floor(1e6 / a.per_second / FLOORS[a.class])
@@ -38,7 +30,7 @@ if now - v('next') > math.max(1000000, 4 * turn) then
 end
 p.next = math.min(v('next'), now + interval) -- the limit may have been raised meanwhile
 local free = p.next
-if calls >= a.concurrent then
+if calls_now >= a.concurrent then
   free = math.max(free, now + math.max(math.floor(turn / 2), 1000))
 else
   turn = interval
@@ -61,7 +53,7 @@ local wait
 if free <= now and first then
   p.next = math.max(v('next'), now - SLACK) + interval
   redis.call('ZADD', calls_key, now + a.ttl, a.id)
-  redis.call('PEXPIRE', calls_key, math.ceil(a.ttl / 1000) + 3600000)
+  calls, ttl = calls + 1, math.max(ttl or 0, a.ttl)
   if v('near:' .. me) <= now then p['near:' .. me] = 0 end
   if floor_step then p['due:' .. a.class] = math.min(p['due:' .. a.class], now) + floor_step end
 else
@@ -80,12 +72,6 @@ else
   if wait > WAIT_MOST then wait = WAIT_MOST / 2 + now % 1000 * WAIT_MOST / 2000 end
 end
 
-local set = {}
-for field, value in pairs(p) do
-  set[#set + 1] = field
-  set[#set + 1] = text(value)
-end
-redis.call('HSET', KEYS[1], unpack(set))
-redis.call('EXPIRE', KEYS[1], 3600)
+changed = true
 if wait then return {'wait', text(wait)} end
 return {'begun', text(now)}

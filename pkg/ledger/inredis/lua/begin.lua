@@ -2,18 +2,10 @@
 -- Answers {'begun', left of the claim, born, fresh, entry as told} {'known', born, entry} {'hash', born, entry} {'busy'}
 -- {'line', line, number that holds it}.
 
--- The birth says since when this very server remembers.
-local identity = identify()
-local birth = redis.call('HMGET', base .. 'birth', 'identity', 'since')
-if birth[1] ~= identity or not birth[2] then
-  birth = {identity, text(now)}
-  redis.call('HSET', base .. 'birth', 'identity', identity, 'since', birth[2])
-end
-local born = birth[2]
-
+local born = born()
 local e = load()
 if mine(e) then
-  return {'begun', text(e['until'] - now), e.born, e.fresh or '', cjson.decode(e.told)}
+  return {'begun', text(e['until'] - now), e.born, e.fresh or '', is(e.told) and cjson.decode(e.told) or {}}
 end
 if is(e.hash) and e.hash ~= a.hash then return {'hash', born, flat(e)} end
 if e.state == 'accepted' or e.state == 'cancelled' then return {'known', born, flat(e)} end
@@ -24,8 +16,9 @@ if e.state == 'intent' then
 end
 
 local taken
-for _, line in ipairs(a.lines) do
-  local by = redis.call('HGET', lines_key(a.order), line)
+local held = holders(a.order, a.lines)
+for i, line in ipairs(a.lines) do
+  local by = held[i]
   if by and by ~= a.no and live(by) then
     taken = {'line', line, by}
     if by ~= a.supersedes then return taken end
@@ -33,7 +26,7 @@ for _, line in ipairs(a.lines) do
 end
 if taken then return taken end
 
-local sure = born .. ' ' .. identity
+local sure = born .. ' ' .. identify()
 local fresh
 if not e.version then
   fresh = a.first and math.min(a.stream_time, a.audited_at) > tonumber(born) + a.birth_margin
@@ -43,7 +36,7 @@ end
 
 e.told = ''
 local told = flat(e)
-e.told = cjson.encode(told)
+if #told > 0 then e.told = cjson.encode(told) end
 e.prior = e.state or ''
 e.state = 'intent'
 e.owner, e.how = a.owner, ''
@@ -55,7 +48,7 @@ e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.line
 e.revision, e.shop, e.warehouse = a.revision, a.shop, a.warehouse
 if is(a.trace) then e.trace = a.trace end
 e.tries = text((tonumber(e.tries) or 0) + 1)
-take_lines(e)
+take_lines(e, a.lines, held)
 remember(e, 'begun')
 save(e)
 return {'begun', text(a.claim_for), born, e.fresh, told}

@@ -27,14 +27,37 @@ local function identify()
   return identity
 end
 
-local function is(value) return value ~= nil and value ~= '' end
+local function is(value) return value and value ~= '' end
 
-local was_doubted -- the entry in hand, when it was loaded
+-- born tells since when this very server remembers the seller, as text.
+local since
+local function born()
+  if not since then
+    local birth = redis.call('HMGET', base .. 'birth', 'identity', 'since')
+    since = birth[2]
+    if birth[1] ~= identify() or not since then
+      since = text(now)
+      redis.call('HSET', base .. 'birth', 'identity', identify(), 'since', since)
+    end
+  end
+  return since
+end
 
+-- unsettled: the entry, and the keys that speak of it, stay for good.
+local function unsettled(e)
+  return is(e.due) or e.state == 'intent' or e.state == 'unknown' and e.hash ~= 'shadow' -- ledger.Shadowed
+end
+
+-- stored is the entry in hand as it was read; stayed tells whether it was unsettled then.
+local stored, stayed
 local function load()
   local e, flat = {}, redis.call('HGETALL', key)
-  for i = 1, #flat, 2 do e[flat[i]] = flat[i + 1] end
-  was_doubted = is(e.doubt)
+  stored = {}
+  for i = 1, #flat, 2 do
+    e[flat[i]] = flat[i + 1]
+    stored[flat[i]] = flat[i + 1]
+  end
+  stayed = unsettled(e)
   return e
 end
 
@@ -60,12 +83,28 @@ local function live(no)
   return state == 'intent' or state == 'unknown' or state == 'accepted'
 end
 
-local function take_lines(e)
-  if not is(e.lines) then return end
-  for _, line in ipairs(cjson.decode(e.lines)) do
-    local by = redis.call('HGET', lines_key(e.order), line)
-    if not by or by == a.no or not live(by) then redis.call('HSET', lines_key(e.order), line, a.no) end
+-- holders tells by which numbers lines of an order are held, false for none.
+local function holders(order, lines)
+  if #lines == 0 then return {} end
+  return redis.call('HMGET', lines_key(order), unpack(lines))
+end
+
+local function take_lines(e, lines, held)
+  local set = {}
+  for i, line in ipairs(lines) do
+    if not held[i] or held[i] ~= a.no and not live(held[i]) then
+      set[#set + 1] = line
+      set[#set + 1] = a.no
+    end
   end
+  if #set > 0 then redis.call('HSET', lines_key(e.order), unpack(set)) end
+end
+
+-- take_back takes the entry's lines if it had given them back.
+local function take_back(e)
+  if not is(e.lines) then return end
+  local lines = cjson.decode(e.lines)
+  take_lines(e, lines, holders(e.order, lines))
 end
 
 local function free_lines(e)
@@ -97,33 +136,44 @@ local LIVE = 1e17
 local function index(no, settled)
   local name = index_key(no)
   redis.call('ZADD', name, (settled and 0 or LIVE) + now, a.kind .. ':' .. a.no)
-  redis.call('ZREMRANGEBYSCORE', name, '-inf', now - a.keep_settled * 1000000)
-  local all_settled = redis.call('ZCOUNT', name, LIVE, '+inf') == 0
-  keep(name, all_settled)
-  return all_settled
+  if settled then
+    redis.call('ZREMRANGEBYSCORE', name, '-inf', now - a.keep_settled * 1000000)
+    settled = redis.call('ZCOUNT', name, LIVE, '+inf') == 0
+  end
+  keep(name, settled)
+  return settled
 end
 
 local function save(e)
   e.version = text((tonumber(e.version) or 0) + 1)
   e.changed = text(now)
   if not is(e.begun) then e.begun = e.changed end
-  local gone = {}
+  local set, gone = {}, {}
   for field, value in pairs(e) do
-    if value == '' then gone[#gone + 1] = field end
+    if value == '' then
+      if stored[field] then gone[#gone + 1] = field end
+    elseif value ~= stored[field] then
+      set[#set + 1] = field
+      set[#set + 1] = value
+    end
   end
-  redis.call('HSET', key, unpack(flat(e)))
+  redis.call('HSET', key, unpack(set)) -- the version at least
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 
-  if is(e.doubt) and e.hash ~= 'shadow' then -- ledger.Shadowed
-    redis.call('ZADD', doubt_key, e.doubt, a.no)
-  elseif was_doubted then
-    redis.call('ZREM', doubt_key, a.no)
+  local function sort_in(name, score, was)
+    if is(score) then
+      redis.call('ZADD', name, score, a.no)
+    elseif is(was) then
+      redis.call('ZREM', name, a.no)
+    end
   end
-  if is(e.due) then redis.call('ZADD', due_key, e.due, a.no) else redis.call('ZREM', due_key, a.no) end
-  local doubtful = e.state == 'intent' or e.state == 'unknown' and e.hash ~= 'shadow' -- ledger.Shadowed
-  local settled = not is(e.due) and not doubtful
-  keep(key, settled)
-  if is(e.order) then keep(lines_key(e.order), index(e.order, settled)) end
-  if is(e.number) then index(e.number, settled) end
-  redis.call('SADD', base .. 'kinds', a.kind)
+  sort_in(doubt_key, e.hash ~= 'shadow' and e.doubt, stored.doubt) -- ledger.Shadowed
+  sort_in(due_key, e.due, stored.due)
+  -- What stays already needs not be told so again.
+  local settled = not unsettled(e)
+  if settled or stored.version and not stayed then keep(key, settled) end
+  local stays = stayed and not settled
+  if is(e.order) and not (stays and stored.order == e.order) then keep(lines_key(e.order), index(e.order, settled)) end
+  if is(e.number) and not (stays and stored.number == e.number) then index(e.number, settled) end
+  if not stored.version then redis.call('SADD', base .. 'kinds', a.kind) end
 end

@@ -6,7 +6,7 @@ if e.state == 'intent' and e.owner ~= a.owner then
 else
   e.state, e.owner, e.how = 'unknown', a.owner, 'unknown'
   e.told, e.prior, e.fresh, e['until'] = '', '', '', ''
-  take_lines(e) -- if it had given them back
+  take_back(e) -- if it had given them back
 end
 e.looks, e.doubt, e.sure = '', text(now), ''
 remember(e, 'unknown', a.detail)

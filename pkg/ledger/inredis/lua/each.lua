@@ -14,4 +14,5 @@ for i = 1, #ARGV do
   if not ok then got = {'error', type(got) == 'table' and got.err or tostring(got)} end
   answers[i] = got
 end
+finish()
 return answers

@@ -8,7 +8,7 @@ if a.state == 'cancelled' and e.state ~= 'cancelled' then
   free_lines(e)
   remember(e, 'cancelled', e.number)
 end
-if a.state == 'accepted' and e.state ~= 'accepted' then take_lines(e) end
+if a.state == 'accepted' and e.state ~= 'accepted' then take_back(e) end
 e.state, e.following, e.due, e.token = a.state, a.following, a.due, a.token
 save(e)
 return {'ok'}

@@ -1,7 +1,17 @@
 -- Before each script that serves calls: ARGV are calls in JSON, each with the operation it asks for, `op`. What the
--- operations share of the call in hand is set by each.lua: `a`, the call; `now`, the time, given by tests only. Times
--- are microseconds, and text when they are stored, because Redis would round them.
+-- operations share of the call in hand is set by each.lua: `a`, the call; `now`, the time, given by tests only. It calls
+-- `prepare` before each and `finish` after all of them. Times are microseconds, and text when they are stored, because
+-- Redis would round them.
 local a, now
 local ops = {}
 local function prepare() end
-local function text(n) return string.format('%.0f', n) end
+local function finish() end
+local texts = {}
+local function text(n)
+  local t = texts[n]
+  if not t then
+    t = string.format('%.0f', n)
+    texts[n] = t
+  end
+  return t
+end
