@@ -48,8 +48,6 @@ const (
 	rest = 10 * time.Minute
 	// tickEvery is how often tokens are looked at when nothing tells that one is due.
 	tickEvery = 30 * time.Second
-	// tickLeast keeps a clock that is off from making the loop spin.
-	tickLeast = 100 * time.Millisecond
 	// atOnce is how many tokens are refreshed at the same time.
 	atOnce = 8
 )
@@ -131,43 +129,54 @@ func (k *Keeper) Tick(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(atOnce)
 	k.each(func(id ID, a *sellerv1.Account) {
-		r, now := k.look(id), k.o.Now()
+		r := k.look(id)
+		due, can := k.due(id, a, r.record)
 		switch {
 		case k.save(ctx, id):
-		case r.Grant == 0 || r.App != a.AppKey || r.Claim.live(now):
-		case r.Renewable && !now.Before(r.refreshAt()) && !now.Before(r.NextTry):
+		case can && !k.o.Now().Before(due):
 			g.Go(func() error {
 				ctx, cancel := context.WithTimeout(ctx, claimFor)
 				defer cancel()
 				_, _ = k.renew(ctx, id, a, nil) // the outcome is told where it is known
 				return nil
 			})
-		case !k.keys.None() && r.Key != k.keys.first():
+		case r.Grant != 0 && !k.keys.None() && r.Key != k.keys.first():
 			k.reseal(ctx, id, a)
 		}
 	})
 	_ = g.Wait()
 }
 
+// due is when it is time to ask for a new token, as far as this process can.
+func (k *Keeper) due(id ID, a *sellerv1.Account, r record) (at time.Time, can bool) {
+	if _, _, err := k.reveal(id, a, r); err != nil || !r.Renewable {
+		return at, false
+	}
+	at = r.refreshAt()
+	if r.NextTry.After(at) {
+		at = r.NextTry
+	}
+	if r.Claim != nil && r.Claim.Until.After(at) {
+		at = r.Claim.Until
+	}
+	return at, true
+}
+
 // wake is how long nothing is due.
 func (k *Keeper) wake() time.Duration {
 	now := k.o.Now()
 	wait := tickEvery
-	k.each(func(id ID, _ *sellerv1.Account) {
-		r := k.look(id)
-		if r.Grant == 0 || !r.Renewable {
-			return
+	k.each(func(id ID, a *sellerv1.Account) {
+		at, can := k.due(id, a, k.look(id).record)
+		switch {
+		case !can:
+		case at.After(now):
+			wait = min(wait, at.Sub(now))
+		default: // it was tried just now, and nothing was written: the bucket is away
+			wait = min(wait, againFirst)
 		}
-		at := r.refreshAt()
-		if r.NextTry.After(at) {
-			at = r.NextTry
-		}
-		if r.Claim != nil && r.Claim.Until.After(at) {
-			at = r.Claim.Until
-		}
-		wait = min(wait, at.Sub(now))
 	})
-	return max(wait, tickLeast)
+	return wait
 }
 
 // Token is Store.Token, and what could not be stored yet.

@@ -519,6 +519,32 @@ func TestUntilAConsentTheNamedTokenServes(t *testing.T) {
 	}
 }
 
+// A token that this process cannot refresh does not make its loop spin.
+func TestTheLoopRests(t *testing.T) {
+	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
+	k := w.keeper()
+	rests := func(what string, k *token.Keeper, want time.Duration) {
+		t.Helper()
+		if got := k.Wake(); got != want {
+			t.Errorf("%s: it rests %v, want %v", what, got, want)
+		}
+	}
+	rests("nothing stored", k, 30*time.Second)
+	w.consent(k.Store)
+	rests("far from its end", k, 30*time.Second)
+	w.clock.Move(16*time.Hour - time.Second)
+	rests("a second before", k, time.Second)
+	blind := token.NewKeeper(w.store(key2), token.Options{Sellers: w, Now: w.clock.Now, Log: zerolog.Nop()})
+	w.clock.Move(time.Hour)
+	rests("due", k, 5*time.Second)
+	rests("without its key", blind, 30*time.Second)
+	blind.Tick(t.Context()) // has no Authority to ask
+	w.account.AppKey = "another"
+	rests("of another application", k, 30*time.Second)
+	k.Tick(t.Context())
+	w.refreshes(0, 0)
+}
+
 func TestKeysAreChangedWithoutANewConsent(t *testing.T) {
 	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
 	before := w.store(key1)
