@@ -99,10 +99,15 @@ func (b *Broker) Served(ctx context.Context) error {
 }
 
 // ComeBack redelivers the message with this ack subject (Passing.Reply) at once.
-func (b *Broker) ComeBack(ack string) {
+func (b *Broker) ComeBack(ack string) { b.settle(ack, "-NAK") }
+
+// Ack acks the message with this ack subject, without its consumer's knowledge.
+func (b *Broker) Ack(ack string) { b.settle(ack, "+ACK") }
+
+func (b *Broker) settle(ack, word string) {
 	b.t.Helper()
-	if err := errors.Join(b.nc.Publish(ack, []byte("-NAK")), b.nc.Flush()); err != nil {
-		b.t.Fatal(err)
+	if err := errors.Join(b.nc.Publish(ack, []byte(word)), b.nc.Flush()); err != nil {
+		b.t.Error(err)
 	}
 }
 

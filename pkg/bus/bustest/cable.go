@@ -41,7 +41,7 @@ type Cable struct {
 }
 
 // NewCable lays a cable to the server at url ("nats://host:port"). tap is asked about each message before it passes, and
-// told of each that the server has taken; it may call Cut. The cable ends with the test.
+// told of each that the server has taken; it may call Cut. Close it in the end.
 func NewCable(t testing.TB, url string, tap func(Passing) (pass bool)) *Cable {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,7 +58,6 @@ func NewCable(t testing.TB, url string, tap func(Passing) (pass bool)) *Cable {
 			c.work.Go(func() { c.serve(client) })
 		}
 	})
-	t.Cleanup(c.Close)
 	return c
 }
 

@@ -27,6 +27,7 @@ func TestNothingGoesThroughACableThatWasCut(t *testing.T) {
 		}
 		return true
 	})
+	t.Cleanup(c.Close)
 	client := bustest.Connect(t, c.URL())
 	if _, _, err := client.PublishRaw(t.Context(), "order.audited.first", nil, []byte("{}")); err != nil {
 		t.Fatal(err)

@@ -79,6 +79,7 @@ type lane struct {
 	known  ledger.Ledger
 	book   *seller.Book
 	tries  int
+	plant  func(*life) // puts a bug into each worker, if not nil
 	graves sync.WaitGroup
 
 	mu    sync.Mutex

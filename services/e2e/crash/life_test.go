@@ -44,6 +44,7 @@ type life struct {
 	stop    point
 	cable   *bustest.Cable
 	bus     *bus.Bus
+	ledger  *tappedLedger
 	crashed chan struct{}
 	buried  chan struct{}
 	cancel  context.CancelFunc
@@ -61,6 +62,8 @@ type life struct {
 	// hand is the ack subjects of what was delivered and is not settled.
 	hand map[string]bool
 	errs []error
+	// early is a planted bug: acks what is delivered.
+	early bool
 }
 
 // live starts a worker that will crash at stop.
@@ -93,8 +96,12 @@ func (l *lane) live(t testing.TB, wh *memory.Warehouse, push pusher.Config, poll
 		t.Fatal(err)
 	}
 	f.closers = append(f.closers, book.Close)
+	f.ledger = &tappedLedger{opened, f, l.redis == nil}
+	if l.plant != nil {
+		l.plant(f)
+	}
 	parts := worker.Parts{
-		Log: l.log, Bus: b, Ledger: &tappedLedger{opened, f, l.redis == nil}, Sellers: book, Warehouses: &tappedWarehouses{tappedWarehouse{wh, f}},
+		Log: l.log, Bus: b, Ledger: f.ledger, Sellers: book, Warehouses: &tappedWarehouses{tappedWarehouse{wh, f}},
 		Metrics: prometheus.NewRegistry(), Grace: 10 * time.Second, Now: l.clock.now,
 	}
 	run := func(work func() error) {
@@ -207,6 +214,10 @@ func (f *life) tap(p bustest.Passing) (pass bool) {
 		f.mu.Lock()
 		f.hand[p.Reply] = true
 		f.mu.Unlock()
+		if f.early {
+			f.l.broker.Ack(p.Reply)
+			f.settled(p.Reply)
+		}
 		f.step("deliver " + consumer)
 		return true
 	case name == "":

@@ -63,6 +63,9 @@ func (s *scenario) ended(y *try) bool {
 			told.Delivered < want.delivered || told.Cancelled < want.cancelled || len(told.Shipped) < want.shipped {
 			return false
 		}
+		if want.delivered+want.cancelled > 0 && y.followed(name) {
+			return false
+		}
 	}
 	if s.dead+s.held == 0 {
 		return true
@@ -101,7 +104,7 @@ func with(knobs func(*memory.Knobs), begin func(y *try) error) func(y *try) erro
 
 var accepted = outcome{documents: 1, state: ledger.Accepted}
 
-func scenarios() []*scenario { return pushes() }
+func scenarios() []*scenario { return append(pushes(), polls()...) }
 
 // pushes are the scenarios of the pusher.
 func pushes() []*scenario {
@@ -213,6 +216,73 @@ func pushes() []*scenario {
 				return once("b", func() error { return y.publish(y.orders["b"]) })
 			},
 			dead: 1,
+		},
+	}
+}
+
+var delivered = outcome{documents: 1, shipped: 1, delivered: 1, state: ledger.Accepted}
+
+// followed tells whether an order is to be looked at again.
+func (y *try) followed(name string) bool {
+	entry, err := y.known.Get(y.t.Context(), ledger.Key{Seller: y.seller, Kind: "order", No: y.orders[name].OutboundNo})
+	return err != nil || entry.Following == nil || !entry.Following.Due.IsZero()
+}
+
+// paused tells whether the seller is paused, in the eyes of an operator.
+func (y *try) paused() bool {
+	s, ok := y.book.Get(y.seller)
+	return ok && s.Pause != nil
+}
+
+// polls are the scenarios of the poller.
+func polls() []*scenario {
+	return []*scenario{
+		{
+			name: "an order is followed to its delivery", ticks: true, moves: true, takes: time.Minute,
+			begin: simply("o"), outcomes: map[string]outcome{"o": delivered},
+		}, {
+			name: "a split order is followed", ticks: true, moves: true, takes: time.Minute,
+			begin: func(y *try) error {
+				o := y.order("o")
+				y.wh.Set(func(k *memory.Knobs) { k.Split = []string{o.OutboundNo} })
+				return y.publish(o)
+			},
+			outcomes: map[string]outcome{"o": {documents: 1, shipped: 2, delivered: 1, state: ledger.Accepted}},
+		}, {
+			name: "the warehouse cancels, and the next audit may go", ticks: true, moves: true, takes: 2 * time.Minute,
+			begin: func(y *try) error {
+				a, b := y.order("a"), y.order("b")
+				y.wh.Set(func(k *memory.Knobs) { k.Cancel = []string{a.OutboundNo} })
+				b.OrderNo, b.Lines, b.Supersedes, b.Revision = a.OrderNo, a.Lines, a.OutboundNo, 2
+				return y.publish(a)
+			},
+			outcomes: map[string]outcome{
+				"a": {documents: 1, cancelled: 1, state: ledger.Cancelled},
+				"b": {documents: 1, mayBeHeld: true, shipped: 1, delivered: 1, state: ledger.Accepted},
+			},
+			then: func(y *try, once func(string, func() error) error) error {
+				if len(y.tells("a").Accepted) == 0 {
+					return nil
+				}
+				return once("b", func() error { return y.publish(y.orders["b"]) })
+			},
+		}, {
+			name: "the seller is paused by failures, probed and resumed", ticks: true, takes: 5 * time.Minute,
+			configure: func(push *pusher.Config, _ *poller.Config) { push.BreakerAfter = 2 },
+			begin:     with(func(k *memory.Knobs) { k.Down = true }, simply("o")),
+			outcomes:  map[string]outcome{"o": {documents: 1, mayBeHeld: true, state: ledger.Accepted}, "late": {documents: 1, mayBeHeld: true, state: ledger.Accepted}},
+			then: func(y *try, once func(string, func() error) error) error {
+				if y.orders["late"] == nil {
+					y.order("late")
+				}
+				if !y.paused() {
+					return nil
+				}
+				return once("late", func() error {
+					y.wh.Set(func(k *memory.Knobs) { k.Down = false })
+					return y.publish(y.orders["late"])
+				})
+			},
 		},
 	}
 }

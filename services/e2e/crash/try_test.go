@@ -219,7 +219,7 @@ func (y *try) publish(list ...*orderv1.Audited) error {
 
 // tells is what the streams tell of an order.
 func (y *try) tells(name string) tally.Order {
-	o := y.told.Orders[y.orders[name].OutboundNo]
+	o := y.told.Orders[y.orders[name].GetOutboundNo()]
 	if o == nil {
 		return tally.Order{}
 	}
@@ -277,8 +277,8 @@ func (y *try) check(ctx context.Context) error {
 		if entry.State != want.state {
 			wrong("P6: %s: the ledger has it as %q, want %q: %+v", name, entry.State, want.state, entry.Attempts)
 		}
-		if want.state == ledger.Accepted && entry.Number != docs[0] {
-			wrong("P1: %s: the ledger has %s, the warehouse %s", name, entry.Number, docs[0])
+		if want.state == ledger.Accepted && entry.Number != strings.Join(docs, " ") {
+			wrong("P1: %s: the ledger has %s, the warehouse %s", name, entry.Number, docs)
 		}
 	}
 	for kind, want := range map[string]int{event.Dead: y.s.dead, event.Held: y.s.held} {

@@ -1,0 +1,78 @@
+package crash
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/ledger"
+)
+
+// blind sends without asking, whatever the ledger knows.
+type blind struct{ ledger.Ledger }
+
+func (l blind) Begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
+	begun, err := l.Ledger.Begin(ctx, b)
+	if begun.Entry.State == ledger.Unknown {
+		begun.Entry, begun.Fresh = ledger.Entry{Key: b.Key}, true
+	}
+	return begun, err
+}
+
+// tardy records what was accepted after it is told and acked.
+type tardy struct {
+	ledger.Ledger
+	f *life
+}
+
+func (l tardy) Accept(ctx context.Context, b ledger.Begin, no string, cleaned []ledger.Cleaned, now time.Time) error {
+	ctx = context.WithoutCancel(ctx)
+	l.f.runs.Go(func() {
+		for l.f.count("after ack order-pusher") == 0 && !l.f.isDead() {
+			time.Sleep(time.Millisecond)
+		}
+		if !l.f.isDead() {
+			_ = l.Ledger.Accept(ctx, b, no, cleaned, now) // what comes of it is in the ledger
+		}
+	})
+	return nil
+}
+
+func (f *life) count(step string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seen[step]
+}
+
+// Each of these mistakes is one that nobody notices on a good day.
+func TestPlantedBugsAreFound(t *testing.T) {
+	for _, c := range []struct {
+		bug, promise string
+		plant        func(f *life)
+		stop         string
+	}{
+		{"a message is acked before it is handled", "nothing of s1 is in hand, waits, or will come", func(f *life) {
+			f.early = true
+		}, "before send"},
+		{"an order of which an answer is missing is sent again, unasked", "P1: o: the warehouse has", func(f *life) {
+			f.ledger.Ledger = blind{f.ledger.Ledger}
+		}, "after send"},
+		{"what was accepted is recorded after the ack", "the ledger has it as", func(f *life) {
+			f.ledger.Ledger = tardy{f.ledger.Ledger, f}
+		}, "after ack order-pusher"},
+	} {
+		t.Run(c.bug, func(t *testing.T) {
+			l := newLane(t, "redis")
+			s := pushes()[0]
+			l.plant = c.plant
+			if r := l.run(t.Context(), t, s, point{}, 0); r.err != nil {
+				t.Fatalf("it shows without a crash: %v", r.err)
+			}
+			r := l.run(t.Context(), t, s, point{c.stop, 1}, 1)
+			if r.err == nil || !strings.Contains(strings.ReplaceAll(r.err.Error(), "s2", "s1"), c.promise) {
+				t.Errorf("crash at %q: found %v\n%s", c.stop, r.err, trail(r))
+			}
+		})
+	}
+}
