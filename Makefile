@@ -145,6 +145,7 @@ $(LINT): .ci/tools/go.mod
 # A module of its own, outside the workspace: Kubernetes' and Docker's libraries stay out of what runs.
 .PHONY: chart
 chart: ## what is deployed: compose, the Dockerfile, the Helm chart with its value sets, against the tools' own libraries
+	@.ci/promtool
 	cd .ci/deploy && GOWORK=off go vet ./... && GOWORK=off go test -count=1 $(TEST) ./...
 
 .PHONY: alerts

@@ -280,6 +280,67 @@ func TestTheSchemasRefuse(t *testing.T) {
 	}
 }
 
+// What KEDA asks Prometheus: the backlog, capped by what the quota leaves, over all replicas.
+func TestScaling(t *testing.T) {
+	objects, err := render(t, valueSets(t)["production"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	trigger := at(find(objects, "ScaledObject", "shop-stockbridge-order-pusher"), "spec", "triggers", 0, "metadata")
+	if got := at(trigger, "threshold"); got != "1920" { // 32 a second, 60 s
+		t.Errorf("one replica does %v in the horizon", got)
+	}
+	if at(trigger, "ignoreNullValues") != "false" {
+		t.Error("a Prometheus that knows nothing passes for no backlog")
+	}
+	backlog := func(consumer, pod string, n int) object {
+		return object{"series": fmt.Sprintf("stockbridge_consumer_runnable{consumer=%q,service=%[1]q,pod=%q}", consumer, pod), "values": fmt.Sprintf("%dx10", n)}
+	}
+	budget := func(seller, pod string, perSecond int) object {
+		return object{
+			"series": fmt.Sprintf(`stockbridge_quota_budget_calls_per_second{seller=%q,account="jd",pod=%q}`, seller, pod),
+			"values": fmt.Sprintf("%dx10", perSecond),
+		}
+	}
+	calls := func(class string, perSecond int) object {
+		return object{
+			"series": fmt.Sprintf(`stockbridge_quota_calls_total{seller="acme",account="jd",class=%q}`, class),
+			"values": fmt.Sprintf("0+%dx10", 60*perSecond), // a minute between two samples
+		}
+	}
+	is := func(value float64) []any { return []any{object{"labels": "{}", "value": value}} }
+	waiting := backlog("order-pusher", "a", 5000)
+	var tests []any
+	for _, row := range []struct {
+		name   string
+		series []any
+		want   []any
+	}{
+		{"the backlog, counted once however many show it", []any{waiting, backlog("order-pusher", "b", 5000), backlog("status-poller", "c", 70000)}, is(5000)},
+		{"a quota that leaves more than waits", []any{waiting, budget("acme", "a", 200)}, is(5000)},
+		{"a quota that leaves less: 5 + 15 calls a second", []any{waiting, budget("acme", "a", 5), budget("acme", "b", 5), budget("bolt", "a", 15)}, is(1200)},
+		{"other classes take 2 of 20 calls a second", []any{waiting, budget("acme", "a", 20), calls("status", 2), calls("push", 10)}, is(1080)},
+		{"other classes take all", []any{waiting, budget("acme", "a", 1), calls("cancel", 10)}, is(0)},
+		{"nothing is known of the backlog", []any{budget("acme", "a", 5)}, []any{}},
+	} {
+		tests = append(tests, object{
+			"name": row.name, "interval": "1m", "input_series": row.series,
+			"promql_expr_test": []any{object{"expr": at(trigger, "query"), "eval_time": "10m", "exp_samples": row.want}},
+		})
+	}
+	text, err := yaml.Marshal(object{"tests": tests})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "scaling.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(filepath.Join(root(t), "bin", "promtool"), "test", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("promtool (make chart puts it there): %v\n%s", err, out)
+	}
+}
+
 // Topology comes before the workers that check it, and its job can be run again.
 func TestTopologyComesFirst(t *testing.T) {
 	sets := valueSets(t)
