@@ -34,6 +34,11 @@
 // whatever carries a subject for its ack. After a reconnect Consume may also hold a second message behind a busy
 // handler, and the AckWait of that message runs out unnoticed.
 //
+// An ack names a stream and a number, and nothing else. A worker that lives through a restore of JetStream would settle,
+// for what it had in hand, whatever message has the number now. So after a reconnect the stream is asked whether it still
+// has the message under its number, by the time of storing, before anything is said about it. (Left over: the instant
+// between that question and the ack, and an ack that is written while the connection breaks.)
+//
 // Parked copies, attempts and shelves are named after the place where the original was stored and when, not after its
 // ce-id: ids are the publisher's, and two messages that share one would replace each other.
 //

@@ -34,7 +34,8 @@ type puller struct {
 	in               chan *nats.Msg
 	sub              *nats.Subscription
 	closed           chan struct{}
-	asked            int // requests so far: each has an inbox of its own below inbox
+	asked            int    // requests so far: each has an inbox of its own below inbox
+	life             uint64 // of the connection, when the newest request was made
 	// silent is called with true when the server does not answer a request, with false when it does again.
 	silent func(bool)
 }
@@ -70,6 +71,7 @@ func (p *puller) ask(r request) (inbox string, err error) {
 		return "", err
 	}
 	p.asked++
+	p.life = p.b.life()
 	inbox = p.inbox + "." + strconv.Itoa(p.asked)
 	return inbox, p.b.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, inbox, body)
 }
@@ -209,7 +211,9 @@ func (l *bell) ring() {
 // taken is a message in hand. It is answered once; later answers do nothing.
 type taken struct {
 	*nats.Msg
-	nc   *nats.Conn
+	b *Bus
+	// life of the connection when the message was asked for.
+	life uint64
 	mu   sync.Mutex
 	done bool
 	// counted is the key under which this run was counted as an attempt; "" when it was not. A shutdown that gives the
@@ -238,34 +242,106 @@ func (t *taken) uncounted() (key string) {
 	return key
 }
 
-// answer settles the message with one of JetStream's words.
-func (t *taken) answer(word string) {
+// answer settles the message with one of JetStream's words. An answer that does not arrive is no harm: the message comes
+// again after AckWait.
+func (t *taken) answer(word string, limit time.Duration) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.done {
-		t.done = true
-		_ = t.nc.Publish(t.Reply, []byte(word)) // lost: it comes back after AckWait
+	first := !t.done
+	t.done = true
+	t.mu.Unlock()
+	if first {
+		t.say(word, limit)
 	}
 }
 
-func (t *taken) ack() { t.answer("+ACK") }
+func (t *taken) ack() { t.answer("+ACK", sayLimit) }
 
 func (t *taken) nak(after time.Duration) {
 	if after <= 0 {
-		t.answer("-NAK")
+		t.answer("-NAK", sayLimit)
 		return
 	}
-	t.answer(fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()))
+	t.answer(fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()), sayLimit)
 }
+
+// giveBack is nak when there is no time left for a broker that is away.
+func (t *taken) giveBack() { t.answer("-NAK", 200*time.Millisecond) }
 
 // progress tells the server that it is still being worked on.
 func (t *taken) progress() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.done {
-		_ = t.nc.Publish(t.Reply, []byte("+WPI"))
+	done := t.done
+	t.mu.Unlock()
+	if !done {
+		t.say("+WPI", time.Second)
 	}
 }
+
+// sayLimit is how long an answer waits for a broker that is away. It stays below AckWait, after which the message comes
+// again anyhow.
+const sayLimit = 10 * time.Second
+
+// say tells the server one of JetStream's words about this message. It names the message by its number only, and after
+// the stream was put back to an older copy the number may be another message's, which would be settled in its place
+// without ever having been handled. While the connection stands nothing of this kind can have happened. After it was made
+// anew the stream is asked first, and the server confirms, because its consumer may not listen yet.
+func (t *taken) say(word string, limit time.Duration) {
+	if t.b.Ready() == nil && t.b.life() == t.life {
+		_ = t.b.nc.Publish(t.Reply, []byte(word))
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	for {
+		again := t.b.reconnected.wait()
+		if t.b.Ready() == nil && t.sayAnew(ctx, word) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again:
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// sayAnew is false when it is to be tried again.
+func (t *taken) sayAnew(ctx context.Context, word string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	meta, err := t.Metadata()
+	if err != nil {
+		return true
+	}
+	stored, err := t.b.storedAt(ctx, meta.Stream, meta.Sequence.Stream)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound), err == nil && !stored.Equal(meta.Timestamp):
+		t.b.log.Warn().Str("subject", t.Subject).Uint64("seq", meta.Sequence.Stream).
+			Msg("the stream was put back and does not have this message any more; nothing is settled")
+		return true
+	case err != nil:
+		return false
+	}
+	_, err = t.b.nc.RequestWithContext(ctx, t.Reply, []byte(word))
+	return err == nil
+}
+
+// storedAt is when the message was stored that now has the number.
+func (b *Bus) storedAt(ctx context.Context, stream string, seq uint64) (time.Time, error) {
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return time.Time{}, err
+	}
+	m, err := s.GetMsg(ctx, seq)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return m.Time, nil
+}
+
+// life counts how often the connection was made anew.
+func (b *Bus) life() uint64 { return b.nc.Stats().Reconnects }
 
 // beat tells progress every so often until stop, for limit at most: a handler that hangs must lose its message.
 func (t *taken) beat(every, limit time.Duration) (stop func()) {

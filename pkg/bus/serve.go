@@ -323,7 +323,7 @@ func (w *server) slot(p *puller, retried bool, stop context.CancelCauseFunc) {
 			}
 			break
 		}
-		w.take(&taken{Msg: m, nc: w.b.nc}, retried)
+		w.take(&taken{Msg: m, b: w.b, life: p.life}, retried)
 	}
 	ctx, cancel := context.WithTimeout(w.hard, 5*time.Second)
 	defer cancel()
@@ -367,7 +367,7 @@ func (w *server) giveBack() {
 	defer w.mu.Unlock()
 	for t := range w.inHand {
 		w.uncount(ctx, w.b.log, t)
-		t.nak(0)
+		t.giveBack()
 		w.b.log.Warn().Str("consumer", w.row.name).Str("subject", t.Subject).Msg("handler did not end in time; message given back")
 	}
 }
