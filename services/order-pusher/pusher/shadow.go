@@ -106,12 +106,12 @@ func (l *onlooker) mark(ctx context.Context, d *bus.Delivery, o *orderv1.Audited
 			break
 		}
 		// It was audited again. The lines go with the later audit, as the ERP's program knows no better either.
-		freed, freeErr := free(ctx, l.ledger, o.Seller, taken.By, l.newOwner())
+		freed, freeErr := free(ctx, l.ledger, o.Seller, taken.By, o.Revision, l.newOwner())
 		if freeErr != nil {
 			return entry, freeErr
 		}
 		if !freed {
-			b.Lines = nil // live by our own doing; the number has to be remembered all the same
+			b.Lines = nil // live by our own doing, or audited later; the number has to be remembered all the same
 		}
 	}
 	switch {
@@ -126,14 +126,15 @@ func (l *onlooker) mark(ctx context.Context, d *bus.Delivery, o *orderv1.Audited
 	return l.ledger.Get(ctx, key)
 }
 
-// free gives the lines of an order in shadow back; false when it is none. Its number stays known.
-func free(ctx context.Context, documents ledger.Documents, sellerName, no, owner string) (bool, error) {
+// free gives the lines of an order in shadow back; false when it is none, or a later audit than revision: orders are
+// handled side by side, not in turn. Its number stays known.
+func free(ctx context.Context, documents ledger.Documents, sellerName, no string, revision int64, owner string) (bool, error) {
 	key := ledger.Key{Seller: sellerName, Kind: kind, No: no}
 	entry, err := documents.Get(ctx, key)
 	switch {
 	case errors.Is(err, ledger.ErrNoEntry):
 		return false, nil
-	case err != nil || entry.Hash != ledger.Shadowed || entry.State != ledger.Unknown && entry.State != ledger.Intent:
+	case err != nil || entry.Hash != ledger.Shadowed || entry.State != ledger.Unknown && entry.State != ledger.Intent || entry.Revision > revision:
 		return false, err
 	}
 	begun, err := documents.Begin(ctx, ledger.Begin{
@@ -339,8 +340,8 @@ func (l *onlooker) unserved(d *bus.Delivery, o *orderv1.Audited, err error) []ev
 // warehouse, or when it is not there and a person says that it never will be.
 func (r *run) unshadow(ctx context.Context, no string) (freed bool, err error) {
 	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: no})
-	if errors.Is(err, ledger.ErrNoEntry) || err == nil && entry.Hash != ledger.Shadowed {
-		return false, nil
+	if errors.Is(err, ledger.ErrNoEntry) || err == nil && (entry.Hash != ledger.Shadowed || entry.State == ledger.Accepted) {
+		return false, nil // or it was adopted: its end is followed
 	}
 	if err != nil {
 		return false, err
@@ -359,7 +360,7 @@ func (r *run) unshadow(ctx context.Context, no string) (freed bool, err error) {
 	if !over && (ok || !slices.Contains(r.d.Released, seller.CauseShadow(r.o.Seller, no))) {
 		return false, ShadowLine(r.o, no)
 	}
-	return free(ctx, r.Ledger, r.o.Seller, no, r.NewOwner())
+	return free(ctx, r.Ledger, r.o.Seller, no, entry.Revision, r.NewOwner())
 }
 
 // shadowOver is why an order in shadow no longer holds its lines.

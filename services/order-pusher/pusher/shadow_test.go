@@ -248,6 +248,49 @@ func TestALaterAuditInShadow(t *testing.T) {
 	})
 }
 
+// What was handled out of turn holds its lines by when it was audited: the later one is what the warehouse goes on with.
+func TestAnEarlierAuditThatComesLateTakesNoLines(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.shadow(time.Time{})
+		b.wh.Set(func(k *memory.Knobs) { k.Cancel = []string{"A-1"} })
+		first := b.order("A-1")
+		b.timer(first)
+		for range 3 {
+			b.wh.Step() // A-1 is cancelled
+		}
+		second := b.later(first)
+		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
+		b.timer(second)
+		b.wants(second, fresh, "wait")
+		b.wants(first, fresh, "wait")
+
+		b.shadow(b.now())
+		b.wait(time.Minute)
+		third := b.later(first)
+		third.OutboundNo, third.Revision, third.Supersedes = "A-1c", 3, "A-1b"
+		b.wants(third, fresh, "held shadow:acme/A-1b")
+		b.has(third, 0)
+	})
+}
+
+// One that was adopted is followed like any other: what supersedes it goes on by itself when it is cancelled.
+func TestWhatSupersedesAnAdoptedOrderWaitsForNobody(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.shadow(time.Time{})
+		first := b.order("A-1")
+		b.wants(first, fresh, "wait")
+		b.timer(first)
+		b.wait(time.Minute)
+		b.shadow(b.now())
+		b.wait(time.Minute)
+		b.accepts(b.later(first), fresh)
+		second := b.later(first)
+		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
+		b.wants(second, fresh, "held cancel:acme/A-1")
+		b.has(second, 0)
+	})
+}
+
 // An order that was in the middle of being sent when the seller was put into shadow is shown, not sent again.
 func TestOrdersOfOursSurviveShadow(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
