@@ -32,17 +32,21 @@ import (
 	"stockbridge/pkg/event"
 )
 
-func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "asyncapi:", err)
-		os.Exit(1)
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run returns the exit code.
+func run(args []string, out, complaints io.Writer) int {
+	if err := write(args, out); err != nil {
+		fmt.Fprintln(complaints, "asyncapi:", err)
+		return 1
 	}
+	return 0
 }
 
 // object is a JSON object; encoding writes its keys in order.
 type object map[string]any
 
-func run(args []string, out io.Writer) error {
+func write(args []string, out io.Writer) error {
 	if len(args) != 2 {
 		return errors.New("want the folder of the schemas and the folder of the .proto files")
 	}
