@@ -15,6 +15,10 @@ func (l *Ledger) Check(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("check ledger: reach Redis: %w", err)
 	}
+	if info["Persistence"]["loading"] == "1" {
+		// While it reads its append-only file it has that switched off.
+		return errors.New("check ledger: Redis is still reading its data")
+	}
 	var faults []error
 	if role := info["Replication"]["role"]; role != "master" {
 		faults = append(faults, fault.Reason{

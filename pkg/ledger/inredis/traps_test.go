@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -308,6 +309,37 @@ func TestCheckNamesEachFault(t *testing.T) {
 	gone := open(t, "redis://127.0.0.1:1/0", nil)
 	if err := gone.Check(t.Context()); err == nil || codes(err) != nil {
 		t.Errorf("no server: %v", err)
+	}
+}
+
+// Redis switches its append-only file off while it reads it: its own word then is that it keeps nothing.
+func TestAServerThatReadsItsFileIsMerelyAway(t *testing.T) {
+	server := redistest.Start(t, "key-load-delay 100", "loading-process-events-interval-bytes 1024")
+	server.Command("EVAL", `"for i = 1, 6000 do redis.call('SET', 'k' .. i, i) end"`, "0")
+	l := open(t, server.URL(), nil)
+	restarted, loading := make(chan struct{}), 0
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			err := l.Check(t.Context())
+			if codes(err) != nil {
+				t.Errorf("a server that is merely away: %v", err)
+			}
+			if err != nil && strings.Contains(err.Error(), "still reading") {
+				loading++
+			}
+			select {
+			case <-restarted:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
+	server.Restart()
+	close(restarted)
+	watching.Wait()
+	if loading == 0 {
+		t.Error("it was never seen reading its file: the test proves nothing")
 	}
 }
 

@@ -117,7 +117,7 @@ func (g *stage) killOne(ctx context.Context, r *rand.Rand) error {
 	}
 	g.later.Go(func() {
 		defer g.release(p)
-		if err := p.Start(ctx); err != nil && ctx.Err() == nil {
+		if err := g.up(ctx, p); err != nil && ctx.Err() == nil {
 			g.say("%v", err) // a worker that does not come back shows in what is left to do
 		}
 	})

@@ -45,6 +45,9 @@ func (g *stage) perform(ctx context.Context) error {
 	progress, stop := context.WithCancel(ctx)
 	defer stop()
 	go g.progress(progress)
+	supervising, unsupervised := context.WithCancel(ctx)
+	defer unsupervised()
+	go g.supervise(supervising)
 	g.performing = time.Now()
 	var err error
 	if g.s.scenario == scenarioKills {
@@ -239,6 +242,7 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 		g.say("it did not come to rest within %s: %s", restWithin, last)
 	}
 	g.rested = time.Now()
+	g.wanted.Store(0)
 	g.sayProgress(ctx)
 	for _, p := range append(g.pollers, g.pushers...) {
 		if p.Alive() {

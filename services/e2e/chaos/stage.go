@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -65,6 +66,8 @@ type stage struct {
 	// scaling is held while pushers and taken are looked at or changed; taken are those that somebody does something to.
 	scaling sync.Mutex
 	taken   map[*procs.Process]bool
+	// wanted is how many pushers should run.
+	wanted atomic.Int32
 	// restoring is held from the copy of JetStream until it was put back.
 	restoring sync.Mutex
 
@@ -255,12 +258,13 @@ func (g *stage) happened(h procs.Happening) {
 // scale makes that many pushers run: the first ones of the list. Those that are stopped finish what they have in hand.
 // One that somebody else does something to is waited for.
 func (g *stage) scale(ctx context.Context, n int) error {
+	g.wanted.Store(int32(n))
 	for i := range n {
 		p, err := g.take(ctx, i)
 		if err != nil {
 			return err
 		}
-		err = p.Start(ctx)
+		err = g.up(ctx, p)
 		g.release(p)
 		if err != nil {
 			return err
@@ -299,10 +303,10 @@ func (g *stage) take(ctx context.Context, i int) (*procs.Process, error) {
 		if i == len(g.pushers) {
 			defer g.scaling.Unlock()
 			p, err := g.procs.Worker(ctx, procs.OrderPusher, fmt.Sprintf("pusher-%d", i+1), g.behind()...)
-			if err != nil {
+			if p == nil {
 				return nil, err
 			}
-			g.pushers = append(g.pushers, p)
+			g.pushers = append(g.pushers, p) // one that is not ready yet is for up to see to
 			g.taken[p] = true
 			return p, nil
 		}
@@ -317,6 +321,46 @@ func (g *stage) take(ctx context.Context, i int) (*procs.Process, error) {
 		}
 		if !wait(ctx, 50*time.Millisecond) {
 			return nil, ctx.Err()
+		}
+	}
+}
+
+// upWithin is how long a worker may take to come up, whatever is away meanwhile.
+const upWithin = 3 * time.Minute
+
+// up starts a worker and, as whatever runs workers in production does, starts it again when it gives up.
+func (g *stage) up(ctx context.Context, p *procs.Process) error {
+	for began := time.Now(); ; {
+		err := p.Start(ctx)
+		if err == nil || ctx.Err() != nil || time.Since(began) > upWithin {
+			return err
+		}
+		if errors.Is(err, procs.ErrEnded) {
+			g.tally.add("starts again of a worker that gave up", 1)
+		}
+		wait(ctx, time.Second)
+	}
+}
+
+// supervise starts pushers again that ended by themselves.
+func (g *stage) supervise(ctx context.Context) {
+	for wait(ctx, 2*time.Second) {
+		g.scaling.Lock()
+		var ended []*procs.Process
+		for i, p := range g.pushers {
+			if i < int(g.wanted.Load()) && !g.taken[p] && !p.Alive() {
+				g.taken[p] = true
+				ended = append(ended, p)
+			}
+		}
+		g.scaling.Unlock()
+		for _, p := range ended {
+			g.say("%s ended by itself:\n%s", p.Name, p.Tail(600))
+			g.tally.add("workers that ended by themselves", 1)
+			if err := g.up(ctx, p); err != nil && ctx.Err() == nil {
+				g.say("%v", err) // what it leaves undone shows at the end
+			}
+			g.release(p)
 		}
 	}
 }
