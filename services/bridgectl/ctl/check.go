@@ -244,11 +244,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 			if other.Key.No == o.OutboundNo || other.OrderNo != o.OrderNo || !other.State.Live() || !slices.Contains(other.Lines, line.LineId) {
 				continue
 			}
-			if other.Key.No == o.Supersedes {
-				r.add(pusher.Superseding(o))
-				continue
-			}
-			r.add(pusher.LineLive(o, line.LineId, other.Key.No))
+			r.add(pusher.LineTaken(o, line.LineId, other, pusher.Begun(others, o.Supersedes)))
 		}
 	}
 	return nil

@@ -257,9 +257,25 @@ func (r *run) claim(ctx context.Context) error {
 	case errors.As(err, &taken) && taken.Superseded:
 		return Superseding(o)
 	case errors.As(err, &taken):
-		return LineLive(o, taken.Line, taken.By)
+		return r.lineTaken(ctx, taken)
 	}
 	return err
+}
+
+// lineTaken is for a line that lives under another number than the one that the order supersedes.
+func (r *run) lineTaken(ctx context.Context, taken *ledger.LineTaken) error {
+	if r.o.Supersedes == "" {
+		return LineLive(r.o, taken.Line, taken.By)
+	}
+	by, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: taken.By})
+	if err != nil {
+		return err
+	}
+	superseded, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: r.o.Supersedes})
+	if err != nil && !errors.Is(err, ledger.ErrNoEntry) {
+		return err
+	}
+	return LineTaken(r.o, taken.Line, by, superseded.State != ledger.New)
 }
 
 // beginOnce begins the document. One that was in shadow stays what it is, whatever its content.

@@ -288,6 +288,46 @@ func TestLinesAndNumbers(t *testing.T) {
 	})
 }
 
+// An order is audited twice more while its first delivery is not cancelled yet. The last audit waits too: refused, the ERP
+// would take it for failed, and what it replaces would go in its place.
+func TestTheThirdAuditOfAnOrderWaitsForTheFirstToo(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		first := b.order("A-1")
+		b.accepts(first, fresh)
+		audit := func(no string, revision int64, supersedes string) *orderv1.Audited {
+			o := proto.CloneOf(first)
+			o.OutboundNo, o.Revision, o.Supersedes = no, revision, supersedes
+			return o
+		}
+		second, third := audit("A-1b", 2, "A-1"), audit("A-1c", 3, "A-1b")
+		b.wants(second, fresh, "held cancel:acme/A-1")
+		b.wants(third, fresh, "held cancel:acme/A-1")
+		b.wants(audit("A-1d", 1, "A-1b"), fresh, "failed line.live") // not audited after the first
+		b.cancel(first)
+		b.accepts(third, replay)
+		b.wants(second, replay, "failed line.live")
+		b.has(second, 0)
+
+		// Let go in their own order, the last waits for the one that it replaces.
+		b.cancel(third)
+		fourth, fifth := audit("A-1e", 4, "A-1c"), audit("A-1f", 5, "A-1e")
+		b.accepts(fourth, fresh)
+		b.wants(fifth, fresh, "held cancel:acme/A-1e")
+	})
+}
+
+// cancel has the warehouse cancel it, as the poller tells the ledger.
+func (b *bench) cancel(o *orderv1.Audited) {
+	b.t.Helper()
+	entry, err := b.ledger.Get(b.t.Context(), ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.ledger.Follow(b.t.Context(), entry, ledger.Cancelled, ledger.Following{}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 func TestACorrectedOrderEndsWhatWaitedForIt(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		o := b.order("A-1")

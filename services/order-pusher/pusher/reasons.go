@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	orderv1 "stockbridge/proto/order/v1"
 )
@@ -28,12 +29,29 @@ func Cancelled(o *orderv1.Audited) error {
 }
 
 // Superseding is the fault of an order that supersedes one which has not ended.
-func Superseding(o *orderv1.Audited) error {
-	return fault.Hold(seller.CauseCancel(o.Seller, o.Supersedes), fault.Reason{
+func Superseding(o *orderv1.Audited) error { return waitsFor(o, o.Supersedes) }
+
+func waitsFor(o *orderv1.Audited, no string) error {
+	return fault.Hold(seller.CauseCancel(o.Seller, no), fault.Reason{
 		Code: "superseded.live", Field: "supersedes",
-		ZH: "等待被替换的出库单 " + o.Supersedes + " 取消或被拒绝，之后自动继续",
-		EN: "waits until the superseded " + o.Supersedes + " is cancelled or refused; then goes on by itself",
+		ZH: "等待被替换的出库单 " + no + " 取消或被拒绝，之后自动继续",
+		EN: "waits until the superseded " + no + " is cancelled or refused; then goes on by itself",
 	})
+}
+
+// LineTaken is the fault of an order one of whose lines lives under another number. begun tells whether the number that it
+// supersedes was ever begun: if not, that one may itself have waited for the end of an earlier audit, and whoever replaces
+// it waits for the same.
+func LineTaken(o *orderv1.Audited, lineID string, by ledger.Entry, begun bool) error {
+	if by.Key.No == o.Supersedes || o.Supersedes != "" && !begun && by.Revision < o.Revision {
+		return waitsFor(o, by.Key.No)
+	}
+	return LineLive(o, lineID, by.Key.No)
+}
+
+// Begun tells whether one of the entries is the order under the number, and was begun.
+func Begun(entries []ledger.Entry, no string) bool {
+	return slices.ContainsFunc(entries, func(e ledger.Entry) bool { return e.Key.No == no && e.Key.Kind == kind && e.State != ledger.New })
 }
 
 // LineLive is the fault of an order with a line that lives under the outbound number by.

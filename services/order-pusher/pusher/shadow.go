@@ -264,6 +264,7 @@ func (l *onlooker) elsewhere(ctx context.Context, o *orderv1.Audited, ask func(n
 	if err != nil {
 		return nil, err
 	}
+	begun := Begun(others, o.Supersedes)
 	var found []error
 	for _, other := range others {
 		if other.Key.No == o.OutboundNo || other.Key.Kind != kind || other.OrderNo != o.OrderNo {
@@ -279,12 +280,8 @@ func (l *onlooker) elsewhere(ctx context.Context, o *orderv1.Audited, ask func(n
 			}
 			live = ok && at.State.Status != orderv1.Status_STATUS_CANCELLED && other.Revision < o.Revision
 		}
-		switch {
-		case i < 0 || !live:
-		case other.Key.No == o.Supersedes:
-			found = append(found, Superseding(o))
-		default:
-			found = append(found, LineLive(o, o.Lines[i].LineId, other.Key.No))
+		if i >= 0 && live {
+			found = append(found, LineTaken(o, o.Lines[i].LineId, other, begun))
 		}
 	}
 	return found, nil
