@@ -58,10 +58,13 @@ func shadowUntil(setup *sellerv1.Setup) (time.Time, error) {
 }
 
 // switched finds what a change of a set-up would do to orders in shadow: leaving it without a moment of switch-over would
-// send again what the ERP's program has sent.
+// send again what the ERP's program has sent, and so would a moment that has passed, as far as no worker has seen the order.
 func switched(was, now *sellerv1.Setup, at time.Time) Faults {
-	if was.GetShadow() == nil || now.GetShadow() != nil {
+	if was.GetShadow() == nil {
 		return nil
+	}
+	if now.GetShadow() != nil {
+		return switchedBack(was, now, at)
 	}
 	if until, err := shadowUntil(was); err == nil && !until.IsZero() && at.Sub(until) > ShadowKept {
 		return nil
@@ -70,6 +73,29 @@ func switched(was, now *sellerv1.Setup, at time.Time) Faults {
 		Code: "setup.shadow", Field: "shadow",
 		ZH: "不能直接删除 shadow：请把 shadow.until 设为切换时刻（此刻起的新订单由我们推送，之前的订单不会再推送），并保留 90 天",
 		EN: "shadow cannot just be removed: set shadow.until to the moment of the switch-over (orders from then on are ours, earlier ones are never sent), and leave it there for 90 days",
+	}}
+}
+
+// switchLate is how long after the ERP's program was stopped the switch-over may be set to that moment.
+const switchLate = 15 * time.Minute
+
+// switchedBack finds a switch-over that would make ours what belonged to the ERP's program.
+func switchedBack(was, now *sellerv1.Setup, at time.Time) Faults {
+	until, err := shadowUntil(now)
+	if err != nil || until.IsZero() {
+		return nil
+	}
+	theirs := at
+	if before, err := shadowUntil(was); err == nil && !before.IsZero() && before.Before(at) {
+		theirs = before
+	}
+	if !until.Before(theirs.Add(-switchLate)) {
+		return nil
+	}
+	return Faults{{
+		Code: "setup.shadow", Field: "shadow.until",
+		ZH: "切换时刻早于现在（或早于已生效的切换时刻）：其后的订单可能已由 ERP 原程序推送，会重复发货；请检查时区，设为现在或之后的时刻",
+		EN: "the switch-over lies in the past (or before the one in force): the ERP's own program may have sent orders since, and they would ship twice; look at the zone, and set the present moment or a later one",
 	}}
 }
 

@@ -93,11 +93,46 @@ func TestShadowIsLeftByAMomentOnly(t *testing.T) {
 	if _, err := put("", version); !errors.As(err, &faults) {
 		t.Fatalf("removed after a moment: %v", err)
 	}
+	b = open(t, bucket(t, bustest.Start(t)))
 	old := time.Now().Add(-seller.ShadowKept - time.Hour).Format(time.RFC3339)
-	if version, err = put("shadow: {until: "+old+"}\n", version); err != nil {
+	if version, err = put("shadow: {until: "+old+"}\n", 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := put("", version); err != nil {
 		t.Fatalf("removed after 90 days: %v", err)
+	}
+}
+
+// A moment that has passed gives us what the ERP's program has sent since, unless a worker has seen it: a wrong zone, and
+// the whole backlog ships twice.
+func TestTheSwitchOverIsNotInThePast(t *testing.T) {
+	b := open(t, bucket(t, bustest.Start(t)))
+	at := func(d time.Duration) string {
+		return "shadow: {until: " + time.Now().Add(d).Format(time.RFC3339) + "}\n"
+	}
+	version := uint64(0)
+	for _, c := range []struct {
+		what, add string
+		ok        bool
+	}{
+		{"no moment yet", "shadow: {}\n", true},
+		{"past", at(-time.Hour), false},
+		{"ahead", at(24 * time.Hour), true},
+		{"past, in the place of one ahead", at(-8 * time.Hour), false},
+		{"sooner", at(time.Hour), true},
+		{"the timer was stopped minutes ago", at(-5 * time.Minute), true},
+		{"further back", at(-2 * time.Hour), false},
+		{"back into shadow", "shadow: {}\n", true},
+	} {
+		next, err := b.Put(t.Context(), parse(t, acme+c.add), version)
+		var faults seller.Faults
+		switch {
+		case c.ok && err != nil:
+			t.Errorf("%s: %v", c.what, err)
+		case !c.ok && (!errors.As(err, &faults) || faults[0].Field != "shadow.until"):
+			t.Errorf("%s: %v", c.what, err)
+		case c.ok:
+			version = next
+		}
 	}
 }

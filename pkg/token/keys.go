@@ -34,9 +34,9 @@ func NewKey() secret.Text {
 	return secret.New(base64.StdEncoding.EncodeToString(raw))
 }
 
-// ParseKeys reads keys of 32 bytes in base64 or hex, separated by commas or white space. To change the key put the new one
-// in front; the old one can go once `bridgectl seller ls` shows nothing sealed with it, about a minute later. Its errors
-// repeat nothing of the text.
+// ParseKeys reads keys of 32 bytes in base64 or hex, separated by commas or white space. To change the key give all workers
+// the new one behind the old one, then put it in front; the old one can go once `bridgectl seller ls` shows nothing sealed
+// with it, about a minute later. Its errors repeat nothing of the text.
 func ParseKeys(text string) (Keys, error) {
 	var keys Keys
 	seen := map[string]bool{}
