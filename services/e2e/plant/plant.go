@@ -94,8 +94,8 @@ func Bugs() []Bug {
 			Says: "a message is acknowledged before the events that follow from it are stored",
 			Edits: []Edit{{
 				"pkg/bus/settle.go",
-				"	events, err := w.call(log, d, m)\n",
-				"	events, err := w.call(log, d, m)\n	if err == nil {\n		t.ack()\n	}\n",
+				"	events, err := w.call(log, span, d, m)\n",
+				"	events, err := w.call(log, span, d, m)\n	if err == nil {\n		t.ack()\n	}\n",
 			}},
 			Scenarios: []string{KilledAtAck}, CaughtBy: []string{"P2"},
 		},
@@ -103,11 +103,21 @@ func Bugs() []Bug {
 			Name: "birth-once",
 			Says: "the ledger's birth is written once and never again, so a ledger that was put back believes that it knows all",
 			Edits: []Edit{{
-				"pkg/ledger/inredis/lua/begin.lua",
-				"if birth[1] ~= identity or not birth[2] then",
-				"if not birth[2] then",
+				"pkg/ledger/inredis/lua/document.lua",
+				"if birth[1] ~= identify() or not since then",
+				"if since == false then",
 			}},
 			Scenarios: []string{LedgerPutBack}, CaughtBy: []string{"P1", "P7"},
+		},
+		{
+			Name: "stale-ack",
+			Says: "what was taken before a restore of JetStream is acknowledged after it, under a number that is another message's by then",
+			Edits: []Edit{{
+				"pkg/bus/pull.go",
+				"err == nil && !stored.Equal(meta.Timestamp)",
+				"err == nil && stored.IsZero()",
+			}},
+			Scenarios: []string{StreamPutBack}, CaughtBy: []string{"P2"},
 		},
 		{
 			Name: "attempts-of-broker",

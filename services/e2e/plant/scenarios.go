@@ -23,6 +23,7 @@ const (
 	ReplayedTwice = "replayed-twice"
 	KilledAtAck   = "killed-at-ack"
 	LedgerPutBack = "ledger-put-back"
+	StreamPutBack = "stream-put-back"
 	BrokerPutBack = "broker-put-back"
 )
 
@@ -52,6 +53,10 @@ func Scenarios() []Scenario {
 		{
 			Name: LedgerPutBack, Says: "Redis is put back to a copy from before the orders, and the ERP publishes them again",
 			Faults: []string{history.RedisRestored}, DeadlineSeconds: 60,
+		},
+		{
+			Name: StreamPutBack, Says: "JetStream is put back under a worker with an order in hand; the next order gets its number, and its call fails",
+			Faults: []string{history.BrokerRestored, history.JDSlow, history.JDLost}, DeadlineSeconds: 25,
 		},
 		{
 			Name: BrokerPutBack, Says: "an order fails each time, and after each attempt the broker is back where it was before the first",

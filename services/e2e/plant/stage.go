@@ -302,7 +302,7 @@ func (s *stage) shelf(ctx context.Context) (map[string]uint64, error) {
 func scripts() map[string]func(context.Context, *stage) error {
 	return map[string]func(context.Context, *stage) error{
 		AuditedTwice: auditedTwice, ClaimCut: claimCut, AnswersLost: answersLost, ReplayedTwice: replayedTwice,
-		KilledAtAck: killedAtAck, LedgerPutBack: ledgerPutBack, BrokerPutBack: brokerPutBack,
+		KilledAtAck: killedAtAck, LedgerPutBack: ledgerPutBack, StreamPutBack: streamPutBack, BrokerPutBack: brokerPutBack,
 	}
 }
 
@@ -507,6 +507,62 @@ func ledgerPutBack(ctx context.Context, s *stage) error {
 		}
 		return true, nil
 	})
+	return err
+}
+
+func streamPutBack(ctx context.Context, s *stage) error {
+	if _, err := s.begin(ctx); err != nil {
+		return err
+	}
+	copied := time.Now()
+	older, err := s.run.NATS.Copy()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	gone, next := s.maker.Next(), s.maker.Next()
+	const hold = 4 * time.Second // longer than a restore takes
+	for _, f := range []jdtest.Fault{
+		{Kind: jdtest.Slow, Methods: []string{addOrder}, Orders: []string{gone.OutboundNo, next.OutboundNo}, Delay: jdtest.Duration(hold), Count: 2},
+		{Kind: jdtest.Drop, Methods: []string{addOrder}, Orders: []string{next.OutboundNo}, Count: 1},
+	} {
+		if _, err := s.run.Sandbox.AddFault(ctx, f); err != nil {
+			return err
+		}
+	}
+	if err := s.publish(ctx, gone); err != nil {
+		return err
+	}
+	// JD has it, and the worker waits for the answer.
+	if _, err := s.until(ctx, func() (bool, error) {
+		docs, err := s.run.Sandbox.Documents(ctx, jdtest.Query{IsvUUID: gone.OutboundNo})
+		return len(docs) > 0, err
+	}); err != nil {
+		return err
+	}
+	restored := time.Now()
+	if err := s.run.NATS.Restore(ctx, older); err != nil {
+		return err
+	}
+	s.r.RolledBack(copied)
+	s.fault(history.Fault{Kind: history.BrokerRestored, Began: restored, Ended: time.Now(), Outage: true, Copied: copied})
+	s.told = tally.New(s.bus, stack.DemoSeller) // which has read further than there is
+	if err := s.publish(ctx, next); err != nil {
+		return err
+	}
+	if err := s.publish(ctx, gone); err != nil { // as an ERP does after a restore
+		return err
+	}
+	if time.Since(restored) > hold {
+		return errors.New("the restore took longer than the order was in hand")
+	}
+	_, err = s.accepted(ctx, next)
+	if err == nil {
+		_, err = s.accepted(ctx, gone)
+	}
+	now := time.Now()
+	s.fault(history.Fault{Kind: history.JDSlow, Began: began, Ended: now})
+	s.fault(history.Fault{Kind: history.JDLost, Began: began, Ended: now})
 	return err
 }
 
