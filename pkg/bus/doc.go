@@ -28,7 +28,8 @@
 // call to forget. Schedules stay in them, because they stand on subjects that no consumer takes. Two consumers can never
 // be given the same message.
 //
-// Messages are pulled one at a time by requests of our own and not by the library's Consume. Consume tells the server's
+// Messages are pulled by requests of our own, each for as many as there are idle slots, and not by the library's Consume.
+// So none waits in the client, where its AckWait would run, and a busy worker asks once for several. Consume tells the server's
 // statuses from messages by looking at headers, which a publisher writes: an event with an empty body and a header
 // "Status: 409" would end it, and one with "Status: 100" would be swallowed, again at each delivery. Here a message is
 // whatever carries a subject for its ack. After a reconnect Consume may also hold a second message behind a busy

@@ -80,66 +80,71 @@ func (p *puller) ask(r request) (inbox string, err error) {
 // The client library looks at the headers instead, which a publisher writes.
 func isMessage(m *nats.Msg) bool { return strings.HasPrefix(m.Reply, "$JS.ACK.") }
 
-// next waits for one message and asks for no second one. It returns ctx's error, or ErrTopology when the consumer is
-// gone.
-func (p *puller) next(ctx context.Context) (*nats.Msg, error) {
-	for {
-		// A message for an earlier request, which was taken for lost, goes first.
-		for len(p.in) > 0 {
-			if m := <-p.in; isMessage(m) {
-				return m, nil
-			}
-		}
-		reconnected := p.b.reconnected.wait()
-		inbox, err := p.ask(request{Batch: 1, Expires: askFor, Heartbeat: pulse})
-		if err != nil {
-			return nil, fmt.Errorf("ask consumer %s: %w", p.consumer, err)
-		}
-		m, err := p.answer(ctx, inbox, reconnected)
-		if m != nil || err != nil {
-			return m, err
+// some waits for messages, n at most, and tells each. It returns when n came or the server has none for now; how many
+// came is then for the caller, who asks again for as many as he can take at once. It returns ctx's error, or ErrTopology
+// when the consumer is gone.
+func (p *puller) some(ctx context.Context, n int, tell func(*nats.Msg)) (got int, err error) {
+	// Messages for an earlier request, which was taken for lost, go first.
+	for got < n && len(p.in) > 0 {
+		if m := <-p.in; isMessage(m) {
+			tell(m)
+			got++
 		}
 	}
-}
-
-// answer waits for what comes of one request. Neither a message nor an error: ask again.
-func (p *puller) answer(ctx context.Context, inbox string, reconnected <-chan struct{}) (*nats.Msg, error) {
+	if got > 0 {
+		return got, nil
+	}
+	reconnected := p.b.reconnected.wait()
+	inbox, err := p.ask(request{Batch: n, Expires: askFor, Heartbeat: pulse})
+	if err != nil {
+		return 0, fmt.Errorf("ask consumer %s: %w", p.consumer, err)
+	}
 	silence := time.NewTimer(silentAfter)
 	defer silence.Stop()
-	for {
+	for got < n {
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return got, ctx.Err()
 		case <-reconnected:
-			return nil, nil
+			return got, nil
 		case <-silence.C:
 			p.silent(true)
-			return nil, p.check(ctx)
+			return got, p.check(ctx)
 		case m := <-p.in:
 			if isMessage(m) {
 				p.silent(false)
-				return m, nil
+				silence.Reset(silentAfter)
+				tell(m)
+				got++
+				continue
 			}
 			if m.Subject != inbox {
 				continue
 			}
-			switch m.Header.Get("Status") {
-			case statusHeartbeat:
-				p.silent(false)
-				silence.Reset(silentAfter)
-			case "404", "408": // no message, or none in time
-				return nil, nil
-			case "400": // a bad request
-				return nil, fmt.Errorf("ask consumer %s: %s", p.consumer, m.Header.Get("Description"))
-			default:
-				// The consumer was deleted or has no leader, the server shuts down, too many requests are open: look
-				// whether the consumer is still there, and do not ask again too fast.
-				if err := p.check(ctx); err != nil {
-					return nil, err
-				}
-				return nil, sleep(ctx, 500*time.Millisecond)
+			if m.Header.Get("Status") != statusHeartbeat {
+				return got, p.ended(ctx, m)
 			}
+			p.silent(false)
+			silence.Reset(silentAfter)
 		}
+	}
+	return got, nil
+}
+
+// ended is what the server's status that ends a request means: nil to ask again.
+func (p *puller) ended(ctx context.Context, m *nats.Msg) error {
+	switch m.Header.Get("Status") {
+	case "404", "408": // no message, or none in time
+		return nil
+	case "400": // a bad request
+		return fmt.Errorf("ask consumer %s: %s", p.consumer, m.Header.Get("Description"))
+	default:
+		// The consumer was deleted or has no leader, the server shuts down, too many requests are open: look
+		// whether the consumer is still there, and do not ask again too fast.
+		if err := p.check(ctx); err != nil {
+			return err
+		}
+		return sleep(ctx, 500*time.Millisecond)
 	}
 }
 

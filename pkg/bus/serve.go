@@ -211,9 +211,8 @@ func backoff(attempt int) time.Duration {
 // errShutdown is the cause with which handlers are ended that outlast the grace.
 var errShutdown = errors.New("shutting down")
 
-// slotRoom is how many of the server's answers may wait for a slot: a message or two, and the statuses of requests that
-// were given up.
-const slotRoom = 64
+// statusRoom is how many of the server's statuses may wait to be read, besides messages.
+const statusRoom = 64
 
 // server serves one consumer.
 type server struct {
@@ -261,14 +260,12 @@ func (w *server) serve(ctx context.Context) error {
 
 	var slots sync.WaitGroup
 	open := func(stream, consumer string, n int, retried bool) error {
-		for range n {
-			p, err := w.b.puller(stream, consumer, slotRoom)
-			if err != nil {
-				return err
-			}
-			p.silent = w.noteSilence
-			slots.Go(func() { w.slot(p, retried, stop) })
+		p, err := w.b.puller(stream, consumer, 2*n+statusRoom)
+		if err != nil {
+			return err
 		}
+		p.silent = w.noteSilence
+		slots.Go(func() { w.deal(p, n, retried, stop) })
 		return nil
 	}
 	err = open(w.row.stream, w.row.name, w.s.Slots, false)
@@ -313,21 +310,56 @@ func (w *server) noteSilence(silent bool) {
 	}
 }
 
-// slot handles one message at a time until soft ends.
-func (w *server) slot(p *puller, retried bool, stop context.CancelCauseFunc) {
-	for {
-		m, err := p.next(w.soft)
-		if err != nil {
-			if w.soft.Err() == nil {
-				stop(err)
+// deal hands messages to n slots until soft ends. It asks for as many as there are idle slots, so that no message waits
+// for one, and again when those came.
+func (w *server) deal(p *puller, n int, retried bool, stop context.CancelCauseFunc) {
+	work, idle := make(chan *taken), make(chan struct{}, n)
+	var slots sync.WaitGroup
+	for range n {
+		idle <- struct{}{}
+		slots.Go(func() {
+			for t := range work {
+				w.take(t, retried)
+				idle <- struct{}{}
 			}
+		})
+	}
+	for w.soft.Err() == nil {
+		free := w.idle(idle)
+		if free == 0 {
 			break
 		}
-		w.take(&taken{Msg: m, b: w.b, life: p.life}, retried)
+		got, err := p.some(w.soft, free, func(m *nats.Msg) { work <- &taken{Msg: m, b: w.b, life: p.life} })
+		for range free - got {
+			idle <- struct{}{}
+		}
+		if err != nil && w.soft.Err() == nil {
+			stop(err)
+		}
 	}
+	close(work)
 	ctx, cancel := context.WithTimeout(w.hard, 5*time.Second)
 	defer cancel()
 	p.drain(ctx)
+	slots.Wait()
+}
+
+// idle waits for idle slots and takes all there are: none when soft ends first.
+func (w *server) idle(slots <-chan struct{}) (n int) {
+	select {
+	case <-slots:
+		n++
+	case <-w.soft.Done():
+		return 0
+	}
+	for {
+		select {
+		case <-slots:
+			n++
+		default:
+			return n
+		}
+	}
 }
 
 func (w *server) take(t *taken, retried bool) {

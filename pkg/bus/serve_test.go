@@ -617,3 +617,34 @@ func TestServingGoesOnAfterTheBrokerRestarts(t *testing.T) {
 	}
 	settled(t, b)
 }
+
+// One request asks for as many as there are idle slots: the server keeps one for an idle worker, however many slots it
+// has. What comes one by one finds the other slots all the same.
+func TestOneRequestServesAllSlots(t *testing.T) {
+	b := bustest.Start(t)
+	const slots = 8
+	begun, hold := make(chan struct{}, 2*slots), make(chan struct{})
+	serve(t, b, bus.Serving{Slots: slots}, func(ctx context.Context, _ *bus.Delivery, _ *orderv1.Audited) ([]event.Event, error) {
+		begun <- struct{}{}
+		select {
+		case <-hold:
+		case <-ctx.Done():
+		}
+		return nil, nil
+	}, nil)
+	waiting := func() int {
+		c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+		if err != nil {
+			return -1
+		}
+		return c.CachedInfo().NumWaiting
+	}
+	eventually(t, "one request is open", func() bool { return waiting() == 1 })
+	for i := range slots {
+		publish(t, b, audit("acme", fmt.Sprintf("A%d", i)))
+		<-begun // while all before it are held
+	}
+	eventually(t, "nothing is asked for while all slots are busy", func() bool { return waiting() == 0 })
+	close(hold)
+	eventually(t, "idle again", func() bool { return waiting() == 1 })
+}

@@ -76,7 +76,7 @@ const (
 	// maxAckPending counts messages that wait for a delayed redelivery too (at most 10 s each): a flood that has to
 	// wait must not fill it.
 	maxAckPending = 20_000
-	// maxWaiting is open pulls of all replicas: 64 replicas of 64 slots.
+	// maxWaiting is open pulls of all replicas, of which each has one or two.
 	maxWaiting = 4096
 
 	configKey = "stockbridge.config"

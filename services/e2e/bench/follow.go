@@ -38,12 +38,22 @@ func (b *bench) follow(ctx context.Context, report *Report) error {
 	if _, err := s.Worker(ctx, procs.OrderPusher, "pusher", "LOG_LEVEL=warn"); err != nil {
 		return err
 	}
+	if err := s.warm(ctx, "one"); err != nil {
+		return err
+	}
 	n := b.orders(followed)
-	if err := s.publish(ctx, event.OrderAudited.Name, n, "one"); err != nil {
+	if err := s.publish(ctx, event.OrderAudited.Name, n-warmOrders, "one"); err != nil {
 		return err
 	}
 	if err := s.drained(ctx, "order-pusher"); err != nil {
 		return err
+	}
+	told, err := s.accepted(ctx)
+	if err != nil {
+		return err
+	}
+	if told != uint64(n) {
+		return fmt.Errorf("%d orders were accepted, want %d", told, n)
 	}
 	if _, err := s.Worker(ctx, procs.StatusPoller, "poller", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s", "LOG_LEVEL=warn"); err != nil {
 		return err

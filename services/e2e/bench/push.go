@@ -140,7 +140,7 @@ type side struct {
 	sellers           []string
 }
 
-// round stores n orders while the worker is frozen, wakes it, and measures until all are acked.
+// round stores n orders while the worker is frozen, wakes it, and measures until the last was told and all are acked.
 func (d side) round(ctx context.Context, n int) (r round, err error) {
 	if err := d.worker.Pause(); err != nil {
 		return r, err
@@ -160,9 +160,12 @@ func (d side) round(ctx context.Context, n int) (r round, err error) {
 	if err := d.drained(ctx, d.consumer); err != nil {
 		return r, err
 	}
-	took := time.Since(began)
 	after, err := d.used()
-	r.rate, r.cpu = float64(n)/took.Seconds(), map[string]float64{}
+	if err != nil {
+		return r, err
+	}
+	ended, err := d.lastStored(ctx) // the last order is told: whatever is acked by now was stored before
+	r.rate, r.cpu = float64(n)/ended.Sub(began).Seconds(), map[string]float64{}
 	for name, v := range after {
 		r.cpu[name] = float64((v - before[name]).Microseconds()) / float64(n)
 	}

@@ -153,7 +153,7 @@ func (s *stand) publishOne(subject string, o *orderv1.Audited) error {
 	return err
 }
 
-// drained waits until a consumer of ORDERS has handled all there is.
+// drained waits until a consumer of ORDERS has handled all there is. To ask costs the server something: not too often.
 func (s *stand) drained(ctx context.Context, consumer string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -170,11 +170,20 @@ func (s *stand) drained(ctx context.Context, consumer string) error {
 			return nil
 		}
 		select {
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: %w", consumer, ctx.Err())
 		}
 	}
+}
+
+// lastStored is when the newest message of ORDERS was stored, by the clock of this machine.
+func (s *stand) lastStored(ctx context.Context) (time.Time, error) {
+	str, err := s.js.Stream(ctx, stream)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return str.CachedInfo().State.LastTime, nil
 }
 
 // accepted is how many orders were told as accepted.
@@ -193,9 +202,12 @@ func (s *stand) accepted(ctx context.Context) (n uint64, err error) {
 	return n, nil
 }
 
-// warm pushes an order of each seller and waits until the ledger is old enough to call later ones certainly new.
+// warmOrders is how many orders of each seller warm pushes.
+const warmOrders = 4
+
+// warm pushes orders of each seller and waits until the ledger is old enough to call later ones certainly new.
 func (s *stand) warm(ctx context.Context, sellers ...string) error {
-	if err := s.publish(ctx, event.OrderAudited.Name, 4*len(sellers), sellers...); err != nil {
+	if err := s.publish(ctx, event.OrderAudited.Name, warmOrders*len(sellers), sellers...); err != nil {
 		return err
 	}
 	if err := s.drained(ctx, "order-pusher"); err != nil {

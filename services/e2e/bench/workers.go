@@ -85,6 +85,10 @@ func (b *bench) workers(ctx context.Context, report *Report) error {
 
 // timed is the rate at which n orders that are published at once are done.
 func (s *stand) timed(ctx context.Context, n int, sellers []string) (float64, error) {
+	before, err := s.accepted(ctx)
+	if err != nil {
+		return 0, err
+	}
 	began := time.Now()
 	if err := s.publish(ctx, event.OrderAudited.Name, n, sellers...); err != nil {
 		return 0, err
@@ -92,5 +96,13 @@ func (s *stand) timed(ctx context.Context, n int, sellers []string) (float64, er
 	if err := s.drained(ctx, "order-pusher"); err != nil {
 		return 0, err
 	}
-	return float64(n) / time.Since(began).Seconds(), nil
+	took := time.Since(began)
+	told, err := s.accepted(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if told-before != uint64(n) {
+		return 0, fmt.Errorf("%d orders were accepted, want %d", told-before, n)
+	}
+	return float64(n) / took.Seconds(), nil
 }
