@@ -258,7 +258,7 @@ func (g *stage) happened(h procs.Happening) {
 // scale makes that many pushers run: the first ones of the list. Those that are stopped finish what they have in hand.
 // One that somebody else does something to is waited for.
 func (g *stage) scale(ctx context.Context, n int) error {
-	g.wanted.Store(int32(n))
+	g.wanted.Store(min(g.wanted.Load(), int32(n)))
 	for i := range n {
 		p, err := g.take(ctx, i)
 		if err != nil {
@@ -293,6 +293,7 @@ func (g *stage) scale(ctx context.Context, n int) error {
 			return err // how it ended is for the judge
 		}
 	}
+	g.wanted.Store(int32(n))
 	return nil
 }
 
