@@ -131,6 +131,7 @@ func TestAJDWarehouseReadsItsTokenAnewAndTakesTurns(t *testing.T) {
 			t.Errorf("after the file changed: %v, %v", found, err)
 		}
 	}
+	w.Close() // what is on its way back has come
 	if q.app != "KEY@"+s.Setup.Accounts[0].Url || q.class != "push" || q.limit != (ledger.Limit{PerSecond: 7, Concurrent: 5}) || len(q.returned) != q.asked {
 		t.Errorf("turns: %+v", q)
 	}

@@ -3,6 +3,7 @@ package adapters
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"stockbridge/pkg/fault"
@@ -27,6 +28,8 @@ type limiter struct {
 	app   string
 	limit ledger.Limit
 	count *turnCounts
+	// returning is what is on its way back.
+	returning *sync.WaitGroup
 }
 
 // patience is how long a call waits for its turn in hand: at least until the next turn, for most work takes two calls in
@@ -48,7 +51,8 @@ func (l limiter) Acquire(ctx context.Context, class string) (release func(), err
 		}
 		if wait <= 0 {
 			l.count.called(class)
-			return func() { l.giveBack(ctx, permit) }, nil
+			// Nobody waits for it: it goes along with what is written next of the order.
+			return func() { l.returning.Go(func() { l.giveBack(ctx, permit) }) }, nil
 		}
 		if wait > left {
 			l.count.putOff(class)

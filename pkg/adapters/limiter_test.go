@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 // turns is a quota that answers with these waits in turn, and then with a permit.
 type turns struct {
+	mu       sync.Mutex // permits come back in the background
 	waits    []time.Duration
 	fail     error
 	asked    int
@@ -29,6 +31,8 @@ type turns struct {
 }
 
 func (q *turns) Acquire(_ context.Context, app string, class ledger.Class, l ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.asked++
 	q.app, q.class, q.limit = app, class, l
 	if ttl <= 10*time.Second {
@@ -46,6 +50,8 @@ func (q *turns) Acquire(_ context.Context, app string, class ledger.Class, l led
 }
 
 func (q *turns) Return(ctx context.Context, p ledger.Permit) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.returned = append(q.returned, p)
 	return ctx.Err()
 }
@@ -72,7 +78,7 @@ func TestACallWaitsForANearTurnOnly(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q := &turns{waits: test.waits}
-				l := limiter{quota: q, app: "KEY", limit: ledger.Limit{PerSecond: test.rate, Concurrent: 5}}
+				l := limiter{quota: q, app: "KEY", limit: ledger.Limit{PerSecond: test.rate, Concurrent: 5}, returning: &sync.WaitGroup{}}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				start := time.Now()
@@ -94,6 +100,7 @@ func TestACallWaitsForANearTurnOnly(t *testing.T) {
 				}
 				cancel()
 				release()
+				l.returning.Wait()
 				if len(q.returned) != 1 || q.returned[0] != (ledger.Permit{App: "KEY", ID: "1"}) {
 					t.Errorf("returned %v", q.returned)
 				}
@@ -131,7 +138,7 @@ func TestTurnsAreCounted(t *testing.T) {
 	})
 	l := limiter{
 		quota: &turns{waits: []time.Duration{time.Hour, time.Hour}}, limit: ledger.Limit{PerSecond: 50, Concurrent: 5},
-		count: m.forAccount("acme", "main"),
+		count: m.forAccount("acme", "main"), returning: &sync.WaitGroup{},
 	}
 	for _, put := range []bool{true, true, false} {
 		release, err := l.Acquire(t.Context(), "push")

@@ -35,6 +35,7 @@ type Warehouses struct {
 
 	quota     ledger.Quota
 	transport *http.Transport
+	returning sync.WaitGroup
 	tokens    jd.TokenKeeper
 
 	mu   sync.Mutex
@@ -136,7 +137,7 @@ func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) 
 		o := jd.Options{Seller: s, Warehouse: code, Class: at.class, ReadOnly: at.readOnly, Env: os.Getenv, Transport: w.transport, Tokens: w.tokens}
 		if w.quota != nil {
 			o.Limiter = limiter{
-				quota: w.quota, app: app(account), limit: limitOf(account), count: w.Metrics.forAccount(s.Name(), account.Name),
+				quota: w.quota, app: app(account), limit: limitOf(account), count: w.Metrics.forAccount(s.Name(), account.Name), returning: &w.returning,
 			}
 		}
 		if w.Metrics != nil {
@@ -170,5 +171,8 @@ func app(a *sellerv1.Account) string {
 	return a.AppKey + "@" + a.Url
 }
 
-// Close ends idle connections.
-func (w *Warehouses) Close() { w.transport.CloseIdleConnections() }
+// Close gives turns back that are on their way, and ends idle connections. Calls have ended by then.
+func (w *Warehouses) Close() {
+	w.returning.Wait()
+	w.transport.CloseIdleConnections()
+}

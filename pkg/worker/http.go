@@ -15,7 +15,7 @@ import (
 
 // Probes answers GET /healthz (the process serves), /readyz (everything it stands on answers) and /metrics.
 type Probes struct {
-	// Ready is asked at most once every readyFor, whoever asks how often.
+	// Ready is asked at most once every readyFor, or notReadyFor, whoever asks how often.
 	Ready func(ctx context.Context) error
 	// Metrics are what /metrics shows.
 	Metrics prometheus.Gatherer
@@ -28,6 +28,8 @@ type Probes struct {
 const (
 	// readyFor is how long an answer of Ready is good for.
 	readyFor = time.Second
+	// notReadyFor is the same for a bad one: whoever waits for a start does not want to wait for this too.
+	notReadyFor = 100 * time.Millisecond
 	// readyLimit is how long Ready may take; it stays below what probes usually wait (Kubernetes: 1 s by default, our
 	// chart says 5 s).
 	readyLimit = 3 * time.Second
@@ -54,7 +56,11 @@ func (p *Probes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *Probes) ready(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if time.Since(p.asked) > readyFor {
+	goodFor := readyFor
+	if p.last != nil {
+		goodFor = notReadyFor
+	}
+	if p.asked.IsZero() || time.Since(p.asked) > goodFor {
 		// The answer is for others too: it does not end with who asked first.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyLimit)
 		defer cancel()

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -91,6 +92,7 @@ func answer(ctx context.Context) error {
 
 // bare is the bare loop.
 func bare(ctx context.Context) error {
+	debug.SetGCPercent(200) // as workers do
 	text, err := os.ReadFile(os.Getenv("BENCH_SETUP"))
 	if err != nil {
 		return err
