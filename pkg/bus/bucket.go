@@ -25,7 +25,8 @@ var (
 // Get may be answered by a replica that is a little behind: decide with Create, Update and Delete, which compare on
 // the leader. All calls end with ctx, or after 5 s when ctx has no deadline.
 type Bucket struct {
-	kv jetstream.KeyValue
+	bus *Bus
+	kv  jetstream.KeyValue
 	// markers is how long a deletion stays visible.
 	markers time.Duration
 }
@@ -62,7 +63,7 @@ func (b *Bus) Bucket(ctx context.Context, name string) (*Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", name, err)
 	}
-	return &Bucket{kv: kv, markers: status.LimitMarkerTTL()}, nil
+	return &Bucket{bus: b, kv: kv, markers: status.LimitMarkerTTL()}, nil
 }
 
 // Get reads key; ErrKeyNotFound.
@@ -116,7 +117,12 @@ func (k *Bucket) Keys(ctx context.Context, prefix string) ([]string, error) {
 // Watch tells what stands below prefix, then Current, then each change, until ctx ends and the channel is closed. It
 // goes on over lost connections; a reader that was cut off for longer than the bucket keeps markers of deletions
 // (topology.go) may miss one.
+//
+// The channel is closed too when the connection is with another server, or another run of it, than when the watch
+// began: the bucket may have been put back to an older copy, which gives out its revisions again. Who begins anew then
+// holds no revision from before against what is told, and forgets what is not told before Current.
 func (k *Bucket) Watch(ctx context.Context, prefix string) (<-chan Seen, error) {
+	reconnected, server := k.bus.reconnected.wait(), k.bus.ServerID()
 	w, err := k.kv.Watch(ctx, below(prefix))
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", below(prefix), err)
@@ -130,6 +136,12 @@ func (k *Bucket) Watch(ctx context.Context, prefix string) (<-chan Seen, error) 
 			select {
 			case <-ctx.Done():
 				return
+			case <-reconnected:
+				if k.bus.ServerID() != server {
+					return
+				}
+				reconnected = k.bus.reconnected.wait()
+				continue
 			case e, ok := <-w.Updates():
 				switch {
 				case !ok:

@@ -272,10 +272,22 @@ func (b *Book) watch(ctx context.Context, loaded func()) error {
 	if err != nil {
 		return err
 	}
+	// What is told now takes the place of whatever was known: the bucket may have been put back.
+	b.mu.Lock()
+	for key := range b.revisions {
+		b.revisions[key] = 0
+	}
+	b.mu.Unlock()
 	for s := range seen {
 		switch {
 		case s.Current:
 			b.mu.Lock()
+			for key, revision := range b.revisions {
+				if revision == 0 { // it is gone
+					b.set(bus.Value{Key: key})
+					delete(b.revisions, key)
+				}
+			}
 			b.ready = nil
 			b.mu.Unlock()
 			loaded()
@@ -288,6 +300,17 @@ func (b *Book) watch(ctx context.Context, loaded func()) error {
 
 // take makes v known unless something newer is. A key that was deleted by hand has no data: no set-up, no pause.
 func (b *Book) take(v bus.Value) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if v.Revision <= b.revisions[v.Key] {
+		return
+	}
+	b.revisions[v.Key] = v.Revision
+	b.set(v)
+}
+
+// set makes v known. The caller holds b.mu.
+func (b *Book) set(v bus.Value) {
 	name, isSetup := strings.CutPrefix(v.Key, setupKey)
 	if !isSetup {
 		var isPause bool
@@ -295,12 +318,6 @@ func (b *Book) take(v bus.Value) {
 			return
 		}
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if v.Revision <= b.revisions[v.Key] {
-		return
-	}
-	b.revisions[v.Key] = v.Revision
 	if !isSetup {
 		p, err := decodePause(v.Data)
 		if err != nil {

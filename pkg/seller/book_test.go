@@ -239,3 +239,35 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// JetStream put back to an older copy gives out its revisions again: what is written then must not pass for old.
+func TestABookFollowsABucketThatWasPutBack(t *testing.T) {
+	k := bustest.StartRestorable(t)
+	b := bustest.Connect(t, k.URL())
+	book := open(t, bucket(t, b))
+	put := func(name string) {
+		t.Helper()
+		s := proto.CloneOf(acmeSeller(t).Setup)
+		s.Name = name
+		if _, err := book.Put(t.Context(), s, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("acme")
+	older := k.Copy()
+	eventually(t, "the broker is there again", func() bool { return b.Ready() == nil && book.Ready() == nil })
+	put("later")
+	pause := seller.Pause{By: sellerv1.Paused_BY_BREAKER, Reason: "calls fail", At: time.Now()}
+	if err := errors.Join(book.Pause(t.Context(), "acme", pause), book.Resume(t.Context(), "acme", sellerv1.Paused_BY_BREAKER)); err != nil {
+		t.Fatal(err)
+	}
+	k.Restore(older)
+
+	// Another worker, started since, pauses the seller. The one that was there all the time has to know.
+	other := open(t, bucket(t, bustest.Connect(t, k.URL())))
+	if err := other.Pause(t.Context(), "acme", pause); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the pause is known", func() bool { return get(t, book).Pause != nil })
+	eventually(t, "what the copy does not have is forgotten", func() bool { _, known := book.Get("later"); return !known && book.Ready() == nil })
+}

@@ -228,9 +228,20 @@ func (s *Store) watch(ctx context.Context, loaded func()) error {
 	if err != nil {
 		return err
 	}
+	// What is told now takes the place of whatever was known: the bucket may have been put back.
+	s.mu.Lock()
+	for id, was := range s.known {
+		s.known[id] = stored{was.record, 0}
+	}
+	s.mu.Unlock()
 	for v := range seen {
 		if v.Current {
 			s.mu.Lock()
+			for id, was := range s.known {
+				if was.revision == 0 { // it is gone
+					delete(s.known, id)
+				}
+			}
 			s.ready = nil
 			s.mu.Unlock()
 			loaded()

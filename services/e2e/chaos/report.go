@@ -44,6 +44,8 @@ type report struct {
 	CallsHit int `json:"calls_hit"`
 	// Faults by kind, with what they hit.
 	Faults map[string]int `json:"faults"`
+	// Left is what was left to do when the run did not come to rest.
+	Left string `json:"left,omitempty"`
 	// Check is what the judge said, as it printed it.
 	Check judge.Report `json:"check"`
 }
@@ -70,7 +72,7 @@ func (g *stage) judge(ctx context.Context) (code int, err error) {
 		Scenario: g.s.scenario, Seed: g.s.seed, Nodes: g.s.nodes, Ledger: g.s.ledger, Began: g.began,
 		Faulty: g.performed.Sub(g.performing).Seconds(), Rested: g.rested.Sub(g.performed).Seconds(),
 		Orders: g.erp.sent.Load(), Republished: g.republished.Load(), Documents: n.Accepted, Violations: v.Total,
-		Kills: len(g.killed.list), Faults: maps.Clone(g.tally.of),
+		Kills: len(g.killed.list), Faults: maps.Clone(g.tally.of), Left: g.restless,
 	}
 	r.KillsHit, r.CallsHit = g.killed.hit()
 	args := []string{"-o", "json"}
@@ -89,6 +91,9 @@ func (g *stage) judge(ctx context.Context) (code int, err error) {
 	code = c.ProcessState.ExitCode()
 	if err := json.NewDecoder(bytes.NewReader(out)).Decode(&r.Check); err != nil {
 		return 2, fmt.Errorf("read what check printed: %w", err)
+	}
+	if code == 0 && r.Left != "" {
+		code = 1 // what waits for ever breaks no single promise, and is one all the same
 	}
 	r.InAll = time.Since(g.began).Seconds()
 	text, err := json.MarshalIndent(r, "", "  ")
@@ -127,6 +132,19 @@ func (g *stage) print(r report, code int) error {
 	if err := r.Check.Print(g.out); err != nil {
 		return err
 	}
-	fmt.Fprintf(g.out, "\n%s; the history can be judged again: check %s\n", map[int]string{0: "every promise held", 1: "A PROMISE BROKE"}[code], filepath.Join(g.s.dir, "history"))
+	fmt.Fprintf(g.out, "\n%s; the history can be judged again: check %s\n", verdict(r, code), filepath.Join(g.s.dir, "history"))
 	return nil
+}
+
+func verdict(r report, code int) string {
+	switch {
+	case r.Left != "":
+		return "IT DID NOT COME TO REST: " + r.Left
+	case code == 0:
+		return "every promise held"
+	case code == 1:
+		return "A PROMISE BROKE"
+	default:
+		return "the run does not decide it"
+	}
 }

@@ -240,6 +240,7 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 	}
 	if last != "" {
 		g.say("it did not come to rest within %s: %s", restWithin, last)
+		g.restless = last
 	}
 	g.rested = time.Now()
 	g.wanted.Store(0)

@@ -78,6 +78,8 @@ type stage struct {
 	later sync.WaitGroup
 
 	performing, performed, rested time.Time
+	// restless is what was left to do when there was no more time.
+	restless string
 
 	following sync.WaitGroup
 	unfollow  context.CancelFunc
