@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"stockbridge/pkg/bus"
@@ -89,6 +91,9 @@ func (l *Ledger) Unlease(ctx context.Context, name, owner string) error {
 	return nil
 }
 
+// paceLimit is for one read and write of a quota with its repeats.
+const paceLimit = 5 * time.Second
+
 // Acquire implements ledger.Quota.
 func (l *Ledger) Acquire(ctx context.Context, app string, name ledger.Class, limit ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
 	if err := limit.Valid(name); err != nil {
@@ -121,17 +126,66 @@ func (l *Ledger) Return(ctx context.Context, permit ledger.Permit) error {
 	return nil
 }
 
+// pacing is what waits for a quota's turn to be written. One read and one write do for all that gathered meanwhile: alone
+// each would wait for those before it, and write for itself.
+type pacing struct {
+	mu      sync.Mutex
+	waiting map[string][]*paced
+	// turn is held by the one who reads and writes.
+	turn chan struct{}
+}
+
+// paced is one change of a quota.
+type paced struct {
+	do   func(*pace)
+	left atomic.Bool // nobody waits for it any more
+	done chan error
+}
+
+// pace changes the quota of app by do, which may be called several times and counts the last time only.
 func (l *Ledger) pace(ctx context.Context, app string, do func(*pace)) error {
-	select {
-	case l.pacing <- struct{}{}:
-		defer func() { <-l.pacing }()
-	case <-ctx.Done():
-		return ctx.Err()
+	own := &paced{do: do, done: make(chan error, 1)}
+	l.pacing.mu.Lock()
+	l.pacing.waiting[app] = append(l.pacing.waiting[app], own)
+	l.pacing.mu.Unlock()
+	turn := l.pacing.turn
+	for {
+		select {
+		case err := <-own.done:
+			return err
+		case turn <- struct{}{}:
+			turn = nil // by then it is done, or on its way
+			l.work.Go(func() {
+				l.paceTogether(ctx, app)
+				<-l.pacing.turn
+			})
+		case <-ctx.Done():
+			own.left.Store(true)
+			return ctx.Err()
+		}
 	}
-	return change(ctx, l, keyOf(quotas, app), func(p *pace) bool {
-		do(p)
+}
+
+// paceTogether does all that waits for the quota of app. It goes on when the one whose turn it is leaves.
+func (l *Ledger) paceTogether(ctx context.Context, app string) {
+	l.pacing.mu.Lock()
+	all := slices.DeleteFunc(l.pacing.waiting[app], func(p *paced) bool { return p.left.Load() })
+	delete(l.pacing.waiting, app)
+	l.pacing.mu.Unlock()
+	if len(all) == 0 { // another did what this one waits for
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), paceLimit)
+	defer cancel()
+	err := change(ctx, l, keyOf(quotas, app), func(p *pace) bool {
+		for _, one := range all {
+			one.do(p)
+		}
 		return true
 	})
+	for _, one := range all {
+		one.done <- err
+	}
 }
 
 // Admit implements ledger.Trials.

@@ -86,8 +86,7 @@ type Ledger struct {
 	high atomic.Uint64
 	// rewatch asks the watch to begin anew.
 	rewatch chan struct{}
-	// pacing serialises the quotas of this process, which would only run into each other's revisions.
-	pacing chan struct{}
+	pacing  pacing
 
 	stop context.CancelFunc
 	work sync.WaitGroup
@@ -103,7 +102,8 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l := &Ledger{
 		bucket: o.Bucket, identity: o.Identity, clock: o.Now, index: newIndex(),
-		rewatch: make(chan struct{}, 1), pacing: make(chan struct{}, 1), stop: stop,
+		rewatch: make(chan struct{}, 1), stop: stop,
+		pacing: pacing{waiting: map[string][]*paced{}, turn: make(chan struct{}, 1)},
 	}
 	filled := make(chan struct{})
 	l.work.Go(func() { l.watch(background, filled) })

@@ -483,3 +483,61 @@ func TestWhatWasSettledLongAgoIsSweptAway(t *testing.T) {
 	again.Lines = refused.Lines
 	begins(t, later, again)
 }
+
+// While one write of a quota is under way others gather, and one write does for all of them.
+func TestQuotaCallsGather(t *testing.T) {
+	b := start(t)
+	bucket := newBad(b.bucket(t))
+	l := open(t, inkv.Options{Bucket: bucket, Identity: b.bus.ServerID})
+	limit := ledger.Limit{PerSecond: 1e6, Concurrent: 5}
+	acquire := func(ctx context.Context) <-chan error {
+		answer := make(chan error, 1)
+		go func() {
+			p, wait, err := l.Acquire(ctx, "app", "push", limit, time.Minute)
+			if err == nil && p.ID == "" {
+				err = fmt.Errorf("to wait %s", wait)
+			}
+			answer <- err
+		}()
+		return answer
+	}
+	hold := make(chan struct{})
+	bucket.mu.Lock()
+	bucket.between = func() { <-hold }
+	bucket.mu.Unlock()
+	first := acquire(t.Context())
+	eventually(t, "the first one writes", func() bool {
+		bucket.mu.Lock()
+		defer bucket.mu.Unlock()
+		return bucket.between == nil
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	left := acquire(ctx)
+	eventually(t, "one waits", func() bool { return l.Waiting("app") == 1 })
+	var answers []<-chan error
+	for i := range 7 {
+		answers = append(answers, acquire(t.Context()))
+		eventually(t, "it waits too", func() bool { return l.Waiting("app") == i+2 })
+	}
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("the one who left is told %v", err)
+	}
+	bucket.arm(1, always) // a second write would fail
+	close(hold)
+	if err := <-first; err != nil {
+		t.Errorf("the first: %v", err)
+	}
+	got := 0
+	for _, answer := range answers {
+		switch err := <-answer; {
+		case err == nil:
+			got++
+		case errors.Is(err, errGone):
+			t.Error("more than one write")
+		}
+	}
+	if got != 4 {
+		t.Errorf("%d have a permit, want the four that were left: who went away takes none", got)
+	}
+}
