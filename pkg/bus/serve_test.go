@@ -285,6 +285,34 @@ func TestEachFaultHasItsFate(t *testing.T) {
 	}
 }
 
+// lateForget wants to see a message on the shelf before its attempts are forgotten.
+type lateForget struct {
+	bustest.Attempts
+	forgotten func()
+}
+
+func (a *lateForget) Forget(ctx context.Context, key string) error {
+	a.forgotten()
+	return a.Attempts.Forget(ctx, key)
+}
+
+// A crash in between would otherwise give it all of them again.
+func TestAttemptsAreForgottenWhenTheMessageIsOnTheShelf(t *testing.T) {
+	b := bustest.Start(t)
+	early := make(chan int, 10)
+	attempts := &lateForget{forgotten: func() { early <- len(shelf(t, b)) }}
+	serve(t, b, bus.Serving{Attempts: attempts, MaxAttempts: 2, Backoff: func(int) time.Duration { return time.Millisecond }},
+		func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) {
+			return nil, errors.New("away")
+		}, nil)
+	publish(t, b, audit("acme", "A-1"))
+	shelved(t, b, 1)
+	settled(t, b)
+	if n := <-early; n != 1 {
+		t.Errorf("forgotten with %d on the shelf", n)
+	}
+}
+
 func TestEventsAreStoredThenAfterStoredThenAck(t *testing.T) {
 	b := bustest.Start(t)
 	var order []string

@@ -25,8 +25,8 @@ const (
 	ackWait = 30 * time.Second
 	// tickEvery is how often a seller's ticks come.
 	tickEvery = 5 * time.Second
-	// patience bounds a failure.
-	patience = 15 * time.Second
+	// patience is how long a worker may be busy without a rest. It only bounds a failure.
+	patience = 30 * time.Second
 )
 
 // clock runs on by itself, and jumps.

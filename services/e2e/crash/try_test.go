@@ -121,6 +121,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 		if r.err != nil {
 			break
 		}
+		giveUp = time.Now().Add(patience)
 		if err := y.told.Update(ctx); err != nil {
 			r.err = err
 			break
