@@ -52,6 +52,10 @@ bench: redis ## the budgets, measured on this machine, a table and JSON (ROWS=pu
 test: redis examples-deps ## every test of every module (TEST='-run Name -v', RACE=-race)
 	@for module in $(MODULES); do (cd $$module && go test $(RACE) $(TEST) ./...); done
 
+.PHONY: test-cluster
+test-cluster: ## the bus' own tests on three nodes with three replicas of everything, and what only a cluster can tell
+	cd pkg && go test $(RACE) -count=1 $(TEST) ./bus -nodes 3
+
 .PHONY: crash
 crash: redis ## stop a worker at every step it takes and start another; ends 1 if a promise breaks (SCENARIO='part of its name')
 	cd services && go test $(RACE) -count=1 -timeout 60m ./e2e/crash -everything -scenario '$(SCENARIO)'
@@ -59,7 +63,7 @@ crash: redis ## stop a worker at every step it takes and start another; ends 1 i
 .PHONY: ci
 ci: RACE = -race -count=1
 ci: ## what a change must pass, each step with its seconds
-	@for step in tidy-check build boundaries generate-check lint test chart alerts demo plant chaos-smoke; do \
+	@for step in tidy-check build boundaries generate-check lint test test-cluster chart alerts demo plant chaos-smoke; do \
 	  printf '\n== %s\n' $$step; began=$$SECONDS; \
 	  $(MAKE) --no-print-directory $$step RACE='$(RACE)' || { printf '== %s: FAILED after %d s\n' $$step $$((SECONDS - began)); exit 1; }; \
 	  printf '== %s: %d s\n' $$step $$((SECONDS - began)); \

@@ -23,7 +23,7 @@ var (
 // Bucket is a key-value store on the bus. Keys are tokens of A-Z a-z 0-9 _ - / = separated by dots.
 //
 // Get may be answered by a replica that is a little behind: decide with Create, Update and Delete, which compare on
-// the leader. All calls end with ctx, or after 5 s when ctx has no deadline.
+// the leader. All calls end with ctx. One that writes ends after 5 s at the latest, and may have been done all the same.
 type Bucket struct {
 	bus *Bus
 	kv  jetstream.KeyValue
@@ -68,7 +68,11 @@ func (b *Bus) Bucket(ctx context.Context, name string) (*Bucket, error) {
 
 // Get reads key; ErrKeyNotFound.
 func (k *Bucket) Get(ctx context.Context, key string) (Value, error) {
-	e, err := k.kv.Get(ctx, key)
+	var e jetstream.KeyValueEntry
+	err := ask(ctx, func(ctx context.Context) (err error) {
+		e, err = k.kv.Get(ctx, key)
+		return err
+	})
 	if err != nil {
 		return Value{}, keyError("get", key, err)
 	}
@@ -77,12 +81,16 @@ func (k *Bucket) Get(ctx context.Context, key string) (Value, error) {
 
 // Create writes key if it is not there; ErrKeyExists.
 func (k *Bucket) Create(ctx context.Context, key string, data []byte) (revision uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
 	revision, err = k.kv.Create(ctx, key, data)
 	return revision, keyError("create", key, err)
 }
 
 // Update writes key if it still has the given revision; ErrRevision. Revision 0 means that key was never written.
 func (k *Bucket) Update(ctx context.Context, key string, data []byte, revision uint64) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
 	next, err := k.kv.Update(ctx, key, data, revision)
 	return next, keyError("update", key, err)
 }
@@ -94,6 +102,8 @@ func (k *Bucket) Delete(ctx context.Context, key string, revision uint64) error 
 	if revision != 0 {
 		opts = append(opts, jetstream.LastRevision(revision))
 	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
 	return keyError("delete", key, k.kv.Purge(ctx, key, opts...))
 }
 

@@ -92,7 +92,7 @@ func TestABucketComparesBeforeItWritesAndTellsEachChange(t *testing.T) {
 
 func TestTopologyAppliedTwiceChangesNothing(t *testing.T) {
 	b := bustest.Start(t)
-	if changes, err := b.Apply(t.Context(), bus.Topology{Replicas: 1}); err != nil || len(changes) != 0 {
+	if changes, err := b.Apply(t.Context(), bustest.Topology()); err != nil || len(changes) != 0 {
 		t.Fatalf("%v, %v", changes, err)
 	}
 	if err := b.CheckTopology(t.Context()); err != nil {

@@ -132,7 +132,11 @@ func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.Msg
 		// Then the filter is part of the call's subject, and permissions can say who may read what (User).
 		config.FilterSubject, config.FilterSubjects = r.filters[0], nil
 	}
-	c, err := b.js.CreateConsumer(ctx, r.stream, config)
+	var c jetstream.Consumer
+	err := ask(ctx, func(ctx context.Context) (err error) { // one that nobody heard of goes away by itself
+		c, err = b.js.CreateConsumer(ctx, r.stream, config)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -159,7 +163,11 @@ func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.Msg
 			return nil
 		}
 		// A message that was deleted meanwhile never comes: ask how many are really left.
-		info, err := c.Info(ctx)
+		var info *jetstream.ConsumerInfo
+		err := ask(ctx, func(ctx context.Context) (err error) {
+			info, err = c.Info(ctx)
+			return err
+		})
 		if err != nil {
 			return err
 		}

@@ -54,20 +54,26 @@ func (w *server) park(ctx context.Context, t *taken, d *Delivery, at time.Time) 
 
 // unpark removes a parked copy, if there is one.
 func (w *server) unpark(ctx context.Context, d *Delivery) error {
-	s, err := w.b.js.Stream(ctx, streamRetry)
-	if err != nil {
-		return err
-	}
-	return s.Purge(ctx, jetstream.WithPurgeSubject(event.ParkSubject(w.row.name, d.origin)))
+	return ask(ctx, func(ctx context.Context) error {
+		s, err := w.b.js.Stream(ctx, streamRetry)
+		if err != nil {
+			return err
+		}
+		return s.Purge(ctx, jetstream.WithPurgeSubject(event.ParkSubject(w.row.name, d.origin)))
+	})
 }
 
 // last reads the newest message on subject from the stream's leader; nil when there is none.
 func (b *Bus) last(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
-	s, err := b.js.Stream(ctx, stream)
-	if err != nil {
-		return nil, fmt.Errorf("look at %s: %w", subject, err)
-	}
-	m, err := s.GetLastMsgForSubject(ctx, subject)
+	var m *jetstream.RawStreamMsg
+	err := ask(ctx, func(ctx context.Context) error {
+		s, err := b.js.Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		m, err = s.GetLastMsgForSubject(ctx, subject)
+		return err
+	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, nil
 	}

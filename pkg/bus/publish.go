@@ -175,15 +175,19 @@ func clearer(err error) error {
 // codeTooLarge is the server's "message size exceeds maximum allowed".
 const codeTooLarge = 10054
 
+// codeInProcess is a replicated stream's "duplicate message id is in process": the same message is being stored for
+// somebody else, or for an earlier try. A moment later it is a duplicate, or was not stored.
+const codeInProcess = 10158
+
 // repeatable tells whether nothing but time is needed. What the server refuses it refuses again, except that a stream
-// has no leader for a moment.
+// has no leader for a moment, or has the same message in hand.
 func repeatable(err error) bool {
 	var api jetstream.JetStreamError
 	switch {
 	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrPermission), errors.Is(err, nats.ErrConnectionClosed):
 		return false
 	case errors.As(err, &api) && api.APIError() != nil:
-		return api.APIError().Code == 503
+		return api.APIError().Code == 503 || api.APIError().ErrorCode == codeInProcess
 	default:
 		return true
 	}

@@ -285,34 +285,6 @@ func TestEachFaultHasItsFate(t *testing.T) {
 	}
 }
 
-// lateForget wants to see a message on the shelf before its attempts are forgotten.
-type lateForget struct {
-	bustest.Attempts
-	forgotten func()
-}
-
-func (a *lateForget) Forget(ctx context.Context, key string) error {
-	a.forgotten()
-	return a.Attempts.Forget(ctx, key)
-}
-
-// A crash in between would otherwise give it all of them again.
-func TestAttemptsAreForgottenWhenTheMessageIsOnTheShelf(t *testing.T) {
-	b := bustest.Start(t)
-	early := make(chan int, 10)
-	attempts := &lateForget{forgotten: func() { early <- len(shelf(t, b)) }}
-	serve(t, b, bus.Serving{Attempts: attempts, MaxAttempts: 2, Backoff: func(int) time.Duration { return time.Millisecond }},
-		func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) {
-			return nil, errors.New("away")
-		}, nil)
-	publish(t, b, audit("acme", "A-1"))
-	shelved(t, b, 1)
-	settled(t, b)
-	if n := <-early; n != 1 {
-		t.Errorf("forgotten with %d on the shelf", n)
-	}
-}
-
 func TestEventsAreStoredThenAfterStoredThenAck(t *testing.T) {
 	b := bustest.Start(t)
 	var order []string
@@ -675,4 +647,29 @@ func TestOneRequestServesAllSlots(t *testing.T) {
 	eventually(t, "nothing is asked for while all slots are busy", func() bool { return waiting() == 0 })
 	close(hold)
 	eventually(t, "idle again", func() bool { return waiting() == 1 })
+}
+
+// A leader that steps down answers no more what it was asked, and a request has no other end than its caller's deadline,
+// which is that of all the handler's work.
+func TestAQuestionThatNobodyAnswersIsAskedAgain(t *testing.T) {
+	b, url := bustest.StartServer(t)
+	var lost atomic.Bool
+	c := bustest.NewCable(t, url, func(p bustest.Passing) bool {
+		return p.Subject != "$JS.API.STREAM.INFO.RETRY" || lost.Swap(true)
+	})
+	t.Cleanup(c.Close)
+	var l log
+	serve(t, bustest.Connect(t, c.URL()), bus.Serving{Backoff: func(int) time.Duration { return time.Millisecond }},
+		func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
+			if l.add(d, m) == 1 {
+				return nil, errors.New("not now")
+			}
+			return nil, nil
+		}, nil)
+	publish(t, b, audit("acme", "A-1"))
+	eventually(t, "it ran twice", func() bool { return len(l.all()) == 2 })
+	settled(t, b)
+	if !lost.Load() {
+		t.Error("nothing was asked")
+	}
 }

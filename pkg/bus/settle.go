@@ -172,6 +172,7 @@ func (w *server) settle(ctx context.Context, log zerolog.Logger, t *taken, d *De
 		w.uncount(ctx, log, t)
 		return w.shelve(ctx, log, t, d, event.Held, err)
 	case fault.Refused, fault.Unclear:
+		w.forget(ctx, log, t, d)
 		return w.shelve(ctx, log, t, d, event.Dead, err)
 	default:
 		if !t.isCounted() {
@@ -241,6 +242,10 @@ func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *De
 	if fault.Of(err) == fault.Held {
 		kind = event.Held
 		w.uncount(ctx, log, t)
+	} else {
+		// Before it is on the shelf: a crash in between gives it more attempts, which is all. The other way round, one that is
+		// replayed from the shelf before the broker redelivers it would be shelved again for attempts it no longer lacks.
+		w.forget(ctx, log, t, d)
 	}
 	return w.shelve(ctx, log, t, d, kind, err)
 }
@@ -268,8 +273,7 @@ func (w *server) later(ctx context.Context, log zerolog.Logger, t *taken, d *Del
 	t.ack()
 }
 
-// shelve puts the message on the shelf and acks it. Its attempts are forgotten in between: forgotten before, a crash would
-// give a message that used them up all of them again.
+// shelve puts the message on the shelf and acks it.
 func (w *server) shelve(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, kind string, err error) string {
 	if shelfErr := w.putOnShelf(ctx, t, d, kind, err); shelfErr != nil {
 		log.Error().Err(shelfErr).AnErr("because", err).Msg("cannot shelve; the message waits")
@@ -283,12 +287,10 @@ func (w *server) shelve(ctx context.Context, log zerolog.Logger, t *taken, d *De
 		level = zerolog.InfoLevel // it goes on by itself; a paused seller may hold thousands
 	}
 	log.WithLevel(level).Err(err).Str("kind", kind).Str("class", class).Int("attempt", d.Attempt).Msg("shelved")
+	t.ack()
 	if kind == event.Held {
-		t.ack()
 		return outcomeHeld
 	}
-	w.forget(ctx, log, t, d)
-	t.ack()
 	return outcomeDead
 }
 

@@ -172,12 +172,14 @@ func (b *Bus) ShelfItem(ctx context.Context, seq uint64) (Shelved, error) {
 	return shelved(m.Subject, m.Sequence, m.Header, m.Data)
 }
 
-func (b *Bus) shelfMessage(ctx context.Context, seq uint64) (jetstream.Stream, *jetstream.RawStreamMsg, error) {
-	s, err := b.js.Stream(ctx, streamShelf)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read shelf %d: %w", seq, err)
-	}
-	m, err := s.GetMsg(ctx, seq)
+func (b *Bus) shelfMessage(ctx context.Context, seq uint64) (s jetstream.Stream, m *jetstream.RawStreamMsg, err error) {
+	err = ask(ctx, func(ctx context.Context) error {
+		if s, err = b.js.Stream(ctx, streamShelf); err != nil {
+			return err
+		}
+		m, err = s.GetMsg(ctx, seq)
+		return err
+	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		err = ErrNotShelved
 	}
@@ -266,26 +268,39 @@ func (b *Bus) Drop(ctx context.Context, seq uint64, by By) error {
 }
 
 func takeOff(ctx context.Context, s jetstream.Stream, seq uint64) error {
-	err := s.DeleteMsg(ctx, seq)
-	if err == nil {
-		return nil
-	}
-	// The server's word for "it is not there" differs between stores: look.
-	if _, getErr := s.GetMsg(ctx, seq); errors.Is(getErr, jetstream.ErrMsgNotFound) {
+	unsure := false // an earlier try's answer was lost
+	return ask(ctx, func(ctx context.Context) error {
+		err := s.DeleteMsg(ctx, seq)
+		if err == nil || unanswered(err) {
+			unsure = true
+			return err
+		}
+		// The server's word for "it is not there" differs between stores: look.
+		if _, getErr := s.GetMsg(ctx, seq); !errors.Is(getErr, jetstream.ErrMsgNotFound) {
+			return err
+		}
+		if unsure {
+			return nil
+		}
 		return ErrNotShelved
-	}
-	return err
+	})
 }
 
 // Release replays, oldest first, what q selects and match (if not nil) agrees to, at most perSecond a second (0: no
 // limit). Broken off, it is simply called again: what was sent is off the shelf.
 func (b *Bus) Release(ctx context.Context, q ShelfQuery, match func(Shelved) bool, perSecond float64, by By) (n int, err error) {
 	// What comes back to the shelf meanwhile is left there: it would go round for ever.
-	stream, err := b.js.Stream(ctx, streamShelf)
+	var last uint64
+	err = ask(ctx, func(ctx context.Context) error {
+		stream, err := b.js.Stream(ctx, streamShelf)
+		if err == nil {
+			last = stream.CachedInfo().State.LastSeq
+		}
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("release: %w", err)
 	}
-	last := stream.CachedInfo().State.LastSeq
 	q.Limit = shelfPage
 	for {
 		items, next, err := b.Shelf(ctx, q)

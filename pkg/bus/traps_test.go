@@ -269,6 +269,10 @@ func TestTrapE15PausedConsumerGoesOnAfterResume(t *testing.T) {
 	if _, err := b.JS().PauseConsumer(t.Context(), "ORDERS", pusher, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "its leader knows of it", func() bool { // on a cluster the answer comes before that
+		c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+		return err == nil && c.CachedInfo().Paused
+	})
 	var l log
 	serve(t, b, bus.Serving{}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		l.add(d, m)
@@ -389,11 +393,11 @@ func TestTrapE19DriftIsNamed(t *testing.T) {
 	if !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "max_deliver") || !strings.Contains(err.Error(), "ORDERS/order-pusher") {
 		t.Errorf("drift: %v", err)
 	}
-	changes, err := b.Diff(t.Context(), bus.Topology{})
+	changes, err := b.Diff(t.Context(), bustest.Topology())
 	if err != nil || len(changes) != 2 {
 		t.Errorf("diff %v, %v", changes, err)
 	}
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bustest.Topology()); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.CheckTopology(t.Context()); err != nil {
@@ -492,7 +496,9 @@ func TestTrapE22InternalStreamsHaveNoAge(t *testing.T) {
 		}
 	}
 	// Of public ones it is the operator's.
-	if changes, err := b.Apply(t.Context(), bus.Topology{KeepFor: 48 * time.Hour}); err != nil || len(changes) != 5 {
+	shorter := bustest.Topology()
+	shorter.KeepFor = 48 * time.Hour
+	if changes, err := b.Apply(t.Context(), shorter); err != nil || len(changes) != 5 {
 		t.Errorf("%v, %v", changes, err)
 	}
 	if err := b.CheckTopology(t.Context()); err != nil {

@@ -13,8 +13,8 @@ import (
 	"stockbridge/pkg/bus/server"
 )
 
-// Start runs a server in a directory of the test's, applies the topology (one replica) and connects. All of it ends
-// with the test.
+// Start runs a server in a directory of the test's, or takes an account of the shared cluster (see Run), applies the
+// topology, with a replica on each node, and connects. All of it ends with the test.
 func Start(t testing.TB) *bus.Bus {
 	t.Helper()
 	b, _ := StartServer(t)
@@ -24,16 +24,25 @@ func Start(t testing.TB) *bus.Bus {
 // StartServer is Start for tests that also need the server's URL.
 func StartServer(t testing.TB) (b *bus.Bus, url string) {
 	t.Helper()
+	url = serverURL(t)
+	b = Connect(t, url)
+	if _, err := b.Apply(t.Context(), Topology()); err != nil {
+		t.Fatal(err)
+	}
+	return b, url
+}
+
+func serverURL(t testing.TB) string {
+	t.Helper()
+	if Clustered() {
+		return account(t)
+	}
 	s, err := server.Start(server.Options{Dir: t.TempDir(), Port: server.RandomPort, Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
-	b = Connect(t, s.URL())
-	if _, err := b.Apply(t.Context(), bus.Topology{Replicas: 1}); err != nil {
-		t.Fatal(err)
-	}
-	return b, s.URL()
+	return s.URL()
 }
 
 // Connect connects to a server until the test ends.

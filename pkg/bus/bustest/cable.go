@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	neturl "net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ type Passing struct {
 // server sees nothing after Cut, like of a process that was killed, whatever the client has in its buffers or does later.
 type Cable struct {
 	to  string
+	url string
 	l   net.Listener
 	tap func(Passing) (pass bool)
 
@@ -40,7 +42,7 @@ type Cable struct {
 	carrying sync.WaitGroup
 }
 
-// NewCable lays a cable to the server at url ("nats://host:port"). tap is asked about each message before it passes, and
+// NewCable lays a cable to the server at url (of several the first), for the same user. tap is asked about each message before it passes, and
 // told of each that the server has taken; it may call Cut. Close it in the end.
 func NewCable(t testing.TB, url string, tap func(Passing) (pass bool)) *Cable {
 	t.Helper()
@@ -48,7 +50,14 @@ func NewCable(t testing.TB, url string, tap func(Passing) (pass bool)) *Cable {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Cable{to: strings.TrimPrefix(url, "nats://"), l: l, tap: tap, open: map[string]Passing{}}
+	first, _, _ := strings.Cut(url, ",")
+	to, err := neturl.Parse(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Cable{to: to.Host, l: l, tap: tap, open: map[string]Passing{}}
+	to.Host = l.Addr().String()
+	c.url = to.String()
 	c.work.Go(func() {
 		for {
 			client, err := l.Accept()
@@ -62,7 +71,7 @@ func NewCable(t testing.TB, url string, tap func(Passing) (pass bool)) *Cable {
 }
 
 // URL is where the client connects.
-func (c *Cable) URL() string { return "nats://" + c.l.Addr().String() }
+func (c *Cable) URL() string { return c.url }
 
 // Cut ends the cable for good. What passed before has passed. Whoever connects again is turned away, so that the
 // client gives up.

@@ -6,6 +6,9 @@ package server
 import (
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -33,7 +36,13 @@ type Options struct {
 	Name string
 	// SyncAlways makes JetStream sync every write before it answers. Without it a power cut loses up to two minutes.
 	SyncAlways bool
-	Log        zerolog.Logger
+	// Peers are the addresses ("host:port") where the nodes of a cluster meet, Peer the one of this node; none for a server
+	// of its own. Nodes need names that differ, and folders.
+	Peer  string
+	Peers []string
+	// Config is further settings in the server's own language; the fields here win.
+	Config string
+	Log    zerolog.Logger
 }
 
 // Server is running until Stop.
@@ -50,16 +59,11 @@ func Start(o Options) (*Server, error) {
 	if o.Name == "" {
 		o.Name = "stockbridge"
 	}
-	ns, err := natsserver.NewServer(&natsserver.Options{
-		ServerName: o.Name,
-		Host:       o.Host,
-		Port:       o.Port,
-		NoSigs:     true,
-		JetStream:  true,
-		StoreDir:   o.Dir,
-		SyncAlways: o.SyncAlways,
-		MaxPayload: maxPayload,
-	})
+	options, err := o.settings()
+	if err != nil {
+		return nil, fmt.Errorf("start NATS server: %w", err)
+	}
+	ns, err := natsserver.NewServer(options)
 	if err != nil {
 		return nil, fmt.Errorf("start NATS server: %w", err)
 	}
@@ -80,8 +84,40 @@ func Start(o Options) (*Server, error) {
 	return nil, fmt.Errorf("start NATS server on %s:%d in %s: %s", o.Host, o.Port, o.Dir, why)
 }
 
+// settings are the options in the server's words.
+func (o Options) settings() (*natsserver.Options, error) {
+	s := &natsserver.Options{}
+	if o.Config != "" {
+		if err := s.ProcessConfigString(o.Config); err != nil {
+			return nil, err
+		}
+	}
+	s.ServerName, s.Host, s.Port, s.NoSigs = o.Name, o.Host, o.Port, true
+	s.JetStream, s.StoreDir, s.SyncAlways, s.MaxPayload = true, o.Dir, o.SyncAlways, maxPayload
+	if len(o.Peers) == 0 {
+		return s, nil
+	}
+	host, text, err := net.SplitHostPort(o.Peer)
+	if err != nil {
+		return nil, fmt.Errorf("peer: %w", err)
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, fmt.Errorf("peer %s: %w", o.Peer, err)
+	}
+	s.Cluster = natsserver.ClusterOpts{Name: "stockbridge", Host: host, Port: port, NoAdvertise: true}
+	s.Routes = natsserver.RoutesFromStr("nats://" + strings.Join(o.Peers, ",nats://"))
+	return s, nil
+}
+
 // URL is where clients connect.
 func (s *Server) URL() string { return s.ns.ClientURL() }
+
+// Leads tells whether this node leads its cluster's group (not: a stream).
+func (s *Server) Leads() bool { return s.ns.JetStreamIsLeader() }
+
+// Current tells whether this node has caught up with its cluster's group.
+func (s *Server) Current() bool { return s.ns.JetStreamIsCurrent() }
 
 // Stop ends the server and waits for it.
 func (s *Server) Stop() {

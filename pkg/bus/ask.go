@@ -1,0 +1,47 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// answerTimeout is how long one try of a question to the server waits for the answer.
+	answerTimeout = 2 * time.Second
+	// answerLimit is how long a caller without a deadline waits in all.
+	answerLimit = 10 * time.Second
+	// writeTimeout is how long a write that must not be repeated here waits for the answer.
+	writeTimeout = 5 * time.Second
+)
+
+// ask makes a call to the server that may be made twice, and makes it again when no answer comes: on a cluster the leader
+// that was asked may just have stepped down, and then nobody answers, ever. A caller's own deadline is no help; it is
+// that of all its work.
+func ask(ctx context.Context, call func(context.Context) error) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, answerLimit)
+		defer cancel()
+	}
+	for {
+		once, cancel := context.WithTimeout(ctx, answerTimeout)
+		err := call(once)
+		cancel()
+		if err == nil || !unanswered(err) || sleep(ctx, 100*time.Millisecond) != nil {
+			return err
+		}
+	}
+}
+
+// unanswered tells whether a call failed because nobody answered, or had no leader to ask.
+func unanswered(err error) bool {
+	var api jetstream.JetStreamError
+	if errors.As(err, &api) && api.APIError() != nil {
+		return api.APIError().Code == 503
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
+}
