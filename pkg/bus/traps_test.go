@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -645,10 +646,15 @@ func TestTrapE26AttemptsSurviveTheBroker(t *testing.T) {
 	publish(t, b, audit("acme", "A1"))
 	eventually(t, "five runs", func() bool { return runs.Load() == 5 })
 	// The files as a kill leaves them.
-	killed := t.TempDir()
-	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
-		t.Fatal(err)
-	}
+	var killed string
+	eventually(t, "the files are copied between two writes of the server's", func() bool {
+		killed = t.TempDir()
+		err := os.CopyFS(killed, os.DirFS(dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	stop()
 	second, err := server.Start(server.Options{Dir: killed, Port: server.RandomPort, SyncAlways: true})
 	if err != nil {

@@ -98,6 +98,26 @@ func (b *Broker) Served(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// AckWait sets how long all consumers wait for an ack. A day leaves the end of the wait to ComeBack alone.
+func (b *Broker) AckWait(ctx context.Context, d time.Duration) error {
+	for _, name := range consumedStreams {
+		s, err := b.js.Stream(ctx, name)
+		if err != nil {
+			return fmt.Errorf("look at %s: %w", name, err)
+		}
+		for c := range s.ListConsumers(ctx).Info() {
+			if c.Config.Durable == "" {
+				continue
+			}
+			c.Config.AckWait = d
+			if _, err := s.UpdateConsumer(ctx, c.Config); err != nil {
+				return fmt.Errorf("change %s: %w", c.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // ComeBack redelivers the message with this ack subject (Passing.Reply) at once.
 func (b *Broker) ComeBack(ack string) { b.settle(ack, "-NAK") }
 

@@ -63,17 +63,19 @@ func Run(m *testing.M) (code int) {
 // prepare makes an account ready.
 func prepare(name string) {
 	shared.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		err := empty(ctx, shared.url(name))
-		if err == nil {
-			err = apply(ctx, shared.url(name))
+		var err error
+		for range 3 { // two slow cores with many tests on them are the measure
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			if err = empty(ctx, shared.url(name)); err == nil {
+				err = apply(ctx, shared.url(name))
+			}
+			cancel()
+			if err == nil {
+				shared.ready <- name
+				return
+			}
 		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "an account is lost:", err)
-			return
-		}
-		shared.ready <- name
+		fmt.Fprintln(os.Stderr, "an account is lost:", err)
 	})
 }
 

@@ -92,6 +92,9 @@ func newLane(t testing.TB, kind string) *lane {
 	l := &lane{t: t, name: kind, clock: &clock{}, log: zerolog.Nop()}
 	l.bus, l.url = bustest.StartServer(t)
 	l.broker = bustest.NewBroker(t, l.url)
+	if err := l.broker.AckWait(t.Context(), 24*time.Hour); err != nil { // its end is brought about, see doc.go
+		t.Fatal(err)
+	}
 	if kind == "redis" {
 		l.redis = redistest.Start(t, "appendfsync no")
 	}
