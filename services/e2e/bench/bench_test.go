@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -70,6 +71,25 @@ func ids() (list []string) {
 		list = append(list, b.ID)
 	}
 	return list
+}
+
+func TestTheDocumentListsTheRowsOfTheProgram(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9.]+)` \\|.* \\| ([^|]+) \\| [^|]+ \\| [^|]+ \\|$").FindAllStringSubmatch(string(text), -1) {
+		listed = append(listed, m[1])
+		for _, b := range budgets() {
+			if b.ID == m[1] && b.limit() != m[2] {
+				t.Errorf("%s has budget %q in the document, %q in the program", b.ID, m[2], b.limit())
+			}
+		}
+	}
+	if !slices.Equal(listed, ids()) {
+		t.Errorf("the document lists %q\nthe program measures %q", listed, ids())
+	}
 }
 
 func TestRowsAreChosenByTheirNames(t *testing.T) {
