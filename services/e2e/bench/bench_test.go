@@ -11,11 +11,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // The program is tried, the machine is not: no figure is asserted.
 func TestEveryRowIsMeasured(t *testing.T) {
-	all := &bench{dir: t.TempDir(), rounds: 2, scale: 0.01, say: func(line string) { t.Log(line) }}
+	all := &bench{dir: t.TempDir(), rounds: 2, scale: 0.01, say: func(line string) { t.Log(time.Now().Format("05.0"), line) }}
 	if err := all.build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -30,6 +31,7 @@ func TestEveryRowIsMeasured(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
+			all.say(group + " is measured")
 			whole.Rows = append(whole.Rows, r.Rows...)
 		})
 	}

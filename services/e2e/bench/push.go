@@ -31,6 +31,9 @@ var pushPlaces = []pushPlace{
 // plenty is a budget of calls that does not limit.
 func plenty() *sellerv1.Quota { return &sellerv1.Quota{PerSecond: 10_000, Concurrent: 1000} }
 
+// tick is the resolution of CPU times, µs.
+const tick = 10_000
+
 // round is one side's part of a round.
 type round struct {
 	rate float64            // orders a second
@@ -99,7 +102,7 @@ func (b *bench) push(ctx context.Context, id string, report *Report) error {
 			}
 		}
 		rates = append(rates, got[0].rate/got[1].rate)
-		cpus = append(cpus, got[0].whole()/got[1].whole())
+		cpus = append(cpus, got[0].whole()/max(got[1].whole(), tick/float64(n)))
 		absolute, bareAbsolute = append(absolute, got[0].rate), append(bareAbsolute, got[1].rate)
 		for k, prefix := range []string{"", "bare "} {
 			for name, v := range got[k].cpu {

@@ -50,7 +50,7 @@ func (b *bench) stand(ctx context.Context, s shape) (*stand, error) {
 	if err != nil {
 		return nil, err
 	}
-	run, err := procs.New(procs.Options{Dir: dir, Bin: filepath.Join(b.dir, "bin")})
+	run, err := procs.New(procs.Options{Dir: dir, Bin: filepath.Join(b.dir, "bin"), Built: true})
 	if err != nil {
 		return nil, err
 	}
@@ -65,9 +65,6 @@ func (b *bench) stand(ctx context.Context, s shape) (*stand, error) {
 func (s *stand) start(ctx context.Context, shape shape) error {
 	err := s.Stand(ctx, procs.Shape{Sync: shape.sync, Redis: shape.redis, Sandbox: shape.sandbox})
 	if err != nil {
-		return err
-	}
-	if err := s.Build(ctx, procs.OrderPusher, procs.StatusPoller, program); err != nil {
 		return err
 	}
 	if shape.sandbox == nil {

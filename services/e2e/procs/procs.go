@@ -55,6 +55,8 @@ type Options struct {
 	Dir string
 	// Bin holds the binaries; Dir/bin when empty. Several runs may share one.
 	Bin string
+	// Built says that Bin holds whatever will be started: nothing is built.
+	Built bool
 	// Overlay is a file for `go build -overlay`: the programs are then built with other sources.
 	Overlay string
 	// Source is a folder inside the workspace from which to build; the current one when empty.
@@ -137,7 +139,7 @@ func (r *Run) Processes() []*Process {
 func (r *Run) Build(ctx context.Context, programs ...string) error {
 	for _, p := range programs {
 		r.mu.Lock()
-		built := r.built[p]
+		built := r.built[p] || r.o.Built
 		r.mu.Unlock()
 		if built {
 			continue
