@@ -3,6 +3,7 @@ package ledgertest_test
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,17 +32,17 @@ func TestTheTwoLedgersAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	identity := 0
-	kv, err := inkv.Open(t.Context(), inkv.Options{Bucket: bucket, Identity: func() string { return fmt.Sprint(identity) }, Now: clock.Now})
+	var identity atomic.Int64 // the ledger in the bucket asks for it while it watches
+	kv, err := inkv.Open(t.Context(), inkv.Options{Bucket: bucket, Identity: func() string { return fmt.Sprint(identity.Load()) }, Now: clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer kv.Close()
 
 	rapid.Check(t, func(rt *rapid.T) {
-		identity++ // each history begins with a birth: Redis has one for each seller, the bucket one in all
+		n := identity.Add(1) // each history begins with a birth: Redis has one for each seller, the bucket one in all
 		clock.Add(time.Hour)
-		c := comparison{rt, t, redis, kv, fmt.Sprintf("s%d", identity), clock, map[string]ledger.Claim{}, nil}
+		c := comparison{rt, t, redis, kv, fmt.Sprintf("s%d", n), clock, map[string]ledger.Claim{}, nil}
 		for range rapid.IntRange(5, 60).Draw(rt, "steps") {
 			c.step()
 		}
