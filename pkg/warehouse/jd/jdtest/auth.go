@@ -124,8 +124,8 @@ func (jd *JD) authPath(path string) (http.HandlerFunc, bool) {
 }
 
 const consentPage = `<!doctype html>
-<html lang="zh"><meta charset="utf-8"><title>授权 · Consent (sandbox)</title>
-<body style="font-family:sans-serif;max-width:36em;margin:4em auto">
+<html lang="zh"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>授权 · Consent (sandbox)</title>
+<body style="font-family:sans-serif;max-width:36em;margin:2em auto;padding:0 1em">
 <h1>授权 · Consent</h1>
 <p>应用 <b>{{.App}}</b> 请求访问您的店铺数据。这是沙箱，不是京东。</p>
 <p>The application <b>{{.App}}</b> asks for access to your shop. This is a sandbox, not JD.</p>
