@@ -177,7 +177,8 @@ func (b *Broker) Fire(ctx context.Context, p Parked) error {
 		return fmt.Errorf("fire %s: %w", p.msg.Subject, err)
 	}
 	p.msg.Subject = p.msg.Header.Get(jetstream.ScheduleTargetHeader)
-	for _, name := range []string{jetstream.MsgIDHeader, jetstream.ScheduleHeader, jetstream.ScheduleTargetHeader} {
+	// The server has added a rollup to the schedule, which it leaves out of what fires: that would remove what waits there.
+	for _, name := range []string{jetstream.MsgIDHeader, jetstream.ScheduleHeader, jetstream.ScheduleTargetHeader, jetstream.MsgRollup} {
 		p.msg.Header.Del(name)
 	}
 	if _, err := b.js.PublishMsg(ctx, p.msg); err != nil {

@@ -243,8 +243,10 @@ func (y *try) left(ctx context.Context) []string {
 	for _, p := range parked {
 		left = append(left, "parked until "+p.At.Format(time.TimeOnly))
 	}
-	if _, n := y.waiting(); n > 0 {
-		left = append(left, fmt.Sprintf("%d messages to come back", n))
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for _, w := range y.waits {
+		left = append(left, "to come back at "+w.at.Format(time.TimeOnly)+": "+w.ack)
 	}
 	return left
 }
