@@ -108,7 +108,7 @@ func (c *Cable) serve(client net.Conn) {
 	c.mu.Lock()
 	if c.cut {
 		c.mu.Unlock()
-		_, _ = io.WriteString(client, "INFO {\"server_id\":\"CUT\",\"proto\":1,\"max_payload\":1048576}\r\n")
+		_, _ = io.WriteString(client, "INFO {\"server_id\":\"CUT\",\"headers\":true,\"proto\":1,\"max_payload\":1048576}\r\n")
 		_, _ = client.Read(make([]byte, 1<<12)) // what it introduces itself with, or its end
 		_, _ = io.WriteString(client, "-ERR 'Authorization Violation'\r\n")
 		return
