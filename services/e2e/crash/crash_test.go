@@ -131,8 +131,8 @@ func enumerate(t *testing.T, kind string, steps map[string]bool, mu *sync.Mutex)
 	return jobs
 }
 
-// sampleSize is how many tries of each ledger every CI run makes.
-const sampleSize = 150
+// sampleSize is how many tries of each ledger every CI run makes: a quarter of a minute of two cores, a minute with -race.
+const sampleSize = 100
 
 // sample takes each step of a kind once, and of the others every so many.
 func sample(jobs []job) []job {
