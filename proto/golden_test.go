@@ -16,13 +16,17 @@ import (
 
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
 // Every message that travels by itself has testdata/<Message>.json in its package's folder. The file fills every field
 // that the message and its parts have, and reading and writing it changes nothing: a field that was renamed, retyped,
 // removed, or added without a sample turns this red.
 func TestGolden(t *testing.T) {
-	for _, file := range []protoreflect.FileDescriptor{orderv1.File_order_v1_order_proto, sellerv1.File_seller_v1_seller_proto} {
+	for _, file := range []protoreflect.FileDescriptor{
+		orderv1.File_order_v1_order_proto, sellerv1.File_seller_v1_seller_proto, stockv1.File_stock_v1_stock_proto, vmiv1.File_vmi_v1_vmi_proto,
+	} {
 		folder := filepath.Join(filepath.Dir(file.Path()), "testdata")
 		part := parts(file)
 		wanted := map[string]bool{}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/event"
 )
@@ -18,7 +20,59 @@ func (b *Bus) SetTick(ctx context.Context, kind, seller string, every time.Durat
 	if !event.ValidToken(kind) || !event.ValidSeller(seller) {
 		return fmt.Errorf("set tick %q of %q: not a name", kind, seller)
 	}
-	subject := event.TickSubject(kind, seller)
+	body, err := json.Marshal(map[string]string{"seller": seller})
+	if err != nil {
+		return fmt.Errorf("set tick %s of %s: %w", kind, seller, err)
+	}
+	return b.setTick(ctx, event.TickSubject(kind, seller), event.DueSubject(kind, seller), body, every)
+}
+
+// SetTicks is SetTick for each of a seller's places (event.Place), with what its tick says. Places of that kind and seller
+// that are not among them have none any more; one that has fired already may still come.
+func (b *Bus) SetTicks(ctx context.Context, kind, seller string, places map[string]proto.Message, every time.Duration) error {
+	if !event.ValidToken(kind) || !event.ValidSeller(seller) {
+		return fmt.Errorf("set ticks %q of %q: not a name", kind, seller)
+	}
+	tick, due := event.TickSubject(kind, seller), event.DueSubject(kind, seller)
+	wanted := map[string]bool{}
+	for place, m := range places {
+		if !event.ValidToken(place) {
+			return fmt.Errorf("set ticks %s of %s: %q is not a place", kind, seller, place)
+		}
+		body, err := protojson.Marshal(m)
+		if err != nil {
+			return fmt.Errorf("set ticks %s of %s: %w", kind, seller, err)
+		}
+		wanted[event.At(tick, place)] = true
+		if err := b.setTick(ctx, event.At(tick, place), event.At(due, place), body, every); err != nil {
+			return err
+		}
+	}
+	var gone []string
+	err := b.subjects(ctx, streamTicks, event.At(tick, "*"), func(subject string, _ uint64) {
+		if !wanted[subject] {
+			gone = append(gone, subject)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("look for ticks %s: %w", tick, err)
+	}
+	for _, subject := range gone {
+		err := ask(ctx, func(ctx context.Context) error {
+			s, err := b.js.Stream(ctx, streamTicks)
+			if err != nil {
+				return err
+			}
+			return s.Purge(ctx, jetstream.WithPurgeSubject(subject))
+		})
+		if err != nil {
+			return fmt.Errorf("remove tick %s: %w", subject, err)
+		}
+	}
+	return nil
+}
+
+func (b *Bus) setTick(ctx context.Context, subject, due string, body []byte, every time.Duration) error {
 	schedule := "@every " + max(every.Round(time.Second), time.Second).String()
 	have, err := b.last(ctx, streamTicks, subject)
 	if err != nil {
@@ -28,15 +82,11 @@ func (b *Bus) SetTick(ctx context.Context, kind, seller string, every time.Durat
 	if have != nil && have.Header.Get(jetstream.ScheduleHeader) == schedule {
 		return nil
 	}
-	body, err := json.Marshal(map[string]string{"seller": seller})
-	if err != nil {
-		return fmt.Errorf("set tick %s: %w", subject, err)
-	}
 	m := nats.NewMsg(subject)
 	m.Data = body
 	m.Header.Set(event.HeaderContentType, typeJSON)
 	m.Header.Set(jetstream.ScheduleHeader, schedule)
-	m.Header.Set(jetstream.ScheduleTargetHeader, event.DueSubject(kind, seller))
+	m.Header.Set(jetstream.ScheduleTargetHeader, due)
 	m.Header.Set(jetstream.ScheduleRollupHeader, jetstream.MsgRollupSubject)
 	if _, err := b.store(ctx, m); err != nil {
 		return fmt.Errorf("set tick %s: %w", subject, err)

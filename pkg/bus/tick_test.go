@@ -3,15 +3,20 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	sellerv1 "stockbridge/proto/seller/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
 func TestTicksGoOnAfterAFailureAndAPanic(t *testing.T) {
@@ -63,6 +68,47 @@ func TestTicksGoOnAfterAFailureAndAPanic(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTicksOfPlacesComeEachByItself(t *testing.T) {
+	t.Parallel()
+	b := bustest.Start(t)
+	place := func(shop string) (string, proto.Message) {
+		return event.Place("W01", shop), &vmiv1.Due{Seller: "acme", Warehouse: "W01", ShopNo: shop}
+	}
+	set := func(shops ...string) {
+		t.Helper()
+		places := map[string]proto.Message{}
+		for _, shop := range shops {
+			name, m := place(shop)
+			places[name] = m
+		}
+		if err := b.SetTicks(t.Context(), event.TickVMI, "acme", places, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	standing := func() []string {
+		t.Helper()
+		return slices.Sorted(maps.Keys(subjects(t, b, "TICKS", "tick.>")))
+	}
+	if err := b.SetTick(t.Context(), event.TickPoll, "acme", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	set("ESP1", "ESP2")
+	one, _ := place("ESP1")
+	two, _ := place("ESP2")
+	want := []string{"tick.poll.acme", "tick.vmi.acme." + one, "tick.vmi.acme." + two}
+	if got := standing(); !slices.Equal(got, want) {
+		t.Errorf("set: %v, want %v", got, want)
+	}
+	set("ESP2")
+	if got := standing(); !slices.Equal(got, []string{want[0], want[2]}) {
+		t.Errorf("after a place went: %v", got)
+	}
+	set()
+	if got := standing(); !slices.Equal(got, want[:1]) {
+		t.Errorf("after all places went: %v", got)
 	}
 }
 

@@ -42,6 +42,8 @@ func (c Change) String() string { return c.Kind + " " + c.Name + ": " + c.What }
 const (
 	streamOrders  = "ORDERS"
 	streamSellers = "SELLERS"
+	streamStock   = "STOCK"
+	streamVMI     = "VMI"
 	streamTicks   = "TICKS"
 	streamRetry   = "RETRY"
 	streamShelf   = "SHELF"
@@ -108,6 +110,8 @@ var (
 	streams = []streamRow{
 		{name: streamOrders, subjects: event.OrderSubjects, public: true},
 		{name: streamSellers, subjects: event.SellerSubjects, public: true},
+		{name: streamStock, subjects: event.StockSubjects, public: true},
+		{name: streamVMI, subjects: event.VMISubjects, public: true},
 		{name: streamTicks, subjects: event.TickSubjects, queue: true, schedules: true},
 		{name: streamRetry, subjects: event.RetrySubjects, queue: true, schedules: true},
 		{name: streamShelf, subjects: event.ShelfSubjects},

@@ -499,7 +499,7 @@ func TestTrapE22InternalStreamsHaveNoAge(t *testing.T) {
 	// Of public ones it is the operator's.
 	shorter := bustest.Topology()
 	shorter.KeepFor = 48 * time.Hour
-	if changes, err := b.Apply(t.Context(), shorter); err != nil || len(changes) != 5 {
+	if changes, err := b.Apply(t.Context(), shorter); err != nil || len(changes) != 7 {
 		t.Errorf("%v, %v", changes, err)
 	}
 	if err := b.CheckTopology(t.Context()); err != nil {

@@ -15,6 +15,8 @@ import (
 
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
 // Topic ties a name to the message that travels under it.
@@ -37,12 +39,27 @@ var (
 	OrderCancelRefused = Topic[*orderv1.CancelRefused]{"order.cancel.refused"}
 	OrderCancelUnknown = Topic[*orderv1.CancelUnknown]{"order.cancel.unknown"}
 
+	// What moved a shop's stock at the warehouse, and with what proof.
+	StockAdjusted     = Topic[*stockv1.Adjusted]{"stock.adjusted"}
+	StockNoted        = Topic[*stockv1.Noted]{"stock.noted"}
+	StockCounted      = Topic[*stockv1.Counted]{"stock.counted"}
+	StockDriftFound   = Topic[*stockv1.DriftFound]{"stock.drift.found"}
+	StockShareChanged = Topic[*stockv1.ShareChanged]{"stock.share.changed"}
+
+	VMIWindowDue      = Topic[*vmiv1.WindowDue]{"vmi.window.due"}
+	VMIWindowIngested = Topic[*vmiv1.WindowIngested]{"vmi.window.ingested"}
+	VMIWindowFailed   = Topic[*vmiv1.WindowFailed]{"vmi.window.failed"}
+	VMIGapFound       = Topic[*vmiv1.GapFound]{"vmi.gap.found"}
+
 	SellerChanged = Topic[*sellerv1.Changed]{"seller.changed"}
 	SellerPaused  = Topic[*sellerv1.Paused]{"seller.paused"}
 	SellerResumed = Topic[*sellerv1.Resumed]{"seller.resumed"}
 
-	// PollDue travels inside, on a tick.
-	PollDue = Topic[*sellerv1.PollDue]{"poll.due"}
+	// These travel inside, on ticks.
+	PollDue  = Topic[*sellerv1.PollDue]{"poll.due"}
+	VMIDue   = Topic[*vmiv1.Due]{"vmi.due"}
+	CountDue = Topic[*stockv1.CountDue]{"count.due"}
+	ShareDue = Topic[*stockv1.ShareDue]{"share.due"}
 )
 
 // Event is one fact, ready to be told.
@@ -118,6 +135,8 @@ var facts = []Fact{
 	fact(OrderDelivered), fact(OrderReturning), fact(OrderCancelled),
 	fact(OrderCancelRefused, reserved), fact(OrderCancelUnknown, reserved),
 	fact(SellerChanged), fact(SellerPaused), fact(SellerResumed),
+	fact(StockAdjusted), fact(StockNoted), fact(StockCounted), fact(StockDriftFound), fact(StockShareChanged),
+	fact(VMIWindowDue), fact(VMIWindowIngested), fact(VMIWindowFailed), fact(VMIGapFound),
 }
 
 // Facts lists all that travels on public streams.

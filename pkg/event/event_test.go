@@ -51,6 +51,19 @@ func TestInsideSubjectsAreTakenApart(t *testing.T) {
 	if _, err := event.SellerOn(event.PollDue.Name, event.DueSubject(event.TickRelease, "acme")); err == nil {
 		t.Error("another kind of tick")
 	}
+	place := event.Place("W 01", "店.ESP1")
+	if !event.ValidToken(place) || place == event.Place("W 01", "店.ESP2") || place == event.Place("W 01店", ".ESP1") {
+		t.Errorf("place %q", place)
+	}
+	if long := event.Place(strings.Repeat("w", 64), strings.Repeat("s", 64)); !event.ValidToken(long) {
+		t.Errorf("place %q", long)
+	}
+	if s, err := event.SellerOn(event.VMIDue.Name, event.At(event.DueSubject(event.TickVMI, "acme"), place)); err != nil || s != "acme" {
+		t.Errorf("%q, %v", s, err)
+	}
+	if _, err := event.SellerOn(event.VMIDue.Name, "due.vmi.acme.W01.x"); err == nil {
+		t.Error("a place of two tokens")
+	}
 	if s, err := event.SellerOn(event.OrderAudited.Name, "order.audited.acme"); err != nil || s != "acme" {
 		t.Errorf("%q, %v", s, err)
 	}

@@ -1,6 +1,8 @@
 package event
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -11,8 +13,8 @@ import (
 
 // What is said only inside: no seller may publish to these subjects.
 //
-//	tick.<kind>.<seller>                      a schedule that fires for ever
-//	due.<kind>.<seller>                       what it fires; the topic is <kind>.due
+//	tick.<kind>.<seller>[.<place>]            a schedule that fires for ever
+//	due.<kind>.<seller>[.<place>]             what it fires; the topic is <kind>.due
 //	park.<consumer>.<origin>                  a schedule that fires once: a retry that is far away
 //	retry.<consumer>.<seller>                 what it fires, and what an operator replays
 //	dlq.<consumer>.<stream>.<seq>             needs a person
@@ -35,6 +37,9 @@ var ReleaseDue = Topic[*sellerv1.PollDue]{"release.due"}
 const (
 	TickPoll    = "poll"
 	TickRelease = "release"
+	TickVMI     = "vmi"
+	TickCount   = "count"
+	TickShare   = "share"
 )
 
 // NoSeller stands in a subject where the seller of an unreadable event is not known.
@@ -44,6 +49,8 @@ const NoSeller = "_"
 var (
 	OrderSubjects  = []string{"order.>"}
 	SellerSubjects = []string{"seller.>"}
+	StockSubjects  = []string{"stock.>"}
+	VMISubjects    = []string{"vmi.>"}
 
 	TickSubjects  = []string{tick + ".>", due + ".>"}
 	RetrySubjects = []string{park + ".>", retry + ".>"}
@@ -55,6 +62,19 @@ func TickSubject(kind, seller string) string { return tick + "." + kind + "." + 
 
 // DueSubject is where it fires to.
 func DueSubject(kind, seller string) string { return due + "." + kind + "." + seller }
+
+// At is the subject of a schedule, or what it fires to, for one place of a seller (Place).
+func At(subject, place string) string { return subject + "." + place }
+
+// Place makes one token of a subject of what names a place, e.g. a warehouse and a shop. Other names make another token.
+func Place(names ...string) string {
+	const most = 40
+	sum := sha256.Sum256([]byte(strings.Join(names, "\x00")))
+	readable := unfit.ReplaceAllString(strings.Join(names, "_"), "_")
+	return readable[:min(len(readable), most)] + "-" + hex.EncodeToString(sum[:8])
+}
+
+var unfit = regexp.MustCompile(`[^a-zA-Z0-9_]`)
 
 // DueSubjects is what the consumer of a kind of tick takes.
 func DueSubjects(kind string) string { return due + "." + kind + ".>" }
@@ -113,8 +133,11 @@ func ParseShelf(subject string) (kind, consumer string, err error) {
 // subject has none.
 func SellerOn(name, subject string) (string, error) {
 	if kind, ok := strings.CutSuffix(name, "."+due); ok {
-		if rest, ok := strings.CutPrefix(subject, due+"."+kind+"."); ok && ValidSeller(rest) {
-			return rest, nil
+		if rest, ok := strings.CutPrefix(subject, due+"."+kind+"."); ok {
+			seller, place, placed := strings.Cut(rest, ".")
+			if ValidSeller(seller) && (!placed || ValidToken(place)) {
+				return seller, nil
+			}
 		}
 	}
 	return suffixOf(name, subject)

@@ -366,6 +366,70 @@ type Trials interface {
 	Admitted(ctx context.Context, seller string) ([]string, error)
 }
 
+// Limits of a book.
+const (
+	// BookWriteLimit is the most fields, and the most marks, that one WriteBook or ReadBook takes.
+	BookWriteLimit = 500
+	// MaxMark is the longest name of a mark, bytes, and MaxField the longest value of a field.
+	MaxMark  = 64
+	MaxField = 32 << 10
+	// KeepMarks is how long marks are remembered, from their At.
+	KeepMarks = 60 * 24 * time.Hour
+)
+
+// Book is what ReadBook tells.
+type Book struct {
+	// Version is what a WriteBook must name; 0 when there is no such book. It grows by every write, and never comes again,
+	// also when the ledger was lost and the book is begun anew.
+	Version uint64
+	// BornAt is the birth of the ledger (see Begun): a book that was written before it may be older than what its writer
+	// saw last.
+	BornAt time.Time
+	// Fields are the values of those asked for that the book has.
+	Fields map[string][]byte
+	// Marked are those of the marks asked for that stand.
+	Marked map[string]bool
+}
+
+// BookWrite is what changes in a book, all of it or nothing.
+type BookWrite struct {
+	// Version as it was read.
+	Version uint64
+	// Owner is new for each attempt to write. The same Owner asking again after a lost answer gets the same answer.
+	Owner string
+	// Fields to set; a nil value removes its field.
+	Fields map[string][]byte
+	// Marks to set.
+	Marks []Mark
+}
+
+// Mark says that something was done, e.g. that a movement was applied. At only says how long it is kept.
+type Mark struct {
+	Name string
+	At   time.Time
+}
+
+// Field is one field of a book.
+type Field struct {
+	Name  string
+	Value []byte
+}
+
+// Books are small maps, each with a set of marks beside it, that are written by compare-and-set: a cursor, a figure per
+// goods, and which movements these figures contain.
+type Books interface {
+	// ReadBook reads the fields and marks that are named, as they stood at one moment.
+	ReadBook(ctx context.Context, name string, fields, marks []string) (Book, error)
+	// WriteBook writes and tells the new version; ErrVersion when the book moved since it was read, and then nothing was
+	// written.
+	WriteBook(ctx context.Context, name string, w BookWrite) (uint64, error)
+	// ScanBook tells the fields whose names begin with prefix, some at a time, in any order: from "" on, then from next
+	// until it is "" again. A field that is written meanwhile may be told as it was or as it is, or twice.
+	ScanBook(ctx context.Context, name, prefix, from string) (fields []Field, next string, err error)
+	// DropBook forgets the book and its marks.
+	DropBook(ctx context.Context, name string) error
+}
+
 // Ledger is all of it.
 type Ledger interface {
 	Documents

@@ -225,7 +225,7 @@ func (x Shadowed_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Shadowed_Verdict.Descriptor instead.
 func (Shadowed_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{13, 0}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type CancelRequested_Cause int32
@@ -277,7 +277,7 @@ func (x CancelRequested_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CancelRequested_Cause.Descriptor instead.
 func (CancelRequested_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{21, 0}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Audited says that an ERP released an order for shipping. Subject: order.audited or order.audited.<seller>.
@@ -1154,7 +1154,9 @@ type Accepted struct {
 	Ref   *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	// Free texts that were changed to what the warehouse can take.
-	Cleaned       []*Cleaned `protobuf:"bytes,3,rep,name=cleaned,proto3" json:"cleaned,omitempty"`
+	Cleaned []*Cleaned `protobuf:"bytes,3,rep,name=cleaned,proto3" json:"cleaned,omitempty"`
+	// What was handed over, goods by goods, as the ERP named them; empty in events of older versions.
+	Lines         []*AcceptedLine `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1210,6 +1212,82 @@ func (x *Accepted) GetCleaned() []*Cleaned {
 	return nil
 }
 
+func (x *Accepted) GetLines() []*AcceptedLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+// AcceptedLine is one line that the warehouse has now.
+type AcceptedLine struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	LineId           string                 `protobuf:"bytes,1,opt,name=line_id,json=lineId,proto3" json:"line_id,omitempty"`
+	GoodsCode        string                 `protobuf:"bytes,2,opt,name=goods_code,json=goodsCode,proto3" json:"goods_code,omitempty"`
+	WarehouseGoodsNo string                 `protobuf:"bytes,3,opt,name=warehouse_goods_no,json=warehouseGoodsNo,proto3" json:"warehouse_goods_no,omitempty"`
+	Quantity         int64                  `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AcceptedLine) Reset() {
+	*x = AcceptedLine{}
+	mi := &file_order_v1_order_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptedLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptedLine) ProtoMessage() {}
+
+func (x *AcceptedLine) ProtoReflect() protoreflect.Message {
+	mi := &file_order_v1_order_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptedLine.ProtoReflect.Descriptor instead.
+func (*AcceptedLine) Descriptor() ([]byte, []int) {
+	return file_order_v1_order_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AcceptedLine) GetLineId() string {
+	if x != nil {
+		return x.LineId
+	}
+	return ""
+}
+
+func (x *AcceptedLine) GetGoodsCode() string {
+	if x != nil {
+		return x.GoodsCode
+	}
+	return ""
+}
+
+func (x *AcceptedLine) GetWarehouseGoodsNo() string {
+	if x != nil {
+		return x.WarehouseGoodsNo
+	}
+	return ""
+}
+
+func (x *AcceptedLine) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
 // Cleaned is a text that was changed before it was sent.
 type Cleaned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1224,7 +1302,7 @@ type Cleaned struct {
 
 func (x *Cleaned) Reset() {
 	*x = Cleaned{}
-	mi := &file_order_v1_order_proto_msgTypes[10]
+	mi := &file_order_v1_order_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1314,7 @@ func (x *Cleaned) String() string {
 func (*Cleaned) ProtoMessage() {}
 
 func (x *Cleaned) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[10]
+	mi := &file_order_v1_order_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1327,7 @@ func (x *Cleaned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cleaned.ProtoReflect.Descriptor instead.
 func (*Cleaned) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{10}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Cleaned) GetField() string {
@@ -1294,7 +1372,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_order_v1_order_proto_msgTypes[11]
+	mi := &file_order_v1_order_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1384,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[11]
+	mi := &file_order_v1_order_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1397,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{11}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Held) GetRef() *Ref {
@@ -1362,7 +1440,7 @@ type Failed struct {
 
 func (x *Failed) Reset() {
 	*x = Failed{}
-	mi := &file_order_v1_order_proto_msgTypes[12]
+	mi := &file_order_v1_order_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1452,7 @@ func (x *Failed) String() string {
 func (*Failed) ProtoMessage() {}
 
 func (x *Failed) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[12]
+	mi := &file_order_v1_order_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1465,7 @@ func (x *Failed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failed.ProtoReflect.Descriptor instead.
 func (*Failed) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{12}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Failed) GetRef() *Ref {
@@ -1435,7 +1513,7 @@ type Shadowed struct {
 
 func (x *Shadowed) Reset() {
 	*x = Shadowed{}
-	mi := &file_order_v1_order_proto_msgTypes[13]
+	mi := &file_order_v1_order_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1525,7 @@ func (x *Shadowed) String() string {
 func (*Shadowed) ProtoMessage() {}
 
 func (x *Shadowed) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[13]
+	mi := &file_order_v1_order_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1538,7 @@ func (x *Shadowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shadowed.ProtoReflect.Descriptor instead.
 func (*Shadowed) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{13}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Shadowed) GetRef() *Ref {
@@ -1541,7 +1619,7 @@ type Difference struct {
 
 func (x *Difference) Reset() {
 	*x = Difference{}
-	mi := &file_order_v1_order_proto_msgTypes[14]
+	mi := &file_order_v1_order_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1631,7 @@ func (x *Difference) String() string {
 func (*Difference) ProtoMessage() {}
 
 func (x *Difference) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[14]
+	mi := &file_order_v1_order_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1644,7 @@ func (x *Difference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Difference.ProtoReflect.Descriptor instead.
 func (*Difference) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{14}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Difference) GetField() string {
@@ -1619,7 +1697,7 @@ type StatusChanged struct {
 
 func (x *StatusChanged) Reset() {
 	*x = StatusChanged{}
-	mi := &file_order_v1_order_proto_msgTypes[15]
+	mi := &file_order_v1_order_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1709,7 @@ func (x *StatusChanged) String() string {
 func (*StatusChanged) ProtoMessage() {}
 
 func (x *StatusChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[15]
+	mi := &file_order_v1_order_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1722,7 @@ func (x *StatusChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusChanged.ProtoReflect.Descriptor instead.
 func (*StatusChanged) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{15}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StatusChanged) GetRef() *Ref {
@@ -1704,7 +1782,7 @@ type Shipped struct {
 
 func (x *Shipped) Reset() {
 	*x = Shipped{}
-	mi := &file_order_v1_order_proto_msgTypes[16]
+	mi := &file_order_v1_order_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1794,7 @@ func (x *Shipped) String() string {
 func (*Shipped) ProtoMessage() {}
 
 func (x *Shipped) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[16]
+	mi := &file_order_v1_order_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1807,7 @@ func (x *Shipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shipped.ProtoReflect.Descriptor instead.
 func (*Shipped) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{16}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Shipped) GetRef() *Ref {
@@ -1810,7 +1888,7 @@ type Package struct {
 
 func (x *Package) Reset() {
 	*x = Package{}
-	mi := &file_order_v1_order_proto_msgTypes[17]
+	mi := &file_order_v1_order_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1900,7 @@ func (x *Package) String() string {
 func (*Package) ProtoMessage() {}
 
 func (x *Package) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[17]
+	mi := &file_order_v1_order_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1913,7 @@ func (x *Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Package.ProtoReflect.Descriptor instead.
 func (*Package) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{17}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Package) GetPackageNo() string {
@@ -1882,7 +1960,7 @@ type ShippedLine struct {
 
 func (x *ShippedLine) Reset() {
 	*x = ShippedLine{}
-	mi := &file_order_v1_order_proto_msgTypes[18]
+	mi := &file_order_v1_order_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +1972,7 @@ func (x *ShippedLine) String() string {
 func (*ShippedLine) ProtoMessage() {}
 
 func (x *ShippedLine) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[18]
+	mi := &file_order_v1_order_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +1985,7 @@ func (x *ShippedLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShippedLine.ProtoReflect.Descriptor instead.
 func (*ShippedLine) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{18}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ShippedLine) GetLineId() string {
@@ -1956,7 +2034,7 @@ type Delivered struct {
 
 func (x *Delivered) Reset() {
 	*x = Delivered{}
-	mi := &file_order_v1_order_proto_msgTypes[19]
+	mi := &file_order_v1_order_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2046,7 @@ func (x *Delivered) String() string {
 func (*Delivered) ProtoMessage() {}
 
 func (x *Delivered) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[19]
+	mi := &file_order_v1_order_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2059,7 @@ func (x *Delivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivered.ProtoReflect.Descriptor instead.
 func (*Delivered) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{19}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Delivered) GetRef() *Ref {
@@ -2010,7 +2088,7 @@ type Returning struct {
 
 func (x *Returning) Reset() {
 	*x = Returning{}
-	mi := &file_order_v1_order_proto_msgTypes[20]
+	mi := &file_order_v1_order_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2100,7 @@ func (x *Returning) String() string {
 func (*Returning) ProtoMessage() {}
 
 func (x *Returning) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[20]
+	mi := &file_order_v1_order_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2113,7 @@ func (x *Returning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returning.ProtoReflect.Descriptor instead.
 func (*Returning) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{20}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Returning) GetRef() *Ref {
@@ -2074,7 +2152,7 @@ type CancelRequested struct {
 
 func (x *CancelRequested) Reset() {
 	*x = CancelRequested{}
-	mi := &file_order_v1_order_proto_msgTypes[21]
+	mi := &file_order_v1_order_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2164,7 @@ func (x *CancelRequested) String() string {
 func (*CancelRequested) ProtoMessage() {}
 
 func (x *CancelRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[21]
+	mi := &file_order_v1_order_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2177,7 @@ func (x *CancelRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequested.ProtoReflect.Descriptor instead.
 func (*CancelRequested) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{21}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CancelRequested) GetSeller() string {
@@ -2150,7 +2228,7 @@ type Cancelled struct {
 
 func (x *Cancelled) Reset() {
 	*x = Cancelled{}
-	mi := &file_order_v1_order_proto_msgTypes[22]
+	mi := &file_order_v1_order_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +2240,7 @@ func (x *Cancelled) String() string {
 func (*Cancelled) ProtoMessage() {}
 
 func (x *Cancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[22]
+	mi := &file_order_v1_order_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2253,7 @@ func (x *Cancelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancelled.ProtoReflect.Descriptor instead.
 func (*Cancelled) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{22}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Cancelled) GetRef() *Ref {
@@ -2212,7 +2290,7 @@ type CancelRefused struct {
 
 func (x *CancelRefused) Reset() {
 	*x = CancelRefused{}
-	mi := &file_order_v1_order_proto_msgTypes[23]
+	mi := &file_order_v1_order_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2302,7 @@ func (x *CancelRefused) String() string {
 func (*CancelRefused) ProtoMessage() {}
 
 func (x *CancelRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[23]
+	mi := &file_order_v1_order_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2315,7 @@ func (x *CancelRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRefused.ProtoReflect.Descriptor instead.
 func (*CancelRefused) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{23}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CancelRefused) GetRef() *Ref {
@@ -2281,7 +2359,7 @@ type CancelUnknown struct {
 
 func (x *CancelUnknown) Reset() {
 	*x = CancelUnknown{}
-	mi := &file_order_v1_order_proto_msgTypes[24]
+	mi := &file_order_v1_order_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2371,7 @@ func (x *CancelUnknown) String() string {
 func (*CancelUnknown) ProtoMessage() {}
 
 func (x *CancelUnknown) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[24]
+	mi := &file_order_v1_order_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2384,7 @@ func (x *CancelUnknown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelUnknown.ProtoReflect.Descriptor instead.
 func (*CancelUnknown) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{24}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CancelUnknown) GetRef() *Ref {
@@ -2438,11 +2516,18 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\vremote_code\x18\x05 \x01(\tR\n" +
 	"remoteCode\x12\x1f\n" +
 	"\vremote_text\x18\x06 \x01(\tR\n" +
-	"remoteText\"\x84\x01\n" +
+	"remoteText\"\xb2\x01\n" +
 	"\bAccepted\x12\x1f\n" +
 	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12+\n" +
-	"\acleaned\x18\x03 \x03(\v2\x11.order.v1.CleanedR\acleaned\"S\n" +
+	"\acleaned\x18\x03 \x03(\v2\x11.order.v1.CleanedR\acleaned\x12,\n" +
+	"\x05lines\x18\x04 \x03(\v2\x16.order.v1.AcceptedLineR\x05lines\"\x90\x01\n" +
+	"\fAcceptedLine\x12\x17\n" +
+	"\aline_id\x18\x01 \x01(\tR\x06lineId\x12\x1d\n" +
+	"\n" +
+	"goods_code\x18\x02 \x01(\tR\tgoodsCode\x12,\n" +
+	"\x12warehouse_goods_no\x18\x03 \x01(\tR\x10warehouseGoodsNo\x12\x1a\n" +
+	"\bquantity\x18\x04 \x01(\x03R\bquantity\"S\n" +
 	"\aCleaned\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x0e\n" +
@@ -2578,7 +2663,7 @@ func file_order_v1_order_proto_rawDescGZIP() []byte {
 }
 
 var file_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_order_v1_order_proto_goTypes = []any{
 	(Status)(0),                   // 0: order.v1.Status
 	(Invoice_Kind)(0),             // 1: order.v1.Invoice.Kind
@@ -2594,28 +2679,29 @@ var file_order_v1_order_proto_goTypes = []any{
 	(*Ref)(nil),                   // 11: order.v1.Ref
 	(*Reason)(nil),                // 12: order.v1.Reason
 	(*Accepted)(nil),              // 13: order.v1.Accepted
-	(*Cleaned)(nil),               // 14: order.v1.Cleaned
-	(*Held)(nil),                  // 15: order.v1.Held
-	(*Failed)(nil),                // 16: order.v1.Failed
-	(*Shadowed)(nil),              // 17: order.v1.Shadowed
-	(*Difference)(nil),            // 18: order.v1.Difference
-	(*StatusChanged)(nil),         // 19: order.v1.StatusChanged
-	(*Shipped)(nil),               // 20: order.v1.Shipped
-	(*Package)(nil),               // 21: order.v1.Package
-	(*ShippedLine)(nil),           // 22: order.v1.ShippedLine
-	(*Delivered)(nil),             // 23: order.v1.Delivered
-	(*Returning)(nil),             // 24: order.v1.Returning
-	(*CancelRequested)(nil),       // 25: order.v1.CancelRequested
-	(*Cancelled)(nil),             // 26: order.v1.Cancelled
-	(*CancelRefused)(nil),         // 27: order.v1.CancelRefused
-	(*CancelUnknown)(nil),         // 28: order.v1.CancelUnknown
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*AcceptedLine)(nil),          // 14: order.v1.AcceptedLine
+	(*Cleaned)(nil),               // 15: order.v1.Cleaned
+	(*Held)(nil),                  // 16: order.v1.Held
+	(*Failed)(nil),                // 17: order.v1.Failed
+	(*Shadowed)(nil),              // 18: order.v1.Shadowed
+	(*Difference)(nil),            // 19: order.v1.Difference
+	(*StatusChanged)(nil),         // 20: order.v1.StatusChanged
+	(*Shipped)(nil),               // 21: order.v1.Shipped
+	(*Package)(nil),               // 22: order.v1.Package
+	(*ShippedLine)(nil),           // 23: order.v1.ShippedLine
+	(*Delivered)(nil),             // 24: order.v1.Delivered
+	(*Returning)(nil),             // 25: order.v1.Returning
+	(*CancelRequested)(nil),       // 26: order.v1.CancelRequested
+	(*Cancelled)(nil),             // 27: order.v1.Cancelled
+	(*CancelRefused)(nil),         // 28: order.v1.CancelRefused
+	(*CancelUnknown)(nil),         // 29: order.v1.CancelUnknown
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_order_v1_order_proto_depIdxs = []int32{
-	29, // 0: order.v1.Audited.audited_at:type_name -> google.protobuf.Timestamp
-	29, // 1: order.v1.Audited.ordered_at:type_name -> google.protobuf.Timestamp
-	29, // 2: order.v1.Audited.paid_at:type_name -> google.protobuf.Timestamp
-	29, // 3: order.v1.Audited.expected_at:type_name -> google.protobuf.Timestamp
+	30, // 0: order.v1.Audited.audited_at:type_name -> google.protobuf.Timestamp
+	30, // 1: order.v1.Audited.ordered_at:type_name -> google.protobuf.Timestamp
+	30, // 2: order.v1.Audited.paid_at:type_name -> google.protobuf.Timestamp
+	30, // 3: order.v1.Audited.expected_at:type_name -> google.protobuf.Timestamp
 	5,  // 4: order.v1.Audited.lines:type_name -> order.v1.Line
 	7,  // 5: order.v1.Audited.receiver:type_name -> order.v1.Receiver
 	8,  // 6: order.v1.Audited.invoice:type_name -> order.v1.Invoice
@@ -2624,50 +2710,51 @@ var file_order_v1_order_proto_depIdxs = []int32{
 	6,  // 9: order.v1.Line.batch:type_name -> order.v1.Batch
 	1,  // 10: order.v1.Invoice.kind:type_name -> order.v1.Invoice.Kind
 	11, // 11: order.v1.Accepted.ref:type_name -> order.v1.Ref
-	29, // 12: order.v1.Accepted.at:type_name -> google.protobuf.Timestamp
-	14, // 13: order.v1.Accepted.cleaned:type_name -> order.v1.Cleaned
-	11, // 14: order.v1.Held.ref:type_name -> order.v1.Ref
-	29, // 15: order.v1.Held.at:type_name -> google.protobuf.Timestamp
-	12, // 16: order.v1.Held.reason:type_name -> order.v1.Reason
-	11, // 17: order.v1.Failed.ref:type_name -> order.v1.Ref
-	29, // 18: order.v1.Failed.at:type_name -> google.protobuf.Timestamp
-	12, // 19: order.v1.Failed.reason:type_name -> order.v1.Reason
-	11, // 20: order.v1.Shadowed.ref:type_name -> order.v1.Ref
-	29, // 21: order.v1.Shadowed.at:type_name -> google.protobuf.Timestamp
-	2,  // 22: order.v1.Shadowed.verdict:type_name -> order.v1.Shadowed.Verdict
-	12, // 23: order.v1.Shadowed.reasons:type_name -> order.v1.Reason
-	18, // 24: order.v1.Shadowed.differences:type_name -> order.v1.Difference
-	14, // 25: order.v1.Shadowed.cleaned:type_name -> order.v1.Cleaned
-	29, // 26: order.v1.Shadowed.ours_at:type_name -> google.protobuf.Timestamp
-	29, // 27: order.v1.Shadowed.theirs_at:type_name -> google.protobuf.Timestamp
-	11, // 28: order.v1.StatusChanged.ref:type_name -> order.v1.Ref
-	29, // 29: order.v1.StatusChanged.at:type_name -> google.protobuf.Timestamp
-	0,  // 30: order.v1.StatusChanged.status:type_name -> order.v1.Status
-	11, // 31: order.v1.Shipped.ref:type_name -> order.v1.Ref
-	29, // 32: order.v1.Shipped.at:type_name -> google.protobuf.Timestamp
-	21, // 33: order.v1.Shipped.packages:type_name -> order.v1.Package
-	22, // 34: order.v1.Shipped.lines:type_name -> order.v1.ShippedLine
-	22, // 35: order.v1.Package.lines:type_name -> order.v1.ShippedLine
-	11, // 36: order.v1.Delivered.ref:type_name -> order.v1.Ref
-	29, // 37: order.v1.Delivered.at:type_name -> google.protobuf.Timestamp
-	11, // 38: order.v1.Returning.ref:type_name -> order.v1.Ref
-	29, // 39: order.v1.Returning.at:type_name -> google.protobuf.Timestamp
-	0,  // 40: order.v1.Returning.status:type_name -> order.v1.Status
-	3,  // 41: order.v1.CancelRequested.cause:type_name -> order.v1.CancelRequested.Cause
-	29, // 42: order.v1.CancelRequested.requested_at:type_name -> google.protobuf.Timestamp
-	11, // 43: order.v1.Cancelled.ref:type_name -> order.v1.Ref
-	29, // 44: order.v1.Cancelled.at:type_name -> google.protobuf.Timestamp
-	11, // 45: order.v1.CancelRefused.ref:type_name -> order.v1.Ref
-	29, // 46: order.v1.CancelRefused.at:type_name -> google.protobuf.Timestamp
-	12, // 47: order.v1.CancelRefused.reason:type_name -> order.v1.Reason
-	11, // 48: order.v1.CancelUnknown.ref:type_name -> order.v1.Ref
-	29, // 49: order.v1.CancelUnknown.at:type_name -> google.protobuf.Timestamp
-	12, // 50: order.v1.CancelUnknown.reason:type_name -> order.v1.Reason
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	30, // 12: order.v1.Accepted.at:type_name -> google.protobuf.Timestamp
+	15, // 13: order.v1.Accepted.cleaned:type_name -> order.v1.Cleaned
+	14, // 14: order.v1.Accepted.lines:type_name -> order.v1.AcceptedLine
+	11, // 15: order.v1.Held.ref:type_name -> order.v1.Ref
+	30, // 16: order.v1.Held.at:type_name -> google.protobuf.Timestamp
+	12, // 17: order.v1.Held.reason:type_name -> order.v1.Reason
+	11, // 18: order.v1.Failed.ref:type_name -> order.v1.Ref
+	30, // 19: order.v1.Failed.at:type_name -> google.protobuf.Timestamp
+	12, // 20: order.v1.Failed.reason:type_name -> order.v1.Reason
+	11, // 21: order.v1.Shadowed.ref:type_name -> order.v1.Ref
+	30, // 22: order.v1.Shadowed.at:type_name -> google.protobuf.Timestamp
+	2,  // 23: order.v1.Shadowed.verdict:type_name -> order.v1.Shadowed.Verdict
+	12, // 24: order.v1.Shadowed.reasons:type_name -> order.v1.Reason
+	19, // 25: order.v1.Shadowed.differences:type_name -> order.v1.Difference
+	15, // 26: order.v1.Shadowed.cleaned:type_name -> order.v1.Cleaned
+	30, // 27: order.v1.Shadowed.ours_at:type_name -> google.protobuf.Timestamp
+	30, // 28: order.v1.Shadowed.theirs_at:type_name -> google.protobuf.Timestamp
+	11, // 29: order.v1.StatusChanged.ref:type_name -> order.v1.Ref
+	30, // 30: order.v1.StatusChanged.at:type_name -> google.protobuf.Timestamp
+	0,  // 31: order.v1.StatusChanged.status:type_name -> order.v1.Status
+	11, // 32: order.v1.Shipped.ref:type_name -> order.v1.Ref
+	30, // 33: order.v1.Shipped.at:type_name -> google.protobuf.Timestamp
+	22, // 34: order.v1.Shipped.packages:type_name -> order.v1.Package
+	23, // 35: order.v1.Shipped.lines:type_name -> order.v1.ShippedLine
+	23, // 36: order.v1.Package.lines:type_name -> order.v1.ShippedLine
+	11, // 37: order.v1.Delivered.ref:type_name -> order.v1.Ref
+	30, // 38: order.v1.Delivered.at:type_name -> google.protobuf.Timestamp
+	11, // 39: order.v1.Returning.ref:type_name -> order.v1.Ref
+	30, // 40: order.v1.Returning.at:type_name -> google.protobuf.Timestamp
+	0,  // 41: order.v1.Returning.status:type_name -> order.v1.Status
+	3,  // 42: order.v1.CancelRequested.cause:type_name -> order.v1.CancelRequested.Cause
+	30, // 43: order.v1.CancelRequested.requested_at:type_name -> google.protobuf.Timestamp
+	11, // 44: order.v1.Cancelled.ref:type_name -> order.v1.Ref
+	30, // 45: order.v1.Cancelled.at:type_name -> google.protobuf.Timestamp
+	11, // 46: order.v1.CancelRefused.ref:type_name -> order.v1.Ref
+	30, // 47: order.v1.CancelRefused.at:type_name -> google.protobuf.Timestamp
+	12, // 48: order.v1.CancelRefused.reason:type_name -> order.v1.Reason
+	11, // 49: order.v1.CancelUnknown.ref:type_name -> order.v1.Ref
+	30, // 50: order.v1.CancelUnknown.at:type_name -> google.protobuf.Timestamp
+	12, // 51: order.v1.CancelUnknown.reason:type_name -> order.v1.Reason
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_order_v1_order_proto_init() }
@@ -2681,7 +2768,7 @@ func file_order_v1_order_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_order_v1_order_proto_rawDesc), len(file_order_v1_order_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -181,6 +181,109 @@ func (Authorization_Platform) EnumDescriptor() ([]byte, []int) {
 	return file_seller_v1_seller_proto_rawDescGZIP(), []int{2, 0}
 }
 
+// Booking is which way what leaves and comes is booked in the ERP. There is one way for all shops of a shop_no.
+type Shop_Booking int32
+
+const (
+	// Its stock is not followed.
+	Shop_BOOKING_UNSPECIFIED Shop_Booking = 0
+	// 京仓: the warehouse takes this shop's orders itself, and the ERP books the flow's movements (stock.adjusted). No order of
+	// it is pushed.
+	Shop_BOOKING_FLOW Shop_Booking = 1
+	// 云仓: the ERP pushes this shop's orders and books their documents (order.shipped …); the flow is only checked.
+	Shop_BOOKING_DOCUMENTS Shop_Booking = 2
+)
+
+// Enum value maps for Shop_Booking.
+var (
+	Shop_Booking_name = map[int32]string{
+		0: "BOOKING_UNSPECIFIED",
+		1: "BOOKING_FLOW",
+		2: "BOOKING_DOCUMENTS",
+	}
+	Shop_Booking_value = map[string]int32{
+		"BOOKING_UNSPECIFIED": 0,
+		"BOOKING_FLOW":        1,
+		"BOOKING_DOCUMENTS":   2,
+	}
+)
+
+func (x Shop_Booking) Enum() *Shop_Booking {
+	p := new(Shop_Booking)
+	*p = x
+	return p
+}
+
+func (x Shop_Booking) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Shop_Booking) Descriptor() protoreflect.EnumDescriptor {
+	return file_seller_v1_seller_proto_enumTypes[3].Descriptor()
+}
+
+func (Shop_Booking) Type() protoreflect.EnumType {
+	return &file_seller_v1_seller_proto_enumTypes[3]
+}
+
+func (x Shop_Booking) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Shop_Booking.Descriptor instead.
+func (Shop_Booking) EnumDescriptor() ([]byte, []int) {
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{6, 0}
+}
+
+// Flow is which of the far side's methods is read.
+type Stock_Flow int32
+
+const (
+	// The older one, whose rows tell what stood before and after: what is missing shows.
+	Stock_FLOW_UNSPECIFIED Stock_Flow = 0
+	// The newer one, whose rows tell neither. For JD: searchShopStockFlow.
+	Stock_FLOW_SEARCH Stock_Flow = 1
+)
+
+// Enum value maps for Stock_Flow.
+var (
+	Stock_Flow_name = map[int32]string{
+		0: "FLOW_UNSPECIFIED",
+		1: "FLOW_SEARCH",
+	}
+	Stock_Flow_value = map[string]int32{
+		"FLOW_UNSPECIFIED": 0,
+		"FLOW_SEARCH":      1,
+	}
+)
+
+func (x Stock_Flow) Enum() *Stock_Flow {
+	p := new(Stock_Flow)
+	*p = x
+	return p
+}
+
+func (x Stock_Flow) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Stock_Flow) Descriptor() protoreflect.EnumDescriptor {
+	return file_seller_v1_seller_proto_enumTypes[4].Descriptor()
+}
+
+func (Stock_Flow) Type() protoreflect.EnumType {
+	return &file_seller_v1_seller_proto_enumTypes[4]
+}
+
+func (x Stock_Flow) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Stock_Flow.Descriptor instead.
+func (Stock_Flow) EnumDescriptor() ([]byte, []int) {
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{7, 0}
+}
+
 // FindBy is how the documents of the ERP's own program are found at the warehouse.
 type Shadow_FindBy int32
 
@@ -217,11 +320,11 @@ func (x Shadow_FindBy) String() string {
 }
 
 func (Shadow_FindBy) Descriptor() protoreflect.EnumDescriptor {
-	return file_seller_v1_seller_proto_enumTypes[3].Descriptor()
+	return file_seller_v1_seller_proto_enumTypes[5].Descriptor()
 }
 
 func (Shadow_FindBy) Type() protoreflect.EnumType {
-	return &file_seller_v1_seller_proto_enumTypes[3]
+	return &file_seller_v1_seller_proto_enumTypes[5]
 }
 
 func (x Shadow_FindBy) Number() protoreflect.EnumNumber {
@@ -230,7 +333,7 @@ func (x Shadow_FindBy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Shadow_FindBy.Descriptor instead.
 func (Shadow_FindBy) EnumDescriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{9, 0}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type Paused_By int32
@@ -271,11 +374,11 @@ func (x Paused_By) String() string {
 }
 
 func (Paused_By) Descriptor() protoreflect.EnumDescriptor {
-	return file_seller_v1_seller_proto_enumTypes[4].Descriptor()
+	return file_seller_v1_seller_proto_enumTypes[6].Descriptor()
 }
 
 func (Paused_By) Type() protoreflect.EnumType {
-	return &file_seller_v1_seller_proto_enumTypes[4]
+	return &file_seller_v1_seller_proto_enumTypes[6]
 }
 
 func (x Paused_By) Number() protoreflect.EnumNumber {
@@ -284,7 +387,7 @@ func (x Paused_By) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Paused_By.Descriptor instead.
 func (Paused_By) EnumDescriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{11, 0}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Setup is all that Stockbridge has to know of a seller, as `bridgectl seller apply -f` reads it (YAML or JSON).
@@ -307,7 +410,9 @@ type Setup struct {
 	// Book "shipped" when packed instead of when handed to the carrier.
 	ShippedWhenPacked bool `protobuf:"varint,11,opt,name=shipped_when_packed,json=shippedWhenPacked,proto3" json:"shipped_when_packed,omitempty"`
 	// When present, orders audited before its end are only looked at: the ERP's own program sends them.
-	Shadow        *Shadow `protobuf:"bytes,12,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Shadow *Shadow `protobuf:"bytes,12,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	// How stock is followed; absent: as the defaults say, for shops that have a booking.
+	Stock         *Stock `protobuf:"bytes,13,opt,name=stock,proto3" json:"stock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +527,13 @@ func (x *Setup) GetShippedWhenPacked() bool {
 func (x *Setup) GetShadow() *Shadow {
 	if x != nil {
 		return x.Shadow
+	}
+	return nil
+}
+
+func (x *Setup) GetStock() *Stock {
+	if x != nil {
+		return x.Stock
 	}
 	return nil
 }
@@ -811,7 +923,8 @@ type Shop struct {
 	// ERP's numbers of the warehouses it may use.
 	Warehouses []string `protobuf:"bytes,3,rep,name=warehouses,proto3" json:"warehouses,omitempty"`
 	// Every order of this shop waits for a release when set.
-	Hold          string `protobuf:"bytes,4,opt,name=hold,proto3" json:"hold,omitempty"`
+	Hold          string       `protobuf:"bytes,4,opt,name=hold,proto3" json:"hold,omitempty"`
+	Booking       Shop_Booking `protobuf:"varint,5,opt,name=booking,proto3,enum=seller.v1.Shop_Booking" json:"booking,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,6 +987,282 @@ func (x *Shop) GetHold() string {
 	return ""
 }
 
+func (x *Shop) GetBooking() Shop_Booking {
+	if x != nil {
+		return x.Booking
+	}
+	return Shop_BOOKING_UNSPECIFIED
+}
+
+// Stock says how movements are read, stock is counted and shared.
+type Stock struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Flow  Stock_Flow             `protobuf:"varint,1,opt,name=flow,proto3,enum=seller.v1.Stock_Flow" json:"flow,omitempty"`
+	// Between two looks at the flow of a place, 30 s at least; absent means 5 minutes.
+	Every *durationpb.Duration `protobuf:"bytes,2,opt,name=every,proto3" json:"every,omitempty"`
+	// How far behind the present a window ends, for rows that come late; absent means 10 s.
+	Lag *durationpb.Duration `protobuf:"bytes,3,opt,name=lag,proto3" json:"lag,omitempty"`
+	// How far a window reaches back into the one before it; absent means 60 s.
+	Overlap *durationpb.Duration `protobuf:"bytes,4,opt,name=overlap,proto3" json:"overlap,omitempty"`
+	// After how long a window is read once more; absent means 1 h, 0s never.
+	SecondLook *durationpb.Duration `protobuf:"bytes,5,opt,name=second_look,json=secondLook,proto3" json:"second_look,omitempty"`
+	// From when the flow is read, RFC 3339 with a zone; empty means from when the shop was first followed.
+	Since string `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	// Between two counts of a warehouse; absent means 1 h.
+	CountEvery *durationpb.Duration `protobuf:"bytes,7,opt,name=count_every,json=countEvery,proto3" json:"count_every,omitempty"`
+	// The book is set to the far side's figure by itself when they differ by at most so many pieces; 0: only by an operator.
+	CorrectUpTo int64   `protobuf:"varint,8,opt,name=correct_up_to,json=correctUpTo,proto3" json:"correct_up_to,omitempty"`
+	Pools       []*Pool `protobuf:"bytes,9,rep,name=pools,proto3" json:"pools,omitempty"`
+	// The shop's stock lives at the warehouse: shares are set there too. Off by default: it overwrites what stands there.
+	SetAtWarehouse bool `protobuf:"varint,10,opt,name=set_at_warehouse,json=setAtWarehouse,proto3" json:"set_at_warehouse,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Stock) Reset() {
+	*x = Stock{}
+	mi := &file_seller_v1_seller_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stock) ProtoMessage() {}
+
+func (x *Stock) ProtoReflect() protoreflect.Message {
+	mi := &file_seller_v1_seller_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stock.ProtoReflect.Descriptor instead.
+func (*Stock) Descriptor() ([]byte, []int) {
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Stock) GetFlow() Stock_Flow {
+	if x != nil {
+		return x.Flow
+	}
+	return Stock_FLOW_UNSPECIFIED
+}
+
+func (x *Stock) GetEvery() *durationpb.Duration {
+	if x != nil {
+		return x.Every
+	}
+	return nil
+}
+
+func (x *Stock) GetLag() *durationpb.Duration {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
+func (x *Stock) GetOverlap() *durationpb.Duration {
+	if x != nil {
+		return x.Overlap
+	}
+	return nil
+}
+
+func (x *Stock) GetSecondLook() *durationpb.Duration {
+	if x != nil {
+		return x.SecondLook
+	}
+	return nil
+}
+
+func (x *Stock) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
+func (x *Stock) GetCountEvery() *durationpb.Duration {
+	if x != nil {
+		return x.CountEvery
+	}
+	return nil
+}
+
+func (x *Stock) GetCorrectUpTo() int64 {
+	if x != nil {
+		return x.CorrectUpTo
+	}
+	return 0
+}
+
+func (x *Stock) GetPools() []*Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *Stock) GetSetAtWarehouse() bool {
+	if x != nil {
+		return x.SetAtWarehouse
+	}
+	return false
+}
+
+// Pool is stock of a warehouse that some shops share (京云仓).
+type Pool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The ERP's code.
+	Warehouse string `protobuf:"bytes,2,opt,name=warehouse,proto3" json:"warehouse,omitempty"`
+	// Per cent of what can be sold there, up to two decimals: exactly the cloud ratio that is set at the warehouse.
+	Ratio         string      `protobuf:"bytes,3,opt,name=ratio,proto3" json:"ratio,omitempty"`
+	Shops         []*PoolShop `protobuf:"bytes,4,rep,name=shops,proto3" json:"shops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pool) Reset() {
+	*x = Pool{}
+	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pool) ProtoMessage() {}
+
+func (x *Pool) ProtoReflect() protoreflect.Message {
+	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pool.ProtoReflect.Descriptor instead.
+func (*Pool) Descriptor() ([]byte, []int) {
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Pool) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Pool) GetWarehouse() string {
+	if x != nil {
+		return x.Warehouse
+	}
+	return ""
+}
+
+func (x *Pool) GetRatio() string {
+	if x != nil {
+		return x.Ratio
+	}
+	return ""
+}
+
+func (x *Pool) GetShops() []*PoolShop {
+	if x != nil {
+		return x.Shops
+	}
+	return nil
+}
+
+// PoolShop is a shop's part of a pool.
+type PoolShop struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ERP's code.
+	Shop string `protobuf:"bytes,1,opt,name=shop,proto3" json:"shop,omitempty"`
+	// Per cent of the pool, up to two decimals; empty means an equal part of what the others leave.
+	Part string `protobuf:"bytes,2,opt,name=part,proto3" json:"part,omitempty"`
+	// Pieces of each goods that are never offered.
+	Safety int64 `protobuf:"varint,3,opt,name=safety,proto3" json:"safety,omitempty"`
+	// A share below this is told as 0.
+	Minimum       int64 `protobuf:"varint,4,opt,name=minimum,proto3" json:"minimum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolShop) Reset() {
+	*x = PoolShop{}
+	mi := &file_seller_v1_seller_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolShop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolShop) ProtoMessage() {}
+
+func (x *PoolShop) ProtoReflect() protoreflect.Message {
+	mi := &file_seller_v1_seller_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolShop.ProtoReflect.Descriptor instead.
+func (*PoolShop) Descriptor() ([]byte, []int) {
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PoolShop) GetShop() string {
+	if x != nil {
+		return x.Shop
+	}
+	return ""
+}
+
+func (x *PoolShop) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *PoolShop) GetSafety() int64 {
+	if x != nil {
+		return x.Safety
+	}
+	return 0
+}
+
+func (x *PoolShop) GetMinimum() int64 {
+	if x != nil {
+		return x.Minimum
+	}
+	return 0
+}
+
 // Mapping is one ERP word and the far side's for it.
 type Mapping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -885,7 +1274,7 @@ type Mapping struct {
 
 func (x *Mapping) Reset() {
 	*x = Mapping{}
-	mi := &file_seller_v1_seller_proto_msgTypes[7]
+	mi := &file_seller_v1_seller_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1286,7 @@ func (x *Mapping) String() string {
 func (*Mapping) ProtoMessage() {}
 
 func (x *Mapping) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[7]
+	mi := &file_seller_v1_seller_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1299,7 @@ func (x *Mapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mapping.ProtoReflect.Descriptor instead.
 func (*Mapping) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{7}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Mapping) GetCode() string {
@@ -940,7 +1329,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	mi := &file_seller_v1_seller_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1341,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[8]
+	mi := &file_seller_v1_seller_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1354,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{8}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Trial) GetOrders() []string {
@@ -996,7 +1385,7 @@ type Shadow struct {
 
 func (x *Shadow) Reset() {
 	*x = Shadow{}
-	mi := &file_seller_v1_seller_proto_msgTypes[9]
+	mi := &file_seller_v1_seller_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1397,7 @@ func (x *Shadow) String() string {
 func (*Shadow) ProtoMessage() {}
 
 func (x *Shadow) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[9]
+	mi := &file_seller_v1_seller_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1410,7 @@ func (x *Shadow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shadow.ProtoReflect.Descriptor instead.
 func (*Shadow) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{9}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Shadow) GetUntil() string {
@@ -1049,7 +1438,7 @@ type Changed struct {
 
 func (x *Changed) Reset() {
 	*x = Changed{}
-	mi := &file_seller_v1_seller_proto_msgTypes[10]
+	mi := &file_seller_v1_seller_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1450,7 @@ func (x *Changed) String() string {
 func (*Changed) ProtoMessage() {}
 
 func (x *Changed) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[10]
+	mi := &file_seller_v1_seller_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1463,7 @@ func (x *Changed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Changed.ProtoReflect.Descriptor instead.
 func (*Changed) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{10}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Changed) GetSeller() string {
@@ -1106,7 +1495,7 @@ type Paused struct {
 
 func (x *Paused) Reset() {
 	*x = Paused{}
-	mi := &file_seller_v1_seller_proto_msgTypes[11]
+	mi := &file_seller_v1_seller_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1507,7 @@ func (x *Paused) String() string {
 func (*Paused) ProtoMessage() {}
 
 func (x *Paused) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[11]
+	mi := &file_seller_v1_seller_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1520,7 @@ func (x *Paused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Paused.ProtoReflect.Descriptor instead.
 func (*Paused) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{11}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Paused) GetSeller() string {
@@ -1181,7 +1570,7 @@ type Resumed struct {
 
 func (x *Resumed) Reset() {
 	*x = Resumed{}
-	mi := &file_seller_v1_seller_proto_msgTypes[12]
+	mi := &file_seller_v1_seller_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1582,7 @@ func (x *Resumed) String() string {
 func (*Resumed) ProtoMessage() {}
 
 func (x *Resumed) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[12]
+	mi := &file_seller_v1_seller_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1595,7 @@ func (x *Resumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resumed.ProtoReflect.Descriptor instead.
 func (*Resumed) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{12}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Resumed) GetSeller() string {
@@ -1240,7 +1629,7 @@ type PollDue struct {
 
 func (x *PollDue) Reset() {
 	*x = PollDue{}
-	mi := &file_seller_v1_seller_proto_msgTypes[13]
+	mi := &file_seller_v1_seller_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1641,7 @@ func (x *PollDue) String() string {
 func (*PollDue) ProtoMessage() {}
 
 func (x *PollDue) ProtoReflect() protoreflect.Message {
-	mi := &file_seller_v1_seller_proto_msgTypes[13]
+	mi := &file_seller_v1_seller_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1654,7 @@ func (x *PollDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollDue.ProtoReflect.Descriptor instead.
 func (*PollDue) Descriptor() ([]byte, []int) {
-	return file_seller_v1_seller_proto_rawDescGZIP(), []int{13}
+	return file_seller_v1_seller_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PollDue) GetSeller() string {
@@ -1279,7 +1668,7 @@ var File_seller_v1_seller_proto protoreflect.FileDescriptor
 
 const file_seller_v1_seller_proto_rawDesc = "" +
 	"\n" +
-	"\x16seller/v1/seller.proto\x12\tseller.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x04\n" +
+	"\x16seller/v1/seller.proto\x12\tseller.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x05\n" +
 	"\x05Setup\x12-\n" +
 	"\x04name\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x04name\x12\x1d\n" +
 	"\x05title\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\x05title\x12:\n" +
@@ -1298,7 +1687,8 @@ const file_seller_v1_seller_proto_rawDesc = "" +
 	"\x05trial\x18\n" +
 	" \x01(\v2\x10.seller.v1.TrialR\x05trial\x12.\n" +
 	"\x13shipped_when_packed\x18\v \x01(\bR\x11shippedWhenPacked\x12)\n" +
-	"\x06shadow\x18\f \x01(\v2\x11.seller.v1.ShadowR\x06shadow\"\xec\x05\n" +
+	"\x06shadow\x18\f \x01(\v2\x11.seller.v1.ShadowR\x06shadow\x12&\n" +
+	"\x05stock\x18\r \x01(\v2\x10.seller.v1.StockR\x05stock\"\xec\x05\n" +
 	"\aAccount\x12-\n" +
 	"\x04name\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x04name\x127\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.seller.v1.Account.KindB\n" +
@@ -1350,14 +1740,49 @@ const file_seller_v1_seller_proto_rawDesc = "" +
 	"\tWarehouse\x12\x1d\n" +
 	"\x04code\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04code\x123\n" +
 	"\aaccount\x18\x02 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\aaccount\x12*\n" +
-	"\fwarehouse_no\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\vwarehouseNo\"\x94\x01\n" +
+	"\fwarehouse_no\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\vwarehouseNo\"\x9e\x02\n" +
 	"\x04Shop\x12\x1d\n" +
 	"\x04code\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04code\x12\"\n" +
 	"\ashop_no\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06shopNo\x12+\n" +
 	"\n" +
 	"warehouses\x18\x03 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\xc8\x01R\n" +
 	"warehouses\x12\x1c\n" +
-	"\x04hold\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x04hold\"K\n" +
+	"\x04hold\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x04hold\x12;\n" +
+	"\abooking\x18\x05 \x01(\x0e2\x17.seller.v1.Shop.BookingB\b\xbaH\x05\x82\x01\x02\x10\x01R\abooking\"K\n" +
+	"\aBooking\x12\x17\n" +
+	"\x13BOOKING_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fBOOKING_FLOW\x10\x01\x12\x15\n" +
+	"\x11BOOKING_DOCUMENTS\x10\x02\"\xf5\x04\n" +
+	"\x05Stock\x123\n" +
+	"\x04flow\x18\x01 \x01(\x0e2\x15.seller.v1.Stock.FlowB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04flow\x12A\n" +
+	"\x05every\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xa3\x052\x02\b\x01R\x05every\x12:\n" +
+	"\x03lag\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\x03lag\x12C\n" +
+	"\aoverlap\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\aoverlap\x12J\n" +
+	"\vsecond_look\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\n" +
+	"secondLook\x12\x1d\n" +
+	"\x05since\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18(R\x05since\x12L\n" +
+	"\vcount_every\x18\a \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xf5$2\x02\b\x01R\n" +
+	"countEvery\x12/\n" +
+	"\rcorrect_up_to\x18\b \x01(\x03B\v\xbaH\b\"\x06\x18\xc0\x84=(\x00R\vcorrectUpTo\x120\n" +
+	"\x05pools\x18\t \x03(\v2\x0f.seller.v1.PoolB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05pools\x12(\n" +
+	"\x10set_at_warehouse\x18\n" +
+	" \x01(\bR\x0esetAtWarehouse\"-\n" +
+	"\x04Flow\x12\x14\n" +
+	"\x10FLOW_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vFLOW_SEARCH\x10\x01\"\xd0\x01\n" +
+	"\x04Pool\x12-\n" +
+	"\x04name\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x04name\x12'\n" +
+	"\twarehouse\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\twarehouse\x128\n" +
+	"\x05ratio\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[0-9]{1,3}(\\.[0-9]{1,2})?$R\x05ratio\x126\n" +
+	"\x05shops\x18\x04 \x03(\v2\x13.seller.v1.PoolShopB\v\xbaH\b\x92\x01\x05\b\x01\x10\xc8\x01R\x05shops\"\xb0\x01\n" +
+	"\bPoolShop\x12\x1d\n" +
+	"\x04shop\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04shop\x129\n" +
+	"\x04part\x18\x02 \x01(\tB%\xbaH\"r 2\x1e^([0-9]{1,3}(\\.[0-9]{1,2})?)?$R\x04part\x12#\n" +
+	"\x06safety\x18\x03 \x01(\x03B\v\xbaH\b\"\x06\x18\xc0\x84=(\x00R\x06safety\x12%\n" +
+	"\aminimum\x18\x04 \x01(\x03B\v\xbaH\b\"\x06\x18\xc0\x84=(\x00R\aminimum\"K\n" +
 	"\aMapping\x12\x1d\n" +
 	"\x04code\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04code\x12!\n" +
 	"\x06number\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06number\"M\n" +
@@ -1406,60 +1831,75 @@ func file_seller_v1_seller_proto_rawDescGZIP() []byte {
 	return file_seller_v1_seller_proto_rawDescData
 }
 
-var file_seller_v1_seller_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_seller_v1_seller_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_seller_v1_seller_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_seller_v1_seller_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_seller_v1_seller_proto_goTypes = []any{
 	(Account_Kind)(0),             // 0: seller.v1.Account.Kind
 	(Account_TokenOwner)(0),       // 1: seller.v1.Account.TokenOwner
 	(Authorization_Platform)(0),   // 2: seller.v1.Authorization.Platform
-	(Shadow_FindBy)(0),            // 3: seller.v1.Shadow.FindBy
-	(Paused_By)(0),                // 4: seller.v1.Paused.By
-	(*Setup)(nil),                 // 5: seller.v1.Setup
-	(*Account)(nil),               // 6: seller.v1.Account
-	(*Authorization)(nil),         // 7: seller.v1.Authorization
-	(*SecretRef)(nil),             // 8: seller.v1.SecretRef
-	(*Quota)(nil),                 // 9: seller.v1.Quota
-	(*Warehouse)(nil),             // 10: seller.v1.Warehouse
-	(*Shop)(nil),                  // 11: seller.v1.Shop
-	(*Mapping)(nil),               // 12: seller.v1.Mapping
-	(*Trial)(nil),                 // 13: seller.v1.Trial
-	(*Shadow)(nil),                // 14: seller.v1.Shadow
-	(*Changed)(nil),               // 15: seller.v1.Changed
-	(*Paused)(nil),                // 16: seller.v1.Paused
-	(*Resumed)(nil),               // 17: seller.v1.Resumed
-	(*PollDue)(nil),               // 18: seller.v1.PollDue
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(Shop_Booking)(0),             // 3: seller.v1.Shop.Booking
+	(Stock_Flow)(0),               // 4: seller.v1.Stock.Flow
+	(Shadow_FindBy)(0),            // 5: seller.v1.Shadow.FindBy
+	(Paused_By)(0),                // 6: seller.v1.Paused.By
+	(*Setup)(nil),                 // 7: seller.v1.Setup
+	(*Account)(nil),               // 8: seller.v1.Account
+	(*Authorization)(nil),         // 9: seller.v1.Authorization
+	(*SecretRef)(nil),             // 10: seller.v1.SecretRef
+	(*Quota)(nil),                 // 11: seller.v1.Quota
+	(*Warehouse)(nil),             // 12: seller.v1.Warehouse
+	(*Shop)(nil),                  // 13: seller.v1.Shop
+	(*Stock)(nil),                 // 14: seller.v1.Stock
+	(*Pool)(nil),                  // 15: seller.v1.Pool
+	(*PoolShop)(nil),              // 16: seller.v1.PoolShop
+	(*Mapping)(nil),               // 17: seller.v1.Mapping
+	(*Trial)(nil),                 // 18: seller.v1.Trial
+	(*Shadow)(nil),                // 19: seller.v1.Shadow
+	(*Changed)(nil),               // 20: seller.v1.Changed
+	(*Paused)(nil),                // 21: seller.v1.Paused
+	(*Resumed)(nil),               // 22: seller.v1.Resumed
+	(*PollDue)(nil),               // 23: seller.v1.PollDue
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_seller_v1_seller_proto_depIdxs = []int32{
-	6,  // 0: seller.v1.Setup.accounts:type_name -> seller.v1.Account
-	10, // 1: seller.v1.Setup.warehouses:type_name -> seller.v1.Warehouse
-	11, // 2: seller.v1.Setup.shops:type_name -> seller.v1.Shop
-	12, // 3: seller.v1.Setup.carriers:type_name -> seller.v1.Mapping
-	12, // 4: seller.v1.Setup.suppliers:type_name -> seller.v1.Mapping
-	12, // 5: seller.v1.Setup.categories:type_name -> seller.v1.Mapping
-	12, // 6: seller.v1.Setup.platforms:type_name -> seller.v1.Mapping
-	13, // 7: seller.v1.Setup.trial:type_name -> seller.v1.Trial
-	14, // 8: seller.v1.Setup.shadow:type_name -> seller.v1.Shadow
-	0,  // 9: seller.v1.Account.kind:type_name -> seller.v1.Account.Kind
-	8,  // 10: seller.v1.Account.app_secret:type_name -> seller.v1.SecretRef
-	8,  // 11: seller.v1.Account.access_token:type_name -> seller.v1.SecretRef
-	1,  // 12: seller.v1.Account.token_owner:type_name -> seller.v1.Account.TokenOwner
-	9,  // 13: seller.v1.Account.quota:type_name -> seller.v1.Quota
-	7,  // 14: seller.v1.Account.authorization:type_name -> seller.v1.Authorization
-	2,  // 15: seller.v1.Authorization.platform:type_name -> seller.v1.Authorization.Platform
-	3,  // 16: seller.v1.Shadow.find_by:type_name -> seller.v1.Shadow.FindBy
-	19, // 17: seller.v1.Changed.at:type_name -> google.protobuf.Timestamp
-	19, // 18: seller.v1.Paused.at:type_name -> google.protobuf.Timestamp
-	4,  // 19: seller.v1.Paused.by:type_name -> seller.v1.Paused.By
-	20, // 20: seller.v1.Paused.probe_after:type_name -> google.protobuf.Duration
-	19, // 21: seller.v1.Resumed.at:type_name -> google.protobuf.Timestamp
-	4,  // 22: seller.v1.Resumed.by:type_name -> seller.v1.Paused.By
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	8,  // 0: seller.v1.Setup.accounts:type_name -> seller.v1.Account
+	12, // 1: seller.v1.Setup.warehouses:type_name -> seller.v1.Warehouse
+	13, // 2: seller.v1.Setup.shops:type_name -> seller.v1.Shop
+	17, // 3: seller.v1.Setup.carriers:type_name -> seller.v1.Mapping
+	17, // 4: seller.v1.Setup.suppliers:type_name -> seller.v1.Mapping
+	17, // 5: seller.v1.Setup.categories:type_name -> seller.v1.Mapping
+	17, // 6: seller.v1.Setup.platforms:type_name -> seller.v1.Mapping
+	18, // 7: seller.v1.Setup.trial:type_name -> seller.v1.Trial
+	19, // 8: seller.v1.Setup.shadow:type_name -> seller.v1.Shadow
+	14, // 9: seller.v1.Setup.stock:type_name -> seller.v1.Stock
+	0,  // 10: seller.v1.Account.kind:type_name -> seller.v1.Account.Kind
+	10, // 11: seller.v1.Account.app_secret:type_name -> seller.v1.SecretRef
+	10, // 12: seller.v1.Account.access_token:type_name -> seller.v1.SecretRef
+	1,  // 13: seller.v1.Account.token_owner:type_name -> seller.v1.Account.TokenOwner
+	11, // 14: seller.v1.Account.quota:type_name -> seller.v1.Quota
+	9,  // 15: seller.v1.Account.authorization:type_name -> seller.v1.Authorization
+	2,  // 16: seller.v1.Authorization.platform:type_name -> seller.v1.Authorization.Platform
+	3,  // 17: seller.v1.Shop.booking:type_name -> seller.v1.Shop.Booking
+	4,  // 18: seller.v1.Stock.flow:type_name -> seller.v1.Stock.Flow
+	24, // 19: seller.v1.Stock.every:type_name -> google.protobuf.Duration
+	24, // 20: seller.v1.Stock.lag:type_name -> google.protobuf.Duration
+	24, // 21: seller.v1.Stock.overlap:type_name -> google.protobuf.Duration
+	24, // 22: seller.v1.Stock.second_look:type_name -> google.protobuf.Duration
+	24, // 23: seller.v1.Stock.count_every:type_name -> google.protobuf.Duration
+	15, // 24: seller.v1.Stock.pools:type_name -> seller.v1.Pool
+	16, // 25: seller.v1.Pool.shops:type_name -> seller.v1.PoolShop
+	5,  // 26: seller.v1.Shadow.find_by:type_name -> seller.v1.Shadow.FindBy
+	25, // 27: seller.v1.Changed.at:type_name -> google.protobuf.Timestamp
+	25, // 28: seller.v1.Paused.at:type_name -> google.protobuf.Timestamp
+	6,  // 29: seller.v1.Paused.by:type_name -> seller.v1.Paused.By
+	24, // 30: seller.v1.Paused.probe_after:type_name -> google.protobuf.Duration
+	25, // 31: seller.v1.Resumed.at:type_name -> google.protobuf.Timestamp
+	6,  // 32: seller.v1.Resumed.by:type_name -> seller.v1.Paused.By
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_seller_v1_seller_proto_init() }
@@ -1472,8 +1912,8 @@ func file_seller_v1_seller_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_seller_v1_seller_proto_rawDesc), len(file_seller_v1_seller_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   14,
+			NumEnums:      7,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

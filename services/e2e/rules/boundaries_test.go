@@ -32,7 +32,7 @@ var mayImport = []struct {
 	may []string
 	why string
 }{
-	{"proto/...", nil, "the words on the wire stand alone"},
+	{"proto/...", []string{"proto/..."}, "the words on the wire stand alone"},
 	{"pkg/fault", nil, "marks of errors stand alone"},
 	{"pkg/secret", nil, "a text that does not show"},
 	{"pkg/retry", []string{"pkg/fault"}, "a loop in process"},

@@ -105,7 +105,7 @@ func TestFieldsAreExplained(t *testing.T) {
 func TestEventsAreExplained(t *testing.T) {
 	text, _, _ := strings.Cut(read(t, "docs", "events.md"), "## Causes of")
 	explained := map[string]bool{}
-	for _, m := range regexp.MustCompile("`((?:order|seller)\\.[a-z.]+)`").FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile("`((?:order|seller|stock|vmi)\\.[a-z.]+)`").FindAllStringSubmatch(text, -1) {
 		explained[m[1]] = true
 	}
 	for _, f := range event.Facts() {
