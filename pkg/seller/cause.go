@@ -1,6 +1,10 @@
 package seller
 
-import "strings"
+import (
+	"strings"
+
+	sellerv1 "stockbridge/proto/seller/v1"
+)
 
 // What an order may wait for. A cause names the thing to mend, so that mending it releases exactly what waited for it.
 // The list, with what to do about each, stands in docs/events.md.
@@ -20,6 +24,7 @@ const (
 	causeCancel        = "cancel"
 	causeOperator      = "operator"
 	causeShadow        = "shadow"
+	causeBooking       = "booking"
 )
 
 func cause(kind, seller string, rest ...string) string {
@@ -39,6 +44,9 @@ func CauseWarehouse(seller, warehouse string) string { return cause(causeWarehou
 func CauseShopWarehouse(seller, shop, warehouse string) string {
 	return cause(causeShopWarehouse, seller, shop, warehouse)
 }
+
+// CauseBooking waits for the shop not to be booked from the flow: its orders are the warehouse's own.
+func CauseBooking(seller, shop string) string { return cause(causeBooking, seller, shop) }
 
 // CauseCarrier waits for the far side's number of the ERP's carrier.
 func CauseCarrier(seller, carrier string) string { return cause(causeCarrier, seller, carrier) }
@@ -88,6 +96,9 @@ func (s *Seller) Cleared(cause string) bool {
 		cleared = true
 	case causeShop:
 		_, cleared = s.Shop(code)
+	case causeBooking:
+		shop, known := s.Shop(code)
+		cleared = known && shop.GetBooking() != sellerv1.Shop_BOOKING_FLOW
 	case causeWarehouse:
 		_, cleared = s.Warehouse(code)
 	case causeShopWarehouse:

@@ -5,6 +5,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // Unknown is the fault of work for a seller that was never applied.
@@ -57,6 +58,11 @@ func (s *Seller) Findings(o *orderv1.Audited) []error {
 	if !shopKnown {
 		held(CauseShop(s.Name(), o.Shop), "shop.unknown", "shop",
 			"商家设置中没有店铺 %s，请在 shops 中添加", "shop %s is not in the set-up: add it to shops", o.Shop)
+	}
+	if shopKnown && shop.GetBooking() == sellerv1.Shop_BOOKING_FLOW {
+		held(CauseBooking(s.Name(), o.Shop), "shop.booking", "shop",
+			"店铺 %s 是京仓店铺 (booking: flow)：订单由仓库方自行抓取，推送会重复发货；如设置有误请修改 booking",
+			"shop %s is booked from the flow: the warehouse takes its orders itself, and pushing one would ship it twice; change its booking if that is wrong", o.Shop)
 	}
 	_, warehouseKnown := s.Warehouse(o.Warehouse)
 	if !warehouseKnown {

@@ -8,9 +8,11 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"stockbridge/pkg/fault"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -182,7 +184,9 @@ func (r *reader) message(path string, n *yaml.Node, m protoreflect.Message) {
 
 func (r *reader) field(path string, n *yaml.Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
 	if !field.IsList() {
-		if field.Message() != nil {
+		if isDuration(field) {
+			r.duration(path, n, m, field)
+		} else if field.Message() != nil {
 			r.message(path, n, m.Mutable(field).Message())
 		} else if v := r.scalar(path, n, field); v.IsValid() {
 			m.Set(field, v)
@@ -211,6 +215,26 @@ func (r *reader) field(path string, n *yaml.Node, m protoreflect.Message, field 
 	}
 }
 
+func isDuration(field protoreflect.FieldDescriptor) bool {
+	return field.Message() != nil && field.Message().FullName() == (*durationpb.Duration)(nil).ProtoReflect().Descriptor().FullName()
+}
+
+// longest is the most that a duration can be here, as protojson writes it: whole days become too many nanoseconds otherwise.
+const longest = 100 * 365 * 24 * time.Hour
+
+// duration reads "30s", "5m", "1h30m".
+func (r *reader) duration(path string, n *yaml.Node, m protoreflect.Message, field protoreflect.FieldDescriptor) {
+	if n = r.resolve(path, n); n == nil {
+		return
+	}
+	d, err := time.ParseDuration(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || d > longest || d < -longest {
+		r.wrong(path, n, "应为时长，如 30s、5m、1h", "want a duration like 30s, 5m or 1h")
+		return
+	}
+	m.Set(field, protoreflect.ValueOfMessage(durationpb.New(d).ProtoReflect()))
+}
+
 // scalar is invalid when a fault was found.
 func (r *reader) scalar(path string, n *yaml.Node, field protoreflect.FieldDescriptor) (v protoreflect.Value) {
 	if n = r.resolve(path, n); n == nil {
@@ -231,6 +255,11 @@ func (r *reader) scalar(path string, n *yaml.Node, field protoreflect.FieldDescr
 	case protoreflect.Int32Kind:
 		if number, err := strconv.ParseInt(n.Value, 10, 32); err == nil {
 			return protoreflect.ValueOfInt32(int32(number))
+		}
+		r.wrong(path, n, "应为整数", "want a whole number")
+	case protoreflect.Int64Kind:
+		if number, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
+			return protoreflect.ValueOfInt64(number)
 		}
 		r.wrong(path, n, "应为整数", "want a whole number")
 	case protoreflect.DoubleKind:
@@ -303,6 +332,9 @@ func mapping(m protoreflect.Message) *yaml.Node {
 func single(field protoreflect.FieldDescriptor, v protoreflect.Value) *yaml.Node {
 	switch field.Kind() {
 	case protoreflect.MessageKind:
+		if d, ok := v.Message().Interface().(*durationpb.Duration); ok {
+			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: d.AsDuration().String()}
+		}
 		return mapping(v.Message())
 	case protoreflect.EnumKind:
 		return &yaml.Node{Kind: yaml.ScalarNode, Value: enumWord(field.Enum().Values().ByNumber(v.Enum()))}

@@ -116,5 +116,6 @@ func references(setup *sellerv1.Setup) Faults {
 		}
 		once(fmt.Sprintf("shops[%d].warehouses", i), "", len(s.GetWarehouses()), func(j int) string { return s.Warehouses[j] })
 	}
+	stockFaults(setup, add)
 	return faults
 }

@@ -117,15 +117,28 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 		return hint(err, "the set-up is stored, but not everything was told of it: apply again")
 	}
 	doc := struct {
-		Seller  string `json:"seller"`
-		Did     string `json:"did"`
-		Version uint64 `json:"version"`
-	}{setup.Name, did, version}
+		Seller   string        `json:"seller"`
+		Did      string        `json:"did"`
+		Version  uint64        `json:"version"`
+		Warnings []warningJSON `json:"warnings,omitempty"`
+	}{Seller: setup.Name, Did: did, Version: version}
+	for _, w := range seller.Warnings(setup) {
+		doc.Warnings = append(doc.Warnings, warningJSON{w.Code, w.Field, w.ZH, w.EN})
+		a.note("warning: %s", a.say(w))
+	}
 	return a.show(doc, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "seller %s %s: %s, %s, %s\n", setup.Name, did, count(len(setup.Accounts), "account"),
 			count(len(setup.Warehouses), "warehouse"), count(len(setup.Shops), "shop"))
 		return err
 	})
+}
+
+// warningJSON is what was applied although it is probably not meant.
+type warningJSON struct {
+	Code  string `json:"code"`
+	Field string `json:"field"`
+	ZH    string `json:"zh"`
+	EN    string `json:"en"`
 }
 
 type pauseJSON struct {

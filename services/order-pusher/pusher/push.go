@@ -521,6 +521,11 @@ func acceptedEvent(o *orderv1.Audited, number string, cleaned []ledger.Cleaned, 
 	for _, c := range cleaned {
 		m.Cleaned = append(m.Cleaned, &orderv1.Cleaned{Field: c.Field, What: c.What, Zh: c.ZH, En: c.EN})
 	}
+	for _, l := range o.Lines {
+		m.Lines = append(m.Lines, &orderv1.AcceptedLine{
+			LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: l.Quantity,
+		})
+	}
 	return event.OrderAccepted.About(o.Seller, o.OutboundNo, at, m, event.Revision(o.Revision))
 }
 

@@ -3,6 +3,7 @@ package pusher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,27 @@ func TestANewOrderIsHandedOverOnceAndToldAgain(t *testing.T) {
 		b.wants(o, again, first)
 		b.wants(o, replay, first)
 		b.has(o, 1)
+	})
+}
+
+// What was handed over is told goods by goods: whoever divides the stock takes it off before the next count.
+func TestAnAcceptedOrderSaysWhatItTakes(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		o.Lines = append(o.Lines, &orderv1.Line{LineId: "2", WarehouseGoodsNo: "EMG1", Quantity: 5})
+		for range 2 { // told by the one that sent it, and told again
+			events, err := b.Push(t.Context(), &bus.Delivery{Consumer: Name, Stream: "ORDERS", Seq: 1, StreamTime: o.AuditedAt.AsTime(), Attempt: 1, First: true, Seller: "acme"}, o)
+			if err != nil || len(events) != 1 {
+				t.Fatalf("told %v: %v", events, err)
+			}
+			got := ""
+			for _, l := range events[0].Message.(*orderv1.Accepted).Lines {
+				got += fmt.Sprintf("%s %s%s %d;", l.LineId, l.GoodsCode, l.WarehouseGoodsNo, l.Quantity)
+			}
+			if got != "1 TEA 2;2 EMG1 5;" {
+				t.Errorf("told %q", got)
+			}
+		}
 	})
 }
 
