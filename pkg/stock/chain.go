@@ -1,0 +1,300 @@
+package stock
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+)
+
+const (
+	// tolerance is by how many seconds the far side's clock may tell a row as later than the one that follows it.
+	tolerance = 5
+	// maxLoose is the most loose ends of a chain. Beyond it nobody can tell what is missing: the chain is Unproved.
+	maxLoose = 400
+	// maxLinks is how many links a chain remembers, for rows that come between two that were linked.
+	maxLinks = 32
+)
+
+// Proof says how far a figure can be trusted.
+type Proof string
+
+// The proofs.
+const (
+	// Proved: each row goes on where another one ended.
+	Proved Proof = "proved"
+	// Broken: rows are missing; what the figure is without them is not the shop's stock.
+	Broken Proof = "broken"
+	// Unproved: the far side does not tell what stood before a row, or too much is missing.
+	Unproved Proof = "unproved"
+)
+
+// Edge is what a row does to a chain.
+type Edge struct {
+	// No is the row's; At in seconds of Unix time.
+	No string
+	At int64
+	// Former and Now are what stood before and after; they count only when Linked. Change is Now less Former.
+	Former, Now, Change int64
+	Linked              bool
+}
+
+// End is a side of a row that no other row goes on from: what stood there, and when, in seconds of Unix time.
+type End struct {
+	Value int64 `json:"v"`
+	At    int64 `json:"t"`
+}
+
+// link is two rows, of which the second goes on where the first ended.
+type link struct {
+	Value int64 `json:"v"`
+	From  int64 `json:"f"`
+	To    int64 `json:"t"`
+}
+
+// Chain is all that is known of the stock of one goods: the sum of its changes, and where rows do not link up. The zero
+// value knows nothing.
+//
+// Rows may be added in any order, and give the same chain (as far as links are remembered). No row may be added twice.
+type Chain struct {
+	// Code is the ERP's for the goods, the last that was told.
+	Code string `json:"code,omitempty"`
+	// Rows is how many, Sum what they changed; Last when the latest was, in seconds of Unix time.
+	Rows int64 `json:"n,omitempty"`
+	Sum  int64 `json:"sum,omitempty"`
+	Last int64 `json:"last,omitempty"`
+	// Opening is what stood before the earliest row, and FirstNo that row's number.
+	Opening End    `json:"open"`
+	FirstNo string `json:"first,omitempty"`
+	// Unproved for ever: see Proof.
+	Unproved bool `json:"unproved,omitempty"`
+
+	// Starts are what stood before rows, Ends what stood after them, where nothing links up. The opening is not among them.
+	Starts []End  `json:"starts,omitempty"`
+	Ends   []End  `json:"ends,omitempty"`
+	Links  []link `json:"links,omitempty"`
+}
+
+// Hole is a place where rows are missing.
+type Hole struct {
+	// Left is what stood after the last row before it, Right before the first row behind it.
+	Left, Right End
+}
+
+// Span is the time in which the missing rows lie.
+func (h Hole) Span() Span {
+	return Span{From: min(h.Left.At, h.Right.At), To: max(h.Left.At, h.Right.At)}
+}
+
+// Add adds a row.
+func (c *Chain) Add(e Edge) {
+	first := c.Rows == 0 || e.At < c.Opening.At || e.At == c.Opening.At && numberLess(e.No, c.FirstNo)
+	was := c.Opening
+	if first {
+		c.Opening, c.FirstNo = End{Value: e.Former, At: e.At}, e.No
+	}
+	c.Rows++
+	c.Sum += e.Change
+	c.Last = max(c.Last, e.At)
+	if !e.Linked {
+		c.unprove()
+	}
+	if c.Unproved {
+		return
+	}
+	switch {
+	case !first:
+		c.Starts = append(c.Starts, End{e.Former, e.At})
+		c.relink(e.Former)
+	case c.Rows > 1:
+		c.Starts = append(c.Starts, was)
+		c.relink(was.Value)
+	}
+	c.Ends = append(c.Ends, End{e.Now, e.At})
+	c.relink(e.Now)
+	if len(c.Starts) > maxLoose || len(c.Ends) > maxLoose {
+		c.unprove()
+	}
+}
+
+func (c *Chain) unprove() { c.Unproved, c.Starts, c.Ends, c.Links = true, nil, nil, nil }
+
+// numberLess puts rows of one second in the order of their numbers. It only decides where nothing else does.
+func numberLess(a, b string) bool {
+	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) < 0
+}
+
+// relink links the sides of all rows at one value anew: each start to the latest end before it that is free, as brackets
+// close. It depends on no order in which the rows came.
+func (c *Chain) relink(value int64) {
+	type side struct {
+		at    int64
+		start bool
+	}
+	var sides []side
+	at := func(ends []End, start bool) []End {
+		return slices.DeleteFunc(ends, func(e End) bool {
+			if e.Value == value {
+				sides = append(sides, side{e.At, start})
+			}
+			return e.Value == value
+		})
+	}
+	c.Starts, c.Ends = at(c.Starts, true), at(c.Ends, false)
+	c.Links = slices.DeleteFunc(c.Links, func(l link) bool {
+		if l.Value == value {
+			sides = append(sides, side{l.From, false}, side{l.To, true})
+		}
+		return l.Value == value
+	})
+	slices.SortFunc(sides, func(a, b side) int {
+		if a.at == b.at && a.start != b.start { // ends first
+			if a.start {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(a.at, b.at)
+	})
+	var open []int64
+	for _, s := range sides {
+		switch {
+		case !s.start:
+			open = append(open, s.at)
+		case len(open) == 0:
+			c.Starts = append(c.Starts, End{value, s.at})
+		default:
+			from := open[len(open)-1]
+			open = open[:len(open)-1]
+			if from < s.at { // nothing comes between two of one second
+				c.Links = append(c.Links, link{value, from, s.at})
+			}
+		}
+	}
+	for _, from := range open {
+		c.Ends = append(c.Ends, End{value, from})
+	}
+	if n := len(c.Links) - maxLinks; n > 0 {
+		c.Links = slices.Delete(c.Links, 0, n)
+	}
+}
+
+// loose are the starts, the opening among them, and the ends that nothing links up with, the earliest first. Clocks that
+// are not quite right are allowed for.
+func (c *Chain) loose() (starts, ends []End) {
+	type opened struct {
+		End
+		opening bool
+	}
+	list := []opened{{c.Opening, true}}
+	for _, s := range c.Starts {
+		list = append(list, opened{s, false})
+	}
+	ends = slices.Clone(c.Ends)
+	for len(list) > 1 && len(ends) > 1 {
+		best, at, to := int64(math.MaxInt64), -1, -1
+		for i, s := range list {
+			for j, e := range ends {
+				late := e.At - s.At
+				if e.Value != s.Value || late > tolerance || late < 0 {
+					continue
+				}
+				if s.opening {
+					late += tolerance + 1 // only when no other does
+				}
+				if late < best {
+					best, at, to = late, i, j
+				}
+			}
+		}
+		if at < 0 {
+			break
+		}
+		list, ends = slices.Delete(list, at, at+1), slices.Delete(ends, to, to+1)
+	}
+	for _, s := range list {
+		starts = append(starts, s.End)
+	}
+	byTime := func(a, b End) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Value, b.Value)) }
+	slices.SortFunc(starts, byTime)
+	slices.SortFunc(ends, byTime)
+	return starts, ends
+}
+
+// Holes are the places where rows are missing, the earliest first. What is missing before the earliest row or behind the
+// latest does not show, and neither do rows that cancel each other out with none between them.
+func (c *Chain) Holes() []Hole {
+	if c.Unproved || c.Rows == 0 {
+		return nil
+	}
+	starts, ends := c.loose()
+	var holes []Hole
+	for i := range min(len(starts), len(ends)) - 1 {
+		holes = append(holes, Hole{Left: ends[i], Right: starts[i+1]})
+	}
+	return holes
+}
+
+// Figure is the shop's stock of the goods, and with what proof.
+func (c *Chain) Figure() (int64, Proof) {
+	if c.Unproved || c.Rows == 0 {
+		return c.Opening.Value + c.Sum, Unproved
+	}
+	starts, ends := c.loose()
+	if len(starts) == 1 && len(ends) == 1 {
+		return ends[0].Value, Proved
+	}
+	return starts[0].Value + c.Sum, Broken
+}
+
+// Settle takes for linked what stands at the same value within the span, in whatever order: somebody read all rows of the
+// span, and they link up.
+func (c *Chain) Settle(s Span) {
+	for i := 0; i < len(c.Starts); {
+		start := c.Starts[i]
+		j := -1
+		if s.has(start.At) {
+			j = slices.IndexFunc(c.Ends, func(e End) bool { return e.Value == start.Value && s.has(e.At) })
+		}
+		if j < 0 {
+			i++
+			continue
+		}
+		c.Starts, c.Ends = slices.Delete(c.Starts, i, i+1), slices.Delete(c.Ends, j, j+1)
+	}
+}
+
+// LinkUp tells whether rows, all of a goods in some span, can be put in an order in which each goes on where the one
+// before it ended.
+func LinkUp(edges []Edge) bool {
+	balance, parent := map[int64]int{}, map[int64]int64{}
+	var root func(int64) int64
+	root = func(v int64) int64 {
+		p, ok := parent[v]
+		if !ok || p == v {
+			parent[v] = v
+			return v
+		}
+		parent[v] = root(p)
+		return parent[v]
+	}
+	for _, e := range edges {
+		if !e.Linked {
+			return false
+		}
+		balance[e.Former]--
+		balance[e.Now]++
+		parent[root(e.Former)] = root(e.Now)
+	}
+	starts, one := 0, map[int64]bool{}
+	for v, b := range balance {
+		one[root(v)] = true
+		switch {
+		case b < -1 || b > 1:
+			return false
+		case b == -1:
+			starts++
+		}
+	}
+	return starts <= 1 && len(one) <= 1
+}

@@ -1,0 +1,158 @@
+package stock_test
+
+import (
+	"fmt"
+	"math/rand"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"stockbridge/pkg/stock"
+)
+
+// history is rows of one goods that link up, in the order in which they happened.
+func history(t *rapid.T) []stock.Edge {
+	at, value := int64(1000), rapid.Int64Range(-3, 20).Draw(t, "opening")
+	var rows []stock.Edge
+	for i := range rapid.IntRange(1, 24).Draw(t, "rows") {
+		at += rapid.SampledFrom([]int64{0, 0, 1, 3, 7, 60}).Draw(t, "pause")
+		change := rapid.SampledFrom([]int64{-2, -1, -1, -1, 1, 1, 5}).Draw(t, "change")
+		rows = append(rows, stock.Edge{No: fmt.Sprint(100 + i), At: at, Former: value, Now: value + change, Change: change, Linked: true})
+		value += change
+	}
+	return rows
+}
+
+func chainOf(rows []stock.Edge) *stock.Chain {
+	c := &stock.Chain{}
+	for _, r := range rows {
+		c.Add(r)
+	}
+	return c
+}
+
+func shuffled(t *rapid.T, rows []stock.Edge) []stock.Edge {
+	mixed := append([]stock.Edge(nil), rows...)
+	rand.New(rand.NewSource(rapid.Int64().Draw(t, "order"))).Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
+	return mixed
+}
+
+func TestRowsInAnyOrderEndInTheSameFigureWithoutAHole(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows := history(t)
+		c := chainOf(shuffled(t, rows))
+		num, proof := c.Figure()
+		if want := rows[len(rows)-1].Now; num != want || proof != stock.Proved {
+			t.Fatalf("figure %d %s, want %d proved; chain %+v of %+v", num, proof, want, c, rows)
+		}
+		if holes := c.Holes(); len(holes) != 0 {
+			t.Fatalf("holes %v in %+v", holes, rows)
+		}
+	})
+}
+
+func TestAMissingRowShowsAndItsComingHealsTheChain(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows := history(t)
+		if len(rows) < 3 {
+			return
+		}
+		gone := rapid.IntRange(1, len(rows)-2).Draw(t, "missing")
+		// A circle of one second at the end hides what is missing before it until the next row comes.
+		last := rows[len(rows)-1]
+		rows = append(rows, stock.Edge{No: "999", At: last.At + 100, Former: last.Now, Now: last.Now + 50, Change: 50, Linked: true})
+		missing := rows[gone]
+		// Rows of the second of the missing one, or next to it by the tolerance for clocks, may link up without it.
+		for i, r := range rows {
+			if i != gone && r.At >= missing.At-6 && r.At <= missing.At+6 {
+				return
+			}
+		}
+		c := chainOf(shuffled(t, append(append([]stock.Edge(nil), rows[:gone]...), rows[gone+1:]...)))
+		holes := c.Holes()
+		if len(holes) != 1 {
+			t.Fatalf("holes %v without row %d of %+v", holes, gone, rows)
+		}
+		if s := holes[0].Span(); s.From > missing.At || missing.At > s.To {
+			t.Fatalf("the hole %v does not contain the missing row %+v", s, missing)
+		}
+		if _, proof := c.Figure(); proof != stock.Broken {
+			t.Fatalf("%s without a row", proof)
+		}
+		c.Add(missing)
+		if num, proof := c.Figure(); num != rows[len(rows)-1].Now || proof != stock.Proved {
+			t.Fatalf("figure %d %s after the missing row came", num, proof)
+		}
+	})
+}
+
+func TestASaleAndAReturnThatAreMissingDoNotHideEachOther(t *testing.T) {
+	e := func(no string, at, former, now int64) stock.Edge {
+		return stock.Edge{No: no, At: at, Former: former, Now: now, Change: now - former, Linked: true}
+	}
+	c := chainOf([]stock.Edge{e("1", 100, 11, 10), e("3", 300, 9, 8), e("4", 400, 8, 9), e("6", 600, 10, 9)})
+	if holes := c.Holes(); len(holes) == 0 {
+		t.Fatal("10 to 9 and 9 to 10 are missing, and nothing shows it")
+	}
+	c.Add(e("5", 500, 9, 10))
+	c.Add(e("2", 200, 10, 9))
+	if num, proof := c.Figure(); num != 9 || proof != stock.Proved {
+		t.Errorf("%d %s", num, proof)
+	}
+}
+
+func TestAClockThatIsNotQuiteRightMakesNoHole(t *testing.T) {
+	e := func(no string, at, former, now int64) stock.Edge {
+		return stock.Edge{No: no, At: at, Former: former, Now: now, Change: now - former, Linked: true}
+	}
+	c := chainOf([]stock.Edge{e("1", 100, 11, 10), e("2", 205, 10, 9), e("3", 203, 9, 8), e("4", 300, 8, 7)})
+	if num, proof := c.Figure(); num != 7 || proof != stock.Proved {
+		t.Errorf("%d %s, holes %v", num, proof, c.Holes())
+	}
+}
+
+func TestRowsThatTellNoFiguresProveNothing(t *testing.T) {
+	c := chainOf([]stock.Edge{{No: "a", At: 1, Change: 10}, {No: "b", At: 2, Change: -3}})
+	if num, proof := c.Figure(); num != 7 || proof != stock.Unproved {
+		t.Errorf("%d %s", num, proof)
+	}
+}
+
+// More loose ends than anybody can follow must cost bounded memory and never be taken for proof.
+func TestTooManyHolesAreUnproved(t *testing.T) {
+	c := &stock.Chain{}
+	for i := range int64(1000) {
+		c.Add(stock.Edge{No: fmt.Sprint(i), At: i * 100, Former: i * 10, Now: i*10 + 1, Change: 1, Linked: true})
+	}
+	if num, proof := c.Figure(); num != 1000 || proof != stock.Unproved || len(c.Holes()) != 0 || len(c.Starts)+len(c.Ends) != 0 {
+		t.Errorf("%d %s, %d loose", num, proof, len(c.Starts)+len(c.Ends))
+	}
+}
+
+func TestRowsLinkUpInSomeOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows := history(t)
+		if !stock.LinkUp(shuffled(t, rows)) {
+			t.Fatalf("%+v do not link up", rows)
+		}
+	})
+	if stock.LinkUp([]stock.Edge{{Former: 1, Now: 2, Linked: true}, {Former: 3, Now: 4, Linked: true}}) {
+		t.Error("two that have nothing in common link up")
+	}
+	if stock.LinkUp([]stock.Edge{{Former: 1, Now: 2, Linked: true}, {Former: 2, Now: 1, Linked: true}, {Former: 7, Now: 8, Linked: true}, {Former: 8, Now: 7, Linked: true}}) {
+		t.Error("two circles apart link up")
+	}
+}
+
+func TestCoverageMerges(t *testing.T) {
+	var c stock.Coverage
+	for _, s := range []stock.Span{{10, 20}, {40, 50}, {21, 30}, {5, 12}} {
+		c = c.With(s)
+	}
+	if len(c) != 2 || !c.Has(stock.Span{From: 5, To: 30}) || c.Has(stock.Span{From: 30, To: 40}) {
+		t.Errorf("%v", c)
+	}
+	if u := c.Unread(); len(u) != 1 || u[0] != (stock.Span{From: 31, To: 39}) {
+		t.Errorf("unread %v", u)
+	}
+}

@@ -1,0 +1,62 @@
+package stock
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Span is some time, in seconds of Unix time; both ends belong to it.
+type Span struct {
+	From int64 `json:"f"`
+	To   int64 `json:"t"`
+}
+
+// SpanOf makes a span of two moments; fractions of seconds are cut off.
+func SpanOf(from, to time.Time) Span { return Span{from.Unix(), to.Unix()} }
+
+// Times are the ends of the span.
+func (s Span) Times() (from, to time.Time) {
+	return time.Unix(s.From, 0).UTC(), time.Unix(s.To, 0).UTC()
+}
+
+func (s Span) has(at int64) bool { return s.From <= at && at <= s.To }
+
+// Coverage is which time was read, without overlaps and in order.
+type Coverage []Span
+
+// maxSpans is the most spans of a coverage; of more the oldest count as unread.
+const maxSpans = 500
+
+// With is the coverage and a span more.
+func (c Coverage) With(s Span) Coverage {
+	all := append(slices.Clone(c), s)
+	slices.SortFunc(all, func(a, b Span) int { return cmp.Compare(a.From, b.From) })
+	merged := all[:1]
+	for _, next := range all[1:] {
+		last := &merged[len(merged)-1]
+		if next.From <= last.To+1 {
+			last.To = max(last.To, next.To)
+		} else {
+			merged = append(merged, next)
+		}
+	}
+	if n := len(merged) - maxSpans; n > 0 {
+		merged = merged[n:]
+	}
+	return merged
+}
+
+// Has tells whether all of s was read.
+func (c Coverage) Has(s Span) bool {
+	return slices.ContainsFunc(c, func(r Span) bool { return r.From <= s.From && s.To <= r.To })
+}
+
+// Unread are the spans between the first and the last that was read which were not.
+func (c Coverage) Unread() []Span {
+	var unread []Span
+	for i := 1; i < len(c); i++ {
+		unread = append(unread, Span{c[i-1].To + 1, c[i].From - 1})
+	}
+	return unread
+}

@@ -1,0 +1,466 @@
+// Package stock keeps our book of shops' stock at a warehouse: per place a chain for each goods, which time was read, and
+// how far planning got.
+//
+// A place is a warehouse and the far side's number of a shop. Its rows (movements of one goods each) may be applied in any
+// order and any number of times: the book remembers their numbers, and its chains come out the same. What is missing
+// between rows shows as a Hole, where the far side tells what stood before and after each.
+//
+// The book is a projection of the streams STOCK and VMI: it can be dropped and made again from them. The package knows the
+// ledger's Books, in which it is kept, and neither the bus nor the far side.
+//
+// # Why
+//
+// A figure is not carried from row to row, but is what stood before the earliest row and the sum of all changes: rows of
+// one second come in any order, windows are read in any order, and late rows fall between others. What tells that none is
+// missing are the sides of rows that nothing links up with: the earliest start and the latest end are always among them,
+// and any other two are a hole.
+//
+// Which rows link up is decided for each value as brackets close, by time: were it enough that each value is entered as
+// often as it is left, two missing rows (a sale, and a return later on) would hide each other.
+package stock
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+)
+
+// Place is where a stock is.
+type Place struct {
+	Seller string
+	// Warehouse is the ERP's code, ShopNo the far side's number of the shop.
+	Warehouse, ShopNo string
+}
+
+func (p Place) String() string { return p.Seller + "/" + p.Warehouse + "/" + p.ShopNo }
+
+// Token names the place in a subject and in ids.
+func (p Place) Token() string { return event.Place(p.Warehouse, p.ShopNo) }
+
+// Book is the name of its book.
+func (p Place) Book() string { return "vmi/" + p.Seller + "/" + p.Token() }
+
+// Row is a row of the flow, as the book takes it.
+type Row struct {
+	Edge
+	GoodsNo, GoodsCode string
+}
+
+// State is what a book knows besides its chains.
+type State struct {
+	// Plan is how far planning got.
+	Plan Plan `json:"plan"`
+	// Head is up to where the book is known to contain what the streams hold.
+	Head Head `json:"head"`
+	// Read is which time was read, all goods of it.
+	Read Coverage `json:"read,omitempty"`
+}
+
+// Plan is how far planning got, in seconds of Unix time; 0: nothing yet.
+type Plan struct {
+	// Next is the last second of which a window was told, Second the last of which one was told once more.
+	Next   int64 `json:"next,omitempty"`
+	Second int64 `json:"second,omitempty"`
+}
+
+// Head is up to where a book is known to contain what the streams hold of its place.
+type Head struct {
+	// Birth is the ledger's. Under another one the book may be older than it was.
+	Birth time.Time `json:"birth"`
+	// Stock and VMI are positions in the streams of these names.
+	Stock Position `json:"stock"`
+	VMI   Position `json:"vmi"`
+	// Next is a later Head, which is not certain yet: see Later.
+	Next *Later `json:"next,omitempty"`
+}
+
+// Position is a message of a stream; a zero Seq is before the first.
+type Position struct {
+	Seq uint64 `json:"seq,omitempty"`
+	// At is when it was stored: a stream that was put back and has grown since holds another one under the number.
+	At time.Time `json:"at"`
+}
+
+// Later is where the streams ended at some moment. What they held then is in the book when no run of that time is under
+// way any more.
+type Later struct {
+	Seen  time.Time `json:"seen"`
+	Stock Position  `json:"stock"`
+	VMI   Position  `json:"vmi"`
+}
+
+// Batch is what is applied together. Each of its parts may have been applied before.
+type Batch struct {
+	Rows []Row
+	// Read are spans that were read to their end; Settled are those whose rows of Goods were all seen and link up.
+	Read    []Span
+	Settled map[string]Span
+	// Done are names of other things that were done, e.g. holes that were told.
+	Done []string
+}
+
+// Store applies rows to books. It may be used by many goroutines.
+type Store struct {
+	Books ledger.Books
+	// Now says for how long marks are kept; time.Now when nil.
+	Now func() time.Time
+}
+
+const (
+	stateField = "state"
+	// chains are goods' chains; broken names those that are not proved.
+	chains = "g/"
+	broken = "b/"
+
+	// rowsAWrite takes two fields a row at most, and the state.
+	rowsAWrite = (ledger.BookWriteLimit - 2) / 2
+	// writeTries is how often a write is tried while others write to the same book.
+	writeTries = 100
+)
+
+// errBusy: others keep writing.
+var errBusy = errors.New("the book keeps changing")
+
+func (s *Store) now() time.Time {
+	if s.Now == nil {
+		return time.Now()
+	}
+	return s.Now()
+}
+
+// markOf names a row or a thing done as a mark.
+func markOf(name string) string {
+	if len(name) <= ledger.MaxMark {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:])
+}
+
+// Known tells which of these row numbers, or names of things done, were applied.
+func (s *Store) Known(ctx context.Context, p Place, names []string) (map[string]bool, error) {
+	known := map[string]bool{}
+	for some := range slices.Chunk(names, ledger.BookWriteLimit) {
+		marks := make([]string, len(some))
+		for i, name := range some {
+			marks[i] = markOf(name)
+		}
+		b, err := s.Books.ReadBook(ctx, p.Book(), nil, marks)
+		if err != nil {
+			return nil, fmt.Errorf("look up rows of %s: %w", p, err)
+		}
+		for i, name := range some {
+			if b.Marked[marks[i]] {
+				known[name] = true
+			}
+		}
+	}
+	return known, nil
+}
+
+// Chains reads the chains of some goods; those of which nothing is known are empty.
+func (s *Store) Chains(ctx context.Context, p Place, goods []string) (map[string]*Chain, error) {
+	found := map[string]*Chain{}
+	for some := range slices.Chunk(goods, ledger.BookWriteLimit) {
+		fields := make([]string, len(some))
+		for i, no := range some {
+			fields[i] = chains + no
+		}
+		b, err := s.Books.ReadBook(ctx, p.Book(), fields, nil)
+		if err != nil {
+			return nil, fmt.Errorf("read chains of %s: %w", p, err)
+		}
+		for _, no := range some {
+			if found[no], err = decode(b.Fields[chains+no]); err != nil {
+				return nil, fmt.Errorf("read chain of %s at %s: %w", no, p, err)
+			}
+		}
+	}
+	return found, nil
+}
+
+func decode(data []byte) (*Chain, error) {
+	c := &Chain{}
+	if len(data) == 0 {
+		return c, nil
+	}
+	return c, json.Unmarshal(data, c)
+}
+
+// State reads the state of a place's book, and the birth of the ledger that holds it.
+func (s *Store) State(ctx context.Context, p Place) (State, time.Time, error) {
+	b, err := s.Books.ReadBook(ctx, p.Book(), []string{stateField}, nil)
+	if err != nil {
+		return State{}, time.Time{}, fmt.Errorf("read the book of %s: %w", p, err)
+	}
+	st, err := stateOf(b)
+	return st, b.BornAt, err
+}
+
+func stateOf(b ledger.Book) (st State, err error) {
+	if data := b.Fields[stateField]; len(data) > 0 {
+		if err = json.Unmarshal(data, &st); err != nil {
+			return State{}, fmt.Errorf("read the state of a book: %w", err)
+		}
+	}
+	return st, nil
+}
+
+// Change changes a place's state: change gets what stands there and tells whether to write it. It is called again when
+// somebody else wrote meanwhile.
+func (s *Store) Change(ctx context.Context, p Place, change func(*State) bool) error {
+	return s.write(ctx, p, []string{stateField}, nil, func(b ledger.Book) (map[string][]byte, []string, error) {
+		st, err := stateOf(b)
+		if err != nil || !change(&st) {
+			return nil, nil, err
+		}
+		data, err := json.Marshal(st)
+		return map[string][]byte{stateField: data}, nil, err
+	})
+}
+
+// Apply applies what the book does not contain yet, and tells how many rows that were.
+func (s *Store) Apply(ctx context.Context, p Place, batch Batch) (applied int, err error) {
+	parts := slices.Collect(slices.Chunk(batch.Rows, rowsAWrite))
+	if len(parts) == 0 {
+		parts = [][]Row{nil}
+	}
+	for i, rows := range parts {
+		part := Batch{Rows: rows}
+		if i == len(parts)-1 { // a span was read when all its rows are in the book
+			part.Read, part.Settled, part.Done = batch.Read, batch.Settled, batch.Done
+		}
+		n, err := s.apply(ctx, p, part)
+		if err != nil {
+			return applied, fmt.Errorf("apply rows to the book of %s: %w", p, err)
+		}
+		applied += n
+	}
+	return applied, nil
+}
+
+func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, err error) {
+	var fields, marks []string
+	seen := map[string]bool{}
+	want := func(goods string) {
+		if !seen[goods] {
+			seen[goods] = true
+			fields = append(fields, chains+goods)
+		}
+	}
+	for _, r := range batch.Rows {
+		want(r.GoodsNo)
+		marks = append(marks, markOf(r.No))
+	}
+	for goods := range batch.Settled {
+		want(goods)
+	}
+	if len(batch.Read) > 0 {
+		fields = append(fields, stateField)
+	}
+	if len(fields)+len(batch.Done) == 0 {
+		return 0, nil
+	}
+	err = s.write(ctx, p, fields, marks, func(b ledger.Book) (map[string][]byte, []string, error) {
+		applied = 0
+		changed := map[string]*Chain{}
+		chain := func(goods string) (*Chain, error) {
+			c, err := changed[goods], error(nil)
+			if c == nil {
+				if c, err = decode(b.Fields[chains+goods]); err != nil {
+					return nil, fmt.Errorf("chain of %s: %w", goods, err)
+				}
+				changed[goods] = c
+			}
+			return c, nil
+		}
+		var done []string
+		once := map[string]bool{}
+		for _, r := range batch.Rows {
+			mark := markOf(r.No)
+			if b.Marked[mark] || once[mark] {
+				continue
+			}
+			once[mark] = true
+			done = append(done, mark)
+			c, err := chain(r.GoodsNo)
+			if err != nil {
+				return nil, nil, err
+			}
+			c.Add(r.Edge)
+			if r.GoodsCode != "" {
+				c.Code = r.GoodsCode
+			}
+			applied++
+		}
+		for goods, span := range batch.Settled {
+			c, err := chain(goods)
+			if err != nil {
+				return nil, nil, err
+			}
+			c.Settle(span)
+		}
+		for _, name := range batch.Done {
+			done = append(done, markOf(name))
+		}
+		write := map[string][]byte{}
+		for goods, c := range changed {
+			data, err := json.Marshal(c)
+			if err == nil && len(data) > ledger.MaxField {
+				c.unprove()
+				data, err = json.Marshal(c)
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			write[chains+goods], write[broken+goods] = data, nil
+			if _, proof := c.Figure(); proof == Broken {
+				write[broken+goods] = []byte{'1'}
+			}
+		}
+		if len(batch.Read) > 0 {
+			st, err := stateOf(b)
+			if err != nil {
+				return nil, nil, err
+			}
+			for _, span := range batch.Read {
+				st.Read = st.Read.With(span)
+			}
+			data, err := json.Marshal(st)
+			if err != nil {
+				return nil, nil, err
+			}
+			write[stateField] = data
+		}
+		return write, done, nil
+	})
+	return applied, err
+}
+
+// write changes a book by compare-and-set. change gets what was read and tells what to write; nothing: it is left alone.
+func (s *Store) write(ctx context.Context, p Place, fields, marks []string, change func(ledger.Book) (map[string][]byte, []string, error)) error {
+	for try := range writeTries {
+		b, err := s.Books.ReadBook(ctx, p.Book(), fields, marks)
+		if err != nil {
+			return err
+		}
+		write, done, err := change(b)
+		if err != nil || len(write)+len(done) == 0 {
+			return err
+		}
+		w := ledger.BookWrite{Version: b.Version, Owner: uuid.NewString(), Fields: write}
+		for _, name := range done {
+			w.Marks = append(w.Marks, ledger.Mark{Name: name, At: s.now()})
+		}
+		_, err = s.Books.WriteBook(ctx, p.Book(), w)
+		if !errors.Is(err, ledger.ErrVersion) {
+			return err
+		}
+		if try > 2 { // several at once: take turns by chance
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(rand.N(time.Duration(min(try, 20)) * time.Millisecond)): //nolint:gosec // jitter
+			}
+		}
+	}
+	return errBusy
+}
+
+// Drop forgets the book of a place, its marks too. It is to be made again from the streams.
+func (s *Store) Drop(ctx context.Context, p Place) error {
+	if err := s.Books.DropBook(ctx, p.Book()); err != nil {
+		return fmt.Errorf("drop the book of %s: %w", p, err)
+	}
+	return nil
+}
+
+// Figure is what the book says of one goods.
+type Figure struct {
+	GoodsNo, GoodsCode string
+	Num                int64
+	Proof              Proof
+	// Rows is how many it was made of, Last when the latest was.
+	Rows int64
+	Last time.Time
+	// Holes are where rows are missing.
+	Holes []Hole
+}
+
+func figureOf(goods string, c *Chain) Figure {
+	num, proof := c.Figure()
+	return Figure{
+		GoodsNo: goods, GoodsCode: c.Code, Num: num, Proof: proof, Rows: c.Rows, Last: time.Unix(c.Last, 0).UTC(), Holes: c.Holes(),
+	}
+}
+
+// Figures tells some figures of a place, in any order: from "" on, then from next until it is "" again. One may come twice.
+func (s *Store) Figures(ctx context.Context, p Place, from string) (figures []Figure, next string, err error) {
+	fields, next, err := s.Books.ScanBook(ctx, p.Book(), chains, from)
+	if err != nil {
+		return nil, "", fmt.Errorf("list the book of %s: %w", p, err)
+	}
+	for _, f := range fields {
+		goods := strings.TrimPrefix(f.Name, chains)
+		c, err := decode(f.Value)
+		if err != nil {
+			return nil, "", fmt.Errorf("read chain of %s at %s: %w", goods, p, err)
+		}
+		figures = append(figures, figureOf(goods, c))
+	}
+	return figures, next, nil
+}
+
+// Figure tells the figure of one goods; Rows is 0 when nothing is known of it.
+func (s *Store) Figure(ctx context.Context, p Place, goods string) (Figure, error) {
+	c, err := s.Chains(ctx, p, []string{goods})
+	if err != nil {
+		return Figure{}, err
+	}
+	return figureOf(goods, c[goods]), nil
+}
+
+// Broken tells the goods of a place whose rows do not link up, and where, at most so many of them.
+func (s *Store) Broken(ctx context.Context, p Place, limit int) (map[string][]Hole, error) {
+	goods, from := map[string]bool{}, ""
+	for {
+		fields, next, err := s.Books.ScanBook(ctx, p.Book(), broken, from)
+		if err != nil {
+			return nil, fmt.Errorf("list holes of %s: %w", p, err)
+		}
+		for _, f := range fields {
+			goods[strings.TrimPrefix(f.Name, broken)] = true
+		}
+		if from = next; next == "" || len(goods) >= limit {
+			break
+		}
+	}
+	names := make([]string, 0, len(goods))
+	for no := range goods {
+		names = append(names, no)
+	}
+	slices.Sort(names)
+	found, err := s.Chains(ctx, p, names[:min(len(names), limit)])
+	if err != nil {
+		return nil, err
+	}
+	holes := map[string][]Hole{}
+	for no, c := range found {
+		if h := c.Holes(); len(h) > 0 {
+			holes[no] = h
+		}
+	}
+	return holes, nil
+}
