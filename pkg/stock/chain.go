@@ -200,6 +200,10 @@ func (c *Chain) loose() (starts, ends []End) {
 					continue
 				}
 				if s.opening {
+					// Another of the first rows may really have been the first.
+					if !slices.ContainsFunc(c.Starts, func(o End) bool { return o.At-s.At <= tolerance && slices.Contains(list, opened{o, false}) }) {
+						continue
+					}
 					late += tolerance + 1 // only when no other does
 				}
 				if late < best {

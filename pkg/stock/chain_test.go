@@ -2,7 +2,7 @@ package stock_test
 
 import (
 	"fmt"
-	"math/rand"
+	"math/rand/v2"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -33,7 +33,7 @@ func chainOf(rows []stock.Edge) *stock.Chain {
 
 func shuffled(t *rapid.T, rows []stock.Edge) []stock.Edge {
 	mixed := append([]stock.Edge(nil), rows...)
-	rand.New(rand.NewSource(rapid.Int64().Draw(t, "order"))).Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
+	rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0)).Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
 	return mixed
 }
 

@@ -277,13 +277,14 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 		applied = 0
 		changed := map[string]*Chain{}
 		chain := func(goods string) (*Chain, error) {
-			c, err := changed[goods], error(nil)
-			if c == nil {
-				if c, err = decode(b.Fields[chains+goods]); err != nil {
-					return nil, fmt.Errorf("chain of %s: %w", goods, err)
-				}
-				changed[goods] = c
+			if c := changed[goods]; c != nil {
+				return c, nil
 			}
+			c, err := decode(b.Fields[chains+goods])
+			if err != nil {
+				return nil, fmt.Errorf("chain of %s: %w", goods, err)
+			}
+			changed[goods] = c
 			return c, nil
 		}
 		var done []string

@@ -51,13 +51,14 @@ var mayImport = []struct {
 	{"pkg/warehouse/jd", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/trace", "pkg/warehouse", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret"}, "an adapter"},
 	{"pkg/warehouse/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/warehouse", "pkg/seller"}, "a contract and its adapters never import the bus"},
 	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/rule", "pkg/scrape", "pkg/event", "pkg/bus", "pkg/warehouse"}, "set-up, kept in a bucket of the bus"},
+	{"pkg/stock", []string{"pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the far side"},
 	{"pkg/token", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
 	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one file that names every adapter"},
 	{"pkg/worker", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/trace", "pkg/probe", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/watched", "pkg/warehouse", "pkg/seller", "pkg/token", "pkg/adapters"}, "the shell knows contracts"},
 	{"services/jd-sandbox/...", []string{"pkg/warehouse/jd/jdtest/...", "pkg/worker", "pkg/probe"}, "main around a JD of its own"},
 	{"services/bridgectl/...", []string{"proto/...", "pkg/...", "services/..."}, "bridgectl composes the services"},
 	{"services/e2e/...", []string{"proto/...", "pkg/...", "services/..."}, "stories compose the services"},
-	{"services/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/scrape", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/worker"}, "a service imports no adapter folder and no other service"},
+	{"services/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/scrape", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
 // adapterFolders are named by pkg/adapters, by themselves, and by whoever tests against the real thing.
