@@ -13,7 +13,7 @@ import (
 	"stockbridge/pkg/ledger/inredis"
 )
 
-// Ledger opens the ledger: in Redis when redisURL is given ("redis://:password@host:6379/0"), else in a bucket of the
+// Ledger opens the ledger: in Redis when redisURL is given ("redis://:password@host:6379/0"), else in buckets of the
 // bus. Whether it is fit for use is told by its Check.
 func Ledger(ctx context.Context, redisURL string, b *bus.Bus) (ledger.Ledger, error) {
 	if redisURL != "" {
@@ -23,5 +23,9 @@ func Ledger(ctx context.Context, redisURL string, b *bus.Bus) (ledger.Ledger, er
 	if err != nil {
 		return nil, err
 	}
-	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Identity: b.ServerID})
+	books, err := b.Bucket(ctx, bus.BucketBooks)
+	if err != nil {
+		return nil, err
+	}
+	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Books: books, Identity: b.ServerID})
 }

@@ -55,8 +55,10 @@ const (
 	BucketSetup = "SETUP"
 	// BucketTokens holds the tokens of merchants' consents, sealed.
 	BucketTokens = "TOKENS"
-	// BucketLedger is the ledger of the embedded default.
+	// BucketLedger is the ledger of the embedded default, BucketBooks its books: apart from it, because every worker holds
+	// the keys of the first in memory.
 	BucketLedger = "LEDGER"
+	BucketBooks  = "BOOKS"
 )
 
 // Limits. They nest: a body that is handled < a message that a public stream takes < with our headers on the shelf <
@@ -120,6 +122,7 @@ var (
 		{BucketSetup, 30 * 24 * time.Hour, "pause.*"},
 		{BucketTokens, 30 * 24 * time.Hour, ">"},
 		{BucketLedger, time.Hour, ">"},
+		{BucketBooks, 10 * time.Minute, ">"}, // nobody watches it
 	}
 	consumers = []consumerRow{
 		{"order-pusher", streamOrders, event.OrderAudited.Name, event.OrderAudited.Subjects()},

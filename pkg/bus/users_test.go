@@ -151,7 +151,7 @@ func (g *guarded) conn(t *testing.T, user string) (*nats.Conn, *denied) {
 func (g *guarded) stored(t *testing.T) map[string]uint64 {
 	t.Helper()
 	all := map[string]uint64{}
-	for _, stream := range []string{"ORDERS", "SELLERS", "TICKS", "RETRY", "SHELF", "KV_SETUP", "KV_TOKENS", "KV_LEDGER"} {
+	for _, stream := range []string{"ORDERS", "SELLERS", "TICKS", "RETRY", "SHELF", "KV_SETUP", "KV_TOKENS", "KV_LEDGER", "KV_BOOKS"} {
 		s, err := g.js.Stream(t.Context(), stream)
 		if err != nil {
 			t.Fatal(err)
@@ -239,7 +239,7 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 		for _, subject := range []string{
 			"order.audited.bolt", "order.audited", "order.accepted.acme", "seller.resumed.acme",
 			event.RetrySubject("order-pusher", "acme"), event.ParkSubject("order-pusher", "x"), event.TickSubject("poll", "acme"),
-			"dlq.order-pusher.ORDERS.1", "$KV.SETUP.seller.bolt", "$KV.TOKENS.x", "$KV.LEDGER.x",
+			"dlq.order-pusher.ORDERS.1", "$KV.SETUP.seller.bolt", "$KV.TOKENS.x", "$KV.LEDGER.x", "$KV.BOOKS.x",
 			"$JS.API.STREAM.DELETE.ORDERS", "$JS.API.STREAM.PURGE.ORDERS", "$JS.API.STREAM.MSG.GET.ORDERS",
 			"$JS.API.CONSUMER.DELETE.ORDERS.order-pusher", "$JS.API.CONSUMER.CREATE.ORDERS.mine.order.audited.bolt",
 			"$JS.API.CONSUMER.MSG.NEXT.ORDERS.order-pusher", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.erp-bolt",

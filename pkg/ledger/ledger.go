@@ -370,11 +370,18 @@ type Trials interface {
 const (
 	// BookWriteLimit is the most fields, and the most marks, that one WriteBook or ReadBook takes.
 	BookWriteLimit = 500
-	// MaxMark is the longest name of a mark, bytes, and MaxField the longest value of a field.
+	// BookWriteBytes is the most that one WriteBook takes, names and values together, bytes: what is written at once has to
+	// fit into one message of the bus.
+	BookWriteBytes = 512 << 10
+	// MaxMark is the longest name of a mark, bytes; MaxField the longest value of a field; MaxName the longest name of a book
+	// or of a field, and the longest owner.
 	MaxMark  = 64
 	MaxField = 32 << 10
-	// KeepMarks is how long marks are remembered, from their At.
+	MaxName  = 256
+	// KeepMarks is how long marks stand, from their At; seconds count.
 	KeepMarks = 60 * 24 * time.Hour
+	// KeepOwners is how many writes back a book knows its writers: asked again by an Owner it answers as it did.
+	KeepOwners = 16
 )
 
 // Book is what ReadBook tells.
@@ -395,12 +402,71 @@ type Book struct {
 type BookWrite struct {
 	// Version as it was read.
 	Version uint64
-	// Owner is new for each attempt to write. The same Owner asking again after a lost answer gets the same answer.
+	// Owner is new for each attempt to write. The same Owner asking again after a lost answer gets the same answer, unless
+	// KeepOwners others wrote in between (then ErrVersion).
 	Owner string
-	// Fields to set; a nil value removes its field.
+	// Fields to set; a nil value removes its field, an empty one is kept.
 	Fields map[string][]byte
-	// Marks to set.
+	// Marks to set; of one that stands already the At is set anew.
 	Marks []Mark
+}
+
+// Valid tells whether the write, to the book of that name, keeps to the limits.
+func (w BookWrite) Valid(name string) error {
+	if err := within("name of a book", name, MaxName); err != nil {
+		return err
+	}
+	if err := within("owner", w.Owner, MaxName); err != nil {
+		return err
+	}
+	if err := atMost(len(w.Fields), len(w.Marks)); err != nil {
+		return err
+	}
+	size := 0
+	for field, value := range w.Fields {
+		if err := within("name of a field", field, MaxName); err != nil {
+			return err
+		}
+		if len(value) > MaxField {
+			return fmt.Errorf("field %q: %d bytes, %d at most (MaxField)", field, len(value), MaxField)
+		}
+		size += len(field) + len(value)
+	}
+	for _, m := range w.Marks {
+		if err := within("name of a mark", m.Name, MaxMark); err != nil {
+			return err
+		}
+		size += len(m.Name)
+	}
+	if size > BookWriteBytes {
+		return fmt.Errorf("%d bytes of fields and marks in one write, %d at most (BookWriteBytes): write fewer at a time", size, BookWriteBytes)
+	}
+	return nil
+}
+
+// ValidRead tells whether a ReadBook keeps to the limits.
+func ValidRead(name string, fields, marks []string) error {
+	if err := within("name of a book", name, MaxName); err != nil {
+		return err
+	}
+	return atMost(len(fields), len(marks))
+}
+
+func within(what, text string, most int) error {
+	switch {
+	case text == "":
+		return fmt.Errorf("%s: empty", what)
+	case len(text) > most:
+		return fmt.Errorf("%s: %d bytes, %d at most: %.40q…", what, len(text), most, text)
+	}
+	return nil
+}
+
+func atMost(fields, marks int) error {
+	if fields > BookWriteLimit || marks > BookWriteLimit {
+		return fmt.Errorf("%d fields and %d marks at once, %d of each at most (BookWriteLimit)", fields, marks, BookWriteLimit)
+	}
+	return nil
 }
 
 // Mark says that something was done, e.g. that a movement was applied. At only says how long it is kept.
@@ -426,7 +492,7 @@ type Books interface {
 	// ScanBook tells the fields whose names begin with prefix, some at a time, in any order: from "" on, then from next
 	// until it is "" again. A field that is written meanwhile may be told as it was or as it is, or twice.
 	ScanBook(ctx context.Context, name, prefix, from string) (fields []Field, next string, err error)
-	// DropBook forgets the book and its marks.
+	// DropBook forgets the book and its marks. Its versions go on.
 	DropBook(ctx context.Context, name string) error
 }
 
@@ -437,6 +503,7 @@ type Ledger interface {
 	Leases
 	Quota
 	Trials
+	Books
 	// Check tells whether the store is fit for its use (reachable, persistent, not a replica, not evicting); each
 	// fault is named with what to do.
 	Check(ctx context.Context) error

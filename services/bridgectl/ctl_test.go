@@ -196,7 +196,11 @@ func old(ctx context.Context, b *bus.Bus) error {
 	if err != nil {
 		return err
 	}
-	l, err := inkv.Open(ctx, inkv.Options{Bucket: bucket, Identity: b.ServerID, Now: func() time.Time { return time.Now().Add(-time.Minute) }})
+	books, err := b.Bucket(ctx, bus.BucketBooks)
+	if err != nil {
+		return err
+	}
+	l, err := inkv.Open(ctx, inkv.Options{Bucket: bucket, Books: books, Identity: b.ServerID, Now: func() time.Time { return time.Now().Add(-time.Minute) }})
 	if err != nil {
 		return err
 	}

@@ -425,6 +425,7 @@ func (l *Ledger) Doubted(_ context.Context, seller, kind string) (n int, oldest 
 func (l *Ledger) sweep(ctx context.Context) {
 	for {
 		l.sweepOnce(ctx)
+		l.sweepBooks(ctx)
 		select {
 		case <-time.After(sweepEvery):
 		case <-ctx.Done():

@@ -237,7 +237,7 @@ func (l *Ledger) read(ctx context.Context, current func()) {
 			case s.Deleted:
 				l.index.drop(s.Key, s.Revision)
 			default:
-				l.noteRevision(s.Revision)
+				noteRevision(&l.high, s.Revision)
 				l.addToIndex(s.Value)
 			}
 		}

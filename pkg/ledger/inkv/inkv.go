@@ -1,4 +1,4 @@
-// Package inkv keeps the ledger in a JetStream key-value bucket: what `bridgectl up` uses, so that a merchant needs no
+// Package inkv keeps the ledger in two JetStream key-value buckets: what `bridgectl up` uses, so that a merchant needs no
 // Redis. It knows buckets, not NATS, and nothing of what the documents are.
 //
 // Every change is a read and a compare-and-set, repeated when another got in between. What is due and what is found
@@ -15,6 +15,16 @@
 // are never given back, only taken over. Every Begin writes the lines, even when they are its own already: that is
 // what makes another's compare-and-set on them fail. An INTENT whose owner vanished between the two writes stands in
 // no lines: its Begin never returned, so nothing was sent.
+//
+// A book stands in a bucket of its own, because every worker holds what it must know of the ledger's in memory, and books
+// are large. The bucket writes one key at a time, each of them synced, and costs half a kilobyte of the server's memory per
+// key: a key per mark would write some 1 000 of them a second. So a book is a tree of two levels that is never changed in
+// place: its head names its pages, which hold fields and marks in the order of their names, some 48 KB each, and holds
+// itself what was written last. Most writes are one compare-and-set of the head. When that grows too large, the pages
+// concerned are written anew under names of their own, and then the head that names them: this compare-and-set is the
+// commit. Whoever dies before it leaves pages that no head names, and has written nothing; there is nothing to finish, and
+// nobody can be late with it. A reader of a head reads pages that nobody changes. They are removed when the head has been
+// rewritten twice since; one who still misses one reads the head again.
 //
 // A bucket that was put back to an older copy under a running server keeps its identity, but its revisions start
 // again from lower ones. A revision that does not grow therefore ends the birth, as another identity does.
@@ -67,6 +77,8 @@ var _ Bucket = (*bus.Bucket)(nil)
 // Options of a ledger.
 type Options struct {
 	Bucket Bucket
+	// Books is another one, for books.
+	Books Bucket
 	// Identity tells which run of the server holds the bucket. It is asked again by each Begin, because a connection
 	// may have moved to a server that was started meanwhile. Processes on different servers of a cluster end each
 	// other's birth: nothing is sent twice, but every order costs a look.
@@ -78,18 +90,23 @@ type Options struct {
 // Ledger is a ledger.Ledger in a bucket.
 type Ledger struct {
 	bucket   Bucket
+	books    Bucket
 	identity func() string
 	clock    func() time.Time
 
 	index index
 	// high is the highest revision seen. A write whose revision is not higher shows that the bucket is an older copy.
 	high atomic.Uint64
+	// booksHigh is the same of the bucket of books.
+	booksHigh atomic.Uint64
 	// rewatch asks the watch to begin anew.
 	rewatch chan struct{}
 	pacing  pacing
 
-	stop context.CancelFunc
-	work sync.WaitGroup
+	// background ends with Close.
+	background context.Context
+	stop       context.CancelFunc
+	work       sync.WaitGroup
 }
 
 var _ ledger.Ledger = (*Ledger)(nil)
@@ -101,8 +118,8 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l := &Ledger{
-		bucket: o.Bucket, identity: o.Identity, clock: o.Now, index: newIndex(),
-		rewatch: make(chan struct{}, 1), stop: stop,
+		bucket: o.Bucket, books: o.Books, identity: o.Identity, clock: o.Now, index: newIndex(),
+		rewatch: make(chan struct{}, 1), background: background, stop: stop,
 		pacing: pacing{waiting: map[string][]*paced{}, turn: make(chan struct{}, 1)},
 	}
 	filled := make(chan struct{})
@@ -164,12 +181,23 @@ func (l *Ledger) put(ctx context.Context, key string, v any, revision uint64) (u
 	if err != nil {
 		return 0, fmt.Errorf("write %s: %w", key, err)
 	}
-	high := l.high.Load()
-	var next uint64
+	next, err := l.store(ctx, l.bucket, &l.high, key, raw, revision)
+	if errors.Is(err, errOlder) {
+		select {
+		case l.rewatch <- struct{}{}:
+		default:
+		}
+	}
+	return next, err
+}
+
+// store is put for either bucket; high is the highest revision seen of it.
+func (l *Ledger) store(ctx context.Context, bucket Bucket, high *atomic.Uint64, key string, raw []byte, revision uint64) (next uint64, err error) {
+	before := high.Load()
 	if revision == 0 {
-		next, err = l.bucket.Create(ctx, key, raw)
+		next, err = bucket.Create(ctx, key, raw)
 	} else {
-		next, err = l.bucket.Update(ctx, key, raw, revision)
+		next, err = bucket.Update(ctx, key, raw, revision)
 	}
 	if errors.Is(err, bus.ErrKeyExists) || errors.Is(err, bus.ErrRevision) {
 		return 0, errConflict
@@ -177,16 +205,12 @@ func (l *Ledger) put(ctx context.Context, key string, v any, revision uint64) (u
 	if err != nil {
 		return 0, err
 	}
-	if next > high {
-		l.noteRevision(next)
+	if next > before {
+		noteRevision(high, next)
 		return next, nil
 	}
 	// The revision did not grow, so the bucket was put back to an older copy: see Why.
-	l.high.Store(next)
-	select {
-	case l.rewatch <- struct{}{}:
-	default:
-	}
+	high.Store(next)
 	if err := l.renewBirth(ctx); err != nil {
 		return next, err
 	}
@@ -194,10 +218,10 @@ func (l *Ledger) put(ctx context.Context, key string, v any, revision uint64) (u
 }
 
 // noteRevision raises the highest revision seen.
-func (l *Ledger) noteRevision(revision uint64) {
+func noteRevision(high *atomic.Uint64, revision uint64) {
 	for {
-		high := l.high.Load()
-		if revision <= high || l.high.CompareAndSwap(high, revision) {
+		was := high.Load()
+		if revision <= was || high.CompareAndSwap(was, revision) {
 			return
 		}
 	}

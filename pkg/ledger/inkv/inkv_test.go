@@ -79,9 +79,18 @@ func (b *broker) bucket(t testing.TB) *bus.Bucket {
 	return bucket
 }
 
+func (b *broker) books(t testing.TB) *bus.Bucket {
+	t.Helper()
+	bucket, err := b.bus.Bucket(t.Context(), bus.BucketBooks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bucket
+}
+
 func (b *broker) open(t testing.TB, now func() time.Time) *inkv.Ledger {
 	t.Helper()
-	return open(t, inkv.Options{Bucket: b.bucket(t), Identity: b.bus.ServerID, Now: now})
+	return open(t, inkv.Options{Bucket: b.bucket(t), Books: b.books(t), Identity: b.bus.ServerID, Now: now})
 }
 
 func open(t testing.TB, o inkv.Options) *inkv.Ledger {
@@ -111,14 +120,15 @@ func (s store) Restart()                                { s.restart() }
 
 func (s store) Wipe() {
 	s.t.Helper()
-	bucket := s.bucket(s.t)
-	keys, err := bucket.Keys(s.t.Context(), "")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, key := range keys {
-		if err := bucket.Delete(s.t.Context(), key, 0); err != nil {
+	for _, bucket := range []*bus.Bucket{s.bucket(s.t), s.books(s.t)} {
+		keys, err := bucket.Keys(s.t.Context(), "")
+		if err != nil {
 			s.t.Fatal(err)
+		}
+		for _, key := range keys {
+			if err := bucket.Delete(s.t.Context(), key, 0); err != nil {
+				s.t.Fatal(err)
+			}
 		}
 	}
 }

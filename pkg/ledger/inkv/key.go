@@ -7,8 +7,11 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// The first tokens of the keys in the bucket.
+// The first tokens of the keys in the bucket, and in that of the books.
 const (
+	heads = "head"
+	pages = "page"
+
 	birthKey     = "birth"
 	entries      = "entry"
 	orderLines   = "lines"

@@ -178,7 +178,7 @@ type badStore struct {
 }
 
 func (s badStore) Open(now func() time.Time) ledger.Ledger {
-	return open(s.t, inkv.Options{Bucket: s.bad, Identity: s.bus.ServerID, Now: now})
+	return open(s.t, inkv.Options{Bucket: s.bad, Books: s.books(s.t), Identity: s.bus.ServerID, Now: now})
 }
 
 func (s badStore) Wipe() {
@@ -191,7 +191,7 @@ func TestBeginThatEndedBetweenItsWrites(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	bucket := newBad(b.bucket(t))
-	l := open(t, inkv.Options{Bucket: bucket, Identity: b.bus.ServerID, Now: clock.Now})
+	l := open(t, inkv.Options{Bucket: bucket, Books: b.books(t), Identity: b.bus.ServerID, Now: clock.Now})
 	aged(t, l, clock)
 
 	begin := order(clock, "A1", "w1")
@@ -232,7 +232,7 @@ func TestLinesAreTakenOnceWhateverGetsInBetween(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	bucket := newBad(b.bucket(t))
-	slow := open(t, inkv.Options{Bucket: bucket, Identity: b.bus.ServerID, Now: clock.Now})
+	slow := open(t, inkv.Options{Bucket: bucket, Books: b.books(t), Identity: b.bus.ServerID, Now: clock.Now})
 	quick := b.open(t, clock.Now)
 	aged(t, quick, clock)
 	first := order(clock, "A1", "w1")
@@ -261,7 +261,7 @@ func TestTrapE13StaleWriteIsRefused(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	bucket := newBad(b.bucket(t))
-	slow := open(t, inkv.Options{Bucket: bucket, Identity: b.bus.ServerID, Now: clock.Now})
+	slow := open(t, inkv.Options{Bucket: bucket, Books: b.books(t), Identity: b.bus.ServerID, Now: clock.Now})
 	quick := b.open(t, clock.Now)
 	aged(t, quick, clock)
 
@@ -288,7 +288,7 @@ func TestTrapE13StaleWriteIsRefused(t *testing.T) {
 
 	// It ends when others are always quicker.
 	never := &alwaysLate{bad: bucket}
-	late := open(t, inkv.Options{Bucket: never, Identity: b.bus.ServerID, Now: clock.Now})
+	late := open(t, inkv.Options{Bucket: never, Books: b.books(t), Identity: b.bus.ServerID, Now: clock.Now})
 	if _, err := late.Count(t.Context(), "m"); err == nil {
 		t.Error("counted without ever writing")
 	}
@@ -319,7 +319,7 @@ func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	bucket := newBad(b.bucket(t))
-	l := open(t, inkv.Options{Bucket: bucket, Identity: func() string { return "the same" }, Now: clock.Now})
+	l := open(t, inkv.Options{Bucket: bucket, Books: b.books(t), Identity: func() string { return "the same" }, Now: clock.Now})
 	aged(t, l, clock)
 	begin := order(clock, "A1", "w1")
 	if !begins(t, l, begin).Fresh {
@@ -488,7 +488,7 @@ func TestWhatWasSettledLongAgoIsSweptAway(t *testing.T) {
 func TestQuotaCallsGather(t *testing.T) {
 	b := start(t)
 	bucket := newBad(b.bucket(t))
-	l := open(t, inkv.Options{Bucket: bucket, Identity: b.bus.ServerID})
+	l := open(t, inkv.Options{Bucket: bucket, Books: b.books(t), Identity: b.bus.ServerID})
 	limit := ledger.Limit{PerSecond: 1e6, Concurrent: 5}
 	acquire := func(ctx context.Context) <-chan error {
 		answer := make(chan error, 1)

@@ -16,6 +16,9 @@
 //	{seller}:trial                   sorted set: numbers admitted during the trial
 //	{quota:app}  {quota:app}:calls   hash, sorted set: the pacing of a credential and its calls under way
 //	attempts:<key>  lease:<name>     hashes
+//	{book:name}:meta                 hash: a book's version and its last writers
+//	{book:name}:fields  …:marks      hash; sorted set: marks by their time, seconds
+//	{book:name}:birth                hash: since when this very server remembers this book
 //
 // # Why
 //
@@ -25,6 +28,9 @@
 //
 // A call costs more to carry than to do, and a server that makes 64 round trips for 64 orders spends most of its time on
 // sockets. Hence batches; without a timer, because whatever waits for one waits longer than a round trip takes.
+//
+// A write of a book is up to half a megabyte and takes the server a millisecond, so books travel alone: in a batch the
+// claims of orders would wait for it.
 //
 // A claim is a field of the entry with its own end, not a key that expires: it is then restored, lost and read together
 // with what it claims.

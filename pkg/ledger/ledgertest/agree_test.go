@@ -22,23 +22,7 @@ import (
 
 // The two ledgers are written in two languages. Asked the same, they answer the same.
 func TestTheTwoLedgersAgree(t *testing.T) {
-	clock := ledgertest.NewClock(time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC))
-	redis, err := inredis.Open(inredis.Options{URL: redistest.Start(t).URL(), Now: clock.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer redis.Close()
-	bucket, err := bustest.Start(t).Bucket(t.Context(), bus.BucketLedger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var identity atomic.Int64 // the ledger in the bucket asks for it while it watches
-	kv, err := inkv.Open(t.Context(), inkv.Options{Bucket: bucket, Identity: func() string { return fmt.Sprint(identity.Load()) }, Now: clock.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer kv.Close()
-
+	redis, kv, clock, identity := both(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		n := identity.Add(1) // each history begins with a birth: Redis has one for each seller, the bucket one in all
 		clock.Add(time.Hour)
@@ -47,6 +31,37 @@ func TestTheTwoLedgersAgree(t *testing.T) {
 			c.step()
 		}
 	})
+}
+
+// both opens the two ledgers on one clock. identity is that of the server of the second.
+func both(t *testing.T) (redis, kv ledger.Ledger, clock *ledgertest.Clock, identity *atomic.Int64) {
+	t.Helper()
+	clock = ledgertest.NewClock(time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC))
+	redis, err := inredis.Open(inredis.Options{URL: redistest.Start(t).URL(), Now: clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := bustest.Start(t)
+	bucket, err := server.Bucket(t.Context(), bus.BucketLedger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	books, err := server.Bucket(t.Context(), bus.BucketBooks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity = new(atomic.Int64) // the ledger in the bucket asks for it while it watches
+	kv, err = inkv.Open(t.Context(), inkv.Options{
+		Bucket: bucket, Books: books, Identity: func() string { return fmt.Sprint(identity.Load()) }, Now: clock.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = redis.Close()
+		_ = kv.Close()
+	})
+	return redis, kv, clock, identity
 }
 
 type comparison struct {

@@ -70,6 +70,15 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"quota: a server's clock that is put back blocks nobody", testQuotaClockBack},
 		{"quota: nonsense is refused", testQuotaNonsense},
 		{"many workers at once lose nothing", testMany},
+		{"books: fields and marks are kept", testBook},
+		{"books: a write as of another version writes nothing", testBookVersion},
+		{"books: the same owner asks again and is told the same", testBookOwner},
+		{"books: marks stand for their time", testBookMarks},
+		{"books: a large one is read back whole", testBookLarge},
+		{"books: all fields with a prefix are told while others are written", testBookScan},
+		{"books: no version comes again", testBookDrop},
+		{"books: limits are named", testBookLimits},
+		{"books: many writers at once lose nothing", testBookRace},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

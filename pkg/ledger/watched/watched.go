@@ -145,3 +145,29 @@ func (w *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, l 
 func (w *Ledger) Return(ctx context.Context, p ledger.Permit) error {
 	return w.call(ctx, "return", func(ctx context.Context) error { return w.Ledger.Return(ctx, p) })
 }
+
+// ReadBook implements ledger.Books.
+func (w *Ledger) ReadBook(ctx context.Context, name string, fields, marks []string) (b ledger.Book, err error) {
+	err = w.call(ctx, "read_book", func(ctx context.Context) error { b, err = w.Ledger.ReadBook(ctx, name, fields, marks); return err })
+	return b, err
+}
+
+// WriteBook implements ledger.Books.
+func (w *Ledger) WriteBook(ctx context.Context, name string, write ledger.BookWrite) (version uint64, err error) {
+	err = w.call(ctx, "write_book", func(ctx context.Context) error { version, err = w.Ledger.WriteBook(ctx, name, write); return err })
+	return version, err
+}
+
+// ScanBook implements ledger.Books.
+func (w *Ledger) ScanBook(ctx context.Context, name, prefix, from string) (fields []ledger.Field, next string, err error) {
+	err = w.call(ctx, "scan_book", func(ctx context.Context) error {
+		fields, next, err = w.Ledger.ScanBook(ctx, name, prefix, from)
+		return err
+	})
+	return fields, next, err
+}
+
+// DropBook implements ledger.Books.
+func (w *Ledger) DropBook(ctx context.Context, name string) error {
+	return w.call(ctx, "drop_book", func(ctx context.Context) error { return w.Ledger.DropBook(ctx, name) })
+}

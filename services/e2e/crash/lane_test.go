@@ -126,7 +126,11 @@ func (l *lane) ledger(ctx context.Context, b *bus.Bus) (ledger.Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Identity: b.ServerID, Now: l.clock.now})
+	books, err := b.Bucket(ctx, bus.BucketBooks)
+	if err != nil {
+		return nil, err
+	}
+	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Books: books, Identity: b.ServerID, Now: l.clock.now})
 }
 
 // remember gives the ledger a birth well before the orders that follow.

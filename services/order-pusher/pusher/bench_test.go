@@ -76,11 +76,16 @@ func each(t *testing.T, test func(t *testing.T, b *bench)) {
 	})
 	t.Run("kv", func(t *testing.T) {
 		test(t, newBench(t, func(b *bench) (ledger.Ledger, error) {
-			bucket, err := bustest.Start(t).Bucket(t.Context(), bus.BucketLedger)
+			server := bustest.Start(t)
+			bucket, err := server.Bucket(t.Context(), bus.BucketLedger)
 			if err != nil {
 				return nil, err
 			}
-			return inkv.Open(t.Context(), inkv.Options{Bucket: bucket, Identity: func() string { return b.identity }, Now: b.now})
+			books, err := server.Bucket(t.Context(), bus.BucketBooks)
+			if err != nil {
+				return nil, err
+			}
+			return inkv.Open(t.Context(), inkv.Options{Bucket: bucket, Books: books, Identity: func() string { return b.identity }, Now: b.now})
 		}))
 	})
 }

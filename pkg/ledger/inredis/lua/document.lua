@@ -1,8 +1,5 @@
--- Before the operations on documents, after together.lua: the entry in hand, and how it is written.
---
--- KEYS[1] is where all keys of the seller begin; its hash tag keeps them in one slot. In an entry a field that is empty
--- is absent.
-local base = KEYS[1]
+-- Before the operations on documents, after together.lua and birth.lua: the entry in hand, and how it is written. In an
+-- entry a field that is empty is absent.
 local empty = {__index = function() return '' end}
 
 local function entry_key(kind, no) return base .. 'entry:' .. kind .. ':' .. no end
@@ -15,33 +12,7 @@ prepare = function()
   key, due_key, doubt_key = entry_key(a.kind, a.no), base .. 'due:' .. a.kind, base .. 'doubt:' .. a.kind
 end
 
--- identity tells which server this is and which history of data it goes on with: a restart, a restored copy, a failover
--- each change one of the two.
-local identity
-local function identify()
-  if not identity then
-    local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-    local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
-    identity = server .. ' ' .. history
-  end
-  return identity
-end
-
 local function is(value) return value and value ~= '' end
-
--- born tells since when this very server remembers the seller, as text.
-local since
-local function born()
-  if not since then
-    local birth = redis.call('HMGET', base .. 'birth', 'identity', 'since')
-    since = birth[2]
-    if birth[1] ~= identify() or not since then
-      since = text(now)
-      redis.call('HSET', base .. 'birth', 'identity', identify(), 'since', since)
-    end
-  end
-  return since
-end
 
 -- unsettled: the entry, and the keys that speak of it, stay for good.
 local function unsettled(e)

@@ -1,0 +1,12 @@
+-- ARGV[3] is the number of fields asked for; their names follow, then those of the marks. Answers {version or '0', birth,
+-- the fields' values, the marks that stand by their places}.
+local n = tonumber(ARGV[3])
+local version, dropped = unpack(redis.call('HMGET', meta, 'version', 'dropped'))
+local values, standing = {}, {}
+if n > 0 then values = redis.call('HMGET', fields, unpack(ARGV, 4, 3 + n)) end
+if #ARGV > 3 + n then
+  for i, at in ipairs(redis.call('ZMSCORE', marks, unpack(ARGV, 4 + n))) do
+    if at and tonumber(at) > cut then standing[#standing + 1] = i end
+  end
+end
+return {not dropped and version or '0', born(), values, standing}
