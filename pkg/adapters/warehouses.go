@@ -106,6 +106,49 @@ func (w *Warehouses) Open(s *seller.Seller, code string, class warehouse.Class) 
 	return w.keep(s, place{code, class, false})
 }
 
+// Stock gives all that can be read about stock, kept like Open's. What it gives has no way to write, and serves a seller in
+// shadow too.
+func (w *Warehouses) Stock(s *seller.Seller, code string) (warehouse.StockReader, error) {
+	orders, err := w.keep(s, place{code, warehouse.Stock, true})
+	if err != nil {
+		return nil, err
+	}
+	stock, ok := orders.(warehouse.StockReader)
+	if !ok {
+		return nil, noStock(s, code)
+	}
+	return struct{ warehouse.StockReader }{stock}, nil
+}
+
+// SetStock gives what overwrites stock, to a seller whose set-up says that it may be and who is not in shadow.
+func (w *Warehouses) SetStock(s *seller.Seller, code string) (warehouse.StockSetter, error) {
+	if !s.Setup.GetStock().GetSetAtWarehouse() {
+		return nil, fault.Permanent(fault.Reason{
+			Code: "stock.set", Field: "stock.set_at_warehouse",
+			ZH: "设置中没有允许改写仓库侧的店铺库存（stock.set_at_warehouse）", EN: "the set-up does not let stock be set at the warehouse (stock.set_at_warehouse)",
+		})
+	}
+	if err := s.Shadowed(time.Now()); err != nil {
+		return nil, err
+	}
+	orders, err := w.keep(s, place{code, warehouse.Stock, false})
+	if err != nil {
+		return nil, err
+	}
+	stock, ok := orders.(warehouse.StockSetter)
+	if !ok {
+		return nil, noStock(s, code)
+	}
+	return struct{ warehouse.StockSetter }{stock}, nil
+}
+
+func noStock(s *seller.Seller, code string) error {
+	return fault.Hold(seller.CauseWarehouse(s.Name(), code), fault.Reason{
+		Code: "warehouse.stock", Field: "warehouse",
+		ZH: fmt.Sprintf("仓库 %s 的类型不提供库存接口", code), EN: fmt.Sprintf("warehouse %s is of a kind that tells nothing of stock", code),
+	})
+}
+
 func (w *Warehouses) keep(s *seller.Seller, at place) (warehouse.Orders, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

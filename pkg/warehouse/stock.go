@@ -37,7 +37,10 @@ type FlowQuery struct {
 // FlowPage is a page of rows.
 type FlowPage struct {
 	Rows []FlowRow
-	// End: there are no rows on this page nor on any later one.
+	// Elsewhere is how many rows were left out because they say that they are of another warehouse. Each place reads its own;
+	// they are counted here so that nothing disappears unseen.
+	Elsewhere int
+	// End: there are no rows on this page nor on any later one. Without it a page may be empty, and there are more.
 	End bool
 }
 

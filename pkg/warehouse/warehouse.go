@@ -55,10 +55,14 @@ type OrderTaker interface {
 	TakeOrder(ctx context.Context, o *orderv1.Audited) (Taken, error)
 }
 
-// SaidNo is a refusal in the far side's business words. Whether something was taken is to be asked.
+// SaidNo is a refusal in the far side's business words. Whether something was taken is to be asked. Of a question it is an
+// answer that does not answer it: to be asked again, and no sign that the far side fails.
 type SaidNo struct{ Reason fault.Reason }
 
 func (e *SaidNo) Error() string { return e.Reason.Error() }
+
+// Unwrap gives the Reason to fault.ReasonOf.
+func (e *SaidNo) Unwrap() error { return e.Reason }
 
 // OrderFinder asks by our own outbound numbers.
 type OrderFinder interface {

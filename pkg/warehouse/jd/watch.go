@@ -66,7 +66,7 @@ func (o Options) watch(account string) func(context.Context, string) (context.Co
 			if said {
 				span.SetAttributes(attribute.String("jd.code", no.Code))
 			}
-			if err != nil {
+			if err != nil && outcome != outcomeEnd {
 				trace.Fail(span, outcome, "")
 			}
 			span.End()
@@ -74,12 +74,17 @@ func (o Options) watch(account string) func(context.Context, string) (context.Co
 	}
 }
 
-// outcomeOf is what came of a request, in a word: "ok", what kind of no JD said, or how it got lost.
+// outcomeEnd is the sentence that ends a flow: an answer to us, a failed call to JD, which counts those too.
+const outcomeEnd = "end"
+
+// outcomeOf is what came of a request, in a word: "ok", "end", what kind of no JD said, or how it got lost.
 func outcomeOf(err error) string {
 	var no *jdapi.Error
 	switch {
 	case err == nil:
 		return "ok"
+	case jdapi.EndsFlow(err):
+		return outcomeEnd
 	case errors.As(err, &no):
 		return no.Class.String()
 	case errors.Is(err, jdapi.ErrNotSent):

@@ -208,7 +208,7 @@ func TestLinks(t *testing.T) {
 }
 
 // reasonMakers are functions whose first literal argument is a reason's code.
-var reasonMakers = []string{"Broken", "held", "hold", "refuse", "refusal", "ReasonOf"}
+var reasonMakers = []string{"Broken", "held", "hold", "refuse", "refusal", "ReasonOf", "unusable"}
 
 // reasonPackages give reasons to events. (bridgectl's and the set-up's own findings are read by whoever typed the
 // command.)

@@ -17,7 +17,11 @@ const (
 
 // readers are the methods that change nothing at JD. One that is new has to be entered here before a seller in shadow may
 // call it.
-var readers = []string{MethodExtQueryOrder, MethodQueryOrder, MethodQueryOrderStatus, MethodQueryOrderPacks}
+var readers = []string{
+	MethodExtQueryOrder, MethodQueryOrder, MethodQueryOrderStatus, MethodQueryOrderPacks,
+	MethodQueryVmiShopStockFlow, MethodSearchShopStockFlow, MethodQueryVmiShopStock, MethodSearchShopStock, MethodQueryStock,
+	MethodQueryGoodsLevelChange, MethodQueryCheckStockProfit, MethodQueryCheckStockLosses,
+}
 
 // AddOrder is a delivery order (§5.1). An empty field is not sent unless JD requires it. Fields of lines are comma lists
 // with one element a line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing (§2.1, §1.4).

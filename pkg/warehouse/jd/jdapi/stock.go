@@ -1,0 +1,383 @@
+package jdapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// The methods for stock (§9).
+const (
+	MethodQueryVmiShopStockFlow = "jingdong.eclp.stock.queryVmiShopStockFlow"
+	MethodSearchShopStockFlow   = "jingdong.eclp.stock.searchShopStockFlow"
+	MethodQueryVmiShopStock     = "jingdong.eclp.stock.queryVmiShopStock"
+	MethodSearchShopStock       = "jingdong.eclp.stock.searchShopStock"
+	MethodQueryStock            = "jingdong.eclp.stock.queryStock"
+	MethodSetShopStockFixed     = "jingdong.eclp.stock.setShopStockFixed"
+	MethodQueryGoodsLevelChange = "jingdong.eclp.stock.queryGoodsLevelChange"
+	MethodQueryCheckStockProfit = "jingdong.eclp.checkstock.queryCheckStockProfit"
+	MethodQueryCheckStockLosses = "jingdong.eclp.checkstock.queryCheckStockLosses"
+)
+
+// noFlow is the sentence by which JD ends a flow, `库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理` (§9.2). What stands
+// before and after its core may vary, and so may blanks and punctuation inside. Any word inside may not: that a shop's or
+// a department's 信息为空 says nothing about the flow, and takes the rest of it away from whoever believes it.
+var noFlow = regexp.MustCompile(`(?i)VMI[\pZ\s]*店铺[\pZ\s]*库存[\pZ\s]*流水[\pZ\pP\s]*信息[\pZ\pP\s]*为空`)
+
+// EndsFlow tells whether err is JD saying that a flow has no (further) rows. Its code is not known, so it does not count.
+func EndsFlow(err error) bool {
+	var no *Error
+	return errors.As(err, &no) && noFlow.MatchString(no.Text)
+}
+
+// stamp is a moment as requests have it (§2.1), to the second.
+func stamp(at time.Time) string { return at.In(beijing).Format(time.DateTime) }
+
+// stampOrNone is a moment, or none.
+func stampOrNone(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return stamp(at)
+}
+
+// FlowQuery asks for a page of a shop's flow. From and To are JD's to judge; Page counts from 1.
+type FlowQuery struct {
+	DeptNo, WarehouseNo, ShopNo string
+	// GoodsNo is the only goods that is told; all when empty (§9.2: documented as required, and works without).
+	GoodsNo        string
+	From, To       time.Time
+	Page, PageSize int
+}
+
+// VmiFlow is one movement (§9.2).
+type VmiFlow struct {
+	FlowID      Text `json:"flowId"`
+	CreateTime  Text `json:"createTime"`
+	WarehouseNo Text `json:"warehouseNo"`
+	GoodsNo     Text `json:"goodsNo"`
+	FormerNum   Text `json:"formerNum"`
+	NowNum      Text `json:"nowNum"`
+	BizTypeName Text `json:"bizTypeName"`
+}
+
+// QueryVmiShopStockFlow reads a page of a shop's flow. end is JD's sentence and nothing else: an empty list without it is
+// neither rows nor the end.
+func (c *Client) QueryVmiShopStockFlow(ctx context.Context, q FlowQuery) (rows []VmiFlow, end bool, err error) {
+	request := struct {
+		StartTime   string `json:"startTime"`
+		EndTime     string `json:"endTime"`
+		DeptNo      string `json:"deptNo"`
+		WarehouseNo string `json:"warehouseNo"`
+		ShopNo      string `json:"shopNo"`
+		GoodsNo     string `json:"goodsNo,omitempty"`
+		StartPage   int    `json:"startPage"`
+		OnePageNum  int    `json:"onePageNum"`
+	}{stamp(q.From), stamp(q.To), q.DeptNo, q.WarehouseNo, q.ShopNo, q.GoodsNo, q.Page, q.PageSize}
+	var answer struct {
+		Rows List[VmiFlow] `json:"vmiShopStockFlowList"`
+	}
+	err = c.call(ctx, MethodQueryVmiShopStockFlow, request, &answer)
+	if EndsFlow(err) {
+		return nil, true, nil
+	}
+	return answer.Rows, false, err
+}
+
+// SearchFlow is one movement as the newer method tells it (§9.3): without a number of its own, and without what stood before.
+type SearchFlow struct {
+	WarehouseNo          Text `json:"warehouseNo"`
+	GoodsNo              Text `json:"goodsNo"`
+	IsvGoodsNo           Text `json:"isvGoodsNo"`
+	BizNo                Text `json:"bizNo"`
+	BizType              Text `json:"bizType"`
+	StockNum             Text `json:"stockNum"`
+	OccupyNum            Text `json:"occupyNum"`
+	StockChangeNum       Text `json:"stockChangeNum"`
+	OccupyStockChangeNum Text `json:"occupyStockChangeNum"`
+	CreateTime           Text `json:"createTime"`
+}
+
+// SearchShopStockFlow reads a page of a shop's flow by the newer method. requestID is new for each call, 50 characters at
+// most. end is an answer without rows and without any complaint, or the older method's sentence.
+func (c *Client) SearchShopStockFlow(ctx context.Context, requestID string, q FlowQuery) (rows []SearchFlow, end bool, err error) {
+	const fraction = ".0" // §9.3 wants one
+	request := struct {
+		RequestID   string `json:"requestId"`
+		DeptNo      string `json:"deptNo"`
+		ShopNo      string `json:"shopNo"`
+		WarehouseNo string `json:"warehouseNo,omitempty"`
+		GoodsNo     string `json:"goodsNo,omitempty"`
+		StartDate   string `json:"startDate"`
+		EndDate     string `json:"endDate"`
+		PageNumber  int    `json:"pageNumber"`
+		PageSize    int    `json:"pageSize"`
+	}{requestID, q.DeptNo, q.ShopNo, q.WarehouseNo, q.GoodsNo, stamp(q.From) + fraction, stamp(q.To) + fraction, q.Page, q.PageSize}
+	var answer struct {
+		Result List[searched[SearchFlow]] `json:"shopStockSearchFlowResponse"`
+	}
+	if err = c.call(ctx, MethodSearchShopStockFlow, request, &answer); err == nil {
+		rows, err = found(answer.Result, requestID)
+	}
+	switch {
+	case EndsFlow(err):
+		return nil, true, nil
+	case err != nil:
+		return nil, false, fmt.Errorf("jd %s: %w", shortOf(MethodSearchShopStockFlow), err)
+	default:
+		return rows, len(rows) == 0, nil
+	}
+}
+
+// searched is what the newer methods wrap their rows in (§9.3).
+type searched[T any] struct {
+	ResponseCode Text    `json:"responseCode"`
+	ErrMsg       Text    `json:"errMsg"`
+	RequestID    Text    `json:"requestId"`
+	Data         List[T] `json:"data"`
+}
+
+// fine are texts that complain of nothing.
+var fine = regexp.MustCompile(`(?i)^((操作|查询|调用|请求|处理|执行)?成功|success|ok)?[\pP\s]*$`)
+
+// found takes the rows out of an answer of the newer methods. What responseCode is when all is well is not known (§9.3),
+// so it only shows that the service answered at all: a complaint is what errMsg says.
+func found[T any](answer List[searched[T]], requestID string) ([]T, error) {
+	if len(answer) == 0 || answer[0].ResponseCode == "" && answer[0].RequestID == "" && len(answer[0].Data) == 0 {
+		return nil, fmt.Errorf("%w: no result inside", ErrLost)
+	}
+	if echo := answer[0].RequestID; echo != "" && string(echo) != requestID {
+		return nil, fmt.Errorf("%w: the answer to another request", ErrLost)
+	}
+	if said := answer[0].ErrMsg; !fine.MatchString(string(said)) {
+		return nil, complaint(answer[0].ResponseCode, said)
+	}
+	return answer[0].Data, nil
+}
+
+// complaint is a no inside an answer. Its code is the service's own, whatever the gateway means by the same.
+func complaint(code, text Text) *Error {
+	e := &Error{Code: string(code), Text: string(text), Class: ClassBusiness}
+	e.tidy()
+	return e
+}
+
+// ShopStock is what a shop has of one goods in a warehouse.
+type ShopStock struct {
+	ShopNo      Text `json:"shopNo"`
+	WarehouseNo Text `json:"warehouseNo"`
+	GoodsNo     Text `json:"goodsNo"`
+	// SpGoodsNo and OccupyNum are not told by the newer method.
+	SpGoodsNo Text `json:"spGoodsNo"`
+	StockNum  Text `json:"stockNum"`
+	OccupyNum Text `json:"occupyNum"`
+}
+
+// ShopStockQuery asks for a page of a shop's stock.
+type ShopStockQuery struct {
+	DeptNo, WarehouseNo, ShopNo string
+	// GoodsNos: 50 at most (§9.4); the newer method takes one, or none for all (§9.3).
+	GoodsNos       []string
+	Page, PageSize int
+}
+
+// QueryVmiShopStock asks what a shop has of some goods (§9.4).
+func (c *Client) QueryVmiShopStock(ctx context.Context, q ShopStockQuery) ([]ShopStock, error) {
+	request := struct {
+		GoodsNos    string `json:"goodsNos"`
+		ShopNos     string `json:"shopNos"`
+		DeptNo      string `json:"deptNo"`
+		WarehouseNo string `json:"warehouseNo,omitempty"`
+		CurrentPage int    `json:"currentPage"`
+		PageSize    int    `json:"pageSize"`
+	}{strings.Join(q.GoodsNos, ","), q.ShopNo, q.DeptNo, q.WarehouseNo, q.Page, q.PageSize}
+	var answer struct {
+		Result List[struct {
+			Rows List[ShopStock] `json:"vmiShopStocks"`
+		}] `json:"queryvmishopstock_result"`
+	}
+	if err := c.call(ctx, MethodQueryVmiShopStock, request, &answer); err != nil || len(answer.Result) == 0 {
+		return nil, err
+	}
+	return answer.Result[0].Rows, nil
+}
+
+// SearchShopStock reads a page of a shop's stock by the newer method (§9.3). requestID as for SearchShopStockFlow.
+func (c *Client) SearchShopStock(ctx context.Context, requestID string, q ShopStockQuery) ([]ShopStock, error) {
+	request := struct {
+		RequestID   string `json:"requestId"`
+		DeptNo      string `json:"deptNo"`
+		ShopNo      string `json:"shopNo"`
+		WarehouseNo string `json:"warehouseNo,omitempty"`
+		GoodsNo     string `json:"goodsNo,omitempty"`
+		PageNumber  int    `json:"pageNumber"`
+		PageSize    int    `json:"pageSize"`
+	}{requestID, q.DeptNo, q.ShopNo, q.WarehouseNo, strings.Join(q.GoodsNos, ","), q.Page, q.PageSize}
+	var answer struct {
+		Result List[searched[ShopStock]] `json:"shopStockSearchResponse"`
+	}
+	err := c.call(ctx, MethodSearchShopStock, request, &answer)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := found(answer.Result, requestID)
+	if err != nil {
+		return nil, fmt.Errorf("jd %s: %w", shortOf(MethodSearchShopStock), err)
+	}
+	return rows, nil
+}
+
+// Stock is what lies in a warehouse of one goods in one condition (§9.1).
+type Stock struct {
+	WarehouseNo     Text `json:"warehouseNo"`
+	GoodsNo         Text `json:"goodsNo"`
+	SellerGoodsSign Text `json:"sellerGoodsSign"`
+	IsvSku          Text `json:"isvSku"`
+	StockStatus     Text `json:"stockStatus"`
+	StockType       Text `json:"stockType"`
+	GoodsLevel      Text `json:"goodsLevel"`
+	TotalNum        Text `json:"totalNum"`
+	UsableNum       Text `json:"usableNum"`
+	// RecordCount is how many rows all pages have.
+	RecordCount Text `json:"recordCount"`
+}
+
+// withoutZero leaves rows without stock out (§9.1).
+const withoutZero = 1
+
+// QueryStock reads a page of all that lies in a warehouse, without what has no stock (§9.1).
+func (c *Client) QueryStock(ctx context.Context, deptNo, warehouseNo string, page, pageSize int) ([]Stock, error) {
+	request := struct {
+		DeptNo          string `json:"deptNo"`
+		WarehouseNo     string `json:"warehouseNo"`
+		CurrentPage     int    `json:"currentPage"`
+		PageSize        int    `json:"pageSize"`
+		ReturnZeroStock int    `json:"returnZeroStock"`
+	}{deptNo, warehouseNo, page, pageSize, withoutZero}
+	var answer struct {
+		Rows List[Stock] `json:"querystock_result"`
+	}
+	err := c.call(ctx, MethodQueryStock, request, &answer)
+	return answer.Rows, err
+}
+
+// SetShopStock overwrites what a shop has of a goods (§9.4).
+type SetShopStock struct {
+	// RequestID has 50 characters at most.
+	RequestID   string `json:"requestId"`
+	DeptNo      string `json:"deptNo"`
+	ShopNo      string `json:"shopNo"`
+	WarehouseNo string `json:"warehouseNo"`
+	StockNum    int64  `json:"stockNum"`
+	GoodsNo     string `json:"goodsNo"`
+	OpUser      string `json:"opUser"`
+	// ShopType 5 is VMI.
+	ShopType int `json:"shopType,omitempty"`
+}
+
+// SetShopStockFixed overwrites what a shop has of a goods. It is done only when JD says so.
+func (c *Client) SetShopStockFixed(ctx context.Context, request SetShopStock) error {
+	var answer struct {
+		Result List[struct {
+			ResponseCode Text `json:"responseCode"`
+			ErrMsg       Text `json:"errMsg"`
+			Success      Text `json:"success"`
+			RequestID    Text `json:"requestId"`
+		}] `json:"ShopStockBaseResponse"`
+	}
+	if err := c.call(ctx, MethodSetShopStockFixed, request, &answer); err != nil {
+		return err
+	}
+	err := fmt.Errorf("%w: it does not say whether it was done", ErrLost)
+	if len(answer.Result) == 1 {
+		switch said := answer.Result[0]; {
+		case said.RequestID != "" && string(said.RequestID) != request.RequestID:
+			err = fmt.Errorf("%w: the answer to another request", ErrLost)
+		case strings.EqualFold(string(said.Success), "true"):
+			return nil
+		case strings.EqualFold(string(said.Success), "false"):
+			err = complaint(said.ResponseCode, said.ErrMsg)
+		}
+	}
+	return fmt.Errorf("jd %s: %w", shortOf(MethodSetShopStockFixed), err)
+}
+
+// ChangeQuery asks for a page of documents of a span; a zero end is open.
+type ChangeQuery struct {
+	DeptNo         string
+	From, To       time.Time
+	Page, PageSize int
+}
+
+type changeRequest struct {
+	DeptNo    string `json:"deptNo"`
+	PageNo    int    `json:"pageNo"`
+	PageSize  int    `json:"pageSize"`
+	StartTime string `json:"startTime,omitempty"`
+	EndTime   string `json:"endTime,omitempty"`
+}
+
+func (q ChangeQuery) request() changeRequest {
+	return changeRequest{q.DeptNo, q.Page, q.PageSize, stampOrNone(q.From), stampOrNone(q.To)}
+}
+
+// LevelChange is a document by which goods got another level (§9.4).
+type LevelChange struct {
+	OrderNo     Text                    `json:"orderNo"`
+	WarehouseNo Text                    `json:"warehouseNo"`
+	CreateTime  Text                    `json:"createTime"`
+	Details     List[LevelChangeDetail] `json:"details"`
+}
+
+// LevelChangeDetail is one goods of it.
+type LevelChangeDetail struct {
+	GoodsNo   Text `json:"goodsNo"`
+	Qty       Text `json:"qty"`
+	OutLevel  Text `json:"outLevel"`
+	IntoLevel Text `json:"intoLevel"`
+}
+
+// QueryGoodsLevelChange reads a page of changes of level, 50 documents at most (§9.4).
+func (c *Client) QueryGoodsLevelChange(ctx context.Context, q ChangeQuery) ([]LevelChange, error) {
+	var answer struct {
+		Rows List[LevelChange] `json:"levelChangeResultList"`
+	}
+	err := c.call(ctx, MethodQueryGoodsLevelChange, q.request(), &answer)
+	return answer.Rows, err
+}
+
+// CheckStock is a stock-take's document of gains, or of losses (§9.4).
+type CheckStock struct {
+	CheckStockNo Text                   `json:"checkStockNo"`
+	WarehouseID  Text                   `json:"warehouseId"`
+	CreateTime   Text                   `json:"createTime"`
+	Details      List[CheckStockDetail] `json:"details"`
+}
+
+// CheckStockDetail is one goods of it.
+type CheckStockDetail struct {
+	GoodsNo      Text `json:"goodsNo"`
+	DiffQty      Text `json:"diffQty"`
+	ProductLevel Text `json:"productLevel"`
+}
+
+// QueryCheckStockProfit reads a page of what stock-takes found too much, QueryCheckStockLosses of what they missed (§9.4).
+func (c *Client) QueryCheckStockProfit(ctx context.Context, q ChangeQuery) ([]CheckStock, error) {
+	var answer struct {
+		Rows List[CheckStock] `json:"checkstockProfitList"`
+	}
+	err := c.call(ctx, MethodQueryCheckStockProfit, q.request(), &answer)
+	return answer.Rows, err
+}
+
+// QueryCheckStockLosses is described with QueryCheckStockProfit.
+func (c *Client) QueryCheckStockLosses(ctx context.Context, q ChangeQuery) ([]CheckStock, error) {
+	var answer struct {
+		Rows List[CheckStock] `json:"checkstocklossesList"`
+	}
+	err := c.call(ctx, MethodQueryCheckStockLosses, q.request(), &answer)
+	return answer.Rows, err
+}

@@ -1,0 +1,515 @@
+package jd
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdapi"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+const (
+	// flowSpan is the longest span that the older method is asked for. JD publishes no limit; a rule of WDT's stops at 30 days
+	// (§9.2). A day stays far below both: a span that JD should find too long would fail for ever, and days cost no more calls
+	// than months, for rows decide on those.
+	flowSpan = 24 * time.Hour
+	// flowPage is a page of it: documented as below 100, and 100 works (§11.1).
+	flowPage = 100
+	// searchSpan is what the newer method takes, 31 days (§9.3), less the second that is added to the end.
+	searchSpan = 31*24*time.Hour - time.Second
+	// searchPage is a page of it; JD takes up to 1000 (§9.3). Half of that keeps an answer well below what is read of one.
+	searchPage = 500
+	// shopStockPage and stockPage are pages of a shop's stock (§9.4), and of the warehouse's: there 100 is the default, and no
+	// maximum is known (§11.1).
+	shopStockPage = 100
+	stockPage     = 100
+	// changePage is a page of stock-takes and changes of level (§9.4).
+	changePage = 50
+	// mostPages bounds every walk that is made in one call; rows beyond it are an error, never left out.
+	mostPages = 100
+	// maxFlowNo is the longest number of a row.
+	maxFlowNo = 64
+	// maxRequestID is the longest number of a request (§9.3).
+	maxRequestID = 50
+	// opUser is who JD is told set a stock, shopTypeVMI the kind of shop (§9.4).
+	opUser      = "stockbridge"
+	shopTypeVMI = 5
+	// What can be sold (§2.4).
+	statusGood, typeSaleable = "1", "1"
+)
+
+// byReason are the rows that WDT does not book, by JD's word for their cause without blanks (§9.2). Of the newer method's
+// bizType no value is known (§9.3): where it should be a code instead of these words, such rows cannot be told from others.
+//
+// The rest of the table is in ruleOf.
+var byReason = map[string]warehouse.Rule{
+	"设置VMI库存":  warehouse.RuleSet,
+	"商品库存比例调整": warehouse.RuleRatio,
+}
+
+// ruleOf says what a row means to the ERP's books (§9.2, as WDT does it): a row by which the stock was set or its ratio
+// changed, one that tells of less than nothing (at JD's request), and one that changes nothing are not booked. All others
+// are. Rows of another warehouse are no rows of this place: they are left out before, and counted.
+func ruleOf(reason string, change int64, stood ...int64) warehouse.Rule {
+	if rule, known := byReason[strings.Join(strings.Fields(reason), "")]; known {
+		return rule
+	}
+	switch {
+	case slices.Min(stood) < 0:
+		return warehouse.RuleNegative
+	case change == 0:
+		return warehouse.RuleUnchanged
+	default:
+		return warehouse.RuleMoves
+	}
+}
+
+var (
+	_ warehouse.StockReader = (*Warehouse)(nil)
+	_ warehouse.StockSetter = (*Warehouse)(nil)
+)
+
+// searches tells whether the seller chose the newer methods.
+func (w *Warehouse) searches() bool {
+	return w.seller.Setup.GetStock().GetFlow() == sellerv1.Stock_FLOW_SEARCH
+}
+
+// FlowTerms says what may be asked, by the method that the seller chose.
+func (w *Warehouse) FlowTerms() warehouse.FlowTerms {
+	if w.searches() {
+		return warehouse.FlowTerms{MaxSpan: searchSpan}
+	}
+	return warehouse.FlowTerms{MaxSpan: flowSpan, Linked: true}
+}
+
+// Flow reads one page of a shop's flow.
+func (w *Warehouse) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.FlowPage, error) {
+	from, to := q.From.Truncate(time.Second), q.To.Truncate(time.Second)
+	switch {
+	case q.ShopNo == "" || q.Page < 1:
+		return warehouse.FlowPage{}, fmt.Errorf("flow of shop %q, page %d: want a shop and a page from 1", q.ShopNo, q.Page)
+	case to.Before(from) || to.Sub(from) > w.FlowTerms().MaxSpan:
+		return warehouse.FlowPage{}, fmt.Errorf("flow of shop %s from %v to %v: want at most %v", q.ShopNo, from, to, w.FlowTerms().MaxSpan)
+	}
+	query := jdapi.FlowQuery{
+		DeptNo: w.account.Department, WarehouseNo: w.no, ShopNo: q.ShopNo, GoodsNo: q.GoodsNo, From: from, To: to, Page: q.Page, PageSize: flowPage,
+	}
+	if w.searches() {
+		return w.searchFlow(ctx, query)
+	}
+	rows, end, err := w.api.QueryVmiShopStockFlow(ctx, query)
+	switch {
+	case err != nil:
+		return warehouse.FlowPage{}, fmt.Errorf("flow of shop %s: %w", q.ShopNo, w.unreadStock(jdapi.MethodQueryVmiShopStockFlow, err))
+	case end:
+		return warehouse.FlowPage{End: true}, nil
+	case len(rows) == 0:
+		return warehouse.FlowPage{}, unusable("flow.end",
+			"京东返回了空的库存流水列表，却没有给出表示结束的提示，无法确认流水已读完；将重新读取",
+			"JD answered with an empty list and without the sentence that ends a flow, so nobody knows whether it ends there; it is read again")
+	}
+	var page warehouse.FlowPage
+	for i, r := range rows {
+		if w.another(r.WarehouseNo) {
+			page.Elsewhere++
+			continue
+		}
+		n := fields{row: i}
+		row := warehouse.FlowRow{
+			No: string(r.FlowID), At: n.at("createTime", r.CreateTime), GoodsNo: n.text("goodsNo", r.GoodsNo), Reason: string(r.BizTypeName),
+			Former: n.whole("formerNum", r.FormerNum), Now: n.whole("nowNum", r.NowNum),
+		}
+		if n.err != nil {
+			return warehouse.FlowPage{}, n.err
+		}
+		row.Change = row.Now - row.Former
+		row.Rule = ruleOf(row.Reason, row.Change, row.Former, row.Now)
+		if row.No == "" || len(row.No) > maxFlowNo {
+			row.No = made(row.No, row.GoodsNo, row.Reason, millis(row.At), whole(row.Former), whole(row.Now))
+		}
+		page.Rows = append(page.Rows, row)
+	}
+	return page, nil
+}
+
+// searchFlow is Flow by the newer method.
+func (w *Warehouse) searchFlow(ctx context.Context, q jdapi.FlowQuery) (warehouse.FlowPage, error) {
+	// It counts in fractions of a second: all of the last one is asked for.
+	q.To, q.PageSize = q.To.Add(time.Second), searchPage
+	rows, end, err := w.api.SearchShopStockFlow(ctx, rand.Text(), q)
+	if err != nil {
+		return warehouse.FlowPage{}, fmt.Errorf("flow of shop %s: %w", q.ShopNo, w.unreadStock(jdapi.MethodSearchShopStockFlow, err))
+	}
+	page := warehouse.FlowPage{End: end}
+	for i, r := range rows {
+		if w.another(r.WarehouseNo) {
+			page.Elsewhere++
+			continue
+		}
+		n := fields{row: i}
+		row := warehouse.FlowRow{
+			At: n.at("createTime", r.CreateTime), GoodsNo: n.text("goodsNo", r.GoodsNo), GoodsCode: string(r.IsvGoodsNo),
+			DocumentNo: string(r.BizNo), Reason: string(r.BizType), Change: n.whole("stockChangeNum", r.StockChangeNum),
+		}
+		// The others only tell rows apart: whether stockNum stood before or after is not known, but below zero it is either way.
+		stood := n.wholeOrNone("stockNum", r.StockNum)
+		taken, takenMore := n.wholeOrNone("occupyNum", r.OccupyNum), n.wholeOrNone("occupyStockChangeNum", r.OccupyStockChangeNum)
+		if n.err != nil {
+			return warehouse.FlowPage{}, n.err
+		}
+		row.Rule = ruleOf(row.Reason, row.Change, stood)
+		row.No = made(row.DocumentNo, row.GoodsNo, row.Reason, millis(row.At), whole(row.Change), whole(stood), whole(taken), whole(takenMore))
+		page.Rows = append(page.Rows, row)
+	}
+	return page, nil
+}
+
+// another tells whether a row is of another warehouse. One that does not say is of the one that was asked for.
+func (w *Warehouse) another(warehouseNo jdapi.Text) bool {
+	return warehouseNo != "" && string(warehouseNo) != w.no
+}
+
+// made is a number for a row without one, of all by which JD's rows can be told apart (§9.3). Rows that are alike in all of
+// that are one: JD repeats rows.
+func made(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x1f")))
+	return "x" + hex.EncodeToString(sum[:])[:40]
+}
+
+func millis(at time.Time) string { return whole(at.UnixMilli()) }
+func whole(n int64) string       { return strconv.FormatInt(n, 10) }
+
+// fields reads what one row says and keeps the first that cannot be read. A row of which a part is unknown makes the
+// page unusable: to leave it out would lose a movement.
+type fields struct {
+	row int
+	err error
+}
+
+func (n *fields) fail(field string, value jdapi.Text) {
+	if n.err == nil {
+		shown := []rune(string(value))
+		text := string(shown[:min(len(shown), 40)])
+		n.err = unusable("flow.row",
+			fmt.Sprintf("京东返回的第 %d 行的 %s 为 %q，无法识别；本页将重新读取，若一直如此请联系京东", n.row+1, field, text),
+			fmt.Sprintf("row %d has %s %q, which cannot be read; the page is read again, ask JD when that does not help", n.row+1, field, text))
+	}
+}
+
+func (n *fields) whole(field string, value jdapi.Text) int64 {
+	number, ok := value.Int()
+	if !ok {
+		n.fail(field, value)
+	}
+	return number
+}
+
+func (n *fields) wholeOrNone(field string, value jdapi.Text) int64 {
+	if value == "" {
+		return 0
+	}
+	return n.whole(field, value)
+}
+
+func (n *fields) text(field string, value jdapi.Text) string {
+	if value == "" {
+		n.fail(field, value)
+	}
+	return string(value)
+}
+
+func (n *fields) at(field string, value jdapi.Text) time.Time {
+	at := value.Time()
+	if at.IsZero() {
+		n.fail(field, value)
+	}
+	return at
+}
+
+// ShopStock tells a shop's stock of at most warehouse.ShopStockLimit goods. By the newer method JD does not tell what is
+// taken of it.
+func (w *Warehouse) ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]warehouse.ShopStock, error) {
+	asked := slices.Compact(slices.Sorted(slices.Values(goodsNos)))
+	if len(asked) > warehouse.ShopStockLimit {
+		return nil, fmt.Errorf("stock of shop %s: %d goods are more than %d", shopNo, len(asked), warehouse.ShopStockLimit)
+	}
+	for _, no := range append(asked, shopNo) {
+		if !askable(no) {
+			return nil, fmt.Errorf("stock of shop %s: %q is no number that JD can be asked by", shopNo, no)
+		}
+	}
+	stock := map[string]warehouse.ShopStock{}
+	query := jdapi.ShopStockQuery{DeptNo: w.account.Department, WarehouseNo: w.no, ShopNo: shopNo, GoodsNos: asked, PageSize: shopStockPage}
+	// That goods have no stock is believed only of an answer that does not go on: how many rows JD puts on a page is its affair.
+	for query.Page = 1; len(stock) < len(asked); query.Page++ {
+		if query.Page > mostPages {
+			return nil, fmt.Errorf("stock of shop %s: more than %d pages", shopNo, mostPages)
+		}
+		rows, err := w.shopStockPage(ctx, query)
+		if query.Page > 1 && saysNothing(err) {
+			break // the same question had an answer on the page before
+		}
+		if err != nil {
+			return nil, fmt.Errorf("stock of shop %s: %w", shopNo, err)
+		}
+		if len(rows) == 0 {
+			break
+		}
+		before := len(stock)
+		if err := w.addShopStock(stock, asked, shopNo, rows); err != nil {
+			return nil, fmt.Errorf("stock of shop %s: %w", shopNo, err)
+		}
+		if len(stock) == before && !w.listsShop(asked) {
+			break // JD tells the same page again
+		}
+	}
+	return stock, nil
+}
+
+// listsShop tells whether all goods of a shop are read for those that were asked for.
+func (w *Warehouse) listsShop(asked []string) bool { return w.searches() && len(asked) > 1 }
+
+// shopStockPage reads one page. The newer method takes one goods or all (§9.3): calls are dearer than rows.
+func (w *Warehouse) shopStockPage(ctx context.Context, q jdapi.ShopStockQuery) ([]jdapi.ShopStock, error) {
+	if !w.searches() {
+		rows, err := w.api.QueryVmiShopStock(ctx, q)
+		return rows, w.unreadStock(jdapi.MethodQueryVmiShopStock, err)
+	}
+	if q.PageSize = searchPage; len(q.GoodsNos) > 1 {
+		q.GoodsNos = nil
+	}
+	rows, err := w.api.SearchShopStock(ctx, rand.Text(), q)
+	return rows, w.unreadStock(jdapi.MethodSearchShopStock, err)
+}
+
+func (w *Warehouse) addShopStock(stock map[string]warehouse.ShopStock, asked []string, shopNo string, rows []jdapi.ShopStock) error {
+	for i, r := range rows {
+		no := string(r.GoodsNo)
+		if !slices.Contains(asked, no) || w.another(r.WarehouseNo) || r.ShopNo != "" && string(r.ShopNo) != shopNo {
+			continue
+		}
+		n := fields{row: i}
+		has := warehouse.ShopStock{Num: n.whole("stockNum", r.StockNum), Occupied: n.wholeOrNone("occupyNum", r.OccupyNum)}
+		if n.err != nil {
+			return n.err
+		}
+		if known, twice := stock[no]; twice && known != has {
+			return unusable("stock.twice", fmt.Sprintf("京东对商品 %s 给出了两个不同的店铺库存：%d 和 %d，稍后重新查询", no, known.Num, has.Num),
+				fmt.Sprintf("JD tells two different stocks of goods %s: %d and %d; it is asked again", no, known.Num, has.Num))
+		}
+		stock[no] = has
+	}
+	return nil
+}
+
+// Stock reads one page of all goods in the warehouse.
+func (w *Warehouse) Stock(ctx context.Context, page int) (warehouse.StockPage, error) {
+	if page < 1 {
+		return warehouse.StockPage{}, fmt.Errorf("stock: page %d, want one from 1", page)
+	}
+	rows, err := w.api.QueryStock(ctx, w.account.Department, w.no, page, stockPage)
+	if err != nil {
+		return warehouse.StockPage{}, fmt.Errorf("stock, page %d: %w", page, w.unreadStock(jdapi.MethodQueryStock, err))
+	}
+	// Where JD does not tell how many rows there are, only an empty page is the end.
+	p := warehouse.StockPage{Last: len(rows) == 0}
+	for i, r := range rows {
+		n := fields{row: i}
+		row := warehouse.StockRow{
+			GoodsNo: n.text("goodsNo", r.GoodsNo), GoodsCode: string(r.SellerGoodsSign),
+			Status: string(r.StockStatus), Type: string(r.StockType), Level: string(r.GoodsLevel),
+			Total: n.whole("totalNum", r.TotalNum), Usable: n.whole("usableNum", r.UsableNum),
+			Saleable: r.StockStatus == statusGood && r.StockType == typeSaleable,
+		}
+		if row.GoodsCode == "" {
+			row.GoodsCode = string(r.IsvSku)
+		}
+		total := int(n.wholeOrNone("recordCount", r.RecordCount))
+		if w.another(r.WarehouseNo) {
+			n.fail("warehouseNo", r.WarehouseNo)
+		}
+		if i > 0 && total != p.Total {
+			n.fail("recordCount", r.RecordCount)
+		}
+		if n.err != nil {
+			return warehouse.StockPage{}, n.err
+		}
+		p.Total = total
+		p.Rows = append(p.Rows, row)
+	}
+	switch read := (page-1)*stockPage + len(rows); {
+	case p.Last || p.Total == 0:
+	case read == p.Total:
+		p.Last = true
+	case read < p.Total && len(rows) < stockPage:
+		return warehouse.StockPage{}, unusable("stock.page",
+			fmt.Sprintf("京东称共有 %d 行库存，但第 %d 页只有 %d 行，列表不完整；将重新读取", p.Total, page, len(rows)),
+			fmt.Sprintf("JD tells of %d rows of stock, but page %d has only %d: the list has holes; it is read again", p.Total, page, len(rows)))
+	}
+	return p, nil
+}
+
+// SetShopStock overwrites a shop's stock of one goods.
+func (w *Warehouse) SetShopStock(ctx context.Context, requestID, shopNo, goodsNo string, num int64) error {
+	if requestID == "" || len(requestID) > maxRequestID || shopNo == "" || goodsNo == "" || num < 0 {
+		return fmt.Errorf("set stock of shop %q, goods %q to %d: want a request id of at most %d characters, and nothing below zero", shopNo, goodsNo, num, maxRequestID)
+	}
+	err := w.api.SetShopStockFixed(ctx, jdapi.SetShopStock{
+		RequestID: requestID, DeptNo: w.account.Department, ShopNo: shopNo, WarehouseNo: w.no, StockNum: num, GoodsNo: goodsNo,
+		OpUser: opUser, ShopType: shopTypeVMI,
+	})
+	if err != nil {
+		return fmt.Errorf("set stock of shop %s, goods %s: %w", shopNo, goodsNo, w.unreadStock(jdapi.MethodSetShopStockFixed, err))
+	}
+	return nil
+}
+
+// Kinds of warehouse.StockChange.
+const (
+	kindStockTake   = "stock-take"
+	kindLevelChange = "level-change"
+)
+
+// nothing is how JD may say that it has no such documents, or no such page; its words are not known. It is believed only
+// where little hangs on it.
+var nothing = regexp.MustCompile(`为空|(暂无|没有|无|未查询到|未查到|未找到)[^，。；;]*(数据|记录|结果|单据|信息)|不存在`)
+
+func saysNothing(err error) bool {
+	var no *warehouse.SaidNo
+	return errors.As(err, &no) && nothing.MatchString(no.Reason.RemoteText)
+}
+
+// StockChanges tells stock-takes' lines and changes of level of one goods. Documents of another of the seller's warehouses
+// are left out where JD says so: of stock-takes it tells a warehouseId, which may not be the number that we know (§9.4).
+func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to time.Time) ([]warehouse.StockChange, error) {
+	var changes []warehouse.StockChange
+	add := func(kind string, no jdapi.Text, at jdapi.Text, quantity int64) {
+		c := warehouse.StockChange{Kind: kind, No: string(no), At: at.Time(), Quantity: quantity}
+		outside := !c.At.IsZero() && (c.At.Before(from) || c.At.After(to))
+		if quantity != 0 && !outside && !slices.Contains(changes, c) {
+			changes = append(changes, c)
+		}
+	}
+	takes := func(sign int64) func([]jdapi.CheckStock) {
+		return func(rows []jdapi.CheckStock) {
+			for _, r := range rows {
+				for _, d := range r.Details {
+					n, told := d.DiffQty.Int()
+					if told && string(d.GoodsNo) == goodsNo && !w.ofAnother(string(r.WarehouseID)) && (d.ProductLevel == "" || goodLevel(d.ProductLevel)) {
+						add(kindStockTake, r.CheckStockNo, r.CreateTime, sign*max(n, -n))
+					}
+				}
+			}
+		}
+	}
+	levels := func(rows []jdapi.LevelChange) {
+		for _, r := range rows {
+			for _, d := range r.Details {
+				n, told := d.Qty.Int()
+				if !told || string(d.GoodsNo) != goodsNo || w.another(r.WarehouseNo) || d.OutLevel == "" || d.IntoLevel == "" {
+					continue
+				}
+				switch out, into := goodLevel(d.OutLevel), goodLevel(d.IntoLevel); {
+				case out && !into:
+					add(kindLevelChange, r.OrderNo, r.CreateTime, -n)
+				case into && !out:
+					add(kindLevelChange, r.OrderNo, r.CreateTime, n)
+				}
+			}
+		}
+	}
+	q := jdapi.ChangeQuery{DeptNo: w.account.Department, From: from, To: to}
+	err := documents(ctx, w, jdapi.MethodQueryCheckStockProfit, q, w.api.QueryCheckStockProfit, takes(1))
+	if err == nil {
+		err = documents(ctx, w, jdapi.MethodQueryCheckStockLosses, q, w.api.QueryCheckStockLosses, takes(-1))
+	}
+	if err == nil {
+		err = documents(ctx, w, jdapi.MethodQueryGoodsLevelChange, q, w.api.QueryGoodsLevelChange, levels)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("changes of goods %s: %w", goodsNo, err)
+	}
+	slices.SortStableFunc(changes, func(a, b warehouse.StockChange) int { return a.At.Compare(b.At) })
+	return changes, nil
+}
+
+// documents walks all pages.
+func documents[T any](ctx context.Context, w *Warehouse, method string, q jdapi.ChangeQuery, read func(context.Context, jdapi.ChangeQuery) ([]T, error), each func([]T)) error {
+	q.PageSize = changePage
+	for q.Page = 1; q.Page <= mostPages; q.Page++ {
+		rows, err := read(ctx, q)
+		if err = w.unreadStock(method, err); saysNothing(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		each(rows)
+		if len(rows) < changePage {
+			return nil
+		}
+	}
+	return fmt.Errorf("more than %d documents; ask for a shorter span", mostPages*changePage)
+}
+
+// goodLevel tells whether goods of the level can be sold (§2.4).
+func goodLevel(level jdapi.Text) bool {
+	n, ok := level.Int()
+	return ok && n >= 100 && n <= 199
+}
+
+// ofAnother tells whether id is the number of another of the seller's warehouses.
+func (w *Warehouse) ofAnother(id string) bool {
+	return id != w.no && slices.ContainsFunc(w.seller.Setup.Warehouses, func(site *sellerv1.Warehouse) bool { return site.WarehouseNo == id })
+}
+
+// unreadStock says what a failed call about stock means; nil for none. A permission is held for by the method, so that what
+// orders wait for is not mixed with it. A no in JD's words is a warehouse.SaidNo: it may be about this shop only, and does
+// not count as a failure of JD's.
+func (w *Warehouse) unreadStock(method string, err error) error {
+	var no *jdapi.Error
+	known := errors.As(err, &no)
+	switch {
+	case err == nil:
+		return nil
+	case known && !errors.Is(err, jdapi.ErrToken) && (no.Class == jdapi.ClassPermission || no.Code == codeNoMethod):
+		short := shortMethod(method)
+		zh, en := "请在京东开放平台开通", "have it granted at JD"
+		if flowMethods[method] {
+			zh, en = zh+"，或在设置 stock.flow 中换用另一接口", en+", or choose the other one by stock.flow in the set-up"
+		}
+		return fault.Hold(seller.CausePermission(w.seller.Name(), w.account.Name+"/"+short), fmt.Errorf("%w: %w: %w", warehouse.ErrNotPermitted,
+			refusal(no, "warehouse.permission", "京东不允许账号 "+w.account.Name+" 调用 "+short+"，"+zh, "JD does not let account "+w.account.Name+" call "+short+": "+en), err))
+	}
+	if mended := w.mendable(err); mended != nil {
+		return mended
+	}
+	if known && no.Class != jdapi.ClassTransient && no.Class != jdapi.ClassClock {
+		return &warehouse.SaidNo{Reason: refusal(no, "stock.refused",
+			"京东没有执行关于库存的请求，请按其说明处理（店铺、仓库、商品编号是否正确）", "JD did not do what was asked about stock; see what it says (are the numbers of shop, warehouse and goods right?)")}
+	}
+	return err
+}
+
+// flowMethods are the two of which a seller chooses one.
+var flowMethods = map[string]bool{jdapi.MethodQueryVmiShopStockFlow: true, jdapi.MethodSearchShopStockFlow: true}
+
+// shortMethod is a method's name as operators know it.
+func shortMethod(method string) string { return strings.TrimPrefix(method, "jingdong.eclp.") }
+
+// unusable is an answer of JD's that cannot be used: to be asked for again, and no failure of JD's to answer.
+func unusable(code, zh, en string) error {
+	return &warehouse.SaidNo{Reason: fault.Reason{Code: code, ZH: zh, EN: en}}
+}
