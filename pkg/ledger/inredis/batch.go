@@ -54,7 +54,7 @@ type place struct {
 
 type call struct {
 	place
-	args   []byte
+	args   []any       // as the script wants them
 	left   atomic.Bool // the caller waits no more
 	answer chan answered
 }
@@ -66,14 +66,23 @@ type answered struct {
 
 // do does one call. Its arguments, as JSON, name the operation.
 func (b *batcher) do(ctx context.Context, at place, args any) (answer, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	raw, err := json.Marshal(args)
 	if err != nil {
 		return nil, err
 	}
-	c := &call{place: at, args: raw, answer: make(chan answered, 1)}
+	return b.await(ctx, at, []any{raw})
+}
+
+// doPlain does one call of an operation that takes its arguments one by one (together.lua).
+func (b *batcher) doPlain(ctx context.Context, at place, op string, now int64, args ...any) (answer, error) {
+	return b.await(ctx, at, append([]any{len(args) + 2, op, now}, args...))
+}
+
+func (b *batcher) await(ctx context.Context, at place, args []any) (answer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c := &call{place: at, args: args, answer: make(chan answered, 1)}
 	if err := b.queue(c); err != nil {
 		return nil, err
 	}
@@ -206,9 +215,13 @@ func (r *run) byText(ctx context.Context, pipe redis.Pipeliner) {
 }
 
 func (r *run) args() []any {
-	args := make([]any, len(r.calls))
-	for i, c := range r.calls {
-		args[i] = c.args
+	n := 0
+	for _, c := range r.calls {
+		n += len(c.args)
+	}
+	args := make([]any, 0, n)
+	for _, c := range r.calls {
+		args = append(args, c.args...)
 	}
 	return args
 }

@@ -51,12 +51,21 @@ func (c *crowd) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 		c.mu.Lock()
 		for _, command := range commands {
 			if command.Name() == "evalsha" {
-				c.sent = append(c.sent, len(command.Args())-4) // evalsha, sum, 1, key
+				c.sent = append(c.sent, calls(command.Args()[4:])) // evalsha, sum, 1, key
 			}
 		}
 		c.mu.Unlock()
 		return next(ctx, commands)
 	}
+}
+
+// calls counts those that a script's arguments are: see together.lua.
+func calls(args []any) (n int) {
+	for ; len(args) > 0; n++ {
+		values, _ := args[0].(int)
+		args = args[1+values:]
+	}
+	return n
 }
 
 func (c *crowd) begin(ctx context.Context, seller, no string) <-chan error {

@@ -25,32 +25,12 @@ func sellerKey(seller string) string { return prefix + "{" + seller + "}:" }
 
 // document is the arguments of a script about a document. Those that scripts store are text; those left out read as "".
 type document struct {
-	Op           string `json:"op"`
-	Now          int64  `json:"now"`
-	KeepAttempts int    `json:"keep_attempts"`
-	KeepSettled  int64  `json:"keep_settled"` // s
-	Kind         string `json:"kind"`
-	No           string `json:"no"`
-	Owner        string `json:"owner,omitempty"`
+	Op    string `json:"op"`
+	Now   int64  `json:"now"`
+	Kind  string `json:"kind"`
+	No    string `json:"no"`
+	Owner string `json:"owner,omitempty"`
 
-	Hash        string   `json:"hash,omitempty"`
-	Order       string   `json:"order,omitempty"`
-	Lines       []string `json:"lines"`
-	Supersedes  string   `json:"supersedes,omitempty"`
-	Revision    string   `json:"revision,omitempty"`
-	Shop        string   `json:"shop,omitempty"`
-	Warehouse   string   `json:"warehouse,omitempty"`
-	Stream      string   `json:"stream,omitempty"`
-	Seq         string   `json:"seq,omitempty"`
-	Trace       string   `json:"trace,omitempty"`
-	StreamTime  int64    `json:"stream_time,omitempty"`
-	AuditedAt   int64    `json:"audited_at,omitempty"`
-	First       bool     `json:"first"`
-	ClaimFor    int64    `json:"claim_for,omitempty"`
-	BirthMargin int64    `json:"birth_margin,omitempty"`
-
-	Number    string `json:"number,omitempty"`
-	Cleaned   string `json:"cleaned,omitempty"`
 	Following string `json:"following,omitempty"`
 	Due       string `json:"due"` // ms; empty when it is not followed
 	Reason    string `json:"reason,omitempty"`
@@ -64,31 +44,28 @@ type document struct {
 }
 
 func (l *Ledger) document(op string, k ledger.Key) document {
-	return document{
-		Op: op, Now: l.clock(), KeepAttempts: ledger.KeepAttempts, KeepSettled: int64(keepSettled.Seconds()), Kind: k.Kind, No: k.No,
-	}
+	return document{Op: op, Now: l.clock(), Kind: k.Kind, No: k.No}
 }
 
-// covering is what both Begin and Accept say of a document.
-func (l *Ledger) covering(op string, b ledger.Begin) document {
-	d := l.document(op, b.Key)
-	d.Owner, d.Hash, d.Order, d.Lines = b.Owner, b.Hash, b.OrderNo, b.Lines
-	d.Revision, d.Shop, d.Warehouse = strconv.FormatInt(b.Revision, 10), b.Shop, b.Warehouse
-	d.Stream, d.Seq, d.Trace = b.Stream, strconv.FormatUint(b.Seq, 10), b.Trace
-	if d.Lines == nil {
-		d.Lines = []string{}
+// covering does a call of begin or accept, which say this of a document and then more of their own (document.lua knows
+// the order).
+func (l *Ledger) covering(ctx context.Context, op string, b ledger.Begin, more ...any) (answer, error) {
+	lines := ""
+	if len(b.Lines) > 0 {
+		var err error
+		if lines, err = asJSON(b.Lines); err != nil {
+			return nil, err
+		}
 	}
-	return d
+	args := append(make([]any, 0, 20),
+		b.Key.Kind, b.Key.No, b.Owner, b.Hash, b.OrderNo, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace)
+	return l.calls.doPlain(ctx, l.at(b.Key.Seller), op, l.clock(), append(args, more...)...)
 }
 
 // Begin implements ledger.Documents.
 func (l *Ledger) Begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
-	d := l.covering("begin", b)
-	d.Supersedes, d.First = b.Supersedes, b.First
-	d.StreamTime, d.AuditedAt = b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro()
-	d.ClaimFor, d.BirthMargin = ledger.ClaimFor.Microseconds(), ledger.BirthMargin.Microseconds()
 	asked := l.local()
-	r, err := l.documents(ctx, b.Key.Seller, d)
+	r, err := l.covering(ctx, "begin", b, b.Supersedes, b.First, b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro())
 	if err != nil {
 		return ledger.Begun{}, wrap("begin", b.Key, err)
 	}
@@ -121,18 +98,17 @@ func begun(b ledger.Begin, asked time.Time, r answer) (out ledger.Begun, err err
 
 // Accept implements ledger.Documents.
 func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, cleaned []ledger.Cleaned, now time.Time) error {
-	d := l.covering("accept", b)
-	d.Number, d.Due = number, millis(now)
-	var err error
-	if d.Following, err = asJSON(ledger.Following{Due: now.UTC()}); err != nil {
+	following, err := asJSON(ledger.Following{Due: now.UTC()})
+	if err != nil {
 		return wrap("accept", b.Key, err)
 	}
+	clean := ""
 	if len(cleaned) > 0 {
-		if d.Cleaned, err = asJSON(cleaned); err != nil {
+		if clean, err = asJSON(cleaned); err != nil {
 			return wrap("accept", b.Key, err)
 		}
 	}
-	r, err := l.documents(ctx, b.Key.Seller, d)
+	r, err := l.covering(ctx, "accept", b, number, clean, following, now.UnixMilli())
 	if err == nil && r.text(0) == "twice" {
 		err = fmt.Errorf("%w: accepted as %s before, now as %s", ledger.ErrLost, r.text(1), number)
 	}
@@ -195,8 +171,11 @@ func (l *Ledger) resolve(ctx context.Context, k ledger.Key, d document) (answer,
 
 // documents does a call about documents of seller.
 func (l *Ledger) documents(ctx context.Context, seller string, d document) (answer, error) {
-	return l.calls.do(ctx, place{l.scripts.document, sellerKey(seller)}, d)
+	return l.calls.do(ctx, l.at(seller), d)
 }
+
+// at is where calls about documents of seller are done.
+func (l *Ledger) at(seller string) place { return place{l.scripts.document, sellerKey(seller)} }
 
 // Get implements ledger.Documents.
 func (l *Ledger) Get(ctx context.Context, k ledger.Key) (ledger.Entry, error) {
@@ -314,6 +293,9 @@ func (r answer) entry(i int, k ledger.Key) (ledger.Entry, error) {
 	fields := map[string]string{}
 	if i < len(r) {
 		flat, _ := r[i].([]any)
+		if len(flat) == 0 { // most are new
+			return ledger.Entry{Key: k}, nil
+		}
 		for i := 0; i+1 < len(flat); i += 2 {
 			fields[answer(flat).text(i)] = answer(flat).text(i + 1)
 		}

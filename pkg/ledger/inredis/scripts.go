@@ -2,9 +2,12 @@ package inredis
 
 import (
 	"embed"
+	"fmt"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"stockbridge/pkg/ledger"
 )
 
 //go:embed lua/*.lua
@@ -19,7 +22,7 @@ type scripts struct {
 
 func newScripts() scripts {
 	return scripts{
-		document: together([]string{"birth", "document"}, "begin", "accept", "refuse", "doubt", "absent", "release", "resend", "follow", "find", "due"),
+		document: together([]string{"birth", "document"}, "begin", "begin_plain", "accept", "accept_plain", "refuse", "doubt", "absent", "release", "resend", "follow", "find", "due"),
 		quota:    together([]string{"quota"}, "acquire", "return"),
 		lease:    together(nil, "lease", "unlease"),
 		count:    redis.NewScript(source("count")),
@@ -31,15 +34,22 @@ func newScripts() scripts {
 	}
 }
 
-// together makes one script of operations and of what they share.
+// together makes one script of operations and of what they share. An operation X_plain is how X takes its arguments one by
+// one.
 func together(shared []string, operations ...string) *redis.Script {
 	var b strings.Builder
+	fmt.Fprintf(&b, "local KEEP_ATTEMPTS, KEEP_SETTLED, CLAIM_FOR, BIRTH_MARGIN = %d, %d, %d, %d\n", // s, µs, µs
+		ledger.KeepAttempts, int(keepSettled.Seconds()), ledger.ClaimFor.Microseconds(), ledger.BirthMargin.Microseconds())
 	b.WriteString(source("together"))
 	for _, name := range shared {
 		b.WriteString(source(name))
 	}
 	for _, op := range operations {
-		b.WriteString("ops['" + op + "'] = function()\n" + source(op) + "end\n")
+		if name, ok := strings.CutSuffix(op, "_plain"); ok {
+			b.WriteString("plain['" + name + "'] = function(at)\n" + source(op) + "end\n")
+		} else {
+			b.WriteString("ops['" + op + "'] = function()\n" + source(op) + "end\n")
+		}
 	}
 	b.WriteString(source("each"))
 	return redis.NewScript(b.String())

@@ -29,7 +29,7 @@ if taken then return taken end
 local sure = born .. ' ' .. identify()
 local fresh
 if not e.version then
-  fresh = a.first and math.min(a.stream_time, a.audited_at) > tonumber(born) + a.birth_margin
+  fresh = a.first and math.min(a.stream_time, a.audited_at) > tonumber(born) + BIRTH_MARGIN
 else
   fresh = not is(e.state) and e.sure == sure -- given back unsent, and nothing was forgotten since
 end
@@ -40,7 +40,7 @@ if #told > 0 then e.told = cjson.encode(told) end
 e.prior = e.state or ''
 e.state = 'intent'
 e.owner, e.how = a.owner, ''
-e['until'] = text(now + a.claim_for)
+e['until'] = text(now + CLAIM_FOR)
 e.fresh = fresh and '1' or ''
 e.sure = fresh and sure or ''
 e.born = born
@@ -51,4 +51,4 @@ e.tries = text((tonumber(e.tries) or 0) + 1)
 take_lines(e, a.lines, held)
 remember(e, 'begun')
 save(e)
-return {'begun', text(a.claim_for), born, e.fresh, told}
+return {'begun', text(CLAIM_FOR), born, e.fresh, told}

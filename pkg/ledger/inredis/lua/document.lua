@@ -92,13 +92,13 @@ local function remember(e, what, detail)
   })
   local all = is(e.history) and e.history .. '\n' .. line or line
   local _, breaks = string.gsub(all, '\n', '')
-  for _ = a.keep_attempts, breaks do all = string.gsub(all, '^[^\n]*\n', '', 1) end
+  for _ = KEEP_ATTEMPTS, breaks do all = string.gsub(all, '^[^\n]*\n', '', 1) end
   e.history = all
 end
 
 -- keep makes a key stay, or go away some time after all that it speaks of is settled.
 local function keep(name, settled)
-  if settled then redis.call('EXPIRE', name, a.keep_settled) else redis.call('PERSIST', name) end
+  if settled then redis.call('EXPIRE', name, KEEP_SETTLED) else redis.call('PERSIST', name) end
 end
 
 -- LIVE lifts the live ones above all others in an index; below it the score is when the entry was written last.
@@ -108,11 +108,18 @@ local function index(no, settled)
   local name = index_key(no)
   redis.call('ZADD', name, (settled and 0 or LIVE) + now, a.kind .. ':' .. a.no)
   if settled then
-    redis.call('ZREMRANGEBYSCORE', name, '-inf', now - a.keep_settled * 1000000)
+    redis.call('ZREMRANGEBYSCORE', name, '-inf', now - KEEP_SETTLED * 1000000)
     settled = redis.call('ZCOUNT', name, LIVE, '+inf') == 0
   end
   keep(name, settled)
   return settled
+end
+
+local noted = {}
+local function note_kind(kind)
+  if noted[kind] then return end
+  redis.call('SADD', base .. 'kinds', kind)
+  noted[kind] = true
 end
 
 local function save(e)
@@ -146,5 +153,24 @@ local function save(e)
   local stays = stayed and not settled
   if is(e.order) and not (stays and stored.order == e.order) then keep(lines_key(e.order), index(e.order, settled)) end
   if is(e.number) and not (stays and stored.number == e.number) then index(e.number, settled) end
-  if not stored.version then redis.call('SADD', base .. 'kinds', a.kind) end
+  if not stored.version then note_kind(a.kind) end
+end
+
+-- COVERING is the order in which plain calls give what begin and accept say of a document; then come their own values.
+local COVERING = {'kind', 'no', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'stream', 'seq', 'trace'}
+
+-- in_full makes a plain call of one as JSON has them.
+local function in_full(at, more)
+  a = {}
+  for i, field in ipairs(COVERING) do a[field] = ARGV[at + i - 1] end
+  for i, field in ipairs(more) do a[field] = ARGV[at + #COVERING + i - 1] end
+  a.lines = is(a.lines) and cjson.decode(a.lines) or {}
+  prepare()
+end
+
+-- line makes a line of a history, of what a plain call gives.
+local function line(at, what, detail)
+  return cjson.encode({
+    at = text(now), owner = ARGV[at + 2], stream = ARGV[at + 9], seq = ARGV[at + 10], what = what, detail = detail,
+  })
 end

@@ -8,11 +8,24 @@ local function do_one(call)
   prepare()
   return ops[a.op]()
 end
-local answers = {}
-for i = 1, #ARGV do
-  local ok, got = pcall(do_one, ARGV[i])
+local function do_plain(at)
+  now = tonumber(ARGV[at + 1])
+  if now == 0 then now = server_now end
+  return plain[ARGV[at]](at + 2)
+end
+local answers, i = {}, 1
+while ARGV[i] do
+  local values = tonumber(ARGV[i])
+  local ok, got
+  if values then
+    ok, got = pcall(do_plain, i + 1)
+    i = i + 1 + values
+  else
+    ok, got = pcall(do_one, ARGV[i])
+    i = i + 1
+  end
   if not ok then got = {'error', type(got) == 'table' and got.err or tostring(got)} end
-  answers[i] = got
+  answers[#answers + 1] = got
 end
 finish()
 return answers
