@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -25,6 +26,8 @@ type Config struct {
 	Warehouses []Warehouse `json:"warehouses"`
 	Shops      []Shop      `json:"shops"`
 	Shippers   []Shipper   `json:"shippers"`
+	// Stock is what lies in the warehouses at first. What a State knows of already goes on as it is.
+	Stock []Stock `json:"stock"`
 
 	// Seed of all chances.
 	Seed uint64 `json:"seed"`
@@ -167,6 +170,15 @@ func (c *Config) check() error {
 	}
 	for i, s := range c.Shippers {
 		f.when(s.ShipperNo == "", fmt.Sprintf("shippers[%d].shipperNo", i), "is required")
+	}
+	stocked := map[[3]string]bool{}
+	c.Stock = slices.Clone(c.Stock)
+	for i := range c.Stock {
+		at := fmt.Sprintf("stock[%d].", i)
+		c.Stock[i].check(at, &f)
+		key := [3]string{c.Stock[i].DeptNo, c.Stock[i].WarehouseNo, c.Stock[i].GoodsNo}
+		f.when(stocked[key], at+"goodsNo", "is there twice")
+		stocked[key] = true
 	}
 	f.speed(c.Speed)
 	f.oneOf("control", string(c.Control), string(ControlLoopback), string(ControlAnyone))

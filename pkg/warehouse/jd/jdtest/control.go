@@ -96,6 +96,7 @@ func (jd *JD) controlAPI() http.Handler {
 	jd.routeClock(handle)
 	jd.routeTokens(handle)
 	jd.routeOthers(handle)
+	jd.routeStock(handle)
 	handle("POST reset", func(*http.Request) (any, error) { return struct{}{}, jd.Reset() })
 	return http.NewCrossOriginProtection().Handler(jd.nearby(mux))
 }

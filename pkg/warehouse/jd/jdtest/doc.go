@@ -1,12 +1,12 @@
 // Package jdtest is a JD that anyone can run: the open-platform gateway and the part of the ECLP warehouse API that sales
 // orders need, as an http.Handler over a state machine, with knobs for all that goes wrong.
 //
-// It plays reference/jd-eclp.md: the gateway of §1, the methods of §3 and §5, the behaviour of §14. What is not known of
+// It plays reference/jd-eclp.md: the gateway of §1, the methods of §3, §5 and §9, the behaviour of §14. What is not known of
 // JD is a knob (see Knobs), and where a double shipment is at stake the default is the worst that JD may do: a repeated
 // isvUUID makes a second document. It shows double shipments and counts them (see Violations); it never prevents them.
 //
 // It knows nothing of Stockbridge: any JD client can talk to it unchanged. It plays both of JD's authorisation platforms
-// (§1.7). It does not know JD's purchase, return, goods and stock calls, nor HMAC signatures. It imports no testing package, because the jd-sandbox binary and
+// (§1.7). It does not know JD's purchase, return and goods calls, nor HMAC signatures. It imports no testing package, because the jd-sandbox binary and
 // `bridgectl up` run it too.
 //
 // In a test:

@@ -88,6 +88,8 @@ type Document struct {
 	WayBills []string  `json:"wayBills,omitempty"`
 	Packages []Package `json:"packages,omitempty"`
 	Lines    []Line    `json:"lines"`
+	// Own: JD took the order itself, in a shop of its own.
+	Own bool `json:"own,omitempty"`
 	// Params is the addOrder as it was sent.
 	Params map[string]string `json:"params,omitempty"`
 }
@@ -113,6 +115,14 @@ type document struct {
 	Plan     []Status  `json:"plan"`
 	Lines    []Line    `json:"lines"`
 	Packages []Package `json:"packages,omitempty"`
+	Own      bool      `json:"own,omitempty"`
+	// ShipAt is the status at which goods leave the stock.
+	ShipAt Code `json:"shipAt,omitempty"`
+	// Booked: its goods were moved by an act.
+	Booked bool `json:"booked,omitempty"`
+
+	held  []holding
+	stage stage
 }
 
 func (d *document) history(now time.Time) []Status {

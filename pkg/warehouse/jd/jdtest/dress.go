@@ -30,6 +30,12 @@ func (k *Knobs) dress(v any) any {
 			list[i] = k.dress(member)
 		}
 		return list
+	case []any:
+		list := make([]any, len(v))
+		for i, member := range v {
+			list[i] = k.dress(member)
+		}
+		return list
 	case number:
 		if k.Numbers == "text" || !isNumber(string(v)) {
 			return k.scalar(string(v))
@@ -56,5 +62,5 @@ func (k *Knobs) scalar(v any) any {
 
 // isNumber guards against codes of a setting that are no JSON numbers.
 func isNumber(s string) bool {
-	return s != "" && s[0] >= '0' && s[0] <= '9' && json.Valid([]byte(s))
+	return s != "" && (s[0] >= '0' && s[0] <= '9' || s[0] == '-') && json.Valid([]byte(s))
 }

@@ -52,9 +52,12 @@ type Fault struct {
 	Kind Kind   `json:"kind"`
 	// Methods, with or without "jingdong.", and ExchangeCall and RefreshCall; empty is every one of these.
 	Methods []string `json:"methods,omitempty"`
-	// Orders are isvUUIDs or eclpSoNos; Goods are goodsNos or isvGoodsNos in an addOrder. Empty is any.
+	// Orders are isvUUIDs or eclpSoNos; Goods are goodsNos or isvGoodsNos in an addOrder, goodsNos in other calls. Empty is any.
 	Orders []string `json:"orders,omitempty"`
 	Goods  []string `json:"goods,omitempty"`
+	// Shops are shopNos of the call, Page its page; empty and 0 are any.
+	Shops []string `json:"shops,omitempty"`
+	Page  int      `json:"page,omitempty"`
 	// Chance of each such call, from 0 to 1; 0 is every one, up to Count.
 	Chance float64 `json:"chance,omitempty"`
 	// Count is after how many strikes it is over; 0 is never.
@@ -99,6 +102,7 @@ func (f *Fault) check(at string, into *faults) {
 	}
 	into.chance(at+"chance", f.Chance)
 	into.when(f.Count < 0, at+"count", "must not be negative")
+	into.when(f.Page < 0, at+"page", "must not be negative")
 	into.when(f.Chance == 0 && f.Count == 0, at+"chance", "chance or count is required (chance: 1 strikes always)")
 	switch f.Kind {
 	case LoseAnswer, Truncated:
@@ -124,7 +128,20 @@ func (f *Fault) strikes(c *call) bool {
 	if len(f.Methods) > 0 && !slices.ContainsFunc(f.Methods, func(m string) bool { return shortMethod(m) == c.method }) {
 		return false
 	}
+	if len(f.Shops) > 0 && !meet(f.Shops, append(split(c.fields["shopNos"]), c.fields["shopNo"])) || f.Page > 0 && f.Page != c.page() {
+		return false
+	}
 	return (len(f.Orders) == 0 || meet(f.Orders, c.numbers)) && (len(f.Goods) == 0 || meet(f.Goods, c.goods))
+}
+
+// page is the page that a call asks for, 1 where it names none.
+func (c *call) page() int {
+	for _, name := range []string{"startPage", "pageNumber", "currentPage", "pageNo"} {
+		if n, err := strconv.Atoi(c.fields[name]); err == nil {
+			return n
+		}
+	}
+	return 1
 }
 
 func meet(a, b []string) bool {

@@ -294,6 +294,7 @@ func (c *call) readFields(text string) *Refusal {
 		c.goods = append(split(c.fields["goodsNo"]), split(c.fields["isvGoodsNo"])...)
 	} else {
 		c.eclpSoNo = c.fields["eclpSoNo"]
+		c.goods = append(split(c.fields["goodsNo"]), split(c.fields["goodsNos"])...)
 	}
 	for _, name := range []string{"isvUUID", "eclpSoNo", "spSoNos"} {
 		c.numbers = append(c.numbers, split(c.fields[name])...)

@@ -32,6 +32,12 @@ type JD struct {
 	attempts map[string]int
 	faultIDs int
 	rnd      *rand.Rand // for what no order depends on
+
+	// Of the flow: who reads what, in how many readings a row was missing, and how many ends were told.
+	readings map[window]*reading
+	readers  uint64
+	missed   []uint8
+	ends     uint64
 }
 
 type app struct {
@@ -85,6 +91,11 @@ func (jd *JD) begin() {
 	}
 	jd.calls, jd.count, jd.attempts = ring[Call]{}, newCounters(now), map[string]int{}
 	jd.rnd = jd.random("latency")
+	jd.readings, jd.readers, jd.missed, jd.ends = map[window]*reading{}, 0, nil, 0
+	goods := slices.DeleteFunc(slices.Clone(jd.master.Stock), jd.state.stock.has)
+	if len(goods) > 0 {
+		jd.change(record{Stocked: goods})
+	}
 }
 
 // Close ends it: waiting calls go on at once, later ones with a State fail. It returns what went wrong with the State.
@@ -120,6 +131,9 @@ func (jd *JD) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // change applies a record and queues it for the file. The caller holds jd.mu or is New.
 func (jd *JD) change(r record) {
+	if jd.state.stock.used() {
+		r.Settled = jd.shown()
+	}
 	jd.journal.add(r)
 	jd.state.apply(r)
 }
@@ -409,7 +423,8 @@ func (jd *JD) Reset() error {
 	defer jd.mu.Unlock()
 	fresh := newState()
 	fresh.seq, fresh.clock = jd.state.seq, jd.state.clock
-	if err := jd.journal.restart(record{Seq: fresh.seq, Clock: &fresh.clock}); err != nil {
+	fresh.stock.first = jd.state.stock.first + int64(len(jd.state.stock.rows))
+	if err := jd.journal.restart(record{Seq: fresh.seq, Clock: &fresh.clock, Rows: fresh.stock.first}); err != nil {
 		return err
 	}
 	jd.state = fresh

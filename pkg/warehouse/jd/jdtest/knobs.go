@@ -71,6 +71,10 @@ type Knobs struct {
 	// Auth is how the authorisation server behaves.
 	Auth Auth `json:"auth"`
 
+	// Flow and Stock are about what lies in the warehouses and moves there.
+	Flow  Flow       `json:"flow"`
+	Stock StockKnobs `json:"stock"`
+
 	// Faults are tried in this order; the first that fires decides, and Slow comes on top.
 	Faults []Fault `json:"faults"`
 }
@@ -219,6 +223,7 @@ func (k *Knobs) setDefaults() {
 		k.Cancel.Takes.Max = k.Cancel.Takes.Min
 	}
 	k.Auth.setDefaults()
+	k.stockDefaults()
 	if len(k.Walk) == 0 {
 		k.Walk = DefaultWalk()
 	}
@@ -255,6 +260,7 @@ func (k *Knobs) check() error {
 	f.when(k.Split.Parts < 2 || k.Split.Parts > 20, "split.parts", "must be from 2 to 20")
 	f.when(k.Cancel.Takes.Min < 0 || time.Duration(k.Cancel.Takes.Max) > maxStep, "cancel.takes", "must be from 0 to %v", maxStep)
 	k.Auth.check(&f)
+	k.checkStock(&f)
 	f.when(len(k.Walk) > 100, "walk", "must have at most 100 steps")
 	f.oneOf("repeat", string(k.Repeat), string(SecondDocument), string(SameNumber), string(RefuseRepeat))
 	f.oneOf("unknown_number", string(k.UnknownNumber), string(AnswerError), string(AnswerEmpty), string(AnswerMissing))

@@ -17,15 +17,26 @@ type method struct {
 }
 
 var methods = map[string]method{
-	"eclp.order.addOrder":         {key: "eclpSoNo", write: true, do: (*JD).addOrder},
-	"eclp.order.cancelOrder":      {key: "cancelorder_result", write: true, do: (*JD).cancelOrder},
-	"eclp.order.queryOrder":       {key: "queryorder_result", do: (*JD).queryOrder},
-	"eclp.order.queryOrderStatus": {key: "queryorderstatus_result", do: (*JD).queryOrderStatus},
-	"eclp.order.queryOrderPacks":  {key: "queryorderpacks_result", do: (*JD).queryOrderPacks},
-	"eclp.order.ext.queryOrder":   {key: "queryorder_result", do: (*JD).extQueryOrder},
-	"eclp.master.queryWarehouse":  {key: "querywarehouse_result", do: (*JD).queryWarehouse},
-	"eclp.master.queryShop":       {key: "queryshop_result", do: (*JD).queryShop},
-	"eclp.master.queryShipper":    {key: "queryshipper_result", do: (*JD).queryShipper},
+	"eclp.order.addOrder":                   {key: "eclpSoNo", write: true, do: (*JD).addOrder},
+	"eclp.order.cancelOrder":                {key: "cancelorder_result", write: true, do: (*JD).cancelOrder},
+	"eclp.order.queryOrder":                 {key: "queryorder_result", do: (*JD).queryOrder},
+	"eclp.order.queryOrderStatus":           {key: "queryorderstatus_result", do: (*JD).queryOrderStatus},
+	"eclp.order.queryOrderPacks":            {key: "queryorderpacks_result", do: (*JD).queryOrderPacks},
+	"eclp.order.ext.queryOrder":             {key: "queryorder_result", do: (*JD).extQueryOrder},
+	"eclp.order.queryOrderList":             {key: "queryordervmi_result", do: (*JD).queryOrderList},
+	"eclp.order.queryOrderListByStatus":     {key: "orderQueryResult", do: (*JD).queryOrderListByStatus},
+	"eclp.stock.queryStock":                 {key: "querystock_result", do: (*JD).queryStock},
+	"eclp.stock.queryVmiShopStockFlow":      {key: "vmiShopStockFlowList", do: (*JD).queryVmiShopStockFlow},
+	"eclp.stock.queryVmiShopStock":          {key: "queryvmishopstock_result", do: (*JD).queryVmiShopStock},
+	"eclp.stock.searchShopStock":            {key: "shopStockSearchResponse", do: (*JD).searchShopStock},
+	"eclp.stock.searchShopStockFlow":        {key: "shopStockSearchFlowResponse", do: (*JD).searchShopStockFlow},
+	"eclp.stock.setShopStockFixed":          {key: "ShopStockBaseResponse", write: true, do: (*JD).setShopStockFixed},
+	"eclp.stock.queryGoodsLevelChange":      {key: "levelChangeResultList", do: (*JD).queryGoodsLevelChange},
+	"eclp.checkstock.queryCheckStockProfit": {key: "checkstockProfitList", do: (*JD).queryCheckStockProfit},
+	"eclp.checkstock.queryCheckStockLosses": {key: "checkstocklossesList", do: (*JD).queryCheckStockLosses},
+	"eclp.master.queryWarehouse":            {key: "querywarehouse_result", do: (*JD).queryWarehouse},
+	"eclp.master.queryShop":                 {key: "queryshop_result", do: (*JD).queryShop},
+	"eclp.master.queryShipper":              {key: "queryshipper_result", do: (*JD).queryShipper},
 }
 
 const (
@@ -215,8 +226,17 @@ func (jd *JD) addOrder(c *call) (any, *Refusal) {
 			return nil, jd.refusal("", "单号["+o.number+"]已存在，请勿重复下单", "the order exists already")
 		}
 	}
+	jd.settle()
+	if no := jd.lacks(o); no != nil {
+		return nil, no
+	}
 	rnd := jd.random("order", o.dept, o.number, strconv.Itoa(len(twins)))
 	docs := jd.knobs.plan(o, rnd, jd.state.seq+1, c.arrived, jd.shown())
+	if jd.state.stock.used() {
+		for _, d := range docs {
+			d.ShipAt = jd.knobs.Stock.ShipAt
+		}
+	}
 	jd.change(record{Documents: docs})
 	jd.count.Accepted++
 	jd.count.Children += int64(len(docs) - 1)

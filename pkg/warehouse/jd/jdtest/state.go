@@ -18,13 +18,14 @@ type state struct {
 	seq      int64
 	clock    clock
 	wrong    violations
+	stock    stock
 }
 
 // lineKey is what makes an order line one and the same, under whatever isvUUID it comes. Lines without a platform number
 // or a line id cannot be told apart from others and are not watched.
 type lineKey struct{ dept, spNo, line string }
 
-// record is one change of the state; exactly one field is set.
+// record is one change of the state; exactly one field is set, except where others say so.
 type record struct {
 	// Documents are a new order and its children to be.
 	Documents []*document `json:"documents,omitempty"`
@@ -35,6 +36,15 @@ type record struct {
 	Violation *Violation `json:"violation,omitempty"`
 	// Seq is the highest number given so far: the first record of a journal that was reset.
 	Seq int64 `json:"seq,omitempty"`
+
+	// Settled comes with any other: the warehouse's time up to which orders have moved the stock before.
+	Settled time.Time `json:"settled,omitzero"`
+	Stocked []Stock   `json:"stocked,omitempty"`
+	// Acts may come with Documents: a sale of JD's own.
+	Acts []StockAct `json:"acts,omitempty"`
+	Fill *Fill      `json:"fill,omitempty"`
+	// Rows is the highest number of a row given so far, with Seq.
+	Rows int64 `json:"rows,omitempty"`
 }
 
 type replan struct {
@@ -61,11 +71,14 @@ func newState() *state {
 	return &state{
 		byNo: map[string]*document{}, byNumber: map[string][]*document{}, bySpNo: map[string][]*document{},
 		byLine: map[lineKey][]*document{}, wrong: violations{counts: map[ViolationKind]int64{}},
+		stock: newStock(),
 	}
 }
 
 func (s *state) apply(r record) {
 	s.seq = max(s.seq, r.Seq)
+	s.stock.first = max(s.stock.first, r.Rows)
+	s.settle(r.Settled)
 	if r.Clock != nil {
 		s.clock = *r.Clock
 	}
@@ -81,12 +94,24 @@ func (s *state) apply(r record) {
 		if p.Unsplit {
 			for _, no := range d.Children {
 				s.byNo[no].Void = true
+				s.schedule(s.byNo[no])
 			}
 			d.Children = nil
 		}
+		s.schedule(d)
 	}
 	for _, d := range r.Documents {
 		s.take(d)
+	}
+	s.book(r.Documents)
+	for _, g := range r.Stocked {
+		s.stock.open(g)
+	}
+	for _, a := range r.Acts {
+		s.act(a)
+	}
+	if r.Fill != nil {
+		s.fill(*r.Fill)
 	}
 }
 
@@ -94,7 +119,7 @@ func (s *state) take(d *document) {
 	s.all = append(s.all, d)
 	s.byNo[d.No] = d
 	s.seq = max(s.seq, d.Seq)
-	if d.Parent != "" {
+	if d.Parent != "" || d.Own {
 		return
 	}
 	spNo := d.Params["salesPlatformOrderNo"]
@@ -294,7 +319,7 @@ func (s *state) view(d *document, now time.Time, parentStays bool) Document {
 		Seq: d.Seq, EclpSoNo: d.No, IsvUUID: d.Number, DepartmentNo: d.Dept, Parent: d.Parent, Created: d.Created,
 		ShopNo: root.Params["shopNo"], WarehouseNo: root.Params["warehouseNo"], ShipperNo: root.Params["shipperNo"],
 		SalesPlatformOrderNo: root.Params["salesPlatformOrderNo"],
-		History:              slices.Clone(s.history(d, now, parentStays)), Lines: slices.Clone(d.Lines),
+		History:              slices.Clone(s.history(d, now, parentStays)), Lines: slices.Clone(d.Lines), Own: root.Own,
 	}
 	if v.ShipperNo == "" {
 		v.ShipperNo = defaultShipper

@@ -142,6 +142,61 @@ func (c *Client) RevokeToken(ctx context.Context, token string) error {
 	return c.do(ctx, http.MethodPost, "tokens/revoke", jdtest.TokenEnd{Token: token}, nil)
 }
 
+// StockGoods stocks goods that were not there before, without rows of the flow.
+func (c *Client) StockGoods(ctx context.Context, goods ...jdtest.Stock) error {
+	return c.do(ctx, http.MethodPost, "stock/goods", goods, nil)
+}
+
+// Move does acts that move stock, all or none, and returns the rows they made.
+func (c *Client) Move(ctx context.Context, acts ...jdtest.StockAct) ([]jdtest.Movement, error) {
+	var page jdtest.MovementPage
+	err := c.do(ctx, http.MethodPost, "stock/acts", acts, &page)
+	return page.Rows, err
+}
+
+// FillFlow makes many rows at once.
+func (c *Client) FillFlow(ctx context.Context, fill jdtest.Fill) error {
+	return c.do(ctx, http.MethodPost, "stock/fill", fill, nil)
+}
+
+// Stock tells what the shops have and what lies in the warehouses.
+func (c *Client) Stock(ctx context.Context, q jdtest.StockQuery) (s jdtest.StockTruth, err error) {
+	return s, c.do(ctx, http.MethodGet, "stock?"+chosen(q).Encode(), nil, &s)
+}
+
+// Movements returns all rows that the query chooses in the order they were made, page by page; its Limit bounds the whole
+// when it is not 0.
+func (c *Client) Movements(ctx context.Context, q jdtest.StockQuery) ([]jdtest.Movement, error) {
+	var rows []jdtest.Movement
+	params, after := chosen(q), q.After
+	for {
+		limit := 10_000
+		if q.Limit > 0 {
+			limit = min(limit, q.Limit-len(rows))
+		}
+		params.Set("after", strconv.FormatInt(after, 10))
+		params.Set("limit", strconv.Itoa(limit))
+		var page jdtest.MovementPage
+		if err := c.do(ctx, http.MethodGet, "stock/rows?"+params.Encode(), nil, &page); err != nil {
+			return nil, err
+		}
+		rows = append(rows, page.Rows...)
+		if after = page.Next; after == 0 || q.Limit > 0 && len(rows) >= q.Limit {
+			return rows, nil
+		}
+	}
+}
+
+func chosen(q jdtest.StockQuery) url.Values {
+	params := url.Values{}
+	for name, value := range map[string]string{"deptNo": q.DeptNo, "warehouseNo": q.WarehouseNo, "shopNo": q.ShopNo, "goodsNo": q.GoodsNo} {
+		if value != "" {
+			params.Set(name, value)
+		}
+	}
+	return params
+}
+
 // Reset forgets all documents and puts knobs, tokens and speed as they were at the start.
 func (c *Client) Reset(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "reset", nil, nil)

@@ -211,3 +211,51 @@ func TestControlIsForThisMachineOnly(t *testing.T) {
 		})
 	}
 }
+
+// TestTheClientMovesStock uses every call about stock once.
+func TestTheClientMovesStock(t *testing.T) {
+	ctx := context.Background()
+	jd, srv := start(t, jdtest.Config{})
+	c := control.New(srv.URL)
+	must(t, c.StockGoods(ctx, jdtest.Stock{DeptNo: "EBU1", WarehouseNo: "11", GoodsNo: "EMG1", Shops: map[string]int64{"ESP1": 5}}))
+	if err := c.StockGoods(ctx, jdtest.Stock{DeptNo: "EBU1", WarehouseNo: "11", GoodsNo: "EMG1"}); err == nil || !strings.Contains(err.Error(), "[0].goodsNo: EMG1 is there already") {
+		t.Errorf("stocked twice: %v", err)
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	sale := jdtest.StockAct{Kind: jdtest.Sale, DeptNo: "EBU1", WarehouseNo: "11", ShopNo: "ESP1", GoodsNo: "EMG1", Num: 2, At: at}
+	rows, err := c.Move(ctx, sale)
+	must(t, err)
+	if len(rows) != 1 || rows[0].Former != 5 || rows[0].Now != 3 || !rows[0].At.Equal(at) {
+		t.Errorf("got %+v", rows)
+	}
+	before, none := sale, jdtest.StockAct{Kind: "theft"}
+	before.At = at.Add(-time.Millisecond)
+	_, err = c.Move(ctx, sale, before, none)
+	for _, want := range []string{"[1].at: must not be before", "[2].kind: \"theft\" is not one of", "[2].warehouseNo: is required"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+	must(t, c.FillFlow(ctx, jdtest.Fill{DeptNo: "EBU1", WarehouseNo: "11", ShopNo: "ESP1", GoodsNos: []string{"EMG1", "EMG2"}, Rows: 12_000, From: at, To: at.Add(time.Hour)}))
+	if err := c.FillFlow(ctx, jdtest.Fill{}); err == nil || !strings.Contains(err.Error(), "goodsNos: is required") {
+		t.Errorf("an empty fill: %v", err)
+	}
+	all, err := c.Movements(ctx, jdtest.StockQuery{ShopNo: "ESP1"})
+	must(t, err)
+	if first, want := all[0], rows[0]; len(all) != 12_001 || first != want {
+		t.Errorf("%d rows, the first %+v", len(all), first)
+	}
+	some, err := c.Movements(ctx, jdtest.StockQuery{GoodsNo: "EMG2", Limit: 3})
+	must(t, err)
+	if len(some) != 3 || some[0].GoodsNo != "EMG2" {
+		t.Errorf("got %+v", some)
+	}
+	truth, err := c.Stock(ctx, jdtest.StockQuery{GoodsNo: "EMG1"})
+	must(t, err)
+	if len(truth.Shops) != 1 || len(truth.Warehouses) != 1 || truth.Shops[0].Rows == 0 {
+		t.Errorf("got %+v", truth)
+	}
+	if len(jd.Calls()) != 0 {
+		t.Error("control calls stand among JD's")
+	}
+}
