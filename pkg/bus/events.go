@@ -68,6 +68,61 @@ func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) er
 	return nil
 }
 
+// End tells the last message of the public stream that holds events of the name: its number, and when it was stored; 0 when
+// nothing was ever stored there.
+func (b *Bus) End(ctx context.Context, name string) (seq uint64, at time.Time, err error) {
+	err = b.stream(ctx, name, func(s jetstream.Stream) error {
+		state := s.CachedInfo().State
+		seq, at = state.LastSeq, state.LastTime
+		return nil
+	})
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("look at the end of the stream of %s: %w", name, err)
+	}
+	return seq, at, nil
+}
+
+// Holds tells whether the public stream that holds events of the name ever held, as far as it goes back, the message that
+// was stored under the number at that time. It is false when the stream was put back to an older copy.
+func (b *Bus) Holds(ctx context.Context, name string, seq uint64, at time.Time) (holds bool, err error) {
+	if seq == 0 {
+		return true, nil
+	}
+	err = b.stream(ctx, name, func(s jetstream.Stream) error {
+		state := s.CachedInfo().State
+		if holds = seq <= state.LastSeq; !holds || seq < state.FirstSeq {
+			return nil
+		}
+		m, err := s.GetMsg(ctx, seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil // deleted
+		}
+		if err == nil {
+			holds = m.Time.Equal(at)
+		}
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for message %d in the stream of %s: %w", seq, name, err)
+	}
+	return holds, nil
+}
+
+func (b *Bus) stream(ctx context.Context, name string, f func(jetstream.Stream) error) error {
+	for _, row := range streams {
+		if row.public && len((EventQuery{Names: []string{name}}).filters(row)) > 0 {
+			return ask(ctx, func(ctx context.Context) error {
+				s, err := b.js.Stream(ctx, row.name)
+				if err != nil {
+					return err
+				}
+				return f(s)
+			})
+		}
+	}
+	return errors.New("no stream holds such events")
+}
+
 // filters are the subjects to read of a stream; none when the query asks for nothing that it holds.
 func (q EventQuery) filters(row streamRow) []string {
 	if len(q.Names) == 0 {

@@ -129,6 +129,10 @@ var (
 		{"order-pusher-changed", streamSellers, event.SellerChanged.Name, event.SellerChanged.Subjects()},
 		{"order-pusher-resumed", streamSellers, event.SellerResumed.Name, event.SellerResumed.Subjects()},
 		{"order-pusher-sweep", streamTicks, event.ReleaseDue.Name, []string{event.DueSubjects(event.TickRelease)}},
+		{"vmi-ingester", streamTicks, event.VMIDue.Name, []string{event.DueSubjects(event.TickVMI)}},
+		{"vmi-ingester-window", streamVMI, event.VMIWindowDue.Name, event.VMIWindowDue.Subjects()},
+		{"vmi-ingester-changed", streamSellers, event.SellerChanged.Name, event.SellerChanged.Subjects()},
+		{"vmi-ingester-resumed", streamSellers, event.SellerResumed.Name, event.SellerResumed.Subjects()},
 		{"status-poller", streamTicks, event.PollDue.Name, []string{event.DueSubjects(event.TickPoll)}},
 	}
 )

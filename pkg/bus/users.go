@@ -65,6 +65,11 @@ func ownsOthers(consumer string) bool {
 	return !slices.ContainsFunc(consumers, func(r consumerRow) bool { return strings.HasPrefix(consumer, r.name+"-") })
 }
 
+// projections are the streams that a service reads from the beginning, to make again what it knows.
+var projections = map[string][]string{
+	"vmi-ingester": {streamStock, streamVMI},
+}
+
 // worker is the user of a service.
 func worker(service string) User {
 	u := newUser(service)
@@ -93,6 +98,10 @@ func worker(service string) User {
 		u.may("$JS.API.STREAM.MSG.GET."+streamRetry, "$JS.API.STREAM.PURGE."+streamRetry,
 			"$JS.API.STREAM.MSG.GET."+streamShelf, "$JS.API.STREAM.MSG.DELETE."+streamShelf,
 			pullPrefix+streamShelf+".*", "$JS.API.CONSUMER.DELETE."+streamShelf+".*")
+	}
+	for _, stream := range projections[service] {
+		// The server makes up no name for a consumer of several filters, so none of them is part of the call.
+		u.may("$JS.API.STREAM.MSG.GET."+stream, "$JS.API.CONSUMER.CREATE."+stream+".*", pullPrefix+stream+".*", "$JS.API.CONSUMER.DELETE."+stream+".*")
 	}
 	for _, f := range event.Facts() {
 		if !f.FromERP {

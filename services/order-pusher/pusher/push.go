@@ -389,7 +389,7 @@ func (r *run) send(ctx context.Context) error {
 	taken, err := r.wh.TakeOrder(ctx, r.o)
 	r.watch(err)
 	if err == nil {
-		r.took(r.o.Seller)
+		r.Served(r.o.Seller)
 		return r.accept(taken.WarehouseNo, cleanedOf(taken.Cleaned))
 	}
 	var no *warehouse.SaidNo
@@ -431,7 +431,7 @@ func (r *run) askAt(ctx context.Context, wh warehouse.OrderFinder, outboundNo st
 	if first { // one call that fails is one failure, however many were waiting for it
 		r.watch(err)
 		if err == nil {
-			r.took(seller.CausePermission(r.o.Seller, findOrders))
+			r.Served(seller.CausePermission(r.o.Seller, findOrders))
 		}
 	}
 	if errors.Is(err, warehouse.ErrNotPermitted) {

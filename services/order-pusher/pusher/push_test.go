@@ -292,7 +292,7 @@ func TestLinesAndNumbers(t *testing.T) {
 		second.Supersedes = "A-1"
 		b.wants(second, fresh, "held cancel:acme/A-1")
 		b.has(second, 0)
-		if b.cleared(t.Context(), "cancel:acme/A-1") {
+		if b.Cleared(t.Context(), "cancel:acme/A-1") {
 			t.Error("cleared while the earlier one lives")
 		}
 
@@ -303,7 +303,7 @@ func TestLinesAndNumbers(t *testing.T) {
 		if err := b.ledger.Follow(t.Context(), entry, ledger.Cancelled, ledger.Following{}); err != nil {
 			t.Fatal(err)
 		}
-		if !b.cleared(t.Context(), "cancel:acme/A-1") {
+		if !b.Cleared(t.Context(), "cancel:acme/A-1") {
 			t.Error("not cleared although the earlier one is cancelled")
 		}
 		b.accepts(second, replay)
@@ -356,7 +356,7 @@ func TestACorrectedOrderEndsWhatWaitedForIt(t *testing.T) {
 		faulty := proto.CloneOf(o)
 		faulty.Shop = "S09"
 		b.wants(faulty, fresh, "held shop:acme/S09")
-		if b.cleared(t.Context(), seller.CauseReceiver("acme", "A-1")) {
+		if b.Cleared(t.Context(), seller.CauseReceiver("acme", "A-1")) {
 			t.Error("cleared although nobody corrected it")
 		}
 		b.wants(faulty, replay, "held shop:acme/S09") // nothing came in between
@@ -364,7 +364,7 @@ func TestACorrectedOrderEndsWhatWaitedForIt(t *testing.T) {
 		if told, err := b.push(faulty, replay); err != nil || told != "" {
 			t.Errorf("told %q of an order that has its outcome: %v", told, err)
 		}
-		if !b.cleared(t.Context(), seller.CauseReceiver("acme", "A-1")) {
+		if !b.Cleared(t.Context(), seller.CauseReceiver("acme", "A-1")) {
 			t.Error("a masked one would wait for ever")
 		}
 		b.accepts(o, replay)
@@ -493,7 +493,7 @@ func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 		}
 		// Once the warehouse took an order since, all that waited for its leave goes on.
 		let = nil
-		b.took("acme")
+		b.Served("acme")
 		if _, err := b.ReleaseDue(t.Context(), nil, &sellerv1.PollDue{Seller: "acme"}); err != nil {
 			t.Fatal(err)
 		}

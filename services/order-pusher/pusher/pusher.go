@@ -17,7 +17,6 @@ import (
 	"errors"
 	"math"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,7 +31,6 @@ import (
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
 	orderv1 "stockbridge/proto/order/v1"
-	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // Name is the service's name and that of its consumer.
@@ -51,8 +49,6 @@ const (
 	callLimit = 10 * time.Second
 	// writeLimit is for the one ledger write that ends a run; handler limit + writeLimit must stay below AckWait.
 	writeLimit = 4 * time.Second
-	// permissionEvery is how often it is tried whether a permission was granted meanwhile.
-	permissionEvery = 10 * time.Minute
 	// findOrders is the permission to ask after orders by our numbers.
 	findOrders = "find-orders"
 	// everyOne admits an order to a trial whatever its place.
@@ -120,9 +116,7 @@ type Pusher struct {
 	crowd    *crowd
 	onlooker *onlooker
 	absences absences
-
-	mu    sync.Mutex
-	taken map[string]time.Time
+	*seller.Releases
 }
 
 // New makes a Pusher.
@@ -133,7 +127,8 @@ func New(parts Parts) *Pusher {
 	if parts.NewOwner == nil {
 		parts.NewOwner = uuid.NewString
 	}
-	p := &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.OrderFinder]*lane{}}, crowd: &crowd{of: map[seat]*seats{}}, taken: map[string]time.Time{}}
+	p := &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.OrderFinder]*lane{}}, crowd: &crowd{of: map[seat]*seats{}}}
+	p.Releases = &seller.Releases{Find: parts.Sellers.Get, Replay: parts.Release, Gone: p.gone, Apart: []string{findOrders}, Clock: parts.Now}
 	p.onlooker = &onlooker{
 		ledger: parts.Ledger, read: parts.Read, watch: p.watch, asker: p.asker, crowd: p.crowd, slots: parts.Slots,
 		lookAfter: parts.ShadowLookAfter, giveUp: parts.ShadowGiveUp, now: parts.Now, newOwner: parts.NewOwner,
@@ -156,12 +151,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	main.Slots, main.MaxAttempts, main.Paused = c.Slots, c.MaxAttempts, paused(s.Sellers)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.OrderAudited, main, p.Push, p.Unserved) })
-	g.Go(func() error {
-		return bus.Serve(ctx, s.Bus, event.SellerChanged, s.Serving(Name+"-changed"), p.SellerChanged, nil)
-	})
-	g.Go(func() error {
-		return bus.Serve(ctx, s.Bus, event.SellerResumed, s.Serving(Name+"-resumed"), p.SellerResumed, nil)
-	})
+	g.Go(func() error { return p.Serve(ctx, s.Bus, Name, s.Serving) })
 	g.Go(func() error {
 		return bus.Serve(ctx, s.Bus, event.ReleaseDue, s.Serving(Name+"-sweep"), p.ReleaseDue, nil)
 	})
@@ -179,81 +169,20 @@ func paused(sellers Sellers) func(string) error {
 	}
 }
 
-// SellerChanged releases what waited for something that the seller's set-up now has. What waits for a trial or for a
-// permission is looked at anew: whether they are gone shows in no set-up.
-func (p *Pusher) SellerChanged(ctx context.Context, _ *bus.Delivery, m *sellerv1.Changed) ([]event.Event, error) {
-	return nil, p.release(ctx, m.Seller, func(s bus.Shelved) bool {
-		return s.Cause == seller.CauseTrial(m.Seller) || isPermission(s.Cause) || p.cleared(ctx, s.Cause)
-	})
-}
-
-// SellerResumed releases what waited for the seller.
-func (p *Pusher) SellerResumed(ctx context.Context, _ *bus.Delivery, m *sellerv1.Resumed) ([]event.Event, error) {
-	return nil, p.release(ctx, m.Seller, func(s bus.Shelved) bool { return p.cleared(ctx, s.Cause) })
-}
-
-// ReleaseDue is the net under both: an order held on an old view of the set-up, a superseded order that is cancelled by
-// now. Of what waits for a permission one at a time is tried, and all of it once a call went through since.
-func (p *Pusher) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
-	asking, tried := seller.CausePermission(m.Seller, findOrders), false
-	return nil, p.release(ctx, m.Seller, func(s bus.Shelved) bool {
-		if !isPermission(s.Cause) {
-			return p.cleared(ctx, s.Cause)
-		}
-		what := m.Seller
-		if s.Cause == asking { // a permission of its own, which taking orders says nothing about
-			what = asking
-		}
-		if s.Last.Before(p.lastTaken(what)) {
-			return true
-		}
-		if tried || p.Now().Sub(s.Last) < permissionEvery {
-			return false
-		}
-		tried = true
-		return true
-	})
-}
-
-func (p *Pusher) release(ctx context.Context, name string, match func(bus.Shelved) bool) error {
-	n, err := p.Release(ctx, name, match)
-	if err != nil && ctx.Err() != nil && n > 0 {
-		return fault.RetryAfter(time.Second, errors.New("more to release than one run may"))
-	}
-	return err
-}
-
-func isPermission(cause string) bool { return strings.HasPrefix(cause, "permission:") }
-
-// cleared tells whether what cause names is gone.
-func (p *Pusher) cleared(ctx context.Context, cause string) bool {
+// gone tells whether a cause is gone that no set-up can mend.
+func (p *Pusher) gone(ctx context.Context, cause string) (gone, decided bool) {
 	what, about, _ := strings.Cut(cause, ":")
-	name, rest, _ := strings.Cut(about, "/")
+	name, no, _ := strings.Cut(about, "/")
 	switch what {
 	case "cancel":
-		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: rest})
-		return errors.Is(err, ledger.ErrNoEntry) || err == nil && !entry.State.Live()
+		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: no})
+		return errors.Is(err, ledger.ErrNoEntry) || err == nil && !entry.State.Live(), true
 	case "receiver":
 		// A masked one is never begun: the ERP published the order again, readable, under the same number.
-		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: rest})
-		return err == nil && entry.State != ledger.New
+		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: no})
+		return err == nil && entry.State != ledger.New, true
 	}
-	s, ok := p.Sellers.Get(name)
-	return ok && s.Cleared(cause)
-}
-
-// took notes that the warehouse took an order of the seller, or answered a question that waits for a permission of its
-// own; lastTaken tells when it last did (in this process).
-func (p *Pusher) took(what string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.taken[what] = p.Now()
-}
-
-func (p *Pusher) lastTaken(what string) time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.taken[what]
+	return false, false
 }
 
 // Findings is all that is wrong with an order before it is sent, and what would be sent: the same checks as Push.

@@ -1,0 +1,129 @@
+package seller
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// permissionEvery is how often it is tried whether a permission was granted meanwhile.
+const permissionEvery = 10 * time.Minute
+
+// Releases lets what a service holds go on by itself when its cause is gone: at once when the set-up changed or the seller
+// was resumed, and on ticks for what nobody tells.
+type Releases struct {
+	// Find finds a seller.
+	Find func(name string) (*Seller, bool)
+	// Replay lets go on what the service holds of a seller and matches.
+	Replay func(ctx context.Context, sellerName string, match func(bus.Shelved) bool) (int, error)
+	// Gone tells whether a cause is gone that no set-up can mend; decided is false when it is none of the service's own. Nil
+	// when it has none.
+	Gone func(ctx context.Context, cause string) (gone, decided bool)
+	// Apart are permissions of their own: that the far side serves the seller says nothing about them.
+	Apart []string
+	// Clock is the time.
+	Clock func() time.Time
+
+	mu     sync.Mutex
+	served map[string]time.Time
+}
+
+// Serve serves the service's consumers for releases until ctx ends: <name>-changed and <name>-resumed. serving makes the
+// terms of a consumer. ReleaseDue is the service's own to serve.
+func (r *Releases) Serve(ctx context.Context, b *bus.Bus, name string, serving func(consumer string) bus.Serving) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return bus.Serve(ctx, b, event.SellerChanged, serving(name+"-changed"), r.SellerChanged, nil)
+	})
+	g.Go(func() error {
+		return bus.Serve(ctx, b, event.SellerResumed, serving(name+"-resumed"), r.SellerResumed, nil)
+	})
+	return g.Wait()
+}
+
+// SellerChanged releases what waited for something that the seller's set-up now has. What waits for a trial or for a
+// permission is looked at anew: whether they are gone shows in no set-up.
+func (r *Releases) SellerChanged(ctx context.Context, _ *bus.Delivery, m *sellerv1.Changed) ([]event.Event, error) {
+	return nil, r.release(ctx, m.Seller, func(s bus.Shelved) bool {
+		return s.Cause == CauseTrial(m.Seller) || isPermission(s.Cause) || r.Cleared(ctx, s.Cause)
+	})
+}
+
+// SellerResumed releases what waited for the seller.
+func (r *Releases) SellerResumed(ctx context.Context, _ *bus.Delivery, m *sellerv1.Resumed) ([]event.Event, error) {
+	return nil, r.release(ctx, m.Seller, func(s bus.Shelved) bool { return r.Cleared(ctx, s.Cause) })
+}
+
+// ReleaseDue is the net under both: what was held on an old view of the set-up, or waits for something that nobody tells.
+// Of what waits for a permission one at a time is tried, and all of it once a call went through since.
+func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
+	tried := false
+	return nil, r.release(ctx, m.Seller, func(s bus.Shelved) bool {
+		if !isPermission(s.Cause) {
+			return r.Cleared(ctx, s.Cause)
+		}
+		what := m.Seller
+		if slices.ContainsFunc(r.Apart, func(p string) bool { return s.Cause == CausePermission(m.Seller, p) }) {
+			what = s.Cause
+		}
+		if s.Last.Before(r.lastServed(what)) {
+			return true
+		}
+		if tried || r.Clock().Sub(s.Last) < permissionEvery {
+			return false
+		}
+		tried = true
+		return true
+	})
+}
+
+func (r *Releases) release(ctx context.Context, name string, match func(bus.Shelved) bool) error {
+	n, err := r.Replay(ctx, name, match)
+	if err != nil && ctx.Err() != nil && n > 0 {
+		return fault.RetryAfter(time.Second, errors.New("more to release than one run may"))
+	}
+	return err
+}
+
+func isPermission(cause string) bool { return strings.HasPrefix(cause, causePermission+":") }
+
+// Cleared tells whether what cause names is gone.
+func (r *Releases) Cleared(ctx context.Context, cause string) bool {
+	if r.Gone != nil {
+		if gone, decided := r.Gone(ctx, cause); decided {
+			return gone
+		}
+	}
+	_, about, _ := strings.Cut(cause, ":")
+	name, _, _ := strings.Cut(about, "/")
+	s, ok := r.Find(name)
+	return ok && s.Cleared(cause)
+}
+
+// Served notes that the far side served the seller, or answered a question that waits for a permission of its own (its
+// cause).
+func (r *Releases) Served(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.served == nil {
+		r.served = map[string]time.Time{}
+	}
+	r.served[what] = r.Clock()
+}
+
+// lastServed tells when it last did, in this process.
+func (r *Releases) lastServed(what string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.served[what]
+}
