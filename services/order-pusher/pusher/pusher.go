@@ -128,7 +128,12 @@ func New(parts Parts) *Pusher {
 		parts.NewOwner = uuid.NewString
 	}
 	p := &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.OrderFinder]*lane{}}, crowd: &crowd{of: map[seat]*seats{}}}
-	p.Releases = &seller.Releases{Find: parts.Sellers.Get, Replay: parts.Release, Gone: p.gone, Apart: []string{findOrders}, Clock: parts.Now}
+	p.Releases = &seller.Releases{
+		Find: parts.Sellers.Get, Gone: p.gone, Apart: []string{findOrders}, Clock: parts.Now,
+		Replay: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
+			return p.Release(ctx, name, match)
+		},
+	}
 	p.onlooker = &onlooker{
 		ledger: parts.Ledger, read: parts.Read, watch: p.watch, asker: p.asker, crowd: p.crowd, slots: parts.Slots,
 		lookAfter: parts.ShadowLookAfter, giveUp: parts.ShadowGiveUp, now: parts.Now, newOwner: parts.NewOwner,
