@@ -225,3 +225,61 @@ func TestASellerInShadowHasNoWarehouseThatWrites(t *testing.T) {
 		t.Errorf("%v, %v", found, err)
 	}
 }
+
+// What reads stock cannot be made to write, a shadow does not keep it from reading, and setting stock needs leave.
+func TestStockIsReadAndSetInTwoWays(t *testing.T) {
+	s, token := sandbox(t)
+	write(t, token, "planted-token")
+	w := NewWarehouses(&turns{})
+	defer w.Close()
+	stock := func(s *seller.Seller, code string) warehouse.StockReader {
+		t.Helper()
+		r, err := w.Stock(s, code)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := r.(warehouse.StockSetter); ok {
+			t.Errorf("what reads the stock of %s can be asked to set it", code)
+		}
+		if _, ok := r.(warehouse.OrderTaker); ok {
+			t.Errorf("what reads the stock of %s can be asked to take orders", code)
+		}
+		return r
+	}
+	if stock(s, "W1") != stock(s, "W1") || stock(s, "W1") == stock(s, "W2") {
+		t.Error("it is not kept for each warehouse")
+	}
+	if _, err := w.Stock(s, "W9"); fault.Cause(err) != "warehouse:acme/W9" {
+		t.Errorf("a warehouse that is not set up: %v", err)
+	}
+	if set, err := w.SetStock(s, "W1"); fault.Of(err) != fault.Refused {
+		t.Errorf("without leave: %v, %v", set, err)
+	}
+	setup := proto.CloneOf(s.Setup)
+	setup.Stock = &sellerv1.Stock{SetAtWarehouse: true}
+	may := seller.New(setup, nil)
+	may.Version = 4
+	for _, code := range []string{"W1", "M1"} {
+		if set, err := w.SetStock(may, code); err != nil || set == nil {
+			t.Errorf("with leave, in %s: %v", code, err)
+		}
+	}
+	set, err := w.SetStock(may, "M1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := set.SetShopStock(t.Context(), "R-1", "ESP1", "EMG1", 7); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := stock(may, "M1").ShopStock(t.Context(), "ESP1", []string{"EMG1"}); err != nil || got["EMG1"].Num != 7 {
+		t.Errorf("in memory: %v, %v", got, err)
+	}
+	setup = proto.CloneOf(setup)
+	setup.Shadow = &sellerv1.Shadow{}
+	shadowed := seller.New(setup, nil)
+	shadowed.Version = 5
+	if set, err := w.SetStock(shadowed, "W1"); fault.Of(err) != fault.Wait {
+		t.Errorf("in shadow: %v, %v", set, err)
+	}
+	stock(shadowed, "W1")
+}

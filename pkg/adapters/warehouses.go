@@ -26,6 +26,8 @@ const (
 	defaultConcurrent = 5
 	// memoryStep is how fast orders walk in a warehouse in memory.
 	memoryStep = 5 * time.Second
+	// memoryOpening is what each shop has of each goods there, to try things out with.
+	memoryOpening = 1000
 )
 
 // Warehouses opens sellers' warehouses and keeps them as long as the set-up stands. Many goroutines may use it.
@@ -190,9 +192,14 @@ func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) 
 	case sellerv1.Account_KIND_MEMORY:
 		name := s.Name() + "/" + account.Name
 		if w.inMemory[name] == nil {
-			w.inMemory[name] = &memory.Warehouse{StepEvery: memoryStep}
+			w.inMemory[name] = &memory.Warehouse{StepEvery: memoryStep, Opening: memoryOpening}
 		}
-		return w.inMemory[name], nil
+		numbers := map[string]string{}
+		for _, shop := range s.Setup.Shops {
+			numbers[shop.Code] = shop.ShopNo
+		}
+		w.inMemory[name].UseShops(numbers)
+		return w.inMemory[name].Site(code), nil
 	default:
 		return nil, fault.Hold(seller.CauseWarehouse(s.Name(), code), fault.Reason{
 			Code: "warehouse.unknown", Field: "warehouse",

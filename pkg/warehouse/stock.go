@@ -129,9 +129,15 @@ type StockExplainer interface {
 	StockChanges(ctx context.Context, goodsNo string, from, to time.Time) ([]StockChange, error)
 }
 
+// Kinds of a StockChange.
+const (
+	KindStockTake   = "stock-take"
+	KindLevelChange = "level-change"
+)
+
 // StockChange is a stock-take's line or a change of a goods' level.
 type StockChange struct {
-	// Kind is "stock-take" or "level-change".
+	// Kind is KindStockTake or KindLevelChange.
 	Kind, No string
 	At       time.Time
 	// Quantity is what was added to what can be sold; negative when it was taken away.

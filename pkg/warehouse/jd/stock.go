@@ -376,12 +376,6 @@ func (w *Warehouse) SetShopStock(ctx context.Context, requestID, shopNo, goodsNo
 	return nil
 }
 
-// Kinds of warehouse.StockChange.
-const (
-	kindStockTake   = "stock-take"
-	kindLevelChange = "level-change"
-)
-
 // nothing is how JD may say that it has no such documents, or no such page; its words are not known. It is believed only
 // where little hangs on it.
 var nothing = regexp.MustCompile(`为空|(暂无|没有|无|未查询到|未查到|未找到)[^，。；;]*(数据|记录|结果|单据|信息)|不存在`)
@@ -408,7 +402,7 @@ func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to t
 				for _, d := range r.Details {
 					n, told := d.DiffQty.Int()
 					if told && string(d.GoodsNo) == goodsNo && !w.ofAnother(string(r.WarehouseID)) && (d.ProductLevel == "" || goodLevel(d.ProductLevel)) {
-						add(kindStockTake, r.CheckStockNo, r.CreateTime, sign*max(n, -n))
+						add(warehouse.KindStockTake, r.CheckStockNo, r.CreateTime, sign*max(n, -n))
 					}
 				}
 			}
@@ -423,9 +417,9 @@ func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to t
 				}
 				switch out, into := goodLevel(d.OutLevel), goodLevel(d.IntoLevel); {
 				case out && !into:
-					add(kindLevelChange, r.OrderNo, r.CreateTime, -n)
+					add(warehouse.KindLevelChange, r.OrderNo, r.CreateTime, -n)
 				case into && !out:
-					add(kindLevelChange, r.OrderNo, r.CreateTime, n)
+					add(warehouse.KindLevelChange, r.OrderNo, r.CreateTime, n)
 				}
 			}
 		}

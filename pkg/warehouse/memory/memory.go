@@ -65,6 +65,8 @@ type Knobs struct {
 type Warehouse struct {
 	// StepEvery is how long an order stays in each state; 0 waits for Step. Set it before use.
 	StepEvery time.Duration
+	// Opening is what a shop has of each goods before anything moves it. Set it before use.
+	Opening int64
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
 	// Knobs may be set before use; after that by Set.
@@ -73,6 +75,8 @@ type Warehouse struct {
 	mu        sync.Mutex
 	steps     int // by Step
 	documents []*document
+	shops     map[string]string
+	stock     stock
 }
 
 type document struct {
@@ -84,6 +88,7 @@ type document struct {
 	children       []string
 	part           bool
 	cancel         bool
+	site, shop     string
 }
 
 var (
@@ -238,6 +243,7 @@ func (w *Warehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehous
 		}
 		d.lines = append(d.lines, line)
 	}
+	w.occupy(d, o)
 	if slices.Contains(w.Split, o.OutboundNo) {
 		w.split(d)
 	}
