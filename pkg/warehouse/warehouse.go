@@ -53,6 +53,9 @@ type OrderTaker interface {
 	// An answer in the far side's own business words, which does not prove that nothing was taken, is a *SaidNo: the
 	// caller asks FindOrders, and takes it as refused only when the order is absent.
 	TakeOrder(ctx context.Context, o *orderv1.Audited) (Taken, error)
+
+	// TakePlanned is TakeOrder of an order that was planned already: plan is what PlanOrder of this very warehouse said of o.
+	TakePlanned(ctx context.Context, o *orderv1.Audited, plan Plan) (Taken, error)
 }
 
 // SaidNo is a refusal in the far side's business words. Whether something was taken is to be asked. Of a question it is an

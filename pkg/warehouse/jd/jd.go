@@ -121,11 +121,15 @@ func source(ref *sellerv1.SecretRef, env func(string) string) jdapi.Source {
 
 // TakeOrder hands the order over.
 func (w *Warehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Taken, error) {
-	request, plan := w.plan(o)
+	return w.TakePlanned(ctx, o, w.PlanOrder(o))
+}
+
+// TakePlanned sends the plan's body as it is.
+func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Taken, error) {
 	if plan.Err != nil {
 		return warehouse.Taken{}, plan.Err
 	}
-	no, err := w.api.AddOrder(ctx, request)
+	no, err := w.api.AddOrderText(ctx, plan.Body)
 	if err != nil {
 		return warehouse.Taken{}, w.unwritten(o, err)
 	}

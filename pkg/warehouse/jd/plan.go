@@ -206,10 +206,11 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 			if values[i] = value(l); values[i] != "" {
 				have++
 			}
-			at := fmt.Sprintf("lines[%d].%s", i, name)
-			d.short(at, values[i], maxListed)
+			if utf8.RuneCountInString(values[i]) > maxListed {
+				d.short(lineField(i, name), values[i], maxListed)
+			}
 			if strings.ContainsAny(values[i], ",\r\n") {
-				d.refuse("text.comma", at, "不能包含逗号或换行", "must not contain commas or line breaks")
+				d.refuse("text.comma", lineField(i, name), "不能包含逗号或换行", "must not contain commas or line breaks")
 			}
 		}
 		if have < len(of) {
@@ -233,12 +234,14 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 	quantities, prices, priced := make([]string, len(of)), make([]string, len(of)), true
 	for i, l := range of {
 		if quantities[i] = strconv.FormatInt(l.Quantity, 10); l.Quantity <= 0 {
-			d.refuse("quantity.invalid", fmt.Sprintf("lines[%d].quantity", i), "数量必须是大于 0 的整数", "must be a whole number above 0")
+			d.refuse("quantity.invalid", lineField(i, "quantity"), "数量必须是大于 0 的整数", "must be a whole number above 0")
 		}
-		prices[i], _ = d.amount(fmt.Sprintf("lines[%d].price", i), l.Price)
+		if l.Price != "" {
+			prices[i], _ = d.amount(lineField(i, "price"), l.Price)
+		}
 		priced = priced && prices[i] != ""
 		if l.LineId != "" && seen[l.LineId] {
-			d.refuse("line.repeated", fmt.Sprintf("lines[%d].line_id", i), "行号重复，每个商品行的行号必须唯一", "another line has the same id; each line needs its own")
+			d.refuse("line.repeated", lineField(i, "line_id"), "行号重复，每个商品行的行号必须唯一", "another line has the same id; each line needs its own")
 		}
 		seen[l.LineId] = true
 	}
@@ -267,8 +270,11 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 // lacking is the path of the first line's field that has no value.
 func (d *draft) lacking(name string, value func(*orderv1.Line) string) string {
 	i := slices.IndexFunc(d.of.Lines, func(l *orderv1.Line) bool { return value(l) == "" })
-	return fmt.Sprintf("lines[%d].%s", i, name)
+	return lineField(i, name)
 }
+
+// lineField is the path of a line's field.
+func lineField(i int, name string) string { return "lines[" + strconv.Itoa(i) + "]." + name }
 
 // amount is money with two places (§2.1); some tells whether it is more than nothing.
 func (d *draft) amount(field, text string) (two string, some bool) {
@@ -312,10 +318,10 @@ func (d *draft) clean(field, text string) string {
 
 // cut makes a remark short enough and says so.
 func (d *draft) cut(field, text string, most int) string {
-	runes := []rune(text)
-	if len(runes) <= most {
+	if utf8.RuneCountInString(text) <= most {
 		return text
 	}
+	runes := []rune(text)
 	d.Cleaned = append(d.Cleaned, &orderv1.Cleaned{Field: field, What: "cut",
 		Zh: fmt.Sprintf("超过 %d 个字符，已截断", most), En: fmt.Sprintf("cut to the %d characters that JD takes", most)})
 	return string(runes[:most])

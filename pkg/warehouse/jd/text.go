@@ -37,8 +37,13 @@ var (
 // masked tells whether a platform hid text.
 func masked(text string) bool {
 	text = strings.TrimSpace(text)
-	if strings.ContainsAny(text, "*＊") || wrapped.MatchString(text) {
+	switch {
+	case strings.ContainsAny(text, "*＊"):
 		return true
+	case text != "" && strings.IndexByte("~$#@", text[0]) >= 0 && wrapped.MatchString(text):
+		return true
+	case len(text) < 24: // too short for a token without signs
+		return false
 	}
 	for _, token := range run.FindAllString(text, -1) {
 		if strings.ContainsFunc(token, unicode.IsUpper) && strings.ContainsFunc(token, unicode.IsLower) && strings.ContainsFunc(token, unicode.IsDigit) {

@@ -208,7 +208,12 @@ func (w *Warehouse) reach(ctx context.Context) error {
 
 // TakeOrder takes the order, as far as the knobs let it.
 func (w *Warehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Taken, error) {
-	if plan := w.PlanOrder(o); plan.Err != nil {
+	return w.TakePlanned(ctx, o, w.PlanOrder(o))
+}
+
+// TakePlanned takes the order, as far as the knobs let it.
+func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Taken, error) {
+	if plan.Err != nil {
 		return warehouse.Taken{}, plan.Err
 	}
 	if err := w.reach(ctx); err != nil {

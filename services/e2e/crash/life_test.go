@@ -318,8 +318,8 @@ type tappedWarehouse struct {
 	f *life
 }
 
-func (w *tappedWarehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (taken warehouse.Taken, err error) {
-	err = w.f.call("send", false, func() error { taken, err = w.Warehouse.TakeOrder(ctx, o); return err })
+func (w *tappedWarehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (taken warehouse.Taken, err error) {
+	err = w.f.call("send", false, func() error { taken, err = w.Warehouse.TakePlanned(ctx, o, plan); return err })
 	return taken, err
 }
 

@@ -74,8 +74,8 @@ func Bugs() []Bug {
 			Says: "a sending whose answer was lost is sent again under its number, without asking",
 			Edits: []Edit{{
 				"services/order-pusher/pusher/push.go",
-				"	taken, err := r.wh.TakeOrder(ctx, r.o)\n",
-				"	taken, err := r.wh.TakeOrder(ctx, r.o)\n	if fault.Of(err) == fault.Unclear {\n		taken, err = r.wh.TakeOrder(ctx, r.o)\n	}\n",
+				"	taken, err := r.wh.TakePlanned(ctx, r.o, r.plan)\n",
+				"	taken, err := r.wh.TakePlanned(ctx, r.o, r.plan)\n	if fault.Of(err) == fault.Unclear {\n		taken, err = r.wh.TakePlanned(ctx, r.o, r.plan)\n	}\n",
 			}},
 			Scenarios: []string{AnswersLost}, CaughtBy: []string{"P1"},
 		},
@@ -103,7 +103,7 @@ func Bugs() []Bug {
 			Name: "birth-once",
 			Says: "the ledger's birth is written once and never again, so a ledger that was put back believes that it knows all",
 			Edits: []Edit{{
-				"pkg/ledger/inredis/lua/document.lua",
+				"pkg/ledger/inredis/lua/birth.lua",
 				"if birth[1] ~= identify() or not since then",
 				"if since == false then",
 			}},

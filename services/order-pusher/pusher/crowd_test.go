@@ -34,7 +34,7 @@ func (f *farSide) FindOrders(ctx context.Context, nos []string) (map[string]ware
 	return f.find(ctx, nos)
 }
 
-func (f *farSide) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Taken, error) {
+func (f *farSide) TakePlanned(ctx context.Context, o *orderv1.Audited, _ warehouse.Plan) (warehouse.Taken, error) {
 	return warehouse.Taken{WarehouseNo: "N-" + o.OutboundNo}, f.take(ctx)
 }
 

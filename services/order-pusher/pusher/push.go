@@ -90,6 +90,7 @@ type run struct {
 
 	seller *seller.Seller
 	wh     warehouse.Orders
+	plan   warehouse.Plan
 	begin  ledger.Begin
 	begun  ledger.Begun
 }
@@ -201,8 +202,8 @@ func (r *run) prepare(ctx context.Context) error {
 		return err
 	}
 	r.seller, r.wh = s, wh
-	if plan := wh.PlanOrder(o); plan.Err != nil {
-		return plan.Err
+	if r.plan = wh.PlanOrder(o); r.plan.Err != nil {
+		return r.plan.Err
 	}
 	return r.trial(ctx)
 }
@@ -386,7 +387,7 @@ func (r *run) send(ctx context.Context) error {
 	if r.Now().Add(callLimit).After(r.begun.Claim.Until) || limited && time.Until(until) < callLimit {
 		return r.notSent(fault.RetryAfter(busyPause, errors.New("too little of the claim, or of the run, is left to send safely")))
 	}
-	taken, err := r.wh.TakeOrder(ctx, r.o)
+	taken, err := r.wh.TakePlanned(ctx, r.o, r.plan)
 	r.watch(err)
 	if err == nil {
 		r.Served(r.o.Seller)

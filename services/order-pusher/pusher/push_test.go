@@ -193,11 +193,11 @@ func (f *noTurn) FindOrders(ctx context.Context, numbers []string) (map[string]w
 	return f.Orders.FindOrders(ctx, numbers)
 }
 
-func (f *noTurn) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Taken, error) {
+func (f *noTurn) TakePlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Taken, error) {
 	if f.orders--; f.orders >= 0 {
 		return warehouse.Taken{}, fault.RetryAfter(time.Second, errors.New("no turn"))
 	}
-	return f.Orders.TakeOrder(ctx, o)
+	return f.Orders.TakePlanned(ctx, o, plan)
 }
 
 func TestAnOrderThatWaitsForItsTurnIsAskedForOnce(t *testing.T) {

@@ -119,8 +119,14 @@ func NewTransport() *http.Transport {
 	}
 }
 
+// written is a business request that is text already.
+type written string
+
 // ParamJSON is the text of a business request as it is signed and sent (§1.3).
 func ParamJSON(request any) (string, error) {
+	if text, ok := request.(written); ok {
+		return string(text), nil
+	}
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)

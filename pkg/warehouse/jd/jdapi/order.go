@@ -71,6 +71,15 @@ type AddOrder struct {
 
 // AddOrder hands an order over and tells JD's number of it (ESL…). An answer without the number is ErrLost (§5.1).
 func (c *Client) AddOrder(ctx context.Context, order AddOrder) (eclpSoNo string, err error) {
+	return c.addOrder(ctx, order)
+}
+
+// AddOrderText is AddOrder of an order that ParamJSON has written.
+func (c *Client) AddOrderText(ctx context.Context, param string) (eclpSoNo string, err error) {
+	return c.addOrder(ctx, written(param))
+}
+
+func (c *Client) addOrder(ctx context.Context, order any) (eclpSoNo string, err error) {
 	var answer struct {
 		EclpSoNo Text `json:"eclpSoNo"`
 	}

@@ -1,0 +1,28 @@
+//go:build prof
+
+package main
+
+import (
+	"os"
+	"runtime/pprof"
+	"strconv"
+	"time"
+)
+
+func init() {
+	go func() {
+		for i := 0; ; i++ {
+			f, err := os.Create("/tmp/perfprof/out/pusher-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(i) + ".pprof")
+			if err != nil {
+				return
+			}
+			_ = pprof.StartCPUProfile(f)
+			time.Sleep(900 * time.Millisecond)
+			pprof.StopCPUProfile()
+			f.Close()
+			h, _ := os.Create("/tmp/perfprof/out/pusher-" + strconv.Itoa(os.Getpid()) + ".allocs")
+			_ = pprof.Lookup("allocs").WriteTo(h, 0)
+			h.Close()
+		}
+	}()
+}
