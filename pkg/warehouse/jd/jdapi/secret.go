@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	hidden "stockbridge/pkg/secret"
 )
@@ -41,23 +43,48 @@ func (s Source) Read() (Secret, error) {
 	return NewSecret(text), nil
 }
 
-// File is a secret in a file, read each time it is needed, so that whoever owns it can replace it.
+// grain is how old a file's last change must be before its text is kept: two changes closer together than the file
+// system's clock tells apart would look like one.
+const grain = 2 * time.Second
+
+// File is a secret in a file as it is now, so that whoever owns it can replace it: the file is looked at each time it is
+// needed, and read again when it is another one or was changed.
 func File(path string) Source {
-	return func() (string, error) {
-		f, err := os.Open(path)
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-		if err != nil {
-			return "", err
-		}
-		if len(text) > maxSecret {
-			return "", fmt.Errorf("%s has more than %d bytes", path, maxSecret)
-		}
-		return string(text), nil
+	type reading struct {
+		of   os.FileInfo
+		text string
 	}
+	var last atomic.Pointer[reading]
+	return func() (string, error) {
+		now, err := os.Stat(path)
+		if err != nil {
+			return "", err
+		}
+		if r := last.Load(); r != nil && os.SameFile(r.of, now) && r.of.ModTime().Equal(now.ModTime()) && r.of.Size() == now.Size() {
+			return r.text, nil
+		}
+		text, err := readSecret(path)
+		if err == nil && time.Since(now.ModTime()) > grain {
+			last.Store(&reading{now, text})
+		}
+		return text, err
+	}
+}
+
+func readSecret(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return "", err
+	}
+	if len(text) > maxSecret {
+		return "", fmt.Errorf("%s has more than %d bytes", path, maxSecret)
+	}
+	return string(text), nil
 }
 
 // Token is a merchant's access token.
