@@ -41,6 +41,78 @@ func TestContract(t *testing.T) {
 	}
 }
 
+// The contract of stock holds by both of JD's methods, in whatever order and dress its rows come.
+func TestStockContract(t *testing.T) {
+	search := &sellerv1.Stock{Flow: sellerv1.Stock_FLOW_SEARCH}
+	for _, c := range []struct {
+		name  string
+		stock *sellerv1.Stock
+		knobs jdtest.Knobs
+	}{
+		{"the older method", nil, jdtest.Knobs{}},
+		{"the older method, rows shuffled within a second", nil, jdtest.Knobs{Flow: jdtest.Flow{Order: "seconds", End: jdtest.End{Code: "69"}}}},
+		{"the older method, answers are a mess", nil, jdtest.Knobs{Spelling: "response", ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true, Flow: jdtest.Flow{Order: "descending"}}},
+		{"the newer method", search, jdtest.Knobs{}},
+		{"the newer method, all is numbers", search, jdtest.Knobs{Numbers: "numbers", Stock: jdtest.StockKnobs{ResponseCode: "200"}}},
+		{"the newer method, answers are a mess", search, jdtest.Knobs{Spelling: "response", ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true, Flow: jdtest.Flow{Order: "shuffled"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			warehousetest.TestStock(t, func(t *testing.T) warehousetest.StockSubject {
+				_, far := open(t, c.knobs)
+				s := setup(far.url)
+				s.Stock = c.stock
+				w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
+				if err != nil {
+					t.Fatal(err)
+				}
+				// JD's clock goes on by itself, so all that the suite plays lies in the past.
+				began := time.Now().Add(-time.Hour).Truncate(time.Second)
+				return warehousetest.StockSubject{StockReader: w, Setter: w, Far: &stockFar{far: far, now: began}, Began: began}
+			})
+		})
+	}
+}
+
+// stockFar is the sandbox's stock as the suite wants it.
+type stockFar struct {
+	*far
+	now time.Time
+}
+
+func (f *stockFar) Now() time.Time       { return f.now }
+func (f *stockFar) Pass(d time.Duration) { f.now = f.now.Add(d) }
+
+func (f *stockFar) act(a jdtest.StockAct) {
+	a.DeptNo, a.WarehouseNo, a.At = "EBU0000000006313", "110006341", f.now
+	if _, err := f.jd.Move(a); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *stockFar) Receive(shopNo, goodsNo string, n int64) {
+	f.act(jdtest.StockAct{Kind: jdtest.Receipt, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
+}
+
+func (f *stockFar) Sell(shopNo, goodsNo string, n int64) {
+	f.act(jdtest.StockAct{Kind: jdtest.Sale, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
+}
+
+func (f *stockFar) TakeStock(shopNo, goodsNo string, difference int64) {
+	kind := jdtest.Gain
+	if difference < 0 {
+		kind = jdtest.Loss
+	}
+	f.act(jdtest.StockAct{Kind: kind, ShopNo: shopNo, GoodsNo: goodsNo, Num: max(difference, -difference)})
+}
+
+func (f *stockFar) Set(shopNo, goodsNo string, n int64) {
+	f.act(jdtest.StockAct{Kind: jdtest.SetStock, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
+}
+
+func (f *stockFar) Halve(shopNo, _ string) {
+	f.act(jdtest.StockAct{Kind: jdtest.RatioChange, ShopNo: shopNo, Percent: 50})
+}
+
 // setup is the seller that the suite's orders are of.
 func setup(url string) *sellerv1.Setup {
 	return &sellerv1.Setup{
@@ -66,6 +138,7 @@ func env(name string) string {
 type far struct {
 	t    *testing.T
 	jd   *jdtest.JD
+	url  string
 	down atomic.Bool
 	busy string
 	conn *http.Transport
@@ -90,7 +163,7 @@ func open(t *testing.T, knobs jdtest.Knobs) (*Warehouse, *far) {
 			t.Errorf("%d bad signatures", n)
 		}
 	})
-	f := &far{t: t, jd: jd, conn: jdapi.NewTransport()}
+	f := &far{t: t, jd: jd, url: server.URL + "/routerjson", conn: jdapi.NewTransport()}
 	t.Cleanup(f.conn.CloseIdleConnections)
 	var dialer net.Dialer
 	f.conn.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -100,7 +173,7 @@ func open(t *testing.T, knobs jdtest.Knobs) (*Warehouse, *far) {
 		return dialer.DialContext(ctx, network, address)
 	}
 	w, err := New(Options{
-		Seller: seller.New(setup(server.URL+"/routerjson"), nil), Warehouse: "W01", Class: warehouse.Push, Env: env, Transport: f.conn,
+		Seller: seller.New(setup(f.url), nil), Warehouse: "W01", Class: warehouse.Push, Env: env, Transport: f.conn,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +222,11 @@ func (f *far) Busy(busy bool) {
 
 func (f *far) Deny() {
 	f.knobs(func(k *jdtest.Knobs) {
-		k.Denied = []string{jdapi.MethodAddOrder, jdapi.MethodExtQueryOrder, jdapi.MethodQueryOrder}
+		k.Denied = []string{
+			jdapi.MethodAddOrder, jdapi.MethodExtQueryOrder, jdapi.MethodQueryOrder,
+			jdapi.MethodQueryVmiShopStockFlow, jdapi.MethodSearchShopStockFlow, jdapi.MethodQueryVmiShopStock, jdapi.MethodSearchShopStock,
+			jdapi.MethodQueryStock, jdapi.MethodSetShopStockFixed, jdapi.MethodQueryCheckStockProfit,
+		}
 	})
 }
 

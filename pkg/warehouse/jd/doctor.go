@@ -2,11 +2,11 @@ package jd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
-	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +24,8 @@ const (
 	codeNoMethod = "15"
 	// nobody is a number that JD has given to no document.
 	nobody = "ESL0000000000000000"
+	// noGoods is one that JD has given to no goods.
+	noGoods = "EMG0000000000000"
 )
 
 // forms are the shapes of JD's numbers (§2.3). JD takes what it likes, so a number of another shape is only probably
@@ -45,7 +47,7 @@ var forms = []struct {
 
 var _ warehouse.Doctor = (*Warehouse)(nil)
 
-// Diagnose tries all that orders need of JD. To learn whether orders may be placed it places one that has nothing in it,
+// Diagnose tries all that orders need of JD, and, where a shop has a booking, what following its stock needs. To learn whether orders may be placed it places one that has nothing in it,
 // which JD refuses by its parameters after it has looked at the permission. That it looks in this order is inferred
 // (§14): should it not, a permission that lacks shows only with the first order.
 func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
@@ -59,11 +61,7 @@ func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 		URL: w.api.URL, AppKey: w.api.AppKey, AppSecret: w.api.AppSecret, Tokens: w.api.Tokens,
 		Limiter: w.api.Limiter, Class: w.api.Class, Transport: dates, Now: w.api.Now, ReadOnly: w.api.ReadOnly,
 	}
-	calls := []struct {
-		method string
-		zh, en string
-		call   func(context.Context) error
-	}{
+	calls := []tried{
 		{jdapi.MethodExtQueryOrder, "无法按单号确认订单是否已推送", "nobody can ask whether an order arrived", func(ctx context.Context) error {
 			_, err := api.ExtQueryOrder(ctx, jdapi.ExtQueryOrder{
 				IsvUUIDs: []string{"DOCTOR"}, IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department,
@@ -93,9 +91,10 @@ func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 			return err
 		}},
 	}
+	calls = append(calls, w.stockCalls(api)...)
 	for i, c := range calls {
 		if w.api.ReadOnly && c.method == jdapi.MethodAddOrder {
-			rows = append(rows, warehouse.Diagnosis{What: strings.TrimPrefix(c.method, "jingdong.eclp."), Note: "not tried: nothing that writes is called in shadow"})
+			rows = append(rows, warehouse.Diagnosis{What: shortMethod(c.method), Note: "not tried: nothing that writes is called in shadow"})
 			continue
 		}
 		err := turn(ctx, c.call)
@@ -105,9 +104,98 @@ func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 				return rows
 			}
 		}
-		rows = append(rows, warehouse.Diagnosis{What: strings.TrimPrefix(c.method, "jingdong.eclp."), Err: permitted(err, c.zh, c.en)})
+		rows = append(rows, warehouse.Diagnosis{What: shortMethod(c.method), Err: permitted(err, c.zh, c.en)})
+	}
+	if w.seller.Setup.GetStock().GetSetAtWarehouse() {
+		rows = append(rows, warehouse.Diagnosis{What: shortMethod(jdapi.MethodSetShopStockFixed), Note: "not tried: it would overwrite stock"})
 	}
 	return rows
+}
+
+// tried is a call, and what goes without it.
+type tried struct {
+	method string
+	zh, en string
+	call   func(context.Context) error
+}
+
+// stockCalls tries what following stock needs, in a place of this account whose shop has a booking; nothing when there is
+// none. The last minute of the flow is read, and no stock is set.
+func (w *Warehouse) stockCalls(api *jdapi.Client) []tried {
+	no, shopNo := "", ""
+	for _, p := range w.seller.Places() {
+		if site, _ := w.seller.Warehouse(p.Warehouse); site.GetAccount() == w.account.Name {
+			no, shopNo = site.WarehouseNo, p.ShopNo
+			break
+		}
+	}
+	if no == "" {
+		return nil
+	}
+	now := time.Now
+	if w.api.Now != nil {
+		now = w.api.Now
+	}
+	dept := w.account.Department
+	flow := jdapi.FlowQuery{DeptNo: dept, WarehouseNo: no, ShopNo: shopNo, From: now().Add(-2 * time.Minute), To: now().Add(-time.Minute), Page: 1, PageSize: flowPage}
+	shop := jdapi.ShopStockQuery{DeptNo: dept, WarehouseNo: no, ShopNo: shopNo, GoodsNos: []string{noGoods}, Page: 1, PageSize: shopStockPage}
+	changes := jdapi.ChangeQuery{DeptNo: dept, From: flow.From, To: flow.To, Page: 1, PageSize: 1}
+	unread, unproved := "无法读取店铺库存流水，库存调整不会下发", "movements are not read, and no adjustment is told"
+	calls := []tried{
+		{jdapi.MethodQueryVmiShopStockFlow, unread, unproved, func(ctx context.Context) error {
+			rows, end, err := api.QueryVmiShopStockFlow(ctx, flow)
+			if err == nil && !end && len(rows) == 0 {
+				return fault.ReasonOf(noEnd(), "")
+			}
+			return w.flowRefused(err, shopNo)
+		}},
+		{jdapi.MethodQueryVmiShopStock, "无法核对店铺库存", "shops' stock cannot be checked", func(ctx context.Context) error {
+			_, err := api.QueryVmiShopStock(ctx, shop)
+			return err
+		}},
+	}
+	if w.searches() {
+		calls = []tried{
+			{jdapi.MethodSearchShopStockFlow, unread, unproved, func(ctx context.Context) error {
+				_, _, err := api.SearchShopStockFlow(ctx, rand.Text(), flow)
+				return w.flowRefused(err, shopNo)
+			}},
+			{jdapi.MethodSearchShopStock, "无法核对店铺库存", "shops' stock cannot be checked", func(ctx context.Context) error {
+				_, err := api.SearchShopStock(ctx, rand.Text(), shop)
+				return err
+			}},
+		}
+	}
+	unexplained, why := "无法用盘点和等级变更解释库存差异", "differences cannot be explained by stock-takes and changes of level"
+	return append(calls,
+		tried{jdapi.MethodQueryStock, "无法盘点仓库库存，店铺可售数量不会更新", "the warehouse is not counted, and shops' shares are not told", func(ctx context.Context) error {
+			_, err := api.QueryStock(ctx, dept, no, 1, 1)
+			return err
+		}},
+		tried{jdapi.MethodQueryCheckStockProfit, unexplained, why, func(ctx context.Context) error {
+			_, err := api.QueryCheckStockProfit(ctx, changes)
+			return err
+		}},
+		tried{jdapi.MethodQueryCheckStockLosses, unexplained, why, func(ctx context.Context) error {
+			_, err := api.QueryCheckStockLosses(ctx, changes)
+			return err
+		}},
+		tried{jdapi.MethodQueryGoodsLevelChange, unexplained, why, func(ctx context.Context) error {
+			_, err := api.QueryGoodsLevelChange(ctx, changes)
+			return err
+		}},
+	)
+}
+
+// flowRefused makes a finding of JD's words about a flow: unlike the numbers of nobody that are tried elsewhere, the shop and
+// the warehouse are the set-up's.
+func (w *Warehouse) flowRefused(err error, shopNo string) error {
+	var no *jdapi.Error
+	if errors.As(err, &no) && (no.Class == jdapi.ClassBusiness || no.Class == jdapi.ClassData) {
+		return refusal(no, "stock.refused", "京东拒绝读取店铺 "+shopNo+" 的库存流水，请核对店铺、仓库、事业部编号",
+			"JD does not tell the flow of shop "+shopNo+": look at the numbers of shop, warehouse and department")
+	}
+	return err
 }
 
 // numbers looks at the shapes of the set-up's numbers, of what this account serves.

@@ -24,8 +24,11 @@ shops: [{code: S01, shop_no: ESP0020000000001, warehouses: [W01]}]
 carriers: [{code: ZTO, number: CYS4418046511112}]
 `
 	all := []string{"numbers", "address", "clock", "token", "order.ext.queryOrder", "order.addOrder", "order.queryOrder", "order.queryOrderStatus", "order.queryOrderPacks"}
+	stock := []string{"stock.queryVmiShopStockFlow", "stock.queryVmiShopStock", "stock.queryStock", "checkstock.queryCheckStockProfit", "checkstock.queryCheckStockLosses", "stock.queryGoodsLevelChange"}
 	for _, test := range []struct {
 		name     string
+		booking  string // of the shop, when it is followed
+		stock    string // of the set-up
 		from, to string
 		knobs    func(*jdtest.Config)
 		env      map[string]string
@@ -75,6 +78,27 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 			name: "numbers of another shape", from: "ESP0020000000001", to: "S-1",
 			rows: slices.Concat([]string{"shops[S01]"}, all[1:]), wrong: map[string]string{"shops[S01]": "begin with ESP"},
 		},
+		{name: "stock is followed", booking: "flow", rows: slices.Concat(all, stock)},
+		{
+			name: "stock is followed by the newer method, and may be set", booking: "documents", stock: "stock: {flow: search, set_at_warehouse: true}\n",
+			rows: slices.Concat(all, []string{"stock.searchShopStockFlow", "stock.searchShopStock"}, stock[2:], []string{"stock.setShopStockFixed"}),
+		},
+		{
+			name: "permissions for stock lack", booking: "flow", knobs: func(c *jdtest.Config) {
+				c.Apps = []jdtest.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdtest.Token{{Value: "sandbox-token", Denied: []string{"eclp.stock.queryVmiShopStockFlow", "eclp.stock.queryStock"}}}}}
+			},
+			rows: slices.Concat(all, stock), wrong: map[string]string{"stock.queryVmiShopStockFlow": "have JD grant this call", "stock.queryStock": "is not counted"},
+		},
+		{
+			name: "JD refuses the shop's flow", booking: "flow", knobs: func(c *jdtest.Config) {
+				c.Knobs.Faults = []jdtest.Fault{{Kind: jdtest.Error, Code: "5001", ZH: "店铺不存在", Methods: []string{"eclp.stock.queryVmiShopStockFlow"}, Chance: 1}}
+			},
+			rows: slices.Concat(all, stock), wrong: map[string]string{"stock.queryVmiShopStockFlow": "numbers of shop"},
+		},
+		{
+			name: "JD ends flows in a way that nobody knows", booking: "flow", knobs: func(c *jdtest.Config) { c.Knobs.Flow.End.Style = "empty" },
+			rows: slices.Concat(all, stock), wrong: map[string]string{"stock.queryVmiShopStockFlow": "without the sentence"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -93,6 +117,10 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 				env = map[string]string{"TOKEN": "sandbox-token", "SECRET": "sandbox-secret"}
 			}
 			text := healthy
+			if test.booking != "" {
+				text = strings.Replace(text, "warehouses: [W01]}", "warehouses: [W01], booking: "+test.booking+"}", 1)
+			}
+			text += test.stock
 			if test.from != "" {
 				text = strings.Replace(text, test.from, test.to, 1)
 			}

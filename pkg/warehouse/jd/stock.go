@@ -116,9 +116,7 @@ func (w *Warehouse) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.
 	case end:
 		return warehouse.FlowPage{End: true}, nil
 	case len(rows) == 0:
-		return warehouse.FlowPage{}, unusable("flow.end",
-			"京东返回了空的库存流水列表，却没有给出表示结束的提示，无法确认流水已读完；将重新读取",
-			"JD answered with an empty list and without the sentence that ends a flow, so nobody knows whether it ends there; it is read again")
+		return warehouse.FlowPage{}, noEnd()
 	}
 	var page warehouse.FlowPage
 	for i, r := range rows {
@@ -142,6 +140,13 @@ func (w *Warehouse) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.
 		page.Rows = append(page.Rows, row)
 	}
 	return page, nil
+}
+
+// noEnd is an empty list without JD's sentence.
+func noEnd() error {
+	return unusable("flow.end",
+		"京东返回了空的库存流水列表，却没有给出表示结束的提示，无法确认流水已读完；将重新读取",
+		"JD answered with an empty list and without the sentence that ends a flow, so nobody knows whether it ends there; it is read again")
 }
 
 // searchFlow is Flow by the newer method.
