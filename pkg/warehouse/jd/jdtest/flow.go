@@ -88,6 +88,9 @@ type StockKnobs struct {
 	ShipAt Code `json:"ship_at"`
 	// ResponseCode is what the newer calls answer, default "1" (not known of JD).
 	ResponseCode Code `json:"response_code"`
+	// CountMoves is the chance that a page of queryStock but the first finds a row of an earlier page gone: the others move
+	// up, and recordCount is one less.
+	CountMoves float64 `json:"count_moves"`
 	// OwnOrders makes queryOrderList tell only orders that JD took itself.
 	OwnOrders bool `json:"own_orders"`
 }
@@ -125,6 +128,7 @@ func (k *Knobs) checkStock(f *faults) {
 	f.when(k.Flow.MaxSpan <= 0 || time.Duration(k.Flow.MaxSpan) > maxStep, "flow.max_span", "must be over 0, at most %v", maxStep)
 	f.oneOf("stock.unstocked", k.Stock.Unstocked, "take", "refuse")
 	f.oneOf("stock.lacking", k.Stock.Lacking, "take", "refuse")
+	f.chance("stock.count_moves", k.Stock.CountMoves)
 	f.oneOf("stock.ship_at", string(k.Stock.ShipAt), string(statusPacked), string(statusHandedOver))
 }
 
@@ -151,6 +155,8 @@ const (
 	diceRepeat
 	diceSkip
 	diceEnd
+	diceWhichEnd
+	diceCount
 )
 
 // dice is a number for a question about a thing, the same for the same seed.
@@ -171,10 +177,25 @@ func (jd *JD) chance(p float64, about, thing uint64) bool {
 // flowPage returns the rows of a page (from 1) of size rows, and how many the window has. The caller holds jd.mu.
 func (jd *JD) flowPage(w window, page, size int) (rows []int32, all int) {
 	jd.settle()
-	rows = jd.flowRows(w, page == 1)
+	sight := listing{w: w, knobs: jd.knobSets, rows: len(jd.state.stock.rows)}
+	if jd.knobs.Flow.Late.Chance > 0 {
+		sight.at = jd.now().UnixMilli()
+	}
+	if page == 1 || jd.listed != sight {
+		jd.list, jd.listed = jd.flowRows(w, page == 1), sight
+	}
+	rows = jd.list
 	start := (page-1)*size + jd.read(w, page).shift
 	start = min(max(0, start), len(rows))
 	return rows[start:min(start+size, len(rows))], len(rows)
+}
+
+// listing is what the rows of a window depend on. The newest one is kept, so that a long one is not sorted for each page.
+type listing struct {
+	w     window
+	knobs int
+	rows  int
+	at    int64 // only when rows come late
 }
 
 // maxReadings bounds what is remembered of readers.
@@ -326,7 +347,7 @@ func (jd *JD) flowEnd() (any, *Refusal) {
 	jd.ends++
 	if jd.chance(end.Wrong, diceEnd, jd.ends) {
 		wrong := WrongEnds()
-		return nil, jd.refusal(end.Code, wrong[jd.dice(diceEnd+1, jd.ends)%uint64(len(wrong))], "")
+		return nil, jd.refusal(end.Code, wrong[jd.dice(diceWhichEnd, jd.ends)%uint64(len(wrong))], "")
 	}
 	switch end.Style {
 	case "empty":

@@ -33,11 +33,15 @@ type JD struct {
 	faultIDs int
 	rnd      *rand.Rand // for what no order depends on
 
-	// Of the flow: who reads what, in how many readings a row was missing, and how many ends were told.
+	// Of the flow: who reads what, in how many readings a row was missing, how many ends were told, and the newest listing.
 	readings map[window]*reading
 	readers  uint64
 	missed   []uint8
 	ends     uint64
+	list     []int32
+	listed   listing
+	knobSets int // how often the knobs were changed
+	counts   uint64
 }
 
 type app struct {
@@ -91,7 +95,8 @@ func (jd *JD) begin() {
 	}
 	jd.calls, jd.count, jd.attempts = ring[Call]{}, newCounters(now), map[string]int{}
 	jd.rnd = jd.random("latency")
-	jd.readings, jd.readers, jd.missed, jd.ends = map[window]*reading{}, 0, nil, 0
+	jd.readings, jd.readers, jd.missed, jd.ends, jd.counts = map[window]*reading{}, 0, nil, 0, 0
+	jd.list, jd.listed = nil, listing{}
 	goods := slices.DeleteFunc(slices.Clone(jd.master.Stock), jd.state.stock.has)
 	if len(goods) > 0 {
 		jd.change(record{Stocked: goods})
@@ -193,6 +198,7 @@ func (jd *JD) changeKnobs(set func(*Knobs) error) error {
 	k = k.clone() // set may have kept a list
 	jd.nameFaults(k.Faults)
 	jd.knobs = k
+	jd.knobSets++
 	return nil
 }
 

@@ -15,7 +15,9 @@ import (
 // again starts a second sandbox on the first one's file, as after a kill: the first is not closed.
 func (s *sandbox) again(t *testing.T) *sandbox {
 	t.Helper()
-	return start(t, func(c *jdtest.Config) { *c = s.cfg; c.Now = s.clock.Now })
+	r := start(t, func(c *jdtest.Config) { *c = s.cfg; c.Now = s.clock.Now })
+	r.clock = s.clock
+	return r
 }
 
 func TestStateSurvives(t *testing.T) {

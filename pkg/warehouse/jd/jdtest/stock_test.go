@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -498,4 +499,34 @@ func TestStockSurvives(t *testing.T) {
 	equal(t, "as at the start", s.has("EMG1"), "10/0 10/10")
 	before := len(r.truth())
 	equal(t, "rows go on", s.move(act(jdtest.Receipt, 1))[0].FlowID, fmt.Sprint(before+1))
+}
+
+// TestManyRowsAreOneLineOfTheJournal: a long history is made by one call and read again after a kill.
+func TestManyRowsAreOneLineOfTheJournal(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "jd.journal")
+	s := still(t, func(c *jdtest.Config) { c.State = file })
+	goods := []string{"EMG1", "EMG2", "EMG3"}
+	fill := jdtest.Fill{DeptNo: dept, WarehouseNo: warehouseNo, ShopNo: shopNo, GoodsNos: goods, Rows: 200_000, From: s.clock.Now().Add(-240 * time.Hour), To: s.clock.Now()}
+	if err := s.FillFlow(fill); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Size() > 4096 {
+		t.Errorf("the journal is %d bytes long: %v", info.Size(), err)
+	}
+	sums(t, s.JD)
+	r := s.again(t)
+	equal(t, "stock", text(t, r.Stock(jdtest.StockQuery{})), text(t, s.Stock(jdtest.StockQuery{})))
+	told := 0
+	for _, c := range r.Stock(jdtest.StockQuery{ShopNo: shopNo}).Shops {
+		told += int(c.Rows)
+		if c.LowestFree < 0 {
+			t.Errorf("below zero: %+v", c)
+		}
+	}
+	equal(t, "rows", told, 200_000)
+	from := s.clock.Now().Add(-time.Hour)
+	list := r.flow(object{"startTime": stamp(from), "endTime": stamp(s.clock.Now())})
+	if n := len(list); n < 800 || n > 860 { // 200 000 in 240 hours
+		t.Errorf("%d rows in the last hour", n)
+	}
 }

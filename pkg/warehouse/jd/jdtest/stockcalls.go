@@ -258,6 +258,11 @@ func (jd *JD) queryStock(c *call) (any, *Refusal) {
 	rows := slices.DeleteFunc(jd.state.stock.wareRows(ware, func(no string) bool { return len(goods) == 0 || slices.Contains(goods, no) }), func(r WareStock) bool {
 		return zero != "2" && r.Total == 0 || !c.lists("stockStatus", r.StockStatus) || !c.lists("stockType", r.StockType) || !c.lists("goodsLevel", r.GoodsLevel)
 	})
+	if no > 1 && len(rows) > 0 {
+		if jd.counts++; jd.chance(jd.knobs.Stock.CountMoves, diceCount, jd.counts) {
+			rows = rows[1:]
+		}
+	}
 	name := ""
 	if i := slices.IndexFunc(jd.master.Warehouses, func(w Warehouse) bool { return w.WarehouseNo == ware.warehouse }); i >= 0 {
 		name = jd.master.Warehouses[i].WarehouseName
