@@ -88,6 +88,9 @@ type StockKnobs struct {
 	ShipAt Code `json:"ship_at"`
 	// ResponseCode is what the newer calls answer, default "1" (not known of JD).
 	ResponseCode Code `json:"response_code"`
+	// InnerErrors is the chance that a newer call (searchShopStockFlow, searchShopStock, setShopStockFixed) fails inside an
+	// answer that looks well: responseCode "2", an errMsg, no data and no effect.
+	InnerErrors float64 `json:"inner_errors"`
 	// CountMoves is the chance that a page of queryStock but the first finds a row of an earlier page gone: the others move
 	// up, and recordCount is one less.
 	CountMoves float64 `json:"count_moves"`
@@ -128,6 +131,7 @@ func (k *Knobs) checkStock(f *faults) {
 	f.when(k.Flow.MaxSpan <= 0 || time.Duration(k.Flow.MaxSpan) > maxStep, "flow.max_span", "must be over 0, at most %v", maxStep)
 	f.oneOf("stock.unstocked", k.Stock.Unstocked, "take", "refuse")
 	f.oneOf("stock.lacking", k.Stock.Lacking, "take", "refuse")
+	f.chance("stock.inner_errors", k.Stock.InnerErrors)
 	f.chance("stock.count_moves", k.Stock.CountMoves)
 	f.oneOf("stock.ship_at", string(k.Stock.ShipAt), string(statusPacked), string(statusHandedOver))
 }
@@ -157,6 +161,7 @@ const (
 	diceEnd
 	diceWhichEnd
 	diceCount
+	diceInner
 )
 
 // dice is a number for a question about a thing, the same for the same seed.
@@ -178,7 +183,7 @@ func (jd *JD) chance(p float64, about, thing uint64) bool {
 func (jd *JD) flowPage(w window, page, size int) (rows []int32, all int) {
 	jd.settle()
 	sight := listing{w: w, knobs: jd.knobSets, rows: len(jd.state.stock.rows)}
-	if jd.knobs.Flow.Late.Chance > 0 {
+	if jd.knobs.Flow.Late.By.Max > 0 {
 		sight.at = jd.now().UnixMilli()
 	}
 	if page == 1 || jd.listed != sight {
@@ -239,7 +244,7 @@ func (jd *JD) flowRows(w window, begins bool) []int32 {
 			}
 		}
 	}
-	plain := k.Drop.Readings == 0 && k.Late.Chance == 0 && !k.NoHolds && w.goods == ""
+	plain := k.Drop.Readings == 0 && k.Late.By.Max == 0 && !k.NoHolds && w.goods == ""
 	now := jd.now().UnixMilli()
 	var rows []int32
 	for _, shop := range shops {

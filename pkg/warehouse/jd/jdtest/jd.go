@@ -42,6 +42,7 @@ type JD struct {
 	listed   listing
 	knobSets int // how often the knobs were changed
 	counts   uint64
+	inner    uint64
 }
 
 type app struct {
@@ -95,7 +96,7 @@ func (jd *JD) begin() {
 	}
 	jd.calls, jd.count, jd.attempts = ring[Call]{}, newCounters(now), map[string]int{}
 	jd.rnd = jd.random("latency")
-	jd.readings, jd.readers, jd.missed, jd.ends, jd.counts = map[window]*reading{}, 0, nil, 0, 0
+	jd.readings, jd.readers, jd.missed, jd.ends, jd.counts, jd.inner = map[window]*reading{}, 0, nil, 0, 0, 0
 	jd.list, jd.listed = nil, listing{}
 	goods := slices.DeleteFunc(slices.Clone(jd.master.Stock), jd.state.stock.has)
 	if len(goods) > 0 {

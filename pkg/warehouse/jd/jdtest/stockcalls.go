@@ -159,6 +159,9 @@ func (jd *JD) searchShopStockFlow(c *call) (any, *Refusal) {
 	if a.no != nil {
 		return nil, a.no
 	}
+	if failed := jd.innerError(id); failed != nil {
+		return failed, nil
+	}
 	c.done = true
 	rows, all := jd.flowPage(w, no, size)
 	s, data := &jd.state.stock, make([]object, len(rows))
@@ -177,6 +180,15 @@ func (jd *JD) searchShopStockFlow(c *call) (any, *Refusal) {
 		"responseCode": digits(jd.knobs.Stock.ResponseCode), "errMsg": "", "pageCount": pages(all, size), "pageSize": n64(int64(size)),
 		"requestId": id, "data": data,
 	}, nil
+}
+
+// innerError is the answer of a newer call that fails by the knob, nil when it does not.
+func (jd *JD) innerError(requestID string) object {
+	jd.inner++
+	if !jd.chance(jd.knobs.Stock.InnerErrors, diceInner, jd.inner) {
+		return nil
+	}
+	return object{"responseCode": digits("2"), "errMsg": "系统异常，请稍后重试", "requestId": requestID}
 }
 
 func (jd *JD) platformNo(eclpSoNo string) string {
@@ -224,6 +236,9 @@ func (jd *JD) searchShopStock(c *call) (any, *Refusal) {
 	no, size := a.count("pageNumber", 0, math.MaxInt32), a.count("pageSize", 0, maxNewPage)
 	if a.no != nil {
 		return nil, a.no
+	}
+	if failed := jd.innerError(id); failed != nil {
+		return failed, nil
 	}
 	c.done = true
 	rows := []object{}
@@ -292,6 +307,10 @@ func (jd *JD) setShopStockFixed(c *call) (any, *Refusal) {
 	}
 	if a.no != nil {
 		return nil, a.no
+	}
+	if failed := jd.innerError(id); failed != nil {
+		failed["success"] = false
+		return failed, nil
 	}
 	c.done = true
 	jd.settle()

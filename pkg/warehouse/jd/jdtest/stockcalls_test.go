@@ -132,6 +132,27 @@ func TestSetShopStockFixed(t *testing.T) {
 	refusedWith(t, err, "61")
 }
 
+// TestANewerCallFailsInside: what came in a good envelope is no end and no success.
+func TestANewerCallFailsInside(t *testing.T) {
+	s := still(t, stocked, knobs(func(k *jdtest.Knobs) { k.Stock.InnerErrors = 1 }))
+	s.move(act(jdtest.Receipt, 1))
+	ask := object{
+		"requestId": "R-1", "deptNo": dept, "shopNo": shopNo, "warehouseNo": warehouseNo, "stockNum": 4, "goodsNo": "EMG1", "opUser": "erp",
+		"pageNumber": 1, "pageSize": 10, "startDate": stamp(s.clock.Now()), "endDate": stamp(s.clock.Now()),
+	}
+	for method, key := range map[string]string{
+		"eclp.stock.setShopStockFixed": "ShopStockBaseResponse", "eclp.stock.searchShopStock": "shopStockSearchResponse",
+		"eclp.stock.searchShopStockFlow": "shopStockSearchFlowResponse",
+	} {
+		answer := s.result(method, key, ask).(object)
+		equal(t, method, say(answer["responseCode"], answer["errMsg"], answer["requestId"], answer["data"]), "2 系统异常，请稍后重试 R-1 <nil>")
+	}
+	equal(t, "nothing was set", s.has("EMG1"), "11/0 11/11")
+	s.set(func(k *jdtest.Knobs) { k.Stock.InnerErrors = 0 })
+	s.result("eclp.stock.setShopStockFixed", "ShopStockBaseResponse", ask)
+	equal(t, "then it was", s.has("EMG1"), "4/0 11/11")
+}
+
 func TestDocumentsThatExplainStock(t *testing.T) {
 	s := still(t, stocked)
 	s.move(act(jdtest.Gain, 2))
