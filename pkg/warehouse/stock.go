@@ -5,7 +5,9 @@ import (
 	"time"
 )
 
-// FlowReader reads what moved a shop's stock.
+// FlowReader reads what moved a shop's stock. Where the far side has several methods, their rows have numbers of their own,
+// and their pages another size: what one of them told is not known again by another, and no window goes on from a page of
+// another.
 type FlowReader interface {
 	// FlowTerms says what may be asked.
 	FlowTerms() FlowTerms
@@ -101,7 +103,8 @@ type StockLister interface {
 // StockPage is a page of a warehouse's stock. It is a part of a whole only while Total stays the same from page to page.
 type StockPage struct {
 	Rows []StockRow
-	// Total is how many rows all pages have; Last: there is no further page.
+	// Total is how many rows all pages have, 0 where the far side does not tell: then only the rows show whether pages moved.
+	// Last: there is no further page.
 	Total int
 	Last  bool
 }

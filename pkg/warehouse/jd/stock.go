@@ -25,7 +25,8 @@ const (
 	// (§9.2). A day stays far below both: a span that JD should find too long would fail for ever, and days cost no more calls
 	// than months, for rows decide on those.
 	flowSpan = 24 * time.Hour
-	// flowPage is a page of it: documented as below 100, and 100 works (§11.1).
+	// flowPage is a page of it: documented as below 100, and 100 works (§11.1). Windows under way go on by the page: whoever
+	// changes this, or searchPage, has them pass rows over.
 	flowPage = 100
 	// searchSpan is what the newer method takes, 31 days (§9.3), less the second that is added to the end.
 	searchSpan = 31*24*time.Hour - time.Second
@@ -101,7 +102,12 @@ func (w *Warehouse) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.
 	case q.ShopNo == "" || q.Page < 1:
 		return warehouse.FlowPage{}, fmt.Errorf("flow of shop %q, page %d: want a shop and a page from 1", q.ShopNo, q.Page)
 	case to.Before(from) || to.Sub(from) > w.FlowTerms().MaxSpan:
-		return warehouse.FlowPage{}, fmt.Errorf("flow of shop %s from %v to %v: want at most %v", q.ShopNo, from, to, w.FlowTerms().MaxSpan)
+		most := w.FlowTerms().MaxSpan
+		return warehouse.FlowPage{}, fault.Permanent(fault.Reason{
+			Code: "flow.span", Field: "to",
+			ZH: fmt.Sprintf("从 %s 到 %s 的时间段无法一次读取，最长为 %v，请分段", from.Format(time.RFC3339), to.Format(time.RFC3339), most),
+			EN: fmt.Sprintf("the span from %s to %s cannot be read at once: %v at most, ask for it in parts", from.Format(time.RFC3339), to.Format(time.RFC3339), most),
+		})
 	}
 	query := jdapi.FlowQuery{
 		DeptNo: w.account.Department, WarehouseNo: w.no, ShopNo: q.ShopNo, GoodsNo: q.GoodsNo, From: from, To: to, Page: q.Page, PageSize: flowPage,
