@@ -28,7 +28,12 @@ func (w *server) park(ctx context.Context, t *taken, d *Delivery, at time.Time) 
 	d.originHeaders(m.Header)
 	m.Header.Set(event.HeaderParks, strconv.Itoa(d.parks+1))
 	if d.Replay {
-		m.Header.Set(event.HeaderReplay, strconv.FormatUint(d.replayed, 10))
+		if d.replayed != 0 {
+			m.Header.Set(event.HeaderReplay, strconv.FormatUint(d.replayed, 10))
+		}
+		if d.again != 0 {
+			m.Header.Set(event.HeaderAgain, strconv.Itoa(d.again))
+		}
 		setAll(m.Header, event.HeaderReleased, d.Released)
 		setIf(m.Header, event.HeaderBy, d.by)
 		setIf(m.Header, event.HeaderWhy, d.why)

@@ -75,7 +75,7 @@ type Delivery struct {
 	Returned bool
 	// Attempt counts runs from 1. Runs that were only too early, held or stopped by a shutdown do not count.
 	Attempt int
-	// Replay: an operator or a release sent it again from the shelf.
+	// Replay: it was sent again from the shelf (Bus.Replay), or from its stream (Bus.Again).
 	Replay bool
 	// Released are the causes past which operators let this message go, also before it waited for something else.
 	Released []string
@@ -87,10 +87,11 @@ type Delivery struct {
 	origin string
 	// key is the CloudEvents subject.
 	key string
-	// parks is how often it was parked; replayed the number on the shelf that it was replayed from, 0 when it was not, by
-	// whom and why.
+	// parks is how often it was parked; replayed the number on the shelf that it was replayed from, 0 when it was not; again
+	// the round in which it was sent again from its stream, 0 when it was not; by whom and why.
 	parks    int
 	replayed uint64
+	again    int
 	by, why  string
 	header   nats.Header
 	after    []func(context.Context) error
@@ -431,12 +432,21 @@ func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
 	if d.replayed != 0 {
 		d.origin += "-r" + strconv.FormatUint(d.replayed, 10)
 	}
+	if d.again != 0 {
+		d.origin += "-a" + strconv.Itoa(d.again)
+	}
 	return d, nil
 }
 
 // originOf names where and when a message was first stored, as one token of a subject.
 func originOf(stream string, seq uint64, at time.Time) string {
 	return fmt.Sprintf("%s-%d-%s", stream, seq, strconv.FormatInt(at.UnixMilli(), 36))
+}
+
+// plain is the origin without what replays and rounds add to it.
+func plain(origin string) string {
+	parts := strings.Split(origin, "-")
+	return strings.Join(parts[:min(len(parts), 3)], "-")
 }
 
 // originTime is when the message that goes by the origin was first stored.
@@ -460,7 +470,8 @@ func (d *Delivery) comeBack(h nats.Header) {
 	}
 	d.parks, _ = strconv.Atoi(h.Get(event.HeaderParks))
 	d.replayed, _ = strconv.ParseUint(h.Get(event.HeaderReplay), 10, 64)
-	d.Replay = d.replayed != 0
+	d.again, _ = strconv.Atoi(h.Get(event.HeaderAgain))
+	d.Replay = d.replayed != 0 || d.again != 0
 	d.Released = h.Values(event.HeaderReleased)
 	d.by, d.why = h.Get(event.HeaderBy), h.Get(event.HeaderWhy)
 }

@@ -27,6 +27,25 @@ func (b *Bus) SetTick(ctx context.Context, kind, seller string, every time.Durat
 	return b.setTick(ctx, event.TickSubject(kind, seller), event.DueSubject(kind, seller), body, every)
 }
 
+// Tick makes <kind>.due of seller come now, besides when it comes by itself. One that waits already is that one.
+func (b *Bus) Tick(ctx context.Context, kind, seller string) error {
+	if !event.ValidToken(kind) || !event.ValidSeller(seller) {
+		return fmt.Errorf("tick %q of %q: not a name", kind, seller)
+	}
+	body, err := json.Marshal(map[string]string{"seller": seller})
+	if err != nil {
+		return fmt.Errorf("tick %s of %s: %w", kind, seller, err)
+	}
+	m := nats.NewMsg(event.DueSubject(kind, seller))
+	m.Data = body
+	m.Header.Set(event.HeaderContentType, typeJSON)
+	m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	if _, err := b.store(ctx, m); err != nil {
+		return fmt.Errorf("tick %s of %s: %w", kind, seller, err)
+	}
+	return nil
+}
+
 // SetTicks is SetTick for each of a seller's places (event.Place), with what its tick says. Places of that kind and seller
 // that are not among them have none any more; one that has fired already may still come.
 func (b *Bus) SetTicks(ctx context.Context, kind, seller string, places map[string]proto.Message, every time.Duration) error {

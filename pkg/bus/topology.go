@@ -133,6 +133,7 @@ var (
 		{"vmi-ingester-window", streamVMI, event.VMIWindowDue.Name, event.VMIWindowDue.Subjects()},
 		{"vmi-ingester-changed", streamSellers, event.SellerChanged.Name, event.SellerChanged.Subjects()},
 		{"vmi-ingester-resumed", streamSellers, event.SellerResumed.Name, event.SellerResumed.Subjects()},
+		{"reconciler", streamTicks, event.ReconcileDue.Name, []string{event.DueSubjects(event.TickReconcile)}},
 		{"status-poller", streamTicks, event.PollDue.Name, []string{event.DueSubjects(event.TickPoll)}},
 	}
 )

@@ -103,6 +103,11 @@ func worker(service string) User {
 		// The server makes up no name for a consumer of several filters, so none of them is part of the call.
 		u.may("$JS.API.STREAM.MSG.GET."+stream, "$JS.API.CONSUMER.CREATE."+stream+".*", pullPrefix+stream+".*", "$JS.API.CONSUMER.DELETE."+stream+".*")
 	}
+	for _, row := range consumers {
+		if row.name == overseen[service] {
+			u.oversees(row)
+		}
+	}
 	for _, f := range event.Facts() {
 		if !f.FromERP {
 			u.may(f.Name + ".*")
@@ -113,6 +118,18 @@ func worker(service string) User {
 		u.may("$KV." + b.name + "." + b.workers)
 	}
 	return u
+}
+
+// overseen is the consumer that a service looks after: it reads what that one takes and where that stands, and may send it
+// again (Bus.Again).
+var overseen = map[string]string{"reconciler": "order-pusher"}
+
+func (u *User) oversees(row consumerRow) {
+	u.may("$JS.API.STREAM.MSG.GET."+row.stream, "$JS.API.STREAM.MSG.GET."+streamRetry, event.RetrySubject(row.name, "*"),
+		"$JS.API.CONSUMER.CREATE."+row.stream+".>", pullPrefix+row.stream+".*", "$JS.API.CONSUMER.DELETE."+row.stream+".*",
+		"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Dead, row.name),
+		"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Held, row.name),
+		pullPrefix+streamShelf+".*", "$JS.API.CONSUMER.DELETE."+streamShelf+".*")
 }
 
 // operator is the user of bridgectl.

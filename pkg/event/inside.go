@@ -33,13 +33,19 @@ const (
 // ReleaseDue says that it is time to look whether what a seller's events wait for is gone. It travels on a tick.
 var ReleaseDue = Topic[*sellerv1.PollDue]{"release.due"}
 
+// ReconcileDue says that it is time to compare what a seller's ERP audited with what its warehouses know. It travels on a
+// tick.
+var ReconcileDue = Topic[*sellerv1.PollDue]{"reconcile.due"}
+
 // Kinds of ticks.
 const (
 	TickPoll    = "poll"
 	TickRelease = "release"
-	TickVMI     = "vmi"
-	TickCount   = "count"
-	TickShare   = "share"
+	// TickReconcile compares what was audited with what the far side knows.
+	TickReconcile = "reconcile"
+	TickVMI       = "vmi"
+	TickCount     = "count"
+	TickShare     = "share"
 )
 
 // NoSeller stands in a subject where the seller of an unreadable event is not known.
@@ -168,9 +174,11 @@ const (
 	HeaderOriginStream  = "Bridge-Stream"
 	HeaderOriginSeq     = "Bridge-Sequence"
 	HeaderOriginTime    = "Bridge-Stored"
-	// How often it was parked, which shelf message it was replayed from, and by whom, why, and past which cause.
+	// How often it was parked, which shelf message it was replayed from, in which round it was sent again from its stream,
+	// and by whom, why, and past which cause.
 	HeaderParks    = "Bridge-Parks"
 	HeaderReplay   = "Bridge-Replay"
+	HeaderAgain    = "Bridge-Again"
 	HeaderBy       = "Bridge-By"
 	HeaderWhy      = "Bridge-Why"
 	HeaderReleased = "Bridge-Released"

@@ -10,11 +10,12 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
 )
 
-// Ticks says how often a seller's orders are looked after: whole seconds. Zero means 5 s and 30 s.
-type Ticks struct{ Poll, Release time.Duration }
+// Ticks says how often a seller's orders are looked after: whole seconds. Zero means 5 s, 30 s and 10 minutes.
+type Ticks struct{ Poll, Release, Reconcile time.Duration }
 
 // Follow makes the workers look after a seller whose set-up of that version was stored. Repeating it changes nothing.
 func Follow(ctx context.Context, b *bus.Bus, name string, version uint64, t Ticks) error {
@@ -28,6 +29,12 @@ func Follow(ctx context.Context, b *bus.Bus, name string, version uint64, t Tick
 		return err
 	}
 	if err := b.SetTick(ctx, event.TickRelease, name, t.Release); err != nil {
+		return err
+	}
+	if t.Reconcile == 0 {
+		t.Reconcile = reconciler.TickEvery
+	}
+	if err := b.SetTick(ctx, event.TickReconcile, name, t.Reconcile); err != nil {
 		return err
 	}
 	now := time.Now()

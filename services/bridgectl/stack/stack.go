@@ -27,6 +27,7 @@ import (
 	"stockbridge/pkg/worker"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
 )
 
@@ -49,9 +50,11 @@ type Options struct {
 	Sandbox     *jdtest.Config
 	// Ticks of the demo seller.
 	Ticks Ticks
-	// Pusher and Poller are the workers' settings; nil for those of the environment (PUSH_…, POLL_…) and their defaults.
-	Pusher *pusher.Config
-	Poller *poller.Config
+	// Pusher, Poller and Reconciler are the workers' settings; nil for those of the environment (PUSH_…, POLL_…, RECONCILE_…)
+	// and their defaults.
+	Pusher     *pusher.Config
+	Poller     *poller.Config
+	Reconciler *reconciler.Config
 	// Traces makes the spans; nil for where the environment says (OTEL_…), which is nowhere by default.
 	Traces oteltrace.TracerProvider
 	Log    zerolog.Logger
@@ -202,6 +205,10 @@ func (s *Stack) StartWorkers() error {
 	if err != nil {
 		return err
 	}
+	reconcile, err := worker.FromEnvironment[reconciler.Config]()
+	if err != nil {
+		return err
+	}
 	if s.JD != nil { // its clock runs fast, so there is more to see
 		poll.OpenEvery, poll.PackedEvery = min(poll.OpenEvery, 5*time.Second), min(poll.PackedEvery, 5*time.Second)
 		poll.ShippedEvery = min(poll.ShippedEvery, 15*time.Second)
@@ -212,6 +219,9 @@ func (s *Stack) StartWorkers() error {
 	if s.o.Poller != nil {
 		poll = *s.o.Poller
 	}
+	if s.o.Reconciler != nil {
+		reconcile = *s.o.Reconciler
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stop != nil {
@@ -219,10 +229,11 @@ func (s *Stack) StartWorkers() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop, s.workers = cancel, &errgroup.Group{}
-	pushing, polling := s.shell(pusher.Name), s.shell(poller.Name)
+	pushing, polling, reconciling := s.shell(pusher.Name), s.shell(poller.Name), s.shell(reconciler.Name)
 	s.started = true
 	s.run(ctx, pusher.Name, func() error { return pusher.Run(ctx, pushing, push) })
 	s.run(ctx, poller.Name, func() error { return poller.Run(ctx, polling, poll) })
+	s.run(ctx, reconciler.Name, func() error { return reconciler.Run(ctx, reconciling, reconcile) })
 	return nil
 }
 

@@ -25,6 +25,7 @@ import (
 	"stockbridge/services/e2e/orders"
 	"stockbridge/services/e2e/tally"
 	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
 )
 
@@ -47,6 +48,9 @@ type Options struct {
 	// Pusher changes the pusher's settings, Setup the demo seller's.
 	Pusher func(*pusher.Config)
 	Setup  func(*sellerv1.Setup)
+	// Reconcile changes the reconciler's settings; its tick comes every hour unless ReconcileEvery says otherwise.
+	Reconcile      func(*reconciler.Config)
+	ReconcileEvery time.Duration
 	// Traces makes the spans; nil for none.
 	Traces oteltrace.TracerProvider
 	Log    bool
@@ -77,6 +81,13 @@ func Start(t testing.TB, o Options) *World {
 		OpenEvery: time.Second, PackedEvery: time.Second, ShippedEvery: time.Second, FollowFor: time.Hour, Slots: 4,
 		BreakerAfter: 5, ProbeAfter: time.Second,
 	}
+	reconcile := reconciler.Config{Deadline: time.Second, DoubtFor: time.Minute, Slots: 4}
+	if o.Reconcile != nil {
+		o.Reconcile(&reconcile)
+	}
+	if o.ReconcileEvery == 0 {
+		o.ReconcileEvery = time.Hour
+	}
 	config := stack.DemoSandbox()
 	config.Knobs, config.Speed, config.Stopped = o.Knobs, o.Speed, o.Speed == 0
 	if o.Sandbox != nil {
@@ -93,7 +104,8 @@ func Start(t testing.TB, o Options) *World {
 	dir := t.TempDir()
 	s, err := stack.Start(t.Context(), stack.Options{
 		DataDir: dir, NATSPort: server.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config,
-		Pusher: &push, Poller: &poll, Ticks: stack.Ticks{Poll: time.Second, Release: time.Second},
+		Pusher: &push, Poller: &poll, Reconciler: &reconcile,
+		Ticks:  stack.Ticks{Poll: time.Second, Release: time.Second, Reconcile: o.ReconcileEvery},
 		Traces: o.Traces, Log: zerolog.New(os.Stderr).Level(level), Grace: 20 * time.Second,
 	})
 	if err != nil {

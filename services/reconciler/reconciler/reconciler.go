@@ -1,0 +1,192 @@
+// Package reconciler holds what ERPs audited against what the ledger and the warehouses know: audited = known, minus
+// exceptions that have a name. What was lost it has done again by the normal path; what it cannot explain it names.
+//
+// Each run is one tick of one seller. It walks the stream of audits from a cursor, as far as they are older than a
+// deadline, and looks at each order: the ledger first, then the shelf and what waits for a retry, then the warehouse, a
+// hundred numbers a call, then what the streams told of it. Most orders are settled in the ledger and are passed for good.
+// The others stand in the open list, each with a name for why, and are looked at again in every run until they are
+// settled.
+//
+// It knows neither JetStream nor Redis nor JD, and never sends an order: what has to be done again is the audit's own
+// message, given to the pusher once more (bus.Again), which asks before it sends.
+//
+// # Why
+//
+// The cursor and the open list stand in a book of the ledger, so that a ledger that is wiped takes them along. One that was
+// put back to an older copy, or lost only a part, has another birth than the book says: then all before the cursor is
+// walked again, behind what is new. The same happens when the ledger's server was merely restarted; it costs reading the
+// stream and the ledger, and no calls. A stream that was put back is noticed by what stands at the cursor, and walked from
+// the beginning.
+//
+// The shelf, the retries and the warehouse are looked at in this order because each can only be older than the one
+// before: an order that moves from left to right while it is looked at is seen in one of them.
+//
+// The outcomes that the streams told are read last, and only for orders that neither the ledger nor the warehouse knows:
+// reading them costs as much as all the events since. They decide what may be repaired. An order of which nothing was
+// ever told was lost on the way, and is handed over again. One that was told as accepted and that the warehouse does not
+// know is another matter: the set-up may point to another department by now, and to send it again would ship it twice. One
+// that was held and has left the shelf may have been dropped by a person. Both are named, and left to a person.
+//
+// Two contents under one number are one order at the warehouse. The one that is handed over is the last, unless the
+// streams tell that a later one was refused because the number was used.
+//
+// An order is handed over at most once per Config.Deadline and MaxTries times in all. Handing over what is already in hand
+// does no harm: the ledger's claim decides.
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/worker"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// Name is the service's name and that of its consumer.
+const Name = "reconciler"
+
+// TickEvery is how often a seller's tick should come; whoever applies a seller sets it.
+const TickEvery = 10 * time.Minute
+
+// MaxTries is how often an order is handed over again before it is left to a person.
+const MaxTries = 3
+
+const (
+	kind = "order"
+	// pusherName is the consumer that takes audits. A service does not import another: the topology knows both.
+	pusherName = "order-pusher"
+	// perRun is the most audits that one run takes from the stream.
+	perRun = 5000
+	// openAtMost is the longest the open list of a seller gets. Then the cursor stands until it is shorter, and what lies
+	// behind waits; a seller who is paused with more orders than this is the usual reason.
+	openAtMost = 20_000
+	// takeFor is how long a run looks; what is left of the handler's limit (25 s) is for writing down what it found.
+	takeFor = 14 * time.Second
+	// leaseFor must stay above the handler's limit (25 s) and the writing that comes after it.
+	leaseFor = ledger.ClaimFor
+	// looksAtOnce is how many questions to the ledger, and messages to the pusher, are under way at a time.
+	looksAtOnce = 16
+	// confirmAfter is when a run that handed something over looks whether it is known by now.
+	confirmAfter = 15 * time.Second
+	// moreAfter is when a run goes on that had no more time.
+	moreAfter = 100 * time.Millisecond
+)
+
+// Config is the settings of the service.
+type Config struct {
+	// Deadline is how old an audit must be to be looked at (promise P2), and how long after one hand-over the next may be.
+	Deadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"10m" help:"age from which an audit without an outcome is looked into"`
+	// DoubtFor is how long an order may be in doubt (sent, no answer) before that is no explanation any more.
+	DoubtFor time.Duration `env:"RECONCILE_DOUBT_FOR" envDefault:"30m" help:"how long an order may be in doubt before it counts as unexplained"`
+	// Slots is how many sellers are looked at at the same time.
+	Slots int `env:"RECONCILE_SLOTS" envDefault:"4" help:"sellers looked at at the same time"`
+}
+
+// Validate names what cannot be.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Deadline <= 0 {
+		errs = append(errs, errors.New("RECONCILE_DEADLINE: want more than 0s"))
+	}
+	if c.DoubtFor <= 0 {
+		errs = append(errs, errors.New("RECONCILE_DOUBT_FOR: want more than 0s"))
+	}
+	return errors.Join(errs...)
+}
+
+// Sellers is what the reconciler needs of the book of sellers.
+type Sellers interface {
+	Get(name string) (*seller.Seller, bool)
+}
+
+// Ledger is what the reconciler needs of the ledger.
+type Ledger interface {
+	Get(ctx context.Context, k ledger.Key) (ledger.Entry, error)
+	Find(ctx context.Context, seller, no string) ([]ledger.Entry, error)
+	ledger.Leases
+	ledger.Books
+}
+
+// Bus is what the reconciler needs of the bus.
+type Bus interface {
+	Events(ctx context.Context, q bus.EventQuery, f func(bus.Stored) error) error
+	Bounds(ctx context.Context, name string) (first, last uint64, err error)
+	Shelf(ctx context.Context, q bus.ShelfQuery) ([]bus.Shelved, uint64, error)
+	Outstanding(ctx context.Context, consumer string) (bus.Outstanding, error)
+	Again(ctx context.Context, consumer string, seq uint64, stored time.Time, round int, by bus.By) error
+}
+
+// Parts is what a Reconciler is made of. All are required but Log, Now and NewOwner.
+type Parts struct {
+	Sellers Sellers
+	Ledger  Ledger
+	Bus     Bus
+	// Open gives the warehouse of a seller by the ERP's code, for calls of the class.
+	Open    func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
+	Metrics *Metrics
+	Config
+	Log zerolog.Logger
+	// Now is the clock, time.Now when nil.
+	Now func() time.Time
+	// NewOwner makes the tokens of leases and writes, random ones when nil.
+	NewOwner func() string
+}
+
+// Reconciler is the service's handler.
+type Reconciler struct{ Parts }
+
+// New makes a Reconciler.
+func New(parts Parts) *Reconciler {
+	if parts.Now == nil {
+		parts.Now = time.Now
+	}
+	if parts.NewOwner == nil {
+		parts.NewOwner = uuid.NewString
+	}
+	return &Reconciler{parts}
+}
+
+// Run serves until ctx is done and what is in hand is finished.
+func Run(ctx context.Context, s *worker.Shell, c Config) error {
+	r := New(Parts{
+		Sellers: s.Sellers, Ledger: s.Ledger, Bus: s.Bus, Open: s.Warehouses.Read, Config: c, Log: s.Log, Now: s.Now,
+		Metrics: NewMetrics(s.Metrics),
+	})
+	s.Metrics.MustRegister(Collected(s.Sellers.All, s.Ledger, r.Now))
+	serving := s.Serving(Name)
+	serving.Slots = c.Slots
+	return bus.Serve(ctx, s.Bus, event.ReconcileDue, serving, r.ReconcileDue, nil)
+}
+
+// ReconcileDue makes one run for one seller. A seller whom another replica looks at is left to it. A run that had no time
+// for all of it, or that handed something over, comes again soon (fault.Wait).
+func (r *Reconciler) ReconcileDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
+	s, ok := r.Sellers.Get(m.GetSeller())
+	if !ok {
+		return nil, nil
+	}
+	lease, owner := "reconcile/"+s.Name(), r.NewOwner()
+	mine, err := r.Ledger.Lease(ctx, lease, owner, leaseFor)
+	if err != nil || !mine {
+		return nil, err
+	}
+	one := &run{Reconciler: r, seller: s, began: r.Now()}
+	err = one.all(ctx)
+	if unleaseErr := r.Ledger.Unlease(context.WithoutCancel(ctx), lease, owner); err == nil {
+		err = unleaseErr
+	}
+	if err != nil {
+		err = fmt.Errorf("reconcile %s: %w", s.Name(), err)
+	}
+	return nil, err
+}

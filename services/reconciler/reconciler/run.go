@@ -1,0 +1,621 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+)
+
+// run is one tick of one seller.
+type run struct {
+	*Reconciler
+	seller *seller.Seller
+	began  time.Time
+
+	standing Standing
+	version  uint64
+	// orders are those of the open list, and those that were walked.
+	orders map[string]*looked
+	// walked: the walk got to the audits that are younger than the deadline.
+	walked bool
+	// wait is when to go on; zero when there is nothing to go on with.
+	wait time.Duration
+	// put are those that could not be looked at in this run.
+	put int
+}
+
+// looked is an order that is looked at.
+type looked struct {
+	Order
+	// was is why it stood in the open list; "" when it did not.
+	was   Why
+	entry ledger.Entry
+	// settled: it needs nothing any more; known: because the far side has it. done: its Why is decided.
+	settled, known, done bool
+	found                bool
+}
+
+func (r *run) all(ctx context.Context) error {
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	if err := r.walk(ctx); err != nil {
+		return err
+	}
+	if err := r.look(ctx); err != nil {
+		return err
+	}
+	if err := r.write(ctx); err != nil {
+		return err
+	}
+	if r.wait > 0 {
+		return fault.RetryAfter(r.wait, errors.New("more to look at"))
+	}
+	return nil
+}
+
+// soon lets the run come again, at the earliest of what was asked for.
+func (r *run) soon(after time.Duration) {
+	if r.wait == 0 || after < r.wait {
+		r.wait = after
+	}
+}
+
+// over tells whether no more is to be begun.
+func (r *run) over(ctx context.Context) bool {
+	return ctx.Err() != nil || r.Now().Sub(r.began) >= takeFor
+}
+
+func (r *run) load(ctx context.Context) (err error) {
+	var born time.Time
+	if r.standing, r.version, born, err = readHead(ctx, r.Ledger, r.seller.Name()); err != nil {
+		return err
+	}
+	if !born.Equal(r.standing.BornAt) && r.standing.Cursor.Seq > 0 {
+		r.standing.Sweep = &Sweep{To: r.standing.Cursor.Seq}
+	}
+	r.standing.BornAt = born
+	open, err := ReadOpen(ctx, r.Ledger, r.seller.Name())
+	if err != nil {
+		return err
+	}
+	r.orders = make(map[string]*looked, len(open))
+	for _, o := range open {
+		r.orders[o.OutboundNo] = &looked{Order: o, was: o.Why}
+	}
+	return nil
+}
+
+// number is what an outbound number is; see order.v1.Audited. An audit without one was refused as it came.
+var number = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+
+var errEnough = errors.New("enough for this run")
+
+// walk takes the audits behind the cursor that are old enough, and then, with the room that is left, those before it that
+// are walked again.
+func (r *run) walk(ctx context.Context) error {
+	first, last, err := r.Bus.Bounds(ctx, event.OrderAudited.Name)
+	if err != nil {
+		return err
+	}
+	if r.standing.Cursor.Seq > last {
+		r.restored()
+	}
+	err = r.stretch(ctx, first)
+	if errors.Is(err, errRestored) {
+		r.restored()
+		err = r.stretch(ctx, first)
+	}
+	return err
+}
+
+// restored begins the walk anew.
+func (r *run) restored() {
+	r.Log.Warn().Str("seller", r.seller.Name()).Uint64("cursor", r.standing.Cursor.Seq).Msg("the stream of orders was put back; walking it from its beginning")
+	r.standing.Cursor, r.standing.Sweep = Audit{}, nil
+}
+
+func (r *run) stretch(ctx context.Context, first uint64) error {
+	room := min(perRun, openAtMost-len(r.orders))
+	if r.standing.Full = room <= 0; r.standing.Full {
+		return nil
+	}
+	at, taken, ended, err := r.read(ctx, r.standing.Cursor, 0, first, room)
+	if err != nil {
+		return err
+	}
+	r.standing.Cursor, r.walked = at, ended
+	if sweep := r.standing.Sweep; ended && sweep != nil {
+		if room -= taken; room > 0 {
+			if sweep.At, _, ended, err = r.read(ctx, sweep.At, sweep.To, first, room); err != nil {
+				return err
+			}
+		}
+		if r.walked = ended && room > 0; r.walked {
+			r.standing.Sweep = nil
+		}
+	}
+	if !r.walked {
+		r.soon(moreAfter)
+	}
+	return nil
+}
+
+// read takes audits from behind at, up to the number to (0: to those that are too young), at most room. It tells the last
+// that it took, how many, and whether there are no more. errRestored: what stands at at is not what stood there.
+func (r *run) read(ctx context.Context, at Audit, to, first uint64, room int) (end Audit, taken int, ended bool, err error) {
+	from, checked := at, at.Seq == 0 || at.Seq < first
+	end = at
+	err = r.Bus.Events(ctx, bus.EventQuery{Names: []string{event.OrderAudited.Name}, Seller: r.seller.Name(), From: at.Seq}, func(s bus.Stored) error {
+		if !checked {
+			if s.Seq != from.Seq || !s.At.Equal(from.Stored) {
+				return errRestored
+			}
+			checked = true
+			return nil
+		}
+		if r.began.Sub(s.At) < r.Deadline || to > 0 && s.Seq > to {
+			ended = true
+			return errEnough
+		}
+		if taken == room || taken%100 == 99 && r.over(ctx) {
+			return errEnough
+		}
+		taken++
+		end = Audit{s.Seq, s.At}
+		r.take(s)
+		return nil
+	})
+	switch {
+	case err == nil && !checked:
+		return end, taken, false, errRestored // nothing stands there
+	case err == nil:
+		ended = true
+	case errors.Is(err, errEnough):
+		err = nil
+	}
+	return end, taken, ended, err
+}
+
+var errRestored = errors.New("the stream was put back")
+
+// take takes an audit from the stream.
+func (r *run) take(s bus.Stored) {
+	m, err := bus.Decode(event.OrderAudited, s)
+	if err != nil || m.GetSeller() != r.seller.Name() || !number.MatchString(m.GetOutboundNo()) {
+		return // it was shelved as it came, or is another's
+	}
+	o := r.orders[m.OutboundNo]
+	if o == nil {
+		o = &looked{Order: Order{OutboundNo: m.OutboundNo, OrderNo: m.OrderNo, Shop: m.Shop, Warehouse: m.Warehouse}}
+		r.orders[m.OutboundNo] = o
+	}
+	o.audited(Audit{s.Seq, s.At})
+}
+
+// look finds out how each order stands, and has done again what was lost.
+func (r *run) look(ctx context.Context) error {
+	if err := r.lookInLedger(ctx); err != nil {
+		return err
+	}
+	left := r.left()
+	if len(left) == 0 {
+		return nil
+	}
+	if err := r.lookOnShelf(ctx, left); err != nil {
+		return err
+	}
+	left = r.left()
+	r.askWarehouses(ctx, left)
+	if err := r.lookInStreams(ctx); err != nil {
+		return err
+	}
+	return r.decide(ctx)
+}
+
+// left are the orders that nothing is known of yet.
+func (r *run) left() (left []*looked) {
+	for _, o := range r.orders {
+		if !o.settled && !o.done {
+			left = append(left, o)
+		}
+	}
+	return left
+}
+
+// is says why an order stands open.
+func (o *looked) is(why Why, detail string) {
+	o.Why, o.Detail, o.done = why, detail, true
+}
+
+func (o *looked) settle(known bool) { o.settled, o.known = true, known }
+
+func (r *run) lookInLedger(ctx context.Context) error {
+	var group errgroup.Group
+	group.SetLimit(looksAtOnce)
+	for _, o := range r.orders {
+		if r.over(ctx) {
+			o.putOff()
+			r.soon(moreAfter)
+			continue
+		}
+		group.Go(func() error { return r.lookUp(ctx, o) })
+	}
+	return group.Wait()
+}
+
+// putOff leaves an order as it stood, for the next run.
+func (o *looked) putOff() {
+	if o.was == "" {
+		o.is(Looking, "")
+		return
+	}
+	o.done = true
+}
+
+// lookUp reads the ledger's entry.
+func (r *run) lookUp(ctx context.Context, o *looked) error {
+	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.seller.Name(), Kind: kind, No: o.OutboundNo})
+	if errors.Is(err, ledger.ErrNoEntry) {
+		o.entry = ledger.Entry{}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	o.entry = entry
+	switch {
+	case entry.State == ledger.Accepted || entry.State == ledger.Cancelled:
+		o.settle(true)
+	case entry.State == ledger.Refused, entry.Hash == ledger.Shadowed && entry.State == ledger.Unknown:
+		o.settle(false)
+	}
+	return nil
+}
+
+const shelfPage = 10_000
+
+// lookOnShelf finds what waits for a cause, for a person or for a retry.
+func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
+	before, err := r.Bus.Outstanding(ctx, pusherName)
+	if err != nil {
+		return err
+	}
+	of := make(map[string]*looked, len(left))
+	for _, o := range left {
+		of[o.OutboundNo] = o
+	}
+	for _, shelf := range []string{event.Held, event.Dead} {
+		q := bus.ShelfQuery{Kind: shelf, Consumer: pusherName, Seller: r.seller.Name(), Limit: shelfPage}
+		for {
+			items, next, err := r.Bus.Shelf(ctx, q)
+			if err != nil {
+				return err
+			}
+			for _, m := range items {
+				o := of[m.Key]
+				switch {
+				case o == nil:
+				case shelf == event.Held:
+					o.is(Held, m.Cause)
+				case o.done, m.OriginSeq != o.last().Seq: // another content of it came later
+				case m.Class == fault.Refused.String() && !o.entry.State.Live():
+					o.settle(false)
+				default:
+					o.is(Shelved, m.Reason.Code)
+				}
+			}
+			if next == 0 {
+				break
+			}
+			q.After = next
+		}
+	}
+	// What left the shelf meanwhile waits for its turn by now.
+	after, err := r.Bus.Outstanding(ctx, pusherName)
+	if err != nil {
+		return err
+	}
+	for _, o := range left {
+		if o.settled || o.done {
+			continue
+		}
+		if r.began.Sub(o.TriedAt) < 4*confirmAfter {
+			r.soon(confirmAfter)
+		}
+		for _, a := range o.Audits {
+			if before.Has(a.Seq, a.Stored) || after.Has(a.Seq, a.Stored) {
+				o.queued()
+			}
+		}
+		if since := o.inDoubtSince(); !since.IsZero() && r.began.Sub(since) < r.DoubtFor {
+			o.is(Doubt, "")
+		}
+	}
+	return nil
+}
+
+// queued says that an order waits for the pusher.
+func (o *looked) queued() {
+	if o.Tries > 0 {
+		o.is(Repairing, "")
+		return
+	}
+	o.is(Queued, "")
+}
+
+// inDoubtSince is when an order was last begun that nobody resolved; zero when that is not how it stands.
+func (o *looked) inDoubtSince() time.Time {
+	switch {
+	case o.entry.State != ledger.Unknown && o.entry.State != ledger.Intent:
+		return time.Time{}
+	case !o.entry.FirstDoubt.IsZero():
+		return o.entry.FirstDoubt
+	default:
+		return o.entry.ChangedAt
+	}
+}
+
+// askWarehouses asks which orders the far sides have.
+func (r *run) askWarehouses(ctx context.Context, left []*looked) {
+	by := map[string][]*looked{}
+	for _, o := range left {
+		if o.settled || o.done {
+			continue
+		}
+		if r.seller.Pause != nil {
+			o.is(Paused, r.seller.Pause.Reason)
+			continue
+		}
+		by[o.Warehouse] = append(by[o.Warehouse], o)
+	}
+	for code, list := range by {
+		wh, err := r.Open(r.seller, code, warehouse.Status)
+		for len(list) > 0 {
+			n := min(len(list), warehouse.FindLimit)
+			if r.over(ctx) {
+				err = fault.RetryAfter(moreAfter, errEnough)
+			}
+			var found map[string]warehouse.Found
+			if err == nil {
+				found, err = r.ask(ctx, wh, list[:n])
+			}
+			for _, o := range list[:n] {
+				switch {
+				case err == nil:
+					_, o.found = found[o.OutboundNo]
+				case fault.Of(err) == fault.Wait: // of the budget
+					o.putOff()
+				default:
+					o.is(Unasked, fault.ReasonOf(err, "internal").Error())
+				}
+			}
+			list = list[n:]
+		}
+		if fault.Of(err) == fault.Wait {
+			r.soon(max(fault.After(err), moreAfter))
+		}
+	}
+}
+
+func (r *run) ask(ctx context.Context, wh warehouse.OrderFinder, list []*looked) (map[string]warehouse.Found, error) {
+	nos := make([]string, len(list))
+	for i, o := range list {
+		nos[i] = o.OutboundNo
+	}
+	r.Metrics.Asked.Inc()
+	return wh.FindOrders(ctx, nos)
+}
+
+// outcomes are the events that say what became of an audit.
+var outcomes = []string{
+	event.OrderAccepted.Name, event.OrderHeld.Name, event.OrderFailed.Name, event.OrderShadowed.Name, event.OrderCancelled.Name,
+}
+
+// lookInStreams reads what was told of the orders that the warehouses do not have, and of those with several audits.
+func (r *run) lookInStreams(ctx context.Context) error {
+	of, from := map[string]*looked{}, uint64(0)
+	for _, o := range r.left() {
+		if o.found && len(o.Audits) == 1 {
+			continue
+		}
+		of[o.OutboundNo] = o
+		if at := max(o.ToldTo, o.first().Seq) + 1; from == 0 || at < from {
+			from = at
+		}
+	}
+	if len(of) == 0 {
+		return nil
+	}
+	read, n := uint64(0), 0
+	err := r.Bus.Events(ctx, bus.EventQuery{Names: outcomes, Seller: r.seller.Name(), From: from}, func(s bus.Stored) error {
+		if n++; n%100 == 0 && r.over(ctx) {
+			return errEnough
+		}
+		read = s.Seq
+		if o := of[s.Key]; o != nil && s.Seq > o.ToldTo {
+			o.tell(s)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	for _, o := range of {
+		o.ToldTo = max(o.ToldTo, read)
+		if err != nil {
+			o.putOff()
+			r.soon(moreAfter)
+		}
+	}
+	return nil
+}
+
+// reusedCode is the reason of an audit whose number was another content's.
+const reusedCode = "outbound.reused"
+
+// tell notes an outcome. That it was accepted is not undone by what became of another content under its number.
+func (o *looked) tell(s bus.Stored) {
+	if s.Name == event.OrderFailed.Name && strings.HasSuffix(s.ID, "/"+reusedCode) {
+		o.Reused = true
+	}
+	if o.Told == event.OrderAccepted.Name && s.Name != event.OrderCancelled.Name {
+		return
+	}
+	o.Told, o.ToldSeq = s.Name, s.Seq
+}
+
+// decide says what becomes of the orders that are left: the ledger does not know them, or has been in doubt for too long.
+func (r *run) decide(ctx context.Context) error {
+	var group errgroup.Group
+	group.SetLimit(looksAtOnce)
+	var mu sync.Mutex
+	for _, o := range r.left() {
+		told := o.Told
+		if told != event.OrderAccepted.Name && o.ToldSeq < o.last().Seq {
+			told = "" // of an earlier audit
+		}
+		switch {
+		case o.found || told == "" || o.entry.State.Live():
+			group.Go(func() error {
+				soon, err := r.again(ctx, o)
+				mu.Lock()
+				defer mu.Unlock()
+				if soon {
+					r.soon(confirmAfter)
+				}
+				return err
+			})
+		case told == event.OrderAccepted.Name:
+			r.name(o, Absent, "")
+		case told == event.OrderHeld.Name:
+			r.name(o, Left, "")
+		default: // failed, cancelled, shadowed
+			o.settle(false)
+		}
+	}
+	return group.Wait()
+}
+
+// name names an order that nothing explains, if that was found before: it may just have been on its way from one place to
+// another.
+func (r *run) name(o *looked, why Why, detail string) {
+	if o.was == why || o.was == Looking {
+		o.is(why, detail)
+		return
+	}
+	o.is(Looking, "")
+	r.soon(confirmAfter)
+}
+
+// again hands an order over once more, and tells whether to look soon what came of it.
+func (r *run) again(ctx context.Context, o *looked) (soon bool, err error) {
+	switch {
+	case !o.TriedAt.IsZero() && r.began.Sub(o.TriedAt) < r.Deadline:
+		o.is(Repairing, "")
+		return false, nil
+	case o.Tries >= MaxTries:
+		o.is(Lost, "")
+		return false, nil
+	case r.over(ctx):
+		o.putOff()
+		return true, nil
+	}
+	// The pusher may have had it in hand until now.
+	if err := r.lookUp(ctx, o); err != nil || o.settled {
+		return false, err
+	}
+	why := "nobody knows it"
+	switch {
+	case o.found:
+		why = "the warehouse has it, the ledger does not know it"
+	case o.entry.State.Live():
+		why = "in doubt for too long"
+	}
+	a := o.chosen()
+	err = r.Bus.Again(ctx, pusherName, a.Seq, a.Stored, o.Tries+1, bus.By{Who: Name, Why: why})
+	if errors.Is(err, bus.ErrNotStored) {
+		o.is(Gone, "")
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	o.Tries, o.TriedAt = o.Tries+1, r.began
+	o.is(Repairing, "")
+	r.Metrics.Again.WithLabelValues(r.seller.Name()).Inc()
+	return true, nil
+}
+
+// keepFor is how long an order that nothing explains is remembered: longer than streams keep events.
+const keepFor = 120 * 24 * time.Hour
+
+func (r *run) write(ctx context.Context) error {
+	// What was found is written even when the handler's own time is up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
+	defer cancel()
+	c := changes{seller: r.seller.Name(), version: r.version, fields: map[string][]byte{}}
+	head := r.standing
+	head.Open, head.Oldest = map[Why]int{}, time.Time{}
+	looking := 0
+	for no, o := range r.orders {
+		if o.settled || !o.Why.Explains() && r.began.Sub(o.First()) > keepFor {
+			head.Settled++
+			if o.known && o.Tries > 0 {
+				head.Repaired++
+				r.Metrics.Repaired.WithLabelValues(r.seller.Name()).Inc()
+			}
+			if o.was != "" {
+				c.remove(no)
+			}
+			continue
+		}
+		if o.Why != o.was {
+			o.Since = r.began
+			r.log(o)
+		}
+		head.Open[o.Why]++
+		if o.Why == Looking {
+			looking++
+		}
+		if !o.Why.Explains() && (head.Oldest.IsZero() || o.First().Before(head.Oldest)) {
+			head.Oldest = o.First()
+		}
+		if err := c.set(o.Order); err != nil {
+			return err
+		}
+	}
+	head.RanAt = r.Now()
+	if r.walked && looking == 0 && !head.Full {
+		head.CycleAt = head.RanAt
+	}
+	return c.write(ctx, r.Ledger, head, r.NewOwner)
+}
+
+// writeFor is for writing down what a run found.
+const writeFor = 10 * time.Second
+
+// log says what is new of an order that a person may have to see to.
+func (r *run) log(o *looked) {
+	e := r.Log.Debug()
+	switch {
+	case !o.Why.Explains():
+		e = r.Log.Warn()
+	case o.Why == Repairing:
+		e = r.Log.Info()
+	}
+	e.Str("seller", r.seller.Name()).Str("order", o.OutboundNo).Str("why", string(o.Why)).Str("detail", o.Detail).
+		Time("audited", o.First()).Int("tries", o.Tries).Msg("order is not settled")
+}
