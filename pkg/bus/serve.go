@@ -244,6 +244,9 @@ func (w *server) serve(ctx context.Context) error {
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("%w; run bridgectl topology apply", ErrTopology)
 	}
+	if err != nil && ctx.Err() != nil {
+		return nil // asked to stop before it began
+	}
 	if err != nil {
 		return err
 	}

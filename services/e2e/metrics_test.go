@@ -28,6 +28,7 @@ import (
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
 	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
 )
 
@@ -131,6 +132,13 @@ func TestMetricsAreDocumented(t *testing.T) {
 				return err
 			}
 			return pusher.Run(ctx, s, c)
+		}},
+		{reconciler.Name, func(ctx context.Context, s *worker.Shell) error {
+			c, err := worker.FromEnvironment[reconciler.Config]()
+			if err != nil {
+				return err
+			}
+			return reconciler.Run(ctx, s, c)
 		}},
 		{poller.Name, func(ctx context.Context, s *worker.Shell) error {
 			c, err := worker.FromEnvironment[poller.Config]()

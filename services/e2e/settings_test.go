@@ -14,6 +14,7 @@ import (
 
 	"stockbridge/pkg/worker"
 	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
 )
 
@@ -21,6 +22,7 @@ import (
 func TestSamplesOfSettings(t *testing.T) {
 	tests := map[string]func(t *testing.T, sample string){
 		"order-pusher.env":  sampleOf[pusher.Config],
+		"reconciler.env":    sampleOf[reconciler.Config],
 		"status-poller.env": sampleOf[poller.Config],
 	}
 	folder := filepath.Join("..", "..", "deploy", "env")

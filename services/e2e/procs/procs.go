@@ -40,13 +40,14 @@ const (
 	NATSServer   = "github.com/nats-io/nats-server/v2"
 	JDSandbox    = "stockbridge/services/jd-sandbox"
 	OrderPusher  = "stockbridge/services/order-pusher"
+	Reconciler   = "stockbridge/services/reconciler"
 	StatusPoller = "stockbridge/services/status-poller"
 	Bridgectl    = "stockbridge/services/bridgectl"
 )
 
 // Programs is all of them.
 func Programs() []string {
-	return []string{NATSServer, JDSandbox, OrderPusher, StatusPoller, Bridgectl}
+	return []string{NATSServer, JDSandbox, OrderPusher, Reconciler, StatusPoller, Bridgectl}
 }
 
 // Options of a run. Only Dir is needed.

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"stockbridge/pkg/bus"
-	"stockbridge/pkg/bus/server"
+	natsserver "stockbridge/pkg/bus/server"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger/redistest"
 	"stockbridge/pkg/warehouse/jd/jdtest"
@@ -62,6 +62,7 @@ type World struct {
 	Maker *orders.Maker
 	// RedisURL is where the ledger is; empty when it is in the broker.
 	RedisURL string
+	redis    *redistest.Server
 	told     map[string]*tally.Tally
 	t        testing.TB
 	dir      string
@@ -81,7 +82,7 @@ func Start(t testing.TB, o Options) *World {
 		OpenEvery: time.Second, PackedEvery: time.Second, ShippedEvery: time.Second, FollowFor: time.Hour, Slots: 4,
 		BreakerAfter: 5, ProbeAfter: time.Second,
 	}
-	reconcile := reconciler.Config{Deadline: time.Second, DoubtFor: time.Minute, Slots: 4}
+	reconcile := reconciler.Config{Deadline: time.Second, DoubtFor: time.Minute, ConfirmAfter: 300 * time.Millisecond, Slots: 4}
 	if o.Reconcile != nil {
 		o.Reconcile(&reconcile)
 	}
@@ -94,8 +95,10 @@ func Start(t testing.TB, o Options) *World {
 		o.Sandbox(&config)
 	}
 	var redis worker.Secret
+	var server *redistest.Server
 	if o.Ledger == "redis" {
-		redis = worker.Secret(redistest.Start(t).URL())
+		server = redistest.Start(t)
+		redis = worker.Secret(server.URL())
 	}
 	level := zerolog.Disabled
 	if o.Log {
@@ -103,7 +106,7 @@ func Start(t testing.TB, o Options) *World {
 	}
 	dir := t.TempDir()
 	s, err := stack.Start(t.Context(), stack.Options{
-		DataDir: dir, NATSPort: server.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config,
+		DataDir: dir, NATSPort: natsserver.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config,
 		Pusher: &push, Poller: &poll, Reconciler: &reconcile,
 		Ticks:  stack.Ticks{Poll: time.Second, Release: time.Second, Reconcile: o.ReconcileEvery},
 		Traces: o.Traces, Log: zerolog.New(os.Stderr).Level(level), Grace: 20 * time.Second,
@@ -121,7 +124,7 @@ func Start(t testing.TB, o Options) *World {
 		default:
 		}
 	})
-	w := &World{Stack: s, RedisURL: redis.Reveal(), Maker: orders.New(stack.DemoSeller, 1), told: map[string]*tally.Tally{}, t: t, dir: dir, jdURL: s.SandboxURL}
+	w := &World{Stack: s, RedisURL: redis.Reveal(), redis: server, Maker: orders.New(stack.DemoSeller, 1), told: map[string]*tally.Tally{}, t: t, dir: dir, jdURL: s.SandboxURL}
 	setup, err := stack.DemoSetup(dir, s.SandboxURL)
 	if err != nil {
 		t.Fatal(err)
@@ -138,6 +141,37 @@ func Start(t testing.TB, o Options) *World {
 
 // Dir holds what the stack keeps.
 func (w *World) Dir() string { return w.dir }
+
+// WipeLedger takes everything away that the ledger knows, while everybody goes on.
+func (w *World) WipeLedger() {
+	w.t.Helper()
+	if w.redis != nil {
+		w.redis.Wipe()
+		return
+	}
+	for _, name := range []string{bus.BucketLedger, bus.BucketBooks} {
+		bucket, err := w.Bus.Bucket(w.t.Context(), name)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		keys, err := bucket.Keys(w.t.Context(), "")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, key := range keys {
+			if err := bucket.Delete(w.t.Context(), key, 0); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// LedgerAsItIs copies what the ledger knows; putting the copy back takes away all that it learnt since. Only with a ledger
+// in Redis.
+func (w *World) LedgerAsItIs() (putBack func()) {
+	copied := w.redis.Copy()
+	return func() { w.redis.Restore(copied) }
+}
 
 // Apply sets a seller up.
 func (w *World) Apply(setup *sellerv1.Setup) {

@@ -76,8 +76,6 @@ const (
 	leaseFor = ledger.ClaimFor
 	// looksAtOnce is how many questions to the ledger, and messages to the pusher, are under way at a time.
 	looksAtOnce = 16
-	// confirmAfter is when a run that handed something over looks whether it is known by now.
-	confirmAfter = 15 * time.Second
 	// moreAfter is when a run goes on that had no more time.
 	moreAfter = 100 * time.Millisecond
 )
@@ -88,6 +86,8 @@ type Config struct {
 	Deadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"10m" help:"age from which an audit without an outcome is looked into"`
 	// DoubtFor is how long an order may be in doubt (sent, no answer) before that is no explanation any more.
 	DoubtFor time.Duration `env:"RECONCILE_DOUBT_FOR" envDefault:"30m" help:"how long an order may be in doubt before it counts as unexplained"`
+	// ConfirmAfter is when what was handed over, or is about to be named, is looked at again.
+	ConfirmAfter time.Duration `env:"RECONCILE_CONFIRM_AFTER" envDefault:"15s" help:"when an order is looked at a second time"`
 	// Slots is how many sellers are looked at at the same time.
 	Slots int `env:"RECONCILE_SLOTS" envDefault:"4" help:"sellers looked at at the same time"`
 }
@@ -95,11 +95,12 @@ type Config struct {
 // Validate names what cannot be.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Deadline <= 0 {
-		errs = append(errs, errors.New("RECONCILE_DEADLINE: want more than 0s"))
-	}
-	if c.DoubtFor <= 0 {
-		errs = append(errs, errors.New("RECONCILE_DOUBT_FOR: want more than 0s"))
+	for name, d := range map[string]time.Duration{
+		"RECONCILE_DEADLINE": c.Deadline, "RECONCILE_DOUBT_FOR": c.DoubtFor, "RECONCILE_CONFIRM_AFTER": c.ConfirmAfter,
+	} {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("%s: want more than 0s", name))
+		}
 	}
 	return errors.Join(errs...)
 }

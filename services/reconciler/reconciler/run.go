@@ -332,8 +332,8 @@ func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
 		if o.settled || o.done {
 			continue
 		}
-		if r.began.Sub(o.TriedAt) < 4*confirmAfter {
-			r.soon(confirmAfter)
+		if r.began.Sub(o.TriedAt) < 4*r.ConfirmAfter {
+			r.soon(r.ConfirmAfter)
 		}
 		for _, a := range o.Audits {
 			if before.Has(a.Seq, a.Stored) || after.Has(a.Seq, a.Stored) {
@@ -494,7 +494,7 @@ func (r *run) decide(ctx context.Context) error {
 				mu.Lock()
 				defer mu.Unlock()
 				if soon {
-					r.soon(confirmAfter)
+					r.soon(r.ConfirmAfter)
 				}
 				return err
 			})
@@ -517,7 +517,7 @@ func (r *run) name(o *looked, why Why, detail string) {
 		return
 	}
 	o.is(Looking, "")
-	r.soon(confirmAfter)
+	r.soon(r.ConfirmAfter)
 }
 
 // again hands an order over once more, and tells whether to look soon what came of it.

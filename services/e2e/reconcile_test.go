@@ -1,0 +1,366 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/world"
+	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/reconciler/reconciler"
+)
+
+// reconciled asks for a run and waits until a cycle that began after that is complete.
+func reconciled(t *testing.T, w *world.World) reconciler.Standing {
+	t.Helper()
+	asked := time.Now()
+	if err := w.Bus.Tick(t.Context(), event.TickReconcile, stack.DemoSeller); err != nil {
+		t.Fatal(err)
+	}
+	var s reconciler.Standing
+	w.Until("a cycle is complete", func() bool {
+		s = standing(t, w)
+		return s.CycleAt.After(asked)
+	})
+	return s
+}
+
+func standing(t *testing.T, w *world.World) reconciler.Standing {
+	t.Helper()
+	s, err := reconciler.Read(t.Context(), w.Ledger, stack.DemoSeller)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func open(t *testing.T, w *world.World) map[string]reconciler.Order {
+	t.Helper()
+	list, err := reconciler.ReadOpen(t.Context(), w.Ledger, stack.DemoSeller)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := map[string]reconciler.Order{}
+	for _, o := range list {
+		of[o.OutboundNo] = o
+	}
+	return of
+}
+
+// old waits until the orders are old enough to be looked into.
+func old(t *testing.T, w *world.World, list ...*orderv1.Audited) {
+	t.Helper()
+	w.Until("the orders are old enough", func() bool {
+		n := 0
+		err := w.Bus.Events(t.Context(), bus.EventQuery{Names: []string{event.OrderAudited.Name}}, func(s bus.Stored) error {
+			if time.Since(s.At) > 1100*time.Millisecond {
+				n++
+			}
+			return nil
+		})
+		return err == nil && n >= len(list)
+	})
+}
+
+// known tells whether the ledger knows the order under the number that JD has.
+func known(t *testing.T, w *world.World, o *orderv1.Audited) bool {
+	t.Helper()
+	e, err := w.Ledger.Get(t.Context(), ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo})
+	if errors.Is(err, ledger.ErrNoEntry) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := w.Documents(o)
+	return e.State == ledger.Accepted && len(docs) == 1 && docs[0].EclpSoNo == e.Number
+}
+
+// swallow has the pusher's messages taken and lost: a consumer that was advanced by hand, a worker with a bug.
+func swallow(t *testing.T, w *world.World, list ...*orderv1.Audited) {
+	t.Helper()
+	if err := w.StopWorkers(); err != nil {
+		t.Fatal(err)
+	}
+	w.Publish(list...)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	took := make(chan string, len(list))
+	go func() {
+		s := w.Shell("swallows").Serving(pusher.Name)
+		done <- bus.Serve(ctx, w.Bus, event.OrderAudited, s, func(_ context.Context, _ *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
+			took <- m.OutboundNo
+			return nil, nil
+		}, nil)
+	}()
+	for range list {
+		<-took
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	old(t, w, list...)
+	if err := w.StartWorkers(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAWipedLedgerIsKnownAgainAfterOneCycle(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		list := w.Maker.Make(50)
+		w.Publish(list...)
+		numbers := map[string]string{}
+		for _, o := range list {
+			numbers[o.OutboundNo] = w.Accepted(o)
+		}
+		old(t, w, list...)
+		if s := reconciled(t, w); s.Settled < 50 || len(s.Open) != 0 {
+			t.Errorf("before: %+v", s)
+		}
+		w.WipeLedger()
+		for _, o := range list {
+			if known(t, w, o) {
+				t.Fatalf("%s is known although the ledger was wiped", o.OutboundNo)
+			}
+		}
+		s := reconciled(t, w)
+		w.Until("all are known again", func() bool {
+			for _, o := range list {
+				if !known(t, w, o) {
+					return false
+				}
+			}
+			return true
+		})
+		if s.Unexplained() != 0 {
+			t.Errorf("after: %+v", s)
+		}
+		for _, o := range list {
+			told := w.Told(o.Seller).Orders[o.OutboundNo]
+			if len(told.Accepted) != 1 || told.Accepted[0] != numbers[o.OutboundNo] || len(told.Failed)+len(told.Held) != 0 {
+				t.Errorf("%s: told %+v", o.OutboundNo, told)
+			}
+		}
+		w.Until("it says what it repaired", func() bool { s = reconciled(t, w); return len(s.Open) == 0 })
+		if s.Repaired != 50 {
+			t.Errorf("repaired %d", s.Repaired)
+		}
+	})
+}
+
+func TestAnAuditWhoseMessageWasLostIsHandedOverAgain(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		list := w.Maker.Make(5)
+		swallow(t, w, list...)
+		reconciled(t, w)
+		for _, o := range list {
+			w.Accepted(o)
+		}
+		w.Until("nothing is open", func() bool { return len(reconciled(t, w).Open) == 0 })
+	})
+}
+
+func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		refused, masked, fine := w.Maker.Next(), w.Maker.Next(), w.Maker.Next()
+		if _, err := w.JD.AddFault(jdtest.Fault{Kind: jdtest.Error, Methods: []string{addOrder}, Orders: []string{refused.OutboundNo}, Count: 1, ZH: "商品不存在"}); err != nil {
+			t.Fatal(err)
+		}
+		masked.Receiver.Name = "张*"
+		w.Publish(refused, masked, fine)
+		w.Accepted(fine)
+		w.UntilTold("refused", refused, failed)
+		w.UntilTold("held", masked, held)
+		w.Until("both are on the shelf", func() bool { return len(w.Shelf("")) == 2 })
+		old(t, w, refused, masked, fine)
+		s := reconciled(t, w)
+		of := open(t, w)
+		if len(of) != 1 || of[masked.OutboundNo].Why != reconciler.Held || of[masked.OutboundNo].Detail != "receiver:demo/"+masked.OutboundNo || s.Unexplained() != 0 {
+			t.Errorf("%+v: %+v", s, of)
+		}
+
+		// A person drops it: that is not undone, but it is named until somebody audits it again.
+		for _, m := range w.Shelf(event.Held) {
+			if err := w.Bus.Drop(t.Context(), m.Seq, bus.By{Who: "story", Why: "nobody wants it"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.Until("it is named", func() bool { s = reconciled(t, w); return s.Unexplained() == 1 })
+		if of = open(t, w); of[masked.OutboundNo].Why != reconciler.Left || s.Oldest.IsZero() || len(w.Documents(masked)) != 0 {
+			t.Errorf("%+v: %+v", s, of)
+		}
+		masked.Receiver.Name = "张三"
+		w.Publish(masked)
+		w.Accepted(masked)
+		w.Until("it is settled", func() bool { s = reconciled(t, w); return len(s.Open) == 0 })
+		if !s.Oldest.IsZero() {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// An order that was told as accepted and that neither the ledger nor JD knows is never sent by itself: the set-up may
+// point elsewhere by now.
+func TestWhatWasAcceptedIsNotSentElsewhere(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		o := w.Maker.Next()
+		w.Publish(o)
+		w.Accepted(o)
+		old(t, w, o)
+		setup := w.Setup()
+		setup.Accounts[0].Department = "EBU4418000000002"
+		w.Apply(setup)
+		w.WipeLedger()
+		var s reconciler.Standing
+		w.Until("it is named", func() bool { s = reconciled(t, w); return s.Unexplained() == 1 })
+		if got := open(t, w)[o.OutboundNo]; got.Why != reconciler.Absent || got.Tries != 0 {
+			t.Errorf("%+v", got)
+		}
+		if docs := w.Documents(o); len(docs) != 1 {
+			t.Errorf("JD has %d documents", len(docs))
+		}
+	})
+}
+
+// While JD is down, or the seller is paused, nothing is concluded; the next run goes on.
+func TestReconcilingGoesOnWhenJDIsBack(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		list := w.Maker.Make(3)
+		w.Publish(list...)
+		for _, o := range list {
+			w.Accepted(o)
+		}
+		old(t, w, list...)
+		id, err := w.JD.AddFault(jdtest.Fault{Kind: jdtest.Drop, Methods: []string{"eclp.order.ext.queryOrder"}, Chance: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.WipeLedger()
+		w.Until("they are named", func() bool { return reconciled(t, w).Unexplained() == 3 })
+		for _, o := range open(t, w) {
+			if o.Why != reconciler.Unasked || o.Tries != 0 {
+				t.Errorf("%+v", o)
+			}
+		}
+		w.JD.RemoveFault(id)
+		w.Until("they are known again", func() bool {
+			s := reconciled(t, w)
+			return len(s.Open) == 0 && s.Repaired == 3
+		})
+	})
+}
+
+// Two ways lead into the ledger; the reconciler works in pieces and two at once.
+func TestManyAuditsAreWalkedInPieces(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow")
+	}
+	w := world.Start(t, world.Options{Ledger: "redis", Knobs: jdtest.Knobs{}})
+	if err := w.StopWorkers(); err != nil {
+		t.Fatal(err)
+	}
+	const n = 10_000
+	var list []*orderv1.Audited
+	for range n {
+		o := w.Maker.Next()
+		list = append(list, o)
+		accept := ledger.Begin{
+			Key: ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo}, Hash: pusher.PayloadHash(o), OrderNo: o.OrderNo,
+			Owner: o.OutboundNo, Lines: []string{"1"}, Revision: 1, Shop: o.Shop, Warehouse: o.Warehouse,
+		}
+		if err := w.Ledger.Accept(t.Context(), accept, "ESL"+o.OutboundNo, nil, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Publish(list...)
+	old(t, w, list...)
+	parts := reconciler.Parts{
+		Sellers: w.Sellers, Ledger: w.Ledger, Bus: w.Bus, Open: w.Warehouses.Read, Metrics: reconciler.NewMetrics(prometheus.NewRegistry()),
+		Config: reconciler.Config{Deadline: time.Second, DoubtFor: time.Minute, ConfirmAfter: time.Second},
+	}
+	runs := 0
+	for ; ; runs++ {
+		errs := make(chan error, 2)
+		for range 2 {
+			go func() {
+				_, err := reconciler.New(parts).ReconcileDue(t.Context(), nil, dueOf(stack.DemoSeller))
+				errs <- err
+			}()
+		}
+		for range 2 {
+			if err := <-errs; err != nil && !errors.Is(err, context.Canceled) && !isWait(err) {
+				t.Fatal(err)
+			}
+		}
+		if s := standing(t, w); !s.CycleAt.IsZero() {
+			if s.Settled != n || len(s.Open) != 0 {
+				t.Errorf("%+v", s)
+			}
+			break
+		}
+		if runs > 10 {
+			t.Fatal(fmt.Errorf("not done after %d runs", runs))
+		}
+	}
+	if runs == 0 {
+		t.Error("all in one run")
+	}
+}
+
+func dueOf(name string) *sellerv1.PollDue { return &sellerv1.PollDue{Seller: name} }
+
+func isWait(err error) bool { return strings.Contains(err.Error(), "more to look at") }
+
+func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
+	w := world.Start(t, world.Options{Ledger: "redis"})
+	early := w.Maker.Make(3)
+	w.Publish(early...)
+	for _, o := range early {
+		w.Accepted(o)
+	}
+	old(t, w, early...)
+	reconciled(t, w)
+	putBack := w.LedgerAsItIs()
+	late := w.Maker.Make(5)
+	w.Publish(late...)
+	for _, o := range late {
+		w.Accepted(o)
+	}
+	old(t, w, append(early, late...)...)
+	reconciled(t, w)
+	if err := w.StopWorkers(); err != nil {
+		t.Fatal(err)
+	}
+	putBack()
+	for _, o := range late {
+		if known(t, w, o) {
+			t.Fatalf("%s is known although the ledger was put back", o.OutboundNo)
+		}
+	}
+	if err := w.StartWorkers(); err != nil {
+		t.Fatal(err)
+	}
+	w.Until("all are known again", func() bool {
+		s := reconciled(t, w)
+		for _, o := range append(early, late...) {
+			if !known(t, w, o) {
+				return false
+			}
+		}
+		return s.Unexplained() == 0 && len(s.Open) == 0
+	})
+	w.NoViolations()
+}
