@@ -197,6 +197,9 @@ func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.Msg
 	}
 	name := c.CachedInfo().Name
 	defer func() {
+		if leavesReadings(b.source) && publicStream(r.stream) {
+			return
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		_ = b.js.DeleteConsumer(ctx, r.stream, name) // it goes away by itself after a minute
