@@ -56,7 +56,7 @@ type guarded struct {
 
 func startGuarded(t *testing.T) *guarded {
 	t.Helper()
-	for _, user := range []string{"ORDER_PUSHER", "RECONCILER", "STATUS_POLLER", "BRIDGECTL", "ERP_ACME", "ERP_BOLT"} {
+	for _, user := range []string{"ORDER_PUSHER", "RECONCILER", "STATUS_POLLER", "VMI_INGESTER", "BRIDGECTL", "ERP_ACME", "ERP_BOLT"} {
 		t.Setenv(user+"_PASSWORD", "of-"+strings.ToLower(user))
 	}
 	// As an operator writes it: the file is included.
