@@ -259,3 +259,40 @@ func (f *far) Documents(no string) int {
 	}
 	return n
 }
+
+// Sentences that look like the end of a flow end nothing, and neither does a failure inside an answer that looks well.
+func TestWhatLooksLikeAnEndIsNone(t *testing.T) {
+	wrong := func(name string, knobs jdtest.Knobs, stock *sellerv1.Stock) {
+		t.Run(name, func(t *testing.T) {
+			_, far := open(t, knobs)
+			s := setup(far.url)
+			s.Stock = stock
+			w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
+			if err != nil {
+				t.Fatal(err)
+			}
+			to := time.Now().Add(-time.Minute)
+			page, err := w.Flow(t.Context(), warehouse.FlowQuery{ShopNo: "ESP0020000009400", From: to.Add(-time.Hour), To: to, Page: 1})
+			var said *warehouse.SaidNo
+			if page.End || !errors.As(err, &said) {
+				t.Errorf("%+v, %v", page, err)
+			}
+			if stock == nil {
+				return
+			}
+			if has, err := w.ShopStock(t.Context(), "ESP0020000009400", []string{"EMG1"}); !errors.As(err, &said) {
+				t.Errorf("shop stock: %v, %v", has, err)
+			}
+			if err := w.SetShopStock(t.Context(), "R-1", "ESP0020000009400", "EMG1", 1); !errors.As(err, &said) {
+				t.Errorf("set: %v", err)
+			}
+		})
+	}
+	for _, text := range jdtest.WrongEnds() {
+		wrong(text, jdtest.Knobs{Flow: jdtest.Flow{End: jdtest.End{Text: text}}}, nil)
+	}
+	for _, style := range []string{"empty", "missing"} {
+		wrong(style, jdtest.Knobs{Flow: jdtest.Flow{End: jdtest.End{Style: style}}}, nil)
+	}
+	wrong("inside", jdtest.Knobs{Stock: jdtest.StockKnobs{InnerErrors: 1}}, &sellerv1.Stock{Flow: sellerv1.Stock_FLOW_SEARCH})
+}
