@@ -80,23 +80,16 @@ func (l *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, li
 	if err := limit.Valid(class); err != nil {
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}
-	args := struct {
-		Op         string  `json:"op"`
-		Now        int64   `json:"now"`
-		ID         string  `json:"id"`
-		Class      string  `json:"class"`
-		PerSecond  float64 `json:"per_second"`
-		Concurrent int     `json:"concurrent"`
-		TTL        int64   `json:"ttl"`
-	}{"acquire", l.clock(), rand.Text(), string(class), limit.PerSecond, limit.Concurrent, ttl.Microseconds()}
-	r, err := l.calls.do(ctx, place{l.scripts.quota, quotaKey(app)}, args)
+	id := rand.Text()
+	r, err := l.calls.doPlain(ctx, place{l.scripts.quota, quotaKey(app)}, "acquire", l.clock(),
+		id, string(class), limit.PerSecond, limit.Concurrent, ttl.Microseconds())
 	if err != nil {
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}
 	if r.text(0) == "wait" {
 		return ledger.Permit{}, time.Duration(r.int(1)) * time.Microsecond, nil
 	}
-	return ledger.Permit{App: app, ID: args.ID + "@" + r.text(1)}, 0, nil
+	return ledger.Permit{App: app, ID: id + "@" + r.text(1)}, 0, nil
 }
 
 // Return implements ledger.Quota.
@@ -109,13 +102,7 @@ func (l *Ledger) Return(ctx context.Context, p ledger.Permit) error {
 	if err != nil {
 		return fmt.Errorf("return %s: no permit of this ledger: %q", p.App, p.ID)
 	}
-	args := struct {
-		Op   string `json:"op"`
-		Now  int64  `json:"now"`
-		ID   string `json:"id"`
-		From int64  `json:"from"`
-	}{"return", l.clock(), id, began}
-	if _, err := l.calls.do(ctx, place{l.scripts.quota, quotaKey(p.App)}, args); err != nil {
+	if _, err := l.calls.doPlain(ctx, place{l.scripts.quota, quotaKey(p.App)}, "return", l.clock(), id, began); err != nil {
 		return fmt.Errorf("return %s: %w", p.App, err)
 	}
 	return nil

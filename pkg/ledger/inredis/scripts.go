@@ -23,7 +23,7 @@ type scripts struct {
 func newScripts() scripts {
 	return scripts{
 		document: together([]string{"birth", "document"}, "begin", "begin_plain", "accept", "accept_plain", "refuse", "doubt", "absent", "release", "resend", "follow", "find", "due"),
-		quota:    together([]string{"quota"}, "acquire", "return"),
+		quota:    together([]string{"quota"}, "acquire_plain", "return_plain"),
 		lease:    together(nil, "lease", "unlease"),
 		count:    redis.NewScript(source("count")),
 		admit:    redis.NewScript(source("admit")),

@@ -1,5 +1,5 @@
 -- Before the operations on a quota, after together.lua: KEYS[1] is the pacing, calls_key the calls under way. Both are read
--- once for all calls that came together, and the pacing is written once.
+-- once for all calls that came together, and written once. All calls are plain, and their first value is a permit's id.
 local calls_key = KEYS[1] .. ':calls'
 local SLACK, TRAVEL, NEAR, CROWD, WAIT_MOST, ACTIVE = 5000, 15000, 200000, 0.97, 300000000, 10000000
 local RANKS = {floor = 0, cancel = 1, push = 2, status = 3, stock = 4}
@@ -8,24 +8,70 @@ local FLOORS = {status = 0.15, stock = 0.10}
 local p, changed, ttl
 local function v(field) return p[field] or 0 end
 
-prepare = function()
+local function load()
   if p then return end
   p = {}
   local flat = redis.call('HGETALL', KEYS[1])
   for i = 1, #flat, 2 do p[flat[i]] = tonumber(flat[i + 1]) end
 end
 
+-- ends is, of the ids that the calls in hand name, when those end that are under way; begun and ended are what is not
+-- written yet.
+local ends, begun, ended
+local function ends_at(id)
+  if not ends then
+    ends = {}
+    local ids, i = {}, 1
+    while ARGV[i] do
+      ids[#ids + 1] = ARGV[i + 3]
+      i = i + 1 + ARGV[i]
+    end
+    local scores = redis.call('ZMSCORE', calls_key, unpack(ids))
+    for j, each in ipairs(ids) do ends[each] = tonumber(scores[j] or nil) end
+  end
+  return ends[id]
+end
+
+local function write_calls()
+  if begun then redis.call('ZADD', calls_key, unpack(begun)) end
+  if ended then redis.call('ZREM', calls_key, unpack(ended)) end
+  begun, ended = nil, nil
+end
+
 -- under_way counts the calls that have not ended by themselves.
 local calls, swept
 local function under_way()
   if swept ~= now then
+    write_calls()
     redis.call('ZREMRANGEBYSCORE', calls_key, '-inf', now)
+    for id, till in pairs(ends or {}) do
+      if till <= now then ends[id] = nil end
+    end
     calls, swept = redis.call('ZCARD', calls_key), now
   end
   return calls
 end
 
+local function begin_call(id, till)
+  begun = begun or {}
+  begun[#begun + 1], begun[#begun + 2] = text(till), id
+  ends[id], calls = till, calls + 1
+end
+
+local function end_call(id)
+  ended = ended or {}
+  ended[#ended + 1] = id
+  ends[id] = nil
+  if calls then calls = calls - 1 end
+end
+
+local function forget_calls()
+  redis.call('DEL', KEYS[1], calls_key)
+  swept, ends, begun, ended = nil, nil, nil, nil
+end
+
 finish = function()
+  write_calls()
   if not changed then return end
   local set = {}
   for field, value in pairs(p) do
@@ -36,3 +82,7 @@ finish = function()
   redis.call('EXPIRE', KEYS[1], 3600)
   if ttl then redis.call('PEXPIRE', calls_key, math.ceil(ttl / 1000) + 3600000) end
 end
+
+-- easy is the class and limit of the call that just got a turn at once, with the interval between its turns: the next of
+-- the same kind gets one too, if there is one, as all else that decides stands as it stood.
+local easy
