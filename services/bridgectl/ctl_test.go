@@ -34,6 +34,7 @@ import (
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
 )
 
@@ -177,8 +178,10 @@ func workers(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	_, soon, err := worker.Settings[pusher.Config]([]string{"--shadow-look-after=1s", "--shadow-give-up=3s"}, nil)
 	ts.Check(err)
+	_, early, err := worker.Settings[reconciler.Config]([]string{"--reconcile-deadline=1s", "--reconcile-confirm-after=1s"}, nil)
+	ts.Check(err)
 	s, err := stack.Start(ctx, stack.Options{
-		DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Pusher: &soon, Poller: &impatient, Log: zerolog.Nop(), Grace: 10 * time.Second,
+		DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Pusher: &soon, Poller: &impatient, Reconciler: &early, Log: zerolog.Nop(), Grace: 10 * time.Second,
 	})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.Stop()) })

@@ -46,12 +46,13 @@ func Main() {
 type commands struct {
 	Config `group:"common"`
 
-	Up       upCmd       `cmd:"" help:"Run everything in this process: broker, ledger, workers, sandbox."`
-	Topology topologyCmd `cmd:"" help:"The broker's streams, buckets and consumers."`
-	Seller   sellerCmd   `cmd:"" help:"Sellers: set-up, pause, diagnosis, trial."`
-	Order    orderCmd    `cmd:"" help:"Orders: push, check before pushing, explain what became of one."`
-	DLQ      dlqCmd      `cmd:"" name:"dlq" help:"What needs a person before it can go on."`
-	Held     heldCmd     `cmd:"" help:"What waits for a cause and goes on by itself when it is gone."`
+	Up        upCmd        `cmd:"" help:"Run everything in this process: broker, ledger, workers, sandbox."`
+	Topology  topologyCmd  `cmd:"" help:"The broker's streams, buckets and consumers."`
+	Seller    sellerCmd    `cmd:"" help:"Sellers: set-up, pause, diagnosis, trial."`
+	Order     orderCmd     `cmd:"" help:"Orders: push, check before pushing, explain what became of one."`
+	DLQ       dlqCmd       `cmd:"" name:"dlq" help:"What needs a person before it can go on."`
+	Held      heldCmd      `cmd:"" help:"What waits for a cause and goes on by itself when it is gone."`
+	Reconcile reconcileCmd `cmd:"" help:"What was audited against what the ledger and the warehouses know."`
 
 	Completion completionCmd `cmd:"" help:"Print a script that completes commands in bash, zsh or fish."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

@@ -1,0 +1,290 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/services/reconciler/reconciler"
+)
+
+type reconcileCmd struct {
+	Seller string        `placeholder:"NAME" help:"Only this seller; with -f that of rows which name none."`
+	Now    bool          `help:"Ask for a run now, and wait for it."`
+	Whole  bool          `help:"With --now: look at everything in the stream again, and not only at what is new or open."`
+	Wait   time.Duration `default:"2m" placeholder:"DURATION" help:"With --now: how long to wait (default 2m)."`
+	All    bool          `help:"List what is explained too."`
+	Limit  int           `default:"100" placeholder:"N" help:"At most so many orders are listed; with -o json too (default 100)."`
+	File   string        `short:"f" placeholder:"FILE" help:"Compare the ERP's list of audits with what is known: CSV with a line of headings, JSON, or one JSON object a line; - is standard input."`
+}
+
+func (reconcileCmd) Help() string {
+	return `What each seller's ERP audited against what the ledger and the warehouses know, as the worker reconciler found it in its last run:
+how many orders are settled, why the others are not, and which of them nothing explains. Ends 1 when there are any, or when
+nobody looked yet.
+
+With -f FILE it compares a list of the ERP's: the only way to find audits that were lost with the stream. The columns (keys) are
+outbound_no, and if you like seller, order_no, audited_at (RFC 3339). At most 200000 rows. The warehouses are asked a hundred
+numbers a call, within their budgets, so many thousands of unknown numbers take minutes. Nothing is sent and nothing changed. Ends
+1 when an audit has to be published again, or could not be looked into.`
+}
+
+// standingJSON is how a seller stands.
+type standingJSON struct {
+	Seller string `json:"seller"`
+	// Looked is false when no run ever ended.
+	Looked      bool           `json:"looked"`
+	Settled     int            `json:"settled"`
+	Repaired    int            `json:"repaired"`
+	Open        map[string]int `json:"open"`
+	Unexplained int            `json:"unexplained"`
+	Oldest      time.Time      `json:"oldest_unexplained,omitzero"`
+	RanAt       time.Time      `json:"ran_at,omitzero"`
+	CycleAt     time.Time      `json:"cycle_at,omitzero"`
+	Full        bool           `json:"full,omitempty"`
+	Orders      []openJSON     `json:"orders"`
+	LeftOff     int            `json:"left_off,omitempty"`
+}
+
+// openJSON is an order that is not settled.
+type openJSON struct {
+	OutboundNo string    `json:"outbound_no"`
+	OrderNo    string    `json:"order_no,omitempty"`
+	Audited    time.Time `json:"audited"`
+	Why        string    `json:"why"`
+	Explained  bool      `json:"explained"`
+	Detail     string    `json:"detail,omitempty"`
+	Since      time.Time `json:"since"`
+	Tries      int       `json:"tries,omitempty"`
+	ZH         string    `json:"zh"`
+	EN         string    `json:"en"`
+}
+
+func (c reconcileCmd) Run(ctx context.Context, a *app) error {
+	if c.Limit < 0 {
+		return misused("--limit must not be negative")
+	}
+	if c.Whole && !c.Now {
+		return misused("--whole goes with --now")
+	}
+	l, err := a.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	sellers, err := c.sellers(ctx, a)
+	if err != nil {
+		return err
+	}
+	if c.File != "" {
+		return c.compare(ctx, a, l)
+	}
+	if c.Now {
+		if err := c.runs(ctx, a, l, sellers); err != nil {
+			return err
+		}
+	}
+	doc, well := []standingJSON{}, true
+	for _, name := range sellers {
+		s, err := c.standing(ctx, l, name)
+		if err != nil {
+			return err
+		}
+		doc = append(doc, s)
+		well = well && s.Looked && s.Unexplained == 0
+	}
+	if err := a.show(doc, func(w io.Writer) error { return c.write(w, a, doc) }); err != nil {
+		return err
+	}
+	if !well {
+		return errWrong
+	}
+	return nil
+}
+
+func (c reconcileCmd) sellers(ctx context.Context, a *app) ([]string, error) {
+	book, err := a.book(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer book.Close()
+	var names []string
+	for _, s := range book.All() {
+		if c.Seller == "" || s.Name() == c.Seller {
+			names = append(names, s.Name())
+		}
+	}
+	if len(names) == 0 && c.Seller != "" {
+		return nil, hint(fmt.Errorf("no seller %s", c.Seller), "bridgectl seller ls")
+	}
+	return names, nil
+}
+
+// runs asks for a run of each seller, and waits until a cycle of each is complete.
+func (c reconcileCmd) runs(ctx context.Context, a *app, l ledger.Ledger, sellers []string) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	before := map[string]time.Time{}
+	for _, name := range sellers {
+		if c.Whole {
+			if err := reconciler.Forget(ctx, l, name); err != nil {
+				return err
+			}
+		}
+		s, err := reconciler.Read(ctx, l, name)
+		if err != nil {
+			return err
+		}
+		before[name] = s.CycleAt
+		if err := b.Tick(ctx, event.TickReconcile, name); err != nil {
+			return err
+		}
+	}
+	until, told := a.now().Add(c.Wait), a.now()
+	for len(before) > 0 {
+		for name, at := range before {
+			s, err := reconciler.Read(ctx, l, name)
+			if err != nil {
+				return err
+			}
+			if s.CycleAt.After(at) {
+				delete(before, name)
+			} else if a.now().Sub(told) > 5*time.Second {
+				told = a.now()
+				a.note("%s: %s so far, %s open", name, count(s.Settled, "order"), strconv.Itoa(sum(s.Open)))
+			}
+		}
+		if len(before) > 0 && a.now().After(until) {
+			return hint(fmt.Errorf("%s not complete after %s; it goes on by itself", count(len(before), "cycle"), c.Wait), "does reconciler run? --wait waits longer")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func sum(of map[reconciler.Why]int) (n int) {
+	for _, m := range of {
+		n += m
+	}
+	return n
+}
+
+func (c reconcileCmd) standing(ctx context.Context, l ledger.Ledger, name string) (standingJSON, error) {
+	s, err := reconciler.Read(ctx, l, name)
+	if err != nil {
+		return standingJSON{}, err
+	}
+	doc := standingJSON{
+		Seller: name, Looked: !s.RanAt.IsZero(), Settled: s.Settled, Repaired: s.Repaired, Open: map[string]int{}, Unexplained: s.Unexplained(),
+		Oldest: s.Oldest.UTC(), RanAt: s.RanAt.UTC(), CycleAt: s.CycleAt.UTC(), Full: s.Full, Orders: []openJSON{},
+	}
+	for why, n := range s.Open {
+		doc.Open[string(why)] = n
+	}
+	list, err := reconciler.ReadOpen(ctx, l, name)
+	if err != nil {
+		return doc, err
+	}
+	// What nothing explains comes first.
+	slices.SortStableFunc(list, func(a, b reconciler.Order) int { return order(a.Why.Explains()) - order(b.Why.Explains()) })
+	for _, o := range list {
+		if o.Why.Explains() && !c.All {
+			continue
+		}
+		if len(doc.Orders) == c.Limit {
+			doc.LeftOff++
+			continue
+		}
+		says := meaning(o.Why)
+		doc.Orders = append(doc.Orders, openJSON{
+			OutboundNo: o.OutboundNo, OrderNo: o.OrderNo, Audited: o.First().UTC(), Why: string(o.Why), Explained: o.Why.Explains(),
+			Detail: o.Detail, Since: o.Since.UTC(), Tries: o.Tries, ZH: says.ZH, EN: says.EN,
+		})
+	}
+	return doc, nil
+}
+
+func order(last bool) int {
+	if last {
+		return 1
+	}
+	return 0
+}
+
+func (c reconcileCmd) write(w io.Writer, a *app, doc []standingJSON) error {
+	t := table{head: []string{"SELLER", "SETTLED", "REPAIRED", "OPEN", "UNEXPLAINED", "OLDEST", "COMPLETE", "OPEN BECAUSE"}}
+	for _, s := range doc {
+		if !s.Looked {
+			t.add(s.Seller, "-", "-", "-", "-", "-", "-", "nobody looked yet: does reconciler run?")
+			continue
+		}
+		because, n := "", 0
+		for _, why := range reconciler.Whys() {
+			if m := s.Open[string(why)]; m > 0 {
+				because += fmt.Sprintf("%s %d ", why, m)
+				n += m
+			}
+		}
+		if s.Full {
+			because += "(full: what comes after waits)"
+		}
+		t.add(s.Seller, strconv.Itoa(s.Settled), strconv.Itoa(s.Repaired), strconv.Itoa(n), strconv.Itoa(s.Unexplained), orDash(when(s.Oldest)), orDash(when(s.CycleAt)), orDash(because))
+	}
+	if err := t.write(w, a.columns); err != nil {
+		return err
+	}
+	t = table{head: []string{"SELLER", "OUTBOUND", "AUDITED", "WHY", "WHAT TO DO"}}
+	left := 0
+	for _, s := range doc {
+		left += s.LeftOff
+		for _, o := range s.Orders {
+			text := a.pick(o.ZH, o.EN)
+			if o.Detail != "" {
+				text = o.Detail + " — " + text
+			}
+			t.add(s.Seller, o.OutboundNo, when(o.Audited), o.Why, text)
+		}
+	}
+	if len(t.rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	if err := t.write(w, a.columns); err != nil {
+		return err
+	}
+	if left > 0 {
+		a.note("%s more: --limit", strconv.Itoa(left))
+	}
+	return nil
+}
+
+// meaning is what a reason says to people, and what they do.
+func meaning(why reconciler.Why) fault.Reason {
+	zhEN := map[reconciler.Why][2]string{
+		reconciler.Queued:    {"等待推送或重试", "it waits for its turn, or for a retry"},
+		reconciler.Held:      {"等待原因消除后自动继续", "it waits for a cause and goes on by itself: bridgectl held ls"},
+		reconciler.Shelved:   {"在死信中等待人工处理", "it waits for a person: bridgectl dlq ls"},
+		reconciler.Doubt:     {"答复丢失，正在查询", "its answer was lost, and it is asked after"},
+		reconciler.Paused:    {"商家已暂停，恢复后继续", "the seller is paused; it goes on when it is resumed"},
+		reconciler.Repairing: {"已重新交给推送", "it was handed over again"},
+		reconciler.Looking:   {"正在复核", "it is looked at a second time"},
+		reconciler.Unasked:   {"账本不认识，且无法查询仓库；处理后自动继续", "the ledger does not know it and the warehouse cannot be asked; mend that, and it goes on by itself"},
+		reconciler.Absent:    {"曾被接收，而仓库与账本现在都查不到；先核对事业部等设置，再决定是否重新发布审核", "it was accepted once, and neither the warehouse nor the ledger knows it now: check the set-up (department), then have its audit published again"},
+		reconciler.Left:      {"离开待处理后没有结果：若非人工丢弃，请重新发布审核", "it left the shelf and came to nothing: unless a person dropped it, have its audit published again"},
+		reconciler.Lost:      {"重新交接三次仍无结果，请查看 order explain 与推送日志", "handed over three times, it came to nothing: bridgectl order explain, and the pusher's log"},
+		reconciler.Gone:      {"没有结果，审核事件也已不在流中：请重新发布审核", "it came to nothing, and its audit is no longer in the stream: have it published again"},
+	}
+	t := zhEN[why]
+	return fault.Reason{Code: string(why), ZH: t[0], EN: t[1]}
+}
