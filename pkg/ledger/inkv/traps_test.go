@@ -72,8 +72,9 @@ type bad struct {
 	left, lost int
 	// ahead is by how much revisions are higher than they are. Lowered, the bucket was put back.
 	ahead atomic.Uint64
-	// between runs once before the next write.
-	between func()
+	// between runs once before the next write but skip, reading once after the next read.
+	between, reading func()
+	skip             int
 }
 
 var errGone = errors.New("connection gone")
@@ -95,8 +96,10 @@ func (b *bad) arm(left, lost int) {
 
 func (b *bad) write(do func() (uint64, error)) (uint64, error) {
 	b.mu.Lock()
-	between := b.between
-	b.between = nil
+	var between func()
+	if b.skip--; b.skip < 0 {
+		between, b.between, b.skip = b.between, nil, 0
+	}
 	fails, lost := b.left <= 0, b.lost == 0
 	b.left, b.lost = b.left-1, b.lost-1
 	b.mu.Unlock()
@@ -116,6 +119,13 @@ func (b *bad) write(do func() (uint64, error)) (uint64, error) {
 func (b *bad) Get(ctx context.Context, key string) (bus.Value, error) {
 	v, err := b.Bucket.Get(ctx, key)
 	v.Revision += b.ahead.Load()
+	b.mu.Lock()
+	reading := b.reading
+	b.reading = nil
+	b.mu.Unlock()
+	if reading != nil {
+		reading()
+	}
 	return v, err
 }
 
