@@ -39,22 +39,27 @@ func TestBooksOverABadConnection(t *testing.T) {
 			case 1:
 				connection.arm(always, rapid.IntRange(0, 6).Draw(rt, "not answered"))
 			}
+			var meanwhile error
 			if rapid.IntRange(0, 4).Draw(rt, "in between") == 0 {
+				another := s.draw(fmt.Sprintf("between %d", n))
 				connection.mu.Lock()
 				connection.skip = rapid.IntRange(0, 5).Draw(rt, "after")
 				connection.between = func() { // another commits, or sweeps
 					if n%2 == 0 {
 						ledgers[1].SweepBook(t.Context(), name)
 					} else {
-						s.write(ledgers[1], fmt.Sprintf("between %d", n))
+						meanwhile = s.write(ledgers[1], another)
 					}
 				}
 				connection.mu.Unlock()
 			}
-			s.write(l, fmt.Sprintf("write %d", n))
+			err := s.write(l, s.draw(fmt.Sprintf("write %d", n)))
 			connection.mu.Lock()
 			connection.between, connection.skip = nil, 0
 			connection.mu.Unlock()
+			if err := errors.Join(err, meanwhile); err != nil {
+				rt.Fatal(err)
+			}
 			connection.arm(always, always)
 			if rapid.IntRange(0, 4).Draw(rt, "sweep") == 0 {
 				ledgers[0].SweepBook(t.Context(), name)
@@ -86,13 +91,9 @@ type bookStory struct {
 	marks  map[string]bool
 }
 
-// write reads the book and writes something, once: what became of a write without an answer is read from the book.
-func (s *bookStory) write(l *inkv.Ledger, owner string) {
-	book, err := l.ReadBook(s.ctx, s.name, nil, nil)
-	if err != nil {
-		s.Fatal(err)
-	}
-	w := ledger.BookWrite{Version: book.Version, Owner: owner, Fields: map[string][]byte{}, Marks: []ledger.Mark{{Name: owner, At: time.Now()}}}
+// draw is a write by a new owner.
+func (s *bookStory) draw(owner string) ledger.BookWrite {
+	w := ledger.BookWrite{Owner: owner, Fields: map[string][]byte{}, Marks: []ledger.Mark{{Name: owner, At: time.Now()}}}
 	for _, n := range rapid.SliceOfN(rapid.IntRange(0, 40), 0, 8).Draw(s.T, "fields") {
 		field := fmt.Sprintf("f%02d", n)
 		w.Fields[field] = bytes.Repeat([]byte(owner+" "), rapid.SampledFrom([]int{1, 20, 2000}).Draw(s.T, "size"))
@@ -100,18 +101,26 @@ func (s *bookStory) write(l *inkv.Ledger, owner string) {
 			w.Fields[field] = nil
 		}
 	}
+	return w
+}
+
+// write reads the book and writes, once: what became of a write without an answer is read from the book.
+func (s *bookStory) write(l *inkv.Ledger, w ledger.BookWrite) error {
+	book, err := l.ReadBook(s.ctx, s.name, nil, nil)
+	if err != nil {
+		return err
+	}
+	w.Version = book.Version
 	_, err = l.WriteBook(s.ctx, s.name, w)
 	if errors.Is(err, ledger.ErrVersion) {
-		return
+		return nil
 	}
 	if err != nil {
-		if now, err := l.ReadBook(s.ctx, s.name, nil, []string{owner}); err != nil {
-			s.Fatal(err)
-		} else if !now.Marked[owner] {
-			return
+		if now, err := l.ReadBook(s.ctx, s.name, nil, []string{w.Owner}); err != nil || !now.Marked[w.Owner] {
+			return err
 		}
-		if _, err := l.WriteBook(s.ctx, s.name, w); err != nil && !errors.Is(err, errGone) {
-			s.Fatalf("done, and the same owner again: %v", err)
+		if _, err := l.WriteBook(s.ctx, s.name, w); err != nil {
+			return fmt.Errorf("done, and the same owner again: %w", err)
 		}
 	}
 	for field, value := range w.Fields {
@@ -121,7 +130,8 @@ func (s *bookStory) write(l *inkv.Ledger, owner string) {
 			s.fields[field] = string(value)
 		}
 	}
-	s.marks[owner] = true
+	s.marks[w.Owner] = true
+	return nil
 }
 
 // holds compares the book with what it must say.

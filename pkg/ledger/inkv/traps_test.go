@@ -72,7 +72,7 @@ type bad struct {
 	left, lost int
 	// ahead is by how much revisions are higher than they are. Lowered, the bucket was put back.
 	ahead atomic.Uint64
-	// between runs once before the next write but skip, reading once after the next read.
+	// between runs once before the next Create or Update but skip, reading once after the next read.
 	between, reading func()
 	skip             int
 }
@@ -100,12 +100,18 @@ func (b *bad) write(do func() (uint64, error)) (uint64, error) {
 	if b.skip--; b.skip < 0 {
 		between, b.between, b.skip = b.between, nil, 0
 	}
-	fails, lost := b.left <= 0, b.lost == 0
-	b.left, b.lost = b.left-1, b.lost-1
 	b.mu.Unlock()
 	if between != nil {
 		between()
 	}
+	return b.pass(do)
+}
+
+func (b *bad) pass(do func() (uint64, error)) (uint64, error) {
+	b.mu.Lock()
+	fails, lost := b.left <= 0, b.lost == 0
+	b.left, b.lost = b.left-1, b.lost-1
+	b.mu.Unlock()
 	if fails {
 		return 0, errGone
 	}
@@ -138,7 +144,7 @@ func (b *bad) Update(ctx context.Context, key string, data []byte, revision uint
 }
 
 func (b *bad) Delete(ctx context.Context, key string, revision uint64) error {
-	_, err := b.write(func() (uint64, error) {
+	_, err := b.pass(func() (uint64, error) {
 		if revision != 0 {
 			revision -= b.ahead.Load()
 		}
