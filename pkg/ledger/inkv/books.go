@@ -393,7 +393,6 @@ func (t *turning) put(items []item) {
 
 // keep adds a page as it is.
 func (t *turning) keep(p page) {
-	t.settle()
 	t.flush()
 	t.pages = append(t.pages, p)
 }

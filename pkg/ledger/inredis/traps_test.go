@@ -442,3 +442,77 @@ func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 	stays("find:SO-1")
 	goes("entry:order:A1")
 }
+
+// A write of a book whose answer was cut off is told as it was done, also when others have written since, and is done once.
+func TestABookWhoseAnswersAreLostIsWrittenOnce(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := server.Proxy()
+	cut, direct := open(t, proxy.URL(), nil), open(t, server.URL(), nil)
+	ctx := t.Context()
+	read := func(l ledger.Books) ledger.Book {
+		t.Helper()
+		return must(l.ReadBook(ctx, "b", []string{"n"}, []string{"F1", "F2"}))(t)
+	}
+	add := func(l ledger.Books, owner string) {
+		t.Helper()
+		book := read(l)
+		n, _ := strconv.Atoi(string(book.Fields["n"]))
+		version := must(l.WriteBook(ctx, "b", ledger.BookWrite{
+			Version: book.Version, Owner: owner, Fields: map[string][]byte{"n": strconv.AppendInt(nil, int64(n+1), 10)},
+			Marks: []ledger.Mark{{Name: "F1", At: time.Now()}},
+		}))(t)
+		if now := read(direct).Version; version != now {
+			t.Errorf("told version %d, it is %d", version, now)
+		}
+	}
+	add(cut, "first") // from here on the scripts are known, so a cut hits the script itself
+	for i := range 5 {
+		proxy.CutAnswer("owner ")
+		add(cut, "owner "+strconv.Itoa(i))
+		add(direct, "other "+strconv.Itoa(i))
+	}
+	proxy.Cuts(t, 5)
+	proxy.CutAnswer("{book:b}")
+	if n := string(read(cut).Fields["n"]); n != "11" {
+		t.Errorf("11 writes counted %s", n)
+	}
+	proxy.CutAnswer("{book:b}")
+	ok(t, cut.DropBook(ctx, "b")) // its script is not known yet: what is cut is the answer that says so
+	proxy.CutAnswer("{book:b}")
+	ok(t, cut.DropBook(ctx, "b"))
+	proxy.Cuts(t, 8)
+	if book := read(cut); book.Version != 0 || len(book.Fields)+len(book.Marked) != 0 {
+		t.Errorf("dropped, and told as %+v", book)
+	}
+}
+
+// A book in an older copy of the data is told with another birth.
+func TestTrapE29AnOlderCopyOfABookEndsItsBirth(t *testing.T) {
+	server := redistest.Start(t)
+	l := open(t, server.URL(), nil)
+	write := func(version uint64, owner string) uint64 {
+		t.Helper()
+		return must(l.WriteBook(t.Context(), "b", ledger.BookWrite{
+			Version: version, Owner: owner, Marks: []ledger.Mark{{Name: owner, At: time.Now()}},
+		}))(t)
+	}
+	read := func() ledger.Book {
+		t.Helper()
+		return must(l.ReadBook(t.Context(), "b", nil, []string{"w1", "w2"}))(t)
+	}
+	born := read().BornAt
+	v := write(0, "w1")
+	copied := server.Copy()
+	lost := write(v, "w2")
+	if book := read(); !book.BornAt.Equal(born) || len(book.Marked) != 2 {
+		t.Fatalf("before: %+v", book)
+	}
+	server.Restore(copied)
+	book := read()
+	if !book.BornAt.After(born) || len(book.Marked) != 1 || book.Version != v {
+		t.Errorf("an older copy, told as %+v; born before at %s", book, born)
+	}
+	if again := write(v, "w3"); again <= lost {
+		t.Errorf("version %d after %d, which was lost", again, lost)
+	}
+}

@@ -37,11 +37,23 @@ func TestTheTwoLedgersAgree(t *testing.T) {
 func both(t *testing.T) (redis, kv ledger.Ledger, clock *ledgertest.Clock, identity *atomic.Int64) {
 	t.Helper()
 	clock = ledgertest.NewClock(time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC))
-	redis, err := inredis.Open(inredis.Options{URL: redistest.Start(t).URL(), Now: clock.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := bustest.Start(t)
+	identity = new(atomic.Int64) // the ledger in the bucket asks for it while it watches
+	return openRedis(t, clock.Now), openKV(t, func() string { return fmt.Sprint(identity.Load()) }, clock.Now), clock, identity
+}
+
+func openRedis(t testing.TB, now func() time.Time) ledger.Ledger {
+	t.Helper()
+	l, err := inredis.Open(inredis.Options{URL: redistest.Start(t).URL(), Now: now})
+	return opened(t, l, err)
+}
+
+func openKV(t testing.TB, identity func() string, now func() time.Time) ledger.Ledger {
+	t.Helper()
+	return openKVOn(t, bustest.Start(t), identity, now)
+}
+
+func openKVOn(t testing.TB, server *bus.Bus, identity func() string, now func() time.Time) ledger.Ledger {
+	t.Helper()
 	bucket, err := server.Bucket(t.Context(), bus.BucketLedger)
 	if err != nil {
 		t.Fatal(err)
@@ -50,18 +62,17 @@ func both(t *testing.T) (redis, kv ledger.Ledger, clock *ledgertest.Clock, ident
 	if err != nil {
 		t.Fatal(err)
 	}
-	identity = new(atomic.Int64) // the ledger in the bucket asks for it while it watches
-	kv, err = inkv.Open(t.Context(), inkv.Options{
-		Bucket: bucket, Books: books, Identity: func() string { return fmt.Sprint(identity.Load()) }, Now: clock.Now,
-	})
+	l, err := inkv.Open(t.Context(), inkv.Options{Bucket: bucket, Books: books, Identity: identity, Now: now})
+	return opened(t, l, err)
+}
+
+func opened(t testing.TB, l ledger.Ledger, err error) ledger.Ledger {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = redis.Close()
-		_ = kv.Close()
-	})
-	return redis, kv, clock, identity
+	t.Cleanup(func() { _ = l.Close() })
+	return l
 }
 
 type comparison struct {
