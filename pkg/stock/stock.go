@@ -68,22 +68,19 @@ type State struct {
 	Read Coverage `json:"read,omitempty"`
 }
 
-// Plan is how far planning got, in seconds of Unix time; 0: nothing yet.
+// Plan is how far planning got, in seconds of Unix time; zero: nothing yet.
 type Plan struct {
-	// Next is the last second of which a window was told, Second the last of which one was told once more.
+	// Start is the first second that is read at all; Next the last one of which a window was told, Second the last one of
+	// which one was told once more.
+	Start  int64 `json:"start,omitempty"`
 	Next   int64 `json:"next,omitempty"`
 	Second int64 `json:"second,omitempty"`
 }
 
-// Head is up to where a book is known to contain what the streams hold of its place.
-type Head struct {
-	// Birth is the ledger's. Under another one the book may be older than it was.
-	Birth time.Time `json:"birth"`
-	// Stock and VMI are positions in the streams of these names.
+// Ends are positions in the streams STOCK and VMI.
+type Ends struct {
 	Stock Position `json:"stock"`
 	VMI   Position `json:"vmi"`
-	// Next is a later Head, which is not certain yet: see Later.
-	Next *Later `json:"next,omitempty"`
 }
 
 // Position is a message of a stream; a zero Seq is before the first.
@@ -93,12 +90,20 @@ type Position struct {
 	At time.Time `json:"at"`
 }
 
-// Later is where the streams ended at some moment. What they held then is in the book when no run of that time is under
-// way any more.
-type Later struct {
-	Seen  time.Time `json:"seen"`
-	Stock Position  `json:"stock"`
-	VMI   Position  `json:"vmi"`
+// Head is up to where a book is known to contain what the streams hold of its place.
+type Head struct {
+	// Birth is the ledger's. Under another one the book may be older than it was.
+	Birth time.Time `json:"birth"`
+	// Sure is up to where the book contains all; Next, which was seen at Seen, is Sure once no run of that time is under way
+	// any more.
+	Sure Ends      `json:"sure"`
+	Next Ends      `json:"next"`
+	Seen time.Time `json:"seen"`
+	// Tail is the latest that the book may contain anything of: a stream that ends before it was put back.
+	Tail Ends `json:"tail"`
+	// Making is how far the book was made again, while it is; under the birth Made.
+	Making Ends      `json:"making"`
+	Made   time.Time `json:"made"`
 }
 
 // Batch is what is applied together. Each of its parts may have been applied before.
@@ -109,6 +114,16 @@ type Batch struct {
 	Settled map[string]Span
 	// Done are names of other things that were done, e.g. holes that were told.
 	Done []string
+	// Tail is where the streams ended when all of it was stored; zero where that does not matter.
+	Tail Ends
+}
+
+// later is the later of two positions.
+func (p Position) later(o Position) Position {
+	if o.Seq > p.Seq {
+		return o
+	}
+	return p
 }
 
 // Store applies rows to books. It may be used by many goroutines.
@@ -126,12 +141,18 @@ const (
 
 	// rowsAWrite takes two fields a row at most, and the state.
 	rowsAWrite = (ledger.BookWriteLimit - 2) / 2
+	// writeBytes leaves room for marks and the state.
+	writeBytes = ledger.BookWriteBytes - 128<<10
 	// writeTries is how often a write is tried while others write to the same book.
 	writeTries = 100
 )
 
-// errBusy: others keep writing.
-var errBusy = errors.New("the book keeps changing")
+var (
+	// errBusy: others keep writing.
+	errBusy = errors.New("the book keeps changing")
+	// errLarge: it does not fit into one write.
+	errLarge = errors.New("too much for one write")
+)
 
 func (s *Store) now() time.Time {
 	if s.Now == nil {
@@ -242,13 +263,31 @@ func (s *Store) Apply(ctx context.Context, p Place, batch Batch) (applied int, e
 		if i == len(parts)-1 { // a span was read when all its rows are in the book
 			part.Read, part.Settled, part.Done = batch.Read, batch.Settled, batch.Done
 		}
-		n, err := s.apply(ctx, p, part)
+		if i == 0 { // before any row is: from then on its loss must show
+			part.Tail = batch.Tail
+		}
+		n, err := s.applyPart(ctx, p, part)
 		if err != nil {
 			return applied, fmt.Errorf("apply rows to the book of %s: %w", p, err)
 		}
 		applied += n
 	}
 	return applied, nil
+}
+
+// applyPart applies what is small enough in number, in several writes where it is not in bytes.
+func (s *Store) applyPart(ctx context.Context, p Place, part Batch) (int, error) {
+	n, err := s.apply(ctx, p, part)
+	if half := len(part.Rows) / 2; errors.Is(err, errLarge) && half > 0 {
+		first, second := Batch{Rows: part.Rows[:half], Tail: part.Tail}, part
+		second.Rows, second.Tail = part.Rows[half:], Ends{}
+		if n, err = s.applyPart(ctx, p, first); err == nil {
+			var more int
+			more, err = s.applyPart(ctx, p, second)
+			n += more
+		}
+	}
+	return n, err
 }
 
 func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, err error) {
@@ -267,11 +306,12 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 	for goods := range batch.Settled {
 		want(goods)
 	}
-	if len(batch.Read) > 0 {
-		fields = append(fields, stateField)
-	}
-	if len(fields)+len(batch.Done) == 0 {
+	if len(fields)+len(batch.Done)+len(batch.Read) == 0 {
 		return 0, nil
+	}
+	states := len(batch.Read) > 0 || batch.Tail != (Ends{})
+	if states {
+		fields = append(fields, stateField)
 	}
 	err = s.write(ctx, p, fields, marks, func(b ledger.Book) (map[string][]byte, []string, error) {
 		applied = 0
@@ -316,7 +356,7 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 		for _, name := range batch.Done {
 			done = append(done, markOf(name))
 		}
-		write := map[string][]byte{}
+		write, size := map[string][]byte{}, 0
 		for goods, c := range changed {
 			data, err := json.Marshal(c)
 			if err == nil && len(data) > ledger.MaxField {
@@ -326,16 +366,23 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 			if err != nil {
 				return nil, nil, err
 			}
+			if size += len(data) + 2*len(goods); size > writeBytes && len(batch.Rows) > 1 {
+				return nil, nil, errLarge
+			}
 			write[chains+goods], write[broken+goods] = data, nil
 			if _, proof := c.Figure(); proof == Broken {
 				write[broken+goods] = []byte{'1'}
 			}
 		}
-		if len(batch.Read) > 0 {
+		if len(write)+len(done) == 0 && len(batch.Read) == 0 {
+			return nil, nil, nil
+		}
+		if states {
 			st, err := stateOf(b)
 			if err != nil {
 				return nil, nil, err
 			}
+			st.Head.Tail.Stock, st.Head.Tail.VMI = st.Head.Tail.Stock.later(batch.Tail.Stock), st.Head.Tail.VMI.later(batch.Tail.VMI)
 			for _, span := range batch.Read {
 				st.Read = st.Read.With(span)
 			}

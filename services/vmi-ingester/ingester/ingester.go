@@ -1,0 +1,220 @@
+// Package ingester reads the flow of shops' stock at the warehouses, completely and with proof, and tells each movement
+// once.
+//
+// A tick of a place (a warehouse and the far side's shop) only plans: it tells which spans of time are to be read, each as a
+// message of its own. A message reads its span page by page, tells the rows that the place's book (package stock) does not
+// contain, and has them applied to it when they are stored. Where rows do not link up, a message for just that hole is told.
+// The package knows neither JetStream nor Redis nor JD.
+//
+// # Why
+//
+// A span is a message, and not a row in a table of jobs: it is retried, parked, held, shelved and replayed like an order,
+// and one that fails stands in nobody's way. Refetching it (补抓) is its replay.
+//
+// Events are stored first and the book follows, as in the poller: a crash in between tells the same events under the same
+// ids. What is told before the book knows it may be told twice, what the book knows before it is told would be lost.
+//
+// The book says up to where the streams are contained in it. When the ledger was lost or put back, it is made again from
+// the streams before anything is read; when a stream was put back, it is dropped and made again from what the stream still
+// has, and what was lost is read and told again. See rebuild.go.
+package ingester
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/worker"
+	orderv1 "stockbridge/proto/order/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
+)
+
+// Name is the service's name and that of its consumer of ticks; Windows is the consumer of windows.
+const (
+	Name    = "vmi-ingester"
+	Windows = Name + "-window"
+)
+
+const (
+	// readFor is how long a run reads further pages. With one more call (10 s) it must stay below the handler's limit (25 s).
+	readFor = 12 * time.Second
+	// runRows is the most rows of a run, so that what it tells and applies fits into the time for settling (15 s).
+	runRows = 4000
+	// rebuildFor is how long a run makes the book again before it comes back for the rest.
+	rebuildFor = 10 * time.Second
+	// leaseFor must stay above the handler's limit and the writing that comes after it.
+	leaseFor = ledger.ClaimFor
+	// writeFor is for one write when the run's own time may be up.
+	writeFor = 4 * time.Second
+)
+
+// Config is the settings of the service.
+type Config struct {
+	// Slots is how many windows are read at the same time, and as many ticks are planned.
+	Slots int `env:"VMI_SLOTS" envDefault:"4" help:"windows read at the same time"`
+	// MaxPages is from how many pages on a window is halved.
+	MaxPages int `env:"VMI_MAX_PAGES" envDefault:"50" help:"pages from which on a window is halved"`
+	// RunPages is how many pages one run reads before it hands the rest to the next one.
+	RunPages int `env:"VMI_RUN_PAGES" envDefault:"20" help:"pages that one run reads"`
+	// Attempts is how often a window that fails is tried, with growing pauses (some 25 minutes by default), before it is
+	// shelved; GapAttempts the same for one that looks for missing movements.
+	Attempts    int `env:"VMI_WINDOW_ATTEMPTS" envDefault:"12" help:"failed attempts before a window is shelved"`
+	GapAttempts int `env:"VMI_GAP_ATTEMPTS" envDefault:"10" help:"looks for missing movements before they are left to a person"`
+	// CatchUp is how long a window is when nobody looked for a while.
+	CatchUp time.Duration `env:"VMI_CATCH_UP" envDefault:"1h" help:"length of a window when there is a lot to catch up with"`
+	// ReleasePerSecond caps how fast held windows go on when their cause is gone.
+	ReleasePerSecond float64 `env:"VMI_RELEASE_PER_SECOND" envDefault:"20" help:"held windows released a second"`
+	// BreakerAfter is the run of failed calls that pauses a seller, ProbeAfter how long it then rests.
+	BreakerAfter int           `env:"VMI_BREAKER_AFTER" envDefault:"5" help:"failed calls in a row that pause a seller"`
+	ProbeAfter   time.Duration `env:"VMI_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
+}
+
+// Validate names what cannot be.
+func (c Config) Validate() error {
+	var errs []error
+	for name, n := range map[string]int{"VMI_MAX_PAGES": c.MaxPages, "VMI_RUN_PAGES": c.RunPages, "VMI_WINDOW_ATTEMPTS": c.Attempts, "VMI_GAP_ATTEMPTS": c.GapAttempts} {
+		if n <= 0 {
+			errs = append(errs, fmt.Errorf("%s: want more than 0", name))
+		}
+	}
+	if c.CatchUp < time.Minute {
+		errs = append(errs, errors.New("VMI_CATCH_UP: want at least 1m"))
+	}
+	return errors.Join(errs...)
+}
+
+// Sellers is what the ingester needs of the book of sellers.
+type Sellers interface {
+	Get(name string) (*seller.Seller, bool)
+	Pause(ctx context.Context, name string, p seller.Pause) error
+}
+
+// Streams is what the ingester needs of the bus to make a book again.
+type Streams interface {
+	End(ctx context.Context, name string) (seq uint64, at time.Time, err error)
+	Holds(ctx context.Context, name string, seq uint64, at time.Time) (bool, error)
+	Events(ctx context.Context, q bus.EventQuery, f func(bus.Stored) error) error
+}
+
+// Parts is what an Ingester is made of. All are required but Now and NewOwner.
+type Parts struct {
+	Sellers Sellers
+	Books   ledger.Books
+	Leases  ledger.Leases
+	Streams Streams
+	// Open gives the flow of a seller's warehouse by the ERP's code, for calls of the class.
+	Open func(s *seller.Seller, code string, class warehouse.Class) (warehouse.FlowReader, error)
+	// Release lets go on what is held of a seller and matches.
+	Release func(ctx context.Context, sellerName string, match func(bus.Shelved) bool) (int, error)
+	Breaker *seller.Breaker
+	Metrics *Metrics
+	Config
+	// Now is the clock, time.Now when nil.
+	Now func() time.Time
+	// NewOwner makes the token of one run's lease, a random one when nil.
+	NewOwner func() string
+}
+
+// Ingester is the service's handlers.
+type Ingester struct {
+	Parts
+	*seller.Releases
+	store *stock.Store
+}
+
+// New makes an Ingester.
+func New(parts Parts) *Ingester {
+	if parts.Now == nil {
+		parts.Now = time.Now
+	}
+	if parts.NewOwner == nil {
+		parts.NewOwner = uuid.NewString
+	}
+	return &Ingester{
+		Parts:    parts,
+		store:    &stock.Store{Books: parts.Books, Now: parts.Now},
+		Releases: &seller.Releases{Find: parts.Sellers.Get, Replay: parts.Release, Clock: parts.Now},
+	}
+}
+
+// Run serves until ctx is done and what is in hand is finished.
+func Run(ctx context.Context, s *worker.Shell, c Config) error {
+	p := New(Parts{
+		Sellers: s.Sellers, Books: s.Ledger, Leases: s.Ledger, Streams: s.Bus, Config: c, Now: s.Now,
+		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
+		Open: func(sl *seller.Seller, code string, class warehouse.Class) (warehouse.FlowReader, error) {
+			return s.Warehouses.Stock(sl, code, class)
+		},
+		Release: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
+			q := bus.ShelfQuery{Kind: event.Held, Consumer: Windows, Seller: name}
+			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
+		},
+	})
+	s.Metrics.MustRegister(Followed(s.Sellers.All, s.Ledger, time.Now))
+	ticks, windows := s.Serving(Name), s.Serving(Windows)
+	ticks.Slots = c.Slots
+	windows.Slots, windows.MaxAttempts, windows.Paused = c.Slots, max(c.Attempts, c.GapAttempts), p.paused
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.VMIDue, ticks, p.VMIDue, nil) })
+	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.VMIWindowDue, windows, p.WindowDue, p.Unserved) })
+	g.Go(func() error { return p.Serve(ctx, s.Bus, Name, s.Serving) })
+	return g.Wait()
+}
+
+// paused holds the windows of a paused seller instead of trying them.
+func (p *Ingester) paused(name string) error {
+	s, ok := p.Sellers.Get(name)
+	if !ok {
+		return nil
+	}
+	return s.Paused()
+}
+
+// watch feeds the seller's breaker with the outcome of a call, and pauses the seller when it trips. It returns what to tell.
+func (p *Ingester) watch(s *seller.Seller, err error) []event.Event {
+	by, trip := p.Breaker.Report(s.Name(), err)
+	if !trip {
+		return nil
+	}
+	pause := seller.Pause{By: by, Reason: err.Error(), At: p.Now(), ProbeAfter: p.ProbeAfter}
+	pause.ProbeAt = pause.At.Add(pause.ProbeAfter)
+	ctx, cancel := context.WithTimeout(context.Background(), writeFor)
+	defer cancel()
+	if p.Sellers.Pause(ctx, s.Name(), pause) != nil {
+		return nil // another worker paused it, or the next failure tries again
+	}
+	return []event.Event{seller.PausedEvent(s.Name(), pause)}
+}
+
+func reasonMessage(r fault.Reason) *orderv1.Reason {
+	return &orderv1.Reason{Code: r.Code, Field: r.Field, Zh: r.ZH, En: r.EN, RemoteCode: r.RemoteCode, RemoteText: r.RemoteText}
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
+
+func second(s int64) *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: s} }
+
+// spanOf is the span of a window.
+func spanOf(m *vmiv1.WindowDue) stock.Span {
+	return stock.Span{From: m.GetFrom().GetSeconds(), To: m.GetTo().GetSeconds()}
+}
+
+func placeOf(m interface {
+	GetSeller() string
+	GetWarehouse() string
+	GetShopNo() string
+}) stock.Place {
+	return stock.Place{Seller: m.GetSeller(), Warehouse: m.GetWarehouse(), ShopNo: m.GetShopNo()}
+}

@@ -1,0 +1,97 @@
+package ingester
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
+)
+
+const (
+	gaugeUnread = "stockbridge_vmi_unread_seconds"
+	gaugeBroken = "stockbridge_vmi_broken_goods"
+	// placesAtOnce is how many books are asked at a time at a scrape.
+	placesAtOnce = 8
+)
+
+// Metrics is what the ingester counts beyond what the bus counts of every consumer.
+type Metrics struct {
+	// Pages that were read; Rows by what became of them: "adjusted", "noted", "repeated".
+	Pages prometheus.Counter
+	Rows  *prometheus.CounterVec
+	// Gaps that were told, Healed looks for missing movements that found them.
+	Gaps, Healed prometheus.Counter
+	// Failed windows by class: "held", "permanent", "transient" (attempts used up).
+	Failed *prometheus.CounterVec
+	// Remakes: runs that made a book again from the streams.
+	Remakes prometheus.Counter
+}
+
+// NewMetrics registers them.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	m := &Metrics{
+		Pages: counter("stockbridge_vmi_pages_total", "Pages of flows of stock that were read."),
+		Rows: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_vmi_rows_total", Help: "Rows of flows of stock, by what became of them.",
+		}, []string{"as"}),
+		Gaps:   counter("stockbridge_vmi_gaps_total", "Places found where movements are missing."),
+		Healed: counter("stockbridge_vmi_gaps_healed_total", "Looks for missing movements after which none is missing."),
+		Failed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_vmi_windows_failed_total", Help: "Windows that were shelved, by class.",
+		}, []string{"class"}),
+		Remakes: counter("stockbridge_vmi_remakes_total", "Runs that made a book of stock again from the streams."),
+	}
+	for _, as := range []string{"adjusted", "noted", "repeated"} {
+		m.Rows.WithLabelValues(as)
+	}
+	for _, class := range []string{"held", "permanent", "transient"} {
+		m.Failed.WithLabelValues(class)
+	}
+	r.MustRegister(m.Pages, m.Rows, m.Gaps, m.Healed, m.Failed, m.Remakes)
+	return m
+}
+
+// Followed shows how far the flow of each place was read. Every replica tells the same, whether it reads or not.
+func Followed(sellers func() []*seller.Seller, books ledger.Books, now func() time.Time) prometheus.Collector {
+	store := &stock.Store{Books: books, Now: now}
+	byPlace := []string{"seller", "warehouse", "shop_no"}
+	return scrape.New("flows", []scrape.Gauge{
+		{Name: gaugeUnread, Help: "Age of the oldest movement that may not have been read; also while the seller is paused.", Labels: byPlace},
+		{Name: gaugeBroken, Help: "Goods of which movements are missing, 1000 at most.", Labels: byPlace},
+	}, func(ctx context.Context, tell scrape.Tell) error {
+		var group errgroup.Group
+		group.SetLimit(placesAtOnce)
+		for _, s := range sellers() {
+			for _, at := range s.Places() {
+				place := stock.Place{Seller: s.Name(), Warehouse: at.Warehouse, ShopNo: at.ShopNo}
+				group.Go(func() error {
+					st, _, err := store.State(ctx, place)
+					if err != nil || st.Plan.Next == 0 {
+						return err
+					}
+					broken, err := store.Broken(ctx, place, 1000)
+					if err != nil {
+						return err
+					}
+					read := st.Plan.Start
+					if len(st.Read) > 0 {
+						read = st.Read[0].To
+					}
+					tell(gaugeUnread, max(0, now().Sub(time.Unix(read, 0)).Seconds()), place.Seller, place.Warehouse, place.ShopNo)
+					tell(gaugeBroken, float64(len(broken)), place.Seller, place.Warehouse, place.ShopNo)
+					return nil
+				})
+			}
+		}
+		return group.Wait()
+	})
+}

@@ -1,0 +1,218 @@
+package ingester
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
+	sellerv1 "stockbridge/proto/seller/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
+)
+
+const (
+	// windowsAtOnce is the most windows that one tick tells of each kind; of a longer time they are longer.
+	windowsAtOnce = 200
+	// holesAtOnce is the most holes that one tick looks at.
+	holesAtOnce = 200
+	// runEnds is when every run that was under way has ended: above the handler's limit, the time for settling, and the
+	// broker's wait for an ack together.
+	runEnds = 2 * time.Minute
+)
+
+// VMIDue plans what to read of a place next. While the seller is paused nothing is planned: what was left out is caught up
+// with afterwards.
+func (p *Ingester) VMIDue(ctx context.Context, d *bus.Delivery, m *vmiv1.Due) ([]event.Event, error) {
+	s, ok := p.Sellers.Get(m.GetSeller())
+	if !ok || s.Pause != nil {
+		return nil, nil
+	}
+	if _, ok := s.Place(m.GetWarehouse(), m.GetShopNo()); !ok {
+		return nil, nil // no longer followed
+	}
+	place := placeOf(m)
+	events, settle, err := p.plan(ctx, s, place, d.StreamTime)
+	if err != nil {
+		return nil, fmt.Errorf("plan %s: %w", place, err)
+	}
+	d.AfterStored(settle)
+	// What waits for something that nobody tells, e.g. a permission.
+	_, err = p.ReleaseDue(ctx, d, &sellerv1.PollDue{Seller: s.Name()})
+	return events, err
+}
+
+// plan returns the windows to tell, and what to do when they are stored.
+func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place, at time.Time) ([]event.Event, func(context.Context) error, error) {
+	st, err := p.made(ctx, place)
+	if err != nil {
+		return nil, nil, err
+	}
+	if at.IsZero() {
+		at = p.Now()
+	}
+	wh, err := p.Open(s, place.Warehouse, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	ends, err := p.ends(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	from, next := st.Plan, planned(st.Plan, s.Following(), at)
+	longest := wh.FlowTerms().MaxSpan
+	var events []event.Event
+	for _, w := range p.windows(s.Following(), from, next, longest) {
+		w.Seller, w.Warehouse, w.ShopNo = place.Seller, place.Warehouse, place.ShopNo
+		events = append(events, Window(w, at))
+	}
+	gaps, names, err := p.unreported(ctx, place, st.Read)
+	if err != nil {
+		return nil, nil, err
+	}
+	events = append(events, gaps...)
+	settle := func(ctx context.Context) error {
+		if len(names) > 0 {
+			if _, err := p.store.Apply(ctx, place, stock.Batch{Done: names, Tail: ends}); err != nil {
+				return err
+			}
+		}
+		return p.store.Change(ctx, place, func(now *stock.State) bool {
+			if now.Plan == from {
+				now.Plan = next
+			}
+			if p.Now().Sub(now.Head.Seen) >= runEnds {
+				if !now.Head.Seen.IsZero() {
+					now.Head.Sure = now.Head.Next
+				}
+				now.Head.Next, now.Head.Seen = ends, p.Now()
+			}
+			return true
+		})
+	}
+	return events, settle, nil
+}
+
+// planned is the plan after a tick.
+func planned(plan stock.Plan, f seller.Following, at time.Time) stock.Plan {
+	until := at.Add(-f.Lag).Unix()
+	if plan.Next == 0 {
+		plan.Start = until + 1
+		if !f.Since.IsZero() {
+			plan.Start = f.Since.Unix()
+		}
+		plan.Next, plan.Second = plan.Start-1, plan.Start-1
+	}
+	plan.Next = max(plan.Next, until)
+	if f.SecondLook > 0 {
+		// A little at a time would cost a call for each tick; a quarter of the time that it comes later anyway does not matter.
+		upTo := min(at.Add(-f.SecondLook).Unix(), plan.Next)
+		if upTo-plan.Second >= max(int64(f.Every/time.Second), int64(f.SecondLook/time.Second)/4, 1) {
+			plan.Second = upTo
+		}
+	}
+	return plan
+}
+
+// windows cuts what lies between two plans into windows.
+func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest time.Duration) []*vmiv1.WindowDue {
+	if from.Next == 0 { // the first plan
+		from = stock.Plan{Start: next.Start, Next: next.Start - 1, Second: next.Start - 1}
+	}
+	overlap := int64(f.Overlap / time.Second)
+	news := p.cut(stock.Span{From: max(from.Next+1-overlap, from.Start), To: next.Next}, from.Next+1, longest)
+	why := vmiv1.Why_WHY_NEXT
+	if len(news) > 1 {
+		why = vmiv1.Why_WHY_CATCH_UP
+	}
+	var due []*vmiv1.WindowDue
+	add := func(s stock.Span, why vmiv1.Why) {
+		due = append(due, &vmiv1.WindowDue{From: second(s.From), To: second(s.To), Why: why})
+	}
+	// The newest and the oldest in turns: neither waits for all of the others.
+	for i, j := 0, len(news)-1; i <= j; i, j = i+1, j-1 {
+		add(news[j], why)
+		if i < j {
+			add(news[i], why)
+		}
+	}
+	for _, s := range p.cut(stock.Span{From: from.Second + 1, To: next.Second}, from.Second+1, longest) {
+		add(s, vmiv1.Why_WHY_SECOND_LOOK)
+	}
+	return due
+}
+
+// cut cuts a span; nothing when it ends before first, which is the first second that is new in it.
+func (p *Ingester) cut(s stock.Span, first int64, longest time.Duration) []stock.Span {
+	if s.To < first {
+		return nil
+	}
+	all := s.To - s.From + 1
+	length := max(int64(p.CatchUp/time.Second), (all+windowsAtOnce-1)/windowsAtOnce)
+	if most := int64(longest / time.Second); most > 0 {
+		length = min(length, most)
+	}
+	var spans []stock.Span
+	for at := s.From; at <= s.To; at += length {
+		spans = append(spans, stock.Span{From: at, To: min(at+length-1, s.To)})
+	}
+	// An overlap or a few seconds are no window of their own.
+	if n := len(spans); n > 1 && spans[n-1].To-spans[n-1].From < length/4 && spans[n-1].To-spans[n-2].From < max(int64(longest/time.Second), length) {
+		spans[n-2].To = spans[n-1].To
+		spans = spans[:n-1]
+	}
+	return spans
+}
+
+// unreported are the events of holes that nobody told of, and the names under which they are remembered.
+func (p *Ingester) unreported(ctx context.Context, place stock.Place, read stock.Coverage) (events []event.Event, names []string, err error) {
+	broken, err := p.store.Broken(ctx, place, holesAtOnce)
+	if err != nil {
+		return nil, nil, err
+	}
+	return p.gaps(ctx, place, broken, read)
+}
+
+// gaps are the events of those holes that lie in time that was read and that nobody told of, and their names.
+func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[string][]stock.Hole, read stock.Coverage) (events []event.Event, names []string, err error) {
+	type hole struct {
+		goods string
+		stock.Hole
+	}
+	holes := map[string]hole{}
+	var all []string
+	for goods, list := range broken {
+		for _, h := range list {
+			if read.Has(h.Span()) {
+				name := holeName(goods, h)
+				holes[name] = hole{goods, h}
+				all = append(all, name)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return nil, nil, nil
+	}
+	known, err := p.store.Known(ctx, place, all)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range all {
+		if !known[name] {
+			names = append(names, name)
+			events = append(events, gapEvents(place, holes[name].goods, holes[name].Hole, p.Now())...)
+		}
+	}
+	p.Metrics.Gaps.Add(float64(len(names)))
+	return events, names, nil
+}
+
+// ends are where the streams end now.
+func (p *Ingester) ends(ctx context.Context) (e stock.Ends, err error) {
+	if e.Stock.Seq, e.Stock.At, err = p.Streams.End(ctx, event.StockAdjusted.Name); err == nil {
+		e.VMI.Seq, e.VMI.At, err = p.Streams.End(ctx, event.VMIWindowIngested.Name)
+	}
+	return e, err
+}

@@ -1,0 +1,186 @@
+package ingester
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/stock"
+	stockv1 "stockbridge/proto/stock/v1"
+)
+
+// errRest ends a run that makes a book again: the next one goes on.
+var errRest = errors.New("more of the stream than one run may read")
+
+// made returns the state of a place's book that contains what the streams hold; it makes the book again where it may not.
+//
+// A ledger of another birth may be an older copy, or empty: the events since the book was sure to have all are applied
+// again, which changes nothing where they were. A stream that does not hold what it held was put back: the book says that
+// rows were told of which nobody has heard now, so it is dropped and made of what is left.
+func (p *Ingester) made(ctx context.Context, place stock.Place) (stock.State, error) {
+	st, birth, err := p.store.State(ctx, place)
+	if err != nil {
+		return stock.State{}, err
+	}
+	whole, err := p.holds(ctx, st.Head)
+	if err != nil || whole && !st.Head.Birth.IsZero() && st.Head.Birth.Equal(birth) {
+		return st, err
+	}
+	lease, owner := "vmi-make/"+place.Book(), p.NewOwner()
+	mine, err := p.Leases.Lease(ctx, lease, owner, leaseFor)
+	if err != nil {
+		return stock.State{}, err
+	}
+	if !mine {
+		return stock.State{}, fault.RetryAfter(2*time.Second, errors.New("another replica makes the book again"))
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
+		defer cancel()
+		_ = p.Leases.Unlease(ctx, lease, owner) // it ends by itself
+	}()
+	if st, birth, err = p.store.State(ctx, place); err != nil { // another may have made it since
+		return stock.State{}, err
+	}
+	if whole, err = p.holds(ctx, st.Head); err != nil {
+		return stock.State{}, err
+	}
+	if !whole {
+		if err := p.store.Drop(ctx, place); err != nil {
+			return stock.State{}, err
+		}
+		st = stock.State{}
+	}
+	return p.remake(ctx, place, st, birth)
+}
+
+func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
+	for _, at := range []struct {
+		name string
+		stock.Position
+	}{
+		{event.StockAdjusted.Name, h.Sure.Stock}, {event.StockAdjusted.Name, h.Tail.Stock},
+		{event.VMIWindowIngested.Name, h.Sure.VMI}, {event.VMIWindowIngested.Name, h.Tail.VMI},
+	} {
+		if ok, err := p.Streams.Holds(ctx, at.name, at.Seq, at.At); !ok || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// remake applies what the streams hold since the book was sure to have all.
+func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State, birth time.Time) (stock.State, error) {
+	began := p.Now()
+	ends, err := p.ends(ctx)
+	if err != nil {
+		return stock.State{}, err
+	}
+	at := st.Head.Sure
+	if st.Head.Made.Equal(birth) && !birth.IsZero() {
+		at = st.Head.Making
+	}
+	p.Metrics.Remakes.Inc()
+	var batch stock.Batch
+	seen := 0
+	apply := func() error {
+		_, err := p.store.Apply(ctx, place, batch)
+		batch = stock.Batch{}
+		return err
+	}
+	rest := func(seq uint64, to *stock.Position) error {
+		to.Seq = seq
+		if seen++; len(batch.Rows) < 200 && seen%1000 != 0 {
+			return nil
+		}
+		if err := apply(); err != nil {
+			return err
+		}
+		if p.Now().Sub(began) >= rebuildFor {
+			return errRest
+		}
+		return nil
+	}
+	query := func(from uint64, names ...string) bus.EventQuery {
+		return bus.EventQuery{Names: names, Seller: place.Seller, From: from + 1}
+	}
+	if at.Stock.Seq < ends.Stock.Seq {
+		err = p.Streams.Events(ctx, query(at.Stock.Seq, event.StockAdjusted.Name, event.StockNoted.Name), func(e bus.Stored) error {
+			if row, ours := rowIn(e, place); ours {
+				batch.Rows = append(batch.Rows, row)
+			}
+			return rest(e.Seq, &at.Stock)
+		})
+	}
+	if err == nil && at.VMI.Seq < ends.VMI.Seq {
+		err = p.Streams.Events(ctx, query(at.VMI.Seq, event.VMIWindowIngested.Name), func(e bus.Stored) error {
+			if span, ours := spanIn(e, place); ours {
+				batch.Read = append(batch.Read, span)
+			}
+			return rest(e.Seq, &at.VMI)
+		})
+	}
+	if err == nil || errors.Is(err, errRest) {
+		if applyErr := apply(); applyErr != nil {
+			err = applyErr
+		}
+	}
+	finished := err == nil
+	if err != nil && !errors.Is(err, errRest) {
+		return stock.State{}, fmt.Errorf("make the book of %s again: %w", place, err)
+	}
+	var now stock.State
+	err = p.store.Change(ctx, place, func(st *stock.State) bool {
+		st.Head.Making, st.Head.Made = at, birth
+		if finished {
+			if st.Plan.Next == 0 && len(st.Read) > 0 {
+				// What was planned and not read yet may have been lost: it is planned again.
+				st.Plan.Start, st.Plan.Next = st.Read[0].From, st.Read[0].To
+				st.Plan.Second = st.Plan.Start - 1
+			}
+			// What runs were storing while the streams were read, the book has when they end.
+			st.Head.Birth, st.Head.Next, st.Head.Seen = birth, ends, p.Now()
+			st.Head.Making, st.Head.Made = stock.Ends{}, time.Time{}
+		}
+		now = *st
+		return true
+	})
+	if err == nil && !finished {
+		err = fault.RetryAfter(100*time.Millisecond, errRest)
+	}
+	return now, err
+}
+
+// rowIn reads a row of the place out of a stored event. What is no message of ours is passed over: nobody else may tell
+// such events.
+func rowIn(e bus.Stored, place stock.Place) (stock.Row, bool) {
+	var m *stockv1.Movement
+	if e.Name == event.StockAdjusted.Name {
+		a, err := bus.Decode(event.StockAdjusted, e)
+		if err == nil {
+			m = a.GetMovement()
+		}
+	} else {
+		n, err := bus.Decode(event.StockNoted, e)
+		if err == nil {
+			m = n.GetMovement()
+		}
+	}
+	if m == nil || placeOf(m) != place {
+		return stock.Row{}, false
+	}
+	return rowOf(m), true
+}
+
+// spanIn reads a span of the place that was read to its end, all goods of it, out of a stored event.
+func spanIn(e bus.Stored, place stock.Place) (stock.Span, bool) {
+	m, err := bus.Decode(event.VMIWindowIngested, e)
+	if err != nil || m.GetPartial() || m.GetWindow().GetGoodsNo() != "" || placeOf(m.GetWindow()) != place {
+		return stock.Span{}, false
+	}
+	return spanOf(m.GetWindow()), true
+}

@@ -1,0 +1,378 @@
+package ingester
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
+	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
+)
+
+// keptMargin is by how much earlier than its mark is forgotten a row of time that was read is taken for known.
+const keptMargin = 5 * 24 * time.Hour
+
+// widest is how far a look for missing movements reaches beyond the hole at last.
+const widest = 30 * 60
+
+// WindowDue reads a window, or some pages of it.
+func (p *Ingester) WindowDue(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowDue) ([]event.Event, error) {
+	s, ok := p.Sellers.Get(m.GetSeller())
+	if !ok {
+		return p.failed(d, m, seller.Unknown(m.GetSeller()))
+	}
+	at, ok := s.Place(m.GetWarehouse(), m.GetShopNo())
+	if !ok {
+		return nil, nil // no longer followed
+	}
+	r := &run{
+		Ingester: p, seller: s, at: at, place: placeOf(m), m: m, d: d, span: spanOf(m), seen: map[string]bool{},
+		goods: map[string]bool{}, noted: map[string]int64{},
+	}
+	return r.read(ctx)
+}
+
+// run is one reading of some pages of a window.
+type run struct {
+	*Ingester
+	seller *seller.Seller
+	at     seller.Place
+	place  stock.Place
+	d      *bus.Delivery
+	m      *vmiv1.WindowDue
+	span   stock.Span
+	state  stock.State
+	linked bool
+
+	events []event.Event
+	// fresh rows are told and applied when they are stored; seen are the numbers of all, goods the goods that they are of.
+	fresh []stock.Row
+	seen  map[string]bool
+	goods map[string]bool
+	// edges are all rows of a look for missing movements; batch is what is applied besides fresh.
+	edges []stock.Edge
+	batch stock.Batch
+
+	pages              int
+	rows               int64
+	adjusted, repeated int64
+	noted              map[string]int64
+	first, last        warehouse.FlowRow
+}
+
+func (r *run) read(ctx context.Context) ([]event.Event, error) {
+	var err error
+	if r.state, err = r.made(ctx, r.place); err != nil {
+		return nil, err
+	}
+	gap := r.m.GetWhy() == vmiv1.Why_WHY_GAP
+	if gap {
+		holes, err := r.holes(ctx, nil)
+		if err != nil || len(holes) == 0 {
+			return nil, err // healed meanwhile
+		}
+		r.span = r.wider(holes)
+	}
+	wh, err := r.Open(r.seller, r.place.Warehouse, warehouse.Stock)
+	if err != nil {
+		return r.failed(r.d, r.m, err)
+	}
+	r.linked = wh.FlowTerms().Linked
+	next, end, err := r.readPages(ctx, wh)
+	r.d.AfterStored(r.apply)
+	if err != nil {
+		if class := fault.Of(err); class == fault.Held || class == fault.Refused {
+			failed, err := r.failed(r.d, r.m, err)
+			return append(r.events, failed...), err
+		}
+		if r.pages == 0 || gap {
+			return r.events, err
+		}
+		// What was read is told. The rest goes on from here, so that a long window does not begin anew again and again.
+	}
+	switch {
+	case err == nil && end && gap:
+		return r.gapRead(ctx)
+	case err == nil && end:
+		return r.wholeRead(ctx)
+	case !gap && next > r.MaxPages && r.span.From < r.span.To:
+		middle := r.span.From + (r.span.To-r.span.From)/2
+		r.goOn(stock.Span{From: r.span.From, To: middle}, vmiv1.Why_WHY_HALF, 1)
+		r.goOn(stock.Span{From: middle + 1, To: r.span.To}, vmiv1.Why_WHY_HALF, 1)
+	default:
+		r.goOn(r.span, r.m.GetWhy(), next)
+	}
+	r.certify(true, vmiv1.Continuity_CONTINUITY_UNSPECIFIED, 0)
+	return r.events, nil
+}
+
+// readPages reads pages until the end of the rows, the end of the run, or an error. next is the page to go on with.
+func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader) (next int, end bool, err error) {
+	began := r.Now()
+	from, to := r.span.Times()
+	q := warehouse.FlowQuery{ShopNo: r.place.ShopNo, GoodsNo: r.m.GetGoodsNo(), From: from, To: to}
+	start := max(int(r.m.GetPage()), 1)
+	for next = start; ; next++ {
+		if next > r.MaxPages && r.span.From < r.span.To && r.m.GetGoodsNo() == "" ||
+			next > start && (next-start >= r.RunPages || r.rows >= runRows || r.Now().Sub(began) >= readFor) {
+			return next, false, nil
+		}
+		q.Page = next
+		page, err := wh.Flow(ctx, q)
+		r.events = append(r.events, r.watch(r.seller, err)...)
+		if err != nil {
+			return next, false, readable(err)
+		}
+		r.Metrics.Pages.Inc()
+		if r.pages++; r.pages == 1 {
+			r.Served(r.seller.Name())
+		}
+		if err := r.take(ctx, page.Rows); err != nil {
+			return next, false, err
+		}
+		if page.End {
+			return next, true, nil
+		}
+	}
+}
+
+// readable makes a lost answer a transient failure: reading changes nothing, so it is simply done again.
+func readable(err error) error {
+	if fault.Of(err) != fault.Unclear {
+		return err
+	}
+	return fault.ReasonOf(err, "window.read")
+}
+
+// take tells the rows of a page that the book does not contain.
+func (r *run) take(ctx context.Context, rows []warehouse.FlowRow) error {
+	var names []string
+	for _, row := range rows {
+		if !r.seen[row.No] {
+			names = append(names, row.No)
+		}
+	}
+	known, err := r.store.Known(ctx, r.place, names)
+	if err != nil {
+		return err
+	}
+	old := r.Now().Add(keptMargin - ledger.KeepMarks)
+	for _, row := range rows {
+		r.rows++
+		if r.first.No == "" || row.At.Before(r.first.At) {
+			r.first = row
+		}
+		if !row.At.Before(r.last.At) {
+			r.last = row
+		}
+		again := r.seen[row.No]
+		r.seen[row.No], r.goods[row.GoodsNo] = true, true
+		m := movement(r.place, r.at, row, r.linked)
+		if r.m.GetWhy() == vmiv1.Why_WHY_GAP && !again {
+			r.edges = append(r.edges, rowOf(m).Edge)
+		}
+		second := row.At.Unix()
+		if again || known[row.No] || row.At.Before(old) && r.state.Read.Has(stock.Span{From: second, To: second}) {
+			r.repeated++
+			continue
+		}
+		e, rule := tell(m, row.Rule, r.at.Booking == sellerv1.Shop_BOOKING_DOCUMENTS, r.Now())
+		if rule == "" {
+			r.adjusted++
+		} else {
+			r.noted[rule]++
+		}
+		r.events = append(r.events, e)
+		r.fresh = append(r.fresh, rowOf(m))
+	}
+	return nil
+}
+
+// apply applies what was told, when it is stored.
+func (r *run) apply(ctx context.Context) error {
+	b := r.batch
+	b.Rows = r.fresh
+	if len(b.Rows)+len(b.Read)+len(b.Done)+len(b.Settled) == 0 {
+		return nil
+	}
+	var err error
+	if b.Tail, err = r.ends(ctx); err != nil {
+		return err
+	}
+	if _, err := r.store.Apply(ctx, r.place, b); err != nil {
+		return err
+	}
+	noted := int64(0)
+	for _, rows := range r.noted {
+		noted += rows
+	}
+	r.Metrics.Rows.WithLabelValues("adjusted").Add(float64(r.adjusted))
+	r.Metrics.Rows.WithLabelValues("noted").Add(float64(noted))
+	r.Metrics.Rows.WithLabelValues("repeated").Add(float64(r.repeated))
+	return nil
+}
+
+// wholeRead ends a window whose last page was read: its certificate, and the holes in it that nobody told of.
+func (r *run) wholeRead(ctx context.Context) ([]event.Event, error) {
+	read := r.state.Read
+	if r.m.GetGoodsNo() == "" {
+		r.batch.Read = []stock.Span{r.span}
+		read = read.With(r.span)
+	}
+	chains, err := r.store.Chains(ctx, r.place, slices.Sorted(maps.Keys(r.goods)))
+	if err != nil {
+		r.batch = stock.Batch{}
+		return r.events, err
+	}
+	for _, row := range r.fresh { // as they will be
+		chains[row.GoodsNo].Add(row.Edge)
+	}
+	broken := map[string][]stock.Hole{}
+	breaks := 0
+	for goods, c := range chains {
+		if holes := c.Holes(); len(holes) > 0 {
+			broken[goods] = holes
+			if slices.ContainsFunc(holes, func(h stock.Hole) bool { return overlap(h.Span(), r.span) }) {
+				breaks++
+			}
+		}
+	}
+	events, names, err := r.gaps(ctx, r.place, broken, read)
+	if err != nil {
+		r.batch = stock.Batch{}
+		return r.events, err
+	}
+	r.events = append(r.events, events...)
+	r.batch.Done = names
+	continuity := vmiv1.Continuity_CONTINUITY_PROVED
+	switch {
+	case !r.linked:
+		continuity = vmiv1.Continuity_CONTINUITY_UNPROVED
+	case breaks > 0:
+		continuity = vmiv1.Continuity_CONTINUITY_BROKEN
+	}
+	r.certify(false, continuity, breaks)
+	return r.events, nil
+}
+
+// gapRead ends a look for missing movements. While some are missing it fails, so that the bus comes back with growing
+// pauses, and looks a little wider each time.
+func (r *run) gapRead(ctx context.Context) ([]event.Event, error) {
+	holes, err := r.holes(ctx, r.fresh)
+	if err != nil {
+		return r.events, err
+	}
+	if len(holes) > 0 && len(r.fresh) == 0 && len(r.edges) > 0 && stock.LinkUp(r.edges) {
+		// All rows are known, and they do link up: two that stand at the same figure were linked the wrong way round.
+		chain, err := r.store.Chains(ctx, r.place, []string{r.m.GetGoodsNo()})
+		if err != nil {
+			return r.events, err
+		}
+		c := chain[r.m.GetGoodsNo()]
+		c.Settle(r.span)
+		if holes = overlapping(c.Holes(), spanOf(r.m)); len(holes) == 0 {
+			r.batch.Settled = map[string]stock.Span{r.m.GetGoodsNo(): r.span}
+		}
+	}
+	if len(holes) == 0 {
+		r.Metrics.Healed.Inc()
+		r.certify(false, vmiv1.Continuity_CONTINUITY_PROVED, 0)
+		return r.events, nil
+	}
+	span := holes[0].Span()
+	from, to := span.Times()
+	missing := fault.Reason{
+		Code: "gap.open", Field: "goods_no",
+		ZH: fmt.Sprintf("商品 %s 在 %s 至 %s 之间缺少流水（库存从 %d 变为 %d）；请在仓库方系统核对该商品流水，补齐后执行 bridgectl window refetch",
+			r.m.GetGoodsNo(), from.Format(time.RFC3339), to.Format(time.RFC3339), holes[0].Left.Value, holes[0].Right.Value),
+		EN: fmt.Sprintf("movements of goods %s are missing between %s and %s (the stock went from %d to %d): look at its flow at the warehouse, then bridgectl window refetch",
+			r.m.GetGoodsNo(), from.Format(time.RFC3339), to.Format(time.RFC3339), holes[0].Left.Value, holes[0].Right.Value),
+	}
+	if r.d.Attempt >= r.GapAttempts {
+		failed, err := r.failed(r.d, r.m, fault.Permanent(missing))
+		return append(r.events, failed...), err
+	}
+	return r.events, missing
+}
+
+// holes are those of the window's goods in its time, with rows applied that are not in the book yet.
+func (r *run) holes(ctx context.Context, more []stock.Row) ([]stock.Hole, error) {
+	chains, err := r.store.Chains(ctx, r.place, []string{r.m.GetGoodsNo()})
+	if err != nil {
+		return nil, err
+	}
+	c := chains[r.m.GetGoodsNo()]
+	for _, row := range more {
+		if row.GoodsNo == r.m.GetGoodsNo() {
+			c.Add(row.Edge)
+		}
+	}
+	return overlapping(c.Holes(), spanOf(r.m)), nil
+}
+
+// wider is the time to look at for what is missing: that of the holes, and more with each attempt, as clocks and the order of
+// rows are not quite what they seem.
+func (r *run) wider(holes []stock.Hole) stock.Span {
+	span := spanOf(r.m)
+	for _, h := range holes {
+		span.From, span.To = min(span.From, h.Span().From), max(span.To, h.Span().To)
+	}
+	by := min(int64(5)<<min(max(r.d.Attempt-1, 0), 10), widest)
+	return stock.Span{From: max(span.From-by, r.state.Plan.Start), To: max(min(span.To+by, r.Now().Unix()), span.To)}
+}
+
+func overlap(a, b stock.Span) bool { return a.From <= b.To && b.From <= a.To }
+
+func overlapping(holes []stock.Hole, s stock.Span) []stock.Hole {
+	return slices.DeleteFunc(holes, func(h stock.Hole) bool { return !overlap(h.Span(), s) })
+}
+
+// goOn tells a window that goes on with the rest of this one.
+func (r *run) goOn(s stock.Span, why vmiv1.Why, page int) {
+	rest := proto.CloneOf(r.m)
+	rest.From, rest.To, rest.Why, rest.Page = second(s.From), second(s.To), why, int32(page) //nolint:gosec // as many as the far side has
+	r.events = append(r.events, Window(rest, r.Now(), short(r.d.ID)))
+}
+
+// certify tells what was read.
+func (r *run) certify(partial bool, continuity vmiv1.Continuity, breaks int) {
+	m := &vmiv1.WindowIngested{
+		Window: r.m, At: stamp(r.Now()), Pages: int32(r.pages), Rows: r.rows, Adjusted: r.adjusted, Repeated: r.repeated, //nolint:gosec // small
+		FirstFlow: r.first.No, LastFlow: r.last.No, Continuity: continuity, Breaks: int32(breaks), Partial: partial, //nolint:gosec // small
+	}
+	for _, rule := range slices.Sorted(maps.Keys(r.noted)) {
+		m.Noted = append(m.Noted, &vmiv1.Count{Rule: rule, Rows: r.noted[rule]})
+	}
+	r.events = append(r.events, event.VMIWindowIngested.About(r.place.Seller, r.place.Token(), r.Now(), m, append(windowKey(r.m), short(r.d.ID))...))
+}
+
+// failed tells that a window waits on the shelf, where err puts it.
+func (p *Ingester) failed(d *bus.Delivery, m *vmiv1.WindowDue, err error) ([]event.Event, error) {
+	return p.Unserved(d, m, err), err
+}
+
+// Unserved tells of a window that is shelved.
+func (p *Ingester) Unserved(d *bus.Delivery, m *vmiv1.WindowDue, err error) []event.Event {
+	if m == nil || !event.ValidSeller(m.GetSeller()) || fault.Of(err) != fault.Held && fault.Of(err) != fault.Refused && !errors.Is(err, bus.ErrAttempts) {
+		return nil
+	}
+	reason := fault.ReasonOf(err, fault.Of(err).String())
+	p.Metrics.Failed.WithLabelValues(fault.Of(err).String()).Inc()
+	failed := &vmiv1.WindowFailed{
+		Window: m, At: stamp(p.Now()), Reason: reasonMessage(reason), Cause: fault.Cause(err), Attempts: int32(d.Attempt), //nolint:gosec // small
+	}
+	key := append(windowKey(m), reason.Code, short(d.ID))
+	return []event.Event{event.VMIWindowFailed.About(m.GetSeller(), placeOf(m).Token(), p.Now(), failed, key...)}
+}
