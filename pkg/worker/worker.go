@@ -59,6 +59,8 @@ type Parts struct {
 type Warehouses interface {
 	Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
 	Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
+	// Stock reads what is known of stock there.
+	Stock(s *seller.Seller, code string) (warehouse.StockReader, error)
 }
 
 // Shell is what one service stands on.

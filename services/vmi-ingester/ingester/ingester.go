@@ -114,8 +114,8 @@ type Parts struct {
 	Books   ledger.Books
 	Leases  ledger.Leases
 	Streams Streams
-	// Open gives the flow of a seller's warehouse by the ERP's code, for calls of the class.
-	Open func(s *seller.Seller, code string, class warehouse.Class) (warehouse.FlowReader, error)
+	// Open gives the flow of a seller's warehouse by the ERP's code.
+	Open func(s *seller.Seller, code string) (warehouse.FlowReader, error)
 	// Release lets go on what is held of a seller and matches.
 	Release func(ctx context.Context, sellerName string, match func(bus.Shelved) bool) (int, error)
 	Breaker *seller.Breaker
@@ -154,9 +154,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
 		Sellers: s.Sellers, Books: s.Ledger, Leases: s.Ledger, Streams: s.Bus, Config: c, Now: s.Now,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
-		Open: func(sl *seller.Seller, code string, class warehouse.Class) (warehouse.FlowReader, error) {
-			return s.Warehouses.Stock(sl, code, class)
-		},
+		Open: func(sl *seller.Seller, code string) (warehouse.FlowReader, error) { return s.Warehouses.Stock(sl, code) },
 		Release: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
 			q := bus.ShelfQuery{Kind: event.Held, Consumer: Windows, Seller: name}
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})

@@ -53,7 +53,7 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 	if at.IsZero() {
 		at = p.Now()
 	}
-	wh, err := p.Open(s, place.Warehouse, "")
+	wh, err := p.Open(s, place.Warehouse)
 	if err != nil {
 		return nil, nil, err
 	}

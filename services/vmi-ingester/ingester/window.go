@@ -85,7 +85,7 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 		}
 		r.span = r.wider(holes)
 	}
-	wh, err := r.Open(r.seller, r.place.Warehouse, warehouse.Stock)
+	wh, err := r.Open(r.seller, r.place.Warehouse)
 	if err != nil {
 		return r.failed(r.d, r.m, err)
 	}
