@@ -29,19 +29,33 @@ const widest = 30 * 60
 
 // WindowDue reads a window, or some pages of it.
 func (p *Ingester) WindowDue(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowDue) ([]event.Event, error) {
+	events, settle, err := p.window(ctx, d, m)
+	if settle != nil {
+		d.AfterStored(settle)
+	}
+	return events, err
+}
+
+// window returns what to tell, and what to do when that is stored (nil: nothing).
+func (p *Ingester) window(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowDue) ([]event.Event, func(context.Context) error, error) {
 	s, ok := p.Sellers.Get(m.GetSeller())
 	if !ok {
-		return p.failed(d, m, seller.Unknown(m.GetSeller()))
+		events, err := p.failed(d, m, seller.Unknown(m.GetSeller()))
+		return events, nil, err
 	}
 	at, ok := s.Place(m.GetWarehouse(), m.GetShopNo())
 	if !ok {
-		return nil, nil // no longer followed
+		return nil, nil, nil // no longer followed
 	}
 	r := &run{
 		Ingester: p, seller: s, at: at, place: placeOf(m), m: m, d: d, span: spanOf(m), seen: map[string]bool{},
 		goods: map[string]bool{}, noted: map[string]int64{},
 	}
-	return r.read(ctx)
+	events, err := r.read(ctx)
+	if err != nil {
+		err = fmt.Errorf("read the flow of %s: %w", r.place, err)
+	}
+	return events, r.apply, err
 }
 
 // run is one reading of some pages of a window.
@@ -91,7 +105,6 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 	}
 	r.linked = wh.FlowTerms().Linked
 	next, end, err := r.readPages(ctx, wh)
-	r.d.AfterStored(r.apply)
 	if err != nil {
 		if class := fault.Of(err); class == fault.Held || class == fault.Refused {
 			failed, err := r.failed(r.d, r.m, err)

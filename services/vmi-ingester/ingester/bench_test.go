@@ -1,0 +1,415 @@
+package ingester
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inredis"
+	"stockbridge/pkg/ledger/redistest"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
+	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
+)
+
+// far is a far side with real arithmetic, whose answers have the faults that are asked for.
+type far struct {
+	now      func() time.Time
+	dice     *rand.Rand
+	unlinked bool
+	pageSize int
+	rows     []*farRow
+	stock    map[string]int64
+	calls    int
+
+	// Of a hundred answers failing are none; pages come in any order of their rows.
+	failing   int
+	shuffling bool
+	fail              func(q warehouse.FlowQuery) error
+}
+
+type farRow struct {
+	warehouse.FlowRow
+	// shows is when the row can be seen; hidden how many readings of it still leave it out.
+	shows  time.Time
+	hidden int
+	// twice: it is told twice.
+	twice bool
+}
+
+// move moves stock now.
+func (f *far) move(goods string, change int64) *farRow {
+	former := f.stock[goods]
+	row := &farRow{FlowRow: warehouse.FlowRow{
+		No: fmt.Sprintf("F%06d", len(f.rows)+1), At: f.now().Truncate(time.Second), GoodsNo: goods, Reason: "move", Rule: warehouse.RuleMoves,
+		Change: change, Former: former, Now: former + change,
+	}, shows: f.now()}
+	f.stock[goods] = row.Now
+	f.rows = append(f.rows, row)
+	return row
+}
+
+func (f *far) FlowTerms() warehouse.FlowTerms {
+	return warehouse.FlowTerms{MaxSpan: 24 * time.Hour, Linked: !f.unlinked}
+}
+
+func (f *far) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.FlowPage, error) {
+	f.calls++
+	if f.fail != nil {
+		if err := f.fail(q); err != nil {
+			return warehouse.FlowPage{}, err
+		}
+	}
+	if f.dice.IntN(100) < f.failing {
+		return warehouse.FlowPage{}, errors.New("the far side is busy")
+	}
+	var rows []warehouse.FlowRow
+	for _, r := range f.rows {
+		if r.At.Before(q.From) || r.At.After(q.To) || q.GoodsNo != "" && r.GoodsNo != q.GoodsNo || f.now().Before(r.shows) {
+			continue
+		}
+		if r.hidden > 0 {
+			if q.Page == 1 {
+				r.hidden--
+			}
+			continue
+		}
+		row := r.FlowRow
+		if f.unlinked {
+			row.Former, row.Now = 0, 0
+		}
+		rows = append(rows, row)
+		if r.twice {
+			rows = append(rows, row)
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b warehouse.FlowRow) int { return cmp.Compare(a.At.Unix(), b.At.Unix()) })
+	size := cmp.Or(f.pageSize, 100)
+	from := min((q.Page-1)*size, len(rows))
+	page := slices.Clone(rows[from:min(from+size, len(rows))])
+	if f.shuffling {
+		f.dice.Shuffle(len(page), func(i, j int) { page[i], page[j] = page[j], page[i] })
+	}
+	return warehouse.FlowPage{Rows: page, End: len(page) == 0}, nil
+}
+
+// told is a message that waits, as the bus would hand it over.
+type told struct {
+	event.Event
+	attempt int
+	at      time.Time
+}
+
+// bench is an ingester over a real ledger and real streams, whose clock and messages the test moves.
+type bench struct {
+	*Ingester
+	t      testing.TB
+	redis  *redistest.Server
+	bus    *bus.Bus
+	far    *far
+	ledger ledger.Ledger
+	seller *seller.Seller
+	at     stock.Place
+	queue  []told
+	// events are all that were stored, in order, by their ids the first time.
+	events  []event.Event
+	ids     map[string]int
+	shelved []error
+	// crash: the next run dies between storing and applying.
+	crash func() bool
+	// spoil are faults that are planted on purpose.
+	spoil spoil
+	runs  int
+	setup *sellerv1.Setup
+	began time.Time
+
+	mu    sync.Mutex
+	clock time.Time
+}
+
+func (b *bench) now() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.clock
+}
+
+func (b *bench) pass(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clock = b.clock.Add(d)
+}
+
+func (b *bench) Get(name string) (*seller.Seller, bool) { return b.seller, name == b.seller.Name() }
+
+func (b *bench) Pause(_ context.Context, _ string, p seller.Pause) error {
+	b.seller = seller.New(b.seller.Setup, &p)
+	return nil
+}
+
+func setup(change ...func(*sellerv1.Setup)) *sellerv1.Setup {
+	s := &sellerv1.Setup{
+		Name: "acme", Warehouses: []*sellerv1.Warehouse{{Code: "W1"}},
+		Shops: []*sellerv1.Shop{{Code: "S1", ShopNo: "ESP1", Warehouses: []string{"W1"}, Booking: sellerv1.Shop_BOOKING_FLOW}},
+		Stock: &sellerv1.Stock{Since: "2026-11-22T08:00:00+08:00", SecondLook: durationpb.New(20 * time.Minute)},
+	}
+	for _, f := range change {
+		f(s)
+	}
+	return s
+}
+
+func newBench(t testing.TB, change ...func(*sellerv1.Setup)) *bench {
+	b := &bench{t: t, redis: redistest.Start(t), bus: bustest.Start(t), setup: setup(change...)}
+	l, err := inredis.Open(inredis.Options{URL: b.redis.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	b.ledger = l
+	b.fresh(1)
+	return b
+}
+
+// fresh begins anew: another seller, of whom nobody knows anything, and a far side where nothing moved yet.
+func (b *bench) fresh(seed uint64) {
+	b.runs++
+	s := proto.CloneOf(b.setup)
+	s.Name = fmt.Sprint("acme", b.runs)
+	b.seller, b.at = seller.New(s, nil), stock.Place{Seller: s.Name, Warehouse: "W1", ShopNo: "ESP1"}
+	b.queue, b.events, b.ids, b.shelved, b.crash, b.spoil = nil, nil, map[string]int{}, nil, nil, spoil{}
+	b.began = time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	b.clock = b.began
+	b.far = &far{now: b.now, dice: rand.New(rand.NewPCG(seed, 1)), stock: map[string]int64{}}
+	b.Ingester = New(Parts{
+		Sellers: b, Books: b.ledger, Leases: b.ledger, Streams: spoiledStreams{b.bus, b},
+		Open:    func(*seller.Seller, string) (warehouse.FlowReader, error) { return spoiledFlow{b.far, b}, nil },
+		Release: func(context.Context, string, func(bus.Shelved) bool) (int, error) { return 0, nil },
+		Breaker: seller.NewBreaker(1000), Metrics: NewMetrics(prometheus.NewRegistry()),
+		Config: Config{MaxPages: 50, RunPages: 20, Attempts: 12, GapAttempts: 10, CatchUp: time.Hour},
+		Now:    b.now,
+	})
+}
+
+// spoil are faults that somebody could have written.
+type spoil struct {
+	// order: rows are taken to have happened in the order in which they came.
+	order bool
+	// end: whatever goes wrong is taken for the end of the rows.
+	end bool
+	// forget: what was told before the ledger was lost is not remembered.
+	forget bool
+	// cursor: the next window begins at the newest row, and nothing before it is looked at again.
+	cursor bool
+}
+
+type spoiledFlow struct {
+	*far
+	b *bench
+}
+
+func (f spoiledFlow) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.FlowPage, error) {
+	page, err := f.far.Flow(ctx, q)
+	if err != nil && f.b.spoil.end {
+		return warehouse.FlowPage{End: true}, nil
+	}
+	for i := range page.Rows {
+		if f.b.spoil.order {
+			page.Rows[i].At = q.From.Add(time.Duration(q.Page*1000+i) * time.Second)
+		}
+	}
+	return page, err
+}
+
+type spoiledStreams struct {
+	*bus.Bus
+	b *bench
+}
+
+func (s spoiledStreams) Events(ctx context.Context, q bus.EventQuery, f func(bus.Stored) error) error {
+	if s.b.spoil.forget {
+		return nil
+	}
+	return s.Bus.Events(ctx, q, f)
+}
+
+// settle stores events, applies, and hands on what is ours, as the bus does.
+func (b *bench) settle(events []event.Event, then func(context.Context) error) bool {
+	b.t.Helper()
+	if err := b.bus.Publish(b.t.Context(), events...); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, e := range events {
+		if b.ids[e.ID]++; b.ids[e.ID] > 1 {
+			continue
+		}
+		b.events = append(b.events, e)
+		if e.Name == event.VMIWindowDue.Name {
+			b.queue = append(b.queue, told{Event: e, at: b.now()})
+		}
+	}
+	if b.crash != nil && b.crash() {
+		return false
+	}
+	if then != nil {
+		if err := then(b.t.Context()); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return true
+}
+
+// tick plans, however often it takes.
+func (b *bench) tick() {
+	b.t.Helper()
+	for range 100 {
+		events, then, err := b.plan(b.t.Context(), b.seller, b.at, time.Time{})
+		if fault.Of(err) == fault.Wait {
+			continue
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.settle(events, then)
+		if b.spoil.cursor {
+			b.spoilCursor()
+		}
+		return
+	}
+	b.t.Fatal("never planned")
+}
+
+func (b *bench) spoilCursor() {
+	newest := int64(0)
+	for _, f := range b.figures() {
+		newest = max(newest, f.Last.Unix())
+	}
+	err := b.store.Change(b.t.Context(), b.at, func(st *stock.State) bool {
+		st.Plan.Next = max(newest, st.Plan.Start)
+		st.Plan.Second = b.now().Unix()
+		return true
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// step runs the first message whose time has come, and tells whether there was one.
+func (b *bench) step() bool {
+	b.t.Helper()
+	i := slices.IndexFunc(b.queue, func(m told) bool { return !b.now().Before(m.at) })
+	if i < 0 {
+		return false
+	}
+	m := b.queue[i]
+	b.queue = slices.Delete(b.queue, i, i+1)
+	d := &bus.Delivery{ID: m.ID, Attempt: m.attempt + 1}
+	events, then, err := b.window(b.t.Context(), d, m.Message.(*vmiv1.WindowDue))
+	if !b.settle(events, then) {
+		m.at = b.now().Add(30 * time.Second)
+		b.queue = append(b.queue, m) // redelivered
+		return true
+	}
+	switch {
+	case err == nil:
+	case fault.Of(err) == fault.Wait:
+		m.at = b.now().Add(fault.After(err))
+		b.queue = append(b.queue, m)
+	case fault.Of(err) == fault.Transient && m.attempt+1 < max(b.Attempts, b.GapAttempts):
+		m.attempt++
+		m.at = b.now().Add(min(time.Second<<m.attempt, 10*time.Minute))
+		b.queue = append(b.queue, m)
+	default:
+		b.shelved = append(b.shelved, err)
+	}
+	return true
+}
+
+// run lets time go by, with a tick every five minutes, until nothing waits any more.
+func (b *bench) run(d time.Duration) {
+	b.t.Helper()
+	for end := b.now().Add(d); b.now().Before(end); b.pass(5 * time.Minute) {
+		b.tick()
+		for range 10000 {
+			if !b.step() {
+				break
+			}
+		}
+	}
+}
+
+// adjusted are the flow numbers that were told to be booked, each with how often under another id.
+func (b *bench) adjusted() map[string]int64 {
+	sum := map[string]int64{}
+	for _, e := range b.events {
+		if a, ok := e.Message.(*stockv1.Adjusted); ok {
+			sum[a.GetMovement().GetFlowNo()]++
+		}
+	}
+	return sum
+}
+
+// figures are what the book says.
+func (b *bench) figures() map[string]stock.Figure {
+	b.t.Helper()
+	all, from := map[string]stock.Figure{}, ""
+	for {
+		some, next, err := b.store.Figures(b.t.Context(), b.at, from)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		for _, f := range some {
+			all[f.GoodsNo] = f
+		}
+		if from = next; next == "" {
+			return all
+		}
+	}
+}
+
+func count[M any](b *bench, which func(M) bool) (n int) {
+	for _, e := range b.events {
+		if m, ok := e.Message.(any).(M); ok && which(m) {
+			n++
+		}
+	}
+	return n
+}
+
+// complete is nil when the book is the far side's stock, and each movement was told once.
+func (b *bench) complete() error {
+	figures := b.figures()
+	var errs []error
+	for goods, num := range b.far.stock {
+		if f := figures[goods]; f.Num != num || f.Proof != stock.Proved && !b.far.unlinked {
+			errs = append(errs, fmt.Errorf("book of %s: %d %s, far side %d; holes %v", goods, f.Num, f.Proof, num, f.Holes))
+		}
+	}
+	told := b.adjusted()
+	for _, r := range b.far.rows {
+		if told[r.No] != 1 && r.Rule == warehouse.RuleMoves && r.Change != 0 {
+			errs = append(errs, fmt.Errorf("movement %s of %s at %v told %d times", r.No, r.GoodsNo, r.At, told[r.No]))
+		}
+	}
+	if len(told) > len(b.far.rows) {
+		errs = append(errs, fmt.Errorf("%d movements told, there were %d", len(told), len(b.far.rows)))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,182 @@
+package ingester
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
+)
+
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func TestEachMovementIsToldOnceAndTheBookIsTheStock(t *testing.T) {
+	b := newBench(t)
+	for i := range 40 {
+		b.far.move(fmt.Sprint("G", i%3), int64(i%5-1))
+		b.pass(17 * time.Second)
+	}
+	b.run(30 * time.Minute)
+	b.must(b.complete())
+	for id, n := range b.ids {
+		if n > 1 {
+			t.Errorf("%s told %d times", id, n)
+		}
+	}
+	if n := count(b, func(m *vmiv1.WindowIngested) bool { return m.Continuity == vmiv1.Continuity_CONTINUITY_PROVED && m.Adjusted > 0 }); n == 0 {
+		t.Error("no certificate")
+	}
+}
+
+func TestARowThatIsLeftOutIsFoundAndFetched(t *testing.T) {
+	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+	for i := range 20 {
+		if row := b.far.move("G", -1); i == 7 {
+			row.hidden = 2
+		}
+		b.pass(20 * time.Second)
+	}
+	b.run(time.Hour)
+	b.must(b.complete())
+	if n := count(b, func(m *vmiv1.GapFound) bool { return m.GoodsNo == "G" && m.LeftAt == -7 && m.FoundAt == -8 }); n != 1 {
+		t.Errorf("told of the hole %d times", n)
+	}
+}
+
+func TestARowThatNeverComesIsLeftToAPersonAndStandsInNobodysWay(t *testing.T) {
+	b := newBench(t)
+	b.far.move("G", 5)
+	b.pass(time.Minute)
+	lost := b.far.move("G", -2)
+	lost.hidden = 1 << 30
+	for range 5 {
+		b.pass(time.Minute)
+		b.far.move("G", -1)
+		b.far.move("H", 3)
+	}
+	b.run(3 * time.Hour)
+	if len(b.shelved) != 1 || fault.ReasonOf(b.shelved[0], "").Code != "gap.open" {
+		t.Fatalf("shelved %v", b.shelved)
+	}
+	if n := count(b, func(m *vmiv1.WindowFailed) bool { return m.Reason.Code == "gap.open" }); n != 1 {
+		t.Errorf("told %d times that it failed", n)
+	}
+	if f := b.figures()["H"]; f.Num != 15 {
+		t.Errorf("the other goods: %+v", f)
+	}
+	// It came: the operator's refetch applies it once.
+	lost.hidden = 0
+	b.queue = append(b.queue, told{Event: Window(&vmiv1.WindowDue{
+		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: stamp(lost.At), To: stamp(lost.At), Why: vmiv1.Why_WHY_REFETCH,
+	}, b.now(), "wish")})
+	b.run(5 * time.Minute)
+	b.must(b.complete())
+}
+
+func TestMoreThanFiftyPagesAreHalved(t *testing.T) {
+	b := newBench(t)
+	b.far.pageSize = 10
+	for i := range 700 {
+		b.far.move(fmt.Sprint("G", i%7), 1)
+		if i%2 == 0 {
+			b.pass(time.Second)
+		}
+	}
+	b.run(30 * time.Minute)
+	b.must(b.complete())
+	if n := count(b, func(m *vmiv1.WindowDue) bool { return m.Why == vmiv1.Why_WHY_HALF }); n < 2 {
+		t.Errorf("%d halves", n)
+	}
+}
+
+func TestTwoHundredRowsOfOneSecondAreRead(t *testing.T) {
+	b := newBench(t)
+	b.far.pageSize, b.far.shuffling = 3, true // more than fifty pages that cannot be halved
+	b.pass(time.Minute)
+	for i := range 200 {
+		b.far.move("G", int64(i%3-1)*2+1)
+	}
+	b.run(30 * time.Minute)
+	b.must(b.complete())
+}
+
+func TestShopsThatAreBookedFromDocumentsAreOnlyChecked(t *testing.T) {
+	b := newBench(t, func(s *sellerv1.Setup) { s.Shops[0].Booking = sellerv1.Shop_BOOKING_DOCUMENTS })
+	b.far.move("G", 5)
+	b.far.move("G", -2).Rule = warehouse.RuleSet
+	b.run(10 * time.Minute)
+	if n := len(b.adjusted()); n != 0 {
+		t.Errorf("%d to be booked", n)
+	}
+	if f := b.figures()["G"]; f.Num != 3 {
+		t.Errorf("%+v", f)
+	}
+	for _, rule := range []string{"documents", "set"} {
+		if n := count(b, func(m *stockv1.Noted) bool { return m.Rule == rule && m.Zh != "" && m.En != "" }); n != 1 {
+			t.Errorf("%d noted by %s", n, rule)
+		}
+	}
+}
+
+func TestACrashBetweenTellingAndApplyingTellsTheSameAgain(t *testing.T) {
+	b := newBench(t)
+	b.far.move("G", 5)
+	b.pass(time.Minute)
+	b.far.move("G", -2)
+	dead := 0
+	b.crash = func() bool { dead++; return dead%3 == 2 }
+	b.run(time.Hour)
+	b.must(b.complete())
+}
+
+func TestALostLedgerIsMadeAgainFromTheStreams(t *testing.T) {
+	b := newBench(t)
+	for i := range 30 {
+		b.far.move(fmt.Sprint("G", i%3), 2)
+		b.pass(20 * time.Second)
+	}
+	b.run(40 * time.Minute)
+	b.must(b.complete())
+	before, _, err := b.store.State(t.Context(), b.at)
+	b.must(err)
+	b.redis.Wipe()
+	told := len(b.events)
+	b.far.move("G1", -7)
+	b.run(20 * time.Minute)
+	b.must(b.complete())
+	after, _, err := b.store.State(t.Context(), b.at)
+	b.must(err)
+	if after.Plan.Start != before.Plan.Start || after.Plan.Next < before.Plan.Next {
+		t.Errorf("planned %+v, before %+v", after.Plan, before.Plan)
+	}
+	for _, e := range b.events[told:] {
+		if a, ok := e.Message.(*stockv1.Adjusted); ok && a.Movement.FlowNo != "F000031" {
+			t.Errorf("told again: %s", e.ID)
+		}
+	}
+}
+
+func TestTheNewerMethodProvesNothingAndTellsEachRowOnce(t *testing.T) {
+	b := newBench(t)
+	b.far.unlinked = true
+	for i := range 30 {
+		b.far.move(fmt.Sprint("G", i%3), 2)
+		b.pass(20 * time.Second)
+	}
+	b.run(40 * time.Minute)
+	b.must(b.complete())
+	if n := count(b, func(m *vmiv1.WindowIngested) bool { return m.Continuity != vmiv1.Continuity_CONTINUITY_UNPROVED }); n != 0 {
+		t.Errorf("%d certificates of a proof that there is none of", n)
+	}
+}

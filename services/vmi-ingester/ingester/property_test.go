@@ -1,0 +1,116 @@
+package ingester
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/warehouse"
+)
+
+// Whatever the far side leaves out, repeats, mixes up, delays or fails with, and although the ledger is lost midway and
+// runs die between telling and applying: the book becomes its stock, and each movement is told once. Stock is asked for
+// nowhere.
+func TestWhateverTheFarSideDoesTheBookBecomesItsStock(t *testing.T) {
+	b := newBench(t)
+	for i := range uint64(*stories) {
+		seed := *story + i
+		if err := wholeStory(b, rand.New(rand.NewPCG(seed, 2)), nil); err != nil {
+			t.Fatalf("story %d (-stories 1 -story %d): %v", seed, seed, err)
+		}
+	}
+}
+
+var (
+	stories = flag.Int("stories", 12, "how many stories the property test plays")
+	story   = flag.Uint64("story", 1, "the first of them")
+)
+
+// wholeStory is one run, all of it decided by the dice. plant spoils the ingester on purpose.
+func wholeStory(b *bench, dice *rand.Rand, plant func(b *bench)) error {
+	b.fresh(dice.Uint64())
+	if plant != nil {
+		plant(b)
+	}
+	f := b.far
+	f.pageSize = []int{2, 5, 100}[dice.IntN(3)]
+	f.failing = []int{0, 10, 30}[dice.IntN(3)]
+	f.shuffling = dice.IntN(2) == 0
+	f.unlinked = dice.IntN(10) == 0
+	dying := []int{0, 0, 10}[dice.IntN(3)]
+	b.crash = func() bool { return f.dice.IntN(100) < dying }
+	moves := 1 + dice.IntN(50)
+	wipe := dice.IntN(2*moves)
+	for i := range moves {
+		if i == wipe {
+			b.redis.Wipe()
+		}
+		row := f.move(fmt.Sprint("G", f.dice.IntN(3)), []int64{-3, -1, -1, 1, 1, 4}[f.dice.IntN(6)])
+		switch f.dice.IntN(12) {
+		case 0:
+			row.hidden = 1
+		case 1:
+			row.shows = row.At.Add(time.Duration(f.dice.IntN(15)) * time.Minute)
+		case 2:
+			row.Rule = warehouse.RuleSet
+		case 3, 4:
+			row.twice = true
+		}
+		if f.dice.IntN(3) > 0 {
+			b.pass([]time.Duration{0, time.Second, 7 * time.Second, time.Minute, 6 * time.Minute}[f.dice.IntN(5)])
+		}
+		if f.dice.IntN(6) == 0 {
+			b.run(5 * time.Minute)
+		}
+	}
+	b.run(90 * time.Minute)
+	f.failing, b.crash = 0, nil
+	b.run(2 * time.Hour)
+	if err := b.complete(); err != nil {
+		return err
+	}
+	if len(b.shelved) > 0 {
+		return fmt.Errorf("shelved: %w", errors.Join(b.shelved...))
+	}
+	for id, n := range b.ids {
+		if n > 1 && dying == 0 && strings.HasPrefix(id, "stock.") {
+			return fmt.Errorf("%s told %d times, and no run died", id, n)
+		}
+	}
+	// Bounded: pages and holes cost calls, and time does, as often as it is looked at.
+	ticks := int(b.now().Sub(b.began)/(5*time.Minute)) + 1
+	if most := 6*ticks + 40*len(f.rows) + 400; f.calls > most {
+		return fmt.Errorf("%d calls for %d rows and %d ticks, want %d at most", f.calls, len(f.rows), ticks, most)
+	}
+	return nil
+}
+
+// The story is worth something only if it finds what is wrong.
+func TestTheStoryFindsFaultsThatWerePlanted(t *testing.T) {
+	for _, p := range []struct {
+		name  string
+		plant func(s *spoil)
+	}{
+		{"rows are taken in the order in which they came", func(s *spoil) { s.order = true }},
+		{"the cursor goes to the newest row", func(s *spoil) { s.cursor = true }},
+		{"any error is the end", func(s *spoil) { s.end = true }},
+		{"what was applied is forgotten with the ledger", func(s *spoil) { s.forget = true }},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			b := newBench(t)
+			for seed := range uint64(200) {
+				dice := rand.New(rand.NewPCG(seed, 2))
+				err := wholeStory(b, dice, func(b *bench) { p.plant(&b.spoil) })
+				if err != nil {
+					t.Logf("found by story %d: %.300v", seed, err)
+					return
+				}
+			}
+			t.Error("nothing noticed it")
+		})
+	}
+}
