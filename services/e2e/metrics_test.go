@@ -30,6 +30,7 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/vmi-ingester/ingester"
 )
 
 // family is a metric as the document and as the code tell it.
@@ -139,6 +140,13 @@ func TestMetricsAreDocumented(t *testing.T) {
 				return err
 			}
 			return reconciler.Run(ctx, s, c)
+		}},
+		{ingester.Name, func(ctx context.Context, s *worker.Shell) error {
+			c, err := worker.FromEnvironment[ingester.Config]()
+			if err != nil {
+				return err
+			}
+			return ingester.Run(ctx, s, c)
 		}},
 		{poller.Name, func(ctx context.Context, s *worker.Shell) error {
 			c, err := worker.FromEnvironment[poller.Config]()

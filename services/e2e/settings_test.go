@@ -16,6 +16,7 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/vmi-ingester/ingester"
 )
 
 // Each sample in deploy/env is read by its service as it stands, names every setting of it, and shows the defaults.
@@ -24,6 +25,7 @@ func TestSamplesOfSettings(t *testing.T) {
 		"order-pusher.env":  sampleOf[pusher.Config],
 		"reconciler.env":    sampleOf[reconciler.Config],
 		"status-poller.env": sampleOf[poller.Config],
+		"vmi-ingester.env":  sampleOf[ingester.Config],
 	}
 	folder := filepath.Join("..", "..", "deploy", "env")
 	entries, err := os.ReadDir(folder)

@@ -113,7 +113,7 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := stack.Follow(ctx, b, setup.Name, version, stack.Ticks{}); err != nil {
+	if err := stack.Follow(ctx, b, setup, version, stack.Ticks{}); err != nil {
 		return hint(err, "the set-up is stored, but not everything was told of it: apply again")
 	}
 	doc := struct {

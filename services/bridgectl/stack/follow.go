@@ -5,11 +5,14 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
 	sellerv1 "stockbridge/proto/seller/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
 )
@@ -18,7 +21,8 @@ import (
 type Ticks struct{ Poll, Release, Reconcile time.Duration }
 
 // Follow makes the workers look after a seller whose set-up of that version was stored. Repeating it changes nothing.
-func Follow(ctx context.Context, b *bus.Bus, name string, version uint64, t Ticks) error {
+func Follow(ctx context.Context, b *bus.Bus, setup *sellerv1.Setup, version uint64, t Ticks) error {
+	name := setup.GetName()
 	if t.Poll == 0 {
 		t.Poll = poller.TickEvery
 	}
@@ -37,7 +41,19 @@ func Follow(ctx context.Context, b *bus.Bus, name string, version uint64, t Tick
 	if err := b.SetTick(ctx, event.TickReconcile, name, t.Reconcile); err != nil {
 		return err
 	}
+	if err := followFlows(ctx, b, seller.New(setup, nil)); err != nil {
+		return err
+	}
 	now := time.Now()
 	m := &sellerv1.Changed{Seller: name, At: timestamppb.New(now)}
 	return b.Publish(ctx, event.SellerChanged.About(name, name, now, m, strconv.FormatUint(version, 10)))
+}
+
+// followFlows has the flow of each of the seller's places read.
+func followFlows(ctx context.Context, b *bus.Bus, s *seller.Seller) error {
+	places := map[string]proto.Message{}
+	for _, p := range s.Places() {
+		places[event.Place(p.Warehouse, p.ShopNo)] = &vmiv1.Due{Seller: s.Name(), Warehouse: p.Warehouse, ShopNo: p.ShopNo}
+	}
+	return b.SetTicks(ctx, event.TickVMI, s.Name(), places, s.Following().Every)
 }

@@ -29,6 +29,7 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/vmi-ingester/ingester"
 )
 
 // Options of a stack. The zero value of each is usable except DataDir.
@@ -50,11 +51,12 @@ type Options struct {
 	Sandbox     *jdtest.Config
 	// Ticks of the demo seller.
 	Ticks Ticks
-	// Pusher, Poller and Reconciler are the workers' settings; nil for those of the environment (PUSH_…, POLL_…, RECONCILE_…)
-	// and their defaults.
+	// Pusher, Poller, Reconciler and Ingester are the workers' settings; nil for those of the environment (PUSH_…, POLL_…,
+	// RECONCILE_…, VMI_…) and their defaults.
 	Pusher     *pusher.Config
 	Poller     *poller.Config
 	Reconciler *reconciler.Config
+	Ingester   *ingester.Config
 	// Traces makes the spans; nil for where the environment says (OTEL_…), which is nowhere by default.
 	Traces oteltrace.TracerProvider
 	Log    zerolog.Logger
@@ -209,6 +211,10 @@ func (s *Stack) StartWorkers() error {
 	if err != nil {
 		return err
 	}
+	ingest, err := worker.FromEnvironment[ingester.Config]()
+	if err != nil {
+		return err
+	}
 	if s.JD != nil { // its clock runs fast, so there is more to see
 		poll.OpenEvery, poll.PackedEvery = min(poll.OpenEvery, 5*time.Second), min(poll.PackedEvery, 5*time.Second)
 		poll.ShippedEvery = min(poll.ShippedEvery, 15*time.Second)
@@ -222,6 +228,9 @@ func (s *Stack) StartWorkers() error {
 	if s.o.Reconciler != nil {
 		reconcile = *s.o.Reconciler
 	}
+	if s.o.Ingester != nil {
+		ingest = *s.o.Ingester
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stop != nil {
@@ -229,10 +238,11 @@ func (s *Stack) StartWorkers() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop, s.workers = cancel, &errgroup.Group{}
-	pushing, polling, reconciling := s.shell(pusher.Name), s.shell(poller.Name), s.shell(reconciler.Name)
+	pushing, polling, reconciling, ingesting := s.shell(pusher.Name), s.shell(poller.Name), s.shell(reconciler.Name), s.shell(ingester.Name)
 	s.started = true
 	s.run(ctx, pusher.Name, func() error { return pusher.Run(ctx, pushing, push) })
 	s.run(ctx, poller.Name, func() error { return poller.Run(ctx, polling, poll) })
+	s.run(ctx, ingester.Name, func() error { return ingester.Run(ctx, ingesting, ingest) })
 	s.run(ctx, reconciler.Name, func() error { return reconciler.Run(ctx, reconciling, reconcile) })
 	return nil
 }
@@ -310,5 +320,5 @@ func (s *Stack) Apply(ctx context.Context, setup *sellerv1.Setup) error {
 	if err != nil {
 		return err
 	}
-	return Follow(ctx, s.Bus, setup.Name, version, s.o.Ticks)
+	return Follow(ctx, s.Bus, setup, version, s.o.Ticks)
 }

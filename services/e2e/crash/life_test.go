@@ -304,6 +304,11 @@ func (w *tappedWarehouses) Open(s *seller.Seller, code string, _ warehouse.Class
 	return &w.tappedWarehouse, nil
 }
 
+// Stock is asked for by no worker that dies here.
+func (w *tappedWarehouses) Stock(*seller.Seller, string) (warehouse.StockReader, error) {
+	return nil, errors.New("no stock here")
+}
+
 // Read implements worker.Warehouses.
 func (w *tappedWarehouses) Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error) {
 	if _, err := w.Open(s, code, class); err != nil {

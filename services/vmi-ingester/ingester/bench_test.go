@@ -43,7 +43,7 @@ type far struct {
 	// Of a hundred answers failing are none; pages come in any order of their rows.
 	failing   int
 	shuffling bool
-	fail              func(q warehouse.FlowQuery) error
+	fail      func(q warehouse.FlowQuery) error
 }
 
 type farRow struct {

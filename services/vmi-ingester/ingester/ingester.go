@@ -154,7 +154,9 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
 		Sellers: s.Sellers, Books: s.Ledger, Leases: s.Ledger, Streams: s.Bus, Config: c, Now: s.Now,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
-		Open: func(sl *seller.Seller, code string) (warehouse.FlowReader, error) { return s.Warehouses.Stock(sl, code) },
+		Open: func(sl *seller.Seller, code string) (warehouse.FlowReader, error) {
+			return s.Warehouses.Stock(sl, code)
+		},
 		Release: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
 			q := bus.ShelfQuery{Kind: event.Held, Consumer: Windows, Seller: name}
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})

@@ -34,7 +34,9 @@ func TestEachMovementIsToldOnceAndTheBookIsTheStock(t *testing.T) {
 			t.Errorf("%s told %d times", id, n)
 		}
 	}
-	if n := count(b, func(m *vmiv1.WindowIngested) bool { return m.Continuity == vmiv1.Continuity_CONTINUITY_PROVED && m.Adjusted > 0 }); n == 0 {
+	if n := count(b, func(m *vmiv1.WindowIngested) bool {
+		return m.Continuity == vmiv1.Continuity_CONTINUITY_PROVED && m.Adjusted > 0
+	}); n == 0 {
 		t.Error("no certificate")
 	}
 }

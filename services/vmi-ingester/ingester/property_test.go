@@ -44,7 +44,7 @@ func wholeStory(b *bench, dice *rand.Rand, plant func(b *bench)) error {
 	dying := []int{0, 0, 10}[dice.IntN(3)]
 	b.crash = func() bool { return f.dice.IntN(100) < dying }
 	moves := 1 + dice.IntN(50)
-	wipe := dice.IntN(2*moves)
+	wipe := dice.IntN(2 * moves)
 	for i := range moves {
 		if i == wipe {
 			b.redis.Wipe()
