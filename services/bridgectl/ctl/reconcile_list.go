@@ -396,7 +396,7 @@ func (c reconcileCmd) tellList(a *app, rows []*listRow) error {
 		Rows     int            `json:"rows"`
 		Verdicts map[string]int `json:"verdicts"`
 		Publish  int            `json:"publish"`
-		Orders   []*listRow      `json:"orders"`
+		Orders   []*listRow     `json:"orders"`
 		LeftOff  int            `json:"left_off,omitempty"`
 	}{Rows: len(rows), Verdicts: counts, Orders: []*listRow{}}
 	for _, r := range rows {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +41,9 @@ func (g *stage) perform(ctx context.Context) error {
 		return err
 	}
 	if err := g.startPoller(ctx); err != nil {
+		return err
+	}
+	if err := g.startReconciler(ctx); err != nil {
 		return err
 	}
 	progress, stop := context.WithCancel(ctx)
@@ -215,7 +219,7 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 		}
 	}
 	g.say("the faults are over; waiting until nothing is left to do")
-	began, last, quiet := time.Now(), "", time.Time{}
+	began, last, quiet, reconciled := time.Now(), "", time.Time{}, false
 	for time.Since(began) < restWithin {
 		left, err := g.left(ctx)
 		if err != nil {
@@ -232,7 +236,16 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 		}
 		last = left
 		if !quiet.IsZero() && time.Since(quiet) >= restFor {
-			break
+			if reconciled {
+				break
+			}
+			// What was lost has to be known again after one cycle; what is handed over for that comes to rest too.
+			if err := g.reconcile(ctx); err != nil {
+				g.say("%v", err)
+				last = err.Error()
+				break
+			}
+			reconciled, quiet = true, time.Time{}
 		}
 		if !wait(ctx, time.Second) {
 			return ctx.Err()
@@ -245,14 +258,15 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 	g.rested = time.Now()
 	g.wanted.Store(0)
 	g.sayProgress(ctx)
-	for _, p := range append(g.pollers, g.pushers...) {
+	workersOf := slices.Concat(g.reconcilers, g.pollers, g.pushers)
+	for _, p := range workersOf {
 		if p.Alive() {
 			if err := p.Term(); err != nil {
 				return err
 			}
 		}
 	}
-	for _, p := range append(g.pollers, g.pushers...) {
+	for _, p := range workersOf {
 		_ = p.Wait(ctx) // how it ended is for the judge
 	}
 	return ctx.Err()

@@ -19,11 +19,13 @@ import (
 
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/services/e2e/cutproxy"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
+	"stockbridge/services/reconciler/reconciler"
 )
 
 // The workers' settings: what is patient in production is quick here. attempts and grace are told to the judge.
@@ -56,6 +58,8 @@ type stage struct {
 
 	pushers []*procs.Process
 	pollers []*procs.Process
+	// reconcilers compare what was audited with what is known, all the time; the judge holds P7 against them.
+	reconcilers []*procs.Process
 
 	// servers is held by who does something to a server; serving is held for reading by who needs them all, for writing
 	// while one is away.
@@ -113,7 +117,7 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 	}
 	setting := history.Setting{
 		Began: g.began, What: fmt.Sprintf("chaos %s, %d nodes, ledger %s", s.scenario, s.nodes, s.ledger), Seed: s.seed, DeadlineSeconds: deadline.Seconds(),
-		GraceSeconds: grace.Seconds(), HealthySeconds: healthy.Seconds(), MaxAttempts: attempts,
+		GraceSeconds: grace.Seconds(), HealthySeconds: healthy.Seconds(), MaxAttempts: attempts, Reconciles: true,
 	}
 	for _, m := range g.list {
 		setting.Apps = append(setting.Apps, m.app())
@@ -199,6 +203,7 @@ func (g *stage) behind() []string {
 		"NATS_URL=" + strings.Join(nats, ","), fmt.Sprint("GRACE=", grace),
 		fmt.Sprint("PUSH_MAX_ATTEMPTS=", attempts), fmt.Sprint("PUSH_RESEND_AFTER=", resendAfter), fmt.Sprint("PUSH_SETTLE_FOR=", settleFor),
 		"PUSH_BREAKER_AFTER=10", "PUSH_PROBE_AFTER=2s", "PUSH_RELEASE_PER_SECOND=500",
+		"RECONCILE_DEADLINE=8s", "RECONCILE_DOUBT_FOR=30s", "RECONCILE_CONFIRM_AFTER=2s",
 		"POLL_OPEN=5s", "POLL_PACKED=5s", "POLL_SHIPPED=5s", "POLL_BREAKER_AFTER=10", "POLL_PROBE_AFTER=2s",
 	}
 	if g.s.scenario == scenarioKills {
@@ -238,7 +243,7 @@ func (g *stage) happened(h procs.Happening) {
 	if g.s.verbose {
 		g.say("%s", h)
 	}
-	if !strings.HasPrefix(h.Name, "pusher") && !strings.HasPrefix(h.Name, "poller") {
+	if !strings.HasPrefix(h.Name, "pusher") && !strings.HasPrefix(h.Name, "poller") && !strings.HasPrefix(h.Name, "reconciler") {
 		return
 	}
 	line := history.Process{Name: h.Name, Program: h.Program, PID: h.Pid, At: h.At, Code: h.Code}
@@ -374,6 +379,57 @@ func (g *stage) startPoller(ctx context.Context) error {
 		g.pollers = append(g.pollers, p)
 	}
 	return err
+}
+
+// reconcileEvery is how often a seller is reconciled.
+const reconcileEvery = 5 * time.Second
+
+func (g *stage) startReconciler(ctx context.Context) error {
+	for _, m := range g.list {
+		if err := g.bus.SetTick(ctx, event.TickReconcile, m.name, reconcileEvery); err != nil {
+			return err
+		}
+	}
+	p, err := g.procs.Worker(ctx, procs.Reconciler, "reconciler-1", g.behind()...)
+	if err == nil {
+		g.reconcilers = append(g.reconcilers, p)
+	}
+	return err
+}
+
+// reconcileWithin is how long a cycle may take when nothing is done to anything.
+const reconcileWithin = time.Minute
+
+// reconcile waits until a cycle of each seller is complete that began after now.
+func (g *stage) reconcile(ctx context.Context) error {
+	asked := time.Now()
+	for _, m := range g.list {
+		if err := g.bus.Tick(ctx, event.TickReconcile, m.name); err != nil {
+			return err
+		}
+	}
+	for _, m := range g.list {
+		for {
+			s, err := reconciler.Read(ctx, g.ledger, m.name)
+			if err != nil {
+				return err
+			}
+			if s.CycleAt.After(asked.Add(reconcileEvery)) { // one that was under way has ended too
+				g.tally.add("orders that the reconciler had handed over again and that are known since", s.Repaired)
+				if n := s.Unexplained(); n > 0 {
+					g.say("%s: %d orders that nothing explains: %v", m.name, n, s.Open)
+				}
+				break
+			}
+			if time.Since(asked) > reconcileWithin {
+				return fmt.Errorf("%s was not reconciled within %s: %+v", m.name, reconcileWithin, s)
+			}
+			if !wait(ctx, 200*time.Millisecond) {
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
 }
 
 func (g *stage) close() {

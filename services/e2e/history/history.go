@@ -81,8 +81,10 @@ type Setting struct {
 	// while nothing is down.
 	HealthySeconds float64 `json:"healthy_seconds"`
 	// MaxAttempts is the workers' PUSH_MAX_ATTEMPTS.
-	MaxAttempts int   `json:"max_attempts"`
-	Apps        []App `json:"apps"`
+	MaxAttempts int `json:"max_attempts"`
+	// Reconciles: a reconciler ran, and got to the end of a cycle for each seller after the last fault.
+	Reconciles bool  `json:"reconciles,omitempty"`
+	Apps       []App `json:"apps"`
 }
 
 // App is one credential at the warehouse: what JD allows it. No limit is 0.

@@ -352,13 +352,15 @@ func (c *run) survivals() Promise {
 		case known:
 		case again && len(o.shelf) == 0:
 			p.breaks(o.no, "audited again after "+last.Kind+", at the warehouse, and the ledger does not know it", o.story())
+		case c.settings.Reconciles && len(o.present) > 0 && len(o.shelf) == 0:
+			p.breaks(o.no, "at the warehouse, and after a reconcile cycle the ledger still does not know it: nobody follows it", o.story())
 		default:
 			unknown++
 		}
 	}
 	p.count("orders at the warehouse before the last one", before)
 	p.count("orders audited after the last one", republished)
-	p.count("at the warehouse, unknown to the ledger, not audited again: reconcile's", unknown)
+	p.count("at the warehouse, unknown to the ledger, excused: no reconciler ran, its audit is gone, or it is on the shelf", unknown)
 	return p
 }
 

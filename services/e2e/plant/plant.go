@@ -120,6 +120,16 @@ func Bugs() []Bug {
 			Scenarios: []string{StreamPutBack}, CaughtBy: []string{"P2"},
 		},
 		{
+			Name: "reconcile-skips",
+			Says: "the reconciler takes an order that the ledger does not know for none of its business",
+			Edits: []Edit{{
+				"services/reconciler/reconciler/run.go",
+				"		o.entry = ledger.Entry{}\n		return nil\n",
+				"		o.entry = ledger.Entry{}\n		o.settle(false)\n		return nil\n",
+			}},
+			Scenarios: []string{LedgerWiped}, CaughtBy: []string{"P7"},
+		},
+		{
 			Name: "attempts-of-broker",
 			Says: "attempts are the broker's count of deliveries, which counts waits and is forgotten when it crashes",
 			Edits: []Edit{

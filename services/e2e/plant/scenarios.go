@@ -11,6 +11,8 @@ type Scenario struct {
 	Faults []string
 	// Settings of the pusher besides the usual ones, KEY=VALUE.
 	Settings []string
+	// Reconciles: a reconciler runs in it.
+	Reconciles bool
 	// DeadlineSeconds is the promise's within it: far above what a healthy build takes on a busy machine.
 	DeadlineSeconds float64
 }
@@ -25,6 +27,7 @@ const (
 	LedgerPutBack = "ledger-put-back"
 	StreamPutBack = "stream-put-back"
 	BrokerPutBack = "broker-put-back"
+	LedgerWiped   = "ledger-wiped"
 )
 
 // Scenarios is all of them.
@@ -57,6 +60,10 @@ func Scenarios() []Scenario {
 		{
 			Name: StreamPutBack, Says: "JetStream is put back under a worker with an order in hand; the next order gets its number, and its call fails",
 			Faults: []string{history.BrokerRestored, history.JDSlow, history.JDLost}, DeadlineSeconds: 25,
+		},
+		{
+			Name: LedgerWiped, Says: "Redis is wiped, and nobody publishes anything again: the reconciler finds what JD has",
+			Faults: []string{history.RedisWiped}, Reconciles: true, DeadlineSeconds: 40,
 		},
 		{
 			Name: BrokerPutBack, Says: "an order fails each time, and after each attempt the broker is back where it was before the first",

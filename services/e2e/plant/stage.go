@@ -67,7 +67,7 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	}
 	folder := filepath.Join(o.Dir, "history")
 	r, err := history.New(folder, history.Setting{
-		Began: time.Now(), What: s.Name, DeadlineSeconds: s.DeadlineSeconds, GraceSeconds: 20, MaxAttempts: 12,
+		Began: time.Now(), What: s.Name, DeadlineSeconds: s.DeadlineSeconds, GraceSeconds: 20, MaxAttempts: 12, Reconciles: s.Reconciles,
 		Apps: []history.App{{Key: jdtest.DefaultAppKey, PerSecond: 200, Concurrent: 32}},
 	})
 	if err != nil {
@@ -303,6 +303,7 @@ func scripts() map[string]func(context.Context, *stage) error {
 	return map[string]func(context.Context, *stage) error{
 		AuditedTwice: auditedTwice, ClaimCut: claimCut, AnswersLost: answersLost, ReplayedTwice: replayedTwice,
 		KilledAtAck: killedAtAck, LedgerPutBack: ledgerPutBack, StreamPutBack: streamPutBack, BrokerPutBack: brokerPutBack,
+		LedgerWiped: ledgerWiped,
 	}
 }
 
@@ -490,6 +491,11 @@ func ledgerPutBack(ctx context.Context, s *stage) error {
 		}
 	}
 	// They are told again under the same ids, which the stream notices: look into the ledger for their end.
+	return s.known(ctx, list...)
+}
+
+// known waits until the ledger has each order as accepted.
+func (s *stage) known(ctx context.Context, list ...*orderv1.Audited) error {
 	l, err := adapters.Ledger(ctx, s.run.Redis.URL(), s.bus)
 	if err != nil {
 		return err
@@ -508,6 +514,33 @@ func ledgerPutBack(ctx context.Context, s *stage) error {
 		return true, nil
 	})
 	return err
+}
+
+func ledgerWiped(ctx context.Context, s *stage) error {
+	if _, err := s.begin(ctx); err != nil {
+		return err
+	}
+	list := s.maker.Make(3)
+	for _, o := range list {
+		if err := s.publish(ctx, o); err != nil {
+			return err
+		}
+	}
+	if err := s.settled(ctx, list...); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := s.run.Redis.Wipe(ctx); err != nil {
+		return err
+	}
+	s.fault(history.Fault{Kind: history.RedisWiped, Began: began, Ended: time.Now()})
+	if _, err := s.run.Worker(ctx, procs.Reconciler, "reconciler-1", "RECONCILE_DEADLINE=2s", "RECONCILE_CONFIRM_AFTER=1s"); err != nil {
+		return err
+	}
+	if err := s.bus.SetTick(ctx, event.TickReconcile, stack.DemoSeller, time.Second); err != nil {
+		return err
+	}
+	return s.known(ctx, list...)
 }
 
 func streamPutBack(ctx context.Context, s *stage) error {

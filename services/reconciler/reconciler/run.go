@@ -32,8 +32,6 @@ type run struct {
 	walked bool
 	// wait is when to go on; zero when there is nothing to go on with.
 	wait time.Duration
-	// put are those that could not be looked at in this run.
-	put int
 }
 
 // looked is an order that is looked at.
