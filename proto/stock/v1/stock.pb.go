@@ -1054,9 +1054,12 @@ type ShareChanged_Basis struct {
 	Ratio string `protobuf:"bytes,3,opt,name=ratio,proto3" json:"ratio,omitempty"`
 	Part  string `protobuf:"bytes,4,opt,name=part,proto3" json:"part,omitempty"`
 	// Accepted orders that the count does not contain yet: how many pieces.
-	Pending       int64 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
-	Safety        int64 `protobuf:"varint,6,opt,name=safety,proto3" json:"safety,omitempty"`
-	Minimum       int64 `protobuf:"varint,7,opt,name=minimum,proto3" json:"minimum,omitempty"`
+	Pending int64 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	Safety  int64 `protobuf:"varint,6,opt,name=safety,proto3" json:"safety,omitempty"`
+	Minimum int64 `protobuf:"varint,7,opt,name=minimum,proto3" json:"minimum,omitempty"`
+	// Likewise of shops outside the pool. The pool's figure is floor(ratio × (saleable − elsewhere)) − pending, a share is
+	// floor(part × figure) − safety, and 0 below minimum.
+	Elsewhere     int64 `protobuf:"varint,8,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1136,6 +1139,13 @@ func (x *ShareChanged_Basis) GetSafety() int64 {
 func (x *ShareChanged_Basis) GetMinimum() int64 {
 	if x != nil {
 		return x.Minimum
+	}
+	return 0
+}
+
+func (x *ShareChanged_Basis) GetElsewhere() int64 {
+	if x != nil {
+		return x.Elsewhere
 	}
 	return 0
 }
@@ -1221,7 +1231,7 @@ const file_stock_v1_stock_proto_rawDesc = "" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1a\n" +
 	"\bquantity\x18\x04 \x01(\x03R\bquantity\x12\x0e\n" +
 	"\x02zh\x18\x05 \x01(\tR\x02zh\x12\x0e\n" +
-	"\x02en\x18\x06 \x01(\tR\x02en\"\x8d\x04\n" +
+	"\x02en\x18\x06 \x01(\tR\x02en\"\xab\x04\n" +
 	"\fShareChanged\x12\x16\n" +
 	"\x06seller\x18\x01 \x01(\tR\x06seller\x12\x1c\n" +
 	"\twarehouse\x18\x02 \x01(\tR\twarehouse\x12\x12\n" +
@@ -1234,7 +1244,7 @@ const file_stock_v1_stock_proto_rawDesc = "" +
 	"\x05share\x18\b \x01(\x03R\x05share\x12\x18\n" +
 	"\aversion\x18\t \x01(\x04R\aversion\x122\n" +
 	"\x05basis\x18\n" +
-	" \x01(\v2\x1c.stock.v1.ShareChanged.BasisR\x05basis\x1a\xd4\x01\n" +
+	" \x01(\v2\x1c.stock.v1.ShareChanged.BasisR\x05basis\x1a\xf2\x01\n" +
 	"\x05Basis\x129\n" +
 	"\n" +
 	"counted_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tcountedAt\x12\x1a\n" +
@@ -1243,7 +1253,8 @@ const file_stock_v1_stock_proto_rawDesc = "" +
 	"\x04part\x18\x04 \x01(\tR\x04part\x12\x18\n" +
 	"\apending\x18\x05 \x01(\x03R\apending\x12\x16\n" +
 	"\x06safety\x18\x06 \x01(\x03R\x06safety\x12\x18\n" +
-	"\aminimum\x18\a \x01(\x03R\aminimum\"f\n" +
+	"\aminimum\x18\a \x01(\x03R\aminimum\x12\x1c\n" +
+	"\telsewhere\x18\b \x01(\x03R\telsewhere\"f\n" +
 	"\bCountDue\x121\n" +
 	"\x06seller\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x06seller\x12'\n" +
 	"\twarehouse\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\twarehouse\"=\n" +

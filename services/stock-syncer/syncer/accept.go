@@ -1,0 +1,214 @@
+package syncer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// writeFor is for a write when the run's own time may be up.
+const writeFor = 10 * time.Second
+
+// Accepted takes what an accepted order sells off the shares, until a count contains it. Once per outbound number.
+func (y *Syncer) Accepted(ctx context.Context, _ *bus.Delivery, m *orderv1.Accepted) ([]event.Event, error) {
+	ref := m.GetRef()
+	s, ok := y.Sellers.Get(ref.GetSeller())
+	if !ok || len(s.Pools(ref.GetWarehouse())) == 0 {
+		return nil, nil // nobody's share
+	}
+	a := &acceptance{mark: markOf(ref.GetOutboundNo()), shop: ref.GetShop(), at: m.GetAt().AsTime(), pieces: map[string]int64{}}
+	for _, l := range m.GetLines() {
+		switch {
+		case l.GetWarehouseGoodsNo() != "":
+			a.pieces[byNumber+l.GetWarehouseGoodsNo()] += l.GetQuantity()
+		case l.GetGoodsCode() != "":
+			a.pieces[byCode+l.GetGoodsCode()] += l.GetQuantity()
+		}
+	}
+	return nil, y.acceptances.take(ctx, BookOf(ref.GetSeller(), ref.GetWarehouse()), a)
+}
+
+// markOf is short whatever the number is.
+func markOf(outboundNo string) string {
+	sum := sha256.Sum256([]byte(outboundNo))
+	return "a/" + hex.EncodeToString(sum[:16])
+}
+
+// acceptance is one order on its way into a book.
+type acceptance struct {
+	mark string
+	shop string
+	at   time.Time
+	// pieces by the field that they pend in.
+	pieces map[string]int64
+	done   chan error
+}
+
+// acceptances writes what handlers that run at the same time bring in one write each: under a flood one book is everybody's.
+type acceptances struct {
+	books  *books
+	settle time.Duration
+
+	mu      sync.Mutex
+	waiting map[string][]*acceptance
+	busy    map[string]bool
+}
+
+const (
+	// mostAcceptances and mostFields bound one write; see ledger.BookWriteLimit. An order has at most 500 lines of its own.
+	mostAcceptances = 400
+	mostFields      = 80
+)
+
+func (q *acceptances) take(ctx context.Context, book string, a *acceptance) error {
+	a.done = make(chan error, 1)
+	q.mu.Lock()
+	q.waiting[book] = append(q.waiting[book], a)
+	leads := !q.busy[book]
+	q.busy[book] = true
+	q.mu.Unlock()
+	if leads {
+		q.lead(ctx, book)
+	}
+	select {
+	case err := <-a.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// lead writes until nobody waits.
+func (q *acceptances) lead(ctx context.Context, book string) {
+	for {
+		q.mu.Lock()
+		batch := q.waiting[book]
+		n, fields := 0, map[string]bool{}
+		for ; n < len(batch) && n < mostAcceptances; n++ {
+			for f := range batch[n].pieces {
+				fields[f] = true
+			}
+			if n > 0 && len(fields) > mostFields {
+				break
+			}
+		}
+		batch, q.waiting[book] = batch[:n:n], batch[n:]
+		if n == 0 {
+			delete(q.waiting, book)
+			delete(q.busy, book)
+			q.mu.Unlock()
+			return
+		}
+		q.mu.Unlock()
+		err := q.write(ctx, book, batch)
+		for _, a := range batch {
+			a.done <- err
+		}
+	}
+}
+
+// write puts a batch into the book. It outlives the handler that happens to lead.
+func (q *acceptances) write(ctx context.Context, book string, batch []*acceptance) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
+	defer cancel()
+	var marks, pieces []string
+	seen := map[string]bool{}
+	for _, a := range batch {
+		marks = append(marks, a.mark)
+		for field := range a.pieces {
+			if !seen[field] {
+				seen[field] = true
+				pieces = append(pieces, field)
+			}
+		}
+	}
+	// An order of very many goods is written in parts, all but the last without its mark: repeated, a part may pend twice
+	// until the next count, which offers too little and never too much.
+	for len(pieces) > mostFields {
+		if err := q.writeFields(ctx, book, batch, pieces[:mostFields], marks, false); err != nil {
+			return err
+		}
+		pieces = pieces[mostFields:]
+	}
+	return q.writeFields(ctx, book, batch, pieces, marks, true)
+}
+
+func (q *acceptances) writeFields(ctx context.Context, book string, batch []*acceptance, pieces, marks []string, last bool) error {
+	goods := map[string]string{} // by the field that its pieces pend in
+	var codes []string
+	for _, field := range pieces {
+		if no, numbered := strings.CutPrefix(field, byNumber); numbered {
+			goods[field] = no
+		} else {
+			code, _ := strings.CutPrefix(field, byCode)
+			codes = append(codes, codePrefix+code)
+		}
+	}
+	if len(codes) > 0 {
+		known, err := q.books.ReadBook(ctx, book, codes, nil)
+		if err != nil {
+			return err
+		}
+		for code, no := range known.Fields {
+			rest, _ := strings.CutPrefix(code, codePrefix)
+			goods[byCode+rest] = string(no)
+		}
+	}
+	var nos []string
+	for _, no := range goods {
+		nos = append(nos, no)
+	}
+	fields := append(append([]string{}, pieces...), queueFields(dirtyQueue, nos)...)
+	_, err := q.books.update(ctx, book, fields, marks, func(p *page) error {
+		p.track(q.books.now())
+		for _, a := range batch {
+			if p.Marked[a.mark] || !p.Head.needs(a.at, q.settle) {
+				continue
+			}
+			if len(a.pieces) == 0 {
+				p.Head.Short++
+			}
+			for field, n := range a.pieces {
+				if !slices.Contains(pieces, field) {
+					continue
+				}
+				all, err := p.pending(field)
+				if err != nil {
+					return err
+				}
+				all.add(a.shop, a.at, n)
+				p.put(field, all)
+				if no := goods[field]; no != "" {
+					p.enqueue(dirtyQueue, no)
+				}
+			}
+			if last {
+				p.marks = append(p.marks, ledger.Mark{Name: a.mark, At: a.at})
+				p.Marked[a.mark] = true // twice in a batch counts once
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// track begins to know of every order that is accepted.
+func (p *page) track(now time.Time) {
+	if p.Head.From.IsZero() {
+		p.Head.From = now
+	}
+}
+
+// needs tells whether an order that was accepted then may be missing in a count that is or will be used.
+func (h *Head) needs(at time.Time, settle time.Duration) bool {
+	return at.After(h.From) && !at.Add(settle+batchSeconds*time.Second).Before(h.Counted)
+}

@@ -1,0 +1,426 @@
+package syncer
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+)
+
+// A warehouse of a seller has one book. Its fields:
+//
+//	head              Head
+//	g/<goods>         Goods, as the last complete count found it
+//	p/<goods>         Pending of the goods by the warehouse's number
+//	q/<code>          Pending of the goods by the ERP's code, of orders that do not tell the other
+//	c/<code>          the number of the goods with the ERP's code
+//	t/<pool>/<goods>  Told
+//	d/<xx>, s/<xx>    queues: goods whose shares are to be looked at, or set at the warehouse
+//	telling           goods whose shares were about to be told by a run
+const (
+	fieldHead    = "head"
+	fieldTelling = "telling"
+	goodsPrefix  = "g/"
+	byNumber     = "p/"
+	byCode       = "q/"
+	codePrefix   = "c/"
+	toldPrefix   = "t/"
+	dirtyQueue   = "d/"
+	setQueue     = "s/"
+)
+
+// BookOf names the book of a seller's warehouse, by the ERP's code.
+func BookOf(seller, warehouse string) string { return "stock/" + seller + "/" + event.Place(warehouse) }
+
+// Head is what is known of a warehouse as a whole.
+type Head struct {
+	// Born is the ledger's birth that the book was last looked at under. After another one it may be older than what was
+	// told, and lack what was accepted.
+	Born time.Time `json:"born,omitzero"`
+	// From: of every order that was accepted since, the book knows. Counts are used when they began long enough after it.
+	From time.Time `json:"from,omitzero"`
+	// ToldFrom: what was told under an earlier version of the book may have been told otherwise since.
+	ToldFrom uint64 `json:"toldFrom,omitempty"`
+	// Counted is when the last complete count began, CountedTo when it ended; CountID is its.
+	Counted   time.Time `json:"counted,omitzero"`
+	CountedTo time.Time `json:"countedTo,omitzero"`
+	CountID   string    `json:"countID,omitempty"`
+	// Setup is the version of the set-up that shares are told by, SetupAt when it was first seen.
+	Setup   uint64    `json:"setup,omitempty"`
+	SetupAt time.Time `json:"setupAt,omitzero"`
+	// Ratio is a change of a ratio at the warehouse that was seen after the set-up was applied.
+	Ratio *RatioChange `json:"ratio,omitempty"`
+	// Asked is an operator's wish for a count, nil when there is none.
+	Asked *Asked `json:"asked,omitempty"`
+	// Pools are those of which something was told.
+	Pools []string `json:"pools,omitempty"`
+	// ToldAt is when shares were told last.
+	ToldAt time.Time `json:"toldAt,omitzero"`
+	// Dirty and Set tell which queues of either kind hold goods, a bit each.
+	Dirty uint64 `json:"dirty,omitempty"`
+	Set   uint64 `json:"set,omitempty"`
+	// Rescan: all goods are to be looked at, from the place in ScanCursor on.
+	Rescan     bool   `json:"rescan,omitempty"`
+	ScanCursor string `json:"scanCursor,omitempty"`
+	// Short: orders were accepted that did not say what they take.
+	Short int64 `json:"short,omitempty"`
+}
+
+// RatioChange is a row of the flow that says that a shop's part of the stock was changed at the warehouse.
+type RatioChange struct {
+	At      time.Time `json:"at"`
+	ShopNo  string    `json:"shopNo"`
+	GoodsNo string    `json:"goodsNo"`
+	FlowNo  string    `json:"flowNo"`
+}
+
+// Asked is who wants a count, and since when.
+type Asked struct {
+	By string    `json:"by"`
+	At time.Time `json:"at"`
+}
+
+// Goods is what a complete count found of one goods. One that it did not find has nothing.
+type Goods struct {
+	Code     string `json:"code,omitempty"`
+	Total    int64  `json:"total"`
+	Saleable int64  `json:"saleable"`
+	// At is when the count began.
+	At time.Time `json:"at"`
+}
+
+// Pending are pieces of accepted orders that a count need not contain yet, by the ERP's shop. AllPools stands for orders of
+// any shop.
+type Pending map[string][]Batch
+
+// AllPools is where pieces go that are too many to be kept apart. They are taken off every pool.
+const AllPools = "*"
+
+// Batch is pieces of orders that were accepted by At, Unix seconds.
+type Batch struct {
+	At     int64 `json:"t"`
+	Pieces int64 `json:"n"`
+}
+
+const (
+	// batchSeconds is how finely acceptances are kept apart. They are taken for accepted at the end of theirs: too late is
+	// the safe side.
+	batchSeconds = 5
+	// maxBatches is the most batches of a goods. Of more, neighbours become one.
+	maxBatches = 100
+)
+
+// add puts pieces that were accepted at.
+func (p Pending) add(shop string, at time.Time, pieces int64) {
+	until := (at.Unix()/batchSeconds + 1) * batchSeconds
+	i, found := slices.BinarySearchFunc(p[shop], until, func(b Batch, t int64) int { return cmp.Compare(b.At, t) })
+	if found {
+		p[shop][i].Pieces += pieces
+		return
+	}
+	p[shop] = slices.Insert(p[shop], i, Batch{until, pieces})
+	n := 0
+	for _, batches := range p {
+		n += len(batches)
+	}
+	if n <= maxBatches {
+		return
+	}
+	for s, batches := range p {
+		p[s] = coarser(batches)
+	}
+	if len(p) > maxBatches/2 {
+		all := Pending{}
+		for _, batches := range p {
+			for _, b := range batches {
+				all.add(AllPools, time.Unix(b.At-1, 0), b.Pieces)
+			}
+		}
+		clear(p)
+		p[AllPools] = all[AllPools]
+	}
+}
+
+// coarser makes one of each two batches, with the later time.
+func coarser(batches []Batch) []Batch {
+	var half []Batch
+	for i, b := range batches {
+		if i%2 == 1 {
+			half[len(half)-1] = Batch{b.At, half[len(half)-1].Pieces + b.Pieces}
+		} else {
+			half = append(half, b)
+		}
+	}
+	return half
+}
+
+// contained drops what a count that began at counted contains: all that was accepted settle before it.
+func (p Pending) contained(counted time.Time, settle time.Duration) {
+	before := counted.Add(-settle).Unix()
+	for shop, batches := range p {
+		batches = slices.DeleteFunc(batches, func(b Batch) bool { return b.At <= before })
+		if p[shop] = batches; len(batches) == 0 {
+			delete(p, shop)
+		}
+	}
+}
+
+// of is how many pieces pend of shop.
+func (p Pending) of(shop string) int64 {
+	n := int64(0)
+	for _, b := range p[shop] {
+		n += b.Pieces
+	}
+	return n
+}
+
+// Told is what was told last of a goods, by the ERP's shop of the pool.
+type Told map[string]Figure
+
+// Figure is a share that was told, and under which version.
+type Figure struct {
+	Share   int64  `json:"n"`
+	Version uint64 `json:"v"`
+}
+
+func toldField(pool, goods string) string { return toldPrefix + pool + "/" + goods }
+
+// queues is how many fields a queue has: a bit each in Head.
+const queues = 64
+
+// maxQueue is the most that one of them holds, bytes: all of them, with what else is written, stay below ledger.BookWriteBytes.
+const maxQueue = 4 << 10
+
+func queueOf(goods string) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(goods))
+	return int(h.Sum32() % queues)
+}
+
+func queueField(kind string, i int) string { return fmt.Sprintf("%s%02x", kind, i) }
+
+// page is some fields of a book as they stood at one moment, and what is to be written of them.
+type page struct {
+	ledger.Book
+	Head  Head
+	write map[string][]byte
+	marks []ledger.Mark
+}
+
+var errBook = errors.New("a field of the book cannot be read")
+
+// get reads a field into v, and tells whether there is one. What was put is what is read.
+func (p *page) get(field string, v any) (bool, error) {
+	raw, ok := p.write[field]
+	if !ok {
+		raw = p.Fields[field]
+	}
+	if raw == nil {
+		return false, nil
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return false, fmt.Errorf("%w: %s: %w", errBook, field, err)
+	}
+	return true, nil
+}
+
+func (p *page) put(field string, v any) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("marshal a plain struct: %v", err))
+	}
+	p.write[field] = raw
+}
+
+func (p *page) drop(field string) {
+	if p.write[field] != nil || p.Fields[field] != nil {
+		p.write[field] = nil
+	}
+}
+
+// pending reads what pends of a field, never nil.
+func (p *page) pending(field string) (Pending, error) {
+	all := Pending{}
+	_, err := p.get(field, &all)
+	return all, err
+}
+
+func (p *page) putPending(field string, all Pending) {
+	if len(all) == 0 {
+		p.drop(field)
+		return
+	}
+	p.put(field, all)
+}
+
+// queue reads what waits in one field of a queue.
+func (p *page) queue(kind string, i int) []string {
+	raw, ok := p.write[queueField(kind, i)]
+	if !ok {
+		raw = p.Fields[queueField(kind, i)]
+	}
+	if len(raw) == 0 {
+		return nil
+	}
+	return strings.Split(string(raw), "\n")
+}
+
+func (p *page) bits(kind string) *uint64 {
+	if kind == setQueue {
+		return &p.Head.Set
+	}
+	return &p.Head.Dirty
+}
+
+// enqueue lets goods wait. Their queues' fields must have been read. When there are too many, all goods are to be looked at.
+func (p *page) enqueue(kind string, goods ...string) {
+	for _, g := range goods {
+		i := queueOf(g)
+		waiting := p.queue(kind, i)
+		if slices.Contains(waiting, g) {
+			continue
+		}
+		text := strings.Join(append(waiting, g), "\n")
+		if len(text) > maxQueue {
+			if kind == dirtyQueue {
+				p.Head.Rescan, p.Head.ScanCursor = true, ""
+			}
+			continue
+		}
+		p.write[queueField(kind, i)] = []byte(text)
+		*p.bits(kind) |= 1 << i
+	}
+}
+
+// dequeue takes goods out.
+func (p *page) dequeue(kind string, goods ...string) {
+	for _, g := range goods {
+		i := queueOf(g)
+		waiting := p.queue(kind, i)
+		j := slices.Index(waiting, g)
+		if j < 0 {
+			continue
+		}
+		if waiting = slices.Delete(waiting, j, j+1); len(waiting) > 0 {
+			p.write[queueField(kind, i)] = []byte(strings.Join(waiting, "\n"))
+			continue
+		}
+		p.drop(queueField(kind, i))
+		*p.bits(kind) &^= 1 << i
+	}
+}
+
+// queueFields names the fields of a queue that goods wait in.
+func queueFields(kind string, goods []string) []string {
+	var fields []string
+	for _, g := range goods {
+		if f := queueField(kind, queueOf(g)); !slices.Contains(fields, f) {
+			fields = append(fields, f)
+		}
+	}
+	return fields
+}
+
+// books reads and writes the books of warehouses.
+type books struct {
+	ledger.Books
+	now      func() time.Time
+	newOwner func() string
+}
+
+// update reads fields, lets change decide what to write, and writes it; it begins anew while others write in between. A
+// change that writes nothing is a look. After a lost answer the change may have been made twice: it says itself, by marks or
+// by what it finds, whether it is done.
+func (b *books) update(ctx context.Context, name string, fields, marks []string, change func(p *page) error) (uint64, error) {
+	fields = append([]string{fieldHead}, fields...)
+	for try := 0; ; try++ {
+		read, err := b.ReadBook(ctx, name, fields, marks)
+		if err != nil {
+			return 0, err
+		}
+		p := &page{Book: read, write: map[string][]byte{}}
+		if _, err := p.get(fieldHead, &p.Head); err != nil {
+			return 0, err
+		}
+		was, err := json.Marshal(p.Head)
+		if err != nil {
+			return 0, err
+		}
+		p.reborn()
+		if err := change(p); err != nil {
+			return 0, err
+		}
+		p.put(fieldHead, p.Head)
+		if bytes.Equal(p.write[fieldHead], was) {
+			delete(p.write, fieldHead)
+		}
+		if len(p.write) == 0 && len(p.marks) == 0 {
+			return p.Version, nil
+		}
+		version, err := b.WriteBook(ctx, name, ledger.BookWrite{Version: p.Version, Owner: b.newOwner(), Fields: p.write, Marks: p.marks})
+		if !errors.Is(err, ledger.ErrVersion) {
+			return version, err
+		}
+		if err := pause(ctx, try); err != nil {
+			return 0, fmt.Errorf("write book %s: others write all the time: %w", name, err)
+		}
+	}
+}
+
+// pause lets others finish their writing.
+func pause(ctx context.Context, try int) error {
+	most := min(time.Millisecond<<min(try, 6), 50*time.Millisecond)
+	t := time.NewTimer(rand.N(most) + 100*time.Microsecond)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// reborn notes that the ledger was born again since the book was written last: it may have been put back to what it was.
+func (p *page) reborn() {
+	if p.Head.Born.Equal(p.BornAt) {
+		return
+	}
+	if p.Version == 0 || p.Head.Born.IsZero() {
+		p.Head.Born = p.BornAt
+		return
+	}
+	p.Head.Born, p.Head.ToldFrom = p.BornAt, p.Version+1
+	if p.BornAt.After(p.Head.From) && !p.Head.From.IsZero() {
+		p.Head.From = p.BornAt
+	}
+	p.Head.Rescan, p.Head.ScanCursor = true, ""
+}
+
+// scan tells all fields whose names begin with prefix.
+func (b *books) scan(ctx context.Context, name, prefix string, each func(f ledger.Field) error) error {
+	for from := ""; ; {
+		fields, next, err := b.ScanBook(ctx, name, prefix, from)
+		if err != nil {
+			return err
+		}
+		for _, f := range fields {
+			if err := each(f); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		from = next
+	}
+}

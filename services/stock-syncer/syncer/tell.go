@@ -1,0 +1,550 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
+	stockv1 "stockbridge/proto/stock/v1"
+)
+
+const (
+	// tellFor is how long a run looks at further goods; it stays well below shareLimit.
+	tellFor = 3 * time.Second
+	// shareLimit is the handler's, and shareLease lasts a little longer: a run that is killed keeps the next one waiting for as
+	// long. Two runs at a time would do no harm beyond telling something twice.
+	shareLimit = 8 * time.Second
+	shareLease = 10 * time.Second
+	// mostTold and mostNames bound what one run tells: names are kept in one field of the book until they are stored.
+	mostTold  = 1000
+	mostNames = 16 << 10
+	// setupFor is how long a replica that knows an older set-up than the last one told by is taken for late. After that the
+	// set-ups were put back to an older copy.
+	setupFor = time.Minute
+)
+
+// ShareDue tells the shares of a seller that changed. A seller that another replica is at is left to it.
+func (y *Syncer) ShareDue(ctx context.Context, d *bus.Delivery, m *stockv1.ShareDue) ([]event.Event, error) {
+	s, ok := y.Sellers.Get(m.GetSeller())
+	if !ok || s.InShadow(y.Now()) {
+		return nil, nil
+	}
+	owner := y.NewOwner()
+	lease := "share/" + s.Name()
+	mine, err := y.Ledger.Lease(ctx, lease, owner, shareLease)
+	if err != nil || !mine {
+		return nil, err
+	}
+	d.AfterStored(func(ctx context.Context) error { return y.Ledger.Unlease(ctx, lease, owner) })
+	var events []event.Event
+	var failures []error
+	for _, w := range s.Setup.GetWarehouses() {
+		until := y.Now().Add(tellFor / time.Duration(len(s.Setup.GetWarehouses())))
+		t := &telling{Syncer: y, seller: s, warehouse: w.GetCode(), book: BookOf(s.Name(), w.GetCode()), run: owner, until: until, spent: map[string]int64{}}
+		err := t.tell(ctx)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("tell shares of %s/%s: %w", s.Name(), t.warehouse, err))
+		}
+		if len(t.events) > 0 { // they are in the book: not to tell them now would only let the next run tell them again
+			events = append(events, t.events...)
+			d.AfterStored(t.confirm)
+		}
+	}
+	y.Metrics.told(s.Name(), len(events))
+	return events, errors.Join(failures...)
+}
+
+// telling is one run at one warehouse of a seller.
+type telling struct {
+	*Syncer
+	seller    *seller.Seller
+	warehouse string
+	book      string
+	run       string
+	until     time.Time
+
+	pools []seller.Pool
+	// past are pools that the set-up no longer has.
+	past []string
+	// allowance is how much may be told of each shop, spent how much was.
+	allowance int64
+	spent     map[string]int64
+	events    []event.Event
+	// names are the goods that were told, and how long they are together.
+	names     []string
+	namesSize int
+}
+
+// errOlder ends the run of a replica that does not know the newest set-up yet.
+var errOlder = errors.New("the set-up that shares are told by is newer than the one known here")
+
+// tell looks at what is dirty.
+func (t *telling) tell(ctx context.Context) error {
+	t.pools = t.seller.Pools(t.warehouse)
+	first, err := t.shelf.ReadBook(ctx, t.book, []string{fieldHead}, nil)
+	if err != nil {
+		return err
+	}
+	if first.Version == 0 && len(t.pools) == 0 {
+		return nil
+	}
+	var head Head
+	var again map[string]string
+	queued := make([]string, 0, queues)
+	for i := range queues {
+		queued = append(queued, queueField(dirtyQueue, i))
+	}
+	var dirty []string
+	_, err = t.shelf.update(ctx, t.book, append(queued, fieldTelling), nil, func(p *page) error {
+		if err := t.begin(p); err != nil {
+			return err
+		}
+		head, again, dirty = p.Head, map[string]string{}, nil
+		for i := range queues {
+			dirty = append(dirty, p.queue(dirtyQueue, i)...)
+		}
+		_, err := p.get(fieldTelling, &again)
+		return err
+	})
+	if errors.Is(err, errOlder) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range head.Pools {
+		if !slices.ContainsFunc(t.pools, func(p seller.Pool) bool { return p.Name == name }) {
+			t.past = append(t.past, name)
+		}
+	}
+	if len(t.pools)+len(t.past) == 0 {
+		return nil
+	}
+	for name := range again {
+		if !slices.Contains(dirty, name) {
+			dirty = append(dirty, name)
+		}
+	}
+	t.allowance = t.allowed(head)
+	// Whoever comes last in one run comes first in another.
+	if n := len(dirty); n > 0 {
+		at := rand.IntN(n)
+		dirty = append(dirty[at:n:n], dirty[:at]...)
+	}
+	// What shrinks is told before what grows, of all goods.
+	for _, up := range []bool{false, true} {
+		if err := t.batches(ctx, dirty, up); err != nil {
+			return err
+		}
+	}
+	if head.Rescan {
+		if err := t.rescan(ctx, head.ScanCursor); err != nil {
+			return err
+		}
+	}
+	if len(t.past) == 0 {
+		return nil
+	}
+	_, err = t.shelf.update(ctx, t.book, nil, nil, func(p *page) error {
+		if !p.Head.Rescan && p.Head.Dirty == 0 { // all of them were told to be gone
+			p.Head.Pools = slices.DeleteFunc(slices.Clone(p.Head.Pools), func(name string) bool { return slices.Contains(t.past, name) })
+		}
+		return nil
+	})
+	return err
+}
+
+// begin brings the head up to date with the set-up.
+func (t *telling) begin(p *page) error {
+	switch h := &p.Head; {
+	case t.seller.Version < h.Setup && t.Now().Sub(h.SetupAt) < setupFor:
+		return errOlder
+	case t.seller.Version != h.Setup || h.SetupAt.IsZero():
+		h.Setup, h.SetupAt, h.Ratio = t.seller.Version, t.Now(), nil
+		h.Rescan, h.ScanCursor = true, ""
+	}
+	switch {
+	case len(t.pools) > 0:
+		p.track(t.Now())
+		if until := t.seller.ShadowUntil(); until.After(p.Head.From) {
+			p.Head.From = until // what the ERP's own program pushed before is known to the counts only
+		}
+	case len(p.Head.Pools) == 0:
+		p.Head.From = time.Time{} // orders are no longer taken off anything
+	}
+	return nil
+}
+
+// allowed is how much may be told of each shop now: at most a second's worth, less what the run before it took.
+func (t *telling) allowed(h Head) int64 {
+	since := min(max(t.Now().Sub(h.ToldAt), 0), time.Second)
+	return int64(t.PerSecond) * since.Milliseconds() / 1000
+}
+
+// full tells whether the run has told, or looked, enough.
+func (t *telling) full() bool {
+	return len(t.events) >= mostTold || t.namesSize >= mostNames || !t.Now().Before(t.until)
+}
+
+// step is how many goods are looked at in one write: their fields have to stay below ledger.BookWriteLimit, and what is
+// written below ledger.BookWriteBytes.
+func (t *telling) step() int {
+	const fields, bytes, perShop = 380, 200 << 10, 100
+	shops := 0
+	for _, p := range t.pools {
+		shops += len(p.Shops)
+	}
+	return max(1, min(fields/(3+len(t.pools)+len(t.past)), bytes/(perShop*max(shops, 1)), 100))
+}
+
+func (t *telling) batches(ctx context.Context, goods []string, up bool) error {
+	for part := range slices.Chunk(goods, t.step()) {
+		if t.full() {
+			return nil
+		}
+		if err := t.batch(ctx, part, up); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rescan looks at all goods, some in each run.
+func (t *telling) rescan(ctx context.Context, from string) error {
+	for {
+		if t.full() {
+			return nil
+		}
+		fields, next, err := t.shelf.ScanBook(ctx, t.book, goodsPrefix, from)
+		if err != nil {
+			return err
+		}
+		var goods []string
+		for _, f := range fields {
+			goods = append(goods, strings.TrimPrefix(f.Name, goodsPrefix))
+		}
+		// They wait like any other from now on, so that those that are not told in this run are not forgotten.
+		for part := range slices.Chunk(goods, 100) {
+			_, err := t.shelf.update(ctx, t.book, queueFields(dirtyQueue, part), nil, func(p *page) error {
+				p.enqueue(dirtyQueue, part...)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		for _, up := range []bool{false, true} {
+			if err := t.batches(ctx, goods, up); err != nil {
+				return err
+			}
+		}
+		_, err = t.shelf.update(ctx, t.book, nil, nil, func(p *page) error {
+			if p.Head.Rescan && p.Head.ScanCursor == from {
+				p.Head.Rescan, p.Head.ScanCursor = next != "", next
+			}
+			return nil
+		})
+		if err != nil || next == "" {
+			return err
+		}
+		from = next
+	}
+}
+
+// batch tells of some goods what shrinks, or what grows.
+func (t *telling) batch(ctx context.Context, goods []string, up bool) error {
+	names := make([]string, len(goods))
+	for i, no := range goods {
+		names[i] = goodsPrefix + no
+	}
+	before, err := t.shelf.ReadBook(ctx, t.book, names, nil)
+	if err != nil {
+		return err
+	}
+	was := &page{Book: before}
+	fields := append(append([]string{fieldTelling}, names...), queueFields(dirtyQueue, goods)...)
+	if t.seller.Setup.GetStock().GetSetAtWarehouse() {
+		fields = append(fields, queueFields(setQueue, goods)...)
+	}
+	codes := map[string]string{}
+	for _, no := range goods {
+		var g Goods
+		if _, err := was.get(goodsPrefix+no, &g); err != nil {
+			return err
+		}
+		fields = append(fields, byNumber+no)
+		if codes[no] = g.Code; g.Code != "" {
+			fields = append(fields, byCode+g.Code)
+		}
+		for _, p := range t.pools {
+			fields = append(fields, toldField(p.Name, no))
+		}
+		for _, name := range t.past {
+			fields = append(fields, toldField(name, no))
+		}
+	}
+	var o *offer
+	_, err = t.shelf.update(ctx, t.book, fields, nil, func(p *page) error {
+		if p.Head.Setup != t.seller.Version {
+			return errOlder
+		}
+		o = &offer{telling: t, page: p, up: up, spent: map[string]int64{}}
+		return o.look(goods, codes)
+	})
+	if errors.Is(err, errOlder) {
+		return nil
+	}
+	if err != nil || o == nil {
+		return err
+	}
+	t.events = append(t.events, o.events...)
+	t.names = append(t.names, o.names...)
+	for _, n := range o.names {
+		t.namesSize += len(n)
+	}
+	for shop, n := range o.spent {
+		t.spent[shop] += n
+	}
+	return nil
+}
+
+// confirm says that what was about to be told is stored.
+func (t *telling) confirm(ctx context.Context) error {
+	_, err := t.shelf.update(ctx, t.book, []string{fieldTelling}, nil, func(p *page) error {
+		telling := map[string]string{}
+		if _, err := p.get(fieldTelling, &telling); err != nil {
+			return err
+		}
+		n := len(telling)
+		for _, name := range t.names {
+			if telling[name] == t.run {
+				delete(telling, name)
+			}
+		}
+		switch {
+		case len(telling) == 0:
+			p.drop(fieldTelling)
+		case len(telling) < n:
+			p.put(fieldTelling, telling)
+		}
+		return nil
+	})
+	return err
+}
+
+// offer is one look at some goods, and what it would tell. It is thrown away when others wrote meanwhile.
+type offer struct {
+	*telling
+	page *page
+	up   bool
+
+	events []event.Event
+	names  []string
+	spent  map[string]int64
+}
+
+// look decides what to tell, and puts it into the book before it is told: if a fact comes in between, it comes after.
+func (o *offer) look(goods []string, codes map[string]string) error {
+	telling := map[string]string{}
+	if _, err := o.page.get(fieldTelling, &telling); err != nil {
+		return err
+	}
+	began := len(o.events)
+	for _, no := range goods {
+		run, again := telling[no]
+		again = again && run != o.run
+		done, told, err := o.goods(no, codes[no], again)
+		if err != nil {
+			return err
+		}
+		if told {
+			telling[no] = o.run
+			o.names = append(o.names, no)
+			if o.seller.Setup.GetStock().GetSetAtWarehouse() {
+				o.page.enqueue(setQueue, no)
+			}
+		}
+		if done {
+			o.page.dequeue(dirtyQueue, no)
+		}
+	}
+	if len(o.events) == began {
+		return nil
+	}
+	o.page.put(fieldTelling, telling)
+	o.page.Head.ToldAt = o.Now()
+	for _, p := range o.pools {
+		if !slices.Contains(o.page.Head.Pools, p.Name) {
+			o.page.Head.Pools = append(slices.Clone(o.page.Head.Pools), p.Name)
+		}
+	}
+	return nil
+}
+
+// goods looks at one goods. done: there is nothing more to tell of it.
+func (o *offer) goods(no, code string, again bool) (done, told bool, err error) {
+	p := o.page
+	f := &facts{no: no, code: code}
+	var g Goods
+	if f.counted, err = p.get(goodsPrefix+no, &g); err != nil {
+		return false, false, err
+	}
+	if g.Code != code {
+		return false, false, nil // it was counted since; next time
+	}
+	f.at, f.saleable = g.At, g.Saleable
+	for _, field := range []string{byNumber + no, byCode + code} {
+		all, err := p.pending(field)
+		if err != nil {
+			return false, false, err
+		}
+		f.pending = append(f.pending, all)
+	}
+	// Until a count is known to contain whatever this book does not, shares may only shrink.
+	trusted := f.counted && !p.Head.From.IsZero() && !g.At.Before(p.Head.From.Add(o.Settle))
+	if again && (!trusted || !o.allFree(no)) {
+		return false, false, nil // what was about to be told is told as a whole
+	}
+	done = true
+	for _, pool := range o.pools {
+		settled, some, err := o.pool(f, pool, trusted, again)
+		if err != nil {
+			return false, false, err
+		}
+		done, told = done && settled, told || some
+	}
+	for _, name := range o.past {
+		settled, some, err := o.pool(f, seller.Pool{Name: name, Warehouse: o.warehouse}, true, again)
+		if err != nil {
+			return false, false, err
+		}
+		done, told = done && settled, told || some
+	}
+	return done, told, nil
+}
+
+// allFree tells whether something may be told of each shop.
+func (o *offer) allFree(no string) bool {
+	free := func(shop string) bool { return o.telling.spent[shop]+o.spent[shop] < o.allowance }
+	for _, pool := range o.pools {
+		for _, s := range pool.Shops {
+			if !free(s.Code) {
+				return false
+			}
+		}
+	}
+	for _, name := range o.past {
+		known := Told{}
+		if _, err := o.page.get(toldField(name, no), &known); err != nil {
+			return false
+		}
+		for shop := range known {
+			if !free(shop) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// wish is a share to be told.
+type wish struct {
+	shop  seller.PoolShop
+	share int64
+	// gone: the shop is in the pool no longer.
+	gone bool
+}
+
+// pool looks at one goods in one pool.
+func (o *offer) pool(f *facts, pool seller.Pool, trusted, again bool) (done, some bool, err error) {
+	field := toldField(pool.Name, f.no)
+	known := Told{}
+	if _, err := o.page.get(field, &known); err != nil {
+		return false, false, err
+	}
+	figure, _, _ := f.pool(pool)
+	var less, more []wish
+	for _, s := range pool.Shops {
+		share := shareOf(figure, s)
+		was, ok := known[s.Code]
+		switch unsure := !ok || was.Version < o.page.Head.ToldFrom || again; {
+		case ok && share < was.Share:
+			less = append(less, wish{shop: s, share: share})
+		case unsure && trusted:
+			less = append(less, wish{shop: s, share: share}) // nobody knows what stands there
+		case unsure, share == was.Share:
+		case trusted:
+			more = append(more, wish{shop: s, share: share})
+		}
+	}
+	changed := false
+	for code := range known {
+		if slices.ContainsFunc(pool.Shops, func(s seller.PoolShop) bool { return s.Code == code }) {
+			continue
+		}
+		if o.pooled(code) { // another pool tells its share from now on
+			delete(known, code)
+			changed = true
+			continue
+		}
+		less = append(less, wish{shop: seller.PoolShop{Code: code}, gone: true})
+	}
+	slices.SortStableFunc(less, func(a, b wish) int { return strings.Compare(a.shop.Code, b.shop.Code) })
+	now := less
+	if o.up && len(less) == 0 {
+		now, more = more, nil
+	}
+	left := 0
+	for _, w := range now {
+		if o.telling.spent[w.shop.Code]+o.spent[w.shop.Code] >= o.allowance {
+			left++
+			continue
+		}
+		o.spent[w.shop.Code]++
+		o.say(f, pool, w)
+		changed, some = true, true
+		if w.gone {
+			delete(known, w.shop.Code)
+		} else {
+			known[w.shop.Code] = Figure{Share: w.share, Version: o.page.Version}
+		}
+	}
+	switch {
+	case !changed:
+	case len(known) == 0:
+		o.page.drop(field)
+	default:
+		o.page.put(field, known)
+	}
+	return left == 0 && len(more) == 0, some, nil
+}
+
+// pooled tells whether a shop is in some pool of the warehouse.
+func (o *offer) pooled(shop string) bool {
+	return slices.ContainsFunc(o.pools, func(p seller.Pool) bool {
+		return slices.ContainsFunc(p.Shops, func(s seller.PoolShop) bool { return s.Code == shop })
+	})
+}
+
+// say makes the event. Its version is that of the book in which the facts stood: no other run told by it.
+func (o *offer) say(f *facts, pool seller.Pool, w wish) {
+	now := o.Now()
+	m := &stockv1.ShareChanged{
+		Seller: o.seller.Name(), Warehouse: o.warehouse, Pool: pool.Name, Shop: w.shop.Code, GoodsNo: f.no, GoodsCode: f.code,
+		At: timestamppb.New(now), Share: w.share, Version: o.page.Version,
+	}
+	if !w.gone {
+		m.Basis = f.basis(pool, w.shop)
+	}
+	key := strings.Join([]string{o.warehouse, w.shop.Code, f.no}, "/")
+	o.events = append(o.events, event.StockShareChanged.About(o.seller.Name(), key, now, m, fmt.Sprint(m.Version)))
+}
