@@ -59,8 +59,9 @@ type Parts struct {
 type Warehouses interface {
 	Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
 	Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
-	// Stock reads what is known of stock there.
+	// Stock reads what is known of stock there; SetStock overwrites it.
 	Stock(s *seller.Seller, code string) (warehouse.StockReader, error)
+	SetStock(s *seller.Seller, code string) (warehouse.StockSetter, error)
 }
 
 // Shell is what one service stands on.

@@ -30,12 +30,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
-	"stockbridge/pkg/bus"
-	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
-	"stockbridge/pkg/worker"
 )
 
 // Name is the service's name and that of its consumer of counts; the others have it as a prefix.

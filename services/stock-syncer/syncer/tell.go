@@ -410,7 +410,7 @@ func (o *offer) goods(no, code string, again bool) (done, told bool, err error) 
 		f.pending = append(f.pending, all)
 	}
 	// Until a count is known to contain whatever this book does not, shares may only shrink.
-	trusted := f.counted && !p.Head.From.IsZero() && !g.At.Before(p.Head.From.Add(o.Settle))
+	trusted := f.counted && p.Head.trusts(g.At, o.Settle)
 	if again && (!trusted || !o.allFree(no)) {
 		return false, false, nil // what was about to be told is told as a whole
 	}

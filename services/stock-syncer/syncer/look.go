@@ -1,0 +1,149 @@
+package syncer
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+)
+
+// Warehouses are those of a seller that are counted: where shops have a booking, or share a pool.
+func Warehouses(s *seller.Seller) []string {
+	var codes []string
+	for _, p := range s.Places() {
+		if !slices.Contains(codes, p.Warehouse) {
+			codes = append(codes, p.Warehouse)
+		}
+	}
+	for _, p := range s.Setup.GetStock().GetPools() {
+		if !slices.Contains(codes, p.GetWarehouse()) {
+			codes = append(codes, p.GetWarehouse())
+		}
+	}
+	slices.Sort(codes)
+	return codes
+}
+
+// Overview is how a warehouse's book stands.
+type Overview struct {
+	Head Head
+	// Waiting goods are to be looked at. Trusted: a count began long enough after the book began to know of orders; else
+	// shares only shrink.
+	Waiting int
+	Trusted bool
+}
+
+// Look reads a warehouse's overview and changes nothing.
+func Look(ctx context.Context, b ledger.Books, s *seller.Seller, code string, settle time.Duration) (Overview, error) {
+	fields := []string{fieldHead}
+	for i := range queues {
+		fields = append(fields, queueField(dirtyQueue, i))
+	}
+	read, err := b.ReadBook(ctx, BookOf(s.Name(), code), fields, nil)
+	if err != nil {
+		return Overview{}, err
+	}
+	p := &page{Book: read}
+	if _, err := p.get(fieldHead, &p.Head); err != nil {
+		return Overview{}, err
+	}
+	p.reborn()
+	o := Overview{Head: p.Head, Trusted: p.Head.trusts(p.Head.Counted, settle)}
+	for i := range queues {
+		o.Waiting += len(p.queue(dirtyQueue, i))
+	}
+	return o, nil
+}
+
+// trusts tells whether a count that began then is known to contain whatever the book does not.
+func (h *Head) trusts(counted time.Time, settle time.Duration) bool {
+	return !h.From.IsZero() && !counted.IsZero() && !counted.Before(h.From.Add(settle))
+}
+
+// Share is what a shop may offer of one goods.
+type Share struct {
+	GoodsNo, GoodsCode string
+	Pool, Shop         string
+	// Told is what the shop was told last, under Version; Known is false when it was told nothing yet. Now is what the facts
+	// say at the moment.
+	Told    int64
+	Version uint64
+	Known   bool
+	Now     int64
+	// Saleable by the last count, and what is taken off for accepted orders that it does not contain.
+	Saleable, Pending, Elsewhere int64
+	CountedAt                    time.Time
+}
+
+// Shares tells what the shops of a warehouse may offer of each goods, some at a time in any order: from "" on, then from next
+// until it is "" again.
+func Shares(ctx context.Context, b ledger.Books, s *seller.Seller, code, from string) (shares []Share, next string, err error) {
+	book := BookOf(s.Name(), code)
+	pools := s.Pools(code)
+	fields, next, err := b.ScanBook(ctx, book, goodsPrefix, from)
+	if err != nil {
+		return nil, "", err
+	}
+	for some := range slices.Chunk(fields, max(1, 400/(2+len(pools)))) {
+		var names []string
+		goods := make([]Goods, len(some))
+		for i, f := range some {
+			no := strings.TrimPrefix(f.Name, goodsPrefix)
+			if err := json.Unmarshal(f.Value, &goods[i]); err != nil {
+				return nil, "", fmt.Errorf("%w: %s: %w", errBook, f.Name, err)
+			}
+			names = append(names, byNumber+no)
+			if goods[i].Code != "" {
+				names = append(names, byCode+goods[i].Code)
+			}
+			for _, p := range pools {
+				names = append(names, toldField(p.Name, no))
+			}
+		}
+		read, err := b.ReadBook(ctx, book, names, nil)
+		if err != nil {
+			return nil, "", err
+		}
+		p := &page{Book: read}
+		for i, f := range some {
+			of, err := sharesOf(p, pools, strings.TrimPrefix(f.Name, goodsPrefix), goods[i])
+			if err != nil {
+				return nil, "", err
+			}
+			shares = append(shares, of...)
+		}
+	}
+	return shares, next, nil
+}
+
+func sharesOf(p *page, pools []seller.Pool, no string, g Goods) ([]Share, error) {
+	f := &facts{no: no, code: g.Code, counted: true, at: g.At, saleable: g.Saleable}
+	for _, field := range []string{byNumber + no, byCode + g.Code} {
+		all, err := p.pending(field)
+		if err != nil {
+			return nil, err
+		}
+		f.pending = append(f.pending, all)
+	}
+	var shares []Share
+	for _, pool := range pools {
+		figure, pending, elsewhere := f.pool(pool)
+		told := Told{}
+		if _, err := p.get(toldField(pool.Name, no), &told); err != nil {
+			return nil, err
+		}
+		for _, shop := range pool.Shops {
+			last, known := told[shop.Code]
+			shares = append(shares, Share{
+				GoodsNo: no, GoodsCode: g.Code, Pool: pool.Name, Shop: shop.Code, Told: last.Share, Version: last.Version, Known: known,
+				Now: shareOf(figure, shop), Saleable: g.Saleable, Pending: pending, Elsewhere: elsewhere, CountedAt: g.At,
+			})
+		}
+	}
+	return shares, nil
+}

@@ -1,0 +1,109 @@
+package syncer
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/seller"
+)
+
+const (
+	gaugeCountAge = "stockbridge_stock_count_age_seconds"
+	gaugeDirty    = "stockbridge_share_waiting"
+	gaugeRatio    = "stockbridge_share_ratio_stale"
+	gaugeTrusted  = "stockbridge_share_uncounted"
+	// askedAtOnce is how many warehouses the ledger is asked about at a time at a scrape.
+	askedAtOnce = 8
+)
+
+// Metrics is what the syncer counts beyond what the bus counts of every consumer.
+type Metrics struct {
+	// Counted are complete counts, Shifts walks that were begun anew because pages shifted, Failed what ended a run, by why:
+	// "call", "shifted", "standing".
+	Counted, Shifts prometheus.Counter
+	Failed          *prometheus.CounterVec
+	// Told are shares told, Drift differences found, Corrected books that were set to the far side's figure.
+	Told             *prometheus.CounterVec
+	Drift, Corrected *prometheus.CounterVec
+	// Set are shares set at the warehouse, by outcome: "ok", "failed".
+	Set *prometheus.CounterVec
+}
+
+// NewMetrics registers them.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
+	m := &Metrics{
+		Counted:   counter("stockbridge_stock_counts_total", "Complete counts of a warehouse."),
+		Shifts:    counter("stockbridge_stock_count_shifts_total", "Counts begun anew because pages shifted while they were read."),
+		Failed:    vec("stockbridge_stock_count_failures_total", "Runs that ended without a count, by why.", "why"),
+		Told:      vec("stockbridge_share_told_total", "Shares told.", "seller"),
+		Drift:     vec("stockbridge_stock_drift_total", "Differences between a book of stock and the far side that were told.", "seller"),
+		Corrected: vec("stockbridge_stock_corrected_total", "Books of stock that a rule set to the far side's figure.", "seller"),
+		Set:       vec("stockbridge_share_set_total", "Shares set at the warehouse, by outcome.", "outcome"),
+	}
+	for _, why := range []string{"call", "shifted", "standing"} {
+		m.Failed.WithLabelValues(why)
+	}
+	for _, outcome := range []string{"ok", "failed"} {
+		m.Set.WithLabelValues(outcome)
+	}
+	r.MustRegister(m.Counted, m.Shifts, m.Failed, m.Told, m.Drift, m.Corrected, m.Set)
+	return m
+}
+
+func (m *Metrics) told(seller string, n int) {
+	if n > 0 {
+		m.Told.WithLabelValues(seller).Add(float64(n))
+	}
+}
+
+// Kept shows how old counts are and what shares wait for. Every replica tells the same.
+func Kept(sellers func() []*seller.Seller, l Ledger, settle time.Duration, now func() time.Time) prometheus.Collector {
+	labels := []string{"seller", "warehouse"}
+	return scrape.New("stock", []scrape.Gauge{
+		{Name: gaugeCountAge, Help: "How long ago the last complete count of a warehouse began; of one that was never counted, since when it should be.", Labels: labels},
+		{Name: gaugeDirty, Help: "Goods whose shares wait to be looked at.", Labels: labels},
+		{Name: gaugeRatio, Help: "1 while a ratio was changed at the warehouse after the set-up was applied.", Labels: labels},
+		{Name: gaugeTrusted, Help: "1 while shares may only shrink, until a new count.", Labels: labels},
+	}, func(ctx context.Context, tell scrape.Tell) error {
+		var group errgroup.Group
+		group.SetLimit(askedAtOnce)
+		for _, s := range sellers() {
+			for _, code := range Warehouses(s) {
+				group.Go(func() error {
+					o, err := Look(ctx, l, s, code, settle)
+					if err != nil {
+						return err
+					}
+					bit := func(b bool) float64 {
+						if b {
+							return 1
+						}
+						return 0
+					}
+					if since := o.Head.Counted; !since.IsZero() {
+						tell(gaugeCountAge, now().Sub(since).Seconds(), s.Name(), code)
+					} else if !o.Head.From.IsZero() {
+						tell(gaugeCountAge, now().Sub(o.Head.From).Seconds(), s.Name(), code)
+					}
+					if len(s.Pools(code)) > 0 {
+						tell(gaugeDirty, float64(o.Waiting), s.Name(), code)
+						tell(gaugeRatio, bit(o.Head.Ratio != nil), s.Name(), code)
+						tell(gaugeTrusted, bit(!o.Trusted), s.Name(), code)
+					}
+					return nil
+				})
+			}
+		}
+		return group.Wait()
+	})
+}
