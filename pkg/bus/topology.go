@@ -134,6 +134,10 @@ var (
 		{"vmi-ingester-changed", streamSellers, event.SellerChanged.Name, event.SellerChanged.Subjects()},
 		{"vmi-ingester-resumed", streamSellers, event.SellerResumed.Name, event.SellerResumed.Subjects()},
 		{"reconciler", streamTicks, event.ReconcileDue.Name, []string{event.DueSubjects(event.TickReconcile)}},
+		{"stock-syncer", streamTicks, event.CountDue.Name, []string{event.DueSubjects(event.TickCount)}},
+		{"stock-syncer-share", streamTicks, event.ShareDue.Name, []string{event.DueSubjects(event.TickShare)}},
+		{"stock-syncer-accepted", streamOrders, event.OrderAccepted.Name, event.OrderAccepted.Subjects()},
+		{"stock-syncer-noted", streamStock, event.StockNoted.Name, event.StockNoted.Subjects()},
 		{"status-poller", streamTicks, event.PollDue.Name, []string{event.DueSubjects(event.TickPoll)}},
 	}
 )

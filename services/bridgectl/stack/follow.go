@@ -12,9 +12,11 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/seller"
 	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
 	vmiv1 "stockbridge/proto/vmi/v1"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/stock-syncer/syncer"
 )
 
 // Ticks says how often a seller's orders are looked after: whole seconds. Zero means 5 s, 30 s and 10 minutes.
@@ -44,6 +46,9 @@ func Follow(ctx context.Context, b *bus.Bus, setup *sellerv1.Setup, version uint
 	if err := followFlows(ctx, b, seller.New(setup, nil)); err != nil {
 		return err
 	}
+	if err := followStock(ctx, b, seller.New(setup, nil)); err != nil {
+		return err
+	}
 	now := time.Now()
 	m := &sellerv1.Changed{Seller: name, At: timestamppb.New(now)}
 	return b.Publish(ctx, event.SellerChanged.About(name, name, now, m, strconv.FormatUint(version, 10)))
@@ -56,4 +61,20 @@ func followFlows(ctx context.Context, b *bus.Bus, s *seller.Seller) error {
 		places[event.Place(p.Warehouse, p.ShopNo)] = &vmiv1.Due{Seller: s.Name(), Warehouse: p.Warehouse, ShopNo: p.ShopNo}
 	}
 	return b.SetTicks(ctx, event.TickVMI, s.Name(), places, s.Following().Every)
+}
+
+// followStock has warehouses counted and shares told. A seller that had shares once keeps the tick that tells them: those of
+// shops that are in no pool any more have to be taken back.
+func followStock(ctx context.Context, b *bus.Bus, s *seller.Seller) error {
+	counted := map[string]proto.Message{}
+	for _, code := range syncer.Warehouses(s) {
+		counted[event.Place(code)] = &stockv1.CountDue{Seller: s.Name(), Warehouse: code}
+	}
+	if err := b.SetTicks(ctx, event.TickCount, s.Name(), counted, syncer.CountTickEvery); err != nil {
+		return err
+	}
+	if len(s.Setup.GetStock().GetPools()) == 0 {
+		return nil
+	}
+	return b.SetTick(ctx, event.TickShare, s.Name(), syncer.ShareTickEvery)
 }

@@ -29,6 +29,7 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/stock-syncer/syncer"
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
@@ -51,12 +52,13 @@ type Options struct {
 	Sandbox     *jdtest.Config
 	// Ticks of the demo seller.
 	Ticks Ticks
-	// Pusher, Poller, Reconciler and Ingester are the workers' settings; nil for those of the environment (PUSH_…, POLL_…,
-	// RECONCILE_…, VMI_…) and their defaults.
+	// Pusher, Poller, Reconciler, Ingester and Syncer are the workers' settings; nil for those of the environment (PUSH_…,
+	// POLL_…, RECONCILE_…, VMI_…, SHARE_…) and their defaults.
 	Pusher     *pusher.Config
 	Poller     *poller.Config
 	Reconciler *reconciler.Config
 	Ingester   *ingester.Config
+	Syncer     *syncer.Config
 	// Traces makes the spans; nil for where the environment says (OTEL_…), which is nowhere by default.
 	Traces oteltrace.TracerProvider
 	Log    zerolog.Logger
@@ -215,6 +217,10 @@ func (s *Stack) StartWorkers() error {
 	if err != nil {
 		return err
 	}
+	syncs, err := worker.FromEnvironment[syncer.Config]()
+	if err != nil {
+		return err
+	}
 	if s.JD != nil { // its clock runs fast, so there is more to see
 		poll.OpenEvery, poll.PackedEvery = min(poll.OpenEvery, 5*time.Second), min(poll.PackedEvery, 5*time.Second)
 		poll.ShippedEvery = min(poll.ShippedEvery, 15*time.Second)
@@ -231,6 +237,9 @@ func (s *Stack) StartWorkers() error {
 	if s.o.Ingester != nil {
 		ingest = *s.o.Ingester
 	}
+	if s.o.Syncer != nil {
+		syncs = *s.o.Syncer
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stop != nil {
@@ -238,12 +247,14 @@ func (s *Stack) StartWorkers() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop, s.workers = cancel, &errgroup.Group{}
-	pushing, polling, reconciling, ingesting := s.shell(pusher.Name), s.shell(poller.Name), s.shell(reconciler.Name), s.shell(ingester.Name)
+	pushing, polling, reconciling := s.shell(pusher.Name), s.shell(poller.Name), s.shell(reconciler.Name)
+	ingesting, syncing := s.shell(ingester.Name), s.shell(syncer.Name)
 	s.started = true
 	s.run(ctx, pusher.Name, func() error { return pusher.Run(ctx, pushing, push) })
 	s.run(ctx, poller.Name, func() error { return poller.Run(ctx, polling, poll) })
 	s.run(ctx, ingester.Name, func() error { return ingester.Run(ctx, ingesting, ingest) })
 	s.run(ctx, reconciler.Name, func() error { return reconciler.Run(ctx, reconciling, reconcile) })
+	s.run(ctx, syncer.Name, func() error { return syncer.Run(ctx, syncing, syncs) })
 	return nil
 }
 

@@ -97,6 +97,8 @@ type Goods struct {
 	Saleable int64  `json:"saleable"`
 	// At is when the count began.
 	At time.Time `json:"at"`
+	// Kinds are the conditions in which it was found.
+	Kinds []string `json:"kinds,omitempty"`
 }
 
 // Pending are pieces of accepted orders that a count need not contain yet, by the ERP's shop. AllPools stands for orders of

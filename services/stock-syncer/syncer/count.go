@@ -26,7 +26,7 @@ const (
 	takeFor = 14 * time.Second
 	// countLease must stay above the handler's limit (25 s) and the writing that comes after it.
 	countLease = ledger.ClaimFor
-	// mostTries is how often a walk is begun anew because the pages shifted under it, before it is given up until the next tick.
+	// mostTries is how often a way is begun anew because the pages shifted under it, before it is given up until the next tick.
 	mostTries = 4
 	// mostAge is how long a walk may be under way: nobody went on with an older one for a while.
 	mostAge = time.Hour
@@ -41,32 +41,37 @@ const (
 // CountDue goes on with what there is to do at a warehouse: walking through its stock, comparing the places' books with the
 // far side's figures, setting shares there. A warehouse that another replica is at is left to it.
 func (y *Syncer) CountDue(ctx context.Context, d *bus.Delivery, m *stockv1.CountDue) ([]event.Event, error) {
-	s, ok := y.Sellers.Get(m.GetSeller())
-	if !ok || s.Pause != nil {
-		return nil, nil
-	}
-	if _, known := s.Warehouse(m.GetWarehouse()); !known {
-		return nil, nil
-	}
-	owner := y.NewOwner()
-	lease := "count/" + s.Name() + "/" + event.Place(m.GetWarehouse())
-	mine, err := y.Ledger.Lease(ctx, lease, owner, countLease)
-	if err != nil || !mine {
-		return nil, err
-	}
-	r := &round{
-		Syncer: y, seller: s, warehouse: m.GetWarehouse(), book: BookOf(s.Name(), m.GetWarehouse()),
-		walkBook: "count/" + s.Name() + "/" + event.Place(m.GetWarehouse()), until: y.Now().Add(takeFor),
-	}
-	err = r.work(ctx)
-	for _, f := range r.after {
+	events, after, err := y.round(ctx, m.GetSeller(), m.GetWarehouse())
+	for _, f := range after {
 		d.AfterStored(f)
 	}
-	d.AfterStored(func(ctx context.Context) error { return y.Ledger.Unlease(ctx, lease, owner) })
 	if err != nil {
-		err = fmt.Errorf("count %s/%s: %w", s.Name(), r.warehouse, err)
+		err = fmt.Errorf("count %s/%s: %w", m.GetSeller(), m.GetWarehouse(), err)
 	}
-	return r.events, err
+	return events, err
+}
+
+// round returns what to tell, and what to do when that is stored.
+func (y *Syncer) round(ctx context.Context, name, code string) ([]event.Event, []func(context.Context) error, error) {
+	s, ok := y.Sellers.Get(name)
+	if !ok || s.Pause != nil {
+		return nil, nil, nil
+	}
+	if _, known := s.Warehouse(code); !known {
+		return nil, nil, nil
+	}
+	owner := y.NewOwner()
+	lease := "count/" + s.Name() + "/" + event.Place(code)
+	mine, err := y.Ledger.Lease(ctx, lease, owner, countLease)
+	if err != nil || !mine {
+		return nil, nil, err
+	}
+	r := &round{
+		Syncer: y, seller: s, warehouse: code, book: BookOf(s.Name(), code), walkBook: lease, until: y.Now().Add(takeFor),
+	}
+	err = r.work(ctx)
+	r.after = append(r.after, func(ctx context.Context) error { return y.Ledger.Unlease(ctx, lease, owner) })
+	return r.events, r.after, err
 }
 
 // round is one tick of one warehouse.
@@ -104,7 +109,7 @@ func (r *round) work(ctx context.Context) error {
 		return r.standing(err)
 	}
 	if w == nil || head.Asked != nil && w.Began.Before(head.Asked.At) {
-		w = r.begin(1)
+		w = &walk{Began: r.Now(), Next: 1, Try: 1}
 	}
 	return r.standing(r.count(ctx, w))
 }
@@ -182,14 +187,26 @@ type walk struct {
 	Next  int `json:"next"`
 	Total int `json:"total"`
 	Read  int `json:"read"`
-	// Fields is how many fields of rows are kept.
+	// Fields is how many fields of rows are kept, of all tries.
 	Fields int `json:"fields"`
-	Tries  int `json:"tries"`
+	// Try counts the ways that were begun. First is the one that came to its end and lacked rows that the last count had, 0 for
+	// none: the way is gone once more then.
+	Try   int `json:"try"`
+	First int `json:"first,omitempty"`
 
 	// version of the book that it was read from; rows of this run, which are not kept yet.
 	version uint64
 	rows    []warehouse.StockRow
 }
+
+// keptRows are rows of one try.
+type keptRows struct {
+	Try  int                  `json:"try"`
+	Rows []warehouse.StockRow `json:"rows"`
+}
+
+// anew begins another try.
+func (w *walk) anew() { w.Try, w.Next, w.Total, w.Read = w.Try+1, 1, 0, 0 }
 
 const fieldWalk = "walk"
 
@@ -197,10 +214,6 @@ func rowsField(i int) string { return fmt.Sprintf("r/%06d", i) }
 
 // id names a count.
 func (w *walk) id() string { return w.Began.UTC().Format("20060102T150405.000Z") }
-
-func (r *round) begin(try int) *walk {
-	return &walk{Began: r.Now(), Next: 1, Tries: try}
-}
 
 // walk reads the one that is under way, nil when there is none.
 func (r *round) walk(ctx context.Context) (*walk, error) {
@@ -219,6 +232,13 @@ func (r *round) walk(ctx context.Context) (*walk, error) {
 var errShifted = errors.New("the warehouse's stock moved between its pages each time they were read; the next tick begins anew")
 
 // count reads pages until there are no more, or the run has lasted long enough.
+//
+// # Why
+//
+// Pages are numbered, so a row that goes while they are read moves all others up, and the first of the next page is missed.
+// Mostly the number of rows gives that away, and the try is begun anew. Where another row came at the same time it does
+// not. Then something that the last count had seems to be gone: the way is gone a second time, as for the very first count,
+// and gone is only what both ways lack. What only one of them has was there after the count began.
 func (r *round) count(ctx context.Context, w *walk) error {
 	for {
 		if r.late(ctx) {
@@ -230,44 +250,99 @@ func (r *round) count(ctx context.Context, w *walk) error {
 			r.Metrics.Failed.WithLabelValues("call").Inc()
 			return errors.Join(err, r.keep(w))
 		}
-		shifted := w.Next > 1 && p.Total != w.Total
-		if !shifted {
-			w.Total, w.Read, w.Next = p.Total, w.Read+len(p.Rows), w.Next+1
+		if w.Next == 1 {
+			w.Total = p.Total
+		}
+		if p.Total == w.Total {
+			w.Read, w.Next = w.Read+len(p.Rows), w.Next+1
 			w.rows = append(w.rows, p.Rows...)
 			if !p.Last {
 				continue
 			}
-			all, err := r.rows(ctx, w)
-			if err != nil {
+			done, err := r.ended(ctx, w)
+			if done || err != nil {
 				return err
 			}
-			if found, whole := addUp(all, w.Total); whole {
-				return r.found(ctx, w, found)
-			}
+			continue
 		}
-		r.Metrics.Shifts.Inc()
-		if w.Tries >= mostTries {
-			r.Metrics.Failed.WithLabelValues("shifted").Inc()
-			return errors.Join(errShifted, r.shelf.DropBook(ctx, r.walkBook))
+		if err := r.shifted(ctx, w); err != nil {
+			return err
 		}
-		if w.version > 0 {
-			if err := r.shelf.DropBook(ctx, r.walkBook); err != nil {
-				return err
-			}
-		}
-		w = r.begin(w.Tries + 1)
 	}
+}
+
+// shifted begins a try anew whose pages moved.
+func (r *round) shifted(ctx context.Context, w *walk) error {
+	r.Metrics.Shifts.Inc()
+	if w.Try-w.First >= mostTries {
+		r.Metrics.Failed.WithLabelValues("shifted").Inc()
+		return errors.Join(errShifted, r.shelf.DropBook(ctx, r.walkBook))
+	}
+	w.rows = slices.Clip(w.rows)
+	if err := r.keepRows(ctx, w); err != nil {
+		return err
+	}
+	w.anew()
+	return nil
+}
+
+// ended takes a try that read its last page. It is false when the way is to be gone again.
+func (r *round) ended(ctx context.Context, w *walk) (bool, error) {
+	pages := w.Next - 1
+	if pages > 1 { // the rows of the try are needed by their number, wherever they are
+		if err := r.keepRows(ctx, w); err != nil {
+			return false, err
+		}
+	}
+	rows, err := r.rowsOf(ctx, w, w.Try)
+	if err != nil {
+		return false, err
+	}
+	if !whole(rows, w.Total) {
+		return false, r.shifted(ctx, w)
+	}
+	known, err := r.known(ctx)
+	if err != nil {
+		return false, err
+	}
+	if w.First > 0 {
+		first, err := r.rowsOf(ctx, w, w.First)
+		if err != nil {
+			return false, err
+		}
+		rows = union(rows, first)
+	} else if pages > 1 && (len(known) == 0 || lacks(rows, known)) {
+		w.First = w.Try
+		w.anew()
+		return false, nil
+	}
+	r.found(w, addUp(rows), known)
+	return true, nil
 }
 
 // keep writes how far a walk got, also when the run's own time is up.
 func (r *round) keep(w *walk) error {
 	ctx, cancel := context.WithTimeout(context.Background(), writeFor)
 	defer cancel()
+	if err := r.keepRows(ctx, w); err != nil {
+		return err
+	}
+	raw, err := json.Marshal(w)
+	if err != nil {
+		return err
+	}
+	// The rows first: a walk that says it was further than its rows would lose them.
+	return r.keepFields(ctx, w, map[string][]byte{fieldWalk: raw})
+}
+
+// keepRows writes the rows that are not kept yet.
+func (r *round) keepRows(ctx context.Context, w *walk) error {
 	fields := slices.Collect(slices.Chunk(w.rows, rowsAField))
+	w.rows = nil
 	for len(fields) > 0 {
 		write := map[string][]byte{}
 		for len(fields) > 0 && len(write) < fieldsAWrite {
-			raw, err := json.Marshal(fields[0])
+			raw, err := json.Marshal(keptRows{w.Try, fields[0]})
 			if err != nil {
 				return err
 			}
@@ -279,13 +354,7 @@ func (r *round) keep(w *walk) error {
 			return err
 		}
 	}
-	w.rows = nil
-	raw, err := json.Marshal(w)
-	if err != nil {
-		return err
-	}
-	// The rows first: a walk that says it was further than its rows would lose them.
-	return r.keepFields(ctx, w, map[string][]byte{fieldWalk: raw})
+	return nil
 }
 
 func (r *round) keepFields(ctx context.Context, w *walk, write map[string][]byte) error {
@@ -308,8 +377,8 @@ func (r *round) keepFields(ctx context.Context, w *walk, write map[string][]byte
 	return err
 }
 
-// rows are all that the walk has read, those of earlier runs first.
-func (r *round) rows(ctx context.Context, w *walk) ([]warehouse.StockRow, error) {
+// rowsOf are all that a try has read.
+func (r *round) rowsOf(ctx context.Context, w *walk, try int) ([]warehouse.StockRow, error) {
 	var all []warehouse.StockRow
 	names := make([]string, w.Fields)
 	for i := range names {
@@ -324,14 +393,19 @@ func (r *round) rows(ctx context.Context, w *walk) ([]warehouse.StockRow, error)
 			return nil, errors.New("somebody else counts the same warehouse")
 		}
 		for _, name := range some {
-			var rows []warehouse.StockRow
-			if err := json.Unmarshal(b.Fields[name], &rows); err != nil {
+			var kept keptRows
+			if err := json.Unmarshal(b.Fields[name], &kept); err != nil {
 				return nil, fmt.Errorf("%w: %s %s: %w", errBook, r.walkBook, name, err)
 			}
-			all = append(all, rows...)
+			if kept.Try == try {
+				all = append(all, kept.Rows...)
+			}
 		}
 	}
-	return append(all, w.rows...), nil
+	if try == w.Try {
+		all = append(all, w.rows...)
+	}
+	return all, nil
 }
 
 // counted is what a walk found of one goods.
@@ -341,19 +415,55 @@ type counted struct {
 	kinds           []*stockv1.Counted_Kind
 }
 
-// addUp adds the rows of each goods up. It is false when they are not a whole: a row is missing, or came twice.
-func addUp(rows []warehouse.StockRow, total int) (map[string]*counted, bool) {
-	if len(rows) != total {
-		return nil, false
-	}
-	type condition struct{ goods, status, kind, level string }
-	found, seen := map[string]*counted{}, map[condition]bool{}
+// kindOf names the condition of a row among those of its goods.
+func kindOf(row warehouse.StockRow) string { return row.Status + "/" + row.Type + "/" + row.Level }
+
+type condition struct{ goods, kind string }
+
+func conditionOf(row warehouse.StockRow) condition { return condition{row.GoodsNo, kindOf(row)} }
+
+// whole tells whether no row is missing, and none came twice.
+func whole(rows []warehouse.StockRow, total int) bool {
+	seen := map[condition]bool{}
 	for _, row := range rows {
-		c := condition{row.GoodsNo, row.Status, row.Type, row.Level}
-		if seen[c] {
-			return nil, false
+		if c := conditionOf(row); seen[c] {
+			return false
+		} else {
+			seen[c] = true
 		}
-		seen[c] = true
+	}
+	return len(rows) == total
+}
+
+// union is rows, and those of first that it lacks.
+func union(rows, first []warehouse.StockRow) []warehouse.StockRow {
+	seen := map[condition]bool{}
+	for _, row := range rows {
+		seen[conditionOf(row)] = true
+	}
+	return append(rows, slices.DeleteFunc(slices.Clone(first), func(row warehouse.StockRow) bool { return seen[conditionOf(row)] })...)
+}
+
+// lacks tells whether something that the last count had is not among rows.
+func lacks(rows []warehouse.StockRow, known map[string]Goods) bool {
+	seen := map[condition]bool{}
+	for _, row := range rows {
+		seen[conditionOf(row)] = true
+	}
+	for no, g := range known {
+		for _, kind := range g.Kinds {
+			if !seen[condition{no, kind}] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// addUp adds the rows of each goods up.
+func addUp(rows []warehouse.StockRow) map[string]*counted {
+	found := map[string]*counted{}
+	for _, row := range rows {
 		g := found[row.GoodsNo]
 		if g == nil {
 			g = &counted{}
@@ -368,27 +478,30 @@ func addUp(rows []warehouse.StockRow, total int) (map[string]*counted, bool) {
 		}
 		g.kinds = append(g.kinds, &stockv1.Counted_Kind{Status: row.Status, Type: row.Type, Level: row.Level, Total: row.Total, Usable: row.Usable})
 	}
-	return found, true
+	return found
 }
 
-// found tells a complete count, and puts it into the book when it is stored.
-func (r *round) found(ctx context.Context, w *walk, found map[string]*counted) error {
-	ended := r.Now()
-	// What a count before this one found and this one did not has no stock.
+// known is all goods that earlier counts found.
+func (r *round) known(ctx context.Context) (map[string]Goods, error) {
+	known := map[string]Goods{}
 	err := r.shelf.scan(ctx, r.book, goodsPrefix, func(f ledger.Field) error {
-		no := strings.TrimPrefix(f.Name, goodsPrefix)
-		if found[no] != nil {
-			return nil
-		}
 		var g Goods
 		if err := json.Unmarshal(f.Value, &g); err != nil {
 			return fmt.Errorf("%w: %s: %w", errBook, f.Name, err)
 		}
-		found[no] = &counted{code: g.Code}
+		known[strings.TrimPrefix(f.Name, goodsPrefix)] = g
 		return nil
 	})
-	if err != nil {
-		return err
+	return known, err
+}
+
+// found tells a complete count, and puts it into the book when it is stored.
+func (r *round) found(w *walk, found map[string]*counted, known map[string]Goods) {
+	ended := r.Now()
+	for no, g := range known {
+		if found[no] == nil {
+			found[no] = &counted{code: g.Code}
+		}
 	}
 	nos := slices.Sorted(maps.Keys(found))
 	parts := slices.Collect(slices.Chunk(nos, partOf))
@@ -427,7 +540,6 @@ func (r *round) found(ctx context.Context, w *walk, found map[string]*counted) e
 		}
 		return nil
 	})
-	return nil
 }
 
 // apply puts what was counted into the book, some goods at a time: each of them says itself when it was counted.
@@ -483,7 +595,11 @@ func (r *round) put(p *page, w *walk, no string, c *counted) error {
 		p.putPending(field, all)
 		changed = true
 	}
-	p.put(goodsPrefix+no, Goods{Code: c.code, Total: c.total, Saleable: c.saleable, At: w.Began})
+	g := Goods{Code: c.code, Total: c.total, Saleable: c.saleable, At: w.Began}
+	for _, k := range c.kinds {
+		g.Kinds = append(g.Kinds, kindOf(warehouse.StockRow{Status: k.Status, Type: k.Type, Level: k.Level}))
+	}
+	p.put(goodsPrefix+no, g)
 	if changed {
 		p.enqueue(dirtyQueue, no)
 	}

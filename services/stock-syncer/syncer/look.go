@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 )
@@ -146,4 +148,14 @@ func sharesOf(p *page, pools []seller.Pool, no string, g Goods) ([]Share, error)
 		}
 	}
 	return shares, nil
+}
+
+// AskForCount has a warehouse counted with the next tick, whatever is under way.
+func AskForCount(ctx context.Context, b ledger.Books, sellerName, code, by string, now time.Time) error {
+	shelf := &books{Books: b, newOwner: uuid.NewString}
+	_, err := shelf.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
+		p.Head.Asked = &Asked{By: by, At: now}
+		return nil
+	})
+	return err
 }

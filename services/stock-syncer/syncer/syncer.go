@@ -16,8 +16,8 @@
 // clocks and the warehouse's own delay cannot matter (SHARE_SETTLE). In doubt an order is taken off twice, never not at
 // all. A cancelled order gives its goods back with the next count and no earlier.
 //
-// A book that is new, or older than the ledger's last birth, may lack what was accepted before. Until a count began long
-// enough after that, shares are only told to shrink.
+// A book that is new, or older than the ledger's last birth, may lack what was accepted and what was told before. Until a
+// count began long enough after that, nothing is told of a share that was told before it, and others only shrink.
 package syncer
 
 import (

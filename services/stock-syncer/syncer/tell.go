@@ -34,18 +34,25 @@ const (
 
 // ShareDue tells the shares of a seller that changed. A seller that another replica is at is left to it.
 func (y *Syncer) ShareDue(ctx context.Context, d *bus.Delivery, m *stockv1.ShareDue) ([]event.Event, error) {
-	s, ok := y.Sellers.Get(m.GetSeller())
+	events, after, err := y.share(ctx, m.GetSeller())
+	for _, f := range after {
+		d.AfterStored(f)
+	}
+	return events, err
+}
+
+// share returns what to tell, and what to do when that is stored.
+func (y *Syncer) share(ctx context.Context, name string) (events []event.Event, after []func(context.Context) error, err error) {
+	s, ok := y.Sellers.Get(name)
 	if !ok || s.InShadow(y.Now()) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	owner := y.NewOwner()
 	lease := "share/" + s.Name()
 	mine, err := y.Ledger.Lease(ctx, lease, owner, shareLease)
 	if err != nil || !mine {
-		return nil, err
+		return nil, nil, err
 	}
-	d.AfterStored(func(ctx context.Context) error { return y.Ledger.Unlease(ctx, lease, owner) })
-	var events []event.Event
 	var failures []error
 	for _, w := range s.Setup.GetWarehouses() {
 		until := y.Now().Add(tellFor / time.Duration(len(s.Setup.GetWarehouses())))
@@ -56,11 +63,12 @@ func (y *Syncer) ShareDue(ctx context.Context, d *bus.Delivery, m *stockv1.Share
 		}
 		if len(t.events) > 0 { // they are in the book: not to tell them now would only let the next run tell them again
 			events = append(events, t.events...)
-			d.AfterStored(t.confirm)
+			after = append(after, t.confirm)
 		}
 	}
 	y.Metrics.told(s.Name(), len(events))
-	return events, errors.Join(failures...)
+	after = append(after, func(ctx context.Context) error { return y.Ledger.Unlease(ctx, lease, owner) })
+	return events, after, errors.Join(failures...)
 }
 
 // telling is one run at one warehouse of a seller.
@@ -473,16 +481,20 @@ func (o *offer) pool(f *facts, pool seller.Pool, trusted, again bool) (done, som
 	}
 	figure, _, _ := f.pool(pool)
 	var less, more []wish
+	waits := false
 	for _, s := range pool.Shops {
 		share := shareOf(figure, s)
 		was, ok := known[s.Code]
 		switch unsure := !ok || was.Version < o.page.Head.ToldFrom || again; {
-		case ok && share < was.Share:
-			less = append(less, wish{shop: s, share: share})
 		case unsure && trusted:
 			less = append(less, wish{shop: s, share: share}) // nobody knows what stands there
-		case unsure, share == was.Share:
-		case trusted:
+		case unsure: // what shrinks by the book may grow in truth
+			waits = true
+		case share < was.Share:
+			less = append(less, wish{shop: s, share: share})
+		case share > was.Share && !trusted:
+			waits = true
+		case share > was.Share:
 			more = append(more, wish{shop: s, share: share})
 		}
 	}
@@ -525,7 +537,7 @@ func (o *offer) pool(f *facts, pool seller.Pool, trusted, again bool) (done, som
 	default:
 		o.page.put(field, known)
 	}
-	return left == 0 && len(more) == 0, some, nil
+	return left == 0 && len(more) == 0 && !waits, some, nil
 }
 
 // pooled tells whether a shop is in some pool of the warehouse.

@@ -1,0 +1,10 @@
+// Command stock-syncer counts warehouses, finds where books of stock differ, and tells shops what they may offer; see
+// README.md.
+package main
+
+import (
+	"stockbridge/pkg/worker"
+	"stockbridge/services/stock-syncer/syncer"
+)
+
+func main() { worker.Main(syncer.Name, syncer.Run) }

@@ -1,0 +1,231 @@
+package syncer
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+)
+
+func figures(parts []*stockv1.Counted) map[string]int64 {
+	found := map[string]int64{}
+	for _, p := range parts {
+		for _, g := range p.Goods {
+			found[g.GoodsNo] = g.Saleable
+		}
+	}
+	return found
+}
+
+// A warehouse with more pages than a run may ask for is counted in several, and told in parts.
+func TestALargeWarehouseIsCountedInSeveralRuns(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.wh.perPage = 100
+		for i := range 950 {
+			b.wh.put(fmt.Sprintf("N%03d", i), int64(i))
+		}
+		b.countTick() // begins to know of orders
+		b.wait(2 * time.Minute)
+		b.wh.before = func(int) error { b.wait(5 * time.Second); return nil }
+		ticks, began := 0, b.now()
+		var parts []*stockv1.Counted
+		for len(parts) == 0 && ticks < 100 {
+			ticks++
+			for _, e := range b.countTick().events {
+				parts = append(parts, e.Message.(*stockv1.Counted))
+			}
+		}
+		if ticks < 3 || b.wh.calls != 20 {
+			t.Errorf("%d ticks and %d calls for ten pages, twice for the first count", ticks, b.wh.calls)
+		}
+		found := figures(parts)
+		if len(parts) != 5 || len(found) != 949 || found["N949"] != 949 {
+			t.Errorf("%d parts, %d goods", len(parts), len(found))
+		}
+		for i, p := range parts {
+			if p.CountId != parts[0].CountId || int(p.Part) != i+1 || p.Parts != 5 || !p.At.AsTime().Equal(parts[0].At.AsTime()) {
+				t.Errorf("part %d: %s %d/%d", i, p.CountId, p.Part, p.Parts)
+			}
+		}
+		if at := parts[0].At.AsTime(); at.Before(began.Truncate(time.Second)) || at.After(began.Add(5*time.Second)) {
+			t.Errorf("counted at %v, it began at %v", at, began)
+		}
+		if more := b.countTick().events; len(more) > 0 || b.wh.calls != 20 {
+			t.Errorf("a tick after that told %v", more)
+		}
+	})
+}
+
+// Rows that move between pages while they are read make no count: it is begun anew, and given up when they keep moving.
+func TestPagesThatShiftAreReadAnew(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	for i := range 9 {
+		b.wh.put(fmt.Sprintf("N%d", i), 10)
+	}
+	b.wait(2 * time.Minute)
+	shifts := 0
+	b.wh.before = func(page int) error {
+		if page == 2 && shifts < 2 { // N0 was read; all the others move up by one
+			b.wh.put(fmt.Sprintf("N%d", shifts), 0)
+			if shifts++; shifts == 2 { // as many rows as before, and one would be missing
+				b.wh.put("N9", 10)
+			}
+		}
+		return nil
+	}
+	found := figures(b.count())
+	if len(found) != 9 || found["N0"] != 0 || found["N4"] != 10 || found["N9"] != 10 { // N1 went after the count began
+		t.Errorf("counted %v", found)
+	}
+
+	// The same with goods that were counted before: one that was only missed is not told as gone, one that is gone is.
+	b.wh.before = func(page int) error {
+		if page == 2 && shifts == 2 {
+			shifts++
+			b.wh.put("N2", 0)
+			b.wh.put("N91", 10)
+		}
+		return nil
+	}
+	b.askForCount()
+	if found = figures(b.count()); found["N5"] != 10 || found["N1"] != 0 || found["N91"] != 10 {
+		t.Errorf("counted %v", found)
+	}
+	b.wh.before = nil
+	b.askForCount()
+	if found = figures(b.count()); found["N2"] != 0 || found["N5"] != 10 {
+		t.Errorf("counted %v", found)
+	}
+
+	b.wh.before = func(page int) error {
+		if page == 3 {
+			shifts++
+			b.wh.put(fmt.Sprintf("M%d", shifts), 1)
+		}
+		return nil
+	}
+	b.askForCount()
+	events, after, err := b.round(t.Context(), "acme", "W1")
+	if !errors.Is(err, errShifted) || len(events) > 0 {
+		t.Fatalf("told %v: %v", events, err)
+	}
+	for _, f := range after {
+		if err := f(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.wh.before = nil
+	if found := figures(b.count()); found["N3"] != 10 || found["M4"] != 1 {
+		t.Errorf("the next tick counted %v", found)
+	}
+}
+
+// What was told and not yet put into the book when the worker was killed is counted again.
+func TestACountWhoseWorkerWasKilledIsMadeAgain(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	b.wh.put("G1", 10)
+	b.wait(time.Minute)
+	if _, _, err := b.round(t.Context(), "acme", "W1"); err != nil { // begins to know of orders
+		t.Fatal(err)
+	}
+	b.wait(countLease + time.Minute)
+	if events, _, err := b.round(t.Context(), "acme", "W1"); err != nil || len(events) != 1 {
+		t.Fatalf("told %v: %v", events, err)
+	}
+	b.wait(countLease + time.Second)
+	if len(b.count()) != 1 {
+		t.Error("it was not counted again")
+	}
+}
+
+// How often a warehouse is counted is the set-up's to say; a seller that is paused is left alone.
+func TestWhenAWarehouseIsCounted(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+	b.wh.put("G1", 10)
+	counts := func() int { return len(b.countTick().events) }
+	if counts() != 1 || counts() != 0 {
+		t.Error("want one count, at once")
+	}
+	b.wait(59 * time.Minute)
+	if counts() != 0 {
+		t.Error("counted before an hour was over")
+	}
+	b.wait(time.Minute)
+	if counts() != 1 {
+		t.Error("not counted after an hour")
+	}
+	b.askForCount()
+	_ = b.Pause(t.Context(), "acme", sellerPause)
+	if counts() != 0 {
+		t.Error("counted although the seller is paused")
+	}
+	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+	if counts() != 1 {
+		t.Error("an operator's wish was forgotten")
+	}
+}
+
+// A run of failures pauses the seller; what no retry mends is logged once.
+func TestAFarSideThatFailsIsLeftAlone(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+	b.wh.before = func(int) error { return errors.New("down") }
+	for range 3 {
+		_, after, err := b.round(t.Context(), "acme", "W1")
+		if err == nil {
+			t.Fatal("want an error")
+		}
+		for _, f := range after {
+			_ = f(t.Context())
+		}
+	}
+	if s, _ := b.Get("acme"); s.Pause == nil || s.Pause.By != sellerv1.Paused_BY_BREAKER {
+		t.Errorf("pause %v", s.Pause)
+	}
+	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+	b.wh.before = func(int) error { return warehouse.ErrNotPermitted }
+	if n := len(b.countTick().events); n != 0 {
+		t.Errorf("%d events", n)
+	}
+}
+
+// A ratio that was changed at the warehouse after the set-up was applied makes ours doubtful, until it is applied again.
+func TestAChangeOfARatioAtTheWarehouseIsSeen(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		noted := func(at time.Time) {
+			t.Helper()
+			m := &stockv1.Noted{Rule: "ratio", Movement: &stockv1.Movement{Seller: "acme", Warehouse: "W1", ShopNo: "ESPA", GoodsNo: "G1", FlowNo: "F1", At: stamp(at)}}
+			if _, err := b.Noted(t.Context(), nil, m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stale := func() bool {
+			t.Helper()
+			s, _ := b.Get("acme")
+			o, err := Look(t.Context(), b.all, s, "W1", time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return o.Head.Ratio != nil
+		}
+		b.share()
+		noted(b.now().Add(-time.Hour)) // before the set-up was applied
+		if stale() {
+			t.Error("a change from before the set-up counts")
+		}
+		noted(b.now())
+		if !stale() {
+			t.Error("a change after the set-up was not seen")
+		}
+		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools[0].Ratio = "25" })
+		b.share()
+		if stale() {
+			t.Error("the set-up was applied again")
+		}
+	})
+}

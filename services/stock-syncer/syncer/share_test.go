@@ -1,0 +1,168 @@
+package syncer
+
+import (
+	"testing"
+	"time"
+
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// What a pool's shops may offer, to the piece.
+func TestWhatIsShared(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.wh.put("G1", 101)
+		b.wants(b.share()) // nothing was counted
+		parts := b.count()
+		if len(parts) != 1 || len(parts[0].Goods) != 1 || parts[0].Goods[0].Saleable != 101 || parts[0].Goods[0].Total != 109 || len(parts[0].Goods[0].Kinds) != 2 {
+			t.Fatalf("counted %v", parts)
+		}
+		// cloud: floor(30.3) = 30: A floor(15), B floor(9.999) - 1; west: floor(20.705) = 20.
+		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
+		b.wants(b.share())
+
+		// Accepted: off the pool at once, the first time it is told.
+		accepted := b.now()
+		for range 2 {
+			if err := b.accepted("X1", "A", accepted, line("G1", 20)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// cloud: 30 - 20 = 10: A 5, B 2 (3.333 - 1); west: floor(20.5 % of 101 - 20) = 16.
+		b.wants(b.share(), "A G1 5", "B G1 2", "C G1 16")
+
+		// Of a shop in no pool: off everybody's by the ratio. By the ERP's code.
+		if err := b.accepted("X2", "D", b.now(), &orderv1.AcceptedLine{GoodsCode: "c-G1", Quantity: 30}); err != nil {
+			t.Fatal(err)
+		}
+		// cloud: floor(30 % of 71) = 21 - 20 = 1; west: floor(20.5 % of 51) = 10.
+		b.wants(b.share(), "A G1 0", "B G1 0", "C G1 10")
+
+		// A count that began too soon after the acceptance contains it perhaps: it is taken off all the same.
+		b.wh.put("G1", 51)
+		b.askForCount()
+		b.count()
+		b.wants(b.share(), "C G1 0") // 20.5 % of (51 - 50)
+		// One that began later contains it.
+		b.wait(2 * time.Minute)
+		b.askForCount()
+		b.count()
+		b.wants(b.share(), "A G1 7", "B G1 3", "C G1 10")
+		if told := b.told[len(b.told)-1]; told.Basis.Pending != 0 || told.Basis.Saleable != 51 || told.GoodsCode != "c-G1" || told.Version == 0 {
+			t.Errorf("told %v", told)
+		}
+
+		// What is no longer there has no stock.
+		b.wh.put("G1", 0)
+		b.askForCount()
+		if parts := b.count(); len(parts) != 1 || parts[0].Goods[0].GoodsNo != "G1" || parts[0].Goods[0].Saleable != 0 {
+			t.Errorf("counted %v", parts)
+		}
+		b.wants(b.share(), "A G1 0", "B G1 0", "C G1 0")
+	})
+}
+
+// A run that was killed told perhaps what it was about to tell: the next one tells it again.
+func TestAShareThatWasPerhapsNotToldIsToldAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.wh.put("G1", 100)
+		b.count()
+		b.wants(lines(b.shareBy(b.Syncer)), "A G1 15", "B G1 8", "C G1 20") // and then it is gone
+		b.wait(shareLease + time.Second)
+		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
+		b.wants(b.share())
+	})
+}
+
+// With another set-up all shares are looked at again; of shops that have none any more they are taken back.
+func TestSharesFollowTheSetup(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.wh.put("G1", 100)
+		b.wh.put("G2", 10)
+		b.count()
+		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20", "A G2 1", "B G2 0", "C G2 2")
+		b.apply(func(s *sellerv1.Setup) { // B moves to the other pool, C leaves
+			s.Stock.Pools[0].Shops = s.Stock.Pools[0].Shops[:1]
+			s.Stock.Pools[1].Shops = []*sellerv1.PoolShop{{Shop: "B"}}
+		})
+		b.wants(b.share(), "C G1 0", "C G2 0", "B G1 20", "B G2 2")
+		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+		b.wants(b.share(), "A G1 0", "A G2 0", "B G1 0", "B G2 0")
+		b.wants(b.share())
+		b.apply(func(*sellerv1.Setup) {})
+		b.wants(b.share()) // orders were not followed meanwhile: only a new count will do
+		b.wait(2 * time.Minute)
+		b.count()
+		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20", "A G2 1", "B G2 0", "C G2 2")
+	})
+}
+
+// No more is told of a shop in a second than the settings say, and what shrinks goes first.
+func TestSharesAreToldNoFasterThanTheSettingSays(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.PerSecond = 2
+		for _, g := range []string{"G1", "G2", "G3", "G4"} {
+			b.wh.put(g, 100)
+		}
+		b.count()
+		for range 2 {
+			if told := b.share(); len(told) != 6 {
+				t.Errorf("told %q: want two goods of three shops", told)
+			}
+		}
+		b.wants(b.share())
+		for _, g := range []string{"G1", "G2", "G3"} {
+			b.wh.put(g, 200)
+		}
+		b.wh.put("G4", 10)
+		b.wait(2 * time.Minute)
+		b.askForCount()
+		b.count()
+		told := b.share()
+		if len(told) != 6 {
+			t.Errorf("told %q", told)
+		}
+		for _, want := range []string{"A G4 1", "B G4 0", "C G4 2"} {
+			if !contains(told, want) {
+				t.Errorf("told %q first, not %q", told, want)
+			}
+		}
+		b.share()
+		b.share()
+		b.wants(b.share())
+	})
+}
+
+// A ledger that was lost, or put back to what it was, knows less than was accepted: nothing is told until a later count.
+func TestAfterALossOfTheLedgerNothingIsToldBeforeACount(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	b.wh.put("G1", 100)
+	b.count()
+	b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
+	if err := b.accepted("X1", "A", b.now(), line("G1", 10)); err != nil {
+		t.Fatal(err)
+	}
+	b.wants(b.share(), "A G1 10", "B G1 5", "C G1 18")
+	copied := b.redis.Copy()
+	if err := b.accepted("X2", "A", b.now(), line("G1", 10)); err != nil {
+		t.Fatal(err)
+	}
+	b.wants(b.share(), "A G1 5", "B G1 2", "C G1 16")
+	b.wait(time.Second)
+	b.redis.Restore(copied) // X2 is forgotten, and that it was told
+	b.wants(b.share())
+	if err := b.accepted("X3", "C", b.now().Add(time.Second), line("G1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	b.wants(b.share()) // A has 9 by this book, and was told 5
+	b.wh.put("G1", 79)
+	b.wait(2 * time.Minute)
+	b.count()
+	b.wants(b.share(), "A G1 11", "B G1 6", "C G1 16")
+
+	b.redis.Wipe()
+	b.wants(b.share())
+	b.wait(2 * time.Minute)
+	b.count()
+	b.wants(b.share(), "A G1 11", "B G1 6", "C G1 16")
+}
