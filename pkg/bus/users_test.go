@@ -56,7 +56,7 @@ type guarded struct {
 
 func startGuarded(t *testing.T) *guarded {
 	t.Helper()
-	for _, user := range []string{"ORDER_PUSHER", "RECONCILER", "STATUS_POLLER", "VMI_INGESTER", "BRIDGECTL", "ERP_ACME", "ERP_BOLT"} {
+	for _, user := range []string{"ORDER_PUSHER", "RECONCILER", "STATUS_POLLER", "STOCK_SYNCER", "VMI_INGESTER", "BRIDGECTL", "ERP_ACME", "ERP_BOLT"} {
 		t.Setenv(user+"_PASSWORD", "of-"+strings.ToLower(user))
 	}
 	// As an operator writes it: the file is included.
@@ -387,7 +387,7 @@ func (c *complaints) String() string {
 
 func TestAWorkerMayNotChangeTheTopology(t *testing.T) {
 	g := startGuarded(t)
-	for _, user := range []string{"order-pusher", "reconciler", "status-poller"} {
+	for _, user := range []string{"order-pusher", "reconciler", "status-poller", "stock-syncer"} {
 		b := g.bus(t, user)
 		if err := b.CheckTopology(t.Context()); err != nil {
 			t.Errorf("%s: %v", user, err)

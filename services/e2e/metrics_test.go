@@ -30,6 +30,7 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/stock-syncer/syncer"
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
@@ -147,6 +148,13 @@ func TestMetricsAreDocumented(t *testing.T) {
 				return err
 			}
 			return ingester.Run(ctx, s, c)
+		}},
+		{syncer.Name, func(ctx context.Context, s *worker.Shell) error {
+			c, err := worker.FromEnvironment[syncer.Config]()
+			if err != nil {
+				return err
+			}
+			return syncer.Run(ctx, s, c)
 		}},
 		{poller.Name, func(ctx context.Context, s *worker.Shell) error {
 			c, err := worker.FromEnvironment[poller.Config]()

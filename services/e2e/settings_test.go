@@ -16,6 +16,7 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/stock-syncer/syncer"
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
@@ -25,6 +26,7 @@ func TestSamplesOfSettings(t *testing.T) {
 		"order-pusher.env":  sampleOf[pusher.Config],
 		"reconciler.env":    sampleOf[reconciler.Config],
 		"status-poller.env": sampleOf[poller.Config],
+		"stock-syncer.env":  sampleOf[syncer.Config],
 		"vmi-ingester.env":  sampleOf[ingester.Config],
 	}
 	folder := filepath.Join("..", "..", "deploy", "env")

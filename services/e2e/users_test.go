@@ -40,7 +40,7 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	main := fmt.Sprintf("listen: %q\nhttp: %q\njetstream { store_dir: %q }\ninclude users.conf\n", addr, watch, filepath.Join(r.Dir(), "js"))
 	must(t, os.WriteFile(filepath.Join(r.Dir(), "users.conf"), users, 0o600), os.WriteFile(filepath.Join(r.Dir(), "nats.conf"), []byte(main), 0o600))
 	env := []string{"HOME=" + r.Dir()}
-	for _, user := range []string{"order_pusher", "reconciler", "status_poller", "vmi_ingester", "bridgectl", "erp_demo", "erp_bolt"} {
+	for _, user := range []string{"order_pusher", "reconciler", "status_poller", "stock_syncer", "vmi_ingester", "bridgectl", "erp_demo", "erp_bolt"} {
 		env = append(env, strings.ToUpper(user)+"_PASSWORD=of-"+user)
 	}
 	answers := func(url string) error {
@@ -84,7 +84,7 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	must(t, err)
 	_, err = ctl("bridgectl", string(text), "seller", "apply", "-f", "-")
 	must(t, err)
-	for _, worker := range []string{"order-pusher", "reconciler", "status-poller"} {
+	for _, worker := range []string{"order-pusher", "reconciler", "status-poller", "stock-syncer"} {
 		at, err := r.Addr()
 		must(t, err)
 		start(worker, program(worker), append(as(worker), "HTTP_ADDR="+at, "PUSH_SETTLE_FOR=1s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s"), "http://"+at+"/readyz")

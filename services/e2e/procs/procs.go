@@ -42,12 +42,13 @@ const (
 	OrderPusher  = "stockbridge/services/order-pusher"
 	Reconciler   = "stockbridge/services/reconciler"
 	StatusPoller = "stockbridge/services/status-poller"
+	StockSyncer  = "stockbridge/services/stock-syncer"
 	Bridgectl    = "stockbridge/services/bridgectl"
 )
 
 // Programs is all of them.
 func Programs() []string {
-	return []string{NATSServer, JDSandbox, OrderPusher, Reconciler, StatusPoller, Bridgectl}
+	return []string{NATSServer, JDSandbox, OrderPusher, Reconciler, StatusPoller, StockSyncer, Bridgectl}
 }
 
 // Options of a run. Only Dir is needed.

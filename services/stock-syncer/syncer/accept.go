@@ -168,7 +168,7 @@ func (q *acceptances) writeFields(ctx context.Context, book string, batch []*acc
 		nos = append(nos, no)
 	}
 	fields := append(append([]string{}, pieces...), queueFields(dirtyQueue, nos)...)
-	_, err := q.books.update(ctx, book, fields, marks, func(p *page) error {
+	err := q.books.update(ctx, book, fields, marks, func(p *page) error {
 		p.track(q.books.now())
 		for _, a := range batch {
 			if p.Marked[a.mark] || !p.Head.needs(a.at, q.settle) {

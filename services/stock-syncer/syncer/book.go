@@ -51,6 +51,8 @@ type Head struct {
 	From time.Time `json:"from,omitzero"`
 	// ToldFrom: what was told under an earlier version of the book may have been told otherwise since.
 	ToldFrom uint64 `json:"toldFrom,omitempty"`
+	// Seen is when the warehouse was first to be counted.
+	Seen time.Time `json:"seen,omitzero"`
 	// Counted is when the last complete count began, CountedTo when it ended; CountID is its.
 	Counted   time.Time `json:"counted,omitzero"`
 	CountedTo time.Time `json:"countedTo,omitzero"`
@@ -343,38 +345,38 @@ type books struct {
 // update reads fields, lets change decide what to write, and writes it; it begins anew while others write in between. A
 // change that writes nothing is a look. After a lost answer the change may have been made twice: it says itself, by marks or
 // by what it finds, whether it is done.
-func (b *books) update(ctx context.Context, name string, fields, marks []string, change func(p *page) error) (uint64, error) {
+func (b *books) update(ctx context.Context, name string, fields, marks []string, change func(p *page) error) error {
 	fields = append([]string{fieldHead}, fields...)
 	for try := 0; ; try++ {
 		read, err := b.ReadBook(ctx, name, fields, marks)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		p := &page{Book: read, write: map[string][]byte{}}
 		if _, err := p.get(fieldHead, &p.Head); err != nil {
-			return 0, err
+			return err
 		}
 		was, err := json.Marshal(p.Head)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		p.reborn()
 		if err := change(p); err != nil {
-			return 0, err
+			return err
 		}
 		p.put(fieldHead, p.Head)
 		if bytes.Equal(p.write[fieldHead], was) {
 			delete(p.write, fieldHead)
 		}
 		if len(p.write) == 0 && len(p.marks) == 0 {
-			return p.Version, nil
+			return nil
 		}
-		version, err := b.WriteBook(ctx, name, ledger.BookWrite{Version: p.Version, Owner: b.newOwner(), Fields: p.write, Marks: p.marks})
+		_, err = b.WriteBook(ctx, name, ledger.BookWrite{Version: p.Version, Owner: b.newOwner(), Fields: p.write, Marks: p.marks})
 		if !errors.Is(err, ledger.ErrVersion) {
-			return version, err
+			return err
 		}
 		if err := pause(ctx, try); err != nil {
-			return 0, fmt.Errorf("write book %s: others write all the time: %w", name, err)
+			return fmt.Errorf("write book %s: others write all the time: %w", name, err)
 		}
 	}
 }

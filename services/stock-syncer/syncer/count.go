@@ -116,9 +116,12 @@ func (r *round) work(ctx context.Context) error {
 
 // head reads the warehouse's, and lets it begin to know of accepted orders where there are shares.
 func (r *round) head(ctx context.Context) (head Head, err error) {
-	_, err = r.shelf.update(ctx, r.book, nil, nil, func(p *page) error {
+	err = r.shelf.update(ctx, r.book, nil, nil, func(p *page) error {
 		if len(r.seller.Pools(r.warehouse)) > 0 {
 			p.track(r.Now())
+		}
+		if p.Head.Seen.IsZero() {
+			p.Head.Seen = r.Now()
 		}
 		head = p.Head
 		return nil
@@ -520,7 +523,7 @@ func (r *round) found(w *walk, found map[string]*counted, known map[string]Goods
 		if err := r.apply(ctx, w, nos, found); err != nil {
 			return err
 		}
-		_, err := r.shelf.update(ctx, r.book, nil, nil, func(p *page) error {
+		err := r.shelf.update(ctx, r.book, nil, nil, func(p *page) error {
 			h := &p.Head
 			if w.Began.Before(h.Counted) {
 				return nil
@@ -552,7 +555,7 @@ func (r *round) apply(ctx context.Context, w *walk, nos []string, found map[stri
 				fields = append(fields, byCode+code, codePrefix+code)
 			}
 		}
-		_, err := r.shelf.update(ctx, r.book, fields, nil, func(p *page) error {
+		err := r.shelf.update(ctx, r.book, fields, nil, func(p *page) error {
 			for _, no := range part {
 				if err := r.put(p, w, no, found[no]); err != nil {
 					return err

@@ -153,7 +153,7 @@ func sharesOf(p *page, pools []seller.Pool, no string, g Goods) ([]Share, error)
 // AskForCount has a warehouse counted with the next tick, whatever is under way.
 func AskForCount(ctx context.Context, b ledger.Books, sellerName, code, by string, now time.Time) error {
 	shelf := &books{Books: b, newOwner: uuid.NewString}
-	_, err := shelf.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
+	err := shelf.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
 		p.Head.Asked = &Asked{By: by, At: now}
 		return nil
 	})

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	gaugeCountAge = "stockbridge_stock_count_age_seconds"
-	gaugeDirty    = "stockbridge_share_waiting"
-	gaugeRatio    = "stockbridge_share_ratio_stale"
-	gaugeTrusted  = "stockbridge_share_uncounted"
+	gaugeLate    = "stockbridge_stock_count_late_seconds"
+	gaugeDirty   = "stockbridge_share_waiting"
+	gaugeRatio   = "stockbridge_share_ratio_stale"
+	gaugeTrusted = "stockbridge_share_uncounted"
 	// askedAtOnce is how many warehouses the ledger is asked about at a time at a scrape.
 	askedAtOnce = 8
 )
@@ -70,7 +70,7 @@ func (m *Metrics) told(seller string, n int) {
 func Kept(sellers func() []*seller.Seller, l Ledger, settle time.Duration, now func() time.Time) prometheus.Collector {
 	labels := []string{"seller", "warehouse"}
 	return scrape.New("stock", []scrape.Gauge{
-		{Name: gaugeCountAge, Help: "How long ago the last complete count of a warehouse began; of one that was never counted, since when it should be.", Labels: labels},
+		{Name: gaugeLate, Help: "For how long a count of a warehouse is overdue; also while its seller is paused.", Labels: labels},
 		{Name: gaugeDirty, Help: "Goods whose shares wait to be looked at.", Labels: labels},
 		{Name: gaugeRatio, Help: "1 while a ratio was changed at the warehouse after the set-up was applied.", Labels: labels},
 		{Name: gaugeTrusted, Help: "1 while shares may only shrink, until a new count.", Labels: labels},
@@ -90,10 +90,12 @@ func Kept(sellers func() []*seller.Seller, l Ledger, settle time.Duration, now f
 						}
 						return 0
 					}
-					if since := o.Head.Counted; !since.IsZero() {
-						tell(gaugeCountAge, now().Sub(since).Seconds(), s.Name(), code)
-					} else if !o.Head.From.IsZero() {
-						tell(gaugeCountAge, now().Sub(o.Head.From).Seconds(), s.Name(), code)
+					due := o.Head.Seen
+					if counted := o.Head.Counted; !counted.IsZero() {
+						due = counted.Add(s.Following().CountEvery)
+					}
+					if !due.IsZero() {
+						tell(gaugeLate, max(0, now().Sub(due).Seconds()), s.Name(), code)
 					}
 					if len(s.Pools(code)) > 0 {
 						tell(gaugeDirty, float64(o.Waiting), s.Name(), code)

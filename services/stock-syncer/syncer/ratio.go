@@ -20,7 +20,7 @@ func (y *Syncer) Noted(ctx context.Context, _ *bus.Delivery, m *stockv1.Noted) (
 		return nil, nil
 	}
 	at := row.GetAt().AsTime()
-	_, err := y.shelf.update(ctx, BookOf(row.GetSeller(), row.GetWarehouse()), nil, nil, func(p *page) error {
+	err := y.shelf.update(ctx, BookOf(row.GetSeller(), row.GetWarehouse()), nil, nil, func(p *page) error {
 		h := &p.Head
 		if h.SetupAt.IsZero() || !at.After(h.SetupAt) || h.Ratio != nil && !at.After(h.Ratio.At) {
 			return nil

@@ -112,7 +112,7 @@ func (t *telling) tell(ctx context.Context) error {
 		queued = append(queued, queueField(dirtyQueue, i))
 	}
 	var dirty []string
-	_, err = t.shelf.update(ctx, t.book, append(queued, fieldTelling), nil, func(p *page) error {
+	err = t.shelf.update(ctx, t.book, append(queued, fieldTelling), nil, func(p *page) error {
 		if err := t.begin(p); err != nil {
 			return err
 		}
@@ -162,7 +162,7 @@ func (t *telling) tell(ctx context.Context) error {
 	if len(t.past) == 0 {
 		return nil
 	}
-	_, err = t.shelf.update(ctx, t.book, nil, nil, func(p *page) error {
+	err = t.shelf.update(ctx, t.book, nil, nil, func(p *page) error {
 		if !p.Head.Rescan && p.Head.Dirty == 0 { // all of them were told to be gone
 			p.Head.Pools = slices.DeleteFunc(slices.Clone(p.Head.Pools), func(name string) bool { return slices.Contains(t.past, name) })
 		}
@@ -242,7 +242,7 @@ func (t *telling) rescan(ctx context.Context, from string) error {
 		}
 		// They wait like any other from now on, so that those that are not told in this run are not forgotten.
 		for part := range slices.Chunk(goods, 100) {
-			_, err := t.shelf.update(ctx, t.book, queueFields(dirtyQueue, part), nil, func(p *page) error {
+			err := t.shelf.update(ctx, t.book, queueFields(dirtyQueue, part), nil, func(p *page) error {
 				p.enqueue(dirtyQueue, part...)
 				return nil
 			})
@@ -255,7 +255,7 @@ func (t *telling) rescan(ctx context.Context, from string) error {
 				return err
 			}
 		}
-		_, err = t.shelf.update(ctx, t.book, nil, nil, func(p *page) error {
+		err = t.shelf.update(ctx, t.book, nil, nil, func(p *page) error {
 			if p.Head.Rescan && p.Head.ScanCursor == from {
 				p.Head.Rescan, p.Head.ScanCursor = next != "", next
 			}
@@ -301,7 +301,7 @@ func (t *telling) batch(ctx context.Context, goods []string, up bool) error {
 		}
 	}
 	var o *offer
-	_, err = t.shelf.update(ctx, t.book, fields, nil, func(p *page) error {
+	err = t.shelf.update(ctx, t.book, fields, nil, func(p *page) error {
 		if p.Head.Setup != t.seller.Version {
 			return errOlder
 		}
@@ -327,7 +327,7 @@ func (t *telling) batch(ctx context.Context, goods []string, up bool) error {
 
 // confirm says that what was about to be told is stored.
 func (t *telling) confirm(ctx context.Context) error {
-	_, err := t.shelf.update(ctx, t.book, []string{fieldTelling}, nil, func(p *page) error {
+	err := t.shelf.update(ctx, t.book, []string{fieldTelling}, nil, func(p *page) error {
 		telling := map[string]string{}
 		if _, err := p.get(fieldTelling, &telling); err != nil {
 			return err
