@@ -317,11 +317,6 @@ func (w *tappedWarehouses) Read(s *seller.Seller, code string, class warehouse.C
 	return &w.tappedWarehouse, nil
 }
 
-// Stock implements worker.Warehouses.
-func (w *tappedWarehouses) Stock(s *seller.Seller, _ string) (warehouse.StockReader, error) {
-	return nil, fault.Hold(seller.CauseUnknown(s.Name()), errors.New("it tells nothing of stock"))
-}
-
 // SetStock implements worker.Warehouses.
 func (w *tappedWarehouses) SetStock(s *seller.Seller, _ string) (warehouse.StockSetter, error) {
 	return nil, fault.Hold(seller.CauseUnknown(s.Name()), errors.New("it tells nothing of stock"))
