@@ -75,6 +75,10 @@ type Plan struct {
 	Start  int64 `json:"start,omitempty"`
 	Next   int64 `json:"next,omitempty"`
 	Second int64 `json:"second,omitempty"`
+	// Flow is the far side's method by which time is read from Turned on. What lies before was read by another one, whose
+	// rows have other numbers; 0: nothing was.
+	Flow   int32 `json:"flow,omitempty"`
+	Turned int64 `json:"turned,omitempty"`
 }
 
 // Ends are positions in the streams STOCK and VMI.

@@ -493,7 +493,7 @@ func (w *Warehouse) unreadStock(method string, err error) error {
 		short := shortMethod(method)
 		zh, en := "请在京东开放平台开通", "have it granted at JD"
 		if flowMethods[method] {
-			zh, en = zh+"，或在设置 stock.flow 中换用另一接口", en+", or choose the other one by stock.flow in the set-up"
+			zh, en = zh+"，或在设置 stock.flow 中换用另一接口（仅对之后的时段有效）", en+", or choose the other one by stock.flow in the set-up, for the time to come"
 		}
 		return fault.Hold(seller.CausePermission(w.seller.Name(), w.account.Name+"/"+short), fmt.Errorf("%w: %w: %w", warehouse.ErrNotPermitted,
 			refusal(no, "warehouse.permission", "京东不允许账号 "+w.account.Name+" 调用 "+short+"，"+zh, "JD does not let account "+w.account.Name+" call "+short+": "+en), err))

@@ -235,7 +235,8 @@ func (Shop_Booking) EnumDescriptor() ([]byte, []int) {
 	return file_seller_v1_seller_proto_rawDescGZIP(), []int{6, 0}
 }
 
-// Flow is which of the far side's methods is read.
+// Flow is which of the far side's methods is read. A change counts for the time to come only: the methods number movements
+// differently, so windows of before that still wait are refused. See that none does (bridgectl window ls).
 type Stock_Flow int32
 
 const (

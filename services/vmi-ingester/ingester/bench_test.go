@@ -36,9 +36,13 @@ type far struct {
 	dice     *rand.Rand
 	unlinked bool
 	pageSize int
-	rows     []*farRow
-	stock    map[string]int64
-	calls    int
+	// elsewhere rows of each page are left out.
+	elsewhere int
+	// prefix stands before the numbers of rows: another method has others.
+	prefix string
+	rows   []*farRow
+	stock  map[string]int64
+	calls  int
 
 	// Of a hundred answers failing are none; pages come in any order of their rows.
 	failing   int
@@ -73,6 +77,9 @@ func (f *far) FlowTerms() warehouse.FlowTerms {
 
 func (f *far) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.FlowPage, error) {
 	f.calls++
+	if most := f.FlowTerms().MaxSpan; q.To.Sub(q.From) > most {
+		return warehouse.FlowPage{}, fault.Permanent(fmt.Errorf("%v are more than %v", q.To.Sub(q.From), most))
+	}
 	if f.fail != nil {
 		if err := f.fail(q); err != nil {
 			return warehouse.FlowPage{}, err
@@ -93,6 +100,7 @@ func (f *far) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.FlowPage
 			continue
 		}
 		row := r.FlowRow
+		row.No = f.prefix + row.No
 		if f.unlinked {
 			row.Former, row.Now = 0, 0
 		}
@@ -108,7 +116,10 @@ func (f *far) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.FlowPage
 	if f.shuffling {
 		f.dice.Shuffle(len(page), func(i, j int) { page[i], page[j] = page[j], page[i] })
 	}
-	return warehouse.FlowPage{Rows: page, End: len(page) == 0}, nil
+	if len(page) == 0 {
+		return warehouse.FlowPage{End: true}, nil
+	}
+	return warehouse.FlowPage{Rows: page, Elsewhere: f.elsewhere}, nil
 }
 
 // told is a message that waits, as the bus would hand it over.

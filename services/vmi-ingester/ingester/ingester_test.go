@@ -5,9 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
@@ -180,5 +182,80 @@ func TestTheNewerMethodProvesNothingAndTellsEachRowOnce(t *testing.T) {
 	b.must(b.complete())
 	if n := count(b, func(m *vmiv1.WindowIngested) bool { return m.Continuity != vmiv1.Continuity_CONTINUITY_UNPROVED }); n != 0 {
 		t.Errorf("%d certificates of a proof that there is none of", n)
+	}
+}
+
+// What is missing of a goods that seldom moves may lie in more time than the far side tells of at once.
+func TestAHoleOfManyDaysIsFetchedInParts(t *testing.T) {
+	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+	b.far.move("G", 5)
+	b.pass(30 * time.Hour)
+	b.far.move("G", -2).hidden = 1
+	b.pass(40 * time.Hour)
+	b.far.move("G", -1)
+	b.run(time.Hour)
+	b.must(b.complete())
+	if n := count(b, func(*vmiv1.GapFound) bool { return true }); n != 1 || len(b.shelved) != 0 {
+		t.Errorf("%d holes, shelved %v", n, b.shelved)
+	}
+}
+
+// Rows of another warehouse are no movements here, and the certificate says how many there were.
+func TestRowsOfAnotherWarehouseAreCounted(t *testing.T) {
+	b := newBench(t)
+	b.far.elsewhere = 3
+	b.far.move("G", 5)
+	b.run(10 * time.Minute)
+	b.must(b.complete())
+	if n := count(b, func(m *vmiv1.WindowIngested) bool {
+		sum := m.Adjusted + m.Repeated
+		elsewhere := int64(0)
+		for _, c := range m.Noted {
+			if sum += c.Rows; c.Rule == "elsewhere" {
+				elsewhere = c.Rows
+			}
+		}
+		return m.Rows == 4 && sum == 4 && elsewhere == 3
+	}); n == 0 {
+		t.Error("no certificate counts them")
+	}
+}
+
+// The far side's methods number the same movement each in its own way: after a change of stock.flow nothing that one of them
+// told is read by the other.
+func TestNoMovementIsToldByBothMethods(t *testing.T) {
+	b := newBench(t)
+	for i := range 12 {
+		b.far.move(fmt.Sprint("G", i%3), 2)
+		b.pass(20 * time.Second)
+	}
+	b.run(20 * time.Minute) // its second look is yet to come
+	waits := Window(&vmiv1.WindowDue{
+		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: stamp(b.began), To: stamp(b.began.Add(time.Minute)), Why: vmiv1.Why_WHY_REFETCH,
+	}, b.now(), "held since")
+	changed := proto.CloneOf(b.seller.Setup)
+	changed.Stock.Flow = sellerv1.Stock_FLOW_SEARCH
+	b.seller = seller.New(changed, nil)
+	b.far.unlinked, b.far.prefix = true, "x"
+	b.queue = append(b.queue, told{Event: waits})
+	for b.step() { // before the plan knows of the change
+		continue
+	}
+	for i := range 12 {
+		b.far.move(fmt.Sprint("G", i%3), 2)
+		b.pass(20 * time.Second)
+	}
+	b.run(time.Hour)
+	sum := int64(0)
+	for _, e := range b.events {
+		if a, ok := e.Message.(*stockv1.Adjusted); ok {
+			sum += a.Movement.Change
+		}
+	}
+	if sum != 48 || len(b.adjusted()) != 24 {
+		t.Errorf("%d movements of %d pieces were told, there were 24 of 48", len(b.adjusted()), sum)
+	}
+	if len(b.shelved) != 1 || fault.ReasonOf(b.shelved[0], "").Code != "window.turned" {
+		t.Errorf("shelved: %v", b.shelved)
 	}
 }

@@ -103,7 +103,11 @@ func planned(plan stock.Plan, f seller.Following, at time.Time) stock.Plan {
 		if !f.Since.IsZero() {
 			plan.Start = f.Since.Unix()
 		}
-		plan.Next, plan.Second = plan.Start-1, plan.Start-1
+		plan.Next, plan.Second, plan.Flow = plan.Start-1, plan.Start-1, int32(f.Flow)
+	}
+	if plan.Flow != int32(f.Flow) {
+		// Nothing is read by both methods: no overlap, and no second look at what the other one read.
+		plan.Flow, plan.Turned, plan.Second = int32(f.Flow), plan.Next+1, plan.Next
 	}
 	plan.Next = max(plan.Next, until)
 	if f.SecondLook > 0 {
@@ -122,7 +126,7 @@ func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest ti
 		from = stock.Plan{Start: next.Start, Next: next.Start - 1, Second: next.Start - 1}
 	}
 	overlap := int64(f.Overlap / time.Second)
-	news := p.cut(stock.Span{From: max(from.Next+1-overlap, from.Start), To: next.Next}, from.Next+1, longest)
+	news := p.cut(stock.Span{From: max(from.Next+1-overlap, from.Start, next.Turned), To: next.Next}, from.Next+1, longest)
 	why := vmiv1.Why_WHY_NEXT
 	if len(news) > 1 {
 		why = vmiv1.Why_WHY_CATCH_UP
@@ -138,7 +142,8 @@ func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest ti
 			add(news[i], why)
 		}
 	}
-	for _, s := range p.cut(stock.Span{From: from.Second + 1, To: next.Second}, from.Second+1, longest) {
+	again := max(from.Second+1, next.Turned)
+	for _, s := range p.cut(stock.Span{From: again, To: next.Second}, again, longest) {
 		add(s, vmiv1.Why_WHY_SECOND_LOOK)
 	}
 	return due

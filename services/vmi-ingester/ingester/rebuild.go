@@ -141,6 +141,9 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 				// What was planned and not read yet may have been lost: it is planned again.
 				st.Plan.Start, st.Plan.Next = st.Read[0].From, st.Read[0].To
 				st.Plan.Second = st.Plan.Start - 1
+				if s, ok := p.Sellers.Get(place.Seller); ok {
+					st.Plan.Flow = int32(s.Following().Flow)
+				}
 			}
 			// What runs were storing while the streams were read, the book has when they end.
 			st.Head.Birth, st.Head.Next, st.Head.Seen = birth, ends, p.Now()

@@ -18,6 +18,9 @@ import (
 // ruleDocuments takes the movements of shops that are booked from their documents.
 const ruleDocuments = "documents"
 
+// ruleElsewhere counts rows of another warehouse: they are told by its own place, if any.
+const ruleElsewhere = "elsewhere"
+
 // rules say in people's words why a row is not to be booked.
 var rules = map[string]struct{ zh, en string }{
 	string(warehouse.RuleSet):       {"仓库方直接设置了库存，不是出入库", "the stock was set to a figure: nothing came or left"},

@@ -24,6 +24,9 @@ import (
 // keptMargin is by how much earlier than its mark is forgotten a row of time that was read is taken for known.
 const keptMargin = 5 * 24 * time.Hour
 
+// turnAfter is when a window looks again whether the next plan was made.
+const turnAfter = 10 * time.Second
+
 // widest is how far a look for missing movements reaches beyond the hole at last.
 const widest = 30 * 60
 
@@ -91,6 +94,9 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 	if r.state, err = r.made(ctx, r.place); err != nil {
 		return nil, err
 	}
+	if err := r.turned(); err != nil {
+		return r.failed(r.d, r.m, err)
+	}
 	gap := r.m.GetWhy() == vmiv1.Why_WHY_GAP
 	if gap {
 		holes, err := r.holes(ctx, nil)
@@ -104,7 +110,7 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 		return r.failed(r.d, r.m, err)
 	}
 	r.linked = wh.FlowTerms().Linked
-	next, end, err := r.readPages(ctx, wh)
+	next, end, err := r.readParts(ctx, wh)
 	if err != nil {
 		if class := fault.Of(err); class == fault.Held || class == fault.Refused {
 			failed, err := r.failed(r.d, r.m, err)
@@ -131,10 +137,52 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 	return r.events, nil
 }
 
+// turned is why a window cannot be read any more: it was planned for another of the far side's methods, and which of its rows
+// that one told already shows in no number.
+func (r *run) turned() error {
+	plan, flow := r.state.Plan, int32(r.seller.Following().Flow)
+	if plan.Next != 0 && plan.Flow != flow {
+		return fault.RetryAfter(turnAfter, errors.New("stock.flow was changed: the next plan says from when on the other method is read"))
+	}
+	if spanOf(r.m).From >= plan.Turned {
+		return nil
+	}
+	at := time.Unix(plan.Turned, 0).UTC().Format(time.RFC3339)
+	return fault.Permanent(fault.Reason{
+		Code: "window.turned", Field: "from",
+		ZH: "此窗口早于 " + at + " 更换流水接口（stock.flow）的时刻，两种接口的流水编号不同，用新接口补抓会重复下发；请在仓库方系统人工核对该时段",
+		EN: "this window lies before " + at + ", when stock.flow was changed: the methods number movements differently, so the new one would have those that were told " +
+			"told again. Compare this time by hand at the warehouse",
+	})
+}
+
+// readParts reads a span, which of a look for missing movements may be longer than the far side tells of at once.
+func (r *run) readParts(ctx context.Context, wh warehouse.FlowReader) (next int, end bool, err error) {
+	began, all := r.Now(), r.span
+	most := int64(wh.FlowTerms().MaxSpan / time.Second)
+	if r.m.GetWhy() != vmiv1.Why_WHY_GAP || most <= 0 || all.To-all.From <= most {
+		return r.readPages(ctx, wh, all)
+	}
+	for part := all; part.From <= all.To; part.From = part.To + 1 {
+		part.To = min(part.From+most, all.To)
+		next, end, err = r.readPages(ctx, wh, part)
+		if err == nil && (!end || part.To < all.To && r.Now().Sub(began) >= readFor) {
+			err = errLongGap
+		}
+		if err != nil {
+			return next, false, err
+		}
+	}
+	return next, true, nil
+}
+
+// errLongGap: the bus comes back, and what was found so far is told.
+var errLongGap = errors.New("the time in which movements are missing is longer than one run can read")
+
 // readPages reads pages until the end of the rows, the end of the run, or an error. next is the page to go on with.
-func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader) (next int, end bool, err error) {
+func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader, span stock.Span) (next int, end bool, err error) {
 	began := r.Now()
-	from, to := r.span.Times()
+	from, to := span.Times()
 	q := warehouse.FlowQuery{ShopNo: r.place.ShopNo, GoodsNo: r.m.GetGoodsNo(), From: from, To: to}
 	start := max(int(r.m.GetPage()), 1)
 	for next = start; ; next++ {
@@ -154,6 +202,10 @@ func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader) (next int,
 		}
 		if err := r.take(ctx, page.Rows); err != nil {
 			return next, false, err
+		}
+		if page.Elsewhere > 0 {
+			r.rows += int64(page.Elsewhere)
+			r.noted[ruleElsewhere] += int64(page.Elsewhere)
 		}
 		if page.End {
 			return next, true, nil
