@@ -27,6 +27,7 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/vmi-ingester/ingester"
 )
 
 // Ledgers are the two that each story is told on.
@@ -51,6 +52,8 @@ type Options struct {
 	// Reconcile changes the reconciler's settings; its tick comes every hour unless ReconcileEvery says otherwise.
 	Reconcile      func(*reconciler.Config)
 	ReconcileEvery time.Duration
+	// Ingest changes the ingester's settings.
+	Ingest func(*ingester.Config)
 	// Traces makes the spans; nil for none.
 	Traces oteltrace.TracerProvider
 	Log    bool
@@ -89,6 +92,13 @@ func Start(t testing.TB, o Options) *World {
 	if o.ReconcileEvery == 0 {
 		o.ReconcileEvery = time.Hour
 	}
+	ingest := ingester.Config{
+		Slots: 2, MaxPages: 50, RunPages: 20, Attempts: 8, GapAttempts: 8, CatchUp: time.Hour, ReleasePerSecond: 100,
+		BreakerAfter: 5, ProbeAfter: time.Second,
+	}
+	if o.Ingest != nil {
+		o.Ingest(&ingest)
+	}
 	config := stack.DemoSandbox()
 	config.Knobs, config.Speed, config.Stopped = o.Knobs, o.Speed, o.Speed == 0
 	if o.Sandbox != nil {
@@ -107,7 +117,7 @@ func Start(t testing.TB, o Options) *World {
 	dir := t.TempDir()
 	s, err := stack.Start(t.Context(), stack.Options{
 		DataDir: dir, NATSPort: natsserver.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config,
-		Pusher: &push, Poller: &poll, Reconciler: &reconcile,
+		Pusher: &push, Poller: &poll, Ingester: &ingest, Reconciler: &reconcile,
 		Ticks:  stack.Ticks{Poll: time.Second, Release: time.Second, Reconcile: o.ReconcileEvery},
 		Traces: o.Traces, Log: zerolog.New(os.Stderr).Level(level), Grace: 20 * time.Second,
 	})

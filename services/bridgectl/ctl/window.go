@@ -1,0 +1,398 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
+	vmiv1 "stockbridge/proto/vmi/v1"
+	"stockbridge/services/vmi-ingester/ingester"
+)
+
+type windowCmd struct {
+	Ls      windowLsCmd      `cmd:"" help:"How far the flow of each shop's stock was read, and which spans could not be."`
+	Refetch windowRefetchCmd `cmd:"" help:"Read spans again (补抓)."`
+}
+
+// windowJSON is a span on the shelf.
+type windowJSON struct {
+	shelvedJSON
+	Place   string    `json:"place"`
+	From    time.Time `json:"from"`
+	To      time.Time `json:"to"`
+	GoodsNo string    `json:"goods_no,omitempty"`
+	Reading string    `json:"reading"`
+}
+
+// flowJSON is how far the flow of a place was read.
+type flowJSON struct {
+	Seller    string `json:"seller"`
+	Warehouse string `json:"warehouse"`
+	ShopNo    string `json:"shop_no"`
+	// Read is until when all was read; Planned until when it was told to be read.
+	Read    time.Time `json:"read,omitzero"`
+	Planned time.Time `json:"planned,omitzero"`
+	// Unread are the spans before Planned that were not read yet; Broken how many goods miss movements, 1000 at most.
+	Unread []spanJSON `json:"unread"`
+	Broken int        `json:"broken"`
+}
+
+type spanJSON struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+}
+
+type windowLsCmd struct {
+	Seller string `placeholder:"NAME" help:"Only of this seller."`
+	Cause  string `placeholder:"TEXT" help:"Only what waits for this cause."`
+	Code   string `placeholder:"CODE" help:"Only with this reason code, like gap.open."`
+	page
+}
+
+func (windowLsCmd) Help() string {
+	return `A span that could not be read stands here with its reason, in the warehouse's own words; later spans go on all the same.
+What waits for a cause goes on by itself when it is gone.
+
+  bridgectl window ls --seller acme
+  bridgectl window ls --code gap.open -o json`
+}
+
+func (c windowLsCmd) Run(ctx context.Context, a *app) error {
+	if c.Limit < 1 {
+		return misused("--limit must be 1 at least")
+	}
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	flows, err := a.flows(ctx, c.Seller)
+	if err != nil {
+		return err
+	}
+	items, next, err := windows(ctx, b, pick{Seller: c.Seller, Cause: c.Cause, Code: c.Code}, c.page)
+	if err != nil {
+		return err
+	}
+	doc := struct {
+		Flows   []flowJSON   `json:"flows"`
+		Windows []windowJSON `json:"windows"`
+		Next    uint64       `json:"next,omitempty"`
+	}{flows, []windowJSON{}, next}
+	for _, m := range items {
+		doc.Windows = append(doc.Windows, windowOf(m))
+	}
+	return a.show(doc, func(w io.Writer) error {
+		if len(flows) == 0 {
+			_, err := fmt.Fprintln(w, "no shop has a booking: nothing is followed")
+			return err
+		}
+		t := table{head: []string{"SELLER", "PLACE", "READ UNTIL", "PLANNED UNTIL", "UNREAD SPANS", "BROKEN GOODS"}}
+		for _, f := range flows {
+			t.add(f.Seller, f.Warehouse+"/"+f.ShopNo, orDash(when(f.Read)), orDash(when(f.Planned)), strconv.Itoa(len(f.Unread)), strconv.Itoa(f.Broken))
+		}
+		if err := t.write(w, a.columns); err != nil || len(items) == 0 {
+			return err
+		}
+		fmt.Fprintln(w)
+		if err := a.windowTable(w, items); err != nil {
+			return err
+		}
+		if next != 0 {
+			a.note("more: --after %d", next)
+		}
+		return nil
+	})
+}
+
+func (a *app) windowTable(w io.Writer, items []bus.Shelved) error {
+	t := table{head: []string{"NO", "SELLER", "PLACE", "FROM", "TO", "GOODS", "TRIES", "WHY"}}
+	for _, m := range items {
+		x := windowOf(m)
+		t.add(strconv.FormatUint(m.Seq, 10), orDash(m.Seller), x.Place, when(x.From), when(x.To), orDash(x.GoodsNo), strconv.Itoa(m.Attempts), a.why(m))
+	}
+	return t.write(w, a.columns)
+}
+
+// windows reads a page of the spans on both shelves, oldest first.
+func windows(ctx context.Context, b *bus.Bus, p pick, g page) (items []bus.Shelved, next uint64, err error) {
+	p.Consumer = ingester.Windows
+	for _, kind := range []string{event.Dead, event.Held} {
+		some, _, err := list(ctx, b, kind, p, page{Limit: g.Limit + 1, After: g.After})
+		if err != nil {
+			return nil, 0, err
+		}
+		items = append(items, some...)
+	}
+	slices.SortFunc(items, func(x, y bus.Shelved) int { return int(int64(x.Seq) - int64(y.Seq)) })
+	if len(items) > g.Limit {
+		items = items[:g.Limit]
+		next = items[g.Limit-1].Seq
+	}
+	return items, next, nil
+}
+
+func windowOf(m bus.Shelved) windowJSON {
+	x := windowJSON{shelvedJSON: shelvedOf(m), Place: "-"}
+	due := &vmiv1.WindowDue{}
+	if (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(asJSON(m), due) == nil {
+		x.Place, x.GoodsNo = due.GetWarehouse()+"/"+due.GetShopNo(), due.GetGoodsNo()
+		x.From, x.To = due.GetFrom().AsTime(), due.GetTo().AsTime()
+		x.Reading = strings.ToLower(strings.TrimPrefix(due.GetWhy().String(), "WHY_"))
+	}
+	return x
+}
+
+// flows tells how far the flows of a seller's places were read, of all sellers when name is empty.
+func (a *app) flows(ctx context.Context, name string) ([]flowJSON, error) {
+	book, err := a.book(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sellers := book.All()
+	if name != "" {
+		_, s, err := a.sellerNamed(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		sellers = []*seller.Seller{s}
+	}
+	l, err := a.ledger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	store := &stock.Store{Books: l, Now: a.now}
+	flows := []flowJSON{}
+	for _, s := range sellers {
+		for _, p := range s.Places() {
+			place := stock.Place{Seller: s.Name(), Warehouse: p.Warehouse, ShopNo: p.ShopNo}
+			st, _, err := store.State(ctx, place)
+			if err != nil {
+				return nil, err
+			}
+			broken, err := store.Broken(ctx, place, 1000)
+			if err != nil {
+				return nil, err
+			}
+			f := flowJSON{Seller: s.Name(), Warehouse: p.Warehouse, ShopNo: p.ShopNo, Unread: []spanJSON{}, Broken: len(broken)}
+			if st.Plan.Next != 0 {
+				f.Planned = time.Unix(st.Plan.Next, 0).UTC()
+			}
+			if len(st.Read) > 0 {
+				_, f.Read = st.Read[0].Times()
+			}
+			for _, u := range st.Read.Unread() {
+				from, to := u.Times()
+				f.Unread = append(f.Unread, spanJSON{from, to})
+			}
+			flows = append(flows, f)
+		}
+	}
+	return flows, nil
+}
+
+type windowRefetchCmd struct {
+	No     []uint64 `arg:"" optional:"" name:"no" help:"Numbers, as ls prints them."`
+	Seller string   `placeholder:"NAME" help:"Of this seller."`
+	Cause  string   `placeholder:"TEXT" help:"All that waits for this cause."`
+	Code   string   `placeholder:"CODE" help:"All that failed with this reason code, like warehouse.refused."`
+	Place  string   `placeholder:"WAREHOUSE/SHOP_NO" help:"Any span of this place, whether it was read or not; with --from and --to."`
+	From   string   `placeholder:"TIME" help:"Beginning, like 2026-03-05T09:00:00+08:00."`
+	To     string   `placeholder:"TIME" help:"End, which belongs to the span."`
+	Goods  string   `placeholder:"NO" help:"Only this goods, by the warehouse's number; with --place."`
+	Why    string   `placeholder:"TEXT" help:"Why, kept with what is done."`
+	DryRun bool     `help:"Only tell what would be done."`
+	// PerSecond is for what stands on the shelf.
+	PerSecond float64 `default:"20" help:"At most so many a second."`
+}
+
+func (windowRefetchCmd) Help() string {
+	return `Reads spans of a shop's flow again: those that failed, by number, cause or code; or any span of a place. Rows that are
+known are not told again, so it can be done as often as you like. There is nothing to undo: what is read is what the
+warehouse says. The log keeps who asked.
+
+  bridgectl window refetch 17
+  bridgectl window refetch --code warehouse.refused --seller acme --dry-run
+  bridgectl window refetch --seller acme --place W01/ESP0020000000001 --from 2026-03-05T00:00:00+08:00 --to 2026-03-05T12:00:00+08:00`
+}
+
+// maxRefetch is how far back a span may reach: rows of older ones are no longer remembered one by one, and would be told
+// again.
+const maxRefetch = 50 * 24 * time.Hour
+
+// refetchSpan is how long each of the windows of a range is.
+const refetchSpan = time.Hour
+
+// refetchJSON is what a refetch did, or would do.
+type refetchJSON struct {
+	Done   string     `json:"done"`
+	DryRun bool       `json:"dry_run,omitempty"`
+	Count  int        `json:"count"`
+	No     []uint64   `json:"no,omitempty"`
+	Spans  []spanJSON `json:"spans,omitempty"`
+}
+
+func (c windowRefetchCmd) Run(ctx context.Context, a *app) error {
+	switch {
+	case c.Place != "" && (len(c.No) > 0 || c.Cause != "" || c.Code != ""):
+		return misused("--place names any span; give numbers, --cause or --code for those that failed")
+	case c.Place != "":
+		return c.span(ctx, a)
+	case c.From != "" || c.To != "" || c.Goods != "":
+		return misused("--from, --to and --goods need --place")
+	case len(c.No) > 0 && (c.Seller != "" || c.Cause != "" || c.Code != ""):
+		return misused("give numbers or a selection, not both")
+	case len(c.No) == 0 && c.Seller == "" && c.Cause == "" && c.Code == "":
+		return misused("say which: numbers, --seller, --cause or --code of those that failed, or --place with --from and --to")
+	}
+	return c.failed(ctx, a)
+}
+
+// failed reads those again that stand on the shelf.
+func (c windowRefetchCmd) failed(ctx context.Context, a *app) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	var chosen []bus.Shelved
+	for _, no := range c.No {
+		m, err := b.ShelfItem(ctx, no)
+		if errors.Is(err, bus.ErrNotShelved) || err == nil && m.Consumer != ingester.Windows {
+			return hint(fmt.Errorf("window %d: %w", no, bus.ErrNotShelved), "bridgectl window ls; it may have been read meanwhile")
+		}
+		if err != nil {
+			return err
+		}
+		chosen = append(chosen, m)
+	}
+	if len(c.No) == 0 {
+		for g := (page{Limit: pageSize}); ; {
+			items, next, err := windows(ctx, b, pick{Seller: c.Seller, Cause: c.Cause, Code: c.Code}, g)
+			if err != nil {
+				return err
+			}
+			chosen = append(chosen, items...)
+			if g.After = next; next == 0 {
+				break
+			}
+		}
+	}
+	done := refetchJSON{Done: "asked for", DryRun: c.DryRun}
+	if c.DryRun {
+		for _, m := range chosen {
+			done.No = append(done.No, m.Seq)
+		}
+		done.Count = len(chosen)
+		return a.show(done, func(w io.Writer) error {
+			fmt.Fprintf(w, "would be read again: %s\n", count(len(chosen), "span"))
+			if len(chosen) == 0 {
+				return nil
+			}
+			return a.windowTable(w, chosen[:min(len(chosen), maxSample)])
+		})
+	}
+	pace := rate.NewLimiter(rate.Inf, 1)
+	if c.PerSecond > 0 {
+		pace = rate.NewLimiter(rate.Limit(c.PerSecond), 1)
+	}
+	told := a.now()
+	for _, m := range chosen {
+		if err = pace.Wait(ctx); err != nil {
+			break
+		}
+		if err = b.Replay(ctx, m.Seq, bus.By{Who: a.Who, Why: c.Why, Release: true}); errors.Is(err, bus.ErrNotShelved) {
+			err = nil
+			continue
+		}
+		if err != nil {
+			break
+		}
+		done.No = append(done.No, m.Seq)
+		if done.Count++; a.now().Sub(told) > 5*time.Second {
+			told = a.now()
+			a.note("%d of %d", done.Count, len(chosen))
+		}
+	}
+	shown := a.show(done, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s again: %s; bridgectl window ls tells what became of them\n", done.Done, count(done.Count, "span"))
+		return err
+	})
+	if err != nil {
+		return hint(err, "%d of %d were asked for; the same command goes on with the rest", done.Count, len(chosen))
+	}
+	return shown
+}
+
+// span asks for any span of a place.
+func (c windowRefetchCmd) span(ctx context.Context, a *app) error {
+	warehouse, shopNo, ok := strings.Cut(c.Place, "/")
+	from, fromErr := time.Parse(time.RFC3339, c.From)
+	to, toErr := time.Parse(time.RFC3339, c.To)
+	switch {
+	case c.Seller == "":
+		return misused("--place needs --seller")
+	case !ok || warehouse == "" || shopNo == "":
+		return misused("--place: want WAREHOUSE/SHOP_NO, as window ls prints it")
+	case fromErr != nil:
+		return misused("--from: want a time with its zone, like 2026-03-05T09:00:00+08:00")
+	case toErr != nil:
+		return misused("--to: want a time with its zone, like 2026-03-05T12:00:00+08:00")
+	case from.After(to):
+		return misused("--from must not be after --to")
+	case to.After(a.now()):
+		return misused("--to must not be in the future")
+	case a.now().Sub(from) > maxRefetch:
+		return misused("--from may be %d days ago at most: rows of older spans are no longer remembered one by one, and would be booked again", int(maxRefetch.Hours()/24))
+	}
+	_, s, err := a.sellerNamed(ctx, c.Seller)
+	if err != nil {
+		return err
+	}
+	if _, ok := s.Place(warehouse, shopNo); !ok {
+		return hint(fmt.Errorf("%s has no shop with a booking at %s", c.Seller, c.Place), "bridgectl window ls --seller %s lists its places", c.Seller)
+	}
+	wish := a.now().UTC().Format("20060102T150405.000")
+	done := refetchJSON{Done: "asked for", DryRun: c.DryRun}
+	var events []event.Event
+	for at := from.Truncate(time.Second); !at.After(to); at = at.Add(refetchSpan) {
+		until := at.Add(refetchSpan - time.Second)
+		if until.After(to) {
+			until = to.Truncate(time.Second)
+		}
+		done.Spans = append(done.Spans, spanJSON{at.UTC(), until.UTC()})
+		events = append(events, ingester.Window(&vmiv1.WindowDue{
+			Seller: c.Seller, Warehouse: warehouse, ShopNo: shopNo, GoodsNo: c.Goods, Why: vmiv1.Why_WHY_REFETCH,
+			From: timestamppb.New(at), To: timestamppb.New(until),
+		}, a.now(), wish))
+	}
+	done.Count = len(events)
+	verb := "would be asked for"
+	if !c.DryRun {
+		verb = "asked for"
+		b, err := a.bus(ctx)
+		if err != nil {
+			return err
+		}
+		log := a.acts.logger()
+		log.Info().Str("by", a.Who).Str("why", c.Why).Str("seller", c.Seller).Str("place", c.Place).Time("from", from).Time("to", to).Str("goods", c.Goods).Msg("spans asked for again")
+		if err := b.Publish(ctx, events...); err != nil {
+			return hint(err, "the same command asks again; what is known is not told twice")
+		}
+	}
+	return a.show(done, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s: %s of %s; bridgectl window ls tells what became of them\n", verb, count(len(events), "span"), c.Place)
+		return err
+	})
+}
