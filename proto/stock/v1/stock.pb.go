@@ -294,7 +294,7 @@ type Noted struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Movement *Movement              `protobuf:"bytes,1,opt,name=movement,proto3" json:"movement,omitempty"`
 	// Which rule says so: "set", "ratio", "negative", "unchanged", "documents" (the shop is booked from its documents),
-	// "correction" (an operator's or a rule's).
+	// "correction" (an operator's or a rule's), "opening" (goods whose figure was taken over from the far side).
 	Rule          string `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
 	Zh            string `protobuf:"bytes,3,opt,name=zh,proto3" json:"zh,omitempty"`
 	En            string `protobuf:"bytes,4,opt,name=en,proto3" json:"en,omitempty"`

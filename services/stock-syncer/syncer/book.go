@@ -381,6 +381,27 @@ func (b *books) update(ctx context.Context, name string, fields, marks []string,
 	}
 }
 
+// change is update for a book that has no head.
+func (b *books) change(ctx context.Context, name string, fields []string, change func(p *page) error) error {
+	for try := 0; ; try++ {
+		read, err := b.ReadBook(ctx, name, fields, nil)
+		if err != nil {
+			return err
+		}
+		p := &page{Book: read, write: map[string][]byte{}}
+		if err := change(p); err != nil || len(p.write) == 0 {
+			return err
+		}
+		_, err = b.WriteBook(ctx, name, ledger.BookWrite{Version: p.Version, Owner: b.newOwner(), Fields: p.write})
+		if !errors.Is(err, ledger.ErrVersion) {
+			return err
+		}
+		if err := pause(ctx, try); err != nil {
+			return fmt.Errorf("write book %s: others write all the time: %w", name, err)
+		}
+	}
+}
+
 // pause lets others finish their writing.
 func pause(ctx context.Context, try int) error {
 	most := min(time.Millisecond<<min(try, 6), 50*time.Millisecond)

@@ -611,5 +611,11 @@ func (r *round) put(p *page, w *walk, no string, c *counted) error {
 
 // elsewhere is what is done between two counts.
 func (r *round) elsewhere(ctx context.Context, head Head) error {
-	return nil
+	if err := r.standing(r.compare(ctx, head)); err != nil {
+		return err
+	}
+	if !r.seller.Setup.GetStock().GetSetAtWarehouse() || r.late(ctx) {
+		return nil
+	}
+	return r.standing(r.set(ctx))
 }

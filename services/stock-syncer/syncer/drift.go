@@ -1,0 +1,414 @@
+package syncer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
+	"stockbridge/pkg/warehouse"
+	stockv1 "stockbridge/proto/stock/v1"
+)
+
+// A place has a book of its own for comparing; the figures stand in that of pkg/stock. Its fields:
+//
+//	compare     Comparing
+//	n/<goods>   Suspicion
+const (
+	fieldCompare     = "compare"
+	suspicionsPrefix = "n/"
+)
+
+func driftBook(p stock.Place) string { return "drift/" + p.Seller + "/" + p.Token() }
+
+// Comparing is how far a place's book was held against the far side's figures.
+type Comparing struct {
+	// CountID is the count that is gone with, Began when that comparison began; Last when the one before it did.
+	CountID string    `json:"countID"`
+	Began   time.Time `json:"began"`
+	Last    time.Time `json:"last,omitzero"`
+	// Opening: the goods of the book were compared, and those are looked at that only the far side knows.
+	Opening bool   `json:"opening,omitempty"`
+	Cursor  string `json:"cursor,omitempty"`
+	Done    bool   `json:"done,omitempty"`
+}
+
+// Suspicion is a difference that was seen. It is told when it is seen again and nothing moved in between.
+type Suspicion struct {
+	Book    int64 `json:"book"`
+	Counted int64 `json:"counted"`
+	// Rows is how many rows the book was made of.
+	Rows int64     `json:"rows"`
+	At   time.Time `json:"at"`
+	// Agreed is when the two were the same last; zero when nobody knows.
+	Agreed time.Time `json:"agreed,omitzero"`
+	// Told is when it was told.
+	Told time.Time `json:"told,omitzero"`
+}
+
+// RuleCorrection and RuleOpening are rules of stock.noted: a figure was set to the far side's, or taken over from it.
+const (
+	RuleCorrection = "correction"
+	RuleOpening    = "opening"
+)
+
+// compare goes on with what is left to compare at the places of the warehouse.
+func (r *round) compare(ctx context.Context, head Head) error {
+	if head.CountID == "" {
+		return nil
+	}
+	for _, at := range r.seller.Places() {
+		if at.Warehouse != r.warehouse {
+			continue
+		}
+		c := &comparison{round: r, at: at, place: stock.Place{Seller: r.seller.Name(), Warehouse: at.Warehouse, ShopNo: at.ShopNo}, store: &stock.Store{Books: r.Ledger, Now: r.Now}}
+		c.book = driftBook(c.place)
+		if err := c.run(ctx, head); err != nil {
+			return fmt.Errorf("compare %s: %w", c.place, err)
+		}
+		if r.late(ctx) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// comparison is one place in one run.
+type comparison struct {
+	*round
+	at    seller.Place
+	place stock.Place
+	store *stock.Store
+	book  string
+	state stock.State
+	c     Comparing
+}
+
+func (c *comparison) run(ctx context.Context, head Head) error {
+	b, err := c.shelf.ReadBook(ctx, c.book, []string{fieldCompare}, nil)
+	if err != nil {
+		return err
+	}
+	if raw := b.Fields[fieldCompare]; raw != nil {
+		if err := json.Unmarshal(raw, &c.c); err != nil {
+			return fmt.Errorf("%w: %s: %w", errBook, c.book, err)
+		}
+	}
+	if c.c.CountID == head.CountID && c.c.Done {
+		return nil
+	}
+	if c.c.CountID != head.CountID && (c.c.Done || c.c.CountID == "") {
+		c.c = Comparing{CountID: head.CountID, Began: c.Now(), Last: c.c.Began}
+	}
+	if c.state, _, err = c.store.State(ctx, c.place); err != nil {
+		return err
+	}
+	if len(c.state.Read) == 0 {
+		return nil // its flow was never read: there is nothing to compare
+	}
+	if c.reader, err = c.Read(c.seller, c.warehouse); err != nil {
+		return err
+	}
+	for !c.c.Done && !c.late(ctx) {
+		if err := c.step(ctx); err != nil {
+			return err
+		}
+		if err := c.keepPlace(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepPlace writes how far it got. Whoever repeats a step after a crash looks at the same goods again.
+func (c *comparison) keepPlace(ctx context.Context) error {
+	return c.shelf.change(ctx, c.book, []string{fieldCompare}, func(p *page) error {
+		p.put(fieldCompare, c.c)
+		return nil
+	})
+}
+
+// step looks at some goods.
+func (c *comparison) step(ctx context.Context) error {
+	if c.c.Opening {
+		return c.openings(ctx)
+	}
+	figures, next, err := c.store.Figures(ctx, c.place, c.c.Cursor)
+	if err != nil {
+		return err
+	}
+	for some := range slices.Chunk(figures, warehouse.ShopStockLimit) {
+		if err := c.look(ctx, some); err != nil {
+			return err
+		}
+	}
+	c.c.Cursor, c.c.Opening = next, next == ""
+	return nil
+}
+
+// openings takes over what only the far side knows: goods that never moved since the flow is read.
+func (c *comparison) openings(ctx context.Context) error {
+	fields, next, err := c.shelf.ScanBook(ctx, c.round.book, goodsPrefix, c.c.Cursor)
+	if err != nil {
+		return err
+	}
+	codes := map[string]string{}
+	var nos []string
+	for _, f := range fields {
+		var g Goods
+		if err := json.Unmarshal(f.Value, &g); err != nil {
+			return fmt.Errorf("%w: %s: %w", errBook, f.Name, err)
+		}
+		if no := strings.TrimPrefix(f.Name, goodsPrefix); g.Total > 0 {
+			nos, codes[no] = append(nos, no), g.Code
+		}
+	}
+	for some := range slices.Chunk(nos, warehouse.ShopStockLimit) {
+		chains, err := c.store.Chains(ctx, c.place, some)
+		if err != nil {
+			return err
+		}
+		unknown := slices.DeleteFunc(slices.Clone(some), func(no string) bool { return chains[no].Rows > 0 })
+		if len(unknown) == 0 {
+			continue
+		}
+		theirs, err := c.ask(ctx, unknown)
+		if err != nil {
+			return err
+		}
+		for _, no := range unknown {
+			if n := theirs[no].Num; n != 0 {
+				c.row(Opening(c.at, c.place, no, codes[no], n, c.Now()))
+			}
+		}
+	}
+	c.c.Cursor, c.c.Done = next, next == ""
+	return nil
+}
+
+// row tells a row of ours, and puts it into the place's book when it is stored.
+func (c *comparison) row(e event.Event) {
+	m := e.Message.(*stockv1.Noted)
+	c.events = append(c.events, e)
+	c.after = append(c.after, func(ctx context.Context) error { return Book(ctx, c.store, m) })
+}
+
+func (c *comparison) ask(ctx context.Context, nos []string) (map[string]warehouse.ShopStock, error) {
+	theirs, err := c.reader.ShopStock(ctx, c.place.ShopNo, nos)
+	c.watch(err)
+	return theirs, err
+}
+
+// look compares some goods.
+func (c *comparison) look(ctx context.Context, figures []stock.Figure) error {
+	nos, fields := make([]string, len(figures)), make([]string, len(figures))
+	for i, f := range figures {
+		nos[i], fields[i] = f.GoodsNo, suspicionsPrefix+f.GoodsNo
+	}
+	theirs, err := c.ask(ctx, nos)
+	if err != nil {
+		return err
+	}
+	b, err := c.shelf.ReadBook(ctx, c.book, fields, nil)
+	if err != nil {
+		return err
+	}
+	write := map[string]*Suspicion{}
+	for _, f := range figures {
+		field := suspicionsPrefix + f.GoodsNo
+		var was *Suspicion
+		if raw := b.Fields[field]; raw != nil {
+			was = &Suspicion{}
+			if err := json.Unmarshal(raw, was); err != nil {
+				return fmt.Errorf("%w: %s %s: %w", errBook, c.book, field, err)
+			}
+		}
+		counted := theirs[f.GoodsNo].Num
+		switch {
+		case counted == f.Num && was == nil:
+		case counted == f.Num:
+			write[field] = nil
+		case was == nil:
+			write[field] = &Suspicion{Book: f.Num, Counted: counted, Rows: f.Rows, At: c.Now(), Agreed: c.c.Last}
+		case was.Book != f.Num || was.Counted != counted || was.Rows != f.Rows:
+			write[field] = &Suspicion{Book: f.Num, Counted: counted, Rows: f.Rows, At: c.Now(), Agreed: was.Agreed}
+		case !was.Told.IsZero() || !was.At.Before(c.c.Began) || !c.past(was.At):
+			// It is told already, or it is the same look, or movements of that time may still come.
+		default:
+			told, err := c.found(ctx, f, was)
+			if err != nil {
+				return err
+			}
+			if told {
+				was.Told = c.Now()
+				write[field] = was
+			}
+		}
+	}
+	if len(write) == 0 {
+		return nil
+	}
+	keep := func(ctx context.Context) error {
+		return c.shelf.change(ctx, c.book, fields, func(p *page) error {
+			for field, s := range write {
+				if s == nil {
+					p.drop(field)
+				} else {
+					p.put(field, s)
+				}
+			}
+			return nil
+		})
+	}
+	c.after = append(c.after, keep) // when what was found is stored
+	return nil
+}
+
+// past tells whether the flow was read beyond a moment.
+func (c *comparison) past(at time.Time) bool {
+	return c.state.Read[len(c.state.Read)-1].To > at.Unix()
+}
+
+// found tells a difference. It is false when what explains it could not be asked for yet.
+func (c *comparison) found(ctx context.Context, f stock.Figure, s *Suspicion) (bool, error) {
+	why, err := c.explain(ctx, f, s)
+	if err != nil {
+		return false, err
+	}
+	now := c.Now()
+	m := &stockv1.DriftFound{
+		Seller: c.place.Seller, Warehouse: c.place.Warehouse, ShopNo: c.place.ShopNo, GoodsNo: f.GoodsNo, GoodsCode: f.GoodsCode,
+		At: timestamppb.New(now), Book: s.Book, Counted: s.Counted, Difference: s.Counted - s.Book, Explanation: why,
+	}
+	most := c.seller.Setup.GetStock().GetCorrectUpTo()
+	// Rows that are still to come would be booked a second time.
+	m.Corrected = max(m.Difference, -m.Difference) <= most && f.Proof != stock.Broken && len(c.state.Read.Unread()) == 0
+	key := strings.Join([]string{c.place.Warehouse, c.place.ShopNo, f.GoodsNo}, "/")
+	c.events = append(c.events, event.StockDriftFound.About(c.place.Seller, key, now, m, fmt.Sprint(s.Book), fmt.Sprint(s.Counted), fmt.Sprint(s.Rows)))
+	c.Metrics.Drift.WithLabelValues(c.place.Seller).Inc()
+	if m.Corrected {
+		c.Metrics.Corrected.WithLabelValues(c.place.Seller).Inc()
+		c.row(Correction(c.at, c.place, f, s.Counted, "stock.correct_up_to", now))
+	}
+	return true, nil
+}
+
+// explain finds the first thing since the two agreed that can explain why they no longer do; nil when there is none.
+func (c *comparison) explain(ctx context.Context, f stock.Figure, s *Suspicion) (*stockv1.DriftFound_Explanation, error) {
+	var found []*stockv1.DriftFound_Explanation
+	add := func(kind, no string, at time.Time, quantity int64, zh, en string) {
+		if !at.Before(s.Agreed) {
+			found = append(found, &stockv1.DriftFound_Explanation{Kind: kind, No: no, At: timestamppb.New(at), Quantity: quantity, Zh: zh, En: en})
+		}
+	}
+	for _, h := range f.Holes {
+		from, to := h.Span().Times()
+		add("gap", spanText(from, to), to, h.Right.Value-h.Left.Value, "此时段的流水缺失，正在补抓", "movements of this time are missing and are fetched again")
+	}
+	for _, u := range c.state.Read.Unread() {
+		from, to := u.Times()
+		add("window", spanText(from, to), to, 0, "此时段的流水尚未读取成功，见 bridgectl window ls", "this time could not be read yet: see bridgectl window ls")
+	}
+	from := s.Agreed
+	if from.IsZero() {
+		from = s.At.Add(-lookBack)
+	}
+	changes, err := c.reader.StockChanges(ctx, f.GoodsNo, from, c.Now())
+	c.watch(err)
+	switch class := fault.Of(err); {
+	case errors.Is(err, warehouse.ErrNotPermitted), class == fault.Held, class == fault.Refused:
+		// Told without it.
+	case err != nil:
+		return nil, err
+	}
+	for _, change := range changes {
+		zh, en := "仓库盘点", "a stock-take"
+		if change.Kind != "stock-take" {
+			zh, en = "商品等级变更", "a change of the goods' level"
+		}
+		add(change.Kind, change.No, change.At, change.Quantity, zh, en)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return slices.MinFunc(found, func(a, b *stockv1.DriftFound_Explanation) int { return a.At.AsTime().Compare(b.At.AsTime()) }), nil
+}
+
+// lookBack is how far back documents are looked for when nobody knows when the two agreed.
+const lookBack = 7 * 24 * time.Hour
+
+func spanText(from, to time.Time) string {
+	return from.UTC().Format(time.RFC3339) + "/" + to.UTC().Format(time.RFC3339)
+}
+
+// Correction says that the figure of one goods is set to the far side's, by whom or by which rule. It moves our book only:
+// what the ERP books is the ERP's to decide. It cannot be undone, except by another one.
+func Correction(at seller.Place, p stock.Place, f stock.Figure, counted int64, by string, now time.Time) event.Event {
+	m := &stockv1.Movement{
+		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: f.GoodsNo, GoodsCode: f.GoodsCode,
+		FlowNo: fmt.Sprintf("correction/%s/%d/%d/%d", f.GoodsNo, f.Rows, f.Num, counted), Reason: by, At: timestamppb.New(now.Truncate(time.Second)), Change: counted - f.Num,
+	}
+	if f.Proof == stock.Proved {
+		before := f.Num
+		m.Before, m.After = &before, &counted
+	}
+	n := &stockv1.Noted{Movement: m, Rule: RuleCorrection,
+		Zh: "账面已改为仓库方的数量；ERP 是否入账由 ERP 决定", En: "our book was set to the far side's figure; what the ERP books is its own decision"}
+	return event.StockNoted.About(p.Seller, m.FlowNo, now, n, p.Token())
+}
+
+// Opening takes the far side's figure over for goods of which our book knows nothing. It changes nothing by itself: a row that
+// is found later and lies before it links up with it.
+func Opening(at seller.Place, p stock.Place, goods, code string, counted int64, now time.Time) event.Event {
+	m := &stockv1.Movement{
+		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: goods, GoodsCode: code,
+		FlowNo: "opening/" + goods, At: timestamppb.New(now.Truncate(time.Second)), Before: &counted, After: &counted,
+	}
+	n := &stockv1.Noted{Movement: m, Rule: RuleOpening, Zh: "期初：账面原无此商品，采用仓库方的数量", En: "an opening: our book knew nothing of the goods and takes the far side's figure over"}
+	return event.StockNoted.About(p.Seller, m.FlowNo, now, n, p.Token())
+}
+
+// Book puts a row of ours into the place's book. Repeated it does nothing.
+func Book(ctx context.Context, store *stock.Store, n *stockv1.Noted) error {
+	m := n.GetMovement()
+	_, err := store.Apply(ctx, stock.Place{Seller: m.Seller, Warehouse: m.Warehouse, ShopNo: m.ShopNo}, stock.Batch{Rows: []stock.Row{{
+		Edge: stock.Edge{
+			No: m.FlowNo, At: m.At.GetSeconds(), Former: m.GetBefore(), Now: m.GetAfter(), Change: m.Change, Linked: m.Before != nil && m.After != nil,
+		},
+		GoodsNo: m.GoodsNo, GoodsCode: m.GoodsCode,
+	}}})
+	return err
+}
+
+// Difference is a suspicion of a place, as it stands.
+type Difference struct {
+	GoodsNo string
+	Suspicion
+}
+
+// Differences tells the differences that were seen at a place, some at a time in any order: from "" on, then from next until
+// it is "" again.
+func Differences(ctx context.Context, b ledger.Books, p stock.Place, from string) (found []Difference, next string, err error) {
+	fields, next, err := b.ScanBook(ctx, driftBook(p), suspicionsPrefix, from)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, f := range fields {
+		d := Difference{GoodsNo: strings.TrimPrefix(f.Name, suspicionsPrefix)}
+		if err := json.Unmarshal(f.Value, &d.Suspicion); err != nil {
+			return nil, "", fmt.Errorf("%w: %s: %w", errBook, f.Name, err)
+		}
+		found = append(found, d)
+	}
+	return found, next, nil
+}

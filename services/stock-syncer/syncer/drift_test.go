@@ -1,0 +1,216 @@
+package syncer
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/stock"
+	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+)
+
+// flow is the book of one place, as movements make it.
+type flow struct {
+	b     *bench
+	place stock.Place
+	store *stock.Store
+	rows  int
+}
+
+func newFlow(b *bench) *flow {
+	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+	f := &flow{b: b, place: stock.Place{Seller: "acme", Warehouse: "W1", ShopNo: "ESPA"}}
+	f.store = &stock.Store{Books: b.all, Now: b.now}
+	b.wh.shops = map[string]warehouse.ShopStock{}
+	return f
+}
+
+// row is a movement.
+func (f *flow) row(goods string, former, now int64, at time.Time) {
+	f.b.t.Helper()
+	f.rows++
+	_, err := f.store.Apply(f.b.t.Context(), f.place, stock.Batch{Rows: []stock.Row{{
+		Edge: stock.Edge{No: fmt.Sprint(f.rows), At: at.Unix(), Former: former, Now: now, Change: now - former, Linked: true}, GoodsNo: goods,
+	}}})
+	if err != nil {
+		f.b.t.Fatal(err)
+	}
+}
+
+// theirs is the far side's figure.
+func (f *flow) theirs(goods string, n int64) {
+	f.b.wh.shops["ESPA/"+goods] = warehouse.ShopStock{Num: n}
+}
+
+// compare lets an hour go by, of which the flow was read, and tells what the count and the comparison after it found.
+func (f *flow) compare() []string {
+	f.b.t.Helper()
+	from := f.b.now()
+	f.b.wait(time.Hour)
+	if _, err := f.store.Apply(f.b.t.Context(), f.place, stock.Batch{Read: []stock.Span{stock.SpanOf(from.Add(-time.Minute), f.b.now())}}); err != nil {
+		f.b.t.Fatal(err)
+	}
+	var found []string
+	for range 3 {
+		for _, e := range f.b.countTick().events {
+			switch m := e.Message.(type) {
+			case *stockv1.DriftFound:
+				line := fmt.Sprintf("%s book %d counted %d", m.GoodsNo, m.Book, m.Counted)
+				if m.Explanation != nil {
+					line += " " + m.Explanation.Kind + " " + m.Explanation.No
+				}
+				if m.Corrected {
+					line += " corrected"
+				}
+				found = append(found, line)
+			case *stockv1.Noted:
+				found = append(found, fmt.Sprintf("%s %s %d", m.Rule, m.Movement.GoodsNo, m.Movement.Change))
+			}
+		}
+	}
+	return found
+}
+
+func (f *flow) wants(want ...string) {
+	f.b.t.Helper()
+	if got := f.compare(); !slices.Equal(got, want) {
+		f.b.t.Errorf("found %q, want %q", got, want)
+	}
+}
+
+func (f *flow) figure(goods string) int64 {
+	f.b.t.Helper()
+	figure, err := f.store.Figure(f.b.t.Context(), f.place, goods)
+	if err != nil {
+		f.b.t.Fatal(err)
+	}
+	return figure.Num
+}
+
+// A difference counts when it is seen twice and nothing moved in between; it is told once, with what can explain it.
+func TestADifferenceIsToldWhenItStays(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		f := newFlow(b)
+		f.row("G1", 12, 10, b.now())
+		f.theirs("G1", 10)
+		f.wants()
+
+		f.theirs("G1", 9) // sold, and the flow is not read yet
+		f.wants()
+		f.row("G1", 10, 9, b.now())
+		f.wants()
+
+		f.theirs("G1", 7)
+		b.wh.change = []warehouse.StockChange{
+			{Kind: "stock-take", No: "CT0", At: b.now().Add(-48 * time.Hour), Quantity: -2}, // they agreed after that
+			{Kind: "stock-take", No: "CT2", At: b.now().Add(2 * time.Second), Quantity: -1},
+			{Kind: "level-change", No: "CT1", At: b.now().Add(time.Second), Quantity: -1},
+		}
+		f.wants()
+		f.row("G1", 9, 8, b.now())
+		f.theirs("G1", 6) // as far apart as before, but something moved
+		f.wants()
+		f.wants("G1 book 8 counted 6 level-change CT1")
+		f.wants()
+
+		f.theirs("G1", 5)
+		f.wants()
+		f.row("G1", 7, 5, b.now()) // what stood at 7 before is missing
+		f.theirs("G1", 4)
+		f.wants()
+		figure, err := f.store.Figure(t.Context(), f.place, "G1")
+		if err != nil || len(figure.Holes) != 1 {
+			t.Fatalf("%+v: %v", figure, err)
+		}
+		if got := f.compare(); len(got) != 1 {
+			t.Errorf("found %q", got)
+		}
+		if f.figure("G1") == 4 {
+			t.Error("corrected although nobody allowed it")
+		}
+	})
+}
+
+// A small difference is corrected by itself where the set-up says so: in our book, and said so.
+func TestASmallDifferenceIsCorrectedByItself(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		f := newFlow(b)
+		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools, s.Stock.CorrectUpTo = nil, 2 })
+		f.row("G1", 12, 10, b.now())
+		f.row("G2", 30, 10, b.now())
+		f.theirs("G1", 8)
+		f.theirs("G2", 7)
+		f.wants()
+		got := f.compare()
+		slices.Sort(got)
+		if want := []string{"G1 book 10 counted 8 corrected", "G2 book 10 counted 7", "correction G1 -2"}; !slices.Equal(got, want) {
+			t.Errorf("found %q, want %q", got, want)
+		}
+		if f.figure("G1") != 8 || f.figure("G2") != 10 {
+			t.Errorf("figures %d and %d", f.figure("G1"), f.figure("G2"))
+		}
+		// Movements go on from the far side's figure.
+		f.row("G1", 8, 5, b.now())
+		f.theirs("G1", 5)
+		if figure, err := f.store.Figure(t.Context(), f.place, "G1"); err != nil || figure.Num != 5 || figure.Proof != stock.Proved {
+			t.Errorf("%+v: %v", figure, err)
+		}
+		f.wants()
+	})
+}
+
+// Goods that never moved since the flow is read are taken over, and rows that are found later link up.
+func TestGoodsThatOnlyTheFarSideKnowsAreTakenOver(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	f := newFlow(b)
+	b.wh.put("G1", 100)
+	b.wh.put("G2", 100)
+	began := b.now()
+	f.row("G1", 12, 10, began)
+	f.theirs("G1", 10)
+	f.theirs("G2", 5)
+	f.wants("opening G2 0")
+	if f.figure("G2") != 5 {
+		t.Errorf("figure %d", f.figure("G2"))
+	}
+	f.row("G2", 6, 5, began.Add(time.Minute)) // came late
+	f.row("G2", 5, 3, b.now())
+	f.theirs("G2", 3)
+	f.wants()
+	if figure, err := f.store.Figure(t.Context(), f.place, "G2"); err != nil || figure.Num != 3 || figure.Proof != stock.Proved {
+		t.Errorf("%+v: %v", figure, err)
+	}
+}
+
+// Where the shop's stock lives at the warehouse, shares are set there too, when they were told.
+func TestSharesAreSetAtTheWarehouse(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.apply(func(s *sellerv1.Setup) {
+			s.Stock.SetAtWarehouse = true
+			s.Shops[1].ShopNo = s.Shops[0].ShopNo // A and B are one shop there
+		})
+		b.wh.put("G1", 100)
+		b.count()
+		b.countTick()
+		if len(b.wh.sets) != 0 {
+			t.Errorf("set %q before it was told", b.wh.sets)
+		}
+		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
+		b.countTick()
+		b.countTick()
+		if want := []string{"ESPA G1 23", "ESPC G1 20"}; !slices.Equal(b.wh.sets, want) {
+			t.Errorf("set %q, want %q", b.wh.sets, want)
+		}
+		if err := b.accepted("X1", "A", b.now(), line("G1", 30)); err != nil {
+			t.Fatal(err)
+		}
+		b.share()
+		b.countTick()
+		if got := b.wh.sets[2:]; !slices.Equal(got, []string{"ESPA G1 0", "ESPC G1 14"}) {
+			t.Errorf("set %q", got)
+		}
+	})
+}
