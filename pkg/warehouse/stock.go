@@ -128,7 +128,8 @@ type StockSetter interface {
 
 // StockExplainer tells of documents that change stock without an ERP's document.
 type StockExplainer interface {
-	// StockChanges tells those of one goods in a span, the oldest first.
+	// StockChanges tells those of one goods in a span, the oldest first, as far as the far side does. That there is none proves
+	// nothing.
 	StockChanges(ctx context.Context, goodsNo string, from, to time.Time) ([]StockChange, error)
 }
 

@@ -387,8 +387,7 @@ func (w *Warehouse) SetShopStock(ctx context.Context, requestID, shopNo, goodsNo
 	return nil
 }
 
-// nothing is how JD may say that it has no such documents, or no such page; its words are not known. It is believed only
-// where little hangs on it.
+// nothing is how JD may say that there is no such page; its words are not known. It is believed only where little hangs on it.
 var nothing = regexp.MustCompile(`为空|(暂无|没有|无|未查询到|未查到|未找到)[^，。；;]*(数据|记录|结果|单据|信息)|不存在`)
 
 func saysNothing(err error) bool {
@@ -450,12 +449,15 @@ func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to t
 	return changes, nil
 }
 
-// documents walks all pages.
+// documents walks all pages. JD's no in words means that it has none, or none for us: its words for the first are not known,
+// and what differs is to be told whether or not somebody can explain it.
 func documents[T any](ctx context.Context, w *Warehouse, method string, q jdapi.ChangeQuery, read func(context.Context, jdapi.ChangeQuery) ([]T, error), each func([]T)) error {
 	q.PageSize = changePage
 	for q.Page = 1; q.Page <= mostPages; q.Page++ {
 		rows, err := read(ctx, q)
-		if err = w.unreadStock(method, err); saysNothing(err) {
+		err = w.unreadStock(method, err)
+		var said *warehouse.SaidNo
+		if errors.As(err, &said) {
 			return nil
 		}
 		if err != nil {

@@ -519,8 +519,9 @@ func TestStockChanges(t *testing.T) {
 	}
 
 	none := `{"error_response":{"code":"10500","zh_desc":"查询盘盈单信息为空"}}`
+	refused := `{"error_response":{"code":"10501","zh_desc":"事业部未开通盘点服务"}}`
 	w = tell(t, answers{
-		"checkstock.queryCheckStockProfit": always(none), "checkstock.queryCheckStockLosses": always(``),
+		"checkstock.queryCheckStockProfit": always(none), "checkstock.queryCheckStockLosses": always(refused),
 		"stock.queryGoodsLevelChange": always(`,"levelChangeResultList":null`),
 	}, nil)
 	if got, err := w.StockChanges(t.Context(), "EMG1", morning, morning.Add(time.Hour)); err != nil || len(got) != 0 {

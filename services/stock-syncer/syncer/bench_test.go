@@ -274,7 +274,9 @@ func (b *bench) wants(got []string, want ...string) {
 type shelves struct {
 	mu      sync.Mutex
 	perPage int
-	goods   map[string]int64
+	// untold: it does not say how many rows there are.
+	untold bool
+	goods  map[string]int64
 	// before is called before each page, with its number.
 	before func(page int) error
 	calls  int
@@ -326,6 +328,9 @@ func (w *shelves) Stock(_ context.Context, page int) (warehouse.StockPage, error
 	})
 	from := min((page-1)*w.perPage, len(rows))
 	to := min(from+w.perPage, len(rows))
+	if w.untold {
+		return warehouse.StockPage{Rows: rows[from:to], Last: from == to}, nil
+	}
 	return warehouse.StockPage{Rows: rows[from:to], Total: len(rows), Last: to == len(rows)}, nil
 }
 

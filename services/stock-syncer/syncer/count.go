@@ -425,7 +425,8 @@ type condition struct{ goods, kind string }
 
 func conditionOf(row warehouse.StockRow) condition { return condition{row.GoodsNo, kindOf(row)} }
 
-// whole tells whether no row is missing, and none came twice.
+// whole tells whether no row is missing, and none came twice. Where the far side does not tell how many there are, only the
+// second shows.
 func whole(rows []warehouse.StockRow, total int) bool {
 	seen := map[condition]bool{}
 	for _, row := range rows {
@@ -435,7 +436,7 @@ func whole(rows []warehouse.StockRow, total int) bool {
 			seen[c] = true
 		}
 	}
-	return len(rows) == total
+	return len(rows) == total || total == 0
 }
 
 // union is rows, and those of first that it lacks.

@@ -229,3 +229,16 @@ func TestAChangeOfARatioAtTheWarehouseIsSeen(t *testing.T) {
 		}
 	})
 }
+
+// A far side that does not say how many rows there are is counted all the same, to its empty page.
+func TestAWarehouseThatDoesNotCountItsRowsIsCounted(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	b.wh.untold = true
+	for i := range 7 {
+		b.wh.put(fmt.Sprintf("N%d", i), int64(i+1))
+	}
+	b.wait(2 * time.Minute)
+	if found := figures(b.count()); len(found) != 7 || found["N6"] != 7 {
+		t.Errorf("counted %v", found)
+	}
+}
