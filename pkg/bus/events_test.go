@@ -135,3 +135,33 @@ func TestTooLargeForHandlingIsStillTaken(t *testing.T) {
 		t.Errorf("%d bytes, %+v", len(s.Body), s.Reason)
 	}
 }
+
+func TestAStreamSaysWhereItEndsAndWhetherItWasPutBack(t *testing.T) {
+	b := bustest.Start(t)
+	if seq, _, err := b.End(t.Context(), event.OrderAudited.Name); err != nil || seq != 0 {
+		t.Errorf("an empty stream ends at %d, %v", seq, err)
+	}
+	publish(t, b, audit("acme", "1"), audit("acme", "2"))
+	seq, at, err := b.End(t.Context(), event.OrderAccepted.Name) // of the same stream
+	if err != nil || seq != 2 {
+		t.Fatalf("it ends at %d, %v", seq, err)
+	}
+	for _, c := range []struct {
+		name string
+		seq  uint64
+		at   time.Time
+		want bool
+	}{
+		{"its end", seq, at, true},
+		{"before its beginning", 0, time.Time{}, true},
+		{"beyond its end", seq + 1, at, false},
+		{"another message under the number", seq, at.Add(time.Millisecond), false},
+	} {
+		if got, err := b.Holds(t.Context(), event.OrderAudited.Name, c.seq, c.at); err != nil || got != c.want {
+			t.Errorf("%s: %v, %v", c.name, got, err)
+		}
+	}
+	if _, _, err := b.End(t.Context(), "no.such"); err == nil {
+		t.Error("an event of no stream")
+	}
+}

@@ -14,6 +14,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/stock"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -76,20 +77,6 @@ func (f *flow) must(err error) {
 	}
 }
 
-// told are the movements to book, each with the ids under which it was told.
-func (f *flow) told() map[string][]string {
-	f.t.Helper()
-	ids := map[string][]string{}
-	f.must(f.Bus.Events(f.t.Context(), bus.EventQuery{Names: []string{event.StockAdjusted.Name}}, func(e bus.Stored) error {
-		m, err := bus.Decode(event.StockAdjusted, e)
-		if no := m.GetMovement().GetFlowNo(); !slices.Contains(ids[no], e.ID) {
-			ids[no] = append(ids[no], e.ID)
-		}
-		return err
-	}))
-	return ids
-}
-
 // failed are the spans that are told to have failed.
 func (f *flow) failed() (list []*vmiv1.WindowFailed) {
 	f.t.Helper()
@@ -104,11 +91,32 @@ func (f *flow) failed() (list []*vmiv1.WindowFailed) {
 // complete is nil when the book is the sandbox's stock and each movement to book was told once.
 func (f *flow) complete() error {
 	f.t.Helper()
-	books := &stock.Store{Books: f.Ledger}
+	rows, _ := f.JD.Movements(jdtest.StockQuery{ShopNo: f.place.ShopNo})
+	return flowIs(f.t, f.Bus, f.Ledger, f.place, f.JD.Stock(jdtest.StockQuery{ShopNo: f.place.ShopNo}).Shops, rows)
+}
+
+// flowIs is nil when the book of a place is the stock of its shop at the sandbox, and each of the movements to book was told
+// once: under one id, however often.
+func flowIs(t *testing.T, b *bus.Bus, l ledger.Books, place stock.Place, shops []jdtest.ShopStock, rows []jdtest.Movement) error {
+	t.Helper()
+	told := map[string][]string{}
+	err := b.Events(t.Context(), bus.EventQuery{Names: []string{event.StockAdjusted.Name}}, func(e bus.Stored) error {
+		m, err := bus.Decode(event.StockAdjusted, e)
+		if no := m.GetMovement().GetFlowNo(); !slices.Contains(told[no], e.ID) {
+			told[no] = append(told[no], e.ID)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	books := &stock.Store{Books: l}
 	figures, from := map[string]stock.Figure{}, ""
 	for {
-		some, next, err := books.Figures(f.t.Context(), f.place, from)
-		f.must(err)
+		some, next, err := books.Figures(t.Context(), place, from)
+		if err != nil {
+			return err
+		}
 		for _, x := range some {
 			figures[x.GoodsNo] = x
 		}
@@ -117,13 +125,11 @@ func (f *flow) complete() error {
 		}
 	}
 	var errs []error
-	for _, s := range f.JD.Stock(jdtest.StockQuery{ShopNo: f.place.ShopNo}).Shops {
+	for _, s := range shops {
 		if x := figures[s.GoodsNo]; x.Num != s.Num || x.Proof != stock.Proved {
 			errs = append(errs, fmt.Errorf("%s: the book says %d (%s), the warehouse %d; %v", s.GoodsNo, x.Num, x.Proof, s.Num, x.Holes))
 		}
 	}
-	rows, _ := f.JD.Movements(jdtest.StockQuery{ShopNo: f.place.ShopNo})
-	told := f.told()
 	for _, r := range rows {
 		books := r.Former != r.Now && r.Former >= 0 && r.Now >= 0 && r.Reason != "设置VMI库存" && r.Reason != "商品库存比例调整"
 		if ids := told[r.FlowID]; books && len(ids) != 1 || !books && len(ids) != 0 {

@@ -43,12 +43,13 @@ const (
 	Reconciler   = "stockbridge/services/reconciler"
 	StatusPoller = "stockbridge/services/status-poller"
 	StockSyncer  = "stockbridge/services/stock-syncer"
+	VMIIngester  = "stockbridge/services/vmi-ingester"
 	Bridgectl    = "stockbridge/services/bridgectl"
 )
 
 // Programs is all of them.
 func Programs() []string {
-	return []string{NATSServer, JDSandbox, OrderPusher, Reconciler, StatusPoller, StockSyncer, Bridgectl}
+	return []string{NATSServer, JDSandbox, OrderPusher, Reconciler, StatusPoller, StockSyncer, VMIIngester, Bridgectl}
 }
 
 // Options of a run. Only Dir is needed.
