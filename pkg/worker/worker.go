@@ -15,7 +15,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -89,16 +88,10 @@ func (p Parts) Ready(ctx context.Context) error {
 	return errors.Join(p.Bus.Ready(), p.Sellers.Ready(), p.Tokens.Ready(), p.Ledger.Check(ctx))
 }
 
-// gcPercent lets a worker's heap grow to three times what is alive before it is collected, instead of Go's two: little is
-// alive (some 8 MiB), and a busy worker would collect thirty times a second. An idle one stays below 40 MiB. GOGC wins.
-const gcPercent = 200
-
 // Main is a service's main: Run with the process's arguments, environment and signals.
 func Main[C any](name string, run func(context.Context, *Shell, C) error) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	Collect(ctx)
 	context.AfterFunc(ctx, stop)
 	out := os.Stderr
 	if asksForHelp(os.Args[1:]) {

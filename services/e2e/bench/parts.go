@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,6 +26,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/worker"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -92,7 +92,7 @@ func answer(ctx context.Context) error {
 
 // bare is the bare loop.
 func bare(ctx context.Context) error {
-	debug.SetGCPercent(200) // as workers do
+	worker.Collect(ctx) // as workers do
 	text, err := os.ReadFile(os.Getenv("BENCH_SETUP"))
 	if err != nil {
 		return err
