@@ -10,12 +10,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/jd/jdtest"
+	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
 	"stockbridge/services/e2e/procs"
@@ -80,11 +83,13 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	must(t, err)
 	setup, err := stack.DemoSetup(r.Dir(), r.Sandbox.Base)
 	must(t, err)
+	setup.Shops[0].Booking = sellerv1.Shop_BOOKING_DOCUMENTS
+	setup.Stock = &sellerv1.Stock{Every: durationpb.New(time.Second), Lag: durationpb.New(0), Since: time.Now().Add(-time.Minute).Format(time.RFC3339)}
 	text, err := seller.Render(setup)
 	must(t, err)
 	_, err = ctl("bridgectl", string(text), "seller", "apply", "-f", "-")
 	must(t, err)
-	for _, worker := range []string{"order-pusher", "reconciler", "status-poller", "stock-syncer"} {
+	for _, worker := range []string{"order-pusher", "reconciler", "status-poller", "stock-syncer", "vmi-ingester"} {
 		at, err := r.Addr()
 		must(t, err)
 		start(worker, program(worker), append(as(worker), "HTTP_ADDR="+at, "PUSH_SETTLE_FOR=1s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s"), "http://"+at+"/readyz")
@@ -98,6 +103,10 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	until(t, "it is told to be shipped", func() bool {
 		out, err := ctl("bridgectl", "", "order", "explain", o.OutboundNo)
 		return err == nil && strings.Contains(out, event.OrderShipped.Name)
+	})
+	until(t, "the flow of its shop is read", func() bool {
+		out, err := ctl("bridgectl", "", "window", "ls", "-o", "json")
+		return err == nil && strings.Contains(out, `"read"`)
 	})
 	// What anybody was refused so far stands in the server's log.
 	log, err := os.ReadFile(server.LogFile())

@@ -152,7 +152,8 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 		now = *st
 		return true
 	})
-	if err == nil && !finished {
+	// After a while of this the run has no time left for what it came for.
+	if took := p.Now().Sub(began); err == nil && (!finished || took > writeFor) {
 		err = fault.RetryAfter(100*time.Millisecond, errRest)
 	}
 	return now, err

@@ -103,7 +103,9 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 		if err != nil || len(holes) == 0 {
 			return nil, err // healed meanwhile
 		}
-		r.span = r.wider(holes)
+		if r.m.GetPage() <= 1 { // else the pages are those of this very span
+			r.span = r.wider(holes)
+		}
 	}
 	wh, err := r.Open(r.seller, r.place.Warehouse)
 	if err != nil {
@@ -339,7 +341,7 @@ func (r *run) gapRead(ctx context.Context) ([]event.Event, error) {
 	if err != nil {
 		return r.events, err
 	}
-	if len(holes) > 0 && len(r.fresh) == 0 && len(r.edges) > 0 && stock.LinkUp(r.edges) {
+	if len(holes) > 0 && r.m.GetPage() <= 1 && len(r.fresh) == 0 && len(r.edges) > 0 && stock.LinkUp(r.edges) {
 		// All rows are known, and they do link up: two that stand at the same figure were linked the wrong way round.
 		chain, err := r.store.Chains(ctx, r.place, []string{r.m.GetGoodsNo()})
 		if err != nil {
