@@ -17,18 +17,19 @@ const DemoSeller = "demo"
 // demoSpeed makes ten minutes of every second: an order is shipped after half a minute and delivered after three.
 const demoSpeed = 600
 
+// Numbers of the demo seller at the sandbox.
 const (
-	demoDepartment = "EBU0000000000001"
-	demoShop       = "ESP0020000000001"
-	demoWarehouse  = "110006341"
+	DemoDepartment = "EBU0000000000001"
+	DemoShop       = "ESP0020000000001"
+	DemoWarehouse  = "110006341"
 )
 
 // DemoSandbox is a sandbox that knows the demo seller.
 func DemoSandbox() jdtest.Config {
 	return jdtest.Config{
 		Speed:      demoSpeed,
-		Warehouses: []jdtest.Warehouse{{WarehouseNo: demoWarehouse, WarehouseName: "示例仓"}},
-		Shops:      []jdtest.Shop{{ShopNo: demoShop, ShopName: "示例店", DeptNo: demoDepartment}},
+		Warehouses: []jdtest.Warehouse{{WarehouseNo: DemoWarehouse, WarehouseName: "示例仓"}},
+		Shops:      []jdtest.Shop{{ShopNo: DemoShop, ShopName: "示例店", DeptNo: DemoDepartment}},
 		Shippers:   []jdtest.Shipper{{ShipperNo: "CYS0000010", ShipperName: "京东快递", Status: "1", IsCod: "1"}},
 	}
 }
@@ -63,11 +64,11 @@ func DemoSetup(dir, url string) (*sellerv1.Setup, error) {
 		Accounts: []*sellerv1.Account{{
 			Name: "sandbox", Kind: sellerv1.Account_KIND_JD, Url: GatewayURL(url), AppKey: jdtest.DefaultAppKey,
 			AppSecret: appSecret, AccessToken: token, TokenOwner: sellerv1.Account_TOKEN_OWNER_EXTERNAL,
-			Department: demoDepartment, VendorSource: "ISV0000000000001",
+			Department: DemoDepartment, VendorSource: "ISV0000000000001",
 			Quota: &sellerv1.Quota{PerSecond: 200, Concurrent: 32},
 		}},
-		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "sandbox", WarehouseNo: demoWarehouse}},
-		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: demoShop, Warehouses: []string{"W01"}}},
+		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "sandbox", WarehouseNo: DemoWarehouse}},
+		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: DemoShop, Warehouses: []string{"W01"}}},
 		Carriers:   []*sellerv1.Mapping{{Code: "JD", Number: "CYS0000010"}},
 		Categories: []*sellerv1.Mapping{{Code: "tea", Number: "4159"}},
 		Platforms:  []*sellerv1.Mapping{{Code: "jd", Number: "1"}, {Code: "tmall", Number: "2"}, {Code: "taobao", Number: "8"}},
@@ -77,6 +78,6 @@ func DemoSetup(dir, url string) (*sellerv1.Setup, error) {
 // WithShop is the demo seller's set-up with one more shop.
 func WithShop(setup *sellerv1.Setup, code string) *sellerv1.Setup {
 	more := proto.CloneOf(setup)
-	more.Shops = append(more.Shops, &sellerv1.Shop{Code: code, ShopNo: demoShop, Warehouses: []string{"W01"}})
+	more.Shops = append(more.Shops, &sellerv1.Shop{Code: code, ShopNo: DemoShop, Warehouses: []string{"W01"}})
 	return more
 }

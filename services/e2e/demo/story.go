@@ -24,6 +24,7 @@ import (
 	"stockbridge/services/e2e/tally"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/vmi-ingester/ingester"
 )
 
 const (
@@ -56,8 +57,10 @@ type story struct {
 	// unread is how many messages were published that name no order; invalid, the outbound number with a bad quantity.
 	unread  int
 	invalid string
-	// replayed counts what an operator sent again from the shelf.
-	replayed, dropped int
+	// replayed counts what an operator sent again from the shelf, refetched the windows that were fetched again.
+	replayed, dropped, refetched int
+	// moved counts the movements that the sandbox made.
+	moved int
 }
 
 func (s *story) tell(ctx context.Context) error {
@@ -68,7 +71,7 @@ func (s *story) tell(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	err = s.start(ctx, dir)
-	for _, step := range []func(context.Context) error{s.publish, s.quiet, s.mend, s.settled, s.judge} {
+	for _, step := range []func(context.Context) error{s.publish, s.quiet, s.mend, s.settled, s.judge, s.stocked} {
 		if err == nil {
 			err = step(ctx)
 		}
@@ -87,11 +90,14 @@ func (s *story) start(ctx context.Context, dir string) error {
 		OpenEvery: time.Second, PackedEvery: time.Second, ShippedEvery: 2 * time.Second, FollowFor: time.Hour, Slots: 4,
 		BreakerAfter: 20, ProbeAfter: 2 * time.Second,
 	}
+	ingest := ingester.Config{
+		Slots: 4, MaxPages: 50, RunPages: 20, Attempts: 2, GapAttempts: 8, CatchUp: time.Hour, ReleasePerSecond: 100, BreakerAfter: 1000, ProbeAfter: 2 * time.Second,
+	}
 	sandbox := stack.DemoSandbox()
 	sandbox.Seed, sandbox.Speed = s.seed, speed
 	var err error
 	s.stack, err = stack.Start(ctx, stack.Options{
-		DataDir: dir, NATSPort: server.RandomPort, SandboxAddr: "127.0.0.1:0", Sandbox: &sandbox, Pusher: &push, Poller: &poll,
+		DataDir: dir, NATSPort: server.RandomPort, SandboxAddr: "127.0.0.1:0", Sandbox: &sandbox, Pusher: &push, Poller: &poll, Ingester: &ingest,
 		Ticks: stack.Ticks{Poll: time.Second, Release: 2 * time.Second}, Log: zerolog.New(os.Stderr).Level(zerolog.ErrorLevel),
 	})
 	if err != nil {

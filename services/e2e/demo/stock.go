@@ -1,0 +1,400 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/stock"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/vmi-ingester/ingester"
+)
+
+const (
+	// ownShop is a 京仓 shop: JD takes its orders, and its stock is booked from the flow.
+	ownShop, ownShopNo = "J01", "ESP0020000000009"
+	// poolName is the stock that the cloud shop shares, cloudRatio its part of the warehouse's in per cent.
+	poolName, cloudRatio = "cloud", 30
+	flowMethod           = "eclp.stock.queryVmiShopStockFlow"
+	// flowTrouble is what JD says instead of a page.
+	flowTrouble = "库存系统繁忙，请稍后再试"
+)
+
+// stockGoods are what the chapter moves.
+var stockGoods = []string{"EMG4418000000201", "EMG4418000000202", "EMG4418000000203"}
+
+// flow is what the streams told of stock.
+type flow struct {
+	// told counts the ids under which each row was told, by flow number.
+	told map[string]map[string]bool
+	// booked is the sum of what the ERP is to book, noted the rows that it is not to.
+	booked map[string]int64
+	noted  int
+	// ingested are windows that were read to their end, failed those that could not be, gaps the goods with a hole.
+	ingested, repeated int64
+	failed, gaps       int
+	last               *vmiv1.WindowIngested
+	shares             map[string]*stockv1.ShareChanged
+	drifts             int
+}
+
+// watchFlow reads all that the streams told of stock so far.
+func (s *story) watchFlow(ctx context.Context) (*flow, error) {
+	f := &flow{told: map[string]map[string]bool{}, booked: map[string]int64{}, shares: map[string]*stockv1.ShareChanged{}}
+	row := func(e bus.Stored, m *stockv1.Movement) {
+		if f.told[m.GetFlowNo()] == nil {
+			f.told[m.GetFlowNo()] = map[string]bool{}
+		}
+		f.told[m.GetFlowNo()][e.ID] = true
+	}
+	seen := map[string]bool{}
+	err := s.stack.Bus.Events(ctx, bus.EventQuery{
+		Names: []string{
+			event.StockAdjusted.Name, event.StockNoted.Name, event.StockShareChanged.Name, event.StockDriftFound.Name,
+			event.VMIWindowIngested.Name, event.VMIWindowFailed.Name, event.VMIGapFound.Name,
+		},
+		Seller: stack.DemoSeller,
+	}, func(e bus.Stored) error {
+		again := seen[e.ID] // the same fact, told twice
+		seen[e.ID] = true
+		switch e.Name {
+		case event.StockAdjusted.Name:
+			m, err := bus.Decode(event.StockAdjusted, e)
+			if err != nil {
+				return err
+			}
+			row(e, m.Movement)
+			if !again {
+				f.booked[m.Movement.GoodsNo] += m.Movement.Change
+			}
+		case event.StockNoted.Name:
+			m, err := bus.Decode(event.StockNoted, e)
+			if err != nil {
+				return err
+			}
+			if m.Movement.ShopNo == ownShopNo {
+				row(e, m.Movement)
+				f.noted++
+			}
+		case event.StockShareChanged.Name:
+			m, err := bus.Decode(event.StockShareChanged, e)
+			if err != nil {
+				return err
+			}
+			if was := f.shares[m.GoodsNo]; was == nil || was.Version < m.Version {
+				f.shares[m.GoodsNo] = m
+			}
+		case event.StockDriftFound.Name:
+			f.drifts++
+		case event.VMIWindowIngested.Name:
+			m, err := bus.Decode(event.VMIWindowIngested, e)
+			if err != nil {
+				return err
+			}
+			if m.Window.ShopNo == ownShopNo {
+				f.ingested++
+				f.repeated += m.Repeated
+				if m.Rows > 0 {
+					f.last = m
+				}
+			}
+		case event.VMIWindowFailed.Name:
+			f.failed++
+		case event.VMIGapFound.Name:
+			f.gaps++
+		}
+		return nil
+	})
+	return f, err
+}
+
+// stocked is the chapter of stock: a 京仓 shop whose flow cannot be read for a while and leaves rows out, and a cloud shop
+// that may offer its part of what is there.
+func (s *story) stocked(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{s.openStock, s.failWindow, s.openGap, s.follow, s.certify} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openStock stocks the warehouse and has both shops followed.
+func (s *story) openStock(ctx context.Context) error {
+	fmt.Fprintln(s.out)
+	for _, goods := range stockGoods {
+		err := s.jd.StockGoods(ctx, jdtest.Stock{
+			DeptNo: stack.DemoDepartment, WarehouseNo: stack.DemoWarehouse, GoodsNo: goods, Shops: map[string]int64{ownShopNo: 700, stack.DemoShop: 300},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	now, ok := s.stack.Sellers.Get(stack.DemoSeller)
+	if !ok {
+		return errors.New("the demo seller is gone")
+	}
+	setup := proto.CloneOf(now.Setup)
+	for _, shop := range setup.Shops {
+		shop.Booking = sellerv1.Shop_BOOKING_DOCUMENTS
+	}
+	setup.Shops = append(setup.Shops, &sellerv1.Shop{Code: ownShop, ShopNo: ownShopNo, Warehouses: []string{"W01"}, Booking: sellerv1.Shop_BOOKING_FLOW})
+	setup.Stock = &sellerv1.Stock{
+		Every: durationpb.New(time.Second), Lag: durationpb.New(0), Overlap: durationpb.New(time.Second), SecondLook: durationpb.New(4 * time.Second),
+		CountEvery: durationpb.New(time.Second),
+		Pools:      []*sellerv1.Pool{{Name: poolName, Warehouse: "W01", Ratio: fmt.Sprint(cloudRatio), Shops: []*sellerv1.PoolShop{{Shop: setup.Shops[0].Code}}}},
+	}
+	if err := s.stack.Apply(ctx, setup); err != nil {
+		return err
+	}
+	// Rows count from the first plan of the place on.
+	if err := s.untilFlow(ctx, "reading", "读取流水", func(f *flow) (int, int) { return min(int(f.ingested), 1), 1 }); err != nil {
+		return err
+	}
+	if err := s.move(ctx, 60); err != nil {
+		return err
+	}
+	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold(ctx))
+}
+
+// move lets n things happen in the warehouse: sales mostly, receipts, a stock-take, and rows that nobody books.
+func (s *story) move(ctx context.Context, n int) error {
+	kinds := []jdtest.ActKind{jdtest.Sale, jdtest.Sale, jdtest.Sale, jdtest.Receipt, jdtest.Sale, jdtest.Loss, jdtest.Sale, jdtest.SetStock}
+	for i := range n {
+		act := jdtest.StockAct{
+			Kind: kinds[i%len(kinds)], DeptNo: stack.DemoDepartment, WarehouseNo: stack.DemoWarehouse, ShopNo: ownShopNo,
+			GoodsNo: stockGoods[i%len(stockGoods)], Num: int64(1 + i%3),
+		}
+		switch act.Kind {
+		case jdtest.Receipt:
+			act.Num = 10
+		case jdtest.SetStock:
+			act.Num = 650
+		}
+		made, err := s.jd.Move(ctx, act)
+		if err != nil {
+			return err
+		}
+		s.moved += len(made)
+	}
+	return nil
+}
+
+// failWindow has JD refuse the flow until a window is on the shelf, and fetches it again.
+func (s *story) failWindow(ctx context.Context) error {
+	_, err := s.jd.AddFault(ctx, jdtest.Fault{ID: "flow", Kind: jdtest.Error, Methods: []string{flowMethod}, Shops: []string{ownShopNo}, Chance: 1, ZH: flowTrouble})
+	if err != nil {
+		return err
+	}
+	if err := s.move(ctx, 20); err != nil {
+		return err
+	}
+	if err := s.untilFlow(ctx, "window on the shelf", "失败的时间段", func(f *flow) (int, int) { return min(f.failed, 1), 1 }); err != nil {
+		return err
+	}
+	if err := s.jd.RemoveFault(ctx, "flow"); err != nil {
+		return err
+	}
+	was, err := s.watchFlow(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.move(ctx, 10); err != nil {
+		return err
+	}
+	if err := s.untilFlow(ctx, "later windows read", "之后的时间段照常读取", func(f *flow) (int, int) { return min(int(f.ingested-was.ingested), 2), 2 }); err != nil {
+		return err
+	}
+	items, _, err := s.stack.Bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Dead, Consumer: ingester.Windows})
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		if err := s.stack.Bus.Replay(ctx, item.Seq, bus.By{Who: "demo", Why: "JD answers again"}); err != nil {
+			return err
+		}
+		s.refetched++
+	}
+	if s.refetched == 0 {
+		return errors.New("a window failed, and none is on the shelf")
+	}
+	s.say(fmt.Sprintf("%d windows fetched again (补抓); JD had said: %s", s.refetched, flowTrouble), fmt.Sprintf("补抓 %d 个时间段", s.refetched), "")
+	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold(ctx))
+}
+
+// openGap has JD leave rows out, so that what follows does not link up, until it is noticed and mended.
+func (s *story) openGap(ctx context.Context) error {
+	if _, err := s.jd.SetKnobs(ctx, map[string]any{"flow": map[string]any{"drop": map[string]any{"chance": 0.3, "readings": 3}}}); err != nil {
+		return err
+	}
+	if err := s.move(ctx, 30); err != nil {
+		return err
+	}
+	if err := s.untilFlow(ctx, "gap found", "发现流水断点", func(f *flow) (int, int) { return min(f.gaps, 1), 1 }); err != nil {
+		return err
+	}
+	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold(ctx))
+}
+
+// allTold compares the rows told with those that the sandbox made.
+func (s *story) allTold(context.Context) func(*flow) (int, int) {
+	return func(f *flow) (int, int) { return len(f.told), s.moved }
+}
+
+// follow waits until the cloud shop's share is what it should be, moves stock, and waits again.
+func (s *story) follow(ctx context.Context) error {
+	settled := func() error {
+		want, err := s.shares(ctx)
+		if err != nil {
+			return err
+		}
+		return s.untilFlow(ctx, "shares as the stock is", "共享库存与实物一致", func(f *flow) (int, int) {
+			right := 0
+			for goods, share := range want {
+				if told := f.shares[goods]; told != nil && told.Share == share {
+					right++
+				}
+			}
+			return right, len(want)
+		})
+	}
+	if err := settled(); err != nil {
+		return err
+	}
+	if err := s.move(ctx, 12); err != nil {
+		return err
+	}
+	if err := settled(); err != nil {
+		return err
+	}
+	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold(ctx))
+}
+
+// shares is what the cloud shop may offer, from the sandbox's own figures.
+func (s *story) shares(ctx context.Context) (map[string]int64, error) {
+	truth, err := s.jd.Stock(ctx, jdtest.StockQuery{DeptNo: stack.DemoDepartment})
+	if err != nil {
+		return nil, err
+	}
+	shares := map[string]int64{}
+	for _, w := range truth.Warehouses {
+		if w.StockStatus == "1" && w.StockType == "1" && slices.Contains(stockGoods, w.GoodsNo) {
+			shares[w.GoodsNo] += w.Usable
+		}
+	}
+	for goods, saleable := range shares {
+		shares[goods] = saleable * cloudRatio / 100
+	}
+	return shares, nil
+}
+
+// certify holds the book and what was told against the sandbox's figures, and prints both.
+func (s *story) certify(ctx context.Context) error {
+	f, err := s.watchFlow(ctx)
+	if err != nil {
+		return err
+	}
+	truth, err := s.jd.Stock(ctx, jdtest.StockQuery{ShopNo: ownShopNo})
+	if err != nil {
+		return err
+	}
+	rows, err := s.jd.Movements(ctx, jdtest.StockQuery{ShopNo: ownShopNo})
+	if err != nil {
+		return err
+	}
+	shares, err := s.shares(ctx)
+	if err != nil {
+		return err
+	}
+	books := stock.Store{Books: s.stack.Ledger}
+	place := stock.Place{Seller: stack.DemoSeller, Warehouse: "W01", ShopNo: ownShopNo}
+	var broken []error
+	breaks := func(format string, args ...any) { broken = append(broken, fmt.Errorf("P4 "+format, args...)) }
+	for _, r := range rows {
+		if ids := f.told[r.FlowID]; len(ids) != 1 {
+			breaks("movement %s: told under %d ids", r.FlowID, len(ids))
+		}
+	}
+	if len(f.told) != len(rows) {
+		breaks("%d movements told, the sandbox made %d", len(f.told), len(rows))
+	}
+	open := 0
+	fmt.Fprintln(s.out)
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "stock\tbook\tsandbox\t库存")
+	for _, at := range truth.Shops {
+		figure, err := books.Figure(ctx, place, at.GoodsNo)
+		if err != nil {
+			return err
+		}
+		open += len(figure.Holes)
+		if figure.Num != at.Num || figure.Proof != stock.Proved {
+			breaks("%s: the book says %d (%s), the sandbox %d", at.GoodsNo, figure.Num, figure.Proof, at.Num)
+		}
+		told := f.shares[at.GoodsNo]
+		if told.GetShare() != shares[at.GoodsNo] {
+			breaks("%s: shop %s may offer %d, should be %d", at.GoodsNo, told.GetShop(), told.GetShare(), shares[at.GoodsNo])
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t京仓店铺库存\n", at.GoodsNo, figure.Num, at.Num)
+		fmt.Fprintf(w, "  share of %s\t%d\t%d\t云仓店铺可售（%d%%）\n", told.GetShop(), told.GetShare(), shares[at.GoodsNo], cloudRatio)
+	}
+	fmt.Fprintf(w, "movements\t%d\t%d\t流水条数\n", len(f.told), len(rows))
+	fmt.Fprintf(w, "  of them not to be booked\t%d\t\t其中不记账\n", f.noted)
+	fmt.Fprintf(w, "windows read\t%d\t\t已读取的时间段\n", f.ingested)
+	fmt.Fprintf(w, "windows failed, fetched again\t%d, %d\t\t失败的时间段与补抓\n", f.failed, s.refetched)
+	fmt.Fprintf(w, "gaps found, still open\t%d, %d\t\t断点：发现与未修复\n", f.gaps, open)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if c := f.last; c != nil {
+		fmt.Fprintf(s.out, "certificate of the last window with rows: %s to %s, rows %d = adjusted %d + repeated %d + noted %d; flow %s to %s; %s\n",
+			c.Window.From.AsTime().Format(time.TimeOnly), c.Window.To.AsTime().Format(time.TimeOnly), c.Rows, c.Adjusted, c.Repeated,
+			c.Rows-c.Adjusted-c.Repeated, c.FirstFlow, c.LastFlow, c.Continuity)
+	}
+	if f.failed == 0 || f.gaps == 0 || open > 0 {
+		breaks("failed windows %d, gaps found %d, open %d", f.failed, f.gaps, open)
+	}
+	if len(broken) > 0 {
+		return errors.Join(broken...)
+	}
+	s.say("each movement once, book and sandbox agree, shares are right", "每条流水恰好一次，账面与沙箱一致，共享库存正确", "")
+	return nil
+}
+
+// untilFlow waits until enough is told, and shows how far it is.
+func (s *story) untilFlow(ctx context.Context, en, zh string, progress func(*flow) (done, of int)) error {
+	last := -1
+	for {
+		f, err := s.watchFlow(ctx)
+		if err != nil {
+			return err
+		}
+		done, of := progress(f)
+		if done != last {
+			last = done
+			s.say(fmt.Sprintf("%s: %d of %d", en, done, of), fmt.Sprintf("%s %d/%d", zh, done, of), "")
+		}
+		if done >= of {
+			return nil
+		}
+		select {
+		case <-time.After(300 * time.Millisecond):
+		case err := <-s.stack.Failed():
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %d of %d when the time was up: %w", en, done, of, ctx.Err())
+		}
+	}
+}
