@@ -152,7 +152,7 @@ func (s *story) openStock(ctx context.Context) error {
 	}
 	setup.Shops = append(setup.Shops, &sellerv1.Shop{Code: ownShop, ShopNo: ownShopNo, Warehouses: []string{"W01"}, Booking: sellerv1.Shop_BOOKING_FLOW})
 	setup.Stock = &sellerv1.Stock{
-		Every: durationpb.New(time.Second), Lag: durationpb.New(0), Overlap: durationpb.New(time.Second), SecondLook: durationpb.New(4 * time.Second),
+		Every: durationpb.New(time.Second), Lag: durationpb.New(time.Second), Overlap: durationpb.New(time.Second), SecondLook: durationpb.New(4 * time.Second),
 		CountEvery: durationpb.New(time.Second),
 		Pools:      []*sellerv1.Pool{{Name: poolName, Warehouse: "W01", Ratio: fmt.Sprint(cloudRatio), Shops: []*sellerv1.PoolShop{{Shop: setup.Shops[0].Code}}}},
 	}
@@ -239,10 +239,21 @@ func (s *story) openGap(ctx context.Context) error {
 	if _, err := s.jd.SetKnobs(ctx, map[string]any{"flow": map[string]any{"drop": map[string]any{"chance": 0.3, "readings": 3}}}); err != nil {
 		return err
 	}
+	was, err := s.watchFlow(ctx)
+	if err != nil {
+		return err
+	}
 	if err := s.move(ctx, 30); err != nil {
 		return err
 	}
-	if err := s.untilFlow(ctx, "gap found", "发现流水断点", func(f *flow) (int, int) { return min(f.gaps, 1), 1 }); err != nil {
+	if err := s.untilFlow(ctx, "gap found", "发现流水断点", func(f *flow) (int, int) { return min(f.gaps-was.gaps, 1), 1 }); err != nil {
+		return err
+	}
+	if _, err := s.jd.SetKnobs(ctx, map[string]any{"flow": map[string]any{"drop": map[string]any{"chance": 0, "readings": 0}}}); err != nil {
+		return err
+	}
+	// A row that is missing at the very end shows when the next one comes.
+	if err := s.move(ctx, 6); err != nil {
 		return err
 	}
 	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold(ctx))

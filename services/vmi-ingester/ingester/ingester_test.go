@@ -88,6 +88,37 @@ func TestARowThatNeverComesIsLeftToAPersonAndStandsInNobodysWay(t *testing.T) {
 	b.must(b.complete())
 }
 
+// A window has its own patience, whatever that for missing movements is, and what the far side said reaches the operator.
+func TestAWindowThatFailsIsShelvedWithWhatTheFarSideSaid(t *testing.T) {
+	b := newBench(t)
+	b.Attempts = 3
+	b.far.fail = func(warehouse.FlowQuery) error {
+		return &warehouse.SaidNo{Reason: fault.Reason{Code: "stock.refused", ZH: "京东没有执行", EN: "JD did not", RemoteCode: "50", RemoteText: "系统忙"}}
+	}
+	b.run(10 * time.Minute)
+	b.far.move("G", 5)
+	b.run(10 * time.Minute)
+	failed := 0
+	for _, e := range b.events {
+		m, ok := e.Message.(*vmiv1.WindowFailed)
+		if !ok {
+			continue
+		}
+		failed++
+		if m.Attempts != 3 || m.Reason.Code != "stock.refused" || m.Reason.RemoteText != "系统忙" || m.Reason.RemoteCode != "50" {
+			t.Errorf("told: %v", m)
+		}
+	}
+	if failed == 0 || failed != len(b.shelved) {
+		t.Fatalf("%d told to have failed, shelved %v", failed, b.shelved)
+	}
+	// Later windows go on, and the failed one is fetched again.
+	b.far.fail = nil
+	b.far.move("G", -1)
+	b.run(2 * time.Hour)
+	b.must(b.complete())
+}
+
 func TestMoreThanFiftyPagesAreHalved(t *testing.T) {
 	b := newBench(t)
 	b.far.pageSize = 10

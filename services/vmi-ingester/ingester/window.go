@@ -58,7 +58,19 @@ func (p *Ingester) window(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowD
 	if err != nil {
 		err = fmt.Errorf("read the flow of %s: %w", r.place, err)
 	}
+	if fault.Of(err) == fault.Transient && err != nil && ctx.Err() == nil && d.Attempt >= p.patience(m) {
+		failed, gaveUp := p.failed(d, m, fault.Permanent(fmt.Errorf("after %d attempts: %w", d.Attempt, err)))
+		return append(events, failed...), r.apply, gaveUp
+	}
 	return events, r.apply, err
+}
+
+// patience is how often a window is tried.
+func (p *Ingester) patience(m *vmiv1.WindowDue) int {
+	if m.GetWhy() == vmiv1.Why_WHY_GAP {
+		return p.GapAttempts
+	}
+	return p.Attempts
 }
 
 // run is one reading of some pages of a window.
@@ -215,8 +227,13 @@ func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader, span stock
 	}
 }
 
-// readable makes a lost answer a transient failure: reading changes nothing, so it is simply done again.
+// readable makes a lost answer, and a no in the far side's words, a transient failure that says why: reading changes nothing,
+// so it is simply done again.
 func readable(err error) error {
+	var no *warehouse.SaidNo
+	if errors.As(err, &no) {
+		return no.Reason
+	}
 	if fault.Of(err) != fault.Unclear {
 		return err
 	}
@@ -366,10 +383,6 @@ func (r *run) gapRead(ctx context.Context) ([]event.Event, error) {
 			r.m.GetGoodsNo(), from.Format(time.RFC3339), to.Format(time.RFC3339), holes[0].Left.Value, holes[0].Right.Value),
 		EN: fmt.Sprintf("movements of goods %s are missing between %s and %s (the stock went from %d to %d): look at its flow at the warehouse, then bridgectl window refetch",
 			r.m.GetGoodsNo(), from.Format(time.RFC3339), to.Format(time.RFC3339), holes[0].Left.Value, holes[0].Right.Value),
-	}
-	if r.d.Attempt >= r.GapAttempts {
-		failed, err := r.failed(r.d, r.m, fault.Permanent(missing))
-		return append(r.events, failed...), err
 	}
 	return r.events, missing
 }
