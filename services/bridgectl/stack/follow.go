@@ -70,7 +70,11 @@ func followStock(ctx context.Context, b *bus.Bus, s *seller.Seller) error {
 	for _, code := range syncer.Warehouses(s) {
 		counted[event.Place(code)] = &stockv1.CountDue{Seller: s.Name(), Warehouse: code}
 	}
-	if err := b.SetTicks(ctx, event.TickCount, s.Name(), counted, syncer.CountTickEvery); err != nil {
+	every := syncer.CountTickEvery
+	if wanted := s.Setup.GetStock().GetCountEvery(); wanted != nil {
+		every = min(every, wanted.AsDuration())
+	}
+	if err := b.SetTicks(ctx, event.TickCount, s.Name(), counted, every); err != nil {
 		return err
 	}
 	if len(s.Setup.GetStock().GetPools()) == 0 {

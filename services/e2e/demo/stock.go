@@ -19,6 +19,7 @@ import (
 	stockv1 "stockbridge/proto/stock/v1"
 	vmiv1 "stockbridge/proto/vmi/v1"
 	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/stock-syncer/syncer"
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
@@ -37,29 +38,26 @@ var stockGoods = []string{"EMG4418000000201", "EMG4418000000202", "EMG4418000000
 
 // flow is what the streams told of stock.
 type flow struct {
-	// told counts the ids under which each row was told, by flow number.
+	// told are the ids under which each row was told, by flow number.
 	told map[string]map[string]bool
-	// booked is the sum of what the ERP is to book, noted the rows that it is not to.
-	booked map[string]int64
-	noted  int
+	// noted are the rows that the ERP is not to book.
+	noted int
 	// ingested are windows that were read to their end, failed those that could not be, gaps the goods with a hole.
-	ingested, repeated int64
-	failed, gaps       int
-	last               *vmiv1.WindowIngested
-	shares             map[string]*stockv1.ShareChanged
-	drifts             int
+	ingested, failed, gaps int
+	last                   *vmiv1.WindowIngested
+	shares                 map[string]*stockv1.ShareChanged
+	drifts                 int
 }
 
 // watchFlow reads all that the streams told of stock so far.
 func (s *story) watchFlow(ctx context.Context) (*flow, error) {
-	f := &flow{told: map[string]map[string]bool{}, booked: map[string]int64{}, shares: map[string]*stockv1.ShareChanged{}}
+	f := &flow{told: map[string]map[string]bool{}, shares: map[string]*stockv1.ShareChanged{}}
 	row := func(e bus.Stored, m *stockv1.Movement) {
 		if f.told[m.GetFlowNo()] == nil {
 			f.told[m.GetFlowNo()] = map[string]bool{}
 		}
 		f.told[m.GetFlowNo()][e.ID] = true
 	}
-	seen := map[string]bool{}
 	err := s.stack.Bus.Events(ctx, bus.EventQuery{
 		Names: []string{
 			event.StockAdjusted.Name, event.StockNoted.Name, event.StockShareChanged.Name, event.StockDriftFound.Name,
@@ -67,8 +65,6 @@ func (s *story) watchFlow(ctx context.Context) (*flow, error) {
 		},
 		Seller: stack.DemoSeller,
 	}, func(e bus.Stored) error {
-		again := seen[e.ID] // the same fact, told twice
-		seen[e.ID] = true
 		switch e.Name {
 		case event.StockAdjusted.Name:
 			m, err := bus.Decode(event.StockAdjusted, e)
@@ -76,15 +72,12 @@ func (s *story) watchFlow(ctx context.Context) (*flow, error) {
 				return err
 			}
 			row(e, m.Movement)
-			if !again {
-				f.booked[m.Movement.GoodsNo] += m.Movement.Change
-			}
 		case event.StockNoted.Name:
 			m, err := bus.Decode(event.StockNoted, e)
 			if err != nil {
 				return err
 			}
-			if m.Movement.ShopNo == ownShopNo {
+			if m.Movement.ShopNo == ownShopNo && m.Rule != syncer.RuleOpening { // an opening is our own, and no row of the flow
 				row(e, m.Movement)
 				f.noted++
 			}
@@ -105,8 +98,7 @@ func (s *story) watchFlow(ctx context.Context) (*flow, error) {
 			}
 			if m.Window.ShopNo == ownShopNo {
 				f.ingested++
-				f.repeated += m.Repeated
-				if m.Rows > 0 {
+				if m.Adjusted > 0 {
 					f.last = m
 				}
 			}
@@ -160,13 +152,13 @@ func (s *story) openStock(ctx context.Context) error {
 		return err
 	}
 	// Rows count from the first plan of the place on.
-	if err := s.untilFlow(ctx, "reading", "读取流水", func(f *flow) (int, int) { return min(int(f.ingested), 1), 1 }); err != nil {
+	if err := s.untilFlow(ctx, "reading", "读取流水", func(f *flow) (int, int) { return min(f.ingested, 1), 1 }); err != nil {
 		return err
 	}
 	if err := s.move(ctx, 60); err != nil {
 		return err
 	}
-	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold(ctx))
+	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold)
 }
 
 // move lets n things happen in the warehouse: sales mostly, receipts, a stock-take, and rows that nobody books.
@@ -214,7 +206,7 @@ func (s *story) failWindow(ctx context.Context) error {
 	if err := s.move(ctx, 10); err != nil {
 		return err
 	}
-	if err := s.untilFlow(ctx, "later windows read", "之后的时间段照常读取", func(f *flow) (int, int) { return min(int(f.ingested-was.ingested), 2), 2 }); err != nil {
+	if err := s.untilFlow(ctx, "later windows read", "之后的时间段照常读取", func(f *flow) (int, int) { return min(f.ingested-was.ingested, 2), 2 }); err != nil {
 		return err
 	}
 	items, _, err := s.stack.Bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Dead, Consumer: ingester.Windows})
@@ -231,7 +223,7 @@ func (s *story) failWindow(ctx context.Context) error {
 		return errors.New("a window failed, and none is on the shelf")
 	}
 	s.say(fmt.Sprintf("%d windows fetched again (补抓); JD had said: %s", s.refetched, flowTrouble), fmt.Sprintf("补抓 %d 个时间段", s.refetched), "")
-	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold(ctx))
+	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold)
 }
 
 // openGap has JD leave rows out, so that what follows does not link up, until it is noticed and mended.
@@ -256,13 +248,11 @@ func (s *story) openGap(ctx context.Context) error {
 	if err := s.move(ctx, 6); err != nil {
 		return err
 	}
-	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold(ctx))
+	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold)
 }
 
 // allTold compares the rows told with those that the sandbox made.
-func (s *story) allTold(context.Context) func(*flow) (int, int) {
-	return func(f *flow) (int, int) { return len(f.told), s.moved }
-}
+func (s *story) allTold(f *flow) (done, of int) { return len(f.told), s.moved }
 
 // follow waits until the cloud shop's share is what it should be, moves stock, and waits again.
 func (s *story) follow(ctx context.Context) error {
@@ -290,7 +280,7 @@ func (s *story) follow(ctx context.Context) error {
 	if err := settled(); err != nil {
 		return err
 	}
-	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold(ctx))
+	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold)
 }
 
 // shares is what the cloud shop may offer, from the sandbox's own figures.
@@ -370,12 +360,12 @@ func (s *story) certify(ctx context.Context) error {
 		return err
 	}
 	if c := f.last; c != nil {
-		fmt.Fprintf(s.out, "certificate of the last window with rows: %s to %s, rows %d = adjusted %d + repeated %d + noted %d; flow %s to %s; %s\n",
+		fmt.Fprintf(s.out, "certificate of the last window with new rows: %s to %s, rows %d = adjusted %d + repeated %d + noted %d; flow %s to %s; %s\n",
 			c.Window.From.AsTime().Format(time.TimeOnly), c.Window.To.AsTime().Format(time.TimeOnly), c.Rows, c.Adjusted, c.Repeated,
 			c.Rows-c.Adjusted-c.Repeated, c.FirstFlow, c.LastFlow, c.Continuity)
 	}
-	if f.failed == 0 || f.gaps == 0 || open > 0 {
-		breaks("failed windows %d, gaps found %d, open %d", f.failed, f.gaps, open)
+	if f.failed == 0 || f.gaps == 0 || open > 0 || f.drifts > 0 {
+		breaks("failed windows %d, gaps found %d, open %d, differences between book and warehouse %d", f.failed, f.gaps, open, f.drifts)
 	}
 	if len(broken) > 0 {
 		return errors.Join(broken...)

@@ -24,6 +24,7 @@ import (
 	"stockbridge/services/e2e/tally"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/stock-syncer/syncer"
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
@@ -93,11 +94,12 @@ func (s *story) start(ctx context.Context, dir string) error {
 	ingest := ingester.Config{
 		Slots: 4, MaxPages: 50, RunPages: 20, Attempts: 2, GapAttempts: 8, CatchUp: time.Hour, ReleasePerSecond: 100, BreakerAfter: 1000, ProbeAfter: 2 * time.Second,
 	}
+	sync := syncer.Config{PerSecond: 100, Settle: time.Second, Slots: 2, AcceptedSlots: 16, BreakerAfter: 1000, ProbeAfter: 2 * time.Second}
 	sandbox := stack.DemoSandbox()
 	sandbox.Seed, sandbox.Speed = s.seed, speed
 	var err error
 	s.stack, err = stack.Start(ctx, stack.Options{
-		DataDir: dir, NATSPort: server.RandomPort, SandboxAddr: "127.0.0.1:0", Sandbox: &sandbox, Pusher: &push, Poller: &poll, Ingester: &ingest,
+		DataDir: dir, NATSPort: server.RandomPort, SandboxAddr: "127.0.0.1:0", Sandbox: &sandbox, Pusher: &push, Poller: &poll, Ingester: &ingest, Syncer: &sync,
 		Ticks: stack.Ticks{Poll: time.Second, Release: 2 * time.Second}, Log: zerolog.New(os.Stderr).Level(zerolog.ErrorLevel),
 	})
 	if err != nil {
