@@ -52,6 +52,7 @@ type commands struct {
 	Order     orderCmd     `cmd:"" help:"Orders: push, check before pushing, explain what became of one."`
 	DLQ       dlqCmd       `cmd:"" name:"dlq" help:"What needs a person before it can go on."`
 	Held      heldCmd      `cmd:"" help:"What waits for a cause and goes on by itself when it is gone."`
+	Stock     stockCmd     `cmd:"" help:"Stock: counts, differences, shares of shops."`
 	Window    windowCmd    `cmd:"" help:"Stock movements: how far they were read, which spans could not be, reading them again."`
 	Reconcile reconcileCmd `cmd:"" help:"What was audited against what the ledger and the warehouses know."`
 

@@ -378,6 +378,11 @@ func Opening(at seller.Place, p stock.Place, goods, code string, counted int64, 
 	return event.StockNoted.About(p.Seller, m.FlowNo, now, n, p.Token())
 }
 
+// BookEvent is Book for what Correction and Opening made.
+func BookEvent(ctx context.Context, store *stock.Store, e event.Event) error {
+	return Book(ctx, store, e.Message.(*stockv1.Noted))
+}
+
 // Book puts a row of ours into the place's book. Repeated it does nothing.
 func Book(ctx context.Context, store *stock.Store, n *stockv1.Noted) error {
 	m := n.GetMovement()

@@ -159,3 +159,24 @@ func AskForCount(ctx context.Context, b ledger.Books, sellerName, code, by strin
 	})
 	return err
 }
+
+// HeadOf reads what is known of a warehouse as a whole.
+func HeadOf(ctx context.Context, b ledger.Books, sellerName, code string) (Head, error) {
+	read, err := b.ReadBook(ctx, BookOf(sellerName, code), []string{fieldHead}, nil)
+	if err != nil {
+		return Head{}, err
+	}
+	p := &page{Book: read}
+	_, err = p.get(fieldHead, &p.Head)
+	return p.Head, err
+}
+
+// GoodsOf reads what the last count found of one goods; false when none ever found it.
+func GoodsOf(ctx context.Context, b ledger.Books, sellerName, code, no string) (g Goods, known bool, err error) {
+	read, err := b.ReadBook(ctx, BookOf(sellerName, code), []string{goodsPrefix + no}, nil)
+	if err != nil {
+		return g, false, err
+	}
+	known, err = (&page{Book: read}).get(goodsPrefix+no, &g)
+	return g, known, err
+}
