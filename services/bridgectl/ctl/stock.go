@@ -499,23 +499,35 @@ func (c stockCorrectCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if f.Rows > 0 && f.Num == to {
+	if f.Rows > 0 && f.Num == to && len(f.Holes) == 0 {
 		return fmt.Errorf("the book of %s has %d already", c.Goods, to)
 	}
-	if len(f.Holes) > 0 {
-		a.note("warning: movements of %s are missing; when they are found they are booked beside this correction", c.Goods)
-	}
 	f.GoodsNo = c.Goods
-	e := syncer.Correction(at, p, f, to, c.Why+" ("+a.Who+")", a.now())
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err
 	}
-	if err := b.Publish(ctx, e); err != nil {
-		return err
-	}
-	if err := syncer.BookEvent(ctx, store, e); err != nil {
-		return hint(err, "it is told, but not in the book yet: repeat the command")
+	by := c.Why + " (" + a.Who + ")"
+	is := f
+	for len(is.Holes) > 0 || is.Rows == 0 || is.Num != to {
+		e := syncer.Correction(at, p, is, to, by, a.now())
+		if len(is.Holes) > 0 { // what is missing is taken for one movement: else the figures would not link up ever after
+			e = syncer.Filling(at, p, is, is.Holes[0], by, a.now())
+			a.note("warning: movements of %s are missing; should they be found, they are booked beside this correction", c.Goods)
+		}
+		if err := b.Publish(ctx, e); err != nil {
+			return err
+		}
+		if err := syncer.BookEvent(ctx, store, e); err != nil {
+			return hint(err, "it is told, but not in the book yet: repeat the command")
+		}
+		was := is
+		if is, err = store.Figure(ctx, p, c.Goods); err != nil {
+			return err
+		}
+		if is.Num == was.Num && is.Rows == was.Rows {
+			return fmt.Errorf("the book of %s did not change: it was corrected so before", c.Goods)
+		}
 	}
 	doc := struct {
 		Place   string `json:"place"`

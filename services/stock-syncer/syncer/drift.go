@@ -358,10 +358,28 @@ func Correction(at seller.Place, p stock.Place, f stock.Figure, counted int64, b
 		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: f.GoodsNo, GoodsCode: f.GoodsCode,
 		FlowNo: fmt.Sprintf("correction/%s/%d/%d/%d", f.GoodsNo, f.Rows, f.Num, counted), Reason: by, At: timestamppb.New(now.Truncate(time.Second)), Change: counted - f.Num,
 	}
-	if f.Proof == stock.Proved {
-		before := f.Num
+	switch before := f.Num; {
+	case f.Rows == 0:
+		m.Change, m.Before, m.After = 0, &counted, &counted // an opening, see Opening
+	case f.Proof == stock.Proved:
 		m.Before, m.After = &before, &counted
 	}
+	return correction(m, p, now)
+}
+
+// Filling says that movements which are missing are taken for one that leads from what stood before them to what stood behind:
+// where nothing will bring them any more. Should they be found all the same, they are booked beside it.
+func Filling(at seller.Place, p stock.Place, f stock.Figure, h stock.Hole, by string, now time.Time) event.Event {
+	from, to := h.Span().Times()
+	m := &stockv1.Movement{
+		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: f.GoodsNo, GoodsCode: f.GoodsCode,
+		FlowNo: fmt.Sprintf("correction/%s/%d-%d/%d-%d", f.GoodsNo, from.Unix(), to.Unix(), h.Left.Value, h.Right.Value), Reason: by,
+		At: timestamppb.New(to), Change: h.Right.Value - h.Left.Value, Before: &h.Left.Value, After: &h.Right.Value,
+	}
+	return correction(m, p, now)
+}
+
+func correction(m *stockv1.Movement, p stock.Place, now time.Time) event.Event {
 	n := &stockv1.Noted{Movement: m, Rule: RuleCorrection,
 		Zh: "账面已改为仓库方的数量；ERP 是否入账由 ERP 决定", En: "our book was set to the far side's figure; what the ERP books is its own decision"}
 	return event.StockNoted.About(p.Seller, m.FlowNo, now, n, p.Token())

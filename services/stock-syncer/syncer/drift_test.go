@@ -185,6 +185,29 @@ func TestGoodsThatOnlyTheFarSideKnowsAreTakenOver(t *testing.T) {
 	}
 }
 
+// Movements that nothing brings any more are taken for one, and the book goes on from there.
+func TestAHoleIsFilledByACorrection(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	f := newFlow(b)
+	f.row("G1", 12, 10, b.now())
+	b.wait(time.Minute)
+	f.row("G1", 7, 6, b.now())
+	at, _ := b.seller.Place("W1", "ESPA")
+	figure, err := f.store.Figure(t.Context(), f.place, "G1")
+	if err != nil || figure.Proof != stock.Broken || len(figure.Holes) != 1 {
+		t.Fatalf("%+v: %v", figure, err)
+	}
+	for range 2 { // once, however often
+		if err := BookEvent(t.Context(), f.store, Filling(at, f.place, figure, figure.Holes[0], "ops", b.now())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.row("G1", 6, 5, b.now())
+	if figure, err = f.store.Figure(t.Context(), f.place, "G1"); err != nil || figure.Num != 5 || figure.Proof != stock.Proved {
+		t.Errorf("%+v: %v", figure, err)
+	}
+}
+
 // Where the shop's stock lives at the warehouse, shares are set there too, when they were told.
 func TestSharesAreSetAtTheWarehouse(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
