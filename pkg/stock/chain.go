@@ -66,6 +66,9 @@ type Chain struct {
 	// Opening is what stood before the earliest row, and FirstNo that row's number.
 	Opening End    `json:"open"`
 	FirstNo string `json:"first,omitempty"`
+	// Anchor is when the latest row was that told a figure, in seconds of Unix time. Earlier rows without one do not change what
+	// stood then.
+	Anchor int64 `json:"anchor,omitempty"`
 	// Unproved for ever: see Proof.
 	Unproved bool `json:"unproved,omitempty"`
 
@@ -90,8 +93,16 @@ func (h Hole) Span() Span {
 func (c *Chain) Add(e Edge) {
 	first := c.Rows == 0 || e.At < c.Opening.At || e.At == c.Opening.At && numberLess(e.No, c.FirstNo)
 	was := c.Opening
-	if first {
+	switch {
+	case first && (e.Linked || c.Rows == 0):
 		c.Opening, c.FirstNo = End{Value: e.Former, At: e.At}, e.No
+	case first: // it does not tell what stood before it
+		c.Opening.At, c.FirstNo = e.At, e.No
+	}
+	if e.Linked {
+		c.Anchor = max(c.Anchor, e.At)
+	} else if e.At <= c.Anchor {
+		c.Opening.Value -= e.Change // the figure that was told then has it in it
 	}
 	c.Rows++
 	c.Sum += e.Change

@@ -156,3 +156,35 @@ func TestCoverageMerges(t *testing.T) {
 		t.Errorf("unread %v", u)
 	}
 }
+
+// Rows that tell no figure are added to the latest that was told; those of before are in it already, whenever they come.
+func TestAFigureThatWasToldStands(t *testing.T) {
+	c := &stock.Chain{}
+	moved := func(at, change int64) { c.Add(stock.Edge{No: fmt.Sprint(at), At: at, Change: change}) }
+	told := func(at, former, now int64) {
+		c.Add(stock.Edge{No: fmt.Sprint(at), At: at, Former: former, Now: now, Change: now - former, Linked: true})
+	}
+	wants := func(want int64) {
+		t.Helper()
+		if got, proof := c.Figure(); got != want || proof != stock.Unproved {
+			t.Errorf("%d %s, want %d", got, proof, want)
+		}
+	}
+	moved(50, -3)
+	wants(-3) // nobody knows what stood before
+	told(100, -3, 7)
+	wants(7)
+	moved(90, -1)
+	moved(40, 5)
+	moved(95, 2)
+	wants(7)
+	moved(110, -2)
+	wants(5)
+
+	c = &stock.Chain{} // taken over before any row was read
+	told(100, 5, 5)
+	moved(90, -1)
+	moved(120, -2)
+	moved(95, -1)
+	wants(3)
+}

@@ -17,6 +17,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/ledger/inredis"
@@ -283,6 +284,8 @@ type shelves struct {
 	shops  map[string]warehouse.ShopStock
 	change []warehouse.StockChange
 	sets   []string
+	// refuses is a goods whose stock cannot be set.
+	refuses string
 }
 
 var (
@@ -368,6 +371,9 @@ func (w *shelves) StockChanges(_ context.Context, goods string, from, to time.Ti
 func (w *shelves) SetShopStock(_ context.Context, requestID, shopNo, goods string, n int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if goods == w.refuses {
+		return &warehouse.SaidNo{Reason: fault.Reason{Code: "stock.refused", ZH: "不行", EN: "no"}}
+	}
 	w.sets = append(w.sets, fmt.Sprintf("%s %s %d", shopNo, goods, n))
 	return nil
 }

@@ -237,3 +237,70 @@ func TestSharesAreSetAtTheWarehouse(t *testing.T) {
 		}
 	})
 }
+
+// The newer method does not tell what stood before its rows: the first comparison takes that over, and later ones compare.
+func TestTheNewerMethodsOpeningIsTakenOver(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	f := newFlow(b)
+	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools, s.Stock.Flow = nil, sellerv1.Stock_FLOW_SEARCH })
+	row := func(change int64, at time.Time) {
+		t.Helper()
+		f.rows++
+		edge := stock.Edge{No: fmt.Sprint(f.rows), At: at.Unix(), Change: change}
+		if _, err := f.store.Apply(t.Context(), f.place, stock.Batch{Rows: []stock.Row{{Edge: edge, GoodsNo: "G1"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	row(-2, b.now())
+	f.theirs("G1", 10)
+	f.wants()
+	f.wants("opening G1 12")
+	if f.figure("G1") != 10 {
+		t.Errorf("figure %d", f.figure("G1"))
+	}
+	row(-1, b.now().Add(-3*time.Hour)) // came late: it is in the figure
+	b.wait(time.Second)
+	row(-3, b.now())
+	f.theirs("G1", 7)
+	f.wants()
+	f.wants()
+	f.theirs("G1", 6)
+	f.wants()
+	f.wants("G1 book 7 counted 6")
+}
+
+// What the far side does not take keeps nothing else from being set, and is tried again.
+func TestAGoodsThatCannotBeSetKeepsNoOtherWaiting(t *testing.T) {
+	b := newBench(t, redisLedger(t))
+	b.apply(func(s *sellerv1.Setup) { s.Stock.SetAtWarehouse = true })
+	b.wh.refuses = "G1"
+	for _, goods := range []string{"G1", "G2", "G3"} {
+		b.wh.put(goods, 100)
+	}
+	b.count()
+	b.share()
+	refused := 0
+	for range 4 {
+		b.wait(time.Second)
+		events, after, err := b.round(t.Context(), "acme", "W1")
+		if err != nil {
+			refused++
+		}
+		if err := (ran{events, after}).stored(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused != 4 {
+		t.Errorf("%d of 4 ticks say so", refused)
+	}
+	for _, goods := range []string{"G2", "G3"} {
+		if !slices.Contains(b.wh.sets, "ESPC "+goods+" 20") {
+			t.Errorf("%s is not set: %q", goods, b.wh.sets)
+		}
+	}
+	b.wh.refuses = ""
+	_ = b.countTick()
+	if !slices.Contains(b.wh.sets, "ESPC G1 20") {
+		t.Errorf("G1 is not tried again: %q", b.wh.sets)
+	}
+}

@@ -7,8 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
+
+	"stockbridge/pkg/warehouse"
 )
+
+// mostRefused is how many goods a run tries that the far side does not take.
+const mostRefused = 10
 
 // set sets shares at the warehouse that were told since. Shops that share one of the far side's numbers have the sum of their
 // shares there.
@@ -38,6 +44,9 @@ func (r *round) set(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Goods that the far side does not take stand in nobody's way for ever.
+	at := rand.IntN(len(waiting))
+	waiting = append(waiting[at:len(waiting):len(waiting)], waiting[:at]...)
 	var failures []error
 	for _, no := range waiting {
 		if r.late(ctx) {
@@ -47,6 +56,7 @@ func (r *round) set(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		var failed error
 		for _, shopNo := range slices.Sorted(maps.Keys(wanted)) {
 			// The same wish has the same id: which goods of which shop, how many, by which state of the book.
 			id := sha256.Sum256([]byte(fmt.Sprintf("%s/%s/%s/%d/%d", r.book, shopNo, no, wanted[shopNo], version)))
@@ -55,11 +65,16 @@ func (r *round) set(ctx context.Context) error {
 			if err != nil {
 				r.Metrics.Set.WithLabelValues("failed").Inc()
 				failures = append(failures, fmt.Errorf("set %s of %s: %w", no, shopNo, err))
+				failed = err
 				break
 			}
 			r.Metrics.Set.WithLabelValues("ok").Inc()
 		}
-		if len(failures) > 0 {
+		var said *warehouse.SaidNo
+		if failed != nil && errors.As(failed, &said) && len(failures) < mostRefused {
+			continue // it is about this goods; the next tick tries it again
+		}
+		if failed != nil {
 			break // the next tick goes on
 		}
 		if err := r.wasSet(ctx, no, version); err != nil {
