@@ -52,6 +52,16 @@ func (c Coverage) Has(s Span) bool {
 	return slices.ContainsFunc(c, func(r Span) bool { return r.From <= s.From && s.To <= r.To })
 }
 
+// Until is up to when all was read from start on; start when it was not read.
+func (c Coverage) Until(start int64) int64 {
+	for _, s := range c {
+		if s.has(start) {
+			return s.To
+		}
+	}
+	return start
+}
+
 // Unread are the spans between the first and the last that was read which were not.
 func (c Coverage) Unread() []Span {
 	var unread []Span

@@ -484,35 +484,43 @@ func (s *Store) Figure(ctx context.Context, p Place, goods string) (Figure, erro
 	return figureOf(goods, c[goods]), nil
 }
 
-// Broken tells the goods of a place whose rows do not link up, and where, at most so many of them.
-func (s *Store) Broken(ctx context.Context, p Place, limit int) (map[string][]Hole, error) {
-	goods, from := map[string]bool{}, ""
-	for {
-		fields, next, err := s.Books.ScanBook(ctx, p.Book(), broken, from)
-		if err != nil {
-			return nil, fmt.Errorf("list holes of %s: %w", p, err)
-		}
-		for _, f := range fields {
-			goods[strings.TrimPrefix(f.Name, broken)] = true
-		}
-		if from = next; next == "" || len(goods) >= limit {
-			break
-		}
-	}
-	names := make([]string, 0, len(goods))
-	for no := range goods {
-		names = append(names, no)
-	}
-	slices.Sort(names)
-	found, err := s.Chains(ctx, p, names[:min(len(names), limit)])
+// Broken tells some goods of a place whose rows do not link up, and where, in any order: from "" on, then from next until it
+// is "" again. One may come twice.
+func (s *Store) Broken(ctx context.Context, p Place, from string) (holes map[string][]Hole, next string, err error) {
+	fields, next, err := s.Books.ScanBook(ctx, p.Book(), broken, from)
 	if err != nil {
-		return nil, err
+		return nil, "", fmt.Errorf("list holes of %s: %w", p, err)
 	}
-	holes := map[string][]Hole{}
+	var names []string
+	for _, f := range fields {
+		names = append(names, strings.TrimPrefix(f.Name, broken))
+	}
+	found, err := s.Chains(ctx, p, names)
+	if err != nil {
+		return nil, "", err
+	}
+	holes = map[string][]Hole{}
 	for no, c := range found {
 		if h := c.Holes(); len(h) > 0 {
 			holes[no] = h
 		}
 	}
-	return holes, nil
+	return holes, next, nil
+}
+
+// CountBroken counts the goods of a place whose rows do not link up, so many at most.
+func (s *Store) CountBroken(ctx context.Context, p Place, most int) (int, error) {
+	goods := map[string]bool{}
+	for from := ""; ; {
+		fields, next, err := s.Books.ScanBook(ctx, p.Book(), broken, from)
+		if err != nil {
+			return 0, fmt.Errorf("count holes of %s: %w", p, err)
+		}
+		for _, f := range fields {
+			goods[f.Name] = true
+		}
+		if from = next; next == "" || len(goods) >= most {
+			return min(len(goods), most), nil
+		}
+	}
 }

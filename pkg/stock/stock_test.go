@@ -102,12 +102,12 @@ func TestGoodsWithHolesAreListedUntilTheyAreFilled(t *testing.T) {
 			}
 		}
 		apply(append(append([]stock.Row(nil), list[:10]...), list[11:]...)...)
-		holes, err := s.Broken(t.Context(), place, 10)
+		holes, _, err := s.Broken(t.Context(), place, "")
 		if err != nil || len(holes) != 1 || len(holes["G0"]) != 1 {
 			t.Fatalf("%v, %v", holes, err)
 		}
 		apply(missing)
-		if holes, err := s.Broken(t.Context(), place, 10); err != nil || len(holes) != 0 {
+		if holes, _, err := s.Broken(t.Context(), place, ""); err != nil || len(holes) != 0 {
 			t.Errorf("%v, %v", holes, err)
 		}
 		if err := s.Drop(t.Context(), place); err != nil {

@@ -182,16 +182,16 @@ func (a *app) flows(ctx context.Context, name string) ([]flowJSON, error) {
 			if err != nil {
 				return nil, err
 			}
-			broken, err := store.Broken(ctx, place, 1000)
+			broken, err := store.CountBroken(ctx, place, 1000)
 			if err != nil {
 				return nil, err
 			}
-			f := flowJSON{Seller: s.Name(), Warehouse: p.Warehouse, ShopNo: p.ShopNo, Unread: []spanJSON{}, Broken: len(broken)}
+			f := flowJSON{Seller: s.Name(), Warehouse: p.Warehouse, ShopNo: p.ShopNo, Unread: []spanJSON{}, Broken: broken}
 			if st.Plan.Next != 0 {
 				f.Planned = time.Unix(st.Plan.Next, 0).UTC()
 			}
 			if len(st.Read) > 0 {
-				_, f.Read = st.Read[0].Times()
+				f.Read = time.Unix(st.Read.Until(st.Plan.Start), 0).UTC()
 			}
 			for _, u := range st.Read.Unread() {
 				from, to := u.Times()

@@ -78,16 +78,13 @@ func Followed(sellers func() []*seller.Seller, books ledger.Books, now func() ti
 					if err != nil || st.Plan.Next == 0 {
 						return err
 					}
-					broken, err := store.Broken(ctx, place, 1000)
+					broken, err := store.CountBroken(ctx, place, 1000)
 					if err != nil {
 						return err
 					}
-					read := st.Plan.Start
-					if len(st.Read) > 0 {
-						read = st.Read[0].To
-					}
+					read := st.Read.Until(st.Plan.Start)
 					tell(gaugeUnread, max(0, now().Sub(time.Unix(read, 0)).Seconds()), place.Seller, place.Warehouse, place.ShopNo)
-					tell(gaugeBroken, float64(len(broken)), place.Seller, place.Warehouse, place.ShopNo)
+					tell(gaugeBroken, float64(broken), place.Seller, place.Warehouse, place.ShopNo)
 					return nil
 				})
 			}

@@ -3,6 +3,7 @@ package ingester
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"stockbridge/pkg/bus"
@@ -16,11 +17,15 @@ import (
 const (
 	// windowsAtOnce is the most windows that one tick tells of each kind; of a longer time they are longer.
 	windowsAtOnce = 200
-	// holesAtOnce is the most holes that one tick looks at.
+	// holesAtOnce is the most holes that one tick, or one window, tells of: the next ticks tell of the others. What is
+	// remembered of them has to fit into one write of the book (ledger.BookWriteLimit).
 	holesAtOnce = 200
 	// runEnds is when every run that was under way has ended: above the handler's limit, the time for settling, and the
 	// broker's wait for an ack together.
 	runEnds = 2 * time.Minute
+	// A plan that is so many seconds ahead of the present was made by a clock that was wrong, for clockWrong seconds at most.
+	clocksDiffer = 60
+	clockWrong   = 24 * 60 * 60
 )
 
 // VMIDue plans what to read of a place next. While the seller is paused nothing is planned: what was left out is caught up
@@ -46,22 +51,22 @@ func (p *Ingester) VMIDue(ctx context.Context, d *bus.Delivery, m *vmiv1.Due) ([
 
 // plan returns the windows to tell, and what to do when they are stored.
 func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place, at time.Time) ([]event.Event, func(context.Context) error, error) {
-	st, err := p.made(ctx, place)
+	wh, err := p.Open(s, place.Warehouse)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := p.made(ctx, place, s.Following().Flow, wh.FlowTerms().Linked)
 	if err != nil {
 		return nil, nil, err
 	}
 	if at.IsZero() {
 		at = p.Now()
 	}
-	wh, err := p.Open(s, place.Warehouse)
-	if err != nil {
-		return nil, nil, err
-	}
 	ends, err := p.ends(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	from, next := st.Plan, planned(st.Plan, s.Following(), at)
+	from, next := st.Plan, planned(st.Plan, s.Following(), at, p.Now())
 	longest := wh.FlowTerms().MaxSpan
 	var events []event.Event
 	for _, w := range p.windows(s.Following(), from, next, longest) {
@@ -95,11 +100,11 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 	return events, settle, nil
 }
 
-// planned is the plan after a tick.
-func planned(plan stock.Plan, f seller.Following, at time.Time) stock.Plan {
+// planned is the plan after a tick that the bus says is of at.
+func planned(plan stock.Plan, f seller.Following, at, now time.Time) stock.Plan {
 	until := at.Add(-f.Lag).Unix()
 	if plan.Next == 0 {
-		plan.Start = until + 1
+		plan.Start = until // one second is read at once: the streams then tell from when on the place is followed
 		if !f.Since.IsZero() {
 			plan.Start = f.Since.Unix()
 		}
@@ -107,7 +112,12 @@ func planned(plan stock.Plan, f seller.Following, at time.Time) stock.Plan {
 	}
 	if plan.Flow != int32(f.Flow) {
 		// Nothing is read by both methods: no overlap, and no second look at what the other one read.
-		plan.Flow, plan.Turned, plan.Second = int32(f.Flow), plan.Next+1, plan.Next
+		plan.Flow, plan.Turned, plan.Second = int32(f.Flow), max(plan.Turned, plan.Next+1), plan.Next
+	}
+	if latest := max(at.Unix(), now.Unix()); plan.Next > latest+clocksDiffer {
+		// A clock was ahead: what was read of the time to come was empty.
+		plan.Next = max(until-clockWrong, plan.Start-1)
+		plan.Second = min(plan.Second, plan.Next)
 	}
 	plan.Next = max(plan.Next, until)
 	if f.SecondLook > 0 {
@@ -173,15 +183,29 @@ func (p *Ingester) cut(s stock.Span, first int64, longest time.Duration) []stock
 
 // unreported are the events of holes that nobody told of, and the names under which they are remembered.
 func (p *Ingester) unreported(ctx context.Context, place stock.Place, read stock.Coverage) (events []event.Event, names []string, err error) {
-	broken, err := p.store.Broken(ctx, place, holesAtOnce)
-	if err != nil {
-		return nil, nil, err
+	seen := map[string]bool{}
+	for from := ""; ; {
+		broken, next, err := p.store.Broken(ctx, place, from)
+		if err != nil {
+			return nil, nil, err
+		}
+		maps.DeleteFunc(broken, func(goods string, _ []stock.Hole) bool { return seen[goods] })
+		more, found, err := p.gaps(ctx, place, broken, read, holesAtOnce-len(names))
+		if err != nil {
+			return nil, nil, err
+		}
+		events, names = append(events, more...), append(names, found...)
+		if from = next; next == "" || len(names) >= holesAtOnce {
+			return events, names, nil
+		}
+		for goods := range broken {
+			seen[goods] = true
+		}
 	}
-	return p.gaps(ctx, place, broken, read)
 }
 
-// gaps are the events of those holes that lie in time that was read and that nobody told of, and their names.
-func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[string][]stock.Hole, read stock.Coverage) (events []event.Event, names []string, err error) {
+// gaps are the events of those holes that lie in time that was read and that nobody told of, so many at most, and their names.
+func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[string][]stock.Hole, read stock.Coverage, most int) (events []event.Event, names []string, err error) {
 	type hole struct {
 		goods string
 		stock.Hole
@@ -205,7 +229,7 @@ func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[strin
 		return nil, nil, err
 	}
 	for _, name := range all {
-		if !known[name] {
+		if !known[name] && len(names) < most {
 			names = append(names, name)
 			events = append(events, gapEvents(place, holes[name].goods, holes[name].Hole, p.Now())...)
 		}

@@ -10,7 +10,9 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/stock"
+	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
 // errRest ends a run that makes a book again: the next one goes on.
@@ -20,8 +22,11 @@ var errRest = errors.New("more of the stream than one run may read")
 //
 // A ledger of another birth may be an older copy, or empty: the events since the book was sure to have all are applied
 // again, which changes nothing where they were. A stream that does not hold what it held was put back: the book says that
-// rows were told of which nobody has heard now, so it is dropped and made of what is left.
-func (p *Ingester) made(ctx context.Context, place stock.Place) (stock.State, error) {
+// rows were told of which nobody has heard now, so it is dropped and made of what is left; what it knew of the plan stays,
+// and all is read again: nobody knows which rows the stream lost.
+//
+// flow is the method that is read now, and linked whether its rows tell what stood before and after.
+func (p *Ingester) made(ctx context.Context, place stock.Place, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
 	st, birth, err := p.store.State(ctx, place)
 	if err != nil {
 		return stock.State{}, err
@@ -53,9 +58,17 @@ func (p *Ingester) made(ctx context.Context, place stock.Place) (stock.State, er
 		if err := p.store.Drop(ctx, place); err != nil {
 			return stock.State{}, err
 		}
-		st = stock.State{}
+		plan := st.Plan
+		if plan.Next != 0 {
+			plan.Next = plan.Start - 1
+		}
+		st = stock.State{Plan: plan}
+		err := p.store.Change(ctx, place, func(now *stock.State) bool { now.Plan = plan; return true })
+		if err != nil {
+			return stock.State{}, err
+		}
 	}
-	return p.remake(ctx, place, st, birth)
+	return p.remake(ctx, place, st, birth, flow, linked)
 }
 
 func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
@@ -74,7 +87,7 @@ func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
 }
 
 // remake applies what the streams hold since the book was sure to have all.
-func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State, birth time.Time) (stock.State, error) {
+func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State, birth time.Time, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
 	began := p.Now()
 	ends, err := p.ends(ctx)
 	if err != nil {
@@ -87,6 +100,7 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 	p.Metrics.Remakes.Inc()
 	var batch stock.Batch
 	seen := 0
+	start, turned := st.Plan.Start, st.Plan.Turned
 	apply := func() error {
 		_, err := p.store.Apply(ctx, place, batch)
 		batch = stock.Batch{}
@@ -112,14 +126,20 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 		err = p.Streams.Events(ctx, query(at.Stock.Seq, event.StockAdjusted.Name, event.StockNoted.Name), func(e bus.Stored) error {
 			if row, ours := rowIn(e, place); ours {
 				batch.Rows = append(batch.Rows, row)
+				if row.Linked != linked { // by the other method
+					turned = max(turned, row.At+1)
+				}
 			}
 			return rest(e.Seq, &at.Stock)
 		})
 	}
 	if err == nil && at.VMI.Seq < ends.VMI.Seq {
-		err = p.Streams.Events(ctx, query(at.VMI.Seq, event.VMIWindowIngested.Name), func(e bus.Stored) error {
+		err = p.Streams.Events(ctx, query(at.VMI.Seq, event.VMIWindowDue.Name, event.VMIWindowIngested.Name), func(e bus.Stored) error {
 			if span, ours := spanIn(e, place); ours {
 				batch.Read = append(batch.Read, span)
+			}
+			if from, ours := plannedIn(e, place); ours && st.Plan.Next == 0 && (start == 0 || from < start) {
+				start = from
 			}
 			return rest(e.Seq, &at.VMI)
 		})
@@ -136,14 +156,18 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 	var now stock.State
 	err = p.store.Change(ctx, place, func(st *stock.State) bool {
 		st.Head.Making, st.Head.Made = at, birth
+		st.Plan.Turned = max(st.Plan.Turned, turned)
+		if st.Plan.Next == 0 {
+			st.Plan.Start = start
+		}
 		if finished {
-			if st.Plan.Next == 0 && len(st.Read) > 0 {
+			if st.Plan.Next == 0 && start != 0 {
 				// What was planned and not read yet may have been lost: it is planned again.
-				st.Plan.Start, st.Plan.Next = st.Read[0].From, st.Read[0].To
-				st.Plan.Second = st.Plan.Start - 1
-				if s, ok := p.Sellers.Get(place.Seller); ok {
-					st.Plan.Flow = int32(s.Following().Flow)
+				st.Plan.Second = start - 1
+				if st.Plan.Next = start - 1; st.Read.Has(stock.Span{From: start, To: start}) {
+					st.Plan.Next = st.Read.Until(start)
 				}
+				st.Plan.Flow = int32(flow)
 			}
 			// What runs were storing while the streams were read, the book has when they end.
 			st.Head.Birth, st.Head.Next, st.Head.Seen = birth, ends, p.Now()
@@ -182,9 +206,25 @@ func rowIn(e bus.Stored, place stock.Place) (stock.Row, bool) {
 
 // spanIn reads a span of the place that was read to its end, all goods of it, out of a stored event.
 func spanIn(e bus.Stored, place stock.Place) (stock.Span, bool) {
+	if e.Name != event.VMIWindowIngested.Name {
+		return stock.Span{}, false
+	}
 	m, err := bus.Decode(event.VMIWindowIngested, e)
 	if err != nil || m.GetPartial() || m.GetWindow().GetGoodsNo() != "" || placeOf(m.GetWindow()) != place {
 		return stock.Span{}, false
 	}
 	return spanOf(m.GetWindow()), true
+}
+
+// plannedIn reads the first second of a window that a plan told, out of a stored event. What somebody asked to be read
+// besides says nothing about from when on the place is followed.
+func plannedIn(e bus.Stored, place stock.Place) (int64, bool) {
+	if e.Name != event.VMIWindowDue.Name {
+		return 0, false
+	}
+	m, err := bus.Decode(event.VMIWindowDue, e)
+	if err != nil || m.GetWhy() != vmiv1.Why_WHY_NEXT && m.GetWhy() != vmiv1.Why_WHY_CATCH_UP || placeOf(m) != place {
+		return 0, false
+	}
+	return spanOf(m).From, true
 }

@@ -48,7 +48,8 @@ func (p *Ingester) window(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowD
 	}
 	at, ok := s.Place(m.GetWarehouse(), m.GetShopNo())
 	if !ok {
-		return nil, nil, nil // no longer followed
+		// No longer followed. If it is again, it goes on with what was not read.
+		return nil, func(ctx context.Context) error { return p.giveUp(ctx, m) }, nil
 	}
 	r := &run{
 		Ingester: p, seller: s, at: at, place: placeOf(m), m: m, d: d, span: spanOf(m), seen: map[string]bool{},
@@ -71,6 +72,21 @@ func (p *Ingester) patience(m *vmiv1.WindowDue) int {
 		return p.GapAttempts
 	}
 	return p.Attempts
+}
+
+// giveUp has a window planned again by the next plan of its place, if there is one.
+func (p *Ingester) giveUp(ctx context.Context, m *vmiv1.WindowDue) error {
+	return p.store.Change(ctx, placeOf(m), func(st *stock.State) bool {
+		back, before := max(spanOf(m).From, st.Plan.Start)-1, st.Plan
+		switch {
+		case st.Plan.Next == 0 || m.GetWhy() == vmiv1.Why_WHY_REFETCH:
+		case m.GetWhy() == vmiv1.Why_WHY_SECOND_LOOK:
+			st.Plan.Second = min(st.Plan.Second, back)
+		default:
+			st.Plan.Next, st.Plan.Second = min(st.Plan.Next, back), min(st.Plan.Second, back)
+		}
+		return st.Plan != before
+	})
 }
 
 // run is one reading of some pages of a window.
@@ -102,8 +118,12 @@ type run struct {
 }
 
 func (r *run) read(ctx context.Context) ([]event.Event, error) {
-	var err error
-	if r.state, err = r.made(ctx, r.place); err != nil {
+	wh, err := r.Open(r.seller, r.place.Warehouse)
+	if err != nil {
+		return r.failed(r.d, r.m, err)
+	}
+	r.linked = wh.FlowTerms().Linked
+	if r.state, err = r.made(ctx, r.place, r.seller.Following().Flow, r.linked); err != nil {
 		return nil, err
 	}
 	if err := r.turned(); err != nil {
@@ -119,11 +139,6 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 			r.span = r.wider(holes)
 		}
 	}
-	wh, err := r.Open(r.seller, r.place.Warehouse)
-	if err != nil {
-		return r.failed(r.d, r.m, err)
-	}
-	r.linked = wh.FlowTerms().Linked
 	next, end, err := r.readParts(ctx, wh)
 	if err != nil {
 		if class := fault.Of(err); class == fault.Held || class == fault.Refused {
@@ -333,7 +348,7 @@ func (r *run) wholeRead(ctx context.Context) ([]event.Event, error) {
 			}
 		}
 	}
-	events, names, err := r.gaps(ctx, r.place, broken, read)
+	events, names, err := r.gaps(ctx, r.place, broken, read, holesAtOnce)
 	if err != nil {
 		r.batch = stock.Batch{}
 		return r.events, err
@@ -410,7 +425,7 @@ func (r *run) wider(holes []stock.Hole) stock.Span {
 		span.From, span.To = min(span.From, h.Span().From), max(span.To, h.Span().To)
 	}
 	by := min(int64(5)<<min(max(r.d.Attempt-1, 0), 10), widest)
-	return stock.Span{From: max(span.From-by, r.state.Plan.Start), To: max(min(span.To+by, r.Now().Unix()), span.To)}
+	return stock.Span{From: max(span.From-by, r.state.Plan.Start, r.state.Plan.Turned), To: max(min(span.To+by, r.Now().Unix()), span.To)}
 }
 
 func overlap(a, b stock.Span) bool { return a.From <= b.To && b.From <= a.To }

@@ -1,0 +1,233 @@
+package ingester
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
+	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
+)
+
+// More goods with holes than one write of the book takes stop neither a window nor the planning; all are found in the end.
+func TestHolesOfManyGoodsAtOnceAreAllFound(t *testing.T) {
+	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+	const goods = 700
+	b.far.pageSize = 10000
+	for i := range 3 {
+		for g := range goods {
+			if row := b.far.move(fmt.Sprint("G", g), 1); i == 1 {
+				row.hidden = 1
+			}
+		}
+		b.pass(time.Minute)
+	}
+	b.run(time.Hour)
+	b.must(b.complete())
+	if n := count(b, func(*vmiv1.GapFound) bool { return true }); n != goods {
+		t.Errorf("told of %d holes, want %d", n, goods)
+	}
+}
+
+// Goods of which movements are missing for good do not hide the holes of others.
+func TestHolesThatStayDoNotHideOthers(t *testing.T) {
+	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+	holes := map[string]bool{}
+	var rows []stock.Row
+	var done []string
+	for g := range holesAtOnce + 5 {
+		goods := fmt.Sprint("G", g)
+		for i := range int64(2) {
+			rows = append(rows, stock.Row{GoodsNo: goods, Edge: stock.Edge{
+				No: fmt.Sprint(g, "/", i), At: b.began.Unix() + i, Former: 10 * i, Now: 10*i + 1, Change: 1, Linked: true,
+			}})
+		}
+	}
+	b.tick()
+	b.must(apply(b, rows))
+	b.must(apply(b, nil, stock.Span{From: b.began.Unix(), To: b.began.Unix() + 10}))
+	for range 3 {
+		events, names, err := b.unreported(t.Context(), b.at, stock.Coverage{{From: b.began.Unix(), To: b.began.Unix() + 10}})
+		b.must(err)
+		for _, e := range events {
+			if m, ok := e.Message.(*vmiv1.GapFound); ok {
+				holes[m.GoodsNo] = true
+			}
+		}
+		done = append(done, names...)
+		_, err = b.store.Apply(t.Context(), b.at, stock.Batch{Done: names})
+		b.must(err)
+	}
+	if len(holes) != holesAtOnce+5 || len(done) != len(holes) {
+		t.Errorf("told of %d goods under %d names, want %d", len(holes), len(done), holesAtOnce+5)
+	}
+}
+
+func apply(b *bench, rows []stock.Row, read ...stock.Span) error {
+	_, err := b.store.Apply(b.t.Context(), b.at, stock.Batch{Rows: rows, Read: read})
+	return err
+}
+
+// turn changes the far side's method.
+func (b *bench) turn() {
+	changed := proto.CloneOf(b.seller.Setup)
+	changed.Stock.Flow = sellerv1.Stock_FLOW_SEARCH
+	b.seller = seller.New(changed, nil)
+	b.far.unlinked, b.far.prefix = true, "x"
+}
+
+// booked is the sum of all that was told to be booked.
+func (b *bench) booked() (sum int64) {
+	for _, e := range b.events {
+		if a, ok := e.Message.(*stockv1.Adjusted); ok {
+			sum += a.Movement.Change
+		}
+	}
+	return sum
+}
+
+// A book that is made again knows what the other method told.
+func TestALostLedgerDoesNotForgetAChangeOfMethod(t *testing.T) {
+	b := newBench(t)
+	move := func() {
+		for i := range 12 {
+			b.far.move(fmt.Sprint("G", i%3), 2)
+			b.pass(20 * time.Second)
+		}
+		b.run(20 * time.Minute)
+	}
+	move()
+	b.turn()
+	move()
+	b.redis.Wipe()
+	move()
+	b.run(2 * time.Hour)
+	if sum := b.booked(); sum != 72 {
+		t.Errorf("%d pieces were told, want 72", sum)
+	}
+}
+
+// forgetful are streams that were put back: what they held up to some moment is gone.
+type forgetful struct {
+	Streams
+	upTo map[string]uint64
+}
+
+func (f forgetful) End(ctx context.Context, name string) (uint64, time.Time, error) {
+	seq, at, err := f.Streams.End(ctx, name)
+	if seq <= f.upTo[name] {
+		return 0, time.Time{}, err
+	}
+	return seq, at, err
+}
+
+func (f forgetful) Holds(ctx context.Context, name string, seq uint64, at time.Time) (bool, error) {
+	if seq != 0 && seq <= f.upTo[name] {
+		return false, nil
+	}
+	return f.Streams.Holds(ctx, name, seq, at)
+}
+
+func (f forgetful) Events(ctx context.Context, q bus.EventQuery, tell func(bus.Stored) error) error {
+	return f.Streams.Events(ctx, q, func(e bus.Stored) error {
+		name := event.StockAdjusted.Name
+		if e.Stream == "VMI" {
+			name = event.VMIWindowIngested.Name
+		}
+		if e.Seq <= f.upTo[name] {
+			return nil
+		}
+		return tell(e)
+	})
+}
+
+// What streams lost is told again under the same ids, also when nobody takes second looks and when nothing is left that
+// says where reading began.
+func TestWhatStreamsLostIsToldAgain(t *testing.T) {
+	for _, lost := range [][]string{{"stock.adjusted"}, {"vmi.window.ingested"}, {"stock.adjusted", "vmi.window.ingested"}} {
+		t.Run(fmt.Sprint(lost), func(t *testing.T) {
+			b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook, s.Stock.Since = durationpb.New(0), "" })
+			b.run(time.Minute)
+			for range 5 {
+				b.far.move("G", 3)
+				b.pass(time.Minute)
+			}
+			b.run(20 * time.Minute)
+			b.must(b.complete())
+			streams := forgetful{b.Streams, map[string]uint64{}}
+			for _, name := range lost {
+				var err error
+				streams.upTo[name], _, err = b.bus.End(t.Context(), name)
+				b.must(err)
+			}
+			b.Streams = streams
+			b.events, b.ids = nil, map[string]int{}
+			b.far.move("G", 3)
+			b.pass(3 * time.Minute)
+			b.run(20 * time.Minute)
+			if lost[0] == "stock.adjusted" {
+				b.must(b.complete())
+			} else if f := b.figures()["G"]; len(b.adjusted()) != 1 || f.Num != 18 || f.Proof != stock.Proved {
+				t.Errorf("%d movements were told, want 1; the book: %+v", len(b.adjusted()), f)
+			}
+		})
+	}
+}
+
+// The ledger is lost when windows were planned but none was read yet: reading goes on from where it began.
+func TestALostLedgerBeforeTheFirstReadingLosesNoTime(t *testing.T) {
+	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.Since = "" })
+	b.tick()
+	b.pass(5 * time.Minute)
+	b.tick() // its window waits, say for a permission
+	b.pass(time.Minute)
+	b.far.move("G", 5)
+	b.redis.Wipe()
+	b.pass(4 * time.Minute)
+	b.run(2 * time.Hour)
+	b.must(b.complete())
+}
+
+// A window that comes while its shop is not followed is planned again when it is.
+func TestAShopThatIsFollowedAgainMissesNothing(t *testing.T) {
+	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+	b.far.move("G", 5)
+	b.pass(5 * time.Minute)
+	b.tick()
+	followed := b.seller
+	without := proto.CloneOf(b.seller.Setup)
+	without.Shops[0].Booking = sellerv1.Shop_BOOKING_UNSPECIFIED
+	b.seller = seller.New(without, nil)
+	for b.step() {
+		continue
+	}
+	b.seller = followed
+	b.pass(time.Hour)
+	b.run(time.Hour)
+	b.must(b.complete())
+}
+
+// The clock of the bus was days ahead and was put right: what moved since is read all the same.
+func TestAClockThatWasAheadLosesNoTime(t *testing.T) {
+	b := newBench(t)
+	b.run(10 * time.Minute)
+	right := b.now()
+	b.pass(48 * time.Hour)
+	b.run(5 * time.Minute)
+	b.pass(right.Sub(b.now()))
+	for range 10 {
+		b.far.move("G", 5)
+		b.pass(time.Minute)
+	}
+	b.run(time.Hour)
+	b.must(b.complete())
+}
