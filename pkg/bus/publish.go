@@ -59,8 +59,7 @@ func (b *Bus) encode(e event.Event, trace string) (*nats.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := nats.NewMsg(e.Subject())
-	m.Data = body
+	m := &nats.Msg{Subject: e.Subject(), Data: body, Header: make(nats.Header, 9)}
 	m.Header.Set(event.HeaderSpec, "1.0")
 	m.Header.Set(event.HeaderID, e.ID)
 	m.Header.Set(event.HeaderType, e.Name)

@@ -443,7 +443,7 @@ func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
 
 // originOf names where and when a message was first stored, as one token of a subject.
 func originOf(stream string, seq uint64, at time.Time) string {
-	return fmt.Sprintf("%s-%d-%s", stream, seq, strconv.FormatInt(at.UnixMilli(), 36))
+	return stream + "-" + strconv.FormatUint(seq, 10) + "-" + strconv.FormatInt(at.UnixMilli(), 36)
 }
 
 // plain is the origin without what replays and rounds add to it.

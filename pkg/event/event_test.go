@@ -83,3 +83,14 @@ func TestInsideSubjectsAreTakenApart(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyOneTokenOfASubjectNamesASeller(t *testing.T) {
+	for name, want := range map[string]bool{
+		"a": true, "acme_2-b": true, strings.Repeat("a", 32): true,
+		"": false, strings.Repeat("a", 33): false, "Acme": false, "a.b": false, "a b": false, "a*": false, ">": false, "京": false, "a\n": false,
+	} {
+		if event.ValidSeller(name) != want {
+			t.Errorf("%q: want %v", name, want)
+		}
+	}
+}
