@@ -115,6 +115,7 @@ type OrderReader interface {
 	OrderFinder
 	OrderFollower
 	OrderComparer
+	OrderLister
 }
 
 // Plan is what would be sent.

@@ -13,6 +13,8 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -263,7 +265,36 @@ func TestReconcilingGoesOnWhenJDIsBack(t *testing.T) {
 	})
 }
 
-// Two ways lead into the ledger; the reconciler works in pieces and two at once.
+// Of a paused seller nothing is asked and nothing handed over; what its pause holds is explained.
+func TestAPausedSellerIsLeftAlone(t *testing.T) {
+	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+		before, during := w.Maker.Next(), w.Maker.Next()
+		w.Publish(before)
+		w.Accepted(before)
+		if err := w.Sellers.Pause(t.Context(), stack.DemoSeller, seller.Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: "stock-take", At: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		w.Publish(during)
+		w.Until("it is held", func() bool { return len(w.Shelf(event.Held)) == 1 })
+		old(t, w, before, during)
+		w.WipeLedger()
+		asked := w.JD.Counters().Calls["eclp.order.ext.queryOrder"]
+		s := reconciled(t, w)
+		of := open(t, w)
+		if s.Unexplained() != 0 || of[before.OutboundNo].Why != reconciler.Paused || of[during.OutboundNo].Why != reconciler.Held {
+			t.Errorf("%+v: %+v", s, of)
+		}
+		if now := w.JD.Counters().Calls["eclp.order.ext.queryOrder"]; now != asked {
+			t.Errorf("JD was asked %d times", now-asked)
+		}
+		if err := w.Sellers.Resume(t.Context(), stack.DemoSeller, sellerv1.Paused_BY_OPERATOR); err != nil {
+			t.Fatal(err)
+		}
+		w.Until("both are known", func() bool { return len(reconciled(t, w).Open) == 0 && known(t, w, before) && known(t, w, during) })
+	})
+}
+
+// Many audits are walked in pieces, and two replicas at once do each other no harm.
 func TestManyAuditsAreWalkedInPieces(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow")
@@ -363,4 +394,83 @@ func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
 		return s.Unexplained() == 0 && len(s.Open) == 0
 	})
 	w.NoViolations()
+}
+
+// A document that nobody audited is named, once; the audit that was lost with the stream is adopted when it is published
+// again, and what JD took by itself is only counted.
+func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
+	each(t, world.Options{Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour }}, func(t *testing.T, w *world.World) {
+		s, _ := w.Sellers.Get(stack.DemoSeller)
+		wh, err := w.Warehouses.Read(s, s.Setup.Warehouses[0].Code, warehouse.Status)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs, split := w.Maker.Next(), w.Maker.Next(), w.Maker.Next()
+		split.Lines[0].Quantity = 5
+		if err := w.JD.SetKnobs(func(k *jdtest.Knobs) { k.Split.Orders = []string{split.OutboundNo} }); err != nil {
+			t.Fatal(err)
+		}
+		w.Publish(ours, split)
+		w.Accepted(ours)
+		w.Accepted(split)
+		no, err := w.JD.Take(wh.PlanOrder(theirs).Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.JD.Move(jdtest.StockAct{
+			Kind: jdtest.Sale, DeptNo: s.Setup.Accounts[0].Department, WarehouseNo: s.Setup.Warehouses[0].WarehouseNo, ShopNo: s.Setup.Shops[0].ShopNo,
+			GoodsNo: "EMG4418000000001", Num: 1,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		old(t, w, ours, split)
+		var stands reconciler.Standing
+		w.Until("it is named", func() bool { stands = reconciled(t, w); return stands.Strangers > 0 && stands.Own > 0 })
+		strangers := func() []reconciler.Stranger {
+			t.Helper()
+			list, err := reconciler.ReadStrangers(t.Context(), w.Ledger, stack.DemoSeller)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return list
+		}
+		if got := strangers(); len(got) != 1 || got[0].WarehouseNo != no || got[0].OutboundNo != theirs.OutboundNo || got[0].What != reconciler.Unknown || stands.Own != 1 {
+			t.Errorf("%+v: %+v", stands, got)
+		}
+		if stands.Unexplained() != 0 || len(open(t, w)) != 0 {
+			t.Errorf("%+v", stands)
+		}
+		w.Publish(theirs)
+		w.Accepted(theirs)
+		w.Until("it is known", func() bool { reconciled(t, w); return len(strangers()) == 0 })
+	})
+}
+
+func TestASecondDocumentUnderANumberIsNamed(t *testing.T) {
+	w := world.Start(t, world.Options{
+		Ledger:    "redis",
+		Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour },
+	})
+	s, _ := w.Sellers.Get(stack.DemoSeller)
+	wh, err := w.Warehouses.Read(s, s.Setup.Warehouses[0].Code, warehouse.Status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := w.Maker.Next()
+	w.Publish(o)
+	w.Accepted(o)
+	no, err := w.JD.Take(wh.PlanOrder(o).Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old(t, w, o)
+	var list []reconciler.Stranger
+	w.Until("it is named", func() bool {
+		reconciled(t, w)
+		list, err = reconciler.ReadStrangers(t.Context(), w.Ledger, stack.DemoSeller)
+		return err != nil || len(list) > 0
+	})
+	if err != nil || len(list) != 1 || list[0].What != reconciler.Twice || list[0].OutboundNo != o.OutboundNo || list[0].WarehouseNo != no {
+		t.Errorf("%+v, %v; want %s", list, err, no)
+	}
 }

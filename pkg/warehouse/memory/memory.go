@@ -352,6 +352,34 @@ func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (m
 	return found, nil
 }
 
+// listPage is how many documents a page of ListOrders has.
+const listPage = 100
+
+// ListOrders lists by when they were taken.
+func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page string) (nos []string, next string, err error) {
+	if err := w.reach(ctx); err != nil {
+		return nil, "", err
+	}
+	skip := 0
+	if page != "" {
+		if skip, err = strconv.Atoi(page); err != nil || skip < 0 {
+			return nil, "", fmt.Errorf("list orders: no page %q", page)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, d := range w.documents {
+		if i < skip || d.takenAt.Before(from) || !d.takenAt.Before(to) {
+			continue
+		}
+		if len(nos) == listPage {
+			return nos, strconv.Itoa(i), nil
+		}
+		nos = append(nos, d.no)
+	}
+	return nos, "", nil
+}
+
 // CompareOrder knows quantities only.
 func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (warehouse.Comparison, error) {
 	if err := w.reach(ctx); err != nil {

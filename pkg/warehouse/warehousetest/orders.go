@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -96,6 +97,7 @@ func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
 		{"a cancellation by the warehouse is seen", cancelled},
 		{"many at once are each taken once", concurrent},
 		{"what somebody else sent is compared", compared},
+		{"what came is listed", cameListed},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}
@@ -530,5 +532,51 @@ func compared(t *testing.T, s Subject) {
 	}
 	if list := found["T-Q-1"]; list[0].WarehouseNo != no || list[1].WarehouseNo != taken.WarehouseNo || list[1].OutboundNo != "Q-2" {
 		t.Errorf("by the platform's number: %+v", list)
+	}
+}
+
+// cameListed: all that came within a span is told, and nothing else.
+func cameListed(t *testing.T, s Subject) {
+	lister, ok := s.Orders.(warehouse.OrderLister)
+	if !ok {
+		t.Skip("it lists nothing")
+	}
+	want := map[string]bool{}
+	for i := range 3 {
+		want[take(t, s, fmt.Sprintf("L-%d", i))] = true
+	}
+	taken := details(t, s, slices.Sorted(maps.Keys(want))[0]).History
+	if len(taken) == 0 {
+		t.Fatal("it does not say when it took them")
+	}
+	list := func(from, to time.Time) map[string]bool {
+		t.Helper()
+		got := map[string]bool{}
+		for page, n := "", 0; ; n++ {
+			nos, next, err := lister.ListOrders(t.Context(), from, to, page)
+			if err != nil || n > 100 {
+				t.Fatal(n, err)
+			}
+			for _, no := range nos {
+				got[no] = true
+			}
+			if page = next; page == "" {
+				return got
+			}
+		}
+	}
+	at := taken[0].At
+	if got := list(at.Add(-time.Hour), at.Add(time.Hour)); !maps.Equal(got, want) {
+		t.Errorf("listed %v, want %v", got, want)
+	}
+	if got := list(at.Add(-2*time.Hour), at.Add(-time.Hour)); len(got) > 0 {
+		t.Errorf("listed %v of the hour before", got)
+	}
+	s.Far.Step()
+	if got := list(at.Add(-time.Hour), at.Add(time.Hour)); !maps.Equal(got, want) {
+		t.Errorf("listed %v, want %v, after they moved", got, want)
+	}
+	if _, _, err := lister.ListOrders(t.Context(), at, at, "no such page"); err == nil {
+		t.Error("it has a page that it never told of")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -49,7 +50,26 @@ type standingJSON struct {
 	CycleAt     time.Time      `json:"cycle_at,omitzero"`
 	Full        bool           `json:"full,omitempty"`
 	Orders      []openJSON     `json:"orders"`
-	LeftOff     int            `json:"left_off,omitempty"`
+	// Strangers counts the documents that no audit of ours tells of, Own those that the warehouses took themselves.
+	Strangers int             `json:"strangers"`
+	Own       int             `json:"own"`
+	Documents []strangerJSON  `json:"documents"`
+	Lists     []listStateJSON `json:"lists"`
+	LeftOff   int             `json:"left_off,omitempty"`
+}
+
+// strangerJSON is a document that no audit of ours tells of.
+type strangerJSON struct {
+	reconciler.Stranger
+	ZH string `json:"zh"`
+	EN string `json:"en"`
+}
+
+// listStateJSON is how far an account's list was read.
+type listStateJSON struct {
+	Account string    `json:"account"`
+	Done    time.Time `json:"done"`
+	Error   string    `json:"error,omitempty"`
 }
 
 // openJSON is an order that is not settled.
@@ -192,6 +212,19 @@ func (c reconcileCmd) standing(ctx context.Context, l ledger.Ledger, name string
 	for why, n := range s.Open {
 		doc.Open[string(why)] = n
 	}
+	doc.Strangers, doc.Own, doc.Documents, doc.Lists = s.Strangers, s.Own, []strangerJSON{}, []listStateJSON{}
+	for _, account := range slices.Sorted(maps.Keys(s.Lists)) {
+		at := s.Lists[account]
+		doc.Lists = append(doc.Lists, listStateJSON{account, at.Done.UTC(), at.Error})
+	}
+	strangers, err := reconciler.ReadStrangers(ctx, l, name)
+	if err != nil {
+		return doc, err
+	}
+	for _, d := range strangers[:min(len(strangers), c.Limit)] {
+		says := strangeness(d.What)
+		doc.Documents = append(doc.Documents, strangerJSON{d, says.ZH, says.EN})
+	}
 	list, err := reconciler.ReadOpen(ctx, l, name)
 	if err != nil {
 		return doc, err
@@ -256,17 +289,45 @@ func (c reconcileCmd) write(w io.Writer, a *app, doc []standingJSON) error {
 			t.add(s.Seller, o.OutboundNo, when(o.Audited), o.Why, text)
 		}
 	}
-	if len(t.rows) == 0 {
-		return nil
-	}
-	fmt.Fprintln(w)
-	if err := t.write(w, a.columns); err != nil {
+	if err := t.below(w, a); err != nil {
 		return err
 	}
 	if left > 0 {
 		a.note("%s more: --limit", strconv.Itoa(left))
 	}
-	return nil
+	t = table{head: []string{"SELLER", "WAREHOUSE NO", "OUTBOUND", "SEEN", "WHAT", "WHAT TO DO"}}
+	for _, s := range doc {
+		for _, d := range s.Documents {
+			t.add(s.Seller, d.WarehouseNo, d.OutboundNo, when(d.Seen), string(d.What), a.pick(d.ZH, d.EN))
+		}
+		for _, at := range s.Lists {
+			if at.Error != "" {
+				a.note("%s: the documents of account %s cannot be listed: %s", s.Seller, at.Account, at.Error)
+			}
+		}
+	}
+	return t.below(w, a)
+}
+
+// below writes a table that has rows below what was written before.
+func (t *table) below(w io.Writer, a *app) error {
+	if len(t.rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	return t.write(w, a.columns)
+}
+
+// strangeness is what a document is that no audit of ours tells of.
+func strangeness(what reconciler.Strange) fault.Reason {
+	switch what {
+	case reconciler.Twice:
+		return fault.Reason{ZH: "同一单号另有单据：请立即让仓库取消其中一张", EN: "its number has another document besides: have one cancelled at the warehouse at once"}
+	case reconciler.Refused:
+		return fault.Reason{ZH: "该单曾告知被拒绝：请向仓库核实", EN: "its order was told as refused: ask the warehouse which is true"}
+	default:
+		return fault.Reason{ZH: "没有人审核过该单号：或有其他程序在推送，或审核已丢失（请重新发布）", EN: "nobody audited its number: another program sends, or the audit was lost (have it published again)"}
+	}
 }
 
 // meaning is what a reason says to people, and what they do.

@@ -16,6 +16,7 @@ const (
 	gaugeUnexplained = "stockbridge_reconcile_unexplained"
 	gaugeOldest      = "stockbridge_reconcile_oldest_unexplained_seconds"
 	gaugeOpen        = "stockbridge_reconcile_open"
+	gaugeStrangers   = "stockbridge_reconcile_strangers"
 	gaugeCycle       = "stockbridge_reconcile_cycle_timestamp_seconds"
 	// sellersAtOnce is how many sellers the ledger is asked about at a time at a scrape.
 	sellersAtOnce = 8
@@ -53,6 +54,7 @@ func Collected(sellers func() []*seller.Seller, l ledger.Books, now func() time.
 		{Name: gaugeUnexplained, Help: "Audited orders that nothing explains.", Labels: bySeller},
 		{Name: gaugeOldest, Help: "How long ago the oldest order was audited that nothing explains; 0 when there is none.", Labels: bySeller},
 		{Name: gaugeOpen, Help: "Audited orders that are not settled, by why.", Labels: []string{"seller", "why"}},
+		{Name: gaugeStrangers, Help: "Documents at the warehouses that no audit of ours tells of.", Labels: bySeller},
 		{Name: gaugeCycle, Help: "When all of a seller's audits were last looked at that were old enough; 0 when never.", Labels: bySeller},
 	}, func(ctx context.Context, tell scrape.Tell) error {
 		var group errgroup.Group
@@ -73,6 +75,7 @@ func Collected(sellers func() []*seller.Seller, l ledger.Books, now func() time.
 				tell(gaugeUnexplained, float64(standing.Unexplained()), s.Name())
 				tell(gaugeOldest, oldest, s.Name())
 				tell(gaugeCycle, cycle, s.Name())
+				tell(gaugeStrangers, float64(standing.Strangers), s.Name())
 				for _, why := range Whys() {
 					tell(gaugeOpen, float64(standing.Open[why]), s.Name(), string(why))
 				}

@@ -30,6 +30,11 @@
 // Two contents under one number are one order at the warehouse. The one that is handed over is the last, unless the
 // streams tell that a later one was refused because the number was used.
 //
+// The warehouses' own lists are read besides, for documents that nobody audited: the ERP's own program, or audits that were
+// lost with the stream. A number that the ledger does not know is enough to tell: whatever the stream has was walked, and
+// what the ledger forgot is walked again, so lists are only read when nothing of that is left to do. Documents without a
+// number of ours the far side took itself.
+//
 // An order is handed over at most once per Config.Deadline and MaxTries times in all. Handing over what is already in hand
 // does no harm: the ledger's claim decides.
 package reconciler
@@ -88,6 +93,10 @@ type Config struct {
 	DoubtFor time.Duration `env:"RECONCILE_DOUBT_FOR" envDefault:"30m" help:"how long an order may be in doubt before it counts as unexplained"`
 	// ConfirmAfter is when what was handed over, or is about to be named, is looked at again.
 	ConfirmAfter time.Duration `env:"RECONCILE_CONFIRM_AFTER" envDefault:"15s" help:"when an order is looked at a second time"`
+	// ListEvery is how often the warehouses' own lists of documents are read, which costs some twenty calls for each
+	// account; 0 for never. ListBack is how far back the first reading goes.
+	ListEvery time.Duration `env:"RECONCILE_LIST_EVERY" envDefault:"30m" help:"how often the warehouses' own lists are read; 0 for never"`
+	ListBack  time.Duration `env:"RECONCILE_LIST_BACK" envDefault:"24h" help:"how far back the first reading of a list goes"`
 	// Slots is how many sellers are looked at at the same time.
 	Slots int `env:"RECONCILE_SLOTS" envDefault:"4" help:"sellers looked at at the same time"`
 }
@@ -101,6 +110,9 @@ func (c Config) Validate() error {
 		if d <= 0 {
 			errs = append(errs, fmt.Errorf("%s: want more than 0s", name))
 		}
+	}
+	if c.ListEvery < 0 || c.ListBack < 0 {
+		errs = append(errs, errors.New("RECONCILE_LIST_EVERY, RECONCILE_LIST_BACK: want 0s or more"))
 	}
 	return errors.Join(errs...)
 }

@@ -28,6 +28,9 @@ type run struct {
 	version  uint64
 	// orders are those of the open list, and those that were walked.
 	orders map[string]*looked
+	// strangers are those that are written, nil for those that are removed; marks are documents that need no second look.
+	strangers map[string]*Stranger
+	marks     []ledger.Mark
 	// walked: the walk got to the audits that are younger than the deadline.
 	walked bool
 	// wait is when to go on; zero when there is nothing to go on with.
@@ -53,6 +56,9 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	if err := r.look(ctx); err != nil {
+		return err
+	}
+	if err := r.lists(ctx); err != nil {
 		return err
 	}
 	if err := r.write(ctx); err != nil {
@@ -595,6 +601,10 @@ func (r *run) write(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.strangers(r.strangers); err != nil {
+		return err
+	}
+	c.marks = r.marks
 	head.RanAt = r.Now()
 	if r.walked && looking == 0 && !head.Full {
 		head.CycleAt = head.RanAt

@@ -105,6 +105,12 @@ type Standing struct {
 	// RanAt is when the last run ended, CycleAt when one last got to the end: all was looked at that was old enough.
 	RanAt   time.Time `json:"ran_at"`
 	CycleAt time.Time `json:"cycle_at,omitzero"`
+	// Strangers counts the documents at the warehouses that no audit of ours tells of, Own those that the warehouses took
+	// themselves.
+	Strangers int `json:"strangers,omitempty"`
+	Own       int `json:"own,omitempty"`
+	// Lists are how far the lists of each account were read.
+	Lists map[string]*List `json:"lists,omitempty"`
 	// Full: the open list is as long as it may be, and what lies behind the cursor waits.
 	Full bool `json:"full,omitempty"`
 }
@@ -234,6 +240,7 @@ type changes struct {
 	seller  string
 	version uint64
 	fields  map[string][]byte
+	marks   []ledger.Mark
 }
 
 func (c *changes) set(o Order) error {
@@ -267,7 +274,10 @@ func (c *changes) write(ctx context.Context, books ledger.Books, head Standing, 
 		}
 	}
 	part[headField] = raw
-	err = flush()
+	if len(c.marks) > ledger.BookWriteLimit {
+		c.marks = c.marks[:ledger.BookWriteLimit] // the others are looked at once more
+	}
+	c.version, err = books.WriteBook(ctx, bookOf(c.seller), ledger.BookWrite{Version: c.version, Owner: newOwner(), Fields: part, Marks: c.marks})
 	if errors.Is(err, ledger.ErrVersion) {
 		err = fmt.Errorf("another run wrote meanwhile: %w", err)
 	}

@@ -18,7 +18,7 @@ const (
 // readers are the methods that change nothing at JD. One that is new has to be entered here before a seller in shadow may
 // call it.
 var readers = []string{
-	MethodExtQueryOrder, MethodQueryOrder, MethodQueryOrderStatus, MethodQueryOrderPacks,
+	MethodExtQueryOrder, MethodQueryOrder, MethodQueryOrderStatus, MethodQueryOrderPacks, MethodQueryOrderListByStatus,
 	MethodQueryVmiShopStockFlow, MethodSearchShopStockFlow, MethodQueryVmiShopStock, MethodSearchShopStock, MethodQueryStock,
 	MethodQueryGoodsLevelChange, MethodQueryCheckStockProfit, MethodQueryCheckStockLosses,
 }

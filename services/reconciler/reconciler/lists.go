@@ -1,0 +1,289 @@
+package reconciler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/warehouse"
+)
+
+// Stranger is a document at a warehouse that no audit of ours tells of.
+type Stranger struct {
+	WarehouseNo string `json:"warehouse_no"`
+	// OutboundNo is the number under which somebody sent it.
+	OutboundNo string `json:"outbound_no"`
+	// Account is the set-up's name of the account under which it stands.
+	Account string    `json:"account"`
+	What    Strange   `json:"what"`
+	Seen    time.Time `json:"seen"`
+}
+
+// Strange is what is strange about a document.
+type Strange string
+
+// What is strange.
+const (
+	// Unknown: nobody audited its number.
+	Unknown Strange = "unknown"
+	// Twice: its number has another document besides, which is the one that we know.
+	Twice Strange = "twice"
+	// Refused: its order was told as refused.
+	Refused Strange = "refused"
+)
+
+// List is how far the lists of an account were read.
+type List struct {
+	// Done is until when all was listed; From, To and Page the span under way, To being zero when there is none.
+	Done time.Time `json:"done"`
+	From time.Time `json:"from,omitzero"`
+	To   time.Time `json:"to,omitzero"`
+	Page string    `json:"page,omitempty"`
+	// Error is why it could not be read; nothing secret.
+	Error string `json:"error,omitempty"`
+}
+
+const (
+	strangerField = "doc/"
+	// listOverlap is how much of the span before is listed again: for documents that moved between two pages.
+	listOverlap = time.Hour
+	// pagesPerRun and detailsPerRun bound the calls of one run.
+	pagesPerRun   = 40
+	detailsPerRun = 100
+	// strangersAtMost are remembered, for strangersKept.
+	strangersAtMost = 1000
+	strangersKept   = 30 * 24 * time.Hour
+)
+
+// ReadStrangers tells the documents that no audit of ours tells of, the oldest first.
+func ReadStrangers(ctx context.Context, books ledger.Books, seller string) ([]Stranger, error) {
+	byNo := map[string]Stranger{}
+	for from := ""; ; {
+		fields, next, err := books.ScanBook(ctx, bookOf(seller), strangerField, from)
+		if err != nil {
+			return nil, fmt.Errorf("read the strange documents of %s: %w", seller, err)
+		}
+		for _, f := range fields {
+			var s Stranger
+			if err := json.Unmarshal(f.Value, &s); err != nil {
+				return nil, fmt.Errorf("read strange document %s of %s: %w", f.Name, seller, err)
+			}
+			byNo[s.WarehouseNo] = s
+		}
+		if next == "" {
+			break
+		}
+		from = next
+	}
+	list := make([]Stranger, 0, len(byNo))
+	for _, s := range byNo {
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b Stranger) int {
+		if c := a.Seen.Compare(b.Seen); c != 0 {
+			return c
+		}
+		return strings.Compare(a.WarehouseNo, b.WarehouseNo)
+	})
+	return list, nil
+}
+
+func (c *changes) strangers(list map[string]*Stranger) error {
+	for no, s := range list {
+		c.fields[strangerField+no] = nil
+		if s != nil {
+			raw, err := json.Marshal(s)
+			if err != nil {
+				return fmt.Errorf("write strange document %s: %w", no, err)
+			}
+			c.fields[strangerField+no] = raw
+		}
+	}
+	return nil
+}
+
+// lists reads what the warehouses list, when nothing else is left to do: see the package comment.
+func (r *run) lists(ctx context.Context) error {
+	if r.ListEvery == 0 || !r.walked || r.wait > 0 || r.standing.Full || r.seller.Pause != nil || r.seller.InShadow(r.began) {
+		return nil
+	}
+	known, err := ReadStrangers(ctx, r.Ledger, r.seller.Name())
+	if err != nil {
+		return err
+	}
+	r.strangers = map[string]*Stranger{}
+	r.standing.Strangers = 0
+	for _, s := range known {
+		entry, err := r.entry(ctx, s.OutboundNo)
+		if err != nil {
+			return err
+		}
+		if r.began.Sub(s.Seen) > strangersKept || s.What == Unknown && entry.State.Live() {
+			r.strangers[s.WarehouseNo] = nil
+			continue
+		}
+		r.standing.Strangers++
+	}
+	seen := map[string]bool{}
+	for _, w := range r.seller.Setup.Warehouses {
+		if seen[w.Account] {
+			continue
+		}
+		seen[w.Account] = true
+		if err := r.list(ctx, w.Account, w.Code); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list goes on with the list of one account.
+func (r *run) list(ctx context.Context, account, code string) error {
+	if r.standing.Lists == nil {
+		r.standing.Lists = map[string]*List{}
+	}
+	at := r.standing.Lists[account]
+	if at == nil {
+		at = &List{Done: r.began.Add(-r.Deadline - r.ListBack)}
+		r.standing.Lists[account] = at
+	}
+	if at.To.IsZero() {
+		to := r.began.Add(-r.Deadline).Truncate(time.Second)
+		if to.Sub(at.Done) < r.ListEvery {
+			return nil
+		}
+		at.From, at.To, at.Page = at.Done.Add(-listOverlap), to, ""
+	}
+	wh, err := r.Open(r.seller, code, warehouse.Status)
+	left := detailsPerRun
+	for n := 0; err == nil; n++ {
+		if n == pagesPerRun || r.over(ctx) {
+			r.soon(moreAfter)
+			return nil
+		}
+		var nos []string
+		var next string
+		r.Metrics.Asked.Inc()
+		if nos, next, err = wh.ListOrders(ctx, at.From, at.To, at.Page); err != nil {
+			break
+		}
+		var whole bool
+		if whole, err = r.meet(ctx, wh, account, nos, &left); err != nil {
+			break
+		}
+		if !whole {
+			r.soon(moreAfter)
+			return nil
+		}
+		if at.Page, at.Error = next, ""; next == "" {
+			at.Done, at.From, at.To = at.To, time.Time{}, time.Time{}
+			return nil
+		}
+	}
+	switch {
+	case fault.Of(err) == fault.Wait:
+		r.soon(max(fault.After(err), moreAfter))
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		at.Error = fault.ReasonOf(err, "internal").Error() // the next tick tries again
+	}
+	return nil
+}
+
+// meet looks at the documents of a page; whole is false when there were more unknown ones than one run may ask about.
+func (r *run) meet(ctx context.Context, wh warehouse.OrderReader, account string, nos []string, left *int) (whole bool, err error) {
+	for part := range slices.Chunk(nos, ledger.BookWriteLimit) {
+		marks := make([]string, len(part))
+		for i, no := range part {
+			marks[i] = markOf(no)
+		}
+		book, err := r.Ledger.ReadBook(ctx, bookOf(r.seller.Name()), nil, marks)
+		if err != nil {
+			return false, err
+		}
+		for i, no := range part {
+			if book.Marked[marks[i]] || slices.ContainsFunc(r.marks, func(m ledger.Mark) bool { return m.Name == marks[i] }) {
+				continue
+			}
+			entries, err := r.Ledger.Find(ctx, r.seller.Name(), no)
+			if err != nil {
+				return false, err
+			}
+			if !slices.ContainsFunc(entries, func(e ledger.Entry) bool { return e.Number == no }) {
+				if *left--; *left < 0 || r.over(ctx) {
+					return false, nil
+				}
+				sure, err := r.unfamiliar(ctx, wh, account, no)
+				if err != nil {
+					return false, err
+				}
+				if !sure {
+					continue // in hand: the overlap meets it again
+				}
+			}
+			r.marks = append(r.marks, ledger.Mark{Name: marks[i], At: r.began})
+		}
+	}
+	return true, nil
+}
+
+func markOf(no string) string { return no[:min(len(no), ledger.MaxMark)] }
+
+// unfamiliar finds out what a document is whose number the ledger does not know; sure is false while that may still change.
+func (r *run) unfamiliar(ctx context.Context, wh warehouse.OrderReader, account, no string) (sure bool, err error) {
+	details, err := wh.OrderDetails(ctx, no)
+	switch {
+	case errors.Is(err, warehouse.ErrNotFound):
+		return true, nil // listed, and gone
+	case err != nil:
+		return false, err
+	case details.OutboundNo == "":
+		r.standing.Own++
+		return true, nil
+	case r.orders[details.OutboundNo] != nil && !r.orders[details.OutboundNo].settled:
+		return false, nil
+	}
+	entry, err := r.entry(ctx, details.OutboundNo)
+	if err != nil {
+		return false, err
+	}
+	what := Unknown
+	switch entry.State {
+	case ledger.Intent, ledger.Unknown:
+		return false, nil
+	case ledger.Refused:
+		what = Refused
+	case ledger.Accepted, ledger.Cancelled:
+		// What is followed as a part may be a second document all the same.
+		found, err := wh.FindOrders(ctx, []string{details.OutboundNo})
+		if err != nil {
+			return false, err
+		}
+		if !slices.Contains(found[details.OutboundNo].Others, no) {
+			return true, nil // a part of it
+		}
+		what = Twice
+	}
+	if r.standing.Strangers++; r.standing.Strangers <= strangersAtMost {
+		r.strangers[no] = &Stranger{WarehouseNo: no, OutboundNo: details.OutboundNo, Account: account, What: what, Seen: r.began}
+	}
+	r.Log.Warn().Str("seller", r.seller.Name()).Str("warehouse_no", no).Str("order", details.OutboundNo).Str("what", string(what)).
+		Msg("the warehouse has a document that no audit of ours tells of")
+	return true, nil
+}
+
+// entry is the ledger's, the zero Entry when there is none.
+func (r *run) entry(ctx context.Context, outboundNo string) (ledger.Entry, error) {
+	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.seller.Name(), Kind: kind, No: outboundNo})
+	if errors.Is(err, ledger.ErrNoEntry) {
+		return ledger.Entry{}, nil
+	}
+	return entry, err
+}
