@@ -426,6 +426,7 @@ func (r *run) ask(ctx context.Context, wh warehouse.OrderFinder, list []*looked)
 // outcomes are the events that say what became of an audit.
 var outcomes = []string{
 	event.OrderAccepted.Name, event.OrderHeld.Name, event.OrderFailed.Name, event.OrderShadowed.Name, event.OrderCancelled.Name,
+	event.OrderDelivered.Name,
 }
 
 // lookInStreams reads what was told of the orders that the warehouses do not have, and of those with several audits.
@@ -470,12 +471,18 @@ func (r *run) lookInStreams(ctx context.Context) error {
 // reusedCode is the reason of an audit whose number was another content's.
 const reusedCode = "outbound.reused"
 
+// over tells whether its end was told: the warehouse may have put it away since.
+func (o Order) over() bool {
+	return o.Told == event.OrderCancelled.Name || o.Told == event.OrderDelivered.Name
+}
+
 // tell notes an outcome. That it was accepted is not undone by what became of another content under its number.
 func (o *looked) tell(s bus.Stored) {
 	if s.Name == event.OrderFailed.Name && strings.HasSuffix(s.ID, "/"+reusedCode) {
 		o.Reused = true
 	}
-	if o.Told == event.OrderAccepted.Name && s.Name != event.OrderCancelled.Name {
+	over := s.Name == event.OrderCancelled.Name || s.Name == event.OrderDelivered.Name
+	if o.over() || o.Told == event.OrderAccepted.Name && !over {
 		return
 	}
 	o.Told, o.ToldSeq = s.Name, s.Seq
@@ -488,7 +495,7 @@ func (r *run) decide(ctx context.Context) error {
 	var mu sync.Mutex
 	for _, o := range r.left() {
 		told := o.Told
-		if told != event.OrderAccepted.Name && o.ToldSeq < o.last().Seq {
+		if told != event.OrderAccepted.Name && !o.over() && o.ToldSeq < o.last().Seq {
 			told = "" // of an earlier audit
 		}
 		switch {
@@ -506,7 +513,7 @@ func (r *run) decide(ctx context.Context) error {
 			r.name(o, Absent, "")
 		case told == event.OrderHeld.Name:
 			r.name(o, Left, "")
-		default: // failed, cancelled, shadowed
+		default: // failed, cancelled, delivered, shadowed
 			o.settle(false)
 		}
 	}

@@ -1,0 +1,71 @@
+package reconciler
+
+import (
+	"testing"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+)
+
+func told(o *looked, seq uint64, name, id string) { o.tell(bus.Stored{Seq: seq, Name: name, ID: id}) }
+
+// Which of several audits under one number is the order that the warehouse has.
+func TestWhichAuditIsHandedOver(t *testing.T) {
+	audit := func(n int) Audit { return Audit{uint64(n), time.Unix(int64(n), 0)} } //nolint:gosec // small
+	o := &looked{}
+	for _, n := range []int{20, 10, 20, 30} { // in any order, and again
+		o.audited(audit(n))
+	}
+	if len(o.Audits) != 3 || o.chosen() != audit(30) || !o.First().Equal(audit(10).Stored) {
+		t.Errorf("%+v, chosen %+v", o.Audits, o.chosen())
+	}
+	told(o, 15, event.OrderAccepted.Name, "order.accepted/acme/A/1")
+	told(o, 25, event.OrderFailed.Name, "order.failed/acme/A/1/outbound.reused")
+	if o.chosen() != audit(10) || o.Told != event.OrderAccepted.Name {
+		t.Errorf("a later content was refused: %s, chosen %+v", o.Told, o.chosen())
+	}
+	for n := range 2 * auditsKept {
+		o.audited(audit(100 + n))
+	}
+	if len(o.Audits) != auditsKept || o.first() != audit(10) || o.last() != audit(100+2*auditsKept-1) {
+		t.Errorf("kept %+v", o.Audits)
+	}
+}
+
+// What was told last counts, except that an acceptance is undone by an end only.
+func TestWhatWasToldLast(t *testing.T) {
+	for _, c := range []struct {
+		names []string
+		want  string
+	}{
+		{[]string{event.OrderHeld.Name, event.OrderFailed.Name}, event.OrderFailed.Name},
+		{[]string{event.OrderFailed.Name, event.OrderHeld.Name}, event.OrderHeld.Name},
+		{[]string{event.OrderHeld.Name, event.OrderAccepted.Name, event.OrderFailed.Name}, event.OrderAccepted.Name},
+		{[]string{event.OrderAccepted.Name, event.OrderCancelled.Name, event.OrderAccepted.Name}, event.OrderCancelled.Name},
+		{[]string{event.OrderAccepted.Name, event.OrderDelivered.Name, event.OrderHeld.Name}, event.OrderDelivered.Name},
+	} {
+		o := &looked{}
+		for i, name := range c.names {
+			told(o, uint64(i)+1, name, name+"/acme/A/1") //nolint:gosec // small
+		}
+		if o.Told != c.want {
+			t.Errorf("%v: %s", c.names, o.Told)
+		}
+	}
+}
+
+func TestEveryWhyIsListedOnce(t *testing.T) {
+	seen := map[Why]bool{}
+	explains := true
+	for _, w := range Whys() {
+		if seen[w] {
+			t.Errorf("%s twice", w)
+		}
+		seen[w] = true
+		if w.Explains() && !explains {
+			t.Errorf("%s stands among those that do not explain", w)
+		}
+		explains = w.Explains()
+	}
+}
