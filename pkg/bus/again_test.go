@@ -157,3 +157,31 @@ func TestATickCanBeAskedFor(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What we tell of an order names its seller in the reference to the order.
+func TestWhatIsToldOfAnOrderCanBeServed(t *testing.T) {
+	t.Parallel()
+	b := bustest.Start(t)
+	came := make(chan string, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- bus.Serve(ctx, b, event.OrderAccepted, bus.Serving{Consumer: "stock-syncer-accepted", Slots: 1, Attempts: &bustest.Attempts{}},
+			func(_ context.Context, d *bus.Delivery, _ *orderv1.Accepted) ([]event.Event, error) {
+				came <- d.Seller
+				return nil, nil
+			}, nil)
+	}()
+	m := &orderv1.Accepted{Ref: &orderv1.Ref{Seller: "acme", OutboundNo: "A"}}
+	publish(t, b, event.OrderAccepted.About("bolt", "A", time.Now(), m), event.OrderAccepted.About("acme", "A", time.Now(), m))
+	if got := <-came; got != "acme" {
+		t.Errorf("of %q", got)
+	}
+	if item := shelved(t, b, 1)[0]; item.Reason.Code != "seller.mismatch" || item.Subject != "order.accepted.bolt" {
+		t.Errorf("%+v", item)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

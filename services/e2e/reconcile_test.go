@@ -186,7 +186,7 @@ func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
 		w.Accepted(fine)
 		w.UntilTold("refused", refused, failed)
 		w.UntilTold("held", masked, held)
-		w.Until("both are on the shelf", func() bool { return len(w.Shelf("")) == 2 })
+		w.Until("both are on the shelf", func() bool { return len(w.Shelf(event.Dead)) == 1 && len(w.Shelf(event.Held)) == 1 })
 		old(t, w, refused, masked, fine)
 		s := reconciled(t, w)
 		of := open(t, w)
