@@ -131,8 +131,7 @@ func flowIs(t *testing.T, b *bus.Bus, l ledger.Books, place stock.Place, shops [
 		}
 	}
 	for _, r := range rows {
-		books := r.Former != r.Now && r.Former >= 0 && r.Now >= 0 && r.Reason != "设置VMI库存" && r.Reason != "商品库存比例调整"
-		if ids := told[r.FlowID]; books && len(ids) != 1 || !books && len(ids) != 0 {
+		if ids := told[r.FlowID]; booked(r) && len(ids) != 1 || !booked(r) && len(ids) != 0 {
 			errs = append(errs, fmt.Errorf("movement %s (%s, %d to %d) told as %v", r.FlowID, r.Reason, r.Former, r.Now, ids))
 		}
 	}
@@ -154,9 +153,12 @@ func (f *flow) untilComplete() {
 func TestMovementsAreToldOnceWhateverTheFlowIsLike(t *testing.T) {
 	weather := jdtest.Knobs{Flow: jdtest.Flow{
 		Order: "shuffled", Duplicate: 0.2, Drop: jdtest.Missing{Chance: 0.2, Readings: 1},
-		Late: jdtest.Late{Chance: 0.1, By: jdtest.Range{Max: jdtest.Duration(3 * time.Second)}},
+		Late:  jdtest.Late{Chance: 0.1, By: jdtest.Range{Max: jdtest.Duration(3 * time.Second)}},
+		Shift: jdtest.Shift{Repeat: 0.2, Rows: 3}, End: jdtest.End{Wrong: 0.2},
+	}, Faults: []jdtest.Fault{
+		{Kind: jdtest.Error, Methods: []string{flowMethod}, Chance: 0.1, Code: "65"}, {Kind: jdtest.Truncated, Methods: []string{flowMethod}, Chance: 0.1},
 	}}
-	each(t, world.Options{Setup: followed, Knobs: weather}, func(t *testing.T, w *world.World) {
+	each(t, world.Options{Setup: followed, Knobs: weather, Ingest: func(c *ingester.Config) { c.Attempts, c.BreakerAfter = 50, 1000 }}, func(t *testing.T, w *world.World) {
 		f := newFlow(t, w)
 		f.fill(400, 6)
 		f.untilComplete()
@@ -165,6 +167,45 @@ func TestMovementsAreToldOnceWhateverTheFlowIsLike(t *testing.T) {
 		f.move(jdtest.Loss, "EMG1", 2)
 		f.untilComplete()
 	})
+}
+
+// The newer method tells no figures and no numbers of rows: nothing is proved, and each movement is told once all the same.
+func TestTheNewerMethodTellsEachMovementOnce(t *testing.T) {
+	search := func(s *sellerv1.Setup) { followed(s); s.Stock.Flow = sellerv1.Stock_FLOW_SEARCH }
+	each(t, world.Options{Setup: search, Knobs: jdtest.Knobs{Flow: jdtest.Flow{Duplicate: 0.2}}}, func(t *testing.T, w *world.World) {
+		f := newFlow(t, w)
+		f.fill(100, 3)
+		rows, _ := f.JD.Movements(jdtest.StockQuery{ShopNo: f.place.ShopNo})
+		want := 0
+		for _, r := range rows {
+			if booked(r) {
+				want++
+			}
+		}
+		told := map[string]bool{}
+		f.Until("all is told", func() bool {
+			f.must(f.Bus.Events(t.Context(), bus.EventQuery{Names: []string{event.StockAdjusted.Name}}, func(e bus.Stored) error {
+				told[e.ID] = true
+				return nil
+			}))
+			return len(told) >= want
+		})
+		f.readAgain()
+		f.must(f.Bus.Events(t.Context(), bus.EventQuery{Names: []string{event.StockAdjusted.Name}}, func(e bus.Stored) error {
+			told[e.ID] = true
+			return nil
+		}))
+		if len(told) != want {
+			t.Errorf("%d told, %d movements", len(told), want)
+		}
+	})
+}
+
+const flowMethod = "eclp.stock.queryVmiShopStockFlow"
+
+// booked tells whether the ERP books a movement.
+func booked(r jdtest.Movement) bool {
+	return r.Former != r.Now && r.Former >= 0 && r.Now >= 0 && r.Reason != "设置VMI库存" && r.Reason != "商品库存比例调整"
 }
 
 // A span that cannot be read is told, waits on the shelf, and stands in nobody's way; read again it is applied once.
@@ -194,20 +235,25 @@ func TestASpanThatFailsIsReadAgainLater(t *testing.T) {
 		}
 		f.ctl("window", "refetch", "--seller", stack.DemoSeller, "--why", "the end is told right again")
 		f.untilComplete()
-		// Any span of a place, as often as anybody likes: nothing is told twice.
-		now := time.Now()
-		f.ctl("window", "refetch", "--seller", stack.DemoSeller, "--place", f.place.Warehouse+"/"+f.place.ShopNo,
-			"--from", now.Add(-15*time.Minute).Format(time.RFC3339), "--to", now.Add(-time.Second).Format(time.RFC3339))
-		f.Until("the span was read again", func() bool {
-			read := false
-			f.must(f.Bus.Events(t.Context(), bus.EventQuery{Names: []string{event.VMIWindowIngested.Name}}, func(e bus.Stored) error {
-				m, err := bus.Decode(event.VMIWindowIngested, e)
-				read = read || m.GetWindow().GetWhy() == vmiv1.Why_WHY_REFETCH && m.GetRepeated() > 0 && m.GetAdjusted() == 0
-				return err
-			}))
-			return read
-		})
+		f.readAgain()
 		f.must(f.complete())
+	})
+}
+
+// readAgain asks for the last quarter of an hour and waits until it was read: any span of a place, as often as anybody likes.
+func (f *flow) readAgain() {
+	f.t.Helper()
+	now := time.Now()
+	f.ctl("window", "refetch", "--seller", stack.DemoSeller, "--place", f.place.Warehouse+"/"+f.place.ShopNo,
+		"--from", now.Add(-15*time.Minute).Format(time.RFC3339), "--to", now.Add(-time.Second).Format(time.RFC3339))
+	f.Until("the span was read again", func() bool {
+		read := false
+		f.must(f.Bus.Events(f.t.Context(), bus.EventQuery{Names: []string{event.VMIWindowIngested.Name}}, func(e bus.Stored) error {
+			m, err := bus.Decode(event.VMIWindowIngested, e)
+			read = read || m.GetWindow().GetWhy() == vmiv1.Why_WHY_REFETCH && m.GetRepeated() > 0 && m.GetAdjusted() == 0
+			return err
+		}))
+		return read
 	})
 }
 

@@ -161,11 +161,12 @@ func (a *app) flows(ctx context.Context, name string) ([]flowJSON, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer book.Close()
 	sellers := book.All()
 	if name != "" {
-		_, s, err := a.sellerNamed(ctx, name)
-		if err != nil {
-			return nil, err
+		s, ok := book.Get(name)
+		if !ok {
+			return nil, hint(seller.Unknown(name), "bridgectl seller ls")
 		}
 		sellers = []*seller.Seller{s}
 	}
@@ -356,10 +357,11 @@ func (c windowRefetchCmd) span(ctx context.Context, a *app) error {
 	case a.now().Sub(from) > maxRefetch:
 		return misused("--from may be %d days ago at most: rows of older spans are no longer remembered one by one, and would be booked again", int(maxRefetch.Hours()/24))
 	}
-	_, s, err := a.sellerNamed(ctx, c.Seller)
+	book, s, err := a.sellerNamed(ctx, c.Seller)
 	if err != nil {
 		return err
 	}
+	defer book.Close()
 	if _, ok := s.Place(warehouse, shopNo); !ok {
 		return hint(fmt.Errorf("%s has no shop with a booking at %s", c.Seller, c.Place), "bridgectl window ls --seller %s lists its places", c.Seller)
 	}
