@@ -21,7 +21,7 @@ func TestReplicasOfTheIngesterLoseNoMovement(t *testing.T) {
 	r, ctx := processes(t), t.Context()
 	must(t, r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdtest.Config{
 		Warehouses: stack.DemoSandbox().Warehouses, Shops: stack.DemoSandbox().Shops,
-		Knobs: jdtest.Knobs{Latency: jdtest.Range{Min: jdtest.Duration(30 * time.Millisecond), Max: jdtest.Duration(60 * time.Millisecond)}},
+		Knobs: jdtest.Knobs{Latency: jdtest.Range{Min: jdtest.Duration(150 * time.Millisecond), Max: jdtest.Duration(250 * time.Millisecond)}},
 	}}))
 	r.Setenv("LOG_LEVEL=warn", "VMI_SLOTS=2", "VMI_RUN_PAGES=5", "VMI_CATCH_UP=1m")
 	setup, err := stack.DemoSetup(r.Dir(), r.Sandbox.Base)
