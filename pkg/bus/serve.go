@@ -18,7 +18,6 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/trace"
-	orderv1 "stockbridge/proto/order/v1"
 )
 
 // Handler takes one event and returns those that follow. They are stored in any case, also when it returns an error
@@ -480,17 +479,6 @@ func (d *Delivery) comeBack(h nats.Header) {
 	d.by, d.why = h.Get(event.HeaderBy), h.Get(event.HeaderWhy)
 }
 
-// sellerIn is the seller that a message names, itself or in its reference to an order; "" when neither does.
-func sellerIn(m proto.Message) string {
-	if s, ok := m.(interface{ GetSeller() string }); ok {
-		return s.GetSeller()
-	}
-	if about, ok := m.(interface{ GetRef() *orderv1.Ref }); ok {
-		return about.GetRef().GetSeller()
-	}
-	return ""
-}
-
 // read turns a message into its type and checks it. m is nil when it cannot be read.
 func (w *server) read(t *taken, d *Delivery) (proto.Message, error) {
 	suffix, subjectErr := event.SellerOn(w.topic, d.Subject)
@@ -513,7 +501,7 @@ func (w *server) read(t *taken, d *Delivery) (proto.Message, error) {
 	if err := decode(d.header, t.Data, m); err != nil {
 		return nil, err
 	}
-	inside := sellerIn(m)
+	inside := event.SellerIn(m)
 	if suffix == "" && event.ValidSeller(inside) {
 		d.Seller = inside
 	}

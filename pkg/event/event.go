@@ -112,6 +112,22 @@ func KeyOf(m proto.Message) string {
 	return ""
 }
 
+// SellerIn tells whose m is: by its own word, or by what it tells about (an order, a movement, a window).
+func SellerIn(m proto.Message) string {
+	switch m := m.(type) {
+	case interface{ GetSeller() string }:
+		return m.GetSeller()
+	case interface{ GetRef() *orderv1.Ref }:
+		return m.GetRef().GetSeller()
+	case interface{ GetMovement() *stockv1.Movement }:
+		return m.GetMovement().GetSeller()
+	case interface{ GetWindow() *vmiv1.WindowDue }:
+		return m.GetWindow().GetSeller()
+	default:
+		return ""
+	}
+}
+
 // Revision is a revision as a discriminator.
 func Revision(n int64) string { return strconv.FormatInt(n, 10) }
 

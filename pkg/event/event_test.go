@@ -1,9 +1,13 @@
 package event_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"stockbridge/pkg/event"
 	orderv1 "stockbridge/proto/order/v1"
@@ -91,6 +95,27 @@ func TestOnlyOneTokenOfASubjectNamesASeller(t *testing.T) {
 	} {
 		if event.ValidSeller(name) != want {
 			t.Errorf("%q: want %v", name, want)
+		}
+	}
+}
+
+// Whoever consumes a fact is told whose it is, and a fact that does not say so would end on the shelf.
+func TestEveryFactSaysWhoseItIs(t *testing.T) {
+	for _, f := range event.Facts() {
+		if f.Reserved {
+			continue
+		}
+		m := f.New()
+		d := m.ProtoReflect().Descriptor()
+		sample, err := os.ReadFile(filepath.Join("..", "..", "proto", filepath.Dir(d.ParentFile().Path()), "testdata", string(d.Name())+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := protojson.Unmarshal(sample, m); err != nil {
+			t.Fatal(err)
+		}
+		if event.SellerIn(m) == "" {
+			t.Errorf("%s (%s) has no seller", f.Name, d.FullName())
 		}
 	}
 }
