@@ -1,6 +1,6 @@
 //go:build unix
 
-// Command bench measures the budgets of the order path on this machine: workers, nats-server, redis-server and JD as
+// Command bench measures the budgets of the order path, and of catching up with stock movements, on this machine: workers, nats-server, redis-server and JD as
 // processes of their own on loopback. It prints a table and writes bench.json; it never fails for a figure.
 //
 // # Why
@@ -157,6 +157,7 @@ func (b *bench) build(ctx context.Context) error {
 func (b *bench) measure(ctx context.Context, group string, r *Report) error {
 	others := map[string]func(context.Context, *Report) error{
 		"latency": b.latency, "quota": b.quota, "follow": b.follow, "workers": b.workers, "idle": b.idle,
+		"vmi": b.vmi,
 	}
 	measure, ok := others[group]
 	if !ok {

@@ -54,6 +54,10 @@ func budgets() []budget {
 		budget{ID: "workers.scale", Group: "workers", What: "four workers with four credentials against one, JD answering in 50 ms", Least: bound(3.6)},
 		budget{ID: "idle.memory", Group: "idle", What: "resident memory of an idle worker", Unit: "MiB", Most: bound(40)},
 		budget{ID: "idle.start", Group: "idle", What: "from start to ready", Unit: "s", Most: bound(1)},
+		budget{ID: "vmi.rate", Group: "vmi", What: "movements a second, in a catch-up", Unit: "/s"},
+		budget{ID: "vmi.memory", Group: "vmi", What: "the most memory that the worker took for it", Unit: "MiB", Most: bound(64)},
+		budget{ID: "vmi.growth", Group: "vmi", What: "the same, against the most after a quarter of the rows", Most: bound(1.2)},
+		budget{ID: "vmi.cpu", Group: "vmi", What: "CPU of the worker per movement", Unit: "µs"},
 	)
 }
 
