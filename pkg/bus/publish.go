@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 const (
 	// maxUnstored is how many messages of one connection may wait for the store's answer.
 	maxUnstored = 4000
+	// publishedAtOnce is how many of the events that are told together are on their way at the same time.
+	publishedAtOnce = 128
 	// storeTimeout is how long one try waits for the store's answer before the message is sent again under its id.
 	storeTimeout = 5 * time.Second
 	// storeLimit is how long a caller without a deadline waits in all.
@@ -38,16 +41,23 @@ func (b *Bus) Publish(ctx context.Context, events ...event.Event) error {
 }
 
 func (b *Bus) publish(ctx context.Context, trace string, events []event.Event) error {
-	msgs := make([]*nats.Msg, len(events))
-	for i, e := range events {
-		m, err := b.encode(e, trace)
-		if err != nil {
-			return fmt.Errorf("publish %s: %w", e.ID, err)
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	// A message on its way takes several times what its event does: some at a time.
+	for some := range slices.Chunk(events, publishedAtOnce) {
+		msgs := make([]*nats.Msg, len(some))
+		for i, e := range some {
+			m, err := b.encode(e, trace)
+			if err != nil {
+				return fmt.Errorf("publish %s: %w", e.ID, err)
+			}
+			msgs[i] = m
 		}
-		msgs[i] = m
+		if _, err := b.store(ctx, msgs...); err != nil {
+			return err
+		}
 	}
-	_, err := b.store(ctx, msgs...)
-	return err
+	return nil
 }
 
 func (b *Bus) encode(e event.Event, trace string) (*nats.Msg, error) {
@@ -90,11 +100,8 @@ func (b *Bus) PublishRaw(ctx context.Context, subject string, header map[string]
 // store sends messages and waits until the stream has answered for each. What timed out is sent again, if the stream
 // notices repetition.
 func (b *Bus) store(ctx context.Context, msgs ...*nats.Msg) ([]*jetstream.PubAck, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, storeLimit)
-		defer cancel()
-	}
+	ctx, cancel := limited(ctx)
+	defer cancel()
 	acks := make([]*jetstream.PubAck, len(msgs))
 	open := make([]int, len(msgs))
 	for i := range msgs {
@@ -119,6 +126,14 @@ func (b *Bus) store(ctx context.Context, msgs ...*nats.Msg) ([]*jetstream.PubAck
 		case <-time.After(pause):
 		}
 	}
+}
+
+// limited ends a caller's wait that has no end of its own.
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, storeLimit)
 }
 
 // idempotent tells whether the stream notices a message that it has already.
