@@ -165,3 +165,26 @@ func TestAStreamSaysWhereItEndsAndWhetherItWasPutBack(t *testing.T) {
 		t.Error("an event of no stream")
 	}
 }
+
+// However many are told together, all of them are stored, once and in their order.
+func TestManyEventsAreStoredInTheirOrder(t *testing.T) {
+	t.Parallel()
+	b := bustest.Start(t)
+	var events []event.Event
+	for i := range 1000 {
+		events = append(events, audit("acme", fmt.Sprintf("A%04d", i)))
+	}
+	publish(t, b, events...)
+	publish(t, b, events...) // again, after an answer that was lost
+	i := 0
+	err := b.Events(t.Context(), bus.EventQuery{Seller: "acme", Names: []string{event.OrderAudited.Name}}, func(s bus.Stored) error {
+		if i < len(events) && s.ID != events[i].ID {
+			t.Errorf("number %d is %s, want %s", i, s.ID, events[i].ID)
+		}
+		i++
+		return nil
+	})
+	if err != nil || i != len(events) {
+		t.Errorf("%d are stored, want %d; %v", i, len(events), err)
+	}
+}

@@ -23,6 +23,9 @@ const (
 	gcMost = 1000
 )
 
+// Thrifty are settings of a service that rather takes more CPU than more memory: Collect is not for it.
+type Thrifty interface{ Thrifty() }
+
 // Collect sees to how often a worker's garbage is collected, until ctx ends: rarely while it is busy, and soon again when
 // it is not, so that the memory goes back. GOGC wins, and so does GOMEMLIMIT.
 func Collect(ctx context.Context) {

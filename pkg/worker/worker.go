@@ -91,7 +91,9 @@ func (p Parts) Ready(ctx context.Context) error {
 // Main is a service's main: Run with the process's arguments, environment and signals.
 func Main[C any](name string, run func(context.Context, *Shell, C) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	Collect(ctx)
+	if _, thrifty := any(*new(C)).(Thrifty); !thrifty {
+		Collect(ctx)
+	}
 	context.AfterFunc(ctx, stop)
 	out := os.Stderr
 	if asksForHelp(os.Args[1:]) {

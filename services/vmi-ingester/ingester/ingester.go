@@ -67,7 +67,7 @@ type Config struct {
 	// MaxPages is from how many pages on a window is halved.
 	MaxPages int `env:"VMI_MAX_PAGES" envDefault:"50" help:"pages from which on a window is halved"`
 	// RunPages is how many pages one run reads before it hands the rest to the next one.
-	RunPages int `env:"VMI_RUN_PAGES" envDefault:"20" help:"pages that one run reads"`
+	RunPages int `env:"VMI_RUN_PAGES" envDefault:"10" help:"pages that one run reads"`
 	// Attempts is how often a window that fails is tried, with growing pauses (some 25 minutes by default), before it is
 	// shelved; GapAttempts the same for one that looks for missing movements.
 	Attempts    int `env:"VMI_WINDOW_ATTEMPTS" envDefault:"12" help:"failed attempts before a window is shelved"`
@@ -80,6 +80,12 @@ type Config struct {
 	BreakerAfter int           `env:"VMI_BREAKER_AFTER" envDefault:"5" help:"failed calls in a row that pause a seller"`
 	ProbeAfter   time.Duration `env:"VMI_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
 }
+
+// Thrifty makes it a worker.Thrifty: a run holds the rows of some pages, which is little, but would be most of a heap that may
+// grow to several times what is alive.
+func (c Config) Thrifty() {}
+
+var _ worker.Thrifty = Config{}
 
 // Validate names what cannot be.
 func (c Config) Validate() error {
