@@ -116,6 +116,37 @@ func TestALostLedgerDoesNotForgetAChangeOfMethod(t *testing.T) {
 	}
 }
 
+// What somebody set in the book says nothing about the method, and a span that an operator asked for nothing about where
+// reading begins.
+func TestALostLedgerTakesNothingElseForTheFlow(t *testing.T) {
+	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.Flow, s.Stock.Since = sellerv1.Stock_FLOW_SEARCH, "" })
+	b.far.unlinked = true
+	b.far.move("G", 5) // before anybody followed it
+	b.pass(2 * time.Hour)
+	b.run(10 * time.Minute)
+	refetch := func(from, to time.Time, wish string) {
+		b.queue = append(b.queue, told{Event: Window(&vmiv1.WindowDue{
+			Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: stamp(from), To: stamp(to), Why: vmiv1.Why_WHY_REFETCH,
+		}, b.now(), wish)})
+	}
+	refetch(b.began.Add(-time.Hour), b.began.Add(-50*time.Minute), "once")
+	b.run(10 * time.Minute)
+	seven, two := int64(7), int64(2)
+	m := &stockv1.Movement{
+		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", GoodsNo: "G", FlowNo: "opening/G", At: stamp(b.now()), Change: -5, Before: &seven, After: &two,
+	}
+	b.settle([]event.Event{event.StockNoted.About(m.Seller, m.FlowNo, b.now(), &stockv1.Noted{Movement: m, Rule: "opening"}, b.at.Token())}, nil)
+	before, _, err := b.store.State(t.Context(), b.at)
+	b.must(err)
+	b.redis.Wipe()
+	b.run(2 * time.Hour)
+	after, _, err := b.store.State(t.Context(), b.at)
+	b.must(err)
+	if after.Plan.Start != before.Plan.Start || after.Plan.Turned != 0 || len(b.adjusted()) != 0 {
+		t.Errorf("%d movements were told; planned %+v, before %+v", len(b.adjusted()), after.Plan, before.Plan)
+	}
+}
+
 // forgetful are streams that were put back: what they held up to some moment is gone.
 type forgetful struct {
 	Streams

@@ -124,9 +124,9 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 	}
 	if at.Stock.Seq < ends.Stock.Seq {
 		err = p.Streams.Events(ctx, query(at.Stock.Seq, event.StockAdjusted.Name, event.StockNoted.Name), func(e bus.Stored) error {
-			if row, ours := rowIn(e, place); ours {
+			if row, read, ours := rowIn(e, place); ours {
 				batch.Rows = append(batch.Rows, row)
-				if row.Linked != linked { // by the other method
+				if read && row.Linked != linked { // by the other method
 					turned = max(turned, row.At+1)
 				}
 			}
@@ -183,25 +183,26 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 	return now, err
 }
 
-// rowIn reads a row of the place out of a stored event. What is no message of ours is passed over: nobody else may tell
-// such events.
-func rowIn(e bus.Stored, place stock.Place) (stock.Row, bool) {
+// rowIn reads a row of the place out of a stored event, and whether it was read from the flow: corrections and openings were
+// not. What is no message of ours is passed over: nobody else may tell such events.
+func rowIn(e bus.Stored, place stock.Place) (row stock.Row, read, ours bool) {
 	var m *stockv1.Movement
 	if e.Name == event.StockAdjusted.Name {
 		a, err := bus.Decode(event.StockAdjusted, e)
 		if err == nil {
-			m = a.GetMovement()
+			m, read = a.GetMovement(), true
 		}
 	} else {
 		n, err := bus.Decode(event.StockNoted, e)
 		if err == nil {
 			m = n.GetMovement()
+			_, read = rules[n.GetRule()]
 		}
 	}
 	if m == nil || placeOf(m) != place {
-		return stock.Row{}, false
+		return stock.Row{}, false, false
 	}
-	return rowOf(m), true
+	return rowOf(m), read, true
 }
 
 // spanIn reads a span of the place that was read to its end, all goods of it, out of a stored event.
