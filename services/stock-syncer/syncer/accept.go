@@ -19,13 +19,16 @@ import (
 const writeFor = 10 * time.Second
 
 // Accepted takes what an accepted order sells off the shares, until a count contains it. Once per outbound number.
-func (y *Syncer) Accepted(ctx context.Context, _ *bus.Delivery, m *orderv1.Accepted) ([]event.Event, error) {
+func (y *Syncer) Accepted(ctx context.Context, d *bus.Delivery, m *orderv1.Accepted) ([]event.Event, error) {
 	ref := m.GetRef()
 	s, ok := y.Sellers.Get(ref.GetSeller())
 	if !ok || len(s.Pools(ref.GetWarehouse())) == 0 {
 		return nil, nil // nobody's share
 	}
 	a := &acceptance{mark: markOf(ref.GetOutboundNo()), shop: ref.GetShop(), at: m.GetAt().AsTime(), pieces: map[string]int64{}}
+	if d.StreamTime.After(a.at) { // the clock of whoever told it may be behind
+		a.at = d.StreamTime
+	}
 	for _, l := range m.GetLines() {
 		switch {
 		case l.GetWarehouseGoodsNo() != "":

@@ -65,8 +65,10 @@ type bench struct {
 	// redis is nil over the other ledger.
 	redis *redistest.Server
 
-	mu     sync.Mutex
-	at     time.Time
+	mu sync.Mutex
+	at time.Time
+	// bus is what the clock of the bus says; zero: nothing.
+	bus    time.Time
 	seller *seller.Seller
 	told   []*stockv1.ShareChanged
 }
@@ -168,7 +170,7 @@ func (b *bench) accepted(no, shop string, at time.Time, lines ...*orderv1.Accept
 }
 
 func (b *bench) acceptedBy(y *Syncer, no, shop string, at time.Time, lines ...*orderv1.AcceptedLine) error {
-	_, err := y.Accepted(b.t.Context(), &bus.Delivery{}, &orderv1.Accepted{
+	_, err := y.Accepted(b.t.Context(), &bus.Delivery{StreamTime: b.bus}, &orderv1.Accepted{
 		Ref: &orderv1.Ref{Seller: "acme", Shop: shop, Warehouse: "W1", OutboundNo: no}, At: timestamppb.New(at), Lines: lines,
 	})
 	return err
@@ -202,7 +204,7 @@ func (b *bench) countTick() ran {
 	b.t.Helper()
 	var r ran
 	var err error
-	if r.events, r.after, err = b.round(b.t.Context(), "acme", "W1"); err != nil {
+	if r.events, r.after, err = b.round(b.t.Context(), "acme", "W1", b.bus); err != nil {
 		b.t.Fatal(err)
 	}
 	if err := r.stored(b.t.Context()); err != nil {

@@ -41,7 +41,7 @@ const (
 // CountDue goes on with what there is to do at a warehouse: walking through its stock, comparing the places' books with the
 // far side's figures, setting shares there. A warehouse that another replica is at is left to it.
 func (y *Syncer) CountDue(ctx context.Context, d *bus.Delivery, m *stockv1.CountDue) ([]event.Event, error) {
-	events, after, err := y.round(ctx, m.GetSeller(), m.GetWarehouse())
+	events, after, err := y.round(ctx, m.GetSeller(), m.GetWarehouse(), d.StreamTime)
 	for _, f := range after {
 		d.AfterStored(f)
 	}
@@ -51,8 +51,8 @@ func (y *Syncer) CountDue(ctx context.Context, d *bus.Delivery, m *stockv1.Count
 	return events, err
 }
 
-// round returns what to tell, and what to do when that is stored.
-func (y *Syncer) round(ctx context.Context, name, code string) ([]event.Event, []func(context.Context) error, error) {
+// round returns what to tell, and what to do when that is stored. at is the bus's time of the tick, if it is known.
+func (y *Syncer) round(ctx context.Context, name, code string, at time.Time) ([]event.Event, []func(context.Context) error, error) {
 	s, ok := y.Sellers.Get(name)
 	if !ok || s.Pause != nil {
 		return nil, nil, nil
@@ -68,6 +68,10 @@ func (y *Syncer) round(ctx context.Context, name, code string) ([]event.Event, [
 	}
 	r := &round{
 		Syncer: y, seller: s, warehouse: code, book: BookOf(s.Name(), code), walkBook: lease, until: y.Now().Add(takeFor),
+		began: y.Now(),
+	}
+	if !at.IsZero() && at.Before(r.began) { // a clock that is ahead would take orders for counted that are not
+		r.began = at
 	}
 	err = r.work(ctx)
 	r.after = append(r.after, func(ctx context.Context) error { return y.Ledger.Unlease(ctx, lease, owner) })
@@ -80,7 +84,7 @@ type round struct {
 	seller         *seller.Seller
 	warehouse      string
 	book, walkBook string
-	until          time.Time
+	began, until   time.Time
 	reader         warehouse.StockReader
 
 	events []event.Event
@@ -109,7 +113,7 @@ func (r *round) work(ctx context.Context) error {
 		return r.standing(err)
 	}
 	if w == nil || head.Asked != nil && w.Began.Before(head.Asked.At) {
-		w = &walk{Began: r.Now(), Next: 1, Try: 1}
+		w = &walk{Began: r.began, Next: 1, Try: 1}
 	}
 	return r.standing(r.count(ctx, w))
 }
@@ -131,7 +135,7 @@ func (r *round) head(ctx context.Context) (head Head, err error) {
 
 // due tells whether a count is to begin.
 func (r *round) due(h *Head) bool {
-	now := r.Now()
+	now := r.began
 	useful := h.From.Add(r.Settle)
 	switch {
 	case h.Asked != nil:

@@ -109,7 +109,7 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 		return nil
 	}
 	b.askForCount()
-	events, after, err := b.round(t.Context(), "acme", "W1")
+	events, after, err := b.round(t.Context(), "acme", "W1", time.Time{})
 	if !errors.Is(err, errShifted) || len(events) > 0 {
 		t.Fatalf("told %v: %v", events, err)
 	}
@@ -129,11 +129,11 @@ func TestACountWhoseWorkerWasKilledIsMadeAgain(t *testing.T) {
 	b := newBench(t, redisLedger(t))
 	b.wh.put("G1", 10)
 	b.wait(time.Minute)
-	if _, _, err := b.round(t.Context(), "acme", "W1"); err != nil { // begins to know of orders
+	if _, _, err := b.round(t.Context(), "acme", "W1", time.Time{}); err != nil { // begins to know of orders
 		t.Fatal(err)
 	}
 	b.wait(countLease + time.Minute)
-	if events, _, err := b.round(t.Context(), "acme", "W1"); err != nil || len(events) != 1 {
+	if events, _, err := b.round(t.Context(), "acme", "W1", time.Time{}); err != nil || len(events) != 1 {
 		t.Fatalf("told %v: %v", events, err)
 	}
 	b.wait(countLease + time.Second)
@@ -176,7 +176,7 @@ func TestAFarSideThatFailsIsLeftAlone(t *testing.T) {
 	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
 	b.wh.before = func(int) error { return errors.New("down") }
 	for range 3 {
-		_, after, err := b.round(t.Context(), "acme", "W1")
+		_, after, err := b.round(t.Context(), "acme", "W1", time.Time{})
 		if err == nil {
 			t.Fatal("want an error")
 		}

@@ -282,7 +282,7 @@ func TestAGoodsThatCannotBeSetKeepsNoOtherWaiting(t *testing.T) {
 	refused := 0
 	for range 4 {
 		b.wait(time.Second)
-		events, after, err := b.round(t.Context(), "acme", "W1")
+		events, after, err := b.round(t.Context(), "acme", "W1", time.Time{})
 		if err != nil {
 			refused++
 		}

@@ -147,7 +147,7 @@ func (f *flood) run(seed uint64) {
 				f.t.Error(err)
 			}
 			y := f.replicas[i%len(f.replicas)]
-			_, after, err := y.round(ctx, "acme", "W1")
+			_, after, err := y.round(ctx, "acme", "W1", time.Time{})
 			if err != nil {
 				f.t.Error(err)
 			}

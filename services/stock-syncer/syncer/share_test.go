@@ -97,6 +97,75 @@ func TestSharesFollowTheSetup(t *testing.T) {
 	})
 }
 
+// Shops that share no stock for a moment offer nothing that was sold meanwhile, also when not all of them heard that they
+// have none.
+func TestSharesThatWereGivenUpForAMomentNeedACount(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		goods := []string{"G1", "G2", "G3", "G4"}
+		var sold []*orderv1.AcceptedLine
+		for _, g := range goods {
+			b.wh.put(g, 100)
+			sold = append(sold, line(g, 10))
+		}
+		b.count()
+		b.share()
+		b.PerSecond = 1
+		pools := b.seller.Setup.Stock.Pools
+		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+		if told := b.share(); len(told) == 0 || len(told) == 12 {
+			t.Fatalf("told %q: want some of it", told)
+		}
+		if err := b.accepted("X1", "A", b.now(), sold...); err != nil {
+			t.Fatal(err)
+		}
+		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = pools })
+		b.PerSecond = 100
+		b.wait(time.Second)
+		b.wants(b.share())
+	})
+}
+
+// A replica whose clock was ahead does not keep the others from telling what shrank.
+func TestAClockThatIsAheadSilencesNoShares(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.wh.put("G1", 100)
+		b.count()
+		b.wait(time.Hour)
+		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
+		b.wait(-time.Hour)
+		if err := b.accepted("X1", "A", b.now(), line("G1", 10)); err != nil {
+			t.Fatal(err)
+		}
+		b.wants(b.share(), "A G1 10", "B G1 5", "C G1 18")
+	})
+}
+
+// The clock of the worker that counts may be ahead, and that of the one that pushed behind: the bus's says what a count
+// contains.
+func TestWorkersClocksDecideNothing(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.wh.put("G1", 100)
+		b.count()
+		b.share()
+		right := b.now()
+		b.wait(10 * time.Minute)
+		b.askForCount()
+		b.bus = right.Add(time.Minute)
+		b.count()
+		b.wait(-9 * time.Minute)
+		b.bus = b.now()
+		if err := b.accepted("X1", "A", b.now(), line("G1", 10)); err != nil {
+			t.Fatal(err)
+		}
+		b.wants(b.share(), "A G1 10", "B G1 5", "C G1 18")
+		b.bus = b.now()
+		if err := b.accepted("X2", "A", b.now().Add(-30*time.Minute), line("G1", 10)); err != nil {
+			t.Fatal(err)
+		}
+		b.wants(b.share(), "A G1 5", "B G1 2", "C G1 16")
+	})
+}
+
 // No more is told of a shop in a second than the settings say, and what shrinks goes first.
 func TestSharesAreToldNoFasterThanTheSettingSays(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {

@@ -181,20 +181,23 @@ func (t *telling) begin(p *page) error {
 		h.Rescan, h.ScanCursor = true, ""
 	}
 	switch {
-	case len(t.pools) > 0:
+	case len(t.pools) == 0:
+		p.Head.From = time.Time{} // orders are no longer taken off anything
+	default:
 		p.track(t.Now())
 		if until := t.seller.ShadowUntil(); until.After(p.Head.From) {
 			p.Head.From = until // what the ERP's own program pushed before is known to the counts only
 		}
-	case len(p.Head.Pools) == 0:
-		p.Head.From = time.Time{} // orders are no longer taken off anything
 	}
 	return nil
 }
 
 // allowed is how much may be told of each shop now: at most a second's worth, less what the run before it took.
 func (t *telling) allowed(h Head) int64 {
-	since := min(max(t.Now().Sub(h.ToldAt), 0), time.Second)
+	since := min(t.Now().Sub(h.ToldAt), time.Second)
+	if since < 0 { // the clock of whoever told last is ahead
+		since = time.Second
+	}
 	return int64(t.PerSecond) * since.Milliseconds() / 1000
 }
 
