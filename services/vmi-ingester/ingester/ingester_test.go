@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -40,6 +41,9 @@ func TestEachMovementIsToldOnceAndTheBookIsTheStock(t *testing.T) {
 		return m.Continuity == vmiv1.Continuity_CONTINUITY_PROVED && m.Adjusted > 0
 	}); n == 0 {
 		t.Error("no certificate")
+	}
+	if n := testutil.ToFloat64(b.Metrics.Remakes); n != 1 {
+		t.Errorf("the book was made %v times, want once, at the beginning", n)
 	}
 }
 
