@@ -415,3 +415,27 @@ func TestAWorkerMayNotChangeTheTopology(t *testing.T) {
 	}
 	eventually(t, "both are refused", func() bool { return complaints.has("MSG.NEXT") && complaints.has("_INBOX.order-pusher") })
 }
+
+// The reconciler may look at all that the pusher takes, and send it again; it may not take it away.
+func TestTheReconcilerMayOversee(t *testing.T) {
+	g := startGuarded(t)
+	publish(t, g.operator, audit("acme", "A"))
+	b := g.bus(t, "reconciler")
+	s := at(t, b, "A")
+	if err := b.Again(t.Context(), pusher, s.Seq, s.At, 1, bus.By{Who: "reconciler"}); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := b.Outstanding(t.Context(), pusher); err != nil || !o.Has(s.Seq, s.At) {
+		t.Errorf("not outstanding: %v", err)
+	}
+	for _, kind := range []string{event.Held, event.Dead} {
+		if _, _, err := b.Shelf(t.Context(), bus.ShelfQuery{Kind: kind, Consumer: pusher, Seller: "acme"}); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, subject := range []string{event.ParkSubject(pusher, "x"), event.RetrySubject("vmi-ingester-window", "acme"), "$JS.API.STREAM.PURGE.RETRY", "order.audited.acme"} {
+		if _, _, err := b.PublishRaw(t.Context(), subject, nil, nil); !errors.Is(err, bus.ErrPermission) {
+			t.Errorf("%s: %v", subject, err)
+		}
+	}
+}

@@ -92,10 +92,12 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	for _, worker := range []string{"order-pusher", "reconciler", "status-poller", "stock-syncer", "vmi-ingester"} {
 		at, err := r.Addr()
 		must(t, err)
-		start(worker, program(worker), append(as(worker), "HTTP_ADDR="+at, "PUSH_SETTLE_FOR=1s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s"), "http://"+at+"/readyz")
+		start(worker, program(worker), append(as(worker), "HTTP_ADDR="+at, "PUSH_SETTLE_FOR=1s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s", "RECONCILE_DEADLINE=1s", "RECONCILE_CONFIRM_AFTER=1s"), "http://"+at+"/readyz")
 	}
 
-	o := orders.New(stack.DemoSeller, 5).Make(1)[0]
+	list := orders.New(stack.DemoSeller, 5).Make(2)
+	o, masked := list[0], list[1]
+	masked.Receiver.Name = "张*"
 	line, err := protojson.Marshal(o)
 	must(t, err)
 	_, err = ctl("erp-demo", string(line), "order", "push", "-f", "-")
@@ -107,6 +109,21 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	until(t, "the flow of its shop is read", func() bool {
 		out, err := ctl("bridgectl", "", "window", "ls", "-o", "json")
 		return err == nil && strings.Contains(out, `"read"`)
+	})
+	// One that is held, and that a person drops: the reconciler looks everywhere.
+	line2, err := protojson.Marshal(masked)
+	must(t, err)
+	_, err = ctl("erp-demo", string(line2), "order", "push", "-f", "-")
+	must(t, err)
+	until(t, "it is explained", func() bool {
+		out, _ := ctl("bridgectl", "", "reconcile", "--now", "-o", "json")
+		return strings.Contains(out, `"held": 1`)
+	})
+	_, err = ctl("bridgectl", "", "held", "drop", "--cause", "receiver:"+stack.DemoSeller, "--yes", "--why", "a test")
+	must(t, err)
+	until(t, "it is named", func() bool {
+		out, _ := ctl("bridgectl", "", "reconcile", "--now", "-o", "json")
+		return strings.Contains(out, `"left": 1`)
 	})
 	// What anybody was refused so far stands in the server's log.
 	log, err := os.ReadFile(server.LogFile())
