@@ -539,7 +539,7 @@ func TestQuotaCallsGather(t *testing.T) {
 	if err := <-left; !errors.Is(err, context.Canceled) {
 		t.Errorf("the one who left is told %v", err)
 	}
-	bucket.arm(1, always) // a second write would fail
+	bucket.arm(2, always) // the first one, one for all others; a third write would fail
 	close(hold)
 	if err := <-first; err != nil {
 		t.Errorf("the first: %v", err)
