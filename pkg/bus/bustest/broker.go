@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,10 +21,13 @@ type Broker struct {
 	t  testing.TB
 	nc *nats.Conn
 	js jetstream.JetStream
+	// services are whose consumers are looked at.
+	services []string
 }
 
-// NewBroker connects to the server at url until the test ends.
-func NewBroker(t testing.TB, url string) *Broker {
+// NewBroker connects to the server at url until the test ends. services are those that run: the consumers of others are
+// served by nobody, and what waits there waits for good.
+func NewBroker(t testing.TB, url string, services ...string) *Broker {
 	t.Helper()
 	nc, err := nats.Connect(url)
 	if err != nil {
@@ -34,7 +38,13 @@ func NewBroker(t testing.TB, url string) *Broker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Broker{t, nc, js}
+	return &Broker{t, nc, js, services}
+}
+
+func (b *Broker) runs(consumer string) bool {
+	return slices.ContainsFunc(b.services, func(service string) bool {
+		return consumer == service || strings.HasPrefix(consumer, service+"-")
+	})
 }
 
 // consumedStreams have consumers of ours.
@@ -51,8 +61,8 @@ func (b *Broker) Left(ctx context.Context) (waiting bool, unsettled int, err err
 		}
 		list := s.ListConsumers(ctx)
 		for c := range list.Info() {
-			if c.Config.Durable == "" {
-				continue // a reader's
+			if !b.runs(c.Config.Durable) {
+				continue // nobody's here, or a reader's
 			}
 			unsettled += c.NumAckPending
 			for _, filter := range append(c.Config.FilterSubjects, c.Config.FilterSubject) {
@@ -86,7 +96,7 @@ func (b *Broker) Served(ctx context.Context) error {
 				return fmt.Errorf("look at %s: %w", name, err)
 			}
 			for c := range s.ListConsumers(ctx).Info() {
-				if c.NumWaiting == 0 {
+				if b.runs(c.Config.Durable) && c.NumWaiting == 0 {
 					idle++
 				}
 			}

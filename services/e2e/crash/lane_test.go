@@ -18,6 +18,8 @@ import (
 	"stockbridge/pkg/ledger/inredis"
 	"stockbridge/pkg/ledger/redistest"
 	"stockbridge/pkg/seller"
+	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/status-poller/poller"
 )
 
 const (
@@ -91,7 +93,7 @@ func newLane(t testing.TB, kind string) *lane {
 	t.Helper()
 	l := &lane{t: t, name: kind, clock: &clock{}, log: zerolog.Nop()}
 	l.bus, l.url = bustest.StartServer(t)
-	l.broker = bustest.NewBroker(t, l.url)
+	l.broker = bustest.NewBroker(t, l.url, pusher.Name, poller.Name)
 	if err := l.broker.AckWait(t.Context(), 24*time.Hour); err != nil { // its end is brought about, see doc.go
 		t.Fatal(err)
 	}
