@@ -105,6 +105,9 @@ type Head struct {
 	Seen time.Time `json:"seen"`
 	// Tail is the latest that the book may contain anything of: a stream that ends before it was put back.
 	Tail Ends `json:"tail"`
+	// New is when the place's first book was begun: it contains the marks of all rows that were ever told, as long as none of
+	// them can have been forgotten. Zero for a book that was made again.
+	New time.Time `json:"new,omitzero"`
 	// Making is how far the book was made again, while it is; under the birth Made.
 	Making Ends      `json:"making"`
 	Made   time.Time `json:"made"`

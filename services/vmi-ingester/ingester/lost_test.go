@@ -214,6 +214,21 @@ func TestWhatStreamsLostIsToldAgain(t *testing.T) {
 	}
 }
 
+// A flow that is read from long ago: what was left out of it is found like any other.
+func TestWhatIsMissingOfLongAgoIsFetched(t *testing.T) {
+	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook, s.Stock.Since = durationpb.New(0), "2026-08-24T08:00:00+08:00" })
+	b.pass(-80 * 24 * time.Hour)
+	for i := range 3 {
+		if row := b.far.move("G", 2); i == 1 {
+			row.hidden = 1
+		}
+		b.pass(time.Minute)
+	}
+	b.pass(80 * 24 * time.Hour)
+	b.run(time.Hour)
+	b.must(b.complete())
+}
+
 // The ledger is lost when windows were planned but none was read yet: reading goes on from where it began.
 func TestALostLedgerBeforeTheFirstReadingLosesNoTime(t *testing.T) {
 	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.Since = "" })

@@ -161,6 +161,9 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 			st.Plan.Start = start
 		}
 		if finished {
+			if st.Plan.Next == 0 && start == 0 {
+				st.Head.New = p.Now()
+			}
 			if st.Plan.Next == 0 && start != 0 {
 				// What was planned and not read yet may have been lost: it is planned again.
 				st.Plan.Second = start - 1

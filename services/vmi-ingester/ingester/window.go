@@ -268,6 +268,7 @@ func (r *run) take(ctx context.Context, rows []warehouse.FlowRow) error {
 		return err
 	}
 	old := r.Now().Add(keptMargin - ledger.KeepMarks)
+	forgets := !r.state.Head.New.After(old) // some marks of rows that were told may be gone
 	for _, row := range rows {
 		r.rows++
 		if r.first.No == "" || row.At.Before(r.first.At) {
@@ -283,7 +284,7 @@ func (r *run) take(ctx context.Context, rows []warehouse.FlowRow) error {
 			r.edges = append(r.edges, rowOf(m).Edge)
 		}
 		second := row.At.Unix()
-		if again || known[row.No] || row.At.Before(old) && r.state.Read.Has(stock.Span{From: second, To: second}) {
+		if again || known[row.No] || forgets && row.At.Before(old) && r.state.Read.Has(stock.Span{From: second, To: second}) {
 			r.repeated++
 			continue
 		}
