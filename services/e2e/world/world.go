@@ -27,6 +27,7 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
+	"stockbridge/services/stock-syncer/syncer"
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
@@ -99,6 +100,7 @@ func Start(t testing.TB, o Options) *World {
 	if o.Ingest != nil {
 		o.Ingest(&ingest)
 	}
+	sync := syncer.Config{PerSecond: 1000, Settle: 2 * time.Second, Slots: 2, AcceptedSlots: 16, BreakerAfter: 5, ProbeAfter: time.Second}
 	config := stack.DemoSandbox()
 	config.Knobs, config.Speed, config.Stopped = o.Knobs, o.Speed, o.Speed == 0
 	if o.Sandbox != nil {
@@ -117,7 +119,7 @@ func Start(t testing.TB, o Options) *World {
 	dir := t.TempDir()
 	s, err := stack.Start(t.Context(), stack.Options{
 		DataDir: dir, NATSPort: natsserver.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config,
-		Pusher: &push, Poller: &poll, Ingester: &ingest, Reconciler: &reconcile,
+		Pusher: &push, Poller: &poll, Ingester: &ingest, Reconciler: &reconcile, Syncer: &sync,
 		Ticks:  stack.Ticks{Poll: time.Second, Release: time.Second, Reconcile: o.ReconcileEvery},
 		Traces: o.Traces, Log: zerolog.New(os.Stderr).Level(level), Grace: 20 * time.Second,
 	})

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/warehouse/jd/jdtest"
+	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+	"stockbridge/services/bridgectl/ctl"
+	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/world"
+)
+
+// shared is a set-up whose one shop has 30 % of the warehouse's stock, and pushes its orders itself.
+func shared(s *sellerv1.Setup) {
+	s.Shops[0].Booking = sellerv1.Shop_BOOKING_DOCUMENTS
+	s.Stock = &sellerv1.Stock{
+		Every: durationpb.New(time.Second), Lag: durationpb.New(0), Overlap: durationpb.New(5 * time.Second), CountEvery: durationpb.New(2 * time.Second),
+		Pools: []*sellerv1.Pool{{Name: "cloud", Warehouse: s.Warehouses[0].Code, Ratio: "30", Shops: []*sellerv1.PoolShop{{Shop: s.Shops[0].Code, Safety: 2}}}},
+	}
+}
+
+// A shop is told its share of what JD has, less what it sold since; when all is quiet it has exactly that.
+func TestAShareFollowsTheStock(t *testing.T) {
+	stocked := func(c *jdtest.Config) {
+		setup, err := stack.DemoSetup(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 4 {
+			c.Stock = append(c.Stock, jdtest.Stock{
+				DeptNo: setup.Accounts[0].Department, WarehouseNo: setup.Warehouses[0].WarehouseNo, GoodsNo: fmt.Sprintf("EMG441800000000%d", i+1),
+				Shops: map[string]int64{setup.Shops[0].ShopNo: int64(1000 * (i + 1))},
+			})
+		}
+	}
+	each(t, world.Options{Setup: shared, Sandbox: stocked}, func(t *testing.T, w *world.World) {
+		f := newFlow(t, w)
+		told := func() map[string]*stockv1.ShareChanged {
+			latest := map[string]*stockv1.ShareChanged{}
+			f.must(f.Bus.Events(t.Context(), bus.EventQuery{Names: []string{event.StockShareChanged.Name}}, func(e bus.Stored) error {
+				m, err := bus.Decode(event.StockShareChanged, e)
+				if err != nil {
+					return err
+				}
+				// Anybody can compute it again.
+				basis := m.Basis
+				figure := new(big.Int).Quo(big.NewInt((basis.Saleable-basis.Elsewhere)*30), big.NewInt(100)).Int64() - basis.Pending
+				if want := max(figure-basis.Safety, 0); m.Share != want {
+					t.Errorf("told %d of %s, and its basis makes %d: %v", m.Share, m.GoodsNo, want, m)
+				}
+				if last := latest[m.GoodsNo]; last == nil || m.Version > last.Version {
+					latest[m.GoodsNo] = m
+				}
+				return nil
+			}))
+			return latest
+		}
+		follows := func() bool {
+			latest := told()
+			for _, lies := range w.JD.Stock(jdtest.StockQuery{}).Warehouses {
+				if m := latest[lies.GoodsNo]; m == nil || m.Share != max(lies.Usable*30/100-2, 0) {
+					return false
+				}
+			}
+			return len(latest) == 4
+		}
+		f.Until("each share is its part of the stock", follows)
+		list := w.Maker.Make(60)
+		w.Publish(list...)
+		for _, o := range list {
+			w.UntilTold("accepted", o, accepted)
+		}
+		f.Until("the shares follow what was sold", follows)
+		if shelved := w.Shelf("dlq"); len(shelved) > 0 {
+			t.Errorf("%d messages on the shelf, first %s: %s", len(shelved), shelved[0].Consumer, shelved[0].Error)
+		}
+		if len(told()) != 4 || told()["EMG4418000000001"].Share >= 298 {
+			t.Errorf("told %v", told())
+		}
+		f.move(jdtest.Receipt, "EMG4418000000001", 5000)
+		f.move(jdtest.Loss, "EMG4418000000002", 700)
+		f.Until("they follow what moved there", follows)
+		for _, s := range w.JD.Stock(jdtest.StockQuery{}).Shops {
+			if s.LowestFree < 0 {
+				t.Errorf("%s was sold %d times too often", s.GoodsNo, -s.LowestFree)
+			}
+		}
+		if out := f.ctl("stock", "shares", stack.DemoSeller); !strings.Contains(out, "EMG4418000000001") {
+			t.Errorf("listed as\n%s", out)
+		}
+		f.ctl("stock", "count", stack.DemoSeller)
+
+		// A ratio that is changed at JD is seen in the flow, and warned of until the set-up is applied again.
+		shares := func() (int, string) {
+			var out, errs bytes.Buffer
+			code := ctl.Run(t.Context(), []string{"bridgectl", "--nats-url", f.NATSURL, "--redis-url", f.RedisURL, "stock", "shares", stack.DemoSeller}, ctl.Streams{Out: &out, Err: &errs})
+			return code, out.String()
+		}
+		_, err := f.JD.Move(jdtest.StockAct{Kind: jdtest.RatioChange, DeptNo: f.dept, WarehouseNo: f.house, ShopNo: f.place.ShopNo, Percent: 50})
+		f.must(err)
+		f.Until("the change is seen", func() bool {
+			code, out := shares()
+			return code == 1 && strings.Contains(out, "was changed at the warehouse")
+		})
+		w.Apply(w.Setup())
+		f.Until("the warning is gone", func() bool { code, _ := shares(); return code == 0 })
+	})
+}
