@@ -216,7 +216,9 @@ func TestWhatStreamsLostIsToldAgain(t *testing.T) {
 
 // A flow that is read from long ago: what was left out of it is found like any other.
 func TestWhatIsMissingOfLongAgoIsFetched(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook, s.Stock.Since = durationpb.New(0), "2026-08-24T08:00:00+08:00" })
+	b := newBench(t, func(s *sellerv1.Setup) {
+		s.Stock.SecondLook, s.Stock.Since = durationpb.New(0), "2026-08-24T08:00:00+08:00"
+	})
 	b.pass(-80 * 24 * time.Hour)
 	for i := range 3 {
 		if row := b.far.move("G", 2); i == 1 {
