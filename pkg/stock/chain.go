@@ -41,15 +41,15 @@ type Edge struct {
 
 // End is a side of a row that no other row goes on from: what stood there, and when, in seconds of Unix time.
 type End struct {
-	Value int64 `json:"v"`
-	At    int64 `json:"t"`
+	Value int64
+	At    int64
 }
 
 // link is two rows, of which the second goes on where the first ended.
 type link struct {
-	Value int64 `json:"v"`
-	From  int64 `json:"f"`
-	To    int64 `json:"t"`
+	Value int64
+	From  int64
+	To    int64
 }
 
 // Chain is all that is known of the stock of one goods: the sum of its changes, and where rows do not link up. The zero
@@ -58,24 +58,24 @@ type link struct {
 // Rows may be added in any order, and give the same chain (as far as links are remembered). No row may be added twice.
 type Chain struct {
 	// Code is the ERP's for the goods, the last that was told.
-	Code string `json:"code,omitempty"`
+	Code string
 	// Rows is how many, Sum what they changed; Last when the latest was, in seconds of Unix time.
-	Rows int64 `json:"n,omitempty"`
-	Sum  int64 `json:"sum,omitempty"`
-	Last int64 `json:"last,omitempty"`
+	Rows int64
+	Sum  int64
+	Last int64
 	// Opening is what stood before the earliest row, and FirstNo that row's number.
-	Opening End    `json:"open"`
-	FirstNo string `json:"first,omitempty"`
+	Opening End
+	FirstNo string
 	// Anchor is when the latest row was that told a figure, in seconds of Unix time. Earlier rows without one do not change what
 	// stood then.
-	Anchor int64 `json:"anchor,omitempty"`
+	Anchor int64
 	// Unproved for ever: see Proof.
-	Unproved bool `json:"unproved,omitempty"`
+	Unproved bool
 
 	// Starts are what stood before rows, Ends what stood after them, where nothing links up. The opening is not among them.
-	Starts []End  `json:"starts,omitempty"`
-	Ends   []End  `json:"ends,omitempty"`
-	Links  []link `json:"links,omitempty"`
+	Starts []End
+	Ends   []End
+	Links  []link
 }
 
 // Hole is a place where rows are missing.

@@ -219,14 +219,6 @@ func (s *Store) Chains(ctx context.Context, p Place, goods []string) (map[string
 	return found, nil
 }
 
-func decode(data []byte) (*Chain, error) {
-	c := &Chain{}
-	if len(data) == 0 {
-		return c, nil
-	}
-	return c, json.Unmarshal(data, c)
-}
-
 // State reads the state of a place's book, and the birth of the ledger that holds it.
 func (s *Store) State(ctx context.Context, p Place) (State, time.Time, error) {
 	b, err := s.Books.ReadBook(ctx, p.Book(), []string{stateField}, nil)
@@ -365,13 +357,10 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 		}
 		write, size := map[string][]byte{}, 0
 		for goods, c := range changed {
-			data, err := json.Marshal(c)
-			if err == nil && len(data) > ledger.MaxField {
+			data := c.encode()
+			if len(data) > ledger.MaxField {
 				c.unprove()
-				data, err = json.Marshal(c)
-			}
-			if err != nil {
-				return nil, nil, err
+				data = c.encode()
 			}
 			if size += len(data) + 2*len(goods); size > writeBytes && len(batch.Rows) > 1 {
 				return nil, nil, errLarge

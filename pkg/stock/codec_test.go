@@ -1,0 +1,61 @@
+package stock
+
+import (
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestAChainIsReadAsItWasWritten(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := &Chain{Code: rapid.String().Draw(t, "code")}
+		n := rapid.IntRange(0, 60).Draw(t, "rows")
+		for i := range n {
+			former := rapid.Int64Range(-5, 1<<40).Draw(t, "former")
+			now := rapid.Int64Range(-5, 1<<40).Draw(t, "now")
+			c.Add(Edge{
+				No: rapid.StringN(0, 20, -1).Draw(t, "no"), At: rapid.Int64Range(-1<<33, 1<<33).Draw(t, "at"),
+				Former: former, Now: now, Change: now - former, Linked: i > 40 || rapid.IntRange(0, 50).Draw(t, "linked") > 0,
+			})
+		}
+		read, err := decode(c.encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range []*Chain{c, read} { // an empty list is no list
+			for _, l := range []*[]End{&x.Starts, &x.Ends} {
+				if len(*l) == 0 {
+					*l = nil
+				}
+			}
+			if len(x.Links) == 0 {
+				x.Links = nil
+			}
+		}
+		if !reflect.DeepEqual(c, read) {
+			t.Fatalf("written %+v, read %+v", c, read)
+		}
+	})
+}
+
+// A chain that cannot be read is an error, never another chain.
+func FuzzDecodeChain(f *testing.F) {
+	c := &Chain{Code: "TEA-1"}
+	for i := range int64(5) {
+		c.Add(Edge{No: "n", At: 100 + i, Former: 10 - i, Now: 9 - i, Change: -1, Linked: i != 3})
+	}
+	f.Add(c.encode())
+	f.Add([]byte{})
+	f.Add([]byte{chainVersion, 0, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := decode(data)
+		if err != nil || len(data) == 0 {
+			return
+		}
+		again, err := decode(c.encode())
+		if err != nil || !reflect.DeepEqual(c, again) {
+			t.Errorf("%v: read %+v, then %+v", err, c, again)
+		}
+	})
+}
