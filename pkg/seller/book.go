@@ -69,11 +69,13 @@ func Open(ctx context.Context, bucket *bus.Bucket, log zerolog.Logger) (*Book, e
 	}()
 	select {
 	case <-loaded:
-		return b, nil
 	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
 		b.Close()
 		return nil, fmt.Errorf("read sellers' set-ups: %w", errors.Join(ctx.Err(), b.Ready()))
 	}
+	return b, nil
 }
 
 // Close ends the following.
