@@ -325,7 +325,7 @@ func (b *Bus) Apply(ctx context.Context, t Topology) ([]Change, error) {
 		return nil, err
 	}
 	for i, step := range steps {
-		if err := step(ctx); err != nil {
+		if err := ask(ctx, step); err != nil { // the same twice is the same
 			return changes[:i], fmt.Errorf("apply %s: %w", changes[i], err)
 		}
 	}
@@ -341,7 +341,11 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 		if bucket, ok := strings.CutPrefix(name, bucketPrefix); ok {
 			kind, name = "bucket", bucket
 		}
-		s, err := b.js.Stream(ctx, want.Name)
+		var s jetstream.Stream
+		err := ask(ctx, func(ctx context.Context) (err error) {
+			s, err = b.js.Stream(ctx, want.Name)
+			return err
+		})
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			add(Change{kind, name, "missing"}, func(ctx context.Context) error {
 				_, err := b.js.CreateStream(ctx, want)
@@ -366,7 +370,11 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 	}
 	for _, want := range p.consumers {
 		name := want.stream + "/" + want.config.Durable
-		c, err := b.js.Consumer(ctx, want.stream, want.config.Durable)
+		var c jetstream.Consumer
+		err := ask(ctx, func(ctx context.Context) (err error) {
+			c, err = b.js.Consumer(ctx, want.stream, want.config.Durable)
+			return err
+		})
 		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 			add(Change{"consumer", name, "missing"}, func(ctx context.Context) error {
 				_, err := b.js.CreateConsumer(ctx, want.stream, want.config)
