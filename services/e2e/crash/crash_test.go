@@ -133,7 +133,7 @@ func enumerate(t *testing.T, kind string, steps map[string]bool, mu *sync.Mutex)
 }
 
 // sampleSize is how many tries of each ledger every CI run makes: a quarter of a minute of two cores, a minute with -race.
-const sampleSize = 100
+const sampleSize = 75
 
 // sample takes each step of a kind once, and of the others every so many.
 func sample(jobs []job) []job {

@@ -26,7 +26,7 @@ func TestWhateverTheFarSideDoesTheBookBecomesItsStock(t *testing.T) {
 }
 
 var (
-	stories = flag.Int("stories", 12, "how many stories the property test plays")
+	stories = flag.Int("stories", 7, "how many stories the property test plays")
 	story   = flag.Uint64("story", 1, "the first of them")
 )
 
