@@ -121,7 +121,12 @@ func (l *log) of(no string) (runs []run) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	within(t, 15*time.Second, what, ok)
+}
+
+func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -165,7 +170,12 @@ func told(t *testing.T, b *bus.Bus, name string) map[string]int {
 // the stream, so that it has had the newest message is checked too.
 func settled(t *testing.T, b *bus.Bus) {
 	t.Helper()
-	eventually(t, "nothing left to do", func() bool {
+	settledWithin(t, b, 15*time.Second)
+}
+
+func settledWithin(t *testing.T, b *bus.Bus, limit time.Duration) {
+	t.Helper()
+	within(t, limit, "nothing left to do", func() bool {
 		c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
 		if err != nil {
 			t.Fatal(err)

@@ -63,6 +63,7 @@ var weathers = rapid.Custom(func(t *rapid.T) weather {
 // Whatever the sandbox leaves out, repeats, mixes up, delays or answers instead, and though the ledger is lost midway: the book
 // becomes the sandbox's stock, each movement to book is told under one id, and JD is not stormed. Nobody asks for stock.
 func TestWhateverTheSandboxDoesTheBookBecomesItsStock(t *testing.T) {
+	t.Parallel()
 	for n := *flowStory; n < *flowStory+*flowStories; n++ {
 		drawn := weathers.Example(n)
 		t.Run(fmt.Sprint(n), func(t *testing.T) {

@@ -151,6 +151,7 @@ func (f *flow) untilComplete() {
 
 // Rows that come twice, mixed up, late, or not at the first reading: each movement is told once.
 func TestMovementsAreToldOnceWhateverTheFlowIsLike(t *testing.T) {
+	t.Parallel()
 	weather := jdtest.Knobs{Flow: jdtest.Flow{
 		Order: "shuffled", Duplicate: 0.2, Drop: jdtest.Missing{Chance: 0.2, Readings: 1},
 		Late:  jdtest.Late{Chance: 0.1, By: jdtest.Range{Max: jdtest.Duration(3 * time.Second)}},
@@ -171,6 +172,7 @@ func TestMovementsAreToldOnceWhateverTheFlowIsLike(t *testing.T) {
 
 // The newer method tells no figures and no numbers of rows: nothing is proved, and each movement is told once all the same.
 func TestTheNewerMethodTellsEachMovementOnce(t *testing.T) {
+	t.Parallel()
 	search := func(s *sellerv1.Setup) { followed(s); s.Stock.Flow = sellerv1.Stock_FLOW_SEARCH }
 	each(t, world.Options{Setup: search, Knobs: jdtest.Knobs{Flow: jdtest.Flow{Duplicate: 0.2}}}, func(t *testing.T, w *world.World) {
 		f := newFlow(t, w)
@@ -210,6 +212,7 @@ func booked(r jdtest.Movement) bool {
 
 // A span that cannot be read is told, waits on the shelf, and stands in nobody's way; read again it is applied once.
 func TestASpanThatFailsIsReadAgainLater(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{Setup: followed, Ingest: func(c *ingester.Config) { c.Attempts, c.GapAttempts, c.BreakerAfter = 2, 2, 1000 }}, func(t *testing.T, w *world.World) {
 		f := newFlow(t, w)
 		f.must(w.JD.SetKnobs(func(k *jdtest.Knobs) { k.Flow.End.Wrong = 1 }))
@@ -270,6 +273,7 @@ func (f *flow) ctl(args ...string) string {
 
 // What a paused seller missed is caught up with.
 func TestAPausedSellersFlowCatchesUp(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{Setup: followed}, func(t *testing.T, w *world.World) {
 		f := newFlow(t, w)
 		f.must(pause(t, w, stack.DemoSeller))
@@ -281,6 +285,7 @@ func TestAPausedSellersFlowCatchesUp(t *testing.T) {
 
 // The ledger is lost while movements come: the book is made again from the streams, and nothing is told under another id.
 func TestALostLedgerTellsNoMovementTwice(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{Setup: followed}, func(t *testing.T, w *world.World) {
 		f := newFlow(t, w)
 		f.fill(60, 4)
@@ -294,6 +299,7 @@ func TestALostLedgerTellsNoMovementTwice(t *testing.T) {
 
 // A token that the warehouse takes no longer stops the reading; with a new one it goes on by itself (G5).
 func TestALapsedTokenHoldsTheFlowUntilItIsRenewed(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{Setup: followed}, func(t *testing.T, w *world.World) {
 		f := newFlow(t, w)
 		f.move(jdtest.Receipt, "EMG1", 7)

@@ -121,6 +121,7 @@ func swallow(t *testing.T, w *world.World, list ...*orderv1.Audited) {
 }
 
 func TestAWipedLedgerIsKnownAgainAfterOneCycle(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{}, func(t *testing.T, w *world.World) {
 		list := w.Maker.Make(50)
 		w.Publish(list...)
@@ -164,6 +165,7 @@ func TestAWipedLedgerIsKnownAgainAfterOneCycle(t *testing.T) {
 }
 
 func TestAnAuditWhoseMessageWasLostIsHandedOverAgain(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{}, func(t *testing.T, w *world.World) {
 		list := w.Maker.Make(5)
 		swallow(t, w, list...)
@@ -176,6 +178,7 @@ func TestAnAuditWhoseMessageWasLostIsHandedOverAgain(t *testing.T) {
 }
 
 func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{}, func(t *testing.T, w *world.World) {
 		refused, masked, fine := w.Maker.Next(), w.Maker.Next(), w.Maker.Next()
 		if _, err := w.JD.AddFault(jdtest.Fault{Kind: jdtest.Error, Methods: []string{addOrder}, Orders: []string{refused.OutboundNo}, Count: 1, ZH: "商品不存在"}); err != nil {
@@ -217,6 +220,7 @@ func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
 // An order that was told as accepted and that neither the ledger nor JD knows is never sent by itself: the set-up may
 // point elsewhere by now.
 func TestWhatWasAcceptedIsNotSentElsewhere(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{}, func(t *testing.T, w *world.World) {
 		o := w.Maker.Next()
 		w.Publish(o)
@@ -239,6 +243,7 @@ func TestWhatWasAcceptedIsNotSentElsewhere(t *testing.T) {
 
 // While JD is down, or the seller is paused, nothing is concluded; the next run goes on.
 func TestReconcilingGoesOnWhenJDIsBack(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{}, func(t *testing.T, w *world.World) {
 		list := w.Maker.Make(3)
 		w.Publish(list...)
@@ -267,6 +272,7 @@ func TestReconcilingGoesOnWhenJDIsBack(t *testing.T) {
 
 // Of a paused seller nothing is asked and nothing handed over; what its pause holds is explained.
 func TestAPausedSellerIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{}, func(t *testing.T, w *world.World) {
 		before, during := w.Maker.Next(), w.Maker.Next()
 		w.Publish(before)
@@ -296,6 +302,7 @@ func TestAPausedSellerIsLeftAlone(t *testing.T) {
 
 // Many audits are walked in pieces, and two replicas at once do each other no harm.
 func TestManyAuditsAreWalkedInPieces(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("slow")
 	}
@@ -356,6 +363,7 @@ func dueOf(name string) *sellerv1.PollDue { return &sellerv1.PollDue{Seller: nam
 func isWait(err error) bool { return strings.Contains(err.Error(), "more to look at") }
 
 func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t, world.Options{Ledger: "redis"})
 	early := w.Maker.Make(3)
 	w.Publish(early...)
@@ -399,6 +407,7 @@ func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
 // A document that nobody audited is named, once; the audit that was lost with the stream is adopted when it is published
 // again, and what JD took by itself is only counted.
 func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
+	t.Parallel()
 	each(t, world.Options{Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour }}, func(t *testing.T, w *world.World) {
 		s, _ := w.Sellers.Get(stack.DemoSeller)
 		wh, err := w.Warehouses.Read(s, s.Setup.Warehouses[0].Code, warehouse.Status)
@@ -447,6 +456,7 @@ func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
 }
 
 func TestASecondDocumentUnderANumberIsNamed(t *testing.T) {
+	t.Parallel()
 	w := world.Start(t, world.Options{
 		Ledger:    "redis",
 		Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour },

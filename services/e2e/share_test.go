@@ -31,6 +31,7 @@ func shared(s *sellerv1.Setup) {
 
 // A shop is told its share of what JD has, less what it sold since; when all is quiet it has exactly that.
 func TestAShareFollowsTheStock(t *testing.T) {
+	t.Parallel()
 	stocked := func(c *jdtest.Config) {
 		setup, err := stack.DemoSetup(t.TempDir(), "")
 		if err != nil {
