@@ -21,11 +21,14 @@ const (
 // forgets everything when it ends.
 type Config struct {
 	Apps []App `json:"apps"`
-	// Warehouses, Shops and Shippers are what the master data calls tell. Where a list is not empty, addOrder takes no
-	// others.
-	Warehouses []Warehouse `json:"warehouses"`
-	Shops      []Shop      `json:"shops"`
-	Shippers   []Shipper   `json:"shippers"`
+	// Departments, Warehouses, Shops and Shippers are what the master data calls tell. Where a list is not empty, addOrder
+	// takes no others, nor a disabled one. Suppliers are only told; SpSources default to DefaultSpSources.
+	Departments []Department `json:"departments"`
+	Warehouses  []Warehouse  `json:"warehouses"`
+	Shops       []Shop       `json:"shops"`
+	Shippers    []Shipper    `json:"shippers"`
+	Suppliers   []Supplier   `json:"suppliers"`
+	SpSources   []SpSource   `json:"sp_sources"`
 	// Stock is what lies in the warehouses at first. What a State knows of already goes on as it is.
 	Stock []Stock `json:"stock"`
 
@@ -74,18 +77,39 @@ type Token struct {
 	Denied []string `json:"denied,omitempty"`
 }
 
-// Warehouse is a row of master.queryWarehouse.
+// Department is a row of master.queryDept. The meaning of Status is not published.
+type Department struct {
+	DeptNo     string `json:"deptNo"`
+	DeptName   string `json:"deptName,omitempty"`
+	SellerNo   string `json:"sellerNo,omitempty"`
+	SellerName string `json:"sellerName,omitempty"`
+	Status     string `json:"status,omitempty"`
+	// Disabled makes addOrder refuse it, whatever Status says.
+	Disabled     bool   `json:"disabled,omitempty"`
+	ManagerName  string `json:"managerName,omitempty"`
+	ManagerPhone string `json:"managerPhone,omitempty"`
+}
+
+// Warehouse is a row of master.queryWarehouse. The meaning of Status is not published.
 type Warehouse struct {
 	WarehouseNo    string `json:"warehouseNo"`
 	WarehouseName  string `json:"warehouseName,omitempty"`
 	IsvWarehouseNo string `json:"isvWarehouseNo,omitempty"`
-	// Status: the meaning of its values is not published.
-	Status string `json:"status,omitempty"`
+	Status         string `json:"status,omitempty"`
+	// Disabled makes addOrder refuse it, whatever Status says.
+	Disabled bool `json:"disabled,omitempty"`
 	// Departments that may use it; empty is all.
 	Departments []string `json:"departments,omitempty"`
+	Contacts    string   `json:"contacts,omitempty"`
+	Phone       string   `json:"phone,omitempty"`
+	Province    string   `json:"province,omitempty"`
+	City        string   `json:"city,omitempty"`
+	County      string   `json:"county,omitempty"`
+	Town        string   `json:"town,omitempty"`
+	Address     string   `json:"address,omitempty"`
 }
 
-// Shop is a row of master.queryShop.
+// Shop is a row of master.queryShop. The meaning of Status and Type is not published.
 type Shop struct {
 	ShopNo     string `json:"shopNo"`
 	IsvShopNo  string `json:"isvShopNo,omitempty"`
@@ -93,8 +117,18 @@ type Shop struct {
 	DeptNo     string `json:"deptNo"`
 	SpSourceNo string `json:"spSourceNo,omitempty"`
 	SpShopNo   string `json:"spShopNo,omitempty"`
+	Type       string `json:"type,omitempty"`
 	Status     string `json:"status,omitempty"`
-	BdOwnerNo  string `json:"bdOwnerNo,omitempty"`
+	// Disabled makes addOrder refuse it, whatever Status says.
+	Disabled          bool   `json:"disabled,omitempty"`
+	BdOwnerNo         string `json:"bdOwnerNo,omitempty"`
+	BizType           string `json:"bizType,omitempty"`
+	Contacts          string `json:"contacts,omitempty"`
+	Phone             string `json:"phone,omitempty"`
+	Address           string `json:"address,omitempty"`
+	AfterSaleContacts string `json:"afterSaleContacts,omitempty"`
+	AfterSalePhone    string `json:"afterSalePhone,omitempty"`
+	AfterSaleAddress  string `json:"afterSaleAddress,omitempty"`
 }
 
 // Shipper is a row of master.queryShipper. Status "0" is disabled, IsCod "0" collects no money.
@@ -103,6 +137,45 @@ type Shipper struct {
 	ShipperName string `json:"shipperName,omitempty"`
 	Status      string `json:"status,omitempty"`
 	IsCod       string `json:"isCod,omitempty"`
+	Type        string `json:"type,omitempty"`
+	IsTemplate  string `json:"isTemplate,omitempty"`
+	Contacts    string `json:"contacts,omitempty"`
+	Phone       string `json:"phone,omitempty"`
+}
+
+// Supplier is a row of master.querySupplier. Status "2" is enabled, "3" disabled.
+type Supplier struct {
+	EclpSupplierNo string `json:"eclpSupplierNo"`
+	SupplierName   string `json:"supplierName,omitempty"`
+	SupplierType   string `json:"supplierType,omitempty"`
+	DeptNo         string `json:"deptNo"`
+	Status         string `json:"status,omitempty"`
+	Contacts       string `json:"contacts,omitempty"`
+	Phone          string `json:"phone,omitempty"`
+	Province       string `json:"province,omitempty"`
+	City           string `json:"city,omitempty"`
+	County         string `json:"county,omitempty"`
+	Town           string `json:"town,omitempty"`
+	Address        string `json:"address,omitempty"`
+}
+
+// SpSource is a row of master.querySpSource: a sales platform, by the number that stands in salePlatformSource.
+type SpSource struct {
+	SpSourceNo   string `json:"spSourceNo"`
+	SpSourceName string `json:"spSourceName,omitempty"`
+	Website      string `json:"website,omitempty"`
+}
+
+// DefaultSpSources are the sales platforms whose numbers are known (§5.1.4, and JD's list of 2026-08).
+func DefaultSpSources() []SpSource {
+	return []SpSource{
+		{SpSourceNo: "1", SpSourceName: "京东"}, {SpSourceNo: "2", SpSourceName: "天猫"}, {SpSourceNo: "3", SpSourceName: "苏宁"},
+		{SpSourceNo: "4", SpSourceName: "亚马逊中国"}, {SpSourceNo: "6", SpSourceName: "其他"}, {SpSourceNo: "7", SpSourceName: "当当"},
+		{SpSourceNo: "8", SpSourceName: "淘宝"}, {SpSourceNo: "17", SpSourceName: "唯品会"}, {SpSourceNo: "21", SpSourceName: "蘑菇街"},
+		{SpSourceNo: "48", SpSourceName: "拼多多"}, {SpSourceNo: "84", SpSourceName: "小红书"}, {SpSourceNo: "92", SpSourceName: "一号店"},
+		{SpSourceNo: "123", SpSourceName: "有赞"}, {SpSourceNo: "299", SpSourceName: "抖音"},
+		{SpSourceNo: "8040355", SpSourceName: "快手"}, {SpSourceNo: "8040559", SpSourceName: "快手（密文）"},
+	}
 }
 
 // ReadConfig reads a YAML (or JSON) file. It is strict and names all faults at once.
@@ -170,6 +243,16 @@ func (c *Config) check() error {
 	}
 	for i, s := range c.Shippers {
 		f.when(s.ShipperNo == "", fmt.Sprintf("shippers[%d].shipperNo", i), "is required")
+	}
+	for i, d := range c.Departments {
+		f.when(d.DeptNo == "", fmt.Sprintf("departments[%d].deptNo", i), "is required")
+	}
+	for i, s := range c.Suppliers {
+		f.when(s.EclpSupplierNo == "", fmt.Sprintf("suppliers[%d].eclpSupplierNo", i), "is required")
+		f.when(s.DeptNo == "", fmt.Sprintf("suppliers[%d].deptNo", i), "is required")
+	}
+	for i, s := range c.SpSources {
+		f.when(s.SpSourceNo == "", fmt.Sprintf("sp_sources[%d].spSourceNo", i), "is required")
 	}
 	stocked := map[[3]string]bool{}
 	c.Stock = slices.Clone(c.Stock)

@@ -37,6 +37,9 @@ var methods = map[string]method{
 	"eclp.master.queryWarehouse":            {key: "querywarehouse_result", do: (*JD).queryWarehouse},
 	"eclp.master.queryShop":                 {key: "queryshop_result", do: (*JD).queryShop},
 	"eclp.master.queryShipper":              {key: "queryshipper_result", do: (*JD).queryShipper},
+	"eclp.master.queryDept":                 {key: "querydept_result", do: (*JD).queryDept},
+	"eclp.master.querySpSource":             {key: "queryspsource_result", do: (*JD).querySpSource},
+	"eclp.master.querySupplier":             {key: "querysupplier_result", do: (*JD).querySupplier},
 }
 
 const (
@@ -250,23 +253,41 @@ func (c *call) made(d *document) string {
 	return d.No
 }
 
-// checkMaster refuses shops, warehouses and carriers that the master data does not list.
+// checkMaster refuses departments, shops, warehouses and carriers that the master data does not list, and those that it
+// has disabled. JD's sentences for it are not published.
 func (jd *JD) checkMaster(o order) *Refusal {
-	unknown := func(what, en, no string) *Refusal {
-		return jd.refusal("", what+"["+no+"]不存在或未启用", en+" is unknown or not enabled")
+	check := func(what, en, no string, listed, known, disabled bool) *Refusal {
+		switch {
+		case no == "" || !listed || known && !disabled:
+			return nil
+		case known:
+			return jd.refusal("", what+"["+no+"]已停用", en+" is disabled")
+		default:
+			return jd.refusal("", what+"["+no+"]不存在", en+" is unknown")
+		}
 	}
 	m := &jd.master
-	if no := o.params["shopNo"]; no != "" && len(m.Shops) > 0 &&
-		!slices.ContainsFunc(m.Shops, func(s Shop) bool { return s.ShopNo == no && s.DeptNo == o.dept }) {
-		return unknown("店铺", "shop", no)
+	d := find(m.Departments, func(d Department) bool { return d.DeptNo == o.dept })
+	s := find(m.Shops, func(s Shop) bool { return s.ShopNo == o.params["shopNo"] && s.DeptNo == o.dept })
+	w := find(m.Warehouses, func(w Warehouse) bool { return w.WarehouseNo == o.params["warehouseNo"] && w.serves(o.dept) })
+	p := find(m.Shippers, func(s Shipper) bool { return s.ShipperNo == o.params["shipperNo"] })
+	for _, no := range []*Refusal{
+		check("事业部", "department", o.dept, len(m.Departments) > 0, d != nil, d != nil && d.Disabled),
+		check("店铺", "shop", o.params["shopNo"], len(m.Shops) > 0, s != nil, s != nil && s.Disabled),
+		check("仓库", "warehouse", o.params["warehouseNo"], len(m.Warehouses) > 0, w != nil, w != nil && w.Disabled),
+		check("承运商", "carrier", o.params["shipperNo"], len(m.Shippers) > 0, p != nil, p != nil && p.Status == "0"),
+	} {
+		if no != nil {
+			return no
+		}
 	}
-	if no := o.params["warehouseNo"]; no != "" && len(m.Warehouses) > 0 &&
-		!slices.ContainsFunc(m.Warehouses, func(w Warehouse) bool { return w.WarehouseNo == no && w.serves(o.dept) }) {
-		return unknown("仓库", "warehouse", no)
-	}
-	if no := o.params["shipperNo"]; no != "" && len(m.Shippers) > 0 &&
-		!slices.ContainsFunc(m.Shippers, func(s Shipper) bool { return s.ShipperNo == no && s.Status != "0" }) {
-		return unknown("承运商", "carrier", no)
+	return nil
+}
+
+// find is the first that fits, or nil.
+func find[T any](list []T, fits func(T) bool) *T {
+	if i := slices.IndexFunc(list, fits); i >= 0 {
+		return &list[i]
 	}
 	return nil
 }

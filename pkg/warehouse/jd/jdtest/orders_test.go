@@ -101,11 +101,22 @@ func TestMasterDataIsObeyed(t *testing.T) {
 		c.Shops = []jdtest.Shop{{ShopNo: "ESP0020000000001", DeptNo: dept, IsvShopNo: "S1", BdOwnerNo: "010K1"}, {ShopNo: "ESP2", DeptNo: "EBU2"}}
 		c.Warehouses = []jdtest.Warehouse{{WarehouseNo: "110000001", WarehouseName: "北京", Status: "1"}, {WarehouseNo: "2", Departments: []string{"EBU2"}}}
 		c.Shippers = []jdtest.Shipper{{ShipperNo: "CYS0000010", ShipperName: "京东"}, {ShipperNo: "CYS2", Status: "0", IsCod: "0"}}
+		c.Departments = []jdtest.Department{{DeptNo: dept, DeptName: "事业部一"}, {DeptNo: "EBU2", Disabled: true}}
+		c.Suppliers = []jdtest.Supplier{{EclpSupplierNo: "EMS1", SupplierName: "供应商", DeptNo: dept, Status: "2"}, {EclpSupplierNo: "EMS2", DeptNo: dept, Status: "3"}, {EclpSupplierNo: "EMS3", DeptNo: "EBU2"}}
+		c.Shops = append(c.Shops, jdtest.Shop{ShopNo: "ESP3", DeptNo: dept, Disabled: true})
 	})
 	s.add(anOrder("A-1"))
-	for _, change := range []object{{"shopNo": "ESP2"}, {"warehouseNo": "2"}, {"shipperNo": "CYS2"}, {"shipperNo": "CYS3"}} {
-		_, err := s.call(addOrder, with(anOrder("A-2"), change))
-		refusedWith(t, err, "5001")
+	for _, row := range []struct {
+		change object
+		says   string
+	}{
+		{object{"shopNo": "ESP2"}, "店铺[ESP2]不存在"}, {object{"shopNo": "ESP3"}, "店铺[ESP3]已停用"},
+		{object{"warehouseNo": "2"}, "仓库[2]不存在"},
+		{object{"shipperNo": "CYS2"}, "承运商[CYS2]已停用"}, {object{"shipperNo": "CYS3"}, "承运商[CYS3]不存在"},
+		{object{"departmentNo": "EBU2"}, "事业部[EBU2]已停用"}, {object{"departmentNo": "EBU9"}, "事业部[EBU9]不存在"},
+	} {
+		_, err := s.call(addOrder, with(anOrder("A-2"), row.change))
+		equal(t, say(row.change), fmt.Sprint(err), "5001 "+row.says)
 	}
 	for _, row := range []struct {
 		method, key string
@@ -115,9 +126,14 @@ func TestMasterDataIsObeyed(t *testing.T) {
 		{"eclp.master.queryWarehouse", "querywarehouse_result", object{"deptNo": dept, "warehouseNos": "", "status": ""}, "[110000001]"},
 		{"eclp.master.queryWarehouse", "querywarehouse_result", object{"deptNo": "EBU2"}, "[110000001 2]"},
 		{"eclp.master.queryWarehouse", "querywarehouse_result", object{"deptNo": "EBU2", "warehouseNos": "2,3"}, "[2]"},
-		{"eclp.master.queryShop", "queryshop_result", object{"deptNo": dept}, "[ESP0020000000001]"},
+		{"eclp.master.queryShop", "queryshop_result", object{"deptNo": dept}, "[ESP0020000000001 ESP3]"},
 		{"eclp.master.queryShop", "queryshop_result", object{"deptNo": dept, "isvShopNos": "S2"}, "[]"},
 		{"eclp.master.queryShipper", "queryshipper_result", object{}, "[CYS0000010 CYS2]"},
+		{"eclp.master.queryDept", "querydept_result", object{}, "[" + dept + " EBU2]"},
+		{"eclp.master.queryDept", "querydept_result", object{"deptNos": "EBU2,EBU3"}, "[EBU2]"},
+		{"eclp.master.querySupplier", "querysupplier_result", object{"deptNo": dept}, "[EMS1 EMS2]"},
+		{"eclp.master.querySupplier", "querysupplier_result", object{"deptNo": dept, "supplierNos": "EMS2,EMS3"}, "[EMS2]"},
+		{"eclp.master.querySpSource", "queryspsource_result", object{}, "[1 2 3 4 6 7 8 17 21 48 84 92 123 299 8040355 8040559]"},
 	} {
 		answer, err := s.call(row.method, row.business)
 		if err != nil {
@@ -125,16 +141,39 @@ func TestMasterDataIsObeyed(t *testing.T) {
 		}
 		nos := []string{}
 		for _, r := range rows(answer[row.key]) {
-			for _, name := range []string{"warehouseNo", "shopNo", "shipperNo"} {
-				if no, found := r[name].(string); found {
-					nos = append(nos, no)
-				}
-			}
+			name := map[string]string{"queryDept": "deptNo", "querySupplier": "eclpSupplierNo", "querySpSource": "spSourceNo",
+				"queryWarehouse": "warehouseNo", "queryShop": "shopNo", "queryShipper": "shipperNo"}[row.method[len("eclp.master."):]]
+			nos = append(nos, r[name].(string))
 		}
 		equal(t, row.method, say(nos), row.want)
 	}
 	_, err := s.call("eclp.master.queryWarehouse", object{})
 	refusedWith(t, err, "60")
+}
+
+// TestWithoutListsEveryNumberIsThere: a sandbox without master data takes any number, so it tells of any that is asked for.
+func TestWithoutListsEveryNumberIsThere(t *testing.T) {
+	s := still(t)
+	for _, row := range []struct {
+		method, key, field string
+		business           object
+	}{
+		{"queryDept", "querydept_result", "deptNo", object{"deptNos": "A,B"}},
+		{"queryShop", "queryshop_result", "shopNo", object{"deptNo": dept, "shopNos": "A,B"}},
+		{"queryWarehouse", "querywarehouse_result", "warehouseNo", object{"deptNo": dept, "warehouseNos": "A,B"}},
+		{"queryShipper", "queryshipper_result", "shipperNo", object{"shipperNos": "A,B"}},
+		{"querySupplier", "querysupplier_result", "eclpSupplierNo", object{"deptNo": dept, "supplierNos": "A,B"}},
+	} {
+		answer, err := s.call("eclp.master."+row.method, row.business)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nos := []any{}
+		for _, r := range rows(answer[row.key]) {
+			nos = append(nos, r[row.field])
+		}
+		equal(t, row.method, say(nos), "[A B]")
+	}
 }
 
 // TestAnOrderWalksToItsEnd follows one order to the end.
