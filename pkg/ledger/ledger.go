@@ -112,6 +112,9 @@ type Entry struct {
 	Revision  int64
 	Shop      string
 	Warehouse string
+	// Identity is whom the far side knows the sender of the last sending as, the adapter's word (warehouse.Identity). What
+	// it has of the document can be asked for there only. Empty is not known: an entry of before it was kept.
+	Identity string `json:",omitempty"`
 	// Reason is set when Refused.
 	Reason fault.Reason
 	// Tries counts begun attempts; Attempts keeps the last KeepAttempts of them, oldest first.
@@ -168,6 +171,11 @@ type Begin struct {
 	Revision   int64
 	Shop       string
 	Warehouse  string
+	// Identity is under which it is asked for and sent; empty when the adapter has no word for that, which fits any and
+	// leaves what stands in the entry. AnyIdentity says that a person saw to what may live under another: it is begun
+	// under this one whatever stands there.
+	Identity    string
+	AnyIdentity bool
 	// StreamTime is when the broker stored the event; AuditedAt when the ERP says it happened.
 	StreamTime, AuditedAt time.Time
 	// First: the broker's first delivery, no retry, no replay.
@@ -183,6 +191,8 @@ type Begin struct {
 type Claim struct {
 	Key   Key
 	Owner string
+	// Identity is Begin's, for a Doubt whose entry is gone.
+	Identity string
 	// Until is the local time after which the claim may be another's: do not send after it.
 	Until time.Time
 }
@@ -206,13 +216,15 @@ func (b Begun) Settled(first bool, now time.Time, settleFor time.Duration) bool 
 	return first || now.Sub(b.BornAt) > settleFor
 }
 
-// Errors of the calls below. After ErrBusy, ErrHash and LineTaken, which are Begin's, there is no claim and nothing was
-// written.
+// Errors of the calls below. After ErrBusy, ErrHash, ErrIdentity and LineTaken, which are Begin's, there is no claim and
+// nothing was written.
 var (
 	// ErrBusy: another owner holds the claim. Come back later.
 	ErrBusy = errors.New("claimed by another worker")
 	// ErrHash: the number was begun with another payload, which was or may have been sent, or was refused.
 	ErrHash = errors.New("the same number was begun with another payload")
+	// ErrIdentity: it is UNKNOWN and was sent under another identity, so nothing that is found now says what became of it.
+	ErrIdentity = errors.New("sent under another identity and not resolved")
 	// ErrLost: the claim is no longer the caller's. What the caller knows was not written, except by Accept.
 	ErrLost = errors.New("claim lost")
 	// ErrNoEntry: no such document.
@@ -259,7 +271,8 @@ type Documents interface {
 	// is known. State INTENT, the owner, the attempt and the history line are durable when it returns without error.
 	// An entry that is Accepted or Cancelled is reported without a claim (Claim.Owner is ""). Lines whose holder is
 	// Refused, Cancelled or released move to this document. Checks come in this order: hash, Accepted or Cancelled,
-	// claim, lines (one that Superseded mends last). Begun.Entry is told with ErrHash too.
+	// claim, identity (ErrIdentity), lines (one that Superseded mends last). Begun.Entry is told with ErrHash and
+	// ErrIdentity too.
 	Begin(ctx context.Context, b Begin) (Begun, error)
 	// Accept resolves: the far side has it under number. The document is due for following at once. Accept also works
 	// when the entry or the claim is gone (a wiped ledger, a late answer): what the far side has must be known; it
@@ -277,7 +290,7 @@ type Documents interface {
 	// looks so far and the time of the first doubt. ErrLost when the claim is another's.
 	Absent(ctx context.Context, c Claim) (looks int, since time.Time, err error)
 	// Release gives the claim back: nothing was sent in this attempt. The entry returns to what it was before Begin
-	// (New when there was none; UNKNOWN stays UNKNOWN), except its history. Lines are freed when it returns to New or
+	// (New when there was none; UNKNOWN stays UNKNOWN, the identity is the earlier one), except its history. Lines are freed when it returns to New or
 	// Refused. ErrLost when the claim is another's.
 	Release(ctx context.Context, c Claim, why string) error
 	// Resend says that the caller is about to send an UNKNOWN document again under the same number: looks and doubt
@@ -299,6 +312,9 @@ type Documents interface {
 	// Doubted counts (seller, kind) entries that are UNKNOWN, or in hand again after they were, and tells the oldest
 	// FirstDoubt; the zero time when there are none. Shadowed ones are not counted: none of ours is in doubt.
 	Doubted(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error)
+	// Unsettled calls each with every (seller, kind) entry that Open or Doubted counts, in no order, until each returns an
+	// error, which it returns. What moves meanwhile may be missed.
+	Unsettled(ctx context.Context, seller, kind string, each func(Entry) error) error
 }
 
 // Attempts counts runs that failed, because the broker's own count does not survive a crash of the broker.

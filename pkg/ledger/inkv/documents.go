@@ -46,13 +46,16 @@ func (l *Ledger) begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error
 		case r.State == ledger.Intent && now.Before(r.Until):
 			return ledger.Begun{}, ledger.ErrBusy
 		}
-		if _, _, err := l.linesFor(ctx, b); err != nil {
-			return ledger.Begun{}, err
-		}
 		if r.State == ledger.Intent {
 			if err := l.abandoned(ctx, &r, now); err != nil {
 				return ledger.Begun{}, err
 			}
+		}
+		if r.State == ledger.Unknown && b.Identity != "" && r.Identity != "" && r.Identity != b.Identity && !b.AnyIdentity {
+			return ledger.Begun{Entry: r.entry(), BornAt: born.Since}, ledger.ErrIdentity
+		}
+		if _, _, err := l.linesFor(ctx, b); err != nil {
+			return ledger.Begun{}, err
 		}
 		before, had := r, revision
 		r.begin(now, b, born, ledger.ClaimFor)
@@ -72,7 +75,7 @@ func (l *Ledger) begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error
 		return ledger.Begun{}, err
 	}
 	return ledger.Begun{
-		Claim:  ledger.Claim{Key: b.Key, Owner: b.Owner, Until: r.Until},
+		Claim:  ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: r.Until},
 		Entry:  r.Told.Entry,
 		Fresh:  r.Told.Fresh,
 		BornAt: r.Told.Born,
@@ -89,7 +92,7 @@ func (l *Ledger) abandoned(ctx context.Context, r *record, now time.Time) error 
 		}
 		for _, line := range r.Lines {
 			if held[line].No != r.Key.No {
-				r.State = r.Prior
+				r.State, r.Identity = r.Prior, r.PriorIdentity
 				if r.State == ledger.New {
 					r.Hash = ""
 				}
@@ -420,6 +423,23 @@ func (l *Ledger) Open(_ context.Context, seller, kind string) (int, error) {
 func (l *Ledger) Doubted(_ context.Context, seller, kind string) (n int, oldest time.Time, err error) {
 	n, oldest = l.index.doubted(seller, kind)
 	return n, oldest, nil
+}
+
+// Unsettled implements ledger.Documents.
+func (l *Ledger) Unsettled(ctx context.Context, seller, kind string, each func(ledger.Entry) error) error {
+	for _, k := range l.index.unsettled(seller, kind) {
+		e, ok, err := l.entry(ctx, k)
+		if err != nil {
+			return wrap("list unsettled", k, err)
+		}
+		if !ok {
+			continue
+		}
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Ledger) sweep(ctx context.Context) {

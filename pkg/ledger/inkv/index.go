@@ -144,6 +144,21 @@ func (x *index) doubted(seller, kind string) (n int, oldest time.Time) {
 	return n, oldest
 }
 
+// unsettled lists what is followed or in doubt.
+func (x *index) unsettled(seller, kind string) []ledger.Key {
+	found := map[ledger.Key]bool{}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, set := range []map[string]indexed{x.open, x.doubts} {
+		for _, e := range set {
+			if e.key.Seller == seller && e.key.Kind == kind {
+				found[e.key] = true
+			}
+		}
+	}
+	return slices.Collect(maps.Keys(found))
+}
+
 // find lists what goes by the number, the newest change first.
 func (x *index) find(seller, no string) []ledger.Key {
 	var found []indexed

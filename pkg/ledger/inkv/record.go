@@ -18,8 +18,9 @@ type record struct {
 	Until time.Time
 	How   string `json:",omitempty"`
 	// Told is what Begin answered, and Prior what Release returns to; only while INTENT.
-	Told  *told        `json:",omitempty"`
-	Prior ledger.State `json:",omitempty"`
+	Told          *told        `json:",omitempty"`
+	Prior         ledger.State `json:",omitempty"`
+	PriorIdentity string       `json:",omitempty"`
 	// Sure names the birth under which it is certain that nothing was ever sent; empty when it is not.
 	Sure string `json:",omitempty"`
 	// Token is that of the last Follow.
@@ -68,7 +69,7 @@ func (r *record) changed(now time.Time) {
 
 func (r *record) resolved(owner, how string) {
 	r.Owner, r.How, r.Until = owner, how, time.Time{}
-	r.Told, r.Prior = nil, ledger.New
+	r.Told, r.Prior, r.PriorIdentity = nil, ledger.New, ""
 }
 
 // begin claims. The caller has made sure that the claim is free; before is the entry as it is to be told.
@@ -84,7 +85,7 @@ func (r *record) begin(now time.Time, b ledger.Begin, born birth, claimFor time.
 	before.Key = b.Key
 	before.Attempts = slices.Clone(before.Attempts)
 	r.Told = &told{Entry: before, Fresh: fresh, Born: born.Since}
-	r.Prior, r.Sure = r.State, ""
+	r.Prior, r.PriorIdentity, r.Sure = r.State, r.Identity, ""
 	if fresh {
 		r.Sure = born.mark()
 	}
@@ -101,6 +102,9 @@ func (r *record) cover(b ledger.Begin) {
 	r.Revision, r.Shop, r.Warehouse = b.Revision, b.Shop, b.Warehouse
 	if b.Trace != "" {
 		r.Trace = b.Trace
+	}
+	if b.Identity != "" {
+		r.Identity = b.Identity
 	}
 }
 
@@ -145,9 +149,12 @@ func (r *record) doubt(now time.Time, c ledger.Claim, why string) (moved bool, e
 	case r.State == ledger.Accepted, r.State == ledger.Refused, r.State == ledger.Cancelled, r.done(c.Owner, "unknown"):
 		return false, nil
 	case r.State == ledger.Intent && r.Owner != c.Owner:
-		r.Prior = ledger.Unknown // another is at it: its claim stays
+		r.Prior, r.PriorIdentity = ledger.Unknown, r.Identity // another is at it: its claim stays
 	default:
 		r.Key, r.State = c.Key, ledger.Unknown
+		if r.Identity == "" {
+			r.Identity = c.Identity
+		}
 		r.resolved(c.Owner, "unknown")
 	}
 	// Looks that found nothing before now prove nothing of this sending.
@@ -182,7 +189,7 @@ func (r *record) release(now time.Time, owner, why string) (moved bool, err erro
 	if !r.mine(owner) {
 		return false, ledger.ErrLost
 	}
-	r.State = r.Prior
+	r.State, r.Identity = r.Prior, r.PriorIdentity
 	if r.State != ledger.Unknown {
 		r.Looks, r.FirstDoubt = 0, time.Time{}
 	}
@@ -200,7 +207,7 @@ func (r *record) resend(now time.Time, owner string) (moved bool, err error) {
 	if !r.mine(owner) || !now.Before(r.Until) {
 		return false, ledger.ErrLost
 	}
-	r.Prior, r.Sure = ledger.Unknown, ""
+	r.Prior, r.PriorIdentity, r.Sure = ledger.Unknown, r.Identity, ""
 	r.Looks, r.FirstDoubt = 0, time.Time{}
 	r.changed(now)
 	return true, nil

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
@@ -38,6 +41,7 @@ type document struct {
 	Version   string `json:"version,omitempty"`
 	State     string `json:"state,omitempty"`
 	Token     string `json:"token,omitempty"`
+	Identity  string `json:"identity,omitempty"`
 
 	At    int64 `json:"at,omitempty"` // ms
 	Limit int   `json:"limit,omitempty"`
@@ -58,14 +62,14 @@ func (l *Ledger) covering(ctx context.Context, op string, b ledger.Begin, more .
 		}
 	}
 	args := append(make([]any, 0, 20),
-		b.Key.Kind, b.Key.No, b.Owner, b.Hash, b.OrderNo, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace)
+		b.Key.Kind, b.Key.No, b.Owner, b.Hash, b.OrderNo, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace, b.Identity)
 	return l.calls.doPlain(ctx, l.at(b.Key.Seller), op, l.clock(), append(args, more...)...)
 }
 
 // Begin implements ledger.Documents.
 func (l *Ledger) Begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
 	asked := l.local()
-	r, err := l.covering(ctx, "begin", b, b.Supersedes, b.First, b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro())
+	r, err := l.covering(ctx, "begin", b, b.Supersedes, b.First, b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro(), b.AnyIdentity)
 	if err != nil {
 		return ledger.Begun{}, wrap("begin", b.Key, err)
 	}
@@ -80,16 +84,20 @@ func begun(b ledger.Begin, asked time.Time, r answer) (out ledger.Begun, err err
 	case "line":
 		by := r.text(2)
 		return out, &ledger.LineTaken{OrderNo: b.OrderNo, Line: r.text(1), By: by, Superseded: by == b.Supersedes}
-	case "known", "hash":
+	case "known", "hash", "identity":
 		out.BornAt = r.time(1)
 		out.Entry, err = r.entry(2, b.Key)
-		if err == nil && what == "hash" {
+		switch {
+		case err != nil:
+		case what == "hash":
 			err = ledger.ErrHash
+		case what == "identity":
+			err = ledger.ErrIdentity
 		}
 		return out, err
 	default:
 		left := time.Duration(r.int(1)) * time.Microsecond
-		out.Claim = ledger.Claim{Key: b.Key, Owner: b.Owner, Until: asked.Add(left)}
+		out.Claim = ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: asked.Add(left)}
 		out.BornAt, out.Fresh = r.time(2), r.text(3) != ""
 		out.Entry, err = r.entry(4, b.Key)
 		return out, err
@@ -129,7 +137,7 @@ func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) e
 // Doubt implements ledger.Documents.
 func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
 	d := l.document("doubt", c.Key)
-	d.Owner, d.Detail = c.Owner, why
+	d.Owner, d.Detail, d.Identity = c.Owner, why, c.Identity
 	_, err := l.resolve(ctx, c.Key, d)
 	return wrap("doubt", c.Key, err)
 }
@@ -270,6 +278,47 @@ func (l *Ledger) Doubted(ctx context.Context, seller, kind string) (n int, oldes
 	return int(count), oldest, wrap("count doubted", ledger.Key{Seller: seller, Kind: kind}, err)
 }
 
+// unsettledAtOnce is how many entries Unsettled reads in a round trip.
+const unsettledAtOnce = 200
+
+// Unsettled implements ledger.Documents.
+func (l *Ledger) Unsettled(ctx context.Context, seller, kind string, each func(ledger.Entry) error) error {
+	of := ledger.Key{Seller: seller, Kind: kind}
+	var nos []string
+	for _, set := range []string{"due:", "doubt:"} {
+		some, err := l.client.ZRange(ctx, sellerKey(seller)+set+kind, 0, -1).Result()
+		if err != nil {
+			return wrap("list unsettled", of, err)
+		}
+		nos = append(nos, some...)
+	}
+	slices.Sort(nos)
+	for page := range slices.Chunk(slices.Compact(nos), unsettledAtOnce) {
+		read := make([]*redis.MapStringStringCmd, len(page))
+		if _, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, no := range page {
+				read[i] = p.HGetAll(ctx, sellerKey(seller)+"entry:"+kind+":"+no)
+			}
+			return nil
+		}); err != nil {
+			return wrap("list unsettled", of, err)
+		}
+		for i, no := range page {
+			if len(read[i].Val()) == 0 {
+				continue
+			}
+			e, err := decode(ledger.Key{Seller: seller, Kind: kind, No: no}, read[i].Val())
+			if err != nil {
+				return wrap("list unsettled", of, err)
+			}
+			if err := each(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // answer is what a script returned.
 type answer []any
 
@@ -311,7 +360,7 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 	}
 	e := ledger.Entry{
 		Key: k, State: ledger.State(f["state"]), Hash: f["hash"], OrderNo: f["order"], Number: f["number"],
-		Revision: number("revision"), Shop: f["shop"], Warehouse: f["warehouse"],
+		Revision: number("revision"), Shop: f["shop"], Warehouse: f["warehouse"], Identity: f["identity"],
 		Tries: int(number("tries")), Looks: int(number("looks")), FirstDoubt: micros(f["doubt"]),
 		BegunAt: micros(f["begun"]), ChangedAt: micros(f["changed"]), Version: number("version"),
 		Trace: f["trace"],

@@ -115,8 +115,9 @@ func (c *comparison) step() {
 		Lines:      map[string][]string{"A": {"1", "2"}, "B": {"2", "3"}, "C": nil}[no],
 		Supersedes: rapid.SampledFrom([]string{"", "A"}).Draw(c.T, "supersedes"), Revision: 2, Shop: "S", Warehouse: "W",
 		StreamTime: now, AuditedAt: now, First: rapid.Bool().Draw(c.T, "first"), Stream: "ORDERS", Seq: 7,
+		Identity: rapid.SampledFrom([]string{"", "x", "x", "y"}).Draw(c.T, "identity"), AnyIdentity: rapid.IntRange(0, 4).Draw(c.T, "any") == 0,
 	}
-	claim := ledger.Claim{Key: key, Owner: owner}
+	claim := ledger.Claim{Key: key, Owner: owner, Identity: begin.Identity}
 	switch what := rapid.IntRange(0, 14).Draw(c.T, "what"); what {
 	case 0, 1, 2:
 		c.same("begin", func(l ledger.Ledger) (any, error) {
@@ -183,5 +184,10 @@ func (c *comparison) step() {
 		})
 	}
 	c.same("due", func(l ledger.Ledger) (any, error) { return l.Due(ctx, c.seller, "order", c.clock.Now(), 2) })
+	c.same("unsettled", func(l ledger.Ledger) (any, error) {
+		of := map[string]ledger.State{}
+		err := l.Unsettled(ctx, c.seller, "order", func(e ledger.Entry) error { of[e.Key.No] = e.State; return nil })
+		return of, err
+	})
 	c.same("open", func(l ledger.Ledger) (any, error) { return l.Open(ctx, c.seller, "order") })
 }

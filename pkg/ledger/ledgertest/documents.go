@@ -1063,3 +1063,172 @@ func testHistory(b *bench) {
 		b.Errorf("from %+v to %+v", first, last)
 	}
 }
+
+func testIdentity(b *bench) {
+	b.bear()
+	for _, test := range []struct {
+		name    string
+		bring   func(ledger.Begin, ledger.Claim)
+		refused bool
+	}{
+		{"in doubt", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Doubt(b.ctx, c, "no answer")) }, true},
+		{"looked for", func(_ ledger.Begin, c ledger.Claim) { _, _, err := b.Absent(b.ctx, c); b.must(err) }, true},
+		{"its worker died", func(ledger.Begin, ledger.Claim) { b.clock.Add(ledger.ClaimFor + time.Second) }, true},
+		{"sent again, its worker died", func(x ledger.Begin, c ledger.Claim) {
+			b.must(b.Doubt(b.ctx, c, "no answer"))
+			b.must(b.Resend(b.ctx, b.begins(b.again(x)).Claim))
+			b.clock.Add(ledger.ClaimFor + time.Second)
+		}, true},
+		{"never sent", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Release(b.ctx, c, "rate limit")) }, false},
+		{"refused", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) }, false},
+		{"accepted", func(x ledger.Begin, _ ledger.Claim) { b.accepts(x, "N1") }, false},
+	} {
+		begin := b.order(test.name, test.name)
+		begin.Identity = "east"
+		begun := b.begins(begin)
+		if begun.Claim.Identity != "east" {
+			b.Errorf("%s: claimed as %q", test.name, begun.Claim.Identity)
+		}
+		test.bring(begin, begun.Claim)
+		before := b.entry(test.name)
+		if test.refused && before.Identity != "east" {
+			b.Errorf("%s: kept as sent under %q", test.name, before.Identity)
+		}
+
+		other := b.again(begin)
+		other.Identity = "west"
+		told, err := b.Begin(b.ctx, other)
+		if !test.refused {
+			if err != nil {
+				b.Errorf("%s: begun under another identity: %v", test.name, err)
+			}
+			continue
+		}
+		if !errors.Is(err, ledger.ErrIdentity) || told.Claim != (ledger.Claim{}) {
+			b.Errorf("%s: begun under another identity: %+v, %v", test.name, told.Claim, err)
+		}
+		if told.Entry.State != ledger.Unknown || told.Entry.Identity != "east" {
+			b.Errorf("%s: told %+v", test.name, told.Entry)
+		}
+		if after := b.entry(test.name); !reflect.DeepEqual(before, after) {
+			b.Errorf("%s: the refused Begin wrote\n%+v\nto\n%+v", test.name, after, before)
+		}
+
+		// Neither a caller without a word for it nor the same one is kept away; what stands there stays.
+		for _, same := range []string{"", "east"} {
+			next := b.again(begin)
+			next.Identity = same
+			b.must(b.Release(b.ctx, b.begins(next).Claim, "only to look"))
+			if e := b.entry(test.name); e.Identity != "east" || e.State != ledger.Unknown {
+				b.Errorf("%s: after a run under %q it is %s, sent under %q", test.name, same, e.State, e.Identity)
+			}
+		}
+		// A person saw to it: begun under the other one, and what is given back is as it was before.
+		other = b.again(other)
+		other.AnyIdentity = true
+		b.must(b.Release(b.ctx, b.begins(other).Claim, "rate limit"))
+		if e := b.entry(test.name); e.Identity != "east" || e.State != ledger.Unknown {
+			b.Errorf("%s: given back as %s, sent under %q", test.name, e.State, e.Identity)
+		}
+		other = b.again(other)
+		b.must(b.Doubt(b.ctx, b.begins(other).Claim, "no answer"))
+		if e := b.entry(test.name); e.Identity != "west" {
+			b.Errorf("%s: sent anew under west, kept is %q", test.name, e.Identity)
+		}
+	}
+}
+
+func testIdentityKept(b *bench) {
+	b.bear()
+	// An entry of before identities were kept fits any.
+	begin := b.order("A1", "1")
+	b.must(b.Doubt(b.ctx, b.begins(begin).Claim, "no answer"))
+	begin = b.again(begin)
+	begin.Identity = "east"
+	b.begins(begin)
+	b.accepts(begin, "N1")
+	if e := b.entry("A1"); e.Identity != "east" {
+		b.Errorf("accepted under %q", e.Identity)
+	}
+
+	// What is only told again is not sent: a refusal stays where it was said.
+	begin = b.order("A2", "2")
+	begin.Identity = "east"
+	b.must(b.Refuse(b.ctx, b.begins(begin).Claim, refusal()))
+	begin = b.again(begin)
+	begin.Identity = "west"
+	b.must(b.Release(b.ctx, b.begins(begin).Claim, "told again"))
+	if e := b.entry("A2"); e.Identity != "east" || e.State != ledger.Refused {
+		b.Errorf("told again, it is %s under %q", e.State, e.Identity)
+	}
+
+	// The ledger is lost between the sending and the word that no answer came.
+	begin = b.order("A3", "3")
+	begin.Identity = "east"
+	begun := b.begins(begin)
+	b.store.Wipe()
+	b.must(b.Doubt(b.ctx, begun.Claim, "no answer"))
+	if e := b.entry("A3"); e.Identity != "east" || !e.Partial() {
+		b.Errorf("after the loss: %+v", e)
+	}
+	begin = b.again(begin)
+	begin.Identity = "west"
+	if _, err := b.Begin(b.ctx, begin); !errors.Is(err, ledger.ErrIdentity) {
+		b.Errorf("begun under another identity after the loss: %v", err)
+	}
+
+	// A late doubt, while another run has it in hand: what that one gives back was sent.
+	begin = b.order("A4", "4")
+	begin.Identity = "east"
+	begun = b.begins(begin)
+	b.clock.Add(ledger.ClaimFor + time.Second)
+	next := b.begins(b.again(begin))
+	b.must(b.Doubt(b.ctx, begun.Claim, "no answer, late"))
+	b.must(b.Release(b.ctx, next.Claim, "rate limit"))
+	if e := b.entry("A4"); e.Identity != "east" || e.State != ledger.Unknown {
+		b.Errorf("doubted late, it is %s under %q", e.State, e.Identity)
+	}
+}
+
+func testUnsettled(b *bench) {
+	b.bear()
+	list := func() map[string]ledger.State {
+		found := map[string]ledger.State{}
+		b.must(b.Unsettled(b.ctx, sellerName, kind, func(e ledger.Entry) error {
+			if found[e.Key.No] != "" {
+				b.Errorf("%s is listed twice", e.Key.No)
+			}
+			found[e.Key.No] = e.State
+			return nil
+		}))
+		return found
+	}
+	if found := list(); len(found) != 0 {
+		b.Errorf("listed before anything was sent: %v", found)
+	}
+	want := map[string]ledger.State{}
+	for i := range 250 {
+		begin := b.order(fmt.Sprintf("A%d", i))
+		b.begins(begin)
+		b.accepts(begin, fmt.Sprintf("N%d", i))
+		want[begin.Key.No] = ledger.Accepted
+	}
+	for _, no := range []string{"U1", "U2"} {
+		b.must(b.Doubt(b.ctx, b.begins(b.order(no)).Claim, "no answer"))
+		want[no] = ledger.Unknown
+	}
+	b.must(b.Refuse(b.ctx, b.begins(b.order("R1")).Claim, refusal()))
+	b.cancels("A7")
+	delete(want, "A7")
+	elsewhere := b.order("E1")
+	elsewhere.Key.Seller = "other"
+	b.must(b.Doubt(b.ctx, b.begins(elsewhere).Claim, "no answer"))
+	if found := list(); !reflect.DeepEqual(found, want) {
+		b.Errorf("listed %d: %v", len(found), found)
+	}
+
+	enough, told := errors.New("enough"), 0
+	if err := b.Unsettled(b.ctx, sellerName, kind, func(ledger.Entry) error { told++; return enough }); !errors.Is(err, enough) || told != 1 {
+		b.Errorf("stopped after %d: %v", told, err)
+	}
+}

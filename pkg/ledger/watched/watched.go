@@ -63,7 +63,7 @@ func (w *Ledger) call(ctx context.Context, name string, do func(ctx context.Cont
 }
 
 func answered(err error) bool {
-	for _, word := range []error{ledger.ErrBusy, ledger.ErrHash, ledger.ErrLost, ledger.ErrNoEntry, ledger.ErrVersion, context.Canceled} {
+	for _, word := range []error{ledger.ErrBusy, ledger.ErrHash, ledger.ErrIdentity, ledger.ErrLost, ledger.ErrNoEntry, ledger.ErrVersion, context.Canceled} {
 		if errors.Is(err, word) {
 			return true
 		}

@@ -5,7 +5,7 @@ if not done(e, 'absent') then
   e.state, e.how = 'unknown', 'absent'
   e.looks = text((tonumber(e.looks) or 0) + 1)
   if not is(e.doubt) then e.doubt = text(now) end
-  e.told, e.prior, e.sure, e.fresh, e['until'] = '', '', '', '', ''
+  e.told, e.prior, e.prior_identity, e.sure, e.fresh, e['until'] = '', '', '', '', '', ''
   remember(e, 'absent')
   save(e)
 end

@@ -10,9 +10,10 @@ e.state, e.number, e.cleaned = 'accepted', a.number, a.cleaned
 e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.lines) or ''
 e.revision, e.shop, e.warehouse = a.revision, a.shop, a.warehouse
 if is(a.trace) then e.trace = a.trace end
+if is(a.identity) then e.identity = a.identity end
 e.following, e.due = a.following, a.due
 e.owner, e.how = a.owner, 'accepted'
-e.reason, e.looks, e.doubt, e.told, e.prior, e.sure, e.fresh, e['until'] = '', '', '', '', '', '', '', ''
+e.reason, e.looks, e.doubt, e.told, e.prior, e.prior_identity, e.sure, e.fresh, e['until'] = '', '', '', '', '', '', '', '', ''
 take_lines(e, a.lines, holders(a.order, a.lines))
 remember(e, 'accepted', a.number)
 save(e)

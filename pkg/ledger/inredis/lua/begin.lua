@@ -1,6 +1,6 @@
 -- Claims a document and tells what is known of it.
 -- Answers {'begun', left of the claim, born, fresh, entry as told} {'known', born, entry} {'hash', born, entry} {'busy'}
--- {'line', line, number that holds it}.
+-- {'identity', born, entry} {'line', line, number that holds it}.
 
 local born = born()
 local e = load()
@@ -13,6 +13,10 @@ if e.state == 'intent' then
   if now < tonumber(e['until']) then return {'busy'} end
   e.state = 'unknown' -- its owner never said how it ended, so it may have been sent
   if not is(e.doubt) then e.doubt = text(now) end
+end
+
+if e.state == 'unknown' and is(a.identity) and is(e.identity) and e.identity ~= a.identity and not is(a.any_identity) then
+  return {'identity', born, flat(e)}
 end
 
 local taken
@@ -37,7 +41,7 @@ end
 e.told = ''
 local told = flat(e)
 if #told > 0 then e.told = cjson.encode(told) end
-e.prior = e.state or ''
+e.prior, e.prior_identity = e.state or '', e.identity or ''
 e.state = 'intent'
 e.owner, e.how = a.owner, ''
 e['until'] = text(now + CLAIM_FOR)
@@ -47,6 +51,7 @@ e.born = born
 e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.lines) or ''
 e.revision, e.shop, e.warehouse = a.revision, a.shop, a.warehouse
 if is(a.trace) then e.trace = a.trace end
+if is(a.identity) then e.identity = a.identity end
 e.tries = text((tonumber(e.tries) or 0) + 1)
 take_lines(e, a.lines, held)
 remember(e, 'begun')

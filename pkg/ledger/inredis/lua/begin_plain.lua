@@ -4,11 +4,12 @@ local kind, no, order = ARGV[at], ARGV[at + 1], ARGV[at + 4]
 local name, lines, index = entry_key(kind, no), 'lines:' .. kind .. ':' .. order, index_key(order)
 lines = base .. lines
 if order == '' or redis.call('EXISTS', name, lines, index) > 0 then
-  in_full(at, {'supersedes', 'first', 'stream_time', 'audited_at'})
+  in_full(at, {'supersedes', 'first', 'stream_time', 'audited_at', 'any_identity'})
   a.first, a.stream_time, a.audited_at = a.first == '1', tonumber(a.stream_time), tonumber(a.audited_at)
+  if a.any_identity ~= '1' then a.any_identity = '' end
   return ops.begin()
 end
-local first, younger = ARGV[at + 13] == '1', math.min(ARGV[at + 14], ARGV[at + 15])
+local first, younger = ARGV[at + 14] == '1', math.min(ARGV[at + 15], ARGV[at + 16])
 local born, began = born(), text(now)
 local fresh = first and younger > tonumber(born) + BIRTH_MARGIN
 redis.call('HSET', name, 'state', 'intent', 'owner', ARGV[at + 2], 'until', text(now + CLAIM_FOR), 'born', born,
@@ -16,6 +17,7 @@ redis.call('HSET', name, 'state', 'intent', 'owner', ARGV[at + 2], 'until', text
   'hash', ARGV[at + 3], 'order', order, 'lines', ARGV[at + 5], 'revision', ARGV[at + 6], 'shop', ARGV[at + 7],
   'warehouse', ARGV[at + 8], 'trace', ARGV[at + 11], 'tries', '1', 'history', line(at, 'begun', ''),
   'version', '1', 'changed', began, 'begun', began)
+if ARGV[at + 12] ~= '' then redis.call('HSET', name, 'identity', ARGV[at + 12]) end
 if ARGV[at + 5] ~= '' then
   local set = cjson.decode(ARGV[at + 5])
   for i = #set, 1, -1 do set[2 * i - 1], set[2 * i] = set[i], no end

@@ -157,7 +157,7 @@ local function save(e)
 end
 
 -- COVERING is the order in which plain calls give what begin and accept say of a document; then come their own values.
-local COVERING = {'kind', 'no', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'stream', 'seq', 'trace'}
+local COVERING = {'kind', 'no', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'stream', 'seq', 'trace', 'identity'}
 
 -- in_full makes a plain call of one as JSON has them.
 local function in_full(at, more)

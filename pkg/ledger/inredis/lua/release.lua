@@ -7,8 +7,8 @@ if e.prior ~= 'unknown' then
   e.looks, e.doubt = '', ''
   if not is(e.prior) then e.hash = '' end -- never sent, so any content may begin under this number
 end
-e.state, e.how = e.prior or '', 'released'
-e.told, e.prior, e.fresh, e['until'] = '', '', '', ''
+e.state, e.identity, e.how = e.prior or '', e.prior_identity or '', 'released'
+e.told, e.prior, e.prior_identity, e.fresh, e['until'] = '', '', '', '', ''
 remember(e, 'released', a.detail)
 save(e)
 return {'ok'}
