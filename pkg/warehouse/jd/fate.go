@@ -4,15 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
-	orderv1 "stockbridge/proto/order/v1"
 )
 
 // quotaRest is how long nothing is sent after code 2. That may last until tomorrow (§1.6); asking once a minute is what JD
@@ -20,7 +17,7 @@ import (
 const quotaRest = time.Minute
 
 // unwritten says what a failed addOrder means. What is not certain to have had no effect is a fault.Unknown or a SaidNo.
-func (w *Warehouse) unwritten(o *orderv1.Audited, err error) error {
+func (w *Warehouse) unwritten(err error) error {
 	var limited *jdapi.Error
 	if errors.As(err, &limited) && limited.Class == jdapi.ClassQuota {
 		// §11.2 does not list code 2 among those that prove a refusal before processing, so the order is asked for.
@@ -41,7 +38,6 @@ func (w *Warehouse) unwritten(o *orderv1.Audited, err error) error {
 	}
 	reason := refusal(no, "warehouse.refused",
 		"仓库拒绝了订单，请按其说明修改后重新审核", "the warehouse refused the order; mend what it says and audit again")
-	reason.RemoteText = withoutReceiver(reason.RemoteText, o.GetReceiver())
 	switch {
 	case !no.Before:
 		return &warehouse.SaidNo{Reason: reason}
@@ -135,15 +131,5 @@ const (
 // proof of absence: on it hangs whether an order is sent again.
 func saysNone(err error) bool {
 	var no *jdapi.Error
-	return errors.As(err, &no) && no.Class == jdapi.ClassBusiness && absence.MatchString(no.Text)
-}
-
-// withoutReceiver takes the receiver's data out of JD's words, which quote it at times and go to logs and operators.
-func withoutReceiver(text string, r *orderv1.Receiver) string {
-	for _, personal := range []string{r.GetAddress(), r.GetMobile(), r.GetPhone(), r.GetEmail(), r.GetName()} {
-		if utf8.RuneCountInString(personal) > 1 {
-			text = strings.ReplaceAll(text, personal, "***")
-		}
-	}
-	return text
+	return errors.As(err, &no) && no.Class == jdapi.ClassBusiness && no.Says(absence)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -182,23 +183,91 @@ func TestATokenThatCannotBeReadIsTheSetupsFault(t *testing.T) {
 	}
 }
 
-// JD may quote the receiver; whoever reads the reason has no need of it.
+// JD may quote the receiver as it likes, whatever the code; whoever reads the error has no need of it. What it says of
+// numbers and goods stays.
 func TestReceiverDoesNotShow(t *testing.T) {
-	o := warehousetest.Order("A-1")
-	for _, code := range []string{"10500", "61"} {
-		w := answering(t, func(r *request) string { return refusedBy(code, "参数不合法: "+r.param+" "+r.URL.RawQuery) })
-		_, err := w.TakeOrder(t.Context(), o)
-		var no *warehouse.SaidNo
-		if errors.As(err, &no) {
-			err = no.Reason
+	o := warehousetest.Order("A-20261130001")
+	o.Receiver.Name, o.Receiver.Mobile, o.Receiver.Phone, o.Receiver.Email = "欧阳小明", "13800001234", "0755-88886666", "xiaoming@example.com"
+	o.Receiver.Address, o.BuyerRemark, o.SellerRemark = "望京示例路 18 号院 7 号楼 2 单元 301", "放门口快递柜，打给家人王大锤", "老客户赠品发双份"
+	o.Invoice = &orderv1.Invoice{Title: "小明的某某贸易商行"}
+	words := "参数不合法：收件人欧阳小明，手机 13800001234 / +86 138-0000-1234 / １３８００００１２３４，尾号1234，座机0755 8888 6666，邮箱 xiaoming@example.com，" +
+		"地址[望京示例路18号院7号楼2单元301]，即示例路 18 号院…，留言“放门口快递柜，打给家人王大锤”，备注“老客户赠品”，抬头“小明的某某贸易商行”，" +
+		"订单 A-20261130001，商品 " + o.Lines[0].GoodsCode
+	pieces := []string{"欧阳小明", "1380000", "1234", "0000-12", "００００", "8888", "6666", "xiaoming", "示例路", "18号院", "号楼", "单元", "王大锤", "快递柜", "赠品", "某某贸易", jdtest.DefaultToken, jdtest.DefaultAppSecret}
+	answers := map[string]string{
+		"no code": refusedBy("", words), "not JSON": words, "an envelope's code": `{"x_responce":{"code":"` + words + `"}}`,
+		"a code of words": refusedBy(words, words), "HTTP": "",
+	}
+	for code := range 100 { // the gateway's, and those that nobody published
+		answers[strconv.Itoa(code)] = refusedBy(strconv.Itoa(code), words)
+	}
+	for _, code := range []string{"1100", "5001", "10500", "7654321", "-1"} {
+		answers[code] = refusedBy(code, words)
+	}
+	var answer string
+	w := answering(t, func(r *request) string {
+		return strings.ReplaceAll(answer, "参数不合法", "参数不合法 "+r.URL.Query().Get("access_token"))
+	})
+	direct := w.api.Transport
+	for name, said := range answers {
+		t.Run(name, func(t *testing.T) {
+			answer, w.api.Transport = said, direct
+			if name == "HTTP" { // what net/http says of an answer that is none quotes it
+				w.api.Transport = quoting(words)
+			}
+			_, err := w.TakeOrder(t.Context(), o)
+			text := everyWord(err)
+			_, err = w.FindOrders(t.Context(), []string{"A-20261130001"})
+			found := everyWord(err)
+			for _, hidden := range pieces {
+				if strings.Contains(text, hidden) {
+					t.Errorf("shows %s: %s", hidden, text)
+				}
+			}
+			for _, hidden := range []string{"1380000", "0000-12", "8888", "6666", "xiaoming", jdtest.DefaultToken} {
+				if strings.Contains(found, hidden) {
+					t.Errorf("a question's answer shows %s: %s", hidden, found)
+				}
+			}
+			if _, err := strconv.Atoi(name); err == nil && (!strings.Contains(text, "参数不合法") || !strings.Contains(text, "A-20261130001") || !strings.Contains(text, o.Lines[0].GoodsCode)) {
+				t.Errorf("hides too much: %s", text)
+			}
+		})
+	}
+}
+
+// everyWord is all that an error and whatever it wraps would print.
+func everyWord(err error) string {
+	var b strings.Builder
+	var walk func(error)
+	walk = func(err error) {
+		if err == nil {
+			return
 		}
-		text := fmt.Sprintf("%v %+v", err, fault.ReasonOf(err, ""))
-		for _, hidden := range []string{o.Receiver.Name, o.Receiver.Mobile, o.Receiver.Address, jdtest.DefaultToken, jdtest.DefaultAppSecret} {
-			if strings.Contains(text, hidden) {
-				t.Errorf("%s shows %s: %s", code, hidden, text)
+		fmt.Fprintf(&b, "%v %+v\n", err, err)
+		if no, ok := errors.AsType[*warehouse.SaidNo](err); ok {
+			fmt.Fprintf(&b, "%+v\n", no.Reason)
+		}
+		switch u := err.(type) { //nolint:errorlint // each layer by itself
+		case interface{ Unwrap() error }:
+			walk(u.Unwrap())
+		case interface{ Unwrap() []error }:
+			for _, e := range u.Unwrap() {
+				walk(e)
 			}
 		}
 	}
+	walk(err)
+	if err != nil {
+		fmt.Fprintf(&b, "%+v\n", fault.ReasonOf(err, ""))
+	}
+	return b.String()
+}
+
+type quoting string
+
+func (q quoting) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, fmt.Errorf("net/http: HTTP/1.x transport connection broken: malformed HTTP response %q", string(q))
 }
 
 // Should JD refuse to answer about numbers that it does not know, that must not hide those it knows.

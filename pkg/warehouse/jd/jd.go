@@ -131,7 +131,7 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	}
 	no, err := w.api.AddOrderText(ctx, plan.Body)
 	if err != nil {
-		return warehouse.Taken{}, w.unwritten(o, err)
+		return warehouse.Taken{}, w.unwritten(err)
 	}
 	return warehouse.Taken{WarehouseNo: no, Cleaned: plan.Cleaned}, nil
 }

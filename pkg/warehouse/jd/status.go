@@ -3,6 +3,7 @@ package jd
 import (
 	"cmp"
 
+	"stockbridge/pkg/personal"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	orderv1 "stockbridge/proto/order/v1"
@@ -40,5 +41,5 @@ var steps = map[string]step{
 // stateOf is one of JD's codes in our words.
 func stateOf(code, text, at jdapi.Text) warehouse.State {
 	known := steps[string(code)]
-	return warehouse.State{Status: known.status, Code: string(code), Text: cmp.Or(string(text), known.text), At: at.Time()}
+	return warehouse.State{Status: known.status, Code: string(code), Text: cmp.Or(personal.Hide(string(text)), known.text), At: at.Time()}
 }

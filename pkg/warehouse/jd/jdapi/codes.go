@@ -2,8 +2,11 @@ package jdapi
 
 import (
 	"net/url"
+	"regexp"
 	"strings"
 	"unicode"
+
+	"stockbridge/pkg/personal"
 )
 
 // Class is what kind of refusal a code is, by what the caller can do.
@@ -60,19 +63,29 @@ func (c Class) String() string {
 // codeToken is the refusal of a token, wrong or expired.
 const codeToken = "19"
 
-// maxErrorText is the most characters kept of JD's words.
-const maxErrorText = 300
+const (
+	// maxErrorText is the most characters kept of JD's words.
+	maxErrorText = 300
+	// maxSaid is how much of them is read to tell sentences apart, in bytes.
+	maxSaid = 4 << 10
+)
 
 // Error is JD's no (§1.6).
 type Error struct {
 	// Code is JD's, as text. Texts vary; the code does not.
 	Code string
-	// Text is JD's, Chinese if there is any. It may quote what was sent.
+	// Text is JD's, Chinese if there is any. What it quotes of people's data is masked; Says reads what JD wrote.
 	Text  string
 	Class Class
 	// Before: the code proves that JD refused before it processed anything (§11.2). Only this makes a write undone.
 	Before bool
+
+	// said is Text as JD wrote it.
+	said string
 }
+
+// Says tells whether JD's words match. Sentences are told apart by this, because of Text parts may be masked.
+func (e *Error) Says(sentence *regexp.Regexp) bool { return sentence.MatchString(e.said) }
 
 func (e *Error) Error() string { return "code " + e.Code + ": " + e.Text }
 
@@ -139,10 +152,17 @@ func refusal(code, zh, en string) *Error {
 	return &Error{Code: code, Text: text, Class: known.class, Before: known.before}
 }
 
-// tidy makes the error fit to be shown.
-func (e *Error) tidy(secrets ...Secret) {
-	e.Code, e.Text = short(hide(e.Code, secrets)), short(hide(e.Text, secrets))
+// tidy makes the error fit to be shown. people are those whose data was sent.
+func (e *Error) tidy(people personal.Data, secrets ...Secret) {
+	e.said = e.Text[:min(len(e.Text), maxSaid)]
+	if e.Code = short(hide(e.Code, secrets)); !shortNumber.MatchString(e.Code) {
+		e.Code = people.Hide(e.Code)
+	}
+	e.Text = short(people.Hide(hide(e.Text, secrets)))
 }
+
+// shortNumber is a code that is nobody's telephone number, however many digits it has.
+var shortNumber = regexp.MustCompile(`^-?\d{1,8}$`)
 
 // hide masks secrets, also as they stand in an address.
 func hide(text string, secrets []Secret) string {

@@ -41,7 +41,10 @@ func open(method string, body []byte) (json.RawMessage, error) {
 	}
 	// §1.5: "0" says only that the call reached the service. Another code is described nowhere, so it proves nothing.
 	if wrapper.Code != "" && wrapper.Code != "0" {
-		return nil, fmt.Errorf("%w: the envelope has code %q", ErrLost, short(string(wrapper.Code)))
+		if !shortNumber.MatchString(string(wrapper.Code)) { // it may be a sentence, and quote anything
+			return nil, fmt.Errorf("%w: the envelope has a code that is no number", ErrLost)
+		}
+		return nil, fmt.Errorf("%w: the envelope has code %s", ErrLost, wrapper.Code)
 	}
 	return inner, nil
 }

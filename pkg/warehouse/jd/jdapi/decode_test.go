@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"stockbridge/pkg/personal"
 )
 
 func TestTheEnvelopeIsOpened(t *testing.T) {
@@ -147,7 +149,7 @@ func FuzzDecode(f *testing.F) {
 		var no *Error
 		switch {
 		case errors.As(err, &no):
-			no.tidy(NewSecret("s3cr3t"), NewSecret("t0ken"))
+			no.tidy(personal.Data{}, NewSecret("s3cr3t"), NewSecret("t0ken"))
 			if _, known := codes[no.Code]; no.Before && !known {
 				t.Errorf("code %q proves something", no.Code)
 			}

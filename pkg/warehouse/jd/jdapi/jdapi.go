@@ -8,6 +8,8 @@
 //   - *Error: JD answered with a code; its Class says what kind.
 //   - ErrToken, besides one of the above: the credential is missing or not accepted. Nothing was done.
 //
+// No error shows a secret, or what JD quotes of the people whose data was sent.
+//
 // Nothing is repeated but what JD certainly refused before looking at it, and that once each: a call outside JD's
 // clock window after correcting our clock (code 8), and a call with an old token after reading it anew (code 19). All
 // other repeating is the caller's, who alone knows whether it is safe. The package also knows nothing of orders' states
@@ -174,7 +176,7 @@ func (c *Client) attempt(ctx context.Context, method string, request, answer any
 		switch {
 		case err == nil:
 			if err := json.Unmarshal(inner, answer); err != nil {
-				return fmt.Errorf("%w: unreadable: %w", ErrLost, err)
+				return fmt.Errorf("%w: unreadable: %w", ErrLost, dataOf(param).Error(err))
 			}
 			return nil
 		case !errors.As(err, &no):
@@ -218,7 +220,7 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 	}
 	response, err := roundTrip(ctx, c.transport(), request)
 	if err != nil {
-		return nil, date, err
+		return nil, date, dataOf(param).Error(err) // net/http quotes an answer that is no HTTP
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
@@ -228,7 +230,7 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
-		return nil, date, fmt.Errorf("%w: %w", ErrLost, err)
+		return nil, date, fmt.Errorf("%w: %w", ErrLost, dataOf(param).Error(err))
 	}
 	if len(body) > maxAnswer {
 		return nil, date, fmt.Errorf("%w: more than %d bytes", ErrLost, maxAnswer)
@@ -237,7 +239,7 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 	inner, err = open(method, body)
 	var no *Error
 	if errors.As(err, &no) {
-		no.tidy(secret, token)
+		no.tidy(dataOf(param), secret, token)
 	}
 	return inner, date, err
 }

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"stockbridge/pkg/personal"
 )
 
 // Generation is one of JD's two authorisation platforms (§1.7).
@@ -147,7 +149,7 @@ func (o *OAuth) ask(ctx context.Context, path string, q url.Values, given Secret
 	g, err := readGrant(body)
 	var no *Error
 	if errors.As(err, &no) {
-		no.tidy(secret, given)
+		no.tidy(personal.Data{}, secret, given)
 		return Grant{}, no
 	}
 	if response.StatusCode != http.StatusOK { // a refusal is believed whatever it comes with, tokens are not

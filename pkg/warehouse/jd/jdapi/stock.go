@@ -30,7 +30,7 @@ var noFlow = regexp.MustCompile(`(?i)VMI[\pZ\s]*店铺[\pZ\s]*库存[\pZ\s]*流�
 // EndsFlow tells whether err is JD saying that a flow has no (further) rows. Its code is not known, so it does not count.
 func EndsFlow(err error) bool {
 	var no *Error
-	return errors.As(err, &no) && noFlow.MatchString(no.Text)
+	return errors.As(err, &no) && no.Says(noFlow)
 }
 
 // stamp is a moment as requests have it (§2.1), to the second.
@@ -158,11 +158,10 @@ func found[T any](answer List[searched[T]], requestID string) ([]T, error) {
 	return answer[0].Data, nil
 }
 
-// complaint is a no inside an answer. Its code is the service's own, whatever the gateway means by the same.
+// complaint is a no inside an answer about stock, which quotes nobody's data. Its code is the service's own, whatever the
+// gateway means by the same.
 func complaint(code, text Text) *Error {
-	e := &Error{Code: string(code), Text: string(text), Class: ClassBusiness}
-	e.tidy()
-	return e
+	return &Error{Code: short(string(code)), Text: short(string(text)), Class: ClassBusiness, said: string(text)}
 }
 
 // ShopStock is what a shop has of one goods in a warehouse.
