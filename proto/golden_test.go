@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	opsv1 "stockbridge/proto/ops/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
@@ -25,7 +26,7 @@ import (
 // removed, or added without a sample turns this red.
 func TestGolden(t *testing.T) {
 	for _, file := range []protoreflect.FileDescriptor{
-		orderv1.File_order_v1_order_proto, sellerv1.File_seller_v1_seller_proto, stockv1.File_stock_v1_stock_proto, vmiv1.File_vmi_v1_vmi_proto,
+		opsv1.File_ops_v1_ops_proto, orderv1.File_order_v1_order_proto, sellerv1.File_seller_v1_seller_proto, stockv1.File_stock_v1_stock_proto, vmiv1.File_vmi_v1_vmi_proto,
 	} {
 		folder := filepath.Join(filepath.Dir(file.Path()), "testdata")
 		part := parts(file)

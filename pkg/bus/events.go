@@ -152,9 +152,11 @@ func (q EventQuery) selects(s Stored) bool {
 
 // reading is what read reads.
 type reading struct {
-	stream      string
-	filters     []string
-	from        uint64
+	stream  string
+	filters []string
+	from    uint64
+	// since is used when from is 0.
+	since       time.Time
 	headersOnly bool
 }
 
@@ -182,6 +184,9 @@ func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.Msg
 		FilterSubjects: r.filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(r.from, 1),
 		AckPolicy: jetstream.AckNonePolicy, HeadersOnly: r.headersOnly, MemoryStorage: true, Replicas: 1,
 		InactiveThreshold: time.Minute,
+	}
+	if r.from == 0 && !r.since.IsZero() {
+		config.DeliverPolicy, config.OptStartSeq, config.OptStartTime = jetstream.DeliverByStartTimePolicy, 0, &r.since
 	}
 	if len(r.filters) == 1 {
 		// Then the filter is part of the call's subject, and permissions can say who may read what (User).

@@ -37,6 +37,7 @@ func (w *server) park(ctx context.Context, t *taken, d *Delivery, at time.Time) 
 		setAll(m.Header, event.HeaderReleased, d.Released)
 		setIf(m.Header, event.HeaderBy, d.by)
 		setIf(m.Header, event.HeaderWhy, d.why)
+		setAll(m.Header, event.HeaderEarlier, d.earlier)
 	}
 	m.Header.Set(jetstream.ScheduleHeader, "@at "+at.UTC().Format(time.RFC3339Nano))
 	m.Header.Set(jetstream.ScheduleTargetHeader, event.RetrySubject(w.row.name, d.sellerToken()))

@@ -93,8 +93,10 @@ type Delivery struct {
 	replayed uint64
 	again    int
 	by, why  string
-	header   nats.Header
-	after    []func(context.Context) error
+	// earlier is where it stood before it was replayed (Earlier).
+	earlier []string
+	header  nats.Header
+	after   []func(context.Context) error
 }
 
 // AfterStored lets f run when the returned events are stored and before the message is acked. An error of f counts as
@@ -477,6 +479,7 @@ func (d *Delivery) comeBack(h nats.Header) {
 	d.Replay = d.replayed != 0 || d.again != 0
 	d.Released = h.Values(event.HeaderReleased)
 	d.by, d.why = h.Get(event.HeaderBy), h.Get(event.HeaderWhy)
+	d.earlier = h.Values(event.HeaderEarlier)
 }
 
 // read turns a message into its type and checks it. m is nil when it cannot be read.

@@ -2,6 +2,8 @@ package bus
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,9 +41,43 @@ type Shelved struct {
 	// First is when the original was stored, Last when it was shelved.
 	First, Last time.Time
 	Trace       string
+	// Earlier is where it stood before it was replayed, oldest first, the last keepEarlier times.
+	Earlier []Earlier
 	// Header and Body are the original's; Body is nil unless asked for.
 	Header map[string][]string
 	Body   []byte
+}
+
+// Earlier is a time that a message stood on the shelf before, and who replayed it then, and why.
+type Earlier struct {
+	No          uint64 `json:"no"`
+	Kind        string `json:"kind"`
+	Class       string `json:"class"`
+	Cause       string `json:"cause,omitempty"`
+	Code        string `json:"code,omitempty"`
+	Attempts    int    `json:"attempts"`
+	Since, Left time.Time
+	Who, Why    string
+}
+
+const (
+	// keepEarlier is how many earlier times travel with a message: they share its 64 KiB of headers.
+	keepEarlier = 10
+	// maxEarlier bounds each of their texts, bytes.
+	maxEarlier = 200
+)
+
+// earlier is what stood on the shelf before s, and s itself, as headers.
+func (s Shelved) earlier(before []string, by By, now time.Time) []string {
+	text, err := json.Marshal(Earlier{
+		No: s.Seq, Kind: s.Kind, Class: s.Class, Cause: cut(s.Cause, maxEarlier), Code: cut(s.Reason.Code, maxEarlier), Attempts: s.Attempts,
+		Since: s.Last.UTC(), Left: now.UTC(), Who: cut(by.Who, maxEarlier), Why: cut(by.Why, maxEarlier),
+	})
+	if err != nil {
+		return before
+	}
+	all := append(slices.Clone(before), string(text))
+	return all[max(0, len(all)-keepEarlier):]
 }
 
 // ShelfQuery selects from the shelf. Empty fields select all.
@@ -80,6 +116,7 @@ func (w *server) putOnShelf(ctx context.Context, t *taken, d *Delivery, kind str
 	setIf(m.Header, event.HeaderSeller, d.Seller)
 	setIf(m.Header, event.HeaderKey, cut(d.key, maxText))
 	setAll(m.Header, event.HeaderReleased, d.Released)
+	setAll(m.Header, event.HeaderEarlier, d.earlier)
 	m.Header.Set(event.HeaderClass, class.String())
 	setIf(m.Header, event.HeaderCause, cut(fault.Cause(why), maxText))
 	m.Header.Set(event.HeaderReason, reasonText(fault.ReasonOf(why, class.String())))
@@ -207,18 +244,41 @@ func shelved(subject string, seq uint64, h nats.Header, body []byte) (Shelved, e
 	s.Attempts, _ = strconv.Atoi(h.Get(event.HeaderAttempts))
 	s.First, _ = time.Parse(time.RFC3339Nano, h.Get(event.HeaderFirst))
 	s.Last, _ = time.Parse(time.RFC3339Nano, h.Get(event.HeaderLast))
+	for _, text := range h.Values(event.HeaderEarlier) {
+		var e Earlier
+		if json.Unmarshal([]byte(text), &e) == nil {
+			s.Earlier = append(s.Earlier, e)
+		}
+	}
 	return s, nil
 }
 
-// Replay sends a message to its consumer again, under a new message id, and takes it off the shelf; ErrNotShelved.
+// Sent is a message that was replayed.
+type Sent struct {
+	// No is the number that it stood under.
+	No       uint64
+	Consumer string
+	// seq is its number on the stream of retries; origin names it while it is parked.
+	seq    uint64
+	origin string
+}
+
+// Replay sends a message to its consumer again, under a new message id, and takes it off the shelf. ErrNotShelved when it
+// is not there, or somebody else has just replayed it: of several who replay it at once one succeeds.
 func (b *Bus) Replay(ctx context.Context, seq uint64, by By) error {
+	_, err := b.Send(ctx, seq, by)
+	return err
+}
+
+// Send is Replay for those who want to know what becomes of it (Fate).
+func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 	stream, raw, err := b.shelfMessage(ctx, seq)
 	if err != nil {
-		return err
+		return Sent{}, err
 	}
 	s, err := shelved(raw.Subject, raw.Sequence, raw.Header, raw.Data)
 	if err != nil {
-		return fmt.Errorf("replay shelf %d: %w", seq, err)
+		return Sent{}, fmt.Errorf("replay shelf %d: %w", seq, err)
 	}
 	seller := s.Seller
 	if !event.ValidSeller(seller) {
@@ -233,6 +293,9 @@ func (b *Bus) Replay(ctx context.Context, seq uint64, by By) error {
 	m.Header.Set(event.HeaderReplay, strconv.FormatUint(seq, 10))
 	setIf(m.Header, event.HeaderBy, cut(by.Who, maxText))
 	setIf(m.Header, event.HeaderWhy, cut(by.Why, maxText))
+	call := rand.Text()
+	m.Header.Set(event.HeaderCall, call)
+	setAll(m.Header, event.HeaderEarlier, s.earlier(raw.Header.Values(event.HeaderEarlier), by, time.Now()))
 	released := slices.Clone(raw.Header.Values(event.HeaderReleased))
 	if by.Release && s.Cause != "" && !slices.Contains(released, s.Cause) {
 		released = append(released, s.Cause)
@@ -243,15 +306,91 @@ func (b *Bus) Replay(ctx context.Context, seq uint64, by By) error {
 		id = s.Stream + "/" + strconv.FormatUint(s.OriginSeq, 10)
 	}
 	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#replay-%d", cut(id, 200), seq))
-	// A duplicate was sent by an earlier try that did not get to taking it off.
-	if _, err := b.store(ctx, m); err != nil {
-		return fmt.Errorf("replay shelf %d: %w", seq, err)
+	acks, err := b.store(ctx, m)
+	if err != nil {
+		return Sent{}, fmt.Errorf("replay shelf %d: %w", seq, err)
+	}
+	// A duplicate was sent by somebody else, by a call that did not get to taking it off, or by an earlier try of this one
+	// whose answer was lost. In each case it is on its way and has to leave the shelf; only the last is this call's.
+	ours := true
+	if acks[0].Duplicate {
+		if ours, err = b.calledBy(ctx, acks[0].Sequence, call); err != nil {
+			return Sent{}, fmt.Errorf("replay shelf %d: %w", seq, err)
+		}
 	}
 	if err := takeOff(ctx, stream, seq); err != nil && !errors.Is(err, ErrNotShelved) {
-		return fmt.Errorf("replay shelf %d: %w", seq, err)
+		return Sent{}, fmt.Errorf("replay shelf %d: %w", seq, err)
+	}
+	if !ours {
+		return Sent{}, fmt.Errorf("replay shelf %d: %w: somebody else replayed it", seq, ErrNotShelved)
 	}
 	b.log.Info().Uint64("shelf", seq).Str("subject", s.Subject).Str("id", cut(s.ID, 200)).Str("by", by.Who).Str("why", by.Why).Msg("replayed")
-	return nil
+	sent := Sent{No: seq, Consumer: s.Consumer, seq: acks[0].Sequence}
+	if at, err := time.Parse(time.RFC3339Nano, raw.Header.Get(event.HeaderOriginTime)); err == nil {
+		sent.origin = originOf(s.Stream, s.OriginSeq, at) + "-r" + strconv.FormatUint(seq, 10)
+	}
+	return sent, nil
+}
+
+// calledBy tells whether the retry under seq was sent by that call. Of one that is done already nobody knows: then not.
+func (b *Bus) calledBy(ctx context.Context, seq uint64, call string) (bool, error) {
+	m, err := b.retryMessage(ctx, seq)
+	return m != nil && m.Header.Get(event.HeaderCall) == call, err
+}
+
+// retryMessage reads a message of the stream of retries; nil when it is done.
+func (b *Bus) retryMessage(ctx context.Context, seq uint64) (m *jetstream.RawStreamMsg, err error) {
+	err = ask(ctx, func(ctx context.Context) error {
+		s, err := b.js.Stream(ctx, streamRetry)
+		if err != nil {
+			return err
+		}
+		m, err = s.GetMsg(ctx, seq)
+		return err
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	return m, err
+}
+
+// Fate is what became of a message that was replayed.
+type Fate int
+
+// Fates.
+const (
+	// OnTheWay: it waits for its worker, or the worker has it.
+	OnTheWay Fate = iota
+	// Waiting: it is tried again later.
+	Waiting
+	// Through: its worker is done with it.
+	Through
+	// HeldAgain and DeadAgain: it came back to the shelf, under another number.
+	HeldAgain
+	DeadAgain
+)
+
+// Fate tells what became of a replayed message so far. Asked when a message that was Waiting has been tried again, it
+// answers Through although that one may have come back: whoever asks repeatedly stops at Waiting.
+func (b *Bus) Fate(ctx context.Context, s Sent) (Fate, error) {
+	// In this order: a message is shelved or parked before it leaves the stream of retries.
+	m, err := b.retryMessage(ctx, s.seq)
+	if err != nil || m != nil {
+		return OnTheWay, err
+	}
+	for kind, fate := range map[string]Fate{event.Dead: DeadAgain, event.Held: HeldAgain} {
+		there, err := b.last(ctx, streamShelf, event.ShelfSubject(kind, s.Consumer, streamRetry, s.seq))
+		if err != nil || there != nil {
+			return fate, err
+		}
+	}
+	if s.origin != "" {
+		parked, err := b.last(ctx, streamRetry, event.ParkSubject(s.Consumer, s.origin))
+		if err != nil || parked != nil {
+			return Waiting, err
+		}
+	}
+	return Through, nil
 }
 
 // Drop takes a message off the shelf for good; ErrNotShelved.

@@ -24,7 +24,7 @@ var ErrTopology = errors.New("topology is not applied")
 type Topology struct {
 	// Replicas of every stream and bucket: 1, 3 or 5. 0 means 1.
 	Replicas int
-	// KeepFor is how long public streams keep events. 0 means 90 days.
+	// KeepFor is how long public streams keep events, and ACTS what operators did. 0 means 90 days.
 	KeepFor time.Duration
 }
 
@@ -47,6 +47,7 @@ const (
 	streamTicks   = "TICKS"
 	streamRetry   = "RETRY"
 	streamShelf   = "SHELF"
+	streamActs    = "ACTS"
 )
 
 // Buckets.
@@ -92,6 +93,8 @@ type streamRow struct {
 	public   bool
 	// queue: a message that was acked is gone. schedules: it takes Nats-Schedule.
 	queue, schedules bool
+	// record: nobody removes anything from it; it goes by its age.
+	record bool
 }
 
 type bucketRow struct {
@@ -117,6 +120,7 @@ var (
 		{name: streamTicks, subjects: event.TickSubjects, queue: true, schedules: true},
 		{name: streamRetry, subjects: event.RetrySubjects, queue: true, schedules: true},
 		{name: streamShelf, subjects: event.ShelfSubjects},
+		{name: streamActs, subjects: event.ActSubjects, record: true},
 	}
 	buckets = []bucketRow{
 		{BucketSetup, 30 * 24 * time.Hour, "pause.*"},
@@ -171,6 +175,9 @@ func (t Topology) plan() plan {
 		if r.public {
 			c.MaxAge, c.MaxMsgSize = t.KeepFor, maxStored
 			c.DenyPurge = true
+		}
+		if r.record {
+			c.MaxAge, c.DenyPurge, c.DenyDelete = t.KeepFor, true, true
 		}
 		if r.queue {
 			c.Retention = jetstream.WorkQueuePolicy
@@ -244,7 +251,7 @@ func streamSettings(c jetstream.StreamConfig) []setting {
 		{"sealed", fmt.Sprint(c.Sealed)},
 		{"no_ack", fmt.Sprint(c.NoAck)},
 	}
-	if !publicStream(c.Name) {
+	if !ages(c.Name) {
 		// An age shorter than a delay loses the message that waits.
 		s = append(s, setting{"max_age", c.MaxAge.String()})
 	}
@@ -254,10 +261,15 @@ func streamSettings(c jetstream.StreamConfig) []setting {
 // chosenSettings are the operator's: applied, but no reason to refuse to start.
 func chosenSettings(c jetstream.StreamConfig) []setting {
 	s := []setting{{"num_replicas", fmt.Sprint(c.Replicas)}}
-	if publicStream(c.Name) {
+	if ages(c.Name) {
 		s = append(s, setting{"max_age", c.MaxAge.String()})
 	}
 	return s
+}
+
+// ages tells whether the stream keeps its messages for as long as the operator chose.
+func ages(name string) bool {
+	return slices.ContainsFunc(streams, func(r streamRow) bool { return (r.public || r.record) && r.name == name })
 }
 
 func publicStream(name string) bool {

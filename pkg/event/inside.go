@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	opsv1 "stockbridge/proto/ops/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -19,11 +20,13 @@ import (
 //	retry.<consumer>.<seller>                 what it fires, and what an operator replays
 //	dlq.<consumer>.<stream>.<seq>             needs a person
 //	held.<consumer>.<stream>.<seq>            waits for a cause
+//	act.<seller>                              what an operator does, and did
 const (
 	tick  = "tick"
 	due   = "due"
 	park  = "park"
 	retry = "retry"
+	act   = "act"
 
 	// Dead and Held are the two kinds of shelf.
 	Dead = "dlq"
@@ -36,6 +39,9 @@ var ReleaseDue = Topic[*sellerv1.PollDue]{"release.due"}
 // ReconcileDue says that it is time to compare what a seller's ERP audited with what its warehouses know. It travels on a
 // tick.
 var ReconcileDue = Topic[*sellerv1.PollDue]{"reconcile.due"}
+
+// Acted says what an operator is about to do, or did. About several sellers or none its seller is NoSeller.
+var Acted = Topic[*opsv1.Act]{act}
 
 // Kinds of ticks.
 const (
@@ -61,6 +67,7 @@ var (
 	TickSubjects  = []string{tick + ".>", due + ".>"}
 	RetrySubjects = []string{park + ".>", retry + ".>"}
 	ShelfSubjects = []string{Dead + ".>", Held + ".>"}
+	ActSubjects   = []string{act + ".>"}
 )
 
 // TickSubject is where the schedule of (kind, seller) stands.
@@ -182,6 +189,9 @@ const (
 	HeaderBy       = "Bridge-By"
 	HeaderWhy      = "Bridge-Why"
 	HeaderReleased = "Bridge-Released"
+	// Which call replayed it, and where it stood before that, once for each time.
+	HeaderCall    = "Bridge-Call"
+	HeaderEarlier = "Bridge-Earlier"
 	// Why it stands on the shelf.
 	HeaderSeller   = "Bridge-Seller"
 	HeaderKey      = "Bridge-Key"
