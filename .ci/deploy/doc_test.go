@@ -100,6 +100,9 @@ func settings(t *testing.T, service string) []string {
 // sellersSecrets are variables that sellers' set-ups may name: secrets of a far side, no settings of a program.
 var sellersSecrets = []string{"JD_APP_SECRET", "JD_ACCESS_TOKEN"}
 
+// fewNeed are settings of bridgectl that only the help of the commands shows which need them.
+var fewNeed = []string{"SELLER_HTTP_HOSTS"}
+
 func TestMain(m *testing.M) {
 	code := m.Run()
 	for _, folder := range built().folders {

@@ -2,6 +2,7 @@ package adapters
 
 import (
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -282,4 +283,56 @@ func TestStockIsReadAndSetInTwoWays(t *testing.T) {
 		t.Errorf("in shadow: %v, %v", set, err)
 	}
 	stock(shadowed, "W1")
+}
+
+// Whoever may write a set-up has no worker read its own secrets, nor send a credential in the clear.
+func TestASetupCannotHaveAWorkerSendItsOwnSecrets(t *testing.T) {
+	s, token := sandbox(t)
+	write(t, token, "planted-token")
+	t.Setenv("JD_SECRET", "planted-secret")
+	t.Setenv("TOKEN_KEY", "planted-key")
+	trust, err := seller.ParseTrust(filepath.Dir(token), seller.DefaultSecretsEnv, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(t.TempDir(), "token-key")
+	write(t, own, "planted-key")
+	for what, test := range map[string]struct {
+		change func(*sellerv1.Account)
+		field  string
+	}{
+		"nothing of that":        {func(*sellerv1.Account) {}, ""},
+		"a variable of its own":  {func(a *sellerv1.Account) { a.AccessToken = &sellerv1.SecretRef{Env: "TOKEN_KEY"} }, "accounts.jd.access_token"},
+		"a file of its own":      {func(a *sellerv1.Account) { a.AppSecret = &sellerv1.SecretRef{File: own} }, "accounts.jd.app_secret"},
+		"an address without TLS": {func(a *sellerv1.Account) { a.Url = "http://attacker.example/routerjson" }, "accounts.jd.url"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			setup := proto.CloneOf(s.Setup)
+			setup.Accounts[0].AppSecret = &sellerv1.SecretRef{Env: "JD_SECRET"}
+			test.change(setup.Accounts[0])
+			w := NewWarehouses(nil)
+			defer w.Close()
+			w.Trust = trust
+			orders, err := w.Open(seller.New(setup, nil), "W1", warehouse.Push)
+			_, authorityErr := w.Authority(setup.Accounts[0])
+			if test.field == "" {
+				if err != nil || authorityErr != nil {
+					t.Fatalf("%v, %v", err, authorityErr)
+				}
+				if _, err := orders.FindOrders(t.Context(), []string{"X1"}); err != nil {
+					t.Errorf("with the secrets that it may name: %v", err)
+				}
+				return
+			}
+			if r := fault.ReasonOf(err, ""); fault.Cause(err) != "warehouse:acme/W1" || r.Field != test.field {
+				t.Errorf("orders: %v", err)
+			}
+			if r := fault.ReasonOf(authorityErr, ""); r.Field != test.field {
+				t.Errorf("authorisation: %v", authorityErr)
+			}
+			if s := fmt.Sprint(err, authorityErr); strings.Contains(s, "planted") || strings.Contains(s, "attacker") {
+				t.Errorf("what may be a secret is repeated: %s", s)
+			}
+		})
+	}
 }

@@ -32,8 +32,9 @@ const (
 
 // Warehouses opens sellers' warehouses and keeps them as long as the set-up stands. Many goroutines may use it.
 type Warehouses struct {
-	// Metrics is set before the first Open, or never.
+	// Metrics and Trust are set before the first Open, or never. Trust says what set-ups may name of this machine.
 	Metrics *Metrics
+	Trust   seller.Trust
 
 	quota     ledger.Quota
 	transport *http.Transport
@@ -95,7 +96,10 @@ func (w *Warehouses) Authority(a *sellerv1.Account) (token.Authority, error) {
 			Code: "token.kind", ZH: "账号 " + a.GetName() + " 的仓库类型不需要授权", EN: "account " + a.GetName() + " is of a kind that needs no authorisation",
 		})
 	}
-	return jd.NewAuthority(a, os.Getenv, w.transport), nil
+	if err := w.Trust.Account(a); err != nil {
+		return nil, fault.Permanent(err)
+	}
+	return jd.NewAuthority(a, os.Getenv, w.Trust, w.transport), nil
 }
 
 // Open gives the warehouse with the ERP's code, for calls of the class. The same version of a set-up gets the same
@@ -179,7 +183,10 @@ func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) 
 	account, _ := s.Account(site.GetAccount())
 	switch account.GetKind() {
 	case sellerv1.Account_KIND_JD:
-		o := jd.Options{Seller: s, Warehouse: code, Class: at.class, ReadOnly: at.readOnly, Env: os.Getenv, Transport: w.transport, Tokens: w.tokens}
+		if err := w.Trust.Account(account); err != nil {
+			return nil, fault.Hold(seller.CauseWarehouse(s.Name(), code), err)
+		}
+		o := jd.Options{Seller: s, Warehouse: code, Class: at.class, ReadOnly: at.readOnly, Env: os.Getenv, Trust: w.Trust, Transport: w.transport, Tokens: w.tokens}
 		if w.quota != nil {
 			o.Limiter = limiter{
 				quota: w.quota, app: app(account), limit: limitOf(account), count: w.Metrics.forAccount(s.Name(), account.Name), returning: &w.returning,

@@ -119,7 +119,9 @@ func (w *world) All() []*seller.Seller { return []*seller.Seller{w.seller} }
 
 func env(name string) string { return map[string]string{"SECRET": appSecret}[name] }
 
-func (w *world) authority() *jd.Authority { return jd.NewAuthority(w.account, env, w.transport) }
+func (w *world) authority() *jd.Authority {
+	return jd.NewAuthority(w.account, env, seller.Trust{}, w.transport)
+}
 
 // store opens the bucket over a connection of its own.
 func (w *world) store(keys string) *token.Store {

@@ -30,6 +30,7 @@ type Config struct {
 	LogLevel  zerolog.Level `env:"LOG_LEVEL" envDefault:"info" help:"trace, debug, info, warn or error"`
 	HTTPAddr  string        `env:"HTTP_ADDR" envDefault:":8080" help:"host:port of /healthz, /readyz and /metrics; off for none"`
 	Grace     time.Duration `env:"GRACE" envDefault:"40s" help:"how long work in hand may take to finish after a signal"`
+	Trust
 	Tracing
 }
 
@@ -57,7 +58,7 @@ func (c Config) Validate() error {
 	if c.Grace <= 0 {
 		errs = append(errs, errors.New("GRACE: want more than 0s"))
 	}
-	errs = append(errs, c.Tracing.Validate())
+	errs = append(errs, c.Trust.Validate(), c.Tracing.Validate())
 	return errors.Join(errs...)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"stockbridge/pkg/seller"
 	"stockbridge/pkg/worker"
 )
 
@@ -44,6 +45,7 @@ func write(t *testing.T, text string) string {
 func TestASettingComesFromFlagEnvironmentFileOrDefault(t *testing.T) {
 	key := write(t, "from a file\n")
 	base := worker.Config{NATSURL: "nats://127.0.0.1:4222", LogLevel: zerolog.InfoLevel, HTTPAddr: ":8080", Grace: 40 * time.Second,
+		Trust:   worker.Trust{SecretsDir: seller.DefaultSecretsDir, SecretsEnv: seller.DefaultSecretsEnv},
 		Tracing: worker.Tracing{Sampler: "parentbased_always_on", SamplerArg: "1.0"}}
 	own := packerConfig{Slots: 32, Rest: 5 * time.Minute, Rate: 1.5}
 	for _, test := range []struct {

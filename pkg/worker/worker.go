@@ -153,7 +153,13 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 		return unlessStopped(ctx, err)
 	}
 	ready.Store(waitingFor("the ledger and the sellers"))
-	parts, closeParts, err := Open(ctx, b, Options{RedisURL: base.RedisURL, TokenKey: base.TokenKey, Log: log, Metrics: metrics, Grace: base.Grace})
+	trust, err := base.Trust.Parse()
+	if err != nil {
+		return err
+	}
+	parts, closeParts, err := Open(ctx, b, Options{
+		RedisURL: base.RedisURL, TokenKey: base.TokenKey, Trust: trust, Log: log, Metrics: metrics, Grace: base.Grace,
+	})
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -199,9 +205,11 @@ type Options struct {
 	RedisURL Secret
 	// TokenKey seals the tokens that are ours to refresh; without one there can be none.
 	TokenKey Secret
-	Log      zerolog.Logger
-	Metrics  prometheus.Registerer
-	Grace    time.Duration
+	// Trust is what set-ups may name of this machine.
+	Trust   seller.Trust
+	Log     zerolog.Logger
+	Metrics prometheus.Registerer
+	Grace   time.Duration
 }
 
 // Open opens what services stand on, over a bus whose topology is applied. It waits for a ledger that is merely away,
@@ -235,6 +243,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 		l = watched.New(l, o.Metrics)
 	}
 	warehouses := adapters.NewWarehouses(l)
+	warehouses.Trust = o.Trust
 	if o.Metrics != nil {
 		o.Metrics.MustRegister(book.Metrics())
 		warehouses.Metrics = adapters.NewMetrics(o.Metrics, book.All)

@@ -66,6 +66,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("SANDBOX_OAUTH", sandbox.URL)
 			env.Setenv("JD_APP_SECRET", jdtest.DefaultAppSecret)
 			env.Setenv("JD_ACCESS_TOKEN", jdtest.DefaultToken)
+			env.Setenv("SELLER_SECRETS_DIR", env.WorkDir)
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("TZ", "Asia/Shanghai")
 			env.Setenv("LANG", "C.UTF-8")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"stockbridge/pkg/seller"
 	"stockbridge/pkg/worker"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
@@ -65,6 +66,9 @@ func sampleOf[C any](t *testing.T, sample string) {
 	for _, m := range regexp.MustCompile(`(?m)^([A-Z_]+) +--`).FindAllSubmatch(help.Bytes(), -1) {
 		if !bytes.HasSuffix(m[1], []byte("_FILE")) {
 			want = append(want, string(m[1]))
+		}
+		if bytes.HasPrefix(m[1], []byte(seller.DefaultSecretsEnv)) {
+			t.Errorf("%s could be read by a set-up as a secret of the seller's", m[1])
 		}
 	}
 	for _, m := range regexp.MustCompile(`(?m)^#?([A-Z_]+)=`).FindAllSubmatch(text, -1) {

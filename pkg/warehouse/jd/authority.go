@@ -8,6 +8,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/secret"
+	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -18,15 +19,15 @@ type Authority struct{ oauth jdapi.OAuth }
 
 var _ token.Authority = (*Authority)(nil)
 
-// NewAuthority makes one. env looks up the application's secret where that is kept in the environment; transport carries
-// the requests, one of jdapi.NewTransport when nil.
-func NewAuthority(a *sellerv1.Account, env func(string) string, transport http.RoundTripper) *Authority {
+// NewAuthority makes one. env looks up the application's secret where that is kept in the environment, trust says where it
+// may be kept; transport carries the requests, one of jdapi.NewTransport when nil.
+func NewAuthority(a *sellerv1.Account, env func(string) string, trust seller.Trust, transport http.RoundTripper) *Authority {
 	generation := jdapi.NewPlatform
 	if a.GetAuthorization().GetPlatform() == sellerv1.Authorization_PLATFORM_OLD {
 		generation = jdapi.OldPlatform
 	}
 	return &Authority{jdapi.OAuth{
-		Generation: generation, URL: a.GetAuthorization().GetUrl(), AppKey: a.GetAppKey(), AppSecret: source(a.GetAppSecret(), env),
+		Generation: generation, URL: a.GetAuthorization().GetUrl(), AppKey: a.GetAppKey(), AppSecret: source(a.GetAppSecret(), env, trust),
 		Transport: transport,
 	}}
 }
@@ -73,7 +74,7 @@ type TokenKeeper interface {
 
 // tokens finds who keeps an account's token.
 func tokens(o Options, a *sellerv1.Account) jdapi.Tokens {
-	given := jdapi.Reread{Source: source(a.AccessToken, o.Env)}
+	given := jdapi.Reread{Source: source(a.AccessToken, o.Env, o.Trust)}
 	if o.Tokens == nil || !token.Ours(a) {
 		return given
 	}

@@ -42,8 +42,10 @@ type Options struct {
 	ReadOnly bool
 	// Limiter gives turns; nil gives them all at once.
 	Limiter jdapi.Limiter
-	// Env looks environment variables up for the set-up's secrets that are kept there.
-	Env func(name string) string
+	// Env looks environment variables up for the set-up's secrets that are kept there, Trust says which files and variables
+	// they may be.
+	Env   func(name string) string
+	Trust seller.Trust
 	// Tokens keeps the tokens that are ours to refresh; nil where nobody does.
 	Tokens TokenKeeper
 	// Transport carries the calls, one of jdapi.NewTransport when nil. Share it: it keeps connections.
@@ -101,19 +103,28 @@ func New(o Options) (*Warehouse, error) {
 	return &Warehouse{
 		seller: o.Seller, account: account, no: site.WarehouseNo, parts: map[string]bool{},
 		api: &jdapi.Client{
-			URL: account.Url, AppKey: account.AppKey, AppSecret: source(account.AppSecret, o.Env),
+			URL: account.Url, AppKey: account.AppKey, AppSecret: source(account.AppSecret, o.Env, o.Trust),
 			Tokens: tokens(o, account), Limiter: o.Limiter, Class: string(o.Class), Transport: o.Transport, Now: o.Now,
 			ReadOnly: o.ReadOnly, Watch: o.watch(account.Name),
 		},
 	}, nil
 }
 
-func source(ref *sellerv1.SecretRef, env func(string) string) jdapi.Source {
+func source(ref *sellerv1.SecretRef, env func(string) string, trust seller.Trust) jdapi.Source {
 	switch {
 	case ref.GetFile() != "":
-		return jdapi.File(ref.File)
+		path, err := trust.File(ref.File)
+		if err != nil {
+			return func() (string, error) { return "", err }
+		}
+		return jdapi.File(path)
 	case ref.GetEnv() != "" && env != nil:
-		return func() (string, error) { return env(ref.Env), nil }
+		return func() (string, error) {
+			if err := trust.Env(ref.Env); err != nil {
+				return "", err
+			}
+			return env(ref.Env), nil
+		}
 	default:
 		return nil
 	}

@@ -36,10 +36,15 @@ type Config struct {
 	// TokenKey and its file are for the commands that need tokens, whose help tells of them.
 	TokenKey     worker.Secret `name:"token-key" hidden:"" env:"TOKEN_KEY"`
 	TokenKeyFile string        `name:"token-key-file" hidden:"" env:"TOKEN_KEY_FILE"`
-	Output       string        `name:"output" short:"o" enum:"table,json" default:"table" placeholder:"table|json" help:"How to print the answer."`
-	Lang         string        `name:"lang" enum:"zh,en," default:"" env:"BRIDGECTL_LANG" placeholder:"zh|en" help:"Language of reasons (default: the locale's)."`
-	Who          string        `name:"who" env:"BRIDGECTL_USER" placeholder:"NAME" help:"Who is acting, kept with what is done (default user@host)."`
-	Log          string        `name:"log" env:"BRIDGECTL_LOG" placeholder:"FILE" help:"Where what you replay, drop and reveal is logged (default bridgectl/acts.log in your folder of configurations)."`
+	// SecretsDir, SecretsEnv and HTTPHosts are what the workers' settings of these names say, for the commands that call a
+	// warehouse with this machine's secrets.
+	SecretsDir string `name:"seller-secrets-dir" hidden:"" env:"SELLER_SECRETS_DIR"`
+	SecretsEnv string `name:"seller-secrets-env" hidden:"" env:"SELLER_SECRETS_ENV" default:"JD_"`
+	HTTPHosts  string `name:"seller-http-hosts" hidden:"" env:"SELLER_HTTP_HOSTS"`
+	Output     string `name:"output" short:"o" enum:"table,json" default:"table" placeholder:"table|json" help:"How to print the answer."`
+	Lang       string `name:"lang" enum:"zh,en," default:"" env:"BRIDGECTL_LANG" placeholder:"zh|en" help:"Language of reasons (default: the locale's)."`
+	Who        string `name:"who" env:"BRIDGECTL_USER" placeholder:"NAME" help:"Who is acting, kept with what is done (default user@host)."`
+	Log        string `name:"log" env:"BRIDGECTL_LOG" placeholder:"FILE" help:"Where what you replay, drop and reveal is logged (default bridgectl/acts.log in your folder of configurations)."`
 
 	Locale  string `name:"locale" hidden:"" env:"LC_ALL,LC_MESSAGES,LANG"`
 	Columns int    `name:"columns" hidden:"" env:"COLUMNS" help:"Width of the terminal."`

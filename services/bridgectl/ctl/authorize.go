@@ -86,6 +86,9 @@ func (c sellerAuthorizeCmd) Run(ctx context.Context, a *app) error {
 	defer tokens.Close()
 	ws := adapters.NewWarehouses(nil)
 	defer ws.Close()
+	if ws.Trust, err = a.trust(); err != nil {
+		return err
+	}
 	authority, err := ws.Authority(account)
 	if err != nil {
 		return err

@@ -23,7 +23,10 @@ type sellerDoctorCmd struct {
 
 func (sellerDoctorCmd) Help() string {
 	return `Tries, with this machine's clock and secrets: each account's clock, token and permissions, the forms of its numbers, what
-orders are held for, and which orders of a trial are still open. It places no order and changes nothing.`
+orders are held for, and which orders of a trial are still open. It places no order and changes nothing.
+
+--seller-secrets-dir, --seller-secrets-env and --seller-http-hosts (SELLER_SECRETS_DIR …) are the workers' settings of these
+names: what a set-up may name of the machine.`
 }
 
 // diagnosis is one thing that was looked at.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -14,6 +15,7 @@ import (
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/worker"
 	"stockbridge/services/bridgectl/stack"
@@ -81,6 +83,31 @@ func (a *app) tokens(ctx context.Context, keys token.Keys) (*token.Store, error)
 	return token.Open(ctx, bucket, keys, zerolog.Nop())
 }
 
+// trust is what set-ups may name of this machine. Without a setting it is what `up` in the usual folder trusts, when that is
+// whom the command works with, else what the workers trust.
+func (a *app) trust() (seller.Trust, error) {
+	if a.NATSURL == "" {
+		return a.trustOf(usualData)
+	}
+	return a.trustOf("")
+}
+
+// trustOf is the same for a stack in the folder dir.
+func (a *app) trustOf(dir string) (seller.Trust, error) {
+	secrets := a.SecretsDir
+	switch {
+	case secrets != "":
+	case dir != "":
+		var err error
+		if secrets, err = filepath.Abs(stack.SecretsDir(dir)); err != nil {
+			return seller.Trust{}, err
+		}
+	default:
+		secrets = seller.DefaultSecretsDir
+	}
+	return worker.Trust{SecretsDir: secrets, SecretsEnv: a.SecretsEnv, HTTPHosts: a.HTTPHosts}.Parse()
+}
+
 // calling opens warehouses to call with this machine's secrets. It refreshes no token: that is the workers'.
 func (a *app) calling(ctx context.Context, l ledger.Ledger) (ws *adapters.Warehouses, tokens *token.Store, done func(), err error) {
 	keys, err := a.tokenKeys()
@@ -90,7 +117,13 @@ func (a *app) calling(ctx context.Context, l ledger.Ledger) (ws *adapters.Wareho
 	if tokens, err = a.tokens(ctx, keys); err != nil {
 		return nil, nil, nil, err
 	}
+	trust, err := a.trust()
+	if err != nil {
+		tokens.Close()
+		return nil, nil, nil, err
+	}
 	ws = adapters.NewWarehouses(l)
+	ws.Trust = trust
 	ws.UseTokens(token.Reader{Store: tokens})
 	return ws, tokens, func() { ws.Close(); tokens.Close() }, nil
 }

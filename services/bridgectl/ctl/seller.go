@@ -16,6 +16,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -122,7 +123,11 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 		Version  uint64        `json:"version"`
 		Warnings []warningJSON `json:"warnings,omitempty"`
 	}{Seller: setup.Name, Did: did, Version: version}
-	for _, w := range seller.Warnings(setup) {
+	warnings, err := c.warnings(a, setup)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
 		doc.Warnings = append(doc.Warnings, warningJSON{w.Code, w.Field, w.ZH, w.EN})
 		a.note("warning: %s", a.say(w))
 	}
@@ -131,6 +136,21 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 			count(len(setup.Warehouses), "warehouse"), count(len(setup.Shops), "shop"))
 		return err
 	})
+}
+
+// warnings are what is probably not meant, and what the workers refuse unless their settings say otherwise.
+func (sellerApplyCmd) warnings(a *app, setup *sellerv1.Setup) ([]fault.Reason, error) {
+	trust, err := a.trust()
+	if err != nil {
+		return nil, err
+	}
+	warnings := seller.Warnings(setup)
+	for _, account := range setup.Accounts {
+		if err := trust.Account(account); err != nil {
+			warnings = append(warnings, fault.ReasonOf(err, "setup.secret"))
+		}
+	}
+	return warnings, nil
 }
 
 // warningJSON is what was applied although it is probably not meant.

@@ -36,8 +36,12 @@ func (c upCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	trust, err := a.trustOf(c.DataDir)
+	if err != nil {
+		return err
+	}
 	err = stack.Run(ctx, stack.Options{
-		DataDir: c.DataDir, NATSURL: a.NATSURL, RedisURL: a.RedisURL, TokenKey: key, NATSPort: c.NATSPort,
+		DataDir: c.DataDir, NATSURL: a.NATSURL, RedisURL: a.RedisURL, TokenKey: key, Trust: trust, NATSPort: c.NATSPort,
 		HTTPAddr: a.HTTPAddr, SandboxAddr: c.SandboxAddr, Log: a.runLog(level),
 	}, a.Out)
 	switch {

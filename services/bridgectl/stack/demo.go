@@ -34,10 +34,14 @@ func DemoSandbox() jdtest.Config {
 	}
 }
 
+// SecretsDir is the folder of sellers' secrets of a stack in dir, unless it is given another. The key that seals tokens lies
+// above it: no set-up may name that.
+func SecretsDir(dir string) string { return filepath.Join(dir, "secrets", "sellers") }
+
 // DemoSetup is the demo seller's set-up against a sandbox at url. It writes the sandbox's credentials into dir, because
 // a set-up holds none.
 func DemoSetup(dir, url string) (*sellerv1.Setup, error) {
-	dir, err := filepath.Abs(filepath.Join(dir, "secrets"))
+	dir, err := filepath.Abs(SecretsDir(dir))
 	if err != nil {
 		return nil, err
 	}

@@ -60,11 +60,11 @@ func (s *Stack) demo(ctx context.Context) error {
 		return err
 	}
 	if now, known := s.Sellers.Get(DemoSeller); known {
-		// The operator's changes stay; only where the sandbox is may differ.
+		// The operator's changes stay; only where the sandbox and its credentials are may differ.
 		kept := proto.CloneOf(now.Setup)
 		for _, a := range kept.Accounts {
 			if a.Name == setup.Accounts[0].Name {
-				a.Url = GatewayURL(s.SandboxURL)
+				a.Url, a.AppSecret, a.AccessToken = GatewayURL(s.SandboxURL), setup.Accounts[0].AppSecret, setup.Accounts[0].AccessToken
 			}
 		}
 		setup = kept

@@ -23,6 +23,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/worker"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -41,6 +42,8 @@ type Options struct {
 	NATSURL, RedisURL worker.Secret
 	// TokenKey seals the tokens that are ours to refresh; when empty, a key that is made and kept in DataDir.
 	TokenKey worker.Secret
+	// Trust is what set-ups may name of this machine.
+	Trust seller.Trust
 	// NATSPort of the embedded server; 4222 when 0, server.RandomPort for any.
 	NATSPort int
 	// NoSync lets the embedded server answer before it synced: for tests, whose data nobody misses.
@@ -139,7 +142,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 			return nil, err
 		}
 	}
-	parts, closeParts, err := worker.Open(ctx, b, worker.Options{RedisURL: o.RedisURL, TokenKey: o.TokenKey, Log: o.Log, Metrics: metrics, Grace: o.Grace})
+	parts, closeParts, err := worker.Open(ctx, b, worker.Options{RedisURL: o.RedisURL, TokenKey: o.TokenKey, Trust: o.Trust, Log: o.Log, Metrics: metrics, Grace: o.Grace})
 	if err != nil {
 		return nil, err
 	}

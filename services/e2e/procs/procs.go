@@ -185,7 +185,7 @@ func (r *Run) Setenv(pairs ...string) {
 func (r *Run) Env() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir(), "SELLER_SECRETS_DIR=" + r.o.Dir}
 	if r.NATS != nil {
 		env = append(env, "NATS_URL="+r.NATS.URL())
 	}
