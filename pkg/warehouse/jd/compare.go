@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"stockbridge/pkg/clean"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	orderv1 "stockbridge/proto/order/v1"
@@ -52,13 +53,13 @@ func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, wareho
 		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, w.unread(err))
 	}
 	ours, plan := w.plan(o)
-	c := comparing{cleaned: map[string]bool{}}
+	c := comparing{cleaned: map[string]string{}}
 	for _, one := range plan.Cleaned {
-		c.cleaned[one.Field] = true
+		c.cleaned[one.Field] += one.What
 	}
 	c.fields(ours, theirs)
 	c.people(ours, theirs)
-	c.lines(o.Lines, theirs.Lines)
+	c.lines(clean.Order(o).Order.Lines, theirs.Lines)
 	result := warehouse.Comparison{Differences: c.found}
 	for _, step := range w.history(theirs.Statuses) {
 		if !step.At.IsZero() && (result.TakenAt.IsZero() || step.At.Before(result.TakenAt)) {
@@ -70,8 +71,9 @@ func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, wareho
 
 // comparing gathers differences.
 type comparing struct {
-	found   []*orderv1.Difference
-	cleaned map[string]bool
+	found []*orderv1.Difference
+	// cleaned is what was changed in which field.
+	cleaned map[string]string
 }
 
 func (c *comparing) add(field, ours, theirs, zh, en string) {
@@ -99,7 +101,7 @@ func (c *comparing) fields(ours jdapi.AddOrder, theirs jdapi.Order) {
 		{"receiver.county", ours.AddressCounty, theirs.County, "区县不同", "another county"},
 		{"receiver.town", ours.AddressTown, theirs.Town, "乡镇街道不同", "another town"},
 	} {
-		if f.theirs != "" && string(f.theirs) != strings.TrimSpace(f.ours) && !masked(string(f.theirs)) {
+		if f.theirs != "" && string(f.theirs) != strings.TrimSpace(f.ours) && !clean.Masked(string(f.theirs)) {
 			c.add(f.field, f.ours, string(f.theirs), f.zh, f.en)
 		}
 	}
@@ -124,13 +126,15 @@ func (c *comparing) people(ours jdapi.AddOrder, theirs jdapi.Order) {
 	} {
 		text := string(f.theirs)
 		// JD may hide what it gives back; then nothing can be said.
-		if text == "" || text == strings.TrimSpace(f.ours) || masked(text) || f.number && ciphered(text) {
+		if text == "" || text == strings.TrimSpace(f.ours) || clean.Masked(text) || f.number && clean.Ciphered(text) {
 			continue
 		}
 		zh, en := f.zh, f.en
 		switch {
-		case c.cleaned[f.field] && clean(text) == strings.TrimSpace(f.ours):
+		case c.cleaned[f.field] != "" && clean.Text(text) == strings.TrimSpace(f.ours):
 			zh, en = zh+"：仅因我们去除或替换了京东不接受的字符", en+": only because we remove or replace characters that JD does not take"
+		case strings.Contains(c.cleaned[f.field], "repeated") && repeats(squeezed(clean.Text(text)), ours):
+			zh, en = zh+"：仅因街道开头重复的省市区我们只发送一次", en+": only because we send the area at the head of the street once"
 		case squeezed(text) == squeezed(f.ours):
 			zh, en = zh+"：仅空格不同", en+": only in blanks"
 		case strings.HasPrefix(f.ours, text):
@@ -138,6 +142,13 @@ func (c *comparing) people(ours jdapi.AddOrder, theirs jdapi.Order) {
 		}
 		c.add(f.field, veiled(f.ours, f.number), veiled(text, f.number), zh, en)
 	}
+}
+
+// repeats tells whether an address is ours with more between the area and the street.
+func repeats(address string, ours jdapi.AddOrder) bool {
+	area := squeezed(ours.AddressProvince + ours.AddressCity + ours.AddressCounty + ours.AddressTown)
+	street := strings.TrimPrefix(squeezed(ours.ConsigneeAddress), area)
+	return len(address) > len(area)+len(street) && strings.HasPrefix(address, area) && strings.HasSuffix(address, street)
 }
 
 // squeezed is text without blanks.

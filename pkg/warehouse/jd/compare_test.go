@@ -38,6 +38,9 @@ func TestCompare(t *testing.T) {
 		{"blanks only", "文三路 90 号", "文三路90号", nil, "receiver.address", "浙** (24)", "浙** (22)", "another address: only in blanks"},
 		{"a remark that we clean", "快递放门口＆谢谢", "快递放门口&谢谢", func(o *orderv1.Audited) { o.BuyerRemark = "快递放门口&谢谢" }, "buyer_remark", "快** (8)", "快** (8)",
 			"another remark: only because we remove or replace characters that JD does not take"},
+		{"an area that we send once", "西湖区 文三路", "西湖区 浙江省杭州市西湖区文三路", func(o *orderv1.Audited) {
+			o.Receiver.Address = "浙江省杭州市西湖区文三路 90 号 2 幢"
+		}, "receiver.address", "浙** (24)", "浙** (33)", "another address: only because we send the area at the head of the street once"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, far := open(t, jdtest.Knobs{})

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"stockbridge/pkg/clean"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
@@ -55,19 +56,25 @@ type draft struct {
 // plan makes JD's order. What production ERPs send is enough for JD (§5.1.2); beyond it goes only what the ERP asked
 // for.
 func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
+	cleaned := clean.Order(o)
+	o = cleaned.Order
 	d := &draft{of: o}
+	d.Cleaned = cleaned.Changed
 	r := o.GetReceiver()
 	order := jdapi.AddOrder{
 		IsvUUID: o.OutboundNo, IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department,
 		WarehouseNo: w.no, BdOwnerNo: w.account.CarrierOwner,
 		SalePlatformSource: platformOther, SalesPlatformCreateTime: clock(o.OrderedAt), ExpectDate: clock(o.ExpectedAt),
-		ConsigneeName: d.clean("receiver.name", r.GetName()), ConsigneeMobile: r.GetMobile(), ConsigneePhone: r.GetPhone(),
+		ConsigneeName: r.GetName(), ConsigneeMobile: r.GetMobile(), ConsigneePhone: r.GetPhone(),
 		ConsigneeEmail: r.GetEmail(), ConsigneePostcode: r.GetPostcode(),
 		AddressProvince: r.GetProvince(), AddressCity: r.GetCity(), AddressCounty: r.GetCounty(), AddressTown: r.GetTown(),
 		// JD wants the full text here besides the parts: area, blank, street (§5.1.1).
-		ConsigneeAddress: join(" ", r.GetProvince(), r.GetCity(), r.GetCounty(), r.GetTown(), d.clean("receiver.address", r.GetAddress())),
-		ConsigneeRemark:  d.cut("buyer_remark", d.clean("buyer_remark", o.BuyerRemark), maxBuyerRemark),
-		SellerNote:       d.cut("seller_remark", d.clean("seller_remark", o.SellerRemark), maxSellerNote),
+		ConsigneeAddress: join(" ", r.GetProvince(), r.GetCity(), r.GetCounty(), r.GetTown(), r.GetAddress()),
+		ConsigneeRemark:  d.cut("buyer_remark", o.BuyerRemark, maxBuyerRemark),
+		SellerNote:       d.cut("seller_remark", o.SellerRemark, maxSellerNote),
+	}
+	for _, wrong := range cleaned.Wrong {
+		d.Findings = append(d.Findings, fault.Permanent(wrong))
 	}
 	w.mapped(d, &order)
 	d.receiver(order)
@@ -129,7 +136,7 @@ func (d *draft) receiver(order jdapi.AddOrder) {
 		{"receiver.phone", r.GetPhone(), true},
 		{"receiver.address", r.GetAddress(), false},
 	} {
-		if masked(f.value) || f.number && ciphered(f.value) {
+		if clean.Masked(f.value) || f.number && clean.Ciphered(f.value) {
 			hidden[f.field] = true
 			d.hold(seller.CauseReceiver(d.of.Seller, d.of.OutboundNo), "receiver.masked", f.field,
 				"收件信息是脱敏或加密的，仓库无法发货；请提供明文", "the receiver's data is masked or ciphered, so nobody could deliver; send it in the clear")
@@ -180,8 +187,8 @@ func (d *draft) invoice(order *jdapi.AddOrder) {
 		return
 	}
 	order.InvoiceState = "1"
-	order.InvoiceTitle = d.clean("invoice.title", invoice.Title)
-	order.InvoiceContent = d.clean("invoice.content", invoice.Content)
+	order.InvoiceTitle = invoice.Title
+	order.InvoiceContent = invoice.Content
 	order.InvoiceTax = invoice.TaxNo
 	switch invoice.Kind {
 	case orderv1.Invoice_KIND_ORDINARY:
@@ -282,6 +289,9 @@ func (d *draft) amount(field, text string) (two string, some bool) {
 		return "", false
 	}
 	whole, fraction, dot := strings.Cut(text, ".")
+	if len(fraction) > 2 { // zeros behind the second place are how many systems write it
+		fraction = fraction[:2] + strings.TrimRight(fraction[2:], "0")
+	}
 	if !digits(whole) || dot && (!digits(fraction) || len(fraction) > 2) {
 		d.refuse("money.invalid", field, "金额最多两位小数", "must be an amount with at most two decimal places")
 		return "", false
@@ -304,16 +314,6 @@ func (d *draft) refuse(code, field, zh, en string) {
 
 func (d *draft) hold(cause, code, field, zh, en string) {
 	d.Findings = append(d.Findings, fault.Hold(cause, fault.Reason{Code: code, Field: field, ZH: zh, EN: en}))
-}
-
-// clean makes a free text fit for JD and says so.
-func (d *draft) clean(field, text string) string {
-	fit := clean(text)
-	if fit != strings.TrimSpace(text) {
-		d.Cleaned = append(d.Cleaned, &orderv1.Cleaned{Field: field, What: "characters",
-			Zh: "已去除或替换京东不接受的字符（表情、&、换行）", En: "characters that JD does not take (emoji, &, line breaks) were removed or replaced"})
-	}
-	return fit
 }
 
 // cut makes a remark short enough and says so.

@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"stockbridge/pkg/clean"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
@@ -151,10 +152,15 @@ func (w *Warehouse) now() time.Time {
 	return time.Now()
 }
 
-// PlanOrder refuses only what no warehouse could ship.
+// PlanOrder cleans the order and refuses only what no warehouse could ship.
 func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
+	cleaned := clean.Order(o)
+	o = cleaned.Order
 	body, err := protojson.Marshal(o)
-	plan := warehouse.Plan{Call: "memory.take", Body: string(body)}
+	plan := warehouse.Plan{Call: "memory.take", Body: string(body), Cleaned: cleaned.Changed}
+	for _, wrong := range cleaned.Wrong {
+		plan.Findings = append(plan.Findings, fault.Permanent(wrong))
+	}
 	refuse := func(field string) {
 		plan.Findings = append(plan.Findings, fault.Permanent(fault.Reason{Code: "text.required", Field: field, ZH: "必填", EN: "is required"}))
 	}
@@ -240,6 +246,7 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 		return warehouse.Taken{WarehouseNo: earlier[0].no}, nil
 	}
 	d := w.add(o.OutboundNo)
+	o = clean.Order(o).Order
 	d.platformNos = o.PlatformOrderNos
 	for i, l := range o.Lines {
 		line := &orderv1.ShippedLine{LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: l.Quantity, Shipped: l.Quantity}
@@ -255,7 +262,7 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	if spend(&w.LoseReplies) {
 		return warehouse.Taken{}, fault.Unknown(io.ErrUnexpectedEOF)
 	}
-	return warehouse.Taken{WarehouseNo: d.no}, nil
+	return warehouse.Taken{WarehouseNo: d.no, Cleaned: plan.Cleaned}, nil
 }
 
 func (w *Warehouse) add(outboundNo string) *document {

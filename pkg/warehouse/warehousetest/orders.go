@@ -92,6 +92,7 @@ func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
 		{"an expired credential is held and says so", expired},
 		{"a context that is over sends nothing", over},
 		{"an order that cannot be sent is refused alike by plan and by call", planned},
+		{"what people type without meaning it is taken out, and said", typed},
 		{"the parts of a split order hold what left", split},
 		{"what really left is told", short},
 		{"a cancellation by the warehouse is seen", cancelled},
@@ -401,6 +402,48 @@ func planned(t *testing.T, s Subject) {
 	}
 	if s.Far.Documents("Q-1") != 0 {
 		t.Error("it was taken")
+	}
+}
+
+// typed sends an order with noise in every kind of text.
+func typed(t *testing.T, s Subject) {
+	o := Order("N-1")
+	o.Receiver.Name, o.Receiver.Mobile, o.Receiver.Phone = "李\u200b四", "\u202d📱13800000000\u202c\n", "无"
+	o.Receiver.Address = "浙江省杭州市西湖区文三路\u3000９０ 号"
+	o.Lines[0].GoodsCode, o.BuyerRemark = "SKU-1\u00a0", "快点\ufffd"
+	plan := s.PlanOrder(o)
+	taken, err := s.TakeOrder(t.Context(), o)
+	if err != nil || taken.WarehouseNo == "" {
+		t.Fatal(taken, err)
+	}
+	for _, noise := range []string{"\u200b", "\u202d", "📱", "\u202c", "\\n", "无", "\u3000", "９", "\u00a0", "\ufffd", "区浙江"} {
+		if strings.Contains(plan.Body, noise) {
+			t.Errorf("%q is sent: %s", noise, plan.Body)
+		}
+	}
+	for _, list := range [][]*orderv1.Cleaned{plan.Cleaned, taken.Cleaned} {
+		said := ""
+		for _, c := range list {
+			said += c.Field + " " + c.What + "\n"
+		}
+		for _, want := range []string{
+			"receiver.name characters", "receiver.mobile characters", "receiver.phone dropped", "receiver.address characters",
+			"receiver.address repeated", "lines[0].goods_code characters", "buyer_remark characters",
+		} {
+			if !strings.Contains(said, want+"\n") {
+				t.Errorf("nobody says %q:\n%s", want, said)
+			}
+		}
+	}
+
+	o = Order("N-2")
+	o.Receiver.Mobile, o.Lines[1].LineId = "1380000", "2\u200b2"
+	_, err = s.TakeOrder(t.Context(), o)
+	if fault.Of(err) != fault.Refused {
+		t.Errorf("taken: %v", err)
+	}
+	if found := s.PlanOrder(o).Findings; len(found) != 2 {
+		t.Errorf("found %v", found)
 	}
 }
 
