@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"stockbridge/pkg/adapters"
+	textclean "stockbridge/pkg/clean"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
@@ -253,6 +254,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 // maskedRequest is the request with (hidden) for whatever is personal in it. Only the adapter knows where that goes, so
 // it is given an order with stand-ins that are easy to find again.
 func maskedRequest(wh warehouse.OrderPlanner, o *orderv1.Audited) string {
+	o = textclean.Order(o).Order // or a stand-in for a number would be no number any more
 	stand := []string{}
 	m := masked(o, func(field protoreflect.FieldDescriptor, text string) string {
 		s := standIn(text, len(stand))
@@ -268,7 +270,7 @@ func maskedRequest(wh warehouse.OrderPlanner, o *orderv1.Audited) string {
 
 // standIn is the nth text in place of a personal one, of the same make: digits for a number, letters for a name.
 func standIn(text string, n int) string {
-	if text != "" && strings.Trim(text, "0123456789+- ") == "" {
+	if textclean.Callable(text) {
 		return fmt.Sprintf("199000%05d", n)
 	}
 	if strings.Contains(text, "@") {
