@@ -30,6 +30,13 @@
 // An order that waits for its quota therefore costs no look. It also binds no payload: another content may begin
 // under its number.
 //
+// A refusal in business words does not prove that nothing is there: far sides say no and have the document seconds later.
+// So it is kept in an UNKNOWN entry (Deny, Entry.Denied) while further looks are made. Such a document is never sent again
+// because looks found nothing: it is found, and accepted, or it ends REFUSED for what was said.
+//
+// How long something lasted is told by the store's clock, which wrote when it began: workers' clocks differ. Begun.At and
+// Absent's duration are its own.
+//
 // A call may fail for the caller although it was done: its answer was lost. Repeated by the same Owner (of a claim), or
 // by a client library on its own, it gives the same answer again and is not done twice.
 package ledger
@@ -53,6 +60,8 @@ const (
 	ClaimFor = 40 * time.Second
 	// BirthMargin is how much later than the birth a document must be to count as new: clocks differ.
 	BirthMargin = 5 * time.Second
+	// RefusalsKept is how far back Refusals reads; the entries themselves are kept longer.
+	RefusalsKept = 48 * time.Hour
 	// KeepAttempts is how many attempts an entry remembers.
 	KeepAttempts = 20
 )
@@ -123,6 +132,9 @@ type Entry struct {
 	// Looks counts the looks that found nothing since FirstDoubt; both are zero unless UNKNOWN or INTENT.
 	Looks      int
 	FirstDoubt time.Time
+	// Denied is what the far side said when it refused in words that do not prove that it has nothing; zero unless UNKNOWN
+	// or INTENT. The document ends Refused for it when looks go on to find nothing; it is not sent again.
+	Denied fault.Reason `json:",omitzero"`
 	// Following is what the poller knows; nil until accepted.
 	Following *Following
 	// BegunAt is when it was first begun.
@@ -146,7 +158,7 @@ type Attempt struct {
 	// Stream and Seq name the message that caused it.
 	Stream string
 	Seq    uint64
-	// What happened: "begun", "accepted", "refused", "unknown", "absent", "released", "cancelled".
+	// What happened: "begun", "accepted", "refused", "denied", "unknown", "absent", "released", "cancelled".
 	What string
 	// Detail is the far side's number or the reason; nothing secret or personal.
 	Detail string
@@ -193,7 +205,8 @@ type Claim struct {
 	Owner string
 	// Identity is Begin's, for a Doubt whose entry is gone.
 	Identity string
-	// Until is the local time after which the claim may be another's: do not send after it.
+	// Until is the store's time after which the claim may be another's: do not send after it. From Begun.At on, that much
+	// time is left.
 	Until time.Time
 }
 
@@ -208,12 +221,23 @@ type Begun struct {
 	Fresh bool
 	// BornAt is the birth's since.
 	BornAt time.Time
+	// At is when this was answered, by the store's clock as all times of entries are: how old something is, is At less that
+	// time, and never a worker's own clock less it.
+	At time.Time
 }
 
 // Settled tells whether an absence at the far side is certain for a document without an entry (see Why). settleFor is
 // how long a sending that an older ledger knew of may still take effect at the far side.
-func (b Begun) Settled(first bool, now time.Time, settleFor time.Duration) bool {
-	return first || now.Sub(b.BornAt) > settleFor
+func (b Begun) Settled(first bool, settleFor time.Duration) bool {
+	return first || b.At.Sub(b.BornAt) > settleFor
+}
+
+// InDoubt is how long the document had been in doubt when this was answered; 0 when it is not.
+func (b Begun) InDoubt() time.Duration {
+	if b.Entry.FirstDoubt.IsZero() {
+		return 0
+	}
+	return b.At.Sub(b.Entry.FirstDoubt)
 }
 
 // Errors of the calls below. After ErrBusy, ErrHash, ErrIdentity and LineTaken, which are Begin's, there is no claim and
@@ -286,15 +310,18 @@ type Documents interface {
 	// of this sending. Written even when the claim ran out, is another's (which keeps it) or is lost, unless the entry
 	// was resolved meanwhile (then nil: nothing to doubt).
 	Doubt(ctx context.Context, c Claim, why string) error
+	// Deny is Doubt with the far side's refusal, in words that do not prove that nothing is there. It is kept as Denied,
+	// except while another holds the claim, who may be sending.
+	Deny(ctx context.Context, c Claim, why fault.Reason) error
 	// Absent records a look that found nothing, keeps or makes the entry UNKNOWN and frees the claim. It returns the
-	// looks so far and the time of the first doubt. ErrLost when the claim is another's.
-	Absent(ctx context.Context, c Claim) (looks int, since time.Time, err error)
+	// looks so far and how long ago the first doubt was. ErrLost when the claim is another's.
+	Absent(ctx context.Context, c Claim) (looks int, doubted time.Duration, err error)
 	// Release gives the claim back: nothing was sent in this attempt. The entry returns to what it was before Begin
 	// (New when there was none; UNKNOWN stays UNKNOWN, the identity is the earlier one), except its history. Lines are freed when it returns to New or
 	// Refused. ErrLost when the claim is another's.
 	Release(ctx context.Context, c Claim, why string) error
 	// Resend says that the caller is about to send an UNKNOWN document again under the same number: looks and doubt
-	// start anew. ErrLost when the claim is another's or ran out: another may begin from then on.
+	// start anew, and Denied is forgotten. ErrLost when the claim is another's or ran out: another may begin from then on.
 	Resend(ctx context.Context, c Claim) error
 	// Get reads an entry; ErrNoEntry.
 	Get(ctx context.Context, k Key) (Entry, error)
@@ -315,6 +342,9 @@ type Documents interface {
 	// Unsettled calls each with every (seller, kind) entry that Open or Doubted counts, in no order, until each returns an
 	// error, which it returns. What moves meanwhile may be missed.
 	Unsettled(ctx context.Context, seller, kind string, each func(Entry) error) error
+	// Refusals reads up to limit entries of (seller, kind) that are REFUSED and were written last at from or later, the
+	// earliest first. It knows those of the last RefusalsKept. Shadowed ones are left out: they were not refused.
+	Refusals(ctx context.Context, seller, kind string, from time.Time, limit int) ([]Entry, error)
 }
 
 // Attempts counts runs that failed, because the broker's own count does not survive a crash of the broker.
@@ -523,5 +553,7 @@ type Ledger interface {
 	// Check tells whether the store is fit for its use (reachable, persistent, not a replica, not evicting); each
 	// fault is named with what to do.
 	Check(ctx context.Context) error
+	// Clock is the store's time now: entries' times, claims and leases are by it.
+	Clock(ctx context.Context) (time.Time, error)
 	Close() error
 }

@@ -51,7 +51,8 @@ type OrderTaker interface {
 	// a repeated outbound number: never rely on it.
 	//
 	// An answer in the far side's own business words, which does not prove that nothing was taken, is a *SaidNo: the
-	// caller asks FindOrders, and takes it as refused only when the order is absent.
+	// caller asks FindOrders, and takes it as refused only when the order is absent, and is absent later too: what was
+	// taken may show only seconds later. When SaidNo.Data is set one look is enough.
 	TakeOrder(ctx context.Context, o *orderv1.Audited) (Taken, error)
 
 	// TakePlanned is TakeOrder of an order that was planned already: plan is what PlanOrder of this very warehouse said of o.
@@ -60,7 +61,11 @@ type OrderTaker interface {
 
 // SaidNo is a refusal in the far side's business words. Whether something was taken is to be asked. Of a question it is an
 // answer that does not answer it: to be asked again, and no sign that the far side fails.
-type SaidNo struct{ Reason fault.Reason }
+type SaidNo struct {
+	Reason fault.Reason
+	// Data: the words are known to name a fault of the order's data, and nothing is taken with such a fault.
+	Data bool
+}
 
 func (e *SaidNo) Error() string { return e.Reason.Error() }
 

@@ -37,7 +37,7 @@ func (l *Ledger) begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error
 	now := l.now()
 
 	if !r.mine(b.Owner) {
-		known := ledger.Begun{Entry: r.entry(), BornAt: born.Since}
+		known := ledger.Begun{Entry: r.entry(), BornAt: born.Since, At: now}
 		switch {
 		case r.Hash != "" && r.Hash != b.Hash:
 			return known, ledger.ErrHash
@@ -52,7 +52,7 @@ func (l *Ledger) begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error
 			}
 		}
 		if r.State == ledger.Unknown && b.Identity != "" && r.Identity != "" && r.Identity != b.Identity && !b.AnyIdentity {
-			return ledger.Begun{Entry: r.entry(), BornAt: born.Since}, ledger.ErrIdentity
+			return ledger.Begun{Entry: r.entry(), BornAt: born.Since, At: now}, ledger.ErrIdentity
 		}
 		if _, _, err := l.linesFor(ctx, b); err != nil {
 			return ledger.Begun{}, err
@@ -79,6 +79,7 @@ func (l *Ledger) begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error
 		Entry:  r.Told.Entry,
 		Fresh:  r.Told.Fresh,
 		BornAt: r.Told.Born,
+		At:     now,
 	}, nil
 }
 
@@ -274,17 +275,24 @@ func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
 	}))
 }
 
+// Deny implements ledger.Documents.
+func (l *Ledger) Deny(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	return wrap("deny", c.Key, l.revive(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		return r.deny(now, c, why)
+	}))
+}
+
 // Absent implements ledger.Documents.
-func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, since time.Time, err error) {
+func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
 	err = l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
 		moved, err := r.absent(now, c.Owner)
-		looks, since = r.Looks, r.FirstDoubt
+		looks, doubted = r.Looks, now.Sub(r.FirstDoubt)
 		return moved, err
 	})
 	if err != nil {
-		return 0, time.Time{}, wrap("record absence", c.Key, err)
+		return 0, 0, wrap("record absence", c.Key, err)
 	}
-	return looks, since, nil
+	return looks, doubted, nil
 }
 
 // Release implements ledger.Documents.
@@ -392,6 +400,20 @@ func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, li
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list due %s/%s: %w", seller, kind, err)
+	}
+	return found, nil
+}
+
+// Refusals implements ledger.Documents.
+func (l *Ledger) Refusals(ctx context.Context, seller, kind string, from time.Time, limit int) ([]ledger.Entry, error) {
+	if kept := l.now().Add(-ledger.RefusalsKept); from.Before(kept) {
+		from = kept
+	}
+	found, err := l.entries(ctx, l.index.refusals(seller, kind, from), limit, func(e ledger.Entry) bool {
+		return e.State == ledger.Refused && e.Hash != ledger.Shadowed && !e.ChangedAt.Before(from)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list refusals %s/%s: %w", seller, kind, err)
 	}
 	return found, nil
 }

@@ -37,6 +37,7 @@ type indexed struct {
 	orderNo, number string
 	due, doubt      time.Time
 	live, settled   bool
+	refused         bool
 	changed         time.Time
 	revision        uint64
 	watch           int
@@ -73,6 +74,7 @@ func (x *index) set(key string, r *record, revision uint64) {
 		e.due = r.Following.Due
 	}
 	e.live = r.State.Live()
+	e.refused = r.State == ledger.Refused && r.Hash != ledger.Shadowed
 	e.settled = e.due.IsZero() && r.State != ledger.Intent && (r.State != ledger.Unknown || r.Hash == ledger.Shadowed)
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -115,6 +117,22 @@ func (x *index) due(seller, kind string, now time.Time) []ledger.Key {
 	x.mu.Unlock()
 	slices.SortFunc(found, func(a, b indexed) int {
 		return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.key.No, b.key.No))
+	})
+	return keysOf(found)
+}
+
+// refusals lists what was refused since a time, the earliest first.
+func (x *index) refusals(seller, kind string, from time.Time) []ledger.Key {
+	var found []indexed
+	x.mu.Lock()
+	for _, e := range x.all {
+		if e.refused && e.key.Seller == seller && e.key.Kind == kind && !e.changed.Before(from) {
+			found = append(found, e)
+		}
+	}
+	x.mu.Unlock()
+	slices.SortFunc(found, func(a, b indexed) int {
+		return cmp.Or(a.changed.Compare(b.changed), cmp.Compare(a.key.No, b.key.No))
 	})
 	return keysOf(found)
 }

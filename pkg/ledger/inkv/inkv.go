@@ -5,8 +5,8 @@
 // by number is an index in memory, filled from a watch on the bucket: several processes may share a bucket, and each
 // sees its own writes at once and the others' soon.
 //
-// The bucket has no clock to ask: the local one decides when a claim or a lease runs out. Processes that share a
-// bucket need clocks that agree to within ledger.BirthMargin.
+// The bucket has no clock to ask while it writes: Options.Now decides when a claim or a lease runs out. Processes that share
+// a bucket need clocks that agree to within ledger.BirthMargin; the broker's (bus.Bus.Now) does.
 //
 // # Why
 //
@@ -83,7 +83,7 @@ type Options struct {
 	// may have moved to a server that was started meanwhile. Processes on different servers of a cluster end each
 	// other's birth: nothing is sent twice, but every order costs a look.
 	Identity func() string
-	// Now is the clock; nil is time.Now.
+	// Now is the clock, of which processes that share a bucket must have the same; nil is time.Now.
 	Now func() time.Time
 }
 
@@ -148,6 +148,9 @@ func (l *Ledger) Check(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Clock implements ledger.Ledger: it is Options.Now.
+func (l *Ledger) Clock(context.Context) (time.Time, error) { return l.now(), nil }
 
 // now is the clock in the resolution that is kept.
 func (l *Ledger) now() time.Time { return l.clock().UTC().Truncate(time.Microsecond) }

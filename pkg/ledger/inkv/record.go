@@ -122,7 +122,7 @@ func (r *record) accept(now, due time.Time, b ledger.Begin, number string, clean
 	r.cover(b)
 	r.State, r.Number, r.Cleaned = ledger.Accepted, number, cleaned
 	r.Following = &ledger.Following{Due: due}
-	r.Looks, r.FirstDoubt, r.Reason, r.Sure = 0, time.Time{}, fault.Reason{}, ""
+	r.Looks, r.FirstDoubt, r.Reason, r.Denied, r.Sure = 0, time.Time{}, fault.Reason{}, fault.Reason{}, ""
 	r.resolved(b.Owner, "accepted")
 	r.remember(now, line)
 	r.changed(now)
@@ -136,7 +136,7 @@ func (r *record) refuse(now time.Time, owner string, why fault.Reason) (moved bo
 	if !r.mine(owner) {
 		return false, ledger.ErrLost
 	}
-	r.State, r.Reason = ledger.Refused, why
+	r.State, r.Reason, r.Denied = ledger.Refused, why, fault.Reason{}
 	r.Looks, r.FirstDoubt, r.Sure = 0, time.Time{}, ""
 	r.resolved(owner, "refused")
 	r.remember(now, ledger.Attempt{Owner: owner, What: "refused", Detail: why.Code})
@@ -158,8 +158,29 @@ func (r *record) doubt(now time.Time, c ledger.Claim, why string) (moved bool, e
 		r.resolved(c.Owner, "unknown")
 	}
 	// Looks that found nothing before now prove nothing of this sending.
-	r.Looks, r.FirstDoubt, r.Sure = 0, now, ""
+	r.Looks, r.FirstDoubt, r.Denied, r.Sure = 0, now, fault.Reason{}, ""
 	r.remember(now, ledger.Attempt{Owner: c.Owner, What: "unknown", Detail: why})
+	r.changed(now)
+	return true, nil
+}
+
+func (r *record) deny(now time.Time, c ledger.Claim, why fault.Reason) (moved bool, err error) {
+	switch {
+	case r.State == ledger.Accepted, r.State == ledger.Refused, r.State == ledger.Cancelled, r.done(c.Owner, "denied"):
+		return false, nil
+	case r.State == ledger.Intent && r.Owner != c.Owner:
+		r.Prior, r.PriorIdentity = ledger.Unknown, r.Identity // another is at it, and may be sending: this refusal is not the last word
+		r.Looks, r.Denied = 0, fault.Reason{}
+	default:
+		r.Key, r.State = c.Key, ledger.Unknown
+		if r.Identity == "" {
+			r.Identity = c.Identity
+		}
+		r.Looks, r.Denied = 0, why
+		r.resolved(c.Owner, "denied")
+	}
+	r.FirstDoubt, r.Sure = now, ""
+	r.remember(now, ledger.Attempt{Owner: c.Owner, What: "denied", Detail: why.Code})
 	r.changed(now)
 	return true, nil
 }
@@ -191,7 +212,7 @@ func (r *record) release(now time.Time, owner, why string) (moved bool, err erro
 	}
 	r.State, r.Identity = r.Prior, r.PriorIdentity
 	if r.State != ledger.Unknown {
-		r.Looks, r.FirstDoubt = 0, time.Time{}
+		r.Looks, r.FirstDoubt, r.Denied = 0, time.Time{}, fault.Reason{}
 	}
 	if r.State == ledger.New {
 		r.Hash = "" // never sent, so any content may begin under this number
@@ -208,7 +229,7 @@ func (r *record) resend(now time.Time, owner string) (moved bool, err error) {
 		return false, ledger.ErrLost
 	}
 	r.Prior, r.PriorIdentity, r.Sure = ledger.Unknown, r.Identity, ""
-	r.Looks, r.FirstDoubt = 0, time.Time{}
+	r.Looks, r.FirstDoubt, r.Denied = 0, time.Time{}, fault.Reason{}
 	r.changed(now)
 	return true, nil
 }

@@ -43,7 +43,7 @@ type document struct {
 	Token     string `json:"token,omitempty"`
 	Identity  string `json:"identity,omitempty"`
 
-	At    int64 `json:"at,omitempty"` // ms
+	At    int64 `json:"at,omitempty"` // ms; µs for refusals
 	Limit int   `json:"limit,omitempty"`
 }
 
@@ -68,16 +68,15 @@ func (l *Ledger) covering(ctx context.Context, op string, b ledger.Begin, more .
 
 // Begin implements ledger.Documents.
 func (l *Ledger) Begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
-	asked := l.local()
 	r, err := l.covering(ctx, "begin", b, b.Supersedes, b.First, b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro(), b.AnyIdentity)
 	if err != nil {
 		return ledger.Begun{}, wrap("begin", b.Key, err)
 	}
-	out, err := begun(b, asked, r)
+	out, err := begun(b, r)
 	return out, wrap("begin", b.Key, err)
 }
 
-func begun(b ledger.Begin, asked time.Time, r answer) (out ledger.Begun, err error) {
+func begun(b ledger.Begin, r answer) (out ledger.Begun, err error) {
 	switch what := r.text(0); what {
 	case "busy":
 		return out, ledger.ErrBusy
@@ -85,7 +84,7 @@ func begun(b ledger.Begin, asked time.Time, r answer) (out ledger.Begun, err err
 		by := r.text(2)
 		return out, &ledger.LineTaken{OrderNo: b.OrderNo, Line: r.text(1), By: by, Superseded: by == b.Supersedes}
 	case "known", "hash", "identity":
-		out.BornAt = r.time(1)
+		out.BornAt, out.At = r.time(1), r.time(3)
 		out.Entry, err = r.entry(2, b.Key)
 		switch {
 		case err != nil:
@@ -97,8 +96,8 @@ func begun(b ledger.Begin, asked time.Time, r answer) (out ledger.Begun, err err
 		return out, err
 	default:
 		left := time.Duration(r.int(1)) * time.Microsecond
-		out.Claim = ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: asked.Add(left)}
-		out.BornAt, out.Fresh = r.time(2), r.text(3) != ""
+		out.BornAt, out.Fresh, out.At = r.time(2), r.text(3) != "", r.time(5)
+		out.Claim = ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: out.At.Add(left)}
 		out.Entry, err = r.entry(4, b.Key)
 		return out, err
 	}
@@ -142,15 +141,26 @@ func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
 	return wrap("doubt", c.Key, err)
 }
 
+// Deny implements ledger.Documents.
+func (l *Ledger) Deny(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	reason, err := asJSON(why)
+	if err == nil {
+		d := l.document("deny", c.Key)
+		d.Owner, d.Reason, d.Detail, d.Identity = c.Owner, reason, why.Code, c.Identity
+		_, err = l.resolve(ctx, c.Key, d)
+	}
+	return wrap("deny", c.Key, err)
+}
+
 // Absent implements ledger.Documents.
-func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, since time.Time, err error) {
+func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
 	d := l.document("absent", c.Key)
 	d.Owner = c.Owner
 	r, err := l.resolve(ctx, c.Key, d)
 	if err != nil {
-		return 0, time.Time{}, wrap("record absence", c.Key, err)
+		return 0, 0, wrap("record absence", c.Key, err)
 	}
-	return int(r.int(1)), r.time(2), nil
+	return int(r.int(1)), r.time(3).Sub(r.time(2)), nil
 }
 
 // Release implements ledger.Documents.
@@ -218,6 +228,19 @@ func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, li
 	rows, err := l.documents(ctx, seller, d)
 	if err != nil {
 		return nil, fmt.Errorf("list due %s/%s: %w", seller, kind, err)
+	}
+	return entries(rows, func(r answer) (ledger.Entry, error) {
+		return r.entry(1, ledger.Key{Seller: seller, Kind: kind, No: r.text(0)})
+	})
+}
+
+// Refusals implements ledger.Documents.
+func (l *Ledger) Refusals(ctx context.Context, seller, kind string, from time.Time, limit int) ([]ledger.Entry, error) {
+	d := l.document("refusals", ledger.Key{Seller: seller, Kind: kind})
+	d.At, d.Limit = max(from.UnixMicro(), 0), limit
+	rows, err := l.documents(ctx, seller, d)
+	if err != nil {
+		return nil, fmt.Errorf("list refusals %s/%s: %w", seller, kind, err)
 	}
 	return entries(rows, func(r answer) (ledger.Entry, error) {
 		return r.entry(1, ledger.Key{Seller: seller, Kind: kind, No: r.text(0)})
@@ -375,6 +398,7 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 	}
 	read("lines", &e.Lines)
 	read("cleaned", &e.Cleaned)
+	read("denied", &e.Denied)
 	read("following", &e.Following)
 	if e.State == ledger.Refused {
 		read("reason", &e.Reason)

@@ -11,6 +11,7 @@
 //	{seller}:find:<number>           sorted set: entries by order number and by the far side's number
 //	{seller}:due:<kind>              sorted set: followed entries by when to look again, milliseconds
 //	{seller}:doubt:<kind>            sorted set: entries whose sending is in doubt, by since when
+//	{seller}:refusals:<kind>         sorted set: refused entries by when they were written last
 //	{seller}:kinds                   set: kinds of documents seen
 //	{seller}:birth                   hash: since when this very server remembers this seller
 //	{seller}:trial                   sorted set: numbers admitted during the trial
@@ -111,12 +112,16 @@ func (l *Ledger) clock() int64 {
 	return l.now().UnixMicro()
 }
 
-// local is the clock of Claim.Until.
-func (l *Ledger) local() time.Time {
-	if l.now == nil {
-		return time.Now()
+// Clock implements ledger.Ledger.
+func (l *Ledger) Clock(ctx context.Context) (time.Time, error) {
+	if l.now != nil {
+		return l.now(), nil
 	}
-	return l.now()
+	at, err := l.client.Time(ctx).Result()
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask Redis for its time: %w", err)
+	}
+	return at.UTC(), nil
 }
 
 func wrap(verb string, k ledger.Key, err error) error {

@@ -22,7 +22,7 @@ type scripts struct {
 
 func newScripts() scripts {
 	return scripts{
-		document: together([]string{"birth", "document"}, "begin", "begin_plain", "accept", "accept_plain", "refuse", "doubt", "absent", "release", "resend", "follow", "find", "due"),
+		document: together([]string{"birth", "document"}, "begin", "begin_plain", "accept", "accept_plain", "refuse", "deny", "doubt", "absent", "release", "resend", "follow", "find", "due", "refusals"),
 		quota:    together([]string{"quota"}, "acquire_plain", "return_plain"),
 		lease:    together(nil, "lease", "unlease"),
 		count:    redis.NewScript(source("count")),
@@ -38,8 +38,8 @@ func newScripts() scripts {
 // one.
 func together(shared []string, operations ...string) *redis.Script {
 	var b strings.Builder
-	fmt.Fprintf(&b, "local KEEP_ATTEMPTS, KEEP_SETTLED, CLAIM_FOR, BIRTH_MARGIN = %d, %d, %d, %d\n", // s, µs, µs
-		ledger.KeepAttempts, int(keepSettled.Seconds()), ledger.ClaimFor.Microseconds(), ledger.BirthMargin.Microseconds())
+	fmt.Fprintf(&b, "local KEEP_ATTEMPTS, KEEP_SETTLED, KEEP_REFUSALS, CLAIM_FOR, BIRTH_MARGIN = %d, %d, %d, %d, %d\n", // s, s, µs, µs
+		ledger.KeepAttempts, int(keepSettled.Seconds()), int(ledger.RefusalsKept.Seconds()), ledger.ClaimFor.Microseconds(), ledger.BirthMargin.Microseconds())
 	b.WriteString(source("together"))
 	for _, name := range shared {
 		b.WriteString(source(name))

@@ -118,7 +118,7 @@ func (c *comparison) step() {
 		Identity: rapid.SampledFrom([]string{"", "x", "x", "y"}).Draw(c.T, "identity"), AnyIdentity: rapid.IntRange(0, 4).Draw(c.T, "any") == 0,
 	}
 	claim := ledger.Claim{Key: key, Owner: owner, Identity: begin.Identity}
-	switch what := rapid.IntRange(0, 14).Draw(c.T, "what"); what {
+	switch what := rapid.IntRange(0, 15).Draw(c.T, "what"); what {
 	case 0, 1, 2:
 		c.same("begin", func(l ledger.Ledger) (any, error) {
 			begun, err := l.Begin(ctx, begin)
@@ -136,10 +136,14 @@ func (c *comparison) step() {
 		})
 	case 5:
 		c.same("doubt", func(l ledger.Ledger) (any, error) { return nil, l.Doubt(ctx, claim, "why") })
+	case 15:
+		c.same("deny", func(l ledger.Ledger) (any, error) {
+			return nil, l.Deny(ctx, claim, fault.Reason{Code: "y", RemoteText: "系统处理中"})
+		})
 	case 6:
 		c.same("absent", func(l ledger.Ledger) (any, error) {
-			looks, since, err := l.Absent(ctx, claim)
-			return fmt.Sprint(looks, since), err
+			looks, doubted, err := l.Absent(ctx, claim)
+			return fmt.Sprint(looks, doubted), err
 		})
 	case 7:
 		c.same("release", func(l ledger.Ledger) (any, error) { return nil, l.Release(ctx, claim, "why") })
@@ -188,6 +192,9 @@ func (c *comparison) step() {
 		of := map[string]ledger.State{}
 		err := l.Unsettled(ctx, c.seller, "order", func(e ledger.Entry) error { of[e.Key.No] = e.State; return nil })
 		return of, err
+	})
+	c.same("refusals", func(l ledger.Ledger) (any, error) {
+		return l.Refusals(ctx, c.seller, "order", c.clock.Now().Add(-time.Minute), 2)
 	})
 	c.same("open", func(l ledger.Ledger) (any, error) { return l.Open(ctx, c.seller, "order") })
 }

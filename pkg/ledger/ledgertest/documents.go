@@ -592,8 +592,8 @@ func testDoubtLate(b *bench) {
 	b.must(b.Doubt(b.ctx, begun.Claim, "x"))
 	b.is("A2", ledger.Intent)
 	looks, since, err := b.Absent(b.ctx, other.Claim)
-	if err != nil || looks != 1 || !since.Equal(b.now()) {
-		b.Errorf("%d looks since %s, %v; now is %s", looks, since, err, b.now())
+	if err != nil || looks != 1 || since != 0 {
+		b.Errorf("%d looks over %s, %v", looks, since, err)
 	}
 
 	// The ledger was lost: the next Begin asks, whatever the payload.
@@ -650,8 +650,8 @@ func testAbsent(b *bench) {
 		}
 		for range 2 { // the second time because the answer was lost
 			looks, since, err := b.Absent(b.ctx, begun.Claim)
-			if err != nil || looks != want || !since.Equal(doubted) {
-				b.Fatalf("look %d: %d looks since %s, %v", want, looks, since, err)
+			if err != nil || looks != want || since != b.now().Sub(doubted) || begun.InDoubt() != since {
+				b.Fatalf("look %d: %d looks over %s, begun after %s, %v", want, looks, since, begun.InDoubt(), err)
 			}
 		}
 		b.is("A1", ledger.Unknown)
@@ -660,10 +660,135 @@ func testAbsent(b *bench) {
 	// A look before anything was known to be sent makes it unknown, from then on.
 	begun := b.begins(b.order("A2"))
 	looks, since, err := b.Absent(b.ctx, begun.Claim)
-	if err != nil || looks != 1 || !since.Equal(b.now()) {
-		b.Errorf("%d looks since %s, %v", looks, since, err)
+	if err != nil || looks != 1 || since != 0 {
+		b.Errorf("%d looks over %s, %v", looks, since, err)
 	}
 	b.is("A2", ledger.Unknown)
+}
+
+// A refusal in business words is kept while it is looked for, over crashes of whoever looks, until it is found or refused.
+func testDeny(b *bench) {
+	b.bear()
+	begin := b.order("A1", "1")
+	begun := b.begins(begin)
+	b.clock.Add(3 * time.Second)
+	for range 2 { // the second time because the answer was lost
+		b.must(b.Deny(b.ctx, begun.Claim, refusal()))
+	}
+	e := b.entry("A1")
+	if e.State != ledger.Unknown || e.Denied != refusal() || e.Reason != (fault.Reason{}) || e.Looks != 0 || !e.FirstDoubt.Equal(b.now()) ||
+		len(e.Attempts) != 2 || e.Attempts[1].What != "denied" || e.Attempts[1].Detail != refusal().Code {
+		b.Errorf("denied as %+v", e)
+	}
+	if n, _, err := b.Doubted(b.ctx, sellerName, kind); err != nil || n != 1 {
+		b.Errorf("%d in doubt, %v", n, err)
+	}
+	var taken *ledger.LineTaken
+	if _, err := b.Begin(b.ctx, b.order("A2", "1")); !errors.As(err, &taken) || taken.By != "A1" {
+		b.Errorf("its line is free: %v", err)
+	}
+	denied := func(what string, want fault.Reason, looks int) {
+		b.Helper()
+		if e := b.entry("A1"); e.Denied != want || e.Looks != looks {
+			b.Fatalf("after %s: denied %+v, %d looks", what, e.Denied, e.Looks)
+		}
+	}
+	b.begins(b.again(begin)) // and its worker dies
+	denied("a crash", refusal(), 0)
+	b.clock.Add(2 * ledger.ClaimFor)
+	again := b.begins(b.again(begin))
+	if again.Fresh || again.Entry.Denied != refusal() {
+		b.Errorf("begun again: %+v", again)
+	}
+	b.must(b.Release(b.ctx, again.Claim, "could not ask"))
+	denied("a release", refusal(), 0)
+	_, _, err := b.Absent(b.ctx, b.begins(b.again(begin)).Claim)
+	b.must(err)
+	denied("a look", refusal(), 1)
+	last := b.begins(b.again(begin))
+	b.must(b.Refuse(b.ctx, last.Claim, last.Entry.Denied))
+	denied("the refusal", fault.Reason{}, 0)
+	if e := b.entry("A1"); e.State != ledger.Refused || e.Reason != refusal() {
+		b.Errorf("refused as %+v", e)
+	}
+	b.begins(b.order("A2", "1")) // its line is free
+
+	// What ends it otherwise.
+	for what, end := range map[string]func(ledger.Begin){
+		"found":     func(of ledger.Begin) { b.accepts(of, "N1") },
+		"resent":    func(of ledger.Begin) { b.must(b.Resend(b.ctx, b.begins(of).Claim)) },
+		"lost then": func(of ledger.Begin) { b.must(b.Doubt(b.ctx, b.begins(of).Claim, "no answer")) },
+	} {
+		of := b.order(what)
+		b.must(b.Deny(b.ctx, b.begins(of).Claim, refusal()))
+		end(b.again(of))
+		if e := b.entry(what); e.Denied != (fault.Reason{}) {
+			b.Errorf("%s: denied %+v", what, e.Denied)
+		}
+	}
+	// One who may be sending has the last word.
+	of := b.order("B1")
+	late := b.begins(of)
+	b.clock.Add(2 * ledger.ClaimFor)
+	other := b.begins(b.again(of))
+	b.must(b.Deny(b.ctx, late.Claim, refusal()))
+	b.must(b.Release(b.ctx, other.Claim, "x"))
+	if e := b.entry("B1"); e.State != ledger.Unknown || e.Denied != (fault.Reason{}) || e.Looks != 0 {
+		b.Errorf("denied beside another: %+v", e)
+	}
+	// A ledger that was lost meanwhile learns it too.
+	of = b.order("C1")
+	claim := b.begins(of).Claim
+	b.store.Wipe()
+	b.must(b.Deny(b.ctx, claim, refusal()))
+	if e := b.entry("C1"); !e.Partial() || e.State != ledger.Unknown || e.Denied != refusal() {
+		b.Errorf("denied after a loss: %+v", e)
+	}
+}
+
+func testRefusals(b *bench) {
+	b.bear()
+	is := func(after string, from time.Time, limit int, want ...string) {
+		b.Helper()
+		list, err := b.Refusals(b.ctx, sellerName, kind, from, limit)
+		b.must(err)
+		var got []string
+		for _, e := range list {
+			if e.State != ledger.Refused || e.Reason != refusal() {
+				b.Errorf("%s: %+v", after, e)
+			}
+			got = append(got, e.Key.No)
+		}
+		if !slices.Equal(got, want) {
+			b.Fatalf("after %s: %v, want %v", after, got, want)
+		}
+	}
+	is("nothing", time.Time{}, 10)
+	began := b.now()
+	of := map[string]ledger.Begin{}
+	for _, no := range []string{"A1", "A2", "A3"} {
+		of[no] = b.order(no)
+		b.must(b.Refuse(b.ctx, b.begins(of[no]).Claim, refusal()))
+		b.clock.Add(time.Second)
+	}
+	theirs := b.order("A9")
+	theirs.Hash = ledger.Shadowed
+	b.must(b.Refuse(b.ctx, b.begins(theirs).Claim, refusal()))
+	is("three, and one that was somebody else's", began, 10, "A1", "A2", "A3")
+	is("three, a part", began, 2, "A1", "A2")
+	is("three, from later", began.Add(time.Second), 10, "A2", "A3")
+	if list, err := b.Refusals(b.ctx, "other", kind, began, 10); err != nil || len(list) != 0 {
+		b.Errorf("of another seller: %v, %v", list, err)
+	}
+	replayed := b.begins(b.again(of["A2"]))
+	is("one in hand again", began, 10, "A1", "A3")
+	b.must(b.Release(b.ctx, replayed.Claim, "x"))
+	is("and given back", began, 10, "A1", "A3", "A2")
+	b.accepts(b.again(of["A3"]), "N3")
+	is("one is found", began, 10, "A1", "A2")
+	b.clock.Add(ledger.RefusalsKept + time.Second)
+	b.must(b.Refuse(b.ctx, b.begins(b.order("B1")).Claim, refusal()))
+	is("their time", time.Time{}, 10, "B1")
 }
 
 func testTrace(b *bench) {

@@ -44,6 +44,8 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"an accepted document is known by its number", testAccept},
 		{"what the far side has is accepted although the ledger lost it", testAcceptLate},
 		{"a refused document gives its lines back", testRefuse},
+		{"a document that was refused in words is looked for, and the words are kept", testDeny},
+		{"what was refused lately is listed", testRefusals},
 		{"a doubted document is unknown", testDoubt},
 		{"a doubt is kept although the claim ran out", testDoubtLate},
 		{"looks that found nothing are counted", testAbsent},

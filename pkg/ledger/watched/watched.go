@@ -93,10 +93,15 @@ func (w *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
 	return w.call(ctx, "doubt", func(ctx context.Context) error { return w.Ledger.Doubt(ctx, c, why) })
 }
 
+// Deny implements ledger.Documents.
+func (w *Ledger) Deny(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	return w.call(ctx, "deny", func(ctx context.Context) error { return w.Ledger.Deny(ctx, c, why) })
+}
+
 // Absent implements ledger.Documents.
-func (w *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, since time.Time, err error) {
-	err = w.call(ctx, "absent", func(ctx context.Context) error { looks, since, err = w.Ledger.Absent(ctx, c); return err })
-	return looks, since, err
+func (w *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
+	err = w.call(ctx, "absent", func(ctx context.Context) error { looks, doubted, err = w.Ledger.Absent(ctx, c); return err })
+	return looks, doubted, err
 }
 
 // Release implements ledger.Documents.

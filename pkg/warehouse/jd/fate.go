@@ -40,7 +40,7 @@ func (w *Warehouse) unwritten(err error) error {
 		"仓库拒绝了订单，请按其说明修改后重新审核", "the warehouse refused the order; mend what it says and audit again")
 	switch {
 	case !no.Before:
-		return &warehouse.SaidNo{Reason: reason}
+		return &warehouse.SaidNo{Reason: reason, Data: faultOfData(no.Text)}
 	case no.Class == jdapi.ClassData:
 		reason.Code = "warehouse.refused.data"
 	default:

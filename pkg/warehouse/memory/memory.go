@@ -43,6 +43,10 @@ type Knobs struct {
 	DropBefore int
 	// Refuse is how many of the next orders are refused in business words.
 	Refuse int
+	// RefuseTaken is how many of the next orders are refused in business words although they are taken.
+	RefuseTaken int
+	// Late is how long FindOrders does not see what was taken.
+	Late time.Duration
 	// Reject is how many of the next orders are refused before anything is looked at.
 	Reject int
 	// Down: nothing gets through, and the caller knows it.
@@ -259,6 +263,9 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	if slices.Contains(w.Split, o.OutboundNo) {
 		w.split(d)
 	}
+	if spend(&w.RefuseTaken) {
+		return warehouse.Taken{}, &warehouse.SaidNo{Reason: refused}
+	}
 	if spend(&w.LoseReplies) {
 		return warehouse.Taken{}, fault.Unknown(io.ErrUnexpectedEOF)
 	}
@@ -330,7 +337,7 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 	found := map[string]warehouse.Found{}
 	for _, d := range w.documents {
 		switch f, known := found[d.outboundNo]; {
-		case d.part || !slices.Contains(outboundNos, d.outboundNo):
+		case d.part || !slices.Contains(outboundNos, d.outboundNo) || w.now().Sub(d.takenAt) < w.Late:
 		case known:
 			f.Others = append(f.Others, d.no)
 			found[d.outboundNo] = f

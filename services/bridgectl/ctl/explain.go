@@ -151,8 +151,11 @@ func (x *explained) entry(e ledger.Entry) {
 	case e.Hash == ledger.Shadowed && e.State == ledger.Unknown:
 		d.State = "shadow"
 	}
-	if e.State == ledger.Refused {
+	switch {
+	case e.State == ledger.Refused:
 		d.Reason = (*reasonJSON)(&e.Reason)
+	case e.Denied != (fault.Reason{}): // refused in words, and looked for before that is believed
+		d.State, d.Reason = "refused, still looked for", (*reasonJSON)(&e.Denied)
 	}
 	if e.Following != nil {
 		d.Status, d.Due = strings.TrimSpace(statusWord(e.Following.Status)+" "+e.Following.Code), e.Following.Due.UTC()

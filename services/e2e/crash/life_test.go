@@ -369,9 +369,13 @@ func (l *tappedLedger) Doubt(ctx context.Context, c ledger.Claim, why string) er
 	return l.call("doubt", func() error { return l.Ledger.Doubt(ctx, c, why) })
 }
 
-func (l *tappedLedger) Absent(ctx context.Context, c ledger.Claim) (looks int, since time.Time, err error) {
-	err = l.call("absent", func() error { looks, since, err = l.Ledger.Absent(ctx, c); return err })
-	return looks, since, err
+func (l *tappedLedger) Deny(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	return l.call("deny", func() error { return l.Ledger.Deny(ctx, c, why) })
+}
+
+func (l *tappedLedger) Absent(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
+	err = l.call("absent", func() error { looks, doubted, err = l.Ledger.Absent(ctx, c); return err })
+	return looks, doubted, err
 }
 
 func (l *tappedLedger) Release(ctx context.Context, c ledger.Claim, why string) error {

@@ -39,7 +39,12 @@ type bench struct {
 	mu   sync.Mutex
 	at   time.Time
 	runs int
+	// skew is how far the worker's own clock is ahead of the ledger's and the warehouse's.
+	skew time.Duration
 }
+
+// own is the worker's own clock.
+func (b *bench) own() time.Time { return b.now().Add(b.skew) }
 
 func (b *bench) now() time.Time {
 	b.mu.Lock()
@@ -121,7 +126,7 @@ func newBench(t *testing.T, open func(b *bench) (ledger.Ledger, error)) *bench {
 			}
 			return b.wh, nil
 		},
-		Now: b.now,
+		Now: b.own,
 		NewOwner: func() string {
 			b.runs++
 			return fmt.Sprintf("run-%d", b.runs)

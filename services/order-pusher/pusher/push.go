@@ -93,7 +93,12 @@ type run struct {
 	plan   warehouse.Plan
 	begin  ledger.Begin
 	begun  ledger.Begun
+	// asked is when begun was asked for, by our own clock.
+	asked time.Time
 }
+
+// now is the store's time: its answer to Begin, and what went by here since. Our own clock may be off.
+func (r *run) now() time.Time { return r.begun.At.Add(r.Now().Sub(r.asked)) }
 
 func (r *run) push(ctx context.Context) error {
 	if overtaken, err := r.overtaken(ctx); err != nil || overtaken {
@@ -281,6 +286,7 @@ func (r *run) lineTaken(ctx context.Context, taken *ledger.LineTaken) error {
 
 // beginOnce begins the document. One that was in shadow stays what it is, whatever its content.
 func (r *run) beginOnce(ctx context.Context) (err error) {
+	r.asked = r.Now()
 	r.begun, err = r.Ledger.Begin(ctx, r.begin)
 	if errors.Is(err, ledger.ErrHash) && r.begun.Entry.Hash == ledger.Shadowed {
 		r.begin.Hash = ledger.Shadowed
@@ -311,17 +317,20 @@ func (r *run) askFirst(ctx context.Context) error {
 	if ok {
 		return r.adopt(found)
 	}
+	if no := r.begun.Entry.Denied; no != (fault.Reason{}) {
+		return r.stillDenied(no)
+	}
 	if r.begin.Hash == ledger.Shadowed && !slices.Contains(r.d.Released, seller.CauseShadow(r.o.Seller, r.o.OutboundNo)) {
 		return r.notSent(ShadowWaiting(r.o))
 	}
 	if err := r.askSuperseded(ctx); err != nil {
 		return r.notSent(err)
 	}
-	entry, now := r.begun.Entry, r.Now()
+	entry := r.begun.Entry
 	switch {
 	case entry.State == ledger.Unknown:
-		if entry.Looks+1 < looksBeforeResend || now.Sub(entry.FirstDoubt) < r.ResendAfter {
-			return r.absent(entry)
+		if entry.Looks+1 < looksBeforeResend || r.begun.InDoubt() < r.ResendAfter {
+			return r.absent(r.ResendAfter, looksBeforeResend, fmt.Sprintf("the answer was lost; sent again after %d looks", looksBeforeResend))
 		}
 		if err := r.Ledger.Resend(ctx, r.begun.Claim); err != nil {
 			return err
@@ -359,32 +368,38 @@ func (r *run) askSuperseded(ctx context.Context) error {
 
 // unsettled waits until an absence is certain although the ledger may have been lost.
 func (r *run) unsettled(first bool) error {
-	now := r.Now()
-	if r.begun.Settled(first, now, r.SettleFor) {
+	if r.begun.Settled(first, r.SettleFor) {
 		return nil
 	}
-	wait := r.begun.BornAt.Add(r.SettleFor).Sub(now) + time.Second
+	wait := r.SettleFor - r.begun.At.Sub(r.begun.BornAt) + time.Second
 	return fault.RetryAfter(wait, errors.New("the ledger is younger than this order; a lost sending may still arrive"))
 }
 
-// absent records a look that found nothing and comes back for the next one: the looks are spread over ResendAfter.
-func (r *run) absent(entry ledger.Entry) error {
-	var looks int
-	since := entry.FirstDoubt
-	return r.resolve(nil, func(ctx context.Context) (err error) {
-		if looks, since, err = r.Ledger.Absent(ctx, r.begun.Claim); err != nil {
+// absent records a look that found nothing and comes back for the next one: so many looks are spread over a time.
+func (r *run) absent(over time.Duration, of int, why string) error {
+	return r.resolve(nil, func(ctx context.Context) error {
+		looks, doubted, err := r.Ledger.Absent(ctx, r.begun.Claim)
+		if err != nil {
 			return err
 		}
-		next := since.Add(r.ResendAfter * time.Duration(looks) / (looksBeforeResend - 1)).Sub(r.Now())
-		return fault.RetryAfter(max(next, firstLook), fault.Unknown(
-			fmt.Errorf("the answer was lost; look %d found nothing, sent again after %d looks over %s", looks, looksBeforeResend, r.ResendAfter)))
+		next := over*time.Duration(looks)/time.Duration(of-1) - doubted
+		return fault.RetryAfter(max(next, firstLook), fault.Unknown(fmt.Errorf("%s over %s; look %d found nothing", why, over, looks)))
 	})
+}
+
+// stillDenied is for an order that the warehouse refused in its own words and that a later look did not find either. It is
+// never sent again for that: when the looks are over it is refused, as the warehouse said.
+func (r *run) stillDenied(no fault.Reason) error {
+	if r.begun.Entry.Looks+1 < looksAtRefused || r.begun.InDoubt() < r.RefuseAfter {
+		return r.absent(r.RefuseAfter, looksAtRefused, "the warehouse refused it; believed after looks")
+	}
+	return r.refuse(no)
 }
 
 // send hands over and writes what came of it before anything is told.
 func (r *run) send(ctx context.Context) error {
 	until, limited := ctx.Deadline()
-	if r.Now().Add(callLimit).After(r.begun.Claim.Until) || limited && time.Until(until) < callLimit {
+	if r.now().Add(callLimit).After(r.begun.Claim.Until) || limited && time.Until(until) < callLimit {
 		return r.notSent(fault.RetryAfter(busyPause, errors.New("too little of the claim, or of the run, is left to send safely")))
 	}
 	taken, err := r.wh.TakePlanned(ctx, r.o, r.plan)
@@ -410,17 +425,28 @@ func (r *run) send(ctx context.Context) error {
 	}
 }
 
-// saidNo asks whether a refusal in business words took the order all the same ("number exists already").
+// saidNo asks whether a refusal in business words took the order all the same ("number exists already"). What does not show
+// at once may show later, so unless the words are known it is looked for again before anything is published.
 func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
 	found, ok, err := r.ask(ctx, r.o.OutboundNo)
 	switch {
-	case err != nil:
-		return r.doubt(fmt.Errorf("%w; asking after it: %w", no, err))
-	case ok:
+	case err == nil && ok:
 		return r.adopt(found)
-	default:
+	case err == nil && (no.Data || r.RefuseAfter <= 0):
 		return r.refuse(no.Reason)
+	case err != nil:
+		return r.deny(no.Reason, fmt.Errorf("%w; asking after it: %w", no, err))
+	default:
+		return r.deny(no.Reason, no)
 	}
+}
+
+// deny writes down that the warehouse refused it in its own words, and comes back to look for it.
+func (r *run) deny(no fault.Reason, why error) error {
+	next := max(r.RefuseAfter/deniedLook, firstLook)
+	return r.resolve(fault.RetryAfter(next, fault.Unknown(why)), func(ctx context.Context) error {
+		return r.Ledger.Deny(ctx, r.begun.Claim, no)
+	})
 }
 
 func (r *run) ask(ctx context.Context, outboundNo string) (warehouse.Found, bool, error) {
@@ -453,7 +479,7 @@ func (r *run) adopt(found warehouse.Found) error {
 }
 
 func (r *run) accept(number string, cleaned []ledger.Cleaned) error {
-	now := r.Now()
+	now := r.now()
 	err := r.resolve(nil, func(ctx context.Context) error {
 		return r.Ledger.Accept(ctx, r.begin, number, cleaned, now)
 	})

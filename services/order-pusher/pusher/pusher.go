@@ -41,6 +41,10 @@ const (
 	// looksBeforeResend is how many looks must find nothing, spread over Config.ResendAfter, before a sending whose
 	// answer was lost is repeated (DESIGN, outcomes of a send).
 	looksBeforeResend = 3
+	// looksAtRefused is how many looks must find nothing, besides the one at once, before a refusal is believed.
+	looksAtRefused = 2
+	// deniedLook is which part of Config.RefuseAfter goes by before the first of them.
+	deniedLook = 12
 	// firstLook is the pause before a lost answer is asked for.
 	firstLook = time.Second
 	// busyPause is when to come back to an order that another worker has in hand.
@@ -64,6 +68,11 @@ type Config struct {
 	MaxAttempts int `env:"PUSH_MAX_ATTEMPTS" envDefault:"12" help:"failed attempts before an order is shelved"`
 	// ResendAfter is how long a lost answer is looked for before the order is sent again under the same number.
 	ResendAfter time.Duration `env:"PUSH_RESEND_AFTER" envDefault:"5m" help:"time over which a lost answer is looked for before sending again"`
+	// RefuseAfter is how long an order that the warehouse refused in its own words is looked for before it is published as
+	// failed: at once, after a twelfth of it, and after all of it. Warehouses were seen to say no and to show the document
+	// seconds later; the ERP refunds what failed. Nobody waits for the failure of an order as for its success, so a minute
+	// costs little. 0 publishes it after the look at once.
+	RefuseAfter time.Duration `env:"PUSH_REFUSE_AFTER" envDefault:"1m" help:"how long an order that the warehouse refused in its own words is looked for before it is published as failed"`
 	// SettleFor is how long after the ledger's birth a sending that it does not know of may still take effect.
 	SettleFor time.Duration `env:"PUSH_SETTLE_FOR" envDefault:"30s" help:"how long a sending lost with an older ledger may still arrive"`
 	// BreakerAfter is the run of failed calls that pauses a seller.
@@ -151,7 +160,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
 		},
 	})
-	s.Metrics.MustRegister(Doubts(s.Sellers.All, s.Ledger, time.Now))
+	s.Metrics.MustRegister(Doubts(s.Sellers.All, s.Ledger, p.Now))
 	main := s.Serving(Name)
 	main.Slots, main.MaxAttempts, main.Paused = c.Slots, c.MaxAttempts, paused(s.Sellers)
 	g, ctx := errgroup.WithContext(ctx)

@@ -1,4 +1,4 @@
--- A look found nothing. Answers {'ok', looks, since} or {'lost'}.
+-- A look found nothing. Answers {'ok', looks, since, now} or {'lost'}.
 local e = load()
 if not done(e, 'absent') then
   if not mine(e) then return {'lost'} end
@@ -9,4 +9,4 @@ if not done(e, 'absent') then
   remember(e, 'absent')
   save(e)
 end
-return {'ok', e.looks, e.doubt}
+return {'ok', e.looks, e.doubt, text(now)}

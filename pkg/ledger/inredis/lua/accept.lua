@@ -13,7 +13,7 @@ if is(a.trace) then e.trace = a.trace end
 if is(a.identity) then e.identity = a.identity end
 e.following, e.due = a.following, a.due
 e.owner, e.how = a.owner, 'accepted'
-e.reason, e.looks, e.doubt, e.told, e.prior, e.prior_identity, e.sure, e.fresh, e['until'] = '', '', '', '', '', '', '', '', ''
+e.reason, e.denied, e.looks, e.doubt, e.told, e.prior, e.prior_identity, e.sure, e.fresh, e['until'] = '', '', '', '', '', '', '', '', '', ''
 take_lines(e, a.lines, holders(a.order, a.lines))
 remember(e, 'accepted', a.number)
 save(e)

@@ -1,14 +1,14 @@
 -- Claims a document and tells what is known of it.
--- Answers {'begun', left of the claim, born, fresh, entry as told} {'known', born, entry} {'hash', born, entry} {'busy'}
--- {'identity', born, entry} {'line', line, number that holds it}.
+-- Answers {'begun', left of the claim, born, fresh, entry as told, now} {'known', born, entry, now} {'hash', born, entry, now} {'busy'}
+-- {'identity', born, entry, now} {'line', line, number that holds it}.
 
 local born = born()
 local e = load()
 if mine(e) then
-  return {'begun', text(e['until'] - now), e.born, e.fresh or '', is(e.told) and cjson.decode(e.told) or {}}
+  return {'begun', text(e['until'] - now), e.born, e.fresh or '', is(e.told) and cjson.decode(e.told) or {}, text(now)}
 end
-if is(e.hash) and e.hash ~= a.hash then return {'hash', born, flat(e)} end
-if e.state == 'accepted' or e.state == 'cancelled' then return {'known', born, flat(e)} end
+if is(e.hash) and e.hash ~= a.hash then return {'hash', born, flat(e), text(now)} end
+if e.state == 'accepted' or e.state == 'cancelled' then return {'known', born, flat(e), text(now)} end
 if e.state == 'intent' then
   if now < tonumber(e['until']) then return {'busy'} end
   e.state = 'unknown' -- its owner never said how it ended, so it may have been sent
@@ -16,7 +16,7 @@ if e.state == 'intent' then
 end
 
 if e.state == 'unknown' and is(a.identity) and is(e.identity) and e.identity ~= a.identity and not is(a.any_identity) then
-  return {'identity', born, flat(e)}
+  return {'identity', born, flat(e), text(now)}
 end
 
 local taken
@@ -56,4 +56,4 @@ e.tries = text((tonumber(e.tries) or 0) + 1)
 take_lines(e, a.lines, held)
 remember(e, 'begun')
 save(e)
-return {'begun', text(CLAIM_FOR), born, e.fresh, told}
+return {'begun', text(CLAIM_FOR), born, e.fresh, told, text(now)}

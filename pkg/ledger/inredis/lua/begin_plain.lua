@@ -25,4 +25,4 @@ if ARGV[at + 5] ~= '' then
 end
 redis.call('ZADD', index, text(LIVE + now), kind .. ':' .. no)
 note_kind(kind)
-return {'begun', text(CLAIM_FOR), born, fresh and '1' or '', {}}
+return {'begun', text(CLAIM_FOR), born, fresh and '1' or '', {}, began}

@@ -6,10 +6,11 @@ local function entry_key(kind, no) return base .. 'entry:' .. kind .. ':' .. no 
 local function lines_key(order_no) return base .. 'lines:' .. a.kind .. ':' .. order_no end
 local function index_key(no) return base .. 'find:' .. no end
 
-local key, due_key, doubt_key
+local key, due_key, doubt_key, refusals_key
 prepare = function()
   setmetatable(a, empty) -- what was not given is empty
   key, due_key, doubt_key = entry_key(a.kind, a.no), base .. 'due:' .. a.kind, base .. 'doubt:' .. a.kind
+  refusals_key = base .. 'refusals:' .. a.kind
 end
 
 local function is(value) return value and value ~= '' end
@@ -147,6 +148,12 @@ local function save(e)
   end
   sort_in(doubt_key, e.hash ~= 'shadow' and e.doubt, stored.doubt) -- ledger.Shadowed
   sort_in(due_key, e.due, stored.due)
+  local refused = e.state == 'refused' and e.hash ~= 'shadow' -- ledger.Shadowed
+  sort_in(refusals_key, refused and e.changed, stored.state == 'refused' and stored.changed)
+  if refused then
+    redis.call('ZREMRANGEBYSCORE', refusals_key, '-inf', text(now - KEEP_REFUSALS * 1000000))
+    redis.call('EXPIRE', refusals_key, KEEP_REFUSALS)
+  end
   -- What stays already needs not be told so again.
   local settled = not unsettled(e)
   if settled or stored.version and not stayed then keep(key, settled) end

@@ -9,7 +9,7 @@ else
   if not is(e.identity) then e.identity = a.identity end
   take_back(e) -- if it had given them back
 end
-e.looks, e.doubt, e.sure = '', text(now), ''
+e.denied, e.looks, e.doubt, e.sure = '', '', text(now), ''
 remember(e, 'unknown', a.detail)
 save(e)
 return {'ok'}

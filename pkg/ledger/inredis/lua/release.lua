@@ -4,7 +4,7 @@ if done(e, 'released') then return {'ok'} end
 if not mine(e) then return {'lost'} end
 if e.prior ~= 'unknown' then
   free_lines(e)
-  e.looks, e.doubt = '', ''
+  e.denied, e.looks, e.doubt = '', '', ''
   if not is(e.prior) then e.hash = '' end -- never sent, so any content may begin under this number
 end
 e.state, e.identity, e.how = e.prior or '', e.prior_identity or '', 'released'

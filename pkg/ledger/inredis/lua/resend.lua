@@ -2,6 +2,6 @@
 local e = load()
 if not mine(e) or now >= tonumber(e['until']) then return {'lost'} end
 e.prior, e.prior_identity = 'unknown', e.identity or ''
-e.looks, e.doubt, e.sure = '', '', ''
+e.denied, e.looks, e.doubt, e.sure = '', '', '', ''
 save(e)
 return {'ok'}

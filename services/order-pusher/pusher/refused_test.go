@@ -1,0 +1,190 @@
+package pusher
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/memory"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// The warehouse says no in its own words, has the order, and shows it three seconds later.
+func TestARefusalThatWasNoneIsNeverPublished(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.RefuseAfter = time.Minute
+		const orders = 20
+		b.wh.Set(func(k *memory.Knobs) { k.RefuseTaken, k.Late = orders, 3*time.Second })
+		accepted, failed := 0, 0
+		for n := range orders {
+			o := b.order(fmt.Sprintf("A-%d", n))
+			for how := fresh; ; how = again {
+				told, err := b.push(o, how)
+				if fault.Of(err) == fault.Wait && told == "wait" {
+					b.wait(fault.After(err))
+					continue
+				}
+				if told == "accepted "+b.number(o) {
+					accepted++
+				} else {
+					failed++
+				}
+				break
+			}
+			b.has(o, 1)
+		}
+		if accepted != orders || failed != 0 {
+			t.Errorf("%d accepted, %d failed", accepted, failed)
+		}
+	})
+}
+
+// A refusal is published after looks at once, after five seconds and after a minute, whatever dies in between, and the
+// order is never sent again for it.
+func TestARefusalIsPublishedAfterItsLooks(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.RefuseAfter = time.Minute
+		o := b.order("A-1")
+		b.wh.Set(func(k *memory.Knobs) { k.Refuse = 1 }) // what is sent again would be taken
+		waits := func(how time.Duration) {
+			t.Helper()
+			told, err := b.push(o, again)
+			if told != "wait" || fault.After(err) != how {
+				t.Fatalf("told %q, comes back after %s: %v", told, fault.After(err), err)
+			}
+			b.wait(how)
+		}
+		began := b.now()
+		if told, err := b.push(o, fresh); told != "wait" || fault.After(err) != 5*time.Second {
+			t.Fatalf("told %q, comes back after %s: %v", told, fault.After(err), err)
+		}
+		b.wait(5 * time.Second)
+		entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "A-1"})
+		if err != nil || entry.State != ledger.Unknown || entry.Denied.RemoteText != "业务处理失败" {
+			t.Errorf("meanwhile: %+v, %v", entry, err)
+		}
+		waits(55 * time.Second)
+		// A worker dies over the last look.
+		if _, err := b.ledger.Begin(t.Context(), ledger.Begin{Key: entry.Key, Hash: PayloadHash(o), Owner: "dies", OrderNo: o.OrderNo, Lines: []string{"1"}}); err != nil {
+			t.Fatal(err)
+		}
+		waits(busyPause)
+		b.wait(ledger.ClaimFor)
+		told, err := b.push(o, again)
+		if reason := fault.ReasonOf(err, ""); told != "failed warehouse.refused" || fault.Of(err) != fault.Refused || reason.RemoteText != "业务处理失败" {
+			t.Fatalf("told %q: %v", told, err)
+		}
+		if b.now().Sub(began) < time.Minute {
+			t.Errorf("published after %s", b.now().Sub(began))
+		}
+		b.wants(o, again, told)
+		b.has(o, 0)
+		b.doubts(0, 0)
+		// A person who replays it has it sent again, once the warehouse's side is mended.
+		b.accepts(o, replay)
+		b.has(o, 1)
+	})
+}
+
+// When the look at once could not ask, the refusal is known all the same: the order is not sent again.
+func TestARefusalWhoseLookFailedIsNotSentAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.RefuseAfter = time.Minute
+		o := b.order("A-1")
+		far := &says{Orders: b.wh, no: &warehouse.SaidNo{Reason: fault.Reason{Code: "warehouse.refused"}}, deaf: 1}
+		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
+		for how, n := fresh, 0; ; how, n = again, n+1 {
+			told, err := b.push(o, how)
+			if fault.Of(err) == fault.Refused && told == "failed warehouse.refused" && n >= looksAtRefused {
+				break
+			}
+			if fault.Of(err) != fault.Wait || n > looksAtRefused {
+				t.Fatalf("run %d: told %q: %v", n, told, err)
+			}
+			b.wait(fault.After(err))
+		}
+		if far.sent != 1 {
+			t.Errorf("sent %d times", far.sent)
+		}
+	})
+}
+
+// says refuses every order with these words; the next so many questions get no answer.
+type says struct {
+	warehouse.Orders
+	no         *warehouse.SaidNo
+	deaf, sent int
+}
+
+func (f *says) TakePlanned(context.Context, *orderv1.Audited, warehouse.Plan) (warehouse.Taken, error) {
+	f.sent++
+	return warehouse.Taken{}, f.no
+}
+
+func (f *says) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
+	if f.deaf--; f.deaf >= 0 {
+		return nil, context.DeadlineExceeded
+	}
+	return f.Orders.FindOrders(ctx, numbers)
+}
+
+func TestAKnownFaultOfTheDataIsPublishedAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.RefuseAfter = time.Minute
+		far := &says{Orders: b.wh, no: &warehouse.SaidNo{Reason: fault.Reason{Code: "warehouse.refused"}, Data: true}}
+		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
+		b.wants(b.order("A-1"), fresh, "failed warehouse.refused")
+	})
+}
+
+// A worker's clock is ten minutes off, answers are lost, and the warehouse shows what it took only after 25 seconds: nothing
+// is sent twice, and everything is done in the time that it takes with a right clock.
+func TestAClockThatIsOffSendsNothingTwice(t *testing.T) {
+	for _, skew := range []time.Duration{10 * time.Minute, -10 * time.Minute} {
+		each(t, func(t *testing.T, b *bench) {
+			b.skew = skew
+			const orders, late = 300, 30
+			b.wh.Set(func(k *memory.Knobs) { k.LoseReplies, k.Late = late, 25*time.Second })
+			due := map[*orderv1.Audited]time.Time{}
+			var waiting []*orderv1.Audited
+			for n := range orders {
+				o := b.order(fmt.Sprintf("A-%d", n))
+				if _, err := b.push(o, fresh); err != nil {
+					due[o], waiting = b.now().Add(fault.After(err)), append(waiting, o)
+				}
+			}
+			if len(waiting) != late {
+				t.Fatalf("%d answers lost", len(waiting))
+			}
+			began, doubles := b.now(), 0
+			for len(waiting) > 0 && b.now().Sub(began) < 6*time.Minute {
+				slices.SortStableFunc(waiting, func(x, y *orderv1.Audited) int { return due[x].Compare(due[y]) })
+				o := waiting[0]
+				b.wait(max(0, due[o].Sub(b.now())))
+				_, err := b.push(o, again)
+				if err == nil {
+					waiting = waiting[1:]
+					continue
+				}
+				if fault.Of(err) != fault.Wait {
+					t.Fatal(err)
+				}
+				due[o] = b.now().Add(fault.After(err))
+			}
+			for n := range orders {
+				if len(b.wh.Numbers(fmt.Sprintf("A-%d", n))) != 1 {
+					doubles++
+				}
+			}
+			if doubles != 0 || len(waiting) != 0 {
+				t.Errorf("clock %s: %d of %d not exactly once at the warehouse, %d not done", skew, doubles, orders, len(waiting))
+			}
+		})
+	}
+}
