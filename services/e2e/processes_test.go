@@ -53,7 +53,7 @@ func TestTheProgramsOverRealServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Setenv("PUSH_SETTLE_FOR=1s", "PUSH_RESEND_AFTER=2s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s", "LOG_LEVEL=warn")
+	r.Setenv("PUSH_SETTLE_FOR=1s", "PUSH_RESEND_AFTER=2s", "PUSH_REFUSE_AFTER=1s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s", "LOG_LEVEL=warn")
 	ctl := func(input string, args ...string) string {
 		t.Helper()
 		out, err := r.Bridgectl(ctx, input, args...)

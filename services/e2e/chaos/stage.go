@@ -35,6 +35,8 @@ const (
 	// resendAfter and settleFor must stay above what a call may take, here half a second.
 	resendAfter = 6 * time.Second
 	settleFor   = 3 * time.Second
+	// refuseAfter stays above the lag of the sandbox's look-ups.
+	refuseAfter = 8 * time.Second
 	// deadline and healthy are what the judge holds orders against (P2, P8).
 	deadline = 10 * time.Minute
 	healthy  = 5 * time.Second
@@ -201,7 +203,7 @@ func (g *stage) behind() []string {
 	}
 	env := []string{
 		"NATS_URL=" + strings.Join(nats, ","), fmt.Sprint("GRACE=", grace),
-		fmt.Sprint("PUSH_MAX_ATTEMPTS=", attempts), fmt.Sprint("PUSH_RESEND_AFTER=", resendAfter), fmt.Sprint("PUSH_SETTLE_FOR=", settleFor),
+		fmt.Sprint("PUSH_MAX_ATTEMPTS=", attempts), fmt.Sprint("PUSH_RESEND_AFTER=", resendAfter), fmt.Sprint("PUSH_SETTLE_FOR=", settleFor), fmt.Sprint("PUSH_REFUSE_AFTER=", refuseAfter),
 		"PUSH_BREAKER_AFTER=10", "PUSH_PROBE_AFTER=2s", "PUSH_RELEASE_PER_SECOND=500",
 		"RECONCILE_DEADLINE=8s", "RECONCILE_DOUBT_FOR=30s", "RECONCILE_CONFIRM_AFTER=2s", "RECONCILE_LIST_EVERY=20s", "RECONCILE_LIST_BACK=10m",
 		"POLL_OPEN=5s", "POLL_PACKED=5s", "POLL_SHIPPED=5s", "POLL_BREAKER_AFTER=10", "POLL_PROBE_AFTER=2s",

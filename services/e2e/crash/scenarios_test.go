@@ -115,10 +115,15 @@ func pushes() []*scenario {
 			name:  "the answer is lost, the order is there",
 			begin: with(func(k *memory.Knobs) { k.LoseReplies = 1 }, simply("o")), outcomes: map[string]outcome{"o": accepted},
 		}, {
+			name: "the warehouse says no, has the order and shows it later", takes: time.Minute,
+			begin:    with(func(k *memory.Knobs) { k.RefuseTaken, k.Late = 1, 3*time.Second }, simply("o")),
+			outcomes: map[string]outcome{"o": accepted},
+		}, {
 			name: "the order is lost on its way", takes: 5 * time.Minute,
 			begin: with(func(k *memory.Knobs) { k.DropBefore = 1 }, simply("o")), outcomes: map[string]outcome{"o": accepted},
 		}, {
 			name:     "refused in business words, mended and replayed",
+			takes:    time.Minute,
 			begin:    with(func(k *memory.Knobs) { k.Refuse = 1 << 20 }, simply("o")),
 			outcomes: map[string]outcome{"o": {documents: 1, failed: "warehouse.refused", state: ledger.Accepted}},
 			then: func(y *try, once func(string, func() error) error) error {

@@ -85,7 +85,7 @@ func (s *story) tell(ctx context.Context) error {
 
 func (s *story) start(ctx context.Context, dir string) error {
 	push := pusher.Config{
-		Slots: 32, MaxAttempts: 12, ResendAfter: 4 * time.Second, SettleFor: 2 * time.Second, BreakerAfter: 20, ProbeAfter: 2 * time.Second, ReleasePerSecond: 500,
+		Slots: 32, MaxAttempts: 12, ResendAfter: 4 * time.Second, RefuseAfter: 2 * time.Second, SettleFor: 2 * time.Second, BreakerAfter: 20, ProbeAfter: 2 * time.Second, ReleasePerSecond: 500,
 	}
 	poll := poller.Config{
 		OpenEvery: time.Second, PackedEvery: time.Second, ShippedEvery: 2 * time.Second, FollowFor: time.Hour, Slots: 4,

@@ -92,7 +92,7 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	if err := run.Stand(ctx, procs.Shape{Redis: "always", Sandbox: &sandbox}); err != nil {
 		return Ran{}, err
 	}
-	run.Setenv("PUSH_SETTLE_FOR=1s", "PUSH_RESEND_AFTER=2s", "GRACE=20s")
+	run.Setenv("PUSH_SETTLE_FOR=1s", "PUSH_RESEND_AFTER=2s", "PUSH_REFUSE_AFTER=1s", "GRACE=20s")
 	b, err := bus.Connect(ctx, bus.Options{URL: run.NATS.URL(), Name: "plant", Log: zerolog.Nop()})
 	if err != nil {
 		return Ran{}, err
