@@ -44,6 +44,8 @@ var (
 	StockCounted      = Topic[*stockv1.Counted]{"stock.counted"}
 	StockDriftFound   = Topic[*stockv1.DriftFound]{"stock.drift.found"}
 	StockShareChanged = Topic[*stockv1.ShareChanged]{"stock.share.changed"}
+	// StockShareDoubtful: shares do not rise for now.
+	StockShareDoubtful = Topic[*stockv1.ShareDoubtful]{"stock.share.doubtful"}
 
 	VMIWindowDue      = Topic[*vmiv1.WindowDue]{"vmi.window.due"}
 	VMIWindowIngested = Topic[*vmiv1.WindowIngested]{"vmi.window.ingested"}
@@ -150,7 +152,7 @@ var facts = []Fact{
 	fact(OrderDelivered), fact(OrderReturning), fact(OrderCancelled),
 	fact(OrderCancelRefused, reserved), fact(OrderCancelUnknown, reserved),
 	fact(SellerChanged), fact(SellerPaused), fact(SellerResumed),
-	fact(StockAdjusted), fact(StockNoted), fact(StockCounted), fact(StockDriftFound), fact(StockShareChanged),
+	fact(StockAdjusted), fact(StockNoted), fact(StockCounted), fact(StockDriftFound), fact(StockShareChanged), fact(StockShareDoubtful),
 	fact(VMIWindowDue), fact(VMIWindowIngested), fact(VMIWindowFailed), fact(VMIGapFound),
 }
 

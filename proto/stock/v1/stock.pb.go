@@ -704,6 +704,109 @@ func (x *ShareChanged) GetBasis() *ShareChanged_Basis {
 	return nil
 }
 
+// ShareDoubtful says that a ratio was changed at the warehouse while ours stayed as it was. From now on shares of this
+// warehouse fall but do not rise, until the set-up has other ratios or an operator confirms that they are right.
+type ShareDoubtful struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Seller    string                 `protobuf:"bytes,1,opt,name=seller,proto3" json:"seller,omitempty"`
+	Warehouse string                 `protobuf:"bytes,2,opt,name=warehouse,proto3" json:"warehouse,omitempty"`
+	// When it was changed, by the warehouse's clock, and the row of the flow that said so.
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	ShopNo        string                 `protobuf:"bytes,4,opt,name=shop_no,json=shopNo,proto3" json:"shop_no,omitempty"`
+	GoodsNo       string                 `protobuf:"bytes,5,opt,name=goods_no,json=goodsNo,proto3" json:"goods_no,omitempty"`
+	FlowNo        string                 `protobuf:"bytes,6,opt,name=flow_no,json=flowNo,proto3" json:"flow_no,omitempty"`
+	Zh            string                 `protobuf:"bytes,7,opt,name=zh,proto3" json:"zh,omitempty"`
+	En            string                 `protobuf:"bytes,8,opt,name=en,proto3" json:"en,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShareDoubtful) Reset() {
+	*x = ShareDoubtful{}
+	mi := &file_stock_v1_stock_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShareDoubtful) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShareDoubtful) ProtoMessage() {}
+
+func (x *ShareDoubtful) ProtoReflect() protoreflect.Message {
+	mi := &file_stock_v1_stock_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShareDoubtful.ProtoReflect.Descriptor instead.
+func (*ShareDoubtful) Descriptor() ([]byte, []int) {
+	return file_stock_v1_stock_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ShareDoubtful) GetSeller() string {
+	if x != nil {
+		return x.Seller
+	}
+	return ""
+}
+
+func (x *ShareDoubtful) GetWarehouse() string {
+	if x != nil {
+		return x.Warehouse
+	}
+	return ""
+}
+
+func (x *ShareDoubtful) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *ShareDoubtful) GetShopNo() string {
+	if x != nil {
+		return x.ShopNo
+	}
+	return ""
+}
+
+func (x *ShareDoubtful) GetGoodsNo() string {
+	if x != nil {
+		return x.GoodsNo
+	}
+	return ""
+}
+
+func (x *ShareDoubtful) GetFlowNo() string {
+	if x != nil {
+		return x.FlowNo
+	}
+	return ""
+}
+
+func (x *ShareDoubtful) GetZh() string {
+	if x != nil {
+		return x.Zh
+	}
+	return ""
+}
+
+func (x *ShareDoubtful) GetEn() string {
+	if x != nil {
+		return x.En
+	}
+	return ""
+}
+
 // CountDue says that it is time to count a warehouse of a seller. Inside only, on a tick.
 type CountDue struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -715,7 +818,7 @@ type CountDue struct {
 
 func (x *CountDue) Reset() {
 	*x = CountDue{}
-	mi := &file_stock_v1_stock_proto_msgTypes[6]
+	mi := &file_stock_v1_stock_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +830,7 @@ func (x *CountDue) String() string {
 func (*CountDue) ProtoMessage() {}
 
 func (x *CountDue) ProtoReflect() protoreflect.Message {
-	mi := &file_stock_v1_stock_proto_msgTypes[6]
+	mi := &file_stock_v1_stock_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +843,7 @@ func (x *CountDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountDue.ProtoReflect.Descriptor instead.
 func (*CountDue) Descriptor() ([]byte, []int) {
-	return file_stock_v1_stock_proto_rawDescGZIP(), []int{6}
+	return file_stock_v1_stock_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CountDue) GetSeller() string {
@@ -767,7 +870,7 @@ type ShareDue struct {
 
 func (x *ShareDue) Reset() {
 	*x = ShareDue{}
-	mi := &file_stock_v1_stock_proto_msgTypes[7]
+	mi := &file_stock_v1_stock_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +882,7 @@ func (x *ShareDue) String() string {
 func (*ShareDue) ProtoMessage() {}
 
 func (x *ShareDue) ProtoReflect() protoreflect.Message {
-	mi := &file_stock_v1_stock_proto_msgTypes[7]
+	mi := &file_stock_v1_stock_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +895,7 @@ func (x *ShareDue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareDue.ProtoReflect.Descriptor instead.
 func (*ShareDue) Descriptor() ([]byte, []int) {
-	return file_stock_v1_stock_proto_rawDescGZIP(), []int{7}
+	return file_stock_v1_stock_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ShareDue) GetSeller() string {
@@ -817,7 +920,7 @@ type Counted_Goods struct {
 
 func (x *Counted_Goods) Reset() {
 	*x = Counted_Goods{}
-	mi := &file_stock_v1_stock_proto_msgTypes[8]
+	mi := &file_stock_v1_stock_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +932,7 @@ func (x *Counted_Goods) String() string {
 func (*Counted_Goods) ProtoMessage() {}
 
 func (x *Counted_Goods) ProtoReflect() protoreflect.Message {
-	mi := &file_stock_v1_stock_proto_msgTypes[8]
+	mi := &file_stock_v1_stock_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +997,7 @@ type Counted_Kind struct {
 
 func (x *Counted_Kind) Reset() {
 	*x = Counted_Kind{}
-	mi := &file_stock_v1_stock_proto_msgTypes[9]
+	mi := &file_stock_v1_stock_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1009,7 @@ func (x *Counted_Kind) String() string {
 func (*Counted_Kind) ProtoMessage() {}
 
 func (x *Counted_Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_stock_v1_stock_proto_msgTypes[9]
+	mi := &file_stock_v1_stock_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1077,7 @@ type DriftFound_Explanation struct {
 
 func (x *DriftFound_Explanation) Reset() {
 	*x = DriftFound_Explanation{}
-	mi := &file_stock_v1_stock_proto_msgTypes[10]
+	mi := &file_stock_v1_stock_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1089,7 @@ func (x *DriftFound_Explanation) String() string {
 func (*DriftFound_Explanation) ProtoMessage() {}
 
 func (x *DriftFound_Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_stock_v1_stock_proto_msgTypes[10]
+	mi := &file_stock_v1_stock_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1169,7 @@ type ShareChanged_Basis struct {
 
 func (x *ShareChanged_Basis) Reset() {
 	*x = ShareChanged_Basis{}
-	mi := &file_stock_v1_stock_proto_msgTypes[11]
+	mi := &file_stock_v1_stock_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1181,7 @@ func (x *ShareChanged_Basis) String() string {
 func (*ShareChanged_Basis) ProtoMessage() {}
 
 func (x *ShareChanged_Basis) ProtoReflect() protoreflect.Message {
-	mi := &file_stock_v1_stock_proto_msgTypes[11]
+	mi := &file_stock_v1_stock_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1357,16 @@ const file_stock_v1_stock_proto_rawDesc = "" +
 	"\apending\x18\x05 \x01(\x03R\apending\x12\x16\n" +
 	"\x06safety\x18\x06 \x01(\x03R\x06safety\x12\x18\n" +
 	"\aminimum\x18\a \x01(\x03R\aminimum\x12\x1c\n" +
-	"\telsewhere\x18\b \x01(\x03R\telsewhere\"f\n" +
+	"\telsewhere\x18\b \x01(\x03R\telsewhere\"\xde\x01\n" +
+	"\rShareDoubtful\x12\x16\n" +
+	"\x06seller\x18\x01 \x01(\tR\x06seller\x12\x1c\n" +
+	"\twarehouse\x18\x02 \x01(\tR\twarehouse\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x17\n" +
+	"\ashop_no\x18\x04 \x01(\tR\x06shopNo\x12\x19\n" +
+	"\bgoods_no\x18\x05 \x01(\tR\agoodsNo\x12\x17\n" +
+	"\aflow_no\x18\x06 \x01(\tR\x06flowNo\x12\x0e\n" +
+	"\x02zh\x18\a \x01(\tR\x02zh\x12\x0e\n" +
+	"\x02en\x18\b \x01(\tR\x02en\"f\n" +
 	"\bCountDue\x121\n" +
 	"\x06seller\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x06seller\x12'\n" +
 	"\twarehouse\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\twarehouse\"=\n" +
@@ -1274,7 +1386,7 @@ func file_stock_v1_stock_proto_rawDescGZIP() []byte {
 }
 
 var file_stock_v1_stock_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stock_v1_stock_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_stock_v1_stock_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_stock_v1_stock_proto_goTypes = []any{
 	(Adjusted_Direction)(0),        // 0: stock.v1.Adjusted.Direction
 	(*Movement)(nil),               // 1: stock.v1.Movement
@@ -1283,33 +1395,35 @@ var file_stock_v1_stock_proto_goTypes = []any{
 	(*Counted)(nil),                // 4: stock.v1.Counted
 	(*DriftFound)(nil),             // 5: stock.v1.DriftFound
 	(*ShareChanged)(nil),           // 6: stock.v1.ShareChanged
-	(*CountDue)(nil),               // 7: stock.v1.CountDue
-	(*ShareDue)(nil),               // 8: stock.v1.ShareDue
-	(*Counted_Goods)(nil),          // 9: stock.v1.Counted.Goods
-	(*Counted_Kind)(nil),           // 10: stock.v1.Counted.Kind
-	(*DriftFound_Explanation)(nil), // 11: stock.v1.DriftFound.Explanation
-	(*ShareChanged_Basis)(nil),     // 12: stock.v1.ShareChanged.Basis
-	(*timestamppb.Timestamp)(nil),  // 13: google.protobuf.Timestamp
+	(*ShareDoubtful)(nil),          // 7: stock.v1.ShareDoubtful
+	(*CountDue)(nil),               // 8: stock.v1.CountDue
+	(*ShareDue)(nil),               // 9: stock.v1.ShareDue
+	(*Counted_Goods)(nil),          // 10: stock.v1.Counted.Goods
+	(*Counted_Kind)(nil),           // 11: stock.v1.Counted.Kind
+	(*DriftFound_Explanation)(nil), // 12: stock.v1.DriftFound.Explanation
+	(*ShareChanged_Basis)(nil),     // 13: stock.v1.ShareChanged.Basis
+	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
 }
 var file_stock_v1_stock_proto_depIdxs = []int32{
-	13, // 0: stock.v1.Movement.at:type_name -> google.protobuf.Timestamp
+	14, // 0: stock.v1.Movement.at:type_name -> google.protobuf.Timestamp
 	1,  // 1: stock.v1.Adjusted.movement:type_name -> stock.v1.Movement
 	0,  // 2: stock.v1.Adjusted.direction:type_name -> stock.v1.Adjusted.Direction
 	1,  // 3: stock.v1.Noted.movement:type_name -> stock.v1.Movement
-	13, // 4: stock.v1.Counted.at:type_name -> google.protobuf.Timestamp
-	9,  // 5: stock.v1.Counted.goods:type_name -> stock.v1.Counted.Goods
-	13, // 6: stock.v1.DriftFound.at:type_name -> google.protobuf.Timestamp
-	11, // 7: stock.v1.DriftFound.explanation:type_name -> stock.v1.DriftFound.Explanation
-	13, // 8: stock.v1.ShareChanged.at:type_name -> google.protobuf.Timestamp
-	12, // 9: stock.v1.ShareChanged.basis:type_name -> stock.v1.ShareChanged.Basis
-	10, // 10: stock.v1.Counted.Goods.kinds:type_name -> stock.v1.Counted.Kind
-	13, // 11: stock.v1.DriftFound.Explanation.at:type_name -> google.protobuf.Timestamp
-	13, // 12: stock.v1.ShareChanged.Basis.counted_at:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	14, // 4: stock.v1.Counted.at:type_name -> google.protobuf.Timestamp
+	10, // 5: stock.v1.Counted.goods:type_name -> stock.v1.Counted.Goods
+	14, // 6: stock.v1.DriftFound.at:type_name -> google.protobuf.Timestamp
+	12, // 7: stock.v1.DriftFound.explanation:type_name -> stock.v1.DriftFound.Explanation
+	14, // 8: stock.v1.ShareChanged.at:type_name -> google.protobuf.Timestamp
+	13, // 9: stock.v1.ShareChanged.basis:type_name -> stock.v1.ShareChanged.Basis
+	14, // 10: stock.v1.ShareDoubtful.at:type_name -> google.protobuf.Timestamp
+	11, // 11: stock.v1.Counted.Goods.kinds:type_name -> stock.v1.Counted.Kind
+	14, // 12: stock.v1.DriftFound.Explanation.at:type_name -> google.protobuf.Timestamp
+	14, // 13: stock.v1.ShareChanged.Basis.counted_at:type_name -> google.protobuf.Timestamp
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_stock_v1_stock_proto_init() }
@@ -1324,7 +1438,7 @@ func file_stock_v1_stock_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stock_v1_stock_proto_rawDesc), len(file_stock_v1_stock_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

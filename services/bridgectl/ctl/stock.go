@@ -21,6 +21,7 @@ type stockCmd struct {
 	Diff    stockDiffCmd    `cmd:"" help:"Our books of shops' stock beside the warehouse's figures, and what lies there."`
 	Count   stockCountCmd   `cmd:"" help:"Count warehouses now, and compare."`
 	Shares  stockSharesCmd  `cmd:"" help:"What shops that share stock may offer, and why."`
+	Confirm stockConfirmCmd `cmd:"" help:"Say that the set-up's ratios are right although one was changed at the warehouse."`
 	Correct stockCorrectCmd `cmd:"" help:"Set our book of one goods to the warehouse's figure."`
 }
 
@@ -116,7 +117,7 @@ type countedJSON struct {
 	// Waiting goods are to be looked at. Uncounted: shares only shrink until the next count.
 	Waiting   int  `json:"waiting"`
 	Uncounted bool `json:"uncounted"`
-	// Ratio is a change of a ratio at the warehouse that was seen after the set-up was applied.
+	// Ratio is a change of a ratio at the warehouse that nobody answered yet: shares do not rise.
 	Ratio *syncer.RatioChange `json:"ratio_changed,omitempty"`
 }
 
@@ -128,7 +129,8 @@ type stockSharesCmd struct {
 
 func (stockSharesCmd) Help() string {
 	return `pool = floor(ratio × (saleable − elsewhere)) − pending, share = floor(part × pool) − safety, and 0 below minimum.
-Ends 1 when a ratio was changed at the warehouse after the set-up was applied: compare, then apply again.
+Ends 1 when a ratio was changed at the warehouse while the set-up's stayed: shares fall but do not rise until you apply another
+ratio, or confirm that it is right (stock confirm).
 
   bridgectl stock shares acme --goods EMG4418000000001
   bridgectl stock shares acme --shop S01 -o json`
@@ -237,9 +239,54 @@ func (a *app) counted(w io.Writer, h countedJSON) {
 		say(fmt.Sprintf("仓库 %s 盘点于 %s", h.Warehouse, when(h.CountedAt)), fmt.Sprintf("warehouse %s was counted at %s", h.Warehouse, when(h.CountedAt)))
 	}
 	if r := h.Ratio; r != nil {
-		say(fmt.Sprintf("警告：店铺 %s 的库存比例于 %s 在仓库方有变动，设置中的 ratio 可能已过时；核对后重新 seller apply", r.ShopNo, when(r.At)),
-			fmt.Sprintf("warning: the ratio of shop %s was changed at the warehouse at %s, so that of the set-up may be stale: compare, then seller apply again", r.ShopNo, when(r.At)))
+		say(fmt.Sprintf("警告：店铺 %s 的库存比例于 %s 在仓库方有变动，份额只减不增；核对后修改 ratio 并 seller apply，或用 stock confirm 确认", r.ShopNo, when(r.At)),
+			fmt.Sprintf("warning: the ratio of shop %s was changed at the warehouse at %s, so shares do not rise: compare, then seller apply another ratio, or stock confirm", r.ShopNo, when(r.At)))
 	}
+}
+
+type stockConfirmCmd struct {
+	stockOf
+}
+
+func (stockConfirmCmd) Help() string {
+	return `When a ratio is changed at the warehouse, shares of that warehouse fall but do not rise, because ours may be too high. Compare the
+ratio of each pool with the warehouse's own screen. Where they differ, change the set-up and apply it: that is an answer too.
+This command says that the set-up is right. It cannot be undone; the next change at the warehouse asks again.
+
+  bridgectl stock confirm acme
+  bridgectl stock confirm acme --warehouse W01`
+}
+
+// confirmedJSON is a warehouse whose ratios were confirmed.
+type confirmedJSON struct {
+	Warehouse string             `json:"warehouse"`
+	Change    syncer.RatioChange `json:"change"`
+}
+
+func (c stockConfirmCmd) Run(ctx context.Context, a *app) error {
+	_, l, codes, err := c.open(ctx, a)
+	if err != nil {
+		return err
+	}
+	doc := []confirmedJSON{}
+	for _, code := range codes {
+		change, err := syncer.Confirm(ctx, l, c.Seller, code, a.now())
+		if err != nil {
+			return err
+		}
+		if change != nil {
+			doc = append(doc, confirmedJSON{code, *change})
+		}
+	}
+	return a.show(doc, func(w io.Writer) error {
+		for _, d := range doc {
+			fmt.Fprintf(w, "warehouse %s: the ratios of the set-up are right although that of shop %s was changed at %s\n", clean(d.Warehouse), clean(d.Change.ShopNo), when(d.Change.At))
+		}
+		if len(doc) == 0 {
+			fmt.Fprintf(w, "no ratio of seller %s is in doubt\n", c.Seller)
+		}
+		return nil
+	})
 }
 
 type stockCountCmd struct {

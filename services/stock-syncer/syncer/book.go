@@ -60,8 +60,12 @@ type Head struct {
 	// Setup is the version of the set-up that shares are told by, SetupAt when it was first seen.
 	Setup   uint64    `json:"setup,omitempty"`
 	SetupAt time.Time `json:"setupAt,omitzero"`
-	// Ratio is a change of a ratio at the warehouse that was seen after the set-up was applied.
+	// Ratio is a change of a ratio at the warehouse that nobody answered yet: neither by other ratios in the set-up nor by
+	// Confirm. Meanwhile shares fall but do not rise.
 	Ratio *RatioChange `json:"ratio,omitempty"`
+	// Ratios are those of the pools, RatiosAt since when they count: a change from before is answered.
+	Ratios   string    `json:"ratios,omitempty"`
+	RatiosAt time.Time `json:"ratiosAt,omitzero"`
 	// Asked is an operator's wish for a count, nil when there is none.
 	Asked *Asked `json:"asked,omitempty"`
 	// Pools are those of which something was told.

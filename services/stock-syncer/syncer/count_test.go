@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/warehouse"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
@@ -195,38 +196,88 @@ func TestAFarSideThatFailsIsLeftAlone(t *testing.T) {
 }
 
 // A ratio that was changed at the warehouse after the set-up was applied makes ours doubtful, until it is applied again.
-func TestAChangeOfARatioAtTheWarehouseIsSeen(t *testing.T) {
+// ratioChanged plays a row of the flow that says that a ratio was changed at the warehouse. It returns what is published.
+func (b *bench) ratioChanged(at time.Time, flowNo string) []event.Event {
+	b.t.Helper()
+	m := &stockv1.Noted{Rule: "ratio", Movement: &stockv1.Movement{Seller: "acme", Warehouse: "W1", ShopNo: "ESPA", GoodsNo: "G1", FlowNo: flowNo, At: stamp(at)}}
+	events, err := b.Noted(b.t.Context(), nil, m)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return events
+}
+
+// A lower ratio at JD than ours would oversell: nothing rises until somebody has looked.
+func TestAfterAChangeOfARatioSharesFallButDoNotRise(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
-		noted := func(at time.Time) {
-			t.Helper()
-			m := &stockv1.Noted{Rule: "ratio", Movement: &stockv1.Movement{Seller: "acme", Warehouse: "W1", ShopNo: "ESPA", GoodsNo: "G1", FlowNo: "F1", At: stamp(at)}}
-			if _, err := b.Noted(t.Context(), nil, m); err != nil {
-				t.Fatal(err)
-			}
+		b.wh.put("G1", 100)
+		b.count()
+		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
+		count := func(n int64) {
+			b.wh.put("G1", n)
+			b.wait(2 * time.Minute)
+			b.askForCount()
+			b.count()
 		}
-		stale := func() bool {
-			t.Helper()
-			s, _ := b.Get("acme")
-			o, err := Look(t.Context(), b.all, s, "W1", time.Minute)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return o.Head.Ratio != nil
+
+		if events := b.ratioChanged(b.now().Add(-time.Hour), "F0"); len(events) != 0 {
+			t.Errorf("a change from before the set-up counts: %v", events)
 		}
-		b.share()
-		noted(b.now().Add(-time.Hour)) // before the set-up was applied
-		if stale() {
-			t.Error("a change from before the set-up counts")
+		b.wait(time.Minute)
+		changed := b.now()
+		first := b.ratioChanged(changed, "F1")
+		if again := b.ratioChanged(changed, "F1"); len(first) != 1 || len(again) != 1 || first[0].ID != again[0].ID || first[0].Name != "stock.share.doubtful" {
+			t.Errorf("published %v, then %v: want the same event both times", first, again)
 		}
-		noted(b.now())
-		if !stale() {
-			t.Error("a change after the set-up was not seen")
-		}
+		count(200)
+		b.wants(b.share())
+		count(50)
+		b.wants(b.share(), "A G1 7", "B G1 3", "C G1 10")
+		count(80)
+		b.wants(b.share())
+
+		// Another change of the set-up is no answer.
+		b.apply(func(s *sellerv1.Setup) { s.Title = "Acme" })
+		b.wants(b.share())
+		// Another ratio is.
 		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools[0].Ratio = "25" })
-		b.share()
-		if stale() {
-			t.Error("the set-up was applied again")
+		b.wants(b.share(), "A G1 10", "B G1 5", "C G1 16")
+		if events := b.ratioChanged(changed, "F1"); len(events) != 0 {
+			t.Errorf("a change that was answered counts again: %v", events)
 		}
+
+		// So is an operator's word.
+		b.wait(time.Minute)
+		b.ratioChanged(b.now(), "F2")
+		count(120)
+		b.wants(b.share())
+		if change, err := Confirm(t.Context(), b.all, "acme", "W1", b.now()); err != nil || change == nil || change.FlowNo != "F2" {
+			t.Errorf("confirmed %v, %v", change, err)
+		}
+		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 24")
+		if change, err := Confirm(t.Context(), b.all, "acme", "W1", b.now()); err != nil || change != nil {
+			t.Errorf("confirmed again: %v, %v", change, err)
+		}
+	})
+}
+
+// A run that died decided before the doubt: what it was about to publish is published again, or less.
+func TestWhatWasAboutToBePublishedInDoubtDoesNotRise(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.wh.put("G1", 100)
+		b.count()
+		b.wants(lines(b.shareBy(b.Syncer)), "A G1 15", "B G1 8", "C G1 20") // and then it is gone
+		b.wait(shareLease + time.Second)
+		b.ratioChanged(b.now(), "F1")
+		if err := b.accepted("X1", "A", b.now(), line("G1", 10)); err != nil {
+			t.Fatal(err)
+		}
+		b.wants(b.share(), "A G1 10", "B G1 5", "C G1 18")
+		b.wh.put("G1", 500)
+		b.wait(2 * time.Minute)
+		b.askForCount()
+		b.count()
+		b.wants(b.share())
 	})
 }
 

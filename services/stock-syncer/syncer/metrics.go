@@ -72,7 +72,7 @@ func Kept(sellers func() []*seller.Seller, l Ledger, settle time.Duration, now f
 	return scrape.New("stock", []scrape.Gauge{
 		{Name: gaugeLate, Help: "For how long a count of a warehouse is overdue; also while its seller is paused.", Labels: labels},
 		{Name: gaugeDirty, Help: "Goods whose shares wait to be looked at.", Labels: labels},
-		{Name: gaugeRatio, Help: "1 while a ratio was changed at the warehouse after the set-up was applied.", Labels: labels},
+		{Name: gaugeRatio, Help: "1 while a ratio was changed at the warehouse and nobody answered: shares do not rise.", Labels: labels},
 		{Name: gaugeTrusted, Help: "1 while shares may only shrink, until a new count.", Labels: labels},
 	}, func(ctx context.Context, tell scrape.Tell) error {
 		var group errgroup.Group

@@ -177,8 +177,9 @@ func (t *telling) begin(p *page) error {
 	case t.seller.Version < h.Setup && t.Now().Sub(h.SetupAt) < setupFor:
 		return errOlder
 	case t.seller.Version != h.Setup || h.SetupAt.IsZero():
-		h.Setup, h.SetupAt, h.Ratio = t.seller.Version, t.Now(), nil
+		h.Setup, h.SetupAt = t.seller.Version, t.Now()
 		h.Rescan, h.ScanCursor = true, ""
+		h.useRatios(t.pools, t.Now())
 	}
 	switch {
 	case len(t.pools) == 0:
@@ -422,19 +423,20 @@ func (o *offer) goods(no, code string, again bool) (done, told bool, err error) 
 	}
 	// Until a count is known to contain whatever this book does not, shares may only shrink.
 	trusted := f.counted && p.Head.trusts(g.At, o.Settle)
+	doubtful := p.Head.Ratio != nil
 	if again && (!trusted || !o.allFree(no)) {
 		return false, false, nil // what was about to be told is told as a whole
 	}
 	done = true
 	for _, pool := range o.pools {
-		settled, some, err := o.pool(f, pool, trusted, again)
+		settled, some, err := o.pool(f, pool, trusted, doubtful, again)
 		if err != nil {
 			return false, false, err
 		}
 		done, told = done && settled, told || some
 	}
 	for _, name := range o.past {
-		settled, some, err := o.pool(f, seller.Pool{Name: name, Warehouse: o.warehouse}, true, again)
+		settled, some, err := o.pool(f, seller.Pool{Name: name, Warehouse: o.warehouse}, true, false, again)
 		if err != nil {
 			return false, false, err
 		}
@@ -475,8 +477,9 @@ type wish struct {
 	gone bool
 }
 
-// pool looks at one goods in one pool.
-func (o *offer) pool(f *facts, pool seller.Pool, trusted, again bool) (done, some bool, err error) {
+// pool looks at one goods in one pool. Of a share that may have been told otherwise nobody knows whether it falls: with a
+// doubtful ratio it waits. What was about to be told when a run died was decided before: it is told again, or less.
+func (o *offer) pool(f *facts, pool seller.Pool, trusted, doubtful, again bool) (done, some bool, err error) {
 	field := toldField(pool.Name, f.no)
 	known := Told{}
 	if _, err := o.page.get(field, &known); err != nil {
@@ -488,7 +491,14 @@ func (o *offer) pool(f *facts, pool seller.Pool, trusted, again bool) (done, som
 	for _, s := range pool.Shops {
 		share := shareOf(figure, s)
 		was, ok := known[s.Code]
-		switch unsure := !ok || was.Version < o.page.Head.ToldFrom || again; {
+		lost := !ok || was.Version < o.page.Head.ToldFrom
+		if doubtful && !lost {
+			waits = waits || share > was.Share
+			share = min(share, was.Share)
+		}
+		switch unsure := lost || again; {
+		case lost && doubtful:
+			waits = true
 		case unsure && trusted:
 			less = append(less, wish{shop: s, share: share}) // nobody knows what stands there
 		case unsure: // what shrinks by the book may grow in truth
