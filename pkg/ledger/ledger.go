@@ -42,6 +42,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,8 @@ const (
 	RefusalsKept = 48 * time.Hour
 	// KeepAttempts is how many attempts an entry remembers.
 	KeepAttempts = 20
+	// MaxSharing is how many documents Begin names that share a platform's number.
+	MaxSharing = 10
 )
 
 // Shadowed is the Hash of a document that somebody else hands over, whatever its content: begun under it and then in doubt,
@@ -115,6 +118,8 @@ type Entry struct {
 	// OrderNo and Lines are the order lines it covers, for orders.
 	OrderNo string
 	Lines   []string
+	// PlatformNos are the sales platform's numbers of the orders in it. Empty is not known: an entry of before they were kept.
+	PlatformNos []string `json:",omitempty"`
 	// Number is the far side's.
 	Number string
 	// Revision and Shop, Warehouse are carried for the events that follow.
@@ -180,9 +185,11 @@ type Begin struct {
 	OrderNo    string
 	Lines      []string
 	Supersedes string
-	Revision   int64
-	Shop       string
-	Warehouse  string
+	// PlatformNos are the sales platform's numbers of the orders in it.
+	PlatformNos []string
+	Revision    int64
+	Shop        string
+	Warehouse   string
 	// Identity is under which it is asked for and sent; empty when the adapter has no word for that, which fits any and
 	// leaves what stands in the entry. AnyIdentity says that a person saw to what may live under another: it is begun
 	// under this one whatever stands there.
@@ -224,7 +231,13 @@ type Begun struct {
 	// At is when this was answered, by the store's clock as all times of entries are: how old something is, is At less that
 	// time, and never a worker's own clock less it.
 	At time.Time
+	// Sharing are live documents of other orders with a platform's number of this one, MaxSharing at most, by number. Of two
+	// that are begun at the same moment each may miss the other.
+	Sharing []Sharing
 }
+
+// Sharing is a document that has a platform's number in common with another order's.
+type Sharing struct{ PlatformNo, OrderNo, No string }
 
 // Settled tells whether an absence at the far side is certain for a document without an entry (see Why). settleFor is
 // how long a sending that an older ledger knew of may still take effect at the far side.
@@ -238,6 +251,14 @@ func (b Begun) InDoubt() time.Duration {
 		return 0
 	}
 	return b.At.Sub(b.Entry.FirstDoubt)
+}
+
+// SortSharing puts them in order and leaves out what is above MaxSharing.
+func SortSharing(all []Sharing) []Sharing {
+	slices.SortFunc(all, func(a, b Sharing) int {
+		return cmp.Or(cmp.Compare(a.PlatformNo, b.PlatformNo), cmp.Compare(a.No, b.No))
+	})
+	return all[:min(len(all), MaxSharing)]
 }
 
 // Errors of the calls below. After ErrBusy, ErrHash, ErrIdentity and LineTaken, which are Begin's, there is no claim and
@@ -278,6 +299,8 @@ type Following struct {
 	Children map[string]Child
 	// Shipped: what left of this document was told.
 	Shipped bool
+	// Waybills that the far side named so far; the document is found by them.
+	Waybills []string `json:",omitempty"`
 	// Due is when to look again; zero means it is no longer followed.
 	Due time.Time
 }
@@ -325,7 +348,8 @@ type Documents interface {
 	Resend(ctx context.Context, c Claim) error
 	// Get reads an entry; ErrNoEntry.
 	Get(ctx context.Context, k Key) (Entry, error)
-	// Find reads the entries of seller whose outbound number, order number or far-side number is no, at most 20.
+	// Find reads the entries of seller whose outbound number, order number or far-side number is no, or that have no among
+	// their platform numbers or waybills, at most 20.
 	Find(ctx context.Context, seller, no string) ([]Entry, error)
 
 	// Due reads up to limit followed entries of (seller, kind) that are due at now, the longest due first.

@@ -80,6 +80,8 @@ func (l *Ledger) begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error
 		Fresh:  r.Told.Fresh,
 		BornAt: r.Told.Born,
 		At:     now,
+		// As far as the watch has told: another worker's that is a moment old may be missing.
+		Sharing: l.index.sharing(b),
 	}, nil
 }
 

@@ -27,6 +27,8 @@ type index struct {
 	all map[string]indexed
 	// open are those that are followed, doubts those whose sending is in doubt.
 	open, doubts map[string]indexed
+	// platforms are the keys of entries by seller and platform's number: Begin looks there each time.
+	platforms map[[2]string]map[string]bool
 	// watch counts the watches that were begun. What an earlier one told stays until the present one has caught up.
 	watch int
 }
@@ -35,16 +37,19 @@ type index struct {
 type indexed struct {
 	key             ledger.Key
 	orderNo, number string
-	due, doubt      time.Time
-	live, settled   bool
-	refused         bool
-	changed         time.Time
-	revision        uint64
-	watch           int
+	// also are further numbers that it is found by: the platform's, of which there are so many, then waybills.
+	also          []string
+	platforms     int
+	due, doubt    time.Time
+	live, settled bool
+	refused       bool
+	changed       time.Time
+	revision      uint64
+	watch         int
 }
 
 func newIndex() index {
-	return index{all: map[string]indexed{}, open: map[string]indexed{}, doubts: map[string]indexed{}}
+	return index{all: map[string]indexed{}, open: map[string]indexed{}, doubts: map[string]indexed{}, platforms: map[[2]string]map[string]bool{}}
 }
 
 // watchBegins counts another watch.
@@ -60,9 +65,7 @@ func (x *index) caughtUp() {
 	defer x.mu.Unlock()
 	for key, e := range x.all {
 		if e.watch != x.watch {
-			delete(x.all, key)
-			delete(x.open, key)
-			delete(x.doubts, key)
+			x.forget(key)
 		}
 	}
 }
@@ -70,8 +73,10 @@ func (x *index) caughtUp() {
 // set notes what was written. A write that is older than what is known is passed over: the watch lags behind our own.
 func (x *index) set(key string, r *record, revision uint64) {
 	e := indexed{key: r.Key, orderNo: r.OrderNo, number: r.Number, doubt: r.FirstDoubt, changed: r.ChangedAt, revision: revision}
+	e.also, e.platforms = r.PlatformNos, len(r.PlatformNos)
 	if r.Following != nil {
 		e.due = r.Following.Due
+		e.also = slices.Concat(r.PlatformNos, r.Following.Waybills)
 	}
 	e.live = r.State.Live()
 	e.refused = r.State == ledger.Refused && r.Hash != ledger.Shadowed
@@ -82,7 +87,15 @@ func (x *index) set(key string, r *record, revision uint64) {
 		return
 	}
 	e.watch = x.watch
+	x.forget(key)
 	x.all[key] = e
+	for _, no := range e.also[:e.platforms] {
+		by := [2]string{e.key.Seller, no}
+		if x.platforms[by] == nil {
+			x.platforms[by] = map[string]bool{}
+		}
+		x.platforms[by][key] = true
+	}
 	if e.due.IsZero() {
 		delete(x.open, key)
 	} else {
@@ -99,10 +112,37 @@ func (x *index) drop(key string, revision uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if was := x.all[key]; was.watch != x.watch || was.revision <= revision {
-		delete(x.all, key)
-		delete(x.open, key)
-		delete(x.doubts, key)
+		x.forget(key)
 	}
+}
+
+// forget removes an entry; the caller holds the lock.
+func (x *index) forget(key string) {
+	was := x.all[key]
+	for _, no := range was.also[:was.platforms] {
+		by := [2]string{was.key.Seller, no}
+		if delete(x.platforms[by], key); len(x.platforms[by]) == 0 {
+			delete(x.platforms, by)
+		}
+	}
+	delete(x.all, key)
+	delete(x.open, key)
+	delete(x.doubts, key)
+}
+
+// sharing lists live documents of other orders with a platform's number of b.
+func (x *index) sharing(b ledger.Begin) (found []ledger.Sharing) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, no := range b.PlatformNos {
+		for key := range x.platforms[[2]string{b.Key.Seller, no}] {
+			e := x.all[key]
+			if e.key.Kind == b.Key.Kind && e.key.No != b.Key.No && e.orderNo != b.OrderNo && e.orderNo != "" && e.live {
+				found = append(found, ledger.Sharing{PlatformNo: no, OrderNo: e.orderNo, No: e.key.No})
+			}
+		}
+	}
+	return ledger.SortSharing(found)
 }
 
 // due lists what is due, the longest first.
@@ -182,7 +222,7 @@ func (x *index) find(seller, no string) []ledger.Key {
 	var found []indexed
 	x.mu.Lock()
 	for _, e := range x.all {
-		if e.key.Seller == seller && (e.key.No == no || e.orderNo == no || e.number == no) {
+		if e.key.Seller == seller && (e.key.No == no || e.orderNo == no || e.number == no || slices.Contains(e.also, no)) {
 			found = append(found, e)
 		}
 	}

@@ -99,7 +99,7 @@ func (r *record) begin(now time.Time, b ledger.Begin, born birth, claimFor time.
 // cover writes what b says of the document.
 func (r *record) cover(b ledger.Begin) {
 	r.Key, r.Hash, r.OrderNo, r.Lines = b.Key, b.Hash, b.OrderNo, b.Lines
-	r.Revision, r.Shop, r.Warehouse = b.Revision, b.Shop, b.Warehouse
+	r.Revision, r.Shop, r.Warehouse, r.PlatformNos = b.Revision, b.Shop, b.Warehouse, b.PlatformNos
 	if b.Trace != "" {
 		r.Trace = b.Trace
 	}

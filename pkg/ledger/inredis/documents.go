@@ -42,6 +42,7 @@ type document struct {
 	State     string `json:"state,omitempty"`
 	Token     string `json:"token,omitempty"`
 	Identity  string `json:"identity,omitempty"`
+	Waybills  string `json:"waybills,omitempty"`
 
 	At    int64 `json:"at,omitempty"` // ms; µs for refusals
 	Limit int   `json:"limit,omitempty"`
@@ -54,15 +55,16 @@ func (l *Ledger) document(op string, k ledger.Key) document {
 // covering does a call of begin or accept, which say this of a document and then more of their own (document.lua knows
 // the order).
 func (l *Ledger) covering(ctx context.Context, op string, b ledger.Begin, more ...any) (answer, error) {
-	lines := ""
-	if len(b.Lines) > 0 {
-		var err error
-		if lines, err = asJSON(b.Lines); err != nil {
-			return nil, err
-		}
+	lines, err := asList(b.Lines)
+	if err != nil {
+		return nil, err
+	}
+	platforms, err := asList(b.PlatformNos)
+	if err != nil {
+		return nil, err
 	}
 	args := append(make([]any, 0, 20),
-		b.Key.Kind, b.Key.No, b.Owner, b.Hash, b.OrderNo, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace, b.Identity)
+		b.Key.Kind, b.Key.No, b.Owner, b.Hash, b.OrderNo, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace, b.Identity, platforms)
 	return l.calls.doPlain(ctx, l.at(b.Key.Seller), op, l.clock(), append(args, more...)...)
 }
 
@@ -98,6 +100,7 @@ func begun(b ledger.Begin, r answer) (out ledger.Begun, err error) {
 		left := time.Duration(r.int(1)) * time.Microsecond
 		out.BornAt, out.Fresh, out.At = r.time(2), r.text(3) != "", r.time(5)
 		out.Claim = ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: out.At.Add(left)}
+		out.Sharing = r.sharing(6)
 		out.Entry, err = r.entry(4, b.Key)
 		return out, err
 	}
@@ -271,6 +274,9 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	if d.Following, err = asJSON(f); err != nil {
 		return wrap("follow", e.Key, err)
 	}
+	if d.Waybills, err = asList(f.Waybills); err != nil {
+		return wrap("follow", e.Key, err)
+	}
 	r, err := l.documents(ctx, e.Key.Seller, d)
 	if err == nil && r.text(0) == "moved" {
 		err = ledger.ErrVersion
@@ -360,6 +366,18 @@ func (r answer) int(i int) int64 {
 
 func (r answer) time(i int) time.Time { return micros(r.text(i)) }
 
+// sharing reads what begin names of other orders.
+func (r answer) sharing(i int) (out []ledger.Sharing) {
+	if i >= len(r) {
+		return nil
+	}
+	flat, _ := r[i].([]any)
+	for i := 0; i+2 < len(flat); i += 3 {
+		out = append(out, ledger.Sharing{PlatformNo: answer(flat).text(i), OrderNo: answer(flat).text(i + 1), No: answer(flat).text(i + 2)})
+	}
+	return ledger.SortSharing(out)
+}
+
 // entry reads an entry from the flat list of its fields.
 func (r answer) entry(i int, k ledger.Key) (ledger.Entry, error) {
 	fields := map[string]string{}
@@ -397,6 +415,7 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 		}
 	}
 	read("lines", &e.Lines)
+	read("platforms", &e.PlatformNos)
 	read("cleaned", &e.Cleaned)
 	read("denied", &e.Denied)
 	read("following", &e.Following)
@@ -429,6 +448,14 @@ func micros(s string) time.Time {
 }
 
 func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
+
+// asList is a list as JSON, "" when it is empty.
+func asList(list []string) (string, error) {
+	if len(list) == 0 {
+		return "", nil
+	}
+	return asJSON(list)
+}
 
 func asJSON(v any) (string, error) {
 	raw, err := json.Marshal(v)

@@ -404,24 +404,36 @@ func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 			t.Errorf("%s goes in %d s", key, n)
 		}
 	}
-	begun := must(l.Begin(ctx, order("A1", "w1")))(t)
+	platform := func(no, owner string) ledger.Begin {
+		b := order(no, owner)
+		b.PlatformNos = []string{"275"}
+		return b
+	}
+	begun := must(l.Begin(ctx, platform("A1", "w1")))(t)
 	stays("entry:order:A1")
+	stays("find:275")
 	stays("lines:order:SO-1")
 	stays("find:SO-1")
 	ok(t, l.Doubt(ctx, begun.Claim, "x"))
 	stays("entry:order:A1")
-	ok(t, l.Accept(ctx, order("A1", "w2"), "N1", nil, time.Now()))
+	ok(t, l.Accept(ctx, platform("A1", "w2"), "N1", nil, time.Now()))
 	stays("entry:order:A1")
 	stays("find:N1")
 
 	// Another of the same order is settled; this one is not.
-	ok(t, l.Refuse(ctx, must(l.Begin(ctx, order("A2", "w1")))(t).Claim, fault.Reason{}))
+	ok(t, l.Refuse(ctx, must(l.Begin(ctx, platform("A2", "w1")))(t).Claim, fault.Reason{}))
 	goes("entry:order:A2")
 	stays("lines:order:SO-1")
 	stays("find:SO-1")
+	stays("find:275")
+
+	ok(t, l.Follow(ctx, must(l.Get(ctx, begun.Claim.Key))(t), ledger.Accepted, ledger.Following{Due: time.Now(), Waybills: []string{"JDV1"}}))
+	stays("find:JDV1")
 
 	// Delivered: followed no longer.
-	ok(t, l.Follow(ctx, must(l.Get(ctx, begun.Claim.Key))(t), ledger.Accepted, ledger.Following{}))
+	ok(t, l.Follow(ctx, must(l.Get(ctx, begun.Claim.Key))(t), ledger.Accepted, ledger.Following{Waybills: []string{"JDV1"}}))
+	goes("find:275")
+	goes("find:JDV1")
 	goes("entry:order:A1")
 	goes("lines:order:SO-1")
 	goes("find:SO-1")

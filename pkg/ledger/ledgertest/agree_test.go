@@ -111,9 +111,11 @@ func (c *comparison) step() {
 	owner := rapid.SampledFrom([]string{"w1", "w2", "w3"}).Draw(c.T, "owner")
 	now := c.clock.Now()
 	begin := ledger.Begin{
-		Key: key, Hash: rapid.SampledFrom([]string{"h", "h", "h", "other"}).Draw(c.T, "hash"), Owner: owner, OrderNo: "SO",
-		Lines:      map[string][]string{"A": {"1", "2"}, "B": {"2", "3"}, "C": nil}[no],
-		Supersedes: rapid.SampledFrom([]string{"", "A"}).Draw(c.T, "supersedes"), Revision: 2, Shop: "S", Warehouse: "W",
+		Key: key, Hash: rapid.SampledFrom([]string{"h", "h", "h", "other"}).Draw(c.T, "hash"), Owner: owner,
+		OrderNo:     map[string]string{"A": "SO", "B": "SO", "C": "SO-2"}[no],
+		PlatformNos: rapid.SampledFrom([][]string{nil, {"P1"}, {"P1", "P2"}, {"SO", "P2"}}).Draw(c.T, "platform numbers"),
+		Lines:       map[string][]string{"A": {"1", "2"}, "B": {"2", "3"}, "C": nil}[no],
+		Supersedes:  rapid.SampledFrom([]string{"", "A"}).Draw(c.T, "supersedes"), Revision: 2, Shop: "S", Warehouse: "W",
 		StreamTime: now, AuditedAt: now, First: rapid.Bool().Draw(c.T, "first"), Stream: "ORDERS", Seq: 7,
 		Identity: rapid.SampledFrom([]string{"", "x", "x", "y"}).Draw(c.T, "identity"), AnyIdentity: rapid.IntRange(0, 4).Draw(c.T, "any") == 0,
 	}
@@ -156,6 +158,7 @@ func (c *comparison) step() {
 		}
 		state := rapid.SampledFrom([]ledger.State{ledger.Accepted, ledger.Cancelled}).Draw(c.T, "state")
 		f := ledger.Following{Code: "10019", Due: now.Add(time.Duration(rapid.IntRange(0, 3).Draw(c.T, "due")) * time.Minute)}
+		f.Waybills = rapid.SampledFrom([][]string{nil, {"Y1"}, {"Y1", "Y2"}}).Draw(c.T, "waybills")
 		e.Version -= int64(rapid.IntRange(0, 1).Draw(c.T, "old"))
 		c.same("follow", func(l ledger.Ledger) (any, error) { return nil, l.Follow(ctx, e, state, f) })
 	case 10:
@@ -185,6 +188,16 @@ func (c *comparison) step() {
 	for _, no := range []string{"A", "B", "C"} {
 		c.same("get", func(l ledger.Ledger) (any, error) {
 			return l.Get(ctx, ledger.Key{Seller: c.seller, Kind: "order", No: no})
+		})
+	}
+	for _, no := range []string{"SO", "SO-2", "P1", "P2", "Y1", "Y2"} {
+		c.same("find "+no, func(l ledger.Ledger) (any, error) {
+			entries, err := l.Find(ctx, c.seller, no)
+			found := map[string]bool{}
+			for _, e := range entries {
+				found[e.Key.No] = true
+			}
+			return found, err
 		})
 	}
 	c.same("due", func(l ledger.Ledger) (any, error) { return l.Due(ctx, c.seller, "order", c.clock.Now(), 2) })

@@ -1172,6 +1172,94 @@ func testFind(b *bench) {
 	}
 }
 
+func (b *bench) findsOnly(no string, want ...string) {
+	b.Helper()
+	entries, err := b.Find(b.ctx, sellerName, no)
+	b.must(err)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Key.No)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		b.Errorf("by %q: %v, want %v", no, got, want)
+	}
+}
+
+func testFindAlso(b *bench) {
+	b.bear()
+	first := b.order("A1", "1")
+	first.PlatformNos = []string{"275 ä:1", "276"}
+	begun := b.begins(first)
+	b.findsOnly("275 ä:1", "A1")
+	if e := b.entry("A1"); !slices.Equal(e.PlatformNos, first.PlatformNos) {
+		b.Errorf("platform numbers %q", e.PlatformNos)
+	}
+	// Given back, it may be begun with other numbers, and goes by these from then on.
+	b.must(b.Release(b.ctx, begun.Claim, "not sent"))
+	again := b.again(first)
+	again.PlatformNos = []string{"276", "277"}
+	b.begins(again)
+	b.findsOnly("275 ä:1")
+	b.findsOnly("276", "A1")
+	b.accepts(again, "ESL1")
+	b.findsOnly("277", "A1")
+	b.findsOnly("SO-1", "A1")
+
+	b.must(b.Follow(b.ctx, b.entry("A1"), ledger.Accepted, ledger.Following{Due: b.now(), Waybills: []string{"JDV1"}}))
+	b.must(b.Follow(b.ctx, b.entry("A1"), ledger.Accepted, ledger.Following{Waybills: []string{"JDV1", "JDV2"}}))
+	b.findsOnly("JDV1", "A1")
+	b.findsOnly("JDV2", "A1")
+	if f := b.entry("A1").Following; !slices.Equal(f.Waybills, []string{"JDV1", "JDV2"}) {
+		b.Errorf("waybills %q", f.Waybills)
+	}
+
+	// What was begun without any is found by the others, and accepted without a begin it has all of them.
+	b.accepts(b.order("A2", "2"), "ESL2")
+	late := b.order("A3", "3")
+	late.PlatformNos = []string{"277"}
+	b.accepts(late, "ESL3")
+	b.findsOnly("277", "A1", "A3")
+	b.findsOnly("ESL2", "A2")
+}
+
+func testSharing(b *bench) {
+	b.bear()
+	order := func(no, order string, platform ...string) ledger.Begin {
+		begin := b.order(no, "1")
+		begin.OrderNo, begin.PlatformNos = order, platform
+		return begin
+	}
+	shares := func(begin ledger.Begin, want ...ledger.Sharing) ledger.Begun {
+		b.Helper()
+		begun := b.begins(begin)
+		if !slices.Equal(begun.Sharing, want) {
+			b.Errorf("%s shares with %+v, want %+v", begin.Key.No, begun.Sharing, want)
+		}
+		return begun
+	}
+	first := order("A1", "SO-A", "275", "276")
+	shares(first)
+	shares(first) // the answer was lost
+	second := order("B1", "SO-B", "274", "275")
+	shares(second, ledger.Sharing{PlatformNo: "275", OrderNo: "SO-A", No: "A1"})
+	shares(second, ledger.Sharing{PlatformNo: "275", OrderNo: "SO-A", No: "A1"})
+	// Parts of one order share its numbers rightly; so does another seller's, or one whose order number it is by chance.
+	part := order("A2", "SO-A", "276")
+	part.Lines = []string{"2"}
+	shares(part)
+	other := order("A1", "SO-C", "275")
+	other.Key.Seller = "other"
+	if begun, err := b.Begin(b.ctx, other); err != nil || len(begun.Sharing) > 0 {
+		b.Errorf("%+v, %v", begun.Sharing, err)
+	}
+	shares(order("C1", "SO-D", "SO-A"))
+	// What lives no more is not named; what was accepted is.
+	b.accepts(first, "ESL1")
+	b.must(b.Refuse(b.ctx, ledger.Claim{Key: second.Key, Owner: second.Owner}, refusal()))
+	shares(order("D1", "SO-E", "275", "999"), ledger.Sharing{PlatformNo: "275", OrderNo: "SO-A", No: "A1"})
+}
+
 func testHistory(b *bench) {
 	b.bear()
 	begin := b.order("A1")

@@ -60,6 +60,8 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"followed documents come due, the longest due first", testDue},
 		{"following moves by compare-and-set", testFollow},
 		{"entries are found by each of their numbers", testFind},
+		{"entries are found by the platform's numbers and by waybills", testFindAlso},
+		{"orders that share a platform's number are named", testSharing},
 		{"the newest attempts are remembered", testHistory},
 		{"attempts are counted, taken back and forgotten", testAttempts},
 		{"a lease has one owner at a time", testLeases},

@@ -8,10 +8,10 @@ if e.state == 'accepted' then
 end
 e.state, e.number, e.cleaned = 'accepted', a.number, a.cleaned
 e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.lines) or ''
-e.revision, e.shop, e.warehouse = a.revision, a.shop, a.warehouse
+e.revision, e.shop, e.warehouse, e.platforms = a.revision, a.shop, a.warehouse, a.platforms
 if is(a.trace) then e.trace = a.trace end
 if is(a.identity) then e.identity = a.identity end
-e.following, e.due = a.following, a.due
+e.following, e.due, e.waybills = a.following, a.due, ''
 e.owner, e.how = a.owner, 'accepted'
 e.reason, e.denied, e.looks, e.doubt, e.told, e.prior, e.prior_identity, e.sure, e.fresh, e['until'] = '', '', '', '', '', '', '', '', '', ''
 take_lines(e, a.lines, holders(a.order, a.lines))

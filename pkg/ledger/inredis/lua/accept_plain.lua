@@ -1,15 +1,15 @@
 -- accept as most are: the entry is just as begin made it, for this very caller, and nothing was known before. It writes
 -- what accept.lua would, which has the rest.
-local kind, no, order, number, due = ARGV[at], ARGV[at + 1], ARGV[at + 4], ARGV[at + 13], ARGV[at + 16]
+local kind, no, order, number, due = ARGV[at], ARGV[at + 1], ARGV[at + 4], ARGV[at + 14], ARGV[at + 17]
 local name = entry_key(kind, no)
-local e = redis.call('HMGET', name, 'version', 'state', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'trace', 'history', 'identity')
-local same = e[1] == '1' and e[2] == 'intent' and number ~= '' and due ~= '' and e[10] == ARGV[at + 11] and (e[12] or '') == ARGV[at + 12]
+local e = redis.call('HMGET', name, 'version', 'state', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'trace', 'history', 'identity', 'platforms')
+local same = e[1] == '1' and e[2] == 'intent' and number ~= '' and due ~= '' and e[10] == ARGV[at + 11] and (e[12] or '') == ARGV[at + 12] and (e[13] or '') == ARGV[at + 13]
 for i = 3, 9 do same = same and e[i] == ARGV[at + i - 1] end
 if not same then
   in_full(at, {'number', 'cleaned', 'following', 'due'})
   return ops.accept()
 end
-redis.call('HSET', name, 'state', 'accepted', 'number', number, 'cleaned', ARGV[at + 14], 'following', ARGV[at + 15], 'due', due,
+redis.call('HSET', name, 'state', 'accepted', 'number', number, 'cleaned', ARGV[at + 15], 'following', ARGV[at + 16], 'due', due,
   'how', 'accepted', 'until', '', 'fresh', '', 'sure', '', 'history', e[11] .. '\n' .. line(at, 'accepted', number),
   'version', '2', 'changed', text(now))
 redis.call('ZADD', base .. 'due:' .. kind, due, no)

@@ -1,11 +1,11 @@
 -- Claims a document and tells what is known of it.
--- Answers {'begun', left of the claim, born, fresh, entry as told, now} {'known', born, entry, now} {'hash', born, entry, now} {'busy'}
+-- Answers {'begun', left of the claim, born, fresh, entry as told, now, sharing} {'known', born, entry, now} {'hash', born, entry, now} {'busy'}
 -- {'identity', born, entry, now} {'line', line, number that holds it}.
 
 local born = born()
 local e = load()
 if mine(e) then
-  return {'begun', text(e['until'] - now), e.born, e.fresh or '', is(e.told) and cjson.decode(e.told) or {}, text(now)}
+  return {'begun', text(e['until'] - now), e.born, e.fresh or '', is(e.told) and cjson.decode(e.told) or {}, text(now), sharing()}
 end
 if is(e.hash) and e.hash ~= a.hash then return {'hash', born, flat(e), text(now)} end
 if e.state == 'accepted' or e.state == 'cancelled' then return {'known', born, flat(e), text(now)} end
@@ -49,11 +49,11 @@ e.fresh = fresh and '1' or ''
 e.sure = fresh and sure or ''
 e.born = born
 e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.lines) or ''
-e.revision, e.shop, e.warehouse = a.revision, a.shop, a.warehouse
+e.revision, e.shop, e.warehouse, e.platforms = a.revision, a.shop, a.warehouse, a.platforms
 if is(a.trace) then e.trace = a.trace end
 if is(a.identity) then e.identity = a.identity end
 e.tries = text((tonumber(e.tries) or 0) + 1)
 take_lines(e, a.lines, held)
 remember(e, 'begun')
 save(e)
-return {'begun', text(CLAIM_FOR), born, e.fresh, told, text(now)}
+return {'begun', text(CLAIM_FOR), born, e.fresh, told, text(now), sharing()}

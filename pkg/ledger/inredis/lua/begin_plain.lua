@@ -3,13 +3,18 @@
 local kind, no, order = ARGV[at], ARGV[at + 1], ARGV[at + 4]
 local name, lines, index = entry_key(kind, no), 'lines:' .. kind .. ':' .. order, index_key(order)
 lines = base .. lines
-if order == '' or redis.call('EXISTS', name, lines, index) > 0 then
+local platforms = ARGV[at + 13] ~= '' and cjson.decode(ARGV[at + 13]) or {}
+local by = {}
+for _, platform in ipairs(platforms) do
+  if platform ~= order then by[#by + 1] = index_key(platform) end
+end
+if order == '' or redis.call('EXISTS', name, lines, index, unpack(by)) > 0 then
   in_full(at, {'supersedes', 'first', 'stream_time', 'audited_at', 'any_identity'})
   a.first, a.stream_time, a.audited_at = a.first == '1', tonumber(a.stream_time), tonumber(a.audited_at)
   if a.any_identity ~= '1' then a.any_identity = '' end
   return ops.begin()
 end
-local first, younger = ARGV[at + 14] == '1', math.min(ARGV[at + 15], ARGV[at + 16])
+local first, younger = ARGV[at + 15] == '1', math.min(ARGV[at + 16], ARGV[at + 17])
 local born, began = born(), text(now)
 local fresh = first and younger > tonumber(born) + BIRTH_MARGIN
 redis.call('HSET', name, 'state', 'intent', 'owner', ARGV[at + 2], 'until', text(now + CLAIM_FOR), 'born', born,
@@ -18,6 +23,8 @@ redis.call('HSET', name, 'state', 'intent', 'owner', ARGV[at + 2], 'until', text
   'warehouse', ARGV[at + 8], 'trace', ARGV[at + 11], 'tries', '1', 'history', line(at, 'begun', ''),
   'version', '1', 'changed', began, 'begun', began)
 if ARGV[at + 12] ~= '' then redis.call('HSET', name, 'identity', ARGV[at + 12]) end
+if #platforms > 0 then redis.call('HSET', name, 'platforms', ARGV[at + 13]) end
+for _, key in ipairs(by) do redis.call('ZADD', key, text(LIVE + now), kind .. ':' .. no) end
 if ARGV[at + 5] ~= '' then
   local set = cjson.decode(ARGV[at + 5])
   for i = #set, 1, -1 do set[2 * i - 1], set[2 * i] = set[i], no end
@@ -25,4 +32,4 @@ if ARGV[at + 5] ~= '' then
 end
 redis.call('ZADD', index, text(LIVE + now), kind .. ':' .. no)
 note_kind(kind)
-return {'begun', text(CLAIM_FOR), born, fresh and '1' or '', {}, began}
+return {'begun', text(CLAIM_FOR), born, fresh and '1' or '', {}, began, {}}

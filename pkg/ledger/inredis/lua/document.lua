@@ -116,6 +116,45 @@ local function index(no, settled)
   return settled
 end
 
+-- also_by indexes the numbers in a list of the entry's.
+local function also_by(e, field, settled, stays)
+  local has, had = e[field] or '', stored[field] or ''
+  if has == had and (has == '' or stays) then return end
+  local list, kept = is(has) and cjson.decode(has) or {}, {[e.order or ''] = true, [e.number or ''] = true}
+  for _, no in ipairs(list) do
+    kept[no] = true
+    index(no, settled)
+  end
+  if has == had or had == '' then return end
+  for _, no in ipairs(cjson.decode(had)) do
+    if not kept[no] then redis.call('ZREM', index_key(no), a.kind .. ':' .. a.no) end
+  end
+end
+
+-- sharing tells live documents of other orders with one of the platform's numbers: platform's number, order, document, ...
+local function sharing()
+  local out = {}
+  if not is(a.platforms) then return out end
+  for _, platform in ipairs(cjson.decode(a.platforms)) do
+    for _, member in ipairs(redis.call('ZREVRANGE', index_key(platform), 0, 4 * MAX_SHARING)) do
+      local kind, no = string.match(member, '^([^:]*):(.*)$')
+      if #out >= 3 * MAX_SHARING then return out end
+      if kind == a.kind and no ~= a.no and live(no) then
+        local other = redis.call('HMGET', entry_key(kind, no), 'order', 'platforms')
+        if is(other[1]) and other[1] ~= a.order and is(other[2]) then
+          for _, theirs in ipairs(cjson.decode(other[2])) do
+            if theirs == platform then
+              out[#out + 1], out[#out + 2], out[#out + 3] = platform, other[1], no
+              break
+            end
+          end
+        end
+      end
+    end
+  end
+  return out
+end
+
 local noted = {}
 local function note_kind(kind)
   if noted[kind] then return end
@@ -160,11 +199,13 @@ local function save(e)
   local stays = stayed and not settled
   if is(e.order) and not (stays and stored.order == e.order) then keep(lines_key(e.order), index(e.order, settled)) end
   if is(e.number) and not (stays and stored.number == e.number) then index(e.number, settled) end
+  also_by(e, 'platforms', settled, stays)
+  also_by(e, 'waybills', settled, stays)
   if not stored.version then note_kind(a.kind) end
 end
 
 -- COVERING is the order in which plain calls give what begin and accept say of a document; then come their own values.
-local COVERING = {'kind', 'no', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'stream', 'seq', 'trace', 'identity'}
+local COVERING = {'kind', 'no', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'stream', 'seq', 'trace', 'identity', 'platforms'}
 
 -- in_full makes a plain call of one as JSON has them.
 local function in_full(at, more)

@@ -9,6 +9,6 @@ if a.state == 'cancelled' and e.state ~= 'cancelled' then
   remember(e, 'cancelled', e.number)
 end
 if a.state == 'accepted' and e.state ~= 'accepted' then take_back(e) end
-e.state, e.following, e.due, e.token = a.state, a.following, a.due, a.token
+e.state, e.following, e.due, e.token, e.waybills = a.state, a.following, a.due, a.token, a.waybills
 save(e)
 return {'ok'}
