@@ -12,6 +12,7 @@ package personal
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -42,6 +43,8 @@ type Data struct {
 
 var (
 	email = regexp.MustCompile(`[\pL\pN._%+-]+[@＠][\pL\pN-]+([.．][\pL\pN-]+)+`)
+	// number is what documents and goods are called by: no text that may quote something.
+	number = regexp.MustCompile(`^[0-9A-Za-z._/#:-]{1,200}$`)
 	// date is a time as programs write it, which is no telephone number.
 	date = regexp.MustCompile(`\b(19|20)\d\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?\b`)
 )
@@ -58,7 +61,9 @@ func (d Data) Hide(text string) string {
 	t.mark(email.FindAllStringIndex(text, -1))
 	t.keep(date.FindAllStringIndex(text, -1))
 	for _, v := range d.Known {
-		t.keepValue(v)
+		if !d.within(v) {
+			t.keepValue(v)
+		}
 	}
 	for _, v := range d.Names {
 		t.hideName(v)
@@ -74,6 +79,17 @@ func (d Data) Hide(text string) string {
 	}
 	t.hideDigits()
 	return t.String()
+}
+
+// within tells whether a name or a telephone number stands in a value that is said to be nobody's.
+func (d Data) within(value string) bool {
+	v := string(folded(value))
+	for _, p := range slices.Concat(d.Names, d.Phones) {
+		if f := folded(p); len(f) > 1 && strings.Contains(v, string(f)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Error is err with whatever may be personal hidden in its text. What it wraps is found by errors.Is and errors.As as
@@ -156,7 +172,7 @@ func (t *text) keep(places [][]int) { t.each(places, func(i int) { t.kept[i] = t
 // keepValue keeps a value where it stands as a word of its own, unless that is hidden already.
 func (t *text) keepValue(value string) {
 	v := folded(value)
-	if weigh(v) < minKnown {
+	if weigh(v) < minKnown || strings.ContainsFunc(value, unicode.IsDigit) && !number.MatchString(value) {
 		return
 	}
 	t.places(v, true, func(from, to int) {

@@ -3,7 +3,10 @@ package seller
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/personal"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -91,10 +94,17 @@ func (s *Seller) Findings(o *orderv1.Audited) []error {
 	}
 	if o.Hold != nil {
 		held(CauseHold(s.Name(), o.OutboundNo), "order.hold", "hold",
-			"订单已挂起，等待人工放行：%s", "the order is on hold until an operator releases it: %s", o.Hold.Reason)
+			"订单已挂起，等待人工放行：%s", "the order is on hold until an operator releases it: %s", holdReason(o))
 	} else if shopKnown && shop.Hold != "" {
 		held(CauseHold(s.Name(), o.OutboundNo), "shop.hold", "shop",
 			"店铺 %[1]s 的订单均已挂起，等待人工放行：%[2]s", "all orders of shop %[1]s are on hold until an operator releases them: %[2]s", shop.Code, shop.Hold)
 	}
 	return found
+}
+
+// holdReason is why the ERP asked for a hold, for everybody to read: without what it says of the receiver.
+func holdReason(o *orderv1.Audited) string {
+	rest := proto.CloneOf(o)
+	rest.Hold = nil
+	return personal.Of(rest).Hide(o.Hold.Reason)
 }

@@ -315,7 +315,8 @@ type Audited struct {
 	Collect string   `protobuf:"bytes,22,opt,name=collect,proto3" json:"collect,omitempty"`
 	Invoice *Invoice `protobuf:"bytes,23,opt,name=invoice,proto3" json:"invoice,omitempty"`
 	// ERP's number of the carrier; empty lets the warehouse choose its own.
-	Carrier      string `protobuf:"bytes,24,opt,name=carrier,proto3" json:"carrier,omitempty"`
+	Carrier string `protobuf:"bytes,24,opt,name=carrier,proto3" json:"carrier,omitempty"`
+	// Remarks are masked wherever they are shown: people write names and numbers into them.
 	BuyerRemark  string `protobuf:"bytes,25,opt,name=buyer_remark,json=buyerRemark,proto3" json:"buyer_remark,omitempty"`
 	SellerRemark string `protobuf:"bytes,26,opt,name=seller_remark,json=sellerRemark,proto3" json:"seller_remark,omitempty"`
 	// Marks of the order.
@@ -923,7 +924,7 @@ func (x *Marks) GetInsuredValue() string {
 // Hold asks that the order wait on our side, because the warehouse has no such thing.
 type Hold struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Shown to the operator who releases it.
+	// For the operator who releases it. Masked unless revealed: people write names and numbers into it.
 	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2420,7 +2421,7 @@ var File_order_v1_order_proto protoreflect.FileDescriptor
 
 const file_order_v1_order_proto_rawDesc = "" +
 	"\n" +
-	"\x14order/v1/order.proto\x12\border.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\b\n" +
+	"\x14order/v1/order.proto\x12\border.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\b\n" +
 	"\aAudited\x121\n" +
 	"\x06seller\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x06seller\x12\x1d\n" +
 	"\x04shop\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04shop\x12'\n" +
@@ -2446,9 +2447,9 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\breceiver\x18\x15 \x01(\v2\x12.order.v1.ReceiverB\x06\xbaH\x03\xc8\x01\x01R\breceiver\x12E\n" +
 	"\acollect\x18\x16 \x01(\tB+\xbaH(r&2$^([0-9]{1,9}(\\.[0-9]{1,2}0{0,8})?)?$R\acollect\x12+\n" +
 	"\ainvoice\x18\x17 \x01(\v2\x11.order.v1.InvoiceR\ainvoice\x12!\n" +
-	"\acarrier\x18\x18 \x01(\tB\a\xbaH\x04r\x02\x18@R\acarrier\x12+\n" +
-	"\fbuyer_remark\x18\x19 \x01(\tB\b\xbaH\x05r\x03\x18\xa0\x1fR\vbuyerRemark\x12-\n" +
-	"\rseller_remark\x18\x1a \x01(\tB\b\xbaH\x05r\x03\x18\xa0\x1fR\fsellerRemark\x12%\n" +
+	"\acarrier\x18\x18 \x01(\tB\a\xbaH\x04r\x02\x18@R\acarrier\x12.\n" +
+	"\fbuyer_remark\x18\x19 \x01(\tB\v\xbaH\x05r\x03\x18\xa0\x1f\x80\x01\x01R\vbuyerRemark\x120\n" +
+	"\rseller_remark\x18\x1a \x01(\tB\v\xbaH\x05r\x03\x18\xa0\x1f\x80\x01\x01R\fsellerRemark\x12%\n" +
 	"\x05marks\x18\x1b \x01(\v2\x0f.order.v1.MarksR\x05marks\x12\"\n" +
 	"\x04hold\x18\x1c \x01(\v2\x0e.order.v1.HoldR\x04hold\"\xf3\x03\n" +
 	"\x04Line\x12+\n" +
@@ -2483,12 +2484,13 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\aaddress\x18\t \x01(\tB\r\xbaH\ar\x05\x10\x01\x18\xe8\a\x80\x01\x01R\aaddress\x12#\n" +
 	"\bpostcode\x18\n" +
 	" \x01(\tB\a\xbaH\x04r\x02\x18\x14R\bpostcode:Y\xbaHV\x1aT\n" +
-	"\x0ereceiver.reach\x12\x1bmobile or phone is required\x1a%this.mobile != '' || this.phone != ''\"\xf7\x01\n" +
+	"\x0ereceiver.reach\x12\x1bmobile or phone is required\x1a%this.mobile != '' || this.phone != ''\"\x80\x02\n" +
 	"\aInvoice\x124\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x16.order.v1.Invoice.KindB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12\x1e\n" +
-	"\x05title\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05title\x12\"\n" +
-	"\acontent\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\acontent\x12\x1e\n" +
-	"\x06tax_no\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x182R\x05taxNo\"R\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x16.order.v1.Invoice.KindB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12!\n" +
+	"\x05title\x18\x02 \x01(\tB\v\xbaH\x05r\x03\x18\xc8\x01\x80\x01\x01R\x05title\x12%\n" +
+	"\acontent\x18\x03 \x01(\tB\v\xbaH\x05r\x03\x18\xc8\x01\x80\x01\x01R\acontent\x12!\n" +
+	"\x06tax_no\x18\x04 \x01(\tB\n" +
+	"\xbaH\x04r\x02\x182\x80\x01\x01R\x05taxNo\"R\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_ORDINARY\x10\x01\x12\x13\n" +
@@ -2496,10 +2498,9 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\bKIND_VAT\x10\x03\"q\n" +
 	"\x05Marks\x12\x16\n" +
 	"\x06urgent\x18\x01 \x01(\bR\x06urgent\x12P\n" +
-	"\rinsured_value\x18\x02 \x01(\tB+\xbaH(r&2$^([0-9]{1,9}(\\.[0-9]{1,2}0{0,8})?)?$R\finsuredValue\"*\n" +
-	"\x04Hold\x12\"\n" +
-	"\x06reason\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\x06reason\"\xca\x01\n" +
+	"\rinsured_value\x18\x02 \x01(\tB+\xbaH(r&2$^([0-9]{1,9}(\\.[0-9]{1,2}0{0,8})?)?$R\finsuredValue\"-\n" +
+	"\x04Hold\x12%\n" +
+	"\x06reason\x18\x01 \x01(\tB\r\xbaH\ar\x05\x10\x01\x18\xc8\x01\x80\x01\x01R\x06reason\"\xca\x01\n" +
 	"\x03Ref\x12\x16\n" +
 	"\x06seller\x18\x01 \x01(\tR\x06seller\x12\x12\n" +
 	"\x04shop\x18\x02 \x01(\tR\x04shop\x12\x1c\n" +

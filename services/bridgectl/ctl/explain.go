@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/personal"
 	"stockbridge/pkg/trace"
 	orderv1 "stockbridge/proto/order/v1"
 )
@@ -114,6 +115,9 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
+	if !c.Reveal {
+		x.veil()
+	}
 	slices.SortStableFunc(x.moments, func(p, q moment) int { return p.At.Compare(q.At) })
 	if len(x.moments) == 0 && len(x.deliveries) == 0 {
 		return hint(fmt.Errorf("nothing is known of %q", c.Number), "numbers are compared as they are; events are kept for the age of their stream")
@@ -135,9 +139,23 @@ type explained struct {
 	outbound   map[string]bool
 	deliveries []delivery
 	moments    []moment
+	// people are those whose data stands in the events found.
+	people personal.Data
 	// events are those found by the present look at the streams, told their ids.
 	events []moment
 	told   map[string]bool
+}
+
+// veil hides what the words of a warehouse that an earlier build kept say of the people in the order.
+func (x *explained) veil() {
+	for i, m := range x.moments {
+		x.moments[i].Detail = x.people.Hide(m.Detail)
+	}
+	for _, d := range x.deliveries {
+		if d.Reason != nil {
+			*d.Reason = reasonJSON(veiledReason(fault.Reason(*d.Reason), x.people))
+		}
+	}
 }
 
 func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"+no] }
@@ -157,6 +175,7 @@ func (x *explained) entry(e ledger.Entry) {
 	case e.Denied != (fault.Reason{}): // refused in words, and looked for before that is believed
 		d.State, d.Reason = "refused, still looked for", (*reasonJSON)(&e.Denied)
 	}
+	x.people.Known = append(x.people.Known, e.Key.No, e.OrderNo, e.Number)
 	if e.Following != nil {
 		d.Status, d.Due = strings.TrimSpace(statusWord(e.Following.Status)+" "+e.Following.Code), e.Following.Due.UTC()
 	}
@@ -182,6 +201,10 @@ func (x *explained) event(s bus.Stored) error {
 		return nil
 	}
 	x.outbound[seller+"/"+no] = true
+	people := personal.Of(m)
+	x.people.Names, x.people.Phones = append(x.people.Names, people.Names...), append(x.people.Phones, people.Phones...)
+	x.people.Addresses, x.people.Remarks = append(x.people.Addresses, people.Addresses...), append(x.people.Remarks, people.Remarks...)
+	x.people.Known = append(x.people.Known, people.Known...)
 	detail := x.a.tale(m)
 	if s.ID != "" && x.told[s.ID] {
 		detail = strings.TrimSpace("told again: " + detail)

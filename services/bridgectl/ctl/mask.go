@@ -11,7 +11,11 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/descriptorpb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/personal"
 )
 
 // hidden stands for what is not shown. It holds no star, so that it is not taken for a receiver that a sales platform
@@ -82,7 +86,11 @@ func (p *printer) value(s shape, indent string) error {
 			if err != nil {
 				return err
 			}
-			p.scalar(key, true)
+			name := key.(string)
+			if !p.reveal && fieldOf(s.message, name) == nil {
+				name = personal.Hide(name) // nobody's field
+			}
+			p.scalar(name, true)
 			p.out.WriteString(": ")
 			inner = shapeOf(s.message, key.(string))
 		}
@@ -132,7 +140,7 @@ func (p *printer) scalar(token json.Token, show bool) {
 // shapeOf tells what the field that kind's JSON calls key may hold.
 func shapeOf(kind protoreflect.MessageDescriptor, key string) shape {
 	field := fieldOf(kind, key)
-	if field == nil || field.IsMap() || personal(field) {
+	if field == nil || field.IsMap() || personal.Marked(field) {
 		return shape{}
 	}
 	s := shape{list: field.IsList(), plain: true}
@@ -153,11 +161,6 @@ func fieldOf(kind protoreflect.MessageDescriptor, key string) protoreflect.Field
 	return kind.Fields().ByTextName(key)
 }
 
-func personal(field protoreflect.FieldDescriptor) bool {
-	options, ok := field.Options().(*descriptorpb.FieldOptions)
-	return ok && options.GetDebugRedact()
-}
-
 // masked is a copy of m in which stand gives what to put in place of each text marked as personal.
 func masked[M proto.Message](m M, stand func(field protoreflect.FieldDescriptor, text string) string) M {
 	c := proto.CloneOf(m)
@@ -168,9 +171,9 @@ func masked[M proto.Message](m M, stand func(field protoreflect.FieldDescriptor,
 func mask(m protoreflect.Message, stand func(protoreflect.FieldDescriptor, string) string) {
 	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
-		case personal(field) && field.Kind() == protoreflect.StringKind && !field.IsList():
+		case personal.Marked(field) && field.Kind() == protoreflect.StringKind && !field.IsList():
 			m.Set(field, protoreflect.ValueOfString(stand(field, v.String())))
-		case personal(field):
+		case personal.Marked(field):
 			m.Clear(field)
 		case field.Message() != nil && field.IsList():
 			for i := range v.List().Len() {
@@ -198,4 +201,49 @@ func body(m proto.Message, reveal bool) json.RawMessage {
 		return raw
 	}
 	return b.Bytes()
+}
+
+// veiled is a message on the shelf as it may be shown: without what the words on it say of the people in its body. Builds
+// before this one kept such words as the warehouse sent them.
+func veiled(m bus.Shelved) bus.Shelved {
+	people := peopleIn(m)
+	if m.Reason.RemoteText != "" || borrowed(m.Reason) {
+		m.Error = people.Hide(m.Error)
+	}
+	m.Reason = veiledReason(m.Reason, people)
+	header := make(map[string][]string, len(m.Header))
+	for name, values := range m.Header {
+		for _, v := range values {
+			header[name] = append(header[name], people.Hide(v))
+		}
+	}
+	if m.Header != nil {
+		m.Header = header
+	}
+	return m
+}
+
+func veiledReason(r fault.Reason, people personal.Data) fault.Reason {
+	if r.RemoteText = people.Hide(r.RemoteText); borrowed(r) {
+		r.ZH, r.EN = people.Hide(r.ZH), people.Hide(r.EN)
+	}
+	return r
+}
+
+// borrowed tells whether a reason's words are an error's. Those of ours quote nobody, and the limits in them are no
+// telephone numbers.
+func borrowed(r fault.Reason) bool { return r.ZH == r.EN }
+
+// peopleIn is the people's data in a message's body, as far as that can be read.
+func peopleIn(m bus.Shelved) personal.Data {
+	var people personal.Data
+	name, _ := event.Split(m.Subject)
+	if message, err := decoded(bus.Stored{Name: name, Header: m.Header, Body: m.Body}); err == nil && message != nil {
+		people = personal.Of(message)
+	}
+	people.Known = append(people.Known, m.Key, m.ID, m.Trace)
+	for _, name := range []string{event.HeaderID, event.HeaderSubject, event.HeaderTrace} {
+		people.Known = append(people.Known, m.Header[name]...)
+	}
+	return people
 }

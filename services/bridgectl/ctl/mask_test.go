@@ -3,9 +3,12 @@ package ctl
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/fault"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -71,3 +74,30 @@ func FuzzPretty(f *testing.F) {
 
 // squeeze takes the spaces of layout away.
 func squeeze(s string) string { return strings.NewReplacer(" ", "", "\n", "").Replace(s) }
+
+// What an earlier build stored with a message is the warehouse's own words.
+func TestWordsOnAMessageShowNobodysData(t *testing.T) {
+	const words = "收件人张三 138 0000 0000，文三路90号，留言打给王大锤，单号2754381920561"
+	m := bus.Shelved{
+		Subject: "order.audited.demo", Key: "A-20261130001",
+		Body:   []byte(`{"seller":"demo","platformOrderNos":["2754381920561"],"buyerRemark":"请打给王大锤","receiver":{"name":"张三","mobile":"13800000000","address":"文三路 90 号"}}`),
+		Header: map[string][]string{"Ce-Subject": {"A-20261130001"}, "X-Phone": {"13800000000"}},
+		Reason: fault.Reason{Code: "warehouse.permission", ZH: "至多 1000000", EN: "at most 1000000", RemoteText: words}, Error: "push demo/A-20261130001: " + words,
+	}
+	got := veiled(m)
+	text := fmt.Sprint(got.Reason, got.Error, got.Header)
+	for _, hidden := range []string{"张三", "138", "文三路", "王大锤"} {
+		if strings.Contains(text, hidden) {
+			t.Errorf("shows %s: %s", hidden, text)
+		}
+	}
+	for _, shown := range []string{"A-20261130001", "2754381920561", "1000000"} {
+		if !strings.Contains(text, shown) {
+			t.Errorf("hides %s: %s", shown, text)
+		}
+	}
+	m.Body = []byte("not JSON")
+	if text := fmt.Sprint(veiled(m)); strings.Contains(text, "138") {
+		t.Errorf("of a body that cannot be read: %s", text)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/personal"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -172,7 +173,7 @@ func pauseOf(s *seller.Seller) *pauseJSON {
 	if s.Pause == nil {
 		return nil
 	}
-	return &pauseJSON{By: pausedBy(s.Pause.By), Reason: s.Pause.Reason, At: s.Pause.At.UTC(), ProbeAt: s.Pause.ProbeAt.UTC()}
+	return &pauseJSON{By: pausedBy(s.Pause.By), Reason: personal.Hide(s.Pause.Reason), At: s.Pause.At.UTC(), ProbeAt: s.Pause.ProbeAt.UTC()}
 }
 
 func pausedBy(by sellerv1.Paused_By) string {

@@ -81,7 +81,7 @@ func (p pick) each(ctx context.Context, b *bus.Bus, kind string, after uint64, b
 			if m.Key == "" {
 				m.Key = numberIn(m.Body)
 			}
-			if err := f(m); err != nil {
+			if err := f(veiled(m)); err != nil {
 				return err
 			}
 		}
@@ -229,6 +229,9 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 		if err := a.revealed("message %d on the shelf (%s %s)", no, m.Subject, m.Key); err != nil {
 			return err
 		}
+	}
+	if !reveal {
+		m = veiled(m)
 	}
 	text, note := a.bodyOf(m, reveal)
 	doc := shelvedOf(m)

@@ -52,7 +52,7 @@ var mayImport = []struct {
 	{"pkg/warehouse/jd/jdtest/...", []string{"pkg/warehouse/jd/jdtest/..."}, "a JD of its own: it must not share our understanding"},
 	{"pkg/warehouse/jd", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/retry", "pkg/trace", "pkg/warehouse", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret", "pkg/personal"}, "an adapter"},
 	{"pkg/warehouse/...", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/retry", "pkg/warehouse", "pkg/seller"}, "a contract and its adapters never import the bus"},
-	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/rule", "pkg/scrape", "pkg/event", "pkg/bus", "pkg/warehouse"}, "set-up, kept in a bucket of the bus"},
+	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/personal", "pkg/retry", "pkg/rule", "pkg/scrape", "pkg/event", "pkg/bus", "pkg/warehouse"}, "set-up, kept in a bucket of the bus"},
 	{"pkg/stock", []string{"pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the far side"},
 	{"pkg/token", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
 	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one file that names every adapter"},
