@@ -17,6 +17,8 @@ const (
 	causeCategory      = "category"
 	causePermission    = "permission"
 	causeToken         = "token"
+	causeAccount       = "account"
+	causeNumber        = "number"
 	causePause         = "pause"
 	causeTrial         = "trial"
 	causeHold          = "hold"
@@ -60,6 +62,22 @@ func CausePermission(seller, what string) string { return cause(causePermission,
 // CauseToken waits for the far side to take the account's credential again.
 func CauseToken(seller, account string) string { return cause(causeToken, seller, account) }
 
+// CauseAccount waits for the account's calls to reach the remote's gateway and to be understood there: its URL, or the
+// gateway itself.
+func CauseAccount(seller, account string) string { return cause(causeAccount, seller, account) }
+
+// What a CauseNumber is about.
+const (
+	NumberShop       = "shop"
+	NumberWarehouse  = "warehouse"
+	NumberCarrier    = "carrier"
+	NumberDepartment = "department"
+)
+
+// CauseNumber waits for the remote to know, and to have enabled, the number that the set-up gives for one of the ERP's
+// codes (of a department: for an account).
+func CauseNumber(seller, what, code string) string { return cause(causeNumber, seller, what, code) }
+
 // CausePause waits for the seller to be resumed.
 func CausePause(seller string) string { return cause(causePause, seller) }
 
@@ -82,8 +100,8 @@ func CauseOperator(seller, outboundNo string) string { return cause(causeOperato
 func CauseShadow(seller, outboundNo string) string { return cause(causeShadow, seller, outboundNo) }
 
 // Cleared tells whether cause is one that s no longer has, so that what waited for it can go on. It is false for
-// causes of other sellers, and for those that no set-up can mend: an operator's hold, a receiver, a cancel, a
-// permission.
+// causes of other sellers, and for those of which no set-up tells whether they are gone: an operator's hold, a receiver, a
+// cancel, a permission, an account, a number.
 func (s *Seller) Cleared(cause string) bool {
 	kind, rest, _ := strings.Cut(cause, ":")
 	name, code, _ := strings.Cut(rest, "/")

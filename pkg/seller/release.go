@@ -16,8 +16,8 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// permissionEvery is how often it is tried whether a permission was granted meanwhile.
-const permissionEvery = 10 * time.Minute
+// tryEvery is how often it is tried whether the remote grants, understands or knows meanwhile what it did not.
+const tryEvery = 10 * time.Minute
 
 // Releases lets what a service holds go on by itself when its cause is gone: at once when the set-up changed or the seller
 // was resumed, and on ticks for what nobody tells.
@@ -51,11 +51,11 @@ func (r *Releases) Serve(ctx context.Context, b *bus.Bus, name string, serving f
 	return g.Wait()
 }
 
-// SellerChanged releases what waited for something that the seller's set-up now has. What waits for a trial or for a
-// permission is looked at anew: whether they are gone shows in no set-up.
+// SellerChanged releases what waited for something that the seller's set-up now has. What waits for a trial or for the
+// remote is looked at anew: whether that is gone shows in no set-up.
 func (r *Releases) SellerChanged(ctx context.Context, _ *bus.Delivery, m *sellerv1.Changed) ([]event.Event, error) {
 	return nil, r.release(ctx, m.Seller, func(s bus.Shelved) bool {
-		return s.Cause == CauseTrial(m.Seller) || isPermission(s.Cause) || r.Cleared(ctx, s.Cause)
+		return s.Cause == CauseTrial(m.Seller) || isTried(s.Cause) || r.Cleared(ctx, s.Cause)
 	})
 }
 
@@ -65,24 +65,24 @@ func (r *Releases) SellerResumed(ctx context.Context, _ *bus.Delivery, m *seller
 }
 
 // ReleaseDue is the net under both: what was held on an old view of the set-up, or waits for something that nobody tells.
-// Of what waits for a permission one at a time is tried, and all of it once a call went through since.
+// Of what waits for one thing of the remote's one at a time is tried, and all of it once a call went through since.
 func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
-	tried := false
+	tried := map[string]bool{}
 	return nil, r.release(ctx, m.Seller, func(s bus.Shelved) bool {
-		if !isPermission(s.Cause) {
+		if !isTried(s.Cause) {
 			return r.Cleared(ctx, s.Cause)
 		}
 		what := m.Seller
-		if slices.ContainsFunc(r.Apart, func(p string) bool { return s.Cause == CausePermission(m.Seller, p) }) {
+		if isCause(s.Cause, causeNumber) || slices.ContainsFunc(r.Apart, func(p string) bool { return s.Cause == CausePermission(m.Seller, p) }) {
 			what = s.Cause
 		}
 		if s.Last.Before(r.lastServed(what)) {
 			return true
 		}
-		if tried || r.Clock().Sub(s.Last) < permissionEvery {
+		if tried[s.Cause] || r.Clock().Sub(s.Last) < tryEvery {
 			return false
 		}
-		tried = true
+		tried[s.Cause] = true
 		return true
 	})
 }
@@ -95,7 +95,12 @@ func (r *Releases) release(ctx context.Context, name string, match func(bus.Shel
 	return err
 }
 
-func isPermission(cause string) bool { return strings.HasPrefix(cause, causePermission+":") }
+// isTried tells whether only the remote knows that the cause is gone.
+func isTried(cause string) bool {
+	return isCause(cause, causePermission) || isCause(cause, causeAccount) || isCause(cause, causeNumber)
+}
+
+func isCause(cause, kind string) bool { return strings.HasPrefix(cause, kind+":") }
 
 // Cleared tells whether what cause names is gone.
 func (r *Releases) Cleared(ctx context.Context, cause string) bool {
@@ -110,8 +115,8 @@ func (r *Releases) Cleared(ctx context.Context, cause string) bool {
 	return ok && s.Cleared(cause)
 }
 
-// Served notes that the far side served the seller, or answered a question that waits for a permission of its own (its
-// cause).
+// Served notes that the far side served the seller, or that it did what waits for a cause of its own: a permission that is
+// Apart, a number.
 func (r *Releases) Served(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -3,6 +3,7 @@ package seller
 import (
 	"fmt"
 	"net/url"
+	"strings"
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/rule"
@@ -75,6 +76,8 @@ func references(setup *sellerv1.Setup) Faults {
 			// Anything may be a secret here: the text itself is not repeated.
 			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 				add("setup.value", at+address.key, "应为 http(s)://主机[:端口]/路径，且不含用户名和密码", "want http(s)://host[:port]/path without user and password")
+			} else if address.key == ".url" && a.GetKind() == sellerv1.Account_KIND_JD && strings.Trim(u.Path, "/") == "" {
+				add("setup.value", at+address.key, "缺少路径：京东网关的地址以 /routerjson 结尾", "the path is missing: the address of JD's gateway ends in /routerjson")
 			}
 		}
 		if q := a.GetQuota().GetPerSecond(); q > 0 && q < leastPerSecond {

@@ -35,6 +35,9 @@ var ErrNotPermitted = errors.New("not permitted for this seller")
 // ErrToken marks a call whose credential the far side no longer takes. It is always a fault too: nothing was done.
 var ErrToken = errors.New("credential not accepted")
 
+// ErrUnsure marks a fault.Hold of a call that may have had its effect all the same: ask before handing over again.
+var ErrUnsure = errors.New("it may have been done")
+
 // OrderPlanner says what handing over would be.
 type OrderPlanner interface {
 	// PlanOrder says what TakeOrder would send and what it finds wrong, without sending and without a network.
@@ -46,7 +49,7 @@ type OrderTaker interface {
 	OrderPlanner
 
 	// TakeOrder hands the order over. A refusal is a fault.Permanent with a fault.Reason. A set-up that can be mended
-	// is a fault.Hold. A call that certainly had no effect is unmarked (transient) or a fault.RetryAfter. A call whose
+	// is a fault.Hold, with ErrUnsure when something may have been taken. A call that certainly had no effect is unmarked (transient) or a fault.RetryAfter. A call whose
 	// answer was lost is a fault.Unknown: ask FindOrders before handing over again. The far side may or may not notice
 	// a repeated outbound number: never rely on it.
 	//
@@ -65,6 +68,8 @@ type SaidNo struct {
 	Reason fault.Reason
 	// Data: the words are known to name a fault of the order's data, and nothing is taken with such a fault.
 	Data bool
+	// Cause is what a refused order waits for where the refusal is about the set-up and not about the order; empty otherwise.
+	Cause string
 }
 
 func (e *SaidNo) Error() string { return e.Reason.Error() }

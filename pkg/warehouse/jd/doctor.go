@@ -257,7 +257,9 @@ func (w *Warehouse) general(err error, dates *dated, url string) (rows []warehou
 			EN: "no answer to be understood from " + url + "; look at the address and the network: " + err.Error(),
 		}
 		var kept fault.Reason
-		if errors.Is(err, jdapi.ErrToken) && errors.As(err, &kept) {
+		if errors.Is(err, jdapi.ErrAddress) {
+			reason = fault.ReasonOf(w.elsewhere(err), reason.Code)
+		} else if errors.Is(err, jdapi.ErrToken) && errors.As(err, &kept) {
 			what, reason = "token", kept
 		} else if errors.Is(err, jdapi.ErrToken) {
 			what, reason = "token", fault.Reason{
@@ -315,6 +317,8 @@ func permitted(err error, zh, en string) error {
 	case no.Code == codeNoMethod:
 		return refusal(no, "warehouse.method", "京东不认识此接口，请检查 url，并向京东确认该接口是否可用；否则"+zh,
 			"JD does not know this call: look at url, and ask JD whether it is available; until then "+en)
+	case no.Class == jdapi.ClassProgram:
+		return refusal(no, "warehouse.call", "京东网关不接受此调用方式，请核对 url 与应用所属平台；否则"+zh, "JD's gateway does not take this call as it is made: look at url and the application's platform; until then "+en)
 	case no.Class == jdapi.ClassPermission:
 		return refusal(no, "warehouse.permission", "请在京东开放平台开通此接口权限，否则"+zh, "have JD grant this call, or "+en)
 	case no.Class == jdapi.ClassQuota:

@@ -142,7 +142,7 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	}
 	no, err := w.api.AddOrderText(ctx, plan.Body)
 	if err != nil {
-		return warehouse.Taken{}, w.unwritten(err)
+		return warehouse.Taken{}, w.unwritten(o, err)
 	}
 	return warehouse.Taken{WarehouseNo: no, Cleaned: plan.Cleaned}, nil
 }
@@ -168,6 +168,8 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 		switch {
 		case row.EclpSoNo == "":
 			// JD has nothing under this number.
+		case !row.EclpSoNo.Number():
+			return nil, fmt.Errorf("find orders: JD tells of a document under something that is no number: %d bytes", len(row.EclpSoNo))
 		case no == "":
 			return nil, fmt.Errorf("find orders: JD tells of %s without saying which order it is", row.EclpSoNo)
 		case slices.Contains(nos, no):
@@ -280,7 +282,7 @@ func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (wareh
 	order, err := w.api.QueryOrder(ctx, warehouseNo)
 	if err != nil {
 		var no *jdapi.Error
-		if errors.As(err, &no) && no.Class == jdapi.ClassBusiness {
+		if errors.As(err, &no) && no.Class == jdapi.ClassBusiness && numberAtFault(no) != seller.NumberDepartment {
 			err = fmt.Errorf("%w: %w", warehouse.ErrNotFound, err)
 		}
 		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, w.unread(err))

@@ -52,7 +52,7 @@ func tell(t *testing.T, a answers, change func(*sellerv1.Setup)) *Warehouse {
 	t.Helper()
 	server := httptest.NewServer(a)
 	t.Cleanup(server.Close)
-	s := setup(server.URL)
+	s := setup(server.URL + "/routerjson")
 	if change != nil {
 		change(s)
 	}

@@ -47,8 +47,12 @@ type Knobs struct {
 	RefuseTaken int
 	// Late is how long FindOrders does not see what was taken.
 	Late time.Duration
+	// RefuseNumber is how many of the next orders are refused for a number of the set-up.
+	RefuseNumber int
 	// Reject is how many of the next orders are refused before anything is looked at.
 	Reject int
+	// Elsewhere is how many of the next orders reach something that is not the warehouse.
+	Elsewhere int
 	// Down: nothing gets through, and the caller knows it.
 	Down bool
 	// Busy, when above zero, is how long every caller is told to stay away.
@@ -244,6 +248,12 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 		return warehouse.Taken{}, fault.Unknown(io.ErrUnexpectedEOF)
 	case spend(&w.Reject):
 		return warehouse.Taken{}, fault.Permanent(refused)
+	case spend(&w.Elsewhere):
+		return warehouse.Taken{}, fault.Hold("account:memory", fmt.Errorf("%w: %w", warehouse.ErrUnsure,
+			fault.Reason{Code: "warehouse.address", ZH: "地址不是仓库的", EN: "the address is not the warehouse's"}))
+	case spend(&w.RefuseNumber):
+		refused.Code = "warehouse.number"
+		return warehouse.Taken{}, &warehouse.SaidNo{Reason: refused, Cause: "number:memory"}
 	case spend(&w.Refuse), len(earlier) > 0 && w.Repeat == RefuseRepeat:
 		return warehouse.Taken{}, &warehouse.SaidNo{Reason: refused}
 	case len(earlier) > 0 && w.Repeat == SameNumber:

@@ -405,18 +405,20 @@ func (r *run) send(ctx context.Context) error {
 	taken, err := r.wh.TakePlanned(ctx, r.o, r.plan)
 	r.watch(err)
 	if err == nil {
-		r.Served(r.o.Seller)
+		r.served()
 		return r.accept(taken.WarehouseNo, cleanedOf(taken.Cleaned))
 	}
 	var no *warehouse.SaidNo
 	if errors.As(err, &no) {
 		return r.saidNo(ctx, no)
 	}
-	switch fault.Of(err) {
-	case fault.Unclear:
+	switch class := fault.Of(err); {
+	case class == fault.Unclear:
 		return r.doubt(err)
-	case fault.Refused:
+	case class == fault.Refused:
 		return r.refuse(fault.ReasonOf(err, "warehouse.refused"))
+	case errors.Is(err, warehouse.ErrUnsure):
+		return r.holdInDoubt(err)
 	default:
 		if r.begun.Entry.State == ledger.New {
 			r.absences.keep(r.begin.Key, r.begun.BornAt) // or each wait for a turn would cost a look
@@ -432,6 +434,8 @@ func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
 	switch {
 	case err == nil && ok:
 		return r.adopt(found)
+	case no.Cause != "":
+		return r.holdInDoubt(fault.Hold(no.Cause, no.Reason))
 	case err == nil && (no.Data || r.RefuseAfter <= 0):
 		return r.refuse(no.Reason)
 	case err != nil:
@@ -447,6 +451,19 @@ func (r *run) deny(no fault.Reason, why error) error {
 	return r.resolve(fault.RetryAfter(next, fault.Unknown(why)), func(ctx context.Context) error {
 		return r.Ledger.Deny(ctx, r.begun.Claim, no)
 	})
+}
+
+// served notes what an order that was taken shows to be in order, so that what waits for it goes on.
+func (r *run) served() {
+	name := r.o.Seller
+	r.Served(name)
+	r.Served(seller.CauseNumber(name, seller.NumberShop, r.o.Shop))
+	r.Served(seller.CauseNumber(name, seller.NumberWarehouse, r.o.Warehouse))
+	site, _ := r.seller.Warehouse(r.o.Warehouse)
+	r.Served(seller.CauseNumber(name, seller.NumberDepartment, site.GetAccount()))
+	if r.o.Carrier != "" {
+		r.Served(seller.CauseNumber(name, seller.NumberCarrier, r.o.Carrier))
+	}
 }
 
 func (r *run) ask(ctx context.Context, outboundNo string) (warehouse.Found, bool, error) {
@@ -515,6 +532,14 @@ func (r *run) refuse(reason fault.Reason) error {
 func (r *run) doubt(why error) error {
 	r.Metrics.Doubts.Inc()
 	return r.resolve(fault.RetryAfter(firstLook, fault.Unknown(why)), func(ctx context.Context) error {
+		return r.Ledger.Doubt(ctx, r.begun.Claim, why.Error())
+	})
+}
+
+// holdInDoubt holds an order for its set-up. When that is mended the warehouse is asked before it is sent again: that it was
+// refused is its word only.
+func (r *run) holdInDoubt(why error) error {
+	return r.resolve(why, func(ctx context.Context) error {
 		return r.Ledger.Doubt(ctx, r.begun.Claim, why.Error())
 	})
 }

@@ -273,6 +273,41 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// What the warehouse refuses for the set-up waits for that, and what reached something else waits too: when it goes on, the
+// warehouse is asked first, for it may have it by then.
+func TestAnOrderThatWaitsForTheSetupIsAskedForBeforeItIsSentAgain(t *testing.T) {
+	for cause, knob := range map[string]func(*memory.Knobs){
+		"number:memory":  func(k *memory.Knobs) { k.RefuseNumber = 2 },
+		"account:memory": func(k *memory.Knobs) { k.Elsewhere = 2 },
+	} {
+		t.Run(cause, func(t *testing.T) {
+			each(t, func(t *testing.T, b *bench) {
+				absent, late := b.order("A-1"), b.order("A-2")
+				b.wh.Set(knob)
+				b.wants(absent, fresh, "held "+cause)
+				b.wants(late, fresh, "held "+cause)
+				b.has(absent, 0)
+				b.doubts(2, 0)
+				if _, err := b.wh.TakeOrder(t.Context(), late); err != nil { // it turns up all the same
+					t.Fatal(err)
+				}
+				b.wait(time.Hour)
+				b.accepts(late, replay)
+				b.has(late, 1)
+				for range looksBeforeResend - 1 {
+					_, err := b.push(absent, replay)
+					if fault.Of(err) != fault.Wait || fault.After(err) > 10*time.Second {
+						t.Fatal(err)
+					}
+					b.wait(fault.After(err))
+				}
+				b.accepts(absent, replay)
+				b.has(absent, 1)
+			})
+		})
+	}
+}
+
 func TestLinesAndNumbers(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		o := b.order("A-1")
@@ -475,6 +510,10 @@ func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 			{Cause: seller.CausePermission("acme", "m"), Last: b.now().Add(-time.Hour)},
 			{Cause: seller.CausePermission("acme", "m"), Last: b.now().Add(-time.Hour)},
 			{Cause: seller.CauseHold("acme", "A-1"), Last: b.now()},
+			{Cause: seller.CauseAccount("acme", "m"), Last: b.now().Add(-time.Hour)},
+			{Cause: seller.CauseNumber("acme", seller.NumberShop, "S01"), Last: b.now().Add(-time.Hour)},
+			{Cause: seller.CauseNumber("acme", seller.NumberShop, "S02"), Last: b.now().Add(-time.Hour)},
+			{Cause: seller.CauseNumber("acme", seller.NumberShop, "S02"), Last: b.now().Add(-time.Hour)},
 		}
 		var let []int
 		b.Release = func(_ context.Context, name string, match func(bus.Shelved) bool) (int, error) {
@@ -488,17 +527,29 @@ func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 		if _, err := b.ReleaseDue(t.Context(), nil, &sellerv1.PollDue{Seller: "acme"}); err != nil {
 			t.Fatal(err)
 		}
-		if len(let) != 2 || let[0] != 0 || let[1] != 2 {
-			t.Errorf("released %v", let)
+		if got := fmt.Sprint(let); got != "[0 2 5 6 7]" {
+			t.Errorf("released %v", got)
 		}
-		// Once the warehouse took an order since, all that waited for its leave goes on.
+		// Once the warehouse took an order since, all that waited for its leave goes on, and for what that order shows to be
+		// known: its own shop.
+		for i := range shelf {
+			shelf[i].Last = b.now().Add(-time.Second)
+		}
 		let = nil
-		b.Served("acme")
+		b.accepts(b.order("A-9"), fresh)
 		if _, err := b.ReleaseDue(t.Context(), nil, &sellerv1.PollDue{Seller: "acme"}); err != nil {
 			t.Fatal(err)
 		}
-		if len(let) != 3 {
-			t.Errorf("released %v", let)
+		if got := fmt.Sprint(let); got != "[0 2 3 5 6]" {
+			t.Errorf("released %v", got)
+		}
+		// A set-up that changed may have mended any of them.
+		let = nil
+		if _, err := b.SellerChanged(t.Context(), nil, &sellerv1.Changed{Seller: "acme"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(let); got != "[0 2 3 5 6 7 8]" {
+			t.Errorf("released %v", got)
 		}
 	})
 }

@@ -138,6 +138,49 @@ func TestAnAnswerThatCannotBeTrustedIsLost(t *testing.T) {
 	}
 }
 
+// A URL of something else than the gateway is said as such, with host and path and nothing secret. What was sent there may
+// have been passed on, so its answer is lost all the same.
+func TestAnAddressThatIsNotJDsIsSaidAsSuch(t *testing.T) {
+	status := func(code int) func(http.ResponseWriter, *http.Request) {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "/elsewhere?secret="+secret)
+			w.WriteHeader(code)
+		}
+	}
+	for name, c := range map[string]struct {
+		respond   func(http.ResponseWriter, *http.Request)
+		path      string
+		not, sent bool
+	}{
+		"404":             {respond: status(404), path: "/base/routerjson", sent: true},
+		"405":             {respond: status(405), path: "/base/routerjson", sent: true},
+		"410":             {respond: status(410), path: "/base/routerjson", sent: true},
+		"301":             {respond: status(301), path: "/base/routerjson", sent: true},
+		"307":             {respond: status(307), path: "/base/routerjson", sent: true},
+		"no path":         {},
+		"a slash":         {path: "/"},
+		"503":             {respond: status(503), path: "/base/routerjson", not: true, sent: true},
+		"400":             {respond: status(400), path: "/base/routerjson", not: true, sent: true},
+		"a page with 200": {respond: func(w http.ResponseWriter, _ *http.Request) { say(w, " <html>busy</html>") }, path: "/base/routerjson", not: true, sent: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, jd := dial(t)
+			host := strings.TrimPrefix(jd.server.URL, "http://")
+			client.URL = "http://user:" + secret + "@" + host + c.path + "?k=" + secret
+			if c.respond != nil {
+				jd.does(c.respond)
+			}
+			_, err := client.AddOrder(t.Context(), AddOrder{IsvUUID: "A-1"})
+			if errors.Is(err, ErrAddress) == c.not || errors.Is(err, ErrLost) != c.sent || errors.Is(err, ErrNotSent) == c.sent {
+				t.Error(err)
+			}
+			if text := err.Error(); !c.not && !strings.Contains(text, host+strings.TrimSuffix(c.path, "/")) || strings.Contains(text, secret) || strings.Contains(text, token) {
+				t.Error(text)
+			}
+		})
+	}
+}
+
 func flood(w http.ResponseWriter) {
 	w.Header().Set("Content-Encoding", "gzip")
 	pack := gzip.NewWriter(w)
@@ -207,9 +250,9 @@ func TestWhatNeverLeftIsNotSent(t *testing.T) {
 		bend  func(*Client)
 		token bool
 	}{
-		{"nobody listens", t.Context(), func(c *Client) { c.URL = "http://" + closed.Addr().String() }, false},
-		{"no such host", t.Context(), func(c *Client) { c.URL = "http://jd.invalid/" }, false},
-		{"no TLS there", t.Context(), func(c *Client) { c.URL = "https" + strings.TrimPrefix(plain.URL, "http") }, false},
+		{"nobody listens", t.Context(), func(c *Client) { c.URL = "http://" + closed.Addr().String() + "/routerjson" }, false},
+		{"no such host", t.Context(), func(c *Client) { c.URL = "http://jd.invalid/routerjson" }, false},
+		{"no TLS there", t.Context(), func(c *Client) { c.URL = "https" + strings.TrimPrefix(plain.URL, "http") + "/routerjson" }, false},
 		{"a URL that is none", t.Context(), func(c *Client) { c.URL = "ftp://u:" + secret + "@x" }, false},
 		{"no turn", t.Context(), func(c *Client) { c.Limiter = limiter(func() error { return tooFar }) }, false},
 		{"already over", done, func(*Client) {}, false},
@@ -502,14 +545,14 @@ func TestSecretsDoNotShow(t *testing.T) {
 	}
 }
 
-// §11.2: which codes prove that nothing was processed.
+// §11.2: which codes prove that nothing was processed, but 17: what it says is there already may be the document.
 func TestOnlyDocumentedCodesProveThatNothingWasDone(t *testing.T) {
 	for code, k := range codes {
 		var n int
 		if _, err := fmt.Sscan(code, &n); err != nil {
 			t.Fatal(err)
 		}
-		proves := n >= 3 && n <= 27 || n == 50 || n >= 60 && n <= 64 || n == 72 || n == 73 || n == 1100
+		proves := n >= 3 && n <= 27 && n != 17 || n == 50 || n >= 60 && n <= 64 || n == 72 || n == 73 || n == 1100
 		if k.before != proves {
 			t.Errorf("code %s: %v", code, k.before)
 		}

@@ -94,7 +94,8 @@ type kind struct {
 	before bool
 }
 
-// codes is §1.6, with what §11.2 says of each.
+// codes is §1.6, with what §11.2 says of each. Of 17 it is not believed: it says that something is there already, which
+// may be the very document.
 var codes = map[string]kind{
 	"1":    {ClassTransient, false},
 	"2":    {ClassQuota, false},
@@ -112,7 +113,7 @@ var codes = map[string]kind{
 	"14":   {ClassProgram, true},
 	"15":   {ClassProgram, true},
 	"16":   {ClassProgram, true},
-	"17":   {ClassProgram, true},
+	"17":   {ClassProgram, false},
 	"18":   {ClassToken, true},
 	"19":   {ClassToken, true},
 	"20":   {ClassConfig, true},

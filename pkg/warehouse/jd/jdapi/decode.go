@@ -49,7 +49,8 @@ func open(method string, body []byte) (json.RawMessage, error) {
 	return inner, nil
 }
 
-// wrapped finds the envelope's one key: the method's name with JD's misspelling, or whatever ends like it (§1.5).
+// wrapped finds the envelope's one key: the method's name with JD's misspelling, or whatever ends like it (§1.5), unless
+// that names another method: the answer to another question proves nothing of this one.
 func wrapped(method string, envelope map[string]json.RawMessage) (json.RawMessage, error) {
 	name := strings.ReplaceAll(method, ".", "_")
 	for _, ending := range []string{"_responce", "_response"} {
@@ -59,7 +60,15 @@ func wrapped(method string, envelope map[string]json.RawMessage) (json.RawMessag
 	}
 	var found []json.RawMessage
 	for key, inner := range envelope {
-		if strings.HasSuffix(key, "_responce") || strings.HasSuffix(key, "_response") {
+		answers, ok := strings.CutSuffix(key, "_responce")
+		if !ok {
+			answers, ok = strings.CutSuffix(key, "_response")
+		}
+		switch {
+		case !ok:
+		case namesAnother(name, answers):
+			return nil, fmt.Errorf("%w: the answer to another method", ErrLost)
+		default:
 			found = append(found, inner)
 		}
 	}
@@ -67,6 +76,14 @@ func wrapped(method string, envelope map[string]json.RawMessage) (json.RawMessag
 		return nil, fmt.Errorf("%w: no envelope of this method", ErrLost)
 	}
 	return found[0], nil
+}
+
+// namesAnother tells whether answers, the name on an envelope, is a method's but not name's. JD's capitals may differ.
+func namesAnother(name, answers string) bool {
+	const prefix = "jingdong_"
+	name, answers = strings.TrimPrefix(strings.ToLower(name), prefix), strings.ToLower(answers)
+	bare, full := strings.CutPrefix(answers, prefix)
+	return bare != name && (full || strings.HasPrefix(bare, "eclp_"))
 }
 
 // Text is a scalar however JD happens to type it: string, number, bool, null, or a list of one of these (§2.2). Null, a
@@ -118,6 +135,25 @@ func (t Text) Int() (int64, bool) {
 	}
 	n, err := strconv.ParseInt(whole, 10, 64)
 	return n, err == nil
+}
+
+// maxNumber is the longest number of a document that is believed, bytes. JD's have 16 to 20 (ESL00000025552990157).
+const maxNumber = 64
+
+// Number tells whether the text can be JD's number of a document: letters and digits, with a digit among them, - and _. It
+// is stored, told and put into comma lists, so nothing else is taken for one.
+func (t Text) Number() bool {
+	digit := false
+	for i := range len(t) {
+		switch c := t[i]; {
+		case '0' <= c && c <= '9':
+			digit = true
+		case 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return digit && len(t) <= maxNumber
 }
 
 // Decimal is a decimal number as plain digits, "" when the text is none.

@@ -7,6 +7,7 @@
 //   - ErrLost: it was sent, and no answer that can be trusted came back. A write may have happened.
 //   - *Error: JD answered with a code; its Class says what kind.
 //   - ErrToken, besides one of the above: the credential is missing or not accepted. Nothing was done.
+//   - ErrAddress, besides one of the first two: the account's URL is not that of JD's gateway.
 //
 // No error shows a secret, or what JD quotes of the people whose data was sent.
 //
@@ -60,6 +61,8 @@ var (
 	// ErrToken says that the token, the application's key or secret is missing, or that JD does not take it, even read
 	// anew. Nothing was done.
 	ErrToken = errors.New("credential not accepted")
+	// ErrAddress says, besides ErrNotSent or ErrLost, that the account's URL is not that of JD's gateway.
+	ErrAddress = errors.New("not the address of JD's gateway")
 	// ErrReadOnly says that a Client which may only read was asked to call a method that may write.
 	ErrReadOnly = errors.New("only reading is allowed")
 )
@@ -226,6 +229,9 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 	if response.StatusCode != http.StatusOK {
 		// §1.1: answers and refusals alike come with 200.
 		_, _ = io.CopyN(io.Discard, response.Body, 4<<10) // a short page leaves the connection usable
+		if elsewhere(response.StatusCode) {
+			return nil, date, fmt.Errorf("%w: %w: HTTP status %d of %s", ErrLost, ErrAddress, response.StatusCode, where(request.URL))
+		}
 		return nil, date, fmt.Errorf("%w: HTTP status %d", ErrLost, response.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
@@ -237,12 +243,26 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 	}
 	date, _ = http.ParseTime(response.Header.Get("Date"))
 	inner, err = open(method, body)
+	if page := bytes.TrimSpace(body); err != nil && bytes.HasPrefix(page, []byte("<")) {
+		// JD's own word that it is busy may be a page too, so this is no ErrAddress.
+		err = fmt.Errorf("%w: a page in place of an answer from %s", ErrLost, where(request.URL))
+	}
 	var no *Error
 	if errors.As(err, &no) {
 		no.tidy(dataOf(param), secret, token)
 	}
 	return inner, date, err
 }
+
+// elsewhere tells whether an HTTP status says that the URL is not the gateway's: moved, not found, gone, or not to be posted
+// to. It does not prove that nothing was done, so it is ErrLost all the same: what stands there cannot have run the method,
+// but whoever stands in front of the gateway may answer so for it, having passed the request on.
+func elsewhere(status int) bool {
+	return status >= 300 && status < 400 || status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusGone
+}
+
+// where is a URL without what may be secret in it.
+func where(u *url.URL) string { return u.Host + u.Path }
 
 // roundTrip sends a request once. Its errors wrap ErrNotSent or ErrLost and hold no URL.
 func roundTrip(ctx context.Context, transport http.RoundTripper, request *http.Request) (*http.Response, error) {
@@ -282,7 +302,10 @@ func (c *Client) request(ctx context.Context, method, param string, secret, toke
 	// No error here quotes the URL: it may hold a password.
 	target, err := url.Parse(address)
 	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" {
-		return nil, errors.New("the account's URL cannot be used")
+		return nil, fmt.Errorf("%w: the account's URL cannot be used", ErrAddress)
+	}
+	if target.Path == "" || target.Path == "/" {
+		return nil, fmt.Errorf("%w: %s has no path, JD's ends in /routerjson", ErrAddress, target.Host)
 	}
 	query := target.Query()
 	query.Set("method", method)

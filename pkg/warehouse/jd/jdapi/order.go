@@ -69,7 +69,8 @@ type AddOrder struct {
 	LinesExpirationDate     string `json:"expirationDate,omitempty"`
 }
 
-// AddOrder hands an order over and tells JD's number of it (ESL…). An answer without the number is ErrLost (§5.1).
+// AddOrder hands an order over and tells JD's number of it (ESL…). An answer without the number, or with something that
+// cannot be one, is ErrLost (§5.1).
 func (c *Client) AddOrder(ctx context.Context, order AddOrder) (eclpSoNo string, err error) {
 	return c.addOrder(ctx, order)
 }
@@ -86,10 +87,14 @@ func (c *Client) addOrder(ctx context.Context, order any) (eclpSoNo string, err 
 	if err := c.call(ctx, MethodAddOrder, order, &answer); err != nil {
 		return "", err
 	}
-	if answer.EclpSoNo == "" {
+	switch no := answer.EclpSoNo; {
+	case no == "":
 		return "", fmt.Errorf("jd order.addOrder: %w: no eclpSoNo in it", ErrLost)
+	case !no.Number():
+		return "", fmt.Errorf("jd order.addOrder: %w: eclpSoNo is no number: %d bytes", ErrLost, len(no))
+	default:
+		return string(no), nil
 	}
-	return string(answer.EclpSoNo), nil
 }
 
 // ExtQueryOrder asks after orders by the ERP's numbers (§5.9).

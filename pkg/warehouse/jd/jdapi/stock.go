@@ -120,7 +120,7 @@ func (c *Client) SearchShopStockFlow(ctx context.Context, requestID string, q Fl
 		Result List[searched[SearchFlow]] `json:"shopStockSearchFlowResponse"`
 	}
 	if err = c.call(ctx, MethodSearchShopStockFlow, request, &answer); err == nil {
-		rows, err = found(answer.Result, requestID)
+		rows, err = found(answer.Result)
 	}
 	switch {
 	case EndsFlow(err):
@@ -144,13 +144,11 @@ type searched[T any] struct {
 var fine = regexp.MustCompile(`(?i)^((操作|查询|调用|请求|处理|执行)?成功|success|ok)?[\pP\s]*$`)
 
 // found takes the rows out of an answer of the newer methods. What responseCode is when all is well is not known (§9.3),
-// so it only shows that the service answered at all: a complaint is what errMsg says.
-func found[T any](answer List[searched[T]], requestID string) ([]T, error) {
+// so it only shows that the service answered at all: a complaint is what errMsg says. requestId does no more: JD documents
+// it, of the same service behind its other gateway, as its own trace number, so it need not be the one that was sent.
+func found[T any](answer List[searched[T]]) ([]T, error) {
 	if len(answer) == 0 || answer[0].ResponseCode == "" && answer[0].RequestID == "" && len(answer[0].Data) == 0 {
 		return nil, fmt.Errorf("%w: no result inside", ErrLost)
-	}
-	if echo := answer[0].RequestID; echo != "" && string(echo) != requestID {
-		return nil, fmt.Errorf("%w: the answer to another request", ErrLost)
 	}
 	if said := answer[0].ErrMsg; !fine.MatchString(string(said)) {
 		return nil, complaint(answer[0].ResponseCode, said)
@@ -222,7 +220,7 @@ func (c *Client) SearchShopStock(ctx context.Context, requestID string, q ShopSt
 	if err != nil {
 		return nil, err
 	}
-	rows, err := found(answer.Result, requestID)
+	rows, err := found(answer.Result)
 	if err != nil {
 		return nil, fmt.Errorf("jd %s: %w", shortOf(MethodSearchShopStock), err)
 	}
@@ -284,7 +282,6 @@ func (c *Client) SetShopStockFixed(ctx context.Context, request SetShopStock) er
 			ResponseCode Text `json:"responseCode"`
 			ErrMsg       Text `json:"errMsg"`
 			Success      Text `json:"success"`
-			RequestID    Text `json:"requestId"`
 		}] `json:"ShopStockBaseResponse"`
 	}
 	if err := c.call(ctx, MethodSetShopStockFixed, request, &answer); err != nil {
@@ -293,8 +290,6 @@ func (c *Client) SetShopStockFixed(ctx context.Context, request SetShopStock) er
 	err := fmt.Errorf("%w: it does not say whether it was done", ErrLost)
 	if len(answer.Result) == 1 {
 		switch said := answer.Result[0]; {
-		case said.RequestID != "" && string(said.RequestID) != request.RequestID:
-			err = fmt.Errorf("%w: the answer to another request", ErrLost)
 		case strings.EqualFold(string(said.Success), "true"):
 			return nil
 		case strings.EqualFold(string(said.Success), "false"):
