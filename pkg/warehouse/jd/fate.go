@@ -205,7 +205,7 @@ func numberAtFault(no *jdapi.Error) string {
 
 // number is the cause and the reason of an order whose shop, warehouse, carrier or department JD does not take.
 func (w *Warehouse) number(what string, o *orderv1.Audited) (cause string, reason fault.Reason) {
-	code, number, field, zh := "", "", "", ""
+	var code, number, field, zh string
 	switch what {
 	case seller.NumberShop:
 		shop, _ := w.seller.Shop(o.GetShop())
