@@ -1157,7 +1157,9 @@ type Accepted struct {
 	// Texts that were changed to what the warehouse can take.
 	Cleaned []*Cleaned `protobuf:"bytes,3,rep,name=cleaned,proto3" json:"cleaned,omitempty"`
 	// What was handed over, goods by goods, as the ERP named them; empty in events of older versions.
-	Lines         []*AcceptedLine `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
+	Lines []*AcceptedLine `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
+	// What is worth a look although nothing is wrong with the order itself, e.g. platform_order.shared.
+	Notes         []*Reason `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1216,6 +1218,13 @@ func (x *Accepted) GetCleaned() []*Cleaned {
 func (x *Accepted) GetLines() []*AcceptedLine {
 	if x != nil {
 		return x.Lines
+	}
+	return nil
+}
+
+func (x *Accepted) GetNotes() []*Reason {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -2518,12 +2527,13 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\vremote_code\x18\x05 \x01(\tR\n" +
 	"remoteCode\x12\x1f\n" +
 	"\vremote_text\x18\x06 \x01(\tR\n" +
-	"remoteText\"\xb2\x01\n" +
+	"remoteText\"\xda\x01\n" +
 	"\bAccepted\x12\x1f\n" +
 	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12+\n" +
 	"\acleaned\x18\x03 \x03(\v2\x11.order.v1.CleanedR\acleaned\x12,\n" +
-	"\x05lines\x18\x04 \x03(\v2\x16.order.v1.AcceptedLineR\x05lines\"\x90\x01\n" +
+	"\x05lines\x18\x04 \x03(\v2\x16.order.v1.AcceptedLineR\x05lines\x12&\n" +
+	"\x05notes\x18\x05 \x03(\v2\x10.order.v1.ReasonR\x05notes\"\x90\x01\n" +
 	"\fAcceptedLine\x12\x17\n" +
 	"\aline_id\x18\x01 \x01(\tR\x06lineId\x12\x1d\n" +
 	"\n" +
@@ -2715,48 +2725,49 @@ var file_order_v1_order_proto_depIdxs = []int32{
 	30, // 12: order.v1.Accepted.at:type_name -> google.protobuf.Timestamp
 	15, // 13: order.v1.Accepted.cleaned:type_name -> order.v1.Cleaned
 	14, // 14: order.v1.Accepted.lines:type_name -> order.v1.AcceptedLine
-	11, // 15: order.v1.Held.ref:type_name -> order.v1.Ref
-	30, // 16: order.v1.Held.at:type_name -> google.protobuf.Timestamp
-	12, // 17: order.v1.Held.reason:type_name -> order.v1.Reason
-	11, // 18: order.v1.Failed.ref:type_name -> order.v1.Ref
-	30, // 19: order.v1.Failed.at:type_name -> google.protobuf.Timestamp
-	12, // 20: order.v1.Failed.reason:type_name -> order.v1.Reason
-	11, // 21: order.v1.Shadowed.ref:type_name -> order.v1.Ref
-	30, // 22: order.v1.Shadowed.at:type_name -> google.protobuf.Timestamp
-	2,  // 23: order.v1.Shadowed.verdict:type_name -> order.v1.Shadowed.Verdict
-	12, // 24: order.v1.Shadowed.reasons:type_name -> order.v1.Reason
-	19, // 25: order.v1.Shadowed.differences:type_name -> order.v1.Difference
-	15, // 26: order.v1.Shadowed.cleaned:type_name -> order.v1.Cleaned
-	30, // 27: order.v1.Shadowed.ours_at:type_name -> google.protobuf.Timestamp
-	30, // 28: order.v1.Shadowed.theirs_at:type_name -> google.protobuf.Timestamp
-	11, // 29: order.v1.StatusChanged.ref:type_name -> order.v1.Ref
-	30, // 30: order.v1.StatusChanged.at:type_name -> google.protobuf.Timestamp
-	0,  // 31: order.v1.StatusChanged.status:type_name -> order.v1.Status
-	11, // 32: order.v1.Shipped.ref:type_name -> order.v1.Ref
-	30, // 33: order.v1.Shipped.at:type_name -> google.protobuf.Timestamp
-	22, // 34: order.v1.Shipped.packages:type_name -> order.v1.Package
-	23, // 35: order.v1.Shipped.lines:type_name -> order.v1.ShippedLine
-	23, // 36: order.v1.Package.lines:type_name -> order.v1.ShippedLine
-	11, // 37: order.v1.Delivered.ref:type_name -> order.v1.Ref
-	30, // 38: order.v1.Delivered.at:type_name -> google.protobuf.Timestamp
-	11, // 39: order.v1.Returning.ref:type_name -> order.v1.Ref
-	30, // 40: order.v1.Returning.at:type_name -> google.protobuf.Timestamp
-	0,  // 41: order.v1.Returning.status:type_name -> order.v1.Status
-	3,  // 42: order.v1.CancelRequested.cause:type_name -> order.v1.CancelRequested.Cause
-	30, // 43: order.v1.CancelRequested.requested_at:type_name -> google.protobuf.Timestamp
-	11, // 44: order.v1.Cancelled.ref:type_name -> order.v1.Ref
-	30, // 45: order.v1.Cancelled.at:type_name -> google.protobuf.Timestamp
-	11, // 46: order.v1.CancelRefused.ref:type_name -> order.v1.Ref
-	30, // 47: order.v1.CancelRefused.at:type_name -> google.protobuf.Timestamp
-	12, // 48: order.v1.CancelRefused.reason:type_name -> order.v1.Reason
-	11, // 49: order.v1.CancelUnknown.ref:type_name -> order.v1.Ref
-	30, // 50: order.v1.CancelUnknown.at:type_name -> google.protobuf.Timestamp
-	12, // 51: order.v1.CancelUnknown.reason:type_name -> order.v1.Reason
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	12, // 15: order.v1.Accepted.notes:type_name -> order.v1.Reason
+	11, // 16: order.v1.Held.ref:type_name -> order.v1.Ref
+	30, // 17: order.v1.Held.at:type_name -> google.protobuf.Timestamp
+	12, // 18: order.v1.Held.reason:type_name -> order.v1.Reason
+	11, // 19: order.v1.Failed.ref:type_name -> order.v1.Ref
+	30, // 20: order.v1.Failed.at:type_name -> google.protobuf.Timestamp
+	12, // 21: order.v1.Failed.reason:type_name -> order.v1.Reason
+	11, // 22: order.v1.Shadowed.ref:type_name -> order.v1.Ref
+	30, // 23: order.v1.Shadowed.at:type_name -> google.protobuf.Timestamp
+	2,  // 24: order.v1.Shadowed.verdict:type_name -> order.v1.Shadowed.Verdict
+	12, // 25: order.v1.Shadowed.reasons:type_name -> order.v1.Reason
+	19, // 26: order.v1.Shadowed.differences:type_name -> order.v1.Difference
+	15, // 27: order.v1.Shadowed.cleaned:type_name -> order.v1.Cleaned
+	30, // 28: order.v1.Shadowed.ours_at:type_name -> google.protobuf.Timestamp
+	30, // 29: order.v1.Shadowed.theirs_at:type_name -> google.protobuf.Timestamp
+	11, // 30: order.v1.StatusChanged.ref:type_name -> order.v1.Ref
+	30, // 31: order.v1.StatusChanged.at:type_name -> google.protobuf.Timestamp
+	0,  // 32: order.v1.StatusChanged.status:type_name -> order.v1.Status
+	11, // 33: order.v1.Shipped.ref:type_name -> order.v1.Ref
+	30, // 34: order.v1.Shipped.at:type_name -> google.protobuf.Timestamp
+	22, // 35: order.v1.Shipped.packages:type_name -> order.v1.Package
+	23, // 36: order.v1.Shipped.lines:type_name -> order.v1.ShippedLine
+	23, // 37: order.v1.Package.lines:type_name -> order.v1.ShippedLine
+	11, // 38: order.v1.Delivered.ref:type_name -> order.v1.Ref
+	30, // 39: order.v1.Delivered.at:type_name -> google.protobuf.Timestamp
+	11, // 40: order.v1.Returning.ref:type_name -> order.v1.Ref
+	30, // 41: order.v1.Returning.at:type_name -> google.protobuf.Timestamp
+	0,  // 42: order.v1.Returning.status:type_name -> order.v1.Status
+	3,  // 43: order.v1.CancelRequested.cause:type_name -> order.v1.CancelRequested.Cause
+	30, // 44: order.v1.CancelRequested.requested_at:type_name -> google.protobuf.Timestamp
+	11, // 45: order.v1.Cancelled.ref:type_name -> order.v1.Ref
+	30, // 46: order.v1.Cancelled.at:type_name -> google.protobuf.Timestamp
+	11, // 47: order.v1.CancelRefused.ref:type_name -> order.v1.Ref
+	30, // 48: order.v1.CancelRefused.at:type_name -> google.protobuf.Timestamp
+	12, // 49: order.v1.CancelRefused.reason:type_name -> order.v1.Reason
+	11, // 50: order.v1.CancelUnknown.ref:type_name -> order.v1.Ref
+	30, // 51: order.v1.CancelUnknown.at:type_name -> google.protobuf.Timestamp
+	12, // 52: order.v1.CancelUnknown.reason:type_name -> order.v1.Reason
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_order_v1_order_proto_init() }

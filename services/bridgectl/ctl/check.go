@@ -236,6 +236,9 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 			EN: fmt.Sprintf("the warehouse has it (%s, %s): pushing it again only tells that again", e.Number, e.State),
 		}})
 	}
+	if err := c.shared(ctx, o, r); err != nil {
+		return err
+	}
 	others, err := c.ledger.Find(ctx, o.Seller, o.OrderNo)
 	if err != nil {
 		return err
@@ -247,6 +250,26 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 			}
 			r.add(pusher.LineTaken(o, line.LineId, other, pusher.Begun(others, o.Supersedes)))
 		}
+	}
+	return nil
+}
+
+// shared notes live documents of other orders that have a platform's number of o.
+func (c *checks) shared(ctx context.Context, o *orderv1.Audited, r *checked) error {
+	var found []ledger.Sharing
+	for _, no := range o.PlatformOrderNos {
+		entries, err := c.ledger.Find(ctx, o.Seller, no)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Key.Kind == orderKind && e.Key.No != o.OutboundNo && e.OrderNo != o.OrderNo && e.State.Live() && slices.Contains(e.PlatformNos, no) {
+				found = append(found, ledger.Sharing{PlatformNo: no, OrderNo: e.OrderNo, No: e.Key.No})
+			}
+		}
+	}
+	for _, s := range ledger.SortSharing(found) {
+		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON(pusher.Shared(o, s))})
 	}
 	return nil
 }

@@ -286,6 +286,9 @@ func (a *app) tale(m proto.Message) string {
 		for _, c := range m.Cleaned {
 			text += "; " + c.Field + ": " + a.pick(c.Zh, c.En)
 		}
+		for _, n := range m.Notes {
+			text += "; " + a.say(reasonOf(n))
+		}
 		return text
 	case *orderv1.Held:
 		return m.Cause + " — " + a.say(reasonOf(m.Reason))

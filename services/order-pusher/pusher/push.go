@@ -302,7 +302,7 @@ func beginOf(d *bus.Delivery, o *orderv1.Audited, hash, owner string) ledger.Beg
 	}
 	return ledger.Begin{
 		Key: ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo}, Hash: hash, Owner: owner,
-		OrderNo: o.OrderNo, Lines: lines, Supersedes: o.Supersedes, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
+		OrderNo: o.OrderNo, Lines: lines, Supersedes: o.Supersedes, PlatformNos: o.PlatformOrderNos, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
 		StreamTime: d.StreamTime, AuditedAt: o.AuditedAt.AsTime(), First: d.First && !d.Replay,
 		Stream: d.Stream, Seq: d.Seq, Trace: d.Trace,
 	}
@@ -497,6 +497,7 @@ func (r *run) adopt(found warehouse.Found) error {
 
 func (r *run) accept(number string, cleaned []ledger.Cleaned) error {
 	now := r.now()
+	cleaned = r.noted(cleaned)
 	err := r.resolve(nil, func(ctx context.Context) error {
 		return r.Ledger.Accept(ctx, r.begin, number, cleaned, now)
 	})
@@ -511,6 +512,20 @@ func (r *run) accept(number string, cleaned []ledger.Cleaned) error {
 	r.Metrics.accepted(now.Sub(r.d.StreamTime))
 	r.tellAccepted(number, cleaned, now)
 	return nil
+}
+
+// noted adds which other orders share a platform's number. It is kept with what was cleaned, so that it is told again in
+// the same words.
+func (r *run) noted(cleaned []ledger.Cleaned) []ledger.Cleaned {
+	if slices.ContainsFunc(cleaned, func(c ledger.Cleaned) bool { return c.What == sharedNote }) {
+		return cleaned
+	}
+	cleaned = slices.Clip(cleaned)
+	for _, s := range r.begun.Sharing {
+		note := Shared(r.o, s)
+		cleaned = append(cleaned, ledger.Cleaned{Field: note.Field, What: note.Code, ZH: note.ZH, EN: note.EN})
+	}
+	return cleaned
 }
 
 // twice is the exception that must never be quiet: one outbound number, two documents.
@@ -571,6 +586,10 @@ func (r *run) tellAccepted(number string, cleaned []ledger.Cleaned, at time.Time
 func acceptedEvent(o *orderv1.Audited, number string, cleaned []ledger.Cleaned, at time.Time) event.Event {
 	m := &orderv1.Accepted{Ref: ref(o, number), At: stamp(at)}
 	for _, c := range cleaned {
+		if c.What == sharedNote {
+			m.Notes = append(m.Notes, &orderv1.Reason{Code: c.What, Field: c.Field, Zh: c.ZH, En: c.EN})
+			continue
+		}
 		m.Cleaned = append(m.Cleaned, &orderv1.Cleaned{Field: c.Field, What: c.What, Zh: c.ZH, En: c.EN})
 	}
 	for _, l := range o.Lines {

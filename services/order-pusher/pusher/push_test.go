@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,55 @@ func TestAnAcceptedOrderSaysWhatItTakes(t *testing.T) {
 				t.Errorf("told %q", got)
 			}
 		}
+	})
+}
+
+// A purchase that is in the ERP twice ships twice: both orders go, and the second says which other one it shares the
+// platform's number with, also when it is told again.
+func TestAPlatformNumberUnderTwoOrdersIsNoted(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		first, second, part := b.order("A-1"), b.order("A-2"), b.order("A-3")
+		first.OrderNo, second.OrderNo, part.OrderNo = "SO-1", "SO-2", "SO-1"
+		part.Lines[0].LineId = "2"
+		for _, o := range []*orderv1.Audited{first, second, part} {
+			o.PlatformOrderNos = []string{"2754381920561"}
+		}
+		notes := func(o *orderv1.Audited, how func(*bus.Delivery)) (codes []string) {
+			t.Helper()
+			d := &bus.Delivery{Consumer: Name, Stream: "ORDERS", Seq: 1, StreamTime: o.AuditedAt.AsTime(), Attempt: 1, Seller: "acme"}
+			how(d)
+			events, err := b.Push(t.Context(), d, o)
+			if err != nil || len(events) != 1 {
+				t.Fatalf("%d events, %v", len(events), err)
+			}
+			m := events[0].Message.(*orderv1.Accepted)
+			if len(m.Cleaned) > 0 {
+				t.Errorf("cleaned: %v", m.Cleaned)
+			}
+			for _, n := range m.Notes {
+				codes = append(codes, n.Code+" "+n.En)
+				if !strings.Contains(n.Zh, "也在订单 SO-1（出库单 A-") {
+					t.Error(n.Zh)
+				}
+			}
+			return codes
+		}
+		want := []string{
+			"platform_order.shared platform order 2754381920561 is also in order SO-1 (outbound A-1); check that it does not ship twice",
+			"platform_order.shared platform order 2754381920561 is also in order SO-1 (outbound A-3); check that it does not ship twice",
+		}
+		for _, o := range []*orderv1.Audited{first, part} {
+			if got := notes(o, fresh); len(got) > 0 {
+				t.Errorf("%s: %v", o.OutboundNo, got)
+			}
+			b.has(o, 1)
+		}
+		for _, how := range []func(*bus.Delivery){fresh, again} {
+			if got := notes(second, how); !slices.Equal(got, want) {
+				t.Error(got)
+			}
+		}
+		b.has(second, 1)
 	})
 }
 

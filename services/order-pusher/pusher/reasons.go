@@ -66,3 +66,15 @@ func LineLive(o *orderv1.Audited, lineID, by string) error {
 		EN: "line " + lineID + " is live under outbound number " + by + "; cancel that first",
 	})
 }
+
+// sharedNote is the code of a note that Shared makes.
+const sharedNote = "platform_order.shared"
+
+// Shared notes that another order has a platform's number of this one: the same purchase may be in the ERP twice.
+func Shared(o *orderv1.Audited, with ledger.Sharing) fault.Reason {
+	return fault.Reason{
+		Code: "platform_order.shared", Field: fmt.Sprintf("platform_order_nos[%d]", slices.Index(o.PlatformOrderNos, with.PlatformNo)),
+		ZH: "平台单号 " + with.PlatformNo + " 也在订单 " + with.OrderNo + "（出库单 " + with.No + "）中；请核实是否重复发货",
+		EN: "platform order " + with.PlatformNo + " is also in order " + with.OrderNo + " (outbound " + with.No + "); check that it does not ship twice",
+	}
+}

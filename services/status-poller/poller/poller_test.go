@@ -241,6 +241,13 @@ func TestAnOrderIsFollowedToItsEnd(t *testing.T) {
 		if len(got) != 2 || got[0] != no+" SHIPPED" || !strings.HasPrefix(got[1], "shipped "+no) || !strings.HasSuffix(got[1], "x2 complete") {
 			t.Errorf("at the hand-over: %v", got)
 		}
+		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "O-1"})
+		if err != nil || len(e.Following.Waybills) != 1 || !strings.Contains(got[1], e.Following.Waybills[0]) {
+			t.Fatalf("the ledger knows waybills %v, told %v (%v)", e.Following.Waybills, got, err)
+		}
+		if found, err := b.all.Find(t.Context(), "acme", e.Following.Waybills[0]); err != nil || len(found) != 1 {
+			t.Errorf("found by its waybill: %v, %v", found, err)
+		}
 		b.wh.Step()
 		b.wait(35 * time.Second)
 		b.expect("on its way it is looked at less often", b.told(), []string(nil))

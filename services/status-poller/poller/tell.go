@@ -279,6 +279,7 @@ func (t *telling) remember() {
 	}
 	t.next.Status, t.next.Code, t.next.Shipped = first.Status, first.Code, first.Shipped
 	for i, doc := range t.docs {
+		t.next.Waybills = withWaybills(t.next.Waybills, doc.Waybills)
 		if i > 0 {
 			if t.next.Children == nil {
 				t.next.Children = map[string]ledger.Child{}
@@ -297,6 +298,22 @@ func (t *telling) remember() {
 		}
 		t.open = true
 	}
+}
+
+const (
+	// keepWaybills is how many waybills the ledger keeps of an order, maxWaybill how long each may be: it is found by them.
+	keepWaybills = 100
+	maxWaybill   = 64
+)
+
+func withWaybills(known, now []string) []string {
+	known = slices.Clip(known)
+	for _, w := range now {
+		if len(known) < keepWaybills && w != "" && len(w) <= maxWaybill && !slices.Contains(known, w) {
+			known = append(known, w)
+		}
+	}
+	return known
 }
 
 // leftAt tells when doc left, if it did: at the first step that says so.
