@@ -16,12 +16,19 @@ import (
 // ErrNotStored says that no such event stands in its stream (any more), or another one under its number.
 var ErrNotStored = errors.New("not in its stream")
 
-// Again sends the event number seq of its stream, which was stored at the given time, to consumer once more: for an event
-// whose message was lost, or whose effect was. It travels as a replay from the shelf does: under a message id of its own, with
-// the business key that it came with, and with Delivery.Replay set. round tells this time from earlier ones; the same
-// round sent twice within the window for duplicates arrives once. ErrNotStored when there is no such event.
-func (b *Bus) Again(ctx context.Context, consumer string, seq uint64, stored time.Time, round int, by By) error {
-	stream := streamOf(consumer)
+// Place is where and when an event was stored.
+type Place struct {
+	Stream string
+	Seq    uint64
+	Stored time.Time
+}
+
+// Again sends the event that stands at the place to consumer once more: for an event whose message was lost, or whose
+// effect was. It travels as a replay from the shelf does: under a message id of its own, with the business key that it
+// came with, and with Delivery.Replay set. round tells this time from earlier ones; the same round sent twice within the
+// window for duplicates arrives once. ErrNotStored when there is no such event.
+func (b *Bus) Again(ctx context.Context, consumer string, at Place, round int, by By) error {
+	stream, seq, stored := at.Stream, at.Seq, at.Stored
 	var raw *jetstream.RawStreamMsg
 	err := ask(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, stream)
@@ -81,9 +88,9 @@ type Outstanding struct {
 	many bool
 }
 
-// Has tells whether the event (seq, stored) is outstanding.
-func (o Outstanding) Has(seq uint64, stored time.Time) bool {
-	return o.many || seq > o.delivered || o.origins[originOf(o.stream, seq, stored)]
+// Has tells whether the event at the place is outstanding.
+func (o Outstanding) Has(at Place) bool {
+	return o.many || at.Stream == o.stream && at.Seq > o.delivered || o.origins[originOf(at.Stream, at.Seq, at.Stored)]
 }
 
 // Outstanding tells what a consumer of a public stream has still to take, as things are now.
@@ -146,24 +153,18 @@ func (b *Bus) outstanding(ctx context.Context, consumer string, o *Outstanding) 
 	}
 }
 
-// Bounds are the first and the last number of the stream that holds events of that name; last is 0 when it never held one.
-// A stream that was put back to an older copy ends before what was read of it.
-func (b *Bus) Bounds(ctx context.Context, name string) (first, last uint64, err error) {
-	for _, row := range streams {
-		if !row.public || (EventQuery{Names: []string{name}}).filters(row) == nil {
-			continue
+// Bounds are the first and the last number of a stream; last is 0 when it never held anything. A stream that was put back
+// to an older copy ends before what was read of it.
+func (b *Bus) Bounds(ctx context.Context, stream string) (first, last uint64, err error) {
+	err = ask(ctx, func(ctx context.Context) error {
+		s, err := b.js.Stream(ctx, stream)
+		if err == nil {
+			first, last = s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq
 		}
-		err = ask(ctx, func(ctx context.Context) error {
-			s, err := b.js.Stream(ctx, row.name)
-			if err == nil {
-				first, last = s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq
-			}
-			return err
-		})
-		if err != nil {
-			return 0, 0, fmt.Errorf("look at %s: %w", row.name, err)
-		}
-		return first, last, nil
+		return err
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("look at %s: %w", stream, err)
 	}
-	return 0, 0, fmt.Errorf("no stream holds %s", name)
+	return first, last, nil
 }

@@ -51,7 +51,7 @@ func TestAnEventIsSentAgainFromItsStream(t *testing.T) {
 	again := func(no string, round int) {
 		t.Helper()
 		s := at(t, b, no)
-		if err := b.Again(t.Context(), pusher, s.Seq, s.At, round, by); err != nil {
+		if err := b.Again(t.Context(), pusher, placeOf(s), round, by); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -78,14 +78,14 @@ func TestAnEventIsSentAgainFromItsStream(t *testing.T) {
 	if got := seen.of("FAILS"); got[3].d.Attempt != 3 {
 		t.Errorf("attempt %d", got[3].d.Attempt)
 	}
-	if item.Key != "STAYS" || item.Stream != "ORDERS" || item.OriginSeq != at(t, b, "STAYS").Seq {
+	if item.Key != "STAYS" || item.Stream != "INTAKE" || item.OriginSeq != at(t, b, "STAYS").Seq {
 		t.Errorf("%+v", item)
 	}
 
-	if err := b.Again(t.Context(), pusher, s.Seq+100, s.At, 1, by); !errors.Is(err, bus.ErrNotStored) {
+	if err := b.Again(t.Context(), pusher, bus.Place{Stream: s.Stream, Seq: s.Seq + 100, Stored: s.At}, 1, by); !errors.Is(err, bus.ErrNotStored) {
 		t.Errorf("no such event: %v", err)
 	}
-	if err := b.Again(t.Context(), pusher, s.Seq, s.At.Add(time.Millisecond), 1, by); !errors.Is(err, bus.ErrNotStored) {
+	if err := b.Again(t.Context(), pusher, bus.Place{Stream: s.Stream, Seq: s.Seq, Stored: s.At.Add(time.Millisecond)}, 1, by); !errors.Is(err, bus.ErrNotStored) {
 		t.Errorf("another event under its number: %v", err)
 	}
 }
@@ -100,7 +100,7 @@ func TestOutstandingIsWhatAConsumerHasStillToTake(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := at(t, b, no)
-		return o.Has(s.Seq, s.At)
+		return o.Has(placeOf(s))
 	}
 	for _, no := range []string{"PARKED", "DONE"} {
 		publish(t, b, audit("acme", no))
@@ -118,13 +118,13 @@ func TestOutstandingIsWhatAConsumerHasStillToTake(t *testing.T) {
 	eventually(t, "one is parked, the other is done", func() bool { return has("PARKED") && !has("DONE") })
 	stop()
 	s := at(t, b, "DONE")
-	if err := b.Again(t.Context(), pusher, s.Seq, s.At, 1, bus.By{}); err != nil {
+	if err := b.Again(t.Context(), pusher, placeOf(s), 1, bus.By{}); err != nil {
 		t.Fatal(err)
 	}
 	if !has("DONE") {
 		t.Error("it was sent again, nobody took it, and it is not outstanding")
 	}
-	if first, last, err := b.Bounds(t.Context(), event.OrderAccepted.Name); err != nil || first != 1 || last != s.Seq {
+	if first, last, err := b.Bounds(t.Context(), s.Stream); err != nil || first != 1 || last != s.Seq {
 		t.Errorf("the stream holds %d to %d, %v", first, last, err)
 	}
 }

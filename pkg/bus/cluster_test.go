@@ -48,7 +48,7 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// stepDown moves the leader of a stream, or of a consumer ("ORDERS.order-pusher"), to another node.
+// stepDown moves the leader of a stream, or of a consumer ("INTAKE.order-pusher"), to another node.
 func (c *cluster) stepDown(what string) {
 	c.t.Helper()
 	kind := "STREAM"
@@ -158,13 +158,13 @@ func (c *cluster) settled() {
 	c.t.Helper()
 	for end := time.Now().Add(12 * time.Second); ; pass(50 * time.Millisecond) {
 		left := ""
-		for stream, name := range map[string]string{"ORDERS": pusher, "RETRY": bus.RetryName(pusher)} {
+		for stream, name := range map[string]string{"INTAKE": pusher, "RETRY": bus.RetryName(pusher)} {
 			consumer, err := c.b.JS().Consumer(c.t.Context(), stream, name)
 			if err != nil {
 				left += err.Error()
 				continue
 			}
-			if i := consumer.CachedInfo(); i.NumPending+uint64(i.NumAckPending) > 0 || stream == "ORDERS" && i.Delivered.Stream < newestAudit(c.t, c.b) {
+			if i := consumer.CachedInfo(); i.NumPending+uint64(i.NumAckPending) > 0 || stream == "INTAKE" && i.Delivered.Stream < newestAudit(c.t, c.b) {
 				left += fmt.Sprintf("%s of %s has %d waiting, %d unsettled, %d requests; ",
 					name, stream, i.NumPending, i.NumAckPending, i.NumWaiting)
 			}
@@ -231,7 +231,7 @@ func TestNothingIsLostWhenLeadersStepDown(t *testing.T) {
 	c := newCluster(t)
 	f := c.flow()
 	for range 3 {
-		for _, what := range []string{"ORDERS", "ORDERS.order-pusher", "RETRY", "RETRY." + bus.RetryName(pusher), "SHELF"} {
+		for _, what := range []string{"INTAKE", "INTAKE.order-pusher", "RETRY", "RETRY." + bus.RetryName(pusher), "SHELF"} {
 			f.came(t, 5)
 			c.stepDown(what)
 		}
@@ -243,7 +243,7 @@ func TestNothingIsLostWhenLeadersStepDown(t *testing.T) {
 func TestNothingIsLostWhileNodesStopAndStart(t *testing.T) {
 	c := newCluster(t)
 	f := c.flow()
-	for _, stream := range []string{"ORDERS", "RETRY", "SHELF"} {
+	for _, stream := range []string{"INTAKE", "RETRY", "SHELF"} {
 		f.came(t, 20)
 		node := c.leader(stream)
 		c.StopNode(node)

@@ -22,8 +22,12 @@ type EventQuery struct {
 	Seller string
 	// Key is the CloudEvents subject; empty for all. Events without one are told too: look inside.
 	Key string
-	// From is the first sequence; needs Names of one stream.
+	// Stream is the only one to read; empty for all that hold, or held in an earlier build, what is asked for (Holding).
+	Stream string
+	// From is the first sequence; needs Stream, or Names that only ever stood in one.
 	From uint64
+	// Since is when the first was stored, by the stream's clock; zero for no limit. Only one of From and Since may be set.
+	Since time.Time
 }
 
 // Stored is an event as it stands in a stream.
@@ -39,17 +43,17 @@ type Stored struct {
 }
 
 // Events reads from the beginning to the present end, each stream in its order, until f returns an error, which is
-// returned.
+// returned. Order among streams says nothing of what happened first.
 func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) error {
 	for _, row := range streams {
-		if !row.public {
+		if !row.public || q.Stream != "" && q.Stream != row.name {
 			continue
 		}
 		filters := q.filters(row)
 		if len(filters) == 0 {
 			continue
 		}
-		err := b.read(ctx, reading{stream: row.name, filters: filters, from: q.From}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
+		err := b.read(ctx, reading{stream: row.name, filters: filters, from: q.From, since: q.Since}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
 			s := Stored{
 				Stream: meta.Stream, Seq: meta.Sequence.Stream, At: meta.Timestamp, Subject: m.Subject,
 				ID: headerOf(m.Header, event.HeaderID), Key: headerOf(m.Header, event.HeaderSubject),
@@ -66,6 +70,22 @@ func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) er
 		}
 	}
 	return nil
+}
+
+// Holding are the public streams in which events of the name may stand, those of earlier builds first: new ones come only
+// to the last.
+func Holding(name string) (names []string) {
+	for _, row := range streams {
+		q := EventQuery{Names: []string{name}}
+		switch {
+		case !row.public || len(q.filters(row)) == 0:
+		case takes(row.subjects, name):
+			names = append(names, row.name)
+		default:
+			names = append([]string{row.name}, names...)
+		}
+	}
+	return names
 }
 
 // End tells the last message of the public stream that holds events of the name: its number, and when it was stored; 0 when
@@ -110,7 +130,7 @@ func (b *Bus) Holds(ctx context.Context, name string, seq uint64, at time.Time) 
 
 func (b *Bus) stream(ctx context.Context, name string, f func(jetstream.Stream) error) error {
 	for _, row := range streams {
-		if row.public && len((EventQuery{Names: []string{name}}).filters(row)) > 0 {
+		if row.public && takes(row.subjects, name) {
 			return ask(ctx, func(ctx context.Context) error {
 				s, err := b.js.Stream(ctx, row.name)
 				if err != nil {
@@ -126,11 +146,11 @@ func (b *Bus) stream(ctx context.Context, name string, f func(jetstream.Stream) 
 // filters are the subjects to read of a stream; none when the query asks for nothing that it holds.
 func (q EventQuery) filters(row streamRow) []string {
 	if len(q.Names) == 0 {
-		return row.subjects
+		return slices.Concat(row.subjects, row.earlier)
 	}
 	var filters []string
 	for _, name := range q.Names {
-		if !slices.ContainsFunc(row.subjects, func(s string) bool { return strings.HasPrefix(name, strings.TrimSuffix(s, ">")) }) {
+		if !takes(row.subjects, name) && !takes(row.earlier, name) {
 			continue
 		}
 		if q.Seller != "" {
@@ -141,6 +161,14 @@ func (q EventQuery) filters(row streamRow) []string {
 	}
 	slices.Sort(filters)
 	return slices.Compact(filters)
+}
+
+// takes tells whether events of the name are among the subjects.
+func takes(subjects []string, name string) bool {
+	return slices.ContainsFunc(subjects, func(s string) bool {
+		prefix, all := strings.CutSuffix(s, ">")
+		return s == name || all && strings.HasPrefix(name, prefix)
+	})
 }
 
 // selects tells whether the query asks for s: filters are wider than names, and say nothing of keys.

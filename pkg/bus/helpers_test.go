@@ -176,7 +176,7 @@ func settled(t *testing.T, b *bus.Bus) {
 func settledWithin(t *testing.T, b *bus.Bus, limit time.Duration) {
 	t.Helper()
 	within(t, limit, "nothing left to do", func() bool {
-		c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+		c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,15 +186,15 @@ func settledWithin(t *testing.T, b *bus.Bus, limit time.Duration) {
 	})
 }
 
-// newestAudit is the number of the last message in ORDERS that the pusher takes; 0 when there is none.
+// newestAudit is the number of the last message in INTAKE that the pusher takes; 0 when there is none.
 func newestAudit(t *testing.T, b *bus.Bus) (seq uint64) {
 	t.Helper()
-	s, err := b.JS().Stream(t.Context(), "ORDERS")
+	s, err := b.JS().Stream(t.Context(), "INTAKE")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, filter := range event.OrderAudited.Subjects() {
-		for subject := range subjects(t, b, "ORDERS", filter) {
+		for subject := range subjects(t, b, "INTAKE", filter) {
 			m, err := s.GetLastMsgForSubject(t.Context(), subject)
 			if err != nil {
 				t.Fatal(err)
@@ -226,7 +226,7 @@ func ackWait(t *testing.T, b *bus.Bus, d time.Duration) {
 // change alters both of the pusher's consumers.
 func change(t *testing.T, b *bus.Bus, f func(*jetstream.ConsumerConfig)) {
 	t.Helper()
-	for stream, name := range map[string]string{"ORDERS": pusher, "RETRY": bus.RetryName(pusher)} {
+	for stream, name := range map[string]string{"INTAKE": pusher, "RETRY": bus.RetryName(pusher)} {
 		c, err := b.JS().Consumer(t.Context(), stream, name)
 		if err != nil {
 			t.Fatal(err)
@@ -298,3 +298,5 @@ func msg(subject, body string, headers ...string) *nats.Msg {
 	}
 	return m
 }
+
+func placeOf(s bus.Stored) bus.Place { return bus.Place{Stream: s.Stream, Seq: s.Seq, Stored: s.At} }

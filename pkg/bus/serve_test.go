@@ -39,7 +39,7 @@ func TestAnEventIsHandledAndItsAnswerTold(t *testing.T) {
 		t.Fatalf("%d runs", len(runs))
 	}
 	d := runs[0].d
-	if d.ID != e.ID || d.Seller != "acme" || d.Subject != "order.audited.acme" || d.Stream != "ORDERS" || d.Seq != 1 || !d.First || d.Attempt != 1 || d.Replay {
+	if d.ID != e.ID || d.Seller != "acme" || d.Subject != "order.audited.acme" || d.Stream != "INTAKE" || d.Seq != 1 || !d.First || d.Attempt != 1 || d.Replay {
 		t.Errorf("delivery %+v", d)
 	}
 	if age := time.Since(d.StreamTime); age < 0 || age > time.Minute {
@@ -94,7 +94,7 @@ func TestFormsOfAnEvent(t *testing.T) {
 			t.Errorf("%s: %+v", no, runs)
 		}
 	}
-	if r := l.of("J1"); r[0].d.ID != "ORDERS/1" {
+	if r := l.of("J1"); r[0].d.ID != "INTAKE/1" {
 		t.Errorf("id %q", r[0].d.ID)
 	}
 }
@@ -169,7 +169,7 @@ func TestWhatCannotBeHandledIsShelvedWhole(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := shelved(t, b, i+1)[i]
-			if s.Kind != event.Dead || s.Consumer != pusher || s.Stream != "ORDERS" || s.OriginSeq != seq || s.Subject != subject || s.Seller != c.seller {
+			if s.Kind != event.Dead || s.Consumer != pusher || s.Stream != "INTAKE" || s.OriginSeq != seq || s.Subject != subject || s.Seller != c.seller {
 				t.Errorf("shelved %+v", s)
 			}
 			if s.Reason.Code != c.code || s.Reason.Field != c.field || s.Class != "permanent" {
@@ -295,7 +295,7 @@ func TestEventsAreStoredThenAfterStoredThenAck(t *testing.T) {
 				if n := told(t, b, event.OrderAccepted.Name)[m.GetOutboundNo()]; n != 1 {
 					t.Errorf("AfterStored runs with %d events stored", n)
 				}
-				c, err := b.JS().Consumer(ctx, "ORDERS", pusher)
+				c, err := b.JS().Consumer(ctx, "INTAKE", pusher)
 				if err != nil {
 					t.Error(err)
 				} else if c.CachedInfo().NumAckPending != 1 {
@@ -312,7 +312,7 @@ func TestEventsAreStoredThenAfterStoredThenAck(t *testing.T) {
 		}, nil)
 	publish(t, b, audit("acme", "A1"))
 	eventually(t, "second run", func() bool {
-		c, _ := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+		c, _ := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 		return c.CachedInfo().AckFloor.Stream >= 1
 	})
 	if got := strings.Join(order, " "); got != "handler after handler after" {
@@ -491,7 +491,7 @@ func TestPausedSellerIsHeldAndReleased(t *testing.T) {
 	shelved(t, b, 0)
 	for i := range 5 {
 		runs := l.of(fmt.Sprintf("A%d", i))
-		if len(runs) != 1 || runs[0].d.First || !runs[0].d.Replay || runs[0].d.Seq == 0 || runs[0].d.Stream != "ORDERS" {
+		if len(runs) != 1 || runs[0].d.First || !runs[0].d.Replay || runs[0].d.Seq == 0 || runs[0].d.Stream != "INTAKE" {
 			t.Errorf("A%d: %+v", i, runs)
 		}
 	}
@@ -540,7 +540,7 @@ func TestForgedHeadersAreNotBelieved(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := shelved(t, b, 1)[0]
-	if s.Seller != "acme" || s.OriginSeq != 1 || s.Stream != "ORDERS" || len(s.Header) != 0 {
+	if s.Seller != "acme" || s.OriginSeq != 1 || s.Stream != "INTAKE" || len(s.Header) != 0 {
 		t.Errorf("shelved as %+v", s)
 	}
 	d := l.all()[0].d
@@ -567,10 +567,10 @@ func TestServeNeedsItsConsumer(t *testing.T) {
 		done <- bus.Serve(t.Context(), b, event.OrderAudited, bus.Serving{Consumer: pusher, Attempts: &bustest.Attempts{}}, none, nil)
 	}()
 	eventually(t, "it asks", func() bool {
-		c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+		c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 		return err == nil && c.CachedInfo().NumWaiting > 0
 	})
-	if err := b.JS().DeleteConsumer(t.Context(), "ORDERS", pusher); err != nil {
+	if err := b.JS().DeleteConsumer(t.Context(), "INTAKE", pusher); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -633,7 +633,7 @@ func TestOneRequestServesAllSlots(t *testing.T) {
 		return nil, nil
 	}, nil)
 	waiting := func() int {
-		c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+		c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 		if err != nil {
 			return -1
 		}

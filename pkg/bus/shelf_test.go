@@ -246,7 +246,7 @@ func TestReleasedTravelsThroughParks(t *testing.T) {
 	}
 	eventually(t, "third run", func() bool { return len(l.of("A1")) == 3 })
 	settled(t, b)
-	if d := l.of("A1")[2].d; !slices.Contains(d.Released, "hold:acme/A1") || !d.Returned || !d.Replay || d.ID != e.ID || d.Stream != "ORDERS" {
+	if d := l.of("A1")[2].d; !slices.Contains(d.Released, "hold:acme/A1") || !d.Returned || !d.Replay || d.ID != e.ID || d.Stream != "INTAKE" {
 		t.Errorf("%+v", d)
 	}
 	shelved(t, b, 0)

@@ -30,7 +30,7 @@ type Topology struct {
 
 // Change is one difference between what stands on the server and what should.
 type Change struct {
-	// Kind is "stream", "bucket" or "consumer"; Name of a consumer is "ORDERS/order-pusher".
+	// Kind is "stream", "bucket" or "consumer"; Name of a consumer is "INTAKE/order-pusher".
 	Kind, Name string
 	// What differs: "missing", or the settings, as they are and as they should be.
 	What string
@@ -38,9 +38,10 @@ type Change struct {
 
 func (c Change) String() string { return c.Kind + " " + c.Name + ": " + c.What }
 
-// Names of streams.
+// Names of streams. What ERPs publish stands in INTAKE, what is answered about it in ORDERS.
 const (
-	streamOrders  = "ORDERS"
+	StreamIntake  = "INTAKE"
+	StreamOrders  = "ORDERS"
 	streamSellers = "SELLERS"
 	streamStock   = "STOCK"
 	streamVMI     = "VMI"
@@ -81,6 +82,11 @@ const (
 	// maxAckPending counts messages that wait for a delayed redelivery too (at most 10 s each): a flood that has to
 	// wait must not fill it.
 	maxAckPending = 20_000
+	// duplicates is for how long a stream of ours knows the ids of its messages.
+	duplicates = 2 * time.Minute
+	// intakeDuplicates is the shortest window that the server takes: the ids are the publishers', the window is everybody's,
+	// and in it the id of one seller's message would keep out another's. The ledger recognises a repeated audit.
+	intakeDuplicates = 100 * time.Millisecond
 	// maxWaiting is open pulls of all replicas, of which each has one or two.
 	maxWaiting = 4096
 
@@ -90,7 +96,11 @@ const (
 type streamRow struct {
 	name     string
 	subjects []string
-	public   bool
+	// earlier are subjects that stood in it in earlier builds: messages of these may still be there, and no new ones come.
+	earlier []string
+	public  bool
+	// intake: anybody's ids stand in it, not only ours.
+	intake bool
 	// queue: a message that was acked is gone. schedules: it takes Nats-Schedule.
 	queue, schedules bool
 	// record: nobody removes anything from it; it goes by its age.
@@ -113,7 +123,8 @@ type consumerRow struct {
 // streams, buckets and consumers are the whole topology.
 var (
 	streams = []streamRow{
-		{name: streamOrders, subjects: event.OrderSubjects, public: true},
+		{name: StreamIntake, subjects: event.IntakeSubjects(), public: true, intake: true},
+		{name: StreamOrders, subjects: event.OrderSubjects(), earlier: event.IntakeSubjects(), public: true},
 		{name: streamSellers, subjects: event.SellerSubjects, public: true},
 		{name: streamStock, subjects: event.StockSubjects, public: true},
 		{name: streamVMI, subjects: event.VMISubjects, public: true},
@@ -129,7 +140,7 @@ var (
 		{BucketBooks, 10 * time.Minute, ">"}, // nobody watches it
 	}
 	consumers = []consumerRow{
-		{"order-pusher", streamOrders, event.OrderAudited.Name, event.OrderAudited.Subjects()},
+		{"order-pusher", StreamIntake, event.OrderAudited.Name, event.OrderAudited.Subjects()},
 		{"order-pusher-changed", streamSellers, event.SellerChanged.Name, event.SellerChanged.Subjects()},
 		{"order-pusher-resumed", streamSellers, event.SellerResumed.Name, event.SellerResumed.Subjects()},
 		{"order-pusher-sweep", streamTicks, event.ReleaseDue.Name, []string{event.DueSubjects(event.TickRelease)}},
@@ -140,7 +151,7 @@ var (
 		{"reconciler", streamTicks, event.ReconcileDue.Name, []string{event.DueSubjects(event.TickReconcile)}},
 		{"stock-syncer", streamTicks, event.CountDue.Name, []string{event.DueSubjects(event.TickCount)}},
 		{"stock-syncer-share", streamTicks, event.ShareDue.Name, []string{event.DueSubjects(event.TickShare)}},
-		{"stock-syncer-accepted", streamOrders, event.OrderAccepted.Name, event.OrderAccepted.Subjects()},
+		{"stock-syncer-accepted", StreamOrders, event.OrderAccepted.Name, event.OrderAccepted.Subjects()},
 		{"stock-syncer-noted", streamStock, event.StockNoted.Name, event.StockNoted.Subjects()},
 		{"status-poller", streamTicks, event.PollDue.Name, []string{event.DueSubjects(event.TickPoll)}},
 	}
@@ -170,7 +181,10 @@ func (t Topology) plan() plan {
 			Name: r.name, Subjects: r.subjects, Storage: jetstream.FileStorage, Replicas: t.Replicas,
 			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
 			MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1,
-			Duplicates: 2 * time.Minute,
+			Duplicates: duplicates,
+		}
+		if r.intake {
+			c.Duplicates = intakeDuplicates
 		}
 		if r.public {
 			c.MaxAge, c.MaxMsgSize = t.KeepFor, maxStored
@@ -192,7 +206,7 @@ func (t Topology) plan() plan {
 			Name: bucketPrefix + r.name, Subjects: []string{"$KV." + r.name + ".>"}, Storage: jetstream.FileStorage,
 			Replicas: t.Replicas, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
 			MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: 1, MaxMsgSize: -1, MaxConsumers: -1,
-			Duplicates: 2 * time.Minute, AllowDirect: true, AllowRollup: true, DenyDelete: true,
+			Duplicates: duplicates, AllowDirect: true, AllowRollup: true, DenyDelete: true,
 			AllowMsgTTL: true, SubjectDeleteMarkerTTL: r.markers,
 		})
 	}
@@ -337,17 +351,22 @@ func (b *Bus) Apply(ctx context.Context, t Topology) ([]Change, error) {
 		return nil, err
 	}
 	for i, step := range steps {
-		if err := ask(ctx, step); err != nil { // the same twice is the same
+		if err := step(ctx); err != nil {
 			return changes[:i], fmt.Errorf("apply %s: %w", changes[i], err)
 		}
 	}
 	return changes, nil
 }
 
+// diff tells what differs and the steps that put it right. Streams that stand are changed before others are made: no two
+// may have a subject in common, and what a new one takes an earlier build may have put elsewhere.
 func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, steps []func(context.Context) error, err error) {
 	add := func(c Change, step func(context.Context) error) {
-		changes, steps = append(changes, c), append(steps, step)
+		changes = append(changes, c)
+		steps = append(steps, func(ctx context.Context) error { return ask(ctx, step) }) // the same twice is the same
 	}
+	var missing []Change
+	var creations []func(context.Context) error
 	for _, want := range p.streams {
 		kind, name := "stream", want.Name
 		if bucket, ok := strings.CutPrefix(name, bucketPrefix); ok {
@@ -359,7 +378,8 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 			return err
 		})
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			add(Change{kind, name, "missing"}, func(ctx context.Context) error {
+			missing = append(missing, Change{kind, name, "missing"})
+			creations = append(creations, func(ctx context.Context) error {
 				_, err := b.js.CreateStream(ctx, want)
 				return err
 			})
@@ -379,6 +399,9 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 				return err
 			})
 		}
+	}
+	for i, c := range missing {
+		add(c, creations[i])
 	}
 	for _, want := range p.consumers {
 		name := want.stream + "/" + want.config.Durable
@@ -403,6 +426,16 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 				_, err := b.js.UpdateConsumer(ctx, want.stream, want.config)
 				return err
 			})
+		}
+	}
+	for _, old := range moved {
+		change, err := b.lookAtMoved(ctx, old)
+		if err != nil {
+			return nil, nil, err
+		}
+		if change != nil {
+			changes = append(changes, *change)
+			steps = append(steps, func(ctx context.Context) error { return b.move(ctx, old) })
 		}
 	}
 	return changes, steps, nil

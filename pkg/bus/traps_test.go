@@ -59,7 +59,7 @@ func TestTrapE2DuplicateIsSeenAfterRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	header := map[string][]string{"Nats-Msg-Id": {"once"}}
-	for _, subject := range []string{"order.audited", "q.x"} {
+	for _, subject := range []string{"order.accepted", "q.x"} {
 		if stored, _, err := b.PublishRaw(t.Context(), subject, header, []byte("{}")); err != nil || !stored {
 			t.Fatalf("%s: %v, %v", subject, stored, err)
 		}
@@ -73,7 +73,7 @@ func TestTrapE2DuplicateIsSeenAfterRestart(t *testing.T) {
 	}
 	k.restart()
 	eventually(t, "connected", func() bool { return b.Ready() == nil })
-	if stored, _, err := b.PublishRaw(t.Context(), "order.audited", header, []byte("{}")); err != nil || stored {
+	if stored, _, err := b.PublishRaw(t.Context(), "order.accepted", header, []byte("{}")); err != nil || stored {
 		t.Errorf("public stream took it again: %v, %v", stored, err)
 	}
 	if stored, _, err := b.PublishRaw(t.Context(), "q.x", header, []byte("{}")); err != nil || !stored {
@@ -85,7 +85,7 @@ func TestTrapE2DuplicateIsSeenAfterRestart(t *testing.T) {
 func TestTrapE4UsedUpAttemptsAreOnTheShelf(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
-	for stream, name := range map[string]string{"ORDERS": pusher, "RETRY": bus.RetryName(pusher)} {
+	for stream, name := range map[string]string{"INTAKE": pusher, "RETRY": bus.RetryName(pusher)} {
 		c, err := b.JS().Consumer(t.Context(), stream, name)
 		if err != nil || c.CachedInfo().Config.MaxDeliver != -1 {
 			t.Fatalf("%s: MaxDeliver %d, %v", name, c.CachedInfo().Config.MaxDeliver, err)
@@ -166,7 +166,7 @@ func TestTrapE7ReplayIsStoredInsideTheWindow(t *testing.T) {
 	publish(t, b, e)
 	for n := 1; n < 4; n++ {
 		s := shelved(t, b, 1)[0]
-		if s.ID != e.ID || s.Subject != "order.audited.acme" || s.Stream != "ORDERS" || s.OriginSeq != 1 {
+		if s.ID != e.ID || s.Subject != "order.audited.acme" || s.Stream != "INTAKE" || s.OriginSeq != 1 {
 			t.Errorf("shelved the %d. time as %+v", n, s)
 		}
 		if err := b.Replay(t.Context(), s.Seq, bus.By{Who: "test", Why: "mended"}); err != nil {
@@ -218,7 +218,7 @@ func TestTrapE8ParkedMessageComesBackWholeAndNotEarly(t *testing.T) {
 	if runs[1].at.Before(due) {
 		t.Errorf("%v early", due.Sub(runs[1].at))
 	}
-	if d := runs[1].d; d.ID != e.ID || d.First || d.Replay || d.Subject != "order.audited.acme" || d.Stream != "ORDERS" || d.Seq != 1 ||
+	if d := runs[1].d; d.ID != e.ID || d.First || d.Replay || d.Subject != "order.audited.acme" || d.Stream != "INTAKE" || d.Seq != 1 ||
 		!d.StreamTime.Equal(runs[0].d.StreamTime) || d.Seller != "acme" {
 		t.Errorf("came back as %+v", d)
 	}
@@ -272,11 +272,11 @@ func TestTrapE10StopLeavesNothingLocked(t *testing.T) {
 func TestTrapE15PausedConsumerGoesOnAfterResume(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
-	if _, err := b.JS().PauseConsumer(t.Context(), "ORDERS", pusher, time.Now().Add(time.Hour)); err != nil {
+	if _, err := b.JS().PauseConsumer(t.Context(), "INTAKE", pusher, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "its leader knows of it", func() bool { // on a cluster the answer comes before that
-		c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+		c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 		return err == nil && c.CachedInfo().Paused
 	})
 	var l log
@@ -286,13 +286,13 @@ func TestTrapE15PausedConsumerGoesOnAfterResume(t *testing.T) {
 	}, nil)
 	publish(t, b, audit("acme", "A1"))
 	eventually(t, "it asks", func() bool {
-		c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+		c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 		return err == nil && c.CachedInfo().NumWaiting > 0
 	})
 	if len(l.all()) != 0 {
 		t.Error("delivered while paused")
 	}
-	if _, err := b.JS().ResumeConsumer(t.Context(), "ORDERS", pusher); err != nil {
+	if _, err := b.JS().ResumeConsumer(t.Context(), "INTAKE", pusher); err != nil {
 		t.Fatal(err)
 	}
 	settled(t, b)
@@ -359,7 +359,7 @@ func TestTrapE18ExactlyAsManyMessagesAsSlots(t *testing.T) {
 	serve(t, b, bus.Serving{Slots: 2}, h, nil)
 	serve(t, b, bus.Serving{Slots: 2}, h, nil)
 	eventually(t, "some", func() bool { return len(l.all()) >= 4 })
-	c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+	c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 	if err != nil || c.CachedInfo().NumAckPending > 4 {
 		t.Errorf("%d messages in 4 slots, %v", c.CachedInfo().NumAckPending, err)
 	}
@@ -372,7 +372,7 @@ func TestTrapE18ExactlyAsManyMessagesAsSlots(t *testing.T) {
 // E19: settings that cannot be changed, metadata of the server's own; drift is named.
 func TestTrapE19DriftIsNamed(t *testing.T) {
 	b := bustest.Start(t)
-	c, err := b.JS().Consumer(t.Context(), "ORDERS", pusher)
+	c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,13 +390,13 @@ func TestTrapE19DriftIsNamed(t *testing.T) {
 		t.Errorf("the server's metadata counts as drift: %v", err)
 	}
 	config.DeliverPolicy = jetstream.DeliverNewPolicy
-	if _, err := b.JS().UpdateConsumer(t.Context(), "ORDERS", config); apiCode(err) != 10012 {
+	if _, err := b.JS().UpdateConsumer(t.Context(), "INTAKE", config); apiCode(err) != 10012 {
 		t.Errorf("deliver policy changed: %v", err)
 	}
 
 	change(t, b, func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 5 })
 	err = b.CheckTopology(t.Context())
-	if !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "max_deliver") || !strings.Contains(err.Error(), "ORDERS/order-pusher") {
+	if !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "max_deliver") || !strings.Contains(err.Error(), "INTAKE/order-pusher") {
 		t.Errorf("drift: %v", err)
 	}
 	changes, err := b.Diff(t.Context(), bustest.Topology())
@@ -448,11 +448,11 @@ func TestTrapE20EveryParkedMessageComesBack(t *testing.T) {
 	}
 }
 
-// forgetIDs makes ORDERS forget the message ids that it has seen, by making its window for duplicates short and waiting
+// forgetIDs makes INTAKE forget the message ids that it has seen, by making its window for duplicates short and waiting
 // until that is over.
 func forgetIDs(t *testing.T, b *bus.Bus) {
 	t.Helper()
-	s, err := b.JS().Stream(t.Context(), "ORDERS")
+	s, err := b.JS().Stream(t.Context(), "INTAKE")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -572,7 +572,7 @@ func TestTrapE24OneSellerCannotReachAnothers(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for _, name := range []string{"ORDERS", "SELLERS"} {
+	for _, name := range []string{"INTAKE", "ORDERS", "SELLERS"} {
 		s, err := b.JS().Stream(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -580,7 +580,7 @@ func TestTrapE24OneSellerCannotReachAnothers(t *testing.T) {
 		if err := s.Purge(t.Context()); err == nil {
 			t.Errorf("%s can be purged", name)
 		}
-		if i, err := s.Info(t.Context()); err != nil || name == "ORDERS" && i.State.Msgs != 1 {
+		if i, err := s.Info(t.Context()); err != nil || name == "INTAKE" && i.State.Msgs != 1 {
 			t.Errorf("%s holds %d, %v", name, i.State.Msgs, err)
 		}
 	}
@@ -712,7 +712,7 @@ func TestTrapE28ShelvedTwiceIsOnce(t *testing.T) {
 	settled(t, b)
 	stop()
 	// The ack was lost: the consumer gets all of it again.
-	if err := b.JS().DeleteConsumer(t.Context(), "ORDERS", pusher); err != nil {
+	if err := b.JS().DeleteConsumer(t.Context(), "INTAKE", pusher); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
@@ -730,7 +730,7 @@ func TestTrapE28ShelvedTwiceIsOnce(t *testing.T) {
 	if items := shelf(t, b); len(items) != 1 || items[0].Seq != first.Seq {
 		t.Errorf("shelved as %+v", items)
 	}
-	m := msg(event.ShelfSubject(event.Dead, pusher, "ORDERS", 1), "", "Nats-Expected-Last-Subject-Sequence", "0")
+	m := msg(event.ShelfSubject(event.Dead, pusher, "INTAKE", 1), "", "Nats-Expected-Last-Subject-Sequence", "0")
 	if _, err := b.JS().PublishMsg(t.Context(), m); apiCode(err) != 10071 {
 		t.Errorf("raw: %v", err)
 	}
@@ -739,7 +739,7 @@ func TestTrapE28ShelvedTwiceIsOnce(t *testing.T) {
 // A stream put back to an older copy gives out its numbers again: the new message must not pass for the old one.
 func TestTrapE28AnotherMessageUnderTheSameNumberIsKept(t *testing.T) {
 	b := bustest.Start(t)
-	send(t, b, msg(event.ShelfSubject(event.Dead, pusher, "ORDERS", 1), "old", event.HeaderOriginStream, "ORDERS", event.HeaderOriginSeq, "1", event.HeaderOriginTime, "2020-01-01T00:00:00Z"))
+	send(t, b, msg(event.ShelfSubject(event.Dead, pusher, "INTAKE", 1), "old", event.HeaderOriginStream, "INTAKE", event.HeaderOriginSeq, "1", event.HeaderOriginTime, "2020-01-01T00:00:00Z"))
 	serve(t, b, bus.Serving{}, func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) {
 		return nil, fault.Permanent(errors.New("no"))
 	}, nil)

@@ -129,8 +129,11 @@ var overseen = map[string]string{"reconciler": "order-pusher"}
 func leavesReadings(user string) bool { return overseen[user] != "" }
 
 func (u *User) oversees(row consumerRow) {
-	u.may("$JS.API.STREAM.MSG.GET."+row.stream, "$JS.API.STREAM.MSG.GET."+streamRetry, event.RetrySubject(row.name, "*"),
-		"$JS.API.CONSUMER.CREATE."+row.stream+".>", pullPrefix+row.stream+".*",
+	// Where what it takes stands, today and from earlier builds, and where the outcomes do.
+	for _, stream := range append(Holding(row.topic), StreamOrders) {
+		u.may("$JS.API.STREAM.MSG.GET."+stream, "$JS.API.CONSUMER.CREATE."+stream+".>", pullPrefix+stream+".*")
+	}
+	u.may("$JS.API.STREAM.MSG.GET."+streamRetry, event.RetrySubject(row.name, "*"),
 		"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Dead, row.name),
 		"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Held, row.name),
 		pullPrefix+streamShelf+".*", "$JS.API.CONSUMER.DELETE."+streamShelf+".*")
@@ -165,7 +168,7 @@ func SellerUser(seller string) (User, error) {
 		}
 	}
 	for _, row := range streams {
-		if row.public {
+		if row.public && !row.intake {
 			u.may("$JS.API.CONSUMER.INFO." + row.name + "." + u.Name)
 			u.reads(row.name, u.Name)
 		}

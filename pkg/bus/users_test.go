@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -151,7 +152,7 @@ func (g *guarded) conn(t *testing.T, user string) (*nats.Conn, *denied) {
 func (g *guarded) stored(t *testing.T) map[string]uint64 {
 	t.Helper()
 	all := map[string]uint64{}
-	for _, stream := range []string{"ORDERS", "SELLERS", "TICKS", "RETRY", "SHELF", "KV_SETUP", "KV_TOKENS", "KV_LEDGER", "KV_BOOKS"} {
+	for _, stream := range []string{"INTAKE", "ORDERS", "SELLERS", "TICKS", "RETRY", "SHELF", "KV_SETUP", "KV_TOKENS", "KV_LEDGER", "KV_BOOKS"} {
 		s, err := g.js.Stream(t.Context(), stream)
 		if err != nil {
 			t.Fatal(err)
@@ -172,7 +173,7 @@ func (g *guarded) reader(t *testing.T, seller string) {
 	t.Helper()
 	if _, err := g.js.CreateConsumer(t.Context(), "ORDERS", jetstream.ConsumerConfig{
 		Durable: "erp-" + seller, AckPolicy: jetstream.AckExplicitPolicy,
-		FilterSubjects: []string{"order.audited." + seller, "order.accepted." + seller, "order.status.changed." + seller},
+		FilterSubjects: []string{"order.accepted." + seller, "order.status.changed." + seller},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +203,7 @@ func TestAnERPPublishesAndReadsItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"order.audited.acme", "order.accepted.acme"} {
+	for _, want := range []string{"order.accepted.acme"} {
 		m, err := c.Next(jetstream.FetchMaxWait(10 * time.Second))
 		if err != nil {
 			t.Fatal(err)
@@ -232,6 +233,9 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, g.operator, audit("bolt", "1"))
+	for i := range 8 { // for it to read
+		publish(t, g.operator, accepted(order("acme", fmt.Sprint(i))))
+	}
 	before := g.stored(t)
 
 	t.Run("what it may not publish is a clear error", func(t *testing.T) {
@@ -239,10 +243,11 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 		for _, subject := range []string{
 			"order.audited.bolt", "order.audited", "order.accepted.acme", "seller.resumed.acme",
 			event.RetrySubject("order-pusher", "acme"), event.ParkSubject("order-pusher", "x"), event.TickSubject("poll", "acme"),
-			"dlq.order-pusher.ORDERS.1", "$KV.SETUP.seller.bolt", "$KV.TOKENS.x", "$KV.LEDGER.x", "$KV.BOOKS.x",
-			"$JS.API.STREAM.DELETE.ORDERS", "$JS.API.STREAM.PURGE.ORDERS", "$JS.API.STREAM.MSG.GET.ORDERS",
-			"$JS.API.CONSUMER.DELETE.ORDERS.order-pusher", "$JS.API.CONSUMER.CREATE.ORDERS.mine.order.audited.bolt",
-			"$JS.API.CONSUMER.MSG.NEXT.ORDERS.order-pusher", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.erp-bolt",
+			"dlq.order-pusher.INTAKE.1", "$KV.SETUP.seller.bolt", "$KV.TOKENS.x", "$KV.LEDGER.x", "$KV.BOOKS.x",
+			"$JS.API.STREAM.DELETE.INTAKE", "$JS.API.STREAM.PURGE.INTAKE", "$JS.API.STREAM.MSG.GET.INTAKE",
+			"$JS.API.CONSUMER.DELETE.INTAKE.order-pusher", "$JS.API.CONSUMER.CREATE.INTAKE.mine.order.audited.bolt",
+			"$JS.API.CONSUMER.MSG.NEXT.INTAKE.order-pusher", "$JS.API.CONSUMER.MSG.NEXT.ORDERS.erp-bolt",
+			"$JS.API.STREAM.DELETE.ORDERS", "$JS.API.STREAM.MSG.GET.ORDERS", "$JS.API.CONSUMER.MSG.NEXT.INTAKE.erp-acme",
 		} {
 			_, _, err := erp.PublishRaw(t.Context(), subject, nil, []byte(`{}`))
 			if !errors.Is(err, bus.ErrPermission) || !strings.Contains(err.Error(), subject) {
@@ -288,7 +293,7 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 	// JetStream answers a publish, and delivers what is pulled, to whatever subject is asked for, with its own rights.
 	t.Run("answers do not carry it further", func(t *testing.T) {
 		nc, _ := g.conn(t, "erp-acme")
-		targets := []string{"$KV.SETUP.seller.bolt", "order.audited.bolt", event.RetrySubject("order-pusher", "bolt"), "dlq.order-pusher.ORDERS.1"}
+		targets := []string{"$KV.SETUP.seller.bolt", "order.audited.bolt", event.RetrySubject("order-pusher", "bolt"), "dlq.order-pusher.INTAKE.1"}
 		for _, target := range targets {
 			if err := nc.PublishRequest("order.audited.acme", target, []byte(`{"seller":"bolt"}`)); err != nil {
 				t.Fatal(err)
@@ -298,8 +303,8 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 			}
 		}
 		want := before
-		want["ORDERS order.audited.acme"] = uint64(len(targets))
-		eventually(t, "all is stored", func() bool { return g.stored(t)["ORDERS order.audited.acme"] >= uint64(len(targets)) })
+		want["INTAKE order.audited.acme"] = uint64(len(targets))
+		eventually(t, "all is stored", func() bool { return g.stored(t)["INTAKE order.audited.acme"] >= uint64(len(targets)) })
 		// What went astray would be there by the time that a later publish is answered and a later pull is served.
 		js, err := jetstream.NewWithDomain(nc, bus.Domain)
 		if err != nil {
@@ -308,7 +313,7 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 		if _, err := js.Publish(t.Context(), "order.audited.acme", []byte(`{}`)); err != nil {
 			t.Fatal(err)
 		}
-		want["ORDERS order.audited.acme"]++
+		want["INTAKE order.audited.acme"]++
 		c, err := js.Consumer(t.Context(), "ORDERS", "erp-acme")
 		if err != nil {
 			t.Fatal(err)
@@ -393,11 +398,11 @@ func TestAWorkerMayNotChangeTheTopology(t *testing.T) {
 			t.Errorf("%s: %v", user, err)
 		}
 		for _, subject := range []string{
-			"$JS.API.STREAM.DELETE.ORDERS", "$JS.API.STREAM.UPDATE.ORDERS", "$JS.API.STREAM.PURGE.ORDERS", "$JS.API.STREAM.MSG.DELETE.ORDERS",
-			"$JS.API.STREAM.PURGE.TICKS", "$JS.API.CONSUMER.DELETE.ORDERS.order-pusher", "$JS.API.CONSUMER.CREATE.ORDERS.x.order.>",
+			"$JS.API.STREAM.DELETE.INTAKE", "$JS.API.STREAM.UPDATE.INTAKE", "$JS.API.STREAM.PURGE.INTAKE", "$JS.API.STREAM.MSG.DELETE.INTAKE",
+			"$JS.API.STREAM.PURGE.TICKS", "$JS.API.CONSUMER.DELETE.INTAKE.order-pusher", "$JS.API.CONSUMER.CREATE.INTAKE.x.order.>",
 			"$KV.SETUP.seller.acme", "order.audited.acme", event.TickSubject("poll", "acme"),
 		} {
-			if user == "reconciler" && strings.HasSuffix(subject, "CREATE.ORDERS.x.order.>") {
+			if user == "reconciler" && strings.HasSuffix(subject, "CREATE.INTAKE.x.order.>") {
 				continue // it reads what was audited and told
 			}
 			if _, _, err := b.PublishRaw(t.Context(), subject, nil, nil); !errors.Is(err, bus.ErrPermission) {
@@ -407,7 +412,7 @@ func TestAWorkerMayNotChangeTheTopology(t *testing.T) {
 	}
 	// One may not take the other's messages, nor listen to what the other is answered.
 	nc, complaints := g.conn(t, "status-poller")
-	if err := nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.ORDERS.order-pusher", bus.InboxOf("status-poller")+".1", []byte("1")); err != nil {
+	if err := nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.INTAKE.order-pusher", bus.InboxOf("status-poller")+".1", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := nc.SubscribeSync("_INBOX.order-pusher.>"); err != nil {
@@ -422,10 +427,10 @@ func TestTheReconcilerMayOversee(t *testing.T) {
 	publish(t, g.operator, audit("acme", "A"))
 	b := g.bus(t, "reconciler")
 	s := at(t, b, "A")
-	if err := b.Again(t.Context(), pusher, s.Seq, s.At, 1, bus.By{Who: "reconciler"}); err != nil {
+	if err := b.Again(t.Context(), pusher, placeOf(s), 1, bus.By{Who: "reconciler"}); err != nil {
 		t.Fatal(err)
 	}
-	if o, err := b.Outstanding(t.Context(), pusher); err != nil || !o.Has(s.Seq, s.At) {
+	if o, err := b.Outstanding(t.Context(), pusher); err != nil || !o.Has(placeOf(s)) {
 		t.Errorf("not outstanding: %v", err)
 	}
 	for _, kind := range []string{event.Held, event.Dead} {

@@ -57,9 +57,26 @@ const (
 // NoSeller stands in a subject where the seller of an unreadable event is not known.
 const NoSeller = "_"
 
-// What each stream takes.
+// IntakeSubjects are what ERPs publish.
+func IntakeSubjects() []string { return subjectsOf(func(f Fact) bool { return f.FromERP }) }
+
+// OrderSubjects are what is answered about orders. They are listed one by one, because no two streams may have a subject
+// in common, and "order.>" would take what ERPs publish.
+func OrderSubjects() []string {
+	return subjectsOf(func(f Fact) bool { return !f.FromERP && strings.HasPrefix(f.Name, "order.") })
+}
+
+func subjectsOf(selects func(Fact) bool) (subjects []string) {
+	for _, f := range facts {
+		if selects(f) {
+			subjects = append(subjects, f.Name, f.Name+".*")
+		}
+	}
+	return subjects
+}
+
+// What each of the other streams takes.
 var (
-	OrderSubjects  = []string{"order.>"}
 	SellerSubjects = []string{"seller.>"}
 	StockSubjects  = []string{"stock.>"}
 	VMISubjects    = []string{"vmi.>"}

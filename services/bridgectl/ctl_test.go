@@ -82,7 +82,7 @@ func TestScripts(t *testing.T) {
 
 var (
 	stamp = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`)
-	place = regexp.MustCompile(`ORDERS \d+`)
+	place = regexp.MustCompile(`INTAKE \d+`)
 )
 
 // prints compares what the last command printed with a file. All times are 2026-03-05 09:31:00 there, and every message
@@ -92,7 +92,7 @@ func prints(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: prints stdout|stderr FILE")
 	}
 	got := stamp.ReplaceAllString(ts.ReadFile(args[0]), "2026-03-05 09:31:00")
-	got = place.ReplaceAllString(got, "ORDERS 1")
+	got = place.ReplaceAllString(got, "INTAKE 1")
 	if want := ts.ReadFile(args[1]); got != want && *update {
 		ts.Logf("update by hand: %s is\n%s", args[1], got)
 	} else if got != want {

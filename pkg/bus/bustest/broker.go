@@ -48,7 +48,7 @@ func (b *Broker) runs(consumer string) bool {
 }
 
 // consumedStreams have consumers of ours.
-var consumedStreams = []string{"ORDERS", "SELLERS", "TICKS", "RETRY"}
+var consumedStreams = []string{"INTAKE", "ORDERS", "SELLERS", "TICKS", "RETRY"}
 
 // Left tells whether a consumer was not given all of its messages yet, and how many are given and not settled. A consumer
 // learns of a new message after its publisher does, so what it was given is held against the stream, not against what it

@@ -96,8 +96,8 @@ func (orderPushCmd) Help() string {
 itself is not published: its line and field are named on stderr, the others go on, and the command ends 1.
 
 Broken off, it is run again with the same file: each order has an id made from its numbers and its content. The broker
-recognises a repeat for two minutes, the ledger for as long as it remembers: nothing is sent to a warehouse twice. An
-order that was changed is published anew.`
+recognises a repeat for a moment, the ledger for as long as it remembers: nothing is sent to a warehouse twice. An order
+that was changed is published anew.`
 }
 
 func (c orderPushCmd) Run(ctx context.Context, a *app) error {

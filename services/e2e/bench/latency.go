@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/services/e2e/procs"
 )
@@ -98,63 +99,70 @@ func (s *stand) trickle(ctx context.Context, rate float64, for_ time.Duration, s
 	}
 }
 
-func (s *stand) last(ctx context.Context) (uint64, error) {
-	str, err := s.js.Stream(ctx, stream)
-	if err != nil {
-		return 0, err
+// ends are the last numbers of the streams of audits and of outcomes.
+type ends struct{ audits, outcomes uint64 }
+
+func (s *stand) last(ctx context.Context) (e ends, err error) {
+	for stream, last := range map[string]*uint64{bus.StreamIntake: &e.audits, bus.StreamOrders: &e.outcomes} {
+		str, err := s.js.Stream(ctx, stream)
+		if err != nil {
+			return e, err
+		}
+		*last = str.CachedInfo().State.LastSeq
 	}
-	return str.CachedInfo().State.LastSeq, nil
+	return e, nil
 }
 
-// added is by how much later than JD's own time each order was told as accepted, ms, in the order of the audits.
-func (s *stand) added(ctx context.Context, after uint64) ([]float64, error) {
-	last, err := s.last(ctx)
-	if err != nil {
-		return nil, err
-	}
+// times are when the events of a name were stored, by order, and the orders as they came.
+func (s *stand) times(ctx context.Context, stream, name string, after, last uint64) (keys []string, at map[string]time.Time, err error) {
 	c, err := s.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1, HeadersOnly: true,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	type times struct{ audited, accepted time.Time }
-	var keys []string
-	of := map[string]*times{}
+	at = map[string]time.Time{}
 	for seq := after; seq < last; {
 		m, err := c.Next(jetstream.FetchMaxWait(10 * time.Second))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		meta, err := m.Metadata()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		seq = meta.Sequence.Stream
-		name, _ := event.Split(m.Subject())
-		key := m.Headers().Get(event.HeaderSubject)
-		t := of[key]
-		if t == nil {
-			t = &times{}
-			of[key], keys = t, append(keys, key)
+		if is, _ := event.Split(m.Subject()); is == name {
+			key := m.Headers().Get(event.HeaderSubject)
+			keys, at[key] = append(keys, key), meta.Timestamp
 		}
-		switch name {
-		case event.OrderAudited.Name:
-			t.audited = meta.Timestamp
-		case event.OrderAccepted.Name:
-			t.accepted = meta.Timestamp
-		}
+	}
+	return keys, at, nil
+}
+
+// added is by how much later than JD's own time each order was told as accepted, ms, in the order of the audits.
+func (s *stand) added(ctx context.Context, after ends) ([]float64, error) {
+	last, err := s.last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys, audited, err := s.times(ctx, bus.StreamIntake, event.OrderAudited.Name, after.audits, last.audits)
+	if err != nil {
+		return nil, err
+	}
+	_, accepted, err := s.times(ctx, bus.StreamOrders, event.OrderAccepted.Name, after.outcomes, last.outcomes)
+	if err != nil {
+		return nil, err
 	}
 	var list []float64
 	for _, key := range keys {
-		t := of[key]
-		if t.audited.IsZero() || t.accepted.IsZero() {
+		if accepted[key].IsZero() {
 			return nil, fmt.Errorf("%s was not accepted", key)
 		}
-		list = append(list, float64((t.accepted.Sub(t.audited)-jdTakes).Microseconds())/1000)
+		list = append(list, float64((accepted[key].Sub(audited[key])-jdTakes).Microseconds())/1000)
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("no orders between %d and %d", after, last)
+		return nil, fmt.Errorf("no orders between %d and %d", after.audits, last.audits)
 	}
 	return list, nil
 }

@@ -32,10 +32,10 @@ import (
 
 // Names that the bare loop and its driver share.
 const (
-	stream       = "ORDERS"
 	bareConsumer = "bench-bare"
-	// bareSubject holds its orders, in the same stream, where no worker looks.
-	bareSubject = "order.bench"
+	// bareStream holds its orders: laid out as the stream of audits is, and no worker looks there.
+	bareStream  = "BENCH"
+	bareSubject = "bench.order"
 )
 
 // inFlight is how many orders both sides have in hand.
@@ -118,7 +118,16 @@ func bare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	consumer, err := js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
+	intake, err := js.Stream(ctx, bus.StreamIntake)
+	if err != nil {
+		return err
+	}
+	alike := intake.CachedInfo().Config
+	alike.Name, alike.Subjects, alike.Metadata = bareStream, []string{bareSubject + ".*"}, nil
+	if _, err := js.CreateOrUpdateStream(ctx, alike); err != nil {
+		return err
+	}
+	consumer, err := js.CreateOrUpdateConsumer(ctx, bareStream, jetstream.ConsumerConfig{
 		Durable: bareConsumer, FilterSubject: bareSubject + ".*", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 20_000,
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
@@ -150,10 +151,14 @@ func (s *stand) publishOne(subject string, o *orderv1.Audited) error {
 	return err
 }
 
-// drained waits until a consumer of ORDERS has handled all there is. To ask costs the server something: not too often.
+// drained waits until a consumer of orders has handled all there is. To ask costs the server something: not too often.
 func (s *stand) drained(ctx context.Context, consumer string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
+	stream := bus.StreamIntake
+	if consumer == bareConsumer {
+		stream = bareStream
+	}
 	c, err := s.js.Consumer(ctx, stream, consumer)
 	if err != nil {
 		return err
@@ -174,9 +179,9 @@ func (s *stand) drained(ctx context.Context, consumer string) error {
 	}
 }
 
-// lastStored is when the newest message of ORDERS was stored, by the clock of this machine.
+// lastStored is when the newest outcome was stored, by the clock of this machine.
 func (s *stand) lastStored(ctx context.Context) (time.Time, error) {
-	str, err := s.js.Stream(ctx, stream)
+	str, err := s.js.Stream(ctx, bus.StreamOrders)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -185,7 +190,7 @@ func (s *stand) lastStored(ctx context.Context) (time.Time, error) {
 
 // accepted is how many orders were told as accepted.
 func (s *stand) accepted(ctx context.Context) (n uint64, err error) {
-	str, err := s.js.Stream(ctx, stream)
+	str, err := s.js.Stream(ctx, bus.StreamOrders)
 	if err != nil {
 		return 0, err
 	}

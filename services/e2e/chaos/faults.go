@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"stockbridge/pkg/bus"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/services/e2e/cutproxy"
 	"stockbridge/services/e2e/history"
@@ -200,11 +201,11 @@ func (g *stage) killNATS(ctx context.Context, r *rand.Rand) error {
 	})
 }
 
-// killLeader kills the node that leads the orders' stream. The others go on, after an election.
+// killLeader kills the node that leads the stream of audits, or that of outcomes. The others go on, after an election.
 func (g *stage) killLeader(ctx context.Context, r *rand.Rand) error {
 	g.servers.Lock() // but the cluster serves, so workers may be killed too
 	defer g.servers.Unlock()
-	leader, err := g.procs.NATS.Leader(ctx, "ORDERS")
+	leader, err := g.procs.NATS.Leader(ctx, []string{bus.StreamIntake, bus.StreamOrders}[r.IntN(2)])
 	if err != nil || leader == nil {
 		return err // between two elections: nothing to kill
 	}

@@ -132,12 +132,13 @@ func (r *Recorder) RolledBack(copied time.Time) {
 // followed are the events of each public stream.
 func followed() map[string][]string {
 	return map[string][]string{
-		"orders": {
-			event.OrderAudited.Name, event.OrderAccepted.Name, event.OrderHeld.Name, event.OrderFailed.Name,
+		bus.StreamIntake: {event.OrderAudited.Name, event.OrderCancelRequested.Name},
+		bus.StreamOrders: {
+			event.OrderAccepted.Name, event.OrderHeld.Name, event.OrderFailed.Name,
 			event.OrderStatusChanged.Name, event.OrderShipped.Name, event.OrderDelivered.Name, event.OrderReturning.Name,
-			event.OrderCancelled.Name, event.OrderCancelRequested.Name, event.OrderCancelRefused.Name, event.OrderCancelUnknown.Name,
+			event.OrderCancelled.Name, event.OrderCancelRefused.Name, event.OrderCancelUnknown.Name,
 		},
-		"sellers": {event.SellerChanged.Name, event.SellerPaused.Name, event.SellerResumed.Name},
+		bus.Holding(event.SellerChanged.Name)[0]: {event.SellerChanged.Name, event.SellerPaused.Name, event.SellerResumed.Name},
 	}
 }
 
@@ -170,7 +171,7 @@ func (r *Recorder) catchUp(ctx context.Context, b *bus.Bus) error {
 		r.mu.Lock()
 		generation, next := r.generation, r.next[stream]
 		r.mu.Unlock()
-		err := b.Events(ctx, bus.EventQuery{Names: names, From: max(next, 1)}, func(s bus.Stored) error {
+		err := b.Events(ctx, bus.EventQuery{Stream: stream, Names: names, From: max(next, 1)}, func(s bus.Stored) error {
 			line := lineOf(s)
 			r.mu.Lock()
 			stale := r.generation != generation

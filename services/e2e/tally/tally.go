@@ -41,26 +41,42 @@ type Tally struct {
 
 	bus    *bus.Bus
 	seller string
-	next   uint64
+	next   map[string]uint64
 	seen   map[string]bool
 }
 
 // New makes an empty tally of seller (empty: of all).
 func New(b *bus.Bus, seller string) *Tally {
-	return &Tally{Orders: map[string]*Order{}, Events: map[string]int{}, bus: b, seller: seller, next: 1, seen: map[string]bool{}}
+	return &Tally{Orders: map[string]*Order{}, Events: map[string]int{}, bus: b, seller: seller, next: map[string]uint64{}, seen: map[string]bool{}}
 }
 
-// names are those of the ORDERS stream.
-var names = []string{
-	event.OrderAudited.Name, event.OrderAccepted.Name, event.OrderHeld.Name, event.OrderFailed.Name,
+// names are what is counted, by stream.
+var names = map[string][]string{
+	bus.StreamIntake: {event.OrderAudited.Name},
+	bus.StreamOrders: outcomes,
+}
+
+var outcomes = []string{
+	event.OrderAccepted.Name, event.OrderHeld.Name, event.OrderFailed.Name,
 	event.OrderStatusChanged.Name, event.OrderShipped.Name, event.OrderDelivered.Name, event.OrderReturning.Name,
 	event.OrderCancelled.Name,
 }
 
-// Update reads on to the stream's present end.
+// Update reads on to the streams' present end: the audits after the outcomes, so that none has an outcome without its
+// audit.
 func (t *Tally) Update(ctx context.Context) error {
-	err := t.bus.Events(ctx, bus.EventQuery{Names: names, Seller: t.seller, From: t.next}, func(s bus.Stored) error {
-		t.next = s.Seq + 1
+	for _, stream := range []string{bus.StreamOrders, bus.StreamIntake} {
+		if err := t.update(ctx, stream); err != nil {
+			return fmt.Errorf("read the streams: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *Tally) update(ctx context.Context, stream string) error {
+	q := bus.EventQuery{Stream: stream, Names: names[stream], Seller: t.seller, From: max(t.next[stream], 1)}
+	return t.bus.Events(ctx, q, func(s bus.Stored) error {
+		t.next[stream] = s.Seq + 1
 		t.Events[s.Name]++
 		if s.Name == event.OrderAudited.Name {
 			m, err := bus.Decode(event.OrderAudited, s)
@@ -77,10 +93,6 @@ func (t *Tally) Update(ctx context.Context) error {
 		t.seen[s.ID] = true
 		return t.add(s)
 	})
-	if err != nil {
-		return fmt.Errorf("read the streams: %w", err)
-	}
-	return nil
 }
 
 func (t *Tally) order(no string) *Order {

@@ -18,6 +18,9 @@
 // stream and the ledger, and no calls. A stream that was put back is noticed by what stands at the cursor, and walked from
 // the beginning.
 //
+// Audits of an earlier build stand in another stream, to which none come any more. The walk takes that one first, to its
+// end, and then the one of today for good: all of its audits are later.
+//
 // The shelf, the retries and the warehouse are looked at in this order because each can only be older than the one
 // before: an order that moves from left to right while it is looked at is seen in one of them.
 //
@@ -133,10 +136,10 @@ type Ledger interface {
 // Bus is what the reconciler needs of the bus.
 type Bus interface {
 	Events(ctx context.Context, q bus.EventQuery, f func(bus.Stored) error) error
-	Bounds(ctx context.Context, name string) (first, last uint64, err error)
+	Bounds(ctx context.Context, stream string) (first, last uint64, err error)
 	Shelf(ctx context.Context, q bus.ShelfQuery) ([]bus.Shelved, uint64, error)
 	Outstanding(ctx context.Context, consumer string) (bus.Outstanding, error)
-	Again(ctx context.Context, consumer string, seq uint64, stored time.Time, round int, by bus.By) error
+	Again(ctx context.Context, consumer string, at bus.Place, round int, by bus.By) error
 }
 
 // Parts is what a Reconciler is made of. All are required but Log, Now and NewOwner.

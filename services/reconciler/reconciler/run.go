@@ -87,8 +87,8 @@ func (r *run) load(ctx context.Context) (err error) {
 	if r.standing, r.version, born, err = readHead(ctx, r.Ledger, r.seller.Name()); err != nil {
 		return err
 	}
-	if !born.Equal(r.standing.BornAt) && r.standing.Cursor.Seq > 0 {
-		r.standing.Sweep = &Sweep{To: r.standing.Cursor.Seq}
+	if !born.Equal(r.standing.BornAt) && (r.standing.Cursor.Seq > 0 || r.standing.Cursor.nth() > 0) {
+		r.standing.Sweep = &Sweep{To: r.standing.Cursor.Seq, Stream: r.standing.Cursor.Stream}
 	}
 	r.standing.BornAt = born
 	open, err := ReadOpen(ctx, r.Ledger, r.seller.Name())
@@ -97,6 +97,9 @@ func (r *run) load(ctx context.Context) (err error) {
 	}
 	r.orders = make(map[string]*looked, len(open))
 	for _, o := range open {
+		if o.Told != "" && o.ToldAt.IsZero() { // an earlier build told it by a number, which says nothing beside another stream's
+			o.Told, o.ToldTo = "", 0
+		}
 		r.orders[o.OutboundNo] = &looked{Order: o, was: o.Why}
 	}
 	return nil
@@ -110,17 +113,10 @@ var errEnough = errors.New("enough for this run")
 // walk takes the audits behind the cursor that are old enough, and then, with the room that is left, those before it that
 // are walked again.
 func (r *run) walk(ctx context.Context) error {
-	first, last, err := r.Bus.Bounds(ctx, event.OrderAudited.Name)
-	if err != nil {
-		return err
-	}
-	if r.standing.Cursor.Seq > last {
-		r.restored()
-	}
-	err = r.stretch(ctx, first)
+	err := r.stretch(ctx)
 	if errors.Is(err, errRestored) {
 		r.restored()
-		err = r.stretch(ctx, first)
+		err = r.stretch(ctx)
 	}
 	return err
 }
@@ -131,19 +127,19 @@ func (r *run) restored() {
 	r.standing.Cursor, r.standing.Sweep = Audit{}, nil
 }
 
-func (r *run) stretch(ctx context.Context, first uint64) error {
+func (r *run) stretch(ctx context.Context) error {
 	room := min(perRun, openAtMost-len(r.orders))
 	if r.standing.Full = room <= 0; r.standing.Full {
 		return nil
 	}
-	at, taken, ended, err := r.read(ctx, r.standing.Cursor, 0, first, room)
+	at, taken, ended, err := r.read(ctx, r.standing.Cursor, nil, room)
 	if err != nil {
 		return err
 	}
 	r.standing.Cursor, r.walked = at, ended
 	if sweep := r.standing.Sweep; ended && sweep != nil {
 		if room -= taken; room > 0 {
-			if sweep.At, _, ended, err = r.read(ctx, sweep.At, sweep.To, first, room); err != nil {
+			if sweep.At, _, ended, err = r.read(ctx, sweep.At, sweep.to(), room); err != nil {
 				return err
 			}
 		}
@@ -157,12 +153,47 @@ func (r *run) stretch(ctx context.Context, first uint64) error {
 	return nil
 }
 
-// read takes audits from behind at, up to the number to (0: to those that are too young), at most room. It tells the last
+// read takes audits from behind at, up to the one to (nil: to those that are too young), at most room. It tells the last
 // that it took, how many, and whether there are no more. errRestored: what stands at at is not what stood there.
-func (r *run) read(ctx context.Context, at Audit, to, first uint64, room int) (end Audit, taken int, ended bool, err error) {
+func (r *run) read(ctx context.Context, at Audit, to *Audit, room int) (end Audit, taken int, ended bool, err error) {
+	last := len(auditStreams) - 1
+	if to != nil {
+		last = to.nth()
+	}
+	for {
+		var n int
+		var why ending
+		end, n, why, err = r.readStream(ctx, at, to, room-taken)
+		taken += n
+		if err != nil || why != streamEnded || end.nth() >= last {
+			return end, taken, why != noRoom, err
+		}
+		at = Audit{Stream: auditStreams[end.nth()+1]}
+	}
+}
+
+// ending is why the walk through a stream ended.
+type ending int
+
+const (
+	noRoom      ending = iota // or no time
+	gotThere                  // what follows is too young, or not asked for
+	streamEnded               // nothing follows
+)
+
+func (r *run) readStream(ctx context.Context, at Audit, to *Audit, room int) (end Audit, taken int, why ending, err error) {
+	stream := at.place().Stream
+	first, last, err := r.Bus.Bounds(ctx, stream)
+	if err == nil && at.Seq > last {
+		err = errRestored
+	}
+	if err != nil {
+		return at, 0, noRoom, err
+	}
 	from, checked := at, at.Seq == 0 || at.Seq < first
-	end = at
-	err = r.Bus.Events(ctx, bus.EventQuery{Names: []string{event.OrderAudited.Name}, Seller: r.seller.Name(), From: at.Seq}, func(s bus.Stored) error {
+	end, why = at, streamEnded
+	q := bus.EventQuery{Names: []string{event.OrderAudited.Name}, Stream: stream, Seller: r.seller.Name(), From: at.Seq}
+	err = r.Bus.Events(ctx, q, func(s bus.Stored) error {
 		if !checked {
 			if s.Seq != from.Seq || !s.At.Equal(from.Stored) {
 				return errRestored
@@ -170,27 +201,26 @@ func (r *run) read(ctx context.Context, at Audit, to, first uint64, room int) (e
 			checked = true
 			return nil
 		}
-		if r.began.Sub(s.At) < r.Deadline || to > 0 && s.Seq > to {
-			ended = true
+		if r.began.Sub(s.At) < r.Deadline || to != nil && to.place().Stream == stream && s.Seq > to.Seq {
+			why = gotThere
 			return errEnough
 		}
 		if taken == room || taken%100 == 99 && r.over(ctx) {
+			why = noRoom
 			return errEnough
 		}
 		taken++
-		end = Audit{s.Seq, s.At}
+		end = Audit{s.Stream, s.Seq, s.At}
 		r.take(s)
 		return nil
 	})
 	switch {
 	case err == nil && !checked:
-		return end, taken, false, errRestored // nothing stands there
-	case err == nil:
-		ended = true
+		return end, taken, noRoom, errRestored // nothing stands there
 	case errors.Is(err, errEnough):
 		err = nil
 	}
-	return end, taken, ended, err
+	return end, taken, why, err
 }
 
 var errRestored = errors.New("the stream was put back")
@@ -206,7 +236,7 @@ func (r *run) take(s bus.Stored) {
 		o = &looked{Order: Order{OutboundNo: m.OutboundNo, OrderNo: m.OrderNo, Shop: m.Shop, Warehouse: m.Warehouse}}
 		r.orders[m.OutboundNo] = o
 	}
-	o.audited(Audit{s.Seq, s.At})
+	o.audited(Audit{s.Stream, s.Seq, s.At})
 }
 
 // look finds out how each order stands, and has done again what was lost.
@@ -314,7 +344,7 @@ func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
 				case o == nil:
 				case shelf == event.Held:
 					o.is(Held, m.Cause)
-				case o.done, m.OriginSeq != o.last().Seq: // another content of it came later
+				case o.done, m.OriginSeq != o.last().Seq, m.Stream != o.last().place().Stream: // another content of it came later
 				case m.Class == fault.Refused.String() && !o.entry.State.Live():
 					o.settle(false)
 				default:
@@ -340,7 +370,7 @@ func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
 			r.soon(r.ConfirmAfter)
 		}
 		for _, a := range o.Audits {
-			if before.Has(a.Seq, a.Stored) || after.Has(a.Seq, a.Stored) {
+			if before.Has(a.place()) || after.Has(a.place()) {
 				o.queued()
 			}
 		}
@@ -431,25 +461,29 @@ var outcomes = []string{
 
 // lookInStreams reads what was told of the orders that the warehouses do not have, and of those with several audits.
 func (r *run) lookInStreams(ctx context.Context) error {
-	of, from := map[string]*looked{}, uint64(0)
+	of, since := map[string]*looked{}, time.Time{}
 	for _, o := range r.left() {
 		if o.found && len(o.Audits) == 1 {
 			continue
 		}
 		of[o.OutboundNo] = o
-		if at := max(o.ToldTo, o.first().Seq) + 1; from == 0 || at < from {
-			from = at
+		at := o.ToldUntil
+		if at.IsZero() {
+			at = o.first().Stored.Add(-clocksApart)
+		}
+		if since.IsZero() || at.Before(since) {
+			since = at
 		}
 	}
 	if len(of) == 0 {
 		return nil
 	}
-	read, n := uint64(0), 0
-	err := r.Bus.Events(ctx, bus.EventQuery{Names: outcomes, Seller: r.seller.Name(), From: from}, func(s bus.Stored) error {
+	read, until, n := uint64(0), time.Time{}, 0
+	err := r.Bus.Events(ctx, bus.EventQuery{Names: outcomes, Seller: r.seller.Name(), Since: since}, func(s bus.Stored) error {
 		if n++; n%100 == 0 && r.over(ctx) {
 			return errEnough
 		}
-		read = s.Seq
+		read, until = s.Seq, s.At
 		if o := of[s.Key]; o != nil && s.Seq > o.ToldTo {
 			o.tell(s)
 		}
@@ -459,7 +493,9 @@ func (r *run) lookInStreams(ctx context.Context) error {
 		return err
 	}
 	for _, o := range of {
-		o.ToldTo = max(o.ToldTo, read)
+		if read > o.ToldTo {
+			o.ToldTo, o.ToldUntil = read, until
+		}
 		if err != nil {
 			o.putOff()
 			r.soon(moreAfter)
@@ -467,6 +503,9 @@ func (r *run) lookInStreams(ctx context.Context) error {
 	}
 	return nil
 }
+
+// clocksApart is by how much the clocks of the servers that lead two streams may differ.
+const clocksApart = time.Minute
 
 // reusedCode is the reason of an audit whose number was another content's.
 const reusedCode = "outbound.reused"
@@ -485,7 +524,7 @@ func (o *looked) tell(s bus.Stored) {
 	if o.over() || o.Told == event.OrderAccepted.Name && !over {
 		return
 	}
-	o.Told, o.ToldSeq = s.Name, s.Seq
+	o.Told, o.ToldAt = s.Name, s.At
 }
 
 // decide says what becomes of the orders that are left: the ledger does not know them, or has been in doubt for too long.
@@ -495,7 +534,7 @@ func (r *run) decide(ctx context.Context) error {
 	var mu sync.Mutex
 	for _, o := range r.left() {
 		told := o.Told
-		if told != event.OrderAccepted.Name && !o.over() && o.ToldSeq < o.last().Seq {
+		if told != event.OrderAccepted.Name && !o.over() && o.ToldAt.Before(o.last().Stored) {
 			told = "" // of an earlier audit
 		}
 		switch {
@@ -556,7 +595,7 @@ func (r *run) again(ctx context.Context, o *looked) (soon bool, err error) {
 		why = "in doubt for too long"
 	}
 	a := o.chosen()
-	err = r.Bus.Again(ctx, pusherName, a.Seq, a.Stored, o.Tries+1, bus.By{Who: Name, Why: why})
+	err = r.Bus.Again(ctx, pusherName, a.place(), o.Tries+1, bus.By{Who: Name, Why: why})
 	if errors.Is(err, bus.ErrNotStored) {
 		o.is(Gone, "")
 		return false, nil

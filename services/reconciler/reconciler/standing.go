@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
 )
 
@@ -73,19 +75,37 @@ type Order struct {
 	// Tries is how often it was handed over again, TriedAt when last.
 	Tries   int       `json:"tries,omitempty"`
 	TriedAt time.Time `json:"tried_at,omitzero"`
-	// Told is the last outcome that the streams told of it, of those up to the event number ToldTo; ToldSeq is its number.
-	// Reused: one of its audits was refused because the number was another's.
-	Told    string `json:"told,omitempty"`
-	ToldSeq uint64 `json:"told_seq,omitempty"`
-	ToldTo  uint64 `json:"told_to,omitempty"`
-	Reused  bool   `json:"reused,omitempty"`
+	// Told is the last outcome that the streams told of it, of those up to the event number ToldTo, which was stored at
+	// ToldUntil; ToldAt is when it was stored. Reused: one of its audits was refused because the number was another's.
+	Told      string    `json:"told,omitempty"`
+	ToldAt    time.Time `json:"told_at,omitzero"`
+	ToldTo    uint64    `json:"told_to,omitempty"`
+	ToldUntil time.Time `json:"told_until,omitzero"`
+	Reused    bool      `json:"reused,omitempty"`
 }
 
-// Audit is where an audit stands in its stream, and when it was stored.
+// Audit is where an audit stands, and when it was stored. Without a stream it was written by a build that knew only
+// ORDERS.
 type Audit struct {
+	Stream string    `json:"stream,omitempty"`
 	Seq    uint64    `json:"seq"`
 	Stored time.Time `json:"stored"`
 }
+
+// auditStreams are where audits stand, the streams of earlier builds first.
+var auditStreams = bus.Holding(event.OrderAudited.Name)
+
+// place is the audit's, its stream filled in.
+func (a Audit) place() bus.Place {
+	stream := a.Stream
+	if stream == "" {
+		stream = bus.StreamOrders
+	}
+	return bus.Place{Stream: stream, Seq: a.Seq, Stored: a.Stored}
+}
+
+// nth is the number among auditStreams of the audit's own.
+func (a Audit) nth() int { return max(0, slices.Index(auditStreams, a.place().Stream)) }
 
 // Standing is how a seller's orders stand after the last run.
 type Standing struct {
@@ -115,11 +135,14 @@ type Standing struct {
 	Full bool `json:"full,omitempty"`
 }
 
-// Sweep is a stretch of the stream that is walked again: from behind At up to the number To.
+// Sweep is a stretch that is walked again: from behind At up to the number To of the stream.
 type Sweep struct {
-	At Audit  `json:"at"`
-	To uint64 `json:"to"`
+	At     Audit  `json:"at"`
+	To     uint64 `json:"to"`
+	Stream string `json:"stream,omitempty"`
 }
+
+func (s *Sweep) to() *Audit { return &Audit{Stream: s.Stream, Seq: s.To} }
 
 // Unexplained counts the orders that nothing explains.
 func (s Standing) Unexplained() int {
@@ -217,7 +240,9 @@ const auditsKept = 8
 
 // audited adds an audit of the order.
 func (o *Order) audited(a Audit) {
-	if slices.Contains(o.Audits, a) {
+	if slices.ContainsFunc(o.Audits, func(have Audit) bool {
+		return have.place().Stream == a.place().Stream && have.Seq == a.Seq && have.Stored.Equal(a.Stored)
+	}) {
 		return
 	}
 	o.Audits = append(o.Audits, a)

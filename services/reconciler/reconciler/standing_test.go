@@ -12,7 +12,7 @@ func told(o *looked, seq uint64, name, id string) { o.tell(bus.Stored{Seq: seq, 
 
 // Which of several audits under one number is the order that the warehouse has.
 func TestWhichAuditIsHandedOver(t *testing.T) {
-	audit := func(n int) Audit { return Audit{uint64(n), time.Unix(int64(n), 0)} } //nolint:gosec // small
+	audit := func(n int) Audit { return Audit{Seq: uint64(n), Stored: time.Unix(int64(n), 0)} } //nolint:gosec // small
 	o := &looked{}
 	for _, n := range []int{20, 10, 20, 30} { // in any order, and again
 		o.audited(audit(n))

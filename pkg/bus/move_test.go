@@ -1,0 +1,163 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/event"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+func TestWhatAnEarlierBuildLeftIsTakenOver(t *testing.T) {
+	t.Parallel()
+	b, url := bustest.StartServer(t)
+	old := bustest.Earlier(t, url, time.Second)
+	for _, no := range []string{"DONE", "HAND", "DIED", "PARKED", "HELD", "DEAD", "WAITS-1", "WAITS-2", "WAITS-3"} {
+		publish(t, b, audit("acme", no))
+	}
+	if _, _, err := b.PublishRaw(t.Context(), "order.audited", nil, []byte("not an order")); err != nil {
+		t.Fatal(err)
+	}
+	// What a worker of that build did: DONE and what it put elsewhere are acked, DIED it had in hand when it was killed, and
+	// HAND it has in hand until Apply is under way.
+	batch, err := old.Fetch(6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inHand jetstream.Msg
+	for m := range batch.Messages() {
+		meta, err := m.Metadata()
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &nats.Msg{Header: m.Headers(), Data: m.Data()}
+		for name, value := range map[string]string{
+			event.HeaderOriginSubject: m.Subject(), event.HeaderOriginStream: "ORDERS", event.HeaderSeller: "acme",
+			event.HeaderOriginSeq: strconv.FormatUint(meta.Sequence.Stream, 10), event.HeaderOriginTime: meta.Timestamp.Format(time.RFC3339Nano),
+		} {
+			o.Header.Set(name, value)
+		}
+		o.Header.Del("Nats-Msg-Id")
+		switch no := m.Headers().Get(event.HeaderSubject); no {
+		case "HAND":
+			inHand = m
+			continue
+		case "DIED":
+			continue
+		case "PARKED":
+			o.Subject = event.ParkSubject(pusher, bus.OriginOf("ORDERS", meta.Sequence.Stream, meta.Timestamp))
+			o.Header.Set("Nats-Schedule", "@at "+time.Now().Add(time.Second).UTC().Format(time.RFC3339Nano))
+			o.Header.Set("Nats-Schedule-Target", event.RetrySubject(pusher, "acme"))
+			send(t, b, o)
+		case "HELD":
+			o.Subject = event.ShelfSubject(event.Held, pusher, "ORDERS", meta.Sequence.Stream)
+			o.Header.Set(event.HeaderCause, "mapping")
+			send(t, b, o)
+		case "DEAD":
+			o.Subject = event.ShelfSubject(event.Dead, pusher, "ORDERS", meta.Sequence.Stream)
+			send(t, b, o)
+		}
+		if err := m.DoubleAck(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	erp, err := b.JS().CreateConsumer(t.Context(), "ORDERS", jetstream.ConsumerConfig{Durable: "erp-acme", FilterSubject: "order.*.acme", AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverNewPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := b.CheckTopology(t.Context()); !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "ORDERS/order-pusher: of an earlier build: 6 messages") {
+		t.Errorf("a worker starts although nobody serves what waits: %v", err)
+	}
+	go func() { // its worker comes to an end with it
+		_ = inHand.InProgress()
+		pass(700 * time.Millisecond)
+		_ = inHand.Ack()
+	}()
+	if _, err := b.Apply(t.Context(), bustest.Topology()); err != nil {
+		t.Fatal(err)
+	}
+	if changes, err := b.Apply(t.Context(), bustest.Topology()); err != nil || len(changes) > 0 {
+		t.Errorf("applied twice: %v, %v", changes, err)
+	}
+	if err := b.CheckTopology(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	var l log
+	serve(t, b, bus.Serving{}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
+		l.add(d, m)
+		return []event.Event{accepted(m)}, nil
+	}, nil)
+	publish(t, b, audit("acme", "NEW"))
+	for _, kind := range []string{event.Held, event.Dead} {
+		if n, err := b.Release(t.Context(), bus.ShelfQuery{Kind: kind, Seller: "acme"}, nil, 0, bus.By{Who: "ops"}); err != nil || n != 1 {
+			t.Errorf("%d released from %s, %v", n, kind, err)
+		}
+	}
+	want := []string{"DIED", "PARKED", "HELD", "DEAD", "WAITS-1", "WAITS-2", "WAITS-3", "NEW"}
+	eventually(t, "all are handled", func() bool { return len(told(t, b, event.OrderAccepted.Name)) == len(want) })
+	settled(t, b)
+	for _, no := range want {
+		runs := l.of(no)
+		if len(runs) != 1 {
+			t.Errorf("%s ran %d times", no, len(runs))
+			continue
+		}
+		s := at(t, b, no)
+		d := runs[0].d
+		if d.Stream != s.Stream || d.Seq != s.Seq || !d.StreamTime.Equal(s.At) || d.ID != s.ID || d.Subject != s.Subject {
+			t.Errorf("%s: %+v, stored as %+v", no, d, s)
+		}
+		if isNew := no == "NEW"; d.First != isNew || (d.Stream == "INTAKE") != isNew {
+			t.Errorf("%s is new: %v, of %s", no, d.First, d.Stream)
+		}
+	}
+	for _, no := range []string{"DONE", "HAND"} {
+		if n := len(l.of(no)); n > 0 {
+			t.Errorf("%s was done and ran %d times", no, n)
+		}
+	}
+	if s := shelved(t, b, 1)[0]; string(s.Body) != "not an order" || s.Stream != "ORDERS" || s.OriginSeq != 10 {
+		t.Errorf("the unreadable one: %+v", s)
+	}
+	// An ERP's own consumer goes on.
+	if m, err := erp.Next(jetstream.FetchMaxWait(10 * time.Second)); err != nil || m.Subject() != "order.accepted.acme" {
+		t.Errorf("the ERP reads %v, %v", m, err)
+	}
+}
+
+// While a worker of the earlier build has a message and does not end, nothing is taken out of its hands.
+func TestWhatAnEarlierBuildHasInHandStaysThere(t *testing.T) {
+	t.Parallel()
+	b, url := bustest.StartServer(t)
+	old := bustest.Earlier(t, url, time.Minute)
+	publish(t, b, audit("acme", "A"))
+	m, err := old.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		_, err = b.Apply(ctx, bustest.Topology())
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), "1 messages are in hand") || !strings.Contains(err.Error(), "apply again") {
+			t.Errorf("applied: %v", err)
+		}
+	}
+	if err := m.DoubleAck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Apply(t.Context(), bustest.Topology()); err != nil {
+		t.Error(err)
+	}
+}
