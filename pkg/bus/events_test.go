@@ -48,7 +48,7 @@ func TestEventsAreReadToTheEnd(t *testing.T) {
 		{"by seller", bus.EventQuery{Names: []string{"order.audited"}, Seller: "other"}, 150 + 2},
 		{"by seller, all names", bus.EventQuery{Seller: "other"}, 150 + 2},
 		{"by key", bus.EventQuery{Names: []string{"order.audited", "order.accepted"}, Key: "A7"}, 2 + 2},
-		{"from", bus.EventQuery{Names: []string{"order.accepted"}, From: 500}, 51},
+		{"from", bus.EventQuery{Names: []string{"order.accepted"}, From: 250}, 51},
 		{"none", bus.EventQuery{Names: []string{"order.shipped"}}, 0},
 	} {
 		n, last := 0, map[string]uint64{}

@@ -504,7 +504,7 @@ func TestTrapE22InternalStreamsHaveNoAge(t *testing.T) {
 	// Of public ones, and of what operators did, it is the operator's.
 	shorter := bustest.Topology()
 	shorter.KeepFor = 48 * time.Hour
-	if changes, err := b.Apply(t.Context(), shorter); err != nil || len(changes) != 8 {
+	if changes, err := b.Apply(t.Context(), shorter); err != nil || len(changes) != 9 {
 		t.Errorf("%v, %v", changes, err)
 	}
 	if err := b.CheckTopology(t.Context()); err != nil {
