@@ -41,6 +41,7 @@ var forms = []struct {
 	{"warehouses[", regexp.MustCompile(`^11\d{7}$`), "仓库编号通常为 11 开头的九位数字", "warehouses' numbers have nine digits and begin with 11"},
 	{"shops[", regexp.MustCompile(`^ESP\d+$`), "店铺编号通常以 ESP 开头", "shops' numbers begin with ESP"},
 	{"carriers[", regexp.MustCompile(`^CYS\d+$`), "承运商编号通常以 CYS 开头", "carriers' numbers begin with CYS"},
+	{"suppliers[", regexp.MustCompile(`^EMS\d+$`), "供应商编号通常以 EMS 开头", "suppliers' numbers begin with EMS"},
 	{"categories[", regexp.MustCompile(`^\d+$`), "京东三级分类编号为数字", "third-level categories are numbers"},
 	{"platforms[", regexp.MustCompile(`^\d+$`), "销售平台编号为数字（1 为京东，6 为其他）", "sales platforms are numbers (1 is JD, 6 is other)"},
 }
@@ -106,6 +107,7 @@ func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 		}
 		rows = append(rows, warehouse.Diagnosis{What: shortMethod(c.method), Err: permitted(err, c.zh, c.en)})
 	}
+	rows = append(rows, w.lists(ctx, api)...)
 	if w.seller.Setup.GetStock().GetSetAtWarehouse() {
 		rows = append(rows, warehouse.Diagnosis{What: shortMethod(jdapi.MethodSetShopStockFixed), Note: "not tried: it would overwrite stock"})
 	}
@@ -230,6 +232,9 @@ func (w *Warehouse) numbers() []warehouse.Diagnosis {
 	}
 	for _, m := range w.seller.Setup.Carriers {
 		look("carriers["+m.Code+"]", "carriers[", m.Number)
+	}
+	for _, m := range w.seller.Setup.Suppliers {
+		look("suppliers["+m.Code+"]", "suppliers[", m.Number)
 	}
 	for _, m := range w.seller.Setup.Categories {
 		look("categories["+m.Code+"]", "categories[", m.Number)

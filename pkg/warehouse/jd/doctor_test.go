@@ -24,7 +24,18 @@ shops: [{code: S01, shop_no: ESP0020000000001, warehouses: [W01]}]
 carriers: [{code: ZTO, number: CYS4418046511112}]
 `
 	all := []string{"numbers", "address", "clock", "token", "order.ext.queryOrder", "order.addOrder", "order.queryOrder", "order.queryOrderStatus", "order.queryOrderPacks"}
+	lists := []string{"master.queryDept", "master.queryWarehouse", "master.queryShop", "master.queryShipper"}
 	stock := []string{"stock.queryVmiShopStockFlow", "stock.queryVmiShopStock", "stock.queryStock", "checkstock.queryCheckStockProfit", "checkstock.queryCheckStockLosses", "stock.queryGoodsLevelChange"}
+	master := func(change func(*jdtest.Config)) func(*jdtest.Config) {
+		return func(c *jdtest.Config) {
+			c.Departments = []jdtest.Department{{DeptNo: "EBU0000000000001", DeptName: "事业部"}}
+			c.Warehouses = []jdtest.Warehouse{{WarehouseNo: "110000001", WarehouseName: "北京仓"}}
+			c.Shops = []jdtest.Shop{{ShopNo: "ESP0020000000001", ShopName: "旗舰店", DeptNo: "EBU0000000000001", SpSourceNo: "6"}}
+			c.Shippers = []jdtest.Shipper{{ShipperNo: "CYS4418046511112", ShipperName: "中通", Status: "1"}}
+			c.Suppliers = []jdtest.Supplier{{EclpSupplierNo: "EMS1", SupplierName: "茶厂", DeptNo: "EBU0000000000001", Status: "2"}}
+			change(c)
+		}
+	}
 	for _, test := range []struct {
 		name     string
 		booking  string // of the shop, when it is followed
@@ -76,28 +87,82 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 		},
 		{
 			name: "numbers of another shape", from: "ESP0020000000001", to: "S-1",
-			rows: slices.Concat([]string{"shops[S01]"}, all[1:]), wrong: map[string]string{"shops[S01]": "begin with ESP"},
+			rows: slices.Concat([]string{"shops[S01]"}, all[1:], lists), wrong: map[string]string{"shops[S01]": "begin with ESP"},
 		},
-		{name: "stock is followed", booking: "flow", rows: slices.Concat(all, stock)},
+		{
+			name: "JD has all numbers", knobs: master(func(*jdtest.Config) {}),
+			stock: "suppliers: [{code: TEA, number: EMS1}]\nplatforms: [{code: tmall, number: 2}]\n",
+			rows:  slices.Concat(all, lists, []string{"master.querySupplier", "master.querySpSource"}),
+		},
+		{
+			name: "JD has other numbers", knobs: master(func(c *jdtest.Config) {
+				c.Shops[0].ShopNo, c.Warehouses[0].WarehouseNo, c.Shippers[0].ShipperNo = "ESP9", "110000009", "CYS9"
+				c.Departments[0].DeptNo = "EBU9"
+			}),
+			stock: "suppliers: [{code: TEA, number: EMS2}]\nplatforms: [{code: x, number: 4711}]\n",
+			rows:  slices.Concat(all, []string{"department", "warehouses[W01]", "shops[S01]", "carriers[ZTO]", "suppliers[TEA]", "platforms[x]"}),
+			wrong: map[string]string{
+				"department": "no business unit EBU0000000000001", "warehouses[W01]": "no warehouse 110000001", "shops[S01]": "no shop ESP0020000000001",
+				"carriers[ZTO]": "no carrier CYS4418046511112", "suppliers[TEA]": "no supplier EMS2", "platforms[x]": "no sales platform 4711",
+			},
+		},
+		{
+			name: "JD has disabled some", knobs: master(func(c *jdtest.Config) { c.Shippers[0].Status, c.Suppliers[0].Status = "0", "3" }),
+			stock: "suppliers: [{code: TEA, number: EMS1}]\n",
+			rows:  slices.Concat(all, lists[:3], []string{"carriers[ZTO]", "suppliers[TEA]"}),
+			wrong: map[string]string{"carriers[ZTO]": "disabled carrier CYS4418046511112 (中通)", "suppliers[TEA]": "disabled supplier EMS1 (茶厂)"},
+		},
+		{
+			name: "a shop of JD's platform with the number of the others", knobs: master(func(*jdtest.Config) {}),
+			from: "warehouses: [W01]}", to: "warehouses: [W01], platform: jd}", stock: "platforms: [{code: jd, number: 1}]\n",
+			rows:  slices.Concat(all, lists[:2], []string{"shops[S01]", "master.queryShipper", "master.querySpSource"}),
+			wrong: map[string]string{"shops[S01]": "a number of the other platforms"},
+		},
+		{
+			name: "a shop of another platform with JD's number", knobs: master(func(c *jdtest.Config) { c.Shops[0].SpSourceNo = "1" }),
+			from: "warehouses: [W01]}", to: "warehouses: [W01], platform: taobao}",
+			rows:  slices.Concat(all, lists[:2], []string{"shops[S01]", "master.queryShipper"}),
+			wrong: map[string]string{"shops[S01]": "a number of JD's"},
+		},
+		{
+			name: "a shop whose orders JD takes, with the number of the others", knobs: master(func(*jdtest.Config) {}), booking: "flow",
+			rows:  slices.Concat(all, stock, lists[:2], []string{"shops[S01]", "master.queryShipper"}),
+			wrong: map[string]string{"shops[S01]": "a number of the other platforms"},
+		},
+		{
+			name: "JD grants no lists", knobs: func(c *jdtest.Config) {
+				c.Apps = []jdtest.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdtest.Token{{Value: "sandbox-token", Denied: []string{
+					"eclp.master.queryDept", "eclp.master.queryWarehouse", "eclp.master.queryShop", "eclp.master.queryShipper",
+				}}}}}
+			},
+			rows: slices.Concat(all, lists),
+		},
+		{
+			name: "JD refuses to list the shop", knobs: func(c *jdtest.Config) {
+				c.Knobs.Faults = []jdtest.Fault{{Kind: jdtest.Error, Code: "5001", ZH: "店铺不存在", Methods: []string{"eclp.master.queryShop"}, Chance: 1}}
+			},
+			rows: slices.Concat(all, lists), wrong: map[string]string{"master.queryShop": "look at its number"},
+		},
+		{name: "stock is followed", booking: "flow", rows: slices.Concat(all, stock, lists)},
 		{
 			name: "stock is followed by the newer method, and may be set", booking: "documents", stock: "stock: {flow: search, set_at_warehouse: true}\n",
-			rows: slices.Concat(all, []string{"stock.searchShopStockFlow", "stock.searchShopStock"}, stock[2:], []string{"stock.setShopStockFixed"}),
+			rows: slices.Concat(all, []string{"stock.searchShopStockFlow", "stock.searchShopStock"}, stock[2:], lists, []string{"stock.setShopStockFixed"}),
 		},
 		{
 			name: "permissions for stock lack", booking: "flow", knobs: func(c *jdtest.Config) {
 				c.Apps = []jdtest.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdtest.Token{{Value: "sandbox-token", Denied: []string{"eclp.stock.queryVmiShopStockFlow", "eclp.stock.queryStock"}}}}}
 			},
-			rows: slices.Concat(all, stock), wrong: map[string]string{"stock.queryVmiShopStockFlow": "have JD grant this call", "stock.queryStock": "is not counted"},
+			rows: slices.Concat(all, stock, lists), wrong: map[string]string{"stock.queryVmiShopStockFlow": "have JD grant this call", "stock.queryStock": "is not counted"},
 		},
 		{
 			name: "JD refuses the shop's flow", booking: "flow", knobs: func(c *jdtest.Config) {
 				c.Knobs.Faults = []jdtest.Fault{{Kind: jdtest.Error, Code: "5001", ZH: "店铺不存在", Methods: []string{"eclp.stock.queryVmiShopStockFlow"}, Chance: 1}}
 			},
-			rows: slices.Concat(all, stock), wrong: map[string]string{"stock.queryVmiShopStockFlow": "numbers of shop"},
+			rows: slices.Concat(all, stock, lists), wrong: map[string]string{"stock.queryVmiShopStockFlow": "numbers of shop"},
 		},
 		{
 			name: "JD ends flows in a way that nobody knows", booking: "flow", knobs: func(c *jdtest.Config) { c.Knobs.Flow.End.Style = "empty" },
-			rows: slices.Concat(all, stock), wrong: map[string]string{"stock.queryVmiShopStockFlow": "without the sentence"},
+			rows: slices.Concat(all, stock, lists), wrong: map[string]string{"stock.queryVmiShopStockFlow": "without the sentence"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -153,7 +218,7 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 			}
 			want := test.rows
 			if want == nil {
-				want = all
+				want = slices.Concat(all, lists)
 			}
 			if !slices.Equal(rows, want) {
 				t.Errorf("rows %q, want %q", rows, want)

@@ -924,8 +924,11 @@ type Shop struct {
 	// ERP's numbers of the warehouses it may use.
 	Warehouses []string `protobuf:"bytes,3,rep,name=warehouses,proto3" json:"warehouses,omitempty"`
 	// Every order of this shop waits for a release when set.
-	Hold          string       `protobuf:"bytes,4,opt,name=hold,proto3" json:"hold,omitempty"`
-	Booking       Shop_Booking `protobuf:"varint,5,opt,name=booking,proto3,enum=seller.v1.Shop_Booking" json:"booking,omitempty"`
+	Hold    string       `protobuf:"bytes,4,opt,name=hold,proto3" json:"hold,omitempty"`
+	Booking Shop_Booking `protobuf:"varint,5,opt,name=booking,proto3,enum=seller.v1.Shop_Booking" json:"booking,omitempty"`
+	// The ERP's word for the sales platform that it sells on. Optional: seller doctor then tells a shop of JD's own platform
+	// with the number of the others, and the other way round.
+	Platform      string `protobuf:"bytes,6,opt,name=platform,proto3" json:"platform,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -993,6 +996,13 @@ func (x *Shop) GetBooking() Shop_Booking {
 		return x.Booking
 	}
 	return Shop_BOOKING_UNSPECIFIED
+}
+
+func (x *Shop) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
 }
 
 // Stock says how movements are read, stock is counted and shared.
@@ -1741,7 +1751,7 @@ const file_seller_v1_seller_proto_rawDesc = "" +
 	"\tWarehouse\x12\x1d\n" +
 	"\x04code\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04code\x123\n" +
 	"\aaccount\x18\x02 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\aaccount\x12*\n" +
-	"\fwarehouse_no\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\vwarehouseNo\"\x9e\x02\n" +
+	"\fwarehouse_no\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\vwarehouseNo\"\xc3\x02\n" +
 	"\x04Shop\x12\x1d\n" +
 	"\x04code\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04code\x12\"\n" +
 	"\ashop_no\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06shopNo\x12+\n" +
@@ -1749,7 +1759,8 @@ const file_seller_v1_seller_proto_rawDesc = "" +
 	"warehouses\x18\x03 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\xc8\x01R\n" +
 	"warehouses\x12\x1c\n" +
 	"\x04hold\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x04hold\x12;\n" +
-	"\abooking\x18\x05 \x01(\x0e2\x17.seller.v1.Shop.BookingB\b\xbaH\x05\x82\x01\x02\x10\x01R\abooking\"K\n" +
+	"\abooking\x18\x05 \x01(\x0e2\x17.seller.v1.Shop.BookingB\b\xbaH\x05\x82\x01\x02\x10\x01R\abooking\x12#\n" +
+	"\bplatform\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\bplatform\"K\n" +
 	"\aBooking\x12\x17\n" +
 	"\x13BOOKING_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fBOOKING_FLOW\x10\x01\x12\x15\n" +

@@ -21,6 +21,7 @@ var readers = []string{
 	MethodExtQueryOrder, MethodQueryOrder, MethodQueryOrderStatus, MethodQueryOrderPacks, MethodQueryOrderListByStatus,
 	MethodQueryVmiShopStockFlow, MethodSearchShopStockFlow, MethodQueryVmiShopStock, MethodSearchShopStock, MethodQueryStock,
 	MethodQueryGoodsLevelChange, MethodQueryCheckStockProfit, MethodQueryCheckStockLosses,
+	MethodQueryDept, MethodQueryWarehouse, MethodQueryShop, MethodQueryShipper, MethodQuerySupplier, MethodQuerySpSource,
 }
 
 // AddOrder is a delivery order (§5.1). An empty field is not sent unless JD requires it. Fields of lines are comma lists

@@ -50,6 +50,24 @@ func TestRequestsLeaveAsJDWantsThem(t *testing.T) {
 		{"queryOrderPacks", `{"jingdong_eclp_order_queryOrderPacks_responce":{"code":"0","queryorderpacks_result":[{"eclpSoNo":"ESL1",
 			"orderPackageList":[{"packageNo":"VA1-1-2-","soPackItemsList":[{"goodsNo":"EMG1","goodsNum":1}]},{"packageNo":"VA1-2-2-","soPackItemsList":null}]}]}}`,
 			func(ctx context.Context, c *Client) (any, error) { return c.QueryOrderPacks(ctx, "ESL1") }},
+		{"queryDept", `{"jingdong_eclp_master_queryDept_responce":{"code":"0","querydept_result":[{"deptNo":"EBU1","deptName":"事业部","status":1}]}}`,
+			func(ctx context.Context, c *Client) (any, error) { return c.QueryDept(ctx, []string{"EBU1"}) }},
+		{"queryWarehouse", `{"jingdong_eclp_master_queryWarehouse_responce":{"code":"0","querywarehouse_result":[{"warehouseNo":"110000001","warehouseName":"北京仓"},{"warehouseName":"x"}]}}`,
+			func(ctx context.Context, c *Client) (any, error) {
+				return c.QueryWarehouse(ctx, "EBU1", []string{"110000001", "110000002"})
+			}},
+		{"queryShop", `{"jingdong_eclp_master_queryShop_responce":{"code":"0","queryshop_result":{"shopNo":"ESP1","shopName":"店","spSourceNo":1,"status":"2"}}}`,
+			func(ctx context.Context, c *Client) (any, error) { return c.QueryShop(ctx, "EBU1", []string{"ESP1"}) }},
+		{"queryShipper", `{"jingdong_eclp_master_queryShipper_responce":{"code":"0","queryshipper_result":[{"shipperNo":"CYS0000010","shipperName":"京东快递"},{"shipperNo":"CYS2","status":0}]}}`,
+			func(ctx context.Context, c *Client) (any, error) {
+				return c.QueryShipper(ctx, []string{"CYS0000010", "CYS2"})
+			}},
+		{"querySupplier", `{"jingdong_eclp_master_querySupplier_responce":{"code":"0","querysupplier_result":[{"eclpSupplierNo":"EMS1","supplierName":"供应商","status":"3","deptNo":"EBU1"}]}}`,
+			func(ctx context.Context, c *Client) (any, error) {
+				return c.QuerySupplier(ctx, "EBU1", []string{"EMS1"})
+			}},
+		{"querySpSource", `{"jingdong_eclp_master_querySpSource_responce":{"code":"0","queryspsource_result":[{"spSourceNo":"1","spSourceName":"京东"}]}}`,
+			func(ctx context.Context, c *Client) (any, error) { return c.QuerySpSource(ctx) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			client, jd := dial(t)
