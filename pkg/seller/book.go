@@ -49,6 +49,8 @@ type Book struct {
 	mu      sync.RWMutex
 	sellers map[string]*Seller
 	pauses  map[string]*Pause
+	// sharing are the names of the sellers of each identity.
+	sharing map[string][]string
 	// revisions of what is known of each key: the watch may be behind our own writes.
 	revisions map[string]uint64
 	ready     error
@@ -58,7 +60,7 @@ type Book struct {
 func Open(ctx context.Context, bucket *bus.Bucket, log zerolog.Logger) (*Book, error) {
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b := &Book{
-		bucket: bucket, log: log, sellers: map[string]*Seller{}, pauses: map[string]*Pause{}, revisions: map[string]uint64{},
+		bucket: bucket, log: log, sellers: map[string]*Seller{}, pauses: map[string]*Pause{}, revisions: map[string]uint64{}, sharing: map[string][]string{},
 		ready: errors.New("sellers' set-ups are not read yet"),
 	}
 	loaded, ended := make(chan struct{}), make(chan struct{})
@@ -119,6 +121,9 @@ func (b *Book) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (
 		if faults := switched(was.Setup, setup, time.Now()); len(faults) > 0 {
 			return 0, faults
 		}
+	}
+	if faults := b.shared(setup); len(faults) > 0 {
+		return 0, faults
 	}
 	key := setupKey + setup.Name
 	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(setup)
@@ -329,12 +334,16 @@ func (b *Book) set(v bus.Value) {
 		}
 		b.pauses[name] = p
 		if s := b.sellers[name]; s != nil {
-			b.sellers[name] = &Seller{Setup: s.Setup, Pause: p, Version: s.Version, index: s.index}
+			paused := *s
+			paused.Pause = p
+			b.sellers[name] = &paused
 		}
 		return
 	}
+	was := b.sellers[name]
 	if len(v.Data) == 0 {
 		delete(b.sellers, name)
+		b.share(name, was, nil)
 		return
 	}
 	setup := &sellerv1.Setup{}
@@ -350,4 +359,5 @@ func (b *Book) set(v bus.Value) {
 	s := New(setup, b.pauses[name])
 	s.Version = v.Revision
 	b.sellers[name] = s
+	b.share(name, was, s)
 }

@@ -248,7 +248,7 @@ func TestABookFollowsABucketThatWasPutBack(t *testing.T) {
 	put := func(name string) {
 		t.Helper()
 		s := proto.CloneOf(acmeSeller(t).Setup)
-		s.Name = name
+		s.Name, s.Accounts[0].Department = name, "EBU-"+name
 		if _, err := book.Put(t.Context(), s, 0); err != nil {
 			t.Fatal(err)
 		}

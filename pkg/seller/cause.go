@@ -27,6 +27,8 @@ const (
 	causeOperator      = "operator"
 	causeShadow        = "shadow"
 	causeBooking       = "booking"
+	causeIdentity      = "identity"
+	causeTwin          = "twin"
 )
 
 func cause(kind, seller string, rest ...string) string {
@@ -99,6 +101,13 @@ func CauseOperator(seller, outboundNo string) string { return cause(causeOperato
 // CauseShadow waits for a person to say that the ERP's own program did not send the order and no longer will.
 func CauseShadow(seller, outboundNo string) string { return cause(causeShadow, seller, outboundNo) }
 
+// CauseIdentity waits for the set-up to name the account again under which the order was sent, or for a person to say that
+// nothing of it lives there.
+func CauseIdentity(seller, outboundNo string) string { return cause(causeIdentity, seller, outboundNo) }
+
+// CauseTwin waits for the account to be this seller's only.
+func CauseTwin(seller, account string) string { return cause(causeTwin, seller, account) }
+
 // Cleared tells whether cause is one that s no longer has, so that what waited for it can go on. It is false for
 // causes of other sellers, and for those of which no set-up tells whether they are gone: an operator's hold, a receiver, a
 // cancel, a permission, an account, a number.
@@ -135,6 +144,9 @@ func (s *Seller) Cleared(cause string) bool {
 		cleared = known && s.Pause == nil
 	case causePause:
 		cleared = s.Pause == nil
+	case causeTwin:
+		account, known := s.Account(code)
+		cleared = !known || s.Twins[Identity(account)] == ""
 	case causeTrial:
 		cleared = s.Setup.Trial == nil
 	}

@@ -72,6 +72,14 @@ func (s *Seller) Findings(o *orderv1.Audited) []error {
 		held(CauseWarehouse(s.Name(), o.Warehouse), "warehouse.unknown", "warehouse",
 			"商家设置中没有仓库 %s，请在 warehouses 中添加", "warehouse %s is not in the set-up: add it to warehouses", o.Warehouse)
 	}
+	if warehouseKnown && len(s.Twins) > 0 {
+		account := s.index.warehouses[o.Warehouse].Account
+		if twin := s.Twins[s.IdentityOf(o.Warehouse)]; twin != "" {
+			held(CauseTwin(s.Name(), account), "seller.twin", "warehouse",
+				"账号 %[1]s 与商家 %[2]s 使用同一应用、事业部和 ERP 编号 (vendor_source)，双方会把对方的单据当作自己的；请合并为一个商家，或改用各自的编号",
+				"account %[1]s has application, department and vendor source in common with seller %[2]s, so either takes the other's documents for its own; make one seller of both, or give each its own", account, twin)
+		}
+	}
 	if shopKnown && warehouseKnown && !s.MayUse(o.Shop, o.Warehouse) {
 		held(CauseShopWarehouse(s.Name(), o.Shop, o.Warehouse), "shop.warehouse", "warehouse",
 			"店铺 %s 不允许使用仓库 %s，请在该店铺的 warehouses 中添加", "shop %s may not use warehouse %s: add it to the shop's warehouses", o.Shop, o.Warehouse)

@@ -20,6 +20,9 @@ type Seller struct {
 	Pause *Pause
 	// Version grows with every change of the set-up, and not with pauses. Zero when it did not come from a Book.
 	Version uint64
+	// Twins are the identities of accounts that another seller had before this one, with that one's name: what is found there
+	// by our numbers may be the other's.
+	Twins map[string]string
 
 	index *index
 }

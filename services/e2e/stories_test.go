@@ -161,7 +161,7 @@ func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
 		w.Accepted(negative)
 		w.Accepted(masked)
 		setup := w.Setup()
-		setup.Name = stranger.Seller
+		setup.Name, setup.Accounts[0].VendorSource = stranger.Seller, "ISV0000000000002"
 		w.Apply(setup)
 		w.Accepted(stranger)
 	})
@@ -358,7 +358,7 @@ func TestAPausedSellerAndAFloodDelayNobodyElse(t *testing.T) {
 		slow.Accounts[0].AccessToken = &sellerv1.SecretRef{File: token}
 		w.Apply(slow)
 		stopped := w.Setup()
-		stopped.Name = "stopped"
+		stopped.Name, stopped.Accounts[0].VendorSource = "stopped", "ISV0000000000002"
 		w.Apply(stopped)
 		w.Until("the sellers are known", func() bool { return len(w.Sellers.All()) == 3 })
 		if err := pause(t, w, "stopped"); err != nil {

@@ -95,6 +95,7 @@ func (s *stand) seller(ctx context.Context, name, app string, quota *sellerv1.Qu
 		return nil, err
 	}
 	setup.Name, setup.Title = name, name
+	setup.Accounts[0].VendorSource = "ISV-" + name // one seller's only
 	if app != "" {
 		setup.Accounts[0].AppKey = app
 	}
