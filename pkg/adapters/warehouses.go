@@ -199,7 +199,7 @@ func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) 
 	case sellerv1.Account_KIND_MEMORY:
 		name := s.Name() + "/" + account.Name
 		if w.inMemory[name] == nil {
-			w.inMemory[name] = &memory.Warehouse{StepEvery: memoryStep, Opening: memoryOpening}
+			w.inMemory[name] = &memory.Warehouse{StepEvery: memoryStep, Opening: memoryOpening, As: warehouse.Identity(seller.Identity(account))}
 		}
 		numbers := map[string]string{}
 		for _, shop := range s.Setup.Shops {

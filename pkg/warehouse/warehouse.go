@@ -38,6 +38,15 @@ var ErrToken = errors.New("credential not accepted")
 // ErrUnsure marks a fault.Hold of a call that may have had its effect all the same: ask before handing over again.
 var ErrUnsure = errors.New("it may have been done")
 
+// Identity names whom the far side knows the sender as, in the adapter's words: what was sent under one is found under that
+// one only. It is opaque, holds nothing secret, and is "" where the adapter has no word for it.
+type Identity string
+
+// Identified is whoever sends and asks under one identity for as long as it lives.
+type Identified interface {
+	Identity() Identity
+}
+
 // OrderPlanner says what handing over would be.
 type OrderPlanner interface {
 	// PlanOrder says what TakeOrder would send and what it finds wrong, without sending and without a network.
@@ -90,7 +99,7 @@ type OrderFollower interface {
 	OrderDetails(ctx context.Context, warehouseNo string) (Details, error)
 }
 
-// OrderComparer compares what would be sent with what somebody else sent.
+// OrderComparer compares what would be sent with what the far side has.
 type OrderComparer interface {
 	// CompareOrder tells in which of the fields that the far side gives back its document warehouseNo is not what
 	// TakeOrder would send of o. Fields that it does not give back, or masks, are passed over. ErrNotFound when it has no
@@ -105,6 +114,9 @@ type OrderComparer interface {
 type Comparison struct {
 	// Differences hold no personal data in the clear.
 	Differences []*orderv1.Difference
+	// Foreign are those of them that tell another order from this one: other goods or quantities, another receiver, shop or
+	// warehouse. Spelling, texts cut short, and what a split took into parts of the document are not among them.
+	Foreign []*orderv1.Difference
 	// TakenAt is when the far side says it got the document; zero when it does not say.
 	TakenAt time.Time
 }
@@ -114,13 +126,16 @@ var ErrNotFound = errors.New("not known at the warehouse")
 
 // Orders is the roles that sales orders need.
 type Orders interface {
+	Identified
 	OrderTaker
 	OrderFinder
 	OrderFollower
+	OrderComparer
 }
 
 // OrderReader is what changes nothing at the far side: what the poller needs, and all that there is of a seller in shadow.
 type OrderReader interface {
+	Identified
 	OrderPlanner
 	OrderFinder
 	OrderFollower

@@ -52,15 +52,18 @@ func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, wareho
 	if err != nil {
 		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, w.unread(err))
 	}
+	if theirs.EclpSoNo != jdapi.Text(warehouseNo) {
+		return warehouse.Comparison{}, fmt.Errorf("order %s: JD answers about %s", warehouseNo, theirs.EclpSoNo)
+	}
 	ours, plan := w.plan(o)
-	c := comparing{cleaned: map[string]string{}}
+	c := comparing{cleaned: map[string]string{}, split: len(theirs.SplitEclpSoNos.List()) > 0 || w.isPart(warehouseNo)}
 	for _, one := range plan.Cleaned {
 		c.cleaned[one.Field] += one.What
 	}
 	c.fields(ours, theirs)
 	c.people(ours, theirs)
 	c.lines(clean.Order(o).Order.Lines, theirs.Lines)
-	result := warehouse.Comparison{Differences: c.found}
+	result := warehouse.Comparison{Differences: c.found, Foreign: c.foreign}
 	for _, step := range w.history(theirs.Statuses) {
 		if !step.At.IsZero() && (result.TakenAt.IsZero() || step.At.Before(result.TakenAt)) {
 			result.TakenAt = step.At
@@ -71,13 +74,22 @@ func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, wareho
 
 // comparing gathers differences.
 type comparing struct {
-	found []*orderv1.Difference
+	found, foreign []*orderv1.Difference
 	// cleaned is what was changed in which field.
 	cleaned map[string]string
+	// split: parts of the document hold some of its lines, or it is such a part itself.
+	split bool
 }
 
 func (c *comparing) add(field, ours, theirs, zh, en string) {
 	c.found = append(c.found, &orderv1.Difference{Field: field, Ours: ours, Theirs: theirs, Zh: zh, En: en})
+}
+
+// another says that the difference that was added last tells another order.
+func (c *comparing) another(foreign bool) {
+	if foreign {
+		c.foreign = append(c.foreign, c.found[len(c.found)-1])
+	}
 }
 
 // fields compares what is nobody's personal data. What JD leaves out says nothing.
@@ -103,6 +115,7 @@ func (c *comparing) fields(ours jdapi.AddOrder, theirs jdapi.Order) {
 	} {
 		if f.theirs != "" && string(f.theirs) != strings.TrimSpace(f.ours) && !clean.Masked(string(f.theirs)) {
 			c.add(f.field, f.ours, string(f.theirs), f.zh, f.en)
+			c.another(slices.Contains([]string{"shop", "department", "warehouse"}, f.field))
 		}
 	}
 	if theirs.Receivable != "" && !sameAmount(ours.Receivable, string(theirs.Receivable)) {
@@ -129,7 +142,7 @@ func (c *comparing) people(ours jdapi.AddOrder, theirs jdapi.Order) {
 		if text == "" || text == strings.TrimSpace(f.ours) || clean.Masked(text) || f.number && clean.Ciphered(text) {
 			continue
 		}
-		zh, en := f.zh, f.en
+		zh, en, foreign := f.zh, f.en, false
 		switch {
 		case c.cleaned[f.field] != "" && clean.Text(text) == strings.TrimSpace(f.ours):
 			zh, en = zh+"：仅因我们去除或替换了京东不接受的字符", en+": only because we remove or replace characters that JD does not take"
@@ -139,8 +152,14 @@ func (c *comparing) people(ours jdapi.AddOrder, theirs jdapi.Order) {
 			zh, en = zh+"：仅空格不同", en+": only in blanks"
 		case strings.HasPrefix(f.ours, text):
 			zh, en = zh+"：对方的较短，可能被截断", en+": theirs is shorter, perhaps cut"
+		case f.field == "buyer_remark", f.ours == "", clean.Masked(f.ours):
+		case f.number:
+			foreign = !slices.ContainsFunc([]string{ours.ConsigneeMobile, ours.ConsigneePhone}, func(own string) bool { return sameNumber(own, text) })
+		default: // JD may put the area before the street, or leave it out
+			foreign = !strings.HasSuffix(squeezed(f.ours), squeezed(text)) && !strings.HasSuffix(squeezed(text), squeezed(f.ours))
 		}
 		c.add(f.field, veiled(f.ours, f.number), veiled(text, f.number), zh, en)
+		c.another(foreign)
 	}
 }
 
@@ -149,6 +168,20 @@ func repeats(address string, ours jdapi.AddOrder) bool {
 	area := squeezed(ours.AddressProvince + ours.AddressCity + ours.AddressCounty + ours.AddressTown)
 	street := strings.TrimPrefix(squeezed(ours.ConsigneeAddress), area)
 	return len(address) > len(area)+len(street) && strings.HasPrefix(address, area) && strings.HasSuffix(address, street)
+}
+
+// sameNumber tells whether two texts name the same telephone, one of them perhaps with a country's or an area's number.
+func sameNumber(a, b string) bool {
+	digits := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if r < '0' || r > '9' {
+				return -1
+			}
+			return r
+		}, s)
+	}
+	a, b = digits(a), digits(b)
+	return min(len(a), len(b)) >= 7 && (strings.HasSuffix(a, b) || strings.HasSuffix(b, a))
 }
 
 // squeezed is text without blanks.
@@ -185,6 +218,8 @@ type sum struct {
 	lines, rows     int
 	price, rowPrice string
 	line, rowLine   string
+	// no and code: by which numbers it is called here. vague: JD does not say how many.
+	no, code, vague bool
 }
 
 // lines compares goods by goods. JD may name either number of them, so either one that fits will do.
@@ -198,7 +233,7 @@ func (c *comparing) lines(ours []*orderv1.Line, theirs []jdapi.OrderLine) {
 		keys := []string{"no:" + l.WarehouseGoodsNo, "code:" + l.GoodsCode}
 		s := cmp.Or(of[keys[0]], of[keys[1]])
 		if s == nil {
-			s = &sum{name: cmp.Or(l.GoodsCode, l.WarehouseGoodsNo), price: l.Price, line: l.LineId}
+			s = &sum{name: cmp.Or(l.GoodsCode, l.WarehouseGoodsNo), price: l.Price, line: l.LineId, no: l.WarehouseGoodsNo != "", code: l.GoodsCode != ""}
 			sums = append(sums, s)
 		}
 		for _, k := range keys {
@@ -213,7 +248,7 @@ func (c *comparing) lines(ours []*orderv1.Line, theirs []jdapi.OrderLine) {
 		keys := []string{"no:" + string(row.GoodsNo), "code:" + string(row.IsvGoodsNo)}
 		s := cmp.Or(of[keys[0]], of[keys[1]])
 		if s == nil {
-			s = &sum{name: cmp.Or(string(row.IsvGoodsNo), string(row.GoodsNo))}
+			s = &sum{name: cmp.Or(string(row.IsvGoodsNo), string(row.GoodsNo)), no: row.GoodsNo != "", code: row.IsvGoodsNo != ""}
 			sums = append(sums, s)
 			for _, k := range keys {
 				if !strings.HasSuffix(k, ":") {
@@ -221,20 +256,25 @@ func (c *comparing) lines(ours []*orderv1.Line, theirs []jdapi.OrderLine) {
 				}
 			}
 		}
-		n, _ := row.Quantity.Int()
+		n, known := row.Quantity.Int()
 		s.theirs += n
+		s.vague = s.vague || !known || row.Quantity == ""
 		s.rows++
 		s.rowPrice, s.rowLine = string(row.Price), string(row.OrderLine)
 	}
+	nameless := sameNames(sums)
 	pieces := func(name string, n int64) string { return fmt.Sprintf("%s × %d", name, n) }
 	for _, s := range sums {
 		switch {
 		case s.rows == 0:
 			c.add("lines", pieces(s.name, s.ours), "", "对方没有此商品", "they did not send these goods")
+			c.another(!c.split && !nameless)
 		case s.lines == 0:
 			c.add("lines", "", pieces(s.name, s.theirs), "我们不会发送此商品", "we would not send these goods")
+			c.another(!nameless)
 		case s.ours != s.theirs:
 			c.add("lines.quantity", pieces(s.name, s.ours), pieces(s.name, s.theirs), "数量不同", "another quantity")
+			c.another(!s.vague && (!c.split || s.theirs > s.ours))
 		}
 		if s.lines != 1 || s.rows != 1 {
 			continue
@@ -246,4 +286,20 @@ func (c *comparing) lines(ours []*orderv1.Line, theirs []jdapi.OrderLine) {
 			c.add("lines.line_id", s.name+" "+s.line, s.name+" "+s.rowLine, "行号不同", "another line id")
 		}
 	}
+}
+
+// sameNames tells whether goods of either side cannot be told apart from those of the other by their names alone, because JD
+// calls them by one number and the ERP by the other; then all pieces together must be as many.
+func sameNames(sums []*sum) bool {
+	var ours, theirs sum
+	for _, s := range sums {
+		of, n := &ours, s.ours
+		if s.lines == 0 {
+			of, n = &theirs, s.theirs
+		} else if s.rows > 0 {
+			continue
+		}
+		of.no, of.code, of.lines, of.ours = of.no || s.no, of.code || s.code, of.lines+1, of.ours+n
+	}
+	return ours.lines > 0 && theirs.lines > 0 && ours.ours == theirs.ours && !(ours.no && theirs.no) && !(ours.code && theirs.code)
 }

@@ -82,6 +82,91 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// What is found under an order's number is adopted unless it is another order's: JD's own spelling is no sign of that.
+func TestAnotherOrdersDocumentIsToldFromOurs(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		from, to string // in the request that JD took
+		change   func(*orderv1.Audited)
+		foreign  string
+	}{
+		{"nothing", "", "", nil, ""},
+		{"another quantity", `"quantity":"2,3"`, `"quantity":"2,4"`, nil, "lines.quantity"},
+		{"other goods", "SKU-2", "SKU-9", nil, "lines lines"},
+		{"another receiver", "王小明", "李四", nil, "receiver.name"},
+		{"another phone", "13800138000", "13900139999", nil, "receiver.mobile"},
+		{"another street", "文三路 90 号", "解放路 1 号", nil, "receiver.address"},
+		{"another shop", "ESP0020000009400", "ESP0020000009401", nil, "shop"},
+		{"another warehouse", "110006341", "110006342", nil, "warehouse"},
+		{"a name that JD hides", "王小明", "王*明", nil, ""},
+		{"a name cut short", "王小明", "王小", nil, ""},
+		{"blanks only", "文三路 90 号", "文三路90号", nil, ""},
+		{"the street only", "浙江省 杭州市 西湖区 文三路", "文三路", nil, ""},
+		{"a country's number before the phone", "13800138000", "+86 138 0013 8000", nil, ""},
+		{"another carrier, platform, price", `19.90,5.00`, `19.90,6.00`, func(o *orderv1.Audited) { o.Platform = "other" }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, far := open(t, jdtest.Knobs{})
+			o := warehousetest.Order("F-1")
+			body := w.PlanOrder(o).Body
+			if c.change != nil {
+				c.change(o)
+			}
+			if !strings.Contains(body, c.from) {
+				t.Fatalf("the request has no %s:\n%s", c.from, body)
+			}
+			no, err := far.jd.Take(strings.Replace(body, c.from, c.to, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := w.CompareOrder(t.Context(), o, no)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f := named(got.Foreign); f != c.foreign {
+				t.Errorf("another order's because of %q, want %q; all differences: %q", f, c.foreign, named(got.Differences))
+			}
+		})
+	}
+}
+
+func named(list []*orderv1.Difference) string {
+	var names []string
+	for _, d := range list {
+		names = append(names, d.Field)
+	}
+	return strings.Join(names, " ")
+}
+
+func TestLinesThatTellAnotherOrder(t *testing.T) {
+	ours := []*orderv1.Line{{LineId: "1", GoodsCode: "TEA", Quantity: 2}, {LineId: "2", GoodsCode: "CUP", Quantity: 3}}
+	for _, c := range []struct {
+		name    string
+		split   bool
+		theirs  []jdapi.OrderLine
+		foreign string
+	}{
+		{"none yet", false, nil, ""},
+		{"the same, in another order, one as two rows", false, []jdapi.OrderLine{{IsvGoodsNo: "CUP", Quantity: "1"}, {IsvGoodsNo: "TEA", Quantity: "2"}, {IsvGoodsNo: "CUP", Quantity: "2"}}, ""},
+		{"by JD's numbers only, as many pieces", false, []jdapi.OrderLine{{GoodsNo: "EMG1", Quantity: "2"}, {GoodsNo: "EMG2", Quantity: "3"}}, ""},
+		{"by JD's numbers only, other pieces", false, []jdapi.OrderLine{{GoodsNo: "EMG1", Quantity: "2"}}, "lines lines lines"},
+		{"no quantities", false, []jdapi.OrderLine{{IsvGoodsNo: "CUP"}, {IsvGoodsNo: "TEA"}}, ""},
+		{"one missing", false, []jdapi.OrderLine{{IsvGoodsNo: "TEA", Quantity: "2"}}, "lines"},
+		{"one less", false, []jdapi.OrderLine{{IsvGoodsNo: "TEA", Quantity: "2"}, {IsvGoodsNo: "CUP", Quantity: "2"}}, "lines.quantity"},
+		{"a part of a split one has some of them", true, []jdapi.OrderLine{{IsvGoodsNo: "CUP", Quantity: "1"}}, ""},
+		{"a part of another one has more", true, []jdapi.OrderLine{{IsvGoodsNo: "CUP", Quantity: "4"}}, "lines.quantity"},
+		{"a part of another one has other goods", true, []jdapi.OrderLine{{IsvGoodsNo: "POT", Quantity: "1"}}, "lines"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			found := comparing{split: c.split}
+			found.lines(ours, c.theirs)
+			if f := named(found.foreign); f != c.foreign {
+				t.Errorf("another order's because of %q, want %q", f, c.foreign)
+			}
+		})
+	}
+}
+
 // A warehouse that may only read sends nothing that could write, whoever asks it to.
 func TestAReaderCannotWrite(t *testing.T) {
 	w, far := open(t, jdtest.Knobs{})

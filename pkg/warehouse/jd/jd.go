@@ -110,6 +110,9 @@ func New(o Options) (*Warehouse, error) {
 	}, nil
 }
 
+// Identity is application, department and vendor source: JD finds an order by our number only for those who sent it.
+func (w *Warehouse) Identity() warehouse.Identity { return warehouse.Identity(seller.Identity(w.account)) }
+
 func source(ref *sellerv1.SecretRef, env func(string) string, trust seller.Trust) jdapi.Source {
 	switch {
 	case ref.GetFile() != "":
@@ -261,6 +264,12 @@ func (w *Warehouse) withoutParts(list []warehouse.Found) []warehouse.Found {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(list), func(f warehouse.Found) bool { return w.parts[f.WarehouseNo] })
+}
+
+func (w *Warehouse) isPart(no string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.parts[no]
 }
 
 // addParts remembers the parts of a document, unless the document is a part itself: parts may name each other.

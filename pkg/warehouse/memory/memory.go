@@ -7,6 +7,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/clean"
 	"stockbridge/pkg/fault"
@@ -78,6 +80,8 @@ type Warehouse struct {
 	Opening int64
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
+	// As is its identity, "memory" when empty. Set it before use.
+	As warehouse.Identity
 	// Knobs may be set before use; after that by Set.
 	Knobs
 
@@ -98,6 +102,7 @@ type document struct {
 	part           bool
 	cancel         bool
 	site, shop     string
+	receiver       *orderv1.Receiver
 }
 
 var (
@@ -117,6 +122,9 @@ const (
 	packedAt    = 3
 	shippedAt   = 4
 )
+
+// Identity is As.
+func (w *Warehouse) Identity() warehouse.Identity { return cmp.Or(w.As, "memory") }
 
 // Set changes the knobs.
 func (w *Warehouse) Set(change func(*Knobs)) {
@@ -261,7 +269,7 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	}
 	d := w.add(o.OutboundNo)
 	o = clean.Order(o).Order
-	d.platformNos = o.PlatformOrderNos
+	d.platformNos, d.receiver = o.PlatformOrderNos, proto.CloneOf(o.Receiver)
 	for i, l := range o.Lines {
 		line := &orderv1.ShippedLine{LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: l.Quantity, Shipped: l.Quantity}
 		if i == 0 && slices.Contains(w.Short, o.OutboundNo) {
@@ -305,6 +313,7 @@ func (w *Warehouse) split(d *document) {
 	for _, lines := range [][]*orderv1.ShippedLine{first, rest} {
 		child := w.add(d.outboundNo)
 		child.part, child.lines = true, lines
+		child.site, child.shop, child.receiver = d.site, d.shop, d.receiver
 		d.children = append(d.children, child.no)
 	}
 }
@@ -404,7 +413,7 @@ func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page str
 	return nos, "", nil
 }
 
-// CompareOrder knows quantities only.
+// CompareOrder knows goods, receiver, shop and site.
 func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (warehouse.Comparison, error) {
 	if err := w.reach(ctx); err != nil {
 		return warehouse.Comparison{}, err
@@ -416,33 +425,42 @@ func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, wareho
 		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
 	}
 	d := w.documents[i]
-	pieces := func(of func(goods string) int64) string {
+	o = clean.Order(o).Order
+	var goods []string
+	ours, theirs := map[string]int64{}, map[string]int64{}
+	count := func(n map[string]int64, no, code string, quantity int64) {
+		key := cmp.Or(code, no)
+		if !slices.Contains(goods, key) {
+			goods = append(goods, key)
+		}
+		n[key] += quantity
+	}
+	for _, l := range o.Lines {
+		count(ours, l.WarehouseGoodsNo, l.GoodsCode, l.Quantity)
+	}
+	for _, l := range d.lines {
+		count(theirs, l.WarehouseGoodsNo, l.GoodsCode, l.Quantity)
+	}
+	pieces := func(of map[string]int64) string {
 		var parts []string
-		for _, l := range o.Lines {
-			parts = append(parts, fmt.Sprintf("%s × %d", l.GoodsCode, of(l.GoodsCode)))
+		for _, g := range goods {
+			parts = append(parts, fmt.Sprintf("%s × %d", g, of[g]))
 		}
 		return strings.Join(parts, ", ")
 	}
-	ours := pieces(func(goods string) (n int64) {
-		for _, l := range o.Lines {
-			if l.GoodsCode == goods {
-				n += l.Quantity
-			}
-		}
-		return n
-	})
-	theirs := pieces(func(goods string) (n int64) {
-		for _, l := range d.lines {
-			if l.GoodsCode == goods {
-				n += l.Quantity
-			}
-		}
-		return n
-	})
 	c := warehouse.Comparison{TakenAt: d.takenAt}
-	if ours != theirs {
-		c.Differences = []*orderv1.Difference{{Field: "lines.quantity", Ours: ours, Theirs: theirs, Zh: "数量不同", En: "another quantity"}}
+	differs := func(field, ours, theirs, zh, en string) {
+		if ours != theirs {
+			c.Differences = append(c.Differences, &orderv1.Difference{Field: field, Ours: ours, Theirs: theirs, Zh: zh, En: en})
+		}
 	}
+	differs("shop", cmp.Or(w.shops[o.Shop], o.Shop), d.shop, "店铺不同", "another shop")
+	differs("warehouse", o.Warehouse, d.site, "仓库不同", "another warehouse")
+	if !proto.Equal(o.Receiver, d.receiver) {
+		c.Differences = append(c.Differences, &orderv1.Difference{Field: "receiver", Ours: "***", Theirs: "***", Zh: "收件人不同", En: "another receiver"})
+	}
+	differs("lines.quantity", pieces(ours), pieces(theirs), "数量不同", "another quantity")
+	c.Foreign = c.Differences
 	return c, nil
 }
 

@@ -545,14 +545,30 @@ func compared(t *testing.T, s Subject) {
 	}
 	no := take(t, s, "Q-1")
 	same, err := reader.CompareOrder(t.Context(), Order("Q-1"), no)
-	if err != nil || len(same.Differences) != 0 || same.TakenAt.IsZero() {
+	if err != nil || len(same.Differences)+len(same.Foreign) != 0 || same.TakenAt.IsZero() {
 		t.Errorf("as it was sent: %+v, %v", same, err)
 	}
 	other := Order("Q-1")
 	other.Lines[1].Quantity = 7
 	differs, err := reader.CompareOrder(t.Context(), other, no)
-	if err != nil || len(differs.Differences) != 1 {
+	if err != nil || len(differs.Differences) != 1 || len(differs.Foreign) != 1 {
 		t.Fatalf("another quantity: %+v, %v", differs, err)
+	}
+	if id := reader.Identity(); id == "" || id != s.Identity() {
+		t.Errorf("identities %q and %q", id, s.Identity())
+	}
+	another := Order("Q-1")
+	another.Receiver.Name, another.Receiver.Mobile = "李四", "13900139999"
+	if c, err := reader.CompareOrder(t.Context(), another, no); err != nil || len(c.Foreign) == 0 || strings.Contains(fmt.Sprint(c), "王小明") || strings.Contains(fmt.Sprint(c), "李四") {
+		t.Errorf("another receiver: %+v, %v", c, err)
+	}
+	s.Far.Split("Q-9")
+	whole := take(t, s, "Q-9")
+	for range 4 {
+		if c, err := reader.CompareOrder(t.Context(), Order("Q-9"), whole); err != nil || len(c.Foreign) != 0 {
+			t.Errorf("a document that was split: %+v, %v", c, err)
+		}
+		s.Far.Step()
 	}
 	d := differs.Differences[0]
 	if d.Field != "lines.quantity" || !strings.Contains(d.Ours, "SKU-2 × 7") || !strings.Contains(d.Theirs, "SKU-2 × 3") || d.Zh == "" || d.En == "" {
