@@ -28,6 +28,8 @@ type farSide struct {
 	take func(ctx context.Context) error
 }
 
+func (f *farSide) Identity() warehouse.Identity { return "" }
+
 func (f *farSide) PlanOrder(*orderv1.Audited) warehouse.Plan { return warehouse.Plan{Err: f.plan} }
 
 func (f *farSide) FindOrders(ctx context.Context, nos []string) (map[string]warehouse.Found, error) {

@@ -26,6 +26,8 @@ type Metrics struct {
 	Doubts prometheus.Counter
 	// Twice: outbound numbers with several documents at the warehouse. Must stay 0.
 	Twice prometheus.Counter
+	// Foreign: documents found under an order's number that are another order's.
+	Foreign prometheus.Counter
 }
 
 // NewMetrics registers them.
@@ -41,8 +43,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Twice: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stockbridge_push_twice_total", Help: "Outbound numbers found with several documents at the warehouse.",
 		}),
+		Foreign: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stockbridge_push_foreign_total", Help: "Times that another order's document was found under an order's number, and not taken for its own.",
+		}),
 	}
-	r.MustRegister(m.Seconds, m.Doubts, m.Twice)
+	r.MustRegister(m.Seconds, m.Doubts, m.Twice, m.Foreign)
 	return m
 }
 

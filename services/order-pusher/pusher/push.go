@@ -1,6 +1,7 @@
 package pusher
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -241,6 +242,8 @@ func (r *run) trial(ctx context.Context) error {
 // claim begins the document in the ledger, durably, before the warehouse hears of it.
 func (r *run) claim(ctx context.Context) error {
 	r.begin = beginOf(r.d, r.o, PayloadHash(r.o), r.NewOwner())
+	r.begin.Identity = string(r.wh.Identity())
+	r.begin.AnyIdentity = slices.Contains(r.d.Released, seller.CauseIdentity(r.o.Seller, r.o.OutboundNo))
 	err := r.beginOnce(ctx)
 	var taken *ledger.LineTaken
 	if errors.As(err, &taken) {
@@ -260,12 +263,28 @@ func (r *run) claim(ctx context.Context) error {
 		return errOvertaken
 	case errors.Is(err, ledger.ErrHash):
 		return Reused(o)
+	case errors.Is(err, ledger.ErrIdentity):
+		return Elsewhere(o, o.OutboundNo, r.begun.Entry.Identity, r.begin.Identity)
 	case errors.As(err, &taken) && taken.Superseded:
-		return Superseding(o)
+		by, err := r.Ledger.Get(ctx, ledger.Key{Seller: o.Seller, Kind: kind, No: taken.By})
+		if err != nil && !errors.Is(err, ledger.ErrNoEntry) {
+			return err
+		}
+		return cmp.Or(r.elsewhere(by), Superseding(o))
 	case errors.As(err, &taken):
 		return r.lineTaken(ctx, taken)
 	}
 	return err
+}
+
+// elsewhere is the fault of an order whose predecessor lives under another identity: what becomes of it is not seen under
+// today's.
+func (r *run) elsewhere(earlier ledger.Entry) error {
+	if !earlier.State.Live() || earlier.Identity == "" || r.begin.Identity == "" || earlier.Identity == r.begin.Identity ||
+		slices.Contains(r.d.Released, seller.CauseIdentity(r.o.Seller, earlier.Key.No)) {
+		return nil
+	}
+	return Elsewhere(r.o, earlier.Key.No, earlier.Identity, r.begin.Identity)
 }
 
 // lineTaken is for a line that lives under another number than the one that the order supersedes.
@@ -315,7 +334,7 @@ func (r *run) askFirst(ctx context.Context) error {
 		return r.notSent(err)
 	}
 	if ok {
-		return r.adopt(found)
+		return r.adopt(ctx, found, r.notSent)
 	}
 	if no := r.begun.Entry.Denied; no != (fault.Reason{}) {
 		return r.stillDenied(no)
@@ -353,8 +372,10 @@ func (r *run) askSuperseded(ctx context.Context) error {
 	switch {
 	case err == nil && earlier.Partial() && earlier.State.Live():
 		return Superseding(r.o) // nobody knows its lines until its own audit was looked at again
+	case err == nil:
+		return r.elsewhere(earlier) // known: the claim has looked at its lines
 	case !errors.Is(err, ledger.ErrNoEntry):
-		return err // known: the claim has looked at its lines
+		return err
 	}
 	found, ok, err := r.ask(ctx, r.o.Supersedes)
 	if err == nil && ok && found.State.Status != orderv1.Status_STATUS_CANCELLED {
@@ -433,7 +454,7 @@ func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
 	found, ok, err := r.ask(ctx, r.o.OutboundNo)
 	switch {
 	case err == nil && ok:
-		return r.adopt(found)
+		return r.adopt(ctx, found, r.unproven)
 	case no.Cause != "":
 		return r.holdInDoubt(fault.Hold(no.Cause, no.Reason))
 	case err == nil && (no.Data || r.RefuseAfter <= 0):
@@ -488,11 +509,43 @@ func (r *run) askAt(ctx context.Context, wh warehouse.OrderFinder, outboundNo st
 	return found, ok, err
 }
 
-func (r *run) adopt(found warehouse.Found) error {
-	if err := r.accept(found.WarehouseNo, r.begun.Entry.Cleaned); err != nil || len(found.Others) == 0 {
+// adopt takes a document that stands under the order's number for the order's own, if it is. giveBack ends the run when
+// that cannot be said.
+func (r *run) adopt(ctx context.Context, found warehouse.Found, giveBack func(error) error) error {
+	number, others, err := r.own(ctx, found)
+	if err != nil {
+		return giveBack(err)
+	}
+	if err := r.accept(number, r.begun.Entry.Cleaned); err != nil || len(others) == 0 {
 		return err
 	}
-	return r.twice(found.WarehouseNo, found.Others)
+	return r.twice(number, others)
+}
+
+// own compares what stands under the order's number with what would be sent, and tells which document is the order's own:
+// JD may give back the number of a document that somebody else made under it, and sellers who share an account find each
+// other's. What the ERP's own program sent in shadow was compared then.
+func (r *run) own(ctx context.Context, found warehouse.Found) (number string, others []string, err error) {
+	all := append([]string{found.WarehouseNo}, found.Others...)
+	if r.begin.Hash == ledger.Shadowed || slices.Contains(r.d.Released, seller.CauseOperator(r.o.Seller, r.o.OutboundNo)) {
+		return all[0], all[1:], nil
+	}
+	var foreign error
+	for i, no := range all {
+		c, err := r.wh.CompareOrder(ctx, r.o, no)
+		r.watch(err)
+		if err != nil {
+			return "", nil, err
+		}
+		if len(c.Foreign) == 0 {
+			return no, slices.Delete(all, i, i+1), nil
+		}
+		if foreign == nil {
+			foreign = Foreign(r.o, no, c.Foreign)
+		}
+	}
+	r.Metrics.Foreign.Inc()
+	return "", nil, foreign
 }
 
 func (r *run) accept(number string, cleaned []ledger.Cleaned) error {
@@ -549,6 +602,14 @@ func (r *run) doubt(why error) error {
 	return r.resolve(fault.RetryAfter(firstLook, fault.Unknown(why)), func(ctx context.Context) error {
 		return r.Ledger.Doubt(ctx, r.begun.Claim, why.Error())
 	})
+}
+
+// unproven ends a run that sent the order, and then could not say that what stands under its number is it.
+func (r *run) unproven(why error) error {
+	if fault.Of(why) != fault.Held {
+		return r.doubt(why)
+	}
+	return r.holdInDoubt(why)
 }
 
 // holdInDoubt holds an order for its set-up. When that is mended the warehouse is asked before it is sent again: that it was

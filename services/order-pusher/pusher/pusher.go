@@ -191,6 +191,13 @@ func (p *Pusher) gone(ctx context.Context, cause string) (gone, decided bool) {
 	case "cancel":
 		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: no})
 		return errors.Is(err, ledger.ErrNoEntry) || err == nil && !entry.State.Live(), true
+	case "identity":
+		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: no})
+		if err != nil || !entry.State.Live() {
+			return err == nil || errors.Is(err, ledger.ErrNoEntry), true
+		}
+		s, ok := p.Sellers.Get(name)
+		return ok && (entry.Identity == "" || entry.Identity == s.IdentityOf(entry.Warehouse)), true
 	case "receiver":
 		// A masked one is never begun: the ERP published the order again, readable, under the same number.
 		entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: name, Kind: kind, No: no})

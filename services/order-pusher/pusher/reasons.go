@@ -3,6 +3,7 @@ package pusher
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
@@ -36,6 +37,36 @@ func waitsFor(o *orderv1.Audited, no string) error {
 		Code: "superseded.live", Field: "supersedes",
 		ZH: "等待被替换的出库单 " + no + " 取消或被拒绝，之后自动继续",
 		EN: "waits until the superseded " + no + " is cancelled or refused; then goes on by itself",
+	})
+}
+
+// Elsewhere is the fault of an order that hangs on the document under number, which was sent under the identity then and
+// not resolved, while the set-up's is now.
+func Elsewhere(o *orderv1.Audited, no, then, now string) error {
+	return fault.Hold(seller.CauseIdentity(o.Seller, no), fault.Reason{
+		Code: "account.changed", Field: "warehouse",
+		ZH: fmt.Sprintf("出库单 %s 是以原账号 %s 推送的，结果尚未确认；现在的设置为 %s，在此查不到不代表不存在。恢复原设置后自动继续；或在原账号下确认没有该单据（或已取消）后放行", no, then, now),
+		EN: fmt.Sprintf("%s was sent under the earlier account %s and is not resolved; today's set-up is %s, where not to find it proves nothing. Put the earlier set-up back, then it goes on by itself; or release it after seeing that the earlier account has no such document, or that it is cancelled there", no, then, now),
+	})
+}
+
+// differencesTold is how many differences a reason names.
+const differencesTold = 5
+
+// Foreign is the fault of an order under whose number the warehouse has a document that is not this order's.
+func Foreign(o *orderv1.Audited, warehouseNo string, differences []*orderv1.Difference) error {
+	var zh, en []string
+	for _, d := range differences[:min(len(differences), differencesTold)] {
+		values := ""
+		if !strings.HasPrefix(d.Field, "receiver") {
+			values = fmt.Sprintf(" (%s | %s)", d.Ours, d.Theirs)
+		}
+		zh, en = append(zh, d.Field+values+" "+d.Zh), append(en, d.Field+values+" "+d.En)
+	}
+	return fault.Hold(seller.CauseOperator(o.Seller, o.OutboundNo), fault.Reason{
+		Code: "warehouse.foreign", Field: "outbound_no", RemoteText: warehouseNo,
+		ZH: "仓库中此出库单号的单据与本订单不符：" + strings.Join(zh, "；") + "。请核对：确为本订单则放行，否则请用新的出库单号重新审核",
+		EN: "the warehouse's document under this outbound number is another order's: " + strings.Join(en, "; ") + ". Look at both: release it if it is this order's all the same, else audit again under a new outbound number",
 	})
 }
 

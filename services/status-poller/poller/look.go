@@ -121,13 +121,14 @@ func (r *run) batch(ctx context.Context, wh warehouse.OrderReader, batch []ledge
 	var numbers [][]string
 	for _, e := range batch {
 		f, ok := found[e.Key.No]
+		ok = ok && !(elsewhere(wh, e) && !slices.Contains(documents(e, warehouse.Found{}), f.WarehouseNo) && !slices.Contains(f.Others, e.Number))
 		if ok && r.wantsAll(e, f) {
 			full = append(full, e)
 			numbers = append(numbers, documents(e, f))
 			continue
 		}
 		if !ok {
-			r.gone(e)
+			r.gone(wh, e)
 		}
 		if m := r.unmoved(e); m.next.Due.IsZero() {
 			r.moves = append(r.moves, m)
@@ -180,8 +181,19 @@ func (r *run) unmoved(e ledger.Entry) move {
 	return r.orGiveUp(move{e, e.State, next})
 }
 
+// elsewhere tells whether the order was sent under another identity than that which is asked under now: only its own
+// document counts then, and that it is not found proves nothing.
+func elsewhere(wh warehouse.Identified, e ledger.Entry) bool {
+	now := string(wh.Identity())
+	return e.Identity != "" && now != "" && e.Identity != now
+}
+
 // gone: the ledger knows that the warehouse took it, the warehouse does not. Nothing is concluded from that.
-func (r *run) gone(e ledger.Entry) {
+func (r *run) gone(wh warehouse.Identified, e ledger.Entry) {
+	if elsewhere(wh, e) {
+		r.earlier = append(r.earlier, e.Key.No)
+		return
+	}
 	r.Metrics.Absent.Inc()
 	r.absent = append(r.absent, e.Key.No)
 }
@@ -245,7 +257,7 @@ func (r *run) inspect(ctx context.Context, wh warehouse.OrderReader, entries []l
 	for i, e := range entries {
 		switch {
 		case errors.Is(errs[i], errNone):
-			r.gone(e)
+			r.gone(wh, e)
 			r.moves = append(r.moves, r.unmoved(e))
 		case errs[i] != nil:
 			r.fail(ctx, errs[i], entries[i:i+1])
@@ -400,6 +412,10 @@ func (r *run) report() {
 	lines := slices.Clone(r.standing)
 	if n := len(r.absent); n > 0 {
 		lines = append(lines, fmt.Sprintf("%d accepted orders are not known at the warehouse, among them %s", n, strings.Join(r.absent[:min(n, 5)], " ")))
+	}
+	if n := len(r.earlier); n > 0 {
+		lines = append(lines, fmt.Sprintf("%d accepted orders were sent under an earlier account and are not seen under today's, among them %s: "+
+			"put the earlier set-up back, or follow them at the warehouse by hand", n, strings.Join(r.earlier[:min(n, 5)], " ")))
 	}
 	text := strings.Join(lines, "; ")
 	r.Poller.mu.Lock()

@@ -225,6 +225,8 @@ type run struct {
 	exceptions, failures []error
 	// standing is what fails for a reason that stays, absent which orders the warehouse should know and does not.
 	standing, absent []string
+	// earlier are those of them that were sent under another identity than today's.
+	earlier []string
 	// stop is why no more orders are taken in this run: a Wait of the far side's, or errEnough.
 	stop error
 }

@@ -1,0 +1,299 @@
+package pusher
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/memory"
+	orderv1 "stockbridge/proto/order/v1"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// accounts is a set-up that can be changed to another account: another warehouse answers then, which knows nothing of what
+// the first one took.
+type accounts struct {
+	*bench
+	first, second *memory.Warehouse
+}
+
+func twoAccounts(b *bench) *accounts {
+	a := &accounts{b, b.wh, &memory.Warehouse{Now: b.now, As: "memory/second"}}
+	a.first.As = "memory/first"
+	a.use("first")
+	return a
+}
+
+// use applies the set-up with one of them.
+func (a *accounts) use(name string) {
+	setup := proto.CloneOf(a.book.now.Setup)
+	setup.Accounts = []*sellerv1.Account{{Name: name, Kind: sellerv1.Account_KIND_MEMORY}}
+	setup.Warehouses = []*sellerv1.Warehouse{{Code: "W01", Account: name}}
+	a.book.now = seller.New(setup, nil)
+	a.wh = map[string]*memory.Warehouse{"first": a.first, "second": a.second}[name]
+}
+
+// total is how many documents an order has in both.
+func (a *accounts) total(no string) int { return len(a.first.Numbers(no)) + len(a.second.Numbers(no)) }
+
+func TestALostAnswerIsAskedForWhereItWasSent(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		a := twoAccounts(b)
+		lost, dropped := b.order("A-1"), b.order("A-2")
+		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
+		b.wants(lost, fresh, "wait")
+		b.wh.Set(func(k *memory.Knobs) { k.DropBefore = 1 })
+		b.wants(dropped, fresh, "wait")
+
+		// However often and late it comes: asked for under the other account it would look absent.
+		a.use("second")
+		for range looksBeforeResend + 1 {
+			b.wait(10 * time.Minute)
+			for _, o := range []*orderv1.Audited{lost, dropped} {
+				b.wants(o, again, "held identity:acme/"+o.OutboundNo)
+				b.wants(o, replay, "held identity:acme/"+o.OutboundNo)
+			}
+		}
+		_, err := b.push(lost, again)
+		if r := fault.ReasonOf(err, ""); r.Code != "account.changed" || !strings.Contains(r.EN, "memory/first") || !strings.Contains(r.EN, "memory/second") {
+			t.Errorf("said %+v", r)
+		}
+		if n := a.total("A-1") + a.total("A-2"); n != 1 {
+			t.Fatalf("%d documents", n)
+		}
+		if b.Cleared(t.Context(), seller.CauseIdentity("acme", "A-1")) {
+			t.Error("cleared while the set-up is another")
+		}
+
+		// The set-up is put back: both go on by themselves, the second after the looks that a lost answer gets.
+		a.use("first")
+		for _, no := range []string{"A-1", "A-2"} {
+			if !b.Cleared(t.Context(), seller.CauseIdentity("acme", no)) {
+				t.Errorf("%s is not cleared although the set-up agrees", no)
+			}
+		}
+		b.accepts(lost, replay)
+		for _, err := b.push(dropped, replay); err != nil; _, err = b.push(dropped, again) {
+			if fault.Of(err) != fault.Wait {
+				t.Fatal(err)
+			}
+			b.wait(fault.After(err))
+		}
+		b.has(dropped, 1)
+		if !b.Cleared(t.Context(), seller.CauseIdentity("acme", "A-1")) {
+			t.Error("what is accepted would wait for ever")
+		}
+	})
+}
+
+// A worker died with the order in hand: nobody said that its answer was lost.
+func TestAKilledWorkersOrderIsAskedForWhereItWasSent(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		a := twoAccounts(b)
+		o := b.order("A-1")
+		begin := beginOf(&bus.Delivery{First: true, StreamTime: b.now()}, o, PayloadHash(o), "killed")
+		begin.Identity = string(b.wh.Identity())
+		if _, err := b.ledger.Begin(t.Context(), begin); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		b.wait(ledger.ClaimFor + time.Second)
+		a.use("second")
+		b.wants(o, again, "held identity:acme/A-1")
+		a.use("first")
+		b.accepts(o, replay)
+		if n := a.total("A-1"); n != 1 {
+			t.Errorf("%d documents", n)
+		}
+	})
+}
+
+// A person looked at the earlier account: what lives there is done away with, and the order goes under today's.
+func TestAPersonLetsAnOrderGoUnderTodaysAccount(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		a := twoAccounts(b)
+		o := b.order("A-1")
+		b.wh.Set(func(k *memory.Knobs) { k.DropBefore = 1 })
+		b.wants(o, fresh, "wait")
+		a.use("second")
+		b.wants(o, again, "held identity:acme/A-1")
+		let := released(seller.CauseIdentity("acme", "A-1"))
+		told, err := b.push(o, let)
+		for err != nil && fault.Of(err) == fault.Wait {
+			b.wait(fault.After(err))
+			told, err = b.push(o, let)
+		}
+		if err != nil || told != "accepted "+b.number(o) {
+			t.Fatalf("told %q: %v", told, err)
+		}
+		if entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "A-1"}); err != nil || entry.Identity != "memory/second" {
+			t.Errorf("kept as sent under %q, %v", entry.Identity, err)
+		}
+		if n := a.total("A-1"); n != 1 {
+			t.Errorf("%d documents", n)
+		}
+	})
+}
+
+func TestWhatSupersedesAnOrderOfAnEarlierAccountWaitsForThatAccount(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		a := twoAccounts(b)
+		first := b.order("A-1")
+		b.accepts(first, fresh)
+		audit := func(no, line string) *orderv1.Audited {
+			o := proto.CloneOf(first)
+			o.OutboundNo, o.Revision, o.Supersedes, o.Lines[0].LineId = no, 2, "A-1", line
+			return o
+		}
+		a.use("second")
+		same, other := audit("A-1b", "1"), audit("A-1c", "9")
+		b.wants(same, fresh, "held identity:acme/A-1")
+		b.wants(other, fresh, "held identity:acme/A-1")
+		b.wants(same, released("identity:acme/A-1"), "held cancel:acme/A-1") // its lines are live all the same
+		b.cancel(first)
+		if !b.Cleared(t.Context(), "identity:acme/A-1") {
+			t.Error("not cleared although the earlier one is cancelled")
+		}
+		b.accepts(same, replay)
+		b.has(first, 0)
+	})
+}
+
+// What was never sent, and what the warehouse refused, goes under whatever account the set-up names.
+func TestAnAccountChangesFreelyForWhatIsNotInDoubt(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		a := twoAccounts(b)
+		unsent, refused := b.order("A-1"), b.order("A-2")
+		b.wh.Set(func(k *memory.Knobs) { k.Down = true })
+		b.wants(unsent, fresh, "transient")
+		b.wh.Set(func(k *memory.Knobs) { k.Down, k.Reject = false, 1 })
+		b.wants(refused, fresh, "failed warehouse.refused")
+		a.use("second")
+		b.accepts(unsent, again)
+		b.accepts(refused, replay)
+	})
+}
+
+// Under the order's number stands what somebody else made.
+func TestAnotherOrdersDocumentIsNotAdopted(t *testing.T) {
+	for name, change := range map[string]func(*orderv1.Audited){
+		"quantity": func(o *orderv1.Audited) { o.Lines[0].Quantity = 3 },
+		"goods":    func(o *orderv1.Audited) { o.Lines[0].GoodsCode = "CUP" },
+		"receiver": func(o *orderv1.Audited) { o.Receiver.Name = "李雷" },
+		"shop":     func(o *orderv1.Audited) { o.Shop = "S02" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, b *bench) {
+				o := b.order("A-1")
+				theirs := proto.CloneOf(o)
+				change(theirs)
+				if _, err := b.wh.TakeOrder(t.Context(), theirs); err != nil {
+					t.Fatal(err)
+				}
+				o.AuditedAt.Seconds -= 3600 // not certainly new, so it is asked for
+				b.wants(o, fresh, "held operator:acme/A-1")
+				_, err := b.push(o, again)
+				if r := fault.ReasonOf(err, ""); r.Code != "warehouse.foreign" || r.RemoteText != b.number(o) || strings.Contains(r.EN+r.ZH, "李雷") || strings.Contains(r.EN+r.ZH, "王芳") {
+					t.Errorf("said %+v", r)
+				}
+				b.has(o, 1)
+				if b.Cleared(t.Context(), "operator:acme/A-1") {
+					t.Error("cleared by itself")
+				}
+				// A person says that it is this order's all the same.
+				b.accepts(o, released("operator:acme/A-1"))
+				b.has(o, 1)
+			})
+		})
+	}
+}
+
+// The warehouse says that it has the number already: it has, but not ours.
+func TestARefusalOverAnothersDocumentIsLeftToAPerson(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		theirs := proto.CloneOf(o)
+		theirs.Lines[0].Quantity = 7
+		if _, err := b.wh.TakeOrder(t.Context(), theirs); err != nil {
+			t.Fatal(err)
+		}
+		b.wh.Set(func(k *memory.Knobs) { k.Repeat = memory.RefuseRepeat })
+		b.wants(o, fresh, "held operator:acme/A-1")
+		// It was sent, so it is asked for first, and not sent again.
+		b.wh.Set(func(k *memory.Knobs) { k.Repeat = memory.SecondDocument })
+		b.wants(o, replay, "held operator:acme/A-1")
+		b.has(o, 1)
+	})
+}
+
+// Of several documents under the number one is the order's own.
+func TestOfSeveralDocumentsTheOrdersOwnIsAdopted(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		theirs := proto.CloneOf(o)
+		theirs.Lines[0].Quantity = 7
+		for _, each := range []*orderv1.Audited{theirs, o} {
+			if _, err := b.wh.TakeOrder(t.Context(), each); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.AuditedAt.Seconds -= 3600
+		told, err := b.push(o, fresh)
+		if own := b.wh.Numbers("A-1")[1]; told != "accepted "+own || fault.ReasonOf(err, "").Code != "warehouse.twice" {
+			t.Errorf("told %q, want %s: %v", told, own, err)
+		}
+	})
+}
+
+// incomparable cannot compare for the next so many times.
+type incomparable struct {
+	warehouse.Orders
+	times int
+}
+
+func (i *incomparable) CompareOrder(ctx context.Context, o *orderv1.Audited, no string) (warehouse.Comparison, error) {
+	if i.times--; i.times >= 0 {
+		return warehouse.Comparison{}, errors.New("connection reset")
+	}
+	return i.Orders.CompareOrder(ctx, o, no)
+}
+
+func TestWithoutAComparisonNothingIsAdopted(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		far := &incomparable{Orders: b.wh, times: 2}
+		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
+		o := b.order("A-1")
+		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
+		b.wants(o, fresh, "wait")
+		b.wants(o, again, "transient")
+		b.wants(o, again, "transient")
+		b.accepts(o, again)
+		b.has(o, 1)
+	})
+}
+
+// A document that the warehouse split is still the order's own.
+func TestASplitDocumentIsAdopted(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		o := b.order("A-1")
+		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies, k.Split = 1, []string{"A-1"} })
+		b.wants(o, fresh, "wait")
+		b.accepts(o, again)
+		b.has(o, 1)
+		if entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "A-1"}); err != nil || slices.Contains([]string{"", "operator"}, entry.Number) {
+			t.Errorf("%+v, %v", entry, err)
+		}
+	})
+}
