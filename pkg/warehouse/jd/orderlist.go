@@ -19,8 +19,8 @@ const listPage = 100
 // lifecycle is the order in which statuses are asked for: that in which a document goes through them (§5.10), so that one
 // which moves on between two calls is met at a later status rather than missed.
 var lifecycle = []string{
-	"10009", "10010", "100130", "100131", "100132", "10014", "10015", "10016", "10017", "10018", "10019", "10033", "10034", "10035",
-	"10037", "10038", "10029", "10028",
+	"10009", "10010", "100130", "100131", "100132", "10050", "10051", "10014", "10015", "10016", "10017", "10018", "10019", "10020",
+	"10032", "10054", "10033", "10034", "10031", "10035", "10036", "10037", "10038", "10027", "10029", "10028",
 }
 
 // ListOrders lists the department's documents status by status, because JD lists them in no other way that tells of all

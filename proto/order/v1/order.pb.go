@@ -46,6 +46,8 @@ const (
 	Status_STATUS_RETURNED       Status = 10
 	Status_STATUS_CANCELLED      Status = 11
 	Status_STATUS_CANCEL_REFUSED Status = 12
+	// A cancellation is under way: it ends as cancelled or as refused.
+	Status_STATUS_CANCELLING Status = 13
 )
 
 // Enum value maps for Status.
@@ -64,6 +66,7 @@ var (
 		10: "STATUS_RETURNED",
 		11: "STATUS_CANCELLED",
 		12: "STATUS_CANCEL_REFUSED",
+		13: "STATUS_CANCELLING",
 	}
 	Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED":    0,
@@ -79,6 +82,7 @@ var (
 		"STATUS_RETURNED":       10,
 		"STATUS_CANCELLED":      11,
 		"STATUS_CANCEL_REFUSED": 12,
+		"STATUS_CANCELLING":     13,
 	}
 )
 
@@ -2645,7 +2649,7 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12(\n" +
-	"\x06reason\x18\x04 \x01(\v2\x10.order.v1.ReasonR\x06reason*\xa2\x02\n" +
+	"\x06reason\x18\x04 \x01(\v2\x10.order.v1.ReasonR\x06reason*\xb9\x02\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_RECEIVED\x10\x01\x12\x12\n" +
@@ -2660,7 +2664,8 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\x0fSTATUS_RETURNED\x10\n" +
 	"\x12\x14\n" +
 	"\x10STATUS_CANCELLED\x10\v\x12\x19\n" +
-	"\x15STATUS_CANCEL_REFUSED\x10\fB$Z\"stockbridge/proto/order/v1;orderv1b\x06proto3"
+	"\x15STATUS_CANCEL_REFUSED\x10\f\x12\x15\n" +
+	"\x11STATUS_CANCELLING\x10\rB$Z\"stockbridge/proto/order/v1;orderv1b\x06proto3"
 
 var (
 	file_order_v1_order_proto_rawDescOnce sync.Once

@@ -2,6 +2,7 @@ package poller
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http/httptest"
 	"slices"
@@ -36,29 +37,7 @@ func TestOverJD(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		server := httptest.NewServer(sandbox)
-		defer server.Close()
-		b.book.now = seller.New(&sellerv1.Setup{
-			Name: "acme",
-			Accounts: []*sellerv1.Account{{
-				Name: "jd", Kind: sellerv1.Account_KIND_JD, Url: server.URL + "/routerjson", AppKey: jdtest.DefaultAppKey,
-				AppSecret: &sellerv1.SecretRef{Env: "SECRET"}, AccessToken: &sellerv1.SecretRef{Env: "TOKEN"},
-				Department: "EBU0000000000001", VendorSource: "ISV0000000000001",
-			}},
-			Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "jd", WarehouseNo: "110006341"}},
-			Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "ESP0020000000001", Warehouses: []string{"W01"}}},
-		}, nil)
-		wh, err := jd.New(jd.Options{
-			Seller: b.book.now, Warehouse: "W01", Class: warehouse.Status,
-			Env: func(name string) string {
-				return map[string]string{"SECRET": jdtest.DefaultAppSecret, "TOKEN": jdtest.DefaultToken}[name]
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.OrderReader, error) { return wh, nil }
-		b.Breaker = seller.NewBreaker(1000)
+		wh := overJD(t, b, sandbox)
 
 		var numbers []string
 		for _, o := range orders.New("acme", seed).Make(orderCount) {
@@ -108,6 +87,123 @@ func TestOverJD(t *testing.T) {
 		for _, kind := range []string{"shipped", "shipped split", "cancelled", "shipped split, a part cancelled"} {
 			if kinds[kind] == 0 {
 				t.Errorf("no order was %s: another seed shows more (%v)", kind, kinds)
+			}
+		}
+	})
+}
+
+// overJD lets b follow orders of a JD.
+func overJD(t *testing.T, b *bench, sandbox *jdtest.JD) *jd.Warehouse {
+	t.Helper()
+	server := httptest.NewServer(sandbox)
+	t.Cleanup(server.Close)
+	b.book.now = seller.New(&sellerv1.Setup{
+		Name: "acme",
+		Accounts: []*sellerv1.Account{{
+			Name: "jd", Kind: sellerv1.Account_KIND_JD, Url: server.URL + "/routerjson", AppKey: jdtest.DefaultAppKey,
+			AppSecret: &sellerv1.SecretRef{Env: "SECRET"}, AccessToken: &sellerv1.SecretRef{Env: "TOKEN"},
+			Department: "EBU0000000000001", VendorSource: "ISV0000000000001",
+		}},
+		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "jd", WarehouseNo: "110006341"}},
+		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "ESP0020000000001", Warehouses: []string{"W01"}}},
+	}, nil)
+	wh, err := jd.New(jd.Options{
+		Seller: b.book.now, Warehouse: "W01", Class: warehouse.Status,
+		Env: func(name string) string {
+			return map[string]string{"SECRET": jdtest.DefaultAppSecret, "TOKEN": jdtest.DefaultToken}[name]
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.OrderReader, error) { return wh, nil }
+	b.Breaker = seller.NewBreaker(1000)
+	return wh
+}
+
+// Goods have left at the first step that says so, whichever it is, and not with their waybill; what comes back is told.
+func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		told := map[string]string{} // what is told besides the steps, each with the code that it is told at
+		sandbox, err := jdtest.New(jdtest.Config{Stopped: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wh := overJD(t, b, sandbox)
+		rows := map[string]string{
+			"a waybill is no sign of shipping":               "10010 100130 10014 10015 10016 10017 10018: ",
+			"handed over":                                    "10010 100130 10018 10019: shipped 10019",
+			"handed over, and the parcel left":               "10010 100130 10018 10019 10020 10054 10032: shipped 10019",
+			"the parcel left":                                "10010 100130 10018 10020 10032: shipped 10020",
+			"first seen at the sorting centre":               "10010 100130 10018 10032 10054: shipped 10032",
+			"first seen when the sorting centre sends it on": "10010 100130 10018 10054: shipped 10054",
+			"pulled back":                                    "10010 100130 10018 10019 10031: returning 10031, shipped 10019",
+			"received on its way back":                       "10010 100130 10018 10019 10035 10036: returning 10035, returning 10036, shipped 10019",
+			"being cancelled, and cancelled":                 "10010 100130 10014 10027 10028: cancelled 10028",
+			"being cancelled, and not cancelled":             "10010 100130 10014 10027 10029 10018 10019: shipped 10019",
+			"purchased for it, which we have no word for":    "10010 10050 10014 10018 10019: shipped 10019",
+		}
+		walks := map[string]string{} // by outbound number
+		for i, name := range slices.Sorted(maps.Keys(rows)) {
+			walk, _, _ := strings.Cut(rows[name], ": ")
+			err := sandbox.SetKnobs(func(k *jdtest.Knobs) {
+				k.Walk = nil
+				for n, code := range strings.Fields(walk) {
+					k.Walk = append(k.Walk, jdtest.Step{Code: jdtest.Code(code), After: jdtest.Duration(min(n, 1)) * jdtest.Duration(time.Minute)})
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := orders.New("acme", uint64(i)).Make(1)[0]
+			o.OutboundNo = fmt.Sprintf("A-%d", i)
+			taken, err := wh.TakeOrder(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.know("W01", o.OutboundNo, taken.WarehouseNo)
+			walks[o.OutboundNo] = name
+		}
+		for range 10 {
+			events, settle, err := b.poll(t.Context(), "acme")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range events {
+				what, at := "", time.Time{}
+				switch m := e.Message.(type) {
+				case *orderv1.Shipped:
+					what, at = "shipped", m.At.AsTime()
+				case *orderv1.Returning:
+					what, at = "returning", m.At.AsTime()
+				case *orderv1.Cancelled:
+					what, at = "cancelled", m.At.AsTime()
+				default:
+					continue
+				}
+				for _, s := range sandbox.Documents(e.Key)[0].History {
+					if s.At.Truncate(time.Second).Equal(at) {
+						what += " " + string(s.Code)
+					}
+				}
+				told[walks[e.Key]] += what + ", "
+			}
+			if settle != nil {
+				if err := settle(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.wait(time.Hour)
+			if err := sandbox.Advance(2 * time.Minute); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, row := range rows {
+			_, want, _ := strings.Cut(row, ": ")
+			got := strings.Split(strings.TrimSuffix(told[name], ", "), ", ")
+			slices.Sort(got)
+			if got := strings.Join(got, ", "); got != want {
+				t.Errorf("%s: told %q, want %q", name, got, want)
 			}
 		}
 	})

@@ -96,7 +96,7 @@ func TestSetKnobsRefusesFaults(t *testing.T) {
 	}
 	held := s.Knobs()
 	held.Walk[0].Code = "x"
-	equal(t, "a copy", s.Knobs().Walk[0].Code, "10009")
+	equal(t, "a copy", s.Knobs().Walk[0].Code, "10010")
 	if _, err := s.AddFault(jdtest.Fault{Kind: jdtest.Drop}); err == nil {
 		t.Error("a fault without chance or count was taken")
 	}

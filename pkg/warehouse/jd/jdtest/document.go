@@ -10,8 +10,14 @@ import (
 // Statuses that decide something (reference/jd-eclp.md §5.10). They are never compared as numbers: 100130 comes before
 // 10014.
 const (
+	statusWaybill      Code = "100130"
 	statusPacked       Code = "10018"
 	statusHandedOver   Code = "10019"
+	statusOut          Code = "10020"
+	statusPulledBack   Code = "10031"
+	statusSorted       Code = "10032"
+	statusBackSorted   Code = "10036"
+	statusSentOn       Code = "10054"
 	statusCancelled    Code = "10028"
 	statusCancelFailed Code = "10029"
 	statusAtStation    Code = "10033"
@@ -21,16 +27,20 @@ const (
 	statusBack         Code = "10038"
 )
 
-// statusNames are the texts known of JD; others are not published.
+// statusNames are the texts of JD's list of 2026-08; others are not published.
 var statusNames = map[Code]string{
 	"10010": "订单初始化", "10014": "已下发库房", "10015": "任务已分配", "10016": "拣货下架", "10017": "复核",
 	statusPacked: "货品已打包", statusHandedOver: "交接发货", statusCancelled: "取消成功", statusCancelFailed: "取消失败",
 	statusAtStation: "站点验收", statusDelivered: "妥投", statusRejected: "拒收",
-	statusGoingBack: "逆向发货", statusBack: "逆向完成",
+	statusGoingBack: "逆向发货", statusBack: "逆向完成", statusWaybill: "预分拣-获取运单", statusOut: "包裹出库", statusSorted: "分拣验收",
+	statusSentOn: "分拣中心发货", statusPulledBack: "订单拉回", statusBackSorted: "逆向验收", "10027": "取消中", "10050": "采购完成", "10051": "采购异常",
 }
 
-// packedStatuses are those at which waybills, packages and real quantities are known.
-var packedStatuses = []Code{statusPacked, statusHandedOver, statusAtStation, statusDelivered, statusRejected, statusGoingBack, statusBack}
+// packedStatuses are those at which packages and real quantities are known. The waybill is there from statusWaybill on.
+var packedStatuses = []Code{
+	statusPacked, statusHandedOver, statusOut, statusSorted, statusSentOn, statusAtStation, statusDelivered, statusRejected,
+	statusPulledBack, statusBackSorted, statusGoingBack, statusBack,
+}
 
 // Status is an entry of a document's history.
 type Status struct {

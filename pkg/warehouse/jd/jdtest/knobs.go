@@ -130,20 +130,22 @@ type Step struct {
 	Chance float64 `json:"chance,omitempty"`
 }
 
-// DefaultWalk is the flow of reference/jd-eclp.md §14, about a day and a half long; every fifth order passes the code
-// 100130, whose meaning JD does not publish.
+// DefaultWalk is the way of an order by JD's list of statuses, about a day and a half long. Not every order passes a sorting
+// centre's own codes.
 func DefaultWalk() []Step {
 	return []Step{
-		{Code: "10009"},
-		{Code: "10010", After: Duration(2 * time.Second)},
-		{Code: "100130", After: Duration(10 * time.Second), Chance: 0.2},
+		{Code: "10010"},
+		{Code: statusWaybill, After: Duration(10 * time.Second)},
 		{Code: "10014", After: Duration(time.Minute)},
 		{Code: "10015", After: Duration(20 * time.Minute)},
 		{Code: "10016", After: Duration(10 * time.Minute)},
 		{Code: "10017", After: Duration(20 * time.Minute)},
 		{Code: "10018", After: Duration(10 * time.Minute)},
 		{Code: "10019", After: Duration(3 * time.Hour)},
-		{Code: "10033", After: Duration(14 * time.Hour)},
+		{Code: statusOut, After: Duration(time.Hour), Chance: 0.5},
+		{Code: statusSorted, After: Duration(4 * time.Hour), Chance: 0.5},
+		{Code: statusSentOn, After: Duration(time.Hour), Chance: 0.5},
+		{Code: "10033", After: Duration(10 * time.Hour)},
 		{Code: "10034", After: Duration(16 * time.Hour)},
 	}
 }

@@ -301,7 +301,7 @@ func (jd *JD) act(a StockAct) {
 	if !a.Walks {
 		k = Knobs{}
 		k.setDefaults()
-		k.Walk = []Step{{Code: "10009"}, {Code: statusPacked}, {Code: statusHandedOver}}
+		k.Walk = []Step{{Code: "10010"}, {Code: statusPacked}, {Code: statusHandedOver}}
 	}
 	docs := k.plan(o, jd.random("sale", strconv.FormatInt(seq, 10)), seq, a.At, jd.shown())
 	for _, d := range docs {

@@ -333,11 +333,14 @@ func (s *state) view(d *document, now time.Time, parentStays bool) Document {
 		v.Children = numbers(children)
 		return v
 	}
-	if has(v.History, packedStatuses...) {
-		v.Packages = d.Packages
+	packed := has(v.History, packedStatuses...)
+	if packed || has(v.History, statusWaybill) {
 		for _, p := range d.Packages {
 			v.WayBills = append(v.WayBills, p.WayBill)
 		}
+	}
+	if packed {
+		v.Packages = d.Packages
 		return v
 	}
 	for i := range v.Lines {
