@@ -39,6 +39,10 @@ func metrics(t *testing.T) map[string]metric {
 	all := map[string]metric{
 		// Of the client library and of Prometheus itself.
 		"process_resident_memory_bytes": {"gauge", nil}, "process_cpu_seconds_total": {"counter", nil}, "go_goroutines": {"gauge", nil},
+		// Of redis_exporter and of prometheus-nats-exporter (-jsz).
+		"redis_aof_last_write_status": {"gauge", nil}, "redis_rdb_last_bgsave_status": {"gauge", nil},
+		"redis_memory_used_bytes": {"gauge", nil}, "redis_memory_max_bytes": {"gauge", nil},
+		"jetstream_server_total_message_bytes": {"gauge", []string{"server_name"}}, "jetstream_server_max_storage": {"gauge", []string{"server_name"}},
 	}
 	rows := regexp.MustCompile("(?m)^\\| `(stockbridge_\\w+)` \\| (\\w+) \\| ([^|]*) \\|").FindAllStringSubmatch(string(read(t, "docs", "metrics.md")), -1)
 	for _, m := range rows {

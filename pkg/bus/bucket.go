@@ -83,7 +83,9 @@ func (k *Bucket) Get(ctx context.Context, key string) (Value, error) {
 func (k *Bucket) Create(ctx context.Context, key string, data []byte) (revision uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	life, began := k.bus.life(), time.Now()
 	revision, err = k.kv.Create(ctx, key, data)
+	k.note(life, key, began, err)
 	return revision, keyError("create", key, err)
 }
 
@@ -91,7 +93,9 @@ func (k *Bucket) Create(ctx context.Context, key string, data []byte) (revision 
 func (k *Bucket) Update(ctx context.Context, key string, data []byte, revision uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	life, began := k.bus.life(), time.Now()
 	next, err := k.kv.Update(ctx, key, data, revision)
+	k.note(life, key, began, err)
 	return next, keyError("update", key, err)
 }
 
@@ -104,7 +108,15 @@ func (k *Bucket) Delete(ctx context.Context, key string, revision uint64) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	return keyError("delete", key, k.kv.Purge(ctx, key, opts...))
+	life, began := k.bus.life(), time.Now()
+	err := k.kv.Purge(ctx, key, opts...)
+	k.note(life, key, began, err)
+	return keyError("delete", key, err)
+}
+
+// note tells CheckWrites what became of a write.
+func (k *Bucket) note(life uint64, key string, began time.Time, err error) {
+	k.bus.stored.note(life, keyPrefix+k.kv.Bucket()+"."+key, began, time.Now(), err)
 }
 
 // Keys lists the keys below prefix, which is whole tokens without the last dot ("seller" lists "seller.acme", not

@@ -36,6 +36,7 @@ type Bus struct {
 	source      string
 	tracer      oteltrace.Tracer // nil for none
 	denials     denials
+	stored      stored
 	reconnected bell
 }
 
@@ -113,7 +114,7 @@ func (b *Bus) Close() {
 	b.nc.Close()
 }
 
-// Ready is nil while the connection stands. It does not ask the server.
+// Ready is nil while the connection stands. It does not ask the server; CheckWrites does both.
 func (b *Bus) Ready() error {
 	if status := b.nc.Status(); status != nats.CONNECTED {
 		return fmt.Errorf("connection to NATS is %s", status)

@@ -41,3 +41,28 @@ func OriginOf(stream string, seq uint64, at time.Time) string { return originOf(
 
 // OriginTime reads what OriginOf wrote.
 func OriginTime(origin string) (time.Time, bool) { return originTime(origin) }
+
+// Refusal is a stream of which CheckWrites has noted that it stored nothing.
+func (b *Bus) Refusal(stream string) bool {
+	b.stored.mu.Lock()
+	defer b.stored.mu.Unlock()
+	return b.stored.refuses[stream] != nil
+}
+
+// Writes is what CheckWrites notes of publishes, in one life of a connection.
+type Writes struct{ s stored }
+
+// Note takes in a publish that began and ended then.
+func (s *Writes) Note(life uint64, subject string, began, ended time.Time, err error) {
+	s.s.note(life, subject, began, ended, err)
+}
+
+// Refused is what CheckWrites says of it.
+func (s *Writes) Refused(life uint64, now time.Time) error { return s.s.refused(life, now) }
+
+// ForgetProbe lets the next CheckWrites ask.
+func (b *Bus) ForgetProbe() {
+	b.stored.probing.Lock()
+	defer b.stored.probing.Unlock()
+	b.stored.asked = time.Time{}
+}

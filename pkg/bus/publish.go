@@ -146,6 +146,13 @@ func (b *Bus) storeOnce(ctx context.Context, msgs []*nats.Msg, open []int, acks 
 	failed := make(map[int]error, len(open))
 	futures := make(map[int]jetstream.PubAckFuture, len(open))
 	denied := make(map[int]*denial, len(open))
+	life, began := b.life(), time.Now()
+	defer func() {
+		ended := time.Now()
+		for _, i := range open {
+			b.stored.note(life, msgs[i].Subject, began, ended, failed[i])
+		}
+	}()
 	for _, i := range open {
 		var done func()
 		denied[i], done = b.denials.wait(msgs[i].Subject)

@@ -61,6 +61,8 @@ const (
 	// the keys of the first in memory.
 	BucketLedger = "LEDGER"
 	BucketBooks  = "BOOKS"
+	// bucketReady takes what CheckWrites stores.
+	bucketReady = "READY"
 )
 
 // Limits. They nest: a body that is handled < a message that a public stream takes < with our headers on the shelf <
@@ -138,6 +140,7 @@ var (
 		{BucketTokens, 30 * 24 * time.Hour, ">"},
 		{BucketLedger, time.Hour, ">"},
 		{BucketBooks, 10 * time.Minute, ">"}, // nobody watches it
+		{bucketReady, 10 * time.Minute, ">"},
 	}
 	consumers = []consumerRow{
 		{"order-pusher", StreamIntake, event.OrderAudited.Name, event.OrderAudited.Subjects()},

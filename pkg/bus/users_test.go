@@ -390,6 +390,18 @@ func (c *complaints) String() string {
 	return c.text.String()
 }
 
+func TestEveryUserOfOursMayBeReady(t *testing.T) {
+	g := startGuarded(t)
+	for _, u := range bus.Users() {
+		if err := g.bus(t, u.Name).CheckWrites(t.Context()); err != nil {
+			t.Errorf("%s: %v", u.Name, err)
+		}
+	}
+	if err := g.bus(t, "erp-acme").CheckWrites(t.Context()); !errors.Is(err, bus.ErrPermission) {
+		t.Errorf("an ERP: %v", err)
+	}
+}
+
 func TestAWorkerMayNotChangeTheTopology(t *testing.T) {
 	g := startGuarded(t)
 	for _, user := range []string{"order-pusher", "reconciler", "status-poller", "stock-syncer"} {

@@ -574,8 +574,8 @@ type Ledger interface {
 	Quota
 	Trials
 	Books
-	// Check tells whether the store is fit for its use (reachable, persistent, not a replica, not evicting); each
-	// fault is named with what to do.
+	// Check tells whether the store is fit for its use (reachable, persistent, not a replica, not evicting, taking writes);
+	// each fault is named with what to do.
 	Check(ctx context.Context) error
 	// Clock is the store's time now: entries' times, claims and leases are by it.
 	Clock(ctx context.Context) (time.Time, error)

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -83,9 +84,14 @@ func (s *Shell) Serving(consumer string) bus.Serving {
 	return bus.Serving{Consumer: consumer, Attempts: s.Ledger, Grace: s.Grace, Metrics: s.served, Now: s.Now}
 }
 
-// Ready is nil while everything answers.
+// Ready is nil while everything answers and takes writes.
 func (p Parts) Ready(ctx context.Context) error {
-	return errors.Join(p.Bus.Ready(), p.Sellers.Ready(), p.Tokens.Ready(), p.Ledger.Check(ctx))
+	var writes error
+	var asking sync.WaitGroup
+	asking.Go(func() { writes = p.Bus.CheckWrites(ctx) }) // beside the ledger: each may take most of ctx's time
+	ledger := p.Ledger.Check(ctx)
+	asking.Wait()
+	return errors.Join(writes, p.Sellers.Ready(), p.Tokens.Ready(), ledger)
 }
 
 // Main is a service's main: Run with the process's arguments, environment and signals.
@@ -241,6 +247,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 	}
 	if o.Metrics != nil {
 		l = watched.New(l, o.Metrics)
+		o.Metrics.MustRegister(newStores(b, l))
 	}
 	warehouses := adapters.NewWarehouses(l)
 	warehouses.Trust = o.Trust

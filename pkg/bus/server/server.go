@@ -4,9 +4,12 @@
 package server
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -118,6 +121,47 @@ func (s *Server) Leads() bool { return s.ns.JetStreamIsLeader() }
 
 // Current tells whether this node has caught up with its cluster's group.
 func (s *Server) Current() bool { return s.ns.JetStreamIsCurrent() }
+
+// ErrDisk says that a stream could not be written. It stays closed until the server is started again, also when there is
+// space again.
+var ErrDisk = errors.New("the disk cannot be written")
+
+// writeError is how the server says so.
+const writeError = "write error"
+
+// Health is nil, or wraps ErrDisk and tells the file and the cause in the server's words. What else the server finds wrong
+// with itself is not told.
+func (s *Server) Health() error {
+	var said answer
+	s.ns.HandleHealthz(&said, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/healthz"}})
+	if strings.Contains(said.text.String(), writeError) {
+		var told struct {
+			Error string `json:"error"`
+		}
+		if json.Unmarshal([]byte(said.text.String()), &told) != nil {
+			told.Error = said.text.String()
+		}
+		return fmt.Errorf("%w: %s", ErrDisk, told.Error)
+	}
+	return nil
+}
+
+// answer is what the server writes to who asks it over HTTP.
+type answer struct {
+	header http.Header
+	text   strings.Builder
+}
+
+func (a *answer) Header() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+func (a *answer) Write(p []byte) (int, error) { return a.text.Write(p) }
+
+func (a *answer) WriteHeader(int) {}
 
 // Stop ends the server and waits for it.
 func (s *Server) Stop() {

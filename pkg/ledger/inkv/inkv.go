@@ -141,12 +141,20 @@ func (l *Ledger) Close() error {
 	return nil
 }
 
-// Check reads from the bucket. How the bucket is kept is the topology's business.
+// Check writes to the bucket: one whose disk was full is read as if nothing had happened. How the bucket is kept is the
+// topology's business.
 func (l *Ledger) Check(ctx context.Context) error {
-	if _, err := l.bucket.Get(ctx, birthKey); err != nil && !errors.Is(err, bus.ErrKeyNotFound) {
+	var checked struct{ At time.Time }
+	revision, err := l.get(ctx, checkKey, &checked)
+	if err != nil {
 		return fmt.Errorf("check ledger: %w", err)
 	}
-	return nil
+	checked.At = l.now()
+	_, err = l.put(ctx, checkKey, checked, revision)
+	if err == nil || errors.Is(err, errConflict) || errors.Is(err, errOlder) { // a write was stored, ours or another process's
+		return nil
+	}
+	return fmt.Errorf("check ledger: its bucket takes no writes; free the disk of NATS, then restart nats-server. 账本无法写入：请释放 NATS 所在磁盘的空间，然后重启 nats-server: %w", err)
 }
 
 // Clock implements ledger.Ledger: it is Options.Now.

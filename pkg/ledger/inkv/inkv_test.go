@@ -2,9 +2,11 @@ package inkv_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/ledger/ledgertest"
+	"stockbridge/pkg/smalldisk"
 )
 
 // broker is a NATS server in the process that tests can restart.
@@ -27,8 +30,10 @@ type broker struct {
 	bus    *bus.Bus
 }
 
-func start(t testing.TB) *broker {
-	b := &broker{t: t, dir: t.TempDir(), port: server.RandomPort}
+func start(t testing.TB) *broker { return startIn(t, t.TempDir()) }
+
+func startIn(t testing.TB, dir string) *broker {
+	b := &broker{t: t, dir: dir, port: server.RandomPort}
 	b.run()
 	t.Cleanup(func() { b.server.Stop() })
 	at, err := url.Parse(b.server.URL())
@@ -140,4 +145,43 @@ func TestContract(t *testing.T) {
 		s.Wipe()
 		return s
 	})
+}
+
+// A bucket whose disk was full is read as if nothing had happened.
+func TestCheckWrites(t *testing.T) {
+	t.Parallel()
+	disk, err := smalldisk.Mount(t.TempDir(), 24<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Unmount() })
+	b := startIn(t, disk.Dir+"/nats")
+	l := b.open(t, nil)
+	if err := errors.Join(l.Check(t.Context()), l.Check(t.Context()), disk.Fill()); err != nil {
+		t.Fatal(err)
+	}
+	check := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // a closed stream never answers
+		defer cancel()
+		return l.Check(ctx)
+	}
+	// Until the last page of the bucket's file is full too.
+	for range 200 {
+		if err = check(); err != nil {
+			break
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "restart nats-server") || !strings.Contains(err.Error(), "重启 nats-server") {
+		t.Fatalf("full: %v", err)
+	}
+	if err := disk.Free(); err != nil {
+		t.Fatal(err)
+	}
+	if check() == nil {
+		t.Error("it opened by itself")
+	}
+	b.restart()
+	if err := l.Check(t.Context()); err != nil {
+		t.Errorf("restarted: %v", err)
+	}
 }

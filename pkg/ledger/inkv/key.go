@@ -13,6 +13,7 @@ const (
 	pages = "page"
 
 	birthKey     = "birth"
+	checkKey     = "check"
 	entries      = "entry"
 	orderLines   = "lines"
 	attempts     = "attempts"

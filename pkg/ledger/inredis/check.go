@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"stockbridge/pkg/fault"
 )
 
-// Check connects and tells what of the server's settings endangers the ledger: one fault.Reason each, joined.
+// Check connects, writes, and tells what of the server's settings endangers the ledger: one fault.Reason each, joined. That
+// it refuses writes is told too, as an error that may pass.
 func (l *Ledger) Check(ctx context.Context) error {
 	info, err := l.client.InfoMap(ctx, "persistence", "memory", "replication").Result()
 	if err != nil {
@@ -37,6 +39,9 @@ func (l *Ledger) Check(ctx context.Context) error {
 	if info["Persistence"]["aof_enabled"] != "1" {
 		faults = append(faults, l.checkSnapshots(ctx))
 	}
+	if info["Replication"]["role"] == "master" { // a replica takes none, as was said
+		faults = append(faults, l.checkWrites(ctx))
+	}
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("check ledger: %w", err)
 	}
@@ -60,3 +65,30 @@ func (l *Ledger) checkSnapshots(ctx context.Context) error {
 	}
 	return r
 }
+
+// refusals is what Redis says when it takes no writes, by the first word of its answer, and what to do about it. All of
+// them end by themselves when their cause does.
+var refusals = []struct{ word, en, zh string }{
+	{"OOM", "its memory is full: raise maxmemory or remove what is not ours; never evict", "内存已满：请调大 maxmemory 或清理其他数据，切勿启用淘汰"},
+	{"MISCONF", "it cannot save to its disk: free space there (INFO persistence: aof_last_write_status, rdb_last_bgsave_status)", "无法写入磁盘（AOF 或快照）：请释放磁盘空间"},
+	{"NOREPLICAS", "too few replicas are connected (min-replicas-to-write): bring them back", "已连接的从节点不足（min-replicas-to-write）：请恢复从节点"},
+	{"READONLY", "it has become a replica: point REDIS_URL at the master", "已成为从节点：请把 REDIS_URL 指向主节点"},
+}
+
+// checkWrites writes: a Redis whose memory or disk is full answers everything but that. It is no fault.Reason, which is for
+// what only other settings mend.
+func (l *Ledger) checkWrites(ctx context.Context) error {
+	err := l.client.Set(ctx, prefix+"check", time.Now().UTC().Format(time.RFC3339), checkKept).Err()
+	if err == nil {
+		return nil
+	}
+	for _, r := range refusals {
+		if word, _, _ := strings.Cut(err.Error(), " "); word == r.word {
+			return fmt.Errorf("Redis refuses writes: %s. Redis 拒绝写入，%s: %w", r.en, r.zh, err)
+		}
+	}
+	return fmt.Errorf("write to Redis: %w", err)
+}
+
+// checkKept is for how long what checkWrites wrote stays.
+const checkKept = time.Hour

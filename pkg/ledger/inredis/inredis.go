@@ -17,6 +17,7 @@
 //	{seller}:trial                   sorted set: numbers admitted during the trial
 //	{quota:app}  {quota:app}:calls   hash, sorted set: the pacing of a credential and its calls under way
 //	attempts:<key>  lease:<name>     hashes
+//	check                            text: when Check wrote last
 //	{book:name}:meta                 hash: a book's version and its last writers
 //	{book:name}:fields  …:marks      hash; sorted set: marks by their time, seconds
 //	{book:name}:birth                hash: since when this very server remembers this book

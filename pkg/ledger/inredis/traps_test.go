@@ -14,8 +14,10 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/inredis"
 	"stockbridge/pkg/ledger/ledgertest"
 	"stockbridge/pkg/ledger/redistest"
+	"stockbridge/pkg/smalldisk"
 )
 
 func order(no, owner string) ledger.Begin {
@@ -310,6 +312,61 @@ func TestCheckNamesEachFault(t *testing.T) {
 	if err := gone.Check(t.Context()); err == nil || codes(err) != nil {
 		t.Errorf("no server: %v", err)
 	}
+}
+
+// A Redis that is full answers reads and INFO; Check says what it refuses writes for, and until when.
+func TestCheckWrites(t *testing.T) {
+	t.Parallel()
+	says := func(t *testing.T, l *inredis.Ledger, want ...string) {
+		t.Helper()
+		err := l.Check(t.Context())
+		if err == nil || codes(err) != nil { // which would end a worker that starts
+			t.Fatalf("it says %v", err)
+		}
+		for _, w := range want {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%q is not in: %v", w, err)
+			}
+		}
+	}
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		server := redistest.Start(t)
+		l := open(t, server.URL(), nil)
+		server.Command("CONFIG", "SET", "maxmemory", "1")
+		says(t, l, "raise maxmemory", "maxmemory 或", "OOM")
+		server.Command("CONFIG", "SET", "maxmemory", "0")
+		if err := l.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("the disk of the append-only file", func(t *testing.T) {
+		t.Parallel()
+		disk, err := smalldisk.Mount(t.TempDir(), 4<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = disk.Unmount() })
+		server := redistest.Start(t, `dir "`+disk.Dir+`"`, "auto-aof-rewrite-percentage 0")
+		l := open(t, server.URL(), nil)
+		if err := errors.Join(l.Check(t.Context()), disk.Fill()); err != nil {
+			t.Fatal(err)
+		}
+		server.Command("SET", "big", strings.Repeat("x", 9000))
+		says(t, l, "free space there", "请释放磁盘空间", "MISCONF")
+		if err := disk.Free(); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(20 * time.Second); l.Check(t.Context()) != nil; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) { // Redis tries again each second
+				t.Fatal(l.Check(t.Context()))
+			}
+		}
+	})
+	t.Run("replicas", func(t *testing.T) {
+		t.Parallel()
+		says(t, open(t, redistest.Start(t, "min-replicas-to-write 1").URL(), nil), "min-replicas-to-write", "从节点不足")
+	})
 }
 
 // Redis switches its append-only file off while it reads it: its own word then is that it keeps nothing.

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -26,7 +27,7 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 		}
 	}()
 	if err := s.demo(ctx); err != nil {
-		return err
+		return s.fullDisk(err)
 	}
 	if err := s.StartWorkers(); err != nil {
 		return err
@@ -36,6 +37,11 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 	case <-ctx.Done():
 		fmt.Fprintln(out, "stopping: what is in hand is finished first …")
 	case err := <-s.Failed():
+		err = s.fullDisk(err)
+		if errors.Is(err, ErrDiskFull) {
+			stopped = true
+			s.stopHastily()
+		}
 		return err
 	}
 	stopped = true

@@ -79,6 +79,7 @@ type Stack struct {
 	JD *jdtest.JD
 
 	o       Options
+	server  *server.Server // the embedded one
 	closers []func()
 	mu      sync.Mutex
 	stop    context.CancelFunc
@@ -92,6 +93,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	s := &Stack{o: o, failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
+			err = s.fullDisk(err)
 			s.close()
 		}
 	}()
@@ -109,7 +111,8 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s.closers = append(s.closers, ns.Stop)
+		s.server = ns
+		s.closers = append(s.closers, ns.Stop, s.watchDisk())
 		s.NATSURL = ns.URL()
 	}
 	if o.Traces == nil {
@@ -131,6 +134,11 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	s.closers = append(s.closers, b.Close)
 	if _, err := b.Apply(ctx, bus.Topology{}); err != nil {
 		return nil, err
+	}
+	if s.server != nil { // on a full disk it starts, and takes nothing
+		if err := b.CheckWrites(ctx); err != nil {
+			return nil, err
+		}
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

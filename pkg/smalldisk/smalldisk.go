@@ -1,0 +1,54 @@
+// Package smalldisk makes a file system that can be full: for tests, and for programs that break things on purpose. It
+// knows nothing of who keeps what there.
+//
+// It is a tmpfs on Linux, which root may mount: `unshare -Urm make test` where one is not. Elsewhere Mount fails.
+package smalldisk
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Disk is a file system of its own, mounted until Unmount.
+type Disk struct {
+	// Dir is where it is mounted.
+	Dir string
+}
+
+// Mount makes an empty file system of so many bytes at dir, which it creates when it is missing.
+func Mount(dir string, bytes int64) (*Disk, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := mount(dir, bytes); err != nil {
+		return nil, fmt.Errorf("mount a tmpfs at %s (root may; `unshare -Urm` makes one): %w", dir, err)
+	}
+	return &Disk{dir}, nil
+}
+
+func (d *Disk) filler() string { return filepath.Join(d.Dir, ".filler") }
+
+// Fill takes all space that is left. What is written from then on fails, but for what fits into a file's last page.
+func (d *Disk) Fill() error {
+	f, err := os.OpenFile(d.filler(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	page := make([]byte, 4096)
+	for err == nil {
+		_, err = f.Write(page)
+	}
+	if !noSpace(err) {
+		err = fmt.Errorf("fill %s: %w", d.Dir, err)
+		_ = f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// Free gives back what Fill took.
+func (d *Disk) Free() error { return os.Remove(d.filler()) }
+
+// Unmount takes it away, with all that is on it, whoever still has files open there.
+func (d *Disk) Unmount() error { return unmount(d.Dir) }

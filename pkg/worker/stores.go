@@ -1,0 +1,33 @@
+package worker
+
+import (
+	"context"
+	"sync"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/scrape"
+)
+
+const gaugeWrites = "stockbridge_store_writes"
+
+// newStores tells at a scrape whether what the worker stands on takes writes: what Ready asks, for alerts.
+func newStores(b *bus.Bus, l ledger.Ledger) *scrape.Asked {
+	return scrape.New("stores", []scrape.Gauge{
+		{Name: gaugeWrites, Help: "1 while NATS, or the ledger, takes writes, else 0.", Labels: []string{"store"}},
+	}, func(ctx context.Context, tell scrape.Tell) error {
+		value := func(err error) float64 {
+			if err != nil {
+				return 0
+			}
+			return 1
+		}
+		var asking sync.WaitGroup
+		asking.Go(func() { tell(gaugeWrites, value(l.Check(ctx)), "ledger") })
+		if b.Ready() == nil { // a connection that is lost has a metric of its own
+			tell(gaugeWrites, value(b.CheckWrites(ctx)), "nats")
+		}
+		asking.Wait()
+		return nil
+	})
+}
