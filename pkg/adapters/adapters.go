@@ -27,5 +27,8 @@ func Ledger(ctx context.Context, redisURL string, b *bus.Bus) (ledger.Ledger, er
 	if err != nil {
 		return nil, err
 	}
-	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Books: books, Identity: b.ServerID})
+	if err := b.Clock().Measure(ctx); err != nil { // the ledger goes by the broker's clock from the first
+		return nil, err
+	}
+	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Books: books, Identity: b.ServerID, Now: b.Now})
 }

@@ -35,6 +35,8 @@ type Warehouses struct {
 	// Metrics and Trust are set before the first Open, or never. Trust says what set-ups may name of this machine.
 	Metrics *Metrics
 	Trust   seller.Trust
+	// Now is the clock that shadow's switch-over goes by, time.Now when nil; set before the first Open.
+	Now func() time.Time
 
 	quota     ledger.Quota
 	transport *http.Transport
@@ -86,6 +88,13 @@ func (w *Warehouses) Read(s *seller.Seller, code string, class warehouse.Class) 
 	return reader{r, doctor}, nil
 }
 
+func (w *Warehouses) now() time.Time {
+	if w.Now != nil {
+		return w.Now()
+	}
+	return time.Now()
+}
+
 // UseTokens has the tokens that are ours to refresh kept by k. Call it before Open.
 func (w *Warehouses) UseTokens(k jd.TokenKeeper) { w.tokens = k }
 
@@ -106,7 +115,7 @@ func (w *Warehouses) Authority(a *sellerv1.Account) (token.Authority, error) {
 // value again; a set-up without a version (not from a Book) gets a new one each time. What the set-up lacks is a
 // fault.Hold. A seller in shadow is refused whatever its caller believes: see seller.Shadows.
 func (w *Warehouses) Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error) {
-	if err := s.Shadowed(time.Now()); err != nil {
+	if err := s.Shadowed(w.now()); err != nil {
 		return nil, err
 	}
 	return w.keep(s, place{code, class, false})
@@ -134,7 +143,7 @@ func (w *Warehouses) SetStock(s *seller.Seller, code string) (warehouse.StockSet
 			ZH: "设置中没有允许改写仓库侧的店铺库存（stock.set_at_warehouse）", EN: "the set-up does not let stock be set at the warehouse (stock.set_at_warehouse)",
 		})
 	}
-	if err := s.Shadowed(time.Now()); err != nil {
+	if err := s.Shadowed(w.now()); err != nil {
 		return nil, err
 	}
 	orders, err := w.keep(s, place{code, warehouse.Stock, false})

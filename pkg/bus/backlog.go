@@ -111,7 +111,7 @@ func (b *Bus) tellBacklog(ctx context.Context, rows []consumerRow, tell scrape.T
 	if parked == nil {
 		return err // what is parked may be the oldest
 	}
-	now := time.Now()
+	now := b.Now()
 	for _, o := range oldest {
 		if o.row.name == "" {
 			continue

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 	oteltrace "go.opentelemetry.io/otel/trace"
 
+	"stockbridge/pkg/clock"
 	"stockbridge/pkg/trace"
 )
 
@@ -26,6 +27,8 @@ type Options struct {
 	// Traces makes the spans of what is served; nil for none. Its ids must be those of trace.IDs.
 	Traces oteltrace.TracerProvider
 	Log    zerolog.Logger
+	// Now is the host's own clock, time.Now when nil. Tests set one that is off.
+	Now func() time.Time
 }
 
 // Bus is a connection to the broker. Its methods may be called by many goroutines.
@@ -38,12 +41,14 @@ type Bus struct {
 	denials     denials
 	stored      stored
 	reconnected bell
+	clock       *clock.Clock
 }
 
 // Connect connects and waits until the connection stands or ctx ends. A connection that breaks later is made anew for
 // ever; Ready tells.
 func Connect(ctx context.Context, o Options) (*Bus, error) {
 	b := &Bus{log: o.Log, source: o.Name}
+	b.clock = clock.New(b.askTime, o.Now)
 	if b.source == "" {
 		b.source = "stockbridge"
 	}

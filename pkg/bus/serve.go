@@ -123,7 +123,10 @@ type Serving struct {
 	Backoff func(attempt int) time.Duration
 	// Metrics; optional.
 	Metrics *Metrics
-	// Now is time.Now unless a test says otherwise.
+	// Fit is nil while messages may be taken, else why not. While it is not, nothing is asked for, and what comes all the same
+	// is given back unhandled. It is asked often and must not ask anybody itself. Optional.
+	Fit func() error
+	// Now is the broker's clock (Bus.Now) unless a test says otherwise.
 	Now func() time.Time
 }
 
@@ -139,7 +142,7 @@ func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", s.Consumer, err)
 	}
-	w := &server{b: b, s: s.withDefaults(), row: row, topic: topic.Name}
+	w := &server{b: b, s: s.withDefaults(b), row: row, topic: topic.Name}
 	w.empty = func() proto.Message { return topic.New() }
 	w.handle = func(ctx context.Context, d *Delivery, m proto.Message) ([]event.Event, error) {
 		return handle(ctx, d, m.(M))
@@ -176,7 +179,7 @@ func (s Serving) check(topic string) (consumerRow, error) {
 // RetrySlots is how many slots there are, beside so many others, for what comes back from parks and from the shelf.
 func RetrySlots(slots int) int { return max(1, slots/4) }
 
-func (s Serving) withDefaults() Serving {
+func (s Serving) withDefaults(b *Bus) Serving {
 	or := func(d *time.Duration, value time.Duration) {
 		if *d <= 0 {
 			*d = value
@@ -196,8 +199,11 @@ func (s Serving) withDefaults() Serving {
 	if s.Metrics == nil {
 		s.Metrics = NewMetrics(nil)
 	}
+	if s.Fit == nil {
+		s.Fit = func() error { return nil }
+	}
 	if s.Now == nil {
-		s.Now = time.Now
+		s.Now = b.Now
 	}
 	return s
 }
@@ -236,6 +242,7 @@ type server struct {
 	mu         sync.Mutex
 	inHand     map[*taken]struct{}
 	silent     atomic.Bool
+	unfit      atomic.Bool
 }
 
 // ticks come again by themselves: they are neither parked nor shelved.
@@ -254,7 +261,7 @@ func (w *server) serve(ctx context.Context) error {
 	}
 	w.ackWait = consumer.CachedInfo().Config.AckWait
 	w.inHand = map[*taken]struct{}{}
-	w.began = time.Now()
+	w.began = w.b.Now()
 	defer w.s.Metrics.backlog.serves(w.b, w.row)()
 
 	var stop context.CancelCauseFunc
@@ -330,7 +337,7 @@ func (w *server) deal(p *puller, n int, retried bool, stop context.CancelCauseFu
 			}
 		})
 	}
-	for w.soft.Err() == nil {
+	for w.fit() {
 		free := w.idle(idle)
 		if free == 0 {
 			break
@@ -348,6 +355,36 @@ func (w *server) deal(p *puller, n int, retried bool, stop context.CancelCauseFu
 	defer cancel()
 	p.drain(ctx)
 	slots.Wait()
+}
+
+// unfitPause is how often one who may take nothing looks whether that is over.
+const unfitPause = time.Second
+
+// fit waits until messages may be taken; false when soft ends first.
+func (w *server) fit() bool {
+	for w.soft.Err() == nil {
+		if w.noteFit() == nil {
+			return true
+		}
+		if sleep(w.soft, unfitPause) != nil {
+			break
+		}
+	}
+	return false
+}
+
+// noteFit is Serving.Fit, and says so when that changes.
+func (w *server) noteFit() error {
+	err := w.s.Fit()
+	if was := w.unfit.Swap(err != nil); was == (err != nil) {
+		return err
+	}
+	if err != nil {
+		w.b.log.Error().Err(err).Str("consumer", w.row.name).Msg("takes no more messages until this is mended")
+	} else {
+		w.b.log.Info().Str("consumer", w.row.name).Msg("takes messages again")
+	}
+	return err
 }
 
 // idle waits for idle slots and takes all there are: none when soft ends first.
@@ -371,6 +408,10 @@ func (w *server) idle(slots <-chan struct{}) (n int) {
 func (w *server) take(t *taken, retried bool) {
 	if w.soft.Err() != nil {
 		t.nak(0)
+		return
+	}
+	if w.noteFit() != nil { // it was asked for before
+		t.nak(brokenPause)
 		return
 	}
 	d, err := w.delivery(t, retried)

@@ -53,6 +53,8 @@ type Parts struct {
 	Grace time.Duration
 	// Now is the clock that services decide by, time.Now when nil. It must be the ledger's.
 	Now func() time.Time
+	// Clocks compares; nil does not. With them Now is the ledger's clock.
+	Clocks *Clocks
 }
 
 // Warehouses opens the warehouse of a seller by the ERP's code, for calls of the class; Read for whoever must not send.
@@ -81,17 +83,24 @@ func (p Parts) Shell(name string) *Shell {
 
 // Serving is how a consumer is served, before a service adds its own wishes.
 func (s *Shell) Serving(consumer string) bus.Serving {
-	return bus.Serving{Consumer: consumer, Attempts: s.Ledger, Grace: s.Grace, Metrics: s.served, Now: s.Now}
+	serving := bus.Serving{Consumer: consumer, Attempts: s.Ledger, Grace: s.Grace, Metrics: s.served, Now: s.Now}
+	if s.Clocks != nil {
+		serving.Fit, serving.Now = s.Clocks.Fit, nil // the broker fires by its own clock
+	}
+	return serving
 }
 
 // Ready is nil while everything answers and takes writes.
 func (p Parts) Ready(ctx context.Context) error {
-	var writes error
+	var writes, clocks error
 	var asking sync.WaitGroup
 	asking.Go(func() { writes = p.Bus.CheckWrites(ctx) }) // beside the ledger: each may take most of ctx's time
+	if p.Clocks != nil {
+		clocks = p.Clocks.Fit()
+	}
 	ledger := p.Ledger.Check(ctx)
 	asking.Wait()
-	return errors.Join(writes, p.Sellers.Ready(), p.Tokens.Ready(), ledger)
+	return errors.Join(writes, p.Sellers.Ready(), p.Tokens.Ready(), clocks, ledger)
 }
 
 // Main is a service's main: Run with the process's arguments, environment and signals.
@@ -216,6 +225,8 @@ type Options struct {
 	Log     zerolog.Logger
 	Metrics prometheus.Registerer
 	Grace   time.Duration
+	// Now is the host's own clock, time.Now when nil. Tests set one that is off; b has to have it too.
+	Now func() time.Time
 }
 
 // Open opens what services stand on, over a bus whose topology is applied. It waits for a ledger that is merely away,
@@ -235,6 +246,11 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 		closeLedger()
 		return Parts{}, none, err
 	}
+	clocks, err := newClocks(ctx, l, b, o.Now, o.Log)
+	if err != nil {
+		closeLedger()
+		return Parts{}, none, err
+	}
 	bucket, err := b.Bucket(ctx, bus.BucketSetup)
 	if err != nil {
 		closeLedger()
@@ -250,23 +266,28 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 		o.Metrics.MustRegister(newStores(b, l))
 	}
 	warehouses := adapters.NewWarehouses(l)
-	warehouses.Trust = o.Trust
+	warehouses.Trust, warehouses.Now = o.Trust, clocks.ledger.Now
 	if o.Metrics != nil {
+		clocks.collect(o.Metrics)
 		o.Metrics.MustRegister(book.Metrics())
 		warehouses.Metrics = adapters.NewMetrics(o.Metrics, book.All)
 	}
-	keeper, closeTokens, err := openTokens(ctx, b, book, warehouses, o)
+	keeper, closeTokens, err := openTokens(ctx, b, book, warehouses, clocks.ledger.Now, o)
 	if err != nil {
 		book.Close()
 		closeLedger()
 		return Parts{}, none, err
 	}
 	p := Parts{Log: o.Log, Bus: b, Ledger: l, Sellers: book, Warehouses: warehouses, Tokens: keeper, Metrics: o.Metrics, Grace: o.Grace}
-	return p, func() { closeTokens(); warehouses.Close(); book.Close(); closeLedger() }, nil
+	p.Clocks, p.Now = clocks, clocks.ledger.Now
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	kept := make(chan struct{})
+	go func() { defer close(kept); clocks.keep(keeping) }()
+	return p, func() { stop(); <-kept; closeTokens(); warehouses.Close(); book.Close(); closeLedger() }, nil
 }
 
 // openTokens opens the tokens that are ours to refresh, and keeps them fresh until they are closed.
-func openTokens(ctx context.Context, b *bus.Bus, book *seller.Book, warehouses *adapters.Warehouses, o Options) (*token.Keeper, func(), error) {
+func openTokens(ctx context.Context, b *bus.Bus, book *seller.Book, warehouses *adapters.Warehouses, now func() time.Time, o Options) (*token.Keeper, func(), error) {
 	keys, err := token.ParseKeys(o.TokenKey.Reveal())
 	if err != nil {
 		return nil, nil, fmt.Errorf("TOKEN_KEY: %w", err)
@@ -280,9 +301,9 @@ func openTokens(ctx context.Context, b *bus.Bus, book *seller.Book, warehouses *
 		return nil, nil, err
 	}
 	keeper := token.NewKeeper(store, token.Options{
-		Sellers: book, Authority: warehouses.Authority, Metrics: token.NewMetrics(o.Metrics), Log: o.Log,
+		Sellers: book, Authority: warehouses.Authority, Metrics: token.NewMetrics(o.Metrics), Log: o.Log, Now: now,
 		Renewed: func(ctx context.Context, id token.ID) {
-			if _, err := seller.ResumeToken(ctx, book, b.Publish, id.Seller, time.Now()); err != nil {
+			if _, err := seller.ResumeToken(ctx, book, b.Publish, id.Seller, now()); err != nil {
 				o.Log.Warn().Err(err).Str("seller", id.Seller).Msg("not resumed although its token was renewed; the next probe tries")
 			}
 		},

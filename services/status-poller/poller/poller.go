@@ -166,7 +166,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Read, Config: c, Log: s.Log, Now: s.Now,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics), Tracer: s.Bus.Tracer(),
 	})
-	s.Metrics.MustRegister(Followed(s.Sellers.All, s.Ledger, time.Now))
+	s.Metrics.MustRegister(Followed(s.Sellers.All, s.Ledger, p.Now))
 	serving := s.Serving(Name)
 	serving.Slots = c.Slots
 	return bus.Serve(ctx, s.Bus, event.PollDue, serving, p.PollDue, nil)

@@ -168,7 +168,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
 		},
 	})
-	s.Metrics.MustRegister(Followed(s.Sellers.All, s.Ledger, time.Now))
+	s.Metrics.MustRegister(Followed(s.Sellers.All, s.Ledger, p.Now))
 	ticks, windows := s.Serving(Name), s.Serving(Windows)
 	ticks.Slots = c.Slots
 	windows.Slots, windows.MaxAttempts, windows.Paused = c.Slots, max(c.Attempts, c.GapAttempts), p.paused

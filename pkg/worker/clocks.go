@@ -1,0 +1,113 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/clock"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+)
+
+const (
+	// MaxSkew is how far the clocks of a worker, its ledger and NATS may be apart. Whether an order is certainly new hangs on
+	// times of the broker and of the ledger, within ledger.BirthMargin.
+	MaxSkew = ledger.BirthMargin
+	// measureEvery is how often clocks are measured. A step of our own clock is seen without that.
+	measureEvery = time.Minute
+	// measureFor is for one measurement.
+	measureFor = 5 * time.Second
+)
+
+// Clocks are those that a worker's own is compared with: the ledger's, by which services decide how long something
+// lasted, and the broker's.
+type Clocks struct {
+	ledger, broker *clock.Clock
+	log            zerolog.Logger
+}
+
+// newClocks measures the clocks of a ledger and a broker that both answer. own is the host's, nil for time.Now.
+func newClocks(ctx context.Context, l ledger.Ledger, b *bus.Bus, own func() time.Time, log zerolog.Logger) (*Clocks, error) {
+	c := &Clocks{ledger: clock.New(l.Clock, own), broker: b.Clock(), log: log}
+	return c, patiently(ctx, log, "clocks", c.measure)
+}
+
+func (c *Clocks) measure(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, measureFor)
+	defer cancel()
+	return errors.Join(c.broker.Measure(ctx), c.ledger.Measure(ctx)) // a ledger in buckets has the broker's clock
+}
+
+// keep measures now and then until ctx ends.
+func (c *Clocks) keep(ctx context.Context) {
+	every := time.NewTicker(measureEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+			if err := c.measure(ctx); err != nil && ctx.Err() == nil {
+				c.log.Warn().Err(err).Msg("cannot compare the clocks; what was measured last goes on")
+			}
+		}
+	}
+}
+
+// Skews are how far this host's clock is ahead of the ledger's and of NATS', negative when it is behind.
+func (c *Clocks) Skews() (ledger, broker time.Duration) {
+	ledger, _ = c.ledger.Skew()
+	broker, _ = c.broker.Skew()
+	return ledger, broker
+}
+
+// Fit is nil while the clocks are within MaxSkew; else a fault.Reason with the figures. It asks nobody.
+func (c *Clocks) Fit() error {
+	l, b := c.Skews()
+	switch {
+	case l.Abs() > MaxSkew:
+		return apart("这台主机", "账本", "this host's", "the ledger's", l)
+	case b.Abs() > MaxSkew:
+		return apart("这台主机", "NATS", "this host's", "NATS'", b)
+	case (b - l).Abs() > MaxSkew:
+		return apart("账本", "NATS", "the ledger's", "NATS'", b-l)
+	}
+	return nil
+}
+
+// apart says that one clock is so far ahead of another.
+func apart(oneZH, otherZH, one, other string, ahead time.Duration) error {
+	zh, en := "快", "ahead of"
+	if ahead < 0 {
+		zh, en = "慢", "behind"
+	}
+	by := ahead.Abs().Round(100 * time.Millisecond)
+	return fault.Reason{
+		Code: "clock.skew",
+		ZH:   fmt.Sprintf("%s的时钟比%s的时钟%s %s（上限 %s）：请校时（NTP）；在此之前不处理任何消息", oneZH, otherZH, zh, by, MaxSkew),
+		EN:   fmt.Sprintf("%s clock is %s %s %s, %s at most: set it right (NTP); nothing is taken until then", one, by, en, other, MaxSkew),
+	}
+}
+
+// collect registers the figures.
+func (c *Clocks) collect(r prometheus.Registerer) {
+	for against, of := range map[string]*clock.Clock{"ledger": c.ledger, "nats": c.broker} {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "stockbridge_clock_skew_seconds", ConstLabels: prometheus.Labels{"against": against},
+			Help: "How far this host's clock is ahead of the ledger's and of NATS'; beyond 5 s either way nothing is taken.",
+		}, func() float64 {
+			skew, measured := of.Skew()
+			if !measured {
+				return math.NaN()
+			}
+			return skew.Seconds()
+		}))
+	}
+}
