@@ -31,7 +31,7 @@ func TestTheServersTimeIsToldWhateverTheHostsClockShows(t *testing.T) {
 		}
 		is := func(want time.Duration) {
 			t.Helper()
-			if off := c.Now().Sub(time.Now()); off.Abs() > time.Millisecond {
+			if off := time.Until(c.Now()); off.Abs() > time.Millisecond {
 				t.Errorf("the server's time is off by %s", off)
 			}
 			if got, measured := c.Skew(); !measured || (got-want).Abs() > time.Millisecond {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +13,7 @@ import (
 	"stockbridge/pkg/clock"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/scrape"
 )
 
 const (
@@ -96,18 +96,17 @@ func apart(oneZH, otherZH, one, other string, ahead time.Duration) error {
 	}
 }
 
+const gaugeSkew = "stockbridge_clock_skew_seconds"
+
 // collect registers the figures.
 func (c *Clocks) collect(r prometheus.Registerer) {
-	for against, of := range map[string]*clock.Clock{"ledger": c.ledger, "nats": c.broker} {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "stockbridge_clock_skew_seconds", ConstLabels: prometheus.Labels{"against": against},
-			Help: "How far this host's clock is ahead of the ledger's and of NATS'; beyond 5 s either way nothing is taken.",
-		}, func() float64 {
-			skew, measured := of.Skew()
-			if !measured {
-				return math.NaN()
-			}
-			return skew.Seconds()
-		}))
-	}
+	r.MustRegister(scrape.New("clocks", []scrape.Gauge{{
+		Name: gaugeSkew, Labels: []string{"against"},
+		Help: "How far this host's clock is ahead of the ledger's and of NATS'; beyond 5 s either way nothing is taken.",
+	}}, func(_ context.Context, tell scrape.Tell) error {
+		l, b := c.Skews()
+		tell(gaugeSkew, l.Seconds(), "ledger")
+		tell(gaugeSkew, b.Seconds(), "nats")
+		return nil
+	}))
 }

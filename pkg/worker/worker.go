@@ -283,7 +283,14 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	kept := make(chan struct{})
 	go func() { defer close(kept); clocks.keep(keeping) }()
-	return p, func() { stop(); <-kept; closeTokens(); warehouses.Close(); book.Close(); closeLedger() }, nil
+	return p, func() {
+		stop()
+		<-kept
+		closeTokens()
+		warehouses.Close()
+		book.Close()
+		closeLedger()
+	}, nil
 }
 
 // openTokens opens the tokens that are ours to refresh, and keeps them fresh until they are closed.
