@@ -358,6 +358,10 @@ type Documents interface {
 	// entry's state from now on (Accepted or Cancelled; Cancelled frees the lines). An entry that is settled is
 	// forgotten after 90 days: Refused, Cancelled, never sent, Shadowed, or Accepted and no longer followed.
 	Follow(ctx context.Context, e Entry, state State, f Following) error
+	// Erase takes out of an entry what others said: the details of what was unknown or released, and the warehouse's texts
+	// in refusals. Numbers and codes stay. What keeps the document from being sent twice stays. Twice is as good as once.
+	// ErrNoEntry; ErrBusy while the document is in hand or in doubt.
+	Erase(ctx context.Context, k Key) error
 	// Open counts (seller, kind) entries that are followed.
 	Open(ctx context.Context, seller, kind string) (int, error)
 	// Doubted counts (seller, kind) entries that are UNKNOWN, or in hand again after they were, and tells the oldest

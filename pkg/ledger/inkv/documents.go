@@ -319,6 +319,11 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	}))
 }
 
+// Erase implements ledger.Documents.
+func (l *Ledger) Erase(ctx context.Context, k ledger.Key) error {
+	return wrap("erase", k, l.write(ctx, k, func(r *record, now time.Time) (bool, error) { return r.erase(now) }))
+}
+
 // revive is write for a change that may make an entry live again: it then takes the lines that it had given back.
 func (l *Ledger) revive(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {
 	var lost ledger.Begin

@@ -249,6 +249,32 @@ func (r *record) follow(now time.Time, version int64, token string, state ledger
 	return true, nil
 }
 
+func (r *record) erase(now time.Time) (found bool, err error) {
+	switch {
+	case r.Version == 0:
+		return false, ledger.ErrNoEntry
+	case r.State == ledger.Intent, r.State == ledger.Unknown && r.Hash != ledger.Shadowed:
+		return false, ledger.ErrBusy
+	}
+	for i, a := range r.Attempts {
+		if a.Detail != "" && (a.What == "unknown" || a.What == "released") { // others are numbers and codes
+			r.Attempts[i].Detail, found = "", true
+		}
+	}
+	for _, why := range []*fault.Reason{&r.Reason, &r.Denied} {
+		if why.RemoteText == "" && (why.ZH != why.EN || why.ZH == "") {
+			continue // our own words
+		}
+		if found, why.RemoteText = true, ""; why.ZH == why.EN {
+			why.ZH, why.EN = "", ""
+		}
+	}
+	if found {
+		r.changed(now)
+	}
+	return found, nil
+}
+
 // entry is what is told of the record.
 func (r *record) entry() ledger.Entry {
 	e := r.Entry

@@ -284,6 +284,20 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	return wrap("follow", e.Key, err)
 }
 
+// Erase implements ledger.Documents.
+func (l *Ledger) Erase(ctx context.Context, k ledger.Key) error {
+	r, err := l.documents(ctx, k.Seller, l.document("erase", k))
+	if err == nil {
+		switch r.text(0) {
+		case "none":
+			err = ledger.ErrNoEntry
+		case "busy":
+			err = ledger.ErrBusy
+		}
+	}
+	return wrap("erase", k, err)
+}
+
 // Open implements ledger.Documents.
 func (l *Ledger) Open(ctx context.Context, seller, kind string) (int, error) {
 	n, err := l.client.ZCard(ctx, sellerKey(seller)+"due:"+kind).Result()

@@ -22,7 +22,7 @@ type scripts struct {
 
 func newScripts() scripts {
 	return scripts{
-		document: together([]string{"birth", "document"}, "begin", "begin_plain", "accept", "accept_plain", "refuse", "deny", "doubt", "absent", "release", "resend", "follow", "find", "due", "refusals"),
+		document: together([]string{"birth", "document"}, "begin", "begin_plain", "accept", "accept_plain", "refuse", "deny", "doubt", "absent", "release", "resend", "follow", "find", "due", "refusals", "erase"),
 		quota:    together([]string{"quota"}, "acquire_plain", "return_plain"),
 		lease:    together(nil, "lease", "unlease"),
 		count:    redis.NewScript(source("count")),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -1443,5 +1444,61 @@ func testUnsettled(b *bench) {
 	enough, told := errors.New("enough"), 0
 	if err := b.Unsettled(b.ctx, sellerName, kind, func(ledger.Entry) error { told++; return enough }); !errors.Is(err, enough) || told != 1 {
 		b.Errorf("stopped after %d: %v", told, err)
+	}
+}
+
+func testErase(b *bench) {
+	b.bear()
+	const words = "收件人张三 13800000000"
+	key := func(no string) ledger.Key { return ledger.Key{Seller: sellerName, Kind: kind, No: no} }
+	if err := b.Erase(b.ctx, key("A1")); !errors.Is(err, ledger.ErrNoEntry) {
+		b.Errorf("nothing there: %v", err)
+	}
+	// Released, doubted, looked for, accepted: a history of others' words.
+	begin := b.order("A1", "1")
+	b.must(b.Release(b.ctx, b.begins(begin).Claim, words))
+	claim := b.begins(b.again(begin)).Claim
+	if err := b.Erase(b.ctx, key("A1")); !errors.Is(err, ledger.ErrBusy) {
+		b.Errorf("in hand: %v", err)
+	}
+	b.must(b.Doubt(b.ctx, claim, words))
+	if err := b.Erase(b.ctx, key("A1")); !errors.Is(err, ledger.ErrBusy) {
+		b.Errorf("in doubt: %v", err)
+	}
+	b.accepts(b.again(begin), "N1")
+	b.must(b.Erase(b.ctx, key("A1")))
+	e := b.entry("A1")
+	if text := fmt.Sprintf("%+v", e); strings.Contains(text, "张三") || e.State != ledger.Accepted || e.Number != "N1" || e.Hash != begin.Hash || e.Following == nil {
+		b.Errorf("erased: %s", text)
+	}
+	var what []string
+	for _, a := range e.Attempts {
+		what = append(what, strings.TrimSpace(a.What+" "+a.Detail))
+	}
+	if want := []string{"begun", "released", "begun", "unknown", "accepted N1"}; !slices.Equal(what, want) {
+		b.Errorf("the history is %q, want %q", what, want)
+	}
+	b.must(b.Erase(b.ctx, key("A1")))
+	if again := b.entry("A1"); again.Version != e.Version {
+		b.Error("erasing nothing wrote")
+	}
+	if begun, err := b.Begin(b.ctx, b.again(begin)); err != nil || begun.Claim.Owner != "" || begun.Entry.Number != "N1" {
+		b.Errorf("it could be sent again: %+v, %v", begun, err)
+	}
+
+	refused := b.order("A2", "2")
+	why := refusal()
+	why.RemoteText = words
+	b.must(b.Refuse(b.ctx, b.begins(refused).Claim, why))
+	b.must(b.Erase(b.ctx, key("A2")))
+	why.RemoteText = ""
+	if e := b.entry("A2"); e.Reason != why || e.State != ledger.Refused {
+		b.Errorf("our own words and the code stay: %+v", e)
+	}
+	borrowed := b.order("A3", "3")
+	b.must(b.Refuse(b.ctx, b.begins(borrowed).Claim, fault.Reason{Code: "internal", ZH: words, EN: words}))
+	b.must(b.Erase(b.ctx, key("A3")))
+	if e := b.entry("A3"); e.Reason != (fault.Reason{Code: "internal"}) {
+		b.Errorf("words of an error stay: %+v", e)
 	}
 }

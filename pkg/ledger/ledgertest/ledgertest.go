@@ -62,6 +62,7 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"entries are found by each of their numbers", testFind},
 		{"entries are found by the platform's numbers and by waybills", testFindAlso},
 		{"orders that share a platform's number are named", testSharing},
+		{"what others said is erased, and nothing is sent twice for it", testErase},
 		{"the newest attempts are remembered", testHistory},
 		{"attempts are counted, taken back and forgotten", testAttempts},
 		{"a lease has one owner at a time", testLeases},
