@@ -132,4 +132,3 @@ func TestAnotherSellersDocumentIsAdoptedByNobody(t *testing.T) {
 		}
 	})
 }
-

@@ -111,7 +111,9 @@ func New(o Options) (*Warehouse, error) {
 }
 
 // Identity is application, department and vendor source: JD finds an order by our number only for those who sent it.
-func (w *Warehouse) Identity() warehouse.Identity { return warehouse.Identity(seller.Identity(w.account)) }
+func (w *Warehouse) Identity() warehouse.Identity {
+	return warehouse.Identity(seller.Identity(w.account))
+}
 
 func source(ref *sellerv1.SecretRef, env func(string) string, trust seller.Trust) jdapi.Source {
 	switch {
