@@ -122,3 +122,31 @@ func (b *Book) first(id string) string {
 		return cmp.Or(cmp.Compare(b.sellers[x].Version, b.sellers[y].Version), cmp.Compare(x, y))
 	})
 }
+
+// Loses tells what a document of the seller loses when now takes the place of was, in words, zero when nothing: its warehouse
+// or shop is taken out, or another account is asked about it than that under which it was sent (identity; "" when that is
+// not known).
+func Loses(was, now *Seller, shop, warehouse, identity string) (zh, en string) {
+	before, after := was.IdentityOf(warehouse), now.IdentityOf(warehouse)
+	_, had := was.Warehouse(warehouse)
+	_, has := now.Warehouse(warehouse)
+	switch {
+	case had && !has:
+		return "仓库 " + warehouse + " 被删除", "warehouse " + warehouse + " is taken out"
+	case before != after && cmp.Or(identity, before) != after:
+		return fmt.Sprintf("仓库 %s 的账号改变 (%s → %s)", warehouse, before, after), fmt.Sprintf("the account of warehouse %s changes (%s → %s)", warehouse, before, after)
+	}
+	_, had = was.Shop(shop)
+	if _, has = now.Shop(shop); had && !has {
+		return "店铺 " + shop + " 被删除", "shop " + shop + " is taken out"
+	}
+	return "", ""
+}
+
+// MayLose tells whether Loses finds something for any document at all.
+func MayLose(was, now *Seller) bool {
+	return slices.ContainsFunc(was.Setup.Warehouses, func(w *sellerv1.Warehouse) bool {
+		_, stays := now.Warehouse(w.Code)
+		return !stays || was.IdentityOf(w.Code) != now.IdentityOf(w.Code)
+	}) || slices.ContainsFunc(was.Setup.Shops, func(s *sellerv1.Shop) bool { _, stays := now.Shop(s.Code); return !stays })
+}

@@ -217,6 +217,15 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 	return r, c.remembered(ctx, o, &r)
 }
 
+// identity is under which the order would be asked for.
+func (c *checks) identity(o *orderv1.Audited) string {
+	s, ok := c.seller(o.Seller)
+	if !ok {
+		return ""
+	}
+	return s.IdentityOf(o.Warehouse)
+}
+
 // remembered adds what the ledger knows of the order's number and of its lines.
 func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked) error {
 	if c.ledger == nil {
@@ -229,6 +238,8 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 		return err
 	case e.State != ledger.New && !e.Partial() && e.Hash != pusher.PayloadHash(o):
 		r.add(pusher.Reused(o))
+	case (e.State == ledger.Unknown || e.State == ledger.Intent) && e.Identity != "" && e.Identity != c.identity(o):
+		r.add(pusher.Elsewhere(o, o.OutboundNo, e.Identity, c.identity(o)))
 	case e.State == ledger.Accepted || e.State == ledger.Cancelled:
 		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{
 			Code: "outbound.known", Field: "outbound_no",

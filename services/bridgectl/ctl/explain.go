@@ -59,7 +59,9 @@ type delivery struct {
 	Status      string      `json:"status,omitempty"`
 	Tries       int         `json:"tries"`
 	TraceID     string      `json:"trace_id,omitempty"`
-	Reason      *reasonJSON `json:"reason,omitempty"`
+	// Account is the identity under which it was sent.
+	Account string      `json:"account,omitempty"`
+	Reason  *reasonJSON `json:"reason,omitempty"`
 	Due         time.Time   `json:"due,omitzero"`
 }
 
@@ -162,7 +164,7 @@ func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"
 
 func (x *explained) entry(e ledger.Entry) {
 	x.outbound[e.Key.Seller+"/"+e.Key.No] = true
-	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries, TraceID: trace.ID(e.Trace)}
+	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries, TraceID: trace.ID(e.Trace), Account: e.Identity}
 	switch {
 	case d.State == "":
 		d.State = "new"
@@ -251,6 +253,9 @@ func (x *explained) write(w io.Writer) error {
 			return err
 		}
 		for _, d := range x.deliveries {
+			if d.Account != "" {
+				fmt.Fprintf(w, "account of %s: %s\n", d.OutboundNo, d.Account)
+			}
 			if d.TraceID != "" {
 				fmt.Fprintf(w, "trace of %s: %s\n", d.OutboundNo, d.TraceID)
 			}

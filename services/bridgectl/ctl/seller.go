@@ -74,12 +74,16 @@ func (a *app) input(path string) ([]byte, error) {
 }
 
 type sellerApplyCmd struct {
-	File string `name:"file" short:"f" required:"" type:"path" placeholder:"FILE" help:"YAML or JSON; - reads standard input."`
+	File    string `name:"file" short:"f" required:"" type:"path" placeholder:"FILE" help:"YAML or JSON; - reads standard input."`
+	Despite string `placeholder:"WHY" help:"Apply although open documents hang on what changes; why is kept with the act."`
 }
 
 func (sellerApplyCmd) Help() string {
 	return `The file holds one seller, and no secret: only where the workers find them. All its faults are named at once. What waited
-for something that the set-up now has goes on by itself.`
+for something that the set-up now has goes on by itself.
+
+An account, a warehouse or a shop does not change or go while open documents hang on it: orders that the warehouse has and that
+are followed, and those whose answer was lost. They are named, and nothing is applied without --despite.`
 }
 
 func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
@@ -101,6 +105,8 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 		did, version = "changed", now.Version
 		if proto.Equal(now.Setup, setup) {
 			did = "unchanged"
+		} else if err := c.mayLeave(ctx, a, now, seller.New(setup, nil)); err != nil {
+			return err
 		}
 	}
 	if did != "unchanged" {

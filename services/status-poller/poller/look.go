@@ -410,6 +410,8 @@ func (p *Poller) rememberOneByOne(key string) {
 // report logs what stays wrong with a seller, once, until it changes.
 func (r *run) report() {
 	lines := slices.Clone(r.standing)
+	slices.Sort(r.absent) // the same ones are said once, in whatever order they came
+	slices.Sort(r.earlier)
 	if n := len(r.absent); n > 0 {
 		lines = append(lines, fmt.Sprintf("%d accepted orders are not known at the warehouse, among them %s", n, strings.Join(r.absent[:min(n, 5)], " ")))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -146,6 +147,7 @@ func (b *bench) know(warehouseCode, no, number string) {
 	begin := ledger.Begin{
 		Key: ledger.Key{Seller: "acme", Kind: kind, No: no}, Hash: "h", Owner: "pusher", OrderNo: no, Lines: []string{"1"},
 		Revision: 1, Shop: "S01", Warehouse: warehouseCode, StreamTime: b.now(), AuditedAt: b.now(), First: true,
+		Identity: string(b.wh.Identity()),
 	}
 	if _, err := b.all.Begin(b.t.Context(), begin); err != nil {
 		b.t.Fatal(err)
@@ -621,6 +623,47 @@ stockbridge_poll_open_orders{seller="acme"} 2
 `
 		if err := testutil.GatherAndCompare(r, strings.NewReader(want), gaugeOpen, gaugeLate); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// The set-up names another account: what was sent under the earlier one is not seen under it, and what stands there under
+// the same number is somebody else's.
+func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.accept("W01", "A-1", "A-2")
+		b.told()
+		first := b.wh
+		other := &memory.Warehouse{Now: b.now, As: "memory/other"}
+		for _, no := range []string{"X-1", "X-2", "X-3", "A-2"} {
+			o := &orderv1.Audited{OutboundNo: no, Receiver: &orderv1.Receiver{Name: "x"}, Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "CUP", Quantity: 9}}}
+			if _, err := other.TakeOrder(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 6 {
+			first.Step()
+			other.Step()
+		}
+		b.calls.OrderReader = other
+		for range 3 {
+			b.wait(time.Hour)
+			b.expect("told of what is not seen", b.told(), []string(nil))
+		}
+		if n := testutil.ToFloat64(b.Metrics.Absent); n != 0 {
+			t.Errorf("%v looks count as absent", n)
+		}
+		if n := strings.Count(b.log.String(), "2 accepted orders were sent under an earlier account"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, b.log.String())
+		}
+		if n := b.open(); n != 2 {
+			t.Errorf("%d are followed", n)
+		}
+		// Put back, they are followed as if nothing had been.
+		b.calls.OrderReader = first
+		b.wait(time.Hour)
+		if told := b.told(); !slices.Contains(told, "delivered MEM00000001") || !slices.Contains(told, "delivered MEM00000002") {
+			t.Errorf("told %v", told)
 		}
 	})
 }

@@ -1,0 +1,144 @@
+package ctl
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	opsv1 "stockbridge/proto/ops/v1"
+)
+
+// leaving are the open documents that a changed set-up no longer serves for one reason.
+type leaving struct {
+	zh, en            string
+	accepted, unknown int
+	numbers           []string
+}
+
+// numbersTold is how many of them are named.
+const numbersTold = 5
+
+// leaves finds the open documents that lose something by the change: those that the warehouse has and that are followed, and
+// those that it may have. The error says that nobody can tell.
+func (a *app) leaves(ctx context.Context, was, now *seller.Seller) ([]*leaving, error) {
+	if !seller.MayLose(was, now) {
+		return nil, nil
+	}
+	l, err := a.ledger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.ledgerIsTheWorkers(ctx, now.Name()); err != nil {
+		return nil, err
+	}
+	var found []*leaving
+	err = l.Unsettled(ctx, now.Name(), orderKind, func(e ledger.Entry) error {
+		zh, en := seller.Loses(was, now, e.Shop, e.Warehouse, e.Identity)
+		if en == "" {
+			return nil
+		}
+		i := slices.IndexFunc(found, func(f *leaving) bool { return f.en == en })
+		if i < 0 {
+			i, found = len(found), append(found, &leaving{zh: zh, en: en})
+		}
+		f := found[i]
+		if e.State == ledger.Accepted {
+			f.accepted++
+		} else {
+			f.unknown++
+		}
+		// Those whose outcome is not known are named first: somebody may have to look for them.
+		if no := e.Key.No; e.State == ledger.Accepted {
+			f.numbers = append(f.numbers, no)
+		} else {
+			f.numbers = slices.Insert(f.numbers, 0, no)
+		}
+		f.numbers = f.numbers[:min(len(f.numbers), numbersTold)]
+		return nil
+	})
+	return found, err
+}
+
+// errOtherLedger says that the workers keep their ledger elsewhere.
+var errOtherLedger = errors.New("orders came in, and the broker's ledger is empty: the workers keep theirs in Redis")
+
+// ledgerIsTheWorkers finds out whether the ledger in the broker is in use, when no other is named.
+func (a *app) ledgerIsTheWorkers(ctx context.Context, name string) error {
+	if a.RedisURL.Reveal() != "" {
+		return nil
+	}
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	bucket, err := b.Bucket(ctx, bus.BucketLedger)
+	if err != nil {
+		return err
+	}
+	keys, err := bucket.Keys(ctx, "")
+	if err != nil || len(keys) > 0 {
+		return err
+	}
+	err = b.Events(ctx, bus.EventQuery{Names: []string{event.OrderAudited.Name}, Seller: name}, func(bus.Stored) error { return errOtherLedger })
+	if errors.Is(err, errOtherLedger) {
+		return hint(err, "--redis-url or REDIS_URL must be the workers'")
+	}
+	return err
+}
+
+// mayLeave refuses a change by which open documents lose something, unless somebody says why all the same, which is kept.
+func (c sellerApplyCmd) mayLeave(ctx context.Context, a *app, was, now *seller.Seller) error {
+	found, err := a.leaves(ctx, was, now)
+	if err != nil && c.Despite == "" {
+		return hint(fmt.Errorf("which documents are open cannot be told: %w", err),
+			"%s; or --despite WHY applies it unseen; nothing was applied", cmp.Or(hintOf(err), "an account, a warehouse or a shop would change under them"))
+	}
+	var faults seller.Faults
+	for _, f := range found {
+		faults = append(faults, fault.Reason{
+			Code: "setup.open",
+			ZH:   fmt.Sprintf("%s，但仓库仍有 %d 单在跟踪，另有 %d 单结果未知：%s", f.zh, f.accepted, f.unknown, strings.Join(f.numbers, " ")),
+			EN: fmt.Sprintf("%s, while the warehouse has %s that %s followed and %d more may be there: %s",
+				f.en, count(f.accepted, "order"), are(f.accepted), f.unknown, strings.Join(f.numbers, " ")),
+		})
+	}
+	switch {
+	case len(faults) > 0 && c.Despite == "":
+		return hint(faults, "let them end first, or --despite WHY: those whose outcome is not known are then held until the set-up is put back, and the others may not be followed any more; nothing was applied")
+	case len(faults) == 0 && err == nil:
+		return nil
+	}
+	b, busErr := a.bus(ctx)
+	if busErr != nil {
+		return busErr
+	}
+	at := timestamppb.New(a.now())
+	target := "set-up, while documents are open"
+	if err != nil {
+		target = "set-up, without knowing which documents are open"
+	}
+	for _, f := range faults {
+		a.note("warning: %s", a.say(f))
+	}
+	return b.Act(ctx, &opsv1.Act{
+		Id: fmt.Sprintf("apply/%s/%d", now.Name(), at.AsTime().UnixNano()), Part: 1, Stage: opsv1.Act_STAGE_ASKED, At: at,
+		Who: a.Who, Why: c.Despite, Verb: "seller apply", Seller: now.Name(), Target: target,
+	})
+}
+
+func are(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}

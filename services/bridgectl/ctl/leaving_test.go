@@ -1,0 +1,81 @@
+package ctl
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/worker"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// A bridgectl that does not know of the workers' Redis looks into a ledger that nobody writes to: that no document is open
+// there says nothing.
+func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
+	server, url := bustest.StartServer(t)
+	config := &Config{NATSURL: worker.Secret(url), Log: t.TempDir() + "/acts"}
+	a := &app{Config: config, Streams: Streams{Err: os.Stderr}, now: time.Now, acts: newActLog(config.Log, os.Stderr)}
+	defer a.close()
+	was := seller.New(&sellerv1.Setup{
+		Name:       "acme",
+		Accounts:   []*sellerv1.Account{{Name: "jd", Kind: sellerv1.Account_KIND_JD, AppKey: "K", Department: "EBU1", VendorSource: "ISV1"}},
+		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "jd"}},
+		Shops:      []*sellerv1.Shop{{Code: "S01", Warehouses: []string{"W01"}}},
+	}, nil)
+	moved := proto.CloneOf(was.Setup)
+	moved.Accounts[0].Department = "EBU2"
+	titled := proto.CloneOf(was.Setup)
+	titled.Title = "another"
+	leaves := func(now *sellerv1.Setup) ([]*leaving, error) { return a.leaves(t.Context(), was, seller.New(now, nil)) }
+
+	if found, err := leaves(moved); err != nil || len(found) != 0 {
+		t.Errorf("before any order came: %v, %v", found, err)
+	}
+	if _, _, err := server.PublishRaw(t.Context(), event.OrderAudited.Name+".acme", nil, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leaves(moved); !errors.Is(err, errOtherLedger) {
+		t.Errorf("orders came, and the ledger is empty: %v", err)
+	}
+	if found, err := leaves(titled); err != nil || len(found) != 0 {
+		t.Errorf("another title: %v, %v", found, err)
+	}
+
+	// This ledger is the workers' own after all.
+	l, err := a.ledger(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, no := range []string{"A-1", "A-2"} {
+		begun, err := l.Begin(t.Context(), ledger.Begin{
+			Key: ledger.Key{Seller: "acme", Kind: orderKind, No: no}, Owner: "w", Hash: "h", Shop: "S01", Warehouse: "W01", Identity: was.IdentityOf("W01"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Doubt(t.Context(), begun.Claim, "no answer"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := leaves(moved)
+	if err != nil || len(found) != 1 || found[0].unknown != 2 || found[0].accepted != 0 || len(found[0].numbers) != 2 {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	// Putting back what they were sent under takes nothing from them.
+	if found, err := a.leaves(t.Context(), seller.New(moved, nil), was); err != nil || len(found) != 0 {
+		t.Errorf("put back: %+v, %v", found, err)
+	}
+	less := proto.CloneOf(was.Setup)
+	less.Shops[0].Code = "S02"
+	if found, err := leaves(less); err != nil || len(found) != 1 || found[0].en != "shop S01 is taken out" {
+		t.Errorf("a shop less: %+v, %v", found, err)
+	}
+}
+
