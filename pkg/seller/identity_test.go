@@ -121,9 +121,8 @@ func TestOfAPairThatStandsTheLaterSellerIsHeld(t *testing.T) {
 			t.Errorf("held: first %v, acme %v", held("first"), held("acme"))
 		}
 	}
-	first, _ := book.Get("first")
 	// One of them gets an account of its own.
-	first, _ = book.Get("first")
+	first, _ := book.Get("first")
 	if _, err := book.Put(t.Context(), named(t, "first", func(a *sellerv1.Account) { a.Department = "EBU9" }), first.Version); err != nil {
 		t.Fatal(err)
 	}

@@ -301,5 +301,8 @@ func sameNames(sums []*sum) bool {
 		}
 		of.no, of.code, of.lines, of.ours = of.no || s.no, of.code || s.code, of.lines+1, of.ours+n
 	}
-	return ours.lines > 0 && theirs.lines > 0 && ours.ours == theirs.ours && !(ours.no && theirs.no) && !(ours.code && theirs.code)
+	if ours.no && theirs.no || ours.code && theirs.code {
+		return false
+	}
+	return ours.lines > 0 && theirs.lines > 0 && ours.ours == theirs.ours
 }

@@ -51,18 +51,18 @@ type moment struct {
 
 // delivery is what the ledger holds of one outbound number.
 type delivery struct {
-	Seller      string      `json:"seller"`
-	OutboundNo  string      `json:"outbound_no"`
-	OrderNo     string      `json:"order_no,omitempty"`
-	State       string      `json:"state"`
-	WarehouseNo string      `json:"warehouse_no,omitempty"`
-	Status      string      `json:"status,omitempty"`
-	Tries       int         `json:"tries"`
-	TraceID     string      `json:"trace_id,omitempty"`
+	Seller      string `json:"seller"`
+	OutboundNo  string `json:"outbound_no"`
+	OrderNo     string `json:"order_no,omitempty"`
+	State       string `json:"state"`
+	WarehouseNo string `json:"warehouse_no,omitempty"`
+	Status      string `json:"status,omitempty"`
+	Tries       int    `json:"tries"`
+	TraceID     string `json:"trace_id,omitempty"`
 	// Account is the identity under which it was sent.
 	Account string      `json:"account,omitempty"`
 	Reason  *reasonJSON `json:"reason,omitempty"`
-	Due         time.Time   `json:"due,omitzero"`
+	Due     time.Time   `json:"due,omitzero"`
 }
 
 func (c orderExplainCmd) Run(ctx context.Context, a *app) error {

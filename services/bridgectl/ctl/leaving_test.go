@@ -78,4 +78,3 @@ func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
 		t.Errorf("a shop less: %+v, %v", found, err)
 	}
 }
-

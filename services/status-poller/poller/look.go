@@ -121,7 +121,7 @@ func (r *run) batch(ctx context.Context, wh warehouse.OrderReader, batch []ledge
 	var numbers [][]string
 	for _, e := range batch {
 		f, ok := found[e.Key.No]
-		ok = ok && !(elsewhere(wh, e) && !slices.Contains(documents(e, warehouse.Found{}), f.WarehouseNo) && !slices.Contains(f.Others, e.Number))
+		ok = ok && (!elsewhere(wh, e) || slices.Contains(documents(e, warehouse.Found{}), f.WarehouseNo) || slices.Contains(f.Others, e.Number))
 		if ok && r.wantsAll(e, f) {
 			full = append(full, e)
 			numbers = append(numbers, documents(e, f))
