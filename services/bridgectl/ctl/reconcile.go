@@ -51,8 +51,10 @@ type standingJSON struct {
 	Full        bool           `json:"full,omitempty"`
 	Orders      []openJSON     `json:"orders"`
 	// Strangers counts the documents that no audit of ours tells of, Own those that the warehouses took themselves.
-	Strangers int             `json:"strangers"`
-	Own       int             `json:"own"`
+	Strangers int `json:"strangers"`
+	Own       int `json:"own"`
+	// ButThere counts those of them whose orders were published as failed.
+	ButThere  int             `json:"refused_but_there"`
 	Documents []strangerJSON  `json:"documents"`
 	Lists     []listStateJSON `json:"lists"`
 	LeftOff   int             `json:"left_off,omitempty"`
@@ -212,7 +214,7 @@ func (c reconcileCmd) standing(ctx context.Context, l ledger.Ledger, name string
 	for why, n := range s.Open {
 		doc.Open[string(why)] = n
 	}
-	doc.Strangers, doc.Own, doc.Documents, doc.Lists = s.Strangers, s.Own, []strangerJSON{}, []listStateJSON{}
+	doc.Strangers, doc.Own, doc.ButThere, doc.Documents, doc.Lists = s.Strangers, s.Own, s.ButThere, []strangerJSON{}, []listStateJSON{}
 	for _, account := range slices.Sorted(maps.Keys(s.Lists)) {
 		at := s.Lists[account]
 		doc.Lists = append(doc.Lists, listStateJSON{account, at.Done.UTC(), at.Error})
@@ -324,7 +326,7 @@ func strangeness(what reconciler.Strange) fault.Reason {
 	case reconciler.Twice:
 		return fault.Reason{ZH: "同一单号另有单据：请立即让仓库取消其中一张", EN: "its number has another document besides: have one cancelled at the warehouse at once"}
 	case reconciler.Refused:
-		return fault.Reason{ZH: "该单曾告知被拒绝：请向仓库核实", EN: "its order was told as refused: ask the warehouse which is true"}
+		return fault.Reason{ZH: "该单曾告知失败，但仓库实际已有：若已退款请立即取消；若要发货请重放死信", EN: "it was published as failed, and the warehouse has it: refunded, have it cancelled at once; to ship, bridgectl dlq replay"}
 	default:
 		return fault.Reason{ZH: "没有人审核过该单号：或有其他程序在推送，或审核已丢失（请重新发布）", EN: "nobody audited its number: another program sends, or the audit was lost (have it published again)"}
 	}

@@ -23,6 +23,8 @@ type Stranger struct {
 	Account string    `json:"account"`
 	What    Strange   `json:"what"`
 	Seen    time.Time `json:"seen"`
+	// Told: that it was refused and is there was published for certain.
+	Told bool `json:"told,omitempty"`
 }
 
 // Strange is what is strange about a document.
@@ -34,8 +36,10 @@ const (
 	Unknown Strange = "unknown"
 	// Twice: its number has another document besides, which is the one that we know.
 	Twice Strange = "twice"
-	// Refused: its order was told as refused.
-	Refused Strange = "refused"
+	// Refused: its order was published as refused.
+	Refused Strange = "refused.but.there"
+	// refusedBefore is how a build before wrote Refused.
+	refusedBefore Strange = "refused"
 )
 
 // List is how far the lists of an account were read.
@@ -73,6 +77,9 @@ func ReadStrangers(ctx context.Context, books ledger.Books, seller string) ([]St
 			var s Stranger
 			if err := json.Unmarshal(f.Value, &s); err != nil {
 				return nil, fmt.Errorf("read strange document %s of %s: %w", f.Name, seller, err)
+			}
+			if s.What == refusedBefore {
+				s.What = Refused
 			}
 			byNo[s.WarehouseNo] = s
 		}
@@ -113,22 +120,8 @@ func (r *run) lists(ctx context.Context) error {
 	if r.ListEvery == 0 || !r.walked || r.wait > 0 || r.standing.Full || r.seller.Pause != nil || r.seller.InShadow(r.began) {
 		return nil
 	}
-	known, err := ReadStrangers(ctx, r.Ledger, r.seller.Name())
-	if err != nil {
+	if err := r.readStrangers(ctx); err != nil {
 		return err
-	}
-	r.strangers = map[string]*Stranger{}
-	r.standing.Strangers = 0
-	for _, s := range known {
-		entry, err := r.entry(ctx, s.OutboundNo)
-		if err != nil {
-			return err
-		}
-		if r.began.Sub(s.Seen) > strangersKept || s.What == Unknown && entry.State.Live() {
-			r.strangers[s.WarehouseNo] = nil
-			continue
-		}
-		r.standing.Strangers++
 	}
 	seen := map[string]bool{}
 	for _, w := range r.seller.Setup.Warehouses {
@@ -271,11 +264,9 @@ func (r *run) unfamiliar(ctx context.Context, wh warehouse.OrderReader, account,
 		}
 		what = Twice
 	}
-	if r.standing.Strangers++; r.standing.Strangers <= strangersAtMost {
-		r.strangers[no] = &Stranger{WarehouseNo: no, OutboundNo: details.OutboundNo, Account: account, What: what, Seen: r.began}
+	if r.known[no] == nil {
+		r.raise(&Stranger{WarehouseNo: no, OutboundNo: details.OutboundNo, Account: account, What: what, Seen: r.began}, entry)
 	}
-	r.Log.Warn().Str("seller", r.seller.Name()).Str("warehouse_no", no).Str("order", details.OutboundNo).Str("what", string(what)).
-		Msg("the warehouse has a document that no audit of ours tells of")
 	return true, nil
 }
 

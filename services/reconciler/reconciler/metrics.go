@@ -17,6 +17,7 @@ const (
 	gaugeOldest      = "stockbridge_reconcile_oldest_unexplained_seconds"
 	gaugeOpen        = "stockbridge_reconcile_open"
 	gaugeStrangers   = "stockbridge_reconcile_strangers"
+	gaugeButThere    = "stockbridge_reconcile_refused_but_there"
 	gaugeCycle       = "stockbridge_reconcile_cycle_timestamp_seconds"
 	// sellersAtOnce is how many sellers the ledger is asked about at a time at a scrape.
 	sellersAtOnce = 8
@@ -55,6 +56,7 @@ func Collected(sellers func() []*seller.Seller, l ledger.Books, now func() time.
 		{Name: gaugeOldest, Help: "How long ago the oldest order was audited that nothing explains; 0 when there is none.", Labels: bySeller},
 		{Name: gaugeOpen, Help: "Audited orders that are not settled, by why.", Labels: []string{"seller", "why"}},
 		{Name: gaugeStrangers, Help: "Documents at the warehouses that no audit of ours tells of.", Labels: bySeller},
+		{Name: gaugeButThere, Help: "Orders that were published as refused, and that the warehouse has.", Labels: bySeller},
 		{Name: gaugeCycle, Help: "When all of a seller's audits were last looked at that were old enough; 0 when never.", Labels: bySeller},
 	}, func(ctx context.Context, tell scrape.Tell) error {
 		var group errgroup.Group
@@ -75,6 +77,7 @@ func Collected(sellers func() []*seller.Seller, l ledger.Books, now func() time.
 				tell(gaugeUnexplained, float64(standing.Unexplained()), s.Name())
 				tell(gaugeOldest, oldest, s.Name())
 				tell(gaugeCycle, cycle, s.Name())
+				tell(gaugeButThere, float64(standing.ButThere), s.Name())
 				tell(gaugeStrangers, float64(standing.Strangers), s.Name())
 				for _, why := range Whys() {
 					tell(gaugeOpen, float64(standing.Open[why]), s.Name(), string(why))

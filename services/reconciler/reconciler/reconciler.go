@@ -38,6 +38,11 @@
 // what the ledger forgot is walked again, so lists are only read when nothing of that is left to do. Documents without a
 // number of ours the far side took itself.
 //
+// Orders that were refused are asked for during a day (refused.go). One that is there after all is named and published as
+// order.held with the reason refused.but.there, and never as order.accepted: the ERP was told that it failed and may have
+// refunded it, so whether it ships is a person's decision. A replay of its dead letter adopts it; a cancellation at the
+// warehouse ends the finding.
+//
 // An order is handed over at most once per Config.Deadline and MaxTries times in all. Handing over what is already in hand
 // does no harm: the ledger's claim decides.
 package reconciler
@@ -100,6 +105,9 @@ type Config struct {
 	// account; 0 for never. ListBack is how far back the first reading goes.
 	ListEvery time.Duration `env:"RECONCILE_LIST_EVERY" envDefault:"30m" help:"how often the warehouses' own lists are read; 0 for never"`
 	ListBack  time.Duration `env:"RECONCILE_LIST_BACK" envDefault:"24h" help:"how far back the first reading of a list goes"`
+	// RefusedEvery is how often orders that were refused within the last day are asked for again, a hundred a call; 0 for
+	// never. A warehouse may say no, have the order all the same, and show it later than the pusher waits.
+	RefusedEvery time.Duration `env:"RECONCILE_REFUSED_EVERY" envDefault:"30m" help:"how often orders that were refused within the last day are asked for again; 0 for never"`
 	// Slots is how many sellers are looked at at the same time.
 	Slots int `env:"RECONCILE_SLOTS" envDefault:"4" help:"sellers looked at at the same time"`
 }
@@ -114,8 +122,8 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: want more than 0s", name))
 		}
 	}
-	if c.ListEvery < 0 || c.ListBack < 0 {
-		errs = append(errs, errors.New("RECONCILE_LIST_EVERY, RECONCILE_LIST_BACK: want 0s or more"))
+	if c.ListEvery < 0 || c.ListBack < 0 || c.RefusedEvery < 0 {
+		errs = append(errs, errors.New("RECONCILE_LIST_EVERY, RECONCILE_LIST_BACK, RECONCILE_REFUSED_EVERY: want 0s or more"))
 	}
 	return errors.Join(errs...)
 }
@@ -129,6 +137,7 @@ type Sellers interface {
 type Ledger interface {
 	Get(ctx context.Context, k ledger.Key) (ledger.Entry, error)
 	Find(ctx context.Context, seller, no string) ([]ledger.Entry, error)
+	Refusals(ctx context.Context, seller, kind string, from time.Time, limit int) ([]ledger.Entry, error)
 	ledger.Leases
 	ledger.Books
 }
@@ -204,5 +213,5 @@ func (r *Reconciler) ReconcileDue(ctx context.Context, _ *bus.Delivery, m *selle
 	if err != nil {
 		err = fmt.Errorf("reconcile %s: %w", s.Name(), err)
 	}
-	return nil, err
+	return one.events, err
 }

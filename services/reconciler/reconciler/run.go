@@ -31,6 +31,10 @@ type run struct {
 	// strangers are those that are written, nil for those that are removed; marks are documents that need no second look.
 	strangers map[string]*Stranger
 	marks     []ledger.Mark
+	// known are those that stand by now, nil until they were read.
+	known map[string]*Stranger
+	// events are what is published of the run.
+	events []event.Event
 	// walked: the walk got to the audits that are younger than the deadline.
 	walked bool
 	// wait is when to go on; zero when there is nothing to go on with.
@@ -56,6 +60,9 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	if err := r.look(ctx); err != nil {
+		return err
+	}
+	if err := r.refused(ctx); err != nil {
 		return err
 	}
 	if err := r.lists(ctx); err != nil {

@@ -129,6 +129,9 @@ type Standing struct {
 	// themselves.
 	Strangers int `json:"strangers,omitempty"`
 	Own       int `json:"own,omitempty"`
+	// ButThere counts those of the Strangers whose orders were published as refused; Refused is how far such are asked for.
+	ButThere int         `json:"refused_but_there,omitempty"`
+	Refused  RefusedPass `json:"refused,omitzero"`
 	// Lists are how far the lists of each account were read.
 	Lists map[string]*List `json:"lists,omitempty"`
 	// Full: the open list is as long as it may be, and what lies behind the cursor waits.

@@ -1,0 +1,256 @@
+package reconciler
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+const (
+	// refusedFor is how long a refused order is asked for: what a warehouse shows later than that, its own lists tell. It
+	// stays below ledger.RefusalsKept.
+	refusedFor = 24 * time.Hour
+	// refusedPage is how many refusals are read at a time. It must stay above what one round trip to the ledger writes at
+	// the same microsecond (some hundred).
+	refusedPage = 500
+	// refusedPerRun bounds the numbers that one run asks for; a hundred are one call.
+	refusedPerRun = 1000
+)
+
+// RefusedPass is how far refused orders were asked for.
+type RefusedPass struct {
+	// Done is when the last pass ended, From where the pass under way goes on; zero when there is none.
+	Done time.Time `json:"done,omitzero"`
+	From time.Time `json:"from,omitzero"`
+}
+
+// refused asks whether the warehouses have orders after all that were published as failed lately.
+func (r *run) refused(ctx context.Context) error {
+	if r.RefusedEvery == 0 || r.seller.Pause != nil || r.seller.InShadow(r.began) {
+		return nil
+	}
+	if err := r.readStrangers(ctx); err != nil {
+		return err
+	}
+	pass := &r.standing.Refused
+	if pass.From.IsZero() {
+		if r.began.Sub(pass.Done) < r.RefusedEvery {
+			return nil
+		}
+		// What was found before is looked at too: a person may have had it cancelled.
+		if err := r.stillThere(ctx); err != nil {
+			return err
+		}
+		pass.From = r.began.Add(-refusedFor)
+	}
+	for asked := 0; ; {
+		if asked >= refusedPerRun || r.over(ctx) {
+			r.soon(moreAfter)
+			return nil
+		}
+		entries, err := r.Ledger.Refusals(ctx, r.seller.Name(), kind, pass.From, refusedPage)
+		if err != nil {
+			return err
+		}
+		asked += len(entries)
+		by := map[string][]ledger.Entry{}
+		for _, e := range entries {
+			by[e.Warehouse] = append(by[e.Warehouse], e)
+		}
+		for code, list := range by {
+			whole, err := r.askRefused(ctx, code, list)
+			if err != nil || !whole {
+				return err
+			}
+		}
+		if len(entries) < refusedPage {
+			pass.Done, pass.From = r.began, time.Time{}
+			return nil
+		}
+		last := entries[len(entries)-1].ChangedAt
+		if !last.After(pass.From) {
+			last = pass.From.Add(time.Microsecond)
+		}
+		pass.From = last
+	}
+}
+
+// askRefused asks one warehouse for refused orders; whole is false when it has to be asked again later. A warehouse that
+// cannot be asked is left until the next pass: its orders are refused, and stay so.
+func (r *run) askRefused(ctx context.Context, code string, list []ledger.Entry) (whole bool, err error) {
+	wh, err := r.Open(r.seller, code, warehouse.Status)
+	for len(list) > 0 && err == nil {
+		n := min(len(list), warehouse.FindLimit)
+		nos := make([]string, n)
+		for i, e := range list[:n] {
+			nos[i] = e.Key.No
+		}
+		r.Metrics.Asked.Inc()
+		var found map[string]warehouse.Found
+		if found, err = wh.FindOrders(ctx, nos); err != nil {
+			break
+		}
+		for _, no := range nos {
+			f, there := found[no]
+			if !there || f.State.Status == orderv1.Status_STATUS_CANCELLED {
+				continue
+			}
+			if err := r.butThere(ctx, no, f.WarehouseNo); err != nil {
+				return false, err
+			}
+		}
+		list = list[n:]
+	}
+	switch {
+	case err == nil:
+		return true, nil
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case fault.Of(err) == fault.Wait: // of the budget
+		r.soon(max(fault.After(err), moreAfter))
+		return false, nil
+	}
+	r.Log.Warn().Err(err).Str("seller", r.seller.Name()).Str("warehouse", code).Msg("refused orders cannot be asked for; the next pass tries")
+	return true, nil
+}
+
+// butThere names an order that was refused, and that the warehouse has. It is left to a person: the ERP may have refunded
+// it. To publish it as accepted could let it ship unseen; to send it again would ship it twice.
+func (r *run) butThere(ctx context.Context, no, warehouseNo string) error {
+	entry, err := r.entry(ctx, no)
+	if err != nil || entry.State != ledger.Refused || r.known[warehouseNo] != nil {
+		return err
+	}
+	account := ""
+	for _, w := range r.seller.Setup.Warehouses {
+		if w.Code == entry.Warehouse {
+			account = w.Account
+		}
+	}
+	r.raise(&Stranger{WarehouseNo: warehouseNo, OutboundNo: no, Account: account, What: Refused, Seen: r.began}, entry)
+	return nil
+}
+
+// raise names a document; one whose order was refused is published too.
+func (r *run) raise(s *Stranger, entry ledger.Entry) {
+	if r.standing.Strangers++; r.standing.Strangers <= strangersAtMost {
+		r.strangers[s.WarehouseNo], r.known[s.WarehouseNo] = s, s
+	}
+	r.Log.Warn().Str("seller", r.seller.Name()).Str("warehouse_no", s.WarehouseNo).Str("order", s.OutboundNo).Str("what", string(s.What)).
+		Msg("the warehouse has a document that no audit of ours tells of, or that it refused")
+	if s.What == Refused {
+		r.standing.ButThere++
+		r.tellButThere(s, entry)
+	}
+}
+
+// tellButThere publishes that a person has to see to an order that failed and is at the warehouse.
+func (r *run) tellButThere(s *Stranger, e ledger.Entry) {
+	cause := seller.CauseOperator(e.Key.Seller, e.Key.No)
+	why := fault.Reason{
+		Code: "refused.but.there", Field: "outbound_no", RemoteCode: e.Reason.RemoteCode, RemoteText: e.Reason.RemoteText,
+		ZH: "此订单曾告知失败，但仓库实际已有单据 " + s.WarehouseNo + "：若已退款，请立即在仓库取消该单；若仍要发货，请重放死信使其被接收",
+		EN: "this order was published as failed, and the warehouse has it as " + s.WarehouseNo + ": if it was refunded, have that cancelled at once; if it is to ship, replay its dead letter, which adopts it",
+	}
+	m := &orderv1.Held{
+		Ref: &orderv1.Ref{
+			Seller: e.Key.Seller, Shop: e.Shop, Warehouse: e.Warehouse, OrderNo: e.OrderNo, OutboundNo: e.Key.No, Revision: e.Revision, WarehouseNo: s.WarehouseNo,
+		},
+		At: timestamppb.New(s.Seen), Cause: cause,
+		Reason: &orderv1.Reason{Code: why.Code, Field: why.Field, Zh: why.ZH, En: why.EN, RemoteCode: why.RemoteCode, RemoteText: why.RemoteText},
+	}
+	r.events = append(r.events, event.OrderHeld.About(e.Key.Seller, e.Key.No, s.Seen, m, event.Revision(e.Revision), cause, string(Refused)))
+}
+
+// readStrangers reads the documents that were named before, once in a run. Those that are explained by now go, and those
+// that were refused are published once more if the run that named them may have died before it was done.
+func (r *run) readStrangers(ctx context.Context) error {
+	if r.known != nil {
+		return nil
+	}
+	list, err := ReadStrangers(ctx, r.Ledger, r.seller.Name())
+	if err != nil {
+		return err
+	}
+	r.strangers, r.known = map[string]*Stranger{}, map[string]*Stranger{}
+	r.standing.Strangers, r.standing.ButThere = 0, 0
+	for _, s := range list {
+		entry, err := r.entry(ctx, s.OutboundNo)
+		if err != nil {
+			return err
+		}
+		if r.began.Sub(s.Seen) > strangersKept || s.What == Unknown && entry.State.Live() || s.What == Refused && entry.State != ledger.Refused {
+			r.strangers[s.WarehouseNo] = nil
+			continue
+		}
+		r.known[s.WarehouseNo] = &s
+		r.standing.Strangers++
+		if s.What != Refused {
+			continue
+		}
+		r.standing.ButThere++
+		if !s.Told {
+			s.Told = true
+			r.strangers[s.WarehouseNo] = &s
+			r.tellButThere(&s, entry)
+		}
+	}
+	return nil
+}
+
+// stillThere drops what was refused and there, and is not there any more.
+func (r *run) stillThere(ctx context.Context) error {
+	by := map[string][]*Stranger{}
+	for _, s := range r.known {
+		if s.What == Refused {
+			by[s.Account] = append(by[s.Account], s)
+		}
+	}
+	for account, list := range by {
+		for _, w := range r.seller.Setup.Warehouses {
+			if w.Account != account {
+				continue
+			}
+			if err := r.dropGone(ctx, w.Code, list); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	return nil
+}
+
+func (r *run) dropGone(ctx context.Context, code string, list []*Stranger) error {
+	wh, err := r.Open(r.seller, code, warehouse.Status)
+	for len(list) > 0 && err == nil && !r.over(ctx) {
+		n := min(len(list), warehouse.FindLimit)
+		nos := make([]string, n)
+		for i, s := range list[:n] {
+			nos[i] = s.OutboundNo
+		}
+		r.Metrics.Asked.Inc()
+		var found map[string]warehouse.Found
+		if found, err = wh.FindOrders(ctx, nos); err != nil {
+			break
+		}
+		for _, s := range list[:n] {
+			if f, there := found[s.OutboundNo]; there && f.State.Status != orderv1.Status_STATUS_CANCELLED {
+				continue
+			}
+			r.strangers[s.WarehouseNo] = nil
+			delete(r.known, s.WarehouseNo)
+			r.standing.Strangers--
+			r.standing.ButThere--
+		}
+		list = list[n:]
+	}
+	return ctx.Err() // what could not be asked stays named
+}
