@@ -66,8 +66,8 @@ func valueSets(t *testing.T) map[string]map[string]any {
 
 type object = map[string]any
 
-// render is helm template.
-func render(t *testing.T, values map[string]any) ([]object, error) {
+// rendered is what helm template writes, by the files of the chart.
+func rendered(t *testing.T, values map[string]any) (map[string]string, error) {
 	t.Helper()
 	c := loaded(t)
 	options := chartutil.ReleaseOptions{Name: "shop", Namespace: "orders", Revision: 1, IsInstall: true}
@@ -75,7 +75,13 @@ func render(t *testing.T, values map[string]any) ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Render(c, all)
+	return engine.Render(c, all)
+}
+
+// render is helm template.
+func render(t *testing.T, values map[string]any) ([]object, error) {
+	t.Helper()
+	files, err := rendered(t, values)
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +226,9 @@ func shutPod(t *testing.T, id string, pod object) {
 	}
 }
 
+// hidden are settings that bridgectl takes, and tells of in the help of those commands that need them.
+var hidden = []string{"TOKEN_KEY_FILE", "SELLER_SECRETS_DIR", "SELLER_SECRETS_ENV", "SELLER_HTTP_HOSTS"}
+
 // ofGo are variables that Go's own library reads.
 var ofGo = []string{"SSL_CERT_DIR"}
 
@@ -235,6 +244,9 @@ func knownEnv(t *testing.T, id string, pod object) {
 			continue
 		}
 		known := slices.Concat(settings(t, service), ofGo, sellersSecrets)
+		if service == "bridgectl" {
+			known = append(known, hidden...)
+		}
 		for key, value := range envOf(c) {
 			if !slices.Contains(known, key) {
 				t.Errorf("%s: %s is no setting of %s", id, key, service)
@@ -376,7 +388,11 @@ func TestTopologyComesFirst(t *testing.T) {
 	}
 	job = find(objects, "Job", "shop-stockbridge-topology-1")
 	if job == nil || at(job, "metadata", "annotations") != nil {
-		t.Errorf("with NATS in the release: %v", job)
+		t.Fatalf("with NATS in the release: %v", job)
+	}
+	// That may take as long as its image and its volume do: nobody would try again after a deadline.
+	if args := fmt.Sprint(at(podOf(job), "containers", 0, "args")); at(job, "spec", "activeDeadlineSeconds") != nil || !strings.HasSuffix(args, " --wait]") {
+		t.Errorf("it gives up: deadline %v, args %s", at(job, "spec", "activeDeadlineSeconds"), args)
 	}
 }
 

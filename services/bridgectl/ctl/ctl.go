@@ -56,6 +56,7 @@ type commands struct {
 	Window    windowCmd    `cmd:"" help:"Stock movements: how far they were read, which spans could not be, reading them again."`
 	Reconcile reconcileCmd `cmd:"" help:"What was audited against what the ledger and the warehouses know."`
 
+	Idle       idleCmd       `cmd:"" hidden:"" help:"Do nothing until stopped: for a pod in which an operator runs commands."`
 	Completion completionCmd `cmd:"" help:"Print a script that completes commands in bash, zsh or fish."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }

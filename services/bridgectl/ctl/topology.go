@@ -47,7 +47,13 @@ func (a *app) showChanges(changes []bus.Change, none string) error {
 	})
 }
 
-type topologyApplyCmd struct{ layout }
+// waitPause is between two tries to connect, each of which takes up to connectLimit when nobody answers.
+const waitPause = time.Second
+
+type topologyApplyCmd struct {
+	layout
+	Wait bool `help:"Wait for a broker that is not there yet, for as long as it takes."`
+}
 
 func (topologyApplyCmd) Help() string {
 	return `One owner does this: you, or a job of the deployment, before workers of a new version start. Workers check it and
@@ -56,6 +62,16 @@ refuse to start on a difference. Applying twice changes nothing.`
 
 func (c topologyApplyCmd) Run(ctx context.Context, a *app) error {
 	b, err := a.bus(ctx)
+	for told := ""; c.Wait && err != nil && ctx.Err() == nil; b, err = a.bus(ctx) {
+		if err.Error() != told {
+			told = err.Error()
+			a.note("still waiting: %v", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(waitPause):
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -114,6 +114,23 @@ securityContext:
 {{- end }}
 {{- end }}
 
+{{/* How this release's sandbox is reached, beside settings; (list . settings) */}}
+{{- define "stockbridge.sandboxEnv" -}}
+{{- $root := index . 0 }}
+{{- if $root.Values.sandbox.enabled }}
+# What the sandbox takes; they are public.
+- name: JD_APP_SECRET
+  value: sandbox-secret
+- name: JD_ACCESS_TOKEN
+  value: sandbox-token
+{{- if not (hasKey (index . 1) "SELLER_HTTP_HOSTS") }}
+# It has no TLS.
+- name: SELLER_HTTP_HOSTS
+  value: {{ include "stockbridge.fullname" $root }}-jd-sandbox
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What a worker has mounted; (list . "order-pusher" secretFiles) */}}
 {{- define "stockbridge.workerMounts" -}}
 {{- include "stockbridge.connectionMounts" . }}
