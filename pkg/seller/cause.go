@@ -27,6 +27,7 @@ const (
 	causeOperator      = "operator"
 	causeShadow        = "shadow"
 	causeBooking       = "booking"
+	causeFlow          = "flow"
 	causeIdentity      = "identity"
 	causeTwin          = "twin"
 )
@@ -51,6 +52,9 @@ func CauseShopWarehouse(seller, shop, warehouse string) string {
 
 // CauseBooking waits for the shop not to be booked from the flow: its orders are the warehouse's own.
 func CauseBooking(seller, shop string) string { return cause(causeBooking, seller, shop) }
+
+// CauseFlow waits for the set-up to name a flow that tells every movement.
+func CauseFlow(seller string) string { return cause(causeFlow, seller) }
 
 // CauseCarrier waits for the far side's number of the ERP's carrier.
 func CauseCarrier(seller, carrier string) string { return cause(causeCarrier, seller, carrier) }
@@ -126,6 +130,8 @@ func (s *Seller) Cleared(cause string) bool {
 	case causeBooking:
 		shop, known := s.Shop(code)
 		cleared = known && shop.GetBooking() != sellerv1.Shop_BOOKING_FLOW
+	case causeFlow:
+		cleared = s.Following().Flow != sellerv1.Stock_FLOW_SEARCH
 	case causeWarehouse:
 		_, cleared = s.Warehouse(code)
 	case causeShopWarehouse:

@@ -22,6 +22,8 @@ type FlowTerms struct {
 	MaxSpan time.Duration
 	// Linked: rows tell what stood before and after them.
 	Linked bool
+	// Partial: it tells only some of the movements, so no book can be made of it.
+	Partial bool
 }
 
 // FlowQuery names a page of a span.

@@ -170,39 +170,6 @@ func TestMovementsAreToldOnceWhateverTheFlowIsLike(t *testing.T) {
 	})
 }
 
-// The newer method tells no figures and no numbers of rows: nothing is proved, and each movement is told once all the same.
-func TestTheNewerMethodTellsEachMovementOnce(t *testing.T) {
-	t.Parallel()
-	search := func(s *sellerv1.Setup) { followed(s); s.Stock.Flow = sellerv1.Stock_FLOW_SEARCH }
-	each(t, world.Options{Setup: search, Knobs: jdtest.Knobs{Flow: jdtest.Flow{Duplicate: 0.2}}}, func(t *testing.T, w *world.World) {
-		f := newFlow(t, w)
-		f.fill(100, 3)
-		rows, _ := f.JD.Movements(jdtest.StockQuery{ShopNo: f.place.ShopNo})
-		want := 0
-		for _, r := range rows {
-			if booked(r) {
-				want++
-			}
-		}
-		told := map[string]bool{}
-		f.Until("all is told", func() bool {
-			f.must(f.Bus.Events(t.Context(), bus.EventQuery{Names: []string{event.StockAdjusted.Name}}, func(e bus.Stored) error {
-				told[e.ID] = true
-				return nil
-			}))
-			return len(told) >= want
-		})
-		f.readAgain()
-		f.must(f.Bus.Events(t.Context(), bus.EventQuery{Names: []string{event.StockAdjusted.Name}}, func(e bus.Stored) error {
-			told[e.ID] = true
-			return nil
-		}))
-		if len(told) != want {
-			t.Errorf("%d told, %d movements", len(told), want)
-		}
-	})
-}
-
 const flowMethod = "eclp.stock.queryVmiShopStockFlow"
 
 // booked tells whether the ERP books a movement.

@@ -41,26 +41,20 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// The contract of stock holds by both of JD's methods, in whatever order and dress its rows come.
+// The contract of stock holds in whatever order and dress JD's rows come.
 func TestStockContract(t *testing.T) {
-	search := &sellerv1.Stock{Flow: sellerv1.Stock_FLOW_SEARCH}
 	for _, c := range []struct {
 		name  string
-		stock *sellerv1.Stock
 		knobs jdtest.Knobs
 	}{
-		{"the older method", nil, jdtest.Knobs{}},
-		{"the older method, rows shuffled within a second", nil, jdtest.Knobs{Flow: jdtest.Flow{Order: "seconds", End: jdtest.End{Code: "69"}}}},
-		{"the older method, answers are a mess", nil, jdtest.Knobs{Spelling: "response", ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true, Flow: jdtest.Flow{Order: "descending"}}},
-		{"the newer method", search, jdtest.Knobs{}},
-		{"the newer method, all is numbers", search, jdtest.Knobs{Numbers: "numbers", Stock: jdtest.StockKnobs{ResponseCode: "200"}}},
-		{"the newer method, answers are a mess", search, jdtest.Knobs{Spelling: "response", ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true, Flow: jdtest.Flow{Order: "shuffled"}}},
+		{"as documented", jdtest.Knobs{}},
+		{"rows shuffled within a second", jdtest.Knobs{Flow: jdtest.Flow{Order: "seconds", End: jdtest.End{Code: "69"}}}},
+		{"answers are a mess", jdtest.Knobs{Spelling: "response", ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true, Flow: jdtest.Flow{Order: "descending"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			warehousetest.TestStock(t, func(t *testing.T) warehousetest.StockSubject {
 				_, far := open(t, c.knobs)
 				s := setup(far.url)
-				s.Stock = c.stock
 				w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
 				if err != nil {
 					t.Fatal(err)
@@ -224,7 +218,7 @@ func (f *far) Deny() {
 	f.knobs(func(k *jdtest.Knobs) {
 		k.Denied = []string{
 			jdapi.MethodAddOrder, jdapi.MethodExtQueryOrder, jdapi.MethodQueryOrder,
-			jdapi.MethodQueryVmiShopStockFlow, jdapi.MethodSearchShopStockFlow, jdapi.MethodQueryVmiShopStock, jdapi.MethodSearchShopStock,
+			jdapi.MethodQueryVmiShopStockFlow, jdapi.MethodQueryVmiShopStock,
 			jdapi.MethodQueryStock, jdapi.MethodSetShopStockFixed, jdapi.MethodQueryCheckStockProfit,
 		}
 	})
@@ -262,12 +256,10 @@ func (f *far) Documents(no string) int {
 
 // Sentences that look like the end of a flow end nothing, and neither does a failure inside an answer that looks well.
 func TestWhatLooksLikeAnEndIsNone(t *testing.T) {
-	wrong := func(name string, knobs jdtest.Knobs, stock *sellerv1.Stock) {
+	wrong := func(name string, knobs jdtest.Knobs) {
 		t.Run(name, func(t *testing.T) {
 			_, far := open(t, knobs)
-			s := setup(far.url)
-			s.Stock = stock
-			w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
+			w, err := New(Options{Seller: seller.New(setup(far.url), nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -277,22 +269,21 @@ func TestWhatLooksLikeAnEndIsNone(t *testing.T) {
 			if page.End || !errors.As(err, &said) {
 				t.Errorf("%+v, %v", page, err)
 			}
-			if stock == nil {
-				return
-			}
-			if has, err := w.ShopStock(t.Context(), "ESP0020000009400", []string{"EMG1"}); !errors.As(err, &said) {
-				t.Errorf("shop stock: %v, %v", has, err)
-			}
-			if err := w.SetShopStock(t.Context(), "R-1", "ESP0020000009400", "EMG1", 1); !errors.As(err, &said) {
-				t.Errorf("set: %v", err)
-			}
 		})
 	}
 	for _, text := range jdtest.WrongEnds() {
-		wrong(text, jdtest.Knobs{Flow: jdtest.Flow{End: jdtest.End{Text: text}}}, nil)
+		wrong(text, jdtest.Knobs{Flow: jdtest.Flow{End: jdtest.End{Text: text}}})
 	}
 	for _, style := range []string{"empty", "missing"} {
-		wrong(style, jdtest.Knobs{Flow: jdtest.Flow{End: jdtest.End{Style: style}}}, nil)
+		wrong(style, jdtest.Knobs{Flow: jdtest.Flow{End: jdtest.End{Style: style}}})
 	}
-	wrong("inside", jdtest.Knobs{Stock: jdtest.StockKnobs{InnerErrors: 1}}, &sellerv1.Stock{Flow: sellerv1.Stock_FLOW_SEARCH})
+	_, far := open(t, jdtest.Knobs{Stock: jdtest.StockKnobs{InnerErrors: 1}})
+	w, err := New(Options{Seller: seller.New(setup(far.url), nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said *warehouse.SaidNo
+	if err := w.SetShopStock(t.Context(), "R-1", "ESP0020000009400", "EMG1", 1); !errors.As(err, &said) {
+		t.Errorf("set: %v", err)
+	}
 }

@@ -2,7 +2,6 @@ package jd
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -155,18 +154,6 @@ func (w *Warehouse) stockCalls(api *jdapi.Client) []tried {
 			_, err := api.QueryVmiShopStock(ctx, shop)
 			return err
 		}},
-	}
-	if w.searches() {
-		calls = []tried{
-			{jdapi.MethodSearchShopStockFlow, unread, unproved, func(ctx context.Context) error {
-				_, _, err := api.SearchShopStockFlow(ctx, rand.Text(), flow)
-				return w.flowRefused(err, shopNo)
-			}},
-			{jdapi.MethodSearchShopStock, "无法核对店铺库存", "shops' stock cannot be checked", func(ctx context.Context) error {
-				_, err := api.SearchShopStock(ctx, rand.Text(), shop)
-				return err
-			}},
-		}
 	}
 	unexplained, why := "无法用盘点和等级变更解释库存差异", "differences cannot be explained by stock-takes and changes of level"
 	return append(calls,

@@ -145,8 +145,8 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 		},
 		{name: "stock is followed", booking: "flow", rows: slices.Concat(all, stock, lists)},
 		{
-			name: "stock is followed by the newer method, and may be set", booking: "documents", stock: "stock: {flow: search, set_at_warehouse: true}\n",
-			rows: slices.Concat(all, []string{"stock.searchShopStockFlow", "stock.searchShopStock"}, stock[2:], lists, []string{"stock.setShopStockFixed"}),
+			name: "stock is followed, and may be set", booking: "documents", stock: "stock: {set_at_warehouse: true}\n",
+			rows: slices.Concat(all, stock, lists, []string{"stock.setShopStockFixed"}),
 		},
 		{
 			name: "permissions for stock lack", booking: "flow", knobs: func(c *jdtest.Config) {

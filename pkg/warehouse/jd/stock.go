@@ -2,7 +2,6 @@ package jd
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -26,12 +25,8 @@ const (
 	// than months, for rows decide on those.
 	flowSpan = 24 * time.Hour
 	// flowPage is a page of it: documented as below 100, and 100 works (§11.1). Windows under way go on by the page: whoever
-	// changes this, or searchPage, has them pass rows over.
+	// changes this has them pass rows over.
 	flowPage = 100
-	// searchSpan is what the newer method takes, 31 days (§9.3), less the second that is added to the end.
-	searchSpan = 31*24*time.Hour - time.Second
-	// searchPage is a page of it; JD takes up to 1000 (§9.3). Half of that keeps an answer well below what is read of one.
-	searchPage = 500
 	// shopStockPage and stockPage are pages of a shop's stock (§9.4), and of the warehouse's: there 100 is the default, and no
 	// maximum is known (§11.1).
 	shopStockPage = 100
@@ -51,8 +46,7 @@ const (
 	statusGood, typeSaleable = "1", "1"
 )
 
-// byReason are the rows that WDT does not book, by JD's word for their cause without blanks (§9.2). Of the newer method's
-// bizType no value is known (§9.3): where it should be a code instead of these words, such rows cannot be told from others.
+// byReason are the rows that WDT does not book, by JD's word for their cause without blanks (§9.2).
 //
 // The rest of the table is in ruleOf.
 var byReason = map[string]warehouse.Rule{
@@ -82,17 +76,15 @@ var (
 	_ warehouse.StockSetter = (*Warehouse)(nil)
 )
 
-// searches tells whether the seller chose the newer methods.
+// searches tells whether the set-up, which an earlier build took, names the method searchShopStockFlow. JD says of it that it
+// tells sales orders only ("销售出库单流水"): no receipt, return, stock-take or change of level, so no book can be made of it.
 func (w *Warehouse) searches() bool {
 	return w.seller.Setup.GetStock().GetFlow() == sellerv1.Stock_FLOW_SEARCH
 }
 
-// FlowTerms says what may be asked, by the method that the seller chose.
+// FlowTerms says what may be asked.
 func (w *Warehouse) FlowTerms() warehouse.FlowTerms {
-	if w.searches() {
-		return warehouse.FlowTerms{MaxSpan: searchSpan}
-	}
-	return warehouse.FlowTerms{MaxSpan: flowSpan, Linked: true}
+	return warehouse.FlowTerms{MaxSpan: flowSpan, Linked: true, Partial: w.searches()}
 }
 
 // Flow reads one page of a shop's flow.
@@ -111,9 +103,6 @@ func (w *Warehouse) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.
 	}
 	query := jdapi.FlowQuery{
 		DeptNo: w.account.Department, WarehouseNo: w.no, ShopNo: q.ShopNo, GoodsNo: q.GoodsNo, From: from, To: to, Page: q.Page, PageSize: flowPage,
-	}
-	if w.searches() {
-		return w.searchFlow(ctx, query)
 	}
 	rows, end, err := w.api.QueryVmiShopStockFlow(ctx, query)
 	switch {
@@ -153,38 +142,6 @@ func noEnd() error {
 	return unusable("flow.end",
 		"京东返回了空的库存流水列表，却没有给出表示结束的提示，无法确认流水已读完；将重新读取",
 		"JD answered with an empty list and without the sentence that ends a flow, so nobody knows whether it ends there; it is read again")
-}
-
-// searchFlow is Flow by the newer method.
-func (w *Warehouse) searchFlow(ctx context.Context, q jdapi.FlowQuery) (warehouse.FlowPage, error) {
-	// It counts in fractions of a second: all of the last one is asked for.
-	q.To, q.PageSize = q.To.Add(time.Second), searchPage
-	rows, end, err := w.api.SearchShopStockFlow(ctx, rand.Text(), q)
-	if err != nil {
-		return warehouse.FlowPage{}, fmt.Errorf("flow of shop %s: %w", q.ShopNo, w.unreadStock(jdapi.MethodSearchShopStockFlow, err))
-	}
-	page := warehouse.FlowPage{End: end}
-	for i, r := range rows {
-		if w.another(r.WarehouseNo) {
-			page.Elsewhere++
-			continue
-		}
-		n := fields{row: i}
-		row := warehouse.FlowRow{
-			At: n.at("createTime", r.CreateTime), GoodsNo: n.text("goodsNo", r.GoodsNo), GoodsCode: string(r.IsvGoodsNo),
-			DocumentNo: string(r.BizNo), Reason: string(r.BizType), Change: n.whole("stockChangeNum", r.StockChangeNum),
-		}
-		// The others only tell rows apart: whether stockNum stood before or after is not known, but below zero it is either way.
-		stood := n.wholeOrNone("stockNum", r.StockNum)
-		taken, takenMore := n.wholeOrNone("occupyNum", r.OccupyNum), n.wholeOrNone("occupyStockChangeNum", r.OccupyStockChangeNum)
-		if n.err != nil {
-			return warehouse.FlowPage{}, n.err
-		}
-		row.Rule = ruleOf(row.Reason, row.Change, stood)
-		row.No = made(row.DocumentNo, row.GoodsNo, row.Reason, millis(row.At), whole(row.Change), whole(stood), whole(taken), whole(takenMore))
-		page.Rows = append(page.Rows, row)
-	}
-	return page, nil
 }
 
 // another tells whether a row is of another warehouse. One that does not say is of the one that was asked for.
@@ -249,8 +206,7 @@ func (n *fields) at(field string, value jdapi.Text) time.Time {
 	return at
 }
 
-// ShopStock tells a shop's stock of at most warehouse.ShopStockLimit goods. By the newer method JD does not tell what is
-// taken of it.
+// ShopStock tells a shop's stock of at most warehouse.ShopStockLimit goods.
 func (w *Warehouse) ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]warehouse.ShopStock, error) {
 	asked := slices.Compact(slices.Sorted(slices.Values(goodsNos)))
 	if len(asked) > warehouse.ShopStockLimit {
@@ -268,7 +224,8 @@ func (w *Warehouse) ShopStock(ctx context.Context, shopNo string, goodsNos []str
 		if query.Page > mostPages {
 			return nil, fmt.Errorf("stock of shop %s: more than %d pages", shopNo, mostPages)
 		}
-		rows, err := w.shopStockPage(ctx, query)
+		rows, err := w.api.QueryVmiShopStock(ctx, query)
+		err = w.unreadStock(jdapi.MethodQueryVmiShopStock, err)
 		if query.Page > 1 && saysNothing(err) {
 			break // the same question had an answer on the page before
 		}
@@ -282,27 +239,11 @@ func (w *Warehouse) ShopStock(ctx context.Context, shopNo string, goodsNos []str
 		if err := w.addShopStock(stock, asked, shopNo, rows); err != nil {
 			return nil, fmt.Errorf("stock of shop %s: %w", shopNo, err)
 		}
-		if len(stock) == before && !w.listsShop(asked) {
+		if len(stock) == before {
 			break // JD tells the same page again
 		}
 	}
 	return stock, nil
-}
-
-// listsShop tells whether all goods of a shop are read for those that were asked for.
-func (w *Warehouse) listsShop(asked []string) bool { return w.searches() && len(asked) > 1 }
-
-// shopStockPage reads one page. The newer method takes one goods or all (§9.3): calls are dearer than rows.
-func (w *Warehouse) shopStockPage(ctx context.Context, q jdapi.ShopStockQuery) ([]jdapi.ShopStock, error) {
-	if !w.searches() {
-		rows, err := w.api.QueryVmiShopStock(ctx, q)
-		return rows, w.unreadStock(jdapi.MethodQueryVmiShopStock, err)
-	}
-	if q.PageSize = searchPage; len(q.GoodsNos) > 1 {
-		q.GoodsNos = nil
-	}
-	rows, err := w.api.SearchShopStock(ctx, rand.Text(), q)
-	return rows, w.unreadStock(jdapi.MethodSearchShopStock, err)
 }
 
 func (w *Warehouse) addShopStock(stock map[string]warehouse.ShopStock, asked []string, shopNo string, rows []jdapi.ShopStock) error {
@@ -494,9 +435,6 @@ func (w *Warehouse) unreadStock(method string, err error) error {
 	case known && !errors.Is(err, jdapi.ErrToken) && (no.Class == jdapi.ClassPermission || no.Code == codeNoMethod):
 		short := shortMethod(method)
 		zh, en := "请在京东开放平台开通", "have it granted at JD"
-		if flowMethods[method] {
-			zh, en = zh+"，或在设置 stock.flow 中换用另一接口（仅对之后的时段有效）", en+", or choose the other one by stock.flow in the set-up, for the time to come"
-		}
 		return fault.Hold(seller.CausePermission(w.seller.Name(), w.account.Name+"/"+short), fmt.Errorf("%w: %w: %w", warehouse.ErrNotPermitted,
 			refusal(no, "warehouse.permission", "京东不允许账号 "+w.account.Name+" 调用 "+short+"，"+zh, "JD does not let account "+w.account.Name+" call "+short+": "+en), err))
 	}
@@ -509,9 +447,6 @@ func (w *Warehouse) unreadStock(method string, err error) error {
 	}
 	return err
 }
-
-// flowMethods are the two of which a seller chooses one.
-var flowMethods = map[string]bool{jdapi.MethodQueryVmiShopStockFlow: true, jdapi.MethodSearchShopStockFlow: true}
 
 // shortMethod is a method's name as operators know it.
 func shortMethod(method string) string { return strings.TrimPrefix(method, "jingdong.eclp.") }

@@ -242,7 +242,8 @@ type Stock_Flow int32
 const (
 	// The older one, whose rows tell what stood before and after: what is missing shows.
 	Stock_FLOW_UNSPECIFIED Stock_Flow = 0
-	// The newer one, whose rows tell neither. For JD: searchShopStockFlow.
+	// No longer taken: the newer one tells the movements of sales orders only (JD: searchShopStockFlow). A set-up of before that
+	// has it is not followed until it is taken out.
 	Stock_FLOW_SEARCH Stock_Flow = 1
 )
 

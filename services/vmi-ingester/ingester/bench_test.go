@@ -35,6 +35,7 @@ type far struct {
 	now      func() time.Time
 	dice     *rand.Rand
 	unlinked bool
+	partial  bool
 	pageSize int
 	// elsewhere rows of each page are left out.
 	elsewhere int
@@ -72,7 +73,7 @@ func (f *far) move(goods string, change int64) *farRow {
 }
 
 func (f *far) FlowTerms() warehouse.FlowTerms {
-	return warehouse.FlowTerms{MaxSpan: 24 * time.Hour, Linked: !f.unlinked}
+	return warehouse.FlowTerms{MaxSpan: 24 * time.Hour, Linked: !f.unlinked, Partial: f.partial}
 }
 
 func (f *far) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.FlowPage, error) {

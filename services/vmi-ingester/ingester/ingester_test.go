@@ -206,6 +206,38 @@ func TestALostLedgerIsMadeAgainFromTheStreams(t *testing.T) {
 	}
 }
 
+// A flow that tells only some movements is not read: what is read by another afterwards begins where the last window ended.
+func TestAPartialFlowIsNotRead(t *testing.T) {
+	b := newBench(t)
+	b.far.move("G1", 2)
+	b.pass(time.Minute)
+	b.run(10 * time.Minute)
+	b.turn()
+	b.far.partial = true
+	b.far.move("G1", 3)
+	b.pass(time.Minute)
+	told := len(b.adjusted())
+	_, _, err := b.plan(t.Context(), b.seller, b.at, b.now())
+	if fault.Cause(err) != seller.CauseFlow(b.at.Seller) || fault.ReasonOf(err, "").Code != "flow.partial" {
+		t.Errorf("planned: %v", err)
+	}
+	if b.seller.Cleared(fault.Cause(err)) || len(b.adjusted()) != told {
+		t.Errorf("%d told", len(b.adjusted())-told)
+	}
+	b.pass(time.Hour)
+	back := proto.CloneOf(b.seller.Setup)
+	back.Stock.Flow = sellerv1.Stock_FLOW_UNSPECIFIED
+	b.seller = seller.New(back, nil)
+	b.far.unlinked, b.far.prefix, b.far.partial = false, "", false
+	if !b.seller.Cleared(seller.CauseFlow(b.at.Seller)) {
+		t.Error("still held")
+	}
+	b.run(time.Hour)
+	if sum := b.booked(); sum != 5 {
+		t.Errorf("%d pieces were told, want 5", sum)
+	}
+}
+
 func TestTheNewerMethodProvesNothingAndTellsEachRowOnce(t *testing.T) {
 	b := newBench(t)
 	b.far.unlinked = true

@@ -8,8 +8,10 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/stock"
+	"stockbridge/pkg/warehouse"
 	sellerv1 "stockbridge/proto/seller/v1"
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
@@ -55,6 +57,9 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := whole(s, wh); err != nil {
+		return nil, nil, err
+	}
 	st, err := p.made(ctx, place, s.Following().Flow, wh.FlowTerms().Linked)
 	if err != nil {
 		return nil, nil, err
@@ -98,6 +103,19 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 		})
 	}
 	return events, settle, nil
+}
+
+// whole holds what would be read of a flow that tells only some of the movements. Nothing is planned meanwhile: once the set-up
+// names another, that is read from where the last window ended.
+func whole(s *seller.Seller, wh warehouse.FlowReader) error {
+	if !wh.FlowTerms().Partial {
+		return nil
+	}
+	return fault.Hold(seller.CauseFlow(s.Name()), fault.Reason{
+		Code: "flow.partial", Field: "stock.flow",
+		ZH: "设置 stock.flow 所选的接口只返回部分流水（销售出库单），不能据此记账；请删除 stock.flow 后重新 seller apply，将从上次读到的时刻继续",
+		EN: "the method that stock.flow names tells only some movements (those of sales orders), so no book can be made of it; take stock.flow out and apply the set-up, then it goes on from where it was read",
+	})
 }
 
 // planned is the plan after a tick that the bus says is of at.

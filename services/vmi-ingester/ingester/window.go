@@ -122,6 +122,9 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 	if err != nil {
 		return r.failed(r.d, r.m, err)
 	}
+	if err := whole(r.seller, wh); err != nil {
+		return r.failed(r.d, r.m, err)
+	}
 	r.linked = wh.FlowTerms().Linked
 	if r.state, err = r.made(ctx, r.place, r.seller.Following().Flow, r.linked); err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ const (
 // call it.
 var readers = []string{
 	MethodExtQueryOrder, MethodQueryOrder, MethodQueryOrderStatus, MethodQueryOrderPacks, MethodQueryOrderListByStatus,
-	MethodQueryVmiShopStockFlow, MethodSearchShopStockFlow, MethodQueryVmiShopStock, MethodSearchShopStock, MethodQueryStock,
+	MethodQueryVmiShopStockFlow, MethodQueryVmiShopStock, MethodQueryStock,
 	MethodQueryGoodsLevelChange, MethodQueryCheckStockProfit, MethodQueryCheckStockLosses,
 	MethodQueryDept, MethodQueryWarehouse, MethodQueryShop, MethodQueryShipper, MethodQuerySupplier, MethodQuerySpSource,
 }

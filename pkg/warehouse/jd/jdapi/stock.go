@@ -12,9 +12,7 @@ import (
 // The methods for stock (§9).
 const (
 	MethodQueryVmiShopStockFlow = "jingdong.eclp.stock.queryVmiShopStockFlow"
-	MethodSearchShopStockFlow   = "jingdong.eclp.stock.searchShopStockFlow"
 	MethodQueryVmiShopStock     = "jingdong.eclp.stock.queryVmiShopStock"
-	MethodSearchShopStock       = "jingdong.eclp.stock.searchShopStock"
 	MethodQueryStock            = "jingdong.eclp.stock.queryStock"
 	MethodSetShopStockFixed     = "jingdong.eclp.stock.setShopStockFixed"
 	MethodQueryGoodsLevelChange = "jingdong.eclp.stock.queryGoodsLevelChange"
@@ -87,75 +85,6 @@ func (c *Client) QueryVmiShopStockFlow(ctx context.Context, q FlowQuery) (rows [
 	return answer.Rows, false, err
 }
 
-// SearchFlow is one movement as the newer method tells it (§9.3): without a number of its own, and without what stood before.
-type SearchFlow struct {
-	WarehouseNo          Text `json:"warehouseNo"`
-	GoodsNo              Text `json:"goodsNo"`
-	IsvGoodsNo           Text `json:"isvGoodsNo"`
-	BizNo                Text `json:"bizNo"`
-	BizType              Text `json:"bizType"`
-	StockNum             Text `json:"stockNum"`
-	OccupyNum            Text `json:"occupyNum"`
-	StockChangeNum       Text `json:"stockChangeNum"`
-	OccupyStockChangeNum Text `json:"occupyStockChangeNum"`
-	CreateTime           Text `json:"createTime"`
-}
-
-// SearchShopStockFlow reads a page of a shop's flow by the newer method. requestID is new for each call, 50 characters at
-// most. end is an answer without rows and without any complaint, or the older method's sentence.
-func (c *Client) SearchShopStockFlow(ctx context.Context, requestID string, q FlowQuery) (rows []SearchFlow, end bool, err error) {
-	const fraction = ".0" // §9.3 wants one
-	request := struct {
-		RequestID   string `json:"requestId"`
-		DeptNo      string `json:"deptNo"`
-		ShopNo      string `json:"shopNo"`
-		WarehouseNo string `json:"warehouseNo,omitempty"`
-		GoodsNo     string `json:"goodsNo,omitempty"`
-		StartDate   string `json:"startDate"`
-		EndDate     string `json:"endDate"`
-		PageNumber  int    `json:"pageNumber"`
-		PageSize    int    `json:"pageSize"`
-	}{requestID, q.DeptNo, q.ShopNo, q.WarehouseNo, q.GoodsNo, stamp(q.From) + fraction, stamp(q.To) + fraction, q.Page, q.PageSize}
-	var answer struct {
-		Result List[searched[SearchFlow]] `json:"shopStockSearchFlowResponse"`
-	}
-	if err = c.call(ctx, MethodSearchShopStockFlow, request, &answer); err == nil {
-		rows, err = found(answer.Result)
-	}
-	switch {
-	case EndsFlow(err):
-		return nil, true, nil
-	case err != nil:
-		return nil, false, fmt.Errorf("jd %s: %w", shortOf(MethodSearchShopStockFlow), err)
-	default:
-		return rows, len(rows) == 0, nil
-	}
-}
-
-// searched is what the newer methods wrap their rows in (§9.3).
-type searched[T any] struct {
-	ResponseCode Text    `json:"responseCode"`
-	ErrMsg       Text    `json:"errMsg"`
-	RequestID    Text    `json:"requestId"`
-	Data         List[T] `json:"data"`
-}
-
-// fine are texts that complain of nothing.
-var fine = regexp.MustCompile(`(?i)^((操作|查询|调用|请求|处理|执行)?成功|success|ok)?[\pP\s]*$`)
-
-// found takes the rows out of an answer of the newer methods. What responseCode is when all is well is not known (§9.3),
-// so it only shows that the service answered at all: a complaint is what errMsg says. requestId does no more: JD documents
-// it, of the same service behind its other gateway, as its own trace number, so it need not be the one that was sent.
-func found[T any](answer List[searched[T]]) ([]T, error) {
-	if len(answer) == 0 || answer[0].ResponseCode == "" && answer[0].RequestID == "" && len(answer[0].Data) == 0 {
-		return nil, fmt.Errorf("%w: no result inside", ErrLost)
-	}
-	if said := answer[0].ErrMsg; !fine.MatchString(string(said)) {
-		return nil, complaint(answer[0].ResponseCode, said)
-	}
-	return answer[0].Data, nil
-}
-
 // complaint is a no inside an answer about stock, which quotes nobody's data. Its code is the service's own, whatever the
 // gateway means by the same.
 func complaint(code, text Text) *Error {
@@ -167,16 +96,15 @@ type ShopStock struct {
 	ShopNo      Text `json:"shopNo"`
 	WarehouseNo Text `json:"warehouseNo"`
 	GoodsNo     Text `json:"goodsNo"`
-	// SpGoodsNo and OccupyNum are not told by the newer method.
-	SpGoodsNo Text `json:"spGoodsNo"`
-	StockNum  Text `json:"stockNum"`
-	OccupyNum Text `json:"occupyNum"`
+	SpGoodsNo   Text `json:"spGoodsNo"`
+	StockNum    Text `json:"stockNum"`
+	OccupyNum   Text `json:"occupyNum"`
 }
 
 // ShopStockQuery asks for a page of a shop's stock.
 type ShopStockQuery struct {
 	DeptNo, WarehouseNo, ShopNo string
-	// GoodsNos: 50 at most (§9.4); the newer method takes one, or none for all (§9.3).
+	// GoodsNos: 50 at most (§9.4).
 	GoodsNos       []string
 	Page, PageSize int
 }
@@ -200,31 +128,6 @@ func (c *Client) QueryVmiShopStock(ctx context.Context, q ShopStockQuery) ([]Sho
 		return nil, err
 	}
 	return answer.Result[0].Rows, nil
-}
-
-// SearchShopStock reads a page of a shop's stock by the newer method (§9.3). requestID as for SearchShopStockFlow.
-func (c *Client) SearchShopStock(ctx context.Context, requestID string, q ShopStockQuery) ([]ShopStock, error) {
-	request := struct {
-		RequestID   string `json:"requestId"`
-		DeptNo      string `json:"deptNo"`
-		ShopNo      string `json:"shopNo"`
-		WarehouseNo string `json:"warehouseNo,omitempty"`
-		GoodsNo     string `json:"goodsNo,omitempty"`
-		PageNumber  int    `json:"pageNumber"`
-		PageSize    int    `json:"pageSize"`
-	}{requestID, q.DeptNo, q.ShopNo, q.WarehouseNo, strings.Join(q.GoodsNos, ","), q.Page, q.PageSize}
-	var answer struct {
-		Result List[searched[ShopStock]] `json:"shopStockSearchResponse"`
-	}
-	err := c.call(ctx, MethodSearchShopStock, request, &answer)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := found(answer.Result)
-	if err != nil {
-		return nil, fmt.Errorf("jd %s: %w", shortOf(MethodSearchShopStock), err)
-	}
-	return rows, nil
 }
 
 // Stock is what lies in a warehouse of one goods in one condition (§9.1).
@@ -275,7 +178,8 @@ type SetShopStock struct {
 	ShopType int `json:"shopType,omitempty"`
 }
 
-// SetShopStockFixed overwrites what a shop has of a goods. It is done only when JD says so.
+// SetShopStockFixed overwrites what a shop has of a goods. It is done only when JD says so. The requestId of the answer is
+// not looked at: JD documents it, of the same service behind its other gateway, as its own trace number.
 func (c *Client) SetShopStockFixed(ctx context.Context, request SetShopStock) error {
 	var answer struct {
 		Result List[struct {

@@ -41,23 +41,9 @@ func TestRequestsAboutStockLeaveAsJDWantsThem(t *testing.T) {
 				rows, end, err := c.QueryVmiShopStockFlow(ctx, all)
 				return page{rows, end}, err
 			}},
-		{"searchShopStockFlow", `{"jingdong_eclp_stock_searchShopStockFlow_responce":{"code":"0","shopStockSearchFlowResponse":{"responseCode":"1","errMsg":null,
-			"pageCount":1,"requestId":"R-1","data":[{"shopNo":"ESP1","warehouseNo":"110006341","goodsNo":"EMG1","bizNo":"ESL1","isvGoodsNo":"sku-1",
-			"stockNum":8,"occupyNum":"0","stockChangeNum":-2,"occupyStockChangeNum":[0],"createTime":"2021-06-18 09:30:01.5","bizType":"10"}]}}}`,
-			func(ctx context.Context, c *Client) (any, error) {
-				rows, end, err := c.SearchShopStockFlow(ctx, "R-1", flow)
-				return page{rows, end}, err
-			}},
 		{"queryVmiShopStock", `{"jingdong_eclp_stock_queryVmiShopStock_responce":{"code":"0","queryvmishopstock_result":{"deptNo":"EBU1","vmiShopStocks":[
 			{"shopNo":"ESP1","goodsNo":"EMG1","spGoodsNo":"sp","stockNum":"8","occupyNum":1,"warehouseNo":"110006341"}]}}}`,
 			func(ctx context.Context, c *Client) (any, error) { return c.QueryVmiShopStock(ctx, shop) }},
-		{"searchShopStock", `{"jingdong_eclp_stock_searchShopStock_responce":{"code":"0","shopStockSearchResponse":[{"responseCode":1,"requestId":"R-2","data":{
-			"shopNo":"ESP1","warehouseNo":"110006341","stockNum":8,"goodsNo":"EMG1"}}]}}`,
-			func(ctx context.Context, c *Client) (any, error) {
-				one := shop
-				one.GoodsNos = one.GoodsNos[:1]
-				return c.SearchShopStock(ctx, "R-2", one)
-			}},
 		{"queryStock", `{"jingdong_eclp_stock_queryStock_responce":{"code":"0","querystock_result":[{"deptNo":"EBU1","warehouseNo":"110006341","goodsNo":"EMG1",
 			"sellerGoodsSign":"sku-1","stockStatus":1,"stockType":"1","goodsLevel":"100","totalNum":10,"usableNum":"8","recordCount":1}]}}`,
 			func(ctx context.Context, c *Client) (any, error) {
@@ -117,64 +103,37 @@ func TestAFlowEndsWithJDsSentenceOnly(t *testing.T) {
 		return string(body)
 	}
 	const sentence = "库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理"
-	search := func(fields string) string {
-		return `{"jingdong_eclp_stock_searchShopStockFlow_responce":{"code":"0","shopStockSearchFlowResponse":{` + fields + `}}}`
-	}
 	older := func(result string) string {
 		return `{"jingdong_eclp_stock_queryVmiShopStockFlow_responce":{"code":"0"` + result + `}}`
 	}
 	for _, c := range []struct {
 		name, body string
-		newer      bool
 		want       string // "end", "rows", "none" (neither), "lost", or JD's code
 	}{
-		{"the sentence", refusal("5001", sentence), false, "end"},
-		{"under a code of the gateway's", refusal("69", sentence), false, "end"},
-		{"under no code", refusal("", sentence), false, "end"},
-		{"with blanks around it", refusal("x", "  "+sentence+"\n"), false, "end"},
-		{"without blanks", refusal("x", "库存系统根据入参，查询VMI店铺库存流水信息为空，无法处理"), false, "end"},
-		{"with other words around its core", refusal("x", "根据条件，查询 vmi店铺库存流水，信息为空。"), false, "end"},
-		{"another thing is empty", refusal("x", "库存系统 根据 入参，查询 VMI店铺库存流水 失败：事业部信息为空"), false, "x"},
-		{"another thing is empty, close to it", refusal("x", "查询 VMI店铺库存流水 店铺信息为空，无法处理"), false, "x"},
-		{"another flow is empty", refusal("x", "查询 店铺库存 信息为空"), false, "x"},
-		{"a failure", refusal("67", "平台连接后端服务处理过程中出现未知异常信息"), false, "67"},
-		{"an empty list", older(`,"vmiShopStockFlowList":[]`), false, "none"},
-		{"no list", older(``), false, "none"},
-		{"rows", older(`,"vmiShopStockFlowList":[{"flowId":"1"}]`), false, "rows"},
-		{"newer: no rows", search(`"responseCode":"200","requestId":"R","errMsg":"","data":[]`), true, "end"},
-		{"newer: no rows, and all is well", search(`"responseCode":1,"errMsg":"查询成功","data":null`), true, "end"},
-		{"newer: rows, and all is well", search(`"responseCode":1,"errMsg":"success","data":[{"bizNo":"1"}]`), true, "rows"},
-		{"newer: a sentence for an error", search(`"responseCode":"0","errMsg":"` + sentence + `"`), true, "end"},
-		{"newer: the sentence as a refusal", refusal("x", sentence), true, "end"},
-		{"newer: a complaint instead of rows", search(`"responseCode":"1","errMsg":"系统繁忙"`), true, "1"},
-		{"newer: a complaint beside rows", search(`"responseCode":"500","errMsg":"部分查询超时","data":[{"bizNo":"1"}]`), true, "500"},
-		{"newer: nothing inside", `{"jingdong_eclp_stock_searchShopStockFlow_responce":{"code":"0"}}`, true, "lost"},
-		{"newer: an empty result", search(``), true, "lost"},
-		{"newer: a number of JD's own in place of ours", search(`"responseCode":"200","requestId":"JD-trace","data":[{"bizNo":"1"}]`), true, "rows"},
+		{"the sentence", refusal("5001", sentence), "end"},
+		{"under a code of the gateway's", refusal("69", sentence), "end"},
+		{"under no code", refusal("", sentence), "end"},
+		{"with blanks around it", refusal("x", "  "+sentence+"\n"), "end"},
+		{"without blanks", refusal("x", "库存系统根据入参，查询VMI店铺库存流水信息为空，无法处理"), "end"},
+		{"with other words around its core", refusal("x", "根据条件，查询 vmi店铺库存流水，信息为空。"), "end"},
+		{"another thing is empty", refusal("x", "库存系统 根据 入参，查询 VMI店铺库存流水 失败：事业部信息为空"), "x"},
+		{"another thing is empty, close to it", refusal("x", "查询 VMI店铺库存流水 店铺信息为空，无法处理"), "x"},
+		{"another flow is empty", refusal("x", "查询 店铺库存 信息为空"), "x"},
+		{"a failure", refusal("67", "平台连接后端服务处理过程中出现未知异常信息"), "67"},
+		{"an empty list", older(`,"vmiShopStockFlowList":[]`), "none"},
+		{"no list", older(``), "none"},
+		{"rows", older(`,"vmiShopStockFlowList":[{"flowId":"1"}]`), "rows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			client, jd := dial(t)
 			jd.says(func(string) string { return c.body })
-			var rows int
-			var end bool
-			var err error
-			if c.newer {
-				var list []SearchFlow
-				list, end, err = client.SearchShopStockFlow(t.Context(), "R", FlowQuery{})
-				rows = len(list)
-			} else {
-				var list []VmiFlow
-				list, end, err = client.QueryVmiShopStockFlow(t.Context(), FlowQuery{})
-				rows = len(list)
-			}
+			list, end, err := client.QueryVmiShopStockFlow(t.Context(), FlowQuery{})
+			rows := len(list)
 			got := "none"
 			var no *Error
 			switch {
 			case errors.As(err, &no):
 				got = no.Code
-				if c.newer && no.Class != ClassBusiness {
-					t.Errorf("a code of the service's own is taken for the gateway's: %v", no.Class)
-				}
 			case errors.Is(err, ErrLost):
 				got = "lost"
 			case err != nil:
@@ -229,8 +188,7 @@ func TestAStockIsSetWhenJDSaysSo(t *testing.T) {
 func FuzzStock(f *testing.F) {
 	for _, body := range []string{
 		`{"a_responce":{"vmiShopStockFlowList":[{"flowId":1,"createTime":["2021-06-18 09:30:00"],"formerNum":"1.0","nowNum":null}]}}`,
-		`{"a_responce":{"shopStockSearchFlowResponse":{"responseCode":1,"errMsg":[],"data":{"stockChangeNum":-1}}}}`,
-		`{"a_responce":{"queryvmishopstock_result":[{"vmiShopStocks":{"stockNum":"8"}}],"shopStockSearchResponse":{"data":[null]}}}`,
+		`{"a_responce":{"queryvmishopstock_result":[{"vmiShopStocks":{"stockNum":"8"}}],"x":{"data":[null]}}}`,
 		`{"a_responce":{"querystock_result":{"usableNum":[8],"recordCount":"1"},"ShopStockBaseResponse":{"success":"true"}}}`,
 		`{"a_responce":{"levelChangeResultList":[{"details":[{"qty":1}]}],"checkstockProfitList":"","checkstocklossesList":[{"details":{}}]}}`,
 		`{"error_response":{"code":"x","zh_desc":"库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理"}}`,
@@ -250,16 +208,14 @@ func FuzzStock(f *testing.F) {
 			return
 		}
 		var one struct {
-			Flow   List[VmiFlow]              `json:"vmiShopStockFlowList"`
-			Search List[searched[SearchFlow]] `json:"shopStockSearchFlowResponse"`
-			Shop   List[struct {
+			Flow List[VmiFlow] `json:"vmiShopStockFlowList"`
+			Shop List[struct {
 				Rows List[ShopStock] `json:"vmiShopStocks"`
 			}] `json:"queryvmishopstock_result"`
-			Found  List[searched[ShopStock]] `json:"shopStockSearchResponse"`
-			Stock  List[Stock]               `json:"querystock_result"`
-			Levels List[LevelChange]         `json:"levelChangeResultList"`
-			Profit List[CheckStock]          `json:"checkstockProfitList"`
-			Losses List[CheckStock]          `json:"checkstocklossesList"`
+			Stock  List[Stock]       `json:"querystock_result"`
+			Levels List[LevelChange] `json:"levelChangeResultList"`
+			Profit List[CheckStock]  `json:"checkstockProfitList"`
+			Losses List[CheckStock]  `json:"checkstocklossesList"`
 		}
 		if json.Unmarshal(inner, &one) != nil {
 			return
@@ -276,9 +232,6 @@ func FuzzStock(f *testing.F) {
 			if v, ok := n.Int(); ok && v != 0 && !strings.ContainsAny(string(n), "123456789") {
 				t.Errorf("%q is %d", n, v)
 			}
-		}
-		if rows, err := found(one.Search); err == nil && len(rows) == 0 && len(one.Search) > 0 && !fine.MatchString(string(one.Search[0].ErrMsg)) {
-			t.Errorf("an end with a complaint: %q", one.Search[0].ErrMsg)
 		}
 	})
 }

@@ -197,11 +197,6 @@ func (jd *JD) gatewayTime() time.Time { return jd.now().Add(time.Duration(jd.kno
 
 // tokenCall answers an exchange or a refresh.
 func (jd *JD) tokenCall(w http.ResponseWriter, r *http.Request, p platform, grantType string) {
-	if p == newPlatform && r.Method != http.MethodGet {
-		w.Header().Set("Allow", "GET")
-		http.Error(w, "GET", http.StatusMethodNotAllowed)
-		return
-	}
 	c := &call{arrived: jd.now(), method: ExchangeCall, gone: func() bool { return r.Context().Err() != nil }}
 	params, _ := readRequest(w, r)
 	if params["grant_type"] == "refresh_token" {

@@ -99,6 +99,28 @@ func (s *sandbox) works(token any) bool {
 	return err == nil
 }
 
+// Both platforms take token calls by POST, with the parameters in the query or as a form: programs are seen that do so.
+func TestTokenCallsMayBePosted(t *testing.T) {
+	for name, p := range authPlatforms {
+		s := start(t)
+		for how, post := range map[string]func(q url.Values) (*http.Response, error){
+			"query": func(q url.Values) (*http.Response, error) { return http.Post(s.authURL(p.token, q), "application/json", nil) },
+			"form":  func(q url.Values) (*http.Response, error) { return http.PostForm(s.authURL(p.token, nil), q) },
+		} {
+			res, err := post(p.asks("grant_type", "authorization_code", "code", s.consent(p, "grant").Get("code")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var answer object
+			err = json.NewDecoder(res.Body).Decode(&answer)
+			res.Body.Close()
+			if err != nil || answer["access_token"] == nil || !s.works(answer["access_token"]) {
+				t.Errorf("%s, %s: %v %v (%v)", name, how, res.Status, answer, err)
+			}
+		}
+	}
+}
+
 func TestAConsentLeadsToTokensThatCanBeRefreshed(t *testing.T) {
 	for name, p := range authPlatforms {
 		t.Run(name, func(t *testing.T) {

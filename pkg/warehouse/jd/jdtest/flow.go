@@ -24,6 +24,13 @@ func WrongEnds() []string {
 	}
 }
 
+// anyBizType is every movement of sales orders.
+const anyBizType = -1
+
+// bizTypes are the movements that searchShopStockFlow tells, by JD's numbers of 2026-08: an order reserves, leaves, or is
+// cancelled. 25 (large goods leave), 19 and 109 (VMI orders leave) are not played.
+var bizTypes = map[string]int{bizOccupied: 21, bizSold: 22, bizReleased: 23}
+
 // Flow is how queryVmiShopStockFlow and searchShopStockFlow tell their rows. Chances fall by the seed and the row's number,
 // or by the place and how often it was read.
 type Flow struct {
@@ -88,6 +95,9 @@ type StockKnobs struct {
 	ShipAt Code `json:"ship_at"`
 	// ResponseCode is what the newer calls answer, default "1" (not known of JD).
 	ResponseCode Code `json:"response_code"`
+	// RequestIDs is the requestId of the newer calls' answers: RequestIDEcho (default) what was asked with, RequestIDOwn a
+	// trace number of JD's own (not known of ECLP; its successor documents that).
+	RequestIDs string `json:"request_ids"`
 	// InnerErrors is the chance that a newer call (searchShopStockFlow, searchShopStock, setShopStockFixed) fails inside an
 	// answer that looks well: responseCode "2", an errMsg, no data and no effect.
 	InnerErrors float64 `json:"inner_errors"`
@@ -97,6 +107,12 @@ type StockKnobs struct {
 	// OwnOrders makes queryOrderList tell only orders that JD took itself.
 	OwnOrders bool `json:"own_orders"`
 }
+
+// What StockKnobs.RequestIDs may be.
+const (
+	RequestIDEcho = "echo"
+	RequestIDOwn  = "own"
+)
 
 func (k *Knobs) stockDefaults() {
 	orElse(&k.Flow.Order, "ascending")
@@ -114,6 +130,7 @@ func (k *Knobs) stockDefaults() {
 	orElse(&k.Stock.Lacking, "take")
 	orElse(&k.Stock.ShipAt, statusHandedOver)
 	orElse(&k.Stock.ResponseCode, "1")
+	orElse(&k.Stock.RequestIDs, RequestIDEcho)
 }
 
 func (k *Knobs) checkStock(f *faults) {
@@ -131,6 +148,7 @@ func (k *Knobs) checkStock(f *faults) {
 	f.when(k.Flow.MaxSpan <= 0 || time.Duration(k.Flow.MaxSpan) > maxStep, "flow.max_span", "must be over 0, at most %v", maxStep)
 	f.oneOf("stock.unstocked", k.Stock.Unstocked, "take", "refuse")
 	f.oneOf("stock.lacking", k.Stock.Lacking, "take", "refuse")
+	f.oneOf("stock.request_ids", k.Stock.RequestIDs, RequestIDEcho, RequestIDOwn)
 	f.chance("stock.inner_errors", k.Stock.InnerErrors)
 	f.chance("stock.count_moves", k.Stock.CountMoves)
 	f.oneOf("stock.ship_at", string(k.Stock.ShipAt), string(statusPacked), string(statusHandedOver))
@@ -140,6 +158,9 @@ func (k *Knobs) checkStock(f *faults) {
 type window struct {
 	dept, warehouse, shop, goods string
 	from, to                     int64
+	// sales leaves out all but the movements of sales orders, bizType all but those of one kind; -1 is all.
+	sales   bool
+	bizType int
 }
 
 // reading is one reader's way through the pages of a window.
@@ -244,7 +265,7 @@ func (jd *JD) flowRows(w window, begins bool) []int32 {
 			}
 		}
 	}
-	plain := k.Drop.Readings == 0 && k.Late.By.Max == 0 && !k.NoHolds && w.goods == ""
+	plain := k.Drop.Readings == 0 && k.Late.By.Max == 0 && !k.NoHolds && w.goods == "" && !w.sales
 	now := jd.now().UnixMilli()
 	var rows []int32
 	for _, shop := range shops {
@@ -272,6 +293,9 @@ func (jd *JD) flowRows(w window, begins bool) []int32 {
 func (jd *JD) told(i int32, w window, now int64, begins bool) bool {
 	m, k, id := &jd.state.stock.rows[i], &jd.knobs.Flow, uint64(jd.state.stock.first)+uint64(i)
 	if w.goods != "" && m.chain.goods != w.goods || k.NoHolds && m.former == m.now && m.hold != 0 {
+		return false
+	}
+	if kind, sale := bizTypes[m.biz]; w.sales && (!sale || w.bizType != anyBizType && w.bizType != kind) {
 		return false
 	}
 	if jd.chance(k.Late.Chance, diceLate, id) {

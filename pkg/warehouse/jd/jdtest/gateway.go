@@ -9,6 +9,8 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"mime"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,8 +24,6 @@ const (
 	timeLayout   = "2006-01-02 15:04:05"
 	// csharpLayout is what the C# SDK sends (reference/jd-eclp.md §1.4).
 	csharpLayout = "2006-01-02 15:04:05.000-0700"
-	// timeWindow is the official tolerance around the gateway's clock (§1.4).
-	timeWindow = 6 * time.Minute
 	// maxBody bounds a request; JD's own limit is not published.
 	maxBody   = 1 << 20
 	maxParams = 200
@@ -38,6 +38,7 @@ type call struct {
 	app     *app
 	token   Token
 	method  string // without its prefix; "" until known
+	version string
 	fields  map[string]string
 	// isvUUID is set for addOrder, eclpSoNo for calls about one document.
 	isvUUID, eclpSoNo string
@@ -90,19 +91,56 @@ func (jd *JD) route(w http.ResponseWriter, r *http.Request) {
 	jd.write(w, c, fate, result, no)
 }
 
-// readRequest merges query and form (§1.1). A name that comes twice keeps its first value, the form's before the query's.
+// readRequest merges query and form (§1.1), plain or multipart. A body of another type holds no parameters: clients are seen
+// that put all of them into the query and send the order as JSON besides. A name that comes twice keeps its first value, the
+// form's before the query's.
 func readRequest(w http.ResponseWriter, r *http.Request) (map[string]string, *Refusal) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		return nil, refuse(codeBadFormat, "")
 	}
 	params := map[string]string{}
-	for _, form := range []string{string(body), r.URL.RawQuery} {
-		if err := readForm(form, params); err != nil {
-			return nil, refuse(codeBadFormat, "")
-		}
+	switch kind, details, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
+	case "multipart/form-data":
+		err = readParts(body, details["boundary"], params)
+	case "", "application/x-www-form-urlencoded":
+		err = readForm(string(body), params)
+	}
+	if err == nil {
+		err = readForm(r.URL.RawQuery, params)
+	}
+	if err != nil {
+		return nil, refuse(codeBadFormat, "")
 	}
 	return params, nil
+}
+
+// readParts adds the fields of a multipart form to params. Files are passed over.
+func readParts(body []byte, boundary string, params map[string]string) error {
+	parts := multipart.NewReader(bytes.NewReader(body), boundary)
+	for {
+		part, err := parts.NextPart()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		value, err := io.ReadAll(part)
+		if err != nil {
+			return err
+		}
+		if part.FileName() != "" || part.FormName() == "" {
+			continue
+		}
+		if _, twice := params[part.FormName()]; twice {
+			continue
+		}
+		if len(params) == maxParams {
+			return errors.New("too many parameters")
+		}
+		params[part.FormName()] = string(value)
+	}
 }
 
 // readForm adds the pairs of a form to params. Unlike net/url it lets a bare semicolon stand, as Java servers do.
@@ -134,11 +172,11 @@ func readForm(form string, params map[string]string) error {
 
 // admit runs the gateway's checks in the order of §14 (JD's own is not known). The costly ones run outside the lock.
 func (jd *JD) admit(c *call, params map[string]string) *Refusal {
-	secret, clock, no := jd.enter(c, params)
+	secret, clock, window, no := jd.enter(c, params)
 	if no != nil {
 		return no
 	}
-	if no := checkTimestamp(params["timestamp"], clock); no != nil {
+	if no := checkTimestamp(params["timestamp"], clock, window); no != nil {
 		return no
 	}
 	switch {
@@ -161,21 +199,22 @@ func (jd *JD) admit(c *call, params map[string]string) *Refusal {
 }
 
 // enter knows the app and counts its call. Every call of a known app counts towards the quota, whatever becomes of it.
-func (jd *JD) enter(c *call, params map[string]string) (secret string, clock time.Time, no *Refusal) {
+func (jd *JD) enter(c *call, params map[string]string) (secret string, clock time.Time, window time.Duration, no *Refusal) {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
 	name := params["method"]
+	c.version = params["v"]
 	if _, known := methods[shortMethod(name)]; known && name != shortMethod(name) {
 		c.method = shortMethod(name)
 	}
 	app := jd.apps[params["app_key"]]
 	switch {
 	case name == "":
-		return "", clock, refuse(codeNoMethod, "")
+		return "", clock, 0, refuse(codeNoMethod, "")
 	case params["app_key"] == "":
-		return "", clock, refuse(codeNoAppKey, "")
+		return "", clock, 0, refuse(codeNoAppKey, "")
 	case app == nil:
-		return "", clock, refuse(codeUnknownApp, "")
+		return "", clock, 0, refuse(codeUnknownApp, "")
 	}
 	c.app = app
 	app.inFlight++
@@ -184,12 +223,12 @@ func (jd *JD) enter(c *call, params map[string]string) (secret string, clock tim
 	switch {
 	case !app.arrive(c.arrived, quota.PerSecond):
 		jd.violated(c, QuotaExceeded)
-		return "", clock, refuse(codeLimited, "")
+		return "", clock, 0, refuse(codeLimited, "")
 	case quota.Concurrent > 0 && app.inFlight > quota.Concurrent:
 		jd.violated(c, ConcurrencyExceeded)
-		return "", clock, refuse(codeLimited, "")
+		return "", clock, 0, refuse(codeLimited, "")
 	}
-	return app.secret, c.arrived.Add(time.Duration(jd.knobs.ClockSkew)), nil
+	return app.secret, c.arrived.Add(time.Duration(jd.knobs.ClockSkew)), time.Duration(jd.knobs.ClockWindow), nil
 }
 
 // permit checks the token and what it may call.
@@ -213,7 +252,7 @@ func lists(names []string, method string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return shortMethod(n) == method })
 }
 
-func checkTimestamp(text string, now time.Time) *Refusal {
+func checkTimestamp(text string, now time.Time, window time.Duration) *Refusal {
 	if text == "" {
 		return refuse(codeNoTimestamp, "")
 	}
@@ -223,32 +262,39 @@ func checkTimestamp(text string, now time.Time) *Refusal {
 			return refuse(codeBadTimestamp, "")
 		}
 	}
-	if off := now.Sub(at); off > timeWindow || off < -timeWindow {
+	if off := now.Sub(at); off > window || off < -window {
 		return refuse(codeBadTimestamp, "")
 	}
 	return nil
 }
 
 // signed checks the MD5 signature (§1.3) over all decoded parameters. SDKs disagree about empty values (Java and C# leave
-// them out) and about values that begin with @ (PHP leaves them out); any of their readings is taken.
+// them out), about values that begin with @ (PHP leaves them out), and about a parameter that is named other (§1.2: sent
+// unsigned); any of their readings is taken.
 func signed(secret string, params map[string]string) bool {
 	if m := params["sign_method"]; m != "" && !strings.EqualFold(m, "md5") {
 		return false // HMAC is not played: its details are not known (§15)
 	}
-	readings := []func(value string) bool{
-		func(string) bool { return true },
-		func(v string) bool { return v != "" },
-		func(v string) bool { return !strings.HasPrefix(v, "@") },
+	all := func(string, string) bool { return true }
+	readings := []func(name, value string) bool{
+		all,
+		func(_, v string) bool { return v != "" },
+		func(_, v string) bool { return !strings.HasPrefix(v, "@") },
 	}
-	return slices.ContainsFunc(readings, func(counts func(string) bool) bool {
+	if _, sent := params["other"]; sent {
+		for _, counts := range slices.Clone(readings) {
+			readings = append(readings, func(name, v string) bool { return name != "other" && counts(name, v) })
+		}
+	}
+	return slices.ContainsFunc(readings, func(counts func(name, value string) bool) bool {
 		return subtle.ConstantTimeCompare([]byte(sign(secret, params, counts)), []byte(params["sign"])) == 1
 	})
 }
 
-func sign(secret string, params map[string]string, counts func(value string) bool) string {
+func sign(secret string, params map[string]string, counts func(name, value string) bool) string {
 	text := bytes.NewBufferString(secret)
 	for _, name := range slices.Sorted(maps.Keys(params)) {
-		if name != "sign" && name != "" && counts(params[name]) {
+		if name != "sign" && name != "" && counts(name, params[name]) {
 			text.WriteString(name)
 			text.WriteString(params[name])
 		}
@@ -366,7 +412,13 @@ func (jd *JD) write(w http.ResponseWriter, c *call, fate mishap, result any, no 
 		if result != nil {
 			answer[methods[c.method].key] = k.dress(result)
 		}
-		body = encode(object{strings.ReplaceAll(methodPrefix+c.method, ".", "_") + "_" + k.Spelling: answer})
+		spelling := k.Spelling
+		if spelling == SpellingByVersion {
+			if spelling = "responce"; c.version != "2.0" {
+				spelling = "response"
+			}
+		}
+		body = encode(object{strings.ReplaceAll(methodPrefix+c.method, ".", "_") + "_" + spelling: answer})
 	}
 
 	jd.send(w, fate, body)

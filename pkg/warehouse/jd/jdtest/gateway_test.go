@@ -1,10 +1,12 @@
 package jdtest_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -102,6 +104,50 @@ func TestParametersAreTakenWhereverClientsPutThem(t *testing.T) {
 			p["file"] = "@x"
 			return http.PostForm(s.url, form(p))
 		},
+		"PHP: a multipart form": func(s *sandbox) (*http.Response, error) {
+			p := s.system("eclp.order.queryOrder")
+			p["360buy_param_json"] = business
+			p["sign"] = sign(jdtest.DefaultAppSecret, p)
+			var body bytes.Buffer
+			form := multipart.NewWriter(&body)
+			for name, value := range p {
+				_ = form.WriteField(name, value)
+			}
+			file, _ := form.CreateFormFile("attachment", "x.txt")
+			_, _ = io.WriteString(file, "not a parameter")
+			_ = form.Close()
+			return http.Post(s.url, form.FormDataContentType(), &body)
+		},
+		"multipart, the system parameters in the query": func(s *sandbox) (*http.Response, error) {
+			p := s.system("eclp.order.queryOrder")
+			p["360buy_param_json"] = business
+			p["sign"] = sign(jdtest.DefaultAppSecret, p)
+			delete(p, "360buy_param_json")
+			var body bytes.Buffer
+			form := multipart.NewWriter(&body)
+			_ = form.WriteField("360buy_param_json", business)
+			_ = form.Close()
+			return http.Post(s.url+"?"+urlForm(p), form.FormDataContentType(), &body)
+		},
+		"all in the query, JSON besides": func(s *sandbox) (*http.Response, error) {
+			p := s.system("eclp.order.queryOrder")
+			p["360buy_param_json"] = business
+			p["sign"] = sign(jdtest.DefaultAppSecret, p)
+			return http.Post(s.url+"?"+urlForm(p), "application/json; charset=utf-8", strings.NewReader(`{"a":"x=y&z%zz"}`))
+		},
+		"an SDK's other, which is not signed": func(s *sandbox) (*http.Response, error) {
+			p := s.system("eclp.order.queryOrder")
+			p["360buy_param_json"] = business
+			p["sign"] = sign(jdtest.DefaultAppSecret, p)
+			p["other"] = "x"
+			return http.PostForm(s.url, form(p))
+		},
+		"an other that is signed": func(s *sandbox) (*http.Response, error) {
+			p := s.system("eclp.order.queryOrder")
+			p["360buy_param_json"], p["other"] = business, "x"
+			p["sign"] = sign(jdtest.DefaultAppSecret, p)
+			return http.PostForm(s.url, form(p))
+		},
 		"blanks as %20, semicolons bare": func(s *sandbox) (*http.Response, error) {
 			p := s.system("eclp.order.queryOrder")
 			p["360buy_param_json"] = business
@@ -124,6 +170,48 @@ func TestParametersAreTakenWhereverClientsPutThem(t *testing.T) {
 			}
 		})
 	}
+}
+
+func urlForm(params map[string]string) string { return form(params).Encode() }
+
+// TestTheEnvelopeIsSpelledByVersion: Baison sends v=3.0 and looks for _response.
+func TestTheEnvelopeIsSpelledByVersion(t *testing.T) {
+	s := start(t, knobs(func(k *jdtest.Knobs) { k.Spelling = jdtest.SpellingByVersion }))
+	for version, want := range map[string]string{"2.0": "_responce", "3.0": "_response"} {
+		p := s.system("eclp.master.queryShipper")
+		p["v"] = version
+		p["sign"] = sign(jdtest.DefaultAppSecret, p)
+		_, body, err := s.post(p)
+		if err != nil || !strings.Contains(body, want) {
+			t.Errorf("v=%s: %s (%v)", version, body, err)
+		}
+	}
+}
+
+// TestTheClockWindowIsAKnob: a later text of JD's says ten minutes.
+func TestTheClockWindowIsAKnob(t *testing.T) {
+	s := start(t, knobs(func(k *jdtest.Knobs) { k.ClockWindow = jdtest.Duration(10 * time.Minute) }))
+	for off, code := range map[time.Duration]string{-10 * time.Minute: "60", -10*time.Minute - time.Second: "8"} {
+		p := s.system("eclp.order.queryOrder")
+		p["timestamp"] = s.clock.Now().Add(off).Format("2006-01-02 15:04:05")
+		p["sign"] = sign(jdtest.DefaultAppSecret, p)
+		_, body, err := s.post(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.open("eclp.order.queryOrder", body)
+		refusedWith(t, err, code)
+	}
+}
+
+// TestDecimalsAreAKnob: ERPs hold amounts with four places.
+func TestDecimalsAreAKnob(t *testing.T) {
+	s := start(t)
+	s.add(with(anOrder("A-1"), object{"price": "480.0000,88.5000"}))
+	s.set(func(k *jdtest.Knobs) { k.Decimals = 2 })
+	_, err := s.call(addOrder, with(anOrder("A-2"), object{"price": "480.0000,88.5000"}))
+	refusedWith(t, err, "61")
+	s.add(with(anOrder("A-2"), object{"price": "480.00,88.5"}))
 }
 
 // TestChecksComeInTheirOrder spoils a proper call from the first check of §14 to the last; each row leaves the later faults in.

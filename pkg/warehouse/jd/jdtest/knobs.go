@@ -22,6 +22,9 @@ type Knobs struct {
 	Quota Quota `json:"quota"`
 	// ClockSkew is how far the gateway's clock is ahead of the host's. The Date header shows the gateway's.
 	ClockSkew Duration `json:"clock_skew"`
+	// ClockWindow is how far a call's timestamp may be from the gateway's clock (§1.4), default 6 minutes. A later text of JD's
+	// says 10.
+	ClockWindow Duration `json:"clock_window"`
 	// Denied lists methods that nobody may call (code 24). Tokens have their own list.
 	Denied []string `json:"denied"`
 
@@ -56,7 +59,11 @@ type Knobs struct {
 	// Packages is the most packages (each with a waybill) of one document. Default 1.
 	Packages int `json:"packages"`
 
-	// Spelling of the envelope: "responce" (JD's own, default) or "response" (§1.5).
+	// Decimals is the most places of an amount (price, receivable, insuredValue) behind the point, default 4, as ERPs send
+	// them; 2 is what the documentation shows.
+	Decimals int `json:"decimals"`
+	// Spelling of the envelope: "responce" (JD's own, default), "response" (§1.5), or "version": "responce" to callers that
+	// send v=2.0 and "response" to others.
 	Spelling string `json:"spelling"`
 	// HistoryShuffled and HistoryDoubled spoil orderStatusList.
 	HistoryShuffled bool `json:"history_shuffled"`
@@ -78,6 +85,9 @@ type Knobs struct {
 	// Faults are tried in this order; the first that fires decides, and Slow comes on top.
 	Faults []Fault `json:"faults"`
 }
+
+// SpellingByVersion is a Spelling.
+const SpellingByVersion = "version"
 
 // Range is a span of time. Max below Min means exactly Min.
 type Range struct {
@@ -216,6 +226,8 @@ func (k *Knobs) setDefaults() {
 	orElse(&k.Refusal.Code, "5001")
 	orElse(&k.Refusal.ZH, "业务处理失败")
 	orElse(&k.Spelling, "responce")
+	orElse(&k.Decimals, 4)
+	orElse(&k.ClockWindow, Duration(6*time.Minute))
 	orElse(&k.Packages, 1)
 	orElse(&k.Split.Parts, 2)
 	orElse(&k.Split.At, "10010")
@@ -266,7 +278,9 @@ func (k *Knobs) check() error {
 	f.when(len(k.Walk) > 100, "walk", "must have at most 100 steps")
 	f.oneOf("repeat", string(k.Repeat), string(SecondDocument), string(SameNumber), string(RefuseRepeat))
 	f.oneOf("unknown_number", string(k.UnknownNumber), string(AnswerError), string(AnswerEmpty), string(AnswerMissing))
-	f.oneOf("spelling", k.Spelling, "responce", "response")
+	f.oneOf("spelling", k.Spelling, "responce", "response", SpellingByVersion)
+	f.when(k.Decimals < 1 || k.Decimals > 10, "decimals", "must be from 1 to 10")
+	f.when(k.ClockWindow < 0 || time.Duration(k.ClockWindow) > maxStep, "clock_window", "must be from 0 to %v", maxStep)
 	f.oneOf("numbers", k.Numbers, "", "text", "numbers")
 	for code, a := range k.Cancel.Answers {
 		f.oneOf("cancel.answers."+string(code), string(a), string(Cancelled), string(Cancelling), string(CancelRefused))

@@ -86,11 +86,11 @@ var lineLists = []string{
 }
 
 // readOrder checks the parameters of addOrder (§5.1): code 60 for what is missing, 61 for a value that cannot be.
-func readOrder(fields map[string]string) (order, *Refusal) {
-	if no := checkFields(fields); no != nil {
+func readOrder(fields map[string]string, decimals int) (order, *Refusal) {
+	if no := checkFields(fields, decimals); no != nil {
 		return order{}, no
 	}
-	lines, no := readLines(fields)
+	lines, no := readLines(fields, decimals)
 	if no != nil {
 		return order{}, no
 	}
@@ -102,7 +102,7 @@ func missing(name string) *Refusal { return refuse(codeParamMissing, name) }
 func wrong(name string) *Refusal { return refuse(codeParamValue, name) }
 
 // checkFields checks the parameters that are about the whole order.
-func checkFields(fields map[string]string) *Refusal {
+func checkFields(fields map[string]string, decimals int) *Refusal {
 	for _, name := range required {
 		if strings.TrimSpace(fields[name]) == "" {
 			return missing(name)
@@ -133,10 +133,10 @@ func checkFields(fields map[string]string) *Refusal {
 	if len(mark) != 50 || !isDigits(mark) {
 		return wrong("orderMark")
 	}
-	if collect, ok := isMoney(fields["receivable"]); !ok || collect != (mark[0] == '1') {
+	if collect, ok := isMoney(fields["receivable"], decimals); !ok || collect != (mark[0] == '1') {
 		return wrong("receivable") // an amount with cash on delivery, none without
 	}
-	if _, ok := isMoney(fields["insuredValue"]); !ok {
+	if _, ok := isMoney(fields["insuredValue"], decimals); !ok {
 		return wrong("insuredValue")
 	}
 	for _, name := range []string{"salesPlatformCreateTime", "expectDate"} {
@@ -150,7 +150,7 @@ func checkFields(fields map[string]string) *Refusal {
 }
 
 // readLines takes the parallel lists apart: each has an element for every line, or is left out.
-func readLines(fields map[string]string) ([]Line, *Refusal) {
+func readLines(fields map[string]string, decimals int) ([]Line, *Refusal) {
 	quantities := split(fields["quantity"])
 	lists := map[string][]string{}
 	for _, name := range lineLists {
@@ -184,7 +184,7 @@ func readLines(fields map[string]string) ([]Line, *Refusal) {
 			GoodsNo: at("goodsNo", i), IsvGoodsNo: at("isvGoodsNo", i), OrderLine: at("orderLine", i), Price: at("price", i),
 			Quantity: quantity,
 		}
-		if _, ok := isMoney(lines[i].Price); !ok {
+		if _, ok := isMoney(lines[i].Price, decimals); !ok {
 			return nil, wrong("price")
 		}
 		if lines[i].GoodsNo == "" && lines[i].IsvGoodsNo == "" {
@@ -198,17 +198,18 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// isMoney takes decimal text that is not negative; empty is nothing. positive says that it is more than nothing.
-func isMoney(s string) (positive, ok bool) {
+// isMoney takes decimal text that is not negative, with at most so many decimals; empty is nothing. positive says that it is
+// more than nothing.
+func isMoney(s string, decimals int) (positive, ok bool) {
 	whole, fraction, point := strings.Cut(s, ".")
-	if s != "" && (!isDigits(whole) || point && !isDigits(fraction)) {
+	if s != "" && (!isDigits(whole) || point && !isDigits(fraction) || len(fraction) > decimals) {
 		return false, false
 	}
 	return strings.Trim(s, "0.") != "", true
 }
 
 func (jd *JD) addOrder(c *call) (any, *Refusal) {
-	o, no := readOrder(c.fields)
+	o, no := readOrder(c.fields, jd.knobs.Decimals)
 	if no != nil {
 		return nil, no
 	}

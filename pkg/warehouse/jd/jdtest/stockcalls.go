@@ -1,6 +1,7 @@
 package jdtest
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -11,13 +12,16 @@ import (
 
 // Limits of reference/jd-eclp.md §9 and §11.1.
 const (
-	maxFlowPage  = 100
-	maxNewPage   = 1000
-	maxStockPage = 100
-	maxGoods     = 50
-	maxStockList = 100
-	maxNewSpan   = 31 * 24 * time.Hour
-	maxRequestID = 50
+	maxFlowPage = 100
+	maxNewPage  = 1000
+	// The newer flow's pages, by JD's text of 2026-08.
+	newFlowPage    = 50
+	maxNewFlowPage = 200
+	maxStockPage   = 100
+	maxGoods       = 50
+	maxStockList   = 100
+	maxNewSpan     = 31 * 24 * time.Hour
+	maxRequestID   = 50
 )
 
 // asked reads the parameters of a call and keeps the first that is wrong.
@@ -149,13 +153,20 @@ func (jd *JD) queryVmiShopStockFlow(c *call) (any, *Refusal) {
 	return list, nil
 }
 
-// searchShopStockFlow is §9.3. Its end is an empty list.
+// searchShopStockFlow is §9.3, as JD describes it since: the movements of sales orders, and no others. Its end is an empty list.
 func (jd *JD) searchShopStockFlow(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	id := a.requestID()
 	w := window{dept: a.dept(), warehouse: c.fields["warehouseNo"], shop: a.text("shopNo"), goods: c.fields["goodsNo"]}
 	w.from, w.to = a.span("startDate", "endDate", maxNewSpan)
-	no, size := a.count("pageNumber", 0, math.MaxInt32), a.count("pageSize", 0, maxNewPage)
+	w.sales, w.bizType = true, anyBizType
+	if kind := c.fields["bizType"]; kind != "" {
+		var err error
+		if w.bizType, err = strconv.Atoi(kind); err != nil {
+			a.refuse(wrong("bizType"))
+		}
+	}
+	no, size := a.count("pageNumber", 0, math.MaxInt32), a.count("pageSize", newFlowPage, maxNewFlowPage)
 	if a.no != nil {
 		return nil, a.no
 	}
@@ -173,12 +184,12 @@ func (jd *JD) searchShopStockFlow(c *call) (any, *Refusal) {
 			"shopGoodsNo": "", "bizNo": s.docOf(int(i)), "sellerGoodsSign": goods.IsvGoodsNo, "spGoodsNo": goods.SpGoodsNo,
 			"isvGoodsNo": goods.IsvGoodsNo, "stockNum": n64(m.now), "occupyNum": n64(m.occupied), "stockChangeNum": n64(m.now - m.former),
 			"occupyStockChangeNum": n64(m.hold), "createTime": time.UnixMilli(m.at).In(beijing).Format("2006-01-02 15:04:05.000"),
-			"bizType": m.biz, "salesPlatformOrderNo": jd.platformNo(m.doc), "bipPoid": "",
+			"bizType": n64(int64(bizTypes[m.biz])), "salesPlatformOrderNo": jd.platformNo(m.doc), "bipPoid": "",
 		}
 	}
 	return object{
 		"responseCode": digits(jd.knobs.Stock.ResponseCode), "errMsg": "", "pageCount": pages(all, size), "pageSize": n64(int64(size)),
-		"requestId": id, "data": data,
+		"requestId": jd.requestID(id), "data": data,
 	}, nil
 }
 
@@ -188,7 +199,16 @@ func (jd *JD) innerError(requestID string) object {
 	if !jd.chance(jd.knobs.Stock.InnerErrors, diceInner, jd.inner) {
 		return nil
 	}
-	return object{"responseCode": digits("2"), "errMsg": "系统异常，请稍后重试", "requestId": requestID}
+	return object{"responseCode": digits("2"), "errMsg": "系统异常，请稍后重试", "requestId": jd.requestID(requestID)}
+}
+
+// requestID is what an answer says of the request's number, by the knob.
+func (jd *JD) requestID(asked string) string {
+	if jd.knobs.Stock.RequestIDs == RequestIDOwn {
+		jd.inner++
+		return fmt.Sprintf("sandbox-%d", jd.inner)
+	}
+	return asked
 }
 
 func (jd *JD) platformNo(eclpSoNo string) string {
@@ -251,7 +271,7 @@ func (jd *JD) searchShopStock(c *call) (any, *Refusal) {
 	}
 	return object{
 		"responseCode": digits(jd.knobs.Stock.ResponseCode), "errMsg": "", "pageSize": n64(int64(size)), "pageCount": pages(len(rows), size),
-		"pageNumber": n64(int64(no)), "requestId": id, "data": page(rows, no, size),
+		"pageNumber": n64(int64(no)), "requestId": jd.requestID(id), "data": page(rows, no, size),
 	}, nil
 }
 
@@ -319,7 +339,7 @@ func (jd *JD) setShopStockFixed(c *call) (any, *Refusal) {
 		act.RequestID = id
 		jd.change(record{Acts: []StockAct{act}})
 	}
-	return object{"responseCode": digits(jd.knobs.Stock.ResponseCode), "errMsg": "", "success": true, "requestId": id}, nil
+	return object{"responseCode": digits(jd.knobs.Stock.ResponseCode), "errMsg": "", "success": true, "requestId": jd.requestID(id)}, nil
 }
 
 // queryGoodsLevelChange is §9.4.

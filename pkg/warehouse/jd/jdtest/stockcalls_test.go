@@ -24,7 +24,7 @@ func TestTheNewerFlow(t *testing.T) {
 	s.move(act(jdtest.Receipt, 4, func(a *jdtest.StockAct) { a.WarehouseNo, a.GoodsNo = "110000002", "EMG7" }))
 	s.advance(24 * time.Hour)
 	ask := object{
-		"requestId": "Q-1", "deptNo": dept, "shopNo": shopNo, "pageNumber": 1, "pageSize": 4,
+		"requestId": "Q-1", "deptNo": dept, "shopNo": shopNo, "pageNumber": 1, "pageSize": 3,
 		"startDate": stamp(s.clock.Now()) + ".0", "endDate": stamp(s.clock.Now()) + ".9",
 	}
 	search := func(page int, change object) object {
@@ -39,22 +39,26 @@ func TestTheNewerFlow(t *testing.T) {
 		told = append(told, say(r["warehouseNo"], r["goodsNo"], r["isvGoodsNo"], r["stockNum"], r["occupyNum"], r["stockChangeNum"], r["occupyStockChangeNum"], r["bizType"], r["salesPlatformOrderNo"], r["bizNo"] == no))
 	}
 	want := []string{
-		"110000001 EMG1 SKU1 10 3 0 3 订单占用 SP-A-1 true",
-		"110000001 EMG2  5 1 0 1 订单占用 SP-A-1 true",
-		"110000002 EMG7  4 0 4 0 采购入库  false",
-		"110000001 EMG1 SKU1 7 0 -3 -3 销售出库 SP-A-1 true",
-		"110000001 EMG2  4 0 -1 -1 销售出库 SP-A-1 true",
+		"110000001 EMG1 SKU1 10 3 0 3 21 SP-A-1 true",
+		"110000001 EMG2  5 1 0 1 21 SP-A-1 true",
+		"110000001 EMG1 SKU1 7 0 -3 -3 22 SP-A-1 true",
+		"110000001 EMG2  4 0 -1 -1 22 SP-A-1 true",
 	}
 	equal(t, "rows", fmt.Sprintf("%q", told), fmt.Sprintf("%q", want))
 	equal(t, "the end", len(rows(search(3, nil)["data"])), 0)
-	equal(t, "one warehouse", len(rows(search(1, object{"warehouseNo": "110000002"})["data"])), 1)
-	s.set(func(k *jdtest.Knobs) { k.Flow.NoHolds = true })
-	equal(t, "without holds", len(rows(search(1, nil)["data"])), 3)
+	equal(t, "another warehouse's receipt", len(rows(search(1, object{"warehouseNo": "110000002"})["data"])), 0)
+	equal(t, "what left", len(rows(search(1, object{"bizType": 22, "pageSize": nil})["data"])), 2)
+	equal(t, "a page by default", say(search(1, object{"pageSize": nil})["pageSize"]), "50")
+	s.set(func(k *jdtest.Knobs) { k.Flow.NoHolds, k.Stock.RequestIDs = true, jdtest.RequestIDOwn })
+	equal(t, "without holds", len(rows(search(1, nil)["data"])), 2)
+	if id := search(1, nil)["requestId"]; id == "Q-1" || id == "" {
+		t.Errorf("requestId %v", id)
+	}
 	for _, row := range []struct {
 		change object
 		code   string
 	}{
-		{object{"requestId": nil}, "60"}, {object{"pageNumber": nil}, "60"}, {object{"pageSize": nil}, "60"}, {object{"pageSize": 1001}, "61"},
+		{object{"requestId": nil}, "60"}, {object{"pageNumber": nil}, "60"}, {object{"pageSize": 201}, "61"}, {object{"bizType": "销售出库"}, "61"},
 		{object{"startDate": "2021-05-18 09:29:59.0"}, "61"}, {object{"shopNo": nil}, "60"},
 		{object{"requestId": fmt.Sprintf("%051d", 1)}, "61"},
 	} {
