@@ -45,6 +45,14 @@ func short(name string) string {
 // may lack their suffix (北京朝阳区), ending with the last one of the area or naming at least two. So 朝阳路 keeps its 朝阳,
 // and a street that says nothing else is left as it is.
 func once(street string, area [4]string) string {
+	begins := false // as one of the names does, which hardly any street does
+	for _, name := range area {
+		_, size := utf8.DecodeRuneInString(name)
+		begins = begins || name != "" && strings.HasPrefix(street, name[:size])
+	}
+	if !begins {
+		return street
+	}
 	for {
 		end := head(street, area)
 		if end == 0 {

@@ -236,7 +236,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 	case errors.Is(err, ledger.ErrNoEntry):
 	case err != nil:
 		return err
-	case e.State != ledger.New && !e.Partial() && e.Hash != pusher.PayloadHash(o):
+	case e.State != ledger.New && !e.Partial() && !pusher.SamePayload(e, o):
 		r.add(pusher.Reused(o))
 	case (e.State == ledger.Unknown || e.State == ledger.Intent) && e.Identity != "" && e.Identity != c.identity(o):
 		r.add(pusher.Elsewhere(o, o.OutboundNo, e.Identity, c.identity(o)))

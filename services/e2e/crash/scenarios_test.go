@@ -191,7 +191,7 @@ func pushes() []*scenario {
 				_, _, err := y.bus.PublishRaw(y.t.Context(), event.OrderAudited.Name+"."+y.seller, nil, []byte("{"))
 				return err
 			},
-			outcomes: map[string]outcome{"o": {documents: 1, failed: "outbound.reused", state: ledger.Accepted}},
+			outcomes: map[string]outcome{"o": {documents: 1, held: true, state: ledger.Accepted}},
 			then: func(y *try, once func(string, func() error) error) error {
 				if len(y.tells("o").Accepted) == 0 {
 					return nil

@@ -166,10 +166,10 @@ func TestTheReplayOfTheNewerContentIsNotSwallowed(t *testing.T) {
 		b.accepts(o, fresh)
 		newer := proto.CloneOf(o)
 		newer.Revision, newer.Lines[0].Quantity = 2, 9
-		b.wants(newer, fresh, "failed outbound.reused")
-		b.wants(newer, replay, "failed outbound.reused")
+		b.wants(newer, fresh, "held operator:acme/A-1")
+		b.wants(newer, replay, "held operator:acme/A-1")
 		b.ships(&farSide{plan: fault.Hold(seller.CauseReceiver("acme", "A-1"), fault.Reason{Code: "receiver.masked"})})
-		b.wants(newer, replay, "failed outbound.reused") // else each sweep would release it and hold it again
+		b.wants(newer, replay, "held operator:acme/A-1") // else each sweep would release it and hold it again
 	})
 }
 

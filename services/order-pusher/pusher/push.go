@@ -3,8 +3,6 @@ package pusher
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/clean"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
@@ -32,7 +31,7 @@ func (p *Pusher) Push(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) 
 		}
 		return told, err
 	}
-	r := &run{Pusher: p, d: d, o: o, span: trace.SpanFromContext(ctx)}
+	r := &run{Pusher: p, d: d, o: clean.Order(o).Order, written: o, span: trace.SpanFromContext(ctx)}
 	err := r.push(ctx)
 	if err != nil {
 		err = fmt.Errorf("push %s/%s: %w", o.GetSeller(), o.GetOutboundNo(), err)
@@ -52,6 +51,12 @@ func (p *Pusher) Unserved(d *bus.Delivery, o *orderv1.Audited, err error) []even
 	if _, yes := p.shadowed(d, o); yes {
 		return p.onlooker.unserved(d, o, err)
 	}
+	o = clean.Order(o).Order
+	if event.ValidSeller(d.Seller) && d.Seller != o.Seller {
+		// Whoever published it has no say in the other seller's numbers, and has to hear that it was refused.
+		o = proto.CloneOf(o)
+		o.Seller = d.Seller
+	}
 	reason := fault.ReasonOf(err, "internal")
 	now := p.Now()
 	class, cause := fault.Of(err), fault.Cause(err)
@@ -63,11 +68,36 @@ func (p *Pusher) Unserved(d *bus.Delivery, o *orderv1.Audited, err error) []even
 	case fault.Held:
 		return []event.Event{heldEvent(o, now, cause, reason)}
 	case fault.Refused:
+		if told := p.lives(o, now, reason); told != nil {
+			return told
+		}
 		m := &orderv1.Failed{Ref: ref(o, ""), At: stamp(now), Reason: reasonMessage(reason)}
 		return []event.Event{event.OrderFailed.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), reason.Code)}
 	default:
 		return nil
 	}
+}
+
+// lives is what is told, instead of order.failed, of a message that is refused while an order lives under its number: to
+// call that number failed could make the ERP refund what ships. nil when none lives. When nobody can say, it may.
+func (p *Pusher) lives(o *orderv1.Audited, now time.Time, reason fault.Reason) []event.Event {
+	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
+	defer cancel()
+	entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo})
+	switch {
+	case errors.Is(err, ledger.ErrNoEntry), err == nil && !entry.State.Live():
+		return nil
+	case err != nil:
+		reason.ZH += "；此单号下可能已有有效单据，请核对"
+		reason.EN += "; an order may live under this number: look"
+	default:
+		zh, en := alive(entry)
+		reason.ZH += "；" + zh
+		reason.EN += "; " + en
+	}
+	cause := seller.CauseOperator(o.Seller, o.OutboundNo)
+	m := &orderv1.Held{Ref: ref(o, entry.Number), At: stamp(now), Cause: cause, Reason: reasonMessage(reason)}
+	return []event.Event{event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause, reason.Code)}
 }
 
 func heldEvent(o *orderv1.Audited, now time.Time, cause string, reason fault.Reason) event.Event {
@@ -83,7 +113,8 @@ var errOvertaken = errors.New("overtaken by a corrected order under the same num
 type run struct {
 	*Pusher
 	d *bus.Delivery
-	o *orderv1.Audited
+	// o is the order without noise, written as the ERP sent it.
+	o, written *orderv1.Audited
 	// span is the run's: what is written after the handler's own time is up belongs to it too.
 	span trace.Span
 	// told is the order's own outcome, aside what happened to its seller.
@@ -163,7 +194,7 @@ func (r *run) unprepared(ctx context.Context, why error) error {
 		return why
 	case err != nil:
 		return err
-	case entry.Hash != PayloadHash(r.o) && !entry.Partial():
+	case !SamePayload(entry, r.written) && !entry.Partial():
 		return why
 	case entry.State == ledger.Accepted, entry.State == ledger.Cancelled:
 		return r.known(entry)
@@ -184,7 +215,7 @@ func (r *run) overtaken(ctx context.Context) (bool, error) {
 	if errors.Is(err, ledger.ErrNoEntry) {
 		return false, nil
 	}
-	if err != nil || entry.State == ledger.New || entry.Partial() || entry.Hash == PayloadHash(r.o) || entry.Hash == ledger.Shadowed {
+	if err != nil || entry.State == ledger.New || entry.Partial() || SamePayload(entry, r.written) || entry.Hash == ledger.Shadowed {
 		return false, err
 	}
 	if r.o.Revision > entry.Revision {
@@ -208,7 +239,7 @@ func (r *run) prepare(ctx context.Context) error {
 		return err
 	}
 	r.seller, r.wh = s, wh
-	if r.plan = wh.PlanOrder(o); r.plan.Err != nil {
+	if r.plan = wh.PlanOrder(r.written); r.plan.Err != nil {
 		return r.plan.Err
 	}
 	return r.trial(ctx)
@@ -241,7 +272,7 @@ func (r *run) trial(ctx context.Context) error {
 
 // claim begins the document in the ledger, durably, before the warehouse hears of it.
 func (r *run) claim(ctx context.Context) error {
-	r.begin = beginOf(r.d, r.o, PayloadHash(r.o), r.NewOwner())
+	r.begin = beginOf(r.d, r.o, payloadHash(r.o), r.NewOwner())
 	r.begin.Identity = string(r.wh.Identity())
 	r.begin.AnyIdentity = slices.Contains(r.d.Released, seller.CauseIdentity(r.o.Seller, r.o.OutboundNo))
 	err := r.beginOnce(ctx)
@@ -303,12 +334,13 @@ func (r *run) lineTaken(ctx context.Context, taken *ledger.LineTaken) error {
 	return LineTaken(r.o, taken.Line, by, superseded.State != ledger.New)
 }
 
-// beginOnce begins the document. One that was in shadow stays what it is, whatever its content.
+// beginOnce begins the document. One that was in shadow stays what it is, whatever its content, and one that was begun by
+// a build with another hash keeps that.
 func (r *run) beginOnce(ctx context.Context) (err error) {
 	r.asked = r.Now()
 	r.begun, err = r.Ledger.Begin(ctx, r.begin)
-	if errors.Is(err, ledger.ErrHash) && r.begun.Entry.Hash == ledger.Shadowed {
-		r.begin.Hash = ledger.Shadowed
+	if errors.Is(err, ledger.ErrHash) && (r.begun.Entry.Hash == ledger.Shadowed || SamePayload(r.begun.Entry, r.written)) {
+		r.begin.Hash = r.begun.Entry.Hash
 		r.begun, err = r.Ledger.Begin(ctx, r.begin)
 	}
 	return err
@@ -682,17 +714,4 @@ func (p *Pusher) watch(sellerName string, err error) []event.Event {
 		return nil // another worker paused it, or the next failure tries again
 	}
 	return []event.Event{seller.PausedEvent(sellerName, pause)}
-}
-
-// PayloadHash tells two contents under one outbound number apart. It leaves out what does not reach the warehouse:
-// when it was audited, which revision that was, what it supersedes, and whether it was to be held.
-func PayloadHash(o *orderv1.Audited) string {
-	c := proto.CloneOf(o)
-	c.AuditedAt, c.Revision, c.Supersedes, c.Hold = nil, 0, "", nil
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
-	if err != nil {
-		panic(fmt.Sprintf("marshal a decoded message: %v", err)) // only invalid UTF-8, which decoding refuses
-	}
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:])
 }

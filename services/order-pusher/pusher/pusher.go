@@ -8,8 +8,14 @@
 // The walk returns events together with an error for what is shelved (held, failed): the ERP is told, and the
 // operator finds the order on the shelf, in one step.
 //
-// The payload's hash is taken of the decoded message, not of its bytes: an ERP that publishes the same order twice
-// with another JSON layout repeats itself, it does not change the order.
+// The payload's hash is taken of what reaches the warehouse of the order, after cleaning, and not of how the ERP wrote it:
+// one that publishes the same order twice in other words (128.0 and 128.00, lines in another order, a blank more) repeats
+// itself, it does not change the order. It is taken of the ERP's order and not of the warehouse's request, because the
+// set-up is in the latter: mending a mapping would make each redelivery of an order that was sent before look like another
+// one under its number.
+//
+// What is refused while an order lives under its number is told as order.held for a person and never as order.failed,
+// whatever is wrong with it: programs that read order.failed by its number would take the living order for failed.
 package pusher
 
 import (
@@ -24,6 +30,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/clean"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
@@ -209,7 +216,7 @@ func (p *Pusher) gone(ctx context.Context, cause string) (gone, decided bool) {
 // Findings is all that is wrong with an order before it is sent, and what would be sent: the same checks as Push.
 func Findings(s *seller.Seller, wh warehouse.OrderPlanner, o *orderv1.Audited) (warehouse.Plan, []error) {
 	plan := wh.PlanOrder(o)
-	return plan, append(s.Findings(o), plan.Findings...)
+	return plan, append(s.Findings(clean.Order(o).Order), plan.Findings...)
 }
 
 func ref(o *orderv1.Audited, number string) *orderv1.Ref {

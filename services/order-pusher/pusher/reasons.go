@@ -15,9 +15,21 @@ import (
 func Reused(o *orderv1.Audited) error {
 	return fault.Permanent(fault.Reason{
 		Code: "outbound.reused", Field: "outbound_no",
-		ZH: "出库单号 " + o.OutboundNo + " 已用于内容不同的订单；内容有改动时必须使用新的出库单号",
-		EN: "outbound number " + o.OutboundNo + " was used with another content; a changed order needs a new outbound number",
+		ZH: "出库单号 " + o.OutboundNo + " 已用于内容不同的订单，本次内容不会推送；内容有改动时必须使用新的出库单号",
+		EN: "outbound number " + o.OutboundNo + " was used with another content, and this one is not sent; a changed order needs a new outbound number",
 	})
+}
+
+// alive says that an order lives, and where it stands.
+func alive(entry ledger.Entry) (zh, en string) {
+	switch {
+	case entry.State == ledger.Accepted && entry.Number != "":
+		return "此前以该单号推送的订单仍然有效，仓库单号 " + entry.Number + "，不受影响",
+			"the order that was sent under this number before lives at the warehouse as " + entry.Number + " and goes on"
+	case entry.State == ledger.Accepted:
+		return "此前以该单号推送的订单仍然有效，仓库已接单，不受影响", "the order that was sent under this number before lives at the warehouse and goes on"
+	}
+	return "此前以该单号推送的订单正在推送，结果尚未确定，不受影响", "the order that was sent under this number before is being sent, and what came of it is not known yet; it goes on"
 }
 
 // Cancelled is the fault of a new audit under the number of an order that the warehouse cancelled.

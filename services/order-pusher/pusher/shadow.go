@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/clean"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
@@ -72,7 +73,7 @@ func (l *onlooker) push(ctx context.Context, d *bus.Delivery, s *seller.Seller, 
 	}
 	if entry.Hash != ledger.Shadowed { // begun before the seller was in shadow
 		switch {
-		case entry.Hash == PayloadHash(o) && (entry.State == ledger.Accepted || entry.State == ledger.Cancelled):
+		case SamePayload(entry, o) && (entry.State == ledger.Accepted || entry.State == ledger.Cancelled):
 			return []event.Event{acceptedEvent(o, entry.Number, entry.Cleaned, entry.ChangedAt)}, nil
 		case entry.State == ledger.Unknown, entry.State == ledger.Intent:
 			return nil, ShadowOurs(o)
@@ -97,7 +98,7 @@ func (l *onlooker) mark(ctx context.Context, d *bus.Delivery, o *orderv1.Audited
 	if err != nil && !errors.Is(err, ledger.ErrNoEntry) || err == nil && entry.State != ledger.New {
 		return entry, err
 	}
-	b := beginOf(d, o, ledger.Shadowed, l.newOwner())
+	b := beginOf(d, clean.Order(o).Order, ledger.Shadowed, l.newOwner())
 	var begun ledger.Begun
 	for range len(o.Lines) + 1 {
 		begun, err = l.ledger.Begin(ctx, b)
@@ -153,12 +154,13 @@ func free(ctx context.Context, documents ledger.Documents, sellerName, no string
 // look compares what we would have done with what the warehouse has, and tells it.
 func (l *onlooker) look(ctx context.Context, s *seller.Seller, o *orderv1.Audited, entry ledger.Entry) (told []event.Event, err error) {
 	m := &orderv1.Shadowed{Ref: ref(o, ""), OursAt: stamp(entry.BegunAt)}
-	wh, err := l.read(s, o.Warehouse, warehouse.Status)
+	tidy := clean.Order(o).Order
+	wh, err := l.read(s, tidy.Warehouse, warehouse.Status)
 	if err != nil {
 		if fault.Of(err) != fault.Held {
 			return nil, err
 		}
-		return l.tell(m, o, append(s.Findings(o), err)), nil
+		return l.tell(m, o, append(s.Findings(tidy), err)), nil
 	}
 	plan, findings := Findings(s, wh, o)
 	m.Cleaned = plan.Cleaned
@@ -176,8 +178,8 @@ func (l *onlooker) look(ctx context.Context, s *seller.Seller, o *orderv1.Audite
 	by, no := warehouse.OrderFinder(wh), o.OutboundNo
 	if s.Setup.GetShadow().GetFindBy() == sellerv1.Shadow_FIND_BY_PLATFORM_ORDER_NO {
 		by, no = platform{wh}, ""
-		if len(o.PlatformOrderNos) > 0 {
-			no = o.PlatformOrderNos[0]
+		if len(tidy.PlatformOrderNos) > 0 {
+			no = tidy.PlatformOrderNos[0]
 		}
 	}
 	found, ok := warehouse.Found{}, false
@@ -186,7 +188,7 @@ func (l *onlooker) look(ctx context.Context, s *seller.Seller, o *orderv1.Audite
 			return told, err
 		}
 	}
-	live, err := l.elsewhere(ctx, o, func(no string) (warehouse.Found, bool, error) { return ask(wh, no) })
+	live, err := l.elsewhere(ctx, tidy, func(no string) (warehouse.Found, bool, error) { return ask(wh, no) })
 	if err != nil {
 		return told, err
 	}

@@ -524,7 +524,7 @@ func (o Order) over() bool {
 
 // tell notes an outcome. That it was accepted is not undone by what became of another content under its number.
 func (o *looked) tell(s bus.Stored) {
-	if s.Name == event.OrderFailed.Name && strings.HasSuffix(s.ID, "/"+reusedCode) {
+	if strings.HasSuffix(s.ID, "/"+reusedCode) { // told as held while the first one lives, else as failed
 		o.Reused = true
 	}
 	over := s.Name == event.OrderCancelled.Name || s.Name == event.OrderDelivered.Name
