@@ -39,7 +39,9 @@ func TestTheSameOrderInOtherWords(t *testing.T) {
 		{"money with more zeros", func(o *orderv1.Audited) { o.Lines[0].Price, o.Lines[1].Price = "128.00", "5.0000" }, true},
 		{"nothing to collect, and said", func(o *orderv1.Audited) { o.Collect, o.Marks = "0.00", &orderv1.Marks{InsuredValue: "0"} }, true},
 		{"lines in another order", func(o *orderv1.Audited) { o.Lines[0], o.Lines[1] = o.Lines[1], o.Lines[0] }, true},
-		{"invisible marks", func(o *orderv1.Audited) { o.Receiver.Name, o.Receiver.Mobile = "李\u200b四", "\u202d13800000000\u202c\n" }, true},
+		{"invisible marks", func(o *orderv1.Audited) {
+			o.Receiver.Name, o.Receiver.Mobile = "李\u200b四", "\u202d13800000000\u202c\n"
+		}, true},
 		{"a picture in a remark", func(o *orderv1.Audited) { o.BuyerRemark = " 快点😀" }, true},
 		{"a word for a second number", func(o *orderv1.Audited) { o.Receiver.Phone = "无" }, true},
 		{"the area again", func(o *orderv1.Audited) { o.Receiver.Address = "浙江省杭州市西湖区文三路 90 号" }, true},
@@ -194,4 +196,3 @@ func BenchmarkPayloadHash(b *testing.B) {
 		})
 	}
 }
-

@@ -48,15 +48,15 @@ func (p *Pusher) Unserved(d *bus.Delivery, o *orderv1.Audited, err error) []even
 	if o.GetSeller() == "" || o.GetOutboundNo() == "" || !event.ValidSeller(o.GetSeller()) {
 		return nil
 	}
-	if _, yes := p.shadowed(d, o); yes {
-		return p.onlooker.unserved(d, o, err)
-	}
-	o = clean.Order(o).Order
 	if event.ValidSeller(d.Seller) && d.Seller != o.Seller {
 		// Whoever published it has no say in the other seller's numbers, and has to hear that it was refused.
 		o = proto.CloneOf(o)
 		o.Seller = d.Seller
 	}
+	if _, yes := p.shadowed(d, o); yes {
+		return p.onlooker.unserved(d, o, err)
+	}
+	o = clean.Order(o).Order
 	reason := fault.ReasonOf(err, "internal")
 	now := p.Now()
 	class, cause := fault.Of(err), fault.Cause(err)

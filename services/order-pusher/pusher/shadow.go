@@ -57,8 +57,12 @@ const lookAgain = time.Minute
 // shadowed tells whether the order belongs to the ERP's own program. One that was audited before the switch-over becomes
 // ours only by a person's word, and only after it.
 func (p *Pusher) shadowed(d *bus.Delivery, o *orderv1.Audited) (*seller.Seller, bool) {
+	audited := d.StreamTime // of one whose own time cannot be read
+	if at := o.GetAuditedAt(); at != nil {
+		audited = at.AsTime()
+	}
 	s, ok := p.Sellers.Get(o.GetSeller())
-	if !ok || !s.Shadows(o.GetAuditedAt().AsTime(), d.StreamTime) {
+	if !ok || !s.Shadows(audited, d.StreamTime) {
 		return nil, false
 	}
 	given := slices.Contains(d.Released, seller.CauseShadow(o.Seller, o.OutboundNo)) && !s.InShadow(p.Now())
