@@ -160,6 +160,18 @@ var (
 	}
 )
 
+// Consumers are the names of all consumers that shelve what they cannot handle.
+func Consumers() []string {
+	var names []string
+	for _, r := range consumers {
+		if r.stream != streamTicks {
+			names = append(names, r.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // plan is the topology in the server's words.
 type plan struct {
 	streams   []jetstream.StreamConfig

@@ -32,6 +32,14 @@ const (
 	causeTwin          = "twin"
 )
 
+// CauseKinds are what causes begin with, up to the colon.
+func CauseKinds() []string {
+	return []string{
+		causeSeller, causeShop, causeWarehouse, causeShopWarehouse, causeCarrier, causeCategory, causePermission, causeToken, causeAccount, causeNumber,
+		causePause, causeTrial, causeHold, causeReceiver, causeCancel, causeOperator, causeShadow, causeBooking,
+	}
+}
+
 func cause(kind, seller string, rest ...string) string {
 	return kind + ":" + strings.Join(append([]string{seller}, rest...), "/")
 }

@@ -75,7 +75,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"prints": prints, "until": until, "publish": publish, "protobuf": publishProto, "workers": workers, "jd": knob, "expand": expand, "consent": consent,
+			"prints": prints, "until": until, "publish": publish, "protobuf": publishProto, "workers": workers, "jd": knob, "expand": expand, "consent": consent, "waybill": waybill,
 		},
 	})
 }
@@ -116,6 +116,21 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s never printed %q: %v\n%s%s", strings.Join(args[1:], " "), args[0], err, out, ts.ReadFile("stderr"))
 		}
 	}
+}
+
+var shipped = regexp.MustCompile(`order\.shipped +ESL\d+ by [^,]*, (\S+)`)
+
+// waybill runs bridgectl and sets a variable to the waybill that it prints of a shipment.
+func waybill(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: waybill VARIABLE COMMAND...")
+	}
+	ts.Check(ts.Exec(args[1], args[2:]...))
+	found := shipped.FindStringSubmatch(ts.ReadFile("stdout"))
+	if found == nil {
+		ts.Fatalf("no waybill in\n%s", ts.ReadFile("stdout"))
+	}
+	ts.Setenv(args[0], found[1])
 }
 
 // expand puts environment variables into a file.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/term"
 
 	"stockbridge/pkg/adapters"
@@ -44,7 +45,8 @@ type Config struct {
 	Output     string `name:"output" short:"o" enum:"table,json" default:"table" placeholder:"table|json" help:"How to print the answer."`
 	Lang       string `name:"lang" enum:"zh,en," default:"" env:"BRIDGECTL_LANG" placeholder:"zh|en" help:"Language of reasons (default: the locale's)."`
 	Who        string `name:"who" env:"BRIDGECTL_USER" placeholder:"NAME" help:"Who is acting, kept with what is done (default user@host)."`
-	Log        string `name:"log" env:"BRIDGECTL_LOG" placeholder:"FILE" help:"Where what you replay, drop and reveal is logged (default bridgectl/acts.log in your folder of configurations)."`
+	// Log is taken from scripts of before: acts are recorded on the bus now.
+	Log string `name:"log" hidden:""`
 
 	Locale  string `name:"locale" hidden:"" env:"LC_ALL,LC_MESSAGES,LANG"`
 	Columns int    `name:"columns" hidden:"" env:"COLUMNS" help:"Width of the terminal."`
@@ -63,7 +65,6 @@ type app struct {
 	// columns is the terminal's width; 0 when the answer is read by a program.
 	columns int
 
-	acts   *actLog
 	opened *bus.Bus
 	books  ledger.Ledger
 }
@@ -77,7 +78,9 @@ func (a *app) settle() {
 			a.lang = "zh"
 		}
 	}
-	a.acts = newActLog(a.Log, a.Err)
+	if a.Log != "" {
+		a.note("--log is no longer used: what operators do is recorded for all to see, `bridgectl acts ls`")
+	}
 	a.columns = a.Columns
 	if f, ok := a.Out.(*os.File); ok && a.columns == 0 {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
@@ -105,7 +108,7 @@ func (a *app) bus(ctx context.Context) (*bus.Bus, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	b, err := bus.Connect(ctx, bus.Options{URL: address, Name: "bridgectl", CredsFile: a.NATSCreds, Log: a.acts.logger()})
+	b, err := bus.Connect(ctx, bus.Options{URL: address, Name: "bridgectl", CredsFile: a.NATSCreds, Log: zerolog.New(a.Err).Level(zerolog.WarnLevel)})
 	if err != nil {
 		return nil, hint(err, "is a broker running at %s? `bridgectl up` starts one; --nats-url or NATS_URL name another", hostsOf(address))
 	}

@@ -40,6 +40,7 @@ type sellerAuthorizeCmd struct {
 	Listen      string `placeholder:"HOST:PORT" help:"Wait there, on this machine only, for the merchant to come back; the redirect URI is http://HOST:PORT/ unless one is given."`
 	Code        string `placeholder:"CODE" help:"The code of a consent that was given already. Whose it is cannot be checked."`
 	AnotherUser bool   `name:"another-user" help:"Take the consent although another user of the far side gave the one before."`
+	because
 }
 
 func (sellerAuthorizeCmd) Help() string {
@@ -116,10 +117,12 @@ func (c sellerAuthorizeCmd) Run(ctx context.Context, a *app) error {
 			EN:   fmt.Sprintf("user %s consented, and before it was %s: orders of %s would go to another merchant; nothing is stored", grant.Owner, before.Owner, id),
 		}, "log out at the far side and in again as the right user; --another-user if it is meant so")
 	}
-	if err := tokens.Put(ctx, id, account.AppKey, grant, at); err != nil {
-		return err
-	}
-	return c.done(ctx, a, book, id, tokens)
+	return a.do(ctx, deed{"seller authorize", id.Seller, "account " + id.Account, c.Why}, func() (int, error) {
+		if err := tokens.Put(ctx, id, account.AppKey, grant, at); err != nil {
+			return 0, err
+		}
+		return 1, c.done(ctx, a, book, id, tokens)
+	})
 }
 
 // account finds the account that is to be authorised.
@@ -310,8 +313,6 @@ func listen(addr, state string, a *app) (at string, wait func(context.Context) (
 
 // done lets go on what waited for the token, and tells.
 func (c sellerAuthorizeCmd) done(ctx context.Context, a *app, book *seller.Book, id token.ID, tokens *token.Store) error {
-	log := a.acts.logger()
-	log.Info().Str("by", a.Who).Str("seller", id.Seller).Str("account", id.Account).Msg("authorised")
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err

@@ -69,10 +69,13 @@ func (c orderCheckCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if c.Reveal {
-		if err := a.revealed("orders of %s", c.File); err != nil {
+	switch d := (deed{verb: "order check --reveal", target: "orders of " + c.File}); {
+	case c.Reveal && c.SellerFile == "":
+		if err := a.revealed(ctx, d); err != nil {
 			return err
 		}
+	case c.Reveal:
+		a.note("revealed to %s: %s (not recorded: no broker was asked)", a.Who, d.target)
 	}
 	results := []checked{}
 	goes := true

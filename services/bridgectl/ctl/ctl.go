@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/term"
 )
 
 // What the process ends with.
@@ -32,13 +33,15 @@ const (
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
+	// Terminal: In is a person's, who can be asked.
+	Terminal bool
 }
 
 // Main is the whole program.
 func Main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal kills
-	code := Run(ctx, os.Args, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+	code := Run(ctx, os.Args, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Terminal: term.IsTerminal(int(os.Stdin.Fd()))})
 	stop()
 	os.Exit(code)
 }
@@ -52,6 +55,7 @@ type commands struct {
 	Order     orderCmd     `cmd:"" help:"Orders: push, check before pushing, explain what became of one."`
 	DLQ       dlqCmd       `cmd:"" name:"dlq" help:"What needs a person before it can go on."`
 	Held      heldCmd      `cmd:"" help:"What waits for a cause and goes on by itself when it is gone."`
+	Acts      actsCmd      `cmd:"" help:"What operators did: who, why, when, to what."`
 	Stock     stockCmd     `cmd:"" help:"Stock: counts, differences, shares of shops."`
 	Window    windowCmd    `cmd:"" help:"Stock movements: how far they were read, which spans could not be, reading them again."`
 	Reconcile reconcileCmd `cmd:"" help:"What was audited against what the ledger and the warehouses know."`

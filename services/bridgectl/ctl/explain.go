@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,34 +17,37 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
-	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/personal"
 	"stockbridge/pkg/trace"
+	opsv1 "stockbridge/proto/ops/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
 type orderExplainCmd struct {
-	Number string `arg:"" help:"Outbound number, order number, or the warehouse's number."`
+	Number string `arg:"" help:"Outbound, order, platform or warehouse's number, or a waybill."`
 	Seller string `placeholder:"NAME" help:"Only of this seller."`
 	Reveal bool   `help:"Show personal data in -o json. This is logged."`
 }
 
 func (orderExplainCmd) Help() string {
-	return `One timeline of what the ledger remembers (each attempt), what the public streams tell, and what stands on the shelf. With
--o json every event comes whole. Reading the streams takes seconds per million events. Ends 1 when nothing is known.`
+	return `One timeline of what the ledger remembers (each attempt), what the public streams tell, what stands and stood among the dead
+and the held, and what operators did to it, with who and why. With -o json every event comes whole. Reading the streams takes seconds per million events. Ends 1 when nothing is known.`
 }
 
 // moment is one row of the timeline.
 type moment struct {
 	// At is when it was stored, by the clock of the broker or the ledger.
 	At time.Time `json:"at"`
-	// From is "event", "ledger" or "shelf".
+	// From is "event", "ledger", "shelf" or "act".
 	From       string `json:"from"`
 	What       string `json:"what"`
 	OutboundNo string `json:"outbound_no"`
 	Detail     string `json:"detail,omitempty"`
+	// Who acted and why, for acts.
+	Who string `json:"who,omitempty"`
+	Why string `json:"why,omitempty"`
 	// Seq in Stream, for events; the number on the shelf otherwise.
 	Stream string          `json:"stream,omitempty"`
 	Seq    uint64          `json:"seq,omitempty"`
@@ -75,7 +80,7 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.Reveal {
-		if err := a.revealed("order %s", c.Number); err != nil {
+		if err := a.revealed(ctx, deed{verb: "order explain --reveal", seller: c.Seller, target: c.Number}); err != nil {
 			return err
 		}
 	}
@@ -91,7 +96,7 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 			sellers = append(sellers, s.Name())
 		}
 	}
-	x := &explained{a: a, reveal: c.Reveal, number: c.Number, outbound: map[string]bool{}}
+	x := &explained{a: a, reveal: c.Reveal, number: c.Number, outbound: map[string]bool{}, known: map[string]bool{}}
 	for _, name := range sellers {
 		entries, err := l.Find(ctx, name, c.Number)
 		if err != nil {
@@ -111,11 +116,15 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 		}
 	}
 	x.moments = append(x.moments, x.events...)
-	for _, kind := range []string{event.Dead, event.Held} {
-		p := pick{Seller: c.Seller}
-		if err := p.each(ctx, b, kind, 0, true, x.shelved); err != nil {
-			return err
-		}
+	// An entry of an older build does not go by all of its numbers; the events have told by which it does.
+	if err := x.entries(ctx, l); err != nil {
+		return err
+	}
+	if err := (pick{Seller: c.Seller}).each(ctx, a, b, "", 0, func(m bus.Shelved) error { return x.shelved(ctx, b, m) }); err != nil {
+		return err
+	}
+	if err := x.acted(ctx, b, c.Seller); err != nil {
+		return err
 	}
 	if !c.Reveal {
 		x.veil()
@@ -138,7 +147,10 @@ type explained struct {
 	reveal bool
 	number string
 	// outbound are the outbound numbers, with their sellers, that the number stands for.
-	outbound   map[string]bool
+	outbound map[string]bool
+	// known are those that the ledger has an entry of; answered: events tell of one that it had.
+	known      map[string]bool
+	answered   bool
 	deliveries []delivery
 	moments    []moment
 	// people are those whose data stands in the events found.
@@ -162,8 +174,27 @@ func (x *explained) veil() {
 
 func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"+no] }
 
+// entries reads from the ledger what only the events told of.
+func (x *explained) entries(ctx context.Context, l ledger.Ledger) error {
+	for _, of := range slices.Sorted(maps.Keys(x.outbound)) {
+		if x.known[of] {
+			continue
+		}
+		seller, no, _ := strings.Cut(of, "/")
+		e, err := l.Get(ctx, ledger.Key{Seller: seller, Kind: orderKind, No: no})
+		if errors.Is(err, ledger.ErrNoEntry) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		x.entry(e)
+	}
+	return nil
+}
+
 func (x *explained) entry(e ledger.Entry) {
-	x.outbound[e.Key.Seller+"/"+e.Key.No] = true
+	x.outbound[e.Key.Seller+"/"+e.Key.No], x.known[e.Key.Seller+"/"+e.Key.No] = true, true
 	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries, TraceID: trace.ID(e.Trace), Account: e.Identity}
 	switch {
 	case d.State == "":
@@ -203,6 +234,10 @@ func (x *explained) event(s bus.Stored) error {
 		return nil
 	}
 	x.outbound[seller+"/"+no] = true
+	switch m.(type) {
+	case *orderv1.Accepted, *orderv1.StatusChanged, *orderv1.Shipped, *orderv1.Delivered, *orderv1.Returning, *orderv1.Cancelled:
+		x.answered = true
+	}
 	people := personal.Of(m)
 	x.people.Names, x.people.Phones = append(x.people.Names, people.Names...), append(x.people.Phones, people.Phones...)
 	x.people.Addresses, x.people.Remarks = append(x.people.Addresses, people.Addresses...), append(x.people.Remarks, people.Remarks...)
@@ -231,12 +266,86 @@ func (x *explained) mentioned(s bus.Stored) bool {
 	return false
 }
 
-func (x *explained) shelved(m bus.Shelved) error {
-	if m.Key == "" || !x.knows(m.Seller, m.Key) && m.Key != x.number {
+func (x *explained) shelved(ctx context.Context, b *bus.Bus, m bus.Shelved) error {
+	m, err := named(ctx, b, m)
+	if errors.Is(err, bus.ErrNotShelved) {
 		return nil
+	}
+	if err != nil || m.Key == "" || !x.knows(m.Seller, m.Key) && m.Key != x.number {
+		return err
+	}
+	for _, e := range m.Earlier {
+		x.stood(m.Key, e.No, e.Kind, e.Code, e.Cause, e.Attempts, e.Since)
+		x.moments = append(x.moments, moment{
+			At: e.Left.UTC(), From: "act", What: replayed, OutboundNo: m.Key, Detail: actLine(e.Who, e.Why, fmt.Sprintf("no %d", e.No)), Who: e.Who, Why: e.Why, Seq: e.No,
+		})
 	}
 	x.moments = append(x.moments, moment{At: m.Last.UTC(), From: "shelf", What: m.Kind, OutboundNo: m.Key, Detail: fmt.Sprintf("no %d: %s", m.Seq, x.a.why(m)), Seq: m.Seq})
 	return nil
+}
+
+// replayed is what a message says of itself when it was replayed: the act has the command.
+const replayed = "replayed"
+
+// stood tells where it stood before; the same is told by acts and by the message itself.
+func (x *explained) stood(key string, no uint64, kind, code, cause string, attempts int, since time.Time) {
+	if !slices.ContainsFunc(x.moments, func(m moment) bool { return m.From == "shelf" && m.Seq == no }) {
+		x.moments = append(x.moments, moment{At: since.UTC(), From: "shelf", What: kind, OutboundNo: key, Detail: stoodFor(no, code, cause, attempts), Seq: no})
+	}
+}
+
+func stoodFor(no uint64, code, cause string, attempts int) string {
+	tries := "1 try"
+	if attempts != 1 {
+		tries = fmt.Sprintf("%d tries", attempts)
+	}
+	return fmt.Sprintf("no %d: %s, %s", no, strings.TrimSpace(code+" "+cause), tries)
+}
+
+// acted tells what operators did to it.
+func (x *explained) acted(ctx context.Context, b *bus.Bus, seller string) error {
+	book := newRecord(func(a *opsv1.Act) bool {
+		return a.Target == x.number || x.names(a.Seller, a.Target) || slices.ContainsFunc(a.Items, x.concerns)
+	})
+	if err := b.Acts(ctx, seller, time.Time{}, book.add); err != nil {
+		return err
+	}
+	for _, d := range book.all() {
+		items := slices.DeleteFunc(slices.Clone(d.items), func(i *opsv1.Item) bool { return !x.concerns(i) })
+		if len(items) == 0 {
+			x.moments = append(x.moments, moment{At: d.At.UTC(), From: "act", What: d.Verb, OutboundNo: d.Target, Detail: actLine(d.Who, d.Why, d.State), Who: d.Who, Why: d.Why, Seq: d.No})
+		}
+		for _, i := range items {
+			x.stood(i.Key, i.No, i.Kind, i.Code, i.Cause, int(i.Attempts), i.Since.AsTime())
+			state := d.stateOf(i.No)
+			if state == "" { // the message that came back says it too
+				x.moments = slices.DeleteFunc(x.moments, func(m moment) bool { return m.What == replayed && m.Seq == i.No && m.Who == d.Who })
+			}
+			x.moments = append(x.moments, moment{
+				At: d.At.UTC(), From: "act", What: d.Verb, OutboundNo: i.Key, Detail: actLine(d.Who, d.Why, strings.TrimSpace(fmt.Sprintf("no %d %s", i.No, state))),
+				Who: d.Who, Why: d.Why, Seq: i.No,
+			})
+		}
+	}
+	return nil
+}
+
+func (x *explained) concerns(i *opsv1.Item) bool {
+	return x.names(i.Seller, i.Key) || i.Key == x.number
+}
+
+func (x *explained) names(seller, no string) bool { return no != "" && x.knows(seller, no) }
+
+// actLine is who did something and why, and to what.
+func actLine(who, why, what string) string {
+	text := "by " + orDash(who)
+	if why != "" {
+		text += ": " + why
+	}
+	if what != "" {
+		text += " (" + what + ")"
+	}
+	return text
 }
 
 func (x *explained) write(w io.Writer) error {
@@ -262,7 +371,11 @@ func (x *explained) write(w io.Writer) error {
 		}
 		fmt.Fprintln(w)
 	} else {
-		fmt.Fprintln(w, "the ledger does not know it: it was never begun")
+		text := x.a.pick("账本中没有此单：尚未开始推送", "the ledger does not know it: it was never begun")
+		if x.answered {
+			text = x.a.pick("账本中已没有此单：它到过仓库，账本此后重建或已过保留期", "the ledger does not know it any more: it was at the warehouse, and the ledger began anew since, or forgot it by age")
+		}
+		fmt.Fprintln(w, text)
 		fmt.Fprintln(w)
 	}
 	t = table{head: []string{"TIME", "FROM", "WHAT", "DETAIL"}}

@@ -8,14 +8,11 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
-	opsv1 "stockbridge/proto/ops/v1"
 )
 
 // leaving are the open documents that a changed set-up no longer serves for one reason.
@@ -96,11 +93,11 @@ func (a *app) ledgerIsTheWorkers(ctx context.Context, name string) error {
 	return err
 }
 
-// mayLeave refuses a change by which open documents lose something, unless somebody says why all the same, which is kept.
-func (c sellerApplyCmd) mayLeave(ctx context.Context, a *app, was, now *seller.Seller) error {
+// mayLeave refuses a change by which open documents lose something, unless somebody says why all the same. despite is then what the act is recorded with.
+func (c sellerApplyCmd) mayLeave(ctx context.Context, a *app, was, now *seller.Seller) (despite string, err error) {
 	found, err := a.leaves(ctx, was, now)
 	if err != nil && c.Despite == "" {
-		return hint(fmt.Errorf("which documents are open cannot be told: %w", err),
+		return "", hint(fmt.Errorf("which documents are open cannot be told: %w", err),
 			"%s; or --despite WHY applies it unseen; nothing was applied", cmp.Or(hintOf(err), "an account, a warehouse or a shop would change under them"))
 	}
 	var faults seller.Faults
@@ -114,26 +111,17 @@ func (c sellerApplyCmd) mayLeave(ctx context.Context, a *app, was, now *seller.S
 	}
 	switch {
 	case len(faults) > 0 && c.Despite == "":
-		return hint(faults, "let them end first, or --despite WHY: those whose outcome is not known are then held until the set-up is put back, and the others may not be followed any more; nothing was applied")
+		return "", hint(faults, "let them end first, or --despite WHY: those whose outcome is not known are then held until the set-up is put back, and the others may not be followed any more; nothing was applied")
 	case len(faults) == 0 && err == nil:
-		return nil
-	}
-	b, busErr := a.bus(ctx)
-	if busErr != nil {
-		return busErr
-	}
-	at := timestamppb.New(a.now())
-	target := "set-up, while documents are open"
-	if err != nil {
-		target = "set-up, without knowing which documents are open"
+		return "", nil
 	}
 	for _, f := range faults {
 		a.note("warning: %s", a.say(f))
 	}
-	return b.Act(ctx, &opsv1.Act{
-		Id: fmt.Sprintf("apply/%s/%d", now.Name(), at.AsTime().UnixNano()), Part: 1, Stage: opsv1.Act_STAGE_ASKED, At: at,
-		Who: a.Who, Why: c.Despite, Verb: "seller apply", Seller: now.Name(), Target: target,
-	})
+	if err != nil {
+		return "without knowing which documents are open", nil
+	}
+	return "while documents are open", nil
 }
 
 func are(n int) string {

@@ -20,8 +20,8 @@ import (
 // there says nothing.
 func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
 	server, url := bustest.StartServer(t)
-	config := &Config{NATSURL: worker.Secret(url), Log: t.TempDir() + "/acts"}
-	a := &app{Config: config, Streams: Streams{Err: os.Stderr}, now: time.Now, acts: newActLog(config.Log, os.Stderr)}
+	config := &Config{NATSURL: worker.Secret(url)}
+	a := &app{Config: config, Streams: Streams{Err: os.Stderr}, now: time.Now}
 	defer a.close()
 	was := seller.New(&sellerv1.Setup{
 		Name:       "acme",

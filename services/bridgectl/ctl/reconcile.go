@@ -23,6 +23,7 @@ type reconcileCmd struct {
 	All    bool          `help:"List what is explained too."`
 	Limit  int           `default:"100" placeholder:"N" help:"At most so many orders are listed; with -o json too (default 100)."`
 	File   string        `short:"f" placeholder:"FILE" help:"Compare the ERP's list of audits with what is known: CSV with a line of headings, JSON, or one JSON object a line; - is standard input."`
+	because
 }
 
 func (reconcileCmd) Help() string {
@@ -107,7 +108,11 @@ func (c reconcileCmd) Run(ctx context.Context, a *app) error {
 		return c.compare(ctx, a, l)
 	}
 	if c.Now {
-		if err := c.runs(ctx, a, l, sellers); err != nil {
+		d := deed{verb: "reconcile --now", seller: c.Seller, why: c.Why}
+		if c.Whole {
+			d.verb += " --whole"
+		}
+		if err := a.do(ctx, d, func() (int, error) { return len(sellers), c.runs(ctx, a, l, sellers) }); err != nil {
 			return err
 		}
 	}

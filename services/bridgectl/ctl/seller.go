@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,6 +77,7 @@ func (a *app) input(path string) ([]byte, error) {
 type sellerApplyCmd struct {
 	File    string `name:"file" short:"f" required:"" type:"path" placeholder:"FILE" help:"YAML or JSON; - reads standard input."`
 	Despite string `placeholder:"WHY" help:"Apply although open documents hang on what changes; why is kept with the act."`
+	because
 }
 
 func (sellerApplyCmd) Help() string {
@@ -100,29 +102,36 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer book.Close()
-	did, version := "created", uint64(0)
+	did, version, target := "created", uint64(0), ""
 	if now, ok := book.Get(setup.Name); ok {
 		did, version = "changed", now.Version
 		if proto.Equal(now.Setup, setup) {
 			did = "unchanged"
-		} else if err := c.mayLeave(ctx, a, now, seller.New(setup, nil)); err != nil {
+		} else if despite, err := c.mayLeave(ctx, a, now, seller.New(setup, nil)); err != nil {
 			return err
+		} else if despite != "" {
+			target += ", " + despite
 		}
 	}
-	if did != "unchanged" {
-		if version, err = book.Put(ctx, setup, version); errors.Is(err, seller.ErrChanged) {
-			return hint(err, "see what the other applied with `bridgectl seller show %s`, then apply again", setup.Name)
+	if err := a.do(ctx, deed{"seller apply", setup.Name, fmt.Sprintf("%s, version before %d%s", did, version, target), cmp.Or(c.Despite, c.Why)}, func() (int, error) {
+		if did != "unchanged" {
+			if version, err = book.Put(ctx, setup, version); errors.Is(err, seller.ErrChanged) {
+				return 0, hint(err, "see what the other applied with `bridgectl seller show %s`, then apply again", setup.Name)
+			}
+			if err != nil {
+				return 0, err
+			}
 		}
+		b, err := a.bus(ctx)
 		if err != nil {
-			return err
+			return 0, err
 		}
-	}
-	b, err := a.bus(ctx)
-	if err != nil {
+		if err := stack.Follow(ctx, b, setup, version, stack.Ticks{}); err != nil {
+			return 0, hint(err, "the set-up is stored, but not everything was told of it: apply again")
+		}
+		return 1, nil
+	}); err != nil {
 		return err
-	}
-	if err := stack.Follow(ctx, b, setup, version, stack.Ticks{}); err != nil {
-		return hint(err, "the set-up is stored, but not everything was told of it: apply again")
 	}
 	doc := struct {
 		Seller   string        `json:"seller"`
@@ -294,14 +303,17 @@ func (c sellerPauseCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer book.Close()
 	pause := seller.Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: c.Reason + " (" + a.Who + ")", At: a.now()}
-	if err := book.Pause(ctx, c.Name, pause); err != nil {
-		return err
-	}
-	return a.told(ctx, seller.PausedEvent(c.Name, pause), "seller "+c.Name+" paused: its orders are held until `bridgectl seller resume "+c.Name+"`")
+	return a.do(ctx, deed{"seller pause", c.Name, "", c.Reason}, func() (int, error) {
+		if err := book.Pause(ctx, c.Name, pause); err != nil {
+			return 0, err
+		}
+		return 1, a.told(ctx, seller.PausedEvent(c.Name, pause), "seller "+c.Name+" paused: its orders are held until `bridgectl seller resume "+c.Name+"`")
+	})
 }
 
 type sellerResumeCmd struct {
 	Name string `arg:"" help:"Seller."`
+	because
 }
 
 func (c sellerResumeCmd) Run(ctx context.Context, a *app) error {
@@ -310,17 +322,17 @@ func (c sellerResumeCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer book.Close()
-	if err := book.Resume(ctx, c.Name, sellerv1.Paused_BY_OPERATOR); errors.Is(err, seller.ErrRuns) && s.Pause == nil {
+	if s.Pause == nil {
 		return fmt.Errorf("seller %s is not paused", c.Name)
-	} else if err != nil {
+	}
+	return a.do(ctx, deed{"seller resume", c.Name, "paused by " + pausedBy(s.Pause.By), c.Why}, func() (int, error) { return 1, c.resume(ctx, a, book, s) })
+}
+
+func (c sellerResumeCmd) resume(ctx context.Context, a *app, book *seller.Book, s *seller.Seller) error {
+	if err := book.Resume(ctx, c.Name, sellerv1.Paused_BY_OPERATOR); err != nil {
 		return err
 	}
-	now := a.now()
-	since := now
-	if s.Pause != nil { // nil when it was paused after the book was opened
-		since = s.Pause.At
-	}
-	return a.told(ctx, seller.ResumedEvent(c.Name, sellerv1.Paused_BY_OPERATOR, since, now), "seller "+c.Name+" resumed: what waited goes on")
+	return a.told(ctx, seller.ResumedEvent(c.Name, sellerv1.Paused_BY_OPERATOR, s.Pause.At, a.now()), "seller "+c.Name+" resumed: what waited goes on")
 }
 
 // told publishes what was done and answers with done.

@@ -33,86 +33,10 @@ type heldCmd struct {
 	Drop    heldDropCmd    `cmd:"" help:"Throw messages away for good."`
 }
 
-// pick selects from the shelf by what the messages have in common.
-type pick struct {
-	Seller   string `placeholder:"NAME" help:"Only of this seller."`
-	Subject  string `placeholder:"NAME" help:"Only this event, or this whole subject."`
-	Cause    string `placeholder:"TEXT" help:"Only what waits for this cause; a part before /, like shop:acme, takes all below it."`
-	Code     string `placeholder:"CODE" help:"Only with this reason code, like shop.unknown."`
-	Consumer string `placeholder:"NAME" help:"Only of this worker."`
-}
-
-func (p pick) empty() bool { return p == pick{} }
-
-// How many messages are read at a time, without and with their bodies (256 KiB at most as a rule).
-const (
-	pageSize   = 1000
-	bodiesSize = 100
-)
-
-func (p pick) query(kind string, bodies bool) bus.ShelfQuery {
-	q := bus.ShelfQuery{Kind: kind, Consumer: p.Consumer, Seller: p.Seller, Subject: p.Subject, Limit: pageSize}
-	if bodies {
-		q.Limit, q.WithBody = bodiesSize, true
-	}
-	return q
-}
-
-// match decides what the query cannot.
-func (p pick) match(m bus.Shelved) bool {
-	return (p.Code == "" || m.Reason.Code == p.Code) &&
-		(p.Cause == "" || m.Cause == p.Cause || strings.HasPrefix(m.Cause, p.Cause+"/"))
-}
-
-// each calls f with what is selected, oldest first, after the given number. With bodies the number of an order is found
-// that did not travel in its headers.
-func (p pick) each(ctx context.Context, b *bus.Bus, kind string, after uint64, bodies bool, f func(bus.Shelved) error) error {
-	q := p.query(kind, bodies)
-	q.After = after
-	for {
-		items, next, err := b.Shelf(ctx, q)
-		if err != nil {
-			return err
-		}
-		for _, m := range items {
-			if !p.match(m) {
-				continue
-			}
-			if m.Key == "" {
-				m.Key = numberIn(m.Body)
-			}
-			if err := f(veiled(m)); err != nil {
-				return err
-			}
-		}
-		if next == 0 {
-			return nil
-		}
-		q.After = next
-	}
-}
-
 // page is a piece of a list.
 type page struct {
 	Limit int    `default:"100" help:"At most so many."`
 	After uint64 `placeholder:"NO" help:"Go on after this number, the next page."`
-}
-
-// list reads one page of what p selects. next is the number to go on after, 0 at the end.
-func list(ctx context.Context, b *bus.Bus, kind string, p pick, g page) (items []bus.Shelved, next uint64, err error) {
-	enough := errors.New("enough")
-	err = p.each(ctx, b, kind, g.After, true, func(m bus.Shelved) error {
-		if len(items) == g.Limit {
-			next = items[len(items)-1].Seq
-			return enough
-		}
-		items = append(items, m)
-		return nil
-	})
-	if errors.Is(err, enough) {
-		err = nil
-	}
-	return items, next, err
 }
 
 // shelvedJSON is a message on the shelf as a document.
@@ -134,6 +58,7 @@ type shelvedJSON struct {
 	First    time.Time           `json:"first"`
 	Last     time.Time           `json:"last"`
 	Trace    string              `json:"trace,omitempty"`
+	History  []historyJSON       `json:"history,omitempty"`
 	Header   map[string][]string `json:"header,omitempty"`
 	// Body is JSON where the message was, else text; what is not even text is in Bytes, as base64.
 	Body  json.RawMessage `json:"body,omitempty"`
@@ -157,7 +82,7 @@ func shelvedOf(m bus.Shelved) shelvedJSON {
 	}
 }
 
-func (a *app) listShelf(ctx context.Context, kind string, p pick, g page) error {
+func (a *app) listShelf(ctx context.Context, kind string, p pick, g page, grouped bool) error {
 	if g.Limit < 1 {
 		return misused("--limit must be 1 at least")
 	}
@@ -165,21 +90,38 @@ func (a *app) listShelf(ctx context.Context, kind string, p pick, g page) error 
 	if err != nil {
 		return err
 	}
-	items, next, err := list(ctx, b, kind, p, g)
+	all, items, next, err := list(ctx, a, b, kind, p, g)
 	if err != nil {
 		return err
 	}
+	if all.total == 0 {
+		if err := p.mistyped(ctx, a, b); err != nil {
+			return err
+		}
+	}
+	if grouped {
+		items, next = nil, 0
+	}
 	doc := struct {
-		Items []shelvedJSON `json:"items"`
-		Next  uint64        `json:"next,omitempty"`
-	}{Items: []shelvedJSON{}, Next: next}
+		// Total and Groups are of all that is selected, Items are a page of it.
+		Total  int           `json:"total"`
+		Groups []groupJSON   `json:"groups"`
+		Items  []shelvedJSON `json:"items"`
+		Next   uint64        `json:"next,omitempty"`
+	}{all.total, all.groupsJSON(), []shelvedJSON{}, next}
 	for _, m := range items {
 		doc.Items = append(doc.Items, shelvedOf(m))
 	}
 	return a.show(doc, func(w io.Writer) error {
-		if len(items) == 0 {
+		if all.total == 0 {
 			_, err := fmt.Fprintln(w, "nothing there")
 			return err
+		}
+		if grouped || len(all.groups) > 1 {
+			if err := a.writeGroups(w, all); err != nil || grouped {
+				return err
+			}
+			fmt.Fprintln(w)
 		}
 		t := table{head: []string{"NO", "SELLER", "NUMBER", "SINCE", "TRIES", "WHY"}}
 		for _, m := range items {
@@ -189,7 +131,7 @@ func (a *app) listShelf(ctx context.Context, kind string, p pick, g page) error 
 			return err
 		}
 		if next != 0 {
-			a.note("more: --after %d", next)
+			a.note("%d of %d; more: --after %d", len(items), all.total, next)
 		}
 		return nil
 	})
@@ -226,15 +168,21 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 		return err
 	}
 	if reveal {
-		if err := a.revealed("message %d on the shelf (%s %s)", no, m.Subject, m.Key); err != nil {
+		d := deed{verb: kind + " show --reveal", seller: m.Seller, target: fmt.Sprintf("message %d (%s %s)", no, m.Subject, m.Key)}
+		if err := a.revealed(ctx, d, itemOf(m)); err != nil {
 			return err
 		}
 	}
 	if !reveal {
 		m = veiled(m)
 	}
+	earlier, err := a.earlier(ctx, b, m)
+	if err != nil {
+		return err
+	}
 	text, note := a.bodyOf(m, reveal)
 	doc := shelvedOf(m)
+	doc.History = earlier
 	doc.Header = m.Header
 	switch doc.Body = json.RawMessage(text); {
 	case json.Valid(doc.Body):
@@ -264,6 +212,9 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 		p.add("last", when(m.Last))
 		p.add("trace", m.Trace)
 		if err := p.write(w, a.columns); err != nil {
+			return err
+		}
+		if err := a.history(w, earlier); err != nil {
 			return err
 		}
 		if len(m.Header) > 0 {
@@ -328,22 +279,28 @@ func item(ctx context.Context, b *bus.Bus, kind string, no uint64) (bus.Shelved,
 	return m, err
 }
 
-type dlqLsCmd struct {
+// lsCmd is what listing either kind has in common.
+type lsCmd struct {
 	pick
 	page
+	Group bool `help:"Only how many there are of each cause."`
 }
+
+func (lsCmd) Help() string {
+	return `How many there are of each cause, then one page of them, oldest first. Everything is read to be counted: some hundred thousand
+take seconds. Times are like 2026-03-05, 2026-03-05T09:31:00+08:00, or 2h and 3d ago.`
+}
+
+type dlqLsCmd struct{ lsCmd }
 
 func (c dlqLsCmd) Run(ctx context.Context, a *app) error {
-	return a.listShelf(ctx, event.Dead, c.pick, c.page)
+	return a.listShelf(ctx, event.Dead, c.pick, c.page, c.Group)
 }
 
-type heldLsCmd struct {
-	pick
-	page
-}
+type heldLsCmd struct{ lsCmd }
 
 func (c heldLsCmd) Run(ctx context.Context, a *app) error {
-	return a.listShelf(ctx, event.Held, c.pick, c.page)
+	return a.listShelf(ctx, event.Held, c.pick, c.page, c.Group)
 }
 
 // one names a message on the shelf.

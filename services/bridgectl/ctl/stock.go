@@ -246,6 +246,7 @@ func (a *app) counted(w io.Writer, h countedJSON) {
 
 type stockConfirmCmd struct {
 	stockOf
+	because
 }
 
 func (stockConfirmCmd) Help() string {
@@ -269,14 +270,19 @@ func (c stockConfirmCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	doc := []confirmedJSON{}
-	for _, code := range codes {
-		change, err := syncer.Confirm(ctx, l, c.Seller, code, a.now())
-		if err != nil {
-			return err
+	if err := a.do(ctx, deed{"stock confirm", c.Seller, "warehouses " + strings.Join(codes, ", "), c.Why}, func() (int, error) {
+		for _, code := range codes {
+			change, err := syncer.Confirm(ctx, l, c.Seller, code, a.now())
+			if err != nil {
+				return len(doc), err
+			}
+			if change != nil {
+				doc = append(doc, confirmedJSON{code, *change})
+			}
 		}
-		if change != nil {
-			doc = append(doc, confirmedJSON{code, *change})
-		}
+		return len(doc), nil
+	}); err != nil {
+		return err
 	}
 	return a.show(doc, func(w io.Writer) error {
 		for _, d := range doc {
@@ -291,6 +297,7 @@ func (c stockConfirmCmd) Run(ctx context.Context, a *app) error {
 
 type stockCountCmd struct {
 	stockOf
+	because
 	Wait time.Duration `default:"2m" placeholder:"DURATION" help:"How long to wait for it; 0s does not (default 2m)."`
 }
 
@@ -305,10 +312,15 @@ func (c stockCountCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	asked := a.now()
-	for _, code := range codes {
-		if err := syncer.AskForCount(ctx, l, c.Seller, code, a.Who, asked); err != nil {
-			return err
+	if err := a.do(ctx, deed{"stock count", c.Seller, "warehouses " + strings.Join(codes, ", "), c.Why}, func() (int, error) {
+		for i, code := range codes {
+			if err := syncer.AskForCount(ctx, l, c.Seller, code, a.Who, asked); err != nil {
+				return i, err
+			}
 		}
+		return len(codes), nil
+	}); err != nil {
+		return err
 	}
 	doc := []countedJSON{}
 	waiting := codes
@@ -550,12 +562,29 @@ func (c stockCorrectCmd) Run(ctx context.Context, a *app) error {
 		return fmt.Errorf("the book of %s has %d already", c.Goods, to)
 	}
 	f.GoodsNo = c.Goods
+	target := fmt.Sprintf("%s/%s goods %s from %d to %d", c.Warehouse, c.ShopNo, c.Goods, f.Num, to)
+	if err := a.do(ctx, deed{"stock correct", c.Seller, target, c.Why}, func() (int, error) { return 1, c.set(ctx, a, at, p, store, f, to) }); err != nil {
+		return err
+	}
+	doc := struct {
+		Place   string `json:"place"`
+		GoodsNo string `json:"goods_no"`
+		Was     int64  `json:"was"`
+		Is      int64  `json:"is"`
+	}{p.Warehouse + "/" + p.ShopNo, c.Goods, f.Num, to}
+	return a.show(doc, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s at %s: book set from %d to %d; the ERP's own stock is unchanged\n", clean(c.Goods), clean(doc.Place), f.Num, to)
+		return err
+	})
+}
+
+// set books what makes the figure is the figure to.
+func (c stockCorrectCmd) set(ctx context.Context, a *app, at seller.Place, p stock.Place, store *stock.Store, is stock.Figure, to int64) error {
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err
 	}
 	by := c.Why + " (" + a.Who + ")"
-	is := f
 	for len(is.Holes) > 0 || is.Rows == 0 || is.Num != to {
 		e := syncer.Correction(at, p, is, to, by, a.now())
 		if len(is.Holes) > 0 { // what is missing is taken for one movement: else the figures would not link up ever after
@@ -576,16 +605,7 @@ func (c stockCorrectCmd) Run(ctx context.Context, a *app) error {
 			return fmt.Errorf("the book of %s did not change: it was corrected so before", c.Goods)
 		}
 	}
-	doc := struct {
-		Place   string `json:"place"`
-		GoodsNo string `json:"goods_no"`
-		Was     int64  `json:"was"`
-		Is      int64  `json:"is"`
-	}{p.Warehouse + "/" + p.ShopNo, c.Goods, f.Num, to}
-	return a.show(doc, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s at %s: book set from %d to %d; the ERP's own stock is unchanged\n", clean(c.Goods), clean(doc.Place), f.Num, to)
-		return err
-	})
+	return nil
 }
 
 var errNoFigure = errors.New("no comparison found a difference of this goods")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"stockbridge/pkg/bus"
@@ -76,6 +77,15 @@ func (c topologyApplyCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	changes, err := b.Apply(ctx, c.topology())
+	if len(changes) > 0 { // afterwards: it may be this that makes the stream of acts
+		what := make([]string, len(changes))
+		for i, change := range changes {
+			what[i] = change.String()
+		}
+		if err := a.did(ctx, deed{verb: "topology apply", target: strings.Join(what, "; ")}); err != nil {
+			a.note("not recorded: %v", err)
+		}
+	}
 	if err != nil {
 		if len(changes) > 0 {
 			a.note("applied %d changes before it failed", len(changes))

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -82,7 +80,7 @@ func (c windowLsCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	items, next, err := windows(ctx, b, pick{Seller: c.Seller, Cause: c.Cause, Code: c.Code}, c.page)
+	items, next, err := windows(ctx, a, b, pick{Seller: c.Seller, Cause: c.Cause, Code: c.Code}, c.page)
 	if err != nil {
 		return err
 	}
@@ -127,21 +125,24 @@ func (a *app) windowTable(w io.Writer, items []bus.Shelved) error {
 }
 
 // windows reads a page of the spans on both shelves, oldest first.
-func windows(ctx context.Context, b *bus.Bus, p pick, g page) (items []bus.Shelved, next uint64, err error) {
+func windows(ctx context.Context, a *app, b *bus.Bus, p pick, g page) (items []bus.Shelved, next uint64, err error) {
+	enough := errors.New("enough")
 	p.Consumer = ingester.Windows
-	for _, kind := range []string{event.Dead, event.Held} {
-		some, _, err := list(ctx, b, kind, p, page{Limit: g.Limit + 1, After: g.After})
-		if err != nil {
-			return nil, 0, err
+	err = p.read(ctx, a, b, "", g.After, true, func(m bus.Shelved) error {
+		if len(items) == g.Limit {
+			next = items[g.Limit-1].Seq
+			return enough
 		}
-		items = append(items, some...)
+		items = append(items, m)
+		return nil
+	})
+	if errors.Is(err, enough) {
+		err = nil
 	}
-	slices.SortFunc(items, func(x, y bus.Shelved) int { return int(int64(x.Seq) - int64(y.Seq)) })
-	if len(items) > g.Limit {
-		items = items[:g.Limit]
-		next = items[g.Limit-1].Seq
+	if err == nil && len(items) == 0 && g.After == 0 {
+		err = p.mistyped(ctx, a, b)
 	}
-	return items, next, nil
+	return items, next, err
 }
 
 func windowOf(m bus.Shelved) windowJSON {
@@ -280,7 +281,7 @@ func (c windowRefetchCmd) failed(ctx context.Context, a *app) error {
 	}
 	if len(c.No) == 0 {
 		for g := (page{Limit: pageSize}); ; {
-			items, next, err := windows(ctx, b, pick{Seller: c.Seller, Cause: c.Cause, Code: c.Code}, g)
+			items, next, err := windows(ctx, a, b, pick{Seller: c.Seller, Cause: c.Cause, Code: c.Code}, g)
 			if err != nil {
 				return err
 			}
@@ -304,27 +305,18 @@ func (c windowRefetchCmd) failed(ctx context.Context, a *app) error {
 			return a.windowTable(w, chosen[:min(len(chosen), maxSample)])
 		})
 	}
-	pace := rate.NewLimiter(rate.Inf, 1)
-	if c.PerSecond > 0 {
-		pace = rate.NewLimiter(rate.Limit(c.PerSecond), 1)
-	}
-	told := a.now()
-	for _, m := range chosen {
-		if err = pace.Wait(ctx); err != nil {
-			break
-		}
-		if err = b.Replay(ctx, m.Seq, bus.By{Who: a.Who, Why: c.Why, Release: true}); errors.Is(err, bus.ErrNotShelved) {
-			err = nil
-			continue
-		}
-		if err != nil {
-			break
-		}
-		done.No = append(done.No, m.Seq)
-		if done.Count++; a.now().Sub(told) > 5*time.Second {
-			told = a.now()
-			a.note("%d of %d", done.Count, len(chosen))
-		}
+	d := deed{verb: "window refetch", seller: c.Seller, target: pick{Seller: c.Seller, Cause: c.Cause, Code: c.Code}.words(), why: c.Why}
+	if len(chosen) > 0 {
+		by := bus.By{Who: a.Who, Why: c.Why, Release: true}
+		done.No, _, err = a.actOn(ctx, d, len(chosen), chosen[:min(len(chosen), actPart)], c.PerSecond, func(f func(bus.Shelved) error) error {
+			for _, m := range chosen {
+				if err := f(m); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, func(m bus.Shelved) error { return b.Replay(ctx, m.Seq, by) })
+		done.Count = len(done.No)
 	}
 	shown := a.show(done, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s again: %s; bridgectl window ls tells what became of them\n", done.Done, count(done.Count, "span"))
@@ -387,9 +379,13 @@ func (c windowRefetchCmd) span(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
-		log := a.acts.logger()
-		log.Info().Str("by", a.Who).Str("why", c.Why).Str("seller", c.Seller).Str("place", c.Place).Time("from", from).Time("to", to).Str("goods", c.Goods).Msg("spans asked for again")
-		if err := b.Publish(ctx, events...); err != nil {
+		target := fmt.Sprintf("%s from %s to %s", c.Place, from.Format(time.RFC3339), to.Format(time.RFC3339))
+		if c.Goods != "" {
+			target += " goods " + c.Goods
+		}
+		if err := a.do(ctx, deed{"window refetch", c.Seller, target, c.Why}, func() (int, error) {
+			return len(events), b.Publish(ctx, events...)
+		}); err != nil {
 			return hint(err, "the same command asks again; what is known is not told twice")
 		}
 	}

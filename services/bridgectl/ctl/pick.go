@@ -1,0 +1,398 @@
+package ctl
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
+)
+
+// pick selects from the shelf by what the messages have in common.
+type pick struct {
+	Seller   string `placeholder:"NAME" help:"Only of this seller."`
+	Order    string `placeholder:"NO" help:"Only with this number in it: outbound, order or platform number."`
+	Text     string `placeholder:"TEXT" help:"Only with this text in the reason, the error or the number; capitals are no matter."`
+	Since    ago    `placeholder:"TIME" help:"Only what came here at that time or later, like 2026-03-05 or 2h (ago)."`
+	Until    ago    `placeholder:"TIME" help:"Only what came here before that time."`
+	Subject  string `placeholder:"NAME" help:"Only this event, or this whole subject."`
+	Cause    string `placeholder:"TEXT" help:"Only what waits for this cause; a part before /, like shop:acme, takes all below it."`
+	Code     string `placeholder:"CODE" help:"Only with this reason code, like shop.unknown."`
+	Consumer string `placeholder:"NAME" help:"Only of this worker."`
+}
+
+func (p pick) empty() bool { return p == pick{} }
+
+// words are the selection as it was typed.
+func (p pick) words() string {
+	var words []string
+	for _, flag := range []struct{ name, value string }{
+		{"seller", p.Seller}, {"order", p.Order}, {"text", p.Text}, {"since", p.Since.String()}, {"until", p.Until.String()},
+		{"subject", p.Subject}, {"cause", p.Cause}, {"code", p.Code}, {"consumer", p.Consumer},
+	} {
+		if flag.value != "" {
+			words = append(words, "--"+flag.name+" "+flag.value)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// ago is a time as people type it: a date, a time, or how long ago.
+type ago struct{ time.Time }
+
+// UnmarshalText reads it; without a zone it is this machine's.
+func (t *ago) UnmarshalText(text []byte) error {
+	s := string(text)
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02 15:04:05", time.DateOnly} {
+		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			t.Time = at
+			return nil
+		}
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 {
+			t.Time = time.Now().AddDate(0, 0, -n)
+			return nil
+		}
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		t.Time = time.Now().Add(-d)
+		return nil
+	}
+	return errors.New("want a time like 2026-03-05, 2026-03-05T09:31:00+08:00, or 2h and 3d ago")
+}
+
+func (t ago) String() string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Format(time.RFC3339)
+}
+
+// How many messages are read at a time, without and with their bodies (256 KiB at most as a rule).
+const (
+	pageSize   = 1000
+	bodiesSize = 100
+)
+
+// query is for one page.
+func (p pick) query(kind string, bodies bool) bus.ShelfQuery {
+	q := bus.ShelfQuery{Kind: kind, Consumer: p.Consumer, Seller: p.Seller, Subject: p.Subject, Limit: pageSize}
+	if bodies {
+		q.Limit, q.WithBody = bodiesSize, true
+	}
+	return q
+}
+
+// match decides what the query cannot.
+func (p pick) match(m bus.Shelved) bool {
+	return (p.Code == "" || m.Reason.Code == p.Code) &&
+		(p.Cause == "" || m.Cause == p.Cause || strings.HasPrefix(m.Cause, p.Cause+"/")) &&
+		(p.Since.IsZero() || !m.Last.Before(p.Since.Time)) &&
+		(p.Until.IsZero() || m.Last.Before(p.Until.Time)) &&
+		(p.Text == "" || p.says(m)) &&
+		(p.Order == "" || m.Key == p.Order || bytes.Contains(asJSON(m), []byte(`"`+p.Order+`"`)))
+}
+
+// says looks for the text in what is said of a message. Its body is not looked at: it is personal.
+func (p pick) says(m bus.Shelved) bool {
+	text := strings.ToLower(p.Text)
+	r := m.Reason
+	for _, s := range []string{m.Error, r.ZH, r.EN, r.RemoteText, r.RemoteCode, r.Code, r.Field, m.Cause, m.Key, m.Subject} {
+		if strings.Contains(strings.ToLower(s), text) {
+			return true
+		}
+	}
+	return false
+}
+
+// each calls f with what is selected, oldest first, after the given number; an empty kind is both. Long readings say how
+// far they are. Bodies are there only when the selection needs them: the number of an order may stand anywhere in one.
+func (p pick) each(ctx context.Context, a *app, b *bus.Bus, kind string, after uint64, f func(bus.Shelved) error) error {
+	return p.read(ctx, a, b, kind, after, p.Order != "", f)
+}
+
+func (p pick) read(ctx context.Context, a *app, b *bus.Bus, kind string, after uint64, bodies bool, f func(bus.Shelved) error) error {
+	q := p.query(kind, bodies)
+	q.After = after
+	said, n := a.now(), 0
+	for {
+		items, next, err := b.Shelf(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, m := range items {
+			if p.match(m) {
+				if err := f(m); err != nil {
+					return err
+				}
+			}
+		}
+		n += len(items)
+		if next == 0 {
+			return nil
+		}
+		if now := a.now(); now.Sub(said) > sayEvery {
+			said = now
+			a.note("%d looked at", n)
+		}
+		q.After = next
+	}
+}
+
+// named is m with the number of its order, which did not travel in its headers where the message could not be read.
+func named(ctx context.Context, b *bus.Bus, m bus.Shelved) (bus.Shelved, error) {
+	if m.Key != "" {
+		return m, nil
+	}
+	if m.Body == nil {
+		whole, err := b.ShelfItem(ctx, m.Seq)
+		if err != nil {
+			return m, err
+		}
+		m.Body = whole.Body
+	}
+	m.Key = numberIn(m.Body)
+	return m, nil
+}
+
+// list counts all of what p selects and reads one page of it. next is the number to go on after, 0 at the end.
+func list(ctx context.Context, a *app, b *bus.Bus, kind string, p pick, g page) (all tally, items []bus.Shelved, next uint64, err error) {
+	err = p.each(ctx, a, b, kind, 0, func(m bus.Shelved) error {
+		all.add(m)
+		switch {
+		case m.Seq <= g.After:
+		case len(items) < g.Limit:
+			m.Header, m.Body = nil, nil
+			items = append(items, m)
+		case next == 0:
+			next = items[len(items)-1].Seq
+		}
+		return nil
+	})
+	if err != nil {
+		return all, nil, 0, err
+	}
+	for i, m := range items {
+		m, err := named(ctx, b, m)
+		if err != nil && !errors.Is(err, bus.ErrNotShelved) {
+			return all, nil, 0, err
+		}
+		m.Body = nil
+		items[i] = m
+	}
+	return all, items, next, nil
+}
+
+// maxGroups is how many causes are counted one by one; the rest together.
+const maxGroups = 1000
+
+// tally counts messages by cause.
+type tally struct {
+	total  int
+	groups map[groupKey]*group
+}
+
+// groupKey is what the messages of a group have in common.
+type groupKey struct {
+	consumer, class, code, cause string
+}
+
+type group struct {
+	groupKey
+	count         int
+	since, latest time.Time
+	examples      []string
+	first         bus.Shelved
+}
+
+// maxExamples is how many messages of a group are named.
+const maxExamples = 3
+
+func (t *tally) add(m bus.Shelved) {
+	if t.groups == nil {
+		t.groups = map[groupKey]*group{}
+	}
+	t.total++
+	k := groupKey{m.Consumer, m.Class, m.Reason.Code, m.Cause}
+	if m.Key != "" && strings.HasSuffix(k.cause, "/"+m.Key) { // a cause of its own for each order is the same cause to people
+		k.cause = strings.TrimSuffix(k.cause, m.Key) + "…"
+	}
+	g := t.groups[k]
+	if g == nil {
+		if len(t.groups) >= maxGroups {
+			k = groupKey{cause: "(others)"}
+			g = t.groups[k]
+		}
+		if g == nil {
+			g = &group{groupKey: k, since: m.Last, first: m}
+			g.first.Header, g.first.Body, g.first.Cause = nil, nil, k.cause
+			t.groups[k] = g
+		}
+	}
+	g.count++
+	if m.Last.Before(g.since) {
+		g.since = m.Last
+	}
+	if m.Last.After(g.latest) {
+		g.latest = m.Last
+	}
+	if len(g.examples) < maxExamples {
+		g.examples = append(g.examples, strings.TrimSpace(strconv.FormatUint(m.Seq, 10)+" "+m.Key))
+	}
+}
+
+// groupJSON is how many messages stand there for the same cause.
+type groupJSON struct {
+	Count    int    `json:"count"`
+	Consumer string `json:"consumer"`
+	Class    string `json:"class"`
+	Code     string `json:"code,omitempty"`
+	Cause    string `json:"cause,omitempty"`
+	// Since and Latest are when the first and the last of them came.
+	Since  time.Time `json:"since"`
+	Latest time.Time `json:"latest"`
+	// Examples are the first of them: number here, number of the order.
+	Examples []string `json:"examples"`
+}
+
+func (g groupJSON) what() string {
+	return strings.TrimSpace(g.Consumer + " " + cmp.Or(g.Code, g.Class) + " " + g.Cause)
+}
+
+// sorted are the groups, the largest first.
+func (t tally) sorted() []*group {
+	return slices.SortedFunc(maps.Values(t.groups), func(x, y *group) int {
+		return cmp.Or(cmp.Compare(y.count, x.count), x.since.Compare(y.since), cmp.Compare(x.cause, y.cause), cmp.Compare(x.code, y.code))
+	})
+}
+
+func (t tally) groupsJSON() []groupJSON {
+	out := []groupJSON{}
+	for _, g := range t.sorted() {
+		out = append(out, groupJSON{g.count, g.consumer, g.class, g.code, g.cause, g.since.UTC(), g.latest.UTC(), g.examples})
+	}
+	return out
+}
+
+// writeGroups prints how many messages there are of each cause.
+func (a *app) writeGroups(w io.Writer, t tally) error {
+	fmt.Fprintf(w, "%s, %s\n", count(t.total, "message"), count(len(t.groups), "cause"))
+	rows := table{head: []string{"COUNT", "SINCE", "LATEST", "EXAMPLES", "WORKER", "WHY"}}
+	for _, g := range t.sorted() {
+		rows.add(strconv.Itoa(g.count), when(g.since), when(g.latest), strings.Join(g.examples, ", "), orDash(g.consumer), a.why(g.first))
+	}
+	return rows.write(w, a.columns)
+}
+
+// mistyped is an error when a selection that found nothing names what does not exist. What exists but has nothing here is
+// none.
+func (p pick) mistyped(ctx context.Context, a *app, b *bus.Bus) error {
+	if p.Consumer != "" && !slices.Contains(bus.Consumers(), p.Consumer) {
+		return unknown("consumer", p.Consumer, bus.Consumers())
+	}
+	if p.Seller == "" && p.Subject == "" && p.Cause == "" && p.Code == "" {
+		return nil
+	}
+	// What stands there is known, whatever we know of it: an older build may have put it there.
+	sellers, codes, causes, subjects := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
+	if err := (pick{}).each(ctx, a, b, "", 0, func(m bus.Shelved) error {
+		for _, see := range []struct {
+			in   map[string]bool
+			what string
+		}{{sellers, m.Seller}, {codes, m.Reason.Code}, {causes, causeKind(m.Cause)}, {subjects, m.Subject}} {
+			if see.what != "" && len(see.in) < maxGroups {
+				see.in[see.what] = true
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	book, err := a.book(ctx)
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	for _, s := range book.All() {
+		sellers[s.Name()] = true
+	}
+	for _, kind := range seller.CauseKinds() {
+		causes[kind] = true
+	}
+	for _, f := range event.Facts() {
+		subjects[f.Name] = true
+	}
+	kind, rest, _ := strings.Cut(p.Cause, ":")
+	of, _, _ := strings.Cut(rest, "/")
+	name, suffix := event.Split(p.Subject)
+	switch {
+	case p.Seller != "" && !sellers[p.Seller]:
+		return unknown("seller", p.Seller, keys(sellers))
+	case p.Code != "" && !codes[p.Code] && !slices.Contains(knownCodes(), p.Code):
+		return unknown("code", p.Code, append(keys(codes), knownCodes()...))
+	case p.Cause != "" && !causes[kind]:
+		return unknown("cause", p.Cause, withColon(keys(causes)))
+	case p.Cause != "" && of != "" && !sellers[of]:
+		return unknown("cause", p.Cause, keys(sellers))
+	case p.Subject != "" && !subjects[p.Subject] && (!subjects[name] || suffix == ""):
+		return unknown("subject", p.Subject, keys(subjects))
+	}
+	return nil
+}
+
+func causeKind(cause string) string {
+	kind, _, _ := strings.Cut(cause, ":")
+	return kind
+}
+
+func withColon(kinds []string) []string {
+	for i := range kinds {
+		kinds[i] += ":…"
+	}
+	return kinds
+}
+
+func keys(of map[string]bool) []string { return slices.Sorted(maps.Keys(of)) }
+
+// unknown is a usageError that names what there is, the likely ones first.
+func unknown(flag, value string, known []string) error {
+	slices.SortFunc(known, func(x, y string) int {
+		return cmp.Or(cmp.Compare(distance(x, value), distance(y, value)), cmp.Compare(x, y))
+	})
+	known = slices.Compact(known)
+	if len(known) == 0 {
+		return misused("--%s %s: there is none", flag, value)
+	}
+	return usageError{hint(fmt.Errorf("--%s %s: no such %s", flag, value, flag), "known: %s", strings.Join(known, ", "))}
+}
+
+// distance is how many letters have to change to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			d := before
+			if a[i] != b[j] {
+				d = 1 + min(before, row[j], row[j+1])
+			}
+			before, row[j+1] = row[j+1], d
+		}
+	}
+	return row[len(b)]
+}
