@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -231,7 +230,7 @@ func (f *flow) readAgain() {
 func (f *flow) ctl(args ...string) string {
 	f.t.Helper()
 	var out, errs bytes.Buffer
-	args = append([]string{"bridgectl", "--nats-url", f.NATSURL, "--redis-url", f.RedisURL, "--log", filepath.Join(f.Dir(), "acts.log"), "--who", "test"}, args...)
+	args = append([]string{"bridgectl", "--nats-url", f.NATSURL, "--redis-url", f.RedisURL, "--who", "test"}, args...)
 	if code := ctl.Run(f.t.Context(), args, ctl.Streams{Out: &out, Err: &errs}); code != 0 {
 		f.t.Fatalf("%v ended %d\n%s%s", args, code, &out, &errs)
 	}

@@ -48,7 +48,7 @@ func authorize(t *testing.T, w *world.World) {
 	ended := make(chan int, 1)
 	go func() {
 		ended <- ctl.Run(t.Context(), []string{"bridgectl", "seller", "authorize", stack.DemoSeller,
-			"--nats-url", w.NATSURL, "--token-key-file", stack.TokenKeyFile(w.Dir()), "--log", filepath.Join(w.Dir(), "acts.log"),
+			"--nats-url", w.NATSURL, "--token-key-file", stack.TokenKeyFile(w.Dir()),
 		}, ctl.Streams{In: in, Out: &out, Err: said})
 	}()
 	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
