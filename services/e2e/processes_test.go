@@ -24,7 +24,13 @@ import (
 // processes makes a run that ends with the test, and shows what the programs said if it failed.
 func processes(t *testing.T) *procs.Run {
 	t.Helper()
-	r, err := procs.New(procs.Options{Dir: t.TempDir(), On: func(h procs.Happening) { t.Log(h.At.Format("05.000"), h) }})
+	return processesWith(t, procs.Options{})
+}
+
+func processesWith(t *testing.T, o procs.Options) *procs.Run {
+	t.Helper()
+	o.Dir, o.On = t.TempDir(), func(h procs.Happening) { t.Log(h.At.Format("05.000"), h) }
+	r, err := procs.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

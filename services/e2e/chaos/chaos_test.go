@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"stockbridge/pkg/smalldisk"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/services/e2e/cutproxy"
 )
@@ -39,7 +40,7 @@ func TestTheSeedMakesThePlan(t *testing.T) {
 		if err := s.complete(0); err != nil {
 			t.Fatal(err)
 		}
-		g := &stage{s: s, rand: rand.New(rand.NewPCG(seed, 1)), toRedis: &cutproxy.Proxy{}}
+		g := &stage{s: s, rand: rand.New(rand.NewPCG(seed, 1)), toRedis: &cutproxy.Proxy{}, disks: map[string]*smalldisk.Disk{"nats": {}, "redis": {}}}
 		for _, p := range g.plan() {
 			names, last = append(names, p.name), p.at
 		}

@@ -4,8 +4,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -23,9 +26,9 @@ type kind struct {
 	name string
 	// times in the whole scenario, and in the smoke.
 	all, smoke int
-	// needs says what must be there: "redis" or "cluster".
-	needs string
-	do    func(g *stage, ctx context.Context, r *rand.Rand) error
+	// needs says what must be there: "redis" or "cluster"; disk is whose disk it fills, "nats" or "redis".
+	needs, disk string
+	do          func(g *stage, ctx context.Context, r *rand.Rand) error
 }
 
 // killing is done by a loop of its own.
@@ -43,6 +46,8 @@ func catalogue() []kind {
 		{name: "redis-wipe", all: 2, smoke: 1, needs: "redis", do: (*stage).wipeRedis},
 		{name: "redis-flush", all: 1, needs: "redis", do: (*stage).flushRedis},
 		{name: "redis-restore", all: 2, smoke: 1, needs: "redis", do: (*stage).restoreRedis},
+		{name: "nats-disk-full", all: 1, disk: "nats", do: (*stage).fillNATS},
+		{name: "redis-disk-full", all: 1, needs: "redis", disk: "redis", do: (*stage).fillRedis},
 		{name: "jd-lost", all: 6, smoke: 1, do: (*stage).loseAnswers},
 		{name: "jd-down", all: 1, do: (*stage).jdDown},
 		{name: "jd-cut", all: 4, smoke: 1, do: (*stage).cutJD},
@@ -94,6 +99,9 @@ func (g *stage) plan() []planned {
 		}
 		if !slices.Contains(wanted, k.name) || k.needs == "redis" && g.toRedis == nil || k.needs == "cluster" && g.s.nodes == 1 {
 			continue
+		}
+		if k.disk != "" && g.disks[k.disk] == nil {
+			continue // it could not be mounted, as was said
 		}
 		for range times {
 			list = append(list, planned{kind: k, rand: rand.New(rand.NewPCG(g.rand.Uint64(), g.rand.Uint64()))})
@@ -290,6 +298,77 @@ func (g *stage) restoreRedis(ctx context.Context, r *rand.Rand) error {
 	return g.without(history.Fault{Kind: history.RedisRestored, Target: "redis", Copied: copied}, "redis-restore", func(f *history.Fault) error {
 		f.Detail = fmt.Sprintf("to what it was %.1f s before", time.Since(copied).Seconds())
 		return g.procs.Redis.Restore(ctx, older)
+	})
+}
+
+// notReadyWithin is how soon a worker must say that a store takes no writes.
+const notReadyWithin = 10 * time.Second
+
+// full fills a server's disk, waits until a worker is not ready because of that, and frees the disk some seconds later.
+func (g *stage) full(ctx context.Context, r *rand.Rand, f *history.Fault, server, said string) error {
+	disk, began := g.disks[server], time.Now()
+	if err := disk.Fill(); err != nil {
+		return err
+	}
+	free := sync.OnceValue(disk.Free)
+	defer free() //nolint:errcheck // what went wrong before is told
+	p := g.pick(r)
+	if p != nil {
+		asking, cancel := context.WithTimeout(ctx, notReadyWithin)
+		err := p.Until(asking, func(ctx context.Context) error { return saysNotReady(ctx, p.HTTP, said) })
+		cancel()
+		g.release(p)
+		if err != nil && ctx.Err() == nil && p.Alive() {
+			return fmt.Errorf("%s did not say within %s that %s takes no writes: %w", p.Name, notReadyWithin, server, err)
+		}
+		f.Detail = fmt.Sprintf("a worker was not ready after %.1f s", time.Since(began).Seconds())
+	}
+	wait(ctx, draw(r, 5*time.Second, 12*time.Second))
+	return free()
+}
+
+// saysNotReady is nil when the worker at base says that it is not ready, with these words.
+func saysNotReady(ctx context.Context, base, words string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	if err == nil && (res.StatusCode == http.StatusOK || !strings.Contains(string(text), words)) {
+		err = fmt.Errorf("it says %d %s", res.StatusCode, text)
+	}
+	return err
+}
+
+// fillNATS fills JetStream's disk. Streams that could not be written stay closed when there is space again, so the servers
+// are restarted, as the runbook says.
+func (g *stage) fillNATS(ctx context.Context, r *rand.Rand) error {
+	return g.without(history.Fault{Kind: history.BrokerFull, Target: "nats"}, "nats-disk-full", func(f *history.Fault) error {
+		if err := g.full(ctx, r, f, "nats", "restart nats-server"); err != nil {
+			return err
+		}
+		return g.procs.NATS.Restart(ctx)
+	})
+}
+
+// fillRedis fills the disk of the append-only file. Redis takes writes again by itself.
+func (g *stage) fillRedis(ctx context.Context, r *rand.Rand) error {
+	return g.without(history.Fault{Kind: history.RedisFull, Target: "redis"}, "redis-disk-full", func(f *history.Fault) error {
+		if err := g.full(ctx, r, f, "redis", "MISCONF"); err != nil {
+			return err
+		}
+		return g.procs.Redis.Until(ctx, func(ctx context.Context) error {
+			answer, err := g.procs.Redis.Ask(ctx, "SET", "chaos:written", "1")
+			if err == nil && answer != "+OK" {
+				err = errors.New(answer)
+			}
+			return err
+		})
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/smalldisk"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/services/e2e/cutproxy"
 	"stockbridge/services/e2e/history"
@@ -54,6 +56,9 @@ type stage struct {
 	ledger ledger.Ledger
 	erp    *erp
 	list   []merchant
+
+	// disks are those of servers that have one of their own, by the server.
+	disks map[string]*smalldisk.Disk
 
 	toJD, toRedis *cutproxy.Proxy
 	toNATS        []*cutproxy.Proxy
@@ -132,7 +137,11 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 	if s.overlay != "" {
 		bin = filepath.Join(s.dir, "programs")
 	}
-	if g.procs, err = procs.New(procs.Options{Dir: s.dir, Bin: bin, Overlay: s.overlay, On: g.happened}); err != nil {
+	data, err := g.mount()
+	if err != nil {
+		return nil, err
+	}
+	if g.procs, err = procs.New(procs.Options{Dir: s.dir, Bin: bin, Overlay: s.overlay, On: g.happened, Data: data}); err != nil {
 		return nil, err
 	}
 	g.closers = append(g.closers, g.procs.Close)
@@ -162,6 +171,37 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 		}
 	}
 	return g, g.watch(ctx)
+}
+
+// diskSize is of a disk of a server's own, bytes of memory: several times what a run stores there.
+const diskSize = 384 << 20
+
+// mount gives servers whose disk is to be filled one of their own. Where none can be mounted those faults are left out,
+// unless they were asked for.
+func (g *stage) mount() (map[string]string, error) {
+	data := map[string]string{}
+	g.disks = map[string]*smalldisk.Disk{}
+	wanted, err := g.s.wanted()
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range catalogue() {
+		if k.disk == "" || !slices.Contains(wanted, k.name) || g.s.scenario != scenarioAll && g.s.faults == "" {
+			continue
+		}
+		d, err := smalldisk.Mount(filepath.Join(g.s.dir, "disk-"+k.disk), diskSize)
+		if err != nil && g.s.faults != "" {
+			return nil, err
+		}
+		if err != nil {
+			g.say("left out: %s: %v", k.name, err)
+			continue
+		}
+		// What the server kept goes with the disk; its log and the history stay.
+		g.closers = append(g.closers, func() { _ = d.Unmount() })
+		g.disks[k.disk], data[k.disk] = d, d.Dir
+	}
+	return data, nil
 }
 
 // between puts the proxies between the workers and what they stand on. What the run itself asks goes round them.

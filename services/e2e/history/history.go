@@ -185,6 +185,9 @@ const (
 	RedisRestored = "redis-restored"
 	// RedisCut: answers of Redis were cut off.
 	RedisCut = "redis-cut"
+	// RedisFull, BrokerFull: no space on the disk.
+	RedisFull  = "redis-full"
+	BrokerFull = "broker-full"
 	// BrokerKilled, BrokerRestored: nats-server, and JetStream put back to an older copy.
 	BrokerKilled   = "broker-killed"
 	BrokerRestored = "broker-restored"

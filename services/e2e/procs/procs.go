@@ -62,6 +62,9 @@ type Options struct {
 	Built bool
 	// Overlay is a file for `go build -overlay`: the programs are then built with other sources.
 	Overlay string
+	// Data is where a server keeps its data, by "nats" and "redis", such as a file system of its own; Dir for one that is
+	// missing.
+	Data map[string]string
 	// Source is a folder inside the workspace from which to build; the current one when empty.
 	Source string
 	// On is told of what happens to processes as it happens, by several goroutines; it must not wait. May be nil.
@@ -115,6 +118,14 @@ func New(o Options) (*Run, error) {
 
 // Dir is the run's folder.
 func (r *Run) Dir() string { return r.o.Dir }
+
+// data is the folder of a server's data.
+func (r *Run) data(server, name string) string {
+	if dir := r.o.Data[server]; dir != "" {
+		return filepath.Join(dir, name)
+	}
+	return filepath.Join(r.o.Dir, name)
+}
 
 // Close ends every process, the youngest first, and waits for them. It may be called twice.
 func (r *Run) Close() {

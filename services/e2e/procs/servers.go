@@ -87,7 +87,7 @@ func (r *Run) StartNATS(ctx context.Context, nodes int, sync string) error {
 	}
 	for i := range nodes {
 		name := fmt.Sprintf("nats-%d", i+1)
-		folder := filepath.Join(r.o.Dir, name)
+		folder := r.data("nats", name)
 		config := fmt.Sprintf("server_name: %q\nlisten: %q\nhttp: %q\njetstream { store_dir: %q, sync_interval: %s }\n",
 			name, n.clients[i], n.watch[i], folder, sync)
 		if nodes > 1 {
@@ -132,6 +132,19 @@ func (n *NATS) Ready(ctx context.Context) error {
 func (n *NATS) Start(ctx context.Context) error {
 	for _, p := range n.Nodes {
 		if err := p.relaunch(); err != nil {
+			return err
+		}
+	}
+	return n.Ready(ctx)
+}
+
+// Restart stops the nodes in order, one after the other, and starts each again.
+func (n *NATS) Restart(ctx context.Context) error {
+	for _, p := range n.Nodes {
+		if err := p.Stop(ctx); err != nil {
+			return err
+		}
+		if err := p.Start(ctx); err != nil {
 			return err
 		}
 	}
@@ -297,7 +310,7 @@ func (r *Run) StartRedis(ctx context.Context, appendfsync string) error {
 	if err != nil {
 		return err
 	}
-	s := &Redis{addr: addr, folder: filepath.Join(r.o.Dir, "redis")}
+	s := &Redis{addr: addr, folder: r.data("redis", "redis")}
 	if err := os.MkdirAll(s.folder, 0o700); err != nil {
 		return err
 	}
