@@ -37,6 +37,8 @@ type User struct {
 	Publish, Subscribe []string
 	// erp: it stands in an account of its own.
 	erp bool
+	// answers: it may answer a question once, wherever the asker listens.
+	answers bool
 }
 
 // InboxOf is where answers to a user of that name arrive, without the last tokens; "" when a name cannot be part of a
@@ -73,6 +75,7 @@ var projections = map[string][]string{
 // worker is the user of a service.
 func worker(service string) User {
 	u := newUser(service)
+	u.Subscribe, u.answers = append(u.Subscribe, event.WorkersAsked), true
 	// It checks the topology, and tells what waits.
 	u.may("$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.*.*")
 	shelves := false
@@ -142,7 +145,7 @@ func (u *User) oversees(row consumerRow) {
 // operator is the user of bridgectl.
 func operator() User {
 	u := newUser(Operator)
-	u.may("$JS.API.>", "$JS.ACK.>", "$JS.FC.>")
+	u.may("$JS.API.>", "$JS.ACK.>", "$JS.FC.>", event.WorkersAsked)
 	for _, row := range streams {
 		u.may(row.subjects...)
 	}
@@ -286,6 +289,9 @@ func (u User) write(out *strings.Builder) {
 			fmt.Fprintf(out, "            %q\n", s)
 		}
 		out.WriteString("          ] }\n")
+	}
+	if u.answers {
+		out.WriteString("          allow_responses: { max: 1, expires: \"10s\" }\n")
 	}
 	out.WriteString("        }\n      }\n")
 }

@@ -456,3 +456,28 @@ func TestTheReconcilerMayOversee(t *testing.T) {
 		}
 	}
 }
+
+// The operator asks all workers at once, and each may answer just that.
+func TestWorkersAnswerTheOperator(t *testing.T) {
+	g := startGuarded(t)
+	if answers, err := g.operator.Gather(t.Context(), event.WorkersAsked, time.Second); err != nil || len(answers) != 0 {
+		t.Errorf("nobody answers: %q, %v", answers, err)
+	}
+	for _, name := range []string{"order-pusher", "reconciler"} {
+		stop, err := g.bus(t, name).Answer(event.WorkersAsked, func() []byte { return []byte(name) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+	}
+	var got []string
+	eventually(t, "both answer", func() bool {
+		answers, err := g.operator.Gather(t.Context(), event.WorkersAsked, 500*time.Millisecond)
+		got = nil
+		for _, a := range answers {
+			got = append(got, string(a))
+		}
+		slices.Sort(got)
+		return err == nil && slices.Equal(got, []string{"order-pusher", "reconciler"})
+	})
+}

@@ -54,6 +54,9 @@ const (
 	TickShare     = "share"
 )
 
+// WorkersAsked is where all workers are asked how they are. It is answered directly and stands in no stream.
+const WorkersAsked = "workers.asked"
+
 // NoSeller stands in a subject where the seller of an unreadable event is not known.
 const NoSeller = "_"
 

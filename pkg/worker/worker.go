@@ -28,6 +28,7 @@ import (
 
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/watched"
@@ -173,7 +174,7 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 		return err
 	}
 	parts, closeParts, err := Open(ctx, b, Options{
-		RedisURL: base.RedisURL, TokenKey: base.TokenKey, Trust: trust, Log: log, Metrics: metrics, Grace: base.Grace,
+		Service: name, RedisURL: base.RedisURL, TokenKey: base.TokenKey, Trust: trust, Log: log, Metrics: metrics, Grace: base.Grace,
 	})
 	if err != nil {
 		return unlessStopped(ctx, err)
@@ -216,6 +217,8 @@ func health[C any](ctx context.Context, args, environ []string) error {
 
 // Options of Open.
 type Options struct {
+	// Service is the name under which the process answers AskWorkers; it does not without.
+	Service string
 	// RedisURL is where the ledger is; empty for a bucket of the bus.
 	RedisURL Secret
 	// TokenKey seals the tokens that are ours to refresh; without one there can be none.
@@ -280,10 +283,21 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 	}
 	p := Parts{Log: o.Log, Bus: b, Ledger: l, Sellers: book, Warehouses: warehouses, Tokens: keeper, Metrics: o.Metrics, Grace: o.Grace}
 	p.Clocks, p.Now = clocks, clocks.ledger.Now
+	unanswer := func() {}
+	if o.Service != "" {
+		if unanswer, err = b.Answer(event.WorkersAsked, func() []byte { return p.status(o.Service) }); err != nil {
+			closeTokens()
+			warehouses.Close()
+			book.Close()
+			closeLedger()
+			return Parts{}, none, err
+		}
+	}
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	kept := make(chan struct{})
 	go func() { defer close(kept); clocks.keep(keeping) }()
 	return p, func() {
+		unanswer()
 		stop()
 		<-kept
 		closeTokens()

@@ -14,6 +14,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/worker"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -22,7 +23,7 @@ type sellerDoctorCmd struct {
 }
 
 func (sellerDoctorCmd) Help() string {
-	return `Tries, with this machine's clock and secrets: each account's clock, token and permissions, the forms of its numbers, what
+	return `Asks the workers whether they are ready and how their clocks stand. Then tries, with this machine's clock and secrets: each account's clock, token and permissions, the forms of its numbers, what
 orders are held for, and which orders of a trial are still open. It places no order and changes nothing.
 
 --seller-secrets-dir, --seller-secrets-env and --seller-http-hosts (SELLER_SECRETS_DIR …) are the workers' settings of these
@@ -60,6 +61,9 @@ func (c sellerDoctorCmd) Run(ctx context.Context, a *app) error {
 		found = append(found, d)
 	}
 	add("seller", "running", "", s.Paused())
+	if err := c.workers(ctx, a, add); err != nil {
+		return err
+	}
 	ws, tokens, closeCalling, err := a.calling(ctx, l)
 	if err != nil {
 		return err
@@ -92,6 +96,31 @@ func (c sellerDoctorCmd) Run(ctx context.Context, a *app) error {
 	}
 	if !well {
 		return errWrong
+	}
+	return nil
+}
+
+// workers tells of each worker that runs whether it is ready and how its clock stands: orders are sent by these, whatever this
+// machine's clock shows.
+func (sellerDoctorCmd) workers(ctx context.Context, a *app, add func(about, what, note string, err error)) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	list, err := worker.AskWorkers(ctx, b)
+	if err != nil {
+		return err
+	}
+	for _, w := range list {
+		note := fmt.Sprintf("clock %+.1f s against the ledger, %+.1f s against NATS", w.LedgerSkew.Seconds(), w.NATSSkew.Seconds())
+		var unready error
+		if !w.Ready {
+			unready = fault.Reason{Code: "worker.unready", ZH: "未就绪：" + w.Why + "（" + note + "）", EN: "not ready: " + w.Why + " (" + note + ")"}
+		}
+		add("worker "+w.Service, w.Instance, note, unready)
+	}
+	if len(list) == 0 {
+		add("workers", "clocks", "none answered: none runs, or their build or NATS users are from before they answer", nil)
 	}
 	return nil
 }

@@ -150,7 +150,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 			return nil, err
 		}
 	}
-	parts, closeParts, err := worker.Open(ctx, b, worker.Options{RedisURL: o.RedisURL, TokenKey: o.TokenKey, Trust: o.Trust, Log: o.Log, Metrics: metrics, Grace: o.Grace})
+	parts, closeParts, err := worker.Open(ctx, b, worker.Options{Service: "bridgectl-up", RedisURL: o.RedisURL, TokenKey: o.TokenKey, Trust: o.Trust, Log: o.Log, Metrics: metrics, Grace: o.Grace})
 	if err != nil {
 		return nil, err
 	}
