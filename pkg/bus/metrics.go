@@ -9,6 +9,7 @@ type Metrics struct {
 	seconds  *prometheus.HistogramVec
 	parked   *prometheus.CounterVec
 	shelved  *prometheus.CounterVec
+	taken    *prometheus.CounterVec
 	inFlight *prometheus.GaugeVec
 }
 
@@ -29,12 +30,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		shelved: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_bus_shelved_total", Help: "Messages put on the shelf, by kind (dlq, held) and class.",
 		}, []string{"consumer", "kind", "class"}),
+		taken: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_bus_id_taken_total", Help: "Events whose Nats-Msg-Id another message had; they were stored under a new one.",
+		}, []string{"consumer"}),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "stockbridge_bus_in_flight", Help: "Messages being handled now.",
 		}, []string{"consumer"}),
 	}
 	if r != nil {
-		r.MustRegister(m.backlog.asked, m.handled, m.seconds, m.parked, m.shelved, m.inFlight)
+		r.MustRegister(m.backlog.asked, m.handled, m.seconds, m.parked, m.shelved, m.taken, m.inFlight)
 	}
 	return m
 }

@@ -1,7 +1,9 @@
 package bus
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"regexp"
@@ -30,17 +32,22 @@ const (
 // ErrPermission says that this NATS user may not publish there.
 var ErrPermission = errors.New("no permission to publish")
 
+// ErrIDTaken says that the stream took a message for one that it has, because of its Nats-Msg-Id, and stored nothing.
+var ErrIDTaken = errors.New("another message has its Nats-Msg-Id")
+
 // ErrTooLarge says that a message is larger than the server or the stream takes.
 var ErrTooLarge = errors.New("message too large")
 
 // Publish tells events: JSON body, CloudEvents headers, Nats-Msg-Id = ce-id. It waits until all are stored. A try that
 // times out is repeated under the same id, so an event may be stored twice when that takes longer than the stream's
-// window for duplicates (2 minutes): consumers key on ce-id. After an error some may be stored.
+// window for duplicates (2 minutes): consumers key on ce-id. After an error some may be stored. An event whose message id
+// another message has is stored under another one: its ce-id stays.
 func (b *Bus) Publish(ctx context.Context, events ...event.Event) error {
-	return b.publish(ctx, "", events)
+	return b.publish(ctx, "", events, func() {})
 }
 
-func (b *Bus) publish(ctx context.Context, trace string, events []event.Event) error {
+// publish calls taken for each event whose message id another message had.
+func (b *Bus) publish(ctx context.Context, trace string, events []event.Event, taken func()) error {
 	ctx, cancel := limited(ctx)
 	defer cancel()
 	// A message on its way takes several times what its event does: some at a time.
@@ -53,11 +60,61 @@ func (b *Bus) publish(ctx context.Context, trace string, events []event.Event) e
 			}
 			msgs[i] = m
 		}
-		if _, err := b.store(ctx, msgs...); err != nil {
+		acks, err := b.store(ctx, msgs...)
+		if err != nil {
 			return err
+		}
+		for i, ack := range acks {
+			if !ack.Duplicate {
+				continue
+			}
+			if err := b.storeAnyway(ctx, msgs[i], ack, taken); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// storeAnyway stores an event that the stream took for one that it has, unless it is that one.
+func (b *Bus) storeAnyway(ctx context.Context, m *nats.Msg, ack *jetstream.PubAck, taken func()) error {
+	id := m.Header.Get(event.HeaderID)
+	have, err := b.answered(ctx, ack)
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", m.Subject, err)
+	}
+	if have != nil && have.Subject == m.Subject && have.Header.Get(event.HeaderID) == id {
+		return nil
+	}
+	other := "" // it is gone by now
+	if have != nil {
+		other = have.Subject
+	}
+	b.log.Warn().Str("subject", m.Subject).Str("id", cut(id, 200)).Str("stream", ack.Stream).Uint64("seq", ack.Sequence).Str("other", cut(other, 200)).
+		Msg("another message has this one's Nats-Msg-Id; stored under a new one")
+	taken()
+	m.Header.Set(jetstream.MsgIDHeader, id+"#"+rand.Text()) // which nobody can have used before
+	_, err = b.store(ctx, m)
+	return err
+}
+
+// answered is the message that a stream answered a duplicate with; nil when it is gone.
+func (b *Bus) answered(ctx context.Context, ack *jetstream.PubAck) (m *jetstream.RawStreamMsg, err error) {
+	err = ask(ctx, func(ctx context.Context) error {
+		s, err := b.js.Stream(ctx, ack.Stream)
+		if err != nil {
+			return err
+		}
+		m, err = s.GetMsg(ctx, ack.Sequence)
+		return err
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at %s/%d, which is said to be a duplicate: %w", ack.Stream, ack.Sequence, err)
+	}
+	return m, nil
 }
 
 func (b *Bus) encode(e event.Event, trace string) (*nats.Msg, error) {
@@ -87,14 +144,26 @@ func (b *Bus) encode(e event.Event, trace string) (*nats.Msg, error) {
 	return m, nil
 }
 
-// PublishRaw publishes what somebody else made: an ERP, a file. stored is false when the stream already has a message
-// with the same Nats-Msg-Id in its window; seq is then that message's.
+// PublishRaw publishes what somebody else made: an ERP, a file. stored is false when the stream has the same message, subject
+// and body, under the same Nats-Msg-Id in its window; seq is then that message's. ErrIDTaken when it has another one.
 func (b *Bus) PublishRaw(ctx context.Context, subject string, header map[string][]string, body []byte) (stored bool, seq uint64, err error) {
 	acks, err := b.store(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
 	if err != nil {
 		return false, 0, err
 	}
-	return !acks[0].Duplicate, acks[0].Sequence, nil
+	ack := acks[0]
+	if !ack.Duplicate {
+		return true, ack.Sequence, nil
+	}
+	have, err := b.answered(ctx, ack)
+	if err != nil {
+		return false, 0, fmt.Errorf("publish %s: %w", subject, err)
+	}
+	if have == nil || have.Subject != subject || !bytes.Equal(have.Data, body) {
+		return false, 0, fmt.Errorf("publish %s: %w (%s/%d): nothing was stored; publish it without one, or with one made of seller, number and content",
+			subject, ErrIDTaken, ack.Stream, ack.Sequence)
+	}
+	return false, ack.Sequence, nil
 }
 
 // store sends messages and waits until the stream has answered for each. What timed out is sent again, if the stream

@@ -263,6 +263,7 @@ func (w *server) serve(ctx context.Context) error {
 	w.inHand = map[*taken]struct{}{}
 	w.began = w.b.Now()
 	defer w.s.Metrics.backlog.serves(w.b, w.row)()
+	w.s.Metrics.taken.WithLabelValues(w.row.name) // a counter that is first seen at 1 never grew
 
 	var stop context.CancelCauseFunc
 	w.soft, stop = context.WithCancelCause(ctx)

@@ -90,7 +90,7 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 	}
 
 	events, err := w.call(log, span, d, m)
-	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
+	if storeErr := w.b.publish(ctx, d.Trace, events, w.taken); storeErr != nil {
 		if !ofTheMessage(storeErr) {
 			log.Error().Err(storeErr).Msg("cannot store the events; the message waits")
 			w.uncount(ctx, log, t)
@@ -110,6 +110,9 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 	}
 	return w.settle(ctx, log, t, d, m, err)
 }
+
+// taken counts an event whose message id another message had.
+func (w *server) taken() { w.s.Metrics.taken.WithLabelValues(w.row.name).Inc() }
 
 // ofTheMessage tells whether storing events failed because of the events themselves (too large, say): then waiting does
 // not mend it, and it counts as the handler's error. A permission is mended by an operator, a connection by itself.
@@ -230,7 +233,7 @@ func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *De
 	}
 	failSpan(ctx, err)
 	events := w.tell(log, d, m, err)
-	if storeErr := w.b.publish(ctx, d.Trace, events); storeErr != nil {
+	if storeErr := w.b.publish(ctx, d.Trace, events, w.taken); storeErr != nil {
 		log.Error().Err(storeErr).Msg("cannot store what is told of a message that is not handled")
 		if !ofTheMessage(storeErr) {
 			w.uncount(ctx, log, t)

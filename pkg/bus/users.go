@@ -116,6 +116,11 @@ func worker(service string) User {
 			u.may(f.Name + ".*")
 		}
 	}
+	for _, row := range streams {
+		if row.public && !row.intake { // to look at what an event of ours is taken for
+			u.may("$JS.API.STREAM.MSG.GET." + row.name)
+		}
+	}
 	for _, b := range buckets {
 		u.watches(b.name)
 		u.may("$KV." + b.name + "." + b.workers)
