@@ -6,10 +6,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -55,15 +56,16 @@ func run(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("stored as %s %d, duplicate: %v\n", stored.Stream, stored.Sequence, stored.Duplicate)
-	return outcome(ctx, js, order, stored.Sequence)
+	fmt.Printf("stored as %s %d\n", stored.Stream, stored.Sequence)
+	return outcome(ctx, js, order)
 }
 
 // publish hands the order over. It is handed over when the stream has answered, not before. Without an answer it may be
 // stored or not: the same message again, under the same id, is right in both cases.
 func publish(ctx context.Context, js jetstream.JetStream, order *orderv1.Audited, body []byte) (*jetstream.PubAck, error) {
-	// The same audit always has the same id.
-	id := "order.audited/" + order.OutboundNo + "/" + strconv.FormatInt(order.Revision, 10)
+	// The same content always has the same id, and nobody else's has it: the window for duplicates is all sellers'.
+	sum := sha256.Sum256(body)
+	id := "order.audited/" + order.Seller + "/" + order.OutboundNo + "/" + hex.EncodeToString(sum[:8])
 	m := nats.NewMsg("order.audited." + order.Seller)
 	m.Data = body
 	for header, value := range map[string]string{
@@ -77,6 +79,10 @@ func publish(ctx context.Context, js jetstream.JetStream, order *orderv1.Audited
 		once, cancel := context.WithTimeout(ctx, 5*time.Second)
 		stored, err := js.PublishMsg(once, m)
 		cancel()
+		if err == nil && stored.Duplicate && attempt == 1 {
+			// It was published for the first time: somebody else's message has the id, and this one is not stored.
+			return nil, fmt.Errorf("%s is the id of another message; nothing was stored: publish it again, without an id if need be", id)
+		}
 		if err == nil || attempt == 10 {
 			return stored, err
 		}
@@ -86,11 +92,12 @@ func publish(ctx context.Context, js jetstream.JetStream, order *orderv1.Audited
 }
 
 // outcome waits for what becomes of the order. An ERP keeps a durable consumer and books what it reads, keyed on ce-id:
-// the same event may come twice. This looks once, from the order's own place in the stream on.
-func outcome(ctx context.Context, js jetstream.JetStream, order *orderv1.Audited, from uint64) error {
+// the same event may come twice. This looks once, at what was told since the order was audited.
+func outcome(ctx context.Context, js jetstream.JetStream, order *orderv1.Audited) error {
+	audited := order.AuditedAt.AsTime()
 	consumer, err := js.OrderedConsumer(ctx, "ORDERS", jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{"order.accepted." + order.Seller, "order.held." + order.Seller, "order.failed." + order.Seller},
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
+		DeliverPolicy:  jetstream.DeliverByStartTimePolicy, OptStartTime: &audited,
 	})
 	if err != nil {
 		return err

@@ -4,13 +4,14 @@
 set -euo pipefail
 file=${1:-"$(dirname "$0")/../order.json"}
 field() { jq -re ".$1" "$file"; }
-seller=$(field seller) number=$(field outboundNo) revision=$(field revision)
+seller=$(field seller) number=$(field outboundNo)
+id=order.audited/$seller/$number/$(sha256sum "$file" | cut -c1-16)
 
-# -J waits for the stream's answer and fails without one. The same command again is then right: the id is the same.
+# -J waits for the stream's answer and fails without one. The same command again is then right: the number is the key. It
+# has no Nats-Msg-Id, so no other message can be taken for it.
 nats pub -J "order.audited.$seller" "$(cat "$file")" \
   -H "Content-Type: application/json" -H "ce-specversion: 1.0" -H "ce-type: order.audited" -H "ce-source: erp" \
-  -H "ce-id: order.audited/$number/$revision" -H "Nats-Msg-Id: order.audited/$number/$revision" \
-  -H "ce-subject: $number" -H "ce-time: $(field auditedAt)"
+  -H "ce-id: $id" -H "ce-subject: $number" -H "ce-time: $(field auditedAt)"
 
 # What is told of the seller's orders, from the beginning, until it is this one's turn.
 set +o pipefail # once jq has it, nats may not write on

@@ -1,5 +1,6 @@
 // Publishes an audited order and waits for what becomes of it: node publish.mjs [order.json]
 // NATS_URL says where (nats://127.0.0.1:4222), NATS_USER and NATS_PASSWORD as whom. Ends 0 once the order is accepted.
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { connect, headers } from "@nats-io/transport-node";
 import { jetstream } from "@nats-io/jetstream";
@@ -15,9 +16,10 @@ const nc = await connect({
 });
 const js = jetstream(nc);
 
-// The same audit always has the same id: the broker drops a repeat within two minutes, and Stockbridge knows the
-// outbound number for ever after.
-const id = `order.audited/${order.outboundNo}/${order.revision}`;
+// The same content always has the same id, and nobody else's has it: the window for duplicates is all sellers'. It is a
+// moment long; Stockbridge knows the outbound number for ever after.
+const hash = createHash("sha256").update(body).digest("hex").slice(0, 16);
+const id = `order.audited/${order.seller}/${order.outboundNo}/${hash}`;
 const h = headers();
 h.set("Content-Type", "application/json");
 h.set("ce-specversion", "1.0");
@@ -28,9 +30,9 @@ h.set("ce-subject", order.outboundNo);
 h.set("ce-time", order.auditedAt);
 
 const stored = await publish(`order.audited.${order.seller}`);
-console.log(`stored as ${stored.stream} ${stored.seq}${stored.duplicate ? ", it was there already" : ""}`);
+console.log(`stored as ${stored.stream} ${stored.seq}`);
 
-const told = await outcome(stored.seq);
+const told = await outcome();
 console.log(JSON.stringify(told, null, 2));
 await nc.close();
 process.exitCode = told.event === "order.accepted" ? 0 : 1;
@@ -39,24 +41,31 @@ process.exitCode = told.event === "order.accepted" ? 0 : 1;
 // message again, under the same id, is right in both cases.
 async function publish(subject) {
   for (let attempt = 1; ; attempt++) {
+    let stored;
     try {
-      return await js.publish(subject, body, { headers: h, msgID: id, timeout: 5000 });
+      stored = await js.publish(subject, body, { headers: h, msgID: id, timeout: 5000 });
     } catch (err) {
       if (attempt === 10) throw err;
       console.error(`no answer yet (${err.message}), trying again`);
       await new Promise((wake) => setTimeout(wake, 1000));
+      continue;
     }
+    if (stored.duplicate && attempt === 1) {
+      // It was published for the first time: somebody else's message has the id, and this one is not stored.
+      throw new Error(`${id} is the id of another message; nothing was stored: publish it again, without an id if need be`);
+    }
+    return stored;
   }
 }
 
 // An ERP keeps a durable consumer and books what it reads, keyed on ce-id: the same event may come twice. This looks
-// once, from the order's own place in the stream on.
-async function outcome(from) {
+// once, at what was told since the order was audited.
+async function outcome() {
   const events = ["order.accepted", "order.held", "order.failed"];
   const consumer = await js.consumers.get("ORDERS", {
     filter_subjects: events.map((event) => `${event}.${order.seller}`),
-    deliver_policy: "by_start_sequence",
-    opt_start_seq: from,
+    deliver_policy: "by_start_time",
+    opt_start_time: new Date(order.auditedAt).toISOString(),
   });
   for await (const m of await consumer.consume()) {
     const event = m.json();

@@ -106,7 +106,7 @@ function ask(Nats $nats, string $subject, array $headers, string $body): array
             if (isset($said['error'])) {
                 throw new RuntimeException("$subject: {$said['error']['description']}");
             }
-            return $said;
+            return $said + ['attempt' => $attempt];
         }
         // Stored or not, nobody knows: the same message again, under the same id, is right in both cases.
         fwrite(STDERR, "no answer yet, trying again\n");
@@ -119,9 +119,9 @@ $body = file_get_contents($argv[1] ?? __DIR__ . '/../order.json');
 $order = json_decode($body, true, 512, JSON_THROW_ON_ERROR);
 $nats = new Nats(getenv('NATS_URL') ?: 'nats://127.0.0.1:4222', getenv('NATS_USER') ?: '', getenv('NATS_PASSWORD') ?: '');
 
-// The same audit always has the same id: the broker drops a repeat within two minutes, and Stockbridge knows the
-// outbound number for ever after.
-$id = "order.audited/{$order['outboundNo']}/{$order['revision']}";
+// The same content always has the same id, and nobody else's has it: the window for duplicates is all sellers'. It is a
+// moment long; Stockbridge knows the outbound number for ever after.
+$id = "order.audited/{$order['seller']}/{$order['outboundNo']}/" . substr(hash('sha256', $body), 0, 16);
 $stored = ask($nats, "order.audited.{$order['seller']}", [
     'Content-Type' => 'application/json',
     'Nats-Msg-Id' => $id,
@@ -132,16 +132,21 @@ $stored = ask($nats, "order.audited.{$order['seller']}", [
     'ce-subject' => $order['outboundNo'],
     'ce-time' => $order['auditedAt'],
 ], $body);
+if (($stored['duplicate'] ?? false) && $stored['attempt'] === 1) {
+    // It was published for the first time: somebody else's message has the id, and this one is not stored.
+    fwrite(STDERR, "$id is the id of another message; nothing was stored: publish it again, without an id if need be\n");
+    exit(1);
+}
 echo "stored as {$stored['stream']} {$stored['seq']}\n";
 
 // An ERP keeps a durable consumer and books what it reads, keyed on ce-id: the same event may come twice. This looks
-// once, from the order's own place in the stream on, with a consumer that goes away by itself.
+// once, at what was told since the order was audited, with a consumer that goes away by itself.
 $events = ['order.accepted', 'order.held', 'order.failed'];
 $consumer = ask($nats, '$JS.API.CONSUMER.CREATE.ORDERS', [], json_encode([
     'stream_name' => 'ORDERS',
     'config' => [
-        'deliver_policy' => 'by_start_sequence',
-        'opt_start_seq' => $stored['seq'],
+        'deliver_policy' => 'by_start_time',
+        'opt_start_time' => $order['auditedAt'],
         'ack_policy' => 'none',
         'filter_subjects' => array_map(fn (string $event) => "$event.{$order['seller']}", $events),
         'inactive_threshold' => 60_000_000_000, // nanoseconds

@@ -144,6 +144,7 @@ var (
 	}
 	consumers = []consumerRow{
 		{"order-pusher", StreamIntake, event.OrderAudited.Name, event.OrderAudited.Subjects()},
+		{"order-pusher-cancel", StreamIntake, event.OrderCancelRequested.Name, event.OrderCancelRequested.Subjects()},
 		{"order-pusher-changed", streamSellers, event.SellerChanged.Name, event.SellerChanged.Subjects()},
 		{"order-pusher-resumed", streamSellers, event.SellerResumed.Name, event.SellerResumed.Subjects()},
 		{"order-pusher-sweep", streamTicks, event.ReleaseDue.Name, []string{event.DueSubjects(event.TickRelease)}},

@@ -147,10 +147,10 @@ type Fact struct {
 
 // facts are all that travels on public streams. No name may be another one followed by one token (Split).
 var facts = []Fact{
-	fact(OrderAudited, fromERP), fact(OrderCancelRequested, fromERP, reserved),
+	fact(OrderAudited, fromERP), fact(OrderCancelRequested, fromERP),
 	fact(OrderAccepted), fact(OrderHeld), fact(OrderFailed), fact(OrderShadowed), fact(OrderStatusChanged), fact(OrderShipped),
 	fact(OrderDelivered), fact(OrderReturning), fact(OrderCancelled),
-	fact(OrderCancelRefused, reserved), fact(OrderCancelUnknown, reserved),
+	fact(OrderCancelRefused, reserved), fact(OrderCancelUnknown),
 	fact(SellerChanged), fact(SellerPaused), fact(SellerResumed),
 	fact(StockAdjusted), fact(StockNoted), fact(StockCounted), fact(StockDriftFound), fact(StockShareChanged), fact(StockShareDoubtful),
 	fact(VMIWindowDue), fact(VMIWindowIngested), fact(VMIWindowFailed), fact(VMIGapFound),

@@ -2157,7 +2157,7 @@ type CancelRequested struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Seller     string                 `protobuf:"bytes,1,opt,name=seller,proto3" json:"seller,omitempty"`
 	OutboundNo string                 `protobuf:"bytes,2,opt,name=outbound_no,json=outboundNo,proto3" json:"outbound_no,omitempty"`
-	// Tells one request from the next for the same order.
+	// Tells one request from the next for the same order: printable ASCII without blanks.
 	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Cause         CancelRequested_Cause  `protobuf:"varint,4,opt,name=cause,proto3,enum=order.v1.CancelRequested_Cause" json:"cause,omitempty"`
 	RequestedAt   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=requested_at,json=requestedAt,proto3" json:"requested_at,omitempty"`
@@ -2619,13 +2619,13 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\tReturning\x12\x1f\n" +
 	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12(\n" +
-	"\x06status\x18\x03 \x01(\x0e2\x10.order.v1.StatusR\x06status\"\xfa\x02\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x10.order.v1.StatusR\x06status\"\x96\x03\n" +
 	"\x0fCancelRequested\x121\n" +
-	"\x06seller\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x06seller\x12*\n" +
-	"\voutbound_no\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\n" +
-	"outboundNo\x12(\n" +
+	"\x06seller\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x06seller\x12<\n" +
+	"\voutbound_no\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18d2\x10^[A-Za-z0-9_-]+$R\n" +
+	"outboundNo\x122\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\trequestId\x12?\n" +
+	"request_id\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x10\x01\x18d2\b^[!-~]+$R\trequestId\x12?\n" +
 	"\x05cause\x18\x04 \x01(\x0e2\x1f.order.v1.CancelRequested.CauseB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05cause\x12E\n" +
 	"\frequested_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\vrequestedAt\"V\n" +
 	"\x05Cause\x12\x15\n" +

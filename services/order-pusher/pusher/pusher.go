@@ -172,6 +172,9 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	main.Slots, main.MaxAttempts, main.Paused = c.Slots, c.MaxAttempts, paused(s.Sellers)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.OrderAudited, main, p.Push, p.Unserved) })
+	g.Go(func() error {
+		return bus.Serve(ctx, s.Bus, event.OrderCancelRequested, s.Serving(Name+"-cancel"), p.CancelRequested, p.CancelUnserved)
+	})
 	g.Go(func() error { return p.Serve(ctx, s.Bus, Name, s.Serving) })
 	g.Go(func() error {
 		return bus.Serve(ctx, s.Bus, event.ReleaseDue, s.Serving(Name+"-sweep"), p.ReleaseDue, nil)

@@ -1,0 +1,59 @@
+package pusher
+
+import (
+	"context"
+	"regexp"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	orderv1 "stockbridge/proto/order/v1"
+)
+
+// errCancelUnsupported is the answer to every request: an ERP that got none would take a stored request for a cancelled
+// order, refund it, and the goods would leave all the same.
+var errCancelUnsupported = fault.Reason{
+	Code: "cancel.unsupported",
+	ZH:   "暂不支持通过本系统取消：订单没有被取消。请在京东后台取消并确认结果后，再退款",
+	EN:   "not supported yet: cancel at JD. The order is not cancelled; refund it only when JD says that it is",
+}
+
+// CancelRequested answers at once that nothing was cancelled. A paused seller's requests are answered too.
+func (p *Pusher) CancelRequested(ctx context.Context, _ *bus.Delivery, m *orderv1.CancelRequested) ([]event.Event, error) {
+	about := cancelRef(m)
+	// The answer does not wait for a ledger that is away: what it adds only helps to find the document at JD.
+	if entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: m.GetSeller(), Kind: kind, No: m.GetOutboundNo()}); err == nil {
+		about.Shop, about.Warehouse, about.OrderNo, about.Revision, about.WarehouseNo = entry.Shop, entry.Warehouse, entry.OrderNo, entry.Revision, entry.Number
+	}
+	return []event.Event{p.cancelUnknown(about, m, errCancelUnsupported)}, nil
+}
+
+// What numbers and requests' ids may be; see order.v1.CancelRequested.
+var (
+	outboundNo = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+	requestID  = regexp.MustCompile(`^[!-~]{1,100}$`)
+)
+
+// CancelUnserved answers a request that can be read but breaks a rule. One that does not say whose order it means stands
+// among the dead letters only.
+func (p *Pusher) CancelUnserved(_ *bus.Delivery, m *orderv1.CancelRequested, err error) []event.Event {
+	if !event.ValidSeller(m.GetSeller()) || !outboundNo.MatchString(m.GetOutboundNo()) {
+		return nil
+	}
+	return []event.Event{p.cancelUnknown(cancelRef(m), m, fault.ReasonOf(err, "internal"))}
+}
+
+func cancelRef(m *orderv1.CancelRequested) *orderv1.Ref {
+	return &orderv1.Ref{Seller: m.GetSeller(), OutboundNo: m.GetOutboundNo()}
+}
+
+func (p *Pusher) cancelUnknown(about *orderv1.Ref, m *orderv1.CancelRequested, why fault.Reason) event.Event {
+	now, id := p.Now(), m.GetRequestId()
+	if !requestID.MatchString(id) {
+		id = why.Code // it would be part of a header
+	}
+	return event.OrderCancelUnknown.About(about.Seller, about.OutboundNo, now, &orderv1.CancelUnknown{
+		Ref: about, At: stamp(now), RequestId: m.GetRequestId(), Reason: reasonMessage(why),
+	}, id)
+}
