@@ -64,7 +64,7 @@ func (b *Bus) move(ctx context.Context, old movedConsumer) error {
 		return err
 	}
 	defer p.sub.Unsubscribe() //nolint:errcheck // nothing is left to lose
-	n, since := 0, time.Now()
+	n, since, waits := 0, time.Now(), false
 	for {
 		got, err := b.moveSome(ctx, p, old)
 		if err != nil {
@@ -87,13 +87,15 @@ func (b *Bus) move(ctx context.Context, old movedConsumer) error {
 				return nil
 			}
 			return err
+		case time.Since(since) > moveWait:
+			return fmt.Errorf("%d messages are in hand of workers of the earlier build: stop these and apply again", info.NumAckPending)
 		}
-		pause := 250 * time.Millisecond
-		if time.Since(since) > moveWait {
-			pause, err = 0, context.DeadlineExceeded
+		if !waits {
+			waits = true
+			b.log.Info().Str("consumer", old.stream+"/"+old.name).Int("in_hand", info.NumAckPending).Msg("waiting for what workers of an earlier build have in hand")
 		}
-		if err := errors.Join(err, sleep(ctx, pause)); err != nil {
-			return fmt.Errorf("%d messages are in hand of workers of the earlier build; stop these and apply again: %w", info.NumAckPending, err)
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return fmt.Errorf("%d messages are in hand of workers of the earlier build: %w", info.NumAckPending, err)
 		}
 	}
 }
