@@ -81,6 +81,26 @@ func (d Data) Hide(text string) string {
 	return t.String()
 }
 
+// In tells whether text quotes any of the names, telephone numbers and addresses.
+func (d Data) In(text string) bool {
+	t := newText(text)
+	for _, v := range d.Known {
+		if !d.within(v) {
+			t.keepValue(v)
+		}
+	}
+	for _, v := range d.Names {
+		t.hideName(v)
+	}
+	for _, v := range d.Phones {
+		t.hideParts(v, minDigits)
+	}
+	for _, v := range d.Addresses {
+		t.hideParts(v, addressWeight)
+	}
+	return slices.Contains(t.hidden, true)
+}
+
 // within tells whether a name or a telephone number stands in a value that is said to be nobody's.
 func (d Data) within(value string) bool {
 	v := string(folded(value))

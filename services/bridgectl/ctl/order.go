@@ -24,6 +24,7 @@ import (
 type orderCmd struct {
 	Push    orderPushCmd    `cmd:"" help:"Publish audited orders from a file."`
 	Check   orderCheckCmd   `cmd:"" help:"Print what would be sent for orders and everything that is wrong with them; sends nothing."`
+	Erase   orderEraseCmd   `cmd:"" help:"Erase a receiver's data from our copies of an order."`
 	Explain orderExplainCmd `cmd:"" help:"Tell all that is known of one order, in order of time."`
 }
 
