@@ -52,6 +52,9 @@ func (s *Server) Addr() string { return s.addr }
 // URL is the server's address as settings give it.
 func (s *Server) URL() string { return "redis://" + s.addr + "/0" }
 
+// Dir holds all that the server writes.
+func (s *Server) Dir() string { return s.dir }
+
 // Restart stops the server in order and starts it on the same files: the same data, another run.
 func (s *Server) Restart() {
 	s.t.Helper()

@@ -69,6 +69,7 @@ func (c orderCheckCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	defer checks.close()
 	switch d := (deed{verb: "order check --reveal", target: "orders of " + c.File}); {
 	case c.Reveal && c.SellerFile == "":
 		if err := a.revealed(ctx, d); err != nil {
@@ -127,7 +128,7 @@ func (c orderCheckCmd) checks(ctx context.Context, a *app) (*checks, error) {
 		}
 		s := seller.New(setup, nil)
 		return &checks{
-			reveal: c.Reveal, warehouses: adapters.NewWarehouses(nil),
+			close: func() {}, reveal: c.Reveal, warehouses: adapters.NewWarehouses(nil),
 			seller: func(name string) (*seller.Seller, bool) { return s, name == s.Name() },
 		}, nil
 	}
@@ -139,11 +140,12 @@ func (c orderCheckCmd) checks(ctx context.Context, a *app) (*checks, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &checks{reveal: c.Reveal, warehouses: adapters.NewWarehouses(l), seller: book.Get, ledger: l}, nil
+	return &checks{close: book.Close, reveal: c.Reveal, warehouses: adapters.NewWarehouses(l), seller: book.Get, ledger: l}, nil
 }
 
 // checks is what orders are checked against.
 type checks struct {
+	close      func()
 	reveal     bool
 	seller     func(name string) (*seller.Seller, bool)
 	warehouses *adapters.Warehouses

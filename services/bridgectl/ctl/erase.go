@@ -255,7 +255,7 @@ func (x *erasing) blocked(ctx context.Context, no string, now time.Time) (string
 				}
 				outstanding = &o
 			}
-			if outstanding.Has(c.Seq, c.At) {
+			if outstanding.Has(bus.Place{Stream: c.Stream, Seq: c.Seq, Stored: c.At}) {
 				return "no worker has taken it yet: --drop erases it, and it is never sent", nil
 			}
 		}

@@ -4,7 +4,9 @@ package world
 
 import (
 	"context"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +60,8 @@ type Options struct {
 	// Traces makes the spans; nil for none.
 	Traces oteltrace.TracerProvider
 	Log    bool
+	// LogTo takes every line of the log, the lowest level too, and has metrics served; nil is stderr, with Log.
+	LogTo io.Writer
 }
 
 // World is running until the test ends.
@@ -116,12 +120,17 @@ func Start(t testing.TB, o Options) *World {
 	if o.Log {
 		level = zerolog.DebugLevel
 	}
+	var logTo io.Writer = os.Stderr
+	probes := "off"
+	if o.LogTo != nil {
+		logTo, level, probes = o.LogTo, zerolog.TraceLevel, "127.0.0.1:0"
+	}
 	dir := t.TempDir()
 	s, err := stack.Start(t.Context(), stack.Options{
-		DataDir: dir, NATSPort: natsserver.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config,
+		DataDir: dir, NATSPort: natsserver.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config, HTTPAddr: probes,
 		Pusher: &push, Poller: &poll, Ingester: &ingest, Reconciler: &reconcile, Syncer: &sync,
 		Ticks:  stack.Ticks{Poll: time.Second, Release: time.Second, Reconcile: o.ReconcileEvery},
-		Traces: o.Traces, Log: zerolog.New(os.Stderr).Level(level), Grace: 20 * time.Second,
+		Traces: o.Traces, Log: zerolog.New(logTo).Level(level), Grace: 20 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +162,15 @@ func Start(t testing.TB, o Options) *World {
 
 // Dir holds what the stack keeps.
 func (w *World) Dir() string { return w.dir }
+
+// Dirs hold what the broker and the ledger keep.
+func (w *World) Dirs() []string {
+	dirs := []string{filepath.Join(w.dir, "nats")}
+	if w.redis != nil {
+		dirs = append(dirs, w.redis.Dir())
+	}
+	return dirs
+}
 
 // WipeLedger takes everything away that the ledger knows, while everybody goes on.
 func (w *World) WipeLedger() {
