@@ -93,8 +93,9 @@ func worker(service string) User {
 		u.may(
 			event.ParkSubject(row.name, "*"), event.RetrySubject(row.name, "*"),
 			event.ShelfFilter(event.Dead, row.name), event.ShelfFilter(event.Held, row.name),
-			// To let go on what its cause no longer holds.
+			// To let go on what its cause no longer holds, and to end what has stood there too long.
 			"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Held, row.name),
+			"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Dead, row.name),
 		)
 	}
 	if shelves {

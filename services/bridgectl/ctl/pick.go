@@ -133,7 +133,7 @@ func (p pick) read(ctx context.Context, a *app, b *bus.Bus, kind string, after u
 		}
 		for _, m := range items {
 			if p.match(m) {
-				if err := f(m); err != nil {
+				if err := f(veiled(m)); err != nil {
 					return err
 				}
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/scrape"
 	"stockbridge/pkg/seller"
 )
@@ -28,6 +29,8 @@ type Metrics struct {
 	Twice prometheus.Counter
 	// Foreign: documents found under an order's number that are another order's.
 	Foreign prometheus.Counter
+	// Aged: dead letters erased for their age ("dlq"), and held orders that became dead letters ("held").
+	Aged *prometheus.CounterVec
 }
 
 // NewMetrics registers them.
@@ -46,8 +49,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Foreign: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stockbridge_push_foreign_total", Help: "Times that another order's document was found under an order's number, and not taken for its own.",
 		}),
+		Aged: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_push_aged_total", Help: "Dead letters erased because they were too old (dlq), and orders held so long that they became dead letters (held).",
+		}, []string{"kind"}),
 	}
-	r.MustRegister(m.Seconds, m.Doubts, m.Twice, m.Foreign)
+	r.MustRegister(m.Seconds, m.Doubts, m.Twice, m.Foreign, m.Aged)
+	for _, kind := range []string{event.Dead, event.Held} {
+		m.Aged.WithLabelValues(kind) // shown as 0 from the start
+	}
 	return m
 }
 

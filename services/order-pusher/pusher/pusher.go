@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -88,6 +89,9 @@ type Config struct {
 	ProbeAfter time.Duration `env:"PUSH_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
 	// ReleasePerSecond caps how fast held orders go on when their cause is gone.
 	ReleasePerSecond float64 `env:"PUSH_RELEASE_PER_SECOND" envDefault:"100" help:"held orders released a second"`
+	// KeepShelved is how long a dead letter is kept: it holds a receiver. A held order that waits so long becomes a dead
+	// letter. As long as the public streams keep events; 0 keeps for ever.
+	KeepShelved time.Duration `env:"PUSH_KEEP_SHELVED" envDefault:"2160h" help:"how long dead letters are kept, and held orders wait before they become one; 0 is for ever"`
 	// ShadowLookAfter is how long the ERP's own program is given to send an order in shadow; ShadowGiveUp is when it is taken
 	// for not sent.
 	ShadowLookAfter time.Duration `env:"SHADOW_LOOK_AFTER" envDefault:"10m" help:"time the ERP's own program is given before an order in shadow is compared"`
@@ -179,7 +183,32 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	g.Go(func() error {
 		return bus.Serve(ctx, s.Bus, event.ReleaseDue, s.Serving(Name+"-sweep"), p.ReleaseDue, nil)
 	})
+	g.Go(func() error { p.age(ctx, s.Bus, s.Log); return nil })
 	return g.Wait()
+}
+
+// ageEvery is how often it is looked for what has stood on the shelf too long.
+const ageEvery = time.Hour
+
+// age ends what has stood on the shelf too long, until ctx is done. Whatever fails is done by the next look, or by another
+// replica's.
+func (p *Pusher) age(ctx context.Context, b *bus.Bus, log zerolog.Logger) {
+	for p.KeepShelved > 0 {
+		erased, ended, err := b.Age(ctx, Name, p.Now(), p.KeepShelved, HeldTooLong)
+		p.Metrics.Aged.WithLabelValues(event.Dead).Add(float64(erased))
+		p.Metrics.Aged.WithLabelValues(event.Held).Add(float64(ended))
+		if erased+ended > 0 {
+			log.Warn().Int("erased", erased).Int("ended", ended).Dur("keep", p.KeepShelved).Msg("dead letters were too old and are erased, or held orders became dead letters")
+		}
+		if err != nil && ctx.Err() == nil {
+			log.Warn().Err(err).Msg("dead letters that are too old could not be looked for")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(ageEvery):
+		}
+	}
 }
 
 // paused holds the events of a paused seller instead of trying them.

@@ -11,6 +11,13 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
+// HeldTooLong is why a held order became a dead letter.
+var HeldTooLong = fault.Reason{
+	Code: "held.expired",
+	ZH:   "等待的原因过久未消除，已转入死信；请重放或丢弃，再过同样时间后将被删除",
+	EN:   "what it waited for did not come for too long, so it is a dead letter now: replay or drop it; after as long again it is erased",
+}
+
 // Reused is the fault of an order whose outbound number was begun with another content.
 func Reused(o *orderv1.Audited) error {
 	return fault.Permanent(fault.Reason{

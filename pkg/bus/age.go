@@ -1,0 +1,85 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
+)
+
+// Age ends what at now has stood on the shelf of a consumer for longer than keep: dead letters are erased; held messages become
+// dead letters, with the reason, so that nothing that still waits goes away unseen. Any number of workers may do it at
+// once. It tells how many of each, also beside an error.
+func (b *Bus) Age(ctx context.Context, consumer string, now time.Time, keep time.Duration, why fault.Reason) (erased, ended int, err error) {
+	for _, kind := range []string{event.Dead, event.Held} {
+		for q := (ShelfQuery{Kind: kind, Consumer: consumer, Limit: shelfPageMax}); ; {
+			items, next, err := b.Shelf(ctx, q)
+			if err != nil {
+				return erased, ended, err
+			}
+			for _, s := range items {
+				if now.Sub(s.Last) <= keep {
+					continue
+				}
+				if kind == event.Dead {
+					if err := b.Erase(ctx, streamShelf, s.Seq, time.Time{}); err != nil {
+						return erased, ended, err
+					}
+					erased++
+					continue
+				}
+				err := b.endWaiting(ctx, s.Seq, now, why)
+				if err != nil && !errors.Is(err, ErrNotShelved) { // or it went on just now
+					return erased, ended, err
+				}
+				if err == nil {
+					ended++
+				}
+			}
+			if q.After = next; next == 0 {
+				break
+			}
+		}
+	}
+	return erased, ended, nil
+}
+
+// endWaiting makes a dead letter of a held message.
+func (b *Bus) endWaiting(ctx context.Context, seq uint64, now time.Time, why fault.Reason) error {
+	stream, raw, err := b.shelfMessage(ctx, seq)
+	if err != nil {
+		return err
+	}
+	s, err := shelved(raw.Subject, raw.Sequence, raw.Header, raw.Data)
+	if err != nil {
+		return fmt.Errorf("end the waiting of %d: %w", seq, err)
+	}
+	m := nats.NewMsg(event.ShelfSubject(event.Dead, s.Consumer, s.Stream, s.OriginSeq))
+	m.Data = raw.Data
+	for name, values := range raw.Header {
+		m.Header[name] = values
+	}
+	m.Header.Del(event.HeaderCause)
+	m.Header.Set(event.HeaderClass, fault.Refused.String())
+	m.Header.Set(event.HeaderReason, reasonText(why))
+	m.Header.Set(event.HeaderError, cut(why.Error()+"; "+s.Cause+": "+s.Error, maxError))
+	m.Header.Set(event.HeaderLast, now.UTC().Format(time.RFC3339Nano))
+	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.Itoa(0))
+	acks, err := b.store(ctx, m)
+	if err != nil && !wrongLast(err) { // somebody else has just done it, or it is dead already
+		return fmt.Errorf("end the waiting of %d: %w", seq, err)
+	}
+	stored := err == nil
+	err = takeOff(ctx, stream, seq)
+	if errors.Is(err, ErrNotShelved) && stored {
+		return errors.Join(err, b.Erase(ctx, streamShelf, acks[0].Sequence, time.Time{})) // it was released meanwhile
+	}
+	return err
+}
