@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/services/e2e/cutproxy"
 	"stockbridge/services/e2e/history"
@@ -28,7 +30,10 @@ type kind struct {
 	all, smoke int
 	// needs says what must be there: "redis" or "cluster"; disk is whose disk it fills, "nats" or "redis".
 	needs, disk string
-	do          func(g *stage, ctx context.Context, r *rand.Rand) error
+	// last: it comes when the others are over. Who changes the set-up and then loses the ledger has lost where orders were
+	// sent.
+	last bool
+	do   func(g *stage, ctx context.Context, r *rand.Rand) error
 }
 
 // killing is done by a loop of its own.
@@ -53,6 +58,7 @@ func catalogue() []kind {
 		{name: "jd-cut", all: 4, smoke: 1, do: (*stage).cutJD},
 		{name: "redis-cut", all: 4, smoke: 1, needs: "redis", do: (*stage).cutRedis},
 		{name: "nats-cut", all: 2, smoke: 1, do: (*stage).cutNATS},
+		{name: "seller-moved", all: 2, smoke: 1, last: true, do: (*stage).moveSeller},
 	}
 }
 
@@ -110,6 +116,15 @@ func (g *stage) plan() []planned {
 	if g.s.scenario != scenarioSmoke {
 		g.rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	}
+	slices.SortStableFunc(list, func(a, b planned) int {
+		switch {
+		case a.last == b.last:
+			return 0
+		case a.last:
+			return 1
+		}
+		return -1
+	})
 	for i := range list {
 		list[i].at = g.s.lasting * time.Duration(i) / time.Duration(len(list))
 	}
@@ -121,7 +136,7 @@ func (g *stage) storm(ctx context.Context) error {
 	wanted, _ := g.s.wanted()
 	storm, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var running sync.WaitGroup
+	var running, killers sync.WaitGroup
 	failed := make(chan error, 100)
 	report := func(what string, err error) {
 		if err != nil && storm.Err() == nil {
@@ -130,17 +145,21 @@ func (g *stage) storm(ctx context.Context) error {
 		}
 	}
 	if slices.Contains(wanted, killing) && g.s.kills > 0 {
-		running.Go(func() { report(killing, g.kill(storm)) })
+		killers.Go(func() { report(killing, g.kill(storm)) })
 	}
 	began := time.Now()
 	for _, p := range g.plan() {
 		if !wait(storm, time.Until(began.Add(p.at))) {
 			break
 		}
+		if p.last {
+			running.Wait()
+		}
 		running.Go(func() { report(p.name, p.do(g, storm, p.rand)) })
 	}
 	wait(storm, time.Until(began.Add(g.s.lasting)))
 	running.Wait()
+	killers.Wait()
 	select {
 	case err := <-failed:
 		return err
@@ -522,4 +541,86 @@ func (g *stage) cutRedis(ctx context.Context, r *rand.Rand) error {
 
 func (g *stage) cutNATS(ctx context.Context, r *rand.Rand) error {
 	return g.cut(ctx, r, history.BrokerCut, "nats-cut", 3000, g.toNATS...)
+}
+
+// movesAtMost is how often a seller's set-up goes back and forth before its last order must be settled.
+const movesAtMost = 6
+
+// moveSeller names another department in a seller's set-up while answers are lost: what was sent to the first is asked for
+// there, or not at all. Then it goes back and forth until all that was sent to either is known.
+func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
+	m := g.list[r.IntN(min(3, len(g.list)))]
+	f := history.Fault{Kind: history.SetupChanged, Target: m.name, Began: time.Now()}
+	lost, err := g.procs.Sandbox.AddFault(ctx, jdtest.Fault{
+		Kind: jdtest.LoseAnswer, Methods: []string{"eclp.order.addOrder"}, Shops: []string{m.shop(), m.newShop()}, Chance: 0.7,
+	})
+	if err != nil {
+		return err
+	}
+	wait(ctx, draw(r, time.Second, 3*time.Second))
+	if err := g.apply(ctx, m, true); err != nil {
+		return err
+	}
+	// Long enough for all the looks that end with sending again.
+	wait(ctx, draw(r, resendAfter+2*time.Second, resendAfter+6*time.Second))
+	if err := g.procs.Sandbox.RemoveFault(context.WithoutCancel(ctx), lost.ID); err != nil {
+		return err
+	}
+	held, err := g.heldElsewhere(ctx, m)
+	if err != nil {
+		return err
+	}
+	moved := true
+	for n := 0; n < movesAtMost && ctx.Err() == nil; n++ {
+		moved = !moved
+		if err := g.apply(ctx, m, moved); err != nil {
+			return err
+		}
+		left := 1
+		for end := time.Now().Add(8 * time.Second); left > 0 && time.Now().Before(end) && wait(ctx, time.Second); {
+			if left, err = g.heldElsewhere(ctx, m); err != nil {
+				return err
+			}
+		}
+		if left == 0 && !moved {
+			break
+		}
+	}
+	if moved {
+		if err := g.apply(context.WithoutCancel(ctx), m, false); err != nil {
+			return err
+		}
+	}
+	f.Detail = fmt.Sprintf("%d orders held meanwhile", held)
+	g.tally.add("orders held for an earlier account", held)
+	g.done(f, "seller-moved")
+	return nil
+}
+
+// apply sets a merchant up in one of its departments.
+func (g *stage) apply(ctx context.Context, m merchant, moved bool) error {
+	setup, err := m.setup(g.s.dir, "http://"+g.toJD.Addr())
+	if err != nil {
+		return err
+	}
+	if moved {
+		setup.Accounts[0].Department, setup.Shops[0].ShopNo = m.newDepartment(), m.newShop()
+	}
+	text, err := seller.Render(setup)
+	if err != nil {
+		return err
+	}
+	_, err = g.procs.Bridgectl(ctx, string(text), "seller", "apply", "-f", "-", "--despite", "chaos")
+	return err
+}
+
+// heldElsewhere counts the merchant's orders that wait for the account that they were sent under.
+func (g *stage) heldElsewhere(ctx context.Context, m merchant) (n int, err error) {
+	held, _, err := g.bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Held, Seller: m.name, Limit: 10000})
+	for _, s := range held {
+		if s.Cause == seller.CauseIdentity(m.name, s.Key) {
+			n++
+		}
+	}
+	return n, err
 }

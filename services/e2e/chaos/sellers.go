@@ -43,6 +43,10 @@ func (m merchant) app() history.App {
 func (m merchant) department() string { return "EBU-" + m.name }
 func (m merchant) shop() string       { return "ESP-" + m.name }
 
+// A merchant moves to another department, which has a shop of its own.
+func (m merchant) newDepartment() string { return m.department() + "-2" }
+func (m merchant) newShop() string       { return m.shop() + "-2" }
+
 const warehouseNo = "110006341"
 
 // sandbox is a JD that knows them. Its clock stands still: orders are accepted and do not move.
@@ -53,9 +57,10 @@ func sandbox(list []merchant) jdtest.Config {
 	}
 	for _, m := range list {
 		c.Apps = append(c.Apps, jdtest.App{Key: m.app().Key, Secret: "secret-" + m.name, Tokens: []jdtest.Token{
-			{Value: "token-" + m.name, Departments: []string{m.department()}},
+			{Value: "token-" + m.name, Departments: []string{m.department(), m.newDepartment()}},
 		}})
-		c.Shops = append(c.Shops, jdtest.Shop{ShopNo: m.shop(), ShopName: m.name, DeptNo: m.department()})
+		c.Shops = append(c.Shops, jdtest.Shop{ShopNo: m.shop(), ShopName: m.name, DeptNo: m.department()},
+			jdtest.Shop{ShopNo: m.newShop(), ShopName: m.name, DeptNo: m.newDepartment()})
 		c.Knobs.Quota.PerSecond = max(c.Knobs.Quota.PerSecond, m.perSecond)
 		c.Knobs.Quota.Concurrent = max(c.Knobs.Quota.Concurrent, m.concurrent)
 	}

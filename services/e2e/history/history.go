@@ -197,6 +197,8 @@ const (
 	JDLost = "jd-lost"
 	JDSlow = "jd-slow"
 	JDDown = "jd-down"
+	// SetupChanged: a seller's set-up named another account for a while.
+	SetupChanged = "setup-changed"
 	// Crowded: other sellers flood, are parked or held, while Healthy ones go on.
 	Crowded = "crowded"
 	// Scaled: workers were added or taken away.
