@@ -67,7 +67,7 @@ type life struct {
 }
 
 // live starts a worker that will crash at stop.
-func (l *lane) live(t testing.TB, wh *memory.Warehouse, push pusher.Config, poll poller.Config, stop point) *life {
+func (l *lane) live(t testing.TB, wh, other *memory.Warehouse, push pusher.Config, poll poller.Config, stop point) *life {
 	t.Helper()
 	f := &life{
 		l: l, stop: stop, crashed: make(chan struct{}), buried: make(chan struct{}),
@@ -101,7 +101,7 @@ func (l *lane) live(t testing.TB, wh *memory.Warehouse, push pusher.Config, poll
 		l.plant(f)
 	}
 	parts := worker.Parts{
-		Log: l.log, Bus: b, Ledger: f.ledger, Sellers: book, Warehouses: &tappedWarehouses{tappedWarehouse{wh, f}},
+		Log: l.log, Bus: b, Ledger: f.ledger, Sellers: book, Warehouses: &tappedWarehouses{tappedWarehouse{wh, f}, tappedWarehouse{other, f}},
 		Metrics: prometheus.NewRegistry(), Grace: 10 * time.Second, Now: l.clock.now,
 	}
 	run := func(work func() error) {
@@ -293,15 +293,27 @@ func nakDelay(body []byte) time.Duration {
 	return nak.Delay
 }
 
-// tappedWarehouses opens the one warehouse for every account.
-type tappedWarehouses struct{ tappedWarehouse }
+// elsewhere is the account whose warehouse is the other one.
+const elsewhere = "elsewhere"
+
+// tappedWarehouses opens the one warehouse for every account but elsewhere.
+type tappedWarehouses struct{ one, other tappedWarehouse }
 
 // Open implements worker.Warehouses.
 func (w *tappedWarehouses) Open(s *seller.Seller, code string, _ warehouse.Class) (warehouse.Orders, error) {
-	if _, ok := s.Warehouse(code); !ok {
+	return w.open(s, code)
+}
+
+func (w *tappedWarehouses) open(s *seller.Seller, code string) (*tappedWarehouse, error) {
+	site, ok := s.Warehouse(code)
+	switch {
+	case !ok:
 		return nil, fault.Hold(seller.CauseWarehouse(s.Name(), code), errors.New("not in the set-up"))
+	case site.Account == elsewhere:
+		return &w.other, nil
+	default:
+		return &w.one, nil
 	}
-	return &w.tappedWarehouse, nil
 }
 
 // Stock is asked for by no worker that dies here.
@@ -310,11 +322,8 @@ func (w *tappedWarehouses) Stock(*seller.Seller, string) (warehouse.StockReader,
 }
 
 // Read implements worker.Warehouses.
-func (w *tappedWarehouses) Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error) {
-	if _, err := w.Open(s, code, class); err != nil {
-		return nil, err
-	}
-	return &w.tappedWarehouse, nil
+func (w *tappedWarehouses) Read(s *seller.Seller, code string, _ warehouse.Class) (warehouse.OrderReader, error) {
+	return w.open(s, code)
 }
 
 // SetStock implements worker.Warehouses.
@@ -336,6 +345,11 @@ func (w *tappedWarehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, p
 func (w *tappedWarehouse) FindOrders(ctx context.Context, nos []string) (found map[string]warehouse.Found, err error) {
 	err = w.f.call("find", false, func() error { found, err = w.Warehouse.FindOrders(ctx, nos); return err })
 	return found, err
+}
+
+func (w *tappedWarehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, no string) (c warehouse.Comparison, err error) {
+	err = w.f.call("compare", false, func() error { c, err = w.Warehouse.CompareOrder(ctx, o, no); return err })
+	return c, err
 }
 
 func (w *tappedWarehouse) OrderDetails(ctx context.Context, no string) (d warehouse.Details, err error) {

@@ -119,6 +119,28 @@ func pushes() []*scenario {
 			begin:    with(func(k *memory.Knobs) { k.RefuseTaken, k.Late = 1, 3*time.Second }, simply("o")),
 			outcomes: map[string]outcome{"o": accepted},
 		}, {
+			name: "the answer is lost, and the set-up names another account for a while", ticks: true, takes: 6 * time.Minute,
+			begin:    with(func(k *memory.Knobs) { k.LoseReplies = 1 }, simply("o")),
+			outcomes: map[string]outcome{"o": {documents: 1, mayBeHeld: true, state: ledger.Accepted}},
+			then: func(y *try, once func(string, func() error) error) error {
+				account := func(name string) func() error {
+					return func() error {
+						y.setup.Accounts[0].Name, y.setup.Warehouses[0].Account = name, name
+						return y.apply(y.t.Context())
+					}
+				}
+				if len(y.wh.Numbers(y.orders["o"].OutboundNo)) == 0 || len(y.tells("o").Accepted) > 0 {
+					return nil
+				}
+				if err := once("move", account(elsewhere)); err != nil {
+					return err
+				}
+				if items, err := y.shelf(y.t.Context(), event.Held); err != nil || len(items) == 0 {
+					return err
+				}
+				return once("back", account("m"))
+			},
+		}, {
 			name: "the order is lost on its way", takes: 5 * time.Minute,
 			begin: with(func(k *memory.Knobs) { k.DropBefore = 1 }, simply("o")), outcomes: map[string]outcome{"o": accepted},
 		}, {

@@ -36,9 +36,11 @@ type try struct {
 	seller string
 	setup  *sellerv1.Setup
 	wh     *memory.Warehouse
-	maker  *orders.Maker
-	told   *tally.Tally
-	lives  []*life
+	// other is the warehouse of the account elsewhere, which knows nothing of what wh took.
+	other *memory.Warehouse
+	maker *orders.Maker
+	told  *tally.Tally
+	lives []*life
 	// orders by the names that the scenario gives them.
 	orders map[string]*orderv1.Audited
 	// acts are the operator's acts that were done, by name.
@@ -60,8 +62,8 @@ type result struct {
 func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, times int) (r result) {
 	l.tries++
 	y := &try{
-		lane: l, s: s, seller: fmt.Sprintf("s%d", l.tries), wh: &memory.Warehouse{Now: l.clock.now},
-		orders: map[string]*orderv1.Audited{}, acts: map[string]bool{},
+		lane: l, s: s, seller: fmt.Sprintf("s%d", l.tries), wh: &memory.Warehouse{Now: l.clock.now, As: "memory/m"},
+		other: &memory.Warehouse{Now: l.clock.now, As: "memory/" + elsewhere}, orders: map[string]*orderv1.Audited{}, acts: map[string]bool{},
 	}
 	y.setup = &sellerv1.Setup{
 		Name:       y.seller,
@@ -81,7 +83,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 		s.configure(&push, &poll)
 	}
 	began := l.clock.now()
-	y.lives = []*life{l.live(t, y.wh, push, poll, stop)}
+	y.lives = []*life{l.live(t, y.wh, y.other, push, poll, stop)}
 	y.err(l.broker.Served(ctx), &r)
 	if r.err == nil {
 		r.err = s.begin(y)
@@ -104,7 +106,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 			if r.crashes < times {
 				next = point{stop.step, 1}
 			}
-			y.lives = append(y.lives, l.live(t, y.wh, push, poll, next))
+			y.lives = append(y.lives, l.live(t, y.wh, y.other, push, poll, next))
 			continue
 		default:
 		}
@@ -257,7 +259,7 @@ func (y *try) check(ctx context.Context) error {
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for name, want := range y.s.outcomes {
 		o := y.orders[name]
-		told, docs := y.tells(name), y.wh.Numbers(o.OutboundNo)
+		told, docs := y.tells(name), append(y.wh.Numbers(o.OutboundNo), y.other.Numbers(o.OutboundNo)...)
 		if len(docs) != want.documents {
 			wrong("P1: %s: the warehouse has %v", name, docs)
 		}
