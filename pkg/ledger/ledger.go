@@ -289,6 +289,12 @@ func (e *LineTaken) Error() string {
 	return "line " + e.Line + " of " + e.OrderNo + " is live under " + e.By
 }
 
+// NumberTaken is Accept's error when another of the seller's documents of the kind has the far side's number already: it is no
+// proof that the far side has this one. Nothing was written.
+type NumberTaken struct{ Number, By string }
+
+func (e *NumberTaken) Error() string { return e.Number + " is the number of " + e.By }
+
 // Following is what is known of an accepted document while it is followed.
 type Following struct {
 	// Status, Code and StatusAt as last told.
@@ -324,7 +330,8 @@ type Documents interface {
 	// Accept resolves: the far side has it under number. The document is due for following at once. Accept also works
 	// when the entry or the claim is gone (a wiped ledger, a late answer): what the far side has must be known; it
 	// then returns nil and writes an entry from b. It returns an error wrapping ErrLost, after writing the fact into
-	// the history, only if the entry is Accepted under another number.
+	// the history, only if the entry is Accepted under another number; and NumberTaken when number is another document's, as
+	// far as the ledger remembers.
 	Accept(ctx context.Context, b Begin, number string, cleaned []Cleaned, now time.Time) error
 	// Refuse resolves: nothing lives at the far side. Frees the lines. ErrLost when the claim is another's; a claim that
 	// ran out and that nobody took may still be resolved, here and by Absent and Release.

@@ -246,6 +246,9 @@ func (l *Ledger) live(ctx context.Context, k ledger.Key, by holder) (bool, error
 
 // Accept implements ledger.Documents.
 func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, cleaned []ledger.Cleaned, now time.Time) error {
+	if by := l.index.numbered(b.Key, number); by != "" {
+		return wrap("accept", b.Key, &ledger.NumberTaken{Number: number, By: by})
+	}
 	var other string
 	var known bool // the entry covered these lines before
 	revision, err := l.writeAt(ctx, b.Key, func(r *record, at time.Time) (moved bool, err error) {

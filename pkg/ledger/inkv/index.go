@@ -29,6 +29,8 @@ type index struct {
 	open, doubts map[string]indexed
 	// platforms are the keys of entries by seller and platform's number: Begin looks there each time.
 	platforms map[[2]string]map[string]bool
+	// numbers are the keys of entries by seller and the far side's number: Accept looks there each time.
+	numbers map[[2]string]map[string]bool
 	// watch counts the watches that were begun. What an earlier one told stays until the present one has caught up.
 	watch int
 }
@@ -49,7 +51,10 @@ type indexed struct {
 }
 
 func newIndex() index {
-	return index{all: map[string]indexed{}, open: map[string]indexed{}, doubts: map[string]indexed{}, platforms: map[[2]string]map[string]bool{}}
+	return index{
+		all: map[string]indexed{}, open: map[string]indexed{}, doubts: map[string]indexed{},
+		platforms: map[[2]string]map[string]bool{}, numbers: map[[2]string]map[string]bool{},
+	}
 }
 
 // watchBegins counts another watch.
@@ -90,11 +95,10 @@ func (x *index) set(key string, r *record, revision uint64) {
 	x.forget(key)
 	x.all[key] = e
 	for _, no := range e.also[:e.platforms] {
-		by := [2]string{e.key.Seller, no}
-		if x.platforms[by] == nil {
-			x.platforms[by] = map[string]bool{}
-		}
-		x.platforms[by][key] = true
+		add(x.platforms, e.key.Seller, no, key)
+	}
+	if e.number != "" {
+		add(x.numbers, e.key.Seller, e.number, key)
 	}
 	if e.due.IsZero() {
 		delete(x.open, key)
@@ -120,14 +124,39 @@ func (x *index) drop(key string, revision uint64) {
 func (x *index) forget(key string) {
 	was := x.all[key]
 	for _, no := range was.also[:was.platforms] {
-		by := [2]string{was.key.Seller, no}
-		if delete(x.platforms[by], key); len(x.platforms[by]) == 0 {
-			delete(x.platforms, by)
-		}
+		remove(x.platforms, was.key.Seller, no, key)
 	}
+	remove(x.numbers, was.key.Seller, was.number, key)
 	delete(x.all, key)
 	delete(x.open, key)
 	delete(x.doubts, key)
+}
+
+func add(keys map[[2]string]map[string]bool, seller, no, key string) {
+	by := [2]string{seller, no}
+	if keys[by] == nil {
+		keys[by] = map[string]bool{}
+	}
+	keys[by][key] = true
+}
+
+func remove(keys map[[2]string]map[string]bool, seller, no, key string) {
+	by := [2]string{seller, no}
+	if delete(keys[by], key); len(keys[by]) == 0 {
+		delete(keys, by)
+	}
+}
+
+// numbered tells which other document than k, of its kind, has the far side's number; "" for none.
+func (x *index) numbered(k ledger.Key, number string) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for key := range x.numbers[[2]string{k.Seller, number}] {
+		if e := x.all[key]; e.key.Kind == k.Kind && e.key.No != k.No {
+			return e.key.No
+		}
+	}
+	return ""
 }
 
 // sharing lists live documents of other orders with a platform's number of b.

@@ -119,6 +119,9 @@ func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, clea
 		}
 	}
 	r, err := l.covering(ctx, "accept", b, number, clean, following, now.UnixMilli())
+	if err == nil && r.text(0) == "taken" {
+		err = &ledger.NumberTaken{Number: number, By: r.text(1)}
+	}
 	if err == nil && r.text(0) == "twice" {
 		err = fmt.Errorf("%w: accepted as %s before, now as %s", ledger.ErrLost, r.text(1), number)
 	}

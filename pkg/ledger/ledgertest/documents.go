@@ -403,6 +403,50 @@ func testOrderOfChecks(b *bench) {
 	}
 }
 
+func testNumberTaken(b *bench) {
+	b.bear()
+	first, second := b.order("A1", "1"), b.order("A2", "1")
+	second.OrderNo = "SO-2"
+	b.begins(first)
+	b.accepts(first, "N1")
+	refused := func(begin ledger.Begin, number, by string) {
+		b.Helper()
+		var taken *ledger.NumberTaken
+		if err := b.Accept(b.ctx, begin, number, nil, b.now()); !errors.As(err, &taken) || taken.By != by || taken.Number != number {
+			b.Errorf("%s as %s: %v, want it to be %s's", begin.Key.No, number, err, by)
+		}
+	}
+	begun := b.begins(second)
+	before := b.entry("A2")
+	refused(second, "N1", "A1")
+	if after := b.entry("A2"); !reflect.DeepEqual(after, before) {
+		b.Errorf("written: %+v", after)
+	}
+	b.must(b.Doubt(b.ctx, begun.Claim, "the number of another"))
+	b.begins(b.again(second))
+	refused(b.again(second), "N1", "A1") // not as it was begun: the long way
+	b.cancels("A1")
+	refused(b.again(second), "N1", "A1")
+	b.must(b.Accept(b.ctx, first, "N1", nil, b.now())) // its own
+
+	// An outbound number that looks like it, and another seller's document, are no document's of that number.
+	like := b.order("N2", "1")
+	like.OrderNo = "N3"
+	b.begins(like)
+	b.accepts(b.again(second), "N2")
+	b.accepts(like, "N3")
+	others := b.order("A1", "1")
+	others.Key.Seller = "other"
+	b.begins(others)
+	b.accepts(others, "N1")
+
+	b.store.Restart() // it is remembered
+	third := b.order("A3", "1")
+	third.OrderNo = "SO-3"
+	b.begins(third)
+	refused(third, "N2", "A2")
+}
+
 func testAccept(b *bench) {
 	b.bear()
 	begin := b.order("A1", "1")

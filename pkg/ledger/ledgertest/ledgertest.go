@@ -60,6 +60,7 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"followed documents come due, the longest due first", testDue},
 		{"following moves by compare-and-set", testFollow},
 		{"entries are found by each of their numbers", testFind},
+		{"a far side's number belongs to one document", testNumberTaken},
 		{"entries are found by the platform's numbers and by waybills", testFindAlso},
 		{"orders that share a platform's number are named", testSharing},
 		{"what others said is erased, and nothing is sent twice for it", testErase},

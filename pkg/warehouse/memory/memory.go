@@ -53,6 +53,8 @@ type Knobs struct {
 	RefuseNumber int
 	// Reject is how many of the next orders are refused before anything is looked at.
 	Reject int
+	// Mistake is another document's number that the next order is answered with, though nothing is taken.
+	Mistake string
 	// Elsewhere is how many of the next orders reach something that is not the warehouse.
 	Elsewhere int
 	// Down: nothing gets through, and the caller knows it.
@@ -256,6 +258,10 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 		return warehouse.Taken{}, fault.Unknown(io.ErrUnexpectedEOF)
 	case spend(&w.Reject):
 		return warehouse.Taken{}, fault.Permanent(refused)
+	case w.Mistake != "":
+		no := w.Mistake
+		w.Mistake = ""
+		return warehouse.Taken{WarehouseNo: no}, nil
 	case spend(&w.Elsewhere):
 		return warehouse.Taken{}, fault.Hold("account:memory", fmt.Errorf("%w: %w", warehouse.ErrUnsure,
 			fault.Reason{Code: "warehouse.address", ZH: "地址不是仓库的", EN: "the address is not the warehouse's"}))

@@ -591,6 +591,10 @@ func (r *run) accept(number string, cleaned []ledger.Cleaned) error {
 		r.tellOperator(err) // another document is accepted: this order has not failed
 		return err
 	}
+	var taken *ledger.NumberTaken
+	if errors.As(err, &taken) {
+		return r.anothers(taken)
+	}
 	if err != nil {
 		return err
 	}
@@ -611,6 +615,21 @@ func (r *run) noted(cleaned []ledger.Cleaned) []ledger.Cleaned {
 		cleaned = append(cleaned, ledger.Cleaned{Field: note.Field, What: note.Code, ZH: note.ZH, EN: note.EN})
 	}
 	return cleaned
+}
+
+// anothers is for a number that another order of the seller's has: it proves nothing of this one. A person asks the warehouse,
+// then a replay looks for this order first.
+func (r *run) anothers(taken *ledger.NumberTaken) error {
+	why := fault.Permanent(fault.Reason{
+		Code: "warehouse.number.taken", Field: "outbound_no", RemoteText: taken.Number,
+		ZH: "仓库为此订单返回的单号 " + taken.Number + " 属于出库单 " + taken.By + "，不能证明此订单已被接收；请与仓库核对后重放 (dlq replay)，重放时会先查询",
+		EN: "the warehouse answered with number " + taken.Number + ", which is that of " + taken.By + " and no proof that it has this order; ask the warehouse, then replay it (dlq replay): it is looked for first",
+	})
+	err := r.resolve(why, func(ctx context.Context) error {
+		return r.Ledger.Doubt(ctx, r.begun.Claim, taken.Error())
+	})
+	r.tellOperator(why)
+	return err
 }
 
 // twice is the exception that must never be quiet: one outbound number, two documents.

@@ -358,6 +358,32 @@ func TestAnOrderThatWaitsForTheSetupIsAskedForBeforeItIsSentAgain(t *testing.T) 
 	}
 }
 
+// The number of another order is no proof that the warehouse has this one: a person looks, and it is looked for before it is
+// sent again.
+func TestTheNumberOfAnotherOrderProvesNothing(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		first, second := b.order("A-1"), b.order("A-2")
+		b.accepts(first, fresh)
+		no := b.number(first)
+		b.wh.Set(func(k *memory.Knobs) { k.Mistake = no })
+		told, err := b.push(second, fresh)
+		if told != "held operator:acme/A-2" || fault.Of(err) != fault.Refused || fault.ReasonOf(err, "").Code != "warehouse.number.taken" {
+			t.Fatalf("told %q: %v", told, err)
+		}
+		b.has(second, 0)
+		b.wants(first, again, "accepted "+b.number(first))
+		b.wait(time.Hour)
+		for range looksBeforeResend - 1 {
+			if _, err := b.push(second, replay); fault.Of(err) != fault.Wait {
+				t.Fatal(err)
+			}
+			b.wait(10 * time.Second)
+		}
+		b.accepts(second, replay)
+		b.has(second, 1)
+	})
+}
+
 func TestLinesAndNumbers(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		o := b.order("A-1")

@@ -1,6 +1,9 @@
--- The far side has it under a.number. Answers {'ok'} or {'twice', the number it was accepted under before}.
+-- The far side has it under a.number. Answers {'ok'}, {'taken', whose number it is} or {'twice', the number
+-- it was accepted under before}.
 local e = load()
 if e.number == a.number and (e.state == 'accepted' or e.state == 'cancelled') then return {'ok'} end
+local by = numbered(a.kind, a.no, a.number)
+if by then return {'taken', by} end
 if e.state == 'accepted' then
   remember(e, 'accepted', a.number)
   save(e)

@@ -155,6 +155,14 @@ local function sharing()
   return out
 end
 
+-- numbered tells which other document of the kind has the far side's number, nil for none.
+local function numbered(kind, no, number)
+  for _, member in ipairs(redis.call('ZREVRANGE', index_key(number), 0, 19)) do
+    local of, other = string.match(member, '^([^:]*):(.*)$')
+    if of == kind and other ~= no and redis.call('HGET', entry_key(of, other), 'number') == number then return other end
+  end
+end
+
 local noted = {}
 local function note_kind(kind)
   if noted[kind] then return end
