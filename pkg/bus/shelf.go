@@ -177,27 +177,39 @@ func (b *Bus) Shelf(ctx context.Context, q ShelfQuery) (items []Shelved, next ui
 		limit = shelfPage
 	}
 	limit = min(limit, shelfPageMax)
-	err = b.read(ctx, reading{
+	err = b.EachShelved(ctx, q, func(s Shelved) error {
+		if len(items) == limit {
+			next = items[limit-1].Seq
+			return errEnough
+		}
+		items = append(items, s)
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return items, next, nil
+}
+
+// EachShelved tells all that q selects, oldest first and without its Limit, until f returns an error, which is wrapped. It
+// keeps nothing, so that any number can be read. f must be quick: for what takes time, take pages (Shelf).
+func (b *Bus) EachShelved(ctx context.Context, q ShelfQuery, f func(Shelved) error) error {
+	err := b.read(ctx, reading{
 		stream: streamShelf, filters: []string{event.ShelfFilter(q.Kind, q.Consumer)}, from: q.After + 1, headersOnly: !q.WithBody,
 	}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
 		s, err := shelved(m.Subject, meta.Sequence.Stream, m.Header, m.Data)
 		if err != nil || !q.matches(s) {
 			return err
 		}
-		if len(items) == limit {
-			next = items[limit-1].Seq
-			return errEnough
-		}
 		if !q.WithBody {
 			s.Body = nil
 		}
-		items = append(items, s)
-		return nil
+		return f(s)
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("list shelf: %w", err)
+		return fmt.Errorf("list shelf: %w", err)
 	}
-	return items, next, nil
+	return nil
 }
 
 // ShelfItem reads one, with its body; ErrNotShelved.

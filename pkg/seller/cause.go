@@ -35,8 +35,9 @@ const (
 // CauseKinds are what causes begin with, up to the colon.
 func CauseKinds() []string {
 	return []string{
-		causeSeller, causeShop, causeWarehouse, causeShopWarehouse, causeCarrier, causeCategory, causePermission, causeToken, causeAccount, causeNumber,
-		causePause, causeTrial, causeHold, causeReceiver, causeCancel, causeOperator, causeShadow, causeBooking,
+		causeSeller, causeShop, causeWarehouse, causeShopWarehouse, causeCarrier, causeCategory, causePermission, causeToken,
+		causeAccount, causeNumber, causePause, causeTrial, causeHold, causeReceiver, causeCancel, causeOperator, causeShadow,
+		causeBooking, causeFlow, causeIdentity, causeTwin,
 	}
 }
 

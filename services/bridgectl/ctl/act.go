@@ -108,11 +108,11 @@ func (c act) eachOf(ctx context.Context, a *app, b *bus.Bus, kind string, f func
 	if len(c.No) > 0 {
 		return nil
 	}
-	return c.each(ctx, a, b, kind, 0, f)
+	return c.each(ctx, a, b, kind, f)
 }
 
 // each tells what was chosen once more. What is gone by now is left out, and what came meanwhile.
-func (x *chosen) each(ctx context.Context, a *app, b *bus.Bus, f func(bus.Shelved) error) error {
+func (x *chosen) each(ctx context.Context, b *bus.Bus, f func(bus.Shelved) error) error {
 	if len(x.nos) == len(x.first) {
 		for _, m := range x.first {
 			if err := f(m); err != nil {
@@ -122,7 +122,7 @@ func (x *chosen) each(ctx context.Context, a *app, b *bus.Bus, f func(bus.Shelve
 		return nil
 	}
 	enough := errors.New("enough")
-	err := x.pick.each(ctx, a, b, x.kind, 0, func(m bus.Shelved) error {
+	err := x.paged(ctx, b, x.kind, x.nos[0]-1, x.Order != "", func(m bus.Shelved) error {
 		if m.Seq > x.until {
 			return enough
 		}
@@ -219,7 +219,7 @@ func (c act) run(ctx context.Context, a *app, kind string, how doing) error {
 	var sent []bus.Sent
 	if x.total > 0 {
 		d := deed{verb: how.command, target: c.words(), why: c.Why}
-		done.No, done.Gone, err = a.actOn(ctx, d, x.total, x.first, how.perSecond, func(f func(bus.Shelved) error) error { return x.each(ctx, a, b, f) },
+		done.No, done.Gone, err = a.actOn(ctx, d, x.total, x.first, how.perSecond, func(f func(bus.Shelved) error) error { return x.each(ctx, b, f) },
 			func(m bus.Shelved) error {
 				s, err := how.f(ctx, b, m.Seq)
 				if err == nil && s.No != 0 && len(sent) < maxFates {

@@ -120,7 +120,7 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 	if err := x.entries(ctx, l); err != nil {
 		return err
 	}
-	if err := (pick{Seller: c.Seller}).each(ctx, a, b, "", 0, func(m bus.Shelved) error { return x.shelved(ctx, b, m) }); err != nil {
+	if err := (pick{Seller: c.Seller}).each(ctx, a, b, "", func(m bus.Shelved) error { return x.shelved(ctx, b, m) }); err != nil {
 		return err
 	}
 	if err := x.acted(ctx, b, c.Seller); err != nil {

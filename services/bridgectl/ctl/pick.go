@@ -116,17 +116,27 @@ func (p pick) says(m bus.Shelved) bool {
 	return false
 }
 
-// each calls f with what is selected, oldest first, after the given number; an empty kind is both. Long readings say how
-// far they are. Bodies are there only when the selection needs them: the number of an order may stand anywhere in one.
-func (p pick) each(ctx context.Context, a *app, b *bus.Bus, kind string, after uint64, f func(bus.Shelved) error) error {
-	return p.read(ctx, a, b, kind, after, p.Order != "", f)
+// each calls f with what is selected, oldest first; an empty kind is both. Long readings say how far they are. Bodies are
+// there only when the selection needs them: the number of an order may stand anywhere in one. f must be quick.
+func (p pick) each(ctx context.Context, a *app, b *bus.Bus, kind string, f func(bus.Shelved) error) error {
+	said, n := a.now(), 0
+	return b.EachShelved(ctx, p.query(kind, p.Order != ""), func(m bus.Shelved) error {
+		n++
+		if now := a.now(); now.Sub(said) > sayEvery {
+			said = now
+			a.note("%d looked at", n)
+		}
+		if !p.match(m) {
+			return nil
+		}
+		return f(m)
+	})
 }
 
-func (p pick) read(ctx context.Context, a *app, b *bus.Bus, kind string, after uint64, bodies bool, f func(bus.Shelved) error) error {
+// paged is each with bodies or without, after the given number, for an f that takes its time.
+func (p pick) paged(ctx context.Context, b *bus.Bus, kind string, after uint64, bodies bool, f func(bus.Shelved) error) error {
 	q := p.query(kind, bodies)
-	q.After = after
-	said, n := a.now(), 0
-	for {
+	for q.After = after; ; {
 		items, next, err := b.Shelf(ctx, q)
 		if err != nil {
 			return err
@@ -138,13 +148,8 @@ func (p pick) read(ctx context.Context, a *app, b *bus.Bus, kind string, after u
 				}
 			}
 		}
-		n += len(items)
 		if next == 0 {
 			return nil
-		}
-		if now := a.now(); now.Sub(said) > sayEvery {
-			said = now
-			a.note("%d looked at", n)
 		}
 		q.After = next
 	}
@@ -168,7 +173,7 @@ func named(ctx context.Context, b *bus.Bus, m bus.Shelved) (bus.Shelved, error) 
 
 // list counts all of what p selects and reads one page of it. next is the number to go on after, 0 at the end.
 func list(ctx context.Context, a *app, b *bus.Bus, kind string, p pick, g page) (all tally, items []bus.Shelved, next uint64, err error) {
-	err = p.each(ctx, a, b, kind, 0, func(m bus.Shelved) error {
+	err = p.each(ctx, a, b, kind, func(m bus.Shelved) error {
 		all.add(m)
 		switch {
 		case m.Seq <= g.After:
@@ -306,7 +311,7 @@ func (p pick) mistyped(ctx context.Context, a *app, b *bus.Bus) error {
 	}
 	// What stands there is known, whatever we know of it: an older build may have put it there.
 	sellers, codes, causes, subjects := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
-	if err := (pick{}).each(ctx, a, b, "", 0, func(m bus.Shelved) error {
+	if err := (pick{}).each(ctx, a, b, "", func(m bus.Shelved) error {
 		for _, see := range []struct {
 			in   map[string]bool
 			what string

@@ -128,7 +128,7 @@ func (a *app) windowTable(w io.Writer, items []bus.Shelved) error {
 func windows(ctx context.Context, a *app, b *bus.Bus, p pick, g page) (items []bus.Shelved, next uint64, err error) {
 	enough := errors.New("enough")
 	p.Consumer = ingester.Windows
-	err = p.read(ctx, a, b, "", g.After, true, func(m bus.Shelved) error {
+	err = p.paged(ctx, b, "", g.After, true, func(m bus.Shelved) error {
 		if len(items) == g.Limit {
 			next = items[g.Limit-1].Seq
 			return enough

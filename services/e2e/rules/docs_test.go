@@ -254,7 +254,20 @@ func TestReasonsAreExplained(t *testing.T) {
 			t.Errorf("docs/events.md explains %q, which nothing says", code)
 		}
 	}
+	// bridgectl tells a code that does not exist from one that nothing stands there for.
+	known := strings.Fields(read(t, "services", "bridgectl", "ctl", "codes.txt"))
+	for code := range explained {
+		if !slices.Contains(known, code) {
+			t.Errorf("services/bridgectl/ctl/codes.txt lacks %q", code)
+		}
+	}
 	source := read(t, "pkg", "seller", "cause.go")
+	for _, m := range regexp.MustCompile(`(cause[A-Z]\w*) += "`).FindAllStringSubmatch(source, -1) {
+		_, kinds, _ := strings.Cut(source, "func CauseKinds")
+		if kinds, _, _ = strings.Cut(kinds, "\n}\n"); !strings.Contains(kinds, m[1]+",") {
+			t.Errorf("CauseKinds lacks %s", m[1])
+		}
+	}
 	for _, m := range regexp.MustCompile(`\bcause[A-Z]\w* += "([a-z-]+)"`).FindAllStringSubmatch(source, -1) {
 		if !strings.Contains(read(t, "docs", "events.md"), "| `"+m[1]+":") {
 			t.Errorf("cause %q is not in docs/events.md", m[1])
