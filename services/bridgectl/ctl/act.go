@@ -237,7 +237,7 @@ func (c act) run(ctx context.Context, a *app, kind string, how doing) error {
 			done.Became.Unknown = done.Count - len(sent)
 		}
 	}
-	if shown := a.show(done, func(w io.Writer) error { return a.writeDone(w, done, c) }); shown != nil {
+	if shown := a.show(done, func(w io.Writer) error { return a.writeDone(w, done) }); shown != nil {
 		return shown
 	}
 	if err != nil {
@@ -372,7 +372,7 @@ func (a *app) plan(w io.Writer, x *chosen, verb string) error {
 	return nil
 }
 
-func (a *app) writeDone(w io.Writer, done doneJSON, c act) error {
+func (a *app) writeDone(w io.Writer, done doneJSON) error {
 	fmt.Fprintf(w, "%s %s", done.Done, count(done.Count, "message"))
 	if len(done.Gone) > 0 {
 		fmt.Fprintf(w, "; %d were gone already", len(done.Gone))
