@@ -203,7 +203,21 @@ func (c actsLsCmd) match(m *opsv1.Act) bool {
 		(c.Verb == "" || strings.Contains(m.Verb, c.Verb)) &&
 		(c.Until.IsZero() || m.At.AsTime().Before(c.Until.Time)) &&
 		(c.Seller == "" || m.Seller == c.Seller || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Seller == c.Seller })) &&
-		(c.Order == "" || m.Target == c.Order || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Key == c.Order }))
+		(c.Order == "" || slices.Contains(ordersIn(m), c.Order) || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Key == c.Order }))
+}
+
+// ordersIn are the numbers that an act on orders names; "seller/number" is the number.
+func ordersIn(a *opsv1.Act) []string {
+	if !strings.HasPrefix(a.Verb, "order ") {
+		return nil
+	}
+	numbers := strings.Fields(a.Target)
+	for i, no := range numbers {
+		if _, after, ok := strings.Cut(no, "/"); ok {
+			numbers[i] = after
+		}
+	}
+	return numbers
 }
 
 // detail is why, to what, and how it ended unless it was simply done.

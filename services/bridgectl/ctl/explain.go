@@ -305,7 +305,7 @@ func stoodFor(no uint64, code, cause string, attempts int) string {
 // acted tells what operators did to it.
 func (x *explained) acted(ctx context.Context, b *bus.Bus, seller string) error {
 	book := newRecord(func(a *opsv1.Act) bool {
-		return a.Target == x.number || x.names(a.Seller, a.Target) || slices.ContainsFunc(a.Items, x.concerns)
+		return slices.ContainsFunc(ordersIn(a), func(no string) bool { return no == x.number || x.names(a.Seller, no) }) || slices.ContainsFunc(a.Items, x.concerns)
 	})
 	if err := b.Acts(ctx, seller, time.Time{}, book.add); err != nil {
 		return err
