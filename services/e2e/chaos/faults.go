@@ -55,6 +55,8 @@ func catalogue() []kind {
 		{name: "redis-disk-full", all: 1, needs: "redis", disk: "redis", do: (*stage).fillRedis},
 		{name: "jd-lost", all: 6, smoke: 1, do: (*stage).loseAnswers},
 		{name: "jd-down", all: 1, do: (*stage).jdDown},
+		{name: "refused-but-there", all: 2, smoke: 1, do: (*stage).refuseAndTake},
+		{name: "skew", all: 2, do: (*stage).skew},
 		{name: "jd-cut", all: 4, smoke: 1, do: (*stage).cutJD},
 		{name: "redis-cut", all: 4, smoke: 1, needs: "redis", do: (*stage).cutRedis},
 		{name: "nats-cut", all: 2, smoke: 1, do: (*stage).cutNATS},

@@ -37,7 +37,7 @@ const (
 	// resendAfter and settleFor must stay above what a call may take, here half a second.
 	resendAfter = 6 * time.Second
 	settleFor   = 3 * time.Second
-	// refuseAfter stays above the lag of the sandbox's look-ups.
+	// refuseAfter stays above refusedLag.
 	refuseAfter = 8 * time.Second
 	// deadline and healthy are what the judge holds orders against (P2, P8).
 	deadline = 10 * time.Minute

@@ -199,6 +199,10 @@ const (
 	JDDown = "jd-down"
 	// SetupChanged: a seller's set-up named another account for a while.
 	SetupChanged = "setup-changed"
+	// JDRefused: JD refused orders in its own words that it took, and showed them later.
+	JDRefused = "jd-refused"
+	// Skewed: a worker whose host's clock is off ran beside the others.
+	Skewed = "skewed"
 	// Crowded: other sellers flood, are parked or held, while Healthy ones go on.
 	Crowded = "crowded"
 	// Scaled: workers were added or taken away.

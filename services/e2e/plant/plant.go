@@ -64,8 +64,8 @@ func Bugs() []Bug {
 			Says: "a sending whose answer was lost counts as failed",
 			Edits: []Edit{{
 				"services/order-pusher/pusher/push.go",
-				"	case fault.Unclear:\n		return r.doubt(err)\n",
-				"	case fault.Unclear:\n		return r.refuse(fault.ReasonOf(err, \"warehouse.refused\"))\n",
+				"	case class == fault.Unclear:\n		return r.doubt(err)\n",
+				"	case class == fault.Unclear:\n		return r.refuse(fault.ReasonOf(err, \"warehouse.refused\"))\n",
 			}},
 			Scenarios: []string{AnswersLost}, CaughtBy: []string{"P2"},
 		},
