@@ -41,9 +41,7 @@ func TestTrapAFullDiskClosesStreamsUntilARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, b, audit("acme", "A-1"))
-	if err := errors.Join(b.CheckWrites(t.Context()), s.Health()); err != nil {
-		t.Errorf("with space: %v", err)
-	}
+	eventually(t, "with space it is ready", func() bool { return b.CheckWrites(t.Context()) == nil && s.Health() == nil })
 
 	// Full.
 	must(t, disk.Fill())
@@ -76,9 +74,7 @@ func TestTrapAFullDiskClosesStreamsUntilARestart(t *testing.T) {
 	b = connect(t, s.URL())
 	defer b.Close()
 	publish(t, b, audit("acme", "A-2"))
-	if err := errors.Join(b.CheckWrites(t.Context()), s.Health()); err != nil {
-		t.Errorf("restarted: %v", err)
-	}
+	eventually(t, "restarted it is ready", func() bool { return b.CheckWrites(t.Context()) == nil && s.Health() == nil })
 }
 
 // connect connects until Close: one that lives on waits for a server that is gone.

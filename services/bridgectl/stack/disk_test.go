@@ -85,8 +85,8 @@ func TestUpEndsOnAFullDisk(t *testing.T) {
 	erp := bustest.Connect(t, first.where("NATS"))
 	made := orders.New(stack.DemoSeller, 3)
 	var acked, open []event.Event
-	publish := func(b *bus.Bus, e event.Event) bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	publish := func(b *bus.Bus, e event.Event, limit time.Duration) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		return b.Publish(ctx, e) == nil
 	}
@@ -96,7 +96,7 @@ func TestUpEndsOnAFullDisk(t *testing.T) {
 	}
 	for range 20 { // all of them find a seat at once
 		e := audit()
-		if !publish(erp, e) {
+		if !publish(erp, e, 20*time.Second) {
 			t.Fatal("nothing is stored")
 		}
 		acked = append(acked, e)
@@ -122,7 +122,7 @@ func TestUpEndsOnAFullDisk(t *testing.T) {
 			o.Lines = append(o.Lines, line)
 		}
 		e := event.OrderAudited.About(o.GetSeller(), o.GetOutboundNo(), time.Now(), o)
-		if publish(erp, e) {
+		if publish(erp, e, 300*time.Millisecond) {
 			t.Fatal("stored without space")
 		}
 		open = append(open, e)
@@ -148,13 +148,13 @@ func TestUpEndsOnAFullDisk(t *testing.T) {
 	}
 	again := startUp(t, dir)
 	eventually(t, "it runs again", func() bool { return again.where("data") != "" })
-	ready, err := http.Get(again.where("health"))
-	if err != nil || ready.StatusCode != http.StatusOK {
-		t.Errorf("ready: %v %v", ready, err)
-	}
+	eventually(t, "it is ready", func() bool {
+		res, err := http.Get(again.where("health"))
+		return err == nil && res.Body.Close() == nil && res.StatusCode == http.StatusOK
+	})
 	erp = bustest.Connect(t, again.where("NATS"))
 	for _, e := range open {
-		if !publish(erp, e) {
+		if !publish(erp, e, 20*time.Second) {
 			t.Fatal("nothing is stored after the restart")
 		}
 	}
