@@ -289,8 +289,8 @@ func (e *LineTaken) Error() string {
 	return "line " + e.Line + " of " + e.OrderNo + " is live under " + e.By
 }
 
-// NumberTaken is Accept's error when another of the seller's documents of the kind has the far side's number already: it is no
-// proof that the far side has this one. Nothing was written.
+// NumberTaken is Accept's error when another of the seller's documents of the kind, of the same Identity, has the far side's
+// number already: it is no proof that the far side has this one. Nothing was written.
 type NumberTaken struct{ Number, By string }
 
 func (e *NumberTaken) Error() string { return e.Number + " is the number of " + e.By }

@@ -246,12 +246,13 @@ func (l *Ledger) live(ctx context.Context, k ledger.Key, by holder) (bool, error
 
 // Accept implements ledger.Documents.
 func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, cleaned []ledger.Cleaned, now time.Time) error {
-	if by := l.index.numbered(b.Key, number); by != "" {
-		return wrap("accept", b.Key, &ledger.NumberTaken{Number: number, By: by})
-	}
 	var other string
 	var known bool // the entry covered these lines before
 	revision, err := l.writeAt(ctx, b.Key, func(r *record, at time.Time) (moved bool, err error) {
+		own := r.Number == number && (r.State == ledger.Accepted || r.State == ledger.Cancelled)
+		if by := l.index.numbered(b.Key, b.Identity, number); by != "" && !own {
+			return false, &ledger.NumberTaken{Number: number, By: by}
+		}
 		known = r.State.Live() && r.Hash == b.Hash
 		other, moved = r.accept(at, now.UTC(), b, number, cleaned)
 		known = known || !moved

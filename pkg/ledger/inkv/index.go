@@ -39,6 +39,7 @@ type index struct {
 type indexed struct {
 	key             ledger.Key
 	orderNo, number string
+	identity        string
 	// also are further numbers that it is found by: the platform's, of which there are so many, then waybills.
 	also          []string
 	platforms     int
@@ -77,7 +78,7 @@ func (x *index) caughtUp() {
 
 // set notes what was written. A write that is older than what is known is passed over: the watch lags behind our own.
 func (x *index) set(key string, r *record, revision uint64) {
-	e := indexed{key: r.Key, orderNo: r.OrderNo, number: r.Number, doubt: r.FirstDoubt, changed: r.ChangedAt, revision: revision}
+	e := indexed{key: r.Key, orderNo: r.OrderNo, number: r.Number, identity: r.Identity, doubt: r.FirstDoubt, changed: r.ChangedAt, revision: revision}
 	e.also, e.platforms = r.PlatformNos, len(r.PlatformNos)
 	if r.Following != nil {
 		e.due = r.Following.Due
@@ -147,12 +148,14 @@ func remove(keys map[[2]string]map[string]bool, seller, no, key string) {
 	}
 }
 
-// numbered tells which other document than k, of its kind, has the far side's number; "" for none.
-func (x *index) numbered(k ledger.Key, number string) string {
+// numbered tells which other document than k, of its kind, has the far side's number; "" for none. Another account's numbers
+// are of their own.
+func (x *index) numbered(k ledger.Key, identity, number string) string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for key := range x.numbers[[2]string{k.Seller, number}] {
-		if e := x.all[key]; e.key.Kind == k.Kind && e.key.No != k.No {
+		e := x.all[key]
+		if e.key.Kind == k.Kind && e.key.No != k.No && (e.identity == "" || identity == "" || e.identity == identity) {
 			return e.key.No
 		}
 	}

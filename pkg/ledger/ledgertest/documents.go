@@ -429,6 +429,25 @@ func testNumberTaken(b *bench) {
 	refused(b.again(second), "N1", "A1")
 	b.must(b.Accept(b.ctx, first, "N1", nil, b.now())) // its own
 
+	// Each account's numbers are of their own; where nobody knows the account, they may be one.
+	for i, same := range []struct {
+		first, second string
+		taken         bool
+	}{{"east", "west", false}, {"east", "east", true}, {"", "east", true}} {
+		one, other := b.order(fmt.Sprint("I", i), "1"), b.order(fmt.Sprint("J", i), "1")
+		other.OrderNo = fmt.Sprint("SO-J", i)
+		one.OrderNo = fmt.Sprint("SO-I", i)
+		one.Identity, other.Identity = same.first, same.second
+		b.begins(one)
+		b.accepts(one, fmt.Sprint("M", i))
+		b.begins(other)
+		if same.taken {
+			refused(other, fmt.Sprint("M", i), one.Key.No)
+		} else {
+			b.accepts(other, fmt.Sprint("M", i))
+		}
+	}
+
 	// An outbound number that looks like it, and another seller's document, are no document's of that number.
 	like := b.order("N2", "1")
 	like.OrderNo = "N3"

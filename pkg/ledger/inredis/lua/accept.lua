@@ -2,7 +2,7 @@
 -- it was accepted under before}.
 local e = load()
 if e.number == a.number and (e.state == 'accepted' or e.state == 'cancelled') then return {'ok'} end
-local by = numbered(a.kind, a.no, a.number)
+local by = numbered(a.kind, a.no, a.number, a.identity)
 if by then return {'taken', by} end
 if e.state == 'accepted' then
   remember(e, 'accepted', a.number)

@@ -5,7 +5,7 @@ local name = entry_key(kind, no)
 local e = redis.call('HMGET', name, 'version', 'state', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'trace', 'history', 'identity', 'platforms')
 local same = e[1] == '1' and e[2] == 'intent' and number ~= '' and due ~= '' and e[10] == ARGV[at + 11] and (e[12] or '') == ARGV[at + 12] and (e[13] or '') == ARGV[at + 13]
 for i = 3, 9 do same = same and e[i] == ARGV[at + i - 1] end
-if not same or numbered(kind, no, number) then
+if not same or numbered(kind, no, number, ARGV[at + 12]) then
   in_full(at, {'number', 'cleaned', 'following', 'due'})
   return ops.accept()
 end
