@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
@@ -24,25 +25,88 @@ const (
 	typeProto = "application/protobuf"
 )
 
+// Read reads a body as the workers do, and lists all that is wrong with it: it is too large, cannot be read, or breaks the
+// rules in its .proto. readable is false when m is not what was sent. The reasons quote nothing of the body. The error is a
+// fault of ours.
+func Read[M proto.Message](topic event.Topic[M], header nats.Header, body []byte) (m M, readable bool, wrong []fault.Reason, err error) {
+	m = topic.New()
+	readable, wrong, err = read(header, body, m)
+	return m, readable, wrong, err
+}
+
+// read is Read into m. Of what cannot be read m holds what can be told of whose it is.
+func read(header nats.Header, body []byte, m proto.Message) (readable bool, wrong []fault.Reason, err error) {
+	if len(body) > MaxBody {
+		if kindOf(header) == typeJSON {
+			salvage(body, m)
+		}
+		return false, []fault.Reason{{
+			Code: "body.toolarge",
+			ZH:   fmt.Sprintf("正文 %d 字节，最多 %d 字节", len(body), MaxBody),
+			EN:   fmt.Sprintf("body of %d bytes, at most %d", len(body), MaxBody),
+		}}, nil
+	}
+	if err := decode(header, body, m); err != nil {
+		return false, []fault.Reason{fault.ReasonOf(err, "malformed")}, nil
+	}
+	wrong, err = rule.Broken(m, "invalid")
+	return true, wrong, err
+}
+
 // Decode reads the message of a stored event. It is not validated.
 func Decode[M proto.Message](topic event.Topic[M], s Stored) (M, error) {
 	m := topic.New()
 	return m, decode(s.Header, s.Body, m)
 }
 
-// decode reads body into m. Its errors are fault.Reasons and quote nothing of the body.
-func decode(header nats.Header, body []byte, m proto.Message) error {
-	// Its parameters ("; charset=utf-8") change nothing, and a type that cannot be read at all counts as none.
+// kindOf is the content type without its parameters ("; charset=utf-8"), which change nothing; one that is missing or cannot
+// be read at all is JSON.
+func kindOf(header nats.Header) string {
 	contentType, _, _ := mime.ParseMediaType(headerOf(header, event.HeaderContentType))
 	switch contentType {
-	case typeProto, "application/x-protobuf":
-		if proto.Unmarshal(body, m) != nil {
-			return fault.Reason{Code: "malformed", ZH: "正文不是该事件的 protobuf 编码", EN: "the body is not the protobuf encoding of this event"}
+	case "":
+		return typeJSON
+	case "application/x-protobuf":
+		return typeProto
+	}
+	return contentType
+}
+
+// decode reads body into m. Its errors are fault.Reasons and quote nothing of the body; m then holds what can be told of
+// whose it is (salvage).
+func decode(header nats.Header, body []byte, m proto.Message) error {
+	switch kindOf(header) {
+	case typeProto:
+		err := proto.Unmarshal(body, m)
+		if err == nil {
+			return nil
 		}
-		return nil
-	case typeJSON, "":
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, m); err != nil {
-			return malformed(body, err)
+		reason := fault.Reason{Code: "malformed", ZH: "正文不是该事件的 protobuf 编码", EN: "the body is not the protobuf encoding of this event"}
+		if strings.Contains(err.Error(), "UTF-8") { // all before it was read
+			reason.ZH, reason.EN = "有文本不是 UTF-8 编码（可能是 GBK）", "a text in it is not UTF-8, perhaps GBK"
+			return reason
+		}
+		proto.Reset(m)
+		return reason
+	case typeJSON:
+		body = bytes.TrimPrefix(body, []byte("\ufeff"))
+		options := protojson.UnmarshalOptions{DiscardUnknown: true}
+		err := options.Unmarshal(body, m)
+		if err != nil {
+			if repaired := whole(body); repaired != nil {
+				body = repaired
+				proto.Reset(m)
+				err = options.Unmarshal(body, m)
+			}
+		}
+		if err != nil {
+			reason := malformed(body, err, m.ProtoReflect().Descriptor())
+			salvage(body, m)
+			return reason
+		}
+		if path, fd := unknownWord(body, m.ProtoReflect().Descriptor()); fd != nil {
+			zh, en := want(fd, true)
+			return fault.Reason{Code: "malformed", Field: cut(path, maxPath), ZH: zh, EN: en}
 		}
 		return nil
 	default:
@@ -54,14 +118,11 @@ func decode(header nats.Header, body []byte, m proto.Message) error {
 	}
 }
 
-var (
-	// protojson's errors: "proto: (line 1:23): invalid value for int64 field quantity: "abc"". Its spaces vary.
-	jsonErrorPlace = regexp.MustCompile(`\(line\s(\d+):(\d+)\)`)
-	jsonErrorField = regexp.MustCompile(`(?:invalid value for (\S+) field (\S+):|(duplicate field) "?([^"\s]+)|invalid (google\.protobuf\.\w+) value)`)
-)
+// jsonErrorPlace finds where protojson says that an error is: "proto: (line 1:23): …". Its spaces vary.
+var jsonErrorPlace = regexp.MustCompile(`\(line\s(\d+):(\d+)\)`)
 
-// malformed says where JSON is wrong. What stands there is not repeated: it may be somebody's name.
-func malformed(body []byte, err error) error {
+// malformed says where JSON is wrong and what belongs there. What stands there is not repeated: it may be somebody's name.
+func malformed(body []byte, err error, kind protoreflect.MessageDescriptor) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return fault.Reason{Code: "malformed", ZH: "正文为空", EN: "the body is empty"}
 	}
@@ -73,23 +134,38 @@ func malformed(body []byte, err error) error {
 	} else {
 		line, column = position(body, len(body)) // it ended too early
 	}
-	r := fault.Reason{Code: "malformed", Field: jsonPath(body, offsetOf(body, line, column))}
 	what, wasZH := "not JSON", "不是合法的 JSON"
-	if m := jsonErrorField.FindStringSubmatch(text); m != nil {
-		switch {
-		case m[1] != "":
-			what, wasZH = "not a value of type "+m[1], "不是 "+m[1]+" 类型的值"
-		case m[3] != "":
-			what, wasZH = "field given twice", "字段重复"
-		default:
-			what, wasZH = "not a "+m[5], "不是 "+m[5]
+	at := offsetOf(body, line, column)
+	path := ""
+	switch {
+	case !utf8.Valid(body):
+		for at = 0; at < len(body); {
+			r, size := utf8.DecodeRune(body[at:])
+			if r == utf8.RuneError && size == 1 {
+				break
+			}
+			at += size
 		}
-	} else if json.Valid(body) {
-		what, wasZH = "a value of another type is expected", "值的类型不对"
+		line, column = position(body, at)
+		path = jsonPath(body, at)
+		what, wasZH = "not UTF-8, perhaps GBK", "不是 UTF-8 编码（可能是 GBK）"
+	case json.Valid(body):
+		path = jsonPath(body, at)
+		if fd, element := fieldAt(kind, path); strings.Contains(text, "duplicate field") {
+			what, wasZH = "field given twice", "字段重复"
+		} else if fd != nil {
+			wasZH, what = want(fd, element)
+		} else {
+			what, wasZH = "an object in { } is wanted", "应为对象 { }"
+		}
+	default:
+		path = jsonPath(body, at)
 	}
-	r.EN = fmt.Sprintf("line %d, column %d: %s", line, column, what)
-	r.ZH = fmt.Sprintf("第 %d 行第 %d 列：%s", line, column, wasZH)
-	return r
+	return fault.Reason{
+		Code: "malformed", Field: path,
+		ZH: fmt.Sprintf("第 %d 行第 %d 列：%s", line, column, wasZH),
+		EN: fmt.Sprintf("line %d, column %d: %s", line, column, what),
+	}
 }
 
 // offsetOf is the byte at which a line and column begin, both counted from 1, columns in characters.
@@ -193,20 +269,15 @@ func (in jsonLevels) path() string {
 	return cut(b.String(), maxPath)
 }
 
-// validate checks m against the rules in its .proto. The error is a fault.Reason that names the first field at fault,
-// and in its text the others.
-func validate(m proto.Message) error {
-	broken, err := rule.Broken(m, "invalid")
-	if err != nil || len(broken) == 0 {
-		return err
-	}
+// oneOf is the first of several reasons, and in its text the others.
+func oneOf(wrong []fault.Reason) fault.Reason {
 	const most = 5
-	reason := broken[0]
-	for _, r := range broken[1:min(len(broken), most)] {
+	reason := wrong[0]
+	for _, r := range wrong[1:min(len(wrong), most)] {
 		reason.ZH += "；" + r.Field + "：" + r.ZH
 		reason.EN += "; " + r.Field + ": " + r.EN
 	}
-	if more := len(broken) - most; more > 0 {
+	if more := len(wrong) - most; more > 0 {
 		reason.ZH += fmt.Sprintf("；另有 %d 处", more)
 		reason.EN += fmt.Sprintf("; and %d more", more)
 	}

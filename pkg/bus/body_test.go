@@ -40,7 +40,6 @@ func FuzzDecode(f *testing.F) {
 		m := event.OrderAudited.New()
 		err := decode(nats.Header{event.HeaderContentType: {contentType}}, body, m)
 		if err == nil {
-			_ = validate(m)
 			return
 		}
 		var r fault.Reason
@@ -51,6 +50,68 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("a reason of %d bytes", len(reasonText(r)))
 		}
 	})
+}
+
+// What a program does wrong on its first day: it is told which field, what belongs there, and, where that can be read, of
+// which order.
+func TestFirstDayMistakes(t *testing.T) {
+	const head = `{"seller":"acme","outboundNo":"SO-1-1","revision":2,"orderNo":"SO-1",`
+	for _, c := range []struct{ name, body, field, en, zh, number string }{
+		{"a time without its zone", head + `"auditedAt":"2026-11-30 10:00:00"}`, "auditedAt", "with its zone", "带时区", "SO-1-1"},
+		{"a time as a number", head + `"auditedAt":1764468000}`, "auditedAt", "with its zone", "带时区", "SO-1-1"},
+		{"a quantity in words", head + `"lines":[{"quantity":1},{"quantity":"two"}]}`, "lines[1].quantity", "a whole number", "整数", "SO-1-1"},
+		{"half a piece", head + `"lines":[{"quantity":1.5}]}`, "lines[0].quantity", "a whole number", "整数", "SO-1-1"},
+		{"a number for a text", head + `"receiver":{"mobile":13800000000}}`, "receiver.mobile", "a text in quotes", "带引号", "SO-1-1"},
+		{"money as a number", head + `"lines":[{"price":128.00}]}`, "lines[0].price", "a text in quotes", "带引号", "SO-1-1"},
+		{"a text for a list", head + `"lines":"TEA"}`, "lines", "a list", "列表", "SO-1-1"},
+		{"an object for a list", head + `"lines":{"lineId":"1"}}`, "lines", "a list", "列表", "SO-1-1"},
+		{"a text for an object", head + `"receiver":"张三"}`, "receiver", "an object", "对象", "SO-1-1"},
+		{"a word for yes", head + `"marks":{"urgent":"yes"}}`, "marks.urgent", "true or false", "true", "SO-1-1"},
+		{"an unknown kind", head + `"invoice":{"kind":"PAPER"}}`, "invoice.kind", "KIND_ORDINARY", "KIND_VAT", "SO-1-1"},
+		{"a field twice", head + `"shop":"S1","shop":"S2"}`, "shop", "given twice", "重复", "SO-1-1"},
+		{"its own number as a number", `{"seller":"acme","outboundNo":100234}`, "outboundNo", "a text in quotes", "带引号", "100234"},
+		{"its own number twice", `{"seller":"acme","outboundNo":"1","outbound_no":"2"}`, "outbound_no", "given twice", "重复", ""},
+		{"cut off", head + `"lines":[{"li`, "lines[0]", "not JSON", "JSON", "SO-1-1"},
+		{"a comma too many", head + `"shop":"S01",}`, "shop", "not JSON", "JSON", "SO-1-1"},
+		{"another encoding", head + "\"buyerRemark\":\"\xc7\xeb\"}", "buyerRemark", "not UTF-8", "UTF-8", "SO-1-1"},
+		{"a list of orders", `[{"seller":"acme"}]`, "", "an object", "对象", ""},
+		{"nothing", `null`, "", "an object", "对象", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, readable, wrong, err := Read(event.OrderAudited, nil, []byte(c.body))
+			if err != nil || readable || len(wrong) != 1 {
+				t.Fatal(readable, wrong, err)
+			}
+			r := wrong[0]
+			if r.Code != "malformed" || r.Field != c.field || !strings.Contains(r.EN, c.en) || !strings.Contains(r.ZH, c.zh) {
+				t.Errorf("%+v", r)
+			}
+			for _, word := range []string{"proto", "int64", "google", "张三", "138000", "two", "PAPER", "invalid", "^", "token"} {
+				if strings.Contains(r.EN+r.ZH, word) {
+					t.Errorf("%q in %+v", word, r)
+				}
+			}
+			if m.OutboundNo != c.number || c.number != "" && m.Seller != "acme" {
+				t.Errorf("of %q/%q, want %q", m.Seller, m.OutboundNo, c.number)
+			}
+		})
+	}
+}
+
+// Half an emoji does not make an order unreadable, and nothing else is touched.
+func TestHalvesOfSurrogatePairs(t *testing.T) {
+	for text, want := range map[string]string{
+		`a\ud83d`: "a\ufffd", `\ud83dx`: "\ufffdx", `\ude00`: "\ufffd", `\ud83d\ud83d\ude00`: "\ufffd😀", `\ud83d\n`: "\ufffd\n",
+		`\ud83d\ude00`: "😀", `\\ud83d`: `\ud83d`, `\\\ud83d`: "\\\ufffd", `\uD842\uDFB7`: "𠮷", `\ud83d\u0041`: "\ufffdA", `\u4e2d\uDE00\/`: "中\ufffd/",
+	} {
+		m, readable, wrong, err := Read(event.OrderAudited, nil, []byte(`{"seller":"acme","buyerRemark":"`+text+`"}`))
+		if err != nil || !readable || m.BuyerRemark != want {
+			t.Errorf("%s is %q: %v %v", text, m.BuyerRemark, wrong, err)
+		}
+	}
+	if m, readable, _, _ := Read(event.OrderAudited, nil, []byte("\ufeff{\"seller\":\"acme\"}")); !readable || m.Seller != "acme" {
+		t.Error("a byte order mark before the object")
+	}
 }
 
 func TestHeadersTravelInsideAndBack(t *testing.T) {

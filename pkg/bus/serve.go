@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,7 +136,7 @@ type Serving struct {
 // error when it cannot start or its consumer is gone.
 //
 // unserved is asked what to tell of a message that is shelved without being handled (unreadable, invalid, of a paused
-// seller) or after its last attempt failed (ErrAttempts). m is a typed nil when it cannot be read. err says why, with
+// seller) or after its last attempt failed (ErrAttempts). m is a typed nil when it cannot be read, or, of an ERP's, what could be read of it. err says why, with
 // a fault.Reason where there is one. unserved may be nil.
 func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s Serving, handle Handler[M], unserved func(d *Delivery, m M, err error) []event.Event) error {
 	row, err := s.check(topic.Name)
@@ -143,6 +144,7 @@ func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s
 		return fmt.Errorf("serve %s: %w", s.Consumer, err)
 	}
 	w := &server{b: b, s: s.withDefaults(b), row: row, topic: topic.Name}
+	w.fromERP = slices.ContainsFunc(event.Facts(), func(f event.Fact) bool { return f.Name == topic.Name && f.FromERP })
 	w.empty = func() proto.Message { return topic.New() }
 	w.handle = func(ctx context.Context, d *Delivery, m proto.Message) ([]event.Event, error) {
 		return handle(ctx, d, m.(M))
@@ -229,6 +231,8 @@ type server struct {
 	s     Serving
 	row   consumerRow
 	topic string
+	// fromERP: its messages are an ERP's, who may have to be told that one cannot be read.
+	fromERP bool
 	// empty, handle and unserved are those of Serve without their type parameter.
 	empty    func() proto.Message
 	handle   func(context.Context, *Delivery, proto.Message) ([]event.Event, error)
@@ -524,7 +528,8 @@ func (d *Delivery) comeBack(h nats.Header) {
 	d.earlier = h.Values(event.HeaderEarlier)
 }
 
-// read turns a message into its type and checks it. m is nil when it cannot be read.
+// read turns a message into its type and checks it. Of one that cannot be read m is nil, or what could be read of one that
+// an ERP published: whose it is.
 func (w *server) read(t *taken, d *Delivery) (proto.Message, error) {
 	suffix, subjectErr := event.SellerOn(w.topic, d.Subject)
 	d.Seller = suffix
@@ -535,26 +540,25 @@ func (w *server) read(t *taken, d *Delivery) (proto.Message, error) {
 			EN:   fmt.Sprintf("headers of %d bytes, at most %d", size, maxHeaders),
 		}
 	}
-	if len(t.Data) > MaxBody {
-		return nil, fault.Reason{
-			Code: "body.toolarge",
-			ZH:   fmt.Sprintf("正文 %d 字节，最多 %d 字节", len(t.Data), MaxBody),
-			EN:   fmt.Sprintf("body of %d bytes, at most %d", len(t.Data), MaxBody),
-		}
-	}
 	m := w.empty()
-	if err := decode(d.header, t.Data, m); err != nil {
-		return nil, err
-	}
+	readable, wrong, err := read(d.header, t.Data, m)
 	inside := event.SellerIn(m)
 	if suffix == "" && event.ValidSeller(inside) {
 		d.Seller = inside
 	}
+	switch {
+	case err != nil:
+		return m, err
+	case !readable && (!w.fromERP || inside == "" && suffix == ""):
+		return nil, oneOf(wrong)
+	case !readable:
+		return m, oneOf(wrong)
+	}
 	if subjectErr != nil {
 		return m, fault.Reason{Code: "subject.invalid", ZH: "主题不合规：" + cut(d.Subject, 200), EN: subjectErr.Error()}
 	}
-	if err := validate(m); err != nil {
-		return m, err
+	if len(wrong) > 0 {
+		return m, oneOf(wrong)
 	}
 	if suffix != "" && inside != suffix {
 		return m, fault.Reason{

@@ -5,11 +5,16 @@ import (
 	"testing"
 	"unicode"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 
 	"stockbridge/pkg/rule"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
+	stockv1 "stockbridge/proto/stock/v1"
+	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
 func TestEachBrokenRuleIsSaidInBothLanguages(t *testing.T) {
@@ -57,4 +62,52 @@ func TestTheFieldIsNamedByItsPath(t *testing.T) {
 		}
 	}
 	t.Errorf("no lines[0].quantity among %+v", broken)
+}
+
+// No reason shows an expression, and each expression of our .proto files has words of its own.
+func TestNoReasonShowsAnExpression(t *testing.T) {
+	seen := 0
+	for _, file := range []protoreflect.FileDescriptor{
+		orderv1.File_order_v1_order_proto, sellerv1.File_seller_v1_seller_proto, stockv1.File_stock_v1_stock_proto, vmiv1.File_vmi_v1_vmi_proto,
+	} {
+		var look func(list protoreflect.MessageDescriptors)
+		look = func(list protoreflect.MessageDescriptors) {
+			for i := range list.Len() {
+				kind := list.Get(i)
+				look(kind.Messages())
+				for i := range kind.Fields().Len() {
+					fd := kind.Fields().Get(i)
+					rules, _ := proto.GetExtension(fd.Options(), validate.E_Field).(*validate.FieldRules)
+					for _, text := range []*validate.StringRules{rules.GetString_(), rules.GetRepeated().GetItems().GetString_()} {
+						if text.GetPattern() == "" {
+							continue
+						}
+						seen++
+						m := dynamicpb.NewMessage(kind)
+						if fd.IsList() {
+							m.Mutable(fd).List().Append(protoreflect.ValueOfString("张三,\n"))
+						} else {
+							m.Set(fd, protoreflect.ValueOfString("张三,\n"))
+						}
+						broken, err := rule.Broken(m, "invalid")
+						if err != nil {
+							t.Fatal(err)
+						}
+						for _, r := range broken {
+							if strings.ContainsAny(r.EN+r.ZH, "^$\\{") || strings.Contains(r.EN, "regex") || strings.Contains(r.EN+r.ZH, "张三") {
+								t.Errorf("%s: %+v", fd.FullName(), r)
+							}
+							if r.EN == "is not of the form that is wanted" {
+								t.Errorf("%s: its expression %s has no words", fd.FullName(), text.GetPattern())
+							}
+						}
+					}
+				}
+			}
+		}
+		look(file.Messages())
+	}
+	if seen < 15 {
+		t.Errorf("only %d expressions", seen)
+	}
 }

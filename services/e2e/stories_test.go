@@ -124,9 +124,11 @@ func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
 		w.PublishRaw(event.OrderAudited.Name, notJSON)
 		w.PublishRaw(event.OrderAudited.Name, large)
 		w.Publish(negative, masked, stranger)
+		noZone := w.Maker.Next()
+		w.PublishRaw(event.OrderAudited.Name, []byte(`{"seller":"demo","outboundNo":"`+noZone.OutboundNo+`","auditedAt":"2026-11-30 10:00:00"}`))
 
-		w.Until("five messages are on the shelf", func() bool {
-			return len(w.Shelf(event.Dead)) == 3 && len(w.Shelf(event.Held)) == 2
+		w.Until("six messages are on the shelf", func() bool {
+			return len(w.Shelf(event.Dead)) == 4 && len(w.Shelf(event.Held)) == 2
 		})
 		reasons := map[string]string{}
 		for _, m := range append(w.Shelf(event.Dead), w.Shelf(event.Held)...) {
@@ -150,6 +152,9 @@ func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
 		}
 		if told := w.Told(stack.DemoSeller).Orders[negative.OutboundNo]; told == nil || !slices.Contains(told.Failed, "invalid") {
 			t.Errorf("negative quantity: told %+v", told)
+		}
+		if told := w.Told(stack.DemoSeller).Orders[noZone.OutboundNo]; told == nil || !slices.Contains(told.Failed, "malformed") || reasons[noZone.OutboundNo] != "auditedAt" {
+			t.Errorf("a time without its zone: told %+v, field %q", told, reasons[noZone.OutboundNo])
 		}
 		for _, m := range w.Shelf(event.Dead) {
 			if strings.Contains(m.Error, "quantity") && m.Reason.Field != "lines[0].quantity" {

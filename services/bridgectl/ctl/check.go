@@ -159,10 +159,6 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 	defer func() {
 		r.Goes = !slices.ContainsFunc(r.Findings, func(f finding) bool { return f.Outcome != "note" })
 	}()
-	if d.err != nil {
-		r.add(fault.Permanent(fault.Reason{Code: "malformed", ZH: d.err.Error(), EN: d.err.Error()}))
-		return r, nil
-	}
 	o, found := readOrder(d.text)
 	r.add(found...)
 	if o == nil {

@@ -20,8 +20,6 @@ type document struct {
 	// line is where it begins, from 1.
 	line int
 	text []byte
-	// err is why it is not JSON.
-	err error
 }
 
 // documents reads JSON texts: one a line, or laid out over several lines, whose first then begins with { at the
@@ -36,9 +34,6 @@ func documents(r io.Reader) iter.Seq2[document, error] {
 			open = document{}
 			if d.text == nil {
 				return true
-			}
-			if !json.Valid(d.text) {
-				d.err = syntax(d.text)
 			}
 			return yield(d, nil)
 		}
@@ -82,17 +77,6 @@ func documents(r io.Reader) iter.Seq2[document, error] {
 
 func tooLong(line int) error {
 	return fmt.Errorf("line %d: longer than %d bytes; nothing behind it was read", line, maxDocument)
-}
-
-// syntax says where a text stops being JSON. It does not show the text, which may be personal.
-func syntax(text []byte) error {
-	var v any
-	err := json.Unmarshal(text, &v)
-	var at *json.SyntaxError
-	if errors.As(err, &at) {
-		return fmt.Errorf("not JSON at byte %d: %w", at.Offset, err)
-	}
-	return fmt.Errorf("not JSON: %w", err)
 }
 
 // open opens a file of documents, - being standard input.

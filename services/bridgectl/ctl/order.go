@@ -17,7 +17,6 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
-	"stockbridge/pkg/rule"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -31,27 +30,18 @@ type orderCmd struct {
 // orderKind is the kind of an order's ledger key.
 const orderKind = "order"
 
-// readOrder reads an order as the workers would and tells everything that is wrong with it: a message that cannot be
-// read, or one that breaks the rules of its .proto. Nothing of the text is repeated.
-func readOrder(text []byte) (*orderv1.Audited, []error) {
-	if len(text) > bus.MaxBody {
-		return nil, []error{fault.Permanent(fault.Reason{
-			Code: "body.toolarge",
-			ZH:   fmt.Sprintf("订单共 %d 字节，最多 %d 字节", len(text), bus.MaxBody),
-			EN:   fmt.Sprintf("the order takes %d bytes, %d at most", len(text), bus.MaxBody),
-		})}
-	}
-	o, err := bus.Decode(event.OrderAudited, bus.Stored{Body: text})
-	if err != nil {
-		return nil, []error{fault.Permanent(err)}
-	}
-	broken, err := rule.Broken(o, "invalid")
+// readOrder reads an order as the workers do and tells everything that is wrong with it. Nothing of the text is repeated. o is
+// nil when it cannot be read.
+func readOrder(text []byte) (o *orderv1.Audited, found []error) {
+	o, readable, wrong, err := bus.Read(event.OrderAudited, nil, text)
 	if err != nil {
 		return o, []error{err}
 	}
-	found := make([]error, len(broken))
-	for i, reason := range broken {
-		found[i] = fault.Permanent(reason)
+	for _, reason := range wrong {
+		found = append(found, fault.Permanent(reason))
+	}
+	if !readable {
+		return nil, found
 	}
 	return o, found
 }
@@ -186,9 +176,6 @@ type lineJSON struct {
 // push publishes one order as it was written, so that fields of the ERP's own survive. stored is false when the stream
 // has it already.
 func push(ctx context.Context, b *bus.Bus, d document) (stored bool, found []error, err error) {
-	if d.err != nil {
-		return false, []error{fault.Permanent(fault.Reason{Code: "malformed", ZH: d.err.Error(), EN: d.err.Error()})}, nil
-	}
 	o, found := readOrder(d.text)
 	if len(found) > 0 {
 		return false, found, nil

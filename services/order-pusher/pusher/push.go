@@ -43,9 +43,9 @@ func (p *Pusher) Push(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) 
 }
 
 // Unserved is what is told of an order that is shelved: held or failed. Nothing is told of one that will be tried
-// again, or that could not be read.
+// again, or of which it cannot be read which order it is.
 func (p *Pusher) Unserved(d *bus.Delivery, o *orderv1.Audited, err error) []event.Event {
-	if o.GetSeller() == "" || o.GetOutboundNo() == "" || !event.ValidSeller(o.GetSeller()) {
+	if !o.ProtoReflect().IsValid() || o.OutboundNo == "" || !event.ValidSeller(o.Seller) && !event.ValidSeller(d.Seller) {
 		return nil
 	}
 	if event.ValidSeller(d.Seller) && d.Seller != o.Seller {
@@ -58,6 +58,9 @@ func (p *Pusher) Unserved(d *bus.Delivery, o *orderv1.Audited, err error) []even
 	}
 	o = clean.Order(o).Order
 	reason := fault.ReasonOf(err, "internal")
+	if reason.Code == "malformed" && !plainNumber(o.OutboundNo) {
+		return nil // what was read of it may be anything
+	}
 	now := p.Now()
 	class, cause := fault.Of(err), fault.Cause(err)
 	if errors.Is(err, bus.ErrAttempts) {
@@ -76,6 +79,16 @@ func (p *Pusher) Unserved(d *bus.Delivery, o *orderv1.Audited, err error) []even
 	default:
 		return nil
 	}
+}
+
+// plainNumber tells whether text is an outbound number as its rule wants it.
+func plainNumber(text string) bool {
+	for _, c := range []byte(text) {
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return text != "" && len(text) <= 100
 }
 
 // lives is what is told, instead of order.failed, of a message that is refused while an order lives under its number: to

@@ -1,0 +1,221 @@
+package bus
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode/utf16"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// want says in both languages what belongs into a field, or into an element of its list.
+func want(fd protoreflect.FieldDescriptor, element bool) (zh, en string) {
+	if fd.IsList() && !element {
+		return "应为列表 [ ]", "a list in [ ] is wanted"
+	}
+	switch fd.Kind() {
+	case protoreflect.StringKind, protoreflect.BytesKind:
+		return `应为带引号的文本，如 "SO-1001"`, `a text in quotes is wanted, such as "SO-1001"`
+	case protoreflect.BoolKind:
+		return "应为 true 或 false", "true or false is wanted"
+	case protoreflect.EnumKind:
+		names := strings.Join(namesOf(fd.Enum()), "、")
+		return "应为以下之一：" + names, "one of these is wanted: " + strings.ReplaceAll(names, "、", ", ")
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		return "应为数字，如 0.5", "a number is wanted, such as 0.5"
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		switch fd.Message().FullName() {
+		case timestampName:
+			return `应为带时区的 RFC 3339 时间，如 "2026-03-05T09:31:00+08:00"`,
+				`a time as RFC 3339 with its zone is wanted, such as "2026-03-05T09:31:00+08:00"`
+		case "google.protobuf.Duration":
+			return `应为时长，如 "30s"`, `a duration is wanted, such as "30s"`
+		}
+		return "应为对象 { }", "an object in { } is wanted"
+	default:
+		return "应为整数，如 2", "a whole number is wanted, such as 2"
+	}
+}
+
+const timestampName = "google.protobuf.Timestamp"
+
+// namesOf are the values of an enum that mean something.
+func namesOf(enum protoreflect.EnumDescriptor) (names []string) {
+	for i := range enum.Values().Len() {
+		if v := enum.Values().Get(i); v.Number() != 0 {
+			names = append(names, string(v.Name()))
+		}
+	}
+	return names
+}
+
+// fieldAt finds the field at a path as jsonPath tells it; nil when there is none. element says that it is an element of
+// the field's list.
+func fieldAt(kind protoreflect.MessageDescriptor, path string) (fd protoreflect.FieldDescriptor, element bool) {
+	for i, name := range strings.Split(path, ".") {
+		if i > 0 {
+			if kind = fd.Message(); kind == nil {
+				return nil, false
+			}
+		}
+		name, _, element = strings.Cut(name, "[")
+		if fd = fieldNamed(kind, name); fd == nil {
+			return nil, false
+		}
+	}
+	return fd, element
+}
+
+func fieldNamed(kind protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	if fd := kind.Fields().ByJSONName(name); fd != nil {
+		return fd
+	}
+	return kind.Fields().ByTextName(name)
+}
+
+// salvage reads into m those fields of a JSON object that stand at its top and can be read by themselves: texts, numbers
+// and times, up to where it is no JSON any more. A number where a text belongs is read as its digits. What is given twice is
+// left out. So whoever published an unreadable message can be told which one it was.
+func salvage(body []byte, m proto.Message) {
+	proto.Reset(m)
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if token, err := dec.Token(); err != nil || token != json.Delim('{') {
+		return
+	}
+	into, seen := m.ProtoReflect(), map[protoreflect.FieldNumber]bool{}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return
+		}
+		var raw json.RawMessage
+		if dec.Decode(&raw) != nil {
+			return
+		}
+		name, _ := token.(string)
+		fd := fieldNamed(into.Descriptor(), name)
+		if fd == nil || fd.IsList() || fd.Message() != nil && fd.Message().FullName() != timestampName {
+			continue
+		}
+		if seen[fd.Number()] {
+			into.Clear(fd)
+			continue
+		}
+		seen[fd.Number()] = true
+		if fd.Kind() == protoreflect.StringKind && len(bytes.Trim(raw, "0123456789")) == 0 {
+			raw = strconv.AppendQuote(nil, string(raw))
+		}
+		key, _ := json.Marshal(fd.JSONName())
+		one := into.New().Interface()
+		if protojson.Unmarshal(fmt.Appendf(nil, "{%s:%s}", key, raw), one) == nil {
+			proto.Merge(m, one)
+		}
+	}
+}
+
+// whole replaces each half of a surrogate pair in JSON (\ud83d alone) by U+FFFD: programs cut texts in the middle of an
+// emoji, and the rest of the message is as good as ever. nil when there is none.
+func whole(body []byte) (repaired []byte) {
+	for i := 0; i < len(body)-1; i++ {
+		if body[i] != '\\' {
+			continue
+		}
+		unit, ok := escaped(body[i:])
+		if !ok || !utf16.IsSurrogate(unit) {
+			i++ // what is escaped, also another backslash
+			continue
+		}
+		if low, ok := escaped(body[i+6:]); ok && utf16.DecodeRune(unit, low) != '\uFFFD' {
+			i += 11
+			continue
+		}
+		if repaired == nil {
+			repaired = bytes.Clone(body)
+		}
+		copy(repaired[i+2:], "fffd")
+		i += 5
+	}
+	return repaired
+}
+
+// escaped is the unit of UTF-16 that text begins with as \uXXXX.
+func escaped(text []byte) (rune, bool) {
+	var unit [2]byte
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return 0, false
+	}
+	if _, err := hex.Decode(unit[:], text[2:6]); err != nil {
+		return 0, false
+	}
+	return rune(unit[0])<<8 | rune(unit[1]), true
+}
+
+// enums are the names, in quotes, of the fields of a kind of message that hold one of several words.
+var enums sync.Map // of protoreflect.FullName to [][]byte
+
+// unknownWord is the path of a field whose word is none of those that it knows, and the field; nil for none. The decoder
+// passes over such words as it does over fields that it does not know, but a misspelt kind of invoice is a mistake.
+func unknownWord(body []byte, kind protoreflect.MessageDescriptor) (path string, fd protoreflect.FieldDescriptor) {
+	names, known := enums.Load(kind.FullName())
+	if !known {
+		names, _ = enums.LoadOrStore(kind.FullName(), enumNames(kind, map[protoreflect.FullName]bool{}))
+	}
+	for _, name := range names.([][]byte) {
+		if bytes.Contains(body, name) {
+			var v any
+			if json.Unmarshal(body, &v) == nil {
+				return findUnknown(v, kind, "")
+			}
+			break
+		}
+	}
+	return "", nil
+}
+
+func enumNames(kind protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) (names [][]byte) {
+	if seen[kind.FullName()] {
+		return nil
+	}
+	seen[kind.FullName()] = true
+	for i := range kind.Fields().Len() {
+		switch fd := kind.Fields().Get(i); {
+		case fd.Enum() != nil:
+			names = append(names, []byte(`"`+fd.JSONName()+`"`), []byte(`"`+fd.TextName()+`"`))
+		case fd.Message() != nil:
+			names = append(names, enumNames(fd.Message(), seen)...)
+		}
+	}
+	return names
+}
+
+func findUnknown(v any, kind protoreflect.MessageDescriptor, path string) (string, protoreflect.FieldDescriptor) {
+	object, _ := v.(map[string]any)
+	for name, v := range object {
+		fd := fieldNamed(kind, name)
+		if fd == nil || fd.IsMap() || fd.Enum() == nil && fd.Message() == nil {
+			continue
+		}
+		list, at := []any{v}, func(int) string { return path + name }
+		if fd.IsList() {
+			list, _ = v.([]any)
+			at = func(i int) string { return path + name + "[" + strconv.Itoa(i) + "]" }
+		}
+		for i, v := range list {
+			if fd.Enum() != nil {
+				if word, is := v.(string); is && fd.Enum().Values().ByName(protoreflect.Name(word)) == nil {
+					return at(i), fd
+				}
+			} else if where, found := findUnknown(v, fd.Message(), at(i)+"."); found != nil {
+				return where, found
+			}
+		}
+	}
+	return "", nil
+}
