@@ -40,11 +40,12 @@ func read(header nats.Header, body []byte, m proto.Message) (readable bool, wron
 		if kindOf(header) == typeJSON {
 			salvage(body, m)
 		}
-		return false, []fault.Reason{{
+		large := fault.Reason{
 			Code: "body.toolarge",
 			ZH:   fmt.Sprintf("正文 %d 字节，最多 %d 字节", len(body), MaxBody),
 			EN:   fmt.Sprintf("body of %d bytes, at most %d", len(body), MaxBody),
-		}}, nil
+		}
+		return false, []fault.Reason{large}, nil
 	}
 	if err := decode(header, body, m); err != nil {
 		return false, []fault.Reason{fault.ReasonOf(err, "malformed")}, nil

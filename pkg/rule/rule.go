@@ -3,6 +3,7 @@
 package rule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -32,7 +33,7 @@ func Broken(m proto.Message, code string) ([]fault.Reason, error) {
 	return broken, nil
 }
 
-// texts say the rules that our .proto files use; # is the rule's limit.
+// texts say the rules that our .proto files use; # is the rule's limit. Without English they are said in the library's.
 var texts = map[string]struct{ zh, en string }{
 	"required":           {"必填", "is required"},
 	"string.min_len":     {"至少 # 个字符", "needs at least # characters"},
@@ -41,10 +42,10 @@ var texts = map[string]struct{ zh, en string }{
 	"repeated.max_items": {"最多 # 项", "takes at most # items"},
 	"enum.not_in":        {"必填", "is required"},
 	"enum.defined_only":  {"不是允许的值", "is not one of the values that there are"},
-	"int64.gt_lte":       {"应大于 #，且不超出允许范围", "must be above # and within its range"},
-	"int64.gte":          {"不能小于 #", "must be # or more"},
-	"double.gte_lte":     {"超出允许范围", "is out of its range"},
-	"int32.gte_lte":      {"超出允许范围", "is out of its range"},
+	"int64.gt_lte":       {"应大于 #，且不超出允许范围", ""},
+	"int64.gte":          {"不能小于 #", ""},
+	"double.gte_lte":     {"超出允许范围", ""},
+	"int32.gte_lte":      {"超出允许范围", ""},
 	"secret.one":         {"file 与 env 必须且只能填一个", "exactly one of file and env is needed"},
 	"line.goods":         {"goods_code 与 warehouse_goods_no 至少填一个", "goods_code or warehouse_goods_no is required"},
 	"receiver.reach":     {"mobile 与 phone 至少填一个", "mobile or phone is required"},
@@ -82,6 +83,7 @@ func say(v *protovalidate.Violation) (zh, en string) {
 	if !known {
 		return v.Proto.GetMessage(), v.Proto.GetMessage()
 	}
+	text.en = cmp.Or(text.en, v.Proto.GetMessage())
 	if limit := v.RuleValue; limit.IsValid() {
 		value := fmt.Sprint(limit.Interface())
 		text.zh, text.en = strings.ReplaceAll(text.zh, "#", value), strings.ReplaceAll(text.en, "#", value)
