@@ -63,8 +63,9 @@ var forms = map[string]struct{ zh, en string }{
 		"应为 0 到 999 的数，最多两位小数", "must be a number up to 999 with at most two decimal places"},
 	`^([0-9]{1,3}(\.[0-9]{1,2})?)?$`: {
 		"应为 0 到 999 的数，最多两位小数", "must be a number up to 999 with at most two decimal places"},
-	`^[^,]+$`: {"必填，且不能包含逗号", "is required, without commas"},
-	`^[^,]*$`: {"不能包含逗号", "must have no commas"},
+	`^[!-~]+$`: {"只能用可见的 ASCII 字符，不含空格", "must be visible ASCII characters without blanks"},
+	`^[^,]+$`:  {"必填，且不能包含逗号", "is required, without commas"},
+	`^[^,]*$`:  {"不能包含逗号", "must have no commas"},
 	`^([0-9]{4}-[0-9]{2}-[0-9]{2})?$`: {
 		"应为日期，如 \"2026-03-05\"", "must be a date, such as \"2026-03-05\""},
 }
