@@ -81,7 +81,7 @@ func TestTheOperatorsPod(t *testing.T) {
 	for _, m := range at(container, "volumeMounts").([]any) {
 		mounts = append(mounts, fmt.Sprint(at(m, "mountPath")))
 	}
-	for _, want := range []string{"/run/ca", "/run/secrets/settings/TOKEN_KEY_FILE", "/run/secrets/sellers/acme-jd", "/acts"} {
+	for _, want := range []string{"/run/ca", "/run/secrets/settings/TOKEN_KEY_FILE", "/run/secrets/sellers/acme-jd"} {
 		if !slices.Contains(mounts, want) {
 			t.Errorf("%s is not mounted: %v", want, mounts)
 		}

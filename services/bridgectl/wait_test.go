@@ -44,7 +44,7 @@ func TestTopologyApplyWaitsForTheBroker(t *testing.T) {
 	var said heard
 	code := make(chan int, 1)
 	go func() {
-		code <- ctl.Run(t.Context(), []string{"bridgectl", "topology", "apply", "--wait", "--nats-url", "nats://" + addr.String(), "--log", t.TempDir() + "/acts"},
+		code <- ctl.Run(t.Context(), []string{"bridgectl", "topology", "apply", "--wait", "--nats-url", "nats://" + addr.String()},
 			ctl.Streams{In: strings.NewReader(""), Out: &said, Err: &said})
 	}()
 	for end := time.Now().Add(30 * time.Second); !strings.Contains(said.String(), "still waiting"); time.Sleep(10 * time.Millisecond) {
