@@ -293,11 +293,20 @@ take seconds. Times are like 2026-03-05, 2026-03-05T09:31:00+08:00, or 2h and 3d
 
 type dlqLsCmd struct{ lsCmd }
 
+func (dlqLsCmd) Help() string {
+	return `Dead letters of orders hold a receiver's data: order-pusher erases those that have stood here longer than its
+PUSH_KEEP_SHELVED (90 days). What is older than that soon: --until 80d.`
+}
+
 func (c dlqLsCmd) Run(ctx context.Context, a *app) error {
 	return a.listShelf(ctx, event.Dead, c.pick, c.page, c.Group)
 }
 
 type heldLsCmd struct{ lsCmd }
+
+func (heldLsCmd) Help() string {
+	return `An order that is held longer than order-pusher's PUSH_KEEP_SHELVED (90 days) becomes a dead letter (held.expired).`
+}
 
 func (c heldLsCmd) Run(ctx context.Context, a *app) error {
 	return a.listShelf(ctx, event.Held, c.pick, c.page, c.Group)
