@@ -137,7 +137,7 @@ func malformed(body []byte, err error, kind protoreflect.MessageDescriptor) erro
 	}
 	what, wasZH := "not JSON", "不是合法的 JSON"
 	at := offsetOf(body, line, column)
-	path := ""
+	var path string
 	switch {
 	case !utf8.Valid(body):
 		for at = 0; at < len(body); {

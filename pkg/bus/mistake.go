@@ -158,7 +158,7 @@ func escaped(text []byte) (rune, bool) {
 }
 
 // enums are the names, in quotes, of the fields of a kind of message that hold one of several words.
-var enums sync.Map // of protoreflect.FullName to [][]byte
+var enums sync.Map //nolint:gochecknoglobals // a cache, of protoreflect.FullName to [][]byte
 
 // unknownWord is the path of a field whose word is none of those that it knows, and the field; nil for none. The decoder
 // passes over such words as it does over fields that it does not know, but a misspelt kind of invoice is a mistake.

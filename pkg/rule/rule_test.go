@@ -78,7 +78,7 @@ func TestNoReasonShowsAnExpression(t *testing.T) {
 				for i := range kind.Fields().Len() {
 					fd := kind.Fields().Get(i)
 					rules, _ := proto.GetExtension(fd.Options(), validate.E_Field).(*validate.FieldRules)
-					for _, text := range []*validate.StringRules{rules.GetString_(), rules.GetRepeated().GetItems().GetString_()} {
+					for _, text := range []*validate.StringRules{rules.GetString(), rules.GetRepeated().GetItems().GetString()} {
 						if text.GetPattern() == "" {
 							continue
 						}
