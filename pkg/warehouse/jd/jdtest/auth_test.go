@@ -104,8 +104,10 @@ func TestTokenCallsMayBePosted(t *testing.T) {
 	for name, p := range authPlatforms {
 		s := start(t)
 		for how, post := range map[string]func(q url.Values) (*http.Response, error){
-			"query": func(q url.Values) (*http.Response, error) { return http.Post(s.authURL(p.token, q), "application/json", nil) },
-			"form":  func(q url.Values) (*http.Response, error) { return http.PostForm(s.authURL(p.token, nil), q) },
+			"query": func(q url.Values) (*http.Response, error) {
+				return http.Post(s.authURL(p.token, q), "application/json", nil)
+			},
+			"form": func(q url.Values) (*http.Response, error) { return http.PostForm(s.authURL(p.token, nil), q) },
 		} {
 			res, err := post(p.asks("grant_type", "authorization_code", "code", s.consent(p, "grant").Get("code")))
 			if err != nil {
