@@ -80,8 +80,10 @@ func publish(ctx context.Context, js jetstream.JetStream, order *orderv1.Audited
 		stored, err := js.PublishMsg(once, m)
 		cancel()
 		if err == nil && stored.Duplicate && attempt == 1 {
-			// It was published for the first time: somebody else's message has the id, and this one is not stored.
-			return nil, fmt.Errorf("%s is the id of another message; nothing was stored: publish it again, without an id if need be", id)
+			// It was published for the first time: another message has the id, and this one was not stored.
+			fmt.Fprintf(os.Stderr, "another message has the id %s: publishing without one\n", id)
+			delete(m.Header, "Nats-Msg-Id")
+			continue
 		}
 		if err == nil || attempt == 10 {
 			return stored, err

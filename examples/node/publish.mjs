@@ -40,10 +40,11 @@ process.exitCode = told.event === "order.accepted" ? 0 : 1;
 // An order is handed over when the stream has answered, not before. Without an answer it may be stored or not: the same
 // message again, under the same id, is right in both cases.
 async function publish(subject) {
+  let msgID = id;
   for (let attempt = 1; ; attempt++) {
     let stored;
     try {
-      stored = await js.publish(subject, body, { headers: h, msgID: id, timeout: 5000 });
+      stored = await js.publish(subject, body, { headers: h, msgID, timeout: 5000 });
     } catch (err) {
       if (attempt === 10) throw err;
       console.error(`no answer yet (${err.message}), trying again`);
@@ -51,8 +52,10 @@ async function publish(subject) {
       continue;
     }
     if (stored.duplicate && attempt === 1) {
-      // It was published for the first time: somebody else's message has the id, and this one is not stored.
-      throw new Error(`${id} is the id of another message; nothing was stored: publish it again, without an id if need be`);
+      // It was published for the first time: another message has the id, and this one was not stored.
+      console.error(`another message has the id ${id}: publishing without one`);
+      msgID = undefined;
+      continue;
     }
     return stored;
   }

@@ -122,7 +122,7 @@ $nats = new Nats(getenv('NATS_URL') ?: 'nats://127.0.0.1:4222', getenv('NATS_USE
 // The same content always has the same id, and nobody else's has it: the window for duplicates is all sellers'. It is a
 // moment long; Stockbridge knows the outbound number for ever after.
 $id = "order.audited/{$order['seller']}/{$order['outboundNo']}/" . substr(hash('sha256', $body), 0, 16);
-$stored = ask($nats, "order.audited.{$order['seller']}", [
+$headers = [
     'Content-Type' => 'application/json',
     'Nats-Msg-Id' => $id,
     'ce-specversion' => '1.0',
@@ -131,11 +131,13 @@ $stored = ask($nats, "order.audited.{$order['seller']}", [
     'ce-source' => 'erp',
     'ce-subject' => $order['outboundNo'],
     'ce-time' => $order['auditedAt'],
-], $body);
+];
+$stored = ask($nats, "order.audited.{$order['seller']}", $headers, $body);
 if (($stored['duplicate'] ?? false) && $stored['attempt'] === 1) {
-    // It was published for the first time: somebody else's message has the id, and this one is not stored.
-    fwrite(STDERR, "$id is the id of another message; nothing was stored: publish it again, without an id if need be\n");
-    exit(1);
+    // It was published for the first time: another message has the id, and this one was not stored.
+    fwrite(STDERR, "another message has the id $id: publishing without one\n");
+    unset($headers['Nats-Msg-Id']);
+    $stored = ask($nats, "order.audited.{$order['seller']}", $headers, $body);
 }
 echo "stored as {$stored['stream']} {$stored['seq']}\n";
 
