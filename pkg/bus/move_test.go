@@ -159,7 +159,9 @@ func TestWhatAnEarlierBuildHasInHandStaysThere(t *testing.T) {
 			_, err := owner.Apply(ctx, bustest.Topology())
 			done <- err
 		}()
-		eventually(t, "it waits", func() bool { return strings.Contains(said.String(), "waiting for what workers of an earlier build have in hand") })
+		eventually(t, "it waits", func() bool {
+			return strings.Contains(said.String(), "waiting for what workers of an earlier build have in hand")
+		})
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("applied: %v", err)

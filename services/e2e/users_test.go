@@ -68,7 +68,7 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	must(t, r.StartSandbox(ctx, jdtest.Config{Speed: 30000}))
 
 	as := func(user string) []string {
-		return []string{"HOME=" + r.Dir(), "NATS_URL=nats://" + user + ":of-" + strings.ReplaceAll(user, "-", "_") + "@" + addr}
+		return []string{"HOME=" + r.Dir(), "SELLER_SECRETS_DIR=" + r.Dir(), "NATS_URL=nats://" + user + ":of-" + strings.ReplaceAll(user, "-", "_") + "@" + addr}
 	}
 	ctl := func(user, input string, args ...string) (string, error) {
 		c := exec.Command(program("bridgectl"), args...)
