@@ -150,16 +150,16 @@ func remove(keys map[[2]string]map[string]bool, seller, no, key string) {
 
 // numbered tells which other document than k, of its kind, has the far side's number; "" for none. Another account's numbers
 // are of their own.
-func (x *index) numbered(k ledger.Key, identity, number string) string {
+func (x *index) numbered(k ledger.Key, identity, number string) (of string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for key := range x.numbers[[2]string{k.Seller, number}] {
 		e := x.all[key]
-		if e.key.Kind == k.Kind && e.key.No != k.No && (e.identity == "" || identity == "" || e.identity == identity) {
-			return e.key.No
+		if e.key.Kind == k.Kind && e.key.No != k.No && (e.identity == "" || identity == "" || e.identity == identity) && (of == "" || e.key.No < of) {
+			of = e.key.No // of several the least, so that each ledger names the same
 		}
 	}
-	return ""
+	return of
 }
 
 // sharing lists live documents of other orders with a platform's number of b.

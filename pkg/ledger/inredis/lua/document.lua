@@ -158,13 +158,15 @@ end
 -- numbered tells which other document of the kind has the far side's number, nil for none. Another account's numbers are of
 -- their own.
 local function numbered(kind, no, number, identity)
+  local least -- of several, so that each ledger names the same
   for _, member in ipairs(redis.call('ZREVRANGE', index_key(number), 0, 19)) do
     local of, other = string.match(member, '^([^:]*):(.*)$')
     if of == kind and other ~= no then
       local e = redis.call('HMGET', entry_key(of, other), 'number', 'identity')
-      if e[1] == number and (not is(e[2]) or not is(identity) or e[2] == identity) then return other end
+      if e[1] == number and (not is(e[2]) or not is(identity) or e[2] == identity) and (not least or other < least) then least = other end
     end
   end
+  return least
 end
 
 local noted = {}
