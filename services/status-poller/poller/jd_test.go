@@ -170,7 +170,8 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, e := range events {
-				what, at := "", time.Time{}
+				var what string
+				var at time.Time
 				switch m := e.Message.(type) {
 				case *orderv1.Shipped:
 					what, at = "shipped", m.At.AsTime()
