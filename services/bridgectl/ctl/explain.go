@@ -103,7 +103,7 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		for _, e := range entries {
-			x.entry(e)
+			x.outbound[e.Key.Seller+"/"+e.Key.No] = true
 		}
 	}
 	// Where the ledger knows nothing, the stream itself tells which outbound number was meant, and what was said of that
@@ -116,7 +116,8 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 		}
 	}
 	x.moments = append(x.moments, x.events...)
-	// An entry of an older build does not go by all of its numbers; the events have told by which it does.
+	// Read after the events, so that it is not behind them. An entry of an older build does not go by all of its numbers; the
+	// events have told by which it does.
 	if err := x.entries(ctx, l); err != nil {
 		return err
 	}
@@ -174,7 +175,7 @@ func (x *explained) veil() {
 
 func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"+no] }
 
-// entries reads from the ledger what only the events told of.
+// entries reads what the ledger has of all outbound numbers.
 func (x *explained) entries(ctx context.Context, l ledger.Ledger) error {
 	for _, of := range slices.Sorted(maps.Keys(x.outbound)) {
 		if x.known[of] {
