@@ -80,7 +80,6 @@ func unknownFields(text []byte, kind protoreflect.MessageDescriptor) []string {
 type orderPushCmd struct {
 	File string `name:"file" short:"f" required:"" type:"path" placeholder:"FILE" help:"One JSON order a line; - reads standard input."`
 	From int    `default:"1" placeholder:"LINE" help:"Begin at this line."`
-	because
 }
 
 func (orderPushCmd) Help() string {
@@ -92,7 +91,7 @@ recognises a repeat for a moment, the ledger for as long as it remembers: nothin
 that was changed is published anew.`
 }
 
-func (c orderPushCmd) Run(ctx context.Context, a *app) (failure error) {
+func (c orderPushCmd) Run(ctx context.Context, a *app) error {
 	file, err := a.open(c.File)
 	if err != nil {
 		return err
@@ -111,11 +110,6 @@ func (c orderPushCmd) Run(ctx context.Context, a *app) (failure error) {
 		Next int `json:"next,omitempty"`
 	}
 	done.Wrong = []lineJSON{}
-	x, err := a.act(ctx, deed{verb: "order push", target: "orders of " + c.File, why: c.Why}, 0, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { x.end(ctx, done.Published, done.Repeated, failure) }()
 	said := a.now()
 	for d, err := range documents(file) {
 		if err != nil {
