@@ -161,7 +161,7 @@ func (w *Warehouse) platformOf(shop *sellerv1.Shop, m jdapi.Master) *fault.Reaso
 	if m.Platform == "" {
 		return nil
 	}
-	ours := ""
+	var ours string
 	switch {
 	case shop.GetPlatform() != "":
 		ours, _ = w.seller.Platform(shop.GetPlatform())

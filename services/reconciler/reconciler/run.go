@@ -163,7 +163,7 @@ func (r *run) stretch(ctx context.Context) error {
 // read takes audits from behind at, up to the one to (nil: to those that are too young), at most room. It tells the last
 // that it took, how many, and whether there are no more. errRestored: what stands at at is not what stood there.
 func (r *run) read(ctx context.Context, at Audit, to *Audit, room int) (end Audit, taken int, ended bool, err error) {
-	last := len(auditStreams) - 1
+	last := len(auditStreams()) - 1
 	if to != nil {
 		last = to.nth()
 	}
@@ -175,7 +175,7 @@ func (r *run) read(ctx context.Context, at Audit, to *Audit, room int) (end Audi
 		if err != nil || why != streamEnded || end.nth() >= last {
 			return end, taken, why != noRoom, err
 		}
-		at = Audit{Stream: auditStreams[end.nth()+1]}
+		at = Audit{Stream: auditStreams()[end.nth()+1]}
 	}
 }
 

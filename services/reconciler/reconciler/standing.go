@@ -93,7 +93,7 @@ type Audit struct {
 }
 
 // auditStreams are where audits stand, the streams of earlier builds first.
-var auditStreams = bus.Holding(event.OrderAudited.Name)
+func auditStreams() []string { return bus.Holding(event.OrderAudited.Name) }
 
 // place is the audit's, its stream filled in.
 func (a Audit) place() bus.Place {
@@ -105,7 +105,7 @@ func (a Audit) place() bus.Place {
 }
 
 // nth is the number among auditStreams of the audit's own.
-func (a Audit) nth() int { return max(0, slices.Index(auditStreams, a.place().Stream)) }
+func (a Audit) nth() int { return max(0, slices.Index(auditStreams(), a.place().Stream)) }
 
 // Standing is how a seller's orders stand after the last run.
 type Standing struct {
