@@ -112,7 +112,7 @@ func (sellerDoctorCmd) workers(ctx context.Context, a *app, add func(about, what
 		return err
 	}
 	for _, w := range list {
-		note := fmt.Sprintf("clock %+.1f s against the ledger, %+.1f s against NATS", w.LedgerSkew.Seconds(), w.NATSSkew.Seconds())
+		note := fmt.Sprintf("clock off by %v from the ledger's, by %v from NATS'", w.LedgerSkew.Round(time.Millisecond), w.NATSSkew.Round(time.Millisecond))
 		var unready error
 		if !w.Ready {
 			unready = fault.Reason{Code: "worker.unready", ZH: "未就绪：" + w.Why + "（" + note + "）", EN: "not ready: " + w.Why + " (" + note + ")"}
