@@ -48,7 +48,7 @@ func authorize(t *testing.T, w *world.World) {
 	ended := make(chan int, 1)
 	go func() {
 		ended <- ctl.Run(t.Context(), []string{"bridgectl", "seller", "authorize", stack.DemoSeller,
-			"--nats-url", w.NATSURL, "--token-key-file", stack.TokenKeyFile(w.Dir()),
+			"--nats-url", w.NATSURL, "--token-key-file", stack.TokenKeyFile(w.Dir()), "--seller-secrets-dir", stack.SecretsDir(w.Dir()),
 		}, ctl.Streams{In: in, Out: &out, Err: said})
 	}()
 	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -61,7 +61,8 @@ func authorize(t *testing.T, w *world.World) {
 		}
 		res.Body.Close()
 		in.text <- res.Header.Get("Location") + "\n"
-	case <-ended:
+	case code := <-ended:
+		t.Fatalf("bridgectl ends %d without a link: %s%s", code, &out, said)
 	}
 	if code := <-ended; code != 0 {
 		t.Fatalf("bridgectl ends %d: %s%s", code, &out, said)
