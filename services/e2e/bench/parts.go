@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -72,7 +73,7 @@ func serve(ctx context.Context, rest http.HandlerFunc) error {
 	return nil
 }
 
-// answer is a JD that takes every order after BENCH_LATENCY and checks nothing.
+// answer is a JD that takes every order after BENCH_LATENCY, checks nothing and knows no order that it is asked for.
 func answer(ctx context.Context) error {
 	latency, err := time.ParseDuration(os.Getenv("BENCH_LATENCY"))
 	if err != nil {
@@ -84,8 +85,12 @@ func answer(ctx context.Context) error {
 		if latency > 0 {
 			time.Sleep(latency)
 		}
-		no := strconv.FormatInt(4418000000000+taken.Add(1), 10)
 		w.Header().Set("Content-Type", "application/json;charset=UTF-8")
+		if !strings.HasSuffix(r.URL.Query().Get("method"), ".addOrder") {
+			_, _ = io.WriteString(w, `{"jingdong_eclp_order_ext_queryOrder_responce":{"code":"0","queryorder_result":[]}}`)
+			return
+		}
+		no := strconv.FormatInt(4418000000000+taken.Add(1), 10)
 		_, _ = io.WriteString(w, `{"jingdong_eclp_order_addOrder_responce":{"code":"0","eclpSoNo":"ESL`+no+`"}}`)
 	})
 }

@@ -17,7 +17,6 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/stock"
 	"stockbridge/pkg/warehouse"
-	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
 )
 
@@ -246,11 +245,6 @@ func (c *comparison) look(ctx context.Context, figures []stock.Figure) error {
 		case !was.Told.IsZero() || !was.At.Before(c.c.Began) || !c.past(was.At):
 			// It is told already, or it is the same look, or movements of that time may still come.
 		default:
-			if c.unanchored(f, was) {
-				c.row(Anchor(c.at, c.place, f, counted, c.Now()))
-				write[field] = nil
-				continue
-			}
 			told, err := c.found(ctx, f, was)
 			if err != nil {
 				return err
@@ -283,12 +277,6 @@ func (c *comparison) look(ctx context.Context, figures []stock.Figure) error {
 // past tells whether the flow was read beyond a moment.
 func (c *comparison) past(at time.Time) bool {
 	return c.state.Read[len(c.state.Read)-1].To > at.Unix()
-}
-
-// unanchored tells whether the book differs by what stood before its first row: the newer method does not tell that, and nobody
-// compared the goods since.
-func (c *comparison) unanchored(f stock.Figure, s *Suspicion) bool {
-	return f.Proof == stock.Unproved && s.Agreed.IsZero() && c.seller.Following().Flow == sellerv1.Stock_FLOW_SEARCH
 }
 
 // found tells a difference. It is false when what explains it could not be asked for yet.
@@ -411,16 +399,6 @@ func Opening(at seller.Place, p stock.Place, goods, code string, counted int64, 
 // BookEvent is Book for what Correction and Opening made.
 func BookEvent(ctx context.Context, store *stock.Store, e event.Event) error {
 	return Book(ctx, store, e.Message.(*stockv1.Noted))
-}
-
-// Anchor takes the far side's figure over for goods whose rows do not tell what stood before them.
-func Anchor(at seller.Place, p stock.Place, f stock.Figure, counted int64, now time.Time) event.Event {
-	m := &stockv1.Movement{
-		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: f.GoodsNo, GoodsCode: f.GoodsCode,
-		FlowNo: "opening/" + f.GoodsNo, At: timestamppb.New(now.Truncate(time.Second)), Change: counted - f.Num, Before: &f.Num, After: &counted,
-	}
-	n := &stockv1.Noted{Movement: m, Rule: RuleOpening, Zh: "期初：此流水接口不提供变动前后的数量，采用仓库方的数量", En: "an opening: this method tells no stock before and after, so the far side's figure is taken over"}
-	return event.StockNoted.About(p.Seller, m.FlowNo, now, n, p.Token())
 }
 
 // Book puts a row of ours into the place's book. Repeated it does nothing.

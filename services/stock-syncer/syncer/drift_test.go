@@ -238,37 +238,6 @@ func TestSharesAreSetAtTheWarehouse(t *testing.T) {
 	})
 }
 
-// The newer method does not tell what stood before its rows: the first comparison takes that over, and later ones compare.
-func TestTheNewerMethodsOpeningIsTakenOver(t *testing.T) {
-	b := newBench(t, redisLedger(t))
-	f := newFlow(b)
-	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools, s.Stock.Flow = nil, sellerv1.Stock_FLOW_SEARCH })
-	row := func(change int64, at time.Time) {
-		t.Helper()
-		f.rows++
-		edge := stock.Edge{No: fmt.Sprint(f.rows), At: at.Unix(), Change: change}
-		if _, err := f.store.Apply(t.Context(), f.place, stock.Batch{Rows: []stock.Row{{Edge: edge, GoodsNo: "G1"}}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	row(-2, b.now())
-	f.theirs("G1", 10)
-	f.wants()
-	f.wants("opening G1 12")
-	if f.figure("G1") != 10 {
-		t.Errorf("figure %d", f.figure("G1"))
-	}
-	row(-1, b.now().Add(-3*time.Hour)) // came late: it is in the figure
-	b.wait(time.Second)
-	row(-3, b.now())
-	f.theirs("G1", 7)
-	f.wants()
-	f.wants()
-	f.theirs("G1", 6)
-	f.wants()
-	f.wants("G1 book 7 counted 6")
-}
-
 // What the far side does not take keeps nothing else from being set, and is tried again.
 func TestAGoodsThatCannotBeSetKeepsNoOtherWaiting(t *testing.T) {
 	b := newBench(t, redisLedger(t))
