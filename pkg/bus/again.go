@@ -118,19 +118,25 @@ func (b *Bus) outstanding(ctx context.Context, consumer string, o *Outstanding) 
 		return err
 	}
 	var s jetstream.Stream
+	var settled uint64
 	err = ask(ctx, func(ctx context.Context) error {
 		c, err := b.js.Consumer(ctx, o.stream, consumer)
 		if err != nil {
 			return err
 		}
 		o.delivered = c.CachedInfo().Delivered.Stream
+		// A message that was acked while the disk was full stands there again after the server's restart, and is nobody's.
+		if c, err = b.js.Consumer(ctx, streamRetry, retryName(consumer)); err != nil {
+			return err
+		}
+		settled = c.CachedInfo().AckFloor.Stream
 		s, err = b.js.Stream(ctx, streamRetry)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	for n, next := 0, uint64(1); ; n++ {
+	for n, next := 0, settled+1; ; n++ {
 		if n == retriesRead {
 			o.many = true
 			return nil

@@ -21,6 +21,7 @@ import (
 	"stockbridge/services/e2e/cutproxy"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
+	"stockbridge/services/reconciler/reconciler"
 )
 
 // kind is something that can be done to the system.
@@ -548,10 +549,21 @@ func (g *stage) cutNATS(ctx context.Context, r *rand.Rand) error {
 // movesAtMost is how often a seller's set-up goes back and forth before its last order must be settled.
 const movesAtMost = 6
 
+// knownWithin is how long it may take until a merchant's orders are known after a ledger was lost.
+const knownWithin = 5 * time.Minute
+
+// movedFor is how long a set-up stays before it goes back.
+const movedFor = 8 * time.Second
+
 // moveSeller names another department in a seller's set-up while answers are lost: what was sent to the first is asked for
 // there, or not at all. Then it goes back and forth until all that was sent to either is known.
 func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 	m := g.list[r.IntN(min(3, len(g.list)))]
+	// A ledger that was lost does not know where its orders were sent: whoever changes an account then has to wait until the
+	// reconciler made them known again.
+	if err := g.known(ctx, m); err != nil {
+		return err
+	}
 	f := history.Fault{Kind: history.SetupChanged, Target: m.name, Began: time.Now()}
 	lost, err := g.procs.Sandbox.AddFault(ctx, jdtest.Fault{
 		Kind: jdtest.LoseAnswer, Methods: []string{"eclp.order.addOrder"}, Shops: []string{m.shop(), m.newShop()}, Chance: 0.7,
@@ -579,7 +591,7 @@ func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 			return err
 		}
 		left := 1
-		for end := time.Now().Add(8 * time.Second); left > 0 && time.Now().Before(end) && wait(ctx, time.Second); {
+		for end := time.Now().Add(movedFor); left > 0 && time.Now().Before(end) && wait(ctx, time.Second); {
 			if left, err = g.heldElsewhere(ctx, m); err != nil {
 				return err
 			}
@@ -596,6 +608,53 @@ func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 	f.Detail = fmt.Sprintf("%d orders held meanwhile", held)
 	g.tally.add("orders held for an earlier account", held)
 	g.done(f, "seller-moved")
+	return nil
+}
+
+// known waits until all that a merchant audited before now is known again.
+func (g *stage) known(ctx context.Context, m merchant) error {
+	began := time.Now()
+	if err := g.bus.Tick(ctx, event.TickReconcile, m.name); err != nil {
+		return err
+	}
+	for {
+		s, err := reconciler.Read(ctx, g.ledger, m.name)
+		if err == nil && s.CycleAt.After(began) && s.Sweep == nil && s.Open[reconciler.Repairing] == 0 && s.Unexplained() == 0 {
+			return nil
+		}
+		if time.Since(began) > knownWithin {
+			return fmt.Errorf("%s was not reconciled within %s: %+v, %w", m.name, knownWithin, s, err)
+		}
+		if !wait(ctx, time.Second) {
+			return ctx.Err()
+		}
+	}
+}
+
+// settleMoved puts merchants back for a moment to the department that orders still wait for: what was tried again only after
+// the last move is settled there.
+func (g *stage) settleMoved(ctx context.Context) error {
+	for _, m := range g.list {
+		held, err := g.heldElsewhere(ctx, m)
+		if err != nil {
+			return err
+		}
+		if held == 0 {
+			continue
+		}
+		if err := g.apply(ctx, m, true); err != nil {
+			return err
+		}
+		for end := time.Now().Add(movedFor); held > 0 && time.Now().Before(end) && wait(ctx, time.Second); {
+			if held, err = g.heldElsewhere(ctx, m); err != nil {
+				return err
+			}
+		}
+		wait(ctx, resendAfter) // what goes on again is looked for under this set-up
+		if err := g.apply(context.WithoutCancel(ctx), m, false); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -204,6 +205,9 @@ const (
 	restFor = 4 * time.Second
 )
 
+// onlyElsewhere is what is left when all but orders of an earlier account is done.
+var onlyElsewhere = regexp.MustCompile(`^\d+ held by identity$`)
+
 // rest undoes what is still done, waits until nothing is left to do, and stops the workers.
 func (g *stage) rest(ctx context.Context, workers int) error {
 	if err := g.procs.Sandbox.ClearFaults(ctx); err != nil {
@@ -233,6 +237,11 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 		}
 		if left != "" && (last == "" || int(time.Since(began).Seconds())%10 == 0) {
 			g.say("left: %s", left)
+		}
+		if onlyElsewhere.MatchString(left) {
+			if err := g.settleMoved(ctx); err != nil {
+				left = err.Error()
+			}
 		}
 		last = left
 		if !quiet.IsZero() && time.Since(quiet) >= restFor {
@@ -284,8 +293,12 @@ func (g *stage) left(ctx context.Context) (string, error) {
 			left = append(left, fmt.Sprintf("%d %s", n, name))
 		}
 	}
-	if n := w.Messages["RETRY"]; n > 0 {
-		left = append(left, fmt.Sprintf("%d parked", n))
+	parked, err := g.bus.Parked(ctx)
+	if err != nil {
+		return "", err
+	}
+	if parked > 0 {
+		left = append(left, fmt.Sprintf("%d parked", parked))
 	}
 	held, _, err := g.bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Held, Limit: 10000})
 	if err != nil {

@@ -198,13 +198,13 @@ func (n *NATS) Leader(ctx context.Context, stream string) (*Process, error) {
 
 // Waiting is what is not settled yet.
 type Waiting struct {
-	// Messages in each stream; Unsettled of each consumer: not delivered, or delivered and not acked.
-	Messages, Unsettled map[string]int
+	// Unsettled of each consumer: not delivered, or delivered and not acked.
+	Unsettled map[string]int
 }
 
 // Waiting asks the leaders.
 func (n *NATS) Waiting(ctx context.Context) (Waiting, error) {
-	w := Waiting{Messages: map[string]int{}, Unsettled: map[string]int{}}
+	w := Waiting{Unsettled: map[string]int{}}
 	for i, p := range n.Nodes {
 		page, err := look(ctx, n.watch[i])
 		if err != nil {
@@ -212,9 +212,6 @@ func (n *NATS) Waiting(ctx context.Context) (Waiting, error) {
 		}
 		for _, a := range page.Accounts {
 			for _, s := range a.Streams {
-				if s.Cluster.leads(p.Name) {
-					w.Messages[s.Name] = int(s.State.Messages)
-				}
 				for _, c := range s.Consumers {
 					if c.Cluster.leads(p.Name) {
 						w.Unsettled[c.Name] = int(c.Pending) + c.InHand
@@ -236,7 +233,6 @@ type jsz struct {
 			Name    string  `json:"name"`
 			Cluster cluster `json:"cluster"`
 			State   struct {
-				Messages uint64 `json:"messages"`
 			} `json:"state"`
 			Consumers []struct {
 				Name    string  `json:"name"`
