@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
+	"stockbridge/services/reconciler/reconciler"
 )
 
 // leaving are the open documents that a changed set-up no longer serves for one reason.
@@ -36,6 +38,9 @@ func (a *app) leaves(ctx context.Context, was, now *seller.Seller) ([]*leaving, 
 		return nil, err
 	}
 	if err := a.ledgerIsTheWorkers(ctx, now.Name()); err != nil {
+		return nil, err
+	}
+	if err := a.ledgerKnows(ctx, l, now.Name()); err != nil {
 		return nil, err
 	}
 	var found []*leaving
@@ -91,6 +96,40 @@ func (a *app) ledgerIsTheWorkers(ctx context.Context, name string) error {
 		return hint(err, "--redis-url or REDIS_URL must be the workers'")
 	}
 	return err
+}
+
+// errUnreconciled says that the ledger was begun anew, and may not know orders that the warehouse has.
+var errUnreconciled = errors.New("the ledger began anew after orders came in, and the reconciler has not made them known again")
+
+// ledgerKnows finds out whether the ledger knows what was audited before its birth: it says nothing of where an order was sent
+// that it forgot.
+func (a *app) ledgerKnows(ctx context.Context, l ledger.Ledger, name string) error {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return err
+	}
+	var oldest time.Time
+	errFirst := errors.New("the first of a stream is enough")
+	for _, stream := range bus.Holding(event.OrderAudited.Name) {
+		q := bus.EventQuery{Names: []string{event.OrderAudited.Name}, Seller: name, Stream: stream}
+		err := b.Events(ctx, q, func(s bus.Stored) error {
+			if oldest.IsZero() || s.At.Before(oldest) {
+				oldest = s.At
+			}
+			return errFirst
+		})
+		if err != nil && !errors.Is(err, errFirst) {
+			return err
+		}
+	}
+	if oldest.IsZero() {
+		return nil
+	}
+	known, born, err := reconciler.Known(ctx, l, name)
+	if err != nil || known || !oldest.Before(born) {
+		return err
+	}
+	return hint(errUnreconciled, "wait for `bridgectl reconcile`; --now asks for a run")
 }
 
 // mayLeave refuses a change by which open documents lose something, unless somebody says why all the same. despite is then what the act is recorded with.

@@ -11,6 +11,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/ledger/redistest"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/worker"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -48,14 +49,15 @@ func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
 		t.Errorf("another title: %v, %v", found, err)
 	}
 
-	// This ledger is the workers' own after all.
+	// This ledger is the workers' own after all. It knows all orders of a seller whose first came after its birth.
 	l, err := a.ledger(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	was.Setup.Name, moved.Name = "bolt", "bolt"
 	for _, no := range []string{"A-1", "A-2"} {
 		begun, err := l.Begin(t.Context(), ledger.Begin{
-			Key: ledger.Key{Seller: "acme", Kind: orderKind, No: no}, Owner: "w", Hash: "h", Shop: "S01", Warehouse: "W01", Identity: was.IdentityOf("W01"),
+			Key: ledger.Key{Seller: "bolt", Kind: orderKind, No: no}, Owner: "w", Hash: "h", Shop: "S01", Warehouse: "W01", Identity: was.IdentityOf("W01"),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -76,5 +78,34 @@ func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
 	less.Shops[0].Code = "S02"
 	if found, err := leaves(less); err != nil || len(found) != 1 || found[0].en != "shop S01 is taken out" {
 		t.Errorf("a shop less: %+v, %v", found, err)
+	}
+}
+
+// A ledger that was lost does not know where its orders were sent: an account does not change until they are known again.
+func TestAnAccountDoesNotChangeWhileALedgerThatWasLostIsNotReconciled(t *testing.T) {
+	t.Parallel()
+	server, url := bustest.StartServer(t)
+	was := seller.New(&sellerv1.Setup{
+		Name:       "acme",
+		Accounts:   []*sellerv1.Account{{Name: "jd", Kind: sellerv1.Account_KIND_JD, AppKey: "K", Department: "EBU1", VendorSource: "ISV1"}},
+		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "jd"}},
+	}, nil)
+	moved := proto.CloneOf(was.Setup)
+	moved.Accounts[0].Department = "EBU2"
+	if _, _, err := server.PublishRaw(t.Context(), event.OrderAudited.Name+".acme", nil, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	// Redis begins after the order came.
+	a := &app{Config: &Config{NATSURL: worker.Secret(url), RedisURL: worker.Secret(redistest.Start(t).URL())}, Streams: Streams{Err: os.Stderr}, now: time.Now}
+	defer a.close()
+	if _, err := a.leaves(t.Context(), was, seller.New(moved, nil)); !errors.Is(err, errUnreconciled) {
+		t.Errorf("orders came before the ledger: %v", err)
+	}
+	fresh := proto.CloneOf(moved)
+	fresh.Name = "fresh"
+	before := proto.CloneOf(was.Setup)
+	before.Name = "fresh"
+	if found, err := a.leaves(t.Context(), seller.New(before, nil), seller.New(fresh, nil)); err != nil || len(found) != 0 {
+		t.Errorf("a seller without orders: %v, %v", found, err)
 	}
 }

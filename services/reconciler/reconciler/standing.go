@@ -183,6 +183,13 @@ func readHead(ctx context.Context, books ledger.Books, seller string) (s Standin
 	return s, b.Version, b.BornAt, nil
 }
 
+// Known tells whether all that a seller audited before the ledger's birth was walked since then, and nothing of it is still
+// to be handed over again. born is that birth.
+func Known(ctx context.Context, books ledger.Books, seller string) (known bool, born time.Time, err error) {
+	s, _, born, err := readHead(ctx, books, seller)
+	return err == nil && s.BornAt.Equal(born) && s.Sweep == nil && s.Open[Repairing] == 0, born, err
+}
+
 // ReadOpen tells the open list of a seller, the oldest first.
 func ReadOpen(ctx context.Context, books ledger.Books, seller string) ([]Order, error) {
 	byNo := map[string]Order{} // a field that is written meanwhile may be told twice
