@@ -264,7 +264,7 @@ func TestAnEventToldByTwoAtOnceIsStoredOnce(t *testing.T) {
 	c := newCluster(t)
 	other := bustest.Connect(t, c.URL())
 	for i := range 50 {
-		e := audit("acme", fmt.Sprintf("A-%d", i))
+		e := accepted(order("acme", fmt.Sprintf("A-%d", i)))
 		var both sync.WaitGroup
 		for _, b := range []*bus.Bus{c.b, other, c.b, other} {
 			both.Go(func() {
@@ -275,7 +275,7 @@ func TestAnEventToldByTwoAtOnceIsStoredOnce(t *testing.T) {
 		}
 		both.Wait()
 	}
-	for no, n := range told(t, c.b, event.OrderAudited.Name) {
+	for no, n := range told(t, c.b, event.OrderAccepted.Name) {
 		if n != 1 {
 			t.Errorf("%s is stored %d times", no, n)
 		}
