@@ -230,10 +230,8 @@ type jsz struct {
 	} `json:"meta_cluster"`
 	Accounts []struct {
 		Streams []struct {
-			Name    string  `json:"name"`
-			Cluster cluster `json:"cluster"`
-			State   struct {
-			} `json:"state"`
+			Name      string  `json:"name"`
+			Cluster   cluster `json:"cluster"`
 			Consumers []struct {
 				Name    string  `json:"name"`
 				Cluster cluster `json:"cluster"`
