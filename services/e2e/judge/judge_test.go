@@ -144,6 +144,13 @@ func clean() *tale {
 		}
 	}
 	h.faults = append(h.faults, history.Fault{Kind: history.Crowded, Began: at(175), Ended: at(180)})
+	// Redis was killed between JD's answer and its record: the claim had to run out. No other seller delayed it.
+	h.audit("C5", 179)
+	h.audits[len(h.audits)-1].Group = history.Healthy
+	h.document("C5", "ESLC5", 179.2)
+	h.faults = append(h.faults, history.Fault{Kind: history.RedisKilled, Began: at(179.25), Ended: at(179.5), Outage: true})
+	h.accepted("C5", "ESLC5", 221)
+	h.entry("C5", "ESLC5")
 	return h
 }
 
@@ -212,6 +219,7 @@ func TestACleanRunHoldsAllPromises(t *testing.T) {
 		"held, on the shelf 1",
 		"runs without an end, explained by a fault 1",
 		"at the warehouse, unknown to the ledger, excused: no reconciler ran, its audit is gone, or it is on the shelf 1",
+		"measured to its document, because an outage cut off the answer 1",
 		"app: 1 calls in the fullest second of 3 allowed",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(said), " "), want) {
@@ -295,6 +303,14 @@ func TestEachBrokenPromiseIsNamedWithItsOrder(t *testing.T) {
 				}
 			}
 		}, "P8", "C3", "delayed by others"},
+		{"a healthy order's document is late, whatever cut off its answer", func(h *tale) {
+			for i := range h.documents {
+				if h.documents[i].IsvUUID == "C5" {
+					h.documents[i].Created = at(187)
+				}
+			}
+			h.faults[len(h.faults)-1].Began, h.faults[len(h.faults)-1].Ended = at(187.1), at(187.2)
+		}, "P8", "C5", "delayed by others"},
 		{"a healthy order is never accepted", func(h *tale) { remove(h, "order.accepted", "C3") }, "P8", "C3", "never accepted while others crowded"},
 		{"more calls than allowed", func(h *tale) {
 			for i := range 4 {
