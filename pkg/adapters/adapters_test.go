@@ -13,13 +13,13 @@ import (
 
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/ledger/inredis"
 	"stockbridge/pkg/ledger/redistest"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -60,8 +60,8 @@ func TestTheLedgerIsInRedisWhenAnAddressIsGiven(t *testing.T) {
 // sandbox is a seller whose goods lie in a JD that is played, with the file of its token.
 func sandbox(t *testing.T) (s *seller.Seller, token string) {
 	t.Helper()
-	played, err := jdtest.New(jdtest.Config{Apps: []jdtest.App{{
-		Key: "KEY", Secret: "planted-secret", Tokens: []jdtest.Token{{Value: "planted-token"}, {Value: "planted-fresh"}},
+	played, err := jdsandbox.New(jdsandbox.Config{Apps: []jdsandbox.App{{
+		Key: "KEY", Secret: "planted-secret", Tokens: []jdsandbox.Token{{Value: "planted-token"}, {Value: "planted-fresh"}},
 	}}})
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestAWarehouseInMemoryKeepsItsOrders(t *testing.T) {
 	defer w.Close()
 	orders := open(t, w, s, "M1", warehouse.Push)
 	o := &orderv1.Audited{Seller: "acme", OutboundNo: "X1", Receiver: &orderv1.Receiver{Name: "n"}, Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "G", Quantity: 1}}}
-	if _, err := orders.TakeOrder(t.Context(), o); err != nil {
+	if _, err := orders.SendOrder(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	changed := seller.New(s.Setup, nil)
@@ -216,7 +216,7 @@ func TestASellerInShadowHasNoWarehouseThatWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := r.(warehouse.OrderTaker); ok {
+	if _, ok := r.(warehouse.OrderSender); ok {
 		t.Error("what reads can be asked to write")
 	}
 	if _, ok := r.(warehouse.Doctor); !ok {
@@ -242,7 +242,7 @@ func TestStockIsReadAndSetInTwoWays(t *testing.T) {
 		if _, ok := r.(warehouse.StockSetter); ok {
 			t.Errorf("what reads the stock of %s can be asked to set it", code)
 		}
-		if _, ok := r.(warehouse.OrderTaker); ok {
+		if _, ok := r.(warehouse.OrderSender); ok {
 			t.Errorf("what reads the stock of %s can be asked to take orders", code)
 		}
 		return r

@@ -5,7 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/jd"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -31,10 +31,10 @@ func NewMetrics(r prometheus.Registerer, sellers func() []*seller.Seller) *Metri
 			Name: "stockbridge_quota_waits_total", Help: "Calls that were put off because their turn in the budget was too far away.",
 		}, labels),
 	}
-	budgets := scrape.New("budgets", []scrape.Gauge{{
+	budgets := pullmetrics.New("budgets", []pullmetrics.Gauge{{
 		Name: gaugeBudget, Help: "Calls a second that the account may make, all replicas together. Accounts of one application share it.",
 		Labels: []string{"seller", "account"},
-	}}, func(_ context.Context, tell scrape.Tell) error {
+	}}, func(_ context.Context, tell pullmetrics.Observe) error {
 		for _, s := range sellers() {
 			for _, a := range s.Setup.Accounts {
 				if a.Kind == sellerv1.Account_KIND_JD {

@@ -35,7 +35,7 @@ func TestWhoReplaysTogetherCountsEachOnce(t *testing.T) {
 				switch err := b.Replay(t.Context(), m.Seq, bus.By{Who: "test"}); {
 				case err == nil:
 					counted.Add(1)
-				case errors.Is(err, bus.ErrNotShelved):
+				case errors.Is(err, bus.ErrNoDeadLetter):
 					gone.Add(1)
 				default:
 					t.Error(err)
@@ -91,7 +91,7 @@ func TestAReplayedMessageKeepsItsHistory(t *testing.T) {
 	if sent, err = b.Send(t.Context(), second.Seq, bus.By{Who: "ops", Release: true}); err != nil {
 		t.Fatal(err)
 	}
-	becomes(bus.Through)
+	becomes(bus.Done)
 }
 
 func TestTheFateOfWhatComesBack(t *testing.T) {
@@ -108,7 +108,7 @@ func TestTheFateOfWhatComesBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]bus.Fate{"A1": bus.HeldAgain, "A2": bus.DeadAgain}[m.Key]
+		want := map[string]bus.Fate{"A1": bus.HeldAgain, "A2": bus.DeadLetteredAgain}[m.Key]
 		eventually(t, m.Key+" comes back", func() bool {
 			fate, err := b.Fate(t.Context(), sent)
 			return err == nil && fate == want

@@ -27,7 +27,7 @@ type Place struct {
 // effect was. It travels as a replay from the shelf does: under a message id of its own, with the business key that it
 // came with, and with Delivery.Replay set. round tells this time from earlier ones; the same round sent twice within the
 // window for duplicates arrives once. ErrNotStored when there is no such event.
-func (b *Bus) Again(ctx context.Context, consumer string, at Place, round int, by By) error {
+func (b *Bus) Redeliver(ctx context.Context, consumer string, at Place, round int, by By) error {
 	stream, seq, stored := at.Stream, at.Seq, at.Stored
 	var raw *jetstream.RawStreamMsg
 	err := ask(ctx, func(ctx context.Context) error {
@@ -52,7 +52,7 @@ func (b *Bus) Again(ctx context.Context, consumer string, at Place, round int, b
 	m.Data = raw.Data
 	m.Header = carry(raw.Header)
 	(&Delivery{Subject: raw.Subject, Stream: stream, Seq: seq, StreamTime: raw.Time}).originHeaders(m.Header)
-	m.Header.Set(event.HeaderAgain, strconv.Itoa(round))
+	m.Header.Set(event.HeaderRedelivered, strconv.Itoa(round))
 	setIf(m.Header, event.HeaderBy, cut(by.Who, maxText))
 	setIf(m.Header, event.HeaderWhy, cut(by.Why, maxText))
 	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#again-%d", originOf(stream, seq, raw.Time), round))
@@ -79,7 +79,7 @@ const retriesRead = 1000
 
 // Outstanding is which events of a public stream a consumer has still to take: those that it was not given yet, that are
 // parked, and that came back. What it has in hand, or gave back for some seconds, is not among them.
-type Outstanding struct {
+type Backlog struct {
 	// delivered is the last that it was given; all behind it are outstanding.
 	delivered uint64
 	origins   map[string]bool
@@ -89,28 +89,28 @@ type Outstanding struct {
 }
 
 // Has tells whether the event at the place is outstanding.
-func (o Outstanding) Has(at Place) bool {
+func (o Backlog) Has(at Place) bool {
 	return o.many || at.Stream == o.stream && at.Seq > o.delivered || o.origins[originOf(at.Stream, at.Seq, at.Stored)]
 }
 
 // Outstanding tells what a consumer of a public stream has still to take, as things are now.
-func (b *Bus) Outstanding(ctx context.Context, consumer string) (Outstanding, error) {
-	o := Outstanding{origins: map[string]bool{}}
-	err := b.outstanding(ctx, consumer, &o)
+func (b *Bus) Backlog(ctx context.Context, consumer string) (Backlog, error) {
+	o := Backlog{origins: map[string]bool{}}
+	err := b.backlog(ctx, consumer, &o)
 	if err != nil {
-		return Outstanding{}, fmt.Errorf("look at what %s has to take: %w", consumer, err)
+		return Backlog{}, fmt.Errorf("look at what %s has to take: %w", consumer, err)
 	}
 	return o, nil
 }
 
-func (b *Bus) outstanding(ctx context.Context, consumer string, o *Outstanding) error {
+func (b *Bus) backlog(ctx context.Context, consumer string, o *Backlog) error {
 	o.stream = streamOf(consumer)
 	if !publicStream(o.stream) {
 		return errors.New("it takes nothing from a public stream")
 	}
 	// What fires or is released meanwhile moves from the first of these to the last, and is seen in one of them at least.
-	err := b.subjects(ctx, streamRetry, event.ParkSubject(consumer, "*"), func(subject string, _ uint64) {
-		if _, origin, err := event.ParsePark(subject); err == nil {
+	err := b.subjects(ctx, streamRetry, event.DelaySubject(consumer, "*"), func(subject string, _ uint64) {
+		if _, origin, err := event.ParseDelay(subject); err == nil {
 			o.origins[plain(origin)] = true
 		}
 	})

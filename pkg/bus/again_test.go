@@ -51,7 +51,7 @@ func TestAnEventIsSentAgainFromItsStream(t *testing.T) {
 	again := func(no string, round int) {
 		t.Helper()
 		s := at(t, b, no)
-		if err := b.Again(t.Context(), pusher, placeOf(s), round, by); err != nil {
+		if err := b.Redeliver(t.Context(), pusher, placeOf(s), round, by); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -82,10 +82,10 @@ func TestAnEventIsSentAgainFromItsStream(t *testing.T) {
 		t.Errorf("%+v", item)
 	}
 
-	if err := b.Again(t.Context(), pusher, bus.Place{Stream: s.Stream, Seq: s.Seq + 100, Stored: s.At}, 1, by); !errors.Is(err, bus.ErrNotStored) {
+	if err := b.Redeliver(t.Context(), pusher, bus.Place{Stream: s.Stream, Seq: s.Seq + 100, Stored: s.At}, 1, by); !errors.Is(err, bus.ErrNotStored) {
 		t.Errorf("no such event: %v", err)
 	}
-	if err := b.Again(t.Context(), pusher, bus.Place{Stream: s.Stream, Seq: s.Seq, Stored: s.At.Add(time.Millisecond)}, 1, by); !errors.Is(err, bus.ErrNotStored) {
+	if err := b.Redeliver(t.Context(), pusher, bus.Place{Stream: s.Stream, Seq: s.Seq, Stored: s.At.Add(time.Millisecond)}, 1, by); !errors.Is(err, bus.ErrNotStored) {
 		t.Errorf("another event under its number: %v", err)
 	}
 }
@@ -95,7 +95,7 @@ func TestOutstandingIsWhatAConsumerHasStillToTake(t *testing.T) {
 	b := bustest.Start(t)
 	has := func(no string) bool {
 		t.Helper()
-		o, err := b.Outstanding(t.Context(), pusher)
+		o, err := b.Backlog(t.Context(), pusher)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +118,7 @@ func TestOutstandingIsWhatAConsumerHasStillToTake(t *testing.T) {
 	eventually(t, "one is parked, the other is done", func() bool { return has("PARKED") && !has("DONE") })
 	stop()
 	s := at(t, b, "DONE")
-	if err := b.Again(t.Context(), pusher, placeOf(s), 1, bus.By{}); err != nil {
+	if err := b.Redeliver(t.Context(), pusher, placeOf(s), 1, bus.By{}); err != nil {
 		t.Fatal(err)
 	}
 	if !has("DONE") {

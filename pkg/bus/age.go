@@ -19,8 +19,8 @@ import (
 // once. It tells how many of each, also beside an error.
 func (b *Bus) Age(ctx context.Context, consumer string, now time.Time, keep time.Duration, why fault.Reason) (erased, ended int, err error) {
 	for _, kind := range []string{event.Dead, event.Held} {
-		for q := (ShelfQuery{Kind: kind, Consumer: consumer, Limit: shelfPageMax}); ; {
-			items, next, err := b.Shelf(ctx, q)
+		for q := (DeadLetterQuery{Kind: kind, Consumer: consumer, Limit: shelfPageMax}); ; {
+			items, next, err := b.DeadLetters(ctx, q)
 			if err != nil {
 				return erased, ended, err
 			}
@@ -36,7 +36,7 @@ func (b *Bus) Age(ctx context.Context, consumer string, now time.Time, keep time
 					continue
 				}
 				err := b.endWaiting(ctx, s.Seq, now, why)
-				if err != nil && !errors.Is(err, ErrNotShelved) { // or it went on just now
+				if err != nil && !errors.Is(err, ErrNoDeadLetter) { // or it went on just now
 					return erased, ended, err
 				}
 				if err == nil {
@@ -61,7 +61,7 @@ func (b *Bus) endWaiting(ctx context.Context, seq uint64, now time.Time, why fau
 	if err != nil {
 		return fmt.Errorf("end the waiting of %d: %w", seq, err)
 	}
-	m := nats.NewMsg(event.ShelfSubject(event.Dead, s.Consumer, s.Stream, s.OriginSeq))
+	m := nats.NewMsg(event.DeadLetterSubject(event.Dead, s.Consumer, s.Stream, s.OriginSeq))
 	m.Data = raw.Data
 	for name, values := range raw.Header {
 		m.Header[name] = values
@@ -78,7 +78,7 @@ func (b *Bus) endWaiting(ctx context.Context, seq uint64, now time.Time, why fau
 	}
 	stored := err == nil
 	err = takeOff(ctx, stream, seq)
-	if errors.Is(err, ErrNotShelved) && stored {
+	if errors.Is(err, ErrNoDeadLetter) && stored {
 		return errors.Join(err, b.Erase(ctx, streamShelf, acks[0].Sequence, time.Time{})) // it was released meanwhile
 	}
 	return err

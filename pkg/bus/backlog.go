@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 )
 
 // Gauges of the backlog. Every replica that serves a consumer tells the same of it.
@@ -28,7 +28,7 @@ const (
 // reads the names of their subjects, each of which belongs to one message: no consumer has to be made on the server for
 // it, which on a cluster would be a vote at each scrape.
 type backlog struct {
-	asked *scrape.Asked
+	asked *pullmetrics.Asked
 
 	mu     sync.Mutex
 	served map[*servedConsumer]struct{}
@@ -42,7 +42,7 @@ type servedConsumer struct {
 func newBacklog() *backlog {
 	l := &backlog{served: map[*servedConsumer]struct{}{}}
 	byConsumer := []string{"consumer"}
-	l.asked = scrape.New("bus", []scrape.Gauge{
+	l.asked = pullmetrics.New("bus", []pullmetrics.Gauge{
 		{Name: gaugeConnected, Help: "1 while the connection to NATS stands."},
 		{Name: gaugeRunnable, Help: "Messages that wait and could be handled now. Not those in hand, delayed, parked or on the shelf.", Labels: byConsumer},
 		{Name: gaugeInHand, Help: "Messages that were delivered and are not settled: in hand of any replica, or delayed by seconds.", Labels: byConsumer},
@@ -66,7 +66,7 @@ func (l *backlog) serves(b *Bus, row consumerRow) (done func()) {
 	}
 }
 
-func (l *backlog) ask(ctx context.Context, tell scrape.Tell) error {
+func (l *backlog) ask(ctx context.Context, tell pullmetrics.Observe) error {
 	l.mu.Lock()
 	rows := map[*Bus][]consumerRow{}
 	for s := range l.served {
@@ -85,11 +85,11 @@ func (l *backlog) ask(ctx context.Context, tell scrape.Tell) error {
 	return errors.Join(errs...)
 }
 
-func (b *Bus) tellBacklog(ctx context.Context, rows []consumerRow, tell scrape.Tell) error {
+func (b *Bus) tellBacklog(ctx context.Context, rows []consumerRow, tell pullmetrics.Observe) error {
 	var group errgroup.Group
 	var parked map[string]parkedOf
 	group.Go(func() (err error) {
-		parked, err = b.parked(ctx, rows)
+		parked, err = b.delayed(ctx, rows)
 		return err
 	})
 	group.Go(func() error { return b.tellShelf(ctx, rows, tell) })
@@ -138,7 +138,7 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // tellConsumer tells what waits for one consumer and when the oldest of it was stored, the zero time when nothing waits.
-func (b *Bus) tellConsumer(ctx context.Context, row consumerRow, tell scrape.Tell) (oldest time.Time, err error) {
+func (b *Bus) tellConsumer(ctx context.Context, row consumerRow, tell pullmetrics.Observe) (oldest time.Time, err error) {
 	type place struct {
 		stream, consumer string
 		filters          []string
@@ -202,8 +202,8 @@ type parkedOf struct {
 
 // Parked counts the retries that wait for their time, of all consumers. A message that was acked while the disk was full may
 // stay in RETRY after the server's restart: it is nobody's any more, and not counted.
-func (b *Bus) Parked(ctx context.Context) (n int, err error) {
-	of, err := b.parked(ctx, consumers)
+func (b *Bus) Delayed(ctx context.Context) (n int, err error) {
+	of, err := b.delayed(ctx, consumers)
 	for _, p := range of {
 		n += int(p.n) //nolint:gosec // far below
 	}
@@ -211,13 +211,13 @@ func (b *Bus) Parked(ctx context.Context) (n int, err error) {
 }
 
 // parked counts what is parked, by consumer; nothing is asked when all of rows are ticks, which are never parked.
-func (b *Bus) parked(ctx context.Context, rows []consumerRow) (map[string]parkedOf, error) {
+func (b *Bus) delayed(ctx context.Context, rows []consumerRow) (map[string]parkedOf, error) {
 	of := map[string]parkedOf{}
 	if onlyTicks(rows) {
 		return of, nil
 	}
-	err := b.subjects(ctx, streamRetry, event.Parked, func(subject string, n uint64) {
-		consumer, origin, err := event.ParsePark(subject)
+	err := b.subjects(ctx, streamRetry, event.DelayedSubjects, func(subject string, n uint64) {
+		consumer, origin, err := event.ParseDelay(subject)
 		if err != nil {
 			return
 		}
@@ -234,14 +234,14 @@ func (b *Bus) parked(ctx context.Context, rows []consumerRow) (map[string]parked
 	return of, nil
 }
 
-func (b *Bus) tellShelf(ctx context.Context, rows []consumerRow, tell scrape.Tell) error {
+func (b *Bus) tellShelf(ctx context.Context, rows []consumerRow, tell pullmetrics.Observe) error {
 	if onlyTicks(rows) {
 		return nil
 	}
 	type board struct{ kind, consumer string }
 	on := map[board]uint64{}
-	err := b.subjects(ctx, streamShelf, event.ShelfFilter("", ""), func(subject string, n uint64) {
-		if kind, consumer, err := event.ParseShelf(subject); err == nil {
+	err := b.subjects(ctx, streamShelf, event.DeadLetterFilter("", ""), func(subject string, n uint64) {
+		if kind, consumer, err := event.ParseDeadLetter(subject); err == nil {
 			on[board{kind, consumer}] += n
 		}
 	})

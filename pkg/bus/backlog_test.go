@@ -69,7 +69,7 @@ func TestBacklogSaysWhatWaitsAndWhere(t *testing.T) {
 		}, nil)
 	publish(t, b, audit("acme", "later"), audit("acme", "dead"), audit("acme", "held"), audit("acme", "slow"), audit("acme", "next"), audit("acme", "last"))
 	is(want(2, 1, 1, 1, 1))
-	if _, err := b.Release(t.Context(), bus.ShelfQuery{Kind: event.Held}, nil, 0, bus.By{Who: "test"}); err != nil {
+	if _, err := b.Release(t.Context(), bus.DeadLetterQuery{Kind: event.Held}, nil, 0, bus.By{Who: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	is(want(2, 2, 1, 1, 0)) // in the slot that is for what comes back

@@ -17,7 +17,7 @@ import (
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
-	"stockbridge/pkg/rule"
+	"stockbridge/pkg/validation"
 )
 
 const (
@@ -50,7 +50,7 @@ func read(header nats.Header, body []byte, m proto.Message) (readable bool, wron
 	if err := decode(header, body, m); err != nil {
 		return false, []fault.Reason{fault.ReasonOf(err, "malformed")}, nil
 	}
-	wrong, err = rule.Broken(m, "invalid")
+	wrong, err = validation.Broken(m, "invalid")
 	return true, wrong, err
 }
 

@@ -64,7 +64,7 @@ func parkedSchedule(t *testing.T, url string) (schedule string) {
 		t.Fatal(err)
 	}
 	eventually(t, "it is parked", func() bool {
-		m, err := s.GetLastMsgForSubject(t.Context(), event.Parked)
+		m, err := s.GetLastMsgForSubject(t.Context(), event.DelayedSubjects)
 		if err == nil {
 			schedule = m.Header.Get(jetstream.ScheduleHeader)
 		}

@@ -144,9 +144,9 @@ func (c *cluster) flow() *flow {
 }
 
 // shelf lists all that stands there.
-func (c *cluster) shelf() []bus.Shelved {
+func (c *cluster) shelf() []bus.DeadLetter {
 	c.t.Helper()
-	items, _, err := c.b.Shelf(c.t.Context(), bus.ShelfQuery{Limit: 10_000})
+	items, _, err := c.b.DeadLetters(c.t.Context(), bus.DeadLetterQuery{Limit: 10_000})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ const (
 	// CopyPublished: in the public stream, as its publisher sent it.
 	CopyPublished = "published"
 	// CopyParked: waits for its next try. CopyRetry: came back for it, or was replayed, and may be in a worker's hand.
-	CopyParked = "parked"
-	CopyRetry  = "retry"
+	CopyDelayed = "parked"
+	CopyRetry   = "retry"
 )
 
 // Copy is one place in which an event stands, whole.
@@ -53,8 +53,8 @@ func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) erro
 			c := Copy{Where: CopyRetry, Stream: streamRetry, Seq: m.Sequence, At: m.Time, Original: Stored{
 				Stream: d.Stream, Seq: d.Seq, At: d.StreamTime, Subject: d.Subject, Header: d.header, Body: m.Data,
 			}}
-			if subject == event.Parked {
-				c.Where = CopyParked
+			if subject == event.DelayedSubjects {
+				c.Where = CopyDelayed
 			}
 			if token := strings.Split(m.Subject, "."); len(token) > 1 {
 				c.Consumer = token[1]
@@ -65,8 +65,8 @@ func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) erro
 			return fmt.Errorf("look for copies: %w", err)
 		}
 	}
-	for q := (ShelfQuery{Limit: copiesPage, WithBody: true}); ; {
-		items, next, err := b.Shelf(ctx, q)
+	for q := (DeadLetterQuery{Limit: copiesPage, WithBody: true}); ; {
+		items, next, err := b.DeadLetters(ctx, q)
 		if err != nil {
 			return err
 		}

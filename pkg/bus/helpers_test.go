@@ -137,16 +137,16 @@ func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
 func pass(d time.Duration) { time.Sleep(d) }
 
 // shelf lists all, with bodies.
-func shelf(t *testing.T, b *bus.Bus) []bus.Shelved {
+func shelf(t *testing.T, b *bus.Bus) []bus.DeadLetter {
 	t.Helper()
-	items, next, err := b.Shelf(t.Context(), bus.ShelfQuery{WithBody: true})
+	items, next, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{WithBody: true})
 	if err != nil || next != 0 {
 		t.Fatalf("shelf: %v (next %d)", err, next)
 	}
 	return items
 }
 
-func shelved(t *testing.T, b *bus.Bus, n int) []bus.Shelved {
+func shelved(t *testing.T, b *bus.Bus, n int) []bus.DeadLetter {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d on the shelf", n), func() bool { return len(shelf(t, b)) == n })
 	return shelf(t, b)

@@ -55,16 +55,16 @@ func TestWhatAnEarlierBuildLeftIsTakenOver(t *testing.T) {
 		case "DIED":
 			continue
 		case "PARKED":
-			o.Subject = event.ParkSubject(pusher, bus.OriginOf("ORDERS", meta.Sequence.Stream, meta.Timestamp))
+			o.Subject = event.DelaySubject(pusher, bus.OriginOf("ORDERS", meta.Sequence.Stream, meta.Timestamp))
 			o.Header.Set("Nats-Schedule", "@at "+time.Now().Add(time.Second).UTC().Format(time.RFC3339Nano))
 			o.Header.Set("Nats-Schedule-Target", event.RetrySubject(pusher, "acme"))
 			send(t, b, o)
 		case "HELD":
-			o.Subject = event.ShelfSubject(event.Held, pusher, "ORDERS", meta.Sequence.Stream)
+			o.Subject = event.DeadLetterSubject(event.Held, pusher, "ORDERS", meta.Sequence.Stream)
 			o.Header.Set(event.HeaderCause, "mapping")
 			send(t, b, o)
 		case "DEAD":
-			o.Subject = event.ShelfSubject(event.Dead, pusher, "ORDERS", meta.Sequence.Stream)
+			o.Subject = event.DeadLetterSubject(event.Dead, pusher, "ORDERS", meta.Sequence.Stream)
 			send(t, b, o)
 		}
 		if err := m.DoubleAck(t.Context()); err != nil {
@@ -101,7 +101,7 @@ func TestWhatAnEarlierBuildLeftIsTakenOver(t *testing.T) {
 	}, nil)
 	publish(t, b, audit("acme", "NEW"))
 	for _, kind := range []string{event.Held, event.Dead} {
-		if n, err := b.Release(t.Context(), bus.ShelfQuery{Kind: kind, Seller: "acme"}, nil, 0, bus.By{Who: "ops"}); err != nil || n != 1 {
+		if n, err := b.Release(t.Context(), bus.DeadLetterQuery{Kind: kind, Seller: "acme"}, nil, 0, bus.By{Who: "ops"}); err != nil || n != 1 {
 			t.Errorf("%d released from %s, %v", n, kind, err)
 		}
 	}

@@ -20,19 +20,19 @@ import (
 // counts the parks: under the id of an earlier park it would be taken for a duplicate and not be stored. The time is
 // written out here because the library's helper cuts it to whole seconds.
 func (w *server) park(ctx context.Context, t *taken, d *Delivery, at time.Time) error {
-	subject := event.ParkSubject(w.row.name, d.origin)
+	subject := event.DelaySubject(w.row.name, d.origin)
 	m := nats.NewMsg(subject)
 	m.Data = t.Data
 	m.Header = carry(d.header)
 	d.keepTrace(m.Header)
 	d.originHeaders(m.Header)
-	m.Header.Set(event.HeaderParks, strconv.Itoa(d.parks+1))
+	m.Header.Set(event.HeaderDelays, strconv.Itoa(d.parks+1))
 	if d.Replay {
 		if d.replayed != 0 {
 			m.Header.Set(event.HeaderReplay, strconv.FormatUint(d.replayed, 10))
 		}
 		if d.again != 0 {
-			m.Header.Set(event.HeaderAgain, strconv.Itoa(d.again))
+			m.Header.Set(event.HeaderRedelivered, strconv.Itoa(d.again))
 		}
 		setAll(m.Header, event.HeaderReleased, d.Released)
 		setIf(m.Header, event.HeaderBy, d.by)
@@ -65,7 +65,7 @@ func (w *server) unpark(ctx context.Context, d *Delivery) error {
 		if err != nil {
 			return err
 		}
-		return s.Purge(ctx, jetstream.WithPurgeSubject(event.ParkSubject(w.row.name, d.origin)))
+		return s.Purge(ctx, jetstream.WithPurgeSubject(event.DelaySubject(w.row.name, d.origin)))
 	})
 }
 

@@ -519,9 +519,9 @@ func (d *Delivery) comeBack(h nats.Header) {
 			d.StreamTime = at
 		}
 	}
-	d.parks, _ = strconv.Atoi(h.Get(event.HeaderParks))
+	d.parks, _ = strconv.Atoi(h.Get(event.HeaderDelays))
 	d.replayed, _ = strconv.ParseUint(h.Get(event.HeaderReplay), 10, 64)
-	d.again, _ = strconv.Atoi(h.Get(event.HeaderAgain))
+	d.again, _ = strconv.Atoi(h.Get(event.HeaderRedelivered))
 	d.Replay = d.replayed != 0 || d.again != 0
 	d.Released = h.Values(event.HeaderReleased)
 	d.by, d.why = h.Get(event.HeaderBy), h.Get(event.HeaderWhy)

@@ -242,7 +242,7 @@ func TestEachFaultHasItsFate(t *testing.T) {
 	for _, no := range []string{"fine", "transient", "wait", "held", "refused", "unknown", "hopeless", "panics", "panics-late"} {
 		publish(t, b, audit("acme", no))
 	}
-	byKey := map[string]bus.Shelved{}
+	byKey := map[string]bus.DeadLetter{}
 	for _, s := range shelved(t, b, 6) {
 		byKey[s.Key] = s
 	}
@@ -484,7 +484,7 @@ func TestPausedSellerIsHeldAndReleased(t *testing.T) {
 	eventually(t, "one went past", func() bool { return len(l.all()) == 6 })
 
 	paused.Store(false)
-	n, err := b.Release(t.Context(), bus.ShelfQuery{Kind: event.Held, Cause: "pause:acme"}, func(s bus.Shelved) bool { return s.Seller == "acme" }, 100, bus.By{Who: "test", Why: "resumed"})
+	n, err := b.Release(t.Context(), bus.DeadLetterQuery{Kind: event.Held, Cause: "pause:acme"}, func(s bus.DeadLetter) bool { return s.Seller == "acme" }, 100, bus.By{Who: "test", Why: "resumed"})
 	if err != nil || n != 4 {
 		t.Fatalf("released %d, %v", n, err)
 	}

@@ -17,11 +17,11 @@ import (
 	"stockbridge/pkg/fault"
 )
 
-// ErrNotShelved says that no message stands on the shelf under that number (any more).
-var ErrNotShelved = errors.New("not on the shelf")
+// ErrNoDeadLetter says that no message stands on the shelf under that number (any more).
+var ErrNoDeadLetter = errors.New("not on the shelf")
 
 // Shelved is a message that could not go on.
-type Shelved struct {
+type DeadLetter struct {
 	// Kind is event.Dead (needs a person) or event.Held (waits for a cause).
 	Kind     string
 	Consumer string
@@ -68,7 +68,7 @@ const (
 )
 
 // earlier is what stood on the shelf before s, and s itself, as headers.
-func (s Shelved) earlier(before []string, by By, now time.Time) []string {
+func (s DeadLetter) earlier(before []string, by By, now time.Time) []string {
 	text, err := json.Marshal(Earlier{
 		No: s.Seq, Kind: s.Kind, Class: s.Class, Cause: cut(s.Cause, maxEarlier), Code: cut(s.Reason.Code, maxEarlier), Attempts: s.Attempts,
 		Since: s.Last.UTC(), Left: now.UTC(), Who: cut(by.Who, maxEarlier), Why: cut(by.Why, maxEarlier),
@@ -80,8 +80,8 @@ func (s Shelved) earlier(before []string, by By, now time.Time) []string {
 	return all[max(0, len(all)-keepEarlier):]
 }
 
-// ShelfQuery selects from the shelf. Empty fields select all.
-type ShelfQuery struct {
+// DeadLetterQuery selects from the shelf. Empty fields select all.
+type DeadLetterQuery struct {
 	Kind, Consumer, Seller, Cause string
 	// Subject is the original's, or the event's name without its seller.
 	Subject string
@@ -106,7 +106,7 @@ func (w *server) putOnShelf(ctx context.Context, t *taken, d *Delivery, kind str
 		return err
 	}
 	now := w.s.Now()
-	subject := event.ShelfSubject(kind, w.row.name, meta.Stream, meta.Sequence.Stream)
+	subject := event.DeadLetterSubject(kind, w.row.name, meta.Stream, meta.Sequence.Stream)
 	m := nats.NewMsg(subject)
 	m.Data = t.Data
 	m.Header = carry(d.header)
@@ -159,7 +159,7 @@ func sameOrigin(a, b nats.Header) bool {
 	return true
 }
 
-func (q ShelfQuery) matches(s Shelved) bool {
+func (q DeadLetterQuery) matches(s DeadLetter) bool {
 	return (q.Seller == "" || s.Seller == q.Seller) &&
 		(q.Cause == "" || s.Cause == q.Cause) &&
 		(q.Subject == "" || s.Subject == q.Subject || s.Seller != "" && s.Subject == q.Subject+"."+s.Seller)
@@ -171,13 +171,13 @@ const (
 )
 
 // Shelf lists what stands there, oldest first. next is the After of the next page, 0 when there is none.
-func (b *Bus) Shelf(ctx context.Context, q ShelfQuery) (items []Shelved, next uint64, err error) {
+func (b *Bus) DeadLetters(ctx context.Context, q DeadLetterQuery) (items []DeadLetter, next uint64, err error) {
 	limit := q.Limit
 	if limit <= 0 {
 		limit = shelfPage
 	}
 	limit = min(limit, shelfPageMax)
-	err = b.EachShelved(ctx, q, func(s Shelved) error {
+	err = b.EachDeadLetter(ctx, q, func(s DeadLetter) error {
 		if len(items) == limit {
 			next = items[limit-1].Seq
 			return errEnough
@@ -191,11 +191,11 @@ func (b *Bus) Shelf(ctx context.Context, q ShelfQuery) (items []Shelved, next ui
 	return items, next, nil
 }
 
-// EachShelved tells all that q selects, oldest first and without its Limit, until f returns an error, which is wrapped. It
+// EachDeadLetter tells all that q selects, oldest first and without its Limit, until f returns an error, which is wrapped. It
 // keeps nothing, so that any number can be read. f must be quick: for what takes time, take pages (Shelf).
-func (b *Bus) EachShelved(ctx context.Context, q ShelfQuery, f func(Shelved) error) error {
+func (b *Bus) EachDeadLetter(ctx context.Context, q DeadLetterQuery, f func(DeadLetter) error) error {
 	err := b.read(ctx, reading{
-		stream: streamShelf, filters: []string{event.ShelfFilter(q.Kind, q.Consumer)}, from: q.After + 1, headersOnly: !q.WithBody,
+		stream: streamShelf, filters: []string{event.DeadLetterFilter(q.Kind, q.Consumer)}, from: q.After + 1, headersOnly: !q.WithBody,
 	}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
 		s, err := shelved(m.Subject, meta.Sequence.Stream, m.Header, m.Data)
 		if err != nil || !q.matches(s) {
@@ -212,11 +212,11 @@ func (b *Bus) EachShelved(ctx context.Context, q ShelfQuery, f func(Shelved) err
 	return nil
 }
 
-// ShelfItem reads one, with its body; ErrNotShelved.
-func (b *Bus) ShelfItem(ctx context.Context, seq uint64) (Shelved, error) {
+// DeadLetter reads one, with its body; ErrNoDeadLetter.
+func (b *Bus) DeadLetter(ctx context.Context, seq uint64) (DeadLetter, error) {
 	_, m, err := b.shelfMessage(ctx, seq)
 	if err != nil {
-		return Shelved{}, err
+		return DeadLetter{}, err
 	}
 	return shelved(m.Subject, m.Sequence, m.Header, m.Data)
 }
@@ -230,7 +230,7 @@ func (b *Bus) shelfMessage(ctx context.Context, seq uint64) (s jetstream.Stream,
 		return err
 	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		err = ErrNotShelved
+		err = ErrNoDeadLetter
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read shelf %d: %w", seq, err)
@@ -238,13 +238,13 @@ func (b *Bus) shelfMessage(ctx context.Context, seq uint64) (s jetstream.Stream,
 	return s, m, nil
 }
 
-func shelved(subject string, seq uint64, h nats.Header, body []byte) (Shelved, error) {
-	kind, consumer, err := event.ParseShelf(subject)
+func shelved(subject string, seq uint64, h nats.Header, body []byte) (DeadLetter, error) {
+	kind, consumer, err := event.ParseDeadLetter(subject)
 	if err != nil {
-		return Shelved{}, err
+		return DeadLetter{}, err
 	}
 	original := uncarry(h)
-	s := Shelved{
+	s := DeadLetter{
 		Kind: kind, Consumer: consumer, Stream: h.Get(event.HeaderOriginStream), Seq: seq,
 		Subject: h.Get(event.HeaderOriginSubject), Seller: h.Get(event.HeaderSeller),
 		Key: h.Get(event.HeaderKey), ID: headerOf(original, event.HeaderID),
@@ -275,7 +275,7 @@ type Sent struct {
 	origin string
 }
 
-// Replay sends a message to its consumer again, under a new message id, and takes it off the shelf. ErrNotShelved when it
+// Replay sends a message to its consumer again, under a new message id, and takes it off the shelf. ErrNoDeadLetter when it
 // is not there, or somebody else has just replayed it: of several who replay it at once one succeeds.
 func (b *Bus) Replay(ctx context.Context, seq uint64, by By) error {
 	_, err := b.Send(ctx, seq, by)
@@ -330,11 +330,11 @@ func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 			return Sent{}, fmt.Errorf("replay shelf %d: %w", seq, err)
 		}
 	}
-	if err := takeOff(ctx, stream, seq); err != nil && !errors.Is(err, ErrNotShelved) {
+	if err := takeOff(ctx, stream, seq); err != nil && !errors.Is(err, ErrNoDeadLetter) {
 		return Sent{}, fmt.Errorf("replay shelf %d: %w", seq, err)
 	}
 	if !ours {
-		return Sent{}, fmt.Errorf("replay shelf %d: %w: somebody else replayed it", seq, ErrNotShelved)
+		return Sent{}, fmt.Errorf("replay shelf %d: %w: somebody else replayed it", seq, ErrNoDeadLetter)
 	}
 	b.log.Info().Uint64("shelf", seq).Str("subject", s.Subject).Str("id", cut(s.ID, 200)).Str("by", by.Who).Str("why", by.Why).Msg("replayed")
 	sent := Sent{No: seq, Consumer: s.Consumer, seq: acks[0].Sequence}
@@ -372,14 +372,14 @@ type Fate int
 // Fates.
 const (
 	// OnTheWay: it waits for its worker, or the worker has it.
-	OnTheWay Fate = iota
+	InFlight Fate = iota
 	// Waiting: it is tried again later.
 	Waiting
 	// Through: its worker is done with it.
-	Through
+	Done
 	// HeldAgain and DeadAgain: it came back to the shelf, under another number.
 	HeldAgain
-	DeadAgain
+	DeadLetteredAgain
 )
 
 // Fate tells what became of a replayed message so far. Asked when a message that was Waiting has been tried again, it
@@ -388,24 +388,24 @@ func (b *Bus) Fate(ctx context.Context, s Sent) (Fate, error) {
 	// In this order: a message is shelved or parked before it leaves the stream of retries.
 	m, err := b.retryMessage(ctx, s.seq)
 	if err != nil || m != nil {
-		return OnTheWay, err
+		return InFlight, err
 	}
-	for kind, fate := range map[string]Fate{event.Dead: DeadAgain, event.Held: HeldAgain} {
-		there, err := b.last(ctx, streamShelf, event.ShelfSubject(kind, s.Consumer, streamRetry, s.seq))
+	for kind, fate := range map[string]Fate{event.Dead: DeadLetteredAgain, event.Held: HeldAgain} {
+		there, err := b.last(ctx, streamShelf, event.DeadLetterSubject(kind, s.Consumer, streamRetry, s.seq))
 		if err != nil || there != nil {
 			return fate, err
 		}
 	}
 	if s.origin != "" {
-		parked, err := b.last(ctx, streamRetry, event.ParkSubject(s.Consumer, s.origin))
+		parked, err := b.last(ctx, streamRetry, event.DelaySubject(s.Consumer, s.origin))
 		if err != nil || parked != nil {
 			return Waiting, err
 		}
 	}
-	return Through, nil
+	return Done, nil
 }
 
-// Drop takes a message off the shelf for good; ErrNotShelved.
+// Drop takes a message off the shelf for good; ErrNoDeadLetter.
 func (b *Bus) Drop(ctx context.Context, seq uint64, by By) error {
 	stream, m, err := b.shelfMessage(ctx, seq)
 	if err != nil {
@@ -433,13 +433,13 @@ func takeOff(ctx context.Context, s jetstream.Stream, seq uint64) error {
 		if unsure {
 			return nil
 		}
-		return ErrNotShelved
+		return ErrNoDeadLetter
 	})
 }
 
 // Release replays, oldest first, what q selects and match (if not nil) agrees to, at most perSecond a second (0: no
 // limit). Broken off, it is simply called again: what was sent is off the shelf.
-func (b *Bus) Release(ctx context.Context, q ShelfQuery, match func(Shelved) bool, perSecond float64, by By) (n int, err error) {
+func (b *Bus) Release(ctx context.Context, q DeadLetterQuery, match func(DeadLetter) bool, perSecond float64, by By) (n int, err error) {
 	// What comes back to the shelf meanwhile is left there: it would go round for ever.
 	var last uint64
 	err = ask(ctx, func(ctx context.Context) error {
@@ -454,7 +454,7 @@ func (b *Bus) Release(ctx context.Context, q ShelfQuery, match func(Shelved) boo
 	}
 	q.Limit = shelfPage
 	for {
-		items, next, err := b.Shelf(ctx, q)
+		items, next, err := b.DeadLetters(ctx, q)
 		if err != nil {
 			return n, fmt.Errorf("release: %w", err)
 		}
@@ -470,7 +470,7 @@ func (b *Bus) Release(ctx context.Context, q ShelfQuery, match func(Shelved) boo
 					return n, fmt.Errorf("release: %w", err)
 				}
 			}
-			if err := b.Replay(ctx, s.Seq, by); errors.Is(err, ErrNotShelved) {
+			if err := b.Replay(ctx, s.Seq, by); errors.Is(err, ErrNoDeadLetter) {
 				continue // another was faster
 			} else if err != nil {
 				return n, fmt.Errorf("release: %w", err)

@@ -46,20 +46,20 @@ func TestShelfIsListedInPagesAndBySelection(t *testing.T) {
 	fill(t, b, 12)
 	for _, c := range []struct {
 		name string
-		q    bus.ShelfQuery
+		q    bus.DeadLetterQuery
 		n    int
 	}{
-		{"all", bus.ShelfQuery{}, 12},
-		{"held", bus.ShelfQuery{Kind: event.Held}, 8},
-		{"dead of the pusher", bus.ShelfQuery{Kind: event.Dead, Consumer: pusher}, 4},
-		{"another consumer's", bus.ShelfQuery{Consumer: "status-poller"}, 0},
-		{"a seller's", bus.ShelfQuery{Seller: "third"}, 4},
-		{"a cause's", bus.ShelfQuery{Cause: "shop:other/S1"}, 4},
-		{"by name", bus.ShelfQuery{Subject: "order.audited"}, 12},
-		{"by subject", bus.ShelfQuery{Subject: "order.audited.acme"}, 4},
-		{"by another subject", bus.ShelfQuery{Subject: "order.cancel.requested"}, 0},
+		{"all", bus.DeadLetterQuery{}, 12},
+		{"held", bus.DeadLetterQuery{Kind: event.Held}, 8},
+		{"dead of the pusher", bus.DeadLetterQuery{Kind: event.Dead, Consumer: pusher}, 4},
+		{"another consumer's", bus.DeadLetterQuery{Consumer: "status-poller"}, 0},
+		{"a seller's", bus.DeadLetterQuery{Seller: "third"}, 4},
+		{"a cause's", bus.DeadLetterQuery{Cause: "shop:other/S1"}, 4},
+		{"by name", bus.DeadLetterQuery{Subject: "order.audited"}, 12},
+		{"by subject", bus.DeadLetterQuery{Subject: "order.audited.acme"}, 4},
+		{"by another subject", bus.DeadLetterQuery{Subject: "order.cancel.requested"}, 0},
 	} {
-		items, next, err := b.Shelf(t.Context(), c.q)
+		items, next, err := b.DeadLetters(t.Context(), c.q)
 		if err != nil || next != 0 || len(items) != c.n {
 			t.Errorf("%s: %d items, next %d, %v", c.name, len(items), next, err)
 		}
@@ -70,9 +70,9 @@ func TestShelfIsListedInPagesAndBySelection(t *testing.T) {
 		}
 	}
 	var seqs []uint64
-	q := bus.ShelfQuery{Kind: event.Held, Limit: 3}
+	q := bus.DeadLetterQuery{Kind: event.Held, Limit: 3}
 	for pages := 0; ; pages++ {
-		items, next, err := b.Shelf(t.Context(), q)
+		items, next, err := b.DeadLetters(t.Context(), q)
 		if err != nil || pages > 3 {
 			t.Fatal(pages, err)
 		}
@@ -87,7 +87,7 @@ func TestShelfIsListedInPagesAndBySelection(t *testing.T) {
 	if len(seqs) != 8 {
 		t.Errorf("pages hold %v", seqs)
 	}
-	s, err := b.ShelfItem(t.Context(), seqs[0])
+	s, err := b.DeadLetter(t.Context(), seqs[0])
 	if err != nil || len(s.Body) == 0 || s.Cause != "shop:acme/S1" || s.First.IsZero() || s.Last.Before(s.First) {
 		t.Errorf("item %+v, %v", s, err)
 	}
@@ -106,11 +106,11 @@ func TestWhatIsNotOnTheShelfCannotBeDroppedOrReplayed(t *testing.T) {
 		"replay": b.Replay(t.Context(), seq, bus.By{}),
 		"beyond": b.Replay(t.Context(), 99, bus.By{}),
 	} {
-		if !errors.Is(err, bus.ErrNotShelved) {
+		if !errors.Is(err, bus.ErrNoDeadLetter) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := b.ShelfItem(t.Context(), seq); !errors.Is(err, bus.ErrNotShelved) {
+	if _, err := b.DeadLetter(t.Context(), seq); !errors.Is(err, bus.ErrNoDeadLetter) {
 		t.Errorf("item: %v", err)
 	}
 }
@@ -120,11 +120,11 @@ func TestReleaseByCauseIsResumable(t *testing.T) {
 	stop := fill(t, b, 9)
 	stop()
 	by := bus.By{Who: "test", Why: "mapping added"}
-	q := bus.ShelfQuery{Kind: event.Held, Cause: "shop:acme/S1"}
+	q := bus.DeadLetterQuery{Kind: event.Held, Cause: "shop:acme/S1"}
 
 	// Broken off after the first.
 	ctx, cancel := context.WithCancel(t.Context())
-	n, err := b.Release(ctx, q, func(bus.Shelved) bool {
+	n, err := b.Release(ctx, q, func(bus.DeadLetter) bool {
 		if len(shelf(t, b)) == 8 {
 			cancel()
 		}
@@ -159,7 +159,7 @@ func TestReplayedByTwoAtOnceRunsOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if err := b.Replay(t.Context(), seq, bus.By{Who: "test"}); err != nil && !errors.Is(err, bus.ErrNotShelved) {
+			if err := b.Replay(t.Context(), seq, bus.By{Who: "test"}); err != nil && !errors.Is(err, bus.ErrNoDeadLetter) {
 				t.Error(err)
 			}
 		})
@@ -187,7 +187,7 @@ func TestReleaseEndsThoughAllIsHeldAgain(t *testing.T) {
 		publish(t, b, audit("acme", fmt.Sprintf("A%d", i)))
 	}
 	shelved(t, b, 5)
-	n, err := b.Release(t.Context(), bus.ShelfQuery{}, nil, 50, bus.By{Who: "test"})
+	n, err := b.Release(t.Context(), bus.DeadLetterQuery{}, nil, 50, bus.By{Who: "test"})
 	if err != nil || n != 5 {
 		t.Errorf("%d, %v", n, err)
 	}

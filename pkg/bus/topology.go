@@ -132,7 +132,7 @@ var (
 		{name: streamVMI, subjects: event.VMISubjects, public: true},
 		{name: streamTicks, subjects: event.TickSubjects, queue: true, schedules: true},
 		{name: streamRetry, subjects: event.RetrySubjects, queue: true, schedules: true},
-		{name: streamShelf, subjects: event.ShelfSubjects},
+		{name: streamShelf, subjects: event.DeadLetterSubjects},
 		{name: streamActs, subjects: event.ActSubjects, record: true},
 	}
 	buckets = []bucketRow{

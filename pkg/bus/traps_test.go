@@ -472,12 +472,12 @@ func TestTrapE21ParkAndRetryShareAStream(t *testing.T) {
 	b := bustest.Start(t)
 	at := "@at " + time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano)
 	for target, want := range map[string]int{
-		event.ParkSubject(pusher, "x"):    10190,
+		event.DelaySubject(pusher, "x"):   10190,
 		"order.audited.acme":              10190,
 		event.RetrySubject(pusher, "s1"):  0,
 		event.RetrySubject("nobody", "_"): 0,
 	} {
-		_, err := b.JS().PublishMsg(t.Context(), msg(event.ParkSubject(pusher, "x"), "", "Nats-Schedule", at, "Nats-Schedule-Target", target))
+		_, err := b.JS().PublishMsg(t.Context(), msg(event.DelaySubject(pusher, "x"), "", "Nats-Schedule", at, "Nats-Schedule-Target", target))
 		if apiCode(err) != want {
 			t.Errorf("target %s: %v", target, err)
 		}
@@ -551,9 +551,9 @@ func TestTrapE23DuplicateCountsOnlyWhileItStands(t *testing.T) {
 	// What an earlier run parked, which then fired and was handled: its id is known, its subject is empty.
 	d := l.of("A1")[0].d
 	id := "park/" + pusher + "/" + d.Origin() + "/1"
-	send(t, b, msg(event.ParkSubject(pusher, "another"), "", "Nats-Msg-Id", id))
+	send(t, b, msg(event.DelaySubject(pusher, "another"), "", "Nats-Msg-Id", id))
 	gate <- struct{}{}
-	eventually(t, "parked anew", func() bool { return subjects(t, b, "RETRY", "park.>")[event.ParkSubject(pusher, d.Origin())] == 1 })
+	eventually(t, "parked anew", func() bool { return subjects(t, b, "RETRY", "park.>")[event.DelaySubject(pusher, d.Origin())] == 1 })
 	settled(t, b)
 }
 
@@ -733,7 +733,7 @@ func TestTrapE28ShelvedTwiceIsOnce(t *testing.T) {
 	if items := shelf(t, b); len(items) != 1 || items[0].Seq != first.Seq {
 		t.Errorf("shelved as %+v", items)
 	}
-	m := msg(event.ShelfSubject(event.Dead, pusher, "INTAKE", 1), "", "Nats-Expected-Last-Subject-Sequence", "0")
+	m := msg(event.DeadLetterSubject(event.Dead, pusher, "INTAKE", 1), "", "Nats-Expected-Last-Subject-Sequence", "0")
 	if _, err := b.JS().PublishMsg(t.Context(), m); apiCode(err) != 10071 {
 		t.Errorf("raw: %v", err)
 	}
@@ -742,7 +742,7 @@ func TestTrapE28ShelvedTwiceIsOnce(t *testing.T) {
 // A stream put back to an older copy gives out its numbers again: the new message must not pass for the old one.
 func TestTrapE28AnotherMessageUnderTheSameNumberIsKept(t *testing.T) {
 	b := bustest.Start(t)
-	send(t, b, msg(event.ShelfSubject(event.Dead, pusher, "INTAKE", 1), "old", event.HeaderOriginStream, "INTAKE", event.HeaderOriginSeq, "1", event.HeaderOriginTime, "2020-01-01T00:00:00Z"))
+	send(t, b, msg(event.DeadLetterSubject(event.Dead, pusher, "INTAKE", 1), "old", event.HeaderOriginStream, "INTAKE", event.HeaderOriginSeq, "1", event.HeaderOriginTime, "2020-01-01T00:00:00Z"))
 	serve(t, b, bus.Serving{}, func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) {
 		return nil, fault.Permanent(errors.New("no"))
 	}, nil)

@@ -91,11 +91,11 @@ func worker(service string) User {
 		shelves = true
 		u.reads(streamRetry, retryName(row.name))
 		u.may(
-			event.ParkSubject(row.name, "*"), event.RetrySubject(row.name, "*"),
-			event.ShelfFilter(event.Dead, row.name), event.ShelfFilter(event.Held, row.name),
+			event.DelaySubject(row.name, "*"), event.RetrySubject(row.name, "*"),
+			event.DeadLetterFilter(event.Dead, row.name), event.DeadLetterFilter(event.Held, row.name),
 			// To let go on what its cause no longer holds, and to end what has stood there too long.
-			"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Held, row.name),
-			"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Dead, row.name),
+			"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.DeadLetterFilter(event.Held, row.name),
+			"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.DeadLetterFilter(event.Dead, row.name),
 		)
 	}
 	if shelves {
@@ -143,8 +143,8 @@ func (u *User) oversees(row consumerRow) {
 		u.may("$JS.API.STREAM.MSG.GET."+stream, "$JS.API.CONSUMER.CREATE."+stream+".>", pullPrefix+stream+".*")
 	}
 	u.may("$JS.API.STREAM.MSG.GET."+streamRetry, event.RetrySubject(row.name, "*"),
-		"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Dead, row.name),
-		"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.ShelfFilter(event.Held, row.name),
+		"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.DeadLetterFilter(event.Dead, row.name),
+		"$JS.API.CONSUMER.CREATE."+streamShelf+".*."+event.DeadLetterFilter(event.Held, row.name),
 		pullPrefix+streamShelf+".*", "$JS.API.CONSUMER.DELETE."+streamShelf+".*")
 }
 

@@ -242,7 +242,7 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 		erp := g.bus(t, "erp-acme")
 		for _, subject := range []string{
 			"order.audited.bolt", "order.audited", "order.accepted.acme", "seller.resumed.acme",
-			event.RetrySubject("order-pusher", "acme"), event.ParkSubject("order-pusher", "x"), event.TickSubject("poll", "acme"),
+			event.RetrySubject("order-pusher", "acme"), event.DelaySubject("order-pusher", "x"), event.TickSubject("poll", "acme"),
 			"dlq.order-pusher.INTAKE.1", "$KV.SETUP.seller.bolt", "$KV.TOKENS.x", "$KV.LEDGER.x", "$KV.BOOKS.x",
 			"$JS.API.STREAM.DELETE.INTAKE", "$JS.API.STREAM.PURGE.INTAKE", "$JS.API.STREAM.MSG.GET.INTAKE",
 			"$JS.API.CONSUMER.DELETE.INTAKE.order-pusher", "$JS.API.CONSUMER.CREATE.INTAKE.mine.order.audited.bolt",
@@ -363,7 +363,7 @@ func TestAWorkerMayDoItsWork(t *testing.T) {
 		return count("park.order-pusher.") == 1 && count("dlq.order-pusher.") == 1 && count("held.order-pusher.") == 1
 	})
 	close(released)
-	if n, err := b.Release(t.Context(), bus.ShelfQuery{Kind: event.Held, Consumer: "order-pusher"}, nil, 0, bus.By{Who: "order-pusher"}); n != 1 || err != nil {
+	if n, err := b.Release(t.Context(), bus.DeadLetterQuery{Kind: event.Held, Consumer: "order-pusher"}, nil, 0, bus.By{Who: "order-pusher"}); n != 1 || err != nil {
 		t.Fatalf("released %d: %v", n, err)
 	}
 	eventually(t, "the released one is accepted", func() bool { return count("order.accepted.acme") == 1 && count("held.") == 0 })
@@ -443,18 +443,18 @@ func TestTheReconcilerMayOversee(t *testing.T) {
 	publish(t, g.operator, audit("acme", "A"))
 	b := g.bus(t, "reconciler")
 	s := at(t, b, "A")
-	if err := b.Again(t.Context(), pusher, placeOf(s), 1, bus.By{Who: "reconciler"}); err != nil {
+	if err := b.Redeliver(t.Context(), pusher, placeOf(s), 1, bus.By{Who: "reconciler"}); err != nil {
 		t.Fatal(err)
 	}
-	if o, err := b.Outstanding(t.Context(), pusher); err != nil || !o.Has(placeOf(s)) {
+	if o, err := b.Backlog(t.Context(), pusher); err != nil || !o.Has(placeOf(s)) {
 		t.Errorf("not outstanding: %v", err)
 	}
 	for _, kind := range []string{event.Held, event.Dead} {
-		if _, _, err := b.Shelf(t.Context(), bus.ShelfQuery{Kind: kind, Consumer: pusher, Seller: "acme"}); err != nil {
+		if _, _, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{Kind: kind, Consumer: pusher, Seller: "acme"}); err != nil {
 			t.Error(err)
 		}
 	}
-	for _, subject := range []string{event.ParkSubject(pusher, "x"), event.RetrySubject("vmi-ingester-window", "acme"), "$JS.API.STREAM.PURGE.RETRY", "order.audited.acme"} {
+	for _, subject := range []string{event.DelaySubject(pusher, "x"), event.RetrySubject("vmi-ingester-window", "acme"), "$JS.API.STREAM.PURGE.RETRY", "order.audited.acme"} {
 		if _, _, err := b.PublishRaw(t.Context(), subject, nil, nil); !errors.Is(err, bus.ErrPermission) {
 			t.Errorf("%s: %v", subject, err)
 		}

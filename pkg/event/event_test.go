@@ -71,13 +71,13 @@ func TestInsideSubjectsAreTakenApart(t *testing.T) {
 	if s, err := event.SellerOn(event.OrderAudited.Name, "order.audited.acme"); err != nil || s != "acme" {
 		t.Errorf("%q, %v", s, err)
 	}
-	subject := event.ShelfSubject(event.Held, "order-pusher", "ORDERS", 17)
-	kind, consumer, err := event.ParseShelf(subject)
+	subject := event.DeadLetterSubject(event.Held, "order-pusher", "ORDERS", 17)
+	kind, consumer, err := event.ParseDeadLetter(subject)
 	if err != nil || kind != event.Held || consumer != "order-pusher" || subject != "held.order-pusher.ORDERS.17" {
 		t.Errorf("%s: %s %s %v", subject, kind, consumer, err)
 	}
 	for _, bad := range []string{"", "dlq", "dlq.a.b", "dlq.a.b.x", "order.a.b.1", "dlq.a.b.1.2"} {
-		if _, _, err := event.ParseShelf(bad); err == nil {
+		if _, _, err := event.ParseDeadLetter(bad); err == nil {
 			t.Errorf("%q is on the shelf", bad)
 		}
 	}

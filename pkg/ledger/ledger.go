@@ -24,7 +24,7 @@
 // A sending that the ledger does not know of happened before its birth. So for a document that has no entry and is not
 // certainly new, the far side is asked. On the broker's first delivery one look decides. On a later one an earlier run
 // may have sent it just before the ledger was lost, and that may still be on its way: its absence counts only when some
-// time has gone by since the birth (Begun.Settled).
+// time has gone by since the birth (Claimed.Settled).
 //
 // What a Release says was not sent stays certainly new while the birth lasts: the ledger has seen all of its attempts.
 // An order that waits for its quota therefore costs no look. It also binds no payload: another content may begin
@@ -34,7 +34,7 @@
 // So it is kept in an UNKNOWN entry (Deny, Entry.Denied) while further looks are made. Such a document is never sent again
 // because looks found nothing: it is found, and accepted, or it ends REFUSED for what was said.
 //
-// How long something lasted is told by the store's clock, which wrote when it began: workers' clocks differ. Begun.At and
+// How long something lasted is told by the store's clock, which wrote when it began: workers' clocks differ. Claimed.At and
 // Absent's duration are its own.
 //
 // A call may fail for the caller although it was done: its answer was lost. Repeated by the same Owner (of a claim), or
@@ -59,8 +59,8 @@ const (
 	// ClaimFor is how long a claim stands without being resolved. It must stay above the handler's limit (25 s) and the
 	// broker's AckWait (30 s): a claim never runs out while its handler may still send.
 	ClaimFor = 40 * time.Second
-	// BirthMargin is how much later than the birth a document must be to count as new: clocks differ.
-	BirthMargin = 5 * time.Second
+	// EpochMargin is how much later than the birth a document must be to count as new: clocks differ.
+	EpochMargin = 5 * time.Second
 	// RefusalsKept is how far back Refusals reads; the entries themselves are kept longer.
 	RefusalsKept = 48 * time.Hour
 	// KeepAttempts is how many attempts an entry remembers.
@@ -134,16 +134,16 @@ type Entry struct {
 	// Tries counts begun attempts; Attempts keeps the last KeepAttempts of them, oldest first.
 	Tries    int
 	Attempts []Attempt
-	// Looks counts the looks that found nothing since FirstDoubt; both are zero unless UNKNOWN or INTENT.
-	Looks      int
-	FirstDoubt time.Time
+	// Looks counts the looks that found nothing since UnknownSince; both are zero unless UNKNOWN or INTENT.
+	Lookups      int       `json:"Looks"`
+	UnknownSince time.Time `json:"FirstDoubt"`
 	// Denied is what the far side said when it refused in words that do not prove that it has nothing; zero unless UNKNOWN
 	// or INTENT. The document ends Refused for it when looks go on to find nothing; it is not sent again.
-	Denied fault.Reason `json:",omitzero"`
+	Rejection fault.Reason `json:"Denied,omitzero"`
 	// Following is what the poller knows; nil until accepted.
 	Following *Following
-	// BegunAt is when it was first begun.
-	BegunAt time.Time
+	// FirstClaimedAt is when it was first begun.
+	FirstClaimedAt time.Time `json:"BegunAt"`
 	// Cleaned is what was changed in the texts that were sent, told again with order.accepted.
 	Cleaned []Cleaned
 	// Trace is the W3C traceparent of the run that began it last, for the events that follow; empty when nothing traces.
@@ -171,10 +171,10 @@ type Attempt struct {
 
 // Partial tells whether the ledger was lost while a worker was at the document, who then wrote how that ended: it may be
 // at the far side, and neither its payload nor its lines are known.
-func (e Entry) Partial() bool { return e.State != New && e.Hash == "" }
+func (e Entry) Reconstructed() bool { return e.State != New && e.Hash == "" }
 
 // Begin asks for a claim.
-type Begin struct {
+type ClaimRequest struct {
 	Key Key
 	// Hash of the payload.
 	Hash string
@@ -212,22 +212,22 @@ type Claim struct {
 	Owner string
 	// Identity is Begin's, for a Doubt whose entry is gone.
 	Identity string
-	// Until is the store's time after which the claim may be another's: do not send after it. From Begun.At on, that much
+	// Until is the store's time after which the claim may be another's: do not send after it. From Claimed.At on, that much
 	// time is left.
 	Until time.Time
 }
 
-// Begun is the answer to Begin.
-type Begun struct {
+// Claimed is the answer to Begin.
+type Claimed struct {
 	Claim Claim
 	// Entry as it stood before this Begin, except that an unresolved INTENT of another owner reads UNKNOWN. Its State
 	// is New when there was none.
 	Entry Entry
 	// Fresh: certainly never sent; also after a Release, while the birth lasts. Only then may it be sent without asking
 	// first.
-	Fresh bool
-	// BornAt is the birth's since.
-	BornAt time.Time
+	NeverSent bool
+	// EpochSince is the birth's since.
+	EpochSince time.Time
 	// At is when this was answered, by the store's clock as all times of entries are: how old something is, is At less that
 	// time, and never a worker's own clock less it.
 	At time.Time
@@ -241,16 +241,16 @@ type Sharing struct{ PlatformNo, OrderNo, No string }
 
 // Settled tells whether an absence at the far side is certain for a document without an entry (see Why). settleFor is
 // how long a sending that an older ledger knew of may still take effect at the far side.
-func (b Begun) Settled(first bool, settleFor time.Duration) bool {
-	return first || b.At.Sub(b.BornAt) > settleFor
+func (b Claimed) LossWindowOver(first bool, settleFor time.Duration) bool {
+	return first || b.At.Sub(b.EpochSince) > settleFor
 }
 
-// InDoubt is how long the document had been in doubt when this was answered; 0 when it is not.
-func (b Begun) InDoubt() time.Duration {
-	if b.Entry.FirstDoubt.IsZero() {
+// UnknownFor is how long the document had been in doubt when this was answered; 0 when it is not.
+func (b Claimed) UnknownFor() time.Duration {
+	if b.Entry.UnknownSince.IsZero() {
 		return 0
 	}
-	return b.At.Sub(b.Entry.FirstDoubt)
+	return b.At.Sub(b.Entry.UnknownSince)
 }
 
 // SortSharing puts them in order and leaves out what is above MaxSharing.
@@ -324,28 +324,28 @@ type Documents interface {
 	// is known. State INTENT, the owner, the attempt and the history line are durable when it returns without error.
 	// An entry that is Accepted or Cancelled is reported without a claim (Claim.Owner is ""). Lines whose holder is
 	// Refused, Cancelled or released move to this document. Checks come in this order: hash, Accepted or Cancelled,
-	// claim, identity (ErrIdentity), lines (one that Superseded mends last). Begun.Entry is told with ErrHash and
+	// claim, identity (ErrIdentity), lines (one that Superseded mends last). Claimed.Entry is told with ErrHash and
 	// ErrIdentity too.
-	Begin(ctx context.Context, b Begin) (Begun, error)
+	Claim(ctx context.Context, b ClaimRequest) (Claimed, error)
 	// Accept resolves: the far side has it under number. The document is due for following at once. Accept also works
 	// when the entry or the claim is gone (a wiped ledger, a late answer): what the far side has must be known; it
 	// then returns nil and writes an entry from b. It returns an error wrapping ErrLost, after writing the fact into
 	// the history, only if the entry is Accepted under another number; and NumberTaken when number is another document's, as
 	// far as the ledger remembers.
-	Accept(ctx context.Context, b Begin, number string, cleaned []Cleaned, now time.Time) error
+	Accept(ctx context.Context, b ClaimRequest, number string, cleaned []Cleaned, now time.Time) error
 	// Refuse resolves: nothing lives at the far side. Frees the lines. ErrLost when the claim is another's; a claim that
 	// ran out and that nobody took may still be resolved, here and by Absent and Release.
 	Refuse(ctx context.Context, c Claim, why fault.Reason) error
 	// Doubt resolves to UNKNOWN: sent, no answer. Looks and doubt start anew: what was not found before proves nothing
 	// of this sending. Written even when the claim ran out, is another's (which keeps it) or is lost, unless the entry
 	// was resolved meanwhile (then nil: nothing to doubt).
-	Doubt(ctx context.Context, c Claim, why string) error
+	MarkUnknown(ctx context.Context, c Claim, why string) error
 	// Deny is Doubt with the far side's refusal, in words that do not prove that nothing is there. It is kept as Denied,
 	// except while another holds the claim, who may be sending.
-	Deny(ctx context.Context, c Claim, why fault.Reason) error
+	MarkRejected(ctx context.Context, c Claim, why fault.Reason) error
 	// Absent records a look that found nothing, keeps or makes the entry UNKNOWN and frees the claim. It returns the
 	// looks so far and how long ago the first doubt was. ErrLost when the claim is another's.
-	Absent(ctx context.Context, c Claim) (looks int, doubted time.Duration, err error)
+	MarkNotFound(ctx context.Context, c Claim) (looks int, doubted time.Duration, err error)
 	// Release gives the claim back: nothing was sent in this attempt. The entry returns to what it was before Begin
 	// (New when there was none; UNKNOWN stays UNKNOWN, the identity is the earlier one), except its history. Lines are freed when it returns to New or
 	// Refused. ErrLost when the claim is another's.
@@ -371,12 +371,12 @@ type Documents interface {
 	Erase(ctx context.Context, k Key) error
 	// Open counts (seller, kind) entries that are followed.
 	Open(ctx context.Context, seller, kind string) (int, error)
-	// Doubted counts (seller, kind) entries that are UNKNOWN, or in hand again after they were, and tells the oldest
-	// FirstDoubt; the zero time when there are none. Shadowed ones are not counted: none of ours is in doubt.
-	Doubted(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error)
-	// Unsettled calls each with every (seller, kind) entry that Open or Doubted counts, in no order, until each returns an
+	// CountUnknown counts (seller, kind) entries that are UNKNOWN, or in hand again after they were, and tells the oldest
+	// UnknownSince; the zero time when there are none. Shadowed ones are not counted: none of ours is in doubt.
+	CountUnknown(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error)
+	// Unsettled calls each with every (seller, kind) entry that Open or CountUnknown counts, in no order, until each returns an
 	// error, which it returns. What moves meanwhile may be missed.
-	Unsettled(ctx context.Context, seller, kind string, each func(Entry) error) error
+	EachUnfinished(ctx context.Context, seller, kind string, each func(Entry) error) error
 	// Refusals reads up to limit entries of (seller, kind) that are REFUSED and were written last at from or later, the
 	// earliest first. It knows those of the last RefusalsKept. Shadowed ones are left out: they were not refused.
 	Refusals(ctx context.Context, seller, kind string, from time.Time, limit int) ([]Entry, error)
@@ -470,9 +470,9 @@ type Book struct {
 	// Version is what a WriteBook must name; 0 when there is no such book. It grows by every write, and never comes again,
 	// also when the ledger was lost and the book is begun anew.
 	Version uint64
-	// BornAt is the birth of the ledger (see Begun): a book that was written before it may be older than what its writer
+	// EpochSince is the birth of the ledger (see Claimed): a book that was written before it may be older than what its writer
 	// saw last.
-	BornAt time.Time
+	EpochSince time.Time
 	// Fields are the values of those asked for that the book has.
 	Fields map[string][]byte
 	// Marked are those of the marks asked for that stand.

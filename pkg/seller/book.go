@@ -41,7 +41,7 @@ var (
 
 // Book is all sellers as they are now. It follows the bucket, so that what one worker or operator writes is known to
 // all within moments; what was written through a Book is known to that one at once. Reads wait for nobody.
-type Book struct {
+type Registry struct {
 	bucket *bus.Bucket
 	log    zerolog.Logger
 	close  func()
@@ -57,9 +57,9 @@ type Book struct {
 }
 
 // Open reads the bucket and follows it until Close. It returns when all that stands there is known, or with ctx's end.
-func Open(ctx context.Context, bucket *bus.Bucket, log zerolog.Logger) (*Book, error) {
+func Open(ctx context.Context, bucket *bus.Bucket, log zerolog.Logger) (*Registry, error) {
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
-	b := &Book{
+	b := &Registry{
 		bucket: bucket, log: log, sellers: map[string]*Seller{}, pauses: map[string]*Pause{}, revisions: map[string]uint64{}, sharing: map[string][]string{},
 		ready: errors.New("sellers' set-ups are not read yet"),
 	}
@@ -81,17 +81,17 @@ func Open(ctx context.Context, bucket *bus.Bucket, log zerolog.Logger) (*Book, e
 }
 
 // Close ends the following.
-func (b *Book) Close() { b.close() }
+func (b *Registry) Close() { b.close() }
 
 // Ready is nil while all that is known is current.
-func (b *Book) Ready() error {
+func (b *Registry) Ready() error {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return b.ready
 }
 
 // Get finds a seller.
-func (b *Book) Get(name string) (*Seller, bool) {
+func (b *Registry) Get(name string) (*Seller, bool) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	s, ok := b.sellers[name]
@@ -99,7 +99,7 @@ func (b *Book) Get(name string) (*Seller, bool) {
 }
 
 // All is every seller, sorted by name.
-func (b *Book) All() []*Seller {
+func (b *Registry) All() []*Seller {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	all := make([]*Seller, 0, len(b.sellers))
@@ -113,7 +113,7 @@ func (b *Book) All() []*Seller {
 // Put stores a set-up in the place of the given version of it (Seller.Version, 0 when there was none), and tells the
 // new version. It returns Faults when the set-up has any, and ErrChanged when another version stands there by now. The
 // caller tells the others with event.SellerChanged.
-func (b *Book) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (uint64, error) {
+func (b *Registry) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (uint64, error) {
 	if err := Validate(setup); err != nil {
 		return 0, err
 	}
@@ -154,7 +154,7 @@ func (b *Book) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (
 // Pause pauses a seller; ErrPaused when it is already. An operator's pause takes the place of any other, a token's of a
 // breaker's, and any of those takes the place of its like once that was due to be probed. The caller tells the others
 // with PausedEvent.
-func (b *Book) Pause(ctx context.Context, name string, p Pause) error {
+func (b *Registry) Pause(ctx context.Context, name string, p Pause) error {
 	if _, ok := b.Get(name); !ok {
 		return fmt.Errorf("pause %s: %w", name, Unknown(name))
 	}
@@ -184,7 +184,7 @@ func outranks(p, now Pause) bool {
 
 // Resume ends a pause; ErrRuns when there is none, or when it is an operator's and by is not. The caller tells the
 // others with ResumedEvent.
-func (b *Book) Resume(ctx context.Context, name string, by sellerv1.Paused_By) error {
+func (b *Registry) Resume(ctx context.Context, name string, by sellerv1.Paused_By) error {
 	err := b.setPause(ctx, name, nil, func(now *Pause) error {
 		if now == nil || now.By == sellerv1.Paused_BY_OPERATOR && by != sellerv1.Paused_BY_OPERATOR {
 			return ErrRuns
@@ -198,7 +198,7 @@ func (b *Book) Resume(ctx context.Context, name string, by sellerv1.Paused_By) e
 }
 
 // setPause writes m, nil for none, if allowed agrees with what stands there.
-func (b *Book) setPause(ctx context.Context, name string, m *sellerv1.Paused, allowed func(now *Pause) error) error {
+func (b *Registry) setPause(ctx context.Context, name string, m *sellerv1.Paused, allowed func(now *Pause) error) error {
 	var data []byte
 	if m != nil {
 		var err error
@@ -257,7 +257,7 @@ func decodePause(data []byte) (*Pause, error) {
 }
 
 // follow takes what the bucket tells until ctx ends; a watch that breaks is begun anew.
-func (b *Book) follow(ctx context.Context, loaded func()) {
+func (b *Registry) follow(ctx context.Context, loaded func()) {
 	for ctx.Err() == nil {
 		err := b.watch(ctx, loaded)
 		if ctx.Err() != nil {
@@ -274,7 +274,7 @@ func (b *Book) follow(ctx context.Context, loaded func()) {
 	}
 }
 
-func (b *Book) watch(ctx context.Context, loaded func()) error {
+func (b *Registry) watch(ctx context.Context, loaded func()) error {
 	seen, err := b.bucket.Watch(ctx, "")
 	if err != nil {
 		return err
@@ -306,7 +306,7 @@ func (b *Book) watch(ctx context.Context, loaded func()) error {
 }
 
 // take makes v known unless something newer is. A key that was deleted by hand has no data: no set-up, no pause.
-func (b *Book) take(v bus.Value) {
+func (b *Registry) take(v bus.Value) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if v.Revision <= b.revisions[v.Key] {
@@ -317,7 +317,7 @@ func (b *Book) take(v bus.Value) {
 }
 
 // set makes v known. The caller holds b.mu.
-func (b *Book) set(v bus.Value) {
+func (b *Registry) set(v bus.Value) {
 	name, isSetup := strings.CutPrefix(v.Key, setupKey)
 	if !isSetup {
 		var isPause bool

@@ -29,7 +29,7 @@ func bucket(t *testing.T, b *bus.Bus) *bus.Bucket {
 	return k
 }
 
-func open(t *testing.T, k *bus.Bucket) *seller.Book {
+func open(t *testing.T, k *bus.Bucket) *seller.Registry {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -50,7 +50,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func get(t *testing.T, b *seller.Book) *seller.Seller {
+func get(t *testing.T, b *seller.Registry) *seller.Seller {
 	t.Helper()
 	s, ok := b.Get("acme")
 	if !ok {
@@ -172,7 +172,7 @@ func TestPausesOutrankEachOther(t *testing.T) {
 		{"the operator resumes", nil, sellerv1.Paused_BY_OPERATOR, nil},
 		{"the token expires", &token, 0, nil},
 	} {
-		book := []*seller.Book{ours, theirs}[i%2]
+		book := []*seller.Registry{ours, theirs}[i%2]
 		if step.pause != nil {
 			err = book.Pause(t.Context(), "acme", *step.pause)
 		} else {
@@ -206,7 +206,7 @@ func TestPausesOutrankEachOther(t *testing.T) {
 func TestManyReplicasPauseASellerOnce(t *testing.T) {
 	b := bustest.Start(t)
 	k := bucket(t, b)
-	books := []*seller.Book{open(t, k), open(t, k)}
+	books := []*seller.Registry{open(t, k), open(t, k)}
 	if _, err := books[0].Put(t.Context(), acmeSeller(t).Setup, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,6 @@ func answered(err error) bool {
 	if err == nil {
 		return true
 	}
-	var no *warehouse.SaidNo
+	var no *warehouse.Rejected
 	return errors.As(err, &no) || fault.Of(err) == fault.Refused && fault.ReasonOf(err, "").RemoteCode != ""
 }

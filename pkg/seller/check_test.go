@@ -151,7 +151,7 @@ func TestBreaker(t *testing.T) {
 		{"lost answers are failures", []error{broken, fault.Unknown(broken), broken}, sellerv1.Paused_BY_BREAKER},
 		{"a success in between", []error{broken, broken, nil, broken, broken}, 0},
 		{"a refusal in between", []error{broken, broken, said, broken, broken}, 0},
-		{"no in business words in between", []error{broken, broken, &warehouse.SaidNo{}, broken, broken}, 0},
+		{"no in business words in between", []error{broken, broken, &warehouse.Rejected{}, broken, broken}, 0},
 		{"our own refusal proves nothing", []error{broken, broken, fault.Permanent(fault.Reason{Code: "name.long"}), broken}, sellerv1.Paused_BY_BREAKER},
 		{"waiting and holding are neither", []error{broken, fault.RetryAfter(1, broken), fault.Hold("x", broken), broken}, 0},
 		{"what a shutdown cut off is neither", []error{broken, broken, fault.Unknown(context.Canceled)}, 0},

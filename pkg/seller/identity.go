@@ -47,7 +47,7 @@ func shareable(setup *sellerv1.Setup) []string {
 
 // shared finds the accounts of a set-up that would take the identity of another seller's. Of a pair that stands already,
 // from before this was refused, the later seller may be changed otherwise; the earlier one would become the later one.
-func (b *Book) shared(setup *sellerv1.Setup) Faults {
+func (b *Registry) shared(setup *sellerv1.Setup) Faults {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	var had []string
@@ -83,7 +83,7 @@ func (b *Book) shared(setup *sellerv1.Setup) Faults {
 // at the same moment. The later one's orders are then held: what it would find under its number may be the other's, and
 // each of them told as accepted although nobody has it. To hold is safe, seen at once, and ends by itself. The earlier one
 // goes on: it was there when nobody shared.
-func (b *Book) share(name string, was, now *Seller) {
+func (b *Registry) share(name string, was, now *Seller) {
 	var ids []string
 	if was != nil {
 		ids = shareable(was.Setup)
@@ -117,7 +117,7 @@ func (b *Book) share(name string, was, now *Seller) {
 }
 
 // first is the seller whose set-up took the identity first, as far as its version tells.
-func (b *Book) first(id string) string {
+func (b *Registry) first(id string) string {
 	return slices.MinFunc(b.sharing[id], func(x, y string) int {
 		return cmp.Or(cmp.Compare(b.sellers[x].Version, b.sellers[y].Version), cmp.Compare(x, y))
 	})

@@ -6,7 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 )
 
 const (
@@ -15,11 +15,11 @@ const (
 )
 
 // Metrics shows who is paused. Every replica tells the same.
-func (b *Book) Metrics() prometheus.Collector {
-	return scrape.New("sellers", []scrape.Gauge{
+func (b *Registry) Metrics() prometheus.Collector {
+	return pullmetrics.New("sellers", []pullmetrics.Gauge{
 		{Name: gaugeSellers, Help: "Sellers that are set up."},
 		{Name: gaugePaused, Help: "1 while the seller is paused, by operator, breaker or token. Missing while it is not.", Labels: []string{"seller", "by"}},
-	}, func(_ context.Context, tell scrape.Tell) error {
+	}, func(_ context.Context, tell pullmetrics.Observe) error {
 		all := b.All()
 		tell(gaugeSellers, float64(len(all)))
 		for _, s := range all {

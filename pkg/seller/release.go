@@ -25,7 +25,7 @@ type Releases struct {
 	// Find finds a seller.
 	Find func(name string) (*Seller, bool)
 	// Replay lets go on what the service holds of a seller and matches.
-	Replay func(ctx context.Context, sellerName string, match func(bus.Shelved) bool) (int, error)
+	Replay func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
 	// Gone tells whether a cause is gone that no set-up can mend; decided is false when it is none of the service's own. Nil
 	// when it has none.
 	Gone func(ctx context.Context, cause string) (gone, decided bool)
@@ -54,21 +54,21 @@ func (r *Releases) Serve(ctx context.Context, b *bus.Bus, name string, serving f
 // SellerChanged releases what waited for something that the seller's set-up now has. What waits for a trial or for the
 // remote is looked at anew: whether that is gone shows in no set-up.
 func (r *Releases) SellerChanged(ctx context.Context, _ *bus.Delivery, m *sellerv1.Changed) ([]event.Event, error) {
-	return nil, r.release(ctx, m.Seller, func(s bus.Shelved) bool {
+	return nil, r.release(ctx, m.Seller, func(s bus.DeadLetter) bool {
 		return s.Cause == CauseTrial(m.Seller) || isTried(s.Cause) || r.Cleared(ctx, s.Cause)
 	})
 }
 
 // SellerResumed releases what waited for the seller.
 func (r *Releases) SellerResumed(ctx context.Context, _ *bus.Delivery, m *sellerv1.Resumed) ([]event.Event, error) {
-	return nil, r.release(ctx, m.Seller, func(s bus.Shelved) bool { return r.Cleared(ctx, s.Cause) })
+	return nil, r.release(ctx, m.Seller, func(s bus.DeadLetter) bool { return r.Cleared(ctx, s.Cause) })
 }
 
 // ReleaseDue is the net under both: what was held on an old view of the set-up, or waits for something that nobody tells.
 // Of what waits for one thing of the remote's one at a time is tried, and all of it once a call went through since.
 func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
 	tried := map[string]bool{}
-	return nil, r.release(ctx, m.Seller, func(s bus.Shelved) bool {
+	return nil, r.release(ctx, m.Seller, func(s bus.DeadLetter) bool {
 		if !isTried(s.Cause) {
 			return r.Cleared(ctx, s.Cause)
 		}
@@ -87,7 +87,7 @@ func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.
 	})
 }
 
-func (r *Releases) release(ctx context.Context, name string, match func(bus.Shelved) bool) error {
+func (r *Releases) release(ctx context.Context, name string, match func(bus.DeadLetter) bool) error {
 	n, err := r.Replay(ctx, name, match)
 	if err != nil && ctx.Err() != nil && n > 0 {
 		return fault.RetryAfter(time.Second, errors.New("more to release than one run may"))

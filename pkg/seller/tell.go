@@ -37,7 +37,7 @@ func moment(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // ResumeToken ends a pause of the seller's that a refused token made, and tells it: there is a new token. It says whether
 // there was such a pause; other pauses stay.
-func ResumeToken(ctx context.Context, b *Book, publish func(context.Context, ...event.Event) error, name string, now time.Time) (bool, error) {
+func ResumeToken(ctx context.Context, b *Registry, publish func(context.Context, ...event.Event) error, name string, now time.Time) (bool, error) {
 	s, known := b.Get(name)
 	if !known || s.Pause == nil || s.Pause.By != sellerv1.Paused_BY_TOKEN {
 		return false, nil

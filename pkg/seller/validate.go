@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"stockbridge/pkg/fault"
-	"stockbridge/pkg/rule"
+	"stockbridge/pkg/validation"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -23,7 +23,7 @@ func Validate(setup *sellerv1.Setup) error {
 
 func validate(setup *sellerv1.Setup) Faults {
 	var faults Faults
-	broken, err := rule.Broken(setup, "setup.rule")
+	broken, err := validation.Broken(setup, "setup.rule")
 	faults = append(faults, broken...)
 	if err != nil {
 		faults = append(faults, fault.Reason{Code: "setup.rule", ZH: err.Error(), EN: err.Error()})

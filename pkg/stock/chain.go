@@ -56,7 +56,7 @@ type link struct {
 // value knows nothing.
 //
 // Rows may be added in any order, and give the same chain (as far as links are remembered). No row may be added twice.
-type Chain struct {
+type Series struct {
 	// Code is the ERP's for the goods, the last that was told.
 	Code string
 	// Rows is how many, Sum what they changed; Last when the latest was, in seconds of Unix time.
@@ -68,7 +68,7 @@ type Chain struct {
 	FirstNo string
 	// Anchor is when the latest row was that told a figure, in seconds of Unix time. Earlier rows without one do not change what
 	// stood then.
-	Anchor int64
+	Checkpoint int64
 	// Unproved for ever: see Proof.
 	Unproved bool
 
@@ -79,18 +79,18 @@ type Chain struct {
 }
 
 // Hole is a place where rows are missing.
-type Hole struct {
+type Gap struct {
 	// Left is what stood after the last row before it, Right before the first row behind it.
 	Left, Right End
 }
 
 // Span is the time in which the missing rows lie.
-func (h Hole) Span() Span {
-	return Span{From: min(h.Left.At, h.Right.At), To: max(h.Left.At, h.Right.At)}
+func (h Gap) Interval() Interval {
+	return Interval{From: min(h.Left.At, h.Right.At), To: max(h.Left.At, h.Right.At)}
 }
 
 // Add adds a row.
-func (c *Chain) Add(e Edge) {
+func (c *Series) Add(e Edge) {
 	first := c.Rows == 0 || e.At < c.Opening.At || e.At == c.Opening.At && numberLess(e.No, c.FirstNo)
 	was := c.Opening
 	switch {
@@ -100,8 +100,8 @@ func (c *Chain) Add(e Edge) {
 		c.Opening.At, c.FirstNo = e.At, e.No
 	}
 	if e.Linked {
-		c.Anchor = max(c.Anchor, e.At)
-	} else if e.At <= c.Anchor {
+		c.Checkpoint = max(c.Checkpoint, e.At)
+	} else if e.At <= c.Checkpoint {
 		c.Opening.Value -= e.Change // the figure that was told then has it in it
 	}
 	c.Rows++
@@ -128,7 +128,7 @@ func (c *Chain) Add(e Edge) {
 	}
 }
 
-func (c *Chain) unprove() { c.Unproved, c.Starts, c.Ends, c.Links = true, nil, nil, nil }
+func (c *Series) unprove() { c.Unproved, c.Starts, c.Ends, c.Links = true, nil, nil, nil }
 
 // numberLess puts rows of one second in the order of their numbers. It only decides where nothing else does.
 func numberLess(a, b string) bool {
@@ -137,7 +137,7 @@ func numberLess(a, b string) bool {
 
 // relink links the sides of all rows at one value anew: each start to the latest end before it that is free, as brackets
 // close. It depends on no order in which the rows came.
-func (c *Chain) relink(value int64) {
+func (c *Series) relink(value int64) {
 	type side struct {
 		at    int64
 		start bool
@@ -192,7 +192,7 @@ func (c *Chain) relink(value int64) {
 
 // loose are the starts, the opening among them, and the ends that nothing links up with, the earliest first. Clocks that
 // are not quite right are allowed for.
-func (c *Chain) loose() (starts, ends []End) {
+func (c *Series) loose() (starts, ends []End) {
 	type opened struct {
 		End
 		opening bool
@@ -238,20 +238,20 @@ func (c *Chain) loose() (starts, ends []End) {
 
 // Holes are the places where rows are missing, the earliest first. What is missing before the earliest row or behind the
 // latest does not show, and neither do rows that cancel each other out with none between them.
-func (c *Chain) Holes() []Hole {
+func (c *Series) Gaps() []Gap {
 	if c.Unproved || c.Rows == 0 {
 		return nil
 	}
 	starts, ends := c.loose()
-	var holes []Hole
+	var holes []Gap
 	for i := range min(len(starts), len(ends)) - 1 {
-		holes = append(holes, Hole{Left: ends[i], Right: starts[i+1]})
+		holes = append(holes, Gap{Left: ends[i], Right: starts[i+1]})
 	}
 	return holes
 }
 
 // Figure is the shop's stock of the goods, and with what proof.
-func (c *Chain) Figure() (int64, Proof) {
+func (c *Series) Figure() (int64, Proof) {
 	if c.Unproved || c.Rows == 0 {
 		return c.Opening.Value + c.Sum, Unproved
 	}
@@ -264,7 +264,7 @@ func (c *Chain) Figure() (int64, Proof) {
 
 // Settle takes for linked what stands at the same value within the span, in whatever order: somebody read all rows of the
 // span, and they link up.
-func (c *Chain) Settle(s Span) {
+func (c *Series) Settle(s Interval) {
 	for i := 0; i < len(c.Starts); {
 		start := c.Starts[i]
 		j := -1
@@ -279,9 +279,9 @@ func (c *Chain) Settle(s Span) {
 	}
 }
 
-// LinkUp tells whether rows, all of a goods in some span, can be put in an order in which each goes on where the one
+// Consistent tells whether rows, all of a goods in some span, can be put in an order in which each goes on where the one
 // before it ended.
-func LinkUp(edges []Edge) bool {
+func Consistent(edges []Edge) bool {
 	balance, parent := map[int64]int{}, map[int64]int64{}
 	var root func(int64) int64
 	root = func(v int64) int64 {

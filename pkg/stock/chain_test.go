@@ -23,8 +23,8 @@ func history(t *rapid.T) []stock.Edge {
 	return rows
 }
 
-func chainOf(rows []stock.Edge) *stock.Chain {
-	c := &stock.Chain{}
+func chainOf(rows []stock.Edge) *stock.Series {
+	c := &stock.Series{}
 	for _, r := range rows {
 		c.Add(r)
 	}
@@ -45,7 +45,7 @@ func TestRowsInAnyOrderEndInTheSameFigureWithoutAHole(t *testing.T) {
 		if want := rows[len(rows)-1].Now; num != want || proof != stock.Proved {
 			t.Fatalf("figure %d %s, want %d proved; chain %+v of %+v", num, proof, want, c, rows)
 		}
-		if holes := c.Holes(); len(holes) != 0 {
+		if holes := c.Gaps(); len(holes) != 0 {
 			t.Fatalf("holes %v in %+v", holes, rows)
 		}
 	})
@@ -69,11 +69,11 @@ func TestAMissingRowShowsAndItsComingHealsTheChain(t *testing.T) {
 			}
 		}
 		c := chainOf(shuffled(t, append(append([]stock.Edge(nil), rows[:gone]...), rows[gone+1:]...)))
-		holes := c.Holes()
+		holes := c.Gaps()
 		if len(holes) != 1 {
 			t.Fatalf("holes %v without row %d of %+v", holes, gone, rows)
 		}
-		if s := holes[0].Span(); s.From > missing.At || missing.At > s.To {
+		if s := holes[0].Interval(); s.From > missing.At || missing.At > s.To {
 			t.Fatalf("the hole %v does not contain the missing row %+v", s, missing)
 		}
 		if _, proof := c.Figure(); proof != stock.Broken {
@@ -91,7 +91,7 @@ func TestASaleAndAReturnThatAreMissingDoNotHideEachOther(t *testing.T) {
 		return stock.Edge{No: no, At: at, Former: former, Now: now, Change: now - former, Linked: true}
 	}
 	c := chainOf([]stock.Edge{e("1", 100, 11, 10), e("3", 300, 9, 8), e("4", 400, 8, 9), e("6", 600, 10, 9)})
-	if holes := c.Holes(); len(holes) == 0 {
+	if holes := c.Gaps(); len(holes) == 0 {
 		t.Fatal("10 to 9 and 9 to 10 are missing, and nothing shows it")
 	}
 	c.Add(e("5", 500, 9, 10))
@@ -107,7 +107,7 @@ func TestAClockThatIsNotQuiteRightMakesNoHole(t *testing.T) {
 	}
 	c := chainOf([]stock.Edge{e("1", 100, 11, 10), e("2", 205, 10, 9), e("3", 203, 9, 8), e("4", 300, 8, 7)})
 	if num, proof := c.Figure(); num != 7 || proof != stock.Proved {
-		t.Errorf("%d %s, holes %v", num, proof, c.Holes())
+		t.Errorf("%d %s, holes %v", num, proof, c.Gaps())
 	}
 }
 
@@ -120,11 +120,11 @@ func TestRowsThatTellNoFiguresProveNothing(t *testing.T) {
 
 // More loose ends than anybody can follow must cost bounded memory and never be taken for proof.
 func TestTooManyHolesAreUnproved(t *testing.T) {
-	c := &stock.Chain{}
+	c := &stock.Series{}
 	for i := range int64(1000) {
 		c.Add(stock.Edge{No: fmt.Sprint(i), At: i * 100, Former: i * 10, Now: i*10 + 1, Change: 1, Linked: true})
 	}
-	if num, proof := c.Figure(); num != 1000 || proof != stock.Unproved || len(c.Holes()) != 0 || len(c.Starts)+len(c.Ends) != 0 {
+	if num, proof := c.Figure(); num != 1000 || proof != stock.Unproved || len(c.Gaps()) != 0 || len(c.Starts)+len(c.Ends) != 0 {
 		t.Errorf("%d %s, %d loose", num, proof, len(c.Starts)+len(c.Ends))
 	}
 }
@@ -132,34 +132,34 @@ func TestTooManyHolesAreUnproved(t *testing.T) {
 func TestRowsLinkUpInSomeOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rows := history(t)
-		if !stock.LinkUp(shuffled(t, rows)) {
+		if !stock.Consistent(shuffled(t, rows)) {
 			t.Fatalf("%+v do not link up", rows)
 		}
 	})
-	if stock.LinkUp([]stock.Edge{{Former: 1, Now: 2, Linked: true}, {Former: 3, Now: 4, Linked: true}}) {
+	if stock.Consistent([]stock.Edge{{Former: 1, Now: 2, Linked: true}, {Former: 3, Now: 4, Linked: true}}) {
 		t.Error("two that have nothing in common link up")
 	}
-	if stock.LinkUp([]stock.Edge{{Former: 1, Now: 2, Linked: true}, {Former: 2, Now: 1, Linked: true}, {Former: 7, Now: 8, Linked: true}, {Former: 8, Now: 7, Linked: true}}) {
+	if stock.Consistent([]stock.Edge{{Former: 1, Now: 2, Linked: true}, {Former: 2, Now: 1, Linked: true}, {Former: 7, Now: 8, Linked: true}, {Former: 8, Now: 7, Linked: true}}) {
 		t.Error("two circles apart link up")
 	}
 }
 
 func TestCoverageMerges(t *testing.T) {
 	var c stock.Coverage
-	for _, s := range []stock.Span{{10, 20}, {40, 50}, {21, 30}, {5, 12}} {
+	for _, s := range []stock.Interval{{10, 20}, {40, 50}, {21, 30}, {5, 12}} {
 		c = c.With(s)
 	}
-	if len(c) != 2 || !c.Has(stock.Span{From: 5, To: 30}) || c.Has(stock.Span{From: 30, To: 40}) {
+	if len(c) != 2 || !c.Has(stock.Interval{From: 5, To: 30}) || c.Has(stock.Interval{From: 30, To: 40}) {
 		t.Errorf("%v", c)
 	}
-	if u := c.Unread(); len(u) != 1 || u[0] != (stock.Span{From: 31, To: 39}) {
+	if u := c.Unread(); len(u) != 1 || u[0] != (stock.Interval{From: 31, To: 39}) {
 		t.Errorf("unread %v", u)
 	}
 }
 
 // Rows that tell no figure are added to the latest that was told; those of before are in it already, whenever they come.
 func TestAFigureThatWasToldStands(t *testing.T) {
-	c := &stock.Chain{}
+	c := &stock.Series{}
 	moved := func(at, change int64) { c.Add(stock.Edge{No: fmt.Sprint(at), At: at, Change: change}) }
 	told := func(at, former, now int64) {
 		c.Add(stock.Edge{No: fmt.Sprint(at), At: at, Former: former, Now: now, Change: now - former, Linked: true})
@@ -181,7 +181,7 @@ func TestAFigureThatWasToldStands(t *testing.T) {
 	moved(110, -2)
 	wants(5)
 
-	c = &stock.Chain{} // taken over before any row was read
+	c = &stock.Series{} // taken over before any row was read
 	told(100, 5, 5)
 	moved(90, -1)
 	moved(120, -2)

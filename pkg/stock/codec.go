@@ -12,7 +12,7 @@ const chainVersion = 1
 var errChain = errors.New("not a chain as this build writes it")
 
 // encode writes a chain.
-func (c *Chain) encode() []byte {
+func (c *Series) encode() []byte {
 	b := make([]byte, 0, 64+8*(len(c.Starts)+len(c.Ends)+len(c.Links)))
 	b = append(b, chainVersion, flag(c.Unproved))
 	for _, s := range []string{c.Code, c.FirstNo} {
@@ -21,7 +21,7 @@ func (c *Chain) encode() []byte {
 	}
 	// Times are told as what they are later than the opening.
 	since := c.Opening.At
-	for _, n := range []int64{since, c.Opening.Value, c.Rows, c.Sum, c.Last - since, c.Anchor} {
+	for _, n := range []int64{since, c.Opening.Value, c.Rows, c.Sum, c.Last - since, c.Checkpoint} {
 		b = binary.AppendVarint(b, n)
 	}
 	for _, ends := range [][]End{c.Starts, c.Ends} {
@@ -45,8 +45,8 @@ func flag(set bool) byte {
 }
 
 // decode reads what encode wrote; nothing is an empty chain.
-func decode(data []byte) (*Chain, error) {
-	c := &Chain{}
+func decode(data []byte) (*Series, error) {
+	c := &Series{}
 	if len(data) == 0 {
 		return c, nil
 	}
@@ -58,7 +58,7 @@ func decode(data []byte) (*Chain, error) {
 	c.Code, c.FirstNo = r.text(), r.text()
 	since := r.number()
 	c.Opening = End{Value: r.number(), At: since}
-	c.Rows, c.Sum, c.Last, c.Anchor = r.number(), r.number(), since+r.number(), r.number()
+	c.Rows, c.Sum, c.Last, c.Checkpoint = r.number(), r.number(), since+r.number(), r.number()
 	for _, ends := range []*[]End{&c.Starts, &c.Ends} {
 		for range r.count(2) {
 			*ends = append(*ends, End{Value: r.number(), At: since + r.number()})

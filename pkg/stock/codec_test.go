@@ -9,7 +9,7 @@ import (
 
 func TestAChainIsReadAsItWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c := &Chain{Code: rapid.String().Draw(t, "code")}
+		c := &Series{Code: rapid.String().Draw(t, "code")}
 		n := rapid.IntRange(0, 60).Draw(t, "rows")
 		for i := range n {
 			former := rapid.Int64Range(-5, 1<<40).Draw(t, "former")
@@ -23,7 +23,7 @@ func TestAChainIsReadAsItWasWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, x := range []*Chain{c, read} { // an empty list is no list
+		for _, x := range []*Series{c, read} { // an empty list is no list
 			for _, l := range []*[]End{&x.Starts, &x.Ends} {
 				if len(*l) == 0 {
 					*l = nil
@@ -41,7 +41,7 @@ func TestAChainIsReadAsItWasWritten(t *testing.T) {
 
 // A chain that cannot be read is an error, never another chain.
 func FuzzDecodeChain(f *testing.F) {
-	c := &Chain{Code: "TEA-1"}
+	c := &Series{Code: "TEA-1"}
 	for i := range int64(5) {
 		c.Add(Edge{No: "n", At: 100 + i, Former: 10 - i, Now: 9 - i, Change: -1, Linked: i != 3})
 	}

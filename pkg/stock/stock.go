@@ -77,8 +77,8 @@ type Plan struct {
 	Second int64 `json:"second,omitempty"`
 	// Flow is the far side's method by which time is read from Turned on. What lies before was read by another one, whose
 	// rows have other numbers; 0: nothing was.
-	Flow   int32 `json:"flow,omitempty"`
-	Turned int64 `json:"turned,omitempty"`
+	Flow       int32 `json:"flow,omitempty"`
+	SwitchedAt int64 `json:"turned,omitempty"`
 }
 
 // Ends are positions in the streams STOCK and VMI.
@@ -97,28 +97,28 @@ type Position struct {
 // Head is up to where a book is known to contain what the streams hold of its place.
 type Head struct {
 	// Birth is the ledger's. Under another one the book may be older than it was.
-	Birth time.Time `json:"birth"`
+	Epoch time.Time `json:"birth"`
 	// Sure is up to where the book contains all; Next, which was seen at Seen, is Sure once no run of that time is under way
 	// any more.
-	Sure Ends      `json:"sure"`
-	Next Ends      `json:"next"`
-	Seen time.Time `json:"seen"`
+	Complete Ends      `json:"sure"`
+	Next     Ends      `json:"next"`
+	Seen     time.Time `json:"seen"`
 	// Tail is the latest that the book may contain anything of: a stream that ends before it was put back.
 	Tail Ends `json:"tail"`
 	// New is when the place's first book was begun: it contains the marks of all rows that were ever told, as long as none of
 	// them can have been forgotten. Zero for a book that was made again.
 	New time.Time `json:"new,omitzero"`
 	// Making is how far the book was made again, while it is; under the birth Made.
-	Making Ends      `json:"making"`
-	Made   time.Time `json:"made"`
+	Rebuilding   Ends      `json:"making"`
+	RebuildEpoch time.Time `json:"made"`
 }
 
 // Batch is what is applied together. Each of its parts may have been applied before.
 type Batch struct {
 	Rows []Row
 	// Read are spans that were read to their end; Settled are those whose rows of Goods were all seen and link up.
-	Read    []Span
-	Settled map[string]Span
+	Read    []Interval
+	Settled map[string]Interval
 	// Done are names of other things that were done, e.g. holes that were told.
 	Done []string
 	// Tail is where the streams ended when all of it was stored; zero where that does not matter.
@@ -199,8 +199,8 @@ func (s *Store) Known(ctx context.Context, p Place, names []string) (map[string]
 }
 
 // Chains reads the chains of some goods; those of which nothing is known are empty.
-func (s *Store) Chains(ctx context.Context, p Place, goods []string) (map[string]*Chain, error) {
-	found := map[string]*Chain{}
+func (s *Store) Series(ctx context.Context, p Place, goods []string) (map[string]*Series, error) {
+	found := map[string]*Series{}
 	for some := range slices.Chunk(goods, ledger.BookWriteLimit) {
 		fields := make([]string, len(some))
 		for i, no := range some {
@@ -226,7 +226,7 @@ func (s *Store) State(ctx context.Context, p Place) (State, time.Time, error) {
 		return State{}, time.Time{}, fmt.Errorf("read the book of %s: %w", p, err)
 	}
 	st, err := stateOf(b)
-	return st, b.BornAt, err
+	return st, b.EpochSince, err
 }
 
 func stateOf(b ledger.Book) (st State, err error) {
@@ -314,8 +314,8 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 	}
 	err = s.write(ctx, p, fields, marks, func(b ledger.Book) (map[string][]byte, []string, error) {
 		applied = 0
-		changed := map[string]*Chain{}
-		chain := func(goods string) (*Chain, error) {
+		changed := map[string]*Series{}
+		chain := func(goods string) (*Series, error) {
 			if c := changed[goods]; c != nil {
 				return c, nil
 			}
@@ -440,13 +440,13 @@ type Figure struct {
 	Rows int64
 	Last time.Time
 	// Holes are where rows are missing.
-	Holes []Hole
+	Gaps []Gap
 }
 
-func figureOf(goods string, c *Chain) Figure {
+func figureOf(goods string, c *Series) Figure {
 	num, proof := c.Figure()
 	return Figure{
-		GoodsNo: goods, GoodsCode: c.Code, Num: num, Proof: proof, Rows: c.Rows, Last: time.Unix(c.Last, 0).UTC(), Holes: c.Holes(),
+		GoodsNo: goods, GoodsCode: c.Code, Num: num, Proof: proof, Rows: c.Rows, Last: time.Unix(c.Last, 0).UTC(), Gaps: c.Gaps(),
 	}
 }
 
@@ -469,7 +469,7 @@ func (s *Store) Figures(ctx context.Context, p Place, from string) (figures []Fi
 
 // Figure tells the figure of one goods; Rows is 0 when nothing is known of it.
 func (s *Store) Figure(ctx context.Context, p Place, goods string) (Figure, error) {
-	c, err := s.Chains(ctx, p, []string{goods})
+	c, err := s.Series(ctx, p, []string{goods})
 	if err != nil {
 		return Figure{}, err
 	}
@@ -478,7 +478,7 @@ func (s *Store) Figure(ctx context.Context, p Place, goods string) (Figure, erro
 
 // Broken tells some goods of a place whose rows do not link up, and where, in any order: from "" on, then from next until it
 // is "" again. One may come twice.
-func (s *Store) Broken(ctx context.Context, p Place, from string) (holes map[string][]Hole, next string, err error) {
+func (s *Store) Broken(ctx context.Context, p Place, from string) (holes map[string][]Gap, next string, err error) {
 	fields, next, err := s.Books.ScanBook(ctx, p.Book(), broken, from)
 	if err != nil {
 		return nil, "", fmt.Errorf("list holes of %s: %w", p, err)
@@ -487,13 +487,13 @@ func (s *Store) Broken(ctx context.Context, p Place, from string) (holes map[str
 	for _, f := range fields {
 		names = append(names, strings.TrimPrefix(f.Name, broken))
 	}
-	found, err := s.Chains(ctx, p, names)
+	found, err := s.Series(ctx, p, names)
 	if err != nil {
 		return nil, "", err
 	}
-	holes = map[string][]Hole{}
+	holes = map[string][]Gap{}
 	for no, c := range found {
-		if h := c.Holes(); len(h) > 0 {
+		if h := c.Gaps(); len(h) > 0 {
 			holes[no] = h
 		}
 	}

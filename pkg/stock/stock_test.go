@@ -65,7 +65,7 @@ func TestRowsThatSeveralApplyAtOnceCountOnce(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range applied {
 			all.Go(func() {
-				n, err := s.Apply(t.Context(), place, stock.Batch{Rows: list, Read: []stock.Span{{From: 1000, To: 2000}}, Done: []string{"told"}})
+				n, err := s.Apply(t.Context(), place, stock.Batch{Rows: list, Read: []stock.Interval{{From: 1000, To: 2000}}, Done: []string{"told"}})
 				if err != nil {
 					t.Error(err)
 				}
@@ -81,7 +81,7 @@ func TestRowsThatSeveralApplyAtOnceCountOnce(t *testing.T) {
 			t.Errorf("%+v, %v", f, err)
 		}
 		st, birth, err := s.State(t.Context(), place)
-		if err != nil || birth.IsZero() || !st.Read.Has(stock.Span{From: 1000, To: 2000}) {
+		if err != nil || birth.IsZero() || !st.Read.Has(stock.Interval{From: 1000, To: 2000}) {
 			t.Errorf("%+v born %v, %v", st, birth, err)
 		}
 		known, err := s.Known(t.Context(), place, []string{"F1", "F899", "F900", "told", "untold"})

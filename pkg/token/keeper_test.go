@@ -23,12 +23,12 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/bus/server"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/secret"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -52,7 +52,7 @@ func (c *clock) Move(by time.Duration) {
 
 // world is a JD, a broker and a seller whose token is ours.
 type world struct {
-	*jdtest.JD
+	*jdsandbox.JD
 	t         *testing.T
 	clock     *clock
 	nats, jd  string
@@ -83,18 +83,18 @@ var acme = token.ID{Seller: "acme", Account: "jd"}
 
 const appSecret = "planted-app-secret"
 
-func start(t *testing.T, platform sellerv1.Authorization_Platform, auth jdtest.Auth) *world {
+func start(t *testing.T, platform sellerv1.Authorization_Platform, auth jdsandbox.Auth) *world {
 	t.Helper()
 	_, nats := bustest.StartServer(t)
 	return startOn(t, nats, platform, auth)
 }
 
-func startOn(t *testing.T, nats string, platform sellerv1.Authorization_Platform, auth jdtest.Auth) *world {
+func startOn(t *testing.T, nats string, platform sellerv1.Authorization_Platform, auth jdsandbox.Auth) *world {
 	t.Helper()
 	c := &clock{now: time.Date(2026, 3, 5, 9, 31, 0, 0, time.UTC)}
-	auth.Consent = jdtest.ConsentGrant
-	fake, err := jdtest.New(jdtest.Config{
-		Now: c.Now, Apps: []jdtest.App{{Key: "key", Secret: appSecret}}, Knobs: jdtest.Knobs{Auth: auth},
+	auth.Consent = jdsandbox.ConsentGrant
+	fake, err := jdsandbox.New(jdsandbox.Config{
+		Now: c.Now, Apps: []jdsandbox.App{{Key: "key", Secret: appSecret}}, Knobs: jdsandbox.Knobs{Auth: auth},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +240,7 @@ var platforms = map[string]sellerv1.Authorization_Platform{
 func TestARefusedTokenIsRefreshedOnceOverAllProcesses(t *testing.T) {
 	for name, platform := range platforms {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, platform, jdtest.Auth{})
+			w := start(t, platform, jdsandbox.Auth{})
 			keepers := []*token.Keeper{w.keeper(), w.keeper(), w.keeper()}
 			w.consent(keepers[0].Store)
 			began := w.clock.Now()
@@ -272,12 +272,12 @@ func TestARefusedTokenIsRefreshedOnceOverAllProcesses(t *testing.T) {
 func TestATokenIsRefreshedAheadOfItsEndByOneOfAll(t *testing.T) {
 	for _, c := range []struct {
 		name       string
-		auth       jdtest.Auth
+		auth       jdsandbox.Auth
 		quiet, due time.Duration
 	}{
-		{"a day", jdtest.Auth{}, 15 * time.Hour, 16 * time.Hour},
-		{"a year", jdtest.Auth{Life: jdtest.Duration(365 * 24 * time.Hour)}, 357 * 24 * time.Hour, 358 * 24 * time.Hour},
-		{"a life that is not told", jdtest.Auth{NoLife: true}, 15 * time.Hour, 16 * time.Hour},
+		{"a day", jdsandbox.Auth{}, 15 * time.Hour, 16 * time.Hour},
+		{"a year", jdsandbox.Auth{Life: jdsandbox.Duration(365 * 24 * time.Hour)}, 357 * 24 * time.Hour, 358 * 24 * time.Hour},
+		{"a life that is not told", jdsandbox.Auth{NoLife: true}, 15 * time.Hour, 16 * time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := start(t, sellerv1.Authorization_PLATFORM_NEW, c.auth)
@@ -334,7 +334,7 @@ stockbridge_token_expires_timestamp_seconds{account="jd",seller="acme"} %d
 
 // What the merchant sees to is told in both languages, and nobody keeps asking meanwhile.
 func TestARefusedRefreshNeedsAConsent(t *testing.T) {
-	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
+	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	a, b := w.keeper(), w.keeper()
 	w.consent(a.Store)
 	eventually(t, "the other hears of it", knows(b, w.clock.Now()))
@@ -369,10 +369,10 @@ func TestARefusedRefreshNeedsAConsent(t *testing.T) {
 func TestALostAnswerIsTriedAgainWithTheSameRefreshToken(t *testing.T) {
 	for _, reuse := range []bool{true, false} {
 		t.Run(fmt.Sprintf("works twice: %v", reuse), func(t *testing.T) {
-			w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{Reuse: reuse})
+			w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{Reuse: reuse})
 			k := w.keeper()
 			w.consent(k.Store)
-			if _, err := w.AddFault(jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: []string{jdtest.RefreshCall}, Count: 1}); err != nil {
+			if _, err := w.AddFault(jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{jdsandbox.RefreshCall}, Count: 1}); err != nil {
 				t.Fatal(err)
 			}
 			w.clock.Move(17 * time.Hour)
@@ -420,7 +420,7 @@ func (s stuck) Refresh(context.Context, secret.Text) (token.Grant, error) {
 // A process that dies, or hangs, while it refreshes keeps the others waiting for as long as its claim, and is heard no
 // more afterwards.
 func TestAClaimWhoseOwnerNeverComesBackIsTakenOver(t *testing.T) {
-	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
+	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	hung := stuck{asked: make(chan struct{}), gone: make(chan struct{})}
 	a, b := w.keeper(func(o *token.Options) {
 		o.Authority = func(*sellerv1.Account) (token.Authority, error) { return hung, nil }
@@ -449,7 +449,7 @@ func TestAClaimWhoseOwnerNeverComesBackIsTakenOver(t *testing.T) {
 
 // A token that is refused just after it was refreshed is not refreshed again and again.
 func TestAFreshTokenThatIsRefusedIsNotRefreshedAgain(t *testing.T) {
-	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
+	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	k := w.keeper()
 	w.consent(k.Store)
 	w.ExpireToken(w.Issued()[0], time.Time{})
@@ -472,7 +472,7 @@ func TestAFreshTokenThatIsRefusedIsNotRefreshedAgain(t *testing.T) {
 }
 
 func TestWithoutAKeyOrAConsentItSaysWhatToDo(t *testing.T) {
-	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
+	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	none := w.store("")
 	want := func(k jd.TokenKeeper, en string) {
 		t.Helper()
@@ -502,8 +502,8 @@ func TestWithoutAKeyOrAConsentItSaysWhatToDo(t *testing.T) {
 
 // An account that was set up before we refreshed tokens goes on with the token that its set-up names.
 func TestUntilAConsentTheNamedTokenServes(t *testing.T) {
-	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
-	if err := w.SetToken("key", jdtest.Token{Value: appSecret}); err != nil {
+	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
+	if err := w.SetToken("key", jdsandbox.Token{Value: appSecret}); err != nil {
 		t.Fatal(err)
 	}
 	w.account.AccessToken = &sellerv1.SecretRef{Env: "SECRET"}
@@ -523,7 +523,7 @@ func TestUntilAConsentTheNamedTokenServes(t *testing.T) {
 
 // A token that this process cannot refresh does not make its loop spin.
 func TestTheLoopRests(t *testing.T) {
-	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
+	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	k := w.keeper()
 	rests := func(what string, k *token.Keeper, want time.Duration) {
 		t.Helper()
@@ -548,7 +548,7 @@ func TestTheLoopRests(t *testing.T) {
 }
 
 func TestKeysAreChangedWithoutANewConsent(t *testing.T) {
-	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
+	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	before := w.store(key1)
 	g := w.consent(before)
 	both := token.NewKeeper(w.store(key2+" , "+key1), token.Options{
@@ -573,7 +573,7 @@ func TestKeysAreChangedWithoutANewConsent(t *testing.T) {
 
 // Whoever can write to the bucket still cannot make one account use another's token.
 func TestASealedTokenOpensInItsPlaceOnly(t *testing.T) {
-	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
+	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	s := w.store(key1)
 	w.consent(s)
 	bucket, err := bustest.Connect(t, w.nats).Bucket(t.Context(), bus.BucketTokens)
@@ -629,7 +629,7 @@ func TestTokensThatCannotBeStoredAreKeptAndStoredLater(t *testing.T) {
 	if _, err := fmt.Sscan(at.Port(), &port); err != nil {
 		t.Fatal(err)
 	}
-	w := startOn(t, s.URL(), sellerv1.Authorization_PLATFORM_NEW, jdtest.Auth{})
+	w := startOn(t, s.URL(), sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	away := sync.OnceFunc(s.Stop)
 	k := w.keeper(func(o *token.Options) {
 		o.Authority = func(*sellerv1.Account) (token.Authority, error) { away(); return w.authority(), nil }
@@ -656,7 +656,7 @@ func TestTokensThatCannotBeStoredAreKeptAndStoredLater(t *testing.T) {
 }
 
 func TestNothingSecretShows(t *testing.T) {
-	w := start(t, sellerv1.Authorization_PLATFORM_OLD, jdtest.Auth{})
+	w := start(t, sellerv1.Authorization_PLATFORM_OLD, jdsandbox.Auth{})
 	registry := prometheus.NewRegistry()
 	k := w.keeper(func(o *token.Options) { o.Metrics = token.NewMetrics(registry) })
 	registry.MustRegister(k.Expiries())
@@ -670,11 +670,11 @@ func TestNothingSecretShows(t *testing.T) {
 		shown = append(shown, fmt.Sprintf("%v %+v", err, fault.ReasonOf(err, "")))
 	}
 	w.clock.Move(25 * time.Hour)
-	for _, f := range []jdtest.Fault{
-		{Kind: jdtest.LoseAnswer}, {Kind: jdtest.Drop}, {Kind: jdtest.HTML, Work: jdtest.WorkDone}, {Kind: jdtest.Truncated}, {Kind: jdtest.HTTP},
-		{Kind: jdtest.Error, Code: "9", ZH: "no " + g.Refresh.Reveal() + " " + appSecret},
+	for _, f := range []jdsandbox.Fault{
+		{Kind: jdsandbox.LoseAnswer}, {Kind: jdsandbox.Drop}, {Kind: jdsandbox.HTML, Work: jdsandbox.WorkDone}, {Kind: jdsandbox.Truncated}, {Kind: jdsandbox.HTTP},
+		{Kind: jdsandbox.Error, Code: "9", ZH: "no " + g.Refresh.Reveal() + " " + appSecret},
 	} {
-		f.Methods, f.Count = []string{jdtest.RefreshCall}, 1
+		f.Methods, f.Count = []string{jdsandbox.RefreshCall}, 1
 		if _, err := w.AddFault(f); err != nil {
 			t.Fatal(err)
 		}

@@ -35,8 +35,8 @@ var ErrNotPermitted = errors.New("not permitted for this seller")
 // ErrToken marks a call whose credential the far side no longer takes. It is always a fault too: nothing was done.
 var ErrToken = errors.New("credential not accepted")
 
-// ErrUnsure marks a fault.Hold of a call that may have had its effect all the same: ask before handing over again.
-var ErrUnsure = errors.New("it may have been done")
+// ErrOutcomeUnknown marks a fault.Hold of a call that may have had its effect all the same: ask before handing over again.
+var ErrOutcomeUnknown = errors.New("it may have been done")
 
 // Identity names whom the far side knows the sender as, in the adapter's words: what was sent under one is found under that
 // one only. It is opaque, holds nothing secret, and is "" where the adapter has no word for it.
@@ -49,31 +49,31 @@ type Identified interface {
 
 // OrderPlanner says what handing over would be.
 type OrderPlanner interface {
-	// PlanOrder says what TakeOrder would send and what it finds wrong, without sending and without a network.
+	// PlanOrder says what SendOrder would send and what it finds wrong, without sending and without a network.
 	PlanOrder(o *orderv1.Audited) Plan
 }
 
-// OrderTaker hands orders over.
-type OrderTaker interface {
+// OrderSender hands orders over.
+type OrderSender interface {
 	OrderPlanner
 
-	// TakeOrder hands the order over. A refusal is a fault.Permanent with a fault.Reason. A set-up that can be mended
-	// is a fault.Hold, with ErrUnsure when something may have been taken. A call that certainly had no effect is unmarked (transient) or a fault.RetryAfter. A call whose
+	// SendOrder hands the order over. A refusal is a fault.Permanent with a fault.Reason. A set-up that can be mended
+	// is a fault.Hold, with ErrOutcomeUnknown when something may have been taken. A call that certainly had no effect is unmarked (transient) or a fault.RetryAfter. A call whose
 	// answer was lost is a fault.Unknown: ask FindOrders before handing over again. The far side may or may not notice
 	// a repeated outbound number: never rely on it.
 	//
-	// An answer in the far side's own business words, which does not prove that nothing was taken, is a *SaidNo: the
+	// An answer in the far side's own business words, which does not prove that nothing was taken, is a *Rejected: the
 	// caller asks FindOrders, and takes it as refused only when the order is absent, and is absent later too: what was
-	// taken may show only seconds later. When SaidNo.Data is set one look is enough.
-	TakeOrder(ctx context.Context, o *orderv1.Audited) (Taken, error)
+	// taken may show only seconds later. When Rejected.Data is set one look is enough.
+	SendOrder(ctx context.Context, o *orderv1.Audited) (Receipt, error)
 
-	// TakePlanned is TakeOrder of an order that was planned already: plan is what PlanOrder of this very warehouse said of o.
-	TakePlanned(ctx context.Context, o *orderv1.Audited, plan Plan) (Taken, error)
+	// SendPlanned is SendOrder of an order that was planned already: plan is what PlanOrder of this very warehouse said of o.
+	SendPlanned(ctx context.Context, o *orderv1.Audited, plan Plan) (Receipt, error)
 }
 
-// SaidNo is a refusal in the far side's business words. Whether something was taken is to be asked. Of a question it is an
+// Rejected is a refusal in the far side's business words. Whether something was taken is to be asked. Of a question it is an
 // answer that does not answer it: to be asked again, and no sign that the far side fails.
-type SaidNo struct {
+type Rejected struct {
 	Reason fault.Reason
 	// Data: the words are known to name a fault of the order's data, and nothing is taken with such a fault.
 	Data bool
@@ -81,10 +81,10 @@ type SaidNo struct {
 	Cause string
 }
 
-func (e *SaidNo) Error() string { return e.Reason.Error() }
+func (e *Rejected) Error() string { return e.Reason.Error() }
 
 // Unwrap gives the Reason to fault.ReasonOf.
-func (e *SaidNo) Unwrap() error { return e.Reason }
+func (e *Rejected) Unwrap() error { return e.Reason }
 
 // OrderFinder asks by our own outbound numbers.
 type OrderFinder interface {
@@ -102,7 +102,7 @@ type OrderFollower interface {
 // OrderComparer compares what would be sent with what the far side has.
 type OrderComparer interface {
 	// CompareOrder tells in which of the fields that the far side gives back its document warehouseNo is not what
-	// TakeOrder would send of o. Fields that it does not give back, or masks, are passed over. ErrNotFound when it has no
+	// SendOrder would send of o. Fields that it does not give back, or masks, are passed over. ErrNotFound when it has no
 	// such document.
 	CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (Comparison, error)
 	// FindByPlatform is FindOrders by the sales platforms' order numbers, at most FindLimit of them. One number may have
@@ -127,7 +127,7 @@ var ErrNotFound = errors.New("not known at the warehouse")
 // Orders is the roles that sales orders need.
 type Orders interface {
 	Identified
-	OrderTaker
+	OrderSender
 	OrderFinder
 	OrderFollower
 	OrderComparer
@@ -151,13 +151,13 @@ type Plan struct {
 	Cleaned []*orderv1.Cleaned
 	// Findings is all that is wrong with the order, each a fault.Permanent or fault.Hold with a fault.Reason.
 	Findings []error
-	// Err is the finding for which it would not be sent, as TakeOrder would return it: of several, one that never goes
+	// Err is the finding for which it would not be sent, as SendOrder would return it: of several, one that never goes
 	// away by itself.
 	Err error
 }
 
 // Taken is an order that the far side has.
-type Taken struct {
+type Receipt struct {
 	WarehouseNo string
 	Cleaned     []*orderv1.Cleaned
 }

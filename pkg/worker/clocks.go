@@ -13,13 +13,13 @@ import (
 	"stockbridge/pkg/clock"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 )
 
 const (
 	// MaxSkew is how far the clocks of a worker, its ledger and NATS may be apart. Whether an order is certainly new hangs on
-	// times of the broker and of the ledger, within ledger.BirthMargin.
-	MaxSkew = ledger.BirthMargin
+	// times of the broker and of the ledger, within ledger.EpochMargin.
+	MaxSkew = ledger.EpochMargin
 	// measureEvery is how often clocks are measured. A step of our own clock is seen without that.
 	measureEvery = time.Minute
 	// measureFor is for one measurement.
@@ -100,10 +100,10 @@ const gaugeSkew = "stockbridge_clock_skew_seconds"
 
 // collect registers the figures.
 func (c *Clocks) collect(r prometheus.Registerer) {
-	r.MustRegister(scrape.New("clocks", []scrape.Gauge{{
+	r.MustRegister(pullmetrics.New("clocks", []pullmetrics.Gauge{{
 		Name: gaugeSkew, Labels: []string{"against"},
 		Help: "How far this host's clock is ahead of the ledger's and of NATS'; beyond 5 s either way nothing is taken.",
-	}}, func(_ context.Context, tell scrape.Tell) error {
+	}}, func(_ context.Context, tell pullmetrics.Observe) error {
 		l, b := c.Skews()
 		tell(gaugeSkew, l.Seconds(), "ledger")
 		tell(gaugeSkew, b.Seconds(), "nats")

@@ -6,16 +6,16 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 )
 
 const gaugeWrites = "stockbridge_store_writes"
 
 // newStores tells at a scrape whether what the worker stands on takes writes: what Ready asks, for alerts.
-func newStores(b *bus.Bus, l ledger.Ledger) *scrape.Asked {
-	return scrape.New("stores", []scrape.Gauge{
+func newStores(b *bus.Bus, l ledger.Ledger) *pullmetrics.Asked {
+	return pullmetrics.New("stores", []pullmetrics.Gauge{
 		{Name: gaugeWrites, Help: "1 while NATS, or the ledger, takes writes, else 0.", Labels: []string{"store"}},
-	}, func(ctx context.Context, tell scrape.Tell) error {
+	}, func(ctx context.Context, tell pullmetrics.Observe) error {
 		value := func(err error) float64 {
 			if err != nil {
 				return 0

@@ -30,9 +30,9 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/healthcheck"
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/ledger/watched"
-	"stockbridge/pkg/probe"
+	"stockbridge/pkg/ledger/ledgermetrics"
 	"stockbridge/pkg/retry"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
@@ -44,7 +44,7 @@ type Parts struct {
 	Log        zerolog.Logger
 	Bus        *bus.Bus
 	Ledger     ledger.Ledger
-	Sellers    *seller.Book
+	Sellers    *seller.Registry
 	Warehouses Warehouses
 	// Tokens keeps those that are ours to refresh.
 	Tokens *token.Keeper
@@ -212,7 +212,7 @@ func health[C any](ctx context.Context, args, environ []string) error {
 	if base.HTTPAddr == httpOff {
 		return errors.New("HTTP_ADDR is off: there is nothing to ask")
 	}
-	return probe.Alive(ctx, base.HTTPAddr, "/healthz")
+	return healthcheck.Alive(ctx, base.HTTPAddr, "/healthz")
 }
 
 // Options of Open.
@@ -265,7 +265,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 		return Parts{}, none, err
 	}
 	if o.Metrics != nil {
-		l = watched.New(l, o.Metrics)
+		l = ledgermetrics.New(l, o.Metrics)
 		o.Metrics.MustRegister(newStores(b, l))
 	}
 	warehouses := adapters.NewWarehouses(l)
@@ -308,7 +308,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 }
 
 // openTokens opens the tokens that are ours to refresh, and keeps them fresh until they are closed.
-func openTokens(ctx context.Context, b *bus.Bus, book *seller.Book, warehouses *adapters.Warehouses, now func() time.Time, o Options) (*token.Keeper, func(), error) {
+func openTokens(ctx context.Context, b *bus.Bus, book *seller.Registry, warehouses *adapters.Warehouses, now func() time.Time, o Options) (*token.Keeper, func(), error) {
 	keys, err := token.ParseKeys(o.TokenKey.Reveal())
 	if err != nil {
 		return nil, nil, fmt.Errorf("TOKEN_KEY: %w", err)

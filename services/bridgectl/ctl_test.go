@@ -26,9 +26,9 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/inkv"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/worker"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/ctl"
@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Defer(s.Stop)
-			jd, err := jdtest.New(jdtest.Config{Speed: 1, Stopped: true})
+			jd, err := jdsandbox.New(jdsandbox.Config{Speed: 1, Stopped: true})
 			if err != nil {
 				return err
 			}
@@ -64,8 +64,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("NATS_URL", s.URL())
 			env.Setenv("SANDBOX", sandbox.URL+"/routerjson")
 			env.Setenv("SANDBOX_OAUTH", sandbox.URL)
-			env.Setenv("JD_APP_SECRET", jdtest.DefaultAppSecret)
-			env.Setenv("JD_ACCESS_TOKEN", jdtest.DefaultToken)
+			env.Setenv("JD_APP_SECRET", jdsandbox.DefaultAppSecret)
+			env.Setenv("JD_ACCESS_TOKEN", jdsandbox.DefaultToken)
 			env.Setenv("SELLER_SECRETS_DIR", env.WorkDir)
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("TZ", "Asia/Shanghai")
@@ -224,7 +224,7 @@ func old(ctx context.Context, b *bus.Bus) error {
 		return err
 	}
 	defer l.Close()
-	first, err := l.Begin(ctx, ledger.Begin{Key: ledger.Key{Seller: "script", Kind: "order", No: "0"}, Owner: "script"})
+	first, err := l.Claim(ctx, ledger.ClaimRequest{Key: ledger.Key{Seller: "script", Kind: "order", No: "0"}, Owner: "script"})
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func old(ctx context.Context, b *bus.Bus) error {
 
 // knob turns a knob of the sandbox.
 func knob(ts *testscript.TestScript, neg bool, args []string) {
-	jd := ts.Value("jd").(*jdtest.JD)
+	jd := ts.Value("jd").(*jdsandbox.JD)
 	switch {
 	case len(args) == 1 && args[0] == "documents":
 		fmt.Fprintln(ts.Stdout(), len(jd.Documents()))
@@ -252,7 +252,7 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 			jd.Revoke(access)
 		}
 	case len(args) == 2 && args[0] == "user":
-		ts.Check(jd.SetKnobs(func(k *jdtest.Knobs) { k.Auth.UID = args[1] }))
+		ts.Check(jd.SetKnobs(func(k *jdsandbox.Knobs) { k.Auth.UID = args[1] }))
 	default:
 		ts.Fatalf("usage: jd documents | jd writes | jd take FILE | jd advance DURATION | jd revoke | jd user UID")
 	}

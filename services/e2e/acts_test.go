@@ -6,11 +6,11 @@ import (
 
 	"stockbridge/pkg/seller"
 	sellerv1 "stockbridge/proto/seller/v1"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 )
 
 // pause is what `bridgectl seller pause` does, waited for.
-func pause(t *testing.T, w *world.World, name string) error {
+func pause(t *testing.T, w *testenv.World, name string) error {
 	t.Helper()
 	err := w.Sellers.Pause(t.Context(), name, seller.Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: "stock-take", At: time.Now()})
 	w.Until("the pause is known", func() bool {

@@ -19,13 +19,13 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
+	"stockbridge/services/e2e/orderview"
 	"stockbridge/services/e2e/procs"
-	"stockbridge/services/e2e/tally"
 )
 
 // TestSellersDoNotSilenceEachOther has two ERPs, each with its own user of a guarded server, do what once lost orders: by
@@ -62,7 +62,7 @@ func TestSellersDoNotSilenceEachOther(t *testing.T) {
 		until(t, name+" is ready", func() bool { _, ok := get(ready); return ok })
 	}
 	start("nats", program("nats-server"), env, "http://"+watch+"/healthz", "-c", filepath.Join(r.Dir(), "nats.conf"))
-	must(t, r.StartSandbox(ctx, jdtest.Config{Stopped: true}))
+	must(t, r.StartSandbox(ctx, jdsandbox.Config{Stopped: true}))
 	urlOf := func(user string) string {
 		return "nats://" + user + ":of-" + strings.ReplaceAll(user, "-", "_") + "@" + addr
 	}
@@ -110,7 +110,7 @@ func TestSellersDoNotSilenceEachOther(t *testing.T) {
 	must(t, err)
 	t.Cleanup(b.Close)
 	for name, list := range list {
-		told := tally.New(b, name)
+		told := orderview.New(b, name)
 		until(t, "all orders of "+name+" are told", func() bool {
 			must(t, told.Update(context.WithoutCancel(ctx)))
 			for _, o := range list {
@@ -122,7 +122,7 @@ func TestSellersDoNotSilenceEachOther(t *testing.T) {
 		})
 	}
 	for _, o := range list["bolt"] {
-		a, err := r.Sandbox.Documents(ctx, jdtest.Query{IsvUUID: o.OutboundNo})
+		a, err := r.Sandbox.Documents(ctx, jdsandbox.Query{IsvUUID: o.OutboundNo})
 		must(t, err)
 		if len(a) != 2 { // one of each seller, in departments of their own
 			t.Errorf("JD has %d documents under %s", len(a), o.OutboundNo)

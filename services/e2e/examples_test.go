@@ -8,13 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 )
 
 // What we show to ERP teams does what it says: each program publishes its order, waits for the answer, and the order is
 // at JD once, also when the program is run again.
 func TestExamples(t *testing.T) {
-	w := world.Start(t, world.Options{Ledger: "kv"})
+	w := testenv.Start(t, testenv.Options{Ledger: "kv"})
 	examples, err := filepath.Abs(filepath.Join("..", "..", "examples"))
 	if err != nil {
 		t.Fatal(err)

@@ -11,9 +11,9 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	sellerv1 "stockbridge/proto/seller/v1"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
@@ -24,32 +24,32 @@ var (
 
 // weather is a drawn story: what the sandbox does to its flow, what moves, and when the ledger is lost.
 type weather struct {
-	knobs  jdtest.Knobs
-	acts   []jdtest.StockAct
+	knobs  jdsandbox.Knobs
+	acts   []jdsandbox.StockAct
 	wipeAt int
 }
 
 var weathers = rapid.Custom(func(t *rapid.T) weather {
 	chance := func(name string, of ...float64) float64 { return rapid.SampledFrom(of).Draw(t, name) }
-	w := weather{knobs: jdtest.Knobs{
-		Flow: jdtest.Flow{
+	w := weather{knobs: jdsandbox.Knobs{
+		Flow: jdsandbox.Flow{
 			Order:     rapid.SampledFrom([]string{"ascending", "descending", "shuffled", "seconds"}).Draw(t, "order"),
-			Duplicate: chance("duplicate", 0, 0.3), Drop: jdtest.Missing{Chance: chance("drop", 0, 0.1, 0.4), Readings: rapid.IntRange(1, 2).Draw(t, "readings")},
-			Late:  jdtest.Late{Chance: chance("late", 0, 0.3), By: jdtest.Range{Max: jdtest.Duration(3 * time.Second)}},
-			Shift: jdtest.Shift{Repeat: chance("repeat", 0, 0.3), Skip: chance("skip", 0, 0.1), Rows: rapid.IntRange(1, 20).Draw(t, "rows")},
-			End:   jdtest.End{Wrong: chance("wrong ends", 0, 0.3)},
+			Duplicate: chance("duplicate", 0, 0.3), Drop: jdsandbox.Missing{Chance: chance("drop", 0, 0.1, 0.4), Readings: rapid.IntRange(1, 2).Draw(t, "readings")},
+			Late:  jdsandbox.Late{Chance: chance("late", 0, 0.3), By: jdsandbox.Range{Max: jdsandbox.Duration(3 * time.Second)}},
+			Shift: jdsandbox.Shift{Repeat: chance("repeat", 0, 0.3), Skip: chance("skip", 0, 0.1), Rows: rapid.IntRange(1, 20).Draw(t, "rows")},
+			End:   jdsandbox.End{Wrong: chance("wrong ends", 0, 0.3)},
 		},
 	}}
-	for _, fault := range []jdtest.Fault{{Kind: jdtest.Error, Code: "65"}, {Kind: jdtest.HTML}, {Kind: jdtest.Truncated}} {
+	for _, fault := range []jdsandbox.Fault{{Kind: jdsandbox.Error, Code: "65"}, {Kind: jdsandbox.HTML}, {Kind: jdsandbox.Truncated}} {
 		if fault.Chance = chance(string(fault.Kind), 0, 0.1); fault.Chance > 0 {
 			fault.Methods = []string{flowMethod}
 			w.knobs.Faults = append(w.knobs.Faults, fault)
 		}
 	}
-	kinds := []jdtest.ActKind{jdtest.Sale, jdtest.Sale, jdtest.Receipt, jdtest.Return, jdtest.Gain, jdtest.Loss, jdtest.SetStock, jdtest.RatioChange}
+	kinds := []jdsandbox.ActKind{jdsandbox.Sale, jdsandbox.Sale, jdsandbox.Receipt, jdsandbox.Return, jdsandbox.Gain, jdsandbox.Loss, jdsandbox.SetStock, jdsandbox.RatioChange}
 	for range rapid.IntRange(5, 40).Draw(t, "acts") {
-		act := jdtest.StockAct{Kind: rapid.SampledFrom(kinds).Draw(t, "kind")}
-		if act.Kind == jdtest.RatioChange {
+		act := jdsandbox.StockAct{Kind: rapid.SampledFrom(kinds).Draw(t, "kind")}
+		if act.Kind == jdsandbox.RatioChange {
 			act.Percent = rapid.Int64Range(50, 150).Draw(t, "percent")
 		} else {
 			act.GoodsNo, act.Num = fmt.Sprintf("EMG%d", rapid.IntRange(1, 4).Draw(t, "goods")), rapid.Int64Range(1, 9).Draw(t, "num")
@@ -68,7 +68,7 @@ func TestWhateverTheSandboxDoesTheBookBecomesItsStock(t *testing.T) {
 		drawn := weathers.Example(n)
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Logf("flow %+v, faults %+v, %d acts, the ledger lost after %d", drawn.knobs.Flow, drawn.knobs.Faults, len(drawn.acts), drawn.wipeAt)
-			playFlow(t, drawn, world.Ledgers[n%len(world.Ledgers)])
+			playFlow(t, drawn, testenv.Ledgers[n%len(testenv.Ledgers)])
 		})
 	}
 }
@@ -79,7 +79,7 @@ func playFlow(t *testing.T, drawn weather, ledger string) {
 		followed(s)
 		s.Stock.Lag, s.Stock.CountEvery = durationpb.New(time.Second), durationpb.New(24*time.Hour)
 	}
-	w := world.Start(t, world.Options{Ledger: ledger, Setup: setup, Knobs: drawn.knobs, Ingest: func(c *ingester.Config) { c.Attempts, c.GapAttempts, c.BreakerAfter = 50, 50, 1000 }})
+	w := testenv.Start(t, testenv.Options{Ledger: ledger, Setup: setup, Knobs: drawn.knobs, Ingest: func(c *ingester.Config) { c.Attempts, c.GapAttempts, c.BreakerAfter = 50, 50, 1000 }})
 	f := newFlow(t, w)
 	f.fill(150, 4)
 	for i, act := range drawn.acts {
@@ -91,9 +91,9 @@ func playFlow(t *testing.T, drawn weather, ledger string) {
 		f.must(err)
 	}
 	// What is missing at the very end shows when something comes after it: one row that the weather does not touch.
-	f.must(f.JD.SetKnobs(func(k *jdtest.Knobs) { k.Flow.Drop, k.Flow.Late = jdtest.Missing{}, jdtest.Late{} }))
+	f.must(f.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.Flow.Drop, k.Flow.Late = jdsandbox.Missing{}, jdsandbox.Late{} }))
 	for goods := range 4 {
-		f.move(jdtest.Receipt, fmt.Sprintf("EMG%d", goods+1), 1)
+		f.move(jdsandbox.Receipt, fmt.Sprintf("EMG%d", goods+1), 1)
 	}
 	f.untilComplete()
 

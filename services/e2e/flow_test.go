@@ -13,20 +13,20 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/stock"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	sellerv1 "stockbridge/proto/seller/v1"
 	vmiv1 "stockbridge/proto/vmi/v1"
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
 // flow is the demo seller's shop as its flow is told, and what the sandbox knows of it.
 type flow struct {
-	*world.World
+	*testenv.World
 	t     *testing.T
 	place stock.Place
 	dept  string
@@ -42,7 +42,7 @@ func followed(s *sellerv1.Setup) {
 	}
 }
 
-func newFlow(t *testing.T, w *world.World) *flow {
+func newFlow(t *testing.T, w *testenv.World) *flow {
 	s := w.Setup()
 	return &flow{
 		World: w, t: t, dept: s.Accounts[0].Department, house: s.Warehouses[0].WarehouseNo,
@@ -58,14 +58,14 @@ func (f *flow) fill(rows, goods int) {
 		nos = append(nos, fmt.Sprintf("EMG%d", i+1))
 	}
 	now := time.Now()
-	f.must(f.JD.FillFlow(jdtest.Fill{
+	f.must(f.JD.FillFlow(jdsandbox.Fill{
 		DeptNo: f.dept, WarehouseNo: f.house, ShopNo: f.place.ShopNo, GoodsNos: nos, Rows: rows, From: now.Add(-10 * time.Minute), To: now.Add(-5 * time.Second),
 	}))
 }
 
-func (f *flow) move(kind jdtest.ActKind, goods string, num int64) {
+func (f *flow) move(kind jdsandbox.ActKind, goods string, num int64) {
 	f.t.Helper()
-	_, err := f.JD.Move(jdtest.StockAct{Kind: kind, DeptNo: f.dept, WarehouseNo: f.house, ShopNo: f.place.ShopNo, GoodsNo: goods, Num: num})
+	_, err := f.JD.Move(jdsandbox.StockAct{Kind: kind, DeptNo: f.dept, WarehouseNo: f.house, ShopNo: f.place.ShopNo, GoodsNo: goods, Num: num})
 	f.must(err)
 }
 
@@ -90,13 +90,13 @@ func (f *flow) failed() (list []*vmiv1.WindowFailed) {
 // complete is nil when the book is the sandbox's stock and each movement to book was told once.
 func (f *flow) complete() error {
 	f.t.Helper()
-	rows, _ := f.JD.Movements(jdtest.StockQuery{ShopNo: f.place.ShopNo})
-	return flowIs(f.t, f.Bus, f.Ledger, f.place, f.JD.Stock(jdtest.StockQuery{ShopNo: f.place.ShopNo}).Shops, rows)
+	rows, _ := f.JD.Movements(jdsandbox.StockQuery{ShopNo: f.place.ShopNo})
+	return flowIs(f.t, f.Bus, f.Ledger, f.place, f.JD.Stock(jdsandbox.StockQuery{ShopNo: f.place.ShopNo}).Shops, rows)
 }
 
 // flowIs is nil when the book of a place is the stock of its shop at the sandbox, and each of the movements to book was told
 // once: under one id, however often.
-func flowIs(t *testing.T, b *bus.Bus, l ledger.Books, place stock.Place, shops []jdtest.ShopStock, rows []jdtest.Movement) error {
+func flowIs(t *testing.T, b *bus.Bus, l ledger.Books, place stock.Place, shops []jdsandbox.ShopStock, rows []jdsandbox.Movement) error {
 	t.Helper()
 	told := map[string][]string{}
 	err := b.Events(t.Context(), bus.EventQuery{Names: []string{event.StockAdjusted.Name}}, func(e bus.Stored) error {
@@ -126,7 +126,7 @@ func flowIs(t *testing.T, b *bus.Bus, l ledger.Books, place stock.Place, shops [
 	var errs []error
 	for _, s := range shops {
 		if x := figures[s.GoodsNo]; x.Num != s.Num || x.Proof != stock.Proved {
-			errs = append(errs, fmt.Errorf("%s: the book says %d (%s), the warehouse %d; %v", s.GoodsNo, x.Num, x.Proof, s.Num, x.Holes))
+			errs = append(errs, fmt.Errorf("%s: the book says %d (%s), the warehouse %d; %v", s.GoodsNo, x.Num, x.Proof, s.Num, x.Gaps))
 		}
 	}
 	for _, r := range rows {
@@ -151,20 +151,20 @@ func (f *flow) untilComplete() {
 // Rows that come twice, mixed up, late, or not at the first reading: each movement is told once.
 func TestMovementsAreToldOnceWhateverTheFlowIsLike(t *testing.T) {
 	t.Parallel()
-	weather := jdtest.Knobs{Flow: jdtest.Flow{
-		Order: "shuffled", Duplicate: 0.2, Drop: jdtest.Missing{Chance: 0.2, Readings: 1},
-		Late:  jdtest.Late{Chance: 0.1, By: jdtest.Range{Max: jdtest.Duration(3 * time.Second)}},
-		Shift: jdtest.Shift{Repeat: 0.2, Rows: 3}, End: jdtest.End{Wrong: 0.2},
-	}, Faults: []jdtest.Fault{
-		{Kind: jdtest.Error, Methods: []string{flowMethod}, Chance: 0.1, Code: "65"}, {Kind: jdtest.Truncated, Methods: []string{flowMethod}, Chance: 0.1},
+	weather := jdsandbox.Knobs{Flow: jdsandbox.Flow{
+		Order: "shuffled", Duplicate: 0.2, Drop: jdsandbox.Missing{Chance: 0.2, Readings: 1},
+		Late:  jdsandbox.Late{Chance: 0.1, By: jdsandbox.Range{Max: jdsandbox.Duration(3 * time.Second)}},
+		Shift: jdsandbox.Shift{Repeat: 0.2, Rows: 3}, End: jdsandbox.End{Wrong: 0.2},
+	}, Faults: []jdsandbox.Fault{
+		{Kind: jdsandbox.Error, Methods: []string{flowMethod}, Chance: 0.1, Code: "65"}, {Kind: jdsandbox.Truncated, Methods: []string{flowMethod}, Chance: 0.1},
 	}}
-	each(t, world.Options{Setup: followed, Knobs: weather, Ingest: func(c *ingester.Config) { c.Attempts, c.BreakerAfter = 50, 1000 }}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Setup: followed, Knobs: weather, Ingest: func(c *ingester.Config) { c.Attempts, c.BreakerAfter = 50, 1000 }}, func(t *testing.T, w *testenv.World) {
 		f := newFlow(t, w)
 		f.fill(400, 6)
 		f.untilComplete()
-		f.move(jdtest.Receipt, "EMG1", 7)
-		f.move(jdtest.SetStock, "EMG2", 5)
-		f.move(jdtest.Loss, "EMG1", 2)
+		f.move(jdsandbox.Receipt, "EMG1", 7)
+		f.move(jdsandbox.SetStock, "EMG2", 5)
+		f.move(jdsandbox.Loss, "EMG1", 2)
 		f.untilComplete()
 	})
 }
@@ -172,16 +172,16 @@ func TestMovementsAreToldOnceWhateverTheFlowIsLike(t *testing.T) {
 const flowMethod = "eclp.stock.queryVmiShopStockFlow"
 
 // booked tells whether the ERP books a movement.
-func booked(r jdtest.Movement) bool {
+func booked(r jdsandbox.Movement) bool {
 	return r.Former != r.Now && r.Former >= 0 && r.Now >= 0 && r.Reason != "设置VMI库存" && r.Reason != "商品库存比例调整"
 }
 
 // A span that cannot be read is told, waits on the shelf, and stands in nobody's way; read again it is applied once.
 func TestASpanThatFailsIsReadAgainLater(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{Setup: followed, Ingest: func(c *ingester.Config) { c.Attempts, c.GapAttempts, c.BreakerAfter = 2, 2, 1000 }}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Setup: followed, Ingest: func(c *ingester.Config) { c.Attempts, c.GapAttempts, c.BreakerAfter = 2, 2, 1000 }}, func(t *testing.T, w *testenv.World) {
 		f := newFlow(t, w)
-		f.must(w.JD.SetKnobs(func(k *jdtest.Knobs) { k.Flow.End.Wrong = 1 }))
+		f.must(w.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.Flow.End.Wrong = 1 }))
 		f.fill(20, 2)
 		f.Until("a span fails", func() bool { return len(f.failed()) > 0 })
 		for _, m := range f.failed() {
@@ -189,8 +189,8 @@ func TestASpanThatFailsIsReadAgainLater(t *testing.T) {
 				t.Errorf("no reason: %v", m)
 			}
 		}
-		f.must(w.JD.SetKnobs(func(k *jdtest.Knobs) { k.Flow.End.Wrong = 0 }))
-		f.move(jdtest.Receipt, "EMG9", 3)
+		f.must(w.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.Flow.End.Wrong = 0 }))
+		f.move(jdsandbox.Receipt, "EMG9", 3)
 		f.Until("later movements go on", func() bool {
 			x, err := (&stock.Store{Books: f.Ledger}).Figure(t.Context(), f.place, "EMG9")
 			f.must(err)
@@ -240,7 +240,7 @@ func (f *flow) ctl(args ...string) string {
 // What a paused seller missed is caught up with.
 func TestAPausedSellersFlowCatchesUp(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{Setup: followed}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Setup: followed}, func(t *testing.T, w *testenv.World) {
 		f := newFlow(t, w)
 		f.must(pause(t, w, stack.DemoSeller))
 		f.fill(30, 3)
@@ -252,13 +252,13 @@ func TestAPausedSellersFlowCatchesUp(t *testing.T) {
 // The ledger is lost while movements come: the book is made again from the streams, and nothing is told under another id.
 func TestALostLedgerTellsNoMovementTwice(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{Setup: followed}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Setup: followed}, func(t *testing.T, w *testenv.World) {
 		f := newFlow(t, w)
 		f.fill(60, 4)
 		f.untilComplete()
 		w.WipeLedger()
-		f.move(jdtest.Receipt, "EMG1", 7)
-		f.move(jdtest.Loss, "EMG2", 1)
+		f.move(jdsandbox.Receipt, "EMG1", 7)
+		f.move(jdsandbox.Loss, "EMG2", 1)
 		f.untilComplete()
 	})
 }
@@ -266,17 +266,17 @@ func TestALostLedgerTellsNoMovementTwice(t *testing.T) {
 // A token that the warehouse takes no longer stops the reading; with a new one it goes on by itself (G5).
 func TestALapsedTokenHoldsTheFlowUntilItIsRenewed(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{Setup: followed}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Setup: followed}, func(t *testing.T, w *testenv.World) {
 		f := newFlow(t, w)
-		f.move(jdtest.Receipt, "EMG1", 7)
+		f.move(jdsandbox.Receipt, "EMG1", 7)
 		f.untilComplete()
-		w.JD.ExpireToken(jdtest.DefaultToken, time.Time{})
-		f.move(jdtest.Receipt, "EMG1", 2)
+		w.JD.ExpireToken(jdsandbox.DefaultToken, time.Time{})
+		f.move(jdsandbox.Receipt, "EMG1", 2)
 		f.Until("the seller is paused", func() bool {
 			s, ok := w.Sellers.Get(stack.DemoSeller)
 			return ok && s.Pause != nil
 		})
-		f.must(w.JD.SetToken(jdtest.DefaultAppKey, jdtest.Token{Value: jdtest.DefaultToken}))
+		f.must(w.JD.SetToken(jdsandbox.DefaultAppKey, jdsandbox.Token{Value: jdsandbox.DefaultToken}))
 		f.untilComplete()
 	})
 }

@@ -15,8 +15,8 @@ import (
 
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/smalldisk"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
 	"stockbridge/services/e2e/procs"
@@ -38,7 +38,7 @@ func TestFullDisksUnderTheServers(t *testing.T) {
 		disks[server], data[server] = d, d.Dir
 	}
 	r, ctx := processesWith(t, procs.Options{Data: data}), t.Context()
-	must(t, r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdtest.Config{Speed: 1}}))
+	must(t, r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdsandbox.Config{Speed: 1}}))
 	setup, err := stack.DemoSetup(r.Dir(), r.Sandbox.Base)
 	must(t, err, r.Apply(ctx, setup))
 	pusher, err := r.Worker(ctx, procs.OrderPusher, "pusher", "PUSH_RESEND_AFTER=2s", "PUSH_SETTLE_FOR=1s")
@@ -88,7 +88,7 @@ func TestFullDisksUnderTheServers(t *testing.T) {
 			published++
 		}
 		until(t, fmt.Sprintf("all %d are at the warehouse", published), func() bool {
-			docs, err := r.Sandbox.Documents(ctx, jdtest.Query{})
+			docs, err := r.Sandbox.Documents(ctx, jdsandbox.Query{})
 			return err == nil && len(docs) >= published
 		})
 	}
@@ -128,7 +128,7 @@ func TestFullDisksUnderTheServers(t *testing.T) {
 	until(t, "the worker is ready", func() bool { code, _ := readyz(); return code == http.StatusOK })
 	arrive(5)
 
-	docs, err := r.Sandbox.Documents(ctx, jdtest.Query{})
+	docs, err := r.Sandbox.Documents(ctx, jdsandbox.Query{})
 	must(t, err)
 	numbers := map[string]bool{}
 	for _, d := range docs {

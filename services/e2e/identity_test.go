@@ -13,11 +13,11 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 	"stockbridge/services/order-pusher/pusher"
 )
 
@@ -26,11 +26,11 @@ import (
 func TestASetUpThatChangesBetweenTwoTriesSendsNothingTwice(t *testing.T) {
 	t.Parallel()
 	patient := func(c *pusher.Config) { c.ResendAfter, c.BreakerAfter = time.Second, 1000 }
-	moved := func(c *jdtest.Config) {
-		c.Shops = append(c.Shops, jdtest.Shop{ShopNo: "ESP0020000000002", ShopName: "moved", DeptNo: "EBU0000000000002"})
+	moved := func(c *jdsandbox.Config) {
+		c.Shops = append(c.Shops, jdsandbox.Shop{ShopNo: "ESP0020000000002", ShopName: "moved", DeptNo: "EBU0000000000002"})
 	}
-	each(t, world.Options{Pusher: patient, Sandbox: moved}, func(t *testing.T, w *world.World) {
-		fault(t, w, jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: []string{addOrder}, Count: 10})
+	each(t, testenv.Options{Pusher: patient, Sandbox: moved}, func(t *testing.T, w *testenv.World) {
+		fault(t, w, jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{addOrder}, Count: 10})
 		list := w.Maker.Make(10)
 		w.Publish(list...)
 		documents := func() (n int) {
@@ -43,7 +43,7 @@ func TestASetUpThatChangesBetweenTwoTriesSendsNothingTwice(t *testing.T) {
 		deaf := ""
 		w.Until("JD has all ten", func() bool {
 			if documents() == len(list) && deaf == "" {
-				deaf, _ = w.JD.AddFault(jdtest.Fault{Kind: jdtest.Drop, Methods: []string{"eclp.order.ext.queryOrder"}, Chance: 1})
+				deaf, _ = w.JD.AddFault(jdsandbox.Fault{Kind: jdsandbox.Drop, Methods: []string{"eclp.order.ext.queryOrder"}, Chance: 1})
 			}
 			return deaf != ""
 		})
@@ -79,13 +79,13 @@ func TestASetUpThatChangesBetweenTwoTriesSendsNothingTwice(t *testing.T) {
 // department by way of two applications, what is found under one's number is compared, and is adopted by nobody else.
 func TestAnotherSellersDocumentIsAdoptedByNobody(t *testing.T) {
 	t.Parallel()
-	second := func(c *jdtest.Config) {
-		c.Apps = []jdtest.App{
-			{Key: jdtest.DefaultAppKey, Secret: jdtest.DefaultAppSecret, Tokens: []jdtest.Token{{Value: jdtest.DefaultToken}}},
-			{Key: "twin-app", Secret: jdtest.DefaultAppSecret, Tokens: []jdtest.Token{{Value: "twin-token"}}},
+	second := func(c *jdsandbox.Config) {
+		c.Apps = []jdsandbox.App{
+			{Key: jdsandbox.DefaultAppKey, Secret: jdsandbox.DefaultAppSecret, Tokens: []jdsandbox.Token{{Value: jdsandbox.DefaultToken}}},
+			{Key: "twin-app", Secret: jdsandbox.DefaultAppSecret, Tokens: []jdsandbox.Token{{Value: "twin-token"}}},
 		}
 	}
-	each(t, world.Options{Sandbox: second}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Sandbox: second}, func(t *testing.T, w *testenv.World) {
 		theirs := w.Maker.Next()
 		w.Publish(theirs)
 		number := w.Accepted(theirs)

@@ -26,7 +26,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 	"stockbridge/services/order-pusher/pusher"
 )
 
@@ -130,11 +130,11 @@ func (l *lines) String() string {
 // as the ERP published it, and in its copies that wait or are dead.
 func TestNothingButTheOrderHoldsItsReceiver(t *testing.T) {
 	t.Parallel()
-	for _, kept := range world.Ledgers {
+	for _, kept := range testenv.Ledgers {
 		t.Run(kept, func(t *testing.T) {
 			t.Parallel()
 			jd, log, spans := quotingJD(t), &lines{}, tracetest.NewInMemoryExporter()
-			w := world.Start(t, world.Options{
+			w := testenv.Start(t, testenv.Options{
 				Ledger: kept, LogTo: log, Traces: tracedBy(spans),
 				Pusher: func(c *pusher.Config) { c.BreakerAfter = 1 << 20 },
 				Setup:  func(s *sellerv1.Setup) { jd.before(t, s.Accounts[0]) },

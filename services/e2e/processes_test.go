@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
 	"stockbridge/services/e2e/procs"
@@ -53,8 +53,8 @@ func processesWith(t *testing.T, o procs.Options) *procs.Run {
 // jd-sandbox, the workers, and bridgectl for whatever an operator does. A worker is killed in the middle.
 func TestTheProgramsOverRealServers(t *testing.T) {
 	r, ctx := processes(t), t.Context()
-	err := r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdtest.Config{
-		Speed: 30000, Knobs: jdtest.Knobs{Latency: jdtest.Range{Min: jdtest.Duration(50 * time.Millisecond), Max: jdtest.Duration(150 * time.Millisecond)}},
+	err := r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdsandbox.Config{
+		Speed: 30000, Knobs: jdsandbox.Knobs{Latency: jdsandbox.Range{Min: jdsandbox.Duration(50 * time.Millisecond), Max: jdsandbox.Duration(150 * time.Millisecond)}},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func TestTheProgramsOverRealServers(t *testing.T) {
 	ctl(lines.String(), "order", "push", "-f", "-")
 
 	documents := func() map[string]int {
-		docs, err := r.Sandbox.Documents(ctx, jdtest.Query{})
+		docs, err := r.Sandbox.Documents(ctx, jdsandbox.Query{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,20 +12,20 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 )
 
 // reconciled asks for a run and waits until a cycle that began after that is complete.
-func reconciled(t *testing.T, w *world.World) reconciler.Standing {
+func reconciled(t *testing.T, w *testenv.World) reconciler.Standing {
 	t.Helper()
 	asked := time.Now()
 	if err := w.Bus.Tick(t.Context(), event.TickReconcile, stack.DemoSeller); err != nil {
@@ -39,7 +39,7 @@ func reconciled(t *testing.T, w *world.World) reconciler.Standing {
 	return s
 }
 
-func standing(t *testing.T, w *world.World) reconciler.Standing {
+func standing(t *testing.T, w *testenv.World) reconciler.Standing {
 	t.Helper()
 	s, err := reconciler.Read(t.Context(), w.Ledger, stack.DemoSeller)
 	if err != nil {
@@ -48,7 +48,7 @@ func standing(t *testing.T, w *world.World) reconciler.Standing {
 	return s
 }
 
-func open(t *testing.T, w *world.World) map[string]reconciler.Order {
+func open(t *testing.T, w *testenv.World) map[string]reconciler.Order {
 	t.Helper()
 	list, err := reconciler.ReadOpen(t.Context(), w.Ledger, stack.DemoSeller)
 	if err != nil {
@@ -62,7 +62,7 @@ func open(t *testing.T, w *world.World) map[string]reconciler.Order {
 }
 
 // old waits until the orders are old enough to be looked into.
-func old(t *testing.T, w *world.World, list ...*orderv1.Audited) {
+func old(t *testing.T, w *testenv.World, list ...*orderv1.Audited) {
 	t.Helper()
 	w.Until("the orders are old enough", func() bool {
 		n := 0
@@ -77,7 +77,7 @@ func old(t *testing.T, w *world.World, list ...*orderv1.Audited) {
 }
 
 // known tells whether the ledger knows the order under the number that JD has.
-func known(t *testing.T, w *world.World, o *orderv1.Audited) bool {
+func known(t *testing.T, w *testenv.World, o *orderv1.Audited) bool {
 	t.Helper()
 	e, err := w.Ledger.Get(t.Context(), ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo})
 	if errors.Is(err, ledger.ErrNoEntry) {
@@ -91,7 +91,7 @@ func known(t *testing.T, w *world.World, o *orderv1.Audited) bool {
 }
 
 // swallow has the pusher's messages taken and lost: a consumer that was advanced by hand, a worker with a bug.
-func swallow(t *testing.T, w *world.World, list ...*orderv1.Audited) {
+func swallow(t *testing.T, w *testenv.World, list ...*orderv1.Audited) {
 	t.Helper()
 	if err := w.StopWorkers(); err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func swallow(t *testing.T, w *world.World, list ...*orderv1.Audited) {
 
 func TestAWipedLedgerIsKnownAgainAfterOneCycle(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(50)
 		w.Publish(list...)
 		numbers := map[string]string{}
@@ -166,7 +166,7 @@ func TestAWipedLedgerIsKnownAgainAfterOneCycle(t *testing.T) {
 
 func TestAnAuditWhoseMessageWasLostIsHandedOverAgain(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(5)
 		swallow(t, w, list...)
 		reconciled(t, w)
@@ -179,9 +179,9 @@ func TestAnAuditWhoseMessageWasLostIsHandedOverAgain(t *testing.T) {
 
 func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		refused, masked, fine := w.Maker.Next(), w.Maker.Next(), w.Maker.Next()
-		if _, err := w.JD.AddFault(jdtest.Fault{Kind: jdtest.Error, Methods: []string{addOrder}, Orders: []string{refused.OutboundNo}, Count: 1, ZH: "商品不存在"}); err != nil {
+		if _, err := w.JD.AddFault(jdsandbox.Fault{Kind: jdsandbox.Error, Methods: []string{addOrder}, Orders: []string{refused.OutboundNo}, Count: 1, ZH: "商品不存在"}); err != nil {
 			t.Fatal(err)
 		}
 		masked.Receiver.Name = "张*"
@@ -221,7 +221,7 @@ func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
 // point elsewhere by now.
 func TestWhatWasAcceptedIsNotSentElsewhere(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		o := w.Maker.Next()
 		w.Publish(o)
 		w.Accepted(o)
@@ -244,14 +244,14 @@ func TestWhatWasAcceptedIsNotSentElsewhere(t *testing.T) {
 // While JD is down, or the seller is paused, nothing is concluded; the next run goes on.
 func TestReconcilingGoesOnWhenJDIsBack(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(3)
 		w.Publish(list...)
 		for _, o := range list {
 			w.Accepted(o)
 		}
 		old(t, w, list...)
-		id, err := w.JD.AddFault(jdtest.Fault{Kind: jdtest.Drop, Methods: []string{"eclp.order.ext.queryOrder"}, Chance: 1})
+		id, err := w.JD.AddFault(jdsandbox.Fault{Kind: jdsandbox.Drop, Methods: []string{"eclp.order.ext.queryOrder"}, Chance: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func TestReconcilingGoesOnWhenJDIsBack(t *testing.T) {
 // Of a paused seller nothing is asked and nothing handed over; what its pause holds is explained.
 func TestAPausedSellerIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		before, during := w.Maker.Next(), w.Maker.Next()
 		w.Publish(before)
 		w.Accepted(before)
@@ -306,7 +306,7 @@ func TestManyAuditsAreWalkedInPieces(t *testing.T) {
 	if testing.Short() {
 		t.Skip("slow")
 	}
-	w := world.Start(t, world.Options{Ledger: "redis", Knobs: jdtest.Knobs{}})
+	w := testenv.Start(t, testenv.Options{Ledger: "redis", Knobs: jdsandbox.Knobs{}})
 	if err := w.StopWorkers(); err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +315,7 @@ func TestManyAuditsAreWalkedInPieces(t *testing.T) {
 	for range n {
 		o := w.Maker.Next()
 		list = append(list, o)
-		accept := ledger.Begin{
+		accept := ledger.ClaimRequest{
 			Key: ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo}, Hash: pusher.PayloadHash(o), OrderNo: o.OrderNo,
 			Owner: o.OutboundNo, Lines: []string{"1"}, Revision: 1, Shop: o.Shop, Warehouse: o.Warehouse,
 		}
@@ -364,7 +364,7 @@ func isWait(err error) bool { return strings.Contains(err.Error(), "more to look
 
 func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
 	t.Parallel()
-	w := world.Start(t, world.Options{Ledger: "redis"})
+	w := testenv.Start(t, testenv.Options{Ledger: "redis"})
 	early := w.Maker.Make(3)
 	w.Publish(early...)
 	for _, o := range early {
@@ -408,7 +408,7 @@ func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
 // again, and what JD took by itself is only counted.
 func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour }}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour }}, func(t *testing.T, w *testenv.World) {
 		s, _ := w.Sellers.Get(stack.DemoSeller)
 		wh, err := w.Warehouses.Read(s, s.Setup.Warehouses[0].Code, warehouse.Status)
 		if err != nil {
@@ -416,7 +416,7 @@ func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
 		}
 		ours, theirs, split := w.Maker.Next(), w.Maker.Next(), w.Maker.Next()
 		split.Lines[0].Quantity = 5
-		if err := w.JD.SetKnobs(func(k *jdtest.Knobs) { k.Split.Orders = []string{split.OutboundNo} }); err != nil {
+		if err := w.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.Split.Orders = []string{split.OutboundNo} }); err != nil {
 			t.Fatal(err)
 		}
 		w.Publish(ours, split)
@@ -426,8 +426,8 @@ func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.JD.Move(jdtest.StockAct{
-			Kind: jdtest.Sale, DeptNo: s.Setup.Accounts[0].Department, WarehouseNo: s.Setup.Warehouses[0].WarehouseNo, ShopNo: s.Setup.Shops[0].ShopNo,
+		if _, err := w.JD.Move(jdsandbox.StockAct{
+			Kind: jdsandbox.Sale, DeptNo: s.Setup.Accounts[0].Department, WarehouseNo: s.Setup.Warehouses[0].WarehouseNo, ShopNo: s.Setup.Shops[0].ShopNo,
 			GoodsNo: "EMG4418000000001", Num: 1,
 		}); err != nil {
 			t.Fatal(err)
@@ -457,7 +457,7 @@ func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
 
 func TestASecondDocumentUnderANumberIsNamed(t *testing.T) {
 	t.Parallel()
-	w := world.Start(t, world.Options{
+	w := testenv.Start(t, testenv.Options{
 		Ledger:    "redis",
 		Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour },
 	})

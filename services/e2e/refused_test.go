@@ -7,27 +7,27 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/services/bridgectl/stack"
-	"stockbridge/services/e2e/tally"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/orderview"
+	"stockbridge/services/e2e/testenv"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 )
 
 // busy is a JD that takes an order, says that it is busy, and shows the order only later.
-func busy(late time.Duration) jdtest.Knobs {
-	return jdtest.Knobs{
-		FindLag: jdtest.Duration(late),
-		Faults:  []jdtest.Fault{{Kind: jdtest.Error, Methods: []string{addOrder}, Chance: 1, Work: jdtest.WorkDone, Code: "5001", ZH: "系统处理中"}},
+func busy(late time.Duration) jdsandbox.Knobs {
+	return jdsandbox.Knobs{
+		FindLag: jdsandbox.Duration(late),
+		Faults:  []jdsandbox.Fault{{Kind: jdsandbox.Error, Methods: []string{addOrder}, Chance: 1, Work: jdsandbox.WorkDone, Code: "5001", ZH: "系统处理中"}},
 	}
 }
 
 func TestOrdersThatJDRefusesAndHasAreAccepted(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{
+	each(t, testenv.Options{
 		Knobs: busy(3 * time.Second), Pusher: func(c *pusher.Config) { c.RefuseAfter = 5 * time.Second },
-	}, func(t *testing.T, w *world.World) {
+	}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(20)
 		w.Publish(list...)
 		failed := 0
@@ -45,9 +45,9 @@ func TestOrdersThatJDRefusesAndHasAreAccepted(t *testing.T) {
 // JD shows them later than the pusher waits: they are named and published, not sent again, and a person decides.
 func TestRefusedOrdersThatAreThereAfterAllAreNamed(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{
+	each(t, testenv.Options{
 		Knobs: busy(2 * time.Second), Reconcile: func(c *reconciler.Config) { c.RefusedEvery = 100 * time.Millisecond },
-	}, func(t *testing.T, w *world.World) {
+	}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(3)
 		w.Publish(list...)
 		for _, o := range list {
@@ -66,7 +66,7 @@ func TestRefusedOrdersThatAreThereAfterAllAreNamed(t *testing.T) {
 			}) {
 				t.Errorf("%s: JD has %d documents, named are %+v", o.OutboundNo, len(docs), strangers)
 			}
-			told := w.UntilTold("a person has to see to it", o, func(t *tally.Order) bool { return len(t.Held) > 0 })
+			told := w.UntilTold("a person has to see to it", o, func(t *orderview.Order) bool { return len(t.Held) > 0 })
 			if len(told.Accepted) != 0 || told.Held[0] != "operator:"+o.Seller+"/"+o.OutboundNo {
 				t.Errorf("published %+v", told)
 			}

@@ -9,8 +9,8 @@ import (
 
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/stock"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/procs"
 )
@@ -19,22 +19,22 @@ import (
 // tick goes on. Then JetStream is put back to an older copy: what it lost is told again.
 func TestReplicasOfTheIngesterLoseNoMovement(t *testing.T) {
 	r, ctx := processes(t), t.Context()
-	must(t, r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdtest.Config{
+	must(t, r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdsandbox.Config{
 		Warehouses: stack.DemoSandbox().Warehouses, Shops: stack.DemoSandbox().Shops,
-		Knobs: jdtest.Knobs{Latency: jdtest.Range{Min: jdtest.Duration(150 * time.Millisecond), Max: jdtest.Duration(250 * time.Millisecond)}},
+		Knobs: jdsandbox.Knobs{Latency: jdsandbox.Range{Min: jdsandbox.Duration(150 * time.Millisecond), Max: jdsandbox.Duration(250 * time.Millisecond)}},
 	}}))
 	r.Setenv("LOG_LEVEL=warn", "VMI_SLOTS=2", "VMI_RUN_PAGES=5", "VMI_CATCH_UP=1m")
 	setup, err := stack.DemoSetup(r.Dir(), r.Sandbox.Base)
 	must(t, err)
 	followed(setup)
 	place := stock.Place{Seller: setup.Name, Warehouse: setup.Warehouses[0].Code, ShopNo: setup.Shops[0].ShopNo}
-	query := jdtest.StockQuery{ShopNo: place.ShopNo}
+	query := jdsandbox.StockQuery{ShopNo: place.ShopNo}
 	now := time.Now()
 	var goods []string
 	for i := range 8 {
 		goods = append(goods, fmt.Sprint("EMG", i))
 	}
-	must(t, r.Sandbox.FillFlow(ctx, jdtest.Fill{
+	must(t, r.Sandbox.FillFlow(ctx, jdsandbox.Fill{
 		DeptNo: setup.Accounts[0].Department, WarehouseNo: setup.Warehouses[0].WarehouseNo, ShopNo: place.ShopNo, GoodsNos: goods,
 		Rows: 4000, From: now.Add(-18 * time.Minute), To: now.Add(-time.Minute),
 	}), r.Apply(ctx, setup))
@@ -80,8 +80,8 @@ func TestReplicasOfTheIngesterLoseNoMovement(t *testing.T) {
 	until(t, "all is read and told once", complete)
 
 	move := func(num int64) {
-		_, err := r.Sandbox.Move(ctx, jdtest.StockAct{
-			Kind: jdtest.Receipt, DeptNo: setup.Accounts[0].Department, WarehouseNo: setup.Warehouses[0].WarehouseNo, ShopNo: place.ShopNo, GoodsNo: "EMG1", Num: num,
+		_, err := r.Sandbox.Move(ctx, jdsandbox.StockAct{
+			Kind: jdsandbox.Receipt, DeptNo: setup.Accounts[0].Department, WarehouseNo: setup.Warehouses[0].WarehouseNo, ShopNo: place.ShopNo, GoodsNo: "EMG1", Num: num,
 		})
 		must(t, err)
 	}

@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	sellerv1 "stockbridge/proto/seller/v1"
-	"stockbridge/services/e2e/tally"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/orderview"
+	"stockbridge/services/e2e/testenv"
 )
 
 func TestASmallBudgetOfCallsIsEnough(t *testing.T) {
@@ -14,12 +14,12 @@ func TestASmallBudgetOfCallsIsEnough(t *testing.T) {
 			a.Quota = &sellerv1.Quota{PerSecond: 3, Concurrent: 2}
 		}
 	}
-	each(t, world.Options{Speed: 30000, Setup: few}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Speed: 30000, Setup: few}, func(t *testing.T, w *testenv.World) {
 		// The ledger is young, so each order costs two calls in a row: one to ask and one to hand over. So does each look.
 		o, second := w.Maker.Next(), w.Maker.Next()
 		w.Publish(o, second)
 		w.Accepted(o)
 		w.Accepted(second)
-		w.UntilTold("it is told that it left", o, func(t *tally.Order) bool { return t.Complete > 0 })
+		w.UntilTold("it is told that it left", o, func(t *orderview.Order) bool { return t.Complete > 0 })
 	})
 }

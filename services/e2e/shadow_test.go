@@ -14,19 +14,19 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/warehouse"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
-	"stockbridge/services/e2e/tally"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/orderview"
+	"stockbridge/services/e2e/testenv"
 	"stockbridge/services/order-pusher/pusher"
 )
 
 // timer hands an order over as the ERP's own program does: what we would send, with what it does otherwise.
-func timer(t *testing.T, w *world.World, o *orderv1.Audited, otherwise map[string]string) {
+func timer(t *testing.T, w *testenv.World, o *orderv1.Audited, otherwise map[string]string) {
 	t.Helper()
 	s, _ := w.Sellers.Get(o.Seller)
 	wh, err := w.Warehouses.Read(s, o.Warehouse, warehouse.Status)
@@ -48,7 +48,7 @@ func timer(t *testing.T, w *world.World, o *orderv1.Audited, otherwise map[strin
 }
 
 // writes counts the calls of ours that may change something at JD.
-func writes(w *world.World) int64 {
+func writes(w *testenv.World) int64 {
 	calls := w.JD.Counters().Calls
 	return calls[addOrder] + calls["eclp.order.cancelOrder"]
 }
@@ -56,14 +56,14 @@ func writes(w *world.World) int64 {
 // Sixty orders beside the ERP's own timer, with differences planted: exactly these are named, we write nothing at JD, and
 // after the switch-over only new orders go, whatever is replayed or published again.
 func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
-	options := world.Options{
+	options := testenv.Options{
 		Pusher: func(c *pusher.Config) { c.ShadowLookAfter, c.ShadowGiveUp = time.Second, 3*time.Second },
 		Setup:  func(s *sellerv1.Setup) { s.Shadow = &sellerv1.Shadow{} },
 	}
-	options.Sandbox = func(c *jdtest.Config) {
-		c.Shippers = append(c.Shippers, jdtest.Shipper{ShipperNo: "CYS0000099", ShipperName: "圆通", Status: "1"})
+	options.Sandbox = func(c *jdsandbox.Config) {
+		c.Shippers = append(c.Shippers, jdsandbox.Shipper{ShipperNo: "CYS0000099", ShipperName: "圆通", Status: "1"})
 	}
-	each(t, options, func(t *testing.T, w *world.World) {
+	each(t, options, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(60)
 		carrier, missing, quantity, address, refused, held := list[3], list[11], list[20], list[33], list[44], list[52]
 		address.Receiver.Address += "🏠"
@@ -184,7 +184,7 @@ func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 		known.AuditedAt, gone.AuditedAt = timestamppb.Now(), timestamppb.Now()
 		w.Publish(known, gone)
 		w.UntilTold("what JD has is adopted", known, accepted)
-		w.UntilTold("what JD does not have waits", gone, func(o *tally.Order) bool {
+		w.UntilTold("what JD does not have waits", gone, func(o *orderview.Order) bool {
 			return slices.Contains(o.Held, "shadow:"+stack.DemoSeller+"/"+missing.OutboundNo)
 		})
 		w.Until("both copies of it stand on the shelf", func() bool { return len(w.Shelf(event.Held)) >= 2 })
@@ -218,7 +218,7 @@ func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 }
 
 // bridgectl runs a command against the world and gives what it printed and what it ended with.
-func bridgectl(t *testing.T, w *world.World, args ...string) ([]byte, int) {
+func bridgectl(t *testing.T, w *testenv.World, args ...string) ([]byte, int) {
 	t.Helper()
 	var out, errs strings.Builder
 	common := []string{"bridgectl", "--nats-url", w.NATSURL, "--log", t.TempDir() + "/acts.log"}

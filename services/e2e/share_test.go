@@ -12,12 +12,12 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 )
 
 // shared is a set-up whose one shop has 30 % of the warehouse's stock, and pushes its orders itself.
@@ -32,19 +32,19 @@ func shared(s *sellerv1.Setup) {
 // A shop is told its share of what JD has, less what it sold since; when all is quiet it has exactly that.
 func TestAShareFollowsTheStock(t *testing.T) {
 	t.Parallel()
-	stocked := func(c *jdtest.Config) {
+	stocked := func(c *jdsandbox.Config) {
 		setup, err := stack.DemoSetup(t.TempDir(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range 4 {
-			c.Stock = append(c.Stock, jdtest.Stock{
+			c.Stock = append(c.Stock, jdsandbox.Stock{
 				DeptNo: setup.Accounts[0].Department, WarehouseNo: setup.Warehouses[0].WarehouseNo, GoodsNo: fmt.Sprintf("EMG441800000000%d", i+1),
 				Shops: map[string]int64{setup.Shops[0].ShopNo: int64(1000 * (i + 1))},
 			})
 		}
 	}
-	each(t, world.Options{Setup: shared, Sandbox: stocked}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Setup: shared, Sandbox: stocked}, func(t *testing.T, w *testenv.World) {
 		f := newFlow(t, w)
 		told := func() map[string]*stockv1.ShareChanged {
 			latest := map[string]*stockv1.ShareChanged{}
@@ -68,7 +68,7 @@ func TestAShareFollowsTheStock(t *testing.T) {
 		}
 		follows := func() bool {
 			latest := told()
-			for _, lies := range w.JD.Stock(jdtest.StockQuery{}).Warehouses {
+			for _, lies := range w.JD.Stock(jdsandbox.StockQuery{}).Warehouses {
 				if m := latest[lies.GoodsNo]; m == nil || m.Share != max(lies.Usable*30/100-2, 0) {
 					return false
 				}
@@ -88,10 +88,10 @@ func TestAShareFollowsTheStock(t *testing.T) {
 		if len(told()) != 4 || told()["EMG4418000000001"].Share >= 298 {
 			t.Errorf("told %v", told())
 		}
-		f.move(jdtest.Receipt, "EMG4418000000001", 5000)
-		f.move(jdtest.Loss, "EMG4418000000002", 700)
+		f.move(jdsandbox.Receipt, "EMG4418000000001", 5000)
+		f.move(jdsandbox.Loss, "EMG4418000000002", 700)
 		f.Until("they follow what moved there", follows)
-		for _, s := range w.JD.Stock(jdtest.StockQuery{}).Shops {
+		for _, s := range w.JD.Stock(jdsandbox.StockQuery{}).Shops {
 			if s.LowestFree < 0 {
 				t.Errorf("%s was sold %d times too often", s.GoodsNo, -s.LowestFree)
 			}
@@ -107,7 +107,7 @@ func TestAShareFollowsTheStock(t *testing.T) {
 			code := ctl.Run(t.Context(), []string{"bridgectl", "--nats-url", f.NATSURL, "--redis-url", f.RedisURL, "stock", "shares", stack.DemoSeller}, ctl.Streams{Out: &out, Err: &errs})
 			return code, out.String()
 		}
-		_, err := f.JD.Move(jdtest.StockAct{Kind: jdtest.RatioChange, DeptNo: f.dept, WarehouseNo: f.house, ShopNo: f.place.ShopNo, Percent: 50})
+		_, err := f.JD.Move(jdsandbox.StockAct{Kind: jdsandbox.RatioChange, DeptNo: f.dept, WarehouseNo: f.house, ShopNo: f.place.ShopNo, Percent: 50})
 		f.must(err)
 		f.Until("the change is seen", func() bool {
 			code, out := shares()

@@ -14,13 +14,13 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
-	"stockbridge/services/e2e/tally"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/orderview"
+	"stockbridge/services/e2e/testenv"
 	"stockbridge/services/order-pusher/pusher"
 )
 
@@ -29,33 +29,33 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const addOrder = "eclp.order.addOrder"
 
 // each tells a story on each ledger.
-func each(t *testing.T, o world.Options, story func(t *testing.T, w *world.World)) {
-	for _, l := range world.Ledgers {
+func each(t *testing.T, o testenv.Options, story func(t *testing.T, w *testenv.World)) {
+	for _, l := range testenv.Ledgers {
 		t.Run(l, func(t *testing.T) {
 			o.Ledger = l
-			w := world.Start(t, o)
+			w := testenv.Start(t, o)
 			story(t, w)
 			w.NoViolations()
 		})
 	}
 }
 
-func accepted(t *tally.Order) bool { return len(t.Accepted) > 0 }
-func failed(t *tally.Order) bool   { return len(t.Failed) > 0 }
-func held(t *tally.Order) bool     { return len(t.Held) > 0 }
+func accepted(t *orderview.Order) bool { return len(t.Accepted) > 0 }
+func failed(t *orderview.Order) bool   { return len(t.Failed) > 0 }
+func held(t *orderview.Order) bool     { return len(t.Held) > 0 }
 
 func TestAnAuditedOrderIsAcceptedShippedAndDelivered(t *testing.T) {
-	each(t, world.Options{Speed: 30000}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Speed: 30000}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(10)
 		parted := list[3]
 		parted.Lines[0].Quantity = 5
-		if err := w.JD.SetKnobs(func(k *jdtest.Knobs) { k.Split.Orders = []string{parted.OutboundNo} }); err != nil {
+		if err := w.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.Split.Orders = []string{parted.OutboundNo} }); err != nil {
 			t.Fatal(err)
 		}
 		w.Publish(list...)
 		for _, o := range list {
 			no := w.Accepted(o)
-			told := w.UntilTold(o.OutboundNo+" is delivered", o, func(t *tally.Order) bool { return t.Delivered > 0 })
+			told := w.UntilTold(o.OutboundNo+" is delivered", o, func(t *orderview.Order) bool { return t.Delivered > 0 })
 			docs := w.JD.Documents(o.OutboundNo)
 			var waybills []string
 			for _, d := range docs {
@@ -75,7 +75,7 @@ func TestAnAuditedOrderIsAcceptedShippedAndDelivered(t *testing.T) {
 }
 
 func TestRepeatedAndDisorderlyEventsLeadToOneDocument(t *testing.T) {
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		// The same audit five times, in another layout too.
 		o := w.Maker.Next()
 		w.Publish(o, o, o)
@@ -112,7 +112,7 @@ func TestRepeatedAndDisorderlyEventsLeadToOneDocument(t *testing.T) {
 }
 
 func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		negative := w.Maker.Next()
 		negative.Lines[0].Quantity = -2
 		masked := w.Maker.Next()
@@ -132,7 +132,7 @@ func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
 		})
 		reasons := map[string]string{}
 		for _, m := range append(w.Shelf(event.Dead), w.Shelf(event.Held)...) {
-			item, err := w.Bus.ShelfItem(t.Context(), m.Seq)
+			item, err := w.Bus.DeadLetter(t.Context(), m.Seq)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -176,8 +176,8 @@ func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
 }
 
 func TestARefusedOrderGoesThroughUnderANewNumberOrByReplay(t *testing.T) {
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
-		id, err := w.JD.AddFault(jdtest.Fault{Kind: jdtest.Error, Methods: []string{addOrder}, Goods: []string{"EMG-GONE"}, Chance: 1, ZH: "商品不存在"})
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
+		id, err := w.JD.AddFault(jdsandbox.Fault{Kind: jdsandbox.Error, Methods: []string{addOrder}, Goods: []string{"EMG-GONE"}, Chance: 1, ZH: "商品不存在"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +204,7 @@ func TestARefusedOrderGoesThroughUnderANewNumberOrByReplay(t *testing.T) {
 			}
 		}
 		w.Accepted(stays)
-		told = w.UntilTold("the replay of what was audited again is refused", o, func(t *tally.Order) bool { return slices.Contains(t.Failed, "line.live") })
+		told = w.UntilTold("the replay of what was audited again is refused", o, func(t *orderview.Order) bool { return slices.Contains(t.Failed, "line.live") })
 		if len(w.Documents(o)) != 0 {
 			t.Errorf("sent twice: %+v", told)
 		}
@@ -212,7 +212,7 @@ func TestARefusedOrderGoesThroughUnderANewNumberOrByReplay(t *testing.T) {
 }
 
 func TestTwoAuditsOfOneLineNeverLiveTogether(t *testing.T) {
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		var pairs [][2]*orderv1.Audited
 		for range 20 {
 			a := w.Maker.Next()
@@ -235,9 +235,9 @@ func TestTwoAuditsOfOneLineNeverLiveTogether(t *testing.T) {
 }
 
 func TestASupersedingAuditWaitsUntilTheEarlierIsCancelled(t *testing.T) {
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		a := w.Maker.Next()
-		err := w.JD.SetKnobs(func(k *jdtest.Knobs) { k.OwnCancel.Orders = []string{a.OutboundNo} })
+		err := w.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.OwnCancel.Orders = []string{a.OutboundNo} })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -254,7 +254,7 @@ func TestASupersedingAuditWaitsUntilTheEarlierIsCancelled(t *testing.T) {
 		if err := w.JD.Advance(2 * time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		w.UntilTold("told as cancelled", a, func(t *tally.Order) bool { return t.Cancelled == 1 })
+		w.UntilTold("told as cancelled", a, func(t *orderview.Order) bool { return t.Cancelled == 1 })
 		w.Accepted(b)
 	})
 }
@@ -262,21 +262,21 @@ func TestASupersedingAuditWaitsUntilTheEarlierIsCancelled(t *testing.T) {
 func TestALostAnswerIsAskedForNotRepeated(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		fault jdtest.Fault
+		fault jdsandbox.Fault
 	}{
-		{"the work is done, the answer cut", jdtest.Fault{Kind: jdtest.LoseAnswer}},
-		{"half of the answer", jdtest.Fault{Kind: jdtest.Truncated}},
-		{"a page in place of the answer", jdtest.Fault{Kind: jdtest.HTML, Work: jdtest.WorkDone}},
-		{"an empty answer", jdtest.Fault{Kind: jdtest.Empty, Work: jdtest.WorkDone}},
-		{"code 65, done all the same", jdtest.Fault{Kind: jdtest.Error, Code: "65", Work: jdtest.WorkDone}},
-		{"HTTP 502, done all the same", jdtest.Fault{Kind: jdtest.HTTP, Status: 502, Work: jdtest.WorkDone}},
-		{"a refusal in words, done all the same", jdtest.Fault{Kind: jdtest.Error, ZH: "处理失败", Work: jdtest.WorkDone}},
-		{"dropped before any work", jdtest.Fault{Kind: jdtest.Drop}},
-		{"code 67, not done", jdtest.Fault{Kind: jdtest.Error, Code: "67"}},
+		{"the work is done, the answer cut", jdsandbox.Fault{Kind: jdsandbox.LoseAnswer}},
+		{"half of the answer", jdsandbox.Fault{Kind: jdsandbox.Truncated}},
+		{"a page in place of the answer", jdsandbox.Fault{Kind: jdsandbox.HTML, Work: jdsandbox.WorkDone}},
+		{"an empty answer", jdsandbox.Fault{Kind: jdsandbox.Empty, Work: jdsandbox.WorkDone}},
+		{"code 65, done all the same", jdsandbox.Fault{Kind: jdsandbox.Error, Code: "65", Work: jdsandbox.WorkDone}},
+		{"HTTP 502, done all the same", jdsandbox.Fault{Kind: jdsandbox.HTTP, Status: 502, Work: jdsandbox.WorkDone}},
+		{"a refusal in words, done all the same", jdsandbox.Fault{Kind: jdsandbox.Error, ZH: "处理失败", Work: jdsandbox.WorkDone}},
+		{"dropped before any work", jdsandbox.Fault{Kind: jdsandbox.Drop}},
+		{"code 67, not done", jdsandbox.Fault{Kind: jdsandbox.Error, Code: "67"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.fault.Methods, c.fault.Count = []string{addOrder}, 1
-			w := world.Start(t, world.Options{Ledger: "redis", Knobs: jdtest.Knobs{Faults: []jdtest.Fault{c.fault}}})
+			w := testenv.Start(t, testenv.Options{Ledger: "redis", Knobs: jdsandbox.Knobs{Faults: []jdsandbox.Fault{c.fault}}})
 			o := w.Maker.Next()
 			w.Publish(o)
 			w.Accepted(o)
@@ -286,8 +286,8 @@ func TestALostAnswerIsAskedForNotRepeated(t *testing.T) {
 }
 
 func TestWhileJDIsDownOrdersWaitAndThenGo(t *testing.T) {
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
-		id, err := w.JD.AddFault(jdtest.Fault{Kind: jdtest.HTTP, Status: 503, Chance: 1})
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
+		id, err := w.JD.AddFault(jdsandbox.Fault{Kind: jdsandbox.HTTP, Status: 503, Chance: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,9 +308,9 @@ func TestWhileJDIsDownOrdersWaitAndThenGo(t *testing.T) {
 }
 
 func TestTheQuotaIsKept(t *testing.T) {
-	knobs := jdtest.Knobs{Quota: jdtest.Quota{PerSecond: 25, Concurrent: 4}, Latency: jdtest.Range{Min: jdtest.Duration(20 * time.Millisecond)}}
+	knobs := jdsandbox.Knobs{Quota: jdsandbox.Quota{PerSecond: 25, Concurrent: 4}, Latency: jdsandbox.Range{Min: jdsandbox.Duration(20 * time.Millisecond)}}
 	setup := func(s *sellerv1.Setup) { s.Accounts[0].Quota = &sellerv1.Quota{PerSecond: 20, Concurrent: 4} }
-	each(t, world.Options{Knobs: knobs, Setup: setup}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Knobs: knobs, Setup: setup}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(60)
 		w.Publish(list...)
 		for _, o := range list {
@@ -323,11 +323,11 @@ func TestTheQuotaIsKept(t *testing.T) {
 }
 
 func TestAnExpiredTokenPausesTheSellerUntilItIsRenewed(t *testing.T) {
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		first := w.Maker.Next()
 		w.Publish(first)
 		w.Accepted(first)
-		w.JD.ExpireToken(jdtest.DefaultToken, time.Time{})
+		w.JD.ExpireToken(jdsandbox.DefaultToken, time.Time{})
 		list := w.Maker.Make(5)
 		w.Publish(list...)
 		w.Until("the token pauses the seller", func() bool {
@@ -337,7 +337,7 @@ func TestAnExpiredTokenPausesTheSellerUntilItIsRenewed(t *testing.T) {
 		for _, o := range list {
 			w.UntilTold("held", o, held)
 		}
-		if err := w.JD.SetToken(jdtest.DefaultAppKey, jdtest.Token{Value: jdtest.DefaultToken}); err != nil {
+		if err := w.JD.SetToken(jdsandbox.DefaultAppKey, jdsandbox.Token{Value: jdsandbox.DefaultToken}); err != nil {
 			t.Fatal(err)
 		}
 		for _, o := range list {
@@ -347,13 +347,13 @@ func TestAnExpiredTokenPausesTheSellerUntilItIsRenewed(t *testing.T) {
 }
 
 func TestAPausedSellerAndAFloodDelayNobodyElse(t *testing.T) {
-	second := func(c *jdtest.Config) {
-		c.Apps = []jdtest.App{
-			{Key: jdtest.DefaultAppKey, Secret: jdtest.DefaultAppSecret, Tokens: []jdtest.Token{{Value: jdtest.DefaultToken}}},
-			{Key: "slow-app", Secret: jdtest.DefaultAppSecret, Tokens: []jdtest.Token{{Value: "slow-token"}}},
+	second := func(c *jdsandbox.Config) {
+		c.Apps = []jdsandbox.App{
+			{Key: jdsandbox.DefaultAppKey, Secret: jdsandbox.DefaultAppSecret, Tokens: []jdsandbox.Token{{Value: jdsandbox.DefaultToken}}},
+			{Key: "slow-app", Secret: jdsandbox.DefaultAppSecret, Tokens: []jdsandbox.Token{{Value: "slow-token"}}},
 		}
 	}
-	each(t, world.Options{Sandbox: second}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Sandbox: second}, func(t *testing.T, w *testenv.World) {
 		// One seller may make two calls a second and is flooded, one is paused, one is healthy.
 		slow := w.Setup()
 		slow.Name = "slow"
@@ -396,7 +396,7 @@ func TestAPausedSellerAndAFloodDelayNobodyElse(t *testing.T) {
 }
 
 func TestAMappingReleasesWhatItHeld(t *testing.T) {
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		shop, carrier, category := w.Maker.Next(), w.Maker.Next(), w.Maker.Next()
 		shop.Shop = "S77"
 		carrier.Carrier = "SF"
@@ -428,7 +428,7 @@ func TestAMappingReleasesWhatItHeld(t *testing.T) {
 
 func TestATrialLetsOnlySomeOrdersGo(t *testing.T) {
 	setup := func(s *sellerv1.Setup) { s.Trial = &sellerv1.Trial{First: 3, Orders: []string{"SO0001-000009"}} }
-	each(t, world.Options{Setup: setup}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Setup: setup}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(10)
 		w.Publish(list...)
 		w.Until("four go and six wait", func() bool {
@@ -448,21 +448,21 @@ func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: the long story is told by make ci")
 	}
-	knobs := jdtest.Knobs{
-		HistoryShuffled: true, ScalarsAsArrays: true, Split: jdtest.Split{Lot: jdtest.Lot{Chance: 0.01}},
-		Faults: []jdtest.Fault{ // the first that strikes decides
-			{Kind: jdtest.Error, ZH: "商品不存在", Goods: []string{"EMG-BAD"}, Methods: []string{addOrder}, Chance: 1},
-			{Kind: jdtest.LoseAnswer, Methods: []string{addOrder}, Chance: 0.02},
-			{Kind: jdtest.Drop, Methods: []string{addOrder}, Chance: 0.005},
-			{Kind: jdtest.Error, Code: "65", Work: jdtest.WorkDone, Methods: []string{addOrder}, Chance: 0.01},
-			{Kind: jdtest.Error, Code: "43", Methods: []string{addOrder}, Chance: 0.005},
-			{Kind: jdtest.HTML, Work: jdtest.WorkDone, Methods: []string{addOrder}, Chance: 0.005},
-			{Kind: jdtest.Truncated, Methods: []string{addOrder}, Chance: 0.005},
-			{Kind: jdtest.HTTP, Status: 502, Chance: 0.002},
+	knobs := jdsandbox.Knobs{
+		HistoryShuffled: true, ScalarsAsArrays: true, Split: jdsandbox.Split{Lot: jdsandbox.Lot{Chance: 0.01}},
+		Faults: []jdsandbox.Fault{ // the first that strikes decides
+			{Kind: jdsandbox.Error, ZH: "商品不存在", Goods: []string{"EMG-BAD"}, Methods: []string{addOrder}, Chance: 1},
+			{Kind: jdsandbox.LoseAnswer, Methods: []string{addOrder}, Chance: 0.02},
+			{Kind: jdsandbox.Drop, Methods: []string{addOrder}, Chance: 0.005},
+			{Kind: jdsandbox.Error, Code: "65", Work: jdsandbox.WorkDone, Methods: []string{addOrder}, Chance: 0.01},
+			{Kind: jdsandbox.Error, Code: "43", Methods: []string{addOrder}, Chance: 0.005},
+			{Kind: jdsandbox.HTML, Work: jdsandbox.WorkDone, Methods: []string{addOrder}, Chance: 0.005},
+			{Kind: jdsandbox.Truncated, Methods: []string{addOrder}, Chance: 0.005},
+			{Kind: jdsandbox.HTTP, Status: 502, Chance: 0.002},
 		},
 	}
 	const n = 10_000
-	w := world.Start(t, world.Options{
+	w := testenv.Start(t, testenv.Options{
 		Ledger: "redis", Knobs: knobs,
 		Setup:  func(s *sellerv1.Setup) { s.Accounts[0].Quota = &sellerv1.Quota{PerSecond: 5000, Concurrent: 64} },
 		Pusher: func(c *pusher.Config) { c.Slots, c.BreakerAfter = 64, 50 },
@@ -481,7 +481,7 @@ func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
 	}
 	w.Until("each has its outcome", func() bool {
 		told := w.Told(stack.DemoSeller)
-		return told.Count(func(o *tally.Order) bool { return accepted(o) || failed(o) }) == n
+		return told.Count(func(o *orderview.Order) bool { return accepted(o) || failed(o) }) == n
 	})
 	told := w.Told(stack.DemoSeller)
 	for _, o := range list {

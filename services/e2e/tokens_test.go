@@ -19,15 +19,15 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/worker"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 	"stockbridge/services/order-pusher/pusher"
 )
 
@@ -39,7 +39,7 @@ func oursToKeep(m *sellerv1.Setup) {
 }
 
 // authorize is a merchant who opens the link that bridgectl prints and pastes the address where the browser ends.
-func authorize(t *testing.T, w *world.World) {
+func authorize(t *testing.T, w *testenv.World) {
 	t.Helper()
 	link, said := make(chan string, 1), &linkSeen{}
 	said.found = func(at string) { link <- at }
@@ -101,7 +101,7 @@ type lateInput struct{ text chan string }
 func (in *lateInput) Read(p []byte) (int, error) { return copy(p, <-in.text), nil }
 
 // morePushers runs pushers as further processes would: with connections, ledger, set-ups and tokens of their own.
-func morePushers(t *testing.T, w *world.World, n int, metrics []*prometheus.Registry) {
+func morePushers(t *testing.T, w *testenv.World, n int, metrics []*prometheus.Registry) {
 	t.Helper()
 	key, err := os.ReadFile(stack.TokenKeyFile(w.Dir()))
 	if err != nil {
@@ -144,12 +144,12 @@ func morePushers(t *testing.T, w *world.World, n int, metrics []*prometheus.Regi
 // refreshed once, ahead of its end, and no order notices.
 func TestATokenIsRefreshedUnderWayWithoutAnyOrderNoticing(t *testing.T) {
 	const life = 3 * time.Second // so it is due after two
-	each(t, world.Options{Setup: oursToKeep, Knobs: jdtest.Knobs{Auth: jdtest.Auth{Consent: jdtest.ConsentGrant, Life: jdtest.Duration(life)}}}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Setup: oursToKeep, Knobs: jdsandbox.Knobs{Auth: jdsandbox.Auth{Consent: jdsandbox.ConsentGrant, Life: jdsandbox.Duration(life)}}}, func(t *testing.T, w *testenv.World) {
 		metrics := []*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
 		morePushers(t, w, 2, metrics)
 		authorize(t, w)
 		ends := time.Now().Add(life)
-		if err := w.JD.SetKnobs(func(k *jdtest.Knobs) { k.Auth.Life = jdtest.Duration(24 * time.Hour) }); err != nil {
+		if err := w.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.Auth.Life = jdsandbox.Duration(24 * time.Hour) }); err != nil {
 			t.Fatal(err)
 		}
 		var list []*orderv1.Audited
@@ -201,7 +201,7 @@ func gauge(t *testing.T, r *prometheus.Registry, name string) time.Time {
 // The merchant revokes the token: it is refreshed once, refused, and the seller waits with the reason until the merchant
 // consents again. Then everything goes on by itself.
 func TestARevokedTokenPausesTheSellerUntilTheNextConsent(t *testing.T) {
-	each(t, world.Options{Setup: oursToKeep, Knobs: jdtest.Knobs{Auth: jdtest.Auth{Consent: jdtest.ConsentGrant}}}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Setup: oursToKeep, Knobs: jdsandbox.Knobs{Auth: jdsandbox.Auth{Consent: jdsandbox.ConsentGrant}}}, func(t *testing.T, w *testenv.World) {
 		early := w.Maker.Next() // before any consent
 		w.Publish(early)
 		w.UntilTold("held", early, held)
@@ -249,12 +249,12 @@ func TestARevokedTokenPausesTheSellerUntilTheNextConsent(t *testing.T) {
 		if st.Failed != "" {
 			t.Errorf("it stands as %+v", st)
 		}
-		nowhere(t, w, append(issued, append(w.JD.Issued(), jdtest.DefaultAppSecret)...))
+		nowhere(t, w, append(issued, append(w.JD.Issued(), jdsandbox.DefaultAppSecret)...))
 	})
 }
 
 // nowhere checks that nothing secret stands in what the broker wrote to the disk: events, shelf, set-ups, tokens, ledger.
-func nowhere(t *testing.T, w *world.World, secrets []string) {
+func nowhere(t *testing.T, w *testenv.World, secrets []string) {
 	t.Helper()
 	files := 0
 	err := filepath.WalkDir(filepath.Join(w.Dir(), "nats"), func(path string, d fs.DirEntry, err error) error {

@@ -12,13 +12,13 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/trace"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/stack"
-	"stockbridge/services/e2e/tally"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/orderview"
+	"stockbridge/services/e2e/testenv"
 )
 
 const (
@@ -32,7 +32,7 @@ func tracedBy(spans *tracetest.InMemoryExporter) *sdktrace.TracerProvider {
 }
 
 // publishTraced publishes an order as an ERP does that traces; an empty parent is one that does not.
-func publishTraced(t *testing.T, w *world.World, o *orderv1.Audited, parent string) {
+func publishTraced(t *testing.T, w *testenv.World, o *orderv1.Audited, parent string) {
 	t.Helper()
 	body, err := protojson.Marshal(o)
 	if err != nil {
@@ -49,7 +49,7 @@ func publishTraced(t *testing.T, w *world.World, o *orderv1.Audited, parent stri
 
 // oneTrace checks that all that was told of the order, what the ledger keeps, and all spans of its runs are of one trace,
 // which it returns with the names of the trace's spans. told names events that must be among them.
-func oneTrace(t *testing.T, w *world.World, spans *tracetest.InMemoryExporter, o *orderv1.Audited, told ...string) (id string, names []string) {
+func oneTrace(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter, o *orderv1.Audited, told ...string) (id string, names []string) {
 	t.Helper()
 	var heard []string
 	err := w.Bus.Events(t.Context(), bus.EventQuery{Seller: o.Seller, Key: o.OutboundNo}, func(s bus.Stored) error {
@@ -92,7 +92,7 @@ func oneTrace(t *testing.T, w *world.World, spans *tracetest.InMemoryExporter, o
 	return id, names
 }
 
-func fault(t *testing.T, w *world.World, f jdtest.Fault) {
+func fault(t *testing.T, w *testenv.World, f jdsandbox.Fault) {
 	t.Helper()
 	if _, err := w.JD.AddFault(f); err != nil {
 		t.Fatal(err)
@@ -126,13 +126,13 @@ const (
 
 func TestOneTraceFromTheERPThroughALostAnswerToShipping(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
-	each(t, world.Options{Speed: 30000, Traces: tracedBy(spans)}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Speed: 30000, Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
 		spans.Reset()
-		fault(t, w, jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: []string{addOrder}, Count: 1})
+		fault(t, w, jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{addOrder}, Count: 1})
 		o := w.Maker.Next()
 		publishTraced(t, w, o, erpsParent)
 		w.Accepted(o)
-		w.UntilTold("shipped", o, func(t *tally.Order) bool { return len(t.Shipped) > 0 })
+		w.UntilTold("shipped", o, func(t *orderview.Order) bool { return len(t.Shipped) > 0 })
 		id, names := oneTrace(t, w, spans, o, event.OrderAccepted.Name, event.OrderShipped.Name)
 		if id != erpsTrace {
 			t.Errorf("the trace is %s, not the ERP's", id)
@@ -147,7 +147,7 @@ func TestOneTraceFromTheERPThroughALostAnswerToShipping(t *testing.T) {
 
 func TestOneTraceOverAHoldAndItsRelease(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
-	each(t, world.Options{Traces: tracedBy(spans)}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
 		spans.Reset()
 		o := w.Maker.Next()
 		o.Shop = "S99"
@@ -165,9 +165,9 @@ func TestOneTraceOverAHoldAndItsRelease(t *testing.T) {
 
 func TestOneTraceOverTheShelfAndAReplay(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
-	each(t, world.Options{Traces: tracedBy(spans)}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
 		spans.Reset()
-		fault(t, w, jdtest.Fault{Kind: jdtest.Error, ZH: "商品不存在", Methods: []string{addOrder}, Count: 1})
+		fault(t, w, jdsandbox.Fault{Kind: jdsandbox.Error, ZH: "商品不存在", Methods: []string{addOrder}, Count: 1})
 		o := w.Maker.Next()
 		publishTraced(t, w, o, erpsParent)
 		w.UntilTold("failed", o, failed)
@@ -188,13 +188,13 @@ func TestOneTraceOverTheShelfAndAReplay(t *testing.T) {
 }
 
 // private looks for what spans may not hold.
-func private(t *testing.T, w *world.World, spans *tracetest.InMemoryExporter, o *orderv1.Audited) {
+func private(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter, o *orderv1.Audited) {
 	t.Helper()
 	text, err := json.Marshal(spans.GetSpans())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{o.Receiver.Name, o.Receiver.Mobile, o.Receiver.Address, jdtest.DefaultAppSecret, jdtest.DefaultToken} {
+	for _, secret := range []string{o.Receiver.Name, o.Receiver.Mobile, o.Receiver.Address, jdsandbox.DefaultAppSecret, jdsandbox.DefaultToken} {
 		if strings.Contains(string(text), secret) {
 			t.Errorf("a span holds %q", secret)
 		}

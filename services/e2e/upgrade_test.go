@@ -9,14 +9,14 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
 	orderv1 "stockbridge/proto/order/v1"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 )
 
 // Audits of an earlier build stand in ORDERS, those of today in INTAKE: each goes to JD once, and what was lost of either is
 // found again.
 func TestAuditsOfAnEarlierBuildGoOn(t *testing.T) {
 	t.Parallel()
-	each(t, world.Options{}, func(t *testing.T, w *world.World) {
+	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		if err := w.StopWorkers(); err != nil {
 			t.Fatal(err)
 		}

@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
@@ -65,7 +65,7 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 		return p
 	}
 	server := start("nats", program("nats-server"), env, "http://"+watch+"/healthz", "-c", filepath.Join(r.Dir(), "nats.conf"))
-	must(t, r.StartSandbox(ctx, jdtest.Config{Speed: 30000}))
+	must(t, r.StartSandbox(ctx, jdsandbox.Config{Speed: 30000}))
 
 	as := func(user string) []string {
 		return []string{"HOME=" + r.Dir(), "SELLER_SECRETS_DIR=" + r.Dir(), "NATS_URL=nats://" + user + ":of-" + strings.ReplaceAll(user, "-", "_") + "@" + addr}

@@ -142,23 +142,23 @@ func (b *Broker) settle(ack, word string) {
 }
 
 // Parked is a message that waits on RETRY.
-type Parked struct {
+type Delayed struct {
 	At  time.Time
 	seq uint64
 	msg *nats.Msg
 }
 
 // Parked lists what is parked.
-func (b *Broker) Parked(ctx context.Context) ([]Parked, error) {
+func (b *Broker) Delayed(ctx context.Context) ([]Delayed, error) {
 	s, err := b.js.Stream(ctx, "RETRY")
 	if err != nil {
 		return nil, fmt.Errorf("look at RETRY: %w", err)
 	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(event.ParkSubject("*", ">")))
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(event.DelaySubject("*", ">")))
 	if err != nil {
 		return nil, fmt.Errorf("look at RETRY: %w", err)
 	}
-	var list []Parked
+	var list []Delayed
 	for subject := range info.State.Subjects {
 		raw, err := s.GetLastMsgForSubject(ctx, subject)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -171,14 +171,14 @@ func (b *Broker) Parked(ctx context.Context) ([]Parked, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", subject, err)
 		}
-		list = append(list, Parked{at, raw.Sequence, &nats.Msg{Subject: subject, Header: raw.Header, Data: raw.Data}})
+		list = append(list, Delayed{at, raw.Sequence, &nats.Msg{Subject: subject, Header: raw.Header, Data: raw.Data}})
 	}
 	return list, nil
 }
 
 // Fire brings a parked message back now, as the server's schedule would have: that one fires no more often than four
 // times a second.
-func (b *Broker) Fire(ctx context.Context, p Parked) error {
+func (b *Broker) Fire(ctx context.Context, p Delayed) error {
 	s, err := b.js.Stream(ctx, "RETRY")
 	if err != nil {
 		return fmt.Errorf("look at RETRY: %w", err)

@@ -195,7 +195,7 @@ func (l *Ledger) readBook(ctx context.Context, name string, fields, marks []stri
 	// After the book: one that was put back in between is told with the birth that ended by it, or a later one.
 	err = repeat(ctx, func() error {
 		born, err := l.born(ctx)
-		b.BornAt = born.Since
+		b.EpochSince = born.Since
 		if errors.Is(err, errOlder) {
 			return errConflict
 		}

@@ -235,8 +235,8 @@ func TestTrapE29AnOlderCopyOfBooksEndsTheBirth(t *testing.T) {
 	clock.Add(time.Minute)
 	connection.ahead.Store(90)
 	write(v, "w3")
-	if after := read(); !after.BornAt.After(before.BornAt) {
-		t.Errorf("born at %s, as before", after.BornAt)
+	if after := read(); !after.EpochSince.After(before.EpochSince) {
+		t.Errorf("born at %s, as before", after.EpochSince)
 	}
 }
 

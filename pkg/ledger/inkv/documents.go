@@ -13,7 +13,7 @@ import (
 )
 
 // Begin implements ledger.Documents.
-func (l *Ledger) Begin(ctx context.Context, b ledger.Begin) (out ledger.Begun, err error) {
+func (l *Ledger) Claim(ctx context.Context, b ledger.ClaimRequest) (out ledger.Claimed, err error) {
 	b.StreamTime, b.AuditedAt = b.StreamTime.UTC(), b.AuditedAt.UTC()
 	err = repeat(ctx, func() error {
 		out, err = l.begin(ctx, b)
@@ -22,40 +22,40 @@ func (l *Ledger) Begin(ctx context.Context, b ledger.Begin) (out ledger.Begun, e
 	return out, wrap("begin", b.Key, err)
 }
 
-func (l *Ledger) begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
+func (l *Ledger) begin(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
 	born, err := l.born(ctx)
 	if err != nil {
-		return ledger.Begun{}, err
+		return ledger.Claimed{}, err
 	}
 	key := entryKey(b.Key)
 	var r record
 	revision, err := l.get(ctx, key, &r)
 	if err != nil {
-		return ledger.Begun{}, err
+		return ledger.Claimed{}, err
 	}
 	r.Key = b.Key
 	now := l.now()
 
 	if !r.mine(b.Owner) {
-		known := ledger.Begun{Entry: r.entry(), BornAt: born.Since, At: now}
+		known := ledger.Claimed{Entry: r.entry(), EpochSince: born.Since, At: now}
 		switch {
 		case r.Hash != "" && r.Hash != b.Hash:
 			return known, ledger.ErrHash
 		case r.State == ledger.Accepted, r.State == ledger.Cancelled:
 			return known, nil
 		case r.State == ledger.Intent && now.Before(r.Until):
-			return ledger.Begun{}, ledger.ErrBusy
+			return ledger.Claimed{}, ledger.ErrBusy
 		}
 		if r.State == ledger.Intent {
 			if err := l.abandoned(ctx, &r, now); err != nil {
-				return ledger.Begun{}, err
+				return ledger.Claimed{}, err
 			}
 		}
 		if r.State == ledger.Unknown && b.Identity != "" && r.Identity != "" && r.Identity != b.Identity && !b.AnyIdentity {
-			return ledger.Begun{Entry: r.entry(), BornAt: born.Since, At: now}, ledger.ErrIdentity
+			return ledger.Claimed{Entry: r.entry(), EpochSince: born.Since, At: now}, ledger.ErrIdentity
 		}
 		if _, _, err := l.linesFor(ctx, b); err != nil {
-			return ledger.Begun{}, err
+			return ledger.Claimed{}, err
 		}
 		before, had := r, revision
 		r.begin(now, b, born, ledger.ClaimFor)
@@ -65,21 +65,21 @@ func (l *Ledger) begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error
 			revision, err = l.put(ctx, key, &r, revision)
 		}
 		if err != nil {
-			return ledger.Begun{}, err
+			return ledger.Claimed{}, err
 		}
 		l.index.set(key, &r, revision)
 		if err := l.takeLines(ctx, b, revision); err != nil {
-			return ledger.Begun{}, l.putBack(ctx, key, &before, had, revision, err)
+			return ledger.Claimed{}, l.putBack(ctx, key, &before, had, revision, err)
 		}
 	} else if err := l.takeLines(ctx, b, revision); err != nil { // the first call may have ended between the two writes
-		return ledger.Begun{}, err
+		return ledger.Claimed{}, err
 	}
-	return ledger.Begun{
-		Claim:  ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: r.Until},
-		Entry:  r.Told.Entry,
-		Fresh:  r.Told.Fresh,
-		BornAt: r.Told.Born,
-		At:     now,
+	return ledger.Claimed{
+		Claim:      ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: r.Until},
+		Entry:      r.Told.Entry,
+		NeverSent:  r.Told.Fresh,
+		EpochSince: r.Told.Born,
+		At:         now,
 		// As far as the watch has told: another worker's that is a moment old may be missing.
 		Sharing: l.index.sharing(b),
 	}, nil
@@ -104,8 +104,8 @@ func (l *Ledger) abandoned(ctx context.Context, r *record, now time.Time) error 
 		}
 	}
 	r.State = ledger.Unknown
-	if r.FirstDoubt.IsZero() {
-		r.FirstDoubt = now
+	if r.UnknownSince.IsZero() {
+		r.UnknownSince = now
 	}
 	return nil
 }
@@ -137,7 +137,7 @@ type holder struct {
 }
 
 // linesFor reads the lines of b's order, or returns a LineTaken when another live document holds one that b needs.
-func (l *Ledger) linesFor(ctx context.Context, b ledger.Begin) (held holders, revision uint64, err error) {
+func (l *Ledger) linesFor(ctx context.Context, b ledger.ClaimRequest) (held holders, revision uint64, err error) {
 	if len(b.Lines) == 0 {
 		return nil, 0, nil
 	}
@@ -166,7 +166,7 @@ func (l *Ledger) linesFor(ctx context.Context, b ledger.Begin) (held holders, re
 }
 
 // takeLines takes all lines of b, whose entry was written at revision, or none.
-func (l *Ledger) takeLines(ctx context.Context, b ledger.Begin, entry uint64) error {
+func (l *Ledger) takeLines(ctx context.Context, b ledger.ClaimRequest, entry uint64) error {
 	if len(b.Lines) == 0 {
 		return nil
 	}
@@ -181,7 +181,7 @@ func (l *Ledger) takeLines(ctx context.Context, b ledger.Begin, entry uint64) er
 
 // takeFreeLines takes the lines of a document that is at the far side already. One that is live elsewhere stays
 // there: the document is to be known all the same, and a line has one holder.
-func (l *Ledger) takeFreeLines(ctx context.Context, b ledger.Begin, entry uint64) error {
+func (l *Ledger) takeFreeLines(ctx context.Context, b ledger.ClaimRequest, entry uint64) error {
 	if len(b.Lines) == 0 {
 		return nil
 	}
@@ -205,7 +205,7 @@ func (l *Ledger) takeFreeLines(ctx context.Context, b ledger.Begin, entry uint64
 	})
 }
 
-func (l *Ledger) putLines(ctx context.Context, b ledger.Begin, entry uint64, held holders, revision uint64, lines []string) error {
+func (l *Ledger) putLines(ctx context.Context, b ledger.ClaimRequest, entry uint64, held holders, revision uint64, lines []string) error {
 	if held == nil {
 		held = holders{}
 	}
@@ -245,7 +245,7 @@ func (l *Ledger) live(ctx context.Context, k ledger.Key, by holder) (bool, error
 }
 
 // Accept implements ledger.Documents.
-func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, cleaned []ledger.Cleaned, now time.Time) error {
+func (l *Ledger) Accept(ctx context.Context, b ledger.ClaimRequest, number string, cleaned []ledger.Cleaned, now time.Time) error {
 	var other string
 	var known bool // the entry covered these lines before
 	revision, err := l.writeAt(ctx, b.Key, func(r *record, at time.Time) (moved bool, err error) {
@@ -275,24 +275,24 @@ func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) e
 }
 
 // Doubt implements ledger.Documents.
-func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
+func (l *Ledger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) error {
 	return wrap("doubt", c.Key, l.revive(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
 		return r.doubt(now, c, why)
 	}))
 }
 
 // Deny implements ledger.Documents.
-func (l *Ledger) Deny(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+func (l *Ledger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Reason) error {
 	return wrap("deny", c.Key, l.revive(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
 		return r.deny(now, c, why)
 	}))
 }
 
 // Absent implements ledger.Documents.
-func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
+func (l *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
 	err = l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
 		moved, err := r.absent(now, c.Owner)
-		looks, doubted = r.Looks, now.Sub(r.FirstDoubt)
+		looks, doubted = r.Lookups, now.Sub(r.UnknownSince)
 		return moved, err
 	})
 	if err != nil {
@@ -330,11 +330,11 @@ func (l *Ledger) Erase(ctx context.Context, k ledger.Key) error {
 
 // revive is write for a change that may make an entry live again: it then takes the lines that it had given back.
 func (l *Ledger) revive(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {
-	var lost ledger.Begin
+	var lost ledger.ClaimRequest
 	revision, err := l.writeAt(ctx, k, func(r *record, now time.Time) (bool, error) {
 		was := r.State.Live()
 		moved, err := do(r, now)
-		lost = ledger.Begin{Key: k, OrderNo: r.OrderNo}
+		lost = ledger.ClaimRequest{Key: k, OrderNo: r.OrderNo}
 		if moved && !was && r.State.Live() {
 			lost.Lines = r.Lines
 		}
@@ -452,14 +452,14 @@ func (l *Ledger) Open(_ context.Context, seller, kind string) (int, error) {
 	return l.index.followed(seller, kind), nil
 }
 
-// Doubted implements ledger.Documents.
-func (l *Ledger) Doubted(_ context.Context, seller, kind string) (n int, oldest time.Time, err error) {
+// CountUnknown implements ledger.Documents.
+func (l *Ledger) CountUnknown(_ context.Context, seller, kind string) (n int, oldest time.Time, err error) {
 	n, oldest = l.index.doubted(seller, kind)
 	return n, oldest, nil
 }
 
 // Unsettled implements ledger.Documents.
-func (l *Ledger) Unsettled(ctx context.Context, seller, kind string, each func(ledger.Entry) error) error {
+func (l *Ledger) EachUnfinished(ctx context.Context, seller, kind string, each func(ledger.Entry) error) error {
 	for _, k := range l.index.unsettled(seller, kind) {
 		e, ok, err := l.entry(ctx, k)
 		if err != nil {

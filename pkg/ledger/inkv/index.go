@@ -78,7 +78,7 @@ func (x *index) caughtUp() {
 
 // set notes what was written. A write that is older than what is known is passed over: the watch lags behind our own.
 func (x *index) set(key string, r *record, revision uint64) {
-	e := indexed{key: r.Key, orderNo: r.OrderNo, number: r.Number, identity: r.Identity, doubt: r.FirstDoubt, changed: r.ChangedAt, revision: revision}
+	e := indexed{key: r.Key, orderNo: r.OrderNo, number: r.Number, identity: r.Identity, doubt: r.UnknownSince, changed: r.ChangedAt, revision: revision}
 	e.also, e.platforms = r.PlatformNos, len(r.PlatformNos)
 	if r.Following != nil {
 		e.due = r.Following.Due
@@ -163,7 +163,7 @@ func (x *index) numbered(k ledger.Key, identity, number string) (of string) {
 }
 
 // sharing lists live documents of other orders with a platform's number of b.
-func (x *index) sharing(b ledger.Begin) (found []ledger.Sharing) {
+func (x *index) sharing(b ledger.ClaimRequest) (found []ledger.Sharing) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, no := range b.PlatformNos {

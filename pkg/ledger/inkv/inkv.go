@@ -6,7 +6,7 @@
 // sees its own writes at once and the others' soon.
 //
 // The bucket has no clock to ask while it writes: Options.Now decides when a claim or a lease runs out. Processes that share
-// a bucket need clocks that agree to within ledger.BirthMargin; the broker's (bus.Bus.Now) does.
+// a bucket need clocks that agree to within ledger.EpochMargin; the broker's (bus.Bus.Now) does.
 //
 // # Why
 //

@@ -62,8 +62,8 @@ func (r *record) remember(now time.Time, a ledger.Attempt) {
 func (r *record) changed(now time.Time) {
 	r.Version++
 	r.ChangedAt = now
-	if r.BegunAt.IsZero() {
-		r.BegunAt = now
+	if r.FirstClaimedAt.IsZero() {
+		r.FirstClaimedAt = now
 	}
 }
 
@@ -73,10 +73,10 @@ func (r *record) resolved(owner, how string) {
 }
 
 // begin claims. The caller has made sure that the claim is free; before is the entry as it is to be told.
-func (r *record) begin(now time.Time, b ledger.Begin, born birth, claimFor time.Duration) {
+func (r *record) begin(now time.Time, b ledger.ClaimRequest, born birth, claimFor time.Duration) {
 	var fresh bool
 	if r.Version == 0 {
-		young := born.Since.Add(ledger.BirthMargin)
+		young := born.Since.Add(ledger.EpochMargin)
 		fresh = b.First && b.StreamTime.After(young) && b.AuditedAt.After(young)
 	} else {
 		fresh = r.State == ledger.New && r.Sure == born.mark() // given back unsent, and nothing was forgotten since
@@ -97,7 +97,7 @@ func (r *record) begin(now time.Time, b ledger.Begin, born birth, claimFor time.
 }
 
 // cover writes what b says of the document.
-func (r *record) cover(b ledger.Begin) {
+func (r *record) cover(b ledger.ClaimRequest) {
 	r.Key, r.Hash, r.OrderNo, r.Lines = b.Key, b.Hash, b.OrderNo, b.Lines
 	r.Revision, r.Shop, r.Warehouse, r.PlatformNos = b.Revision, b.Shop, b.Warehouse, b.PlatformNos
 	if b.Trace != "" {
@@ -109,7 +109,7 @@ func (r *record) cover(b ledger.Begin) {
 }
 
 // accept returns the other number when the entry is accepted under one.
-func (r *record) accept(now, due time.Time, b ledger.Begin, number string, cleaned []ledger.Cleaned) (other string, moved bool) {
+func (r *record) accept(now, due time.Time, b ledger.ClaimRequest, number string, cleaned []ledger.Cleaned) (other string, moved bool) {
 	line := ledger.Attempt{Owner: b.Owner, Stream: b.Stream, Seq: b.Seq, What: "accepted", Detail: number}
 	if r.Number == number && (r.State == ledger.Accepted || r.State == ledger.Cancelled) {
 		return "", false
@@ -122,7 +122,7 @@ func (r *record) accept(now, due time.Time, b ledger.Begin, number string, clean
 	r.cover(b)
 	r.State, r.Number, r.Cleaned = ledger.Accepted, number, cleaned
 	r.Following = &ledger.Following{Due: due}
-	r.Looks, r.FirstDoubt, r.Reason, r.Denied, r.Sure = 0, time.Time{}, fault.Reason{}, fault.Reason{}, ""
+	r.Lookups, r.UnknownSince, r.Reason, r.Rejection, r.Sure = 0, time.Time{}, fault.Reason{}, fault.Reason{}, ""
 	r.resolved(b.Owner, "accepted")
 	r.remember(now, line)
 	r.changed(now)
@@ -136,8 +136,8 @@ func (r *record) refuse(now time.Time, owner string, why fault.Reason) (moved bo
 	if !r.mine(owner) {
 		return false, ledger.ErrLost
 	}
-	r.State, r.Reason, r.Denied = ledger.Refused, why, fault.Reason{}
-	r.Looks, r.FirstDoubt, r.Sure = 0, time.Time{}, ""
+	r.State, r.Reason, r.Rejection = ledger.Refused, why, fault.Reason{}
+	r.Lookups, r.UnknownSince, r.Sure = 0, time.Time{}, ""
 	r.resolved(owner, "refused")
 	r.remember(now, ledger.Attempt{Owner: owner, What: "refused", Detail: why.Code})
 	r.changed(now)
@@ -158,7 +158,7 @@ func (r *record) doubt(now time.Time, c ledger.Claim, why string) (moved bool, e
 		r.resolved(c.Owner, "unknown")
 	}
 	// Looks that found nothing before now prove nothing of this sending.
-	r.Looks, r.FirstDoubt, r.Denied, r.Sure = 0, now, fault.Reason{}, ""
+	r.Lookups, r.UnknownSince, r.Rejection, r.Sure = 0, now, fault.Reason{}, ""
 	r.remember(now, ledger.Attempt{Owner: c.Owner, What: "unknown", Detail: why})
 	r.changed(now)
 	return true, nil
@@ -170,16 +170,16 @@ func (r *record) deny(now time.Time, c ledger.Claim, why fault.Reason) (moved bo
 		return false, nil
 	case r.State == ledger.Intent && r.Owner != c.Owner:
 		r.Prior, r.PriorIdentity = ledger.Unknown, r.Identity // another is at it, and may be sending: this refusal is not the last word
-		r.Looks, r.Denied = 0, fault.Reason{}
+		r.Lookups, r.Rejection = 0, fault.Reason{}
 	default:
 		r.Key, r.State = c.Key, ledger.Unknown
 		if r.Identity == "" {
 			r.Identity = c.Identity
 		}
-		r.Looks, r.Denied = 0, why
+		r.Lookups, r.Rejection = 0, why
 		r.resolved(c.Owner, "denied")
 	}
-	r.FirstDoubt, r.Sure = now, ""
+	r.UnknownSince, r.Sure = now, ""
 	r.remember(now, ledger.Attempt{Owner: c.Owner, What: "denied", Detail: why.Code})
 	r.changed(now)
 	return true, nil
@@ -193,9 +193,9 @@ func (r *record) absent(now time.Time, owner string) (moved bool, err error) {
 		return false, ledger.ErrLost
 	}
 	r.State, r.Sure = ledger.Unknown, ""
-	r.Looks++
-	if r.FirstDoubt.IsZero() {
-		r.FirstDoubt = now
+	r.Lookups++
+	if r.UnknownSince.IsZero() {
+		r.UnknownSince = now
 	}
 	r.resolved(owner, "absent")
 	r.remember(now, ledger.Attempt{Owner: owner, What: "absent"})
@@ -212,7 +212,7 @@ func (r *record) release(now time.Time, owner, why string) (moved bool, err erro
 	}
 	r.State, r.Identity = r.Prior, r.PriorIdentity
 	if r.State != ledger.Unknown {
-		r.Looks, r.FirstDoubt, r.Denied = 0, time.Time{}, fault.Reason{}
+		r.Lookups, r.UnknownSince, r.Rejection = 0, time.Time{}, fault.Reason{}
 	}
 	if r.State == ledger.New {
 		r.Hash = "" // never sent, so any content may begin under this number
@@ -229,7 +229,7 @@ func (r *record) resend(now time.Time, owner string) (moved bool, err error) {
 		return false, ledger.ErrLost
 	}
 	r.Prior, r.PriorIdentity, r.Sure = ledger.Unknown, r.Identity, ""
-	r.Looks, r.FirstDoubt, r.Denied = 0, time.Time{}, fault.Reason{}
+	r.Lookups, r.UnknownSince, r.Rejection = 0, time.Time{}, fault.Reason{}
 	r.changed(now)
 	return true, nil
 }
@@ -261,7 +261,7 @@ func (r *record) erase(now time.Time) (found bool, err error) {
 			r.Attempts[i].Detail, found = "", true
 		}
 	}
-	for _, why := range []*fault.Reason{&r.Reason, &r.Denied} {
+	for _, why := range []*fault.Reason{&r.Reason, &r.Rejection} {
 		if why.RemoteText == "" && (why.ZH != why.EN || why.ZH == "") {
 			continue // our own words
 		}

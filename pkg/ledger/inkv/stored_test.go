@@ -32,12 +32,12 @@ func TestStoredEntriesStayReadable(t *testing.T) {
 			Number: "N1", Revision: 2, Shop: "S", Warehouse: "W",
 			Reason: fault.Reason{Code: "c", Field: "f", ZH: "中", EN: "e", RemoteCode: "1", RemoteText: "t"}, Tries: 3,
 			Attempts: []ledger.Attempt{{At: at.Add(time.Microsecond), Owner: "w1", Stream: "ORDERS", Seq: 1<<64 - 1, What: "begun", Detail: "d"}},
-			Looks:    1, FirstDoubt: at,
+			Lookups:  1, UnknownSince: at,
 			Following: &ledger.Following{
 				Status: orderv1.Status(1), Code: "10019", StatusAt: at, Shipped: true, Due: at.Add(time.Hour),
 				Children: map[string]ledger.Child{"N1-1": {Status: orderv1.Status(1), Code: "10019", Shipped: true}},
 			},
-			BegunAt: at, ChangedAt: at, Version: 4, Cleaned: []ledger.Cleaned{{Field: "f", What: "w", ZH: "中", EN: "e"}},
+			FirstClaimedAt: at, ChangedAt: at, Version: 4, Cleaned: []ledger.Cleaned{{Field: "f", What: "w", ZH: "中", EN: "e"}},
 		},
 		Owner: "w1", How: "accepted", Sure: "1 s", Token: "t",
 	}

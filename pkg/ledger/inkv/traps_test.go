@@ -19,8 +19,8 @@ import (
 	"stockbridge/pkg/ledger/ledgertest"
 )
 
-func order(clock *ledgertest.Clock, no, owner string) ledger.Begin {
-	return ledger.Begin{
+func order(clock *ledgertest.Clock, no, owner string) ledger.ClaimRequest {
+	return ledger.ClaimRequest{
 		Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, Hash: "h", Owner: owner, OrderNo: "SO-1", Lines: []string{"1"},
 		StreamTime: clock.Now(), AuditedAt: clock.Now(), First: true,
 	}
@@ -39,9 +39,9 @@ func aged(t testing.TB, l ledger.Ledger, clock *ledgertest.Clock) {
 	clock.Add(time.Minute)
 }
 
-func begins(t testing.TB, l ledger.Ledger, b ledger.Begin) ledger.Begun {
+func begins(t testing.TB, l ledger.Ledger, b ledger.ClaimRequest) ledger.Claimed {
 	t.Helper()
-	begun, err := l.Begin(t.Context(), b)
+	begun, err := l.Claim(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestBeginThatEndedBetweenItsWrites(t *testing.T) {
 
 	begin := order(clock, "A1", "w1")
 	bucket.arm(1, always)
-	if _, err := l.Begin(t.Context(), begin); !errors.Is(err, errGone) {
+	if _, err := l.Claim(t.Context(), begin); !errors.Is(err, errGone) {
 		t.Fatalf("the connection went between the two writes: %v", err)
 	}
 	bucket.arm(always, always)
@@ -220,24 +220,24 @@ func TestBeginThatEndedBetweenItsWrites(t *testing.T) {
 	// Its line is free for another meanwhile, and its own owner would be told the same once more.
 	other := begins(t, l, order(clock, "A2", "w1"))
 	var taken *ledger.LineTaken
-	if _, err := l.Begin(t.Context(), begin); !errors.As(err, &taken) || taken.By != "A2" {
+	if _, err := l.Claim(t.Context(), begin); !errors.As(err, &taken) || taken.By != "A2" {
 		t.Errorf("the same owner again: %v", err)
 	}
 	ok(t, l.Release(t.Context(), other.Claim, "x"))
 
 	begin.Owner, begin.First = "w2", false
-	if _, err := l.Begin(t.Context(), begin); !errors.Is(err, ledger.ErrBusy) {
+	if _, err := l.Claim(t.Context(), begin); !errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("before its claim ran out: %v", err)
 	}
 	clock.Add(2 * ledger.ClaimFor)
-	if begun := begins(t, l, begin); begun.Entry.State != ledger.New || !begun.Fresh {
+	if begun := begins(t, l, begin); begun.Entry.State != ledger.New || !begun.NeverSent {
 		t.Errorf("never sent, and told as %+v", begun)
 	}
 
 	// With its lines it may have been sent.
 	clock.Add(2 * ledger.ClaimFor)
 	begin.Owner = "w3"
-	if begun := begins(t, l, begin); begun.Entry.State != ledger.Unknown || begun.Fresh {
+	if begun := begins(t, l, begin); begun.Entry.State != ledger.Unknown || begun.NeverSent {
 		t.Errorf("perhaps sent, and told as %+v", begun)
 	}
 }
@@ -263,7 +263,7 @@ func TestLinesAreTakenOnceWhateverGetsInBetween(t *testing.T) {
 		}
 	}
 	var taken *ledger.LineTaken
-	if _, err := slow.Begin(t.Context(), order(clock, "A2", "w1")); !errors.As(err, &taken) || taken.By != "A1" {
+	if _, err := slow.Claim(t.Context(), order(clock, "A2", "w1")); !errors.As(err, &taken) || taken.By != "A1" {
 		t.Errorf("begun with a line that is live: %v", err)
 	}
 	<-begun
@@ -283,7 +283,7 @@ func TestTrapE13StaleWriteIsRefused(t *testing.T) {
 
 	begin := order(clock, "A1", "w1")
 	bucket.between = func() { begins(t, quick, order(clock, "A1", "w2")) }
-	if _, err := slow.Begin(t.Context(), begin); !errors.Is(err, ledger.ErrBusy) {
+	if _, err := slow.Claim(t.Context(), begin); !errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("claimed although another was quicker: %v", err)
 	}
 
@@ -338,7 +338,7 @@ func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
 	l := open(t, inkv.Options{Bucket: bucket, Books: b.books(t), Identity: func() string { return "the same" }, Now: clock.Now})
 	aged(t, l, clock)
 	begin := order(clock, "A1", "w1")
-	if !begins(t, l, begin).Fresh {
+	if !begins(t, l, begin).NeverSent {
 		t.Fatal("not new before")
 	}
 	ok(t, l.Accept(t.Context(), begin, "N1", nil, clock.Now()))
@@ -348,21 +348,21 @@ func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
 	bucket.ahead.Store(96)
 	clock.Add(time.Minute)
 	begun := begins(t, l, queued)
-	if begun.Fresh {
+	if begun.NeverSent {
 		t.Error("an order from before is told as certainly new")
 	}
-	if again := begins(t, l, queued); again.Fresh {
+	if again := begins(t, l, queued); again.NeverSent {
 		t.Error("and the second time it is")
 	}
 	young := order(clock, "A3", "w1")
 	young.Lines = nil
-	if begun := begins(t, l, young); begun.Fresh || !begun.BornAt.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
-		t.Errorf("the next one: fresh %v, born %s", begun.Fresh, begun.BornAt)
+	if begun := begins(t, l, young); begun.NeverSent || !begun.EpochSince.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
+		t.Errorf("the next one: fresh %v, born %s", begun.NeverSent, begun.EpochSince)
 	}
-	clock.Add(ledger.BirthMargin + time.Second)
+	clock.Add(ledger.EpochMargin + time.Second)
 	later := order(clock, "A4", "w1")
 	later.Lines = nil
-	if !begins(t, l, later).Fresh {
+	if !begins(t, l, later).NeverSent {
 		t.Error("an order from after is not new")
 	}
 	eventually(t, "the index is read again", func() bool {
@@ -380,7 +380,7 @@ func TestTrapE29RestartEndsTheBirth(t *testing.T) {
 	queued := order(clock, "A1", "w1")
 	b.restart()
 	clock.Add(time.Minute)
-	if begins(t, l, queued).Fresh {
+	if begins(t, l, queued).NeverSent {
 		t.Error("an order from before the restart is told as certainly new")
 	}
 	// And the index goes on.
@@ -457,7 +457,7 @@ func TestLinesThatAreOverAreForgotten(t *testing.T) {
 	var taken *ledger.LineTaken
 	last := order(clock, "last", "w1")
 	last.Lines = []string{"700", "99"}
-	if _, err := l.Begin(t.Context(), last); !errors.As(err, &taken) || taken.By != "A0" {
+	if _, err := l.Claim(t.Context(), last); !errors.As(err, &taken) || taken.By != "A0" {
 		t.Errorf("a live line: %v", err)
 	}
 }
@@ -493,7 +493,7 @@ func TestWhatWasSettledLongAgoIsSweptAway(t *testing.T) {
 	var taken *ledger.LineTaken
 	again := order(clock, "A3", "w1")
 	again.Lines = live.Lines
-	if _, err := later.Begin(t.Context(), again); !errors.As(err, &taken) || taken.By != "A2" {
+	if _, err := later.Claim(t.Context(), again); !errors.As(err, &taken) || taken.By != "A2" {
 		t.Errorf("the live one's line: %v", err)
 	}
 	again.Lines = refused.Lines

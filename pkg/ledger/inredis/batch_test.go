@@ -71,7 +71,7 @@ func calls(args []any) (n int) {
 func (c *crowd) begin(ctx context.Context, seller, no string) <-chan error {
 	answer := make(chan error, 1)
 	go func() {
-		begun, err := c.Begin(ctx, ledger.Begin{
+		begun, err := c.Claim(ctx, ledger.ClaimRequest{
 			Key: ledger.Key{Seller: seller, Kind: "order", No: no}, Hash: "h", Owner: "owner of " + no, OrderNo: "SO", Lines: []string{no},
 		})
 		if err == nil && begun.Claim.Owner != "owner of "+no {

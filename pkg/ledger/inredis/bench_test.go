@@ -37,13 +37,13 @@ func BenchmarkOrder(b *testing.B) {
 	order := func(ctx context.Context) error {
 		i := n.Add(1)
 		no := fmt.Sprintf("CK%s%07d", run[len(run)-8:], i)
-		begin := ledger.Begin{
+		begin := ledger.ClaimRequest{
 			Key: ledger.Key{Seller: "acme" + strconv.FormatInt(i%2, 10), Kind: "order", No: no}, Hash: fmt.Sprintf("%064d", i), Owner: fmt.Sprintf("%036d", i),
 			OrderNo: "SO-" + no, Lines: []string{"1", "2", "3"}, Revision: 1, Shop: "S01", Warehouse: "W01",
 			StreamTime: time.Now(), AuditedAt: time.Now(), First: true, Stream: "ORDERS", Seq: uint64(i),
 			Trace: "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01",
 		}
-		if _, err := l.Begin(ctx, begin); err != nil {
+		if _, err := l.Claim(ctx, begin); err != nil {
 			return err
 		}
 		p, wait, err := l.Acquire(ctx, "app", "push", ledger.Limit{PerSecond: 1_000_000, Concurrent: 1000}, 12*time.Second)

@@ -53,7 +53,7 @@ func (l *Ledger) readBook(ctx context.Context, name string, fields, marks []stri
 	if b.Version, err = strconv.ParseUint(r.text(0), 10, 64); err != nil {
 		return b, err
 	}
-	b.BornAt, b.Fields, b.Marked = r.time(1), map[string][]byte{}, map[string]bool{}
+	b.EpochSince, b.Fields, b.Marked = r.time(1), map[string][]byte{}, map[string]bool{}
 	values, _ := r[2].([]any)
 	for i, v := range values {
 		if text, ok := v.(string); ok {

@@ -54,7 +54,7 @@ func (l *Ledger) document(op string, k ledger.Key) document {
 
 // covering does a call of begin or accept, which say this of a document and then more of their own (document.lua knows
 // the order).
-func (l *Ledger) covering(ctx context.Context, op string, b ledger.Begin, more ...any) (answer, error) {
+func (l *Ledger) covering(ctx context.Context, op string, b ledger.ClaimRequest, more ...any) (answer, error) {
 	lines, err := asList(b.Lines)
 	if err != nil {
 		return nil, err
@@ -69,16 +69,16 @@ func (l *Ledger) covering(ctx context.Context, op string, b ledger.Begin, more .
 }
 
 // Begin implements ledger.Documents.
-func (l *Ledger) Begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
+func (l *Ledger) Claim(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
 	r, err := l.covering(ctx, "begin", b, b.Supersedes, b.First, b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro(), b.AnyIdentity)
 	if err != nil {
-		return ledger.Begun{}, wrap("begin", b.Key, err)
+		return ledger.Claimed{}, wrap("begin", b.Key, err)
 	}
 	out, err := begun(b, r)
 	return out, wrap("begin", b.Key, err)
 }
 
-func begun(b ledger.Begin, r answer) (out ledger.Begun, err error) {
+func begun(b ledger.ClaimRequest, r answer) (out ledger.Claimed, err error) {
 	switch what := r.text(0); what {
 	case "busy":
 		return out, ledger.ErrBusy
@@ -86,7 +86,7 @@ func begun(b ledger.Begin, r answer) (out ledger.Begun, err error) {
 		by := r.text(2)
 		return out, &ledger.LineTaken{OrderNo: b.OrderNo, Line: r.text(1), By: by, Superseded: by == b.Supersedes}
 	case "known", "hash", "identity":
-		out.BornAt, out.At = r.time(1), r.time(3)
+		out.EpochSince, out.At = r.time(1), r.time(3)
 		out.Entry, err = r.entry(2, b.Key)
 		switch {
 		case err != nil:
@@ -98,7 +98,7 @@ func begun(b ledger.Begin, r answer) (out ledger.Begun, err error) {
 		return out, err
 	default:
 		left := time.Duration(r.int(1)) * time.Microsecond
-		out.BornAt, out.Fresh, out.At = r.time(2), r.text(3) != "", r.time(5)
+		out.EpochSince, out.NeverSent, out.At = r.time(2), r.text(3) != "", r.time(5)
 		out.Claim = ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: out.At.Add(left)}
 		out.Sharing = r.sharing(6)
 		out.Entry, err = r.entry(4, b.Key)
@@ -107,7 +107,7 @@ func begun(b ledger.Begin, r answer) (out ledger.Begun, err error) {
 }
 
 // Accept implements ledger.Documents.
-func (l *Ledger) Accept(ctx context.Context, b ledger.Begin, number string, cleaned []ledger.Cleaned, now time.Time) error {
+func (l *Ledger) Accept(ctx context.Context, b ledger.ClaimRequest, number string, cleaned []ledger.Cleaned, now time.Time) error {
 	following, err := asJSON(ledger.Following{Due: now.UTC()})
 	if err != nil {
 		return wrap("accept", b.Key, err)
@@ -140,7 +140,7 @@ func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) e
 }
 
 // Doubt implements ledger.Documents.
-func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
+func (l *Ledger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) error {
 	d := l.document("doubt", c.Key)
 	d.Owner, d.Detail, d.Identity = c.Owner, why, c.Identity
 	_, err := l.resolve(ctx, c.Key, d)
@@ -148,7 +148,7 @@ func (l *Ledger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
 }
 
 // Deny implements ledger.Documents.
-func (l *Ledger) Deny(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+func (l *Ledger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Reason) error {
 	reason, err := asJSON(why)
 	if err == nil {
 		d := l.document("deny", c.Key)
@@ -159,7 +159,7 @@ func (l *Ledger) Deny(ctx context.Context, c ledger.Claim, why fault.Reason) err
 }
 
 // Absent implements ledger.Documents.
-func (l *Ledger) Absent(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
+func (l *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
 	d := l.document("absent", c.Key)
 	d.Owner = c.Owner
 	r, err := l.resolve(ctx, c.Key, d)
@@ -310,8 +310,8 @@ func (l *Ledger) Open(ctx context.Context, seller, kind string) (int, error) {
 	return int(n), nil
 }
 
-// Doubted implements ledger.Documents.
-func (l *Ledger) Doubted(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error) {
+// CountUnknown implements ledger.Documents.
+func (l *Ledger) CountUnknown(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error) {
 	key := sellerKey(seller) + "doubt:" + kind
 	count, err := l.client.ZCard(ctx, key).Result()
 	if err != nil || count == 0 {
@@ -328,7 +328,7 @@ func (l *Ledger) Doubted(ctx context.Context, seller, kind string) (n int, oldes
 const unsettledAtOnce = 200
 
 // Unsettled implements ledger.Documents.
-func (l *Ledger) Unsettled(ctx context.Context, seller, kind string, each func(ledger.Entry) error) error {
+func (l *Ledger) EachUnfinished(ctx context.Context, seller, kind string, each func(ledger.Entry) error) error {
 	of := ledger.Key{Seller: seller, Kind: kind}
 	var nos []string
 	for _, set := range []string{"due:", "doubt:"} {
@@ -419,8 +419,8 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 	e := ledger.Entry{
 		Key: k, State: ledger.State(f["state"]), Hash: f["hash"], OrderNo: f["order"], Number: f["number"],
 		Revision: number("revision"), Shop: f["shop"], Warehouse: f["warehouse"], Identity: f["identity"],
-		Tries: int(number("tries")), Looks: int(number("looks")), FirstDoubt: micros(f["doubt"]),
-		BegunAt: micros(f["begun"]), ChangedAt: micros(f["changed"]), Version: number("version"),
+		Tries: int(number("tries")), Lookups: int(number("looks")), UnknownSince: micros(f["doubt"]),
+		FirstClaimedAt: micros(f["begun"]), ChangedAt: micros(f["changed"]), Version: number("version"),
 		Trace: f["trace"],
 	}
 	var faults []error
@@ -434,7 +434,7 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 	read("lines", &e.Lines)
 	read("platforms", &e.PlatformNos)
 	read("cleaned", &e.Cleaned)
-	read("denied", &e.Denied)
+	read("denied", &e.Rejection)
 	read("following", &e.Following)
 	if e.State == ledger.Refused {
 		read("reason", &e.Reason)

@@ -39,7 +39,7 @@ func newScripts() scripts {
 func together(shared []string, operations ...string) *redis.Script {
 	var b strings.Builder
 	fmt.Fprintf(&b, "local KEEP_ATTEMPTS, MAX_SHARING, KEEP_SETTLED, KEEP_REFUSALS, CLAIM_FOR, BIRTH_MARGIN = %d, %d, %d, %d, %d, %d\n", // s, s, µs, µs
-		ledger.KeepAttempts, ledger.MaxSharing, int(keepSettled.Seconds()), int(ledger.RefusalsKept.Seconds()), ledger.ClaimFor.Microseconds(), ledger.BirthMargin.Microseconds())
+		ledger.KeepAttempts, ledger.MaxSharing, int(keepSettled.Seconds()), int(ledger.RefusalsKept.Seconds()), ledger.ClaimFor.Microseconds(), ledger.EpochMargin.Microseconds())
 	b.WriteString(source("together"))
 	for _, name := range shared {
 		b.WriteString(source(name))

@@ -20,8 +20,8 @@ import (
 	"stockbridge/pkg/smalldisk"
 )
 
-func order(no, owner string) ledger.Begin {
-	return ledger.Begin{
+func order(no, owner string) ledger.ClaimRequest {
+	return ledger.ClaimRequest{
 		Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, Hash: "h", Owner: owner, OrderNo: "SO-1", Lines: []string{no + ".1"},
 		StreamTime: time.Now(), AuditedAt: time.Now(), First: true,
 	}
@@ -59,13 +59,13 @@ func TestTrapE1LostAnswersAreGivenAgain(t *testing.T) {
 	}
 	// The scripts are known to the server from here on, so a cut hits the script itself.
 	warm := order("warm", "w0")
-	ok(t, l.Release(ctx, must(l.Begin(ctx, warm))(t).Claim, "x"))
-	ok(t, l.Doubt(ctx, must(l.Begin(ctx, order("warm", "w1")))(t).Claim, "x"))
-	must(l.Begin(ctx, order("warm", "w2")))(t)
+	ok(t, l.Release(ctx, must(l.Claim(ctx, warm))(t).Claim, "x"))
+	ok(t, l.MarkUnknown(ctx, must(l.Claim(ctx, order("warm", "w1")))(t).Claim, "x"))
+	must(l.Claim(ctx, order("warm", "w2")))(t)
 	ok(t, l.Resend(ctx, ledger.Claim{Key: warm.Key, Owner: "w2"}))
-	_, _, err := l.Absent(ctx, ledger.Claim{Key: warm.Key, Owner: "w2"})
+	_, _, err := l.MarkNotFound(ctx, ledger.Claim{Key: warm.Key, Owner: "w2"})
 	ok(t, err)
-	ok(t, l.Refuse(ctx, must(l.Begin(ctx, order("warm", "w3")))(t).Claim, fault.Reason{}))
+	ok(t, l.Refuse(ctx, must(l.Claim(ctx, order("warm", "w3")))(t).Claim, fault.Reason{}))
 	ok(t, l.Accept(ctx, order("warm", "w4"), "N", nil, time.Now()))
 	ok(t, l.Follow(ctx, must(l.Get(ctx, warm.Key))(t), ledger.Cancelled, ledger.Following{}))
 	must(l.Count(ctx, "warm"))(t)
@@ -76,7 +76,7 @@ func TestTrapE1LostAnswersAreGivenAgain(t *testing.T) {
 	ok(t, l.Return(ctx, p))
 
 	cut("{acme}")
-	begun := must(l.Begin(ctx, order("A1", "w1")))(t)
+	begun := must(l.Claim(ctx, order("A1", "w1")))(t)
 	if begun.Claim.Owner != "w1" || begun.Entry.State != ledger.New || begun.Entry.Tries != 0 {
 		t.Errorf("the claim was won and stored, and is told as %+v", begun)
 	}
@@ -85,23 +85,23 @@ func TestTrapE1LostAnswersAreGivenAgain(t *testing.T) {
 	}
 
 	cut("{acme}")
-	ok(t, l.Doubt(ctx, begun.Claim, "x"))
-	claim := must(l.Begin(ctx, order("A1", "w2")))(t).Claim
+	ok(t, l.MarkUnknown(ctx, begun.Claim, "x"))
+	claim := must(l.Claim(ctx, order("A1", "w2")))(t).Claim
 	cut("{acme}")
-	looks, _, err := l.Absent(ctx, claim)
+	looks, _, err := l.MarkNotFound(ctx, claim)
 	if err != nil || looks != 1 {
 		t.Errorf("one look is %d, %v", looks, err)
 	}
-	claim = must(l.Begin(ctx, order("A1", "w3")))(t).Claim
+	claim = must(l.Claim(ctx, order("A1", "w3")))(t).Claim
 	cut("{acme}")
 	ok(t, l.Resend(ctx, claim))
 	cut("{acme}")
 	ok(t, l.Release(ctx, claim, "x"))
-	claim = must(l.Begin(ctx, order("A1", "w4")))(t).Claim
+	claim = must(l.Claim(ctx, order("A1", "w4")))(t).Claim
 	cut("{acme}")
 	ok(t, l.Refuse(ctx, claim, fault.Reason{Code: "x"}))
 	begin := order("A1", "w5")
-	must(l.Begin(ctx, begin))(t)
+	must(l.Claim(ctx, begin))(t)
 	cut("{acme}")
 	ok(t, l.Accept(ctx, begin, "N1", nil, time.Now()))
 	e := must(l.Get(ctx, begin.Key))(t)
@@ -160,14 +160,14 @@ func TestTrapINCRCountsOnceWhenTheAnswerIsLost(t *testing.T) {
 func TestTrapE1bContextEndsACallOnAHungRedis(t *testing.T) {
 	server := redistest.Start(t)
 	l := open(t, server.URL(), nil)
-	must(l.Begin(t.Context(), order("A1", "w1")))(t)
+	must(l.Claim(t.Context(), order("A1", "w1")))(t)
 	wake := server.Hang()
 	defer wake()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	returned := make(chan error, 1)
 	go func() {
-		_, err := l.Begin(ctx, order("A2", "w1"))
+		_, err := l.Claim(ctx, order("A2", "w1"))
 		returned <- err
 	}()
 	<-ctx.Done()
@@ -200,16 +200,16 @@ func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
 	clock := ledgertest.NewClock(time.Now())
 	l := open(t, server.URL(), clock.Now)
 	ctx := t.Context()
-	first := must(l.Begin(ctx, order("first", "w0")))(t)
+	first := must(l.Claim(ctx, order("first", "w0")))(t)
 	clock.Add(time.Hour)
 	copied := server.Copy()
 
-	at := func(b ledger.Begin) ledger.Begin {
+	at := func(b ledger.ClaimRequest) ledger.ClaimRequest {
 		b.StreamTime, b.AuditedAt = clock.Now(), clock.Now()
 		return b
 	}
 	lost := at(order("lost", "w1"))
-	if begun := must(l.Begin(ctx, lost))(t); !begun.Fresh || !begun.BornAt.Equal(first.BornAt) {
+	if begun := must(l.Claim(ctx, lost))(t); !begun.NeverSent || !begun.EpochSince.Equal(first.EpochSince) {
 		t.Fatalf("before: %+v", begun)
 	}
 	ok(t, l.Accept(ctx, lost, "N1", nil, clock.Now()))
@@ -223,12 +223,12 @@ func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
 		t.Fatalf("the older copy does not know what came before: %v", err)
 	}
 	lost.Owner = "w2" // redelivered, and the broker says for the first time
-	begun := must(l.Begin(ctx, lost))(t)
-	if begun.Fresh {
+	begun := must(l.Claim(ctx, lost))(t)
+	if begun.NeverSent {
 		t.Error("an order that was sent after the copy was made is told as certainly new")
 	}
-	if !begun.BornAt.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
-		t.Errorf("born at %s, restored at %s", begun.BornAt, clock.Now())
+	if !begun.EpochSince.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
+		t.Errorf("born at %s, restored at %s", begun.EpochSince, clock.Now())
 	}
 }
 
@@ -239,25 +239,25 @@ func TestRestartInTheMiddle(t *testing.T) {
 	ctx := t.Context()
 	clock := ledgertest.NewClock(time.Now())
 	aged := open(t, server.URL(), clock.Now)
-	must(aged.Begin(ctx, order("first", "w0")))(t)
+	must(aged.Claim(ctx, order("first", "w0")))(t)
 	clock.Add(time.Hour)
 
 	sending := order("sending", "w1")
 	sending.StreamTime, sending.AuditedAt = clock.Now(), clock.Now()
 	waiting := order("waiting", "w1")
 	waiting.StreamTime, waiting.AuditedAt = clock.Now(), clock.Now()
-	claim := must(aged.Begin(ctx, sending))(t)
-	if !claim.Fresh {
+	claim := must(aged.Claim(ctx, sending))(t)
+	if !claim.NeverSent {
 		t.Fatal("not new before the restart")
 	}
 	server.Restart()
 
-	ok(t, l.Doubt(ctx, claim.Claim, "connection reset"))
+	ok(t, l.MarkUnknown(ctx, claim.Claim, "connection reset"))
 	sending.Owner = "w2"
-	if begun := must(aged.Begin(ctx, sending))(t); begun.Fresh || begun.Entry.State != ledger.Unknown {
+	if begun := must(aged.Claim(ctx, sending))(t); begun.NeverSent || begun.Entry.State != ledger.Unknown {
 		t.Errorf("what was under way: %+v", begun)
 	}
-	if begun := must(aged.Begin(ctx, waiting))(t); begun.Fresh {
+	if begun := must(aged.Claim(ctx, waiting))(t); begun.NeverSent {
 		t.Error("what was published before the restart is told as certainly new")
 	}
 }
@@ -461,24 +461,24 @@ func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 			t.Errorf("%s goes in %d s", key, n)
 		}
 	}
-	platform := func(no, owner string) ledger.Begin {
+	platform := func(no, owner string) ledger.ClaimRequest {
 		b := order(no, owner)
 		b.PlatformNos = []string{"275"}
 		return b
 	}
-	begun := must(l.Begin(ctx, platform("A1", "w1")))(t)
+	begun := must(l.Claim(ctx, platform("A1", "w1")))(t)
 	stays("entry:order:A1")
 	stays("find:275")
 	stays("lines:order:SO-1")
 	stays("find:SO-1")
-	ok(t, l.Doubt(ctx, begun.Claim, "x"))
+	ok(t, l.MarkUnknown(ctx, begun.Claim, "x"))
 	stays("entry:order:A1")
 	ok(t, l.Accept(ctx, platform("A1", "w2"), "N1", nil, time.Now()))
 	stays("entry:order:A1")
 	stays("find:N1")
 
 	// Another of the same order is settled; this one is not.
-	ok(t, l.Refuse(ctx, must(l.Begin(ctx, platform("A2", "w1")))(t).Claim, fault.Reason{}))
+	ok(t, l.Refuse(ctx, must(l.Claim(ctx, platform("A2", "w1")))(t).Claim, fault.Reason{}))
 	goes("entry:order:A2")
 	stays("lines:order:SO-1")
 	stays("find:SO-1")
@@ -499,13 +499,13 @@ func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 	// What somebody else hands over is in doubt for ever, and forgotten all the same.
 	theirs := order("A9", "w1")
 	theirs.Hash, theirs.OrderNo = ledger.Shadowed, "SO-9"
-	ok(t, l.Doubt(ctx, must(l.Begin(ctx, theirs))(t).Claim, "x"))
+	ok(t, l.MarkUnknown(ctx, must(l.Claim(ctx, theirs))(t).Claim, "x"))
 	goes("entry:order:A9")
 	goes("lines:order:SO-9")
 	goes("find:SO-9")
 
-	// Begun once more: everything stays again.
-	must(l.Begin(ctx, order("A3", "w1")))(t)
+	// Claimed once more: everything stays again.
+	must(l.Claim(ctx, order("A3", "w1")))(t)
 	stays("entry:order:A3")
 	stays("lines:order:SO-1")
 	stays("find:SO-1")
@@ -569,16 +569,16 @@ func TestTrapE29AnOlderCopyOfABookEndsItsBirth(t *testing.T) {
 		t.Helper()
 		return must(l.ReadBook(t.Context(), "b", nil, []string{"w1", "w2"}))(t)
 	}
-	born := read().BornAt
+	born := read().EpochSince
 	v := write(0, "w1")
 	copied := server.Copy()
 	lost := write(v, "w2")
-	if book := read(); !book.BornAt.Equal(born) || len(book.Marked) != 2 {
+	if book := read(); !book.EpochSince.Equal(born) || len(book.Marked) != 2 {
 		t.Fatalf("before: %+v", book)
 	}
 	server.Restore(copied)
 	book := read()
-	if !book.BornAt.After(born) || len(book.Marked) != 1 || book.Version != v {
+	if !book.EpochSince.After(born) || len(book.Marked) != 1 || book.Version != v {
 		t.Errorf("an older copy, told as %+v; born before at %s", book, born)
 	}
 	if again := write(v, "w3"); again <= lost {

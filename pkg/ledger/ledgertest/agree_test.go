@@ -110,7 +110,7 @@ func (c *comparison) step() {
 	key := ledger.Key{Seller: c.seller, Kind: "order", No: no}
 	owner := rapid.SampledFrom([]string{"w1", "w2", "w3"}).Draw(c.T, "owner")
 	now := c.clock.Now()
-	begin := ledger.Begin{
+	begin := ledger.ClaimRequest{
 		Key: key, Hash: rapid.SampledFrom([]string{"h", "h", "h", "other"}).Draw(c.T, "hash"), Owner: owner,
 		OrderNo:     map[string]string{"A": "SO", "B": "SO", "C": "SO-2"}[no],
 		PlatformNos: rapid.SampledFrom([][]string{nil, {"P1"}, {"P1", "P2"}, {"SO", "P2"}}).Draw(c.T, "platform numbers"),
@@ -123,7 +123,7 @@ func (c *comparison) step() {
 	switch what := rapid.IntRange(0, 15).Draw(c.T, "what"); what {
 	case 0, 1, 2:
 		c.same("begin", func(l ledger.Ledger) (any, error) {
-			begun, err := l.Begin(ctx, begin)
+			begun, err := l.Claim(ctx, begin)
 			begun.Claim.Until = begun.Claim.Until.UTC()
 			return begun, err
 		})
@@ -137,14 +137,14 @@ func (c *comparison) step() {
 			return nil, l.Refuse(ctx, claim, fault.Reason{Code: "x", ZH: "不"})
 		})
 	case 5:
-		c.same("doubt", func(l ledger.Ledger) (any, error) { return nil, l.Doubt(ctx, claim, "why") })
+		c.same("doubt", func(l ledger.Ledger) (any, error) { return nil, l.MarkUnknown(ctx, claim, "why") })
 	case 15:
 		c.same("deny", func(l ledger.Ledger) (any, error) {
-			return nil, l.Deny(ctx, claim, fault.Reason{Code: "y", RemoteText: "系统处理中"})
+			return nil, l.MarkRejected(ctx, claim, fault.Reason{Code: "y", RemoteText: "系统处理中"})
 		})
 	case 6:
 		c.same("absent", func(l ledger.Ledger) (any, error) {
-			looks, doubted, err := l.Absent(ctx, claim)
+			looks, doubted, err := l.MarkNotFound(ctx, claim)
 			return fmt.Sprint(looks, doubted), err
 		})
 	case 7:
@@ -203,7 +203,7 @@ func (c *comparison) step() {
 	c.same("due", func(l ledger.Ledger) (any, error) { return l.Due(ctx, c.seller, "order", c.clock.Now(), 2) })
 	c.same("unsettled", func(l ledger.Ledger) (any, error) {
 		of := map[string]ledger.State{}
-		err := l.Unsettled(ctx, c.seller, "order", func(e ledger.Entry) error { of[e.Key.No] = e.State; return nil })
+		err := l.EachUnfinished(ctx, c.seller, "order", func(e ledger.Entry) error { of[e.Key.No] = e.State; return nil })
 		return of, err
 	})
 	c.same("refusals", func(l ledger.Ledger) (any, error) {

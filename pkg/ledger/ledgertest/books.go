@@ -73,15 +73,15 @@ func testBook(b *bench) {
 	if empty.Version != 0 || len(empty.Fields) != 0 || len(empty.Marked) != 0 {
 		b.Errorf("no book, told as %+v", empty)
 	}
-	if !empty.BornAt.Equal(b.now()) {
-		b.Errorf("born at %s, first asked at %s", empty.BornAt, b.now())
+	if !empty.EpochSince.Equal(b.now()) {
+		b.Errorf("born at %s, first asked at %s", empty.EpochSince, b.now())
 	}
 	first := b.write(0, "cursor", "1", "单\x00\xff", "不\x00\xfe", "empty", "")
 	first.Marks = []ledger.Mark{{Name: "F1", At: b.now()}, {Name: "流\x01", At: b.now()}}
 	v1 := b.writes(first)
 	b.isBook("cursor=1 单\x00\xff=不\x00\xfe empty= none F1! 流\x01!", "cursor", "单\x00\xff", "empty", "none", "F1", "流\x01")
-	if book := b.reads(nil, nil); book.Version != v1 || v1 == 0 || !book.BornAt.Equal(empty.BornAt) {
-		b.Errorf("version %d, told as %d; born at %s", v1, book.Version, book.BornAt)
+	if book := b.reads(nil, nil); book.Version != v1 || v1 == 0 || !book.EpochSince.Equal(empty.EpochSince) {
+		b.Errorf("version %d, told as %d; born at %s", v1, book.Version, book.EpochSince)
 	}
 	v2 := b.writes(b.write(v1, "cursor", "2", "empty", "-", "never", "-"))
 	if v2 <= v1 {
@@ -315,12 +315,12 @@ func testBookDrop(b *bench) {
 	var version uint64
 	for range 3 {
 		version = write(write(write(0)))
-		born := b.reads(nil, nil).BornAt
+		born := b.reads(nil, nil).EpochSince
 		b.must(b.DropBook(b.ctx, bookName))
 		b.must(b.DropBook(b.ctx, bookName))
 		b.isBook("a F1", "a", "F1")
-		if book := b.reads(nil, nil); book.Version != 0 || !book.BornAt.Equal(born) {
-			b.Errorf("dropped, and told as version %d of a ledger born at %s, before at %s", book.Version, book.BornAt, born)
+		if book := b.reads(nil, nil); book.Version != 0 || !book.EpochSince.Equal(born) {
+			b.Errorf("dropped, and told as version %d of a ledger born at %s, before at %s", book.Version, book.EpochSince, born)
 		}
 		if _, err := b.WriteBook(b.ctx, bookName, b.write(version, "a", "2")); !errors.Is(err, ledger.ErrVersion) {
 			b.Errorf("written as of before the drop: %v", err)
@@ -328,11 +328,11 @@ func testBookDrop(b *bench) {
 	}
 	b.clock.Add(25 * time.Hour) // by then nothing may be known of it
 	version = write(0)
-	born := b.reads(nil, nil).BornAt
+	born := b.reads(nil, nil).EpochSince
 	b.clock.Add(time.Second)
 	b.store.Wipe()
 	book := b.reads([]string{"a"}, []string{"F1"})
-	if book.Version != 0 || len(book.Fields)+len(book.Marked) != 0 || !book.BornAt.Equal(b.now()) {
+	if book.Version != 0 || len(book.Fields)+len(book.Marked) != 0 || !book.EpochSince.Equal(b.now()) {
 		b.Errorf("wiped, and told as %+v", book)
 	}
 	if v := write(0); v <= version {
@@ -341,7 +341,7 @@ func testBookDrop(b *bench) {
 	b.clock.Add(time.Second)
 	b.store.Restart()
 	b.isBook("a=1 F1!", "a", "F1")
-	if again := b.reads(nil, nil).BornAt; !again.After(born) {
+	if again := b.reads(nil, nil).EpochSince; !again.After(born) {
 		b.Errorf("restarted, and the birth is that of before: %s", again)
 	}
 }

@@ -114,7 +114,7 @@ func (c *bookComparison) read(name string, fields, marks []string) {
 	c.same("read", func(b ledger.Books) (any, error) {
 		book, err := b.ReadBook(c.ctx, name, fields, marks)
 		return map[string]any{
-			"version": book.Version, "born": book.BornAt.UTC(), "fields": sums(book.Fields), "marked": book.Marked,
+			"version": book.Version, "born": book.EpochSince.UTC(), "fields": sums(book.Fields), "marked": book.Marked,
 		}, err
 	})
 }
@@ -180,7 +180,7 @@ func (p *plainBooks) version(name string) uint64 {
 }
 
 func (p *plainBooks) ReadBook(_ context.Context, name string, fields, marks []string) (ledger.Book, error) {
-	b, out := p.of(name), ledger.Book{Version: p.version(name), BornAt: p.born, Fields: map[string][]byte{}, Marked: map[string]bool{}}
+	b, out := p.of(name), ledger.Book{Version: p.version(name), EpochSince: p.born, Fields: map[string][]byte{}, Marked: map[string]bool{}}
 	for _, f := range fields {
 		if value, ok := b.fields[f]; ok {
 			out.Fields[f] = value

@@ -58,7 +58,7 @@ func BenchmarkBooks(b *testing.B) {
 					w.Fields[f] = make([]byte, 200)
 				}
 				for _, m := range marks {
-					w.Marks = append(w.Marks, ledger.Mark{Name: m, At: got.BornAt})
+					w.Marks = append(w.Marks, ledger.Mark{Name: m, At: got.EpochSince})
 				}
 				if version, err = l.WriteBook(ctx, book, w); err != nil {
 					b.Fatal(err)

@@ -125,7 +125,7 @@ func testMany(b *bench) {
 	b.bear()
 	handles := []ledger.Ledger{b.Ledger, b.store.Open(b.clock.Now)}
 	const workers, each = 8, 10
-	var begins [workers][each]ledger.Begin
+	var begins [workers][each]ledger.ClaimRequest
 	for w := range workers {
 		for i := range each {
 			begins[w][i] = b.order(fmt.Sprintf("%d-%d", w, i), fmt.Sprintf("line %d-%d", w, i))
@@ -137,9 +137,9 @@ func testMany(b *bench) {
 		wg.Go(func() {
 			for i := range each {
 				begin := begins[w][i]
-				begun, err := l.Begin(b.ctx, begin)
-				if err != nil || !begun.Fresh {
-					b.Errorf("%s: fresh %v, %v", begin.Key, begun.Fresh, err)
+				begun, err := l.Claim(b.ctx, begin)
+				if err != nil || !begun.NeverSent {
+					b.Errorf("%s: fresh %v, %v", begin.Key, begun.NeverSent, err)
 					return
 				}
 				switch i % 3 {
@@ -148,7 +148,7 @@ func testMany(b *bench) {
 				case 1:
 					err = l.Refuse(b.ctx, begun.Claim, refusal())
 				default:
-					err = l.Doubt(b.ctx, begun.Claim, "x")
+					err = l.MarkUnknown(b.ctx, begun.Claim, "x")
 				}
 				if err != nil {
 					b.Error(err)

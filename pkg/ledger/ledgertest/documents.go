@@ -18,7 +18,7 @@ func testBegin(b *bench) {
 	b.bear()
 	begin := b.order("A1", "1", "2")
 	begun := b.begins(begin)
-	if !begun.Fresh {
+	if !begun.NeverSent {
 		b.Error("not told as certainly new")
 	}
 	if e := begun.Entry; e.State != ledger.New || e.Key != begin.Key || e.Tries != 0 || len(e.Attempts) != 0 {
@@ -27,22 +27,22 @@ func testBegin(b *bench) {
 	if left := begun.Claim.Until.Sub(b.now()); left <= 0 || left > ledger.ClaimFor {
 		b.Errorf("the claim stands for %s", left)
 	}
-	if !begun.BornAt.Before(b.now()) {
-		b.Errorf("born at %s, now is %s", begun.BornAt, b.now())
+	if !begun.EpochSince.Before(b.now()) {
+		b.Errorf("born at %s, now is %s", begun.EpochSince, b.now())
 	}
 
 	e := b.entry("A1")
 	want := ledger.Entry{
 		Key: begin.Key, State: ledger.Intent, Hash: begin.Hash, OrderNo: "SO-1", Lines: []string{"1", "2"},
 		Revision: 3, Shop: "S01", Warehouse: "WH-北京", Tries: 1,
-		Attempts: []ledger.Attempt{{At: b.now(), Owner: begin.Owner, Stream: "ORDERS", Seq: 1<<63 + 11, What: "begun"}},
-		BegunAt:  b.now(), ChangedAt: b.now(), Version: 1,
+		Attempts:       []ledger.Attempt{{At: b.now(), Owner: begin.Owner, Stream: "ORDERS", Seq: 1<<63 + 11, What: "begun"}},
+		FirstClaimedAt: b.now(), ChangedAt: b.now(), Version: 1,
 	}
 	if !reflect.DeepEqual(e, want) {
 		b.Errorf("durable is\n%+v\nwant\n%+v", e, want)
 	}
 
-	if _, err := b.Begin(b.ctx, b.again(begin)); !errors.Is(err, ledger.ErrBusy) {
+	if _, err := b.Claim(b.ctx, b.again(begin)); !errors.Is(err, ledger.ErrBusy) {
 		b.Errorf("a second owner while the claim stands: %v", err)
 	}
 	if after := b.entry("A1"); !reflect.DeepEqual(after, e) {
@@ -53,9 +53,9 @@ func testBegin(b *bench) {
 func testBeginAgain(b *bench) {
 	b.bear()
 	begin := b.order("A1", "1")
-	same := func(first ledger.Begun) {
+	same := func(first ledger.Claimed) {
 		b.Helper()
-		second, err := b.Begin(b.ctx, begin)
+		second, err := b.Claim(b.ctx, begin)
 		b.must(err)
 		if !reflect.DeepEqual(first, second) {
 			b.Fatalf("told first\n%+v\nthen\n%+v", first, second)
@@ -68,10 +68,10 @@ func testBeginAgain(b *bench) {
 		b.Errorf("asking twice was written twice: %+v", e)
 	}
 
-	b.must(b.Doubt(b.ctx, begun.Claim, "no answer"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "no answer"))
 	begin = b.again(begin)
 	begun = b.begins(begin)
-	if begun.Fresh || begun.Entry.State != ledger.Unknown || begun.Entry.Tries != 1 {
+	if begun.NeverSent || begun.Entry.State != ledger.Unknown || begun.Entry.Tries != 1 {
 		b.Fatalf("told %+v", begun)
 	}
 	same(begun)
@@ -86,7 +86,7 @@ func testBeginAgain(b *bench) {
 
 	// A claim that ran out and that nobody else took is still told the same, and that it is over.
 	b.clock.Add(2 * ledger.ClaimFor)
-	late, err := b.Begin(b.ctx, begin)
+	late, err := b.Claim(b.ctx, begin)
 	b.must(err)
 	if late.Claim.Until.After(b.now()) {
 		b.Errorf("the claim stands until %s, now is %s", late.Claim.Until, b.now())
@@ -106,11 +106,11 @@ func testRace(b *bench) {
 			each.Owner = fmt.Sprintf("%s.%d", begin.Owner, i)
 			l := []ledger.Ledger{b.Ledger, other}[i%2]
 			wg.Go(func() {
-				begun, err := l.Begin(b.ctx, each)
+				begun, err := l.Claim(b.ctx, each)
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
-				case err == nil && begun.Claim.Owner == each.Owner && begun.Fresh:
+				case err == nil && begun.Claim.Owner == each.Owner && begun.NeverSent:
 					claimed++
 				case errors.Is(err, ledger.ErrBusy):
 					busy++
@@ -131,24 +131,24 @@ func testExpiry(b *bench) {
 	begin := b.order("A1", "1")
 	b.begins(begin)
 	b.clock.Add(ledger.ClaimFor - time.Second)
-	if _, err := b.Begin(b.ctx, b.again(begin)); !errors.Is(err, ledger.ErrBusy) {
+	if _, err := b.Claim(b.ctx, b.again(begin)); !errors.Is(err, ledger.ErrBusy) {
 		b.Fatalf("before the claim ran out: %v", err)
 	}
 	b.clock.Add(2 * time.Second)
 
 	// Its lines stay taken: it may have been sent.
 	var taken *ledger.LineTaken
-	if _, err := b.Begin(b.ctx, b.order("A2", "1")); !errors.As(err, &taken) || taken.By != "A1" {
+	if _, err := b.Claim(b.ctx, b.order("A2", "1")); !errors.As(err, &taken) || taken.By != "A1" {
 		b.Fatalf("another number took the line of one that may have been sent: %v", err)
 	}
 
 	again := b.again(begin)
 	begun := b.begins(again)
-	if begun.Fresh || begun.Entry.State != ledger.Unknown || begun.Entry.Tries != 1 {
+	if begun.NeverSent || begun.Entry.State != ledger.Unknown || begun.Entry.Tries != 1 {
 		b.Errorf("told %+v", begun)
 	}
-	if !begun.Entry.FirstDoubt.Equal(b.now()) || begun.Entry.Looks != 0 {
-		b.Errorf("doubted since %s, %d looks", begun.Entry.FirstDoubt, begun.Entry.Looks)
+	if !begun.Entry.UnknownSince.Equal(b.now()) || begun.Entry.Lookups != 0 {
+		b.Errorf("doubted since %s, %d looks", begun.Entry.UnknownSince, begun.Entry.Lookups)
 	}
 	b.must(b.Release(b.ctx, begun.Claim, "rate limit"))
 	b.is("A1", ledger.Unknown)
@@ -156,41 +156,41 @@ func testExpiry(b *bench) {
 
 func testFresh(b *bench) {
 	first := b.begins(b.order("A0"))
-	if first.Fresh {
+	if first.NeverSent {
 		b.Error("certainly new in a ledger that was just born")
 	}
-	if !first.BornAt.Equal(b.now()) {
-		b.Errorf("born at %s, now is %s", first.BornAt, b.now())
+	if !first.EpochSince.Equal(b.now()) {
+		b.Errorf("born at %s, now is %s", first.EpochSince, b.now())
 	}
-	born := first.BornAt
-	young := born.Add(ledger.BirthMargin)
+	born := first.EpochSince
+	young := born.Add(ledger.EpochMargin)
 	b.clock.Add(time.Hour)
 	for i, test := range []struct {
 		name   string
-		change func(*ledger.Begin)
+		change func(*ledger.ClaimRequest)
 		fresh  bool
 	}{
-		{"all is well", func(*ledger.Begin) {}, true},
-		{"not the first delivery", func(x *ledger.Begin) { x.First = false }, false},
-		{"stored before the birth", func(x *ledger.Begin) { x.StreamTime = born.Add(-time.Second) }, false},
-		{"stored just at the margin", func(x *ledger.Begin) { x.StreamTime = young }, false},
-		{"stored after the margin", func(x *ledger.Begin) { x.StreamTime = young.Add(time.Millisecond) }, true},
-		{"audited before the birth", func(x *ledger.Begin) { x.AuditedAt = born.Add(-24 * time.Hour) }, false},
-		{"audited just at the margin", func(x *ledger.Begin) { x.AuditedAt = young }, false},
-		{"audited after the margin", func(x *ledger.Begin) { x.AuditedAt = young.Add(time.Millisecond) }, true},
-		{"no times at all", func(x *ledger.Begin) { x.StreamTime, x.AuditedAt = time.Time{}, time.Time{} }, false},
+		{"all is well", func(*ledger.ClaimRequest) {}, true},
+		{"not the first delivery", func(x *ledger.ClaimRequest) { x.First = false }, false},
+		{"stored before the birth", func(x *ledger.ClaimRequest) { x.StreamTime = born.Add(-time.Second) }, false},
+		{"stored just at the margin", func(x *ledger.ClaimRequest) { x.StreamTime = young }, false},
+		{"stored after the margin", func(x *ledger.ClaimRequest) { x.StreamTime = young.Add(time.Millisecond) }, true},
+		{"audited before the birth", func(x *ledger.ClaimRequest) { x.AuditedAt = born.Add(-24 * time.Hour) }, false},
+		{"audited just at the margin", func(x *ledger.ClaimRequest) { x.AuditedAt = young }, false},
+		{"audited after the margin", func(x *ledger.ClaimRequest) { x.AuditedAt = young.Add(time.Millisecond) }, true},
+		{"no times at all", func(x *ledger.ClaimRequest) { x.StreamTime, x.AuditedAt = time.Time{}, time.Time{} }, false},
 	} {
 		begin := b.order(fmt.Sprintf("B%d", i))
 		test.change(&begin)
-		if begun := b.begins(begin); begun.Fresh != test.fresh {
-			b.Errorf("%s: certainly new = %v", test.name, begun.Fresh)
+		if begun := b.begins(begin); begun.NeverSent != test.fresh {
+			b.Errorf("%s: certainly new = %v", test.name, begun.NeverSent)
 		}
 	}
 }
 
 func testFreshBirth(b *bench) {
 	b.bear()
-	if !b.begins(b.order("A1")).Fresh {
+	if !b.begins(b.order("A1")).NeverSent {
 		b.Fatal("not new in an old ledger")
 	}
 	for _, loss := range []struct {
@@ -203,7 +203,7 @@ func testFreshBirth(b *bench) {
 		b.clock.Add(time.Hour)
 		unsent := b.order("unsent over " + loss.name)
 		begun := b.begins(unsent)
-		if !begun.Fresh {
+		if !begun.NeverSent {
 			b.Fatalf("before %s: not new", loss.name)
 		}
 		b.must(b.Release(b.ctx, begun.Claim, "rate limit"))
@@ -212,17 +212,17 @@ func testFreshBirth(b *bench) {
 		b.clock.Add(time.Minute)
 
 		begun = b.begins(queued)
-		if begun.Fresh {
+		if begun.NeverSent {
 			b.Errorf("%s: an order from before is told as certainly new", loss.name)
 		}
-		if !begun.BornAt.Equal(b.now()) {
-			b.Errorf("%s: born at %s, now is %s", loss.name, begun.BornAt, b.now())
+		if !begun.EpochSince.Equal(b.now()) {
+			b.Errorf("%s: born at %s, now is %s", loss.name, begun.EpochSince, b.now())
 		}
-		if begun := b.begins(b.again(unsent)); begun.Fresh {
+		if begun := b.begins(b.again(unsent)); begun.NeverSent {
 			b.Errorf("%s: what an older ledger knew to be unsent is told as certainly new", loss.name)
 		}
-		b.clock.Add(ledger.BirthMargin + time.Second)
-		if !b.begins(b.order("new after " + loss.name)).Fresh {
+		b.clock.Add(ledger.EpochMargin + time.Second)
+		if !b.begins(b.order("new after " + loss.name)).NeverSent {
 			b.Errorf("%s: an order from after is not new", loss.name)
 		}
 	}
@@ -232,21 +232,21 @@ func testHash(b *bench) {
 	b.bear()
 	for _, test := range []struct {
 		name  string
-		bring func(ledger.Begin, ledger.Claim)
+		bring func(ledger.ClaimRequest, ledger.Claim)
 		state ledger.State
 	}{
-		{"intent", func(ledger.Begin, ledger.Claim) {}, ledger.Intent},
-		{"unknown", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Doubt(b.ctx, c, "x")) }, ledger.Unknown},
-		{"accepted", func(x ledger.Begin, _ ledger.Claim) { b.accepts(x, "N1") }, ledger.Accepted},
-		{"refused", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) }, ledger.Refused},
-		{"cancelled", func(x ledger.Begin, _ ledger.Claim) { b.accepts(x, "N2"); b.cancels("cancelled") }, ledger.Cancelled},
+		{"intent", func(ledger.ClaimRequest, ledger.Claim) {}, ledger.Intent},
+		{"unknown", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.MarkUnknown(b.ctx, c, "x")) }, ledger.Unknown},
+		{"accepted", func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N1") }, ledger.Accepted},
+		{"refused", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) }, ledger.Refused},
+		{"cancelled", func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N2"); b.cancels("cancelled") }, ledger.Cancelled},
 	} {
 		begin := b.order(test.name)
 		test.bring(begin, b.begins(begin).Claim)
 		before := b.entry(test.name)
 		other := b.again(begin)
 		other.Hash = "another"
-		begun, err := b.Begin(b.ctx, other)
+		begun, err := b.Claim(b.ctx, other)
 		if !errors.Is(err, ledger.ErrHash) || begun.Claim.Owner != "" {
 			b.Errorf("%s: another payload: %+v, %v", test.name, begun.Claim, err)
 		}
@@ -270,31 +270,31 @@ func testLines(b *bench) {
 	b.bear()
 	type holder struct {
 		name  string
-		bring func(ledger.Begin, ledger.Claim)
+		bring func(ledger.ClaimRequest, ledger.Claim)
 		taken bool
 	}
 	holders := []holder{
-		{"intent", func(ledger.Begin, ledger.Claim) {}, true},
-		{"unknown", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Doubt(b.ctx, c, "x")) }, true},
-		{"absent", func(_ ledger.Begin, c ledger.Claim) { _, _, err := b.Absent(b.ctx, c); b.must(err) }, true},
-		{"accepted", func(x ledger.Begin, _ ledger.Claim) { b.accepts(x, "N1") }, true},
-		{"refused", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) }, false},
-		{"cancelled", func(x ledger.Begin, _ ledger.Claim) { b.accepts(x, "N2"); b.cancels(x.Key.No) }, false},
-		{"released", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Release(b.ctx, c, "x")) }, false},
+		{"intent", func(ledger.ClaimRequest, ledger.Claim) {}, true},
+		{"unknown", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.MarkUnknown(b.ctx, c, "x")) }, true},
+		{"absent", func(_ ledger.ClaimRequest, c ledger.Claim) { _, _, err := b.MarkNotFound(b.ctx, c); b.must(err) }, true},
+		{"accepted", func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N1") }, true},
+		{"refused", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) }, false},
+		{"cancelled", func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N2"); b.cancels(x.Key.No) }, false},
+		{"released", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Release(b.ctx, c, "x")) }, false},
 	}
 	for _, h := range holders {
 		begin := b.order("by-"+h.name, h.name, h.name+" too")
 		h.bring(begin, b.begins(begin).Claim)
 
 		next := b.order("next-"+h.name, h.name+" too", "free of "+h.name)
-		begun, err := b.Begin(b.ctx, next)
+		begun, err := b.Claim(b.ctx, next)
 		var taken *ledger.LineTaken
 		if !h.taken {
 			if err != nil || begun.Claim.Owner != next.Owner {
 				b.Errorf("%s: the line does not move: %v", h.name, err)
 			}
 			// Now it is live under the next number, and the earlier one cannot have it back.
-			if _, err := b.Begin(b.ctx, b.again(begin)); h.name != "cancelled" && (!errors.As(err, &taken) || taken.By != next.Key.No) {
+			if _, err := b.Claim(b.ctx, b.again(begin)); h.name != "cancelled" && (!errors.As(err, &taken) || taken.By != next.Key.No) {
 				b.Errorf("%s: begun again although its line moved: %v", h.name, err)
 			}
 			continue
@@ -313,7 +313,7 @@ func testLines(b *bench) {
 		b.begins(b.order("free-"+h.name, "free of "+h.name))
 
 		next.Supersedes, next.Lines = begin.Key.No, begin.Lines
-		if _, err := b.Begin(b.ctx, next); !errors.As(err, &taken) || !taken.Superseded {
+		if _, err := b.Claim(b.ctx, next); !errors.As(err, &taken) || !taken.Superseded {
 			b.Errorf("%s: superseded, but told %v", h.name, err)
 		}
 	}
@@ -324,7 +324,7 @@ func testLines(b *bench) {
 	both := b.order("both", "x1", "x2")
 	for _, both.Supersedes = range []string{"held-1", "held-2"} {
 		var taken *ledger.LineTaken
-		if _, err := b.Begin(b.ctx, both); !errors.As(err, &taken) || taken.Superseded {
+		if _, err := b.Claim(b.ctx, both); !errors.As(err, &taken) || taken.Superseded {
 			b.Errorf("one line superseded, one not: %v", err)
 		}
 	}
@@ -344,7 +344,7 @@ func testLines(b *bench) {
 	refused := b.order("refused-1", "y")
 	b.must(b.Refuse(b.ctx, b.begins(refused).Claim, refusal()))
 	begun := b.begins(b.again(refused))
-	if _, err := b.Begin(b.ctx, b.order("refused-2", "y")); err == nil {
+	if _, err := b.Claim(b.ctx, b.order("refused-2", "y")); err == nil {
 		b.Error("a line of a document that is sent once more was free")
 	}
 	b.must(b.Release(b.ctx, begun.Claim, "x"))
@@ -357,17 +357,17 @@ func testLinesRace(b *bench) {
 	other := b.store.Open(b.clock.Now)
 	for round := range 20 {
 		lines := []string{fmt.Sprintf("%d.1", round), fmt.Sprintf("%d.2", round)}
-		begins := []ledger.Begin{b.order(fmt.Sprintf("A%d", round), lines...), b.order(fmt.Sprintf("B%d", round), lines[1], lines[0])}
+		begins := []ledger.ClaimRequest{b.order(fmt.Sprintf("A%d", round), lines...), b.order(fmt.Sprintf("B%d", round), lines[1], lines[0])}
 		if round%2 == 1 { // the lines have stood under each of them before
 			for _, x := range begins {
 				b.must(b.Release(b.ctx, b.begins(x).Claim, "x"))
 			}
-			begins = []ledger.Begin{b.again(begins[0]), b.again(begins[1])}
+			begins = []ledger.ClaimRequest{b.again(begins[0]), b.again(begins[1])}
 		}
 		errs := make([]error, 2)
 		var wg sync.WaitGroup
 		for i, l := range []ledger.Ledger{b.Ledger, other} {
-			wg.Go(func() { _, errs[i] = l.Begin(b.ctx, begins[i]) })
+			wg.Go(func() { _, errs[i] = l.Claim(b.ctx, begins[i]) })
 		}
 		wg.Wait()
 		var taken *ledger.LineTaken
@@ -390,15 +390,15 @@ func testOrderOfChecks(b *bench) {
 
 	wrong := b.again(begin)
 	wrong.Hash, wrong.Lines = "another", []string{"1"}
-	if _, err := b.Begin(b.ctx, wrong); !errors.Is(err, ledger.ErrHash) {
+	if _, err := b.Claim(b.ctx, wrong); !errors.Is(err, ledger.ErrHash) {
 		b.Errorf("hash, claim and line wrong: %v", err)
 	}
 	wrong.Hash = begin.Hash
-	if _, err := b.Begin(b.ctx, wrong); !errors.Is(err, ledger.ErrBusy) {
+	if _, err := b.Claim(b.ctx, wrong); !errors.Is(err, ledger.ErrBusy) {
 		b.Errorf("claim and line wrong: %v", err)
 	}
 	b.accepts(begin, "N1")
-	if begun, err := b.Begin(b.ctx, wrong); err != nil || begun.Entry.State != ledger.Accepted {
+	if begun, err := b.Claim(b.ctx, wrong); err != nil || begun.Entry.State != ledger.Accepted {
 		b.Errorf("accepted, line wrong: %v", err)
 	}
 }
@@ -409,7 +409,7 @@ func testNumberTaken(b *bench) {
 	second.OrderNo = "SO-2"
 	b.begins(first)
 	b.accepts(first, "N1")
-	refused := func(begin ledger.Begin, number, by string) {
+	refused := func(begin ledger.ClaimRequest, number, by string) {
 		b.Helper()
 		var taken *ledger.NumberTaken
 		if err := b.Accept(b.ctx, begin, number, nil, b.now()); !errors.As(err, &taken) || taken.By != by || taken.Number != number {
@@ -422,7 +422,7 @@ func testNumberTaken(b *bench) {
 	if after := b.entry("A2"); !reflect.DeepEqual(after, before) {
 		b.Errorf("written: %+v", after)
 	}
-	b.must(b.Doubt(b.ctx, begun.Claim, "the number of another"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "the number of another"))
 	b.begins(b.again(second))
 	refused(b.again(second), "N1", "A1") // not as it was begun: the long way
 	b.cancels("A1")
@@ -473,7 +473,7 @@ func testAccept(b *bench) {
 	cleaned := []ledger.Cleaned{{Field: "buyer_remark", What: "emoji", ZH: "去掉了表情", EN: "emoji removed"}}
 	b.must(b.Accept(b.ctx, begin, "ESL001", cleaned, b.now()))
 	e := b.entry("A1")
-	if e.State != ledger.Accepted || e.Number != "ESL001" || !reflect.DeepEqual(e.Cleaned, cleaned) || e.Looks != 0 || !e.FirstDoubt.IsZero() {
+	if e.State != ledger.Accepted || e.Number != "ESL001" || !reflect.DeepEqual(e.Cleaned, cleaned) || e.Lookups != 0 || !e.UnknownSince.IsZero() {
 		b.Errorf("accepted as %+v", e)
 	}
 	if e.Following == nil || !e.Following.Due.Equal(b.now()) {
@@ -485,8 +485,8 @@ func testAccept(b *bench) {
 
 	// Known: told without a claim, and without a write.
 	again := b.again(begin)
-	known, err := b.Begin(b.ctx, again)
-	if err != nil || known.Claim != (ledger.Claim{}) || known.Fresh || !reflect.DeepEqual(known.Entry, e) {
+	known, err := b.Claim(b.ctx, again)
+	if err != nil || known.Claim != (ledger.Claim{}) || known.NeverSent || !reflect.DeepEqual(known.Entry, e) {
 		b.Errorf("begun again: %+v, %v", known, err)
 	}
 	if after := b.entry("A1"); !reflect.DeepEqual(after, e) {
@@ -514,14 +514,14 @@ func testAccept(b *bench) {
 	if err := b.Refuse(b.ctx, begun.Claim, refusal()); !errors.Is(err, ledger.ErrLost) {
 		b.Errorf("refused after it was accepted: %v", err)
 	}
-	b.must(b.Doubt(b.ctx, begun.Claim, "late"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "late"))
 	b.is("A1", ledger.Accepted)
 
 	// Cancelled, and the same answer arrives once more.
 	b.cancels("A1")
 	b.accepts(begin, "ESL001")
 	b.is("A1", ledger.Cancelled)
-	if known, err := b.Begin(b.ctx, b.again(begin)); err != nil || known.Claim.Owner != "" || known.Entry.State != ledger.Cancelled {
+	if known, err := b.Claim(b.ctx, b.again(begin)); err != nil || known.Claim.Owner != "" || known.Entry.State != ledger.Cancelled {
 		b.Errorf("a cancelled document begins: %+v, %v", known, err)
 	}
 }
@@ -543,7 +543,7 @@ func testAcceptLate(b *bench) {
 	other := b.begins(b.again(begin))
 	b.accepts(begin, "N2")
 	b.is("A2", ledger.Accepted)
-	if _, _, err := b.Absent(b.ctx, other.Claim); !errors.Is(err, ledger.ErrLost) {
+	if _, _, err := b.MarkNotFound(b.ctx, other.Claim); !errors.Is(err, ledger.ErrLost) {
 		b.Errorf("absent after another's late answer: %v", err)
 	}
 	if err := b.Release(b.ctx, other.Claim, "x"); !errors.Is(err, ledger.ErrLost) {
@@ -559,7 +559,7 @@ func testAcceptLate(b *bench) {
 		b.Errorf("turned up: %+v", e)
 	}
 	var taken *ledger.LineTaken
-	if _, err := b.Begin(b.ctx, b.order("A3b", "3")); !errors.As(err, &taken) {
+	if _, err := b.Claim(b.ctx, b.order("A3b", "3")); !errors.As(err, &taken) {
 		b.Errorf("the line of what turned up is free: %v", err)
 	}
 
@@ -572,7 +572,7 @@ func testAcceptLate(b *bench) {
 	if e.State != ledger.Accepted || e.Number != "N4" || e.Hash != begin.Hash || e.OrderNo != "SO-1" || e.Shop != "S01" || e.Warehouse != begin.Warehouse || e.Revision != 3 || e.Following == nil {
 		b.Errorf("written from Begin: %+v", e)
 	}
-	if _, err := b.Begin(b.ctx, b.order("A4b", "4")); !errors.As(err, &taken) || taken.By != "A4" {
+	if _, err := b.Claim(b.ctx, b.order("A4b", "4")); !errors.As(err, &taken) || taken.By != "A4" {
 		b.Errorf("its line is free: %v", err)
 	}
 	if found, err := b.Find(b.ctx, sellerName, "N4"); err != nil || len(found) != 1 {
@@ -582,7 +582,7 @@ func testAcceptLate(b *bench) {
 	// Two documents turn up with one line: both are known, the line stays where it was.
 	b.accepts(b.order("A4b", "4"), "N4b")
 	b.is("A4b", ledger.Accepted)
-	if _, err := b.Begin(b.ctx, b.order("A4c", "4")); !errors.As(err, &taken) || taken.By != "A4" {
+	if _, err := b.Claim(b.ctx, b.order("A4c", "4")); !errors.As(err, &taken) || taken.By != "A4" {
 		b.Errorf("the line moved: %v", err)
 	}
 }
@@ -599,7 +599,7 @@ func testRefuse(b *bench) {
 	}
 	// A replay begins it again, and is told that it was refused.
 	again := b.begins(b.again(begin))
-	if again.Fresh || again.Entry.State != ledger.Refused || again.Entry.Reason != refusal() {
+	if again.NeverSent || again.Entry.State != ledger.Refused || again.Entry.Reason != refusal() {
 		b.Errorf("begun again: %+v", again)
 	}
 	if e := b.entry("A1"); e.Reason != (fault.Reason{}) {
@@ -619,14 +619,14 @@ func testDoubt(b *bench) {
 	begin := b.order("A1", "1")
 	begun := b.begins(begin)
 	b.clock.Add(9 * time.Second)
-	b.must(b.Doubt(b.ctx, begun.Claim, "read: connection reset"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "read: connection reset"))
 	b.clock.Add(time.Second)
-	b.must(b.Doubt(b.ctx, begun.Claim, "read: connection reset"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "read: connection reset"))
 	e := b.entry("A1")
-	if e.State != ledger.Unknown || e.Looks != 0 || !e.FirstDoubt.Equal(b.now().Add(-time.Second)) || len(e.Attempts) != 2 || e.Attempts[1].Detail != "read: connection reset" {
+	if e.State != ledger.Unknown || e.Lookups != 0 || !e.UnknownSince.Equal(b.now().Add(-time.Second)) || len(e.Attempts) != 2 || e.Attempts[1].Detail != "read: connection reset" {
 		b.Errorf("doubted as %+v", e)
 	}
-	if again := b.begins(b.again(begin)); again.Fresh || again.Entry.State != ledger.Unknown || !again.Entry.FirstDoubt.Equal(e.FirstDoubt) {
+	if again := b.begins(b.again(begin)); again.NeverSent || again.Entry.State != ledger.Unknown || !again.Entry.UnknownSince.Equal(e.UnknownSince) {
 		b.Errorf("begun again: %+v", again)
 	}
 }
@@ -638,24 +638,24 @@ func testDoubtLate(b *bench) {
 	begin := b.order("A1")
 	begun := b.begins(begin)
 	b.clock.Add(2 * ledger.ClaimFor)
-	b.must(b.Doubt(b.ctx, begun.Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
 	b.is("A1", ledger.Unknown)
 
 	// Another is looking meanwhile: its looks before now prove nothing of this sending.
 	begin = b.order("A2")
 	begun = b.begins(begin)
 	b.clock.Add(2 * ledger.ClaimFor)
-	_, _, err := b.Absent(b.ctx, b.begins(b.again(begin)).Claim)
+	_, _, err := b.MarkNotFound(b.ctx, b.begins(b.again(begin)).Claim)
 	b.must(err)
 	b.clock.Add(time.Minute)
 	other := b.begins(b.again(begin))
-	if other.Entry.Looks != 1 {
-		b.Fatalf("%d looks", other.Entry.Looks)
+	if other.Entry.Lookups != 1 {
+		b.Fatalf("%d looks", other.Entry.Lookups)
 	}
 	b.clock.Add(time.Second)
-	b.must(b.Doubt(b.ctx, begun.Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
 	b.is("A2", ledger.Intent)
-	looks, since, err := b.Absent(b.ctx, other.Claim)
+	looks, since, err := b.MarkNotFound(b.ctx, other.Claim)
 	if err != nil || looks != 1 || since != 0 {
 		b.Errorf("%d looks over %s, %v", looks, since, err)
 	}
@@ -664,10 +664,10 @@ func testDoubtLate(b *bench) {
 	begin = b.order("A3", "3")
 	begun = b.begins(begin)
 	b.store.Wipe()
-	b.must(b.Doubt(b.ctx, begun.Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
 	b.is("A3", ledger.Unknown)
 	again := b.begins(b.again(begin))
-	if again.Fresh || again.Entry.State != ledger.Unknown {
+	if again.NeverSent || again.Entry.State != ledger.Unknown {
 		b.Errorf("begun again: %+v", again)
 	}
 	b.must(b.Release(b.ctx, again.Claim, "x"))
@@ -678,15 +678,15 @@ func testDoubtLate(b *bench) {
 	begun = b.begins(begin)
 	b.store.Wipe()
 	other = b.begins(b.again(begin))
-	b.must(b.Doubt(b.ctx, begun.Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
 	b.must(b.Release(b.ctx, other.Claim, "x"))
 	b.is("A4", ledger.Unknown)
 
 	// Resolved meanwhile: nothing to doubt.
-	for no, resolve := range map[string]func(ledger.Begin, ledger.Claim){
-		"A5": func(x ledger.Begin, _ ledger.Claim) { b.accepts(x, "N5") },
-		"A6": func(_ ledger.Begin, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) },
-		"A7": func(x ledger.Begin, _ ledger.Claim) { b.accepts(x, "N7"); b.cancels("A7") },
+	for no, resolve := range map[string]func(ledger.ClaimRequest, ledger.Claim){
+		"A5": func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N5") },
+		"A6": func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) },
+		"A7": func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N7"); b.cancels("A7") },
 	} {
 		begin := b.order(no)
 		begun := b.begins(begin)
@@ -694,7 +694,7 @@ func testDoubtLate(b *bench) {
 		again := b.again(begin)
 		resolve(again, b.begins(again).Claim)
 		before := b.entry(no)
-		b.must(b.Doubt(b.ctx, begun.Claim, "x"))
+		b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
 		if after := b.entry(no); !reflect.DeepEqual(before, after) {
 			b.Errorf("%s: a late doubt wrote: %+v", no, after)
 		}
@@ -704,18 +704,18 @@ func testDoubtLate(b *bench) {
 func testAbsent(b *bench) {
 	b.bear()
 	begin := b.order("A1", "1")
-	b.must(b.Doubt(b.ctx, b.begins(begin).Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "x"))
 	doubted := b.now()
 	for want := 1; want <= 3; want++ {
 		b.clock.Add(time.Minute)
 		begun := b.begins(b.again(begin))
-		if begun.Entry.Looks != want-1 {
-			b.Errorf("told of %d looks, want %d", begun.Entry.Looks, want-1)
+		if begun.Entry.Lookups != want-1 {
+			b.Errorf("told of %d looks, want %d", begun.Entry.Lookups, want-1)
 		}
 		for range 2 { // the second time because the answer was lost
-			looks, since, err := b.Absent(b.ctx, begun.Claim)
-			if err != nil || looks != want || since != b.now().Sub(doubted) || begun.InDoubt() != since {
-				b.Fatalf("look %d: %d looks over %s, begun after %s, %v", want, looks, since, begun.InDoubt(), err)
+			looks, since, err := b.MarkNotFound(b.ctx, begun.Claim)
+			if err != nil || looks != want || since != b.now().Sub(doubted) || begun.UnknownFor() != since {
+				b.Fatalf("look %d: %d looks over %s, begun after %s, %v", want, looks, since, begun.UnknownFor(), err)
 			}
 		}
 		b.is("A1", ledger.Unknown)
@@ -723,7 +723,7 @@ func testAbsent(b *bench) {
 
 	// A look before anything was known to be sent makes it unknown, from then on.
 	begun := b.begins(b.order("A2"))
-	looks, since, err := b.Absent(b.ctx, begun.Claim)
+	looks, since, err := b.MarkNotFound(b.ctx, begun.Claim)
 	if err != nil || looks != 1 || since != 0 {
 		b.Errorf("%d looks over %s, %v", looks, since, err)
 	}
@@ -737,40 +737,40 @@ func testDeny(b *bench) {
 	begun := b.begins(begin)
 	b.clock.Add(3 * time.Second)
 	for range 2 { // the second time because the answer was lost
-		b.must(b.Deny(b.ctx, begun.Claim, refusal()))
+		b.must(b.MarkRejected(b.ctx, begun.Claim, refusal()))
 	}
 	e := b.entry("A1")
-	if e.State != ledger.Unknown || e.Denied != refusal() || e.Reason != (fault.Reason{}) || e.Looks != 0 || !e.FirstDoubt.Equal(b.now()) ||
+	if e.State != ledger.Unknown || e.Rejection != refusal() || e.Reason != (fault.Reason{}) || e.Lookups != 0 || !e.UnknownSince.Equal(b.now()) ||
 		len(e.Attempts) != 2 || e.Attempts[1].What != "denied" || e.Attempts[1].Detail != refusal().Code {
 		b.Errorf("denied as %+v", e)
 	}
-	if n, _, err := b.Doubted(b.ctx, sellerName, kind); err != nil || n != 1 {
+	if n, _, err := b.CountUnknown(b.ctx, sellerName, kind); err != nil || n != 1 {
 		b.Errorf("%d in doubt, %v", n, err)
 	}
 	var taken *ledger.LineTaken
-	if _, err := b.Begin(b.ctx, b.order("A2", "1")); !errors.As(err, &taken) || taken.By != "A1" {
+	if _, err := b.Claim(b.ctx, b.order("A2", "1")); !errors.As(err, &taken) || taken.By != "A1" {
 		b.Errorf("its line is free: %v", err)
 	}
 	denied := func(what string, want fault.Reason, looks int) {
 		b.Helper()
-		if e := b.entry("A1"); e.Denied != want || e.Looks != looks {
-			b.Fatalf("after %s: denied %+v, %d looks", what, e.Denied, e.Looks)
+		if e := b.entry("A1"); e.Rejection != want || e.Lookups != looks {
+			b.Fatalf("after %s: denied %+v, %d looks", what, e.Rejection, e.Lookups)
 		}
 	}
 	b.begins(b.again(begin)) // and its worker dies
 	denied("a crash", refusal(), 0)
 	b.clock.Add(2 * ledger.ClaimFor)
 	again := b.begins(b.again(begin))
-	if again.Fresh || again.Entry.Denied != refusal() {
+	if again.NeverSent || again.Entry.Rejection != refusal() {
 		b.Errorf("begun again: %+v", again)
 	}
 	b.must(b.Release(b.ctx, again.Claim, "could not ask"))
 	denied("a release", refusal(), 0)
-	_, _, err := b.Absent(b.ctx, b.begins(b.again(begin)).Claim)
+	_, _, err := b.MarkNotFound(b.ctx, b.begins(b.again(begin)).Claim)
 	b.must(err)
 	denied("a look", refusal(), 1)
 	last := b.begins(b.again(begin))
-	b.must(b.Refuse(b.ctx, last.Claim, last.Entry.Denied))
+	b.must(b.Refuse(b.ctx, last.Claim, last.Entry.Rejection))
 	denied("the refusal", fault.Reason{}, 0)
 	if e := b.entry("A1"); e.State != ledger.Refused || e.Reason != refusal() {
 		b.Errorf("refused as %+v", e)
@@ -778,16 +778,16 @@ func testDeny(b *bench) {
 	b.begins(b.order("A2", "1")) // its line is free
 
 	// What ends it otherwise.
-	for what, end := range map[string]func(ledger.Begin){
-		"found":     func(of ledger.Begin) { b.accepts(of, "N1") },
-		"resent":    func(of ledger.Begin) { b.must(b.Resend(b.ctx, b.begins(of).Claim)) },
-		"lost then": func(of ledger.Begin) { b.must(b.Doubt(b.ctx, b.begins(of).Claim, "no answer")) },
+	for what, end := range map[string]func(ledger.ClaimRequest){
+		"found":     func(of ledger.ClaimRequest) { b.accepts(of, "N1") },
+		"resent":    func(of ledger.ClaimRequest) { b.must(b.Resend(b.ctx, b.begins(of).Claim)) },
+		"lost then": func(of ledger.ClaimRequest) { b.must(b.MarkUnknown(b.ctx, b.begins(of).Claim, "no answer")) },
 	} {
 		of := b.order(what)
-		b.must(b.Deny(b.ctx, b.begins(of).Claim, refusal()))
+		b.must(b.MarkRejected(b.ctx, b.begins(of).Claim, refusal()))
 		end(b.again(of))
-		if e := b.entry(what); e.Denied != (fault.Reason{}) {
-			b.Errorf("%s: denied %+v", what, e.Denied)
+		if e := b.entry(what); e.Rejection != (fault.Reason{}) {
+			b.Errorf("%s: denied %+v", what, e.Rejection)
 		}
 	}
 	// One who may be sending has the last word.
@@ -795,17 +795,17 @@ func testDeny(b *bench) {
 	late := b.begins(of)
 	b.clock.Add(2 * ledger.ClaimFor)
 	other := b.begins(b.again(of))
-	b.must(b.Deny(b.ctx, late.Claim, refusal()))
+	b.must(b.MarkRejected(b.ctx, late.Claim, refusal()))
 	b.must(b.Release(b.ctx, other.Claim, "x"))
-	if e := b.entry("B1"); e.State != ledger.Unknown || e.Denied != (fault.Reason{}) || e.Looks != 0 {
+	if e := b.entry("B1"); e.State != ledger.Unknown || e.Rejection != (fault.Reason{}) || e.Lookups != 0 {
 		b.Errorf("denied beside another: %+v", e)
 	}
 	// A ledger that was lost meanwhile learns it too.
 	of = b.order("C1")
 	claim := b.begins(of).Claim
 	b.store.Wipe()
-	b.must(b.Deny(b.ctx, claim, refusal()))
-	if e := b.entry("C1"); !e.Partial() || e.State != ledger.Unknown || e.Denied != refusal() {
+	b.must(b.MarkRejected(b.ctx, claim, refusal()))
+	if e := b.entry("C1"); !e.Reconstructed() || e.State != ledger.Unknown || e.Rejection != refusal() {
 		b.Errorf("denied after a loss: %+v", e)
 	}
 }
@@ -829,7 +829,7 @@ func testRefusals(b *bench) {
 	}
 	is("nothing", time.Time{}, 10)
 	began := b.now()
-	of := map[string]ledger.Begin{}
+	of := map[string]ledger.ClaimRequest{}
 	for _, no := range []string{"A1", "A2", "A3"} {
 		of[no] = b.order(no)
 		b.must(b.Refuse(b.ctx, b.begins(of[no]).Claim, refusal()))
@@ -866,7 +866,7 @@ func testTrace(b *bench) {
 	}
 	begin := b.order("A1")
 	begin.Trace = one
-	b.must(b.Doubt(b.ctx, b.begins(begin).Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "x"))
 	is(one)
 	again := b.again(begin)
 	again.Trace = ""
@@ -899,23 +899,23 @@ func testDoubted(b *bench) {
 	b.bear()
 	is := func(after string, n int, oldest time.Time) {
 		b.Helper()
-		got, at, err := b.Doubted(b.ctx, sellerName, kind)
+		got, at, err := b.CountUnknown(b.ctx, sellerName, kind)
 		if err != nil || got != n || !at.Equal(oldest) {
 			b.Fatalf("after %s: %d in doubt, the oldest since %v, %v; want %d since %v", after, got, at, err, n, oldest)
 		}
 	}
 	is("nothing", 0, time.Time{})
-	of := map[string]ledger.Begin{}
+	of := map[string]ledger.ClaimRequest{}
 	for _, no := range []string{"A1", "A2", "A3", "A4", "A5"} {
 		of[no] = b.order(no)
 	}
 	first := b.now()
-	b.must(b.Doubt(b.ctx, b.begins(of["A1"]).Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, b.begins(of["A1"]).Claim, "x"))
 	is("a doubt", 1, first)
 	b.clock.Add(time.Second)
 	second := b.now()
-	b.must(b.Doubt(b.ctx, b.begins(of["A2"]).Claim, "x"))
-	_, _, err := b.Absent(b.ctx, b.begins(of["A3"]).Claim)
+	b.must(b.MarkUnknown(b.ctx, b.begins(of["A2"]).Claim, "x"))
+	_, _, err := b.MarkNotFound(b.ctx, b.begins(of["A3"]).Claim)
 	b.must(err)
 	is("another, and a look that found nothing", 3, first)
 	b.begins(of["A4"])
@@ -934,9 +934,9 @@ func testDoubted(b *bench) {
 	is("one is sent again", 0, time.Time{})
 	theirs := b.order("A9")
 	theirs.Hash = ledger.Shadowed
-	b.must(b.Doubt(b.ctx, b.begins(theirs).Claim, "somebody else hands it over"))
+	b.must(b.MarkUnknown(b.ctx, b.begins(theirs).Claim, "somebody else hands it over"))
 	is("one that is somebody else's", 0, time.Time{})
-	if n, _, err := b.Doubted(b.ctx, "other", kind); err != nil || n != 0 {
+	if n, _, err := b.CountUnknown(b.ctx, "other", kind); err != nil || n != 0 {
 		b.Fatalf("of another seller: %d, %v", n, err)
 	}
 }
@@ -953,7 +953,7 @@ func testRelease(b *bench) {
 		b.Errorf("released as %+v", e)
 	}
 	again := b.begins(b.again(begin))
-	if !again.Fresh || again.Entry.State != ledger.New || again.Entry.Tries != 1 {
+	if !again.NeverSent || again.Entry.State != ledger.New || again.Entry.Tries != 1 {
 		b.Errorf("begun again: %+v", again)
 	}
 	b.must(b.Release(b.ctx, again.Claim, "rate limit"))
@@ -963,22 +963,22 @@ func testRelease(b *bench) {
 	begin.First = false
 	b.must(b.Release(b.ctx, b.begins(begin).Claim, "x"))
 	begin.First = true
-	if b.begins(begin).Fresh {
+	if b.begins(begin).NeverSent {
 		b.Error("certainly new after it was not")
 	}
 
 	// Unknown stays unknown, with its looks.
 	begin = b.order("A3", "3")
-	b.must(b.Doubt(b.ctx, b.begins(begin).Claim, "x"))
-	_, _, err := b.Absent(b.ctx, b.begins(b.again(begin)).Claim)
+	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "x"))
+	_, _, err := b.MarkNotFound(b.ctx, b.begins(b.again(begin)).Claim)
 	b.must(err)
 	before := b.entry("A3")
 	b.clock.Add(time.Minute)
 	b.must(b.Release(b.ctx, b.begins(b.again(begin)).Claim, "x"))
-	if e := b.entry("A3"); e.State != ledger.Unknown || e.Looks != 1 || !e.FirstDoubt.Equal(before.FirstDoubt) || e.Hash != before.Hash {
+	if e := b.entry("A3"); e.State != ledger.Unknown || e.Lookups != 1 || !e.UnknownSince.Equal(before.UnknownSince) || e.Hash != before.Hash {
 		b.Errorf("released as %+v", e)
 	}
-	if _, err := b.Begin(b.ctx, b.order("A3b", "3")); err == nil {
+	if _, err := b.Claim(b.ctx, b.order("A3b", "3")); err == nil {
 		b.Error("the line of an unknown document was freed")
 	}
 
@@ -993,9 +993,9 @@ func testRelease(b *bench) {
 	// A doubt ends certainty for good.
 	begin = b.order("A5")
 	b.must(b.Release(b.ctx, b.begins(begin).Claim, "x"))
-	b.must(b.Doubt(b.ctx, b.begins(b.again(begin)).Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, b.begins(b.again(begin)).Claim, "x"))
 	b.must(b.Release(b.ctx, b.begins(b.again(begin)).Claim, "x"))
-	if begun := b.begins(b.again(begin)); begun.Fresh || begun.Entry.State != ledger.Unknown {
+	if begun := b.begins(b.again(begin)); begun.NeverSent || begun.Entry.State != ledger.Unknown {
 		b.Errorf("begun again: %+v", begun)
 	}
 }
@@ -1003,22 +1003,22 @@ func testRelease(b *bench) {
 func testResend(b *bench) {
 	b.bear()
 	begin := b.order("A1")
-	b.must(b.Doubt(b.ctx, b.begins(begin).Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "x"))
 	for range 3 {
 		b.clock.Add(2 * time.Minute)
-		_, _, err := b.Absent(b.ctx, b.begins(b.again(begin)).Claim)
+		_, _, err := b.MarkNotFound(b.ctx, b.begins(b.again(begin)).Claim)
 		b.must(err)
 	}
 	begun := b.begins(b.again(begin))
 	b.must(b.Resend(b.ctx, begun.Claim))
 	b.must(b.Resend(b.ctx, begun.Claim))
-	if e := b.entry("A1"); e.State != ledger.Intent || e.Looks != 0 || !e.FirstDoubt.IsZero() {
+	if e := b.entry("A1"); e.State != ledger.Intent || e.Lookups != 0 || !e.UnknownSince.IsZero() {
 		b.Errorf("about to be sent again: %+v", e)
 	}
 	// Killed while sending.
 	b.clock.Add(2 * ledger.ClaimFor)
 	begun = b.begins(b.again(begin))
-	if begun.Entry.State != ledger.Unknown || begun.Entry.Looks != 0 || !begun.Entry.FirstDoubt.Equal(b.now()) {
+	if begun.Entry.State != ledger.Unknown || begun.Entry.Lookups != 0 || !begun.Entry.UnknownSince.Equal(b.now()) {
 		b.Errorf("after the second sending: %+v", begun.Entry)
 	}
 	// Not sent after all.
@@ -1043,7 +1043,7 @@ func testLost(b *bench) {
 	before := b.entry("A1")
 	for name, resolve := range map[string]func() error{
 		"refuse":  func() error { return b.Refuse(b.ctx, old, refusal()) },
-		"absent":  func() error { _, _, err := b.Absent(b.ctx, old); return err },
+		"absent":  func() error { _, _, err := b.MarkNotFound(b.ctx, old); return err },
 		"release": func() error { return b.Release(b.ctx, old, "x") },
 		"resend":  func() error { return b.Resend(b.ctx, old) },
 		"never begun": func() error {
@@ -1220,7 +1220,7 @@ func testFind(b *bench) {
 	found(sellerName, "")
 	found(sellerName, odd.Key.No, odd.Key.String())
 	found(sellerName, odd.OrderNo, odd.Key.String())
-	if _, err := b.Begin(b.ctx, ledger.Begin{
+	if _, err := b.Claim(b.ctx, ledger.ClaimRequest{
 		Key: key("after odd"), Owner: "x", Hash: "x", OrderNo: odd.OrderNo, Lines: odd.Lines, StreamTime: b.now(), AuditedAt: b.now(),
 	}); err == nil {
 		b.Error("a line with an odd name was free")
@@ -1289,12 +1289,12 @@ func testFindAlso(b *bench) {
 
 func testSharing(b *bench) {
 	b.bear()
-	order := func(no, order string, platform ...string) ledger.Begin {
+	order := func(no, order string, platform ...string) ledger.ClaimRequest {
 		begin := b.order(no, "1")
 		begin.OrderNo, begin.PlatformNos = order, platform
 		return begin
 	}
-	shares := func(begin ledger.Begin, want ...ledger.Sharing) {
+	shares := func(begin ledger.ClaimRequest, want ...ledger.Sharing) {
 		b.Helper()
 		begun := b.begins(begin)
 		if !slices.Equal(begun.Sharing, want) {
@@ -1313,7 +1313,7 @@ func testSharing(b *bench) {
 	shares(part)
 	other := order("A1", "SO-C", "275")
 	other.Key.Seller = "other"
-	if begun, err := b.Begin(b.ctx, other); err != nil || len(begun.Sharing) > 0 {
+	if begun, err := b.Claim(b.ctx, other); err != nil || len(begun.Sharing) > 0 {
 		b.Errorf("%+v, %v", begun.Sharing, err)
 	}
 	shares(order("C1", "SO-D", "SO-A"))
@@ -1344,20 +1344,20 @@ func testIdentity(b *bench) {
 	b.bear()
 	for _, test := range []struct {
 		name    string
-		bring   func(ledger.Begin, ledger.Claim)
+		bring   func(ledger.ClaimRequest, ledger.Claim)
 		refused bool
 	}{
-		{"in doubt", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Doubt(b.ctx, c, "no answer")) }, true},
-		{"looked for", func(_ ledger.Begin, c ledger.Claim) { _, _, err := b.Absent(b.ctx, c); b.must(err) }, true},
-		{"its worker died", func(ledger.Begin, ledger.Claim) { b.clock.Add(ledger.ClaimFor + time.Second) }, true},
-		{"sent again, its worker died", func(x ledger.Begin, c ledger.Claim) {
-			b.must(b.Doubt(b.ctx, c, "no answer"))
+		{"in doubt", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.MarkUnknown(b.ctx, c, "no answer")) }, true},
+		{"looked for", func(_ ledger.ClaimRequest, c ledger.Claim) { _, _, err := b.MarkNotFound(b.ctx, c); b.must(err) }, true},
+		{"its worker died", func(ledger.ClaimRequest, ledger.Claim) { b.clock.Add(ledger.ClaimFor + time.Second) }, true},
+		{"sent again, its worker died", func(x ledger.ClaimRequest, c ledger.Claim) {
+			b.must(b.MarkUnknown(b.ctx, c, "no answer"))
 			b.must(b.Resend(b.ctx, b.begins(b.again(x)).Claim))
 			b.clock.Add(ledger.ClaimFor + time.Second)
 		}, true},
-		{"never sent", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Release(b.ctx, c, "rate limit")) }, false},
-		{"refused", func(_ ledger.Begin, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) }, false},
-		{"accepted", func(x ledger.Begin, _ ledger.Claim) { b.accepts(x, "N1") }, false},
+		{"never sent", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Release(b.ctx, c, "rate limit")) }, false},
+		{"refused", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) }, false},
+		{"accepted", func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N1") }, false},
 	} {
 		begin := b.order(test.name, test.name)
 		begin.Identity = "east"
@@ -1373,7 +1373,7 @@ func testIdentity(b *bench) {
 
 		other := b.again(begin)
 		other.Identity = "west"
-		told, err := b.Begin(b.ctx, other)
+		told, err := b.Claim(b.ctx, other)
 		if !test.refused {
 			if err != nil {
 				b.Errorf("%s: begun under another identity: %v", test.name, err)
@@ -1407,7 +1407,7 @@ func testIdentity(b *bench) {
 			b.Errorf("%s: given back as %s, sent under %q", test.name, e.State, e.Identity)
 		}
 		other = b.again(other)
-		b.must(b.Doubt(b.ctx, b.begins(other).Claim, "no answer"))
+		b.must(b.MarkUnknown(b.ctx, b.begins(other).Claim, "no answer"))
 		if e := b.entry(test.name); e.Identity != "west" {
 			b.Errorf("%s: sent anew under west, kept is %q", test.name, e.Identity)
 		}
@@ -1418,7 +1418,7 @@ func testIdentityKept(b *bench) {
 	b.bear()
 	// An entry of before identities were kept fits any.
 	begin := b.order("A1", "1")
-	b.must(b.Doubt(b.ctx, b.begins(begin).Claim, "no answer"))
+	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "no answer"))
 	begin = b.again(begin)
 	begin.Identity = "east"
 	b.begins(begin)
@@ -1443,13 +1443,13 @@ func testIdentityKept(b *bench) {
 	begin.Identity = "east"
 	begun := b.begins(begin)
 	b.store.Wipe()
-	b.must(b.Doubt(b.ctx, begun.Claim, "no answer"))
-	if e := b.entry("A3"); e.Identity != "east" || !e.Partial() {
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "no answer"))
+	if e := b.entry("A3"); e.Identity != "east" || !e.Reconstructed() {
 		b.Errorf("after the loss: %+v", e)
 	}
 	begin = b.again(begin)
 	begin.Identity = "west"
-	if _, err := b.Begin(b.ctx, begin); !errors.Is(err, ledger.ErrIdentity) {
+	if _, err := b.Claim(b.ctx, begin); !errors.Is(err, ledger.ErrIdentity) {
 		b.Errorf("begun under another identity after the loss: %v", err)
 	}
 
@@ -1459,7 +1459,7 @@ func testIdentityKept(b *bench) {
 	begun = b.begins(begin)
 	b.clock.Add(ledger.ClaimFor + time.Second)
 	next := b.begins(b.again(begin))
-	b.must(b.Doubt(b.ctx, begun.Claim, "no answer, late"))
+	b.must(b.MarkUnknown(b.ctx, begun.Claim, "no answer, late"))
 	b.must(b.Release(b.ctx, next.Claim, "rate limit"))
 	if e := b.entry("A4"); e.Identity != "east" || e.State != ledger.Unknown {
 		b.Errorf("doubted late, it is %s under %q", e.State, e.Identity)
@@ -1470,7 +1470,7 @@ func testUnsettled(b *bench) {
 	b.bear()
 	list := func() map[string]ledger.State {
 		found := map[string]ledger.State{}
-		b.must(b.Unsettled(b.ctx, sellerName, kind, func(e ledger.Entry) error {
+		b.must(b.EachUnfinished(b.ctx, sellerName, kind, func(e ledger.Entry) error {
 			if found[e.Key.No] != "" {
 				b.Errorf("%s is listed twice", e.Key.No)
 			}
@@ -1490,7 +1490,7 @@ func testUnsettled(b *bench) {
 		want[begin.Key.No] = ledger.Accepted
 	}
 	for _, no := range []string{"U1", "U2"} {
-		b.must(b.Doubt(b.ctx, b.begins(b.order(no)).Claim, "no answer"))
+		b.must(b.MarkUnknown(b.ctx, b.begins(b.order(no)).Claim, "no answer"))
 		want[no] = ledger.Unknown
 	}
 	b.must(b.Refuse(b.ctx, b.begins(b.order("R1")).Claim, refusal()))
@@ -1498,13 +1498,13 @@ func testUnsettled(b *bench) {
 	delete(want, "A7")
 	elsewhere := b.order("E1")
 	elsewhere.Key.Seller = "other"
-	b.must(b.Doubt(b.ctx, b.begins(elsewhere).Claim, "no answer"))
+	b.must(b.MarkUnknown(b.ctx, b.begins(elsewhere).Claim, "no answer"))
 	if found := list(); !reflect.DeepEqual(found, want) {
 		b.Errorf("listed %d: %v", len(found), found)
 	}
 
 	enough, told := errors.New("enough"), 0
-	if err := b.Unsettled(b.ctx, sellerName, kind, func(ledger.Entry) error { told++; return enough }); !errors.Is(err, enough) || told != 1 {
+	if err := b.EachUnfinished(b.ctx, sellerName, kind, func(ledger.Entry) error { told++; return enough }); !errors.Is(err, enough) || told != 1 {
 		b.Errorf("stopped after %d: %v", told, err)
 	}
 }
@@ -1523,7 +1523,7 @@ func testErase(b *bench) {
 	if err := b.Erase(b.ctx, key("A1")); !errors.Is(err, ledger.ErrBusy) {
 		b.Errorf("in hand: %v", err)
 	}
-	b.must(b.Doubt(b.ctx, claim, words))
+	b.must(b.MarkUnknown(b.ctx, claim, words))
 	if err := b.Erase(b.ctx, key("A1")); !errors.Is(err, ledger.ErrBusy) {
 		b.Errorf("in doubt: %v", err)
 	}
@@ -1544,7 +1544,7 @@ func testErase(b *bench) {
 	if again := b.entry("A1"); again.Version != e.Version {
 		b.Error("erasing nothing wrote")
 	}
-	if begun, err := b.Begin(b.ctx, b.again(begin)); err != nil || begun.Claim.Owner != "" || begun.Entry.Number != "N1" {
+	if begun, err := b.Claim(b.ctx, b.again(begin)); err != nil || begun.Claim.Owner != "" || begun.Entry.Number != "N1" {
 		b.Errorf("it could be sent again: %+v, %v", begun, err)
 	}
 

@@ -150,13 +150,13 @@ func (b *bench) bear() {
 	first.OrderNo = "SO-0"
 	begun := b.begins(first)
 	b.must(b.Release(b.ctx, begun.Claim, "only to be there"))
-	b.clock.Add(ledger.BirthMargin + time.Second)
+	b.clock.Add(ledger.EpochMargin + time.Second)
 }
 
 // order is the first delivery of an order that was audited now, by a new owner.
-func (b *bench) order(no string, lines ...string) ledger.Begin {
+func (b *bench) order(no string, lines ...string) ledger.ClaimRequest {
 	b.owners++
-	return ledger.Begin{
+	return ledger.ClaimRequest{
 		Key: key(no), Hash: "hash of " + no, Owner: fmt.Sprintf("owner-%d", b.owners),
 		OrderNo: "SO-1", Lines: lines, Revision: 3, Shop: "S01", Warehouse: "WH-北京",
 		StreamTime: b.now(), AuditedAt: b.now(), First: true, Stream: "ORDERS", Seq: 1<<63 + 11,
@@ -164,15 +164,15 @@ func (b *bench) order(no string, lines ...string) ledger.Begin {
 }
 
 // again is a later delivery of the same order, by a new owner.
-func (b *bench) again(of ledger.Begin) ledger.Begin {
+func (b *bench) again(of ledger.ClaimRequest) ledger.ClaimRequest {
 	b.owners++
 	of.Owner, of.First = fmt.Sprintf("owner-%d", b.owners), false
 	return of
 }
 
-func (b *bench) begins(begin ledger.Begin) ledger.Begun {
+func (b *bench) begins(begin ledger.ClaimRequest) ledger.Claimed {
 	b.Helper()
-	begun, err := b.Begin(b.ctx, begin)
+	begun, err := b.Claim(b.ctx, begin)
 	b.must(err)
 	if begun.Claim.Owner != begin.Owner || begun.Claim.Key != begin.Key {
 		b.Fatalf("Begin %s claims %+v", begin.Key, begun.Claim)
@@ -180,7 +180,7 @@ func (b *bench) begins(begin ledger.Begin) ledger.Begun {
 	return begun
 }
 
-func (b *bench) accepts(begin ledger.Begin, number string) {
+func (b *bench) accepts(begin ledger.ClaimRequest, number string) {
 	b.Helper()
 	b.must(b.Accept(b.ctx, begin, number, nil, b.now()))
 }

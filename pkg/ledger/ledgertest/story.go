@@ -45,7 +45,7 @@ func (b *bench) story(trouble func(*rapid.T), troubled bool) {
 			w.did(err)
 			w.trouble()
 		}
-		b.clock.Add(ledger.BirthMargin + time.Second)
+		b.clock.Add(ledger.EpochMargin + time.Second)
 
 		for range rapid.IntRange(5, 40).Draw(t, "steps") {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
@@ -100,8 +100,8 @@ type worker struct {
 }
 
 // birth makes the ledger know the seller.
-func (w worker) birth(k ledger.Key) (ledger.Begun, error) {
-	return w.Begin(w.ctx, ledger.Begin{Key: k, Owner: "w0", Hash: "h"})
+func (w worker) birth(k ledger.Key) (ledger.Claimed, error) {
+	return w.Claim(w.ctx, ledger.ClaimRequest{Key: k, Owner: "w0", Hash: "h"})
 }
 
 func (w worker) dies() bool { return rapid.IntRange(0, 7).Draw(w.t, "dies") == 0 }
@@ -125,9 +125,9 @@ func (w worker) follow(k ledger.Key) {
 	w.did(w.Follow(w.ctx, e, ledger.Cancelled, ledger.Following{}))
 }
 
-func (w worker) push(begin ledger.Begin) {
+func (w worker) push(begin ledger.ClaimRequest) {
 	w.trouble()
-	begun, err := w.Begin(w.ctx, begin)
+	begun, err := w.Claim(w.ctx, begin)
 	var taken *ledger.LineTaken
 	if errors.Is(err, ledger.ErrBusy) || errors.As(err, &taken) || !w.did(err) {
 		return
@@ -136,7 +136,7 @@ func (w worker) push(begin ledger.Begin) {
 		return
 	}
 	w.trouble()
-	if !begun.Fresh {
+	if !begun.NeverSent {
 		no := begin.Key.No
 		switch {
 		case w.far.documents[no] > 0 && w.far.cancelled[no]:
@@ -145,8 +145,8 @@ func (w worker) push(begin ledger.Begin) {
 		case w.far.documents[no] > 0:
 			w.did(w.accept(begin))
 			return
-		case begun.Entry.State == ledger.Unknown && begun.Entry.Looks < 2:
-			_, _, err := w.Absent(w.ctx, begun.Claim)
+		case begun.Entry.State == ledger.Unknown && begun.Entry.Lookups < 2:
+			_, _, err := w.MarkNotFound(w.ctx, begun.Claim)
 			w.did(err)
 			return
 		case begun.Entry.State == ledger.Unknown:
@@ -162,18 +162,18 @@ func (w worker) push(begin ledger.Begin) {
 	w.send(begin, begun.Claim)
 }
 
-func (w worker) send(begin ledger.Begin, c ledger.Claim) {
+func (w worker) send(begin ledger.ClaimRequest, c ledger.Claim) {
 	switch rapid.IntRange(0, 5).Draw(w.t, "the call") {
 	case 0: // not sent
 		w.did(w.Release(w.ctx, c, "dial"))
 	case 1: // refused
 		w.did(w.Refuse(w.ctx, c, refusal()))
 	case 2: // lost before it was done
-		w.did(w.Doubt(w.ctx, c, "no answer"))
+		w.did(w.MarkUnknown(w.ctx, c, "no answer"))
 	case 3: // lost after it was done
 		w.far.documents[begin.Key.No]++
 		if !w.dies() {
-			w.did(w.Doubt(w.ctx, c, "no answer"))
+			w.did(w.MarkUnknown(w.ctx, c, "no answer"))
 		}
 	default:
 		w.far.documents[begin.Key.No]++
@@ -183,6 +183,6 @@ func (w worker) send(begin ledger.Begin, c ledger.Claim) {
 	}
 }
 
-func (w worker) accept(begin ledger.Begin) error {
+func (w worker) accept(begin ledger.ClaimRequest) error {
 	return w.Accept(w.ctx, begin, "N"+begin.Key.No, nil, w.now())
 }

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/warehouse/jd/jdapi"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/warehouse/warehousetest"
 	orderv1 "stockbridge/proto/order/v1"
 )
@@ -43,7 +43,7 @@ func TestCompare(t *testing.T) {
 		}, "receiver.address", "浙** (24)", "浙** (33)", "another address: only because we send the area at the head of the street once"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w, far := open(t, jdtest.Knobs{})
+			w, far := open(t, jdsandbox.Knobs{})
 			o := warehousetest.Order("C-1")
 			if c.change != nil {
 				c.change(o)
@@ -106,7 +106,7 @@ func TestAnotherOrdersDocumentIsToldFromOurs(t *testing.T) {
 		{"another carrier, platform, price", `19.90,5.00`, `19.90,6.00`, func(o *orderv1.Audited) { o.Platform = "other" }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w, far := open(t, jdtest.Knobs{})
+			w, far := open(t, jdsandbox.Knobs{})
 			o := warehousetest.Order("F-1")
 			body := w.PlanOrder(o).Body
 			if c.change != nil {
@@ -169,10 +169,10 @@ func TestLinesThatTellAnotherOrder(t *testing.T) {
 
 // A warehouse that may only read sends nothing that could write, whoever asks it to.
 func TestAReaderCannotWrite(t *testing.T) {
-	w, far := open(t, jdtest.Knobs{})
+	w, far := open(t, jdsandbox.Knobs{})
 	w.api.ReadOnly = true
 	o := warehousetest.Order("R-1")
-	if _, err := w.TakeOrder(t.Context(), o); !errors.Is(err, jdapi.ErrReadOnly) || !errors.Is(err, jdapi.ErrNotSent) {
+	if _, err := w.SendOrder(t.Context(), o); !errors.Is(err, jdapi.ErrReadOnly) || !errors.Is(err, jdapi.ErrNotSent) {
 		t.Errorf("took an order: %v", err)
 	}
 	for _, d := range w.Diagnose(t.Context()) {

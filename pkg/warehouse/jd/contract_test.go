@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/warehouse/warehousetest"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -22,15 +22,15 @@ import (
 func TestContract(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		knobs jdtest.Knobs
+		knobs jdsandbox.Knobs
 	}{
-		{"a repeated number makes a second document", jdtest.Knobs{}},
-		{"a repeated number is answered alike", jdtest.Knobs{Repeat: jdtest.SameNumber, UnknownNumber: jdtest.AnswerEmpty}},
-		{"a repeated number is refused", jdtest.Knobs{Repeat: jdtest.RefuseRepeat, UnknownNumber: jdtest.AnswerMissing, AbsentRows: true}},
-		{"parts are listed like orders", jdtest.Knobs{Split: jdtest.Split{ListChildren: true}, Packages: 2}},
-		{"a split order stays where it was", jdtest.Knobs{Split: jdtest.Split{ListChildren: true, ParentStays: true}}},
-		{"answers are a mess", jdtest.Knobs{Spelling: "response", HistoryShuffled: true, HistoryDoubled: true, ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true}},
-		{"all is numbers", jdtest.Knobs{Numbers: "numbers"}},
+		{"a repeated number makes a second document", jdsandbox.Knobs{}},
+		{"a repeated number is answered alike", jdsandbox.Knobs{Repeat: jdsandbox.SameNumber, UnknownNumber: jdsandbox.AnswerEmpty}},
+		{"a repeated number is refused", jdsandbox.Knobs{Repeat: jdsandbox.RefuseRepeat, UnknownNumber: jdsandbox.AnswerMissing, AbsentRows: true}},
+		{"parts are listed like orders", jdsandbox.Knobs{Split: jdsandbox.Split{ListChildren: true}, Packages: 2}},
+		{"a split order stays where it was", jdsandbox.Knobs{Split: jdsandbox.Split{ListChildren: true, ParentStays: true}}},
+		{"answers are a mess", jdsandbox.Knobs{Spelling: "response", HistoryShuffled: true, HistoryDoubled: true, ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true}},
+		{"all is numbers", jdsandbox.Knobs{Numbers: "numbers"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			warehousetest.TestOrders(t, func(t *testing.T) warehousetest.Subject {
@@ -45,11 +45,11 @@ func TestContract(t *testing.T) {
 func TestStockContract(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		knobs jdtest.Knobs
+		knobs jdsandbox.Knobs
 	}{
-		{"as documented", jdtest.Knobs{}},
-		{"rows shuffled within a second", jdtest.Knobs{Flow: jdtest.Flow{Order: "seconds", End: jdtest.End{Code: "69"}}}},
-		{"answers are a mess", jdtest.Knobs{Spelling: "response", ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true, Flow: jdtest.Flow{Order: "descending"}}},
+		{"as documented", jdsandbox.Knobs{}},
+		{"rows shuffled within a second", jdsandbox.Knobs{Flow: jdsandbox.Flow{Order: "seconds", End: jdsandbox.End{Code: "69"}}}},
+		{"answers are a mess", jdsandbox.Knobs{Spelling: "response", ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true, Flow: jdsandbox.Flow{Order: "descending"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			warehousetest.TestStock(t, func(t *testing.T) warehousetest.StockSubject {
@@ -76,7 +76,7 @@ type stockFar struct {
 func (f *stockFar) Now() time.Time       { return f.now }
 func (f *stockFar) Pass(d time.Duration) { f.now = f.now.Add(d) }
 
-func (f *stockFar) act(a jdtest.StockAct) {
+func (f *stockFar) act(a jdsandbox.StockAct) {
 	a.DeptNo, a.WarehouseNo, a.At = "EBU0000000006313", "110006341", f.now
 	if _, err := f.jd.Move(a); err != nil {
 		f.t.Fatal(err)
@@ -84,27 +84,27 @@ func (f *stockFar) act(a jdtest.StockAct) {
 }
 
 func (f *stockFar) Receive(shopNo, goodsNo string, n int64) {
-	f.act(jdtest.StockAct{Kind: jdtest.Receipt, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
+	f.act(jdsandbox.StockAct{Kind: jdsandbox.Receipt, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
 }
 
 func (f *stockFar) Sell(shopNo, goodsNo string, n int64) {
-	f.act(jdtest.StockAct{Kind: jdtest.Sale, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
+	f.act(jdsandbox.StockAct{Kind: jdsandbox.Sale, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
 }
 
 func (f *stockFar) TakeStock(shopNo, goodsNo string, difference int64) {
-	kind := jdtest.Gain
+	kind := jdsandbox.Gain
 	if difference < 0 {
-		kind = jdtest.Loss
+		kind = jdsandbox.Loss
 	}
-	f.act(jdtest.StockAct{Kind: kind, ShopNo: shopNo, GoodsNo: goodsNo, Num: max(difference, -difference)})
+	f.act(jdsandbox.StockAct{Kind: kind, ShopNo: shopNo, GoodsNo: goodsNo, Num: max(difference, -difference)})
 }
 
 func (f *stockFar) Set(shopNo, goodsNo string, n int64) {
-	f.act(jdtest.StockAct{Kind: jdtest.SetStock, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
+	f.act(jdsandbox.StockAct{Kind: jdsandbox.SetStock, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
 }
 
 func (f *stockFar) Halve(shopNo, _ string) {
-	f.act(jdtest.StockAct{Kind: jdtest.RatioChange, ShopNo: shopNo, Percent: 50})
+	f.act(jdsandbox.StockAct{Kind: jdsandbox.RatioChange, ShopNo: shopNo, Percent: 50})
 }
 
 // setup is the seller that the suite's orders are of.
@@ -112,7 +112,7 @@ func setup(url string) *sellerv1.Setup {
 	return &sellerv1.Setup{
 		Name: "acme",
 		Accounts: []*sellerv1.Account{{
-			Name: "main", Kind: sellerv1.Account_KIND_JD, Url: url, AppKey: jdtest.DefaultAppKey,
+			Name: "main", Kind: sellerv1.Account_KIND_JD, Url: url, AppKey: jdsandbox.DefaultAppKey,
 			AppSecret: &sellerv1.SecretRef{Env: "SECRET"}, AccessToken: &sellerv1.SecretRef{Env: "TOKEN"},
 			TokenOwner: sellerv1.Account_TOKEN_OWNER_EXTERNAL,
 			Department: "EBU0000000006313", VendorSource: "ISV0020000000137",
@@ -125,35 +125,35 @@ func setup(url string) *sellerv1.Setup {
 }
 
 func env(name string) string {
-	return map[string]string{"SECRET": jdtest.DefaultAppSecret, "TOKEN": jdtest.DefaultToken}[name]
+	return map[string]string{"SECRET": jdsandbox.DefaultAppSecret, "TOKEN": jdsandbox.DefaultToken}[name]
 }
 
 // far is the sandbox as the suite wants it.
 type far struct {
 	t    *testing.T
-	jd   *jdtest.JD
+	jd   *jdsandbox.JD
 	url  string
 	down atomic.Bool
 	busy string
 	conn *http.Transport
 }
 
-func open(t *testing.T, knobs jdtest.Knobs) (*Warehouse, *far) {
-	for _, code := range []jdtest.Code{"10009", "10010", "100130", "10014", "10015", "10016", "10017", "10018", "10019", "10033", "10034"} {
-		step := jdtest.Step{Code: code}
+func open(t *testing.T, knobs jdsandbox.Knobs) (*Warehouse, *far) {
+	for _, code := range []jdsandbox.Code{"10009", "10010", "100130", "10014", "10015", "10016", "10017", "10018", "10019", "10033", "10034"} {
+		step := jdsandbox.Step{Code: code}
 		if len(knobs.Walk) > 0 {
-			step.After = jdtest.Duration(time.Minute)
+			step.After = jdsandbox.Duration(time.Minute)
 		}
 		knobs.Walk = append(knobs.Walk, step)
 	}
-	jd, err := jdtest.New(jdtest.Config{Stopped: true, Knobs: knobs})
+	jd, err := jdsandbox.New(jdsandbox.Config{Stopped: true, Knobs: knobs})
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(jd)
 	t.Cleanup(func() {
 		server.Close()
-		if n := jd.Violations().Counts[jdtest.BadSignature]; n > 0 {
+		if n := jd.Violations().Counts[jdsandbox.BadSignature]; n > 0 {
 			t.Errorf("%d bad signatures", n)
 		}
 	})
@@ -175,7 +175,7 @@ func open(t *testing.T, knobs jdtest.Knobs) (*Warehouse, *far) {
 	return w, f
 }
 
-func (f *far) fault(fault jdtest.Fault) string {
+func (f *far) fault(fault jdsandbox.Fault) string {
 	id, err := f.jd.AddFault(fault)
 	if err != nil {
 		f.t.Fatal(err)
@@ -183,23 +183,23 @@ func (f *far) fault(fault jdtest.Fault) string {
 	return id
 }
 
-func (f *far) knobs(set func(*jdtest.Knobs)) {
+func (f *far) knobs(set func(*jdsandbox.Knobs)) {
 	if err := f.jd.SetKnobs(set); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-func (f *far) nextOrder(fault jdtest.Fault) {
+func (f *far) nextOrder(fault jdsandbox.Fault) {
 	fault.Methods, fault.Count = []string{jdapi.MethodAddOrder}, 1
 	f.fault(fault)
 }
 
-func (f *far) LoseAnswer() { f.nextOrder(jdtest.Fault{Kind: jdtest.LoseAnswer}) }
-func (f *far) DropCall()   { f.nextOrder(jdtest.Fault{Kind: jdtest.Drop}) }
+func (f *far) LoseAnswer() { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.LoseAnswer}) }
+func (f *far) DropCall()   { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.Drop}) }
 func (f *far) Refuse() {
-	f.nextOrder(jdtest.Fault{Kind: jdtest.Error, Code: "5001", ZH: "库存不足"})
+	f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.Error, Code: "5001", ZH: "库存不足"})
 }
-func (f *far) Reject() { f.nextOrder(jdtest.Fault{Kind: jdtest.Error, Code: "61"}) }
+func (f *far) Reject() { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.Error, Code: "61"}) }
 
 func (f *far) Down(down bool) {
 	f.down.Store(down)
@@ -208,14 +208,14 @@ func (f *far) Down(down bool) {
 
 func (f *far) Busy(busy bool) {
 	if busy {
-		f.busy = f.fault(jdtest.Fault{Kind: jdtest.Error, Code: "2", Chance: 1})
+		f.busy = f.fault(jdsandbox.Fault{Kind: jdsandbox.Error, Code: "2", Chance: 1})
 		return
 	}
 	f.jd.RemoveFault(f.busy)
 }
 
 func (f *far) Deny() {
-	f.knobs(func(k *jdtest.Knobs) {
+	f.knobs(func(k *jdsandbox.Knobs) {
 		k.Denied = []string{
 			jdapi.MethodAddOrder, jdapi.MethodExtQueryOrder, jdapi.MethodQueryOrder,
 			jdapi.MethodQueryVmiShopStockFlow, jdapi.MethodQueryVmiShopStock,
@@ -224,7 +224,7 @@ func (f *far) Deny() {
 	})
 }
 
-func (f *far) Expire() { f.jd.ExpireToken(jdtest.DefaultToken, time.Now().Add(-time.Hour)) }
+func (f *far) Expire() { f.jd.ExpireToken(jdsandbox.DefaultToken, time.Now().Add(-time.Hour)) }
 
 func (f *far) Step() {
 	if err := f.jd.Advance(time.Minute); err != nil {
@@ -233,15 +233,15 @@ func (f *far) Step() {
 }
 
 func (f *far) Split(no string) {
-	f.knobs(func(k *jdtest.Knobs) { k.Split.Orders = append(k.Split.Orders, no) })
+	f.knobs(func(k *jdsandbox.Knobs) { k.Split.Orders = append(k.Split.Orders, no) })
 }
 
 func (f *far) Short(no string) {
-	f.knobs(func(k *jdtest.Knobs) { k.Short.Orders = append(k.Short.Orders, no) })
+	f.knobs(func(k *jdsandbox.Knobs) { k.Short.Orders = append(k.Short.Orders, no) })
 }
 
 func (f *far) Cancel(no string) {
-	f.knobs(func(k *jdtest.Knobs) { k.OwnCancel.Orders = append(k.OwnCancel.Orders, no) })
+	f.knobs(func(k *jdsandbox.Knobs) { k.OwnCancel.Orders = append(k.OwnCancel.Orders, no) })
 }
 
 func (f *far) Documents(no string) int {
@@ -256,7 +256,7 @@ func (f *far) Documents(no string) int {
 
 // Sentences that look like the end of a flow end nothing, and neither does a failure inside an answer that looks well.
 func TestWhatLooksLikeAnEndIsNone(t *testing.T) {
-	wrong := func(name string, knobs jdtest.Knobs) {
+	wrong := func(name string, knobs jdsandbox.Knobs) {
 		t.Run(name, func(t *testing.T) {
 			_, far := open(t, knobs)
 			w, err := New(Options{Seller: seller.New(setup(far.url), nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
@@ -265,24 +265,24 @@ func TestWhatLooksLikeAnEndIsNone(t *testing.T) {
 			}
 			to := time.Now().Add(-time.Minute)
 			page, err := w.Flow(t.Context(), warehouse.FlowQuery{ShopNo: "ESP0020000009400", From: to.Add(-time.Hour), To: to, Page: 1})
-			var said *warehouse.SaidNo
+			var said *warehouse.Rejected
 			if page.End || !errors.As(err, &said) {
 				t.Errorf("%+v, %v", page, err)
 			}
 		})
 	}
-	for _, text := range jdtest.WrongEnds() {
-		wrong(text, jdtest.Knobs{Flow: jdtest.Flow{End: jdtest.End{Text: text}}})
+	for _, text := range jdsandbox.WrongEnds() {
+		wrong(text, jdsandbox.Knobs{Flow: jdsandbox.Flow{End: jdsandbox.End{Text: text}}})
 	}
 	for _, style := range []string{"empty", "missing"} {
-		wrong(style, jdtest.Knobs{Flow: jdtest.Flow{End: jdtest.End{Style: style}}})
+		wrong(style, jdsandbox.Knobs{Flow: jdsandbox.Flow{End: jdsandbox.End{Style: style}}})
 	}
-	_, far := open(t, jdtest.Knobs{Stock: jdtest.StockKnobs{InnerErrors: 1}})
+	_, far := open(t, jdsandbox.Knobs{Stock: jdsandbox.StockKnobs{InnerErrors: 1}})
 	w, err := New(Options{Seller: seller.New(setup(far.url), nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said *warehouse.SaidNo
+	var said *warehouse.Rejected
 	if err := w.SetShopStock(t.Context(), "R-1", "ESP0020000009400", "EMG1", 1); !errors.As(err, &said) {
 		t.Errorf("set: %v", err)
 	}

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 )
 
 func TestDiagnose(t *testing.T) {
@@ -26,13 +26,13 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 	all := []string{"numbers", "address", "clock", "token", "order.ext.queryOrder", "order.addOrder", "order.queryOrder", "order.queryOrderStatus", "order.queryOrderPacks"}
 	lists := []string{"master.queryDept", "master.queryWarehouse", "master.queryShop", "master.queryShipper"}
 	stock := []string{"stock.queryVmiShopStockFlow", "stock.queryVmiShopStock", "stock.queryStock", "checkstock.queryCheckStockProfit", "checkstock.queryCheckStockLosses", "stock.queryGoodsLevelChange"}
-	master := func(change func(*jdtest.Config)) func(*jdtest.Config) {
-		return func(c *jdtest.Config) {
-			c.Departments = []jdtest.Department{{DeptNo: "EBU0000000000001", DeptName: "事业部"}}
-			c.Warehouses = []jdtest.Warehouse{{WarehouseNo: "110000001", WarehouseName: "北京仓"}}
-			c.Shops = []jdtest.Shop{{ShopNo: "ESP0020000000001", ShopName: "旗舰店", DeptNo: "EBU0000000000001", SpSourceNo: "6"}}
-			c.Shippers = []jdtest.Shipper{{ShipperNo: "CYS4418046511112", ShipperName: "中通", Status: "1"}}
-			c.Suppliers = []jdtest.Supplier{{EclpSupplierNo: "EMS1", SupplierName: "茶厂", DeptNo: "EBU0000000000001", Status: "2"}}
+	master := func(change func(*jdsandbox.Config)) func(*jdsandbox.Config) {
+		return func(c *jdsandbox.Config) {
+			c.Departments = []jdsandbox.Department{{DeptNo: "EBU0000000000001", DeptName: "事业部"}}
+			c.Warehouses = []jdsandbox.Warehouse{{WarehouseNo: "110000001", WarehouseName: "北京仓"}}
+			c.Shops = []jdsandbox.Shop{{ShopNo: "ESP0020000000001", ShopName: "旗舰店", DeptNo: "EBU0000000000001", SpSourceNo: "6"}}
+			c.Shippers = []jdsandbox.Shipper{{ShipperNo: "CYS4418046511112", ShipperName: "中通", Status: "1"}}
+			c.Suppliers = []jdsandbox.Supplier{{EclpSupplierNo: "EMS1", SupplierName: "茶厂", DeptNo: "EBU0000000000001", Status: "2"}}
 			change(c)
 		}
 	}
@@ -41,7 +41,7 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 		booking  string // of the shop, when it is followed
 		stock    string // of the set-up
 		from, to string
-		knobs    func(*jdtest.Config)
+		knobs    func(*jdsandbox.Config)
 		env      map[string]string
 		now      func() time.Time
 		// rows that are told, all when nil; wrong ones with a part of their text.
@@ -50,14 +50,14 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 	}{
 		{name: "all is well"},
 		{
-			name: "a permission lacks", knobs: func(c *jdtest.Config) {
-				c.Apps = []jdtest.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdtest.Token{{Value: "sandbox-token", Denied: []string{"eclp.order.addOrder"}}}}}
+			name: "a permission lacks", knobs: func(c *jdsandbox.Config) {
+				c.Apps = []jdsandbox.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdsandbox.Token{{Value: "sandbox-token", Denied: []string{"eclp.order.addOrder"}}}}}
 			},
 			wrong: map[string]string{"order.addOrder": "have JD grant this call"},
 		},
 		{
-			name: "JD does not know a method", knobs: func(c *jdtest.Config) {
-				c.Knobs.Faults = []jdtest.Fault{{Kind: jdtest.Error, Code: "15", Methods: []string{"eclp.order.queryOrderStatus"}, Chance: 1}}
+			name: "JD does not know a method", knobs: func(c *jdsandbox.Config) {
+				c.Knobs.Faults = []jdsandbox.Fault{{Kind: jdsandbox.Error, Code: "15", Methods: []string{"eclp.order.queryOrderStatus"}, Chance: 1}}
 			},
 			wrong: map[string]string{"order.queryOrderStatus": "does not know this call"},
 		},
@@ -90,12 +90,12 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 			rows: slices.Concat([]string{"shops[S01]"}, all[1:], lists), wrong: map[string]string{"shops[S01]": "begin with ESP"},
 		},
 		{
-			name: "JD has all numbers", knobs: master(func(*jdtest.Config) {}),
+			name: "JD has all numbers", knobs: master(func(*jdsandbox.Config) {}),
 			stock: "suppliers: [{code: TEA, number: EMS1}]\nplatforms: [{code: tmall, number: 2}]\n",
 			rows:  slices.Concat(all, lists, []string{"master.querySupplier", "master.querySpSource"}),
 		},
 		{
-			name: "JD has other numbers", knobs: master(func(c *jdtest.Config) {
+			name: "JD has other numbers", knobs: master(func(c *jdsandbox.Config) {
 				c.Shops[0].ShopNo, c.Warehouses[0].WarehouseNo, c.Shippers[0].ShipperNo = "ESP9", "110000009", "CYS9"
 				c.Departments[0].DeptNo = "EBU9"
 			}),
@@ -107,39 +107,39 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 			},
 		},
 		{
-			name: "JD has disabled some", knobs: master(func(c *jdtest.Config) { c.Shippers[0].Status, c.Suppliers[0].Status = "0", "3" }),
+			name: "JD has disabled some", knobs: master(func(c *jdsandbox.Config) { c.Shippers[0].Status, c.Suppliers[0].Status = "0", "3" }),
 			stock: "suppliers: [{code: TEA, number: EMS1}]\n",
 			rows:  slices.Concat(all, lists[:3], []string{"carriers[ZTO]", "suppliers[TEA]"}),
 			wrong: map[string]string{"carriers[ZTO]": "disabled carrier CYS4418046511112 (中通)", "suppliers[TEA]": "disabled supplier EMS1 (茶厂)"},
 		},
 		{
-			name: "a shop of JD's platform with the number of the others", knobs: master(func(*jdtest.Config) {}),
+			name: "a shop of JD's platform with the number of the others", knobs: master(func(*jdsandbox.Config) {}),
 			from: "warehouses: [W01]}", to: "warehouses: [W01], platform: jd}", stock: "platforms: [{code: jd, number: 1}]\n",
 			rows:  slices.Concat(all, lists[:2], []string{"shops[S01]", "master.queryShipper", "master.querySpSource"}),
 			wrong: map[string]string{"shops[S01]": "a number of the other platforms"},
 		},
 		{
-			name: "a shop of another platform with JD's number", knobs: master(func(c *jdtest.Config) { c.Shops[0].SpSourceNo = "1" }),
+			name: "a shop of another platform with JD's number", knobs: master(func(c *jdsandbox.Config) { c.Shops[0].SpSourceNo = "1" }),
 			from: "warehouses: [W01]}", to: "warehouses: [W01], platform: taobao}",
 			rows:  slices.Concat(all, lists[:2], []string{"shops[S01]", "master.queryShipper"}),
 			wrong: map[string]string{"shops[S01]": "a number of JD's"},
 		},
 		{
-			name: "a shop whose orders JD takes, with the number of the others", knobs: master(func(*jdtest.Config) {}), booking: "flow",
+			name: "a shop whose orders JD takes, with the number of the others", knobs: master(func(*jdsandbox.Config) {}), booking: "flow",
 			rows:  slices.Concat(all, stock, lists[:2], []string{"shops[S01]", "master.queryShipper"}),
 			wrong: map[string]string{"shops[S01]": "a number of the other platforms"},
 		},
 		{
-			name: "JD grants no lists", knobs: func(c *jdtest.Config) {
-				c.Apps = []jdtest.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdtest.Token{{Value: "sandbox-token", Denied: []string{
+			name: "JD grants no lists", knobs: func(c *jdsandbox.Config) {
+				c.Apps = []jdsandbox.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdsandbox.Token{{Value: "sandbox-token", Denied: []string{
 					"eclp.master.queryDept", "eclp.master.queryWarehouse", "eclp.master.queryShop", "eclp.master.queryShipper",
 				}}}}}
 			},
 			rows: slices.Concat(all, lists),
 		},
 		{
-			name: "JD refuses to list the shop", knobs: func(c *jdtest.Config) {
-				c.Knobs.Faults = []jdtest.Fault{{Kind: jdtest.Error, Code: "5001", ZH: "店铺不存在", Methods: []string{"eclp.master.queryShop"}, Chance: 1}}
+			name: "JD refuses to list the shop", knobs: func(c *jdsandbox.Config) {
+				c.Knobs.Faults = []jdsandbox.Fault{{Kind: jdsandbox.Error, Code: "5001", ZH: "店铺不存在", Methods: []string{"eclp.master.queryShop"}, Chance: 1}}
 			},
 			rows: slices.Concat(all, lists), wrong: map[string]string{"master.queryShop": "look at its number"},
 		},
@@ -149,29 +149,29 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 			rows: slices.Concat(all, stock, lists, []string{"stock.setShopStockFixed"}),
 		},
 		{
-			name: "permissions for stock lack", booking: "flow", knobs: func(c *jdtest.Config) {
-				c.Apps = []jdtest.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdtest.Token{{Value: "sandbox-token", Denied: []string{"eclp.stock.queryVmiShopStockFlow", "eclp.stock.queryStock"}}}}}
+			name: "permissions for stock lack", booking: "flow", knobs: func(c *jdsandbox.Config) {
+				c.Apps = []jdsandbox.App{{Key: "sandbox-app", Secret: "sandbox-secret", Tokens: []jdsandbox.Token{{Value: "sandbox-token", Denied: []string{"eclp.stock.queryVmiShopStockFlow", "eclp.stock.queryStock"}}}}}
 			},
 			rows: slices.Concat(all, stock, lists), wrong: map[string]string{"stock.queryVmiShopStockFlow": "have JD grant this call", "stock.queryStock": "is not counted"},
 		},
 		{
-			name: "JD refuses the shop's flow", booking: "flow", knobs: func(c *jdtest.Config) {
-				c.Knobs.Faults = []jdtest.Fault{{Kind: jdtest.Error, Code: "5001", ZH: "店铺不存在", Methods: []string{"eclp.stock.queryVmiShopStockFlow"}, Chance: 1}}
+			name: "JD refuses the shop's flow", booking: "flow", knobs: func(c *jdsandbox.Config) {
+				c.Knobs.Faults = []jdsandbox.Fault{{Kind: jdsandbox.Error, Code: "5001", ZH: "店铺不存在", Methods: []string{"eclp.stock.queryVmiShopStockFlow"}, Chance: 1}}
 			},
 			rows: slices.Concat(all, stock, lists), wrong: map[string]string{"stock.queryVmiShopStockFlow": "numbers of shop"},
 		},
 		{
-			name: "JD ends flows in a way that nobody knows", booking: "flow", knobs: func(c *jdtest.Config) { c.Knobs.Flow.End.Style = "empty" },
+			name: "JD ends flows in a way that nobody knows", booking: "flow", knobs: func(c *jdsandbox.Config) { c.Knobs.Flow.End.Style = "empty" },
 			rows: slices.Concat(all, stock, lists), wrong: map[string]string{"stock.queryVmiShopStockFlow": "without the sentence"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			config := jdtest.Config{Stopped: true}
+			config := jdsandbox.Config{Stopped: true}
 			if test.knobs != nil {
 				test.knobs(&config)
 			}
-			sandbox, err := jdtest.New(config)
+			sandbox, err := jdsandbox.New(config)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -19,7 +19,7 @@ import (
 // can bear and what an operator can wait for.
 const quotaRest = time.Minute
 
-// unwritten says what a failed addOrder means. What is not certain to have had no effect is a fault.Unknown or a SaidNo.
+// unwritten says what a failed addOrder means. What is not certain to have had no effect is a fault.Unknown or a Rejected.
 func (w *Warehouse) unwritten(o *orderv1.Audited, err error) error {
 	var limited *jdapi.Error
 	if errors.As(err, &limited) && limited.Class == jdapi.ClassQuota {
@@ -35,7 +35,7 @@ func (w *Warehouse) unwritten(o *orderv1.Audited, err error) error {
 	case errors.Is(err, jdapi.ErrNotSent):
 		return err
 	case errors.As(err, &no) && no.Class == jdapi.ClassProgram: // one that does not prove that nothing was done
-		return &warehouse.SaidNo{Reason: w.misunderstood(no), Cause: seller.CauseAccount(w.seller.Name(), w.account.Name)}
+		return &warehouse.Rejected{Reason: w.misunderstood(no), Cause: seller.CauseAccount(w.seller.Name(), w.account.Name)}
 	case !errors.As(err, &no), no.Class == jdapi.ClassTransient:
 		return fault.Unknown(err)
 	case no.Class == jdapi.ClassClock:
@@ -50,10 +50,10 @@ func (w *Warehouse) unwritten(o *orderv1.Audited, err error) error {
 			// Documents lie in departments: there is none in one that JD does not know.
 			return fault.Hold(cause, about)
 		}
-		return &warehouse.SaidNo{Reason: about, Cause: cause}
+		return &warehouse.Rejected{Reason: about, Cause: cause}
 	}
 	if !no.Before {
-		return &warehouse.SaidNo{Reason: reason, Data: faultOfData(no.Text)}
+		return &warehouse.Rejected{Reason: reason, Data: faultOfData(no.Text)}
 	}
 	reason.Code = "warehouse.refused.data"
 	return fault.Permanent(reason)
@@ -143,7 +143,7 @@ func (w *Warehouse) elsewhere(err error) error {
 	if errors.Is(err, jdapi.ErrNotSent) {
 		return fault.Hold(cause, fmt.Errorf("%w: %w", reason, err))
 	}
-	return fault.Hold(cause, fmt.Errorf("%w: %w: %w", warehouse.ErrUnsure, reason, err))
+	return fault.Hold(cause, fmt.Errorf("%w: %w: %w", warehouse.ErrOutcomeUnknown, reason, err))
 }
 
 // addressOf is host and path of an account's URL: the rest may be secret.

@@ -17,10 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/warehouse/warehousetest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -153,7 +153,7 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 			})
 			o := warehousetest.Order("A-1")
 			o.Carrier = "YTO"
-			taken, err := w.TakeOrder(t.Context(), o)
+			taken, err := w.SendOrder(t.Context(), o)
 			var got fate
 			got.take = told(t, err)
 			if taken.WarehouseNo != "" {
@@ -174,7 +174,7 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 
 func told(t *testing.T, err error) string {
 	t.Helper()
-	var no *warehouse.SaidNo
+	var no *warehouse.Rejected
 	class := fault.Of(err)
 	if err != nil && class != fault.Transient && class != fault.Unclear || errors.As(err, &no) {
 		r := fault.ReasonOf(err, "")
@@ -224,13 +224,13 @@ func TestAURLThatIsNotJDsHolds(t *testing.T) {
 				s.Accounts[0].Url = strings.Replace(server.URL, "//", "//user:s3cret@", 1) + c.path + "?key=s3cret"
 			})
 			for what, call := range map[string]func() error{
-				"write": func() error { _, err := w.TakeOrder(t.Context(), warehousetest.Order("A-1")); return err },
+				"write": func() error { _, err := w.SendOrder(t.Context(), warehousetest.Order("A-1")); return err },
 				"read":  func() error { _, err := w.FindOrders(t.Context(), []string{"A-1"}); return err },
 			} {
 				err := call()
 				r := fault.ReasonOf(err, "")
 				host := strings.TrimPrefix(server.URL, "http://")
-				if fault.Cause(err) != "account:acme/main" || fault.Of(err) != fault.Held || r.Code != "warehouse.address" || errors.Is(err, warehouse.ErrUnsure) != c.unsure {
+				if fault.Cause(err) != "account:acme/main" || fault.Of(err) != fault.Held || r.Code != "warehouse.address" || errors.Is(err, warehouse.ErrOutcomeUnknown) != c.unsure {
 					t.Errorf("%s: %v (%+v) for %q", what, err, r, fault.Cause(err))
 				}
 				if !strings.Contains(r.EN, host+c.path) || !strings.Contains(r.ZH, host+c.path) || strings.Contains(err.Error()+r.EN+r.ZH, "s3cret") {
@@ -246,7 +246,7 @@ func TestATokenThatCannotBeReadIsTheSetupsFault(t *testing.T) {
 	w := answering(t, func(*request) string { return accepted }, func(s *sellerv1.Setup) {
 		s.Accounts[0].AccessToken = &sellerv1.SecretRef{File: "/nowhere/token"}
 	})
-	_, err := w.TakeOrder(t.Context(), warehousetest.Order("A-1"))
+	_, err := w.SendOrder(t.Context(), warehousetest.Order("A-1"))
 	if fault.Cause(err) != "token:acme/main" || !errors.Is(err, warehouse.ErrToken) || !strings.Contains(err.Error(), "/nowhere/token") {
 		t.Errorf("%v holds for %q", err, fault.Cause(err))
 	}
@@ -262,7 +262,7 @@ func TestReceiverDoesNotShow(t *testing.T) {
 	words := "参数不合法：收件人欧阳小明，手机 13800001234 / +86 138-0000-1234 / １３８００００１２３４，尾号1234，座机0755 8888 6666，邮箱 xiaoming@example.com，" +
 		"地址[望京示例路18号院7号楼2单元301]，即示例路 18 号院…，留言“放门口快递柜，打给家人王大锤”，备注“老客户赠品”，抬头“小明的某某贸易商行”，" +
 		"订单 A-20261130001，商品 " + o.Lines[0].GoodsCode
-	pieces := []string{"欧阳小明", "1380000", "1234", "0000-12", "００００", "8888", "6666", "xiaoming", "示例路", "18号院", "号楼", "单元", "王大锤", "快递柜", "赠品", "某某贸易", jdtest.DefaultToken, jdtest.DefaultAppSecret}
+	pieces := []string{"欧阳小明", "1380000", "1234", "0000-12", "００００", "8888", "6666", "xiaoming", "示例路", "18号院", "号楼", "单元", "王大锤", "快递柜", "赠品", "某某贸易", jdsandbox.DefaultToken, jdsandbox.DefaultAppSecret}
 	answers := map[string]string{
 		"no code": refusedBy("", words), "not JSON": words, "an envelope's code": `{"x_responce":{"code":"` + words + `"}}`,
 		"a code of words": refusedBy(words, words), "HTTP": "",
@@ -284,7 +284,7 @@ func TestReceiverDoesNotShow(t *testing.T) {
 			if name == "HTTP" { // what net/http says of an answer that is none quotes it
 				w.api.Transport = quoting(words)
 			}
-			_, err := w.TakeOrder(t.Context(), o)
+			_, err := w.SendOrder(t.Context(), o)
 			text := everyWord(err)
 			_, err = w.FindOrders(t.Context(), []string{"A-20261130001"})
 			found := everyWord(err)
@@ -293,7 +293,7 @@ func TestReceiverDoesNotShow(t *testing.T) {
 					t.Errorf("shows %s: %s", hidden, text)
 				}
 			}
-			for _, hidden := range []string{"1380000", "0000-12", "8888", "6666", "xiaoming", jdtest.DefaultToken} {
+			for _, hidden := range []string{"1380000", "0000-12", "8888", "6666", "xiaoming", jdsandbox.DefaultToken} {
 				if strings.Contains(found, hidden) {
 					t.Errorf("a question's answer shows %s: %s", hidden, found)
 				}
@@ -314,7 +314,7 @@ func everyWord(err error) string {
 			return
 		}
 		fmt.Fprintf(&b, "%v %+v\n", err, err)
-		if no, ok := errors.AsType[*warehouse.SaidNo](err); ok {
+		if no, ok := errors.AsType[*warehouse.Rejected](err); ok {
 			fmt.Fprintf(&b, "%+v\n", no.Reason)
 		}
 		switch u := err.(type) { //nolint:errorlint // each layer by itself

@@ -135,21 +135,21 @@ func source(ref *sellerv1.SecretRef, env func(string) string, trust seller.Trust
 	}
 }
 
-// TakeOrder hands the order over.
-func (w *Warehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Taken, error) {
-	return w.TakePlanned(ctx, o, w.PlanOrder(o))
+// SendOrder hands the order over.
+func (w *Warehouse) SendOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Receipt, error) {
+	return w.SendPlanned(ctx, o, w.PlanOrder(o))
 }
 
-// TakePlanned sends the plan's body as it is.
-func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Taken, error) {
+// SendPlanned sends the plan's body as it is.
+func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
 	if plan.Err != nil {
-		return warehouse.Taken{}, plan.Err
+		return warehouse.Receipt{}, plan.Err
 	}
 	no, err := w.api.AddOrderText(ctx, plan.Body)
 	if err != nil {
-		return warehouse.Taken{}, w.unwritten(o, err)
+		return warehouse.Receipt{}, w.unwritten(o, err)
 	}
-	return warehouse.Taken{WarehouseNo: no, Cleaned: plan.Cleaned}, nil
+	return warehouse.Receipt{WarehouseNo: no, Cleaned: plan.Cleaned}, nil
 }
 
 // FindOrders asks by our outbound numbers. Parts of a split order do not count as further documents.

@@ -41,7 +41,7 @@ const (
 // beijing is the zone that JD reads times in (§1.4).
 var beijing = time.FixedZone("UTC+8", 8*60*60)
 
-// PlanOrder says what TakeOrder would send.
+// PlanOrder says what SendOrder would send.
 func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
 	_, plan := w.plan(o)
 	return plan

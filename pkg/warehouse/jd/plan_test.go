@@ -15,9 +15,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/warehouse/warehousetest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -256,12 +256,12 @@ func TestTheWholeCall(t *testing.T) {
 		return accepted
 	})
 	w.api.Now = func() time.Time { return time.Date(2026, 3, 1, 4, 5, 6, 0, time.UTC) }
-	taken, err := w.TakeOrder(t.Context(), warehousetest.Order("A-1"))
+	taken, err := w.SendOrder(t.Context(), warehousetest.Order("A-1"))
 	if err != nil || taken.WarehouseNo != "ESL1" {
 		t.Fatal(taken, err)
 	}
 	golden(t, "call", sent.String())
-	if strings.Contains(sent.String(), jdtest.DefaultAppSecret) {
+	if strings.Contains(sent.String(), jdsandbox.DefaultAppSecret) {
 		t.Error("the application's secret is sent")
 	}
 }
@@ -282,8 +282,8 @@ func FuzzPlan(f *testing.F) {
 		for i := range lines % 8 {
 			o.Lines = append(o.Lines, &orderv1.Line{LineId: fmt.Sprint("x", i), GoodsCode: "SKU", WarehouseGoodsNo: code, Quantity: 1, Batch: &orderv1.Batch{BatchNo: batch}})
 		}
-		w, far := open(t, jdtest.Knobs{})
-		taken, err := w.TakeOrder(t.Context(), o)
+		w, far := open(t, jdsandbox.Knobs{})
+		taken, err := w.SendOrder(t.Context(), o)
 		switch {
 		case err != nil && far.jd.Counters().Calls["eclp.order.addOrder"] > 0:
 			t.Errorf("JD refused what we planned: %v", err)

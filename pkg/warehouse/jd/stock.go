@@ -332,7 +332,7 @@ func (w *Warehouse) SetShopStock(ctx context.Context, requestID, shopNo, goodsNo
 var nothing = regexp.MustCompile(`为空|(暂无|没有|无|未查询到|未查到|未找到)[^，。；;]*(数据|记录|结果|单据|信息)|不存在`)
 
 func saysNothing(err error) bool {
-	var no *warehouse.SaidNo
+	var no *warehouse.Rejected
 	return errors.As(err, &no) && nothing.MatchString(no.Reason.RemoteText)
 }
 
@@ -397,7 +397,7 @@ func documents[T any](ctx context.Context, w *Warehouse, method string, q jdapi.
 	for q.Page = 1; q.Page <= mostPages; q.Page++ {
 		rows, err := read(ctx, q)
 		err = w.unreadStock(method, err)
-		var said *warehouse.SaidNo
+		var said *warehouse.Rejected
 		if errors.As(err, &said) {
 			return nil
 		}
@@ -424,7 +424,7 @@ func (w *Warehouse) ofAnother(id string) bool {
 }
 
 // unreadStock says what a failed call about stock means; nil for none. A permission is held for by the method, so that what
-// orders wait for is not mixed with it. A no in JD's words is a warehouse.SaidNo: it may be about this shop only, and does
+// orders wait for is not mixed with it. A no in JD's words is a warehouse.Rejected: it may be about this shop only, and does
 // not count as a failure of JD's.
 func (w *Warehouse) unreadStock(method string, err error) error {
 	var no *jdapi.Error
@@ -442,7 +442,7 @@ func (w *Warehouse) unreadStock(method string, err error) error {
 		return mended
 	}
 	if known && no.Class != jdapi.ClassTransient && no.Class != jdapi.ClassClock {
-		return &warehouse.SaidNo{Reason: refusal(no, "stock.refused",
+		return &warehouse.Rejected{Reason: refusal(no, "stock.refused",
 			"京东没有执行关于库存的请求，请按其说明处理（店铺、仓库、商品编号是否正确）", "JD did not do what was asked about stock; see what it says (are the numbers of shop, warehouse and goods right?)")}
 	}
 	return err
@@ -453,5 +453,5 @@ func shortMethod(method string) string { return strings.TrimPrefix(method, "jing
 
 // unusable is an answer of JD's that cannot be used: to be asked for again, and no failure of JD's to answer.
 func unusable(code, zh, en string) error {
-	return &warehouse.SaidNo{Reason: fault.Reason{Code: code, ZH: zh, EN: en}}
+	return &warehouse.Rejected{Reason: fault.Reason{Code: code, ZH: zh, EN: en}}
 }

@@ -385,7 +385,7 @@ func TestAShopsStockIsSet(t *testing.T) {
 		t.Error(diff)
 	}
 	say = `,"ShopStockBaseResponse":{"success":false,"errMsg":"商品不在店铺中"}`
-	var said *warehouse.SaidNo
+	var said *warehouse.Rejected
 	if err := w.SetShopStock(t.Context(), "R-1", "ESP1", "EMG1", 1); !errors.As(err, &said) || said.Reason.RemoteText != "商品不在店铺中" {
 		t.Errorf("refused: %v", err)
 	}

@@ -36,7 +36,7 @@ func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range len(answers) {
-		_, _ = w.TakeOrder(t.Context(), warehousetest.Order("A-1")) // what each means is another test's
+		_, _ = w.SendOrder(t.Context(), warehousetest.Order("A-1")) // what each means is another test's
 	}
 	families, err := r.Gather()
 	if err != nil {

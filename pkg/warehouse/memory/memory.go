@@ -230,18 +230,18 @@ func (w *Warehouse) reach(ctx context.Context) error {
 	return nil
 }
 
-// TakeOrder takes the order, as far as the knobs let it.
-func (w *Warehouse) TakeOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Taken, error) {
-	return w.TakePlanned(ctx, o, w.PlanOrder(o))
+// SendOrder takes the order, as far as the knobs let it.
+func (w *Warehouse) SendOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Receipt, error) {
+	return w.SendPlanned(ctx, o, w.PlanOrder(o))
 }
 
-// TakePlanned takes the order, as far as the knobs let it.
-func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Taken, error) {
+// SendPlanned takes the order, as far as the knobs let it.
+func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
 	if plan.Err != nil {
-		return warehouse.Taken{}, plan.Err
+		return warehouse.Receipt{}, plan.Err
 	}
 	if err := w.reach(ctx); err != nil {
-		return warehouse.Taken{}, err
+		return warehouse.Receipt{}, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -255,23 +255,23 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	refused := fault.Reason{Code: "warehouse.refused", ZH: "仓库拒绝了订单", EN: "the warehouse refused the order", RemoteCode: "5001", RemoteText: "业务处理失败"}
 	switch earlier := w.under(o.OutboundNo); {
 	case spend(&w.DropBefore):
-		return warehouse.Taken{}, fault.Unknown(io.ErrUnexpectedEOF)
+		return warehouse.Receipt{}, fault.Unknown(io.ErrUnexpectedEOF)
 	case spend(&w.Reject):
-		return warehouse.Taken{}, fault.Permanent(refused)
+		return warehouse.Receipt{}, fault.Permanent(refused)
 	case w.Mistake != "":
 		no := w.Mistake
 		w.Mistake = ""
-		return warehouse.Taken{WarehouseNo: no}, nil
+		return warehouse.Receipt{WarehouseNo: no}, nil
 	case spend(&w.Elsewhere):
-		return warehouse.Taken{}, fault.Hold("account:memory", fmt.Errorf("%w: %w", warehouse.ErrUnsure,
+		return warehouse.Receipt{}, fault.Hold("account:memory", fmt.Errorf("%w: %w", warehouse.ErrOutcomeUnknown,
 			fault.Reason{Code: "warehouse.address", ZH: "地址不是仓库的", EN: "the address is not the warehouse's"}))
 	case spend(&w.RefuseNumber):
 		refused.Code = "warehouse.number"
-		return warehouse.Taken{}, &warehouse.SaidNo{Reason: refused, Cause: "number:memory"}
+		return warehouse.Receipt{}, &warehouse.Rejected{Reason: refused, Cause: "number:memory"}
 	case spend(&w.Refuse), len(earlier) > 0 && w.Repeat == RefuseRepeat:
-		return warehouse.Taken{}, &warehouse.SaidNo{Reason: refused}
+		return warehouse.Receipt{}, &warehouse.Rejected{Reason: refused}
 	case len(earlier) > 0 && w.Repeat == SameNumber:
-		return warehouse.Taken{WarehouseNo: earlier[0].no}, nil
+		return warehouse.Receipt{WarehouseNo: earlier[0].no}, nil
 	}
 	d := w.add(o.OutboundNo)
 	o = clean.Order(o).Order
@@ -288,12 +288,12 @@ func (w *Warehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan wa
 		w.split(d)
 	}
 	if spend(&w.RefuseTaken) {
-		return warehouse.Taken{}, &warehouse.SaidNo{Reason: refused}
+		return warehouse.Receipt{}, &warehouse.Rejected{Reason: refused}
 	}
 	if spend(&w.LoseReplies) {
-		return warehouse.Taken{}, fault.Unknown(io.ErrUnexpectedEOF)
+		return warehouse.Receipt{}, fault.Unknown(io.ErrUnexpectedEOF)
 	}
-	return warehouse.Taken{WarehouseNo: d.no, Cleaned: plan.Cleaned}, nil
+	return warehouse.Receipt{WarehouseNo: d.no, Cleaned: plan.Cleaned}, nil
 }
 
 func (w *Warehouse) add(outboundNo string) *document {

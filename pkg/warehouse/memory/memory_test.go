@@ -50,7 +50,7 @@ func (f far) Busy(busy bool) {
 func TestOrdersMoveByThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &Warehouse{StepEvery: time.Minute}
-		taken, err := w.TakeOrder(t.Context(), warehousetest.Order("A-1"))
+		taken, err := w.SendOrder(t.Context(), warehousetest.Order("A-1"))
 		if err != nil {
 			t.Fatal(err)
 		}

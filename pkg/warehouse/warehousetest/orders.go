@@ -107,7 +107,7 @@ func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
 // take hands an order over that must be taken.
 func take(t *testing.T, s Subject, outboundNo string) string {
 	t.Helper()
-	taken, err := s.TakeOrder(t.Context(), Order(outboundNo))
+	taken, err := s.SendOrder(t.Context(), Order(outboundNo))
 	if err != nil || taken.WarehouseNo == "" {
 		t.Fatalf("take %s: %+v, %v", outboundNo, taken, err)
 	}
@@ -244,7 +244,7 @@ func hundred(t *testing.T, s Subject) {
 
 func lostAnswer(t *testing.T, s Subject) {
 	s.Far.LoseAnswer()
-	if taken, err := s.TakeOrder(t.Context(), Order("L-1")); fault.Of(err) != fault.Unclear {
+	if taken, err := s.SendOrder(t.Context(), Order("L-1")); fault.Of(err) != fault.Unclear {
 		t.Fatalf("%+v, %v", taken, err)
 	}
 	f, there := find(t, s, "L-1")
@@ -258,7 +258,7 @@ func lostAnswer(t *testing.T, s Subject) {
 
 func droppedCall(t *testing.T, s Subject) {
 	s.Far.DropCall()
-	if taken, err := s.TakeOrder(t.Context(), Order("D-1")); fault.Of(err) != fault.Unclear {
+	if taken, err := s.SendOrder(t.Context(), Order("D-1")); fault.Of(err) != fault.Unclear {
 		t.Fatalf("%+v, %v", taken, err)
 	}
 	if f, there := find(t, s, "D-1"); there {
@@ -272,8 +272,8 @@ func droppedCall(t *testing.T, s Subject) {
 
 func saidNo(t *testing.T, s Subject) {
 	s.Far.Refuse()
-	taken, err := s.TakeOrder(t.Context(), Order("N-1"))
-	var no *warehouse.SaidNo
+	taken, err := s.SendOrder(t.Context(), Order("N-1"))
+	var no *warehouse.Rejected
 	if !errors.As(err, &no) || no.Reason.Code == "" || no.Reason.RemoteText == "" || no.Reason.ZH == "" || no.Reason.EN == "" {
 		t.Fatalf("%+v, %+v (%v)", taken, no, err)
 	}
@@ -284,7 +284,7 @@ func saidNo(t *testing.T, s Subject) {
 
 func rejected(t *testing.T, s Subject) {
 	s.Far.Reject()
-	taken, err := s.TakeOrder(t.Context(), Order("J-1"))
+	taken, err := s.SendOrder(t.Context(), Order("J-1"))
 	if reason := fault.ReasonOf(err, ""); fault.Of(err) != fault.Refused || reason.Code == "" || reason.RemoteText == "" {
 		t.Fatalf("%+v, %v", taken, err)
 	}
@@ -295,8 +295,8 @@ func rejected(t *testing.T, s Subject) {
 
 func repeated(t *testing.T, s Subject) {
 	first := take(t, s, "R-1")
-	_, err := s.TakeOrder(t.Context(), Order("R-1"))
-	var no *warehouse.SaidNo
+	_, err := s.SendOrder(t.Context(), Order("R-1"))
+	var no *warehouse.Rejected
 	if err != nil && !errors.As(err, &no) {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func repeated(t *testing.T, s Subject) {
 
 func down(t *testing.T, s Subject) {
 	s.Far.Down(true)
-	if _, err := s.TakeOrder(t.Context(), Order("O-1")); err == nil || fault.Of(err) != fault.Transient {
+	if _, err := s.SendOrder(t.Context(), Order("O-1")); err == nil || fault.Of(err) != fault.Transient {
 		t.Errorf("take: %v is %v", err, fault.Of(err))
 	}
 	if _, err := s.FindOrders(t.Context(), []string{"O-1"}); err == nil || fault.Of(err) != fault.Transient {
@@ -327,7 +327,7 @@ func down(t *testing.T, s Subject) {
 func busy(t *testing.T, s Subject) {
 	s.Far.Busy(true)
 	// A warehouse whose refusal proves nothing says so: the caller asks.
-	if _, err := s.TakeOrder(t.Context(), Order("B-1")); fault.Of(err) != fault.Unclear && (fault.Of(err) != fault.Wait || fault.After(err) <= 0) {
+	if _, err := s.SendOrder(t.Context(), Order("B-1")); fault.Of(err) != fault.Unclear && (fault.Of(err) != fault.Wait || fault.After(err) <= 0) {
 		t.Errorf("take: %v is %v", err, fault.Of(err))
 	}
 	if _, err := s.FindOrders(t.Context(), []string{"B-1"}); fault.Of(err) != fault.Wait || fault.After(err) <= 0 {
@@ -362,7 +362,7 @@ func refusedWith(t *testing.T, s Subject, warehouseNo string, want error) {
 			t.Errorf("%s: reason %+v", call, reason)
 		}
 	}
-	_, err := s.TakeOrder(t.Context(), Order("P-2"))
+	_, err := s.SendOrder(t.Context(), Order("P-2"))
 	check("take", err)
 	_, err = s.FindOrders(t.Context(), []string{"P-2"})
 	check("find", err)
@@ -376,7 +376,7 @@ func refusedWith(t *testing.T, s Subject, warehouseNo string, want error) {
 func over(t *testing.T, s Subject) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.TakeOrder(ctx, Order("C-1")); err == nil || fault.Of(err) != fault.Transient {
+	if _, err := s.SendOrder(ctx, Order("C-1")); err == nil || fault.Of(err) != fault.Transient {
 		t.Errorf("%v is %v", err, fault.Of(err))
 	}
 	if s.Far.Documents("C-1") != 0 {
@@ -388,7 +388,7 @@ func planned(t *testing.T, s Subject) {
 	o := Order("Q-1")
 	o.Lines = nil
 	plan := s.PlanOrder(o)
-	_, err := s.TakeOrder(t.Context(), o)
+	_, err := s.SendOrder(t.Context(), o)
 	if plan.Err == nil || err == nil || plan.Err.Error() != err.Error() || fault.Of(plan.Err) != fault.Refused || fault.Of(err) != fault.Refused {
 		t.Fatalf("plan: %v, call: %v", plan.Err, err)
 	}
@@ -412,7 +412,7 @@ func typed(t *testing.T, s Subject) {
 	o.Receiver.Address = "浙江省杭州市西湖区文三路\u3000９０ 号"
 	o.Lines[0].GoodsCode, o.BuyerRemark = "SKU-1\u00a0", "快点\ufffd"
 	plan := s.PlanOrder(o)
-	taken, err := s.TakeOrder(t.Context(), o)
+	taken, err := s.SendOrder(t.Context(), o)
 	if err != nil || taken.WarehouseNo == "" {
 		t.Fatal(taken, err)
 	}
@@ -438,7 +438,7 @@ func typed(t *testing.T, s Subject) {
 
 	o = Order("N-2")
 	o.Receiver.Mobile, o.Lines[1].LineId = "1380000", "2\u200b2"
-	_, err = s.TakeOrder(t.Context(), o)
+	_, err = s.SendOrder(t.Context(), o)
 	if fault.Of(err) != fault.Refused {
 		t.Errorf("taken: %v", err)
 	}
@@ -513,7 +513,7 @@ func concurrent(t *testing.T, s Subject) {
 		no := fmt.Sprintf("M-%d", i)
 		nos = append(nos, no)
 		group.Go(func() {
-			if _, err := s.TakeOrder(t.Context(), Order(no)); err != nil {
+			if _, err := s.SendOrder(t.Context(), Order(no)); err != nil {
 				t.Error(err)
 			}
 			if _, err := s.FindOrders(t.Context(), []string{no}); err != nil {
@@ -581,7 +581,7 @@ func compared(t *testing.T, s Subject) {
 	// A program that numbers otherwise is found by the platform's number; a delivery of its own is another document.
 	second := Order("Q-2")
 	second.PlatformOrderNos = []string{"T-Q-1"}
-	taken, err := s.TakeOrder(t.Context(), second)
+	taken, err := s.SendOrder(t.Context(), second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ type chosen struct {
 	nos   []uint64
 	until uint64
 	// first are the first of them, without bodies.
-	first []bus.Shelved
+	first []bus.DeadLetter
 	// left of the selection is not acted on, because of a limit.
 	left int
 }
@@ -72,7 +72,7 @@ func (c act) choose(ctx context.Context, a *app, b *bus.Bus, kind string) (*chos
 	x := &chosen{act: c, kind: kind}
 	slices.Sort(c.No)
 	c.No = slices.Compact(c.No)
-	err := c.eachOf(ctx, a, b, kind, func(m bus.Shelved) error {
+	err := c.eachOf(ctx, a, b, kind, func(m bus.DeadLetter) error {
 		if c.Limit > 0 && len(x.nos) == c.Limit {
 			x.left++
 			return nil
@@ -95,7 +95,7 @@ func (c act) choose(ctx context.Context, a *app, b *bus.Bus, kind string) (*chos
 }
 
 // eachOf tells the messages of the numbers, or of the selection.
-func (c act) eachOf(ctx context.Context, a *app, b *bus.Bus, kind string, f func(bus.Shelved) error) error {
+func (c act) eachOf(ctx context.Context, a *app, b *bus.Bus, kind string, f func(bus.DeadLetter) error) error {
 	for _, no := range c.No {
 		m, err := item(ctx, b, kind, no)
 		if err == nil {
@@ -112,7 +112,7 @@ func (c act) eachOf(ctx context.Context, a *app, b *bus.Bus, kind string, f func
 }
 
 // each tells what was chosen once more. What is gone by now is left out, and what came meanwhile.
-func (x *chosen) each(ctx context.Context, b *bus.Bus, f func(bus.Shelved) error) error {
+func (x *chosen) each(ctx context.Context, b *bus.Bus, f func(bus.DeadLetter) error) error {
 	if len(x.nos) == len(x.first) {
 		for _, m := range x.first {
 			if err := f(m); err != nil {
@@ -122,7 +122,7 @@ func (x *chosen) each(ctx context.Context, b *bus.Bus, f func(bus.Shelved) error
 		return nil
 	}
 	enough := errors.New("enough")
-	err := x.paged(ctx, b, x.kind, x.nos[0]-1, x.Order != "", func(m bus.Shelved) error {
+	err := x.paged(ctx, b, x.kind, x.nos[0]-1, x.Order != "", func(m bus.DeadLetter) error {
 		if m.Seq > x.until {
 			return enough
 		}
@@ -130,7 +130,7 @@ func (x *chosen) each(ctx context.Context, b *bus.Bus, f func(bus.Shelved) error
 			return nil
 		}
 		m, err := named(ctx, b, m)
-		if errors.Is(err, bus.ErrNotShelved) {
+		if errors.Is(err, bus.ErrNoDeadLetter) {
 			return nil
 		}
 		if err != nil {
@@ -219,8 +219,8 @@ func (c act) run(ctx context.Context, a *app, kind string, how doing) error {
 	var sent []bus.Sent
 	if x.total > 0 {
 		d := deed{verb: how.command, target: c.words(), why: c.Why}
-		done.No, done.Gone, err = a.actOn(ctx, d, x.total, x.first, how.perSecond, func(f func(bus.Shelved) error) error { return x.each(ctx, b, f) },
-			func(m bus.Shelved) error {
+		done.No, done.Gone, err = a.actOn(ctx, d, x.total, x.first, how.perSecond, func(f func(bus.DeadLetter) error) error { return x.each(ctx, b, f) },
+			func(m bus.DeadLetter) error {
 				s, err := how.f(ctx, b, m.Seq)
 				if err == nil && s.No != 0 && len(sent) < maxFates {
 					sent = append(sent, s)
@@ -248,7 +248,7 @@ func (c act) run(ctx context.Context, a *app, kind string, how doing) error {
 
 // actOn records an act on messages, part by part before each is done, and does f to each message that each tells. Those
 // that are gone are passed over.
-func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.Shelved, perSecond float64, each func(func(bus.Shelved) error) error, f func(bus.Shelved) error) (done, gone []uint64, err error) {
+func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.DeadLetter, perSecond float64, each func(func(bus.DeadLetter) error) error, f func(bus.DeadLetter) error) (done, gone []uint64, err error) {
 	done = []uint64{}
 	pace := rate.NewLimiter(rate.Inf, 1)
 	if perSecond > 0 {
@@ -264,7 +264,7 @@ func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.Shelved,
 		return done, nil, err
 	}
 	said := a.now()
-	part := func(some []bus.Shelved) error {
+	part := func(some []bus.DeadLetter) error {
 		if parts {
 			if err := x.next(ctx, itemsOf(some)); err != nil {
 				return err
@@ -276,7 +276,7 @@ func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.Shelved,
 			if failed = pace.Wait(ctx); failed != nil {
 				break
 			}
-			if err := f(m); errors.Is(err, bus.ErrNotShelved) {
+			if err := f(m); errors.Is(err, bus.ErrNoDeadLetter) {
 				gone = append(gone, m.Seq)
 			} else if err != nil {
 				failed = fmt.Errorf("message %d: %w", m.Seq, err)
@@ -294,8 +294,8 @@ func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.Shelved,
 		}
 		return failed
 	}
-	var some []bus.Shelved
-	err = each(func(m bus.Shelved) error {
+	var some []bus.DeadLetter
+	err = each(func(m bus.DeadLetter) error {
 		if some = append(some, m); len(some) < actPart {
 			return nil
 		}
@@ -312,7 +312,7 @@ func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.Shelved,
 	return done, gone, err
 }
 
-func itemsOf(messages []bus.Shelved) []*opsv1.Item {
+func itemsOf(messages []bus.DeadLetter) []*opsv1.Item {
 	items := make([]*opsv1.Item, len(messages))
 	for i, m := range messages {
 		items[i] = itemOf(m)
@@ -415,11 +415,11 @@ func (a *app) became(ctx context.Context, b *bus.Bus, sent []bus.Sent, limit tim
 		var open []bus.Sent
 		for i, fate := range fates {
 			switch fate {
-			case bus.Through:
+			case bus.Done:
 				out.Through++
 			case bus.HeldAgain:
 				out.Held++
-			case bus.DeadAgain:
+			case bus.DeadLetteredAgain:
 				out.Dead++
 			case bus.Waiting:
 				out.OnTheWay++

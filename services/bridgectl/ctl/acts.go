@@ -149,7 +149,7 @@ func (a *app) revealed(ctx context.Context, d deed, items ...*opsv1.Item) error 
 }
 
 // itemOf is a message as acts name it.
-func itemOf(m bus.Shelved) *opsv1.Item {
+func itemOf(m bus.DeadLetter) *opsv1.Item {
 	return &opsv1.Item{
 		No: m.Seq, Kind: m.Kind, Consumer: m.Consumer, Seller: actText(m.Seller), Key: actText(m.Key), Stream: m.Stream, Seq: m.OriginSeq,
 		Code: actText(m.Reason.Code), Cause: actText(m.Cause), Attempts: int32(min(m.Attempts, 1<<30)), Since: timestamppb.New(m.Last),

@@ -259,7 +259,7 @@ func (a *app) history(w io.Writer, h []historyJSON) error {
 }
 
 // earlier is where m stood before and what operators did to it, oldest first.
-func (a *app) earlier(ctx context.Context, b *bus.Bus, m bus.Shelved) ([]historyJSON, error) {
+func (a *app) earlier(ctx context.Context, b *bus.Bus, m bus.DeadLetter) ([]historyJSON, error) {
 	var out []historyJSON
 	mine := func(i *opsv1.Item) bool {
 		return i.Stream == m.Stream && i.Seq == m.OriginSeq && i.Consumer == m.Consumer

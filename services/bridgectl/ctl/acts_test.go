@@ -21,7 +21,7 @@ func shelve(t testing.TB, b *bus.Bus, n int) {
 	t.Helper()
 	for i := range n {
 		no := fmt.Sprintf("SO-%d", i)
-		if _, _, err := b.PublishRaw(t.Context(), event.ShelfSubject(event.Dead, "order-pusher", "INTAKE", uint64(i+1)), map[string][]string{
+		if _, _, err := b.PublishRaw(t.Context(), event.DeadLetterSubject(event.Dead, "order-pusher", "INTAKE", uint64(i+1)), map[string][]string{
 			event.HeaderID: {"order.audited/acme/" + no}, event.HeaderOriginSubject: {"order.audited.acme"}, event.HeaderOriginStream: {"INTAKE"},
 			event.HeaderOriginSeq: {fmt.Sprint(i + 1)}, event.HeaderOriginTime: {time.Now().UTC().Format(time.RFC3339Nano)},
 			event.HeaderSeller: {"acme"}, event.HeaderKey: {no}, event.HeaderClass: {"permanent"}, event.HeaderReason: {`{"Code":"goods.unknown","EN":"no such goods"}`},
@@ -143,7 +143,7 @@ func TestAPersonIsAskedBeforeAnAct(t *testing.T) {
 	shelve(t, b, 3)
 	left := func() int {
 		t.Helper()
-		items, _, err := b.Shelf(t.Context(), bus.ShelfQuery{})
+		items, _, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{})
 		if err != nil {
 			t.Fatal(err)
 		}

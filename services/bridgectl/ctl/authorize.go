@@ -312,7 +312,7 @@ func listen(addr, state string, a *app) (at string, wait func(context.Context) (
 }
 
 // done lets go on what waited for the token, and tells.
-func (c sellerAuthorizeCmd) done(ctx context.Context, a *app, book *seller.Book, id token.ID, tokens *token.Store) error {
+func (c sellerAuthorizeCmd) done(ctx context.Context, a *app, book *seller.Registry, id token.ID, tokens *token.Store) error {
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err

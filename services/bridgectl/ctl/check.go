@@ -237,7 +237,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 	case errors.Is(err, ledger.ErrNoEntry):
 	case err != nil:
 		return err
-	case e.State != ledger.New && !e.Partial() && !pusher.SamePayload(e, o):
+	case e.State != ledger.New && !e.Reconstructed() && !pusher.SamePayload(e, o):
 		r.add(pusher.Reused(o))
 	case (e.State == ledger.Unknown || e.State == ledger.Intent) && e.Identity != "" && e.Identity != c.identity(o):
 		r.add(pusher.Elsewhere(o, o.OutboundNo, e.Identity, c.identity(o)))
@@ -260,7 +260,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 			if other.Key.No == o.OutboundNo || other.OrderNo != o.OrderNo || !other.State.Live() || !slices.Contains(other.Lines, line.LineId) {
 				continue
 			}
-			r.add(pusher.LineTaken(o, line.LineId, other, pusher.Begun(others, o.Supersedes)))
+			r.add(pusher.LineTaken(o, line.LineId, other, pusher.Claimed(others, o.Supersedes)))
 		}
 	}
 	return nil

@@ -192,7 +192,7 @@ func (c sellerDoctorCmd) held(ctx context.Context, a *app, add func(about, what,
 	counts := map[string]int{}
 	reasons := map[string]fault.Reason{}
 	var causes []string
-	err = pick{Seller: c.Name}.each(ctx, a, b, event.Held, func(m bus.Shelved) error {
+	err = pick{Seller: c.Name}.each(ctx, a, b, event.Held, func(m bus.DeadLetter) error {
 		if counts[m.Cause] == 0 {
 			causes, reasons[m.Cause] = append(causes, m.Cause), m.Reason
 		}

@@ -238,7 +238,7 @@ func (x *erasing) blocked(ctx context.Context, no string, now time.Time) (string
 	if x.Drop {
 		return "", nil
 	}
-	var outstanding *bus.Outstanding
+	var outstanding *bus.Backlog
 	for _, c := range x.copies {
 		switch {
 		case c.Original.Key != no:
@@ -249,7 +249,7 @@ func (x *erasing) blocked(ctx context.Context, no string, now time.Time) (string
 			return "it was published just now, and a worker may have it in hand: look again in two minutes", nil
 		default:
 			if outstanding == nil {
-				o, err := x.b.Outstanding(ctx, pusher.Name)
+				o, err := x.b.Backlog(ctx, pusher.Name)
 				if err != nil {
 					return "", err
 				}

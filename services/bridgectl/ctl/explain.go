@@ -121,7 +121,7 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 	if err := x.entries(ctx, l); err != nil {
 		return err
 	}
-	if err := (pick{Seller: c.Seller}).each(ctx, a, b, "", func(m bus.Shelved) error { return x.shelved(ctx, b, m) }); err != nil {
+	if err := (pick{Seller: c.Seller}).each(ctx, a, b, "", func(m bus.DeadLetter) error { return x.shelved(ctx, b, m) }); err != nil {
 		return err
 	}
 	if err := x.acted(ctx, b, c.Seller); err != nil {
@@ -206,8 +206,8 @@ func (x *explained) entry(e ledger.Entry) {
 	switch {
 	case e.State == ledger.Refused:
 		d.Reason = (*reasonJSON)(&e.Reason)
-	case e.Denied != (fault.Reason{}): // refused in words, and looked for before that is believed
-		d.State, d.Reason = "refused, still looked for", (*reasonJSON)(&e.Denied)
+	case e.Rejection != (fault.Reason{}): // refused in words, and looked for before that is believed
+		d.State, d.Reason = "refused, still looked for", (*reasonJSON)(&e.Rejection)
 	}
 	x.people.Known = append(x.people.Known, e.Key.No, e.OrderNo, e.Number)
 	if e.Following != nil {
@@ -267,9 +267,9 @@ func (x *explained) mentioned(s bus.Stored) bool {
 	return false
 }
 
-func (x *explained) shelved(ctx context.Context, b *bus.Bus, m bus.Shelved) error {
+func (x *explained) shelved(ctx context.Context, b *bus.Bus, m bus.DeadLetter) error {
 	m, err := named(ctx, b, m)
-	if errors.Is(err, bus.ErrNotShelved) {
+	if errors.Is(err, bus.ErrNoDeadLetter) {
 		return nil
 	}
 	if err != nil || m.Key == "" || !x.knows(m.Seller, m.Key) && m.Key != x.number {

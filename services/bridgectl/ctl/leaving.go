@@ -44,7 +44,7 @@ func (a *app) leaves(ctx context.Context, was, now *seller.Seller) ([]*leaving, 
 		return nil, err
 	}
 	var found []*leaving
-	err = l.Unsettled(ctx, now.Name(), orderKind, func(e ledger.Entry) error {
+	err = l.EachUnfinished(ctx, now.Name(), orderKind, func(e ledger.Entry) error {
 		zh, en := seller.Loses(was, now, e.Shop, e.Warehouse, e.Identity)
 		if en == "" {
 			return nil

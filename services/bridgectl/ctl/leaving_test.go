@@ -56,13 +56,13 @@ func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
 	}
 	was.Setup.Name, moved.Name = "bolt", "bolt"
 	for _, no := range []string{"A-1", "A-2"} {
-		begun, err := l.Begin(t.Context(), ledger.Begin{
+		begun, err := l.Claim(t.Context(), ledger.ClaimRequest{
 			Key: ledger.Key{Seller: "bolt", Kind: orderKind, No: no}, Owner: "w", Hash: "h", Shop: "S01", Warehouse: "W01", Identity: was.IdentityOf("W01"),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Doubt(t.Context(), begun.Claim, "no answer"); err != nil {
+		if err := l.MarkUnknown(t.Context(), begun.Claim, "no answer"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -205,7 +205,7 @@ func body(m proto.Message, reveal bool) json.RawMessage {
 
 // veiled is a message on the shelf as it may be shown: without what the words on it say of the people in its body. Builds
 // before this one kept such words as the warehouse sent them.
-func veiled(m bus.Shelved) bus.Shelved {
+func veiled(m bus.DeadLetter) bus.DeadLetter {
 	people := peopleIn(m)
 	if m.Reason.RemoteText != "" || borrowed(m.Reason) {
 		m.Error = people.Hide(m.Error)
@@ -235,7 +235,7 @@ func veiledReason(r fault.Reason, people personal.Data) fault.Reason {
 func borrowed(r fault.Reason) bool { return r.ZH == r.EN }
 
 // peopleIn is the people's data in a message's body, as far as that can be read.
-func peopleIn(m bus.Shelved) personal.Data {
+func peopleIn(m bus.DeadLetter) personal.Data {
 	var people personal.Data
 	name, _ := event.Split(m.Subject)
 	if message, err := decoded(bus.Stored{Name: name, Header: m.Header, Body: m.Body}); err == nil && message != nil {

@@ -78,7 +78,7 @@ func squeeze(s string) string { return strings.NewReplacer(" ", "", "\n", "").Re
 // What an earlier build stored with a message is the warehouse's own words.
 func TestWordsOnAMessageShowNobodysData(t *testing.T) {
 	const words = "收件人张三 138 0000 0000，文三路90号，留言打给王大锤，单号2754381920561"
-	m := bus.Shelved{
+	m := bus.DeadLetter{
 		Subject: "order.audited.demo", Key: "A-20261130001",
 		Body:   []byte(`{"seller":"demo","platformOrderNos":["2754381920561"],"buyerRemark":"请打给王大锤","receiver":{"name":"张三","mobile":"13800000000","address":"文三路 90 号"}}`),
 		Header: map[string][]string{"Ce-Subject": {"A-20261130001"}, "X-Phone": {"13800000000"}},

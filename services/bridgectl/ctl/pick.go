@@ -86,8 +86,8 @@ const (
 )
 
 // query is for one page.
-func (p pick) query(kind string, bodies bool) bus.ShelfQuery {
-	q := bus.ShelfQuery{Kind: kind, Consumer: p.Consumer, Seller: p.Seller, Subject: p.Subject, Limit: pageSize}
+func (p pick) query(kind string, bodies bool) bus.DeadLetterQuery {
+	q := bus.DeadLetterQuery{Kind: kind, Consumer: p.Consumer, Seller: p.Seller, Subject: p.Subject, Limit: pageSize}
 	if bodies {
 		q.Limit, q.WithBody = bodiesSize, true
 	}
@@ -95,7 +95,7 @@ func (p pick) query(kind string, bodies bool) bus.ShelfQuery {
 }
 
 // match decides what the query cannot.
-func (p pick) match(m bus.Shelved) bool {
+func (p pick) match(m bus.DeadLetter) bool {
 	return (p.Code == "" || m.Reason.Code == p.Code) &&
 		(p.Cause == "" || m.Cause == p.Cause || strings.HasPrefix(m.Cause, p.Cause+"/")) &&
 		(p.Since.IsZero() || !m.Last.Before(p.Since.Time)) &&
@@ -105,7 +105,7 @@ func (p pick) match(m bus.Shelved) bool {
 }
 
 // says looks for the text in what is said of a message. Its body is not looked at: it is personal.
-func (p pick) says(m bus.Shelved) bool {
+func (p pick) says(m bus.DeadLetter) bool {
 	text := strings.ToLower(p.Text)
 	r := m.Reason
 	for _, s := range []string{m.Error, r.ZH, r.EN, r.RemoteText, r.RemoteCode, r.Code, r.Field, m.Cause, m.Key, m.Subject} {
@@ -118,9 +118,9 @@ func (p pick) says(m bus.Shelved) bool {
 
 // each calls f with what is selected, oldest first; an empty kind is both. Long readings say how far they are. Bodies are
 // there only when the selection needs them: the number of an order may stand anywhere in one. f must be quick.
-func (p pick) each(ctx context.Context, a *app, b *bus.Bus, kind string, f func(bus.Shelved) error) error {
+func (p pick) each(ctx context.Context, a *app, b *bus.Bus, kind string, f func(bus.DeadLetter) error) error {
 	said, n := a.now(), 0
-	return b.EachShelved(ctx, p.query(kind, p.Order != ""), func(m bus.Shelved) error {
+	return b.EachDeadLetter(ctx, p.query(kind, p.Order != ""), func(m bus.DeadLetter) error {
 		n++
 		if now := a.now(); now.Sub(said) > sayEvery {
 			said = now
@@ -134,10 +134,10 @@ func (p pick) each(ctx context.Context, a *app, b *bus.Bus, kind string, f func(
 }
 
 // paged is each with bodies or without, after the given number, for an f that takes its time.
-func (p pick) paged(ctx context.Context, b *bus.Bus, kind string, after uint64, bodies bool, f func(bus.Shelved) error) error {
+func (p pick) paged(ctx context.Context, b *bus.Bus, kind string, after uint64, bodies bool, f func(bus.DeadLetter) error) error {
 	q := p.query(kind, bodies)
 	for q.After = after; ; {
-		items, next, err := b.Shelf(ctx, q)
+		items, next, err := b.DeadLetters(ctx, q)
 		if err != nil {
 			return err
 		}
@@ -156,12 +156,12 @@ func (p pick) paged(ctx context.Context, b *bus.Bus, kind string, after uint64, 
 }
 
 // named is m with the number of its order, which did not travel in its headers where the message could not be read.
-func named(ctx context.Context, b *bus.Bus, m bus.Shelved) (bus.Shelved, error) {
+func named(ctx context.Context, b *bus.Bus, m bus.DeadLetter) (bus.DeadLetter, error) {
 	if m.Key != "" {
 		return m, nil
 	}
 	if m.Body == nil {
-		whole, err := b.ShelfItem(ctx, m.Seq)
+		whole, err := b.DeadLetter(ctx, m.Seq)
 		if err != nil {
 			return m, err
 		}
@@ -172,8 +172,8 @@ func named(ctx context.Context, b *bus.Bus, m bus.Shelved) (bus.Shelved, error) 
 }
 
 // list counts all of what p selects and reads one page of it. next is the number to go on after, 0 at the end.
-func list(ctx context.Context, a *app, b *bus.Bus, kind string, p pick, g page) (all tally, items []bus.Shelved, next uint64, err error) {
-	err = p.each(ctx, a, b, kind, func(m bus.Shelved) error {
+func list(ctx context.Context, a *app, b *bus.Bus, kind string, p pick, g page) (all tally, items []bus.DeadLetter, next uint64, err error) {
+	err = p.each(ctx, a, b, kind, func(m bus.DeadLetter) error {
 		all.add(m)
 		switch {
 		case m.Seq <= g.After:
@@ -190,7 +190,7 @@ func list(ctx context.Context, a *app, b *bus.Bus, kind string, p pick, g page) 
 	}
 	for i, m := range items {
 		m, err := named(ctx, b, m)
-		if err != nil && !errors.Is(err, bus.ErrNotShelved) {
+		if err != nil && !errors.Is(err, bus.ErrNoDeadLetter) {
 			return all, nil, 0, err
 		}
 		m.Body = nil
@@ -218,13 +218,13 @@ type group struct {
 	count         int
 	since, latest time.Time
 	examples      []string
-	first         bus.Shelved
+	first         bus.DeadLetter
 }
 
 // maxExamples is how many messages of a group are named.
 const maxExamples = 3
 
-func (t *tally) add(m bus.Shelved) {
+func (t *tally) add(m bus.DeadLetter) {
 	if t.groups == nil {
 		t.groups = map[groupKey]*group{}
 	}
@@ -311,7 +311,7 @@ func (p pick) mistyped(ctx context.Context, a *app, b *bus.Bus) error {
 	}
 	// What stands there is known, whatever we know of it: an older build may have put it there.
 	sellers, codes, causes, subjects := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
-	if err := (pick{}).each(ctx, a, b, "", func(m bus.Shelved) error {
+	if err := (pick{}).each(ctx, a, b, "", func(m bus.DeadLetter) error {
 		for _, see := range []struct {
 			in   map[string]bool
 			what string

@@ -316,7 +316,7 @@ func (c reconcileCmd) inLedger(ctx context.Context, a *app, l ledger.Ledger, row
 
 // atWarehouses asks the warehouses for those that nobody here knows: no audit tells at which warehouse, so each account of
 // the seller is asked.
-func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *adapters.Warehouses, book *seller.Book, rows []*listRow) error {
+func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *adapters.Warehouses, book *seller.Registry, rows []*listRow) error {
 	by := map[string][]*listRow{}
 	for _, r := range rows {
 		if r.Verdict == "" {

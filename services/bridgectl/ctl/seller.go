@@ -38,7 +38,7 @@ type sellerCmd struct {
 }
 
 // book opens the sellers' set-ups.
-func (a *app) book(ctx context.Context) (*seller.Book, error) {
+func (a *app) book(ctx context.Context) (*seller.Registry, error) {
 	b, err := a.bus(ctx)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (a *app) book(ctx context.Context) (*seller.Book, error) {
 }
 
 // sellerNamed opens the book and finds a seller in it.
-func (a *app) sellerNamed(ctx context.Context, name string) (*seller.Book, *seller.Seller, error) {
+func (a *app) sellerNamed(ctx context.Context, name string) (*seller.Registry, *seller.Seller, error) {
 	book, err := a.book(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -328,7 +328,7 @@ func (c sellerResumeCmd) Run(ctx context.Context, a *app) error {
 	return a.do(ctx, deed{"seller resume", c.Name, "paused by " + pausedBy(s.Pause.By), c.Why}, func() (int, error) { return 1, c.resume(ctx, a, book, s) })
 }
 
-func (c sellerResumeCmd) resume(ctx context.Context, a *app, book *seller.Book, s *seller.Seller) error {
+func (c sellerResumeCmd) resume(ctx context.Context, a *app, book *seller.Registry, s *seller.Seller) error {
 	if err := book.Resume(ctx, c.Name, sellerv1.Paused_BY_OPERATOR); err != nil {
 		return err
 	}

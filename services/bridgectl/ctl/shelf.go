@@ -74,7 +74,7 @@ type reasonJSON struct {
 	RemoteText string `json:"remote_text,omitempty"`
 }
 
-func shelvedOf(m bus.Shelved) shelvedJSON {
+func shelvedOf(m bus.DeadLetter) shelvedJSON {
 	return shelvedJSON{
 		No: m.Seq, Kind: m.Kind, Consumer: m.Consumer, Stream: m.Stream, Seq: m.OriginSeq, Subject: m.Subject,
 		Seller: m.Seller, Key: m.Key, ID: m.ID, Class: m.Class, Cause: m.Cause, Reason: reasonJSON(m.Reason), Error: m.Error,
@@ -138,7 +138,7 @@ func (a *app) listShelf(ctx context.Context, kind string, p pick, g page, groupe
 }
 
 // why is why a message stands on the shelf, in a line.
-func (a *app) why(m bus.Shelved) string {
+func (a *app) why(m bus.DeadLetter) string {
 	reason := m.Reason
 	if m.Cause != "" {
 		reason.Field = "" // the cause names it
@@ -237,7 +237,7 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 }
 
 // bodyOf is a message's body as it may be shown, and what there is to say about that.
-func (a *app) bodyOf(m bus.Shelved, reveal bool) (text, note string) {
+func (a *app) bodyOf(m bus.DeadLetter, reveal bool) (text, note string) {
 	text, err := pretty(asJSON(m), kindOn(m.Subject), reveal)
 	switch {
 	case err == nil && !reveal && strings.Contains(text, hidden):
@@ -252,7 +252,7 @@ func (a *app) bodyOf(m bus.Shelved, reveal bool) (text, note string) {
 }
 
 // asJSON is a message's body, as JSON if it is readable protobuf.
-func asJSON(m bus.Shelved) []byte {
+func asJSON(m bus.DeadLetter) []byte {
 	if json.Valid(m.Body) {
 		return m.Body
 	}
@@ -268,10 +268,10 @@ func asJSON(m bus.Shelved) []byte {
 	return text
 }
 
-func item(ctx context.Context, b *bus.Bus, kind string, no uint64) (bus.Shelved, error) {
-	m, err := b.ShelfItem(ctx, no)
-	if errors.Is(err, bus.ErrNotShelved) || err == nil && m.Kind != kind {
-		return m, hint(fmt.Errorf("message %d: %w", no, bus.ErrNotShelved), "bridgectl %s ls; it may have been replayed, released or dropped", kind)
+func item(ctx context.Context, b *bus.Bus, kind string, no uint64) (bus.DeadLetter, error) {
+	m, err := b.DeadLetter(ctx, no)
+	if errors.Is(err, bus.ErrNoDeadLetter) || err == nil && m.Kind != kind {
+		return m, hint(fmt.Errorf("message %d: %w", no, bus.ErrNoDeadLetter), "bridgectl %s ls; it may have been replayed, released or dropped", kind)
 	}
 	if m.Key == "" {
 		m.Key = numberIn(m.Body)

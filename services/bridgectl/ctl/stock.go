@@ -558,7 +558,7 @@ func (c stockCorrectCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if f.Rows > 0 && f.Num == to && len(f.Holes) == 0 {
+	if f.Rows > 0 && f.Num == to && len(f.Gaps) == 0 {
 		return fmt.Errorf("the book of %s has %d already", c.Goods, to)
 	}
 	f.GoodsNo = c.Goods
@@ -585,10 +585,10 @@ func (c stockCorrectCmd) set(ctx context.Context, a *app, at seller.Place, p sto
 		return err
 	}
 	by := c.Why + " (" + a.Who + ")"
-	for len(is.Holes) > 0 || is.Rows == 0 || is.Num != to {
+	for len(is.Gaps) > 0 || is.Rows == 0 || is.Num != to {
 		e := syncer.Correction(at, p, is, to, by, a.now())
-		if len(is.Holes) > 0 { // what is missing is taken for one movement: else the figures would not link up ever after
-			e = syncer.Filling(at, p, is, is.Holes[0], by, a.now())
+		if len(is.Gaps) > 0 { // what is missing is taken for one movement: else the figures would not link up ever after
+			e = syncer.Filling(at, p, is, is.Gaps[0], by, a.now())
 			a.note("warning: movements of %s are missing; should they be found, they are booked beside this correction", c.Goods)
 		}
 		if err := b.Publish(ctx, e); err != nil {

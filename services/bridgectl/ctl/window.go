@@ -115,7 +115,7 @@ func (c windowLsCmd) Run(ctx context.Context, a *app) error {
 	})
 }
 
-func (a *app) windowTable(w io.Writer, items []bus.Shelved) error {
+func (a *app) windowTable(w io.Writer, items []bus.DeadLetter) error {
 	t := table{head: []string{"NO", "SELLER", "PLACE", "FROM", "TO", "GOODS", "TRIES", "WHY"}}
 	for _, m := range items {
 		x := windowOf(m)
@@ -125,10 +125,10 @@ func (a *app) windowTable(w io.Writer, items []bus.Shelved) error {
 }
 
 // windows reads a page of the spans on both shelves, oldest first.
-func windows(ctx context.Context, a *app, b *bus.Bus, p pick, g page) (items []bus.Shelved, next uint64, err error) {
+func windows(ctx context.Context, a *app, b *bus.Bus, p pick, g page) (items []bus.DeadLetter, next uint64, err error) {
 	enough := errors.New("enough")
 	p.Consumer = ingester.Windows
-	err = p.paged(ctx, b, "", g.After, true, func(m bus.Shelved) error {
+	err = p.paged(ctx, b, "", g.After, true, func(m bus.DeadLetter) error {
 		if len(items) == g.Limit {
 			next = items[g.Limit-1].Seq
 			return enough
@@ -145,7 +145,7 @@ func windows(ctx context.Context, a *app, b *bus.Bus, p pick, g page) (items []b
 	return items, next, err
 }
 
-func windowOf(m bus.Shelved) windowJSON {
+func windowOf(m bus.DeadLetter) windowJSON {
 	x := windowJSON{shelvedJSON: shelvedOf(m), Place: "-"}
 	due := &vmiv1.WindowDue{}
 	if (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(asJSON(m), due) == nil {
@@ -268,11 +268,11 @@ func (c windowRefetchCmd) failed(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	var chosen []bus.Shelved
+	var chosen []bus.DeadLetter
 	for _, no := range c.No {
-		m, err := b.ShelfItem(ctx, no)
-		if errors.Is(err, bus.ErrNotShelved) || err == nil && m.Consumer != ingester.Windows {
-			return hint(fmt.Errorf("window %d: %w", no, bus.ErrNotShelved), "bridgectl window ls; it may have been read meanwhile")
+		m, err := b.DeadLetter(ctx, no)
+		if errors.Is(err, bus.ErrNoDeadLetter) || err == nil && m.Consumer != ingester.Windows {
+			return hint(fmt.Errorf("window %d: %w", no, bus.ErrNoDeadLetter), "bridgectl window ls; it may have been read meanwhile")
 		}
 		if err != nil {
 			return err
@@ -308,14 +308,14 @@ func (c windowRefetchCmd) failed(ctx context.Context, a *app) error {
 	d := deed{verb: "window refetch", seller: c.Seller, target: pick{Seller: c.Seller, Cause: c.Cause, Code: c.Code}.words(), why: c.Why}
 	if len(chosen) > 0 {
 		by := bus.By{Who: a.Who, Why: c.Why, Release: true}
-		done.No, _, err = a.actOn(ctx, d, len(chosen), chosen[:min(len(chosen), actPart)], c.PerSecond, func(f func(bus.Shelved) error) error {
+		done.No, _, err = a.actOn(ctx, d, len(chosen), chosen[:min(len(chosen), actPart)], c.PerSecond, func(f func(bus.DeadLetter) error) error {
 			for _, m := range chosen {
 				if err := f(m); err != nil {
 					return err
 				}
 			}
 			return nil
-		}, func(m bus.Shelved) error { return b.Replay(ctx, m.Seq, by) })
+		}, func(m bus.DeadLetter) error { return b.Replay(ctx, m.Seq, by) })
 		done.Count = len(done.No)
 	}
 	shown := a.show(done, func(w io.Writer) error {

@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -25,12 +25,12 @@ const (
 )
 
 // DemoSandbox is a sandbox that knows the demo seller.
-func DemoSandbox() jdtest.Config {
-	return jdtest.Config{
+func DemoSandbox() jdsandbox.Config {
+	return jdsandbox.Config{
 		Speed:      demoSpeed,
-		Warehouses: []jdtest.Warehouse{{WarehouseNo: DemoWarehouse, WarehouseName: "示例仓"}},
-		Shops:      []jdtest.Shop{{ShopNo: DemoShop, ShopName: "示例店", DeptNo: DemoDepartment}},
-		Shippers:   []jdtest.Shipper{{ShipperNo: "CYS0000010", ShipperName: "京东快递", Status: "1", IsCod: "1"}},
+		Warehouses: []jdsandbox.Warehouse{{WarehouseNo: DemoWarehouse, WarehouseName: "示例仓"}},
+		Shops:      []jdsandbox.Shop{{ShopNo: DemoShop, ShopName: "示例店", DeptNo: DemoDepartment}},
+		Shippers:   []jdsandbox.Shipper{{ShipperNo: "CYS0000010", ShipperName: "京东快递", Status: "1", IsCod: "1"}},
 	}
 }
 
@@ -55,18 +55,18 @@ func DemoSetup(dir, url string) (*sellerv1.Setup, error) {
 		}
 		return &sellerv1.SecretRef{File: path}, nil
 	}
-	appSecret, err := secret("sandbox-app-secret", jdtest.DefaultAppSecret)
+	appSecret, err := secret("sandbox-app-secret", jdsandbox.DefaultAppSecret)
 	if err != nil {
 		return nil, err
 	}
-	token, err := secret("sandbox-token", jdtest.DefaultToken)
+	token, err := secret("sandbox-token", jdsandbox.DefaultToken)
 	if err != nil {
 		return nil, err
 	}
 	return &sellerv1.Setup{
 		Name: DemoSeller, Title: "示例商家 (sandbox)",
 		Accounts: []*sellerv1.Account{{
-			Name: "sandbox", Kind: sellerv1.Account_KIND_JD, Url: GatewayURL(url), AppKey: jdtest.DefaultAppKey,
+			Name: "sandbox", Kind: sellerv1.Account_KIND_JD, Url: GatewayURL(url), AppKey: jdsandbox.DefaultAppKey,
 			AppSecret: appSecret, AccessToken: token, TokenOwner: sellerv1.Account_TOKEN_OWNER_EXTERNAL,
 			Department: DemoDepartment, VendorSource: "ISV0000000000001",
 			Quota: &sellerv1.Quota{PerSecond: 200, Concurrent: 32},

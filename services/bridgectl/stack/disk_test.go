@@ -16,9 +16,9 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/jdsandbox/control"
 	"stockbridge/pkg/smalldisk"
-	"stockbridge/pkg/warehouse/jd/jdtest"
-	"stockbridge/pkg/warehouse/jd/jdtest/control"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
 )
@@ -106,7 +106,7 @@ func TestUpEndsOnAFullDisk(t *testing.T) {
 		t.Helper()
 		jd := control.New(u.where("sandbox"))
 		eventually(t, fmt.Sprintf("all %d are at the warehouse", n), func() bool {
-			docs, err := jd.Documents(t.Context(), jdtest.Query{})
+			docs, err := jd.Documents(t.Context(), jdsandbox.Query{})
 			return err == nil && len(docs) >= n
 		})
 	}
@@ -161,7 +161,7 @@ func TestUpEndsOnAFullDisk(t *testing.T) {
 	want := len(acked) + len(open)
 	jd := control.New(again.where("sandbox"))
 	delivered(again, want)
-	docs, err := jd.Documents(t.Context(), jdtest.Query{})
+	docs, err := jd.Documents(t.Context(), jdsandbox.Query{})
 	numbers := map[string]bool{}
 	for _, d := range docs {
 		numbers[d.IsvUUID] = true

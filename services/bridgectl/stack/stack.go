@@ -23,8 +23,8 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	"stockbridge/pkg/worker"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/order-pusher/pusher"
@@ -52,7 +52,7 @@ type Options struct {
 	HTTPAddr string
 	// SandboxAddr of the sandbox; empty or "off" for none. Nil Sandbox settings are those of DemoSandbox.
 	SandboxAddr string
-	Sandbox     *jdtest.Config
+	Sandbox     *jdsandbox.Config
 	// Ticks of the demo seller.
 	Ticks Ticks
 	// Pusher, Poller, Reconciler, Ingester and Syncer are the workers' settings; nil for those of the environment (PUSH_…,
@@ -76,7 +76,7 @@ type Stack struct {
 	// its gateway is at GatewayURL.
 	NATSURL, HTTPAt, SandboxURL string
 	// JD is the sandbox, nil without one.
-	JD *jdtest.JD
+	JD *jdsandbox.JD
 
 	o       Options
 	server  *server.Server // the embedded one
@@ -183,7 +183,7 @@ func (s *Stack) startSandbox() error {
 		demo.State = filepath.Join(s.o.DataDir, "sandbox.journal")
 		config = &demo
 	}
-	jd, err := jdtest.New(*config)
+	jd, err := jdsandbox.New(*config)
 	if err != nil {
 		return fmt.Errorf("start the sandbox: %w", err)
 	}

@@ -166,7 +166,7 @@ func pushBare(ctx context.Context, js jetstream.JetStream, wh warehouse.Orders, 
 	if err != nil {
 		return err
 	}
-	taken, err := wh.TakeOrder(ctx, o)
+	taken, err := wh.SendOrder(ctx, o)
 	if err != nil {
 		return err
 	}

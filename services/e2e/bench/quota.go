@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/procs"
@@ -23,7 +23,7 @@ const codeTooMany = "2"
 func (b *bench) quota(ctx context.Context, report *Report) error {
 	config := stack.DemoSandbox()
 	config.Stopped = true
-	config.Knobs.Quota = jdtest.Quota{PerSecond: allowed, Concurrent: 5}
+	config.Knobs.Quota = jdsandbox.Quota{PerSecond: allowed, Concurrent: 5}
 	s, err := b.stand(ctx, shape{name: "quota", sync: "2m", redis: "everysec", sandbox: &config})
 	if err != nil {
 		return err

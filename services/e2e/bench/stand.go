@@ -15,9 +15,9 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
@@ -41,7 +41,7 @@ type stand struct {
 type shape struct {
 	name, sync, redis string
 	// sandbox plays JD, or an answerer does with this latency.
-	sandbox *jdtest.Config
+	sandbox *jdsandbox.Config
 	latency time.Duration
 }
 
@@ -216,7 +216,7 @@ func (s *stand) warm(ctx context.Context, sellers ...string) error {
 	if err := s.drained(ctx, "order-pusher"); err != nil {
 		return err
 	}
-	return rest(ctx, ledger.BirthMargin+time.Second)
+	return rest(ctx, ledger.EpochMargin+time.Second)
 }
 
 func rest(ctx context.Context, d time.Duration) error {

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/procs"
@@ -36,7 +36,7 @@ func (b *bench) vmi(ctx context.Context, report *Report) error {
 	defer s.close()
 	n, now := b.orders(caughtUp), time.Now()
 	since := now.Add(-time.Duration(float64(flowTime) * b.scale))
-	fill := jdtest.Fill{
+	fill := jdsandbox.Fill{
 		DeptNo: stack.DemoDepartment, WarehouseNo: stack.DemoWarehouse, ShopNo: stack.DemoShop, Rows: n, From: since, To: now.Add(-time.Minute),
 	}
 	for i := range movedGoods {

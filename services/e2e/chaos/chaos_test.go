@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/smalldisk"
-	"stockbridge/pkg/warehouse/jd/jdtest"
-	"stockbridge/services/e2e/cutproxy"
+	"stockbridge/services/e2e/faultproxy"
 )
 
 // A kill that hit no call proves nothing and must not be counted, however many calls there are.
@@ -18,7 +18,7 @@ func TestOnlyKillsThatHitACallCount(t *testing.T) {
 	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(ms int) time.Time { return began.Add(time.Duration(ms) * time.Millisecond) }
 	k := kills{list: []killed{{at: at(1000)}, {at: at(2000)}, {at: at(3000)}}}
-	k.meet([]jdtest.Call{
+	k.meet([]jdsandbox.Call{
 		{Seq: 1, At: at(900), TookMillis: 300},              // another worker's: it was answered
 		{Seq: 2, At: at(1001), TookMillis: 300, Gone: true}, // within what clocks may differ
 		{Seq: 3, At: at(800), TookMillis: 300, Gone: true},
@@ -40,7 +40,7 @@ func TestTheSeedMakesThePlan(t *testing.T) {
 		if err := s.complete(0); err != nil {
 			t.Fatal(err)
 		}
-		g := &stage{s: s, rand: rand.New(rand.NewPCG(seed, 1)), toRedis: &cutproxy.Proxy{}, disks: map[string]*smalldisk.Disk{"nats": {}, "redis": {}}}
+		g := &stage{s: s, rand: rand.New(rand.NewPCG(seed, 1)), toRedis: &faultproxy.Proxy{}, disks: map[string]*smalldisk.Disk{"nats": {}, "redis": {}}}
 		for _, p := range g.plan() {
 			names, last = append(names, p.name), p.at
 		}

@@ -16,9 +16,9 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse/jd/jdtest"
-	"stockbridge/services/e2e/cutproxy"
+	"stockbridge/services/e2e/faultproxy"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
 	"stockbridge/services/reconciler/reconciler"
@@ -459,7 +459,7 @@ func (g *stage) rescale(ctx context.Context, _ *rand.Rand) error {
 }
 
 // window puts faults into the sandbox for a while.
-func (g *stage) window(ctx context.Context, f history.Fault, name string, d time.Duration, faults ...jdtest.Fault) error {
+func (g *stage) window(ctx context.Context, f history.Fault, name string, d time.Duration, faults ...jdsandbox.Fault) error {
 	f.Target, f.Began = "jd", time.Now()
 	for i := range faults {
 		made, err := g.procs.Sandbox.AddFault(ctx, faults[i])
@@ -476,7 +476,7 @@ func (g *stage) window(ctx context.Context, f history.Fault, name string, d time
 	}
 	fired := 0
 	for _, k := range knobs.Faults {
-		if slices.ContainsFunc(faults, func(f jdtest.Fault) bool { return f.ID == k.ID }) {
+		if slices.ContainsFunc(faults, func(f jdsandbox.Fault) bool { return f.ID == k.ID }) {
 			fired += k.Fired
 			if err := g.procs.Sandbox.RemoveFault(last, k.ID); err != nil {
 				return err
@@ -493,23 +493,23 @@ func (g *stage) window(ctx context.Context, f history.Fault, name string, d time
 func (g *stage) loseAnswers(ctx context.Context, r *rand.Rand) error {
 	add := []string{"eclp.order.addOrder"}
 	return g.window(ctx, history.Fault{Kind: history.JDLost}, "jd-lost", g.quick(draw(r, 5*time.Second, 10*time.Second)),
-		jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: add, Chance: 0.1},
-		jdtest.Fault{Kind: jdtest.Truncated, Methods: add, Chance: 0.05},
-		jdtest.Fault{Kind: jdtest.Error, Methods: add, Code: "65", Work: jdtest.WorkDone, Chance: 0.05},
-		jdtest.Fault{Kind: jdtest.Empty, Methods: add, Work: jdtest.WorkDone, Chance: 0.03},
-		jdtest.Fault{Kind: jdtest.HTTP, Methods: add, Work: jdtest.WorkDone, Chance: 0.03},
-		jdtest.Fault{Kind: jdtest.Drop, Methods: add, Chance: 0.05},
-		jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: []string{"eclp.order.ext.queryOrder"}, Chance: 0.1},
+		jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: add, Chance: 0.1},
+		jdsandbox.Fault{Kind: jdsandbox.Truncated, Methods: add, Chance: 0.05},
+		jdsandbox.Fault{Kind: jdsandbox.Error, Methods: add, Code: "65", Work: jdsandbox.WorkDone, Chance: 0.05},
+		jdsandbox.Fault{Kind: jdsandbox.Empty, Methods: add, Work: jdsandbox.WorkDone, Chance: 0.03},
+		jdsandbox.Fault{Kind: jdsandbox.HTTP, Methods: add, Work: jdsandbox.WorkDone, Chance: 0.03},
+		jdsandbox.Fault{Kind: jdsandbox.Drop, Methods: add, Chance: 0.05},
+		jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{"eclp.order.ext.queryOrder"}, Chance: 0.1},
 	)
 }
 
 func (g *stage) jdDown(ctx context.Context, r *rand.Rand) error {
 	return g.window(ctx, history.Fault{Kind: history.JDDown, Outage: true}, "jd-down", draw(r, 3*time.Second, 6*time.Second),
-		jdtest.Fault{Kind: jdtest.Drop, Chance: 1})
+		jdsandbox.Fault{Kind: jdsandbox.Drop, Chance: 1})
 }
 
 // cut cuts answers at the proxies for some seconds, each after a number of bytes up to most.
-func (g *stage) cut(ctx context.Context, r *rand.Rand, kind, name string, most int, proxies ...*cutproxy.Proxy) error {
+func (g *stage) cut(ctx context.Context, r *rand.Rand, kind, name string, most int, proxies ...*faultproxy.Proxy) error {
 	f := history.Fault{Kind: kind, Target: strings.TrimSuffix(name, "-cut"), Began: time.Now()}
 	count := func() (n int) {
 		for _, p := range proxies {
@@ -565,8 +565,8 @@ func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 		return err
 	}
 	f := history.Fault{Kind: history.SetupChanged, Target: m.name, Began: time.Now()}
-	lost, err := g.procs.Sandbox.AddFault(ctx, jdtest.Fault{
-		Kind: jdtest.LoseAnswer, Methods: []string{"eclp.order.addOrder"}, Shops: []string{m.shop(), m.newShop()}, Chance: 0.7,
+	lost, err := g.procs.Sandbox.AddFault(ctx, jdsandbox.Fault{
+		Kind: jdsandbox.LoseAnswer, Methods: []string{"eclp.order.addOrder"}, Shops: []string{m.shop(), m.newShop()}, Chance: 0.7,
 	})
 	if err != nil {
 		return err
@@ -677,7 +677,7 @@ func (g *stage) apply(ctx context.Context, m merchant, moved bool) error {
 
 // heldElsewhere counts the merchant's orders that wait for the account that they were sent under.
 func (g *stage) heldElsewhere(ctx context.Context, m merchant) (n int, err error) {
-	held, _, err := g.bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Held, Seller: m.name, Limit: 10000})
+	held, _, err := g.bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: event.Held, Seller: m.name, Limit: 10000})
 	for _, s := range held {
 		if s.Cause == seller.CauseIdentity(m.name, s.Key) {
 			n++

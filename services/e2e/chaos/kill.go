@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
 )
@@ -46,7 +46,7 @@ func (k *kills) hit() (kills, calls int) {
 const slack = 3 * time.Millisecond
 
 // meet gives each call whose caller was gone to the kill that came while it was under way.
-func (k *kills) meet(calls []jdtest.Call) {
+func (k *kills) meet(calls []jdsandbox.Call) {
 	for _, c := range calls {
 		k.after = c.Seq
 		if !c.Gone {

@@ -16,8 +16,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"stockbridge/services/e2e/checker"
 	"stockbridge/services/e2e/history"
-	"stockbridge/services/e2e/judge"
 )
 
 const judgeProgram = "stockbridge/services/e2e/check"
@@ -47,7 +47,7 @@ type report struct {
 	// Left is what was left to do when the run did not come to rest.
 	Left string `json:"left,omitempty"`
 	// Check is what the judge said, as it printed it.
-	Check judge.Report `json:"check"`
+	Check checker.Report `json:"check"`
 }
 
 // judge ends the history and has it judged by a program of its own.

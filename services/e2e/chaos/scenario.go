@@ -293,14 +293,14 @@ func (g *stage) left(ctx context.Context) (string, error) {
 			left = append(left, fmt.Sprintf("%d %s", n, name))
 		}
 	}
-	parked, err := g.bus.Parked(ctx)
+	parked, err := g.bus.Delayed(ctx)
 	if err != nil {
 		return "", err
 	}
 	if parked > 0 {
 		left = append(left, fmt.Sprintf("%d parked", parked))
 	}
-	held, _, err := g.bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Held, Limit: 10000})
+	held, _, err := g.bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: event.Held, Limit: 10000})
 	if err != nil {
 		return "", err
 	}

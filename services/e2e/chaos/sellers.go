@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/history"
@@ -50,17 +50,17 @@ func (m merchant) newShop() string       { return m.shop() + "-2" }
 const warehouseNo = "110006341"
 
 // sandbox is a JD that knows them. Its clock stands still: orders are accepted and do not move.
-func sandbox(list []merchant) jdtest.Config {
-	c := jdtest.Config{
-		Stopped: true, Warehouses: []jdtest.Warehouse{{WarehouseNo: warehouseNo, WarehouseName: "W"}},
-		Shippers: []jdtest.Shipper{{ShipperNo: "CYS0000010", ShipperName: "JD", Status: "1", IsCod: "1"}},
+func sandbox(list []merchant) jdsandbox.Config {
+	c := jdsandbox.Config{
+		Stopped: true, Warehouses: []jdsandbox.Warehouse{{WarehouseNo: warehouseNo, WarehouseName: "W"}},
+		Shippers: []jdsandbox.Shipper{{ShipperNo: "CYS0000010", ShipperName: "JD", Status: "1", IsCod: "1"}},
 	}
 	for _, m := range list {
-		c.Apps = append(c.Apps, jdtest.App{Key: m.app().Key, Secret: "secret-" + m.name, Tokens: []jdtest.Token{
+		c.Apps = append(c.Apps, jdsandbox.App{Key: m.app().Key, Secret: "secret-" + m.name, Tokens: []jdsandbox.Token{
 			{Value: "token-" + m.name, Departments: []string{m.department(), m.newDepartment()}},
 		}})
-		c.Shops = append(c.Shops, jdtest.Shop{ShopNo: m.shop(), ShopName: m.name, DeptNo: m.department()},
-			jdtest.Shop{ShopNo: m.newShop(), ShopName: m.name, DeptNo: m.newDepartment()})
+		c.Shops = append(c.Shops, jdsandbox.Shop{ShopNo: m.shop(), ShopName: m.name, DeptNo: m.department()},
+			jdsandbox.Shop{ShopNo: m.newShop(), ShopName: m.name, DeptNo: m.newDepartment()})
 		c.Knobs.Quota.PerSecond = max(c.Knobs.Quota.PerSecond, m.perSecond)
 		c.Knobs.Quota.Concurrent = max(c.Knobs.Quota.Concurrent, m.concurrent)
 	}

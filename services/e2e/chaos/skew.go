@@ -16,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
 )
@@ -125,13 +125,13 @@ func says(ctx context.Context, url, want string) error {
 // refuseAndTake lets JD say no in its own words to orders that it takes, and show them only later.
 func (g *stage) refuseAndTake(ctx context.Context, r *rand.Rand) error {
 	lag := func(d time.Duration) error {
-		_, err := g.procs.Sandbox.SetKnobs(context.WithoutCancel(ctx), map[string]any{"find_lag": jdtest.Duration(d)})
+		_, err := g.procs.Sandbox.SetKnobs(context.WithoutCancel(ctx), map[string]any{"find_lag": jdsandbox.Duration(d)})
 		return err
 	}
 	if err := lag(refusedLag); err != nil {
 		return err
 	}
 	err := g.window(ctx, history.Fault{Kind: history.JDRefused}, "refused-but-there", g.quick(draw(r, 5*time.Second, 10*time.Second)),
-		jdtest.Fault{Kind: jdtest.Error, Methods: []string{"eclp.order.addOrder"}, Code: "5001", ZH: "系统处理中", Work: jdtest.WorkDone, Chance: 0.3})
+		jdsandbox.Fault{Kind: jdsandbox.Error, Methods: []string{"eclp.order.addOrder"}, Code: "5001", ZH: "系统处理中", Work: jdsandbox.WorkDone, Chance: 0.3})
 	return errors.Join(err, lag(0))
 }

@@ -21,10 +21,10 @@ import (
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/smalldisk"
-	"stockbridge/pkg/warehouse/jd/jdtest"
-	"stockbridge/services/e2e/cutproxy"
+	"stockbridge/services/e2e/faultproxy"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
 	"stockbridge/services/reconciler/reconciler"
@@ -60,8 +60,8 @@ type stage struct {
 	// disks are those of servers that have one of their own, by the server.
 	disks map[string]*smalldisk.Disk
 
-	toJD, toRedis *cutproxy.Proxy
-	toNATS        []*cutproxy.Proxy
+	toJD, toRedis *faultproxy.Proxy
+	toNATS        []*faultproxy.Proxy
 
 	pushers []*procs.Process
 	pollers []*procs.Process
@@ -113,10 +113,10 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 		}
 	}()
 	perSecond, concurrent := 40, 12
-	latency := jdtest.Range{Min: jdtest.Duration(100 * time.Millisecond), Max: jdtest.Duration(400 * time.Millisecond)}
+	latency := jdsandbox.Range{Min: jdsandbox.Duration(100 * time.Millisecond), Max: jdsandbox.Duration(400 * time.Millisecond)}
 	if s.scenario == scenarioKills {
 		perSecond, concurrent = 1000, 128
-		latency = jdtest.Range{Min: jdtest.Duration(30 * time.Millisecond), Max: jdtest.Duration(120 * time.Millisecond)}
+		latency = jdsandbox.Range{Min: jdsandbox.Duration(30 * time.Millisecond), Max: jdsandbox.Duration(120 * time.Millisecond)}
 	}
 	g.list = merchants(perSecond, concurrent)
 	if s.scenario == scenarioKills {
@@ -206,12 +206,12 @@ func (g *stage) mount() (map[string]string, error) {
 
 // between puts the proxies between the workers and what they stand on. What the run itself asks goes round them.
 func (g *stage) between() (err error) {
-	proxy := func(to string) (*cutproxy.Proxy, error) {
+	proxy := func(to string) (*faultproxy.Proxy, error) {
 		addr, err := g.procs.Addr()
 		if err != nil {
 			return nil, err
 		}
-		p, err := cutproxy.Start(addr, to)
+		p, err := faultproxy.Start(addr, to)
 		if err == nil {
 			g.closers = append(g.closers, p.Close)
 		}

@@ -15,7 +15,7 @@ import (
 	"os"
 	"strings"
 
-	"stockbridge/services/e2e/judge"
+	"stockbridge/services/e2e/checker"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -36,7 +36,7 @@ func run(args []string, out, errs io.Writer) int {
 		flags.Usage()
 		return 2
 	}
-	r, err := judge.Read(flags.Arg(0))
+	r, err := checker.Read(flags.Arg(0))
 	if err != nil {
 		fmt.Fprintf(errs, "check: %v\n", err)
 		return 2

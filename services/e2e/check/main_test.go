@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
+	"stockbridge/services/e2e/checker"
 	"stockbridge/services/e2e/history"
-	"stockbridge/services/e2e/judge"
 )
 
 // record makes a history of one order with so many documents.
@@ -26,7 +26,7 @@ func record(t *testing.T, documents int) string {
 	history.Add(r, history.Events, history.Event{Name: "order.accepted", OutboundNo: "A1", Number: "N0", Stored: now})
 	history.Add(r, history.Events, history.Event{Final: true})
 	for i := range documents {
-		history.Add(r, history.Documents, jdtest.Document{IsvUUID: "A1", EclpSoNo: "N" + string(rune('0'+i))})
+		history.Add(r, history.Documents, jdsandbox.Document{IsvUUID: "A1", EclpSoNo: "N" + string(rune('0'+i))})
 	}
 	if err := r.End(); err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func TestTheExitCodeTellsBrokenFromUndecided(t *testing.T) {
 				t.Errorf("ended %d, said %q", code, errs.String())
 			}
 			if len(c.args) == 3 && c.args[1] == "json" {
-				var r judge.Report
+				var r checker.Report
 				if err := json.Unmarshal(out.Bytes(), &r); err != nil || r.Promises[0].Breaks[0].About != "A1" {
 					t.Errorf("%v: %s", err, out.String())
 				}

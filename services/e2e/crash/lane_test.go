@@ -79,7 +79,7 @@ type lane struct {
 	broker *bustest.Broker
 	redis  *redistest.Server // nil: the ledger is in a bucket
 	known  ledger.Ledger
-	book   *seller.Book
+	book   *seller.Registry
 	tries  int
 	plant  func(*life) // puts a bug into each worker, if not nil
 	graves sync.WaitGroup
@@ -139,7 +139,7 @@ func (l *lane) ledger(ctx context.Context, b *bus.Bus) (ledger.Ledger, error) {
 func (l *lane) remember(t testing.TB, name string) {
 	t.Helper()
 	k := ledger.Key{Seller: name, Kind: "order", No: "an-older-one"}
-	begun, err := l.known.Begin(t.Context(), ledger.Begin{Key: k, Owner: "before", StreamTime: l.clock.now(), AuditedAt: l.clock.now()})
+	begun, err := l.known.Claim(t.Context(), ledger.ClaimRequest{Key: k, Owner: "before", StreamTime: l.clock.now(), AuditedAt: l.clock.now()})
 	if err == nil {
 		err = l.known.Release(t.Context(), begun.Claim, "only to be born")
 	}
@@ -189,11 +189,11 @@ func (l *lane) quiet(ctx context.Context, f *life) (bool, error) {
 // advance moves the clock to the next thing that time brings about, and lets it happen. Without ticks there may be
 // nothing, which is an error.
 func (l *lane) advance(ctx context.Context, name string, nextTick time.Time, tick func() error) error {
-	parked, err := l.broker.Parked(ctx)
+	parked, err := l.broker.Delayed(ctx)
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(parked, func(a, b bustest.Parked) int { return a.At.Compare(b.At) })
+	slices.SortFunc(parked, func(a, b bustest.Delayed) int { return a.At.Compare(b.At) })
 	w, waits := l.waiting()
 	next, do := nextTick, tick
 	if waits > 0 && (next.IsZero() || w.at.Before(next)) {

@@ -337,8 +337,8 @@ type tappedWarehouse struct {
 	f *life
 }
 
-func (w *tappedWarehouse) TakePlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (taken warehouse.Taken, err error) {
-	err = w.f.call("send", false, func() error { taken, err = w.Warehouse.TakePlanned(ctx, o, plan); return err })
+func (w *tappedWarehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (taken warehouse.Receipt, err error) {
+	err = w.f.call("send", false, func() error { taken, err = w.Warehouse.SendPlanned(ctx, o, plan); return err })
 	return taken, err
 }
 
@@ -366,12 +366,12 @@ type tappedLedger struct {
 
 func (l *tappedLedger) call(name string, do func() error) error { return l.f.call(name, l.onCable, do) }
 
-func (l *tappedLedger) Begin(ctx context.Context, b ledger.Begin) (out ledger.Begun, err error) {
-	err = l.call("intent", func() error { out, err = l.Ledger.Begin(ctx, b); return err })
+func (l *tappedLedger) Begin(ctx context.Context, b ledger.ClaimRequest) (out ledger.Claimed, err error) {
+	err = l.call("intent", func() error { out, err = l.Ledger.Claim(ctx, b); return err })
 	return out, err
 }
 
-func (l *tappedLedger) Accept(ctx context.Context, b ledger.Begin, no string, cleaned []ledger.Cleaned, now time.Time) error {
+func (l *tappedLedger) Accept(ctx context.Context, b ledger.ClaimRequest, no string, cleaned []ledger.Cleaned, now time.Time) error {
 	return l.call("accept", func() error { return l.Ledger.Accept(ctx, b, no, cleaned, now) })
 }
 
@@ -380,15 +380,15 @@ func (l *tappedLedger) Refuse(ctx context.Context, c ledger.Claim, why fault.Rea
 }
 
 func (l *tappedLedger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
-	return l.call("doubt", func() error { return l.Ledger.Doubt(ctx, c, why) })
+	return l.call("doubt", func() error { return l.Ledger.MarkUnknown(ctx, c, why) })
 }
 
 func (l *tappedLedger) Deny(ctx context.Context, c ledger.Claim, why fault.Reason) error {
-	return l.call("deny", func() error { return l.Ledger.Deny(ctx, c, why) })
+	return l.call("deny", func() error { return l.Ledger.MarkRejected(ctx, c, why) })
 }
 
 func (l *tappedLedger) Absent(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
-	err = l.call("absent", func() error { looks, doubted, err = l.Ledger.Absent(ctx, c); return err })
+	err = l.call("absent", func() error { looks, doubted, err = l.Ledger.MarkNotFound(ctx, c); return err })
 	return looks, doubted, err
 }
 

@@ -12,10 +12,10 @@ import (
 // blind sends without asking, whatever the ledger knows.
 type blind struct{ ledger.Ledger }
 
-func (l blind) Begin(ctx context.Context, b ledger.Begin) (ledger.Begun, error) {
-	begun, err := l.Ledger.Begin(ctx, b)
+func (l blind) Begin(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
+	begun, err := l.Ledger.Claim(ctx, b)
 	if begun.Entry.State == ledger.Unknown {
-		begun.Entry, begun.Fresh = ledger.Entry{Key: b.Key}, true
+		begun.Entry, begun.NeverSent = ledger.Entry{Key: b.Key}, true
 	}
 	return begun, err
 }
@@ -26,7 +26,7 @@ type tardy struct {
 	f *life
 }
 
-func (l tardy) Accept(ctx context.Context, b ledger.Begin, no string, cleaned []ledger.Cleaned, now time.Time) error {
+func (l tardy) Accept(ctx context.Context, b ledger.ClaimRequest, no string, cleaned []ledger.Cleaned, now time.Time) error {
 	ctx = context.WithoutCancel(ctx)
 	l.f.runs.Go(func() {
 		for l.f.count("after ack order-pusher") == 0 && !l.f.isDead() {

@@ -183,7 +183,7 @@ func pushes() []*scenario {
 			begin:    with(func(k *memory.Knobs) { k.Busy = 90 * time.Second }, simply("o")),
 			outcomes: map[string]outcome{"o": accepted},
 			then: func(y *try, once func(string, func() error) error) error {
-				if parked, err := y.broker.Parked(y.t.Context()); err != nil || len(parked) == 0 {
+				if parked, err := y.broker.Delayed(y.t.Context()); err != nil || len(parked) == 0 {
 					return err
 				}
 				return once("calm", func() error { y.wh.Set(func(k *memory.Knobs) { k.Busy = 0 }); return nil })

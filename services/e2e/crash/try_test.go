@@ -18,7 +18,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/e2e/orders"
-	"stockbridge/services/e2e/tally"
+	"stockbridge/services/e2e/orderview"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/status-poller/poller"
 
@@ -39,7 +39,7 @@ type try struct {
 	// other is the warehouse of the account elsewhere, which knows nothing of what wh took.
 	other *memory.Warehouse
 	maker *orders.Maker
-	told  *tally.Tally
+	told  *orderview.Tally
 	lives []*life
 	// orders by the names that the scenario gives them.
 	orders map[string]*orderv1.Audited
@@ -72,7 +72,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "1", Warehouses: []string{"W01"}}},
 	}
 	y.maker = orders.New(y.seller, 1)
-	y.told = tally.New(l.bus, y.seller)
+	y.told = orderview.New(l.bus, y.seller)
 	l.clock.ago(func() { l.remember(t, y.seller) })
 	if _, err := y.book.Put(ctx, y.setup, 0); err != nil {
 		return result{err: err}
@@ -221,23 +221,23 @@ func (y *try) publish(list ...*orderv1.Audited) error {
 }
 
 // tells is what the streams tell of an order.
-func (y *try) tells(name string) tally.Order {
+func (y *try) tells(name string) orderview.Order {
 	o := y.told.Orders[y.orders[name].GetOutboundNo()]
 	if o == nil {
-		return tally.Order{}
+		return orderview.Order{}
 	}
 	return *o
 }
 
 // shelf lists what stands there of the seller.
-func (y *try) shelf(ctx context.Context, kind string) ([]bus.Shelved, error) {
-	items, _, err := y.bus.Shelf(ctx, bus.ShelfQuery{Kind: kind, Seller: y.seller, Limit: 1000})
+func (y *try) shelf(ctx context.Context, kind string) ([]bus.DeadLetter, error) {
+	items, _, err := y.bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: kind, Seller: y.seller, Limit: 1000})
 	return items, err
 }
 
 // left names what is under way on RETRY.
 func (y *try) left(ctx context.Context) []string {
-	parked, err := y.broker.Parked(ctx)
+	parked, err := y.broker.Delayed(ctx)
 	if err != nil {
 		return []string{err.Error()}
 	}

@@ -8,14 +8,14 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/jdsandbox"
 )
 
 // businessCode is the sandbox's for refusals in words.
 const businessCode = "5001"
 
 // leftCodes are the statuses of documents that have left the warehouse, in the sandbox's default walk.
-var leftCodes = []jdtest.Code{"10019", "10020", "10032", "10054", "10033", "10034"}
+var leftCodes = []jdsandbox.Code{"10019", "10020", "10032", "10054", "10033", "10034"}
 
 // judge holds what the sandbox has against what the streams tell, prints both, and names each broken promise.
 func (s *story) judge(ctx context.Context) error {
@@ -23,7 +23,7 @@ func (s *story) judge(ctx context.Context) error {
 	if err := told.Update(ctx); err != nil {
 		return err
 	}
-	docs, err := s.jd.Documents(ctx, jdtest.Query{})
+	docs, err := s.jd.Documents(ctx, jdsandbox.Query{})
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (s *story) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	has := map[string][]jdtest.Document{}
+	has := map[string][]jdsandbox.Document{}
 	waybills := map[string][]string{}
 	for _, d := range docs {
 		if d.Parent == "" {
@@ -137,7 +137,7 @@ func (s *story) judge(ctx context.Context) error {
 	row("lost answers, all resolved", "应答丢失，均已查明", "", counters.LostAnswers)
 	row("shelved, then replayed", "进入死信后重放", s.replayed, "")
 	row("unreadable, shelved whole", "无法识别，已完整保存", s.unread, "")
-	row("doubles", "重复发货", doubles, violations.Counts[jdtest.TwoDocuments])
+	row("doubles", "重复发货", doubles, violations.Counts[jdsandbox.TwoDocuments])
 	row("violations of any kind", "各类违规合计", "", violations.Total)
 	if err := w.Flush(); err != nil {
 		return err
@@ -152,7 +152,7 @@ func (s *story) judge(ctx context.Context) error {
 }
 
 // calls is how many calls the sandbox had.
-func calls(c jdtest.Counters) (n int64) {
+func calls(c jdsandbox.Counters) (n int64) {
 	for _, of := range c.Calls {
 		n += of
 	}
@@ -181,7 +181,7 @@ func (s *story) refusedAtJD(ctx context.Context) (int, error) {
 }
 
 // count counts documents without children that passed one of the codes.
-func count(docs []jdtest.Document, codes ...jdtest.Code) int {
+func count(docs []jdsandbox.Document, codes ...jdsandbox.Code) int {
 	orders := map[string]bool{}
 	for _, d := range docs {
 		if slices.Contains(codes, d.Status) {

@@ -13,8 +13,8 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/stock"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
 	vmiv1 "stockbridge/proto/vmi/v1"
@@ -127,7 +127,7 @@ func (s *story) stocked(ctx context.Context) error {
 func (s *story) openStock(ctx context.Context) error {
 	fmt.Fprintln(s.out)
 	for _, goods := range stockGoods {
-		err := s.jd.StockGoods(ctx, jdtest.Stock{
+		err := s.jd.StockGoods(ctx, jdsandbox.Stock{
 			DeptNo: stack.DemoDepartment, WarehouseNo: stack.DemoWarehouse, GoodsNo: goods, Shops: map[string]int64{ownShopNo: 700, stack.DemoShop: 300},
 		})
 		if err != nil {
@@ -163,16 +163,16 @@ func (s *story) openStock(ctx context.Context) error {
 
 // move lets n things happen in the warehouse: sales mostly, receipts, a stock-take, and rows that nobody books.
 func (s *story) move(ctx context.Context, n int) error {
-	kinds := []jdtest.ActKind{jdtest.Sale, jdtest.Sale, jdtest.Sale, jdtest.Receipt, jdtest.Sale, jdtest.Loss, jdtest.Sale, jdtest.SetStock}
+	kinds := []jdsandbox.ActKind{jdsandbox.Sale, jdsandbox.Sale, jdsandbox.Sale, jdsandbox.Receipt, jdsandbox.Sale, jdsandbox.Loss, jdsandbox.Sale, jdsandbox.SetStock}
 	for i := range n {
-		act := jdtest.StockAct{
+		act := jdsandbox.StockAct{
 			Kind: kinds[i%len(kinds)], DeptNo: stack.DemoDepartment, WarehouseNo: stack.DemoWarehouse, ShopNo: ownShopNo,
 			GoodsNo: stockGoods[i%len(stockGoods)], Num: int64(1 + i%3),
 		}
 		switch act.Kind {
-		case jdtest.Receipt:
+		case jdsandbox.Receipt:
 			act.Num = 10
-		case jdtest.SetStock:
+		case jdsandbox.SetStock:
 			act.Num = 650
 		}
 		made, err := s.jd.Move(ctx, act)
@@ -186,7 +186,7 @@ func (s *story) move(ctx context.Context, n int) error {
 
 // failWindow has JD refuse the flow until a window is on the shelf, and fetches it again.
 func (s *story) failWindow(ctx context.Context) error {
-	_, err := s.jd.AddFault(ctx, jdtest.Fault{ID: "flow", Kind: jdtest.Error, Methods: []string{flowMethod}, Shops: []string{ownShopNo}, Chance: 1, ZH: flowTrouble})
+	_, err := s.jd.AddFault(ctx, jdsandbox.Fault{ID: "flow", Kind: jdsandbox.Error, Methods: []string{flowMethod}, Shops: []string{ownShopNo}, Chance: 1, ZH: flowTrouble})
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (s *story) failWindow(ctx context.Context) error {
 	if err := s.untilFlow(ctx, "later windows read", "之后的时间段照常读取", func(f *flow) (int, int) { return min(f.ingested-was.ingested, 2), 2 }); err != nil {
 		return err
 	}
-	items, _, err := s.stack.Bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Dead, Consumer: ingester.Windows})
+	items, _, err := s.stack.Bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: event.Dead, Consumer: ingester.Windows})
 	if err != nil {
 		return err
 	}
@@ -285,7 +285,7 @@ func (s *story) follow(ctx context.Context) error {
 
 // shares is what the cloud shop may offer, from the sandbox's own figures.
 func (s *story) shares(ctx context.Context) (map[string]int64, error) {
-	truth, err := s.jd.Stock(ctx, jdtest.StockQuery{DeptNo: stack.DemoDepartment})
+	truth, err := s.jd.Stock(ctx, jdsandbox.StockQuery{DeptNo: stack.DemoDepartment})
 	if err != nil {
 		return nil, err
 	}
@@ -307,11 +307,11 @@ func (s *story) certify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	truth, err := s.jd.Stock(ctx, jdtest.StockQuery{ShopNo: ownShopNo})
+	truth, err := s.jd.Stock(ctx, jdsandbox.StockQuery{ShopNo: ownShopNo})
 	if err != nil {
 		return err
 	}
-	rows, err := s.jd.Movements(ctx, jdtest.StockQuery{ShopNo: ownShopNo})
+	rows, err := s.jd.Movements(ctx, jdsandbox.StockQuery{ShopNo: ownShopNo})
 	if err != nil {
 		return err
 	}
@@ -340,7 +340,7 @@ func (s *story) certify(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		open += len(figure.Holes)
+		open += len(figure.Gaps)
 		if figure.Num != at.Num || figure.Proof != stock.Proved {
 			breaks("%s: the book says %d (%s), the sandbox %d", at.GoodsNo, figure.Num, figure.Proof, at.Num)
 		}

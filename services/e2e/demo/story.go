@@ -16,12 +16,12 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/server"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/warehouse/jd/jdtest"
-	"stockbridge/pkg/warehouse/jd/jdtest/control"
+	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/jdsandbox/control"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
-	"stockbridge/services/e2e/tally"
+	"stockbridge/services/e2e/orderview"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/status-poller/poller"
 	"stockbridge/services/stock-syncer/syncer"
@@ -50,7 +50,7 @@ type story struct {
 	began time.Time
 	stack *stack.Stack
 	jd    *control.Client
-	told  *tally.Tally
+	told  *orderview.Tally
 	made  []*orderv1.Audited
 	// What each order is for, by outbound number.
 	held, gone, bad, again []string
@@ -106,7 +106,7 @@ func (s *story) start(ctx context.Context, dir string) error {
 		return err
 	}
 	s.jd = control.New(s.stack.SandboxURL)
-	s.told = tally.New(s.stack.Bus, stack.DemoSeller)
+	s.told = orderview.New(s.stack.Bus, stack.DemoSeller)
 	setup, err := stack.DemoSetup(dir, s.stack.SandboxURL)
 	if err != nil {
 		return err
@@ -182,14 +182,14 @@ func (s *story) trouble(ctx context.Context) error {
 	if _, err := s.jd.SetKnobs(ctx, map[string]any{"split": map[string]any{"orders": []string{s.split}, "parts": 2}}); err != nil {
 		return err
 	}
-	for _, f := range []jdtest.Fault{
-		{ID: "gone", Kind: jdtest.Error, Methods: []string{add}, Goods: []string{goneGoods}, Chance: 1, ZH: outOfStock},
-		{ID: "bad", Kind: jdtest.Error, Methods: []string{add}, Goods: []string{badGoods}, Chance: 1, ZH: "商品不存在或已停用"},
-		{ID: "lost", Kind: jdtest.LoseAnswer, Methods: []string{add}, Chance: 0.04},
-		{ID: "dropped", Kind: jdtest.Drop, Methods: []string{add}, Chance: 0.01},
-		{ID: "timeout-done", Kind: jdtest.Error, Work: jdtest.WorkDone, Methods: []string{add}, Chance: 0.01, Code: "65"},
-		{ID: "timeout-not", Kind: jdtest.Error, Work: jdtest.WorkNone, Methods: []string{add}, Chance: 0.01, Code: "65"},
-		{ID: "hiccup", Kind: jdtest.HTTP, Methods: []string{add, "eclp.order.queryOrder"}, Chance: 0.005, Status: 502},
+	for _, f := range []jdsandbox.Fault{
+		{ID: "gone", Kind: jdsandbox.Error, Methods: []string{add}, Goods: []string{goneGoods}, Chance: 1, ZH: outOfStock},
+		{ID: "bad", Kind: jdsandbox.Error, Methods: []string{add}, Goods: []string{badGoods}, Chance: 1, ZH: "商品不存在或已停用"},
+		{ID: "lost", Kind: jdsandbox.LoseAnswer, Methods: []string{add}, Chance: 0.04},
+		{ID: "dropped", Kind: jdsandbox.Drop, Methods: []string{add}, Chance: 0.01},
+		{ID: "timeout-done", Kind: jdsandbox.Error, Work: jdsandbox.WorkDone, Methods: []string{add}, Chance: 0.01, Code: "65"},
+		{ID: "timeout-not", Kind: jdsandbox.Error, Work: jdsandbox.WorkNone, Methods: []string{add}, Chance: 0.01, Code: "65"},
+		{ID: "hiccup", Kind: jdsandbox.HTTP, Methods: []string{add, "eclp.order.queryOrder"}, Chance: 0.005, Status: 502},
 	} {
 		if _, err := s.jd.AddFault(ctx, f); err != nil {
 			return err
@@ -209,8 +209,8 @@ func (s *story) send(ctx context.Context, o *orderv1.Audited) error {
 
 // quiet waits until each order has its first outcome: accepted, held or failed.
 func (s *story) quiet(ctx context.Context) error {
-	err := s.until(ctx, func(t *tally.Tally) (done, of int) {
-		n := t.Count(func(o *tally.Order) bool { return len(o.Accepted)+len(o.Held)+len(o.Failed) > 0 })
+	err := s.until(ctx, func(t *orderview.Tally) (done, of int) {
+		n := t.Count(func(o *orderview.Order) bool { return len(o.Accepted)+len(o.Held)+len(o.Failed) > 0 })
 		return n, s.orders + 1
 	}, "first outcomes", "已有首次结果")
 	if err != nil {
@@ -237,7 +237,7 @@ func (s *story) mend(ctx context.Context) error {
 	by := bus.By{Who: "demo", Why: "stock is there again"}
 	var after uint64
 	for {
-		items, next, err := s.stack.Bus.Shelf(ctx, bus.ShelfQuery{Kind: event.Dead, After: after})
+		items, next, err := s.stack.Bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: event.Dead, After: after})
 		if err != nil {
 			return err
 		}
@@ -268,13 +268,13 @@ func (s *story) mend(ctx context.Context) error {
 // settled waits until all that was accepted has left, as told on the streams.
 func (s *story) settled(ctx context.Context) error {
 	want := s.orders - len(s.bad)
-	return s.until(ctx, func(t *tally.Tally) (done, of int) {
-		return t.Count(func(o *tally.Order) bool { return len(o.Accepted) > 0 && o.Complete > 0 }), want
+	return s.until(ctx, func(t *orderview.Tally) (done, of int) {
+		return t.Count(func(o *orderview.Order) bool { return len(o.Accepted) > 0 && o.Complete > 0 }), want
 	}, "shipped", "已发货")
 }
 
 // until reads the streams again and again until enough is done, and shows how far it is.
-func (s *story) until(ctx context.Context, progress func(*tally.Tally) (done, of int), en, zh string) error {
+func (s *story) until(ctx context.Context, progress func(*orderview.Tally) (done, of int), en, zh string) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	last := -1

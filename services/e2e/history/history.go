@@ -36,8 +36,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 )
 
 // File is the name of one of the files; T is the type of its lines.
@@ -45,17 +45,17 @@ type File[T any] string
 
 // The files.
 const (
-	Settings   File[Setting]           = "settings.jsonl"
-	Audits     File[Audit]             = "audits.jsonl"
-	Acts       File[Act]               = "acts.jsonl"
-	Events     File[Event]             = "events.jsonl"
-	Faults     File[Fault]             = "faults.jsonl"
-	Processes  File[Process]           = "processes.jsonl"
-	Calls      File[Call]              = "calls.jsonl"
-	Documents  File[jdtest.Document]   = "documents.jsonl"
-	Violations File[jdtest.Violations] = "violations.jsonl"
-	Shelf      File[Shelved]           = "shelf.jsonl"
-	Ledger     File[Entry]             = "ledger.jsonl"
+	Settings   File[Setting]              = "settings.jsonl"
+	Audits     File[Audit]                = "audits.jsonl"
+	Acts       File[Act]                  = "acts.jsonl"
+	Events     File[Event]                = "events.jsonl"
+	Faults     File[Fault]                = "faults.jsonl"
+	Processes  File[Process]              = "processes.jsonl"
+	Calls      File[Call]                 = "calls.jsonl"
+	Documents  File[jdsandbox.Document]   = "documents.jsonl"
+	Violations File[jdsandbox.Violations] = "violations.jsonl"
+	Shelf      File[Shelved]              = "shelf.jsonl"
+	Ledger     File[Entry]                = "ledger.jsonl"
 
 	end = "end.jsonl"
 )
@@ -233,7 +233,7 @@ const (
 
 // Call is a line of the sandbox's log, or the mark that some of it is missing (Missing set).
 type Call struct {
-	jdtest.Call
+	jdsandbox.Call
 	// Missing says why calls before this one are not known.
 	Missing string `json:"missing,omitempty"`
 }

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"stockbridge/pkg/adapters"
+	"stockbridge/pkg/jdsandbox/control"
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/warehouse/jd/jdtest/control"
 	"stockbridge/services/e2e/history"
-	"stockbridge/services/e2e/world"
+	"stockbridge/services/e2e/testenv"
 )
 
 func lines[T any](t *testing.T, dir string, name history.File[T]) []T {
@@ -27,7 +27,7 @@ func lines[T any](t *testing.T, dir string, name history.File[T]) []T {
 }
 
 func TestARunIsRecordedWhole(t *testing.T) {
-	w := world.Start(t, world.Options{Ledger: "kv"})
+	w := testenv.Start(t, testenv.Options{Ledger: "kv"})
 	dir := filepath.Join(t.TempDir(), "run")
 	r, err := history.New(dir, history.Setting{Began: time.Now(), What: "a test"})
 	if err != nil {
@@ -97,7 +97,7 @@ func TestARunIsRecordedWhole(t *testing.T) {
 	}
 }
 
-func shared(t *testing.T, w *world.World) ledger.Documents {
+func shared(t *testing.T, w *testenv.World) ledger.Documents {
 	t.Helper()
 	l, err := adapters.Ledger(t.Context(), "", w.Bus)
 	if err != nil {
@@ -108,7 +108,7 @@ func shared(t *testing.T, w *world.World) ledger.Documents {
 }
 
 func TestCallsThatTheLogLostAreMarked(t *testing.T) {
-	w := world.Start(t, world.Options{Ledger: "kv"})
+	w := testenv.Start(t, testenv.Options{Ledger: "kv"})
 	dir := filepath.Join(t.TempDir(), "run")
 	r, err := history.New(dir, history.Setting{})
 	if err != nil {

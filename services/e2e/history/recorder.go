@@ -13,9 +13,9 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/jdsandbox/control"
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/warehouse/jd/jdtest"
-	"stockbridge/pkg/warehouse/jd/jdtest/control"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/order-pusher/pusher"
 )
@@ -316,9 +316,9 @@ func (r *Recorder) closeFiles() {
 }
 
 func (r *Recorder) shelf(ctx context.Context, b *bus.Bus) error {
-	q := bus.ShelfQuery{WithBody: true}
+	q := bus.DeadLetterQuery{WithBody: true}
 	for {
-		items, next, err := b.Shelf(ctx, q)
+		items, next, err := b.DeadLetters(ctx, q)
 		if err != nil {
 			return err
 		}
@@ -358,7 +358,7 @@ func (r *Recorder) ledger(ctx context.Context, l ledger.Documents) error {
 }
 
 func (r *Recorder) documents(ctx context.Context, jd *control.Client) error {
-	docs, err := jd.Documents(ctx, jdtest.Query{})
+	docs, err := jd.Documents(ctx, jdsandbox.Query{})
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // Package plant plants bugs on purpose, to show that the checks would notice: each is a named edit of a source file,
 // compiled in by `go build -overlay`, and the smallest scenario that provokes it. The sources stay as they are.
 //
-// It knows the places of the bugs and the harness that runs the scenarios; it knows no promise: package judge says, from
+// It knows the places of the bugs and the harness that runs the scenarios; it knows no promise: package checker says, from
 // the recorded run, what broke. The healthy build must pass the very same scenario.
 //
 // # Why
@@ -74,8 +74,8 @@ func Bugs() []Bug {
 			Says: "a sending whose answer was lost is sent again under its number, without asking",
 			Edits: []Edit{{
 				"services/order-pusher/pusher/push.go",
-				"	taken, err := r.wh.TakePlanned(ctx, r.o, r.plan)\n",
-				"	taken, err := r.wh.TakePlanned(ctx, r.o, r.plan)\n	if fault.Of(err) == fault.Unclear {\n		taken, err = r.wh.TakePlanned(ctx, r.o, r.plan)\n	}\n",
+				"	taken, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n",
+				"	taken, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n	if fault.Of(err) == fault.Unclear {\n		taken, err = r.wh.SendPlanned(ctx, r.o, r.plan)\n	}\n",
 			}},
 			Scenarios: []string{AnswersLost}, CaughtBy: []string{"P1"},
 		},

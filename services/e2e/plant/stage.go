@@ -19,15 +19,15 @@ import (
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/checker"
 	"stockbridge/services/e2e/history"
-	"stockbridge/services/e2e/judge"
 	"stockbridge/services/e2e/orders"
+	"stockbridge/services/e2e/orderview"
 	"stockbridge/services/e2e/procs"
-	"stockbridge/services/e2e/tally"
 	"stockbridge/services/order-pusher/pusher"
 )
 
@@ -45,7 +45,7 @@ type Options struct {
 
 // Ran is what came of it.
 type Ran struct {
-	Report *judge.Report
+	Report *checker.Report
 	// Operations are audits published, acts of operators and faults; Took is from the first of them to rest.
 	Operations int
 	Took       time.Duration
@@ -68,7 +68,7 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	folder := filepath.Join(o.Dir, "history")
 	r, err := history.New(folder, history.Setting{
 		Began: time.Now(), What: s.Name, DeadlineSeconds: s.DeadlineSeconds, GraceSeconds: 20, MaxAttempts: 12, Reconciles: s.Reconciles,
-		Apps: []history.App{{Key: jdtest.DefaultAppKey, PerSecond: 200, Concurrent: 32}},
+		Apps: []history.App{{Key: jdsandbox.DefaultAppKey, PerSecond: 200, Concurrent: 32}},
 	})
 	if err != nil {
 		return Ran{}, err
@@ -99,7 +99,7 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	}
 	defer b.Close()
 	st := &stage{
-		Scenario: s, run: run, bus: b, r: r, maker: orders.New(stack.DemoSeller, 1), told: tally.New(b, stack.DemoSeller),
+		Scenario: s, run: run, bus: b, r: r, maker: orders.New(stack.DemoSeller, 1), told: orderview.New(b, stack.DemoSeller),
 		sent: map[string]time.Time{},
 	}
 	following, stop := context.WithCancel(ctx)
@@ -124,7 +124,7 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	if err := r.Finish(ctx, history.Sources{Bus: b, Ledger: l, JD: run.Sandbox.Client}); err != nil {
 		return Ran{}, err
 	}
-	ran.Report, err = judge.Read(folder)
+	ran.Report, err = checker.Read(folder)
 	return ran, err
 }
 
@@ -155,7 +155,7 @@ type stage struct {
 	bus   *bus.Bus
 	r     *history.Recorder
 	maker *orders.Maker
-	told  *tally.Tally
+	told  *orderview.Tally
 
 	began      time.Time
 	operations int
@@ -287,7 +287,7 @@ func (s *stage) settled(ctx context.Context, list ...*orderv1.Audited) error {
 
 // shelf is the number on the shelf of each order that stands there.
 func (s *stage) shelf(ctx context.Context) (map[string]uint64, error) {
-	items, _, err := s.bus.Shelf(ctx, bus.ShelfQuery{Limit: 1000})
+	items, _, err := s.bus.DeadLetters(ctx, bus.DeadLetterQuery{Limit: 1000})
 	if err != nil {
 		return nil, err
 	}
@@ -322,8 +322,8 @@ func auditedTwice(ctx context.Context, s *stage) error {
 		return err
 	}
 	began := time.Now()
-	if _, err := s.run.Sandbox.AddFault(ctx, jdtest.Fault{
-		Kind: jdtest.Slow, Methods: []string{addOrder}, Delay: jdtest.Duration(slow), Count: 10,
+	if _, err := s.run.Sandbox.AddFault(ctx, jdsandbox.Fault{
+		Kind: jdsandbox.Slow, Methods: []string{addOrder}, Delay: jdsandbox.Duration(slow), Count: 10,
 	}); err != nil {
 		return err
 	}
@@ -332,7 +332,7 @@ func auditedTwice(ctx context.Context, s *stage) error {
 		return err
 	}
 	if _, err := s.until(ctx, func() (bool, error) {
-		docs, err := s.run.Sandbox.Documents(ctx, jdtest.Query{IsvUUID: o.OutboundNo})
+		docs, err := s.run.Sandbox.Documents(ctx, jdsandbox.Query{IsvUUID: o.OutboundNo})
 		return len(docs) > 0, err
 	}); err != nil {
 		return err
@@ -378,7 +378,7 @@ func answersLost(ctx context.Context, s *stage) error {
 	}
 	const n = 3
 	began := time.Now()
-	if _, err := s.run.Sandbox.AddFault(ctx, jdtest.Fault{Kind: jdtest.LoseAnswer, Methods: []string{addOrder}, Count: n}); err != nil {
+	if _, err := s.run.Sandbox.AddFault(ctx, jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{addOrder}, Count: n}); err != nil {
 		return err
 	}
 	list := s.maker.Make(n)
@@ -397,7 +397,7 @@ func replayedTwice(ctx context.Context, s *stage) error {
 		return err
 	}
 	const refusals = 2
-	if _, err := s.run.Sandbox.AddFault(ctx, jdtest.Fault{Kind: jdtest.Error, Methods: []string{addOrder}, Count: refusals, ZH: "库存不足"}); err != nil {
+	if _, err := s.run.Sandbox.AddFault(ctx, jdsandbox.Fault{Kind: jdsandbox.Error, Methods: []string{addOrder}, Count: refusals, ZH: "库存不足"}); err != nil {
 		return err
 	}
 	o := s.maker.Next()
@@ -555,9 +555,9 @@ func streamPutBack(ctx context.Context, s *stage) error {
 	began := time.Now()
 	gone, next := s.maker.Next(), s.maker.Next()
 	const hold = 4 * time.Second // longer than a restore takes
-	for _, f := range []jdtest.Fault{
-		{Kind: jdtest.Slow, Methods: []string{addOrder}, Orders: []string{gone.OutboundNo, next.OutboundNo}, Delay: jdtest.Duration(hold), Count: 2},
-		{Kind: jdtest.Drop, Methods: []string{addOrder}, Orders: []string{next.OutboundNo}, Count: 1},
+	for _, f := range []jdsandbox.Fault{
+		{Kind: jdsandbox.Slow, Methods: []string{addOrder}, Orders: []string{gone.OutboundNo, next.OutboundNo}, Delay: jdsandbox.Duration(hold), Count: 2},
+		{Kind: jdsandbox.Drop, Methods: []string{addOrder}, Orders: []string{next.OutboundNo}, Count: 1},
 	} {
 		if _, err := s.run.Sandbox.AddFault(ctx, f); err != nil {
 			return err
@@ -568,7 +568,7 @@ func streamPutBack(ctx context.Context, s *stage) error {
 	}
 	// JD has it, and the worker waits for the answer.
 	if _, err := s.until(ctx, func() (bool, error) {
-		docs, err := s.run.Sandbox.Documents(ctx, jdtest.Query{IsvUUID: gone.OutboundNo})
+		docs, err := s.run.Sandbox.Documents(ctx, jdsandbox.Query{IsvUUID: gone.OutboundNo})
 		return len(docs) > 0, err
 	}); err != nil {
 		return err
@@ -579,7 +579,7 @@ func streamPutBack(ctx context.Context, s *stage) error {
 	}
 	s.r.RolledBack(copied)
 	s.fault(history.Fault{Kind: history.BrokerRestored, Began: restored, Ended: time.Now(), Outage: true, Copied: copied})
-	s.told = tally.New(s.bus, stack.DemoSeller) // which has read further than there is
+	s.told = orderview.New(s.bus, stack.DemoSeller) // which has read further than there is
 	if err := s.publish(ctx, next); err != nil {
 		return err
 	}

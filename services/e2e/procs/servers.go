@@ -15,8 +15,8 @@ import (
 	"strings"
 	"time"
 
-	"stockbridge/pkg/warehouse/jd/jdtest"
-	"stockbridge/pkg/warehouse/jd/jdtest/control"
+	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/jdsandbox/control"
 )
 
 // Shape is what Stand starts.
@@ -28,7 +28,7 @@ type Shape struct {
 	// Redis is appendfsync: always, everysec or no. Empty starts no Redis: the ledger is JetStream's.
 	Redis string
 	// Sandbox is started when not nil, without the control of who may use it being changed.
-	Sandbox *jdtest.Config
+	Sandbox *jdsandbox.Config
 }
 
 // Stand builds what is missing, starts the servers and the sandbox, and applies the topology.
@@ -376,7 +376,7 @@ type Sandbox struct {
 }
 
 // StartSandbox starts jd-sandbox with the settings given, and sets r.Sandbox.
-func (r *Run) StartSandbox(ctx context.Context, config jdtest.Config) error {
+func (r *Run) StartSandbox(ctx context.Context, config jdsandbox.Config) error {
 	if err := r.Build(ctx, JDSandbox); err != nil {
 		return err
 	}

@@ -38,37 +38,37 @@ var mayImport = []struct {
 	{"pkg/personal", nil, "text in, text out"},
 	{"pkg/retry", []string{"pkg/fault"}, "a loop in process"},
 	{"pkg/trace", nil, "a header and ids"},
-	{"pkg/scrape", nil, "asks whoever it is given"},
+	{"pkg/pullmetrics", nil, "asks whoever it is given"},
 	{"pkg/smalldisk", nil, "a file system that can be full"},
-	{"pkg/probe", nil, "a question over HTTP"},
+	{"pkg/healthcheck", nil, "a question over HTTP"},
 	{"pkg/clock", nil, "asks whoever it is given"},
 	{"pkg/clean", []string{"proto/...", "pkg/fault"}, "knows an order and no warehouse"},
-	{"pkg/rule", []string{"pkg/fault"}, "the rules stand in the .proto files"},
+	{"pkg/validation", []string{"pkg/fault"}, "the rules stand in the .proto files"},
 	{"pkg/event", []string{"proto/...", "pkg/fault"}, "facts know no broker"},
 	{"pkg/event/asyncapi", []string{"proto/...", "pkg/event"}, "writes down what the table of events says"},
-	{"pkg/bus/...", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/retry", "pkg/rule", "pkg/scrape", "pkg/trace", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows nobody's business"},
+	{"pkg/bus/...", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows nobody's business"},
 	{"pkg/ledger/inkv", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger", "pkg/bus"}, "the one ledger that borrows a bucket of the bus"},
-	{"pkg/ledger/watched", []string{"pkg/fault", "pkg/trace", "pkg/ledger"}, "measures any ledger"},
+	{"pkg/ledger/ledgermetrics", []string{"pkg/fault", "pkg/trace", "pkg/ledger"}, "measures any ledger"},
 	{"pkg/ledger/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger"}, "a contract and its adapters never import the bus"},
 	{"pkg/warehouse/jd/jdapi", []string{"pkg/fault", "pkg/retry", "pkg/secret", "pkg/personal"}, "JD's words, not ours"},
-	{"pkg/warehouse/jd/jdtest/...", []string{"pkg/warehouse/jd/jdtest/..."}, "a JD of its own: it must not share our understanding"},
+	{"pkg/jdsandbox/...", []string{"pkg/jdsandbox/..."}, "a JD of its own: it must not share our understanding"},
 	{"pkg/warehouse/jd", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/retry", "pkg/trace", "pkg/warehouse", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret", "pkg/personal"}, "an adapter"},
 	{"pkg/warehouse/...", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/retry", "pkg/warehouse", "pkg/seller"}, "a contract and its adapters never import the bus"},
-	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/personal", "pkg/retry", "pkg/rule", "pkg/scrape", "pkg/event", "pkg/bus", "pkg/warehouse"}, "set-up, kept in a bucket of the bus"},
+	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/personal", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/event", "pkg/bus", "pkg/warehouse"}, "set-up, kept in a bucket of the bus"},
 	{"pkg/stock", []string{"pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the far side"},
 	{"pkg/token", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
 	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one file that names every adapter"},
-	{"pkg/worker", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/retry", "pkg/scrape", "pkg/trace", "pkg/probe", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/watched", "pkg/warehouse", "pkg/seller", "pkg/token", "pkg/adapters"}, "the shell knows contracts"},
-	{"services/jd-sandbox/...", []string{"pkg/warehouse/jd/jdtest/...", "pkg/worker", "pkg/probe"}, "main around a JD of its own"},
+	{"pkg/worker", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/healthcheck", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/ledgermetrics", "pkg/warehouse", "pkg/seller", "pkg/token", "pkg/adapters"}, "the shell knows contracts"},
+	{"services/jd-sandbox/...", []string{"pkg/jdsandbox/...", "pkg/worker", "pkg/healthcheck"}, "main around a JD of its own"},
 	{"services/bridgectl/...", []string{"proto/...", "pkg/...", "services/..."}, "bridgectl composes the services"},
 	{"services/e2e/...", []string{"proto/...", "pkg/...", "services/..."}, "stories compose the services"},
-	{"services/...", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/retry", "pkg/scrape", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
+	{"services/...", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
 // adapterFolders are named by pkg/adapters, by themselves, and by whoever tests against the real thing.
 var adapterFolders = []string{"pkg/ledger/inredis/...", "pkg/ledger/inkv", "pkg/warehouse/jd", "pkg/warehouse/jd/jdapi", "pkg/warehouse/memory"}
 
-// testSupport is for tests: no binary links it. (jdtest is a product: the sandbox.)
+// testSupport is for tests: no binary links it. (jdsandbox is a product: the sandbox.)
 var testSupport = []string{"pkg/ledger/ledgertest", "pkg/warehouse/warehousetest", "pkg/bus/bustest"}
 
 // libraryHomes: who may import a library, tests included.
@@ -95,8 +95,8 @@ var wordHomes = []struct {
 	{"subject", nil, []string{"pkg/event"}}, // the topics' names, read from pkg/event
 	{"internal subject", regexp.MustCompile(`^(tick|due|park|retry|dlq|held)\.`), []string{"pkg/event"}},
 	{"Redis command or script", regexp.MustCompile(`redis\.p?call\(`), []string{"pkg/ledger/inredis/..."}},
-	{"JD's method", regexp.MustCompile(`jingdong[._]|\beclp\.`), []string{"pkg/warehouse/jd/..."}},
-	{"status code of JD", regexp.MustCompile(`^100(09|1\d|28|29|3\d)$`), []string{"pkg/warehouse/jd/..."}},
+	{"JD's method", regexp.MustCompile(`jingdong[._]|\beclp\.`), []string{"pkg/warehouse/jd/...", "pkg/jdsandbox/..."}},
+	{"status code of JD", regexp.MustCompile(`^100(09|1\d|28|29|3\d)$`), []string{"pkg/warehouse/jd/...", "pkg/jdsandbox/..."}},
 }
 
 // drawers are names that say nothing of what lies inside.

@@ -1,4 +1,4 @@
-// Package sandbox runs jdtest on a port. All that it plays is in jdtest; here are flags, signals and a listener.
+// Package sandbox runs jdsandbox on a port. All that it plays is in jdsandbox; here are flags, signals and a listener.
 package sandbox
 
 import (
@@ -16,8 +16,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"stockbridge/pkg/probe"
-	"stockbridge/pkg/warehouse/jd/jdtest"
+	"stockbridge/pkg/healthcheck"
+	"stockbridge/pkg/jdsandbox"
 )
 
 const (
@@ -31,7 +31,7 @@ const (
 type Settings struct {
 	// Addr to listen on; a port of 0 is any free one.
 	Addr   string
-	Config jdtest.Config
+	Config jdsandbox.Config
 	Log    zerolog.Logger
 	// Listening is told the address, once calls are taken. May be nil.
 	Listening func(addr net.Addr)
@@ -42,7 +42,7 @@ func Main(args []string, stderr io.Writer) int {
 	flags := flag.NewFlagSet("jd-sandbox", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	addr := flags.String("addr", "127.0.0.1:18080", "`address` to listen on, such as :18080")
-	file := flags.String("config", "", "YAML `file` with credentials, master data and knobs; without one, app "+jdtest.DefaultAppKey+", any shop, any warehouse")
+	file := flags.String("config", "", "YAML `file` with credentials, master data and knobs; without one, app "+jdsandbox.DefaultAppKey+", any shop, any warehouse")
 	health := flags.Bool("healthcheck", false, "ask the sandbox that runs here on -addr whether it lives: ends 0 or 1")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -54,16 +54,16 @@ func Main(args []string, stderr io.Writer) int {
 		return 2
 	}
 	if *health {
-		if err := probe.Alive(context.Background(), *addr, "/_sandbox/clock"); err != nil {
+		if err := healthcheck.Alive(context.Background(), *addr, "/_sandbox/clock"); err != nil {
 			fmt.Fprintf(stderr, "jd-sandbox: %v\n", err)
 			return 1
 		}
 		return 0
 	}
-	var cfg jdtest.Config
+	var cfg jdsandbox.Config
 	if *file != "" {
 		var err error
-		if cfg, err = jdtest.ReadConfig(*file); err != nil {
+		if cfg, err = jdsandbox.ReadConfig(*file); err != nil {
 			fmt.Fprintf(stderr, "jd-sandbox: %v\n", err)
 			return 2
 		}
@@ -80,7 +80,7 @@ func Main(args []string, stderr io.Writer) int {
 
 // Run serves until ctx ends, then finishes the calls in hand within the grace and closes the state.
 func Run(ctx context.Context, s Settings) (err error) {
-	jd, err := jdtest.New(s.Config)
+	jd, err := jdsandbox.New(s.Config)
 	if err != nil {
 		return err
 	}

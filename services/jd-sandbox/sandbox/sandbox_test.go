@@ -13,16 +13,16 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"stockbridge/pkg/warehouse/jd/jdtest"
-	"stockbridge/pkg/warehouse/jd/jdtest/control"
+	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/jdsandbox/control"
 )
 
 func TestSampleParses(t *testing.T) {
-	cfg, err := jdtest.ReadConfig("../sandbox.yaml")
+	cfg, err := jdsandbox.ReadConfig("../sandbox.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	jd, err := jdtest.New(cfg)
+	jd, err := jdsandbox.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestRunStops(t *testing.T) {
 	go func() {
 		ended <- Run(ctx, Settings{
 			Addr: "127.0.0.1:0", Log: zerolog.Nop(), Listening: func(a net.Addr) { at <- a },
-			Config: jdtest.Config{Knobs: jdtest.Knobs{Latency: jdtest.Range{Min: jdtest.Duration(50 * time.Millisecond)}}},
+			Config: jdsandbox.Config{Knobs: jdsandbox.Knobs{Latency: jdsandbox.Range{Min: jdsandbox.Duration(50 * time.Millisecond)}}},
 		})
 	}()
 	addr := (<-at).String()
@@ -78,7 +78,7 @@ func TestRunStops(t *testing.T) {
 	address := "http://" + addr
 	heard := make(chan error, 1)
 	go func() {
-		res, err := http.Get(address + "/routerjson?method=x&app_key=" + jdtest.DefaultAppKey)
+		res, err := http.Get(address + "/routerjson?method=x&app_key=" + jdsandbox.DefaultAppKey)
 		if err == nil {
 			res.Body.Close()
 		}

@@ -36,8 +36,8 @@ func (f *farSide) FindOrders(ctx context.Context, nos []string) (map[string]ware
 	return f.find(ctx, nos)
 }
 
-func (f *farSide) TakePlanned(ctx context.Context, o *orderv1.Audited, _ warehouse.Plan) (warehouse.Taken, error) {
-	return warehouse.Taken{WarehouseNo: "N-" + o.OutboundNo}, f.take(ctx)
+func (f *farSide) SendPlanned(ctx context.Context, o *orderv1.Audited, _ warehouse.Plan) (warehouse.Receipt, error) {
+	return warehouse.Receipt{WarehouseNo: "N-" + o.OutboundNo}, f.take(ctx)
 }
 
 // ships makes far the warehouse of all orders.
@@ -130,7 +130,7 @@ func TestTheLoserOfTwoDocumentsIsNotToldAsFailed(t *testing.T) {
 		// Its claim ran out while the warehouse took it; another worker, which found another document, was faster.
 		o := b.order("A-1")
 		b.ships(&farSide{take: func(ctx context.Context) error {
-			return b.ledger.Accept(ctx, ledger.Begin{
+			return b.ledger.Accept(ctx, ledger.ClaimRequest{
 				Key: ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo}, Hash: PayloadHash(o), Owner: "other", OrderNo: o.OrderNo, Lines: []string{"1"},
 			}, "N-other", nil, b.now())
 		}})
@@ -228,8 +228,8 @@ func TestASlowSellerLeavesSlotsToTheOthers(t *testing.T) {
 
 func TestThatOrdersAreTakenDoesNotMeanThatTheyMayBeAskedFor(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
-		waits := bus.Shelved{Cause: seller.CausePermission("acme", findOrders), Last: b.now()}
-		b.Release = func(_ context.Context, _ string, match func(bus.Shelved) bool) (int, error) {
+		waits := bus.DeadLetter{Cause: seller.CausePermission("acme", findOrders), Last: b.now()}
+		b.Release = func(_ context.Context, _ string, match func(bus.DeadLetter) bool) (int, error) {
 			if match(waits) {
 				return 1, errors.New("released")
 			}

@@ -103,10 +103,10 @@ func TestAKilledWorkersOrderIsAskedForWhereItWasSent(t *testing.T) {
 		o := b.order("A-1")
 		begin := beginOf(&bus.Delivery{First: true, StreamTime: b.now()}, o, PayloadHash(o), "killed")
 		begin.Identity = string(b.wh.Identity())
-		if _, err := b.ledger.Begin(t.Context(), begin); err != nil {
+		if _, err := b.ledger.Claim(t.Context(), begin); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
 		b.wait(ledger.ClaimFor + time.Second)
@@ -199,7 +199,7 @@ func TestAnotherOrdersDocumentIsNotAdopted(t *testing.T) {
 				o := b.order("A-1")
 				theirs := proto.CloneOf(o)
 				change(theirs)
-				if _, err := b.wh.TakeOrder(t.Context(), theirs); err != nil {
+				if _, err := b.wh.SendOrder(t.Context(), theirs); err != nil {
 					t.Fatal(err)
 				}
 				o.AuditedAt.Seconds -= 3600 // not certainly new, so it is asked for
@@ -226,7 +226,7 @@ func TestARefusalOverAnothersDocumentIsLeftToAPerson(t *testing.T) {
 		o := b.order("A-1")
 		theirs := proto.CloneOf(o)
 		theirs.Lines[0].Quantity = 7
-		if _, err := b.wh.TakeOrder(t.Context(), theirs); err != nil {
+		if _, err := b.wh.SendOrder(t.Context(), theirs); err != nil {
 			t.Fatal(err)
 		}
 		b.wh.Set(func(k *memory.Knobs) { k.Repeat = memory.RefuseRepeat })
@@ -245,7 +245,7 @@ func TestOfSeveralDocumentsTheOrdersOwnIsAdopted(t *testing.T) {
 		theirs := proto.CloneOf(o)
 		theirs.Lines[0].Quantity = 7
 		for _, each := range []*orderv1.Audited{theirs, o} {
-			if _, err := b.wh.TakeOrder(t.Context(), each); err != nil {
+			if _, err := b.wh.SendOrder(t.Context(), each); err != nil {
 				t.Fatal(err)
 			}
 		}

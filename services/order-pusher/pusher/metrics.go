@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/seller"
 )
 
@@ -65,15 +65,15 @@ func (m *Metrics) accepted(after time.Duration) { m.Seconds.Observe(after.Second
 // Doubts shows which orders' outcome is unknown now. Every replica tells the same.
 func Doubts(sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
 	bySeller := []string{"seller"}
-	return scrape.New("unknown", []scrape.Gauge{
+	return pullmetrics.New("unknown", []pullmetrics.Gauge{
 		{Name: gaugeUnknown, Help: "Orders whose answer was lost and which are being looked for now.", Labels: bySeller},
 		{Name: gaugeUnknownSince, Help: "How long the oldest of them is unknown; 0 when there is none.", Labels: bySeller},
-	}, func(ctx context.Context, tell scrape.Tell) error {
+	}, func(ctx context.Context, tell pullmetrics.Observe) error {
 		var group errgroup.Group
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {
 			group.Go(func() error {
-				n, oldest, err := l.Doubted(ctx, s.Name(), kind)
+				n, oldest, err := l.CountUnknown(ctx, s.Name(), kind)
 				if err != nil {
 					return err
 				}

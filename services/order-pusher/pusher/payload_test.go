@@ -97,16 +97,16 @@ func TestTheHashOfEarlierBuildsIsKnown(t *testing.T) {
 
 func TestAnOrderInFlightOverTheUpgradeIsNotRefused(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
-		// Begun by the earlier build, its answer lost.
+		// Claimed by the earlier build, its answer lost.
 		o := b.order("A-1")
-		begun, err := b.ledger.Begin(t.Context(), beginOf(&bus.Delivery{StreamTime: b.now()}, o, earlierHash(o), "theirs"))
+		begun, err := b.ledger.Claim(t.Context(), beginOf(&bus.Delivery{StreamTime: b.now()}, o, earlierHash(o), "theirs"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.ledger.Doubt(t.Context(), begun.Claim, "lost"); err != nil {
+		if err := b.ledger.MarkUnknown(t.Context(), begun.Claim, "lost"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
 		b.accepts(o, again)

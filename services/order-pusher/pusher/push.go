@@ -136,8 +136,8 @@ type run struct {
 	seller *seller.Seller
 	wh     warehouse.Orders
 	plan   warehouse.Plan
-	begin  ledger.Begin
-	begun  ledger.Begun
+	begin  ledger.ClaimRequest
+	begun  ledger.Claimed
 	// asked is when begun was asked for, by our own clock.
 	asked time.Time
 }
@@ -171,14 +171,14 @@ func (r *run) push(ctx context.Context) error {
 		return r.notSent(fault.RetryAfter(wait, errors.New("enough of the seller's orders are at its warehouse; the other slots are for other sellers")))
 	}
 	defer leave()
-	if r.begun.Fresh {
+	if r.begun.NeverSent {
 		// The order is certainly new. What it supersedes is older, perhaps than the ledger.
 		if err := r.askSuperseded(ctx); err != nil {
 			return r.notSent(err)
 		}
 		return r.send(ctx)
 	}
-	if entry.State == ledger.New && r.absences.take(r.begin.Key, r.begun.BornAt) {
+	if entry.State == ledger.New && r.absences.take(r.begin.Key, r.begun.EpochSince) {
 		return r.send(ctx)
 	}
 	return r.askFirst(ctx)
@@ -207,7 +207,7 @@ func (r *run) unprepared(ctx context.Context, why error) error {
 		return why
 	case err != nil:
 		return err
-	case !SamePayload(entry, r.written) && !entry.Partial():
+	case !SamePayload(entry, r.written) && !entry.Reconstructed():
 		return why
 	case entry.State == ledger.Accepted, entry.State == ledger.Cancelled:
 		return r.known(entry)
@@ -228,7 +228,7 @@ func (r *run) overtaken(ctx context.Context) (bool, error) {
 	if errors.Is(err, ledger.ErrNoEntry) {
 		return false, nil
 	}
-	if err != nil || entry.State == ledger.New || entry.Partial() || SamePayload(entry, r.written) || entry.Hash == ledger.Shadowed {
+	if err != nil || entry.State == ledger.New || entry.Reconstructed() || SamePayload(entry, r.written) || entry.Hash == ledger.Shadowed {
 		return false, err
 	}
 	if r.o.Revision > entry.Revision {
@@ -351,20 +351,20 @@ func (r *run) lineTaken(ctx context.Context, taken *ledger.LineTaken) error {
 // a build with another hash keeps that.
 func (r *run) beginOnce(ctx context.Context) (err error) {
 	r.asked = r.Now()
-	r.begun, err = r.Ledger.Begin(ctx, r.begin)
+	r.begun, err = r.Ledger.Claim(ctx, r.begin)
 	if errors.Is(err, ledger.ErrHash) && (r.begun.Entry.Hash == ledger.Shadowed || SamePayload(r.begun.Entry, r.written)) {
 		r.begin.Hash = r.begun.Entry.Hash
-		r.begun, err = r.Ledger.Begin(ctx, r.begin)
+		r.begun, err = r.Ledger.Claim(ctx, r.begin)
 	}
 	return err
 }
 
-func beginOf(d *bus.Delivery, o *orderv1.Audited, hash, owner string) ledger.Begin {
+func beginOf(d *bus.Delivery, o *orderv1.Audited, hash, owner string) ledger.ClaimRequest {
 	lines := make([]string, len(o.Lines))
 	for i, l := range o.Lines {
 		lines[i] = l.LineId
 	}
-	return ledger.Begin{
+	return ledger.ClaimRequest{
 		Key: ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo}, Hash: hash, Owner: owner,
 		OrderNo: o.OrderNo, Lines: lines, Supersedes: o.Supersedes, PlatformNos: o.PlatformOrderNos, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
 		StreamTime: d.StreamTime, AuditedAt: o.AuditedAt.AsTime(), First: d.First && !d.Replay,
@@ -381,7 +381,7 @@ func (r *run) askFirst(ctx context.Context) error {
 	if ok {
 		return r.adopt(ctx, found, r.notSent)
 	}
-	if no := r.begun.Entry.Denied; no != (fault.Reason{}) {
+	if no := r.begun.Entry.Rejection; no != (fault.Reason{}) {
 		return r.stillDenied(no)
 	}
 	if r.begin.Hash == ledger.Shadowed && !slices.Contains(r.d.Released, seller.CauseShadow(r.o.Seller, r.o.OutboundNo)) {
@@ -393,7 +393,7 @@ func (r *run) askFirst(ctx context.Context) error {
 	entry := r.begun.Entry
 	switch {
 	case entry.State == ledger.Unknown:
-		if entry.Looks+1 < looksBeforeResend || r.begun.InDoubt() < r.ResendAfter {
+		if entry.Lookups+1 < looksBeforeResend || r.begun.UnknownFor() < r.ResendAfter {
 			return r.absent(r.ResendAfter, looksBeforeResend, fmt.Sprintf("the answer was lost; sent again after %d looks", looksBeforeResend))
 		}
 		if err := r.Ledger.Resend(ctx, r.begun.Claim); err != nil {
@@ -415,7 +415,7 @@ func (r *run) askSuperseded(ctx context.Context) error {
 	}
 	earlier, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: r.o.Supersedes})
 	switch {
-	case err == nil && earlier.Partial() && earlier.State.Live():
+	case err == nil && earlier.Reconstructed() && earlier.State.Live():
 		return Superseding(r.o) // nobody knows its lines until its own audit was looked at again
 	case err == nil:
 		return r.elsewhere(earlier) // known: the claim has looked at its lines
@@ -434,17 +434,17 @@ func (r *run) askSuperseded(ctx context.Context) error {
 
 // unsettled waits until an absence is certain although the ledger may have been lost.
 func (r *run) unsettled(first bool) error {
-	if r.begun.Settled(first, r.SettleFor) {
+	if r.begun.LossWindowOver(first, r.SettleFor) {
 		return nil
 	}
-	wait := r.SettleFor - r.begun.At.Sub(r.begun.BornAt) + time.Second
+	wait := r.SettleFor - r.begun.At.Sub(r.begun.EpochSince) + time.Second
 	return fault.RetryAfter(wait, errors.New("the ledger is younger than this order; a lost sending may still arrive"))
 }
 
 // absent records a look that found nothing and comes back for the next one: so many looks are spread over a time.
 func (r *run) absent(over time.Duration, of int, why string) error {
 	return r.resolve(nil, func(ctx context.Context) error {
-		looks, doubted, err := r.Ledger.Absent(ctx, r.begun.Claim)
+		looks, doubted, err := r.Ledger.MarkNotFound(ctx, r.begun.Claim)
 		if err != nil {
 			return err
 		}
@@ -456,7 +456,7 @@ func (r *run) absent(over time.Duration, of int, why string) error {
 // stillDenied is for an order that the warehouse refused in its own words and that a later look did not find either. It is
 // never sent again for that: when the looks are over it is refused, as the warehouse said.
 func (r *run) stillDenied(no fault.Reason) error {
-	if r.begun.Entry.Looks+1 < looksAtRefused || r.begun.InDoubt() < r.RefuseAfter {
+	if r.begun.Entry.Lookups+1 < looksAtRefused || r.begun.UnknownFor() < r.RefuseAfter {
 		return r.absent(r.RefuseAfter, looksAtRefused, "the warehouse refused it; believed after looks")
 	}
 	return r.refuse(no)
@@ -468,13 +468,13 @@ func (r *run) send(ctx context.Context) error {
 	if r.now().Add(callLimit).After(r.begun.Claim.Until) || limited && time.Until(until) < callLimit {
 		return r.notSent(fault.RetryAfter(busyPause, errors.New("too little of the claim, or of the run, is left to send safely")))
 	}
-	taken, err := r.wh.TakePlanned(ctx, r.o, r.plan)
+	taken, err := r.wh.SendPlanned(ctx, r.o, r.plan)
 	r.watch(err)
 	if err == nil {
 		r.served()
 		return r.accept(taken.WarehouseNo, cleanedOf(taken.Cleaned))
 	}
-	var no *warehouse.SaidNo
+	var no *warehouse.Rejected
 	if errors.As(err, &no) {
 		return r.saidNo(ctx, no)
 	}
@@ -483,11 +483,11 @@ func (r *run) send(ctx context.Context) error {
 		return r.doubt(err)
 	case class == fault.Refused:
 		return r.refuse(fault.ReasonOf(err, "warehouse.refused"))
-	case errors.Is(err, warehouse.ErrUnsure):
+	case errors.Is(err, warehouse.ErrOutcomeUnknown):
 		return r.holdInDoubt(err)
 	default:
 		if r.begun.Entry.State == ledger.New {
-			r.absences.keep(r.begin.Key, r.begun.BornAt) // or each wait for a turn would cost a look
+			r.absences.keep(r.begin.Key, r.begun.EpochSince) // or each wait for a turn would cost a look
 		}
 		return r.notSent(err)
 	}
@@ -495,7 +495,7 @@ func (r *run) send(ctx context.Context) error {
 
 // saidNo asks whether a refusal in business words took the order all the same ("number exists already"). What does not show
 // at once may show later, so unless the words are known it is looked for again before anything is published.
-func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
+func (r *run) saidNo(ctx context.Context, no *warehouse.Rejected) error {
 	found, ok, err := r.ask(ctx, r.o.OutboundNo)
 	switch {
 	case err == nil && ok:
@@ -515,7 +515,7 @@ func (r *run) saidNo(ctx context.Context, no *warehouse.SaidNo) error {
 func (r *run) deny(no fault.Reason, why error) error {
 	next := max(r.RefuseAfter/deniedLook, firstLook)
 	return r.resolve(fault.RetryAfter(next, fault.Unknown(why)), func(ctx context.Context) error {
-		return r.Ledger.Deny(ctx, r.begun.Claim, no)
+		return r.Ledger.MarkRejected(ctx, r.begun.Claim, no)
 	})
 }
 
@@ -639,7 +639,7 @@ func (r *run) anothers(taken *ledger.NumberTaken) error {
 		EN: "the warehouse answered with number " + taken.Number + ", which is that of " + taken.By + " and no proof that it has this order; ask the warehouse, then replay it (dlq replay): it is looked for first",
 	})
 	err := r.resolve(why, func(ctx context.Context) error {
-		return r.Ledger.Doubt(ctx, r.begun.Claim, taken.Error())
+		return r.Ledger.MarkUnknown(ctx, r.begun.Claim, taken.Error())
 	})
 	r.tellOperator(why)
 	return err
@@ -664,7 +664,7 @@ func (r *run) refuse(reason fault.Reason) error {
 func (r *run) doubt(why error) error {
 	r.Metrics.Doubts.Inc()
 	return r.resolve(fault.RetryAfter(firstLook, fault.Unknown(why)), func(ctx context.Context) error {
-		return r.Ledger.Doubt(ctx, r.begun.Claim, why.Error())
+		return r.Ledger.MarkUnknown(ctx, r.begun.Claim, why.Error())
 	})
 }
 
@@ -680,7 +680,7 @@ func (r *run) unproven(why error) error {
 // refused is its word only.
 func (r *run) holdInDoubt(why error) error {
 	return r.resolve(why, func(ctx context.Context) error {
-		return r.Ledger.Doubt(ctx, r.begun.Claim, why.Error())
+		return r.Ledger.MarkUnknown(ctx, r.begun.Claim, why.Error())
 	})
 }
 

@@ -126,8 +126,8 @@ func TestALostAnswerIsLookedForThreeTimesBeforeSendingAgain(t *testing.T) {
 			b.has(dropped, 0)
 			b.wait(fault.After(err))
 		}
-		if entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A-2"}); err != nil || b.now().Sub(entry.FirstDoubt) < 5*time.Minute {
-			t.Errorf("looked for %s only (%v)", b.now().Sub(entry.FirstDoubt), err)
+		if entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A-2"}); err != nil || b.now().Sub(entry.UnknownSince) < 5*time.Minute {
+			t.Errorf("looked for %s only (%v)", b.now().Sub(entry.UnknownSince), err)
 		}
 		told, err := b.push(dropped, again)
 		if err != nil || told != "accepted "+b.number(dropped) {
@@ -142,14 +142,14 @@ func TestAfterAKilledWorkerTheOrderIsAskedFor(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		// Somebody began, the warehouse took it, and that is all that is known.
 		o := b.order("A-1")
-		begin := ledger.Begin{
+		begin := ledger.ClaimRequest{
 			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A-1"}, Hash: PayloadHash(o), Owner: "killed", OrderNo: o.OrderNo, Lines: []string{"1"},
 			Revision: 1, StreamTime: b.now(), AuditedAt: b.now(), First: true,
 		}
-		if _, err := b.ledger.Begin(t.Context(), begin); err != nil {
+		if _, err := b.ledger.Claim(t.Context(), begin); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
 		b.wants(o, again, "wait") // the claim still stands
@@ -166,7 +166,7 @@ func TestALedgerThatForgotAsksFirst(t *testing.T) {
 		old := proto.CloneOf(o)
 		old.AuditedAt.Seconds -= 3600
 		gone.AuditedAt.Seconds -= 3600
-		if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
 		b.accepts(old, fresh)
@@ -180,7 +180,7 @@ func TestALedgerThatForgotAsksForTheSupersededToo(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		// The first audit is at the warehouse, and the ledger no longer knows of it.
 		first := b.order("A-1")
-		if _, err := b.wh.TakeOrder(t.Context(), first); err != nil {
+		if _, err := b.wh.SendOrder(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
 		second := proto.CloneOf(first)
@@ -203,11 +203,11 @@ func TestALedgerThatForgotAsksForTheSupersededToo(t *testing.T) {
 func TestADoubtThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
 	doubted := func(t *testing.T, b *bench, no string) *orderv1.Audited {
 		o := b.order(no)
-		if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
 		key := ledger.Key{Seller: o.Seller, Kind: kind, No: no}
-		if err := b.Ledger.Doubt(t.Context(), ledger.Claim{Key: key, Owner: "slow"}, "answer lost"); err != nil {
+		if err := b.Ledger.MarkUnknown(t.Context(), ledger.Claim{Key: key, Owner: "slow"}, "answer lost"); err != nil {
 			t.Fatal(err)
 		}
 		return o
@@ -243,11 +243,11 @@ func (f *noTurn) FindOrders(ctx context.Context, numbers []string) (map[string]w
 	return f.Orders.FindOrders(ctx, numbers)
 }
 
-func (f *noTurn) TakePlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Taken, error) {
+func (f *noTurn) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
 	if f.orders--; f.orders >= 0 {
-		return warehouse.Taken{}, fault.RetryAfter(time.Second, errors.New("no turn"))
+		return warehouse.Receipt{}, fault.RetryAfter(time.Second, errors.New("no turn"))
 	}
-	return f.Orders.TakePlanned(ctx, o, plan)
+	return f.Orders.SendPlanned(ctx, o, plan)
 }
 
 func TestAnOrderThatWaitsForItsTurnIsAskedForOnce(t *testing.T) {
@@ -338,7 +338,7 @@ func TestAnOrderThatWaitsForTheSetupIsAskedForBeforeItIsSentAgain(t *testing.T) 
 				b.wants(late, fresh, "held "+cause)
 				b.has(absent, 0)
 				b.doubts(2, 0)
-				if _, err := b.wh.TakeOrder(t.Context(), late); err != nil { // it turns up all the same
+				if _, err := b.wh.SendOrder(t.Context(), late); err != nil { // it turns up all the same
 					t.Fatal(err)
 				}
 				b.wait(time.Hour)
@@ -543,7 +543,7 @@ func TestTwoDocumentsAreLoud(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		o := b.order("A-1")
 		for range 2 {
-			if _, err := b.wh.TakeOrder(t.Context(), o); err != nil {
+			if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -580,7 +580,7 @@ func TestAttemptsUsedUpAreNoFailure(t *testing.T) {
 
 func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
-		shelf := []bus.Shelved{
+		shelf := []bus.DeadLetter{
 			{Cause: seller.CauseShop("acme", "S01"), Last: b.now()},
 			{Cause: seller.CauseShop("acme", "S09"), Last: b.now()},
 			{Cause: seller.CausePermission("acme", "m"), Last: b.now().Add(-time.Hour)},
@@ -592,7 +592,7 @@ func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 			{Cause: seller.CauseNumber("acme", seller.NumberShop, "S02"), Last: b.now().Add(-time.Hour)},
 		}
 		var let []int
-		b.Release = func(_ context.Context, name string, match func(bus.Shelved) bool) (int, error) {
+		b.Release = func(_ context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {
 			for i, m := range shelf {
 				if match(m) {
 					let = append(let, i)

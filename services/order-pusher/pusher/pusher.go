@@ -119,7 +119,7 @@ type Parts struct {
 	// Read gives the same warehouse to whoever must not send.
 	Read func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
 	// Release lets go on what is held of a seller and matches.
-	Release func(ctx context.Context, sellerName string, match func(bus.Shelved) bool) (int, error)
+	Release func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
 	Breaker *seller.Breaker
 	Metrics *Metrics
 	Config
@@ -150,7 +150,7 @@ func New(parts Parts) *Pusher {
 	p := &Pusher{Parts: parts, asker: &asker{lanes: map[warehouse.OrderFinder]*lane{}}, crowd: &crowd{of: map[seat]*seats{}}}
 	p.Releases = &seller.Releases{
 		Find: parts.Sellers.Get, Gone: p.gone, Apart: []string{findOrders}, Clock: parts.Now,
-		Replay: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
+		Replay: func(ctx context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {
 			return p.Release(ctx, name, match)
 		},
 	}
@@ -166,8 +166,8 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
 		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Read: s.Warehouses.Read, Config: c, Now: s.Now,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
-		Release: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
-			q := bus.ShelfQuery{Kind: event.Held, Consumer: Name, Seller: name}
+		Release: func(ctx context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {
+			q := bus.DeadLetterQuery{Kind: event.Held, Consumer: Name, Seller: name}
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
 		},
 	})

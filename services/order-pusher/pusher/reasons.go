@@ -99,8 +99,8 @@ func LineTaken(o *orderv1.Audited, lineID string, by ledger.Entry, begun bool) e
 	return LineLive(o, lineID, by.Key.No)
 }
 
-// Begun tells whether one of the entries is the order under the number, and was begun.
-func Begun(entries []ledger.Entry, no string) bool {
+// Claimed tells whether one of the entries is the order under the number, and was begun.
+func Claimed(entries []ledger.Entry, no string) bool {
 	return slices.ContainsFunc(entries, func(e ledger.Entry) bool { return e.Key.No == no && e.Key.Kind == kind && e.State != ledger.New })
 }
 

@@ -66,12 +66,12 @@ func TestARefusalIsPublishedAfterItsLooks(t *testing.T) {
 		}
 		b.wait(5 * time.Second)
 		entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "A-1"})
-		if err != nil || entry.State != ledger.Unknown || entry.Denied.RemoteText != "业务处理失败" {
+		if err != nil || entry.State != ledger.Unknown || entry.Rejection.RemoteText != "业务处理失败" {
 			t.Errorf("meanwhile: %+v, %v", entry, err)
 		}
 		waits(55 * time.Second)
 		// A worker dies over the last look.
-		if _, err := b.ledger.Begin(t.Context(), ledger.Begin{Key: entry.Key, Hash: PayloadHash(o), Owner: "dies", OrderNo: o.OrderNo, Lines: []string{"1"}}); err != nil {
+		if _, err := b.ledger.Claim(t.Context(), ledger.ClaimRequest{Key: entry.Key, Hash: PayloadHash(o), Owner: "dies", OrderNo: o.OrderNo, Lines: []string{"1"}}); err != nil {
 			t.Fatal(err)
 		}
 		waits(busyPause)
@@ -97,7 +97,7 @@ func TestARefusalWhoseLookFailedIsNotSentAgain(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		b.RefuseAfter = time.Minute
 		o := b.order("A-1")
-		far := &says{Orders: b.wh, no: &warehouse.SaidNo{Reason: fault.Reason{Code: "warehouse.refused"}}, deaf: 1}
+		far := &says{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}}, deaf: 1}
 		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
 		for how, n := fresh, 0; ; how, n = again, n+1 {
 			told, err := b.push(o, how)
@@ -118,13 +118,13 @@ func TestARefusalWhoseLookFailedIsNotSentAgain(t *testing.T) {
 // says refuses every order with these words; the next so many questions get no answer.
 type says struct {
 	warehouse.Orders
-	no         *warehouse.SaidNo
+	no         *warehouse.Rejected
 	deaf, sent int
 }
 
-func (f *says) TakePlanned(context.Context, *orderv1.Audited, warehouse.Plan) (warehouse.Taken, error) {
+func (f *says) SendPlanned(context.Context, *orderv1.Audited, warehouse.Plan) (warehouse.Receipt, error) {
 	f.sent++
-	return warehouse.Taken{}, f.no
+	return warehouse.Receipt{}, f.no
 }
 
 func (f *says) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
@@ -137,7 +137,7 @@ func (f *says) FindOrders(ctx context.Context, numbers []string) (map[string]war
 func TestAKnownFaultOfTheDataIsPublishedAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		b.RefuseAfter = time.Minute
-		far := &says{Orders: b.wh, no: &warehouse.SaidNo{Reason: fault.Reason{Code: "warehouse.refused"}, Data: true}}
+		far := &says{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}, Data: true}}
 		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
 		b.wants(b.order("A-1"), fresh, "failed warehouse.refused")
 	})

@@ -84,7 +84,7 @@ func (l *onlooker) push(ctx context.Context, d *bus.Delivery, s *seller.Seller, 
 		}
 	}
 	now := l.now()
-	if due := entry.BegunAt.Add(l.lookAfter); now.Before(due) {
+	if due := entry.FirstClaimedAt.Add(l.lookAfter); now.Before(due) {
 		return nil, fault.RetryAfter(due.Sub(now), errors.New("the ERP's own program may not have sent it yet"))
 	}
 	leave, wait := l.crowd.enter(seat{o.Seller, d.Returned}, l.slots, l.now)
@@ -103,9 +103,9 @@ func (l *onlooker) mark(ctx context.Context, d *bus.Delivery, o *orderv1.Audited
 		return entry, err
 	}
 	b := beginOf(d, clean.Order(o).Order, ledger.Shadowed, l.newOwner())
-	var begun ledger.Begun
+	var begun ledger.Claimed
 	for range len(o.Lines) + 1 {
-		begun, err = l.ledger.Begin(ctx, b)
+		begun, err = l.ledger.Claim(ctx, b)
 		var taken *ledger.LineTaken
 		if !errors.As(err, &taken) {
 			break
@@ -125,7 +125,7 @@ func (l *onlooker) mark(ctx context.Context, d *bus.Delivery, o *orderv1.Audited
 	case err != nil:
 		return entry, err
 	}
-	if err := l.ledger.Doubt(ctx, begun.Claim, "the ERP's own program hands it over"); err != nil {
+	if err := l.ledger.MarkUnknown(ctx, begun.Claim, "the ERP's own program hands it over"); err != nil {
 		return entry, err
 	}
 	return l.ledger.Get(ctx, key)
@@ -142,7 +142,7 @@ func free(ctx context.Context, documents ledger.Documents, sellerName, no string
 	case err != nil || entry.Hash != ledger.Shadowed || entry.State != ledger.Unknown && entry.State != ledger.Intent || entry.Revision > revision:
 		return false, err
 	}
-	begun, err := documents.Begin(ctx, ledger.Begin{
+	begun, err := documents.Claim(ctx, ledger.ClaimRequest{
 		Key: key, Hash: ledger.Shadowed, Owner: owner, OrderNo: entry.OrderNo, Lines: entry.Lines,
 		Revision: entry.Revision, Shop: entry.Shop, Warehouse: entry.Warehouse,
 	})
@@ -157,7 +157,7 @@ func free(ctx context.Context, documents ledger.Documents, sellerName, no string
 
 // look compares what we would have done with what the warehouse has, and tells it.
 func (l *onlooker) look(ctx context.Context, s *seller.Seller, o *orderv1.Audited, entry ledger.Entry) (told []event.Event, err error) {
-	m := &orderv1.Shadowed{Ref: ref(o, ""), OursAt: stamp(entry.BegunAt)}
+	m := &orderv1.Shadowed{Ref: ref(o, ""), OursAt: stamp(entry.FirstClaimedAt)}
 	tidy := clean.Order(o).Order
 	wh, err := l.read(s, tidy.Warehouse, warehouse.Status)
 	if err != nil {
@@ -204,15 +204,15 @@ func (l *onlooker) look(ctx context.Context, s *seller.Seller, o *orderv1.Audite
 		return append(told, l.tell(m, o, findings)...), nil
 	}
 	now := l.now()
-	deadline := entry.BegunAt.Add(l.giveUp)
+	deadline := entry.FirstClaimedAt.Add(l.giveUp)
 	if !s.InShadow(now) { // nobody sends it any more: that must not stay hidden for long
-		deadline = entry.BegunAt.Add(l.lookAfter)
+		deadline = entry.FirstClaimedAt.Add(l.lookAfter)
 		if after := s.ShadowUntil().Add(l.lookAfter); after.After(deadline) {
 			deadline = after
 		}
 	}
 	if left := deadline.Sub(now); left > 0 {
-		wait := min(max(now.Sub(entry.BegunAt), lookAgain), left)
+		wait := min(max(now.Sub(entry.FirstClaimedAt), lookAgain), left)
 		return told, fault.RetryAfter(wait, errors.New("the ERP's own program has not sent it yet"))
 	}
 	told = append(told, l.tell(m, o, findings)...)
@@ -270,7 +270,7 @@ func (l *onlooker) elsewhere(ctx context.Context, o *orderv1.Audited, ask func(n
 	if err != nil {
 		return nil, err
 	}
-	begun := Begun(others, o.Supersedes)
+	begun := Claimed(others, o.Supersedes)
 	var found []error
 	for _, other := range others {
 		if other.Key.No == o.OutboundNo || other.Key.Kind != kind || other.OrderNo != o.OrderNo {

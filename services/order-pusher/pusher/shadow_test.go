@@ -48,7 +48,7 @@ func (b *bench) shadow(until time.Time, change ...func(*sellerv1.Setup)) {
 // timer hands the order over as the ERP's own program does.
 func (b *bench) timer(o *orderv1.Audited) {
 	b.t.Helper()
-	if _, err := b.wh.TakeOrder(b.t.Context(), o); err != nil {
+	if _, err := b.wh.SendOrder(b.t.Context(), o); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/seller"
 )
 
@@ -51,14 +51,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 // Collected shows how sellers stand after their last runs. Every replica tells the same, whether it looks or not.
 func Collected(sellers func() []*seller.Seller, l ledger.Books, now func() time.Time) prometheus.Collector {
 	bySeller := []string{"seller"}
-	return scrape.New("reconciled", []scrape.Gauge{
+	return pullmetrics.New("reconciled", []pullmetrics.Gauge{
 		{Name: gaugeUnexplained, Help: "Audited orders that nothing explains.", Labels: bySeller},
 		{Name: gaugeOldest, Help: "How long ago the oldest order was audited that nothing explains; 0 when there is none.", Labels: bySeller},
 		{Name: gaugeOpen, Help: "Audited orders that are not settled, by why.", Labels: []string{"seller", "why"}},
 		{Name: gaugeStrangers, Help: "Documents at the warehouses that no audit of ours tells of.", Labels: bySeller},
 		{Name: gaugeButThere, Help: "Orders that were published as refused, and that the warehouse has.", Labels: bySeller},
 		{Name: gaugeCycle, Help: "When all of a seller's audits were last looked at that were old enough; 0 when never.", Labels: bySeller},
-	}, func(ctx context.Context, tell scrape.Tell) error {
+	}, func(ctx context.Context, tell pullmetrics.Observe) error {
 		var group errgroup.Group
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {

@@ -146,9 +146,9 @@ type Ledger interface {
 type Bus interface {
 	Events(ctx context.Context, q bus.EventQuery, f func(bus.Stored) error) error
 	Bounds(ctx context.Context, stream string) (first, last uint64, err error)
-	Shelf(ctx context.Context, q bus.ShelfQuery) ([]bus.Shelved, uint64, error)
-	Outstanding(ctx context.Context, consumer string) (bus.Outstanding, error)
-	Again(ctx context.Context, consumer string, at bus.Place, round int, by bus.By) error
+	DeadLetters(ctx context.Context, q bus.DeadLetterQuery) ([]bus.DeadLetter, uint64, error)
+	Backlog(ctx context.Context, consumer string) (bus.Backlog, error)
+	Redeliver(ctx context.Context, consumer string, at bus.Place, round int, by bus.By) error
 }
 
 // Parts is what a Reconciler is made of. All are required but Log, Now and NewOwner.

@@ -94,10 +94,10 @@ func (r *run) load(ctx context.Context) (err error) {
 	if r.standing, r.version, born, err = readHead(ctx, r.Ledger, r.seller.Name()); err != nil {
 		return err
 	}
-	if !born.Equal(r.standing.BornAt) && (r.standing.Cursor.Seq > 0 || r.standing.Cursor.nth() > 0) {
+	if !born.Equal(r.standing.EpochSince) && (r.standing.Cursor.Seq > 0 || r.standing.Cursor.nth() > 0) {
 		r.standing.Sweep = &Sweep{To: r.standing.Cursor.Seq, Stream: r.standing.Cursor.Stream}
 	}
-	r.standing.BornAt = born
+	r.standing.EpochSince = born
 	open, err := ReadOpen(ctx, r.Ledger, r.seller.Name())
 	if err != nil {
 		return err
@@ -330,7 +330,7 @@ const shelfPage = 10_000
 
 // lookOnShelf finds what waits for a cause, for a person or for a retry.
 func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
-	before, err := r.Bus.Outstanding(ctx, pusherName)
+	before, err := r.Bus.Backlog(ctx, pusherName)
 	if err != nil {
 		return err
 	}
@@ -339,9 +339,9 @@ func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
 		of[o.OutboundNo] = o
 	}
 	for _, shelf := range []string{event.Held, event.Dead} {
-		q := bus.ShelfQuery{Kind: shelf, Consumer: pusherName, Seller: r.seller.Name(), Limit: shelfPage}
+		q := bus.DeadLetterQuery{Kind: shelf, Consumer: pusherName, Seller: r.seller.Name(), Limit: shelfPage}
 		for {
-			items, next, err := r.Bus.Shelf(ctx, q)
+			items, next, err := r.Bus.DeadLetters(ctx, q)
 			if err != nil {
 				return err
 			}
@@ -365,7 +365,7 @@ func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
 		}
 	}
 	// What left the shelf meanwhile waits for its turn by now.
-	after, err := r.Bus.Outstanding(ctx, pusherName)
+	after, err := r.Bus.Backlog(ctx, pusherName)
 	if err != nil {
 		return err
 	}
@@ -402,8 +402,8 @@ func (o *looked) inDoubtSince() time.Time {
 	switch {
 	case o.entry.State != ledger.Unknown && o.entry.State != ledger.Intent:
 		return time.Time{}
-	case !o.entry.FirstDoubt.IsZero():
-		return o.entry.FirstDoubt
+	case !o.entry.UnknownSince.IsZero():
+		return o.entry.UnknownSince
 	default:
 		return o.entry.ChangedAt
 	}
@@ -602,7 +602,7 @@ func (r *run) again(ctx context.Context, o *looked) (soon bool, err error) {
 		why = "in doubt for too long"
 	}
 	a := o.chosen()
-	err = r.Bus.Again(ctx, pusherName, a.place(), o.Tries+1, bus.By{Who: Name, Why: why})
+	err = r.Bus.Redeliver(ctx, pusherName, a.place(), o.Tries+1, bus.By{Who: Name, Why: why})
 	if errors.Is(err, bus.ErrNotStored) {
 		o.is(Gone, "")
 		return false, nil

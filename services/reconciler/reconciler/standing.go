@@ -112,8 +112,8 @@ type Standing struct {
 	// Cursor is the last audit that was walked; Sweep what is walked again because the ledger was born anew since.
 	Cursor Audit  `json:"cursor"`
 	Sweep  *Sweep `json:"sweep,omitempty"`
-	// BornAt is the birth of the ledger that the cursor was walked with.
-	BornAt time.Time `json:"born_at"`
+	// EpochSince is the birth of the ledger that the cursor was walked with.
+	EpochSince time.Time `json:"born_at"`
 	// Settled counts the orders that were passed since the book was begun, Repaired those of them that had been handed over
 	// again.
 	Settled  int `json:"settled"`
@@ -180,14 +180,14 @@ func readHead(ctx context.Context, books ledger.Books, seller string) (s Standin
 	if err != nil {
 		return s, 0, born, fmt.Errorf("read how %s stands: %w", seller, err)
 	}
-	return s, b.Version, b.BornAt, nil
+	return s, b.Version, b.EpochSince, nil
 }
 
 // Known tells whether all that a seller audited before the ledger's birth was walked since then, and nothing of it is still
 // to be handed over again. born is that birth.
 func Known(ctx context.Context, books ledger.Books, seller string) (known bool, born time.Time, err error) {
 	s, _, born, err := readHead(ctx, books, seller)
-	return err == nil && s.BornAt.Equal(born) && s.Sweep == nil && s.Open[Repairing] == 0, born, err
+	return err == nil && s.EpochSince.Equal(born) && s.Sweep == nil && s.Open[Repairing] == 0, born, err
 }
 
 // ReadOpen tells the open list of a seller, the oldest first.

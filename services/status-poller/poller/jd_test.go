@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd"
-	"stockbridge/pkg/warehouse/jd/jdtest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/e2e/orders"
@@ -25,12 +25,12 @@ import (
 func TestOverJD(t *testing.T) {
 	const orderCount, seed = 50, 7
 	each(t, func(t *testing.T, b *bench) {
-		sandbox, err := jdtest.New(jdtest.Config{
+		sandbox, err := jdsandbox.New(jdsandbox.Config{
 			Seed: seed, Stopped: true,
-			Knobs: jdtest.Knobs{
-				Split:     jdtest.Split{Lot: jdtest.Lot{Chance: .3}, At: "10014", ListChildren: true},
-				OwnCancel: jdtest.OwnCancel{Lot: jdtest.Lot{Chance: .2}},
-				Short:     jdtest.Lot{Chance: .2}, Rejected: jdtest.Lot{Chance: .2}, Packages: 3, Jitter: .5,
+			Knobs: jdsandbox.Knobs{
+				Split:     jdsandbox.Split{Lot: jdsandbox.Lot{Chance: .3}, At: "10014", ListChildren: true},
+				OwnCancel: jdsandbox.OwnCancel{Lot: jdsandbox.Lot{Chance: .2}},
+				Short:     jdsandbox.Lot{Chance: .2}, Rejected: jdsandbox.Lot{Chance: .2}, Packages: 3, Jitter: .5,
 				HistoryShuffled: true, HistoryDoubled: true, ScalarsAsArrays: true, ExtraKeys: true,
 			},
 		})
@@ -41,14 +41,14 @@ func TestOverJD(t *testing.T) {
 
 		var numbers []string
 		for _, o := range orders.New("acme", seed).Make(orderCount) {
-			taken, err := wh.TakeOrder(t.Context(), o)
+			taken, err := wh.SendOrder(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			b.know("W01", o.OutboundNo, taken.WarehouseNo)
 			numbers = append(numbers, o.OutboundNo)
 		}
-		if _, err := sandbox.AddFault(jdtest.Fault{Kind: jdtest.HTTP, Chance: .05}); err != nil {
+		if _, err := sandbox.AddFault(jdsandbox.Fault{Kind: jdsandbox.HTTP, Chance: .05}); err != nil {
 			t.Fatal(err)
 		}
 
@@ -93,14 +93,14 @@ func TestOverJD(t *testing.T) {
 }
 
 // overJD lets b follow orders of a JD.
-func overJD(t *testing.T, b *bench, sandbox *jdtest.JD) *jd.Warehouse {
+func overJD(t *testing.T, b *bench, sandbox *jdsandbox.JD) *jd.Warehouse {
 	t.Helper()
 	server := httptest.NewServer(sandbox)
 	t.Cleanup(server.Close)
 	b.book.now = seller.New(&sellerv1.Setup{
 		Name: "acme",
 		Accounts: []*sellerv1.Account{{
-			Name: "jd", Kind: sellerv1.Account_KIND_JD, Url: server.URL + "/routerjson", AppKey: jdtest.DefaultAppKey,
+			Name: "jd", Kind: sellerv1.Account_KIND_JD, Url: server.URL + "/routerjson", AppKey: jdsandbox.DefaultAppKey,
 			AppSecret: &sellerv1.SecretRef{Env: "SECRET"}, AccessToken: &sellerv1.SecretRef{Env: "TOKEN"},
 			Department: "EBU0000000000001", VendorSource: "ISV0000000000001",
 		}},
@@ -110,7 +110,7 @@ func overJD(t *testing.T, b *bench, sandbox *jdtest.JD) *jd.Warehouse {
 	wh, err := jd.New(jd.Options{
 		Seller: b.book.now, Warehouse: "W01", Class: warehouse.Status,
 		Env: func(name string) string {
-			return map[string]string{"SECRET": jdtest.DefaultAppSecret, "TOKEN": jdtest.DefaultToken}[name]
+			return map[string]string{"SECRET": jdsandbox.DefaultAppSecret, "TOKEN": jdsandbox.DefaultToken}[name]
 		},
 	})
 	if err != nil {
@@ -125,7 +125,7 @@ func overJD(t *testing.T, b *bench, sandbox *jdtest.JD) *jd.Warehouse {
 func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		told := map[string]string{} // what is told besides the steps, each with the code that it is told at
-		sandbox, err := jdtest.New(jdtest.Config{Stopped: true})
+		sandbox, err := jdsandbox.New(jdsandbox.Config{Stopped: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,10 +146,10 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 		walks := map[string]string{} // by outbound number
 		for i, name := range slices.Sorted(maps.Keys(rows)) {
 			walk, _, _ := strings.Cut(rows[name], ": ")
-			err := sandbox.SetKnobs(func(k *jdtest.Knobs) {
+			err := sandbox.SetKnobs(func(k *jdsandbox.Knobs) {
 				k.Walk = nil
 				for n, code := range strings.Fields(walk) {
-					k.Walk = append(k.Walk, jdtest.Step{Code: jdtest.Code(code), After: jdtest.Duration(min(n, 1)) * jdtest.Duration(time.Minute)})
+					k.Walk = append(k.Walk, jdsandbox.Step{Code: jdsandbox.Code(code), After: jdsandbox.Duration(min(n, 1)) * jdsandbox.Duration(time.Minute)})
 				}
 			})
 			if err != nil {
@@ -157,7 +157,7 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 			}
 			o := orders.New("acme", uint64(i)).Make(1)[0]
 			o.OutboundNo = fmt.Sprintf("A-%d", i)
-			taken, err := wh.TakeOrder(t.Context(), o)
+			taken, err := wh.SendOrder(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -211,7 +211,7 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 }
 
 // compareWithJD holds what was told of one order against what JD has, and says what kind of order it was.
-func compareWithJD(t *testing.T, sandbox *jdtest.JD, no string, told []event.Event) string {
+func compareWithJD(t *testing.T, sandbox *jdsandbox.JD, no string, told []event.Event) string {
 	t.Helper()
 	shipped := map[string]*orderv1.Shipped{}
 	complete, delivered, cancelled := 0, 0, 0

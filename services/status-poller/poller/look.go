@@ -169,7 +169,7 @@ func (r *run) wantsAll(e ledger.Entry, f warehouse.Found) bool {
 	}
 	since := known.StatusAt
 	if since.IsZero() {
-		since = e.BegunAt
+		since = e.FirstClaimedAt
 	}
 	return r.began.Sub(since)/fullLookEvery > e.ChangedAt.Sub(since)/fullLookEvery
 }
@@ -201,7 +201,7 @@ func (r *run) gone(wh warehouse.Identified, e ledger.Entry) {
 // orGiveUp ends the following of an order that is older than FollowFor and still open, visibly.
 func (r *run) orGiveUp(m move) move {
 	e := m.entry
-	if m.next.Due.IsZero() || e.BegunAt.IsZero() || r.began.Sub(e.BegunAt) < r.FollowFor {
+	if m.next.Due.IsZero() || e.FirstClaimedAt.IsZero() || r.began.Sub(e.FirstClaimedAt) < r.FollowFor {
 		return m
 	}
 	m.next.Due = time.Time{}

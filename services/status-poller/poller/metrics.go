@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/seller"
 )
 
@@ -56,10 +56,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 // Followed shows how much is followed and how late the looks are. Every replica tells the same, whether it looks or not.
 func Followed(sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
 	bySeller := []string{"seller"}
-	return scrape.New("followed", []scrape.Gauge{
+	return pullmetrics.New("followed", []pullmetrics.Gauge{
 		{Name: gaugeOpen, Help: "Orders that are followed.", Labels: bySeller},
 		{Name: gaugeLate, Help: "How long the most overdue order waits for its look; also while its seller is paused.", Labels: bySeller},
-	}, func(ctx context.Context, tell scrape.Tell) error {
+	}, func(ctx context.Context, tell pullmetrics.Observe) error {
 		var group errgroup.Group
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {

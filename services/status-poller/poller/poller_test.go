@@ -133,7 +133,7 @@ func (b *bench) accept(warehouseCode string, numbers ...string) {
 			OutboundNo: no, Receiver: &orderv1.Receiver{Name: "x"},
 			Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "TEA", Quantity: 2}},
 		}
-		taken, err := b.wh.TakeOrder(b.t.Context(), o)
+		taken, err := b.wh.SendOrder(b.t.Context(), o)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -144,12 +144,12 @@ func (b *bench) accept(warehouseCode string, numbers ...string) {
 // know has the ledger know an accepted order.
 func (b *bench) know(warehouseCode, no, number string) {
 	b.t.Helper()
-	begin := ledger.Begin{
+	begin := ledger.ClaimRequest{
 		Key: ledger.Key{Seller: "acme", Kind: kind, No: no}, Hash: "h", Owner: "pusher", OrderNo: no, Lines: []string{"1"},
 		Revision: 1, Shop: "S01", Warehouse: warehouseCode, StreamTime: b.now(), AuditedAt: b.now(), First: true,
 		Identity: string(b.wh.Identity()),
 	}
-	if _, err := b.all.Begin(b.t.Context(), begin); err != nil {
+	if _, err := b.all.Claim(b.t.Context(), begin); err != nil {
 		b.t.Fatal(err)
 	}
 	if err := b.all.Accept(b.t.Context(), begin, number, nil, b.now()); err != nil {
@@ -291,7 +291,7 @@ func TestWhatTheWarehouseDoes(t *testing.T) {
 				b.accept("W01", "O-1")
 				if test.twice {
 					again := &orderv1.Audited{OutboundNo: "O-1", Receiver: &orderv1.Receiver{Name: "x"}, Lines: []*orderv1.Line{{LineId: "1", Quantity: 2}}}
-					if _, err := b.wh.TakeOrder(t.Context(), again); err != nil {
+					if _, err := b.wh.SendOrder(t.Context(), again); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -535,7 +535,7 @@ func TestOperatorsPauseIsNotProbed(t *testing.T) {
 
 func TestAnAcceptedOrderThatIsNotThereIsFollowedOn(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
-		begin := ledger.Begin{
+		begin := ledger.ClaimRequest{
 			Key: ledger.Key{Seller: "acme", Kind: kind, No: "O-7"}, Hash: "h", Owner: "pusher", Warehouse: "W01", StreamTime: b.now(), AuditedAt: b.now(),
 		}
 		if err := b.all.Accept(t.Context(), begin, "MEM77777777", nil, b.now()); err != nil {
@@ -637,7 +637,7 @@ func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
 		other := &memory.Warehouse{Now: b.now, As: "memory/other"}
 		for _, no := range []string{"X-1", "X-2", "X-3", "A-2"} {
 			o := &orderv1.Audited{OutboundNo: no, Receiver: &orderv1.Receiver{Name: "x"}, Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "CUP", Quantity: 9}}}
-			if _, err := other.TakeOrder(t.Context(), o); err != nil {
+			if _, err := other.SendOrder(t.Context(), o); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -374,7 +374,7 @@ func (w *shelves) SetShopStock(_ context.Context, requestID, shopNo, goods strin
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if goods == w.refuses {
-		return &warehouse.SaidNo{Reason: fault.Reason{Code: "stock.refused", ZH: "不行", EN: "no"}}
+		return &warehouse.Rejected{Reason: fault.Reason{Code: "stock.refused", ZH: "不行", EN: "no"}}
 	}
 	w.sets = append(w.sets, fmt.Sprintf("%s %s %d", shopNo, goods, n))
 	return nil

@@ -421,16 +421,16 @@ func pause(ctx context.Context, try int) error {
 
 // reborn notes that the ledger was born again since the book was written last: it may have been put back to what it was.
 func (p *page) reborn() {
-	if p.Head.Born.Equal(p.BornAt) {
+	if p.Head.Born.Equal(p.EpochSince) {
 		return
 	}
 	if p.Version == 0 || p.Head.Born.IsZero() {
-		p.Head.Born = p.BornAt
+		p.Head.Born = p.EpochSince
 		return
 	}
-	p.Head.Born, p.Head.ToldFrom = p.BornAt, p.Version+1
-	if p.BornAt.After(p.Head.From) && !p.Head.From.IsZero() {
-		p.Head.From = p.BornAt
+	p.Head.Born, p.Head.ToldFrom = p.EpochSince, p.Version+1
+	if p.EpochSince.After(p.Head.From) && !p.Head.From.IsZero() {
+		p.Head.From = p.EpochSince
 	}
 	p.Head.Rescan, p.Head.ScanCursor = true, ""
 }

@@ -174,7 +174,7 @@ func (c *comparison) openings(ctx context.Context) error {
 		}
 	}
 	for some := range slices.Chunk(nos, warehouse.ShopStockLimit) {
-		chains, err := c.store.Chains(ctx, c.place, some)
+		chains, err := c.store.Series(ctx, c.place, some)
 		if err != nil {
 			return err
 		}
@@ -311,8 +311,8 @@ func (c *comparison) explain(ctx context.Context, f stock.Figure, s *Suspicion) 
 			found = append(found, &stockv1.DriftFound_Explanation{Kind: kind, No: no, At: timestamppb.New(at), Quantity: quantity, Zh: zh, En: en})
 		}
 	}
-	for _, h := range f.Holes {
-		from, to := h.Span().Times()
+	for _, h := range f.Gaps {
+		from, to := h.Interval().Times()
 		add("gap", spanText(from, to), to, h.Right.Value-h.Left.Value, "此时段的流水缺失，正在补抓", "movements of this time are missing and are fetched again")
 	}
 	for _, u := range c.state.Read.Unread() {
@@ -369,8 +369,8 @@ func Correction(at seller.Place, p stock.Place, f stock.Figure, counted int64, b
 
 // Filling says that movements which are missing are taken for one that leads from what stood before them to what stood behind:
 // where nothing will bring them any more. Should they be found all the same, they are booked beside it.
-func Filling(at seller.Place, p stock.Place, f stock.Figure, h stock.Hole, by string, now time.Time) event.Event {
-	from, to := h.Span().Times()
+func Filling(at seller.Place, p stock.Place, f stock.Figure, h stock.Gap, by string, now time.Time) event.Event {
+	from, to := h.Interval().Times()
 	m := &stockv1.Movement{
 		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: f.GoodsNo, GoodsCode: f.GoodsCode,
 		FlowNo: fmt.Sprintf("correction/%s/%d-%d/%d-%d", f.GoodsNo, from.Unix(), to.Unix(), h.Left.Value, h.Right.Value), Reason: by,

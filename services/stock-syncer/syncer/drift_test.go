@@ -50,7 +50,7 @@ func (f *flow) compare() []string {
 	f.b.t.Helper()
 	from := f.b.now()
 	f.b.wait(time.Hour)
-	if _, err := f.store.Apply(f.b.t.Context(), f.place, stock.Batch{Read: []stock.Span{stock.SpanOf(from.Add(-time.Minute), f.b.now())}}); err != nil {
+	if _, err := f.store.Apply(f.b.t.Context(), f.place, stock.Batch{Read: []stock.Interval{stock.IntervalOf(from.Add(-time.Minute), f.b.now())}}); err != nil {
 		f.b.t.Fatal(err)
 	}
 	var found []string
@@ -122,7 +122,7 @@ func TestADifferenceIsToldWhenItStays(t *testing.T) {
 		f.theirs("G1", 4)
 		f.wants()
 		figure, err := f.store.Figure(t.Context(), f.place, "G1")
-		if err != nil || len(figure.Holes) != 1 {
+		if err != nil || len(figure.Gaps) != 1 {
 			t.Fatalf("%+v: %v", figure, err)
 		}
 		if got := f.compare(); len(got) != 1 {
@@ -194,11 +194,11 @@ func TestAHoleIsFilledByACorrection(t *testing.T) {
 	f.row("G1", 7, 6, b.now())
 	at, _ := b.seller.Place("W1", "ESPA")
 	figure, err := f.store.Figure(t.Context(), f.place, "G1")
-	if err != nil || figure.Proof != stock.Broken || len(figure.Holes) != 1 {
+	if err != nil || figure.Proof != stock.Broken || len(figure.Gaps) != 1 {
 		t.Fatalf("%+v: %v", figure, err)
 	}
 	for range 2 { // once, however often
-		if err := BookEvent(t.Context(), f.store, Filling(at, f.place, figure, figure.Holes[0], "ops", b.now())); err != nil {
+		if err := BookEvent(t.Context(), f.store, Filling(at, f.place, figure, figure.Gaps[0], "ops", b.now())); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/seller"
 )
 
@@ -69,12 +69,12 @@ func (m *Metrics) told(seller string, n int) {
 // Kept shows how old counts are and what shares wait for. Every replica tells the same.
 func Kept(sellers func() []*seller.Seller, l Ledger, settle time.Duration, now func() time.Time) prometheus.Collector {
 	labels := []string{"seller", "warehouse"}
-	return scrape.New("stock", []scrape.Gauge{
+	return pullmetrics.New("stock", []pullmetrics.Gauge{
 		{Name: gaugeLate, Help: "For how long a count of a warehouse is overdue; also while its seller is paused.", Labels: labels},
 		{Name: gaugeDirty, Help: "Goods whose shares wait to be looked at.", Labels: labels},
 		{Name: gaugeRatio, Help: "1 while a ratio was changed at the warehouse and nobody answered: shares do not rise.", Labels: labels},
 		{Name: gaugeTrusted, Help: "1 while shares may only shrink, until a new count.", Labels: labels},
-	}, func(ctx context.Context, tell scrape.Tell) error {
+	}, func(ctx context.Context, tell pullmetrics.Observe) error {
 		var group errgroup.Group
 		group.SetLimit(askedAtOnce)
 		for _, s := range sellers() {

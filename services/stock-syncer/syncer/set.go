@@ -70,7 +70,7 @@ func (r *round) set(ctx context.Context) error {
 			}
 			r.Metrics.Set.WithLabelValues("ok").Inc()
 		}
-		var said *warehouse.SaidNo
+		var said *warehouse.Rejected
 		if failed != nil && errors.As(failed, &said) && len(failures) < mostRefused {
 			continue // it is about this goods; the next tick tries it again
 		}

@@ -213,7 +213,7 @@ func (b *bench) fresh(seed uint64) {
 	b.Ingester = New(Parts{
 		Sellers: b, Books: b.ledger, Leases: b.ledger, Streams: spoiledStreams{b.bus, b},
 		Open:    func(*seller.Seller, string) (warehouse.FlowReader, error) { return spoiledFlow{b.far, b}, nil },
-		Release: func(context.Context, string, func(bus.Shelved) bool) (int, error) { return 0, nil },
+		Release: func(context.Context, string, func(bus.DeadLetter) bool) (int, error) { return 0, nil },
 		Breaker: seller.NewBreaker(1000), Metrics: NewMetrics(prometheus.NewRegistry()),
 		Config: Config{MaxPages: 50, RunPages: 20, Attempts: 12, GapAttempts: 10, CatchUp: time.Hour},
 		Now:    b.now,
@@ -411,7 +411,7 @@ func (b *bench) complete() error {
 	var errs []error
 	for goods, num := range b.far.stock {
 		if f := figures[goods]; f.Num != num || f.Proof != stock.Proved && !b.far.unlinked {
-			errs = append(errs, fmt.Errorf("book of %s: %d %s, far side %d; holes %v", goods, f.Num, f.Proof, num, f.Holes))
+			errs = append(errs, fmt.Errorf("book of %s: %d %s, far side %d; holes %v", goods, f.Num, f.Proof, num, f.Gaps))
 		}
 	}
 	told := b.adjusted()

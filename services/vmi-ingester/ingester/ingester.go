@@ -123,7 +123,7 @@ type Parts struct {
 	// Open gives the flow of a seller's warehouse by the ERP's code.
 	Open func(s *seller.Seller, code string) (warehouse.FlowReader, error)
 	// Release lets go on what is held of a seller and matches.
-	Release func(ctx context.Context, sellerName string, match func(bus.Shelved) bool) (int, error)
+	Release func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
 	Breaker *seller.Breaker
 	Metrics *Metrics
 	Config
@@ -163,8 +163,8 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 		Open: func(sl *seller.Seller, code string) (warehouse.FlowReader, error) {
 			return s.Warehouses.Stock(sl, code)
 		},
-		Release: func(ctx context.Context, name string, match func(bus.Shelved) bool) (int, error) {
-			q := bus.ShelfQuery{Kind: event.Held, Consumer: Windows, Seller: name}
+		Release: func(ctx context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {
+			q := bus.DeadLetterQuery{Kind: event.Held, Consumer: Windows, Seller: name}
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
 		},
 	})
@@ -213,8 +213,8 @@ func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 func second(s int64) *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: s} }
 
 // spanOf is the span of a window.
-func spanOf(m *vmiv1.WindowDue) stock.Span {
-	return stock.Span{From: m.GetFrom().GetSeconds(), To: m.GetTo().GetSeconds()}
+func spanOf(m *vmiv1.WindowDue) stock.Interval {
+	return stock.Interval{From: m.GetFrom().GetSeconds(), To: m.GetTo().GetSeconds()}
 }
 
 func placeOf(m interface {

@@ -97,7 +97,7 @@ func TestAWindowThatFailsIsShelvedWithWhatTheFarSideSaid(t *testing.T) {
 	b := newBench(t)
 	b.Attempts = 3
 	b.far.fail = func(warehouse.FlowQuery) error {
-		return &warehouse.SaidNo{Reason: fault.Reason{Code: "stock.refused", ZH: "京东没有执行", EN: "JD did not", RemoteCode: "50", RemoteText: "系统忙"}}
+		return &warehouse.Rejected{Reason: fault.Reason{Code: "stock.refused", ZH: "京东没有执行", EN: "JD did not", RemoteCode: "50", RemoteText: "系统忙"}}
 	}
 	b.run(10 * time.Minute)
 	b.far.move("G", 5)

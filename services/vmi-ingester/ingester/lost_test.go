@@ -54,7 +54,7 @@ func TestHolesThatStayDoNotHideOthers(t *testing.T) {
 	}
 	b.tick()
 	b.must(apply(b, rows))
-	b.must(apply(b, nil, stock.Span{From: b.began.Unix(), To: b.began.Unix() + 10}))
+	b.must(apply(b, nil, stock.Interval{From: b.began.Unix(), To: b.began.Unix() + 10}))
 	for range 3 {
 		events, names, err := b.unreported(t.Context(), b.at, stock.Coverage{{From: b.began.Unix(), To: b.began.Unix() + 10}})
 		b.must(err)
@@ -72,7 +72,7 @@ func TestHolesThatStayDoNotHideOthers(t *testing.T) {
 	}
 }
 
-func apply(b *bench, rows []stock.Row, read ...stock.Span) error {
+func apply(b *bench, rows []stock.Row, read ...stock.Interval) error {
 	_, err := b.store.Apply(b.t.Context(), b.at, stock.Batch{Rows: rows, Read: read})
 	return err
 }
@@ -142,7 +142,7 @@ func TestALostLedgerTakesNothingElseForTheFlow(t *testing.T) {
 	b.run(2 * time.Hour)
 	after, _, err := b.store.State(t.Context(), b.at)
 	b.must(err)
-	if after.Plan.Start != before.Plan.Start || after.Plan.Turned != 0 || len(b.adjusted()) != 0 {
+	if after.Plan.Start != before.Plan.Start || after.Plan.SwitchedAt != 0 || len(b.adjusted()) != 0 {
 		t.Errorf("%d movements were told; planned %+v, before %+v", len(b.adjusted()), after.Plan, before.Plan)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/scrape"
+	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/stock"
 )
@@ -64,10 +64,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 func Followed(sellers func() []*seller.Seller, books ledger.Books, now func() time.Time) prometheus.Collector {
 	store := &stock.Store{Books: books, Now: now}
 	byPlace := []string{"seller", "warehouse", "shop_no"}
-	return scrape.New("flows", []scrape.Gauge{
+	return pullmetrics.New("flows", []pullmetrics.Gauge{
 		{Name: gaugeUnread, Help: "Age of the oldest movement that may not have been read; also while the seller is paused.", Labels: byPlace},
 		{Name: gaugeBroken, Help: "Goods of which movements are missing, 1000 at most.", Labels: byPlace},
-	}, func(ctx context.Context, tell scrape.Tell) error {
+	}, func(ctx context.Context, tell pullmetrics.Observe) error {
 		var group errgroup.Group
 		group.SetLimit(placesAtOnce)
 		for _, s := range sellers() {

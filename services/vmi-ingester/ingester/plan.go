@@ -95,7 +95,7 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 			}
 			if p.Now().Sub(now.Head.Seen) >= runEnds {
 				if !now.Head.Seen.IsZero() {
-					now.Head.Sure = now.Head.Next
+					now.Head.Complete = now.Head.Next
 				}
 				now.Head.Next, now.Head.Seen = ends, p.Now()
 			}
@@ -130,7 +130,7 @@ func planned(plan stock.Plan, f seller.Following, at, now time.Time) stock.Plan 
 	}
 	if plan.Flow != int32(f.Flow) {
 		// Nothing is read by both methods: no overlap, and no second look at what the other one read.
-		plan.Flow, plan.Turned, plan.Second = int32(f.Flow), max(plan.Turned, plan.Next+1), plan.Next
+		plan.Flow, plan.SwitchedAt, plan.Second = int32(f.Flow), max(plan.SwitchedAt, plan.Next+1), plan.Next
 	}
 	if latest := max(at.Unix(), now.Unix()); plan.Next > latest+clocksDiffer {
 		// A clock was ahead: what was read of the time to come was empty.
@@ -154,13 +154,13 @@ func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest ti
 		from = stock.Plan{Start: next.Start, Next: next.Start - 1, Second: next.Start - 1}
 	}
 	overlap := int64(f.Overlap / time.Second)
-	news := p.cut(stock.Span{From: max(from.Next+1-overlap, from.Start, next.Turned), To: next.Next}, from.Next+1, longest)
+	news := p.cut(stock.Interval{From: max(from.Next+1-overlap, from.Start, next.SwitchedAt), To: next.Next}, from.Next+1, longest)
 	why := vmiv1.Why_WHY_NEXT
 	if len(news) > 1 {
 		why = vmiv1.Why_WHY_CATCH_UP
 	}
 	var due []*vmiv1.WindowDue
-	add := func(s stock.Span, why vmiv1.Why) {
+	add := func(s stock.Interval, why vmiv1.Why) {
 		due = append(due, &vmiv1.WindowDue{From: second(s.From), To: second(s.To), Why: why})
 	}
 	// The newest and the oldest in turns: neither waits for all of the others.
@@ -170,15 +170,15 @@ func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest ti
 			add(news[i], why)
 		}
 	}
-	again := max(from.Second+1, next.Turned)
-	for _, s := range p.cut(stock.Span{From: again, To: next.Second}, again, longest) {
+	again := max(from.Second+1, next.SwitchedAt)
+	for _, s := range p.cut(stock.Interval{From: again, To: next.Second}, again, longest) {
 		add(s, vmiv1.Why_WHY_SECOND_LOOK)
 	}
 	return due
 }
 
 // cut cuts a span; nothing when it ends before first, which is the first second that is new in it.
-func (p *Ingester) cut(s stock.Span, first int64, longest time.Duration) []stock.Span {
+func (p *Ingester) cut(s stock.Interval, first int64, longest time.Duration) []stock.Interval {
 	if s.To < first {
 		return nil
 	}
@@ -187,9 +187,9 @@ func (p *Ingester) cut(s stock.Span, first int64, longest time.Duration) []stock
 	if most := int64(longest / time.Second); most > 0 {
 		length = min(length, most)
 	}
-	var spans []stock.Span
+	var spans []stock.Interval
 	for at := s.From; at <= s.To; at += length {
-		spans = append(spans, stock.Span{From: at, To: min(at+length-1, s.To)})
+		spans = append(spans, stock.Interval{From: at, To: min(at+length-1, s.To)})
 	}
 	// An overlap or a few seconds are no window of their own.
 	if n := len(spans); n > 1 && spans[n-1].To-spans[n-1].From < length/4 && spans[n-1].To-spans[n-2].From < max(int64(longest/time.Second), length) {
@@ -207,7 +207,7 @@ func (p *Ingester) unreported(ctx context.Context, place stock.Place, read stock
 		if err != nil {
 			return nil, nil, err
 		}
-		maps.DeleteFunc(broken, func(goods string, _ []stock.Hole) bool { return seen[goods] })
+		maps.DeleteFunc(broken, func(goods string, _ []stock.Gap) bool { return seen[goods] })
 		more, found, err := p.gaps(ctx, place, broken, read, holesAtOnce-len(names))
 		if err != nil {
 			return nil, nil, err
@@ -223,16 +223,16 @@ func (p *Ingester) unreported(ctx context.Context, place stock.Place, read stock
 }
 
 // gaps are the events of those holes that lie in time that was read and that nobody told of, so many at most, and their names.
-func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[string][]stock.Hole, read stock.Coverage, most int) (events []event.Event, names []string, err error) {
+func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[string][]stock.Gap, read stock.Coverage, most int) (events []event.Event, names []string, err error) {
 	type hole struct {
 		goods string
-		stock.Hole
+		stock.Gap
 	}
 	holes := map[string]hole{}
 	var all []string
 	for goods, list := range broken {
 		for _, h := range list {
-			if read.Has(h.Span()) {
+			if read.Has(h.Interval()) {
 				name := holeName(goods, h)
 				holes[name] = hole{goods, h}
 				all = append(all, name)
@@ -249,7 +249,7 @@ func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[strin
 	for _, name := range all {
 		if !known[name] && len(names) < most {
 			names = append(names, name)
-			events = append(events, gapEvents(place, holes[name].goods, holes[name].Hole, p.Now())...)
+			events = append(events, gapEvents(place, holes[name].goods, holes[name].Gap, p.Now())...)
 		}
 	}
 	p.Metrics.Gaps.Add(float64(len(names)))

@@ -32,7 +32,7 @@ func (p *Ingester) made(ctx context.Context, place stock.Place, flow sellerv1.St
 		return stock.State{}, err
 	}
 	whole, err := p.holds(ctx, st.Head)
-	if err != nil || whole && !st.Head.Birth.IsZero() && st.Head.Birth.Equal(birth) {
+	if err != nil || whole && !st.Head.Epoch.IsZero() && st.Head.Epoch.Equal(birth) {
 		return st, err
 	}
 	lease, owner := "vmi-make/"+place.Book(), p.NewOwner()
@@ -76,8 +76,8 @@ func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
 		name string
 		stock.Position
 	}{
-		{event.StockAdjusted.Name, h.Sure.Stock}, {event.StockAdjusted.Name, h.Tail.Stock},
-		{event.VMIWindowIngested.Name, h.Sure.VMI}, {event.VMIWindowIngested.Name, h.Tail.VMI},
+		{event.StockAdjusted.Name, h.Complete.Stock}, {event.StockAdjusted.Name, h.Tail.Stock},
+		{event.VMIWindowIngested.Name, h.Complete.VMI}, {event.VMIWindowIngested.Name, h.Tail.VMI},
 	} {
 		if ok, err := p.Streams.Holds(ctx, at.name, at.Seq, at.At); !ok || err != nil {
 			return false, err
@@ -93,14 +93,14 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 	if err != nil {
 		return stock.State{}, err
 	}
-	at := st.Head.Sure
-	if st.Head.Made.Equal(birth) && !birth.IsZero() {
-		at = st.Head.Making
+	at := st.Head.Complete
+	if st.Head.RebuildEpoch.Equal(birth) && !birth.IsZero() {
+		at = st.Head.Rebuilding
 	}
 	p.Metrics.Remakes.Inc()
 	var batch stock.Batch
 	seen := 0
-	start, turned := st.Plan.Start, st.Plan.Turned
+	start, turned := st.Plan.Start, st.Plan.SwitchedAt
 	apply := func() error {
 		_, err := p.store.Apply(ctx, place, batch)
 		batch = stock.Batch{}
@@ -155,8 +155,8 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 	}
 	var now stock.State
 	err = p.store.Change(ctx, place, func(st *stock.State) bool {
-		st.Head.Making, st.Head.Made = at, birth
-		st.Plan.Turned = max(st.Plan.Turned, turned)
+		st.Head.Rebuilding, st.Head.RebuildEpoch = at, birth
+		st.Plan.SwitchedAt = max(st.Plan.SwitchedAt, turned)
 		if st.Plan.Next == 0 {
 			st.Plan.Start = start
 		}
@@ -167,14 +167,14 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 			if st.Plan.Next == 0 && start != 0 {
 				// What was planned and not read yet may have been lost: it is planned again.
 				st.Plan.Second = start - 1
-				if st.Plan.Next = start - 1; st.Read.Has(stock.Span{From: start, To: start}) {
+				if st.Plan.Next = start - 1; st.Read.Has(stock.Interval{From: start, To: start}) {
 					st.Plan.Next = st.Read.Until(start)
 				}
 				st.Plan.Flow = int32(flow)
 			}
 			// What runs were storing while the streams were read, the book has when they end.
-			st.Head.Birth, st.Head.Next, st.Head.Seen = birth, ends, p.Now()
-			st.Head.Making, st.Head.Made = stock.Ends{}, time.Time{}
+			st.Head.Epoch, st.Head.Next, st.Head.Seen = birth, ends, p.Now()
+			st.Head.Rebuilding, st.Head.RebuildEpoch = stock.Ends{}, time.Time{}
 		}
 		now = *st
 		return true
@@ -209,13 +209,13 @@ func rowIn(e bus.Stored, place stock.Place) (row stock.Row, read, ours bool) {
 }
 
 // spanIn reads a span of the place that was read to its end, all goods of it, out of a stored event.
-func spanIn(e bus.Stored, place stock.Place) (stock.Span, bool) {
+func spanIn(e bus.Stored, place stock.Place) (stock.Interval, bool) {
 	if e.Name != event.VMIWindowIngested.Name {
-		return stock.Span{}, false
+		return stock.Interval{}, false
 	}
 	m, err := bus.Decode(event.VMIWindowIngested, e)
 	if err != nil || m.GetPartial() || m.GetWindow().GetGoodsNo() != "" || placeOf(m.GetWindow()) != place {
-		return stock.Span{}, false
+		return stock.Interval{}, false
 	}
 	return spanOf(m.GetWindow()), true
 }

@@ -102,14 +102,14 @@ func tell(m *stockv1.Movement, row warehouse.Rule, documents bool, now time.Time
 }
 
 // holeName names a hole, to be told once.
-func holeName(goods string, h stock.Hole) string {
+func holeName(goods string, h stock.Gap) string {
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	return "gap/" + short(strings.Join([]string{goods, n(h.Left.Value), n(h.Left.At), n(h.Right.Value), n(h.Right.At)}, "/"))
 }
 
 // gapEvents tell of a hole, and ask for what lies in it.
-func gapEvents(place stock.Place, goods string, h stock.Hole, now time.Time) []event.Event {
-	span := h.Span()
+func gapEvents(place stock.Place, goods string, h stock.Gap, now time.Time) []event.Event {
+	span := h.Interval()
 	found := &vmiv1.GapFound{
 		Seller: place.Seller, Warehouse: place.Warehouse, ShopNo: place.ShopNo, GoodsNo: goods, At: stamp(now),
 		LeftAt: h.Left.Value, FoundAt: h.Right.Value, From: second(span.From), To: second(span.To),

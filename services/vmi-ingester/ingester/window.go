@@ -97,7 +97,7 @@ type run struct {
 	place  stock.Place
 	d      *bus.Delivery
 	m      *vmiv1.WindowDue
-	span   stock.Span
+	span   stock.Interval
 	state  stock.State
 	linked bool
 
@@ -160,8 +160,8 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 		return r.wholeRead(ctx)
 	case !gap && next > r.MaxPages && r.span.From < r.span.To:
 		middle := r.span.From + (r.span.To-r.span.From)/2
-		r.goOn(stock.Span{From: r.span.From, To: middle}, vmiv1.Why_WHY_HALF, 1)
-		r.goOn(stock.Span{From: middle + 1, To: r.span.To}, vmiv1.Why_WHY_HALF, 1)
+		r.goOn(stock.Interval{From: r.span.From, To: middle}, vmiv1.Why_WHY_HALF, 1)
+		r.goOn(stock.Interval{From: middle + 1, To: r.span.To}, vmiv1.Why_WHY_HALF, 1)
 	default:
 		r.goOn(r.span, r.m.GetWhy(), next)
 	}
@@ -176,10 +176,10 @@ func (r *run) turned() error {
 	if plan.Next != 0 && plan.Flow != flow {
 		return fault.RetryAfter(turnAfter, errors.New("stock.flow was changed: the next plan says from when on the other method is read"))
 	}
-	if spanOf(r.m).From >= plan.Turned {
+	if spanOf(r.m).From >= plan.SwitchedAt {
 		return nil
 	}
-	at := time.Unix(plan.Turned, 0).UTC().Format(time.RFC3339)
+	at := time.Unix(plan.SwitchedAt, 0).UTC().Format(time.RFC3339)
 	return fault.Permanent(fault.Reason{
 		Code: "window.turned", Field: "from",
 		ZH: "此窗口早于 " + at + " 更换流水接口（stock.flow）的时刻，两种接口的流水编号不同，用新接口补抓会重复下发；请在仓库方系统人工核对该时段",
@@ -212,7 +212,7 @@ func (r *run) readParts(ctx context.Context, wh warehouse.FlowReader) (next int,
 var errLongGap = errors.New("the time in which movements are missing is longer than one run can read")
 
 // readPages reads pages until the end of the rows, the end of the run, or an error. next is the page to go on with.
-func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader, span stock.Span) (next int, end bool, err error) {
+func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader, span stock.Interval) (next int, end bool, err error) {
 	began := r.Now()
 	from, to := span.Times()
 	q := warehouse.FlowQuery{ShopNo: r.place.ShopNo, GoodsNo: r.m.GetGoodsNo(), From: from, To: to}
@@ -248,7 +248,7 @@ func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader, span stock
 // readable makes a lost answer, and a no in the far side's words, a transient failure that says why: reading changes nothing,
 // so it is simply done again.
 func readable(err error) error {
-	var no *warehouse.SaidNo
+	var no *warehouse.Rejected
 	if errors.As(err, &no) {
 		return no.Reason
 	}
@@ -287,7 +287,7 @@ func (r *run) take(ctx context.Context, rows []warehouse.FlowRow) error {
 			r.edges = append(r.edges, rowOf(m).Edge)
 		}
 		second := row.At.Unix()
-		if again || known[row.No] || forgets && row.At.Before(old) && r.state.Read.Has(stock.Span{From: second, To: second}) {
+		if again || known[row.No] || forgets && row.At.Before(old) && r.state.Read.Has(stock.Interval{From: second, To: second}) {
 			r.repeated++
 			continue
 		}
@@ -331,10 +331,10 @@ func (r *run) apply(ctx context.Context) error {
 func (r *run) wholeRead(ctx context.Context) ([]event.Event, error) {
 	read := r.state.Read
 	if r.m.GetGoodsNo() == "" {
-		r.batch.Read = []stock.Span{r.span}
+		r.batch.Read = []stock.Interval{r.span}
 		read = read.With(r.span)
 	}
-	chains, err := r.store.Chains(ctx, r.place, slices.Sorted(maps.Keys(r.goods)))
+	chains, err := r.store.Series(ctx, r.place, slices.Sorted(maps.Keys(r.goods)))
 	if err != nil {
 		r.batch = stock.Batch{}
 		return r.events, err
@@ -342,12 +342,12 @@ func (r *run) wholeRead(ctx context.Context) ([]event.Event, error) {
 	for _, row := range r.fresh { // as they will be
 		chains[row.GoodsNo].Add(row.Edge)
 	}
-	broken := map[string][]stock.Hole{}
+	broken := map[string][]stock.Gap{}
 	breaks := 0
 	for goods, c := range chains {
-		if holes := c.Holes(); len(holes) > 0 {
+		if holes := c.Gaps(); len(holes) > 0 {
 			broken[goods] = holes
-			if slices.ContainsFunc(holes, func(h stock.Hole) bool { return overlap(h.Span(), r.span) }) {
+			if slices.ContainsFunc(holes, func(h stock.Gap) bool { return overlap(h.Interval(), r.span) }) {
 				breaks++
 			}
 		}
@@ -377,16 +377,16 @@ func (r *run) gapRead(ctx context.Context) ([]event.Event, error) {
 	if err != nil {
 		return r.events, err
 	}
-	if len(holes) > 0 && r.m.GetPage() <= 1 && len(r.fresh) == 0 && len(r.edges) > 0 && stock.LinkUp(r.edges) {
+	if len(holes) > 0 && r.m.GetPage() <= 1 && len(r.fresh) == 0 && len(r.edges) > 0 && stock.Consistent(r.edges) {
 		// All rows are known, and they do link up: two that stand at the same figure were linked the wrong way round.
-		chain, err := r.store.Chains(ctx, r.place, []string{r.m.GetGoodsNo()})
+		chain, err := r.store.Series(ctx, r.place, []string{r.m.GetGoodsNo()})
 		if err != nil {
 			return r.events, err
 		}
 		c := chain[r.m.GetGoodsNo()]
 		c.Settle(r.span)
-		if holes = overlapping(c.Holes(), spanOf(r.m)); len(holes) == 0 {
-			r.batch.Settled = map[string]stock.Span{r.m.GetGoodsNo(): r.span}
+		if holes = overlapping(c.Gaps(), spanOf(r.m)); len(holes) == 0 {
+			r.batch.Settled = map[string]stock.Interval{r.m.GetGoodsNo(): r.span}
 		}
 	}
 	if len(holes) == 0 {
@@ -394,7 +394,7 @@ func (r *run) gapRead(ctx context.Context) ([]event.Event, error) {
 		r.certify(false, vmiv1.Continuity_CONTINUITY_PROVED, 0)
 		return r.events, nil
 	}
-	span := holes[0].Span()
+	span := holes[0].Interval()
 	from, to := span.Times()
 	missing := fault.Reason{
 		Code: "gap.open", Field: "goods_no",
@@ -407,8 +407,8 @@ func (r *run) gapRead(ctx context.Context) ([]event.Event, error) {
 }
 
 // holes are those of the window's goods in its time, with rows applied that are not in the book yet.
-func (r *run) holes(ctx context.Context, more []stock.Row) ([]stock.Hole, error) {
-	chains, err := r.store.Chains(ctx, r.place, []string{r.m.GetGoodsNo()})
+func (r *run) holes(ctx context.Context, more []stock.Row) ([]stock.Gap, error) {
+	chains, err := r.store.Series(ctx, r.place, []string{r.m.GetGoodsNo()})
 	if err != nil {
 		return nil, err
 	}
@@ -418,28 +418,28 @@ func (r *run) holes(ctx context.Context, more []stock.Row) ([]stock.Hole, error)
 			c.Add(row.Edge)
 		}
 	}
-	return overlapping(c.Holes(), spanOf(r.m)), nil
+	return overlapping(c.Gaps(), spanOf(r.m)), nil
 }
 
 // wider is the time to look at for what is missing: that of the holes, and more with each attempt, as clocks and the order of
 // rows are not quite what they seem.
-func (r *run) wider(holes []stock.Hole) stock.Span {
+func (r *run) wider(holes []stock.Gap) stock.Interval {
 	span := spanOf(r.m)
 	for _, h := range holes {
-		span.From, span.To = min(span.From, h.Span().From), max(span.To, h.Span().To)
+		span.From, span.To = min(span.From, h.Interval().From), max(span.To, h.Interval().To)
 	}
 	by := min(int64(5)<<min(max(r.d.Attempt-1, 0), 10), widest)
-	return stock.Span{From: max(span.From-by, r.state.Plan.Start, r.state.Plan.Turned), To: max(min(span.To+by, r.Now().Unix()), span.To)}
+	return stock.Interval{From: max(span.From-by, r.state.Plan.Start, r.state.Plan.SwitchedAt), To: max(min(span.To+by, r.Now().Unix()), span.To)}
 }
 
-func overlap(a, b stock.Span) bool { return a.From <= b.To && b.From <= a.To }
+func overlap(a, b stock.Interval) bool { return a.From <= b.To && b.From <= a.To }
 
-func overlapping(holes []stock.Hole, s stock.Span) []stock.Hole {
-	return slices.DeleteFunc(holes, func(h stock.Hole) bool { return !overlap(h.Span(), s) })
+func overlapping(holes []stock.Gap, s stock.Interval) []stock.Gap {
+	return slices.DeleteFunc(holes, func(h stock.Gap) bool { return !overlap(h.Interval(), s) })
 }
 
 // goOn tells a window that goes on with the rest of this one.
-func (r *run) goOn(s stock.Span, why vmiv1.Why, page int) {
+func (r *run) goOn(s stock.Interval, why vmiv1.Why, page int) {
 	rest := proto.CloneOf(r.m)
 	rest.From, rest.To, rest.Why, rest.Page = second(s.From), second(s.To), why, int32(page) //nolint:gosec // as many as the far side has
 	r.events = append(r.events, Window(rest, r.Now(), short(r.d.ID)))

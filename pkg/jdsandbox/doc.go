@@ -1,0 +1,40 @@
+// Package jdsandbox is a JD that anyone can run: the open-platform gateway and the part of the ECLP warehouse API that sales
+// orders and stock need, as an http.Handler over a state machine, with knobs for all that goes wrong.
+//
+// It plays reference/jd-eclp.md: the gateway of §1, the methods of §3, §5 and §9, the behaviour of §14. What is not known of
+// JD is a knob (see Knobs), and where a double shipment is at stake the default is the worst that JD may do: a repeated
+// isvUUID makes a second document. It shows double shipments and counts them (see Violations); it never prevents them.
+//
+// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It plays both of JD's authorisation platforms
+// (§1.7). It does not know JD's purchase, return and goods calls, nor HMAC signatures. It imports no testing package,
+// because the jd-sandbox binary and `bridgectl up` run it too.
+//
+// In a test:
+//
+//	jd, err := jdsandbox.New(jdsandbox.Config{})
+//	srv := httptest.NewServer(jd) // the gateway is srv.URL + "/routerjson", the control API srv.URL + "/_sandbox/"
+//	jd.AddFault(jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{"eclp.order.addOrder"}, Count: 1})
+//	…
+//	jd.Advance(24 * time.Hour)
+//	jd.Documents(), jd.Violations(), jd.Counters()
+//
+// # Stock
+//
+// Orders and acts move stock of goods that were stocked; each change of a shop's figure is a row that begins where the one
+// before ended. What the flow calls tell of the rows is weather (see Flow); Movements and Stock are the truth.
+//
+//	jd.StockGoods(jdsandbox.Stock{DeptNo: …, Shops: map[string]int64{"ESP1": 10}})
+//	jd.Move(jdsandbox.StockAct{Kind: jdsandbox.Receipt, …, Num: 5})
+//
+// # Two clocks
+//
+// The gateway's clock (time stamps of requests, quota, tokens and codes) is the host's, shifted by the knob clock_skew. The
+// warehouse's clock (the walk of orders, operateTime) starts with it but can be sped up, stopped and advanced; sped up,
+// the warehouse's times lie in the future of the host's. Rows of stock and creation times are the host's all the same,
+// because a client asks for them in windows that end at its own now.
+//
+// # Determinism
+//
+// What chance decides about one order is drawn from the seed, the department, the isvUUID and how many came before it
+// under that number: the same orders meet the same fate in any interleaving. JD's numbers are given in order of arrival.
+package jdsandbox

@@ -1,0 +1,162 @@
+package jdsandbox
+
+import "time"
+
+// ViolationKind is a promise that a client broke.
+type ViolationKind string
+
+// What is counted.
+const (
+	// TwoDocuments: an isvUUID got a further document, whatever became of the earlier ones. Counted per further document.
+	TwoDocuments ViolationKind = "two_documents"
+	// LineLiveTwice: an order line (department, salesPlatformOrderNo and orderLine, where all are sent) came under a
+	// second isvUUID while a document under another was not cancelled or back. Counted per line.
+	LineLiveTwice ViolationKind = "line_live_twice"
+	// QuotaExceeded and ConcurrencyExceeded: a call beyond the Quota. Counted per call.
+	QuotaExceeded       ViolationKind = "quota_exceeded"
+	ConcurrencyExceeded ViolationKind = "concurrency_exceeded"
+	// BadSignature: a call whose sign does not fit. Counted per call.
+	BadSignature ViolationKind = "bad_signature"
+)
+
+// Violation is one broken promise.
+type Violation struct {
+	Seq                  int64         `json:"seq"`
+	Kind                 ViolationKind `json:"kind"`
+	At                   time.Time     `json:"at"`
+	App                  string        `json:"app,omitempty"`
+	Method               string        `json:"method,omitempty"`
+	DepartmentNo         string        `json:"departmentNo,omitempty"`
+	IsvUUID              string        `json:"isvUUID,omitempty"`
+	SalesPlatformOrderNo string        `json:"salesPlatformOrderNo,omitempty"`
+	OrderLine            string        `json:"orderLine,omitempty"`
+	// EclpSoNos are the documents involved, the last one being the surplus.
+	EclpSoNos []string `json:"eclpSoNos,omitempty"`
+}
+
+// Violations is what was found wrong since the state began. Counts is complete; Items holds the newest 1000.
+type Violations struct {
+	Total  int64                   `json:"total"`
+	Counts map[ViolationKind]int64 `json:"counts"`
+	Items  []Violation             `json:"items"`
+}
+
+const keepViolations = 1000
+
+type violations struct {
+	counts map[ViolationKind]int64
+	items  ring[Violation]
+}
+
+func (v *violations) add(one Violation) {
+	v.counts[one.Kind]++
+	one.Seq = v.items.next + 1
+	v.items.add(one, keepViolations)
+}
+
+// Call is a line of the log of calls.
+type Call struct {
+	Seq int64 `json:"seq"`
+	// At is the arrival by the host's clock, TookMillis what passed until the answer.
+	At         time.Time `json:"at"`
+	TookMillis int64     `json:"tookMillis"`
+	App        string    `json:"app,omitempty"`
+	Method     string    `json:"method,omitempty"`
+	IsvUUID    string    `json:"isvUUID,omitempty"`
+	EclpSoNo   string    `json:"eclpSoNo,omitempty"`
+	// Done says whether the service did what it was asked for, whatever was answered.
+	Done bool `json:"done"`
+	// Gone says that the caller had hung up before the answer was ready: killed, or out of patience.
+	Gone bool `json:"gone,omitempty"`
+	// Answer is what the caller got: "ok", "refused", or the kind of fault that spoiled it ("lose_answer", "html" …).
+	Answer string `json:"answer"`
+	// Code is JD's code in the answer, "0" for ok; empty when the caller got none.
+	Code Code `json:"code,omitempty"`
+	// Fault is the id of the fault that struck.
+	Fault string `json:"fault,omitempty"`
+}
+
+const keepCalls = 10_000
+
+// Counters count since the start of the process or the last reset.
+type Counters struct {
+	Since time.Time `json:"since"`
+	// Calls that arrived, by method; "" are those without a known one.
+	Calls map[string]int64 `json:"calls"`
+	// Codes answered, by code; "0" is success.
+	Codes map[Code]int64 `json:"codes"`
+	// Faults that struck, by kind.
+	Faults map[Kind]int64 `json:"faults"`
+	// Accepted is new documents, children of splits left out; Children are those.
+	Accepted int64 `json:"accepted"`
+	Children int64 `json:"children"`
+	// Refused is addOrders that were answered with an error without having been done, by code.
+	Refused map[Code]int64 `json:"refused"`
+	// Repeated is addOrders under an isvUUID that had a document already, whatever was made of them.
+	Repeated int64 `json:"repeated"`
+	// LostAnswers is addOrders and cancelOrders that were done without the caller hearing so.
+	LostAnswers int64 `json:"lostAnswers"`
+	// NotDone is calls of any method that a fault kept from the service.
+	NotDone int64 `json:"notDone"`
+	// CancelAsked is cancelOrders that reached the service, by what was answered.
+	CancelAsked map[CancelAnswer]int64 `json:"cancelAsked"`
+	// Exchanges and Refreshes are tokens given, for a code and for a refresh token, whether or not the caller heard of it;
+	// RefreshesRefused are refresh tokens that were not taken.
+	Exchanges        int64 `json:"exchanges"`
+	Refreshes        int64 `json:"refreshes"`
+	RefreshesRefused int64 `json:"refreshesRefused"`
+	// MostInFlight is the most calls of one app at a time.
+	MostInFlight int `json:"mostInFlight"`
+}
+
+func newCounters(since time.Time) Counters {
+	return Counters{
+		Since: since, Calls: map[string]int64{}, Codes: map[Code]int64{}, Faults: map[Kind]int64{},
+		Refused: map[Code]int64{}, CancelAsked: map[CancelAnswer]int64{},
+	}
+}
+
+// ring keeps the newest of many.
+type ring[T any] struct {
+	items []T
+	next  int64 // how many were ever added
+}
+
+func (r *ring[T]) add(v T, keep int) {
+	if len(r.items) < keep {
+		r.items = append(r.items, v)
+	} else {
+		r.items[int(r.next)%keep] = v
+	}
+	r.next++
+}
+
+// newest returns what is kept, oldest first.
+func (r *ring[T]) newest() []T {
+	at := 0
+	if n := len(r.items); n > 0 && int64(n) < r.next {
+		at = int(r.next) % n
+	}
+	return append(append(make([]T, 0, len(r.items)), r.items[at:]...), r.items[:at]...)
+}
+
+// meter watches one app's calls.
+type meter struct {
+	inFlight int
+	arrivals []time.Time // a ring of the newest PerSecond ones
+	next     int
+}
+
+// arrive counts a call and says whether it is within the rate: at most limit in any second.
+func (m *meter) arrive(now time.Time, limit int) bool {
+	if len(m.arrivals) != limit {
+		m.arrivals, m.next = make([]time.Time, limit), 0
+	}
+	if limit == 0 {
+		return true
+	}
+	oldest := m.arrivals[m.next]
+	m.arrivals[m.next] = now
+	m.next = (m.next + 1) % limit
+	return oldest.IsZero() || now.Sub(oldest) >= time.Second
+}

@@ -1,0 +1,178 @@
+// Package watched measures a ledger: how long its calls take and which fail, as metrics and as spans. It changes nothing that a ledger does, and
+// knows none in particular.
+//
+// # Why
+//
+// It stands around the contract and not inside the Redis client. What a worker waits for is its own call; a round trip
+// of Redis carries many orders' calls at once and belongs to none of their traces (so no redisotel).
+package ledgermetrics
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	oteltrace "go.opentelemetry.io/otel/trace"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/trace"
+)
+
+// Ledger is a ledger that is measured. Calls that only people make are passed on unseen.
+type Ledger struct {
+	ledger.Ledger
+	seconds *prometheus.HistogramVec
+	failed  *prometheus.CounterVec
+}
+
+var _ ledger.Ledger = (*Ledger)(nil)
+
+// New measures l.
+func New(l ledger.Ledger, r prometheus.Registerer) *Ledger {
+	w := &Ledger{
+		Ledger: l,
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "stockbridge_ledger_call_seconds", Help: "Calls to the ledger.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .05, .2, 1, 4},
+		}, []string{"call"}),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_ledger_errors_total", Help: "Calls to the ledger that got no answer.",
+		}, []string{"call"}),
+	}
+	r.MustRegister(w.seconds, w.failed)
+	return w
+}
+
+// call measures one call. What the ledger answers with a word (busy, lost …) is an answer.
+func (w *Ledger) call(ctx context.Context, name string, do func(ctx context.Context) error) error {
+	span := oteltrace.SpanFromContext(ctx)
+	if span.IsRecording() { // the name costs memory
+		ctx, span = trace.Start(ctx, oteltrace.SpanKindClient, "ledger "+name)
+		defer span.End()
+	}
+	began := time.Now()
+	err := do(ctx)
+	w.seconds.WithLabelValues(name).Observe(time.Since(began).Seconds())
+	if err != nil && !answered(err) {
+		w.failed.WithLabelValues(name).Inc()
+		trace.Fail(span, fault.Of(err).String(), "")
+	}
+	return err
+}
+
+func answered(err error) bool {
+	for _, word := range []error{ledger.ErrBusy, ledger.ErrHash, ledger.ErrIdentity, ledger.ErrLost, ledger.ErrNoEntry, ledger.ErrVersion, context.Canceled} {
+		if errors.Is(err, word) {
+			return true
+		}
+	}
+	var taken *ledger.LineTaken
+	return errors.As(err, &taken)
+}
+
+// Begin implements ledger.Documents.
+func (w *Ledger) Claim(ctx context.Context, b ledger.ClaimRequest) (begun ledger.Claimed, err error) {
+	err = w.call(ctx, "begin", func(ctx context.Context) error { begun, err = w.Ledger.Claim(ctx, b); return err })
+	return begun, err
+}
+
+// Accept implements ledger.Documents.
+func (w *Ledger) Accept(ctx context.Context, b ledger.ClaimRequest, number string, cleaned []ledger.Cleaned, now time.Time) error {
+	return w.call(ctx, "accept", func(ctx context.Context) error { return w.Ledger.Accept(ctx, b, number, cleaned, now) })
+}
+
+// Refuse implements ledger.Documents.
+func (w *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	return w.call(ctx, "refuse", func(ctx context.Context) error { return w.Ledger.Refuse(ctx, c, why) })
+}
+
+// Doubt implements ledger.Documents.
+func (w *Ledger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) error {
+	return w.call(ctx, "doubt", func(ctx context.Context) error { return w.Ledger.MarkUnknown(ctx, c, why) })
+}
+
+// Deny implements ledger.Documents.
+func (w *Ledger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+	return w.call(ctx, "deny", func(ctx context.Context) error { return w.Ledger.MarkRejected(ctx, c, why) })
+}
+
+// Absent implements ledger.Documents.
+func (w *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
+	err = w.call(ctx, "absent", func(ctx context.Context) error { looks, doubted, err = w.Ledger.MarkNotFound(ctx, c); return err })
+	return looks, doubted, err
+}
+
+// Release implements ledger.Documents.
+func (w *Ledger) Release(ctx context.Context, c ledger.Claim, why string) error {
+	return w.call(ctx, "release", func(ctx context.Context) error { return w.Ledger.Release(ctx, c, why) })
+}
+
+// Resend implements ledger.Documents.
+func (w *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
+	return w.call(ctx, "resend", func(ctx context.Context) error { return w.Ledger.Resend(ctx, c) })
+}
+
+// Get implements ledger.Documents.
+func (w *Ledger) Get(ctx context.Context, k ledger.Key) (e ledger.Entry, err error) {
+	err = w.call(ctx, "get", func(ctx context.Context) error { e, err = w.Ledger.Get(ctx, k); return err })
+	return e, err
+}
+
+// Due implements ledger.Documents.
+func (w *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, limit int) (due []ledger.Entry, err error) {
+	err = w.call(ctx, "due", func(ctx context.Context) error { due, err = w.Ledger.Due(ctx, seller, kind, now, limit); return err })
+	return due, err
+}
+
+// Follow implements ledger.Documents.
+func (w *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
+	return w.call(ctx, "follow", func(ctx context.Context) error { return w.Ledger.Follow(ctx, e, state, f) })
+}
+
+// Count implements ledger.Attempts.
+func (w *Ledger) Count(ctx context.Context, key string) (n int, err error) {
+	err = w.call(ctx, "count", func(ctx context.Context) error { n, err = w.Ledger.Count(ctx, key); return err })
+	return n, err
+}
+
+// Acquire implements ledger.Quota.
+func (w *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, l ledger.Limit, ttl time.Duration) (p ledger.Permit, wait time.Duration, err error) {
+	err = w.call(ctx, "acquire", func(ctx context.Context) error {
+		p, wait, err = w.Ledger.Acquire(ctx, app, class, l, ttl)
+		return err
+	})
+	return p, wait, err
+}
+
+// Return implements ledger.Quota.
+func (w *Ledger) Return(ctx context.Context, p ledger.Permit) error {
+	return w.call(ctx, "return", func(ctx context.Context) error { return w.Ledger.Return(ctx, p) })
+}
+
+// ReadBook implements ledger.Books.
+func (w *Ledger) ReadBook(ctx context.Context, name string, fields, marks []string) (b ledger.Book, err error) {
+	err = w.call(ctx, "read_book", func(ctx context.Context) error { b, err = w.Ledger.ReadBook(ctx, name, fields, marks); return err })
+	return b, err
+}
+
+// WriteBook implements ledger.Books.
+func (w *Ledger) WriteBook(ctx context.Context, name string, write ledger.BookWrite) (version uint64, err error) {
+	err = w.call(ctx, "write_book", func(ctx context.Context) error { version, err = w.Ledger.WriteBook(ctx, name, write); return err })
+	return version, err
+}
+
+// ScanBook implements ledger.Books.
+func (w *Ledger) ScanBook(ctx context.Context, name, prefix, from string) (fields []ledger.Field, next string, err error) {
+	err = w.call(ctx, "scan_book", func(ctx context.Context) error {
+		fields, next, err = w.Ledger.ScanBook(ctx, name, prefix, from)
+		return err
+	})
+	return fields, next, err
+}
+
+// DropBook implements ledger.Books.
+func (w *Ledger) DropBook(ctx context.Context, name string) error {
+	return w.call(ctx, "drop_book", func(ctx context.Context) error { return w.Ledger.DropBook(ctx, name) })
+}

@@ -1,0 +1,102 @@
+// Package scrape makes gauges of what has to be asked for: it is asked when Prometheus looks, and at no other time. It
+// does not know what is asked.
+//
+// # Why
+//
+// A gauge that a worker sets when it happens to do some work goes stale in every other replica, and freezes at its last
+// healthy value when the work stops, which is what it is there to show. What is asked for at the scrape is the same in
+// every replica (take the max over them) and true now.
+//
+// Asking is bounded in time, and in share: it rests twenty times as long as it took, so that no scrape interval and no
+// number of messages makes it a load. An answer that does not come leaves its gauges out: an old value would be a lie.
+package pullmetrics
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Limits of asking.
+const (
+	// restAtLeast is how long an answer is good for. It stays below usual scrape intervals (15 s and more).
+	restAtLeast = 3 * time.Second
+	// restPerCost is how many times as long as the asking took nobody is asked again.
+	restPerCost = 20
+	// askFor ends the asking; it stays below the scraper's own limit (10 s by default).
+	askFor = 2 * time.Second
+)
+
+// Gauge is one metric that answers tell.
+type Gauge struct {
+	Name, Help string
+	Labels     []string
+}
+
+// Tell notes the value of a gauge, with its labels in the order of the Gauge's.
+type Observe func(gauge string, value float64, labels ...string)
+
+// Asked is a prometheus.Collector of what has to be asked for.
+type Asked struct {
+	what   string
+	ask    func(ctx context.Context, tell Observe) error
+	descs  map[string]*prometheus.Desc
+	failed *prometheus.Desc
+
+	mu       sync.Mutex
+	until    time.Time
+	last     []prometheus.Metric
+	failures float64
+}
+
+// New makes a collector. what names it in stockbridge_scrape_errors_total. ask is called by one goroutine at a time, and
+// may call tell from several. What it told counts even when it then fails.
+func New(what string, gauges []Gauge, ask func(ctx context.Context, tell Observe) error) *Asked {
+	a := &Asked{what: what, ask: ask, descs: map[string]*prometheus.Desc{}}
+	for _, g := range gauges {
+		a.descs[g.Name] = prometheus.NewDesc(g.Name, g.Help, g.Labels, nil)
+	}
+	a.failed = prometheus.NewDesc("stockbridge_scrape_errors_total",
+		"Scrapes at which something could not be asked for: its metrics are missing.", []string{"what"}, nil)
+	return a
+}
+
+// Describe implements prometheus.Collector. The counter of failures is left to Collect, because several collectors of a
+// registry share it.
+func (a *Asked) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range a.descs {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (a *Asked) Collect(to chan<- prometheus.Metric) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if began := time.Now(); !began.Before(a.until) {
+		a.refresh()
+		now := time.Now()
+		a.until = now.Add(max(restAtLeast, restPerCost*now.Sub(began)))
+	}
+	for _, m := range a.last {
+		to <- m
+	}
+	to <- prometheus.MustNewConstMetric(a.failed, prometheus.CounterValue, a.failures, a.what)
+}
+
+func (a *Asked) refresh() {
+	ctx, cancel := context.WithTimeout(context.Background(), askFor)
+	defer cancel()
+	var mu sync.Mutex
+	a.last = nil
+	err := a.ask(ctx, func(gauge string, value float64, labels ...string) {
+		mu.Lock()
+		defer mu.Unlock()
+		a.last = append(a.last, prometheus.MustNewConstMetric(a.descs[gauge], prometheus.GaugeValue, value, labels...))
+	})
+	if err != nil {
+		a.failures++
+	}
+}
