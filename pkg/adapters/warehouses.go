@@ -21,7 +21,7 @@ import (
 
 const (
 	// defaultPerSecond and defaultConcurrent are what a credential may do when the set-up does not say
-	// (seller.v1.Quota; reference/jd-eclp.md §11.1 calls both safe).
+	// (seller.v1.Quota; both are safe starts, see docs/jd-api.md, Limits and idempotency).
 	defaultPerSecond  = 5
 	defaultConcurrent = 5
 	// memoryStep is how fast orders walk in a warehouse in memory.

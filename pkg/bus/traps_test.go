@@ -45,7 +45,7 @@ func send(t *testing.T, b *bus.Bus, m *nats.Msg) *jetstream.PubAck {
 	return ack
 }
 
-// E2: a work queue forgets the ids of acked messages at a restart; a stream with limits does not.
+// A work queue forgets the ids of acked messages at a restart; a stream with limits does not.
 func TestTrapE2DuplicateIsSeenAfterRestart(t *testing.T) {
 	t.Parallel()
 	k := newBroker(t)
@@ -81,7 +81,7 @@ func TestTrapE2DuplicateIsSeenAfterRestart(t *testing.T) {
 	}
 }
 
-// E4: a message whose MaxDeliver is used up becomes invisible.
+// A message whose MaxDeliver is used up becomes invisible.
 func TestTrapE4UsedUpAttemptsAreOnTheShelf(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
@@ -118,7 +118,7 @@ func TestTrapE4UsedUpAttemptsAreOnTheShelf(t *testing.T) {
 	}
 }
 
-// E5: messages that wait inside a consumer count against MaxAckPending and block the healthy ones behind them.
+// Messages that wait inside a consumer count against MaxAckPending and block the healthy ones behind them.
 func TestTrapE5LongRetriesDoNotBlockTheConsumer(t *testing.T) {
 	b := bustest.Start(t)
 	change(t, b, func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 3 })
@@ -134,7 +134,7 @@ func TestTrapE5LongRetriesDoNotBlockTheConsumer(t *testing.T) {
 	eventually(t, "the healthy one", func() bool { return len(l.of("well")) == 1 })
 }
 
-// E6: a plain Nak comes back at once, whatever BackOff says.
+// A plain Nak comes back at once, whatever BackOff says.
 func TestTrapE6RetryWaitsForItsPause(t *testing.T) {
 	b := bustest.Start(t)
 	var l log
@@ -152,7 +152,7 @@ func TestTrapE6RetryWaitsForItsPause(t *testing.T) {
 	}
 }
 
-// E7: a message published again under its id is stored nowhere.
+// A message published again under its id is stored nowhere.
 func TestTrapE7ReplayIsStoredInsideTheWindow(t *testing.T) {
 	b := bustest.Start(t)
 	var l log
@@ -191,7 +191,7 @@ func TestTrapE7ReplayIsStoredInsideTheWindow(t *testing.T) {
 	}
 }
 
-// E8: the library's helper cuts the time of a schedule to seconds, a fired message has lost its id; what is overdue
+// The library's helper cuts the time of a schedule to seconds, a fired message has lost its id; what is overdue
 // fires after a restart.
 func TestTrapE8ParkedMessageComesBackWholeAndNotEarly(t *testing.T) {
 	t.Parallel()
@@ -240,7 +240,7 @@ func TestTrapE8ParkedMessageComesBackWholeAndNotEarly(t *testing.T) {
 	settled(t, b)
 }
 
-// E10: stopping a consumer that prefetched leaves messages locked until AckWait.
+// Stopping a consumer that prefetched leaves messages locked until AckWait.
 func TestTrapE10StopLeavesNothingLocked(t *testing.T) {
 	b := bustest.Start(t)
 	var l log
@@ -271,7 +271,7 @@ func TestTrapE10StopLeavesNothingLocked(t *testing.T) {
 	}
 }
 
-// E15: a paused consumer delivers nothing until it is resumed; whoever serves it then goes on.
+// A paused consumer delivers nothing until it is resumed; whoever serves it then goes on.
 func TestTrapE15PausedConsumerGoesOnAfterResume(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
@@ -304,7 +304,7 @@ func TestTrapE15PausedConsumerGoesOnAfterResume(t *testing.T) {
 	}
 }
 
-// E17: a handler that takes longer than AckWait is run again elsewhere unless it says that it is at work.
+// A handler that takes longer than AckWait is run again elsewhere unless it says that it is at work.
 func TestTrapE17SlowHandlerRunsOnce(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
@@ -345,7 +345,7 @@ func TestTrapE17HangingHandlerLosesItsMessage(t *testing.T) {
 	}
 }
 
-// E18: the clock of a message that waits in the client runs: prefetching leads to double runs without any fault.
+// The clock of a message that waits in the client runs: prefetching leads to double runs without any fault.
 func TestTrapE18ExactlyAsManyMessagesAsSlots(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
@@ -372,7 +372,7 @@ func TestTrapE18ExactlyAsManyMessagesAsSlots(t *testing.T) {
 	}
 }
 
-// E19: settings that cannot be changed, metadata of the server's own; drift is named.
+// Settings that cannot be changed, metadata of the server's own; drift is named.
 func TestTrapE19DriftIsNamed(t *testing.T) {
 	b := bustest.Start(t)
 	c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
@@ -414,7 +414,7 @@ func TestTrapE19DriftIsNamed(t *testing.T) {
 	}
 }
 
-// E20: of schedules parked on one subject only the last fires.
+// Of schedules parked on one subject only the last fires.
 func TestTrapE20EveryParkedMessageComesBack(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
@@ -467,7 +467,7 @@ func forgetIDs(t *testing.T, b *bus.Bus) {
 	pass(300 * time.Millisecond)
 }
 
-// E21: a schedule cannot fire to its own subject or into another stream.
+// A schedule cannot fire to its own subject or into another stream.
 func TestTrapE21ParkAndRetryShareAStream(t *testing.T) {
 	b := bustest.Start(t)
 	at := "@at " + time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano)
@@ -484,7 +484,7 @@ func TestTrapE21ParkAndRetryShareAStream(t *testing.T) {
 	}
 }
 
-// E22: a stream whose age is shorter than the delay loses the parked message.
+// A stream whose age is shorter than the delay loses the parked message.
 func TestTrapE22InternalStreamsHaveNoAge(t *testing.T) {
 	b := bustest.Start(t)
 	for _, name := range []string{"TICKS", "RETRY", "SHELF"} {
@@ -515,7 +515,7 @@ func TestTrapE22InternalStreamsHaveNoAge(t *testing.T) {
 	}
 }
 
-// E23: parked again under the id of an earlier park that fired, a message is stored nowhere.
+// Parked again under the id of an earlier park that fired, a message is stored nowhere.
 func TestTrapE23AMessageCanBeParkedAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
@@ -557,7 +557,7 @@ func TestTrapE23DuplicateCountsOnlyWhileItStands(t *testing.T) {
 	settled(t, b)
 }
 
-// E24: where a stream takes schedules, roll-ups or TTLs, one seller reaches all others' events.
+// Where a stream takes schedules, roll-ups or TTLs, one seller reaches all others' events.
 func TestTrapE24OneSellerCannotReachAnothers(t *testing.T) {
 	b := bustest.Start(t)
 	publish(t, b, audit("victim", "V1"))
@@ -589,7 +589,7 @@ func TestTrapE24OneSellerCannotReachAnothers(t *testing.T) {
 	}
 }
 
-// E25: a publish that is not allowed just times out; the reason comes asynchronously.
+// A publish that is not allowed just times out; the reason comes asynchronously.
 func TestTrapE25MissingPermissionIsAClearError(t *testing.T) {
 	ns, err := natsserver.NewServer(&natsserver.Options{
 		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(),
@@ -624,7 +624,7 @@ func TestTrapE25MissingPermissionIsAClearError(t *testing.T) {
 	}
 }
 
-// E26: a broker that is killed forgets how often it delivered. Our count goes on.
+// A broker that is killed forgets how often it delivered. Our count goes on.
 func TestTrapE26AttemptsSurviveTheBroker(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -678,7 +678,7 @@ func TestTrapE26AttemptsSurviveTheBroker(t *testing.T) {
 	}
 }
 
-// E27: DiscardNew and schedules exclude each other; ticks that nobody takes do not pile up all the same.
+// DiscardNew and schedules exclude each other; ticks that nobody takes do not pile up all the same.
 func TestTrapE27TicksDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
@@ -702,7 +702,7 @@ func TestTrapE27TicksDoNotPileUp(t *testing.T) {
 	}
 }
 
-// E28: a crash between shelving and the ack shelves the message again.
+// A crash between shelving and the ack shelves the message again.
 func TestTrapE28ShelvedTwiceIsOnce(t *testing.T) {
 	b := bustest.Start(t)
 	var l log

@@ -14,7 +14,7 @@ import (
 // Behaviours of NATS that this package does not stand on, because it found another way. They are kept raw: whoever
 // wants to go theirs should know that they still are so.
 
-// E12: a batch is stored as a whole or not at all; a failed expectation of one message fails all.
+// A batch is stored as a whole or not at all; a failed expectation of one message fails all.
 func TestTrapE12BatchIsOneOrNone(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
@@ -55,7 +55,7 @@ func TestTrapE12BatchIsOneOrNone(t *testing.T) {
 	}
 }
 
-// E14: a consumer pinned to one client goes over to a standby when that one asks no more.
+// A consumer pinned to one client goes over to a standby when that one asks no more.
 func TestTrapE14StandbyTakesOver(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)

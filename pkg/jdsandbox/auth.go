@@ -17,7 +17,7 @@ const (
 	RefreshCall  = "oauth.refresh"
 )
 
-// Auth is how the authorisation server behaves (reference/jd-eclp.md §1.7). JD publishes neither the codes of its
+// Auth is how the authorisation server behaves (docs/jd-api.md, Authorisation). JD publishes neither the codes of its
 // refusals nor how long codes and refresh tokens live, nor what becomes of what they replace.
 type Auth struct {
 	// Consent is what the merchant answers: ConsentAsk (default) shows a page with two buttons.
@@ -249,7 +249,7 @@ func (jd *JD) tokenCall(w http.ResponseWriter, r *http.Request, p platform, gran
 	jd.send(w, fate, encode(result))
 }
 
-// codeNumber is a code as §1.7 shows it: a number where it is one.
+// codeNumber is a code as docs/jd-api.md, Authorisation shows it: a number where it is one.
 func codeNumber(code string) any {
 	if n, err := strconv.ParseInt(code, 10, 64); err == nil {
 		return n
@@ -312,7 +312,7 @@ func (jd *JD) give(z *authorisation, fresh bool) object {
 	return answer
 }
 
-// tokenText is shaped as JD's (§1.7): like a UUID on the old platform, 32 hex characters and four letters on the new one.
+// tokenText is shaped as JD's (docs/jd-api.md, Authorisation): like a UUID on the old platform, 32 hex characters and four letters on the new one.
 func (jd *JD) tokenText(p platform, what string) string {
 	text := jd.made(what)
 	if p == oldPlatform {

@@ -12,7 +12,7 @@ import (
 	"stockbridge/pkg/jdsandbox"
 )
 
-// authPlatform spells one of JD's two authorisation platforms as §1.7 does.
+// authPlatform spells one of JD's two authorisation platforms as docs/jd-api.md, Authorisation does.
 type authPlatform struct {
 	consent, token, refresh, app, secret string
 }

@@ -2,7 +2,7 @@ package jdsandbox
 
 import "strings"
 
-// The gateway's codes that this sandbox answers by itself (reference/jd-eclp.md §1.6).
+// The gateway's codes that this sandbox answers by itself (docs/jd-api.md, Error codes).
 const (
 	codeLimited        Code = "2"
 	codeNoVersion      Code = "4"
@@ -25,7 +25,7 @@ const (
 	codeNotYours       Code = "71"
 )
 
-// codeTexts are the texts of §1.6, Chinese and English; [x] stands for a parameter.
+// codeTexts are the texts of docs/jd-api.md, Error codes, Chinese and English; [x] stands for a parameter.
 var codeTexts = map[Code][2]string{
 	"1": {"服务不可用", "missing system error"}, "2": {"限制时间内调用失败次数", "App Call Limited"},
 	"3": {"请求被禁止", "Forbidden Request"},

@@ -166,7 +166,7 @@ type SpSource struct {
 	Website      string `json:"website,omitempty"`
 }
 
-// DefaultSpSources are the sales platforms whose numbers are known (§5.1.4, and JD's list of 2026-08).
+// DefaultSpSources are the sales platforms whose numbers are known (docs/jd-api.md, Sales orders, and JD's list of 2026-08).
 func DefaultSpSources() []SpSource {
 	return []SpSource{
 		{SpSourceNo: "1", SpSourceName: "京东"}, {SpSourceNo: "2", SpSourceName: "天猫"}, {SpSourceNo: "3", SpSourceName: "苏宁"},

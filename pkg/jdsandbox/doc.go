@@ -1,13 +1,14 @@
 // Package jdsandbox is a JD that anyone can run: the open-platform gateway and the part of the ECLP warehouse API that sales
 // orders and stock need, as an http.Handler over a state machine, with knobs for all that goes wrong.
 //
-// It plays reference/jd-eclp.md: the gateway of §1, the methods of §3, §5 and §9, the behaviour of §14. What is not known of
-// JD is a knob (see Knobs), and where a double shipment is at stake the default is the worst that JD may do: a repeated
-// isvUUID makes a second document. It shows double shipments and counts them (see Violations); it never prevents them.
+// It plays JD's API as docs/jd-api.md describes it: the gateway, both authorisation platforms, the calls for master data,
+// sales orders and stock. What is unknown about JD is a setting (see Knobs). Where a double shipment is at stake the default
+// is the worst that JD may do: a repeated isvUUID makes a second document. The sandbox shows double shipments and counts them
+// (see Violations); it never prevents them.
 //
-// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It plays both of JD's authorisation platforms
-// (§1.7). It does not know JD's purchase, return and goods calls, nor HMAC signatures. It imports no testing package,
-// because the jd-sandbox binary and `bridgectl up` run it too.
+// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It does not play JD's calls for purchase orders,
+// returns and goods, nor HMAC signatures. It imports no testing package, because the jd-sandbox binary and `bridgectl up` run
+// it too.
 //
 // In a test:
 //

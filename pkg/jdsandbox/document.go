@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Statuses that decide something (reference/jd-eclp.md §5.10). They are never compared as numbers: 100130 comes before
+// Statuses that decide something (docs/jd-api.md, Order status). They are never compared as numbers: 100130 comes before
 // 10014.
 const (
 	statusWaybill      Code = "100130"

@@ -6,7 +6,7 @@ import "encoding/json"
 type object = map[string]any
 
 // number is a scalar that JD documents as a number, digits one that it documents as text of digits. Their kind on the
-// wire is a knob, because JD's own SDK generations disagree (reference/jd-eclp.md §2.2).
+// wire is a knob, because JD's own SDK generations disagree (docs/jd-api.md, Envelopes).
 type (
 	number string
 	digits string

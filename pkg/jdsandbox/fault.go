@@ -66,7 +66,7 @@ type Fault struct {
 	// kind.
 	Work Work `json:"work,omitempty"`
 
-	// Code, ZH, EN are what Error answers. The texts of codes in reference/jd-eclp.md §1.6 are filled in; without a
+	// Code, ZH, EN are what Error answers. The texts of codes in docs/jd-api.md, Error codes are filled in; without a
 	// code it is the Refusal of the knobs.
 	Code Code   `json:"code,omitempty"`
 	ZH   string `json:"zh,omitempty"`

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// EndSentence is how queryVmiShopStockFlow says that there are no further rows: in an error_response (reference/jd-eclp.md
-// §9.2, blanks included). Nothing else is the end.
+// EndSentence is how queryVmiShopStockFlow says that there are no further rows: in an error_response (docs/jd-api.md,
+// Stock flow; blanks included). Nothing else is the end.
 const EndSentence = "库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理"
 
 // WrongEnds are sentences that look like EndSentence and are not.

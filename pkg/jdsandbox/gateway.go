@@ -22,7 +22,7 @@ const (
 	methodPrefix = "jingdong."
 	paramJSON    = "360buy_param_json"
 	timeLayout   = "2006-01-02 15:04:05"
-	// csharpLayout is what the C# SDK sends (reference/jd-eclp.md §1.4).
+	// csharpLayout is what the C# SDK sends (docs/jd-api.md, Timestamp).
 	csharpLayout = "2006-01-02 15:04:05.000-0700"
 	// maxBody bounds a request; JD's own limit is not published.
 	maxBody   = 1 << 20
@@ -91,7 +91,7 @@ func (jd *JD) route(w http.ResponseWriter, r *http.Request) {
 	jd.write(w, c, fate, result, no)
 }
 
-// readRequest merges query and form (§1.1), plain or multipart. A body of another type holds no parameters: clients are seen
+// readRequest merges query and form (docs/jd-api.md, Address and transport), plain or multipart. A body of another type holds no parameters: clients are seen
 // that put all of them into the query and send the order as JSON besides. A name that comes twice keeps its first value, the
 // form's before the query's.
 func readRequest(w http.ResponseWriter, r *http.Request) (map[string]string, *Refusal) {
@@ -170,7 +170,7 @@ func readForm(form string, params map[string]string) error {
 	return nil
 }
 
-// admit runs the gateway's checks in the order of §14 (JD's own is not known). The costly ones run outside the lock.
+// admit runs the gateway's checks in the order of the sandbox (JD's own is not known). The costly ones run outside the lock.
 func (jd *JD) admit(c *call, params map[string]string) *Refusal {
 	secret, clock, window, no := jd.enter(c, params)
 	if no != nil {
@@ -180,7 +180,7 @@ func (jd *JD) admit(c *call, params map[string]string) *Refusal {
 		return no
 	}
 	switch {
-	case params["v"] == "": // the value is ignored (§1.2)
+	case params["v"] == "": // the value is ignored (docs/jd-api.md, System parameters)
 		return refuse(codeNoVersion, "")
 	case params["sign"] == "":
 		return refuse(codeNoSign, "")
@@ -268,12 +268,12 @@ func checkTimestamp(text string, now time.Time, window time.Duration) *Refusal {
 	return nil
 }
 
-// signed checks the MD5 signature (§1.3) over all decoded parameters. SDKs disagree about empty values (Java and C# leave
-// them out), about values that begin with @ (PHP leaves them out), and about a parameter that is named other (§1.2: sent
+// signed checks the MD5 signature (docs/jd-api.md, Signature) over all decoded parameters. SDKs disagree about empty values (Java and C# leave
+// them out), about values that begin with @ (PHP leaves them out), and about a parameter that is named other (docs/jd-api.md, System parameters: sent
 // unsigned); any of their readings is taken.
 func signed(secret string, params map[string]string) bool {
 	if m := params["sign_method"]; m != "" && !strings.EqualFold(m, "md5") {
-		return false // HMAC is not played: its details are not known (§15)
+		return false // HMAC is not played: its details are not known (unknown)
 	}
 	all := func(string, string) bool { return true }
 	readings := []func(name, value string) bool{
@@ -304,7 +304,7 @@ func sign(secret string, params map[string]string, counts func(name, value strin
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
 }
 
-// readFields reads the business parameters: one flat object whose scalars may be text, numbers or booleans (§2.1).
+// readFields reads the business parameters: one flat object whose scalars may be text, numbers or booleans (docs/jd-api.md, Numbers and texts).
 func (c *call) readFields(text string) *Refusal {
 	c.fields = map[string]string{}
 	if text == "" {

@@ -17,7 +17,7 @@ import (
 	"stockbridge/pkg/jdsandbox"
 )
 
-// TestWorkedExamples sends the two signatures of reference/jd-eclp.md §1.3 as they are printed there.
+// TestWorkedExamples sends the two signatures of docs/jd-api.md, Signature as they are printed there.
 func TestWorkedExamples(t *testing.T) {
 	const key, secret, token = "DOCAPPKEY00000000000000000000001", "s3cr3t-for-docs-000000000000000000", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 	s := start(t, func(c *jdsandbox.Config) {
@@ -65,7 +65,7 @@ func get(t *testing.T, address string, parts ...url.Values) string {
 	return string(body)
 }
 
-// TestParametersAreTakenWhereverClientsPutThem talks as the public clients do (§1.1, §1.4).
+// TestParametersAreTakenWhereverClientsPutThem talks as the public clients do (docs/jd-api.md, Address and transport, docs/jd-api.md, Timestamp).
 func TestParametersAreTakenWhereverClientsPutThem(t *testing.T) {
 	const business = `{"eclpSoNo":"ESL4400000000001","note":"100% 门店A; a+b&c=d"}`
 	order := func(s *sandbox) { s.add(anOrder("A-1")) }
@@ -214,7 +214,7 @@ func TestDecimalsAreAKnob(t *testing.T) {
 	s.add(with(anOrder("A-2"), object{"price": "480.00,88.5"}))
 }
 
-// TestChecksComeInTheirOrder spoils a proper call from the first check of §14 to the last; each row leaves the later faults in.
+// TestChecksComeInTheirOrder spoils a proper call from the first check of the sandbox to the last; each row leaves the later faults in.
 func TestChecksComeInTheirOrder(t *testing.T) {
 	s := start(t, func(c *jdsandbox.Config) {
 		c.Apps = []jdsandbox.App{

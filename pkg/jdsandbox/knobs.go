@@ -22,19 +22,19 @@ type Knobs struct {
 	Quota Quota `json:"quota"`
 	// ClockSkew is how far the gateway's clock is ahead of the host's. The Date header shows the gateway's.
 	ClockSkew Duration `json:"clock_skew"`
-	// ClockWindow is how far a call's timestamp may be from the gateway's clock (§1.4), default 6 minutes. A later text of JD's
+	// ClockWindow is how far a call's timestamp may be from the gateway's clock (docs/jd-api.md, Timestamp), default 6 minutes. A later text of JD's
 	// says 10.
 	ClockWindow Duration `json:"clock_window"`
 	// Denied lists methods that nobody may call (code 24). Tokens have their own list.
 	Denied []string `json:"denied"`
 
-	// Repeat is the answer to an isvUUID that has a document already (reference/jd-eclp.md §11.2: not known of JD).
+	// Repeat is the answer to an isvUUID that has a document already (docs/jd-api.md, Limits and idempotency: not known of JD).
 	// Default SecondDocument.
 	Repeat Repeat `json:"repeat"`
 	// Refusal is the code of business refusals and their text where there is no better one. JD publishes neither; the
-	// default code is outside the table of §1.6, as JD's are.
+	// default code is outside the table of docs/jd-api.md, Error codes, as JD's are.
 	Refusal Refusal `json:"refusal"`
-	// UnknownNumber is the answer to a query for an eclpSoNo that does not exist (§5.4: not known of JD). Default
+	// UnknownNumber is the answer to a query for an eclpSoNo that does not exist (docs/jd-api.md, Sales orders: not known of JD). Default
 	// AnswerError.
 	UnknownNumber Unknown `json:"unknown_number"`
 	// AbsentRows makes ext.queryOrder tell a row without eclpSoNo for a number it does not know, instead of none.
@@ -62,13 +62,13 @@ type Knobs struct {
 	// Decimals is the most places of an amount (price, receivable, insuredValue) behind the point, default 4, as ERPs send
 	// them; 2 is what the documentation shows.
 	Decimals int `json:"decimals"`
-	// Spelling of the envelope: "responce" (JD's own, default), "response" (§1.5), or "version": "responce" to callers that
+	// Spelling of the envelope: "responce" (JD's own, default), "response" (docs/jd-api.md, Envelopes), or "version": "responce" to callers that
 	// send v=2.0 and "response" to others.
 	Spelling string `json:"spelling"`
 	// HistoryShuffled and HistoryDoubled spoil orderStatusList.
 	HistoryShuffled bool `json:"history_shuffled"`
 	HistoryDoubled  bool `json:"history_doubled"`
-	// ScalarsAsArrays wraps every scalar of a result in a list of one (§2.2).
+	// ScalarsAsArrays wraps every scalar of a result in a list of one (docs/jd-api.md, Envelopes).
 	ScalarsAsArrays bool `json:"scalars_as_arrays"`
 	// Numbers: "" as documented, "text" turns numbers into text, "numbers" turns codes that are text into numbers.
 	Numbers string `json:"numbers"`
@@ -169,7 +169,7 @@ type Lot struct {
 // CancelAnswer is what becomes of a cancellation.
 type CancelAnswer string
 
-// Inner codes 1, 3 and 2 of cancelOrder (§5.3).
+// Inner codes 1, 3 and 2 of cancelOrder (docs/jd-api.md, Cancel).
 const (
 	Cancelled     CancelAnswer = "cancelled"
 	Cancelling    CancelAnswer = "cancelling"
@@ -187,7 +187,7 @@ type Cancel struct {
 	RefusedLater float64 `json:"refused_later"`
 }
 
-// DefaultCancelAnswers is §14: up to 10014 at once, while picking later, then no more. 10017 is doubtful at JD.
+// DefaultCancelAnswers is the sandbox: up to 10014 at once, while picking later, then no more. 10017 is doubtful at JD.
 func DefaultCancelAnswers() map[Code]CancelAnswer {
 	return map[Code]CancelAnswer{
 		"10009": Cancelled, "10010": Cancelled, "10014": Cancelled,

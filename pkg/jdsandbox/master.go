@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// The master data calls (reference/jd-eclp.md §3). They tell the Config's rows, disabled ones too, as JD does. Where a list is empty, addOrder
+// The master data calls (docs/jd-api.md, Master data). They tell the Config's rows, disabled ones too, as JD does. Where a list is empty, addOrder
 // takes any number; there a number that is asked for by name has a row with nothing but the number.
 
 func (jd *JD) queryWarehouse(c *call) (any, *Refusal) {
@@ -44,7 +44,7 @@ func (jd *JD) queryShop(c *call) (any, *Refusal) {
 	return rows, nil
 }
 
-// queryShipper leaves status and isCod out where they are not set, as a published sample does (§3.2).
+// queryShipper leaves status and isCod out where they are not set, as a published sample does (docs/jd-api.md, Master data).
 func (jd *JD) queryShipper(c *call) (any, *Refusal) {
 	c.done = true
 	rows := []object{}
@@ -80,7 +80,7 @@ func (jd *JD) queryDept(c *call) (any, *Refusal) {
 	return rows, nil
 }
 
-// querySpSource has no parameters (§3.5).
+// querySpSource has no parameters (docs/jd-api.md, Master data).
 func (jd *JD) querySpSource(c *call) (any, *Refusal) {
 	c.done = true
 	list := jd.master.SpSources

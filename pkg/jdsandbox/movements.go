@@ -30,7 +30,7 @@ type Stock struct {
 	Others []Kept `json:"others,omitempty"`
 }
 
-// Kept is pieces in one condition (reference/jd-eclp.md §2.4).
+// Kept is pieces in one condition (docs/jd-api.md, Numbers and texts).
 type Kept struct {
 	StockStatus string `json:"stockStatus"`
 	StockType   string `json:"stockType"`

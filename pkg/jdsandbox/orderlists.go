@@ -10,7 +10,7 @@ import (
 // maxOrderPage bounds a page of the lists; JD's own limit is not known.
 const maxOrderPage = 1000
 
-// queryOrderListByStatus is reference/jd-eclp.md §5.8: orders made within the span that stand at the status now.
+// queryOrderListByStatus is docs/jd-api.md, Order look-up: orders made within the span that stand at the status now.
 func (jd *JD) queryOrderListByStatus(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	dept, status := a.dept(), Code(a.text("soStatus"))
@@ -40,7 +40,7 @@ func (jd *JD) created(dept string, from, to int64) []*document {
 	return docs
 }
 
-// queryOrderList is §5.7: a shop's orders with their lines, those that JD took itself among them.
+// queryOrderList is docs/jd-api.md, Order look-up: a shop's orders with their lines, those that JD took itself among them.
 func (jd *JD) queryOrderList(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	dept, shop := a.dept(), a.text("shopNo")

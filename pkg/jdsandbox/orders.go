@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// method is a call of the API: the key of its result (reference/jd-eclp.md §16) and what answers it, under jd.mu. A nil
+// method is a call of the API: the key of its result (docs/jd-api.md, Envelopes) and what answers it, under jd.mu. A nil
 // result leaves the key out.
 type method struct {
 	key   string
@@ -43,9 +43,9 @@ var methods = map[string]method{
 }
 
 const (
-	// defaultShipper is JD's own delivery (§5.1.1).
+	// defaultShipper is JD's own delivery (docs/jd-api.md, Sales orders).
 	defaultShipper = "CYS0000010"
-	// maxNumbers is the most numbers that ext.queryOrder takes (§5.9).
+	// maxNumbers is the most numbers that ext.queryOrder takes (docs/jd-api.md, Order look-up).
 	maxNumbers = 100
 	// maxLines bounds an order; JD's own limit is not known.
 	maxLines = 1000
@@ -57,10 +57,10 @@ func (jd *JD) serve(c *call) (any, *Refusal) {
 	return methods[c.method].do(jd, c)
 }
 
-// The parameters of addOrder that are always required (§5.1.1).
+// The parameters of addOrder that are always required (docs/jd-api.md, Sales orders).
 var required = []string{"isvUUID", "isvSource", "departmentNo", "salePlatformSource", "consigneeName", "consigneeAddress", "orderMark", "quantity"}
 
-// limits are the lengths of §5.1.1, in characters. sellerNote has none: JD cuts it. orderMark is looked at by itself.
+// limits are the lengths of docs/jd-api.md, Sales orders, in characters. sellerNote has none: JD cuts it. orderMark is looked at by itself.
 var limits = []struct {
 	name  string
 	limit int
@@ -74,10 +74,10 @@ var limits = []struct {
 	{"supplierNo", 50}, {"agingType", 4}, {"agingProductType", 4}, {"isvPackTypeNo", 30},
 }
 
-// lineLimits are the lengths of §5.1.2, of each element.
+// lineLimits are the lengths of docs/jd-api.md, Sales orders, of each element.
 var lineLimits = map[string]int{"isvGoodsNo": 50, "orderLine": 50, "packBatchNo": 50, "poNo": 50, "lot": 50}
 
-// lineLists are the parallel lists of §5.1.2. Those that carry JSON write _$_ for its commas, so they split alike.
+// lineLists are the parallel lists of docs/jd-api.md, Sales orders. Those that carry JSON write _$_ for its commas, so they split alike.
 var lineLists = []string{
 	"goodsNo", "isvGoodsNo", "quantity", "skuGoodsLevel", "price", "goodsName", "type", "unit", "remark", "rate", "amount",
 	"pAttributes", "isvLotattrs", "installVenderId", "orderLine", "batAttrs", "productionDate", "expirationDate",
@@ -85,7 +85,7 @@ var lineLists = []string{
 	"leftExpirationPercent", "leftExpirationPercentOperate", "batAttrRangeJson", "cloudPrintInfoJson", "goodsDiscountPrice",
 }
 
-// readOrder checks the parameters of addOrder (§5.1): code 60 for what is missing, 61 for a value that cannot be.
+// readOrder checks the parameters of addOrder (docs/jd-api.md, Sales orders): code 60 for what is missing, 61 for a value that cannot be.
 func readOrder(fields map[string]string, decimals int) (order, *Refusal) {
 	if no := checkFields(fields, decimals); no != nil {
 		return order{}, no

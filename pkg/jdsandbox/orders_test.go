@@ -27,7 +27,7 @@ func still(t testing.TB, change ...func(*jdsandbox.Config)) *sandbox {
 	return start(t, append([]func(*jdsandbox.Config){func(c *jdsandbox.Config) { c.Stopped, c.Knobs.Walk = true, quiet }}, change...)...)
 }
 
-// TestAddOrderChecks: a row is a proper order with one thing wrong (§5.1).
+// TestAddOrderChecks: a row is a proper order with one thing wrong (docs/jd-api.md, Sales orders).
 func TestAddOrderChecks(t *testing.T) {
 	for _, row := range []struct {
 		name   string

@@ -78,7 +78,7 @@ type levelChange struct {
 	num                                  int64
 }
 
-// The reasons of rows. Those of setting and ratio are JD's (reference/jd-eclp.md §9.2); the others are not published.
+// The reasons of rows. Those of setting and ratio are JD's (docs/jd-api.md, Stock flow); the others are not published.
 const (
 	bizOccupied  = "订单占用"
 	bizReleased  = "占用释放"
@@ -106,12 +106,12 @@ func newStock() stock {
 // used says whether any goods was ever stocked.
 func (s *stock) used() bool { return len(s.goods) > 0 }
 
-// isGood says whether pieces of this kind can be sold (§2.4).
+// isGood says whether pieces of this kind can be sold (docs/jd-api.md, Numbers and texts).
 func isGood(level, kind string) bool {
 	return len(level) == 3 && level[0] == '1' && kind == saleableType
 }
 
-// statusOf is the stockStatus that goes with a level (§2.4). Of dirty goods (400) it is not known.
+// statusOf is the stockStatus that goes with a level (docs/jd-api.md, Numbers and texts). Of dirty goods (400) it is not known.
 func statusOf(level string) string {
 	if len(level) == 3 && level[0] == '1' {
 		return goodStatus
@@ -421,7 +421,7 @@ func (s *state) act(a StockAct) {
 	}
 }
 
-// number gives an act's document a number of its kind (§2.3; those of stock-takes and level changes are not published).
+// number gives an act's document a number of its kind (docs/jd-api.md, Numbers and texts; those of stock-takes and level changes are not published).
 func (s *state) number(a *StockAct) {
 	if a.DocumentNo == "" {
 		s.seq++

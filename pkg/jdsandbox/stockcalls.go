@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of reference/jd-eclp.md §9 and §11.1.
+// Limits of docs/jd-api.md, Stock and docs/jd-api.md, Limits and idempotency.
 const (
 	maxFlowPage = 100
 	maxNewPage  = 1000
@@ -126,7 +126,7 @@ func page[T any](rows []T, no, size int) []T {
 
 func pages(rows, size int) number { return n64(int64((rows + size - 1) / size)) }
 
-// queryVmiShopStockFlow is §9.2. Both seconds belong to the window.
+// queryVmiShopStockFlow is docs/jd-api.md, Stock flow. Both seconds belong to the window.
 func (jd *JD) queryVmiShopStockFlow(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	w := window{dept: a.dept(), warehouse: a.text("warehouseNo"), shop: a.text("shopNo"), goods: c.fields["goodsNo"]}
@@ -153,7 +153,7 @@ func (jd *JD) queryVmiShopStockFlow(c *call) (any, *Refusal) {
 	return list, nil
 }
 
-// searchShopStockFlow is §9.3, as JD describes it since: the movements of sales orders, and no others. Its end is an empty list.
+// searchShopStockFlow is docs/jd-api.md, Stock flow, as JD describes it since: the movements of sales orders, and no others. Its end is an empty list.
 func (jd *JD) searchShopStockFlow(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	id := a.requestID()
@@ -222,7 +222,7 @@ func (jd *JD) platformNo(eclpSoNo string) string {
 	return d.Params["salesPlatformOrderNo"]
 }
 
-// queryVmiShopStock is §9.4's older call. Goods that a shop never had are left out.
+// queryVmiShopStock is the older call (docs/jd-api.md, Shop stock). Goods that a shop never had are left out.
 func (jd *JD) queryVmiShopStock(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	dept, _, _ := a.dept(), a.text("shopNos"), a.text("goodsNos")
@@ -249,7 +249,7 @@ func (jd *JD) shopStock(dept, warehouse string) []ShopStock {
 	return jd.state.stock.truth(StockQuery{DeptNo: dept, WarehouseNo: warehouse}).Shops
 }
 
-// searchShopStock is §9.3.
+// searchShopStock is the newer call (docs/jd-api.md, Shop stock).
 func (jd *JD) searchShopStock(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	id, dept, shop := a.requestID(), a.dept(), a.text("shopNo")
@@ -275,7 +275,7 @@ func (jd *JD) searchShopStock(c *call) (any, *Refusal) {
 	}, nil
 }
 
-// queryStock is §9.1: without zero rows unless returnZeroStock is 2.
+// queryStock is docs/jd-api.md, Stock: without zero rows unless returnZeroStock is 2.
 func (jd *JD) queryStock(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	ware := wareKey{a.dept(), a.text("warehouseNo")}
@@ -315,7 +315,7 @@ func (jd *JD) queryStock(c *call) (any, *Refusal) {
 	return list, nil
 }
 
-// setShopStockFixed is §9.4. A requestId that was obeyed before has no further effect.
+// setShopStockFixed is docs/jd-api.md, Shop stock. A requestId that was obeyed before has no further effect.
 func (jd *JD) setShopStockFixed(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	id := a.requestID()
@@ -342,7 +342,7 @@ func (jd *JD) setShopStockFixed(c *call) (any, *Refusal) {
 	return object{"responseCode": digits(jd.knobs.Stock.ResponseCode), "errMsg": "", "success": true, "requestId": jd.requestID(id)}, nil
 }
 
-// queryGoodsLevelChange is §9.4.
+// queryGoodsLevelChange: see docs/jd-api.md, Stock.
 func (jd *JD) queryGoodsLevelChange(c *call) (any, *Refusal) {
 	a := asked{c: c}
 	dept := a.dept()

@@ -9,12 +9,12 @@
 //
 // Each worker looks after all tokens by itself, in a small loop over what it has in memory, and compare-and-set in the
 // bucket decides who asks: a claim with an owner and a limit is written first, the others go on with the old token
-// meanwhile. It is no tick on the bus (DESIGN "Ticks and cursors") because a call that meets a refused token needs the very
+// meanwhile. It is no tick on the bus because a call that meets a refused token needs the very
 // same claim at once, in whichever process it happens; a tick would add a consumer, a schedule for each seller and a worker
 // that must run, and decide nothing. There is no leader either way.
 //
 // A refresh whose answer was lost may have changed the tokens. It is tried again with the same refresh token, after a pause
-// that grows: nobody knows whether JD takes one twice (reference/jd-eclp.md §1.7), and without trying a person would be
+// that grows: nobody knows whether JD takes one twice (docs/jd-api.md, Authorisation), and without trying a person would be
 // needed for certain. A claim whose owner never came back counts as a lost answer.
 //
 // What a refusal's code means is not published. So each says "a new consent is needed", and the same refresh token is tried
@@ -127,7 +127,7 @@ func (r record) refreshAt() time.Time {
 const (
 	// refreshBefore is for tokens that live for months.
 	refreshBefore = 7 * 24 * time.Hour
-	// assumedLife is that of a token whose life is not told: the shortest that is known (reference/jd-eclp.md §1.7).
+	// assumedLife is that of a token whose life is not told: the shortest that is known (docs/jd-api.md, Authorisation).
 	assumedLife = 24 * time.Hour
 )
 

@@ -84,7 +84,7 @@ type FlowRow struct {
 	Former, Now int64
 }
 
-// ShopStockLimit is the most goods that one ShopStock takes (for JD: reference/jd-eclp.md §9.4).
+// ShopStockLimit is the most goods that one ShopStock takes (for JD: docs/jd-api.md, Shop stock).
 const ShopStockLimit = 50
 
 // ShopStocker tells a shop's stock as it stands now.

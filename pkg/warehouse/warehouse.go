@@ -26,7 +26,7 @@ const (
 )
 
 // FindLimit is the most outbound numbers that one FindOrders takes. It must stay at or below what the far side of each
-// adapter takes in one call; 100 is JD's limit (reference/jd-eclp.md §5.9).
+// adapter takes in one call; 100 is JD's limit (docs/jd-api.md, Order look-up).
 const FindLimit = 100
 
 // ErrNotPermitted marks a call that the far side does not grant this seller. It is always a fault too.

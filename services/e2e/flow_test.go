@@ -263,7 +263,7 @@ func TestALostLedgerTellsNoMovementTwice(t *testing.T) {
 	})
 }
 
-// A token that the warehouse takes no longer stops the reading; with a new one it goes on by itself (G5).
+// A token that the warehouse takes no longer stops the reading; with a new one it goes on by itself.
 func TestALapsedTokenHoldsTheFlowUntilItIsRenewed(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{Setup: followed}, func(t *testing.T, w *testenv.World) {

@@ -7,7 +7,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// E9, E16: by its default the server answers before anything is on the disk, and syncs every two minutes only.
+// By its default the server answers before anything is on the disk, and syncs every two minutes only.
 func TestTrapE9SyncIsAskedFor(t *testing.T) {
 	for _, always := range []bool{false, true} {
 		s, err := Start(Options{Dir: t.TempDir(), Port: RandomPort, SyncAlways: always, Log: zerolog.Nop()})

@@ -14,7 +14,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// Authority is JD's authorisation server for one account (§1.7).
+// Authority is JD's authorisation server for one account (docs/jd-api.md, Authorisation).
 type Authority struct{ oauth jdapi.OAuth }
 
 var _ token.Authority = (*Authority)(nil)

@@ -15,10 +15,10 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// ownShipper is JD's own delivery, which an order gets that names no carrier (§5.1.1).
+// ownShipper is JD's own delivery, which an order gets that names no carrier (docs/jd-api.md, Sales orders).
 const ownShipper = "CYS0000010"
 
-// FindByPlatform asks by the platforms' order numbers (§5.9: spSoNos). A number that JD cannot be asked by is absent.
+// FindByPlatform asks by the platforms' order numbers (docs/jd-api.md, Order look-up: spSoNos). A number that JD cannot be asked by is absent.
 func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]warehouse.Found, error) {
 	nos := slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(platformNos))), func(no string) bool { return !askable(no) })
 	if len(nos) > warehouse.FindLimit {
@@ -42,7 +42,7 @@ func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (m
 	return found, nil
 }
 
-// CompareOrder compares our plan with what queryOrder gives back (§5.4).
+// CompareOrder compares our plan with what queryOrder gives back (docs/jd-api.md, Sales orders).
 func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (warehouse.Comparison, error) {
 	theirs, err := w.api.QueryOrder(ctx, warehouseNo)
 	var no *jdapi.Error

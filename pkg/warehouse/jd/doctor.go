@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// clockLimit is what JD tolerates between its clock and ours (§1.4). Half of it is a fault already: clocks drift on.
+	// clockLimit is what JD tolerates between its clock and ours (docs/jd-api.md, Timestamp). Half of it is a fault already: clocks drift on.
 	clockLimit = 6 * time.Minute
 	// turnPatience is how long a diagnosis waits for its turn within the quota.
 	turnPatience = 10 * time.Second
-	// codeNoMethod is JD's for a method that it does not have (§1.6), as may be the case with queryOrderStatus (§5.5).
+	// codeNoMethod is JD's for a method that it does not have (docs/jd-api.md, Error codes), as may be the case with queryOrderStatus (docs/jd-api.md, Order look-up).
 	codeNoMethod = "15"
 	// nobody is a number that JD has given to no document.
 	nobody = "ESL0000000000000000"
@@ -27,7 +27,7 @@ const (
 	noGoods = "EMG0000000000000"
 )
 
-// forms are the shapes of JD's numbers (§2.3). JD takes what it likes, so a number of another shape is only probably
+// forms are the shapes of JD's numbers (docs/jd-api.md, Numbers and texts). JD takes what it likes, so a number of another shape is only probably
 // wrong.
 var forms = []struct {
 	prefix string
@@ -49,7 +49,7 @@ var _ warehouse.Doctor = (*Warehouse)(nil)
 
 // Diagnose tries all that orders need of JD, and, where a shop has a booking, what following its stock needs. To learn whether orders may be placed it places one that has nothing in it,
 // which JD refuses by its parameters after it has looked at the permission. That it looks in this order is inferred
-// (§14): should it not, a permission that lacks shows only with the first order.
+// (the sandbox): should it not, a permission that lacks shows only with the first order.
 func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 	rows := w.numbers()
 	dates := &dated{to: w.api.Transport}

@@ -15,7 +15,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// quotaRest is how long nothing is sent after code 2. That may last until tomorrow (§1.6); asking once a minute is what JD
+// quotaRest is how long nothing is sent after code 2. That may last until tomorrow (docs/jd-api.md, Error codes); asking once a minute is what JD
 // can bear and what an operator can wait for.
 const quotaRest = time.Minute
 
@@ -23,8 +23,8 @@ const quotaRest = time.Minute
 func (w *Warehouse) unwritten(o *orderv1.Audited, err error) error {
 	var limited *jdapi.Error
 	if errors.As(err, &limited) && limited.Class == jdapi.ClassQuota {
-		// §11.2 does not list code 2 among those that prove a refusal before processing, so the order is asked for.
-		// Our own limiter keeps this rare, and the breaker pauses a seller on a run of them (§13, rule 10).
+		// Code 2 is not among those that prove a refusal before processing, so the order is asked for.
+		// Our own limiter keeps this rare, and the breaker pauses a seller on a run of them.
 		return fault.Unknown(quotaUsedUp(limited, err))
 	}
 	if mended := w.mendable(err); mended != nil {
@@ -226,8 +226,8 @@ func (w *Warehouse) number(what string, o *orderv1.Audited) (cause string, reaso
 	}
 }
 
-// absence is how JD may say that it has no such order. Nobody published its words (§15): the sentence that ends the stock
-// flow (§9.2) is the only one known, so these are its words and their neighbours. It has to be the order that is not
+// absence is how JD may say that it has no such order. Nobody published its words (unknown): the sentence that ends the stock
+// flow (docs/jd-api.md, Stock flow) is the only one known, so these are its words and their neighbours. It has to be the order that is not
 // there, or the answer to the question: "店铺不存在", "事业部信息为空" and "无数据权限" are about something else.
 var absence = regexp.MustCompile(
 	`(订单|出库单|单据)(信息|数据|记录|结果|详情|明细)为空|` + from + `查询(结果|数据|信息)?为空|` + from + `(暂?无|没有)(相关)?(数据|记录|结果)` + to + `|` +

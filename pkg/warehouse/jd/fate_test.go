@@ -107,7 +107,7 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 		refusedBy("64", "x"):   permission,
 		refusedBy("72", "x"):   permission,
 		refusedBy("73", "x"):   permission,
-		refusedBy("71", "x"):   {"said no", permission.find, permission.details}, // proves nothing (§11.2)
+		refusedBy("71", "x"):   {"said no", permission.find, permission.details}, // proves nothing (docs/jd-api.md, Limits and idempotency)
 		refusedBy("60", "x"):   data,
 		refusedBy("61", "x"):   data,
 		refusedBy("63", "x"):   data,

@@ -5,7 +5,7 @@
 // hand. How a call travels is jdapi's; whether and when to repeat one is the caller's. It remembers nothing that
 // correctness hangs on.
 //
-// Wire facts: reference/jd-eclp.md, cited below by §.
+// The facts about JD are listed in docs/jd-api.md.
 package jd
 
 import (
@@ -201,7 +201,7 @@ func askable(no string) bool {
 func byOutbound(q *jdapi.ExtQueryOrder, nos []string) { q.IsvUUIDs = nos }
 func byPlatform(q *jdapi.ExtQueryOrder, nos []string) { q.SpSoNos = nos }
 
-// rows asks for nos. Should JD refuse instead of answering with an empty list where it has none (not known, §15), the
+// rows asks for nos. Should JD refuse instead of answering with an empty list where it has none (not known, unknown), the
 // refusal may be about one number only, so halves are asked until it is about a single one.
 func (w *Warehouse) rows(ctx context.Context, nos []string, by func(*jdapi.ExtQueryOrder, []string)) ([]jdapi.ExtOrder, error) {
 	if len(nos) == 0 {
@@ -345,7 +345,7 @@ func (w *Warehouse) history(steps []jdapi.OrderStatus) []warehouse.State {
 	return history
 }
 
-// current is where the order stands: JD's word first, whatever the history says (§5.10). Without it a cancellation
+// current is where the order stands: JD's word first, whatever the history says (docs/jd-api.md, Order status). Without it a cancellation
 // overrules the rest, then the latest step counts.
 func (w *Warehouse) current(code jdapi.Text, history []warehouse.State) warehouse.State {
 	now := stateOf(code, "", "")
@@ -360,7 +360,7 @@ func (w *Warehouse) current(code jdapi.Text, history []warehouse.State) warehous
 	return now
 }
 
-// lines says what was asked for and what left: when JD does not say (§5.4), all that was asked for, but nothing of an
+// lines says what was asked for and what left: when JD does not say (docs/jd-api.md, Sales orders), all that was asked for, but nothing of an
 // order that was split, because its parts tell.
 func lines(of []jdapi.OrderLine, split bool) ([]*orderv1.ShippedLine, error) {
 	list := make([]*orderv1.ShippedLine, 0, len(of))
@@ -394,7 +394,7 @@ func packages(of []jdapi.OrderPackage) []*orderv1.Package {
 	return list
 }
 
-// waybillOf strips the tail "-1-2-" (number, total) of a package's number (§2.3).
+// waybillOf strips the tail "-1-2-" (number, total) of a package's number (docs/jd-api.md, Numbers and texts).
 func waybillOf(packageNo string) string {
 	waybill := strings.TrimSuffix(packageNo, "-")
 	for range 2 {
@@ -407,7 +407,7 @@ func waybillOf(packageNo string) string {
 	return waybill
 }
 
-// pack says which goods lie in which parcel. With one parcel that is plain; with several JD is asked (§5.6), and that it
+// pack says which goods lie in which parcel. With one parcel that is plain; with several JD is asked (docs/jd-api.md, Sales orders), and that it
 // does not tell is no reason to withhold the rest.
 func (w *Warehouse) pack(ctx context.Context, d *warehouse.Details) error {
 	if !left(d) || len(d.Packages) == 0 || len(d.Children) > 0 {
@@ -459,7 +459,7 @@ func packed(lines []*orderv1.ShippedLine, goodsNo string, n int64) *orderv1.Ship
 	return line
 }
 
-// left tells whether the goods have left the warehouse: 10019 or any later step says so (§5.10).
+// left tells whether the goods have left the warehouse: 10019 or any later step says so (docs/jd-api.md, Order status).
 func left(d *warehouse.Details) bool {
 	return slices.ContainsFunc(append([]warehouse.State{d.State}, d.History...), func(s warehouse.State) bool {
 		switch s.Status {

@@ -13,10 +13,10 @@ import (
 
 var _ warehouse.OrderLister = (*Warehouse)(nil)
 
-// listPage is how many documents a page of a list has. JD's limit is not known (§5.8).
+// listPage is how many documents a page of a list has. JD's limit is not known (docs/jd-api.md, Order look-up).
 const listPage = 100
 
-// lifecycle is the order in which statuses are asked for: that in which a document goes through them (§5.10), so that one
+// lifecycle is the order in which statuses are asked for: that in which a document goes through them (docs/jd-api.md, Order status), so that one
 // which moves on between two calls is met at a later status rather than missed.
 var lifecycle = []string{
 	"10009", "10010", "100130", "100131", "100132", "10050", "10051", "10014", "10015", "10016", "10017", "10018", "10019", "10020",
@@ -24,7 +24,7 @@ var lifecycle = []string{
 }
 
 // ListOrders lists the department's documents status by status, because JD lists them in no other way that tells of all
-// (§5.8; §5.7 may tell only what JD took itself). One at a status without a word of ours is not told.
+// (docs/jd-api.md, Order look-up; docs/jd-api.md, Order look-up may tell only what JD took itself). One at a status without a word of ours is not told.
 func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page string) (nos []string, next string, err error) {
 	at, n := 0, 1
 	if page != "" {

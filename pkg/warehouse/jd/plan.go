@@ -19,7 +19,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// What JD's fields take, in characters (§5.1.1). JD publishes no limit for the buyer's remark: ours is that of its
+// What JD's fields take, in characters (docs/jd-api.md, Sales orders). JD publishes no limit for the buyer's remark: ours is that of its
 // neighbours.
 const (
 	maxName        = 20
@@ -32,13 +32,13 @@ const (
 	maxListed      = 50 // an element of a list
 )
 
-// Values of salePlatformSource (§5.1.4).
+// Values of salePlatformSource (docs/jd-api.md, Sales orders).
 const (
 	platformJD    = "1"
 	platformOther = "6"
 )
 
-// beijing is the zone that JD reads times in (§1.4).
+// beijing is the zone that JD reads times in (docs/jd-api.md, Timestamp).
 var beijing = time.FixedZone("UTC+8", 8*60*60)
 
 // PlanOrder says what SendOrder would send.
@@ -53,7 +53,7 @@ type draft struct {
 	of *orderv1.Audited
 }
 
-// plan makes JD's order. What production ERPs send is enough for JD (§5.1.2); beyond it goes only what the ERP asked
+// plan makes JD's order. What production ERPs send is enough for JD (docs/jd-api.md, Sales orders); beyond it goes only what the ERP asked
 // for.
 func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 	cleaned := clean.Order(o)
@@ -68,7 +68,7 @@ func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 		ConsigneeName: r.GetName(), ConsigneeMobile: r.GetMobile(), ConsigneePhone: r.GetPhone(),
 		ConsigneeEmail: r.GetEmail(), ConsigneePostcode: r.GetPostcode(),
 		AddressProvince: r.GetProvince(), AddressCity: r.GetCity(), AddressCounty: r.GetCounty(), AddressTown: r.GetTown(),
-		// JD wants the full text here besides the parts: area, blank, street (§5.1.1).
+		// JD wants the full text here besides the parts: area, blank, street (docs/jd-api.md, Sales orders).
 		ConsigneeAddress: join(" ", r.GetProvince(), r.GetCity(), r.GetCounty(), r.GetTown(), r.GetAddress()),
 		ConsigneeRemark:  d.cut("buyer_remark", o.BuyerRemark, maxBuyerRemark),
 		SellerNote:       d.cut("seller_remark", o.SellerRemark, maxSellerNote),
@@ -107,7 +107,7 @@ func (w *Warehouse) mapped(d *draft, order *jdapi.AddOrder) {
 	}
 	if no, ok := w.seller.Carrier(o.Carrier); ok {
 		order.ShipperNo = no
-	} else if o.Carrier != "" { // without one it is JD's own, CYS0000010 (§5.1.1)
+	} else if o.Carrier != "" { // without one it is JD's own, CYS0000010 (docs/jd-api.md, Sales orders)
 		d.hold(seller.CauseCarrier(w.seller.Name(), o.Carrier), "carrier.unmapped", "carrier",
 			"物流公司 "+o.Carrier+" 没有对应的京东承运商编号，请在 carriers 中添加", "carrier "+o.Carrier+" has no number at JD: add it to carriers")
 	}
@@ -117,7 +117,7 @@ func (w *Warehouse) mapped(d *draft, order *jdapi.AddOrder) {
 	if len(o.PlatformOrderNos) > 0 {
 		order.SalesPlatformOrderNo = o.PlatformOrderNos[0]
 		d.short("platform_order_nos[0]", order.SalesPlatformOrderNo, maxPlatformNo)
-	} else if order.SalePlatformSource == platformJD { // §5.1.4
+	} else if order.SalePlatformSource == platformJD { // docs/jd-api.md, Sales orders
 		d.refuse("platform_order.required", "platform_order_nos",
 			"平台为京东时必须提供平台订单号", "orders of JD's own platform need the platform's order number")
 	}
@@ -165,7 +165,7 @@ func (d *draft) receiver(order jdapi.AddOrder) {
 	need("receiver.mobile", order.ConsigneeMobile == "" && order.ConsigneePhone == "")
 }
 
-// money fills in what is to be collected and what is insured (§5.1.1), and the mark string (§5.1.3): of its positions
+// money fills in what is to be collected and what is insured (docs/jd-api.md, Sales orders), and the mark string (docs/jd-api.md, Sales orders): of its positions
 // only the first, cash on delivery, is certain.
 func (d *draft) money(order *jdapi.AddOrder) {
 	order.OrderMark = strings.Repeat("0", 50)
@@ -180,7 +180,7 @@ func (d *draft) money(order *jdapi.AddOrder) {
 	}
 }
 
-// invoice fills in what the buyer asked for, in the values of invoiceState and invoiceType (§5.1.1).
+// invoice fills in what the buyer asked for, in the values of invoiceState and invoiceType (docs/jd-api.md, Sales orders).
 func (d *draft) invoice(order *jdapi.AddOrder) {
 	invoice := d.of.Invoice
 	if invoice == nil {
@@ -200,7 +200,7 @@ func (d *draft) invoice(order *jdapi.AddOrder) {
 	}
 }
 
-// lines fills in the comma lists (§2.1). A list needs an element for each line: one that not every line has is left
+// lines fills in the comma lists (docs/jd-api.md, Numbers and texts). A list needs an element for each line: one that not every line has is left
 // out when it is a help, and refused when it is a wish that would be lost.
 func (d *draft) lines(order *jdapi.AddOrder) {
 	of, seen := d.of.Lines, map[string]bool{}
@@ -283,7 +283,7 @@ func (d *draft) lacking(name string, value func(*orderv1.Line) string) string {
 // lineField is the path of a line's field.
 func lineField(i int, name string) string { return "lines[" + strconv.Itoa(i) + "]." + name }
 
-// amount is money with two places (§2.1); some tells whether it is more than nothing.
+// amount is money with two places (docs/jd-api.md, Numbers and texts); some tells whether it is more than nothing.
 func (d *draft) amount(field, text string) (two string, some bool) {
 	if text == "" {
 		return "", false

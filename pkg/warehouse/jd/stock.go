@@ -21,32 +21,32 @@ import (
 
 const (
 	// flowSpan is the longest span that the older method is asked for. JD publishes no limit; a rule of WDT's stops at 30 days
-	// (§9.2). A day stays far below both: a span that JD should find too long would fail for ever, and days cost no more calls
+	// (docs/jd-api.md, Stock flow). A day stays far below both: a span that JD should find too long would fail for ever, and days cost no more calls
 	// than months, for rows decide on those.
 	flowSpan = 24 * time.Hour
-	// flowPage is a page of it: documented as below 100, and 100 works (§11.1). Windows under way go on by the page: whoever
+	// flowPage is a page of it: documented as below 100, and 100 works (docs/jd-api.md, Limits and idempotency). Windows under way go on by the page: whoever
 	// changes this has them pass rows over.
 	flowPage = 100
-	// shopStockPage and stockPage are pages of a shop's stock (§9.4), and of the warehouse's: there 100 is the default, and no
-	// maximum is known (§11.1).
+	// shopStockPage and stockPage are pages of a shop's stock (docs/jd-api.md, Shop stock), and of the warehouse's: there 100 is the default, and no
+	// maximum is known (docs/jd-api.md, Limits and idempotency).
 	shopStockPage = 100
 	stockPage     = 100
-	// changePage is a page of stock-takes and changes of level (§9.4).
+	// changePage is a page of stock-takes and changes of level (docs/jd-api.md, Stock).
 	changePage = 50
 	// mostPages bounds every walk that is made in one call; rows beyond it are an error, never left out.
 	mostPages = 100
 	// maxFlowNo is the longest number of a row.
 	maxFlowNo = 64
-	// maxRequestID is the longest number of a request (§9.3).
+	// maxRequestID is the longest number of a request (docs/jd-api.md, Stock flow).
 	maxRequestID = 50
-	// opUser is who JD is told set a stock, shopTypeVMI the kind of shop (§9.4).
+	// opUser is who JD is told set a stock, shopTypeVMI the kind of shop (docs/jd-api.md, Shop stock).
 	opUser      = "stockbridge"
 	shopTypeVMI = 5
-	// What can be sold (§2.4).
+	// What can be sold (docs/jd-api.md, Numbers and texts).
 	statusGood, typeSaleable = "1", "1"
 )
 
-// byReason are the rows that WDT does not book, by JD's word for their cause without blanks (§9.2).
+// byReason are the rows that WDT does not book, by JD's word for their cause without blanks (docs/jd-api.md, Stock flow).
 //
 // The rest of the table is in ruleOf.
 var byReason = map[string]warehouse.Rule{
@@ -54,7 +54,7 @@ var byReason = map[string]warehouse.Rule{
 	"商品库存比例调整": warehouse.RuleRatio,
 }
 
-// ruleOf says what a row means to the ERP's books (§9.2, as WDT does it): a row by which the stock was set or its ratio
+// ruleOf says what a row means to the ERP's books (docs/jd-api.md, Stock flow, as WDT does it): a row by which the stock was set or its ratio
 // changed, one that tells of less than nothing (at JD's request), and one that changes nothing are not booked. All others
 // are. Rows of another warehouse are no rows of this place: they are left out before, and counted.
 func ruleOf(reason string, change int64, stood ...int64) warehouse.Rule {
@@ -149,7 +149,7 @@ func (w *Warehouse) another(warehouseNo jdapi.Text) bool {
 	return warehouseNo != "" && string(warehouseNo) != w.no
 }
 
-// made is a number for a row without one, of all by which JD's rows can be told apart (§9.3). Rows that are alike in all of
+// made is a number for a row without one, of all by which JD's rows can be told apart (docs/jd-api.md, Stock flow). Rows that are alike in all of
 // that are one: JD repeats rows.
 func made(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x1f")))
@@ -337,7 +337,7 @@ func saysNothing(err error) bool {
 }
 
 // StockChanges tells stock-takes' lines and changes of level of one goods. Documents of another of the seller's warehouses
-// are left out where JD says so: of stock-takes it tells a warehouseId, which may not be the number that we know (§9.4).
+// are left out where JD says so: of stock-takes it tells a warehouseId, which may not be the number that we know (docs/jd-api.md, Stock).
 func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to time.Time) ([]warehouse.StockChange, error) {
 	var changes []warehouse.StockChange
 	add := func(kind string, no jdapi.Text, at jdapi.Text, quantity int64) {
@@ -412,7 +412,7 @@ func documents[T any](ctx context.Context, w *Warehouse, method string, q jdapi.
 	return fmt.Errorf("more than %d documents; ask for a shorter span", mostPages*changePage)
 }
 
-// goodLevel tells whether goods of the level can be sold (§2.4).
+// goodLevel tells whether goods of the level can be sold (docs/jd-api.md, Numbers and texts).
 func goodLevel(level jdapi.Text) bool {
 	n, ok := level.Int()
 	return ok && n >= 100 && n <= 199

@@ -71,7 +71,7 @@ func ask() warehouse.FlowQuery {
 	return warehouse.FlowQuery{ShopNo: "ESP0020000009400", From: morning, To: morning.Add(time.Hour), Page: 1}
 }
 
-// Which rows the ERP books: the table of §9.2.
+// Which rows the ERP books: the table of docs/jd-api.md, Stock flow.
 func TestRules(t *testing.T) {
 	for _, c := range []struct {
 		reason      string

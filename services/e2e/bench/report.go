@@ -27,7 +27,7 @@ type budget struct {
 
 func bound(v float64) *float64 { return &v }
 
-// budgets is the whole table. DESIGN sets them; docs/performance.md lists the same ones.
+// budgets is the whole table; docs/performance.md lists the same ones.
 func budgets() []budget {
 	var rows []budget
 	for _, at := range pushPlaces {

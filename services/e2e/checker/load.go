@@ -56,7 +56,7 @@ type document struct {
 	created    time.Time
 }
 
-// live tells whether the warehouse still has it: neither cancelled nor back (reference/jd-eclp.md §5.10).
+// live tells whether the warehouse still has it: neither cancelled nor back (docs/jd-api.md, Order status).
 func (d document) live() bool { return d.status != "10028" && d.status != "10038" }
 
 type span struct{ from, to time.Time }

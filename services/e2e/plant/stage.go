@@ -599,7 +599,7 @@ func streamPutBack(ctx context.Context, s *stage) error {
 	return err
 }
 
-// brokerPutBack kills the broker as a power cut does that takes the newest of its notes along (TRAPS E26): the order is
+// brokerPutBack kills the broker as a power cut does that takes the newest of its notes along: the order is
 // there, its deliveries are forgotten.
 func brokerPutBack(ctx context.Context, s *stage) error {
 	nowhere, err := s.run.Addr() // nobody listens there: nothing is sent, so each attempt is simply repeated

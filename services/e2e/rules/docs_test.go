@@ -324,3 +324,85 @@ func codes(tree *ast.File) []string {
 	})
 	return found
 }
+
+// outside are references that nobody can open who has only this repository.
+var outside = regexp.MustCompile(`§|reference/jd-eclp|DESIGN\.md`)
+
+// outsideComment is the same in Go comments, with the numbers of lists of traps and features that are kept elsewhere.
+var outsideComment = regexp.MustCompile(`\bDESIGN\b|\bTRAPS\b|\bE\d{1,2}\b|\([A-G]\d{1,2}\)`)
+
+// citesJD is a reference to a section of docs/jd-api.md; whose title may go on in the next line of a comment.
+var citesJD = regexp.MustCompile(`docs/jd-api\.md,\s+(?:(?://|#)\s*)?([^\n]*(?:\n\s*//[^\n]*)?)`)
+
+// Nothing points outside the repository, and what is said to stand in docs/jd-api.md stands there.
+func TestReferencesCanBeOpened(t *testing.T) {
+	var sections []string
+	for _, m := range regexp.MustCompile(`(?m)^## (.+)$`).FindAllStringSubmatch(read(t, "docs", "jd-api.md"), -1) {
+		sections = append(sections, m[1])
+	}
+	isSection := func(rest string) bool {
+		rest = regexp.MustCompile(`\s*\n\s*//\s*`).ReplaceAllString(rest, " ")
+		return slices.ContainsFunc(sections, func(s string) bool { return strings.HasPrefix(rest, s) })
+	}
+	cited := 0
+	for _, file := range sources(t) {
+		text := read(t, file)
+		if strings.HasSuffix(file, ".pb.go") || file == "services/e2e/rules/docs_test.go" || strings.Contains(text, "\x00") {
+			continue
+		}
+		lineOf := func(at int) int { return strings.Count(text[:at], "\n") + 1 }
+		for _, at := range outside.FindAllStringIndex(text, -1) {
+			t.Errorf("%s:%d: %q stands outside the repository: state the fact", file, lineOf(at[0]), text[at[0]:at[1]])
+		}
+		for _, at := range citesJD.FindAllStringSubmatchIndex(text, -1) {
+			cited++
+			if !isSection(text[at[2]:at[3]]) {
+				t.Errorf("%s:%d: docs/jd-api.md has no such section: %q", file, lineOf(at[0]), text[at[2]:at[3]])
+			}
+		}
+		if !strings.HasSuffix(file, ".go") {
+			continue
+		}
+		set := token.NewFileSet()
+		tree, err := parser.ParseFile(set, file, text, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, group := range tree.Comments {
+			for _, c := range group.List {
+				if found := outsideComment.FindString(c.Text); found != "" {
+					t.Errorf("%s:%d: %q is in a list outside the repository: state the fact", file, set.Position(c.Pos()).Line, found)
+				}
+			}
+		}
+	}
+	if cited < 20 {
+		t.Errorf("found %d references to docs/jd-api.md only", cited)
+	}
+}
+
+// sources lists the repository's files, without what is downloaded, built or kept by a run.
+func sources(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && slices.Contains([]string{".git", "node_modules", "data", "bin"}, d.Name()) {
+			return fs.SkipDir
+		}
+		if d.Type().IsRegular() {
+			file, err := filepath.Rel(root(t), path)
+			if err != nil {
+				return err
+			}
+			files = append(files, filepath.ToSlash(file))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}

@@ -47,7 +47,7 @@ const Name = "order-pusher"
 const (
 	kind = "order"
 	// looksBeforeResend is how many looks must find nothing, spread over Config.ResendAfter, before a sending whose
-	// answer was lost is repeated (DESIGN, outcomes of a send).
+	// answer was lost is repeated.
 	looksBeforeResend = 3
 	// looksAtRefused is how many looks must find nothing, besides the one at once, before a refusal is believed.
 	looksAtRefused = 2

@@ -545,7 +545,7 @@ func TestSecretsDoNotShow(t *testing.T) {
 	}
 }
 
-// §11.2: which codes prove that nothing was processed, but 17: what it says is there already may be the document.
+// docs/jd-api.md, Limits and idempotency: which codes prove that nothing was processed, but 17: what it says is there already may be the document.
 func TestOnlyDocumentedCodesProveThatNothingWasDone(t *testing.T) {
 	for code, k := range codes {
 		var n int

@@ -70,14 +70,14 @@ const (
 	maxSaid = 4 << 10
 )
 
-// Error is JD's no (§1.6).
+// Error is JD's no (docs/jd-api.md, Error codes).
 type Error struct {
 	// Code is JD's, as text. Texts vary; the code does not.
 	Code string
 	// Text is JD's, Chinese if there is any. What it quotes of people's data is masked; Says reads what JD wrote.
 	Text  string
 	Class Class
-	// Before: the code proves that JD refused before it processed anything (§11.2). Only this makes a write undone.
+	// Before: the code proves that JD refused before it processed anything (docs/jd-api.md, Limits and idempotency). Only this makes a write undone.
 	Before bool
 
 	// said is Text as JD wrote it.
@@ -94,7 +94,7 @@ type kind struct {
 	before bool
 }
 
-// codes is §1.6, with what §11.2 says of each. Of 17 it is not believed: it says that something is there already, which
+// codes is docs/jd-api.md, Error codes, with what docs/jd-api.md, Limits and idempotency says of each. Of 17 it is not believed: it says that something is there already, which
 // may be the very document.
 var codes = map[string]kind{
 	"1":    {ClassTransient, false},

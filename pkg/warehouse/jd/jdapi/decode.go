@@ -39,7 +39,7 @@ func open(method string, body []byte) (json.RawMessage, error) {
 	if err := json.Unmarshal(inner, &wrapper); err != nil || wrapper == nil {
 		return nil, fmt.Errorf("%w: the envelope holds no object", ErrLost)
 	}
-	// §1.5: "0" says only that the call reached the service. Another code is described nowhere, so it proves nothing.
+	// docs/jd-api.md, Envelopes: "0" says only that the call reached the service. Another code is described nowhere, so it proves nothing.
 	if wrapper.Code != "" && wrapper.Code != "0" {
 		if !shortNumber.MatchString(string(wrapper.Code)) { // it may be a sentence, and quote anything
 			return nil, fmt.Errorf("%w: the envelope has a code that is no number", ErrLost)
@@ -49,7 +49,7 @@ func open(method string, body []byte) (json.RawMessage, error) {
 	return inner, nil
 }
 
-// wrapped finds the envelope's one key: the method's name with JD's misspelling, or whatever ends like it (§1.5), unless
+// wrapped finds the envelope's one key: the method's name with JD's misspelling, or whatever ends like it (docs/jd-api.md, Envelopes), unless
 // that names another method: the answer to another question proves nothing of this one.
 func wrapped(method string, envelope map[string]json.RawMessage) (json.RawMessage, error) {
 	name := strings.ReplaceAll(method, ".", "_")
@@ -86,7 +86,7 @@ func namesAnother(name, answers string) bool {
 	return bare != name && (full || strings.HasPrefix(bare, "eclp_"))
 }
 
-// Text is a scalar however JD happens to type it: string, number, bool, null, or a list of one of these (§2.2). Null, a
+// Text is a scalar however JD happens to type it: string, number, bool, null, or a list of one of these (docs/jd-api.md, Envelopes). Null, a
 // missing field and an empty list are all "".
 type Text string
 
@@ -178,7 +178,7 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// Time is one of JD's times; zero when the text is none. JD writes its own zone (§1.4), elsewhere milliseconds (§1.7).
+// Time is one of JD's times; zero when the text is none. JD writes its own zone (docs/jd-api.md, Timestamp), elsewhere milliseconds (docs/jd-api.md, Authorisation).
 func (t Text) Time() time.Time {
 	text := string(t)
 	if at, err := time.ParseInLocation(time.DateTime, text, beijing); err == nil {

@@ -16,7 +16,7 @@
 // other repeating is the caller's, who alone knows whether it is safe. The package also knows nothing of orders' states
 // or of what a refusal means to a merchant.
 //
-// Wire facts: reference/jd-eclp.md, cited below by §.
+// The facts about JD are listed in docs/jd-api.md.
 package jdapi
 
 import (
@@ -40,7 +40,7 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Production is JD's address (§1.1). The end of the path asks for JSON.
+// Production is JD's address (docs/jd-api.md, Address and transport). The end of the path asks for JSON.
 const Production = "https://api.jd.com/routerjson"
 
 // Limits of a call.
@@ -67,10 +67,10 @@ var (
 	ErrReadOnly = errors.New("only reading is allowed")
 )
 
-// beijing is the zone of all of JD's times (§1.4). China has had no summer time since 1991.
+// beijing is the zone of all of JD's times (docs/jd-api.md, Timestamp). China has had no summer time since 1991.
 var beijing = time.FixedZone("UTC+8", 8*60*60)
 
-// Limiter gives turns, so that all replicas together stay below what JD allows one application (§11.1).
+// Limiter gives turns, so that all replicas together stay below what JD allows one application (docs/jd-api.md, Limits and idempotency).
 type Limiter interface {
 	// Acquire waits for a turn of class, or says by its error that the turn is too far away. release ends the turn.
 	Acquire(ctx context.Context, class string) (release func(), err error)
@@ -127,7 +127,7 @@ func NewTransport() *http.Transport {
 // written is a business request that is text already.
 type written string
 
-// ParamJSON is the text of a business request as it is signed and sent (§1.3).
+// ParamJSON is the text of a business request as it is signed and sent (docs/jd-api.md, Signature).
 func ParamJSON(request any) (string, error) {
 	if text, ok := request.(written); ok {
 		return string(text), nil
@@ -227,7 +227,7 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		// §1.1: answers and refusals alike come with 200.
+		// docs/jd-api.md, Address and transport: answers and refusals alike come with 200.
 		_, _ = io.CopyN(io.Discard, response.Body, 4<<10) // a short page leaves the connection usable
 		if elsewhere(response.StatusCode) {
 			return nil, date, fmt.Errorf("%w: %w: HTTP status %d of %s", ErrLost, ErrAddress, response.StatusCode, where(request.URL))
@@ -290,7 +290,7 @@ func roundTrip(ctx context.Context, transport http.RoundTripper, request *http.R
 }
 
 // request puts the system parameters and the signature into the query and the business request into the body, as JD's
-// Java SDK and WDT do (§1.1).
+// Java SDK and WDT do (docs/jd-api.md, Address and transport).
 func (c *Client) request(ctx context.Context, method, param string, secret, token Secret) (*http.Request, error) {
 	if c.AppKey == "" || token.Reveal() == "" {
 		return nil, fmt.Errorf("%w: the application's key or the access token is empty", ErrToken)
@@ -349,7 +349,7 @@ func (c *Client) ours() time.Time {
 	return time.Now()
 }
 
-// correct sets our clock by the date of JD's answer (§1.4); false when that tells nothing.
+// correct sets our clock by the date of JD's answer (docs/jd-api.md, Timestamp); false when that tells nothing.
 func (c *Client) correct(date time.Time) bool {
 	if date.IsZero() {
 		return false

@@ -14,7 +14,7 @@ import (
 	"stockbridge/pkg/personal"
 )
 
-// Generation is one of JD's two authorisation platforms (§1.7).
+// Generation is one of JD's two authorisation platforms (docs/jd-api.md, Authorisation).
 type Generation string
 
 // The generations. NewPlatform is the default: of it an answer was observed, of the old one there is documentation only
@@ -33,15 +33,15 @@ const (
 const (
 	// maxGrant is the most that is read of an answer, in bytes; they have about 400.
 	maxGrant = 64 << 10
-	// maxLife is the longest life that is believed. JD gives a year at most (§1.7).
+	// maxLife is the longest life that is believed. JD gives a year at most (docs/jd-api.md, Authorisation).
 	maxLife = 10 * 365 * 24 * time.Hour
-	// scope is the only one that §1.7 knows of, and of the new platform only.
+	// scope is the only one that docs/jd-api.md, Authorisation knows of, and of the new platform only.
 	scope = "snsapi_base"
 )
 
-// OAuth asks JD's authorisation server for one application's tokens (§1.7). Many goroutines may use it.
+// OAuth asks JD's authorisation server for one application's tokens (docs/jd-api.md, Authorisation). Many goroutines may use it.
 //
-// Its errors wrap ErrNotSent, ErrLost (the tokens may have changed), or are an *Error: JD said no. §1.7 lists no codes of
+// Its errors wrap ErrNotSent, ErrLost (the tokens may have changed), or are an *Error: JD said no. docs/jd-api.md, Authorisation lists no codes of
 // refusals, so none is told from another here: an *Error says only that no token was given.
 //
 // No error quotes an address, a secret or a code. The new platform wants them in the query of a GET, so proxies that
@@ -90,7 +90,7 @@ func (o *OAuth) Exchange(ctx context.Context, code, redirect, state string) (Gra
 	if o.Generation == OldPlatform {
 		path = "/oauth/token"
 		for name, value := range map[string]string{"redirect_uri": redirect, "state": state} {
-			if value != "" { // §1.2: never transmit an empty parameter
+			if value != "" { // docs/jd-api.md, System parameters: never transmit an empty parameter
 				q.Set(name, value)
 			}
 		}
@@ -103,7 +103,7 @@ func (o *OAuth) Exchange(ctx context.Context, code, redirect, state string) (Gra
 }
 
 // Refresh takes a refresh token for tokens that live longer: both may be new, or the access token the same as before
-// (§1.7: the old platform). Whether a refresh token works twice is not known.
+// (docs/jd-api.md, Authorisation: the old platform). Whether a refresh token works twice is not known.
 func (o *OAuth) Refresh(ctx context.Context, refresh Secret) (Grant, error) {
 	q := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh.Reveal()}}
 	path := "/oauth2/refresh_token"
@@ -217,7 +217,7 @@ func (o *OAuth) address(path string, q url.Values) (string, error) {
 	return target.String(), nil
 }
 
-// readGrant reads an answer (§1.7). An *Error is JD's no; ErrLost is anything that JD would not say.
+// readGrant reads an answer (docs/jd-api.md, Authorisation). An *Error is JD's no; ErrLost is anything that JD would not say.
 func readGrant(body []byte) (Grant, error) {
 	var said struct {
 		Code    json.RawMessage `json:"code"`
@@ -226,7 +226,7 @@ func readGrant(body []byte) (Grant, error) {
 		Expires json.RawMessage `json:"expires_in"`
 		UID     json.RawMessage `json:"uid"`
 		Msg     json.RawMessage `json:"msg"`
-		// The old platform's name of the message is not known (§1.7): these are where others put theirs.
+		// The old platform's name of the message is not known (docs/jd-api.md, Authorisation): these are where others put theirs.
 		Message     json.RawMessage `json:"message"`
 		Description json.RawMessage `json:"error_description"`
 		ZH          json.RawMessage `json:"zh_desc"`

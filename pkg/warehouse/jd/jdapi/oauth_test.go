@@ -18,7 +18,7 @@ const (
 	refresh = "refre+h/for tests"
 )
 
-// observed is the new platform's answer as §1.7 has it.
+// observed is the new platform's answer as docs/jd-api.md, Authorisation has it.
 const observed = `{"access_token":"0123456789abcdef0123456789abcdefzzzz","expires_in":86400,"refresh_token":"fedcba9876543210fedcba9876543210yyyy","scope":"snsapi_base","open_id":"OPENID","uid":"0201000000","time":1659322812128,"token_type":"bearer","code":0,"xid":"o*AAT-EXAMPLE"}`
 
 // authority is an authorisation server that does one thing.

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The methods for sales orders (§5).
+// The methods for sales orders (docs/jd-api.md, Sales orders).
 const (
 	MethodAddOrder         = "jingdong.eclp.order.addOrder"
 	MethodExtQueryOrder    = "jingdong.eclp.order.ext.queryOrder"
@@ -24,8 +24,8 @@ var readers = []string{
 	MethodQueryDept, MethodQueryWarehouse, MethodQueryShop, MethodQueryShipper, MethodQuerySupplier, MethodQuerySpSource,
 }
 
-// AddOrder is a delivery order (§5.1). An empty field is not sent unless JD requires it. Fields of lines are comma lists
-// with one element a line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing (§2.1, §1.4).
+// AddOrder is a delivery order (docs/jd-api.md, Sales orders). An empty field is not sent unless JD requires it. Fields of lines are comma lists
+// with one element a line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing (docs/jd-api.md, Numbers and texts, docs/jd-api.md, Timestamp).
 type AddOrder struct {
 	IsvUUID                 string `json:"isvUUID"`
 	IsvSource               string `json:"isvSource"`
@@ -71,7 +71,7 @@ type AddOrder struct {
 }
 
 // AddOrder hands an order over and tells JD's number of it (ESL…). An answer without the number, or with something that
-// cannot be one, is ErrLost (§5.1).
+// cannot be one, is ErrLost (docs/jd-api.md, Sales orders).
 func (c *Client) AddOrder(ctx context.Context, order AddOrder) (eclpSoNo string, err error) {
 	return c.addOrder(ctx, order)
 }
@@ -98,9 +98,9 @@ func (c *Client) addOrder(ctx context.Context, order any) (eclpSoNo string, err 
 	}
 }
 
-// ExtQueryOrder asks after orders by the ERP's numbers (§5.9).
+// ExtQueryOrder asks after orders by the ERP's numbers (docs/jd-api.md, Order look-up).
 type ExtQueryOrder struct {
-	// IsvUUIDs are at most 100 numbers (§5.9), none with a comma in it: JD reads a comma list. SpSoNos are the platforms'
+	// IsvUUIDs are at most 100 numbers (docs/jd-api.md, Order look-up), none with a comma in it: JD reads a comma list. SpSoNos are the platforms'
 	// order numbers, which JD asks for in the other's stead.
 	IsvUUIDs     []string
 	SpSoNos      []string
@@ -117,7 +117,7 @@ type ExtOrder struct {
 	OperTime   Text `json:"operTime"`
 }
 
-// ExtQueryOrder asks after orders by the ERP's numbers. Numbers without a document may have a row or not (§5.9).
+// ExtQueryOrder asks after orders by the ERP's numbers. Numbers without a document may have a row or not (docs/jd-api.md, Order look-up).
 func (c *Client) ExtQueryOrder(ctx context.Context, query ExtQueryOrder) ([]ExtOrder, error) {
 	request := struct {
 		IsvUUID      string `json:"isvUUID,omitempty"`
@@ -132,8 +132,8 @@ func (c *Client) ExtQueryOrder(ctx context.Context, query ExtQueryOrder) ([]ExtO
 	return answer.Rows, err
 }
 
-// Order is all of one document (§5.4). §5.4 lists "consignee and address fields" without their names [B]: they are read
-// under those of addOrder (§5.1.1), and are "" should JD call them otherwise.
+// Order is all of one document (docs/jd-api.md, Sales orders). docs/jd-api.md, Sales orders lists "consignee and address fields" without their names [B]: they are read
+// under those of addOrder (docs/jd-api.md, Sales orders), and are "" should JD call them otherwise.
 type Order struct {
 	EclpSoNo       Text               `json:"eclpSoNo"`
 	IsvUUID        Text               `json:"isvUUID"`
@@ -195,7 +195,7 @@ type byNumber struct {
 	EclpSoNo string `json:"eclpSoNo"`
 }
 
-// QueryOrder asks for one document by JD's number. None is an empty Order, or a refusal of ClassBusiness (§5.4).
+// QueryOrder asks for one document by JD's number. None is an empty Order, or a refusal of ClassBusiness (docs/jd-api.md, Sales orders).
 func (c *Client) QueryOrder(ctx context.Context, eclpSoNo string) (Order, error) {
 	var answer struct {
 		Orders List[Order] `json:"queryorder_result"`
@@ -206,7 +206,7 @@ func (c *Client) QueryOrder(ctx context.Context, eclpSoNo string) (Order, error)
 	return answer.Orders[0], nil
 }
 
-// QueryOrderStatus asks only for the steps of one document (§5.5).
+// QueryOrderStatus asks only for the steps of one document (docs/jd-api.md, Order look-up).
 func (c *Client) QueryOrderStatus(ctx context.Context, eclpSoNo string) ([]OrderStatus, error) {
 	var answer struct {
 		Orders List[struct {
@@ -219,7 +219,7 @@ func (c *Client) QueryOrderStatus(ctx context.Context, eclpSoNo string) ([]Order
 	return answer.Orders[0].Statuses, nil
 }
 
-// OrderPacks is the parcels of one document (§5.6).
+// OrderPacks is the parcels of one document (docs/jd-api.md, Sales orders).
 type OrderPacks struct {
 	EclpSoNo Text       `json:"eclpSoNo"`
 	Packs    List[Pack] `json:"orderPackageList"`

@@ -115,7 +115,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// An order that JD does not know is an empty answer (§5.4, §15), however it is written.
+// An order that JD does not know is an empty answer (docs/jd-api.md, Sales orders, unknown), however it is written.
 func TestAnUnknownOrderIsAnEmptyAnswer(t *testing.T) {
 	for _, result := range []string{``, `,"queryorder_result":null`, `,"queryorder_result":[]`, `,"queryorder_result":{}`, `,"queryorder_result":""`} {
 		client, jd := dial(t)

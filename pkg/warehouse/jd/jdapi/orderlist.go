@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// MethodQueryOrderListByStatus lists documents (§5.8).
+// MethodQueryOrderListByStatus lists documents (docs/jd-api.md, Order look-up).
 const MethodQueryOrderListByStatus = "jingdong.eclp.order.queryOrderListByStatus"
 
 // OrderListQuery asks for a page of the documents of a department that stand at a status. From and To are JD's to judge:
-// whether they mean the making of a document or its last change is not known (§5.8). Page counts from 1.
+// whether they mean the making of a document or its last change is not known (docs/jd-api.md, Order look-up). Page counts from 1.
 type OrderListQuery struct {
 	DeptNo, Status string
 	From, To       time.Time
 	Page, PageSize int
 }
 
-// QueryOrderListByStatus tells JD's numbers (ESL…). An answer without the inner code "1" is no list (§13): a refusal of
+// QueryOrderListByStatus tells JD's numbers (ESL…). An answer without the inner code "1" is no list (docs/jd-api.md, Envelopes): a refusal of
 // ClassBusiness when JD says why, else ErrLost.
 func (c *Client) QueryOrderListByStatus(ctx context.Context, q OrderListQuery) ([]string, error) {
 	request := struct {

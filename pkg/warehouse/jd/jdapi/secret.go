@@ -91,11 +91,11 @@ func readSecret(path string) (string, error) {
 type Token struct {
 	Secret Secret
 	// Grant tells one giving of it from the next: on JD's old platform a refresh leaves the text as it is and makes it
-	// live longer (§1.7). Zero where nobody counts.
+	// live longer (docs/jd-api.md, Authorisation). Zero where nobody counts.
 	Grant uint64
 }
 
-// Tokens keeps a merchant's access token (§1.7). Its errors wrap ErrToken when it takes a person to mend them.
+// Tokens keeps a merchant's access token (docs/jd-api.md, Authorisation). Its errors wrap ErrToken when it takes a person to mend them.
 type Tokens interface {
 	// Token is the token as it is now, never an empty one.
 	Token(ctx context.Context) (Token, error)

@@ -1,17 +1,17 @@
 package jdapi
 
 import (
-	"crypto/md5" // JD's own choice, §1.3
+	"crypto/md5" // JD's own choice, docs/jd-api.md, Signature
 	"encoding/hex"
 	"maps"
 	"slices"
 	"strings"
 )
 
-// paramName is the parameter that carries the business request (§1.1).
+// paramName is the parameter that carries the business request (docs/jd-api.md, Address and transport).
 const paramName = "360buy_param_json"
 
-// Sign signs parameters by JD's rule (§1.3): names and raw values in byte order of the names, the secret in front and
+// Sign signs parameters by JD's rule (docs/jd-api.md, Signature): names and raw values in byte order of the names, the secret in front and
 // behind, MD5 in capital hex. Parameters without a value take no part and must not be sent: JD's SDKs disagree on them.
 func Sign(secret string, parameters map[string]string) string {
 	var text strings.Builder
@@ -23,6 +23,6 @@ func Sign(secret string, parameters map[string]string) string {
 		}
 	}
 	text.WriteString(secret)
-	sum := md5.Sum([]byte(text.String())) // JD's own choice, §1.3
+	sum := md5.Sum([]byte(text.String())) // JD's own choice, docs/jd-api.md, Signature
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
 }

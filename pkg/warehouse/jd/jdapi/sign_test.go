@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The two worked examples of §1.3.
+// The two worked examples of docs/jd-api.md, Signature.
 func TestTheWorkedExamplesAreSignedAlike(t *testing.T) {
 	system := func(method, param string) map[string]string {
 		return map[string]string{

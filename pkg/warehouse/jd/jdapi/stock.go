@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The methods for stock (§9).
+// The methods for stock (docs/jd-api.md, Stock).
 const (
 	MethodQueryVmiShopStockFlow = "jingdong.eclp.stock.queryVmiShopStockFlow"
 	MethodQueryVmiShopStock     = "jingdong.eclp.stock.queryVmiShopStock"
@@ -20,7 +20,7 @@ const (
 	MethodQueryCheckStockLosses = "jingdong.eclp.checkstock.queryCheckStockLosses"
 )
 
-// noFlow is the sentence by which JD ends a flow, `库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理` (§9.2). What stands
+// noFlow is the sentence by which JD ends a flow, `库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理` (docs/jd-api.md, Stock flow). What stands
 // before and after its core may vary, and so may blanks and punctuation inside. Any word inside may not: that a shop's or
 // a department's 信息为空 says nothing about the flow, and takes the rest of it away from whoever believes it.
 var noFlow = regexp.MustCompile(`(?i)VMI[\pZ\s]*店铺[\pZ\s]*库存[\pZ\s]*流水[\pZ\pP\s]*信息[\pZ\pP\s]*为空`)
@@ -31,7 +31,7 @@ func EndsFlow(err error) bool {
 	return errors.As(err, &no) && no.Says(noFlow)
 }
 
-// stamp is a moment as requests have it (§2.1), to the second.
+// stamp is a moment as requests have it (docs/jd-api.md, Numbers and texts), to the second.
 func stamp(at time.Time) string { return at.In(beijing).Format(time.DateTime) }
 
 // stampOrNone is a moment, or none.
@@ -45,13 +45,13 @@ func stampOrNone(at time.Time) string {
 // FlowQuery asks for a page of a shop's flow. From and To are JD's to judge; Page counts from 1.
 type FlowQuery struct {
 	DeptNo, WarehouseNo, ShopNo string
-	// GoodsNo is the only goods that is told; all when empty (§9.2: documented as required, and works without).
+	// GoodsNo is the only goods that is told; all when empty (docs/jd-api.md, Stock flow: documented as required, and works without).
 	GoodsNo        string
 	From, To       time.Time
 	Page, PageSize int
 }
 
-// VmiFlow is one movement (§9.2).
+// VmiFlow is one movement (docs/jd-api.md, Stock flow).
 type VmiFlow struct {
 	FlowID      Text `json:"flowId"`
 	CreateTime  Text `json:"createTime"`
@@ -104,12 +104,12 @@ type ShopStock struct {
 // ShopStockQuery asks for a page of a shop's stock.
 type ShopStockQuery struct {
 	DeptNo, WarehouseNo, ShopNo string
-	// GoodsNos: 50 at most (§9.4).
+	// GoodsNos: 50 at most (docs/jd-api.md, Shop stock).
 	GoodsNos       []string
 	Page, PageSize int
 }
 
-// QueryVmiShopStock asks what a shop has of some goods (§9.4).
+// QueryVmiShopStock asks what a shop has of some goods (docs/jd-api.md, Shop stock).
 func (c *Client) QueryVmiShopStock(ctx context.Context, q ShopStockQuery) ([]ShopStock, error) {
 	request := struct {
 		GoodsNos    string `json:"goodsNos"`
@@ -130,7 +130,7 @@ func (c *Client) QueryVmiShopStock(ctx context.Context, q ShopStockQuery) ([]Sho
 	return answer.Result[0].Rows, nil
 }
 
-// Stock is what lies in a warehouse of one goods in one condition (§9.1).
+// Stock is what lies in a warehouse of one goods in one condition (docs/jd-api.md, Stock).
 type Stock struct {
 	WarehouseNo     Text `json:"warehouseNo"`
 	GoodsNo         Text `json:"goodsNo"`
@@ -145,10 +145,10 @@ type Stock struct {
 	RecordCount Text `json:"recordCount"`
 }
 
-// withoutZero leaves rows without stock out (§9.1).
+// withoutZero leaves rows without stock out (docs/jd-api.md, Stock).
 const withoutZero = 1
 
-// QueryStock reads a page of all that lies in a warehouse, without what has no stock (§9.1).
+// QueryStock reads a page of all that lies in a warehouse, without what has no stock (docs/jd-api.md, Stock).
 func (c *Client) QueryStock(ctx context.Context, deptNo, warehouseNo string, page, pageSize int) ([]Stock, error) {
 	request := struct {
 		DeptNo          string `json:"deptNo"`
@@ -164,7 +164,7 @@ func (c *Client) QueryStock(ctx context.Context, deptNo, warehouseNo string, pag
 	return answer.Rows, err
 }
 
-// SetShopStock overwrites what a shop has of a goods (§9.4).
+// SetShopStock overwrites what a shop has of a goods (docs/jd-api.md, Shop stock).
 type SetShopStock struct {
 	// RequestID has 50 characters at most.
 	RequestID   string `json:"requestId"`
@@ -222,7 +222,7 @@ func (q ChangeQuery) request() changeRequest {
 	return changeRequest{q.DeptNo, q.Page, q.PageSize, stampOrNone(q.From), stampOrNone(q.To)}
 }
 
-// LevelChange is a document by which goods got another level (§9.4).
+// LevelChange is a document by which goods got another level (docs/jd-api.md, Stock).
 type LevelChange struct {
 	OrderNo     Text                    `json:"orderNo"`
 	WarehouseNo Text                    `json:"warehouseNo"`
@@ -238,7 +238,7 @@ type LevelChangeDetail struct {
 	IntoLevel Text `json:"intoLevel"`
 }
 
-// QueryGoodsLevelChange reads a page of changes of level, 50 documents at most (§9.4).
+// QueryGoodsLevelChange reads a page of changes of level, 50 documents at most (docs/jd-api.md, Stock).
 func (c *Client) QueryGoodsLevelChange(ctx context.Context, q ChangeQuery) ([]LevelChange, error) {
 	var answer struct {
 		Rows List[LevelChange] `json:"levelChangeResultList"`
@@ -247,7 +247,7 @@ func (c *Client) QueryGoodsLevelChange(ctx context.Context, q ChangeQuery) ([]Le
 	return answer.Rows, err
 }
 
-// CheckStock is a stock-take's document of gains, or of losses (§9.4).
+// CheckStock is a stock-take's document of gains, or of losses (docs/jd-api.md, Stock).
 type CheckStock struct {
 	CheckStockNo Text                   `json:"checkStockNo"`
 	WarehouseID  Text                   `json:"warehouseId"`
@@ -262,7 +262,7 @@ type CheckStockDetail struct {
 	ProductLevel Text `json:"productLevel"`
 }
 
-// QueryCheckStockProfit reads a page of what stock-takes found too much, QueryCheckStockLosses of what they missed (§9.4).
+// QueryCheckStockProfit reads a page of what stock-takes found too much, QueryCheckStockLosses of what they missed (docs/jd-api.md, Stock).
 func (c *Client) QueryCheckStockProfit(ctx context.Context, q ChangeQuery) ([]CheckStock, error) {
 	var answer struct {
 		Rows List[CheckStock] `json:"checkstockProfitList"`
