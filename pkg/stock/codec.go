@@ -7,14 +7,14 @@ import (
 
 // A chain is kept as numbers of varying length behind a version, because it is read and written for every few rows: as JSON
 // that was more than half of a catch-up's CPU.
-const chainVersion = 1
+const seriesVersion = 1
 
-var errChain = errors.New("not a chain as this build writes it")
+var errSeries = errors.New("not a chain as this build writes it")
 
 // encode writes a chain.
 func (c *Series) encode() []byte {
 	b := make([]byte, 0, 64+8*(len(c.Starts)+len(c.Ends)+len(c.Links)))
-	b = append(b, chainVersion, flag(c.Unproved))
+	b = append(b, seriesVersion, flag(c.Unproved))
 	for _, s := range []string{c.Code, c.FirstNo} {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
@@ -24,7 +24,7 @@ func (c *Series) encode() []byte {
 	for _, n := range []int64{since, c.Opening.Value, c.Rows, c.Sum, c.Last - since, c.Checkpoint} {
 		b = binary.AppendVarint(b, n)
 	}
-	for _, ends := range [][]End{c.Starts, c.Ends} {
+	for _, ends := range [][]Balance{c.Starts, c.Ends} {
 		b = binary.AppendUvarint(b, uint64(len(ends)))
 		for _, e := range ends {
 			b = binary.AppendVarint(binary.AppendVarint(b, e.Value), e.At-since)
@@ -51,17 +51,17 @@ func decode(data []byte) (*Series, error) {
 		return c, nil
 	}
 	r := reader{data: data}
-	if r.byte() != chainVersion {
-		return nil, errChain
+	if r.byte() != seriesVersion {
+		return nil, errSeries
 	}
 	c.Unproved = r.byte() == 1
 	c.Code, c.FirstNo = r.text(), r.text()
 	since := r.number()
-	c.Opening = End{Value: r.number(), At: since}
+	c.Opening = Balance{Value: r.number(), At: since}
 	c.Rows, c.Sum, c.Last, c.Checkpoint = r.number(), r.number(), since+r.number(), r.number()
-	for _, ends := range []*[]End{&c.Starts, &c.Ends} {
+	for _, ends := range []*[]Balance{&c.Starts, &c.Ends} {
 		for range r.count(2) {
-			*ends = append(*ends, End{Value: r.number(), At: since + r.number()})
+			*ends = append(*ends, Balance{Value: r.number(), At: since + r.number()})
 		}
 	}
 	for range r.count(3) {
@@ -70,7 +70,7 @@ func decode(data []byte) (*Series, error) {
 		c.Links = append(c.Links, l)
 	}
 	if r.bad || len(r.data) > 0 {
-		return nil, errChain
+		return nil, errSeries
 	}
 	return c, nil
 }

@@ -7,16 +7,16 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestAChainIsReadAsItWasWritten(t *testing.T) {
+func TestASeriesIsReadAsItWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := &Series{Code: rapid.String().Draw(t, "code")}
 		n := rapid.IntRange(0, 60).Draw(t, "rows")
 		for i := range n {
 			former := rapid.Int64Range(-5, 1<<40).Draw(t, "former")
 			now := rapid.Int64Range(-5, 1<<40).Draw(t, "now")
-			c.Add(Edge{
+			c.Add(Movement{
 				No: rapid.StringN(0, 20, -1).Draw(t, "no"), At: rapid.Int64Range(-1<<33, 1<<33).Draw(t, "at"),
-				Former: former, Now: now, Change: now - former, Linked: i > 40 || rapid.IntRange(0, 50).Draw(t, "linked") > 0,
+				Before: former, After: now, Change: now - former, Linked: i > 40 || rapid.IntRange(0, 50).Draw(t, "linked") > 0,
 			})
 		}
 		read, err := decode(c.encode())
@@ -24,7 +24,7 @@ func TestAChainIsReadAsItWasWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, x := range []*Series{c, read} { // an empty list is no list
-			for _, l := range []*[]End{&x.Starts, &x.Ends} {
+			for _, l := range []*[]Balance{&x.Starts, &x.Ends} {
 				if len(*l) == 0 {
 					*l = nil
 				}
@@ -40,14 +40,14 @@ func TestAChainIsReadAsItWasWritten(t *testing.T) {
 }
 
 // A chain that cannot be read is an error, never another chain.
-func FuzzDecodeChain(f *testing.F) {
+func FuzzDecodeSeries(f *testing.F) {
 	c := &Series{Code: "TEA-1"}
 	for i := range int64(5) {
-		c.Add(Edge{No: "n", At: 100 + i, Former: 10 - i, Now: 9 - i, Change: -1, Linked: i != 3})
+		c.Add(Movement{No: "n", At: 100 + i, Before: 10 - i, After: 9 - i, Change: -1, Linked: i != 3})
 	}
 	f.Add(c.encode())
 	f.Add([]byte{})
-	f.Add([]byte{chainVersion, 0, 0xff, 0xff, 0xff})
+	f.Add([]byte{seriesVersion, 0, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := decode(data)
 		if err != nil || len(data) == 0 {

@@ -20,13 +20,13 @@ func (s Interval) Times() (from, to time.Time) {
 	return time.Unix(s.From, 0).UTC(), time.Unix(s.To, 0).UTC()
 }
 
-func (s Interval) has(at int64) bool { return s.From <= at && at <= s.To }
+func (s Interval) contains(at int64) bool { return s.From <= at && at <= s.To }
 
 // Coverage is which time was read, without overlaps and in order.
 type Coverage []Interval
 
 // maxSpans is the most spans of a coverage; of more the oldest count as unread.
-const maxSpans = 500
+const maxIntervals = 500
 
 // With is the coverage and a span more.
 func (c Coverage) With(s Interval) Coverage {
@@ -41,7 +41,7 @@ func (c Coverage) With(s Interval) Coverage {
 			merged = append(merged, next)
 		}
 	}
-	if n := len(merged) - maxSpans; n > 0 {
+	if n := len(merged) - maxIntervals; n > 0 {
 		merged = merged[n:]
 	}
 	return merged
@@ -55,7 +55,7 @@ func (c Coverage) Has(s Interval) bool {
 // Until is up to when all was read from start on; start when it was not read.
 func (c Coverage) Until(start int64) int64 {
 	for _, s := range c {
-		if s.has(start) {
+		if s.contains(start) {
 			return s.To
 		}
 	}

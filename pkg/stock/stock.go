@@ -54,7 +54,7 @@ func (p Place) Book() string { return "vmi/" + p.Seller + "/" + p.Token() }
 
 // Row is a row of the flow, as the book takes it.
 type Row struct {
-	Edge
+	Movement
 	GoodsNo, GoodsCode string
 }
 
@@ -72,9 +72,9 @@ type State struct {
 type Plan struct {
 	// Start is the first second that is read at all; Next the last one of which a window was told, Second the last one of
 	// which one was told once more.
-	Start  int64 `json:"start,omitempty"`
-	Next   int64 `json:"next,omitempty"`
-	Second int64 `json:"second,omitempty"`
+	Start       int64 `json:"start,omitempty"`
+	Until       int64 `json:"next,omitempty"`
+	SecondUntil int64 `json:"second,omitempty"`
 	// Flow is the far side's method by which time is read from Turned on. What lies before was read by another one, whose
 	// rows have other numbers; 0: nothing was.
 	Flow       int32 `json:"flow,omitempty"`
@@ -82,7 +82,7 @@ type Plan struct {
 }
 
 // Ends are positions in the streams STOCK and VMI.
-type Ends struct {
+type Positions struct {
 	Stock Position `json:"stock"`
 	VMI   Position `json:"vmi"`
 }
@@ -100,16 +100,16 @@ type Head struct {
 	Epoch time.Time `json:"birth"`
 	// Sure is up to where the book contains all; Next, which was seen at Seen, is Sure once no run of that time is under way
 	// any more.
-	Complete Ends      `json:"sure"`
-	Next     Ends      `json:"next"`
+	Complete Positions `json:"sure"`
+	Next     Positions `json:"next"`
 	Seen     time.Time `json:"seen"`
 	// Tail is the latest that the book may contain anything of: a stream that ends before it was put back.
-	Tail Ends `json:"tail"`
+	Tail Positions `json:"tail"`
 	// New is when the place's first book was begun: it contains the marks of all rows that were ever told, as long as none of
 	// them can have been forgotten. Zero for a book that was made again.
-	New time.Time `json:"new,omitzero"`
+	NewSince time.Time `json:"new,omitzero"`
 	// Making is how far the book was made again, while it is; under the birth Made.
-	Rebuilding   Ends      `json:"making"`
+	Rebuilding   Positions `json:"making"`
 	RebuildEpoch time.Time `json:"made"`
 }
 
@@ -117,12 +117,12 @@ type Head struct {
 type Batch struct {
 	Rows []Row
 	// Read are spans that were read to their end; Settled are those whose rows of Goods were all seen and link up.
-	Read    []Interval
-	Settled map[string]Interval
+	Read       []Interval
+	Consistent map[string]Interval
 	// Done are names of other things that were done, e.g. holes that were told.
 	Done []string
 	// Tail is where the streams ended when all of it was stored; zero where that does not matter.
-	Tail Ends
+	Tail Positions
 }
 
 // later is the later of two positions.
@@ -143,11 +143,11 @@ type Store struct {
 const (
 	stateField = "state"
 	// chains are goods' chains; broken names those that are not proved.
-	chains = "g/"
-	broken = "b/"
+	seriesPrefix = "g/"
+	brokenPrefix = "b/"
 
 	// rowsAWrite takes two fields a row at most, and the state.
-	rowsAWrite = (ledger.BookWriteLimit - 2) / 2
+	rowsPerWrite = (ledger.BookWriteLimit - 2) / 2
 	// writeBytes leaves room for marks and the state.
 	writeBytes = ledger.BookWriteBytes - 128<<10
 	// writeTries is how often a write is tried while others write to the same book.
@@ -169,7 +169,7 @@ func (s *Store) now() time.Time {
 }
 
 // markOf names a row or a thing done as a mark.
-func markOf(name string) string {
+func markName(name string) string {
 	if len(name) <= ledger.MaxMark {
 		return name
 	}
@@ -183,7 +183,7 @@ func (s *Store) Known(ctx context.Context, p Place, names []string) (map[string]
 	for some := range slices.Chunk(names, ledger.BookWriteLimit) {
 		marks := make([]string, len(some))
 		for i, name := range some {
-			marks[i] = markOf(name)
+			marks[i] = markName(name)
 		}
 		b, err := s.Books.ReadBook(ctx, p.Book(), nil, marks)
 		if err != nil {
@@ -204,14 +204,14 @@ func (s *Store) Series(ctx context.Context, p Place, goods []string) (map[string
 	for some := range slices.Chunk(goods, ledger.BookWriteLimit) {
 		fields := make([]string, len(some))
 		for i, no := range some {
-			fields[i] = chains + no
+			fields[i] = seriesPrefix + no
 		}
 		b, err := s.Books.ReadBook(ctx, p.Book(), fields, nil)
 		if err != nil {
 			return nil, fmt.Errorf("read chains of %s: %w", p, err)
 		}
 		for _, no := range some {
-			if found[no], err = decode(b.Fields[chains+no]); err != nil {
+			if found[no], err = decode(b.Fields[seriesPrefix+no]); err != nil {
 				return nil, fmt.Errorf("read chain of %s at %s: %w", no, p, err)
 			}
 		}
@@ -225,11 +225,11 @@ func (s *Store) State(ctx context.Context, p Place) (State, time.Time, error) {
 	if err != nil {
 		return State{}, time.Time{}, fmt.Errorf("read the book of %s: %w", p, err)
 	}
-	st, err := stateOf(b)
+	st, err := decodeState(b)
 	return st, b.EpochSince, err
 }
 
-func stateOf(b ledger.Book) (st State, err error) {
+func decodeState(b ledger.Book) (st State, err error) {
 	if data := b.Fields[stateField]; len(data) > 0 {
 		if err = json.Unmarshal(data, &st); err != nil {
 			return State{}, fmt.Errorf("read the state of a book: %w", err)
@@ -240,9 +240,9 @@ func stateOf(b ledger.Book) (st State, err error) {
 
 // Change changes a place's state: change gets what stands there and tells whether to write it. It is called again when
 // somebody else wrote meanwhile.
-func (s *Store) Change(ctx context.Context, p Place, change func(*State) bool) error {
+func (s *Store) UpdateState(ctx context.Context, p Place, change func(*State) bool) error {
 	return s.write(ctx, p, []string{stateField}, nil, func(b ledger.Book) (map[string][]byte, []string, error) {
-		st, err := stateOf(b)
+		st, err := decodeState(b)
 		if err != nil || !change(&st) {
 			return nil, nil, err
 		}
@@ -253,14 +253,14 @@ func (s *Store) Change(ctx context.Context, p Place, change func(*State) bool) e
 
 // Apply applies what the book does not contain yet, and tells how many rows that were.
 func (s *Store) Apply(ctx context.Context, p Place, batch Batch) (applied int, err error) {
-	parts := slices.Collect(slices.Chunk(batch.Rows, rowsAWrite))
+	parts := slices.Collect(slices.Chunk(batch.Rows, rowsPerWrite))
 	if len(parts) == 0 {
 		parts = [][]Row{nil}
 	}
 	for i, rows := range parts {
 		part := Batch{Rows: rows}
 		if i == len(parts)-1 { // a span was read when all its rows are in the book
-			part.Read, part.Settled, part.Done = batch.Read, batch.Settled, batch.Done
+			part.Read, part.Consistent, part.Done = batch.Read, batch.Consistent, batch.Done
 		}
 		if i == 0 { // before any row is: from then on its loss must show
 			part.Tail = batch.Tail
@@ -279,7 +279,7 @@ func (s *Store) applyPart(ctx context.Context, p Place, part Batch) (int, error)
 	n, err := s.apply(ctx, p, part)
 	if half := len(part.Rows) / 2; errors.Is(err, errLarge) && half > 0 {
 		first, second := Batch{Rows: part.Rows[:half], Tail: part.Tail}, part
-		second.Rows, second.Tail = part.Rows[half:], Ends{}
+		second.Rows, second.Tail = part.Rows[half:], Positions{}
 		if n, err = s.applyPart(ctx, p, first); err == nil {
 			var more int
 			more, err = s.applyPart(ctx, p, second)
@@ -295,20 +295,20 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 	want := func(goods string) {
 		if !seen[goods] {
 			seen[goods] = true
-			fields = append(fields, chains+goods)
+			fields = append(fields, seriesPrefix+goods)
 		}
 	}
 	for _, r := range batch.Rows {
 		want(r.GoodsNo)
-		marks = append(marks, markOf(r.No))
+		marks = append(marks, markName(r.No))
 	}
-	for goods := range batch.Settled {
+	for goods := range batch.Consistent {
 		want(goods)
 	}
 	if len(fields)+len(batch.Done)+len(batch.Read) == 0 {
 		return 0, nil
 	}
-	states := len(batch.Read) > 0 || batch.Tail != (Ends{})
+	states := len(batch.Read) > 0 || batch.Tail != (Positions{})
 	if states {
 		fields = append(fields, stateField)
 	}
@@ -319,7 +319,7 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 			if c := changed[goods]; c != nil {
 				return c, nil
 			}
-			c, err := decode(b.Fields[chains+goods])
+			c, err := decode(b.Fields[seriesPrefix+goods])
 			if err != nil {
 				return nil, fmt.Errorf("chain of %s: %w", goods, err)
 			}
@@ -329,7 +329,7 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 		var done []string
 		once := map[string]bool{}
 		for _, r := range batch.Rows {
-			mark := markOf(r.No)
+			mark := markName(r.No)
 			if b.Marked[mark] || once[mark] {
 				continue
 			}
@@ -339,42 +339,42 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 			if err != nil {
 				return nil, nil, err
 			}
-			c.Add(r.Edge)
+			c.Add(r.Movement)
 			if r.GoodsCode != "" {
 				c.Code = r.GoodsCode
 			}
 			applied++
 		}
-		for goods, span := range batch.Settled {
+		for goods, span := range batch.Consistent {
 			c, err := chain(goods)
 			if err != nil {
 				return nil, nil, err
 			}
-			c.Settle(span)
+			c.LinkWithin(span)
 		}
 		for _, name := range batch.Done {
-			done = append(done, markOf(name))
+			done = append(done, markName(name))
 		}
 		write, size := map[string][]byte{}, 0
 		for goods, c := range changed {
 			data := c.encode()
 			if len(data) > ledger.MaxField {
-				c.unprove()
+				c.markUnproved()
 				data = c.encode()
 			}
 			if size += len(data) + 2*len(goods); size > writeBytes && len(batch.Rows) > 1 {
 				return nil, nil, errLarge
 			}
-			write[chains+goods], write[broken+goods] = data, nil
+			write[seriesPrefix+goods], write[brokenPrefix+goods] = data, nil
 			if _, proof := c.Figure(); proof == Broken {
-				write[broken+goods] = []byte{'1'}
+				write[brokenPrefix+goods] = []byte{'1'}
 			}
 		}
 		if len(write)+len(done) == 0 && len(batch.Read) == 0 {
 			return nil, nil, nil
 		}
 		if states {
-			st, err := stateOf(b)
+			st, err := decodeState(b)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -452,12 +452,12 @@ func figureOf(goods string, c *Series) Figure {
 
 // Figures tells some figures of a place, in any order: from "" on, then from next until it is "" again. One may come twice.
 func (s *Store) Figures(ctx context.Context, p Place, from string) (figures []Figure, next string, err error) {
-	fields, next, err := s.Books.ScanBook(ctx, p.Book(), chains, from)
+	fields, next, err := s.Books.ScanBook(ctx, p.Book(), seriesPrefix, from)
 	if err != nil {
 		return nil, "", fmt.Errorf("list the book of %s: %w", p, err)
 	}
 	for _, f := range fields {
-		goods := strings.TrimPrefix(f.Name, chains)
+		goods := strings.TrimPrefix(f.Name, seriesPrefix)
 		c, err := decode(f.Value)
 		if err != nil {
 			return nil, "", fmt.Errorf("read chain of %s at %s: %w", goods, p, err)
@@ -479,13 +479,13 @@ func (s *Store) Figure(ctx context.Context, p Place, goods string) (Figure, erro
 // Broken tells some goods of a place whose rows do not link up, and where, in any order: from "" on, then from next until it
 // is "" again. One may come twice.
 func (s *Store) Broken(ctx context.Context, p Place, from string) (holes map[string][]Gap, next string, err error) {
-	fields, next, err := s.Books.ScanBook(ctx, p.Book(), broken, from)
+	fields, next, err := s.Books.ScanBook(ctx, p.Book(), brokenPrefix, from)
 	if err != nil {
 		return nil, "", fmt.Errorf("list holes of %s: %w", p, err)
 	}
 	var names []string
 	for _, f := range fields {
-		names = append(names, strings.TrimPrefix(f.Name, broken))
+		names = append(names, strings.TrimPrefix(f.Name, brokenPrefix))
 	}
 	found, err := s.Series(ctx, p, names)
 	if err != nil {
@@ -504,7 +504,7 @@ func (s *Store) Broken(ctx context.Context, p Place, from string) (holes map[str
 func (s *Store) CountBroken(ctx context.Context, p Place, most int) (int, error) {
 	goods := map[string]bool{}
 	for from := ""; ; {
-		fields, next, err := s.Books.ScanBook(ctx, p.Book(), broken, from)
+		fields, next, err := s.Books.ScanBook(ctx, p.Book(), brokenPrefix, from)
 		if err != nil {
 			return 0, fmt.Errorf("count holes of %s: %w", p, err)
 		}

@@ -52,7 +52,7 @@ func rows(n, goods int) []stock.Row {
 		g := i % goods
 		list = append(list, stock.Row{
 			GoodsNo: fmt.Sprint("G", g), GoodsCode: "C",
-			Edge: stock.Edge{No: fmt.Sprint("F", i), At: int64(1000 + i), Former: int64(i / goods), Now: int64(i/goods) + 1, Change: 1, Linked: true},
+			Movement: stock.Movement{No: fmt.Sprint("F", i), At: int64(1000 + i), Before: int64(i / goods), After: int64(i/goods) + 1, Change: 1, Linked: true},
 		})
 	}
 	return list
@@ -91,7 +91,7 @@ func TestRowsThatSeveralApplyAtOnceCountOnce(t *testing.T) {
 	})
 }
 
-func TestGoodsWithHolesAreListedUntilTheyAreFilled(t *testing.T) {
+func TestGoodsWithGapsAreListedUntilTheyAreFilled(t *testing.T) {
 	each(t, func(t *testing.T, s *stock.Store) {
 		list := rows(30, 2)
 		missing := list[10]

@@ -25,13 +25,13 @@ import (
 )
 
 // reconciled asks for a run and waits until a cycle that began after that is complete.
-func reconciled(t *testing.T, w *testenv.World) reconciler.Standing {
+func reconciled(t *testing.T, w *testenv.World) reconciler.Report {
 	t.Helper()
 	asked := time.Now()
 	if err := w.Bus.Tick(t.Context(), event.TickReconcile, stack.DemoSeller); err != nil {
 		t.Fatal(err)
 	}
-	var s reconciler.Standing
+	var s reconciler.Report
 	w.Until("a cycle is complete", func() bool {
 		s = standing(t, w)
 		return s.CycleAt.After(asked)
@@ -39,9 +39,9 @@ func reconciled(t *testing.T, w *testenv.World) reconciler.Standing {
 	return s
 }
 
-func standing(t *testing.T, w *testenv.World) reconciler.Standing {
+func standing(t *testing.T, w *testenv.World) reconciler.Report {
 	t.Helper()
-	s, err := reconciler.Read(t.Context(), w.Ledger, stack.DemoSeller)
+	s, err := reconciler.ReadReport(t.Context(), w.Ledger, stack.DemoSeller)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
 		old(t, w, refused, masked, fine)
 		s := reconciled(t, w)
 		of := open(t, w)
-		if len(of) != 1 || of[masked.OutboundNo].Why != reconciler.Held || of[masked.OutboundNo].Detail != "receiver:demo/"+masked.OutboundNo || s.Unexplained() != 0 {
+		if len(of) != 1 || of[masked.OutboundNo].Reason != reconciler.Held || of[masked.OutboundNo].Detail != "receiver:demo/"+masked.OutboundNo || s.Unexplained() != 0 {
 			t.Errorf("%+v: %+v", s, of)
 		}
 
@@ -204,7 +204,7 @@ func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
 			}
 		}
 		w.Until("it is named", func() bool { s = reconciled(t, w); return s.Unexplained() == 1 })
-		if of = open(t, w); of[masked.OutboundNo].Why != reconciler.Left || s.Oldest.IsZero() || len(w.Documents(masked)) != 0 {
+		if of = open(t, w); of[masked.OutboundNo].Reason != reconciler.Left || s.Oldest.IsZero() || len(w.Documents(masked)) != 0 {
 			t.Errorf("%+v: %+v", s, of)
 		}
 		masked.Receiver.Name = "张三"
@@ -230,9 +230,9 @@ func TestWhatWasAcceptedIsNotSentElsewhere(t *testing.T) {
 		setup.Accounts[0].Department = "EBU4418000000002"
 		w.Apply(setup)
 		w.WipeLedger()
-		var s reconciler.Standing
+		var s reconciler.Report
 		w.Until("it is named", func() bool { s = reconciled(t, w); return s.Unexplained() == 1 })
-		if got := open(t, w)[o.OutboundNo]; got.Why != reconciler.Absent || got.Tries != 0 {
+		if got := open(t, w)[o.OutboundNo]; got.Reason != reconciler.Absent || got.Tries != 0 {
 			t.Errorf("%+v", got)
 		}
 		if docs := w.Documents(o); len(docs) != 1 {
@@ -258,7 +258,7 @@ func TestReconcilingGoesOnWhenJDIsBack(t *testing.T) {
 		w.WipeLedger()
 		w.Until("they are named", func() bool { return reconciled(t, w).Unexplained() == 3 })
 		for _, o := range open(t, w) {
-			if o.Why != reconciler.Unasked || o.Tries != 0 {
+			if o.Reason != reconciler.Unasked || o.Tries != 0 {
 				t.Errorf("%+v", o)
 			}
 		}
@@ -287,7 +287,7 @@ func TestAPausedSellerIsLeftAlone(t *testing.T) {
 		asked := w.JD.Counters().Calls["eclp.order.ext.queryOrder"]
 		s := reconciled(t, w)
 		of := open(t, w)
-		if s.Unexplained() != 0 || of[before.OutboundNo].Why != reconciler.Paused || of[during.OutboundNo].Why != reconciler.Held {
+		if s.Unexplained() != 0 || of[before.OutboundNo].Reason != reconciler.Paused || of[during.OutboundNo].Reason != reconciler.Held {
 			t.Errorf("%+v: %+v", s, of)
 		}
 		if now := w.JD.Counters().Calls["eclp.order.ext.queryOrder"]; now != asked {
@@ -327,7 +327,7 @@ func TestManyAuditsAreWalkedInPieces(t *testing.T) {
 	old(t, w, list...)
 	parts := reconciler.Parts{
 		Sellers: w.Sellers, Ledger: w.Ledger, Bus: w.Bus, Open: w.Warehouses.Read, Metrics: reconciler.NewMetrics(prometheus.NewRegistry()),
-		Config: reconciler.Config{Deadline: time.Second, DoubtFor: time.Minute, ConfirmAfter: time.Second},
+		Config: reconciler.Config{Deadline: time.Second, UnknownFor: time.Minute, ConfirmAfter: time.Second},
 	}
 	runs := 0
 	for ; ; runs++ {
@@ -433,17 +433,17 @@ func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		old(t, w, ours, split)
-		var stands reconciler.Standing
-		w.Until("it is named", func() bool { stands = reconciled(t, w); return stands.Strangers > 0 && stands.Own > 0 })
-		strangers := func() []reconciler.Stranger {
+		var stands reconciler.Report
+		w.Until("it is named", func() bool { stands = reconciled(t, w); return stands.Findings > 0 && stands.Own > 0 })
+		strangers := func() []reconciler.Finding {
 			t.Helper()
-			list, err := reconciler.ReadStrangers(t.Context(), w.Ledger, stack.DemoSeller)
+			list, err := reconciler.ReadFindings(t.Context(), w.Ledger, stack.DemoSeller)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return list
 		}
-		if got := strangers(); len(got) != 1 || got[0].WarehouseNo != no || got[0].OutboundNo != theirs.OutboundNo || got[0].What != reconciler.Unknown || stands.Own != 1 {
+		if got := strangers(); len(got) != 1 || got[0].WarehouseNo != no || got[0].OutboundNo != theirs.OutboundNo || got[0].Kind != reconciler.UnknownDocument || stands.Own != 1 {
 			t.Errorf("%+v: %+v", stands, got)
 		}
 		if stands.Unexplained() != 0 || len(open(t, w)) != 0 {
@@ -474,13 +474,13 @@ func TestASecondDocumentUnderANumberIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	old(t, w, o)
-	var list []reconciler.Stranger
+	var list []reconciler.Finding
 	w.Until("it is named", func() bool {
 		reconciled(t, w)
-		list, err = reconciler.ReadStrangers(t.Context(), w.Ledger, stack.DemoSeller)
+		list, err = reconciler.ReadFindings(t.Context(), w.Ledger, stack.DemoSeller)
 		return err != nil || len(list) > 0
 	})
-	if err != nil || len(list) != 1 || list[0].What != reconciler.Twice || list[0].OutboundNo != o.OutboundNo || list[0].WarehouseNo != no {
+	if err != nil || len(list) != 1 || list[0].Kind != reconciler.DuplicateDocument || list[0].OutboundNo != o.OutboundNo || list[0].WarehouseNo != no {
 		t.Errorf("%+v, %v; want %s", list, err, no)
 	}
 }

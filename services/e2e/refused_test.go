@@ -54,15 +54,15 @@ func TestRefusedOrdersThatAreThereAfterAllAreNamed(t *testing.T) {
 			w.UntilTold("it is refused", o, failed)
 		}
 		old(t, w, list...)
-		w.Until("they are named", func() bool { return reconciled(t, w).ButThere == len(list) })
-		strangers, err := reconciler.ReadStrangers(t.Context(), w.Ledger, stack.DemoSeller)
+		w.Until("they are named", func() bool { return reconciled(t, w).RefusedButThere == len(list) })
+		strangers, err := reconciler.ReadFindings(t.Context(), w.Ledger, stack.DemoSeller)
 		if err != nil || len(strangers) != len(list) {
 			t.Fatalf("%+v, %v", strangers, err)
 		}
 		for _, o := range list {
 			docs := w.Documents(o)
-			if !slices.ContainsFunc(strangers, func(s reconciler.Stranger) bool {
-				return s.What == reconciler.Refused && s.OutboundNo == o.OutboundNo && len(docs) == 1 && s.WarehouseNo == docs[0].EclpSoNo && s.Account != ""
+			if !slices.ContainsFunc(strangers, func(s reconciler.Finding) bool {
+				return s.Kind == reconciler.RefusedButThere && s.OutboundNo == o.OutboundNo && len(docs) == 1 && s.WarehouseNo == docs[0].EclpSoNo && s.Account != ""
 			}) {
 				t.Errorf("%s: JD has %d documents, named are %+v", o.OutboundNo, len(docs), strangers)
 			}
@@ -81,7 +81,7 @@ func TestRefusedOrdersThatAreThereAfterAllAreNamed(t *testing.T) {
 			}
 		}
 		w.Accepted(list[0])
-		w.Until("it is no longer named", func() bool { return reconciled(t, w).ButThere == len(list)-1 })
+		w.Until("it is no longer named", func() bool { return reconciled(t, w).RefusedButThere == len(list)-1 })
 		for _, o := range list {
 			if len(w.Documents(o)) != 1 {
 				t.Errorf("%s was sent again", o.OutboundNo)

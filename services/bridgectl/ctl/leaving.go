@@ -125,7 +125,7 @@ func (a *app) ledgerKnows(ctx context.Context, l ledger.Ledger, name string) err
 	if oldest.IsZero() {
 		return nil
 	}
-	known, born, err := reconciler.Known(ctx, l, name)
+	known, born, err := reconciler.CaughtUp(ctx, l, name)
 	if err != nil || known || !oldest.Before(born) {
 		return err
 	}

@@ -63,7 +63,7 @@ type standingJSON struct {
 
 // strangerJSON is a document that no audit of ours tells of.
 type strangerJSON struct {
-	reconciler.Stranger
+	reconciler.Finding
 	ZH string `json:"zh"`
 	EN string `json:"en"`
 }
@@ -165,7 +165,7 @@ func (c reconcileCmd) runs(ctx context.Context, a *app, l ledger.Ledger, sellers
 				return err
 			}
 		}
-		s, err := reconciler.Read(ctx, l, name)
+		s, err := reconciler.ReadReport(ctx, l, name)
 		if err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func (c reconcileCmd) runs(ctx context.Context, a *app, l ledger.Ledger, sellers
 	until, told := a.now().Add(c.Wait), a.now()
 	for len(before) > 0 {
 		for name, at := range before {
-			s, err := reconciler.Read(ctx, l, name)
+			s, err := reconciler.ReadReport(ctx, l, name)
 			if err != nil {
 				return err
 			}
@@ -200,7 +200,7 @@ func (c reconcileCmd) runs(ctx context.Context, a *app, l ledger.Ledger, sellers
 	return nil
 }
 
-func sum(of map[reconciler.Why]int) (n int) {
+func sum(of map[reconciler.Reason]int) (n int) {
 	for _, m := range of {
 		n += m
 	}
@@ -208,7 +208,7 @@ func sum(of map[reconciler.Why]int) (n int) {
 }
 
 func (c reconcileCmd) standing(ctx context.Context, l ledger.Ledger, name string) (standingJSON, error) {
-	s, err := reconciler.Read(ctx, l, name)
+	s, err := reconciler.ReadReport(ctx, l, name)
 	if err != nil {
 		return standingJSON{}, err
 	}
@@ -219,17 +219,17 @@ func (c reconcileCmd) standing(ctx context.Context, l ledger.Ledger, name string
 	for why, n := range s.Open {
 		doc.Open[string(why)] = n
 	}
-	doc.Strangers, doc.Own, doc.ButThere, doc.Documents, doc.Lists = s.Strangers, s.Own, s.ButThere, []strangerJSON{}, []listStateJSON{}
+	doc.Strangers, doc.Own, doc.ButThere, doc.Documents, doc.Lists = s.Findings, s.Own, s.RefusedButThere, []strangerJSON{}, []listStateJSON{}
 	for _, account := range slices.Sorted(maps.Keys(s.Lists)) {
 		at := s.Lists[account]
 		doc.Lists = append(doc.Lists, listStateJSON{account, at.Done.UTC(), at.Error})
 	}
-	strangers, err := reconciler.ReadStrangers(ctx, l, name)
+	strangers, err := reconciler.ReadFindings(ctx, l, name)
 	if err != nil {
 		return doc, err
 	}
 	for _, d := range strangers[:min(len(strangers), c.Limit)] {
-		says := strangeness(d.What)
+		says := strangeness(d.Kind)
 		doc.Documents = append(doc.Documents, strangerJSON{d, says.ZH, says.EN})
 	}
 	list, err := reconciler.ReadOpen(ctx, l, name)
@@ -237,18 +237,18 @@ func (c reconcileCmd) standing(ctx context.Context, l ledger.Ledger, name string
 		return doc, err
 	}
 	// What nothing explains comes first.
-	slices.SortStableFunc(list, func(a, b reconciler.Order) int { return order(a.Why.Explains()) - order(b.Why.Explains()) })
+	slices.SortStableFunc(list, func(a, b reconciler.Order) int { return order(a.Reason.Explains()) - order(b.Reason.Explains()) })
 	for _, o := range list {
-		if o.Why.Explains() && !c.All {
+		if o.Reason.Explains() && !c.All {
 			continue
 		}
 		if len(doc.Orders) == c.Limit {
 			doc.LeftOff++
 			continue
 		}
-		says := meaning(o.Why)
+		says := meaning(o.Reason)
 		doc.Orders = append(doc.Orders, openJSON{
-			OutboundNo: o.OutboundNo, OrderNo: o.OrderNo, Audited: o.First().UTC(), Why: string(o.Why), Explained: o.Why.Explains(),
+			OutboundNo: o.OutboundNo, OrderNo: o.OrderNo, Audited: o.First().UTC(), Why: string(o.Reason), Explained: o.Reason.Explains(),
 			Detail: o.Detail, Since: o.Since.UTC(), Tries: o.Tries, ZH: says.ZH, EN: says.EN,
 		})
 	}
@@ -270,7 +270,7 @@ func (c reconcileCmd) write(w io.Writer, a *app, doc []standingJSON) error {
 			continue
 		}
 		because, n := "", 0
-		for _, why := range reconciler.Whys() {
+		for _, why := range reconciler.Reasons() {
 			if m := s.Open[string(why)]; m > 0 {
 				because += fmt.Sprintf("%s %d ", why, m)
 				n += m
@@ -305,7 +305,7 @@ func (c reconcileCmd) write(w io.Writer, a *app, doc []standingJSON) error {
 	t = table{head: []string{"SELLER", "WAREHOUSE NO", "OUTBOUND", "SEEN", "WHAT", "WHAT TO DO"}}
 	for _, s := range doc {
 		for _, d := range s.Documents {
-			t.add(s.Seller, d.WarehouseNo, d.OutboundNo, when(d.Seen), string(d.What), a.pick(d.ZH, d.EN))
+			t.add(s.Seller, d.WarehouseNo, d.OutboundNo, when(d.Seen), string(d.Kind), a.pick(d.ZH, d.EN))
 		}
 		for _, at := range s.Lists {
 			if at.Error != "" {
@@ -326,11 +326,11 @@ func (t *table) below(w io.Writer, a *app) error {
 }
 
 // strangeness is what a document is that no audit of ours tells of.
-func strangeness(what reconciler.Strange) fault.Reason {
+func strangeness(what reconciler.FindingKind) fault.Reason {
 	switch what {
-	case reconciler.Twice:
+	case reconciler.DuplicateDocument:
 		return fault.Reason{ZH: "同一单号另有单据：请立即让仓库取消其中一张", EN: "its number has another document besides: have one cancelled at the warehouse at once"}
-	case reconciler.Refused:
+	case reconciler.RefusedButThere:
 		return fault.Reason{ZH: "该单曾告知失败，但仓库实际已有：若已退款请立即取消；若要发货请重放死信", EN: "it was published as failed, and the warehouse has it: refunded, have it cancelled at once; to ship, bridgectl dlq replay"}
 	default:
 		return fault.Reason{ZH: "没有人审核过该单号：或有其他程序在推送，或审核已丢失（请重新发布）", EN: "nobody audited its number: another program sends, or the audit was lost (have it published again)"}
@@ -338,20 +338,20 @@ func strangeness(what reconciler.Strange) fault.Reason {
 }
 
 // meaning is what a reason says to people, and what they do.
-func meaning(why reconciler.Why) fault.Reason {
-	zhEN := map[reconciler.Why][2]string{
-		reconciler.Queued:    {"等待推送或重试", "it waits for its turn, or for a retry"},
-		reconciler.Held:      {"等待原因消除后自动继续", "it waits for a cause and goes on by itself: bridgectl held ls"},
-		reconciler.Shelved:   {"在死信中等待人工处理", "it waits for a person: bridgectl dlq ls"},
-		reconciler.Doubt:     {"答复丢失，正在查询", "its answer was lost, and it is asked after"},
-		reconciler.Paused:    {"商家已暂停，恢复后继续", "the seller is paused; it goes on when it is resumed"},
-		reconciler.Repairing: {"已重新交给推送", "it was handed over again"},
-		reconciler.Looking:   {"正在复核", "it is looked at a second time"},
-		reconciler.Unasked:   {"账本不认识，且无法查询仓库；处理后自动继续", "the ledger does not know it and the warehouse cannot be asked; mend that, and it goes on by itself"},
-		reconciler.Absent:    {"曾被接收，而仓库与账本现在都查不到；先核对事业部等设置，再决定是否重新发布审核", "it was accepted once, and neither the warehouse nor the ledger knows it now: check the set-up (department), then have its audit published again"},
-		reconciler.Left:      {"离开待处理后没有结果：若非人工丢弃，请重新发布审核", "it left the shelf and came to nothing: unless a person dropped it, have its audit published again"},
-		reconciler.Lost:      {"重新交接三次仍无结果，请查看 order explain 与推送日志", "handed over three times, it came to nothing: bridgectl order explain, and the pusher's log"},
-		reconciler.Gone:      {"没有结果，审核事件也已不在流中：请重新发布审核", "it came to nothing, and its audit is no longer in the stream: have it published again"},
+func meaning(why reconciler.Reason) fault.Reason {
+	zhEN := map[reconciler.Reason][2]string{
+		reconciler.Queued:       {"等待推送或重试", "it waits for its turn, or for a retry"},
+		reconciler.Held:         {"等待原因消除后自动继续", "it waits for a cause and goes on by itself: bridgectl held ls"},
+		reconciler.DeadLettered: {"在死信中等待人工处理", "it waits for a person: bridgectl dlq ls"},
+		reconciler.Unknown:      {"答复丢失，正在查询", "its answer was lost, and it is asked after"},
+		reconciler.Paused:       {"商家已暂停，恢复后继续", "the seller is paused; it goes on when it is resumed"},
+		reconciler.Repairing:    {"已重新交给推送", "it was handed over again"},
+		reconciler.Confirming:   {"正在复核", "it is looked at a second time"},
+		reconciler.Unasked:      {"账本不认识，且无法查询仓库；处理后自动继续", "the ledger does not know it and the warehouse cannot be asked; mend that, and it goes on by itself"},
+		reconciler.Absent:       {"曾被接收，而仓库与账本现在都查不到；先核对事业部等设置，再决定是否重新发布审核", "it was accepted once, and neither the warehouse nor the ledger knows it now: check the set-up (department), then have its audit published again"},
+		reconciler.Left:         {"离开待处理后没有结果：若非人工丢弃，请重新发布审核", "it left the shelf and came to nothing: unless a person dropped it, have its audit published again"},
+		reconciler.Lost:         {"重新交接三次仍无结果，请查看 order explain 与推送日志", "handed over three times, it came to nothing: bridgectl order explain, and the pusher's log"},
+		reconciler.Gone:         {"没有结果，审核事件也已不在流中：请重新发布审核", "it came to nothing, and its audit is no longer in the stream: have it published again"},
 	}
 	t := zhEN[why]
 	return fault.Reason{Code: string(why), ZH: t[0], EN: t[1]}

@@ -300,7 +300,7 @@ func (c reconcileCmd) inLedger(ctx context.Context, a *app, l ledger.Ledger, row
 			case r.streamed, entry.State != ledger.New:
 				r.is(listOpen)
 				if o, ok := open[r.Seller][r.OutboundNo]; ok {
-					r.Detail = string(o.Why)
+					r.Detail = string(o.Reason)
 				}
 			}
 			mu.Lock()

@@ -158,7 +158,7 @@ func (c stockSharesCmd) Run(ctx context.Context, a *app) error {
 		if len(s.Pools(code)) == 0 {
 			continue
 		}
-		o, err := syncer.Look(ctx, l, s, code, settings.Settle)
+		o, err := syncer.ReadOverview(ctx, l, s, code, settings.Settle)
 		if err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func (c stockSharesCmd) Run(ctx context.Context, a *app) error {
 				j := shareJSON{Warehouse: code, Pool: x.Pool, Shop: x.Shop, GoodsNo: x.GoodsNo, GoodsCode: x.GoodsCode, Version: x.Version,
 					Share: x.Now, Saleable: x.Saleable, Pending: x.Pending, Elsewhere: x.Elsewhere, CountedAt: x.CountedAt.UTC()}
 				if x.Known {
-					j.Told = &x.Told
+					j.Told = &x.Published
 				}
 				doc.Shares = append(doc.Shares, j)
 			}
@@ -272,7 +272,7 @@ func (c stockConfirmCmd) Run(ctx context.Context, a *app) error {
 	doc := []confirmedJSON{}
 	if err := a.do(ctx, deed{"stock confirm", c.Seller, "warehouses " + strings.Join(codes, ", "), c.Why}, func() (int, error) {
 		for _, code := range codes {
-			change, err := syncer.Confirm(ctx, l, c.Seller, code, a.now())
+			change, err := syncer.ConfirmRatios(ctx, l, c.Seller, code, a.now())
 			if err != nil {
 				return len(doc), err
 			}
@@ -314,7 +314,7 @@ func (c stockCountCmd) Run(ctx context.Context, a *app) error {
 	asked := a.now()
 	if err := a.do(ctx, deed{"stock count", c.Seller, "warehouses " + strings.Join(codes, ", "), c.Why}, func() (int, error) {
 		for i, code := range codes {
-			if err := syncer.AskForCount(ctx, l, c.Seller, code, a.Who, asked); err != nil {
+			if err := syncer.RequestCount(ctx, l, c.Seller, code, a.Who, asked); err != nil {
 				return i, err
 			}
 		}
@@ -332,7 +332,7 @@ func (c stockCountCmd) Run(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
-		if head.Asked == nil && !head.Counted.Before(asked) {
+		if head.CountRequest == nil && !head.Counted.Before(asked) {
 			doc = append(doc, countedJSON{Warehouse: waiting[0], CountedAt: head.Counted.UTC(), Ratio: head.Ratio})
 			waiting = waiting[1:]
 			continue
@@ -512,7 +512,7 @@ func (c stockDiffCmd) place(ctx context.Context, l ledger.Ledger, p stock.Place)
 		}
 		row := diffJSON{Warehouse: p.Warehouse, ShopNo: p.ShopNo, GoodsNo: no, GoodsCode: f.GoodsCode, Book: f.Num, Proof: f.Proof}
 		if d, differs := seen[no]; differs {
-			row.Counted, row.Difference, row.Since, row.Told = &d.Counted, d.Counted-f.Num, d.At.UTC(), d.Told.UTC()
+			row.Counted, row.Difference, row.Since, row.Told = &d.Counted, d.Counted-f.Num, d.At.UTC(), d.PublishedAt.UTC()
 		}
 		rows = append(rows, row)
 	}
@@ -588,13 +588,13 @@ func (c stockCorrectCmd) set(ctx context.Context, a *app, at seller.Place, p sto
 	for len(is.Gaps) > 0 || is.Rows == 0 || is.Num != to {
 		e := syncer.Correction(at, p, is, to, by, a.now())
 		if len(is.Gaps) > 0 { // what is missing is taken for one movement: else the figures would not link up ever after
-			e = syncer.Filling(at, p, is, is.Gaps[0], by, a.now())
+			e = syncer.FillGap(at, p, is, is.Gaps[0], by, a.now())
 			a.note("warning: movements of %s are missing; should they be found, they are booked beside this correction", c.Goods)
 		}
 		if err := b.Publish(ctx, e); err != nil {
 			return err
 		}
-		if err := syncer.BookEvent(ctx, store, e); err != nil {
+		if err := syncer.ApplyEvent(ctx, store, e); err != nil {
 			return hint(err, "it is told, but not in the book yet: repeat the command")
 		}
 		was := is

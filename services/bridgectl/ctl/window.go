@@ -189,8 +189,8 @@ func (a *app) flows(ctx context.Context, name string) ([]flowJSON, error) {
 				return nil, err
 			}
 			f := flowJSON{Seller: s.Name(), Warehouse: p.Warehouse, ShopNo: p.ShopNo, Unread: []spanJSON{}, Broken: broken}
-			if st.Plan.Next != 0 {
-				f.Planned = time.Unix(st.Plan.Next, 0).UTC()
+			if st.Plan.Until != 0 {
+				f.Planned = time.Unix(st.Plan.Until, 0).UTC()
 			}
 			if len(st.Read) > 0 {
 				f.Read = time.Unix(st.Read.Until(st.Plan.Start), 0).UTC()

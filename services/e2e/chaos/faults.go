@@ -618,7 +618,7 @@ func (g *stage) known(ctx context.Context, m merchant) error {
 		return err
 	}
 	for {
-		s, err := reconciler.Read(ctx, g.ledger, m.name)
+		s, err := reconciler.ReadReport(ctx, g.ledger, m.name)
 		if err == nil && s.CycleAt.After(began) && s.Sweep == nil && s.Open[reconciler.Repairing] == 0 && s.Unexplained() == 0 {
 			return nil
 		}

@@ -452,7 +452,7 @@ func (g *stage) reconcile(ctx context.Context) error {
 	}
 	for _, m := range g.list {
 		for {
-			s, err := reconciler.Read(ctx, g.ledger, m.name)
+			s, err := reconciler.ReadReport(ctx, g.ledger, m.name)
 			if err != nil {
 				return err
 			}

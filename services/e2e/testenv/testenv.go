@@ -90,7 +90,7 @@ func Start(t testing.TB, o Options) *World {
 		OpenEvery: time.Second, PackedEvery: time.Second, ShippedEvery: time.Second, FollowFor: time.Hour, Slots: 4,
 		BreakerAfter: 5, ProbeAfter: time.Second,
 	}
-	reconcile := reconciler.Config{Deadline: time.Second, DoubtFor: time.Minute, ConfirmAfter: 300 * time.Millisecond, Slots: 4}
+	reconcile := reconciler.Config{Deadline: time.Second, UnknownFor: time.Minute, ConfirmAfter: 300 * time.Millisecond, Slots: 4}
 	if o.Reconcile != nil {
 		o.Reconcile(&reconcile)
 	}

@@ -15,31 +15,31 @@ import (
 )
 
 // Stranger is a document at a warehouse that no audit of ours tells of.
-type Stranger struct {
+type Finding struct {
 	WarehouseNo string `json:"warehouse_no"`
 	// OutboundNo is the number under which somebody sent it.
 	OutboundNo string `json:"outbound_no"`
 	// Account is the set-up's name of the account under which it stands.
-	Account string    `json:"account"`
-	What    Strange   `json:"what"`
-	Seen    time.Time `json:"seen"`
+	Account string      `json:"account"`
+	Kind    FindingKind `json:"what"`
+	Seen    time.Time   `json:"seen"`
 	// Told: that it was refused and is there was published for certain.
-	Told bool `json:"told,omitempty"`
+	Published bool `json:"told,omitempty"`
 }
 
 // Strange is what is strange about a document.
-type Strange string
+type FindingKind string
 
 // What is strange.
 const (
 	// Unknown: nobody audited its number.
-	Unknown Strange = "unknown"
+	UnknownDocument FindingKind = "unknown"
 	// Twice: its number has another document besides, which is the one that we know.
-	Twice Strange = "twice"
+	DuplicateDocument FindingKind = "twice"
 	// Refused: its order was published as refused.
-	Refused Strange = "refused.but.there"
+	RefusedButThere FindingKind = "refused.but.there"
 	// refusedBefore is how a build before wrote Refused.
-	refusedBefore Strange = "refused"
+	refusedLegacy FindingKind = "refused"
 )
 
 // List is how far the lists of an account were read.
@@ -54,32 +54,32 @@ type List struct {
 }
 
 const (
-	strangerField = "doc/"
+	findingField = "doc/"
 	// listOverlap is how much of the span before is listed again: for documents that moved between two pages.
 	listOverlap = time.Hour
 	// pagesPerRun and detailsPerRun bound the calls of one run.
 	pagesPerRun   = 40
 	detailsPerRun = 100
 	// strangersAtMost are remembered, for strangersKept.
-	strangersAtMost = 1000
-	strangersKept   = 30 * 24 * time.Hour
+	maxFindings  = 1000
+	findingsKept = 30 * 24 * time.Hour
 )
 
 // ReadStrangers tells the documents that no audit of ours tells of, the oldest first.
-func ReadStrangers(ctx context.Context, books ledger.Books, seller string) ([]Stranger, error) {
-	byNo := map[string]Stranger{}
+func ReadFindings(ctx context.Context, books ledger.Books, seller string) ([]Finding, error) {
+	byNo := map[string]Finding{}
 	for from := ""; ; {
-		fields, next, err := books.ScanBook(ctx, bookOf(seller), strangerField, from)
+		fields, next, err := books.ScanBook(ctx, bookOf(seller), findingField, from)
 		if err != nil {
 			return nil, fmt.Errorf("read the strange documents of %s: %w", seller, err)
 		}
 		for _, f := range fields {
-			var s Stranger
+			var s Finding
 			if err := json.Unmarshal(f.Value, &s); err != nil {
 				return nil, fmt.Errorf("read strange document %s of %s: %w", f.Name, seller, err)
 			}
-			if s.What == refusedBefore {
-				s.What = Refused
+			if s.Kind == refusedLegacy {
+				s.Kind = RefusedButThere
 			}
 			byNo[s.WarehouseNo] = s
 		}
@@ -88,11 +88,11 @@ func ReadStrangers(ctx context.Context, books ledger.Books, seller string) ([]St
 		}
 		from = next
 	}
-	list := make([]Stranger, 0, len(byNo))
+	list := make([]Finding, 0, len(byNo))
 	for _, s := range byNo {
 		list = append(list, s)
 	}
-	slices.SortFunc(list, func(a, b Stranger) int {
+	slices.SortFunc(list, func(a, b Finding) int {
 		if c := a.Seen.Compare(b.Seen); c != 0 {
 			return c
 		}
@@ -101,26 +101,26 @@ func ReadStrangers(ctx context.Context, books ledger.Books, seller string) ([]St
 	return list, nil
 }
 
-func (c *changes) strangers(list map[string]*Stranger) error {
+func (c *bookChanges) setFindings(list map[string]*Finding) error {
 	for no, s := range list {
-		c.fields[strangerField+no] = nil
+		c.fields[findingField+no] = nil
 		if s != nil {
 			raw, err := json.Marshal(s)
 			if err != nil {
 				return fmt.Errorf("write strange document %s: %w", no, err)
 			}
-			c.fields[strangerField+no] = raw
+			c.fields[findingField+no] = raw
 		}
 	}
 	return nil
 }
 
 // lists reads what the warehouses list, when nothing else is left to do: see the package comment.
-func (r *run) lists(ctx context.Context) error {
-	if r.ListEvery == 0 || !r.walked || r.wait > 0 || r.standing.Full || r.seller.Pause != nil || r.seller.InShadow(r.began) {
+func (r *run) readLists(ctx context.Context) error {
+	if r.ListEvery == 0 || !r.walked || r.wait > 0 || r.report.Full || r.seller.Pause != nil || r.seller.InShadow(r.began) {
 		return nil
 	}
-	if err := r.readStrangers(ctx); err != nil {
+	if err := r.loadFindings(ctx); err != nil {
 		return err
 	}
 	seen := map[string]bool{}
@@ -129,7 +129,7 @@ func (r *run) lists(ctx context.Context) error {
 			continue
 		}
 		seen[w.Account] = true
-		if err := r.list(ctx, w.Account, w.Code); err != nil {
+		if err := r.readList(ctx, w.Account, w.Code); err != nil {
 			return err
 		}
 	}
@@ -137,14 +137,14 @@ func (r *run) lists(ctx context.Context) error {
 }
 
 // list goes on with the list of one account.
-func (r *run) list(ctx context.Context, account, code string) error {
-	if r.standing.Lists == nil {
-		r.standing.Lists = map[string]*List{}
+func (r *run) readList(ctx context.Context, account, code string) error {
+	if r.report.Lists == nil {
+		r.report.Lists = map[string]*List{}
 	}
-	at := r.standing.Lists[account]
+	at := r.report.Lists[account]
 	if at == nil {
 		at = &List{Done: r.began.Add(-r.Deadline - r.ListBack)}
-		r.standing.Lists[account] = at
+		r.report.Lists[account] = at
 	}
 	if at.To.IsZero() {
 		to := r.began.Add(-r.Deadline).Truncate(time.Second)
@@ -156,8 +156,8 @@ func (r *run) list(ctx context.Context, account, code string) error {
 	wh, err := r.Open(r.seller, code, warehouse.Status)
 	left := detailsPerRun
 	for n := 0; err == nil; n++ {
-		if n == pagesPerRun || r.over(ctx) {
-			r.soon(moreAfter)
+		if n == pagesPerRun || r.outOfTime(ctx) {
+			r.repeatAfter(moreAfter)
 			return nil
 		}
 		var nos []string
@@ -167,11 +167,11 @@ func (r *run) list(ctx context.Context, account, code string) error {
 			break
 		}
 		var whole bool
-		if whole, err = r.meet(ctx, wh, account, nos, &left); err != nil {
+		if whole, err = r.checkListed(ctx, wh, account, nos, &left); err != nil {
 			break
 		}
 		if !whole {
-			r.soon(moreAfter)
+			r.repeatAfter(moreAfter)
 			return nil
 		}
 		if at.Page, at.Error = next, ""; next == "" {
@@ -181,7 +181,7 @@ func (r *run) list(ctx context.Context, account, code string) error {
 	}
 	switch {
 	case fault.Of(err) == fault.Wait:
-		r.soon(max(fault.After(err), moreAfter))
+		r.repeatAfter(max(fault.After(err), moreAfter))
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
@@ -191,7 +191,7 @@ func (r *run) list(ctx context.Context, account, code string) error {
 }
 
 // meet looks at the documents of a page; whole is false when there were more unknown ones than one run may ask about.
-func (r *run) meet(ctx context.Context, wh warehouse.OrderReader, account string, nos []string, left *int) (whole bool, err error) {
+func (r *run) checkListed(ctx context.Context, wh warehouse.OrderReader, account string, nos []string, left *int) (whole bool, err error) {
 	for part := range slices.Chunk(nos, ledger.BookWriteLimit) {
 		marks := make([]string, len(part))
 		for i, no := range part {
@@ -210,10 +210,10 @@ func (r *run) meet(ctx context.Context, wh warehouse.OrderReader, account string
 				return false, err
 			}
 			if !slices.ContainsFunc(entries, func(e ledger.Entry) bool { return e.Number == no }) {
-				if *left--; *left < 0 || r.over(ctx) {
+				if *left--; *left < 0 || r.outOfTime(ctx) {
 					return false, nil
 				}
-				sure, err := r.unfamiliar(ctx, wh, account, no)
+				sure, err := r.investigate(ctx, wh, account, no)
 				if err != nil {
 					return false, err
 				}
@@ -230,7 +230,7 @@ func (r *run) meet(ctx context.Context, wh warehouse.OrderReader, account string
 func markOf(no string) string { return no[:min(len(no), ledger.MaxMark)] }
 
 // unfamiliar finds out what a document is whose number the ledger does not know; sure is false while that may still change.
-func (r *run) unfamiliar(ctx context.Context, wh warehouse.OrderReader, account, no string) (sure bool, err error) {
+func (r *run) investigate(ctx context.Context, wh warehouse.OrderReader, account, no string) (sure bool, err error) {
 	details, err := wh.OrderDetails(ctx, no)
 	switch {
 	case errors.Is(err, warehouse.ErrNotFound):
@@ -238,7 +238,7 @@ func (r *run) unfamiliar(ctx context.Context, wh warehouse.OrderReader, account,
 	case err != nil:
 		return false, err
 	case details.OutboundNo == "":
-		r.standing.Own++
+		r.report.Own++
 		return true, nil
 	case r.orders[details.OutboundNo] != nil && !r.orders[details.OutboundNo].settled:
 		return false, nil
@@ -247,12 +247,12 @@ func (r *run) unfamiliar(ctx context.Context, wh warehouse.OrderReader, account,
 	if err != nil {
 		return false, err
 	}
-	what := Unknown
+	what := UnknownDocument
 	switch entry.State {
 	case ledger.Intent, ledger.Unknown:
 		return false, nil
 	case ledger.Refused:
-		what = Refused
+		what = RefusedButThere
 	case ledger.Accepted, ledger.Cancelled:
 		// What is followed as a part may be a second document all the same.
 		found, err := wh.FindOrders(ctx, []string{details.OutboundNo})
@@ -262,10 +262,10 @@ func (r *run) unfamiliar(ctx context.Context, wh warehouse.OrderReader, account,
 		if !slices.Contains(found[details.OutboundNo].Others, no) {
 			return true, nil // a part of it
 		}
-		what = Twice
+		what = DuplicateDocument
 	}
-	if r.known[no] == nil {
-		r.raise(&Stranger{WarehouseNo: no, OutboundNo: details.OutboundNo, Account: account, What: what, Seen: r.began}, entry)
+	if r.knownFindings[no] == nil {
+		r.addFinding(&Finding{WarehouseNo: no, OutboundNo: details.OutboundNo, Account: account, Kind: what, Seen: r.began}, entry)
 	}
 	return true, nil
 }

@@ -16,7 +16,7 @@ const (
 	gaugeUnexplained = "stockbridge_reconcile_unexplained"
 	gaugeOldest      = "stockbridge_reconcile_oldest_unexplained_seconds"
 	gaugeOpen        = "stockbridge_reconcile_open"
-	gaugeStrangers   = "stockbridge_reconcile_strangers"
+	gaugeFindings    = "stockbridge_reconcile_strangers"
 	gaugeButThere    = "stockbridge_reconcile_refused_but_there"
 	gaugeCycle       = "stockbridge_reconcile_cycle_timestamp_seconds"
 	// sellersAtOnce is how many sellers the ledger is asked about at a time at a scrape.
@@ -28,7 +28,7 @@ type Metrics struct {
 	// Asked counts the calls that ask warehouses.
 	Asked prometheus.Counter
 	// Again counts orders that were handed over again, Repaired those that are known since; by seller.
-	Again, Repaired *prometheus.CounterVec
+	Redelivered, Repaired *prometheus.CounterVec
 }
 
 // NewMetrics registers them.
@@ -37,25 +37,25 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Asked: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stockbridge_reconcile_asked_total", Help: "Calls that ask warehouses after orders which the ledger does not explain.",
 		}),
-		Again: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Redelivered: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_reconcile_again_total", Help: "Orders that were handed over again because nothing explained them.",
 		}, []string{"seller"}),
 		Repaired: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_reconcile_repaired_total", Help: "Orders that were handed over again and are known since.",
 		}, []string{"seller"}),
 	}
-	r.MustRegister(m.Asked, m.Again, m.Repaired)
+	r.MustRegister(m.Asked, m.Redelivered, m.Repaired)
 	return m
 }
 
 // Collected shows how sellers stand after their last runs. Every replica tells the same, whether it looks or not.
-func Collected(sellers func() []*seller.Seller, l ledger.Books, now func() time.Time) prometheus.Collector {
+func Collector(sellers func() []*seller.Seller, l ledger.Books, now func() time.Time) prometheus.Collector {
 	bySeller := []string{"seller"}
 	return pullmetrics.New("reconciled", []pullmetrics.Gauge{
 		{Name: gaugeUnexplained, Help: "Audited orders that nothing explains.", Labels: bySeller},
 		{Name: gaugeOldest, Help: "How long ago the oldest order was audited that nothing explains; 0 when there is none.", Labels: bySeller},
 		{Name: gaugeOpen, Help: "Audited orders that are not settled, by why.", Labels: []string{"seller", "why"}},
-		{Name: gaugeStrangers, Help: "Documents at the warehouses that no audit of ours tells of.", Labels: bySeller},
+		{Name: gaugeFindings, Help: "Documents at the warehouses that no audit of ours tells of.", Labels: bySeller},
 		{Name: gaugeButThere, Help: "Orders that were published as refused, and that the warehouse has.", Labels: bySeller},
 		{Name: gaugeCycle, Help: "When all of a seller's audits were last looked at that were old enough; 0 when never.", Labels: bySeller},
 	}, func(ctx context.Context, tell pullmetrics.Observe) error {
@@ -63,7 +63,7 @@ func Collected(sellers func() []*seller.Seller, l ledger.Books, now func() time.
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {
 			group.Go(func() error {
-				standing, err := Read(ctx, l, s.Name())
+				standing, err := ReadReport(ctx, l, s.Name())
 				if err != nil {
 					return err
 				}
@@ -77,9 +77,9 @@ func Collected(sellers func() []*seller.Seller, l ledger.Books, now func() time.
 				tell(gaugeUnexplained, float64(standing.Unexplained()), s.Name())
 				tell(gaugeOldest, oldest, s.Name())
 				tell(gaugeCycle, cycle, s.Name())
-				tell(gaugeButThere, float64(standing.ButThere), s.Name())
-				tell(gaugeStrangers, float64(standing.Strangers), s.Name())
-				for _, why := range Whys() {
+				tell(gaugeButThere, float64(standing.RefusedButThere), s.Name())
+				tell(gaugeFindings, float64(standing.Findings), s.Name())
+				for _, why := range Reasons() {
 					tell(gaugeOpen, float64(standing.Open[why]), s.Name(), string(why))
 				}
 				return nil

@@ -84,11 +84,11 @@ const (
 	// behind waits; a seller who is paused with more orders than this is the usual reason.
 	openAtMost = 20_000
 	// takeFor is how long a run looks; what is left of the handler's limit (25 s) is for writing down what it found.
-	takeFor = 14 * time.Second
+	readFor = 14 * time.Second
 	// leaseFor must stay above the handler's limit (25 s) and the writing that comes after it.
 	leaseFor = ledger.ClaimFor
 	// looksAtOnce is how many questions to the ledger, and messages to the pusher, are under way at a time.
-	looksAtOnce = 16
+	lookupsAtOnce = 16
 	// moreAfter is when a run goes on that had no more time.
 	moreAfter = 100 * time.Millisecond
 )
@@ -98,7 +98,7 @@ type Config struct {
 	// Deadline is how old an audit must be to be looked at (promise P2), and how long after one hand-over the next may be.
 	Deadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"10m" help:"age from which an audit without an outcome is looked into"`
 	// DoubtFor is how long an order may be in doubt (sent, no answer) before that is no explanation any more.
-	DoubtFor time.Duration `env:"RECONCILE_DOUBT_FOR" envDefault:"30m" help:"how long an order may be in doubt before it counts as unexplained"`
+	UnknownFor time.Duration `env:"RECONCILE_DOUBT_FOR" envDefault:"30m" help:"how long an order may be in doubt before it counts as unexplained"`
 	// ConfirmAfter is when what was handed over, or is about to be named, is looked at again.
 	ConfirmAfter time.Duration `env:"RECONCILE_CONFIRM_AFTER" envDefault:"15s" help:"when an order is looked at a second time"`
 	// ListEvery is how often the warehouses' own lists of documents are read, which costs some twenty calls for each
@@ -116,7 +116,7 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	for name, d := range map[string]time.Duration{
-		"RECONCILE_DEADLINE": c.Deadline, "RECONCILE_DOUBT_FOR": c.DoubtFor, "RECONCILE_CONFIRM_AFTER": c.ConfirmAfter,
+		"RECONCILE_DEADLINE": c.Deadline, "RECONCILE_DOUBT_FOR": c.UnknownFor, "RECONCILE_CONFIRM_AFTER": c.ConfirmAfter,
 	} {
 		if d <= 0 {
 			errs = append(errs, fmt.Errorf("%s: want more than 0s", name))
@@ -187,7 +187,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 		Sellers: s.Sellers, Ledger: s.Ledger, Bus: s.Bus, Open: s.Warehouses.Read, Config: c, Log: s.Log, Now: s.Now,
 		Metrics: NewMetrics(s.Metrics),
 	})
-	s.Metrics.MustRegister(Collected(s.Sellers.All, s.Ledger, r.Now))
+	s.Metrics.MustRegister(Collector(s.Sellers.All, s.Ledger, r.Now))
 	serving := s.Serving(Name)
 	serving.Slots = c.Slots
 	return bus.Serve(ctx, s.Bus, event.ReconcileDue, serving, r.ReconcileDue, nil)

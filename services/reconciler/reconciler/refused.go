@@ -33,27 +33,27 @@ type RefusedPass struct {
 }
 
 // refused asks whether the warehouses have orders after all that were published as failed lately.
-func (r *run) refused(ctx context.Context) error {
+func (r *run) checkRefused(ctx context.Context) error {
 	if r.RefusedEvery == 0 || r.seller.Pause != nil || r.seller.InShadow(r.began) {
 		return nil
 	}
-	if err := r.readStrangers(ctx); err != nil {
+	if err := r.loadFindings(ctx); err != nil {
 		return err
 	}
-	pass := &r.standing.Refused
+	pass := &r.report.RefusedPass
 	if pass.From.IsZero() {
 		if r.began.Sub(pass.Done) < r.RefusedEvery {
 			return nil
 		}
 		// What was found before is looked at too: a person may have had it cancelled.
-		if err := r.stillThere(ctx); err != nil {
+		if err := r.dropResolved(ctx); err != nil {
 			return err
 		}
 		pass.From = r.began.Add(-refusedFor)
 	}
 	for asked := 0; ; {
-		if asked >= refusedPerRun || r.over(ctx) {
-			r.soon(moreAfter)
+		if asked >= refusedPerRun || r.outOfTime(ctx) {
+			r.repeatAfter(moreAfter)
 			return nil
 		}
 		entries, err := r.Ledger.Refusals(ctx, r.seller.Name(), kind, pass.From, refusedPage)
@@ -66,7 +66,7 @@ func (r *run) refused(ctx context.Context) error {
 			by[e.Warehouse] = append(by[e.Warehouse], e)
 		}
 		for code, list := range by {
-			whole, err := r.askRefused(ctx, code, list)
+			whole, err := r.findRefused(ctx, code, list)
 			if err != nil || !whole {
 				return err
 			}
@@ -85,7 +85,7 @@ func (r *run) refused(ctx context.Context) error {
 
 // askRefused asks one warehouse for refused orders; whole is false when it has to be asked again later. A warehouse that
 // cannot be asked is left until the next pass: its orders are refused, and stay so.
-func (r *run) askRefused(ctx context.Context, code string, list []ledger.Entry) (whole bool, err error) {
+func (r *run) findRefused(ctx context.Context, code string, list []ledger.Entry) (whole bool, err error) {
 	wh, err := r.Open(r.seller, code, warehouse.Status)
 	for len(list) > 0 && err == nil {
 		n := min(len(list), warehouse.FindLimit)
@@ -103,7 +103,7 @@ func (r *run) askRefused(ctx context.Context, code string, list []ledger.Entry) 
 			if !there || f.State.Status == orderv1.Status_STATUS_CANCELLED {
 				continue
 			}
-			if err := r.butThere(ctx, no, f.WarehouseNo); err != nil {
+			if err := r.addRefusedButThere(ctx, no, f.WarehouseNo); err != nil {
 				return false, err
 			}
 		}
@@ -115,7 +115,7 @@ func (r *run) askRefused(ctx context.Context, code string, list []ledger.Entry) 
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case fault.Of(err) == fault.Wait: // of the budget
-		r.soon(max(fault.After(err), moreAfter))
+		r.repeatAfter(max(fault.After(err), moreAfter))
 		return false, nil
 	}
 	r.Log.Warn().Err(err).Str("seller", r.seller.Name()).Str("warehouse", code).Msg("refused orders cannot be asked for; the next pass tries")
@@ -124,9 +124,9 @@ func (r *run) askRefused(ctx context.Context, code string, list []ledger.Entry) 
 
 // butThere names an order that was refused, and that the warehouse has. It is left to a person: the ERP may have refunded
 // it. To publish it as accepted could let it ship unseen; to send it again would ship it twice.
-func (r *run) butThere(ctx context.Context, no, warehouseNo string) error {
+func (r *run) addRefusedButThere(ctx context.Context, no, warehouseNo string) error {
 	entry, err := r.entry(ctx, no)
-	if err != nil || entry.State != ledger.Refused || r.known[warehouseNo] != nil {
+	if err != nil || entry.State != ledger.Refused || r.knownFindings[warehouseNo] != nil {
 		return err
 	}
 	account := ""
@@ -135,25 +135,25 @@ func (r *run) butThere(ctx context.Context, no, warehouseNo string) error {
 			account = w.Account
 		}
 	}
-	r.raise(&Stranger{WarehouseNo: warehouseNo, OutboundNo: no, Account: account, What: Refused, Seen: r.began}, entry)
+	r.addFinding(&Finding{WarehouseNo: warehouseNo, OutboundNo: no, Account: account, Kind: RefusedButThere, Seen: r.began}, entry)
 	return nil
 }
 
 // raise names a document; one whose order was refused is published too.
-func (r *run) raise(s *Stranger, entry ledger.Entry) {
-	if r.standing.Strangers++; r.standing.Strangers <= strangersAtMost {
-		r.strangers[s.WarehouseNo], r.known[s.WarehouseNo] = s, s
+func (r *run) addFinding(s *Finding, entry ledger.Entry) {
+	if r.report.Findings++; r.report.Findings <= maxFindings {
+		r.findings[s.WarehouseNo], r.knownFindings[s.WarehouseNo] = s, s
 	}
-	r.Log.Warn().Str("seller", r.seller.Name()).Str("warehouse_no", s.WarehouseNo).Str("order", s.OutboundNo).Str("what", string(s.What)).
+	r.Log.Warn().Str("seller", r.seller.Name()).Str("warehouse_no", s.WarehouseNo).Str("order", s.OutboundNo).Str("what", string(s.Kind)).
 		Msg("the warehouse has a document that no audit of ours tells of, or that it refused")
-	if s.What == Refused {
-		r.standing.ButThere++
-		r.tellButThere(s, entry)
+	if s.Kind == RefusedButThere {
+		r.report.RefusedButThere++
+		r.publishRefusedButThere(s, entry)
 	}
 }
 
 // tellButThere publishes that a person has to see to an order that failed and is at the warehouse.
-func (r *run) tellButThere(s *Stranger, e ledger.Entry) {
+func (r *run) publishRefusedButThere(s *Finding, e ledger.Entry) {
 	cause := seller.CauseOperator(e.Key.Seller, e.Key.No)
 	why := fault.Reason{
 		Code: "refused.but.there", Field: "outbound_no", RemoteCode: e.Reason.RemoteCode, RemoteText: e.Reason.RemoteText,
@@ -167,50 +167,50 @@ func (r *run) tellButThere(s *Stranger, e ledger.Entry) {
 		At: timestamppb.New(s.Seen), Cause: cause,
 		Reason: &orderv1.Reason{Code: why.Code, Field: why.Field, Zh: why.ZH, En: why.EN, RemoteCode: why.RemoteCode, RemoteText: why.RemoteText},
 	}
-	r.events = append(r.events, event.OrderHeld.About(e.Key.Seller, e.Key.No, s.Seen, m, event.Revision(e.Revision), cause, string(Refused)))
+	r.events = append(r.events, event.OrderHeld.About(e.Key.Seller, e.Key.No, s.Seen, m, event.Revision(e.Revision), cause, string(RefusedButThere)))
 }
 
 // readStrangers reads the documents that were named before, once in a run. Those that are explained by now go, and those
 // that were refused are published once more if the run that named them may have died before it was done.
-func (r *run) readStrangers(ctx context.Context) error {
-	if r.known != nil {
+func (r *run) loadFindings(ctx context.Context) error {
+	if r.knownFindings != nil {
 		return nil
 	}
-	list, err := ReadStrangers(ctx, r.Ledger, r.seller.Name())
+	list, err := ReadFindings(ctx, r.Ledger, r.seller.Name())
 	if err != nil {
 		return err
 	}
-	r.strangers, r.known = map[string]*Stranger{}, map[string]*Stranger{}
-	r.standing.Strangers, r.standing.ButThere = 0, 0
+	r.findings, r.knownFindings = map[string]*Finding{}, map[string]*Finding{}
+	r.report.Findings, r.report.RefusedButThere = 0, 0
 	for _, s := range list {
 		entry, err := r.entry(ctx, s.OutboundNo)
 		if err != nil {
 			return err
 		}
-		if r.began.Sub(s.Seen) > strangersKept || s.What == Unknown && entry.State.Live() || s.What == Refused && entry.State != ledger.Refused {
-			r.strangers[s.WarehouseNo] = nil
+		if r.began.Sub(s.Seen) > findingsKept || s.Kind == UnknownDocument && entry.State.Live() || s.Kind == RefusedButThere && entry.State != ledger.Refused {
+			r.findings[s.WarehouseNo] = nil
 			continue
 		}
-		r.known[s.WarehouseNo] = &s
-		r.standing.Strangers++
-		if s.What != Refused {
+		r.knownFindings[s.WarehouseNo] = &s
+		r.report.Findings++
+		if s.Kind != RefusedButThere {
 			continue
 		}
-		r.standing.ButThere++
-		if !s.Told {
-			s.Told = true
-			r.strangers[s.WarehouseNo] = &s
-			r.tellButThere(&s, entry)
+		r.report.RefusedButThere++
+		if !s.Published {
+			s.Published = true
+			r.findings[s.WarehouseNo] = &s
+			r.publishRefusedButThere(&s, entry)
 		}
 	}
 	return nil
 }
 
 // stillThere drops what was refused and there, and is not there any more.
-func (r *run) stillThere(ctx context.Context) error {
-	by := map[string][]*Stranger{}
-	for _, s := range r.known {
-		if s.What == Refused {
+func (r *run) dropResolved(ctx context.Context) error {
+	by := map[string][]*Finding{}
+	for _, s := range r.knownFindings {
+		if s.Kind == RefusedButThere {
 			by[s.Account] = append(by[s.Account], s)
 		}
 	}
@@ -228,9 +228,9 @@ func (r *run) stillThere(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) dropGone(ctx context.Context, code string, list []*Stranger) error {
+func (r *run) dropGone(ctx context.Context, code string, list []*Finding) error {
 	wh, err := r.Open(r.seller, code, warehouse.Status)
-	for len(list) > 0 && err == nil && !r.over(ctx) {
+	for len(list) > 0 && err == nil && !r.outOfTime(ctx) {
 		n := min(len(list), warehouse.FindLimit)
 		nos := make([]string, n)
 		for i, s := range list[:n] {
@@ -245,10 +245,10 @@ func (r *run) dropGone(ctx context.Context, code string, list []*Stranger) error
 			if f, there := found[s.OutboundNo]; there && f.State.Status != orderv1.Status_STATUS_CANCELLED {
 				continue
 			}
-			r.strangers[s.WarehouseNo] = nil
-			delete(r.known, s.WarehouseNo)
-			r.standing.Strangers--
-			r.standing.ButThere--
+			r.findings[s.WarehouseNo] = nil
+			delete(r.knownFindings, s.WarehouseNo)
+			r.report.Findings--
+			r.report.RefusedButThere--
 		}
 		list = list[n:]
 	}

@@ -24,15 +24,15 @@ type run struct {
 	seller *seller.Seller
 	began  time.Time
 
-	standing Standing
-	version  uint64
+	report  Report
+	version uint64
 	// orders are those of the open list, and those that were walked.
-	orders map[string]*looked
+	orders map[string]*item
 	// strangers are those that are written, nil for those that are removed; marks are documents that need no second look.
-	strangers map[string]*Stranger
-	marks     []ledger.Mark
+	findings map[string]*Finding
+	marks    []ledger.Mark
 	// known are those that stand by now, nil until they were read.
-	known map[string]*Stranger
+	knownFindings map[string]*Finding
 	// events are what is published of the run.
 	events []event.Event
 	// walked: the walk got to the audits that are younger than the deadline.
@@ -42,14 +42,14 @@ type run struct {
 }
 
 // looked is an order that is looked at.
-type looked struct {
+type item struct {
 	Order
 	// was is why it stood in the open list; "" when it did not.
-	was   Why
-	entry ledger.Entry
+	previous Reason
+	entry    ledger.Entry
 	// settled: it needs nothing any more; known: because the far side has it. done: its Why is decided.
 	settled, known, done bool
-	found                bool
+	atWarehouse          bool
 }
 
 func (r *run) all(ctx context.Context) error {
@@ -59,13 +59,13 @@ func (r *run) all(ctx context.Context) error {
 	if err := r.walk(ctx); err != nil {
 		return err
 	}
-	if err := r.look(ctx); err != nil {
+	if err := r.resolve(ctx); err != nil {
 		return err
 	}
-	if err := r.refused(ctx); err != nil {
+	if err := r.checkRefused(ctx); err != nil {
 		return err
 	}
-	if err := r.lists(ctx); err != nil {
+	if err := r.readLists(ctx); err != nil {
 		return err
 	}
 	if err := r.write(ctx); err != nil {
@@ -78,36 +78,36 @@ func (r *run) all(ctx context.Context) error {
 }
 
 // soon lets the run come again, at the earliest of what was asked for.
-func (r *run) soon(after time.Duration) {
+func (r *run) repeatAfter(after time.Duration) {
 	if r.wait == 0 || after < r.wait {
 		r.wait = after
 	}
 }
 
 // over tells whether no more is to be begun.
-func (r *run) over(ctx context.Context) bool {
-	return ctx.Err() != nil || r.Now().Sub(r.began) >= takeFor
+func (r *run) outOfTime(ctx context.Context) bool {
+	return ctx.Err() != nil || r.Now().Sub(r.began) >= readFor
 }
 
 func (r *run) load(ctx context.Context) (err error) {
 	var born time.Time
-	if r.standing, r.version, born, err = readHead(ctx, r.Ledger, r.seller.Name()); err != nil {
+	if r.report, r.version, born, err = readHead(ctx, r.Ledger, r.seller.Name()); err != nil {
 		return err
 	}
-	if !born.Equal(r.standing.EpochSince) && (r.standing.Cursor.Seq > 0 || r.standing.Cursor.nth() > 0) {
-		r.standing.Sweep = &Sweep{To: r.standing.Cursor.Seq, Stream: r.standing.Cursor.Stream}
+	if !born.Equal(r.report.EpochSince) && (r.report.Cursor.Seq > 0 || r.report.Cursor.streamIndex() > 0) {
+		r.report.Sweep = &Sweep{To: r.report.Cursor.Seq, Stream: r.report.Cursor.Stream}
 	}
-	r.standing.EpochSince = born
+	r.report.EpochSince = born
 	open, err := ReadOpen(ctx, r.Ledger, r.seller.Name())
 	if err != nil {
 		return err
 	}
-	r.orders = make(map[string]*looked, len(open))
+	r.orders = make(map[string]*item, len(open))
 	for _, o := range open {
-		if o.Told != "" && o.ToldAt.IsZero() { // an earlier build told it by a number, which says nothing beside another stream's
-			o.Told, o.ToldTo = "", 0
+		if o.Outcome != "" && o.OutcomeAt.IsZero() { // an earlier build told it by a number, which says nothing beside another stream's
+			o.Outcome, o.ReadTo = "", 0
 		}
-		r.orders[o.OutboundNo] = &looked{Order: o, was: o.Why}
+		r.orders[o.OutboundNo] = &item{Order: o, previous: o.Reason}
 	}
 	return nil
 }
@@ -115,47 +115,47 @@ func (r *run) load(ctx context.Context) (err error) {
 // number is what an outbound number is; see order.v1.Audited. An audit without one was refused as it came.
 var number = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
 
-var errEnough = errors.New("enough for this run")
+var errStop = errors.New("enough for this run")
 
 // walk takes the audits behind the cursor that are old enough, and then, with the room that is left, those before it that
 // are walked again.
 func (r *run) walk(ctx context.Context) error {
-	err := r.stretch(ctx)
+	err := r.walkOnce(ctx)
 	if errors.Is(err, errRestored) {
-		r.restored()
-		err = r.stretch(ctx)
+		r.restartWalk()
+		err = r.walkOnce(ctx)
 	}
 	return err
 }
 
 // restored begins the walk anew.
-func (r *run) restored() {
-	r.Log.Warn().Str("seller", r.seller.Name()).Uint64("cursor", r.standing.Cursor.Seq).Msg("the stream of orders was put back; walking it from its beginning")
-	r.standing.Cursor, r.standing.Sweep = Audit{}, nil
+func (r *run) restartWalk() {
+	r.Log.Warn().Str("seller", r.seller.Name()).Uint64("cursor", r.report.Cursor.Seq).Msg("the stream of orders was put back; walking it from its beginning")
+	r.report.Cursor, r.report.Sweep = Audit{}, nil
 }
 
-func (r *run) stretch(ctx context.Context) error {
+func (r *run) walkOnce(ctx context.Context) error {
 	room := min(perRun, openAtMost-len(r.orders))
-	if r.standing.Full = room <= 0; r.standing.Full {
+	if r.report.Full = room <= 0; r.report.Full {
 		return nil
 	}
-	at, taken, ended, err := r.read(ctx, r.standing.Cursor, nil, room)
+	at, taken, ended, err := r.read(ctx, r.report.Cursor, nil, room)
 	if err != nil {
 		return err
 	}
-	r.standing.Cursor, r.walked = at, ended
-	if sweep := r.standing.Sweep; ended && sweep != nil {
+	r.report.Cursor, r.walked = at, ended
+	if sweep := r.report.Sweep; ended && sweep != nil {
 		if room -= taken; room > 0 {
 			if sweep.At, _, ended, err = r.read(ctx, sweep.At, sweep.to(), room); err != nil {
 				return err
 			}
 		}
 		if r.walked = ended && room > 0; r.walked {
-			r.standing.Sweep = nil
+			r.report.Sweep = nil
 		}
 	}
 	if !r.walked {
-		r.soon(moreAfter)
+		r.repeatAfter(moreAfter)
 	}
 	return nil
 }
@@ -165,17 +165,17 @@ func (r *run) stretch(ctx context.Context) error {
 func (r *run) read(ctx context.Context, at Audit, to *Audit, room int) (end Audit, taken int, ended bool, err error) {
 	last := len(auditStreams()) - 1
 	if to != nil {
-		last = to.nth()
+		last = to.streamIndex()
 	}
 	for {
 		var n int
 		var why ending
 		end, n, why, err = r.readStream(ctx, at, to, room-taken)
 		taken += n
-		if err != nil || why != streamEnded || end.nth() >= last {
+		if err != nil || why != streamEnded || end.streamIndex() >= last {
 			return end, taken, why != noRoom, err
 		}
-		at = Audit{Stream: auditStreams()[end.nth()+1]}
+		at = Audit{Stream: auditStreams()[end.streamIndex()+1]}
 	}
 }
 
@@ -210,21 +210,21 @@ func (r *run) readStream(ctx context.Context, at Audit, to *Audit, room int) (en
 		}
 		if r.began.Sub(s.At) < r.Deadline || to != nil && to.place().Stream == stream && s.Seq > to.Seq {
 			why = gotThere
-			return errEnough
+			return errStop
 		}
-		if taken == room || taken%100 == 99 && r.over(ctx) {
+		if taken == room || taken%100 == 99 && r.outOfTime(ctx) {
 			why = noRoom
-			return errEnough
+			return errStop
 		}
 		taken++
 		end = Audit{s.Stream, s.Seq, s.At}
-		r.take(s)
+		r.addAudit(s)
 		return nil
 	})
 	switch {
 	case err == nil && !checked:
 		return end, taken, noRoom, errRestored // nothing stands there
-	case errors.Is(err, errEnough):
+	case errors.Is(err, errStop):
 		err = nil
 	}
 	return end, taken, why, err
@@ -233,41 +233,41 @@ func (r *run) readStream(ctx context.Context, at Audit, to *Audit, room int) (en
 var errRestored = errors.New("the stream was put back")
 
 // take takes an audit from the stream.
-func (r *run) take(s bus.Stored) {
+func (r *run) addAudit(s bus.Stored) {
 	m, err := bus.Decode(event.OrderAudited, s)
 	if err != nil || m.GetSeller() != r.seller.Name() || !number.MatchString(m.GetOutboundNo()) {
 		return // it was shelved as it came, or is another's
 	}
 	o := r.orders[m.OutboundNo]
 	if o == nil {
-		o = &looked{Order: Order{OutboundNo: m.OutboundNo, OrderNo: m.OrderNo, Shop: m.Shop, Warehouse: m.Warehouse}}
+		o = &item{Order: Order{OutboundNo: m.OutboundNo, OrderNo: m.OrderNo, Shop: m.Shop, Warehouse: m.Warehouse}}
 		r.orders[m.OutboundNo] = o
 	}
-	o.audited(Audit{s.Stream, s.Seq, s.At})
+	o.addAudit(Audit{s.Stream, s.Seq, s.At})
 }
 
 // look finds out how each order stands, and has done again what was lost.
-func (r *run) look(ctx context.Context) error {
-	if err := r.lookInLedger(ctx); err != nil {
+func (r *run) resolve(ctx context.Context) error {
+	if err := r.readLedger(ctx); err != nil {
 		return err
 	}
-	left := r.left()
+	left := r.unresolved()
 	if len(left) == 0 {
 		return nil
 	}
-	if err := r.lookOnShelf(ctx, left); err != nil {
+	if err := r.readDeadLetters(ctx, left); err != nil {
 		return err
 	}
-	left = r.left()
+	left = r.unresolved()
 	r.askWarehouses(ctx, left)
-	if err := r.lookInStreams(ctx); err != nil {
+	if err := r.readOutcomes(ctx); err != nil {
 		return err
 	}
 	return r.decide(ctx)
 }
 
 // left are the orders that nothing is known of yet.
-func (r *run) left() (left []*looked) {
+func (r *run) unresolved() (left []*item) {
 	for _, o := range r.orders {
 		if !o.settled && !o.done {
 			left = append(left, o)
@@ -277,37 +277,37 @@ func (r *run) left() (left []*looked) {
 }
 
 // is says why an order stands open.
-func (o *looked) is(why Why, detail string) {
-	o.Why, o.Detail, o.done = why, detail, true
+func (o *item) setReason(why Reason, detail string) {
+	o.Reason, o.Detail, o.done = why, detail, true
 }
 
-func (o *looked) settle(known bool) { o.settled, o.known = true, known }
+func (o *item) settle(known bool) { o.settled, o.known = true, known }
 
-func (r *run) lookInLedger(ctx context.Context) error {
+func (r *run) readLedger(ctx context.Context) error {
 	var group errgroup.Group
-	group.SetLimit(looksAtOnce)
+	group.SetLimit(lookupsAtOnce)
 	for _, o := range r.orders {
-		if r.over(ctx) {
-			o.putOff()
-			r.soon(moreAfter)
+		if r.outOfTime(ctx) {
+			o.postpone()
+			r.repeatAfter(moreAfter)
 			continue
 		}
-		group.Go(func() error { return r.lookUp(ctx, o) })
+		group.Go(func() error { return r.readEntry(ctx, o) })
 	}
 	return group.Wait()
 }
 
 // putOff leaves an order as it stood, for the next run.
-func (o *looked) putOff() {
-	if o.was == "" {
-		o.is(Looking, "")
+func (o *item) postpone() {
+	if o.previous == "" {
+		o.setReason(Confirming, "")
 		return
 	}
 	o.done = true
 }
 
 // lookUp reads the ledger's entry.
-func (r *run) lookUp(ctx context.Context, o *looked) error {
+func (r *run) readEntry(ctx context.Context, o *item) error {
 	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.seller.Name(), Kind: kind, No: o.OutboundNo})
 	if errors.Is(err, ledger.ErrNoEntry) {
 		o.entry = ledger.Entry{}
@@ -326,20 +326,20 @@ func (r *run) lookUp(ctx context.Context, o *looked) error {
 	return nil
 }
 
-const shelfPage = 10_000
+const deadLetterPage = 10_000
 
 // lookOnShelf finds what waits for a cause, for a person or for a retry.
-func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
+func (r *run) readDeadLetters(ctx context.Context, left []*item) error {
 	before, err := r.Bus.Backlog(ctx, pusherName)
 	if err != nil {
 		return err
 	}
-	of := make(map[string]*looked, len(left))
+	of := make(map[string]*item, len(left))
 	for _, o := range left {
 		of[o.OutboundNo] = o
 	}
 	for _, shelf := range []string{event.Held, event.Dead} {
-		q := bus.DeadLetterQuery{Kind: shelf, Consumer: pusherName, Seller: r.seller.Name(), Limit: shelfPage}
+		q := bus.DeadLetterQuery{Kind: shelf, Consumer: pusherName, Seller: r.seller.Name(), Limit: deadLetterPage}
 		for {
 			items, next, err := r.Bus.DeadLetters(ctx, q)
 			if err != nil {
@@ -350,12 +350,12 @@ func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
 				switch {
 				case o == nil:
 				case shelf == event.Held:
-					o.is(Held, m.Cause)
+					o.setReason(Held, m.Cause)
 				case o.done, m.OriginSeq != o.last().Seq, m.Stream != o.last().place().Stream: // another content of it came later
 				case m.Class == fault.Refused.String() && !o.entry.State.Live():
 					o.settle(false)
 				default:
-					o.is(Shelved, m.Reason.Code)
+					o.setReason(DeadLettered, m.Reason.Code)
 				}
 			}
 			if next == 0 {
@@ -374,31 +374,31 @@ func (r *run) lookOnShelf(ctx context.Context, left []*looked) error {
 			continue
 		}
 		if r.began.Sub(o.TriedAt) < 4*r.ConfirmAfter {
-			r.soon(r.ConfirmAfter)
+			r.repeatAfter(r.ConfirmAfter)
 		}
 		for _, a := range o.Audits {
 			if before.Has(a.place()) || after.Has(a.place()) {
-				o.queued()
+				o.setQueued()
 			}
 		}
-		if since := o.inDoubtSince(); !since.IsZero() && r.began.Sub(since) < r.DoubtFor {
-			o.is(Doubt, "")
+		if since := o.unknownSince(); !since.IsZero() && r.began.Sub(since) < r.UnknownFor {
+			o.setReason(Unknown, "")
 		}
 	}
 	return nil
 }
 
 // queued says that an order waits for the pusher.
-func (o *looked) queued() {
+func (o *item) setQueued() {
 	if o.Tries > 0 {
-		o.is(Repairing, "")
+		o.setReason(Repairing, "")
 		return
 	}
-	o.is(Queued, "")
+	o.setReason(Queued, "")
 }
 
 // inDoubtSince is when an order was last begun that nobody resolved; zero when that is not how it stands.
-func (o *looked) inDoubtSince() time.Time {
+func (o *item) unknownSince() time.Time {
 	switch {
 	case o.entry.State != ledger.Unknown && o.entry.State != ledger.Intent:
 		return time.Time{}
@@ -410,14 +410,14 @@ func (o *looked) inDoubtSince() time.Time {
 }
 
 // askWarehouses asks which orders the far sides have.
-func (r *run) askWarehouses(ctx context.Context, left []*looked) {
-	by := map[string][]*looked{}
+func (r *run) askWarehouses(ctx context.Context, left []*item) {
+	by := map[string][]*item{}
 	for _, o := range left {
 		if o.settled || o.done {
 			continue
 		}
 		if r.seller.Pause != nil {
-			o.is(Paused, r.seller.Pause.Reason)
+			o.setReason(Paused, r.seller.Pause.Reason)
 			continue
 		}
 		by[o.Warehouse] = append(by[o.Warehouse], o)
@@ -426,32 +426,32 @@ func (r *run) askWarehouses(ctx context.Context, left []*looked) {
 		wh, err := r.Open(r.seller, code, warehouse.Status)
 		for len(list) > 0 {
 			n := min(len(list), warehouse.FindLimit)
-			if r.over(ctx) {
-				err = fault.RetryAfter(moreAfter, errEnough)
+			if r.outOfTime(ctx) {
+				err = fault.RetryAfter(moreAfter, errStop)
 			}
 			var found map[string]warehouse.Found
 			if err == nil {
-				found, err = r.ask(ctx, wh, list[:n])
+				found, err = r.findOrders(ctx, wh, list[:n])
 			}
 			for _, o := range list[:n] {
 				switch {
 				case err == nil:
-					_, o.found = found[o.OutboundNo]
+					_, o.atWarehouse = found[o.OutboundNo]
 				case fault.Of(err) == fault.Wait: // of the budget
-					o.putOff()
+					o.postpone()
 				default:
-					o.is(Unasked, fault.ReasonOf(err, "internal").Error())
+					o.setReason(Unasked, fault.ReasonOf(err, "internal").Error())
 				}
 			}
 			list = list[n:]
 		}
 		if fault.Of(err) == fault.Wait {
-			r.soon(max(fault.After(err), moreAfter))
+			r.repeatAfter(max(fault.After(err), moreAfter))
 		}
 	}
 }
 
-func (r *run) ask(ctx context.Context, wh warehouse.OrderFinder, list []*looked) (map[string]warehouse.Found, error) {
+func (r *run) findOrders(ctx context.Context, wh warehouse.OrderFinder, list []*item) (map[string]warehouse.Found, error) {
 	nos := make([]string, len(list))
 	for i, o := range list {
 		nos[i] = o.OutboundNo
@@ -467,14 +467,14 @@ var outcomes = []string{
 }
 
 // lookInStreams reads what was told of the orders that the warehouses do not have, and of those with several audits.
-func (r *run) lookInStreams(ctx context.Context) error {
-	of, since := map[string]*looked{}, time.Time{}
-	for _, o := range r.left() {
-		if o.found && len(o.Audits) == 1 {
+func (r *run) readOutcomes(ctx context.Context) error {
+	of, since := map[string]*item{}, time.Time{}
+	for _, o := range r.unresolved() {
+		if o.atWarehouse && len(o.Audits) == 1 {
 			continue
 		}
 		of[o.OutboundNo] = o
-		at := o.ToldUntil
+		at := o.ReadUntil
 		if at.IsZero() {
 			at = o.first().Stored.Add(-clocksApart)
 		}
@@ -487,25 +487,25 @@ func (r *run) lookInStreams(ctx context.Context) error {
 	}
 	read, until, n := uint64(0), time.Time{}, 0
 	err := r.Bus.Events(ctx, bus.EventQuery{Names: outcomes, Seller: r.seller.Name(), Since: since}, func(s bus.Stored) error {
-		if n++; n%100 == 0 && r.over(ctx) {
-			return errEnough
+		if n++; n%100 == 0 && r.outOfTime(ctx) {
+			return errStop
 		}
 		read, until = s.Seq, s.At
-		if o := of[s.Key]; o != nil && s.Seq > o.ToldTo {
-			o.tell(s)
+		if o := of[s.Key]; o != nil && s.Seq > o.ReadTo {
+			o.addOutcome(s)
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) {
+	if err != nil && !errors.Is(err, errStop) {
 		return err
 	}
 	for _, o := range of {
-		if read > o.ToldTo {
-			o.ToldTo, o.ToldUntil = read, until
+		if read > o.ReadTo {
+			o.ReadTo, o.ReadUntil = read, until
 		}
 		if err != nil {
-			o.putOff()
-			r.soon(moreAfter)
+			o.postpone()
+			r.repeatAfter(moreAfter)
 		}
 	}
 	return nil
@@ -518,47 +518,47 @@ const clocksApart = time.Minute
 const reusedCode = "outbound.reused"
 
 // over tells whether its end was told: the warehouse may have put it away since.
-func (o Order) over() bool {
-	return o.Told == event.OrderCancelled.Name || o.Told == event.OrderDelivered.Name
+func (o Order) finished() bool {
+	return o.Outcome == event.OrderCancelled.Name || o.Outcome == event.OrderDelivered.Name
 }
 
 // tell notes an outcome. That it was accepted is not undone by what became of another content under its number.
-func (o *looked) tell(s bus.Stored) {
+func (o *item) addOutcome(s bus.Stored) {
 	if strings.HasSuffix(s.ID, "/"+reusedCode) { // told as held while the first one lives, else as failed
 		o.Reused = true
 	}
 	over := s.Name == event.OrderCancelled.Name || s.Name == event.OrderDelivered.Name
-	if o.over() || o.Told == event.OrderAccepted.Name && !over {
+	if o.finished() || o.Outcome == event.OrderAccepted.Name && !over {
 		return
 	}
-	o.Told, o.ToldAt = s.Name, s.At
+	o.Outcome, o.OutcomeAt = s.Name, s.At
 }
 
 // decide says what becomes of the orders that are left: the ledger does not know them, or has been in doubt for too long.
 func (r *run) decide(ctx context.Context) error {
 	var group errgroup.Group
-	group.SetLimit(looksAtOnce)
+	group.SetLimit(lookupsAtOnce)
 	var mu sync.Mutex
-	for _, o := range r.left() {
-		told := o.Told
-		if told != event.OrderAccepted.Name && !o.over() && o.ToldAt.Before(o.last().Stored) {
+	for _, o := range r.unresolved() {
+		told := o.Outcome
+		if told != event.OrderAccepted.Name && !o.finished() && o.OutcomeAt.Before(o.last().Stored) {
 			told = "" // of an earlier audit
 		}
 		switch {
-		case o.found || told == "" || o.entry.State.Live():
+		case o.atWarehouse || told == "" || o.entry.State.Live():
 			group.Go(func() error {
-				soon, err := r.again(ctx, o)
+				soon, err := r.redeliver(ctx, o)
 				mu.Lock()
 				defer mu.Unlock()
 				if soon {
-					r.soon(r.ConfirmAfter)
+					r.repeatAfter(r.ConfirmAfter)
 				}
 				return err
 			})
 		case told == event.OrderAccepted.Name:
-			r.name(o, Absent, "")
+			r.nameUnexplained(o, Absent, "")
 		case told == event.OrderHeld.Name:
-			r.name(o, Left, "")
+			r.nameUnexplained(o, Left, "")
 		default: // failed, cancelled, delivered, shadowed
 			o.settle(false)
 		}
@@ -568,51 +568,51 @@ func (r *run) decide(ctx context.Context) error {
 
 // name names an order that nothing explains, if that was found before: it may just have been on its way from one place to
 // another.
-func (r *run) name(o *looked, why Why, detail string) {
-	if o.was == why || o.was == Looking {
-		o.is(why, detail)
+func (r *run) nameUnexplained(o *item, why Reason, detail string) {
+	if o.previous == why || o.previous == Confirming {
+		o.setReason(why, detail)
 		return
 	}
-	o.is(Looking, "")
-	r.soon(r.ConfirmAfter)
+	o.setReason(Confirming, "")
+	r.repeatAfter(r.ConfirmAfter)
 }
 
 // again hands an order over once more, and tells whether to look soon what came of it.
-func (r *run) again(ctx context.Context, o *looked) (soon bool, err error) {
+func (r *run) redeliver(ctx context.Context, o *item) (soon bool, err error) {
 	switch {
 	case !o.TriedAt.IsZero() && r.began.Sub(o.TriedAt) < r.Deadline:
-		o.is(Repairing, "")
+		o.setReason(Repairing, "")
 		return false, nil
 	case o.Tries >= MaxTries:
-		o.is(Lost, "")
+		o.setReason(Lost, "")
 		return false, nil
-	case r.over(ctx):
-		o.putOff()
+	case r.outOfTime(ctx):
+		o.postpone()
 		return true, nil
 	}
 	// The pusher may have had it in hand until now.
-	if err := r.lookUp(ctx, o); err != nil || o.settled {
+	if err := r.readEntry(ctx, o); err != nil || o.settled {
 		return false, err
 	}
 	why := "nobody knows it"
 	switch {
-	case o.found:
+	case o.atWarehouse:
 		why = "the warehouse has it, the ledger does not know it"
 	case o.entry.State.Live():
 		why = "in doubt for too long"
 	}
-	a := o.chosen()
+	a := o.auditToRedeliver()
 	err = r.Bus.Redeliver(ctx, pusherName, a.place(), o.Tries+1, bus.By{Who: Name, Why: why})
 	if errors.Is(err, bus.ErrNotStored) {
-		o.is(Gone, "")
+		o.setReason(Gone, "")
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
 	o.Tries, o.TriedAt = o.Tries+1, r.began
-	o.is(Repairing, "")
-	r.Metrics.Again.WithLabelValues(r.seller.Name()).Inc()
+	o.setReason(Repairing, "")
+	r.Metrics.Redelivered.WithLabelValues(r.seller.Name()).Inc()
 	return true, nil
 }
 
@@ -623,38 +623,38 @@ func (r *run) write(ctx context.Context) error {
 	// What was found is written even when the handler's own time is up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
 	defer cancel()
-	c := changes{seller: r.seller.Name(), version: r.version, fields: map[string][]byte{}}
-	head := r.standing
-	head.Open, head.Oldest = map[Why]int{}, time.Time{}
+	c := bookChanges{seller: r.seller.Name(), version: r.version, fields: map[string][]byte{}}
+	head := r.report
+	head.Open, head.Oldest = map[Reason]int{}, time.Time{}
 	looking := 0
 	for no, o := range r.orders {
-		if o.settled || !o.Why.Explains() && r.began.Sub(o.First()) > keepFor {
+		if o.settled || !o.Reason.Explains() && r.began.Sub(o.First()) > keepFor {
 			head.Settled++
 			if o.known && o.Tries > 0 {
 				head.Repaired++
 				r.Metrics.Repaired.WithLabelValues(r.seller.Name()).Inc()
 			}
-			if o.was != "" {
+			if o.previous != "" {
 				c.remove(no)
 			}
 			continue
 		}
-		if o.Why != o.was {
+		if o.Reason != o.previous {
 			o.Since = r.began
 			r.log(o)
 		}
-		head.Open[o.Why]++
-		if o.Why == Looking {
+		head.Open[o.Reason]++
+		if o.Reason == Confirming {
 			looking++
 		}
-		if !o.Why.Explains() && (head.Oldest.IsZero() || o.First().Before(head.Oldest)) {
+		if !o.Reason.Explains() && (head.Oldest.IsZero() || o.First().Before(head.Oldest)) {
 			head.Oldest = o.First()
 		}
 		if err := c.set(o.Order); err != nil {
 			return err
 		}
 	}
-	if err := c.strangers(r.strangers); err != nil {
+	if err := c.setFindings(r.findings); err != nil {
 		return err
 	}
 	c.marks = r.marks
@@ -669,14 +669,14 @@ func (r *run) write(ctx context.Context) error {
 const writeFor = 10 * time.Second
 
 // log says what is new of an order that a person may have to see to.
-func (r *run) log(o *looked) {
+func (r *run) log(o *item) {
 	e := r.Log.Debug()
 	switch {
-	case !o.Why.Explains():
+	case !o.Reason.Explains():
 		e = r.Log.Warn()
-	case o.Why == Repairing:
+	case o.Reason == Repairing:
 		e = r.Log.Info()
 	}
-	e.Str("seller", r.seller.Name()).Str("order", o.OutboundNo).Str("why", string(o.Why)).Str("detail", o.Detail).
+	e.Str("seller", r.seller.Name()).Str("order", o.OutboundNo).Str("why", string(o.Reason)).Str("detail", o.Detail).
 		Time("audited", o.First()).Int("tries", o.Tries).Msg("order is not settled")
 }

@@ -28,15 +28,15 @@ import (
 //	d/<xx>, s/<xx>    queues: goods whose shares are to be looked at, or set at the warehouse
 //	telling           goods whose shares were about to be told by a run
 const (
-	fieldHead    = "head"
-	fieldTelling = "telling"
-	goodsPrefix  = "g/"
-	byNumber     = "p/"
-	byCode       = "q/"
-	codePrefix   = "c/"
-	toldPrefix   = "t/"
-	dirtyQueue   = "d/"
-	setQueue     = "s/"
+	fieldHead       = "head"
+	fieldInFlight   = "telling"
+	goodsPrefix     = "g/"
+	byNumber        = "p/"
+	byCode          = "q/"
+	codePrefix      = "c/"
+	publishedPrefix = "t/"
+	dirtyQueue      = "d/"
+	setQueue        = "s/"
 )
 
 // BookOf names the book of a seller's warehouse, by the ERP's code.
@@ -46,11 +46,11 @@ func BookOf(seller, warehouse string) string { return "stock/" + seller + "/" + 
 type Head struct {
 	// Born is the ledger's birth that the book was last looked at under. After another one it may be older than what was
 	// told, and lack what was accepted.
-	Born time.Time `json:"born,omitzero"`
+	Epoch time.Time `json:"born,omitzero"`
 	// From: of every order that was accepted since, the book knows. Counts are used when they began long enough after it.
-	From time.Time `json:"from,omitzero"`
+	TrackedSince time.Time `json:"from,omitzero"`
 	// ToldFrom: what was told under an earlier version of the book may have been told otherwise since.
-	ToldFrom uint64 `json:"toldFrom,omitempty"`
+	CertainFrom uint64 `json:"toldFrom,omitempty"`
 	// Seen is when the warehouse was first to be counted.
 	Seen time.Time `json:"seen,omitzero"`
 	// Counted is when the last complete count began, CountedTo when it ended; CountID is its.
@@ -67,11 +67,11 @@ type Head struct {
 	Ratios   string    `json:"ratios,omitempty"`
 	RatiosAt time.Time `json:"ratiosAt,omitzero"`
 	// Asked is an operator's wish for a count, nil when there is none.
-	Asked *Asked `json:"asked,omitempty"`
+	CountRequest *CountRequest `json:"asked,omitempty"`
 	// Pools are those of which something was told.
 	Pools []string `json:"pools,omitempty"`
 	// ToldAt is when shares were told last.
-	ToldAt time.Time `json:"toldAt,omitzero"`
+	PublishedAt time.Time `json:"toldAt,omitzero"`
 	// Dirty and Set tell which queues of either kind hold goods, a bit each.
 	Dirty uint64 `json:"dirty,omitempty"`
 	Set   uint64 `json:"set,omitempty"`
@@ -79,7 +79,7 @@ type Head struct {
 	Rescan     bool   `json:"rescan,omitempty"`
 	ScanCursor string `json:"scanCursor,omitempty"`
 	// Short: orders were accepted that did not say what they take.
-	Short int64 `json:"short,omitempty"`
+	IncompleteOrders int64 `json:"short,omitempty"`
 }
 
 // RatioChange is a row of the flow that says that a shop's part of the stock was changed at the warehouse.
@@ -91,7 +91,7 @@ type RatioChange struct {
 }
 
 // Asked is who wants a count, and since when.
-type Asked struct {
+type CountRequest struct {
 	By string    `json:"by"`
 	At time.Time `json:"at"`
 }
@@ -173,7 +173,7 @@ func coarser(batches []Batch) []Batch {
 }
 
 // contained drops what a count that began at counted contains: all that was accepted settle before it.
-func (p Pending) contained(counted time.Time, settle time.Duration) {
+func (p Pending) dropCounted(counted time.Time, settle time.Duration) {
 	before := counted.Add(-settle).Unix()
 	for shop, batches := range p {
 		batches = slices.DeleteFunc(batches, func(b Batch) bool { return b.At <= before })
@@ -193,15 +193,15 @@ func (p Pending) of(shop string) int64 {
 }
 
 // Told is what was told last of a goods, by the ERP's shop of the pool.
-type Told map[string]Figure
+type Published map[string]PublishedShare
 
 // Figure is a share that was told, and under which version.
-type Figure struct {
+type PublishedShare struct {
 	Share   int64  `json:"n"`
 	Version uint64 `json:"v"`
 }
 
-func toldField(pool, goods string) string { return toldPrefix + pool + "/" + goods }
+func publishedField(pool, goods string) string { return publishedPrefix + pool + "/" + goods }
 
 // queues is how many fields a queue has: a bit each in Head.
 const queues = 64
@@ -364,7 +364,7 @@ func (b *books) update(ctx context.Context, name string, fields, marks []string,
 		if err != nil {
 			return err
 		}
-		p.reborn()
+		p.checkEpoch()
 		if err := change(p); err != nil {
 			return err
 		}
@@ -420,17 +420,17 @@ func pause(ctx context.Context, try int) error {
 }
 
 // reborn notes that the ledger was born again since the book was written last: it may have been put back to what it was.
-func (p *page) reborn() {
-	if p.Head.Born.Equal(p.EpochSince) {
+func (p *page) checkEpoch() {
+	if p.Head.Epoch.Equal(p.EpochSince) {
 		return
 	}
-	if p.Version == 0 || p.Head.Born.IsZero() {
-		p.Head.Born = p.EpochSince
+	if p.Version == 0 || p.Head.Epoch.IsZero() {
+		p.Head.Epoch = p.EpochSince
 		return
 	}
-	p.Head.Born, p.Head.ToldFrom = p.EpochSince, p.Version+1
-	if p.EpochSince.After(p.Head.From) && !p.Head.From.IsZero() {
-		p.Head.From = p.EpochSince
+	p.Head.Epoch, p.Head.CertainFrom = p.EpochSince, p.Version+1
+	if p.EpochSince.After(p.Head.TrackedSince) && !p.Head.TrackedSince.IsZero() {
+		p.Head.TrackedSince = p.EpochSince
 	}
 	p.Head.Rescan, p.Head.ScanCursor = true, ""
 }

@@ -23,25 +23,25 @@ import (
 
 const (
 	// takeFor is how long a run asks for more. Together with one more call (10 s) it must not exceed the handler's limit (25 s).
-	takeFor = 14 * time.Second
+	readFor = 14 * time.Second
 	// countLease must stay above the handler's limit (25 s) and the writing that comes after it.
 	countLease = ledger.ClaimFor
 	// mostTries is how often a way is begun anew because the pages shifted under it, before it is given up until the next tick.
-	mostTries = 4
+	maxTries = 4
 	// mostAge is how long a walk may be under way: nobody went on with an older one for a while.
-	mostAge = time.Hour
+	maxScanAge = time.Hour
 	// partOf is how many goods one stock.counted tells, applyOf how many one write takes.
-	partOf  = 200
-	applyOf = 40
+	goodsPerEvent  = 200
+	goodsPerUpdate = 40
 	// rowsAField is how many rows are kept in one field of a walk, and fieldsAWrite how many of those are written at a time.
-	rowsAField   = 100
-	fieldsAWrite = 10
+	rowsPerField   = 100
+	fieldsPerWrite = 10
 )
 
 // CountDue goes on with what there is to do at a warehouse: walking through its stock, comparing the places' books with the
 // far side's figures, setting shares there. A warehouse that another replica is at is left to it.
 func (y *Syncer) CountDue(ctx context.Context, d *bus.Delivery, m *stockv1.CountDue) ([]event.Event, error) {
-	events, after, err := y.round(ctx, m.GetSeller(), m.GetWarehouse(), d.StreamTime)
+	events, after, err := y.runCount(ctx, m.GetSeller(), m.GetWarehouse(), d.StreamTime)
 	for _, f := range after {
 		d.AfterStored(f)
 	}
@@ -52,7 +52,7 @@ func (y *Syncer) CountDue(ctx context.Context, d *bus.Delivery, m *stockv1.Count
 }
 
 // round returns what to tell, and what to do when that is stored. at is the bus's time of the tick, if it is known.
-func (y *Syncer) round(ctx context.Context, name, code string, at time.Time) ([]event.Event, []func(context.Context) error, error) {
+func (y *Syncer) runCount(ctx context.Context, name, code string, at time.Time) ([]event.Event, []func(context.Context) error, error) {
 	s, ok := y.Sellers.Get(name)
 	if !ok || s.Pause != nil {
 		return nil, nil, nil
@@ -66,8 +66,8 @@ func (y *Syncer) round(ctx context.Context, name, code string, at time.Time) ([]
 	if err != nil || !mine {
 		return nil, nil, err
 	}
-	r := &round{
-		Syncer: y, seller: s, warehouse: code, book: BookOf(s.Name(), code), walkBook: lease, until: y.Now().Add(takeFor),
+	r := &countRun{
+		Syncer: y, seller: s, warehouse: code, book: BookOf(s.Name(), code), scanBook: lease, until: y.Now().Add(readFor),
 		began: y.Now(),
 	}
 	if !at.IsZero() && at.Before(r.began) { // a clock that is ahead would take orders for counted that are not
@@ -79,11 +79,11 @@ func (y *Syncer) round(ctx context.Context, name, code string, at time.Time) ([]
 }
 
 // round is one tick of one warehouse.
-type round struct {
+type countRun struct {
 	*Syncer
 	seller         *seller.Seller
 	warehouse      string
-	book, walkBook string
+	book, scanBook string
 	began, until   time.Time
 	reader         warehouse.StockReader
 
@@ -92,37 +92,39 @@ type round struct {
 }
 
 // late tells whether no more calls may begin.
-func (r *round) late(ctx context.Context) bool { return ctx.Err() != nil || !r.Now().Before(r.until) }
+func (r *countRun) outOfTime(ctx context.Context) bool {
+	return ctx.Err() != nil || !r.Now().Before(r.until)
+}
 
-func (r *round) work(ctx context.Context) error {
-	head, err := r.head(ctx)
+func (r *countRun) work(ctx context.Context) error {
+	head, err := r.readHead(ctx)
 	if err != nil {
 		return err
 	}
-	w, err := r.walk(ctx)
+	w, err := r.readScan(ctx)
 	if err != nil {
 		return err
 	}
-	if w != nil && r.Now().Sub(w.Began) > mostAge {
+	if w != nil && r.Now().Sub(w.Began) > maxScanAge {
 		w = nil
 	}
 	if w == nil && !r.due(&head) {
-		return r.elsewhere(ctx, head)
+		return r.betweenCounts(ctx, head)
 	}
 	if r.reader, err = r.Read(r.seller, r.warehouse); err != nil {
-		return r.standing(err)
+		return r.logLasting(err)
 	}
-	if w == nil || head.Asked != nil && w.Began.Before(head.Asked.At) {
-		w = &walk{Began: r.began, Next: 1, Try: 1}
+	if w == nil || head.CountRequest != nil && w.Began.Before(head.CountRequest.At) {
+		w = &scan{Began: r.began, Next: 1, Try: 1}
 	}
-	return r.standing(r.count(ctx, w))
+	return r.logLasting(r.count(ctx, w))
 }
 
 // head reads the warehouse's, and lets it begin to know of accepted orders where there are shares.
-func (r *round) head(ctx context.Context) (head Head, err error) {
-	err = r.shelf.update(ctx, r.book, nil, nil, func(p *page) error {
+func (r *countRun) readHead(ctx context.Context) (head Head, err error) {
+	err = r.books.update(ctx, r.book, nil, nil, func(p *page) error {
 		if len(r.seller.Pools(r.warehouse)) > 0 {
-			p.track(r.Now())
+			p.startTracking(r.Now())
 		}
 		if p.Head.Seen.IsZero() {
 			p.Head.Seen = r.Now()
@@ -134,15 +136,15 @@ func (r *round) head(ctx context.Context) (head Head, err error) {
 }
 
 // due tells whether a count is to begin.
-func (r *round) due(h *Head) bool {
+func (r *countRun) due(h *Head) bool {
 	now := r.began
-	useful := h.From.Add(r.Settle)
+	useful := h.TrackedSince.Add(r.Settle)
 	switch {
-	case h.Asked != nil:
+	case h.CountRequest != nil:
 		return true
-	case !h.From.IsZero() && now.Before(useful):
+	case !h.TrackedSince.IsZero() && now.Before(useful):
 		return false // it could not be used for shares
-	case h.Counted.IsZero(), !h.From.IsZero() && h.Counted.Before(useful):
+	case h.Counted.IsZero(), !h.TrackedSince.IsZero() && h.Counted.Before(useful):
 		return true
 	default:
 		return !now.Before(h.Counted.Add(r.seller.Following().CountEvery))
@@ -151,7 +153,7 @@ func (r *round) due(h *Head) bool {
 
 // standing is for what fails for a reason that stays: nothing holds a tick until its cause is gone. It is logged when it
 // changes.
-func (r *round) standing(err error) error {
+func (r *countRun) logLasting(err error) error {
 	class := fault.Of(err)
 	stays := err != nil && (class == fault.Held || class == fault.Refused || errors.Is(err, warehouse.ErrNotPermitted))
 	text := ""
@@ -173,7 +175,7 @@ func (r *round) standing(err error) error {
 }
 
 // watch feeds the seller's breaker with the outcome of a call and pauses the seller when it trips.
-func (r *round) watch(err error) {
+func (r *countRun) reportToBreaker(err error) {
 	by, trip := r.Breaker.Report(r.seller.Name(), err)
 	if !trip {
 		return
@@ -188,7 +190,7 @@ func (r *round) watch(err error) {
 }
 
 // walk is a way through all pages of a warehouse's stock, kept between runs.
-type walk struct {
+type scan struct {
 	Began time.Time `json:"began"`
 	// Next is the page to read, Total how many rows there are, Read how many of them were.
 	Next  int `json:"next"`
@@ -207,30 +209,30 @@ type walk struct {
 }
 
 // keptRows are rows of one try.
-type keptRows struct {
+type savedRows struct {
 	Try  int                  `json:"try"`
 	Rows []warehouse.StockRow `json:"rows"`
 }
 
 // anew begins another try.
-func (w *walk) anew() { w.Try, w.Next, w.Total, w.Read = w.Try+1, 1, 0, 0 }
+func (w *scan) restart() { w.Try, w.Next, w.Total, w.Read = w.Try+1, 1, 0, 0 }
 
-const fieldWalk = "walk"
+const fieldScan = "walk"
 
 func rowsField(i int) string { return fmt.Sprintf("r/%06d", i) }
 
 // id names a count.
-func (w *walk) id() string { return w.Began.UTC().Format("20060102T150405.000Z") }
+func (w *scan) id() string { return w.Began.UTC().Format("20060102T150405.000Z") }
 
 // walk reads the one that is under way, nil when there is none.
-func (r *round) walk(ctx context.Context) (*walk, error) {
-	b, err := r.shelf.ReadBook(ctx, r.walkBook, []string{fieldWalk}, nil)
-	if err != nil || b.Fields[fieldWalk] == nil {
+func (r *countRun) readScan(ctx context.Context) (*scan, error) {
+	b, err := r.books.ReadBook(ctx, r.scanBook, []string{fieldScan}, nil)
+	if err != nil || b.Fields[fieldScan] == nil {
 		return nil, err
 	}
-	w := &walk{version: b.Version}
-	if err := json.Unmarshal(b.Fields[fieldWalk], w); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", errBook, r.walkBook, err)
+	w := &scan{version: b.Version}
+	if err := json.Unmarshal(b.Fields[fieldScan], w); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errBook, r.scanBook, err)
 	}
 	return w, nil
 }
@@ -246,16 +248,16 @@ var errShifted = errors.New("the warehouse's stock moved between its pages each 
 // Mostly the number of rows gives that away, and the try is begun anew. Where another row came at the same time it does
 // not. Then something that the last count had seems to be gone: the way is gone a second time, as for the very first count,
 // and gone is only what both ways lack. What only one of them has was there after the count began.
-func (r *round) count(ctx context.Context, w *walk) error {
+func (r *countRun) count(ctx context.Context, w *scan) error {
 	for {
-		if r.late(ctx) {
-			return r.keep(w)
+		if r.outOfTime(ctx) {
+			return r.saveScan(w)
 		}
 		p, err := r.reader.Stock(ctx, w.Next)
-		r.watch(err)
+		r.reportToBreaker(err)
 		if err != nil {
 			r.Metrics.Failed.WithLabelValues("call").Inc()
-			return errors.Join(err, r.keep(w))
+			return errors.Join(err, r.saveScan(w))
 		}
 		if w.Next == 1 {
 			w.Total = p.Total
@@ -266,38 +268,38 @@ func (r *round) count(ctx context.Context, w *walk) error {
 			if !p.Last {
 				continue
 			}
-			done, err := r.ended(ctx, w)
+			done, err := r.endTry(ctx, w)
 			if done || err != nil {
 				return err
 			}
 			continue
 		}
-		if err := r.shifted(ctx, w); err != nil {
+		if err := r.restartTry(ctx, w); err != nil {
 			return err
 		}
 	}
 }
 
 // shifted begins a try anew whose pages moved.
-func (r *round) shifted(ctx context.Context, w *walk) error {
+func (r *countRun) restartTry(ctx context.Context, w *scan) error {
 	r.Metrics.Shifts.Inc()
-	if w.Try-w.First >= mostTries {
+	if w.Try-w.First >= maxTries {
 		r.Metrics.Failed.WithLabelValues("shifted").Inc()
-		return errors.Join(errShifted, r.shelf.DropBook(ctx, r.walkBook))
+		return errors.Join(errShifted, r.books.DropBook(ctx, r.scanBook))
 	}
 	w.rows = slices.Clip(w.rows)
-	if err := r.keepRows(ctx, w); err != nil {
+	if err := r.saveRows(ctx, w); err != nil {
 		return err
 	}
-	w.anew()
+	w.restart()
 	return nil
 }
 
 // ended takes a try that read its last page. It is false when the way is to be gone again.
-func (r *round) ended(ctx context.Context, w *walk) (bool, error) {
+func (r *countRun) endTry(ctx context.Context, w *scan) (bool, error) {
 	pages := w.Next - 1
 	if pages > 1 { // the rows of the try are needed by their number, wherever they are
-		if err := r.keepRows(ctx, w); err != nil {
+		if err := r.saveRows(ctx, w); err != nil {
 			return false, err
 		}
 	}
@@ -305,10 +307,10 @@ func (r *round) ended(ctx context.Context, w *walk) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if !whole(rows, w.Total) {
-		return false, r.shifted(ctx, w)
+	if !isComplete(rows, w.Total) {
+		return false, r.restartTry(ctx, w)
 	}
-	known, err := r.known(ctx)
+	known, err := r.knownGoods(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -318,20 +320,20 @@ func (r *round) ended(ctx context.Context, w *walk) (bool, error) {
 			return false, err
 		}
 		rows = union(rows, first)
-	} else if pages > 1 && (len(known) == 0 || lacks(rows, known)) {
+	} else if pages > 1 && (len(known) == 0 || misses(rows, known)) {
 		w.First = w.Try
-		w.anew()
+		w.restart()
 		return false, nil
 	}
-	r.found(w, addUp(rows), known)
+	r.publishCount(w, addUp(rows), known)
 	return true, nil
 }
 
 // keep writes how far a walk got, also when the run's own time is up.
-func (r *round) keep(w *walk) error {
+func (r *countRun) saveScan(w *scan) error {
 	ctx, cancel := context.WithTimeout(context.Background(), writeFor)
 	defer cancel()
-	if err := r.keepRows(ctx, w); err != nil {
+	if err := r.saveRows(ctx, w); err != nil {
 		return err
 	}
 	raw, err := json.Marshal(w)
@@ -339,17 +341,17 @@ func (r *round) keep(w *walk) error {
 		return err
 	}
 	// The rows first: a walk that says it was further than its rows would lose them.
-	return r.keepFields(ctx, w, map[string][]byte{fieldWalk: raw})
+	return r.saveFields(ctx, w, map[string][]byte{fieldScan: raw})
 }
 
 // keepRows writes the rows that are not kept yet.
-func (r *round) keepRows(ctx context.Context, w *walk) error {
-	fields := slices.Collect(slices.Chunk(w.rows, rowsAField))
+func (r *countRun) saveRows(ctx context.Context, w *scan) error {
+	fields := slices.Collect(slices.Chunk(w.rows, rowsPerField))
 	w.rows = nil
 	for len(fields) > 0 {
 		write := map[string][]byte{}
-		for len(fields) > 0 && len(write) < fieldsAWrite {
-			raw, err := json.Marshal(keptRows{w.Try, fields[0]})
+		for len(fields) > 0 && len(write) < fieldsPerWrite {
+			raw, err := json.Marshal(savedRows{w.Try, fields[0]})
 			if err != nil {
 				return err
 			}
@@ -357,27 +359,27 @@ func (r *round) keepRows(ctx context.Context, w *walk) error {
 			w.Fields++
 			fields = fields[1:]
 		}
-		if err := r.keepFields(ctx, w, write); err != nil {
+		if err := r.saveFields(ctx, w, write); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *round) keepFields(ctx context.Context, w *walk, write map[string][]byte) error {
+func (r *countRun) saveFields(ctx context.Context, w *scan, write map[string][]byte) error {
 	if w.version == 0 { // whatever an earlier walk left
-		b, err := r.shelf.ReadBook(ctx, r.walkBook, nil, nil)
+		b, err := r.books.ReadBook(ctx, r.scanBook, nil, nil)
 		if err != nil {
 			return err
 		}
 		if w.version = b.Version; b.Version > 0 {
-			if err := r.shelf.DropBook(ctx, r.walkBook); err != nil {
+			if err := r.books.DropBook(ctx, r.scanBook); err != nil {
 				return err
 			}
 			w.version = 0
 		}
 	}
-	version, err := r.shelf.WriteBook(ctx, r.walkBook, ledger.BookWrite{Version: w.version, Owner: r.NewOwner(), Fields: write})
+	version, err := r.books.WriteBook(ctx, r.scanBook, ledger.BookWrite{Version: w.version, Owner: r.NewOwner(), Fields: write})
 	if err == nil {
 		w.version = version
 	}
@@ -385,14 +387,14 @@ func (r *round) keepFields(ctx context.Context, w *walk, write map[string][]byte
 }
 
 // rowsOf are all that a try has read.
-func (r *round) rowsOf(ctx context.Context, w *walk, try int) ([]warehouse.StockRow, error) {
+func (r *countRun) rowsOf(ctx context.Context, w *scan, try int) ([]warehouse.StockRow, error) {
 	var all []warehouse.StockRow
 	names := make([]string, w.Fields)
 	for i := range names {
 		names[i] = rowsField(i)
 	}
 	for some := range slices.Chunk(names, 50) {
-		b, err := r.shelf.ReadBook(ctx, r.walkBook, some, nil)
+		b, err := r.books.ReadBook(ctx, r.scanBook, some, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -400,9 +402,9 @@ func (r *round) rowsOf(ctx context.Context, w *walk, try int) ([]warehouse.Stock
 			return nil, errors.New("somebody else counts the same warehouse")
 		}
 		for _, name := range some {
-			var kept keptRows
+			var kept savedRows
 			if err := json.Unmarshal(b.Fields[name], &kept); err != nil {
-				return nil, fmt.Errorf("%w: %s %s: %w", errBook, r.walkBook, name, err)
+				return nil, fmt.Errorf("%w: %s %s: %w", errBook, r.scanBook, name, err)
 			}
 			if kept.Try == try {
 				all = append(all, kept.Rows...)
@@ -431,7 +433,7 @@ func conditionOf(row warehouse.StockRow) condition { return condition{row.GoodsN
 
 // whole tells whether no row is missing, and none came twice. Where the far side does not tell how many there are, only the
 // second shows.
-func whole(rows []warehouse.StockRow, total int) bool {
+func isComplete(rows []warehouse.StockRow, total int) bool {
 	seen := map[condition]bool{}
 	for _, row := range rows {
 		if c := conditionOf(row); seen[c] {
@@ -453,7 +455,7 @@ func union(rows, first []warehouse.StockRow) []warehouse.StockRow {
 }
 
 // lacks tells whether something that the last count had is not among rows.
-func lacks(rows []warehouse.StockRow, known map[string]Goods) bool {
+func misses(rows []warehouse.StockRow, known map[string]Goods) bool {
 	seen := map[condition]bool{}
 	for _, row := range rows {
 		seen[conditionOf(row)] = true
@@ -490,9 +492,9 @@ func addUp(rows []warehouse.StockRow) map[string]*counted {
 }
 
 // known is all goods that earlier counts found.
-func (r *round) known(ctx context.Context) (map[string]Goods, error) {
+func (r *countRun) knownGoods(ctx context.Context) (map[string]Goods, error) {
 	known := map[string]Goods{}
-	err := r.shelf.scan(ctx, r.book, goodsPrefix, func(f ledger.Field) error {
+	err := r.books.scan(ctx, r.book, goodsPrefix, func(f ledger.Field) error {
 		var g Goods
 		if err := json.Unmarshal(f.Value, &g); err != nil {
 			return fmt.Errorf("%w: %s: %w", errBook, f.Name, err)
@@ -504,7 +506,7 @@ func (r *round) known(ctx context.Context) (map[string]Goods, error) {
 }
 
 // found tells a complete count, and puts it into the book when it is stored.
-func (r *round) found(w *walk, found map[string]*counted, known map[string]Goods) {
+func (r *countRun) publishCount(w *scan, found map[string]*counted, known map[string]Goods) {
 	ended := r.Now()
 	for no, g := range known {
 		if found[no] == nil {
@@ -512,7 +514,7 @@ func (r *round) found(w *walk, found map[string]*counted, known map[string]Goods
 		}
 	}
 	nos := slices.Sorted(maps.Keys(found))
-	parts := slices.Collect(slices.Chunk(nos, partOf))
+	parts := slices.Collect(slices.Chunk(nos, goodsPerEvent))
 	for i, part := range parts {
 		m := &stockv1.Counted{
 			Seller: r.seller.Name(), Warehouse: r.warehouse, At: timestamppb.New(w.Began), CountId: w.id(),
@@ -528,14 +530,14 @@ func (r *round) found(w *walk, found map[string]*counted, known map[string]Goods
 		if err := r.apply(ctx, w, nos, found); err != nil {
 			return err
 		}
-		err := r.shelf.update(ctx, r.book, nil, nil, func(p *page) error {
+		err := r.books.update(ctx, r.book, nil, nil, func(p *page) error {
 			h := &p.Head
 			if w.Began.Before(h.Counted) {
 				return nil
 			}
 			h.Counted, h.CountedTo, h.CountID = w.Began, ended, w.id()
-			if h.Asked != nil && !w.Began.Before(h.Asked.At) {
-				h.Asked = nil
+			if h.CountRequest != nil && !w.Began.Before(h.CountRequest.At) {
+				h.CountRequest = nil
 			}
 			return nil
 		})
@@ -544,15 +546,15 @@ func (r *round) found(w *walk, found map[string]*counted, known map[string]Goods
 		}
 		r.Metrics.Counted.Inc()
 		if w.version > 0 {
-			return r.shelf.DropBook(ctx, r.walkBook)
+			return r.books.DropBook(ctx, r.scanBook)
 		}
 		return nil
 	})
 }
 
 // apply puts what was counted into the book, some goods at a time: each of them says itself when it was counted.
-func (r *round) apply(ctx context.Context, w *walk, nos []string, found map[string]*counted) error {
-	for part := range slices.Chunk(nos, applyOf) {
+func (r *countRun) apply(ctx context.Context, w *scan, nos []string, found map[string]*counted) error {
+	for part := range slices.Chunk(nos, goodsPerUpdate) {
 		fields := queueFields(dirtyQueue, part)
 		for _, no := range part {
 			fields = append(fields, goodsPrefix+no, byNumber+no)
@@ -560,9 +562,9 @@ func (r *round) apply(ctx context.Context, w *walk, nos []string, found map[stri
 				fields = append(fields, byCode+code, codePrefix+code)
 			}
 		}
-		err := r.shelf.update(ctx, r.book, fields, nil, func(p *page) error {
+		err := r.books.update(ctx, r.book, fields, nil, func(p *page) error {
 			for _, no := range part {
-				if err := r.put(p, w, no, found[no]); err != nil {
+				if err := r.putGoods(p, w, no, found[no]); err != nil {
 					return err
 				}
 			}
@@ -576,7 +578,7 @@ func (r *round) apply(ctx context.Context, w *walk, nos []string, found map[stri
 }
 
 // put writes one goods, and drops the orders that the count contains.
-func (r *round) put(p *page, w *walk, no string, c *counted) error {
+func (r *countRun) putGoods(p *page, w *scan, no string, c *counted) error {
 	var was Goods
 	known, err := p.get(goodsPrefix+no, &was)
 	if err != nil {
@@ -585,7 +587,7 @@ func (r *round) put(p *page, w *walk, no string, c *counted) error {
 	if known && !was.At.Before(w.Began) {
 		return nil
 	}
-	changed := !known || was.Saleable != c.saleable || was.Code != c.code || was.At.Before(p.Head.From.Add(r.Settle))
+	changed := !known || was.Saleable != c.saleable || was.Code != c.code || was.At.Before(p.Head.TrackedSince.Add(r.Settle))
 	pending := []string{byNumber + no}
 	if c.code != "" {
 		pending = append(pending, byCode+c.code)
@@ -599,7 +601,7 @@ func (r *round) put(p *page, w *walk, no string, c *counted) error {
 		if len(all) == 0 {
 			continue
 		}
-		all.contained(w.Began, r.Settle)
+		all.dropCounted(w.Began, r.Settle)
 		p.putPending(field, all)
 		changed = true
 	}
@@ -615,12 +617,12 @@ func (r *round) put(p *page, w *walk, no string, c *counted) error {
 }
 
 // elsewhere is what is done between two counts.
-func (r *round) elsewhere(ctx context.Context, head Head) error {
-	if err := r.standing(r.compare(ctx, head)); err != nil {
+func (r *countRun) betweenCounts(ctx context.Context, head Head) error {
+	if err := r.logLasting(r.compare(ctx, head)); err != nil {
 		return err
 	}
-	if !r.seller.Setup.GetStock().GetSetAtWarehouse() || r.late(ctx) {
+	if !r.seller.Setup.GetStock().GetSetAtWarehouse() || r.outOfTime(ctx) {
 		return nil
 	}
-	return r.standing(r.set(ctx))
+	return r.logLasting(r.setShares(ctx))
 }

@@ -24,14 +24,14 @@ func figures(parts []*stockv1.Counted) map[string]int64 {
 
 // A warehouse with more pages than a run may ask for is counted in several, and told in parts.
 func TestALargeWarehouseIsCountedInSeveralRuns(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.perPage = 100
 		for i := range 950 {
 			b.wh.put(fmt.Sprintf("N%03d", i), int64(i))
 		}
 		b.countTick() // begins to know of orders
-		b.wait(2 * time.Minute)
-		b.wh.before = func(int) error { b.wait(5 * time.Second); return nil }
+		b.advance(2 * time.Minute)
+		b.wh.before = func(int) error { b.advance(5 * time.Second); return nil }
 		ticks, began := 0, b.now()
 		var parts []*stockv1.Counted
 		for len(parts) == 0 && ticks < 100 {
@@ -63,11 +63,11 @@ func TestALargeWarehouseIsCountedInSeveralRuns(t *testing.T) {
 
 // Rows that move between pages while they are read make no count: it is begun anew, and given up when they keep moving.
 func TestPagesThatShiftAreReadAnew(t *testing.T) {
-	b := newBench(t, redisLedger(t))
+	b := newFixture(t, redisLedger(t))
 	for i := range 9 {
 		b.wh.put(fmt.Sprintf("N%d", i), 10)
 	}
-	b.wait(2 * time.Minute)
+	b.advance(2 * time.Minute)
 	shifts := 0
 	b.wh.before = func(page int) error {
 		if page == 2 && shifts < 2 { // N0 was read; all the others move up by one
@@ -92,12 +92,12 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 		}
 		return nil
 	}
-	b.askForCount()
+	b.requestCount()
 	if found = figures(b.count()); found["N5"] != 10 || found["N1"] != 0 || found["N91"] != 10 {
 		t.Errorf("counted %v", found)
 	}
 	b.wh.before = nil
-	b.askForCount()
+	b.requestCount()
 	if found = figures(b.count()); found["N2"] != 0 || found["N5"] != 10 {
 		t.Errorf("counted %v", found)
 	}
@@ -109,8 +109,8 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 		}
 		return nil
 	}
-	b.askForCount()
-	events, after, err := b.round(t.Context(), "acme", "W1", time.Time{})
+	b.requestCount()
+	events, after, err := b.runCount(t.Context(), "acme", "W1", time.Time{})
 	if !errors.Is(err, errShifted) || len(events) > 0 {
 		t.Fatalf("told %v: %v", events, err)
 	}
@@ -126,18 +126,18 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 }
 
 // What was told and not yet put into the book when the worker was killed is counted again.
-func TestACountWhoseWorkerWasKilledIsMadeAgain(t *testing.T) {
-	b := newBench(t, redisLedger(t))
+func TestACountWhoseWorkerWasKilledIsRepeated(t *testing.T) {
+	b := newFixture(t, redisLedger(t))
 	b.wh.put("G1", 10)
-	b.wait(time.Minute)
-	if _, _, err := b.round(t.Context(), "acme", "W1", time.Time{}); err != nil { // begins to know of orders
+	b.advance(time.Minute)
+	if _, _, err := b.runCount(t.Context(), "acme", "W1", time.Time{}); err != nil { // begins to know of orders
 		t.Fatal(err)
 	}
-	b.wait(countLease + time.Minute)
-	if events, _, err := b.round(t.Context(), "acme", "W1", time.Time{}); err != nil || len(events) != 1 {
+	b.advance(countLease + time.Minute)
+	if events, _, err := b.runCount(t.Context(), "acme", "W1", time.Time{}); err != nil || len(events) != 1 {
 		t.Fatalf("told %v: %v", events, err)
 	}
-	b.wait(countLease + time.Second)
+	b.advance(countLease + time.Second)
 	if len(b.count()) != 1 {
 		t.Error("it was not counted again")
 	}
@@ -145,22 +145,22 @@ func TestACountWhoseWorkerWasKilledIsMadeAgain(t *testing.T) {
 
 // How often a warehouse is counted is the set-up's to say; a seller that is paused is left alone.
 func TestWhenAWarehouseIsCounted(t *testing.T) {
-	b := newBench(t, redisLedger(t))
+	b := newFixture(t, redisLedger(t))
 	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
 	b.wh.put("G1", 10)
 	counts := func() int { return len(b.countTick().events) }
 	if counts() != 1 || counts() != 0 {
 		t.Error("want one count, at once")
 	}
-	b.wait(59 * time.Minute)
+	b.advance(59 * time.Minute)
 	if counts() != 0 {
 		t.Error("counted before an hour was over")
 	}
-	b.wait(time.Minute)
+	b.advance(time.Minute)
 	if counts() != 1 {
 		t.Error("not counted after an hour")
 	}
-	b.askForCount()
+	b.requestCount()
 	_ = b.Pause(t.Context(), "acme", sellerPause)
 	if counts() != 0 {
 		t.Error("counted although the seller is paused")
@@ -172,12 +172,12 @@ func TestWhenAWarehouseIsCounted(t *testing.T) {
 }
 
 // A run of failures pauses the seller; what no retry mends is logged once.
-func TestAFarSideThatFailsIsLeftAlone(t *testing.T) {
-	b := newBench(t, redisLedger(t))
+func TestAWarehouseThatFailsIsLeftAlone(t *testing.T) {
+	b := newFixture(t, redisLedger(t))
 	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
 	b.wh.before = func(int) error { return errors.New("down") }
 	for range 3 {
-		_, after, err := b.round(t.Context(), "acme", "W1", time.Time{})
+		_, after, err := b.runCount(t.Context(), "acme", "W1", time.Time{})
 		if err == nil {
 			t.Fatal("want an error")
 		}
@@ -197,7 +197,7 @@ func TestAFarSideThatFailsIsLeftAlone(t *testing.T) {
 
 // A ratio that was changed at the warehouse after the set-up was applied makes ours doubtful, until it is applied again.
 // ratioChanged plays a row of the flow that says that a ratio was changed at the warehouse. It returns what is published.
-func (b *bench) ratioChanged(at time.Time, flowNo string) []event.Event {
+func (b *fixture) ratioChanged(at time.Time, flowNo string) []event.Event {
 	b.t.Helper()
 	m := &stockv1.Noted{Rule: "ratio", Movement: &stockv1.Movement{Seller: "acme", Warehouse: "W1", ShopNo: "ESPA", GoodsNo: "G1", FlowNo: flowNo, At: stamp(at)}}
 	events, err := b.Noted(b.t.Context(), nil, m)
@@ -209,21 +209,21 @@ func (b *bench) ratioChanged(at time.Time, flowNo string) []event.Event {
 
 // A lower ratio at JD than ours would oversell: nothing rises until somebody has looked.
 func TestAfterAChangeOfARatioSharesFallButDoNotRise(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
 		b.count()
 		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
 		count := func(n int64) {
 			b.wh.put("G1", n)
-			b.wait(2 * time.Minute)
-			b.askForCount()
+			b.advance(2 * time.Minute)
+			b.requestCount()
 			b.count()
 		}
 
 		if events := b.ratioChanged(b.now().Add(-time.Hour), "F0"); len(events) != 0 {
 			t.Errorf("a change from before the set-up counts: %v", events)
 		}
-		b.wait(time.Minute)
+		b.advance(time.Minute)
 		changed := b.now()
 		first := b.ratioChanged(changed, "F1")
 		if again := b.ratioChanged(changed, "F1"); len(first) != 1 || len(again) != 1 || first[0].ID != again[0].ID || first[0].Name != "stock.share.doubtful" {
@@ -247,15 +247,15 @@ func TestAfterAChangeOfARatioSharesFallButDoNotRise(t *testing.T) {
 		}
 
 		// So is an operator's word.
-		b.wait(time.Minute)
+		b.advance(time.Minute)
 		b.ratioChanged(b.now(), "F2")
 		count(120)
 		b.wants(b.share())
-		if change, err := Confirm(t.Context(), b.all, "acme", "W1", b.now()); err != nil || change == nil || change.FlowNo != "F2" {
+		if change, err := ConfirmRatios(t.Context(), b.store, "acme", "W1", b.now()); err != nil || change == nil || change.FlowNo != "F2" {
 			t.Errorf("confirmed %v, %v", change, err)
 		}
 		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 24")
-		if change, err := Confirm(t.Context(), b.all, "acme", "W1", b.now()); err != nil || change != nil {
+		if change, err := ConfirmRatios(t.Context(), b.store, "acme", "W1", b.now()); err != nil || change != nil {
 			t.Errorf("confirmed again: %v, %v", change, err)
 		}
 	})
@@ -263,19 +263,19 @@ func TestAfterAChangeOfARatioSharesFallButDoNotRise(t *testing.T) {
 
 // A run that died decided before the doubt: what it was about to publish is published again, or less.
 func TestWhatWasAboutToBePublishedInDoubtDoesNotRise(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
 		b.count()
 		b.wants(lines(b.shareBy(b.Syncer)), "A G1 15", "B G1 8", "C G1 20") // and then it is gone
-		b.wait(shareLease + time.Second)
+		b.advance(shareLease + time.Second)
 		b.ratioChanged(b.now(), "F1")
 		if err := b.accepted("X1", "A", b.now(), line("G1", 10)); err != nil {
 			t.Fatal(err)
 		}
 		b.wants(b.share(), "A G1 10", "B G1 5", "C G1 18")
 		b.wh.put("G1", 500)
-		b.wait(2 * time.Minute)
-		b.askForCount()
+		b.advance(2 * time.Minute)
+		b.requestCount()
 		b.count()
 		b.wants(b.share())
 	})
@@ -283,12 +283,12 @@ func TestWhatWasAboutToBePublishedInDoubtDoesNotRise(t *testing.T) {
 
 // A far side that does not say how many rows there are is counted all the same, to its empty page.
 func TestAWarehouseThatDoesNotCountItsRowsIsCounted(t *testing.T) {
-	b := newBench(t, redisLedger(t))
-	b.wh.untold = true
+	b := newFixture(t, redisLedger(t))
+	b.wh.noTotal = true
 	for i := range 7 {
 		b.wh.put(fmt.Sprintf("N%d", i), int64(i+1))
 	}
-	b.wait(2 * time.Minute)
+	b.advance(2 * time.Minute)
 	if found := figures(b.count()); len(found) != 7 || found["N6"] != 7 {
 		t.Errorf("counted %v", found)
 	}

@@ -32,7 +32,7 @@ const (
 func driftBook(p stock.Place) string { return "drift/" + p.Seller + "/" + p.Token() }
 
 // Comparing is how far a place's book was held against the far side's figures.
-type Comparing struct {
+type CompareProgress struct {
 	// CountID is the count that is gone with, Began when that comparison began; Last when the one before it did.
 	CountID string    `json:"countID"`
 	Began   time.Time `json:"began"`
@@ -53,7 +53,7 @@ type Suspicion struct {
 	// Agreed is when the two were the same last; zero when nobody knows.
 	Agreed time.Time `json:"agreed,omitzero"`
 	// Told is when it was told.
-	Told time.Time `json:"told,omitzero"`
+	PublishedAt time.Time `json:"told,omitzero"`
 }
 
 // RuleCorrection and RuleOpening are rules of stock.noted: a figure was set to the far side's, or taken over from it.
@@ -63,7 +63,7 @@ const (
 )
 
 // compare goes on with what is left to compare at the places of the warehouse.
-func (r *round) compare(ctx context.Context, head Head) error {
+func (r *countRun) compare(ctx context.Context, head Head) error {
 	if head.CountID == "" {
 		return nil
 	}
@@ -71,12 +71,12 @@ func (r *round) compare(ctx context.Context, head Head) error {
 		if at.Warehouse != r.warehouse {
 			continue
 		}
-		c := &comparison{round: r, at: at, place: stock.Place{Seller: r.seller.Name(), Warehouse: at.Warehouse, ShopNo: at.ShopNo}, store: &stock.Store{Books: r.Ledger, Now: r.Now}}
+		c := &comparison{countRun: r, at: at, place: stock.Place{Seller: r.seller.Name(), Warehouse: at.Warehouse, ShopNo: at.ShopNo}, store: &stock.Store{Books: r.Ledger, Now: r.Now}}
 		c.book = driftBook(c.place)
 		if err := c.run(ctx, head); err != nil {
 			return fmt.Errorf("compare %s: %w", c.place, err)
 		}
-		if r.late(ctx) {
+		if r.outOfTime(ctx) {
 			return nil
 		}
 	}
@@ -85,30 +85,30 @@ func (r *round) compare(ctx context.Context, head Head) error {
 
 // comparison is one place in one run.
 type comparison struct {
-	*round
-	at    seller.Place
-	place stock.Place
-	store *stock.Store
-	book  string
-	state stock.State
-	c     Comparing
+	*countRun
+	at       seller.Place
+	place    stock.Place
+	store    *stock.Store
+	book     string
+	state    stock.State
+	progress CompareProgress
 }
 
 func (c *comparison) run(ctx context.Context, head Head) error {
-	b, err := c.shelf.ReadBook(ctx, c.book, []string{fieldCompare}, nil)
+	b, err := c.books.ReadBook(ctx, c.book, []string{fieldCompare}, nil)
 	if err != nil {
 		return err
 	}
 	if raw := b.Fields[fieldCompare]; raw != nil {
-		if err := json.Unmarshal(raw, &c.c); err != nil {
+		if err := json.Unmarshal(raw, &c.progress); err != nil {
 			return fmt.Errorf("%w: %s: %w", errBook, c.book, err)
 		}
 	}
-	if c.c.CountID == head.CountID && c.c.Done {
+	if c.progress.CountID == head.CountID && c.progress.Done {
 		return nil
 	}
-	if c.c.CountID != head.CountID && (c.c.Done || c.c.CountID == "") {
-		c.c = Comparing{CountID: head.CountID, Began: c.Now(), Last: c.c.Began}
+	if c.progress.CountID != head.CountID && (c.progress.Done || c.progress.CountID == "") {
+		c.progress = CompareProgress{CountID: head.CountID, Began: c.Now(), Last: c.progress.Began}
 	}
 	if c.state, _, err = c.store.State(ctx, c.place); err != nil {
 		return err
@@ -119,11 +119,11 @@ func (c *comparison) run(ctx context.Context, head Head) error {
 	if c.reader, err = c.Read(c.seller, c.warehouse); err != nil {
 		return err
 	}
-	for !c.c.Done && !c.late(ctx) {
+	for !c.progress.Done && !c.outOfTime(ctx) {
 		if err := c.step(ctx); err != nil {
 			return err
 		}
-		if err := c.keepPlace(ctx); err != nil {
+		if err := c.saveProgress(ctx); err != nil {
 			return err
 		}
 	}
@@ -131,34 +131,34 @@ func (c *comparison) run(ctx context.Context, head Head) error {
 }
 
 // keepPlace writes how far it got. Whoever repeats a step after a crash looks at the same goods again.
-func (c *comparison) keepPlace(ctx context.Context) error {
-	return c.shelf.change(ctx, c.book, []string{fieldCompare}, func(p *page) error {
-		p.put(fieldCompare, c.c)
+func (c *comparison) saveProgress(ctx context.Context) error {
+	return c.books.change(ctx, c.book, []string{fieldCompare}, func(p *page) error {
+		p.put(fieldCompare, c.progress)
 		return nil
 	})
 }
 
 // step looks at some goods.
 func (c *comparison) step(ctx context.Context) error {
-	if c.c.Opening {
-		return c.openings(ctx)
+	if c.progress.Opening {
+		return c.takeOpeningBalances(ctx)
 	}
-	figures, next, err := c.store.Figures(ctx, c.place, c.c.Cursor)
+	figures, next, err := c.store.Figures(ctx, c.place, c.progress.Cursor)
 	if err != nil {
 		return err
 	}
 	for some := range slices.Chunk(figures, warehouse.ShopStockLimit) {
-		if err := c.look(ctx, some); err != nil {
+		if err := c.compareGoods(ctx, some); err != nil {
 			return err
 		}
 	}
-	c.c.Cursor, c.c.Opening = next, next == ""
+	c.progress.Cursor, c.progress.Opening = next, next == ""
 	return nil
 }
 
 // openings takes over what only the far side knows: goods that never moved since the flow is read.
-func (c *comparison) openings(ctx context.Context) error {
-	fields, next, err := c.shelf.ScanBook(ctx, c.round.book, goodsPrefix, c.c.Cursor)
+func (c *comparison) takeOpeningBalances(ctx context.Context) error {
+	fields, next, err := c.books.ScanBook(ctx, c.countRun.book, goodsPrefix, c.progress.Cursor)
 	if err != nil {
 		return err
 	}
@@ -182,44 +182,44 @@ func (c *comparison) openings(ctx context.Context) error {
 		if len(unknown) == 0 {
 			continue
 		}
-		theirs, err := c.ask(ctx, unknown)
+		theirs, err := c.remoteStock(ctx, unknown)
 		if err != nil {
 			return err
 		}
 		for _, no := range unknown {
 			if n := theirs[no].Num; n != 0 {
-				c.row(Opening(c.at, c.place, no, codes[no], n, c.Now()))
+				c.publishRow(OpeningBalance(c.at, c.place, no, codes[no], n, c.Now()))
 			}
 		}
 	}
-	c.c.Cursor, c.c.Done = next, next == ""
+	c.progress.Cursor, c.progress.Done = next, next == ""
 	return nil
 }
 
 // row tells a row of ours, and puts it into the place's book when it is stored.
-func (c *comparison) row(e event.Event) {
+func (c *comparison) publishRow(e event.Event) {
 	m := e.Message.(*stockv1.Noted)
 	c.events = append(c.events, e)
-	c.after = append(c.after, func(ctx context.Context) error { return Book(ctx, c.store, m) })
+	c.after = append(c.after, func(ctx context.Context) error { return ApplyNoted(ctx, c.store, m) })
 }
 
-func (c *comparison) ask(ctx context.Context, nos []string) (map[string]warehouse.ShopStock, error) {
+func (c *comparison) remoteStock(ctx context.Context, nos []string) (map[string]warehouse.ShopStock, error) {
 	theirs, err := c.reader.ShopStock(ctx, c.place.ShopNo, nos)
-	c.watch(err)
+	c.reportToBreaker(err)
 	return theirs, err
 }
 
 // look compares some goods.
-func (c *comparison) look(ctx context.Context, figures []stock.Figure) error {
+func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) error {
 	nos, fields := make([]string, len(figures)), make([]string, len(figures))
 	for i, f := range figures {
 		nos[i], fields[i] = f.GoodsNo, suspicionsPrefix+f.GoodsNo
 	}
-	theirs, err := c.ask(ctx, nos)
+	theirs, err := c.remoteStock(ctx, nos)
 	if err != nil {
 		return err
 	}
-	b, err := c.shelf.ReadBook(ctx, c.book, fields, nil)
+	b, err := c.books.ReadBook(ctx, c.book, fields, nil)
 	if err != nil {
 		return err
 	}
@@ -239,18 +239,18 @@ func (c *comparison) look(ctx context.Context, figures []stock.Figure) error {
 		case counted == f.Num:
 			write[field] = nil
 		case was == nil:
-			write[field] = &Suspicion{Book: f.Num, Counted: counted, Rows: f.Rows, At: c.Now(), Agreed: c.c.Last}
+			write[field] = &Suspicion{Book: f.Num, Counted: counted, Rows: f.Rows, At: c.Now(), Agreed: c.progress.Last}
 		case was.Book != f.Num || was.Counted != counted || was.Rows != f.Rows:
 			write[field] = &Suspicion{Book: f.Num, Counted: counted, Rows: f.Rows, At: c.Now(), Agreed: was.Agreed}
-		case !was.Told.IsZero() || !was.At.Before(c.c.Began) || !c.past(was.At):
+		case !was.PublishedAt.IsZero() || !was.At.Before(c.progress.Began) || !c.readBeyond(was.At):
 			// It is told already, or it is the same look, or movements of that time may still come.
 		default:
-			told, err := c.found(ctx, f, was)
+			told, err := c.publishDrift(ctx, f, was)
 			if err != nil {
 				return err
 			}
 			if told {
-				was.Told = c.Now()
+				was.PublishedAt = c.Now()
 				write[field] = was
 			}
 		}
@@ -259,7 +259,7 @@ func (c *comparison) look(ctx context.Context, figures []stock.Figure) error {
 		return nil
 	}
 	keep := func(ctx context.Context) error {
-		return c.shelf.change(ctx, c.book, fields, func(p *page) error {
+		return c.books.change(ctx, c.book, fields, func(p *page) error {
 			for field, s := range write {
 				if s == nil {
 					p.drop(field)
@@ -275,12 +275,12 @@ func (c *comparison) look(ctx context.Context, figures []stock.Figure) error {
 }
 
 // past tells whether the flow was read beyond a moment.
-func (c *comparison) past(at time.Time) bool {
+func (c *comparison) readBeyond(at time.Time) bool {
 	return c.state.Read[len(c.state.Read)-1].To > at.Unix()
 }
 
 // found tells a difference. It is false when what explains it could not be asked for yet.
-func (c *comparison) found(ctx context.Context, f stock.Figure, s *Suspicion) (bool, error) {
+func (c *comparison) publishDrift(ctx context.Context, f stock.Figure, s *Suspicion) (bool, error) {
 	why, err := c.explain(ctx, f, s)
 	if err != nil {
 		return false, err
@@ -298,7 +298,7 @@ func (c *comparison) found(ctx context.Context, f stock.Figure, s *Suspicion) (b
 	c.Metrics.Drift.WithLabelValues(c.place.Seller).Inc()
 	if m.Corrected {
 		c.Metrics.Corrected.WithLabelValues(c.place.Seller).Inc()
-		c.row(Correction(c.at, c.place, f, s.Counted, "stock.correct_up_to", now))
+		c.publishRow(Correction(c.at, c.place, f, s.Counted, "stock.correct_up_to", now))
 	}
 	return true, nil
 }
@@ -324,7 +324,7 @@ func (c *comparison) explain(ctx context.Context, f stock.Figure, s *Suspicion) 
 		from = s.At.Add(-lookBack)
 	}
 	changes, err := c.reader.StockChanges(ctx, f.GoodsNo, from, c.Now())
-	c.watch(err)
+	c.reportToBreaker(err)
 	switch class := fault.Of(err); {
 	case errors.Is(err, warehouse.ErrNotPermitted), class == fault.Held, class == fault.Refused:
 		// Told without it.
@@ -369,7 +369,7 @@ func Correction(at seller.Place, p stock.Place, f stock.Figure, counted int64, b
 
 // Filling says that movements which are missing are taken for one that leads from what stood before them to what stood behind:
 // where nothing will bring them any more. Should they be found all the same, they are booked beside it.
-func Filling(at seller.Place, p stock.Place, f stock.Figure, h stock.Gap, by string, now time.Time) event.Event {
+func FillGap(at seller.Place, p stock.Place, f stock.Figure, h stock.Gap, by string, now time.Time) event.Event {
 	from, to := h.Interval().Times()
 	m := &stockv1.Movement{
 		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: f.GoodsNo, GoodsCode: f.GoodsCode,
@@ -387,7 +387,7 @@ func correction(m *stockv1.Movement, p stock.Place, now time.Time) event.Event {
 
 // Opening takes the far side's figure over for goods of which our book knows nothing. It changes nothing by itself: a row that
 // is found later and lies before it links up with it.
-func Opening(at seller.Place, p stock.Place, goods, code string, counted int64, now time.Time) event.Event {
+func OpeningBalance(at seller.Place, p stock.Place, goods, code string, counted int64, now time.Time) event.Event {
 	m := &stockv1.Movement{
 		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: goods, GoodsCode: code,
 		FlowNo: "opening/" + goods, At: timestamppb.New(now.Truncate(time.Second)), Before: &counted, After: &counted,
@@ -397,16 +397,16 @@ func Opening(at seller.Place, p stock.Place, goods, code string, counted int64, 
 }
 
 // BookEvent is Book for what Correction and Opening made.
-func BookEvent(ctx context.Context, store *stock.Store, e event.Event) error {
-	return Book(ctx, store, e.Message.(*stockv1.Noted))
+func ApplyEvent(ctx context.Context, store *stock.Store, e event.Event) error {
+	return ApplyNoted(ctx, store, e.Message.(*stockv1.Noted))
 }
 
 // Book puts a row of ours into the place's book. Repeated it does nothing.
-func Book(ctx context.Context, store *stock.Store, n *stockv1.Noted) error {
+func ApplyNoted(ctx context.Context, store *stock.Store, n *stockv1.Noted) error {
 	m := n.GetMovement()
 	_, err := store.Apply(ctx, stock.Place{Seller: m.Seller, Warehouse: m.Warehouse, ShopNo: m.ShopNo}, stock.Batch{Rows: []stock.Row{{
-		Edge: stock.Edge{
-			No: m.FlowNo, At: m.At.GetSeconds(), Former: m.GetBefore(), Now: m.GetAfter(), Change: m.Change, Linked: m.Before != nil && m.After != nil,
+		Movement: stock.Movement{
+			No: m.FlowNo, At: m.At.GetSeconds(), Before: m.GetBefore(), After: m.GetAfter(), Change: m.Change, Linked: m.Before != nil && m.After != nil,
 		},
 		GoodsNo: m.GoodsNo, GoodsCode: m.GoodsCode,
 	}}})

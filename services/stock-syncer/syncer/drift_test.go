@@ -14,16 +14,16 @@ import (
 
 // flow is the book of one place, as movements make it.
 type flow struct {
-	b     *bench
+	b     *fixture
 	place stock.Place
 	store *stock.Store
 	rows  int
 }
 
-func newFlow(b *bench) *flow {
+func newFlow(b *fixture) *flow {
 	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
 	f := &flow{b: b, place: stock.Place{Seller: "acme", Warehouse: "W1", ShopNo: "ESPA"}}
-	f.store = &stock.Store{Books: b.all, Now: b.now}
+	f.store = &stock.Store{Books: b.store, Now: b.now}
 	b.wh.shops = map[string]warehouse.ShopStock{}
 	return f
 }
@@ -33,7 +33,7 @@ func (f *flow) row(goods string, former, now int64, at time.Time) {
 	f.b.t.Helper()
 	f.rows++
 	_, err := f.store.Apply(f.b.t.Context(), f.place, stock.Batch{Rows: []stock.Row{{
-		Edge: stock.Edge{No: fmt.Sprint(f.rows), At: at.Unix(), Former: former, Now: now, Change: now - former, Linked: true}, GoodsNo: goods,
+		Movement: stock.Movement{No: fmt.Sprint(f.rows), At: at.Unix(), Before: former, After: now, Change: now - former, Linked: true}, GoodsNo: goods,
 	}}})
 	if err != nil {
 		f.b.t.Fatal(err)
@@ -49,7 +49,7 @@ func (f *flow) theirs(goods string, n int64) {
 func (f *flow) compare() []string {
 	f.b.t.Helper()
 	from := f.b.now()
-	f.b.wait(time.Hour)
+	f.b.advance(time.Hour)
 	if _, err := f.store.Apply(f.b.t.Context(), f.place, stock.Batch{Read: []stock.Interval{stock.IntervalOf(from.Add(-time.Minute), f.b.now())}}); err != nil {
 		f.b.t.Fatal(err)
 	}
@@ -91,8 +91,8 @@ func (f *flow) figure(goods string) int64 {
 }
 
 // A difference counts when it is seen twice and nothing moved in between; it is told once, with what can explain it.
-func TestADifferenceIsToldWhenItStays(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestADifferenceIsPublishedWhenItStays(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		f := newFlow(b)
 		f.row("G1", 12, 10, b.now())
 		f.theirs("G1", 10)
@@ -135,8 +135,8 @@ func TestADifferenceIsToldWhenItStays(t *testing.T) {
 }
 
 // A small difference is corrected by itself where the set-up says so: in our book, and said so.
-func TestASmallDifferenceIsCorrectedByItself(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestASmallDifferenceIsCorrectedAutomatically(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		f := newFlow(b)
 		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools, s.Stock.CorrectUpTo = nil, 2 })
 		f.row("G1", 12, 10, b.now())
@@ -163,8 +163,8 @@ func TestASmallDifferenceIsCorrectedByItself(t *testing.T) {
 }
 
 // Goods that never moved since the flow is read are taken over, and rows that are found later link up.
-func TestGoodsThatOnlyTheFarSideKnowsAreTakenOver(t *testing.T) {
-	b := newBench(t, redisLedger(t))
+func TestGoodsThatOnlyTheWarehouseKnowsAreTakenOver(t *testing.T) {
+	b := newFixture(t, redisLedger(t))
 	f := newFlow(b)
 	b.wh.put("G1", 100)
 	b.wh.put("G2", 100)
@@ -186,11 +186,11 @@ func TestGoodsThatOnlyTheFarSideKnowsAreTakenOver(t *testing.T) {
 }
 
 // Movements that nothing brings any more are taken for one, and the book goes on from there.
-func TestAHoleIsFilledByACorrection(t *testing.T) {
-	b := newBench(t, redisLedger(t))
+func TestAGapIsFilledByACorrection(t *testing.T) {
+	b := newFixture(t, redisLedger(t))
 	f := newFlow(b)
 	f.row("G1", 12, 10, b.now())
-	b.wait(time.Minute)
+	b.advance(time.Minute)
 	f.row("G1", 7, 6, b.now())
 	at, _ := b.seller.Place("W1", "ESPA")
 	figure, err := f.store.Figure(t.Context(), f.place, "G1")
@@ -198,7 +198,7 @@ func TestAHoleIsFilledByACorrection(t *testing.T) {
 		t.Fatalf("%+v: %v", figure, err)
 	}
 	for range 2 { // once, however often
-		if err := BookEvent(t.Context(), f.store, Filling(at, f.place, figure, figure.Gaps[0], "ops", b.now())); err != nil {
+		if err := ApplyEvent(t.Context(), f.store, FillGap(at, f.place, figure, figure.Gaps[0], "ops", b.now())); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -210,7 +210,7 @@ func TestAHoleIsFilledByACorrection(t *testing.T) {
 
 // Where the shop's stock lives at the warehouse, shares are set there too, when they were told.
 func TestSharesAreSetAtTheWarehouse(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.apply(func(s *sellerv1.Setup) {
 			s.Stock.SetAtWarehouse = true
 			s.Shops[1].ShopNo = s.Shops[0].ShopNo // A and B are one shop there
@@ -239,8 +239,8 @@ func TestSharesAreSetAtTheWarehouse(t *testing.T) {
 }
 
 // What the far side does not take keeps nothing else from being set, and is tried again.
-func TestAGoodsThatCannotBeSetKeepsNoOtherWaiting(t *testing.T) {
-	b := newBench(t, redisLedger(t))
+func TestGoodsThatCannotBeSetDelayNoOthers(t *testing.T) {
+	b := newFixture(t, redisLedger(t))
 	b.apply(func(s *sellerv1.Setup) { s.Stock.SetAtWarehouse = true })
 	b.wh.refuses = "G1"
 	for _, goods := range []string{"G1", "G2", "G3"} {
@@ -250,12 +250,12 @@ func TestAGoodsThatCannotBeSetKeepsNoOtherWaiting(t *testing.T) {
 	b.share()
 	refused := 0
 	for range 4 {
-		b.wait(time.Second)
-		events, after, err := b.round(t.Context(), "acme", "W1", time.Time{})
+		b.advance(time.Second)
+		events, after, err := b.runCount(t.Context(), "acme", "W1", time.Time{})
 		if err != nil {
 			refused++
 		}
-		if err := (ran{events, after}).stored(t.Context()); err != nil {
+		if err := (handled{events, after}).settle(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

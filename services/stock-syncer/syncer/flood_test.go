@@ -23,14 +23,14 @@ import (
 // P5: whatever comes at the same time, no share is ever told that the facts which the book held do not allow, and when all
 // is quiet each shop has exactly its share.
 func TestSharesUnderAFlood(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		f := newFlood(b, nil)
 		f.run(1)
 		if faults := f.judge(); len(faults) > 0 {
 			t.Errorf("%d faults, first %s", len(faults), strings.Join(faults[:min(5, len(faults))], "\n"))
 		}
-		t.Logf("%d shares told, %d writes, %d of them lost to others", len(b.told), len(f.history.writes), f.history.conflicts)
-		if len(b.told) < 30 || f.history.conflicts == 0 {
+		t.Logf("%d shares told, %d writes, %d of them lost to others", len(b.published), len(f.history.writes), f.history.conflicts)
+		if len(b.published) < 30 || f.history.conflicts == 0 {
 			t.Error("this was no flood")
 		}
 	})
@@ -43,7 +43,7 @@ func TestPlantedOversellingIsFound(t *testing.T) {
 		"a stale share is told":         func(r *recorded) Ledger { return &blind{recorded: r} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, redisLedger(t))
+			b := newFixture(t, redisLedger(t))
 			for seed := uint64(1); ; seed++ {
 				f := newFlood(b, plant)
 				f.run(seed)
@@ -54,7 +54,7 @@ func TestPlantedOversellingIsFound(t *testing.T) {
 				if seed == 5 {
 					t.Fatal("nobody noticed")
 				}
-				b = newBench(t, redisLedger(t))
+				b = newFixture(t, redisLedger(t))
 			}
 		})
 	}
@@ -62,7 +62,7 @@ func TestPlantedOversellingIsFound(t *testing.T) {
 
 // flood is replicas at work at the same time, and what was written by all of them.
 type flood struct {
-	*bench
+	*fixture
 	replicas []*Syncer
 	history  *history
 
@@ -78,10 +78,10 @@ type order struct {
 	n     int64
 }
 
-func newFlood(b *bench, plant func(*recorded) Ledger) *flood {
-	f := &flood{bench: b, history: &history{}, orders: map[string]*order{}}
+func newFlood(b *fixture, plant func(*recorded) Ledger) *flood {
+	f := &flood{fixture: b, history: &history{}, orders: map[string]*order{}}
 	for range 3 {
-		r := &recorded{Ledger: b.all, h: f.history}
+		r := &recorded{Ledger: b.store, h: f.history}
 		var l Ledger = r
 		if plant != nil {
 			l = plant(r)
@@ -122,7 +122,7 @@ func (f *flood) run(seed uint64) {
 				r := f.shareBy(y)
 				killed := own.IntN(6)
 				if killed != 0 {
-					f.tell(r)
+					f.recordPublished(r)
 				}
 				if killed > 1 {
 					for _, after := range r.after {
@@ -131,9 +131,9 @@ func (f *flood) run(seed uint64) {
 						}
 					}
 				}
-				f.wait(100 * time.Millisecond)
+				f.advance(100 * time.Millisecond)
 				if len(r.after) == 0 {
-					f.wait(500 * time.Millisecond) // somebody else is at it, or was killed at it
+					f.advance(500 * time.Millisecond) // somebody else is at it, or was killed at it
 				}
 			}
 		})
@@ -142,17 +142,17 @@ func (f *flood) run(seed uint64) {
 		own := rand.New(rand.NewPCG(seed, 99))
 		for i := range 12 {
 			f.wh.add(floodGoods[own.IntN(len(floodGoods))], own.Int64N(200)-100)
-			f.wait(20 * time.Second)
-			if err := AskForCount(ctx, &recorded{Ledger: f.all, h: f.history}, "acme", "W1", "somebody", f.now()); err != nil {
+			f.advance(20 * time.Second)
+			if err := RequestCount(ctx, &recorded{Ledger: f.store, h: f.history}, "acme", "W1", "somebody", f.now()); err != nil {
 				f.t.Error(err)
 			}
 			y := f.replicas[i%len(f.replicas)]
-			_, after, err := y.round(ctx, "acme", "W1", time.Time{})
+			_, after, err := y.runCount(ctx, "acme", "W1", time.Time{})
 			if err != nil {
 				f.t.Error(err)
 			}
 			if own.IntN(5) == 0 {
-				f.wait(countLease) // killed before it was stored
+				f.advance(countLease) // killed before it was stored
 				continue
 			}
 			for _, a := range after {
@@ -164,20 +164,20 @@ func (f *flood) run(seed uint64) {
 	})
 	all.Wait()
 	// Quiet: a count that contains everything, and time to tell.
-	f.wait(5 * time.Minute)
-	if err := AskForCount(ctx, &recorded{Ledger: f.all, h: f.history}, "acme", "W1", "somebody", f.now()); err != nil {
+	f.advance(5 * time.Minute)
+	if err := RequestCount(ctx, &recorded{Ledger: f.store, h: f.history}, "acme", "W1", "somebody", f.now()); err != nil {
 		f.t.Error(err)
 	}
 	f.count()
 	for range 20 {
-		f.wait(shareLease)
+		f.advance(shareLease)
 		f.share()
 	}
 }
 
 func (f *flood) order(y *Syncer, chance *rand.Rand) {
 	goods, shop, n := floodGoods[chance.IntN(len(floodGoods))], floodShops[chance.IntN(len(floodShops))], 1+chance.Int64N(3)
-	f.wait(time.Duration(chance.IntN(200)) * time.Millisecond)
+	f.advance(time.Duration(chance.IntN(200)) * time.Millisecond)
 	f.mu.Lock()
 	f.next++
 	no := fmt.Sprintf("X%d", f.next)
@@ -202,7 +202,7 @@ func (f *flood) judge() []string {
 	find := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	slices.SortFunc(f.history.writes, func(a, b write) int { return cmp.Compare(a.version, b.version) })
 	byVersion := map[uint64][]*stockv1.ShareChanged{}
-	for _, m := range f.told {
+	for _, m := range f.published {
 		byVersion[m.Version] = append(byVersion[m.Version], m)
 	}
 	pools := f.seller.Pools("W1")
@@ -213,7 +213,7 @@ func (f *flood) judge() []string {
 		own, elsewhere := int64(0), int64(0)
 		for no, o := range f.orders {
 			// A count contains what was accepted a settling time before it began.
-			if o.goods != goods || !marked[markOf(no)] || o.at.Before(counts[goods].At.Add(-f.Settle)) {
+			if o.goods != goods || !marked[markName(no)] || o.at.Before(counts[goods].At.Add(-f.Settle)) {
 				continue
 			}
 			in := map[string]string{"A": "cloud", "B": "cloud", "C": "west"}[o.shop]
@@ -242,7 +242,7 @@ func (f *flood) judge() []string {
 		}
 		return n
 	}
-	known := map[string]Told{}
+	known := map[string]Published{}
 	seen := uint64(0)
 	check := func(version uint64) { // what was told by the book as it stood at version
 		for _, m := range byVersion[version] {
@@ -282,8 +282,8 @@ func (f *flood) judge() []string {
 		before := seen
 		seen = w.version
 		for field, value := range w.fields {
-			if rest, ok := strings.CutPrefix(field, toldPrefix); ok && value != nil {
-				written := Told{}
+			if rest, ok := strings.CutPrefix(field, publishedPrefix); ok && value != nil {
+				written := Published{}
 				if err := json.Unmarshal(value, &written); err != nil {
 					find("%v", err)
 				}
@@ -311,7 +311,7 @@ func (f *flood) judge() []string {
 		find("told by version %d, which nobody wrote", version)
 	}
 	for no := range f.orders {
-		if !marked[markOf(no)] && !f.orders[no].at.Before(counts[f.orders[no].goods].At.Add(-f.Settle)) {
+		if !marked[markName(no)] && !f.orders[no].at.Before(counts[f.orders[no].goods].At.Add(-f.Settle)) {
 			find("order %s is not in the book", no)
 		}
 	}
@@ -375,7 +375,7 @@ type forgetful struct{ *recorded }
 
 func (l *forgetful) ReadBook(ctx context.Context, name string, fields, marks []string) (ledger.Book, error) {
 	b, err := l.recorded.ReadBook(ctx, name, fields, marks)
-	if slices.Contains(fields, fieldTelling) {
+	if slices.Contains(fields, fieldInFlight) {
 		for f := range b.Fields {
 			if strings.HasPrefix(f, byNumber) || strings.HasPrefix(f, byCode) {
 				delete(b.Fields, f)
@@ -391,7 +391,7 @@ type blind struct{ *recorded }
 func (l *blind) WriteBook(ctx context.Context, name string, w ledger.BookWrite) (uint64, error) {
 	for {
 		version, err := l.recorded.WriteBook(ctx, name, w)
-		if _, tells := w.Fields[fieldTelling]; !tells || !errors.Is(err, ledger.ErrVersion) {
+		if _, tells := w.Fields[fieldInFlight]; !tells || !errors.Is(err, ledger.ErrVersion) {
 			return version, err
 		}
 		now, err := l.ReadBook(ctx, name, nil, nil)

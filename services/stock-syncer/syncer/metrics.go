@@ -17,7 +17,7 @@ const (
 	gaugeRatio   = "stockbridge_share_ratio_stale"
 	gaugeTrusted = "stockbridge_share_uncounted"
 	// askedAtOnce is how many warehouses the ledger is asked about at a time at a scrape.
-	askedAtOnce = 8
+	warehousesAtOnce = 8
 )
 
 // Metrics is what the syncer counts beyond what the bus counts of every consumer.
@@ -27,7 +27,7 @@ type Metrics struct {
 	Counted, Shifts prometheus.Counter
 	Failed          *prometheus.CounterVec
 	// Told are shares told, Drift differences found, Corrected books that were set to the far side's figure.
-	Told             *prometheus.CounterVec
+	Published        *prometheus.CounterVec
 	Drift, Corrected *prometheus.CounterVec
 	// Set are shares set at the warehouse, by outcome: "ok", "failed".
 	Set *prometheus.CounterVec
@@ -45,7 +45,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Counted:   counter("stockbridge_stock_counts_total", "Complete counts of a warehouse."),
 		Shifts:    counter("stockbridge_stock_count_shifts_total", "Counts begun anew because pages shifted while they were read."),
 		Failed:    vec("stockbridge_stock_count_failures_total", "Runs that ended without a count, by why.", "why"),
-		Told:      vec("stockbridge_share_told_total", "Shares told.", "seller"),
+		Published: vec("stockbridge_share_told_total", "Shares told.", "seller"),
 		Drift:     vec("stockbridge_stock_drift_total", "Differences between a book of stock and the far side that were told.", "seller"),
 		Corrected: vec("stockbridge_stock_corrected_total", "Books of stock that a rule set to the far side's figure.", "seller"),
 		Set:       vec("stockbridge_share_set_total", "Shares set at the warehouse, by outcome.", "outcome"),
@@ -56,18 +56,18 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	for _, outcome := range []string{"ok", "failed"} {
 		m.Set.WithLabelValues(outcome)
 	}
-	r.MustRegister(m.Counted, m.Shifts, m.Failed, m.Told, m.Drift, m.Corrected, m.Set)
+	r.MustRegister(m.Counted, m.Shifts, m.Failed, m.Published, m.Drift, m.Corrected, m.Set)
 	return m
 }
 
-func (m *Metrics) told(seller string, n int) {
+func (m *Metrics) countPublished(seller string, n int) {
 	if n > 0 {
-		m.Told.WithLabelValues(seller).Add(float64(n))
+		m.Published.WithLabelValues(seller).Add(float64(n))
 	}
 }
 
 // Kept shows how old counts are and what shares wait for. Every replica tells the same.
-func Kept(sellers func() []*seller.Seller, l Ledger, settle time.Duration, now func() time.Time) prometheus.Collector {
+func Collector(sellers func() []*seller.Seller, l Ledger, settle time.Duration, now func() time.Time) prometheus.Collector {
 	labels := []string{"seller", "warehouse"}
 	return pullmetrics.New("stock", []pullmetrics.Gauge{
 		{Name: gaugeLate, Help: "For how long a count of a warehouse is overdue; also while its seller is paused.", Labels: labels},
@@ -76,11 +76,11 @@ func Kept(sellers func() []*seller.Seller, l Ledger, settle time.Duration, now f
 		{Name: gaugeTrusted, Help: "1 while shares may only shrink, until a new count.", Labels: labels},
 	}, func(ctx context.Context, tell pullmetrics.Observe) error {
 		var group errgroup.Group
-		group.SetLimit(askedAtOnce)
+		group.SetLimit(warehousesAtOnce)
 		for _, s := range sellers() {
 			for _, code := range Warehouses(s) {
 				group.Go(func() error {
-					o, err := Look(ctx, l, s, code, settle)
+					o, err := ReadOverview(ctx, l, s, code, settle)
 					if err != nil {
 						return err
 					}

@@ -31,7 +31,7 @@ func (y *Syncer) Noted(ctx context.Context, _ *bus.Delivery, m *stockv1.Noted) (
 	}
 	at := row.GetAt().AsTime()
 	doubtful := false
-	err := y.shelf.update(ctx, BookOf(row.GetSeller(), row.GetWarehouse()), nil, nil, func(p *page) error {
+	err := y.books.update(ctx, BookOf(row.GetSeller(), row.GetWarehouse()), nil, nil, func(p *page) error {
 		h := &p.Head
 		if doubtful = h.Ratio != nil && h.Ratio.FlowNo == row.GetFlowNo(); doubtful { // the publish may have been lost
 			return nil
@@ -77,7 +77,7 @@ func (h *Head) useRatios(pools []seller.Pool, now time.Time) {
 
 // Confirm says that the set-up's ratios are right although a ratio was changed at the warehouse. It returns that change; nil
 // when there was none to answer.
-func Confirm(ctx context.Context, b ledger.Books, sellerName, code string, now time.Time) (*RatioChange, error) {
+func ConfirmRatios(ctx context.Context, b ledger.Books, sellerName, code string, now time.Time) (*RatioChange, error) {
 	shelf := &books{Books: b, newOwner: uuid.NewString}
 	var answered *RatioChange
 	err := shelf.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {

@@ -17,7 +17,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 		Sellers: s.Sellers, Ledger: s.Ledger, Read: s.Warehouses.Stock, Set: s.Warehouses.SetStock, Config: c, Log: s.Log, Now: s.Now,
 		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
 	})
-	s.Metrics.MustRegister(Kept(s.Sellers.All, s.Ledger, c.Settle, y.Now))
+	s.Metrics.MustRegister(Collector(s.Sellers.All, s.Ledger, c.Settle, y.Now))
 	serving := func(consumer string, slots int) bus.Serving {
 		serving := s.Serving(consumer)
 		serving.Slots = slots

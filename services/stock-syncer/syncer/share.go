@@ -20,11 +20,11 @@ type facts struct {
 }
 
 // most keeps products below what an int64 holds: more pieces than that are none that anybody has.
-const most = int64(1) << 46
+const maxPieces = int64(1) << 46
 
 // pool is how much of a goods the shops of a pool may offer together, and what of it is taken off for accepted orders: of
 // its own shops in full, of others by the pool's ratio.
-func (f *facts) pool(p seller.Pool) (figure, pending, elsewhere int64) {
+func (f *facts) available(p seller.Pool) (figure, pending, elsewhere int64) {
 	own := map[string]bool{AllPools: true}
 	for _, s := range p.Shops {
 		own[s.Code] = true
@@ -38,7 +38,7 @@ func (f *facts) pool(p seller.Pool) (figure, pending, elsewhere int64) {
 			}
 		}
 	}
-	left := min(max(f.saleable-elsewhere, 0), most)
+	left := min(max(f.saleable-elsewhere, 0), maxPieces)
 	return max(left*p.Ratio/seller.Whole-pending, 0), pending, elsewhere
 }
 
@@ -53,7 +53,7 @@ func shareOf(figure int64, s seller.PoolShop) int64 {
 
 // basis says what a share was computed from, so that anybody can compute it again.
 func (f *facts) basis(p seller.Pool, s seller.PoolShop) *stockv1.ShareChanged_Basis {
-	_, pending, elsewhere := f.pool(p)
+	_, pending, elsewhere := f.available(p)
 	return &stockv1.ShareChanged_Basis{
 		CountedAt: timestamppb.New(f.at), Saleable: f.saleable, Ratio: p.RatioText, Part: seller.PerCent(s.Part),
 		Pending: pending, Elsewhere: elsewhere, Safety: s.Safety, Minimum: s.Minimum,

@@ -10,7 +10,7 @@ import (
 
 // What a pool's shops may offer, to the piece.
 func TestWhatIsShared(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 101)
 		b.wants(b.share()) // nothing was counted
 		parts := b.count()
@@ -40,21 +40,21 @@ func TestWhatIsShared(t *testing.T) {
 
 		// A count that began too soon after the acceptance contains it perhaps: it is taken off all the same.
 		b.wh.put("G1", 51)
-		b.askForCount()
+		b.requestCount()
 		b.count()
 		b.wants(b.share(), "C G1 0") // 20.5 % of (51 - 50)
 		// One that began later contains it.
-		b.wait(2 * time.Minute)
-		b.askForCount()
+		b.advance(2 * time.Minute)
+		b.requestCount()
 		b.count()
 		b.wants(b.share(), "A G1 7", "B G1 3", "C G1 10")
-		if told := b.told[len(b.told)-1]; told.Basis.Pending != 0 || told.Basis.Saleable != 51 || told.GoodsCode != "c-G1" || told.Version == 0 {
+		if told := b.published[len(b.published)-1]; told.Basis.Pending != 0 || told.Basis.Saleable != 51 || told.GoodsCode != "c-G1" || told.Version == 0 {
 			t.Errorf("told %v", told)
 		}
 
 		// What is no longer there has no stock.
 		b.wh.put("G1", 0)
-		b.askForCount()
+		b.requestCount()
 		if parts := b.count(); len(parts) != 1 || parts[0].Goods[0].GoodsNo != "G1" || parts[0].Goods[0].Saleable != 0 {
 			t.Errorf("counted %v", parts)
 		}
@@ -63,12 +63,12 @@ func TestWhatIsShared(t *testing.T) {
 }
 
 // A run that was killed told perhaps what it was about to tell: the next one tells it again.
-func TestAShareThatWasPerhapsNotToldIsToldAgain(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestAShareThatMayNotHaveBeenPublishedIsPublishedAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
 		b.count()
 		b.wants(lines(b.shareBy(b.Syncer)), "A G1 15", "B G1 8", "C G1 20") // and then it is gone
-		b.wait(shareLease + time.Second)
+		b.advance(shareLease + time.Second)
 		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
 		b.wants(b.share())
 	})
@@ -76,7 +76,7 @@ func TestAShareThatWasPerhapsNotToldIsToldAgain(t *testing.T) {
 
 // With another set-up all shares are looked at again; of shops that have none any more they are taken back.
 func TestSharesFollowTheSetup(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
 		b.wh.put("G2", 10)
 		b.count()
@@ -91,7 +91,7 @@ func TestSharesFollowTheSetup(t *testing.T) {
 		b.wants(b.share())
 		b.apply(func(*sellerv1.Setup) {})
 		b.wants(b.share()) // orders were not followed meanwhile: only a new count will do
-		b.wait(2 * time.Minute)
+		b.advance(2 * time.Minute)
 		b.count()
 		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20", "A G2 1", "B G2 0", "C G2 2")
 	})
@@ -100,7 +100,7 @@ func TestSharesFollowTheSetup(t *testing.T) {
 // Shops that share no stock for a moment offer nothing that was sold meanwhile, also when not all of them heard that they
 // have none.
 func TestSharesThatWereGivenUpForAMomentNeedACount(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		goods := []string{"G1", "G2", "G3", "G4"}
 		var sold []*orderv1.AcceptedLine
 		for _, g := range goods {
@@ -120,19 +120,19 @@ func TestSharesThatWereGivenUpForAMomentNeedACount(t *testing.T) {
 		}
 		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = pools })
 		b.PerSecond = 100
-		b.wait(time.Second)
+		b.advance(time.Second)
 		b.wants(b.share())
 	})
 }
 
 // A replica whose clock was ahead does not keep the others from telling what shrank.
 func TestAClockThatIsAheadSilencesNoShares(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
 		b.count()
-		b.wait(time.Hour)
+		b.advance(time.Hour)
 		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
-		b.wait(-time.Hour)
+		b.advance(-time.Hour)
 		if err := b.accepted("X1", "A", b.now(), line("G1", 10)); err != nil {
 			t.Fatal(err)
 		}
@@ -143,16 +143,16 @@ func TestAClockThatIsAheadSilencesNoShares(t *testing.T) {
 // The clock of the worker that counts may be ahead, and that of the one that pushed behind: the bus's says what a count
 // contains.
 func TestWorkersClocksDecideNothing(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
 		b.count()
 		b.share()
 		right := b.now()
-		b.wait(10 * time.Minute)
-		b.askForCount()
+		b.advance(10 * time.Minute)
+		b.requestCount()
 		b.bus = right.Add(time.Minute)
 		b.count()
-		b.wait(-9 * time.Minute)
+		b.advance(-9 * time.Minute)
 		b.bus = b.now()
 		if err := b.accepted("X1", "A", b.now(), line("G1", 10)); err != nil {
 			t.Fatal(err)
@@ -167,8 +167,8 @@ func TestWorkersClocksDecideNothing(t *testing.T) {
 }
 
 // No more is told of a shop in a second than the settings say, and what shrinks goes first.
-func TestSharesAreToldNoFasterThanTheSettingSays(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestSharesArePublishedNoFasterThanTheSettingSays(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.PerSecond = 2
 		for _, g := range []string{"G1", "G2", "G3", "G4"} {
 			b.wh.put(g, 100)
@@ -184,8 +184,8 @@ func TestSharesAreToldNoFasterThanTheSettingSays(t *testing.T) {
 			b.wh.put(g, 200)
 		}
 		b.wh.put("G4", 10)
-		b.wait(2 * time.Minute)
-		b.askForCount()
+		b.advance(2 * time.Minute)
+		b.requestCount()
 		b.count()
 		told := b.share()
 		if len(told) != 6 {
@@ -203,8 +203,8 @@ func TestSharesAreToldNoFasterThanTheSettingSays(t *testing.T) {
 }
 
 // A ledger that was lost, or put back to what it was, knows less than was accepted: nothing is told until a later count.
-func TestAfterALossOfTheLedgerNothingIsToldBeforeACount(t *testing.T) {
-	b := newBench(t, redisLedger(t))
+func TestAfterALossOfTheLedgerNothingIsPublishedBeforeACount(t *testing.T) {
+	b := newFixture(t, redisLedger(t))
 	b.wh.put("G1", 100)
 	b.count()
 	b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
@@ -217,7 +217,7 @@ func TestAfterALossOfTheLedgerNothingIsToldBeforeACount(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.wants(b.share(), "A G1 5", "B G1 2", "C G1 16")
-	b.wait(time.Second)
+	b.advance(time.Second)
 	b.redis.Restore(copied) // X2 is forgotten, and that it was told
 	b.wants(b.share())
 	if err := b.accepted("X3", "C", b.now().Add(time.Second), line("G1", 1)); err != nil {
@@ -225,13 +225,13 @@ func TestAfterALossOfTheLedgerNothingIsToldBeforeACount(t *testing.T) {
 	}
 	b.wants(b.share()) // A has 9 by this book, and was told 5
 	b.wh.put("G1", 79)
-	b.wait(2 * time.Minute)
+	b.advance(2 * time.Minute)
 	b.count()
 	b.wants(b.share(), "A G1 11", "B G1 6", "C G1 16")
 
 	b.redis.Wipe()
 	b.wants(b.share())
-	b.wait(2 * time.Minute)
+	b.advance(2 * time.Minute)
 	b.count()
 	b.wants(b.share(), "A G1 11", "B G1 6", "C G1 16")
 }

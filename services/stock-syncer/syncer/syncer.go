@@ -115,8 +115,8 @@ type Parts struct {
 // Syncer is the service's handlers.
 type Syncer struct {
 	Parts
-	shelf       *books
-	acceptances *acceptances
+	books       *books
+	acceptances *acceptanceBatcher
 
 	mu sync.Mutex
 	// warned is what was last logged of a warehouse.
@@ -132,7 +132,7 @@ func New(parts Parts) *Syncer {
 		parts.NewOwner = uuid.NewString
 	}
 	y := &Syncer{Parts: parts, warned: map[string]string{}}
-	y.shelf = &books{Books: parts.Ledger, now: parts.Now, newOwner: parts.NewOwner}
-	y.acceptances = &acceptances{books: y.shelf, settle: parts.Settle, waiting: map[string][]*acceptance{}, busy: map[string]bool{}}
+	y.books = &books{Books: parts.Ledger, now: parts.Now, newOwner: parts.NewOwner}
+	y.acceptances = &acceptanceBatcher{books: y.books, settle: parts.Settle, waiting: map[string][]*acceptance{}, busy: map[string]bool{}}
 	return y
 }

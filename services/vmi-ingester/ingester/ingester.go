@@ -168,13 +168,13 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
 		},
 	})
-	s.Metrics.MustRegister(Followed(s.Sellers.All, s.Ledger, p.Now))
+	s.Metrics.MustRegister(Collector(s.Sellers.All, s.Ledger, p.Now))
 	ticks, windows := s.Serving(Name), s.Serving(Windows)
 	ticks.Slots = c.Slots
 	windows.Slots, windows.MaxAttempts, windows.Paused = c.Slots, max(c.Attempts, c.GapAttempts), p.paused
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.VMIDue, ticks, p.VMIDue, nil) })
-	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.VMIWindowDue, windows, p.WindowDue, p.Unserved) })
+	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.VMIWindowDue, windows, p.WindowDue, p.OnReject) })
 	g.Go(func() error { return p.Serve(ctx, s.Bus, Name, s.Serving) })
 	return g.Wait()
 }
@@ -189,7 +189,7 @@ func (p *Ingester) paused(name string) error {
 }
 
 // watch feeds the seller's breaker with the outcome of a call, and pauses the seller when it trips. It returns what to tell.
-func (p *Ingester) watch(s *seller.Seller, err error) []event.Event {
+func (p *Ingester) reportToBreaker(s *seller.Seller, err error) []event.Event {
 	by, trip := p.Breaker.Report(s.Name(), err)
 	if !trip {
 		return nil
@@ -210,10 +210,10 @@ func reasonMessage(r fault.Reason) *orderv1.Reason {
 
 func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
-func second(s int64) *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: s} }
+func unixStamp(s int64) *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: s} }
 
 // spanOf is the span of a window.
-func spanOf(m *vmiv1.WindowDue) stock.Interval {
+func intervalOf(m *vmiv1.WindowDue) stock.Interval {
 	return stock.Interval{From: m.GetFrom().GetSeconds(), To: m.GetTo().GetSeconds()}
 }
 

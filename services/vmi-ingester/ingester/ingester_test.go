@@ -17,18 +17,18 @@ import (
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
-func (b *bench) must(err error) {
+func (b *fixture) must(err error) {
 	b.t.Helper()
 	if err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-func TestEachMovementIsToldOnceAndTheBookIsTheStock(t *testing.T) {
-	b := newBench(t)
+func TestEachMovementIsPublishedOnceAndTheBookIsTheStock(t *testing.T) {
+	b := newFixture(t)
 	for i := range 40 {
-		b.far.move(fmt.Sprint("G", i%3), int64(i%5-1))
-		b.pass(17 * time.Second)
+		b.remote.move(fmt.Sprint("G", i%3), int64(i%5-1))
+		b.advance(17 * time.Second)
 	}
 	b.run(30 * time.Minute)
 	b.must(b.complete())
@@ -42,18 +42,18 @@ func TestEachMovementIsToldOnceAndTheBookIsTheStock(t *testing.T) {
 	}); n == 0 {
 		t.Error("no certificate")
 	}
-	if n := testutil.ToFloat64(b.Metrics.Remakes); n != 1 {
+	if n := testutil.ToFloat64(b.Metrics.Rebuilds); n != 1 {
 		t.Errorf("the book was made %v times, want once, at the beginning", n)
 	}
 }
 
 func TestARowThatIsLeftOutIsFoundAndFetched(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
 	for i := range 20 {
-		if row := b.far.move("G", -1); i == 7 {
+		if row := b.remote.move("G", -1); i == 7 {
 			row.hidden = 2
 		}
-		b.pass(20 * time.Second)
+		b.advance(20 * time.Second)
 	}
 	b.run(time.Hour)
 	b.must(b.complete())
@@ -62,20 +62,20 @@ func TestARowThatIsLeftOutIsFoundAndFetched(t *testing.T) {
 	}
 }
 
-func TestARowThatNeverComesIsLeftToAPersonAndStandsInNobodysWay(t *testing.T) {
-	b := newBench(t)
-	b.far.move("G", 5)
-	b.pass(time.Minute)
-	lost := b.far.move("G", -2)
+func TestARowThatNeverComesIsLeftToAPersonAndBlocksNothing(t *testing.T) {
+	b := newFixture(t)
+	b.remote.move("G", 5)
+	b.advance(time.Minute)
+	lost := b.remote.move("G", -2)
 	lost.hidden = 1 << 30
 	for range 5 {
-		b.pass(time.Minute)
-		b.far.move("G", -1)
-		b.far.move("H", 3)
+		b.advance(time.Minute)
+		b.remote.move("G", -1)
+		b.remote.move("H", 3)
 	}
 	b.run(3 * time.Hour)
-	if len(b.shelved) != 1 || fault.ReasonOf(b.shelved[0], "").Code != "gap.open" {
-		t.Fatalf("shelved %v", b.shelved)
+	if len(b.rejected) != 1 || fault.ReasonOf(b.rejected[0], "").Code != "gap.open" {
+		t.Fatalf("shelved %v", b.rejected)
 	}
 	if n := count(b, func(m *vmiv1.WindowFailed) bool { return m.Reason.Code == "gap.open" }); n != 1 {
 		t.Errorf("told %d times that it failed", n)
@@ -85,7 +85,7 @@ func TestARowThatNeverComesIsLeftToAPersonAndStandsInNobodysWay(t *testing.T) {
 	}
 	// It came: the operator's refetch applies it once.
 	lost.hidden = 0
-	b.queue = append(b.queue, told{Event: Window(&vmiv1.WindowDue{
+	b.queue = append(b.queue, message{Event: Window(&vmiv1.WindowDue{
 		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: stamp(lost.At), To: stamp(lost.At), Why: vmiv1.Why_WHY_REFETCH,
 	}, b.now(), "wish")})
 	b.run(5 * time.Minute)
@@ -93,14 +93,14 @@ func TestARowThatNeverComesIsLeftToAPersonAndStandsInNobodysWay(t *testing.T) {
 }
 
 // A window has its own patience, whatever that for missing movements is, and what the far side said reaches the operator.
-func TestAWindowThatFailsIsShelvedWithWhatTheFarSideSaid(t *testing.T) {
-	b := newBench(t)
+func TestAWindowThatFailsIsDeadLetteredWithTheWarehousesAnswer(t *testing.T) {
+	b := newFixture(t)
 	b.Attempts = 3
-	b.far.fail = func(warehouse.FlowQuery) error {
+	b.remote.fail = func(warehouse.FlowQuery) error {
 		return &warehouse.Rejected{Reason: fault.Reason{Code: "stock.refused", ZH: "京东没有执行", EN: "JD did not", RemoteCode: "50", RemoteText: "系统忙"}}
 	}
 	b.run(10 * time.Minute)
-	b.far.move("G", 5)
+	b.remote.move("G", 5)
 	b.run(10 * time.Minute)
 	failed := 0
 	for _, e := range b.events {
@@ -113,23 +113,23 @@ func TestAWindowThatFailsIsShelvedWithWhatTheFarSideSaid(t *testing.T) {
 			t.Errorf("told: %v", m)
 		}
 	}
-	if failed == 0 || failed != len(b.shelved) {
-		t.Fatalf("%d told to have failed, shelved %v", failed, b.shelved)
+	if failed == 0 || failed != len(b.rejected) {
+		t.Fatalf("%d told to have failed, shelved %v", failed, b.rejected)
 	}
 	// Later windows go on, and the failed one is fetched again.
-	b.far.fail = nil
-	b.far.move("G", -1)
+	b.remote.fail = nil
+	b.remote.move("G", -1)
 	b.run(2 * time.Hour)
 	b.must(b.complete())
 }
 
 func TestMoreThanFiftyPagesAreHalved(t *testing.T) {
-	b := newBench(t)
-	b.far.pageSize = 10
+	b := newFixture(t)
+	b.remote.pageSize = 10
 	for i := range 700 {
-		b.far.move(fmt.Sprint("G", i%7), 1)
+		b.remote.move(fmt.Sprint("G", i%7), 1)
 		if i%2 == 0 {
-			b.pass(time.Second)
+			b.advance(time.Second)
 		}
 	}
 	b.run(30 * time.Minute)
@@ -140,20 +140,20 @@ func TestMoreThanFiftyPagesAreHalved(t *testing.T) {
 }
 
 func TestTwoHundredRowsOfOneSecondAreRead(t *testing.T) {
-	b := newBench(t)
-	b.far.pageSize, b.far.shuffling = 3, true // more than fifty pages that cannot be halved
-	b.pass(time.Minute)
+	b := newFixture(t)
+	b.remote.pageSize, b.remote.shuffling = 3, true // more than fifty pages that cannot be halved
+	b.advance(time.Minute)
 	for i := range 200 {
-		b.far.move("G", int64(i%3-1)*2+1)
+		b.remote.move("G", int64(i%3-1)*2+1)
 	}
 	b.run(30 * time.Minute)
 	b.must(b.complete())
 }
 
 func TestShopsThatAreBookedFromDocumentsAreOnlyChecked(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) { s.Shops[0].Booking = sellerv1.Shop_BOOKING_DOCUMENTS })
-	b.far.move("G", 5)
-	b.far.move("G", -2).Rule = warehouse.RuleSet
+	b := newFixture(t, func(s *sellerv1.Setup) { s.Shops[0].Booking = sellerv1.Shop_BOOKING_DOCUMENTS })
+	b.remote.move("G", 5)
+	b.remote.move("G", -2).Rule = warehouse.RuleSet
 	b.run(10 * time.Minute)
 	if n := len(b.adjusted()); n != 0 {
 		t.Errorf("%d to be booked", n)
@@ -168,22 +168,22 @@ func TestShopsThatAreBookedFromDocumentsAreOnlyChecked(t *testing.T) {
 	}
 }
 
-func TestACrashBetweenTellingAndApplyingTellsTheSameAgain(t *testing.T) {
-	b := newBench(t)
-	b.far.move("G", 5)
-	b.pass(time.Minute)
-	b.far.move("G", -2)
+func TestACrashBetweenPublishingAndApplyingPublishesTheSameAgain(t *testing.T) {
+	b := newFixture(t)
+	b.remote.move("G", 5)
+	b.advance(time.Minute)
+	b.remote.move("G", -2)
 	dead := 0
 	b.crash = func() bool { dead++; return dead%3 == 2 }
 	b.run(time.Hour)
 	b.must(b.complete())
 }
 
-func TestALostLedgerIsMadeAgainFromTheStreams(t *testing.T) {
-	b := newBench(t)
+func TestALostLedgerIsRebuiltFromTheStreams(t *testing.T) {
+	b := newFixture(t)
 	for i := range 30 {
-		b.far.move(fmt.Sprint("G", i%3), 2)
-		b.pass(20 * time.Second)
+		b.remote.move(fmt.Sprint("G", i%3), 2)
+		b.advance(20 * time.Second)
 	}
 	b.run(40 * time.Minute)
 	b.must(b.complete())
@@ -191,12 +191,12 @@ func TestALostLedgerIsMadeAgainFromTheStreams(t *testing.T) {
 	b.must(err)
 	b.redis.Wipe()
 	told := len(b.events)
-	b.far.move("G1", -7)
+	b.remote.move("G1", -7)
 	b.run(20 * time.Minute)
 	b.must(b.complete())
 	after, _, err := b.store.State(t.Context(), b.at)
 	b.must(err)
-	if after.Plan.Start != before.Plan.Start || after.Plan.Next < before.Plan.Next {
+	if after.Plan.Start != before.Plan.Start || after.Plan.Until < before.Plan.Until {
 		t.Errorf("planned %+v, before %+v", after.Plan, before.Plan)
 	}
 	for _, e := range b.events[told:] {
@@ -208,14 +208,14 @@ func TestALostLedgerIsMadeAgainFromTheStreams(t *testing.T) {
 
 // A flow that tells only some movements is not read: what is read by another afterwards begins where the last window ended.
 func TestAPartialFlowIsNotRead(t *testing.T) {
-	b := newBench(t)
-	b.far.move("G1", 2)
-	b.pass(time.Minute)
+	b := newFixture(t)
+	b.remote.move("G1", 2)
+	b.advance(time.Minute)
 	b.run(10 * time.Minute)
-	b.turn()
-	b.far.partial = true
-	b.far.move("G1", 3)
-	b.pass(time.Minute)
+	b.switchFlow()
+	b.remote.partial = true
+	b.remote.move("G1", 3)
+	b.advance(time.Minute)
 	told := len(b.adjusted())
 	_, _, err := b.plan(t.Context(), b.seller, b.at, b.now())
 	if fault.Cause(err) != seller.CauseFlow(b.at.Seller) || fault.ReasonOf(err, "").Code != "flow.partial" {
@@ -224,11 +224,11 @@ func TestAPartialFlowIsNotRead(t *testing.T) {
 	if b.seller.Cleared(fault.Cause(err)) || len(b.adjusted()) != told {
 		t.Errorf("%d told", len(b.adjusted())-told)
 	}
-	b.pass(time.Hour)
+	b.advance(time.Hour)
 	back := proto.CloneOf(b.seller.Setup)
 	back.Stock.Flow = sellerv1.Stock_FLOW_UNSPECIFIED
 	b.seller = seller.New(back, nil)
-	b.far.unlinked, b.far.prefix, b.far.partial = false, "", false
+	b.remote.unlinked, b.remote.prefix, b.remote.partial = false, "", false
 	if !b.seller.Cleared(seller.CauseFlow(b.at.Seller)) {
 		t.Error("still held")
 	}
@@ -238,12 +238,12 @@ func TestAPartialFlowIsNotRead(t *testing.T) {
 	}
 }
 
-func TestTheNewerMethodProvesNothingAndTellsEachRowOnce(t *testing.T) {
-	b := newBench(t)
-	b.far.unlinked = true
+func TestTheNewerMethodProvesNothingAndPublishesEachRowOnce(t *testing.T) {
+	b := newFixture(t)
+	b.remote.unlinked = true
 	for i := range 30 {
-		b.far.move(fmt.Sprint("G", i%3), 2)
-		b.pass(20 * time.Second)
+		b.remote.move(fmt.Sprint("G", i%3), 2)
+		b.advance(20 * time.Second)
 	}
 	b.run(40 * time.Minute)
 	b.must(b.complete())
@@ -253,25 +253,25 @@ func TestTheNewerMethodProvesNothingAndTellsEachRowOnce(t *testing.T) {
 }
 
 // What is missing of a goods that seldom moves may lie in more time than the far side tells of at once.
-func TestAHoleOfManyDaysIsFetchedInParts(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
-	b.far.move("G", 5)
-	b.pass(30 * time.Hour)
-	b.far.move("G", -2).hidden = 1
-	b.pass(40 * time.Hour)
-	b.far.move("G", -1)
+func TestAGapOfManyDaysIsFetchedInParts(t *testing.T) {
+	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+	b.remote.move("G", 5)
+	b.advance(30 * time.Hour)
+	b.remote.move("G", -2).hidden = 1
+	b.advance(40 * time.Hour)
+	b.remote.move("G", -1)
 	b.run(time.Hour)
 	b.must(b.complete())
-	if n := count(b, func(*vmiv1.GapFound) bool { return true }); n != 1 || len(b.shelved) != 0 {
-		t.Errorf("%d holes, shelved %v", n, b.shelved)
+	if n := count(b, func(*vmiv1.GapFound) bool { return true }); n != 1 || len(b.rejected) != 0 {
+		t.Errorf("%d holes, shelved %v", n, b.rejected)
 	}
 }
 
 // Rows of another warehouse are no movements here, and the certificate says how many there were.
 func TestRowsOfAnotherWarehouseAreCounted(t *testing.T) {
-	b := newBench(t)
-	b.far.elsewhere = 3
-	b.far.move("G", 5)
+	b := newFixture(t)
+	b.remote.elsewhere = 3
+	b.remote.move("G", 5)
 	b.run(10 * time.Minute)
 	b.must(b.complete())
 	if n := count(b, func(m *vmiv1.WindowIngested) bool {
@@ -290,11 +290,11 @@ func TestRowsOfAnotherWarehouseAreCounted(t *testing.T) {
 
 // The far side's methods number the same movement each in its own way: after a change of stock.flow nothing that one of them
 // told is read by the other.
-func TestNoMovementIsToldByBothMethods(t *testing.T) {
-	b := newBench(t)
+func TestNoMovementIsPublishedByBothMethods(t *testing.T) {
+	b := newFixture(t)
 	for i := range 12 {
-		b.far.move(fmt.Sprint("G", i%3), 2)
-		b.pass(20 * time.Second)
+		b.remote.move(fmt.Sprint("G", i%3), 2)
+		b.advance(20 * time.Second)
 	}
 	b.run(20 * time.Minute) // its second look is yet to come
 	waits := Window(&vmiv1.WindowDue{
@@ -303,14 +303,14 @@ func TestNoMovementIsToldByBothMethods(t *testing.T) {
 	changed := proto.CloneOf(b.seller.Setup)
 	changed.Stock.Flow = sellerv1.Stock_FLOW_SEARCH
 	b.seller = seller.New(changed, nil)
-	b.far.unlinked, b.far.prefix = true, "x"
-	b.queue = append(b.queue, told{Event: waits})
+	b.remote.unlinked, b.remote.prefix = true, "x"
+	b.queue = append(b.queue, message{Event: waits})
 	for b.step() { // before the plan knows of the change
 		continue
 	}
 	for i := range 12 {
-		b.far.move(fmt.Sprint("G", i%3), 2)
-		b.pass(20 * time.Second)
+		b.remote.move(fmt.Sprint("G", i%3), 2)
+		b.advance(20 * time.Second)
 	}
 	b.run(time.Hour)
 	sum := int64(0)
@@ -322,7 +322,7 @@ func TestNoMovementIsToldByBothMethods(t *testing.T) {
 	if sum != 48 || len(b.adjusted()) != 24 {
 		t.Errorf("%d movements of %d pieces were told, there were 24 of 48", len(b.adjusted()), sum)
 	}
-	if len(b.shelved) != 1 || fault.ReasonOf(b.shelved[0], "").Code != "window.turned" {
-		t.Errorf("shelved: %v", b.shelved)
+	if len(b.rejected) != 1 || fault.ReasonOf(b.rejected[0], "").Code != "window.turned" {
+		t.Errorf("shelved: %v", b.rejected)
 	}
 }

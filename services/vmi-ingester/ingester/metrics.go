@@ -30,7 +30,7 @@ type Metrics struct {
 	// Failed windows by class: "held", "permanent", "transient" (attempts used up).
 	Failed *prometheus.CounterVec
 	// Remakes: runs that made a book again from the streams.
-	Remakes prometheus.Counter
+	Rebuilds prometheus.Counter
 }
 
 // NewMetrics registers them.
@@ -48,7 +48,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Failed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_vmi_windows_failed_total", Help: "Windows that were shelved, by class.",
 		}, []string{"class"}),
-		Remakes: counter("stockbridge_vmi_remakes_total", "Runs that made a book of stock again from the streams."),
+		Rebuilds: counter("stockbridge_vmi_remakes_total", "Runs that made a book of stock again from the streams."),
 	}
 	for _, as := range []string{"adjusted", "noted", "repeated"} {
 		m.Rows.WithLabelValues(as)
@@ -56,12 +56,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	for _, class := range []string{"held", "permanent", "transient"} {
 		m.Failed.WithLabelValues(class)
 	}
-	r.MustRegister(m.Pages, m.Rows, m.Gaps, m.Healed, m.Failed, m.Remakes)
+	r.MustRegister(m.Pages, m.Rows, m.Gaps, m.Healed, m.Failed, m.Rebuilds)
 	return m
 }
 
 // Followed shows how far the flow of each place was read. Every replica tells the same, whether it reads or not.
-func Followed(sellers func() []*seller.Seller, books ledger.Books, now func() time.Time) prometheus.Collector {
+func Collector(sellers func() []*seller.Seller, books ledger.Books, now func() time.Time) prometheus.Collector {
 	store := &stock.Store{Books: books, Now: now}
 	byPlace := []string{"seller", "warehouse", "shop_no"}
 	return pullmetrics.New("flows", []pullmetrics.Gauge{
@@ -75,7 +75,7 @@ func Followed(sellers func() []*seller.Seller, books ledger.Books, now func() ti
 				place := stock.Place{Seller: s.Name(), Warehouse: at.Warehouse, ShopNo: at.ShopNo}
 				group.Go(func() error {
 					st, _, err := store.State(ctx, place)
-					if err != nil || st.Plan.Next == 0 {
+					if err != nil || st.Plan.Until == 0 {
 						return err
 					}
 					broken, err := store.CountBroken(ctx, place, 1000)

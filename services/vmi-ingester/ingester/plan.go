@@ -21,7 +21,7 @@ const (
 	windowsAtOnce = 200
 	// holesAtOnce is the most holes that one tick, or one window, tells of: the next ticks tell of the others. What is
 	// remembered of them has to fit into one write of the book (ledger.BookWriteLimit).
-	holesAtOnce = 200
+	gapsAtOnce = 200
 	// runEnds is when every run that was under way has ended: above the handler's limit, the time for settling, and the
 	// broker's wait for an ack together.
 	runEnds = 2 * time.Minute
@@ -57,28 +57,28 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := whole(s, wh); err != nil {
+	if err := requireWholeFlow(s, wh); err != nil {
 		return nil, nil, err
 	}
-	st, err := p.made(ctx, place, s.Following().Flow, wh.FlowTerms().Linked)
+	st, err := p.ensureBook(ctx, place, s.Following().Flow, wh.FlowTerms().Linked)
 	if err != nil {
 		return nil, nil, err
 	}
 	if at.IsZero() {
 		at = p.Now()
 	}
-	ends, err := p.ends(ctx)
+	ends, err := p.streamEnds(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	from, next := st.Plan, planned(st.Plan, s.Following(), at, p.Now())
+	from, next := st.Plan, nextPlan(st.Plan, s.Following(), at, p.Now())
 	longest := wh.FlowTerms().MaxSpan
 	var events []event.Event
 	for _, w := range p.windows(s.Following(), from, next, longest) {
 		w.Seller, w.Warehouse, w.ShopNo = place.Seller, place.Warehouse, place.ShopNo
 		events = append(events, Window(w, at))
 	}
-	gaps, names, err := p.unreported(ctx, place, st.Read)
+	gaps, names, err := p.unreportedGaps(ctx, place, st.Read)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -89,7 +89,7 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 				return err
 			}
 		}
-		return p.store.Change(ctx, place, func(now *stock.State) bool {
+		return p.store.UpdateState(ctx, place, func(now *stock.State) bool {
 			if now.Plan == from {
 				now.Plan = next
 			}
@@ -107,7 +107,7 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 
 // whole holds what would be read of a flow that tells only some of the movements. Nothing is planned meanwhile: once the set-up
 // names another, that is read from where the last window ended.
-func whole(s *seller.Seller, wh warehouse.FlowReader) error {
+func requireWholeFlow(s *seller.Seller, wh warehouse.FlowReader) error {
 	if !wh.FlowTerms().Partial {
 		return nil
 	}
@@ -119,30 +119,30 @@ func whole(s *seller.Seller, wh warehouse.FlowReader) error {
 }
 
 // planned is the plan after a tick that the bus says is of at.
-func planned(plan stock.Plan, f seller.Following, at, now time.Time) stock.Plan {
+func nextPlan(plan stock.Plan, f seller.Following, at, now time.Time) stock.Plan {
 	until := at.Add(-f.Lag).Unix()
-	if plan.Next == 0 {
+	if plan.Until == 0 {
 		plan.Start = until // one second is read at once: the streams then tell from when on the place is followed
 		if !f.Since.IsZero() {
 			plan.Start = f.Since.Unix()
 		}
-		plan.Next, plan.Second, plan.Flow = plan.Start-1, plan.Start-1, int32(f.Flow)
+		plan.Until, plan.SecondUntil, plan.Flow = plan.Start-1, plan.Start-1, int32(f.Flow)
 	}
 	if plan.Flow != int32(f.Flow) {
 		// Nothing is read by both methods: no overlap, and no second look at what the other one read.
-		plan.Flow, plan.SwitchedAt, plan.Second = int32(f.Flow), max(plan.SwitchedAt, plan.Next+1), plan.Next
+		plan.Flow, plan.SwitchedAt, plan.SecondUntil = int32(f.Flow), max(plan.SwitchedAt, plan.Until+1), plan.Until
 	}
-	if latest := max(at.Unix(), now.Unix()); plan.Next > latest+clocksDiffer {
+	if latest := max(at.Unix(), now.Unix()); plan.Until > latest+clocksDiffer {
 		// A clock was ahead: what was read of the time to come was empty.
-		plan.Next = max(until-clockWrong, plan.Start-1)
-		plan.Second = min(plan.Second, plan.Next)
+		plan.Until = max(until-clockWrong, plan.Start-1)
+		plan.SecondUntil = min(plan.SecondUntil, plan.Until)
 	}
-	plan.Next = max(plan.Next, until)
+	plan.Until = max(plan.Until, until)
 	if f.SecondLook > 0 {
 		// A little at a time would cost a call for each tick; a quarter of the time that it comes later anyway does not matter.
-		upTo := min(at.Add(-f.SecondLook).Unix(), plan.Next)
-		if upTo-plan.Second >= max(int64(f.Every/time.Second), int64(f.SecondLook/time.Second)/4, 1) {
-			plan.Second = upTo
+		upTo := min(at.Add(-f.SecondLook).Unix(), plan.Until)
+		if upTo-plan.SecondUntil >= max(int64(f.Every/time.Second), int64(f.SecondLook/time.Second)/4, 1) {
+			plan.SecondUntil = upTo
 		}
 	}
 	return plan
@@ -150,18 +150,18 @@ func planned(plan stock.Plan, f seller.Following, at, now time.Time) stock.Plan 
 
 // windows cuts what lies between two plans into windows.
 func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest time.Duration) []*vmiv1.WindowDue {
-	if from.Next == 0 { // the first plan
-		from = stock.Plan{Start: next.Start, Next: next.Start - 1, Second: next.Start - 1}
+	if from.Until == 0 { // the first plan
+		from = stock.Plan{Start: next.Start, Until: next.Start - 1, SecondUntil: next.Start - 1}
 	}
 	overlap := int64(f.Overlap / time.Second)
-	news := p.cut(stock.Interval{From: max(from.Next+1-overlap, from.Start, next.SwitchedAt), To: next.Next}, from.Next+1, longest)
+	news := p.cut(stock.Interval{From: max(from.Until+1-overlap, from.Start, next.SwitchedAt), To: next.Until}, from.Until+1, longest)
 	why := vmiv1.Why_WHY_NEXT
 	if len(news) > 1 {
 		why = vmiv1.Why_WHY_CATCH_UP
 	}
 	var due []*vmiv1.WindowDue
 	add := func(s stock.Interval, why vmiv1.Why) {
-		due = append(due, &vmiv1.WindowDue{From: second(s.From), To: second(s.To), Why: why})
+		due = append(due, &vmiv1.WindowDue{From: unixStamp(s.From), To: unixStamp(s.To), Why: why})
 	}
 	// The newest and the oldest in turns: neither waits for all of the others.
 	for i, j := 0, len(news)-1; i <= j; i, j = i+1, j-1 {
@@ -170,8 +170,8 @@ func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest ti
 			add(news[i], why)
 		}
 	}
-	again := max(from.Second+1, next.SwitchedAt)
-	for _, s := range p.cut(stock.Interval{From: again, To: next.Second}, again, longest) {
+	again := max(from.SecondUntil+1, next.SwitchedAt)
+	for _, s := range p.cut(stock.Interval{From: again, To: next.SecondUntil}, again, longest) {
 		add(s, vmiv1.Why_WHY_SECOND_LOOK)
 	}
 	return due
@@ -200,7 +200,7 @@ func (p *Ingester) cut(s stock.Interval, first int64, longest time.Duration) []s
 }
 
 // unreported are the events of holes that nobody told of, and the names under which they are remembered.
-func (p *Ingester) unreported(ctx context.Context, place stock.Place, read stock.Coverage) (events []event.Event, names []string, err error) {
+func (p *Ingester) unreportedGaps(ctx context.Context, place stock.Place, read stock.Coverage) (events []event.Event, names []string, err error) {
 	seen := map[string]bool{}
 	for from := ""; ; {
 		broken, next, err := p.store.Broken(ctx, place, from)
@@ -208,12 +208,12 @@ func (p *Ingester) unreported(ctx context.Context, place stock.Place, read stock
 			return nil, nil, err
 		}
 		maps.DeleteFunc(broken, func(goods string, _ []stock.Gap) bool { return seen[goods] })
-		more, found, err := p.gaps(ctx, place, broken, read, holesAtOnce-len(names))
+		more, found, err := p.gaps(ctx, place, broken, read, gapsAtOnce-len(names))
 		if err != nil {
 			return nil, nil, err
 		}
 		events, names = append(events, more...), append(names, found...)
-		if from = next; next == "" || len(names) >= holesAtOnce {
+		if from = next; next == "" || len(names) >= gapsAtOnce {
 			return events, names, nil
 		}
 		for goods := range broken {
@@ -233,7 +233,7 @@ func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[strin
 	for goods, list := range broken {
 		for _, h := range list {
 			if read.Has(h.Interval()) {
-				name := holeName(goods, h)
+				name := gapName(goods, h)
 				holes[name] = hole{goods, h}
 				all = append(all, name)
 			}
@@ -257,7 +257,7 @@ func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[strin
 }
 
 // ends are where the streams end now.
-func (p *Ingester) ends(ctx context.Context) (e stock.Ends, err error) {
+func (p *Ingester) streamEnds(ctx context.Context) (e stock.Positions, err error) {
 	if e.Stock.Seq, e.Stock.At, err = p.Streams.End(ctx, event.StockAdjusted.Name); err == nil {
 		e.VMI.Seq, e.VMI.At, err = p.Streams.End(ctx, event.VMIWindowIngested.Name)
 	}

@@ -15,11 +15,11 @@ import (
 // Whatever the far side leaves out, repeats, mixes up, delays or fails with, and although the ledger is lost midway and
 // runs die between telling and applying: the book becomes its stock, and each movement is told once. Stock is asked for
 // nowhere.
-func TestWhateverTheFarSideDoesTheBookBecomesItsStock(t *testing.T) {
-	b := newBench(t)
+func TestWhateverTheWarehouseDoesTheBookBecomesItsStock(t *testing.T) {
+	b := newFixture(t)
 	for i := range uint64(*stories) {
 		seed := *story + i
-		if err := wholeStory(b, rand.New(rand.NewPCG(seed, 2)), nil); err != nil {
+		if err := playStory(b, rand.New(rand.NewPCG(seed, 2)), nil); err != nil {
 			t.Fatalf("story %d (-stories 1 -story %d): %v", seed, seed, err)
 		}
 	}
@@ -31,12 +31,12 @@ var (
 )
 
 // wholeStory is one run, all of it decided by the dice. plant spoils the ingester on purpose.
-func wholeStory(b *bench, dice *rand.Rand, plant func(b *bench)) error {
-	b.fresh(dice.Uint64())
+func playStory(b *fixture, dice *rand.Rand, plant func(b *fixture)) error {
+	b.reset(dice.Uint64())
 	if plant != nil {
 		plant(b)
 	}
-	f := b.far
+	f := b.remote
 	f.pageSize = []int{2, 5, 100}[dice.IntN(3)]
 	f.failing = []int{0, 10, 30}[dice.IntN(3)]
 	f.shuffling = dice.IntN(2) == 0
@@ -61,7 +61,7 @@ func wholeStory(b *bench, dice *rand.Rand, plant func(b *bench)) error {
 			row.twice = true
 		}
 		if f.dice.IntN(3) > 0 {
-			b.pass([]time.Duration{0, time.Second, 7 * time.Second, time.Minute, 6 * time.Minute}[f.dice.IntN(5)])
+			b.advance([]time.Duration{0, time.Second, 7 * time.Second, time.Minute, 6 * time.Minute}[f.dice.IntN(5)])
 		}
 		if f.dice.IntN(6) == 0 {
 			b.run(5 * time.Minute)
@@ -73,8 +73,8 @@ func wholeStory(b *bench, dice *rand.Rand, plant func(b *bench)) error {
 	if err := b.complete(); err != nil {
 		return err
 	}
-	if len(b.shelved) > 0 {
-		return fmt.Errorf("shelved: %w", errors.Join(b.shelved...))
+	if len(b.rejected) > 0 {
+		return fmt.Errorf("shelved: %w", errors.Join(b.rejected...))
 	}
 	for id, n := range b.ids {
 		if n > 1 && dying == 0 && strings.HasPrefix(id, "stock.") {
@@ -90,21 +90,21 @@ func wholeStory(b *bench, dice *rand.Rand, plant func(b *bench)) error {
 }
 
 // The story is worth something only if it finds what is wrong.
-func TestTheStoryFindsFaultsThatWerePlanted(t *testing.T) {
+func TestTheStoryFindsPlantedBugs(t *testing.T) {
 	for _, p := range []struct {
 		name  string
-		plant func(s *spoil)
+		plant func(s *bug)
 	}{
-		{"rows are taken in the order in which they came", func(s *spoil) { s.order = true }},
-		{"the cursor goes to the newest row", func(s *spoil) { s.cursor = true }},
-		{"any error is the end", func(s *spoil) { s.end = true }},
-		{"what was applied is forgotten with the ledger", func(s *spoil) { s.forget = true }},
+		{"rows are taken in the order in which they came", func(s *bug) { s.order = true }},
+		{"the cursor goes to the newest row", func(s *bug) { s.cursor = true }},
+		{"any error is the end", func(s *bug) { s.end = true }},
+		{"what was applied is forgotten with the ledger", func(s *bug) { s.forget = true }},
 	} {
 		t.Run(p.name, func(t *testing.T) {
-			b := newBench(t)
+			b := newFixture(t)
 			for seed := range uint64(200) {
 				dice := rand.New(rand.NewPCG(seed, 2))
-				err := wholeStory(b, dice, func(b *bench) { p.plant(&b.spoil) })
+				err := playStory(b, dice, func(b *fixture) { p.plant(&b.bug) })
 				if err != nil {
 					t.Logf("found by story %d: %.300v", seed, err)
 					return

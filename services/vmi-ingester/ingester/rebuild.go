@@ -16,7 +16,7 @@ import (
 )
 
 // errRest ends a run that makes a book again: the next one goes on.
-var errRest = errors.New("more of the stream than one run may read")
+var errMoreToRebuild = errors.New("more of the stream than one run may read")
 
 // made returns the state of a place's book that contains what the streams hold; it makes the book again where it may not.
 //
@@ -26,7 +26,7 @@ var errRest = errors.New("more of the stream than one run may read")
 // and all is read again: nobody knows which rows the stream lost.
 //
 // flow is the method that is read now, and linked whether its rows tell what stood before and after.
-func (p *Ingester) made(ctx context.Context, place stock.Place, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
+func (p *Ingester) ensureBook(ctx context.Context, place stock.Place, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
 	st, birth, err := p.store.State(ctx, place)
 	if err != nil {
 		return stock.State{}, err
@@ -59,16 +59,16 @@ func (p *Ingester) made(ctx context.Context, place stock.Place, flow sellerv1.St
 			return stock.State{}, err
 		}
 		plan := st.Plan
-		if plan.Next != 0 {
-			plan.Next = plan.Start - 1
+		if plan.Until != 0 {
+			plan.Until = plan.Start - 1
 		}
 		st = stock.State{Plan: plan}
-		err := p.store.Change(ctx, place, func(now *stock.State) bool { now.Plan = plan; return true })
+		err := p.store.UpdateState(ctx, place, func(now *stock.State) bool { now.Plan = plan; return true })
 		if err != nil {
 			return stock.State{}, err
 		}
 	}
-	return p.remake(ctx, place, st, birth, flow, linked)
+	return p.rebuild(ctx, place, st, birth, flow, linked)
 }
 
 func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
@@ -87,9 +87,9 @@ func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
 }
 
 // remake applies what the streams hold since the book was sure to have all.
-func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State, birth time.Time, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
+func (p *Ingester) rebuild(ctx context.Context, place stock.Place, st stock.State, birth time.Time, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
 	began := p.Now()
-	ends, err := p.ends(ctx)
+	ends, err := p.streamEnds(ctx)
 	if err != nil {
 		return stock.State{}, err
 	}
@@ -97,7 +97,7 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 	if st.Head.RebuildEpoch.Equal(birth) && !birth.IsZero() {
 		at = st.Head.Rebuilding
 	}
-	p.Metrics.Remakes.Inc()
+	p.Metrics.Rebuilds.Inc()
 	var batch stock.Batch
 	seen := 0
 	start, turned := st.Plan.Start, st.Plan.SwitchedAt
@@ -115,7 +115,7 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 			return err
 		}
 		if p.Now().Sub(began) >= rebuildFor {
-			return errRest
+			return errMoreToRebuild
 		}
 		return nil
 	}
@@ -124,7 +124,7 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 	}
 	if at.Stock.Seq < ends.Stock.Seq {
 		err = p.Streams.Events(ctx, query(at.Stock.Seq, event.StockAdjusted.Name, event.StockNoted.Name), func(e bus.Stored) error {
-			if row, read, ours := rowIn(e, place); ours {
+			if row, read, ours := decodeRow(e, place); ours {
 				batch.Rows = append(batch.Rows, row)
 				if read && row.Linked != linked { // by the other method
 					turned = max(turned, row.At+1)
@@ -135,60 +135,60 @@ func (p *Ingester) remake(ctx context.Context, place stock.Place, st stock.State
 	}
 	if err == nil && at.VMI.Seq < ends.VMI.Seq {
 		err = p.Streams.Events(ctx, query(at.VMI.Seq, event.VMIWindowDue.Name, event.VMIWindowIngested.Name), func(e bus.Stored) error {
-			if span, ours := spanIn(e, place); ours {
+			if span, ours := decodeRead(e, place); ours {
 				batch.Read = append(batch.Read, span)
 			}
-			if from, ours := plannedIn(e, place); ours && st.Plan.Next == 0 && (start == 0 || from < start) {
+			if from, ours := decodePlanned(e, place); ours && st.Plan.Until == 0 && (start == 0 || from < start) {
 				start = from
 			}
 			return rest(e.Seq, &at.VMI)
 		})
 	}
-	if err == nil || errors.Is(err, errRest) {
+	if err == nil || errors.Is(err, errMoreToRebuild) {
 		if applyErr := apply(); applyErr != nil {
 			err = applyErr
 		}
 	}
 	finished := err == nil
-	if err != nil && !errors.Is(err, errRest) {
+	if err != nil && !errors.Is(err, errMoreToRebuild) {
 		return stock.State{}, fmt.Errorf("make the book of %s again: %w", place, err)
 	}
 	var now stock.State
-	err = p.store.Change(ctx, place, func(st *stock.State) bool {
+	err = p.store.UpdateState(ctx, place, func(st *stock.State) bool {
 		st.Head.Rebuilding, st.Head.RebuildEpoch = at, birth
 		st.Plan.SwitchedAt = max(st.Plan.SwitchedAt, turned)
-		if st.Plan.Next == 0 {
+		if st.Plan.Until == 0 {
 			st.Plan.Start = start
 		}
 		if finished {
-			if st.Plan.Next == 0 && start == 0 {
-				st.Head.New = p.Now()
+			if st.Plan.Until == 0 && start == 0 {
+				st.Head.NewSince = p.Now()
 			}
-			if st.Plan.Next == 0 && start != 0 {
+			if st.Plan.Until == 0 && start != 0 {
 				// What was planned and not read yet may have been lost: it is planned again.
-				st.Plan.Second = start - 1
-				if st.Plan.Next = start - 1; st.Read.Has(stock.Interval{From: start, To: start}) {
-					st.Plan.Next = st.Read.Until(start)
+				st.Plan.SecondUntil = start - 1
+				if st.Plan.Until = start - 1; st.Read.Has(stock.Interval{From: start, To: start}) {
+					st.Plan.Until = st.Read.Until(start)
 				}
 				st.Plan.Flow = int32(flow)
 			}
 			// What runs were storing while the streams were read, the book has when they end.
 			st.Head.Epoch, st.Head.Next, st.Head.Seen = birth, ends, p.Now()
-			st.Head.Rebuilding, st.Head.RebuildEpoch = stock.Ends{}, time.Time{}
+			st.Head.Rebuilding, st.Head.RebuildEpoch = stock.Positions{}, time.Time{}
 		}
 		now = *st
 		return true
 	})
 	// After a while of this the run has no time left for what it came for.
 	if took := p.Now().Sub(began); err == nil && (!finished || took > writeFor) {
-		err = fault.RetryAfter(100*time.Millisecond, errRest)
+		err = fault.RetryAfter(100*time.Millisecond, errMoreToRebuild)
 	}
 	return now, err
 }
 
 // rowIn reads a row of the place out of a stored event, and whether it was read from the flow: corrections and openings were
 // not. What is no message of ours is passed over: nobody else may tell such events.
-func rowIn(e bus.Stored, place stock.Place) (row stock.Row, read, ours bool) {
+func decodeRow(e bus.Stored, place stock.Place) (row stock.Row, read, ours bool) {
 	var m *stockv1.Movement
 	if e.Name == event.StockAdjusted.Name {
 		a, err := bus.Decode(event.StockAdjusted, e)
@@ -209,7 +209,7 @@ func rowIn(e bus.Stored, place stock.Place) (row stock.Row, read, ours bool) {
 }
 
 // spanIn reads a span of the place that was read to its end, all goods of it, out of a stored event.
-func spanIn(e bus.Stored, place stock.Place) (stock.Interval, bool) {
+func decodeRead(e bus.Stored, place stock.Place) (stock.Interval, bool) {
 	if e.Name != event.VMIWindowIngested.Name {
 		return stock.Interval{}, false
 	}
@@ -217,12 +217,12 @@ func spanIn(e bus.Stored, place stock.Place) (stock.Interval, bool) {
 	if err != nil || m.GetPartial() || m.GetWindow().GetGoodsNo() != "" || placeOf(m.GetWindow()) != place {
 		return stock.Interval{}, false
 	}
-	return spanOf(m.GetWindow()), true
+	return intervalOf(m.GetWindow()), true
 }
 
 // plannedIn reads the first second of a window that a plan told, out of a stored event. What somebody asked to be read
 // besides says nothing about from when on the place is followed.
-func plannedIn(e bus.Stored, place stock.Place) (int64, bool) {
+func decodePlanned(e bus.Stored, place stock.Place) (int64, bool) {
 	if e.Name != event.VMIWindowDue.Name {
 		return 0, false
 	}
@@ -230,5 +230,5 @@ func plannedIn(e bus.Stored, place stock.Place) (int64, bool) {
 	if err != nil || m.GetWhy() != vmiv1.Why_WHY_NEXT && m.GetWhy() != vmiv1.Why_WHY_CATCH_UP || placeOf(m) != place {
 		return 0, false
 	}
-	return spanOf(m).From, true
+	return intervalOf(m).From, true
 }

@@ -25,10 +25,10 @@ import (
 const keptMargin = 5 * 24 * time.Hour
 
 // turnAfter is when a window looks again whether the next plan was made.
-const turnAfter = 10 * time.Second
+const switchRetryAfter = 10 * time.Second
 
 // widest is how far a look for missing movements reaches beyond the hole at last.
-const widest = 30 * 60
+const maxWidening = 30 * 60
 
 // WindowDue reads a window, or some pages of it.
 func (p *Ingester) WindowDue(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowDue) ([]event.Event, error) {
@@ -43,31 +43,31 @@ func (p *Ingester) WindowDue(ctx context.Context, d *bus.Delivery, m *vmiv1.Wind
 func (p *Ingester) window(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowDue) ([]event.Event, func(context.Context) error, error) {
 	s, ok := p.Sellers.Get(m.GetSeller())
 	if !ok {
-		events, err := p.failed(d, m, seller.Unknown(m.GetSeller()))
+		events, err := p.reject(d, m, seller.Unknown(m.GetSeller()))
 		return events, nil, err
 	}
 	at, ok := s.Place(m.GetWarehouse(), m.GetShopNo())
 	if !ok {
 		// No longer followed. If it is again, it goes on with what was not read.
-		return nil, func(ctx context.Context) error { return p.giveUp(ctx, m) }, nil
+		return nil, func(ctx context.Context) error { return p.planAgain(ctx, m) }, nil
 	}
 	r := &run{
-		Ingester: p, seller: s, at: at, place: placeOf(m), m: m, d: d, span: spanOf(m), seen: map[string]bool{},
+		Ingester: p, seller: s, at: at, place: placeOf(m), m: m, d: d, span: intervalOf(m), seen: map[string]bool{},
 		goods: map[string]bool{}, noted: map[string]int64{},
 	}
 	events, err := r.read(ctx)
 	if err != nil {
 		err = fmt.Errorf("read the flow of %s: %w", r.place, err)
 	}
-	if fault.Of(err) == fault.Transient && err != nil && ctx.Err() == nil && d.Attempt >= p.patience(m) {
-		failed, gaveUp := p.failed(d, m, fault.Permanent(fmt.Errorf("after %d attempts: %w", d.Attempt, err)))
+	if fault.Of(err) == fault.Transient && err != nil && ctx.Err() == nil && d.Attempt >= p.maxAttempts(m) {
+		failed, gaveUp := p.reject(d, m, fault.Permanent(fmt.Errorf("after %d attempts: %w", d.Attempt, err)))
 		return append(events, failed...), r.apply, gaveUp
 	}
 	return events, r.apply, err
 }
 
 // patience is how often a window is tried.
-func (p *Ingester) patience(m *vmiv1.WindowDue) int {
+func (p *Ingester) maxAttempts(m *vmiv1.WindowDue) int {
 	if m.GetWhy() == vmiv1.Why_WHY_GAP {
 		return p.GapAttempts
 	}
@@ -75,15 +75,15 @@ func (p *Ingester) patience(m *vmiv1.WindowDue) int {
 }
 
 // giveUp has a window planned again by the next plan of its place, if there is one.
-func (p *Ingester) giveUp(ctx context.Context, m *vmiv1.WindowDue) error {
-	return p.store.Change(ctx, placeOf(m), func(st *stock.State) bool {
-		back, before := max(spanOf(m).From, st.Plan.Start)-1, st.Plan
+func (p *Ingester) planAgain(ctx context.Context, m *vmiv1.WindowDue) error {
+	return p.store.UpdateState(ctx, placeOf(m), func(st *stock.State) bool {
+		back, before := max(intervalOf(m).From, st.Plan.Start)-1, st.Plan
 		switch {
-		case st.Plan.Next == 0 || m.GetWhy() == vmiv1.Why_WHY_REFETCH:
+		case st.Plan.Until == 0 || m.GetWhy() == vmiv1.Why_WHY_REFETCH:
 		case m.GetWhy() == vmiv1.Why_WHY_SECOND_LOOK:
-			st.Plan.Second = min(st.Plan.Second, back)
+			st.Plan.SecondUntil = min(st.Plan.SecondUntil, back)
 		default:
-			st.Plan.Next, st.Plan.Second = min(st.Plan.Next, back), min(st.Plan.Second, back)
+			st.Plan.Until, st.Plan.SecondUntil = min(st.Plan.Until, back), min(st.Plan.SecondUntil, back)
 		}
 		return st.Plan != before
 	})
@@ -103,15 +103,15 @@ type run struct {
 
 	events []event.Event
 	// fresh rows are told and applied when they are stored; seen are the numbers of all, goods the goods that they are of.
-	fresh []stock.Row
-	seen  map[string]bool
-	goods map[string]bool
+	newRows []stock.Row
+	seen    map[string]bool
+	goods   map[string]bool
 	// edges are all rows of a look for missing movements; batch is what is applied besides fresh.
-	edges []stock.Edge
-	batch stock.Batch
+	movements []stock.Movement
+	batch     stock.Batch
 
 	pages              int
-	rows               int64
+	rowCount           int64
 	adjusted, repeated int64
 	noted              map[string]int64
 	first, last        warehouse.FlowRow
@@ -120,32 +120,32 @@ type run struct {
 func (r *run) read(ctx context.Context) ([]event.Event, error) {
 	wh, err := r.Open(r.seller, r.place.Warehouse)
 	if err != nil {
-		return r.failed(r.d, r.m, err)
+		return r.reject(r.d, r.m, err)
 	}
-	if err := whole(r.seller, wh); err != nil {
-		return r.failed(r.d, r.m, err)
+	if err := requireWholeFlow(r.seller, wh); err != nil {
+		return r.reject(r.d, r.m, err)
 	}
 	r.linked = wh.FlowTerms().Linked
-	if r.state, err = r.made(ctx, r.place, r.seller.Following().Flow, r.linked); err != nil {
+	if r.state, err = r.ensureBook(ctx, r.place, r.seller.Following().Flow, r.linked); err != nil {
 		return nil, err
 	}
-	if err := r.turned(); err != nil {
-		return r.failed(r.d, r.m, err)
+	if err := r.checkSwitch(); err != nil {
+		return r.reject(r.d, r.m, err)
 	}
 	gap := r.m.GetWhy() == vmiv1.Why_WHY_GAP
 	if gap {
-		holes, err := r.holes(ctx, nil)
+		holes, err := r.openGaps(ctx, nil)
 		if err != nil || len(holes) == 0 {
 			return nil, err // healed meanwhile
 		}
 		if r.m.GetPage() <= 1 { // else the pages are those of this very span
-			r.span = r.wider(holes)
+			r.span = r.widen(holes)
 		}
 	}
 	next, end, err := r.readParts(ctx, wh)
 	if err != nil {
 		if class := fault.Of(err); class == fault.Held || class == fault.Refused {
-			failed, err := r.failed(r.d, r.m, err)
+			failed, err := r.reject(r.d, r.m, err)
 			return append(r.events, failed...), err
 		}
 		if r.pages == 0 || gap {
@@ -155,15 +155,15 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 	}
 	switch {
 	case err == nil && end && gap:
-		return r.gapRead(ctx)
+		return r.finishGapWindow(ctx)
 	case err == nil && end:
-		return r.wholeRead(ctx)
+		return r.finishWindow(ctx)
 	case !gap && next > r.MaxPages && r.span.From < r.span.To:
 		middle := r.span.From + (r.span.To-r.span.From)/2
-		r.goOn(stock.Interval{From: r.span.From, To: middle}, vmiv1.Why_WHY_HALF, 1)
-		r.goOn(stock.Interval{From: middle + 1, To: r.span.To}, vmiv1.Why_WHY_HALF, 1)
+		r.publishRest(stock.Interval{From: r.span.From, To: middle}, vmiv1.Why_WHY_HALF, 1)
+		r.publishRest(stock.Interval{From: middle + 1, To: r.span.To}, vmiv1.Why_WHY_HALF, 1)
 	default:
-		r.goOn(r.span, r.m.GetWhy(), next)
+		r.publishRest(r.span, r.m.GetWhy(), next)
 	}
 	r.certify(true, vmiv1.Continuity_CONTINUITY_UNSPECIFIED, 0)
 	return r.events, nil
@@ -171,12 +171,12 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 
 // turned is why a window cannot be read any more: it was planned for another of the far side's methods, and which of its rows
 // that one told already shows in no number.
-func (r *run) turned() error {
+func (r *run) checkSwitch() error {
 	plan, flow := r.state.Plan, int32(r.seller.Following().Flow)
-	if plan.Next != 0 && plan.Flow != flow {
-		return fault.RetryAfter(turnAfter, errors.New("stock.flow was changed: the next plan says from when on the other method is read"))
+	if plan.Until != 0 && plan.Flow != flow {
+		return fault.RetryAfter(switchRetryAfter, errors.New("stock.flow was changed: the next plan says from when on the other method is read"))
 	}
-	if spanOf(r.m).From >= plan.SwitchedAt {
+	if intervalOf(r.m).From >= plan.SwitchedAt {
 		return nil
 	}
 	at := time.Unix(plan.SwitchedAt, 0).UTC().Format(time.RFC3339)
@@ -219,24 +219,24 @@ func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader, span stock
 	start := max(int(r.m.GetPage()), 1)
 	for next = start; ; next++ {
 		if next > r.MaxPages && r.span.From < r.span.To && r.m.GetGoodsNo() == "" ||
-			next > start && (next-start >= r.RunPages || r.rows >= runRows || r.Now().Sub(began) >= readFor) {
+			next > start && (next-start >= r.RunPages || r.rowCount >= runRows || r.Now().Sub(began) >= readFor) {
 			return next, false, nil
 		}
 		q.Page = next
 		page, err := wh.Flow(ctx, q)
-		r.events = append(r.events, r.watch(r.seller, err)...)
+		r.events = append(r.events, r.reportToBreaker(r.seller, err)...)
 		if err != nil {
-			return next, false, readable(err)
+			return next, false, transientReason(err)
 		}
 		r.Metrics.Pages.Inc()
 		if r.pages++; r.pages == 1 {
 			r.Served(r.seller.Name())
 		}
-		if err := r.take(ctx, page.Rows); err != nil {
+		if err := r.add(ctx, page.Rows); err != nil {
 			return next, false, err
 		}
 		if page.Elsewhere > 0 {
-			r.rows += int64(page.Elsewhere)
+			r.rowCount += int64(page.Elsewhere)
 			r.noted[ruleElsewhere] += int64(page.Elsewhere)
 		}
 		if page.End {
@@ -247,7 +247,7 @@ func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader, span stock
 
 // readable makes a lost answer, and a no in the far side's words, a transient failure that says why: reading changes nothing,
 // so it is simply done again.
-func readable(err error) error {
+func transientReason(err error) error {
 	var no *warehouse.Rejected
 	if errors.As(err, &no) {
 		return no.Reason
@@ -259,7 +259,7 @@ func readable(err error) error {
 }
 
 // take tells the rows of a page that the book does not contain.
-func (r *run) take(ctx context.Context, rows []warehouse.FlowRow) error {
+func (r *run) add(ctx context.Context, rows []warehouse.FlowRow) error {
 	var names []string
 	for _, row := range rows {
 		if !r.seen[row.No] {
@@ -271,9 +271,9 @@ func (r *run) take(ctx context.Context, rows []warehouse.FlowRow) error {
 		return err
 	}
 	old := r.Now().Add(keptMargin - ledger.KeepMarks)
-	forgets := !r.state.Head.New.After(old) // some marks of rows that were told may be gone
+	forgets := !r.state.Head.NewSince.After(old) // some marks of rows that were told may be gone
 	for _, row := range rows {
-		r.rows++
+		r.rowCount++
 		if r.first.No == "" || row.At.Before(r.first.At) {
 			r.first = row
 		}
@@ -284,21 +284,21 @@ func (r *run) take(ctx context.Context, rows []warehouse.FlowRow) error {
 		r.seen[row.No], r.goods[row.GoodsNo] = true, true
 		m := movement(r.place, r.at, row, r.linked)
 		if r.m.GetWhy() == vmiv1.Why_WHY_GAP && !again {
-			r.edges = append(r.edges, rowOf(m).Edge)
+			r.movements = append(r.movements, rowOf(m).Movement)
 		}
 		second := row.At.Unix()
 		if again || known[row.No] || forgets && row.At.Before(old) && r.state.Read.Has(stock.Interval{From: second, To: second}) {
 			r.repeated++
 			continue
 		}
-		e, rule := tell(m, row.Rule, r.at.Booking == sellerv1.Shop_BOOKING_DOCUMENTS, r.Now())
+		e, rule := movementEvent(m, row.Rule, r.at.Booking == sellerv1.Shop_BOOKING_DOCUMENTS, r.Now())
 		if rule == "" {
 			r.adjusted++
 		} else {
 			r.noted[rule]++
 		}
 		r.events = append(r.events, e)
-		r.fresh = append(r.fresh, rowOf(m))
+		r.newRows = append(r.newRows, rowOf(m))
 	}
 	return nil
 }
@@ -306,12 +306,12 @@ func (r *run) take(ctx context.Context, rows []warehouse.FlowRow) error {
 // apply applies what was told, when it is stored.
 func (r *run) apply(ctx context.Context) error {
 	b := r.batch
-	b.Rows = r.fresh
-	if len(b.Rows)+len(b.Read)+len(b.Done)+len(b.Settled) == 0 {
+	b.Rows = r.newRows
+	if len(b.Rows)+len(b.Read)+len(b.Done)+len(b.Consistent) == 0 {
 		return nil
 	}
 	var err error
-	if b.Tail, err = r.ends(ctx); err != nil {
+	if b.Tail, err = r.streamEnds(ctx); err != nil {
 		return err
 	}
 	if _, err := r.store.Apply(ctx, r.place, b); err != nil {
@@ -328,7 +328,7 @@ func (r *run) apply(ctx context.Context) error {
 }
 
 // wholeRead ends a window whose last page was read: its certificate, and the holes in it that nobody told of.
-func (r *run) wholeRead(ctx context.Context) ([]event.Event, error) {
+func (r *run) finishWindow(ctx context.Context) ([]event.Event, error) {
 	read := r.state.Read
 	if r.m.GetGoodsNo() == "" {
 		r.batch.Read = []stock.Interval{r.span}
@@ -339,20 +339,20 @@ func (r *run) wholeRead(ctx context.Context) ([]event.Event, error) {
 		r.batch = stock.Batch{}
 		return r.events, err
 	}
-	for _, row := range r.fresh { // as they will be
-		chains[row.GoodsNo].Add(row.Edge)
+	for _, row := range r.newRows { // as they will be
+		chains[row.GoodsNo].Add(row.Movement)
 	}
 	broken := map[string][]stock.Gap{}
 	breaks := 0
 	for goods, c := range chains {
 		if holes := c.Gaps(); len(holes) > 0 {
 			broken[goods] = holes
-			if slices.ContainsFunc(holes, func(h stock.Gap) bool { return overlap(h.Interval(), r.span) }) {
+			if slices.ContainsFunc(holes, func(h stock.Gap) bool { return overlaps(h.Interval(), r.span) }) {
 				breaks++
 			}
 		}
 	}
-	events, names, err := r.gaps(ctx, r.place, broken, read, holesAtOnce)
+	events, names, err := r.gaps(ctx, r.place, broken, read, gapsAtOnce)
 	if err != nil {
 		r.batch = stock.Batch{}
 		return r.events, err
@@ -372,21 +372,21 @@ func (r *run) wholeRead(ctx context.Context) ([]event.Event, error) {
 
 // gapRead ends a look for missing movements. While some are missing it fails, so that the bus comes back with growing
 // pauses, and looks a little wider each time.
-func (r *run) gapRead(ctx context.Context) ([]event.Event, error) {
-	holes, err := r.holes(ctx, r.fresh)
+func (r *run) finishGapWindow(ctx context.Context) ([]event.Event, error) {
+	holes, err := r.openGaps(ctx, r.newRows)
 	if err != nil {
 		return r.events, err
 	}
-	if len(holes) > 0 && r.m.GetPage() <= 1 && len(r.fresh) == 0 && len(r.edges) > 0 && stock.Consistent(r.edges) {
+	if len(holes) > 0 && r.m.GetPage() <= 1 && len(r.newRows) == 0 && len(r.movements) > 0 && stock.Consistent(r.movements) {
 		// All rows are known, and they do link up: two that stand at the same figure were linked the wrong way round.
 		chain, err := r.store.Series(ctx, r.place, []string{r.m.GetGoodsNo()})
 		if err != nil {
 			return r.events, err
 		}
 		c := chain[r.m.GetGoodsNo()]
-		c.Settle(r.span)
-		if holes = overlapping(c.Gaps(), spanOf(r.m)); len(holes) == 0 {
-			r.batch.Settled = map[string]stock.Interval{r.m.GetGoodsNo(): r.span}
+		c.LinkWithin(r.span)
+		if holes = overlapping(c.Gaps(), intervalOf(r.m)); len(holes) == 0 {
+			r.batch.Consistent = map[string]stock.Interval{r.m.GetGoodsNo(): r.span}
 		}
 	}
 	if len(holes) == 0 {
@@ -407,7 +407,7 @@ func (r *run) gapRead(ctx context.Context) ([]event.Event, error) {
 }
 
 // holes are those of the window's goods in its time, with rows applied that are not in the book yet.
-func (r *run) holes(ctx context.Context, more []stock.Row) ([]stock.Gap, error) {
+func (r *run) openGaps(ctx context.Context, more []stock.Row) ([]stock.Gap, error) {
 	chains, err := r.store.Series(ctx, r.place, []string{r.m.GetGoodsNo()})
 	if err != nil {
 		return nil, err
@@ -415,55 +415,55 @@ func (r *run) holes(ctx context.Context, more []stock.Row) ([]stock.Gap, error) 
 	c := chains[r.m.GetGoodsNo()]
 	for _, row := range more {
 		if row.GoodsNo == r.m.GetGoodsNo() {
-			c.Add(row.Edge)
+			c.Add(row.Movement)
 		}
 	}
-	return overlapping(c.Gaps(), spanOf(r.m)), nil
+	return overlapping(c.Gaps(), intervalOf(r.m)), nil
 }
 
 // wider is the time to look at for what is missing: that of the holes, and more with each attempt, as clocks and the order of
 // rows are not quite what they seem.
-func (r *run) wider(holes []stock.Gap) stock.Interval {
-	span := spanOf(r.m)
+func (r *run) widen(holes []stock.Gap) stock.Interval {
+	span := intervalOf(r.m)
 	for _, h := range holes {
 		span.From, span.To = min(span.From, h.Interval().From), max(span.To, h.Interval().To)
 	}
-	by := min(int64(5)<<min(max(r.d.Attempt-1, 0), 10), widest)
+	by := min(int64(5)<<min(max(r.d.Attempt-1, 0), 10), maxWidening)
 	return stock.Interval{From: max(span.From-by, r.state.Plan.Start, r.state.Plan.SwitchedAt), To: max(min(span.To+by, r.Now().Unix()), span.To)}
 }
 
-func overlap(a, b stock.Interval) bool { return a.From <= b.To && b.From <= a.To }
+func overlaps(a, b stock.Interval) bool { return a.From <= b.To && b.From <= a.To }
 
 func overlapping(holes []stock.Gap, s stock.Interval) []stock.Gap {
-	return slices.DeleteFunc(holes, func(h stock.Gap) bool { return !overlap(h.Interval(), s) })
+	return slices.DeleteFunc(holes, func(h stock.Gap) bool { return !overlaps(h.Interval(), s) })
 }
 
 // goOn tells a window that goes on with the rest of this one.
-func (r *run) goOn(s stock.Interval, why vmiv1.Why, page int) {
+func (r *run) publishRest(s stock.Interval, why vmiv1.Why, page int) {
 	rest := proto.CloneOf(r.m)
-	rest.From, rest.To, rest.Why, rest.Page = second(s.From), second(s.To), why, int32(page) //nolint:gosec // as many as the far side has
-	r.events = append(r.events, Window(rest, r.Now(), short(r.d.ID)))
+	rest.From, rest.To, rest.Why, rest.Page = unixStamp(s.From), unixStamp(s.To), why, int32(page) //nolint:gosec // as many as the far side has
+	r.events = append(r.events, Window(rest, r.Now(), shortHash(r.d.ID)))
 }
 
 // certify tells what was read.
 func (r *run) certify(partial bool, continuity vmiv1.Continuity, breaks int) {
 	m := &vmiv1.WindowIngested{
-		Window: r.m, At: stamp(r.Now()), Pages: int32(r.pages), Rows: r.rows, Adjusted: r.adjusted, Repeated: r.repeated, //nolint:gosec // small
+		Window: r.m, At: stamp(r.Now()), Pages: int32(r.pages), Rows: r.rowCount, Adjusted: r.adjusted, Repeated: r.repeated, //nolint:gosec // small
 		FirstFlow: r.first.No, LastFlow: r.last.No, Continuity: continuity, Breaks: int32(breaks), Partial: partial, //nolint:gosec // small
 	}
 	for _, rule := range slices.Sorted(maps.Keys(r.noted)) {
 		m.Noted = append(m.Noted, &vmiv1.Count{Rule: rule, Rows: r.noted[rule]})
 	}
-	r.events = append(r.events, event.VMIWindowIngested.About(r.place.Seller, r.place.Token(), r.Now(), m, append(windowKey(r.m), short(r.d.ID))...))
+	r.events = append(r.events, event.VMIWindowIngested.About(r.place.Seller, r.place.Token(), r.Now(), m, append(windowKey(r.m), shortHash(r.d.ID))...))
 }
 
 // failed tells that a window waits on the shelf, where err puts it.
-func (p *Ingester) failed(d *bus.Delivery, m *vmiv1.WindowDue, err error) ([]event.Event, error) {
-	return p.Unserved(d, m, err), err
+func (p *Ingester) reject(d *bus.Delivery, m *vmiv1.WindowDue, err error) ([]event.Event, error) {
+	return p.OnReject(d, m, err), err
 }
 
 // Unserved tells of a window that is shelved.
-func (p *Ingester) Unserved(d *bus.Delivery, m *vmiv1.WindowDue, err error) []event.Event {
+func (p *Ingester) OnReject(d *bus.Delivery, m *vmiv1.WindowDue, err error) []event.Event {
 	if m == nil || !event.ValidSeller(m.GetSeller()) || fault.Of(err) != fault.Held && fault.Of(err) != fault.Refused && !errors.Is(err, bus.ErrAttempts) {
 		return nil
 	}
@@ -472,6 +472,6 @@ func (p *Ingester) Unserved(d *bus.Delivery, m *vmiv1.WindowDue, err error) []ev
 	failed := &vmiv1.WindowFailed{
 		Window: m, At: stamp(p.Now()), Reason: reasonMessage(reason), Cause: fault.Cause(err), Attempts: int32(d.Attempt), //nolint:gosec // small
 	}
-	key := append(windowKey(m), reason.Code, short(d.ID))
+	key := append(windowKey(m), reason.Code, shortHash(d.ID))
 	return []event.Event{event.VMIWindowFailed.About(m.GetSeller(), placeOf(m).Token(), p.Now(), failed, key...)}
 }

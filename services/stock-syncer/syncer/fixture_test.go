@@ -30,11 +30,11 @@ import (
 )
 
 // each runs a test over both ledgers, each on a real server.
-func each(t *testing.T, test func(t *testing.T, b *bench)) {
+func each(t *testing.T, test func(t *testing.T, b *fixture)) {
 	t.Helper()
-	t.Run("redis", func(t *testing.T) { test(t, newBench(t, redisLedger(t))) })
+	t.Run("redis", func(t *testing.T) { test(t, newFixture(t, redisLedger(t))) })
 	t.Run("kv", func(t *testing.T) {
-		test(t, newBench(t, func(b *bench) (ledger.Ledger, error) {
+		test(t, newFixture(t, func(b *fixture) (ledger.Ledger, error) {
 			server := bustest.Start(t)
 			bucket, err := server.Bucket(t.Context(), bus.BucketLedger)
 			if err != nil {
@@ -49,49 +49,49 @@ func each(t *testing.T, test func(t *testing.T, b *bench)) {
 	})
 }
 
-func redisLedger(t *testing.T) func(b *bench) (ledger.Ledger, error) {
-	return func(b *bench) (ledger.Ledger, error) {
+func redisLedger(t *testing.T) func(b *fixture) (ledger.Ledger, error) {
+	return func(b *fixture) (ledger.Ledger, error) {
 		b.redis = redistest.Start(t)
 		return inredis.Open(inredis.Options{URL: b.redis.URL(), Now: b.now})
 	}
 }
 
 // bench is a seller with one warehouse that shops share, and a clock that the test moves.
-type bench struct {
+type fixture struct {
 	*Syncer
-	t   *testing.T
-	all ledger.Ledger
-	wh  *shelves
+	t     *testing.T
+	store ledger.Ledger
+	wh    *remoteStock
 	// redis is nil over the other ledger.
 	redis *redistest.Server
 
 	mu sync.Mutex
 	at time.Time
 	// bus is what the clock of the bus says; zero: nothing.
-	bus    time.Time
-	seller *seller.Seller
-	told   []*stockv1.ShareChanged
+	bus       time.Time
+	seller    *seller.Seller
+	published []*stockv1.ShareChanged
 }
 
-func (b *bench) now() time.Time {
+func (b *fixture) now() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.at
 }
 
-func (b *bench) wait(d time.Duration) {
+func (b *fixture) advance(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.at = b.at.Add(d)
 }
 
-func (b *bench) Get(name string) (*seller.Seller, bool) {
+func (b *fixture) Get(name string) (*seller.Seller, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.seller, b.seller.Name() == name
 }
 
-func (b *bench) Pause(_ context.Context, _ string, p seller.Pause) error {
+func (b *fixture) Pause(_ context.Context, _ string, p seller.Pause) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.seller = seller.New(b.seller.Setup, &p)
@@ -99,7 +99,7 @@ func (b *bench) Pause(_ context.Context, _ string, p seller.Pause) error {
 }
 
 // apply sets the seller up anew.
-func (b *bench) apply(change func(s *sellerv1.Setup)) {
+func (b *fixture) apply(change func(s *sellerv1.Setup)) {
 	setup := setup()
 	change(setup)
 	if err := seller.Validate(setup); err != nil {
@@ -127,21 +127,21 @@ func setup() *sellerv1.Setup {
 	}
 }
 
-func newBench(t *testing.T, open func(b *bench) (ledger.Ledger, error)) *bench {
+func newFixture(t *testing.T, open func(b *fixture) (ledger.Ledger, error)) *fixture {
 	t.Helper()
-	b := &bench{t: t, at: time.Now().Truncate(time.Second), seller: seller.New(setup(), nil), wh: &shelves{perPage: 3}}
+	b := &fixture{t: t, at: time.Now().Truncate(time.Second), seller: seller.New(setup(), nil), wh: &remoteStock{perPage: 3}}
 	b.seller.Version = 1
 	var err error
-	if b.all, err = open(b); err != nil {
+	if b.store, err = open(b); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = b.all.Close() })
-	b.Syncer = b.replica(b.all)
+	t.Cleanup(func() { _ = b.store.Close() })
+	b.Syncer = b.replica(b.store)
 	return b
 }
 
 // replica is one process of the service, over its own view of the ledger.
-func (b *bench) replica(l Ledger) *Syncer {
+func (b *fixture) replica(l Ledger) *Syncer {
 	return New(Parts{
 		Sellers: b, Ledger: l, Log: zerolog.Nop(), Breaker: seller.NewBreaker(3), Metrics: NewMetrics(prometheus.NewRegistry()),
 		Read:   func(*seller.Seller, string) (warehouse.StockReader, error) { return b.wh, nil },
@@ -151,13 +151,13 @@ func (b *bench) replica(l Ledger) *Syncer {
 }
 
 // ran is what a handler gave, as the bus would go on with it.
-type ran struct {
+type handled struct {
 	events []event.Event
 	after  []func(context.Context) error
 }
 
 // stored runs what waits for the events to be stored.
-func (r ran) stored(ctx context.Context) error {
+func (r handled) settle(ctx context.Context) error {
 	var errs []error
 	for _, f := range r.after {
 		errs = append(errs, f(ctx))
@@ -165,11 +165,11 @@ func (r ran) stored(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (b *bench) accepted(no, shop string, at time.Time, lines ...*orderv1.AcceptedLine) error {
+func (b *fixture) accepted(no, shop string, at time.Time, lines ...*orderv1.AcceptedLine) error {
 	return b.acceptedBy(b.Syncer, no, shop, at, lines...)
 }
 
-func (b *bench) acceptedBy(y *Syncer, no, shop string, at time.Time, lines ...*orderv1.AcceptedLine) error {
+func (b *fixture) acceptedBy(y *Syncer, no, shop string, at time.Time, lines ...*orderv1.AcceptedLine) error {
 	_, err := y.Accepted(b.t.Context(), &bus.Delivery{StreamTime: b.bus}, &orderv1.Accepted{
 		Ref: &orderv1.Ref{Seller: "acme", Shop: shop, Warehouse: "W1", OutboundNo: no}, At: timestamppb.New(at), Lines: lines,
 	})
@@ -181,7 +181,7 @@ func line(goods string, n int64) *orderv1.AcceptedLine {
 }
 
 // count lets ticks come until a count is complete, and tells its parts.
-func (b *bench) count() []*stockv1.Counted {
+func (b *fixture) count() []*stockv1.Counted {
 	b.t.Helper()
 	for range 100 {
 		r := b.countTick()
@@ -194,40 +194,40 @@ func (b *bench) count() []*stockv1.Counted {
 		if len(parts) > 0 {
 			return parts
 		}
-		b.wait(time.Second)
+		b.advance(time.Second)
 	}
 	b.t.Fatal("no count came to its end")
 	return nil
 }
 
-func (b *bench) countTick() ran {
+func (b *fixture) countTick() handled {
 	b.t.Helper()
-	var r ran
+	var r handled
 	var err error
-	if r.events, r.after, err = b.round(b.t.Context(), "acme", "W1", b.bus); err != nil {
+	if r.events, r.after, err = b.runCount(b.t.Context(), "acme", "W1", b.bus); err != nil {
 		b.t.Fatal(err)
 	}
-	if err := r.stored(b.t.Context()); err != nil {
+	if err := r.settle(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}
 	return r
 }
 
 // share runs one tick of shares; its events count as told, and then what waits for that is run.
-func (b *bench) share() []string {
+func (b *fixture) share() []string {
 	b.t.Helper()
 	r := b.shareBy(b.Syncer)
-	b.tell(r)
-	if err := r.stored(b.t.Context()); err != nil {
+	b.recordPublished(r)
+	if err := r.settle(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}
-	b.wait(time.Second)
+	b.advance(time.Second)
 	return lines(r)
 }
 
-func (b *bench) shareBy(y *Syncer) ran {
+func (b *fixture) shareBy(y *Syncer) handled {
 	b.t.Helper()
-	var r ran
+	var r handled
 	var err error
 	if r.events, r.after, err = y.share(b.t.Context(), "acme"); err != nil {
 		b.t.Fatal(err)
@@ -236,7 +236,7 @@ func (b *bench) shareBy(y *Syncer) ran {
 }
 
 // lines are what a run tells.
-func lines(r ran) []string {
+func lines(r handled) []string {
 	var lines []string
 	for _, e := range r.events {
 		m := e.Message.(*stockv1.ShareChanged)
@@ -249,23 +249,23 @@ func lines(r ran) []string {
 func contains(lines []string, line string) bool { return slices.Contains(lines, line) }
 
 // askForCount is what an operator does.
-func (b *bench) askForCount() {
+func (b *fixture) requestCount() {
 	b.t.Helper()
-	if err := AskForCount(b.t.Context(), b.all, "acme", "W1", "somebody", b.now()); err != nil {
+	if err := RequestCount(b.t.Context(), b.store, "acme", "W1", "somebody", b.now()); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-func (b *bench) tell(r ran) {
+func (b *fixture) recordPublished(r handled) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, e := range r.events {
-		b.told = append(b.told, e.Message.(*stockv1.ShareChanged))
+		b.published = append(b.published, e.Message.(*stockv1.ShareChanged))
 	}
 }
 
 // wants compares what was told.
-func (b *bench) wants(got []string, want ...string) {
+func (b *fixture) wants(got []string, want ...string) {
 	b.t.Helper()
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
@@ -274,12 +274,12 @@ func (b *bench) wants(got []string, want ...string) {
 }
 
 // shelves is a warehouse's stock, page by page, and what shops have of it.
-type shelves struct {
+type remoteStock struct {
 	mu      sync.Mutex
 	perPage int
 	// untold: it does not say how many rows there are.
-	untold bool
-	goods  map[string]int64
+	noTotal bool
+	goods   map[string]int64
 	// before is called before each page, with its number.
 	before func(page int) error
 	calls  int
@@ -291,11 +291,11 @@ type shelves struct {
 }
 
 var (
-	_ warehouse.StockReader = (*shelves)(nil)
-	_ warehouse.StockSetter = (*shelves)(nil)
+	_ warehouse.StockReader = (*remoteStock)(nil)
+	_ warehouse.StockSetter = (*remoteStock)(nil)
 )
 
-func (w *shelves) put(goods string, n int64) {
+func (w *remoteStock) put(goods string, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.goods == nil {
@@ -306,13 +306,13 @@ func (w *shelves) put(goods string, n int64) {
 	}
 }
 
-func (w *shelves) add(goods string, n int64) {
+func (w *remoteStock) add(goods string, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.goods[goods] = max(w.goods[goods]+n, 1)
 }
 
-func (w *shelves) Stock(_ context.Context, page int) (warehouse.StockPage, error) {
+func (w *remoteStock) Stock(_ context.Context, page int) (warehouse.StockPage, error) {
 	if w.before != nil {
 		if err := w.before(page); err != nil {
 			return warehouse.StockPage{}, err
@@ -333,19 +333,19 @@ func (w *shelves) Stock(_ context.Context, page int) (warehouse.StockPage, error
 	})
 	from := min((page-1)*w.perPage, len(rows))
 	to := min(from+w.perPage, len(rows))
-	if w.untold {
+	if w.noTotal {
 		return warehouse.StockPage{Rows: rows[from:to], Last: from == to}, nil
 	}
 	return warehouse.StockPage{Rows: rows[from:to], Total: len(rows), Last: to == len(rows)}, nil
 }
 
-func (w *shelves) FlowTerms() warehouse.FlowTerms { return warehouse.FlowTerms{} }
+func (w *remoteStock) FlowTerms() warehouse.FlowTerms { return warehouse.FlowTerms{} }
 
-func (w *shelves) Flow(context.Context, warehouse.FlowQuery) (warehouse.FlowPage, error) {
+func (w *remoteStock) Flow(context.Context, warehouse.FlowQuery) (warehouse.FlowPage, error) {
 	return warehouse.FlowPage{End: true}, nil
 }
 
-func (w *shelves) ShopStock(_ context.Context, shopNo string, goods []string) (map[string]warehouse.ShopStock, error) {
+func (w *remoteStock) ShopStock(_ context.Context, shopNo string, goods []string) (map[string]warehouse.ShopStock, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls++
@@ -358,7 +358,7 @@ func (w *shelves) ShopStock(_ context.Context, shopNo string, goods []string) (m
 	return found, nil
 }
 
-func (w *shelves) StockChanges(_ context.Context, goods string, from, to time.Time) ([]warehouse.StockChange, error) {
+func (w *remoteStock) StockChanges(_ context.Context, goods string, from, to time.Time) ([]warehouse.StockChange, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var found []warehouse.StockChange
@@ -370,7 +370,7 @@ func (w *shelves) StockChanges(_ context.Context, goods string, from, to time.Ti
 	return found, nil
 }
 
-func (w *shelves) SetShopStock(_ context.Context, requestID, shopNo, goods string, n int64) error {
+func (w *remoteStock) SetShopStock(_ context.Context, requestID, shopNo, goods string, n int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if goods == w.refuses {

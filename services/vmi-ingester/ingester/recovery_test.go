@@ -19,17 +19,17 @@ import (
 )
 
 // More goods with holes than one write of the book takes stop neither a window nor the planning; all are found in the end.
-func TestHolesOfManyGoodsAtOnceAreAllFound(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+func TestGapsOfManyGoodsAtOnceAreAllFound(t *testing.T) {
+	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
 	const goods = 700
-	b.far.pageSize = 10000
+	b.remote.pageSize = 10000
 	for i := range 3 {
 		for g := range goods {
-			if row := b.far.move(fmt.Sprint("G", g), 1); i == 1 {
+			if row := b.remote.move(fmt.Sprint("G", g), 1); i == 1 {
 				row.hidden = 1
 			}
 		}
-		b.pass(time.Minute)
+		b.advance(time.Minute)
 	}
 	b.run(time.Hour)
 	b.must(b.complete())
@@ -39,16 +39,16 @@ func TestHolesOfManyGoodsAtOnceAreAllFound(t *testing.T) {
 }
 
 // Goods of which movements are missing for good do not hide the holes of others.
-func TestHolesThatStayDoNotHideOthers(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+func TestGapsThatStayDoNotHideOthers(t *testing.T) {
+	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
 	holes := map[string]bool{}
 	var rows []stock.Row
 	var done []string
-	for g := range holesAtOnce + 5 {
+	for g := range gapsAtOnce + 5 {
 		goods := fmt.Sprint("G", g)
 		for i := range int64(2) {
-			rows = append(rows, stock.Row{GoodsNo: goods, Edge: stock.Edge{
-				No: fmt.Sprint(g, "/", i), At: b.began.Unix() + i, Former: 10 * i, Now: 10*i + 1, Change: 1, Linked: true,
+			rows = append(rows, stock.Row{GoodsNo: goods, Movement: stock.Movement{
+				No: fmt.Sprint(g, "/", i), At: b.began.Unix() + i, Before: 10 * i, After: 10*i + 1, Change: 1, Linked: true,
 			}})
 		}
 	}
@@ -56,7 +56,7 @@ func TestHolesThatStayDoNotHideOthers(t *testing.T) {
 	b.must(apply(b, rows))
 	b.must(apply(b, nil, stock.Interval{From: b.began.Unix(), To: b.began.Unix() + 10}))
 	for range 3 {
-		events, names, err := b.unreported(t.Context(), b.at, stock.Coverage{{From: b.began.Unix(), To: b.began.Unix() + 10}})
+		events, names, err := b.unreportedGaps(t.Context(), b.at, stock.Coverage{{From: b.began.Unix(), To: b.began.Unix() + 10}})
 		b.must(err)
 		for _, e := range events {
 			if m, ok := e.Message.(*vmiv1.GapFound); ok {
@@ -67,26 +67,26 @@ func TestHolesThatStayDoNotHideOthers(t *testing.T) {
 		_, err = b.store.Apply(t.Context(), b.at, stock.Batch{Done: names})
 		b.must(err)
 	}
-	if len(holes) != holesAtOnce+5 || len(done) != len(holes) {
-		t.Errorf("told of %d goods under %d names, want %d", len(holes), len(done), holesAtOnce+5)
+	if len(holes) != gapsAtOnce+5 || len(done) != len(holes) {
+		t.Errorf("told of %d goods under %d names, want %d", len(holes), len(done), gapsAtOnce+5)
 	}
 }
 
-func apply(b *bench, rows []stock.Row, read ...stock.Interval) error {
+func apply(b *fixture, rows []stock.Row, read ...stock.Interval) error {
 	_, err := b.store.Apply(b.t.Context(), b.at, stock.Batch{Rows: rows, Read: read})
 	return err
 }
 
 // turn changes the far side's method.
-func (b *bench) turn() {
+func (b *fixture) switchFlow() {
 	changed := proto.CloneOf(b.seller.Setup)
 	changed.Stock.Flow = sellerv1.Stock_FLOW_SEARCH
 	b.seller = seller.New(changed, nil)
-	b.far.unlinked, b.far.prefix = true, "x"
+	b.remote.unlinked, b.remote.prefix = true, "x"
 }
 
 // booked is the sum of all that was told to be booked.
-func (b *bench) booked() (sum int64) {
+func (b *fixture) booked() (sum int64) {
 	for _, e := range b.events {
 		if a, ok := e.Message.(*stockv1.Adjusted); ok {
 			sum += a.Movement.Change
@@ -97,16 +97,16 @@ func (b *bench) booked() (sum int64) {
 
 // A book that is made again knows what the other method told.
 func TestALostLedgerDoesNotForgetAChangeOfMethod(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	move := func() {
 		for i := range 12 {
-			b.far.move(fmt.Sprint("G", i%3), 2)
-			b.pass(20 * time.Second)
+			b.remote.move(fmt.Sprint("G", i%3), 2)
+			b.advance(20 * time.Second)
 		}
 		b.run(20 * time.Minute)
 	}
 	move()
-	b.turn()
+	b.switchFlow()
 	move()
 	b.redis.Wipe()
 	move()
@@ -119,13 +119,13 @@ func TestALostLedgerDoesNotForgetAChangeOfMethod(t *testing.T) {
 // What somebody set in the book says nothing about the method, and a span that an operator asked for nothing about where
 // reading begins.
 func TestALostLedgerTakesNothingElseForTheFlow(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.Flow, s.Stock.Since = sellerv1.Stock_FLOW_SEARCH, "" })
-	b.far.unlinked = true
-	b.far.move("G", 5) // before anybody followed it
-	b.pass(2 * time.Hour)
+	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.Flow, s.Stock.Since = sellerv1.Stock_FLOW_SEARCH, "" })
+	b.remote.unlinked = true
+	b.remote.move("G", 5) // before anybody followed it
+	b.advance(2 * time.Hour)
 	b.run(10 * time.Minute)
 	refetch := func(from, to time.Time, wish string) {
-		b.queue = append(b.queue, told{Event: Window(&vmiv1.WindowDue{
+		b.queue = append(b.queue, message{Event: Window(&vmiv1.WindowDue{
 			Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: stamp(from), To: stamp(to), Why: vmiv1.Why_WHY_REFETCH,
 		}, b.now(), wish)})
 	}
@@ -148,12 +148,12 @@ func TestALostLedgerTakesNothingElseForTheFlow(t *testing.T) {
 }
 
 // forgetful are streams that were put back: what they held up to some moment is gone.
-type forgetful struct {
+type restoredStreams struct {
 	Streams
 	upTo map[string]uint64
 }
 
-func (f forgetful) End(ctx context.Context, name string) (uint64, time.Time, error) {
+func (f restoredStreams) End(ctx context.Context, name string) (uint64, time.Time, error) {
 	seq, at, err := f.Streams.End(ctx, name)
 	if seq <= f.upTo[name] {
 		return 0, time.Time{}, err
@@ -161,14 +161,14 @@ func (f forgetful) End(ctx context.Context, name string) (uint64, time.Time, err
 	return seq, at, err
 }
 
-func (f forgetful) Holds(ctx context.Context, name string, seq uint64, at time.Time) (bool, error) {
+func (f restoredStreams) Holds(ctx context.Context, name string, seq uint64, at time.Time) (bool, error) {
 	if seq != 0 && seq <= f.upTo[name] {
 		return false, nil
 	}
 	return f.Streams.Holds(ctx, name, seq, at)
 }
 
-func (f forgetful) Events(ctx context.Context, q bus.EventQuery, tell func(bus.Stored) error) error {
+func (f restoredStreams) Events(ctx context.Context, q bus.EventQuery, tell func(bus.Stored) error) error {
 	return f.Streams.Events(ctx, q, func(e bus.Stored) error {
 		name := event.StockAdjusted.Name
 		if e.Stream == "VMI" {
@@ -183,18 +183,18 @@ func (f forgetful) Events(ctx context.Context, q bus.EventQuery, tell func(bus.S
 
 // What streams lost is told again under the same ids, also when nobody takes second looks and when nothing is left that
 // says where reading began.
-func TestWhatStreamsLostIsToldAgain(t *testing.T) {
+func TestWhatStreamsLostIsPublishedAgain(t *testing.T) {
 	for _, lost := range [][]string{{"stock.adjusted"}, {"vmi.window.ingested"}, {"stock.adjusted", "vmi.window.ingested"}} {
 		t.Run(fmt.Sprint(lost), func(t *testing.T) {
-			b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook, s.Stock.Since = durationpb.New(0), "" })
+			b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook, s.Stock.Since = durationpb.New(0), "" })
 			b.run(time.Minute)
 			for range 5 {
-				b.far.move("G", 3)
-				b.pass(time.Minute)
+				b.remote.move("G", 3)
+				b.advance(time.Minute)
 			}
 			b.run(20 * time.Minute)
 			b.must(b.complete())
-			streams := forgetful{b.Streams, map[string]uint64{}}
+			streams := restoredStreams{b.Streams, map[string]uint64{}}
 			for _, name := range lost {
 				var err error
 				streams.upTo[name], _, err = b.bus.End(t.Context(), name)
@@ -202,8 +202,8 @@ func TestWhatStreamsLostIsToldAgain(t *testing.T) {
 			}
 			b.Streams = streams
 			b.events, b.ids = nil, map[string]int{}
-			b.far.move("G", 3)
-			b.pass(3 * time.Minute)
+			b.remote.move("G", 3)
+			b.advance(3 * time.Minute)
 			b.run(20 * time.Minute)
 			if lost[0] == "stock.adjusted" {
 				b.must(b.complete())
@@ -216,40 +216,40 @@ func TestWhatStreamsLostIsToldAgain(t *testing.T) {
 
 // A flow that is read from long ago: what was left out of it is found like any other.
 func TestWhatIsMissingOfLongAgoIsFetched(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) {
+	b := newFixture(t, func(s *sellerv1.Setup) {
 		s.Stock.SecondLook, s.Stock.Since = durationpb.New(0), "2026-08-24T08:00:00+08:00"
 	})
-	b.pass(-80 * 24 * time.Hour)
+	b.advance(-80 * 24 * time.Hour)
 	for i := range 3 {
-		if row := b.far.move("G", 2); i == 1 {
+		if row := b.remote.move("G", 2); i == 1 {
 			row.hidden = 1
 		}
-		b.pass(time.Minute)
+		b.advance(time.Minute)
 	}
-	b.pass(80 * 24 * time.Hour)
+	b.advance(80 * 24 * time.Hour)
 	b.run(time.Hour)
 	b.must(b.complete())
 }
 
 // The ledger is lost when windows were planned but none was read yet: reading goes on from where it began.
 func TestALostLedgerBeforeTheFirstReadingLosesNoTime(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.Since = "" })
+	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.Since = "" })
 	b.tick()
-	b.pass(5 * time.Minute)
+	b.advance(5 * time.Minute)
 	b.tick() // its window waits, say for a permission
-	b.pass(time.Minute)
-	b.far.move("G", 5)
+	b.advance(time.Minute)
+	b.remote.move("G", 5)
 	b.redis.Wipe()
-	b.pass(4 * time.Minute)
+	b.advance(4 * time.Minute)
 	b.run(2 * time.Hour)
 	b.must(b.complete())
 }
 
 // A window that comes while its shop is not followed is planned again when it is.
 func TestAShopThatIsFollowedAgainMissesNothing(t *testing.T) {
-	b := newBench(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
-	b.far.move("G", 5)
-	b.pass(5 * time.Minute)
+	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
+	b.remote.move("G", 5)
+	b.advance(5 * time.Minute)
 	b.tick()
 	followed := b.seller
 	without := proto.CloneOf(b.seller.Setup)
@@ -259,22 +259,22 @@ func TestAShopThatIsFollowedAgainMissesNothing(t *testing.T) {
 		continue
 	}
 	b.seller = followed
-	b.pass(time.Hour)
+	b.advance(time.Hour)
 	b.run(time.Hour)
 	b.must(b.complete())
 }
 
 // The clock of the bus was days ahead and was put right: what moved since is read all the same.
 func TestAClockThatWasAheadLosesNoTime(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	b.run(10 * time.Minute)
 	right := b.now()
-	b.pass(48 * time.Hour)
+	b.advance(48 * time.Hour)
 	b.run(5 * time.Minute)
-	b.pass(right.Sub(b.now()))
+	b.advance(right.Sub(b.now()))
 	for range 10 {
-		b.far.move("G", 5)
-		b.pass(time.Minute)
+		b.remote.move("G", 5)
+		b.advance(time.Minute)
 	}
 	b.run(time.Hour)
 	b.must(b.complete())

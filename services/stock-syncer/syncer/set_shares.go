@@ -14,7 +14,7 @@ import (
 )
 
 // mostRefused is how many goods a run tries that the far side does not take.
-const mostRefused = 10
+const maxRefused = 10
 
 // set sets shares at the warehouse that were told since. Shops that share one of the far side's numbers have the sum of their
 // shares there.
@@ -24,13 +24,13 @@ const mostRefused = 10
 // It works through a queue of goods that telling fills, and not as a part of telling: a far side that is slow or fails must
 // not keep shops from hearing that they have less. What stands in the book as told is what is set; where that changes
 // meanwhile the goods is told again, and so set again.
-func (r *round) set(ctx context.Context) error {
+func (r *countRun) setShares(ctx context.Context) error {
 	var waiting []string
 	fields := make([]string, 0, queues)
 	for i := range queues {
 		fields = append(fields, queueField(setQueue, i))
 	}
-	err := r.shelf.update(ctx, r.book, fields, nil, func(p *page) error {
+	err := r.books.update(ctx, r.book, fields, nil, func(p *page) error {
 		waiting = nil
 		for i := range queues {
 			waiting = append(waiting, p.queue(setQueue, i)...)
@@ -49,10 +49,10 @@ func (r *round) set(ctx context.Context) error {
 	waiting = append(waiting[at:len(waiting):len(waiting)], waiting[:at]...)
 	var failures []error
 	for _, no := range waiting {
-		if r.late(ctx) {
+		if r.outOfTime(ctx) {
 			break
 		}
-		wanted, version, err := r.wanted(ctx, no)
+		wanted, version, err := r.desiredShares(ctx, no)
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func (r *round) set(ctx context.Context) error {
 			// The same wish has the same id: which goods of which shop, how many, by which state of the book.
 			id := sha256.Sum256([]byte(fmt.Sprintf("%s/%s/%s/%d/%d", r.book, shopNo, no, wanted[shopNo], version)))
 			err := setter.SetShopStock(ctx, hex.EncodeToString(id[:16]), shopNo, no, wanted[shopNo])
-			r.watch(err)
+			r.reportToBreaker(err)
 			if err != nil {
 				r.Metrics.Set.WithLabelValues("failed").Inc()
 				failures = append(failures, fmt.Errorf("set %s of %s: %w", no, shopNo, err))
@@ -71,13 +71,13 @@ func (r *round) set(ctx context.Context) error {
 			r.Metrics.Set.WithLabelValues("ok").Inc()
 		}
 		var said *warehouse.Rejected
-		if failed != nil && errors.As(failed, &said) && len(failures) < mostRefused {
+		if failed != nil && errors.As(failed, &said) && len(failures) < maxRefused {
 			continue // it is about this goods; the next tick tries it again
 		}
 		if failed != nil {
 			break // the next tick goes on
 		}
-		if err := r.wasSet(ctx, no, version); err != nil {
+		if err := r.markSet(ctx, no, version); err != nil {
 			return err
 		}
 	}
@@ -85,21 +85,21 @@ func (r *round) set(ctx context.Context) error {
 }
 
 // wanted is what is to be set of one goods by the far side's number of the shop, and the latest version that it was told by.
-func (r *round) wanted(ctx context.Context, no string) (map[string]int64, uint64, error) {
+func (r *countRun) desiredShares(ctx context.Context, no string) (map[string]int64, uint64, error) {
 	pools := r.seller.Pools(r.warehouse)
 	var fields []string
 	for _, p := range pools {
-		fields = append(fields, toldField(p.Name, no))
+		fields = append(fields, publishedField(p.Name, no))
 	}
-	b, err := r.shelf.ReadBook(ctx, r.book, fields, nil)
+	b, err := r.books.ReadBook(ctx, r.book, fields, nil)
 	if err != nil {
 		return nil, 0, err
 	}
 	wanted, version := map[string]int64{}, uint64(0)
 	p := &page{Book: b}
 	for _, pool := range pools {
-		told := Told{}
-		if _, err := p.get(toldField(pool.Name, no), &told); err != nil {
+		told := Published{}
+		if _, err := p.get(publishedField(pool.Name, no), &told); err != nil {
 			return nil, 0, err
 		}
 		for code, f := range told {
@@ -113,16 +113,16 @@ func (r *round) wanted(ctx context.Context, no string) (map[string]int64, uint64
 }
 
 // wasSet takes goods off the queue unless they were told anew.
-func (r *round) wasSet(ctx context.Context, no string, version uint64) error {
+func (r *countRun) markSet(ctx context.Context, no string, version uint64) error {
 	fields := queueFields(setQueue, []string{no})
 	pools := r.seller.Pools(r.warehouse)
 	for _, p := range pools {
-		fields = append(fields, toldField(p.Name, no))
+		fields = append(fields, publishedField(p.Name, no))
 	}
-	return r.shelf.update(ctx, r.book, fields, nil, func(p *page) error {
+	return r.books.update(ctx, r.book, fields, nil, func(p *page) error {
 		for _, pool := range pools {
-			told := Told{}
-			if _, err := p.get(toldField(pool.Name, no), &told); err != nil {
+			told := Published{}
+			if _, err := p.get(publishedField(pool.Name, no), &told); err != nil {
 				return err
 			}
 			for _, f := range told {

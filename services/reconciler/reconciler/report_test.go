@@ -8,25 +8,27 @@ import (
 	"stockbridge/pkg/event"
 )
 
-func told(o *looked, seq uint64, name, id string) { o.tell(bus.Stored{Seq: seq, Name: name, ID: id}) }
+func addOutcome(o *item, seq uint64, name, id string) {
+	o.addOutcome(bus.Stored{Seq: seq, Name: name, ID: id})
+}
 
 // Which of several audits under one number is the order that the warehouse has.
-func TestWhichAuditIsHandedOver(t *testing.T) {
+func TestWhichAuditIsRedelivered(t *testing.T) {
 	audit := func(n int) Audit { return Audit{Seq: uint64(n), Stored: time.Unix(int64(n), 0)} } //nolint:gosec // small
-	o := &looked{}
+	o := &item{}
 	for _, n := range []int{20, 10, 20, 30} { // in any order, and again
-		o.audited(audit(n))
+		o.addAudit(audit(n))
 	}
-	if len(o.Audits) != 3 || o.chosen() != audit(30) || !o.First().Equal(audit(10).Stored) {
-		t.Errorf("%+v, chosen %+v", o.Audits, o.chosen())
+	if len(o.Audits) != 3 || o.auditToRedeliver() != audit(30) || !o.First().Equal(audit(10).Stored) {
+		t.Errorf("%+v, chosen %+v", o.Audits, o.auditToRedeliver())
 	}
-	told(o, 15, event.OrderAccepted.Name, "order.accepted/acme/A/1")
-	told(o, 25, event.OrderFailed.Name, "order.failed/acme/A/1/outbound.reused")
-	if o.chosen() != audit(10) || o.Told != event.OrderAccepted.Name {
-		t.Errorf("a later content was refused: %s, chosen %+v", o.Told, o.chosen())
+	addOutcome(o, 15, event.OrderAccepted.Name, "order.accepted/acme/A/1")
+	addOutcome(o, 25, event.OrderFailed.Name, "order.failed/acme/A/1/outbound.reused")
+	if o.auditToRedeliver() != audit(10) || o.Outcome != event.OrderAccepted.Name {
+		t.Errorf("a later content was refused: %s, chosen %+v", o.Outcome, o.auditToRedeliver())
 	}
 	for n := range 2 * auditsKept {
-		o.audited(audit(100 + n))
+		o.addAudit(audit(100 + n))
 	}
 	if len(o.Audits) != auditsKept || o.first() != audit(10) || o.last() != audit(100+2*auditsKept-1) {
 		t.Errorf("kept %+v", o.Audits)
@@ -34,7 +36,7 @@ func TestWhichAuditIsHandedOver(t *testing.T) {
 }
 
 // What was told last counts, except that an acceptance is undone by an end only.
-func TestWhatWasToldLast(t *testing.T) {
+func TestWhichOutcomeCounts(t *testing.T) {
 	for _, c := range []struct {
 		names []string
 		want  string
@@ -45,20 +47,20 @@ func TestWhatWasToldLast(t *testing.T) {
 		{[]string{event.OrderAccepted.Name, event.OrderCancelled.Name, event.OrderAccepted.Name}, event.OrderCancelled.Name},
 		{[]string{event.OrderAccepted.Name, event.OrderDelivered.Name, event.OrderHeld.Name}, event.OrderDelivered.Name},
 	} {
-		o := &looked{}
+		o := &item{}
 		for i, name := range c.names {
-			told(o, uint64(i)+1, name, name+"/acme/A/1") //nolint:gosec // small
+			addOutcome(o, uint64(i)+1, name, name+"/acme/A/1") //nolint:gosec // small
 		}
-		if o.Told != c.want {
-			t.Errorf("%v: %s", c.names, o.Told)
+		if o.Outcome != c.want {
+			t.Errorf("%v: %s", c.names, o.Outcome)
 		}
 	}
 }
 
-func TestEveryWhyIsListedOnce(t *testing.T) {
-	seen := map[Why]bool{}
+func TestEveryReasonIsListedOnce(t *testing.T) {
+	seen := map[Reason]bool{}
 	explains := true
-	for _, w := range Whys() {
+	for _, w := range Reasons() {
 		if seen[w] {
 			t.Errorf("%s twice", w)
 		}

@@ -25,7 +25,7 @@ func (y *Syncer) Accepted(ctx context.Context, d *bus.Delivery, m *orderv1.Accep
 	if !ok || len(s.Pools(ref.GetWarehouse())) == 0 {
 		return nil, nil // nobody's share
 	}
-	a := &acceptance{mark: markOf(ref.GetOutboundNo()), shop: ref.GetShop(), at: m.GetAt().AsTime(), pieces: map[string]int64{}}
+	a := &acceptance{mark: markName(ref.GetOutboundNo()), shop: ref.GetShop(), at: m.GetAt().AsTime(), pieces: map[string]int64{}}
 	if d.StreamTime.After(a.at) { // the clock of whoever told it may be behind
 		a.at = d.StreamTime
 	}
@@ -37,11 +37,11 @@ func (y *Syncer) Accepted(ctx context.Context, d *bus.Delivery, m *orderv1.Accep
 			a.pieces[byCode+l.GetGoodsCode()] += l.GetQuantity()
 		}
 	}
-	return nil, y.acceptances.take(ctx, BookOf(ref.GetSeller(), ref.GetWarehouse()), a)
+	return nil, y.acceptances.add(ctx, BookOf(ref.GetSeller(), ref.GetWarehouse()), a)
 }
 
 // markOf is short whatever the number is.
-func markOf(outboundNo string) string {
+func markName(outboundNo string) string {
 	sum := sha256.Sum256([]byte(outboundNo))
 	return "a/" + hex.EncodeToString(sum[:16])
 }
@@ -57,7 +57,7 @@ type acceptance struct {
 }
 
 // acceptances writes what handlers that run at the same time bring in one write each: under a flood one book is everybody's.
-type acceptances struct {
+type acceptanceBatcher struct {
 	books  *books
 	settle time.Duration
 
@@ -68,11 +68,11 @@ type acceptances struct {
 
 const (
 	// mostAcceptances and mostFields bound one write; see ledger.BookWriteLimit. An order has at most 500 lines of its own.
-	mostAcceptances = 400
-	mostFields      = 80
+	maxAcceptances = 400
+	maxFields      = 80
 )
 
-func (q *acceptances) take(ctx context.Context, book string, a *acceptance) error {
+func (q *acceptanceBatcher) add(ctx context.Context, book string, a *acceptance) error {
 	a.done = make(chan error, 1)
 	q.mu.Lock()
 	q.waiting[book] = append(q.waiting[book], a)
@@ -91,16 +91,16 @@ func (q *acceptances) take(ctx context.Context, book string, a *acceptance) erro
 }
 
 // lead writes until nobody waits.
-func (q *acceptances) lead(ctx context.Context, book string) {
+func (q *acceptanceBatcher) lead(ctx context.Context, book string) {
 	for {
 		q.mu.Lock()
 		batch := q.waiting[book]
 		n, fields := 0, map[string]bool{}
-		for ; n < len(batch) && n < mostAcceptances; n++ {
+		for ; n < len(batch) && n < maxAcceptances; n++ {
 			for f := range batch[n].pieces {
 				fields[f] = true
 			}
-			if n > 0 && len(fields) > mostFields {
+			if n > 0 && len(fields) > maxFields {
 				break
 			}
 		}
@@ -120,7 +120,7 @@ func (q *acceptances) lead(ctx context.Context, book string) {
 }
 
 // write puts a batch into the book. It outlives the handler that happens to lead.
-func (q *acceptances) write(ctx context.Context, book string, batch []*acceptance) error {
+func (q *acceptanceBatcher) write(ctx context.Context, book string, batch []*acceptance) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
 	defer cancel()
 	var marks, pieces []string
@@ -136,16 +136,16 @@ func (q *acceptances) write(ctx context.Context, book string, batch []*acceptanc
 	}
 	// An order of very many goods is written in parts, all but the last without its mark: repeated, a part may pend twice
 	// until the next count, which offers too little and never too much.
-	for len(pieces) > mostFields {
-		if err := q.writeFields(ctx, book, batch, pieces[:mostFields], marks, false); err != nil {
+	for len(pieces) > maxFields {
+		if err := q.writeFields(ctx, book, batch, pieces[:maxFields], marks, false); err != nil {
 			return err
 		}
-		pieces = pieces[mostFields:]
+		pieces = pieces[maxFields:]
 	}
 	return q.writeFields(ctx, book, batch, pieces, marks, true)
 }
 
-func (q *acceptances) writeFields(ctx context.Context, book string, batch []*acceptance, pieces, marks []string, last bool) error {
+func (q *acceptanceBatcher) writeFields(ctx context.Context, book string, batch []*acceptance, pieces, marks []string, last bool) error {
 	goods := map[string]string{} // by the field that its pieces pend in
 	var codes []string
 	for _, field := range pieces {
@@ -172,13 +172,13 @@ func (q *acceptances) writeFields(ctx context.Context, book string, batch []*acc
 	}
 	fields := append(append([]string{}, pieces...), queueFields(dirtyQueue, nos)...)
 	err := q.books.update(ctx, book, fields, marks, func(p *page) error {
-		p.track(q.books.now())
+		p.startTracking(q.books.now())
 		for _, a := range batch {
-			if p.Marked[a.mark] || !p.Head.needs(a.at, q.settle) {
+			if p.Marked[a.mark] || !p.Head.mayMiss(a.at, q.settle) {
 				continue
 			}
 			if len(a.pieces) == 0 {
-				p.Head.Short++
+				p.Head.IncompleteOrders++
 			}
 			for field, n := range a.pieces {
 				if !slices.Contains(pieces, field) {
@@ -205,13 +205,13 @@ func (q *acceptances) writeFields(ctx context.Context, book string, batch []*acc
 }
 
 // track begins to know of every order that is accepted.
-func (p *page) track(now time.Time) {
-	if p.Head.From.IsZero() {
-		p.Head.From = now
+func (p *page) startTracking(now time.Time) {
+	if p.Head.TrackedSince.IsZero() {
+		p.Head.TrackedSince = now
 	}
 }
 
 // needs tells whether an order that was accepted then may be missing in a count that is or will be used.
-func (h *Head) needs(at time.Time, settle time.Duration) bool {
-	return at.After(h.From) && !at.Add(settle+batchSeconds*time.Second).Before(h.Counted)
+func (h *Head) mayMiss(at time.Time, settle time.Duration) bool {
+	return at.After(h.TrackedSince) && !at.Add(settle+batchSeconds*time.Second).Before(h.Counted)
 }

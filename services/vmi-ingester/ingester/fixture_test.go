@@ -31,7 +31,7 @@ import (
 )
 
 // far is a far side with real arithmetic, whose answers have the faults that are asked for.
-type far struct {
+type remoteFlow struct {
 	now      func() time.Time
 	dice     *rand.Rand
 	unlinked bool
@@ -41,7 +41,7 @@ type far struct {
 	elsewhere int
 	// prefix stands before the numbers of rows: another method has others.
 	prefix string
-	rows   []*farRow
+	rows   []*remoteRow
 	stock  map[string]int64
 	calls  int
 
@@ -51,7 +51,7 @@ type far struct {
 	fail      func(q warehouse.FlowQuery) error
 }
 
-type farRow struct {
+type remoteRow struct {
 	warehouse.FlowRow
 	// shows is when the row can be seen; hidden how many readings of it still leave it out.
 	shows  time.Time
@@ -61,9 +61,9 @@ type farRow struct {
 }
 
 // move moves stock now.
-func (f *far) move(goods string, change int64) *farRow {
+func (f *remoteFlow) move(goods string, change int64) *remoteRow {
 	former := f.stock[goods]
-	row := &farRow{FlowRow: warehouse.FlowRow{
+	row := &remoteRow{FlowRow: warehouse.FlowRow{
 		No: fmt.Sprintf("F%06d", len(f.rows)+1), At: f.now().Truncate(time.Second), GoodsNo: goods, Reason: "move", Rule: warehouse.RuleMoves,
 		Change: change, Former: former, Now: former + change,
 	}, shows: f.now()}
@@ -72,11 +72,11 @@ func (f *far) move(goods string, change int64) *farRow {
 	return row
 }
 
-func (f *far) FlowTerms() warehouse.FlowTerms {
+func (f *remoteFlow) FlowTerms() warehouse.FlowTerms {
 	return warehouse.FlowTerms{MaxSpan: 24 * time.Hour, Linked: !f.unlinked, Partial: f.partial}
 }
 
-func (f *far) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.FlowPage, error) {
+func (f *remoteFlow) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.FlowPage, error) {
 	f.calls++
 	if most := f.FlowTerms().MaxSpan; q.To.Sub(q.From) > most {
 		return warehouse.FlowPage{}, fault.Permanent(fmt.Errorf("%v are more than %v", q.To.Sub(q.From), most))
@@ -124,31 +124,31 @@ func (f *far) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.FlowPage
 }
 
 // told is a message that waits, as the bus would hand it over.
-type told struct {
+type message struct {
 	event.Event
 	attempt int
 	at      time.Time
 }
 
 // bench is an ingester over a real ledger and real streams, whose clock and messages the test moves.
-type bench struct {
+type fixture struct {
 	*Ingester
 	t      testing.TB
 	redis  *redistest.Server
 	bus    *bus.Bus
-	far    *far
+	remote *remoteFlow
 	ledger ledger.Ledger
 	seller *seller.Seller
 	at     stock.Place
-	queue  []told
+	queue  []message
 	// events are all that were stored, in order, by their ids the first time.
-	events  []event.Event
-	ids     map[string]int
-	shelved []error
+	events   []event.Event
+	ids      map[string]int
+	rejected []error
 	// crash: the next run dies between storing and applying.
 	crash func() bool
 	// spoil are faults that are planted on purpose.
-	spoil spoil
+	bug   bug
 	runs  int
 	setup *sellerv1.Setup
 	began time.Time
@@ -157,21 +157,21 @@ type bench struct {
 	clock time.Time
 }
 
-func (b *bench) now() time.Time {
+func (b *fixture) now() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.clock
 }
 
-func (b *bench) pass(d time.Duration) {
+func (b *fixture) advance(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.clock = b.clock.Add(d)
 }
 
-func (b *bench) Get(name string) (*seller.Seller, bool) { return b.seller, name == b.seller.Name() }
+func (b *fixture) Get(name string) (*seller.Seller, bool) { return b.seller, name == b.seller.Name() }
 
-func (b *bench) Pause(_ context.Context, _ string, p seller.Pause) error {
+func (b *fixture) Pause(_ context.Context, _ string, p seller.Pause) error {
 	b.seller = seller.New(b.seller.Setup, &p)
 	return nil
 }
@@ -188,31 +188,31 @@ func setup(change ...func(*sellerv1.Setup)) *sellerv1.Setup {
 	return s
 }
 
-func newBench(t testing.TB, change ...func(*sellerv1.Setup)) *bench {
-	b := &bench{t: t, redis: redistest.Start(t), bus: bustest.Start(t), setup: setup(change...)}
+func newFixture(t testing.TB, change ...func(*sellerv1.Setup)) *fixture {
+	b := &fixture{t: t, redis: redistest.Start(t), bus: bustest.Start(t), setup: setup(change...)}
 	l, err := inredis.Open(inredis.Options{URL: b.redis.URL()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	b.ledger = l
-	b.fresh(1)
+	b.reset(1)
 	return b
 }
 
 // fresh begins anew: another seller, of whom nobody knows anything, and a far side where nothing moved yet.
-func (b *bench) fresh(seed uint64) {
+func (b *fixture) reset(seed uint64) {
 	b.runs++
 	s := proto.CloneOf(b.setup)
 	s.Name = fmt.Sprint("acme", b.runs)
 	b.seller, b.at = seller.New(s, nil), stock.Place{Seller: s.Name, Warehouse: "W1", ShopNo: "ESP1"}
-	b.queue, b.events, b.ids, b.shelved, b.crash, b.spoil = nil, nil, map[string]int{}, nil, nil, spoil{}
+	b.queue, b.events, b.ids, b.rejected, b.crash, b.bug = nil, nil, map[string]int{}, nil, nil, bug{}
 	b.began = time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
 	b.clock = b.began
-	b.far = &far{now: b.now, dice: rand.New(rand.NewPCG(seed, 1)), stock: map[string]int64{}}
+	b.remote = &remoteFlow{now: b.now, dice: rand.New(rand.NewPCG(seed, 1)), stock: map[string]int64{}}
 	b.Ingester = New(Parts{
-		Sellers: b, Books: b.ledger, Leases: b.ledger, Streams: spoiledStreams{b.bus, b},
-		Open:    func(*seller.Seller, string) (warehouse.FlowReader, error) { return spoiledFlow{b.far, b}, nil },
+		Sellers: b, Books: b.ledger, Leases: b.ledger, Streams: buggyStreams{b.bus, b},
+		Open:    func(*seller.Seller, string) (warehouse.FlowReader, error) { return buggyFlow{b.remote, b}, nil },
 		Release: func(context.Context, string, func(bus.DeadLetter) bool) (int, error) { return 0, nil },
 		Breaker: seller.NewBreaker(1000), Metrics: NewMetrics(prometheus.NewRegistry()),
 		Config: Config{MaxPages: 50, RunPages: 20, Attempts: 12, GapAttempts: 10, CatchUp: time.Hour},
@@ -221,7 +221,7 @@ func (b *bench) fresh(seed uint64) {
 }
 
 // spoil are faults that somebody could have written.
-type spoil struct {
+type bug struct {
 	// order: rows are taken to have happened in the order in which they came.
 	order bool
 	// end: whatever goes wrong is taken for the end of the rows.
@@ -232,38 +232,38 @@ type spoil struct {
 	cursor bool
 }
 
-type spoiledFlow struct {
-	*far
-	b *bench
+type buggyFlow struct {
+	*remoteFlow
+	b *fixture
 }
 
-func (f spoiledFlow) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.FlowPage, error) {
-	page, err := f.far.Flow(ctx, q)
-	if err != nil && f.b.spoil.end {
+func (f buggyFlow) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.FlowPage, error) {
+	page, err := f.remoteFlow.Flow(ctx, q)
+	if err != nil && f.b.bug.end {
 		return warehouse.FlowPage{End: true}, nil
 	}
 	for i := range page.Rows {
-		if f.b.spoil.order {
+		if f.b.bug.order {
 			page.Rows[i].At = q.From.Add(time.Duration(q.Page*1000+i) * time.Second)
 		}
 	}
 	return page, err
 }
 
-type spoiledStreams struct {
+type buggyStreams struct {
 	*bus.Bus
-	b *bench
+	b *fixture
 }
 
-func (s spoiledStreams) Events(ctx context.Context, q bus.EventQuery, f func(bus.Stored) error) error {
-	if s.b.spoil.forget {
+func (s buggyStreams) Events(ctx context.Context, q bus.EventQuery, f func(bus.Stored) error) error {
+	if s.b.bug.forget {
 		return nil
 	}
 	return s.Bus.Events(ctx, q, f)
 }
 
 // settle stores events, applies, and hands on what is ours, as the bus does.
-func (b *bench) settle(events []event.Event, then func(context.Context) error) bool {
+func (b *fixture) settle(events []event.Event, then func(context.Context) error) bool {
 	b.t.Helper()
 	if err := b.bus.Publish(b.t.Context(), events...); err != nil {
 		b.t.Fatal(err)
@@ -274,7 +274,7 @@ func (b *bench) settle(events []event.Event, then func(context.Context) error) b
 		}
 		b.events = append(b.events, e)
 		if e.Name == event.VMIWindowDue.Name {
-			b.queue = append(b.queue, told{Event: e, at: b.now()})
+			b.queue = append(b.queue, message{Event: e, at: b.now()})
 		}
 	}
 	if b.crash != nil && b.crash() {
@@ -289,7 +289,7 @@ func (b *bench) settle(events []event.Event, then func(context.Context) error) b
 }
 
 // tick plans, however often it takes.
-func (b *bench) tick() {
+func (b *fixture) tick() {
 	b.t.Helper()
 	for range 100 {
 		events, then, err := b.plan(b.t.Context(), b.seller, b.at, time.Time{})
@@ -300,22 +300,22 @@ func (b *bench) tick() {
 			b.t.Fatal(err)
 		}
 		b.settle(events, then)
-		if b.spoil.cursor {
-			b.spoilCursor()
+		if b.bug.cursor {
+			b.applyCursorBug()
 		}
 		return
 	}
 	b.t.Fatal("never planned")
 }
 
-func (b *bench) spoilCursor() {
+func (b *fixture) applyCursorBug() {
 	newest := int64(0)
 	for _, f := range b.figures() {
 		newest = max(newest, f.Last.Unix())
 	}
-	err := b.store.Change(b.t.Context(), b.at, func(st *stock.State) bool {
-		st.Plan.Next = max(newest, st.Plan.Start)
-		st.Plan.Second = b.now().Unix()
+	err := b.store.UpdateState(b.t.Context(), b.at, func(st *stock.State) bool {
+		st.Plan.Until = max(newest, st.Plan.Start)
+		st.Plan.SecondUntil = b.now().Unix()
 		return true
 	})
 	if err != nil {
@@ -324,9 +324,9 @@ func (b *bench) spoilCursor() {
 }
 
 // step runs the first message whose time has come, and tells whether there was one.
-func (b *bench) step() bool {
+func (b *fixture) step() bool {
 	b.t.Helper()
-	i := slices.IndexFunc(b.queue, func(m told) bool { return !b.now().Before(m.at) })
+	i := slices.IndexFunc(b.queue, func(m message) bool { return !b.now().Before(m.at) })
 	if i < 0 {
 		return false
 	}
@@ -349,15 +349,15 @@ func (b *bench) step() bool {
 		m.at = b.now().Add(min(time.Second<<m.attempt, 10*time.Minute))
 		b.queue = append(b.queue, m)
 	default:
-		b.shelved = append(b.shelved, err)
+		b.rejected = append(b.rejected, err)
 	}
 	return true
 }
 
 // run lets time go by, with a tick every five minutes, until nothing waits any more.
-func (b *bench) run(d time.Duration) {
+func (b *fixture) run(d time.Duration) {
 	b.t.Helper()
-	for end := b.now().Add(d); b.now().Before(end); b.pass(5 * time.Minute) {
+	for end := b.now().Add(d); b.now().Before(end); b.advance(5 * time.Minute) {
 		b.tick()
 		for range 10000 {
 			if !b.step() {
@@ -368,7 +368,7 @@ func (b *bench) run(d time.Duration) {
 }
 
 // adjusted are the flow numbers that were told to be booked, each with how often under another id.
-func (b *bench) adjusted() map[string]int64 {
+func (b *fixture) adjusted() map[string]int64 {
 	sum := map[string]int64{}
 	for _, e := range b.events {
 		if a, ok := e.Message.(*stockv1.Adjusted); ok {
@@ -379,7 +379,7 @@ func (b *bench) adjusted() map[string]int64 {
 }
 
 // figures are what the book says.
-func (b *bench) figures() map[string]stock.Figure {
+func (b *fixture) figures() map[string]stock.Figure {
 	b.t.Helper()
 	all, from := map[string]stock.Figure{}, ""
 	for {
@@ -396,7 +396,7 @@ func (b *bench) figures() map[string]stock.Figure {
 	}
 }
 
-func count[M any](b *bench, which func(M) bool) (n int) {
+func count[M any](b *fixture, which func(M) bool) (n int) {
 	for _, e := range b.events {
 		if m, ok := e.Message.(any).(M); ok && which(m) {
 			n++
@@ -406,22 +406,22 @@ func count[M any](b *bench, which func(M) bool) (n int) {
 }
 
 // complete is nil when the book is the far side's stock, and each movement was told once.
-func (b *bench) complete() error {
+func (b *fixture) complete() error {
 	figures := b.figures()
 	var errs []error
-	for goods, num := range b.far.stock {
-		if f := figures[goods]; f.Num != num || f.Proof != stock.Proved && !b.far.unlinked {
+	for goods, num := range b.remote.stock {
+		if f := figures[goods]; f.Num != num || f.Proof != stock.Proved && !b.remote.unlinked {
 			errs = append(errs, fmt.Errorf("book of %s: %d %s, far side %d; holes %v", goods, f.Num, f.Proof, num, f.Gaps))
 		}
 	}
 	told := b.adjusted()
-	for _, r := range b.far.rows {
+	for _, r := range b.remote.rows {
 		if told[r.No] != 1 && r.Rule == warehouse.RuleMoves && r.Change != 0 {
 			errs = append(errs, fmt.Errorf("movement %s of %s at %v told %d times", r.No, r.GoodsNo, r.At, told[r.No]))
 		}
 	}
-	if len(told) > len(b.far.rows) {
-		errs = append(errs, fmt.Errorf("%d movements told, there were %d", len(told), len(b.far.rows)))
+	if len(told) > len(b.remote.rows) {
+		errs = append(errs, fmt.Errorf("%d movements told, there were %d", len(told), len(b.remote.rows)))
 	}
 	return errors.Join(errs...)
 }

@@ -31,16 +31,16 @@ var rules = map[string]struct{ zh, en string }{
 }
 
 // short makes a part of an id of what may be long.
-func short(s string) string {
+func shortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:6])
 }
 
-func unix(s int64) string { return time.Unix(s, 0).UTC().Format("20060102T150405Z") }
+func unixText(s int64) string { return time.Unix(s, 0).UTC().Format("20060102T150405Z") }
 
 // windowKey are the discriminators of a window: what is read, and why.
 func windowKey(m *vmiv1.WindowDue) []string {
-	key := []string{unix(m.GetFrom().GetSeconds()), unix(m.GetTo().GetSeconds()), strings.ToLower(strings.TrimPrefix(m.GetWhy().String(), "WHY_"))}
+	key := []string{unixText(m.GetFrom().GetSeconds()), unixText(m.GetTo().GetSeconds()), strings.ToLower(strings.TrimPrefix(m.GetWhy().String(), "WHY_"))}
 	if m.GetPage() > 1 {
 		key = append(key, "p"+strconv.Itoa(int(m.GetPage())))
 	}
@@ -72,8 +72,8 @@ func movement(place stock.Place, at seller.Place, row warehouse.FlowRow, linked 
 // rowOf is a told movement as the book takes it.
 func rowOf(m *stockv1.Movement) stock.Row {
 	return stock.Row{
-		Edge: stock.Edge{
-			No: m.GetFlowNo(), At: m.GetAt().GetSeconds(), Former: m.GetBefore(), Now: m.GetAfter(), Change: m.GetChange(),
+		Movement: stock.Movement{
+			No: m.GetFlowNo(), At: m.GetAt().GetSeconds(), Before: m.GetBefore(), After: m.GetAfter(), Change: m.GetChange(),
 			Linked: m.Before != nil && m.After != nil,
 		},
 		GoodsNo: m.GetGoodsNo(), GoodsCode: m.GetGoodsCode(),
@@ -81,7 +81,7 @@ func rowOf(m *stockv1.Movement) stock.Row {
 }
 
 // tell is the event of a movement, and the rule by which it is not to be booked; "" when it is.
-func tell(m *stockv1.Movement, row warehouse.Rule, documents bool, now time.Time) (event.Event, string) {
+func movementEvent(m *stockv1.Movement, row warehouse.Rule, documents bool, now time.Time) (event.Event, string) {
 	place := stock.Place{Seller: m.Seller, Warehouse: m.Warehouse, ShopNo: m.ShopNo}
 	rule := string(row)
 	switch {
@@ -102,9 +102,9 @@ func tell(m *stockv1.Movement, row warehouse.Rule, documents bool, now time.Time
 }
 
 // holeName names a hole, to be told once.
-func holeName(goods string, h stock.Gap) string {
+func gapName(goods string, h stock.Gap) string {
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
-	return "gap/" + short(strings.Join([]string{goods, n(h.Left.Value), n(h.Left.At), n(h.Right.Value), n(h.Right.At)}, "/"))
+	return "gap/" + shortHash(strings.Join([]string{goods, n(h.Left.Value), n(h.Left.At), n(h.Right.Value), n(h.Right.At)}, "/"))
 }
 
 // gapEvents tell of a hole, and ask for what lies in it.
@@ -112,12 +112,12 @@ func gapEvents(place stock.Place, goods string, h stock.Gap, now time.Time) []ev
 	span := h.Interval()
 	found := &vmiv1.GapFound{
 		Seller: place.Seller, Warehouse: place.Warehouse, ShopNo: place.ShopNo, GoodsNo: goods, At: stamp(now),
-		LeftAt: h.Left.Value, FoundAt: h.Right.Value, From: second(span.From), To: second(span.To),
+		LeftAt: h.Left.Value, FoundAt: h.Right.Value, From: unixStamp(span.From), To: unixStamp(span.To),
 	}
 	due := &vmiv1.WindowDue{
 		Seller: place.Seller, Warehouse: place.Warehouse, ShopNo: place.ShopNo, GoodsNo: goods,
-		From: second(span.From), To: second(span.To), Why: vmiv1.Why_WHY_GAP,
+		From: unixStamp(span.From), To: unixStamp(span.To), Why: vmiv1.Why_WHY_GAP,
 	}
-	name := holeName(goods, h)
+	name := gapName(goods, h)
 	return []event.Event{event.VMIGapFound.About(place.Seller, place.Token(), now, found, name), Window(due, now, name)}
 }

@@ -41,7 +41,7 @@ type Overview struct {
 }
 
 // Look reads a warehouse's overview and changes nothing.
-func Look(ctx context.Context, b ledger.Books, s *seller.Seller, code string, settle time.Duration) (Overview, error) {
+func ReadOverview(ctx context.Context, b ledger.Books, s *seller.Seller, code string, settle time.Duration) (Overview, error) {
 	fields := []string{fieldHead}
 	for i := range queues {
 		fields = append(fields, queueField(dirtyQueue, i))
@@ -54,7 +54,7 @@ func Look(ctx context.Context, b ledger.Books, s *seller.Seller, code string, se
 	if _, err := p.get(fieldHead, &p.Head); err != nil {
 		return Overview{}, err
 	}
-	p.reborn()
+	p.checkEpoch()
 	o := Overview{Head: p.Head, Trusted: p.Head.trusts(p.Head.Counted, settle)}
 	for i := range queues {
 		o.Waiting += len(p.queue(dirtyQueue, i))
@@ -64,7 +64,7 @@ func Look(ctx context.Context, b ledger.Books, s *seller.Seller, code string, se
 
 // trusts tells whether a count that began then is known to contain whatever the book does not.
 func (h *Head) trusts(counted time.Time, settle time.Duration) bool {
-	return !h.From.IsZero() && !counted.IsZero() && !counted.Before(h.From.Add(settle))
+	return !h.TrackedSince.IsZero() && !counted.IsZero() && !counted.Before(h.TrackedSince.Add(settle))
 }
 
 // Share is what a shop may offer of one goods.
@@ -73,10 +73,10 @@ type Share struct {
 	Pool, Shop         string
 	// Told is what the shop was told last, under Version; Known is false when it was told nothing yet. Now is what the facts
 	// say at the moment.
-	Told    int64
-	Version uint64
-	Known   bool
-	Now     int64
+	Published int64
+	Version   uint64
+	Known     bool
+	Now       int64
 	// Saleable by the last count, and what is taken off for accepted orders that it does not contain.
 	Saleable, Pending, Elsewhere int64
 	CountedAt                    time.Time
@@ -104,7 +104,7 @@ func Shares(ctx context.Context, b ledger.Books, s *seller.Seller, code, from st
 				names = append(names, byCode+goods[i].Code)
 			}
 			for _, p := range pools {
-				names = append(names, toldField(p.Name, no))
+				names = append(names, publishedField(p.Name, no))
 			}
 		}
 		read, err := b.ReadBook(ctx, book, names, nil)
@@ -134,15 +134,15 @@ func sharesOf(p *page, pools []seller.Pool, no string, g Goods) ([]Share, error)
 	}
 	var shares []Share
 	for _, pool := range pools {
-		figure, pending, elsewhere := f.pool(pool)
-		told := Told{}
-		if _, err := p.get(toldField(pool.Name, no), &told); err != nil {
+		figure, pending, elsewhere := f.available(pool)
+		told := Published{}
+		if _, err := p.get(publishedField(pool.Name, no), &told); err != nil {
 			return nil, err
 		}
 		for _, shop := range pool.Shops {
 			last, known := told[shop.Code]
 			shares = append(shares, Share{
-				GoodsNo: no, GoodsCode: g.Code, Pool: pool.Name, Shop: shop.Code, Told: last.Share, Version: last.Version, Known: known,
+				GoodsNo: no, GoodsCode: g.Code, Pool: pool.Name, Shop: shop.Code, Published: last.Share, Version: last.Version, Known: known,
 				Now: shareOf(figure, shop), Saleable: g.Saleable, Pending: pending, Elsewhere: elsewhere, CountedAt: g.At,
 			})
 		}
@@ -151,10 +151,10 @@ func sharesOf(p *page, pools []seller.Pool, no string, g Goods) ([]Share, error)
 }
 
 // AskForCount has a warehouse counted with the next tick, whatever is under way.
-func AskForCount(ctx context.Context, b ledger.Books, sellerName, code, by string, now time.Time) error {
+func RequestCount(ctx context.Context, b ledger.Books, sellerName, code, by string, now time.Time) error {
 	shelf := &books{Books: b, newOwner: uuid.NewString}
 	err := shelf.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
-		p.Head.Asked = &Asked{By: by, At: now}
+		p.Head.CountRequest = &CountRequest{By: by, At: now}
 		return nil
 	})
 	return err

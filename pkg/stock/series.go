@@ -11,7 +11,7 @@ const (
 	// tolerance is by how many seconds the far side's clock may tell a row as later than the one that follows it.
 	tolerance = 5
 	// maxLoose is the most loose ends of a chain. Beyond it nobody can tell what is missing: the chain is Unproved.
-	maxLoose = 400
+	maxUnlinked = 400
 	// maxLinks is how many links a chain remembers, for rows that come between two that were linked.
 	maxLinks = 32
 )
@@ -30,17 +30,17 @@ const (
 )
 
 // Edge is what a row does to a chain.
-type Edge struct {
+type Movement struct {
 	// No is the row's; At in seconds of Unix time.
 	No string
 	At int64
 	// Former and Now are what stood before and after; they count only when Linked. Change is Now less Former.
-	Former, Now, Change int64
-	Linked              bool
+	Before, After, Change int64
+	Linked                bool
 }
 
 // End is a side of a row that no other row goes on from: what stood there, and when, in seconds of Unix time.
-type End struct {
+type Balance struct {
 	Value int64
 	At    int64
 }
@@ -64,7 +64,7 @@ type Series struct {
 	Sum  int64
 	Last int64
 	// Opening is what stood before the earliest row, and FirstNo that row's number.
-	Opening End
+	Opening Balance
 	FirstNo string
 	// Anchor is when the latest row was that told a figure, in seconds of Unix time. Earlier rows without one do not change what
 	// stood then.
@@ -73,15 +73,15 @@ type Series struct {
 	Unproved bool
 
 	// Starts are what stood before rows, Ends what stood after them, where nothing links up. The opening is not among them.
-	Starts []End
-	Ends   []End
+	Starts []Balance
+	Ends   []Balance
 	Links  []link
 }
 
 // Hole is a place where rows are missing.
 type Gap struct {
 	// Left is what stood after the last row before it, Right before the first row behind it.
-	Left, Right End
+	Left, Right Balance
 }
 
 // Span is the time in which the missing rows lie.
@@ -90,12 +90,12 @@ func (h Gap) Interval() Interval {
 }
 
 // Add adds a row.
-func (c *Series) Add(e Edge) {
+func (c *Series) Add(e Movement) {
 	first := c.Rows == 0 || e.At < c.Opening.At || e.At == c.Opening.At && numberLess(e.No, c.FirstNo)
 	was := c.Opening
 	switch {
 	case first && (e.Linked || c.Rows == 0):
-		c.Opening, c.FirstNo = End{Value: e.Former, At: e.At}, e.No
+		c.Opening, c.FirstNo = Balance{Value: e.Before, At: e.At}, e.No
 	case first: // it does not tell what stood before it
 		c.Opening.At, c.FirstNo = e.At, e.No
 	}
@@ -108,27 +108,27 @@ func (c *Series) Add(e Edge) {
 	c.Sum += e.Change
 	c.Last = max(c.Last, e.At)
 	if !e.Linked {
-		c.unprove()
+		c.markUnproved()
 	}
 	if c.Unproved {
 		return
 	}
 	switch {
 	case !first:
-		c.Starts = append(c.Starts, End{e.Former, e.At})
-		c.relink(e.Former)
+		c.Starts = append(c.Starts, Balance{e.Before, e.At})
+		c.relink(e.Before)
 	case c.Rows > 1:
 		c.Starts = append(c.Starts, was)
 		c.relink(was.Value)
 	}
-	c.Ends = append(c.Ends, End{e.Now, e.At})
-	c.relink(e.Now)
-	if len(c.Starts) > maxLoose || len(c.Ends) > maxLoose {
-		c.unprove()
+	c.Ends = append(c.Ends, Balance{e.After, e.At})
+	c.relink(e.After)
+	if len(c.Starts) > maxUnlinked || len(c.Ends) > maxUnlinked {
+		c.markUnproved()
 	}
 }
 
-func (c *Series) unprove() { c.Unproved, c.Starts, c.Ends, c.Links = true, nil, nil, nil }
+func (c *Series) markUnproved() { c.Unproved, c.Starts, c.Ends, c.Links = true, nil, nil, nil }
 
 // numberLess puts rows of one second in the order of their numbers. It only decides where nothing else does.
 func numberLess(a, b string) bool {
@@ -143,8 +143,8 @@ func (c *Series) relink(value int64) {
 		start bool
 	}
 	var sides []side
-	at := func(ends []End, start bool) []End {
-		return slices.DeleteFunc(ends, func(e End) bool {
+	at := func(ends []Balance, start bool) []Balance {
+		return slices.DeleteFunc(ends, func(e Balance) bool {
 			if e.Value == value {
 				sides = append(sides, side{e.At, start})
 			}
@@ -173,7 +173,7 @@ func (c *Series) relink(value int64) {
 		case !s.start:
 			open = append(open, s.at)
 		case len(open) == 0:
-			c.Starts = append(c.Starts, End{value, s.at})
+			c.Starts = append(c.Starts, Balance{value, s.at})
 		default:
 			from := open[len(open)-1]
 			open = open[:len(open)-1]
@@ -183,7 +183,7 @@ func (c *Series) relink(value int64) {
 		}
 	}
 	for _, from := range open {
-		c.Ends = append(c.Ends, End{value, from})
+		c.Ends = append(c.Ends, Balance{value, from})
 	}
 	if n := len(c.Links) - maxLinks; n > 0 {
 		c.Links = slices.Delete(c.Links, 0, n)
@@ -192,9 +192,9 @@ func (c *Series) relink(value int64) {
 
 // loose are the starts, the opening among them, and the ends that nothing links up with, the earliest first. Clocks that
 // are not quite right are allowed for.
-func (c *Series) loose() (starts, ends []End) {
+func (c *Series) unlinked() (starts, ends []Balance) {
 	type opened struct {
-		End
+		Balance
 		opening bool
 	}
 	list := []opened{{c.Opening, true}}
@@ -212,7 +212,7 @@ func (c *Series) loose() (starts, ends []End) {
 				}
 				if s.opening {
 					// Another of the first rows may really have been the first.
-					if !slices.ContainsFunc(c.Starts, func(o End) bool { return o.At-s.At <= tolerance && slices.Contains(list, opened{o, false}) }) {
+					if !slices.ContainsFunc(c.Starts, func(o Balance) bool { return o.At-s.At <= tolerance && slices.Contains(list, opened{o, false}) }) {
 						continue
 					}
 					late += tolerance + 1 // only when no other does
@@ -228,9 +228,9 @@ func (c *Series) loose() (starts, ends []End) {
 		list, ends = slices.Delete(list, at, at+1), slices.Delete(ends, to, to+1)
 	}
 	for _, s := range list {
-		starts = append(starts, s.End)
+		starts = append(starts, s.Balance)
 	}
-	byTime := func(a, b End) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Value, b.Value)) }
+	byTime := func(a, b Balance) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Value, b.Value)) }
 	slices.SortFunc(starts, byTime)
 	slices.SortFunc(ends, byTime)
 	return starts, ends
@@ -242,7 +242,7 @@ func (c *Series) Gaps() []Gap {
 	if c.Unproved || c.Rows == 0 {
 		return nil
 	}
-	starts, ends := c.loose()
+	starts, ends := c.unlinked()
 	var holes []Gap
 	for i := range min(len(starts), len(ends)) - 1 {
 		holes = append(holes, Gap{Left: ends[i], Right: starts[i+1]})
@@ -255,7 +255,7 @@ func (c *Series) Figure() (int64, Proof) {
 	if c.Unproved || c.Rows == 0 {
 		return c.Opening.Value + c.Sum, Unproved
 	}
-	starts, ends := c.loose()
+	starts, ends := c.unlinked()
 	if len(starts) == 1 && len(ends) == 1 {
 		return ends[0].Value, Proved
 	}
@@ -264,12 +264,12 @@ func (c *Series) Figure() (int64, Proof) {
 
 // Settle takes for linked what stands at the same value within the span, in whatever order: somebody read all rows of the
 // span, and they link up.
-func (c *Series) Settle(s Interval) {
+func (c *Series) LinkWithin(s Interval) {
 	for i := 0; i < len(c.Starts); {
 		start := c.Starts[i]
 		j := -1
-		if s.has(start.At) {
-			j = slices.IndexFunc(c.Ends, func(e End) bool { return e.Value == start.Value && s.has(e.At) })
+		if s.contains(start.At) {
+			j = slices.IndexFunc(c.Ends, func(e Balance) bool { return e.Value == start.Value && s.contains(e.At) })
 		}
 		if j < 0 {
 			i++
@@ -281,7 +281,7 @@ func (c *Series) Settle(s Interval) {
 
 // Consistent tells whether rows, all of a goods in some span, can be put in an order in which each goes on where the one
 // before it ended.
-func Consistent(edges []Edge) bool {
+func Consistent(edges []Movement) bool {
 	balance, parent := map[int64]int{}, map[int64]int64{}
 	var root func(int64) int64
 	root = func(v int64) int64 {
@@ -297,9 +297,9 @@ func Consistent(edges []Edge) bool {
 		if !e.Linked {
 			return false
 		}
-		balance[e.Former]--
-		balance[e.Now]++
-		parent[root(e.Former)] = root(e.Now)
+		balance[e.Before]--
+		balance[e.After]++
+		parent[root(e.Before)] = root(e.After)
 	}
 	starts, one := 0, map[int64]bool{}
 	for v, b := range balance {

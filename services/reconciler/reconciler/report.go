@@ -15,48 +15,48 @@ import (
 )
 
 // Why an order stands in the open list.
-type Why string
+type Reason string
 
 // What explains an order for now.
 const (
 	// Queued: the pusher was not given it yet, or it comes back to it: it waits for its turn, or for a retry.
-	Queued Why = "queued"
+	Queued Reason = "queued"
 	// Held: it waits for a cause, and goes on by itself.
-	Held Why = "held"
+	Held Reason = "held"
 	// Shelved: it stands on the shelf for a person.
-	Shelved Why = "shelved"
+	DeadLettered Reason = "shelved"
 	// Doubt: it was sent, no answer came, and it is asked after.
-	Doubt Why = "doubt"
+	Unknown Reason = "doubt"
 	// Paused: its seller is paused, so the warehouse is not asked.
-	Paused Why = "paused"
+	Paused Reason = "paused"
 	// Repairing: it was handed over again and is not settled yet.
-	Repairing Why = "repairing"
+	Repairing Reason = "repairing"
 	// Looking: what was found is looked at a second time before it is named.
-	Looking Why = "looking"
+	Confirming Reason = "looking"
 )
 
 // What does not, and needs a person unless it goes away by itself.
 const (
 	// Unasked: the ledger does not know it, and the warehouse cannot be asked.
-	Unasked Why = "unasked"
+	Unasked Reason = "unasked"
 	// Absent: it was told as accepted; the ledger and the warehouse do not know it.
-	Absent Why = "absent"
+	Absent Reason = "absent"
 	// Left: it was held or shelved, left the shelf, and came to nothing: dropped by a person, or lost.
-	Left Why = "left"
+	Left Reason = "left"
 	// Lost: it was handed over MaxTries times and came to nothing.
-	Lost Why = "lost"
+	Lost Reason = "lost"
 	// Gone: it came to nothing, and its audit is no longer in the stream.
-	Gone Why = "gone"
+	Gone Reason = "gone"
 )
 
 // Whys lists them: those that explain first.
-func Whys() []Why {
-	return []Why{Queued, Held, Shelved, Doubt, Paused, Repairing, Looking, Unasked, Absent, Left, Lost, Gone}
+func Reasons() []Reason {
+	return []Reason{Queued, Held, DeadLettered, Unknown, Paused, Repairing, Confirming, Unasked, Absent, Left, Lost, Gone}
 }
 
 // Explains tells whether nobody has to look after an order for it.
-func (w Why) Explains() bool {
-	return !slices.Contains([]Why{Unasked, Absent, Left, Lost, Gone}, w)
+func (w Reason) Explains() bool {
+	return !slices.Contains([]Reason{Unasked, Absent, Left, Lost, Gone}, w)
 }
 
 // Order is an audited order that is not settled.
@@ -67,7 +67,7 @@ type Order struct {
 	Warehouse  string `json:"warehouse,omitempty"`
 	// Audits are its messages in the stream, oldest first; of many the first and the last ones.
 	Audits []Audit `json:"audits"`
-	Why    Why     `json:"why"`
+	Reason Reason  `json:"why"`
 	// Detail is the cause, the error; nothing secret or personal.
 	Detail string `json:"detail,omitempty"`
 	// Since is when it began to be so.
@@ -77,10 +77,10 @@ type Order struct {
 	TriedAt time.Time `json:"tried_at,omitzero"`
 	// Told is the last outcome that the streams told of it, of those up to the event number ToldTo, which was stored at
 	// ToldUntil; ToldAt is when it was stored. Reused: one of its audits was refused because the number was another's.
-	Told      string    `json:"told,omitempty"`
-	ToldAt    time.Time `json:"told_at,omitzero"`
-	ToldTo    uint64    `json:"told_to,omitempty"`
-	ToldUntil time.Time `json:"told_until,omitzero"`
+	Outcome   string    `json:"told,omitempty"`
+	OutcomeAt time.Time `json:"told_at,omitzero"`
+	ReadTo    uint64    `json:"told_to,omitempty"`
+	ReadUntil time.Time `json:"told_until,omitzero"`
 	Reused    bool      `json:"reused,omitempty"`
 }
 
@@ -105,10 +105,10 @@ func (a Audit) place() bus.Place {
 }
 
 // nth is the number among auditStreams of the audit's own.
-func (a Audit) nth() int { return max(0, slices.Index(auditStreams(), a.place().Stream)) }
+func (a Audit) streamIndex() int { return max(0, slices.Index(auditStreams(), a.place().Stream)) }
 
 // Standing is how a seller's orders stand after the last run.
-type Standing struct {
+type Report struct {
 	// Cursor is the last audit that was walked; Sweep what is walked again because the ledger was born anew since.
 	Cursor Audit  `json:"cursor"`
 	Sweep  *Sweep `json:"sweep,omitempty"`
@@ -119,7 +119,7 @@ type Standing struct {
 	Settled  int `json:"settled"`
 	Repaired int `json:"repaired"`
 	// Open counts the open list, by why.
-	Open map[Why]int `json:"open,omitempty"`
+	Open map[Reason]int `json:"open,omitempty"`
 	// Oldest is when the oldest unexplained order was audited, by the stream's clock; zero when there is none.
 	Oldest time.Time `json:"oldest_unexplained,omitzero"`
 	// RanAt is when the last run ended, CycleAt when one last got to the end: all was looked at that was old enough.
@@ -127,11 +127,11 @@ type Standing struct {
 	CycleAt time.Time `json:"cycle_at,omitzero"`
 	// Strangers counts the documents at the warehouses that no audit of ours tells of, Own those that the warehouses took
 	// themselves.
-	Strangers int `json:"strangers,omitempty"`
-	Own       int `json:"own,omitempty"`
+	Findings int `json:"strangers,omitempty"`
+	Own      int `json:"own,omitempty"`
 	// ButThere counts those of the Strangers whose orders were published as refused; Refused is how far such are asked for.
-	ButThere int         `json:"refused_but_there,omitempty"`
-	Refused  RefusedPass `json:"refused,omitzero"`
+	RefusedButThere int         `json:"refused_but_there,omitempty"`
+	RefusedPass     RefusedPass `json:"refused,omitzero"`
 	// Lists are how far the lists of each account were read.
 	Lists map[string]*List `json:"lists,omitempty"`
 	// Full: the open list is as long as it may be, and what lies behind the cursor waits.
@@ -148,7 +148,7 @@ type Sweep struct {
 func (s *Sweep) to() *Audit { return &Audit{Stream: s.Stream, Seq: s.To} }
 
 // Unexplained counts the orders that nothing explains.
-func (s Standing) Unexplained() int {
+func (s Report) Unexplained() int {
 	n := 0
 	for why, of := range s.Open {
 		if !why.Explains() {
@@ -167,12 +167,12 @@ const (
 func bookOf(seller string) string { return "reconcile/" + seller }
 
 // Read tells how a seller stands. The zero Standing: nobody looked yet.
-func Read(ctx context.Context, books ledger.Books, seller string) (Standing, error) {
+func ReadReport(ctx context.Context, books ledger.Books, seller string) (Report, error) {
 	s, _, _, err := readHead(ctx, books, seller)
 	return s, err
 }
 
-func readHead(ctx context.Context, books ledger.Books, seller string) (s Standing, version uint64, born time.Time, err error) {
+func readHead(ctx context.Context, books ledger.Books, seller string) (s Report, version uint64, born time.Time, err error) {
 	b, err := books.ReadBook(ctx, bookOf(seller), []string{headField}, nil)
 	if err == nil && b.Fields[headField] != nil {
 		err = json.Unmarshal(b.Fields[headField], &s)
@@ -185,7 +185,7 @@ func readHead(ctx context.Context, books ledger.Books, seller string) (s Standin
 
 // Known tells whether all that a seller audited before the ledger's birth was walked since then, and nothing of it is still
 // to be handed over again. born is that birth.
-func Known(ctx context.Context, books ledger.Books, seller string) (known bool, born time.Time, err error) {
+func CaughtUp(ctx context.Context, books ledger.Books, seller string) (known bool, born time.Time, err error) {
 	s, _, born, err := readHead(ctx, books, seller)
 	return err == nil && s.EpochSince.Equal(born) && s.Sweep == nil && s.Open[Repairing] == 0, born, err
 }
@@ -249,7 +249,7 @@ func (o Order) First() time.Time { return o.first().Stored }
 const auditsKept = 8
 
 // audited adds an audit of the order.
-func (o *Order) audited(a Audit) {
+func (o *Order) addAudit(a Audit) {
 	if slices.ContainsFunc(o.Audits, func(have Audit) bool {
 		return have.place().Stream == a.place().Stream && have.Seq == a.Seq && have.Stored.Equal(a.Stored)
 	}) {
@@ -263,7 +263,7 @@ func (o *Order) audited(a Audit) {
 }
 
 // chosen is the audit to hand over: see the package comment.
-func (o Order) chosen() Audit {
+func (o Order) auditToRedeliver() Audit {
 	if o.Reused {
 		return o.first()
 	}
@@ -271,14 +271,14 @@ func (o Order) chosen() Audit {
 }
 
 // changes is what a run writes into the book.
-type changes struct {
+type bookChanges struct {
 	seller  string
 	version uint64
 	fields  map[string][]byte
 	marks   []ledger.Mark
 }
 
-func (c *changes) set(o Order) error {
+func (c *bookChanges) set(o Order) error {
 	raw, err := json.Marshal(o)
 	if err != nil {
 		return fmt.Errorf("write open order %s: %w", o.OutboundNo, err)
@@ -287,10 +287,10 @@ func (c *changes) set(o Order) error {
 	return nil
 }
 
-func (c *changes) remove(no string) { c.fields[openField+no] = nil }
+func (c *bookChanges) remove(no string) { c.fields[openField+no] = nil }
 
 // write writes the list first and the head last: a crash in between walks the same orders again, which changes nothing.
-func (c *changes) write(ctx context.Context, books ledger.Books, head Standing, newOwner func() string) error {
+func (c *bookChanges) write(ctx context.Context, books ledger.Books, head Report, newOwner func() string) error {
 	raw, err := json.Marshal(head)
 	if err != nil {
 		return fmt.Errorf("write how %s stands: %w", c.seller, err)

@@ -11,19 +11,19 @@ import (
 )
 
 // history is rows of one goods that link up, in the order in which they happened.
-func history(t *rapid.T) []stock.Edge {
+func history(t *rapid.T) []stock.Movement {
 	at, value := int64(1000), rapid.Int64Range(-3, 20).Draw(t, "opening")
-	var rows []stock.Edge
+	var rows []stock.Movement
 	for i := range rapid.IntRange(1, 24).Draw(t, "rows") {
 		at += rapid.SampledFrom([]int64{0, 0, 1, 3, 7, 60}).Draw(t, "pause")
 		change := rapid.SampledFrom([]int64{-2, -1, -1, -1, 1, 1, 5}).Draw(t, "change")
-		rows = append(rows, stock.Edge{No: fmt.Sprint(100 + i), At: at, Former: value, Now: value + change, Change: change, Linked: true})
+		rows = append(rows, stock.Movement{No: fmt.Sprint(100 + i), At: at, Before: value, After: value + change, Change: change, Linked: true})
 		value += change
 	}
 	return rows
 }
 
-func chainOf(rows []stock.Edge) *stock.Series {
+func chainOf(rows []stock.Movement) *stock.Series {
 	c := &stock.Series{}
 	for _, r := range rows {
 		c.Add(r)
@@ -31,18 +31,18 @@ func chainOf(rows []stock.Edge) *stock.Series {
 	return c
 }
 
-func shuffled(t *rapid.T, rows []stock.Edge) []stock.Edge {
-	mixed := append([]stock.Edge(nil), rows...)
+func shuffled(t *rapid.T, rows []stock.Movement) []stock.Movement {
+	mixed := append([]stock.Movement(nil), rows...)
 	rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0)).Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
 	return mixed
 }
 
-func TestRowsInAnyOrderEndInTheSameFigureWithoutAHole(t *testing.T) {
+func TestRowsInAnyOrderEndInTheSameFigureWithoutAGap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rows := history(t)
 		c := chainOf(shuffled(t, rows))
 		num, proof := c.Figure()
-		if want := rows[len(rows)-1].Now; num != want || proof != stock.Proved {
+		if want := rows[len(rows)-1].After; num != want || proof != stock.Proved {
 			t.Fatalf("figure %d %s, want %d proved; chain %+v of %+v", num, proof, want, c, rows)
 		}
 		if holes := c.Gaps(); len(holes) != 0 {
@@ -51,7 +51,7 @@ func TestRowsInAnyOrderEndInTheSameFigureWithoutAHole(t *testing.T) {
 	})
 }
 
-func TestAMissingRowShowsAndItsComingHealsTheChain(t *testing.T) {
+func TestAMissingRowShowsAndItsArrivalClosesTheGap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rows := history(t)
 		if len(rows) < 3 {
@@ -60,7 +60,7 @@ func TestAMissingRowShowsAndItsComingHealsTheChain(t *testing.T) {
 		gone := rapid.IntRange(1, len(rows)-2).Draw(t, "missing")
 		// A circle of one second at the end hides what is missing before it until the next row comes.
 		last := rows[len(rows)-1]
-		rows = append(rows, stock.Edge{No: "999", At: last.At + 100, Former: last.Now, Now: last.Now + 50, Change: 50, Linked: true})
+		rows = append(rows, stock.Movement{No: "999", At: last.At + 100, Before: last.After, After: last.After + 50, Change: 50, Linked: true})
 		missing := rows[gone]
 		// Rows of the second of the missing one, or next to it by the tolerance for clocks, may link up without it.
 		for i, r := range rows {
@@ -68,7 +68,7 @@ func TestAMissingRowShowsAndItsComingHealsTheChain(t *testing.T) {
 				return
 			}
 		}
-		c := chainOf(shuffled(t, append(append([]stock.Edge(nil), rows[:gone]...), rows[gone+1:]...)))
+		c := chainOf(shuffled(t, append(append([]stock.Movement(nil), rows[:gone]...), rows[gone+1:]...)))
 		holes := c.Gaps()
 		if len(holes) != 1 {
 			t.Fatalf("holes %v without row %d of %+v", holes, gone, rows)
@@ -80,17 +80,17 @@ func TestAMissingRowShowsAndItsComingHealsTheChain(t *testing.T) {
 			t.Fatalf("%s without a row", proof)
 		}
 		c.Add(missing)
-		if num, proof := c.Figure(); num != rows[len(rows)-1].Now || proof != stock.Proved {
+		if num, proof := c.Figure(); num != rows[len(rows)-1].After || proof != stock.Proved {
 			t.Fatalf("figure %d %s after the missing row came", num, proof)
 		}
 	})
 }
 
 func TestASaleAndAReturnThatAreMissingDoNotHideEachOther(t *testing.T) {
-	e := func(no string, at, former, now int64) stock.Edge {
-		return stock.Edge{No: no, At: at, Former: former, Now: now, Change: now - former, Linked: true}
+	e := func(no string, at, former, now int64) stock.Movement {
+		return stock.Movement{No: no, At: at, Before: former, After: now, Change: now - former, Linked: true}
 	}
-	c := chainOf([]stock.Edge{e("1", 100, 11, 10), e("3", 300, 9, 8), e("4", 400, 8, 9), e("6", 600, 10, 9)})
+	c := chainOf([]stock.Movement{e("1", 100, 11, 10), e("3", 300, 9, 8), e("4", 400, 8, 9), e("6", 600, 10, 9)})
 	if holes := c.Gaps(); len(holes) == 0 {
 		t.Fatal("10 to 9 and 9 to 10 are missing, and nothing shows it")
 	}
@@ -101,28 +101,28 @@ func TestASaleAndAReturnThatAreMissingDoNotHideEachOther(t *testing.T) {
 	}
 }
 
-func TestAClockThatIsNotQuiteRightMakesNoHole(t *testing.T) {
-	e := func(no string, at, former, now int64) stock.Edge {
-		return stock.Edge{No: no, At: at, Former: former, Now: now, Change: now - former, Linked: true}
+func TestAClockThatIsNotQuiteRightMakesNoGap(t *testing.T) {
+	e := func(no string, at, former, now int64) stock.Movement {
+		return stock.Movement{No: no, At: at, Before: former, After: now, Change: now - former, Linked: true}
 	}
-	c := chainOf([]stock.Edge{e("1", 100, 11, 10), e("2", 205, 10, 9), e("3", 203, 9, 8), e("4", 300, 8, 7)})
+	c := chainOf([]stock.Movement{e("1", 100, 11, 10), e("2", 205, 10, 9), e("3", 203, 9, 8), e("4", 300, 8, 7)})
 	if num, proof := c.Figure(); num != 7 || proof != stock.Proved {
 		t.Errorf("%d %s, holes %v", num, proof, c.Gaps())
 	}
 }
 
-func TestRowsThatTellNoFiguresProveNothing(t *testing.T) {
-	c := chainOf([]stock.Edge{{No: "a", At: 1, Change: 10}, {No: "b", At: 2, Change: -3}})
+func TestRowsWithoutBalancesProveNothing(t *testing.T) {
+	c := chainOf([]stock.Movement{{No: "a", At: 1, Change: 10}, {No: "b", At: 2, Change: -3}})
 	if num, proof := c.Figure(); num != 7 || proof != stock.Unproved {
 		t.Errorf("%d %s", num, proof)
 	}
 }
 
 // More loose ends than anybody can follow must cost bounded memory and never be taken for proof.
-func TestTooManyHolesAreUnproved(t *testing.T) {
+func TestTooManyGapsAreUnproved(t *testing.T) {
 	c := &stock.Series{}
 	for i := range int64(1000) {
-		c.Add(stock.Edge{No: fmt.Sprint(i), At: i * 100, Former: i * 10, Now: i*10 + 1, Change: 1, Linked: true})
+		c.Add(stock.Movement{No: fmt.Sprint(i), At: i * 100, Before: i * 10, After: i*10 + 1, Change: 1, Linked: true})
 	}
 	if num, proof := c.Figure(); num != 1000 || proof != stock.Unproved || len(c.Gaps()) != 0 || len(c.Starts)+len(c.Ends) != 0 {
 		t.Errorf("%d %s, %d loose", num, proof, len(c.Starts)+len(c.Ends))
@@ -136,10 +136,10 @@ func TestRowsLinkUpInSomeOrder(t *testing.T) {
 			t.Fatalf("%+v do not link up", rows)
 		}
 	})
-	if stock.Consistent([]stock.Edge{{Former: 1, Now: 2, Linked: true}, {Former: 3, Now: 4, Linked: true}}) {
+	if stock.Consistent([]stock.Movement{{Before: 1, After: 2, Linked: true}, {Before: 3, After: 4, Linked: true}}) {
 		t.Error("two that have nothing in common link up")
 	}
-	if stock.Consistent([]stock.Edge{{Former: 1, Now: 2, Linked: true}, {Former: 2, Now: 1, Linked: true}, {Former: 7, Now: 8, Linked: true}, {Former: 8, Now: 7, Linked: true}}) {
+	if stock.Consistent([]stock.Movement{{Before: 1, After: 2, Linked: true}, {Before: 2, After: 1, Linked: true}, {Before: 7, After: 8, Linked: true}, {Before: 8, After: 7, Linked: true}}) {
 		t.Error("two circles apart link up")
 	}
 }
@@ -158,11 +158,11 @@ func TestCoverageMerges(t *testing.T) {
 }
 
 // Rows that tell no figure are added to the latest that was told; those of before are in it already, whenever they come.
-func TestAFigureThatWasToldStands(t *testing.T) {
+func TestAKnownBalanceStands(t *testing.T) {
 	c := &stock.Series{}
-	moved := func(at, change int64) { c.Add(stock.Edge{No: fmt.Sprint(at), At: at, Change: change}) }
+	moved := func(at, change int64) { c.Add(stock.Movement{No: fmt.Sprint(at), At: at, Change: change}) }
 	told := func(at, former, now int64) {
-		c.Add(stock.Edge{No: fmt.Sprint(at), At: at, Former: former, Now: now, Change: now - former, Linked: true})
+		c.Add(stock.Movement{No: fmt.Sprint(at), At: at, Before: former, After: now, Change: now - former, Linked: true})
 	}
 	wants := func(want int64) {
 		t.Helper()
