@@ -5,13 +5,13 @@ import (
 	"errors"
 )
 
-// A chain is kept as numbers of varying length behind a version, because it is read and written for every few rows: as JSON
-// that was more than half of a catch-up's CPU.
+// A series is stored as numbers of varying length behind a version, because it is read and written for every few
+// rows: as JSON that was more than half of a catch-up's CPU time.
 const seriesVersion = 1
 
-var errSeries = errors.New("not a chain as this build writes it")
+var errSeries = errors.New("not a series as this build writes it")
 
-// encode writes a chain.
+// encode writes a series.
 func (c *Series) encode() []byte {
 	b := make([]byte, 0, 64+8*(len(c.Starts)+len(c.Ends)+len(c.Links)))
 	b = append(b, seriesVersion, flag(c.Unproved))
@@ -19,7 +19,7 @@ func (c *Series) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	// Times are told as what they are later than the opening.
+	// Times are stored relative to the opening balance.
 	since := c.Opening.At
 	for _, n := range []int64{since, c.Opening.Value, c.Rows, c.Sum, c.Last - since, c.Checkpoint} {
 		b = binary.AppendVarint(b, n)
@@ -44,7 +44,7 @@ func flag(set bool) byte {
 	return 0
 }
 
-// decode reads what encode wrote; nothing is an empty chain.
+// decode reads what encode wrote; no bytes are an empty series.
 func decode(data []byte) (*Series, error) {
 	c := &Series{}
 	if len(data) == 0 {
@@ -75,7 +75,7 @@ func decode(data []byte) (*Series, error) {
 	return c, nil
 }
 
-// reader reads what is left of data; bad says that something did not fit.
+// reader consumes data; bad says that something did not fit.
 type reader struct {
 	data []byte
 	bad  bool
@@ -101,7 +101,7 @@ func (r *reader) number() int64 {
 	return n
 }
 
-// count is how many things follow, each of at least so many bytes.
+// count reads how many items follow, each of at least so many bytes.
 func (r *reader) count(least int) int {
 	n, size := binary.Uvarint(r.data)
 	if size <= 0 || n > uint64(len(r.data)/least) { //nolint:gosec // a length

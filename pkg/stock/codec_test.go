@@ -39,7 +39,7 @@ func TestASeriesIsReadAsItWasWritten(t *testing.T) {
 	})
 }
 
-// A chain that cannot be read is an error, never another chain.
+// A series that cannot be read is an error, never another series.
 func FuzzDecodeSeries(f *testing.F) {
 	c := &Series{Code: "TEA-1"}
 	for i := range int64(5) {

@@ -6,29 +6,29 @@ import (
 	"time"
 )
 
-// Span is some time, in seconds of Unix time; both ends belong to it.
+// Interval is a span of time in seconds of Unix time. Both ends belong to it.
 type Interval struct {
 	From int64 `json:"f"`
 	To   int64 `json:"t"`
 }
 
-// SpanOf makes a span of two moments; fractions of seconds are cut off.
+// IntervalOf makes an interval of two moments; fractions of seconds are cut off.
 func IntervalOf(from, to time.Time) Interval { return Interval{from.Unix(), to.Unix()} }
 
-// Times are the ends of the span.
+// Times returns the ends.
 func (s Interval) Times() (from, to time.Time) {
 	return time.Unix(s.From, 0).UTC(), time.Unix(s.To, 0).UTC()
 }
 
 func (s Interval) contains(at int64) bool { return s.From <= at && at <= s.To }
 
-// Coverage is which time was read, without overlaps and in order.
+// Coverage is the time that was read: intervals in order, without overlaps.
 type Coverage []Interval
 
-// maxSpans is the most spans of a coverage; of more the oldest count as unread.
+// maxIntervals is the most intervals of a coverage. Beyond it the oldest are dropped and count as unread.
 const maxIntervals = 500
 
-// With is the coverage and a span more.
+// With returns the coverage with s added.
 func (c Coverage) With(s Interval) Coverage {
 	all := append(slices.Clone(c), s)
 	slices.SortFunc(all, func(a, b Interval) int { return cmp.Compare(a.From, b.From) })
@@ -47,12 +47,12 @@ func (c Coverage) With(s Interval) Coverage {
 	return merged
 }
 
-// Has tells whether all of s was read.
+// Has reports whether all of s was read.
 func (c Coverage) Has(s Interval) bool {
 	return slices.ContainsFunc(c, func(r Interval) bool { return r.From <= s.From && s.To <= r.To })
 }
 
-// Until is up to when all was read from start on; start when it was not read.
+// Until returns the end of what was read without interruption from start on; start itself when it was not read.
 func (c Coverage) Until(start int64) int64 {
 	for _, s := range c {
 		if s.contains(start) {
@@ -62,7 +62,7 @@ func (c Coverage) Until(start int64) int64 {
 	return start
 }
 
-// Unread are the spans between the first and the last that was read which were not.
+// Unread returns the unread intervals between the first and the last that was read.
 func (c Coverage) Unread() []Interval {
 	var unread []Interval
 	for i := 1; i < len(c); i++ {

@@ -8,11 +8,12 @@ import (
 )
 
 const (
-	// tolerance is by how many seconds the far side's clock may tell a row as later than the one that follows it.
+	// tolerance is by how many seconds the warehouse's clock may date a row later than the one that follows it.
 	tolerance = 5
-	// maxLoose is the most loose ends of a chain. Beyond it nobody can tell what is missing: the chain is Unproved.
+	// maxUnlinked is the most unlinked balances of a series. Beyond it nobody can say what is missing: the series is
+	// Unproved.
 	maxUnlinked = 400
-	// maxLinks is how many links a chain remembers, for rows that come between two that were linked.
+	// maxLinks is how many links a series remembers, for late rows that belong between two linked ones.
 	maxLinks = 32
 )
 
@@ -21,72 +22,74 @@ type Proof string
 
 // The proofs.
 const (
-	// Proved: each row goes on where another one ended.
+	// Proved: each row begins with the balance at which another ended.
 	Proved Proof = "proved"
-	// Broken: rows are missing; what the figure is without them is not the shop's stock.
+	// Broken: rows are missing; the figure computed without them is not the shop's stock.
 	Broken Proof = "broken"
-	// Unproved: the far side does not tell what stood before a row, or too much is missing.
+	// Unproved: the rows carry no balances, or too much is missing.
 	Unproved Proof = "unproved"
 )
 
-// Edge is what a row does to a chain.
+// Movement is what a row does to a series.
 type Movement struct {
-	// No is the row's; At in seconds of Unix time.
+	// No is the row's number; At is in seconds of Unix time.
 	No string
 	At int64
-	// Former and Now are what stood before and after; they count only when Linked. Change is Now less Former.
+	// Before and After are the balances around the row; they count only when Linked. Change is After less Before.
 	Before, After, Change int64
 	Linked                bool
 }
 
-// End is a side of a row that no other row goes on from: what stood there, and when, in seconds of Unix time.
+// Balance is a balance and when it stood, in seconds of Unix time.
 type Balance struct {
 	Value int64
 	At    int64
 }
 
-// link is two rows, of which the second goes on where the first ended.
+// link joins two rows: the second begins with the balance at which the first ended.
 type link struct {
 	Value int64
 	From  int64
 	To    int64
 }
 
-// Chain is all that is known of the stock of one goods: the sum of its changes, and where rows do not link up. The zero
-// value knows nothing.
+// Series is all that is known of the stock of one kind of goods: the sum of its changes, and the balances that do not
+// link up. The zero value knows nothing.
 //
-// Rows may be added in any order, and give the same chain (as far as links are remembered). No row may be added twice.
+// Rows may be added in any order and give the same series, as far as links are remembered. No row may be added twice.
 type Series struct {
-	// Code is the ERP's for the goods, the last that was told.
+	// Code is the ERP's code of the goods, as published last.
 	Code string
-	// Rows is how many, Sum what they changed; Last when the latest was, in seconds of Unix time.
+	// Rows is how many rows there are, Sum the total of their changes, Last the time of the latest, in seconds of
+	// Unix time.
 	Rows int64
 	Sum  int64
 	Last int64
-	// Opening is what stood before the earliest row, and FirstNo that row's number.
+	// Opening is the balance before the earliest row, and FirstNo that row's number.
 	Opening Balance
 	FirstNo string
-	// Anchor is when the latest row was that told a figure, in seconds of Unix time. Earlier rows without one do not change what
-	// stood then.
+	// Checkpoint is when the latest row with a balance was, in seconds of Unix time. Earlier rows without one do not
+	// change that balance.
 	Checkpoint int64
-	// Unproved for ever: see Proof.
+	// Unproved is permanent: see Proof.
 	Unproved bool
 
-	// Starts are what stood before rows, Ends what stood after them, where nothing links up. The opening is not among them.
+	// Starts are balances before rows, and Ends balances after rows, that link up with nothing. The opening balance
+	// is not among them.
 	Starts []Balance
 	Ends   []Balance
 	Links  []link
 }
 
-// Hole is a place where rows are missing.
+// Gap is a place where rows are missing.
 type Gap struct {
-	// Left is what stood after the last row before it, Right before the first row behind it.
+	// Left is the balance after the last row before the gap, Right the balance before the first row behind it.
 	Left, Right Balance
 }
 
-// Span is the time in which the missing rows lie.
-func (h Gap) Interval() Interval {
-	return Interval{From: min(h.Left.At, h.Right.At), To: max(h.Left.At, h.Right.At)}
+// Interval is the time in which the missing rows lie.
+func (g Gap) Interval() Interval {
+	return Interval{From: min(g.Left.At, g.Right.At), To: max(g.Left.At, g.Right.At)}
 }
 
 // Add adds a row.
@@ -96,13 +99,13 @@ func (c *Series) Add(e Movement) {
 	switch {
 	case first && (e.Linked || c.Rows == 0):
 		c.Opening, c.FirstNo = Balance{Value: e.Before, At: e.At}, e.No
-	case first: // it does not tell what stood before it
+	case first: // it carries no balance
 		c.Opening.At, c.FirstNo = e.At, e.No
 	}
 	if e.Linked {
 		c.Checkpoint = max(c.Checkpoint, e.At)
 	} else if e.At <= c.Checkpoint {
-		c.Opening.Value -= e.Change // the figure that was told then has it in it
+		c.Opening.Value -= e.Change // the checkpoint's balance already contains it
 	}
 	c.Rows++
 	c.Sum += e.Change
@@ -130,13 +133,13 @@ func (c *Series) Add(e Movement) {
 
 func (c *Series) markUnproved() { c.Unproved, c.Starts, c.Ends, c.Links = true, nil, nil, nil }
 
-// numberLess puts rows of one second in the order of their numbers. It only decides where nothing else does.
+// numberLess orders rows of one second by their numbers. It only decides where nothing else does.
 func numberLess(a, b string) bool {
 	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) < 0
 }
 
-// relink links the sides of all rows at one value anew: each start to the latest end before it that is free, as brackets
-// close. It depends on no order in which the rows came.
+// relink links all rows at one balance anew: each start to the latest free end before it, as brackets close. The
+// result does not depend on the order in which the rows came.
 func (c *Series) relink(value int64) {
 	type side struct {
 		at    int64
@@ -177,7 +180,7 @@ func (c *Series) relink(value int64) {
 		default:
 			from := open[len(open)-1]
 			open = open[:len(open)-1]
-			if from < s.at { // nothing comes between two of one second
+			if from < s.at { // no row fits between two of one second
 				c.Links = append(c.Links, link{value, from, s.at})
 			}
 		}
@@ -190,8 +193,8 @@ func (c *Series) relink(value int64) {
 	}
 }
 
-// loose are the starts, the opening among them, and the ends that nothing links up with, the earliest first. Clocks that
-// are not quite right are allowed for.
+// unlinked returns the starts (with the opening balance) and the ends that link up with nothing, the earliest first.
+// It allows for clocks that are slightly off.
 func (c *Series) unlinked() (starts, ends []Balance) {
 	type opened struct {
 		Balance
@@ -211,11 +214,11 @@ func (c *Series) unlinked() (starts, ends []Balance) {
 					continue
 				}
 				if s.opening {
-					// Another of the first rows may really have been the first.
+					// One of the other early rows may have been the first in truth.
 					if !slices.ContainsFunc(c.Starts, func(o Balance) bool { return o.At-s.At <= tolerance && slices.Contains(list, opened{o, false}) }) {
 						continue
 					}
-					late += tolerance + 1 // only when no other does
+					late += tolerance + 1 // only when no other matches
 				}
 				if late < best {
 					best, at, to = late, i, j
@@ -236,21 +239,21 @@ func (c *Series) unlinked() (starts, ends []Balance) {
 	return starts, ends
 }
 
-// Holes are the places where rows are missing, the earliest first. What is missing before the earliest row or behind the
-// latest does not show, and neither do rows that cancel each other out with none between them.
+// Gaps returns the places where rows are missing, the earliest first. What is missing before the earliest row or
+// after the latest does not show, and neither do rows that cancel each other out with none between them.
 func (c *Series) Gaps() []Gap {
 	if c.Unproved || c.Rows == 0 {
 		return nil
 	}
 	starts, ends := c.unlinked()
-	var holes []Gap
+	var gaps []Gap
 	for i := range min(len(starts), len(ends)) - 1 {
-		holes = append(holes, Gap{Left: ends[i], Right: starts[i+1]})
+		gaps = append(gaps, Gap{Left: ends[i], Right: starts[i+1]})
 	}
-	return holes
+	return gaps
 }
 
-// Figure is the shop's stock of the goods, and with what proof.
+// Figure returns the shop's stock of the goods, and how far it is proved.
 func (c *Series) Figure() (int64, Proof) {
 	if c.Unproved || c.Rows == 0 {
 		return c.Opening.Value + c.Sum, Unproved
@@ -262,8 +265,8 @@ func (c *Series) Figure() (int64, Proof) {
 	return starts[0].Value + c.Sum, Broken
 }
 
-// Settle takes for linked what stands at the same value within the span, in whatever order: somebody read all rows of the
-// span, and they link up.
+// LinkWithin links equal balances within the interval, whatever their order. Use it when all rows of the interval
+// were read and are Consistent.
 func (c *Series) LinkWithin(s Interval) {
 	for i := 0; i < len(c.Starts); {
 		start := c.Starts[i]
@@ -279,9 +282,9 @@ func (c *Series) LinkWithin(s Interval) {
 	}
 }
 
-// Consistent tells whether rows, all of a goods in some span, can be put in an order in which each goes on where the one
-// before it ended.
-func Consistent(edges []Movement) bool {
+// Consistent reports whether rows, all of one kind of goods in some interval, can be put in an order in which each
+// begins with the balance at which the one before it ended.
+func Consistent(rows []Movement) bool {
 	balance, parent := map[int64]int{}, map[int64]int64{}
 	var root func(int64) int64
 	root = func(v int64) int64 {
@@ -293,7 +296,7 @@ func Consistent(edges []Movement) bool {
 		parent[v] = root(p)
 		return parent[v]
 	}
-	for _, e := range edges {
+	for _, e := range rows {
 		if !e.Linked {
 			return false
 		}
@@ -301,9 +304,9 @@ func Consistent(edges []Movement) bool {
 		balance[e.After]++
 		parent[root(e.Before)] = root(e.After)
 	}
-	starts, one := 0, map[int64]bool{}
+	starts, components := 0, map[int64]bool{}
 	for v, b := range balance {
-		one[root(v)] = true
+		components[root(v)] = true
 		switch {
 		case b < -1 || b > 1:
 			return false
@@ -311,5 +314,5 @@ func Consistent(edges []Movement) bool {
 			starts++
 		}
 	}
-	return starts <= 1 && len(one) <= 1
+	return starts <= 1 && len(components) <= 1
 }

@@ -10,7 +10,7 @@ import (
 	"stockbridge/pkg/stock"
 )
 
-// history is rows of one goods that link up, in the order in which they happened.
+// history is consistent rows of one kind of goods, in the order in which they happened.
 func history(t *rapid.T) []stock.Movement {
 	at, value := int64(1000), rapid.Int64Range(-3, 20).Draw(t, "opening")
 	var rows []stock.Movement
@@ -23,7 +23,7 @@ func history(t *rapid.T) []stock.Movement {
 	return rows
 }
 
-func chainOf(rows []stock.Movement) *stock.Series {
+func seriesOf(rows []stock.Movement) *stock.Series {
 	c := &stock.Series{}
 	for _, r := range rows {
 		c.Add(r)
@@ -40,13 +40,13 @@ func shuffled(t *rapid.T, rows []stock.Movement) []stock.Movement {
 func TestRowsInAnyOrderEndInTheSameFigureWithoutAGap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rows := history(t)
-		c := chainOf(shuffled(t, rows))
+		c := seriesOf(shuffled(t, rows))
 		num, proof := c.Figure()
 		if want := rows[len(rows)-1].After; num != want || proof != stock.Proved {
-			t.Fatalf("figure %d %s, want %d proved; chain %+v of %+v", num, proof, want, c, rows)
+			t.Fatalf("figure %d %s, want %d proved; series %+v of %+v", num, proof, want, c, rows)
 		}
-		if holes := c.Gaps(); len(holes) != 0 {
-			t.Fatalf("holes %v in %+v", holes, rows)
+		if gaps := c.Gaps(); len(gaps) != 0 {
+			t.Fatalf("gaps %v in %+v", gaps, rows)
 		}
 	})
 }
@@ -58,23 +58,23 @@ func TestAMissingRowShowsAndItsArrivalClosesTheGap(t *testing.T) {
 			return
 		}
 		gone := rapid.IntRange(1, len(rows)-2).Draw(t, "missing")
-		// A circle of one second at the end hides what is missing before it until the next row comes.
+		// Rows of one second that end where they began hide what is missing before them until the next row comes.
 		last := rows[len(rows)-1]
 		rows = append(rows, stock.Movement{No: "999", At: last.At + 100, Before: last.After, After: last.After + 50, Change: 50, Linked: true})
 		missing := rows[gone]
-		// Rows of the second of the missing one, or next to it by the tolerance for clocks, may link up without it.
+		// Rows within the clock tolerance of the missing one may link up without it.
 		for i, r := range rows {
 			if i != gone && r.At >= missing.At-6 && r.At <= missing.At+6 {
 				return
 			}
 		}
-		c := chainOf(shuffled(t, append(append([]stock.Movement(nil), rows[:gone]...), rows[gone+1:]...)))
-		holes := c.Gaps()
-		if len(holes) != 1 {
-			t.Fatalf("holes %v without row %d of %+v", holes, gone, rows)
+		c := seriesOf(shuffled(t, append(append([]stock.Movement(nil), rows[:gone]...), rows[gone+1:]...)))
+		gaps := c.Gaps()
+		if len(gaps) != 1 {
+			t.Fatalf("gaps %v without row %d of %+v", gaps, gone, rows)
 		}
-		if s := holes[0].Interval(); s.From > missing.At || missing.At > s.To {
-			t.Fatalf("the hole %v does not contain the missing row %+v", s, missing)
+		if s := gaps[0].Interval(); s.From > missing.At || missing.At > s.To {
+			t.Fatalf("the gap %v does not contain the missing row %+v", s, missing)
 		}
 		if _, proof := c.Figure(); proof != stock.Broken {
 			t.Fatalf("%s without a row", proof)
@@ -90,8 +90,8 @@ func TestASaleAndAReturnThatAreMissingDoNotHideEachOther(t *testing.T) {
 	e := func(no string, at, former, now int64) stock.Movement {
 		return stock.Movement{No: no, At: at, Before: former, After: now, Change: now - former, Linked: true}
 	}
-	c := chainOf([]stock.Movement{e("1", 100, 11, 10), e("3", 300, 9, 8), e("4", 400, 8, 9), e("6", 600, 10, 9)})
-	if holes := c.Gaps(); len(holes) == 0 {
+	c := seriesOf([]stock.Movement{e("1", 100, 11, 10), e("3", 300, 9, 8), e("4", 400, 8, 9), e("6", 600, 10, 9)})
+	if gaps := c.Gaps(); len(gaps) == 0 {
 		t.Fatal("10 to 9 and 9 to 10 are missing, and nothing shows it")
 	}
 	c.Add(e("5", 500, 9, 10))
@@ -105,27 +105,27 @@ func TestAClockThatIsNotQuiteRightMakesNoGap(t *testing.T) {
 	e := func(no string, at, former, now int64) stock.Movement {
 		return stock.Movement{No: no, At: at, Before: former, After: now, Change: now - former, Linked: true}
 	}
-	c := chainOf([]stock.Movement{e("1", 100, 11, 10), e("2", 205, 10, 9), e("3", 203, 9, 8), e("4", 300, 8, 7)})
+	c := seriesOf([]stock.Movement{e("1", 100, 11, 10), e("2", 205, 10, 9), e("3", 203, 9, 8), e("4", 300, 8, 7)})
 	if num, proof := c.Figure(); num != 7 || proof != stock.Proved {
-		t.Errorf("%d %s, holes %v", num, proof, c.Gaps())
+		t.Errorf("%d %s, gaps %v", num, proof, c.Gaps())
 	}
 }
 
 func TestRowsWithoutBalancesProveNothing(t *testing.T) {
-	c := chainOf([]stock.Movement{{No: "a", At: 1, Change: 10}, {No: "b", At: 2, Change: -3}})
+	c := seriesOf([]stock.Movement{{No: "a", At: 1, Change: 10}, {No: "b", At: 2, Change: -3}})
 	if num, proof := c.Figure(); num != 7 || proof != stock.Unproved {
 		t.Errorf("%d %s", num, proof)
 	}
 }
 
-// More loose ends than anybody can follow must cost bounded memory and never be taken for proof.
+// More unlinked balances than anybody can follow cost bounded memory and are never taken for proof.
 func TestTooManyGapsAreUnproved(t *testing.T) {
 	c := &stock.Series{}
 	for i := range int64(1000) {
 		c.Add(stock.Movement{No: fmt.Sprint(i), At: i * 100, Before: i * 10, After: i*10 + 1, Change: 1, Linked: true})
 	}
 	if num, proof := c.Figure(); num != 1000 || proof != stock.Unproved || len(c.Gaps()) != 0 || len(c.Starts)+len(c.Ends) != 0 {
-		t.Errorf("%d %s, %d loose", num, proof, len(c.Starts)+len(c.Ends))
+		t.Errorf("%d %s, %d unlinked", num, proof, len(c.Starts)+len(c.Ends))
 	}
 }
 
@@ -157,11 +157,12 @@ func TestCoverageMerges(t *testing.T) {
 	}
 }
 
-// Rows that tell no figure are added to the latest that was told; those of before are in it already, whenever they come.
+// A row without a balance changes the latest known balance only when it is later; earlier rows are contained in it,
+// whenever they arrive.
 func TestAKnownBalanceStands(t *testing.T) {
 	c := &stock.Series{}
 	moved := func(at, change int64) { c.Add(stock.Movement{No: fmt.Sprint(at), At: at, Change: change}) }
-	told := func(at, former, now int64) {
+	checkpoint := func(at, former, now int64) {
 		c.Add(stock.Movement{No: fmt.Sprint(at), At: at, Before: former, After: now, Change: now - former, Linked: true})
 	}
 	wants := func(want int64) {
@@ -172,7 +173,7 @@ func TestAKnownBalanceStands(t *testing.T) {
 	}
 	moved(50, -3)
 	wants(-3) // nobody knows what stood before
-	told(100, -3, 7)
+	checkpoint(100, -3, 7)
 	wants(7)
 	moved(90, -1)
 	moved(40, 5)
@@ -182,7 +183,7 @@ func TestAKnownBalanceStands(t *testing.T) {
 	wants(5)
 
 	c = &stock.Series{} // taken over before any row was read
-	told(100, 5, 5)
+	checkpoint(100, 5, 5)
 	moved(90, -1)
 	moved(120, -2)
 	moved(95, -1)

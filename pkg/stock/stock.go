@@ -1,22 +1,22 @@
-// Package stock keeps our book of shops' stock at a warehouse: per place a chain for each goods, which time was read, and
-// how far planning got.
+// Package stock keeps our books of shops' stock at a warehouse: for each place a balance series per kind of goods,
+// the time that was read, and how far planning got.
 //
-// A place is a warehouse and the far side's number of a shop. Its rows (movements of one goods each) may be applied in any
-// order and any number of times: the book remembers their numbers, and its chains come out the same. What is missing
-// between rows shows as a Hole, where the far side tells what stood before and after each.
+// A place is a warehouse and the warehouse's number of a shop. Its rows (each one movement of one kind of goods) may
+// be applied in any order and any number of times: the book remembers their numbers, and its series come out the
+// same. Missing rows show as a Gap, where the warehouse gives the balances before and after each row.
 //
-// The book is a projection of the streams STOCK and VMI: it can be dropped and made again from them. The package knows the
-// ledger's Books, in which it is kept, and neither the bus nor the far side.
+// The book is a projection of the streams STOCK and VMI: it can be dropped and rebuilt from them. The package knows
+// the ledger's Books, which hold it, and neither the bus nor the warehouse.
 //
 // # Why
 //
-// A figure is not carried from row to row, but is what stood before the earliest row and the sum of all changes: rows of
-// one second come in any order, windows are read in any order, and late rows fall between others. What tells that none is
-// missing are the sides of rows that nothing links up with: the earliest start and the latest end are always among them,
-// and any other two are a hole.
+// A figure is not carried from row to row. It is the balance before the earliest row plus the sum of all changes,
+// because rows of one second come in any order, windows are read in any order, and late rows fall between others. The
+// unlinked balances show that none is missing: the earliest start and the latest end are always among them, and any
+// other two are a gap.
 //
-// Which rows link up is decided for each value as brackets close, by time: were it enough that each value is entered as
-// often as it is left, two missing rows (a sale, and a return later on) would hide each other.
+// Rows are linked per balance as brackets close, by time. If it were enough that each balance is entered as often as
+// it is left, two missing rows (a sale, and a later return) would hide each other.
 package stock
 
 import (
@@ -37,10 +37,10 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// Place is where a stock is.
+// Place is where stock lies.
 type Place struct {
 	Seller string
-	// Warehouse is the ERP's code, ShopNo the far side's number of the shop.
+	// Warehouse is the ERP's code, ShopNo the warehouse's number of the shop.
 	Warehouse, ShopNo string
 }
 
@@ -49,39 +49,39 @@ func (p Place) String() string { return p.Seller + "/" + p.Warehouse + "/" + p.S
 // Token names the place in a subject and in ids.
 func (p Place) Token() string { return event.Place(p.Warehouse, p.ShopNo) }
 
-// Book is the name of its book.
+// Book returns the name of the place's book.
 func (p Place) Book() string { return "vmi/" + p.Seller + "/" + p.Token() }
 
-// Row is a row of the flow, as the book takes it.
+// Row is a row of the stock flow, as the book applies it.
 type Row struct {
 	Movement
 	GoodsNo, GoodsCode string
 }
 
-// State is what a book knows besides its chains.
+// State is what a book knows besides its series.
 type State struct {
 	// Plan is how far planning got.
 	Plan Plan `json:"plan"`
-	// Head is up to where the book is known to contain what the streams hold.
+	// Head says up to where the book is known to contain the streams.
 	Head Head `json:"head"`
-	// Read is which time was read, all goods of it.
+	// Read is the time that was read, for all goods.
 	Read Coverage `json:"read,omitempty"`
 }
 
 // Plan is how far planning got, in seconds of Unix time; zero: nothing yet.
 type Plan struct {
-	// Start is the first second that is read at all; Next the last one of which a window was told, Second the last one of
-	// which one was told once more.
+	// Start is the first second that is read at all. Until is the last second for which a window was published,
+	// SecondUntil the last one for which a second look was.
 	Start       int64 `json:"start,omitempty"`
 	Until       int64 `json:"next,omitempty"`
 	SecondUntil int64 `json:"second,omitempty"`
-	// Flow is the far side's method by which time is read from Turned on. What lies before was read by another one, whose
-	// rows have other numbers; 0: nothing was.
+	// Flow is the warehouse's method that reads the time from SwitchedAt on. Earlier time was read by another method,
+	// which numbers rows differently; 0: there was none.
 	Flow       int32 `json:"flow,omitempty"`
 	SwitchedAt int64 `json:"turned,omitempty"`
 }
 
-// Ends are positions in the streams STOCK and VMI.
+// Positions are positions in the streams STOCK and VMI.
 type Positions struct {
 	Stock Position `json:"stock"`
 	VMI   Position `json:"vmi"`
@@ -90,42 +90,44 @@ type Positions struct {
 // Position is a message of a stream; a zero Seq is before the first.
 type Position struct {
 	Seq uint64 `json:"seq,omitempty"`
-	// At is when it was stored: a stream that was put back and has grown since holds another one under the number.
+	// At is when the message was stored: a stream that was restored and has grown since holds another message under
+	// the number.
 	At time.Time `json:"at"`
 }
 
-// Head is up to where a book is known to contain what the streams hold of its place.
+// Head says up to where a book is known to contain what the streams hold of its place.
 type Head struct {
-	// Birth is the ledger's. Under another one the book may be older than it was.
+	// Epoch is the ledger's. Under another one the book may be an older copy.
 	Epoch time.Time `json:"birth"`
-	// Sure is up to where the book contains all; Next, which was seen at Seen, is Sure once no run of that time is under way
-	// any more.
+	// Complete is up to where the book contains everything. Next, which was observed at Seen, becomes Complete once
+	// no run of that time is under way any longer.
 	Complete Positions `json:"sure"`
 	Next     Positions `json:"next"`
 	Seen     time.Time `json:"seen"`
-	// Tail is the latest that the book may contain anything of: a stream that ends before it was put back.
+	// Tail is the latest position that the book may contain anything of: a stream that ends before it was restored.
 	Tail Positions `json:"tail"`
-	// New is when the place's first book was begun: it contains the marks of all rows that were ever told, as long as none of
-	// them can have been forgotten. Zero for a book that was made again.
+	// NewSince is when the place's first book was created: it holds the marks of all rows ever published, as long as
+	// none can have been forgotten. Zero for a book that was rebuilt.
 	NewSince time.Time `json:"new,omitzero"`
-	// Making is how far the book was made again, while it is; under the birth Made.
+	// Rebuilding is how far a rebuild got that is under way in the epoch RebuildEpoch.
 	Rebuilding   Positions `json:"making"`
 	RebuildEpoch time.Time `json:"made"`
 }
 
-// Batch is what is applied together. Each of its parts may have been applied before.
+// Batch is what is applied together. Any part of it may have been applied before.
 type Batch struct {
 	Rows []Row
-	// Read are spans that were read to their end; Settled are those whose rows of Goods were all seen and link up.
+	// Read are intervals that were read to their end; Consistent, by goods, are those of which all rows were read and
+	// link up.
 	Read       []Interval
 	Consistent map[string]Interval
-	// Done are names of other things that were done, e.g. holes that were told.
+	// Done are names of other things that were done, e.g. gaps that were published.
 	Done []string
 	// Tail is where the streams ended when all of it was stored; zero where that does not matter.
 	Tail Positions
 }
 
-// later is the later of two positions.
+// later returns the later of two positions.
 func (p Position) later(o Position) Position {
 	if o.Seq > p.Seq {
 		return o
@@ -136,17 +138,17 @@ func (p Position) later(o Position) Position {
 // Store applies rows to books. It may be used by many goroutines.
 type Store struct {
 	Books ledger.Books
-	// Now says for how long marks are kept; time.Now when nil.
+	// Now dates marks, which are kept for a time; time.Now when nil.
 	Now func() time.Time
 }
 
 const (
 	stateField = "state"
-	// chains are goods' chains; broken names those that are not proved.
+	// seriesPrefix fields hold series by goods; brokenPrefix fields name those that are not proved.
 	seriesPrefix = "g/"
 	brokenPrefix = "b/"
 
-	// rowsAWrite takes two fields a row at most, and the state.
+	// rowsPerWrite is bound by two fields per row at most, and the state.
 	rowsPerWrite = (ledger.BookWriteLimit - 2) / 2
 	// writeBytes leaves room for marks and the state.
 	writeBytes = ledger.BookWriteBytes - 128<<10
@@ -155,7 +157,7 @@ const (
 )
 
 var (
-	// errBusy: others keep writing.
+	// errBusy: others write all the time.
 	errBusy = errors.New("the book keeps changing")
 	// errLarge: it does not fit into one write.
 	errLarge = errors.New("too much for one write")
@@ -168,7 +170,7 @@ func (s *Store) now() time.Time {
 	return s.Now()
 }
 
-// markOf names a row or a thing done as a mark.
+// markName is the mark of a row's number or of something done.
 func markName(name string) string {
 	if len(name) <= ledger.MaxMark {
 		return name
@@ -177,7 +179,7 @@ func markName(name string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Known tells which of these row numbers, or names of things done, were applied.
+// Known reports which of these row numbers, or names of things done, were applied.
 func (s *Store) Known(ctx context.Context, p Place, names []string) (map[string]bool, error) {
 	known := map[string]bool{}
 	for some := range slices.Chunk(names, ledger.BookWriteLimit) {
@@ -198,7 +200,7 @@ func (s *Store) Known(ctx context.Context, p Place, names []string) (map[string]
 	return known, nil
 }
 
-// Chains reads the chains of some goods; those of which nothing is known are empty.
+// Series reads the series of some goods; those of which nothing is known are empty.
 func (s *Store) Series(ctx context.Context, p Place, goods []string) (map[string]*Series, error) {
 	found := map[string]*Series{}
 	for some := range slices.Chunk(goods, ledger.BookWriteLimit) {
@@ -208,18 +210,18 @@ func (s *Store) Series(ctx context.Context, p Place, goods []string) (map[string
 		}
 		b, err := s.Books.ReadBook(ctx, p.Book(), fields, nil)
 		if err != nil {
-			return nil, fmt.Errorf("read chains of %s: %w", p, err)
+			return nil, fmt.Errorf("read the series of %s: %w", p, err)
 		}
 		for _, no := range some {
 			if found[no], err = decode(b.Fields[seriesPrefix+no]); err != nil {
-				return nil, fmt.Errorf("read chain of %s at %s: %w", no, p, err)
+				return nil, fmt.Errorf("read the series of %s at %s: %w", no, p, err)
 			}
 		}
 	}
 	return found, nil
 }
 
-// State reads the state of a place's book, and the birth of the ledger that holds it.
+// State reads the state of a place's book, and since when the ledger's epoch lasts.
 func (s *Store) State(ctx context.Context, p Place) (State, time.Time, error) {
 	b, err := s.Books.ReadBook(ctx, p.Book(), []string{stateField}, nil)
 	if err != nil {
@@ -238,8 +240,8 @@ func decodeState(b ledger.Book) (st State, err error) {
 	return st, nil
 }
 
-// Change changes a place's state: change gets what stands there and tells whether to write it. It is called again when
-// somebody else wrote meanwhile.
+// UpdateState changes a place's state: change gets the current state and reports whether to write it. It is called
+// again when somebody else wrote in between.
 func (s *Store) UpdateState(ctx context.Context, p Place, change func(*State) bool) error {
 	return s.write(ctx, p, []string{stateField}, nil, func(b ledger.Book) (map[string][]byte, []string, error) {
 		st, err := decodeState(b)
@@ -251,7 +253,7 @@ func (s *Store) UpdateState(ctx context.Context, p Place, change func(*State) bo
 	})
 }
 
-// Apply applies what the book does not contain yet, and tells how many rows that were.
+// Apply applies what the book does not contain yet, and returns how many rows that were.
 func (s *Store) Apply(ctx context.Context, p Place, batch Batch) (applied int, err error) {
 	parts := slices.Collect(slices.Chunk(batch.Rows, rowsPerWrite))
 	if len(parts) == 0 {
@@ -259,10 +261,10 @@ func (s *Store) Apply(ctx context.Context, p Place, batch Batch) (applied int, e
 	}
 	for i, rows := range parts {
 		part := Batch{Rows: rows}
-		if i == len(parts)-1 { // a span was read when all its rows are in the book
+		if i == len(parts)-1 { // an interval is read when all its rows are in the book
 			part.Read, part.Consistent, part.Done = batch.Read, batch.Consistent, batch.Done
 		}
-		if i == 0 { // before any row is: from then on its loss must show
+		if i == 0 { // before any row is applied: from then on its loss must show
 			part.Tail = batch.Tail
 		}
 		n, err := s.applyPart(ctx, p, part)
@@ -274,7 +276,7 @@ func (s *Store) Apply(ctx context.Context, p Place, batch Batch) (applied int, e
 	return applied, nil
 }
 
-// applyPart applies what is small enough in number, in several writes where it is not in bytes.
+// applyPart applies rows that fit one write by number, in several writes where they do not fit by size.
 func (s *Store) applyPart(ctx context.Context, p Place, part Batch) (int, error) {
 	n, err := s.apply(ctx, p, part)
 	if half := len(part.Rows) / 2; errors.Is(err, errLarge) && half > 0 {
@@ -315,13 +317,13 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 	err = s.write(ctx, p, fields, marks, func(b ledger.Book) (map[string][]byte, []string, error) {
 		applied = 0
 		changed := map[string]*Series{}
-		chain := func(goods string) (*Series, error) {
+		series := func(goods string) (*Series, error) {
 			if c := changed[goods]; c != nil {
 				return c, nil
 			}
 			c, err := decode(b.Fields[seriesPrefix+goods])
 			if err != nil {
-				return nil, fmt.Errorf("chain of %s: %w", goods, err)
+				return nil, fmt.Errorf("series of %s: %w", goods, err)
 			}
 			changed[goods] = c
 			return c, nil
@@ -335,7 +337,7 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 			}
 			once[mark] = true
 			done = append(done, mark)
-			c, err := chain(r.GoodsNo)
+			c, err := series(r.GoodsNo)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -346,7 +348,7 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 			applied++
 		}
 		for goods, span := range batch.Consistent {
-			c, err := chain(goods)
+			c, err := series(goods)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -393,7 +395,8 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 	return applied, err
 }
 
-// write changes a book by compare-and-set. change gets what was read and tells what to write; nothing: it is left alone.
+// write changes a book by compare-and-set. change gets what was read and returns what to write; nothing: the book is
+// left alone.
 func (s *Store) write(ctx context.Context, p Place, fields, marks []string, change func(ledger.Book) (map[string][]byte, []string, error)) error {
 	for try := range writeTries {
 		b, err := s.Books.ReadBook(ctx, p.Book(), fields, marks)
@@ -412,7 +415,7 @@ func (s *Store) write(ctx context.Context, p Place, fields, marks []string, chan
 		if !errors.Is(err, ledger.ErrVersion) {
 			return err
 		}
-		if try > 2 { // several at once: take turns by chance
+		if try > 2 { // several writers: jitter lets them take turns
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -423,7 +426,7 @@ func (s *Store) write(ctx context.Context, p Place, fields, marks []string, chan
 	return errBusy
 }
 
-// Drop forgets the book of a place, its marks too. It is to be made again from the streams.
+// Drop deletes the book of a place with its marks. It is to be rebuilt from the streams.
 func (s *Store) Drop(ctx context.Context, p Place) error {
 	if err := s.Books.DropBook(ctx, p.Book()); err != nil {
 		return fmt.Errorf("drop the book of %s: %w", p, err)
@@ -431,15 +434,15 @@ func (s *Store) Drop(ctx context.Context, p Place) error {
 	return nil
 }
 
-// Figure is what the book says of one goods.
+// Figure is what the book says of one kind of goods.
 type Figure struct {
 	GoodsNo, GoodsCode string
 	Num                int64
 	Proof              Proof
-	// Rows is how many it was made of, Last when the latest was.
+	// Rows is how many rows made it, Last the time of the latest.
 	Rows int64
 	Last time.Time
-	// Holes are where rows are missing.
+	// Gaps are where rows are missing.
 	Gaps []Gap
 }
 
@@ -450,7 +453,8 @@ func figureOf(goods string, c *Series) Figure {
 	}
 }
 
-// Figures tells some figures of a place, in any order: from "" on, then from next until it is "" again. One may come twice.
+// Figures returns some figures of a place, in any order. Begin with from = "" and continue with next until it is "".
+// A figure may come twice.
 func (s *Store) Figures(ctx context.Context, p Place, from string) (figures []Figure, next string, err error) {
 	fields, next, err := s.Books.ScanBook(ctx, p.Book(), seriesPrefix, from)
 	if err != nil {
@@ -460,14 +464,14 @@ func (s *Store) Figures(ctx context.Context, p Place, from string) (figures []Fi
 		goods := strings.TrimPrefix(f.Name, seriesPrefix)
 		c, err := decode(f.Value)
 		if err != nil {
-			return nil, "", fmt.Errorf("read chain of %s at %s: %w", goods, p, err)
+			return nil, "", fmt.Errorf("read the series of %s at %s: %w", goods, p, err)
 		}
 		figures = append(figures, figureOf(goods, c))
 	}
 	return figures, next, nil
 }
 
-// Figure tells the figure of one goods; Rows is 0 when nothing is known of it.
+// Figure returns the figure of one kind of goods; Rows is 0 when nothing is known of it.
 func (s *Store) Figure(ctx context.Context, p Place, goods string) (Figure, error) {
 	c, err := s.Series(ctx, p, []string{goods})
 	if err != nil {
@@ -476,12 +480,12 @@ func (s *Store) Figure(ctx context.Context, p Place, goods string) (Figure, erro
 	return figureOf(goods, c[goods]), nil
 }
 
-// Broken tells some goods of a place whose rows do not link up, and where, in any order: from "" on, then from next until it
-// is "" again. One may come twice.
-func (s *Store) Broken(ctx context.Context, p Place, from string) (holes map[string][]Gap, next string, err error) {
+// Broken returns the gaps of some goods of a place, in any order. Begin with from = "" and continue with next until
+// it is "". Goods may come twice.
+func (s *Store) Broken(ctx context.Context, p Place, from string) (gaps map[string][]Gap, next string, err error) {
 	fields, next, err := s.Books.ScanBook(ctx, p.Book(), brokenPrefix, from)
 	if err != nil {
-		return nil, "", fmt.Errorf("list holes of %s: %w", p, err)
+		return nil, "", fmt.Errorf("list gaps of %s: %w", p, err)
 	}
 	var names []string
 	for _, f := range fields {
@@ -491,22 +495,22 @@ func (s *Store) Broken(ctx context.Context, p Place, from string) (holes map[str
 	if err != nil {
 		return nil, "", err
 	}
-	holes = map[string][]Gap{}
+	gaps = map[string][]Gap{}
 	for no, c := range found {
 		if h := c.Gaps(); len(h) > 0 {
-			holes[no] = h
+			gaps[no] = h
 		}
 	}
-	return holes, next, nil
+	return gaps, next, nil
 }
 
-// CountBroken counts the goods of a place whose rows do not link up, so many at most.
+// CountBroken counts the goods of a place with gaps, up to most.
 func (s *Store) CountBroken(ctx context.Context, p Place, most int) (int, error) {
 	goods := map[string]bool{}
 	for from := ""; ; {
 		fields, next, err := s.Books.ScanBook(ctx, p.Book(), brokenPrefix, from)
 		if err != nil {
-			return 0, fmt.Errorf("count holes of %s: %w", p, err)
+			return 0, fmt.Errorf("count gaps of %s: %w", p, err)
 		}
 		for _, f := range fields {
 			goods[f.Name] = true

@@ -65,7 +65,7 @@ func TestRowsThatSeveralApplyAtOnceCountOnce(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range applied {
 			all.Go(func() {
-				n, err := s.Apply(t.Context(), place, stock.Batch{Rows: list, Read: []stock.Interval{{From: 1000, To: 2000}}, Done: []string{"told"}})
+				n, err := s.Apply(t.Context(), place, stock.Batch{Rows: list, Read: []stock.Interval{{From: 1000, To: 2000}}, Done: []string{"gap"}})
 				if err != nil {
 					t.Error(err)
 				}
@@ -80,12 +80,12 @@ func TestRowsThatSeveralApplyAtOnceCountOnce(t *testing.T) {
 		if err != nil || f.Num != 300 || f.Proof != stock.Proved || f.Rows != 300 || f.GoodsCode != "C" || !f.Last.Equal(time.Unix(1898, 0)) {
 			t.Errorf("%+v, %v", f, err)
 		}
-		st, birth, err := s.State(t.Context(), place)
-		if err != nil || birth.IsZero() || !st.Read.Has(stock.Interval{From: 1000, To: 2000}) {
-			t.Errorf("%+v born %v, %v", st, birth, err)
+		st, epoch, err := s.State(t.Context(), place)
+		if err != nil || epoch.IsZero() || !st.Read.Has(stock.Interval{From: 1000, To: 2000}) {
+			t.Errorf("%+v, epoch %v, %v", st, epoch, err)
 		}
-		known, err := s.Known(t.Context(), place, []string{"F1", "F899", "F900", "told", "untold"})
-		if err != nil || len(known) != 3 || !known["told"] || known["F900"] {
+		known, err := s.Known(t.Context(), place, []string{"F1", "F899", "F900", "gap", "other"})
+		if err != nil || len(known) != 3 || !known["gap"] || known["F900"] {
 			t.Errorf("known %v, %v", known, err)
 		}
 	})
@@ -102,13 +102,13 @@ func TestGoodsWithGapsAreListedUntilTheyAreFilled(t *testing.T) {
 			}
 		}
 		apply(append(append([]stock.Row(nil), list[:10]...), list[11:]...)...)
-		holes, _, err := s.Broken(t.Context(), place, "")
-		if err != nil || len(holes) != 1 || len(holes["G0"]) != 1 {
-			t.Fatalf("%v, %v", holes, err)
+		gaps, _, err := s.Broken(t.Context(), place, "")
+		if err != nil || len(gaps) != 1 || len(gaps["G0"]) != 1 {
+			t.Fatalf("%v, %v", gaps, err)
 		}
 		apply(missing)
-		if holes, _, err := s.Broken(t.Context(), place, ""); err != nil || len(holes) != 0 {
-			t.Errorf("%v, %v", holes, err)
+		if gaps, _, err := s.Broken(t.Context(), place, ""); err != nil || len(gaps) != 0 {
+			t.Errorf("%v, %v", gaps, err)
 		}
 		if err := s.Drop(t.Context(), place); err != nil {
 			t.Fatal(err)
