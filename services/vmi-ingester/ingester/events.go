@@ -15,13 +15,13 @@ import (
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
-// ruleDocuments takes the movements of shops that are booked from their documents.
+// ruleDocuments is for movements of shops that are booked from their documents.
 const ruleDocuments = "documents"
 
-// ruleElsewhere counts rows of another warehouse: they are told by its own place, if any.
+// ruleElsewhere counts rows of another warehouse: that warehouse's own place publishes them, if it is followed.
 const ruleElsewhere = "elsewhere"
 
-// rules say in people's words why a row is not to be booked.
+// rules say in words why a row is not to be booked.
 var rules = map[string]struct{ zh, en string }{
 	string(warehouse.RuleSet):       {"仓库方直接设置了库存，不是出入库", "the stock was set to a figure: nothing came or left"},
 	string(warehouse.RuleRatio):     {"库存比例调整，不是出入库", "the shop's part of the stock was changed: nothing came or left"},
@@ -30,7 +30,7 @@ var rules = map[string]struct{ zh, en string }{
 	ruleDocuments:                   {"云仓店铺按单据记账，流水仅用于核对", "the shop is booked from its documents: the flow is only checked"},
 }
 
-// short makes a part of an id of what may be long.
+// shortHash returns a part of an id for a text that may be long.
 func shortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:6])
@@ -38,7 +38,7 @@ func shortHash(s string) string {
 
 func unixText(s int64) string { return time.Unix(s, 0).UTC().Format("20060102T150405Z") }
 
-// windowKey are the discriminators of a window: what is read, and why.
+// windowKey returns what distinguishes a window: what is read, and why.
 func windowKey(m *vmiv1.WindowDue) []string {
 	key := []string{unixText(m.GetFrom().GetSeconds()), unixText(m.GetTo().GetSeconds()), strings.ToLower(strings.TrimPrefix(m.GetWhy().String(), "WHY_"))}
 	if m.GetPage() > 1 {
@@ -50,13 +50,13 @@ func windowKey(m *vmiv1.WindowDue) []string {
 	return key
 }
 
-// Window is the event that asks for a window to be read. Windows of one span, page, goods and reason are one; wish tells two
-// apart all the same.
+// Window returns the event that asks for a window to be read. Windows of one interval, page, goods and reason have
+// one id, unless wish distinguishes them.
 func Window(m *vmiv1.WindowDue, at time.Time, wish ...string) event.Event {
 	return event.VMIWindowDue.About(m.GetSeller(), placeOf(m).Token(), at, m, append(windowKey(m), wish...)...)
 }
 
-// movement is a row as it is told.
+// movement returns a row as it is published.
 func movement(place stock.Place, at seller.Place, row warehouse.FlowRow, linked bool) *stockv1.Movement {
 	m := &stockv1.Movement{
 		Seller: place.Seller, Warehouse: place.Warehouse, ShopNo: place.ShopNo, Shops: at.Shops, GoodsNo: row.GoodsNo, GoodsCode: row.GoodsCode,
@@ -69,7 +69,7 @@ func movement(place stock.Place, at seller.Place, row warehouse.FlowRow, linked 
 	return m
 }
 
-// rowOf is a told movement as the book takes it.
+// rowOf returns a published movement as the book applies it.
 func rowOf(m *stockv1.Movement) stock.Row {
 	return stock.Row{
 		Movement: stock.Movement{
@@ -80,7 +80,7 @@ func rowOf(m *stockv1.Movement) stock.Row {
 	}
 }
 
-// tell is the event of a movement, and the rule by which it is not to be booked; "" when it is.
+// movementEvent returns the event of a movement, and the rule by which it is not to be booked, "" when it is.
 func movementEvent(m *stockv1.Movement, row warehouse.Rule, documents bool, now time.Time) (event.Event, string) {
 	place := stock.Place{Seller: m.Seller, Warehouse: m.Warehouse, ShopNo: m.ShopNo}
 	rule := string(row)
@@ -101,13 +101,13 @@ func movementEvent(m *stockv1.Movement, row warehouse.Rule, documents bool, now 
 	return event.StockNoted.About(m.Seller, m.FlowNo, now, n, place.Token()), rule
 }
 
-// holeName names a hole, to be told once.
+// gapName is the name under which the book marks a gap as published.
 func gapName(goods string, h stock.Gap) string {
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	return "gap/" + shortHash(strings.Join([]string{goods, n(h.Left.Value), n(h.Left.At), n(h.Right.Value), n(h.Right.At)}, "/"))
 }
 
-// gapEvents tell of a hole, and ask for what lies in it.
+// gapEvents returns the events that report a gap and request what lies in it.
 func gapEvents(place stock.Place, goods string, h stock.Gap, now time.Time) []event.Event {
 	span := h.Interval()
 	found := &vmiv1.GapFound{

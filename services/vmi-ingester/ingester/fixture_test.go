@@ -30,22 +30,22 @@ import (
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
-// far is a far side with real arithmetic, whose answers have the faults that are asked for.
+// remoteFlow is a warehouse's stock flow with correct arithmetic, whose answers have the faults that a test asks for.
 type remoteFlow struct {
 	now      func() time.Time
 	dice     *rand.Rand
 	unlinked bool
 	partial  bool
 	pageSize int
-	// elsewhere rows of each page are left out.
+	// elsewhere is how many rows of another warehouse each page reports as left out.
 	elsewhere int
-	// prefix stands before the numbers of rows: another method has others.
+	// prefix stands before the numbers of rows: another method numbers them differently.
 	prefix string
 	rows   []*remoteRow
 	stock  map[string]int64
 	calls  int
 
-	// Of a hundred answers failing are none; pages come in any order of their rows.
+	// failing is how many of a hundred answers are errors. shuffling mixes the order of rows within a page.
 	failing   int
 	shuffling bool
 	fail      func(q warehouse.FlowQuery) error
@@ -53,10 +53,10 @@ type remoteFlow struct {
 
 type remoteRow struct {
 	warehouse.FlowRow
-	// shows is when the row can be seen; hidden how many readings of it still leave it out.
+	// shows is when the row becomes visible; hidden is how many further readings leave it out.
 	shows  time.Time
 	hidden int
-	// twice: it is told twice.
+	// twice: it is returned twice.
 	twice bool
 }
 
@@ -87,7 +87,7 @@ func (f *remoteFlow) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.F
 		}
 	}
 	if f.dice.IntN(100) < f.failing {
-		return warehouse.FlowPage{}, errors.New("the far side is busy")
+		return warehouse.FlowPage{}, errors.New("the warehouse is busy")
 	}
 	var rows []warehouse.FlowRow
 	for _, r := range f.rows {
@@ -123,14 +123,14 @@ func (f *remoteFlow) Flow(_ context.Context, q warehouse.FlowQuery) (warehouse.F
 	return warehouse.FlowPage{Rows: page, Elsewhere: f.elsewhere}, nil
 }
 
-// told is a message that waits, as the bus would hand it over.
+// message is a message that waits, as the bus would deliver it.
 type message struct {
 	event.Event
 	attempt int
 	at      time.Time
 }
 
-// bench is an ingester over a real ledger and real streams, whose clock and messages the test moves.
+// fixture is an ingester over a real ledger and real streams, whose clock and messages the test moves.
 type fixture struct {
 	*Ingester
 	t      testing.TB
@@ -141,13 +141,13 @@ type fixture struct {
 	seller *seller.Seller
 	at     stock.Place
 	queue  []message
-	// events are all that were stored, in order, by their ids the first time.
+	// events are all that were stored, in order, each id once; ids counts how often each was stored.
 	events   []event.Event
 	ids      map[string]int
 	rejected []error
-	// crash: the next run dies between storing and applying.
+	// crash decides whether the run dies between storing and applying.
 	crash func() bool
-	// spoil are faults that are planted on purpose.
+	// bug is what is broken on purpose.
 	bug   bug
 	runs  int
 	setup *sellerv1.Setup
@@ -200,7 +200,7 @@ func newFixture(t testing.TB, change ...func(*sellerv1.Setup)) *fixture {
 	return b
 }
 
-// fresh begins anew: another seller, of whom nobody knows anything, and a far side where nothing moved yet.
+// reset starts over with another seller of whom nothing is known, and a warehouse where nothing moved yet.
 func (b *fixture) reset(seed uint64) {
 	b.runs++
 	s := proto.CloneOf(b.setup)
@@ -220,15 +220,15 @@ func (b *fixture) reset(seed uint64) {
 	})
 }
 
-// spoil are faults that somebody could have written.
+// bug are mistakes that somebody could have made.
 type bug struct {
-	// order: rows are taken to have happened in the order in which they came.
+	// order: rows are dated in the order in which they came.
 	order bool
-	// end: whatever goes wrong is taken for the end of the rows.
+	// end: any error counts as the end of the rows.
 	end bool
-	// forget: what was told before the ledger was lost is not remembered.
+	// forget: what was published before the ledger was lost is not read again.
 	forget bool
-	// cursor: the next window begins at the newest row, and nothing before it is looked at again.
+	// cursor: the next window begins at the newest row, and nothing before it is read again.
 	cursor bool
 }
 
@@ -262,7 +262,7 @@ func (s buggyStreams) Events(ctx context.Context, q bus.EventQuery, f func(bus.S
 	return s.Bus.Events(ctx, q, f)
 }
 
-// settle stores events, applies, and hands on what is ours, as the bus does.
+// settle stores events, applies them, and queues what is ours, as the bus does.
 func (b *fixture) settle(events []event.Event, then func(context.Context) error) bool {
 	b.t.Helper()
 	if err := b.bus.Publish(b.t.Context(), events...); err != nil {
@@ -288,7 +288,7 @@ func (b *fixture) settle(events []event.Event, then func(context.Context) error)
 	return true
 }
 
-// tick plans, however often it takes.
+// tick plans, with as many attempts as a rebuild needs.
 func (b *fixture) tick() {
 	b.t.Helper()
 	for range 100 {
@@ -305,7 +305,7 @@ func (b *fixture) tick() {
 		}
 		return
 	}
-	b.t.Fatal("never planned")
+	b.t.Fatal("not planned after 100 attempts")
 }
 
 func (b *fixture) applyCursorBug() {
@@ -323,7 +323,7 @@ func (b *fixture) applyCursorBug() {
 	}
 }
 
-// step runs the first message whose time has come, and tells whether there was one.
+// step handles the first message that is due, and reports whether there was one.
 func (b *fixture) step() bool {
 	b.t.Helper()
 	i := slices.IndexFunc(b.queue, func(m message) bool { return !b.now().Before(m.at) })
@@ -354,7 +354,7 @@ func (b *fixture) step() bool {
 	return true
 }
 
-// run lets time go by, with a tick every five minutes, until nothing waits any more.
+// run lets time pass, with a tick every five minutes, and handles everything that is due.
 func (b *fixture) run(d time.Duration) {
 	b.t.Helper()
 	for end := b.now().Add(d); b.now().Before(end); b.advance(5 * time.Minute) {
@@ -367,7 +367,7 @@ func (b *fixture) run(d time.Duration) {
 	}
 }
 
-// adjusted are the flow numbers that were told to be booked, each with how often under another id.
+// adjusted counts, for each row number, under how many ids it was published to be booked.
 func (b *fixture) adjusted() map[string]int64 {
 	sum := map[string]int64{}
 	for _, e := range b.events {
@@ -378,7 +378,7 @@ func (b *fixture) adjusted() map[string]int64 {
 	return sum
 }
 
-// figures are what the book says.
+// figures returns what the book says.
 func (b *fixture) figures() map[string]stock.Figure {
 	b.t.Helper()
 	all, from := map[string]stock.Figure{}, ""
@@ -405,23 +405,23 @@ func count[M any](b *fixture, which func(M) bool) (n int) {
 	return n
 }
 
-// complete is nil when the book is the far side's stock, and each movement was told once.
+// complete returns nil when the book equals the warehouse's stock and each movement was published once.
 func (b *fixture) complete() error {
 	figures := b.figures()
 	var errs []error
 	for goods, num := range b.remote.stock {
 		if f := figures[goods]; f.Num != num || f.Proof != stock.Proved && !b.remote.unlinked {
-			errs = append(errs, fmt.Errorf("book of %s: %d %s, far side %d; holes %v", goods, f.Num, f.Proof, num, f.Gaps))
+			errs = append(errs, fmt.Errorf("book of %s: %d %s, warehouse %d; gaps %v", goods, f.Num, f.Proof, num, f.Gaps))
 		}
 	}
-	told := b.adjusted()
+	published := b.adjusted()
 	for _, r := range b.remote.rows {
-		if told[r.No] != 1 && r.Rule == warehouse.RuleMoves && r.Change != 0 {
-			errs = append(errs, fmt.Errorf("movement %s of %s at %v told %d times", r.No, r.GoodsNo, r.At, told[r.No]))
+		if published[r.No] != 1 && r.Rule == warehouse.RuleMoves && r.Change != 0 {
+			errs = append(errs, fmt.Errorf("movement %s of %s at %v published %d times", r.No, r.GoodsNo, r.At, published[r.No]))
 		}
 	}
-	if len(told) > len(b.remote.rows) {
-		errs = append(errs, fmt.Errorf("%d movements told, there were %d", len(told), len(b.remote.rows)))
+	if len(published) > len(b.remote.rows) {
+		errs = append(errs, fmt.Errorf("%d movements published, there were %d", len(published), len(b.remote.rows)))
 	}
 	return errors.Join(errs...)
 }

@@ -1,22 +1,23 @@
-// Package ingester reads the flow of shops' stock at the warehouses, completely and with proof, and tells each movement
-// once.
+// Package ingester reads the stock flow of shops at the warehouses, completely and with proof, and publishes each
+// movement once.
 //
-// A tick of a place (a warehouse and the far side's shop) only plans: it tells which spans of time are to be read, each as a
-// message of its own. A message reads its span page by page, tells the rows that the place's book (package stock) does not
-// contain, and has them applied to it when they are stored. Where rows do not link up, a message for just that hole is told.
-// The package knows neither JetStream nor Redis nor JD.
+// The tick of a place (a warehouse and its number of a shop) only plans: it publishes each interval that is to be
+// read as a message of its own, a window. The handler of a window reads it page by page, publishes the rows that the
+// place's book (package stock) does not contain, and applies them to the book when they are stored. Where rows do not
+// link up, it publishes a window for just that gap. The package knows neither JetStream nor Redis nor JD.
 //
 // # Why
 //
-// A span is a message, and not a row in a table of jobs: it is retried, parked, held, shelved and replayed like an order,
-// and one that fails stands in nobody's way. Refetching it (补抓) is its replay.
+// A window is a message and not a row in a table of jobs: it is retried, delayed, held, dead-lettered and replayed
+// like an order, and one that fails delays no other. Refetching it (补抓) is its replay.
 //
-// Events are stored first and the book follows, as in the poller: a crash in between tells the same events under the same
-// ids. What is told before the book knows it may be told twice, what the book knows before it is told would be lost.
+// Events are stored first and the book follows, as in the poller: after a crash in between, the same events are
+// published under the same ids. What is published before the book knows it may be published twice; what the book knew
+// before it was published would be lost.
 //
-// The book says up to where the streams are contained in it. When the ledger was lost or put back, it is made again from
-// the streams before anything is read; when a stream was put back, it is dropped and made again from what the stream still
-// has, and what was lost is read and told again. See rebuild.go.
+// The book says up to where it contains the streams. When the ledger was lost or restored, the book is rebuilt from
+// the streams before anything is read. When a stream was restored, the book is dropped and rebuilt from what the
+// stream still has, and what was lost is read and published again. See rebuild.go.
 package ingester
 
 import (
@@ -48,11 +49,12 @@ const (
 )
 
 const (
-	// readFor is how long a run reads further pages. With one more call (10 s) it must stay below the handler's limit (25 s).
+	// readFor is how long a run requests further pages. With one more call (10 s) it must stay below the handler's
+	// limit (25 s).
 	readFor = 12 * time.Second
-	// runRows is the most rows of a run, so that what it tells and applies fits into the time for settling (15 s).
+	// runRows is the most rows of a run, so that publishing and applying them fits into the time for settling (15 s).
 	runRows = 4000
-	// rebuildFor is how long a run makes the book again before it comes back for the rest.
+	// rebuildFor is how long one run rebuilds a book before it leaves the rest to the next.
 	rebuildFor = 10 * time.Second
 	// leaseFor must stay above the handler's limit and the writing that comes after it.
 	leaseFor = ledger.ClaimFor
@@ -62,32 +64,32 @@ const (
 
 // Config is the settings of the service.
 type Config struct {
-	// Slots is how many windows are read at the same time, and as many ticks are planned.
+	// Slots is how many windows are read at the same time, and how many ticks are planned.
 	Slots int `env:"VMI_SLOTS" envDefault:"4" help:"windows read at the same time"`
-	// MaxPages is from how many pages on a window is halved.
+	// MaxPages is the number of pages above which a window is halved.
 	MaxPages int `env:"VMI_MAX_PAGES" envDefault:"50" help:"pages from which on a window is halved"`
-	// RunPages is how many pages one run reads before it hands the rest to the next one.
+	// RunPages is how many pages one run reads before it leaves the rest to the next one.
 	RunPages int `env:"VMI_RUN_PAGES" envDefault:"10" help:"pages that one run reads"`
-	// Attempts is how often a window that fails is tried, with growing pauses (some 25 minutes by default), before it is
-	// shelved; GapAttempts the same for one that looks for missing movements.
-	Attempts    int `env:"VMI_WINDOW_ATTEMPTS" envDefault:"12" help:"failed attempts before a window is shelved"`
-	GapAttempts int `env:"VMI_GAP_ATTEMPTS" envDefault:"10" help:"looks for missing movements before they are left to a person"`
-	// CatchUp is how long a window is when nobody looked for a while.
+	// Attempts is how often a failing window is tried, with growing delays (some 25 minutes by default), before it is
+	// dead-lettered; GapAttempts is the same for a window that looks for missing movements.
+	Attempts    int `env:"VMI_WINDOW_ATTEMPTS" envDefault:"12" help:"failed attempts before a window becomes a dead letter"`
+	GapAttempts int `env:"VMI_GAP_ATTEMPTS" envDefault:"10" help:"attempts to find missing movements before they are left to a person"`
+	// CatchUp is the length of a window when there is a lot to catch up with.
 	CatchUp time.Duration `env:"VMI_CATCH_UP" envDefault:"1h" help:"length of a window when there is a lot to catch up with"`
-	// ReleasePerSecond caps how fast held windows go on when their cause is gone.
+	// ReleasePerSecond caps how fast held windows are released when their cause is gone.
 	ReleasePerSecond float64 `env:"VMI_RELEASE_PER_SECOND" envDefault:"20" help:"held windows released a second"`
-	// BreakerAfter is the run of failed calls that pauses a seller, ProbeAfter how long it then rests.
+	// BreakerAfter is the number of failed calls in a row that pauses a seller, ProbeAfter how long it then rests.
 	BreakerAfter int           `env:"VMI_BREAKER_AFTER" envDefault:"5" help:"failed calls in a row that pause a seller"`
 	ProbeAfter   time.Duration `env:"VMI_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
 }
 
-// Thrifty makes it a worker.Thrifty: a run holds the rows of some pages, which is little, but would be most of a heap that may
-// grow to several times what is alive.
+// Thrifty makes it a worker.Thrifty: a run holds the rows of some pages, which is little, but would dominate a heap
+// that may grow to several times what is alive.
 func (c Config) Thrifty() {}
 
 var _ worker.Thrifty = Config{}
 
-// Validate names what cannot be.
+// Validate reports settings that cannot work.
 func (c Config) Validate() error {
 	var errs []error
 	for name, n := range map[string]int{"VMI_MAX_PAGES": c.MaxPages, "VMI_RUN_PAGES": c.RunPages, "VMI_WINDOW_ATTEMPTS": c.Attempts, "VMI_GAP_ATTEMPTS": c.GapAttempts} {
@@ -101,13 +103,13 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Sellers is what the ingester needs of the book of sellers.
+// Sellers is what the ingester needs of the registry of sellers.
 type Sellers interface {
 	Get(name string) (*seller.Seller, bool)
 	Pause(ctx context.Context, name string, p seller.Pause) error
 }
 
-// Streams is what the ingester needs of the bus to make a book again.
+// Streams is what the ingester needs of the bus to rebuild a book.
 type Streams interface {
 	End(ctx context.Context, name string) (seq uint64, at time.Time, err error)
 	Holds(ctx context.Context, name string, seq uint64, at time.Time) (bool, error)
@@ -120,16 +122,16 @@ type Parts struct {
 	Books   ledger.Books
 	Leases  ledger.Leases
 	Streams Streams
-	// Open gives the flow of a seller's warehouse by the ERP's code.
+	// Open returns the stock flow of a seller's warehouse by the ERP's code.
 	Open func(s *seller.Seller, code string) (warehouse.FlowReader, error)
-	// Release lets go on what is held of a seller and matches.
+	// Release releases the held messages of a seller that match.
 	Release func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
 	Breaker *seller.Breaker
 	Metrics *Metrics
 	Config
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
-	// NewOwner makes the token of one run's lease, a random one when nil.
+	// NewOwner returns the owner of one run's lease, a random one when nil.
 	NewOwner func() string
 }
 
@@ -155,7 +157,7 @@ func New(parts Parts) *Ingester {
 	}
 }
 
-// Run serves until ctx is done and what is in hand is finished.
+// Run serves until ctx is done and the handlers have finished.
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
 		Sellers: s.Sellers, Books: s.Ledger, Leases: s.Ledger, Streams: s.Bus, Config: c, Now: s.Now,
@@ -179,7 +181,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	return g.Wait()
 }
 
-// paused holds the windows of a paused seller instead of trying them.
+// paused has the windows of a paused seller held instead of tried.
 func (p *Ingester) paused(name string) error {
 	s, ok := p.Sellers.Get(name)
 	if !ok {
@@ -188,7 +190,8 @@ func (p *Ingester) paused(name string) error {
 	return s.Paused()
 }
 
-// watch feeds the seller's breaker with the outcome of a call, and pauses the seller when it trips. It returns what to tell.
+// reportToBreaker reports the outcome of a call to the seller's breaker, and pauses the seller when it trips. It
+// returns what to publish.
 func (p *Ingester) reportToBreaker(s *seller.Seller, err error) []event.Event {
 	by, trip := p.Breaker.Report(s.Name(), err)
 	if !trip {
@@ -212,7 +215,7 @@ func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 func unixStamp(s int64) *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: s} }
 
-// spanOf is the span of a window.
+// intervalOf returns the interval of a window.
 func intervalOf(m *vmiv1.WindowDue) stock.Interval {
 	return stock.Interval{From: m.GetFrom().GetSeconds(), To: m.GetTo().GetSeconds()}
 }

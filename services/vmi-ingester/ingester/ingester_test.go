@@ -34,7 +34,7 @@ func TestEachMovementIsPublishedOnceAndTheBookIsTheStock(t *testing.T) {
 	b.must(b.complete())
 	for id, n := range b.ids {
 		if n > 1 {
-			t.Errorf("%s told %d times", id, n)
+			t.Errorf("%s published %d times", id, n)
 		}
 	}
 	if n := count(b, func(m *vmiv1.WindowIngested) bool {
@@ -43,7 +43,7 @@ func TestEachMovementIsPublishedOnceAndTheBookIsTheStock(t *testing.T) {
 		t.Error("no certificate")
 	}
 	if n := testutil.ToFloat64(b.Metrics.Rebuilds); n != 1 {
-		t.Errorf("the book was made %v times, want once, at the beginning", n)
+		t.Errorf("the book was built %v times, want once, at the beginning", n)
 	}
 }
 
@@ -58,7 +58,7 @@ func TestARowThatIsLeftOutIsFoundAndFetched(t *testing.T) {
 	b.run(time.Hour)
 	b.must(b.complete())
 	if n := count(b, func(m *vmiv1.GapFound) bool { return m.GoodsNo == "G" && m.LeftAt == -7 && m.FoundAt == -8 }); n != 1 {
-		t.Errorf("told of the hole %d times", n)
+		t.Errorf("the gap was published %d times", n)
 	}
 }
 
@@ -75,10 +75,10 @@ func TestARowThatNeverComesIsLeftToAPersonAndBlocksNothing(t *testing.T) {
 	}
 	b.run(3 * time.Hour)
 	if len(b.rejected) != 1 || fault.ReasonOf(b.rejected[0], "").Code != "gap.open" {
-		t.Fatalf("shelved %v", b.rejected)
+		t.Fatalf("rejected %v", b.rejected)
 	}
 	if n := count(b, func(m *vmiv1.WindowFailed) bool { return m.Reason.Code == "gap.open" }); n != 1 {
-		t.Errorf("told %d times that it failed", n)
+		t.Errorf("its failure was published %d times", n)
 	}
 	if f := b.figures()["H"]; f.Num != 15 {
 		t.Errorf("the other goods: %+v", f)
@@ -92,7 +92,8 @@ func TestARowThatNeverComesIsLeftToAPersonAndBlocksNothing(t *testing.T) {
 	b.must(b.complete())
 }
 
-// A window has its own patience, whatever that for missing movements is, and what the far side said reaches the operator.
+// A window has its own number of attempts, independent of that of gap windows, and what the warehouse said reaches
+// the operator.
 func TestAWindowThatFailsIsDeadLetteredWithTheWarehousesAnswer(t *testing.T) {
 	b := newFixture(t)
 	b.Attempts = 3
@@ -110,13 +111,13 @@ func TestAWindowThatFailsIsDeadLetteredWithTheWarehousesAnswer(t *testing.T) {
 		}
 		failed++
 		if m.Attempts != 3 || m.Reason.Code != "stock.refused" || m.Reason.RemoteText != "系统忙" || m.Reason.RemoteCode != "50" {
-			t.Errorf("told: %v", m)
+			t.Errorf("published: %v", m)
 		}
 	}
 	if failed == 0 || failed != len(b.rejected) {
-		t.Fatalf("%d told to have failed, shelved %v", failed, b.rejected)
+		t.Fatalf("%d failures published, rejected %v", failed, b.rejected)
 	}
-	// Later windows go on, and the failed one is fetched again.
+	// Later windows are read, and the failed one is fetched again.
 	b.remote.fail = nil
 	b.remote.move("G", -1)
 	b.run(2 * time.Hour)
@@ -187,26 +188,27 @@ func TestALostLedgerIsRebuiltFromTheStreams(t *testing.T) {
 	}
 	b.run(40 * time.Minute)
 	b.must(b.complete())
-	before, _, err := b.store.State(t.Context(), b.at)
+	planned, _, err := b.store.State(t.Context(), b.at)
 	b.must(err)
 	b.redis.Wipe()
-	told := len(b.events)
+	before := len(b.events)
 	b.remote.move("G1", -7)
 	b.run(20 * time.Minute)
 	b.must(b.complete())
 	after, _, err := b.store.State(t.Context(), b.at)
 	b.must(err)
-	if after.Plan.Start != before.Plan.Start || after.Plan.Until < before.Plan.Until {
-		t.Errorf("planned %+v, before %+v", after.Plan, before.Plan)
+	if after.Plan.Start != planned.Plan.Start || after.Plan.Until < planned.Plan.Until {
+		t.Errorf("planned %+v, before %+v", after.Plan, planned.Plan)
 	}
-	for _, e := range b.events[told:] {
+	for _, e := range b.events[before:] {
 		if a, ok := e.Message.(*stockv1.Adjusted); ok && a.Movement.FlowNo != "F000031" {
-			t.Errorf("told again: %s", e.ID)
+			t.Errorf("published again: %s", e.ID)
 		}
 	}
 }
 
-// A flow that tells only some movements is not read: what is read by another afterwards begins where the last window ended.
+// A flow that returns only some movements is not read. Another method that is set up later begins where the last
+// window ended.
 func TestAPartialFlowIsNotRead(t *testing.T) {
 	b := newFixture(t)
 	b.remote.move("G1", 2)
@@ -216,13 +218,13 @@ func TestAPartialFlowIsNotRead(t *testing.T) {
 	b.remote.partial = true
 	b.remote.move("G1", 3)
 	b.advance(time.Minute)
-	told := len(b.adjusted())
+	published := len(b.adjusted())
 	_, _, err := b.plan(t.Context(), b.seller, b.at, b.now())
 	if fault.Cause(err) != seller.CauseFlow(b.at.Seller) || fault.ReasonOf(err, "").Code != "flow.partial" {
 		t.Errorf("planned: %v", err)
 	}
-	if b.seller.Cleared(fault.Cause(err)) || len(b.adjusted()) != told {
-		t.Errorf("%d told", len(b.adjusted())-told)
+	if b.seller.Cleared(fault.Cause(err)) || len(b.adjusted()) != published {
+		t.Errorf("%d published", len(b.adjusted())-published)
 	}
 	b.advance(time.Hour)
 	back := proto.CloneOf(b.seller.Setup)
@@ -234,7 +236,7 @@ func TestAPartialFlowIsNotRead(t *testing.T) {
 	}
 	b.run(time.Hour)
 	if sum := b.booked(); sum != 5 {
-		t.Errorf("%d pieces were told, want 5", sum)
+		t.Errorf("%d pieces were published, want 5", sum)
 	}
 }
 
@@ -248,11 +250,11 @@ func TestTheNewerMethodProvesNothingAndPublishesEachRowOnce(t *testing.T) {
 	b.run(40 * time.Minute)
 	b.must(b.complete())
 	if n := count(b, func(m *vmiv1.WindowIngested) bool { return m.Continuity != vmiv1.Continuity_CONTINUITY_UNPROVED }); n != 0 {
-		t.Errorf("%d certificates of a proof that there is none of", n)
+		t.Errorf("%d certificates claim a proof that does not exist", n)
 	}
 }
 
-// What is missing of a goods that seldom moves may lie in more time than the far side tells of at once.
+// What is missing of slow goods may lie in more time than the warehouse answers at once.
 func TestAGapOfManyDaysIsFetchedInParts(t *testing.T) {
 	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
 	b.remote.move("G", 5)
@@ -263,11 +265,11 @@ func TestAGapOfManyDaysIsFetchedInParts(t *testing.T) {
 	b.run(time.Hour)
 	b.must(b.complete())
 	if n := count(b, func(*vmiv1.GapFound) bool { return true }); n != 1 || len(b.rejected) != 0 {
-		t.Errorf("%d holes, shelved %v", n, b.rejected)
+		t.Errorf("%d gaps, rejected %v", n, b.rejected)
 	}
 }
 
-// Rows of another warehouse are no movements here, and the certificate says how many there were.
+// Rows of another warehouse are no movements here; the certificate says how many there were.
 func TestRowsOfAnotherWarehouseAreCounted(t *testing.T) {
 	b := newFixture(t)
 	b.remote.elsewhere = 3
@@ -288,8 +290,8 @@ func TestRowsOfAnotherWarehouseAreCounted(t *testing.T) {
 	}
 }
 
-// The far side's methods number the same movement each in its own way: after a change of stock.flow nothing that one of them
-// told is read by the other.
+// The warehouse's methods number the same movement each in its own way: after a change of stock.flow neither reads
+// what the other published.
 func TestNoMovementIsPublishedByBothMethods(t *testing.T) {
 	b := newFixture(t)
 	for i := range 12 {
@@ -305,7 +307,7 @@ func TestNoMovementIsPublishedByBothMethods(t *testing.T) {
 	b.seller = seller.New(changed, nil)
 	b.remote.unlinked, b.remote.prefix = true, "x"
 	b.queue = append(b.queue, message{Event: waits})
-	for b.step() { // before the plan knows of the change
+	for b.step() { // before the plan reflects the change
 		continue
 	}
 	for i := range 12 {
@@ -320,9 +322,9 @@ func TestNoMovementIsPublishedByBothMethods(t *testing.T) {
 		}
 	}
 	if sum != 48 || len(b.adjusted()) != 24 {
-		t.Errorf("%d movements of %d pieces were told, there were 24 of 48", len(b.adjusted()), sum)
+		t.Errorf("%d movements of %d pieces were published, there were 24 of 48", len(b.adjusted()), sum)
 	}
 	if len(b.rejected) != 1 || fault.ReasonOf(b.rejected[0], "").Code != "window.turned" {
-		t.Errorf("shelved: %v", b.rejected)
+		t.Errorf("rejected: %v", b.rejected)
 	}
 }

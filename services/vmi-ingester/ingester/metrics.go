@@ -16,20 +16,20 @@ import (
 const (
 	gaugeUnread = "stockbridge_vmi_unread_seconds"
 	gaugeBroken = "stockbridge_vmi_broken_goods"
-	// placesAtOnce is how many books are asked at a time at a scrape.
+	// placesAtOnce is how many books are read in parallel at a scrape.
 	placesAtOnce = 8
 )
 
 // Metrics is what the ingester counts beyond what the bus counts of every consumer.
 type Metrics struct {
-	// Pages that were read; Rows by what became of them: "adjusted", "noted", "repeated".
+	// Pages is pages read; Rows is rows by outcome: "adjusted", "noted", "repeated".
 	Pages prometheus.Counter
 	Rows  *prometheus.CounterVec
-	// Gaps that were told, Healed looks for missing movements that found them.
+	// Gaps is gaps published, Healed gap windows after which nothing was missing.
 	Gaps, Healed prometheus.Counter
-	// Failed windows by class: "held", "permanent", "transient" (attempts used up).
+	// Failed is rejected windows by class: "held", "permanent", "transient" (attempts used up).
 	Failed *prometheus.CounterVec
-	// Remakes: runs that made a book again from the streams.
+	// Rebuilds is runs that rebuilt a book from the streams.
 	Rebuilds prometheus.Counter
 }
 
@@ -39,16 +39,16 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &Metrics{
-		Pages: counter("stockbridge_vmi_pages_total", "Pages of flows of stock that were read."),
+		Pages: counter("stockbridge_vmi_pages_total", "Pages of stock flows that were read."),
 		Rows: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stockbridge_vmi_rows_total", Help: "Rows of flows of stock, by what became of them.",
+			Name: "stockbridge_vmi_rows_total", Help: "Rows of stock flows, by what became of them.",
 		}, []string{"as"}),
 		Gaps:   counter("stockbridge_vmi_gaps_total", "Places found where movements are missing."),
-		Healed: counter("stockbridge_vmi_gaps_healed_total", "Looks for missing movements after which none is missing."),
+		Healed: counter("stockbridge_vmi_gaps_healed_total", "Searches for missing movements after which none is missing."),
 		Failed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stockbridge_vmi_windows_failed_total", Help: "Windows that were shelved, by class.",
+			Name: "stockbridge_vmi_windows_failed_total", Help: "Windows that were held or dead-lettered, by class.",
 		}, []string{"class"}),
-		Rebuilds: counter("stockbridge_vmi_remakes_total", "Runs that made a book of stock again from the streams."),
+		Rebuilds: counter("stockbridge_vmi_remakes_total", "Runs that rebuilt a book of stock from the streams."),
 	}
 	for _, as := range []string{"adjusted", "noted", "repeated"} {
 		m.Rows.WithLabelValues(as)
@@ -60,14 +60,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Followed shows how far the flow of each place was read. Every replica tells the same, whether it reads or not.
+// Collector shows how far the flow of each place was read. Every replica reports the same, whether it reads or not.
 func Collector(sellers func() []*seller.Seller, books ledger.Books, now func() time.Time) prometheus.Collector {
 	store := &stock.Store{Books: books, Now: now}
 	byPlace := []string{"seller", "warehouse", "shop_no"}
 	return pullmetrics.New("flows", []pullmetrics.Gauge{
 		{Name: gaugeUnread, Help: "Age of the oldest movement that may not have been read; also while the seller is paused.", Labels: byPlace},
 		{Name: gaugeBroken, Help: "Goods of which movements are missing, 1000 at most.", Labels: byPlace},
-	}, func(ctx context.Context, tell pullmetrics.Observe) error {
+	}, func(ctx context.Context, observe pullmetrics.Observe) error {
 		var group errgroup.Group
 		group.SetLimit(placesAtOnce)
 		for _, s := range sellers() {
@@ -83,8 +83,8 @@ func Collector(sellers func() []*seller.Seller, books ledger.Books, now func() t
 						return err
 					}
 					read := st.Read.Until(st.Plan.Start)
-					tell(gaugeUnread, max(0, now().Sub(time.Unix(read, 0)).Seconds()), place.Seller, place.Warehouse, place.ShopNo)
-					tell(gaugeBroken, float64(broken), place.Seller, place.Warehouse, place.ShopNo)
+					observe(gaugeUnread, max(0, now().Sub(time.Unix(read, 0)).Seconds()), place.Seller, place.Warehouse, place.ShopNo)
+					observe(gaugeBroken, float64(broken), place.Seller, place.Warehouse, place.ShopNo)
 					return nil
 				})
 			}

@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	// windowsAtOnce is the most windows that one tick tells of each kind; of a longer time they are longer.
+	// windowsAtOnce is the most windows of each kind that one tick publishes; to cover more time they become longer.
 	windowsAtOnce = 200
-	// holesAtOnce is the most holes that one tick, or one window, tells of: the next ticks tell of the others. What is
-	// remembered of them has to fit into one write of the book (ledger.BookWriteLimit).
+	// gapsAtOnce is the most gaps that one tick, or one window, publishes; the next ticks publish the others. Their
+	// names have to fit into one write of the book (ledger.BookWriteLimit).
 	gapsAtOnce = 200
-	// runEnds is when every run that was under way has ended: above the handler's limit, the time for settling, and the
-	// broker's wait for an ack together.
+	// runEnds is after how long every run that was under way has ended: above the sum of the handler's limit, the
+	// time for settling, and the broker's wait for an ack.
 	runEnds = 2 * time.Minute
-	// A plan that is so many seconds ahead of the present was made by a clock that was wrong, for clockWrong seconds at most.
+	// A plan that is clocksDiffer seconds ahead of the present was made by a wrong clock, which was wrong by
+	// clockWrong seconds at most.
 	clocksDiffer = 60
 	clockWrong   = 24 * 60 * 60
 )
 
-// VMIDue plans what to read of a place next. While the seller is paused nothing is planned: what was left out is caught up
-// with afterwards.
+// VMIDue plans what to read of a place next. Nothing is planned while the seller is paused; later ticks catch up.
 func (p *Ingester) VMIDue(ctx context.Context, d *bus.Delivery, m *vmiv1.Due) ([]event.Event, error) {
 	s, ok := p.Sellers.Get(m.GetSeller())
 	if !ok || s.Pause != nil {
@@ -46,12 +46,12 @@ func (p *Ingester) VMIDue(ctx context.Context, d *bus.Delivery, m *vmiv1.Due) ([
 		return nil, fmt.Errorf("plan %s: %w", place, err)
 	}
 	d.AfterStored(settle)
-	// What waits for something that nobody tells, e.g. a permission.
+	// Release windows whose cause publishes no event when it is gone, e.g. a permission.
 	_, err = p.ReleaseDue(ctx, d, &sellerv1.PollDue{Seller: s.Name()})
 	return events, err
 }
 
-// plan returns the windows to tell, and what to do when they are stored.
+// plan returns the windows to publish, and what to do when they are stored.
 func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place, at time.Time) ([]event.Event, func(context.Context) error, error) {
 	wh, err := p.Open(s, place.Warehouse)
 	if err != nil {
@@ -105,8 +105,8 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 	return events, settle, nil
 }
 
-// whole holds what would be read of a flow that tells only some of the movements. Nothing is planned meanwhile: once the set-up
-// names another, that is read from where the last window ended.
+// requireWholeFlow holds reading from a method that returns only some of the movements. Nothing is planned meanwhile;
+// when the set-up names another method, that one reads from where the last window ended.
 func requireWholeFlow(s *seller.Seller, wh warehouse.FlowReader) error {
 	if !wh.FlowTerms().Partial {
 		return nil
@@ -114,32 +114,32 @@ func requireWholeFlow(s *seller.Seller, wh warehouse.FlowReader) error {
 	return fault.Hold(seller.CauseFlow(s.Name()), fault.Reason{
 		Code: "flow.partial", Field: "stock.flow",
 		ZH: "设置 stock.flow 所选的接口只返回部分流水（销售出库单），不能据此记账；请删除 stock.flow 后重新 seller apply，将从上次读到的时刻继续",
-		EN: "the method that stock.flow names tells only some movements (those of sales orders), so no book can be made of it; take stock.flow out and apply the set-up, then it goes on from where it was read",
+		EN: "the method that stock.flow names returns only some movements (those of sales orders), so no book can be kept by it; remove stock.flow and apply the set-up, then reading continues where it stopped",
 	})
 }
 
-// planned is the plan after a tick that the bus says is of at.
+// nextPlan returns the plan after a tick that the bus dates at.
 func nextPlan(plan stock.Plan, f seller.Following, at, now time.Time) stock.Plan {
 	until := at.Add(-f.Lag).Unix()
 	if plan.Until == 0 {
-		plan.Start = until // one second is read at once: the streams then tell from when on the place is followed
+		plan.Start = until // read one second at once, so that the streams show since when the place is followed
 		if !f.Since.IsZero() {
 			plan.Start = f.Since.Unix()
 		}
 		plan.Until, plan.SecondUntil, plan.Flow = plan.Start-1, plan.Start-1, int32(f.Flow)
 	}
 	if plan.Flow != int32(f.Flow) {
-		// Nothing is read by both methods: no overlap, and no second look at what the other one read.
+		// No time is read by both methods: no overlap, and no second look at what the other one read.
 		plan.Flow, plan.SwitchedAt, plan.SecondUntil = int32(f.Flow), max(plan.SwitchedAt, plan.Until+1), plan.Until
 	}
 	if latest := max(at.Unix(), now.Unix()); plan.Until > latest+clocksDiffer {
-		// A clock was ahead: what was read of the time to come was empty.
+		// A clock was ahead: what was read of the future was empty.
 		plan.Until = max(until-clockWrong, plan.Start-1)
 		plan.SecondUntil = min(plan.SecondUntil, plan.Until)
 	}
 	plan.Until = max(plan.Until, until)
 	if f.SecondLook > 0 {
-		// A little at a time would cost a call for each tick; a quarter of the time that it comes later anyway does not matter.
+		// Small steps would cost a call per tick; being late by a quarter of SecondLook does not matter.
 		upTo := min(at.Add(-f.SecondLook).Unix(), plan.Until)
 		if upTo-plan.SecondUntil >= max(int64(f.Every/time.Second), int64(f.SecondLook/time.Second)/4, 1) {
 			plan.SecondUntil = upTo
@@ -148,7 +148,7 @@ func nextPlan(plan stock.Plan, f seller.Following, at, now time.Time) stock.Plan
 	return plan
 }
 
-// windows cuts what lies between two plans into windows.
+// windows cuts the time between two plans into windows.
 func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest time.Duration) []*vmiv1.WindowDue {
 	if from.Until == 0 { // the first plan
 		from = stock.Plan{Start: next.Start, Until: next.Start - 1, SecondUntil: next.Start - 1}
@@ -163,7 +163,7 @@ func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest ti
 	add := func(s stock.Interval, why vmiv1.Why) {
 		due = append(due, &vmiv1.WindowDue{From: unixStamp(s.From), To: unixStamp(s.To), Why: why})
 	}
-	// The newest and the oldest in turns: neither waits for all of the others.
+	// Alternate between the newest and the oldest: neither waits for all of the others.
 	for i, j := 0, len(news)-1; i <= j; i, j = i+1, j-1 {
 		add(news[j], why)
 		if i < j {
@@ -177,7 +177,7 @@ func (p *Ingester) windows(f seller.Following, from, next stock.Plan, longest ti
 	return due
 }
 
-// cut cuts a span; nothing when it ends before first, which is the first second that is new in it.
+// cut cuts an interval; it returns nothing when s ends before first, the first second in it that is new.
 func (p *Ingester) cut(s stock.Interval, first int64, longest time.Duration) []stock.Interval {
 	if s.To < first {
 		return nil
@@ -187,19 +187,19 @@ func (p *Ingester) cut(s stock.Interval, first int64, longest time.Duration) []s
 	if most := int64(longest / time.Second); most > 0 {
 		length = min(length, most)
 	}
-	var spans []stock.Interval
+	var parts []stock.Interval
 	for at := s.From; at <= s.To; at += length {
-		spans = append(spans, stock.Interval{From: at, To: min(at+length-1, s.To)})
+		parts = append(parts, stock.Interval{From: at, To: min(at+length-1, s.To)})
 	}
-	// An overlap or a few seconds are no window of their own.
-	if n := len(spans); n > 1 && spans[n-1].To-spans[n-1].From < length/4 && spans[n-1].To-spans[n-2].From < max(int64(longest/time.Second), length) {
-		spans[n-2].To = spans[n-1].To
-		spans = spans[:n-1]
+	// Do not make a window of an overlap or a few seconds.
+	if n := len(parts); n > 1 && parts[n-1].To-parts[n-1].From < length/4 && parts[n-1].To-parts[n-2].From < max(int64(longest/time.Second), length) {
+		parts[n-2].To = parts[n-1].To
+		parts = parts[:n-1]
 	}
-	return spans
+	return parts
 }
 
-// unreported are the events of holes that nobody told of, and the names under which they are remembered.
+// unreportedGaps returns the events of gaps that were not published yet, and the names that mark them as published.
 func (p *Ingester) unreportedGaps(ctx context.Context, place stock.Place, read stock.Coverage) (events []event.Event, names []string, err error) {
 	seen := map[string]bool{}
 	for from := ""; ; {
@@ -222,19 +222,19 @@ func (p *Ingester) unreportedGaps(ctx context.Context, place stock.Place, read s
 	}
 }
 
-// gaps are the events of those holes that lie in time that was read and that nobody told of, so many at most, and their names.
+// gaps returns the events and names of at most most gaps that lie in time that was read and were not published yet.
 func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[string][]stock.Gap, read stock.Coverage, most int) (events []event.Event, names []string, err error) {
-	type hole struct {
+	type goodsGap struct {
 		goods string
 		stock.Gap
 	}
-	holes := map[string]hole{}
+	found := map[string]goodsGap{}
 	var all []string
 	for goods, list := range broken {
 		for _, h := range list {
 			if read.Has(h.Interval()) {
 				name := gapName(goods, h)
-				holes[name] = hole{goods, h}
+				found[name] = goodsGap{goods, h}
 				all = append(all, name)
 			}
 		}
@@ -249,14 +249,14 @@ func (p *Ingester) gaps(ctx context.Context, place stock.Place, broken map[strin
 	for _, name := range all {
 		if !known[name] && len(names) < most {
 			names = append(names, name)
-			events = append(events, gapEvents(place, holes[name].goods, holes[name].Gap, p.Now())...)
+			events = append(events, gapEvents(place, found[name].goods, found[name].Gap, p.Now())...)
 		}
 	}
 	p.Metrics.Gaps.Add(float64(len(names)))
 	return events, names, nil
 }
 
-// ends are where the streams end now.
+// streamEnds returns where the streams end now.
 func (p *Ingester) streamEnds(ctx context.Context) (e stock.Positions, err error) {
 	if e.Stock.Seq, e.Stock.At, err = p.Streams.End(ctx, event.StockAdjusted.Name); err == nil {
 		e.VMI.Seq, e.VMI.At, err = p.Streams.End(ctx, event.VMIWindowIngested.Name)

@@ -12,9 +12,9 @@ import (
 	"stockbridge/pkg/warehouse"
 )
 
-// Whatever the far side leaves out, repeats, mixes up, delays or fails with, and although the ledger is lost midway and
-// runs die between telling and applying: the book becomes its stock, and each movement is told once. Stock is asked for
-// nowhere.
+// Whatever the warehouse leaves out, repeats, reorders, delays or fails with, and although the ledger is lost midway
+// and runs die between publishing and applying: the book becomes its stock, and each movement is published once. The
+// test asks nowhere for the stock itself.
 func TestWhateverTheWarehouseDoesTheBookBecomesItsStock(t *testing.T) {
 	b := newFixture(t)
 	for i := range uint64(*stories) {
@@ -27,10 +27,10 @@ func TestWhateverTheWarehouseDoesTheBookBecomesItsStock(t *testing.T) {
 
 var (
 	stories = flag.Int("stories", 7, "how many stories the property test plays")
-	story   = flag.Uint64("story", 1, "the first of them")
+	story   = flag.Uint64("story", 1, "number of the first story")
 )
 
-// wholeStory is one run, all of it decided by the dice. plant spoils the ingester on purpose.
+// playStory plays one story, decided by the dice alone. plant breaks the ingester on purpose.
 func playStory(b *fixture, dice *rand.Rand, plant func(b *fixture)) error {
 	b.reset(dice.Uint64())
 	if plant != nil {
@@ -74,14 +74,14 @@ func playStory(b *fixture, dice *rand.Rand, plant func(b *fixture)) error {
 		return err
 	}
 	if len(b.rejected) > 0 {
-		return fmt.Errorf("shelved: %w", errors.Join(b.rejected...))
+		return fmt.Errorf("rejected: %w", errors.Join(b.rejected...))
 	}
 	for id, n := range b.ids {
 		if n > 1 && dying == 0 && strings.HasPrefix(id, "stock.") {
-			return fmt.Errorf("%s told %d times, and no run died", id, n)
+			return fmt.Errorf("%s published %d times, and no run died", id, n)
 		}
 	}
-	// Bounded: pages and holes cost calls, and time does, as often as it is looked at.
+	// Calls are bounded by pages, gaps and ticks.
 	ticks := int(b.now().Sub(b.began)/(5*time.Minute)) + 1
 	if most := 6*ticks + 40*len(f.rows) + 400; f.calls > most {
 		return fmt.Errorf("%d calls for %d rows and %d ticks, want %d at most", f.calls, len(f.rows), ticks, most)
@@ -89,14 +89,14 @@ func playStory(b *fixture, dice *rand.Rand, plant func(b *fixture)) error {
 	return nil
 }
 
-// The story is worth something only if it finds what is wrong.
+// The story must find planted bugs, else it proves nothing.
 func TestTheStoryFindsPlantedBugs(t *testing.T) {
 	for _, p := range []struct {
 		name  string
 		plant func(s *bug)
 	}{
-		{"rows are taken in the order in which they came", func(s *bug) { s.order = true }},
-		{"the cursor goes to the newest row", func(s *bug) { s.cursor = true }},
+		{"rows are dated in the order in which they came", func(s *bug) { s.order = true }},
+		{"the cursor moves to the newest row", func(s *bug) { s.cursor = true }},
 		{"any error is the end", func(s *bug) { s.end = true }},
 		{"what was applied is forgotten with the ledger", func(s *bug) { s.forget = true }},
 	} {
@@ -110,7 +110,7 @@ func TestTheStoryFindsPlantedBugs(t *testing.T) {
 					return
 				}
 			}
-			t.Error("nothing noticed it")
+			t.Error("no story found it")
 		})
 	}
 }

@@ -15,24 +15,25 @@ import (
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
-// errRest ends a run that makes a book again: the next one goes on.
+// errMoreToRebuild ends a run that rebuilds a book: the next one continues.
 var errMoreToRebuild = errors.New("more of the stream than one run may read")
 
-// made returns the state of a place's book that contains what the streams hold; it makes the book again where it may not.
+// ensureBook returns the state of a place's book that contains what the streams hold. It rebuilds the book where it
+// may not.
 //
-// A ledger of another birth may be an older copy, or empty: the events since the book was sure to have all are applied
-// again, which changes nothing where they were. A stream that does not hold what it held was put back: the book says that
-// rows were told of which nobody has heard now, so it is dropped and made of what is left; what it knew of the plan stays,
-// and all is read again: nobody knows which rows the stream lost.
+// In another epoch the ledger may be an older copy, or empty: the events since the book was complete are applied
+// again, which changes nothing where they were applied. A stream that no longer holds what it held was restored: the
+// book contains rows whose events are gone, so it is dropped and rebuilt from what is left. The plan's start is kept,
+// and everything is read again, because it is unknown which rows the stream lost.
 //
-// flow is the method that is read now, and linked whether its rows tell what stood before and after.
+// flow is the method that reads now, and linked says whether its rows carry balances.
 func (p *Ingester) ensureBook(ctx context.Context, place stock.Place, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
-	st, birth, err := p.store.State(ctx, place)
+	st, epoch, err := p.store.State(ctx, place)
 	if err != nil {
 		return stock.State{}, err
 	}
 	whole, err := p.holds(ctx, st.Head)
-	if err != nil || whole && !st.Head.Epoch.IsZero() && st.Head.Epoch.Equal(birth) {
+	if err != nil || whole && !st.Head.Epoch.IsZero() && st.Head.Epoch.Equal(epoch) {
 		return st, err
 	}
 	lease, owner := "vmi-make/"+place.Book(), p.NewOwner()
@@ -41,14 +42,14 @@ func (p *Ingester) ensureBook(ctx context.Context, place stock.Place, flow selle
 		return stock.State{}, err
 	}
 	if !mine {
-		return stock.State{}, fault.RetryAfter(2*time.Second, errors.New("another replica makes the book again"))
+		return stock.State{}, fault.RetryAfter(2*time.Second, errors.New("another replica rebuilds the book"))
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
 		defer cancel()
-		_ = p.Leases.Unlease(ctx, lease, owner) // it ends by itself
+		_ = p.Leases.Unlease(ctx, lease, owner) // it expires
 	}()
-	if st, birth, err = p.store.State(ctx, place); err != nil { // another may have made it since
+	if st, epoch, err = p.store.State(ctx, place); err != nil { // another may have rebuilt it since
 		return stock.State{}, err
 	}
 	if whole, err = p.holds(ctx, st.Head); err != nil {
@@ -68,7 +69,7 @@ func (p *Ingester) ensureBook(ctx context.Context, place stock.Place, flow selle
 			return stock.State{}, err
 		}
 	}
-	return p.rebuild(ctx, place, st, birth, flow, linked)
+	return p.rebuild(ctx, place, st, epoch, flow, linked)
 }
 
 func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
@@ -86,27 +87,27 @@ func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
 	return true, nil
 }
 
-// remake applies what the streams hold since the book was sure to have all.
-func (p *Ingester) rebuild(ctx context.Context, place stock.Place, st stock.State, birth time.Time, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
+// rebuild applies what the streams hold since the book was complete.
+func (p *Ingester) rebuild(ctx context.Context, place stock.Place, st stock.State, epoch time.Time, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
 	began := p.Now()
 	ends, err := p.streamEnds(ctx)
 	if err != nil {
 		return stock.State{}, err
 	}
 	at := st.Head.Complete
-	if st.Head.RebuildEpoch.Equal(birth) && !birth.IsZero() {
+	if st.Head.RebuildEpoch.Equal(epoch) && !epoch.IsZero() {
 		at = st.Head.Rebuilding
 	}
 	p.Metrics.Rebuilds.Inc()
 	var batch stock.Batch
 	seen := 0
-	start, turned := st.Plan.Start, st.Plan.SwitchedAt
+	start, switchedAt := st.Plan.Start, st.Plan.SwitchedAt
 	apply := func() error {
 		_, err := p.store.Apply(ctx, place, batch)
 		batch = stock.Batch{}
 		return err
 	}
-	rest := func(seq uint64, to *stock.Position) error {
+	advance := func(seq uint64, to *stock.Position) error {
 		to.Seq = seq
 		if seen++; len(batch.Rows) < 200 && seen%1000 != 0 {
 			return nil
@@ -126,11 +127,11 @@ func (p *Ingester) rebuild(ctx context.Context, place stock.Place, st stock.Stat
 		err = p.Streams.Events(ctx, query(at.Stock.Seq, event.StockAdjusted.Name, event.StockNoted.Name), func(e bus.Stored) error {
 			if row, read, ours := decodeRow(e, place); ours {
 				batch.Rows = append(batch.Rows, row)
-				if read && row.Linked != linked { // by the other method
-					turned = max(turned, row.At+1)
+				if read && row.Linked != linked { // read by the other method
+					switchedAt = max(switchedAt, row.At+1)
 				}
 			}
-			return rest(e.Seq, &at.Stock)
+			return advance(e.Seq, &at.Stock)
 		})
 	}
 	if err == nil && at.VMI.Seq < ends.VMI.Seq {
@@ -141,7 +142,7 @@ func (p *Ingester) rebuild(ctx context.Context, place stock.Place, st stock.Stat
 			if from, ours := decodePlanned(e, place); ours && st.Plan.Until == 0 && (start == 0 || from < start) {
 				start = from
 			}
-			return rest(e.Seq, &at.VMI)
+			return advance(e.Seq, &at.VMI)
 		})
 	}
 	if err == nil || errors.Is(err, errMoreToRebuild) {
@@ -149,45 +150,46 @@ func (p *Ingester) rebuild(ctx context.Context, place stock.Place, st stock.Stat
 			err = applyErr
 		}
 	}
-	finished := err == nil
+	done := err == nil
 	if err != nil && !errors.Is(err, errMoreToRebuild) {
-		return stock.State{}, fmt.Errorf("make the book of %s again: %w", place, err)
+		return stock.State{}, fmt.Errorf("rebuild the book of %s: %w", place, err)
 	}
 	var now stock.State
 	err = p.store.UpdateState(ctx, place, func(st *stock.State) bool {
-		st.Head.Rebuilding, st.Head.RebuildEpoch = at, birth
-		st.Plan.SwitchedAt = max(st.Plan.SwitchedAt, turned)
+		st.Head.Rebuilding, st.Head.RebuildEpoch = at, epoch
+		st.Plan.SwitchedAt = max(st.Plan.SwitchedAt, switchedAt)
 		if st.Plan.Until == 0 {
 			st.Plan.Start = start
 		}
-		if finished {
+		if done {
 			if st.Plan.Until == 0 && start == 0 {
 				st.Head.NewSince = p.Now()
 			}
 			if st.Plan.Until == 0 && start != 0 {
-				// What was planned and not read yet may have been lost: it is planned again.
+				// What was planned and not read may have been lost: plan it again.
 				st.Plan.SecondUntil = start - 1
 				if st.Plan.Until = start - 1; st.Read.Has(stock.Interval{From: start, To: start}) {
 					st.Plan.Until = st.Read.Until(start)
 				}
 				st.Plan.Flow = int32(flow)
 			}
-			// What runs were storing while the streams were read, the book has when they end.
-			st.Head.Epoch, st.Head.Next, st.Head.Seen = birth, ends, p.Now()
+			// Rows that runs stored while the streams were read enter the book when those runs end.
+			st.Head.Epoch, st.Head.Next, st.Head.Seen = epoch, ends, p.Now()
 			st.Head.Rebuilding, st.Head.RebuildEpoch = stock.Positions{}, time.Time{}
 		}
 		now = *st
 		return true
 	})
-	// After a while of this the run has no time left for what it came for.
-	if took := p.Now().Sub(began); err == nil && (!finished || took > writeFor) {
+	// After a long rebuild the run has no time left for its own work.
+	if took := p.Now().Sub(began); err == nil && (!done || took > writeFor) {
 		err = fault.RetryAfter(100*time.Millisecond, errMoreToRebuild)
 	}
 	return now, err
 }
 
-// rowIn reads a row of the place out of a stored event, and whether it was read from the flow: corrections and openings were
-// not. What is no message of ours is passed over: nobody else may tell such events.
+// decodeRow reads a row of the place out of a stored event. read reports whether it came from the stock flow:
+// corrections and opening balances did not. Messages that are not ours are skipped: nobody else may publish such
+// events.
 func decodeRow(e bus.Stored, place stock.Place) (row stock.Row, read, ours bool) {
 	var m *stockv1.Movement
 	if e.Name == event.StockAdjusted.Name {
@@ -208,7 +210,7 @@ func decodeRow(e bus.Stored, place stock.Place) (row stock.Row, read, ours bool)
 	return rowOf(m), read, true
 }
 
-// spanIn reads a span of the place that was read to its end, all goods of it, out of a stored event.
+// decodeRead reads an interval of the place that was read to its end for all goods out of a stored event.
 func decodeRead(e bus.Stored, place stock.Place) (stock.Interval, bool) {
 	if e.Name != event.VMIWindowIngested.Name {
 		return stock.Interval{}, false
@@ -220,8 +222,8 @@ func decodeRead(e bus.Stored, place stock.Place) (stock.Interval, bool) {
 	return intervalOf(m.GetWindow()), true
 }
 
-// plannedIn reads the first second of a window that a plan told, out of a stored event. What somebody asked to be read
-// besides says nothing about from when on the place is followed.
+// decodePlanned reads the first second of a planned window out of a stored event. Windows that a person requested say
+// nothing about since when the place is followed.
 func decodePlanned(e bus.Stored, place stock.Place) (int64, bool) {
 	if e.Name != event.VMIWindowDue.Name {
 		return 0, false

@@ -18,7 +18,8 @@ import (
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
-// More goods with holes than one write of the book takes stop neither a window nor the planning; all are found in the end.
+// More goods with gaps than one write of the book takes stop neither a window nor planning; all gaps are found in the
+// end.
 func TestGapsOfManyGoodsAtOnceAreAllFound(t *testing.T) {
 	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
 	const goods = 700
@@ -34,14 +35,14 @@ func TestGapsOfManyGoodsAtOnceAreAllFound(t *testing.T) {
 	b.run(time.Hour)
 	b.must(b.complete())
 	if n := count(b, func(*vmiv1.GapFound) bool { return true }); n != goods {
-		t.Errorf("told of %d holes, want %d", n, goods)
+		t.Errorf("%d gaps published, want %d", n, goods)
 	}
 }
 
-// Goods of which movements are missing for good do not hide the holes of others.
+// Goods whose movements are missing for good do not hide the gaps of others.
 func TestGapsThatStayDoNotHideOthers(t *testing.T) {
 	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
-	holes := map[string]bool{}
+	found := map[string]bool{}
 	var rows []stock.Row
 	var done []string
 	for g := range gapsAtOnce + 5 {
@@ -60,15 +61,15 @@ func TestGapsThatStayDoNotHideOthers(t *testing.T) {
 		b.must(err)
 		for _, e := range events {
 			if m, ok := e.Message.(*vmiv1.GapFound); ok {
-				holes[m.GoodsNo] = true
+				found[m.GoodsNo] = true
 			}
 		}
 		done = append(done, names...)
 		_, err = b.store.Apply(t.Context(), b.at, stock.Batch{Done: names})
 		b.must(err)
 	}
-	if len(holes) != gapsAtOnce+5 || len(done) != len(holes) {
-		t.Errorf("told of %d goods under %d names, want %d", len(holes), len(done), gapsAtOnce+5)
+	if len(found) != gapsAtOnce+5 || len(done) != len(found) {
+		t.Errorf("gaps of %d goods published under %d names, want %d", len(found), len(done), gapsAtOnce+5)
 	}
 }
 
@@ -77,7 +78,7 @@ func apply(b *fixture, rows []stock.Row, read ...stock.Interval) error {
 	return err
 }
 
-// turn changes the far side's method.
+// switchFlow changes the warehouse's method.
 func (b *fixture) switchFlow() {
 	changed := proto.CloneOf(b.seller.Setup)
 	changed.Stock.Flow = sellerv1.Stock_FLOW_SEARCH
@@ -85,7 +86,7 @@ func (b *fixture) switchFlow() {
 	b.remote.unlinked, b.remote.prefix = true, "x"
 }
 
-// booked is the sum of all that was told to be booked.
+// booked returns the sum of all changes that were published to be booked.
 func (b *fixture) booked() (sum int64) {
 	for _, e := range b.events {
 		if a, ok := e.Message.(*stockv1.Adjusted); ok {
@@ -95,7 +96,7 @@ func (b *fixture) booked() (sum int64) {
 	return sum
 }
 
-// A book that is made again knows what the other method told.
+// A rebuilt book knows what the other method published.
 func TestALostLedgerDoesNotForgetAChangeOfMethod(t *testing.T) {
 	b := newFixture(t)
 	move := func() {
@@ -112,16 +113,16 @@ func TestALostLedgerDoesNotForgetAChangeOfMethod(t *testing.T) {
 	move()
 	b.run(2 * time.Hour)
 	if sum := b.booked(); sum != 72 {
-		t.Errorf("%d pieces were told, want 72", sum)
+		t.Errorf("%d pieces were published, want 72", sum)
 	}
 }
 
-// What somebody set in the book says nothing about the method, and a span that an operator asked for nothing about where
-// reading begins.
+// A correction says nothing about the method, and a window that an operator requested nothing about where reading
+// begins.
 func TestALostLedgerTakesNothingElseForTheFlow(t *testing.T) {
 	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.Flow, s.Stock.Since = sellerv1.Stock_FLOW_SEARCH, "" })
 	b.remote.unlinked = true
-	b.remote.move("G", 5) // before anybody followed it
+	b.remote.move("G", 5) // before the place was followed
 	b.advance(2 * time.Hour)
 	b.run(10 * time.Minute)
 	refetch := func(from, to time.Time, wish string) {
@@ -143,45 +144,45 @@ func TestALostLedgerTakesNothingElseForTheFlow(t *testing.T) {
 	after, _, err := b.store.State(t.Context(), b.at)
 	b.must(err)
 	if after.Plan.Start != before.Plan.Start || after.Plan.SwitchedAt != 0 || len(b.adjusted()) != 0 {
-		t.Errorf("%d movements were told; planned %+v, before %+v", len(b.adjusted()), after.Plan, before.Plan)
+		t.Errorf("%d movements were published; planned %+v, before %+v", len(b.adjusted()), after.Plan, before.Plan)
 	}
 }
 
-// forgetful are streams that were put back: what they held up to some moment is gone.
+// restoredStreams are streams that were restored to an older copy: what they held up to some moment is gone.
 type restoredStreams struct {
 	Streams
 	upTo map[string]uint64
 }
 
-func (f restoredStreams) End(ctx context.Context, name string) (uint64, time.Time, error) {
-	seq, at, err := f.Streams.End(ctx, name)
-	if seq <= f.upTo[name] {
+func (s restoredStreams) End(ctx context.Context, name string) (uint64, time.Time, error) {
+	seq, at, err := s.Streams.End(ctx, name)
+	if seq <= s.upTo[name] {
 		return 0, time.Time{}, err
 	}
 	return seq, at, err
 }
 
-func (f restoredStreams) Holds(ctx context.Context, name string, seq uint64, at time.Time) (bool, error) {
-	if seq != 0 && seq <= f.upTo[name] {
+func (s restoredStreams) Holds(ctx context.Context, name string, seq uint64, at time.Time) (bool, error) {
+	if seq != 0 && seq <= s.upTo[name] {
 		return false, nil
 	}
-	return f.Streams.Holds(ctx, name, seq, at)
+	return s.Streams.Holds(ctx, name, seq, at)
 }
 
-func (f restoredStreams) Events(ctx context.Context, q bus.EventQuery, tell func(bus.Stored) error) error {
-	return f.Streams.Events(ctx, q, func(e bus.Stored) error {
+func (s restoredStreams) Events(ctx context.Context, q bus.EventQuery, f func(bus.Stored) error) error {
+	return s.Streams.Events(ctx, q, func(e bus.Stored) error {
 		name := event.StockAdjusted.Name
 		if e.Stream == "VMI" {
 			name = event.VMIWindowIngested.Name
 		}
-		if e.Seq <= f.upTo[name] {
+		if e.Seq <= s.upTo[name] {
 			return nil
 		}
-		return tell(e)
+		return f(e)
 	})
 }
 
-// What streams lost is told again under the same ids, also when nobody takes second looks and when nothing is left that
+// What streams lost is published again under the same ids, also without second looks and when nothing is left that
 // says where reading began.
 func TestWhatStreamsLostIsPublishedAgain(t *testing.T) {
 	for _, lost := range [][]string{{"stock.adjusted"}, {"vmi.window.ingested"}, {"stock.adjusted", "vmi.window.ingested"}} {
@@ -208,13 +209,13 @@ func TestWhatStreamsLostIsPublishedAgain(t *testing.T) {
 			if lost[0] == "stock.adjusted" {
 				b.must(b.complete())
 			} else if f := b.figures()["G"]; len(b.adjusted()) != 1 || f.Num != 18 || f.Proof != stock.Proved {
-				t.Errorf("%d movements were told, want 1; the book: %+v", len(b.adjusted()), f)
+				t.Errorf("%d movements were published, want 1; the book: %+v", len(b.adjusted()), f)
 			}
 		})
 	}
 }
 
-// A flow that is read from long ago: what was left out of it is found like any other.
+// What was left out of a flow that is read from long ago is found like any other gap.
 func TestWhatIsMissingOfLongAgoIsFetched(t *testing.T) {
 	b := newFixture(t, func(s *sellerv1.Setup) {
 		s.Stock.SecondLook, s.Stock.Since = durationpb.New(0), "2026-08-24T08:00:00+08:00"
@@ -231,12 +232,12 @@ func TestWhatIsMissingOfLongAgoIsFetched(t *testing.T) {
 	b.must(b.complete())
 }
 
-// The ledger is lost when windows were planned but none was read yet: reading goes on from where it began.
+// The ledger is lost when windows were planned but none was read yet: reading continues from where it began.
 func TestALostLedgerBeforeTheFirstReadingLosesNoTime(t *testing.T) {
 	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.Since = "" })
 	b.tick()
 	b.advance(5 * time.Minute)
-	b.tick() // its window waits, say for a permission
+	b.tick() // its window is held, e.g. for a permission
 	b.advance(time.Minute)
 	b.remote.move("G", 5)
 	b.redis.Wipe()
@@ -245,7 +246,7 @@ func TestALostLedgerBeforeTheFirstReadingLosesNoTime(t *testing.T) {
 	b.must(b.complete())
 }
 
-// A window that comes while its shop is not followed is planned again when it is.
+// A window that arrives while its shop is not followed is planned again when the shop is followed again.
 func TestAShopThatIsFollowedAgainMissesNothing(t *testing.T) {
 	b := newFixture(t, func(s *sellerv1.Setup) { s.Stock.SecondLook = durationpb.New(0) })
 	b.remote.move("G", 5)
@@ -264,7 +265,7 @@ func TestAShopThatIsFollowedAgainMissesNothing(t *testing.T) {
 	b.must(b.complete())
 }
 
-// The clock of the bus was days ahead and was put right: what moved since is read all the same.
+// The bus's clock was days ahead and was corrected: movements since then are read all the same.
 func TestAClockThatWasAheadLosesNoTime(t *testing.T) {
 	b := newFixture(t)
 	b.run(10 * time.Minute)

@@ -21,13 +21,13 @@ import (
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
-// keptMargin is by how much earlier than its mark is forgotten a row of time that was read is taken for known.
+// keptMargin is how long before its mark expires a row counts as known because its time was read.
 const keptMargin = 5 * 24 * time.Hour
 
-// turnAfter is when a window looks again whether the next plan was made.
+// switchRetryAfter is when a window is tried again that waits for the plan after a change of method.
 const switchRetryAfter = 10 * time.Second
 
-// widest is how far a look for missing movements reaches beyond the hole at last.
+// maxWidening is by how many seconds a gap window reaches beyond the gap at most.
 const maxWidening = 30 * 60
 
 // WindowDue reads a window, or some pages of it.
@@ -39,7 +39,7 @@ func (p *Ingester) WindowDue(ctx context.Context, d *bus.Delivery, m *vmiv1.Wind
 	return events, err
 }
 
-// window returns what to tell, and what to do when that is stored (nil: nothing).
+// window returns what to publish, and what to do when that is stored (nil: nothing).
 func (p *Ingester) window(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowDue) ([]event.Event, func(context.Context) error, error) {
 	s, ok := p.Sellers.Get(m.GetSeller())
 	if !ok {
@@ -48,7 +48,7 @@ func (p *Ingester) window(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowD
 	}
 	at, ok := s.Place(m.GetWarehouse(), m.GetShopNo())
 	if !ok {
-		// No longer followed. If it is again, it goes on with what was not read.
+		// No longer followed. Should it be followed again, what was not read is planned again.
 		return nil, func(ctx context.Context) error { return p.planAgain(ctx, m) }, nil
 	}
 	r := &run{
@@ -66,7 +66,7 @@ func (p *Ingester) window(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowD
 	return events, r.apply, err
 }
 
-// patience is how often a window is tried.
+// maxAttempts is how often a window is tried.
 func (p *Ingester) maxAttempts(m *vmiv1.WindowDue) int {
 	if m.GetWhy() == vmiv1.Why_WHY_GAP {
 		return p.GapAttempts
@@ -74,7 +74,7 @@ func (p *Ingester) maxAttempts(m *vmiv1.WindowDue) int {
 	return p.Attempts
 }
 
-// giveUp has a window planned again by the next plan of its place, if there is one.
+// planAgain has the place's next plan, if there is one, cover a window again.
 func (p *Ingester) planAgain(ctx context.Context, m *vmiv1.WindowDue) error {
 	return p.store.UpdateState(ctx, placeOf(m), func(st *stock.State) bool {
 		back, before := max(intervalOf(m).From, st.Plan.Start)-1, st.Plan
@@ -89,7 +89,7 @@ func (p *Ingester) planAgain(ctx context.Context, m *vmiv1.WindowDue) error {
 	})
 }
 
-// run is one reading of some pages of a window.
+// run reads some pages of one window.
 type run struct {
 	*Ingester
 	seller *seller.Seller
@@ -102,11 +102,12 @@ type run struct {
 	linked bool
 
 	events []event.Event
-	// fresh rows are told and applied when they are stored; seen are the numbers of all, goods the goods that they are of.
+	// newRows are published, and applied when they are stored; seen are the numbers of all rows, goods what they
+	// move.
 	newRows []stock.Row
 	seen    map[string]bool
 	goods   map[string]bool
-	// edges are all rows of a look for missing movements; batch is what is applied besides fresh.
+	// movements are all rows of a gap window; batch is what is applied besides newRows.
 	movements []stock.Movement
 	batch     stock.Batch
 
@@ -134,12 +135,12 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 	}
 	gap := r.m.GetWhy() == vmiv1.Why_WHY_GAP
 	if gap {
-		holes, err := r.openGaps(ctx, nil)
-		if err != nil || len(holes) == 0 {
-			return nil, err // healed meanwhile
+		gaps, err := r.openGaps(ctx, nil)
+		if err != nil || len(gaps) == 0 {
+			return nil, err // closed meanwhile
 		}
-		if r.m.GetPage() <= 1 { // else the pages are those of this very span
-			r.span = r.widen(holes)
+		if r.m.GetPage() <= 1 { // later pages belong to the interval that the first one was read of
+			r.span = r.widen(gaps)
 		}
 	}
 	next, end, err := r.readParts(ctx, wh)
@@ -151,7 +152,7 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 		if r.pages == 0 || gap {
 			return r.events, err
 		}
-		// What was read is told. The rest goes on from here, so that a long window does not begin anew again and again.
+		// Publish what was read and continue from here, so that a long window does not restart at its first page each time.
 	}
 	switch {
 	case err == nil && end && gap:
@@ -169,8 +170,8 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 	return r.events, nil
 }
 
-// turned is why a window cannot be read any more: it was planned for another of the far side's methods, and which of its rows
-// that one told already shows in no number.
+// checkSwitch refuses a window that was planned for another of the warehouse's methods: row numbers do not show which
+// of its rows that method published already.
 func (r *run) checkSwitch() error {
 	plan, flow := r.state.Plan, int32(r.seller.Following().Flow)
 	if plan.Until != 0 && plan.Flow != flow {
@@ -183,12 +184,12 @@ func (r *run) checkSwitch() error {
 	return fault.Permanent(fault.Reason{
 		Code: "window.turned", Field: "from",
 		ZH: "此窗口早于 " + at + " 更换流水接口（stock.flow）的时刻，两种接口的流水编号不同，用新接口补抓会重复下发；请在仓库方系统人工核对该时段",
-		EN: "this window lies before " + at + ", when stock.flow was changed: the methods number movements differently, so the new one would have those that were told " +
-			"told again. Compare this time by hand at the warehouse",
+		EN: "this window lies before " + at + ", when stock.flow was changed: the methods number movements differently, so reading it by the new one would " +
+			"publish them again. Compare this time by hand at the warehouse",
 	})
 }
 
-// readParts reads a span, which of a look for missing movements may be longer than the far side tells of at once.
+// readParts reads an interval. That of a gap window may be longer than the warehouse answers at once.
 func (r *run) readParts(ctx context.Context, wh warehouse.FlowReader) (next int, end bool, err error) {
 	began, all := r.Now(), r.span
 	most := int64(wh.FlowTerms().MaxSpan / time.Second)
@@ -208,10 +209,11 @@ func (r *run) readParts(ctx context.Context, wh warehouse.FlowReader) (next int,
 	return next, true, nil
 }
 
-// errLongGap: the bus comes back, and what was found so far is told.
+// errLongGap has the window retried; what was found so far is published.
 var errLongGap = errors.New("the time in which movements are missing is longer than one run can read")
 
-// readPages reads pages until the end of the rows, the end of the run, or an error. next is the page to go on with.
+// readPages reads pages until the end of the rows, the end of the run, or an error. next is the page to continue
+// with.
 func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader, span stock.Interval) (next int, end bool, err error) {
 	began := r.Now()
 	from, to := span.Times()
@@ -245,8 +247,8 @@ func (r *run) readPages(ctx context.Context, wh warehouse.FlowReader, span stock
 	}
 }
 
-// readable makes a lost answer, and a no in the far side's words, a transient failure that says why: reading changes nothing,
-// so it is simply done again.
+// transientReason turns a lost answer, and a rejection in the warehouse's words, into a transient failure that says
+// why: reading changes nothing, so it is simply repeated.
 func transientReason(err error) error {
 	var no *warehouse.Rejected
 	if errors.As(err, &no) {
@@ -258,7 +260,7 @@ func transientReason(err error) error {
 	return fault.ReasonOf(err, "window.read")
 }
 
-// take tells the rows of a page that the book does not contain.
+// add publishes the rows of a page that the book does not contain.
 func (r *run) add(ctx context.Context, rows []warehouse.FlowRow) error {
 	var names []string
 	for _, row := range rows {
@@ -271,7 +273,7 @@ func (r *run) add(ctx context.Context, rows []warehouse.FlowRow) error {
 		return err
 	}
 	old := r.Now().Add(keptMargin - ledger.KeepMarks)
-	forgets := !r.state.Head.NewSince.After(old) // some marks of rows that were told may be gone
+	forgets := !r.state.Head.NewSince.After(old) // some marks of published rows may have expired
 	for _, row := range rows {
 		r.rowCount++
 		if r.first.No == "" || row.At.Before(r.first.At) {
@@ -303,7 +305,7 @@ func (r *run) add(ctx context.Context, rows []warehouse.FlowRow) error {
 	return nil
 }
 
-// apply applies what was told, when it is stored.
+// apply applies what was published, when it is stored.
 func (r *run) apply(ctx context.Context) error {
 	b := r.batch
 	b.Rows = r.newRows
@@ -327,27 +329,28 @@ func (r *run) apply(ctx context.Context) error {
 	return nil
 }
 
-// wholeRead ends a window whose last page was read: its certificate, and the holes in it that nobody told of.
+// finishWindow ends a window whose last page was read, with its certificate and the gaps in it that were not
+// published yet.
 func (r *run) finishWindow(ctx context.Context) ([]event.Event, error) {
 	read := r.state.Read
 	if r.m.GetGoodsNo() == "" {
 		r.batch.Read = []stock.Interval{r.span}
 		read = read.With(r.span)
 	}
-	chains, err := r.store.Series(ctx, r.place, slices.Sorted(maps.Keys(r.goods)))
+	series, err := r.store.Series(ctx, r.place, slices.Sorted(maps.Keys(r.goods)))
 	if err != nil {
 		r.batch = stock.Batch{}
 		return r.events, err
 	}
-	for _, row := range r.newRows { // as they will be
-		chains[row.GoodsNo].Add(row.Movement)
+	for _, row := range r.newRows { // as they will be applied
+		series[row.GoodsNo].Add(row.Movement)
 	}
 	broken := map[string][]stock.Gap{}
 	breaks := 0
-	for goods, c := range chains {
-		if holes := c.Gaps(); len(holes) > 0 {
-			broken[goods] = holes
-			if slices.ContainsFunc(holes, func(h stock.Gap) bool { return overlaps(h.Interval(), r.span) }) {
+	for goods, c := range series {
+		if gaps := c.Gaps(); len(gaps) > 0 {
+			broken[goods] = gaps
+			if slices.ContainsFunc(gaps, func(h stock.Gap) bool { return overlaps(h.Interval(), r.span) }) {
 				breaks++
 			}
 		}
@@ -370,49 +373,50 @@ func (r *run) finishWindow(ctx context.Context) ([]event.Event, error) {
 	return r.events, nil
 }
 
-// gapRead ends a look for missing movements. While some are missing it fails, so that the bus comes back with growing
-// pauses, and looks a little wider each time.
+// finishGapWindow ends a search for missing movements. While some are missing it fails, so that the bus retries with
+// growing delays, and each attempt searches a wider interval.
 func (r *run) finishGapWindow(ctx context.Context) ([]event.Event, error) {
-	holes, err := r.openGaps(ctx, r.newRows)
+	gaps, err := r.openGaps(ctx, r.newRows)
 	if err != nil {
 		return r.events, err
 	}
-	if len(holes) > 0 && r.m.GetPage() <= 1 && len(r.newRows) == 0 && len(r.movements) > 0 && stock.Consistent(r.movements) {
-		// All rows are known, and they do link up: two that stand at the same figure were linked the wrong way round.
-		chain, err := r.store.Series(ctx, r.place, []string{r.m.GetGoodsNo()})
+	if len(gaps) > 0 && r.m.GetPage() <= 1 && len(r.newRows) == 0 && len(r.movements) > 0 && stock.Consistent(r.movements) {
+		// All rows are known and consistent: two equal balances were linked the wrong way round.
+		series, err := r.store.Series(ctx, r.place, []string{r.m.GetGoodsNo()})
 		if err != nil {
 			return r.events, err
 		}
-		c := chain[r.m.GetGoodsNo()]
+		c := series[r.m.GetGoodsNo()]
 		c.LinkWithin(r.span)
-		if holes = overlapping(c.Gaps(), intervalOf(r.m)); len(holes) == 0 {
+		if gaps = overlapping(c.Gaps(), intervalOf(r.m)); len(gaps) == 0 {
 			r.batch.Consistent = map[string]stock.Interval{r.m.GetGoodsNo(): r.span}
 		}
 	}
-	if len(holes) == 0 {
+	if len(gaps) == 0 {
 		r.Metrics.Healed.Inc()
 		r.certify(false, vmiv1.Continuity_CONTINUITY_PROVED, 0)
 		return r.events, nil
 	}
-	span := holes[0].Interval()
+	span := gaps[0].Interval()
 	from, to := span.Times()
 	missing := fault.Reason{
 		Code: "gap.open", Field: "goods_no",
 		ZH: fmt.Sprintf("商品 %s 在 %s 至 %s 之间缺少流水（库存从 %d 变为 %d）；请在仓库方系统核对该商品流水，补齐后执行 bridgectl window refetch",
-			r.m.GetGoodsNo(), from.Format(time.RFC3339), to.Format(time.RFC3339), holes[0].Left.Value, holes[0].Right.Value),
+			r.m.GetGoodsNo(), from.Format(time.RFC3339), to.Format(time.RFC3339), gaps[0].Left.Value, gaps[0].Right.Value),
 		EN: fmt.Sprintf("movements of goods %s are missing between %s and %s (the stock went from %d to %d): look at its flow at the warehouse, then bridgectl window refetch",
-			r.m.GetGoodsNo(), from.Format(time.RFC3339), to.Format(time.RFC3339), holes[0].Left.Value, holes[0].Right.Value),
+			r.m.GetGoodsNo(), from.Format(time.RFC3339), to.Format(time.RFC3339), gaps[0].Left.Value, gaps[0].Right.Value),
 	}
 	return r.events, missing
 }
 
-// holes are those of the window's goods in its time, with rows applied that are not in the book yet.
+// openGaps returns the gaps of the window's goods in its interval, with more rows applied that are not in the book
+// yet.
 func (r *run) openGaps(ctx context.Context, more []stock.Row) ([]stock.Gap, error) {
-	chains, err := r.store.Series(ctx, r.place, []string{r.m.GetGoodsNo()})
+	series, err := r.store.Series(ctx, r.place, []string{r.m.GetGoodsNo()})
 	if err != nil {
 		return nil, err
 	}
-	c := chains[r.m.GetGoodsNo()]
+	c := series[r.m.GetGoodsNo()]
 	for _, row := range more {
 		if row.GoodsNo == r.m.GetGoodsNo() {
 			c.Add(row.Movement)
@@ -421,11 +425,11 @@ func (r *run) openGaps(ctx context.Context, more []stock.Row) ([]stock.Gap, erro
 	return overlapping(c.Gaps(), intervalOf(r.m)), nil
 }
 
-// wider is the time to look at for what is missing: that of the holes, and more with each attempt, as clocks and the order of
-// rows are not quite what they seem.
-func (r *run) widen(holes []stock.Gap) stock.Interval {
+// widen returns the interval to search for missing movements: that of the gaps, and more with each attempt, because
+// clocks and the order of rows may be slightly off.
+func (r *run) widen(gaps []stock.Gap) stock.Interval {
 	span := intervalOf(r.m)
-	for _, h := range holes {
+	for _, h := range gaps {
 		span.From, span.To = min(span.From, h.Interval().From), max(span.To, h.Interval().To)
 	}
 	by := min(int64(5)<<min(max(r.d.Attempt-1, 0), 10), maxWidening)
@@ -434,18 +438,18 @@ func (r *run) widen(holes []stock.Gap) stock.Interval {
 
 func overlaps(a, b stock.Interval) bool { return a.From <= b.To && b.From <= a.To }
 
-func overlapping(holes []stock.Gap, s stock.Interval) []stock.Gap {
-	return slices.DeleteFunc(holes, func(h stock.Gap) bool { return !overlaps(h.Interval(), s) })
+func overlapping(gaps []stock.Gap, s stock.Interval) []stock.Gap {
+	return slices.DeleteFunc(gaps, func(h stock.Gap) bool { return !overlaps(h.Interval(), s) })
 }
 
-// goOn tells a window that goes on with the rest of this one.
+// publishRest publishes a window for the rest of this one.
 func (r *run) publishRest(s stock.Interval, why vmiv1.Why, page int) {
 	rest := proto.CloneOf(r.m)
-	rest.From, rest.To, rest.Why, rest.Page = unixStamp(s.From), unixStamp(s.To), why, int32(page) //nolint:gosec // as many as the far side has
+	rest.From, rest.To, rest.Why, rest.Page = unixStamp(s.From), unixStamp(s.To), why, int32(page) //nolint:gosec // as many as the warehouse has
 	r.events = append(r.events, Window(rest, r.Now(), shortHash(r.d.ID)))
 }
 
-// certify tells what was read.
+// certify publishes what was read.
 func (r *run) certify(partial bool, continuity vmiv1.Continuity, breaks int) {
 	m := &vmiv1.WindowIngested{
 		Window: r.m, At: stamp(r.Now()), Pages: int32(r.pages), Rows: r.rowCount, Adjusted: r.adjusted, Repeated: r.repeated, //nolint:gosec // small
@@ -457,12 +461,12 @@ func (r *run) certify(partial bool, continuity vmiv1.Continuity, breaks int) {
 	r.events = append(r.events, event.VMIWindowIngested.About(r.place.Seller, r.place.Token(), r.Now(), m, append(windowKey(r.m), shortHash(r.d.ID))...))
 }
 
-// failed tells that a window waits on the shelf, where err puts it.
+// reject publishes that a window was held or dead-lettered because of err.
 func (p *Ingester) reject(d *bus.Delivery, m *vmiv1.WindowDue, err error) ([]event.Event, error) {
 	return p.OnReject(d, m, err), err
 }
 
-// Unserved tells of a window that is shelved.
+// OnReject returns the event of a window that is held or becomes a dead letter.
 func (p *Ingester) OnReject(d *bus.Delivery, m *vmiv1.WindowDue, err error) []event.Event {
 	if m == nil || !event.ValidSeller(m.GetSeller()) || fault.Of(err) != fault.Held && fault.Of(err) != fault.Refused && !errors.Is(err, bus.ErrAttempts) {
 		return nil
