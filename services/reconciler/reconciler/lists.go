@@ -14,37 +14,38 @@ import (
 	"stockbridge/pkg/warehouse"
 )
 
-// Stranger is a document at a warehouse that no audit of ours tells of.
+// Finding is a document at a warehouse that no audit explains.
 type Finding struct {
 	WarehouseNo string `json:"warehouse_no"`
-	// OutboundNo is the number under which somebody sent it.
+	// OutboundNo is the number under which it was sent.
 	OutboundNo string `json:"outbound_no"`
-	// Account is the set-up's name of the account under which it stands.
+	// Account is the set-up's name of the account that holds it.
 	Account string      `json:"account"`
 	Kind    FindingKind `json:"what"`
 	Seen    time.Time   `json:"seen"`
-	// Told: that it was refused and is there was published for certain.
+	// Published: the event that it was refused and exists was certainly published.
 	Published bool `json:"told,omitempty"`
 }
 
-// Strange is what is strange about a document.
+// FindingKind is what is wrong with a document.
 type FindingKind string
 
-// What is strange.
+// The kinds.
 const (
-	// Unknown: nobody audited its number.
+	// UnknownDocument: nobody audited its number.
 	UnknownDocument FindingKind = "unknown"
-	// Twice: its number has another document besides, which is the one that we know.
+	// DuplicateDocument: its number has another document, which is the one that we know.
 	DuplicateDocument FindingKind = "twice"
-	// Refused: its order was published as refused.
+	// RefusedButThere: its order was published as refused.
 	RefusedButThere FindingKind = "refused.but.there"
-	// refusedBefore is how a build before wrote Refused.
+	// refusedLegacy is how an earlier build wrote RefusedButThere.
 	refusedLegacy FindingKind = "refused"
 )
 
-// List is how far the lists of an account were read.
+// List is how far the list of an account was read.
 type List struct {
-	// Done is until when all was listed; From, To and Page the span under way, To being zero when there is none.
+	// Done is until when everything was listed; From, To and Page are the interval in progress, To being zero when
+	// there is none.
 	Done time.Time `json:"done"`
 	From time.Time `json:"from,omitzero"`
 	To   time.Time `json:"to,omitzero"`
@@ -55,28 +56,28 @@ type List struct {
 
 const (
 	findingField = "doc/"
-	// listOverlap is how much of the span before is listed again: for documents that moved between two pages.
+	// listOverlap is how much of the interval before is listed again, for documents that moved between two pages.
 	listOverlap = time.Hour
 	// pagesPerRun and detailsPerRun bound the calls of one run.
 	pagesPerRun   = 40
 	detailsPerRun = 100
-	// strangersAtMost are remembered, for strangersKept.
+	// maxFindings are remembered, for findingsKept.
 	maxFindings  = 1000
 	findingsKept = 30 * 24 * time.Hour
 )
 
-// ReadStrangers tells the documents that no audit of ours tells of, the oldest first.
+// ReadFindings reads the documents that no audit explains, the oldest first.
 func ReadFindings(ctx context.Context, books ledger.Books, seller string) ([]Finding, error) {
 	byNo := map[string]Finding{}
 	for from := ""; ; {
 		fields, next, err := books.ScanBook(ctx, bookOf(seller), findingField, from)
 		if err != nil {
-			return nil, fmt.Errorf("read the strange documents of %s: %w", seller, err)
+			return nil, fmt.Errorf("read the findings of %s: %w", seller, err)
 		}
 		for _, f := range fields {
 			var s Finding
 			if err := json.Unmarshal(f.Value, &s); err != nil {
-				return nil, fmt.Errorf("read strange document %s of %s: %w", f.Name, seller, err)
+				return nil, fmt.Errorf("read finding %s of %s: %w", f.Name, seller, err)
 			}
 			if s.Kind == refusedLegacy {
 				s.Kind = RefusedButThere
@@ -107,7 +108,7 @@ func (c *bookChanges) setFindings(list map[string]*Finding) error {
 		if s != nil {
 			raw, err := json.Marshal(s)
 			if err != nil {
-				return fmt.Errorf("write strange document %s: %w", no, err)
+				return fmt.Errorf("write finding %s: %w", no, err)
 			}
 			c.fields[findingField+no] = raw
 		}
@@ -115,7 +116,7 @@ func (c *bookChanges) setFindings(list map[string]*Finding) error {
 	return nil
 }
 
-// lists reads what the warehouses list, when nothing else is left to do: see the package comment.
+// readLists reads the warehouses' lists when nothing else is left to do: see the package comment.
 func (r *run) readLists(ctx context.Context) error {
 	if r.ListEvery == 0 || !r.walked || r.wait > 0 || r.report.Full || r.seller.Pause != nil || r.seller.InShadow(r.began) {
 		return nil
@@ -136,7 +137,7 @@ func (r *run) readLists(ctx context.Context) error {
 	return nil
 }
 
-// list goes on with the list of one account.
+// readList continues the list of one account.
 func (r *run) readList(ctx context.Context, account, code string) error {
 	if r.report.Lists == nil {
 		r.report.Lists = map[string]*List{}
@@ -166,11 +167,11 @@ func (r *run) readList(ctx context.Context, account, code string) error {
 		if nos, next, err = wh.ListOrders(ctx, at.From, at.To, at.Page); err != nil {
 			break
 		}
-		var whole bool
-		if whole, err = r.checkListed(ctx, wh, account, nos, &left); err != nil {
+		var complete bool
+		if complete, err = r.checkListed(ctx, wh, account, nos, &left); err != nil {
 			break
 		}
-		if !whole {
+		if !complete {
 			r.repeatAfter(moreAfter)
 			return nil
 		}
@@ -190,8 +191,8 @@ func (r *run) readList(ctx context.Context, account, code string) error {
 	return nil
 }
 
-// meet looks at the documents of a page; whole is false when there were more unknown ones than one run may ask about.
-func (r *run) checkListed(ctx context.Context, wh warehouse.OrderReader, account string, nos []string, left *int) (whole bool, err error) {
+// checkListed checks the documents of a page; complete is false when it has more unknown ones than one run may read.
+func (r *run) checkListed(ctx context.Context, wh warehouse.OrderReader, account string, nos []string, left *int) (complete bool, err error) {
 	for part := range slices.Chunk(nos, ledger.BookWriteLimit) {
 		marks := make([]string, len(part))
 		for i, no := range part {
@@ -213,12 +214,12 @@ func (r *run) checkListed(ctx context.Context, wh warehouse.OrderReader, account
 				if *left--; *left < 0 || r.outOfTime(ctx) {
 					return false, nil
 				}
-				sure, err := r.investigate(ctx, wh, account, no)
+				certain, err := r.investigate(ctx, wh, account, no)
 				if err != nil {
 					return false, err
 				}
-				if !sure {
-					continue // in hand: the overlap meets it again
+				if !certain {
+					continue // still being handled: the overlap lists it again
 				}
 			}
 			r.marks = append(r.marks, ledger.Mark{Name: marks[i], At: r.began})
@@ -229,12 +230,13 @@ func (r *run) checkListed(ctx context.Context, wh warehouse.OrderReader, account
 
 func markOf(no string) string { return no[:min(len(no), ledger.MaxMark)] }
 
-// unfamiliar finds out what a document is whose number the ledger does not know; sure is false while that may still change.
-func (r *run) investigate(ctx context.Context, wh warehouse.OrderReader, account, no string) (sure bool, err error) {
+// investigate finds out what a document is whose number the ledger does not know; certain is false while that may
+// still change.
+func (r *run) investigate(ctx context.Context, wh warehouse.OrderReader, account, no string) (certain bool, err error) {
 	details, err := wh.OrderDetails(ctx, no)
 	switch {
 	case errors.Is(err, warehouse.ErrNotFound):
-		return true, nil // listed, and gone
+		return true, nil // listed, and removed since
 	case err != nil:
 		return false, err
 	case details.OutboundNo == "":
@@ -254,7 +256,7 @@ func (r *run) investigate(ctx context.Context, wh warehouse.OrderReader, account
 	case ledger.Refused:
 		what = RefusedButThere
 	case ledger.Accepted, ledger.Cancelled:
-		// What is followed as a part may be a second document all the same.
+		// A number that is followed as a part may still be a second document.
 		found, err := wh.FindOrders(ctx, []string{details.OutboundNo})
 		if err != nil {
 			return false, err
@@ -270,7 +272,7 @@ func (r *run) investigate(ctx context.Context, wh warehouse.OrderReader, account
 	return true, nil
 }
 
-// entry is the ledger's, the zero Entry when there is none.
+// entry returns the ledger's entry, the zero Entry when there is none.
 func (r *run) entry(ctx context.Context, outboundNo string) (ledger.Entry, error) {
 	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.seller.Name(), Kind: kind, No: outboundNo})
 	if errors.Is(err, ledger.ErrNoEntry) {

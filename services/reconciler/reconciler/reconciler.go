@@ -1,50 +1,51 @@
-// Package reconciler holds what ERPs audited against what the ledger and the warehouses know: audited = known, minus
-// exceptions that have a name. What was lost it has done again by the normal path; what it cannot explain it names.
+// Package reconciler compares what ERPs audited with what the ledger and the warehouses know: audited = known, minus
+// exceptions that have a name. It has lost orders sent again by the normal path, and names what it cannot explain.
 //
 // Each run is one tick of one seller. It walks the stream of audits from a cursor, as far as they are older than a
-// deadline, and looks at each order: the ledger first, then the shelf and what waits for a retry, then the warehouse, a
-// hundred numbers a call, then what the streams told of it. Most orders are settled in the ledger and are passed for good.
-// The others stand in the open list, each with a name for why, and are looked at again in every run until they are
-// settled.
+// deadline, and resolves each order: from the ledger first, then from dead letters and what waits for a retry, then
+// from the warehouse (a hundred numbers a call), then from the outcomes in the streams. Most orders are settled by
+// the ledger and are passed for good. The others stay in the open list, each with a reason, and are checked in every
+// run until they are settled.
 //
-// It knows neither JetStream nor Redis nor JD, and never sends an order: what has to be done again is the audit's own
-// message, given to the pusher once more (bus.Again), which asks before it sends.
+// It knows neither JetStream nor Redis nor JD, and never sends an order itself: it redelivers the audit's own message
+// to the pusher, which looks the order up before it sends.
 //
 // # Why
 //
-// The cursor and the open list stand in a book of the ledger, so that a ledger that is wiped takes them along. One that was
-// put back to an older copy, or lost only a part, has another birth than the book says: then all before the cursor is
-// walked again, behind what is new. The same happens when the ledger's server was merely restarted; it costs reading the
-// stream and the ledger, and no calls. A stream that was put back is noticed by what stands at the cursor, and walked from
-// the beginning.
+// The cursor and the open list are kept in a book of the ledger, so that a wiped ledger takes them along. A ledger
+// that was restored to an older copy, or lost only a part, has another epoch than the book says: then everything
+// before the cursor is walked again, after what is new. The same happens when the ledger's server was merely
+// restarted; it costs reading the stream and the ledger, and no calls. A restored stream is noticed because another
+// message is stored at the cursor; it is walked from the beginning.
 //
-// Audits of an earlier build stand in another stream, to which none come any more. The walk takes that one first, to its
-// end, and then the one of today for good: all of its audits are later.
+// Audits of an earlier build are in another stream, to which none are added any longer. The walk takes that one
+// first, to its end, and then today's for good: all of its audits are later.
 //
-// The shelf, the retries and the warehouse are looked at in this order because each can only be older than the one
-// before: an order that moves from left to right while it is looked at is seen in one of them.
+// Dead letters, retries and the warehouse are read in this order because an order moves only from left to right: one
+// that moves meanwhile is seen in at least one of them.
 //
-// The outcomes that the streams told are read last, and only for orders that neither the ledger nor the warehouse knows:
-// reading them costs as much as all the events since. They decide what may be repaired. An order of which nothing was
-// ever told was lost on the way, and is handed over again. One that was told as accepted and that the warehouse does not
-// know is another matter: the set-up may point to another department by now, and to send it again would ship it twice. One
-// that was held and has left the shelf may have been dropped by a person. Both are named, and left to a person.
+// The published outcomes are read last, and only for orders that neither the ledger nor the warehouse knows: reading
+// them costs as much as all the events since. They decide what may be repaired. An order without any outcome was lost
+// on the way, and is redelivered. One that was published as accepted and that the warehouse does not know is
+// different: the set-up may point to another department by now, and sending it again would ship it twice. One that
+// was held and is no longer among the dead letters may have been dropped by a person. Both are named and left to a
+// person.
 //
-// Two contents under one number are one order at the warehouse. The one that is handed over is the last, unless the
-// streams tell that a later one was refused because the number was used.
+// Two contents under one number are one order at the warehouse. The last one is redelivered, unless an outcome says
+// that a later one was refused because the number was used.
 //
-// The warehouses' own lists are read besides, for documents that nobody audited: the ERP's own program, or audits that were
-// lost with the stream. A number that the ledger does not know is enough to tell: whatever the stream has was walked, and
-// what the ledger forgot is walked again, so lists are only read when nothing of that is left to do. Documents without a
-// number of ours the far side took itself.
+// The warehouses' own lists are read besides, for documents that nobody audited: sent by the ERP's own program, or
+// audits that were lost with the stream. A number that the ledger does not know is enough: whatever the stream has
+// was walked, and what the ledger forgot is walked again, so lists are only read when no such walk is left. Documents
+// without a number of ours were made by the warehouse itself.
 //
-// Orders that were refused are asked for during a day (refused.go). One that is there after all is named and published as
-// order.held with the reason refused.but.there, and never as order.accepted: the ERP was told that it failed and may have
-// refunded it, so whether it ships is a person's decision. A replay of its dead letter adopts it; a cancellation at the
-// warehouse ends the finding.
+// Refused orders are looked up for a day (refused.go). One that exists after all is named and published as order.held
+// with the reason refused.but.there, and never as order.accepted: the ERP was informed that it failed and may have
+// refunded it, so whether it ships is a person's decision. A replay of its dead letter adopts it; a cancellation at
+// the warehouse ends the finding.
 //
-// An order is handed over at most once per Config.Deadline and MaxTries times in all. Handing over what is already in hand
-// does no harm: the ledger's claim decides.
+// An order is redelivered at most once per Config.Deadline and MaxTries times in all. Redelivering an order that the
+// pusher is handling does no harm: the ledger's claim decides.
 package reconciler
 
 import (
@@ -68,10 +69,10 @@ import (
 // Name is the service's name and that of its consumer.
 const Name = "reconciler"
 
-// TickEvery is how often a seller's tick should come; whoever applies a seller sets it.
+// TickEvery is how often a seller's tick should come; the program that applies a seller sets it.
 const TickEvery = 10 * time.Minute
 
-// MaxTries is how often an order is handed over again before it is left to a person.
+// MaxTries is how often an order is redelivered before it is left to a person.
 const MaxTries = 3
 
 const (
@@ -80,39 +81,40 @@ const (
 	pusherName = "order-pusher"
 	// perRun is the most audits that one run takes from the stream.
 	perRun = 5000
-	// openAtMost is the longest the open list of a seller gets. Then the cursor stands until it is shorter, and what lies
-	// behind waits; a seller who is paused with more orders than this is the usual reason.
+	// openAtMost is the longest the open list of a seller gets. The cursor then waits until the list is shorter; the
+	// usual reason is a paused seller with more orders than this.
 	openAtMost = 20_000
-	// takeFor is how long a run looks; what is left of the handler's limit (25 s) is for writing down what it found.
+	// readFor is how long a run reads; the rest of the handler's limit (25 s) is for writing what it found.
 	readFor = 14 * time.Second
 	// leaseFor must stay above the handler's limit (25 s) and the writing that comes after it.
 	leaseFor = ledger.ClaimFor
-	// looksAtOnce is how many questions to the ledger, and messages to the pusher, are under way at a time.
+	// lookupsAtOnce is how many reads of the ledger, and redeliveries, are under way at a time.
 	lookupsAtOnce = 16
-	// moreAfter is when a run goes on that had no more time.
+	// moreAfter is when a run that ran out of time continues.
 	moreAfter = 100 * time.Millisecond
 )
 
 // Config is the settings of the service.
 type Config struct {
-	// Deadline is how old an audit must be to be looked at (promise P2), and how long after one hand-over the next may be.
-	Deadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"10m" help:"age from which an audit without an outcome is looked into"`
-	// DoubtFor is how long an order may be in doubt (sent, no answer) before that is no explanation any more.
-	UnknownFor time.Duration `env:"RECONCILE_DOUBT_FOR" envDefault:"30m" help:"how long an order may be in doubt before it counts as unexplained"`
-	// ConfirmAfter is when what was handed over, or is about to be named, is looked at again.
-	ConfirmAfter time.Duration `env:"RECONCILE_CONFIRM_AFTER" envDefault:"15s" help:"when an order is looked at a second time"`
+	// Deadline is how old an audit must be to be checked (promise P2), and how long after one redelivery the next may
+	// be.
+	Deadline time.Duration `env:"RECONCILE_DEADLINE" envDefault:"10m" help:"age from which an audit without an outcome is checked"`
+	// UnknownFor is how long an order's outcome may be unknown (sent, no answer) before that no longer explains it.
+	UnknownFor time.Duration `env:"RECONCILE_DOUBT_FOR" envDefault:"30m" help:"how long an order's outcome may be unknown before it counts as unexplained"`
+	// ConfirmAfter is when an order is checked again that was redelivered or is about to be named.
+	ConfirmAfter time.Duration `env:"RECONCILE_CONFIRM_AFTER" envDefault:"15s" help:"when an order is checked a second time"`
 	// ListEvery is how often the warehouses' own lists of documents are read, which costs some twenty calls for each
-	// account; 0 for never. ListBack is how far back the first reading goes.
+	// account; 0 for never. ListBack is how far back the first reading reaches.
 	ListEvery time.Duration `env:"RECONCILE_LIST_EVERY" envDefault:"30m" help:"how often the warehouses' own lists are read; 0 for never"`
-	ListBack  time.Duration `env:"RECONCILE_LIST_BACK" envDefault:"24h" help:"how far back the first reading of a list goes"`
-	// RefusedEvery is how often orders that were refused within the last day are asked for again, a hundred a call; 0 for
-	// never. A warehouse may say no, have the order all the same, and show it later than the pusher waits.
-	RefusedEvery time.Duration `env:"RECONCILE_REFUSED_EVERY" envDefault:"30m" help:"how often orders that were refused within the last day are asked for again; 0 for never"`
-	// Slots is how many sellers are looked at at the same time.
-	Slots int `env:"RECONCILE_SLOTS" envDefault:"4" help:"sellers looked at at the same time"`
+	ListBack  time.Duration `env:"RECONCILE_LIST_BACK" envDefault:"24h" help:"how far back the first reading of a list reaches"`
+	// RefusedEvery is how often orders that were refused within the last day are looked up, a hundred a call; 0 for
+	// never. A warehouse may reject an order, have it all the same, and show it later than the pusher waits.
+	RefusedEvery time.Duration `env:"RECONCILE_REFUSED_EVERY" envDefault:"30m" help:"how often orders that were refused within the last day are looked up; 0 for never"`
+	// Slots is how many sellers are checked at the same time.
+	Slots int `env:"RECONCILE_SLOTS" envDefault:"4" help:"sellers checked at the same time"`
 }
 
-// Validate names what cannot be.
+// Validate reports settings that cannot work.
 func (c Config) Validate() error {
 	var errs []error
 	for name, d := range map[string]time.Duration{
@@ -128,7 +130,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Sellers is what the reconciler needs of the book of sellers.
+// Sellers is what the reconciler needs of the registry of sellers.
 type Sellers interface {
 	Get(name string) (*seller.Seller, bool)
 }
@@ -156,14 +158,14 @@ type Parts struct {
 	Sellers Sellers
 	Ledger  Ledger
 	Bus     Bus
-	// Open gives the warehouse of a seller by the ERP's code, for calls of the class.
+	// Open returns the warehouse of a seller by the ERP's code, for calls of the class.
 	Open    func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
 	Metrics *Metrics
 	Config
 	Log zerolog.Logger
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
-	// NewOwner makes the tokens of leases and writes, random ones when nil.
+	// NewOwner returns the owners of leases and writes, random ones when nil.
 	NewOwner func() string
 }
 
@@ -181,7 +183,7 @@ func New(parts Parts) *Reconciler {
 	return &Reconciler{parts}
 }
 
-// Run serves until ctx is done and what is in hand is finished.
+// Run serves until ctx is done and the handlers have finished.
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	r := New(Parts{
 		Sellers: s.Sellers, Ledger: s.Ledger, Bus: s.Bus, Open: s.Warehouses.Read, Config: c, Log: s.Log, Now: s.Now,
@@ -193,8 +195,8 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	return bus.Serve(ctx, s.Bus, event.ReconcileDue, serving, r.ReconcileDue, nil)
 }
 
-// ReconcileDue makes one run for one seller. A seller whom another replica looks at is left to it. A run that had no time
-// for all of it, or that handed something over, comes again soon (fault.Wait).
+// ReconcileDue makes one run for one seller, unless another replica is at it. A run that ran out of time, or that
+// redelivered an order, is repeated soon (fault.Wait).
 func (r *Reconciler) ReconcileDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
 	s, ok := r.Sellers.Get(m.GetSeller())
 	if !ok {

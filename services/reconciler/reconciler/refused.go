@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// refusedFor is how long a refused order is asked for: what a warehouse shows later than that, its own lists tell. It
-	// stays below ledger.RefusalsKept.
+	// refusedFor is how long a refused order is looked up: what a warehouse shows later than that, its own lists
+	// report. It stays below ledger.RefusalsKept.
 	refusedFor = 24 * time.Hour
-	// refusedPage is how many refusals are read at a time. It must stay above what one round trip to the ledger writes at
-	// the same microsecond (some hundred).
+	// refusedPage is how many refusals are read at a time. It must stay above what one round trip to the ledger
+	// writes in the same microsecond (some hundred).
 	refusedPage = 500
-	// refusedPerRun bounds the numbers that one run asks for; a hundred are one call.
+	// refusedPerRun bounds the numbers that one run looks up; a hundred are one call.
 	refusedPerRun = 1000
 )
 
-// RefusedPass is how far refused orders were asked for.
+// RefusedPass is how far refused orders were looked up.
 type RefusedPass struct {
-	// Done is when the last pass ended, From where the pass under way goes on; zero when there is none.
+	// Done is when the last pass ended, From where the pass in progress continues; zero when there is none.
 	Done time.Time `json:"done,omitzero"`
 	From time.Time `json:"from,omitzero"`
 }
 
-// refused asks whether the warehouses have orders after all that were published as failed lately.
+// checkRefused looks up orders that were published as failed lately: the warehouses may have them after all.
 func (r *run) checkRefused(ctx context.Context) error {
 	if r.RefusedEvery == 0 || r.seller.Pause != nil || r.seller.InShadow(r.began) {
 		return nil
@@ -45,7 +45,7 @@ func (r *run) checkRefused(ctx context.Context) error {
 		if r.began.Sub(pass.Done) < r.RefusedEvery {
 			return nil
 		}
-		// What was found before is looked at too: a person may have had it cancelled.
+		// Check earlier findings too: a person may have had the document cancelled.
 		if err := r.dropResolved(ctx); err != nil {
 			return err
 		}
@@ -66,8 +66,8 @@ func (r *run) checkRefused(ctx context.Context) error {
 			by[e.Warehouse] = append(by[e.Warehouse], e)
 		}
 		for code, list := range by {
-			whole, err := r.findRefused(ctx, code, list)
-			if err != nil || !whole {
+			complete, err := r.findRefused(ctx, code, list)
+			if err != nil || !complete {
 				return err
 			}
 		}
@@ -83,9 +83,9 @@ func (r *run) checkRefused(ctx context.Context) error {
 	}
 }
 
-// askRefused asks one warehouse for refused orders; whole is false when it has to be asked again later. A warehouse that
-// cannot be asked is left until the next pass: its orders are refused, and stay so.
-func (r *run) findRefused(ctx context.Context, code string, list []ledger.Entry) (whole bool, err error) {
+// findRefused looks refused orders up at one warehouse; complete is false when it has to be asked again later. A
+// warehouse that cannot be asked is left until the next pass: its orders are refused, and stay so.
+func (r *run) findRefused(ctx context.Context, code string, list []ledger.Entry) (complete bool, err error) {
 	wh, err := r.Open(r.seller, code, warehouse.Status)
 	for len(list) > 0 && err == nil {
 		n := min(len(list), warehouse.FindLimit)
@@ -114,16 +114,16 @@ func (r *run) findRefused(ctx context.Context, code string, list []ledger.Entry)
 		return true, nil
 	case ctx.Err() != nil:
 		return false, ctx.Err()
-	case fault.Of(err) == fault.Wait: // of the budget
+	case fault.Of(err) == fault.Wait: // the quota is used up
 		r.repeatAfter(max(fault.After(err), moreAfter))
 		return false, nil
 	}
-	r.Log.Warn().Err(err).Str("seller", r.seller.Name()).Str("warehouse", code).Msg("refused orders cannot be asked for; the next pass tries")
+	r.Log.Warn().Err(err).Str("seller", r.seller.Name()).Str("warehouse", code).Msg("refused orders cannot be looked up; the next pass tries again")
 	return true, nil
 }
 
-// butThere names an order that was refused, and that the warehouse has. It is left to a person: the ERP may have refunded
-// it. To publish it as accepted could let it ship unseen; to send it again would ship it twice.
+// addRefusedButThere names an order that was refused and that the warehouse has. It is left to a person: the ERP may
+// have refunded it. Publishing it as accepted could let it ship unseen; sending it again would ship it twice.
 func (r *run) addRefusedButThere(ctx context.Context, no, warehouseNo string) error {
 	entry, err := r.entry(ctx, no)
 	if err != nil || entry.State != ledger.Refused || r.knownFindings[warehouseNo] != nil {
@@ -139,20 +139,20 @@ func (r *run) addRefusedButThere(ctx context.Context, no, warehouseNo string) er
 	return nil
 }
 
-// raise names a document; one whose order was refused is published too.
+// addFinding names a document. One whose order was refused is published too.
 func (r *run) addFinding(s *Finding, entry ledger.Entry) {
 	if r.report.Findings++; r.report.Findings <= maxFindings {
 		r.findings[s.WarehouseNo], r.knownFindings[s.WarehouseNo] = s, s
 	}
 	r.Log.Warn().Str("seller", r.seller.Name()).Str("warehouse_no", s.WarehouseNo).Str("order", s.OutboundNo).Str("what", string(s.Kind)).
-		Msg("the warehouse has a document that no audit of ours tells of, or that it refused")
+		Msg("the warehouse has a document that no audit explains, or whose order it refused")
 	if s.Kind == RefusedButThere {
 		r.report.RefusedButThere++
 		r.publishRefusedButThere(s, entry)
 	}
 }
 
-// tellButThere publishes that a person has to see to an order that failed and is at the warehouse.
+// publishRefusedButThere publishes that a person has to handle an order that failed and is at the warehouse.
 func (r *run) publishRefusedButThere(s *Finding, e ledger.Entry) {
 	cause := seller.CauseOperator(e.Key.Seller, e.Key.No)
 	why := fault.Reason{
@@ -170,8 +170,8 @@ func (r *run) publishRefusedButThere(s *Finding, e ledger.Entry) {
 	r.events = append(r.events, event.OrderHeld.About(e.Key.Seller, e.Key.No, s.Seen, m, event.Revision(e.Revision), cause, string(RefusedButThere)))
 }
 
-// readStrangers reads the documents that were named before, once in a run. Those that are explained by now go, and those
-// that were refused are published once more if the run that named them may have died before it was done.
+// loadFindings reads the documents that were named before, once in a run. It removes those that are explained by now,
+// and publishes refused ones once more if the run that named them may have died before it was done.
 func (r *run) loadFindings(ctx context.Context) error {
 	if r.knownFindings != nil {
 		return nil
@@ -206,7 +206,7 @@ func (r *run) loadFindings(ctx context.Context) error {
 	return nil
 }
 
-// stillThere drops what was refused and there, and is not there any more.
+// dropResolved drops findings of refused orders whose document no longer exists.
 func (r *run) dropResolved(ctx context.Context) error {
 	by := map[string][]*Finding{}
 	for _, s := range r.knownFindings {
@@ -252,5 +252,5 @@ func (r *run) dropGone(ctx context.Context, code string, list []*Finding) error 
 		}
 		list = list[n:]
 	}
-	return ctx.Err() // what could not be asked stays named
+	return ctx.Err() // what could not be looked up stays named
 }

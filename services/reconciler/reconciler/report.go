@@ -14,49 +14,49 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// Why an order stands in the open list.
+// Reason is why an order is in the open list.
 type Reason string
 
-// What explains an order for now.
+// Reasons that explain an order for now.
 const (
-	// Queued: the pusher was not given it yet, or it comes back to it: it waits for its turn, or for a retry.
+	// Queued: it waits for the pusher, or for a retry.
 	Queued Reason = "queued"
-	// Held: it waits for a cause, and goes on by itself.
+	// Held: it waits for a cause, and is released automatically.
 	Held Reason = "held"
-	// Shelved: it stands on the shelf for a person.
+	// DeadLettered: it is a dead letter and needs a person.
 	DeadLettered Reason = "shelved"
-	// Doubt: it was sent, no answer came, and it is asked after.
+	// Unknown: it was sent, no answer came, and the pusher looks it up.
 	Unknown Reason = "doubt"
 	// Paused: its seller is paused, so the warehouse is not asked.
 	Paused Reason = "paused"
-	// Repairing: it was handed over again and is not settled yet.
+	// Repairing: it was redelivered and is not settled yet.
 	Repairing Reason = "repairing"
-	// Looking: what was found is looked at a second time before it is named.
+	// Confirming: it is checked a second time before it is named.
 	Confirming Reason = "looking"
 )
 
-// What does not, and needs a person unless it goes away by itself.
+// Reasons that explain nothing: they need a person unless they go away.
 const (
 	// Unasked: the ledger does not know it, and the warehouse cannot be asked.
 	Unasked Reason = "unasked"
-	// Absent: it was told as accepted; the ledger and the warehouse do not know it.
+	// Absent: it was published as accepted; neither the ledger nor the warehouse knows it.
 	Absent Reason = "absent"
-	// Left: it was held or shelved, left the shelf, and came to nothing: dropped by a person, or lost.
+	// Left: it was held or dead-lettered, is so no longer, and came to nothing: a person dropped it, or it was lost.
 	Left Reason = "left"
-	// Lost: it was handed over MaxTries times and came to nothing.
+	// Lost: it was redelivered MaxTries times and came to nothing.
 	Lost Reason = "lost"
 	// Gone: it came to nothing, and its audit is no longer in the stream.
 	Gone Reason = "gone"
 )
 
-// Whys lists them: those that explain first.
+// Reasons lists them, those that explain first.
 func Reasons() []Reason {
 	return []Reason{Queued, Held, DeadLettered, Unknown, Paused, Repairing, Confirming, Unasked, Absent, Left, Lost, Gone}
 }
 
-// Explains tells whether nobody has to look after an order for it.
-func (w Reason) Explains() bool {
-	return !slices.Contains([]Reason{Unasked, Absent, Left, Lost, Gone}, w)
+// Explains reports whether an order needs no person because of it.
+func (r Reason) Explains() bool {
+	return !slices.Contains([]Reason{Unasked, Absent, Left, Lost, Gone}, r)
 }
 
 // Order is an audited order that is not settled.
@@ -65,18 +65,19 @@ type Order struct {
 	OrderNo    string `json:"order_no,omitempty"`
 	Shop       string `json:"shop,omitempty"`
 	Warehouse  string `json:"warehouse,omitempty"`
-	// Audits are its messages in the stream, oldest first; of many the first and the last ones.
+	// Audits are its messages in the stream, oldest first; of many, the first and the last ones.
 	Audits []Audit `json:"audits"`
 	Reason Reason  `json:"why"`
 	// Detail is the cause, the error; nothing secret or personal.
 	Detail string `json:"detail,omitempty"`
-	// Since is when it began to be so.
+	// Since is since when the Reason holds.
 	Since time.Time `json:"since"`
-	// Tries is how often it was handed over again, TriedAt when last.
+	// Tries is how often it was redelivered, TriedAt when last.
 	Tries   int       `json:"tries,omitempty"`
 	TriedAt time.Time `json:"tried_at,omitzero"`
-	// Told is the last outcome that the streams told of it, of those up to the event number ToldTo, which was stored at
-	// ToldUntil; ToldAt is when it was stored. Reused: one of its audits was refused because the number was another's.
+	// Outcome is the last published outcome among the events up to number ReadTo, which was stored at ReadUntil;
+	// OutcomeAt is when it was stored. Reused: one of its audits was refused because the number belongs to another
+	// content.
 	Outcome   string    `json:"told,omitempty"`
 	OutcomeAt time.Time `json:"told_at,omitzero"`
 	ReadTo    uint64    `json:"told_to,omitempty"`
@@ -84,7 +85,7 @@ type Order struct {
 	Reused    bool      `json:"reused,omitempty"`
 }
 
-// Audit is where an audit stands, and when it was stored. Without a stream it was written by a build that knew only
+// Audit is where an audit is stored, and since when. One without a stream was written by a build that knew only
 // ORDERS.
 type Audit struct {
 	Stream string    `json:"stream,omitempty"`
@@ -92,10 +93,10 @@ type Audit struct {
 	Stored time.Time `json:"stored"`
 }
 
-// auditStreams are where audits stand, the streams of earlier builds first.
+// auditStreams are the streams that hold audits, those of earlier builds first.
 func auditStreams() []string { return bus.Holding(event.OrderAudited.Name) }
 
-// place is the audit's, its stream filled in.
+// place returns where the audit is stored, its stream filled in.
 func (a Audit) place() bus.Place {
 	stream := a.Stream
 	if stream == "" {
@@ -104,41 +105,43 @@ func (a Audit) place() bus.Place {
 	return bus.Place{Stream: stream, Seq: a.Seq, Stored: a.Stored}
 }
 
-// nth is the number among auditStreams of the audit's own.
+// streamIndex is the index of the audit's stream in auditStreams.
 func (a Audit) streamIndex() int { return max(0, slices.Index(auditStreams(), a.place().Stream)) }
 
-// Standing is how a seller's orders stand after the last run.
+// Report is how a seller's orders stand after the last run.
 type Report struct {
-	// Cursor is the last audit that was walked; Sweep what is walked again because the ledger was born anew since.
+	// Cursor is the last audit that was walked; Sweep is what is walked again because a new epoch of the ledger began
+	// since.
 	Cursor Audit  `json:"cursor"`
 	Sweep  *Sweep `json:"sweep,omitempty"`
-	// EpochSince is the birth of the ledger that the cursor was walked with.
+	// EpochSince names the epoch of the ledger under which the cursor was walked.
 	EpochSince time.Time `json:"born_at"`
-	// Settled counts the orders that were passed since the book was begun, Repaired those of them that had been handed over
-	// again.
+	// Settled counts the orders that were passed since the book was created, Repaired those of them that had been
+	// redelivered.
 	Settled  int `json:"settled"`
 	Repaired int `json:"repaired"`
-	// Open counts the open list, by why.
+	// Open counts the open list by reason.
 	Open map[Reason]int `json:"open,omitempty"`
 	// Oldest is when the oldest unexplained order was audited, by the stream's clock; zero when there is none.
 	Oldest time.Time `json:"oldest_unexplained,omitzero"`
-	// RanAt is when the last run ended, CycleAt when one last got to the end: all was looked at that was old enough.
+	// RanAt is when the last run ended, CycleAt when one last checked everything that was old enough.
 	RanAt   time.Time `json:"ran_at"`
 	CycleAt time.Time `json:"cycle_at,omitzero"`
-	// Strangers counts the documents at the warehouses that no audit of ours tells of, Own those that the warehouses took
+	// Findings counts the documents at the warehouses that no audit explains, Own those that the warehouses made
 	// themselves.
 	Findings int `json:"strangers,omitempty"`
 	Own      int `json:"own,omitempty"`
-	// ButThere counts those of the Strangers whose orders were published as refused; Refused is how far such are asked for.
+	// RefusedButThere counts those of the Findings whose orders were published as refused; RefusedPass is how far
+	// such orders were looked up.
 	RefusedButThere int         `json:"refused_but_there,omitempty"`
 	RefusedPass     RefusedPass `json:"refused,omitzero"`
-	// Lists are how far the lists of each account were read.
+	// Lists says how far the lists of each account were read.
 	Lists map[string]*List `json:"lists,omitempty"`
 	// Full: the open list is as long as it may be, and what lies behind the cursor waits.
 	Full bool `json:"full,omitempty"`
 }
 
-// Sweep is a stretch that is walked again: from behind At up to the number To of the stream.
+// Sweep is a part of the stream that is walked again: from behind At up to the number To.
 type Sweep struct {
 	At     Audit  `json:"at"`
 	To     uint64 `json:"to"`
@@ -150,8 +153,8 @@ func (s *Sweep) to() *Audit { return &Audit{Stream: s.Stream, Seq: s.To} }
 // Unexplained counts the orders that nothing explains.
 func (s Report) Unexplained() int {
 	n := 0
-	for why, of := range s.Open {
-		if !why.Explains() {
+	for reason, of := range s.Open {
+		if !reason.Explains() {
 			n += of
 		}
 	}
@@ -166,33 +169,33 @@ const (
 
 func bookOf(seller string) string { return "reconcile/" + seller }
 
-// Read tells how a seller stands. The zero Standing: nobody looked yet.
+// ReadReport reads how a seller stands. The zero Report: no run was made yet.
 func ReadReport(ctx context.Context, books ledger.Books, seller string) (Report, error) {
 	s, _, _, err := readHead(ctx, books, seller)
 	return s, err
 }
 
-func readHead(ctx context.Context, books ledger.Books, seller string) (s Report, version uint64, born time.Time, err error) {
+func readHead(ctx context.Context, books ledger.Books, seller string) (s Report, version uint64, epoch time.Time, err error) {
 	b, err := books.ReadBook(ctx, bookOf(seller), []string{headField}, nil)
 	if err == nil && b.Fields[headField] != nil {
 		err = json.Unmarshal(b.Fields[headField], &s)
 	}
 	if err != nil {
-		return s, 0, born, fmt.Errorf("read how %s stands: %w", seller, err)
+		return s, 0, epoch, fmt.Errorf("read the report of %s: %w", seller, err)
 	}
 	return s, b.Version, b.EpochSince, nil
 }
 
-// Known tells whether all that a seller audited before the ledger's birth was walked since then, and nothing of it is still
-// to be handed over again. born is that birth.
-func CaughtUp(ctx context.Context, books ledger.Books, seller string) (known bool, born time.Time, err error) {
-	s, _, born, err := readHead(ctx, books, seller)
-	return err == nil && s.EpochSince.Equal(born) && s.Sweep == nil && s.Open[Repairing] == 0, born, err
+// CaughtUp reports whether everything that a seller audited before the ledger's epoch began was walked since then,
+// and nothing of it waits to be redelivered. epoch is since when the epoch lasts.
+func CaughtUp(ctx context.Context, books ledger.Books, seller string) (known bool, epoch time.Time, err error) {
+	s, _, epoch, err := readHead(ctx, books, seller)
+	return err == nil && s.EpochSince.Equal(epoch) && s.Sweep == nil && s.Open[Repairing] == 0, epoch, err
 }
 
-// ReadOpen tells the open list of a seller, the oldest first.
+// ReadOpen reads the open list of a seller, the oldest first.
 func ReadOpen(ctx context.Context, books ledger.Books, seller string) ([]Order, error) {
-	byNo := map[string]Order{} // a field that is written meanwhile may be told twice
+	byNo := map[string]Order{} // a scan may return a field twice that is written meanwhile
 	for from := ""; ; {
 		fields, next, err := books.ScanBook(ctx, bookOf(seller), openField, from)
 		if err != nil {
@@ -248,7 +251,7 @@ func (o Order) First() time.Time { return o.first().Stored }
 // auditsKept is how many audits of one order are remembered.
 const auditsKept = 8
 
-// audited adds an audit of the order.
+// addAudit adds an audit of the order.
 func (o *Order) addAudit(a Audit) {
 	if slices.ContainsFunc(o.Audits, func(have Audit) bool {
 		return have.place().Stream == a.place().Stream && have.Seq == a.Seq && have.Stored.Equal(a.Stored)
@@ -262,7 +265,7 @@ func (o *Order) addAudit(a Audit) {
 	}
 }
 
-// chosen is the audit to hand over: see the package comment.
+// auditToRedeliver chooses among several audits: see the package comment.
 func (o Order) auditToRedeliver() Audit {
 	if o.Reused {
 		return o.first()
@@ -270,7 +273,7 @@ func (o Order) auditToRedeliver() Audit {
 	return o.last()
 }
 
-// changes is what a run writes into the book.
+// bookChanges is what a run writes into the book.
 type bookChanges struct {
 	seller  string
 	version uint64
@@ -289,11 +292,12 @@ func (c *bookChanges) set(o Order) error {
 
 func (c *bookChanges) remove(no string) { c.fields[openField+no] = nil }
 
-// write writes the list first and the head last: a crash in between walks the same orders again, which changes nothing.
+// write writes the list first and the report last: after a crash in between the same orders are walked again, which
+// changes nothing.
 func (c *bookChanges) write(ctx context.Context, books ledger.Books, head Report, newOwner func() string) error {
 	raw, err := json.Marshal(head)
 	if err != nil {
-		return fmt.Errorf("write how %s stands: %w", c.seller, err)
+		return fmt.Errorf("write the report of %s: %w", c.seller, err)
 	}
 	part := map[string][]byte{}
 	flush := func() (err error) {
@@ -310,7 +314,7 @@ func (c *bookChanges) write(ctx context.Context, books ledger.Books, head Report
 	}
 	part[headField] = raw
 	if len(c.marks) > ledger.BookWriteLimit {
-		c.marks = c.marks[:ledger.BookWriteLimit] // the others are looked at once more
+		c.marks = c.marks[:ledger.BookWriteLimit] // the others are checked once more
 	}
 	c.version, err = books.WriteBook(ctx, bookOf(c.seller), ledger.BookWrite{Version: c.version, Owner: newOwner(), Fields: part, Marks: c.marks})
 	if errors.Is(err, ledger.ErrVersion) {

@@ -12,7 +12,7 @@ func addOutcome(o *item, seq uint64, name, id string) {
 	o.addOutcome(bus.Stored{Seq: seq, Name: name, ID: id})
 }
 
-// Which of several audits under one number is the order that the warehouse has.
+// The order that the warehouse has decides which of several audits under one number is redelivered.
 func TestWhichAuditIsRedelivered(t *testing.T) {
 	audit := func(n int) Audit { return Audit{Seq: uint64(n), Stored: time.Unix(int64(n), 0)} } //nolint:gosec // small
 	o := &item{}
@@ -35,7 +35,7 @@ func TestWhichAuditIsRedelivered(t *testing.T) {
 	}
 }
 
-// What was told last counts, except that an acceptance is undone by an end only.
+// The last outcome counts, except that only an end undoes an acceptance.
 func TestWhichOutcomeCounts(t *testing.T) {
 	for _, c := range []struct {
 		names []string

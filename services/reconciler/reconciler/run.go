@@ -26,28 +26,28 @@ type run struct {
 
 	report  Report
 	version uint64
-	// orders are those of the open list, and those that were walked.
+	// orders are those of the open list and those that were walked.
 	orders map[string]*item
-	// strangers are those that are written, nil for those that are removed; marks are documents that need no second look.
+	// findings are those to write, nil for those to remove; marks name documents that need no second check.
 	findings map[string]*Finding
 	marks    []ledger.Mark
-	// known are those that stand by now, nil until they were read.
+	// knownFindings are those that are in the book by now, nil until they were read.
 	knownFindings map[string]*Finding
-	// events are what is published of the run.
+	// events are what the run publishes.
 	events []event.Event
-	// walked: the walk got to the audits that are younger than the deadline.
+	// walked: the walk reached the audits that are younger than the deadline.
 	walked bool
-	// wait is when to go on; zero when there is nothing to go on with.
+	// wait is when to repeat the run; zero when nothing is left to do.
 	wait time.Duration
 }
 
-// looked is an order that is looked at.
+// item is an order that is being checked.
 type item struct {
 	Order
-	// was is why it stood in the open list; "" when it did not.
+	// previous is the reason it had in the open list; "" when it was not there.
 	previous Reason
 	entry    ledger.Entry
-	// settled: it needs nothing any more; known: because the far side has it. done: its Why is decided.
+	// settled: it needs nothing any longer; known: because the warehouse has it. done: its Reason is decided.
 	settled, known, done bool
 	atWarehouse          bool
 }
@@ -72,39 +72,39 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	if r.wait > 0 {
-		return fault.RetryAfter(r.wait, errors.New("more to look at"))
+		return fault.RetryAfter(r.wait, errors.New("more to check"))
 	}
 	return nil
 }
 
-// soon lets the run come again, at the earliest of what was asked for.
+// repeatAfter has the run repeated, at the earliest of the times asked for.
 func (r *run) repeatAfter(after time.Duration) {
 	if r.wait == 0 || after < r.wait {
 		r.wait = after
 	}
 }
 
-// over tells whether no more is to be begun.
+// outOfTime reports whether no further work may start.
 func (r *run) outOfTime(ctx context.Context) bool {
 	return ctx.Err() != nil || r.Now().Sub(r.began) >= readFor
 }
 
 func (r *run) load(ctx context.Context) (err error) {
-	var born time.Time
-	if r.report, r.version, born, err = readHead(ctx, r.Ledger, r.seller.Name()); err != nil {
+	var epoch time.Time
+	if r.report, r.version, epoch, err = readHead(ctx, r.Ledger, r.seller.Name()); err != nil {
 		return err
 	}
-	if !born.Equal(r.report.EpochSince) && (r.report.Cursor.Seq > 0 || r.report.Cursor.streamIndex() > 0) {
+	if !epoch.Equal(r.report.EpochSince) && (r.report.Cursor.Seq > 0 || r.report.Cursor.streamIndex() > 0) {
 		r.report.Sweep = &Sweep{To: r.report.Cursor.Seq, Stream: r.report.Cursor.Stream}
 	}
-	r.report.EpochSince = born
+	r.report.EpochSince = epoch
 	open, err := ReadOpen(ctx, r.Ledger, r.seller.Name())
 	if err != nil {
 		return err
 	}
 	r.orders = make(map[string]*item, len(open))
 	for _, o := range open {
-		if o.Outcome != "" && o.OutcomeAt.IsZero() { // an earlier build told it by a number, which says nothing beside another stream's
+		if o.Outcome != "" && o.OutcomeAt.IsZero() { // written by an earlier build with a bare number, which means nothing in another stream
 			o.Outcome, o.ReadTo = "", 0
 		}
 		r.orders[o.OutboundNo] = &item{Order: o, previous: o.Reason}
@@ -112,13 +112,13 @@ func (r *run) load(ctx context.Context) (err error) {
 	return nil
 }
 
-// number is what an outbound number is; see order.v1.Audited. An audit without one was refused as it came.
+// number is the form of an outbound number; see order.v1.Audited. An audit without one was refused as it came.
 var number = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
 
-var errStop = errors.New("enough for this run")
+var errStop = errors.New("the run ends here")
 
-// walk takes the audits behind the cursor that are old enough, and then, with the room that is left, those before it that
-// are walked again.
+// walk takes the audits behind the cursor that are old enough, and then, with the room that is left, those before it
+// that are walked again.
 func (r *run) walk(ctx context.Context) error {
 	err := r.walkOnce(ctx)
 	if errors.Is(err, errRestored) {
@@ -128,9 +128,9 @@ func (r *run) walk(ctx context.Context) error {
 	return err
 }
 
-// restored begins the walk anew.
+// restartWalk begins the walk from the start.
 func (r *run) restartWalk() {
-	r.Log.Warn().Str("seller", r.seller.Name()).Uint64("cursor", r.report.Cursor.Seq).Msg("the stream of orders was put back; walking it from its beginning")
+	r.Log.Warn().Str("seller", r.seller.Name()).Uint64("cursor", r.report.Cursor.Seq).Msg("the stream of orders was restored; walking it from its beginning")
 	r.report.Cursor, r.report.Sweep = Audit{}, nil
 }
 
@@ -160,8 +160,8 @@ func (r *run) walkOnce(ctx context.Context) error {
 	return nil
 }
 
-// read takes audits from behind at, up to the one to (nil: to those that are too young), at most room. It tells the last
-// that it took, how many, and whether there are no more. errRestored: what stands at at is not what stood there.
+// read takes at most room audits from behind at, up to the one to (nil: up to those that are too young). It returns
+// the last that it took, how many, and whether none are left. errRestored: another message is stored at at.
 func (r *run) read(ctx context.Context, at Audit, to *Audit, room int) (end Audit, taken int, ended bool, err error) {
 	last := len(auditStreams()) - 1
 	if to != nil {
@@ -183,8 +183,8 @@ func (r *run) read(ctx context.Context, at Audit, to *Audit, room int) (end Audi
 type ending int
 
 const (
-	noRoom      ending = iota // or no time
-	gotThere                  // what follows is too young, or not asked for
+	noRoom      ending = iota // or out of time
+	gotThere                  // what follows is too young, or behind to
 	streamEnded               // nothing follows
 )
 
@@ -223,20 +223,20 @@ func (r *run) readStream(ctx context.Context, at Audit, to *Audit, room int) (en
 	})
 	switch {
 	case err == nil && !checked:
-		return end, taken, noRoom, errRestored // nothing stands there
+		return end, taken, noRoom, errRestored // nothing is stored there
 	case errors.Is(err, errStop):
 		err = nil
 	}
 	return end, taken, why, err
 }
 
-var errRestored = errors.New("the stream was put back")
+var errRestored = errors.New("the stream was restored")
 
-// take takes an audit from the stream.
+// addAudit adds an audit from the stream.
 func (r *run) addAudit(s bus.Stored) {
 	m, err := bus.Decode(event.OrderAudited, s)
 	if err != nil || m.GetSeller() != r.seller.Name() || !number.MatchString(m.GetOutboundNo()) {
-		return // it was shelved as it came, or is another's
+		return // it was refused as it came, or belongs to another seller
 	}
 	o := r.orders[m.OutboundNo]
 	if o == nil {
@@ -246,7 +246,7 @@ func (r *run) addAudit(s bus.Stored) {
 	o.addAudit(Audit{s.Stream, s.Seq, s.At})
 }
 
-// look finds out how each order stands, and has done again what was lost.
+// resolve finds out how each order stands, and has lost ones redelivered.
 func (r *run) resolve(ctx context.Context) error {
 	if err := r.readLedger(ctx); err != nil {
 		return err
@@ -266,7 +266,7 @@ func (r *run) resolve(ctx context.Context) error {
 	return r.decide(ctx)
 }
 
-// left are the orders that nothing is known of yet.
+// unresolved returns the orders of which nothing is known yet.
 func (r *run) unresolved() (left []*item) {
 	for _, o := range r.orders {
 		if !o.settled && !o.done {
@@ -276,9 +276,9 @@ func (r *run) unresolved() (left []*item) {
 	return left
 }
 
-// is says why an order stands open.
-func (o *item) setReason(why Reason, detail string) {
-	o.Reason, o.Detail, o.done = why, detail, true
+// setReason sets why an order is open.
+func (o *item) setReason(reason Reason, detail string) {
+	o.Reason, o.Detail, o.done = reason, detail, true
 }
 
 func (o *item) settle(known bool) { o.settled, o.known = true, known }
@@ -297,7 +297,7 @@ func (r *run) readLedger(ctx context.Context) error {
 	return group.Wait()
 }
 
-// putOff leaves an order as it stood, for the next run.
+// postpone leaves an order as it was, for the next run.
 func (o *item) postpone() {
 	if o.previous == "" {
 		o.setReason(Confirming, "")
@@ -306,7 +306,7 @@ func (o *item) postpone() {
 	o.done = true
 }
 
-// lookUp reads the ledger's entry.
+// readEntry reads the ledger's entry.
 func (r *run) readEntry(ctx context.Context, o *item) error {
 	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.seller.Name(), Kind: kind, No: o.OutboundNo})
 	if errors.Is(err, ledger.ErrNoEntry) {
@@ -328,7 +328,7 @@ func (r *run) readEntry(ctx context.Context, o *item) error {
 
 const deadLetterPage = 10_000
 
-// lookOnShelf finds what waits for a cause, for a person or for a retry.
+// readDeadLetters finds what waits for a cause, for a person or for a retry.
 func (r *run) readDeadLetters(ctx context.Context, left []*item) error {
 	before, err := r.Bus.Backlog(ctx, pusherName)
 	if err != nil {
@@ -338,8 +338,8 @@ func (r *run) readDeadLetters(ctx context.Context, left []*item) error {
 	for _, o := range left {
 		of[o.OutboundNo] = o
 	}
-	for _, shelf := range []string{event.Held, event.Dead} {
-		q := bus.DeadLetterQuery{Kind: shelf, Consumer: pusherName, Seller: r.seller.Name(), Limit: deadLetterPage}
+	for _, kind := range []string{event.Held, event.Dead} {
+		q := bus.DeadLetterQuery{Kind: kind, Consumer: pusherName, Seller: r.seller.Name(), Limit: deadLetterPage}
 		for {
 			items, next, err := r.Bus.DeadLetters(ctx, q)
 			if err != nil {
@@ -349,9 +349,9 @@ func (r *run) readDeadLetters(ctx context.Context, left []*item) error {
 				o := of[m.Key]
 				switch {
 				case o == nil:
-				case shelf == event.Held:
+				case kind == event.Held:
 					o.setReason(Held, m.Cause)
-				case o.done, m.OriginSeq != o.last().Seq, m.Stream != o.last().place().Stream: // another content of it came later
+				case o.done, m.OriginSeq != o.last().Seq, m.Stream != o.last().place().Stream: // a later audit replaced it
 				case m.Class == fault.Refused.String() && !o.entry.State.Live():
 					o.settle(false)
 				default:
@@ -364,7 +364,7 @@ func (r *run) readDeadLetters(ctx context.Context, left []*item) error {
 			q.After = next
 		}
 	}
-	// What left the shelf meanwhile waits for its turn by now.
+	// What left the dead letters meanwhile is in the backlog by now.
 	after, err := r.Bus.Backlog(ctx, pusherName)
 	if err != nil {
 		return err
@@ -388,7 +388,7 @@ func (r *run) readDeadLetters(ctx context.Context, left []*item) error {
 	return nil
 }
 
-// queued says that an order waits for the pusher.
+// setQueued notes that an order waits for the pusher.
 func (o *item) setQueued() {
 	if o.Tries > 0 {
 		o.setReason(Repairing, "")
@@ -397,7 +397,7 @@ func (o *item) setQueued() {
 	o.setReason(Queued, "")
 }
 
-// inDoubtSince is when an order was last begun that nobody resolved; zero when that is not how it stands.
+// unknownSince is since when the outcome of a send has been unknown; zero when it is not.
 func (o *item) unknownSince() time.Time {
 	switch {
 	case o.entry.State != ledger.Unknown && o.entry.State != ledger.Intent:
@@ -409,7 +409,7 @@ func (o *item) unknownSince() time.Time {
 	}
 }
 
-// askWarehouses asks which orders the far sides have.
+// askWarehouses looks the orders up at the warehouses.
 func (r *run) askWarehouses(ctx context.Context, left []*item) {
 	by := map[string][]*item{}
 	for _, o := range left {
@@ -437,7 +437,7 @@ func (r *run) askWarehouses(ctx context.Context, left []*item) {
 				switch {
 				case err == nil:
 					_, o.atWarehouse = found[o.OutboundNo]
-				case fault.Of(err) == fault.Wait: // of the budget
+				case fault.Of(err) == fault.Wait: // the quota is used up
 					o.postpone()
 				default:
 					o.setReason(Unasked, fault.ReasonOf(err, "internal").Error())
@@ -466,7 +466,8 @@ var outcomes = []string{
 	event.OrderDelivered.Name,
 }
 
-// lookInStreams reads what was told of the orders that the warehouses do not have, and of those with several audits.
+// readOutcomes reads the published outcomes of orders that the warehouses do not have, and of those with several
+// audits.
 func (r *run) readOutcomes(ctx context.Context) error {
 	of, since := map[string]*item{}, time.Time{}
 	for _, o := range r.unresolved() {
@@ -514,38 +515,40 @@ func (r *run) readOutcomes(ctx context.Context) error {
 // clocksApart is by how much the clocks of the servers that lead two streams may differ.
 const clocksApart = time.Minute
 
-// reusedCode is the reason of an audit whose number was another content's.
+// reusedCode is the reason of an audit whose number belongs to another content.
 const reusedCode = "outbound.reused"
 
-// over tells whether its end was told: the warehouse may have put it away since.
+// finished reports whether a final event was published: the warehouse may have removed the order since.
 func (o Order) finished() bool {
 	return o.Outcome == event.OrderCancelled.Name || o.Outcome == event.OrderDelivered.Name
 }
 
-// tell notes an outcome. That it was accepted is not undone by what became of another content under its number.
+// addOutcome notes a published outcome. A later outcome of another content under the same number does not undo an
+// acceptance.
 func (o *item) addOutcome(s bus.Stored) {
-	if strings.HasSuffix(s.ID, "/"+reusedCode) { // told as held while the first one lives, else as failed
+	if strings.HasSuffix(s.ID, "/"+reusedCode) { // published as held while the first one lives, else as failed
 		o.Reused = true
 	}
-	over := s.Name == event.OrderCancelled.Name || s.Name == event.OrderDelivered.Name
-	if o.finished() || o.Outcome == event.OrderAccepted.Name && !over {
+	final := s.Name == event.OrderCancelled.Name || s.Name == event.OrderDelivered.Name
+	if o.finished() || o.Outcome == event.OrderAccepted.Name && !final {
 		return
 	}
 	o.Outcome, o.OutcomeAt = s.Name, s.At
 }
 
-// decide says what becomes of the orders that are left: the ledger does not know them, or has been in doubt for too long.
+// decide says what becomes of the orders that are left: the ledger does not know them, or their outcome has been
+// unknown for too long.
 func (r *run) decide(ctx context.Context) error {
 	var group errgroup.Group
 	group.SetLimit(lookupsAtOnce)
 	var mu sync.Mutex
 	for _, o := range r.unresolved() {
-		told := o.Outcome
-		if told != event.OrderAccepted.Name && !o.finished() && o.OutcomeAt.Before(o.last().Stored) {
-			told = "" // of an earlier audit
+		outcome := o.Outcome
+		if outcome != event.OrderAccepted.Name && !o.finished() && o.OutcomeAt.Before(o.last().Stored) {
+			outcome = "" // of an earlier audit
 		}
 		switch {
-		case o.atWarehouse || told == "" || o.entry.State.Live():
+		case o.atWarehouse || outcome == "" || o.entry.State.Live():
 			group.Go(func() error {
 				soon, err := r.redeliver(ctx, o)
 				mu.Lock()
@@ -555,9 +558,9 @@ func (r *run) decide(ctx context.Context) error {
 				}
 				return err
 			})
-		case told == event.OrderAccepted.Name:
+		case outcome == event.OrderAccepted.Name:
 			r.nameUnexplained(o, Absent, "")
-		case told == event.OrderHeld.Name:
+		case outcome == event.OrderHeld.Name:
 			r.nameUnexplained(o, Left, "")
 		default: // failed, cancelled, delivered, shadowed
 			o.settle(false)
@@ -566,18 +569,18 @@ func (r *run) decide(ctx context.Context) error {
 	return group.Wait()
 }
 
-// name names an order that nothing explains, if that was found before: it may just have been on its way from one place to
-// another.
-func (r *run) nameUnexplained(o *item, why Reason, detail string) {
-	if o.previous == why || o.previous == Confirming {
-		o.setReason(why, detail)
+// nameUnexplained names an order that nothing explains if the previous run found the same: it may just have been
+// moving from one place to another.
+func (r *run) nameUnexplained(o *item, reason Reason, detail string) {
+	if o.previous == reason || o.previous == Confirming {
+		o.setReason(reason, detail)
 		return
 	}
 	o.setReason(Confirming, "")
 	r.repeatAfter(r.ConfirmAfter)
 }
 
-// again hands an order over once more, and tells whether to look soon what came of it.
+// redeliver has an order's audit redelivered, and reports whether to check soon what came of it.
 func (r *run) redeliver(ctx context.Context, o *item) (soon bool, err error) {
 	switch {
 	case !o.TriedAt.IsZero() && r.began.Sub(o.TriedAt) < r.Deadline:
@@ -590,16 +593,16 @@ func (r *run) redeliver(ctx context.Context, o *item) (soon bool, err error) {
 		o.postpone()
 		return true, nil
 	}
-	// The pusher may have had it in hand until now.
+	// The pusher may have been handling it until now.
 	if err := r.readEntry(ctx, o); err != nil || o.settled {
 		return false, err
 	}
-	why := "nobody knows it"
+	why := "neither the ledger nor the warehouse knows it"
 	switch {
 	case o.atWarehouse:
 		why = "the warehouse has it, the ledger does not know it"
 	case o.entry.State.Live():
-		why = "in doubt for too long"
+		why = "its outcome has been unknown for too long"
 	}
 	a := o.auditToRedeliver()
 	err = r.Bus.Redeliver(ctx, pusherName, a.place(), o.Tries+1, bus.By{Who: Name, Why: why})
@@ -616,17 +619,17 @@ func (r *run) redeliver(ctx context.Context, o *item) (soon bool, err error) {
 	return true, nil
 }
 
-// keepFor is how long an order that nothing explains is remembered: longer than streams keep events.
+// keepFor is how long an unexplained order is remembered: longer than streams keep events.
 const keepFor = 120 * 24 * time.Hour
 
 func (r *run) write(ctx context.Context) error {
-	// What was found is written even when the handler's own time is up.
+	// Write what was found even when the handler's own time is up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
 	defer cancel()
 	c := bookChanges{seller: r.seller.Name(), version: r.version, fields: map[string][]byte{}}
 	head := r.report
 	head.Open, head.Oldest = map[Reason]int{}, time.Time{}
-	looking := 0
+	confirming := 0
 	for no, o := range r.orders {
 		if o.settled || !o.Reason.Explains() && r.began.Sub(o.First()) > keepFor {
 			head.Settled++
@@ -645,7 +648,7 @@ func (r *run) write(ctx context.Context) error {
 		}
 		head.Open[o.Reason]++
 		if o.Reason == Confirming {
-			looking++
+			confirming++
 		}
 		if !o.Reason.Explains() && (head.Oldest.IsZero() || o.First().Before(head.Oldest)) {
 			head.Oldest = o.First()
@@ -659,16 +662,16 @@ func (r *run) write(ctx context.Context) error {
 	}
 	c.marks = r.marks
 	head.RanAt = r.Now()
-	if r.walked && looking == 0 && !head.Full {
+	if r.walked && confirming == 0 && !head.Full {
 		head.CycleAt = head.RanAt
 	}
 	return c.write(ctx, r.Ledger, head, r.NewOwner)
 }
 
-// writeFor is for writing down what a run found.
+// writeFor is for writing what a run found.
 const writeFor = 10 * time.Second
 
-// log says what is new of an order that a person may have to see to.
+// log reports what changed about an order that a person may have to handle.
 func (r *run) log(o *item) {
 	e := r.Log.Debug()
 	switch {
