@@ -138,17 +138,15 @@ func (n *NATS) Start(ctx context.Context) error {
 	return n.Ready(ctx)
 }
 
-// Restart stops the nodes in order, one after the other, and starts each again.
+// Restart stops all nodes, then starts them together. A cluster whose disks were full needs that: a node that is restarted
+// alone finds no leader, because JetStream is off on the others.
 func (n *NATS) Restart(ctx context.Context) error {
 	for _, p := range n.Nodes {
 		if err := p.Stop(ctx); err != nil {
 			return err
 		}
-		if err := p.Start(ctx); err != nil {
-			return err
-		}
 	}
-	return n.Ready(ctx)
+	return n.Start(ctx)
 }
 
 // Kill kills all nodes that run.
