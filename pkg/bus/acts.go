@@ -11,8 +11,8 @@ import (
 	opsv1 "stockbridge/proto/ops/v1"
 )
 
-// Act tells what an operator is about to do, or did. The same part and stage of an act twice is stored once within the
-// window for duplicates (2 minutes).
+// Act records what an operator is about to do, or did. The same part and stage of an act is stored once within the
+// duplicate window (2 minutes).
 func (b *Bus) Act(ctx context.Context, a *opsv1.Act) error {
 	seller := a.GetSeller()
 	if !event.ValidSeller(seller) {
@@ -25,8 +25,9 @@ func (b *Bus) Act(ctx context.Context, a *opsv1.Act) error {
 	return nil
 }
 
-// Acts tells what operators did, oldest first, from since on (the zero time: from the beginning), until f returns an
-// error, which is returned. Of a seller it tells what is about that seller and what is about several.
+// Acts calls f for the acts of operators, oldest first, from since on (the zero time: from the beginning), until f
+// returns an error, which is returned. With a seller it selects the acts about that seller and those about several
+// sellers.
 func (b *Bus) Acts(ctx context.Context, seller string, since time.Time, f func(seq uint64, a *opsv1.Act) error) error {
 	filters := event.ActSubjects
 	if seller != "" {
@@ -35,7 +36,7 @@ func (b *Bus) Acts(ctx context.Context, seller string, since time.Time, f func(s
 	return b.read(ctx, reading{stream: streamActs, filters: filters, since: since}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
 		a, err := Decode(event.Acted, Stored{Name: event.Acted.Name, Header: m.Header, Body: m.Data})
 		if err != nil {
-			return nil // nobody else writes there: it is a later version's
+			return nil // only a later version of this program writes such an act
 		}
 		return f(meta.Sequence.Stream, a)
 	})

@@ -20,8 +20,8 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// Each of several who replay the same messages at once is told of some, and together they are told of all, once.
-func TestWhoReplaysTogetherCountsEachOnce(t *testing.T) {
+// Of several concurrent replays each counts some messages, and together they count all, once.
+func TestConcurrentReplaysCountEachOnce(t *testing.T) {
 	const messages, operators = 60, 3
 	b := bustest.Start(t)
 	stop := fill(t, b, messages)
@@ -49,7 +49,7 @@ func TestWhoReplaysTogetherCountsEachOnce(t *testing.T) {
 	}
 }
 
-// What a message stood there for before travels with it, also while it is parked, and what became of a replay can be asked.
+// Its history travels with a message, also while it is delayed, and the fate of a replay can be asked.
 func TestAReplayedMessageKeepsItsHistory(t *testing.T) {
 	b := bustest.Start(t)
 	var runs atomic.Int64
@@ -66,7 +66,7 @@ func TestAReplayedMessageKeepsItsHistory(t *testing.T) {
 		}
 	}, nil)
 	publish(t, b, audit("acme", "A1"))
-	first := shelved(t, b, 1)[0]
+	first := parseDeadLetter(t, b, 1)[0]
 	sent, err := b.Send(t.Context(), first.Seq, bus.By{Who: "ops", Why: "goods added"})
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func TestAReplayedMessageKeepsItsHistory(t *testing.T) {
 	becomes(bus.Done)
 }
 
-func TestTheFateOfWhatComesBack(t *testing.T) {
+func TestTheFateOfARetriedMessage(t *testing.T) {
 	b := bustest.Start(t)
 	serve(t, b, bus.Serving{}, func(_ context.Context, _ *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		if m.GetOutboundNo() == "A1" {
@@ -103,7 +103,7 @@ func TestTheFateOfWhatComesBack(t *testing.T) {
 		return nil, fault.Permanent(errors.New("no"))
 	}, nil)
 	publish(t, b, audit("acme", "A1"), audit("acme", "A2"))
-	for _, m := range shelved(t, b, 2) {
+	for _, m := range parseDeadLetter(t, b, 2) {
 		sent, err := b.Send(t.Context(), m.Seq, bus.By{Who: "ops"})
 		if err != nil {
 			t.Fatal(err)
@@ -116,7 +116,7 @@ func TestTheFateOfWhatComesBack(t *testing.T) {
 	}
 }
 
-// Operators record what they do; workers and sellers do not, and nobody removes what was recorded.
+// Operators record what they do; workers and sellers cannot, and nobody removes a record.
 func TestActsAreARecord(t *testing.T) {
 	b := bustest.Start(t)
 	at := time.Date(2026, 3, 5, 1, 31, 0, 0, time.UTC)
@@ -132,14 +132,14 @@ func TestActsAreARecord(t *testing.T) {
 			}
 		}
 	}
-	acts := func(seller string) (told []string) {
+	acts := func(seller string) (recorded []string) {
 		if err := b.Acts(t.Context(), seller, time.Time{}, func(_ uint64, a *opsv1.Act) error {
-			told = append(told, a.GetId()+" "+a.GetStage().String())
+			recorded = append(recorded, a.GetId()+" "+a.GetStage().String())
 			return nil
 		}); err != nil {
 			t.Fatal(err)
 		}
-		return told
+		return recorded
 	}
 	if got := acts(""); !slices.Equal(got, []string{"1 STAGE_ASKED", "1 STAGE_DONE", "2 STAGE_DONE", "3 STAGE_DONE"}) {
 		t.Error(got)

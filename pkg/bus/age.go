@@ -14,12 +14,12 @@ import (
 	"stockbridge/pkg/fault"
 )
 
-// Age ends what at now has stood on the shelf of a consumer for longer than keep: dead letters are erased; held messages become
-// dead letters, with the reason, so that nothing that still waits goes away unseen. Any number of workers may do it at
-// once. It tells how many of each, also beside an error.
+// Age ends what at now has been a dead letter of the consumer for longer than keep: dead letters are erased; held
+// messages become dead letters with the given reason, so that nothing that still waits disappears unseen. Any number of
+// workers may call it at once. It returns how many of each, also beside an error.
 func (b *Bus) Age(ctx context.Context, consumer string, now time.Time, keep time.Duration, why fault.Reason) (erased, ended int, err error) {
 	for _, kind := range []string{event.Dead, event.Held} {
-		for q := (DeadLetterQuery{Kind: kind, Consumer: consumer, Limit: shelfPageMax}); ; {
+		for q := (DeadLetterQuery{Kind: kind, Consumer: consumer, Limit: deadLetterPageMax}); ; {
 			items, next, err := b.DeadLetters(ctx, q)
 			if err != nil {
 				return erased, ended, err
@@ -29,14 +29,14 @@ func (b *Bus) Age(ctx context.Context, consumer string, now time.Time, keep time
 					continue
 				}
 				if kind == event.Dead {
-					if err := b.Erase(ctx, streamShelf, s.Seq, time.Time{}); err != nil {
+					if err := b.Erase(ctx, streamDeadLetters, s.Seq, time.Time{}); err != nil {
 						return erased, ended, err
 					}
 					erased++
 					continue
 				}
-				err := b.endWaiting(ctx, s.Seq, now, why)
-				if err != nil && !errors.Is(err, ErrNoDeadLetter) { // or it went on just now
+				err := b.expireHeld(ctx, s.Seq, now, why)
+				if err != nil && !errors.Is(err, ErrNoDeadLetter) { // or it was released just now
 					return erased, ended, err
 				}
 				if err == nil {
@@ -51,13 +51,13 @@ func (b *Bus) Age(ctx context.Context, consumer string, now time.Time, keep time
 	return erased, ended, nil
 }
 
-// endWaiting makes a dead letter of a held message.
-func (b *Bus) endWaiting(ctx context.Context, seq uint64, now time.Time, why fault.Reason) error {
-	stream, raw, err := b.shelfMessage(ctx, seq)
+// expireHeld turns a held message into a dead letter.
+func (b *Bus) expireHeld(ctx context.Context, seq uint64, now time.Time, why fault.Reason) error {
+	stream, raw, err := b.deadLetterMessage(ctx, seq)
 	if err != nil {
 		return err
 	}
-	s, err := shelved(raw.Subject, raw.Sequence, raw.Header, raw.Data)
+	s, err := parseDeadLetter(raw.Subject, raw.Sequence, raw.Header, raw.Data)
 	if err != nil {
 		return fmt.Errorf("end the waiting of %d: %w", seq, err)
 	}
@@ -69,17 +69,17 @@ func (b *Bus) endWaiting(ctx context.Context, seq uint64, now time.Time, why fau
 	m.Header.Del(event.HeaderCause)
 	m.Header.Set(event.HeaderClass, fault.Refused.String())
 	m.Header.Set(event.HeaderReason, reasonText(why))
-	m.Header.Set(event.HeaderError, cut(why.Error()+"; "+s.Cause+": "+s.Error, maxError))
+	m.Header.Set(event.HeaderError, truncate(why.Error()+"; "+s.Cause+": "+s.Error, maxError))
 	m.Header.Set(event.HeaderLast, now.UTC().Format(time.RFC3339Nano))
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.Itoa(0))
 	acks, err := b.store(ctx, m)
-	if err != nil && !wrongLast(err) { // somebody else has just done it, or it is dead already
+	if err != nil && !wrongLast(err) { // somebody else has just done it, or it is a dead letter already
 		return fmt.Errorf("end the waiting of %d: %w", seq, err)
 	}
 	stored := err == nil
-	err = takeOff(ctx, stream, seq)
+	err = removeDeadLetter(ctx, stream, seq)
 	if errors.Is(err, ErrNoDeadLetter) && stored {
-		return errors.Join(err, b.Erase(ctx, streamShelf, acks[0].Sequence, time.Time{})) // it was released meanwhile
+		return errors.Join(err, b.Erase(ctx, streamDeadLetters, acks[0].Sequence, time.Time{})) // it was released meanwhile
 	}
 	return err
 }

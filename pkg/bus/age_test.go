@@ -10,7 +10,7 @@ import (
 	"stockbridge/pkg/fault"
 )
 
-func TestWhatIsShelvedAges(t *testing.T) {
+func TestDeadLettersExpire(t *testing.T) {
 	b := bustest.Start(t)
 	defer fill(t, b, 6)() // four held, two dead
 	const keep = 90 * 24 * time.Hour

@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Answer answers whoever puts a question to subject with Gather, until stop. answer is called by one goroutine at a time.
+// Answer answers the questions that Gather sends to subject, until stop. answer runs in one goroutine at a time.
 func (b *Bus) Answer(subject string, answer func() []byte) (stop func(), err error) {
 	sub, err := b.nc.Subscribe(subject, func(m *nats.Msg) {
 		if err := m.Respond(answer()); err != nil {
@@ -22,7 +22,8 @@ func (b *Bus) Answer(subject string, answer func() []byte) (stop func(), err err
 	return func() { _ = sub.Unsubscribe() }, nil // the connection ends it at the latest
 }
 
-// Gather puts a question to all who Answer on subject, and gives what came within the time; nothing when nobody does.
+// Gather sends a question to all who Answer on subject, and returns the answers that came within the time; none when
+// nobody listens.
 func (b *Bus) Gather(ctx context.Context, subject string, within time.Duration) ([][]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

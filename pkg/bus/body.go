@@ -25,19 +25,19 @@ const (
 	typeProto = "application/protobuf"
 )
 
-// Read reads a body as the workers do, and lists all that is wrong with it: it is too large, cannot be read, or breaks the
-// rules in its .proto. readable is false when m is not what was sent. The reasons quote nothing of the body. The error is a
-// fault of ours.
+// Read decodes and validates a body as the workers do, and lists all that is wrong with it: it is too large,
+// unreadable, or breaks the rules in its .proto. readable is false when m is not what was sent. The reasons quote
+// nothing of the body. A non-nil error is our own fault.
 func Read[M proto.Message](topic event.Topic[M], header nats.Header, body []byte) (m M, readable bool, wrong []fault.Reason, err error) {
 	m = topic.New()
-	readable, wrong, err = read(header, body, m)
+	readable, wrong, err = decodeAndValidate(header, body, m)
 	return m, readable, wrong, err
 }
 
-// read is Read into m. Of what cannot be read m holds what can be told of whose it is.
-func read(header nats.Header, body []byte, m proto.Message) (readable bool, wrong []fault.Reason, err error) {
+// decodeAndValidate is Read into m. If the body is unreadable, m holds the fields that identify it.
+func decodeAndValidate(header nats.Header, body []byte, m proto.Message) (readable bool, wrong []fault.Reason, err error) {
 	if len(body) > MaxBody {
-		if kindOf(header) == typeJSON {
+		if contentTypeOf(header) == typeJSON {
 			salvage(body, m)
 		}
 		large := fault.Reason{
@@ -54,15 +54,15 @@ func read(header nats.Header, body []byte, m proto.Message) (readable bool, wron
 	return true, wrong, err
 }
 
-// Decode reads the message of a stored event. It is not validated.
+// Decode decodes the message of a stored event. It does not validate it.
 func Decode[M proto.Message](topic event.Topic[M], s Stored) (M, error) {
 	m := topic.New()
 	return m, decode(s.Header, s.Body, m)
 }
 
-// kindOf is the content type without its parameters ("; charset=utf-8"), which change nothing; one that is missing or cannot
-// be read at all is JSON.
-func kindOf(header nats.Header) string {
+// contentTypeOf is the content type without its parameters ("; charset=utf-8"), which change nothing; a missing or
+// unreadable one is JSON.
+func contentTypeOf(header nats.Header) string {
 	contentType, _, _ := mime.ParseMediaType(headerOf(header, event.HeaderContentType))
 	switch contentType {
 	case "":
@@ -73,17 +73,17 @@ func kindOf(header nats.Header) string {
 	return contentType
 }
 
-// decode reads body into m. Its errors are fault.Reasons and quote nothing of the body; m then holds what can be told of
-// whose it is (salvage).
+// decode reads body into m. Its errors are fault.Reasons and quote nothing of the body; m then holds the fields that
+// identify it (salvage).
 func decode(header nats.Header, body []byte, m proto.Message) error {
-	switch kindOf(header) {
+	switch contentTypeOf(header) {
 	case typeProto:
 		err := proto.Unmarshal(body, m)
 		if err == nil {
 			return nil
 		}
 		reason := fault.Reason{Code: "malformed", ZH: "正文不是该事件的 protobuf 编码", EN: "the body is not the protobuf encoding of this event"}
-		if strings.Contains(err.Error(), "UTF-8") { // all before it was read
+		if strings.Contains(err.Error(), "UTF-8") { // everything before it was read
 			reason.ZH, reason.EN = "有文本不是 UTF-8 编码（可能是 GBK）", "a text in it is not UTF-8, perhaps GBK"
 			return reason
 		}
@@ -94,7 +94,7 @@ func decode(header nats.Header, body []byte, m proto.Message) error {
 		options := protojson.UnmarshalOptions{DiscardUnknown: true}
 		err := options.Unmarshal(body, m)
 		if err != nil {
-			if repaired := whole(body); repaired != nil {
+			if repaired := repairSurrogates(body); repaired != nil {
 				body = repaired
 				proto.Reset(m)
 				err = options.Unmarshal(body, m)
@@ -105,9 +105,9 @@ func decode(header nats.Header, body []byte, m proto.Message) error {
 			salvage(body, m)
 			return reason
 		}
-		if path, fd := unknownWord(body, m.ProtoReflect().Descriptor()); fd != nil {
-			zh, en := want(fd, true)
-			return fault.Reason{Code: "malformed", Field: cut(path, maxPath), ZH: zh, EN: en}
+		if path, fd := unknownEnumValue(body, m.ProtoReflect().Descriptor()); fd != nil {
+			zh, en := expected(fd, true)
+			return fault.Reason{Code: "malformed", Field: truncate(path, maxPath), ZH: zh, EN: en}
 		}
 		return nil
 	default:
@@ -119,10 +119,11 @@ func decode(header nats.Header, body []byte, m proto.Message) error {
 	}
 }
 
-// jsonErrorPlace finds where protojson says that an error is: "proto: (line 1:23): …". Its spaces vary.
+// jsonErrorPlace finds the position in protojson's errors: "proto: (line 1:23): …". Their spaces vary.
 var jsonErrorPlace = regexp.MustCompile(`\(line\s(\d+):(\d+)\)`)
 
-// malformed says where JSON is wrong and what belongs there. What stands there is not repeated: it may be somebody's name.
+// malformed says where the JSON is wrong and what is expected there. It does not repeat the value: it may be somebody's
+// name.
 func malformed(body []byte, err error, kind protoreflect.MessageDescriptor) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return fault.Reason{Code: "malformed", ZH: "正文为空", EN: "the body is empty"}
@@ -155,7 +156,7 @@ func malformed(body []byte, err error, kind protoreflect.MessageDescriptor) erro
 		if fd, element := fieldAt(kind, path); strings.Contains(text, "duplicate field") {
 			what, wasZH = "field given twice", "字段重复"
 		} else if fd != nil {
-			wasZH, what = want(fd, element)
+			wasZH, what = expected(fd, element)
 		} else {
 			what, wasZH = "an object in { } is wanted", "应为对象 { }"
 		}
@@ -186,17 +187,17 @@ func offsetOf(body []byte, line, column int) int {
 	return at
 }
 
-// position is the line and column of the byte at offset: the opposite of offsetOf.
+// position is the line and column of the byte at offset: the inverse of offsetOf.
 func position(body []byte, offset int) (line, column int) {
 	head := body[:offset]
 	return bytes.Count(head, []byte("\n")) + 1, utf8.RuneCount(head[bytes.LastIndexByte(head, '\n')+1:]) + 1
 }
 
-// maxPath is the most that is told of a path, bytes: it goes into headers.
+// maxPath bounds a path, bytes: it goes into headers.
 const maxPath = 200
 
-// jsonPath tells the path of the value at offset, "lines[0].quantity"; "" at the top. Of a body that breaks off before
-// offset it is the path at which it does.
+// jsonPath is the path of the value at offset, "lines[0].quantity"; "" at the top. If the body ends before offset, it
+// is the path at its end.
 func jsonPath(body []byte, offset int) string {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
@@ -230,14 +231,14 @@ func jsonPath(body []byte, offset int) string {
 	}
 }
 
-// jsonLevels are the objects and arrays that a value lies in, the outermost first.
+// jsonLevels are the objects and arrays around a value, outermost first.
 type jsonLevels []jsonLevel
 
 type jsonLevel struct {
 	array bool
-	// index is the present element of an array.
+	// index is the current element of an array.
 	index int
-	// key is the present one of an object; wantsKey says that another one comes next.
+	// key is the current one of an object; wantsKey says that a key comes next.
 	key      string
 	wantsKey bool
 }
@@ -267,11 +268,11 @@ func (in jsonLevels) path() string {
 			b.WriteString(l.key)
 		}
 	}
-	return cut(b.String(), maxPath)
+	return truncate(b.String(), maxPath)
 }
 
-// oneOf is the first of several reasons, and in its text the others.
-func oneOf(wrong []fault.Reason) fault.Reason {
+// joinReasons is the first of several reasons, with the texts of the others appended.
+func joinReasons(wrong []fault.Reason) fault.Reason {
 	const most = 5
 	reason := wrong[0]
 	for _, r := range wrong[1:min(len(wrong), most)] {
@@ -285,7 +286,7 @@ func oneOf(wrong []fault.Reason) fault.Reason {
 	return reason
 }
 
-// headerOf reads a header whatever the case of its name.
+// headerOf reads a header regardless of the case of its name.
 func headerOf(h nats.Header, name string) string {
 	if v := h.Get(name); v != "" {
 		return v

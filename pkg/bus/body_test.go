@@ -27,7 +27,7 @@ func TestThePathOfAFaultInJSONIsFound(t *testing.T) {
 	}
 }
 
-// Whatever arrives: no panic, a reason with a place, and nothing of the body in it.
+// For any input: no panic, a reason with a position, and nothing of the body in it.
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
 		"", "{", "[]", "null", `{"lines":[{"quantity":"two"}]}`, `{"receiver":{"mobile":1}}`, `{"audited_at":"x"}`, "\xff", `{"a":"\ud800"}`,
@@ -52,8 +52,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// What a program does wrong on its first day: it is told which field, what belongs there, and, where that can be read, of
-// which order.
+// What a program does wrong on its first day: the answer names the field, what belongs there, and, where it can be
+// read, the order.
 func TestFirstDayMistakes(t *testing.T) {
 	const head = `{"seller":"acme","outboundNo":"SO-1-1","revision":2,"orderNo":"SO-1",`
 	for _, c := range []struct{ name, body, field, en, zh, number string }{
@@ -119,7 +119,7 @@ func TestHeadersTravelInsideAndBack(t *testing.T) {
 		"ce-id": {"1"}, "X-Mine": {"a", "b"}, "Nats-Msg-Id": {"1"}, "nats-rollup": {"all"}, "Nats-Expected-Last-Sequence": {"7"},
 		"Bridge-Released": {"hold:x"}, "bridge-seller": {"evil"},
 	}
-	inside := carry(original)
+	inside := wrapHeaders(original)
 	for k := range inside {
 		if hasPrefixFold(k, natsPrefix) {
 			t.Errorf("%s would act again", k)
@@ -130,7 +130,7 @@ func TestHeadersTravelInsideAndBack(t *testing.T) {
 	}
 	inside.Set(event.HeaderOriginSeq, "1")
 	inside.Set("Nats-Scheduler", "park.x")
-	back := uncarry(inside)
+	back := unwrapHeaders(inside)
 	delete(original, "Bridge-Released")
 	delete(original, "bridge-seller")
 	if len(back) != len(original) {
@@ -144,10 +144,10 @@ func TestHeadersTravelInsideAndBack(t *testing.T) {
 }
 
 func TestCutKeepsCharactersWhole(t *testing.T) {
-	if got := cut("仓海", 4); got != "仓" {
+	if got := truncate("仓海", 4); got != "仓" {
 		t.Errorf("%q", got)
 	}
-	if got := cut("仓海", 6); got != "仓海" {
+	if got := truncate("仓海", 6); got != "仓海" {
 		t.Errorf("%q", got)
 	}
 }

@@ -15,15 +15,15 @@ var (
 	ErrKeyExists = errors.New("key exists")
 	// ErrKeyNotFound: there is no such key, or it was deleted.
 	ErrKeyNotFound = errors.New("key not found")
-	// ErrRevision: the key was written since it was read. A caller who repeats a call that timed out may also meet its own
-	// first write here: one that must know puts a token of its own into the value.
+	// ErrRevision: the key was written since it was read. A caller that repeats a call that timed out may meet its own
+	// first write here: if it must know, it puts a token of its own into the value.
 	ErrRevision = errors.New("key changed meanwhile")
 )
 
 // Bucket is a key-value store on the bus. Keys are tokens of A-Z a-z 0-9 _ - / = separated by dots.
 //
-// Get may be answered by a replica that is a little behind: decide with Create, Update and Delete, which compare on
-// the leader. All calls end with ctx. One that writes ends after 5 s at the latest, and may have been done all the same.
+// Get may be answered by a replica that is slightly behind: decide with Create, Update and Delete, which compare on the
+// leader. All calls end with ctx. A write ends after 5 s at the latest, and may have succeeded all the same.
 type Bucket struct {
 	bus *Bus
 	kv  jetstream.KeyValue
@@ -31,7 +31,7 @@ type Bucket struct {
 	markers time.Duration
 }
 
-// Value is what stands under a key.
+// Value is a key's value.
 type Value struct {
 	Key  string
 	Data []byte
@@ -41,12 +41,13 @@ type Value struct {
 	At time.Time
 }
 
-// Seen is one thing that a watch tells.
+// Seen is one update of a watch.
 type Seen struct {
 	Value
 	// Deleted: the key is gone, Data is nil.
 	Deleted bool
-	// Current marks the end of what stood in the bucket when the watch began; no other field is set. Changes follow.
+	// Current marks the end of the values that the bucket held when the watch started; no other field is set. Changes
+	// follow.
 	Current bool
 }
 
@@ -69,7 +70,7 @@ func (b *Bus) Bucket(ctx context.Context, name string) (*Bucket, error) {
 // Get reads key; ErrKeyNotFound.
 func (k *Bucket) Get(ctx context.Context, key string) (Value, error) {
 	var e jetstream.KeyValueEntry
-	err := ask(ctx, func(ctx context.Context) (err error) {
+	err := withRetry(ctx, func(ctx context.Context) (err error) {
 		e, err = k.kv.Get(ctx, key)
 		return err
 	})
@@ -83,9 +84,9 @@ func (k *Bucket) Get(ctx context.Context, key string) (Value, error) {
 func (k *Bucket) Create(ctx context.Context, key string, data []byte) (revision uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	life, began := k.bus.life(), time.Now()
+	epoch, began := k.bus.epoch(), time.Now()
 	revision, err = k.kv.Create(ctx, key, data)
-	k.note(life, key, began, err)
+	k.note(epoch, key, began, err)
 	return revision, keyError("create", key, err)
 }
 
@@ -93,9 +94,9 @@ func (k *Bucket) Create(ctx context.Context, key string, data []byte) (revision 
 func (k *Bucket) Update(ctx context.Context, key string, data []byte, revision uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	life, began := k.bus.life(), time.Now()
+	epoch, began := k.bus.epoch(), time.Now()
 	next, err := k.kv.Update(ctx, key, data, revision)
-	k.note(life, key, began, err)
+	k.note(epoch, key, began, err)
 	return next, keyError("update", key, err)
 }
 
@@ -108,15 +109,15 @@ func (k *Bucket) Delete(ctx context.Context, key string, revision uint64) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	life, began := k.bus.life(), time.Now()
+	epoch, began := k.bus.epoch(), time.Now()
 	err := k.kv.Purge(ctx, key, opts...)
-	k.note(life, key, began, err)
+	k.note(epoch, key, began, err)
 	return keyError("delete", key, err)
 }
 
-// note tells CheckWrites what became of a write.
-func (k *Bucket) note(life uint64, key string, began time.Time, err error) {
-	k.bus.stored.note(life, keyPrefix+k.kv.Bucket()+"."+key, began, time.Now(), err)
+// note reports the result of a write to CheckWrites.
+func (k *Bucket) note(epoch uint64, key string, began time.Time, err error) {
+	k.bus.writes.note(epoch, keyPrefix+k.kv.Bucket()+"."+key, began, time.Now(), err)
 }
 
 // Keys lists the keys below prefix, which is whole tokens without the last dot ("seller" lists "seller.acme", not
@@ -136,13 +137,13 @@ func (k *Bucket) Keys(ctx context.Context, prefix string) ([]string, error) {
 	return keys, nil
 }
 
-// Watch tells what stands below prefix, then Current, then each change, until ctx ends and the channel is closed. It
-// goes on over lost connections; a reader that was cut off for longer than the bucket keeps markers of deletions
+// Watch sends the values below prefix, then Current, then each change, until ctx ends and the channel is closed. It
+// survives lost connections; a reader that was cut off for longer than the bucket keeps markers of deletions
 // (topology.go) may miss one.
 //
-// The channel is closed too when the connection is with another server, or another run of it, than when the watch
-// began: the bucket may have been put back to an older copy, which gives out its revisions again. Who begins anew then
-// holds no revision from before against what is told, and forgets what is not told before Current.
+// The channel is also closed when the connection is with another server, or another run of it, than when the watch
+// started: the bucket may have been restored from an older copy, which issues its revisions again. A caller that starts
+// over must not compare with revisions from before, and must forget what is not sent before Current.
 func (k *Bucket) Watch(ctx context.Context, prefix string) (<-chan Seen, error) {
 	reconnected, server := k.bus.reconnected.wait(), k.bus.ServerID()
 	w, err := k.kv.Watch(ctx, below(prefix))
@@ -213,7 +214,7 @@ func keyError(verb, key string, err error) error {
 	}
 }
 
-// wrongLast tells whether a compare-and-set lost. Replicated streams use another code than single ones.
+// wrongLast reports whether a compare-and-set lost. Replicated streams use another code than single ones.
 func wrongLast(err error) bool {
 	var api jetstream.JetStreamError
 	if !errors.As(err, &api) || api.APIError() == nil {

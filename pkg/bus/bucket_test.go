@@ -10,7 +10,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 )
 
-func TestABucketComparesBeforeItWritesAndTellsEachChange(t *testing.T) {
+func TestABucketComparesBeforeItWritesAndSendsEachChange(t *testing.T) {
 	ctx := t.Context()
 	b := bustest.Start(t)
 	k, err := b.Bucket(ctx, bus.BucketLedger)
@@ -75,7 +75,7 @@ func TestABucketComparesBeforeItWritesAndTellsEachChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := <-seen; s.Key != "a.c.d" {
-		t.Fatalf("another prefix's key was told: %+v", s)
+		t.Fatalf("another prefix's key was sent: %+v", s)
 	}
 	keys, err := k.Keys(ctx, "a")
 	slices.Sort(keys)

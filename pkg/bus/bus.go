@@ -17,21 +17,21 @@ import (
 
 // Options of a connection.
 type Options struct {
-	// URL of one or several servers, comma-separated: "nats://127.0.0.1:4222". It may hold user and password.
+	// URL of one server or several, comma-separated: "nats://127.0.0.1:4222". It may hold user and password.
 	URL string
-	// Name shown to the server's operator, the CloudEvents source of what is published, and part of its inboxes (InboxOf):
-	// the service.
+	// Name of the service: shown by the server, used as the CloudEvents source of published events and as part of the
+	// inboxes (InboxOf).
 	Name string
 	// CredsFile holds a user's JWT and key; empty for none.
 	CredsFile string
-	// Traces makes the spans of what is served; nil for none. Its ids must be those of trace.IDs.
+	// Traces creates the spans of served messages; nil for none. Its ids must come from trace.IDs.
 	Traces oteltrace.TracerProvider
 	Log    zerolog.Logger
-	// Now is the host's own clock, time.Now when nil. Tests set one that is off.
+	// Now is the host's own clock, time.Now when nil. Tests pass one that is off.
 	Now func() time.Time
 }
 
-// Bus is a connection to the broker. Its methods may be called by many goroutines.
+// Bus is a connection to the broker. It is safe for concurrent use.
 type Bus struct {
 	nc          *nats.Conn
 	js          jetstream.JetStream
@@ -39,16 +39,16 @@ type Bus struct {
 	source      string
 	tracer      oteltrace.Tracer // nil for none
 	denials     denials
-	stored      stored
-	reconnected bell
+	writes      writeHealth
+	reconnected broadcast
 	clock       *clock.Clock
 }
 
-// Connect connects and waits until the connection stands or ctx ends. A connection that breaks later is made anew for
-// ever; Ready tells.
+// Connect waits until the connection is up or ctx ends. A connection that breaks later reconnects for ever; Ready
+// reports its state.
 func Connect(ctx context.Context, o Options) (*Bus, error) {
 	b := &Bus{log: o.Log, source: o.Name}
-	b.clock = clock.New(b.askTime, o.Now)
+	b.clock = clock.New(b.serverTime, o.Now)
 	if b.source == "" {
 		b.source = "stockbridge"
 	}
@@ -72,7 +72,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			signal(up)
-			b.reconnected.ring()
+			b.reconnected.notify()
 			b.log.Info().Str("server", nc.ConnectedServerName()).Msg("connected to NATS again")
 		}),
 	}
@@ -111,7 +111,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Close flushes and ends the connection.
+// Close flushes and closes the connection.
 func (b *Bus) Close() {
 	if err := b.nc.FlushTimeout(2 * time.Second); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		b.log.Debug().Err(err).Msg("cannot flush before closing")
@@ -119,7 +119,7 @@ func (b *Bus) Close() {
 	b.nc.Close()
 }
 
-// Ready is nil while the connection stands. It does not ask the server; CheckWrites does both.
+// Ready is nil while the connection is up. It does not ask the server; CheckWrites does both.
 func (b *Bus) Ready() error {
 	if status := b.nc.Status(); status != nats.CONNECTED {
 		return fmt.Errorf("connection to NATS is %s", status)
@@ -127,8 +127,8 @@ func (b *Bus) Ready() error {
 	return nil
 }
 
-// Tracer begins the spans of what this connection serves; nil when nothing is traced.
+// Tracer starts the spans of what this connection serves; nil when tracing is off.
 func (b *Bus) Tracer() oteltrace.Tracer { return b.tracer }
 
-// ServerID names the run of the server that the connection is with: another after each start of a server.
+// ServerID identifies the server run that the connection is with: it differs after each start of a server.
 func (b *Bus) ServerID() string { return b.nc.ConnectedServerId() }

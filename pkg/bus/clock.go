@@ -8,15 +8,15 @@ import (
 	"stockbridge/pkg/clock"
 )
 
-// Now is the broker's time, by which it fires what is parked; the host's own until Clock was measured once.
+// Now is the broker's time, which fires delayed messages; the host's own until Clock was measured.
 func (b *Bus) Now() time.Time { return b.clock.Now() }
 
-// Clock is the broker's. Somebody has to measure it, at start and now and then.
+// Clock is the broker's clock. The process must measure it at start and now and then.
 func (b *Bus) Clock() *clock.Clock { return b.clock }
 
-// askTime asks the broker what time it is. On a cluster it is the leader of a stream that answers, as it is the leader who
-// fires what is parked.
-func (b *Bus) askTime(ctx context.Context) (time.Time, error) {
+// serverTime asks the broker for its time. On a cluster a stream's leader answers, as it is the leader that fires
+// delayed messages.
+func (b *Bus) serverTime(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	s, err := b.js.Stream(ctx, streamRetry)

@@ -19,8 +19,8 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// A worker's clock is off: what it parks comes back when it should by the broker's.
-func TestWhatIsParkedComesBackByTheBrokersClock(t *testing.T) {
+// A worker's clock is off: its delayed retries fire on time by the broker's clock.
+func TestDelaysFireByTheBrokersClock(t *testing.T) {
 	for _, off := range []time.Duration{10 * time.Minute, -10 * time.Minute} {
 		_, url := bustest.StartServer(t)
 		b, err := bus.Connect(t.Context(), bus.Options{
@@ -37,7 +37,7 @@ func TestWhatIsParkedComesBackByTheBrokersClock(t *testing.T) {
 			return nil, fault.RetryAfter(time.Hour, errors.New("too early"))
 		}, nil)
 		publish(t, b, audit("acme", "A1"))
-		at, err := time.Parse(time.RFC3339Nano, strings.TrimPrefix(parkedSchedule(t, url), "@at "))
+		at, err := time.Parse(time.RFC3339Nano, strings.TrimPrefix(delayedSchedule(t, url), "@at "))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,8 +47,8 @@ func TestWhatIsParkedComesBackByTheBrokersClock(t *testing.T) {
 	}
 }
 
-// parkedSchedule waits for a parked message and tells its schedule.
-func parkedSchedule(t *testing.T, url string) (schedule string) {
+// delayedSchedule waits for a delayed message and returns its schedule.
+func delayedSchedule(t *testing.T, url string) (schedule string) {
 	t.Helper()
 	nc, err := nats.Connect(url)
 	if err != nil {
@@ -63,7 +63,7 @@ func parkedSchedule(t *testing.T, url string) (schedule string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is parked", func() bool {
+	eventually(t, "it is delayed", func() bool {
 		m, err := s.GetLastMsgForSubject(t.Context(), event.DelayedSubjects)
 		if err == nil {
 			schedule = m.Header.Get(jetstream.ScheduleHeader)
@@ -73,7 +73,7 @@ func parkedSchedule(t *testing.T, url string) (schedule string) {
 	return schedule
 }
 
-// One that is not fit takes nothing, what was on its way goes back, and it goes on by itself.
+// An unfit worker handles nothing, releases what was in transit, and continues automatically.
 func TestAnUnfitWorkerTakesNothing(t *testing.T) {
 	b := bustest.Start(t)
 	var unfit, handled, asked atomic.Int32
@@ -93,7 +93,7 @@ func TestAnUnfitWorkerTakesNothing(t *testing.T) {
 	publish(t, b, audit("acme", "A1"))
 	eventually(t, "the first is handled", func() bool { return handled.Load() == 1 })
 	unfit.Store(1)
-	for _, no := range []string{"A2", "A3", "A4"} { // the request that is open takes some
+	for _, no := range []string{"A2", "A3", "A4"} { // the open request receives some
 		publish(t, b, audit("acme", no))
 	}
 	before := asked.Load()

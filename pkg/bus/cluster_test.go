@@ -19,7 +19,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// cluster is three nodes of the test's own, whose leaders can be moved and whose nodes can be stopped.
+// cluster is three nodes of one test, whose leaders can be moved and whose nodes can be stopped.
 type cluster struct {
 	*bustest.Cluster
 	t  *testing.T
@@ -27,7 +27,7 @@ type cluster struct {
 	nc *nats.Conn
 }
 
-// newCluster is for stories that only a cluster can tell.
+// newCluster is for stories that need a cluster.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	if !bustest.Clustered() {
@@ -40,7 +40,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	var err error
-	ackWait(t, c.b, 5*time.Second) // an ack that its consumer's leader did not live to see comes again after so long
+	ackWait(t, c.b, 5*time.Second) // an ack whose consumer's leader died is redelivered after this time
 	if c.nc, err = nats.Connect(c.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func (c *cluster) leader(stream string) (node int) {
 	return node
 }
 
-// flow is orders of every fate on their way, published one after the other until stop.
+// flow publishes orders of every outcome, one after the other until stop.
 type flow struct {
 	mu        sync.Mutex
 	runs      map[string]int
@@ -89,8 +89,8 @@ type flow struct {
 	stop      func()
 }
 
-// fates of orders by their number: every so many are held, tried again, or parked.
-func fateOf(i int) string { return []string{"fine", "held", "fine", "again", "parked"}[i%5] }
+// outcomes of orders by their number: some are held, some retried, some delayed.
+func outcomeOf(i int) string { return []string{"fine", "held", "fine", "again", "delayed"}[i%5] }
 
 func (c *cluster) flow() *flow {
 	c.t.Helper()
@@ -117,7 +117,7 @@ func (c *cluster) flow() *flow {
 			return nil, fault.Hold("shop:acme/S1", errors.New("no such shop"))
 		case fate == "again" && first:
 			return nil, errors.New("not now")
-		case fate == "parked" && first && !d.Returned:
+		case fate == "delayed" && first && !d.Returned:
 			return nil, fault.RetryAfter(11*time.Second, errors.New("later"))
 		}
 		return []event.Event{accepted(m)}, nil
@@ -126,7 +126,7 @@ func (c *cluster) flow() *flow {
 	go func() {
 		defer close(done)
 		for i := 0; ; i++ {
-			no := fmt.Sprintf("%s-%d", fateOf(i), i)
+			no := fmt.Sprintf("%s-%d", outcomeOf(i), i)
 			if err := c.b.Publish(c.t.Context(), audit("acme", no)); err != nil {
 				c.t.Errorf("publish %s: %v", no, err)
 			}
@@ -143,7 +143,7 @@ func (c *cluster) flow() *flow {
 	return f
 }
 
-// shelf lists all that stands there.
+// shelf lists all dead letters.
 func (c *cluster) shelf() []bus.DeadLetter {
 	c.t.Helper()
 	items, _, err := c.b.DeadLetters(c.t.Context(), bus.DeadLetterQuery{Limit: 10_000})
@@ -153,7 +153,7 @@ func (c *cluster) shelf() []bus.DeadLetter {
 	return items
 }
 
-// settled is the single server's settled, and says what is left.
+// settled is the single server's settled, and logs what is left.
 func (c *cluster) settled() {
 	c.t.Helper()
 	for end := time.Now().Add(12 * time.Second); ; pass(50 * time.Millisecond) {
@@ -181,7 +181,7 @@ func (c *cluster) settled() {
 	}
 }
 
-// came waits until so many more orders have run.
+// came waits until that many more orders have run.
 func (f *flow) came(t *testing.T, more int) {
 	t.Helper()
 	count := func() int {
@@ -193,7 +193,7 @@ func (f *flow) came(t *testing.T, more int) {
 	eventually(t, fmt.Sprintf("%d more orders", more), func() bool { return count() >= from+more })
 }
 
-// all holds what came of the flow against what was published.
+// all compares the flow's results with what was published.
 func (c *cluster) all(f *flow) {
 	c.t.Helper()
 	f.stop()
@@ -206,10 +206,10 @@ func (c *cluster) all(f *flow) {
 		}
 	}
 	eventually(c.t, "every order has its outcome", func() bool {
-		return len(told(c.t, c.b, event.OrderAccepted.Name)) == want && len(c.shelf()) == held
+		return len(published(c.t, c.b, event.OrderAccepted.Name)) == want && len(c.shelf()) == held
 	})
 	c.settled()
-	for no, n := range told(c.t, c.b, event.OrderAudited.Name) {
+	for no, n := range published(c.t, c.b, event.OrderAudited.Name) {
 		if n != 1 {
 			c.t.Errorf("%s is stored %d times", no, n)
 		}
@@ -218,12 +218,12 @@ func (c *cluster) all(f *flow) {
 	defer f.mu.Unlock()
 	twice := 0
 	for no, n := range f.runs {
-		if usual := map[bool]int{true: 2, false: 1}[strings.HasPrefix(no, "again") || strings.HasPrefix(no, "parked")]; n > usual {
+		if usual := map[bool]int{true: 2, false: 1}[strings.HasPrefix(no, "again") || strings.HasPrefix(no, "delayed")]; n > usual {
 			twice += n - usual
 		}
 	}
-	// A leader that is gone may have given a message to a worker without anybody else knowing of it. The next one gives it
-	// to another, while the first still works: that is what the ledger's claims are for.
+	// A leader that died may have given a message to a worker without anybody else knowing. The next leader gives it to
+	// another worker while the first still works: that is what the ledger's claims are for.
 	c.t.Logf("%d orders, %d runs more than needed, %d times one in two hands", len(f.published), twice, f.together)
 }
 
@@ -260,7 +260,7 @@ func TestNothingIsLostWhileNodesStopAndStart(t *testing.T) {
 }
 
 // A replicated stream answers "duplicate message id is in process" while it stores the same message for somebody else.
-func TestAnEventToldByTwoAtOnceIsStoredOnce(t *testing.T) {
+func TestAnEventPublishedTwiceConcurrentlyIsStoredOnce(t *testing.T) {
 	c := newCluster(t)
 	other := bustest.Connect(t, c.URL())
 	for i := range 50 {
@@ -275,14 +275,14 @@ func TestAnEventToldByTwoAtOnceIsStoredOnce(t *testing.T) {
 		}
 		both.Wait()
 	}
-	for no, n := range told(t, c.b, event.OrderAccepted.Name) {
+	for no, n := range published(t, c.b, event.OrderAccepted.Name) {
 		if n != 1 {
 			t.Errorf("%s is stored %d times", no, n)
 		}
 	}
 }
 
-func TestTicksGoOnUnderAnotherLeader(t *testing.T) {
+func TestTicksContinueUnderAnotherLeader(t *testing.T) {
 	c := newCluster(t)
 	if err := c.b.SetTick(t.Context(), event.TickPoll, "acme", time.Second); err != nil {
 		t.Fatal(err)

@@ -12,33 +12,34 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// Where a copy of an event stands, besides event.Dead and event.Held.
+// Where a copy of an event is, besides event.Dead and event.Held.
 const (
 	// CopyPublished: in the public stream, as its publisher sent it.
 	CopyPublished = "published"
-	// CopyParked: waits for its next try. CopyRetry: came back for it, or was replayed, and may be in a worker's hand.
+	// CopyDelayed: waits for its next attempt. CopyRetry: due for it, or replayed, and maybe in flight.
 	CopyDelayed = "parked"
 	CopyRetry   = "retry"
 )
 
-// Copy is one place in which an event stands, whole.
+// Copy is one complete copy of an event.
 type Copy struct {
 	// Where is one of the above, event.Dead or event.Held.
 	Where string
-	// Stream, Seq and At are the copy's own, At zero on the shelf; Consumer is whose it is, unless it is CopyPublished.
+	// Stream, Seq and At are the copy's own, At zero for a dead letter; Consumer is the one it belongs to, except for
+	// CopyPublished.
 	Stream   string
 	Seq      uint64
 	At       time.Time
 	Consumer string
-	// Original is the event as it was published; its Seq, Stream and At are 0 where the copy does not tell them.
+	// Original is the event as it was published; its Seq, Stream and At are 0 where the copy does not record them.
 	Original Stored
 }
 
-// Copies tells every copy of the events of that name, of a seller or of all, until f returns an error, which is returned:
-// first those that somebody still waits for, then those on the shelf, then the published ones. A copy that moves on
-// meanwhile may be missed: look again.
+// Copies calls f for every copy of the events of that name, of one seller or of all, until f returns an error, which is
+// returned: first those on RETRY, then the dead letters, then the published ones. It may miss a copy that moves
+// meanwhile: call it again.
 func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) error) error {
-	tell := func(c Copy) error {
+	emit := func(c Copy) error {
 		c.Original.Name, c.Original.Seller = event.Split(c.Original.Subject)
 		if c.Original.Name != name || seller != "" && c.Original.Seller != "" && c.Original.Seller != seller {
 			return nil
@@ -47,9 +48,9 @@ func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) erro
 		return f(c)
 	}
 	for _, subject := range event.RetrySubjects {
-		err := b.each(ctx, streamRetry, subject, func(m *jetstream.RawStreamMsg) error {
+		err := b.eachMessage(ctx, streamRetry, subject, func(m *jetstream.RawStreamMsg) error {
 			d := &Delivery{}
-			d.comeBack(m.Header)
+			d.readEnvelope(m.Header)
 			c := Copy{Where: CopyRetry, Stream: streamRetry, Seq: m.Sequence, At: m.Time, Original: Stored{
 				Stream: d.Stream, Seq: d.Seq, At: d.StreamTime, Subject: d.Subject, Header: d.header, Body: m.Data,
 			}}
@@ -59,10 +60,10 @@ func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) erro
 			if token := strings.Split(m.Subject, "."); len(token) > 1 {
 				c.Consumer = token[1]
 			}
-			return tell(c)
+			return emit(c)
 		})
 		if err != nil {
-			return fmt.Errorf("look for copies: %w", err)
+			return fmt.Errorf("find copies: %w", err)
 		}
 	}
 	for q := (DeadLetterQuery{Limit: copiesPage, WithBody: true}); ; {
@@ -71,7 +72,7 @@ func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) erro
 			return err
 		}
 		for _, s := range items {
-			err := tell(Copy{Where: s.Kind, Stream: streamShelf, Seq: s.Seq, Consumer: s.Consumer, Original: Stored{
+			err := emit(Copy{Where: s.Kind, Stream: streamDeadLetters, Seq: s.Seq, Consumer: s.Consumer, Original: Stored{
 				Stream: s.Stream, Seq: s.OriginSeq, At: s.First, Subject: s.Subject, Header: s.Header, Body: s.Body,
 			}})
 			if err != nil {
@@ -83,24 +84,24 @@ func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) erro
 		}
 	}
 	return b.Events(ctx, EventQuery{Names: []string{name}, Seller: seller}, func(s Stored) error {
-		return tell(Copy{Where: CopyPublished, Stream: s.Stream, Seq: s.Seq, At: s.At, Original: s})
+		return emit(Copy{Where: CopyPublished, Stream: s.Stream, Seq: s.Seq, At: s.At, Original: s})
 	})
 }
 
-// copiesPage is how many messages of the shelf are read at a time, with their bodies.
+// copiesPage is how many dead letters are read at a time, with their bodies.
 const copiesPage = 100
 
-// each tells the messages of a stream on a subject one by one: of one whose messages go when they are acked nobody but
-// its consumers may read more at a time.
-func (b *Bus) each(ctx context.Context, stream, subject string, f func(*jetstream.RawStreamMsg) error) error {
+// eachMessage reads the messages of a subject one by one: on a work queue only its consumers may read several at a
+// time.
+func (b *Bus) eachMessage(ctx context.Context, stream, subject string, f func(*jetstream.RawStreamMsg) error) error {
 	var s jetstream.Stream
-	err := ask(ctx, func(ctx context.Context) (err error) {
+	err := withRetry(ctx, func(ctx context.Context) (err error) {
 		s, err = b.js.Stream(ctx, stream)
 		return err
 	})
 	for next := uint64(1); err == nil; {
 		var m *jetstream.RawStreamMsg
-		err = ask(ctx, func(ctx context.Context) (err error) {
+		err = withRetry(ctx, func(ctx context.Context) (err error) {
 			m, err = s.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject))
 			return err
 		})
@@ -114,10 +115,10 @@ func (b *Bus) each(ctx context.Context, stream, subject string, f func(*jetstrea
 	return err
 }
 
-// Erase overwrites the message that stands under the number in the stream since that time, and removes it; so that it is
-// gone from the server's files too. One that is gone already, or another under its number, is no error.
+// Erase overwrites and removes the message that the stream holds under the sequence since that time, so that it is gone
+// from the server's files too. It is no error if the message is gone or another one has its number.
 func (b *Bus) Erase(ctx context.Context, stream string, seq uint64, at time.Time) error {
-	err := ask(ctx, func(ctx context.Context) error {
+	err := withRetry(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, stream)
 		if err != nil {
 			return err
@@ -131,7 +132,7 @@ func (b *Bus) Erase(ctx context.Context, stream string, seq uint64, at time.Time
 		}
 		err = s.SecureDeleteMsg(ctx, seq)
 		if err != nil && !unanswered(err) {
-			// The server's word for "it is not there" differs between stores: look.
+			// The server's error for a missing message differs between stores: read it.
 			if _, gone := s.GetMsg(ctx, seq); errors.Is(gone, jetstream.ErrMsgNotFound) {
 				return nil
 			}

@@ -29,11 +29,11 @@ func TestEveryCopyIsFoundAndErased(t *testing.T) {
 	for _, no := range []string{"HELD", "DEAD", "PARKED"} {
 		publish(t, b, audit("acme", no), audit("other", no))
 	}
-	shelved(t, b, 4)
-	eventually(t, "two are parked", func() bool { return len(subjects(t, b, "RETRY", "park.>")) == 2 })
+	parseDeadLetter(t, b, 4)
+	eventually(t, "two are delayed", func() bool { return len(subjects(t, b, "RETRY", "park.>")) == 2 })
 	settled(t, b)
 	stop()
-	// One on its way back, which nobody takes any more.
+	// One on RETRY, which no worker handles.
 	for _, s := range shelf(t, b) {
 		if s.Key == "DEAD" && s.Seller == "acme" {
 			if err := b.Replay(t.Context(), s.Seq, bus.By{Who: "me"}); err != nil {
@@ -86,7 +86,7 @@ func TestErasingMeansTheVeryMessage(t *testing.T) {
 		}
 		return n
 	}
-	// A stream that was put back may have given the number to another message since.
+	// A stream that was restored may have given the number to another message since.
 	if err := b.Erase(t.Context(), stored.Stream, stored.Seq, stored.At.Add(-time.Second)); err != nil || left() != 1 {
 		t.Errorf("another's: %v, %d left", err, left())
 	}

@@ -14,23 +14,25 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// EventQuery selects from the public streams.
+// EventQuery selects events of the public streams.
 type EventQuery struct {
 	// Names of events; empty for all.
 	Names []string
-	// Seller in the subject's suffix; empty for all. Events without a suffix are told too: look inside.
+	// Seller in the subject's suffix; empty for all. Events without a suffix match too: check the body.
 	Seller string
-	// Key is the CloudEvents subject; empty for all. Events without one are told too: look inside.
+	// Key is the CloudEvents subject; empty for all. Events without one match too: check the body.
 	Key string
-	// Stream is the only one to read; empty for all that hold, or held in an earlier build, what is asked for (Holding).
+	// Stream is the only one to read; empty for all that may hold what is selected, or held it in an earlier build
+	// (Holding).
 	Stream string
-	// From is the first sequence; needs Stream, or Names that only ever stood in one.
+	// From is the first sequence; needs Stream, or Names that were only ever stored in one stream.
 	From uint64
-	// Since is when the first was stored, by the stream's clock; zero for no limit. Only one of From and Since may be set.
+	// Since is when the first was stored, by the stream's clock; zero for no limit. Only one of From and Since may be
+	// set.
 	Since time.Time
 }
 
-// Stored is an event as it stands in a stream.
+// Stored is an event in its stream.
 type Stored struct {
 	Stream  string
 	Seq     uint64
@@ -42,8 +44,8 @@ type Stored struct {
 	Body                  []byte
 }
 
-// Events reads from the beginning to the present end, each stream in its order, until f returns an error, which is
-// returned. Order among streams says nothing of what happened first.
+// Events calls f for the selected events from the beginning to the present end, each stream in its order, until f
+// returns an error, which is returned. The order between streams says nothing about what happened first.
 func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) error {
 	for _, row := range streams {
 		if !row.public || q.Stream != "" && q.Stream != row.name {
@@ -72,14 +74,14 @@ func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) er
 	return nil
 }
 
-// Holding are the public streams in which events of the name may stand, those of earlier builds first: new ones come only
-// to the last.
+// Holding are the public streams that may hold events of the name, those of earlier builds first: new ones go only to
+// the last.
 func Holding(name string) (names []string) {
 	for _, row := range streams {
 		q := EventQuery{Names: []string{name}}
 		switch {
 		case !row.public || len(q.filters(row)) == 0:
-		case takes(row.subjects, name):
+		case covers(row.subjects, name):
 			names = append(names, row.name)
 		default:
 			names = append([]string{row.name}, names...)
@@ -88,8 +90,8 @@ func Holding(name string) (names []string) {
 	return names
 }
 
-// End tells the last message of the public stream that holds events of the name: its number, and when it was stored; 0 when
-// nothing was ever stored there.
+// End is the sequence and time of the last message in the public stream for events of the name; 0 when nothing was ever
+// stored there.
 func (b *Bus) End(ctx context.Context, name string) (seq uint64, at time.Time, err error) {
 	err = b.stream(ctx, name, func(s jetstream.Stream) error {
 		state := s.CachedInfo().State
@@ -97,13 +99,13 @@ func (b *Bus) End(ctx context.Context, name string) (seq uint64, at time.Time, e
 		return nil
 	})
 	if err != nil {
-		return 0, time.Time{}, fmt.Errorf("look at the end of the stream of %s: %w", name, err)
+		return 0, time.Time{}, fmt.Errorf("read the end of the stream of %s: %w", name, err)
 	}
 	return seq, at, nil
 }
 
-// Holds tells whether the public stream that holds events of the name ever held, as far as it goes back, the message that
-// was stored under the number at that time. It is false when the stream was put back to an older copy.
+// Holds reports whether the public stream for events of the name has, or had before its retention, the message that was
+// stored under the sequence at that time. It is false when the stream was restored from an older copy.
 func (b *Bus) Holds(ctx context.Context, name string, seq uint64, at time.Time) (holds bool, err error) {
 	if seq == 0 {
 		return true, nil
@@ -123,15 +125,15 @@ func (b *Bus) Holds(ctx context.Context, name string, seq uint64, at time.Time) 
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("look for message %d in the stream of %s: %w", seq, name, err)
+		return false, fmt.Errorf("find message %d in the stream of %s: %w", seq, name, err)
 	}
 	return holds, nil
 }
 
 func (b *Bus) stream(ctx context.Context, name string, f func(jetstream.Stream) error) error {
 	for _, row := range streams {
-		if row.public && takes(row.subjects, name) {
-			return ask(ctx, func(ctx context.Context) error {
+		if row.public && covers(row.subjects, name) {
+			return withRetry(ctx, func(ctx context.Context) error {
 				s, err := b.js.Stream(ctx, row.name)
 				if err != nil {
 					return err
@@ -143,14 +145,14 @@ func (b *Bus) stream(ctx context.Context, name string, f func(jetstream.Stream) 
 	return errors.New("no stream holds such events")
 }
 
-// filters are the subjects to read of a stream; none when the query asks for nothing that it holds.
+// filters are the subjects to read of a stream; none when it holds nothing that the query selects.
 func (q EventQuery) filters(row streamRow) []string {
 	if len(q.Names) == 0 {
 		return slices.Concat(row.subjects, row.earlier)
 	}
 	var filters []string
 	for _, name := range q.Names {
-		if !takes(row.subjects, name) && !takes(row.earlier, name) {
+		if !covers(row.subjects, name) && !covers(row.earlier, name) {
 			continue
 		}
 		if q.Seller != "" {
@@ -163,22 +165,22 @@ func (q EventQuery) filters(row streamRow) []string {
 	return slices.Compact(filters)
 }
 
-// takes tells whether events of the name are among the subjects.
-func takes(subjects []string, name string) bool {
+// covers reports whether the subjects include events of the name.
+func covers(subjects []string, name string) bool {
 	return slices.ContainsFunc(subjects, func(s string) bool {
 		prefix, all := strings.CutSuffix(s, ">")
 		return s == name || all && strings.HasPrefix(name, prefix)
 	})
 }
 
-// selects tells whether the query asks for s: filters are wider than names, and say nothing of keys.
+// selects reports whether the query selects s: filters are wider than names, and do not cover keys.
 func (q EventQuery) selects(s Stored) bool {
 	return (len(q.Names) == 0 || slices.Contains(q.Names, s.Name)) &&
 		(q.Seller == "" || s.Seller == "" || s.Seller == q.Seller) &&
 		(q.Key == "" || s.Key == "" || s.Key == q.Key)
 }
 
-// reading is what read reads.
+// reading is what to read of a stream.
 type reading struct {
 	stream  string
 	filters []string
@@ -192,22 +194,22 @@ type reading struct {
 var errEnough = errors.New("enough")
 
 const (
-	// readBatch is how many messages are on their way at a time; each is at most 1 MiB.
+	// readBatch is how many messages are in transit at a time; each is at most 1 MiB.
 	readBatch = 64
-	// batchLimit is how long a batch may take, what is done with its messages included.
+	// batchLimit is how long a batch may take, including what f does with its messages.
 	batchLimit = 10 * time.Second
 )
 
-// read tells the messages of a stream up to its present end. Nothing is left out: a gap is an error.
+// read calls f for the messages of a stream up to its present end. Nothing is left out: a gap is an error.
 func (b *Bus) read(ctx context.Context, r reading, f func(*nats.Msg, *nats.MsgMetadata) error) error {
-	err := b.readOn(ctx, r, f)
+	err := b.readAll(ctx, r, f)
 	if err == nil || errors.Is(err, errEnough) {
 		return nil
 	}
 	return fmt.Errorf("read %s: %w", r.stream, err)
 }
 
-func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.MsgMetadata) error) error {
+func (b *Bus) readAll(ctx context.Context, r reading, f func(*nats.Msg, *nats.MsgMetadata) error) error {
 	config := jetstream.ConsumerConfig{
 		FilterSubjects: r.filters, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(r.from, 1),
 		AckPolicy: jetstream.AckNonePolicy, HeadersOnly: r.headersOnly, MemoryStorage: true, Replicas: 1,
@@ -217,11 +219,11 @@ func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.Msg
 		config.DeliverPolicy, config.OptStartSeq, config.OptStartTime = jetstream.DeliverByStartTimePolicy, 0, &r.since
 	}
 	if len(r.filters) == 1 {
-		// Then the filter is part of the call's subject, and permissions can say who may read what (User).
+		// With one filter it is part of the API subject, so permissions can say who may read what (User).
 		config.FilterSubject, config.FilterSubjects = r.filters[0], nil
 	}
 	var c jetstream.Consumer
-	err := ask(ctx, func(ctx context.Context) (err error) { // one that nobody heard of goes away by itself
+	err := withRetry(ctx, func(ctx context.Context) (err error) { // one whose answer was lost expires
 		c, err = b.js.CreateConsumer(ctx, r.stream, config)
 		return err
 	})
@@ -230,19 +232,19 @@ func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.Msg
 	}
 	name := c.CachedInfo().Name
 	defer func() {
-		if leavesReadings(b.source) && publicStream(r.stream) {
+		if keepsReadConsumers(b.source) && publicStream(r.stream) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		_ = b.js.DeleteConsumer(ctx, r.stream, name) // it goes away by itself after a minute
+		_ = b.js.DeleteConsumer(ctx, r.stream, name) // otherwise it expires after a minute
 	}()
 	p, err := b.puller(r.stream, name, 2*readBatch)
 	if err != nil {
 		return err
 	}
 	defer p.sub.Unsubscribe() //nolint:errcheck // nothing is left to lose
-	to := &reader{puller: p, tell: f, pending: c.CachedInfo().NumPending}
+	to := &reader{puller: p, handle: f, pending: c.CachedInfo().NumPending}
 	for to.pending > 0 {
 		if err := to.batch(ctx); err != nil {
 			return err
@@ -253,9 +255,9 @@ func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.Msg
 		if to.pending == 0 {
 			return nil
 		}
-		// A message that was deleted meanwhile never comes: ask how many are really left.
+		// A message that was deleted meanwhile never comes: ask how many are left.
 		var info *jetstream.ConsumerInfo
-		err := ask(ctx, func(ctx context.Context) (err error) {
+		err := withRetry(ctx, func(ctx context.Context) (err error) {
 			info, err = c.Info(ctx)
 			return err
 		})
@@ -267,18 +269,18 @@ func (b *Bus) readOn(ctx context.Context, r reading, f func(*nats.Msg, *nats.Msg
 	return nil
 }
 
-// reader is a reading under way.
+// reader is a reading in progress.
 type reader struct {
 	*puller
-	tell func(*nats.Msg, *nats.MsgMetadata) error
-	// got is how many messages came, pending how many are still to come.
+	handle func(*nats.Msg, *nats.MsgMetadata) error
+	// got is how many messages arrived, pending how many are still to come.
 	got, pending uint64
 }
 
-// batch asks for the next messages and tells them.
+// batch requests the next messages and handles them.
 func (r *reader) batch(ctx context.Context) error {
 	reconnected := r.b.reconnected.wait()
-	inbox, err := r.ask(request{Batch: readBatch, NoWait: true})
+	inbox, err := r.request(pullRequest{Batch: readBatch, NoWait: true})
 	if err != nil {
 		return err
 	}
@@ -295,12 +297,12 @@ func (r *reader) batch(ctx context.Context) error {
 		case m := <-r.in:
 			if !isMessage(m) {
 				if m.Subject == inbox && m.Header.Get("Status") != statusHeartbeat {
-					return nil // no more for this request
+					return nil // none left for this request
 				}
 				continue
 			}
 			n++
-			if err := r.take(m); err != nil {
+			if err := r.accept(m); err != nil {
 				return err
 			}
 		}
@@ -308,7 +310,7 @@ func (r *reader) batch(ctx context.Context) error {
 	return nil
 }
 
-func (r *reader) take(m *nats.Msg) error {
+func (r *reader) accept(m *nats.Msg) error {
 	r.got++
 	meta, err := m.Metadata()
 	if err != nil {
@@ -318,5 +320,5 @@ func (r *reader) take(m *nats.Msg) error {
 		return fmt.Errorf("message %d came as number %d", r.got, meta.Sequence.Consumer)
 	}
 	r.pending = meta.NumPending
-	return r.tell(m, meta)
+	return r.handle(m, meta)
 }

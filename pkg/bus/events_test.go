@@ -24,7 +24,7 @@ func TestEventsAreReadToTheEnd(t *testing.T) {
 	}
 	publish(t, b, all...)
 	publish(t, b, event.SellerChanged.About("acme", "acme", time.Now(), &sellerv1.Changed{Seller: "acme"}))
-	// By the ERP's own hand, without a seller in the subject; and one that a client library would take for an error.
+	// As an ERP publishes it, without a seller in the subject; and one that a client library would take for an error.
 	body, err := protojson.Marshal(order("acme", "bare"))
 	if err != nil {
 		t.Fatal(err)
@@ -124,19 +124,19 @@ func TestWhatCannotBePublishedIsSaidClearly(t *testing.T) {
 	}
 }
 
-func TestTooLargeForHandlingIsStillTaken(t *testing.T) {
+func TestTooLargeForHandlingIsStillStored(t *testing.T) {
 	b := bustest.Start(t)
 	body := make([]byte, 990_000)
 	if _, _, err := b.PublishRaw(t.Context(), "order.audited", nil, body); err != nil {
 		t.Fatal(err)
 	}
 	serve(t, b, bus.Serving{}, nil, nil)
-	if s := shelved(t, b, 1)[0]; len(s.Body) != len(body) || s.Reason.Code != "body.toolarge" {
+	if s := parseDeadLetter(t, b, 1)[0]; len(s.Body) != len(body) || s.Reason.Code != "body.toolarge" {
 		t.Errorf("%d bytes, %+v", len(s.Body), s.Reason)
 	}
 }
 
-func TestAStreamSaysWhereItEndsAndWhetherItWasPutBack(t *testing.T) {
+func TestAStreamReportsItsEndAndARestore(t *testing.T) {
 	b := bustest.Start(t)
 	if seq, _, err := b.End(t.Context(), event.OrderAudited.Name); err != nil || seq != 0 {
 		t.Errorf("an empty stream ends at %d, %v", seq, err)
@@ -166,7 +166,7 @@ func TestAStreamSaysWhereItEndsAndWhetherItWasPutBack(t *testing.T) {
 	}
 }
 
-// However many are told together, all of them are stored, once and in their order.
+// However many are published together, all of them are stored, once and in order.
 func TestManyEventsAreStoredInTheirOrder(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)

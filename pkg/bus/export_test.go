@@ -9,60 +9,60 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// JS lets tests look at, and break, what stands behind the bus.
+// JS lets tests inspect, and break, what is behind the bus.
 func (b *Bus) JS() jetstream.JetStream { return b.js }
 
-// Sever ends the connection as a kill would: nothing is flushed, nothing given back.
+// Sever ends the connection as a kill would: nothing is flushed, nothing released.
 func (b *Bus) Sever() { b.nc.Close() }
 
-// RetryName is the name of a consumer's second one.
+// RetryName is the name of a consumer's counterpart on RETRY.
 func RetryName(consumer string) string { return retryName(consumer) }
 
 // NakLimit is the longest pause inside a consumer.
 const NakLimit = nakLimit
 
-// Origin is what a message's own subjects and counts are made from.
+// Origin is what a message's own subjects and counts are named after.
 func (d *Delivery) Origin() string { return d.origin }
 
-// Backlog asks as a scrape does, without resting first. Keys are the gauge's name and its labels.
+// Backlog collects as a scrape does, without resting first. Keys are the gauge's name and its labels.
 func (m *Metrics) Backlog(ctx context.Context) (map[string]float64, error) {
 	var mu sync.Mutex
-	told := map[string]float64{}
-	err := m.backlog.ask(ctx, func(gauge string, value float64, labels ...string) {
+	values := map[string]float64{}
+	err := m.backlog.observe(ctx, func(gauge string, value float64, labels ...string) {
 		mu.Lock()
 		defer mu.Unlock()
-		told[strings.Join(append([]string{gauge}, labels...), " ")] = value
+		values[strings.Join(append([]string{gauge}, labels...), " ")] = value
 	})
-	return told, err
+	return values, err
 }
 
-// OriginOf names an original by where and when it was stored.
-func OriginOf(stream string, seq uint64, at time.Time) string { return originOf(stream, seq, at) }
+// OriginOf is originID.
+func OriginOf(stream string, seq uint64, at time.Time) string { return originID(stream, seq, at) }
 
-// OriginTime reads what OriginOf wrote.
+// OriginTime is originTime.
 func OriginTime(origin string) (time.Time, bool) { return originTime(origin) }
 
-// Refusal is a stream of which CheckWrites has noted that it stored nothing.
+// Refusal reports whether CheckWrites has noted that a stream stored nothing.
 func (b *Bus) Refusal(stream string) bool {
-	b.stored.mu.Lock()
-	defer b.stored.mu.Unlock()
-	return b.stored.refuses[stream] != nil
+	b.writes.mu.Lock()
+	defer b.writes.mu.Unlock()
+	return b.writes.refuses[stream] != nil
 }
 
-// Writes is what CheckWrites notes of publishes, in one life of a connection.
-type Writes struct{ s stored }
+// Writes is what CheckWrites knows of publishes, in one connection epoch.
+type Writes struct{ s writeHealth }
 
-// Note takes in a publish that began and ended then.
-func (s *Writes) Note(life uint64, subject string, began, ended time.Time, err error) {
-	s.s.note(life, subject, began, ended, err)
+// Note records a publish.
+func (s *Writes) Note(epoch uint64, subject string, began, ended time.Time, err error) {
+	s.s.note(epoch, subject, began, ended, err)
 }
 
-// Refused is what CheckWrites says of it.
-func (s *Writes) Refused(life uint64, now time.Time) error { return s.s.refused(life, now) }
+// Refused is CheckWrites' verdict.
+func (s *Writes) Refused(epoch uint64, now time.Time) error { return s.s.refused(epoch, now) }
 
-// ForgetProbe lets the next CheckWrites ask.
+// ForgetProbe makes the next CheckWrites ask.
 func (b *Bus) ForgetProbe() {
-	b.stored.probing.Lock()
-	defer b.stored.probing.Unlock()
-	b.stored.asked = time.Time{}
+	b.writes.probing.Lock()
+	defer b.writes.probing.Unlock()
+	b.writes.probedAt = time.Time{}
 }

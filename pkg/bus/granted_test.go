@@ -9,8 +9,8 @@ import (
 	"stockbridge/pkg/bus/bustest"
 )
 
-// What an ERP may publish somebody takes: a message that is stored and taken by nobody is answered as stored.
-func TestWhatAnERPMayPublishIsTaken(t *testing.T) {
+// What an ERP may publish is consumed: a message without a consumer would still be answered as stored.
+func TestWhatAnERPMayPublishIsConsumed(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	u, err := bus.SellerUser("acme")

@@ -15,13 +15,14 @@ import (
 
 const (
 	natsPrefix = "Nats-"
-	// maxError is the most that a shelved error's text takes, bytes.
+	// maxError bounds the error text of a dead letter, bytes.
 	maxError = 4 << 10
-	// maxText bounds each of a reason's texts, bytes.
+	// maxText bounds each text of a reason, bytes.
 	maxText = 1 << 10
-	// maxCarried bounds the foreign headers on a shelved message, bytes; with ours they stay below the server's 64 KiB.
-	maxCarried = 40 << 10
-	// headerDropped names what did not fit.
+	// maxWrapped bounds the publisher's headers on an internal message, bytes; with ours they stay below the server's
+	// 64 KiB.
+	maxWrapped = 40 << 10
+	// headerDropped names the headers that did not fit.
 	headerDropped = event.OwnPrefix + "Dropped"
 )
 
@@ -29,12 +30,12 @@ func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
-// carry makes the headers under which a message travels inside: its own, except that the server's control words are
-// renamed (they would act again) and nobody else's Bridge- headers are believed.
-func carry(original nats.Header) nats.Header {
+// wrapHeaders makes the headers of an internal copy: the publisher's own, with the server's control headers renamed
+// (they would act again) and the publisher's Bridge- headers removed (they could be forged).
+func wrapHeaders(original nats.Header) nats.Header {
 	out := make(nats.Header, len(original)+12)
 	size := 0
-	// The small ones first: those of CloudEvents are among them, a flood is not.
+	// Small ones first: those of CloudEvents are small, a flood is not.
 	keys := slices.SortedFunc(maps.Keys(original), func(a, b string) int {
 		return headerSize(a, original[a]) - headerSize(b, original[b])
 	})
@@ -43,8 +44,8 @@ func carry(original nats.Header) nats.Header {
 		if hasPrefixFold(k, event.OwnPrefix) {
 			continue
 		}
-		if size += headerSize(k, original[k]); size > maxCarried {
-			dropped = append(dropped, cut(k, 60))
+		if size += headerSize(k, original[k]); size > maxWrapped {
+			dropped = append(dropped, truncate(k, 60))
 			continue
 		}
 		if hasPrefixFold(k, natsPrefix) {
@@ -54,13 +55,13 @@ func carry(original nats.Header) nats.Header {
 		}
 	}
 	if len(dropped) > 0 {
-		out.Set(headerDropped, cut(strings.Join(dropped, ","), maxText))
+		out.Set(headerDropped, truncate(strings.Join(dropped, ","), maxText))
 	}
 	return out
 }
 
-// uncarry gives back the headers that the message first came with.
-func uncarry(h nats.Header) nats.Header {
+// unwrapHeaders restores the headers that the publisher sent.
+func unwrapHeaders(h nats.Header) nats.Header {
 	out := make(nats.Header, len(h))
 	for k, v := range h {
 		switch {
@@ -90,8 +91,8 @@ func headersSize(h nats.Header) int {
 	return n
 }
 
-// cut shortens s to at most n bytes of whole characters.
-func cut(s string, n int) string {
+// truncate shortens s to at most n bytes of whole characters.
+func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
@@ -101,13 +102,13 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-func setIf(h nats.Header, name, value string) {
+func setNonEmpty(h nats.Header, name, value string) {
 	if value != "" {
 		h.Set(name, value)
 	}
 }
 
-func setAll(h nats.Header, name string, values []string) {
+func setValues(h nats.Header, name string, values []string) {
 	if len(values) > 0 {
 		h[name] = values
 	}
@@ -115,7 +116,7 @@ func setAll(h nats.Header, name string, values []string) {
 
 func reasonText(r fault.Reason) string {
 	for _, s := range []*string{&r.Code, &r.Field, &r.ZH, &r.EN, &r.RemoteCode, &r.RemoteText} {
-		*s = cut(*s, maxText)
+		*s = truncate(*s, maxText)
 	}
 	text, err := json.Marshal(r)
 	if err != nil {

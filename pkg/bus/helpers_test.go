@@ -43,15 +43,15 @@ func publish(t *testing.T, b *bus.Bus, events ...event.Event) {
 	}
 }
 
-// accepted is what a handler tells.
+// accepted is what a handler publishes.
 func accepted(m *orderv1.Audited) event.Event {
 	return event.OrderAccepted.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &orderv1.Accepted{Ref: &orderv1.Ref{OutboundNo: m.GetOutboundNo()}})
 }
 
 type handler = bus.Handler[*orderv1.Audited]
 
-// serving runs Serve until stop, which waits for it. Attempts and short limits are filled in.
-func serve(t *testing.T, b *bus.Bus, s bus.Serving, h handler, unserved func(*bus.Delivery, *orderv1.Audited, error) []event.Event) (stop func()) {
+// serve runs Serve until stop, which waits for it. It fills in Attempts and short limits.
+func serve(t *testing.T, b *bus.Bus, s bus.Serving, h handler, onReject func(*bus.Delivery, *orderv1.Audited, error) []event.Event) (stop func()) {
 	t.Helper()
 	s.Consumer = pusher
 	if s.Attempts == nil {
@@ -62,7 +62,7 @@ func serve(t *testing.T, b *bus.Bus, s bus.Serving, h handler, unserved func(*bu
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- bus.Serve(ctx, b, event.OrderAudited, s, h, unserved) }()
+	go func() { done <- bus.Serve(ctx, b, event.OrderAudited, s, h, onReject) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -90,7 +90,7 @@ type run struct {
 	at time.Time
 }
 
-// add records a run and tells the how-manieth of this number it is, from 1.
+// add records a run and returns its number among this order's runs, from 1.
 func (l *log) add(d *bus.Delivery, m *orderv1.Audited) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -133,10 +133,10 @@ func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	}
 }
 
-// pass lets real time go by. Only for what the server's own clock decides, which no test can move: AckWait, schedules.
+// pass lets real time pass. Only for what the server's own clock decides, which no test can move: AckWait, schedules.
 func pass(d time.Duration) { time.Sleep(d) }
 
-// shelf lists all, with bodies.
+// shelf lists all dead letters, with bodies.
 func shelf(t *testing.T, b *bus.Bus) []bus.DeadLetter {
 	t.Helper()
 	items, next, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{WithBody: true})
@@ -146,14 +146,14 @@ func shelf(t *testing.T, b *bus.Bus) []bus.DeadLetter {
 	return items
 }
 
-func shelved(t *testing.T, b *bus.Bus, n int) []bus.DeadLetter {
+func parseDeadLetter(t *testing.T, b *bus.Bus, n int) []bus.DeadLetter {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d on the shelf", n), func() bool { return len(shelf(t, b)) == n })
 	return shelf(t, b)
 }
 
-// told counts the events of a name, by key.
-func told(t *testing.T, b *bus.Bus, name string) map[string]int {
+// published counts the events of a name, by key.
+func published(t *testing.T, b *bus.Bus, name string) map[string]int {
 	t.Helper()
 	keys := map[string]int{}
 	err := b.Events(t.Context(), bus.EventQuery{Names: []string{name}}, func(s bus.Stored) error {
@@ -166,8 +166,8 @@ func told(t *testing.T, b *bus.Bus, name string) map[string]int {
 	return keys
 }
 
-// settled waits until nothing that the pusher takes is left, not even unacked. What a consumer tells of itself lags behind
-// the stream, so that it has had the newest message is checked too.
+// settled waits until the pusher has nothing left, not even unacked. What a consumer reports of itself lags behind the
+// stream, so that it has had the newest message is checked too.
 func settled(t *testing.T, b *bus.Bus) {
 	t.Helper()
 	settledWithin(t, b, 15*time.Second)
@@ -186,7 +186,7 @@ func settledWithin(t *testing.T, b *bus.Bus, limit time.Duration) {
 	})
 }
 
-// newestAudit is the number of the last message in INTAKE that the pusher takes; 0 when there is none.
+// newestAudit is the sequence of the last audit in INTAKE; 0 when there is none.
 func newestAudit(t *testing.T, b *bus.Bus) (seq uint64) {
 	t.Helper()
 	s, err := b.JS().Stream(t.Context(), "INTAKE")
@@ -205,7 +205,7 @@ func newestAudit(t *testing.T, b *bus.Bus) (seq uint64) {
 	return seq
 }
 
-// subjects lists what stands in a stream, with counts.
+// subjects lists the subjects of a stream, with counts.
 func subjects(t *testing.T, b *bus.Bus, stream, filter string) map[string]uint64 {
 	t.Helper()
 	s, err := b.JS().Stream(t.Context(), stream)
@@ -239,7 +239,7 @@ func change(t *testing.T, b *bus.Bus, f func(*jetstream.ConsumerConfig)) {
 	}
 }
 
-// soon makes a clock with which something that is to come after d comes after in.
+// soon is a clock by which a delay of d fires after in.
 func soon(d, in time.Duration) func() time.Time {
 	return func() time.Time { return time.Now().Add(in - d) }
 }

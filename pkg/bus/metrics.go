@@ -2,21 +2,21 @@ package bus
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Metrics counts what is served, and asks for what waits to be.
+// Metrics counts what is served, and measures the backlog at each scrape.
 type Metrics struct {
-	backlog  *backlog
-	handled  *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	parked   *prometheus.CounterVec
-	shelved  *prometheus.CounterVec
-	taken    *prometheus.CounterVec
-	inFlight *prometheus.GaugeVec
+	backlog      *backlogMetrics
+	handled      *prometheus.CounterVec
+	seconds      *prometheus.HistogramVec
+	delayed      *prometheus.CounterVec
+	deadLettered *prometheus.CounterVec
+	idTaken      *prometheus.CounterVec
+	inFlight     *prometheus.GaugeVec
 }
 
-// NewMetrics makes the metrics and registers them with r unless that is nil.
+// NewMetrics creates the metrics and registers them with r unless that is nil.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		backlog: newBacklog(),
+		backlog: newBacklogMetrics(),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_bus_handled_total", Help: "Messages settled, by what became of them.",
 		}, []string{"consumer", "outcome"}),
@@ -24,13 +24,13 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stockbridge_bus_handling_seconds", Help: "From the start of the handler to the ack.",
 			Buckets: []float64{.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 25},
 		}, []string{"consumer"}),
-		parked: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stockbridge_bus_parked_total", Help: "Messages parked for a later retry.",
+		delayed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_bus_parked_total", Help: "Retries that were delayed.",
 		}, []string{"consumer"}),
-		shelved: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stockbridge_bus_shelved_total", Help: "Messages put on the shelf, by kind (dlq, held) and class.",
+		deadLettered: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stockbridge_bus_shelved_total", Help: "Messages that became dead letters, by kind (dlq, held) and class.",
 		}, []string{"consumer", "kind", "class"}),
-		taken: prometheus.NewCounterVec(prometheus.CounterOpts{
+		idTaken: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_bus_id_taken_total", Help: "Events whose Nats-Msg-Id another message had; they were stored under a new one.",
 		}, []string{"consumer"}),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -38,7 +38,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}, []string{"consumer"}),
 	}
 	if r != nil {
-		r.MustRegister(m.backlog.asked, m.handled, m.seconds, m.parked, m.shelved, m.taken, m.inFlight)
+		r.MustRegister(m.backlog.gauges, m.handled, m.seconds, m.delayed, m.deadLettered, m.idTaken, m.inFlight)
 	}
 	return m
 }

@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// maxUnstored is how many messages of one connection may wait for the store's answer.
+	// maxUnstored bounds the messages of one connection that wait for the store's answer.
 	maxUnstored = 4000
-	// publishedAtOnce is how many of the events that are told together are on their way at the same time.
+	// publishedAtOnce bounds how many events of one call are in transit concurrently.
 	publishedAtOnce = 128
 	// storeTimeout is how long one try waits for the store's answer before the message is sent again under its id.
 	storeTimeout = 5 * time.Second
@@ -29,28 +29,29 @@ const (
 	storeLimit = 30 * time.Second
 )
 
-// ErrPermission says that this NATS user may not publish there.
+// ErrPermission says that this NATS user may not publish to the subject.
 var ErrPermission = errors.New("no permission to publish")
 
-// ErrIDTaken says that the stream took a message for one that it has, because of its Nats-Msg-Id, and stored nothing.
+// ErrIDTaken says that the stream treated a message as a duplicate of another, because of its Nats-Msg-Id, and stored
+// nothing.
 var ErrIDTaken = errors.New("another message has its Nats-Msg-Id")
 
-// ErrTooLarge says that a message is larger than the server or the stream takes.
+// ErrTooLarge says that a message exceeds what the server or the stream accepts.
 var ErrTooLarge = errors.New("message too large")
 
-// Publish tells events: JSON body, CloudEvents headers, Nats-Msg-Id = ce-id. It waits until all are stored. A try that
+// Publish stores events: JSON body, CloudEvents headers, Nats-Msg-Id = ce-id. It waits until all are stored. A try that
 // times out is repeated under the same id, so an event may be stored twice when that takes longer than the stream's
-// window for duplicates (2 minutes): consumers key on ce-id. After an error some may be stored. An event whose message id
-// another message has is stored under another one: its ce-id stays.
+// duplicate window (2 minutes): consumers key on ce-id. After an error some may be stored. An event whose message id
+// another message has is stored under another message id: its ce-id stays.
 func (b *Bus) Publish(ctx context.Context, events ...event.Event) error {
 	return b.publish(ctx, "", events, func() {})
 }
 
-// publish calls taken for each event whose message id another message had.
-func (b *Bus) publish(ctx context.Context, trace string, events []event.Event, taken func()) error {
+// publish calls onIDTaken for each event whose message id another message had.
+func (b *Bus) publish(ctx context.Context, trace string, events []event.Event, onIDTaken func()) error {
 	ctx, cancel := limited(ctx)
 	defer cancel()
-	// A message on its way takes several times what its event does: some at a time.
+	// A message in transit takes several times the memory of its event: send some at a time.
 	for some := range slices.Chunk(events, publishedAtOnce) {
 		msgs := make([]*nats.Msg, len(some))
 		for i, e := range some {
@@ -68,7 +69,7 @@ func (b *Bus) publish(ctx context.Context, trace string, events []event.Event, t
 			if !ack.Duplicate {
 				continue
 			}
-			if err := b.storeAnyway(ctx, msgs[i], ack, taken); err != nil {
+			if err := b.storeUnderNewID(ctx, msgs[i], ack, onIDTaken); err != nil {
 				return err
 			}
 		}
@@ -76,10 +77,10 @@ func (b *Bus) publish(ctx context.Context, trace string, events []event.Event, t
 	return nil
 }
 
-// storeAnyway stores an event that the stream took for one that it has, unless it is that one.
-func (b *Bus) storeAnyway(ctx context.Context, m *nats.Msg, ack *jetstream.PubAck, taken func()) error {
+// storeUnderNewID stores an event that the stream called a duplicate, unless the stream really has it.
+func (b *Bus) storeUnderNewID(ctx context.Context, m *nats.Msg, ack *jetstream.PubAck, onIDTaken func()) error {
 	id := m.Header.Get(event.HeaderID)
-	have, err := b.answered(ctx, ack)
+	have, err := b.duplicateOf(ctx, ack)
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", m.Subject, err)
 	}
@@ -90,17 +91,17 @@ func (b *Bus) storeAnyway(ctx context.Context, m *nats.Msg, ack *jetstream.PubAc
 	if have != nil {
 		other = have.Subject
 	}
-	b.log.Warn().Str("subject", m.Subject).Str("id", cut(id, 200)).Str("stream", ack.Stream).Uint64("seq", ack.Sequence).Str("other", cut(other, 200)).
+	b.log.Warn().Str("subject", m.Subject).Str("id", truncate(id, 200)).Str("stream", ack.Stream).Uint64("seq", ack.Sequence).Str("other", truncate(other, 200)).
 		Msg("another message has this one's Nats-Msg-Id; stored under a new one")
-	taken()
-	m.Header.Set(jetstream.MsgIDHeader, id+"#"+rand.Text()) // which nobody can have used before
+	onIDTaken()
+	m.Header.Set(jetstream.MsgIDHeader, id+"#"+rand.Text()) // nobody can have used this one
 	_, err = b.store(ctx, m)
 	return err
 }
 
-// answered is the message that a stream answered a duplicate with; nil when it is gone.
-func (b *Bus) answered(ctx context.Context, ack *jetstream.PubAck) (m *jetstream.RawStreamMsg, err error) {
-	err = ask(ctx, func(ctx context.Context) error {
+// duplicateOf is the message that a publish is said to be a duplicate of; nil when it is gone.
+func (b *Bus) duplicateOf(ctx context.Context, ack *jetstream.PubAck) (m *jetstream.RawStreamMsg, err error) {
+	err = withRetry(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, ack.Stream)
 		if err != nil {
 			return err
@@ -112,7 +113,7 @@ func (b *Bus) answered(ctx context.Context, ack *jetstream.PubAck) (m *jetstream
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look at %s/%d, which is said to be a duplicate: %w", ack.Stream, ack.Sequence, err)
+		return nil, fmt.Errorf("read %s/%d, which is said to be a duplicate: %w", ack.Stream, ack.Sequence, err)
 	}
 	return m, nil
 }
@@ -121,7 +122,7 @@ func (b *Bus) encode(e event.Event, trace string) (*nats.Msg, error) {
 	if !event.ValidSeller(e.Seller) {
 		return nil, fmt.Errorf("seller %q cannot stand in a subject", e.Seller)
 	}
-	// Field names as in the .proto files: the same words as in reasons and in the documentation.
+	// Field names as in the .proto files, which reasons and the documentation use too.
 	body, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(e.Message)
 	if err != nil {
 		return nil, err
@@ -144,8 +145,9 @@ func (b *Bus) encode(e event.Event, trace string) (*nats.Msg, error) {
 	return m, nil
 }
 
-// PublishRaw publishes what somebody else made: an ERP, a file. stored is false when the stream has the same message, subject
-// and body, under the same Nats-Msg-Id in its window; seq is then that message's. ErrIDTaken when it has another one.
+// PublishRaw publishes a message made elsewhere: by an ERP, in a file. stored is false when the stream has the same
+// message, subject and body, under the same Nats-Msg-Id in its duplicate window; seq is then that message's. ErrIDTaken
+// when another message has the id.
 func (b *Bus) PublishRaw(ctx context.Context, subject string, header map[string][]string, body []byte) (stored bool, seq uint64, err error) {
 	acks, err := b.store(ctx, &nats.Msg{Subject: subject, Header: header, Data: body})
 	if err != nil {
@@ -155,7 +157,7 @@ func (b *Bus) PublishRaw(ctx context.Context, subject string, header map[string]
 	if !ack.Duplicate {
 		return true, ack.Sequence, nil
 	}
-	have, err := b.answered(ctx, ack)
+	have, err := b.duplicateOf(ctx, ack)
 	if err != nil {
 		return false, 0, fmt.Errorf("publish %s: %w", subject, err)
 	}
@@ -166,8 +168,8 @@ func (b *Bus) PublishRaw(ctx context.Context, subject string, header map[string]
 	return false, ack.Sequence, nil
 }
 
-// store sends messages and waits until the stream has answered for each. What timed out is sent again, if the stream
-// notices repetition.
+// store sends messages and waits until the stream has answered for each. It sends again what timed out, if the stream
+// can detect the repetition.
 func (b *Bus) store(ctx context.Context, msgs ...*nats.Msg) ([]*jetstream.PubAck, error) {
 	ctx, cancel := limited(ctx)
 	defer cancel()
@@ -197,7 +199,7 @@ func (b *Bus) store(ctx context.Context, msgs ...*nats.Msg) ([]*jetstream.PubAck
 	}
 }
 
-// limited ends a caller's wait that has no end of its own.
+// limited gives a deadline to callers without one.
 func limited(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
@@ -205,21 +207,21 @@ func limited(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, storeLimit)
 }
 
-// idempotent tells whether the stream notices a message that it has already.
+// idempotent reports whether the stream detects a repetition of m.
 func idempotent(m *nats.Msg) bool {
 	return m.Header.Get(jetstream.MsgIDHeader) != "" || m.Header.Get(jetstream.ExpectedLastSubjSeqHeader) != ""
 }
 
-// storeOnce sends the open ones of msgs and tells what became of each.
+// storeOnce sends the open ones of msgs and returns the errors of those that were not stored.
 func (b *Bus) storeOnce(ctx context.Context, msgs []*nats.Msg, open []int, acks []*jetstream.PubAck) map[int]error {
 	failed := make(map[int]error, len(open))
 	futures := make(map[int]jetstream.PubAckFuture, len(open))
 	denied := make(map[int]*denial, len(open))
-	life, began := b.life(), time.Now()
+	epoch, began := b.epoch(), time.Now()
 	defer func() {
 		ended := time.Now()
 		for _, i := range open {
-			b.stored.note(life, msgs[i].Subject, began, ended, failed[i])
+			b.writes.note(epoch, msgs[i].Subject, began, ended, failed[i])
 		}
 	}()
 	for _, i := range open {
@@ -228,7 +230,7 @@ func (b *Bus) storeOnce(ctx context.Context, msgs []*nats.Msg, open []int, acks 
 		defer done()
 		f, err := b.js.PublishMsgAsync(msgs[i])
 		if err != nil {
-			failed[i] = clearer(err)
+			failed[i] = classify(err)
 			continue
 		}
 		futures[i] = f
@@ -237,8 +239,8 @@ func (b *Bus) storeOnce(ctx context.Context, msgs []*nats.Msg, open []int, acks 
 		select {
 		case acks[i] = <-f.Ok():
 		case err := <-f.Err():
-			failed[i] = clearer(err)
-		case <-denied[i].told:
+			failed[i] = classify(err)
+		case <-denied[i].closed:
 			failed[i] = denied[i].err
 		case <-ctx.Done():
 			failed[i] = ctx.Err()
@@ -247,8 +249,8 @@ func (b *Bus) storeOnce(ctx context.Context, msgs []*nats.Msg, open []int, acks 
 	return failed
 }
 
-// clearer marks the errors that a caller can do something about, which the library tells in several ways.
-func clearer(err error) error {
+// classify marks the errors that a caller can act on, which the library reports in several ways.
+func classify(err error) error {
 	var api jetstream.JetStreamError
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
@@ -269,8 +271,8 @@ const codeTooLarge = 10054
 // somebody else, or for an earlier try. A moment later it is a duplicate, or was not stored.
 const codeInProcess = 10158
 
-// repeatable tells whether nothing but time is needed. What the server refuses it refuses again, except that a stream
-// has no leader for a moment, or has the same message in hand.
+// repeatable reports whether repeating may succeed. What the server refuses it refuses again, except that a stream has
+// no leader for a moment, or is storing the same message.
 func repeatable(err error) bool {
 	var api jetstream.JetStreamError
 	switch {
@@ -283,8 +285,9 @@ func repeatable(err error) bool {
 	}
 }
 
-// denials turns the server's report that a publish was not allowed into an error for those who wait for its answer. The
-// report comes asynchronously, on the connection, and names only the subject; the publish itself would just time out.
+// denials turns the server's report that a publish was not allowed into an error for the callers that wait for its
+// answer. The report comes asynchronously, on the connection, and names only the subject; the publish itself would just
+// time out.
 type denials struct {
 	mu      sync.Mutex
 	waiting map[string]*denial
@@ -292,8 +295,8 @@ type denials struct {
 
 type denial struct {
 	waiters int
-	told    chan struct{}
-	err     error // once told is closed
+	closed  chan struct{}
+	err     error // set before closed is closed
 }
 
 // wait must be called before the publish, because the report may come at once.
@@ -305,7 +308,7 @@ func (d *denials) wait(subject string) (n *denial, done func()) {
 	}
 	n = d.waiting[subject]
 	if n == nil {
-		n = &denial{told: make(chan struct{})}
+		n = &denial{closed: make(chan struct{})}
 		d.waiting[subject] = n
 	}
 	n.waiters++
@@ -318,7 +321,7 @@ func (d *denials) wait(subject string) (n *denial, done func()) {
 	}
 }
 
-func (d *denials) tell(subject string, err error) (heard bool) {
+func (d *denials) deny(subject string, err error) (heard bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := d.waiting[subject]
@@ -326,7 +329,7 @@ func (d *denials) tell(subject string, err error) (heard bool) {
 		return false
 	}
 	n.err = err
-	close(n.told)
+	close(n.closed)
 	delete(d.waiting, subject)
 	return true
 }
@@ -335,7 +338,7 @@ var publishDenied = regexp.MustCompile(`(?i)permissions violation for publish to
 
 func (b *Bus) onAsyncError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	if m := publishDenied.FindStringSubmatch(err.Error()); m != nil {
-		if b.denials.tell(m[1], fmt.Errorf("%w to %s: allow this NATS user to", ErrPermission, m[1])) {
+		if b.denials.deny(m[1], fmt.Errorf("%w to %s: allow this NATS user to", ErrPermission, m[1])) {
 			return
 		}
 	}

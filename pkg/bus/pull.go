@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// askFor is how long the server keeps a request for a message open.
-	askFor = 30 * time.Second
-	// pulse is how often the server says that it still has the request.
-	pulse = 3 * time.Second
-	// silentAfter is when a request counts as lost and is made again: two heartbeats were missed.
-	silentAfter = 2*pulse + time.Second
+	// pullExpires is how long the server keeps a pull request open.
+	pullExpires = 30 * time.Second
+	// heartbeatEvery is how often the server confirms that it still has the request.
+	heartbeatEvery = 3 * time.Second
+	// silentAfter is when a request counts as lost and is repeated: two heartbeats were missed.
+	silentAfter = 2*heartbeatEvery + time.Second
 )
 
 // statusHeartbeat is the Status header of the server's heartbeats. Other statuses end a request.
 const statusHeartbeat = "100"
 
-// puller asks a consumer for messages. It belongs to one goroutine.
+// puller pulls messages from a consumer. One goroutine owns it.
 type puller struct {
 	b                *Bus
 	stream, consumer string
@@ -34,18 +34,18 @@ type puller struct {
 	in               chan *nats.Msg
 	sub              *nats.Subscription
 	closed           chan struct{}
-	asked            int    // requests so far: each has an inbox of its own below inbox
-	life             uint64 // of the connection, when the newest request was made
-	// silent is called with true when the server does not answer a request, with false when it does again.
-	silent func(bool)
+	requests         int    // requests so far: each has an inbox of its own below inbox
+	epoch            uint64 // of the connection, when the newest request was made
+	// onSilence is called with true when the server does not answer a request, with false when it answers again.
+	onSilence func(bool)
 }
 
-// puller listens for messages. room is how many may wait for its owner to read them, the server's statuses included;
-// beyond it the client library drops.
+// puller subscribes to an inbox. room is how many messages and statuses may wait to be read; beyond it the client
+// library drops.
 func (b *Bus) puller(stream, consumer string, room int) (*puller, error) {
 	p := &puller{
 		b: b, stream: stream, consumer: consumer, inbox: b.nc.NewInbox(),
-		in: make(chan *nats.Msg, room), closed: make(chan struct{}), silent: func(bool) {},
+		in: make(chan *nats.Msg, room), closed: make(chan struct{}), onSilence: func(bool) {},
 	}
 	var err error
 	if p.sub, err = b.nc.ChanSubscribe(p.inbox+".*", p.in); err != nil {
@@ -56,38 +56,38 @@ func (b *Bus) puller(stream, consumer string, room int) (*puller, error) {
 	return p, nil
 }
 
-// request is the body of a pull, see NATS' ADR-13.
-type request struct {
+// pullRequest is the body of a pull request, see NATS' ADR-13.
+type pullRequest struct {
 	Batch     int           `json:"batch"`
 	Expires   time.Duration `json:"expires,omitempty"`
 	Heartbeat time.Duration `json:"idle_heartbeat,omitempty"`
 	NoWait    bool          `json:"no_wait,omitempty"`
 }
 
-// ask opens a request; answers to it arrive on the returned inbox, or on their own subject when they are messages.
-func (p *puller) ask(r request) (inbox string, err error) {
+// request opens a pull request. Its statuses arrive on the returned inbox, messages on their own subject.
+func (p *puller) request(r pullRequest) (inbox string, err error) {
 	body, err := json.Marshal(r)
 	if err != nil {
 		return "", err
 	}
-	p.asked++
-	p.life = p.b.life()
-	inbox = p.inbox + "." + strconv.Itoa(p.asked)
+	p.requests++
+	p.epoch = p.b.epoch()
+	inbox = p.inbox + "." + strconv.Itoa(p.requests)
 	return inbox, p.b.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+p.stream+"."+p.consumer, inbox, body)
 }
 
-// isMessage tells a stream's message from the server's status of a request: only messages carry a subject for the ack.
-// The client library looks at the headers instead, which a publisher writes.
+// isMessage separates a stream's messages from the server's statuses: only messages carry an ack subject. The client
+// library looks at headers instead, which a publisher controls.
 func isMessage(m *nats.Msg) bool { return strings.HasPrefix(m.Reply, "$JS.ACK.") }
 
-// some waits for messages, n at most, and tells each. It returns when n came or the server has none for now; how many
-// came is then for the caller, who asks again for as many as he can take at once. It returns ctx's error, or ErrTopology
-// when the consumer is gone.
-func (p *puller) some(ctx context.Context, n int, tell func(*nats.Msg)) (got int, err error) {
-	// Messages for an earlier request, which was taken for lost, go first.
+// fetch waits for at most n messages and passes each to handle. It returns when n arrived or the server has none for
+// now; the caller then fetches again, with the number of its free slots. It returns ctx's error, or ErrTopology when
+// the consumer is gone.
+func (p *puller) fetch(ctx context.Context, n int, handle func(*nats.Msg)) (got int, err error) {
+	// Messages of an earlier request, which was taken for lost, come first.
 	for got < n && len(p.in) > 0 {
 		if m := <-p.in; isMessage(m) {
-			tell(m)
+			handle(m)
 			got++
 		}
 	}
@@ -95,7 +95,7 @@ func (p *puller) some(ctx context.Context, n int, tell func(*nats.Msg)) (got int
 		return got, nil
 	}
 	reconnected := p.b.reconnected.wait()
-	inbox, err := p.ask(request{Batch: n, Expires: askFor, Heartbeat: pulse})
+	inbox, err := p.request(pullRequest{Batch: n, Expires: pullExpires, Heartbeat: heartbeatEvery})
 	if err != nil {
 		return 0, fmt.Errorf("ask consumer %s: %w", p.consumer, err)
 	}
@@ -108,13 +108,13 @@ func (p *puller) some(ctx context.Context, n int, tell func(*nats.Msg)) (got int
 		case <-reconnected:
 			return got, nil
 		case <-silence.C:
-			p.silent(true)
+			p.onSilence(true)
 			return got, p.check(ctx)
 		case m := <-p.in:
 			if isMessage(m) {
-				p.silent(false)
+				p.onSilence(false)
 				silence.Reset(silentAfter)
-				tell(m)
+				handle(m)
 				got++
 				continue
 			}
@@ -124,14 +124,14 @@ func (p *puller) some(ctx context.Context, n int, tell func(*nats.Msg)) (got int
 			if m.Header.Get("Status") != statusHeartbeat {
 				return got, p.ended(ctx, m)
 			}
-			p.silent(false)
+			p.onSilence(false)
 			silence.Reset(silentAfter)
 		}
 	}
 	return got, nil
 }
 
-// ended is what the server's status that ends a request means: nil to ask again.
+// ended interprets the status with which the server ended a request: nil to request again.
 func (p *puller) ended(ctx context.Context, m *nats.Msg) error {
 	switch m.Header.Get("Status") {
 	case "404", "408": // no message, or none in time
@@ -139,8 +139,8 @@ func (p *puller) ended(ctx context.Context, m *nats.Msg) error {
 	case "400": // a bad request
 		return fmt.Errorf("ask consumer %s: %s", p.consumer, m.Header.Get("Description"))
 	default:
-		// The consumer was deleted or has no leader, the server shuts down, too many requests are open: look
-		// whether the consumer is still there, and do not ask again too fast.
+		// The consumer was deleted or has no leader, the server shuts down, or too many requests are open: check that
+		// the consumer still exists, and do not repeat too fast.
 		if err := p.check(ctx); err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func (p *puller) check(ctx context.Context) error {
 	return nil
 }
 
-// drain takes no more and gives back what was on its way. It waits until the server has confirmed that nothing else
+// drain stops receiving and releases what was in transit. It waits until the server has confirmed that nothing else
 // comes, at most until ctx ends.
 func (p *puller) drain(ctx context.Context) {
 	if err := p.sub.Drain(); err == nil {
@@ -170,7 +170,7 @@ func (p *puller) drain(ctx context.Context) {
 		select {
 		case m := <-p.in:
 			if isMessage(m) {
-				_ = p.b.nc.Publish(m.Reply, []byte("-NAK")) // lost: it comes back after AckWait
+				_ = p.b.nc.Publish(m.Reply, []byte("-NAK")) // if lost, it is redelivered after AckWait
 			}
 		default:
 			return
@@ -189,13 +189,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// bell wakes all who wait for it; whoever waits afterwards waits for the next ring.
-type bell struct {
+// broadcast wakes all waiters; later waiters wait for the next notify.
+type broadcast struct {
 	mu sync.Mutex
 	c  chan struct{}
 }
 
-func (l *bell) wait() <-chan struct{} {
+func (l *broadcast) wait() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.c == nil {
@@ -204,7 +204,7 @@ func (l *bell) wait() <-chan struct{} {
 	return l.c
 }
 
-func (l *bell) ring() {
+func (l *broadcast) notify() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.c != nil {
@@ -213,106 +213,105 @@ func (l *bell) ring() {
 	}
 }
 
-// taken is a message in hand. It is answered once; later answers do nothing.
-type taken struct {
+// inflight is a message that this process has yet to settle. It is settled once; later calls do nothing.
+type inflight struct {
 	*nats.Msg
 	b *Bus
-	// life of the connection when the message was asked for.
-	life uint64
-	mu   sync.Mutex
-	done bool
-	// counted is the key under which this run was counted as an attempt; "" when it was not. A shutdown that gives the
-	// message back takes the attempt back too, while its handler may still be running: hence under mu.
-	counted string
+	// epoch of the connection when the message was requested.
+	epoch uint64
+	mu    sync.Mutex
+	done  bool
+	// countedKey is the key under which this run was counted as an attempt; "" when it was not. A shutdown that
+	// releases the message also uncounts the attempt, while its handler may still be running: hence under mu.
+	countedKey string
 }
 
-// count remembers the key under which this run was counted.
-func (t *taken) count(key string) {
+// markCounted records the key under which this run was counted.
+func (t *inflight) markCounted(key string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.counted = key
+	t.countedKey = key
 }
 
-func (t *taken) isCounted() bool {
+func (t *inflight) isCounted() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.counted != ""
+	return t.countedKey != ""
 }
 
-// uncounted gives the key up to whoever takes the attempt back or forgets it, so that only one of them does.
-func (t *taken) uncounted() (key string) {
+// takeCountedKey hands the key to the caller that uncounts or forgets the attempt, so that only one does.
+func (t *inflight) takeCountedKey() (key string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key, t.counted = t.counted, ""
+	key, t.countedKey = t.countedKey, ""
 	return key
 }
 
-// answer settles the message with one of JetStream's words. An answer that does not arrive is no harm: the message comes
-// again after AckWait.
-func (t *taken) answer(word string, limit time.Duration) {
+// settle sends one of JetStream's acks. A lost one does no harm: the message is redelivered after AckWait.
+func (t *inflight) settle(word string, limit time.Duration) {
 	t.mu.Lock()
 	first := !t.done
 	t.done = true
 	t.mu.Unlock()
 	if first {
-		t.say(word, limit)
+		t.reply(word, limit)
 	}
 }
 
-func (t *taken) ack() { t.answer("+ACK", sayLimit) }
+func (t *inflight) ack() { t.settle("+ACK", replyLimit) }
 
-func (t *taken) nak(after time.Duration) {
+func (t *inflight) nak(after time.Duration) {
 	if after <= 0 {
-		t.answer("-NAK", sayLimit)
+		t.settle("-NAK", replyLimit)
 		return
 	}
-	t.answer(fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()), sayLimit)
+	t.settle(fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds()), replyLimit)
 }
 
-// giveBack is nak when there is no time left for a broker that is away.
-func (t *taken) giveBack() { t.answer("-NAK", 200*time.Millisecond) }
+// release is nak without patience for an unreachable broker.
+func (t *inflight) release() { t.settle("-NAK", 200*time.Millisecond) }
 
-// progress tells the server that it is still being worked on.
-func (t *taken) progress() {
+// progress reports to the server that work on the message continues.
+func (t *inflight) progress() {
 	t.mu.Lock()
 	done := t.done
 	t.mu.Unlock()
 	if !done {
-		t.say("+WPI", time.Second)
+		t.reply("+WPI", time.Second)
 	}
 }
 
-// sayLimit is how long an answer waits for a broker that is away. It stays below AckWait, after which the message comes
-// again anyhow.
-const sayLimit = 10 * time.Second
+// replyLimit is how long an ack waits for an unreachable broker. It stays below AckWait, after which the message is
+// redelivered anyhow.
+const replyLimit = 10 * time.Second
 
-// say tells the server one of JetStream's words about this message. It names the message by its number only, and after
-// the stream was put back to an older copy the number may be another message's, which would be settled in its place
-// without ever having been handled. While the connection stands nothing of this kind can have happened. After it was made
-// anew the stream is asked first, and the server confirms, because its consumer may not listen yet.
-func (t *taken) say(word string, limit time.Duration) {
-	if t.b.Ready() == nil && t.b.life() == t.life {
+// reply sends one of JetStream's acks for this message. An ack names the message by its sequence only, and after the
+// stream was restored from an older copy that sequence may be another message's, which would be settled without ever
+// being handled. While the connection stands this cannot have happened. After a reconnect the stream is read first, and
+// the server confirms the ack, because its consumer may not listen yet.
+func (t *inflight) reply(word string, limit time.Duration) {
+	if t.b.Ready() == nil && t.b.epoch() == t.epoch {
 		_ = t.b.nc.Publish(t.Reply, []byte(word))
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for {
-		again := t.b.reconnected.wait()
-		if t.b.Ready() == nil && t.sayAnew(ctx, word) {
+		reconnected := t.b.reconnected.wait()
+		if t.b.Ready() == nil && t.replyAfterReconnect(ctx, word) {
 			return
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-again:
+		case <-reconnected:
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
 }
 
-// sayAnew is false when it is to be tried again.
-func (t *taken) sayAnew(ctx context.Context, word string) bool {
+// replyAfterReconnect returns false when it must be tried again.
+func (t *inflight) replyAfterReconnect(ctx context.Context, word string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	meta, err := t.Metadata()
@@ -323,7 +322,7 @@ func (t *taken) sayAnew(ctx context.Context, word string) bool {
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound), err == nil && !stored.Equal(meta.Timestamp):
 		t.b.log.Warn().Str("subject", t.Subject).Uint64("seq", meta.Sequence.Stream).
-			Msg("the stream was put back and does not have this message any more; nothing is settled")
+			Msg("the stream was restored and no longer has this message; nothing is settled")
 		return true
 	case err != nil:
 		return false
@@ -332,7 +331,7 @@ func (t *taken) sayAnew(ctx context.Context, word string) bool {
 	return err == nil
 }
 
-// storedAt is when the message was stored that now has the number.
+// storedAt is when the message that has the sequence now was stored.
 func (b *Bus) storedAt(ctx context.Context, stream string, seq uint64) (time.Time, error) {
 	s, err := b.js.Stream(ctx, stream)
 	if err != nil {
@@ -345,12 +344,12 @@ func (b *Bus) storedAt(ctx context.Context, stream string, seq uint64) (time.Tim
 	return m.Time, nil
 }
 
-// life counts how often the connection was made anew.
-func (b *Bus) life() uint64 { return b.nc.Stats().Reconnects }
+// epoch counts the reconnects.
+func (b *Bus) epoch() uint64 { return b.nc.Stats().Reconnects }
 
-// beat tells progress every so often until stop, for limit at most: a handler that hangs must lose its message.
-func (t *taken) beat(every, limit time.Duration) (stop func()) {
-	// The first one comes early, because AckWait may have been running before the message was read.
+// heartbeat reports progress at an interval until stop, for limit at most: a handler that hangs must lose its message.
+func (t *inflight) heartbeat(every, limit time.Duration) (stop func()) {
+	// The first comes early, because AckWait may have started before the message was read.
 	first := min(every, 2*time.Second)
 	began := time.Now()
 	var mu sync.Mutex

@@ -15,8 +15,8 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// An ack names a stream and a number. When JetStream was put back to an older copy, the number that a worker has in hand
-// may be another message's by now, and that one would be settled without ever having been handled.
+// An ack names a stream and a sequence. After JetStream was restored from an older copy, the sequence of a message in
+// flight may be another message's, which would be settled without ever being handled.
 func TestAMessageOfBeforeARestoreSettlesNoOther(t *testing.T) {
 	t.Parallel()
 	k := newBroker(t)
@@ -68,7 +68,7 @@ func TestAMessageOfBeforeARestoreSettlesNoOther(t *testing.T) {
 	eventually(t, "the new one runs again", func() bool { return len(seen.of("NEW")) == 2 })
 }
 
-// done counts the messages that were handled to their end.
+// done counts the messages that were handled.
 func done(t *testing.T, r *prometheus.Registry) (n int) {
 	t.Helper()
 	families, err := r.Gather()
@@ -87,8 +87,8 @@ func done(t *testing.T, r *prometheus.Registry) (n int) {
 	return n
 }
 
-// What was in hand while the broker merely restarted is settled as soon as it is back.
-func TestAMessageInHandOverARestartIsSettled(t *testing.T) {
+// A message in flight while the broker merely restarts is settled as soon as it is back.
+func TestAMessageInFlightDuringARestartIsSettled(t *testing.T) {
 	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())

@@ -21,10 +21,10 @@ import (
 	"stockbridge/pkg/trace"
 )
 
-// Handler takes one event and returns those that follow. They are stored in any case, also when it returns an error
-// beside them; then what it gave to AfterStored runs; then the error is settled by its fault.Class. After a crash it is
-// run again with the same event, so repeating itself must do no harm. It must return when its ctx ends, which is after
-// Serving.HandlerLimit.
+// Handler handles one event and returns the events that follow. They are stored in any case, also when it returns an
+// error beside them; then the functions given to AfterStored run; then the error is settled by its fault.Class. After a
+// crash the handler runs again with the same event, so it must be idempotent. It must return when its ctx ends, which
+// is after Serving.HandlerLimit.
 type Handler[M proto.Message] func(ctx context.Context, d *Delivery, m M) ([]event.Event, error)
 
 // Attempts counts runs per message; see ledger.Attempts.
@@ -34,8 +34,8 @@ type Attempts interface {
 	Forget(ctx context.Context, key string) error
 }
 
-// ErrAttempts marks what unserved is told of a message that failed too often. It does not say that nothing was done: one
-// of the runs may have had its effect, and only the handler's own records can tell.
+// ErrAttempts marks the error that onReject receives for a message that failed too often. It does not say that nothing
+// was done: one of the runs may have had its effect, and only the handler's own records can say.
 var ErrAttempts = errors.New("attempts used up")
 
 // exhausted is the last error of a message that failed too often.
@@ -58,87 +58,91 @@ func (e *exhausted) Unwrap() []error {
 
 var errNoEnd = errors.New("the run never ended: a crash of the worker, or a handler that hangs")
 
-// Delivery is what is known of a message besides its body.
+// Delivery is everything known of a message besides its body.
 type Delivery struct {
 	// ID is the publisher's ce-id, else its Nats-Msg-Id, else "STREAM/seq". Publishers may repeat ids by mistake.
 	ID       string
 	Consumer string
-	// Subject, Stream, Seq and StreamTime are those of the original event, also after parks and replays.
+	// Subject, Stream, Seq and StreamTime are the original event's, also after delays and replays.
 	Subject    string
 	Stream     string
 	Seq        uint64
 	StreamTime time.Time
-	// Seller in the subject's suffix, else the one inside the message.
+	// Seller is the subject's suffix, else the seller inside the message.
 	Seller string
-	// First: the broker delivers the original for the first time; no retry, no replay.
+	// First: the broker's first delivery of the original; neither retry nor replay.
 	First bool
-	// Returned: it came back from a park or from the shelf, and holds one of the slots that are for these (RetrySlots).
+	// Returned: it came through RETRY, as a retry or a replay, and occupies one of the slots for these (RetrySlots).
 	Returned bool
-	// Attempt counts runs from 1. Runs that were only too early, held or stopped by a shutdown do not count.
+	// Attempt counts runs from 1. Runs that were too early, held or stopped by a shutdown do not count.
 	Attempt int
-	// Replay: it was sent again from the shelf (Bus.Replay), or from its stream (Bus.Again).
+	// Replay: it is a replayed dead letter (Bus.Replay), or was redelivered from its stream (Bus.Redeliver).
 	Replay bool
-	// Released are the causes past which operators let this message go, also before it waited for something else.
+	// Released are the causes that operators let this message pass, also before it waited for something else.
 	Released []string
-	// Trace is the traceparent of what follows: of this run where runs are traced, else the one it came with.
+	// Trace is the traceparent for the events that follow: that of this run where runs are traced, else that of the
+	// message.
 	Trace string
 
-	// origin names the original by stream, number and time of storing, as one token of a subject. The time keeps apart two
-	// messages that were given the same number, the second after the stream was restored from an older copy.
+	// origin identifies the original by stream, sequence and time of storing, as one token of a subject. The time
+	// separates two messages with the same sequence, the second stored after the stream was restored from an older
+	// copy.
 	origin string
 	// key is the CloudEvents subject.
 	key string
-	// parks is how often it was parked; replayed the number on the shelf that it was replayed from, 0 when it was not; again
-	// the round in which it was sent again from its stream, 0 when it was not; by whom and why.
-	parks    int
-	replayed uint64
-	again    int
-	by, why  string
-	// earlier is where it stood before it was replayed (Earlier).
+	// delays is how often it was delayed; replayed is the number of the dead letter that it was replayed from,
+	// redelivery the round in which it was redelivered from its stream, both 0 for none; by and why are the operator's.
+	delays     int
+	replayed   uint64
+	redelivery int
+	by, why    string
+	// earlier lists the times it was a dead letter before (Earlier).
 	earlier []string
 	header  nats.Header
 	after   []func(context.Context) error
 }
 
-// AfterStored lets f run when the returned events are stored and before the message is acked. An error of f counts as
-// the handler's.
+// AfterStored registers f to run when the returned events are stored and before the message is acked. An error of f
+// counts as the handler's.
 func (d *Delivery) AfterStored(f func(context.Context) error) { d.after = append(d.after, f) }
 
-// Serving is how a consumer is served. Zero values mean the defaults.
+// Serving says how a consumer is served. Zero values mean the defaults.
 type Serving struct {
-	// Consumer is a name of the topology's.
+	// Consumer is the name of a consumer in the topology.
 	Consumer string
-	// Slots is how many messages are handled at a time; 32.
+	// Slots is how many messages are handled concurrently; 32.
 	Slots int
 	// HandlerLimit ends a handler's ctx; 25 s. It must stay below the consumer's AckWait (30 s).
 	HandlerLimit time.Duration
 	// Grace is how long Serve waits for handlers after its ctx ended; 40 s.
 	Grace time.Duration
-	// MaxAttempts is after how many failed runs a message goes to the shelf; 12.
+	// MaxAttempts is how many failed runs make a message a dead letter; 12.
 	MaxAttempts int
 	// Attempts is required, except for consumers of ticks.
 	Attempts Attempts
-	// Paused tells whether a seller's events wait: nil, or a fault.Hold. Optional.
+	// Paused says whether a seller's events must wait: nil, or a fault.Hold. Optional.
 	Paused func(seller string) error
 	// Backoff is the pause after the nth failed run; by default from 1 s, doubling, at most 10 minutes, with jitter.
 	Backoff func(attempt int) time.Duration
 	// Metrics; optional.
 	Metrics *Metrics
-	// Fit is nil while messages may be taken, else why not. While it is not, nothing is asked for, and what comes all the same
-	// is given back unhandled. It is asked often and must not ask anybody itself. Optional.
+	// Fit is nil while the worker is fit to handle messages, else the reason why not. While it is unfit, nothing is
+	// requested, and messages that still arrive are released unhandled. Fit is called often and must not do any I/O.
+	// Optional.
 	Fit func() error
-	// Now is the broker's clock (Bus.Now) unless a test says otherwise.
+	// Now is the broker's clock (Bus.Now); tests may replace it.
 	Now func() time.Time
 }
 
-// Serve hands each message of a consumer, and what comes back to it from parks and replays, to handle, until ctx ends.
-// It then takes no more, lets handlers finish, gives back what is left after Grace, and returns nil. It returns an
-// error when it cannot start or its consumer is gone.
+// Serve passes each message of a consumer, and its retries and replays, to handle, until ctx ends. Then it requests no
+// more, lets handlers finish, releases after Grace what is still in flight, and returns nil. It returns an error when
+// it cannot start or its consumer is gone.
 //
-// unserved is asked what to tell of a message that is shelved without being handled (unreadable, invalid, of a paused
-// seller) or after its last attempt failed (ErrAttempts). m is a typed nil when it cannot be read, or, of an ERP's, what could be read of it. err says why, with
-// a fault.Reason where there is one. unserved may be nil.
-func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s Serving, handle Handler[M], unserved func(d *Delivery, m M, err error) []event.Event) error {
+// onReject returns the events to publish about a message that becomes a dead letter unhandled (unreadable, invalid, of
+// a paused seller) or after its last attempt failed (ErrAttempts). m is a typed nil when the message cannot be read, or
+// holds the fields that could be read if an ERP published it. err is the reason, with a fault.Reason where there is
+// one. onReject may be nil.
+func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s Serving, handle Handler[M], onReject func(d *Delivery, m M, err error) []event.Event) error {
 	row, err := s.check(topic.Name)
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", s.Consumer, err)
@@ -149,12 +153,12 @@ func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s
 	w.handle = func(ctx context.Context, d *Delivery, m proto.Message) ([]event.Event, error) {
 		return handle(ctx, d, m.(M))
 	}
-	w.unserved = func(d *Delivery, m proto.Message, err error) []event.Event {
-		if unserved == nil {
+	w.onReject = func(d *Delivery, m proto.Message, err error) []event.Event {
+		if onReject == nil {
 			return nil
 		}
 		typed, _ := m.(M)
-		return unserved(d, typed, err)
+		return onReject(d, typed, err)
 	}
 	if err := w.serve(ctx); err != nil {
 		return fmt.Errorf("serve %s: %w", s.Consumer, err)
@@ -178,7 +182,7 @@ func (s Serving) check(topic string) (consumerRow, error) {
 	return consumerRow{}, errors.New("no such consumer in the topology")
 }
 
-// RetrySlots is how many slots there are, beside so many others, for what comes back from parks and from the shelf.
+// RetrySlots is how many slots serve retries and replays, in addition to the given number for new messages.
 func RetrySlots(slots int) int { return max(1, slots/4) }
 
 func (s Serving) withDefaults(b *Bus) Serving {
@@ -219,10 +223,10 @@ func backoff(attempt int) time.Duration {
 	return d + time.Duration((rand.Float64()-0.5)*0.4*float64(d)) //nolint:gosec // jitter
 }
 
-// errShutdown is the cause with which handlers are ended that outlast the grace.
+// errShutdown is the cancel cause of handlers that exceed the grace period.
 var errShutdown = errors.New("shutting down")
 
-// statusRoom is how many of the server's statuses may wait to be read, besides messages.
+// statusRoom is how many statuses of the server may wait to be read, in addition to messages.
 const statusRoom = 64
 
 // server serves one consumer.
@@ -231,25 +235,25 @@ type server struct {
 	s     Serving
 	row   consumerRow
 	topic string
-	// fromERP: its messages are an ERP's, who may have to be told that one cannot be read.
+	// fromERP: an ERP publishes these messages, and must be answered also when one cannot be read.
 	fromERP bool
-	// empty, handle and unserved are those of Serve without their type parameter.
+	// empty, handle and onReject are Serve's, without the type parameter.
 	empty    func() proto.Message
 	handle   func(context.Context, *Delivery, proto.Message) ([]event.Event, error)
-	unserved func(*Delivery, proto.Message, error) []event.Event
+	onReject func(*Delivery, proto.Message, error) []event.Event
 
-	ackWait time.Duration
-	began   time.Time
-	// soft ends when no more is taken, hard when handlers are ended too. They are kept here, against the rule, because they
-	// are not a caller's: they live exactly as long as serve.
+	ackWait   time.Duration
+	startedAt time.Time
+	// soft ends when no more messages are taken, hard when handlers must end too. They are kept here, against the rule,
+	// because no caller owns them: they live exactly as long as serve.
 	soft, hard context.Context
 	mu         sync.Mutex
-	inHand     map[*taken]struct{}
+	inFlight   map[*inflight]struct{}
 	silent     atomic.Bool
 	unfit      atomic.Bool
 }
 
-// ticks come again by themselves: they are neither parked nor shelved.
+// Ticks repeat automatically: they are neither delayed nor dead-lettered.
 func (w *server) ticks() bool { return w.row.stream == streamTicks }
 
 func (w *server) serve(ctx context.Context) error {
@@ -258,16 +262,16 @@ func (w *server) serve(ctx context.Context) error {
 		return fmt.Errorf("%w; run bridgectl topology apply", ErrTopology)
 	}
 	if err != nil && ctx.Err() != nil {
-		return nil // asked to stop before it began
+		return nil // asked to stop before it started
 	}
 	if err != nil {
 		return err
 	}
 	w.ackWait = consumer.CachedInfo().Config.AckWait
-	w.inHand = map[*taken]struct{}{}
-	w.began = w.b.Now()
-	defer w.s.Metrics.backlog.serves(w.b, w.row)()
-	w.s.Metrics.taken.WithLabelValues(w.row.name) // a counter that is first seen at 1 never grew
+	w.inFlight = map[*inflight]struct{}{}
+	w.startedAt = w.b.Now()
+	defer w.s.Metrics.backlog.add(w.b, w.row)()
+	w.s.Metrics.idTaken.WithLabelValues(w.row.name) // a counter whose first sample is 1 shows no increase
 
 	var stop context.CancelCauseFunc
 	w.soft, stop = context.WithCancelCause(ctx)
@@ -282,13 +286,13 @@ func (w *server) serve(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.silent = w.noteSilence
-		slots.Go(func() { w.deal(p, n, retried, stop) })
+		p.onSilence = w.logSilence
+		slots.Go(func() { w.dispatch(p, n, retried, stop) })
 		return nil
 	}
 	err = open(w.row.stream, w.row.name, w.s.Slots, false)
 	if err == nil && !w.ticks() {
-		// Retries and replays have slots of their own, so that they and new messages cannot hold each other up.
+		// Retries and replays have slots of their own, so that they and new messages cannot block each other.
 		err = open(streamRetry, retryName(w.row.name), RetrySlots(w.s.Slots), true)
 	}
 	if err != nil {
@@ -304,9 +308,9 @@ func (w *server) serve(ctx context.Context) error {
 		end(errShutdown)
 		select {
 		case <-done:
-		case <-time.After(time.Second): // a handler that does not listen to its ctx
+		case <-time.After(time.Second): // a handler that ignores its ctx
 		}
-		w.giveBack()
+		w.releaseInFlight()
 	}
 	if err := w.b.nc.FlushTimeout(2 * time.Second); err != nil {
 		w.b.log.Debug().Err(err).Msg("cannot flush the acks; what they were for is redelivered")
@@ -317,7 +321,7 @@ func (w *server) serve(ctx context.Context) error {
 	return nil
 }
 
-func (w *server) noteSilence(silent bool) {
+func (w *server) logSilence(silent bool) {
 	if w.silent.Swap(silent) == silent {
 		return
 	}
@@ -328,26 +332,26 @@ func (w *server) noteSilence(silent bool) {
 	}
 }
 
-// deal hands messages to n slots until soft ends. It asks for as many as there are idle slots, so that no message waits
-// for one, and again when those came.
-func (w *server) deal(p *puller, n int, retried bool, stop context.CancelCauseFunc) {
-	work, idle := make(chan *taken), make(chan struct{}, n)
+// dispatch hands messages to n slots until soft ends. It fetches as many as there are free slots, so that no message
+// waits for a slot, and fetches again when these have arrived.
+func (w *server) dispatch(p *puller, n int, retried bool, stop context.CancelCauseFunc) {
+	work, idle := make(chan *inflight), make(chan struct{}, n)
 	var slots sync.WaitGroup
 	for range n {
 		idle <- struct{}{}
 		slots.Go(func() {
 			for t := range work {
-				w.take(t, retried)
+				w.process(t, retried)
 				idle <- struct{}{}
 			}
 		})
 	}
-	for w.fit() {
-		free := w.idle(idle)
+	for w.waitUntilFit() {
+		free := w.freeSlots(idle)
 		if free == 0 {
 			break
 		}
-		got, err := p.some(w.soft, free, func(m *nats.Msg) { work <- &taken{Msg: m, b: w.b, life: p.life} })
+		got, err := p.fetch(w.soft, free, func(m *nats.Msg) { work <- &inflight{Msg: m, b: w.b, epoch: p.epoch} })
 		for range free - got {
 			idle <- struct{}{}
 		}
@@ -362,13 +366,13 @@ func (w *server) deal(p *puller, n int, retried bool, stop context.CancelCauseFu
 	slots.Wait()
 }
 
-// unfitPause is how often one who may take nothing looks whether that is over.
+// unfitPause is how often an unfit worker checks whether it is fit again.
 const unfitPause = time.Second
 
-// fit waits until messages may be taken; false when soft ends first.
-func (w *server) fit() bool {
+// waitUntilFit waits until messages may be handled; false when soft ends first.
+func (w *server) waitUntilFit() bool {
 	for w.soft.Err() == nil {
-		if w.noteFit() == nil {
+		if w.checkFit() == nil {
 			return true
 		}
 		if sleep(w.soft, unfitPause) != nil {
@@ -378,22 +382,22 @@ func (w *server) fit() bool {
 	return false
 }
 
-// noteFit is Serving.Fit, and says so when that changes.
-func (w *server) noteFit() error {
+// checkFit calls Serving.Fit, and logs when the answer changes.
+func (w *server) checkFit() error {
 	err := w.s.Fit()
 	if was := w.unfit.Swap(err != nil); was == (err != nil) {
 		return err
 	}
 	if err != nil {
-		w.b.log.Error().Err(err).Str("consumer", w.row.name).Msg("takes no more messages until this is mended")
+		w.b.log.Error().Err(err).Str("consumer", w.row.name).Msg("takes no more messages until this is fixed")
 	} else {
 		w.b.log.Info().Str("consumer", w.row.name).Msg("takes messages again")
 	}
 	return err
 }
 
-// idle waits for idle slots and takes all there are: none when soft ends first.
-func (w *server) idle(slots <-chan struct{}) (n int) {
+// freeSlots waits for a free slot and takes all that are free: none when soft ends first.
+func (w *server) freeSlots(slots <-chan struct{}) (n int) {
 	select {
 	case <-slots:
 		n++
@@ -410,24 +414,24 @@ func (w *server) idle(slots <-chan struct{}) (n int) {
 	}
 }
 
-func (w *server) take(t *taken, retried bool) {
+func (w *server) process(t *inflight, retried bool) {
 	if w.soft.Err() != nil {
 		t.nak(0)
 		return
 	}
-	if w.noteFit() != nil { // it was asked for before
+	if w.checkFit() != nil { // fetched before the worker became unfit
 		t.nak(brokenPause)
 		return
 	}
 	d, err := w.delivery(t, retried)
-	if err != nil { // not from JetStream: cannot be answered
-		w.b.log.Error().Err(err).Str("subject", t.Subject).Msg("message without metadata passed over")
+	if err != nil { // not from JetStream: cannot be acked
+		w.b.log.Error().Err(err).Str("subject", t.Subject).Msg("message without metadata ignored")
 		return
 	}
 	w.mu.Lock()
-	w.inHand[t] = struct{}{}
+	w.inFlight[t] = struct{}{}
 	w.mu.Unlock()
-	stopBeat := t.beat(w.ackWait/3, w.s.HandlerLimit+settleLimit)
+	stopBeat := t.heartbeat(w.ackWait/3, w.s.HandlerLimit+settleLimit)
 	flight := w.s.Metrics.inFlight.WithLabelValues(w.row.name)
 	flight.Inc()
 	began := time.Now()
@@ -439,26 +443,26 @@ func (w *server) take(t *taken, retried bool) {
 	w.s.Metrics.seconds.WithLabelValues(w.row.name).Observe(time.Since(began).Seconds())
 	w.s.Metrics.handled.WithLabelValues(w.row.name, outcome).Inc()
 	w.mu.Lock()
-	delete(w.inHand, t)
+	delete(w.inFlight, t)
 	w.mu.Unlock()
 }
 
-// giveBack returns what is still in hand to the server.
-func (w *server) giveBack() {
+// releaseInFlight returns what is still in flight to the server.
+func (w *server) releaseInFlight() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.hard), 2*time.Second)
 	defer cancel()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for t := range w.inHand {
-		w.uncount(ctx, w.b.log, t)
-		t.giveBack()
-		w.b.log.Warn().Str("consumer", w.row.name).Str("subject", t.Subject).Msg("handler did not end in time; message given back")
+	for t := range w.inFlight {
+		w.uncountAttempt(ctx, w.b.log, t)
+		t.release()
+		w.b.log.Warn().Str("consumer", w.row.name).Str("subject", t.Subject).Msg("handler did not end in time; message released")
 	}
 }
 
-// delivery tells what is known of a message before it is read. Bridge- headers are believed only when retried, which is
-// on the RETRY stream: on others anybody may have written them.
-func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
+// delivery builds the Delivery of a message before its body is read. It trusts Bridge- headers only on RETRY (retried):
+// on other streams anybody may have written them.
+func (w *server) delivery(t *inflight, retried bool) (*Delivery, error) {
 	meta, err := t.Metadata()
 	if err != nil {
 		return nil, err
@@ -468,7 +472,7 @@ func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
 		First: meta.NumDelivered == 1 && !retried, Returned: retried, Attempt: 1, header: t.Header,
 	}
 	if retried {
-		d.comeBack(t.Header)
+		d.readEnvelope(t.Header)
 	}
 	d.ID = headerOf(d.header, event.HeaderID)
 	if d.ID == "" {
@@ -479,28 +483,28 @@ func (w *server) delivery(t *taken, retried bool) (*Delivery, error) {
 	}
 	d.key = headerOf(d.header, event.HeaderSubject)
 	d.Trace = trace.Format(trace.Parse(headerOf(d.header, event.HeaderTrace)))
-	d.origin = originOf(d.Stream, d.Seq, d.StreamTime)
+	d.origin = originID(d.Stream, d.Seq, d.StreamTime)
 	if d.replayed != 0 {
 		d.origin += "-r" + strconv.FormatUint(d.replayed, 10)
 	}
-	if d.again != 0 {
-		d.origin += "-a" + strconv.Itoa(d.again)
+	if d.redelivery != 0 {
+		d.origin += "-a" + strconv.Itoa(d.redelivery)
 	}
 	return d, nil
 }
 
-// originOf names where and when a message was first stored, as one token of a subject.
-func originOf(stream string, seq uint64, at time.Time) string {
+// originID identifies where and when a message was first stored, as one token of a subject.
+func originID(stream string, seq uint64, at time.Time) string {
 	return stream + "-" + strconv.FormatUint(seq, 10) + "-" + strconv.FormatInt(at.UnixMilli(), 36)
 }
 
-// plain is the origin without what replays and rounds add to it.
-func plain(origin string) string {
+// baseOrigin is the origin without the suffixes of replays and redeliveries.
+func baseOrigin(origin string) string {
 	parts := strings.Split(origin, "-")
 	return strings.Join(parts[:min(len(parts), 3)], "-")
 }
 
-// originTime is when the message that goes by the origin was first stored.
+// originTime is when the message with that origin was first stored.
 func originTime(origin string) (time.Time, bool) {
 	parts := strings.Split(origin, "-")
 	if len(parts) < 3 {
@@ -510,27 +514,27 @@ func originTime(origin string) (time.Time, bool) {
 	return time.UnixMilli(ms), err == nil
 }
 
-// comeBack reads what park and Replay wrote.
-func (d *Delivery) comeBack(h nats.Header) {
-	d.header = uncarry(h)
+// readEnvelope reads the headers that delay, Replay and Redeliver wrote.
+func (d *Delivery) readEnvelope(h nats.Header) {
+	d.header = unwrapHeaders(h)
 	if seq, err := strconv.ParseUint(h.Get(event.HeaderOriginSeq), 10, 64); err == nil {
 		d.Subject, d.Stream, d.Seq = h.Get(event.HeaderOriginSubject), h.Get(event.HeaderOriginStream), seq
 		if at, err := time.Parse(time.RFC3339Nano, h.Get(event.HeaderOriginTime)); err == nil {
 			d.StreamTime = at
 		}
 	}
-	d.parks, _ = strconv.Atoi(h.Get(event.HeaderDelays))
+	d.delays, _ = strconv.Atoi(h.Get(event.HeaderDelays))
 	d.replayed, _ = strconv.ParseUint(h.Get(event.HeaderReplay), 10, 64)
-	d.again, _ = strconv.Atoi(h.Get(event.HeaderRedelivered))
-	d.Replay = d.replayed != 0 || d.again != 0
+	d.redelivery, _ = strconv.Atoi(h.Get(event.HeaderRedelivered))
+	d.Replay = d.replayed != 0 || d.redelivery != 0
 	d.Released = h.Values(event.HeaderReleased)
 	d.by, d.why = h.Get(event.HeaderBy), h.Get(event.HeaderWhy)
 	d.earlier = h.Values(event.HeaderEarlier)
 }
 
-// read turns a message into its type and checks it. Of one that cannot be read m is nil, or what could be read of one that
-// an ERP published: whose it is.
-func (w *server) read(t *taken, d *Delivery) (proto.Message, error) {
+// read decodes a message and validates it. For an unreadable message m is nil, or holds what could be read if an ERP
+// published it: whose it is.
+func (w *server) read(t *inflight, d *Delivery) (proto.Message, error) {
 	suffix, subjectErr := event.SellerOn(w.topic, d.Subject)
 	d.Seller = suffix
 	if size := headersSize(t.Header); size > maxHeaders {
@@ -541,7 +545,7 @@ func (w *server) read(t *taken, d *Delivery) (proto.Message, error) {
 		}
 	}
 	m := w.empty()
-	readable, wrong, err := read(d.header, t.Data, m)
+	readable, wrong, err := decodeAndValidate(d.header, t.Data, m)
 	inside := event.SellerIn(m)
 	if suffix == "" && event.ValidSeller(inside) {
 		d.Seller = inside
@@ -550,15 +554,15 @@ func (w *server) read(t *taken, d *Delivery) (proto.Message, error) {
 	case err != nil:
 		return m, err
 	case !readable && (!w.fromERP || inside == "" && suffix == ""):
-		return nil, oneOf(wrong)
+		return nil, joinReasons(wrong)
 	case !readable:
-		return m, oneOf(wrong)
+		return m, joinReasons(wrong)
 	}
 	if subjectErr != nil {
-		return m, fault.Reason{Code: "subject.invalid", ZH: "主题不合规：" + cut(d.Subject, 200), EN: subjectErr.Error()}
+		return m, fault.Reason{Code: "subject.invalid", ZH: "主题不合规：" + truncate(d.Subject, 200), EN: subjectErr.Error()}
 	}
 	if len(wrong) > 0 {
-		return m, oneOf(wrong)
+		return m, joinReasons(wrong)
 	}
 	if suffix != "" && inside != suffix {
 		return m, fault.Reason{

@@ -23,7 +23,7 @@ import (
 
 func asJS(err error, target *jetstream.JetStreamError) bool { return errors.As(err, target) }
 
-func TestAnEventIsHandledAndItsAnswerTold(t *testing.T) {
+func TestAnEventIsHandledAndItsAnswerPublished(t *testing.T) {
 	b := bustest.Start(t)
 	var l log
 	registry := prometheus.NewRegistry()
@@ -45,8 +45,8 @@ func TestAnEventIsHandledAndItsAnswerTold(t *testing.T) {
 	if age := time.Since(d.StreamTime); age < 0 || age > time.Minute {
 		t.Errorf("stored %v ago", age)
 	}
-	if got := told(t, b, event.OrderAccepted.Name); got["A1"] != 1 {
-		t.Errorf("told %v", got)
+	if got := published(t, b, event.OrderAccepted.Name); got["A1"] != 1 {
+		t.Errorf("published %v", got)
 	}
 	families, err := registry.Gather()
 	if err != nil || len(families) < 3 {
@@ -99,7 +99,7 @@ func TestFormsOfAnEvent(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeHandledIsShelvedWhole(t *testing.T) {
+func TestUnhandledMessagesAreDeadLetteredWhole(t *testing.T) {
 	b := bustest.Start(t)
 	type tellings struct {
 		m    *orderv1.Audited
@@ -170,9 +170,9 @@ func TestWhatCannotBeHandledIsShelvedWhole(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := shelved(t, b, i+1)[i]
+			s := parseDeadLetter(t, b, i+1)[i]
 			if s.Kind != event.Dead || s.Consumer != pusher || s.Stream != "INTAKE" || s.OriginSeq != seq || s.Subject != subject || s.Seller != c.seller {
-				t.Errorf("shelved %+v", s)
+				t.Errorf("dead-lettered %+v", s)
 			}
 			if s.Reason.Code != c.code || s.Reason.Field != c.field || s.Class != "permanent" {
 				t.Errorf("reason %+v", s.Reason)
@@ -191,20 +191,20 @@ func TestWhatCannotBeHandledIsShelvedWhole(t *testing.T) {
 					t.Errorf("header %s lost", k)
 				}
 			}
-			eventually(t, "told", func() bool { return got[seq].Load() != nil })
+			eventually(t, "rejected", func() bool { return got[seq].Load() != nil })
 			g := got[seq].Load()
 			if (g.m != nil) != c.typed || g.code != c.code || fault.Of(g.err) != fault.Refused {
-				t.Errorf("told %+v", g)
+				t.Errorf("rejected as %+v", g)
 			}
 		})
 	}
 	settled(t, b)
-	if n := told(t, b, event.OrderFailed.Name)["X1"]; n == 0 {
-		t.Error("nothing told of the invalid ones")
+	if n := published(t, b, event.OrderFailed.Name)["X1"]; n == 0 {
+		t.Error("onReject was not called for the invalid ones")
 	}
 }
 
-func TestEachFaultHasItsFate(t *testing.T) {
+func TestEachFaultHasItsOutcome(t *testing.T) {
 	b := bustest.Start(t)
 	attempts := &bustest.Attempts{}
 	var l log
@@ -212,30 +212,30 @@ func TestEachFaultHasItsFate(t *testing.T) {
 	serve(t, b, bus.Serving{Attempts: attempts, MaxAttempts: 3, Backoff: func(int) time.Duration { return time.Millisecond }},
 		func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 			n := l.add(d, m)
-			told := []event.Event{accepted(m)}
+			events := []event.Event{accepted(m)}
 			switch no := m.GetOutboundNo(); {
 			case no == "transient" && n < 3:
-				return told, boom
+				return events, boom
 			case no == "wait" && n < 6:
-				return told, fault.RetryAfter(time.Millisecond, boom)
+				return events, fault.RetryAfter(time.Millisecond, boom)
 			case no == "held":
-				return told, fault.Hold("shop:acme/S1", fault.Reason{Code: "shop.unknown", ZH: "店铺未配置", EN: "shop not set up"})
+				return events, fault.Hold("shop:acme/S1", fault.Reason{Code: "shop.unknown", ZH: "店铺未配置", EN: "shop not set up"})
 			case no == "refused":
-				return told, fault.Permanent(boom)
+				return events, fault.Permanent(boom)
 			case no == "unknown":
-				return told, fault.Unknown(boom)
+				return events, fault.Unknown(boom)
 			case no == "hopeless":
-				return told, boom
+				return events, boom
 			case no == "panics":
 				panic("at the disco")
 			case no == "panics-late":
 				d.AfterStored(func(context.Context) error { panic("at the end") })
 			}
-			return told, nil
+			return events, nil
 		},
 		func(_ *bus.Delivery, m *orderv1.Audited, err error) []event.Event {
 			if !errors.Is(err, bus.ErrAttempts) {
-				t.Errorf("told of %s: %v", m.GetOutboundNo(), err)
+				t.Errorf("rejected %s: %v", m.GetOutboundNo(), err)
 			}
 			return []event.Event{event.OrderFailed.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &orderv1.Failed{})}
 		})
@@ -243,7 +243,7 @@ func TestEachFaultHasItsFate(t *testing.T) {
 		publish(t, b, audit("acme", no))
 	}
 	byKey := map[string]bus.DeadLetter{}
-	for _, s := range shelved(t, b, 6) {
+	for _, s := range parseDeadLetter(t, b, 6) {
 		byKey[s.Key] = s
 	}
 	settled(t, b)
@@ -270,10 +270,10 @@ func TestEachFaultHasItsFate(t *testing.T) {
 	if s := byKey["hopeless"]; s.Attempts != 3 || !strings.Contains(s.Error, "boom") {
 		t.Errorf("hopeless %+v", s)
 	}
-	if got := told(t, b, event.OrderFailed.Name); len(got) != 3 || got["hopeless"] != 1 || got["panics"] != 1 {
+	if got := published(t, b, event.OrderFailed.Name); len(got) != 3 || got["hopeless"] != 1 || got["panics"] != 1 {
 		t.Errorf("failed: %v", got)
 	}
-	if got := told(t, b, event.OrderAccepted.Name); len(got) != 8 {
+	if got := published(t, b, event.OrderAccepted.Name); len(got) != 8 {
 		t.Errorf("events beside errors: %v", got)
 	}
 	if n := attempts.Sum(); n != 0 {
@@ -294,7 +294,7 @@ func TestEventsAreStoredThenAfterStoredThenAck(t *testing.T) {
 	serve(t, b, bus.Serving{Slots: 1, Backoff: func(int) time.Duration { return time.Millisecond }},
 		func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 			d.AfterStored(func(ctx context.Context) error {
-				if n := told(t, b, event.OrderAccepted.Name)[m.GetOutboundNo()]; n != 1 {
+				if n := published(t, b, event.OrderAccepted.Name)[m.GetOutboundNo()]; n != 1 {
 					t.Errorf("AfterStored runs with %d events stored", n)
 				}
 				c, err := b.JS().Consumer(ctx, "INTAKE", pusher)
@@ -351,14 +351,14 @@ func TestKilledWorkerMidHandlerIsRedelivered(t *testing.T) {
 	}
 }
 
-// A message that kills each worker that takes it is found by counting before it runs.
-func TestMessageThatNeverEndsIsShelved(t *testing.T) {
+// A message that kills every worker is found by counting before it runs.
+func TestAMessageThatNeverEndsIsDeadLettered(t *testing.T) {
 	t.Parallel()
 	b, url := bustest.StartServer(t)
 	ackWait(t, b, 300*time.Millisecond)
 	attempts := &bustest.Attempts{}
 	publish(t, b, audit("acme", "A1"))
-	for range 3 { // stored before each of them began, so each counts
+	for range 3 { // stored before each of them started, so each run counts
 		victim := bustest.Connect(t, url)
 		began, release := make(chan struct{}), make(chan struct{})
 		done := make(chan struct{})
@@ -379,12 +379,12 @@ func TestMessageThatNeverEndsIsShelved(t *testing.T) {
 		t.Error("run again")
 		return nil, nil
 	}, nil)
-	if s := shelved(t, b, 1)[0]; s.Reason.Code != "attempts" || s.Kind != event.Dead {
+	if s := parseDeadLetter(t, b, 1)[0]; s.Reason.Code != "attempts" || s.Kind != event.Dead {
 		t.Errorf("%+v", s)
 	}
 }
 
-func TestShutdownBurnsNoAttemptAndGivesBack(t *testing.T) {
+func TestShutdownBurnsNoAttemptAndReleases(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	attempts := &bustest.Attempts{}
@@ -395,7 +395,7 @@ func TestShutdownBurnsNoAttemptAndGivesBack(t *testing.T) {
 		began <- struct{}{}
 		<-ctx.Done()
 		if m.GetOutboundNo() == "deaf" {
-			<-hears // does not listen to its ctx
+			<-hears // ignores its ctx
 		}
 		return nil, ctx.Err()
 	}, nil)
@@ -407,7 +407,7 @@ func TestShutdownBurnsNoAttemptAndGivesBack(t *testing.T) {
 	if n := attempts.Sum(); n != 0 {
 		t.Errorf("%d attempts burned", n)
 	}
-	// Given back: another takes them at once, long before AckWait (30 s).
+	// Released: another worker gets them at once, long before AckWait (30 s).
 	serve(t, b, bus.Serving{Attempts: attempts}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		l.add(d, m)
 		return nil, nil
@@ -420,11 +420,11 @@ func TestShutdownBurnsNoAttemptAndGivesBack(t *testing.T) {
 		}
 	}
 	if items := shelf(t, b); len(items) != 0 {
-		t.Errorf("shelved %+v", items)
+		t.Errorf("dead-lettered %+v", items)
 	}
 }
 
-func TestShutdownFinishesWhatIsInHand(t *testing.T) {
+func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
 	b := bustest.Start(t)
 	began, finish := make(chan struct{}), make(chan struct{})
 	stop := serve(t, b, bus.Serving{Slots: 1}, func(ctx context.Context, _ *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -437,8 +437,8 @@ func TestShutdownFinishesWhatIsInHand(t *testing.T) {
 	time.AfterFunc(100*time.Millisecond, func() { close(finish) })
 	stop()
 	settled(t, b)
-	if told(t, b, event.OrderAccepted.Name)["A1"] != 1 {
-		t.Error("not told")
+	if published(t, b, event.OrderAccepted.Name)["A1"] != 1 {
+		t.Error("not rejected")
 	}
 }
 
@@ -462,10 +462,10 @@ func TestPausedSellerIsHeldAndReleased(t *testing.T) {
 	for i := range 5 {
 		publish(t, b, audit("acme", fmt.Sprintf("A%d", i)), audit("other", fmt.Sprintf("B%d", i)))
 	}
-	items := shelved(t, b, 5)
+	items := parseDeadLetter(t, b, 5)
 	settled(t, b)
-	if len(l.all()) != 5 || len(told(t, b, event.OrderHeld.Name)) != 5 {
-		t.Fatalf("ran %d, held %v", len(l.all()), told(t, b, event.OrderHeld.Name))
+	if len(l.all()) != 5 || len(published(t, b, event.OrderHeld.Name)) != 5 {
+		t.Fatalf("ran %d, held %v", len(l.all()), published(t, b, event.OrderHeld.Name))
 	}
 	for _, s := range items {
 		if s.Kind != event.Held || s.Cause != "pause:acme" || s.Seller != "acme" || s.Attempts != 1 {
@@ -473,7 +473,7 @@ func TestPausedSellerIsHeldAndReleased(t *testing.T) {
 		}
 	}
 
-	// Let go while still paused: held again, unless an operator lets it past the very cause.
+	// Released while still paused: held again, unless an operator lets it pass that very cause.
 	if err := b.Replay(t.Context(), items[0].Seq, bus.By{Who: "test"}); err != nil {
 		t.Fatal(err)
 	}
@@ -490,7 +490,7 @@ func TestPausedSellerIsHeldAndReleased(t *testing.T) {
 	}
 	eventually(t, "all handled", func() bool { return len(l.all()) == 10 })
 	settled(t, b)
-	shelved(t, b, 0)
+	parseDeadLetter(t, b, 0)
 	for i := range 5 {
 		runs := l.of(fmt.Sprintf("A%d", i))
 		if len(runs) != 1 || runs[0].d.First || !runs[0].d.Replay || runs[0].d.Seq == 0 || runs[0].d.Stream != "INTAKE" {
@@ -519,7 +519,7 @@ func TestFloodOfOneSellerDoesNotDelayAnother(t *testing.T) {
 	publish(t, b, flood...)
 	publish(t, b, audit("acme", "A1"))
 	eventually(t, "the other's order", func() bool { return len(l.of("A1")) == 1 })
-	eventually(t, "the flood is parked", func() bool { return len(subjects(t, b, "RETRY", "park.>")) == 300 })
+	eventually(t, "the flood is delayed", func() bool { return len(subjects(t, b, "RETRY", "park.>")) == 300 })
 	settled(t, b)
 }
 
@@ -541,9 +541,9 @@ func TestForgedHeadersAreNotBelieved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := shelved(t, b, 1)[0]
+	s := parseDeadLetter(t, b, 1)[0]
 	if s.Seller != "acme" || s.OriginSeq != 1 || s.Stream != "INTAKE" || len(s.Header) != 0 {
-		t.Errorf("shelved as %+v", s)
+		t.Errorf("dead-lettered as %+v", s)
 	}
 	d := l.all()[0].d
 	if d.Released != nil || d.Returned || d.Replay || !d.First || d.Seq != 1 || d.Subject != "order.audited.acme" {
@@ -563,7 +563,7 @@ func TestServeNeedsItsConsumer(t *testing.T) {
 			t.Errorf("%s: served", name)
 		}
 	}
-	// Deleted under its feet.
+	// Deleted while it is served.
 	done := make(chan error, 1)
 	go func() {
 		done <- bus.Serve(t.Context(), b, event.OrderAudited, bus.Serving{Consumer: pusher, Attempts: &bustest.Attempts{}}, none, nil)
@@ -588,7 +588,7 @@ func TestServeNeedsItsConsumer(t *testing.T) {
 	}
 }
 
-func TestServingGoesOnAfterTheBrokerRestarts(t *testing.T) {
+func TestServingContinuesAfterTheBrokerRestarts(t *testing.T) {
 	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
@@ -606,7 +606,7 @@ func TestServingGoesOnAfterTheBrokerRestarts(t *testing.T) {
 	if b.Ready() == nil {
 		eventually(t, "not ready", func() bool { return b.Ready() != nil })
 	}
-	// Published while it is away: waits, is stored once.
+	// Published while the broker is down: waits, is stored once.
 	done := make(chan error, 1)
 	go func() { done <- b.Publish(t.Context(), audit("acme", "A2")) }()
 	k.start()
@@ -620,8 +620,8 @@ func TestServingGoesOnAfterTheBrokerRestarts(t *testing.T) {
 	settled(t, b)
 }
 
-// One request asks for as many as there are idle slots: the server keeps one for an idle worker, however many slots it
-// has. What comes one by one finds the other slots all the same.
+// One request asks for as many as there are free slots: the server keeps one for an idle worker, however many slots it
+// has. Single messages find the other slots all the same.
 func TestOneRequestServesAllSlots(t *testing.T) {
 	b := bustest.Start(t)
 	const slots = 8
@@ -651,9 +651,9 @@ func TestOneRequestServesAllSlots(t *testing.T) {
 	eventually(t, "idle again", func() bool { return waiting() == 1 })
 }
 
-// A leader that steps down answers no more what it was asked, and a request has no other end than its caller's deadline,
+// A leader that steps down no longer answers pending requests, and a request ends only with its caller's deadline,
 // which is that of all the handler's work.
-func TestAQuestionThatNobodyAnswersIsAskedAgain(t *testing.T) {
+func TestAnUnansweredRequestIsRepeated(t *testing.T) {
 	b, url := bustest.StartServer(t)
 	var lost atomic.Bool
 	c := bustest.NewCable(t, url, func(p bustest.Passing) bool {

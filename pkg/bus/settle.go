@@ -19,36 +19,36 @@ import (
 )
 
 const (
-	// settleLimit is how long storing events and settling may take after the handler. Heartbeats to the server go on for
-	// HandlerLimit and settleLimit together, 40 s: longer than AckWait on purpose, and as long as the grace.
+	// settleLimit is how long storing events and settling may take after the handler. Heartbeats to the server continue
+	// for HandlerLimit plus settleLimit, 40 s: longer than AckWait on purpose, and as long as the grace.
 	settleLimit = 15 * time.Second
-	// nakLimit is the longest pause inside the consumer. Longer ones are parked: a message that waits there counts
-	// against the consumer's limit of unacked ones.
+	// nakLimit is the longest pause inside the consumer. For longer ones the message is delayed on RETRY: one that
+	// waits in the consumer counts against its limit of unacked messages.
 	nakLimit = 10 * time.Second
-	// brokenPause is the pause when it is not the message's fault: the ledger or the store does not answer.
+	// brokenPause is the pause when the message is not to blame: the ledger or the store does not answer.
 	brokenPause = 2 * time.Second
-	// tickPause is the longest pause before a failed tick is tried again; the next tick replaces it.
+	// tickPause is the longest pause before a failed tick is retried; the next tick replaces it.
 	tickPause = time.Minute
 )
 
-// What became of a message, as metrics tell it.
+// The outcomes of a message, as values of the metric's label.
 const (
-	outcomeDone    = "done"
-	outcomeRetry   = "retry"
-	outcomeWait    = "wait"
-	outcomeHeld    = "held"
-	outcomeDead    = "dead"
-	outcomeBack    = "given_back"
-	outcomeDropped = "dropped"
+	outcomeDone     = "done"
+	outcomeRetry    = "retry"
+	outcomeWait     = "wait"
+	outcomeHeld     = "held"
+	outcomeDead     = "dead"
+	outcomeReleased = "given_back"
+	outcomeDropped  = "dropped"
 )
 
 // work handles a message and settles it. Errors are logged here and nowhere else.
-func (w *server) work(t *taken, d *Delivery) (outcome string) {
+func (w *server) work(t *inflight, d *Delivery) (outcome string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.hard), w.s.HandlerLimit+settleLimit)
 	defer cancel()
 	ctx, span := w.beginSpan(ctx, d)
 	defer func() { endSpan(span, d, outcome) }()
-	fields := w.b.log.With().Str("consumer", w.row.name).Str("subject", d.Subject).Str("id", cut(d.ID, 200)).Str("origin", d.origin)
+	fields := w.b.log.With().Str("consumer", w.row.name).Str("subject", d.Subject).Str("id", truncate(d.ID, 200)).Str("origin", d.origin)
 	if id := trace.ID(d.Trace); id != "" {
 		fields = fields.Str("trace_id", id)
 	}
@@ -59,23 +59,23 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 		d.key = event.KeyOf(m)
 	}
 	if d.key != "" {
-		log = log.With().Str("order", cut(d.key, 100)).Logger()
+		log = log.With().Str("order", truncate(d.key, 100)).Logger()
 	}
 	if err != nil {
-		return w.refuse(ctx, log, t, d, m, fault.Permanent(err))
+		return w.reject(ctx, log, t, d, m, fault.Permanent(err))
 	}
 	if w.s.Paused != nil {
 		if err := w.s.Paused(d.Seller); err != nil && !slices.Contains(d.Released, fault.Cause(err)) {
 			if fault.Of(err) != fault.Held && !w.ticks() {
 				return w.settle(ctx, log, t, d, m, err)
 			}
-			return w.refuse(ctx, log, t, d, m, err)
+			return w.reject(ctx, log, t, d, m, err)
 		}
 	}
-	// A message that kills the process must not come back for ever, so whatever may have run before is counted before it
-	// runs. That includes what was stored before this process began, even when the broker calls it a first delivery: a
-	// broker that was killed along with us, as the embedded one is, has forgotten its deliveries.
-	if (!d.First || d.StreamTime.Before(w.began)) && !w.ticks() {
+	// A message that kills the process must not repeat for ever, so a run that may not be the first is counted before
+	// it starts. That includes messages that were stored before this process started, even when the broker calls it a
+	// first delivery: a broker that died with the worker, as the embedded one does, has forgotten its deliveries.
+	if (!d.First || d.StreamTime.Before(w.startedAt)) && !w.ticks() {
 		n, err := w.s.Attempts.Count(ctx, w.attemptsKey(d))
 		if err != nil {
 			log.Error().Err(err).Msg("cannot count the attempt; the message waits")
@@ -83,17 +83,17 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 			return outcomeWait
 		}
 		d.Attempt = n
-		t.count(w.attemptsKey(d))
+		t.markCounted(w.attemptsKey(d))
 		if n > w.s.MaxAttempts {
-			return w.refuse(ctx, log, t, d, m, &exhausted{n - 1, errNoEnd})
+			return w.reject(ctx, log, t, d, m, &exhausted{n - 1, errNoEnd})
 		}
 	}
 
 	events, err := w.call(log, span, d, m)
-	if storeErr := w.b.publish(ctx, d.Trace, events, w.taken); storeErr != nil {
-		if !ofTheMessage(storeErr) {
+	if storeErr := w.b.publish(ctx, d.Trace, events, w.countIDTaken); storeErr != nil {
+		if !causedByEvents(storeErr) {
 			log.Error().Err(storeErr).Msg("cannot store the events; the message waits")
-			w.uncount(ctx, log, t)
+			w.uncountAttempt(ctx, log, t)
 			t.nak(brokenPause)
 			return outcomeWait
 		}
@@ -111,12 +111,13 @@ func (w *server) work(t *taken, d *Delivery) (outcome string) {
 	return w.settle(ctx, log, t, d, m, err)
 }
 
-// taken counts an event whose message id another message had.
-func (w *server) taken() { w.s.Metrics.taken.WithLabelValues(w.row.name).Inc() }
+// countIDTaken counts an event whose message id another message had.
+func (w *server) countIDTaken() { w.s.Metrics.idTaken.WithLabelValues(w.row.name).Inc() }
 
-// ofTheMessage tells whether storing events failed because of the events themselves (too large, say): then waiting does
-// not mend it, and it counts as the handler's error. A permission is mended by an operator, a connection by itself.
-func ofTheMessage(err error) bool {
+// causedByEvents reports whether storing failed because of the events themselves (too large, say): waiting does not
+// help then, and it counts as the handler's error. A missing permission is fixed by an operator, a connection recovers
+// automatically.
+func causedByEvents(err error) bool {
 	return !repeatable(err) && !errors.Is(err, ErrPermission) && !errors.Is(err, nats.ErrConnectionClosed)
 }
 
@@ -139,7 +140,7 @@ func (w *server) call(log zerolog.Logger, span oteltrace.Span, d *Delivery, m pr
 	return events, err
 }
 
-// safely makes a panic of f an error: a message that panics fails, the worker does not.
+// safely turns a panic of f into an error: the message fails, the worker survives.
 func safely(log zerolog.Logger, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -150,33 +151,33 @@ func safely(log zerolog.Logger, f func() error) (err error) {
 	return f()
 }
 
-// settle decides what becomes of a message that was handled. Its events are stored.
-func (w *server) settle(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, m proto.Message, err error) string {
+// settle decides what becomes of a handled message. Its events are stored.
+func (w *server) settle(ctx context.Context, log zerolog.Logger, t *inflight, d *Delivery, m proto.Message, err error) string {
 	if err == nil {
-		w.forget(ctx, log, t, d)
+		w.forgetAttempts(ctx, log, t, d)
 		t.ack()
 		return outcomeDone
 	}
 	failSpan(ctx, err)
 	if context.Cause(w.hard) != nil {
-		// We ended the handler at a shutdown: whatever error it returns comes from that.
-		w.uncount(ctx, log, t)
+		// The shutdown ended the handler: its error comes from that.
+		w.uncountAttempt(ctx, log, t)
 		t.nak(0)
-		return outcomeBack
+		return outcomeReleased
 	}
 	switch fault.Of(err) {
 	case fault.Wait:
-		w.uncount(ctx, log, t)
+		w.uncountAttempt(ctx, log, t)
 		after := max(fault.After(err), 10*time.Millisecond)
 		log.Debug().Err(err).Dur("after", after).Msg("too early")
-		w.later(ctx, log, t, d, after)
+		w.retryLater(ctx, log, t, d, after)
 		return outcomeWait
 	case fault.Held:
-		w.uncount(ctx, log, t)
-		return w.shelve(ctx, log, t, d, event.Held, err)
+		w.uncountAttempt(ctx, log, t)
+		return w.deadLetter(ctx, log, t, d, event.Held, err)
 	case fault.Refused, fault.Unclear:
-		w.forget(ctx, log, t, d)
-		return w.shelve(ctx, log, t, d, event.Dead, err)
+		w.forgetAttempts(ctx, log, t, d)
+		return w.deadLetter(ctx, log, t, d, event.Dead, err)
 	default:
 		if !t.isCounted() {
 			n, countErr := w.s.Attempts.Count(ctx, w.attemptsKey(d))
@@ -185,20 +186,20 @@ func (w *server) settle(ctx context.Context, log zerolog.Logger, t *taken, d *De
 				n = 1
 			}
 			d.Attempt = n
-			t.count(w.attemptsKey(d))
+			t.markCounted(w.attemptsKey(d))
 		}
 		if d.Attempt >= w.s.MaxAttempts {
-			return w.refuse(ctx, log, t, d, m, &exhausted{d.Attempt, err})
+			return w.reject(ctx, log, t, d, m, &exhausted{d.Attempt, err})
 		}
 		after := max(w.s.Backoff(d.Attempt), 10*time.Millisecond)
 		log.Warn().Err(err).Int("attempt", d.Attempt).Dur("after", after).Msg("to be tried again")
-		w.later(ctx, log, t, d, after)
+		w.retryLater(ctx, log, t, d, after)
 		return outcomeRetry
 	}
 }
 
-// settleTick is settle for ticks. The next tick of the same kind and seller takes the place of one that waits.
-func (w *server) settleTick(log zerolog.Logger, t *taken, err error) string {
+// settleTick is settle for ticks. The next tick of the same kind and seller replaces a waiting one.
+func (w *server) settleTick(log zerolog.Logger, t *inflight, err error) string {
 	class := fault.Of(err)
 	switch {
 	case err == nil:
@@ -206,13 +207,13 @@ func (w *server) settleTick(log zerolog.Logger, t *taken, err error) string {
 		return outcomeDone
 	case context.Cause(w.hard) != nil:
 		t.nak(0)
-		return outcomeBack
+		return outcomeReleased
 	case class == fault.Wait:
 		log.Debug().Err(err).Msg("too early")
 		t.nak(min(max(fault.After(err), 100*time.Millisecond), tickPause))
 		return outcomeWait
 	case class == fault.Transient && !errors.As(err, new(panicked)):
-		log.Warn().Err(err).Msg("tick to be tried again")
+		log.Warn().Err(err).Msg("tick is retried")
 		t.nak(min(w.s.Backoff(5), tickPause))
 		return outcomeRetry
 	case class == fault.Held:
@@ -226,17 +227,17 @@ func (w *server) settleTick(log zerolog.Logger, t *taken, err error) string {
 	}
 }
 
-// refuse tells of a message that is not handled (any more), and shelves it.
-func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, m proto.Message, err error) string {
+// reject publishes the events of onReject for a message that is not, or no longer, handled, and dead-letters it.
+func (w *server) reject(ctx context.Context, log zerolog.Logger, t *inflight, d *Delivery, m proto.Message, err error) string {
 	if w.ticks() {
 		return w.settleTick(log, t, err)
 	}
 	failSpan(ctx, err)
-	events := w.tell(log, d, m, err)
-	if storeErr := w.b.publish(ctx, d.Trace, events, w.taken); storeErr != nil {
+	events := w.rejectionEvents(log, d, m, err)
+	if storeErr := w.b.publish(ctx, d.Trace, events, w.countIDTaken); storeErr != nil {
 		log.Error().Err(storeErr).Msg("cannot store what is told of a message that is not handled")
-		if !ofTheMessage(storeErr) {
-			w.uncount(ctx, log, t)
+		if !causedByEvents(storeErr) {
+			w.uncountAttempt(ctx, log, t)
 			t.nak(brokenPause)
 			return outcomeWait
 		}
@@ -244,52 +245,53 @@ func (w *server) refuse(ctx context.Context, log zerolog.Logger, t *taken, d *De
 	kind := event.Dead
 	if fault.Of(err) == fault.Held {
 		kind = event.Held
-		w.uncount(ctx, log, t)
+		w.uncountAttempt(ctx, log, t)
 	} else {
-		// Before it is on the shelf: a crash in between gives it more attempts, which is all. The other way round, one that is
-		// replayed from the shelf before the broker redelivers it would be shelved again for attempts it no longer lacks.
-		w.forget(ctx, log, t, d)
+		// Before it becomes a dead letter: a crash in between gives it more attempts, and that is all. In the other
+		// order, a message that is replayed before the broker redelivers it would be dead-lettered again, for attempts
+		// that it has not used.
+		w.forgetAttempts(ctx, log, t, d)
 	}
-	return w.shelve(ctx, log, t, d, kind, err)
+	return w.deadLetter(ctx, log, t, d, kind, err)
 }
 
-func (w *server) tell(log zerolog.Logger, d *Delivery, m proto.Message, err error) (events []event.Event) {
-	_ = safely(log, func() error { // logged; the message is shelved all the same
-		events = w.unserved(d, m, err)
+func (w *server) rejectionEvents(log zerolog.Logger, d *Delivery, m proto.Message, err error) (events []event.Event) {
+	_ = safely(log, func() error { // logged; the message becomes a dead letter all the same
+		events = w.onReject(d, m, err)
 		return nil
 	})
 	return events
 }
 
-// later brings the message back after a while.
-func (w *server) later(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, after time.Duration) {
+// retryLater schedules the next attempt.
+func (w *server) retryLater(ctx context.Context, log zerolog.Logger, t *inflight, d *Delivery, after time.Duration) {
 	if after <= nakLimit {
 		t.nak(after)
 		return
 	}
-	if err := w.park(ctx, t, d, w.s.Now().Add(after)); err != nil {
-		log.Error().Err(err).Msg("cannot park; the message stays in the consumer")
+	if err := w.delay(ctx, t, d, w.s.Now().Add(after)); err != nil {
+		log.Error().Err(err).Msg("cannot delay the retry; the message stays in the consumer")
 		t.nak(nakLimit)
 		return
 	}
-	w.s.Metrics.parked.WithLabelValues(w.row.name).Inc()
+	w.s.Metrics.delayed.WithLabelValues(w.row.name).Inc()
 	t.ack()
 }
 
-// shelve puts the message on the shelf and acks it.
-func (w *server) shelve(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery, kind string, err error) string {
-	if shelfErr := w.putOnShelf(ctx, t, d, kind, err); shelfErr != nil {
-		log.Error().Err(shelfErr).AnErr("because", err).Msg("cannot shelve; the message waits")
+// deadLetter stores the message as a dead letter and acks it.
+func (w *server) deadLetter(ctx context.Context, log zerolog.Logger, t *inflight, d *Delivery, kind string, err error) string {
+	if storeErr := w.putDeadLetter(ctx, t, d, kind, err); storeErr != nil {
+		log.Error().Err(storeErr).AnErr("because", err).Msg("cannot dead-letter; the message waits")
 		t.nak(brokenPause)
 		return outcomeWait
 	}
 	class := fault.Of(err).String()
-	w.s.Metrics.shelved.WithLabelValues(w.row.name, kind, class).Inc()
+	w.s.Metrics.deadLettered.WithLabelValues(w.row.name, kind, class).Inc()
 	level := zerolog.WarnLevel
 	if kind == event.Held {
-		level = zerolog.InfoLevel // it goes on by itself; a paused seller may hold thousands
+		level = zerolog.InfoLevel // it is released automatically; a paused seller may hold thousands
 	}
-	log.WithLevel(level).Err(err).Str("kind", kind).Str("class", class).Int("attempt", d.Attempt).Msg("shelved")
+	log.WithLevel(level).Err(err).Str("kind", kind).Str("class", class).Int("attempt", d.Attempt).Msg("dead-lettered")
 	t.ack()
 	if kind == event.Held {
 		return outcomeHeld
@@ -299,8 +301,8 @@ func (w *server) shelve(ctx context.Context, log zerolog.Logger, t *taken, d *De
 
 func (w *server) attemptsKey(d *Delivery) string { return w.row.name + "/" + d.origin }
 
-func (w *server) uncount(ctx context.Context, log zerolog.Logger, t *taken) {
-	key := t.uncounted()
+func (w *server) uncountAttempt(ctx context.Context, log zerolog.Logger, t *inflight) {
+	key := t.takeCountedKey()
 	if key == "" {
 		return
 	}
@@ -309,9 +311,10 @@ func (w *server) uncount(ctx context.Context, log zerolog.Logger, t *taken) {
 	}
 }
 
-// forget clears what earlier runs of this message left: the count, and a copy that was parked right before a crash.
-func (w *server) forget(ctx context.Context, log zerolog.Logger, t *taken, d *Delivery) {
-	key := t.uncounted()
+// forgetAttempts clears what earlier runs of this message left: the count, and a copy that was delayed right before a
+// crash.
+func (w *server) forgetAttempts(ctx context.Context, log zerolog.Logger, t *inflight, d *Delivery) {
+	key := t.takeCountedKey()
 	if key == "" {
 		return
 	}
@@ -321,7 +324,7 @@ func (w *server) forget(ctx context.Context, log zerolog.Logger, t *taken, d *De
 	if d.First {
 		return
 	}
-	if err := w.unpark(ctx, d); err != nil {
-		log.Warn().Err(err).Msg("cannot remove the parked copy; the message runs once more")
+	if err := w.cancelDelay(ctx, d); err != nil {
+		log.Warn().Err(err).Msg("cannot remove the delayed copy; the message runs once more")
 	}
 }

@@ -14,8 +14,9 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// SetTick makes <kind>.due of seller come every so often (whole seconds, at least one). However long nobody takes them,
-// at most one tick of a kind and seller waits. Setting the same again changes nothing, so anybody may re-assert it.
+// SetTick schedules <kind>.due of seller at an interval (whole seconds, at least one). However long nobody handles
+// them, at most one tick of a kind and seller waits. Setting the same interval again changes nothing, so any process
+// may re-assert it.
 func (b *Bus) SetTick(ctx context.Context, kind, seller string, every time.Duration) error {
 	if !event.ValidToken(kind) || !event.ValidSeller(seller) {
 		return fmt.Errorf("set tick %q of %q: not a name", kind, seller)
@@ -27,7 +28,7 @@ func (b *Bus) SetTick(ctx context.Context, kind, seller string, every time.Durat
 	return b.setTick(ctx, event.TickSubject(kind, seller), event.DueSubject(kind, seller), body, every)
 }
 
-// Tick makes <kind>.due of seller come now, besides when it comes by itself. One that waits already is that one.
+// Tick fires <kind>.due of seller now, in addition to its schedule. It does nothing if one waits already.
 func (b *Bus) Tick(ctx context.Context, kind, seller string) error {
 	if !event.ValidToken(kind) || !event.ValidSeller(seller) {
 		return fmt.Errorf("tick %q of %q: not a name", kind, seller)
@@ -46,8 +47,8 @@ func (b *Bus) Tick(ctx context.Context, kind, seller string) error {
 	return nil
 }
 
-// SetTicks is SetTick for each of a seller's places (event.Place), with what its tick says. Places of that kind and seller
-// that are not among them have none any more; one that has fired already may still come.
+// SetTicks is SetTick for each of a seller's places (event.Place), with the body of its tick. Places of that kind and
+// seller that are not listed no longer have a tick; one that has fired already may still come.
 func (b *Bus) SetTicks(ctx context.Context, kind, seller string, places map[string]proto.Message, every time.Duration) error {
 	if !event.ValidToken(kind) || !event.ValidSeller(seller) {
 		return fmt.Errorf("set ticks %q of %q: not a name", kind, seller)
@@ -68,16 +69,16 @@ func (b *Bus) SetTicks(ctx context.Context, kind, seller string, places map[stri
 		}
 	}
 	var gone []string
-	err := b.subjects(ctx, streamTicks, event.At(tick, "*"), func(subject string, _ uint64) {
+	err := b.eachSubject(ctx, streamTicks, event.At(tick, "*"), func(subject string, _ uint64) {
 		if !wanted[subject] {
 			gone = append(gone, subject)
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("look for ticks %s: %w", tick, err)
+		return fmt.Errorf("find ticks %s: %w", tick, err)
 	}
 	for _, subject := range gone {
-		err := ask(ctx, func(ctx context.Context) error {
+		err := withRetry(ctx, func(ctx context.Context) error {
 			s, err := b.js.Stream(ctx, streamTicks)
 			if err != nil {
 				return err
@@ -93,11 +94,11 @@ func (b *Bus) SetTicks(ctx context.Context, kind, seller string, places map[stri
 
 func (b *Bus) setTick(ctx context.Context, subject, due string, body []byte, every time.Duration) error {
 	schedule := "@every " + max(every.Round(time.Second), time.Second).String()
-	have, err := b.last(ctx, streamTicks, subject)
+	have, err := b.lastMessage(ctx, streamTicks, subject)
 	if err != nil {
 		return fmt.Errorf("set tick %s: %w", subject, err)
 	}
-	// Publishing it again would start its clock anew: re-asserted often enough, it would never fire.
+	// Publishing it again would restart its clock: re-asserted often enough, it would never fire.
 	if have != nil && have.Header.Get(jetstream.ScheduleHeader) == schedule {
 		return nil
 	}

@@ -19,7 +19,7 @@ import (
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
-func TestTicksGoOnAfterAFailureAndAPanic(t *testing.T) {
+func TestTicksContinueAfterAFailureAndAPanic(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	var ticks, failed atomic.Int32
@@ -63,7 +63,7 @@ func TestTicksGoOnAfterAFailureAndAPanic(t *testing.T) {
 	}
 	eventually(t, "ticks go on after a failure and a panic", func() bool { return ticks.Load() >= 4 && failed.Load() == 1 })
 	if items := shelf(t, b); len(items) != 0 {
-		t.Errorf("ticks were shelved: %+v", items)
+		t.Errorf("ticks were dead-lettered: %+v", items)
 	}
 	cancel()
 	if err := <-done; err != nil {
@@ -71,7 +71,7 @@ func TestTicksGoOnAfterAFailureAndAPanic(t *testing.T) {
 	}
 }
 
-func TestTicksOfPlacesComeEachByItself(t *testing.T) {
+func TestEachPlaceHasItsOwnTick(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	place := func(shop string) (string, proto.Message) {

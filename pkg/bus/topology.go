@@ -16,64 +16,63 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// ErrTopology says that streams, consumers or buckets are missing or differ from what this build expects.
-// `bridgectl topology apply` puts it right.
+// ErrTopology says that streams, consumers or buckets are missing or differ from what this build expects. `bridgectl
+// topology apply` fixes it.
 var ErrTopology = errors.New("topology is not applied")
 
-// Topology is what an operator may choose of it.
+// Topology holds the operator's choices.
 type Topology struct {
 	// Replicas of every stream and bucket: 1, 3 or 5. 0 means 1.
 	Replicas int
-	// KeepFor is how long public streams keep events, and ACTS what operators did. 0 means 90 days.
+	// KeepFor is how long public streams keep events, and ACTS the acts of operators. 0 means 90 days.
 	KeepFor time.Duration
 }
 
-// Change is one difference between what stands on the server and what should.
+// Change is one difference between the server's topology and the expected one.
 type Change struct {
 	// Kind is "stream", "bucket" or "consumer"; Name of a consumer is "INTAKE/order-pusher".
 	Kind, Name string
-	// What differs: "missing", or the settings, as they are and as they should be.
+	// What differs: "missing", or the settings with their present and expected values.
 	What string
 }
 
 func (c Change) String() string { return c.Kind + " " + c.Name + ": " + c.What }
 
-// Names of streams. What ERPs publish stands in INTAKE, what is answered about it in ORDERS.
+// Names of streams. What ERPs publish is stored in INTAKE, the answers in ORDERS.
 const (
-	StreamIntake  = "INTAKE"
-	StreamOrders  = "ORDERS"
-	streamSellers = "SELLERS"
-	streamStock   = "STOCK"
-	streamVMI     = "VMI"
-	streamTicks   = "TICKS"
-	streamRetry   = "RETRY"
-	streamShelf   = "SHELF"
-	streamActs    = "ACTS"
+	StreamIntake      = "INTAKE"
+	StreamOrders      = "ORDERS"
+	streamSellers     = "SELLERS"
+	streamStock       = "STOCK"
+	streamVMI         = "VMI"
+	streamTicks       = "TICKS"
+	streamRetry       = "RETRY"
+	streamDeadLetters = "SHELF"
+	streamActs        = "ACTS"
 )
 
 // Buckets.
 const (
 	// BucketSetup holds sellers' set-ups and pauses.
 	BucketSetup = "SETUP"
-	// BucketTokens holds the tokens of merchants' consents, sealed.
+	// BucketTokens holds the tokens of merchants' authorisations, encrypted.
 	BucketTokens = "TOKENS"
-	// BucketLedger is the ledger of the embedded default, BucketBooks its books: apart from it, because every worker holds
-	// the keys of the first in memory.
+	// BucketLedger is the ledger of the embedded default, BucketBooks its books: apart from it, because every worker
+	// holds the ledger's keys in memory.
 	BucketLedger = "LEDGER"
 	BucketBooks  = "BOOKS"
-	// bucketReady takes what CheckWrites stores.
+	// bucketReady receives what CheckWrites stores.
 	bucketReady = "READY"
 )
 
-// Limits. They nest: a body that is handled < a message that a public stream takes < with our headers on the shelf <
-// the server's max_payload of 1 MiB.
+// Limits. They nest: MaxBody < maxStored < a dead letter with our headers < the server's max_payload of 1 MiB.
 const (
-	// MaxBody is the largest body that is handled, bytes. What is larger is shelved whole.
+	// MaxBody is the largest body that is handled, bytes. A message with a larger one becomes a dead letter, complete.
 	MaxBody = 256 << 10
-	// maxStored is the largest message, headers and all, that a public stream takes, bytes.
+	// maxStored is the largest message, including headers, that a public stream accepts, bytes.
 	maxStored = 1_000_000
-	// maxHeaders is the most that the headers of a handled message may take, bytes. The server's own limit is 64 KiB,
-	// and ours are added on the way to the shelf.
+	// maxHeaders bounds the headers of a handled message, bytes. The server's own limit is 64 KiB, and a dead letter
+	// adds ours.
 	maxHeaders = 16 << 10
 )
 
@@ -81,15 +80,15 @@ const (
 	keepFor = 90 * 24 * time.Hour
 	// ackWait stays above a handler's limit (25 s) and below the ledger's claim (40 s).
 	ackWait = 30 * time.Second
-	// maxAckPending counts messages that wait for a delayed redelivery too (at most 10 s each): a flood that has to
+	// maxAckPending also counts messages that wait for a delayed redelivery (at most 10 s each): a flood that has to
 	// wait must not fill it.
 	maxAckPending = 20_000
-	// duplicates is for how long a stream of ours knows the ids of its messages.
+	// duplicates is how long our streams remember message ids.
 	duplicates = 2 * time.Minute
-	// intakeDuplicates is the shortest window that the server takes: the ids are the publishers', the window is everybody's,
-	// and in it the id of one seller's message would keep out another's. The ledger recognises a repeated audit.
+	// intakeDuplicates is the shortest window that the server accepts: publishers choose the ids and share the window,
+	// in which the id of one seller's message would keep out another's. The ledger recognises a repeated audit.
 	intakeDuplicates = 100 * time.Millisecond
-	// maxWaiting is open pulls of all replicas, of which each has one or two.
+	// maxWaiting bounds the open pulls of all replicas, each of which has one or two.
 	maxWaiting = 4096
 
 	configKey = "stockbridge.config"
@@ -98,14 +97,14 @@ const (
 type streamRow struct {
 	name     string
 	subjects []string
-	// earlier are subjects that stood in it in earlier builds: messages of these may still be there, and no new ones come.
+	// earlier are subjects that it held in earlier builds: such messages may still be stored, and no new ones come.
 	earlier []string
 	public  bool
-	// intake: anybody's ids stand in it, not only ours.
+	// intake: it holds ids of any publisher, not only ours.
 	intake bool
-	// queue: a message that was acked is gone. schedules: it takes Nats-Schedule.
+	// queue: acked messages are removed. schedules: it accepts Nats-Schedule.
 	queue, schedules bool
-	// record: nobody removes anything from it; it goes by its age.
+	// record: nobody may remove its messages; they expire.
 	record bool
 }
 
@@ -113,7 +112,7 @@ type bucketRow struct {
 	name string
 	// markers is how long a deletion is remembered, for watchers that were cut off.
 	markers time.Duration
-	// workers is what they write of its keys; the operator writes all.
+	// workers is the filter of the keys that they may write; the operator may write all.
 	workers string
 }
 
@@ -132,7 +131,7 @@ var (
 		{name: streamVMI, subjects: event.VMISubjects, public: true},
 		{name: streamTicks, subjects: event.TickSubjects, queue: true, schedules: true},
 		{name: streamRetry, subjects: event.RetrySubjects, queue: true, schedules: true},
-		{name: streamShelf, subjects: event.DeadLetterSubjects},
+		{name: streamDeadLetters, subjects: event.DeadLetterSubjects},
 		{name: streamActs, subjects: event.ActSubjects, record: true},
 	}
 	buckets = []bucketRow{
@@ -161,7 +160,7 @@ var (
 	}
 )
 
-// Consumers are the names of all consumers that shelve what they cannot handle.
+// Consumers are the names of all consumers that dead-letter what they cannot handle.
 func Consumers() []string {
 	var names []string
 	for _, r := range consumers {
@@ -173,7 +172,7 @@ func Consumers() []string {
 	return names
 }
 
-// plan is the topology in the server's words.
+// plan is the topology as configurations of the server.
 type plan struct {
 	streams   []jetstream.StreamConfig
 	consumers []planned
@@ -258,7 +257,7 @@ func consumerConfig(name string, filters []string) jetstream.ConsumerConfig {
 	return c
 }
 
-// setting is one setting of ours as text; the server fills in others, which are none of our business.
+// setting is one setting of ours as text; the server adds others, which are not compared.
 type setting struct{ Name, Value string }
 
 func streamSettings(c jetstream.StreamConfig) []setting {
@@ -281,8 +280,8 @@ func streamSettings(c jetstream.StreamConfig) []setting {
 		{"sealed", fmt.Sprint(c.Sealed)},
 		{"no_ack", fmt.Sprint(c.NoAck)},
 	}
-	if !ages(c.Name) {
-		// An age shorter than a delay loses the message that waits.
+	if !agesByChoice(c.Name) {
+		// An age shorter than a delay would lose the waiting message.
 		s = append(s, setting{"max_age", c.MaxAge.String()})
 	}
 	return s
@@ -291,14 +290,14 @@ func streamSettings(c jetstream.StreamConfig) []setting {
 // chosenSettings are the operator's: applied, but no reason to refuse to start.
 func chosenSettings(c jetstream.StreamConfig) []setting {
 	s := []setting{{"num_replicas", fmt.Sprint(c.Replicas)}}
-	if ages(c.Name) {
+	if agesByChoice(c.Name) {
 		s = append(s, setting{"max_age", c.MaxAge.String()})
 	}
 	return s
 }
 
-// ages tells whether the stream keeps its messages for as long as the operator chose.
-func ages(name string) bool {
+// agesByChoice reports whether the stream keeps its messages for as long as the operator chose.
+func agesByChoice(name string) bool {
 	return slices.ContainsFunc(streams, func(r streamRow) bool { return (r.public || r.record) && r.name == name })
 }
 
@@ -335,14 +334,14 @@ func fingerprint(s []setting) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Diff tells what Apply would change. Empty: nothing.
+// Diff lists what Apply would change; empty for nothing.
 func (b *Bus) Diff(ctx context.Context, t Topology) ([]Change, error) {
 	changes, _, err := b.diff(ctx, t.plan(), true)
 	return changes, err
 }
 
-// CheckTopology is nil when everything this build needs stands as it needs it; else it wraps ErrTopology and names
-// each difference. What the operator chose (replicas, age of public streams) is not looked at.
+// CheckTopology is nil when the server's topology is what this build needs; else it wraps ErrTopology and names each
+// difference. It ignores the operator's choices (replicas, age of public streams).
 func (b *Bus) CheckTopology(ctx context.Context) error {
 	changes, _, err := b.diff(ctx, Topology{}.plan(), false)
 	if err != nil {
@@ -358,9 +357,9 @@ func (b *Bus) CheckTopology(ctx context.Context) error {
 	return fmt.Errorf("%w; run bridgectl topology apply: %s", ErrTopology, strings.Join(lines, "; "))
 }
 
-// Apply makes the streams, buckets and consumers what they should be and tells what it changed. Only one owner may
-// call it: `bridgectl topology apply`, or `up`. Some settings cannot be changed while messages stand in a stream; the
-// error then names it.
+// Apply creates or changes streams, buckets and consumers and returns what it changed. Only one owner may call it:
+// `bridgectl topology apply`, or `up`. Some settings cannot be changed while a stream holds messages; the error then
+// names it.
 func (b *Bus) Apply(ctx context.Context, t Topology) ([]Change, error) {
 	changes, steps, err := b.diff(ctx, t.plan(), true)
 	if err != nil {
@@ -374,12 +373,12 @@ func (b *Bus) Apply(ctx context.Context, t Topology) ([]Change, error) {
 	return changes, nil
 }
 
-// diff tells what differs and the steps that put it right. Streams that stand are changed before others are made: no two
-// may have a subject in common, and what a new one takes an earlier build may have put elsewhere.
+// diff returns the differences and the steps that fix them. Existing streams are changed before new ones are created:
+// no two may share a subject, and an earlier build may have stored a new stream's subjects elsewhere.
 func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, steps []func(context.Context) error, err error) {
 	add := func(c Change, step func(context.Context) error) {
 		changes = append(changes, c)
-		steps = append(steps, func(ctx context.Context) error { return ask(ctx, step) }) // the same twice is the same
+		steps = append(steps, func(ctx context.Context) error { return withRetry(ctx, step) }) // idempotent
 	}
 	var missing []Change
 	var creations []func(context.Context) error
@@ -389,7 +388,7 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 			kind, name = "bucket", bucket
 		}
 		var s jetstream.Stream
-		err := ask(ctx, func(ctx context.Context) (err error) {
+		err := withRetry(ctx, func(ctx context.Context) (err error) {
 			s, err = b.js.Stream(ctx, want.Name)
 			return err
 		})
@@ -402,12 +401,12 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 			continue
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("look at %s %s: %w", kind, name, err)
+			return nil, nil, fmt.Errorf("read %s %s: %w", kind, name, err)
 		}
 		have := s.CachedInfo().Config
-		what := differ(streamSettings(have), streamSettings(want), have.Metadata, want.Metadata)
+		what := diffSettings(streamSettings(have), streamSettings(want), have.Metadata, want.Metadata)
 		if chosen {
-			what = append(what, differ(chosenSettings(have), chosenSettings(want), nil, nil)...)
+			what = append(what, diffSettings(chosenSettings(have), chosenSettings(want), nil, nil)...)
 		}
 		if len(what) > 0 {
 			add(Change{kind, name, strings.Join(what, ", ")}, func(ctx context.Context) error {
@@ -422,7 +421,7 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 	for _, want := range p.consumers {
 		name := want.stream + "/" + want.config.Durable
 		var c jetstream.Consumer
-		err := ask(ctx, func(ctx context.Context) (err error) {
+		err := withRetry(ctx, func(ctx context.Context) (err error) {
 			c, err = b.js.Consumer(ctx, want.stream, want.config.Durable)
 			return err
 		})
@@ -434,32 +433,32 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 			continue
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("look at consumer %s: %w", name, err)
+			return nil, nil, fmt.Errorf("read consumer %s: %w", name, err)
 		}
 		have := c.CachedInfo().Config
-		if what := differ(consumerSettings(have), consumerSettings(want.config), have.Metadata, want.config.Metadata); len(what) > 0 {
+		if what := diffSettings(consumerSettings(have), consumerSettings(want.config), have.Metadata, want.config.Metadata); len(what) > 0 {
 			add(Change{"consumer", name, strings.Join(what, ", ")}, func(ctx context.Context) error {
 				_, err := b.js.UpdateConsumer(ctx, want.stream, want.config)
 				return err
 			})
 		}
 	}
-	for _, old := range moved {
-		change, err := b.lookAtMoved(ctx, old)
+	for _, old := range retired {
+		change, err := b.retiredChange(ctx, old)
 		if err != nil {
 			return nil, nil, err
 		}
 		if change != nil {
 			changes = append(changes, *change)
-			steps = append(steps, func(ctx context.Context) error { return b.move(ctx, old) })
+			steps = append(steps, func(ctx context.Context) error { return b.migrate(ctx, old) })
 		}
 	}
 	return changes, steps, nil
 }
 
-// differ names the settings that differ. The recorded fingerprint is compared too: it tells an older build's layout
-// from one that somebody changed by hand to the same settings. Metadata of the server's own (_nats.*) is left out.
-func differ(have, want []setting, haveMeta, wantMeta map[string]string) []string {
+// diffSettings names the settings that differ. The recorded fingerprint is compared too: it separates an older build's
+// layout from one that somebody changed by hand to the same settings. The server's own metadata (_nats.*) is ignored.
+func diffSettings(have, want []setting, haveMeta, wantMeta map[string]string) []string {
 	var what []string
 	for i := range want {
 		if have[i].Value != want[i].Value {

@@ -13,9 +13,9 @@ import (
 	"stockbridge/pkg/trace"
 )
 
-// beginSpan begins the span of one run of a message: a child of what the message's traceparent names, else one more root
-// of the trace that is named after where the original stands. d.Trace is this run's from then on. Ticks carry no fact
-// and come every few seconds: they are not traced. What a tick finds out about an order is (package poller).
+// beginSpan starts the span of one run of a message: a child of the message's traceparent, else one more root of the
+// trace that is named after where the original is stored. From then on d.Trace is this run's. Ticks carry no fact and
+// come every few seconds: they are not traced. What a tick finds out about an order is (package poller).
 func (w *server) beginSpan(ctx context.Context, d *Delivery) (context.Context, oteltrace.Span) {
 	if w.ticks() || w.b.tracer == nil {
 		return ctx, oteltrace.SpanFromContext(ctx)
@@ -23,7 +23,7 @@ func (w *server) beginSpan(ctx context.Context, d *Delivery) (context.Context, o
 	if parent := trace.Parse(d.Trace); parent.IsValid() {
 		ctx = oteltrace.ContextWithRemoteSpanContext(ctx, parent)
 	} else {
-		ctx = trace.Root(ctx, originOf(d.Stream, d.Seq, d.StreamTime))
+		ctx = trace.Root(ctx, originID(d.Stream, d.Seq, d.StreamTime))
 	}
 	ctx, span := w.b.tracer.Start(ctx, w.row.topic+" process", oteltrace.WithSpanKind(oteltrace.SpanKindConsumer))
 	d.Trace = trace.Format(span.SpanContext())
@@ -32,9 +32,9 @@ func (w *server) beginSpan(ctx context.Context, d *Delivery) (context.Context, o
 			attribute.String("messaging.system", "nats"),
 			attribute.String("messaging.destination.name", d.Subject),
 			attribute.String("messaging.consumer.group.name", w.row.name),
-			attribute.String("messaging.message.id", cut(d.ID, 200)),
+			attribute.String("messaging.message.id", truncate(d.ID, 200)),
 			attribute.String("stockbridge.origin", d.origin),
-			attribute.Int("stockbridge.parks", d.parks),
+			attribute.Int("stockbridge.parks", d.delays),
 		)
 		if d.replayed != 0 {
 			span.SetAttributes(attribute.String("stockbridge.replayed_from", strconv.FormatUint(d.replayed, 10)), attribute.StringSlice("stockbridge.released", d.Released))
@@ -46,24 +46,24 @@ func (w *server) beginSpan(ctx context.Context, d *Delivery) (context.Context, o
 func endSpan(span oteltrace.Span, d *Delivery, outcome string) {
 	if span.IsRecording() {
 		span.SetAttributes(
-			attribute.String("stockbridge.seller", d.Seller), attribute.String("stockbridge.key", cut(d.key, 100)),
+			attribute.String("stockbridge.seller", d.Seller), attribute.String("stockbridge.key", truncate(d.key, 100)),
 			attribute.Int("stockbridge.attempt", d.Attempt), attribute.String("stockbridge.outcome", outcome),
 		)
 	}
 	span.End()
 }
 
-// failSpan says how a run failed, by codes only: texts may quote what a far side said.
+// failSpan records how a run failed, by codes only: error texts may quote the warehouse.
 func failSpan(ctx context.Context, err error) {
 	if span := oteltrace.SpanFromContext(ctx); span.IsRecording() {
 		trace.Fail(span, fault.Of(err).String(), fault.ReasonOf(err, "").Code)
 		if cause := fault.Cause(err); cause != "" {
-			span.SetAttributes(attribute.String("stockbridge.cause", cut(cause, 200)))
+			span.SetAttributes(attribute.String("stockbridge.cause", truncate(cause, 200)))
 		}
 	}
 }
 
-// keepTrace has a message that goes aside keep its first run's trace, if it came without one.
+// keepTrace keeps the trace of the first run with a message that is delayed or dead-lettered, if it came without one.
 func (d *Delivery) keepTrace(h nats.Header) {
 	if d.Trace != "" && !trace.Parse(headerOf(h, event.HeaderTrace)).IsValid() {
 		h.Set(event.HeaderTrace, d.Trace)

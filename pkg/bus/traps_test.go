@@ -23,10 +23,10 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// The behaviours of NATS that this package is built around, each as a user of the bus meets it; where it is cheap, the
-// raw behaviour too, so that a release which changes it is noticed.
+// Behaviours of NATS that this package is built around, each as a user of the bus meets it; where it is cheap, the raw
+// behaviour too, so that a release that changes it is noticed.
 
-// raw makes a stream of a test's own.
+// raw creates a stream for one test.
 func raw(t *testing.T, b *bus.Bus, c jetstream.StreamConfig) jetstream.Stream {
 	t.Helper()
 	s, err := b.JS().CreateStream(t.Context(), c)
@@ -45,8 +45,8 @@ func send(t *testing.T, b *bus.Bus, m *nats.Msg) *jetstream.PubAck {
 	return ack
 }
 
-// A work queue forgets the ids of acked messages at a restart; a stream with limits does not.
-func TestTrapE2DuplicateIsSeenAfterRestart(t *testing.T) {
+// A work queue forgets the ids of acked messages at a restart; a stream with limits retention does not.
+func TestTrapADuplicateIsDetectedAfterARestart(t *testing.T) {
 	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
@@ -82,7 +82,7 @@ func TestTrapE2DuplicateIsSeenAfterRestart(t *testing.T) {
 }
 
 // A message whose MaxDeliver is used up becomes invisible.
-func TestTrapE4UsedUpAttemptsAreOnTheShelf(t *testing.T) {
+func TestTrapUsedUpAttemptsMakeADeadLetter(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	for stream, name := range map[string]string{"INTAKE": pusher, "RETRY": bus.RetryName(pusher)} {
@@ -96,7 +96,7 @@ func TestTrapE4UsedUpAttemptsAreOnTheShelf(t *testing.T) {
 			return nil, errors.New("no")
 		}, nil)
 	publish(t, b, audit("acme", "A1"))
-	if s := shelved(t, b, 1)[0]; s.Key != "A1" || s.Attempts != 2 {
+	if s := parseDeadLetter(t, b, 1)[0]; s.Key != "A1" || s.Attempts != 2 {
 		t.Errorf("%+v", s)
 	}
 
@@ -119,7 +119,7 @@ func TestTrapE4UsedUpAttemptsAreOnTheShelf(t *testing.T) {
 }
 
 // Messages that wait inside a consumer count against MaxAckPending and block the healthy ones behind them.
-func TestTrapE5LongRetriesDoNotBlockTheConsumer(t *testing.T) {
+func TestTrapLongRetriesDoNotBlockTheConsumer(t *testing.T) {
 	b := bustest.Start(t)
 	change(t, b, func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 3 })
 	var l log
@@ -134,8 +134,8 @@ func TestTrapE5LongRetriesDoNotBlockTheConsumer(t *testing.T) {
 	eventually(t, "the healthy one", func() bool { return len(l.of("well")) == 1 })
 }
 
-// A plain Nak comes back at once, whatever BackOff says.
-func TestTrapE6RetryWaitsForItsPause(t *testing.T) {
+// A plain nak redelivers at once, whatever BackOff says.
+func TestTrapARetryWaitsForItsPause(t *testing.T) {
 	b := bustest.Start(t)
 	var l log
 	const pause = 400 * time.Millisecond
@@ -152,8 +152,8 @@ func TestTrapE6RetryWaitsForItsPause(t *testing.T) {
 	}
 }
 
-// A message published again under its id is stored nowhere.
-func TestTrapE7ReplayIsStoredInsideTheWindow(t *testing.T) {
+// A message that is published again under its id, within the duplicate window, is not stored.
+func TestTrapAReplayIsStoredInsideTheDuplicateWindow(t *testing.T) {
 	b := bustest.Start(t)
 	var l log
 	serve(t, b, bus.Serving{}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -165,7 +165,7 @@ func TestTrapE7ReplayIsStoredInsideTheWindow(t *testing.T) {
 	e := audit("acme", "A1")
 	publish(t, b, e)
 	for n := 1; n < 4; n++ {
-		s := shelved(t, b, 1)[0]
+		s := parseDeadLetter(t, b, 1)[0]
 		if s.ID != e.ID || s.Subject != "order.audited.acme" || s.Stream != "INTAKE" || s.OriginSeq != 1 {
 			t.Errorf("shelved the %d. time as %+v", n, s)
 		}
@@ -175,7 +175,7 @@ func TestTrapE7ReplayIsStoredInsideTheWindow(t *testing.T) {
 		eventually(t, "replay is run", func() bool { return len(l.of("A1")) == n+1 })
 		settled(t, b)
 	}
-	shelved(t, b, 0)
+	parseDeadLetter(t, b, 0)
 	runs := l.of("A1")
 	first := runs[0].d.StreamTime
 	for _, r := range runs[1:] {
@@ -183,17 +183,17 @@ func TestTrapE7ReplayIsStoredInsideTheWindow(t *testing.T) {
 			t.Errorf("replayed as %+v", r.d)
 		}
 	}
-	// An event of ours that is told again meanwhile is known by its id.
+	// Our own event, published again meanwhile, is recognised by its id.
 	publish(t, b, accepted(order("acme", "A1")))
 	publish(t, b, accepted(order("acme", "A1")))
-	if n := told(t, b, event.OrderAccepted.Name)["A1"]; n != 1 {
-		t.Errorf("told twice, stored %d times", n)
+	if n := published(t, b, event.OrderAccepted.Name)["A1"]; n != 1 {
+		t.Errorf("published twice, stored %d times", n)
 	}
 }
 
-// The library's helper cuts the time of a schedule to seconds, a fired message has lost its id; what is overdue
+// The library's helper cuts a schedule's time to seconds, and a fired message has lost its id; an overdue schedule
 // fires after a restart.
-func TestTrapE8ParkedMessageComesBackWholeAndNotEarly(t *testing.T) {
+func TestTrapADelayedMessageFiresWholeAndNotEarly(t *testing.T) {
 	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
@@ -215,7 +215,7 @@ func TestTrapE8ParkedMessageComesBackWholeAndNotEarly(t *testing.T) {
 	}, nil)
 	e := audit("acme", "A1")
 	publish(t, b, e)
-	eventually(t, "parked", func() bool { return len(subjects(t, b, "RETRY", "park.>")) == 1 })
+	eventually(t, "delayed", func() bool { return len(subjects(t, b, "RETRY", "park.>")) == 1 })
 	eventually(t, "back", func() bool { return len(l.of("A1")) == 2 })
 	runs := l.of("A1")
 	if runs[1].at.Before(due) {
@@ -231,17 +231,17 @@ func TestTrapE8ParkedMessageComesBackWholeAndNotEarly(t *testing.T) {
 
 	publish(t, b, audit("acme", "A2"))
 	func() {
-		eventually(t, "parked", func() bool { return len(subjects(t, b, "RETRY", "park.>")) == 1 })
+		eventually(t, "delayed", func() bool { return len(subjects(t, b, "RETRY", "park.>")) == 1 })
 		k.s.Stop()
 		defer k.start()
-		pass(time.Until(due)) // it comes due while the server is away
+		pass(time.Until(due)) // it falls due while the server is down
 	}()
 	eventually(t, "back after the restart", func() bool { return len(l.of("A2")) == 2 })
 	settled(t, b)
 }
 
 // Stopping a consumer that prefetched leaves messages locked until AckWait.
-func TestTrapE10StopLeavesNothingLocked(t *testing.T) {
+func TestTrapStoppingLeavesNothingLocked(t *testing.T) {
 	b := bustest.Start(t)
 	var l log
 	h := func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -257,8 +257,8 @@ func TestTrapE10StopLeavesNothingLocked(t *testing.T) {
 	eventually(t, "some are handled", func() bool { return len(l.all()) > 20 })
 	stop()
 	serve(t, b, bus.Serving{Slots: 8}, h, nil)
-	// Sooner than AckWait (30 s), after which anything comes back. On a cluster a node that has not heard yet that nobody
-	// listens may send one more: that one comes back then.
+	// Sooner than AckWait (30 s), after which anything is redelivered. On a cluster a node that does not know yet that
+	// nobody listens may send one more: that one is redelivered then.
 	limit := 15 * time.Second
 	if bustest.Clustered() {
 		limit += 30 * time.Second
@@ -271,14 +271,14 @@ func TestTrapE10StopLeavesNothingLocked(t *testing.T) {
 	}
 }
 
-// A paused consumer delivers nothing until it is resumed; whoever serves it then goes on.
-func TestTrapE15PausedConsumerGoesOnAfterResume(t *testing.T) {
+// A paused consumer delivers nothing until it is resumed; its worker then continues.
+func TestTrapAPausedConsumerContinuesAfterResume(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	if _, err := b.JS().PauseConsumer(t.Context(), "INTAKE", pusher, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "its leader knows of it", func() bool { // on a cluster the answer comes before that
+	eventually(t, "its leader knows of it", func() bool { // on a cluster the answer comes earlier
 		c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 		return err == nil && c.CachedInfo().Paused
 	})
@@ -304,8 +304,8 @@ func TestTrapE15PausedConsumerGoesOnAfterResume(t *testing.T) {
 	}
 }
 
-// A handler that takes longer than AckWait is run again elsewhere unless it says that it is at work.
-func TestTrapE17SlowHandlerRunsOnce(t *testing.T) {
+// A handler that takes longer than AckWait runs again elsewhere unless it reports progress.
+func TestTrapASlowHandlerRunsOnce(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	ackWait(t, b, time.Second)
@@ -325,7 +325,7 @@ func TestTrapE17SlowHandlerRunsOnce(t *testing.T) {
 }
 
 // A handler that hangs loses its message: heartbeats are bounded.
-func TestTrapE17HangingHandlerLosesItsMessage(t *testing.T) {
+func TestTrapAHangingHandlerLosesItsMessage(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	ackWait(t, b, 200*time.Millisecond)
@@ -345,8 +345,8 @@ func TestTrapE17HangingHandlerLosesItsMessage(t *testing.T) {
 	}
 }
 
-// The clock of a message that waits in the client runs: prefetching leads to double runs without any fault.
-func TestTrapE18ExactlyAsManyMessagesAsSlots(t *testing.T) {
+// AckWait runs for a message that waits in the client: prefetching leads to double runs without any fault.
+func TestTrapExactlyAsManyMessagesAsSlots(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	ackWait(t, b, time.Second)
@@ -372,8 +372,8 @@ func TestTrapE18ExactlyAsManyMessagesAsSlots(t *testing.T) {
 	}
 }
 
-// Settings that cannot be changed, metadata of the server's own; drift is named.
-func TestTrapE19DriftIsNamed(t *testing.T) {
+// Some settings cannot be changed, and the server adds metadata of its own; drift is named.
+func TestTrapDriftIsNamed(t *testing.T) {
 	b := bustest.Start(t)
 	c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 	if err != nil {
@@ -414,8 +414,8 @@ func TestTrapE19DriftIsNamed(t *testing.T) {
 	}
 }
 
-// Of schedules parked on one subject only the last fires.
-func TestTrapE20EveryParkedMessageComesBack(t *testing.T) {
+// Only the last of several schedules on one subject fires.
+func TestTrapEveryDelayedMessageFires(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	var l log
@@ -432,7 +432,7 @@ func TestTrapE20EveryParkedMessageComesBack(t *testing.T) {
 			e.ID = "not-unique"
 		}
 		publish(t, b, e)
-		if no == "A2" { // so that A3 under the same id is stored and not taken for a repeat of A2
+		if no == "A2" { // so that A3 under the same id is stored and not taken for a duplicate of A2
 			forgetIDs(t, b)
 		}
 	}
@@ -451,8 +451,7 @@ func TestTrapE20EveryParkedMessageComesBack(t *testing.T) {
 	}
 }
 
-// forgetIDs makes INTAKE forget the message ids that it has seen, by making its window for duplicates short and waiting
-// until that is over.
+// forgetIDs makes INTAKE forget its message ids, by shortening its duplicate window and waiting until that is over.
 func forgetIDs(t *testing.T, b *bus.Bus) {
 	t.Helper()
 	s, err := b.JS().Stream(t.Context(), "INTAKE")
@@ -468,7 +467,7 @@ func forgetIDs(t *testing.T, b *bus.Bus) {
 }
 
 // A schedule cannot fire to its own subject or into another stream.
-func TestTrapE21ParkAndRetryShareAStream(t *testing.T) {
+func TestTrapDelayAndRetryShareAStream(t *testing.T) {
 	b := bustest.Start(t)
 	at := "@at " + time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano)
 	for target, want := range map[string]int{
@@ -484,8 +483,8 @@ func TestTrapE21ParkAndRetryShareAStream(t *testing.T) {
 	}
 }
 
-// A stream whose age is shorter than the delay loses the parked message.
-func TestTrapE22InternalStreamsHaveNoAge(t *testing.T) {
+// A stream whose age is shorter than the delay loses the delayed message.
+func TestTrapInternalStreamsHaveNoAge(t *testing.T) {
 	b := bustest.Start(t)
 	for _, name := range []string{"TICKS", "RETRY", "SHELF"} {
 		s, err := b.JS().Stream(t.Context(), name)
@@ -504,7 +503,7 @@ func TestTrapE22InternalStreamsHaveNoAge(t *testing.T) {
 			t.Errorf("an age on %s: %v", name, err)
 		}
 	}
-	// Of public ones, and of what operators did, it is the operator's.
+	// The age of public streams, and of ACTS, is the operator's choice.
 	shorter := bustest.Topology()
 	shorter.KeepFor = 48 * time.Hour
 	if changes, err := b.Apply(t.Context(), shorter); err != nil || len(changes) != 9 {
@@ -515,8 +514,8 @@ func TestTrapE22InternalStreamsHaveNoAge(t *testing.T) {
 	}
 }
 
-// Parked again under the id of an earlier park that fired, a message is stored nowhere.
-func TestTrapE23AMessageCanBeParkedAgainAndAgain(t *testing.T) {
+// Delayed again under the id of an earlier delay that fired, a message is not stored.
+func TestTrapAMessageCanBeDelayedAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	var l log
@@ -536,8 +535,8 @@ func TestTrapE23AMessageCanBeParkedAgainAndAgain(t *testing.T) {
 	}
 }
 
-// A park that was stored right before a crash is a duplicate of itself; one whose copy already fired is not lost.
-func TestTrapE23DuplicateCountsOnlyWhileItStands(t *testing.T) {
+// A delay that was stored right before a crash is a duplicate of itself; one that already fired is not lost.
+func TestTrapADuplicateCountsOnlyWhileItWaits(t *testing.T) {
 	b := bustest.Start(t)
 	gate := make(chan struct{}, 10)
 	var l log
@@ -548,17 +547,17 @@ func TestTrapE23DuplicateCountsOnlyWhileItStands(t *testing.T) {
 	}, nil)
 	publish(t, b, audit("acme", "A1"))
 	eventually(t, "running", func() bool { return len(l.of("A1")) == 1 })
-	// What an earlier run parked, which then fired and was handled: its id is known, its subject is empty.
+	// An earlier run's delay, which then fired and was handled: its id is known, its subject is empty.
 	d := l.of("A1")[0].d
 	id := "park/" + pusher + "/" + d.Origin() + "/1"
 	send(t, b, msg(event.DelaySubject(pusher, "another"), "", "Nats-Msg-Id", id))
 	gate <- struct{}{}
-	eventually(t, "parked anew", func() bool { return subjects(t, b, "RETRY", "park.>")[event.DelaySubject(pusher, d.Origin())] == 1 })
+	eventually(t, "delayed again", func() bool { return subjects(t, b, "RETRY", "park.>")[event.DelaySubject(pusher, d.Origin())] == 1 })
 	settled(t, b)
 }
 
-// Where a stream takes schedules, roll-ups or TTLs, one seller reaches all others' events.
-func TestTrapE24OneSellerCannotReachAnothers(t *testing.T) {
+// Where a stream accepts schedules, roll-ups or TTLs, one seller reaches all others' events.
+func TestTrapOneSellerCannotReachAnothers(t *testing.T) {
 	b := bustest.Start(t)
 	publish(t, b, audit("victim", "V1"))
 	at := "@at " + time.Now().Add(time.Second).UTC().Format(time.RFC3339Nano)
@@ -589,8 +588,8 @@ func TestTrapE24OneSellerCannotReachAnothers(t *testing.T) {
 	}
 }
 
-// A publish that is not allowed just times out; the reason comes asynchronously.
-func TestTrapE25MissingPermissionIsAClearError(t *testing.T) {
+// A publish without permission just times out; the reason comes asynchronously.
+func TestTrapAMissingPermissionIsAClearError(t *testing.T) {
 	ns, err := natsserver.NewServer(&natsserver.Options{
 		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(),
 		Users: []*natsserver.User{
@@ -624,8 +623,8 @@ func TestTrapE25MissingPermissionIsAClearError(t *testing.T) {
 	}
 }
 
-// A broker that is killed forgets how often it delivered. Our count goes on.
-func TestTrapE26AttemptsSurviveTheBroker(t *testing.T) {
+// A broker that is killed forgets how often it delivered. Our count does not.
+func TestTrapAttemptsSurviveTheBroker(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	first, err := server.Start(server.Options{Dir: dir, Port: server.RandomPort, SyncAlways: true})
@@ -672,14 +671,14 @@ func TestTrapE26AttemptsSurviveTheBroker(t *testing.T) {
 	b = bustest.Connect(t, second.URL())
 	s.Backoff = func(int) time.Duration { return time.Millisecond }
 	serve(t, b, s, fail, nil)
-	item := shelved(t, b, 1)[0]
+	item := parseDeadLetter(t, b, 1)[0]
 	if n := runs.Load(); n != 7 || item.Attempts != 7 {
 		t.Errorf("%d runs, shelved after %d attempts", n, item.Attempts)
 	}
 }
 
-// DiscardNew and schedules exclude each other; ticks that nobody takes do not pile up all the same.
-func TestTrapE27TicksDoNotPileUp(t *testing.T) {
+// DiscardNew and schedules exclude each other; ticks that nobody handles do not pile up all the same.
+func TestTrapTicksDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	_, err := b.JS().CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowMsgSchedules: true, AllowRollup: true, Discard: jetstream.DiscardNew})
@@ -702,8 +701,8 @@ func TestTrapE27TicksDoNotPileUp(t *testing.T) {
 	}
 }
 
-// A crash between shelving and the ack shelves the message again.
-func TestTrapE28ShelvedTwiceIsOnce(t *testing.T) {
+// After a crash between storing a dead letter and the ack the message is dead-lettered again.
+func TestTrapDeadLetteredTwiceIsOnce(t *testing.T) {
 	b := bustest.Start(t)
 	var l log
 	stop := serve(t, b, bus.Serving{Slots: 1}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -711,7 +710,7 @@ func TestTrapE28ShelvedTwiceIsOnce(t *testing.T) {
 		return nil, fault.Permanent(errors.New("no"))
 	}, nil)
 	publish(t, b, audit("acme", "A1"))
-	first := shelved(t, b, 1)[0]
+	first := parseDeadLetter(t, b, 1)[0]
 	settled(t, b)
 	stop()
 	// The ack was lost: the consumer gets all of it again.
@@ -739,15 +738,16 @@ func TestTrapE28ShelvedTwiceIsOnce(t *testing.T) {
 	}
 }
 
-// A stream put back to an older copy gives out its numbers again: the new message must not pass for the old one.
-func TestTrapE28AnotherMessageUnderTheSameNumberIsKept(t *testing.T) {
+// A stream that was restored from an older copy issues its sequences again: the new message must not pass for the old
+// one.
+func TestTrapAnotherMessageUnderTheSameNumberIsKept(t *testing.T) {
 	b := bustest.Start(t)
 	send(t, b, msg(event.DeadLetterSubject(event.Dead, pusher, "INTAKE", 1), "old", event.HeaderOriginStream, "INTAKE", event.HeaderOriginSeq, "1", event.HeaderOriginTime, "2020-01-01T00:00:00Z"))
 	serve(t, b, bus.Serving{}, func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) {
 		return nil, fault.Permanent(errors.New("no"))
 	}, nil)
 	publish(t, b, audit("acme", "A1"))
-	items := shelved(t, b, 2)
+	items := parseDeadLetter(t, b, 2)
 	if string(items[0].Body) != "old" || items[1].Key != "A1" {
 		t.Errorf("%+v", items)
 	}

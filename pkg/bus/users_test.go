@@ -28,7 +28,7 @@ import (
 
 const usersFile = "../../deploy/nats/users.conf"
 
-// The example in deploy/nats is what the tables say today.
+// The example in deploy/nats matches today's tables.
 func TestUsersFile(t *testing.T) {
 	have, err := os.ReadFile(usersFile)
 	if err != nil {
@@ -60,7 +60,7 @@ func startGuarded(t *testing.T) *guarded {
 	for _, user := range []string{"ORDER_PUSHER", "RECONCILER", "STATUS_POLLER", "STOCK_SYNCER", "VMI_INGESTER", "BRIDGECTL", "ERP_ACME", "ERP_BOLT"} {
 		t.Setenv(user+"_PASSWORD", "of-"+strings.ToLower(user))
 	}
-	// As an operator writes it: the file is included.
+	// As an operator does it: the file is included.
 	folder := t.TempDir()
 	text, err := os.ReadFile(usersFile)
 	if err != nil {
@@ -116,7 +116,7 @@ func (g *guarded) loggingBus(t *testing.T, user string, to io.Writer) *bus.Bus {
 	return b
 }
 
-// denied is what a server complained of on a connection.
+// denied is what a server rejected on a connection.
 type denied struct {
 	mu   sync.Mutex
 	said []string
@@ -128,7 +128,7 @@ func (d *denied) has(text string) bool {
 	return slices.ContainsFunc(d.said, func(s string) bool { return strings.Contains(s, text) })
 }
 
-// conn is a client of an ERP's own making, with the default inboxes.
+// conn is an ERP's own client, with the default inboxes.
 func (g *guarded) conn(t *testing.T, user string) (*nats.Conn, *denied) {
 	t.Helper()
 	d := &denied{}
@@ -148,7 +148,7 @@ func (g *guarded) conn(t *testing.T, user string) (*nats.Conn, *denied) {
 	return nc, d
 }
 
-// stored is every message of every stream, by stream and subject.
+// stored counts the messages of every stream, by stream and subject.
 func (g *guarded) stored(t *testing.T) map[string]uint64 {
 	t.Helper()
 	all := map[string]uint64{}
@@ -168,7 +168,7 @@ func (g *guarded) stored(t *testing.T) map[string]uint64 {
 	return all
 }
 
-// reader makes the durable consumer of a seller's ERP, as docs/publish.md tells the operator to.
+// reader creates the durable consumer of a seller's ERP, as docs/publish.md instructs the operator.
 func (g *guarded) reader(t *testing.T, seller string) {
 	t.Helper()
 	if _, err := g.js.CreateConsumer(t.Context(), "ORDERS", jetstream.ConsumerConfig{
@@ -194,8 +194,8 @@ func TestAnERPPublishesAndReadsItsOwn(t *testing.T) {
 	if _, err := js.Publish(t.Context(), "order.audited.acme", []byte(`{}`)); err != nil {
 		t.Fatal(err)
 	}
-	tell := func(seller string) event.Event { return accepted(order(seller, "1")) }
-	publish(t, g.bus(t, "order-pusher"), tell("bolt"), tell("acme"))
+	answer := func(seller string) event.Event { return accepted(order(seller, "1")) }
+	publish(t, g.bus(t, "order-pusher"), answer("bolt"), answer("acme"))
 	if m, err := live.NextMsg(10 * time.Second); err != nil || m.Subject != "order.accepted.acme" {
 		t.Errorf("live: %v %v", m, err)
 	}
@@ -290,7 +290,7 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 		t.Errorf("what is stored changed: %s", cmp.Diff(before, after))
 	}
 
-	// JetStream answers a publish, and delivers what is pulled, to whatever subject is asked for, with its own rights.
+	// JetStream answers a publish, and delivers pulled messages, to whatever subject is asked for, with its own rights.
 	t.Run("answers do not carry it further", func(t *testing.T) {
 		nc, _ := g.conn(t, "erp-acme")
 		targets := []string{"$KV.SETUP.seller.bolt", "order.audited.bolt", event.RetrySubject("order-pusher", "bolt"), "dlq.order-pusher.INTAKE.1"}
@@ -305,7 +305,7 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 		want := before
 		want["INTAKE order.audited.acme"] = uint64(len(targets))
 		eventually(t, "all is stored", func() bool { return g.stored(t)["INTAKE order.audited.acme"] >= uint64(len(targets)) })
-		// What went astray would be there by the time that a later publish is answered and a later pull is served.
+		// Anything misdirected would be there by the time that a later publish is answered and a later pull is served.
 		js, err := jetstream.NewWithDomain(nc, bus.Domain)
 		if err != nil {
 			t.Fatal(err)
@@ -330,7 +330,7 @@ func TestASellerCannotReachBeyondItsSubjects(t *testing.T) {
 	})
 }
 
-// A worker may all that a message's fate can ask of it: tell, park, shelve, release, replay.
+// A worker may do everything that settling a message can need: publish, delay, dead-letter, release, replay.
 func TestAWorkerMayDoItsWork(t *testing.T) {
 	g := startGuarded(t)
 	var said complaints
@@ -359,7 +359,7 @@ func TestAWorkerMayDoItsWork(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "one is parked, one dead, one held", func() bool {
+	eventually(t, "one is delayed, one dead, one held", func() bool {
 		return count("park.order-pusher.") == 1 && count("dlq.order-pusher.") == 1 && count("held.order-pusher.") == 1
 	})
 	close(released)
@@ -372,7 +372,7 @@ func TestAWorkerMayDoItsWork(t *testing.T) {
 	}
 }
 
-// complaints is a log, readable while it is written.
+// complaints is a log that can be read while it is written.
 type complaints struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -419,14 +419,14 @@ func TestAWorkerMayNotChangeTheTopology(t *testing.T) {
 			"$KV.SETUP.seller.acme", "order.audited.acme", event.TickSubject("poll", "acme"),
 		} {
 			if user == "reconciler" && strings.HasSuffix(subject, "CREATE.INTAKE.x.order.>") {
-				continue // it reads what was audited and told
+				continue // it reads audits and outcomes
 			}
 			if _, _, err := b.PublishRaw(t.Context(), subject, nil, nil); !errors.Is(err, bus.ErrPermission) {
 				t.Errorf("%s, %s: %v", user, subject, err)
 			}
 		}
 	}
-	// One may not take the other's messages, nor listen to what the other is answered.
+	// One worker may not take the other's messages, nor listen to its answers.
 	nc, complaints := g.conn(t, "status-poller")
 	if err := nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.INTAKE.order-pusher", bus.InboxOf("status-poller")+".1", []byte("1")); err != nil {
 		t.Fatal(err)
@@ -437,7 +437,7 @@ func TestAWorkerMayNotChangeTheTopology(t *testing.T) {
 	eventually(t, "both are refused", func() bool { return complaints.has("MSG.NEXT") && complaints.has("_INBOX.order-pusher") })
 }
 
-// The reconciler may look at all that the pusher takes, and send it again; it may not take it away.
+// The reconciler may read everything about the pusher's messages, and redeliver them; it may not take them.
 func TestTheReconcilerMayOversee(t *testing.T) {
 	g := startGuarded(t)
 	publish(t, g.operator, audit("acme", "A"))
@@ -461,7 +461,7 @@ func TestTheReconcilerMayOversee(t *testing.T) {
 	}
 }
 
-// The operator asks all workers at once, and each may answer just that.
+// The operator asks all workers at once, and each may answer that question only.
 func TestWorkersAnswerTheOperator(t *testing.T) {
 	g := startGuarded(t)
 	if answers, err := g.operator.Gather(t.Context(), event.WorkersAsked, time.Second); err != nil || len(answers) != 0 {

@@ -1,11 +1,11 @@
-// Package clock tells the time of a server that many processes share. It knows nothing of which server that is.
+// Package clock tells the time of a server that many processes share. It does not know which server that is.
 //
 // # Why
 //
-// Processes on many hosts decide by how much time went by: whether a claim still stands, whether a lost answer was looked
-// for long enough. Their own clocks differ, by minutes where nobody looks after them, and step. So durations are taken from
-// one clock, the store's: it is measured now and then, and carried on by this process's monotonic clock in between, which
-// steps by no hand. How far the host's own clock is off follows at any moment, without asking again.
+// Processes on many hosts decide by elapsed time: whether a claim still stands, whether a lost answer was looked up for
+// long enough. Their own clocks differ, by minutes where nobody looks after them, and jump. So durations come from one
+// clock, the store's: it is measured now and then, and continued by this process's monotonic clock in between, which
+// never jumps. How far the host's own clock is off follows at any moment, without asking again.
 package clock
 
 import (
@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// samples are the questions of one measurement; the one that was answered fastest counts.
+// samples is how many requests one measurement makes; the fastest answer counts.
 const samples = 3
 
-// Clock is the time of a server. Many goroutines may use it.
+// Clock is the time of a server. It is safe for concurrent use.
 type Clock struct {
 	ask  func(ctx context.Context) (time.Time, error)
 	wall func() time.Time
@@ -28,7 +28,7 @@ type Clock struct {
 	at, remote time.Time
 }
 
-// New makes a clock of what ask answers. wall is the host's own clock, time.Now when nil.
+// New makes a clock from the answers of ask. wall is the host's own clock, time.Now when nil.
 func New(ask func(ctx context.Context) (time.Time, error), wall func() time.Time) *Clock {
 	if wall == nil {
 		wall = time.Now
@@ -36,19 +36,19 @@ func New(ask func(ctx context.Context) (time.Time, error), wall func() time.Time
 	return &Clock{ask: ask, wall: wall}
 }
 
-// Measure asks the server. After an error what was measured before goes on.
+// Measure asks the server. After an error the previous measurement stays in use.
 func (c *Clock) Measure(ctx context.Context) error {
 	var at, remote time.Time
 	best := time.Duration(-1)
 	for range samples {
 		asked := time.Now()
-		told, err := c.ask(ctx)
+		answer, err := c.ask(ctx)
 		took := time.Since(asked)
 		if err != nil {
 			return fmt.Errorf("measure a clock: %w", err)
 		}
 		if best < 0 || took < best {
-			best, at, remote = took, asked.Add(took/2), told // it was told half way, as far as one can know
+			best, at, remote = took, asked.Add(took/2), answer // answered half way, as far as one can know
 		}
 	}
 	c.mu.Lock()

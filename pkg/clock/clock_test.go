@@ -10,12 +10,12 @@ import (
 	"stockbridge/pkg/clock"
 )
 
-// host is a host whose clock is off, and can be put right.
+// host is a host whose clock is off, and can be corrected.
 type host struct{ off time.Duration }
 
 func (h *host) now() time.Time { return time.Now().Add(h.off) }
 
-func TestTheServersTimeIsToldWhateverTheHostsClockShows(t *testing.T) {
+func TestTheServersTimeDoesNotDependOnTheHostsClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &host{off: 10 * time.Minute}
 		trip := []time.Duration{400 * time.Millisecond, 20 * time.Millisecond, time.Second}
@@ -27,7 +27,7 @@ func TestTheServersTimeIsToldWhateverTheHostsClockShows(t *testing.T) {
 			return time.Now().Round(0), nil
 		}, h.now)
 		if _, measured := c.Skew(); measured || !c.Now().Equal(h.now()) {
-			t.Error("told before it was measured")
+			t.Error("set before it was measured")
 		}
 		is := func(want time.Duration) {
 			t.Helper()
@@ -44,7 +44,7 @@ func TestTheServersTimeIsToldWhateverTheHostsClockShows(t *testing.T) {
 		is(10 * time.Minute)
 		time.Sleep(time.Hour)
 		is(10 * time.Minute)
-		h.off = -time.Second // somebody put it right
+		h.off = -time.Second // somebody corrected it
 		is(-time.Second)
 	})
 }

@@ -1,6 +1,6 @@
-// Package event says each fact's words on the wire: which subject, which message, and how its id is made.
+// Package event defines each fact on the wire: its subject, its message, and how its id is made.
 //
-// It is the only package that spells subjects. It knows neither brokers nor far sides: bus moves what it describes.
+// It is the only package that spells subjects. It knows neither brokers nor warehouses: bus moves what it describes.
 package event
 
 import (
@@ -18,10 +18,10 @@ import (
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
-// Topic ties a name to the message that travels under it.
+// Topic ties a name to the message that is published under it.
 type Topic[M proto.Message] struct{ Name string }
 
-// What an ERP says about sales orders, what we answer, and what is said inside.
+// What an ERP publishes about sales orders, what we answer, and what stays internal.
 var (
 	OrderAudited         = Topic[*orderv1.Audited]{"order.audited"}
 	OrderCancelRequested = Topic[*orderv1.CancelRequested]{"order.cancel.requested"}
@@ -38,7 +38,7 @@ var (
 	OrderCancelRefused = Topic[*orderv1.CancelRefused]{"order.cancel.refused"}
 	OrderCancelUnknown = Topic[*orderv1.CancelUnknown]{"order.cancel.unknown"}
 
-	// What moved a shop's stock at the warehouse, and with what proof.
+	// Movements of a shop's stock at the warehouse, with their proof.
 	StockAdjusted     = Topic[*stockv1.Adjusted]{"stock.adjusted"}
 	StockNoted        = Topic[*stockv1.Noted]{"stock.noted"}
 	StockCounted      = Topic[*stockv1.Counted]{"stock.counted"}
@@ -56,14 +56,14 @@ var (
 	SellerPaused  = Topic[*sellerv1.Paused]{"seller.paused"}
 	SellerResumed = Topic[*sellerv1.Resumed]{"seller.resumed"}
 
-	// These travel inside, on ticks.
+	// Internal, on ticks.
 	PollDue  = Topic[*sellerv1.PollDue]{"poll.due"}
 	VMIDue   = Topic[*vmiv1.Due]{"vmi.due"}
 	CountDue = Topic[*stockv1.CountDue]{"count.due"}
 	ShareDue = Topic[*stockv1.ShareDue]{"share.due"}
 )
 
-// Event is one fact, ready to be told.
+// Event is one fact, ready to be published.
 type Event struct {
 	// Name is the topic's name, also the CloudEvents type.
 	Name string
@@ -75,7 +75,7 @@ type Event struct {
 	Key string
 	// At is when it happened.
 	At time.Time
-	// Trace is the W3C traceparent that it belongs to; empty for that of the run which tells it.
+	// Trace is the W3C traceparent that it belongs to; empty for that of the run that publishes it.
 	Trace string
 	// Message is the body.
 	Message proto.Message
@@ -84,8 +84,8 @@ type Event struct {
 // Subject is where the event is published: its name and its seller.
 func (e Event) Subject() string { return e.Name + "." + e.Seller }
 
-// About makes the event that says message about key of seller. The id is name/seller/key and the discriminators that
-// tell this fact from others about the same key: revision, status code, child number.
+// About makes the event with message about key of seller. The id is name/seller/key and the discriminators that
+// separate this fact from others about the same key: revision, status code, child number.
 func (t Topic[M]) About(seller, key string, at time.Time, message M, discriminators ...string) Event {
 	id := t.Name + "/" + seller + "/" + key
 	for _, d := range discriminators {
@@ -94,7 +94,7 @@ func (t Topic[M]) About(seller, key string, at time.Time, message M, discriminat
 	return Event{Name: t.Name, Seller: seller, ID: id, Key: key, At: at, Message: message}
 }
 
-// Subjects are the two forms that a publisher may use: the bare name, and the name followed by any one seller.
+// Subjects are the two forms that a publisher may use: the bare name, and the name followed by any seller.
 func (t Topic[M]) Subjects() []string { return []string{t.Name, t.Name + ".*"} }
 
 // New makes an empty message of the topic's type.
@@ -103,7 +103,7 @@ func (t Topic[M]) New() M {
 	return zero.ProtoReflect().New().Interface().(M)
 }
 
-// KeyOf tells what m is about where its publisher did not say (ce-subject): the outbound number, else the seller.
+// KeyOf is what m is about where its publisher set no ce-subject: the outbound number, else the seller.
 func KeyOf(m proto.Message) string {
 	if about, ok := m.(interface{ GetOutboundNo() string }); ok && about.GetOutboundNo() != "" {
 		return about.GetOutboundNo()
@@ -114,7 +114,7 @@ func KeyOf(m proto.Message) string {
 	return ""
 }
 
-// SellerIn tells whose m is: by its own word, or by what it tells about (an order, a movement, a window).
+// SellerIn is the seller of m: its own field, or that of its order, movement or window.
 func SellerIn(m proto.Message) string {
 	switch m := m.(type) {
 	case interface{ GetSeller() string }:
@@ -133,19 +133,19 @@ func SellerIn(m proto.Message) string {
 // Revision is a revision as a discriminator.
 func Revision(n int64) string { return strconv.FormatInt(n, 10) }
 
-// Fact is a row of the table of what travels on public streams.
+// Fact is a row of the table of all facts on public streams.
 type Fact struct {
 	// Name is the topic's.
 	Name string
 	// FromERP: an ERP publishes it; else we do.
 	FromERP bool
-	// Reserved: the words are agreed, but nobody says or takes them yet.
+	// Reserved: its schema is fixed, but nobody publishes or consumes it yet.
 	Reserved bool
 	// New makes an empty message.
 	New func() proto.Message
 }
 
-// facts are all that travels on public streams. No name may be another one followed by one token (Split).
+// facts are all that public streams carry. No name may be another one followed by one token (Split).
 var facts = []Fact{
 	fact(OrderAudited, fromERP), fact(OrderCancelRequested, fromERP),
 	fact(OrderAccepted), fact(OrderHeld), fact(OrderFailed), fact(OrderShadowed), fact(OrderStatusChanged), fact(OrderShipped),
@@ -156,7 +156,7 @@ var facts = []Fact{
 	fact(VMIWindowDue), fact(VMIWindowIngested), fact(VMIWindowFailed), fact(VMIGapFound),
 }
 
-// Facts lists all that travels on public streams.
+// Facts lists all that public streams carry.
 func Facts() []Fact { return slices.Clone(facts) }
 
 func fact[M proto.Message](t Topic[M], is ...func(*Fact)) Fact {
@@ -170,7 +170,7 @@ func fact[M proto.Message](t Topic[M], is ...func(*Fact)) Fact {
 func fromERP(f *Fact)  { f.FromERP = true }
 func reserved(f *Fact) { f.Reserved = true }
 
-// Split takes a public subject apart. Of one that is no event's, name is the whole.
+// Split splits a public subject. If it is not an event's, name is the whole subject.
 func Split(subject string) (name, seller string) {
 	for _, f := range facts {
 		if seller, err := suffixOf(f.Name, subject); err == nil {
@@ -180,8 +180,8 @@ func Split(subject string) (name, seller string) {
 	return subject, ""
 }
 
-// ValidSeller tells whether name can be a subject's suffix: a-z, 0-9, _ and -, 32 at most. It is asked several times for
-// each message, and an expression costs as much as reading its metadata.
+// ValidSeller reports whether name can be a subject's suffix: a-z, 0-9, _ and -, 32 at most. It runs several times per
+// message, and a regular expression would cost as much as reading its metadata.
 func ValidSeller(name string) bool {
 	for i := range len(name) {
 		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
@@ -191,7 +191,7 @@ func ValidSeller(name string) bool {
 	return name != "" && len(name) <= 32
 }
 
-// suffixOf tells the seller in subject's suffix. It is "" for the bare name, and an error when subject is not one of
+// suffixOf is the seller in subject's suffix. It is "" for the bare name, and an error when subject is not one of
 // name's forms.
 func suffixOf(name, subject string) (string, error) {
 	if subject == name {

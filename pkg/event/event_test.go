@@ -23,7 +23,7 @@ func TestTheSameFactHasTheSameID(t *testing.T) {
 	}
 }
 
-func TestSubjectsAreTakenApart(t *testing.T) {
+func TestSubjectsAreParsed(t *testing.T) {
 	for _, c := range []struct{ subject, name, seller string }{
 		{"order.audited", "order.audited", ""},
 		{"order.audited.acme", "order.audited", "acme"},
@@ -45,7 +45,7 @@ func TestSubjectsAreTakenApart(t *testing.T) {
 	}
 }
 
-func TestInsideSubjectsAreTakenApart(t *testing.T) {
+func TestInternalSubjectsAreParsed(t *testing.T) {
 	if s, err := event.SellerOn(event.PollDue.Name, event.DueSubject(event.TickPoll, "acme")); err != nil || s != "acme" {
 		t.Errorf("%q, %v", s, err)
 	}
@@ -78,7 +78,7 @@ func TestInsideSubjectsAreTakenApart(t *testing.T) {
 	}
 	for _, bad := range []string{"", "dlq", "dlq.a.b", "dlq.a.b.x", "order.a.b.1", "dlq.a.b.1.2"} {
 		if _, _, err := event.ParseDeadLetter(bad); err == nil {
-			t.Errorf("%q is on the shelf", bad)
+			t.Errorf("%q is taken for a dead letter", bad)
 		}
 	}
 	for s, want := range map[string]bool{"ORDERS-17-abc-r9": true, "": false, "a.b": false, "a b": false, "*": false, strings.Repeat("x", 65): false} {
@@ -99,7 +99,7 @@ func TestOnlyOneTokenOfASubjectNamesASeller(t *testing.T) {
 	}
 }
 
-// Whoever consumes a fact is told whose it is, and a fact that does not say so would end on the shelf.
+// Every consumer of a fact needs its seller; a fact without one would end as a dead letter.
 func TestEveryFactSaysWhoseItIs(t *testing.T) {
 	for _, f := range event.Facts() {
 		if f.Reserved {

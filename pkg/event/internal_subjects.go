@@ -12,14 +12,14 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// What is said only inside: no seller may publish to these subjects.
+// Internal subjects: no seller may publish to them.
 //
 //	tick.<kind>.<seller>[.<place>]            a schedule that fires for ever
 //	due.<kind>.<seller>[.<place>]             what it fires; the topic is <kind>.due
-//	park.<consumer>.<origin>                  a schedule that fires once: a retry that is far away
+//	park.<consumer>.<origin>                  a schedule that fires once: a delayed retry
 //	retry.<consumer>.<seller>                 what it fires, and what an operator replays
-//	dlq.<consumer>.<stream>.<seq>             needs a person
-//	held.<consumer>.<stream>.<seq>            waits for a cause
+//	dlq.<consumer>.<stream>.<seq>             a dead letter that needs a person
+//	held.<consumer>.<stream>.<seq>            a message that waits for a cause
 //	act.<seller>                              what an operator does, and did
 const (
 	tick  = "tick"
@@ -28,43 +28,44 @@ const (
 	retry = "retry"
 	act   = "act"
 
-	// Dead and Held are the two kinds of shelf.
+	// Dead and Held are the two kinds of dead letters.
 	Dead = "dlq"
 	Held = "held"
 )
 
-// ReleaseDue says that it is time to look whether what a seller's events wait for is gone. It travels on a tick.
+// ReleaseDue says that it is time to check whether the causes that a seller's events wait for are gone. It is sent as a
+// tick.
 var ReleaseDue = Topic[*sellerv1.PollDue]{"release.due"}
 
-// ReconcileDue says that it is time to compare what a seller's ERP audited with what its warehouses know. It travels on a
-// tick.
+// ReconcileDue says that it is time to compare what a seller's ERP audited with what its warehouses know. It is sent as
+// a tick.
 var ReconcileDue = Topic[*sellerv1.PollDue]{"reconcile.due"}
 
-// Acted says what an operator is about to do, or did. About several sellers or none its seller is NoSeller.
+// Acted says what an operator is about to do, or did. If it is about several sellers or none, its seller is NoSeller.
 var Acted = Topic[*opsv1.Act]{act}
 
 // Kinds of ticks.
 const (
 	TickPoll    = "poll"
 	TickRelease = "release"
-	// TickReconcile compares what was audited with what the far side knows.
+	// TickReconcile compares what was audited with what the warehouse knows.
 	TickReconcile = "reconcile"
 	TickVMI       = "vmi"
 	TickCount     = "count"
 	TickShare     = "share"
 )
 
-// WorkersAsked is where all workers are asked how they are. It is answered directly and stands in no stream.
+// WorkersAsked is where workers are asked for their state. They answer directly; no stream stores it.
 const WorkersAsked = "workers.asked"
 
-// NoSeller stands in a subject where the seller of an unreadable event is not known.
+// NoSeller stands in a subject in place of an unreadable event's seller.
 const NoSeller = "_"
 
 // IntakeSubjects are what ERPs publish.
 func IntakeSubjects() []string { return subjectsOf(func(f Fact) bool { return f.FromERP }) }
 
-// OrderSubjects are what is answered about orders. They are listed one by one, because no two streams may have a subject
-// in common, and "order.>" would take what ERPs publish.
+// OrderSubjects are the answers about orders. They are listed one by one, because no two streams may share a subject,
+// and "order.>" would cover what ERPs publish.
 func OrderSubjects() []string {
 	return subjectsOf(func(f Fact) bool { return !f.FromERP && strings.HasPrefix(f.Name, "order.") })
 }
@@ -78,7 +79,7 @@ func subjectsOf(selects func(Fact) bool) (subjects []string) {
 	return subjects
 }
 
-// What each of the other streams takes.
+// The subjects of the other streams.
 var (
 	SellerSubjects = []string{"seller.>"}
 	StockSubjects  = []string{"stock.>"}
@@ -90,56 +91,57 @@ var (
 	ActSubjects        = []string{act + ".>"}
 )
 
-// TickSubject is where the schedule of (kind, seller) stands.
+// TickSubject holds the schedule of (kind, seller).
 func TickSubject(kind, seller string) string { return tick + "." + kind + "." + seller }
 
 // DueSubject is where it fires to.
 func DueSubject(kind, seller string) string { return due + "." + kind + "." + seller }
 
-// At is the subject of a schedule, or what it fires to, for one place of a seller (Place).
+// At is the subject of a schedule, or of what it fires, for one place of a seller (Place).
 func At(subject, place string) string { return subject + "." + place }
 
-// Place makes one token of a subject of what names a place, e.g. a warehouse and a shop. Other names make another token.
+// Place makes one token of a subject from what names a place, e.g. a warehouse and a shop. Different names make
+// different tokens.
 func Place(names ...string) string {
 	const most = 40
 	sum := sha256.Sum256([]byte(strings.Join(names, "\x00")))
-	readable := unfit.ReplaceAllString(strings.Join(names, "_"), "_")
+	readable := notToken.ReplaceAllString(strings.Join(names, "_"), "_")
 	return readable[:min(len(readable), most)] + "-" + hex.EncodeToString(sum[:8])
 }
 
-var unfit = regexp.MustCompile(`[^a-zA-Z0-9_]`)
+var notToken = regexp.MustCompile(`[^a-zA-Z0-9_]`)
 
-// DueSubjects is what the consumer of a kind of tick takes.
+// DueSubjects is the filter of a tick's consumer.
 func DueSubjects(kind string) string { return due + "." + kind + ".>" }
 
 // DelaySubject is where a message waits for a retry of consumer. origin must be one token and differ between any two
-// messages: of two that share a subject only the last would come back.
+// messages: only the last of two on the same subject would fire.
 func DelaySubject(consumer, origin string) string { return delay + "." + consumer + "." + origin }
 
-// Parked is all that is parked.
+// DelayedSubjects covers all delayed messages.
 const DelayedSubjects = delay + ".>"
 
-// ParsePark tells the consumer and the origin in a DelaySubject.
+// ParseDelay returns the consumer and the origin in a DelaySubject.
 func ParseDelay(subject string) (consumer, origin string, err error) {
 	t := strings.Split(subject, ".")
 	if len(t) == 3 && t[0] == delay {
 		return t[1], t[2], nil
 	}
-	return "", "", fmt.Errorf("subject %q is not where a message is parked", subject)
+	return "", "", fmt.Errorf("subject %q is not where a message is delayed", subject)
 }
 
-// RetrySubject is where a parked or replayed message comes back; seller may be NoSeller.
+// RetrySubject is where a delayed message fires and a replayed one is sent; seller may be NoSeller.
 func RetrySubject(consumer, seller string) string { return retry + "." + consumer + "." + seller }
 
-// RetryOf is all that comes back to consumer.
+// RetryOf covers all retries and replays of consumer.
 func RetryOf(consumer string) string { return retry + "." + consumer + ".>" }
 
-// DeadLetterSubject is where the message (stream, seq), which consumer could not handle, is kept. kind is Dead or Held.
+// DeadLetterSubject keeps the message (stream, seq), which consumer could not handle. kind is Dead or Held.
 func DeadLetterSubject(kind, consumer, stream string, seq uint64) string {
 	return kind + "." + consumer + "." + stream + "." + strconv.FormatUint(seq, 10)
 }
 
-// ShelfFilter is the shelf of kind and consumer; either may be empty for all.
+// DeadLetterFilter covers the dead letters of kind and consumer; either may be empty for all.
 func DeadLetterFilter(kind, consumer string) string {
 	if kind == "" {
 		kind = "*"
@@ -150,8 +152,8 @@ func DeadLetterFilter(kind, consumer string) string {
 	return kind + "." + consumer + ".>"
 }
 
-// ParseShelf tells the kind and the consumer in a DeadLetterSubject. The stream and the number in it only keep two messages
-// apart: a retry stands there under RETRY, and where the original stood travels in the headers.
+// ParseDeadLetter returns the kind and the consumer in a DeadLetterSubject. The stream and the number in it only
+// separate messages: a retry is stored under RETRY, and the place of the original is in the headers.
 func ParseDeadLetter(subject string) (kind, consumer string, err error) {
 	t := strings.Split(subject, ".")
 	if len(t) == 4 && (t[0] == Dead || t[0] == Held) {
@@ -159,11 +161,11 @@ func ParseDeadLetter(subject string) (kind, consumer string, err error) {
 			return t[0], t[1], nil
 		}
 	}
-	return "", "", fmt.Errorf("subject %q is not on the shelf", subject)
+	return "", "", fmt.Errorf("subject %q is not that of a dead letter", subject)
 }
 
-// SellerOn tells the seller in the subject on which an event of the given name travels, inside or outside; "" when the
-// subject has none.
+// SellerOn is the seller in the subject of an event of the given name, public or internal; "" when the subject has
+// none.
 func SellerOn(name, subject string) (string, error) {
 	if kind, ok := strings.CutSuffix(name, "."+due); ok {
 		if rest, ok := strings.CutPrefix(subject, due+"."+kind+"."); ok {
@@ -178,11 +180,11 @@ func SellerOn(name, subject string) (string, error) {
 
 var token = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
-// ValidToken tells whether s can be one token of a subject here: a kind, a consumer, an origin.
+// ValidToken reports whether s can be one token of a subject: a kind, a consumer, an origin.
 func ValidToken(s string) bool { return token.MatchString(s) }
 
-// Header names. Attributes of CloudEvents are those of its NATS binding; the Bridge- ones are ours, are believed only
-// on internal streams, and are left out when an event leaves them.
+// Header names. Attributes of CloudEvents are those of its NATS binding; the Bridge- ones are ours, are trusted only on
+// internal streams, and are removed when an event leaves them.
 const (
 	HeaderID          = "ce-id"
 	HeaderType        = "ce-type"
@@ -193,26 +195,26 @@ const (
 	HeaderContentType = "Content-Type"
 	HeaderTrace       = "traceparent"
 
-	// OwnPrefix begins every header of ours.
+	// OwnPrefix is the prefix of our headers.
 	OwnPrefix = "Bridge-"
 
-	// Where a retried, replayed or shelved message came from.
+	// Where a retried, replayed or dead-lettered message was first stored.
 	HeaderOriginSubject = "Bridge-Subject"
 	HeaderOriginStream  = "Bridge-Stream"
 	HeaderOriginSeq     = "Bridge-Sequence"
 	HeaderOriginTime    = "Bridge-Stored"
-	// How often it was parked, which shelf message it was replayed from, in which round it was sent again from its stream,
-	// and by whom, why, and past which cause.
+	// How often it was delayed, which dead letter it was replayed from, in which round it was redelivered from its
+	// stream, and by whom, why, and past which cause.
 	HeaderDelays      = "Bridge-Parks"
 	HeaderReplay      = "Bridge-Replay"
 	HeaderRedelivered = "Bridge-Again"
 	HeaderBy          = "Bridge-By"
 	HeaderWhy         = "Bridge-Why"
 	HeaderReleased    = "Bridge-Released"
-	// Which call replayed it, and where it stood before that, once for each time.
+	// Which call replayed it, and each earlier time that it was a dead letter.
 	HeaderCall    = "Bridge-Call"
 	HeaderEarlier = "Bridge-Earlier"
-	// Why it stands on the shelf.
+	// Why it is a dead letter.
 	HeaderSeller   = "Bridge-Seller"
 	HeaderKey      = "Bridge-Key"
 	HeaderClass    = "Bridge-Class"

@@ -1,8 +1,8 @@
-// Package fault says what failed work means for whoever has to decide what comes next.
+// Package fault says what to do about failed work.
 //
 // Work that fails returns an error; the marks of this package on it are the instruction. An error without a mark is
-// transient: nothing happened, try again with back-off. The marks are acted on in one place only (bus.settle); this
-// package knows neither the bus nor the far side.
+// transient: nothing happened, try again with back-off. Only bus.settle acts on the marks; this package knows neither
+// the bus nor the warehouse.
 package fault
 
 import (
@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Class is what is to be done about failed work.
+// Class says what to do about failed work.
 type Class int
 
 const (
@@ -19,15 +19,15 @@ const (
 	Transient Class = iota
 	// Wait: nothing is wrong, only too early. Try again after the given time; it burns no attempt.
 	Wait
-	// Held: it waits for a cause to go away, then goes on by itself. It burns no attempt.
+	// Held: it waits until a cause is gone, then continues automatically. It burns no attempt.
 	Held
-	// Refused: it never works as it stands. A person has to change something.
+	// Refused: it never works as it is. A person has to change something.
 	Refused
-	// Unclear: it may have happened. Ask the far side before doing it again.
+	// Unclear: it may have happened. Look it up at the remote before doing it again.
 	Unclear
 )
 
-// String is the class as it stands in headers, metrics and output.
+// String is the class as used in headers, metrics and output.
 func (c Class) String() string {
 	switch c {
 	case Wait:
@@ -43,15 +43,15 @@ func (c Class) String() string {
 	}
 }
 
-// Reason says why, to a machine and to people in their languages. It holds nothing secret or personal.
+// Reason says why, for a machine and for people in their languages. It holds nothing secret or personal.
 type Reason struct {
-	// Code is stable, lower case, with dots: "shop.unknown". The list stands in docs/events.md.
+	// Code is stable, lower case, with dots: "shop.unknown". docs/events.md lists them.
 	Code string
 	// Field is the path of the field at fault ("lines[0].quantity"), or empty.
 	Field string
 	// ZH and EN say what is wrong and what to do.
 	ZH, EN string
-	// RemoteCode and RemoteText are the far side's own words, when it was the far side that refused.
+	// RemoteCode and RemoteText are the remote's own, when the remote refused.
 	RemoteCode, RemoteText string
 }
 
@@ -79,16 +79,16 @@ type fault struct {
 func (f *fault) Error() string { return f.err.Error() }
 func (f *fault) Unwrap() error { return f.err }
 
-// Permanent marks work that never succeeds as it stands. Give it a Reason, wrapped or bare, so that the event and the
-// shelf can name the field. Permanent(nil) is nil, as with all marks.
+// Permanent marks work that never succeeds as it is. Give it a Reason, wrapped or bare, so that the event and the dead
+// letter can name the field. Permanent(nil) is nil, as with all marks.
 func Permanent(err error) error { return mark(fault{class: Refused, err: err}) }
 
-// RetryAfter marks work that came too early: a rate limit, a pause, somebody else at it. The outermost mark counts.
+// RetryAfter marks work that came too early: a rate limit, a pause, another worker on it. The outermost mark counts.
 func RetryAfter(after time.Duration, err error) error {
 	return mark(fault{class: Wait, after: after, err: err})
 }
 
-// Hold marks work that waits for cause, e.g. "shop:acme/S01". Whoever removes the cause releases what it holds.
+// Hold marks work that waits for cause, e.g. "shop:acme/S01". What removes the cause also releases what it holds.
 func Hold(cause string, err error) error { return mark(fault{class: Held, cause: cause, err: err}) }
 
 // Unknown marks a call that may have had its effect although no answer says so.
@@ -101,7 +101,7 @@ func mark(f fault) error {
 	return &f
 }
 
-// Of tells the class of err by its outermost mark; Transient when there is none.
+// Of is the class of err by its outermost mark; Transient when there is none.
 func Of(err error) Class {
 	var f *fault
 	if errors.As(err, &f) {

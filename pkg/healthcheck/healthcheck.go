@@ -1,5 +1,5 @@
-// Package probe asks a program of ours whether it lives, for health checks inside an image that holds nothing else: no
-// shell, no curl. It knows no program; whoever asks says where.
+// Package healthcheck asks a program of ours whether it is alive, for health checks inside an image that holds nothing
+// else: no shell, no curl. It knows no program; the caller gives the address.
 package healthcheck
 
 import (
@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// limit is for one question; it stays below the 5 s of the Dockerfile's HEALTHCHECK.
+// limit bounds one request; it stays below the 5 s of the Dockerfile's HEALTHCHECK.
 const limit = 3 * time.Second
 
-// Alive is nil when what listens on addr (host:port, or :port as a server is told to listen) answers GET path with 200.
-// It asks through no proxy, and a server that listens everywhere is asked on loopback.
+// Alive is nil when the server on addr (host:port, or :port as given to a server) answers GET path with 200. It uses no
+// proxy, and reaches a server that listens everywhere on loopback.
 func Alive(ctx context.Context, addr, path string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

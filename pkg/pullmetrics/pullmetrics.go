@@ -1,14 +1,14 @@
-// Package scrape makes gauges of what has to be asked for: it is asked when Prometheus looks, and at no other time. It
-// does not know what is asked.
+// Package pullmetrics makes gauges whose values are asked for when Prometheus scrapes, and at no other time. It does
+// not know what is asked.
 //
 // # Why
 //
 // A gauge that a worker sets when it happens to do some work goes stale in every other replica, and freezes at its last
-// healthy value when the work stops, which is what it is there to show. What is asked for at the scrape is the same in
-// every replica (take the max over them) and true now.
+// healthy value when the work stops, which is exactly what it should show. A value asked for at the scrape is the same
+// in every replica (take the max over them) and true now.
 //
 // Asking is bounded in time, and in share: it rests twenty times as long as it took, so that no scrape interval and no
-// number of messages makes it a load. An answer that does not come leaves its gauges out: an old value would be a lie.
+// number of messages makes it a load. Without an answer the gauges are left out: an old value would be a lie.
 package pullmetrics
 
 import (
@@ -21,29 +21,29 @@ import (
 
 // Limits of asking.
 const (
-	// restAtLeast is how long an answer is good for. It stays below usual scrape intervals (15 s and more).
+	// restAtLeast is how long an answer is reused. It stays below usual scrape intervals (15 s and more).
 	restAtLeast = 3 * time.Second
-	// restPerCost is how many times as long as the asking took nobody is asked again.
+	// restPerCost is how many times as long as a collection took the next one is put off.
 	restPerCost = 20
-	// askFor ends the asking; it stays below the scraper's own limit (10 s by default).
-	askFor = 2 * time.Second
+	// collectLimit ends a collection; it stays below the scraper's own limit (10 s by default).
+	collectLimit = 2 * time.Second
 )
 
-// Gauge is one metric that answers tell.
+// Gauge is one metric that a collection fills.
 type Gauge struct {
 	Name, Help string
 	Labels     []string
 }
 
-// Tell notes the value of a gauge, with its labels in the order of the Gauge's.
+// Observe records the value of a gauge, with its labels in the order of Gauge.Labels.
 type Observe func(gauge string, value float64, labels ...string)
 
-// Asked is a prometheus.Collector of what has to be asked for.
-type Asked struct {
-	what   string
-	ask    func(ctx context.Context, tell Observe) error
-	descs  map[string]*prometheus.Desc
-	failed *prometheus.Desc
+// Collector is a prometheus.Collector whose values have to be asked for.
+type Collector struct {
+	what    string
+	collect func(ctx context.Context, observe Observe) error
+	descs   map[string]*prometheus.Desc
+	failed  *prometheus.Desc
 
 	mu       sync.Mutex
 	until    time.Time
@@ -51,10 +51,10 @@ type Asked struct {
 	failures float64
 }
 
-// New makes a collector. what names it in stockbridge_scrape_errors_total. ask is called by one goroutine at a time, and
-// may call tell from several. What it told counts even when it then fails.
-func New(what string, gauges []Gauge, ask func(ctx context.Context, tell Observe) error) *Asked {
-	a := &Asked{what: what, ask: ask, descs: map[string]*prometheus.Desc{}}
+// New makes a collector. what names it in stockbridge_scrape_errors_total. collect runs in one goroutine at a time, and
+// may call observe from several. What it observed counts even when it then fails.
+func New(what string, gauges []Gauge, collect func(ctx context.Context, observe Observe) error) *Collector {
+	a := &Collector{what: what, collect: collect, descs: map[string]*prometheus.Desc{}}
 	for _, g := range gauges {
 		a.descs[g.Name] = prometheus.NewDesc(g.Name, g.Help, g.Labels, nil)
 	}
@@ -65,14 +65,14 @@ func New(what string, gauges []Gauge, ask func(ctx context.Context, tell Observe
 
 // Describe implements prometheus.Collector. The counter of failures is left to Collect, because several collectors of a
 // registry share it.
-func (a *Asked) Describe(to chan<- *prometheus.Desc) {
+func (a *Collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range a.descs {
 		to <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (a *Asked) Collect(to chan<- prometheus.Metric) {
+func (a *Collector) Collect(to chan<- prometheus.Metric) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if began := time.Now(); !began.Before(a.until) {
@@ -86,12 +86,12 @@ func (a *Asked) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(a.failed, prometheus.CounterValue, a.failures, a.what)
 }
 
-func (a *Asked) refresh() {
-	ctx, cancel := context.WithTimeout(context.Background(), askFor)
+func (a *Collector) refresh() {
+	ctx, cancel := context.WithTimeout(context.Background(), collectLimit)
 	defer cancel()
 	var mu sync.Mutex
 	a.last = nil
-	err := a.ask(ctx, func(gauge string, value float64, labels ...string) {
+	err := a.collect(ctx, func(gauge string, value float64, labels ...string) {
 		mu.Lock()
 		defer mu.Unlock()
 		a.last = append(a.last, prometheus.MustNewConstMetric(a.descs[gauge], prometheus.GaugeValue, value, labels...))

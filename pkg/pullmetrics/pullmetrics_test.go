@@ -14,19 +14,19 @@ import (
 	"stockbridge/pkg/pullmetrics"
 )
 
-var gauges = []pullmetrics.Gauge{{Name: "parcels", Help: "Parcels.", Labels: []string{"shelf"}}}
+var gauges = []pullmetrics.Gauge{{Name: "parcels", Help: "Parcels.", Labels: []string{"bay"}}}
 
 func TestAskingIsBoundedAndRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		a := pullmetrics.New("parcels", gauges, func(ctx context.Context, tell pullmetrics.Observe) error {
+		a := pullmetrics.New("parcels", gauges, func(ctx context.Context, observe pullmetrics.Observe) error {
 			asked++
 			if asked == 3 { // hangs
 				<-ctx.Done()
 				return ctx.Err()
 			}
 			time.Sleep(time.Second)
-			tell("parcels", float64(asked), "a")
+			observe("parcels", float64(asked), "a")
 			return nil
 		})
 		for _, step := range []struct {
@@ -37,11 +37,11 @@ func TestAskingIsBoundedAndRests(t *testing.T) {
 			failed string
 			took   time.Duration
 		}{
-			{"the first look asks", 0, 1, "parcels{shelf=\"a\"} 1\n", "0", time.Second},
-			{"one soon after is told the same", time.Second, 1, "parcels{shelf=\"a\"} 1\n", "0", 0},
-			{"it rests in proportion to what asking took", 15 * time.Second, 1, "parcels{shelf=\"a\"} 1\n", "0", 0},
-			{"then it asks again", 5 * time.Second, 2, "parcels{shelf=\"a\"} 2\n", "0", time.Second},
-			{"without an answer nothing is told", time.Minute, 3, "", "1", 2 * time.Second},
+			{"the first scrape asks", 0, 1, "parcels{bay=\"a\"} 1\n", "0", time.Second},
+			{"one soon after gets the same", time.Second, 1, "parcels{bay=\"a\"} 1\n", "0", 0},
+			{"it rests in proportion to what asking took", 15 * time.Second, 1, "parcels{bay=\"a\"} 1\n", "0", 0},
+			{"then it asks again", 5 * time.Second, 2, "parcels{bay=\"a\"} 2\n", "0", time.Second},
+			{"without an answer nothing is reported", time.Minute, 3, "", "1", 2 * time.Second},
 		} {
 			time.Sleep(step.after)
 			began := time.Now()

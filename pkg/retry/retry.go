@@ -1,8 +1,8 @@
-// Package retry repeats, within seconds and in process, a call that is safe to repeat: a read, a compare-and-set, the
+// Package retry repeats a call in process, within seconds, that is safe to repeat: a read, a compare-and-set, the
 // renewal of a lease.
 //
-// It is not for handing documents over: whether those may be repeated is the ledger's to say, and longer waits are the
-// bus's (see fault). It knows nothing of what it calls.
+// It is not for sending documents: the ledger decides whether those may be repeated, and the bus does longer waits (see
+// fault). It does not know what it calls.
 package retry
 
 import (
@@ -17,7 +17,7 @@ import (
 
 // Policy says how patient to be. The zero value is useful.
 type Policy struct {
-	// For is how long after the start of Do another run may begin. Zero is 5 seconds; there is no way to say "for ever".
+	// For is how long after the start of Do another run may start. Zero is 5 seconds; it cannot be infinite.
 	For time.Duration
 	// First is the pause after the first failed run, on average; each further one is half as long again. Zero is 50 ms.
 	First time.Duration
@@ -26,7 +26,7 @@ type Policy struct {
 }
 
 // Do runs call until it succeeds, fails with anything but a transient fault, For is over, or ctx ends. It returns the
-// error of the last run; when ctx ended, that wraps ctx's error too. A ctx that has ended runs nothing.
+// error of the last run; when ctx ended, that wraps ctx's error too. With a ctx that has ended nothing runs.
 func Do(ctx context.Context, p Policy, call func(context.Context) error) error {
 	b := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(or(p.First, 50*time.Millisecond)),
@@ -35,7 +35,7 @@ func Do(ctx context.Context, p Policy, call func(context.Context) error) error {
 	)
 	var last error
 	err := backoff.Retry(func() error {
-		// v4 may run once more after ctx ended, and runs once before it looks.
+		// v4 may run once more after ctx ended, and runs once before it checks.
 		if ctx.Err() != nil {
 			return backoff.Permanent(ctx.Err())
 		}

@@ -1,7 +1,7 @@
-// Package smalldisk makes a file system that can be full: for tests, and for programs that break things on purpose. It
-// knows nothing of who keeps what there.
+// Package smalldisk makes a small file system that can be filled: for tests, and for programs that break things on
+// purpose. It does not know what is stored there.
 //
-// It is a tmpfs on Linux, which root may mount: `unshare -Urm make test` where one is not. Elsewhere Mount fails.
+// It is a tmpfs on Linux, which root may mount; others use `unshare -Urm make test`. Elsewhere Mount fails.
 package smalldisk
 
 import (
@@ -12,11 +12,11 @@ import (
 
 // Disk is a file system of its own, mounted until Unmount.
 type Disk struct {
-	// Dir is where it is mounted.
+	// Dir is the mount point.
 	Dir string
 }
 
-// Mount makes an empty file system of so many bytes at dir, which it creates when it is missing.
+// Mount makes an empty file system of the given size at dir, which it creates when missing.
 func Mount(dir string, bytes int64) (*Disk, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func Mount(dir string, bytes int64) (*Disk, error) {
 
 func (d *Disk) filler() string { return filepath.Join(d.Dir, ".filler") }
 
-// Fill takes all space that is left. What is written from then on fails, but for what fits into a file's last page.
+// Fill uses all free space. Later writes fail, unless they fit into a file's last page.
 func (d *Disk) Fill() error {
 	f, err := os.OpenFile(d.filler(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -47,8 +47,8 @@ func (d *Disk) Fill() error {
 	return f.Close()
 }
 
-// Free gives back what Fill took.
+// Free releases the space that Fill used.
 func (d *Disk) Free() error { return os.Remove(d.filler()) }
 
-// Unmount takes it away, with all that is on it, whoever still has files open there.
+// Unmount removes the file system and its content, even with open files.
 func (d *Disk) Unmount() error { return unmount(d.Dir) }

@@ -1,15 +1,14 @@
-// Package trace carries one trace from the ERP's event to all that follows from it. It knows W3C's header and how spans
-// begin; where spans go is decided by whoever makes the provider (package worker), and what they say by whoever begins
-// them.
+// Package trace carries one trace from the ERP's event to all that follows from it. It knows the W3C header and how to
+// start spans; package worker decides where spans go, and the callers what they say.
 //
 // # Why
 //
-// An event without a traceparent gets a trace of its own whose id is made from where the event is stored (Root). A
-// redelivery, a retry, a replay and another worker after a crash thereby join the same trace although nobody told them
-// of it, and a sampler that decides by the trace's id decides the same for all of them.
+// An event without a traceparent gets a trace of its own whose id is made from where the event is stored (Root). So a
+// redelivery, a retry, a replay and another worker after a crash join the same trace without any message between them,
+// and a sampler that decides by the trace id decides the same for all of them.
 //
-// Children are begun through the span in the context, so that nothing but the bus and the poller has to be handed a
-// tracer. Without an exporter there is no such span: beginning one then costs a look into the context, and no memory.
+// Children are started through the span in the context, so that only the bus and the poller need a tracer. Without an
+// exporter there is no such span: starting one then costs a look into the context, and no memory.
 package trace
 
 import (
@@ -28,7 +27,7 @@ const Scope = "stockbridge"
 
 const header = "traceparent"
 
-// Parse reads a traceparent; what is none is not valid.
+// Parse reads a traceparent; the result is not valid if it is none.
 func Parse(traceparent string) trace.SpanContext {
 	if traceparent == "" {
 		return trace.SpanContext{}
@@ -37,7 +36,7 @@ func Parse(traceparent string) trace.SpanContext {
 	return trace.SpanContextFromContext(ctx)
 }
 
-// Format writes the traceparent of what follows from a span; empty for one that is not valid.
+// Format writes the traceparent for what follows from a span; empty if the span is not valid.
 func Format(sc trace.SpanContext) string {
 	if !sc.IsValid() {
 		return ""
@@ -54,23 +53,23 @@ func ID(traceparent string) string {
 	return sc.TraceID().String()
 }
 
-// Below makes spans that begin in the context children of what the traceparent names.
+// Below makes spans that start in the context children of the traceparent.
 func Below(ctx context.Context, traceparent string) context.Context {
 	return trace.ContextWithRemoteSpanContext(ctx, Parse(traceparent))
 }
 
 type rootKey struct{}
 
-// Root makes spans that begin in the context, and have no parent, belong to the trace of origin.
+// Root makes spans that start in the context without a parent belong to the trace of origin.
 func Root(ctx context.Context, origin string) context.Context {
 	sum := sha256.Sum256([]byte(origin))
 	return context.WithValue(ctx, rootKey{}, trace.TraceID(sum[:16]))
 }
 
-// IDs makes the ids of spans (an sdk/trace.IDGenerator): random ones, except for traces that Root names.
+// IDs generates the ids of spans (an sdk/trace.IDGenerator): random ones, except for traces that Root names.
 type IDs struct{}
 
-// NewIDs makes the ids of a span without a parent.
+// NewIDs generates the ids of a span without a parent.
 func (IDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	id, ok := ctx.Value(rootKey{}).(trace.TraceID)
 	for !ok || !id.IsValid() {
@@ -79,7 +78,7 @@ func (IDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	return id, IDs{}.NewSpanID(ctx, id)
 }
 
-// NewSpanID makes the id of a span.
+// NewSpanID generates the id of a span.
 func (IDs) NewSpanID(context.Context, trace.TraceID) trace.SpanID {
 	for {
 		if id := trace.SpanID(random(8)); id.IsValid() {
@@ -99,8 +98,8 @@ func random(n int) []byte {
 	return b
 }
 
-// Start begins a span of the given kind below the one in the context. When that is not recorded, nothing begins, and the
-// span that is returned ignores all.
+// Start starts a span of the given kind below the one in the context. When that is not recorded, nothing starts, and
+// the returned span ignores all calls.
 func Start(ctx context.Context, kind trace.SpanKind, name string) (context.Context, trace.Span) {
 	parent := trace.SpanFromContext(ctx)
 	if !parent.IsRecording() {
@@ -109,7 +108,7 @@ func Start(ctx context.Context, kind trace.SpanKind, name string) (context.Conte
 	return parent.TracerProvider().Tracer(Scope).Start(ctx, name, trace.WithSpanKind(kind))
 }
 
-// Fail marks the span: class says what kind of failure, code which; neither may hold anybody's words.
+// Fail marks the span: class is the kind of failure, code the failure; neither may hold free text.
 func Fail(span trace.Span, class, code string) {
 	if !span.IsRecording() {
 		return

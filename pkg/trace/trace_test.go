@@ -43,7 +43,7 @@ func TestARootIsNamedByItsOrigin(t *testing.T) {
 	}
 }
 
-// Off costs nothing on the way of an order.
+// Without an exporter tracing costs nothing on the path of an order.
 func TestNothingIsAllocatedWithoutAnExporter(t *testing.T) {
 	ctx := t.Context()
 	if n := testing.AllocsPerRun(100, func() {

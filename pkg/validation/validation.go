@@ -1,5 +1,5 @@
-// Package rule holds messages to the rules that stand in their .proto files, and says in Chinese and English which
-// field breaks which. It knows no message by name but for the rules that are ours.
+// Package validation checks messages against the rules in their .proto files, and says in Chinese and English which
+// field breaks which rule. It knows no message by name except in our own rules.
 package validation
 
 import (
@@ -15,7 +15,8 @@ import (
 )
 
 // Broken lists the rules that m breaks, each as a Reason with the given code and the path of the field; nil when it
-// breaks none. No value is repeated: it may be somebody's name. The error is a fault of ours, in the rules themselves.
+// breaks none. It repeats no value: it may be somebody's name. A non-nil error is our own fault, in the rules
+// themselves.
 func Broken(m proto.Message, code string) ([]fault.Reason, error) {
 	err := protovalidate.Validate(m)
 	if err == nil {
@@ -28,12 +29,13 @@ func Broken(m proto.Message, code string) ([]fault.Reason, error) {
 	broken := make([]fault.Reason, len(violated.Violations))
 	for i, v := range violated.Violations {
 		broken[i] = fault.Reason{Code: code, Field: protovalidate.FieldPathString(v.Proto.GetField())}
-		broken[i].ZH, broken[i].EN = say(v)
+		broken[i].ZH, broken[i].EN = describe(v)
 	}
 	return broken, nil
 }
 
-// texts say the rules that our .proto files use; # is the rule's limit. Without English they are said in the library's.
+// texts describe the rules that our .proto files use; # is the rule's limit. Without English the library's text is
+// used.
 var texts = map[string]struct{ zh, en string }{
 	"required":           {"必填", "is required"},
 	"string.min_len":     {"至少 # 个字符", "needs at least # characters"},
@@ -51,7 +53,7 @@ var texts = map[string]struct{ zh, en string }{
 	"receiver.reach":     {"mobile 与 phone 至少填一个", "mobile or phone is required"},
 }
 
-// forms say what the expressions of our .proto files mean: nobody who publishes an order has to read one.
+// forms describe the regular expressions of our .proto files: a publisher of orders should not have to read one.
 var forms = map[string]struct{ zh, en string }{
 	`^[a-z0-9_-]{1,32}$`: {
 		"只能用小写字母、数字、_ 和 -，1 到 32 个字符", "must be small letters, digits, _ and -, 1 to 32 of them"},
@@ -70,8 +72,8 @@ var forms = map[string]struct{ zh, en string }{
 		"应为日期，如 \"2026-03-05\"", "must be a date, such as \"2026-03-05\""},
 }
 
-// say says a broken rule in both languages.
-func say(v *protovalidate.Violation) (zh, en string) {
+// describe describes a broken rule in both languages.
+func describe(v *protovalidate.Violation) (zh, en string) {
 	id := v.Proto.GetRuleId()
 	if id == "string.pattern" {
 		form, known := forms[fmt.Sprint(v.RuleValue.Interface())]

@@ -64,7 +64,7 @@ func TestTheFieldIsNamedByItsPath(t *testing.T) {
 	t.Errorf("no lines[0].quantity among %+v", broken)
 }
 
-// No reason shows an expression, and each expression of our .proto files has words of its own.
+// No reason shows a regular expression, and each one in our .proto files has a text.
 func TestNoReasonShowsAnExpression(t *testing.T) {
 	seen := 0
 	for _, file := range []protoreflect.FileDescriptor{

@@ -12,7 +12,7 @@ import (
 const gaugeWrites = "stockbridge_store_writes"
 
 // newStores tells at a scrape whether what the worker stands on takes writes: what Ready asks, for alerts.
-func newStores(b *bus.Bus, l ledger.Ledger) *pullmetrics.Asked {
+func newStores(b *bus.Bus, l ledger.Ledger) *pullmetrics.Collector {
 	return pullmetrics.New("stores", []pullmetrics.Gauge{
 		{Name: gaugeWrites, Help: "1 while NATS, or the ledger, takes writes, else 0.", Labels: []string{"store"}},
 	}, func(ctx context.Context, tell pullmetrics.Observe) error {

@@ -15,18 +15,18 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// Broker looks at the server behind the bus, and lets what waits there come before its time: what AckWait, a delayed
-// redelivery or a parked message would have brought about is then brought about at once.
+// Broker inspects the server behind the bus, and makes waiting messages come early: what AckWait, a delayed redelivery
+// or a delayed message would cause later happens at once.
 type Broker struct {
 	t  testing.TB
 	nc *nats.Conn
 	js jetstream.JetStream
-	// services are whose consumers are looked at.
+	// services are those whose consumers count.
 	services []string
 }
 
-// NewBroker connects to the server at url until the test ends. services are those that run: the consumers of others are
-// served by nobody, and what waits there waits for good.
+// NewBroker connects to the server at url until the test ends. services are those that run: nobody serves the consumers
+// of others, and their messages wait for good.
 func NewBroker(t testing.TB, url string, services ...string) *Broker {
 	t.Helper()
 	nc, err := nats.Connect(url)
@@ -50,19 +50,19 @@ func (b *Broker) runs(consumer string) bool {
 // consumedStreams have consumers of ours.
 var consumedStreams = []string{"INTAKE", "ORDERS", "SELLERS", "TICKS", "RETRY"}
 
-// Left tells whether a consumer was not given all of its messages yet, and how many are given and not settled. A consumer
-// learns of a new message after its publisher does, so what it was given is held against the stream, not against what it
-// says is pending.
+// Left reports whether a consumer has yet to be given some of its messages, and how many are given and not acked. A
+// consumer learns of a new message after its publisher does, so what it was given is compared with the stream, not with
+// what it says is pending.
 func (b *Broker) Left(ctx context.Context) (waiting bool, unsettled int, err error) {
 	for _, name := range consumedStreams {
 		s, err := b.js.Stream(ctx, name)
 		if err != nil {
-			return false, 0, fmt.Errorf("look at %s: %w", name, err)
+			return false, 0, fmt.Errorf("read %s: %w", name, err)
 		}
 		list := s.ListConsumers(ctx)
 		for c := range list.Info() {
 			if !b.runs(c.Config.Durable) {
-				continue // nobody's here, or a reader's
+				continue // of a service that does not run, or a reader's
 			}
 			unsettled += c.NumAckPending
 			for _, filter := range append(c.Config.FilterSubjects, c.Config.FilterSubject) {
@@ -74,26 +74,26 @@ func (b *Broker) Left(ctx context.Context) (waiting bool, unsettled int, err err
 					continue
 				}
 				if err != nil {
-					return false, 0, fmt.Errorf("look at %s: %w", filter, err)
+					return false, 0, fmt.Errorf("read %s: %w", filter, err)
 				}
 				waiting = waiting || m.Sequence > c.Delivered.Stream
 			}
 		}
 		if err := list.Err(); err != nil {
-			return false, 0, fmt.Errorf("look at the consumers of %s: %w", name, err)
+			return false, 0, fmt.Errorf("list the consumers of %s: %w", name, err)
 		}
 	}
 	return waiting, unsettled, nil
 }
 
-// Served waits until somebody asks each consumer for messages.
+// Served waits until each consumer has an open pull request.
 func (b *Broker) Served(ctx context.Context) error {
 	for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
 		idle := 0
 		for _, name := range consumedStreams {
 			s, err := b.js.Stream(ctx, name)
 			if err != nil {
-				return fmt.Errorf("look at %s: %w", name, err)
+				return fmt.Errorf("read %s: %w", name, err)
 			}
 			for c := range s.ListConsumers(ctx).Info() {
 				if b.runs(c.Config.Durable) && c.NumWaiting == 0 {
@@ -108,12 +108,12 @@ func (b *Broker) Served(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// AckWait sets how long all consumers wait for an ack. A day leaves the end of the wait to ComeBack alone.
+// AckWait sets how long all consumers wait for an ack. With a day only ComeBack ends the wait.
 func (b *Broker) AckWait(ctx context.Context, d time.Duration) error {
 	for _, name := range consumedStreams {
 		s, err := b.js.Stream(ctx, name)
 		if err != nil {
-			return fmt.Errorf("look at %s: %w", name, err)
+			return fmt.Errorf("read %s: %w", name, err)
 		}
 		for c := range s.ListConsumers(ctx).Info() {
 			if c.Config.Durable == "" {
@@ -141,22 +141,22 @@ func (b *Broker) settle(ack, word string) {
 	}
 }
 
-// Parked is a message that waits on RETRY.
+// Delayed is a message that waits on RETRY.
 type Delayed struct {
 	At  time.Time
 	seq uint64
 	msg *nats.Msg
 }
 
-// Parked lists what is parked.
+// Delayed lists the delayed messages.
 func (b *Broker) Delayed(ctx context.Context) ([]Delayed, error) {
 	s, err := b.js.Stream(ctx, "RETRY")
 	if err != nil {
-		return nil, fmt.Errorf("look at RETRY: %w", err)
+		return nil, fmt.Errorf("read RETRY: %w", err)
 	}
 	info, err := s.Info(ctx, jetstream.WithSubjectFilter(event.DelaySubject("*", ">")))
 	if err != nil {
-		return nil, fmt.Errorf("look at RETRY: %w", err)
+		return nil, fmt.Errorf("read RETRY: %w", err)
 	}
 	var list []Delayed
 	for subject := range info.State.Subjects {
@@ -176,18 +176,18 @@ func (b *Broker) Delayed(ctx context.Context) ([]Delayed, error) {
 	return list, nil
 }
 
-// Fire brings a parked message back now, as the server's schedule would have: that one fires no more often than four
-// times a second.
+// Fire delivers a delayed message now, as the server's schedule would: that one fires at most four times a second.
 func (b *Broker) Fire(ctx context.Context, p Delayed) error {
 	s, err := b.js.Stream(ctx, "RETRY")
 	if err != nil {
-		return fmt.Errorf("look at RETRY: %w", err)
+		return fmt.Errorf("read RETRY: %w", err)
 	}
 	if err := s.DeleteMsg(ctx, p.seq); err != nil {
 		return fmt.Errorf("fire %s: %w", p.msg.Subject, err)
 	}
 	p.msg.Subject = p.msg.Header.Get(jetstream.ScheduleTargetHeader)
-	// The server has added a rollup to the schedule, which it leaves out of what fires: that would remove what waits there.
+	// The server has added a rollup to the schedule, and leaves it out of the message that fires: it would remove what
+	// waits there.
 	for _, name := range []string{jetstream.MsgIDHeader, jetstream.ScheduleHeader, jetstream.ScheduleTargetHeader, jetstream.MsgRollup} {
 		p.msg.Header.Del(name)
 	}

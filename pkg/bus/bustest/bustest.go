@@ -1,4 +1,4 @@
-// Package bustest gives a test a bus on a real server of its own. It knows the topology and nothing of what is published.
+// Package bustest gives a test a bus on a real server of its own. It knows the topology, but not what is published.
 package bustest
 
 import (
@@ -13,7 +13,7 @@ import (
 	"stockbridge/pkg/bus/server"
 )
 
-// Start runs a server in a directory of the test's, or takes an account of the shared cluster (see Run), applies the
+// Start runs a server in a temporary directory, or takes an account of the shared cluster (see Run), applies the
 // topology, with a replica on each node, and connects. All of it ends with the test.
 func Start(t testing.TB) *bus.Bus {
 	t.Helper()
@@ -58,7 +58,7 @@ func Connect(t testing.TB, url string) *bus.Bus {
 	return b
 }
 
-// Attempts counts in memory, for tests of what stands on the bus and has no ledger.
+// Attempts counts in memory, for tests that use the bus without a ledger.
 type Attempts struct {
 	mu     sync.Mutex
 	counts map[string]int
@@ -95,7 +95,7 @@ func (a *Attempts) Forget(_ context.Context, key string) error {
 	return nil
 }
 
-// Sum is what is counted now, over all keys.
+// Sum is the present count over all keys.
 func (a *Attempts) Sum() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

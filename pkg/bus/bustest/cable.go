@@ -18,15 +18,16 @@ type Passing struct {
 	Subject, Reply string
 	// Body without headers.
 	Body []byte
-	// Delivered: a stream's message on its way to the client, to be settled. All others are the client's.
+	// Delivered: a stream's message on its way to the client, to be acked. All others are the client's.
 	Delivered bool
-	// Answered: the server has taken this message of the client's, and what it answered, if it answers such messages, is
-	// on its way back.
+	// Answered: the server has accepted this message of the client, and its answer, if there is one, is on its way
+	// back.
 	Answered bool
 }
 
-// Cable is all that a client has of its server. Each message on it can be looked at, withheld, or be the last one: the
-// server sees nothing after Cut, like of a process that was killed, whatever the client has in its buffers or does later.
+// Cable is a proxy between a client and its server. Each message on it can be inspected, withheld, or be the last one:
+// after Cut the server sees nothing, as from a process that was killed, whatever the client has in its buffers or does
+// later.
 type Cable struct {
 	to  string
 	url string
@@ -36,14 +37,14 @@ type Cable struct {
 	mu    sync.Mutex
 	cut   bool
 	conns []net.Conn
-	open  map[string]Passing // by the subject on which the answer comes
+	open  map[string]Passing // by the subject of the answer
 	work  sync.WaitGroup
 	// carrying is for the connections, work for everything.
 	carrying sync.WaitGroup
 }
 
-// NewCable lays a cable to the server at url (of several the first), for the same user. tap is asked about each message before it passes, and
-// told of each that the server has taken; it may call Cut. Close it in the end.
+// NewCable starts a proxy to the server at url (of several the first), for the same user. tap is called for each
+// message before it passes, and again for each that the server has accepted; it may call Cut. Close it in the end.
 func NewCable(t testing.TB, url string, tap func(Passing) (pass bool)) *Cable {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,8 +74,8 @@ func NewCable(t testing.TB, url string, tap func(Passing) (pass bool)) *Cable {
 // URL is where the client connects.
 func (c *Cable) URL() string { return c.url }
 
-// Cut ends the cable for good. What passed before has passed. Whoever connects again is turned away, so that the
-// client gives up.
+// Cut ends the proxy for good. What passed before has passed. New connections are rejected, so that the client gives
+// up.
 func (c *Cable) Cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,18 +83,18 @@ func (c *Cable) Cut() {
 	c.hangUp()
 }
 
-// Await waits after Cut until all that was on the cable has been looked at: what the server had sent already is told as
-// Delivered, though it reaches nobody.
+// Await waits after Cut until everything on the proxy has been inspected: what the server had sent already is reported
+// as Delivered, though nobody receives it.
 func (c *Cable) Await() { c.carrying.Wait() }
 
-// Close cuts the cable and waits until nothing of it is left.
+// Close cuts the proxy and waits until all its goroutines have ended.
 func (c *Cable) Close() {
 	_ = c.l.Close()
 	c.Cut()
 	c.work.Wait()
 }
 
-// hangUp lets the server read what has passed to the end: a plain Close may take that back.
+// hangUp lets the server read what has passed to the end: a plain Close may discard it.
 func (c *Cable) hangUp() {
 	for _, conn := range c.conns {
 		if server, ok := conn.(*net.TCPConn); ok {
@@ -109,7 +110,7 @@ func (c *Cable) serve(client net.Conn) {
 	if c.cut {
 		c.mu.Unlock()
 		_, _ = io.WriteString(client, "INFO {\"server_id\":\"CUT\",\"headers\":true,\"proto\":1,\"max_payload\":1048576}\r\n")
-		_, _ = client.Read(make([]byte, 1<<12)) // what it introduces itself with, or its end
+		_, _ = client.Read(make([]byte, 1<<12)) // its greeting, or its end
 		_, _ = io.WriteString(client, "-ERR 'Authorization Violation'\r\n")
 		return
 	}
@@ -135,7 +136,7 @@ func (c *Cable) serve(client net.Conn) {
 	both.Wait()
 }
 
-// carry reads one frame after the other, to the end, and writes it on as see decides, until the cable is cut.
+// carry reads one frame after the other, to the end, and forwards it as see decides, until the proxy is cut.
 func (c *Cable) carry(from, to net.Conn, see func(p Passing, write func() bool)) {
 	in := bufio.NewReaderSize(from, 1<<16)
 	for {

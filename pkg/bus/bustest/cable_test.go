@@ -10,7 +10,7 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// What was in the client's hands when its cable was cut reaches nobody, and the client gives up.
+// What the client had buffered when its connection was cut reaches nobody, and the client gives up.
 func TestNothingGoesThroughACableThatWasCut(t *testing.T) {
 	b, url := bustest.StartServer(t)
 	var mu sync.Mutex

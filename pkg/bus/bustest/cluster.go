@@ -21,17 +21,17 @@ import (
 	"stockbridge/pkg/bus/server"
 )
 
-// nodes is a flag of every test binary that uses this package: go test ./bus -nodes 3.
+// nodes is a flag of every test binary that imports this package: go test ./bus -nodes 3.
 var nodes = flag.Int("nodes", 1, "nodes of the NATS server that tests run on: 1, or 3 for a cluster with three replicas of everything") //nolint:gochecknoglobals // a flag
 
-// accounts is how many accounts the shared cluster has. While tests run in some, others are made ready.
+// accounts is how many accounts the shared cluster has. While tests run in some, others are prepared.
 const accounts = 6
 
-// shared is the cluster that the tests of a binary share, each in an account of its own: to start one takes seconds, and
-// so does it to lay out streams with three replicas.
+// shared is the cluster that the tests of a binary share, each in an account of its own: starting one takes seconds,
+// and so does creating streams with three replicas.
 var shared struct { //nolint:gochecknoglobals // what TestMain makes for all tests
 	*Cluster
-	ready chan string // accounts in which the topology is applied and nothing else stands
+	ready chan string // accounts in which the topology is applied and nothing else is stored
 	work  sync.WaitGroup
 }
 
@@ -46,7 +46,7 @@ func Run(m *testing.M) (code int) {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a folder of the system's for what is temporary
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 	shared.ready = make(chan string, accounts)
 	if shared.Cluster, err = startCluster(dir, *nodes); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -60,11 +60,11 @@ func Run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// prepare makes an account ready.
+// prepare readies an account.
 func prepare(name string) {
 	shared.work.Go(func() {
 		var err error
-		for range 3 { // two slow cores with many tests on them are the measure
+		for range 3 { // sized for two slow cores that run many tests
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			if err = empty(ctx, shared.url(name)); err == nil {
 				err = apply(ctx, shared.url(name))
@@ -130,7 +130,7 @@ func empty(ctx context.Context, url string) error {
 	return errors.Join(append(errs, list.Err())...)
 }
 
-// Cluster is several servers that keep the same streams, in this process.
+// Cluster is several servers in this process that replicate the same streams.
 type Cluster struct {
 	mu      sync.Mutex
 	options []server.Options
@@ -138,7 +138,7 @@ type Cluster struct {
 	urls    []string
 }
 
-// StartCluster starts a cluster of the test's own, which ends with it.
+// StartCluster starts a cluster for this test, which ends with it.
 func StartCluster(t testing.TB, n int) *Cluster {
 	t.Helper()
 	c, err := startCluster(t.TempDir(), n)
@@ -262,7 +262,7 @@ func (c *Cluster) Stop() {
 	}
 }
 
-// Node is the number of the node with the name that JetStream tells.
+// Node is the number of the node with the name that JetStream reports.
 func (c *Cluster) Node(name string) int {
 	for i, o := range c.options {
 		if o.Name == name {

@@ -10,8 +10,8 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// Earlier lays the streams of the server at url out as builds did that kept audits and outcomes in ORDERS together. It
-// gives the consumer by which these took audits.
+// Earlier lays out the streams of the server at url as builds did that kept audits and outcomes together in ORDERS. It
+// returns their consumer of audits.
 func Earlier(t testing.TB, url string, ackWait time.Duration) jetstream.Consumer {
 	t.Helper()
 	nc, err := nats.Connect(url)

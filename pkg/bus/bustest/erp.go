@@ -7,7 +7,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ERP publishes as a program does that uses a client of NATS and nothing of ours.
+// ERP publishes like a program that uses a NATS client and none of our code.
 type ERP struct {
 	t  testing.TB
 	js jetstream.JetStream

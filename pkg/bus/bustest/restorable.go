@@ -14,7 +14,7 @@ import (
 	"stockbridge/pkg/bus/server"
 )
 
-// Restorable is a server whose data can be put back to what it was. It keeps its address.
+// Restorable is a server whose data can be restored from a copy. It keeps its address.
 type Restorable struct {
 	t testing.TB
 	o server.Options
@@ -44,7 +44,7 @@ func StartRestorable(t testing.TB) *Restorable {
 // URL is where clients connect.
 func (k *Restorable) URL() string { return k.s.URL() }
 
-// Copy restarts it and returns a folder with what it had.
+// Copy restarts it and returns a folder with a copy of its data.
 func (k *Restorable) Copy() string {
 	k.t.Helper()
 	k.s.Stop()

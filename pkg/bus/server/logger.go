@@ -7,7 +7,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// logger passes on what the server says. Its notices are many and about itself: debug.
+// logger forwards the server's log. Its notices are many and about itself: debug.
 type logger struct {
 	log   zerolog.Logger
 	fatal *lastFatal

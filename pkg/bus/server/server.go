@@ -1,6 +1,6 @@
 // Package server runs a NATS server with JetStream inside the process: for `bridgectl up` and for tests.
 //
-// It knows nothing of what is published there; pkg/bus lays out the streams.
+// It does not know what is published there; pkg/bus lays out the streams.
 package server
 
 import (
@@ -24,7 +24,7 @@ const RandomPort = natsserver.RANDOM_PORT
 // maxPayload is the largest message, headers and all, bytes: NATS' own default. The limits of pkg/bus stay below it.
 const maxPayload = 1 << 20
 
-// startLimit is how long a server may take to read what it has stored.
+// startLimit is how long a server may take to load its stored data.
 const startLimit = time.Minute
 
 // Options of a server. The zero value of each is usable except Dir.
@@ -39,8 +39,8 @@ type Options struct {
 	Name string
 	// SyncAlways makes JetStream sync every write before it answers. Without it a power cut loses up to two minutes.
 	SyncAlways bool
-	// Peers are the addresses ("host:port") where the nodes of a cluster meet, Peer the one of this node; none for a server
-	// of its own. Nodes need names that differ, and folders.
+	// Peers are the addresses ("host:port") where the nodes of a cluster meet, Peer the one of this node; none for a
+	// single server. Nodes need different names and folders.
 	Peer  string
 	Peers []string
 	// Config is further settings in the server's own language; the fields here win.
@@ -51,7 +51,7 @@ type Options struct {
 // Server is running until Stop.
 type Server struct{ ns *natsserver.Server }
 
-// Start starts a server and waits until it takes connections.
+// Start starts a server and waits until it accepts connections.
 func Start(o Options) (*Server, error) {
 	if o.Dir == "" {
 		return nil, errors.New("start NATS server: no directory given")
@@ -87,7 +87,7 @@ func Start(o Options) (*Server, error) {
 	return nil, fmt.Errorf("start NATS server on %s:%d in %s: %s", o.Host, o.Port, o.Dir, why)
 }
 
-// settings are the options in the server's words.
+// settings are the server's own options.
 func (o Options) settings() (*natsserver.Options, error) {
 	s := &natsserver.Options{}
 	if o.Config != "" {
@@ -116,37 +116,37 @@ func (o Options) settings() (*natsserver.Options, error) {
 // URL is where clients connect.
 func (s *Server) URL() string { return s.ns.ClientURL() }
 
-// Leads tells whether this node leads its cluster's group (not: a stream).
+// Leads reports whether this node leads its cluster's meta group (not: a stream).
 func (s *Server) Leads() bool { return s.ns.JetStreamIsLeader() }
 
-// Current tells whether this node has caught up with its cluster's group.
+// Current reports whether this node has caught up with its cluster's meta group.
 func (s *Server) Current() bool { return s.ns.JetStreamIsCurrent() }
 
-// ErrDisk says that a stream could not be written. It stays closed until the server is started again, also when there is
+// ErrDisk says that a stream could not be written. It stays closed until the server is restarted, even when there is
 // space again.
 var ErrDisk = errors.New("the disk cannot be written")
 
-// writeError is how the server says so.
+// writeError is the server's text for it.
 const writeError = "write error"
 
-// Health is nil, or wraps ErrDisk and tells the file and the cause in the server's words. What else the server finds wrong
-// with itself is not told.
+// Health is nil, or wraps ErrDisk with the file and the cause in the server's text. It ignores what else the server
+// finds wrong with itself.
 func (s *Server) Health() error {
 	var said answer
 	s.ns.HandleHealthz(&said, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/healthz"}})
 	if strings.Contains(said.text.String(), writeError) {
-		var told struct {
+		var body struct {
 			Error string `json:"error"`
 		}
-		if json.Unmarshal([]byte(said.text.String()), &told) != nil {
-			told.Error = said.text.String()
+		if json.Unmarshal([]byte(said.text.String()), &body) != nil {
+			body.Error = said.text.String()
 		}
-		return fmt.Errorf("%w: %s", ErrDisk, told.Error)
+		return fmt.Errorf("%w: %s", ErrDisk, body.Error)
 	}
 	return nil
 }
 
-// answer is what the server writes to who asks it over HTTP.
+// answer records the server's HTTP response.
 type answer struct {
 	header http.Header
 	text   strings.Builder

@@ -7,8 +7,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// By its default the server answers before anything is on the disk, and syncs every two minutes only.
-func TestTrapE9SyncIsAskedFor(t *testing.T) {
+// By default the server answers before anything is on the disk, and syncs only every two minutes.
+func TestTrapSyncIsConfigured(t *testing.T) {
 	for _, always := range []bool{false, true} {
 		s, err := Start(Options{Dir: t.TempDir(), Port: RandomPort, SyncAlways: always, Log: zerolog.Nop()})
 		if err != nil {

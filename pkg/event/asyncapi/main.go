@@ -1,5 +1,5 @@
-// Asyncapi writes the AsyncAPI document of what travels on public streams to standard output: the table of package
-// event says which events there are, the .proto files what is in them, their samples what they look like.
+// Asyncapi writes the AsyncAPI document of the public streams to standard output. Package event's table lists the
+// events, the .proto files define their fields, and the samples show them.
 //
 //	asyncapi DIR PROTO
 //
@@ -8,8 +8,8 @@
 //
 // # Why
 //
-// The plug-in forbids fields it does not know and takes none as required. We do neither: unknown fields are kept
-// (promise P11), and what an empty message is refused for is required. So both are rewritten here.
+// The plug-in forbids unknown fields and requires none. We do neither: unknown fields are kept (promise P11), and the
+// fields that validation demands of an empty message are required. So both are rewritten here.
 package main
 
 import (
@@ -63,7 +63,7 @@ func write(args []string, out io.Writer) error {
 
 type writer struct {
 	schemas, samples string
-	// parts are the schemas that are in the document already.
+	// parts are the schemas that the document already has.
 	parts object
 }
 
@@ -107,8 +107,8 @@ func (w writer) document() (object, error) {
 		"asyncapi": "3.0.0",
 		"info": object{
 			"title": "Stockbridge", "version": "1",
-			"description": "What an ERP says on NATS JetStream and what it is told. `receive` is what Stockbridge takes, `send` what it says. " +
-				"An ERP publishes with a JetStream publish and waits for the answer; it may leave the seller out of the subject. " +
+			"description": "What an ERP publishes on NATS JetStream and what it receives. `receive` is what Stockbridge consumes, `send` what it publishes. " +
+				"An ERP publishes with a JetStream publish and waits for the answer; it may omit the seller in the subject. " +
 				"Field names may be in camelCase when they are sent to us; fields that are not listed are ignored and kept. " +
 				"The same event may come twice with the same ce-id.\n\n" +
 				"ERP 通过 NATS JetStream 发布事件（operation 为 receive），并接收结果（operation 为 send）。同一事件可能以相同的 ce-id 重复到达。",
@@ -129,7 +129,7 @@ func ref(kind, name string) object { return object{"$ref": "#/components/" + kin
 
 func name(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
 
-// schema puts a message's schema and those of its parts into the document.
+// schema adds a message's schema and those of its parts to the document.
 func (w writer) schema(m proto.Message) error {
 	if _, done := w.parts[name(m)]; done {
 		return nil
@@ -173,7 +173,7 @@ func (w writer) schema(m proto.Message) error {
 // suffix ends the names of the plug-in's files, and its references between them.
 const suffix = ".schema.json"
 
-// local points references at the document's own parts.
+// local rewrites references to point into the document itself.
 func local(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -193,7 +193,7 @@ func local(v any) any {
 	return v
 }
 
-// required are the fields that an empty message is refused for.
+// required are the fields that validation demands of an empty message.
 func required(m proto.Message) []string {
 	var invalid *protovalidate.ValidationError
 	if !errors.As(protovalidate.Validate(m), &invalid) {
@@ -227,20 +227,20 @@ func (w writer) sample(m proto.Message) (json.RawMessage, error) {
 func headerSchemas() object {
 	text := func(about string) object { return object{"type": "string", "description": about} }
 	all := object{
-		event.HeaderID:      text("The same fact always has the same one; the key for telling repeats."),
+		event.HeaderID:      text("The same fact always has the same id; deduplicate by it."),
 		event.HeaderType:    text("The event's name."),
-		event.HeaderSource:  text("Who says it."),
+		event.HeaderSource:  text("The publishing service."),
 		event.HeaderSubject: text("What it is about: an outbound number, a seller."),
 		event.HeaderTime:    object{"type": "string", "format": "date-time", "description": "When it happened."},
 		event.HeaderSpec:    object{"type": "string", "enum": []string{"1.0"}},
-		event.HeaderTrace:   text("W3C trace context; carried along to what follows."),
+		event.HeaderTrace:   text("W3C trace context; passed on to the events that follow."),
 		event.HeaderContentType: object{
 			"type": "string", "enum": []string{"application/json", "application/protobuf"},
 			"description": "application/json when absent.",
 		},
 	}
 	taken := maps.Clone(all)
-	taken[event.HeaderID] = text("The ERP's id of the message; the outbound number inside is what tells repeats.")
+	taken[event.HeaderID] = text("The ERP's id of the message; repeats are recognised by the outbound number in the body.")
 	return object{
 		"taken": object{"type": "object", "description": "None is required.", "properties": taken},
 		"given": object{

@@ -83,8 +83,8 @@ func Bugs() []Bug {
 			Name: "replay-same-id",
 			Says: "a replay goes out under the message id of the original, so a second one counts as a duplicate",
 			Edits: []Edit{{
-				"pkg/bus/shelf.go",
-				`	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#replay-%d", cut(id, 200), seq))`,
+				"pkg/bus/deadletter.go",
+				`	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#replay-%d", truncate(id, 200), seq))`,
 				`	m.Header.Set(jetstream.MsgIDHeader, id)`,
 			}},
 			Scenarios: []string{ReplayedTwice}, CaughtBy: []string{"P9"},

@@ -16,7 +16,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// fill shelves orders: of two sellers, under two causes and dead ones.
+// fill makes dead letters: of two sellers, held under two causes, and dead ones.
 func fill(t *testing.T, b *bus.Bus, n int) (stop func()) {
 	t.Helper()
 	stop = serve(t, b, bus.Serving{Slots: 1}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -36,12 +36,12 @@ func fill(t *testing.T, b *bus.Bus, n int) (stop func()) {
 	for i := range n {
 		publish(t, b, audit([]string{"acme", "other", "third"}[i%3], fmt.Sprintf("N%d", i)))
 	}
-	shelved(t, b, n)
+	parseDeadLetter(t, b, n)
 	settled(t, b)
 	return stop
 }
 
-func TestShelfIsListedInPagesAndBySelection(t *testing.T) {
+func TestDeadLettersAreListedInPagesAndBySelection(t *testing.T) {
 	b := bustest.Start(t)
 	fill(t, b, 12)
 	for _, c := range []struct {
@@ -93,14 +93,14 @@ func TestShelfIsListedInPagesAndBySelection(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotOnTheShelfCannotBeDroppedOrReplayed(t *testing.T) {
+func TestOnlyDeadLettersCanBeDroppedOrReplayed(t *testing.T) {
 	b := bustest.Start(t)
 	fill(t, b, 1)
 	seq := shelf(t, b)[0].Seq
 	if err := b.Drop(t.Context(), seq, bus.By{Who: "test"}); err != nil {
 		t.Fatal(err)
 	}
-	shelved(t, b, 0)
+	parseDeadLetter(t, b, 0)
 	for name, err := range map[string]error{
 		"drop":   b.Drop(t.Context(), seq, bus.By{}),
 		"replay": b.Replay(t.Context(), seq, bus.By{}),
@@ -122,7 +122,7 @@ func TestReleaseByCauseIsResumable(t *testing.T) {
 	by := bus.By{Who: "test", Why: "mapping added"}
 	q := bus.DeadLetterQuery{Kind: event.Held, Cause: "shop:acme/S1"}
 
-	// Broken off after the first.
+	// Interrupted after the first.
 	ctx, cancel := context.WithCancel(t.Context())
 	n, err := b.Release(ctx, q, func(bus.DeadLetter) bool {
 		if len(shelf(t, b)) == 8 {
@@ -177,8 +177,8 @@ func TestReplayedByTwoAtOnceRunsOnce(t *testing.T) {
 	}
 }
 
-// What a release lets go while the cause still stands comes back to the shelf; it must not go round for ever.
-func TestReleaseEndsThoughAllIsHeldAgain(t *testing.T) {
+// What a release sends while the cause still exists is held again; it must not loop for ever.
+func TestReleaseEndsThoughAllAreHeldAgain(t *testing.T) {
 	b := bustest.Start(t)
 	serve(t, b, bus.Serving{}, func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) {
 		return nil, fault.Hold("shop:acme/S1", errors.New("no shop"))
@@ -186,16 +186,16 @@ func TestReleaseEndsThoughAllIsHeldAgain(t *testing.T) {
 	for i := range 5 {
 		publish(t, b, audit("acme", fmt.Sprintf("A%d", i)))
 	}
-	shelved(t, b, 5)
+	parseDeadLetter(t, b, 5)
 	n, err := b.Release(t.Context(), bus.DeadLetterQuery{}, nil, 50, bus.By{Who: "test"})
 	if err != nil || n != 5 {
 		t.Errorf("%d, %v", n, err)
 	}
-	shelved(t, b, 5)
+	parseDeadLetter(t, b, 5)
 }
 
-// An operator lets an order go past two causes, one after the other, and in between it waits for something else: what was
-// let go once stays let go, or the two would hand it to each other for ever.
+// An operator lets an order pass two causes, one after the other, and in between it waits for something else: what was
+// released once stays released, or the two causes would alternate for ever.
 func TestReleasedStaysReleased(t *testing.T) {
 	b := bustest.Start(t)
 	var l log
@@ -213,19 +213,19 @@ func TestReleasedStaysReleased(t *testing.T) {
 	}, nil)
 	publish(t, b, audit("acme", "A1"))
 	for _, by := range []bus.By{{Who: "test", Release: true}, {Who: "test", Release: true}, {Who: "the sweep"}} {
-		if err := b.Replay(t.Context(), shelved(t, b, 1)[0].Seq, by); err != nil {
+		if err := b.Replay(t.Context(), parseDeadLetter(t, b, 1)[0].Seq, by); err != nil {
 			t.Fatal(err)
 		}
 		settled(t, b)
 	}
-	shelved(t, b, 0)
+	parseDeadLetter(t, b, 0)
 	if runs := l.of("A1"); len(runs) != 4 {
 		t.Errorf("%d runs", len(runs))
 	}
 }
 
-// A message that was replayed with its cause released keeps that through parks.
-func TestReleasedTravelsThroughParks(t *testing.T) {
+// A message that was replayed with its cause released keeps that over delays.
+func TestReleasedSurvivesDelays(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	var l log
@@ -241,7 +241,7 @@ func TestReleasedTravelsThroughParks(t *testing.T) {
 	}, nil)
 	e := audit("acme", "A1")
 	publish(t, b, e)
-	if err := b.Replay(t.Context(), shelved(t, b, 1)[0].Seq, bus.By{Who: "test", Why: "checked", Release: true}); err != nil {
+	if err := b.Replay(t.Context(), parseDeadLetter(t, b, 1)[0].Seq, bus.By{Who: "test", Why: "checked", Release: true}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "third run", func() bool { return len(l.of("A1")) == 3 })
@@ -249,5 +249,5 @@ func TestReleasedTravelsThroughParks(t *testing.T) {
 	if d := l.of("A1")[2].d; !slices.Contains(d.Released, "hold:acme/A1") || !d.Returned || !d.Replay || d.ID != e.ID || d.Stream != "INTAKE" {
 		t.Errorf("%+v", d)
 	}
-	shelved(t, b, 0)
+	parseDeadLetter(t, b, 0)
 }

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// want says in both languages what belongs into a field, or into an element of its list.
-func want(fd protoreflect.FieldDescriptor, element bool) (zh, en string) {
+// expected says in both languages what a field, or an element of its list, must hold.
+func expected(fd protoreflect.FieldDescriptor, element bool) (zh, en string) {
 	if fd.IsList() && !element {
 		return "应为列表 [ ]", "a list in [ ] is wanted"
 	}
@@ -46,7 +46,7 @@ func want(fd protoreflect.FieldDescriptor, element bool) (zh, en string) {
 
 const timestampName = "google.protobuf.Timestamp"
 
-// namesOf are the values of an enum that mean something.
+// namesOf are the values of an enum except the unspecified one.
 func namesOf(enum protoreflect.EnumDescriptor) (names []string) {
 	for i := range enum.Values().Len() {
 		if v := enum.Values().Get(i); v.Number() != 0 {
@@ -56,8 +56,8 @@ func namesOf(enum protoreflect.EnumDescriptor) (names []string) {
 	return names
 }
 
-// fieldAt finds the field at a path as jsonPath tells it; nil when there is none. element says that it is an element of
-// the field's list.
+// fieldAt finds the field at a path made by jsonPath; nil when there is none. element says that the path ends in an
+// element of a list.
 func fieldAt(kind protoreflect.MessageDescriptor, path string) (fd protoreflect.FieldDescriptor, element bool) {
 	for i, name := range strings.Split(path, ".") {
 		if i > 0 {
@@ -80,9 +80,9 @@ func fieldNamed(kind protoreflect.MessageDescriptor, name string) protoreflect.F
 	return kind.Fields().ByTextName(name)
 }
 
-// salvage reads into m those fields of a JSON object that stand at its top and can be read by themselves: texts, numbers
-// and times, up to where it is no JSON any more. A number where a text belongs is read as its digits. What is given twice is
-// left out. So whoever published an unreadable message can be told which one it was.
+// salvage reads into m the top-level fields of a JSON object that can be read one by one: strings, numbers and times,
+// up to where the text is no longer JSON. A number where a string belongs is read as its digits. A field that is given
+// twice is left out. So the publisher of an unreadable message can be told which one it was.
 func salvage(body []byte, m proto.Message) {
 	proto.Reset(m)
 	dec := json.NewDecoder(bytes.NewReader(body))
@@ -120,19 +120,19 @@ func salvage(body []byte, m proto.Message) {
 	}
 }
 
-// whole replaces each half of a surrogate pair in JSON (\ud83d alone) by U+FFFD: programs cut texts in the middle of an
-// emoji, and the rest of the message is as good as ever. nil when there is none.
-func whole(body []byte) (repaired []byte) {
+// repairSurrogates replaces each half of a surrogate pair in JSON (\ud83d alone) by U+FFFD: programs cut texts in the
+// middle of an emoji, and the rest of the message is fine. nil when there is none.
+func repairSurrogates(body []byte) (repaired []byte) {
 	for i := 0; i < len(body)-1; i++ {
 		if body[i] != '\\' {
 			continue
 		}
-		unit, ok := escaped(body[i:])
+		unit, ok := escapedUnit(body[i:])
 		if !ok || !utf16.IsSurrogate(unit) {
-			i++ // what is escaped, also another backslash
+			i++ // an escaped character, also another backslash
 			continue
 		}
-		if low, ok := escaped(body[i+6:]); ok && utf16.DecodeRune(unit, low) != '\uFFFD' {
+		if low, ok := escapedUnit(body[i+6:]); ok && utf16.DecodeRune(unit, low) != '\uFFFD' {
 			i += 11
 			continue
 		}
@@ -145,8 +145,8 @@ func whole(body []byte) (repaired []byte) {
 	return repaired
 }
 
-// escaped is the unit of UTF-16 that text begins with as \uXXXX.
-func escaped(text []byte) (rune, bool) {
+// escapedUnit is the UTF-16 unit that text starts with as \uXXXX.
+func escapedUnit(text []byte) (rune, bool) {
 	var unit [2]byte
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return 0, false
@@ -157,12 +157,12 @@ func escaped(text []byte) (rune, bool) {
 	return rune(unit[0])<<8 | rune(unit[1]), true
 }
 
-// enums are the names, in quotes, of the fields of a kind of message that hold one of several words.
+// enums caches, per message, the quoted names of its enum fields.
 var enums sync.Map //nolint:gochecknoglobals // a cache, of protoreflect.FullName to [][]byte
 
-// unknownWord is the path of a field whose word is none of those that it knows, and the field; nil for none. The decoder
-// passes over such words as it does over fields that it does not know, but a misspelt kind of invoice is a mistake.
-func unknownWord(body []byte, kind protoreflect.MessageDescriptor) (path string, fd protoreflect.FieldDescriptor) {
+// unknownEnumValue finds a field whose value is not one of its enum's names: its path and the field; nil for none. The
+// decoder ignores such values like unknown fields, but a misspelt kind of invoice is a mistake.
+func unknownEnumValue(body []byte, kind protoreflect.MessageDescriptor) (path string, fd protoreflect.FieldDescriptor) {
 	names, known := enums.Load(kind.FullName())
 	if !known {
 		names, _ = enums.LoadOrStore(kind.FullName(), enumNames(kind, map[protoreflect.FullName]bool{}))

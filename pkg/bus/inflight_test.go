@@ -18,9 +18,9 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// An ERP publishes messages of its own under the ids that our answers to another seller will have. The answers are stored
-// all the same, although on purpose all of it stands in one stream here.
-func TestAnAnswerIsToldUnderAnIDThatSomebodyTook(t *testing.T) {
+// An ERP publishes messages of its own under the ids that our answers to another seller will have. The answers are
+// stored all the same, although here everything is in one stream, on purpose.
+func TestAnAnswerIsPublishedThoughItsIDIsTaken(t *testing.T) {
 	t.Parallel()
 	b, url := bustest.StartServer(t)
 	const n = 20
@@ -43,7 +43,7 @@ func TestAnAnswerIsToldUnderAnIDThatSomebodyTook(t *testing.T) {
 	for _, o := range orders {
 		publish(t, b, audit(o.Seller, o.OutboundNo))
 	}
-	eventually(t, "all are told", func() bool { return len(told(t, b, event.OrderAccepted.Name)) == n })
+	eventually(t, "all are published", func() bool { return len(published(t, b, event.OrderAccepted.Name)) == n })
 	settled(t, b)
 	ids := map[string]int{}
 	err = b.Events(t.Context(), bus.EventQuery{Names: []string{event.OrderAccepted.Name}}, func(s bus.Stored) error {
@@ -52,7 +52,7 @@ func TestAnAnswerIsToldUnderAnIDThatSomebodyTook(t *testing.T) {
 	})
 	for _, o := range orders {
 		if ids[accepted(o).ID] != 1 {
-			t.Errorf("%s was told %d times, %v", accepted(o).ID, ids[accepted(o).ID], err)
+			t.Errorf("%s was published %d times, %v", accepted(o).ID, ids[accepted(o).ID], err)
 		}
 	}
 	want := "# HELP stockbridge_bus_id_taken_total Events whose Nats-Msg-Id another message had; they were stored under a new one.\n" +
@@ -65,15 +65,15 @@ func TestAnAnswerIsToldUnderAnIDThatSomebodyTook(t *testing.T) {
 	}
 }
 
-// What is published again is known; what only has the id is not.
-func TestADuplicateIsLookedAt(t *testing.T) {
+// An event that is published again is recognised; one that only has the same id is not.
+func TestAReportedDuplicateIsVerified(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	e := accepted(order("acme", "A"))
 	publish(t, b, e)
 	publish(t, b, e)
-	if n := told(t, b, event.OrderAccepted.Name)["A"]; n != 1 {
-		t.Errorf("told twice, stored %d times", n)
+	if n := published(t, b, event.OrderAccepted.Name)["A"]; n != 1 {
+		t.Errorf("published twice, stored %d times", n)
 	}
 	s, err := b.JS().Stream(t.Context(), "ORDERS")
 	if err != nil {
@@ -83,7 +83,7 @@ func TestADuplicateIsLookedAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, b, e)
-	if n := told(t, b, event.OrderAccepted.Name)["A"]; n != 1 {
+	if n := published(t, b, event.OrderAccepted.Name)["A"]; n != 1 {
 		t.Errorf("what it was taken for is gone: stored %d times", n)
 	}
 
@@ -108,7 +108,7 @@ func TestADuplicateIsLookedAt(t *testing.T) {
 	}
 }
 
-// Ids that ERPs make keep out nothing for long: the window of their stream is the shortest that the server takes.
+// Ids of ERPs keep nothing out for long: their stream has the shortest window that the server accepts.
 func TestIntakeForgetsIDs(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)

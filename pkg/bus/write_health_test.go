@@ -26,8 +26,8 @@ func small(t *testing.T) *smalldisk.Disk {
 	return d
 }
 
-// A disk that was full leaves streams closed, although the connection stands, reads are answered, small writes to other
-// streams are taken and there is space again: until the server is restarted. CheckWrites says so all the while.
+// After a full disk streams stay closed, although the connection stands, reads are answered, small writes to other
+// streams succeed and there is space again: until the server is restarted. CheckWrites says so all the while.
 func TestTrapAFullDiskClosesStreamsUntilARestart(t *testing.T) {
 	t.Parallel()
 	disk, quiet := small(t), zerolog.Nop()
@@ -56,7 +56,7 @@ func TestTrapAFullDiskClosesStreamsUntilARestart(t *testing.T) {
 		t.Error("the connection does not stand, or reads are not answered")
 	}
 
-	// Space again, and nothing has changed: another process is told the same.
+	// Space again, and nothing has changed: another process gets the same error.
 	must(t, disk.Free())
 	other := connect(t, s.URL())
 	if err := asked(t, other); !errors.Is(err, bus.ErrRefusesWrites) {
@@ -77,7 +77,7 @@ func TestTrapAFullDiskClosesStreamsUntilARestart(t *testing.T) {
 	eventually(t, "restarted it is ready", func() bool { return b.CheckWrites(t.Context()) == nil && s.Health() == nil })
 }
 
-// connect connects until Close: one that lives on waits for a server that is gone.
+// connect connects until Close: a connection left open would wait for a server that is gone.
 func connect(t *testing.T, url string) *bus.Bus {
 	t.Helper()
 	b, err := bus.Connect(t.Context(), bus.Options{URL: url, Name: "test", Log: zerolog.Nop()})
@@ -87,7 +87,7 @@ func connect(t *testing.T, url string) *bus.Bus {
 	return b
 }
 
-// asked asks a moment only: a closed stream never answers.
+// asked asks for a moment only: a closed stream never answers.
 func asked(t *testing.T, b *bus.Bus) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -96,7 +96,7 @@ func asked(t *testing.T, b *bus.Bus) error {
 	return b.CheckWrites(ctx)
 }
 
-// A server that was started while its disk was full has reckoned that it may store nothing.
+// A server that was started on a full disk has computed that it may store nothing.
 func TestAServerThatStartedOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	s, err := server.Start(server.Options{Dir: t.TempDir(), Port: server.RandomPort, Config: "jetstream { max_file_store: 1KiB }", Log: zerolog.Nop()})
@@ -117,15 +117,15 @@ func TestAServerThatStartedOnAFullDisk(t *testing.T) {
 	}
 }
 
-// The probe's bucket may be well while the stream that this process publishes to is closed.
+// The probe's bucket may be fine while the stream that this process publishes to is closed.
 func TestAStreamThatTakesNothingIsNamed(t *testing.T) {
 	t.Parallel()
 	var s bus.Writes
 	late := context.DeadlineExceeded
 	now := time.Now()
 	at := func(seconds int) time.Time { return now.Add(time.Duration(seconds) * time.Second) }
-	says := func(life uint64, seconds int) string {
-		if err := s.Refused(life, at(seconds)); err != nil {
+	says := func(epoch uint64, seconds int) string {
+		if err := s.Refused(epoch, at(seconds)); err != nil {
 			return err.Error()
 		}
 		return ""
@@ -140,7 +140,7 @@ func TestAStreamThatTakesNothingIsNamed(t *testing.T) {
 	if got := says(1, 7); !strings.Contains(got, "stream KV_LEDGER for 7s, STOCK for 7s") {
 		t.Errorf("two take nothing: %s", got)
 	}
-	// The message itself was refused, or its sender gave up: that says nothing of the store.
+	// The message itself was refused, or its sender gave up: that says nothing about the store.
 	s.Note(1, "stock.adjusted.acme", at(7), at(8), bus.ErrTooLarge)
 	s.Note(1, "vmi.noted.acme", at(0), at(8), context.Canceled)
 	s.Note(1, "$KV.LEDGER.entry.y", at(7), at(8), nil)
@@ -155,7 +155,7 @@ func TestAStreamThatTakesNothingIsNamed(t *testing.T) {
 	}
 }
 
-// Each way to publish is noted.
+// Each way to publish is recorded.
 func TestPublishesAreNoted(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)

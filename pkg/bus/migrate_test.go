@@ -18,7 +18,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-func TestWhatAnEarlierBuildLeftIsTakenOver(t *testing.T) {
+func TestAnEarlierBuildsMessagesAreMigrated(t *testing.T) {
 	t.Parallel()
 	b, url := bustest.StartServer(t)
 	old := bustest.Earlier(t, url, time.Second)
@@ -28,8 +28,8 @@ func TestWhatAnEarlierBuildLeftIsTakenOver(t *testing.T) {
 	if _, _, err := b.PublishRaw(t.Context(), "order.audited", nil, []byte("not an order")); err != nil {
 		t.Fatal(err)
 	}
-	// What a worker of that build did: DONE and what it put elsewhere are acked, DIED it had in hand when it was killed, and
-	// HAND it has in hand until Apply is under way.
+	// What a worker of that build did: it acked DONE and what it moved, had DIED in flight when it was killed, and
+	// keeps HAND until Apply is running.
 	batch, err := old.Fetch(6)
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestWhatAnEarlierBuildLeftIsTakenOver(t *testing.T) {
 		}
 	}
 	want := []string{"DIED", "PARKED", "HELD", "DEAD", "WAITS-1", "WAITS-2", "WAITS-3", "NEW"}
-	eventually(t, "all are handled", func() bool { return len(told(t, b, event.OrderAccepted.Name)) == len(want) })
+	eventually(t, "all are handled", func() bool { return len(published(t, b, event.OrderAccepted.Name)) == len(want) })
 	settled(t, b)
 	for _, no := range want {
 		runs := l.of(no)
@@ -128,17 +128,17 @@ func TestWhatAnEarlierBuildLeftIsTakenOver(t *testing.T) {
 			t.Errorf("%s was done and ran %d times", no, n)
 		}
 	}
-	if s := shelved(t, b, 1)[0]; string(s.Body) != "not an order" || s.Stream != "ORDERS" || s.OriginSeq != 10 {
+	if s := parseDeadLetter(t, b, 1)[0]; string(s.Body) != "not an order" || s.Stream != "ORDERS" || s.OriginSeq != 10 {
 		t.Errorf("the unreadable one: %+v", s)
 	}
-	// An ERP's own consumer goes on.
+	// An ERP's own consumer continues.
 	if m, err := erp.Next(jetstream.FetchMaxWait(10 * time.Second)); err != nil || m.Subject() != "order.accepted.acme" {
 		t.Errorf("the ERP reads %v, %v", m, err)
 	}
 }
 
-// While a worker of the earlier build has a message and does not end, nothing is taken out of its hands.
-func TestWhatAnEarlierBuildHasInHandStaysThere(t *testing.T) {
+// While a worker of the earlier build has a message in flight, it is not taken away.
+func TestMessagesInFlightAtAnEarlierBuildStay(t *testing.T) {
 	t.Parallel()
 	b, url := bustest.StartServer(t)
 	old := bustest.Earlier(t, url, time.Minute)
@@ -160,7 +160,7 @@ func TestWhatAnEarlierBuildHasInHandStaysThere(t *testing.T) {
 			done <- err
 		}()
 		eventually(t, "it waits", func() bool {
-			return strings.Contains(said.String(), "waiting for what workers of an earlier build have in hand")
+			return strings.Contains(said.String(), "waiting for the messages in flight at workers of an earlier build")
 		})
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {

@@ -14,7 +14,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// at is where the audit of a number stands.
+// at is where the audit of a number is stored.
 func at(t *testing.T, b *bus.Bus, no string) (s bus.Stored) {
 	t.Helper()
 	err := b.Events(t.Context(), bus.EventQuery{Names: []string{event.OrderAudited.Name}}, func(e bus.Stored) error {
@@ -29,7 +29,7 @@ func at(t *testing.T, b *bus.Bus, no string) (s bus.Stored) {
 	return s
 }
 
-func TestAnEventIsSentAgainFromItsStream(t *testing.T) {
+func TestAnEventIsRedeliveredFromItsStream(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	var seen log
@@ -62,7 +62,7 @@ func TestAnEventIsSentAgainFromItsStream(t *testing.T) {
 	again("FAILS", 1)
 	again("STAYS", 1)
 	eventually(t, "it is tried again until it succeeds", func() bool { return len(seen.of("FAILS")) == 4 })
-	item := shelved(t, b, 1)[0]
+	item := parseDeadLetter(t, b, 1)[0]
 	stop()
 	s := at(t, b, "A")
 	for i, r := range seen.of("A") {
@@ -90,7 +90,7 @@ func TestAnEventIsSentAgainFromItsStream(t *testing.T) {
 	}
 }
 
-func TestOutstandingIsWhatAConsumerHasStillToTake(t *testing.T) {
+func TestBacklogIsWhatAConsumerHasYetToHandle(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	has := func(no string) bool {
@@ -115,7 +115,7 @@ func TestOutstandingIsWhatAConsumerHasStillToTake(t *testing.T) {
 		return nil, nil
 	}, nil)
 	settled(t, b)
-	eventually(t, "one is parked, the other is done", func() bool { return has("PARKED") && !has("DONE") })
+	eventually(t, "one is delayed, the other is done", func() bool { return has("PARKED") && !has("DONE") })
 	stop()
 	s := at(t, b, "DONE")
 	if err := b.Redeliver(t.Context(), pusher, placeOf(s), 1, bus.By{}); err != nil {
@@ -158,8 +158,8 @@ func TestATickCanBeAskedFor(t *testing.T) {
 	}
 }
 
-// What we tell of an order names its seller in the reference to the order.
-func TestWhatIsToldOfAnOrderCanBeServed(t *testing.T) {
+// Our events about an order name its seller in the reference to the order.
+func TestPublicOrderEventsCanBeServed(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	came := make(chan string, 2)
@@ -177,7 +177,7 @@ func TestWhatIsToldOfAnOrderCanBeServed(t *testing.T) {
 	if got := <-came; got != "acme" {
 		t.Errorf("of %q", got)
 	}
-	if item := shelved(t, b, 1)[0]; item.Reason.Code != "seller.mismatch" || item.Subject != "order.accepted.bolt" {
+	if item := parseDeadLetter(t, b, 1)[0]; item.Reason.Code != "seller.mismatch" || item.Subject != "order.accepted.bolt" {
 		t.Errorf("%+v", item)
 	}
 	cancel()

@@ -11,11 +11,11 @@ import (
 	"stockbridge/pkg/bus/bustest"
 )
 
-// Behaviours of NATS that this package does not stand on, because it found another way. They are kept raw: whoever
-// wants to go theirs should know that they still are so.
+// Behaviours of NATS that this package does not use, because it found another way. The tests pin them for a later
+// change that wants to use them.
 
-// A batch is stored as a whole or not at all; a failed expectation of one message fails all.
-func TestTrapE12BatchIsOneOrNone(t *testing.T) {
+// A batch is stored whole or not at all: one message's failed expectation fails all.
+func TestTrapABatchIsStoredWholeOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	s := raw(t, b, jetstream.StreamConfig{Name: "BATCH", Subjects: []string{"batch.>"}, AllowAtomicPublish: true})
@@ -55,8 +55,8 @@ func TestTrapE12BatchIsOneOrNone(t *testing.T) {
 	}
 }
 
-// A consumer pinned to one client goes over to a standby when that one asks no more.
-func TestTrapE14StandbyTakesOver(t *testing.T) {
+// A consumer pinned to one client passes to a standby when that client stops asking.
+func TestTrapAStandbyTakesOverAPinnedConsumer(t *testing.T) {
 	t.Parallel()
 	b := bustest.Start(t)
 	s := raw(t, b, jetstream.StreamConfig{Name: "PINNED", Subjects: []string{"pinned.>"}})

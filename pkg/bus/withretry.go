@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// answerTimeout is how long one try of a question to the server waits for the answer.
+	// answerTimeout is how long one try of a request to the server waits for its answer.
 	answerTimeout = 2 * time.Second
 	// answerLimit is how long a caller without a deadline waits in all.
 	answerLimit = 10 * time.Second
-	// writeTimeout is how long a write that must not be repeated here waits for the answer.
+	// writeTimeout is how long a write that must not be repeated waits for its answer.
 	writeTimeout = 5 * time.Second
 )
 
-// ask makes a call to the server that may be made twice, and makes it again when no answer comes: on a cluster the leader
-// that was asked may just have stepped down, and then nobody answers, ever. A caller's own deadline is no help; it is
-// that of all its work.
-func ask(ctx context.Context, call func(context.Context) error) error {
+// withRetry makes an idempotent request to the server, and repeats it when no answer comes: on a cluster the leader
+// that was asked may just have stepped down, and then nobody ever answers. The caller's own deadline does not help: it
+// bounds all of the caller's work.
+func withRetry(ctx context.Context, call func(context.Context) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, answerLimit)
@@ -37,7 +37,7 @@ func ask(ctx context.Context, call func(context.Context) error) error {
 	}
 }
 
-// unanswered tells whether a call failed because nobody answered, or had no leader to ask.
+// unanswered reports whether a request failed because nobody answered, or there was no leader to ask.
 func unanswered(err error) bool {
 	var api jetstream.JetStreamError
 	if errors.As(err, &api) && api.APIError() != nil {

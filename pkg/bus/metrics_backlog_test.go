@@ -16,28 +16,28 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// backlog is what a scrape tells of the pusher, ages in whole minutes.
-func backlog(t *testing.T, m *bus.Metrics) map[string]float64 {
+// backlogMetrics is what a scrape reports of the pusher, ages in whole minutes.
+func backlogMetrics(t *testing.T, m *bus.Metrics) map[string]float64 {
 	t.Helper()
-	told, err := m.Backlog(t.Context())
+	values, err := m.Backlog(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	const oldest = "stockbridge_consumer_oldest_seconds order-pusher"
-	if age, serves := told[oldest]; serves {
-		told[oldest] = float64(int(age) / 60)
+	if age, serves := values[oldest]; serves {
+		values[oldest] = float64(int(age) / 60)
 	}
-	return told
+	return values
 }
 
 func TestBacklogSaysWhatWaitsAndWhere(t *testing.T) {
 	b := bustest.Start(t)
 	metrics := bus.NewMetrics(prometheus.NewRegistry())
-	want := func(runnable, inHand, parked, dlq, held float64) map[string]float64 {
+	want := func(runnable, unacked, delayed, dlq, held float64) map[string]float64 {
 		return map[string]float64{
 			"stockbridge_bus_connected": 1, "stockbridge_consumer_oldest_seconds order-pusher": 0,
-			"stockbridge_consumer_runnable order-pusher": runnable, "stockbridge_consumer_unacked order-pusher": inHand,
-			"stockbridge_parked_messages order-pusher":     parked,
+			"stockbridge_consumer_runnable order-pusher": runnable, "stockbridge_consumer_unacked order-pusher": unacked,
+			"stockbridge_parked_messages order-pusher":     delayed,
 			"stockbridge_shelf_messages dlq order-pusher":  dlq,
 			"stockbridge_shelf_messages held order-pusher": held,
 		}
@@ -45,7 +45,7 @@ func TestBacklogSaysWhatWaitsAndWhere(t *testing.T) {
 	is := func(want map[string]float64) {
 		t.Helper()
 		eventually(t, "the backlog is as it should be", func() bool {
-			got := backlog(t, metrics)
+			got := backlogMetrics(t, metrics)
 			if d := cmp.Diff(want, got); d != "" {
 				t.Log(d)
 				return false
@@ -72,19 +72,19 @@ func TestBacklogSaysWhatWaitsAndWhere(t *testing.T) {
 	if _, err := b.Release(t.Context(), bus.DeadLetterQuery{Kind: event.Held}, nil, 0, bus.By{Who: "test"}); err != nil {
 		t.Fatal(err)
 	}
-	is(want(2, 2, 1, 1, 0)) // in the slot that is for what comes back
+	is(want(2, 2, 1, 1, 0)) // in the slot for retries
 	close(proceed)
 	is(want(0, 0, 1, 1, 0))
-	if told, err := metrics.Backlog(t.Context()); err != nil || told["stockbridge_consumer_oldest_seconds order-pusher"] <= 0 {
-		t.Errorf("what is parked has no age: %v, %v", told, err)
+	if values, err := metrics.Backlog(t.Context()); err != nil || values["stockbridge_consumer_oldest_seconds order-pusher"] <= 0 {
+		t.Errorf("a delayed retry has no age: %v, %v", values, err)
 	}
 	stop()
-	if told, err := metrics.Backlog(t.Context()); err != nil || len(told) != 0 {
-		t.Errorf("nothing is served, but told is %v, %v", told, err)
+	if values, err := metrics.Backlog(t.Context()); err != nil || len(values) != 0 {
+		t.Errorf("nothing is served, but reported is %v, %v", values, err)
 	}
 }
 
-// What is parked is as old as its audit, however often it was parked since.
+// A delayed retry is as old as its audit, however often it was delayed since.
 func TestTheOldestIsAsOldAsItsAudit(t *testing.T) {
 	for origin, want := range map[string]string{
 		bus.OriginOf("ORDERS", 7, time.UnixMilli(1_700_000_000_123)):         "2023-11-14T22:13:20.123Z",
@@ -109,12 +109,12 @@ func TestBacklogOfABrokerThatIsAway(t *testing.T) {
 	}
 	metrics := bus.NewMetrics(nil)
 	serve(t, b, bus.Serving{Metrics: metrics}, func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) { return nil, nil }, nil)
-	eventually(t, "it serves", func() bool { told, err := metrics.Backlog(t.Context()); return err == nil && len(told) > 1 })
+	eventually(t, "it serves", func() bool { values, err := metrics.Backlog(t.Context()); return err == nil && len(values) > 1 })
 	k.s.Stop()
-	eventually(t, "it is told, and nothing else", func() bool {
-		told, err := metrics.Backlog(t.Context())
-		return err == nil && cmp.Equal(told, map[string]float64{"stockbridge_bus_connected": 0})
+	eventually(t, "it is reported, and nothing else", func() bool {
+		values, err := metrics.Backlog(t.Context())
+		return err == nil && cmp.Equal(values, map[string]float64{"stockbridge_bus_connected": 0})
 	})
 	k.start()
-	eventually(t, "it is back", func() bool { told, err := metrics.Backlog(t.Context()); return err == nil && len(told) > 1 })
+	eventually(t, "it is back", func() bool { values, err := metrics.Backlog(t.Context()); return err == nil && len(values) > 1 })
 }

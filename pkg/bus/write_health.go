@@ -17,25 +17,25 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// ErrRefusesWrites says that JetStream takes no writes, although it answers. Free its disk, then restart nats-server.
+// ErrRefusesWrites says that JetStream stores nothing although it answers. Free its disk, then restart nats-server.
 var ErrRefusesWrites = errors.New("JetStream stores nothing")
 
-// ErrStorageUsedUp is an ErrRefusesWrites of which JetStream itself says that its limit of storage is reached: the one that
-// is configured, or the one that it reckoned from the free space when it started.
+// ErrStorageUsedUp is an ErrRefusesWrites for which JetStream reports that its storage limit is reached: the configured
+// one, or the one that it computed from the free space when it started.
 var ErrStorageUsedUp = fmt.Errorf("%w: its storage is used up", ErrRefusesWrites)
 
 const (
-	// writeProbe is the size of the message that CheckWrites stores, bytes: more than a page of a file system, because what
-	// fits into a page that a file has already is stored on a full disk too.
+	// writeProbe is the size of the message that CheckWrites stores, bytes: more than a page of a file system, because
+	// data that fits into a page that a file already has is stored on a full disk too.
 	writeProbe = 8 << 10
 	// writeProbeFor is how long it waits for the answer: below what Ready may take (3 s in pkg/worker).
 	writeProbeFor = 2500 * time.Millisecond
-	// writtenFor is how long an answer is good for, so that the cost does not follow from how often somebody asks.
+	// writtenFor is how long an answer is reused, so that the cost does not depend on how often callers ask.
 	writtenFor = 4 * time.Second
-	// refusesAfter is for how long nothing must have been stored in a stream until that counts: longer than an election.
+	// refusesAfter is how long a stream must have stored nothing until that counts: longer than an election.
 	refusesAfter = 4 * time.Second
-	// refusedFor is for how long a failure counts that nobody repeats. What could not be published is delivered and tried
-	// again within AckWait.
+	// refusedFor is how long a failure counts that is not repeated. What could not be published is redelivered and
+	// tried again within AckWait.
 	refusedFor = 2 * time.Minute
 	// keyPrefix is the first token of the subjects of buckets.
 	keyPrefix = "$KV."
@@ -48,24 +48,25 @@ const (
 	freeZH = "请检查 NATS 所在磁盘是否已满；释放空间后重启 nats-server（写入失败过的流在重启前一直关闭）"
 )
 
-// CheckWrites is nil while the connection stands and JetStream stores what is published. It wraps ErrRefusesWrites, and says
-// what to do, when it does not store. It asks at most every few seconds, whoever calls how often, and ends with ctx.
+// CheckWrites is nil while the connection stands and JetStream stores what is published. When it does not store, the
+// error wraps ErrRefusesWrites and says what to do. It asks the server at most every few seconds, however often it is
+// called, and ends with ctx.
 //
 // # Why
 //
-// A stream that cannot be written, because the disk is full, is closed until the server is restarted, also when there is
-// space again: publishers get no answer, while the connection stands, reads are answered and messages are delivered. Each
-// stream is closed by its own first failure. So two things are looked at: a message stored in a bucket that is there for
-// nothing else (a full disk closes it like the others), and what became of the messages that this process published to
-// each stream (a disk that was full for a moment may have closed only one).
+// When the disk is full, the server closes the stream that it could not write until it is restarted, even when there is
+// space again: publishers get no answer, while the connection stands, reads are answered and messages are delivered.
+// Each stream is closed by its own first failure. So two things are checked: a message stored in a bucket that exists
+// for nothing else (a full disk closes it like the others), and the results of what this process published to each
+// stream (a disk that was full for a moment may have closed only one).
 //
-// Acks say nothing of a disk: the server keeps them in memory and writes them when it can.
+// Acks say nothing about the disk: the server keeps them in memory and writes them when it can.
 func (b *Bus) CheckWrites(ctx context.Context) error {
 	if err := b.Ready(); err != nil {
 		return err
 	}
-	life := b.life()
-	return errors.Join(b.stored.refused(life, time.Now()), b.stored.probe(ctx, life, b.writeProbe))
+	epoch := b.epoch()
+	return errors.Join(b.writes.refused(epoch, time.Now()), b.writes.probe(ctx, epoch, b.writeProbe))
 }
 
 // writeProbe stores one message.
@@ -87,7 +88,7 @@ func (b *Bus) writeProbe(ctx context.Context) error {
 	case <-f.Ok():
 		return nil
 	case err = <-f.Err():
-	case <-denied.told:
+	case <-denied.closed:
 		return denied.err
 	case <-ctx.Done():
 		err = ctx.Err()
@@ -102,7 +103,7 @@ func (b *Bus) writeProbe(ctx context.Context) error {
 	}
 }
 
-// probeBody does not compress: a file system that does would always find room for it.
+// probeBody does not compress: a compressing file system would always find room for it.
 func probeBody() []byte {
 	body := make([]byte, writeProbe)
 	for i := range body {
@@ -111,7 +112,7 @@ func probeBody() []byte {
 	return body
 }
 
-// unstored tells whether a publish failed because the store did not answer, or said that it cannot.
+// unstored reports whether a publish failed because the store did not answer, or said that it cannot.
 func unstored(err error) bool {
 	return unanswered(err) || errors.Is(err, jetstream.ErrAsyncPublishTimeout) || errors.Is(err, jetstream.ErrNoStreamResponse)
 }
@@ -121,34 +122,34 @@ func usedUp(err error) bool {
 	return errors.As(err, &api) && api.APIError() != nil && api.APIError().ErrorCode == codeNoResources
 }
 
-// stored is what became of what was published, by stream, over one life of the connection: the next one may be with a
-// server that was restarted.
-type stored struct {
+// writeHealth is the result of what was published, by stream, within one connection epoch: after a reconnect the server
+// may have been restarted.
+type writeHealth struct {
 	mu      sync.Mutex
-	life    uint64
+	epoch   uint64
 	refuses map[string]*refusal
 
-	probing sync.Mutex
-	asked   time.Time
-	askedIn uint64
-	last    error
+	probing  sync.Mutex
+	probedAt time.Time
+	probedIn uint64
+	last     error
 }
 
-// refusal is of a stream that has stored nothing since the first failure.
+// refusal describes a stream that has stored nothing since its first failure.
 type refusal struct {
 	since, last time.Time
 	usedUp      bool
 }
 
-// note takes in what became of a message that was published at began and was given up, or stored, at ended.
-func (s *stored) note(life uint64, subject string, began, ended time.Time, err error) {
+// note records the result of a message that was published at began and was stored, or given up, at ended.
+func (s *writeHealth) note(epoch uint64, subject string, began, ended time.Time, err error) {
 	if err != nil && !unstored(err) {
-		return // refused for what it is, or given up: says nothing of the store
+		return // refused for its content, or given up: says nothing about the store
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.life != life {
-		s.life, s.refuses = life, nil
+	if s.epoch != epoch {
+		s.epoch, s.refuses = epoch, nil
 	}
 	if err == nil && len(s.refuses) == 0 {
 		return
@@ -169,11 +170,11 @@ func (s *stored) note(life uint64, subject string, began, ended time.Time, err e
 	r.last, r.usedUp = ended, usedUp(err)
 }
 
-// refused names the streams that take nothing.
-func (s *stored) refused(life uint64, now time.Time) error {
+// refused names the streams that store nothing.
+func (s *writeHealth) refused(epoch uint64, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.life != life {
+	if s.epoch != epoch {
 		return nil
 	}
 	var names []string
@@ -194,22 +195,22 @@ func (s *stored) refused(life uint64, now time.Time) error {
 	return fmt.Errorf("%w in stream %s: %s. 流无法写入：%s", what, strings.Join(names, ", "), freeEN, freeZH)
 }
 
-// probe asks unless somebody did a moment ago. A failure is not kept as long: who waits for the end of it wants to know.
-func (s *stored) probe(ctx context.Context, life uint64, ask func(context.Context) error) error {
+// probe asks unless somebody did a moment ago. A failure is reused for less time, so that a recovery shows soon.
+func (s *writeHealth) probe(ctx context.Context, epoch uint64, ask func(context.Context) error) error {
 	s.probing.Lock()
 	defer s.probing.Unlock()
 	goodFor := writtenFor
 	if s.last != nil {
 		goodFor /= 4
 	}
-	if s.asked.IsZero() || s.askedIn != life || time.Since(s.asked) > goodFor {
+	if s.probedAt.IsZero() || s.probedIn != epoch || time.Since(s.probedAt) > goodFor {
 		s.last = ask(ctx)
-		s.asked, s.askedIn = time.Now(), life
+		s.probedAt, s.probedIn = time.Now(), epoch
 	}
 	return s.last
 }
 
-// streamTaking is the stream or bucket that takes a subject; the subject itself when none does.
+// streamTaking is the stream or bucket that stores a subject; the subject itself when none does.
 func streamTaking(subject string) string {
 	for _, r := range streams {
 		if slices.ContainsFunc(r.subjects, func(filter string) bool { return matches(filter, subject) }) {
@@ -223,7 +224,7 @@ func streamTaking(subject string) string {
 	return subject
 }
 
-// matches tells whether a filter with wildcards takes a subject.
+// matches reports whether a filter with wildcards matches a subject.
 func matches(filter, subject string) bool {
 	want, have := strings.Split(filter, "."), strings.Split(subject, ".")
 	for i, token := range want {

@@ -23,7 +23,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// lines is a log that many write to.
+// lines is a log with concurrent writers.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -41,8 +41,8 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// A message is redelivered, parked, shelved and replayed: all of its runs, and what they tell, are of one trace, whether
-// its publisher named one or not.
+// A message is redelivered, delayed, dead-lettered and replayed: all its runs, and the events they publish, are in one
+// trace, whether or not its publisher named one.
 func TestOneTraceOverAllRunsOfAMessage(t *testing.T) {
 	for name, parent := range map[string]string{
 		"the publisher's": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -68,7 +68,7 @@ func TestOneTraceOverAllRunsOfAMessage(t *testing.T) {
 					if attempt == 1 {
 						return time.Millisecond // stays in the consumer
 					}
-					return time.Hour // parked
+					return time.Hour // delayed
 				},
 				Now: soon(time.Hour, 100*time.Millisecond),
 			}, func(ctx context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -89,16 +89,16 @@ func TestOneTraceOverAllRunsOfAMessage(t *testing.T) {
 			if _, _, err := b.PublishRaw(t.Context(), "order.audited.acme", header, []byte(body)); err != nil {
 				t.Fatal(err)
 			}
-			item := shelved(t, b, 1)[0]
+			item := parseDeadLetter(t, b, 1)[0]
 			if err := b.Replay(t.Context(), item.Seq, bus.By{Who: "test"}); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "it is told", func() bool { return told(t, b, event.OrderAccepted.Name)["A1"] == 1 })
+			eventually(t, "it is published", func() bool { return published(t, b, event.OrderAccepted.Name)["A1"] == 1 })
 			settled(t, b)
 
 			id := trace.ID(item.Trace)
 			if id == "" || name == "the publisher's" && id != trace.ID(parent) {
-				t.Errorf("shelved with trace %q", item.Trace)
+				t.Errorf("dead-lettered with trace %q", item.Trace)
 			}
 			for range 4 {
 				if got := <-inside; got != id {
@@ -107,7 +107,7 @@ func TestOneTraceOverAllRunsOfAMessage(t *testing.T) {
 			}
 			err = b.Events(t.Context(), bus.EventQuery{Names: []string{event.OrderAccepted.Name}}, func(s bus.Stored) error {
 				if got := s.Header[event.HeaderTrace]; len(got) != 1 || trace.ID(got[0]) != id {
-					t.Errorf("told with traceparent %v", got)
+					t.Errorf("published with traceparent %v", got)
 				}
 				return nil
 			})
@@ -138,7 +138,7 @@ func TestOneTraceOverAllRunsOfAMessage(t *testing.T) {
 	}
 }
 
-// Without a tracer a trace is passed on all the same.
+// Without a tracer the trace is passed on all the same.
 func TestATraceIsPassedOnThoughNothingIsTraced(t *testing.T) {
 	b := bustest.Start(t)
 	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -151,10 +151,10 @@ func TestATraceIsPassedOnThoughNothingIsTraced(t *testing.T) {
 	e := audit("acme", "A1")
 	e.Trace = parent
 	publish(t, b, e)
-	eventually(t, "it is told", func() bool { return told(t, b, event.OrderAccepted.Name)["A1"] == 1 })
+	eventually(t, "it is published", func() bool { return published(t, b, event.OrderAccepted.Name)["A1"] == 1 })
 	err := b.Events(t.Context(), bus.EventQuery{Names: []string{event.OrderAccepted.Name}}, func(s bus.Stored) error {
 		if got := s.Header[event.HeaderTrace]; len(got) != 1 || got[0] != parent {
-			t.Errorf("told with traceparent %v", got)
+			t.Errorf("published with traceparent %v", got)
 		}
 		return nil
 	})

@@ -13,7 +13,7 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// ErrNotStored says that no such event stands in its stream (any more), or another one under its number.
+// ErrNotStored says that the event is not, or no longer, in its stream, or that another message has its number.
 var ErrNotStored = errors.New("not in its stream")
 
 // Place is where and when an event was stored.
@@ -23,14 +23,14 @@ type Place struct {
 	Stored time.Time
 }
 
-// Again sends the event that stands at the place to consumer once more: for an event whose message was lost, or whose
-// effect was. It travels as a replay from the shelf does: under a message id of its own, with the business key that it
-// came with, and with Delivery.Replay set. round tells this time from earlier ones; the same round sent twice within the
-// window for duplicates arrives once. ErrNotStored when there is no such event.
+// Redeliver sends a stored event to consumer once more: for an event whose message or effect was lost. It travels like
+// a replayed dead letter: under a message id of its own, with its original business key, and with Delivery.Replay set.
+// round separates this call from earlier ones: the same round sent twice within the stream's duplicate window arrives
+// once. ErrNotStored when there is no such event.
 func (b *Bus) Redeliver(ctx context.Context, consumer string, at Place, round int, by By) error {
 	stream, seq, stored := at.Stream, at.Seq, at.Stored
 	var raw *jetstream.RawStreamMsg
-	err := ask(ctx, func(ctx context.Context) error {
+	err := withRetry(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, stream)
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ func (b *Bus) Redeliver(ctx context.Context, consumer string, at Place, round in
 		return err
 	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && !raw.Time.Equal(stored) {
-		err = ErrNotStored // or the stream was put back, and the number is another's by now
+		err = ErrNotStored // or the stream was restored, and the number is another message's now
 	}
 	if err != nil {
 		return fmt.Errorf("send %s/%d again: %w", stream, seq, err)
@@ -50,21 +50,21 @@ func (b *Bus) Redeliver(ctx context.Context, consumer string, at Place, round in
 	}
 	m := nats.NewMsg(event.RetrySubject(consumer, seller))
 	m.Data = raw.Data
-	m.Header = carry(raw.Header)
+	m.Header = wrapHeaders(raw.Header)
 	(&Delivery{Subject: raw.Subject, Stream: stream, Seq: seq, StreamTime: raw.Time}).originHeaders(m.Header)
 	m.Header.Set(event.HeaderRedelivered, strconv.Itoa(round))
-	setIf(m.Header, event.HeaderBy, cut(by.Who, maxText))
-	setIf(m.Header, event.HeaderWhy, cut(by.Why, maxText))
-	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#again-%d", originOf(stream, seq, raw.Time), round))
+	setNonEmpty(m.Header, event.HeaderBy, truncate(by.Who, maxText))
+	setNonEmpty(m.Header, event.HeaderWhy, truncate(by.Why, maxText))
+	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#again-%d", originID(stream, seq, raw.Time), round))
 	if _, err := b.store(ctx, m); err != nil {
 		return fmt.Errorf("send %s/%d again: %w", stream, seq, err)
 	}
-	b.log.Info().Str("subject", raw.Subject).Str("id", cut(headerOf(raw.Header, event.HeaderID), 200)).Uint64("seq", seq).
+	b.log.Info().Str("subject", raw.Subject).Str("id", truncate(headerOf(raw.Header, event.HeaderID), 200)).Uint64("seq", seq).
 		Int("round", round).Str("by", by.Who).Str("why", by.Why).Msg("sent again")
 	return nil
 }
 
-// streamOf is the stream that a consumer takes from; "" when there is no such consumer.
+// streamOf is the stream of a consumer; "" when there is no such consumer.
 func streamOf(consumer string) string {
 	for _, row := range consumers {
 		if row.name == consumer {
@@ -74,44 +74,45 @@ func streamOf(consumer string) string {
 	return ""
 }
 
-// retriesRead is how many messages that came back for a retry are looked at one by one.
+// retriesRead bounds how many messages on RETRY are read one by one.
 const retriesRead = 1000
 
-// Outstanding is which events of a public stream a consumer has still to take: those that it was not given yet, that are
-// parked, and that came back. What it has in hand, or gave back for some seconds, is not among them.
+// Backlog is the set of a public stream's events that a consumer has yet to handle: not delivered, delayed, or back on
+// RETRY. Messages that are in flight, or negatively acknowledged for some seconds, are not in it.
 type Backlog struct {
-	// delivered is the last that it was given; all behind it are outstanding.
+	// delivered is the last sequence that the consumer was given; all later ones are in the backlog.
 	delivered uint64
 	origins   map[string]bool
 	stream    string
-	// many: so many came back that any may be among them.
+	// many: RETRY held so many that any event may be among them.
 	many bool
 }
 
-// Has tells whether the event at the place is outstanding.
+// Has reports whether the event at the place is in the backlog.
 func (o Backlog) Has(at Place) bool {
-	return o.many || at.Stream == o.stream && at.Seq > o.delivered || o.origins[originOf(at.Stream, at.Seq, at.Stored)]
+	return o.many || at.Stream == o.stream && at.Seq > o.delivered || o.origins[originID(at.Stream, at.Seq, at.Stored)]
 }
 
-// Outstanding tells what a consumer of a public stream has still to take, as things are now.
+// Backlog reads what a consumer of a public stream has yet to handle now.
 func (b *Bus) Backlog(ctx context.Context, consumer string) (Backlog, error) {
 	o := Backlog{origins: map[string]bool{}}
-	err := b.backlog(ctx, consumer, &o)
+	err := b.fillBacklog(ctx, consumer, &o)
 	if err != nil {
-		return Backlog{}, fmt.Errorf("look at what %s has to take: %w", consumer, err)
+		return Backlog{}, fmt.Errorf("read the backlog of %s: %w", consumer, err)
 	}
 	return o, nil
 }
 
-func (b *Bus) backlog(ctx context.Context, consumer string, o *Backlog) error {
+func (b *Bus) fillBacklog(ctx context.Context, consumer string, o *Backlog) error {
 	o.stream = streamOf(consumer)
 	if !publicStream(o.stream) {
 		return errors.New("it takes nothing from a public stream")
 	}
-	// What fires or is released meanwhile moves from the first of these to the last, and is seen in one of them at least.
-	err := b.subjects(ctx, streamRetry, event.DelaySubject(consumer, "*"), func(subject string, _ uint64) {
+	// Delayed first, RETRY last: a message that fires or is released meanwhile moves from the first to the last, and is
+	// seen in at least one of them.
+	err := b.eachSubject(ctx, streamRetry, event.DelaySubject(consumer, "*"), func(subject string, _ uint64) {
 		if _, origin, err := event.ParseDelay(subject); err == nil {
-			o.origins[plain(origin)] = true
+			o.origins[baseOrigin(origin)] = true
 		}
 	})
 	if err != nil {
@@ -119,13 +120,14 @@ func (b *Bus) backlog(ctx context.Context, consumer string, o *Backlog) error {
 	}
 	var s jetstream.Stream
 	var settled uint64
-	err = ask(ctx, func(ctx context.Context) error {
+	err = withRetry(ctx, func(ctx context.Context) error {
 		c, err := b.js.Consumer(ctx, o.stream, consumer)
 		if err != nil {
 			return err
 		}
 		o.delivered = c.CachedInfo().Delivered.Stream
-		// A message that was acked while the disk was full stands there again after the server's restart, and is nobody's.
+		// A message that was acked while the disk was full reappears after the server's restart, and belongs to nobody:
+		// hence only those above the ack floor.
 		if c, err = b.js.Consumer(ctx, streamRetry, retryName(consumer)); err != nil {
 			return err
 		}
@@ -142,7 +144,7 @@ func (b *Bus) backlog(ctx context.Context, consumer string, o *Backlog) error {
 			return nil
 		}
 		var m *jetstream.RawStreamMsg
-		err := ask(ctx, func(ctx context.Context) (err error) {
+		err := withRetry(ctx, func(ctx context.Context) (err error) {
 			m, err = s.GetMsg(ctx, next, jetstream.WithGetMsgSubject(event.RetryOf(consumer)))
 			return err
 		})
@@ -154,15 +156,15 @@ func (b *Bus) backlog(ctx context.Context, consumer string, o *Backlog) error {
 		}
 		next = m.Sequence + 1
 		d := &Delivery{}
-		d.comeBack(m.Header)
-		o.origins[originOf(d.Stream, d.Seq, d.StreamTime)] = true
+		d.readEnvelope(m.Header)
+		o.origins[originID(d.Stream, d.Seq, d.StreamTime)] = true
 	}
 }
 
-// Bounds are the first and the last number of a stream; last is 0 when it never held anything. A stream that was put back
-// to an older copy ends before what was read of it.
+// Bounds are the first and last sequence of a stream; last is 0 when it never held a message. A stream that was
+// restored from an older copy ends before what was read of it.
 func (b *Bus) Bounds(ctx context.Context, stream string) (first, last uint64, err error) {
-	err = ask(ctx, func(ctx context.Context) error {
+	err = withRetry(ctx, func(ctx context.Context) error {
 		s, err := b.js.Stream(ctx, stream)
 		if err == nil {
 			first, last = s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq
@@ -170,7 +172,7 @@ func (b *Bus) Bounds(ctx context.Context, stream string) (first, last uint64, er
 		return err
 	})
 	if err != nil {
-		return 0, 0, fmt.Errorf("look at %s: %w", stream, err)
+		return 0, 0, fmt.Errorf("read %s: %w", stream, err)
 	}
 	return first, last, nil
 }

@@ -1,0 +1,289 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"stockbridge/pkg/event"
+	"stockbridge/pkg/pullmetrics"
+)
+
+// Gauges of the backlog. All replicas that serve a consumer report the same values.
+const (
+	gaugeConnected   = "stockbridge_bus_connected"
+	gaugeRunnable    = "stockbridge_consumer_runnable"
+	gaugeUnacked     = "stockbridge_consumer_unacked"
+	gaugeOldest      = "stockbridge_consumer_oldest_seconds"
+	gaugeDelayed     = "stockbridge_parked_messages"
+	gaugeDeadLetters = "stockbridge_shelf_messages"
+)
+
+// backlogMetrics asks the broker what waits for the consumers that this process serves. Delayed and dead-lettered
+// messages are counted by listing subjects, each of which belongs to one message: that needs no consumer on the server,
+// which on a cluster would be a vote at each scrape.
+type backlogMetrics struct {
+	gauges *pullmetrics.Collector
+
+	mu        sync.Mutex
+	consumers map[*servedConsumer]struct{}
+}
+
+type servedConsumer struct {
+	b   *Bus
+	row consumerRow
+}
+
+func newBacklogMetrics() *backlogMetrics {
+	l := &backlogMetrics{consumers: map[*servedConsumer]struct{}{}}
+	byConsumer := []string{"consumer"}
+	l.gauges = pullmetrics.New("bus", []pullmetrics.Gauge{
+		{Name: gaugeConnected, Help: "1 while the connection to NATS stands."},
+		{Name: gaugeRunnable, Help: "Messages that wait and could be handled now. Not those in flight, delayed or dead-lettered.", Labels: byConsumer},
+		{Name: gaugeUnacked, Help: "Messages that were delivered and not settled: in flight at any replica, or delayed by seconds.", Labels: byConsumer},
+		{Name: gaugeOldest, Help: "Age of the oldest message that is not settled, delayed retries included; 0 when there is none.", Labels: byConsumer},
+		{Name: gaugeDelayed, Help: "Retries that were delayed.", Labels: byConsumer},
+		{Name: gaugeDeadLetters, Help: "Dead letters, by kind: dlq needs a person, held waits for a cause.", Labels: []string{"kind", "consumer"}},
+	}, l.observe)
+	return l
+}
+
+// add reports a consumer's backlog until done is called.
+func (l *backlogMetrics) add(b *Bus, row consumerRow) (done func()) {
+	s := &servedConsumer{b, row}
+	l.mu.Lock()
+	l.consumers[s] = struct{}{}
+	l.mu.Unlock()
+	return func() {
+		l.mu.Lock()
+		delete(l.consumers, s)
+		l.mu.Unlock()
+	}
+}
+
+func (l *backlogMetrics) observe(ctx context.Context, observe pullmetrics.Observe) error {
+	l.mu.Lock()
+	rows := map[*Bus][]consumerRow{}
+	for s := range l.consumers {
+		rows[s.b] = append(rows[s.b], s.row)
+	}
+	l.mu.Unlock()
+	var errs []error
+	for b, rows := range rows {
+		if b.Ready() != nil {
+			observe(gaugeConnected, 0)
+			continue // a request would only waste its time
+		}
+		observe(gaugeConnected, 1)
+		errs = append(errs, b.observeBacklog(ctx, rows, observe))
+	}
+	return errors.Join(errs...)
+}
+
+func (b *Bus) observeBacklog(ctx context.Context, rows []consumerRow, observe pullmetrics.Observe) error {
+	var group errgroup.Group
+	var delayed map[string]delayedCount
+	group.Go(func() (err error) {
+		delayed, err = b.delayedByConsumer(ctx, rows)
+		return err
+	})
+	group.Go(func() error { return b.observeDeadLetters(ctx, rows, observe) })
+	type age struct {
+		row    consumerRow
+		oldest time.Time
+	}
+	oldest := make([]age, len(rows))
+	for i, row := range rows {
+		group.Go(func() error {
+			at, err := b.observeConsumer(ctx, row, observe)
+			if err == nil {
+				oldest[i] = age{row, at}
+			}
+			return err
+		})
+	}
+	err := group.Wait()
+	if delayed == nil {
+		return err // a delayed message may be the oldest
+	}
+	now := b.Now()
+	for _, o := range oldest {
+		if o.row.name == "" {
+			continue
+		}
+		if o.row.stream != streamTicks {
+			p := delayed[o.row.name]
+			observe(gaugeDelayed, float64(p.n), o.row.name)
+			o.oldest = earlier(o.oldest, p.oldest)
+		}
+		age := 0.0
+		if !o.oldest.IsZero() {
+			age = max(0, now.Sub(o.oldest).Seconds())
+		}
+		observe(gaugeOldest, age, o.row.name)
+	}
+	return err
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// observeConsumer reports what waits for one consumer and returns when the oldest of it was stored, the zero time when
+// nothing waits.
+func (b *Bus) observeConsumer(ctx context.Context, row consumerRow, observe pullmetrics.Observe) (oldest time.Time, err error) {
+	type place struct {
+		stream, consumer string
+		filters          []string
+	}
+	places := []place{{row.stream, row.name, row.filters}}
+	if row.stream != streamTicks {
+		places = append(places, place{streamRetry, retryName(row.name), []string{event.RetryOf(row.name)}})
+	}
+	var runnable, unacked uint64
+	for _, p := range places {
+		c, err := b.js.Consumer(ctx, p.stream, p.consumer)
+		if err != nil {
+			return oldest, fmt.Errorf("read consumer %s: %w", p.consumer, err)
+		}
+		info := c.CachedInfo()
+		runnable += info.NumPending
+		unacked += uint64(max(0, info.NumAckPending)) //nolint:gosec // never negative
+		if info.NumPending == 0 && info.NumAckPending == 0 {
+			continue
+		}
+		at, err := b.firstAfter(ctx, p.stream, p.filters, info.AckFloor.Stream)
+		if err != nil {
+			return oldest, err
+		}
+		oldest = earlier(oldest, at)
+	}
+	observe(gaugeRunnable, float64(runnable), row.name)
+	observe(gaugeUnacked, float64(unacked), row.name)
+	return oldest, nil
+}
+
+// firstAfter is when the first message after seq was first stored; the zero time when there is none.
+func (b *Bus) firstAfter(ctx context.Context, stream string, filters []string, seq uint64) (at time.Time, err error) {
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return at, fmt.Errorf("read %s: %w", stream, err)
+	}
+	for _, filter := range filters {
+		m, err := s.GetMsg(ctx, seq+1, jetstream.WithGetMsgSubject(filter))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return at, fmt.Errorf("read %s: %w", stream, err)
+		}
+		stored := m.Time
+		if stream == streamRetry {
+			if first, err := time.Parse(time.RFC3339Nano, m.Header.Get(event.HeaderOriginTime)); err == nil {
+				stored = first
+			}
+		}
+		at = earlier(at, stored)
+	}
+	return at, nil
+}
+
+type delayedCount struct {
+	n      uint64
+	oldest time.Time
+}
+
+// Delayed counts the delayed retries of all consumers. A message that was acked while the disk was full may stay in
+// RETRY after the server's restart: it belongs to nobody and is not counted.
+func (b *Bus) Delayed(ctx context.Context) (n int, err error) {
+	of, err := b.delayedByConsumer(ctx, consumers)
+	for _, p := range of {
+		n += int(p.n) //nolint:gosec // far below
+	}
+	return n, err
+}
+
+// delayedByConsumer counts delayed messages. It asks nothing when all rows are ticks, which are never delayed.
+func (b *Bus) delayedByConsumer(ctx context.Context, rows []consumerRow) (map[string]delayedCount, error) {
+	of := map[string]delayedCount{}
+	if onlyTicks(rows) {
+		return of, nil
+	}
+	err := b.eachSubject(ctx, streamRetry, event.DelayedSubjects, func(subject string, n uint64) {
+		consumer, origin, err := event.ParseDelay(subject)
+		if err != nil {
+			return
+		}
+		p := of[consumer]
+		p.n += n
+		if at, ok := originTime(origin); ok {
+			p.oldest = earlier(p.oldest, at)
+		}
+		of[consumer] = p
+	})
+	if err != nil {
+		return nil, err
+	}
+	return of, nil
+}
+
+func (b *Bus) observeDeadLetters(ctx context.Context, rows []consumerRow, observe pullmetrics.Observe) error {
+	if onlyTicks(rows) {
+		return nil
+	}
+	type key struct{ kind, consumer string }
+	counts := map[key]uint64{}
+	err := b.eachSubject(ctx, streamDeadLetters, event.DeadLetterFilter("", ""), func(subject string, n uint64) {
+		if kind, consumer, err := event.ParseDeadLetter(subject); err == nil {
+			counts[key{kind, consumer}] += n
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if row.stream == streamTicks {
+			continue
+		}
+		for _, kind := range []string{event.Dead, event.Held} {
+			observe(gaugeDeadLetters, float64(counts[key{kind, row.name}]), kind, row.name)
+		}
+	}
+	return nil
+}
+
+func onlyTicks(rows []consumerRow) bool {
+	for _, row := range rows {
+		if row.stream != streamTicks {
+			return false
+		}
+	}
+	return true
+}
+
+// eachSubject calls f for each subject of a stream, with the number of its messages.
+func (b *Bus) eachSubject(ctx context.Context, stream, filter string, observe func(subject string, n uint64)) error {
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", stream, err)
+	}
+	if s.CachedInfo().State.Msgs == 0 {
+		return nil
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(filter))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", stream, err)
+	}
+	for subject, n := range info.State.Subjects {
+		observe(subject, n)
+	}
+	return nil
+}
