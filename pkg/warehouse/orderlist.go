@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// OrderLister lists what the far side has, whoever sent it: what we forgot, what the ERP's own program sent, what the far
-// side took by itself.
+// OrderLister lists the warehouse's documents, whoever sent them: those that we forgot, those that the ERP's own program
+// sent, those that the warehouse created itself.
 type OrderLister interface {
-	// ListOrders tells the far side's numbers of the documents that came to it within [from, to), as far as it says when they
-	// came: a page at a time, from page "" on, and then from next until it is "" again. Parts of split orders are among
-	// them, a number may come twice, and one that changes its state meanwhile may be missed: list overlapping spans.
+	// ListOrders returns the warehouse's numbers of documents that arrived within [from, to), as far as the remote says when
+	// they arrived. Start with page "" and continue with next until it is "". The result includes parts of split orders and
+	// may repeat numbers. A document whose state changes during the listing may be missed: list overlapping spans.
 	ListOrders(ctx context.Context, from, to time.Time, page string) (nos []string, next string, err error)
 }

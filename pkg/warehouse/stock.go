@@ -5,34 +5,34 @@ import (
 	"time"
 )
 
-// FlowReader reads what moved a shop's stock. Where the far side has several methods, their rows have numbers of their own,
-// and their pages another size: what one of them told is not known again by another, and no window goes on from a page of
-// another.
+// FlowReader reads the movements of a shop's stock. If the remote has several methods for it, each numbers its rows
+// differently and has its own page size: rows cannot be matched between two methods, and a window cannot continue on a
+// page of another method.
 type FlowReader interface {
-	// FlowTerms says what may be asked.
+	// FlowTerms returns what may be asked.
 	FlowTerms() FlowTerms
-	// Flow reads one page. Rows come in any order, and one may come twice. An error says nothing about any row: the page is
-	// to be read again. The end of the rows is told by FlowPage.End and by nothing else.
+	// Flow reads one page. Rows come in any order and may come twice. An error says nothing about any row: read the page
+	// again. Only FlowPage.End marks the end of the rows.
 	Flow(ctx context.Context, q FlowQuery) (FlowPage, error)
 }
 
-// FlowTerms is what a flow can be asked for, and what it tells.
+// FlowTerms is what a flow may be asked for and what it contains.
 type FlowTerms struct {
 	// MaxSpan is the longest span of one query.
 	MaxSpan time.Duration
-	// Linked: rows tell what stood before and after them.
+	// Linked: each row holds the balances before and after it.
 	Linked bool
-	// Partial: it tells only some of the movements, so no book can be made of it.
+	// Partial: the flow lists only some of the movements, so no book can be built from it.
 	Partial bool
 }
 
-// FlowQuery names a page of a span.
+// FlowQuery is one page of a span.
 type FlowQuery struct {
-	// ShopNo is the far side's.
+	// ShopNo is the warehouse's number of the shop.
 	ShopNo string
-	// GoodsNo is the far side's number of the only goods to be told; empty for all.
+	// GoodsNo limits the answer to one goods number of the warehouse; empty means all.
 	GoodsNo string
-	// From and To both belong to the span. Fractions of seconds are cut off.
+	// From and To are both inclusive. Fractions of a second are cut off.
 	From, To time.Time
 	// Page counts from 1.
 	Page int
@@ -41,97 +41,97 @@ type FlowQuery struct {
 // FlowPage is a page of rows.
 type FlowPage struct {
 	Rows []FlowRow
-	// Elsewhere is how many rows were left out because they say that they are of another warehouse. Each place reads its own;
-	// they are counted here so that nothing disappears unseen.
+	// Elsewhere counts the rows that were left out because they belong to another warehouse, which reads them itself. They
+	// are counted so that nothing disappears unnoticed.
 	Elsewhere int
-	// End: there are no rows on this page nor on any later one. Without it a page may be empty, and there are more.
+	// End: there are no rows on this page or any later one. Without End, an empty page may be followed by more rows.
 	End bool
 }
 
-// Rule says what a row means to the ERP's books.
+// Rule is what a row means for the ERP's books.
 type Rule string
 
-// The rules. RuleMoves is the only one by which the ERP books the row; all of them move the shop's stock at the far side.
+// The rules. The ERP books only RuleMoves; all of them change the shop's stock at the warehouse.
 const (
 	RuleMoves Rule = "moves"
 	// RuleSet: the stock was set to a figure.
 	RuleSet Rule = "set"
-	// RuleRatio: the shop's part of the warehouse's stock was changed.
+	// RuleRatio: the shop's ratio of the warehouse's stock was changed.
 	RuleRatio Rule = "ratio"
-	// RuleNegative: the row tells of a stock below zero, and the far side asks not to book it.
+	// RuleNegative: the row has a balance below zero, and the warehouse asks not to book it.
 	RuleNegative Rule = "negative"
-	// RuleUnchanged: the stock after is the stock before.
+	// RuleUnchanged: the balance did not change.
 	RuleUnchanged Rule = "unchanged"
 )
 
-// FlowRow is one movement of one goods.
+// FlowRow is one movement of one kind of goods.
 type FlowRow struct {
-	// No tells the row from all others of the shop. Where the far side has no number it is made of all that the row says.
+	// No identifies the row within the shop. If the remote gives no number, it is derived from all fields of the row.
 	No string
-	// At is when it happened, to the second or finer, by the far side's clock.
+	// At is when it happened by the warehouse's clock, to the second or finer.
 	At      time.Time
 	GoodsNo string
-	// GoodsCode is the ERP's; empty when not told.
+	// GoodsCode is the ERP's code; empty if not given.
 	GoodsCode string
-	// DocumentNo caused it; empty when not told.
+	// DocumentNo is the document that caused it; empty if not given.
 	DocumentNo string
-	// Reason is the far side's word.
+	// Reason is the warehouse's text.
 	Reason string
 	Rule   Rule
-	// Change is Now less Former.
+	// Change is Now minus Former.
 	Change int64
-	// Former and Now are what stood before and after; zero unless FlowTerms.Linked.
+	// Former and Now are the balances before and after; zero unless FlowTerms.Linked.
 	Former, Now int64
 }
 
-// ShopStockLimit is the most goods that one ShopStock takes (for JD: docs/jd-api.md, Shop stock).
+// ShopStockLimit is the most goods that one call of ShopStock accepts (JD's limit: docs/jd-api.md, Shop stock).
 const ShopStockLimit = 50
 
-// ShopStocker tells a shop's stock as it stands now.
+// ShopStocker reads a shop's current stock.
 type ShopStocker interface {
-	// ShopStock tells the stock of at most ShopStockLimit goods. A goods that is not in the answer has no stock there.
+	// ShopStock returns the stock of at most ShopStockLimit goods. Goods missing from the result have no stock there.
 	ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]ShopStock, error)
 }
 
-// ShopStock is what a shop has of one goods: the figure that the flow moves, and what of it is taken.
+// ShopStock is a shop's stock of one kind of goods: the figure that the flow moves, and how much of it is reserved.
 type ShopStock struct{ Num, Occupied int64 }
 
-// StockLister tells what lies in the warehouse.
+// StockLister reads a warehouse's stock.
 type StockLister interface {
-	// Stock reads one page of all goods, from 1. Goods without stock are left out.
+	// Stock reads one page of all goods, counted from 1. Goods without stock are left out.
 	Stock(ctx context.Context, page int) (StockPage, error)
 }
 
-// StockPage is a page of a warehouse's stock. It is a part of a whole only while Total stays the same from page to page.
+// StockPage is a page of a warehouse's stock. Pages belong together only while Total stays the same.
 type StockPage struct {
 	Rows []StockRow
-	// Total is how many rows all pages have, 0 where the far side does not tell: then only the rows show whether pages moved.
+	// Total is the number of rows on all pages, 0 if the remote does not say; then only the rows show whether pages shifted.
 	// Last: there is no further page.
 	Total int
 	Last  bool
 }
 
-// StockRow is one goods in one condition. A goods has several rows.
+// StockRow is one kind of goods in one condition. The same goods may have several rows.
 type StockRow struct {
 	GoodsNo, GoodsCode string
-	// Status, Type and Level are the far side's codes.
+	// Status, Type and Level are the remote's codes.
 	Status, Type, Level string
 	Total, Usable       int64
-	// Saleable: what is usable of this row can be sold.
+	// Saleable: the usable quantity of this row can be sold.
 	Saleable bool
 }
 
-// StockSetter sets a shop's stock at the far side.
+// StockSetter sets a shop's stock at the warehouse.
 type StockSetter interface {
-	// SetShopStock overwrites what stands there. requestID tells one wish from the next: repeated with the same one it has
-	// one effect at most where the far side looks at it, and the same effect anyway.
+	// SetShopStock overwrites the shop's stock. requestID identifies the request: repeating it is harmless, since the same
+	// figure is set again even if the remote ignores the id.
 	SetShopStock(ctx context.Context, requestID, shopNo, goodsNo string, num int64) error
 }
 
-// StockExplainer tells of documents that change stock without an ERP's document.
+// StockExplainer lists documents that change stock without an ERP's document.
 type StockExplainer interface {
-	// StockChanges tells those of one goods in a span, the oldest first, as far as the far side does. That there is none proves
-	// nothing.
+	// StockChanges returns those of one kind of goods in a span, oldest first, as far as the remote lists them. An empty
+	// result proves nothing.
 	StockChanges(ctx context.Context, goodsNo string, from, to time.Time) ([]StockChange, error)
 }
 
@@ -141,16 +141,16 @@ const (
 	KindLevelChange = "level-change"
 )
 
-// StockChange is a stock-take's line or a change of a goods' level.
+// StockChange is a line of a stock-take or a change of a goods level.
 type StockChange struct {
 	// Kind is KindStockTake or KindLevelChange.
 	Kind, No string
 	At       time.Time
-	// Quantity is what was added to what can be sold; negative when it was taken away.
+	// Quantity is how much the saleable stock grew; negative if it shrank.
 	Quantity int64
 }
 
-// StockReader is all that changes nothing.
+// StockReader is every ability that changes nothing.
 type StockReader interface {
 	FlowReader
 	ShopStocker

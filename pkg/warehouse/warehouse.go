@@ -1,8 +1,9 @@
-// Package warehouse is the contract with whoever stores and ships the goods: one role per ability.
+// Package warehouse is the contract with a warehouse, the company and API that stores and ships the goods. It has one
+// interface for each ability. In the comments, remote means the warehouse's API.
 //
-// An adapter is a folder below; its suite is warehousetest. The contract speaks our words (order/v1); the far side's
-// words stay inside the adapter. It knows neither the bus nor the ledger: whether and when a call is repeated is the
-// caller's decision. All methods may be called by many goroutines, and honour ctx.
+// An adapter is a folder below this one and must pass the suite in warehousetest. The contract uses our own terms
+// (order/v1); the remote's terms stay inside the adapter. It knows neither the bus nor the ledger: the caller decides
+// whether and when a call is repeated. Every method may be called by many goroutines and honours ctx.
 package warehouse
 
 import (
@@ -14,10 +15,10 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// Class is the priority of a call against the far side's quota.
+// Class is the priority of a call within the remote's quota.
 type Class string
 
-// The classes, the most urgent first. Status and Stock have floors that the others may not take.
+// The classes, most urgent first. Status and Stock have reserved minimums that the other classes cannot use.
 const (
 	Cancel Class = "cancel"
 	Push   Class = "push"
@@ -25,59 +26,65 @@ const (
 	Stock  Class = "stock"
 )
 
-// FindLimit is the most outbound numbers that one FindOrders takes. It must stay at or below what the far side of each
-// adapter takes in one call; 100 is JD's limit (docs/jd-api.md, Order look-up).
+// FindLimit is the most outbound numbers that one call of FindOrders accepts. It must not exceed what any adapter's
+// remote accepts in one call; JD's limit is 100 (docs/jd-api.md, Order look-up).
 const FindLimit = 100
 
-// ErrNotPermitted marks a call that the far side does not grant this seller. It is always a fault too.
+// ErrNotPermitted marks a call that the remote does not allow for this seller. The error is always a fault as well.
 var ErrNotPermitted = errors.New("not permitted for this seller")
 
-// ErrToken marks a call whose credential the far side no longer takes. It is always a fault too: nothing was done.
+// ErrToken marks a call whose credential the remote did not accept. The error is always a fault as well; nothing was
+// done.
 var ErrToken = errors.New("credential not accepted")
 
-// ErrOutcomeUnknown marks a fault.Hold of a call that may have had its effect all the same: ask before handing over again.
+// ErrOutcomeUnknown marks a fault.Hold of a call that may have taken effect: look up before sending again.
 var ErrOutcomeUnknown = errors.New("it may have been done")
 
-// Identity names whom the far side knows the sender as, in the adapter's words: what was sent under one is found under that
-// one only. It is opaque, holds nothing secret, and is "" where the adapter has no word for it.
+// Identity names the account under which the remote knows the sender, in the adapter's terms. A document that was sent
+// under one identity can only be found under that identity. It is opaque, holds nothing secret, and is "" if the adapter
+// has no such thing.
 type Identity string
 
-// Identified is whoever sends and asks under one identity for as long as it lives.
+// Identified has one identity for its whole life.
 type Identified interface {
 	Identity() Identity
 }
 
-// OrderPlanner says what handing over would be.
+// OrderPlanner says what would be sent, without sending it.
 type OrderPlanner interface {
-	// PlanOrder says what SendOrder would send and what it finds wrong, without sending and without a network.
+	// PlanOrder returns what SendOrder would send and everything that is wrong with the order. It makes no call.
 	PlanOrder(o *orderv1.Audited) Plan
 }
 
-// OrderSender hands orders over.
+// OrderSender sends orders.
 type OrderSender interface {
 	OrderPlanner
 
-	// SendOrder hands the order over. A refusal is a fault.Permanent with a fault.Reason. A set-up that can be mended
-	// is a fault.Hold, with ErrOutcomeUnknown when something may have been taken. A call that certainly had no effect is unmarked (transient) or a fault.RetryAfter. A call whose
-	// answer was lost is a fault.Unknown: ask FindOrders before handing over again. The far side may or may not notice
-	// a repeated outbound number: never rely on it.
+	// SendOrder sends the order. Its errors:
 	//
-	// An answer in the far side's own business words, which does not prove that nothing was taken, is a *Rejected: the
-	// caller asks FindOrders, and takes it as refused only when the order is absent, and is absent later too: what was
-	// taken may show only seconds later. When Rejected.Data is set one look is enough.
+	//   - fault.Permanent with a fault.Reason: refused.
+	//   - fault.Hold: a setting must be fixed first. With ErrOutcomeUnknown a document may have been created.
+	//   - unmarked (transient) or fault.RetryAfter: the call certainly had no effect.
+	//   - fault.Unknown: the answer was lost. Call FindOrders before sending again.
+	//   - *Rejected: the remote refused in its own business terms, which does not prove that no document was created.
+	//     Call FindOrders. The order counts as refused only if it is still not found some time later, because a
+	//     document may become visible only after seconds. If Rejected.Data is set, one look-up is enough.
+	//
+	// The remote may or may not notice a repeated outbound number: never rely on it.
 	SendOrder(ctx context.Context, o *orderv1.Audited) (Receipt, error)
 
-	// SendPlanned is SendOrder of an order that was planned already: plan is what PlanOrder of this very warehouse said of o.
+	// SendPlanned is SendOrder for an order that was planned before. plan must be the result of PlanOrder on this same
+	// warehouse.
 	SendPlanned(ctx context.Context, o *orderv1.Audited, plan Plan) (Receipt, error)
 }
 
-// Rejected is a refusal in the far side's business words. Whether something was taken is to be asked. Of a question it is an
-// answer that does not answer it: to be asked again, and no sign that the far side fails.
+// Rejected is a refusal in the remote's business terms. After a send it is unknown whether a document was created. After
+// a query it means that the question was not answered: ask again, and do not count it as a failure of the remote.
 type Rejected struct {
 	Reason fault.Reason
-	// Data: the words are known to name a fault of the order's data, and nothing is taken with such a fault.
+	// Data is set when the text is known to name a fault in the order's data, with which no document is created.
 	Data bool
-	// Cause is what a refused order waits for where the refusal is about the set-up and not about the order; empty otherwise.
+	// Cause is what the order waits for if the refusal is about the settings and not about the order; otherwise empty.
 	Cause string
 }
 
@@ -86,45 +93,44 @@ func (e *Rejected) Error() string { return e.Reason.Error() }
 // Unwrap gives the Reason to fault.ReasonOf.
 func (e *Rejected) Unwrap() error { return e.Reason }
 
-// OrderFinder asks by our own outbound numbers.
+// OrderFinder looks orders up by our own outbound numbers.
 type OrderFinder interface {
-	// FindOrders tells which of at most FindLimit outbound numbers the far side has, and where each stands. A number
-	// that is not in the answer was absent when asked. An error says nothing about any of them.
+	// FindOrders returns which of at most FindLimit outbound numbers the remote has, and the state of each. A number missing
+	// from the result did not exist when asked. An error says nothing about any of them.
 	FindOrders(ctx context.Context, outboundNos []string) (map[string]Found, error)
 }
 
-// OrderFollower tells what became of an order.
+// OrderFollower reads what became of an order.
 type OrderFollower interface {
-	// OrderDetails asks by the far side's number; ErrNotFound when it has none such.
+	// OrderDetails asks by the warehouse's number. It returns ErrNotFound if there is no such document.
 	OrderDetails(ctx context.Context, warehouseNo string) (Details, error)
 }
 
-// OrderComparer compares what would be sent with what the far side has.
+// OrderComparer compares what we would send with what the remote has.
 type OrderComparer interface {
-	// CompareOrder tells in which of the fields that the far side gives back its document warehouseNo is not what
-	// SendOrder would send of o. Fields that it does not give back, or masks, are passed over. ErrNotFound when it has no
-	// such document.
+	// CompareOrder returns the fields in which the document warehouseNo differs from what SendOrder would send for o. Fields
+	// that the remote does not return, or masks, are skipped. It returns ErrNotFound if there is no such document.
 	CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (Comparison, error)
 	// FindByPlatform is FindOrders by the sales platforms' order numbers, at most FindLimit of them. One number may have
-	// several documents, each under an outbound number of its own.
+	// several documents, each with an outbound number of its own.
 	FindByPlatform(ctx context.Context, platformNos []string) (map[string][]Found, error)
 }
 
-// Comparison is what CompareOrder found.
+// Comparison is the result of CompareOrder.
 type Comparison struct {
 	// Differences hold no personal data in the clear.
 	Differences []*orderv1.Difference
-	// Foreign are those of them that tell another order from this one: other goods or quantities, another receiver, shop or
-	// warehouse. Spelling, texts cut short, and what a split took into parts of the document are not among them.
+	// Foreign are those Differences that show another order: other goods or quantities, another receiver, shop or warehouse.
+	// Spelling, truncated texts, and lines that a split moved to other documents are not among them.
 	Foreign []*orderv1.Difference
-	// TakenAt is when the far side says it got the document; zero when it does not say.
+	// TakenAt is when the remote received the document; zero if it does not say.
 	TakenAt time.Time
 }
 
-// ErrNotFound says that the far side does not know the document.
+// ErrNotFound means that the remote does not know the document.
 var ErrNotFound = errors.New("not known at the warehouse")
 
-// Orders is the roles that sales orders need.
+// Orders is every ability that sales orders need.
 type Orders interface {
 	Identified
 	OrderSender
@@ -133,7 +139,8 @@ type Orders interface {
 	OrderComparer
 }
 
-// OrderReader is what changes nothing at the far side: what the poller needs, and all that there is of a seller in shadow.
+// OrderReader is every ability that changes nothing at the remote: what the poller needs, and all that a seller in shadow
+// mode gets.
 type OrderReader interface {
 	Identified
 	OrderPlanner
@@ -145,43 +152,44 @@ type OrderReader interface {
 
 // Plan is what would be sent.
 type Plan struct {
-	// Call names the far side's method, Body is the exact business request; with an Err, what it would have been.
+	// Call names the remote's method, Body is the exact business request. If Err is set, Body is what the request would have
+	// been.
 	Call, Body string
 	// Cleaned lists the texts that were changed.
 	Cleaned []*orderv1.Cleaned
-	// Findings is all that is wrong with the order, each a fault.Permanent or fault.Hold with a fault.Reason.
+	// Findings is everything that is wrong with the order, each a fault.Permanent or fault.Hold with a fault.Reason.
 	Findings []error
-	// Err is the finding for which it would not be sent, as SendOrder would return it: of several, one that never goes
-	// away by itself.
+	// Err is the finding that prevents sending, as SendOrder would return it. Of several, it is one that needs a change of
+	// the order, if there is one.
 	Err error
 }
 
-// Taken is an order that the far side has.
+// Receipt is the remote's confirmation of an order.
 type Receipt struct {
 	WarehouseNo string
 	Cleaned     []*orderv1.Cleaned
 }
 
-// Found is an order that the far side has, as FindOrders sees it.
+// Found is an order that the remote has, as FindOrders returns it.
 type Found struct {
 	OutboundNo  string
 	WarehouseNo string
-	// Others are further documents under the same outbound number: a double shipment in the making.
+	// Others are further documents under the same outbound number: a possible double shipment.
 	Others []string
 	State  State
 }
 
-// State is where a document stands.
+// State is the state of a document.
 type State struct {
-	// Status is STATUS_UNSPECIFIED for a code without a word of ours.
+	// Status is STATUS_UNSPECIFIED for a code that has no status of ours.
 	Status orderv1.Status
-	// Code and Text are the far side's.
+	// Code and Text are the remote's.
 	Code, Text string
-	// At is when it got there; zero when not told.
+	// At is when the document reached this state; zero if unknown.
 	At time.Time
 }
 
-// Details is all that the far side tells of one document.
+// Details is everything the remote returns about one document.
 type Details struct {
 	WarehouseNo string
 	OutboundNo  string

@@ -15,18 +15,19 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// ownShipper is JD's own delivery, which an order gets that names no carrier (docs/jd-api.md, Sales orders).
+// ownShipper is JD's own delivery, the default for an order without a carrier (docs/jd-api.md, Sales orders).
 const ownShipper = "CYS0000010"
 
-// FindByPlatform asks by the platforms' order numbers (docs/jd-api.md, Order look-up: spSoNos). A number that JD cannot be asked by is absent.
+// FindByPlatform looks orders up by the platforms' order numbers. A number that cannot be part of a query counts as not
+// found.
 func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]warehouse.Found, error) {
-	nos := slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(platformNos))), func(no string) bool { return !askable(no) })
+	nos := slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(platformNos))), func(no string) bool { return !queryable(no) })
 	if len(nos) > warehouse.FindLimit {
 		return nil, fmt.Errorf("find %d platform orders: at most %d at a time", len(nos), warehouse.FindLimit)
 	}
-	rows, err := w.rows(ctx, nos, byPlatform)
+	rows, err := w.lookUp(ctx, nos, byPlatform)
 	if err != nil {
-		return nil, w.unread(err)
+		return nil, w.readError(err)
 	}
 	found := map[string][]warehouse.Found{}
 	for _, row := range rows {
@@ -42,7 +43,7 @@ func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (m
 	return found, nil
 }
 
-// CompareOrder compares our plan with what queryOrder gives back (docs/jd-api.md, Sales orders).
+// CompareOrder compares our plan with what queryOrder returns.
 func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (warehouse.Comparison, error) {
 	theirs, err := w.api.QueryOrder(ctx, warehouseNo)
 	var no *jdapi.Error
@@ -50,7 +51,7 @@ func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, wareho
 		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
 	}
 	if err != nil {
-		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, w.unread(err))
+		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, w.readError(err))
 	}
 	if theirs.EclpSoNo != jdapi.Text(warehouseNo) {
 		return warehouse.Comparison{}, fmt.Errorf("order %s: JD answers about %s", warehouseNo, theirs.EclpSoNo)
@@ -72,12 +73,12 @@ func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, wareho
 	return result, nil
 }
 
-// comparing gathers differences.
+// comparing collects differences.
 type comparing struct {
 	found, foreign []*orderv1.Difference
 	// cleaned is what was changed in which field.
 	cleaned map[string]string
-	// split: parts of the document hold some of its lines, or it is such a part itself.
+	// split: some of the document's lines are in its parts, or it is such a part.
 	split bool
 }
 
@@ -85,26 +86,26 @@ func (c *comparing) add(field, ours, theirs, zh, en string) {
 	c.found = append(c.found, &orderv1.Difference{Field: field, Ours: ours, Theirs: theirs, Zh: zh, En: en})
 }
 
-// another says that the difference that was added last tells another order.
-func (c *comparing) another(foreign bool) {
+// markForeign marks the last difference as a sign of another order.
+func (c *comparing) markForeign(foreign bool) {
 	if foreign {
 		c.foreign = append(c.foreign, c.found[len(c.found)-1])
 	}
 }
 
-// fields compares what is nobody's personal data. What JD leaves out says nothing.
+// fields compares everything that is not personal data. A field that JD leaves out is skipped.
 func (c *comparing) fields(ours jdapi.AddOrder, theirs jdapi.Order) {
 	for _, f := range []struct {
 		field, ours string
 		theirs      jdapi.Text
 		zh, en      string
 	}{
-		{"shop", ours.ShopNo, theirs.ShopNo, "店铺不同：请核对 shops 中的编号", "another shop: look at the number in shops"},
-		{"department", ours.DepartmentNo, theirs.DepartmentNo, "事业部不同：请核对账号的 department", "another business unit: look at the account's department"},
-		{"warehouse", ours.WarehouseNo, theirs.WarehouseNo, "仓库不同：请核对 warehouses 中的编号", "another warehouse: look at the number in warehouses"},
-		{"carrier", cmp.Or(ours.ShipperNo, ownShipper), theirs.ShipperNo, "承运商不同：请核对订单的 carrier 和 carriers 中的编号", "another carrier: look at the order's carrier and its number in carriers"},
+		{"shop", ours.ShopNo, theirs.ShopNo, "店铺不同：请核对 shops 中的编号", "another shop: check the number in shops"},
+		{"department", ours.DepartmentNo, theirs.DepartmentNo, "事业部不同：请核对账号的 department", "another business unit: check the account's department"},
+		{"warehouse", ours.WarehouseNo, theirs.WarehouseNo, "仓库不同：请核对 warehouses 中的编号", "another warehouse: check the number in warehouses"},
+		{"carrier", cmp.Or(ours.ShipperNo, ownShipper), theirs.ShipperNo, "承运商不同：请核对订单的 carrier 和 carriers 中的编号", "another carrier: check the order's carrier and its number in carriers"},
 		{"platform_order_nos", ours.SalesPlatformOrderNo, theirs.PlatformNo, "平台订单号不同：我们发送 platform_order_nos 的第一个", "another platform order number: we send the first of platform_order_nos"},
-		{"platform", ours.SalePlatformSource, theirs.PlatformSource, "销售平台不同：请核对 platforms 中的编号", "another sales platform: look at the number in platforms"},
+		{"platform", ours.SalePlatformSource, theirs.PlatformSource, "销售平台不同：请核对 platforms 中的编号", "another sales platform: check the number in platforms"},
 		{"ordered_at", ours.SalesPlatformCreateTime, theirs.PlatformTime, "下单时间不同", "another time of the order"},
 		{"expected_at", ours.ExpectDate, theirs.ExpectDate, "期望发货时间不同", "another wished shipping time"},
 		{"marks", ours.OrderMark, theirs.OrderMark, "订单标记（orderMark）不同：第 1 位为货到付款", "other order marks (orderMark); position 1 is cash on delivery"},
@@ -115,7 +116,7 @@ func (c *comparing) fields(ours jdapi.AddOrder, theirs jdapi.Order) {
 	} {
 		if f.theirs != "" && string(f.theirs) != strings.TrimSpace(f.ours) && !clean.Masked(string(f.theirs)) {
 			c.add(f.field, f.ours, string(f.theirs), f.zh, f.en)
-			c.another(slices.Contains([]string{"shop", "department", "warehouse"}, f.field))
+			c.markForeign(slices.Contains([]string{"shop", "department", "warehouse"}, f.field))
 		}
 	}
 	if theirs.Receivable != "" && !sameAmount(ours.Receivable, string(theirs.Receivable)) {
@@ -138,7 +139,7 @@ func (c *comparing) people(ours jdapi.AddOrder, theirs jdapi.Order) {
 		{"buyer_remark", ours.ConsigneeRemark, theirs.Remark, "买家留言不同", "another remark", false},
 	} {
 		text := string(f.theirs)
-		// JD may hide what it gives back; then nothing can be said.
+		// JD may mask what it returns; then there is nothing to compare.
 		if text == "" || text == strings.TrimSpace(f.ours) || clean.Masked(text) || f.number && clean.Ciphered(text) {
 			continue
 		}
@@ -146,9 +147,9 @@ func (c *comparing) people(ours jdapi.AddOrder, theirs jdapi.Order) {
 		switch {
 		case c.cleaned[f.field] != "" && clean.Text(text) == strings.TrimSpace(f.ours):
 			zh, en = zh+"：仅因我们去除或替换了京东不接受的字符", en+": only because we remove or replace characters that JD does not take"
-		case strings.Contains(c.cleaned[f.field], "repeated") && repeats(squeezed(clean.Text(text)), ours):
+		case strings.Contains(c.cleaned[f.field], "repeated") && repeatsArea(withoutBlanks(clean.Text(text)), ours):
 			zh, en = zh+"：仅因街道开头重复的省市区我们只发送一次", en+": only because we send the area at the head of the street once"
-		case squeezed(text) == squeezed(f.ours):
+		case withoutBlanks(text) == withoutBlanks(f.ours):
 			zh, en = zh+"：仅空格不同", en+": only in blanks"
 		case strings.HasPrefix(f.ours, text):
 			zh, en = zh+"：对方的较短，可能被截断", en+": theirs is shorter, perhaps cut"
@@ -156,21 +157,21 @@ func (c *comparing) people(ours jdapi.AddOrder, theirs jdapi.Order) {
 		case f.number:
 			foreign = !slices.ContainsFunc([]string{ours.ConsigneeMobile, ours.ConsigneePhone}, func(own string) bool { return sameNumber(own, text) })
 		default: // JD may put the area before the street, or leave it out
-			foreign = !strings.HasSuffix(squeezed(f.ours), squeezed(text)) && !strings.HasSuffix(squeezed(text), squeezed(f.ours))
+			foreign = !strings.HasSuffix(withoutBlanks(f.ours), withoutBlanks(text)) && !strings.HasSuffix(withoutBlanks(text), withoutBlanks(f.ours))
 		}
 		c.add(f.field, veiled(f.ours, f.number), veiled(text, f.number), zh, en)
-		c.another(foreign)
+		c.markForeign(foreign)
 	}
 }
 
-// repeats tells whether an address is ours with more between the area and the street.
-func repeats(address string, ours jdapi.AddOrder) bool {
-	area := squeezed(ours.AddressProvince + ours.AddressCity + ours.AddressCounty + ours.AddressTown)
-	street := strings.TrimPrefix(squeezed(ours.ConsigneeAddress), area)
+// repeatsArea reports whether an address is ours with additional text between area and street.
+func repeatsArea(address string, ours jdapi.AddOrder) bool {
+	area := withoutBlanks(ours.AddressProvince + ours.AddressCity + ours.AddressCounty + ours.AddressTown)
+	street := strings.TrimPrefix(withoutBlanks(ours.ConsigneeAddress), area)
 	return len(address) > len(area)+len(street) && strings.HasPrefix(address, area) && strings.HasSuffix(address, street)
 }
 
-// sameNumber tells whether two texts name the same telephone, one of them perhaps with a country's or an area's number.
+// sameNumber reports whether two texts are the same telephone number, one of them perhaps with a country or area code.
 func sameNumber(a, b string) bool {
 	digits := func(s string) string {
 		return strings.Map(func(r rune) rune {
@@ -184,11 +185,11 @@ func sameNumber(a, b string) bool {
 	return min(len(a), len(b)) >= 7 && (strings.HasSuffix(a, b) || strings.HasSuffix(b, a))
 }
 
-// squeezed is text without blanks.
-func squeezed(text string) string { return strings.Join(strings.Fields(text), "") }
+// withoutBlanks removes all blanks.
+func withoutBlanks(text string) string { return strings.Join(strings.Fields(text), "") }
 
-// veiled shows of a person's data no more than a waybill's cover does: the last four digits of a number; of a text its length
-// and, of one long enough, its first character.
+// veiled shows no more of a person's data than a parcel's label does: the last four digits of a number; the length of a
+// text and, if it is long enough, its first character.
 func veiled(text string, number bool) string {
 	n := utf8.RuneCountInString(text)
 	switch {
@@ -211,21 +212,21 @@ func sameAmount(a, b string) bool {
 	return tidy(a) == tidy(b)
 }
 
-// sum is all lines of one goods: one side may merge what the other sends as two lines.
+// sum adds up all lines of the same goods, because one side may merge what the other sends as two lines.
 type sum struct {
 	name            string
 	ours, theirs    int64
 	lines, rows     int
 	price, rowPrice string
 	line, rowLine   string
-	// no and code: by which numbers it is called here. vague: JD does not say how many.
+	// no and code: which of the two numbers identify the goods here. vague: JD does not give a quantity.
 	no, code, vague bool
 }
 
-// lines compares goods by goods. JD may name either number of them, so either one that fits will do.
+// lines compares the goods. JD may return either of their two numbers, so a match of one is enough.
 func (c *comparing) lines(ours []*orderv1.Line, theirs []jdapi.OrderLine) {
 	if len(theirs) == 0 {
-		return // it tells none
+		return // JD returns no lines
 	}
 	var sums []*sum
 	of := map[string]*sum{}
@@ -268,13 +269,13 @@ func (c *comparing) lines(ours []*orderv1.Line, theirs []jdapi.OrderLine) {
 		switch {
 		case s.rows == 0:
 			c.add("lines", pieces(s.name, s.ours), "", "对方没有此商品", "they did not send these goods")
-			c.another(!c.split && !nameless)
+			c.markForeign(!c.split && !nameless)
 		case s.lines == 0:
 			c.add("lines", "", pieces(s.name, s.theirs), "我们不会发送此商品", "we would not send these goods")
-			c.another(!nameless)
+			c.markForeign(!nameless)
 		case s.ours != s.theirs:
 			c.add("lines.quantity", pieces(s.name, s.ours), pieces(s.name, s.theirs), "数量不同", "another quantity")
-			c.another(!s.vague && (!c.split || s.theirs > s.ours))
+			c.markForeign(!s.vague && (!c.split || s.theirs > s.ours))
 		}
 		if s.lines != 1 || s.rows != 1 {
 			continue
@@ -288,8 +289,8 @@ func (c *comparing) lines(ours []*orderv1.Line, theirs []jdapi.OrderLine) {
 	}
 }
 
-// sameNames tells whether goods of either side cannot be told apart from those of the other by their names alone, because JD
-// calls them by one number and the ERP by the other; then all pieces together must be as many.
+// sameNames reports whether the unmatched goods of both sides may be the same, because JD uses one of their numbers and
+// the ERP the other. Then the total quantities must be equal.
 func sameNames(sums []*sum) bool {
 	var ours, theirs sum
 	for _, s := range sums {

@@ -11,8 +11,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// What the ERP's own program sends is taken by the sandbox as it is; our plan of the order is held against what JD gives
-// back of it.
+// The sandbox accepts the order of the ERP's own program; our plan of the same order is compared with what JD returns.
 func TestCompare(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -82,11 +81,11 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// What is found under an order's number is adopted unless it is another order's: JD's own spelling is no sign of that.
-func TestAnotherOrdersDocumentIsToldFromOurs(t *testing.T) {
+// What is found under an order's number is adopted unless it is another order: JD's spelling is no sign of that.
+func TestAnotherOrdersDocumentIsRecognised(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		from, to string // in the request that JD took
+		from, to string // in the request that JD accepted
 		change   func(*orderv1.Audited)
 		foreign  string
 	}{
@@ -138,7 +137,7 @@ func named(list []*orderv1.Difference) string {
 	return strings.Join(names, " ")
 }
 
-func TestLinesThatTellAnotherOrder(t *testing.T) {
+func TestLinesThatShowAnotherOrder(t *testing.T) {
 	ours := []*orderv1.Line{{LineId: "1", GoodsCode: "TEA", Quantity: 2}, {LineId: "2", GoodsCode: "CUP", Quantity: 3}}
 	for _, c := range []struct {
 		name    string
@@ -167,7 +166,7 @@ func TestLinesThatTellAnotherOrder(t *testing.T) {
 	}
 }
 
-// A warehouse that may only read sends nothing that could write, whoever asks it to.
+// A read-only warehouse sends nothing that could write.
 func TestAReaderCannotWrite(t *testing.T) {
 	w, far := open(t, jdsandbox.Knobs{})
 	w.api.ReadOnly = true

@@ -18,7 +18,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// The contract holds whatever character JD turns out to have.
+// The contract holds with every behaviour that JD may have.
 func TestContract(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -35,13 +35,13 @@ func TestContract(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			warehousetest.TestOrders(t, func(t *testing.T) warehousetest.Subject {
 				w, far := open(t, c.knobs)
-				return warehousetest.Subject{Orders: w, Far: far}
+				return warehousetest.Subject{Orders: w, Remote: far}
 			})
 		})
 	}
 }
 
-// The contract of stock holds in whatever order and dress JD's rows come.
+// The contract of stock holds with every sequence and format of JD's rows.
 func TestStockContract(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -59,39 +59,39 @@ func TestStockContract(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// JD's clock goes on by itself, so all that the suite plays lies in the past.
+				// JD's clock runs on, so everything that the suite plays lies in the past.
 				began := time.Now().Add(-time.Hour).Truncate(time.Second)
-				return warehousetest.StockSubject{StockReader: w, Setter: w, Far: &stockFar{far: far, now: began}, Began: began}
+				return warehousetest.StockSubject{StockReader: w, Setter: w, Remote: &stockRemote{remote: far, now: began}, Began: began}
 			})
 		})
 	}
 }
 
-// stockFar is the sandbox's stock as the suite wants it.
-type stockFar struct {
-	*far
+// stockRemote controls the sandbox's stock.
+type stockRemote struct {
+	*remote
 	now time.Time
 }
 
-func (f *stockFar) Now() time.Time       { return f.now }
-func (f *stockFar) Pass(d time.Duration) { f.now = f.now.Add(d) }
+func (f *stockRemote) Now() time.Time       { return f.now }
+func (f *stockRemote) Pass(d time.Duration) { f.now = f.now.Add(d) }
 
-func (f *stockFar) act(a jdsandbox.StockAct) {
+func (f *stockRemote) act(a jdsandbox.StockAct) {
 	a.DeptNo, a.WarehouseNo, a.At = "EBU0000000006313", "110006341", f.now
 	if _, err := f.jd.Move(a); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-func (f *stockFar) Receive(shopNo, goodsNo string, n int64) {
+func (f *stockRemote) Receive(shopNo, goodsNo string, n int64) {
 	f.act(jdsandbox.StockAct{Kind: jdsandbox.Receipt, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
 }
 
-func (f *stockFar) Sell(shopNo, goodsNo string, n int64) {
+func (f *stockRemote) Sell(shopNo, goodsNo string, n int64) {
 	f.act(jdsandbox.StockAct{Kind: jdsandbox.Sale, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
 }
 
-func (f *stockFar) TakeStock(shopNo, goodsNo string, difference int64) {
+func (f *stockRemote) TakeStock(shopNo, goodsNo string, difference int64) {
 	kind := jdsandbox.Gain
 	if difference < 0 {
 		kind = jdsandbox.Loss
@@ -99,15 +99,15 @@ func (f *stockFar) TakeStock(shopNo, goodsNo string, difference int64) {
 	f.act(jdsandbox.StockAct{Kind: kind, ShopNo: shopNo, GoodsNo: goodsNo, Num: max(difference, -difference)})
 }
 
-func (f *stockFar) Set(shopNo, goodsNo string, n int64) {
+func (f *stockRemote) Set(shopNo, goodsNo string, n int64) {
 	f.act(jdsandbox.StockAct{Kind: jdsandbox.SetStock, ShopNo: shopNo, GoodsNo: goodsNo, Num: n})
 }
 
-func (f *stockFar) Halve(shopNo, _ string) {
+func (f *stockRemote) Halve(shopNo, _ string) {
 	f.act(jdsandbox.StockAct{Kind: jdsandbox.RatioChange, ShopNo: shopNo, Percent: 50})
 }
 
-// setup is the seller that the suite's orders are of.
+// setup is the seller of the suite's orders.
 func setup(url string) *sellerv1.Setup {
 	return &sellerv1.Setup{
 		Name: "acme",
@@ -128,8 +128,8 @@ func env(name string) string {
 	return map[string]string{"SECRET": jdsandbox.DefaultAppSecret, "TOKEN": jdsandbox.DefaultToken}[name]
 }
 
-// far is the sandbox as the suite wants it.
-type far struct {
+// remote controls the sandbox.
+type remote struct {
 	t    *testing.T
 	jd   *jdsandbox.JD
 	url  string
@@ -138,7 +138,7 @@ type far struct {
 	conn *http.Transport
 }
 
-func open(t *testing.T, knobs jdsandbox.Knobs) (*Warehouse, *far) {
+func open(t *testing.T, knobs jdsandbox.Knobs) (*Warehouse, *remote) {
 	for _, code := range []jdsandbox.Code{"10009", "10010", "100130", "10014", "10015", "10016", "10017", "10018", "10019", "10033", "10034"} {
 		step := jdsandbox.Step{Code: code}
 		if len(knobs.Walk) > 0 {
@@ -157,7 +157,7 @@ func open(t *testing.T, knobs jdsandbox.Knobs) (*Warehouse, *far) {
 			t.Errorf("%d bad signatures", n)
 		}
 	})
-	f := &far{t: t, jd: jd, url: server.URL + "/routerjson", conn: jdapi.NewTransport()}
+	f := &remote{t: t, jd: jd, url: server.URL + "/routerjson", conn: jdapi.NewTransport()}
 	t.Cleanup(f.conn.CloseIdleConnections)
 	var dialer net.Dialer
 	f.conn.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -175,7 +175,7 @@ func open(t *testing.T, knobs jdsandbox.Knobs) (*Warehouse, *far) {
 	return w, f
 }
 
-func (f *far) fault(fault jdsandbox.Fault) string {
+func (f *remote) fault(fault jdsandbox.Fault) string {
 	id, err := f.jd.AddFault(fault)
 	if err != nil {
 		f.t.Fatal(err)
@@ -183,30 +183,30 @@ func (f *far) fault(fault jdsandbox.Fault) string {
 	return id
 }
 
-func (f *far) knobs(set func(*jdsandbox.Knobs)) {
+func (f *remote) knobs(set func(*jdsandbox.Knobs)) {
 	if err := f.jd.SetKnobs(set); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-func (f *far) nextOrder(fault jdsandbox.Fault) {
+func (f *remote) nextOrder(fault jdsandbox.Fault) {
 	fault.Methods, fault.Count = []string{jdapi.MethodAddOrder}, 1
 	f.fault(fault)
 }
 
-func (f *far) LoseAnswer() { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.LoseAnswer}) }
-func (f *far) DropCall()   { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.Drop}) }
-func (f *far) Refuse() {
+func (f *remote) LoseAnswer() { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.LoseAnswer}) }
+func (f *remote) DropCall()   { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.Drop}) }
+func (f *remote) Refuse() {
 	f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.Error, Code: "5001", ZH: "库存不足"})
 }
-func (f *far) Reject() { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.Error, Code: "61"}) }
+func (f *remote) Reject() { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.Error, Code: "61"}) }
 
-func (f *far) Down(down bool) {
+func (f *remote) Down(down bool) {
 	f.down.Store(down)
 	f.conn.CloseIdleConnections()
 }
 
-func (f *far) Busy(busy bool) {
+func (f *remote) Busy(busy bool) {
 	if busy {
 		f.busy = f.fault(jdsandbox.Fault{Kind: jdsandbox.Error, Code: "2", Chance: 1})
 		return
@@ -214,7 +214,7 @@ func (f *far) Busy(busy bool) {
 	f.jd.RemoveFault(f.busy)
 }
 
-func (f *far) Deny() {
+func (f *remote) Deny() {
 	f.knobs(func(k *jdsandbox.Knobs) {
 		k.Denied = []string{
 			jdapi.MethodAddOrder, jdapi.MethodExtQueryOrder, jdapi.MethodQueryOrder,
@@ -224,27 +224,27 @@ func (f *far) Deny() {
 	})
 }
 
-func (f *far) Expire() { f.jd.ExpireToken(jdsandbox.DefaultToken, time.Now().Add(-time.Hour)) }
+func (f *remote) Expire() { f.jd.ExpireToken(jdsandbox.DefaultToken, time.Now().Add(-time.Hour)) }
 
-func (f *far) Step() {
+func (f *remote) Step() {
 	if err := f.jd.Advance(time.Minute); err != nil {
 		f.t.Fatal(err)
 	}
 }
 
-func (f *far) Split(no string) {
+func (f *remote) Split(no string) {
 	f.knobs(func(k *jdsandbox.Knobs) { k.Split.Orders = append(k.Split.Orders, no) })
 }
 
-func (f *far) Short(no string) {
+func (f *remote) Short(no string) {
 	f.knobs(func(k *jdsandbox.Knobs) { k.Short.Orders = append(k.Short.Orders, no) })
 }
 
-func (f *far) Cancel(no string) {
+func (f *remote) Cancel(no string) {
 	f.knobs(func(k *jdsandbox.Knobs) { k.OwnCancel.Orders = append(k.OwnCancel.Orders, no) })
 }
 
-func (f *far) Documents(no string) int {
+func (f *remote) Documents(no string) int {
 	n := 0
 	for _, d := range f.jd.Documents(no) {
 		if d.Parent == "" {
@@ -254,7 +254,8 @@ func (f *far) Documents(no string) int {
 	return n
 }
 
-// Sentences that look like the end of a flow end nothing, and neither does a failure inside an answer that looks well.
+// Texts that resemble the end of a flow end nothing, and neither does a failure inside an answer that looks like a
+// success.
 func TestWhatLooksLikeAnEndIsNone(t *testing.T) {
 	wrong := func(name string, knobs jdsandbox.Knobs) {
 		t.Run(name, func(t *testing.T) {

@@ -15,21 +15,23 @@ import (
 )
 
 const (
-	// clockLimit is what JD tolerates between its clock and ours (docs/jd-api.md, Timestamp). Half of it is a fault already: clocks drift on.
+	// clockLimit is how far our clock may be from JD's (docs/jd-api.md, Timestamp). Half of it already counts as a fault,
+	// because clocks drift on.
 	clockLimit = 6 * time.Minute
 	// turnPatience is how long a diagnosis waits for its turn within the quota.
 	turnPatience = 10 * time.Second
-	// codeNoMethod is JD's for a method that it does not have (docs/jd-api.md, Error codes), as may be the case with queryOrderStatus (docs/jd-api.md, Order look-up).
+	// codeNoMethod is JD's code for a method that does not exist; queryOrderStatus may be one (docs/jd-api.md, Order
+	// look-up).
 	codeNoMethod = "15"
-	// nobody is a number that JD has given to no document.
-	nobody = "ESL0000000000000000"
-	// noGoods is one that JD has given to no goods.
-	noGoods = "EMG0000000000000"
+	// absentOrder is a number that no document of JD's has.
+	absentOrder = "ESL0000000000000000"
+	// absentGoods is a number that no goods of JD's have.
+	absentGoods = "EMG0000000000000"
 )
 
-// forms are the shapes of JD's numbers (docs/jd-api.md, Numbers and texts). JD takes what it likes, so a number of another shape is only probably
-// wrong.
-var forms = []struct {
+// numberFormats are the formats of JD's numbers (docs/jd-api.md, Numbers and texts). JD does not promise them, so a
+// number of another format is only probably wrong.
+var numberFormats = []struct {
 	prefix string
 	form   *regexp.Regexp
 	zh, en string
@@ -47,22 +49,23 @@ var forms = []struct {
 
 var _ warehouse.Doctor = (*Warehouse)(nil)
 
-// Diagnose tries all that orders need of JD, and, where a shop has a booking, what following its stock needs. To learn whether orders may be placed it places one that has nothing in it,
-// which JD refuses by its parameters after it has looked at the permission. That it looks in this order is inferred
-// (the sandbox): should it not, a permission that lacks shows only with the first order.
+// Diagnose tries everything that orders need of JD and, if a shop has a booking, everything that following its stock
+// needs. To check whether orders may be sent it sends an empty one, which JD rejects by its parameters after it has
+// checked the permission. That JD checks in this sequence is an inference: if it does not, a missing permission shows
+// only with the first order.
 func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 	rows := w.numbers()
-	dates := &dated{to: w.api.Transport}
+	dates := &dateRecorder{to: w.api.Transport}
 	if dates.to == nil {
 		dates.to = jdapi.NewTransport()
 	}
-	// A client of its own: it reads JD's clock without correcting the workers'.
+	// A client of its own: it reads JD's clock without correcting the workers' clients.
 	api := &jdapi.Client{
 		URL: w.api.URL, AppKey: w.api.AppKey, AppSecret: w.api.AppSecret, Tokens: w.api.Tokens,
 		Limiter: w.api.Limiter, Class: w.api.Class, Transport: dates, Now: w.api.Now, ReadOnly: w.api.ReadOnly,
 	}
-	calls := []tried{
-		{jdapi.MethodExtQueryOrder, "无法按单号确认订单是否已推送", "nobody can ask whether an order arrived", func(ctx context.Context) error {
+	calls := []probe{
+		{jdapi.MethodExtQueryOrder, "无法按单号确认订单是否已推送", "whether an order arrived cannot be looked up", func(ctx context.Context) error {
 			_, err := api.ExtQueryOrder(ctx, jdapi.ExtQueryOrder{
 				IsvUUIDs: []string{"DOCTOR"}, IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department,
 			})
@@ -79,15 +82,15 @@ func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 			return err
 		}},
 		{jdapi.MethodQueryOrder, "无法跟踪订单", "orders cannot be followed", func(ctx context.Context) error {
-			_, err := api.QueryOrder(ctx, nobody)
+			_, err := api.QueryOrder(ctx, absentOrder)
 			return err
 		}},
 		{jdapi.MethodQueryOrderStatus, "订单明细不含状态时，无法得知订单状态", "states are not known where the details lack them", func(ctx context.Context) error {
-			_, err := api.QueryOrderStatus(ctx, nobody)
+			_, err := api.QueryOrderStatus(ctx, absentOrder)
 			return err
 		}},
-		{jdapi.MethodQueryOrderPacks, "一单多包裹时，无法得知各包裹内的商品", "of several parcels nobody can tell which goods lie in which", func(ctx context.Context) error {
-			_, err := api.QueryOrderPacks(ctx, nobody)
+		{jdapi.MethodQueryOrderPacks, "一单多包裹时，无法得知各包裹内的商品", "with several packages it is unknown which goods are in which", func(ctx context.Context) error {
+			_, err := api.QueryOrderPacks(ctx, absentOrder)
 			return err
 		}},
 	}
@@ -97,14 +100,14 @@ func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 			rows = append(rows, warehouse.Diagnosis{What: shortMethod(c.method), Note: "not tried: nothing that writes is called in shadow"})
 			continue
 		}
-		err := turn(ctx, c.call)
+		err := inTurn(ctx, c.call)
 		if i == 0 {
 			general, goOn := w.general(err, dates, api.URL)
 			if rows = append(rows, general...); !goOn {
 				return rows
 			}
 		}
-		rows = append(rows, warehouse.Diagnosis{What: shortMethod(c.method), Err: permitted(err, c.zh, c.en)})
+		rows = append(rows, warehouse.Diagnosis{What: shortMethod(c.method), Err: permissionFinding(err, c.zh, c.en)})
 	}
 	rows = append(rows, w.lists(ctx, api)...)
 	if w.seller.Setup.GetStock().GetSetAtWarehouse() {
@@ -113,16 +116,16 @@ func (w *Warehouse) Diagnose(ctx context.Context) []warehouse.Diagnosis {
 	return rows
 }
 
-// tried is a call, and what goes without it.
-type tried struct {
+// probe is a call, and what does not work without it.
+type probe struct {
 	method string
 	zh, en string
 	call   func(context.Context) error
 }
 
-// stockCalls tries what following stock needs, in a place of this account whose shop has a booking; nothing when there is
-// none. The last minute of the flow is read, and no stock is set.
-func (w *Warehouse) stockCalls(api *jdapi.Client) []tried {
+// stockCalls returns the probes for following stock, for one place of this account whose shop has a booking; none if
+// there is no such place. They read the last minute of the flow and set no stock.
+func (w *Warehouse) stockCalls(api *jdapi.Client) []probe {
 	no, shopNo := "", ""
 	for _, p := range w.seller.Places() {
 		if site, _ := w.seller.Warehouse(p.Warehouse); site.GetAccount() == w.account.Name {
@@ -139,14 +142,14 @@ func (w *Warehouse) stockCalls(api *jdapi.Client) []tried {
 	}
 	dept := w.account.Department
 	flow := jdapi.FlowQuery{DeptNo: dept, WarehouseNo: no, ShopNo: shopNo, From: now().Add(-2 * time.Minute), To: now().Add(-time.Minute), Page: 1, PageSize: flowPage}
-	shop := jdapi.ShopStockQuery{DeptNo: dept, WarehouseNo: no, ShopNo: shopNo, GoodsNos: []string{noGoods}, Page: 1, PageSize: shopStockPage}
+	shop := jdapi.ShopStockQuery{DeptNo: dept, WarehouseNo: no, ShopNo: shopNo, GoodsNos: []string{absentGoods}, Page: 1, PageSize: shopStockPage}
 	changes := jdapi.ChangeQuery{DeptNo: dept, From: flow.From, To: flow.To, Page: 1, PageSize: 1}
-	unread, unproved := "无法读取店铺库存流水，库存调整不会下发", "movements are not read, and no adjustment is told"
-	calls := []tried{
+	unread, unproved := "无法读取店铺库存流水，库存调整不会下发", "movements are not read, and no adjustment is published"
+	calls := []probe{
 		{jdapi.MethodQueryVmiShopStockFlow, unread, unproved, func(ctx context.Context) error {
 			rows, end, err := api.QueryVmiShopStockFlow(ctx, flow)
 			if err == nil && !end && len(rows) == 0 {
-				return fault.ReasonOf(noEnd(), "")
+				return fault.ReasonOf(missingEnd(), "")
 			}
 			return w.flowRefused(err, shopNo)
 		}},
@@ -157,41 +160,41 @@ func (w *Warehouse) stockCalls(api *jdapi.Client) []tried {
 	}
 	unexplained, why := "无法用盘点和等级变更解释库存差异", "differences cannot be explained by stock-takes and changes of level"
 	return append(calls,
-		tried{jdapi.MethodQueryStock, "无法盘点仓库库存，店铺可售数量不会更新", "the warehouse is not counted, and shops' shares are not told", func(ctx context.Context) error {
+		probe{jdapi.MethodQueryStock, "无法盘点仓库库存，店铺可售数量不会更新", "the warehouse is not counted, and shops' shares are not published", func(ctx context.Context) error {
 			_, err := api.QueryStock(ctx, dept, no, 1, 1)
 			return err
 		}},
-		tried{jdapi.MethodQueryCheckStockProfit, unexplained, why, func(ctx context.Context) error {
+		probe{jdapi.MethodQueryCheckStockProfit, unexplained, why, func(ctx context.Context) error {
 			_, err := api.QueryCheckStockProfit(ctx, changes)
 			return err
 		}},
-		tried{jdapi.MethodQueryCheckStockLosses, unexplained, why, func(ctx context.Context) error {
+		probe{jdapi.MethodQueryCheckStockLosses, unexplained, why, func(ctx context.Context) error {
 			_, err := api.QueryCheckStockLosses(ctx, changes)
 			return err
 		}},
-		tried{jdapi.MethodQueryGoodsLevelChange, unexplained, why, func(ctx context.Context) error {
+		probe{jdapi.MethodQueryGoodsLevelChange, unexplained, why, func(ctx context.Context) error {
 			_, err := api.QueryGoodsLevelChange(ctx, changes)
 			return err
 		}},
 	)
 }
 
-// flowRefused makes a finding of JD's words about a flow: unlike the numbers of nobody that are tried elsewhere, the shop and
-// the warehouse are the set-up's.
+// flowRefused turns JD's refusal to list a flow into a finding: unlike the absent numbers in the other probes, the shop
+// and the warehouse here are those of the settings.
 func (w *Warehouse) flowRefused(err error, shopNo string) error {
 	var no *jdapi.Error
 	if errors.As(err, &no) && (no.Class == jdapi.ClassBusiness || no.Class == jdapi.ClassData) {
 		return refusal(no, "stock.refused", "京东拒绝读取店铺 "+shopNo+" 的库存流水，请核对店铺、仓库、事业部编号",
-			"JD does not tell the flow of shop "+shopNo+": look at the numbers of shop, warehouse and department")
+			"JD does not list the flow of shop "+shopNo+": check the numbers of shop, warehouse and department")
 	}
 	return err
 }
 
-// numbers looks at the shapes of the set-up's numbers, of what this account serves.
+// numbers checks the format of the numbers in the settings that this account serves.
 func (w *Warehouse) numbers() []warehouse.Diagnosis {
 	var wrong []warehouse.Diagnosis
 	look := func(field, prefix, value string) {
-		for _, f := range forms {
+		for _, f := range numberFormats {
 			if f.prefix == prefix && !f.form.MatchString(value) {
 				wrong = append(wrong, warehouse.Diagnosis{What: field, Err: fault.Reason{
 					Code: "setup.form", ZH: value + " 可能有误：" + f.zh, EN: value + " is probably wrong: " + f.en,
@@ -235,9 +238,9 @@ func (w *Warehouse) numbers() []warehouse.Diagnosis {
 	return []warehouse.Diagnosis{{What: "numbers", Note: "all look like JD's"}}
 }
 
-// general says what the first call tells about every call: whether JD answers, the clock, the credential. goOn is false
-// when no other call can do better.
-func (w *Warehouse) general(err error, dates *dated, url string) (rows []warehouse.Diagnosis, goOn bool) {
+// general returns what the first call shows about all calls: whether JD answers, the clock, the credential. goOn is false
+// if no other call can succeed.
+func (w *Warehouse) general(err error, dates *dateRecorder, url string) (rows []warehouse.Diagnosis, goOn bool) {
 	var no *jdapi.Error
 	answered := err == nil || errors.As(err, &no)
 	if url == "" {
@@ -246,17 +249,17 @@ func (w *Warehouse) general(err error, dates *dated, url string) (rows []warehou
 	if !answered {
 		what, reason := "address", fault.Reason{
 			Code: "warehouse.silent", ZH: url + " 没有返回可识别的应答，请检查地址和网络：" + err.Error(),
-			EN: "no answer to be understood from " + url + "; look at the address and the network: " + err.Error(),
+			EN: "no usable answer from " + url + "; check the address and the network: " + err.Error(),
 		}
 		var kept fault.Reason
 		if errors.Is(err, jdapi.ErrAddress) {
-			reason = fault.ReasonOf(w.elsewhere(err), reason.Code)
+			reason = fault.ReasonOf(w.wrongAddress(err), reason.Code)
 		} else if errors.Is(err, jdapi.ErrToken) && errors.As(err, &kept) {
 			what, reason = "token", kept
 		} else if errors.Is(err, jdapi.ErrToken) {
 			what, reason = "token", fault.Reason{
 				Code: "warehouse.token", ZH: "本机读不到授权信息（令牌或应用密钥），请检查设置中的 file 或 env：" + err.Error(),
-				EN: "the credential cannot be read on this machine; look at file or env in the set-up: " + err.Error(),
+				EN: "the credential cannot be read on this machine; check file or env in the set-up: " + err.Error(),
 			}
 		}
 		return []warehouse.Diagnosis{{What: what, Err: reason}}, false
@@ -267,7 +270,7 @@ func (w *Warehouse) general(err error, dates *dated, url string) (rows []warehou
 	}
 	token := warehouse.Diagnosis{What: "token"}
 	if errors.Is(err, jdapi.ErrToken) {
-		token.Err = fault.ReasonOf(w.mendable(err), "warehouse.token")
+		token.Err = fault.ReasonOf(w.setupError(err), "warehouse.token")
 	}
 	return append(rows, token), token.Err == nil
 }
@@ -281,7 +284,7 @@ func clockRow(behind time.Duration, known bool) warehouse.Diagnosis {
 	}
 	switch {
 	case !known:
-		d.Note = "JD told no time"
+		d.Note = "JD gave no time"
 	case off.Abs() > clockLimit/2:
 		d.Err = fault.Reason{
 			Code: "clock.off", ZH: fmt.Sprintf("本机时钟比京东%s，最多允许 %v；请启用 NTP 校时", zh, clockLimit),
@@ -293,8 +296,8 @@ func clockRow(behind time.Duration, known bool) warehouse.Diagnosis {
 	return d
 }
 
-// permitted says what a call's outcome tells of its permission: nil when JD looked at the question itself.
-func permitted(err error, zh, en string) error {
+// permissionFinding returns what a call's error says about its permission: nil if JD looked at the query itself.
+func permissionFinding(err error, zh, en string) error {
 	var no *jdapi.Error
 	var reason fault.Reason
 	switch {
@@ -303,27 +306,27 @@ func permitted(err error, zh, en string) error {
 	case errors.As(err, &reason):
 		return reason
 	case !errors.As(err, &no):
-		return fault.Reason{Code: "warehouse.silent", ZH: "没有收到可识别的应答，请重试：" + err.Error(), EN: "no answer to be understood, try again: " + err.Error()}
+		return fault.Reason{Code: "warehouse.silent", ZH: "没有收到可识别的应答，请重试：" + err.Error(), EN: "no usable answer, try again: " + err.Error()}
 	}
 	switch {
 	case no.Code == codeNoMethod:
 		return refusal(no, "warehouse.method", "京东不认识此接口，请检查 url，并向京东确认该接口是否可用；否则"+zh,
-			"JD does not know this call: look at url, and ask JD whether it is available; until then "+en)
+			"JD does not know this call: check url, and ask JD whether it is available; until then "+en)
 	case no.Class == jdapi.ClassProgram:
-		return refusal(no, "warehouse.call", "京东网关不接受此调用方式，请核对 url 与应用所属平台；否则"+zh, "JD's gateway does not take this call as it is made: look at url and the application's platform; until then "+en)
+		return refusal(no, "warehouse.call", "京东网关不接受此调用方式，请核对 url 与应用所属平台；否则"+zh, "JD's gateway does not take this call as it is made: check url and the application's platform; until then "+en)
 	case no.Class == jdapi.ClassPermission:
 		return refusal(no, "warehouse.permission", "请在京东开放平台开通此接口权限，否则"+zh, "have JD grant this call, or "+en)
 	case no.Class == jdapi.ClassQuota:
 		return refusal(no, "warehouse.quota", "京东的调用额度已用完，请稍后重试", "JD's call budget is used up, try again later")
 	case no.Class == jdapi.ClassTransient:
 		return refusal(no, "warehouse.silent", "京东暂时无法处理，请重试", "JD failed, try again")
-	default: // a number that nobody has, an order with nothing in it
+	default: // an absent number, an empty order
 		return nil
 	}
 }
 
-// turn makes a call, waiting for its turn within the quota.
-func turn(ctx context.Context, call func(context.Context) error) error {
+// inTurn makes a call, waiting for its turn within the quota.
+func inTurn(ctx context.Context, call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, turnPatience)
 	defer cancel()
 	for {
@@ -339,15 +342,15 @@ func turn(ctx context.Context, call func(context.Context) error) error {
 	}
 }
 
-// dated notes the time in JD's answers.
-type dated struct {
+// dateRecorder records the time in JD's answers.
+type dateRecorder struct {
 	to   http.RoundTripper
 	mu   sync.Mutex
 	date time.Time
 	at   time.Time
 }
 
-func (d *dated) RoundTrip(r *http.Request) (*http.Response, error) {
+func (d *dateRecorder) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := d.to.RoundTrip(r)
 	if err == nil {
 		d.mu.Lock()
@@ -359,8 +362,8 @@ func (d *dated) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// behind is how far our clock is behind JD's, to a second or two; false when JD told no time.
-func (d *dated) behind(now func() time.Time) (time.Duration, bool) {
+// behind returns how far our clock is behind JD's, to a second or two; false if JD gave no time.
+func (d *dateRecorder) behind(now func() time.Time) (time.Duration, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.date.IsZero() {

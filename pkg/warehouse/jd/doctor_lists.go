@@ -12,29 +12,29 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// askedAtOnce is how many numbers one question names. JD publishes no limit of these lists.
-const askedAtOnce = 20
+// numbersPerCall is how many numbers one query names. JD publishes no limit for these lists.
+const numbersPerCall = 20
 
-// number is one number of the set-up, and where it stands there.
+// number is one number in the settings, and its field there.
 type number struct {
 	field, no string
-	// shop is that whose number it is; nil for others.
+	// shop is the shop whose number it is; nil for others.
 	shop *sellerv1.Shop
 }
 
-// list is one of JD's lists, and the set-up's numbers that it should have.
+// list is one of JD's lists, and the numbers of the settings that it should contain.
 type list struct {
 	method string
-	// zh and en are what one of its rows is.
+	// zh and en name one of its rows.
 	zh, en  string
 	numbers []number
-	// disabled is JD's code for a row that is not to be used; empty where none is published.
+	// disabled is JD's code for a disabled row; empty if none is published.
 	disabled string
 	ask      func(ctx context.Context, nos []string) ([]jdapi.Master, error)
 }
 
-// lists compares the set-up's numbers with JD's lists: each that JD does not have, or has disabled, is a finding. A list that
-// JD does not give is said to be not compared: orders need none of them.
+// lists compares the settings with JD's lists. Each number that JD does not have, or has disabled, is a finding. A list
+// that JD does not return is reported as not compared: orders need none of them.
 func (w *Warehouse) lists(ctx context.Context, api *jdapi.Client) []warehouse.Diagnosis {
 	var rows []warehouse.Diagnosis
 	for _, l := range w.listed(api) {
@@ -84,7 +84,7 @@ func (w *Warehouse) listed(api *jdapi.Client) []list {
 	}
 }
 
-// compare asks for a list and holds the numbers against it.
+// compare reads a list and compares the numbers with it.
 func (w *Warehouse) compare(ctx context.Context, l list) []warehouse.Diagnosis {
 	var nos []string
 	for _, n := range l.numbers {
@@ -93,8 +93,8 @@ func (w *Warehouse) compare(ctx context.Context, l list) []warehouse.Diagnosis {
 	slices.Sort(nos)
 	nos = slices.Compact(nos)
 	known := map[string]jdapi.Master{}
-	for some := range slices.Chunk(nos, askedAtOnce) {
-		err := turn(ctx, func(ctx context.Context) error {
+	for some := range slices.Chunk(nos, numbersPerCall) {
+		err := inTurn(ctx, func(ctx context.Context) error {
 			rows, err := l.ask(ctx, some)
 			for _, m := range rows {
 				known[m.No] = m
@@ -140,13 +140,14 @@ func (w *Warehouse) compare(ctx context.Context, l list) []warehouse.Diagnosis {
 	return []warehouse.Diagnosis{{What: shortMethod(l.method), Note: note}}
 }
 
-// notCompared is a list that JD does not give. JD's own words about the numbers are a finding, all else is not about them.
+// notCompared reports a list that JD did not return. A refusal in business terms is a finding about the numbers; any
+// other error is not.
 func (l list) notCompared(err error) warehouse.Diagnosis {
 	d := warehouse.Diagnosis{What: shortMethod(l.method)}
 	var no *jdapi.Error
 	switch {
 	case errors.As(err, &no) && (no.Class == jdapi.ClassBusiness || no.Class == jdapi.ClassData):
-		d.Err = refusal(no, "setup.number", "京东拒绝查询"+l.zh+"，请核对编号", "JD refuses to list this "+l.en+": look at its number")
+		d.Err = refusal(no, "setup.number", "京东拒绝查询"+l.zh+"，请核对编号", "JD refuses to list this "+l.en+": check its number")
 	case errors.As(err, &no) && no.Class == jdapi.ClassPermission:
 		d.Note = "not compared: JD does not grant this call; orders do not need it"
 	default:
@@ -155,8 +156,9 @@ func (l list) notCompared(err error) warehouse.Diagnosis {
 	return d
 }
 
-// platformOf is a fault of a shop whose number belongs to the other kind of platform: JD's own shops and all others have
-// numbers of their own. Which one it is says the set-up's platform, or a booking from the flow, which only JD's own shops have.
+// platformOf returns the fault of a shop whose number belongs to the other kind of platform: shops on JD's own platform
+// and all others are numbered separately. Which kind it is follows from the platform in the settings, or from a booking
+// by the flow, which only shops on JD's platform have.
 func (w *Warehouse) platformOf(shop *sellerv1.Shop, m jdapi.Master) *fault.Reason {
 	if m.Platform == "" {
 		return nil

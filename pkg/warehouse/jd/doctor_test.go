@@ -38,13 +38,13 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 	}
 	for _, test := range []struct {
 		name     string
-		booking  string // of the shop, when it is followed
+		booking  string // of the shop, if it is followed
 		stock    string // of the set-up
 		from, to string
 		knobs    func(*jdsandbox.Config)
 		env      map[string]string
 		now      func() time.Time
-		// rows that are told, all when nil; wrong ones with a part of their text.
+		// rows are the expected ones, nil for all; wrong ones with a part of their text.
 		rows  []string
 		wrong map[string]string
 	}{
@@ -141,7 +141,7 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 			name: "JD refuses to list the shop", knobs: func(c *jdsandbox.Config) {
 				c.Knobs.Faults = []jdsandbox.Fault{{Kind: jdsandbox.Error, Code: "5001", ZH: "店铺不存在", Methods: []string{"eclp.master.queryShop"}, Chance: 1}}
 			},
-			rows: slices.Concat(all, lists), wrong: map[string]string{"master.queryShop": "look at its number"},
+			rows: slices.Concat(all, lists), wrong: map[string]string{"master.queryShop": "check its number"},
 		},
 		{name: "stock is followed", booking: "flow", rows: slices.Concat(all, stock, lists)},
 		{

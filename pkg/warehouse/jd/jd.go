@@ -1,9 +1,9 @@
-// Package jd is the JD Canghai warehouse (ECLP) behind the contract of package warehouse: JD's answers in our words, and
-// the tables of what JD's codes mean.
+// Package jd is the adapter for the JD Canghai warehouse (ECLP). It implements the contract of package warehouse and
+// holds the tables of what JD's codes mean.
 //
-// It decides what an order is in JD's fields, what may not be sent at all, and what each answer means for the work at
-// hand. How a call travels is jdapi's; whether and when to repeat one is the caller's. It remembers nothing that
-// correctness hangs on.
+// It decides how an order is written in JD's fields, which orders cannot be sent at all, and what each answer means.
+// Package jdapi makes the calls; the caller decides whether and when to repeat one. A Warehouse holds no state that
+// correctness depends on.
 //
 // The facts about JD are listed in docs/jd-api.md.
 package jd
@@ -31,28 +31,27 @@ import (
 // maxParts is how many children of split orders are remembered.
 const maxParts = 10_000
 
-// Options is what a Warehouse is made of.
+// Options is what a Warehouse needs.
 type Options struct {
 	Seller *seller.Seller
-	// Warehouse is the ERP's code of it.
+	// Warehouse is the ERP's code for it.
 	Warehouse string
-	// Class is the class of all its calls against the quota.
+	// Class is the quota class of all its calls.
 	Class warehouse.Class
-	// ReadOnly refuses every call that may change something at JD, before it is sent.
+	// ReadOnly rejects every call that may change something at JD before it is sent.
 	ReadOnly bool
-	// Limiter gives turns; nil gives them all at once.
+	// Limiter assigns turns within the quota; nil means no limit.
 	Limiter jdapi.Limiter
-	// Env looks environment variables up for the set-up's secrets that are kept there, Trust says which files and variables
-	// they may be.
+	// Env reads environment variables for secrets that are kept there, Trust limits which files and variables may hold them.
 	Env   func(name string) string
 	Trust seller.Trust
-	// Tokens keeps the tokens that are ours to refresh; nil where nobody does.
+	// Tokens keeps the tokens that we refresh; nil if this process has none.
 	Tokens TokenKeeper
-	// Transport carries the calls, one of jdapi.NewTransport when nil. Share it: it keeps connections.
+	// Transport carries the calls (jdapi.NewTransport if nil). Share it, because it keeps connections open.
 	Transport http.RoundTripper
 	// Metrics; optional.
 	Metrics *Metrics
-	// Now is the clock, time.Now when nil.
+	// Now is the clock, time.Now if nil.
 	Now func() time.Time
 }
 
@@ -63,7 +62,7 @@ type Warehouse struct {
 	no      string
 	api     *jdapi.Client
 
-	// noPacks: JD does not let this seller ask which goods lie in which parcel, which was asked once too often.
+	// noPacks: JD does not let this seller ask which goods are in which package. It was asked once and is not asked again.
 	noPacks atomic.Bool
 
 	mu    sync.Mutex
@@ -75,7 +74,7 @@ var (
 	_ warehouse.OrderReader = (*Warehouse)(nil)
 )
 
-// New makes the warehouse. A set-up that lacks something is a fault.Hold.
+// New makes a Warehouse. Incomplete settings are a fault.Hold.
 func New(o Options) (*Warehouse, error) {
 	site, known := o.Seller.Warehouse(o.Warehouse)
 	account, has := o.Seller.Account(site.GetAccount())
@@ -83,7 +82,7 @@ func New(o Options) (*Warehouse, error) {
 		return fault.Hold(seller.CauseWarehouse(o.Seller.Name(), o.Warehouse), fault.Reason{
 			Code: "warehouse.setup", Field: "warehouse",
 			ZH: fmt.Sprintf("仓库 %s 的设置缺少 %s，补全后自动继续", o.Warehouse, field),
-			EN: fmt.Sprintf("the set-up of warehouse %s lacks %s; it goes on by itself when that is added", o.Warehouse, field),
+			EN: fmt.Sprintf("the set-up of warehouse %s lacks %s; it continues automatically once that is added", o.Warehouse, field),
 		})
 	}
 	switch {
@@ -135,37 +134,37 @@ func source(ref *sellerv1.SecretRef, env func(string) string, trust seller.Trust
 	}
 }
 
-// SendOrder hands the order over.
+// SendOrder sends the order.
 func (w *Warehouse) SendOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Receipt, error) {
 	return w.SendPlanned(ctx, o, w.PlanOrder(o))
 }
 
-// SendPlanned sends the plan's body as it is.
+// SendPlanned sends the plan's body unchanged.
 func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
 	if plan.Err != nil {
 		return warehouse.Receipt{}, plan.Err
 	}
 	no, err := w.api.AddOrderText(ctx, plan.Body)
 	if err != nil {
-		return warehouse.Receipt{}, w.unwritten(o, err)
+		return warehouse.Receipt{}, w.sendError(o, err)
 	}
 	return warehouse.Receipt{WarehouseNo: no, Cleaned: plan.Cleaned}, nil
 }
 
-// FindOrders asks by our outbound numbers. Parts of a split order do not count as further documents.
+// FindOrders looks orders up by our outbound numbers. Parts of a split order do not count as further documents.
 func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[string]warehouse.Found, error) {
 	nos := slices.Compact(slices.Sorted(slices.Values(outboundNos)))
 	if len(nos) > warehouse.FindLimit {
 		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(nos), warehouse.FindLimit)
 	}
 	for _, no := range nos {
-		if !askable(no) {
+		if !queryable(no) {
 			return nil, fmt.Errorf("find order %q: not a number that JD can be asked by", no)
 		}
 	}
-	rows, err := w.rows(ctx, nos, byOutbound)
+	rows, err := w.lookUp(ctx, nos, byOutbound)
 	if err != nil {
-		return nil, w.unread(err)
+		return nil, w.readError(err)
 	}
 	documents := map[string][]warehouse.Found{}
 	for _, row := range rows {
@@ -174,9 +173,9 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 		case row.EclpSoNo == "":
 			// JD has nothing under this number.
 		case !row.EclpSoNo.Number():
-			return nil, fmt.Errorf("find orders: JD tells of a document under something that is no number: %d bytes", len(row.EclpSoNo))
+			return nil, fmt.Errorf("find orders: JD lists a document whose number is not one: %d bytes", len(row.EclpSoNo))
 		case no == "":
-			return nil, fmt.Errorf("find orders: JD tells of %s without saying which order it is", row.EclpSoNo)
+			return nil, fmt.Errorf("find orders: JD lists %s without saying which order it is", row.EclpSoNo)
 		case slices.Contains(nos, no):
 			documents[no] = append(documents[no], warehouse.Found{
 				OutboundNo: no, WarehouseNo: string(row.EclpSoNo),
@@ -186,48 +185,49 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 	}
 	found := make(map[string]warehouse.Found, len(documents))
 	for no, list := range documents {
-		if found[no], err = w.pick(ctx, list); err != nil {
+		if found[no], err = w.chooseDocument(ctx, list); err != nil {
 			return nil, err
 		}
 	}
 	return found, nil
 }
 
-// askable tells whether a number can stand in the comma list that JD is asked by.
-func askable(no string) bool {
+// queryable reports whether a number can be an element of the comma list of a query.
+func queryable(no string) bool {
 	return strings.TrimSpace(no) == no && no != "" && !strings.Contains(no, ",")
 }
 
 func byOutbound(q *jdapi.ExtQueryOrder, nos []string) { q.IsvUUIDs = nos }
 func byPlatform(q *jdapi.ExtQueryOrder, nos []string) { q.SpSoNos = nos }
 
-// rows asks for nos. Should JD refuse instead of answering with an empty list where it has none (not known, unknown), the
-// refusal may be about one number only, so halves are asked until it is about a single one.
-func (w *Warehouse) rows(ctx context.Context, nos []string, by func(*jdapi.ExtQueryOrder, []string)) ([]jdapi.ExtOrder, error) {
+// lookUp queries nos. If JD answers a query for absent numbers with a refusal instead of an empty list (unknown), the
+// refusal may be about a single number. Then halves are queried until it is about one number.
+func (w *Warehouse) lookUp(ctx context.Context, nos []string, by func(*jdapi.ExtQueryOrder, []string)) ([]jdapi.ExtOrder, error) {
 	if len(nos) == 0 {
 		return nil, nil
 	}
 	query := jdapi.ExtQueryOrder{IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department}
 	by(&query, nos)
 	rows, err := w.api.ExtQueryOrder(ctx, query)
-	if err == nil || !saysNone(err) {
+	if err == nil || !saysNotFound(err) {
 		return rows, err
 	}
 	if len(nos) == 1 {
 		return nil, nil
 	}
 	half := len(nos) / 2
-	first, err := w.rows(ctx, nos[:half], by)
+	first, err := w.lookUp(ctx, nos[:half], by)
 	if err != nil {
 		return nil, err
 	}
-	second, err := w.rows(ctx, nos[half:], by)
+	second, err := w.lookUp(ctx, nos[half:], by)
 	return append(first, second...), err
 }
 
-// pick makes one answer of all documents under one number. JD may list the parts of a split order under the number of
-// the whole (not known); those are no further documents. A live document goes before a cancelled one, then the older.
-func (w *Warehouse) pick(ctx context.Context, list []warehouse.Found) (warehouse.Found, error) {
+// chooseDocument makes one result of all documents under one number. JD may list the parts of a split order under the
+// number of the whole (unknown); they are no further documents. A live document comes before a cancelled one, then the
+// older one.
+func (w *Warehouse) chooseDocument(ctx context.Context, list []warehouse.Found) (warehouse.Found, error) {
 	slices.SortFunc(list, func(a, b warehouse.Found) int {
 		return cmp.Or(cmp.Compare(cancelled(a), cancelled(b)), cmp.Compare(a.WarehouseNo, b.WarehouseNo))
 	})
@@ -237,10 +237,10 @@ func (w *Warehouse) pick(ctx context.Context, list []warehouse.Found) (warehouse
 		order, err := w.api.QueryOrder(ctx, whole[i].WarehouseNo)
 		var no *jdapi.Error
 		if errors.As(err, &no) && (no.Class == jdapi.ClassBusiness || no.Class == jdapi.ClassPermission) {
-			continue // then it counts: better a false alarm than none
+			continue // counted as a further document: better a false alarm than none
 		}
 		if err != nil {
-			return warehouse.Found{}, w.unread(err)
+			return warehouse.Found{}, w.readError(err)
 		}
 		w.addParts(whole[i].WarehouseNo, order)
 		whole = w.withoutParts(whole)
@@ -296,7 +296,7 @@ func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (wareh
 		if errors.As(err, &no) && no.Class == jdapi.ClassBusiness && numberAtFault(no) != seller.NumberDepartment {
 			err = fmt.Errorf("%w: %w", warehouse.ErrNotFound, err)
 		}
-		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, w.unread(err))
+		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, w.readError(err))
 	}
 	switch order.EclpSoNo {
 	case "":
@@ -308,7 +308,7 @@ func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (wareh
 	steps := order.Statuses
 	if order.CurrentStatus == "" && len(steps) == 0 {
 		if steps, err = w.api.QueryOrderStatus(ctx, warehouseNo); err != nil {
-			return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, w.unread(err))
+			return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, w.readError(err))
 		}
 	}
 	w.addParts(warehouseNo, order)
@@ -318,7 +318,7 @@ func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (wareh
 		History: w.history(steps), Packages: packages(order.Packages), Waybills: order.WayBill.List(),
 		Children: slices.DeleteFunc(order.SplitEclpSoNos.List(), func(child string) bool { return child == warehouseNo }),
 	}
-	d.State = w.current(order.CurrentStatus, d.History)
+	d.State = w.currentState(order.CurrentStatus, d.History)
 	if d.Lines, err = lines(order.Lines, len(d.Children) > 0); err != nil {
 		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, err)
 	}
@@ -330,10 +330,10 @@ func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (wareh
 			d.Waybills = append(d.Waybills, p.Waybill)
 		}
 	}
-	return d, w.pack(ctx, &d)
+	return d, w.fillPackages(ctx, &d)
 }
 
-// history is JD's steps, oldest first. Their order in the answer means nothing, and some come twice.
+// history is the document's states, oldest first. Their sequence in the answer means nothing, and some occur twice.
 func (w *Warehouse) history(steps []jdapi.OrderStatus) []warehouse.State {
 	history := make([]warehouse.State, 0, len(steps))
 	for _, s := range steps {
@@ -345,9 +345,9 @@ func (w *Warehouse) history(steps []jdapi.OrderStatus) []warehouse.State {
 	return history
 }
 
-// current is where the order stands: JD's word first, whatever the history says (docs/jd-api.md, Order status). Without it a cancellation
-// overrules the rest, then the latest step counts.
-func (w *Warehouse) current(code jdapi.Text, history []warehouse.State) warehouse.State {
+// currentState is the state that JD calls current, whatever the history says. If JD does not say, a cancellation comes
+// before everything else, then the latest state.
+func (w *Warehouse) currentState(code jdapi.Text, history []warehouse.State) warehouse.State {
 	now := stateOf(code, "", "")
 	for _, s := range history {
 		switch {
@@ -360,8 +360,8 @@ func (w *Warehouse) current(code jdapi.Text, history []warehouse.State) warehous
 	return now
 }
 
-// lines says what was asked for and what left: when JD does not say (docs/jd-api.md, Sales orders), all that was asked for, but nothing of an
-// order that was split, because its parts tell.
+// lines returns what was ordered and what left. If JD does not say what left, everything left; but nothing of a split
+// order, whose parts say so.
 func lines(of []jdapi.OrderLine, split bool) ([]*orderv1.ShippedLine, error) {
 	list := make([]*orderv1.ShippedLine, 0, len(of))
 	for i, l := range of {
@@ -394,7 +394,7 @@ func packages(of []jdapi.OrderPackage) []*orderv1.Package {
 	return list
 }
 
-// waybillOf strips the tail "-1-2-" (number, total) of a package's number (docs/jd-api.md, Numbers and texts).
+// waybillOf strips the tail "-1-2-" (number, total) of a package number.
 func waybillOf(packageNo string) string {
 	waybill := strings.TrimSuffix(packageNo, "-")
 	for range 2 {
@@ -407,10 +407,10 @@ func waybillOf(packageNo string) string {
 	return waybill
 }
 
-// pack says which goods lie in which parcel. With one parcel that is plain; with several JD is asked (docs/jd-api.md, Sales orders), and that it
-// does not tell is no reason to withhold the rest.
-func (w *Warehouse) pack(ctx context.Context, d *warehouse.Details) error {
-	if !left(d) || len(d.Packages) == 0 || len(d.Children) > 0 {
+// fillPackages adds the goods to the packages. With one package they are known; with several, queryOrderPacks is asked.
+// If it fails, the rest of the details are returned all the same.
+func (w *Warehouse) fillPackages(ctx context.Context, d *warehouse.Details) error {
+	if !hasLeft(d) || len(d.Packages) == 0 || len(d.Children) > 0 {
 		return nil
 	}
 	if len(d.Packages) == 1 {
@@ -436,7 +436,7 @@ func (w *Warehouse) pack(ctx context.Context, d *warehouse.Details) error {
 			}
 			for _, item := range p.Items {
 				if n, ok := item.GoodsNum.Int(); ok {
-					d.Packages[i].Lines = append(d.Packages[i].Lines, packed(d.Lines, string(item.GoodsNo), n))
+					d.Packages[i].Lines = append(d.Packages[i].Lines, packedLine(d.Lines, string(item.GoodsNo), n))
 				}
 			}
 		}
@@ -444,8 +444,9 @@ func (w *Warehouse) pack(ctx context.Context, d *warehouse.Details) error {
 	return nil
 }
 
-// packed is n pieces of goods in a parcel. JD names goods here, not lines: the line is told where only one has them.
-func packed(lines []*orderv1.ShippedLine, goodsNo string, n int64) *orderv1.ShippedLine {
+// packedLine is n pieces of some goods in a package. JD names goods here, not lines: the line is filled in if only one
+// has these goods.
+func packedLine(lines []*orderv1.ShippedLine, goodsNo string, n int64) *orderv1.ShippedLine {
 	line := &orderv1.ShippedLine{WarehouseGoodsNo: goodsNo, Quantity: n, Shipped: n}
 	var of []*orderv1.ShippedLine
 	for _, l := range lines {
@@ -459,8 +460,8 @@ func packed(lines []*orderv1.ShippedLine, goodsNo string, n int64) *orderv1.Ship
 	return line
 }
 
-// left tells whether the goods have left the warehouse: 10019 or any later step says so (docs/jd-api.md, Order status).
-func left(d *warehouse.Details) bool {
+// hasLeft reports whether the goods have left the warehouse: at 10019 or any later state.
+func hasLeft(d *warehouse.Details) bool {
 	return slices.ContainsFunc(append([]warehouse.State{d.State}, d.History...), func(s warehouse.State) bool {
 		switch s.Status {
 		case orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_DELIVERED,

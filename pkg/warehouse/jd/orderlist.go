@@ -13,18 +13,19 @@ import (
 
 var _ warehouse.OrderLister = (*Warehouse)(nil)
 
-// listPage is how many documents a page of a list has. JD's limit is not known (docs/jd-api.md, Order look-up).
+// listPage is the page size of a list. JD's limit is unknown.
 const listPage = 100
 
-// lifecycle is the order in which statuses are asked for: that in which a document goes through them (docs/jd-api.md, Order status), so that one
-// which moves on between two calls is met at a later status rather than missed.
+// lifecycle is the sequence in which statuses are queried, the one that a document goes through: a document that changes
+// its status between two calls is listed at the later status and not missed.
 var lifecycle = []string{
 	"10009", "10010", "100130", "100131", "100132", "10050", "10051", "10014", "10015", "10016", "10017", "10018", "10019", "10020",
 	"10032", "10054", "10033", "10034", "10031", "10035", "10036", "10037", "10038", "10027", "10029", "10028",
 }
 
-// ListOrders lists the department's documents status by status, because JD lists them in no other way that tells of all
-// (docs/jd-api.md, Order look-up; docs/jd-api.md, Order look-up may tell only what JD took itself). One at a status without a word of ours is not told.
+// ListOrders lists the department's documents status by status. JD has no other list of all documents: queryOrderList may
+// return only those that JD created itself (docs/jd-api.md, Order look-up). A document at a status that is not in
+// lifecycle is missed.
 func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page string) (nos []string, next string, err error) {
 	at, n := 0, 1
 	if page != "" {
@@ -40,11 +41,11 @@ func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page str
 	nos, err = w.api.QueryOrderListByStatus(ctx, jdapi.OrderListQuery{
 		DeptNo: w.account.Department, Status: lifecycle[at], From: from, To: to, Page: n, PageSize: listPage,
 	})
-	if saysNone(err) {
+	if saysNotFound(err) {
 		nos, err = nil, nil
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("list orders: %w", w.unread(err))
+		return nil, "", fmt.Errorf("list orders: %w", w.readError(err))
 	}
 	switch {
 	case len(nos) >= listPage:

@@ -19,8 +19,8 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// What JD's fields take, in characters (docs/jd-api.md, Sales orders). JD publishes no limit for the buyer's remark: ours is that of its
-// neighbours.
+// Maximum lengths of JD's fields in characters (docs/jd-api.md, Sales orders). JD publishes none for the buyer's remark:
+// ours is that of similar fields.
 const (
 	maxName        = 20
 	maxAddress     = 100
@@ -32,29 +32,29 @@ const (
 	maxListed      = 50 // an element of a list
 )
 
-// Values of salePlatformSource (docs/jd-api.md, Sales orders).
+// Values of salePlatformSource.
 const (
 	platformJD    = "1"
 	platformOther = "6"
 )
 
-// beijing is the zone that JD reads times in (docs/jd-api.md, Timestamp).
+// beijing is the time zone of JD's times.
 var beijing = time.FixedZone("UTC+8", 8*60*60)
 
-// PlanOrder says what SendOrder would send.
+// PlanOrder returns what SendOrder would send.
 func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
 	_, plan := w.plan(o)
 	return plan
 }
 
-// draft is an order on its way into JD's words.
+// draft is an order that is being written in JD's fields.
 type draft struct {
 	warehouse.Plan
 	of *orderv1.Audited
 }
 
-// plan makes JD's order. What production ERPs send is enough for JD (docs/jd-api.md, Sales orders); beyond it goes only what the ERP asked
-// for.
+// plan writes the order in JD's fields: those that production ERPs send and JD accepts, and beyond them only what the ERP
+// asked for.
 func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 	cleaned := clean.Order(o)
 	o = cleaned.Order
@@ -68,7 +68,7 @@ func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 		ConsigneeName: r.GetName(), ConsigneeMobile: r.GetMobile(), ConsigneePhone: r.GetPhone(),
 		ConsigneeEmail: r.GetEmail(), ConsigneePostcode: r.GetPostcode(),
 		AddressProvince: r.GetProvince(), AddressCity: r.GetCity(), AddressCounty: r.GetCounty(), AddressTown: r.GetTown(),
-		// JD wants the full text here besides the parts: area, blank, street (docs/jd-api.md, Sales orders).
+		// JD wants the full text here besides the parts: area, blank, street.
 		ConsigneeAddress: join(" ", r.GetProvince(), r.GetCity(), r.GetCounty(), r.GetTown(), r.GetAddress()),
 		ConsigneeRemark:  d.cut("buyer_remark", o.BuyerRemark, maxBuyerRemark),
 		SellerNote:       d.cut("seller_remark", o.SellerRemark, maxSellerNote),
@@ -76,12 +76,12 @@ func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 	for _, wrong := range cleaned.Wrong {
 		d.Findings = append(d.Findings, fault.Permanent(wrong))
 	}
-	w.mapped(d, &order)
+	w.applySetup(d, &order)
 	d.receiver(order)
 	d.money(&order)
 	d.invoice(&order)
 	d.lines(&order)
-	d.short("outbound_no", o.OutboundNo, maxUUID)
+	d.limit("outbound_no", o.OutboundNo, maxUUID)
 
 	var err error
 	d.Call = jdapi.MethodAddOrder
@@ -96,8 +96,8 @@ func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 	return order, d.Plan
 }
 
-// mapped fills in what the seller's set-up says for the ERP's words.
-func (w *Warehouse) mapped(d *draft, order *jdapi.AddOrder) {
+// applySetup translates the ERP's codes by the seller's settings.
+func (w *Warehouse) applySetup(d *draft, order *jdapi.AddOrder) {
 	o := d.of
 	if shop, ok := w.seller.Shop(o.Shop); ok {
 		order.ShopNo = shop.ShopNo
@@ -107,7 +107,7 @@ func (w *Warehouse) mapped(d *draft, order *jdapi.AddOrder) {
 	}
 	if no, ok := w.seller.Carrier(o.Carrier); ok {
 		order.ShipperNo = no
-	} else if o.Carrier != "" { // without one it is JD's own, CYS0000010 (docs/jd-api.md, Sales orders)
+	} else if o.Carrier != "" { // without a carrier it is JD's own delivery, CYS0000010
 		d.hold(seller.CauseCarrier(w.seller.Name(), o.Carrier), "carrier.unmapped", "carrier",
 			"物流公司 "+o.Carrier+" 没有对应的京东承运商编号，请在 carriers 中添加", "carrier "+o.Carrier+" has no number at JD: add it to carriers")
 	}
@@ -116,14 +116,14 @@ func (w *Warehouse) mapped(d *draft, order *jdapi.AddOrder) {
 	}
 	if len(o.PlatformOrderNos) > 0 {
 		order.SalesPlatformOrderNo = o.PlatformOrderNos[0]
-		d.short("platform_order_nos[0]", order.SalesPlatformOrderNo, maxPlatformNo)
-	} else if order.SalePlatformSource == platformJD { // docs/jd-api.md, Sales orders
+		d.limit("platform_order_nos[0]", order.SalesPlatformOrderNo, maxPlatformNo)
+	} else if order.SalePlatformSource == platformJD { // JD requires the number for its own platform
 		d.refuse("platform_order.required", "platform_order_nos",
 			"平台为京东时必须提供平台订单号", "orders of JD's own platform need the platform's order number")
 	}
 }
 
-// receiver finds what is wrong with the receiver. Name and address are refused rather than cut: a parcel must arrive.
+// receiver checks the receiver. Name and address are never cut but refused if too long: a parcel must arrive.
 func (d *draft) receiver(order jdapi.AddOrder) {
 	r := d.of.GetReceiver()
 	hidden := map[string]bool{}
@@ -151,8 +151,8 @@ func (d *draft) receiver(order jdapi.AddOrder) {
 		{"receiver.phone", order.ConsigneePhone, maxPhone},
 		{"receiver.address", order.ConsigneeAddress, maxAddress},
 	} {
-		if !hidden[f.field] { // a mask's length says nothing of what is behind it
-			d.short(f.field, f.value, f.most)
+		if !hidden[f.field] { // the length of a masked text says nothing about the real one
+			d.limit(f.field, f.value, f.most)
 		}
 	}
 	need := func(field string, missing bool) {
@@ -165,8 +165,8 @@ func (d *draft) receiver(order jdapi.AddOrder) {
 	need("receiver.mobile", order.ConsigneeMobile == "" && order.ConsigneePhone == "")
 }
 
-// money fills in what is to be collected and what is insured (docs/jd-api.md, Sales orders), and the mark string (docs/jd-api.md, Sales orders): of its positions
-// only the first, cash on delivery, is certain.
+// money sets the amount to collect, the insured value, and the marks. Of the 50 positions of orderMark only the first,
+// cash on delivery, is certain (docs/jd-api.md, Sales orders).
 func (d *draft) money(order *jdapi.AddOrder) {
 	order.OrderMark = strings.Repeat("0", 50)
 	if text, some := d.amount("collect", d.of.Collect); some {
@@ -180,7 +180,7 @@ func (d *draft) money(order *jdapi.AddOrder) {
 	}
 }
 
-// invoice fills in what the buyer asked for, in the values of invoiceState and invoiceType (docs/jd-api.md, Sales orders).
+// invoice sets the buyer's invoice in JD's values of invoiceState and invoiceType.
 func (d *draft) invoice(order *jdapi.AddOrder) {
 	invoice := d.of.Invoice
 	if invoice == nil {
@@ -200,8 +200,8 @@ func (d *draft) invoice(order *jdapi.AddOrder) {
 	}
 }
 
-// lines fills in the comma lists (docs/jd-api.md, Numbers and texts). A list needs an element for each line: one that not every line has is left
-// out when it is a help, and refused when it is a wish that would be lost.
+// lines sets the comma lists. A list needs an element for each line. If some lines have no value, the list is left out
+// where it is only additional information, and the order is refused where a wish of the ERP would be lost.
 func (d *draft) lines(order *jdapi.AddOrder) {
 	of, seen := d.of.Lines, map[string]bool{}
 	if len(of) == 0 {
@@ -214,7 +214,7 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 				have++
 			}
 			if utf8.RuneCountInString(values[i]) > maxListed {
-				d.short(lineField(i, name), values[i], maxListed)
+				d.limit(lineField(i, name), values[i], maxListed)
 			}
 			if strings.ContainsAny(values[i], ",\r\n") {
 				d.refuse("text.comma", lineField(i, name), "不能包含逗号或换行", "must not contain commas or line breaks")
@@ -233,7 +233,7 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 		if haveNo > haveCode {
 			name, value = "warehouse_goods_no", (*orderv1.Line).GetWarehouseGoodsNo
 		}
-		d.refuse("goods.mixed", d.lacking(name, value),
+		d.refuse("goods.mixed", d.firstWithout(name, value),
 			"同一订单的所有商品行必须统一使用商品编码，或统一使用京东商品编号", "JD wants the ERP's code of all lines of an order, or its own number of all of them")
 	}
 	order.LinesOrderLine, _ = column("line_id", (*orderv1.Line).GetLineId)
@@ -268,14 +268,14 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 	} {
 		list, have := column(f.name, f.value)
 		if *f.to = list; have > 0 && have < len(of) {
-			d.refuse("batch.partial", d.lacking(f.name, f.value),
+			d.refuse("batch.partial", d.firstWithout(f.name, f.value),
 				"同一订单的所有商品行必须都指定该批次信息，或都不指定", "JD takes this of all lines of an order or of none")
 		}
 	}
 }
 
-// lacking is the path of the first line's field that has no value.
-func (d *draft) lacking(name string, value func(*orderv1.Line) string) string {
+// firstWithout is the path of the field in the first line that has no value.
+func (d *draft) firstWithout(name string, value func(*orderv1.Line) string) string {
 	i := slices.IndexFunc(d.of.Lines, func(l *orderv1.Line) bool { return value(l) == "" })
 	return lineField(i, name)
 }
@@ -283,13 +283,13 @@ func (d *draft) lacking(name string, value func(*orderv1.Line) string) string {
 // lineField is the path of a line's field.
 func lineField(i int, name string) string { return "lines[" + strconv.Itoa(i) + "]." + name }
 
-// amount is money with two places (docs/jd-api.md, Numbers and texts); some tells whether it is more than nothing.
+// amount returns money with two decimal places, and whether it is more than zero.
 func (d *draft) amount(field, text string) (two string, some bool) {
 	if text == "" {
 		return "", false
 	}
 	whole, fraction, dot := strings.Cut(text, ".")
-	if len(fraction) > 2 { // zeros behind the second place are how many systems write it
+	if len(fraction) > 2 { // many systems write zeros after the second decimal place
 		fraction = fraction[:2] + strings.TrimRight(fraction[2:], "0")
 	}
 	if !digits(whole) || dot && (!digits(fraction) || len(fraction) > 2) {
@@ -301,8 +301,8 @@ func (d *draft) amount(field, text string) (two string, some bool) {
 
 func digits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
-// short refuses a text that is too long to be cut.
-func (d *draft) short(field, text string, most int) {
+// limit refuses a text that is too long and cannot be cut.
+func (d *draft) limit(field, text string, most int) {
 	if n := utf8.RuneCountInString(text); n > most {
 		d.refuse("text.long", field, fmt.Sprintf("有 %d 个字符，京东最多接受 %d 个", n, most), fmt.Sprintf("has %d characters; JD takes at most %d", n, most))
 	}
@@ -316,7 +316,7 @@ func (d *draft) hold(cause, code, field, zh, en string) {
 	d.Findings = append(d.Findings, fault.Hold(cause, fault.Reason{Code: code, Field: field, ZH: zh, EN: en}))
 }
 
-// cut makes a remark short enough and says so.
+// cut shortens a remark and reports it.
 func (d *draft) cut(field, text string, most int) string {
 	if utf8.RuneCountInString(text) <= most {
 		return text
@@ -327,7 +327,7 @@ func (d *draft) cut(field, text string, most int) string {
 	return string(runes[:most])
 }
 
-// clock is a time as JD reads it, "" for none.
+// clock formats a time for JD; "" if there is none.
 func clock(at *timestamppb.Timestamp) string {
 	if at == nil {
 		return ""

@@ -25,7 +25,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata anew")
 
-// offline is a warehouse that nobody answers for.
+// offline is a warehouse whose JD does not answer.
 func offline(t *testing.T, change ...func(*sellerv1.Setup)) *Warehouse {
 	s := setup("http://127.0.0.1:1")
 	for _, c := range change {
@@ -39,7 +39,7 @@ func offline(t *testing.T, change ...func(*sellerv1.Setup)) *Warehouse {
 }
 
 // What JD is sent for an order.
-func TestOrdersInJDsWords(t *testing.T) {
+func TestOrdersInJDsFields(t *testing.T) {
 	utc := func(h int) *timestamppb.Timestamp {
 		return timestamppb.New(time.Date(2026, 3, 1, h, 30, 0, 0, time.UTC))
 	}
@@ -229,7 +229,7 @@ func TestFindings(t *testing.T) {
 	})
 }
 
-// A set-up that lacks something holds the warehouse's orders until it is mended.
+// Incomplete settings hold the warehouse's orders until they are fixed.
 func TestASetupThatLacksSomethingHoldsOrders(t *testing.T) {
 	for field, break_ := range map[string]func(*sellerv1.Setup){
 		"warehouses.W01": func(s *sellerv1.Setup) { s.Warehouses[0].Code = "W02" },
@@ -248,7 +248,7 @@ func TestASetupThatLacksSomethingHoldsOrders(t *testing.T) {
 	}
 }
 
-// The call that leaves for an order, byte by byte, at a fixed time.
+// The call that is sent for an order, byte by byte, at a fixed time.
 func TestTheWholeCall(t *testing.T) {
 	var sent strings.Builder
 	w := answering(t, func(r *request) string {
@@ -266,7 +266,8 @@ func TestTheWholeCall(t *testing.T) {
 	}
 }
 
-// What passes the plan passes JD's own checks of parameters, whatever the texts are, and the lists keep in step.
+// An order that passes the plan passes JD's checks of parameters, whatever its texts are, and its lists have equal
+// lengths.
 func FuzzPlan(f *testing.F) {
 	f.Add("王小明", "文三路 90 号", "13800138000", "谢谢\n❤️&", "SKU-1", "B1", "19.9", "0.50", "T-1", uint8(2))
 	f.Add("O'Neil \"x\"", "A&B + 100% <b>", "+86 138-0013-8000", "\\", "SKU\t1", "", "0", "", "T,1", uint8(2))

@@ -2,13 +2,14 @@ package jd
 
 import "regexp"
 
-// dataFaults are JD's sentences that are known to name a fault of the order's data: what they name is looked up before a
-// document is made, so nothing was taken. A refusal in any other words is looked for a while before it is believed.
+// dataFaults matches the texts that are known to name a fault in the order's data. JD checks these before it creates a
+// document, so none was created. After any other refusal the order is looked up for a while before the refusal is
+// believed.
 //
-// JD publishes none of its sentences. These are the sandbox's, whose master data and stock refuse like this. One is added
-// when it was seen of JD itself and no document ever followed it: with a sentence too many here, an order that ships is
-// published as failed.
-var dataFaults = regexp.MustCompile(`^商品\[[^\[\]]*\](没有库存信息|库存不足)$|^(事业部|店铺|仓库|承运商)\[[^\[\]]*\](不存在|已停用|不存在或未启用)$`)
+// JD publishes none of its texts. These are the sandbox's, whose stock refuses with them. Add a text only if JD itself
+// was seen to use it and no document ever followed: with a wrong one here, an order that ships is published as failed.
+// What a text says about a shop, warehouse, carrier or department is read before, by numberAtFault.
+var dataFaults = regexp.MustCompile(`^商品\[[^\[\]]*\](没有库存信息|库存不足)$`)
 
-// faultOfData tells whether JD's words are known to name a fault of the data.
+// faultOfData reports whether the text is known to name a fault in the order's data.
 func faultOfData(text string) bool { return dataFaults.MatchString(text) }

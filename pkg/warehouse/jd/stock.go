@@ -20,43 +20,42 @@ import (
 )
 
 const (
-	// flowSpan is the longest span that the older method is asked for. JD publishes no limit; a rule of WDT's stops at 30 days
-	// (docs/jd-api.md, Stock flow). A day stays far below both: a span that JD should find too long would fail for ever, and days cost no more calls
-	// than months, for rows decide on those.
+	// flowSpan is the longest span of one query. JD publishes no limit; one ERP limits itself to 30 days. A day is far below
+	// that: a span that JD considers too long would fail for ever, and short spans cost no more calls, because the number of
+	// rows decides.
 	flowSpan = 24 * time.Hour
-	// flowPage is a page of it: documented as below 100, and 100 works (docs/jd-api.md, Limits and idempotency). Windows under way go on by the page: whoever
-	// changes this has them pass rows over.
+	// flowPage is the page size of the flow: documented as below 100, and 100 works. Windows in progress continue by page
+	// number: whoever changes it must make them skip the rows they have.
 	flowPage = 100
-	// shopStockPage and stockPage are pages of a shop's stock (docs/jd-api.md, Shop stock), and of the warehouse's: there 100 is the default, and no
-	// maximum is known (docs/jd-api.md, Limits and idempotency).
+	// shopStockPage and stockPage are the page sizes of a shop's and of the warehouse's stock. For the latter 100 is the
+	// default and the maximum is unknown.
 	shopStockPage = 100
 	stockPage     = 100
-	// changePage is a page of stock-takes and changes of level (docs/jd-api.md, Stock).
+	// changePage is the page size of stock-takes and level changes.
 	changePage = 50
-	// mostPages bounds every walk that is made in one call; rows beyond it are an error, never left out.
-	mostPages = 100
+	// maxPages bounds every listing within one call; further rows are an error and are never left out silently.
+	maxPages = 100
 	// maxFlowNo is the longest number of a row.
 	maxFlowNo = 64
-	// maxRequestID is the longest number of a request (docs/jd-api.md, Stock flow).
+	// maxRequestID is the longest request id.
 	maxRequestID = 50
-	// opUser is who JD is told set a stock, shopTypeVMI the kind of shop (docs/jd-api.md, Shop stock).
+	// opUser is the operator that JD records for a set stock, shopTypeVMI the kind of shop (docs/jd-api.md, Shop stock).
 	opUser      = "stockbridge"
 	shopTypeVMI = 5
-	// What can be sold (docs/jd-api.md, Numbers and texts).
+	// Saleable stock has this status and type.
 	statusGood, typeSaleable = "1", "1"
 )
 
-// byReason are the rows that WDT does not book, by JD's word for their cause without blanks (docs/jd-api.md, Stock flow).
-//
-// The rest of the table is in ruleOf.
+// byReason are the rows that ERPs do not book, by JD's reason without blanks (docs/jd-api.md, Stock flow). ruleOf has the
+// rest of the rules.
 var byReason = map[string]warehouse.Rule{
 	"设置VMI库存":  warehouse.RuleSet,
 	"商品库存比例调整": warehouse.RuleRatio,
 }
 
-// ruleOf says what a row means to the ERP's books (docs/jd-api.md, Stock flow, as WDT does it): a row by which the stock was set or its ratio
-// changed, one that tells of less than nothing (at JD's request), and one that changes nothing are not booked. All others
-// are. Rows of another warehouse are no rows of this place: they are left out before, and counted.
+// ruleOf returns what a row means for the ERP's books. Not booked: a row that sets the stock or changes its ratio, a row
+// with a negative balance (at JD's request), and a row that changes nothing. All others are booked. Rows of other
+// warehouses were left out and counted before.
 func ruleOf(reason string, change int64, stood ...int64) warehouse.Rule {
 	if rule, known := byReason[strings.Join(strings.Fields(reason), "")]; known {
 		return rule
@@ -76,15 +75,16 @@ var (
 	_ warehouse.StockSetter = (*Warehouse)(nil)
 )
 
-// searches tells whether the set-up, which an earlier build took, names the method searchShopStockFlow. JD says of it that it
-// tells sales orders only ("销售出库单流水"): no receipt, return, stock-take or change of level, so no book can be made of it.
-func (w *Warehouse) searches() bool {
+// usesSearchFlow reports whether the settings, accepted by an earlier version, name the method searchShopStockFlow. JD
+// documents that it lists sales orders only ("销售出库单流水"): no receipts, returns, stock-takes or level changes, so no book
+// can be built from it.
+func (w *Warehouse) usesSearchFlow() bool {
 	return w.seller.Setup.GetStock().GetFlow() == sellerv1.Stock_FLOW_SEARCH
 }
 
-// FlowTerms says what may be asked.
+// FlowTerms returns what may be asked.
 func (w *Warehouse) FlowTerms() warehouse.FlowTerms {
-	return warehouse.FlowTerms{MaxSpan: flowSpan, Linked: true, Partial: w.searches()}
+	return warehouse.FlowTerms{MaxSpan: flowSpan, Linked: true, Partial: w.usesSearchFlow()}
 }
 
 // Flow reads one page of a shop's flow.
@@ -107,15 +107,15 @@ func (w *Warehouse) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.
 	rows, end, err := w.api.QueryVmiShopStockFlow(ctx, query)
 	switch {
 	case err != nil:
-		return warehouse.FlowPage{}, fmt.Errorf("flow of shop %s: %w", q.ShopNo, w.unreadStock(jdapi.MethodQueryVmiShopStockFlow, err))
+		return warehouse.FlowPage{}, fmt.Errorf("flow of shop %s: %w", q.ShopNo, w.stockReadError(jdapi.MethodQueryVmiShopStockFlow, err))
 	case end:
 		return warehouse.FlowPage{End: true}, nil
 	case len(rows) == 0:
-		return warehouse.FlowPage{}, noEnd()
+		return warehouse.FlowPage{}, missingEnd()
 	}
 	var page warehouse.FlowPage
 	for i, r := range rows {
-		if w.another(r.WarehouseNo) {
+		if w.elsewhere(r.WarehouseNo) {
 			page.Elsewhere++
 			continue
 		}
@@ -130,28 +130,29 @@ func (w *Warehouse) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.
 		row.Change = row.Now - row.Former
 		row.Rule = ruleOf(row.Reason, row.Change, row.Former, row.Now)
 		if row.No == "" || len(row.No) > maxFlowNo {
-			row.No = made(row.No, row.GoodsNo, row.Reason, millis(row.At), whole(row.Former), whole(row.Now))
+			row.No = derivedNo(row.No, row.GoodsNo, row.Reason, millis(row.At), whole(row.Former), whole(row.Now))
 		}
 		page.Rows = append(page.Rows, row)
 	}
 	return page, nil
 }
 
-// noEnd is an empty list without JD's sentence.
-func noEnd() error {
+// missingEnd is the error for an empty list without the text that ends a flow.
+func missingEnd() error {
 	return unusable("flow.end",
 		"京东返回了空的库存流水列表，却没有给出表示结束的提示，无法确认流水已读完；将重新读取",
-		"JD answered with an empty list and without the sentence that ends a flow, so nobody knows whether it ends there; it is read again")
+		"JD answered with an empty list and without the sentence that ends a flow, so it is unknown whether it ends there; it is read again")
 }
 
-// another tells whether a row is of another warehouse. One that does not say is of the one that was asked for.
-func (w *Warehouse) another(warehouseNo jdapi.Text) bool {
+// elsewhere reports whether a row belongs to another warehouse. A row that does not say belongs to the one that was asked
+// for.
+func (w *Warehouse) elsewhere(warehouseNo jdapi.Text) bool {
 	return warehouseNo != "" && string(warehouseNo) != w.no
 }
 
-// made is a number for a row without one, of all by which JD's rows can be told apart (docs/jd-api.md, Stock flow). Rows that are alike in all of
-// that are one: JD repeats rows.
-func made(parts ...string) string {
+// derivedNo is a number for a row that has none, made of all the fields that distinguish JD's rows. Rows that are equal
+// in all of them are one row: JD repeats rows.
+func derivedNo(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x1f")))
 	return "x" + hex.EncodeToString(sum[:])[:40]
 }
@@ -159,8 +160,8 @@ func made(parts ...string) string {
 func millis(at time.Time) string { return whole(at.UnixMilli()) }
 func whole(n int64) string       { return strconv.FormatInt(n, 10) }
 
-// fields reads what one row says and keeps the first that cannot be read. A row of which a part is unknown makes the
-// page unusable: to leave it out would lose a movement.
+// fields reads one row and keeps the first field that cannot be read. A row with an unreadable field makes the page
+// unusable, because leaving it out would lose a movement.
 type fields struct {
 	row int
 	err error
@@ -206,28 +207,28 @@ func (n *fields) at(field string, value jdapi.Text) time.Time {
 	return at
 }
 
-// ShopStock tells a shop's stock of at most warehouse.ShopStockLimit goods.
+// ShopStock reads a shop's stock of at most warehouse.ShopStockLimit goods.
 func (w *Warehouse) ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]warehouse.ShopStock, error) {
 	asked := slices.Compact(slices.Sorted(slices.Values(goodsNos)))
 	if len(asked) > warehouse.ShopStockLimit {
 		return nil, fmt.Errorf("stock of shop %s: %d goods are more than %d", shopNo, len(asked), warehouse.ShopStockLimit)
 	}
 	for _, no := range append(asked, shopNo) {
-		if !askable(no) {
+		if !queryable(no) {
 			return nil, fmt.Errorf("stock of shop %s: %q is no number that JD can be asked by", shopNo, no)
 		}
 	}
 	stock := map[string]warehouse.ShopStock{}
 	query := jdapi.ShopStockQuery{DeptNo: w.account.Department, WarehouseNo: w.no, ShopNo: shopNo, GoodsNos: asked, PageSize: shopStockPage}
-	// That goods have no stock is believed only of an answer that does not go on: how many rows JD puts on a page is its affair.
+	// Goods count as having no stock only after the last page; JD decides how many rows a page has.
 	for query.Page = 1; len(stock) < len(asked); query.Page++ {
-		if query.Page > mostPages {
-			return nil, fmt.Errorf("stock of shop %s: more than %d pages", shopNo, mostPages)
+		if query.Page > maxPages {
+			return nil, fmt.Errorf("stock of shop %s: more than %d pages", shopNo, maxPages)
 		}
 		rows, err := w.api.QueryVmiShopStock(ctx, query)
-		err = w.unreadStock(jdapi.MethodQueryVmiShopStock, err)
-		if query.Page > 1 && saysNothing(err) {
-			break // the same question had an answer on the page before
+		err = w.stockReadError(jdapi.MethodQueryVmiShopStock, err)
+		if query.Page > 1 && saysEmpty(err) {
+			break // the page before had an answer to the same query
 		}
 		if err != nil {
 			return nil, fmt.Errorf("stock of shop %s: %w", shopNo, err)
@@ -240,7 +241,7 @@ func (w *Warehouse) ShopStock(ctx context.Context, shopNo string, goodsNos []str
 			return nil, fmt.Errorf("stock of shop %s: %w", shopNo, err)
 		}
 		if len(stock) == before {
-			break // JD tells the same page again
+			break // JD repeats the page
 		}
 	}
 	return stock, nil
@@ -249,7 +250,7 @@ func (w *Warehouse) ShopStock(ctx context.Context, shopNo string, goodsNos []str
 func (w *Warehouse) addShopStock(stock map[string]warehouse.ShopStock, asked []string, shopNo string, rows []jdapi.ShopStock) error {
 	for i, r := range rows {
 		no := string(r.GoodsNo)
-		if !slices.Contains(asked, no) || w.another(r.WarehouseNo) || r.ShopNo != "" && string(r.ShopNo) != shopNo {
+		if !slices.Contains(asked, no) || w.elsewhere(r.WarehouseNo) || r.ShopNo != "" && string(r.ShopNo) != shopNo {
 			continue
 		}
 		n := fields{row: i}
@@ -259,7 +260,7 @@ func (w *Warehouse) addShopStock(stock map[string]warehouse.ShopStock, asked []s
 		}
 		if known, twice := stock[no]; twice && known != has {
 			return unusable("stock.twice", fmt.Sprintf("京东对商品 %s 给出了两个不同的店铺库存：%d 和 %d，稍后重新查询", no, known.Num, has.Num),
-				fmt.Sprintf("JD tells two different stocks of goods %s: %d and %d; it is asked again", no, known.Num, has.Num))
+				fmt.Sprintf("JD gives two different stocks of goods %s: %d and %d; it is asked again", no, known.Num, has.Num))
 		}
 		stock[no] = has
 	}
@@ -273,9 +274,9 @@ func (w *Warehouse) Stock(ctx context.Context, page int) (warehouse.StockPage, e
 	}
 	rows, err := w.api.QueryStock(ctx, w.account.Department, w.no, page, stockPage)
 	if err != nil {
-		return warehouse.StockPage{}, fmt.Errorf("stock, page %d: %w", page, w.unreadStock(jdapi.MethodQueryStock, err))
+		return warehouse.StockPage{}, fmt.Errorf("stock, page %d: %w", page, w.stockReadError(jdapi.MethodQueryStock, err))
 	}
-	// Where JD does not tell how many rows there are, only an empty page is the end.
+	// If JD does not return the number of rows, only an empty page is the end.
 	p := warehouse.StockPage{Last: len(rows) == 0}
 	for i, r := range rows {
 		n := fields{row: i}
@@ -289,7 +290,7 @@ func (w *Warehouse) Stock(ctx context.Context, page int) (warehouse.StockPage, e
 			row.GoodsCode = string(r.IsvSku)
 		}
 		total := int(n.wholeOrNone("recordCount", r.RecordCount))
-		if w.another(r.WarehouseNo) {
+		if w.elsewhere(r.WarehouseNo) {
 			n.fail("warehouseNo", r.WarehouseNo)
 		}
 		if i > 0 && total != p.Total {
@@ -308,12 +309,12 @@ func (w *Warehouse) Stock(ctx context.Context, page int) (warehouse.StockPage, e
 	case read < p.Total && len(rows) < stockPage:
 		return warehouse.StockPage{}, unusable("stock.page",
 			fmt.Sprintf("京东称共有 %d 行库存，但第 %d 页只有 %d 行，列表不完整；将重新读取", p.Total, page, len(rows)),
-			fmt.Sprintf("JD tells of %d rows of stock, but page %d has only %d: the list has holes; it is read again", p.Total, page, len(rows)))
+			fmt.Sprintf("JD has %d rows of stock, but page %d has only %d: the list is incomplete; it is read again", p.Total, page, len(rows)))
 	}
 	return p, nil
 }
 
-// SetShopStock overwrites a shop's stock of one goods.
+// SetShopStock overwrites a shop's stock of one kind of goods.
 func (w *Warehouse) SetShopStock(ctx context.Context, requestID, shopNo, goodsNo string, num int64) error {
 	if requestID == "" || len(requestID) > maxRequestID || shopNo == "" || goodsNo == "" || num < 0 {
 		return fmt.Errorf("set stock of shop %q, goods %q to %d: want a request id of at most %d characters, and nothing below zero", shopNo, goodsNo, num, maxRequestID)
@@ -323,21 +324,22 @@ func (w *Warehouse) SetShopStock(ctx context.Context, requestID, shopNo, goodsNo
 		OpUser: opUser, ShopType: shopTypeVMI,
 	})
 	if err != nil {
-		return fmt.Errorf("set stock of shop %s, goods %s: %w", shopNo, goodsNo, w.unreadStock(jdapi.MethodSetShopStockFixed, err))
+		return fmt.Errorf("set stock of shop %s, goods %s: %w", shopNo, goodsNo, w.stockReadError(jdapi.MethodSetShopStockFixed, err))
 	}
 	return nil
 }
 
-// nothing is how JD may say that there is no such page; its words are not known. It is believed only where little hangs on it.
-var nothing = regexp.MustCompile(`为空|(暂无|没有|无|未查询到|未查到|未找到)[^，。；;]*(数据|记录|结果|单据|信息)|不存在`)
+// emptyText matches texts by which JD may say that there is no such page; the real ones are unknown. It is used only
+// where a mistake does little harm.
+var emptyText = regexp.MustCompile(`为空|(暂无|没有|无|未查询到|未查到|未找到)[^，。；;]*(数据|记录|结果|单据|信息)|不存在`)
 
-func saysNothing(err error) bool {
+func saysEmpty(err error) bool {
 	var no *warehouse.Rejected
-	return errors.As(err, &no) && nothing.MatchString(no.Reason.RemoteText)
+	return errors.As(err, &no) && emptyText.MatchString(no.Reason.RemoteText)
 }
 
-// StockChanges tells stock-takes' lines and changes of level of one goods. Documents of another of the seller's warehouses
-// are left out where JD says so: of stock-takes it tells a warehouseId, which may not be the number that we know (docs/jd-api.md, Stock).
+// StockChanges returns the stock-takes and level changes of one kind of goods. Documents of the seller's other warehouses
+// are left out if JD says so: stock-takes have a warehouseId, which may not be the number that we know.
 func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to time.Time) ([]warehouse.StockChange, error) {
 	var changes []warehouse.StockChange
 	add := func(kind string, no jdapi.Text, at jdapi.Text, quantity int64) {
@@ -352,7 +354,7 @@ func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to t
 			for _, r := range rows {
 				for _, d := range r.Details {
 					n, told := d.DiffQty.Int()
-					if told && string(d.GoodsNo) == goodsNo && !w.ofAnother(string(r.WarehouseID)) && (d.ProductLevel == "" || goodLevel(d.ProductLevel)) {
+					if told && string(d.GoodsNo) == goodsNo && !w.atOurOther(string(r.WarehouseID)) && (d.ProductLevel == "" || goodLevel(d.ProductLevel)) {
 						add(warehouse.KindStockTake, r.CheckStockNo, r.CreateTime, sign*max(n, -n))
 					}
 				}
@@ -363,7 +365,7 @@ func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to t
 		for _, r := range rows {
 			for _, d := range r.Details {
 				n, told := d.Qty.Int()
-				if !told || string(d.GoodsNo) != goodsNo || w.another(r.WarehouseNo) || d.OutLevel == "" || d.IntoLevel == "" {
+				if !told || string(d.GoodsNo) != goodsNo || w.elsewhere(r.WarehouseNo) || d.OutLevel == "" || d.IntoLevel == "" {
 					continue
 				}
 				switch out, into := goodLevel(d.OutLevel), goodLevel(d.IntoLevel); {
@@ -390,13 +392,13 @@ func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to t
 	return changes, nil
 }
 
-// documents walks all pages. JD's no in words means that it has none, or none for us: its words for the first are not known,
-// and what differs is to be told whether or not somebody can explain it.
+// documents reads all pages. A refusal in business terms counts as an empty list: JD's text for "none" is unknown, and a
+// difference in stock is reported whether or not it can be explained.
 func documents[T any](ctx context.Context, w *Warehouse, method string, q jdapi.ChangeQuery, read func(context.Context, jdapi.ChangeQuery) ([]T, error), each func([]T)) error {
 	q.PageSize = changePage
-	for q.Page = 1; q.Page <= mostPages; q.Page++ {
+	for q.Page = 1; q.Page <= maxPages; q.Page++ {
 		rows, err := read(ctx, q)
-		err = w.unreadStock(method, err)
+		err = w.stockReadError(method, err)
 		var said *warehouse.Rejected
 		if errors.As(err, &said) {
 			return nil
@@ -409,24 +411,24 @@ func documents[T any](ctx context.Context, w *Warehouse, method string, q jdapi.
 			return nil
 		}
 	}
-	return fmt.Errorf("more than %d documents; ask for a shorter span", mostPages*changePage)
+	return fmt.Errorf("more than %d documents; ask for a shorter span", maxPages*changePage)
 }
 
-// goodLevel tells whether goods of the level can be sold (docs/jd-api.md, Numbers and texts).
+// goodLevel reports whether goods of this level can be sold.
 func goodLevel(level jdapi.Text) bool {
 	n, ok := level.Int()
 	return ok && n >= 100 && n <= 199
 }
 
-// ofAnother tells whether id is the number of another of the seller's warehouses.
-func (w *Warehouse) ofAnother(id string) bool {
+// atOurOther reports whether id is the number of another of the seller's warehouses.
+func (w *Warehouse) atOurOther(id string) bool {
 	return id != w.no && slices.ContainsFunc(w.seller.Setup.Warehouses, func(site *sellerv1.Warehouse) bool { return site.WarehouseNo == id })
 }
 
-// unreadStock says what a failed call about stock means; nil for none. A permission is held for by the method, so that what
-// orders wait for is not mixed with it. A no in JD's words is a warehouse.Rejected: it may be about this shop only, and does
-// not count as a failure of JD's.
-func (w *Warehouse) unreadStock(method string, err error) error {
+// stockReadError returns what a failed call about stock means; nil for no error. A missing permission is held by method,
+// so that orders do not wait for it. A refusal in business terms is a warehouse.Rejected: it may be about this shop only,
+// and does not count as a failure of JD.
+func (w *Warehouse) stockReadError(method string, err error) error {
 	var no *jdapi.Error
 	known := errors.As(err, &no)
 	switch {
@@ -438,7 +440,7 @@ func (w *Warehouse) unreadStock(method string, err error) error {
 		return fault.Hold(seller.CausePermission(w.seller.Name(), w.account.Name+"/"+short), fmt.Errorf("%w: %w: %w", warehouse.ErrNotPermitted,
 			refusal(no, "warehouse.permission", "京东不允许账号 "+w.account.Name+" 调用 "+short+"，"+zh, "JD does not let account "+w.account.Name+" call "+short+": "+en), err))
 	}
-	if mended := w.mendable(err); mended != nil {
+	if mended := w.setupError(err); mended != nil {
 		return mended
 	}
 	if known && no.Class != jdapi.ClassTransient && no.Class != jdapi.ClassClock {
@@ -451,7 +453,7 @@ func (w *Warehouse) unreadStock(method string, err error) error {
 // shortMethod is a method's name as operators know it.
 func shortMethod(method string) string { return strings.TrimPrefix(method, "jingdong.eclp.") }
 
-// unusable is an answer of JD's that cannot be used: to be asked for again, and no failure of JD's to answer.
+// unusable is the error for an answer that cannot be used: ask again, and do not count it as a failure of JD.
 func unusable(code, zh, en string) error {
 	return &warehouse.Rejected{Reason: fault.Reason{Code: code, ZH: zh, EN: en}}
 }

@@ -23,8 +23,7 @@ import (
 
 const noFlow = `{"error_response":{"code":"10500","zh_desc":"库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理"}}`
 
-// answers is a JD that answers by method (without its prefix) and parameters; what is not given is a method that JD does
-// not know.
+// answers is a JD that answers by method (without prefix) and parameters; a method that is missing does not exist at JD.
 type answers map[string]func(p map[string]any) string
 
 func (a answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -47,8 +46,8 @@ func always(text string) func(map[string]any) string {
 	return func(map[string]any) string { return text }
 }
 
-// tell makes a warehouse of a JD that answers like that.
-func tell(t *testing.T, a answers, change func(*sellerv1.Setup)) *Warehouse {
+// answeredBy makes a warehouse with this JD.
+func answeredBy(t *testing.T, a answers, change func(*sellerv1.Setup)) *Warehouse {
 	t.Helper()
 	server := httptest.NewServer(a)
 	t.Cleanup(server.Close)
@@ -71,7 +70,7 @@ func ask() warehouse.FlowQuery {
 	return warehouse.FlowQuery{ShopNo: "ESP0020000009400", From: morning, To: morning.Add(time.Hour), Page: 1}
 }
 
-// Which rows the ERP books: the table of docs/jd-api.md, Stock flow.
+// Which rows the ERP books (docs/jd-api.md, Stock flow).
 func TestRules(t *testing.T) {
 	for _, c := range []struct {
 		reason      string
@@ -93,7 +92,7 @@ func TestRules(t *testing.T) {
 		{"盘点", -2, -2, warehouse.RuleNegative},
 		{"盘点", 2, 2, warehouse.RuleUnchanged},
 	} {
-		w := tell(t, answers{"stock.queryVmiShopStockFlow": always(fmt.Sprintf(
+		w := answeredBy(t, answers{"stock.queryVmiShopStockFlow": always(fmt.Sprintf(
 			`,"vmiShopStockFlowList":[{"flowId":"1","createTime":"2021-06-18 09:30:01","goodsNo":"EMG1","formerNum":"%d","nowNum":%d,"bizTypeName":%q}]`, c.former, c.now, c.reason))}, nil)
 		page, err := w.Flow(t.Context(), ask())
 		if err != nil || len(page.Rows) != 1 || page.End {
@@ -107,7 +106,7 @@ func TestRules(t *testing.T) {
 
 func TestAFlowIsReadInJDsTimeToItsSentence(t *testing.T) {
 	var asked []map[string]any
-	w := tell(t, answers{"stock.queryVmiShopStockFlow": func(p map[string]any) string {
+	w := answeredBy(t, answers{"stock.queryVmiShopStockFlow": func(p map[string]any) string {
 		asked = append(asked, p)
 		if p["startPage"].(float64) > 1 {
 			return noFlow
@@ -162,15 +161,16 @@ func TestAFlowIsReadInJDsTimeToItsSentence(t *testing.T) {
 	}
 }
 
-// The method that tells sales only makes no book: a set-up of before that names it is not followed.
+// No book can be built from the method that lists sales only: old settings that name it are not followed.
 func TestAFlowOfSalesOnlyIsPartial(t *testing.T) {
-	w := tell(t, answers{}, func(s *sellerv1.Setup) { s.Stock = &sellerv1.Stock{Flow: sellerv1.Stock_FLOW_SEARCH} })
-	if !w.FlowTerms().Partial || tell(t, answers{}, nil).FlowTerms().Partial {
+	w := answeredBy(t, answers{}, func(s *sellerv1.Setup) { s.Stock = &sellerv1.Stock{Flow: sellerv1.Stock_FLOW_SEARCH} })
+	if !w.FlowTerms().Partial || answeredBy(t, answers{}, nil).FlowTerms().Partial {
 		t.Errorf("%+v", w.FlowTerms())
 	}
 }
 
-// No failure is an end, and none loses a row: the page is read again, held, or waits. None but a silent JD counts against it.
+// No failure is an end, and none loses a row: the page is read again, held, or waits. Only a JD that does not answer
+// counts as failing.
 func TestAFlowThatCannotBeReadIsNotOver(t *testing.T) {
 	row := func(field, value string) string {
 		fields := map[string]string{"flowId": `"1"`, "createTime": `"2021-06-18 09:30:01"`, "goodsNo": `"EMG1"`, "formerNum": "1", "nowNum": "2"}
@@ -188,7 +188,7 @@ func TestAFlowThatCannotBeReadIsNotOver(t *testing.T) {
 		name, answer string
 		class        fault.Class
 		cause, code  string
-		counts       bool // against JD, for the breaker
+		counts       bool // as a failure of JD, for the breaker
 	}{
 		{"an empty list", `,"vmiShopStockFlowList":[]`, fault.Transient, "", "flow.end", false},
 		{"a row without a time", row("createTime", "null"), fault.Transient, "", "flow.row", false},
@@ -206,7 +206,7 @@ func TestAFlowThatCannotBeReadIsNotOver(t *testing.T) {
 		{"no answer to be understood", `{"x":1}`, fault.Transient, "", "none", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := tell(t, answers{"stock.queryVmiShopStockFlow": always(c.answer)}, nil)
+			w := answeredBy(t, answers{"stock.queryVmiShopStockFlow": always(c.answer)}, nil)
 			page, err := w.Flow(t.Context(), ask())
 			if err == nil || page.End || len(page.Rows) > 0 {
 				t.Fatalf("%+v, %v", page, err)
@@ -223,8 +223,8 @@ func TestAFlowThatCannotBeReadIsNotOver(t *testing.T) {
 			}
 		})
 	}
-	// The sentence is an answer.
-	w := tell(t, answers{"stock.queryVmiShopStockFlow": always(noFlow)}, nil)
+	// The text that ends a flow is an answer.
+	w := answeredBy(t, answers{"stock.queryVmiShopStockFlow": always(noFlow)}, nil)
 	if page, err := w.Flow(t.Context(), ask()); err != nil || !page.End {
 		t.Errorf("%+v, %v", page, err)
 	}
@@ -272,7 +272,7 @@ func TestShopStock(t *testing.T) {
 		{"an error tells nothing", always(`{"error_response":{"code":"10500","zh_desc":"店铺信息为空"}}`), nil, "stock.refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := tell(t, answers{"stock.queryVmiShopStock": c.say}, nil)
+			w := answeredBy(t, answers{"stock.queryVmiShopStock": c.say}, nil)
 			got, err := w.ShopStock(t.Context(), "ESP1", []string{"EMG2", "EMG1", "EMG1"})
 			if code := reasonOf(err).Code; (err != nil || c.wrong != "") && code != c.wrong {
 				t.Fatalf("%v has %q, want %q", err, code, c.wrong)
@@ -282,7 +282,7 @@ func TestShopStock(t *testing.T) {
 			}
 		})
 	}
-	w := tell(t, answers{}, nil)
+	w := answeredBy(t, answers{}, nil)
 	if _, err := w.ShopStock(t.Context(), "ESP1", slices.Collect(func(yield func(string) bool) {
 		for i := range 51 {
 			if !yield(fmt.Sprint(i)) {
@@ -300,7 +300,7 @@ func TestShopStock(t *testing.T) {
 	}
 }
 
-// reasonOf is the reason in err, one of no use when there is none.
+// reasonOf is the reason in err, an empty one if there is none.
 func reasonOf(err error) fault.Reason {
 	if err == nil {
 		err = errors.New("none")
@@ -338,7 +338,7 @@ func TestStockIsListedWithoutHoles(t *testing.T) {
 		{"no number", 1, strings.ReplaceAll(rows(0, 1, "1"), `"usableNum":2`, `"usableNum":null`), 0, false, "flow.row"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := tell(t, answers{"stock.queryStock": always(c.answer)}, nil)
+			w := answeredBy(t, answers{"stock.queryStock": always(c.answer)}, nil)
 			p, err := w.Stock(t.Context(), c.page)
 			if code := reasonOf(err).Code; (err != nil || c.wrong != "") && code != c.wrong {
 				t.Fatalf("%v has %q, want %q", err, code, c.wrong)
@@ -348,7 +348,7 @@ func TestStockIsListedWithoutHoles(t *testing.T) {
 			}
 		})
 	}
-	w := tell(t, answers{"stock.queryStock": always(rows(0, 1, "1"))}, nil)
+	w := answeredBy(t, answers{"stock.queryStock": always(rows(0, 1, "1"))}, nil)
 	for change, saleable := range map[[2]string]bool{
 		{"", ""}:                                     true,
 		{`"stockStatus":1`, `"stockStatus":"2"`}:     false,
@@ -356,7 +356,7 @@ func TestStockIsListedWithoutHoles(t *testing.T) {
 		{`"stockType":"1"`, `"stockType":null`}:      false,
 		{`"stockStatus":1`, `"stockStatus":["1.0"]`}: false,
 	} {
-		w := tell(t, answers{"stock.queryStock": always(strings.Replace(rows(0, 1, "1"), change[0], change[1], 1))}, nil)
+		w := answeredBy(t, answers{"stock.queryStock": always(strings.Replace(rows(0, 1, "1"), change[0], change[1], 1))}, nil)
 		p, err := w.Stock(t.Context(), 1)
 		if err != nil || p.Rows[0].Saleable != saleable || p.Rows[0].Usable != 2 || p.Rows[0].Total != 3 || p.Total != 1 || p.Rows[0].GoodsCode != "sku" {
 			t.Errorf("%s: %+v, %v", change[1], p, err)
@@ -370,7 +370,7 @@ func TestStockIsListedWithoutHoles(t *testing.T) {
 func TestAShopsStockIsSet(t *testing.T) {
 	var asked []map[string]any
 	say := `,"ShopStockBaseResponse":{"success":true}`
-	w := tell(t, answers{"stock.setShopStockFixed": func(p map[string]any) string {
+	w := answeredBy(t, answers{"stock.setShopStockFixed": func(p map[string]any) string {
 		asked = append(asked, p)
 		return say
 	}}, nil)
@@ -410,7 +410,7 @@ func TestAShopsStockIsSet(t *testing.T) {
 }
 
 func TestStockChanges(t *testing.T) {
-	w := tell(t, answers{
+	w := answeredBy(t, answers{
 		"checkstock.queryCheckStockProfit": func(p map[string]any) string {
 			if p["pageNo"].(float64) == 1 { // a full page, then the rest
 				return `,"checkstockProfitList":[` + strings.Repeat(`{"checkStockNo":"P0","details":[{"goodsNo":"EMG9","diffQty":1}]},`, 49) +
@@ -448,14 +448,14 @@ func TestStockChanges(t *testing.T) {
 
 	none := `{"error_response":{"code":"10500","zh_desc":"查询盘盈单信息为空"}}`
 	refused := `{"error_response":{"code":"10501","zh_desc":"事业部未开通盘点服务"}}`
-	w = tell(t, answers{
+	w = answeredBy(t, answers{
 		"checkstock.queryCheckStockProfit": always(none), "checkstock.queryCheckStockLosses": always(refused),
 		"stock.queryGoodsLevelChange": always(`,"levelChangeResultList":null`),
 	}, nil)
 	if got, err := w.StockChanges(t.Context(), "EMG1", morning, morning.Add(time.Hour)); err != nil || len(got) != 0 {
 		t.Errorf("nothing: %v, %v", got, err)
 	}
-	w = tell(t, answers{"checkstock.queryCheckStockProfit": always(none)}, nil)
+	w = answeredBy(t, answers{"checkstock.queryCheckStockProfit": always(none)}, nil)
 	if _, err := w.StockChanges(t.Context(), "EMG1", morning, morning.Add(time.Hour)); fault.Cause(err) != "permission:acme/main/checkstock.queryCheckStockLosses" {
 		t.Errorf("a part that cannot be read: %v", err)
 	}

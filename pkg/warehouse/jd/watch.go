@@ -13,7 +13,7 @@ import (
 	"stockbridge/pkg/warehouse/jd/jdapi"
 )
 
-// Metrics is what is counted of calls to JD.
+// Metrics counts calls to JD.
 type Metrics struct {
 	seconds *prometheus.HistogramVec
 	refused *prometheus.CounterVec
@@ -25,18 +25,18 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "stockbridge_warehouse_call_seconds",
 			Help: "Requests to the warehouse from the moment their turn came, by what came of them.",
-			// From a sandbox next door to JD's limit of a call, 10 s.
+			// From a sandbox on the same host to the limit of a call, 10 s.
 			Buckets: []float64{.005, .02, .05, .1, .2, .5, 1, 2, 5, 10},
 		}, []string{"method", "class", "outcome"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stockbridge_quota_refused_total", Help: "Requests to which the far side said that there are too many.",
+			Name: "stockbridge_quota_refused_total", Help: "Requests that the warehouse refused because there were too many.",
 		}, []string{"seller", "account"}),
 	}
 	r.MustRegister(m.seconds, m.refused)
 	return m
 }
 
-// watch makes what jdapi tells of each request; nil when nobody counts.
+// watch returns what observes each request; nil without metrics.
 func (o Options) watch(account string) func(context.Context, string) (context.Context, func(error)) {
 	if o.Metrics == nil {
 		return nil
@@ -46,7 +46,7 @@ func (o Options) watch(account string) func(context.Context, string) (context.Co
 	return func(ctx context.Context, method string) (context.Context, func(error)) {
 		span := oteltrace.SpanFromContext(ctx)
 		traced := span.IsRecording()
-		if traced { // the name costs memory
+		if traced { // building the name allocates
 			ctx, span = trace.Start(ctx, oteltrace.SpanKindClient, "jd "+method)
 		}
 		began := time.Now()
@@ -61,7 +61,7 @@ func (o Options) watch(account string) func(context.Context, string) (context.Co
 			if !traced {
 				return
 			}
-			// No words of JD's: they may quote what was sent.
+			// JD's texts are left out: they may quote what was sent.
 			span.SetAttributes(attribute.String("jd.method", method), attribute.String("stockbridge.class", class), attribute.String("stockbridge.outcome", outcome))
 			if said {
 				span.SetAttributes(attribute.String("jd.code", no.Code))
@@ -74,10 +74,10 @@ func (o Options) watch(account string) func(context.Context, string) (context.Co
 	}
 }
 
-// outcomeEnd is the sentence that ends a flow: an answer to us, a failed call to JD, which counts those too.
+// outcomeEnd is the text that ends a flow: for us an answer, for JD a failed call.
 const outcomeEnd = "end"
 
-// outcomeOf is what came of a request, in a word: "ok", "end", what kind of no JD said, or how it got lost.
+// outcomeOf names the outcome of a request: "ok", "end", the class of JD's refusal, or how it was lost.
 func outcomeOf(err error) string {
 	var no *jdapi.Error
 	switch {

@@ -15,7 +15,7 @@ import (
 	"stockbridge/pkg/warehouse/warehousetest"
 )
 
-// Each request is counted by what came of it, and JD's "too many" by account.
+// Each request is counted by its outcome, and JD's "too many" by account.
 func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
 	answers := []string{accepted, refusedBy("2", "limited"), refusedBy("2", "limited"), refusedBy("5001", "no"), refusedBy("43", "busy"), refusedBy("24", "no right"), ""}
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
@@ -36,7 +36,7 @@ func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range len(answers) {
-		_, _ = w.SendOrder(t.Context(), warehousetest.Order("A-1")) // what each means is another test's
+		_, _ = w.SendOrder(t.Context(), warehousetest.Order("A-1")) // what the errors mean is tested elsewhere
 	}
 	families, err := r.Gather()
 	if err != nil {

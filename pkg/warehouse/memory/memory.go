@@ -1,9 +1,9 @@
-// Package memory is a warehouse in memory: for tests, with a knob for each thing that goes wrong between us and a far
-// side, and for trying Stockbridge out without one.
+// Package memory is a warehouse in memory. Tests use it, because it has a setting for each failure between us and a
+// remote; it also serves for trying Stockbridge out without a real warehouse.
 //
-// It takes what it is given, walks each order from received to delivered, and forgets everything when the process ends.
-// One Warehouse must serve all that talk about it. Like a far side that nobody knows well, it makes a second document
-// of a repeated outbound number unless told otherwise.
+// It accepts every order, moves it from received to delivered, and forgets everything when the process ends. All users of
+// the same warehouse must share one Warehouse. Like a remote whose behaviour is unknown, it creates a second document for
+// a repeated outbound number unless set otherwise.
 package memory
 
 import (
@@ -30,36 +30,36 @@ import (
 // Repeat is the answer to an outbound number that has a document already.
 type Repeat int
 
-// The answers that far sides give.
+// The answers that a remote may give.
 const (
 	SecondDocument Repeat = iota
 	SameNumber
 	RefuseRepeat
 )
 
-// Knobs is what goes wrong. The zero value is a good day, but for Repeat.
+// Knobs are the failures to play. The zero value plays none, except Repeat.
 type Knobs struct {
-	// LoseReplies is how many of the next orders are taken without the caller ever hearing of it.
+	// LoseReplies is how many of the next orders are accepted but their answers lost.
 	LoseReplies int
-	// DropBefore is how many of the next orders are lost on the way in, which looks the same to the caller.
+	// DropBefore is how many of the next orders are lost on the way to the warehouse, which looks the same to the caller.
 	DropBefore int
-	// Refuse is how many of the next orders are refused in business words.
+	// Refuse is how many of the next orders are refused in business terms.
 	Refuse int
-	// RefuseTaken is how many of the next orders are refused in business words although they are taken.
+	// RefuseTaken is how many of the next orders are refused in business terms although a document is created.
 	RefuseTaken int
-	// Late is how long FindOrders does not see what was taken.
+	// Late is how long FindOrders does not see a new document.
 	Late time.Duration
-	// RefuseNumber is how many of the next orders are refused for a number of the set-up.
+	// RefuseNumber is how many of the next orders are refused because of a number in the settings.
 	RefuseNumber int
-	// Reject is how many of the next orders are refused before anything is looked at.
+	// Reject is how many of the next orders are refused before they are processed.
 	Reject int
-	// Mistake is another document's number that the next order is answered with, though nothing is taken.
+	// Mistake is the number of another document that the next order is answered with, although no document is created.
 	Mistake string
 	// Elsewhere is how many of the next orders reach something that is not the warehouse.
 	Elsewhere int
-	// Down: nothing gets through, and the caller knows it.
+	// Down: no call arrives, and the caller knows it.
 	Down bool
-	// Busy, when above zero, is how long every caller is told to stay away.
+	// Busy, if above zero, is how long every caller is asked to wait.
 	Busy time.Duration
 	// NotPermitted and BadToken refuse every call.
 	NotPermitted, BadToken bool
@@ -69,22 +69,22 @@ type Knobs struct {
 	Slow time.Duration
 
 	Repeat Repeat
-	// Split, Short and Cancel name outbound numbers: split in two when received; one piece less leaves of the first
-	// line; cancelled by the warehouse before it is packed.
+	// Split, Short and Cancel name outbound numbers: split in two when received; one piece less of the first line leaves;
+	// cancelled by the warehouse before packing.
 	Split, Short, Cancel []string
 }
 
-// Warehouse is ready to use as it is. Many goroutines may use it.
+// Warehouse is ready to use. Many goroutines may use it.
 type Warehouse struct {
 	// StepEvery is how long an order stays in each state; 0 waits for Step. Set it before use.
 	StepEvery time.Duration
-	// Opening is what a shop has of each goods before anything moves it. Set it before use.
+	// Opening is a shop's initial stock of all goods. Set it before use.
 	Opening int64
-	// Now is the clock, time.Now when nil.
+	// Now is the clock, time.Now if nil.
 	Now func() time.Time
-	// As is its identity, "memory" when empty. Set it before use.
+	// As is its identity, "memory" if empty. Set it before use.
 	As warehouse.Identity
-	// Knobs may be set before use; after that by Set.
+	// Knobs may be set before use, and later by Set.
 	Knobs
 
 	mu        sync.Mutex
@@ -112,7 +112,7 @@ var (
 	_ warehouse.OrderReader = (*Warehouse)(nil)
 )
 
-// walk is the way of an order.
+// walk is the sequence of an order's states.
 var walk = []orderv1.Status{
 	orderv1.Status_STATUS_RECEIVED, orderv1.Status_STATUS_PICKING, orderv1.Status_STATUS_CHECKED, orderv1.Status_STATUS_PACKED,
 	orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_DELIVERED,
@@ -125,7 +125,7 @@ const (
 	shippedAt   = 4
 )
 
-// Identity is As.
+// Identity returns As.
 func (w *Warehouse) Identity() warehouse.Identity { return cmp.Or(w.As, "memory") }
 
 // Set changes the knobs.
@@ -135,14 +135,14 @@ func (w *Warehouse) Set(change func(*Knobs)) {
 	change(&w.Knobs)
 }
 
-// Step moves each order one state on.
+// Step moves each order on by one state.
 func (w *Warehouse) Step() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.steps++
 }
 
-// Numbers are the documents under an outbound number, without the parts of split ones.
+// Numbers returns the documents under an outbound number, without the parts of split ones.
 func (w *Warehouse) Numbers(outboundNo string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -197,7 +197,7 @@ func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
 	return plan
 }
 
-// reach is what keeps a call from arriving.
+// reach returns what prevents a call from arriving.
 func (w *Warehouse) reach(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("not sent: %w", err)
@@ -230,12 +230,12 @@ func (w *Warehouse) reach(ctx context.Context) error {
 	return nil
 }
 
-// SendOrder takes the order, as far as the knobs let it.
+// SendOrder accepts the order, subject to the knobs.
 func (w *Warehouse) SendOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Receipt, error) {
 	return w.SendPlanned(ctx, o, w.PlanOrder(o))
 }
 
-// SendPlanned takes the order, as far as the knobs let it.
+// SendPlanned accepts the order, subject to the knobs.
 func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
 	if plan.Err != nil {
 		return warehouse.Receipt{}, plan.Err
@@ -305,7 +305,7 @@ func (w *Warehouse) add(outboundNo string) *document {
 	return d
 }
 
-// split makes two parts: of one line the halves, of several the first and the rest.
+// split makes two parts: the halves of a single line, or the first line and the rest.
 func (w *Warehouse) split(d *document) {
 	first, rest := d.lines[:1], d.lines[1:]
 	if len(rest) == 0 {
@@ -346,7 +346,7 @@ func (w *Warehouse) history(d *document) []warehouse.State {
 	return history
 }
 
-// FindOrders asks by our outbound numbers.
+// FindOrders looks orders up by our outbound numbers.
 func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[string]warehouse.Found, error) {
 	if len(outboundNos) > warehouse.FindLimit {
 		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(outboundNos), warehouse.FindLimit)
@@ -374,7 +374,7 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 	return found, nil
 }
 
-// FindByPlatform asks by the first of the platform's order numbers.
+// FindByPlatform looks orders up by the first of the platform's order numbers.
 func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]warehouse.Found, error) {
 	if err := w.reach(ctx); err != nil {
 		return nil, err
@@ -391,10 +391,10 @@ func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (m
 	return found, nil
 }
 
-// listPage is how many documents a page of ListOrders has.
+// listPage is the page size of ListOrders.
 const listPage = 100
 
-// ListOrders lists by when they were taken.
+// ListOrders lists documents by when they were created.
 func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page string) (nos []string, next string, err error) {
 	if err := w.reach(ctx); err != nil {
 		return nil, "", err
@@ -419,7 +419,7 @@ func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page str
 	return nos, "", nil
 }
 
-// CompareOrder knows goods, receiver, shop and site.
+// CompareOrder compares goods, receiver, shop and site.
 func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (warehouse.Comparison, error) {
 	if err := w.reach(ctx); err != nil {
 		return warehouse.Comparison{}, err

@@ -14,30 +14,30 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			warehousetest.TestOrders(t, func(*testing.T) warehousetest.Subject {
 				w := &Warehouse{Knobs: Knobs{Repeat: repeat}}
-				return warehousetest.Subject{Orders: w, Far: far{w}}
+				return warehousetest.Subject{Orders: w, Remote: remote{w}}
 			})
 		})
 	}
 }
 
-// far turns the suite's wishes into knobs.
-type far struct{ *Warehouse }
+// remote sets the knobs that the suite asks for.
+type remote struct{ *Warehouse }
 
-func (f far) LoseAnswer()     { f.Set(func(k *Knobs) { k.LoseReplies++ }) }
-func (f far) DropCall()       { f.Set(func(k *Knobs) { k.DropBefore++ }) }
-func (f far) Refuse()         { f.Set(func(k *Knobs) { k.Refuse++ }) }
-func (f far) Reject()         { f.Set(func(k *Knobs) { k.Reject++ }) }
-func (f far) Down(down bool)  { f.Set(func(k *Knobs) { k.Down = down }) }
-func (f far) Deny()           { f.Set(func(k *Knobs) { k.NotPermitted = true }) }
-func (f far) Expire()         { f.Set(func(k *Knobs) { k.BadToken = true }) }
-func (f far) Split(no string) { f.Set(func(k *Knobs) { k.Split = append(k.Split, no) }) }
-func (f far) Short(no string) { f.Set(func(k *Knobs) { k.Short = append(k.Short, no) }) }
+func (f remote) LoseAnswer()     { f.Set(func(k *Knobs) { k.LoseReplies++ }) }
+func (f remote) DropCall()       { f.Set(func(k *Knobs) { k.DropBefore++ }) }
+func (f remote) Refuse()         { f.Set(func(k *Knobs) { k.Refuse++ }) }
+func (f remote) Reject()         { f.Set(func(k *Knobs) { k.Reject++ }) }
+func (f remote) Down(down bool)  { f.Set(func(k *Knobs) { k.Down = down }) }
+func (f remote) Deny()           { f.Set(func(k *Knobs) { k.NotPermitted = true }) }
+func (f remote) Expire()         { f.Set(func(k *Knobs) { k.BadToken = true }) }
+func (f remote) Split(no string) { f.Set(func(k *Knobs) { k.Split = append(k.Split, no) }) }
+func (f remote) Short(no string) { f.Set(func(k *Knobs) { k.Short = append(k.Short, no) }) }
 
-func (f far) Cancel(no string) { f.Set(func(k *Knobs) { k.Cancel = append(k.Cancel, no) }) }
+func (f remote) Cancel(no string) { f.Set(func(k *Knobs) { k.Cancel = append(k.Cancel, no) }) }
 
-func (f far) Documents(no string) int { return len(f.Numbers(no)) }
+func (f remote) Documents(no string) int { return len(f.Numbers(no)) }
 
-func (f far) Busy(busy bool) {
+func (f remote) Busy(busy bool) {
 	f.Set(func(k *Knobs) {
 		k.Busy = 0
 		if busy {
@@ -46,8 +46,8 @@ func (f far) Busy(busy bool) {
 	})
 }
 
-// Tried out by hand, orders move by themselves.
-func TestOrdersMoveByThemselves(t *testing.T) {
+// For trying it out by hand, orders move automatically.
+func TestOrdersMoveAutomatically(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &Warehouse{StepEvery: time.Minute}
 		taken, err := w.SendOrder(t.Context(), warehousetest.Order("A-1"))

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// flowPage and stockPage are the rows on a page.
+	// flowPage and stockPage are page sizes.
 	flowPage  = 100
 	stockPage = 100
 	// maxSpan is the longest span of a flow.
@@ -28,8 +28,8 @@ const (
 	reasonSet       = "set"
 )
 
-// Site is one of the ERP's warehouses in it, with a stock of its own. What a shop has there moves when goods come in, when
-// an order's goods leave, and by hand.
+// Site is one of the ERP's warehouses in it, with a stock of its own. A shop's stock there changes when goods arrive,
+// when an order's goods leave, and by hand.
 type Site struct {
 	*Warehouse
 	code string
@@ -42,10 +42,10 @@ var (
 	_ warehouse.StockSetter = (*Site)(nil)
 )
 
-// Site is the ERP's warehouse of this code.
+// Site returns the ERP's warehouse with this code.
 func (w *Warehouse) Site(code string) *Site { return &Site{w, code} }
 
-// UseShops says which far side's number each of the ERP's shops has; a shop that is not told has its code.
+// UseShops sets the warehouse's numbers of the ERP's shops; a shop without one has its code.
 func (w *Warehouse) UseShops(numbers map[string]string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,40 +54,40 @@ func (w *Warehouse) UseShops(numbers map[string]string) {
 
 type stockKey struct{ site, shop, goods string }
 
-// chain is the stock of one goods of a shop. lying is its part of what lies in the warehouse: setting a shop's stock moves
-// no goods.
-type chain struct{ num, occupied, lying int64 }
+// balance is the stock of one kind of goods of a shop. lying is its part of the physical stock: setting a shop's stock
+// moves no goods.
+type balance struct{ num, occupied, lying int64 }
 
 type movement struct {
 	stockKey
 	warehouse.FlowRow
 }
 
-// stock is what lies there and how that came.
+// stock is what is in the warehouse and its movements.
 type stock struct {
-	chains map[stockKey]*chain
+	chains map[stockKey]*balance
 	rows   []movement
 	takes  []movement
 	// open are documents whose goods have not left.
 	open []*document
-	// wishes are requests to set stock that were met.
-	wishes map[string]bool
-	last   time.Time
+	// done are the requests to set stock that were carried out.
+	done map[string]bool
+	last time.Time
 }
 
-func (w *Warehouse) chain(key stockKey) *chain {
+func (w *Warehouse) chain(key stockKey) *balance {
 	c := w.stock.chains[key]
 	if c == nil {
 		if w.stock.chains == nil {
-			w.stock.chains, w.stock.wishes = map[stockKey]*chain{}, map[string]bool{}
+			w.stock.chains, w.stock.done = map[stockKey]*balance{}, map[string]bool{}
 		}
-		c = &chain{num: w.Opening, lying: w.Opening}
+		c = &balance{num: w.Opening, lying: w.Opening}
 		w.stock.chains[key] = c
 	}
 	return c
 }
 
-// move adds a row. Rows never go back in time.
+// move adds a row. Times of rows never decrease.
 func (w *Warehouse) move(key stockKey, at time.Time, change int64, reason, documentNo string, rule warehouse.Rule) *movement {
 	s, c := &w.stock, w.chain(key)
 	if at.Before(s.last) {
@@ -105,7 +105,7 @@ func (w *Warehouse) move(key stockKey, at time.Time, change int64, reason, docum
 	return &s.rows[len(s.rows)-1]
 }
 
-// occupy keeps a new order's goods for it.
+// occupy reserves a new order's goods.
 func (w *Warehouse) occupy(d *document, o *orderv1.Audited) {
 	d.site, d.shop = o.Warehouse, cmp.Or(w.shops[o.Shop], o.Shop)
 	for _, l := range d.lines {
@@ -118,7 +118,7 @@ func (d *document) key(l *orderv1.ShippedLine) stockKey {
 	return stockKey{d.site, d.shop, cmp.Or(l.WarehouseGoodsNo, l.GoodsCode)}
 }
 
-// settle moves the stock for all orders whose goods left or that were cancelled meanwhile, the earliest first.
+// settle moves the stock for all orders whose goods left or that were cancelled since, earliest first.
 func (w *Warehouse) settle() {
 	type due struct {
 		d    *document
@@ -131,7 +131,7 @@ func (w *Warehouse) settle() {
 		for _, s := range w.history(d) {
 			switch s.Status {
 			case orderv1.Status_STATUS_CANCELLED, orderv1.Status_STATUS_SHIPPED:
-				if s.At.After(now) { // walked on by hand
+				if s.At.After(now) { // stepped by hand
 					s.At = now
 				}
 				list = append(list, due{d, s.At, s.Status == orderv1.Status_STATUS_SHIPPED})
@@ -152,7 +152,7 @@ func (w *Warehouse) settle() {
 	}
 }
 
-// Receive has pieces come in for a shop; fewer than none go out again.
+// Receive books incoming pieces for a shop; a negative number books outgoing ones.
 func (s *Site) Receive(shopNo, goodsNo string, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +162,7 @@ func (s *Site) Receive(shopNo, goodsNo string, n int64) {
 	s.Warehouse.move(key, s.now(), n, reasonReceived, "", warehouse.RuleMoves)
 }
 
-// TakeStock corrects a shop's stock by what a count found too much, or missed.
+// TakeStock corrects a shop's stock by the difference of a stock-take.
 func (s *Site) TakeStock(shopNo, goodsNo string, difference int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,7 +173,7 @@ func (s *Site) TakeStock(shopNo, goodsNo string, difference int64) {
 	s.stock.takes = append(s.stock.takes, *s.Warehouse.move(key, s.now(), difference, reasonStockTake, no, warehouse.RuleMoves))
 }
 
-// Rebase changes what a shop has, by a rule, and moves no goods.
+// Rebase changes a shop's stock by a rule and moves no goods.
 func (s *Site) Rebase(shopNo, goodsNo string, num int64, reason string, rule warehouse.Rule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,7 +186,7 @@ func (s *Site) rebase(shopNo, goodsNo string, num int64, reason string, rule war
 	s.Warehouse.move(key, s.now(), num-s.chain(key).num, reason, "", rule)
 }
 
-// FlowTerms says that rows link up.
+// FlowTerms: rows are linked.
 func (s *Site) FlowTerms() warehouse.FlowTerms {
 	return warehouse.FlowTerms{MaxSpan: maxSpan, Linked: true}
 }
@@ -217,7 +217,7 @@ func (s *Site) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.FlowP
 	return page, nil
 }
 
-// ShopStock tells what a shop has of some goods.
+// ShopStock reads a shop's stock of some goods.
 func (s *Site) ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]warehouse.ShopStock, error) {
 	if len(goodsNos) > warehouse.ShopStockLimit {
 		return nil, fmt.Errorf("stock of shop %s: %d goods are more than %d", shopNo, len(goodsNos), warehouse.ShopStockLimit)
@@ -237,7 +237,7 @@ func (s *Site) ShopStock(ctx context.Context, shopNo string, goodsNos []string) 
 	return has, nil
 }
 
-// Stock reads one page of what lies there.
+// Stock reads one page of the physical stock.
 func (s *Site) Stock(ctx context.Context, page int) (warehouse.StockPage, error) {
 	if page < 1 {
 		return warehouse.StockPage{}, fmt.Errorf("stock: page %d, want one from 1", page)
@@ -270,7 +270,7 @@ func (s *Site) Stock(ctx context.Context, page int) (warehouse.StockPage, error)
 	return warehouse.StockPage{Rows: rows[start:end], Total: len(rows), Last: end == len(rows)}, nil
 }
 
-// SetShopStock overwrites what a shop has of a goods, once for each request.
+// SetShopStock overwrites a shop's stock of some goods, once for each request id.
 func (s *Site) SetShopStock(ctx context.Context, requestID, shopNo, goodsNo string, num int64) error {
 	if requestID == "" || num < 0 {
 		return fmt.Errorf("set stock of shop %s, goods %s to %d: want a request id, and nothing below zero", shopNo, goodsNo, num)
@@ -282,14 +282,14 @@ func (s *Site) SetShopStock(ctx context.Context, requestID, shopNo, goodsNo stri
 	defer s.mu.Unlock()
 	s.settle()
 	s.chain(stockKey{s.code, shopNo, goodsNo})
-	if !s.stock.wishes[requestID] {
-		s.stock.wishes[requestID] = true
+	if !s.stock.done[requestID] {
+		s.stock.done[requestID] = true
 		s.rebase(shopNo, goodsNo, num, reasonSet, warehouse.RuleSet)
 	}
 	return nil
 }
 
-// StockChanges tells the stock-takes of one goods.
+// StockChanges returns the stock-takes of some goods.
 func (s *Site) StockChanges(ctx context.Context, goodsNo string, from, to time.Time) ([]warehouse.StockChange, error) {
 	if err := s.reach(ctx); err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ func TestStockContract(t *testing.T) {
 		began := time.Date(2026, 3, 1, 4, 0, 0, 0, time.UTC)
 		clock := &clock{at: began}
 		w := &Warehouse{Now: clock.now}
-		return warehousetest.StockSubject{StockReader: w.Site("W01"), Setter: w.Site("W01"), Far: stockFar{far{w}, w.Site("W01"), clock}, Began: began}
+		return warehousetest.StockSubject{StockReader: w.Site("W01"), Setter: w.Site("W01"), Remote: stockRemote{remote{w}, w.Site("W01"), clock}, Began: began}
 	})
 }
 
@@ -29,39 +29,39 @@ func (c *clock) now() time.Time {
 	return c.at
 }
 
-// stockFar turns the suite's wishes about stock into acts.
-type stockFar struct {
-	far
+// stockRemote carries out what the suite asks of the stock.
+type stockRemote struct {
+	remote
 	*Site
 	clock *clock
 }
 
-func (f stockFar) Now() time.Time { return f.clock.now() }
-func (f stockFar) Busy(busy bool) { f.far.Busy(busy) }
-func (f stockFar) Down(down bool) { f.far.Down(down) }
-func (f stockFar) Deny()          { f.far.Deny() }
-func (f stockFar) Expire()        { f.far.Expire() }
+func (f stockRemote) Now() time.Time { return f.clock.now() }
+func (f stockRemote) Busy(busy bool) { f.remote.Busy(busy) }
+func (f stockRemote) Down(down bool) { f.remote.Down(down) }
+func (f stockRemote) Deny()          { f.remote.Deny() }
+func (f stockRemote) Expire()        { f.remote.Expire() }
 
-func (f stockFar) Pass(d time.Duration) {
+func (f stockRemote) Pass(d time.Duration) {
 	f.clock.mu.Lock()
 	defer f.clock.mu.Unlock()
 	f.clock.at = f.clock.at.Add(d)
 }
 
-func (f stockFar) Sell(shopNo, goodsNo string, n int64) { f.Receive(shopNo, goodsNo, -n) }
+func (f stockRemote) Sell(shopNo, goodsNo string, n int64) { f.Receive(shopNo, goodsNo, -n) }
 
-func (f stockFar) Set(shopNo, goodsNo string, n int64) {
+func (f stockRemote) Set(shopNo, goodsNo string, n int64) {
 	f.Rebase(shopNo, goodsNo, n, "set", warehouse.RuleSet)
 }
 
-func (f stockFar) Halve(shopNo, goodsNo string) {
+func (f stockRemote) Halve(shopNo, goodsNo string) {
 	f.Site.mu.Lock()
 	half := f.Site.chain(stockKey{f.Site.code, shopNo, goodsNo}).num / 2
 	f.Site.mu.Unlock()
 	f.Rebase(shopNo, goodsNo, half, "ratio", warehouse.RuleRatio)
 }
 
-// What an order takes is kept for it until it leaves, and then moves; what is cancelled goes nowhere.
+// An order's goods are reserved until they leave, and then move; those of a cancelled order stay.
 func TestOrdersMoveTheStock(t *testing.T) {
 	began := time.Date(2026, 3, 1, 4, 0, 0, 0, time.UTC)
 	clock := &clock{at: began}

@@ -1,7 +1,7 @@
-// Package warehousetest is what every warehouse adapter must pass, one suite per role of the contract.
+// Package warehousetest is the suite that every warehouse adapter must pass, one part for each ability of the contract.
 //
-// The suite plays a caller who has the contract only. What the far side does meanwhile it asks of Far, which each
-// adapter's test implements over whatever plays its far side. It knows no adapter and no far side's words.
+// The suite plays a caller who knows the contract only. It controls the warehouse's API through Remote, which each
+// adapter's test implements. It knows no adapter and no remote's terms.
 package warehousetest
 
 import (
@@ -22,41 +22,42 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// Far is the far side of the warehouse under test. What is said about an outbound number is said before it is taken.
-type Far interface {
-	// LoseAnswer takes the next order without the caller ever hearing of it.
+// Remote controls the API of the warehouse under test. Methods that take an outbound number are called before that order
+// is sent.
+type Remote interface {
+	// LoseAnswer accepts the next order and loses the answer.
 	LoseAnswer()
 	// DropCall loses the next order on the way in, which looks the same to the caller.
 	DropCall()
-	// Refuse refuses the next order in business words.
+	// Refuse refuses the next order in business terms.
 	Refuse()
-	// Reject refuses the next order in a way that proves that nothing was looked at.
+	// Reject refuses the next order in a way that proves that it was not processed.
 	Reject()
-	// Down lets nothing through, in a way that the caller can tell, until it is called with false.
+	// Down(true) makes all calls fail in a way that the caller recognises as not sent, until Down(false).
 	Down(bool)
-	// Busy refuses every call for having called too often, until it is called with false.
+	// Busy(true) refuses every call as one too many, until Busy(false).
 	Busy(bool)
-	// Deny takes the permission for every call away, Expire the credential.
+	// Deny withdraws the permission for every call, Expire the credential.
 	Deny()
 	Expire()
-	// Step lets a little time pass: an order moves one state at most.
+	// Step lets some time pass: an order moves on by at most one state.
 	Step()
 	// Split splits the order in two parts, Short ships one piece less of it, Cancel cancels it before it is packed.
 	Split(outboundNo string)
 	Short(outboundNo string)
 	Cancel(outboundNo string)
-	// Documents counts what is under the number, without the parts of a split order.
+	// Documents counts the documents under the number, without the parts of a split order.
 	Documents(outboundNo string) int
 }
 
 // Subject is a warehouse under test.
 type Subject struct {
 	warehouse.Orders
-	Far Far
+	Remote Remote
 }
 
-// Order is an order that a warehouse under test takes: of seller acme, from shop S01, out of warehouse W01, with two
-// lines of 2 and 3 pieces.
+// Order is an order that a warehouse under test accepts: of seller acme, shop S01, warehouse W01, with two lines of 2 and
+// 3 pieces.
 func Order(outboundNo string) *orderv1.Audited {
 	at := timestamppb.New(time.Date(2026, 3, 1, 4, 5, 6, 0, time.UTC))
 	return &orderv1.Audited{
@@ -72,7 +73,7 @@ func Order(outboundNo string) *orderv1.Audited {
 	}
 }
 
-// TestOrders holds a warehouse to the roles that sales orders need. open makes a new one with an empty far side.
+// TestOrders checks a warehouse against the abilities that sales orders need. open makes a new one without documents.
 func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
 	for _, c := range []struct {
 		name string
@@ -83,7 +84,7 @@ func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
 		{"a hundred are found at once, not more", hundred},
 		{"a lost answer is unknown, and the order is found once", lostAnswer},
 		{"a dropped call is unknown, and the order is absent until it is taken again", droppedCall},
-		{"business words are a SaidNo, and nothing was taken", saidNo},
+		{"business words are a SaidNo, and nothing was taken", refusedThenAsked},
 		{"a refusal before anything is looked at is permanent", rejected},
 		{"a second document under one number is found out", repeated},
 		{"a warehouse that cannot be reached took nothing", down},
@@ -104,7 +105,7 @@ func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
 	}
 }
 
-// take hands an order over that must be taken.
+// take sends an order that must be accepted.
 func take(t *testing.T, s Subject, outboundNo string) string {
 	t.Helper()
 	taken, err := s.SendOrder(t.Context(), Order(outboundNo))
@@ -114,7 +115,7 @@ func take(t *testing.T, s Subject, outboundNo string) string {
 	return taken.WarehouseNo
 }
 
-// find asks for one number.
+// find looks one number up.
 func find(t *testing.T, s Subject, outboundNo string) (warehouse.Found, bool) {
 	t.Helper()
 	found, err := s.FindOrders(t.Context(), []string{outboundNo})
@@ -140,20 +141,20 @@ func details(t *testing.T, s Subject, warehouseNo string) warehouse.Details {
 	return d
 }
 
-// mostSteps is more than any order takes.
-const mostSteps = 50
+// maxSteps is more than any order has states.
+const maxSteps = 50
 
 // until lets time pass until the document has the status.
 func until(t *testing.T, s Subject, warehouseNo string, want orderv1.Status) warehouse.Details {
 	t.Helper()
 	var seen []orderv1.Status
-	for range mostSteps {
+	for range maxSteps {
 		d := details(t, s, warehouseNo)
 		if d.State.Status == want {
 			return d
 		}
 		seen = append(seen, d.State.Status)
-		s.Far.Step()
+		s.Remote.Step()
 	}
 	t.Fatalf("%s never became %v: %v", warehouseNo, want, slices.Compact(seen))
 	return warehouse.Details{}
@@ -243,13 +244,13 @@ func hundred(t *testing.T, s Subject) {
 }
 
 func lostAnswer(t *testing.T, s Subject) {
-	s.Far.LoseAnswer()
+	s.Remote.LoseAnswer()
 	if taken, err := s.SendOrder(t.Context(), Order("L-1")); fault.Of(err) != fault.Unclear {
 		t.Fatalf("%+v, %v", taken, err)
 	}
 	f, there := find(t, s, "L-1")
-	if !there || len(f.Others) > 0 || s.Far.Documents("L-1") != 1 {
-		t.Errorf("%+v, %v; %d documents", f, there, s.Far.Documents("L-1"))
+	if !there || len(f.Others) > 0 || s.Remote.Documents("L-1") != 1 {
+		t.Errorf("%+v, %v; %d documents", f, there, s.Remote.Documents("L-1"))
 	}
 	if d := details(t, s, f.WarehouseNo); d.OutboundNo != "L-1" {
 		t.Errorf("%+v", d)
@@ -257,7 +258,7 @@ func lostAnswer(t *testing.T, s Subject) {
 }
 
 func droppedCall(t *testing.T, s Subject) {
-	s.Far.DropCall()
+	s.Remote.DropCall()
 	if taken, err := s.SendOrder(t.Context(), Order("D-1")); fault.Of(err) != fault.Unclear {
 		t.Fatalf("%+v, %v", taken, err)
 	}
@@ -265,30 +266,30 @@ func droppedCall(t *testing.T, s Subject) {
 		t.Errorf("%+v", f)
 	}
 	no := take(t, s, "D-1")
-	if f, _ := find(t, s, "D-1"); f.WarehouseNo != no || len(f.Others) > 0 || s.Far.Documents("D-1") != 1 {
-		t.Errorf("%+v; %d documents", f, s.Far.Documents("D-1"))
+	if f, _ := find(t, s, "D-1"); f.WarehouseNo != no || len(f.Others) > 0 || s.Remote.Documents("D-1") != 1 {
+		t.Errorf("%+v; %d documents", f, s.Remote.Documents("D-1"))
 	}
 }
 
-func saidNo(t *testing.T, s Subject) {
-	s.Far.Refuse()
+func refusedThenAsked(t *testing.T, s Subject) {
+	s.Remote.Refuse()
 	taken, err := s.SendOrder(t.Context(), Order("N-1"))
 	var no *warehouse.Rejected
 	if !errors.As(err, &no) || no.Reason.Code == "" || no.Reason.RemoteText == "" || no.Reason.ZH == "" || no.Reason.EN == "" {
 		t.Fatalf("%+v, %+v (%v)", taken, no, err)
 	}
-	if _, there := find(t, s, "N-1"); there || s.Far.Documents("N-1") != 0 {
+	if _, there := find(t, s, "N-1"); there || s.Remote.Documents("N-1") != 0 {
 		t.Error("it was taken")
 	}
 }
 
 func rejected(t *testing.T, s Subject) {
-	s.Far.Reject()
+	s.Remote.Reject()
 	taken, err := s.SendOrder(t.Context(), Order("J-1"))
 	if reason := fault.ReasonOf(err, ""); fault.Of(err) != fault.Refused || reason.Code == "" || reason.RemoteText == "" {
 		t.Fatalf("%+v, %v", taken, err)
 	}
-	if s.Far.Documents("J-1") != 0 {
+	if s.Remote.Documents("J-1") != 0 {
 		t.Error("it was taken")
 	}
 }
@@ -301,13 +302,13 @@ func repeated(t *testing.T, s Subject) {
 		t.Fatal(err)
 	}
 	f, _ := find(t, s, "R-1")
-	if n := s.Far.Documents("R-1"); f.WarehouseNo != first || len(f.Others) != n-1 {
+	if n := s.Remote.Documents("R-1"); f.WarehouseNo != first || len(f.Others) != n-1 {
 		t.Errorf("%d documents, found %+v", n, f)
 	}
 }
 
 func down(t *testing.T, s Subject) {
-	s.Far.Down(true)
+	s.Remote.Down(true)
 	if _, err := s.SendOrder(t.Context(), Order("O-1")); err == nil || fault.Of(err) != fault.Transient {
 		t.Errorf("take: %v is %v", err, fault.Of(err))
 	}
@@ -317,7 +318,7 @@ func down(t *testing.T, s Subject) {
 	if _, err := s.OrderDetails(t.Context(), "1"); err == nil || fault.Of(err) != fault.Transient || errors.Is(err, warehouse.ErrNotFound) {
 		t.Errorf("details: %v is %v", err, fault.Of(err))
 	}
-	s.Far.Down(false)
+	s.Remote.Down(false)
 	if _, there := find(t, s, "O-1"); there {
 		t.Error("it was taken")
 	}
@@ -325,15 +326,15 @@ func down(t *testing.T, s Subject) {
 }
 
 func busy(t *testing.T, s Subject) {
-	s.Far.Busy(true)
-	// A warehouse whose refusal proves nothing says so: the caller asks.
+	s.Remote.Busy(true)
+	// A warehouse whose refusal proves nothing says so: then the caller looks the order up.
 	if _, err := s.SendOrder(t.Context(), Order("B-1")); fault.Of(err) != fault.Unclear && (fault.Of(err) != fault.Wait || fault.After(err) <= 0) {
 		t.Errorf("take: %v is %v", err, fault.Of(err))
 	}
 	if _, err := s.FindOrders(t.Context(), []string{"B-1"}); fault.Of(err) != fault.Wait || fault.After(err) <= 0 {
 		t.Errorf("find: %v is %v", err, fault.Of(err))
 	}
-	s.Far.Busy(false)
+	s.Remote.Busy(false)
 	if _, there := find(t, s, "B-1"); there {
 		t.Error("it was taken")
 	}
@@ -341,13 +342,13 @@ func busy(t *testing.T, s Subject) {
 
 func denied(t *testing.T, s Subject) {
 	no := take(t, s, "P-1")
-	s.Far.Deny()
+	s.Remote.Deny()
 	refusedWith(t, s, no, warehouse.ErrNotPermitted)
 }
 
 func expired(t *testing.T, s Subject) {
 	no := take(t, s, "X-1")
-	s.Far.Expire()
+	s.Remote.Expire()
 	refusedWith(t, s, no, warehouse.ErrToken)
 }
 
@@ -368,7 +369,7 @@ func refusedWith(t *testing.T, s Subject, warehouseNo string, want error) {
 	check("find", err)
 	_, err = s.OrderDetails(t.Context(), warehouseNo)
 	check("details", err)
-	if s.Far.Documents("P-2") != 0 {
+	if s.Remote.Documents("P-2") != 0 {
 		t.Error("it was taken")
 	}
 }
@@ -379,7 +380,7 @@ func over(t *testing.T, s Subject) {
 	if _, err := s.SendOrder(ctx, Order("C-1")); err == nil || fault.Of(err) != fault.Transient {
 		t.Errorf("%v is %v", err, fault.Of(err))
 	}
-	if s.Far.Documents("C-1") != 0 {
+	if s.Remote.Documents("C-1") != 0 {
 		t.Error("it was taken")
 	}
 }
@@ -400,7 +401,7 @@ func planned(t *testing.T, s Subject) {
 			t.Errorf("finding %+v", r)
 		}
 	}
-	if s.Far.Documents("Q-1") != 0 {
+	if s.Remote.Documents("Q-1") != 0 {
 		t.Error("it was taken")
 	}
 }
@@ -448,13 +449,13 @@ func typed(t *testing.T, s Subject) {
 }
 
 func split(t *testing.T, s Subject) {
-	s.Far.Split("S-1")
+	s.Remote.Split("S-1")
 	no := take(t, s, "S-1")
-	for range mostSteps {
+	for range maxSteps {
 		if len(details(t, s, no).Children) > 0 {
 			break
 		}
-		s.Far.Step()
+		s.Remote.Step()
 	}
 	d := details(t, s, no)
 	if len(d.Children) != 2 || slices.Contains(d.Children, no) {
@@ -485,7 +486,7 @@ func split(t *testing.T, s Subject) {
 }
 
 func short(t *testing.T, s Subject) {
-	s.Far.Short("K-1")
+	s.Remote.Short("K-1")
 	d := until(t, s, take(t, s, "K-1"), orderv1.Status_STATUS_SHIPPED)
 	var asked, left int64
 	for _, l := range d.Lines {
@@ -498,7 +499,7 @@ func short(t *testing.T, s Subject) {
 }
 
 func cancelled(t *testing.T, s Subject) {
-	s.Far.Cancel("Z-1")
+	s.Remote.Cancel("Z-1")
 	until(t, s, take(t, s, "Z-1"), orderv1.Status_STATUS_CANCELLED)
 	if f, there := find(t, s, "Z-1"); !there || f.State.Status != orderv1.Status_STATUS_CANCELLED {
 		t.Errorf("%+v", f)
@@ -562,13 +563,13 @@ func compared(t *testing.T, s Subject) {
 	if c, err := reader.CompareOrder(t.Context(), another, no); err != nil || len(c.Foreign) == 0 || strings.Contains(fmt.Sprint(c), "王小明") || strings.Contains(fmt.Sprint(c), "李四") {
 		t.Errorf("another receiver: %+v, %v", c, err)
 	}
-	s.Far.Split("Q-9")
+	s.Remote.Split("Q-9")
 	whole := take(t, s, "Q-9")
 	for range 4 {
 		if c, err := reader.CompareOrder(t.Context(), Order("Q-9"), whole); err != nil || len(c.Foreign) != 0 {
 			t.Errorf("a document that was split: %+v, %v", c, err)
 		}
-		s.Far.Step()
+		s.Remote.Step()
 	}
 	d := differs.Differences[0]
 	if d.Field != "lines.quantity" || !strings.Contains(d.Ours, "SKU-2 × 7") || !strings.Contains(d.Theirs, "SKU-2 × 3") || d.Zh == "" || d.En == "" {
@@ -578,7 +579,8 @@ func compared(t *testing.T, s Subject) {
 		t.Errorf("a document that nobody has: %v", err)
 	}
 
-	// A program that numbers otherwise is found by the platform's number; a delivery of its own is another document.
+	// The order of a program that numbers otherwise is found by the platform's number; a delivery of its own is another
+	// document.
 	second := Order("Q-2")
 	second.PlatformOrderNos = []string{"T-Q-1"}
 	taken, err := s.SendOrder(t.Context(), second)
@@ -594,7 +596,7 @@ func compared(t *testing.T, s Subject) {
 	}
 }
 
-// cameListed: all that came within a span is told, and nothing else.
+// cameListed: everything that arrived within a span is listed, and nothing else.
 func cameListed(t *testing.T, s Subject) {
 	lister, ok := s.Orders.(warehouse.OrderLister)
 	if !ok {
@@ -631,7 +633,7 @@ func cameListed(t *testing.T, s Subject) {
 	if got := list(at.Add(-2*time.Hour), at.Add(-time.Hour)); len(got) > 0 {
 		t.Errorf("listed %v of the hour before", got)
 	}
-	s.Far.Step()
+	s.Remote.Step()
 	if got := list(at.Add(-time.Hour), at.Add(time.Hour)); !maps.Equal(got, want) {
 		t.Errorf("listed %v, want %v, after they moved", got, want)
 	}

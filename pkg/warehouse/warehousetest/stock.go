@@ -12,42 +12,42 @@ import (
 	"stockbridge/pkg/warehouse"
 )
 
-// StockFar is the far side of a warehouse whose stock is under test. What it is told happens at Now.
-type StockFar interface {
-	// Now is the far side's clock. Pass lets it go on.
+// StockRemote controls the API of a warehouse whose stock is under test. What it does happens at Now.
+type StockRemote interface {
+	// Now is the warehouse's clock. Pass advances it.
 	Now() time.Time
 	Pass(time.Duration)
-	// Receive has pieces come in for a shop. Sell has an order of the shop's take some away.
+	// Receive books incoming pieces for a shop. Sell lets an order of the shop take some away.
 	Receive(shopNo, goodsNo string, n int64)
 	Sell(shopNo, goodsNo string, n int64)
-	// TakeStock finds pieces of a shop too many, or below zero missing.
+	// TakeStock finds additional pieces of a shop, or, if below zero, missing ones.
 	TakeStock(shopNo, goodsNo string, difference int64)
-	// Set sets what a shop has of a goods; Halve takes away half of what it has, by its ratio.
+	// Set sets a shop's stock of some goods; Halve halves it by changing the ratio.
 	Set(shopNo, goodsNo string, n int64)
 	Halve(shopNo, goodsNo string)
-	// Down, Busy, Deny and Expire are Far's.
+	// Down, Busy, Deny and Expire as in Remote.
 	Down(bool)
 	Busy(bool)
 	Deny()
 	Expire()
 }
 
-// StockSubject is a warehouse whose stock is under test, with an empty far side.
+// StockSubject is a warehouse whose stock is under test, without documents.
 type StockSubject struct {
 	warehouse.StockReader
 	Setter warehouse.StockSetter
-	Far    StockFar
-	// Began is when the far side's clock was first asked.
+	Remote StockRemote
+	// Began is when the warehouse's clock was first read.
 	Began time.Time
 }
 
-// The numbers of shops and goods are JD's in form, which no other warehouse minds.
+// Shop and goods numbers have JD's format; other warehouses accept any.
 const (
 	shop, otherShop = "ESP0020000009400", "ESP0020000009401"
 	tea, cup        = "EMG4418048348210", "EMG4418048348211"
 )
 
-// TestStock holds a warehouse to the roles about stock. open makes a new one.
+// TestStock checks a warehouse against the abilities for stock. open makes a new one.
 func TestStock(t *testing.T, open func(t *testing.T) StockSubject) {
 	for _, c := range []struct {
 		name string
@@ -77,9 +77,9 @@ func TestStock(t *testing.T, open func(t *testing.T) StockSubject) {
 	}
 }
 
-// query is all that happened to the shop until now, of at most as long as may be asked for.
+// query covers everything that happened to the shop until now, as far back as one query may reach.
 func (s StockSubject) query() warehouse.FlowQuery {
-	return warehouse.FlowQuery{ShopNo: shop, From: s.Began, To: s.Far.Now(), Page: 1}
+	return warehouse.FlowQuery{ShopNo: shop, From: s.Began, To: s.Remote.Now(), Page: 1}
 }
 
 // flow reads a query to its end.
@@ -106,7 +106,7 @@ func flow(t *testing.T, s StockSubject, q warehouse.FlowQuery) []warehouse.FlowR
 	return nil
 }
 
-// changed leaves out rows that change nothing: a warehouse may tell of goods being kept for an order.
+// changed leaves out rows without a change: a warehouse may list reservations for orders.
 func changed(rows []warehouse.FlowRow) []warehouse.FlowRow {
 	return slices.DeleteFunc(slices.Clone(rows), func(r warehouse.FlowRow) bool { return r.Rule == warehouse.RuleUnchanged })
 }
@@ -125,13 +125,13 @@ func has(t *testing.T, s StockSubject, shopNo, goodsNo string) (warehouse.ShopSt
 }
 
 func flowAddsUp(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 40)
-	s.Far.Pass(time.Second)
-	s.Far.Sell(shop, tea, 3)
-	s.Far.Receive(shop, cup, 7) // in the same second
-	s.Far.Pass(2 * time.Second)
-	s.Far.TakeStock(shop, tea, -2)
-	s.Far.Pass(time.Second)
+	s.Remote.Receive(shop, tea, 40)
+	s.Remote.Pass(time.Second)
+	s.Remote.Sell(shop, tea, 3)
+	s.Remote.Receive(shop, cup, 7) // in the same second
+	s.Remote.Pass(2 * time.Second)
+	s.Remote.TakeStock(shop, tea, -2)
+	s.Remote.Pass(time.Second)
 	rows := flow(t, s, s.query())
 	sum, numbers := map[string]int64{}, map[string]bool{}
 	var teas []warehouse.FlowRow
@@ -140,7 +140,7 @@ func flowAddsUp(t *testing.T, s StockSubject) {
 			t.Errorf("%s is told twice", r.No)
 		}
 		numbers[r.No] = true
-		if r.No == "" || len(r.No) > 64 || r.At.Before(s.Began.Truncate(time.Second)) || r.At.After(s.Far.Now()) || r.Reason == "" || r.GoodsNo != tea && r.GoodsNo != cup {
+		if r.No == "" || len(r.No) > 64 || r.At.Before(s.Began.Truncate(time.Second)) || r.At.After(s.Remote.Now()) || r.Reason == "" || r.GoodsNo != tea && r.GoodsNo != cup {
 			t.Errorf("%+v", r)
 		}
 		if s.FlowTerms().Linked && r.Change != r.Now-r.Former {
@@ -186,9 +186,9 @@ func flowOfNothing(t *testing.T, s StockSubject) {
 }
 
 func flowPages(t *testing.T, s StockSubject) {
-	const movements = 1203 // more than two pages of any size that is known, and not a whole number of them
+	const movements = 1203 // more than two pages of any known size, and not a whole number of them
 	for range movements {
-		s.Far.Receive(shop, tea, 1)
+		s.Remote.Receive(shop, tea, 1)
 	}
 	rows := flow(t, s, s.query())
 	numbers := map[string]bool{}
@@ -208,9 +208,9 @@ func flowPages(t *testing.T, s StockSubject) {
 func flowSpan(t *testing.T, s StockSubject) {
 	var at []time.Time
 	for i := range int64(4) {
-		at = append(at, s.Far.Now().Truncate(time.Second))
-		s.Far.Receive(shop, tea, 1+i)
-		s.Far.Pass(3 * time.Second)
+		at = append(at, s.Remote.Now().Truncate(time.Second))
+		s.Remote.Receive(shop, tea, 1+i)
+		s.Remote.Pass(3 * time.Second)
 	}
 	rows := flow(t, s, warehouse.FlowQuery{ShopNo: shop, From: at[1], To: at[2]})
 	if len(rows) != 2 || rows[0].Change+rows[1].Change != 5 {
@@ -222,8 +222,8 @@ func flowSpan(t *testing.T, s StockSubject) {
 }
 
 func flowOfGoods(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
-	s.Far.Receive(shop, cup, 6)
+	s.Remote.Receive(shop, tea, 5)
+	s.Remote.Receive(shop, cup, 6)
 	q := s.query()
 	q.GoodsNo = cup
 	if rows := flow(t, s, q); len(rows) != 1 || rows[0].GoodsNo != cup || rows[0].Change != 6 {
@@ -232,8 +232,8 @@ func flowOfGoods(t *testing.T, s StockSubject) {
 }
 
 func flowOfShop(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
-	s.Far.Receive(otherShop, tea, 6)
+	s.Remote.Receive(shop, tea, 5)
+	s.Remote.Receive(otherShop, tea, 6)
 	if rows := flow(t, s, s.query()); len(rows) != 1 || rows[0].Change != 5 {
 		t.Errorf("%+v", rows)
 	}
@@ -244,16 +244,16 @@ func flowOfShop(t *testing.T, s StockSubject) {
 
 func flowRules(t *testing.T, s StockSubject) {
 	for _, act := range []func(){
-		func() { s.Far.Receive(shop, tea, 8) },
-		func() { s.Far.Set(shop, tea, 20) },
-		func() { s.Far.Halve(shop, tea) },
-		func() { s.Far.TakeStock(shop, tea, -15) }, // below zero
-		func() { s.Far.Receive(shop, tea, 1) },     // still
-		func() { s.Far.Set(shop, tea, 4) },
-		func() { s.Far.TakeStock(shop, tea, 3) },
+		func() { s.Remote.Receive(shop, tea, 8) },
+		func() { s.Remote.Set(shop, tea, 20) },
+		func() { s.Remote.Halve(shop, tea) },
+		func() { s.Remote.TakeStock(shop, tea, -15) }, // below zero
+		func() { s.Remote.Receive(shop, tea, 1) },     // still
+		func() { s.Remote.Set(shop, tea, 4) },
+		func() { s.Remote.TakeStock(shop, tea, 3) },
 	} {
 		act()
-		s.Far.Pass(time.Second)
+		s.Remote.Pass(time.Second)
 	}
 	rows := changed(flow(t, s, s.query()))
 	slices.SortFunc(rows, func(a, b warehouse.FlowRow) int { return a.At.Compare(b.At) })
@@ -300,7 +300,7 @@ func flowWrong(t *testing.T, s StockSubject) {
 }
 
 func shopStock(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
+	s.Remote.Receive(shop, tea, 5)
 	got, err := s.ShopStock(t.Context(), shop, []string{tea, cup, "EMG0000000000009"})
 	if err != nil || len(got) != 1 || got[tea].Num != 5 {
 		t.Errorf("%v, %v", got, err)
@@ -317,7 +317,7 @@ func shopStockLimit(t *testing.T, s StockSubject) {
 	var goods []string
 	for i := range warehouse.ShopStockLimit {
 		goods = append(goods, fmt.Sprintf("EMG%013d", i))
-		s.Far.Receive(shop, goods[i], int64(i+1))
+		s.Remote.Receive(shop, goods[i], int64(i+1))
 	}
 	got, err := s.ShopStock(t.Context(), shop, goods)
 	if err != nil || len(got) != len(goods) || got[goods[7]].Num != 8 {
@@ -334,11 +334,11 @@ func listed(t *testing.T, s StockSubject) {
 	for i := range goods {
 		no := fmt.Sprintf("EMG%013d", i)
 		want[no] = int64(i + 1)
-		s.Far.Receive(shop, no, want[no])
+		s.Remote.Receive(shop, no, want[no])
 	}
-	s.Far.Receive(shop, tea, 5)
-	s.Far.TakeStock(shop, tea, -5)
-	s.Far.Sell(shop, "EMG0000000000009", 4)
+	s.Remote.Receive(shop, tea, 5)
+	s.Remote.TakeStock(shop, tea, -5)
+	s.Remote.Sell(shop, "EMG0000000000009", 4)
 	want["EMG0000000000009"] -= 4
 	got, total, read := map[string]int64{}, 0, 0
 	for page := 1; ; page++ {
@@ -375,8 +375,8 @@ func listed(t *testing.T, s StockSubject) {
 }
 
 func setStock(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
-	s.Far.Pass(time.Second)
+	s.Remote.Receive(shop, tea, 5)
+	s.Remote.Pass(time.Second)
 	for range 2 {
 		if err := s.Setter.SetShopStock(t.Context(), "R-1", shop, tea, 9); err != nil {
 			t.Fatal(err)
@@ -407,14 +407,14 @@ func setWrong(t *testing.T, s StockSubject) {
 }
 
 func explained(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
-	s.Far.Pass(time.Second)
-	s.Far.TakeStock(shop, tea, -2)
-	s.Far.TakeStock(shop, cup, 4)
-	s.Far.Pass(time.Minute)
-	s.Far.TakeStock(shop, tea, 1)
-	s.Far.Pass(time.Minute)
-	got, err := s.StockChanges(t.Context(), tea, s.Began, s.Far.Now())
+	s.Remote.Receive(shop, tea, 5)
+	s.Remote.Pass(time.Second)
+	s.Remote.TakeStock(shop, tea, -2)
+	s.Remote.TakeStock(shop, cup, 4)
+	s.Remote.Pass(time.Minute)
+	s.Remote.TakeStock(shop, tea, 1)
+	s.Remote.Pass(time.Minute)
+	got, err := s.StockChanges(t.Context(), tea, s.Began, s.Remote.Now())
 	if err != nil || len(got) != 2 || got[0].Quantity != -2 || got[1].Quantity != 1 || !got[0].At.Before(got[1].At) {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -423,7 +423,7 @@ func explained(t *testing.T, s StockSubject) {
 			t.Errorf("%+v", c)
 		}
 	}
-	if later, err := s.StockChanges(t.Context(), tea, s.Far.Now().Add(-90*time.Second), s.Far.Now()); err != nil || len(later) != 1 || later[0].No != got[1].No {
+	if later, err := s.StockChanges(t.Context(), tea, s.Remote.Now().Add(-90*time.Second), s.Remote.Now()); err != nil || len(later) != 1 || later[0].No != got[1].No {
 		t.Errorf("the later one: %+v, %v", later, err)
 	}
 }
@@ -442,12 +442,12 @@ func ask(ctx context.Context, s StockSubject, check func(call string, err error)
 		err = errors.Join(err, errors.New("it tells rows, or the end"))
 	}
 	check("stock", err)
-	_, err = s.StockChanges(ctx, tea, s.Began, s.Far.Now())
+	_, err = s.StockChanges(ctx, tea, s.Began, s.Remote.Now())
 	check("changes", err)
 	check("set", s.Setter.SetShopStock(ctx, "R-1", shop, tea, 3))
 }
 
-// nothingSet makes sure that the stock is as it was.
+// nothingSet checks that the stock is unchanged.
 func nothingSet(t *testing.T, s StockSubject) {
 	t.Helper()
 	if got, _ := has(t, s, shop, tea); got.Num != 5 {
@@ -456,38 +456,38 @@ func nothingSet(t *testing.T, s StockSubject) {
 }
 
 func stockDown(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
-	s.Far.Down(true)
+	s.Remote.Receive(shop, tea, 5)
+	s.Remote.Down(true)
 	ask(t.Context(), s, func(call string, err error) {
 		if err == nil || fault.Of(err) != fault.Transient {
 			t.Errorf("%s: %v is %v", call, err, fault.Of(err))
 		}
 	})
-	s.Far.Down(false)
+	s.Remote.Down(false)
 	nothingSet(t, s)
 }
 
 func stockBusy(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
-	s.Far.Busy(true)
+	s.Remote.Receive(shop, tea, 5)
+	s.Remote.Busy(true)
 	ask(t.Context(), s, func(call string, err error) {
 		if fault.Of(err) != fault.Wait || fault.After(err) <= 0 {
 			t.Errorf("%s: %v is %v", call, err, fault.Of(err))
 		}
 	})
-	s.Far.Busy(false)
+	s.Remote.Busy(false)
 	nothingSet(t, s)
 }
 
 func stockDenied(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
-	s.Far.Deny()
+	s.Remote.Receive(shop, tea, 5)
+	s.Remote.Deny()
 	heldWith(t, s, warehouse.ErrNotPermitted)
 }
 
 func stockExpired(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
-	s.Far.Expire()
+	s.Remote.Receive(shop, tea, 5)
+	s.Remote.Expire()
 	heldWith(t, s, warehouse.ErrToken)
 }
 
@@ -504,7 +504,7 @@ func heldWith(t *testing.T, s StockSubject, want error) {
 }
 
 func stockOver(t *testing.T, s StockSubject) {
-	s.Far.Receive(shop, tea, 5)
+	s.Remote.Receive(shop, tea, 5)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	ask(ctx, s, func(call string, err error) {

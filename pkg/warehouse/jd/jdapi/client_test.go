@@ -27,7 +27,7 @@ const (
 	token  = "t0ken-for-tests"
 )
 
-// fakeJD answers as it is told, after checking what every request must have.
+// fakeJD gives set answers after checking what every request must have.
 type fakeJD struct {
 	t      *testing.T
 	server *httptest.Server
@@ -122,7 +122,7 @@ func TestAnAnswerThatCannotBeTrustedIsLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, jd := dial(t)
-			// A connection that was used before is one on which net/http might send again.
+			// net/http might repeat a request on a connection that was used before.
 			if _, err := client.AddOrder(t.Context(), AddOrder{}); err != nil {
 				t.Fatal(err)
 			}
@@ -138,8 +138,8 @@ func TestAnAnswerThatCannotBeTrustedIsLost(t *testing.T) {
 	}
 }
 
-// A URL of something else than the gateway is said as such, with host and path and nothing secret. What was sent there may
-// have been passed on, so its answer is lost all the same.
+// A URL that is not the gateway's is reported with host and path and without anything secret. The call may have been
+// passed on, so its answer counts as lost.
 func TestAnAddressThatIsNotJDsIsSaidAsSuch(t *testing.T) {
 	status := func(code int) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -209,7 +209,7 @@ func TestEndsAfterTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := &Client{AppKey: "key", AppSecret: fixed(secret), Tokens: Reread{fixed(token)}, Transport: silent{}}
 		began := time.Now()
-		// A transport that does not tell whether it sent anything is taken to have done so.
+		// A transport that does not report whether it sent anything counts as having sent it.
 		if _, err := client.AddOrder(t.Context(), AddOrder{}); !errors.Is(err, ErrLost) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
@@ -292,7 +292,7 @@ type limiter func() error
 
 func (l limiter) Acquire(context.Context, string) (func(), error) { return func() {}, l() }
 
-// turns counts what is out and what was given.
+// turns counts the turns in use and those given.
 type turns struct{ out, given atomic.Int64 }
 
 func (l *turns) Acquire(_ context.Context, class string) (func(), error) {
@@ -334,7 +334,7 @@ func TestTheClockIsCorrectedByJDsOnce(t *testing.T) {
 		}
 		say(w, accepted)
 	})
-	for call, requests := range []int64{2, 3} { // corrected once, and that is remembered
+	for call, requests := range []int64{2, 3} { // corrected once and remembered
 		if no, err := client.AddOrder(t.Context(), AddOrder{}); no != "ESL1" || jd.calls.Load() != requests {
 			t.Errorf("call %d: %q, %v after %d requests", call, no, err, jd.calls.Load())
 		}
@@ -348,7 +348,7 @@ func TestTheClockIsCorrectedByJDsOnce(t *testing.T) {
 	}
 }
 
-// renewing counts how often it is asked for a new token.
+// renewing counts how often a new token is requested.
 type renewing struct {
 	mu      sync.Mutex
 	current string
@@ -484,7 +484,7 @@ func TestARefusedTokenIsReadAnewOnce(t *testing.T) {
 	})
 }
 
-// Nothing that can be printed holds the secrets, whatever goes wrong.
+// Nothing that can be printed contains a secret, whatever goes wrong.
 func TestSecretsDoNotShow(t *testing.T) {
 	var shown []string
 	show := func(values ...any) {
@@ -504,7 +504,7 @@ func TestSecretsDoNotShow(t *testing.T) {
 	show(client.AppKey, client.AppSecret, client.Tokens, client.URL)
 	for _, respond := range []func(http.ResponseWriter, *http.Request){
 		func(w http.ResponseWriter, r *http.Request) {
-			// JD quotes what it was sent.
+			// JD quotes what was sent.
 			quote, _ := json.Marshal(r.URL.String() + secret + strings.Repeat("长", maxErrorText-50) + r.FormValue("access_token"))
 			say(w, fmt.Sprintf(`{"error_response":{"code":"10500","zh_desc":%s}}`, quote))
 		},
@@ -545,7 +545,7 @@ func TestSecretsDoNotShow(t *testing.T) {
 	}
 }
 
-// docs/jd-api.md, Limits and idempotency: which codes prove that nothing was processed, but 17: what it says is there already may be the document.
+// The codes that prove that nothing was processed. Code 17 is not one: what it says exists already may be the document.
 func TestOnlyDocumentedCodesProveThatNothingWasDone(t *testing.T) {
 	for code, k := range codes {
 		var n int

@@ -9,20 +9,20 @@ import (
 	"stockbridge/pkg/personal"
 )
 
-// Class is what kind of refusal a code is, by what the caller can do.
+// Class says what the caller can do about a refusal.
 type Class int
 
 const (
-	// ClassBusiness: the service itself says no, in a sentence. Its codes are published nowhere, so this is every code
-	// that the gateway does not have.
+	// ClassBusiness: the service itself refuses, in a sentence. Its codes are not published, so every code that is not the
+	// gateway's belongs here.
 	ClassBusiness Class = iota
-	// ClassTransient: JD failed. Of a write the outcome is unknown.
+	// ClassTransient: JD failed. The outcome of a write is unknown.
 	ClassTransient
-	// ClassQuota: too many calls, perhaps until tomorrow.
+	// ClassQuota: too many calls, perhaps until the next day.
 	ClassQuota
 	// ClassPermission: the application or the merchant may not do this.
 	ClassPermission
-	// ClassToken: the merchant's token is missing, wrong or old.
+	// ClassToken: the merchant's token is missing, wrong or expired.
 	ClassToken
 	// ClassClock: our time is too far from JD's.
 	ClassClock
@@ -30,11 +30,11 @@ const (
 	ClassConfig
 	// ClassData: a parameter is wrong.
 	ClassData
-	// ClassProgram: the request is not made as JD wants it.
+	// ClassProgram: the request does not have the form that JD wants.
 	ClassProgram
 )
 
-// String is the class in a word, as metrics and traces tell it.
+// String is the class's name in metrics and traces.
 func (c Class) String() string {
 	switch c {
 	case ClassBusiness:
@@ -60,32 +60,32 @@ func (c Class) String() string {
 	}
 }
 
-// codeToken is the refusal of a token, wrong or expired.
+// codeToken refuses a token, wrong or expired.
 const codeToken = "19"
 
 const (
-	// maxErrorText is the most characters kept of JD's words.
+	// maxErrorText is how many characters of JD's text are kept.
 	maxErrorText = 300
-	// maxSaid is how much of them is read to tell sentences apart, in bytes.
-	maxSaid = 4 << 10
+	// maxRaw is how many bytes of it are kept for matching.
+	maxRaw = 4 << 10
 )
 
-// Error is JD's no (docs/jd-api.md, Error codes).
+// Error is a refusal by JD (docs/jd-api.md, Error codes).
 type Error struct {
-	// Code is JD's, as text. Texts vary; the code does not.
+	// Code is JD's code as text. The texts of a code vary.
 	Code string
-	// Text is JD's, Chinese if there is any. What it quotes of people's data is masked; Says reads what JD wrote.
+	// Text is JD's text, the Chinese one if there is one. Personal data in it is masked; Matches reads the original.
 	Text  string
 	Class Class
-	// Before: the code proves that JD refused before it processed anything (docs/jd-api.md, Limits and idempotency). Only this makes a write undone.
+	// Before: the code proves that JD refused before it processed anything. Only then is a write certainly undone.
 	Before bool
 
-	// said is Text as JD wrote it.
-	said string
+	// raw is Text as JD wrote it.
+	raw string
 }
 
-// Says tells whether JD's words match. Sentences are told apart by this, because of Text parts may be masked.
-func (e *Error) Says(sentence *regexp.Regexp) bool { return sentence.MatchString(e.said) }
+// Matches reports whether JD's original text matches. Use it to distinguish texts, because parts of Text may be masked.
+func (e *Error) Matches(sentence *regexp.Regexp) bool { return sentence.MatchString(e.raw) }
 
 func (e *Error) Error() string { return "code " + e.Code + ": " + e.Text }
 
@@ -94,7 +94,7 @@ type kind struct {
 	before bool
 }
 
-// codes is docs/jd-api.md, Error codes, with what docs/jd-api.md, Limits and idempotency says of each. Of 17 it is not believed: it says that something is there already, which
+// codes is the table of docs/jd-api.md, Error codes. Code 17 proves nothing: it says that something exists already, which
 // may be the very document.
 var codes = map[string]kind{
 	"1":    {ClassTransient, false},
@@ -143,30 +143,30 @@ var codes = map[string]kind{
 	"1100": {ClassData, true},
 }
 
-// refusal makes an Error of what JD said.
+// refusal makes an Error of JD's answer.
 func refusal(code, zh, en string) *Error {
 	text := zh
 	if text == "" {
 		text = en
 	}
-	known := codes[code] // the zero kind is ClassBusiness, which proves nothing
+	known := codes[code] // the zero value is ClassBusiness, which proves nothing
 	return &Error{Code: code, Text: text, Class: known.class, Before: known.before}
 }
 
-// tidy makes the error fit to be shown. people are those whose data was sent.
-func (e *Error) tidy(people personal.Data, secrets ...Secret) {
-	e.said = e.Text[:min(len(e.Text), maxSaid)]
-	if e.Code = short(hide(e.Code, secrets)); !shortNumber.MatchString(e.Code) {
+// sanitize removes what must not be shown. people is the personal data that was sent.
+func (e *Error) sanitize(people personal.Data, secrets ...Secret) {
+	e.raw = e.Text[:min(len(e.Text), maxRaw)]
+	if e.Code = shorten(maskSecrets(e.Code, secrets)); !shortNumber.MatchString(e.Code) {
 		e.Code = people.Hide(e.Code)
 	}
-	e.Text = short(people.Hide(hide(e.Text, secrets)))
+	e.Text = shorten(people.Hide(maskSecrets(e.Text, secrets)))
 }
 
-// shortNumber is a code that is nobody's telephone number, however many digits it has.
+// shortNumber matches a code that cannot be a telephone number.
 var shortNumber = regexp.MustCompile(`^-?\d{1,8}$`)
 
-// hide masks secrets, also as they stand in an address.
-func hide(text string, secrets []Secret) string {
+// maskSecrets masks secrets, including their percent-encoded form.
+func maskSecrets(text string, secrets []Secret) string {
 	for _, s := range secrets {
 		for _, shape := range []string{s.Reveal(), url.QueryEscape(s.Reveal())} {
 			if shape != "" {
@@ -177,8 +177,8 @@ func hide(text string, secrets []Secret) string {
 	return text
 }
 
-// short makes foreign text fit to be shown.
-func short(text string) string {
+// shorten limits remote text and removes control characters.
+func shorten(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '

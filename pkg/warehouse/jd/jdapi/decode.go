@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// open takes the answer to method out of its envelope. Its error is an *Error, or wraps ErrLost when the body is
-// nothing that JD would say.
-func open(method string, body []byte) (json.RawMessage, error) {
+// openEnvelope takes the answer to method out of its envelope. Its error is an *Error, or wraps ErrLost if the body is
+// not an answer of JD's.
+func openEnvelope(method string, body []byte) (json.RawMessage, error) {
 	var envelope map[string]json.RawMessage
 	if err := json.Unmarshal(body, &envelope); err != nil {
-		// Not the decoder's own words: they may quote the body, and that people's data.
+		// Without the decoder's text, which may quote the body, and so personal data.
 		return nil, fmt.Errorf("%w: %d bytes that are no JSON object", ErrLost, len(body))
 	}
 	if said, ok := envelope["error_response"]; ok && string(said) != "null" {
@@ -29,7 +29,7 @@ func open(method string, body []byte) (json.RawMessage, error) {
 		}
 		return nil, refusal(string(no.Code), string(no.ZH), string(no.EN))
 	}
-	inner, err := wrapped(method, envelope)
+	inner, err := unwrap(method, envelope)
 	if err != nil {
 		return nil, err
 	}
@@ -39,9 +39,9 @@ func open(method string, body []byte) (json.RawMessage, error) {
 	if err := json.Unmarshal(inner, &wrapper); err != nil || wrapper == nil {
 		return nil, fmt.Errorf("%w: the envelope holds no object", ErrLost)
 	}
-	// docs/jd-api.md, Envelopes: "0" says only that the call reached the service. Another code is described nowhere, so it proves nothing.
+	// "0" says only that the call reached the service. No other code is documented, so it proves nothing.
 	if wrapper.Code != "" && wrapper.Code != "0" {
-		if !shortNumber.MatchString(string(wrapper.Code)) { // it may be a sentence, and quote anything
+		if !shortNumber.MatchString(string(wrapper.Code)) { // it may be a sentence that quotes anything
 			return nil, fmt.Errorf("%w: the envelope has a code that is no number", ErrLost)
 		}
 		return nil, fmt.Errorf("%w: the envelope has code %s", ErrLost, wrapper.Code)
@@ -49,9 +49,9 @@ func open(method string, body []byte) (json.RawMessage, error) {
 	return inner, nil
 }
 
-// wrapped finds the envelope's one key: the method's name with JD's misspelling, or whatever ends like it (docs/jd-api.md, Envelopes), unless
-// that names another method: the answer to another question proves nothing of this one.
-func wrapped(method string, envelope map[string]json.RawMessage) (json.RawMessage, error) {
+// unwrap finds the envelope's one key: the method's name with JD's misspelling, or any key with this ending
+// (docs/jd-api.md, Envelopes), unless it names another method: the answer to another query proves nothing about this one.
+func unwrap(method string, envelope map[string]json.RawMessage) (json.RawMessage, error) {
 	name := strings.ReplaceAll(method, ".", "_")
 	for _, ending := range []string{"_responce", "_response"} {
 		if inner, ok := envelope[name+ending]; ok {
@@ -78,7 +78,7 @@ func wrapped(method string, envelope map[string]json.RawMessage) (json.RawMessag
 	return found[0], nil
 }
 
-// namesAnother tells whether answers, the name on an envelope, is a method's but not name's. JD's capitals may differ.
+// namesAnother reports whether answers, the name on an envelope, is a method's but not name's. JD's capitals may differ.
 func namesAnother(name, answers string) bool {
 	const prefix = "jingdong_"
 	name, answers = strings.TrimPrefix(strings.ToLower(name), prefix), strings.ToLower(answers)
@@ -86,8 +86,8 @@ func namesAnother(name, answers string) bool {
 	return bare != name && (full || strings.HasPrefix(bare, "eclp_"))
 }
 
-// Text is a scalar however JD happens to type it: string, number, bool, null, or a list of one of these (docs/jd-api.md, Envelopes). Null, a
-// missing field and an empty list are all "".
+// Text is a scalar in any of JD's types: string, number, bool, null, or a list of one of these. Null, a missing field and
+// an empty list are all "".
 type Text string
 
 var errScalar = errors.New("want a scalar")
@@ -127,7 +127,7 @@ func (t *Text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Int is a whole number; false when the text is none. JD writes 2, "2" and 2.00.
+// Int returns a whole number; false if the text is none. JD writes 2, "2" and 2.00.
 func (t Text) Int() (int64, bool) {
 	whole, fraction, _ := strings.Cut(string(t), ".")
 	if strings.Trim(fraction, "0") != "" {
@@ -137,11 +137,11 @@ func (t Text) Int() (int64, bool) {
 	return n, err == nil
 }
 
-// maxNumber is the longest number of a document that is believed, bytes. JD's have 16 to 20 (ESL00000025552990157).
+// maxNumber is the longest document number that is accepted, in bytes. JD's have 16 to 20 (ESL00000025552990157).
 const maxNumber = 64
 
-// Number tells whether the text can be JD's number of a document: letters and digits, with a digit among them, - and _. It
-// is stored, told and put into comma lists, so nothing else is taken for one.
+// Number reports whether the text can be JD's number of a document: letters, at least one digit, - and _. Such a number
+// is stored, published and put into comma lists, so nothing else is accepted.
 func (t Text) Number() bool {
 	digit := false
 	for i := range len(t) {
@@ -156,7 +156,7 @@ func (t Text) Number() bool {
 	return digit && len(t) <= maxNumber
 }
 
-// Decimal is a decimal number as plain digits, "" when the text is none.
+// Decimal returns a decimal number as plain digits, "" if the text is none.
 func (t Text) Decimal() string {
 	text := string(t)
 	if strings.ContainsAny(text, "eE") {
@@ -178,7 +178,7 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// Time is one of JD's times; zero when the text is none. JD writes its own zone (docs/jd-api.md, Timestamp), elsewhere milliseconds (docs/jd-api.md, Authorisation).
+// Time returns one of JD's times; zero if the text is none. JD writes Beijing time, and milliseconds in places.
 func (t Text) Time() time.Time {
 	text := string(t)
 	if at, err := time.ParseInLocation(time.DateTime, text, beijing); err == nil {
@@ -193,7 +193,7 @@ func (t Text) Time() time.Time {
 	return time.Time{}
 }
 
-// List is the elements of a comma list, without blanks, empty ones and repetitions.
+// List returns the elements of a comma list, without blanks, empty elements and repetitions.
 func (t Text) List() []string {
 	var list []string
 	seen := map[string]bool{}
@@ -206,7 +206,7 @@ func (t Text) List() []string {
 	return list
 }
 
-// List is a list however JD happens to write it: missing, null and [] are all empty, and an object is a list of one.
+// List is a list in any of JD's forms: missing, null and [] are all empty, and an object is a list of one.
 type List[T any] []T
 
 // UnmarshalJSON reads a list, an object or nothing.

@@ -145,8 +145,8 @@ func TestTextsAreReadAsNumbersTimesAndLists(t *testing.T) {
 	}
 }
 
-// Whatever JD answers, it is either a refusal, lost, or a document with a number: never a success without one, and no
-// error says more than it may.
+// Whatever JD answers, the result is a refusal, a lost answer, or a document with a number: never a success without one,
+// and no error shows more than it may.
 func FuzzDecode(f *testing.F) {
 	for _, body := range []string{
 		`{"jingdong_eclp_order_addOrder_responce":{"code":"0","eclpSoNo":"ESL4398046641940"}}`,
@@ -157,11 +157,11 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		inner, err := open(MethodAddOrder, body)
+		inner, err := openEnvelope(MethodAddOrder, body)
 		var no *Error
 		switch {
 		case errors.As(err, &no):
-			no.tidy(personal.Data{}, NewSecret("s3cr3t"), NewSecret("t0ken"))
+			no.sanitize(personal.Data{}, NewSecret("s3cr3t"), NewSecret("t0ken"))
 			if _, known := codes[no.Code]; no.Before && !known {
 				t.Errorf("code %q proves something", no.Code)
 			}

@@ -1,20 +1,19 @@
-// Package jdapi calls the JD warehouse API (ECLP, also sold as Canghai). It knows JD's words, not ours.
+// Package jdapi calls the JD warehouse API (ECLP, also sold as Canghai). It uses JD's terms and does not know ours.
 //
-// A method of Client is one business call. Each goes the same way: system parameters, signature, a turn from the
-// Limiter, POST, lenient decoding, and an error that tells what the caller can do:
+// A method of Client is one business call. Each call consists of system parameters, signature, a turn from the Limiter,
+// POST, and lenient decoding. Its error says what the caller can do:
 //
-//   - ErrNotSent: JD never heard of it.
-//   - ErrLost: it was sent, and no answer that can be trusted came back. A write may have happened.
+//   - ErrNotSent: JD never received it.
+//   - ErrLost: it was sent, and no trustworthy answer arrived. A write may have happened.
 //   - *Error: JD answered with a code; its Class says what kind.
-//   - ErrToken, besides one of the above: the credential is missing or not accepted. Nothing was done.
-//   - ErrAddress, besides one of the first two: the account's URL is not that of JD's gateway.
+//   - ErrToken, together with one of the above: the credential is missing or not accepted. Nothing was done.
+//   - ErrAddress, together with one of the first two: the account's URL is not that of JD's gateway.
 //
-// No error shows a secret, or what JD quotes of the people whose data was sent.
+// No error shows a secret, or personal data that JD quotes.
 //
-// Nothing is repeated but what JD certainly refused before looking at it, and that once each: a call outside JD's
-// clock window after correcting our clock (code 8), and a call with an old token after reading it anew (code 19). All
-// other repeating is the caller's, who alone knows whether it is safe. The package also knows nothing of orders' states
-// or of what a refusal means to a merchant.
+// A call is repeated only where JD certainly refused it before processing, and once for each cause: after correcting our
+// clock (code 8), and after reading the token again (code 19). The caller alone knows whether any other repetition is
+// safe. The package knows nothing about the states of orders or about what a refusal means to a merchant.
 //
 // The facts about JD are listed in docs/jd-api.md.
 package jdapi
@@ -40,75 +39,76 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Production is JD's address (docs/jd-api.md, Address and transport). The end of the path asks for JSON.
+// Production is JD's address. The end of the path selects JSON.
 const Production = "https://api.jd.com/routerjson"
 
 // Limits of a call.
 const (
-	// callLimit is for a call with its repeats. It stays below the 25 s of whoever handles an event.
+	// callLimit bounds a call with its repetitions. It stays below the 25 s of the handlers of events.
 	callLimit = 10 * time.Second
-	// MaxRequest is the most that the JSON of a business request may have, in bytes.
+	// MaxRequest is the largest business request, in bytes of JSON.
 	MaxRequest = 1 << 20
-	// maxAnswer is the most that is read of an answer, in bytes, unpacked.
+	// maxAnswer is the largest answer, in bytes after decompression.
 	maxAnswer = 8 << 20
 )
 
 var (
-	// ErrNotSent says that JD never heard of the call.
+	// ErrNotSent means that JD never received the call.
 	ErrNotSent = errors.New("not sent")
-	// ErrLost says that the call was sent and that no answer came which can be trusted.
+	// ErrLost means that the call was sent and no trustworthy answer arrived.
 	ErrLost = errors.New("answer lost")
-	// ErrToken says that the token, the application's key or secret is missing, or that JD does not take it, even read
-	// anew. Nothing was done.
+	// ErrToken means that the token or the application's key or secret is missing, or that JD does not accept it even after
+	// it was read again. Nothing was done.
 	ErrToken = errors.New("credential not accepted")
-	// ErrAddress says, besides ErrNotSent or ErrLost, that the account's URL is not that of JD's gateway.
+	// ErrAddress means, together with ErrNotSent or ErrLost, that the account's URL is not that of JD's gateway.
 	ErrAddress = errors.New("not the address of JD's gateway")
-	// ErrReadOnly says that a Client which may only read was asked to call a method that may write.
+	// ErrReadOnly means that a method that may write was called on a read-only Client.
 	ErrReadOnly = errors.New("only reading is allowed")
 )
 
-// beijing is the zone of all of JD's times (docs/jd-api.md, Timestamp). China has had no summer time since 1991.
+// beijing is the zone of all of JD's times. China has had no summer time since 1991.
 var beijing = time.FixedZone("UTC+8", 8*60*60)
 
-// Limiter gives turns, so that all replicas together stay below what JD allows one application (docs/jd-api.md, Limits and idempotency).
+// Limiter assigns turns, so that all replicas together stay below what JD allows one application.
 type Limiter interface {
-	// Acquire waits for a turn of class, or says by its error that the turn is too far away. release ends the turn.
+	// Acquire waits for a turn of class, or returns an error if the turn is too far in the future. release ends the turn.
 	Acquire(ctx context.Context, class string) (release func(), err error)
 }
 
 // Client calls JD for one merchant. It must not be copied; many goroutines may use it.
 type Client struct {
-	// URL is where JD answers, Production when empty.
+	// URL is JD's address, Production if empty.
 	URL string
 	// AppKey and AppSecret are the application's, Tokens the merchant's.
 	AppKey    string
 	AppSecret Source
 	Tokens    Tokens
-	// Limiter is asked before each HTTP request, repeats too, because JD counts failed calls as well. Nil: no limit.
+	// Limiter is asked before each HTTP request, including repetitions, because JD counts failed calls as well. Nil means no
+	// limit.
 	Limiter Limiter
-	// Class is what the Limiter is told.
+	// Class is passed to the Limiter.
 	Class string
-	// Watch is told of each HTTP request, repeats too, once its turn has come; what it returns is called with the outcome.
-	// method has no prefix ("order.addOrder"). Optional.
+	// Watch is called for each HTTP request, including repetitions, once its turn has come; the function that it returns is
+	// called with the outcome. method has no prefix ("order.addOrder"). Optional.
 	Watch func(ctx context.Context, method string) (context.Context, func(error))
-	// Transport carries the requests, one of NewTransport when nil. It is no http.Client, because that would follow a
-	// redirect by sending an order to wherever it points.
+	// Transport carries the requests (NewTransport if nil). It is not an http.Client, which would follow a redirect and send
+	// an order to wherever it points.
 	Transport http.RoundTripper
-	// Now is the clock, time.Now when nil.
+	// Now is the clock, time.Now if nil.
 	Now func() time.Time
-	// ReadOnly refuses all but the methods that are known to change nothing at JD, with ErrReadOnly and ErrNotSent.
+	// ReadOnly rejects every method that is not known to change nothing at JD, with ErrReadOnly and ErrNotSent.
 	ReadOnly bool
 
 	once     sync.Once
 	own      *http.Transport
-	skew     atomic.Int64 // of JD's clock against ours, in nanoseconds
+	skew     atomic.Int64 // JD's clock minus ours, in nanoseconds
 	renewing singleflight.Group
 }
 
-// NewTransport makes a transport fit for JD. Several clients may share one.
+// NewTransport makes a transport for JD. Several clients may share one.
 func NewTransport() *http.Transport {
 	dial := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}
-	// HTTP/2 would repeat requests by itself.
+	// HTTP/2 would repeat requests automatically.
 	var only1 http.Protocols
 	only1.SetHTTP1(true)
 	return &http.Transport{
@@ -119,17 +119,18 @@ func NewTransport() *http.Transport {
 		MaxConnsPerHost:        256,
 		MaxIdleConnsPerHost:    64,
 		MaxResponseHeaderBytes: 64 << 10,
-		// Below what gateways usually allow: a request that meets its connection being closed has an unknown outcome.
+		// Shorter than gateways usually keep a connection: a request that meets the closing of its connection has an unknown
+		// outcome.
 		IdleConnTimeout: 20 * time.Second,
 	}
 }
 
-// written is a business request that is text already.
-type written string
+// encoded is a business request that is text already.
+type encoded string
 
-// ParamJSON is the text of a business request as it is signed and sent (docs/jd-api.md, Signature).
+// ParamJSON returns the text of a business request as it is signed and sent.
 func ParamJSON(request any) (string, error) {
-	if text, ok := request.(written); ok {
+	if text, ok := request.(encoded); ok {
 		return string(text), nil
 	}
 	var text bytes.Buffer
@@ -141,7 +142,7 @@ func ParamJSON(request any) (string, error) {
 	return strings.TrimSuffix(text.String(), "\n"), nil
 }
 
-// call makes one business call and decodes what stands inside the envelope into answer.
+// call makes one business call and decodes the content of the envelope into answer.
 func (c *Client) call(ctx context.Context, method string, request, answer any) error {
 	if err := c.attempt(ctx, method, request, answer); err != nil {
 		return fmt.Errorf("jd %s: %w", shortOf(method), err)
@@ -149,7 +150,7 @@ func (c *Client) call(ctx context.Context, method string, request, answer any) e
 	return nil
 }
 
-// shortOf is a method's name as people say it.
+// shortOf is a method's name as operators know it.
 func shortOf(method string) string { return strings.TrimPrefix(method, "jingdong.eclp.") }
 
 func (c *Client) attempt(ctx context.Context, method string, request, answer any) error {
@@ -203,7 +204,7 @@ func (c *Client) attempt(ctx context.Context, method string, request, answer any
 	}
 }
 
-// exchange is one HTTP request and what came back inside the envelope, with the date of the answer.
+// exchange makes one HTTP request and returns the content of the envelope and the date of the answer.
 func (c *Client) exchange(ctx context.Context, method, param string, secret, token Secret) (inner json.RawMessage, date time.Time, err error) {
 	if c.Limiter != nil {
 		release, err := c.Limiter.Acquire(ctx, c.Class)
@@ -223,13 +224,13 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 	}
 	response, err := roundTrip(ctx, c.transport(), request)
 	if err != nil {
-		return nil, date, dataOf(param).Error(err) // net/http quotes an answer that is no HTTP
+		return nil, date, dataOf(param).Error(err) // net/http quotes an answer that is not HTTP
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		// docs/jd-api.md, Address and transport: answers and refusals alike come with 200.
-		_, _ = io.CopyN(io.Discard, response.Body, 4<<10) // a short page leaves the connection usable
-		if elsewhere(response.StatusCode) {
+		// Answers and refusals alike have status 200.
+		_, _ = io.CopyN(io.Discard, response.Body, 4<<10) // after reading a short page the connection can be reused
+		if wrongAddress(response.StatusCode) {
 			return nil, date, fmt.Errorf("%w: %w: HTTP status %d of %s", ErrLost, ErrAddress, response.StatusCode, where(request.URL))
 		}
 		return nil, date, fmt.Errorf("%w: HTTP status %d", ErrLost, response.StatusCode)
@@ -242,34 +243,34 @@ func (c *Client) exchange(ctx context.Context, method, param string, secret, tok
 		return nil, date, fmt.Errorf("%w: more than %d bytes", ErrLost, maxAnswer)
 	}
 	date, _ = http.ParseTime(response.Header.Get("Date"))
-	inner, err = open(method, body)
+	inner, err = openEnvelope(method, body)
 	if page := bytes.TrimSpace(body); err != nil && bytes.HasPrefix(page, []byte("<")) {
-		// JD's own word that it is busy may be a page too, so this is no ErrAddress.
+		// JD may send a page when it is busy, so this is not ErrAddress.
 		err = fmt.Errorf("%w: a page in place of an answer from %s", ErrLost, where(request.URL))
 	}
 	var no *Error
 	if errors.As(err, &no) {
-		no.tidy(dataOf(param), secret, token)
+		no.sanitize(dataOf(param), secret, token)
 	}
 	return inner, date, err
 }
 
-// elsewhere tells whether an HTTP status says that the URL is not the gateway's: moved, not found, gone, or not to be posted
-// to. It does not prove that nothing was done, so it is ErrLost all the same: what stands there cannot have run the method,
-// but whoever stands in front of the gateway may answer so for it, having passed the request on.
-func elsewhere(status int) bool {
+// wrongAddress reports whether an HTTP status says that the URL is not the gateway's: moved, not found, gone, or POST not
+// allowed. It does not prove that nothing was done, so the error is ErrLost all the same: a proxy may answer so after it
+// has passed the request on.
+func wrongAddress(status int) bool {
 	return status >= 300 && status < 400 || status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusGone
 }
 
 // where is a URL without what may be secret in it.
 func where(u *url.URL) string { return u.Host + u.Path }
 
-// roundTrip sends a request once. Its errors wrap ErrNotSent or ErrLost and hold no URL.
+// roundTrip sends a request once. Its errors wrap ErrNotSent or ErrLost and contain no URL.
 func roundTrip(ctx context.Context, transport http.RoundTripper, request *http.Request) (*http.Response, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
-	// A transport that looked for a connection and found none sent nothing. One that does not say is not believed.
+	// A transport that looked for a connection and got none sent nothing. One that does not report it is not trusted.
 	var sought, got atomic.Bool
 	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { sought.Store(true) },
@@ -279,7 +280,7 @@ func roundTrip(ctx context.Context, transport http.RoundTripper, request *http.R
 	if err != nil {
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
-			err = wrapped.Err // its text has the URL, and that the token
+			err = wrapped.Err // its text contains the URL, and so the token
 		}
 		if sought.Load() && !got.Load() {
 			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
@@ -290,7 +291,7 @@ func roundTrip(ctx context.Context, transport http.RoundTripper, request *http.R
 }
 
 // request puts the system parameters and the signature into the query and the business request into the body, as JD's
-// Java SDK and WDT do (docs/jd-api.md, Address and transport).
+// Java SDK and production ERPs do.
 func (c *Client) request(ctx context.Context, method, param string, secret, token Secret) (*http.Request, error) {
 	if c.AppKey == "" || token.Reveal() == "" {
 		return nil, fmt.Errorf("%w: the application's key or the access token is empty", ErrToken)
@@ -299,7 +300,7 @@ func (c *Client) request(ctx context.Context, method, param string, secret, toke
 	if address == "" {
 		address = Production
 	}
-	// No error here quotes the URL: it may hold a password.
+	// No error here quotes the URL: it may contain a password.
 	target, err := url.Parse(address)
 	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" {
 		return nil, fmt.Errorf("%w: the account's URL cannot be used", ErrAddress)
@@ -324,7 +325,7 @@ func (c *Client) request(ctx context.Context, method, param string, secret, toke
 	if err != nil {
 		return nil, errors.New("the account's URL cannot be used")
 	}
-	request.GetBody = nil // nobody but us sends it again
+	request.GetBody = nil // net/http must not send it again
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded;charset=UTF-8")
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", "stockbridge")
@@ -349,7 +350,7 @@ func (c *Client) ours() time.Time {
 	return time.Now()
 }
 
-// correct sets our clock by the date of JD's answer (docs/jd-api.md, Timestamp); false when that tells nothing.
+// correct sets our clock by the date of JD's answer; false if there is none.
 func (c *Client) correct(date time.Time) bool {
 	if date.IsZero() {
 		return false
@@ -358,10 +359,10 @@ func (c *Client) correct(date time.Time) bool {
 	return true
 }
 
-// renew asks for the token that took the place of old, once for all calls that met the same refusal.
+// renew asks for the successor of token old, once for all calls that met the same refusal.
 func (c *Client) renew(ctx context.Context, old Token) (Token, error) {
 	answer := c.renewing.DoChan(strconv.FormatUint(old.Grant, 10)+" "+old.Secret.Reveal(), func() (any, error) {
-		// Others wait for it as well: it does not end with whoever came first.
+		// Other callers wait for it as well: it does not end with the first one's context.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 		defer cancel()
 		return c.Tokens.Renew(ctx, old)

@@ -20,26 +20,26 @@ const (
 // Master is a row of JD's master data.
 type Master struct {
 	No, Name string
-	// Status is JD's code: 0 is a disabled carrier, 3 a disabled supplier. What the codes of business units, warehouses and
-	// shops mean is not published.
+	// Status is JD's code: 0 is a disabled carrier, 3 a disabled supplier. For departments, warehouses and shops it is not
+	// published.
 	Status string
-	// Platform is the number of the sales platform, of a shop.
+	// Platform is a shop's sales platform.
 	Platform string
 }
 
-// QueryDept lists business units.
+// QueryDept lists departments.
 func (c *Client) QueryDept(ctx context.Context, nos []string) ([]Master, error) {
 	return c.master(ctx, MethodQueryDept, map[string]string{"deptNos": strings.Join(nos, ",")},
 		func(r masterRow) Master { return Master{No: string(r.DeptNo), Name: string(r.DeptName)} })
 }
 
-// QueryWarehouse lists the warehouses of a business unit.
+// QueryWarehouse lists the warehouses of a department.
 func (c *Client) QueryWarehouse(ctx context.Context, dept string, nos []string) ([]Master, error) {
 	return c.master(ctx, MethodQueryWarehouse, map[string]string{"deptNo": dept, "warehouseNos": strings.Join(nos, ",")},
 		func(r masterRow) Master { return Master{No: string(r.WarehouseNo), Name: string(r.WarehouseName)} })
 }
 
-// QueryShop lists the shops of a business unit.
+// QueryShop lists the shops of a department.
 func (c *Client) QueryShop(ctx context.Context, dept string, nos []string) ([]Master, error) {
 	return c.master(ctx, MethodQueryShop, map[string]string{"deptNo": dept, "shopNos": strings.Join(nos, ",")},
 		func(r masterRow) Master {
@@ -53,7 +53,7 @@ func (c *Client) QueryShipper(ctx context.Context, nos []string) ([]Master, erro
 		func(r masterRow) Master { return Master{No: string(r.ShipperNo), Name: string(r.ShipperName)} })
 }
 
-// QuerySupplier lists the suppliers of a business unit.
+// QuerySupplier lists the suppliers of a department.
 func (c *Client) QuerySupplier(ctx context.Context, dept string, nos []string) ([]Master, error) {
 	return c.master(ctx, MethodQuerySupplier, map[string]string{"deptNo": dept, "supplierNos": strings.Join(nos, ",")},
 		func(r masterRow) Master { return Master{No: string(r.EclpSupplierNo), Name: string(r.SupplierName)} })
@@ -65,7 +65,7 @@ func (c *Client) QuerySpSource(ctx context.Context) ([]Master, error) {
 		func(r masterRow) Master { return Master{No: string(r.SpSourceNo), Name: string(r.SpSourceName)} })
 }
 
-// masterRow has the fields of all lists that are read.
+// masterRow has the fields of all lists that we read.
 type masterRow struct {
 	DeptNo         Text `json:"deptNo"`
 	DeptName       Text `json:"deptName"`
@@ -82,7 +82,7 @@ type masterRow struct {
 	Status         Text `json:"status"`
 }
 
-// master reads a list. An answer without the method's list is ErrLost, an empty list is one.
+// master reads a list. An answer without the method's list is ErrLost; an empty list is fine.
 func (c *Client) master(ctx context.Context, method string, request map[string]string, row func(masterRow) Master) ([]Master, error) {
 	var answer map[string]json.RawMessage
 	if err := c.call(ctx, method, request, &answer); err != nil {

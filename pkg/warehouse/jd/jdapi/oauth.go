@@ -17,60 +17,60 @@ import (
 // Generation is one of JD's two authorisation platforms (docs/jd-api.md, Authorisation).
 type Generation string
 
-// The generations. NewPlatform is the default: of it an answer was observed, of the old one there is documentation only
-// ([B] both). Which one an application belongs to is seen at JD where it was registered.
+// The generations. NewPlatform is the default: an answer of it was observed, the old one is only documented. JD's console
+// shows where an application was registered.
 const (
 	NewPlatform Generation = "new"
 	OldPlatform Generation = "old"
 )
 
-// Where the two answer.
+// Addresses of the two platforms.
 const (
 	newPlatformURL = "https://open-oauth.jd.com"
 	oldPlatformURL = "https://oauth.jd.com"
 )
 
 const (
-	// maxGrant is the most that is read of an answer, in bytes; they have about 400.
+	// maxGrant is the largest answer in bytes; they have about 400.
 	maxGrant = 64 << 10
-	// maxLife is the longest life that is believed. JD gives a year at most (docs/jd-api.md, Authorisation).
+	// maxLife is the longest life that is accepted. JD gives a year at most.
 	maxLife = 10 * 365 * 24 * time.Hour
-	// scope is the only one that docs/jd-api.md, Authorisation knows of, and of the new platform only.
+	// scope is the only documented one, of the new platform only.
 	scope = "snsapi_base"
 )
 
-// OAuth asks JD's authorisation server for one application's tokens (docs/jd-api.md, Authorisation). Many goroutines may use it.
+// OAuth gets tokens for one application from JD's authorisation server. Many goroutines may use it.
 //
-// Its errors wrap ErrNotSent, ErrLost (the tokens may have changed), or are an *Error: JD said no. docs/jd-api.md, Authorisation lists no codes of
-// refusals, so none is told from another here: an *Error says only that no token was given.
+// Its errors wrap ErrNotSent or ErrLost (the tokens may have changed), or are an *Error: JD refused. The codes of
+// refusals are not published, so an *Error says only that no token was given.
 //
-// No error quotes an address, a secret or a code. The new platform wants them in the query of a GET, so proxies that
-// keep addresses may see them: none should stand between us and JD.
+// No error quotes an address, a secret or a code. The new platform wants them in the query of a GET, so a proxy that logs
+// addresses may see them: there should be none between us and JD.
 type OAuth struct {
-	// Generation is NewPlatform when empty.
+	// Generation is NewPlatform if empty.
 	Generation Generation
-	// URL is where the platform answers, without a path; JD's own when empty.
+	// URL is the platform's address without a path; JD's own if empty.
 	URL       string
 	AppKey    string
 	AppSecret Source
-	// Transport carries the requests, one of NewTransport when nil.
+	// Transport carries the requests (NewTransport if nil).
 	Transport http.RoundTripper
 }
 
-// Grant is what JD gives.
+// Grant is the result of a consent or a refresh.
 type Grant struct {
 	Access Secret
-	// Refresh is empty when the answer had none.
+	// Refresh is empty if the answer had none.
 	Refresh Secret
-	// Life of the access token from when it was asked for; 0 when JD did not say. JD's `time` is not used: it would need
-	// our clocks to agree.
+	// Life is the life of the access token, counted from the request; 0 if JD did not say. JD's `time` is not used, because
+	// the two clocks would have to agree.
 	Life time.Duration
-	// UID is who consented, in JD's numbers; empty when not told.
+	// UID is JD's number of the person who consented; empty if unknown.
 	UID string
 }
 
-// ConsentURL is the page on which the merchant consents. redirect must be the address registered with the application;
-// state comes back with the code.
+// ConsentURL returns the page on which the merchant consents. redirect must be the address registered with the
+// application; JD returns state together with the code.
 func (o *OAuth) ConsentURL(redirect, state string) (string, error) {
 	q := url.Values{"response_type": {"code"}, "redirect_uri": {redirect}, "state": {state}}
 	if o.Generation == OldPlatform {
@@ -82,15 +82,15 @@ func (o *OAuth) ConsentURL(redirect, state string) (string, error) {
 	return o.address("/oauth2/to_login", q)
 }
 
-// Exchange takes the code of a consent for tokens. redirect and state are those of the consent; the old platform wants
-// them again.
+// Exchange exchanges the code of a consent for tokens. redirect and state are those of the consent; the old platform
+// wants them again.
 func (o *OAuth) Exchange(ctx context.Context, code, redirect, state string) (Grant, error) {
 	q := url.Values{"grant_type": {"authorization_code"}, "code": {code}}
 	path := "/oauth2/access_token"
 	if o.Generation == OldPlatform {
 		path = "/oauth/token"
 		for name, value := range map[string]string{"redirect_uri": redirect, "state": state} {
-			if value != "" { // docs/jd-api.md, System parameters: never transmit an empty parameter
+			if value != "" { // an empty parameter is never sent
 				q.Set(name, value)
 			}
 		}
@@ -102,8 +102,8 @@ func (o *OAuth) Exchange(ctx context.Context, code, redirect, state string) (Gra
 	return g, nil
 }
 
-// Refresh takes a refresh token for tokens that live longer: both may be new, or the access token the same as before
-// (docs/jd-api.md, Authorisation: the old platform). Whether a refresh token works twice is not known.
+// Refresh exchanges a refresh token for tokens with a later expiry. Both may be new, or the access token may stay the
+// same (old platform). Whether a refresh token works twice is unknown.
 func (o *OAuth) Refresh(ctx context.Context, refresh Secret) (Grant, error) {
 	q := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh.Reveal()}}
 	path := "/oauth2/refresh_token"
@@ -149,17 +149,17 @@ func (o *OAuth) ask(ctx context.Context, path string, q url.Values, given Secret
 	g, err := readGrant(body)
 	var no *Error
 	if errors.As(err, &no) {
-		no.tidy(personal.Data{}, secret, given)
+		no.sanitize(personal.Data{}, secret, given)
 		return Grant{}, no
 	}
-	if response.StatusCode != http.StatusOK { // a refusal is believed whatever it comes with, tokens are not
+	if response.StatusCode != http.StatusOK { // a refusal is accepted with any status, tokens are not
 		return Grant{}, fmt.Errorf("%w: HTTP status %d", ErrLost, response.StatusCode)
 	}
 	return g, err
 }
 
-// request is a GET on the new platform, which knows nothing else, and a POST on the old one, which takes both and so
-// keeps secrets out of the address.
+// request makes a GET on the new platform, whose documentation has nothing else, and a POST on the old one, which accepts
+// both: a POST keeps secrets out of the address.
 func (o *OAuth) request(ctx context.Context, path string, q url.Values, secret Secret) (*http.Request, error) {
 	if o.AppKey == "" {
 		return nil, errors.New("the application's key is empty")
@@ -175,7 +175,7 @@ func (o *OAuth) request(ctx context.Context, path string, q url.Values, secret S
 		}
 		request, err = http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(q.Encode()))
 		if err == nil {
-			request.GetBody = nil // nobody but us sends it again
+			request.GetBody = nil // net/http must not send it again
 			request.Header.Set("Content-Type", "application/x-www-form-urlencoded;charset=UTF-8")
 		}
 	} else {
@@ -185,8 +185,8 @@ func (o *OAuth) request(ctx context.Context, path string, q url.Values, secret S
 		if no != nil {
 			return nil, no
 		}
-		// A GET without a body, on a connection that just closed, is sent again by net/http: a refresh token would be used
-		// twice. One whose body cannot be had again is not, and an empty body is not sent.
+		// net/http sends a GET without a body again if its connection was just closed, which would use a refresh token twice.
+		// It does not repeat a request whose body it cannot get again, and it does not send an empty body.
 		request, err = http.NewRequestWithContext(ctx, http.MethodGet, address, io.NopCloser(strings.NewReader("")))
 	}
 	if err != nil {
@@ -197,7 +197,7 @@ func (o *OAuth) request(ctx context.Context, path string, q url.Values, secret S
 	return request, nil
 }
 
-// errUnusable quotes no address: it may hold a password.
+// errUnusable quotes no address: it may contain a password.
 var errUnusable = errors.New("the authorisation server's URL cannot be used")
 
 func (o *OAuth) address(path string, q url.Values) (string, error) {
@@ -217,7 +217,7 @@ func (o *OAuth) address(path string, q url.Values) (string, error) {
 	return target.String(), nil
 }
 
-// readGrant reads an answer (docs/jd-api.md, Authorisation). An *Error is JD's no; ErrLost is anything that JD would not say.
+// readGrant reads an answer. An *Error is a refusal by JD; ErrLost is anything that is not an answer of JD's.
 func readGrant(body []byte) (Grant, error) {
 	var said struct {
 		Code    json.RawMessage `json:"code"`
@@ -226,13 +226,13 @@ func readGrant(body []byte) (Grant, error) {
 		Expires json.RawMessage `json:"expires_in"`
 		UID     json.RawMessage `json:"uid"`
 		Msg     json.RawMessage `json:"msg"`
-		// The old platform's name of the message is not known (docs/jd-api.md, Authorisation): these are where others put theirs.
+		// The old platform's name for the message is unknown: these are common ones.
 		Message     json.RawMessage `json:"message"`
 		Description json.RawMessage `json:"error_description"`
 		ZH          json.RawMessage `json:"zh_desc"`
 	}
 	if err := json.Unmarshal(body, &said); err != nil {
-		// Not the decoder's own words: they may quote the body, and that holds tokens.
+		// Without the decoder's text, which may quote the body, and so tokens.
 		return Grant{}, fmt.Errorf("%w: %d bytes that are no JSON object", ErrLost, len(body))
 	}
 	if code := scalar(said.Code); code != "" && code != "0" {
@@ -244,7 +244,7 @@ func readGrant(body []byte) (Grant, error) {
 		}
 		return Grant{}, &Error{Code: code, Text: text, Class: ClassToken}
 	}
-	g := Grant{Access: NewSecret(scalar(said.Access)), Refresh: NewSecret(scalar(said.Refresh)), UID: short(scalar(said.UID))}
+	g := Grant{Access: NewSecret(scalar(said.Access)), Refresh: NewSecret(scalar(said.Refresh)), UID: shorten(scalar(said.UID))}
 	if g.Access.Empty() {
 		return Grant{}, fmt.Errorf("%w: an answer without a token", ErrLost)
 	}
@@ -254,7 +254,7 @@ func readGrant(body []byte) (Grant, error) {
 	return g, nil
 }
 
-// scalar is a field's text however it is typed, "" when it is none: a field that we can do without must not spoil the rest.
+// scalar is a field's text in any type, "" if it is none: an optional field must not spoil the rest.
 func scalar(raw json.RawMessage) string {
 	var t Text
 	if len(raw) == 0 || t.UnmarshalJSON(raw) != nil {
@@ -263,16 +263,16 @@ func scalar(raw json.RawMessage) string {
 	return string(t)
 }
 
-// scrub replaces an error whose text holds a secret, also as it stands in an address. What it wraps of ours stays.
+// scrub replaces an error whose text contains a secret, also percent-encoded. Our own marks stay.
 func scrub(err error, secrets ...Secret) error {
-	text := hide(err.Error(), secrets)
+	text := maskSecrets(err.Error(), secrets)
 	if text == err.Error() {
 		return err
 	}
 	for _, ours := range []error{ErrNotSent, ErrLost} {
 		if errors.Is(err, ours) {
-			return fmt.Errorf("%w: %s", ours, short(strings.TrimPrefix(text, ours.Error()+": ")))
+			return fmt.Errorf("%w: %s", ours, shorten(strings.TrimPrefix(text, ours.Error()+": ")))
 		}
 	}
-	return errors.New(short(text))
+	return errors.New(shorten(text))
 }

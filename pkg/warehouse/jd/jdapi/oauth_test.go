@@ -18,10 +18,10 @@ const (
 	refresh = "refre+h/for tests"
 )
 
-// observed is the new platform's answer as docs/jd-api.md, Authorisation has it.
+// observed is an answer of the new platform (docs/jd-api.md, Authorisation).
 const observed = `{"access_token":"0123456789abcdef0123456789abcdefzzzz","expires_in":86400,"refresh_token":"fedcba9876543210fedcba9876543210yyyy","scope":"snsapi_base","open_id":"OPENID","uid":"0201000000","time":1659322812128,"token_type":"bearer","code":0,"xid":"o*AAT-EXAMPLE"}`
 
-// authority is an authorisation server that does one thing.
+// authority is an authorisation server with one behaviour.
 func authority(t *testing.T, g Generation, respond http.HandlerFunc) *OAuth {
 	server := httptest.NewServer(respond)
 	t.Cleanup(server.Close)
@@ -75,7 +75,7 @@ func TestAnswersOfTheAuthorisationServer(t *testing.T) {
 		name, body string
 		status     int
 		life       time.Duration
-		// refused is JD's code and text; lost: nothing that can be believed.
+		// refused is JD's code and text; lost: not an answer of JD's.
 		refused string
 		lost    bool
 	}{
@@ -164,7 +164,7 @@ func TestErrorsOfAuthorisationShowNothingSecret(t *testing.T) {
 			shown = append(shown, fmt.Sprintf("%v %+v %#v", err, err, err))
 		}
 	}
-	// A server quotes whatever it was sent, as it came and decoded.
+	// A server quotes what it was sent, encoded and decoded.
 	quote := func(r *http.Request) string {
 		body, _ := io.ReadAll(r.Body)
 		form, _ := url.ParseQuery(string(body))
@@ -179,7 +179,7 @@ func TestErrorsOfAuthorisationShowNothingSecret(t *testing.T) {
 			func(w http.ResponseWriter, r *http.Request) {
 				text := quote(r)
 				conn, _, _ := w.(http.Hijacker).Hijack()
-				_, _ = conn.Write([]byte(text + "\r\n\r\n")) // net/http quotes what is no HTTP
+				_, _ = conn.Write([]byte(text + "\r\n\r\n")) // net/http quotes what is not HTTP
 				conn.Close()
 			},
 		} {

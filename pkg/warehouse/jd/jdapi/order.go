@@ -15,8 +15,8 @@ const (
 	MethodQueryOrderPacks  = "jingdong.eclp.order.queryOrderPacks"
 )
 
-// readers are the methods that change nothing at JD. One that is new has to be entered here before a seller in shadow may
-// call it.
+// readers are the methods that change nothing at JD. A new one must be added here before a seller in shadow mode may call
+// it.
 var readers = []string{
 	MethodExtQueryOrder, MethodQueryOrder, MethodQueryOrderStatus, MethodQueryOrderPacks, MethodQueryOrderListByStatus,
 	MethodQueryVmiShopStockFlow, MethodQueryVmiShopStock, MethodQueryStock,
@@ -24,8 +24,9 @@ var readers = []string{
 	MethodQueryDept, MethodQueryWarehouse, MethodQueryShop, MethodQueryShipper, MethodQuerySupplier, MethodQuerySpSource,
 }
 
-// AddOrder is a delivery order (docs/jd-api.md, Sales orders). An empty field is not sent unless JD requires it. Fields of lines are comma lists
-// with one element a line; money is decimal text with two places; times are yyyy-MM-dd HH:mm:ss in Beijing (docs/jd-api.md, Numbers and texts, docs/jd-api.md, Timestamp).
+// AddOrder is a delivery order (docs/jd-api.md, Sales orders). An empty field is left out unless JD requires it. Fields
+// of lines are comma lists with one element for each line; money is decimal text with two places; times are yyyy-MM-dd
+// HH:mm:ss in Beijing time.
 type AddOrder struct {
 	IsvUUID                 string `json:"isvUUID"`
 	IsvSource               string `json:"isvSource"`
@@ -70,15 +71,15 @@ type AddOrder struct {
 	LinesExpirationDate     string `json:"expirationDate,omitempty"`
 }
 
-// AddOrder hands an order over and tells JD's number of it (ESL…). An answer without the number, or with something that
-// cannot be one, is ErrLost (docs/jd-api.md, Sales orders).
+// AddOrder sends an order and returns JD's number for it (ESL…). An answer without a number, or with something that
+// cannot be one, is ErrLost.
 func (c *Client) AddOrder(ctx context.Context, order AddOrder) (eclpSoNo string, err error) {
 	return c.addOrder(ctx, order)
 }
 
-// AddOrderText is AddOrder of an order that ParamJSON has written.
+// AddOrderText is AddOrder for an order in the form of ParamJSON.
 func (c *Client) AddOrderText(ctx context.Context, param string) (eclpSoNo string, err error) {
-	return c.addOrder(ctx, written(param))
+	return c.addOrder(ctx, encoded(param))
 }
 
 func (c *Client) addOrder(ctx context.Context, order any) (eclpSoNo string, err error) {
@@ -98,17 +99,17 @@ func (c *Client) addOrder(ctx context.Context, order any) (eclpSoNo string, err 
 	}
 }
 
-// ExtQueryOrder asks after orders by the ERP's numbers (docs/jd-api.md, Order look-up).
+// ExtQueryOrder looks orders up by the ERP's numbers (docs/jd-api.md, Order look-up).
 type ExtQueryOrder struct {
-	// IsvUUIDs are at most 100 numbers (docs/jd-api.md, Order look-up), none with a comma in it: JD reads a comma list. SpSoNos are the platforms'
-	// order numbers, which JD asks for in the other's stead.
+	// IsvUUIDs are at most 100 numbers without commas, because JD reads a comma list. SpSoNos are the platforms' order
+	// numbers, an alternative to IsvUUIDs.
 	IsvUUIDs     []string
 	SpSoNos      []string
 	IsvSource    string
 	DepartmentNo string
 }
 
-// ExtOrder is one of JD's documents. A row without EclpSoNo means that there is none.
+// ExtOrder is one of JD's documents. If EclpSoNo is empty, there is none.
 type ExtOrder struct {
 	IsvUUID    Text `json:"isvUUID"`
 	SpSoNo     Text `json:"spSoNo"`
@@ -117,7 +118,7 @@ type ExtOrder struct {
 	OperTime   Text `json:"operTime"`
 }
 
-// ExtQueryOrder asks after orders by the ERP's numbers. Numbers without a document may have a row or not (docs/jd-api.md, Order look-up).
+// ExtQueryOrder looks orders up by the ERP's numbers. Numbers without a document may have a row or not.
 func (c *Client) ExtQueryOrder(ctx context.Context, query ExtQueryOrder) ([]ExtOrder, error) {
 	request := struct {
 		IsvUUID      string `json:"isvUUID,omitempty"`
@@ -132,8 +133,8 @@ func (c *Client) ExtQueryOrder(ctx context.Context, query ExtQueryOrder) ([]ExtO
 	return answer.Rows, err
 }
 
-// Order is all of one document (docs/jd-api.md, Sales orders). docs/jd-api.md, Sales orders lists "consignee and address fields" without their names [B]: they are read
-// under those of addOrder (docs/jd-api.md, Sales orders), and are "" should JD call them otherwise.
+// Order is one whole document. JD's documentation mentions "consignee and address fields" without their names: they are
+// read under the names of addOrder and stay "" if JD uses others.
 type Order struct {
 	EclpSoNo       Text               `json:"eclpSoNo"`
 	IsvUUID        Text               `json:"isvUUID"`
@@ -172,19 +173,19 @@ type OrderLine struct {
 	IsvGoodsNo Text `json:"isvGoodsNo"`
 	OrderLine  Text `json:"orderLine"`
 	Price      Text `json:"price"`
-	// Quantity is what was asked for, RealOutQty what left; that is "" before JD knows.
+	// Quantity was ordered, RealOutQty left; that is "" as long as JD does not know.
 	Quantity   Text `json:"quantity"`
 	RealOutQty Text `json:"realOutQty"`
 }
 
-// OrderPackage is one parcel.
+// OrderPackage is one package.
 type OrderPackage struct {
 	PackageNo  Text `json:"packageNo"`
 	PackWeight Text `json:"packWeight"`
 	WayBill    Text `json:"wayBill"`
 }
 
-// OrderStatus is one step of a document. Their order in a list means nothing.
+// OrderStatus is one state of a document. Their sequence in a list means nothing.
 type OrderStatus struct {
 	Code        Text `json:"soStatusCode"`
 	Name        Text `json:"soStatusName"`
@@ -195,7 +196,8 @@ type byNumber struct {
 	EclpSoNo string `json:"eclpSoNo"`
 }
 
-// QueryOrder asks for one document by JD's number. None is an empty Order, or a refusal of ClassBusiness (docs/jd-api.md, Sales orders).
+// QueryOrder reads one document by JD's number. If there is none, it returns an empty Order or a refusal of
+// ClassBusiness: JD's behaviour is unknown.
 func (c *Client) QueryOrder(ctx context.Context, eclpSoNo string) (Order, error) {
 	var answer struct {
 		Orders List[Order] `json:"queryorder_result"`
@@ -206,7 +208,7 @@ func (c *Client) QueryOrder(ctx context.Context, eclpSoNo string) (Order, error)
 	return answer.Orders[0], nil
 }
 
-// QueryOrderStatus asks only for the steps of one document (docs/jd-api.md, Order look-up).
+// QueryOrderStatus reads only the states of one document.
 func (c *Client) QueryOrderStatus(ctx context.Context, eclpSoNo string) ([]OrderStatus, error) {
 	var answer struct {
 		Orders List[struct {
@@ -219,25 +221,25 @@ func (c *Client) QueryOrderStatus(ctx context.Context, eclpSoNo string) ([]Order
 	return answer.Orders[0].Statuses, nil
 }
 
-// OrderPacks is the parcels of one document (docs/jd-api.md, Sales orders).
+// OrderPacks is the packages of one document.
 type OrderPacks struct {
 	EclpSoNo Text       `json:"eclpSoNo"`
 	Packs    List[Pack] `json:"orderPackageList"`
 }
 
-// Pack is one parcel and what lies in it.
+// Pack is one package and its content.
 type Pack struct {
 	PackageNo Text           `json:"packageNo"`
 	Items     List[PackItem] `json:"soPackItemsList"`
 }
 
-// PackItem is one goods in a parcel.
+// PackItem is one kind of goods in a package.
 type PackItem struct {
 	GoodsNo  Text `json:"goodsNo"`
 	GoodsNum Text `json:"goodsNum"`
 }
 
-// QueryOrderPacks asks which goods lie in which parcel. No other call says so.
+// QueryOrderPacks reads which goods are in which package. No other call says so.
 func (c *Client) QueryOrderPacks(ctx context.Context, eclpSoNo string) ([]OrderPacks, error) {
 	var answer struct {
 		Rows List[OrderPacks] `json:"queryorderpacks_result"`

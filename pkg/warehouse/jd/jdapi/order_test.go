@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata anew")
 
-// Each request exactly as it leaves, at a fixed time, and what is read from a fixed answer.
+// Each request exactly as it is sent, at a fixed time, and what is read from a fixed answer.
 func TestRequestsLeaveAsJDWantsThem(t *testing.T) {
 	for _, c := range []struct {
 		name, answer string
@@ -87,8 +87,8 @@ func TestRequestsLeaveAsJDWantsThem(t *testing.T) {
 	}
 }
 
-// record writes a request as it came and, to be read, its business part decoded. The server's form parsing has eaten
-// the body, so it is written again from the form; net/http's encoding is canonical.
+// record writes a request as it arrived and, for the reader, its business part decoded. The server's form parser has
+// consumed the body, so it is rebuilt from the form; net/http's encoding is canonical.
 func record(out *strings.Builder, r *http.Request) {
 	body := url.Values{paramName: r.PostForm[paramName]}.Encode()
 	if rest, _ := io.ReadAll(r.Body); len(rest) > 0 || int64(len(body)) != r.ContentLength {
@@ -115,7 +115,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// An order that JD does not know is an empty answer (docs/jd-api.md, Sales orders, unknown), however it is written.
+// An order that JD does not know is an empty answer, in any of its forms.
 func TestAnUnknownOrderIsAnEmptyAnswer(t *testing.T) {
 	for _, result := range []string{``, `,"queryorder_result":null`, `,"queryorder_result":[]`, `,"queryorder_result":{}`, `,"queryorder_result":""`} {
 		client, jd := dial(t)

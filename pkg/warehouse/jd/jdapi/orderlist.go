@@ -9,16 +9,16 @@ import (
 // MethodQueryOrderListByStatus lists documents (docs/jd-api.md, Order look-up).
 const MethodQueryOrderListByStatus = "jingdong.eclp.order.queryOrderListByStatus"
 
-// OrderListQuery asks for a page of the documents of a department that stand at a status. From and To are JD's to judge:
-// whether they mean the making of a document or its last change is not known (docs/jd-api.md, Order look-up). Page counts from 1.
+// OrderListQuery asks for a page of a department's documents at a status. JD decides what From and To mean: the creation
+// of a document or its last change (unknown). Page counts from 1.
 type OrderListQuery struct {
 	DeptNo, Status string
 	From, To       time.Time
 	Page, PageSize int
 }
 
-// QueryOrderListByStatus tells JD's numbers (ESL…). An answer without the inner code "1" is no list (docs/jd-api.md, Envelopes): a refusal of
-// ClassBusiness when JD says why, else ErrLost.
+// QueryOrderListByStatus returns JD's numbers (ESL…). An answer without the inner code "1" is not a list: it is a refusal
+// of ClassBusiness if JD says why, otherwise ErrLost.
 func (c *Client) QueryOrderListByStatus(ctx context.Context, q OrderListQuery) ([]string, error) {
 	request := struct {
 		DeptNo    string `json:"deptNo"`
@@ -27,7 +27,7 @@ func (c *Client) QueryOrderListByStatus(ctx context.Context, q OrderListQuery) (
 		PageSize  int    `json:"pageSize"`
 		StartDate string `json:"startDate"`
 		EndDate   string `json:"endDate"`
-	}{q.DeptNo, q.Status, q.Page, q.PageSize, stamp(q.From), stamp(q.To)}
+	}{q.DeptNo, q.Status, q.Page, q.PageSize, formatTime(q.From), formatTime(q.To)}
 	var answer struct {
 		Result List[struct {
 			ResultCode Text       `json:"resultCode"`
@@ -43,7 +43,7 @@ func (c *Client) QueryOrderListByStatus(ctx context.Context, q OrderListQuery) (
 	}
 	r := answer.Result[0]
 	if r.ResultCode != "1" {
-		return nil, fmt.Errorf("jd %s: %w", shortOf(MethodQueryOrderListByStatus), complaint(r.ResultCode, r.ErrMsg))
+		return nil, fmt.Errorf("jd %s: %w", shortOf(MethodQueryOrderListByStatus), innerError(r.ResultCode, r.ErrMsg))
 	}
 	nos := make([]string, 0, len(r.SoNos))
 	for _, no := range r.SoNos {

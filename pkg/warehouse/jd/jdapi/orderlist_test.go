@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The request as it leaves, and what counts as a list: only an answer with the inner code "1" (docs/jd-api.md, Order look-up, docs/jd-api.md, Envelopes).
+// The request as it is sent, and which answers are lists: only those with the inner code "1".
 func TestOrdersAreListedByStatus(t *testing.T) {
 	from := time.Date(2021, 6, 18, 1, 30, 0, 0, time.UTC)
 	q := OrderListQuery{DeptNo: "EBU1", Status: "10014", From: from, To: from.Add(time.Hour), Page: 2, PageSize: 100}

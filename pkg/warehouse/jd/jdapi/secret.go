@@ -15,20 +15,20 @@ import (
 
 const (
 	masked = hidden.Mask
-	// maxSecret is the most that a file of a secret may have, in bytes.
+	// maxSecret is the largest file of a secret, in bytes.
 	maxSecret = 16 << 10
 )
 
-// Secret is a text that prints as "***" whatever is done to print it.
+// Secret is a string that always prints as "***".
 type Secret = hidden.Text
 
-// NewSecret hides text.
+// NewSecret makes a Secret.
 func NewSecret(text string) Secret { return hidden.New(text) }
 
-// Source yields a secret as it is now.
+// Source returns the current value of a secret.
 type Source func() (string, error)
 
-// Read reads the secret; none at all is an error.
+// Read reads the secret; an empty one is an error.
 func (s Source) Read() (Secret, error) {
 	if s == nil {
 		return Secret{}, errors.New("none is set up")
@@ -43,12 +43,12 @@ func (s Source) Read() (Secret, error) {
 	return NewSecret(text), nil
 }
 
-// grain is how old a file's last change must be before its text is kept: two changes closer together than the file
-// system's clock tells apart would look like one.
+// grain is the minimum age of a file's last change before its content is cached: two changes within the resolution of the
+// file system's clock would look like one.
 const grain = 2 * time.Second
 
-// File is a secret in a file as it is now, so that whoever owns it can replace it: the file is looked at each time it is
-// needed, and read again when it is another one or was changed.
+// File is a secret in a file, whose owner may replace it: the file is examined at each use and read again if it was
+// replaced or changed.
 func File(path string) Source {
 	type reading struct {
 		of   os.FileInfo
@@ -90,21 +90,22 @@ func readSecret(path string) (string, error) {
 // Token is a merchant's access token.
 type Token struct {
 	Secret Secret
-	// Grant tells one giving of it from the next: on JD's old platform a refresh leaves the text as it is and makes it
-	// live longer (docs/jd-api.md, Authorisation). Zero where nobody counts.
+	// Grant distinguishes two grants: on JD's old platform a refresh keeps the token's text and extends its life. Zero if
+	// grants are not counted.
 	Grant uint64
 }
 
-// Tokens keeps a merchant's access token (docs/jd-api.md, Authorisation). Its errors wrap ErrToken when it takes a person to mend them.
+// Tokens keeps a merchant's access token (docs/jd-api.md, Authorisation). Its errors wrap ErrToken if only a person can
+// fix them.
 type Tokens interface {
-	// Token is the token as it is now, never an empty one.
+	// Token returns the current token, never an empty one.
 	Token(ctx context.Context) (Token, error)
-	// Renew is told that JD does not take old, and gives what took its place, which is what stands there already when
-	// that is a later grant. When there is none, the error wraps ErrToken.
+	// Renew reports that JD does not accept old and returns its successor, which is the current token if that is a later
+	// grant. If there is none, the error wraps ErrToken.
 	Renew(ctx context.Context, old Token) (Token, error)
 }
 
-// errSame: whoever keeps the token has not changed it.
+// errSame: the token has not been replaced.
 var errSame = errors.New("it still reads the same")
 
 // Reread is a token that somebody else keeps fresh: Renew only reads it again.

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A secret is what its file holds now, however the owner changes it: also at once after the last change, when the file's
-// time may not tell, and by another file in its place with the same time and size.
+// A secret is the current content of its file, however the owner changes it: also right after the last change, when the
+// file's time may be equal, and by another file in its place with the same time and size.
 func TestASecretIsReadAgainWhenItsFileChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	long := time.Now().Add(-time.Hour)
@@ -24,7 +24,7 @@ func TestASecretIsReadAgainWhenItsFileChanges(t *testing.T) {
 	secret := File(path)
 	wants := func(what, want string) {
 		t.Helper()
-		for range 2 { // the second may be one that was kept
+		for range 2 { // the second reading may be a cached one
 			if got, err := secret.Read(); err != nil || got.Reveal() != want {
 				t.Errorf("%s: %q, want %q (%v)", what, got.Reveal(), want, err)
 			}

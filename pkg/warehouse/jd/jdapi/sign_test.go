@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The two worked examples of docs/jd-api.md, Signature.
+// The two examples of docs/jd-api.md, Signature.
 func TestTheWorkedExamplesAreSignedAlike(t *testing.T) {
 	system := func(method, param string) map[string]string {
 		return map[string]string{
@@ -40,7 +40,7 @@ func TestTheWorkedExamplesAreSignedAlike(t *testing.T) {
 	}
 }
 
-// What JD reads from the wire must carry the signature of what JD reads from the wire.
+// What JD reads from the wire must have the signature of what JD reads from the wire.
 func FuzzSign(f *testing.F) {
 	f.Add("secret", "token", "key", "门店A&b=c +%2B\n\"\\ \u2028")
 	f.Add("s", "t%20=", "k+", "")

@@ -20,32 +20,32 @@ const (
 	MethodQueryCheckStockLosses = "jingdong.eclp.checkstock.queryCheckStockLosses"
 )
 
-// noFlow is the sentence by which JD ends a flow, `库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理` (docs/jd-api.md, Stock flow). What stands
-// before and after its core may vary, and so may blanks and punctuation inside. Any word inside may not: that a shop's or
-// a department's 信息为空 says nothing about the flow, and takes the rest of it away from whoever believes it.
+// noFlow matches the text that ends a flow, `库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理` (docs/jd-api.md, Stock flow). The parts
+// before and after its core may vary, and so may blanks and punctuation inside. Other words inside may not: that the 信息
+// of a shop or a department is 为空 says nothing about the flow, and taking it for the end would lose the rest of the flow.
 var noFlow = regexp.MustCompile(`(?i)VMI[\pZ\s]*店铺[\pZ\s]*库存[\pZ\s]*流水[\pZ\pP\s]*信息[\pZ\pP\s]*为空`)
 
-// EndsFlow tells whether err is JD saying that a flow has no (further) rows. Its code is not known, so it does not count.
+// EndsFlow reports whether err is JD's text that a flow has no further rows. Its code is unknown, so it is ignored.
 func EndsFlow(err error) bool {
 	var no *Error
-	return errors.As(err, &no) && no.Says(noFlow)
+	return errors.As(err, &no) && no.Matches(noFlow)
 }
 
-// stamp is a moment as requests have it (docs/jd-api.md, Numbers and texts), to the second.
-func stamp(at time.Time) string { return at.In(beijing).Format(time.DateTime) }
+// formatTime formats a time for a request, to the second.
+func formatTime(at time.Time) string { return at.In(beijing).Format(time.DateTime) }
 
-// stampOrNone is a moment, or none.
-func stampOrNone(at time.Time) string {
+// formatTimeOrNone is formatTime, and "" for the zero time.
+func formatTimeOrNone(at time.Time) string {
 	if at.IsZero() {
 		return ""
 	}
-	return stamp(at)
+	return formatTime(at)
 }
 
-// FlowQuery asks for a page of a shop's flow. From and To are JD's to judge; Page counts from 1.
+// FlowQuery asks for a page of a shop's flow. Page counts from 1.
 type FlowQuery struct {
 	DeptNo, WarehouseNo, ShopNo string
-	// GoodsNo is the only goods that is told; all when empty (docs/jd-api.md, Stock flow: documented as required, and works without).
+	// GoodsNo limits the answer to one kind of goods; empty means all (documented as required, but works without).
 	GoodsNo        string
 	From, To       time.Time
 	Page, PageSize int
@@ -62,8 +62,8 @@ type VmiFlow struct {
 	BizTypeName Text `json:"bizTypeName"`
 }
 
-// QueryVmiShopStockFlow reads a page of a shop's flow. end is JD's sentence and nothing else: an empty list without it is
-// neither rows nor the end.
+// QueryVmiShopStockFlow reads a page of a shop's flow. end is set only by JD's text: an empty list without it is neither
+// rows nor the end.
 func (c *Client) QueryVmiShopStockFlow(ctx context.Context, q FlowQuery) (rows []VmiFlow, end bool, err error) {
 	request := struct {
 		StartTime   string `json:"startTime"`
@@ -74,7 +74,7 @@ func (c *Client) QueryVmiShopStockFlow(ctx context.Context, q FlowQuery) (rows [
 		GoodsNo     string `json:"goodsNo,omitempty"`
 		StartPage   int    `json:"startPage"`
 		OnePageNum  int    `json:"onePageNum"`
-	}{stamp(q.From), stamp(q.To), q.DeptNo, q.WarehouseNo, q.ShopNo, q.GoodsNo, q.Page, q.PageSize}
+	}{formatTime(q.From), formatTime(q.To), q.DeptNo, q.WarehouseNo, q.ShopNo, q.GoodsNo, q.Page, q.PageSize}
 	var answer struct {
 		Rows List[VmiFlow] `json:"vmiShopStockFlowList"`
 	}
@@ -85,13 +85,13 @@ func (c *Client) QueryVmiShopStockFlow(ctx context.Context, q FlowQuery) (rows [
 	return answer.Rows, false, err
 }
 
-// complaint is a no inside an answer about stock, which quotes nobody's data. Its code is the service's own, whatever the
-// gateway means by the same.
-func complaint(code, text Text) *Error {
-	return &Error{Code: short(string(code)), Text: short(string(text)), Class: ClassBusiness, said: string(text)}
+// innerError is a refusal inside an answer about stock, which contains no personal data. Its code is the service's own,
+// whatever the same code means at the gateway.
+func innerError(code, text Text) *Error {
+	return &Error{Code: shorten(string(code)), Text: shorten(string(text)), Class: ClassBusiness, raw: string(text)}
 }
 
-// ShopStock is what a shop has of one goods in a warehouse.
+// ShopStock is a shop's stock of one kind of goods in a warehouse.
 type ShopStock struct {
 	ShopNo      Text `json:"shopNo"`
 	WarehouseNo Text `json:"warehouseNo"`
@@ -104,12 +104,12 @@ type ShopStock struct {
 // ShopStockQuery asks for a page of a shop's stock.
 type ShopStockQuery struct {
 	DeptNo, WarehouseNo, ShopNo string
-	// GoodsNos: 50 at most (docs/jd-api.md, Shop stock).
+	// GoodsNos are at most 50.
 	GoodsNos       []string
 	Page, PageSize int
 }
 
-// QueryVmiShopStock asks what a shop has of some goods (docs/jd-api.md, Shop stock).
+// QueryVmiShopStock reads a shop's stock of some goods (docs/jd-api.md, Shop stock).
 func (c *Client) QueryVmiShopStock(ctx context.Context, q ShopStockQuery) ([]ShopStock, error) {
 	request := struct {
 		GoodsNos    string `json:"goodsNos"`
@@ -130,7 +130,7 @@ func (c *Client) QueryVmiShopStock(ctx context.Context, q ShopStockQuery) ([]Sho
 	return answer.Result[0].Rows, nil
 }
 
-// Stock is what lies in a warehouse of one goods in one condition (docs/jd-api.md, Stock).
+// Stock is a warehouse's stock of one kind of goods in one condition.
 type Stock struct {
 	WarehouseNo     Text `json:"warehouseNo"`
 	GoodsNo         Text `json:"goodsNo"`
@@ -141,14 +141,14 @@ type Stock struct {
 	GoodsLevel      Text `json:"goodsLevel"`
 	TotalNum        Text `json:"totalNum"`
 	UsableNum       Text `json:"usableNum"`
-	// RecordCount is how many rows all pages have.
+	// RecordCount is the number of rows on all pages.
 	RecordCount Text `json:"recordCount"`
 }
 
-// withoutZero leaves rows without stock out (docs/jd-api.md, Stock).
+// withoutZero leaves out rows without stock.
 const withoutZero = 1
 
-// QueryStock reads a page of all that lies in a warehouse, without what has no stock (docs/jd-api.md, Stock).
+// QueryStock reads a page of a warehouse's stock, without rows that have none.
 func (c *Client) QueryStock(ctx context.Context, deptNo, warehouseNo string, page, pageSize int) ([]Stock, error) {
 	request := struct {
 		DeptNo          string `json:"deptNo"`
@@ -164,9 +164,9 @@ func (c *Client) QueryStock(ctx context.Context, deptNo, warehouseNo string, pag
 	return answer.Rows, err
 }
 
-// SetShopStock overwrites what a shop has of a goods (docs/jd-api.md, Shop stock).
+// SetShopStock overwrites a shop's stock of some goods (docs/jd-api.md, Shop stock).
 type SetShopStock struct {
-	// RequestID has 50 characters at most.
+	// RequestID has at most 50 characters.
 	RequestID   string `json:"requestId"`
 	DeptNo      string `json:"deptNo"`
 	ShopNo      string `json:"shopNo"`
@@ -178,8 +178,8 @@ type SetShopStock struct {
 	ShopType int `json:"shopType,omitempty"`
 }
 
-// SetShopStockFixed overwrites what a shop has of a goods. It is done only when JD says so. The requestId of the answer is
-// not looked at: JD documents it, of the same service behind its other gateway, as its own trace number.
+// SetShopStockFixed overwrites a shop's stock of some goods. It succeeded only if JD says so. The requestId in the answer
+// is ignored: for the same service behind its newer gateway JD documents it as its own trace number.
 func (c *Client) SetShopStockFixed(ctx context.Context, request SetShopStock) error {
 	var answer struct {
 		Result List[struct {
@@ -197,7 +197,7 @@ func (c *Client) SetShopStockFixed(ctx context.Context, request SetShopStock) er
 		case strings.EqualFold(string(said.Success), "true"):
 			return nil
 		case strings.EqualFold(string(said.Success), "false"):
-			err = complaint(said.ResponseCode, said.ErrMsg)
+			err = innerError(said.ResponseCode, said.ErrMsg)
 		}
 	}
 	return fmt.Errorf("jd %s: %w", shortOf(MethodSetShopStockFixed), err)
@@ -219,10 +219,10 @@ type changeRequest struct {
 }
 
 func (q ChangeQuery) request() changeRequest {
-	return changeRequest{q.DeptNo, q.Page, q.PageSize, stampOrNone(q.From), stampOrNone(q.To)}
+	return changeRequest{q.DeptNo, q.Page, q.PageSize, formatTimeOrNone(q.From), formatTimeOrNone(q.To)}
 }
 
-// LevelChange is a document by which goods got another level (docs/jd-api.md, Stock).
+// LevelChange is a document that changed the level of goods.
 type LevelChange struct {
 	OrderNo     Text                    `json:"orderNo"`
 	WarehouseNo Text                    `json:"warehouseNo"`
@@ -230,7 +230,7 @@ type LevelChange struct {
 	Details     List[LevelChangeDetail] `json:"details"`
 }
 
-// LevelChangeDetail is one goods of it.
+// LevelChangeDetail is one kind of goods in it.
 type LevelChangeDetail struct {
 	GoodsNo   Text `json:"goodsNo"`
 	Qty       Text `json:"qty"`
@@ -238,7 +238,7 @@ type LevelChangeDetail struct {
 	IntoLevel Text `json:"intoLevel"`
 }
 
-// QueryGoodsLevelChange reads a page of changes of level, 50 documents at most (docs/jd-api.md, Stock).
+// QueryGoodsLevelChange reads a page of level changes, at most 50 documents.
 func (c *Client) QueryGoodsLevelChange(ctx context.Context, q ChangeQuery) ([]LevelChange, error) {
 	var answer struct {
 		Rows List[LevelChange] `json:"levelChangeResultList"`
@@ -247,7 +247,7 @@ func (c *Client) QueryGoodsLevelChange(ctx context.Context, q ChangeQuery) ([]Le
 	return answer.Rows, err
 }
 
-// CheckStock is a stock-take's document of gains, or of losses (docs/jd-api.md, Stock).
+// CheckStock is the document of a stock-take's gains or losses.
 type CheckStock struct {
 	CheckStockNo Text                   `json:"checkStockNo"`
 	WarehouseID  Text                   `json:"warehouseId"`
@@ -255,14 +255,14 @@ type CheckStock struct {
 	Details      List[CheckStockDetail] `json:"details"`
 }
 
-// CheckStockDetail is one goods of it.
+// CheckStockDetail is one kind of goods in it.
 type CheckStockDetail struct {
 	GoodsNo      Text `json:"goodsNo"`
 	DiffQty      Text `json:"diffQty"`
 	ProductLevel Text `json:"productLevel"`
 }
 
-// QueryCheckStockProfit reads a page of what stock-takes found too much, QueryCheckStockLosses of what they missed (docs/jd-api.md, Stock).
+// QueryCheckStockProfit reads a page of the gains that stock-takes found, QueryCheckStockLosses of the losses.
 func (c *Client) QueryCheckStockProfit(ctx context.Context, q ChangeQuery) ([]CheckStock, error) {
 	var answer struct {
 		Rows List[CheckStock] `json:"checkstockProfitList"`
@@ -271,7 +271,7 @@ func (c *Client) QueryCheckStockProfit(ctx context.Context, q ChangeQuery) ([]Ch
 	return answer.Rows, err
 }
 
-// QueryCheckStockLosses is described with QueryCheckStockProfit.
+// QueryCheckStockLosses: see QueryCheckStockProfit.
 func (c *Client) QueryCheckStockLosses(ctx context.Context, q ChangeQuery) ([]CheckStock, error) {
 	var answer struct {
 		Rows List[CheckStock] `json:"checkstocklossesList"`

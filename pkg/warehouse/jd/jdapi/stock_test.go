@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Each request about stock exactly as it leaves, and what is read from a fixed answer with JD's habits in it.
+// Each request about stock exactly as it is sent, and what is read from a fixed answer in JD's formats.
 func TestRequestsAboutStockLeaveAsJDWantsThem(t *testing.T) {
 	from := time.Date(2021, 6, 18, 1, 30, 0, 999, time.UTC)
 	flow := FlowQuery{
@@ -96,7 +96,7 @@ func TestAReaderSetsNoStock(t *testing.T) {
 	}
 }
 
-// The end of a flow is JD's sentence, whatever its code. What is not that sentence ends nothing.
+// Only JD's text ends a flow, whatever its code.
 func TestAFlowEndsWithJDsSentenceOnly(t *testing.T) {
 	refusal := func(code, text string) string {
 		body, _ := json.Marshal(map[string]any{"error_response": map[string]any{"code": code, "zh_desc": text}})
@@ -150,7 +150,7 @@ func TestAFlowEndsWithJDsSentenceOnly(t *testing.T) {
 	}
 }
 
-// A stock is set when JD says so, not when it says nothing.
+// A stock is set only if JD says so.
 func TestAStockIsSetWhenJDSaysSo(t *testing.T) {
 	for body, want := range map[string]string{
 		`"ShopStockBaseResponse":{"success":true}`:                                         "",
@@ -184,7 +184,7 @@ func TestAStockIsSetWhenJDSaysSo(t *testing.T) {
 	}
 }
 
-// Whatever JD answers about stock, nothing panics, no number is made up, and an end is told by nothing but its sentence.
+// Whatever JD answers about stock, nothing panics, no number is invented, and only the text ends a flow.
 func FuzzStock(f *testing.F) {
 	for _, body := range []string{
 		`{"a_responce":{"vmiShopStockFlowList":[{"flowId":1,"createTime":["2021-06-18 09:30:00"],"formerNum":"1.0","nowNum":null}]}}`,
@@ -197,7 +197,7 @@ func FuzzStock(f *testing.F) {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		inner, err := open(MethodQueryVmiShopStockFlow, body)
+		inner, err := openEnvelope(MethodQueryVmiShopStockFlow, body)
 		if EndsFlow(err) {
 			var no *Error
 			if !errors.As(err, &no) || !strings.Contains(no.Text, "流水") || !strings.Contains(no.Text, "为空") {

@@ -33,7 +33,7 @@ type request struct {
 	method, param, body string
 }
 
-// answering is a warehouse whose JD answers as told; "" cuts the connection.
+// answering is a warehouse whose JD gives this answer; "" cuts the connection.
 func answering(t *testing.T, answer func(*request) string, change ...func(*sellerv1.Setup)) *Warehouse {
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -71,7 +71,7 @@ func refusedBy(code, text string) string {
 	return fmt.Sprintf(`{"error_response":{"code":%q,"zh_desc":%q}}`, code, text)
 }
 
-// What each way of failing means: for a write, for a question by our number, for one by JD's.
+// What each failure means: of a send, of a look-up by our number, of one by JD's.
 func TestEachFailureHasItsMeaning(t *testing.T) {
 	type fate struct{ take, find, details string }
 	lost := fate{"unknown", "transient", "transient"}
@@ -107,7 +107,7 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 		refusedBy("64", "x"):   permission,
 		refusedBy("72", "x"):   permission,
 		refusedBy("73", "x"):   permission,
-		refusedBy("71", "x"):   {"said no", permission.find, permission.details}, // proves nothing (docs/jd-api.md, Limits and idempotency)
+		refusedBy("71", "x"):   {"said no", permission.find, permission.details}, // proves nothing
 		refusedBy("60", "x"):   data,
 		refusedBy("61", "x"):   data,
 		refusedBy("63", "x"):   data,
@@ -120,9 +120,9 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 		refusedBy("16", "x"):   account,
 		refusedBy("50", "x"):   account,
 		refusedBy("4", "x"):    account,
-		// It says that something is there already: what, is to be asked.
+		// It says that something exists already, so the order has to be looked up.
 		refusedBy("17", "x"): {"said no, waits for account:acme/main", account.find, account.details},
-		// JD's word that a number of the set-up is not there, or no longer.
+		// JD says that a number of the settings does not exist or is disabled.
 		refusedBy("10500", "店铺[ESP1]不存在"):                                                                                shop,
 		refusedBy("10500", "店铺不存在"):                                                                                      shop,
 		refusedBy("10500", "未找到店铺，请核对"):                                                                                  shop,
@@ -155,16 +155,16 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 			o.Carrier = "YTO"
 			taken, err := w.SendOrder(t.Context(), o)
 			var got fate
-			got.take = told(t, err)
+			got.take = describe(t, err)
 			if taken.WarehouseNo != "" {
 				t.Errorf("taken: %+v", taken)
 			}
 			found, err := w.FindOrders(t.Context(), []string{"A-1"})
-			if got.find = told(t, err); err == nil && len(found) == 0 {
+			if got.find = describe(t, err); err == nil && len(found) == 0 {
 				got.find = "nothing"
 			}
 			_, err = w.OrderDetails(t.Context(), "ESL1")
-			got.details = told(t, err)
+			got.details = describe(t, err)
 			if got != want {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
@@ -172,7 +172,7 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 	}
 }
 
-func told(t *testing.T, err error) string {
+func describe(t *testing.T, err error) string {
 	t.Helper()
 	var no *warehouse.Rejected
 	class := fault.Of(err)
@@ -207,8 +207,8 @@ func told(t *testing.T, err error) string {
 	}
 }
 
-// A url of something else is the set-up's fault: it holds with host and path, and what was sent there is asked for before it
-// is sent again.
+// A URL of another site is a fault of the settings: the order is held, with host and path in the reason, and looked up
+// before it is sent again.
 func TestAURLThatIsNotJDsHolds(t *testing.T) {
 	for name, c := range map[string]struct {
 		path   string
@@ -241,7 +241,7 @@ func TestAURLThatIsNotJDsHolds(t *testing.T) {
 	}
 }
 
-// A token that cannot be read is the set-up's fault, and says which file.
+// A token that cannot be read is a fault of the settings; the reason names the file.
 func TestATokenThatCannotBeReadIsTheSetupsFault(t *testing.T) {
 	w := answering(t, func(*request) string { return accepted }, func(s *sellerv1.Setup) {
 		s.Accounts[0].AccessToken = &sellerv1.SecretRef{File: "/nowhere/token"}
@@ -252,8 +252,7 @@ func TestATokenThatCannotBeReadIsTheSetupsFault(t *testing.T) {
 	}
 }
 
-// JD may quote the receiver as it likes, whatever the code; whoever reads the error has no need of it. What it says of
-// numbers and goods stays.
+// JD may quote the receiver in any answer, but no error shows it. Numbers and goods in JD's text stay.
 func TestReceiverDoesNotShow(t *testing.T) {
 	o := warehousetest.Order("A-20261130001")
 	o.Receiver.Name, o.Receiver.Mobile, o.Receiver.Phone, o.Receiver.Email = "欧阳小明", "13800001234", "0755-88886666", "xiaoming@example.com"
@@ -267,7 +266,7 @@ func TestReceiverDoesNotShow(t *testing.T) {
 		"no code": refusedBy("", words), "not JSON": words, "an envelope's code": `{"x_responce":{"code":"` + words + `"}}`,
 		"a code of words": refusedBy(words, words), "HTTP": "",
 	}
-	for code := range 100 { // the gateway's, and those that nobody published
+	for code := range 100 { // the gateway's codes, and unpublished ones
 		answers[strconv.Itoa(code)] = refusedBy(strconv.Itoa(code), words)
 	}
 	for _, code := range []string{"1100", "5001", "10500", "7654321", "-1"} {
@@ -281,7 +280,7 @@ func TestReceiverDoesNotShow(t *testing.T) {
 	for name, said := range answers {
 		t.Run(name, func(t *testing.T) {
 			answer, w.api.Transport = said, direct
-			if name == "HTTP" { // what net/http says of an answer that is none quotes it
+			if name == "HTTP" { // net/http quotes an answer that is not HTTP
 				w.api.Transport = quoting(words)
 			}
 			_, err := w.SendOrder(t.Context(), o)
@@ -305,7 +304,7 @@ func TestReceiverDoesNotShow(t *testing.T) {
 	}
 }
 
-// everyWord is all that an error and whatever it wraps would print.
+// everyWord is everything that an error and the errors it wraps would print.
 func everyWord(err error) string {
 	var b strings.Builder
 	var walk func(error)
@@ -317,7 +316,7 @@ func everyWord(err error) string {
 		if no, ok := errors.AsType[*warehouse.Rejected](err); ok {
 			fmt.Fprintf(&b, "%+v\n", no.Reason)
 		}
-		switch u := err.(type) { //nolint:errorlint // each layer by itself
+		switch u := err.(type) { //nolint:errorlint // each layer separately
 		case interface{ Unwrap() error }:
 			walk(u.Unwrap())
 		case interface{ Unwrap() []error }:
@@ -339,14 +338,14 @@ func (q quoting) RoundTrip(*http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("net/http: HTTP/1.x transport connection broken: malformed HTTP response %q", string(q))
 }
 
-// Should JD refuse to answer about numbers that it does not know, that must not hide those it knows.
+// If JD refuses to answer about numbers that it does not know, the numbers that it knows are still found.
 func TestARefusalAboutOneNumberHidesNoOther(t *testing.T) {
 	known := []string{"A-3", "A-7"}
 	for text, none := range map[string]bool{
 		"根据入参，查询订单信息为空，无法处理": true, "出库单[A-1]不存在": true, "未查询到出库单": true, "单号不存在": true, "查不到该单": true,
 		"系统繁忙，请稍后再试": false, "事业部不存在": false, "departmentNo不能为空": false, "店铺[S01]不存在": false, "订单所属商家不存在": false,
 		"未查询到符合条件的数据": true, "没有找到A-1对应的订单！": true, "查询结果为空": true, "无数据": true,
-		// These too say that something is not there, but not the order: to believe them is to send it twice.
+		// These say that something else does not exist: to take them for the order would send it twice.
 		"您无数据权限": false, "查询事业部信息为空": false, "商家信息为空，无法处理": false, "未查询到事业部": false, "没有找到授权信息": false,
 		"未查询到订单所属店铺": false, "IP白名单不存在": false, "订单号为空": false, "未找到商家数据": false,
 	} {
@@ -371,7 +370,7 @@ func TestARefusalAboutOneNumberHidesNoOther(t *testing.T) {
 	}
 }
 
-// numbers are those that an ext.queryOrder asks for.
+// numbers are those in the query of an ext.queryOrder.
 func numbers(param string) []string {
 	_, list, _ := strings.Cut(param, `"isvUUID":"`)
 	list, _, _ = strings.Cut(list, `"`)
@@ -416,7 +415,7 @@ func TestRowsOfOneNumberBecomeOneAnswer(t *testing.T) {
 				}
 				return c.orders[strings.Trim(strings.TrimPrefix(r.param, `{"eclpSoNo":`), `"}`)]
 			})
-			for range 2 { // what was learnt of parts stays true
+			for range 2 { // what was learned about parts stays true
 				found, err := w.FindOrders(t.Context(), []string{"A-1", "A-1"})
 				f, there := found["A-1"]
 				got := strings.Join(append([]string{f.WarehouseNo}, f.Others...), " ")
@@ -457,7 +456,7 @@ func TestRowsOfOneNumberBecomeOneAnswer(t *testing.T) {
 	})
 }
 
-func TestADocumentIsToldInOurWords(t *testing.T) {
+func TestADocumentIsReportedInOurTerms(t *testing.T) {
 	step := func(code, at string) string { return `{"soStatusCode":` + code + `,"operateTime":"` + at + `"}` }
 	const (
 		t1, t2, t3 = "2026-03-01 09:00:00", "2026-03-01 10:00:00", "2026-03-01 11:00:00"
@@ -543,7 +542,7 @@ func TestADocumentIsToldInOurWords(t *testing.T) {
 	}
 }
 
-// sketch is details in a line.
+// sketch is details on one line.
 func sketch(d warehouse.Details) string {
 	at := "-"
 	if !d.State.At.IsZero() {
@@ -567,7 +566,7 @@ func sketch(d warehouse.Details) string {
 		strings.Join(history, " "), d.Waybills, len(d.Packages), strings.Join(packs, "; "), lines, d.Children)
 }
 
-func TestAPackagesNumberTellsItsWaybill(t *testing.T) {
+func TestAPackagesNumberGivesItsWaybill(t *testing.T) {
 	for no, want := range map[string]string{"VA1-1-1-": "VA1", "VA1-12-13": "VA1", "JD-2-1-2-": "JD-2", "VA1": "VA1", "VA1-x-1-": "VA1-x-1-", "": "", "-1-1-": "-1-1-"} {
 		if got := waybillOf(no); got != want {
 			t.Errorf("%q is of %q, want %q", no, got, want)
@@ -575,11 +574,11 @@ func TestAPackagesNumberTellsItsWaybill(t *testing.T) {
 	}
 }
 
-// Every code of JD's list has a meaning and its name here, and is among those by which documents are listed.
+// Every code of JD's list has a meaning and a text here, and is among those by which documents are listed.
 func TestEveryDocumentedCodeHasAMeaning(t *testing.T) {
 	documented := strings.Fields("10010 100130 10014 10015 10016 10017 10018 10019 10020 10027 10028 10029 10031 10032 10033 10034 10035 10036 10037 10038 10050 10051 10054")
 	for _, code := range documented {
-		of := steps[code]
+		of := statuses[code]
 		if of.text == "" || of.status == orderv1.Status_STATUS_UNSPECIFIED && code != "10050" && code != "10051" { // these are about purchases
 			t.Errorf("%s: %+v", code, of)
 		}
@@ -587,7 +586,7 @@ func TestEveryDocumentedCodeHasAMeaning(t *testing.T) {
 			t.Errorf("%s is never listed", code)
 		}
 	}
-	for code, of := range steps {
+	for code, of := range statuses {
 		if !slices.Contains(documented, code) && of.text != "" {
 			t.Errorf("%s has a text that JD never said: %s", code, of.text)
 		}

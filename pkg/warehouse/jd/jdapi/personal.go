@@ -7,8 +7,8 @@ import (
 	"stockbridge/pkg/personal"
 )
 
-// dataOf is the people's data in a business request, which JD quotes in its answers at times. It is read from the text
-// that was sent, so it is what JD may quote. A request that carries none gives its numbers, which may be shown.
+// dataOf returns the personal data in a business request, which JD sometimes quotes in its answers. It is read from the
+// text that was sent, so it is what JD can quote. A request without personal data yields its numbers, which may be shown.
 func dataOf(param string) personal.Data {
 	var request map[string]any
 	if json.Unmarshal([]byte(param), &request) != nil {
