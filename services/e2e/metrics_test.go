@@ -116,7 +116,7 @@ func typeOf(c prometheus.Collector) string {
 			return kind
 		}
 	}
-	if name == "*scrape.asked" {
+	if name == "*pullmetrics.collector" {
 		return "gauge"
 	}
 	return name
