@@ -23,10 +23,10 @@ func (y *Syncer) Accepted(ctx context.Context, d *bus.Delivery, m *orderv1.Accep
 	ref := m.GetRef()
 	s, ok := y.Sellers.Get(ref.GetSeller())
 	if !ok || len(s.Pools(ref.GetWarehouse())) == 0 {
-		return nil, nil // nobody's share
+		return nil, nil // no share of it
 	}
 	a := &acceptance{mark: markName(ref.GetOutboundNo()), shop: ref.GetShop(), at: m.GetAt().AsTime(), pieces: map[string]int64{}}
-	if d.StreamTime.After(a.at) { // the clock of whoever told it may be behind
+	if d.StreamTime.After(a.at) { // the publisher's clock may be behind
 		a.at = d.StreamTime
 	}
 	for _, l := range m.GetLines() {
@@ -40,7 +40,7 @@ func (y *Syncer) Accepted(ctx context.Context, d *bus.Delivery, m *orderv1.Accep
 	return nil, y.acceptances.add(ctx, BookOf(ref.GetSeller(), ref.GetWarehouse()), a)
 }
 
-// markOf is short whatever the number is.
+// markName is short whatever the number is.
 func markName(outboundNo string) string {
 	sum := sha256.Sum256([]byte(outboundNo))
 	return "a/" + hex.EncodeToString(sum[:16])
@@ -51,12 +51,13 @@ type acceptance struct {
 	mark string
 	shop string
 	at   time.Time
-	// pieces by the field that they pend in.
+	// pieces are by the field in which they are pending.
 	pieces map[string]int64
 	done   chan error
 }
 
-// acceptances writes what handlers that run at the same time bring in one write each: under a flood one book is everybody's.
+// acceptanceBatcher writes what concurrent handlers bring in one write each: under a flood they all write to one
+// book.
 type acceptanceBatcher struct {
 	books  *books
 	settle time.Duration
@@ -67,7 +68,7 @@ type acceptanceBatcher struct {
 }
 
 const (
-	// mostAcceptances and mostFields bound one write; see ledger.BookWriteLimit. An order has at most 500 lines of its own.
+	// maxAcceptances and maxFields bound one write; see ledger.BookWriteLimit. An order has at most 500 lines.
 	maxAcceptances = 400
 	maxFields      = 80
 )
@@ -90,7 +91,7 @@ func (q *acceptanceBatcher) add(ctx context.Context, book string, a *acceptance)
 	}
 }
 
-// lead writes until nobody waits.
+// lead writes until nothing waits.
 func (q *acceptanceBatcher) lead(ctx context.Context, book string) {
 	for {
 		q.mu.Lock()
@@ -119,7 +120,7 @@ func (q *acceptanceBatcher) lead(ctx context.Context, book string) {
 	}
 }
 
-// write puts a batch into the book. It outlives the handler that happens to lead.
+// write writes a batch into the book. It outlives the handler that happens to lead.
 func (q *acceptanceBatcher) write(ctx context.Context, book string, batch []*acceptance) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
 	defer cancel()
@@ -134,8 +135,8 @@ func (q *acceptanceBatcher) write(ctx context.Context, book string, batch []*acc
 			}
 		}
 	}
-	// An order of very many goods is written in parts, all but the last without its mark: repeated, a part may pend twice
-	// until the next count, which offers too little and never too much.
+	// An order of very many goods is written in parts, all but the last without its mark. When that is repeated a part is
+	// pending twice until the next count, which offers too little and never too much.
 	for len(pieces) > maxFields {
 		if err := q.writeFields(ctx, book, batch, pieces[:maxFields], marks, false); err != nil {
 			return err
@@ -146,7 +147,7 @@ func (q *acceptanceBatcher) write(ctx context.Context, book string, batch []*acc
 }
 
 func (q *acceptanceBatcher) writeFields(ctx context.Context, book string, batch []*acceptance, pieces, marks []string, last bool) error {
-	goods := map[string]string{} // by the field that its pieces pend in
+	goods := map[string]string{} // by the field in which its pieces are pending
 	var codes []string
 	for _, field := range pieces {
 		if no, numbered := strings.CutPrefix(field, byNumber); numbered {
@@ -196,7 +197,7 @@ func (q *acceptanceBatcher) writeFields(ctx context.Context, book string, batch 
 			}
 			if last {
 				p.marks = append(p.marks, ledger.Mark{Name: a.mark, At: a.at})
-				p.Marked[a.mark] = true // twice in a batch counts once
+				p.Marked[a.mark] = true // counts once although it is twice in the batch
 			}
 		}
 		return nil
@@ -204,14 +205,14 @@ func (q *acceptanceBatcher) writeFields(ctx context.Context, book string, batch 
 	return err
 }
 
-// track begins to know of every order that is accepted.
+// startTracking starts to record every order that is accepted.
 func (p *page) startTracking(now time.Time) {
 	if p.Head.TrackedSince.IsZero() {
 		p.Head.TrackedSince = now
 	}
 }
 
-// needs tells whether an order that was accepted then may be missing in a count that is or will be used.
+// mayMiss reports whether a count that is or will be used may not contain an order that was accepted then.
 func (h *Head) mayMiss(at time.Time, settle time.Duration) bool {
 	return at.After(h.TrackedSince) && !at.Add(settle+batchSeconds*time.Second).Before(h.Counted)
 }

@@ -21,12 +21,12 @@ import (
 //
 //	head              Head
 //	g/<goods>         Goods, as the last complete count found it
-//	p/<goods>         Pending of the goods by the warehouse's number
-//	q/<code>          Pending of the goods by the ERP's code, of orders that do not tell the other
-//	c/<code>          the number of the goods with the ERP's code
-//	t/<pool>/<goods>  Told
-//	d/<xx>, s/<xx>    queues: goods whose shares are to be looked at, or set at the warehouse
-//	telling           goods whose shares were about to be told by a run
+//	p/<goods>         Pending pieces by the warehouse's number of the goods
+//	q/<code>          Pending pieces by the ERP's code, of orders that do not carry the number
+//	c/<code>          the warehouse's number of the goods with the ERP's code
+//	t/<pool>/<goods>  Published
+//	d/<xx>, s/<xx>    queues: goods whose shares are to be evaluated, or set at the warehouse
+//	telling           goods whose shares a run is about to publish, by run
 const (
 	fieldHead       = "head"
 	fieldInFlight   = "telling"
@@ -44,45 +44,45 @@ func BookOf(seller, warehouse string) string { return "stock/" + seller + "/" + 
 
 // Head is what is known of a warehouse as a whole.
 type Head struct {
-	// Born is the ledger's birth that the book was last looked at under. After another one it may be older than what was
-	// told, and lack what was accepted.
+	// Epoch is the ledger's epoch in which the book was written last. In another one it may be an older copy, which
+	// lacks orders that were accepted and shares that were published.
 	Epoch time.Time `json:"born,omitzero"`
-	// From: of every order that was accepted since, the book knows. Counts are used when they began long enough after it.
+	// TrackedSince: the book knows every order accepted since. Counts are used when they began long enough after it.
 	TrackedSince time.Time `json:"from,omitzero"`
-	// ToldFrom: what was told under an earlier version of the book may have been told otherwise since.
+	// CertainFrom: what was published under an earlier version of the book may have been published otherwise since.
 	CertainFrom uint64 `json:"toldFrom,omitempty"`
 	// Seen is when the warehouse was first to be counted.
 	Seen time.Time `json:"seen,omitzero"`
-	// Counted is when the last complete count began, CountedTo when it ended; CountID is its.
+	// Counted is when the last complete count began, CountedTo when it ended; CountID names it.
 	Counted   time.Time `json:"counted,omitzero"`
 	CountedTo time.Time `json:"countedTo,omitzero"`
 	CountID   string    `json:"countID,omitempty"`
-	// Setup is the version of the set-up that shares are told by, SetupAt when it was first seen.
+	// Setup is the version of the set-up that shares are computed by, SetupAt when it was first seen.
 	Setup   uint64    `json:"setup,omitempty"`
 	SetupAt time.Time `json:"setupAt,omitzero"`
-	// Ratio is a change of a ratio at the warehouse that nobody answered yet: neither by other ratios in the set-up nor by
-	// Confirm. Meanwhile shares fall but do not rise.
+	// Ratio is a change of a ratio at the warehouse that was not answered yet, neither by other ratios in the set-up
+	// nor by ConfirmRatios. Meanwhile shares fall but do not rise.
 	Ratio *RatioChange `json:"ratio,omitempty"`
 	// Ratios are those of the pools, RatiosAt since when they count: a change from before is answered.
 	Ratios   string    `json:"ratios,omitempty"`
 	RatiosAt time.Time `json:"ratiosAt,omitzero"`
-	// Asked is an operator's wish for a count, nil when there is none.
+	// CountRequest is an operator's request for a count, nil when there is none.
 	CountRequest *CountRequest `json:"asked,omitempty"`
-	// Pools are those of which something was told.
+	// Pools are those of which shares were published.
 	Pools []string `json:"pools,omitempty"`
-	// ToldAt is when shares were told last.
+	// PublishedAt is when shares were published last.
 	PublishedAt time.Time `json:"toldAt,omitzero"`
-	// Dirty and Set tell which queues of either kind hold goods, a bit each.
+	// Dirty and Set are bits: which queues of either kind hold goods.
 	Dirty uint64 `json:"dirty,omitempty"`
 	Set   uint64 `json:"set,omitempty"`
-	// Rescan: all goods are to be looked at, from the place in ScanCursor on.
+	// Rescan: all goods are to be evaluated, from ScanCursor on.
 	Rescan     bool   `json:"rescan,omitempty"`
 	ScanCursor string `json:"scanCursor,omitempty"`
-	// Short: orders were accepted that did not say what they take.
+	// IncompleteOrders counts accepted orders that did not say what they take.
 	IncompleteOrders int64 `json:"short,omitempty"`
 }
 
-// RatioChange is a row of the flow that says that a shop's part of the stock was changed at the warehouse.
+// RatioChange is a row of the stock flow that says that a shop's ratio was changed at the warehouse.
 type RatioChange struct {
 	At      time.Time `json:"at"`
 	ShopNo  string    `json:"shopNo"`
@@ -90,13 +90,13 @@ type RatioChange struct {
 	FlowNo  string    `json:"flowNo"`
 }
 
-// Asked is who wants a count, and since when.
+// CountRequest is who wants a count, and since when.
 type CountRequest struct {
 	By string    `json:"by"`
 	At time.Time `json:"at"`
 }
 
-// Goods is what a complete count found of one goods. One that it did not find has nothing.
+// Goods is what a complete count found of one kind of goods. Zero when it did not find it.
 type Goods struct {
 	Code     string `json:"code,omitempty"`
 	Total    int64  `json:"total"`
@@ -107,11 +107,11 @@ type Goods struct {
 	Kinds []string `json:"kinds,omitempty"`
 }
 
-// Pending are pieces of accepted orders that a count need not contain yet, by the ERP's shop. AllPools stands for orders of
-// any shop.
+// Pending are pieces of accepted orders that a count need not contain yet, by the ERP's shop. AllPools stands for
+// orders of any shop.
 type Pending map[string][]Batch
 
-// AllPools is where pieces go that are too many to be kept apart. They are taken off every pool.
+// AllPools holds pieces that are too many to be kept apart. They are taken off every pool.
 const AllPools = "*"
 
 // Batch is pieces of orders that were accepted by At, Unix seconds.
@@ -121,14 +121,14 @@ type Batch struct {
 }
 
 const (
-	// batchSeconds is how finely acceptances are kept apart. They are taken for accepted at the end of theirs: too late is
-	// the safe side.
+	// batchSeconds is how finely acceptances are kept apart. They count as accepted at the end of their batch: too
+	// late is the safe side.
 	batchSeconds = 5
-	// maxBatches is the most batches of a goods. Of more, neighbours become one.
+	// maxBatches is the most batches of one kind of goods. Beyond it, neighbours are merged.
 	maxBatches = 100
 )
 
-// add puts pieces that were accepted at.
+// add adds pieces that were accepted at.
 func (p Pending) add(shop string, at time.Time, pieces int64) {
 	until := (at.Unix()/batchSeconds + 1) * batchSeconds
 	i, found := slices.BinarySearchFunc(p[shop], until, func(b Batch, t int64) int { return cmp.Compare(b.At, t) })
@@ -159,7 +159,7 @@ func (p Pending) add(shop string, at time.Time, pieces int64) {
 	}
 }
 
-// coarser makes one of each two batches, with the later time.
+// coarser merges each two batches, with the later time.
 func coarser(batches []Batch) []Batch {
 	var half []Batch
 	for i, b := range batches {
@@ -172,7 +172,7 @@ func coarser(batches []Batch) []Batch {
 	return half
 }
 
-// contained drops what a count that began at counted contains: all that was accepted settle before it.
+// dropCounted drops what a count that began at counted contains: everything that was accepted settle before it.
 func (p Pending) dropCounted(counted time.Time, settle time.Duration) {
 	before := counted.Add(-settle).Unix()
 	for shop, batches := range p {
@@ -183,7 +183,7 @@ func (p Pending) dropCounted(counted time.Time, settle time.Duration) {
 	}
 }
 
-// of is how many pieces pend of shop.
+// of is how many pieces of shop are pending.
 func (p Pending) of(shop string) int64 {
 	n := int64(0)
 	for _, b := range p[shop] {
@@ -192,10 +192,10 @@ func (p Pending) of(shop string) int64 {
 	return n
 }
 
-// Told is what was told last of a goods, by the ERP's shop of the pool.
+// Published is what was published last of some goods, by the ERP's shop of the pool.
 type Published map[string]PublishedShare
 
-// Figure is a share that was told, and under which version.
+// PublishedShare is a share that was published, and under which version.
 type PublishedShare struct {
 	Share   int64  `json:"n"`
 	Version uint64 `json:"v"`
@@ -203,10 +203,11 @@ type PublishedShare struct {
 
 func publishedField(pool, goods string) string { return publishedPrefix + pool + "/" + goods }
 
-// queues is how many fields a queue has: a bit each in Head.
+// queues is how many fields a queue has: one bit each in Head.
 const queues = 64
 
-// maxQueue is the most that one of them holds, bytes: all of them, with what else is written, stay below ledger.BookWriteBytes.
+// maxQueue is the most bytes of one queue field: all of them, with what else is written, stay below
+// ledger.BookWriteBytes.
 const maxQueue = 4 << 10
 
 func queueOf(goods string) int {
@@ -217,7 +218,7 @@ func queueOf(goods string) int {
 
 func queueField(kind string, i int) string { return fmt.Sprintf("%s%02x", kind, i) }
 
-// page is some fields of a book as they stood at one moment, and what is to be written of them.
+// page is some fields of a book as they were at one moment, and what is to be written of them.
 type page struct {
 	ledger.Book
 	Head  Head
@@ -227,7 +228,7 @@ type page struct {
 
 var errBook = errors.New("a field of the book cannot be read")
 
-// get reads a field into v, and tells whether there is one. What was put is what is read.
+// get reads a field into v, and reports whether it exists. It returns what was put before.
 func (p *page) get(field string, v any) (bool, error) {
 	raw, ok := p.write[field]
 	if !ok {
@@ -256,7 +257,7 @@ func (p *page) drop(field string) {
 	}
 }
 
-// pending reads what pends of a field, never nil.
+// pending reads a field's pending pieces, never nil.
 func (p *page) pending(field string) (Pending, error) {
 	all := Pending{}
 	_, err := p.get(field, &all)
@@ -271,7 +272,7 @@ func (p *page) putPending(field string, all Pending) {
 	p.put(field, all)
 }
 
-// queue reads what waits in one field of a queue.
+// queue reads the goods in one field of a queue.
 func (p *page) queue(kind string, i int) []string {
 	raw, ok := p.write[queueField(kind, i)]
 	if !ok {
@@ -290,7 +291,8 @@ func (p *page) bits(kind string) *uint64 {
 	return &p.Head.Dirty
 }
 
-// enqueue lets goods wait. Their queues' fields must have been read. When there are too many, all goods are to be looked at.
+// enqueue adds goods to a queue. Their queue fields must have been read. When a queue is full, all goods are to be
+// evaluated.
 func (p *page) enqueue(kind string, goods ...string) {
 	for _, g := range goods {
 		i := queueOf(g)
@@ -310,7 +312,7 @@ func (p *page) enqueue(kind string, goods ...string) {
 	}
 }
 
-// dequeue takes goods out.
+// dequeue removes goods from a queue.
 func (p *page) dequeue(kind string, goods ...string) {
 	for _, g := range goods {
 		i := queueOf(g)
@@ -328,7 +330,7 @@ func (p *page) dequeue(kind string, goods ...string) {
 	}
 }
 
-// queueFields names the fields of a queue that goods wait in.
+// queueFields names the queue fields that hold goods.
 func queueFields(kind string, goods []string) []string {
 	var fields []string
 	for _, g := range goods {
@@ -346,9 +348,9 @@ type books struct {
 	newOwner func() string
 }
 
-// update reads fields, lets change decide what to write, and writes it; it begins anew while others write in between. A
-// change that writes nothing is a look. After a lost answer the change may have been made twice: it says itself, by marks or
-// by what it finds, whether it is done.
+// update reads fields, lets change decide what to write, and writes it; it starts over when others write in between.
+// A change that writes nothing only reads. After a lost answer the change may be made twice: it recognises by marks,
+// or by what it reads, that it is done.
 func (b *books) update(ctx context.Context, name string, fields, marks []string, change func(p *page) error) error {
 	fields = append([]string{fieldHead}, fields...)
 	for try := 0; ; try++ {
@@ -385,7 +387,7 @@ func (b *books) update(ctx context.Context, name string, fields, marks []string,
 	}
 }
 
-// change is update for a book that has no head.
+// change is update for a book without a head.
 func (b *books) change(ctx context.Context, name string, fields []string, change func(p *page) error) error {
 	for try := 0; ; try++ {
 		read, err := b.ReadBook(ctx, name, fields, nil)
@@ -419,7 +421,7 @@ func pause(ctx context.Context, try int) error {
 	}
 }
 
-// reborn notes that the ledger was born again since the book was written last: it may have been put back to what it was.
+// checkEpoch notes that a new epoch of the ledger began since the book was written last: it may be an older copy.
 func (p *page) checkEpoch() {
 	if p.Head.Epoch.Equal(p.EpochSince) {
 		return
@@ -435,7 +437,7 @@ func (p *page) checkEpoch() {
 	p.Head.Rescan, p.Head.ScanCursor = true, ""
 }
 
-// scan tells all fields whose names begin with prefix.
+// scan calls each with every field whose name begins with prefix.
 func (b *books) scan(ctx context.Context, name, prefix string, each func(f ledger.Field) error) error {
 	for from := ""; ; {
 		fields, next, err := b.ScanBook(ctx, name, prefix, from)

@@ -22,24 +22,27 @@ import (
 )
 
 const (
-	// takeFor is how long a run asks for more. Together with one more call (10 s) it must not exceed the handler's limit (25 s).
+	// readFor is how long a run starts further calls. Together with one more call (10 s) it must not exceed the
+	// handler's limit (25 s).
 	readFor = 14 * time.Second
 	// countLease must stay above the handler's limit (25 s) and the writing that comes after it.
 	countLease = ledger.ClaimFor
-	// mostTries is how often a way is begun anew because the pages shifted under it, before it is given up until the next tick.
+	// maxTries is how often a scan is restarted because the pages shifted under it, before it is left to the next
+	// tick.
 	maxTries = 4
-	// mostAge is how long a walk may be under way: nobody went on with an older one for a while.
+	// maxScanAge is how old a scan in progress may be: an older one was abandoned.
 	maxScanAge = time.Hour
-	// partOf is how many goods one stock.counted tells, applyOf how many one write takes.
+	// goodsPerEvent is how many goods one stock.counted carries, goodsPerUpdate how many one write takes.
 	goodsPerEvent  = 200
 	goodsPerUpdate = 40
-	// rowsAField is how many rows are kept in one field of a walk, and fieldsAWrite how many of those are written at a time.
+	// rowsPerField is how many rows one field of a scan holds, and fieldsPerWrite how many of those are written at a
+	// time.
 	rowsPerField   = 100
 	fieldsPerWrite = 10
 )
 
-// CountDue goes on with what there is to do at a warehouse: walking through its stock, comparing the places' books with the
-// far side's figures, setting shares there. A warehouse that another replica is at is left to it.
+// CountDue continues with what there is to do at a warehouse: scanning its stock, comparing the places' books with
+// the warehouse's figures, setting shares there. It does nothing while another replica is at the warehouse.
 func (y *Syncer) CountDue(ctx context.Context, d *bus.Delivery, m *stockv1.CountDue) ([]event.Event, error) {
 	events, after, err := y.runCount(ctx, m.GetSeller(), m.GetWarehouse(), d.StreamTime)
 	for _, f := range after {
@@ -51,7 +54,8 @@ func (y *Syncer) CountDue(ctx context.Context, d *bus.Delivery, m *stockv1.Count
 	return events, err
 }
 
-// round returns what to tell, and what to do when that is stored. at is the bus's time of the tick, if it is known.
+// runCount returns what to publish, and what to do when that is stored. at is the bus's time of the tick, if it is
+// known.
 func (y *Syncer) runCount(ctx context.Context, name, code string, at time.Time) ([]event.Event, []func(context.Context) error, error) {
 	s, ok := y.Sellers.Get(name)
 	if !ok || s.Pause != nil {
@@ -70,7 +74,7 @@ func (y *Syncer) runCount(ctx context.Context, name, code string, at time.Time) 
 		Syncer: y, seller: s, warehouse: code, book: BookOf(s.Name(), code), scanBook: lease, until: y.Now().Add(readFor),
 		began: y.Now(),
 	}
-	if !at.IsZero() && at.Before(r.began) { // a clock that is ahead would take orders for counted that are not
+	if !at.IsZero() && at.Before(r.began) { // a clock that is ahead would count orders as contained that are not
 		r.began = at
 	}
 	err = r.work(ctx)
@@ -78,7 +82,7 @@ func (y *Syncer) runCount(ctx context.Context, name, code string, at time.Time) 
 	return r.events, r.after, err
 }
 
-// round is one tick of one warehouse.
+// countRun is one tick of one warehouse.
 type countRun struct {
 	*Syncer
 	seller         *seller.Seller
@@ -91,7 +95,7 @@ type countRun struct {
 	after  []func(context.Context) error
 }
 
-// late tells whether no more calls may begin.
+// outOfTime reports whether no further calls may start.
 func (r *countRun) outOfTime(ctx context.Context) bool {
 	return ctx.Err() != nil || !r.Now().Before(r.until)
 }
@@ -120,7 +124,7 @@ func (r *countRun) work(ctx context.Context) error {
 	return r.logLasting(r.count(ctx, w))
 }
 
-// head reads the warehouse's, and lets it begin to know of accepted orders where there are shares.
+// readHead reads the warehouse's head, and starts to track accepted orders where there are shares.
 func (r *countRun) readHead(ctx context.Context) (head Head, err error) {
 	err = r.books.update(ctx, r.book, nil, nil, func(p *page) error {
 		if len(r.seller.Pools(r.warehouse)) > 0 {
@@ -135,7 +139,7 @@ func (r *countRun) readHead(ctx context.Context) (head Head, err error) {
 	return head, err
 }
 
-// due tells whether a count is to begin.
+// due reports whether a count is to begin.
 func (r *countRun) due(h *Head) bool {
 	now := r.began
 	useful := h.TrackedSince.Add(r.Settle)
@@ -151,8 +155,8 @@ func (r *countRun) due(h *Head) bool {
 	}
 }
 
-// standing is for what fails for a reason that stays: nothing holds a tick until its cause is gone. It is logged when it
-// changes.
+// logLasting handles what fails for a lasting reason: a tick is not held until its cause is gone, so the error is
+// logged when it changes and then dropped.
 func (r *countRun) logLasting(err error) error {
 	class := fault.Of(err)
 	stays := err != nil && (class == fault.Held || class == fault.Refused || errors.Is(err, warehouse.ErrNotPermitted))
@@ -174,7 +178,7 @@ func (r *countRun) logLasting(err error) error {
 	return nil
 }
 
-// watch feeds the seller's breaker with the outcome of a call and pauses the seller when it trips.
+// reportToBreaker reports the outcome of a call to the seller's breaker, and pauses the seller when it trips.
 func (r *countRun) reportToBreaker(err error) {
 	by, trip := r.Breaker.Report(r.seller.Name(), err)
 	if !trip {
@@ -189,32 +193,32 @@ func (r *countRun) reportToBreaker(err error) {
 	}
 }
 
-// walk is a way through all pages of a warehouse's stock, kept between runs.
+// scan is a pass through all pages of a warehouse's stock, kept between runs.
 type scan struct {
 	Began time.Time `json:"began"`
-	// Next is the page to read, Total how many rows there are, Read how many of them were.
+	// Next is the page to read, Total how many rows there are, Read how many of them were read.
 	Next  int `json:"next"`
 	Total int `json:"total"`
 	Read  int `json:"read"`
-	// Fields is how many fields of rows are kept, of all tries.
+	// Fields is how many fields of rows are stored, of all tries.
 	Fields int `json:"fields"`
-	// Try counts the ways that were begun. First is the one that came to its end and lacked rows that the last count had, 0 for
-	// none: the way is gone once more then.
+	// Try counts the tries. First is the one that came to its end and lacked rows that the last count had, 0 for
+	// none: the scan is then repeated once.
 	Try   int `json:"try"`
 	First int `json:"first,omitempty"`
 
-	// version of the book that it was read from; rows of this run, which are not kept yet.
+	// version is the book's; rows are those of this run that are not stored yet.
 	version uint64
 	rows    []warehouse.StockRow
 }
 
-// keptRows are rows of one try.
+// savedRows are rows of one try.
 type savedRows struct {
 	Try  int                  `json:"try"`
 	Rows []warehouse.StockRow `json:"rows"`
 }
 
-// anew begins another try.
+// restart begins another try.
 func (w *scan) restart() { w.Try, w.Next, w.Total, w.Read = w.Try+1, 1, 0, 0 }
 
 const fieldScan = "walk"
@@ -224,7 +228,7 @@ func rowsField(i int) string { return fmt.Sprintf("r/%06d", i) }
 // id names a count.
 func (w *scan) id() string { return w.Began.UTC().Format("20060102T150405.000Z") }
 
-// walk reads the one that is under way, nil when there is none.
+// readScan reads the scan in progress, nil when there is none.
 func (r *countRun) readScan(ctx context.Context) (*scan, error) {
 	b, err := r.books.ReadBook(ctx, r.scanBook, []string{fieldScan}, nil)
 	if err != nil || b.Fields[fieldScan] == nil {
@@ -237,17 +241,18 @@ func (r *countRun) readScan(ctx context.Context) (*scan, error) {
 	return w, nil
 }
 
-// errShifted: pages moved while they were read, as often as it was tried.
-var errShifted = errors.New("the warehouse's stock moved between its pages each time they were read; the next tick begins anew")
+// errShifted: pages shifted while they were read, as often as it was tried.
+var errShifted = errors.New("the warehouse's stock moved between its pages each time they were read; the next tick starts over")
 
 // count reads pages until there are no more, or the run has lasted long enough.
 //
 // # Why
 //
-// Pages are numbered, so a row that goes while they are read moves all others up, and the first of the next page is missed.
-// Mostly the number of rows gives that away, and the try is begun anew. Where another row came at the same time it does
-// not. Then something that the last count had seems to be gone: the way is gone a second time, as for the very first count,
-// and gone is only what both ways lack. What only one of them has was there after the count began.
+// Pages are numbered, so a row that disappears while they are read moves all others up, and the first of the next
+// page is missed. Mostly the number of rows shows it, and the try is restarted. It does not where another row
+// appeared at the same time. Then something that the last count had seems to be gone: the scan is repeated, as for
+// the very first count, and only what both tries lack is gone. What only one of them has was there after the count
+// began.
 func (r *countRun) count(ctx context.Context, w *scan) error {
 	for {
 		if r.outOfTime(ctx) {
@@ -280,7 +285,7 @@ func (r *countRun) count(ctx context.Context, w *scan) error {
 	}
 }
 
-// shifted begins a try anew whose pages moved.
+// restartTry restarts a try whose pages shifted.
 func (r *countRun) restartTry(ctx context.Context, w *scan) error {
 	r.Metrics.Shifts.Inc()
 	if w.Try-w.First >= maxTries {
@@ -295,10 +300,10 @@ func (r *countRun) restartTry(ctx context.Context, w *scan) error {
 	return nil
 }
 
-// ended takes a try that read its last page. It is false when the way is to be gone again.
+// endTry handles a try that read its last page. It returns false when the scan is to be repeated.
 func (r *countRun) endTry(ctx context.Context, w *scan) (bool, error) {
 	pages := w.Next - 1
-	if pages > 1 { // the rows of the try are needed by their number, wherever they are
+	if pages > 1 { // all rows of the try are needed, stored or not
 		if err := r.saveRows(ctx, w); err != nil {
 			return false, err
 		}
@@ -329,7 +334,7 @@ func (r *countRun) endTry(ctx context.Context, w *scan) (bool, error) {
 	return true, nil
 }
 
-// keep writes how far a walk got, also when the run's own time is up.
+// saveScan stores how far a scan got, also when the run's own time is up.
 func (r *countRun) saveScan(w *scan) error {
 	ctx, cancel := context.WithTimeout(context.Background(), writeFor)
 	defer cancel()
@@ -340,11 +345,11 @@ func (r *countRun) saveScan(w *scan) error {
 	if err != nil {
 		return err
 	}
-	// The rows first: a walk that says it was further than its rows would lose them.
+	// The rows first: a scan that says it got further than its rows would lose them.
 	return r.saveFields(ctx, w, map[string][]byte{fieldScan: raw})
 }
 
-// keepRows writes the rows that are not kept yet.
+// saveRows stores the rows that are not stored yet.
 func (r *countRun) saveRows(ctx context.Context, w *scan) error {
 	fields := slices.Collect(slices.Chunk(w.rows, rowsPerField))
 	w.rows = nil
@@ -367,7 +372,7 @@ func (r *countRun) saveRows(ctx context.Context, w *scan) error {
 }
 
 func (r *countRun) saveFields(ctx context.Context, w *scan, write map[string][]byte) error {
-	if w.version == 0 { // whatever an earlier walk left
+	if w.version == 0 { // remove what an earlier scan left
 		b, err := r.books.ReadBook(ctx, r.scanBook, nil, nil)
 		if err != nil {
 			return err
@@ -386,7 +391,7 @@ func (r *countRun) saveFields(ctx context.Context, w *scan, write map[string][]b
 	return err
 }
 
-// rowsOf are all that a try has read.
+// rowsOf returns all rows that a try has read.
 func (r *countRun) rowsOf(ctx context.Context, w *scan, try int) ([]warehouse.StockRow, error) {
 	var all []warehouse.StockRow
 	names := make([]string, w.Fields)
@@ -417,7 +422,7 @@ func (r *countRun) rowsOf(ctx context.Context, w *scan, try int) ([]warehouse.St
 	return all, nil
 }
 
-// counted is what a walk found of one goods.
+// counted is what a scan found of some goods.
 type counted struct {
 	code            string
 	total, saleable int64
@@ -431,8 +436,8 @@ type condition struct{ goods, kind string }
 
 func conditionOf(row warehouse.StockRow) condition { return condition{row.GoodsNo, kindOf(row)} }
 
-// whole tells whether no row is missing, and none came twice. Where the far side does not tell how many there are, only the
-// second shows.
+// isComplete reports whether no row is missing and none came twice. Where the warehouse does not say how many rows
+// there are, only the second shows.
 func isComplete(rows []warehouse.StockRow, total int) bool {
 	seen := map[condition]bool{}
 	for _, row := range rows {
@@ -445,7 +450,7 @@ func isComplete(rows []warehouse.StockRow, total int) bool {
 	return len(rows) == total || total == 0
 }
 
-// union is rows, and those of first that it lacks.
+// union returns rows and those of first that it lacks.
 func union(rows, first []warehouse.StockRow) []warehouse.StockRow {
 	seen := map[condition]bool{}
 	for _, row := range rows {
@@ -454,7 +459,7 @@ func union(rows, first []warehouse.StockRow) []warehouse.StockRow {
 	return append(rows, slices.DeleteFunc(slices.Clone(first), func(row warehouse.StockRow) bool { return seen[conditionOf(row)] })...)
 }
 
-// lacks tells whether something that the last count had is not among rows.
+// misses reports whether something that the last count had is not among rows.
 func misses(rows []warehouse.StockRow, known map[string]Goods) bool {
 	seen := map[condition]bool{}
 	for _, row := range rows {
@@ -470,7 +475,7 @@ func misses(rows []warehouse.StockRow, known map[string]Goods) bool {
 	return false
 }
 
-// addUp adds the rows of each goods up.
+// addUp sums the rows of each kind of goods.
 func addUp(rows []warehouse.StockRow) map[string]*counted {
 	found := map[string]*counted{}
 	for _, row := range rows {
@@ -491,7 +496,7 @@ func addUp(rows []warehouse.StockRow) map[string]*counted {
 	return found
 }
 
-// known is all goods that earlier counts found.
+// knownGoods returns all goods that earlier counts found.
 func (r *countRun) knownGoods(ctx context.Context) (map[string]Goods, error) {
 	known := map[string]Goods{}
 	err := r.books.scan(ctx, r.book, goodsPrefix, func(f ledger.Field) error {
@@ -505,7 +510,7 @@ func (r *countRun) knownGoods(ctx context.Context) (map[string]Goods, error) {
 	return known, err
 }
 
-// found tells a complete count, and puts it into the book when it is stored.
+// publishCount publishes a complete count, and writes it into the book when it is stored.
 func (r *countRun) publishCount(w *scan, found map[string]*counted, known map[string]Goods) {
 	ended := r.Now()
 	for no, g := range known {
@@ -552,7 +557,7 @@ func (r *countRun) publishCount(w *scan, found map[string]*counted, known map[st
 	})
 }
 
-// apply puts what was counted into the book, some goods at a time: each of them says itself when it was counted.
+// apply writes what was counted into the book, some goods at a time: each of them records when it was counted.
 func (r *countRun) apply(ctx context.Context, w *scan, nos []string, found map[string]*counted) error {
 	for part := range slices.Chunk(nos, goodsPerUpdate) {
 		fields := queueFields(dirtyQueue, part)
@@ -577,7 +582,7 @@ func (r *countRun) apply(ctx context.Context, w *scan, nos []string, found map[s
 	return nil
 }
 
-// put writes one goods, and drops the orders that the count contains.
+// putGoods writes one kind of goods, and drops the orders that the count contains.
 func (r *countRun) putGoods(p *page, w *scan, no string, c *counted) error {
 	var was Goods
 	known, err := p.get(goodsPrefix+no, &was)
@@ -616,7 +621,7 @@ func (r *countRun) putGoods(p *page, w *scan, no string, c *counted) error {
 	return nil
 }
 
-// elsewhere is what is done between two counts.
+// betweenCounts does what is due between two counts.
 func (r *countRun) betweenCounts(ctx context.Context, head Head) error {
 	if err := r.logLasting(r.compare(ctx, head)); err != nil {
 		return err

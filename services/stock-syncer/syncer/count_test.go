@@ -22,14 +22,14 @@ func figures(parts []*stockv1.Counted) map[string]int64 {
 	return found
 }
 
-// A warehouse with more pages than a run may ask for is counted in several, and told in parts.
+// A warehouse with more pages than a run may read is counted in several runs, and published in parts.
 func TestALargeWarehouseIsCountedInSeveralRuns(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.wh.perPage = 100
 		for i := range 950 {
 			b.wh.put(fmt.Sprintf("N%03d", i), int64(i))
 		}
-		b.countTick() // begins to know of orders
+		b.countTick() // begins to track orders
 		b.advance(2 * time.Minute)
 		b.wh.before = func(int) error { b.advance(5 * time.Second); return nil }
 		ticks, began := 0, b.now()
@@ -56,12 +56,12 @@ func TestALargeWarehouseIsCountedInSeveralRuns(t *testing.T) {
 			t.Errorf("counted at %v, it began at %v", at, began)
 		}
 		if more := b.countTick().events; len(more) > 0 || b.wh.calls != 20 {
-			t.Errorf("a tick after that told %v", more)
+			t.Errorf("a tick after that published %v", more)
 		}
 	})
 }
 
-// Rows that move between pages while they are read make no count: it is begun anew, and given up when they keep moving.
+// While rows move between pages the scan is restarted, and given up when they keep moving.
 func TestPagesThatShiftAreReadAnew(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	for i := range 9 {
@@ -79,11 +79,12 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 		return nil
 	}
 	found := figures(b.count())
-	if len(found) != 9 || found["N0"] != 0 || found["N4"] != 10 || found["N9"] != 10 { // N1 went after the count began
+	if len(found) != 9 || found["N0"] != 0 || found["N4"] != 10 || found["N9"] != 10 { // N1 disappeared after the count began
 		t.Errorf("counted %v", found)
 	}
 
-	// The same with goods that were counted before: one that was only missed is not told as gone, one that is gone is.
+	// The same with goods that were counted before: one that was only missed is not published as gone, one that is
+	// gone is.
 	b.wh.before = func(page int) error {
 		if page == 2 && shifts == 2 {
 			shifts++
@@ -112,7 +113,7 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 	b.requestCount()
 	events, after, err := b.runCount(t.Context(), "acme", "W1", time.Time{})
 	if !errors.Is(err, errShifted) || len(events) > 0 {
-		t.Fatalf("told %v: %v", events, err)
+		t.Fatalf("published %v: %v", events, err)
 	}
 	for _, f := range after {
 		if err := f(t.Context()); err != nil {
@@ -125,17 +126,17 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 	}
 }
 
-// What was told and not yet put into the book when the worker was killed is counted again.
+// What was published and not yet written into the book when the worker was killed is counted again.
 func TestACountWhoseWorkerWasKilledIsRepeated(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	b.wh.put("G1", 10)
 	b.advance(time.Minute)
-	if _, _, err := b.runCount(t.Context(), "acme", "W1", time.Time{}); err != nil { // begins to know of orders
+	if _, _, err := b.runCount(t.Context(), "acme", "W1", time.Time{}); err != nil { // begins to track orders
 		t.Fatal(err)
 	}
 	b.advance(countLease + time.Minute)
 	if events, _, err := b.runCount(t.Context(), "acme", "W1", time.Time{}); err != nil || len(events) != 1 {
-		t.Fatalf("told %v: %v", events, err)
+		t.Fatalf("published %v: %v", events, err)
 	}
 	b.advance(countLease + time.Second)
 	if len(b.count()) != 1 {
@@ -143,7 +144,7 @@ func TestACountWhoseWorkerWasKilledIsRepeated(t *testing.T) {
 	}
 }
 
-// How often a warehouse is counted is the set-up's to say; a seller that is paused is left alone.
+// The set-up says how often a warehouse is counted; a paused seller is left alone.
 func TestWhenAWarehouseIsCounted(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
@@ -167,11 +168,11 @@ func TestWhenAWarehouseIsCounted(t *testing.T) {
 	}
 	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
 	if counts() != 1 {
-		t.Error("an operator's wish was forgotten")
+		t.Error("an operator's request was forgotten")
 	}
 }
 
-// A run of failures pauses the seller; what no retry mends is logged once.
+// Failures in a row pause the seller; a lasting failure is logged once.
 func TestAWarehouseThatFailsIsLeftAlone(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
@@ -195,8 +196,8 @@ func TestAWarehouseThatFailsIsLeftAlone(t *testing.T) {
 	}
 }
 
-// A ratio that was changed at the warehouse after the set-up was applied makes ours doubtful, until it is applied again.
-// ratioChanged plays a row of the flow that says that a ratio was changed at the warehouse. It returns what is published.
+// ratioChanged plays a row of the flow that says that a ratio was changed at the warehouse. It returns what is
+// published.
 func (b *fixture) ratioChanged(at time.Time, flowNo string) []event.Event {
 	b.t.Helper()
 	m := &stockv1.Noted{Rule: "ratio", Movement: &stockv1.Movement{Seller: "acme", Warehouse: "W1", ShopNo: "ESPA", GoodsNo: "G1", FlowNo: flowNo, At: stamp(at)}}
@@ -207,7 +208,7 @@ func (b *fixture) ratioChanged(at time.Time, flowNo string) []event.Event {
 	return events
 }
 
-// A lower ratio at JD than ours would oversell: nothing rises until somebody has looked.
+// A lower ratio at JD than ours would oversell: no share rises until a person or the set-up answers.
 func TestAfterAChangeOfARatioSharesFallButDoNotRise(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
@@ -246,7 +247,7 @@ func TestAfterAChangeOfARatioSharesFallButDoNotRise(t *testing.T) {
 			t.Errorf("a change that was answered counts again: %v", events)
 		}
 
-		// So is an operator's word.
+		// So is an operator's confirmation.
 		b.advance(time.Minute)
 		b.ratioChanged(b.now(), "F2")
 		count(120)
@@ -261,12 +262,13 @@ func TestAfterAChangeOfARatioSharesFallButDoNotRise(t *testing.T) {
 	})
 }
 
-// A run that died decided before the doubt: what it was about to publish is published again, or less.
+// A run that died had decided before the ratio became doubtful: what it was about to publish is published again, or
+// less.
 func TestWhatWasAboutToBePublishedInDoubtDoesNotRise(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
 		b.count()
-		b.wants(lines(b.shareBy(b.Syncer)), "A G1 15", "B G1 8", "C G1 20") // and then it is gone
+		b.wants(lines(b.shareBy(b.Syncer)), "A G1 15", "B G1 8", "C G1 20") // and then it dies
 		b.advance(shareLease + time.Second)
 		b.ratioChanged(b.now(), "F1")
 		if err := b.accepted("X1", "A", b.now(), line("G1", 10)); err != nil {
@@ -281,7 +283,7 @@ func TestWhatWasAboutToBePublishedInDoubtDoesNotRise(t *testing.T) {
 	})
 }
 
-// A far side that does not say how many rows there are is counted all the same, to its empty page.
+// A warehouse that does not say how many rows there are is counted all the same, up to its empty page.
 func TestAWarehouseThatDoesNotCountItsRowsIsCounted(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	b.wh.noTotal = true

@@ -20,9 +20,9 @@ import (
 	stockv1 "stockbridge/proto/stock/v1"
 )
 
-// A place has a book of its own for comparing; the figures stand in that of pkg/stock. Its fields:
+// A place has a book of its own for comparing; the figures are in that of pkg/stock. Its fields:
 //
-//	compare     Comparing
+//	compare     CompareProgress
 //	n/<goods>   Suspicion
 const (
 	fieldCompare     = "compare"
@@ -31,38 +31,39 @@ const (
 
 func driftBook(p stock.Place) string { return "drift/" + p.Seller + "/" + p.Token() }
 
-// Comparing is how far a place's book was held against the far side's figures.
+// CompareProgress is how far a place's book was compared with the warehouse's figures.
 type CompareProgress struct {
-	// CountID is the count that is gone with, Began when that comparison began; Last when the one before it did.
+	// CountID is the count that the comparison follows, Began when it began; Last when the one before it did.
 	CountID string    `json:"countID"`
 	Began   time.Time `json:"began"`
 	Last    time.Time `json:"last,omitzero"`
-	// Opening: the goods of the book were compared, and those are looked at that only the far side knows.
+	// Opening: the goods of the book were compared, and those that only the warehouse knows are next.
 	Opening bool   `json:"opening,omitempty"`
 	Cursor  string `json:"cursor,omitempty"`
 	Done    bool   `json:"done,omitempty"`
 }
 
-// Suspicion is a difference that was seen. It is told when it is seen again and nothing moved in between.
+// Suspicion is a difference that was seen once. It is published when it is seen again and nothing moved in between.
 type Suspicion struct {
 	Book    int64 `json:"book"`
 	Counted int64 `json:"counted"`
-	// Rows is how many rows the book was made of.
+	// Rows is how many rows made the book's figure.
 	Rows int64     `json:"rows"`
 	At   time.Time `json:"at"`
-	// Agreed is when the two were the same last; zero when nobody knows.
+	// Agreed is when the two were last the same; zero when that is unknown.
 	Agreed time.Time `json:"agreed,omitzero"`
-	// Told is when it was told.
+	// PublishedAt is when it was published.
 	PublishedAt time.Time `json:"told,omitzero"`
 }
 
-// RuleCorrection and RuleOpening are rules of stock.noted: a figure was set to the far side's, or taken over from it.
+// RuleCorrection and RuleOpening are rules of stock.noted: our figure was set to the warehouse's, or its opening
+// balance was.
 const (
 	RuleCorrection = "correction"
 	RuleOpening    = "opening"
 )
 
-// compare goes on with what is left to compare at the places of the warehouse.
+// compare continues with what is left to compare at the places of the warehouse.
 func (r *countRun) compare(ctx context.Context, head Head) error {
 	if head.CountID == "" {
 		return nil
@@ -114,7 +115,7 @@ func (c *comparison) run(ctx context.Context, head Head) error {
 		return err
 	}
 	if len(c.state.Read) == 0 {
-		return nil // its flow was never read: there is nothing to compare
+		return nil // its flow was never read: nothing to compare
 	}
 	if c.reader, err = c.Read(c.seller, c.warehouse); err != nil {
 		return err
@@ -130,7 +131,7 @@ func (c *comparison) run(ctx context.Context, head Head) error {
 	return nil
 }
 
-// keepPlace writes how far it got. Whoever repeats a step after a crash looks at the same goods again.
+// saveProgress stores how far it got. After a crash the same goods are compared again.
 func (c *comparison) saveProgress(ctx context.Context) error {
 	return c.books.change(ctx, c.book, []string{fieldCompare}, func(p *page) error {
 		p.put(fieldCompare, c.progress)
@@ -138,7 +139,7 @@ func (c *comparison) saveProgress(ctx context.Context) error {
 	})
 }
 
-// step looks at some goods.
+// step compares some goods.
 func (c *comparison) step(ctx context.Context) error {
 	if c.progress.Opening {
 		return c.takeOpeningBalances(ctx)
@@ -156,7 +157,7 @@ func (c *comparison) step(ctx context.Context) error {
 	return nil
 }
 
-// openings takes over what only the far side knows: goods that never moved since the flow is read.
+// takeOpeningBalances adopts what only the warehouse knows: goods that did not move since the flow is read.
 func (c *comparison) takeOpeningBalances(ctx context.Context) error {
 	fields, next, err := c.books.ScanBook(ctx, c.countRun.book, goodsPrefix, c.progress.Cursor)
 	if err != nil {
@@ -174,11 +175,11 @@ func (c *comparison) takeOpeningBalances(ctx context.Context) error {
 		}
 	}
 	for some := range slices.Chunk(nos, warehouse.ShopStockLimit) {
-		chains, err := c.store.Series(ctx, c.place, some)
+		series, err := c.store.Series(ctx, c.place, some)
 		if err != nil {
 			return err
 		}
-		unknown := slices.DeleteFunc(slices.Clone(some), func(no string) bool { return chains[no].Rows > 0 })
+		unknown := slices.DeleteFunc(slices.Clone(some), func(no string) bool { return series[no].Rows > 0 })
 		if len(unknown) == 0 {
 			continue
 		}
@@ -196,7 +197,7 @@ func (c *comparison) takeOpeningBalances(ctx context.Context) error {
 	return nil
 }
 
-// row tells a row of ours, and puts it into the place's book when it is stored.
+// publishRow publishes a row of ours, and applies it to the place's book when it is stored.
 func (c *comparison) publishRow(e event.Event) {
 	m := e.Message.(*stockv1.Noted)
 	c.events = append(c.events, e)
@@ -209,7 +210,7 @@ func (c *comparison) remoteStock(ctx context.Context, nos []string) (map[string]
 	return theirs, err
 }
 
-// look compares some goods.
+// compareGoods compares some goods.
 func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) error {
 	nos, fields := make([]string, len(figures)), make([]string, len(figures))
 	for i, f := range figures {
@@ -243,13 +244,13 @@ func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) e
 		case was.Book != f.Num || was.Counted != counted || was.Rows != f.Rows:
 			write[field] = &Suspicion{Book: f.Num, Counted: counted, Rows: f.Rows, At: c.Now(), Agreed: was.Agreed}
 		case !was.PublishedAt.IsZero() || !was.At.Before(c.progress.Began) || !c.readBeyond(was.At):
-			// It is told already, or it is the same look, or movements of that time may still come.
+			// It was published, or seen in this same comparison, or movements of that time may still come.
 		default:
-			told, err := c.publishDrift(ctx, f, was)
+			published, err := c.publishDrift(ctx, f, was)
 			if err != nil {
 				return err
 			}
-			if told {
+			if published {
 				was.PublishedAt = c.Now()
 				write[field] = was
 			}
@@ -274,12 +275,12 @@ func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) e
 	return nil
 }
 
-// past tells whether the flow was read beyond a moment.
+// readBeyond reports whether the flow was read beyond a moment.
 func (c *comparison) readBeyond(at time.Time) bool {
 	return c.state.Read[len(c.state.Read)-1].To > at.Unix()
 }
 
-// found tells a difference. It is false when what explains it could not be asked for yet.
+// publishDrift publishes a difference. It returns false when what explains it could not be read yet.
 func (c *comparison) publishDrift(ctx context.Context, f stock.Figure, s *Suspicion) (bool, error) {
 	why, err := c.explain(ctx, f, s)
 	if err != nil {
@@ -291,7 +292,7 @@ func (c *comparison) publishDrift(ctx context.Context, f stock.Figure, s *Suspic
 		At: timestamppb.New(now), Book: s.Book, Counted: s.Counted, Difference: s.Counted - s.Book, Explanation: why,
 	}
 	most := c.seller.Setup.GetStock().GetCorrectUpTo()
-	// Rows that are still to come would be booked a second time.
+	// Do not correct while rows may still come: they would be booked a second time.
 	m.Corrected = max(m.Difference, -m.Difference) <= most && f.Proof != stock.Broken && len(c.state.Read.Unread()) == 0
 	key := strings.Join([]string{c.place.Warehouse, c.place.ShopNo, f.GoodsNo}, "/")
 	c.events = append(c.events, event.StockDriftFound.About(c.place.Seller, key, now, m, fmt.Sprint(s.Book), fmt.Sprint(s.Counted), fmt.Sprint(s.Rows)))
@@ -327,7 +328,7 @@ func (c *comparison) explain(ctx context.Context, f stock.Figure, s *Suspicion) 
 	c.reportToBreaker(err)
 	switch class := fault.Of(err); {
 	case errors.Is(err, warehouse.ErrNotPermitted), class == fault.Held, class == fault.Refused:
-		// Told without it.
+		// Publish without it.
 	case err != nil:
 		return nil, err
 	}
@@ -344,15 +345,15 @@ func (c *comparison) explain(ctx context.Context, f stock.Figure, s *Suspicion) 
 	return slices.MinFunc(found, func(a, b *stockv1.DriftFound_Explanation) int { return a.At.AsTime().Compare(b.At.AsTime()) }), nil
 }
 
-// lookBack is how far back documents are looked for when nobody knows when the two agreed.
+// lookBack is how far back documents are searched when it is unknown when the two agreed.
 const lookBack = 7 * 24 * time.Hour
 
 func spanText(from, to time.Time) string {
 	return from.UTC().Format(time.RFC3339) + "/" + to.UTC().Format(time.RFC3339)
 }
 
-// Correction says that the figure of one goods is set to the far side's, by whom or by which rule. It moves our book only:
-// what the ERP books is the ERP's to decide. It cannot be undone, except by another one.
+// Correction returns the event that sets our figure of some goods to the warehouse's, by a person or a rule. It
+// changes our book only: what the ERP books is the ERP's decision. Only another correction undoes it.
 func Correction(at seller.Place, p stock.Place, f stock.Figure, counted int64, by string, now time.Time) event.Event {
 	m := &stockv1.Movement{
 		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: f.GoodsNo, GoodsCode: f.GoodsCode,
@@ -360,15 +361,15 @@ func Correction(at seller.Place, p stock.Place, f stock.Figure, counted int64, b
 	}
 	switch before := f.Num; {
 	case f.Rows == 0:
-		m.Change, m.Before, m.After = 0, &counted, &counted // an opening, see Opening
+		m.Change, m.Before, m.After = 0, &counted, &counted // an opening balance, see OpeningBalance
 	case f.Proof != stock.Broken:
 		m.Before, m.After = &before, &counted
 	}
 	return correction(m, p, now)
 }
 
-// Filling says that movements which are missing are taken for one that leads from what stood before them to what stood behind:
-// where nothing will bring them any more. Should they be found all the same, they are booked beside it.
+// FillGap returns the event that replaces a gap by one synthetic movement with the same net change, where nothing
+// will bring the missing movements any longer. Should they be found all the same, they are booked beside it.
 func FillGap(at seller.Place, p stock.Place, f stock.Figure, h stock.Gap, by string, now time.Time) event.Event {
 	from, to := h.Interval().Times()
 	m := &stockv1.Movement{
@@ -381,27 +382,27 @@ func FillGap(at seller.Place, p stock.Place, f stock.Figure, h stock.Gap, by str
 
 func correction(m *stockv1.Movement, p stock.Place, now time.Time) event.Event {
 	n := &stockv1.Noted{Movement: m, Rule: RuleCorrection,
-		Zh: "账面已改为仓库方的数量；ERP 是否入账由 ERP 决定", En: "our book was set to the far side's figure; what the ERP books is its own decision"}
+		Zh: "账面已改为仓库方的数量；ERP 是否入账由 ERP 决定", En: "our book was set to the warehouse's figure; what the ERP books is its own decision"}
 	return event.StockNoted.About(p.Seller, m.FlowNo, now, n, p.Token())
 }
 
-// Opening takes the far side's figure over for goods of which our book knows nothing. It changes nothing by itself: a row that
-// is found later and lies before it links up with it.
+// OpeningBalance returns the event that adopts the warehouse's figure for goods of which our book knows nothing. It
+// changes nothing else: a row that is found later and lies before it links up with it.
 func OpeningBalance(at seller.Place, p stock.Place, goods, code string, counted int64, now time.Time) event.Event {
 	m := &stockv1.Movement{
 		Seller: p.Seller, Warehouse: p.Warehouse, ShopNo: p.ShopNo, Shops: at.Shops, GoodsNo: goods, GoodsCode: code,
 		FlowNo: "opening/" + goods, At: timestamppb.New(now.Truncate(time.Second)), Before: &counted, After: &counted,
 	}
-	n := &stockv1.Noted{Movement: m, Rule: RuleOpening, Zh: "期初：账面原无此商品，采用仓库方的数量", En: "an opening: our book knew nothing of the goods and takes the far side's figure over"}
+	n := &stockv1.Noted{Movement: m, Rule: RuleOpening, Zh: "期初：账面原无此商品，采用仓库方的数量", En: "an opening balance: our book knew nothing of the goods and adopts the warehouse's figure"}
 	return event.StockNoted.About(p.Seller, m.FlowNo, now, n, p.Token())
 }
 
-// BookEvent is Book for what Correction and Opening made.
+// ApplyEvent is ApplyNoted for what Correction, FillGap and OpeningBalance made.
 func ApplyEvent(ctx context.Context, store *stock.Store, e event.Event) error {
 	return ApplyNoted(ctx, store, e.Message.(*stockv1.Noted))
 }
 
-// Book puts a row of ours into the place's book. Repeated it does nothing.
+// ApplyNoted applies a row of ours to the place's book. Repeating it does nothing.
 func ApplyNoted(ctx context.Context, store *stock.Store, n *stockv1.Noted) error {
 	m := n.GetMovement()
 	_, err := store.Apply(ctx, stock.Place{Seller: m.Seller, Warehouse: m.Warehouse, ShopNo: m.ShopNo}, stock.Batch{Rows: []stock.Row{{
@@ -413,14 +414,14 @@ func ApplyNoted(ctx context.Context, store *stock.Store, n *stockv1.Noted) error
 	return err
 }
 
-// Difference is a suspicion of a place, as it stands.
+// Difference is a suspicion of a place as it is now.
 type Difference struct {
 	GoodsNo string
 	Suspicion
 }
 
-// Differences tells the differences that were seen at a place, some at a time in any order: from "" on, then from next until
-// it is "" again.
+// Differences returns the differences seen at a place, some at a time in any order. Begin with from = "" and continue
+// with next until it is "".
 func Differences(ctx context.Context, b ledger.Books, p stock.Place, from string) (found []Difference, next string, err error) {
 	fields, next, err := b.ScanBook(ctx, driftBook(p), suspicionsPrefix, from)
 	if err != nil {

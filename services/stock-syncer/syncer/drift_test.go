@@ -12,7 +12,7 @@ import (
 	stockv1 "stockbridge/proto/stock/v1"
 )
 
-// flow is the book of one place, as movements make it.
+// flow is the book of one place, made by movements.
 type flow struct {
 	b     *fixture
 	place stock.Place
@@ -40,12 +40,13 @@ func (f *flow) row(goods string, former, now int64, at time.Time) {
 	}
 }
 
-// theirs is the far side's figure.
+// theirs sets the warehouse's figure.
 func (f *flow) theirs(goods string, n int64) {
 	f.b.wh.shops["ESPA/"+goods] = warehouse.ShopStock{Num: n}
 }
 
-// compare lets an hour go by, of which the flow was read, and tells what the count and the comparison after it found.
+// compare lets an hour pass, of which the flow was read, and returns what the count and the comparison after it
+// found.
 func (f *flow) compare() []string {
 	f.b.t.Helper()
 	from := f.b.now()
@@ -90,7 +91,8 @@ func (f *flow) figure(goods string) int64 {
 	return figure.Num
 }
 
-// A difference counts when it is seen twice and nothing moved in between; it is told once, with what can explain it.
+// A difference counts when it is seen twice and nothing moved in between; it is published once, with what can explain
+// it.
 func TestADifferenceIsPublishedWhenItStays(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		f := newFlow(b)
@@ -118,7 +120,7 @@ func TestADifferenceIsPublishedWhenItStays(t *testing.T) {
 
 		f.theirs("G1", 5)
 		f.wants()
-		f.row("G1", 7, 5, b.now()) // what stood at 7 before is missing
+		f.row("G1", 7, 5, b.now()) // the movement to 7 is missing
 		f.theirs("G1", 4)
 		f.wants()
 		figure, err := f.store.Figure(t.Context(), f.place, "G1")
@@ -129,12 +131,12 @@ func TestADifferenceIsPublishedWhenItStays(t *testing.T) {
 			t.Errorf("found %q", got)
 		}
 		if f.figure("G1") == 4 {
-			t.Error("corrected although nobody allowed it")
+			t.Error("corrected although the set-up does not allow it")
 		}
 	})
 }
 
-// A small difference is corrected by itself where the set-up says so: in our book, and said so.
+// A small difference is corrected automatically where the set-up says so: in our book, and with an event.
 func TestASmallDifferenceIsCorrectedAutomatically(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		f := newFlow(b)
@@ -152,7 +154,7 @@ func TestASmallDifferenceIsCorrectedAutomatically(t *testing.T) {
 		if f.figure("G1") != 8 || f.figure("G2") != 10 {
 			t.Errorf("figures %d and %d", f.figure("G1"), f.figure("G2"))
 		}
-		// Movements go on from the far side's figure.
+		// Movements continue from the warehouse's figure.
 		f.row("G1", 8, 5, b.now())
 		f.theirs("G1", 5)
 		if figure, err := f.store.Figure(t.Context(), f.place, "G1"); err != nil || figure.Num != 5 || figure.Proof != stock.Proved {
@@ -162,7 +164,7 @@ func TestASmallDifferenceIsCorrectedAutomatically(t *testing.T) {
 	})
 }
 
-// Goods that never moved since the flow is read are taken over, and rows that are found later link up.
+// Goods that did not move since the flow is read are adopted, and rows that are found later link up.
 func TestGoodsThatOnlyTheWarehouseKnowsAreTakenOver(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	f := newFlow(b)
@@ -185,7 +187,7 @@ func TestGoodsThatOnlyTheWarehouseKnowsAreTakenOver(t *testing.T) {
 	}
 }
 
-// Movements that nothing brings any more are taken for one, and the book goes on from there.
+// Movements that nothing will bring any longer are replaced by one, from which the book continues.
 func TestAGapIsFilledByACorrection(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	f := newFlow(b)
@@ -208,7 +210,7 @@ func TestAGapIsFilledByACorrection(t *testing.T) {
 	}
 }
 
-// Where the shop's stock lives at the warehouse, shares are set there too, when they were told.
+// Where the shop's stock lives at the warehouse, published shares are set there too.
 func TestSharesAreSetAtTheWarehouse(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.apply(func(s *sellerv1.Setup) {
@@ -219,7 +221,7 @@ func TestSharesAreSetAtTheWarehouse(t *testing.T) {
 		b.count()
 		b.countTick()
 		if len(b.wh.sets) != 0 {
-			t.Errorf("set %q before it was told", b.wh.sets)
+			t.Errorf("set %q before it was published", b.wh.sets)
 		}
 		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
 		b.countTick()
@@ -238,7 +240,7 @@ func TestSharesAreSetAtTheWarehouse(t *testing.T) {
 	})
 }
 
-// What the far side does not take keeps nothing else from being set, and is tried again.
+// Goods that the warehouse refuses keep nothing else from being set, and are tried again.
 func TestGoodsThatCannotBeSetDelayNoOthers(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	b.apply(func(s *sellerv1.Setup) { s.Stock.SetAtWarehouse = true })

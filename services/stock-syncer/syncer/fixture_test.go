@@ -56,7 +56,7 @@ func redisLedger(t *testing.T) func(b *fixture) (ledger.Ledger, error) {
 	}
 }
 
-// bench is a seller with one warehouse that shops share, and a clock that the test moves.
+// fixture is a seller with one warehouse that shops share, and a clock that the test moves.
 type fixture struct {
 	*Syncer
 	t     *testing.T
@@ -67,7 +67,7 @@ type fixture struct {
 
 	mu sync.Mutex
 	at time.Time
-	// bus is what the clock of the bus says; zero: nothing.
+	// bus is the bus's time; zero: unknown.
 	bus       time.Time
 	seller    *seller.Seller
 	published []*stockv1.ShareChanged
@@ -98,7 +98,7 @@ func (b *fixture) Pause(_ context.Context, _ string, p seller.Pause) error {
 	return nil
 }
 
-// apply sets the seller up anew.
+// apply applies another set-up of the seller.
 func (b *fixture) apply(change func(s *sellerv1.Setup)) {
 	setup := setup()
 	change(setup)
@@ -112,7 +112,7 @@ func (b *fixture) apply(change func(s *sellerv1.Setup)) {
 	b.seller.Version = version + 1
 }
 
-// setup: shops A and B share 30 % of W1, and C has 20.5 % of it alone; D sells from it in no pool.
+// setup returns a set-up: shops A and B share 30 % of W1, and C has 20.5 % of it alone; D sells from it in no pool.
 func setup() *sellerv1.Setup {
 	shop := func(code string) *sellerv1.Shop {
 		return &sellerv1.Shop{Code: code, ShopNo: "ESP" + code, Warehouses: []string{"W1"}, Booking: sellerv1.Shop_BOOKING_DOCUMENTS}
@@ -150,13 +150,13 @@ func (b *fixture) replica(l Ledger) *Syncer {
 	})
 }
 
-// ran is what a handler gave, as the bus would go on with it.
+// handled is what a handler returned.
 type handled struct {
 	events []event.Event
 	after  []func(context.Context) error
 }
 
-// stored runs what waits for the events to be stored.
+// settle runs what waits for the events to be stored.
 func (r handled) settle(ctx context.Context) error {
 	var errs []error
 	for _, f := range r.after {
@@ -180,7 +180,7 @@ func line(goods string, n int64) *orderv1.AcceptedLine {
 	return &orderv1.AcceptedLine{WarehouseGoodsNo: goods, Quantity: n}
 }
 
-// count lets ticks come until a count is complete, and tells its parts.
+// count plays ticks until a count is complete, and returns its parts.
 func (b *fixture) count() []*stockv1.Counted {
 	b.t.Helper()
 	for range 100 {
@@ -213,7 +213,7 @@ func (b *fixture) countTick() handled {
 	return r
 }
 
-// share runs one tick of shares; its events count as told, and then what waits for that is run.
+// share plays one tick of shares, whose events are published and settled. It returns them as lines.
 func (b *fixture) share() []string {
 	b.t.Helper()
 	r := b.shareBy(b.Syncer)
@@ -235,7 +235,7 @@ func (b *fixture) shareBy(y *Syncer) handled {
 	return r
 }
 
-// lines are what a run tells.
+// lines returns what a run publishes.
 func lines(r handled) []string {
 	var lines []string
 	for _, e := range r.events {
@@ -248,7 +248,7 @@ func lines(r handled) []string {
 
 func contains(lines []string, line string) bool { return slices.Contains(lines, line) }
 
-// askForCount is what an operator does.
+// requestCount is what an operator does.
 func (b *fixture) requestCount() {
 	b.t.Helper()
 	if err := RequestCount(b.t.Context(), b.store, "acme", "W1", "somebody", b.now()); err != nil {
@@ -264,20 +264,20 @@ func (b *fixture) recordPublished(r handled) {
 	}
 }
 
-// wants compares what was told.
+// wants compares what was published.
 func (b *fixture) wants(got []string, want ...string) {
 	b.t.Helper()
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		b.t.Errorf("told %q, want %q", got, want)
+		b.t.Errorf("published %q, want %q", got, want)
 	}
 }
 
-// shelves is a warehouse's stock, page by page, and what shops have of it.
+// remoteStock is a warehouse's stock, page by page, and what shops have of it.
 type remoteStock struct {
 	mu      sync.Mutex
 	perPage int
-	// untold: it does not say how many rows there are.
+	// noTotal: it does not say how many rows there are.
 	noTotal bool
 	goods   map[string]int64
 	// before is called before each page, with its number.
@@ -286,7 +286,7 @@ type remoteStock struct {
 	shops  map[string]warehouse.ShopStock
 	change []warehouse.StockChange
 	sets   []string
-	// refuses is a goods whose stock cannot be set.
+	// refuses names goods whose stock cannot be set.
 	refuses string
 }
 

@@ -20,7 +20,7 @@ import (
 	stockv1 "stockbridge/proto/stock/v1"
 )
 
-// P5: whatever comes at the same time, no share is ever told that the facts which the book held do not allow, and when all
+// P5: whatever happens at the same time, no share is published that the facts in the book do not allow, and when all
 // is quiet each shop has exactly its share.
 func TestSharesUnderAFlood(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
@@ -29,18 +29,18 @@ func TestSharesUnderAFlood(t *testing.T) {
 		if faults := f.judge(); len(faults) > 0 {
 			t.Errorf("%d faults, first %s", len(faults), strings.Join(faults[:min(5, len(faults))], "\n"))
 		}
-		t.Logf("%d shares told, %d writes, %d of them lost to others", len(b.published), len(f.history.writes), f.history.conflicts)
+		t.Logf("%d shares published, %d writes, %d of them lost to others", len(b.published), len(f.history.writes), f.history.conflicts)
 		if len(b.published) < 30 || f.history.conflicts == 0 {
 			t.Error("this was no flood")
 		}
 	})
 }
 
-// The judge is worth something: it finds what is broken on purpose.
+// The judge must find what is broken on purpose, else it proves nothing.
 func TestPlantedOversellingIsFound(t *testing.T) {
 	for name, plant := range map[string]func(*recorded) Ledger{
 		"accepted orders are forgotten": func(r *recorded) Ledger { return &forgetful{r} },
-		"a stale share is told":         func(r *recorded) Ledger { return &blind{recorded: r} },
+		"a stale share is published":    func(r *recorded) Ledger { return &blind{recorded: r} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newFixture(t, redisLedger(t))
@@ -52,7 +52,7 @@ func TestPlantedOversellingIsFound(t *testing.T) {
 					return
 				}
 				if seed == 5 {
-					t.Fatal("nobody noticed")
+					t.Fatal("the judge found nothing")
 				}
 				b = newFixture(t, redisLedger(t))
 			}
@@ -60,7 +60,7 @@ func TestPlantedOversellingIsFound(t *testing.T) {
 	}
 }
 
-// flood is replicas at work at the same time, and what was written by all of them.
+// flood is replicas at work at the same time, and all their writes.
 type flood struct {
 	*fixture
 	replicas []*Syncer
@@ -96,7 +96,7 @@ var (
 	floodShops = []string{"A", "B", "C", "D"}
 )
 
-// run lets orders, movements, counts and ticks come at the same time, with crashes, and then lets all come to rest.
+// run plays orders, movements, counts and ticks at the same time, with crashes, and then lets everything settle.
 func (f *flood) run(seed uint64) {
 	ctx := f.t.Context()
 	for i, g := range floodGoods {
@@ -133,7 +133,7 @@ func (f *flood) run(seed uint64) {
 				}
 				f.advance(100 * time.Millisecond)
 				if len(r.after) == 0 {
-					f.advance(500 * time.Millisecond) // somebody else is at it, or was killed at it
+					f.advance(500 * time.Millisecond) // another run holds the lease, or was killed
 				}
 			}
 		})
@@ -163,7 +163,7 @@ func (f *flood) run(seed uint64) {
 		}
 	})
 	all.Wait()
-	// Quiet: a count that contains everything, and time to tell.
+	// Quiet: a count that contains everything, and time to publish.
 	f.advance(5 * time.Minute)
 	if err := RequestCount(ctx, &recorded{Ledger: f.store, h: f.history}, "acme", "W1", "somebody", f.now()); err != nil {
 		f.t.Error(err)
@@ -184,19 +184,19 @@ func (f *flood) order(y *Syncer, chance *rand.Rand) {
 	at := f.now()
 	f.orders[no] = &order{shop, at, goods, n}
 	f.mu.Unlock()
-	f.wh.add(goods, -n) // the warehouse takes it off
+	f.wh.add(goods, -n) // the warehouse deducts it
 	l := line(goods, n)
 	if chance.IntN(3) == 0 {
 		l = &orderv1.AcceptedLine{GoodsCode: "c-" + goods, Quantity: n}
 	}
-	for range 1 + chance.IntN(2) { // told twice at times
+	for range 1 + chance.IntN(2) { // published twice at times
 		if err := f.acceptedBy(y, no, shop, at, l); err != nil {
 			f.t.Error(err)
 		}
 	}
 }
 
-// judge compares each share that was told with what the book held at its version, computed in another way.
+// judge compares each published share with what the book held at its version, computed in another way.
 func (f *flood) judge() []string {
 	var faults []string
 	find := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
@@ -207,8 +207,8 @@ func (f *flood) judge() []string {
 	}
 	pools := f.seller.Pools("W1")
 	counts, marked := map[string]Goods{}, map[string]bool{}
-	told := map[string]map[string]int64{} // by goods and shop
-	// most is what the shops of a pool may have together of a goods, by the orders that were taken in so far.
+	published := map[string]map[string]int64{} // by goods and shop
+	// most is how much of some goods the shops of a pool may have together, by the orders that were applied so far.
 	most := func(goods, pool string) *big.Rat {
 		own, elsewhere := int64(0), int64(0)
 		for no, o := range f.orders {
@@ -244,33 +244,33 @@ func (f *flood) judge() []string {
 	}
 	known := map[string]Published{}
 	seen := uint64(0)
-	check := func(version uint64) { // what was told by the book as it stood at version
+	check := func(version uint64) { // what was published by the book as it was at version
 		for _, m := range byVersion[version] {
-			if told[m.GoodsNo] == nil {
-				told[m.GoodsNo] = map[string]int64{}
+			if published[m.GoodsNo] == nil {
+				published[m.GoodsNo] = map[string]int64{}
 			}
 			if allowed := share(m.GoodsNo, m.Pool, m.Shop); m.Share > allowed {
-				find("version %d: %s was told %d of %s, its share was %d", version, m.Shop, m.Share, m.GoodsNo, allowed)
+				find("version %d: %s got %d of %s, its share was %d", version, m.Shop, m.Share, m.GoodsNo, allowed)
 			}
 		}
 		grew := map[[2]string]bool{}
 		for _, m := range byVersion[version] {
-			if m.Share > told[m.GoodsNo][m.Shop] {
+			if m.Share > published[m.GoodsNo][m.Shop] {
 				grew[[2]string{m.GoodsNo, m.Pool}] = true
 			}
-			told[m.GoodsNo][m.Shop] = m.Share
+			published[m.GoodsNo][m.Shop] = m.Share
 		}
 		for at := range grew {
 			sum := int64(0)
 			for _, p := range pools {
 				if p.Name == at[1] {
 					for _, s := range p.Shops {
-						sum += told[at[0]][s.Code]
+						sum += published[at[0]][s.Code]
 					}
 				}
 			}
 			if m := most(at[0], at[1]); new(big.Rat).SetInt64(sum).Cmp(m) > 0 {
-				find("version %d: pool %s has %s of %s, and its shops were told %d", version, at[1], m.FloatString(0), at[0], sum)
+				find("version %d: pool %s has %s of %s, and its shops got %d", version, at[1], m.FloatString(0), at[0], sum)
 			}
 		}
 		delete(byVersion, version)
@@ -308,7 +308,7 @@ func (f *flood) judge() []string {
 		check(w.version)
 	}
 	for version := range byVersion {
-		find("told by version %d, which nobody wrote", version)
+		find("published by version %d, which was never written", version)
 	}
 	for no := range f.orders {
 		if !marked[markName(no)] && !f.orders[no].at.Before(counts[f.orders[no].goods].At.Add(-f.Settle)) {
@@ -322,8 +322,8 @@ func (f *flood) judge() []string {
 		}
 		for pool, shops := range map[string][]string{"cloud": {"A", "B"}, "west": {"C"}} {
 			for _, shop := range shops {
-				if want := share(g, pool, shop); told[g][shop] != want {
-					find("quiet: %s has %d of %s, its share is %d", shop, told[g][shop], g, want)
+				if want := share(g, pool, shop); published[g][shop] != want {
+					find("quiet: %s has %d of %s, its share is %d", shop, published[g][shop], g, want)
 				}
 			}
 		}
@@ -344,7 +344,7 @@ type write struct {
 	marks   []string
 }
 
-// recorded notes each write that went through, under its version: versions are in order, whoever notes first.
+// recorded notes each successful write under its version.
 type recorded struct {
 	Ledger
 	h *history
@@ -370,7 +370,7 @@ func (r *recorded) WriteBook(ctx context.Context, name string, w ledger.BookWrit
 	return version, err
 }
 
-// forgetful is a bug: whoever tells shares does not see what pends.
+// forgetful is a bug: a run that publishes shares does not see what is pending.
 type forgetful struct{ *recorded }
 
 func (l *forgetful) ReadBook(ctx context.Context, name string, fields, marks []string) (ledger.Book, error) {
@@ -385,13 +385,13 @@ func (l *forgetful) ReadBook(ctx context.Context, name string, fields, marks []s
 	return b, err
 }
 
-// blind is a bug: what was computed is written and told although facts came in between.
+// blind is a bug: what was computed is written and published although facts arrived in between.
 type blind struct{ *recorded }
 
 func (l *blind) WriteBook(ctx context.Context, name string, w ledger.BookWrite) (uint64, error) {
 	for {
 		version, err := l.recorded.WriteBook(ctx, name, w)
-		if _, tells := w.Fields[fieldInFlight]; !tells || !errors.Is(err, ledger.ErrVersion) {
+		if _, publishes := w.Fields[fieldInFlight]; !publishes || !errors.Is(err, ledger.ErrVersion) {
 			return version, err
 		}
 		now, err := l.ReadBook(ctx, name, nil, nil)

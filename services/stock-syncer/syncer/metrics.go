@@ -16,20 +16,21 @@ const (
 	gaugeDirty   = "stockbridge_share_waiting"
 	gaugeRatio   = "stockbridge_share_ratio_stale"
 	gaugeTrusted = "stockbridge_share_uncounted"
-	// askedAtOnce is how many warehouses the ledger is asked about at a time at a scrape.
+	// warehousesAtOnce is how many warehouses the ledger is read for in parallel at a scrape.
 	warehousesAtOnce = 8
 )
 
 // Metrics is what the syncer counts beyond what the bus counts of every consumer.
 type Metrics struct {
-	// Counted are complete counts, Shifts walks that were begun anew because pages shifted, Failed what ended a run, by why:
+	// Counted is complete counts, Shifts scans restarted because pages shifted, Failed what ended a run, by reason:
 	// "call", "shifted", "standing".
 	Counted, Shifts prometheus.Counter
 	Failed          *prometheus.CounterVec
-	// Told are shares told, Drift differences found, Corrected books that were set to the far side's figure.
+	// Published is shares published, Drift differences found, Corrected books that were set to the warehouse's
+	// figure.
 	Published        *prometheus.CounterVec
 	Drift, Corrected *prometheus.CounterVec
-	// Set are shares set at the warehouse, by outcome: "ok", "failed".
+	// Set is shares set at the warehouse, by outcome: "ok", "failed".
 	Set *prometheus.CounterVec
 }
 
@@ -43,11 +44,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		Counted:   counter("stockbridge_stock_counts_total", "Complete counts of a warehouse."),
-		Shifts:    counter("stockbridge_stock_count_shifts_total", "Counts begun anew because pages shifted while they were read."),
-		Failed:    vec("stockbridge_stock_count_failures_total", "Runs that ended without a count, by why.", "why"),
-		Published: vec("stockbridge_share_told_total", "Shares told.", "seller"),
-		Drift:     vec("stockbridge_stock_drift_total", "Differences between a book of stock and the far side that were told.", "seller"),
-		Corrected: vec("stockbridge_stock_corrected_total", "Books of stock that a rule set to the far side's figure.", "seller"),
+		Shifts:    counter("stockbridge_stock_count_shifts_total", "Counts restarted because pages shifted while they were read."),
+		Failed:    vec("stockbridge_stock_count_failures_total", "Runs that ended without a count, by reason.", "why"),
+		Published: vec("stockbridge_share_told_total", "Shares published.", "seller"),
+		Drift:     vec("stockbridge_stock_drift_total", "Differences between a book of stock and the warehouse that were published.", "seller"),
+		Corrected: vec("stockbridge_stock_corrected_total", "Books of stock that a rule set to the warehouse's figure.", "seller"),
 		Set:       vec("stockbridge_share_set_total", "Shares set at the warehouse, by outcome.", "outcome"),
 	}
 	for _, why := range []string{"call", "shifted", "standing"} {
@@ -66,15 +67,15 @@ func (m *Metrics) countPublished(seller string, n int) {
 	}
 }
 
-// Kept shows how old counts are and what shares wait for. Every replica tells the same.
+// Collector shows how old counts are and what shares wait for. Every replica reports the same.
 func Collector(sellers func() []*seller.Seller, l Ledger, settle time.Duration, now func() time.Time) prometheus.Collector {
 	labels := []string{"seller", "warehouse"}
 	return pullmetrics.New("stock", []pullmetrics.Gauge{
 		{Name: gaugeLate, Help: "For how long a count of a warehouse is overdue; also while its seller is paused.", Labels: labels},
-		{Name: gaugeDirty, Help: "Goods whose shares wait to be looked at.", Labels: labels},
-		{Name: gaugeRatio, Help: "1 while a ratio was changed at the warehouse and nobody answered: shares do not rise.", Labels: labels},
+		{Name: gaugeDirty, Help: "Goods whose shares wait to be evaluated.", Labels: labels},
+		{Name: gaugeRatio, Help: "1 while a change of a ratio at the warehouse is not answered: shares do not rise.", Labels: labels},
 		{Name: gaugeTrusted, Help: "1 while shares may only shrink, until a new count.", Labels: labels},
-	}, func(ctx context.Context, tell pullmetrics.Observe) error {
+	}, func(ctx context.Context, observe pullmetrics.Observe) error {
 		var group errgroup.Group
 		group.SetLimit(warehousesAtOnce)
 		for _, s := range sellers() {
@@ -95,12 +96,12 @@ func Collector(sellers func() []*seller.Seller, l Ledger, settle time.Duration, 
 						due = counted.Add(s.Following().CountEvery)
 					}
 					if !due.IsZero() {
-						tell(gaugeLate, max(0, now().Sub(due).Seconds()), s.Name(), code)
+						observe(gaugeLate, max(0, now().Sub(due).Seconds()), s.Name(), code)
 					}
 					if len(s.Pools(code)) > 0 {
-						tell(gaugeDirty, float64(o.Waiting), s.Name(), code)
-						tell(gaugeRatio, bit(o.Head.Ratio != nil), s.Name(), code)
-						tell(gaugeTrusted, bit(!o.Trusted), s.Name(), code)
+						observe(gaugeDirty, float64(o.Waiting), s.Name(), code)
+						observe(gaugeRatio, bit(o.Head.Ratio != nil), s.Name(), code)
+						observe(gaugeTrusted, bit(!o.Trusted), s.Name(), code)
 					}
 					return nil
 				})

@@ -14,7 +14,7 @@ import (
 	"stockbridge/pkg/seller"
 )
 
-// Warehouses are those of a seller that are counted: where shops have a booking, or share a pool.
+// Warehouses returns those of a seller that are counted: where shops have a booking, or share a pool.
 func Warehouses(s *seller.Seller) []string {
 	var codes []string
 	for _, p := range s.Places() {
@@ -31,16 +31,16 @@ func Warehouses(s *seller.Seller) []string {
 	return codes
 }
 
-// Overview is how a warehouse's book stands.
+// Overview is the state of a warehouse's book.
 type Overview struct {
 	Head Head
-	// Waiting goods are to be looked at. Trusted: a count began long enough after the book began to know of orders; else
-	// shares only shrink.
+	// Waiting is how many goods are to be evaluated. Trusted: a count began long enough after the book started to
+	// track orders; else shares only shrink.
 	Waiting int
 	Trusted bool
 }
 
-// Look reads a warehouse's overview and changes nothing.
+// ReadOverview reads a warehouse's overview and changes nothing.
 func ReadOverview(ctx context.Context, b ledger.Books, s *seller.Seller, code string, settle time.Duration) (Overview, error) {
 	fields := []string{fieldHead}
 	for i := range queues {
@@ -62,28 +62,29 @@ func ReadOverview(ctx context.Context, b ledger.Books, s *seller.Seller, code st
 	return o, nil
 }
 
-// trusts tells whether a count that began then is known to contain whatever the book does not.
+// trusts reports whether a count that began then is known to contain everything that the book lacks.
 func (h *Head) trusts(counted time.Time, settle time.Duration) bool {
 	return !h.TrackedSince.IsZero() && !counted.IsZero() && !counted.Before(h.TrackedSince.Add(settle))
 }
 
-// Share is what a shop may offer of one goods.
+// Share is what a shop may offer of some goods.
 type Share struct {
 	GoodsNo, GoodsCode string
 	Pool, Shop         string
-	// Told is what the shop was told last, under Version; Known is false when it was told nothing yet. Now is what the facts
-	// say at the moment.
+	// Published is the shop's last published share, under Version; Known is false when none was. Now is what the
+	// facts allow at the moment.
 	Published int64
 	Version   uint64
 	Known     bool
 	Now       int64
-	// Saleable by the last count, and what is taken off for accepted orders that it does not contain.
+	// Saleable is by the last count; Pending and Elsewhere are taken off for accepted orders that it does not
+	// contain.
 	Saleable, Pending, Elsewhere int64
 	CountedAt                    time.Time
 }
 
-// Shares tells what the shops of a warehouse may offer of each goods, some at a time in any order: from "" on, then from next
-// until it is "" again.
+// Shares returns what the shops of a warehouse may offer, some goods at a time in any order. Begin with from = "" and
+// continue with next until it is "".
 func Shares(ctx context.Context, b ledger.Books, s *seller.Seller, code, from string) (shares []Share, next string, err error) {
 	book := BookOf(s.Name(), code)
 	pools := s.Pools(code)
@@ -135,12 +136,12 @@ func sharesOf(p *page, pools []seller.Pool, no string, g Goods) ([]Share, error)
 	var shares []Share
 	for _, pool := range pools {
 		figure, pending, elsewhere := f.available(pool)
-		told := Published{}
-		if _, err := p.get(publishedField(pool.Name, no), &told); err != nil {
+		published := Published{}
+		if _, err := p.get(publishedField(pool.Name, no), &published); err != nil {
 			return nil, err
 		}
 		for _, shop := range pool.Shops {
-			last, known := told[shop.Code]
+			last, known := published[shop.Code]
 			shares = append(shares, Share{
 				GoodsNo: no, GoodsCode: g.Code, Pool: pool.Name, Shop: shop.Code, Published: last.Share, Version: last.Version, Known: known,
 				Now: shareOf(figure, shop), Saleable: g.Saleable, Pending: pending, Elsewhere: elsewhere, CountedAt: g.At,
@@ -150,10 +151,10 @@ func sharesOf(p *page, pools []seller.Pool, no string, g Goods) ([]Share, error)
 	return shares, nil
 }
 
-// AskForCount has a warehouse counted with the next tick, whatever is under way.
+// RequestCount has a warehouse counted with the next tick, whatever is in progress.
 func RequestCount(ctx context.Context, b ledger.Books, sellerName, code, by string, now time.Time) error {
-	shelf := &books{Books: b, newOwner: uuid.NewString}
-	err := shelf.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
+	writer := &books{Books: b, newOwner: uuid.NewString}
+	err := writer.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
 		p.Head.CountRequest = &CountRequest{By: by, At: now}
 		return nil
 	})
@@ -171,7 +172,7 @@ func HeadOf(ctx context.Context, b ledger.Books, sellerName, code string) (Head,
 	return p.Head, err
 }
 
-// GoodsOf reads what the last count found of one goods; false when none ever found it.
+// GoodsOf reads what the last count found of some goods; false when none ever found it.
 func GoodsOf(ctx context.Context, b ledger.Books, sellerName, code, no string) (g Goods, known bool, err error) {
 	read, err := b.ReadBook(ctx, BookOf(sellerName, code), []string{goodsPrefix + no}, nil)
 	if err != nil {

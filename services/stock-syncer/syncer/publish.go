@@ -18,21 +18,22 @@ import (
 )
 
 const (
-	// tellFor is how long a run looks at further goods; it stays well below shareLimit.
+	// publishFor is how long a run evaluates further goods; it stays well below shareLimit.
 	publishFor = 3 * time.Second
-	// shareLimit is the handler's, and shareLease lasts a little longer: a run that is killed keeps the next one waiting for as
-	// long. Two runs at a time would do no harm beyond telling something twice.
+	// shareLimit is the handler's limit, and shareLease lasts a little longer: a run that is killed delays the next
+	// one that long. Two runs at a time would do no harm beyond publishing something twice.
 	shareLimit = 8 * time.Second
 	shareLease = 10 * time.Second
-	// mostTold and mostNames bound what one run tells: names are kept in one field of the book until they are stored.
+	// maxPublished and maxNameBytes bound what one run publishes: names are kept in one field of the book until they
+	// are stored.
 	maxPublished = 1000
 	maxNameBytes = 16 << 10
-	// setupFor is how long a replica that knows an older set-up than the last one told by is taken for late. After that the
-	// set-ups were put back to an older copy.
+	// staleSetupFor is how long a replica that knows an older set-up than the last one used counts as late. After
+	// that the set-ups were restored to an older copy.
 	staleSetupFor = time.Minute
 )
 
-// ShareDue tells the shares of a seller that changed. A seller that another replica is at is left to it.
+// ShareDue publishes the shares of a seller that changed. It does nothing while another replica is at the seller.
 func (y *Syncer) ShareDue(ctx context.Context, d *bus.Delivery, m *stockv1.ShareDue) ([]event.Event, error) {
 	events, after, err := y.share(ctx, m.GetSeller())
 	for _, f := range after {
@@ -41,7 +42,7 @@ func (y *Syncer) ShareDue(ctx context.Context, d *bus.Delivery, m *stockv1.Share
 	return events, err
 }
 
-// share returns what to tell, and what to do when that is stored.
+// share returns what to publish, and what to do when that is stored.
 func (y *Syncer) share(ctx context.Context, name string) (events []event.Event, after []func(context.Context) error, err error) {
 	s, ok := y.Sellers.Get(name)
 	if !ok || s.InShadow(y.Now()) {
@@ -59,9 +60,9 @@ func (y *Syncer) share(ctx context.Context, name string) (events []event.Event, 
 		t := &shareRun{Syncer: y, seller: s, warehouse: w.GetCode(), book: BookOf(s.Name(), w.GetCode()), owner: owner, until: until, spent: map[string]int64{}}
 		err := t.publishShares(ctx)
 		if err != nil {
-			failures = append(failures, fmt.Errorf("tell shares of %s/%s: %w", s.Name(), t.warehouse, err))
+			failures = append(failures, fmt.Errorf("publish shares of %s/%s: %w", s.Name(), t.warehouse, err))
 		}
-		if len(t.events) > 0 { // they are in the book: not to tell them now would only let the next run tell them again
+		if len(t.events) > 0 { // the book already has them: keeping them back would only have the next run publish them again
 			events = append(events, t.events...)
 			after = append(after, t.confirm)
 		}
@@ -71,7 +72,7 @@ func (y *Syncer) share(ctx context.Context, name string) (events []event.Event, 
 	return events, after, errors.Join(failures...)
 }
 
-// telling is one run at one warehouse of a seller.
+// shareRun is one run at one warehouse of a seller.
 type shareRun struct {
 	*Syncer
 	seller    *seller.Seller
@@ -81,21 +82,21 @@ type shareRun struct {
 	until     time.Time
 
 	pools []seller.Pool
-	// past are pools that the set-up no longer has.
+	// formerPools are pools that the set-up no longer has.
 	formerPools []string
-	// allowance is how much may be told of each shop, spent how much was.
+	// allowance is how many shares may be published of each shop, spent how many were.
 	allowance int64
 	spent     map[string]int64
 	events    []event.Event
-	// names are the goods that were told, and how long they are together.
+	// names are the goods that were published, nameBytes how long they are together.
 	names     []string
 	nameBytes int
 }
 
-// errOlder ends the run of a replica that does not know the newest set-up yet.
-var errStaleSetup = errors.New("the set-up that shares are told by is newer than the one known here")
+// errStaleSetup ends the run of a replica that does not know the newest set-up yet.
+var errStaleSetup = errors.New("the set-up that shares are computed by is newer than the one known here")
 
-// tell looks at what is dirty.
+// publishShares evaluates the dirty goods.
 func (t *shareRun) publishShares(ctx context.Context) error {
 	t.pools = t.seller.Pools(t.warehouse)
 	first, err := t.books.ReadBook(ctx, t.book, []string{fieldHead}, nil)
@@ -143,12 +144,12 @@ func (t *shareRun) publishShares(ctx context.Context) error {
 		}
 	}
 	t.allowance = t.allowanceNow(head)
-	// Whoever comes last in one run comes first in another.
+	// Start at a random place, so that the last of one run is the first of another.
 	if n := len(dirty); n > 0 {
 		at := rand.IntN(n)
 		dirty = append(dirty[at:n:n], dirty[:at]...)
 	}
-	// What shrinks is told before what grows, of all goods.
+	// Publish what shrinks before what grows, of all goods.
 	for _, up := range []bool{false, true} {
 		if err := t.publishAll(ctx, dirty, up); err != nil {
 			return err
@@ -163,7 +164,7 @@ func (t *shareRun) publishShares(ctx context.Context) error {
 		return nil
 	}
 	err = t.books.update(ctx, t.book, nil, nil, func(p *page) error {
-		if !p.Head.Rescan && p.Head.Dirty == 0 { // all of them were told to be gone
+		if !p.Head.Rescan && p.Head.Dirty == 0 { // their end was published to all shops
 			p.Head.Pools = slices.DeleteFunc(slices.Clone(p.Head.Pools), func(name string) bool { return slices.Contains(t.formerPools, name) })
 		}
 		return nil
@@ -171,7 +172,7 @@ func (t *shareRun) publishShares(ctx context.Context) error {
 	return err
 }
 
-// begin brings the head up to date with the set-up.
+// updateHead brings the head up to date with the set-up.
 func (t *shareRun) updateHead(p *page) error {
 	switch h := &p.Head; {
 	case t.seller.Version < h.Setup && t.Now().Sub(h.SetupAt) < staleSetupFor:
@@ -183,32 +184,33 @@ func (t *shareRun) updateHead(p *page) error {
 	}
 	switch {
 	case len(t.pools) == 0:
-		p.Head.TrackedSince = time.Time{} // orders are no longer taken off anything
+		p.Head.TrackedSince = time.Time{} // orders are no longer taken off any share
 	default:
 		p.startTracking(t.Now())
 		if until := t.seller.ShadowUntil(); until.After(p.Head.TrackedSince) {
-			p.Head.TrackedSince = until // what the ERP's own program pushed before is known to the counts only
+			p.Head.TrackedSince = until // only counts contain what the ERP's own program pushed before
 		}
 	}
 	return nil
 }
 
-// allowed is how much may be told of each shop now: at most a second's worth, less what the run before it took.
+// allowanceNow is how many shares may be published of each shop now: at most a second's worth, less what the run
+// before it took.
 func (t *shareRun) allowanceNow(h Head) int64 {
 	since := min(t.Now().Sub(h.PublishedAt), time.Second)
-	if since < 0 { // the clock of whoever told last is ahead
+	if since < 0 { // the clock of the last publisher is ahead
 		since = time.Second
 	}
 	return int64(t.PerSecond) * since.Milliseconds() / 1000
 }
 
-// full tells whether the run has told, or looked, enough.
+// exhausted reports whether the run has published, or evaluated, enough.
 func (t *shareRun) exhausted() bool {
 	return len(t.events) >= maxPublished || t.nameBytes >= maxNameBytes || !t.Now().Before(t.until)
 }
 
-// step is how many goods are looked at in one write: their fields have to stay below ledger.BookWriteLimit, and what is
-// written below ledger.BookWriteBytes.
+// goodsPerWrite is how many goods are evaluated in one write: their fields have to stay below ledger.BookWriteLimit,
+// and the written bytes below ledger.BookWriteBytes.
 func (t *shareRun) goodsPerWrite() int {
 	const fields, bytes, perShop = 380, 200 << 10, 100
 	shops := 0
@@ -230,7 +232,7 @@ func (t *shareRun) publishAll(ctx context.Context, goods []string, up bool) erro
 	return nil
 }
 
-// rescan looks at all goods, some in each run.
+// rescan evaluates all goods, some in each run.
 func (t *shareRun) rescan(ctx context.Context, from string) error {
 	for {
 		if t.exhausted() {
@@ -244,7 +246,7 @@ func (t *shareRun) rescan(ctx context.Context, from string) error {
 		for _, f := range fields {
 			goods = append(goods, strings.TrimPrefix(f.Name, goodsPrefix))
 		}
-		// They wait like any other from now on, so that those that are not told in this run are not forgotten.
+		// Enqueue them like any others, so that those not published in this run are not forgotten.
 		for part := range slices.Chunk(goods, 100) {
 			err := t.books.update(ctx, t.book, queueFields(dirtyQueue, part), nil, func(p *page) error {
 				p.enqueue(dirtyQueue, part...)
@@ -272,7 +274,7 @@ func (t *shareRun) rescan(ctx context.Context, from string) error {
 	}
 }
 
-// batch tells of some goods what shrinks, or what grows.
+// publishBatch publishes what shrinks, or what grows, of some goods.
 func (t *shareRun) publishBatch(ctx context.Context, goods []string, up bool) error {
 	names := make([]string, len(goods))
 	for i, no := range goods {
@@ -329,31 +331,31 @@ func (t *shareRun) publishBatch(ctx context.Context, goods []string, up bool) er
 	return nil
 }
 
-// confirm says that what was about to be told is stored.
+// confirm records that what was about to be published is stored.
 func (t *shareRun) confirm(ctx context.Context) error {
 	err := t.books.update(ctx, t.book, []string{fieldInFlight}, nil, func(p *page) error {
-		telling := map[string]string{}
-		if _, err := p.get(fieldInFlight, &telling); err != nil {
+		inFlight := map[string]string{}
+		if _, err := p.get(fieldInFlight, &inFlight); err != nil {
 			return err
 		}
-		n := len(telling)
+		n := len(inFlight)
 		for _, name := range t.names {
-			if telling[name] == t.owner {
-				delete(telling, name)
+			if inFlight[name] == t.owner {
+				delete(inFlight, name)
 			}
 		}
 		switch {
-		case len(telling) == 0:
+		case len(inFlight) == 0:
 			p.drop(fieldInFlight)
-		case len(telling) < n:
-			p.put(fieldInFlight, telling)
+		case len(inFlight) < n:
+			p.put(fieldInFlight, inFlight)
 		}
 		return nil
 	})
 	return err
 }
 
-// offer is one look at some goods, and what it would tell. It is thrown away when others wrote meanwhile.
+// proposal is one evaluation of some goods, and what it would publish. It is discarded when others wrote meanwhile.
 type proposal struct {
 	*shareRun
 	page *page
@@ -364,22 +366,22 @@ type proposal struct {
 	spent  map[string]int64
 }
 
-// look decides what to tell, and puts it into the book before it is told: if a fact comes in between, it comes after.
+// evaluate decides what to publish, and writes it into the book first: a fact that arrives in between comes after it.
 func (o *proposal) evaluate(goods []string, codes map[string]string) error {
-	telling := map[string]string{}
-	if _, err := o.page.get(fieldInFlight, &telling); err != nil {
+	inFlight := map[string]string{}
+	if _, err := o.page.get(fieldInFlight, &inFlight); err != nil {
 		return err
 	}
 	began := len(o.events)
 	for _, no := range goods {
-		run, again := telling[no]
+		run, again := inFlight[no]
 		again = again && run != o.owner
-		done, told, err := o.evaluateGoods(no, codes[no], again)
+		done, published, err := o.evaluateGoods(no, codes[no], again)
 		if err != nil {
 			return err
 		}
-		if told {
-			telling[no] = o.owner
+		if published {
+			inFlight[no] = o.owner
 			o.names = append(o.names, no)
 			if o.seller.Setup.GetStock().GetSetAtWarehouse() {
 				o.page.enqueue(setQueue, no)
@@ -392,7 +394,7 @@ func (o *proposal) evaluate(goods []string, codes map[string]string) error {
 	if len(o.events) == began {
 		return nil
 	}
-	o.page.put(fieldInFlight, telling)
+	o.page.put(fieldInFlight, inFlight)
 	o.page.Head.PublishedAt = o.Now()
 	for _, p := range o.pools {
 		if !slices.Contains(o.page.Head.Pools, p.Name) {
@@ -402,8 +404,8 @@ func (o *proposal) evaluate(goods []string, codes map[string]string) error {
 	return nil
 }
 
-// goods looks at one goods. done: there is nothing more to tell of it.
-func (o *proposal) evaluateGoods(no, code string, again bool) (done, told bool, err error) {
+// evaluateGoods evaluates one kind of goods. done: nothing is left to publish of it.
+func (o *proposal) evaluateGoods(no, code string, again bool) (done, published bool, err error) {
 	p := o.page
 	f := &facts{no: no, code: code}
 	var g Goods
@@ -411,7 +413,7 @@ func (o *proposal) evaluateGoods(no, code string, again bool) (done, told bool, 
 		return false, false, err
 	}
 	if g.Code != code {
-		return false, false, nil // it was counted since; next time
+		return false, false, nil // counted since; the next run evaluates it
 	}
 	f.at, f.saleable = g.At, g.Saleable
 	for _, field := range []string{byNumber + no, byCode + code} {
@@ -421,11 +423,11 @@ func (o *proposal) evaluateGoods(no, code string, again bool) (done, told bool, 
 		}
 		f.pending = append(f.pending, all)
 	}
-	// Until a count is known to contain whatever this book does not, shares may only shrink.
+	// Until a count is known to contain what this book lacks, shares may only shrink.
 	trusted := f.counted && p.Head.trusts(g.At, o.Settle)
 	doubtful := p.Head.Ratio != nil
 	if again && (!trusted || !o.allowanceLeft(no)) {
-		return false, false, nil // what was about to be told is told as a whole
+		return false, false, nil // what was about to be published is published as a whole
 	}
 	done = true
 	for _, pool := range o.pools {
@@ -433,19 +435,19 @@ func (o *proposal) evaluateGoods(no, code string, again bool) (done, told bool, 
 		if err != nil {
 			return false, false, err
 		}
-		done, told = done && settled, told || some
+		done, published = done && settled, published || some
 	}
 	for _, name := range o.formerPools {
 		settled, some, err := o.evaluatePool(f, seller.Pool{Name: name, Warehouse: o.warehouse}, true, false, again)
 		if err != nil {
 			return false, false, err
 		}
-		done, told = done && settled, told || some
+		done, published = done && settled, published || some
 	}
-	return done, told, nil
+	return done, published, nil
 }
 
-// allFree tells whether something may be told of each shop.
+// allowanceLeft reports whether a share may be published of each shop.
 func (o *proposal) allowanceLeft(no string) bool {
 	free := func(shop string) bool { return o.shareRun.spent[shop]+o.spent[shop] < o.allowance }
 	for _, pool := range o.pools {
@@ -469,16 +471,17 @@ func (o *proposal) allowanceLeft(no string) bool {
 	return true
 }
 
-// wish is a share to be told.
+// shareChange is a share to be published.
 type shareChange struct {
 	shop  seller.PoolShop
 	share int64
-	// gone: the shop is in the pool no longer.
+	// gone: the shop is no longer in the pool.
 	gone bool
 }
 
-// pool looks at one goods in one pool. Of a share that may have been told otherwise nobody knows whether it falls: with a
-// doubtful ratio it waits. What was about to be told when a run died was decided before: it is told again, or less.
+// evaluatePool evaluates one kind of goods in one pool. It is unknown whether a share falls that may have been
+// published otherwise: with a doubtful ratio it waits. What was about to be published when a run died was decided
+// before: it is published again, or less.
 func (o *proposal) evaluatePool(f *facts, pool seller.Pool, trusted, doubtful, again bool) (done, some bool, err error) {
 	field := publishedField(pool.Name, f.no)
 	known := Published{}
@@ -500,8 +503,8 @@ func (o *proposal) evaluatePool(f *facts, pool seller.Pool, trusted, doubtful, a
 		case lost && doubtful:
 			waits = true
 		case unsure && trusted:
-			less = append(less, shareChange{shop: s, share: share}) // nobody knows what stands there
-		case unsure: // what shrinks by the book may grow in truth
+			less = append(less, shareChange{shop: s, share: share}) // what the shop has is unknown
+		case unsure: // what shrinks by the book may grow in reality
 			waits = true
 		case share < was.Share:
 			less = append(less, shareChange{shop: s, share: share})
@@ -516,7 +519,7 @@ func (o *proposal) evaluatePool(f *facts, pool seller.Pool, trusted, doubtful, a
 		if slices.ContainsFunc(pool.Shops, func(s seller.PoolShop) bool { return s.Code == code }) {
 			continue
 		}
-		if o.inPool(code) { // another pool tells its share from now on
+		if o.inPool(code) { // another pool publishes its share from now on
 			delete(known, code)
 			changed = true
 			continue
@@ -553,14 +556,15 @@ func (o *proposal) evaluatePool(f *facts, pool seller.Pool, trusted, doubtful, a
 	return left == 0 && len(more) == 0 && !waits, some, nil
 }
 
-// pooled tells whether a shop is in some pool of the warehouse.
+// inPool reports whether a shop is in some pool of the warehouse.
 func (o *proposal) inPool(shop string) bool {
 	return slices.ContainsFunc(o.pools, func(p seller.Pool) bool {
 		return slices.ContainsFunc(p.Shops, func(s seller.PoolShop) bool { return s.Code == shop })
 	})
 }
 
-// say makes the event. Its version is that of the book in which the facts stood: no other run told by it.
+// publish makes the event. Its version is that of the book in which the facts were read: no other run published by
+// it.
 func (o *proposal) publish(f *facts, pool seller.Pool, w shareChange) {
 	now := o.Now()
 	m := &stockv1.ShareChanged{

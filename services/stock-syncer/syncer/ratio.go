@@ -18,8 +18,8 @@ import (
 	stockv1 "stockbridge/proto/stock/v1"
 )
 
-// Noted looks for changes of ratios at the warehouse: ours may be too high from then on. stock.share.doubtful says so, once
-// for each change that is newer than the last answer.
+// Noted handles changes of ratios at the warehouse: our shares may be too high from then on. It publishes
+// stock.share.doubtful once for each change that is newer than the last answer.
 func (y *Syncer) Noted(ctx context.Context, _ *bus.Delivery, m *stockv1.Noted) ([]event.Event, error) {
 	if m.GetRule() != string(warehouse.RuleRatio) {
 		return nil, nil
@@ -57,13 +57,13 @@ func (y *Syncer) Noted(ctx context.Context, _ *bus.Delivery, m *stockv1.Noted) (
 
 // ratiosAt is since when the ratios count.
 func (h *Head) ratiosAt() time.Time {
-	if h.RatiosAt.IsZero() { // a book from before it was kept
+	if h.RatiosAt.IsZero() { // written by a build that did not keep it
 		return h.SetupAt
 	}
 	return h.RatiosAt
 }
 
-// useRatios takes the set-up's ratios over. Other ones than before answer a change at the warehouse.
+// useRatios adopts the set-up's ratios. Ratios other than before answer a change at the warehouse.
 func (h *Head) useRatios(pools []seller.Pool, now time.Time) {
 	texts := make([]string, len(pools))
 	for i, p := range pools {
@@ -75,12 +75,12 @@ func (h *Head) useRatios(pools []seller.Pool, now time.Time) {
 	}
 }
 
-// Confirm says that the set-up's ratios are right although a ratio was changed at the warehouse. It returns that change; nil
-// when there was none to answer.
+// ConfirmRatios records that the set-up's ratios are right although a ratio was changed at the warehouse. It returns
+// the change that this answers, nil when there was none.
 func ConfirmRatios(ctx context.Context, b ledger.Books, sellerName, code string, now time.Time) (*RatioChange, error) {
-	shelf := &books{Books: b, newOwner: uuid.NewString}
+	writer := &books{Books: b, newOwner: uuid.NewString}
 	var answered *RatioChange
-	err := shelf.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
+	err := writer.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
 		if answered = p.Head.Ratio; answered != nil {
 			p.Head.Ratio, p.Head.RatiosAt = nil, now
 		}

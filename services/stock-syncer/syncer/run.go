@@ -11,7 +11,7 @@ import (
 	"stockbridge/pkg/worker"
 )
 
-// Run serves until ctx is done and what is in hand is finished.
+// Run serves until ctx is done and the handlers have finished.
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	y := New(Parts{
 		Sellers: s.Sellers, Ledger: s.Ledger, Read: s.Warehouses.Stock, Set: s.Warehouses.SetStock, Config: c, Log: s.Log, Now: s.Now,

@@ -13,17 +13,17 @@ import (
 	"stockbridge/pkg/warehouse"
 )
 
-// mostRefused is how many goods a run tries that the far side does not take.
+// maxRefused is how many goods that the warehouse refuses a run tries.
 const maxRefused = 10
 
-// set sets shares at the warehouse that were told since. Shops that share one of the far side's numbers have the sum of their
-// shares there.
+// setShares sets published shares at the warehouse. Shops that have the same number at the warehouse have the sum of
+// their shares there.
 //
 // # Why
 //
-// It works through a queue of goods that telling fills, and not as a part of telling: a far side that is slow or fails must
-// not keep shops from hearing that they have less. What stands in the book as told is what is set; where that changes
-// meanwhile the goods is told again, and so set again.
+// It works through a queue of goods that publishing fills, and is not a part of publishing: a warehouse that is slow
+// or fails must not keep shops from learning that they have less. It sets what the book has as published; when that
+// changes meanwhile the goods are published again, and so set again.
 func (r *countRun) setShares(ctx context.Context) error {
 	var waiting []string
 	fields := make([]string, 0, queues)
@@ -44,7 +44,7 @@ func (r *countRun) setShares(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Goods that the far side does not take stand in nobody's way for ever.
+	// Start at a random place: goods that the warehouse refuses must not block the others.
 	at := rand.IntN(len(waiting))
 	waiting = append(waiting[at:len(waiting):len(waiting)], waiting[:at]...)
 	var failures []error
@@ -52,15 +52,15 @@ func (r *countRun) setShares(ctx context.Context) error {
 		if r.outOfTime(ctx) {
 			break
 		}
-		wanted, version, err := r.desiredShares(ctx, no)
+		desired, version, err := r.desiredShares(ctx, no)
 		if err != nil {
 			return err
 		}
 		var failed error
-		for _, shopNo := range slices.Sorted(maps.Keys(wanted)) {
-			// The same wish has the same id: which goods of which shop, how many, by which state of the book.
-			id := sha256.Sum256([]byte(fmt.Sprintf("%s/%s/%s/%d/%d", r.book, shopNo, no, wanted[shopNo], version)))
-			err := setter.SetShopStock(ctx, hex.EncodeToString(id[:16]), shopNo, no, wanted[shopNo])
+		for _, shopNo := range slices.Sorted(maps.Keys(desired)) {
+			// The same request has the same id: which goods of which shop, how many, by which version of the book.
+			id := sha256.Sum256([]byte(fmt.Sprintf("%s/%s/%s/%d/%d", r.book, shopNo, no, desired[shopNo], version)))
+			err := setter.SetShopStock(ctx, hex.EncodeToString(id[:16]), shopNo, no, desired[shopNo])
 			r.reportToBreaker(err)
 			if err != nil {
 				r.Metrics.Set.WithLabelValues("failed").Inc()
@@ -72,10 +72,10 @@ func (r *countRun) setShares(ctx context.Context) error {
 		}
 		var said *warehouse.Rejected
 		if failed != nil && errors.As(failed, &said) && len(failures) < maxRefused {
-			continue // it is about this goods; the next tick tries it again
+			continue // only these goods were rejected; the next tick tries them again
 		}
 		if failed != nil {
-			break // the next tick goes on
+			break // the next tick continues
 		}
 		if err := r.markSet(ctx, no, version); err != nil {
 			return err
@@ -84,7 +84,8 @@ func (r *countRun) setShares(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
-// wanted is what is to be set of one goods by the far side's number of the shop, and the latest version that it was told by.
+// desiredShares returns what is to be set of some goods by the warehouse's number of the shop, and the latest version
+// under which it was published.
 func (r *countRun) desiredShares(ctx context.Context, no string) (map[string]int64, uint64, error) {
 	pools := r.seller.Pools(r.warehouse)
 	var fields []string
@@ -95,24 +96,24 @@ func (r *countRun) desiredShares(ctx context.Context, no string) (map[string]int
 	if err != nil {
 		return nil, 0, err
 	}
-	wanted, version := map[string]int64{}, uint64(0)
+	desired, version := map[string]int64{}, uint64(0)
 	p := &page{Book: b}
 	for _, pool := range pools {
-		told := Published{}
-		if _, err := p.get(publishedField(pool.Name, no), &told); err != nil {
+		published := Published{}
+		if _, err := p.get(publishedField(pool.Name, no), &published); err != nil {
 			return nil, 0, err
 		}
-		for code, f := range told {
+		for code, f := range published {
 			if shop, known := r.seller.Shop(code); known {
-				wanted[shop.GetShopNo()] += f.Share
+				desired[shop.GetShopNo()] += f.Share
 				version = max(version, f.Version)
 			}
 		}
 	}
-	return wanted, version, nil
+	return desired, version, nil
 }
 
-// wasSet takes goods off the queue unless they were told anew.
+// markSet removes goods from the queue unless they were published again.
 func (r *countRun) markSet(ctx context.Context, no string, version uint64) error {
 	fields := queueFields(setQueue, []string{no})
 	pools := r.seller.Pools(r.warehouse)
@@ -121,11 +122,11 @@ func (r *countRun) markSet(ctx context.Context, no string, version uint64) error
 	}
 	return r.books.update(ctx, r.book, fields, nil, func(p *page) error {
 		for _, pool := range pools {
-			told := Published{}
-			if _, err := p.get(publishedField(pool.Name, no), &told); err != nil {
+			published := Published{}
+			if _, err := p.get(publishedField(pool.Name, no), &published); err != nil {
 				return err
 			}
-			for _, f := range told {
+			for _, f := range published {
 				if f.Version > version {
 					return nil
 				}

@@ -9,21 +9,21 @@ import (
 	stockv1 "stockbridge/proto/stock/v1"
 )
 
-// facts are all that the shares of one goods are computed from, as they stood at one moment.
+// facts are all that the shares of some goods are computed from, as they were at one moment.
 type facts struct {
 	no, code string
-	// counted: a complete count that may be used found saleable pieces at that time.
+	// counted: a usable complete count found saleable pieces at that time.
 	counted  bool
 	at       time.Time
 	saleable int64
 	pending  []Pending
 }
 
-// most keeps products below what an int64 holds: more pieces than that are none that anybody has.
+// maxPieces keeps products below the limit of an int64: nobody has more pieces.
 const maxPieces = int64(1) << 46
 
-// pool is how much of a goods the shops of a pool may offer together, and what of it is taken off for accepted orders: of
-// its own shops in full, of others by the pool's ratio.
+// available returns how much of the goods the shops of a pool may offer together, and what is taken off for accepted
+// orders: those of its own shops in full, those of others by the pool's ratio.
 func (f *facts) available(p seller.Pool) (figure, pending, elsewhere int64) {
 	own := map[string]bool{AllPools: true}
 	for _, s := range p.Shops {
@@ -42,7 +42,7 @@ func (f *facts) available(p seller.Pool) (figure, pending, elsewhere int64) {
 	return max(left*p.Ratio/seller.Whole-pending, 0), pending, elsewhere
 }
 
-// shareOf is a shop's part of a pool's figure.
+// shareOf returns a shop's part of a pool's figure.
 func shareOf(figure int64, s seller.PoolShop) int64 {
 	share := figure*s.Part/seller.Whole - s.Safety
 	if share < max(s.Minimum, 0) || share < 0 {
@@ -51,7 +51,7 @@ func shareOf(figure int64, s seller.PoolShop) int64 {
 	return share
 }
 
-// basis says what a share was computed from, so that anybody can compute it again.
+// basis returns what a share was computed from, so that anybody can recompute it.
 func (f *facts) basis(p seller.Pool, s seller.PoolShop) *stockv1.ShareChanged_Basis {
 	_, pending, elsewhere := f.available(p)
 	return &stockv1.ShareChanged_Basis{

@@ -21,7 +21,7 @@ func TestWhatIsShared(t *testing.T) {
 		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
 		b.wants(b.share())
 
-		// Accepted: off the pool at once, the first time it is told.
+		// Accepted: off the pool at once, and only once.
 		accepted := b.now()
 		for range 2 {
 			if err := b.accepted("X1", "A", accepted, line("G1", 20)); err != nil {
@@ -31,14 +31,14 @@ func TestWhatIsShared(t *testing.T) {
 		// cloud: 30 - 20 = 10: A 5, B 2 (3.333 - 1); west: floor(20.5 % of 101 - 20) = 16.
 		b.wants(b.share(), "A G1 5", "B G1 2", "C G1 16")
 
-		// Of a shop in no pool: off everybody's by the ratio. By the ERP's code.
+		// Sold by a shop in no pool: off every pool by its ratio. By the ERP's code.
 		if err := b.accepted("X2", "D", b.now(), &orderv1.AcceptedLine{GoodsCode: "c-G1", Quantity: 30}); err != nil {
 			t.Fatal(err)
 		}
 		// cloud: floor(30 % of 71) = 21 - 20 = 1; west: floor(20.5 % of 51) = 10.
 		b.wants(b.share(), "A G1 0", "B G1 0", "C G1 10")
 
-		// A count that began too soon after the acceptance contains it perhaps: it is taken off all the same.
+		// A count that began too soon after the acceptance may contain it: it is taken off all the same.
 		b.wh.put("G1", 51)
 		b.requestCount()
 		b.count()
@@ -48,8 +48,8 @@ func TestWhatIsShared(t *testing.T) {
 		b.requestCount()
 		b.count()
 		b.wants(b.share(), "A G1 7", "B G1 3", "C G1 10")
-		if told := b.published[len(b.published)-1]; told.Basis.Pending != 0 || told.Basis.Saleable != 51 || told.GoodsCode != "c-G1" || told.Version == 0 {
-			t.Errorf("told %v", told)
+		if last := b.published[len(b.published)-1]; last.Basis.Pending != 0 || last.Basis.Saleable != 51 || last.GoodsCode != "c-G1" || last.Version == 0 {
+			t.Errorf("published %v", last)
 		}
 
 		// What is no longer there has no stock.
@@ -62,19 +62,19 @@ func TestWhatIsShared(t *testing.T) {
 	})
 }
 
-// A run that was killed told perhaps what it was about to tell: the next one tells it again.
+// A killed run may have published what it was about to: the next one publishes it again.
 func TestAShareThatMayNotHaveBeenPublishedIsPublishedAgain(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
 		b.count()
-		b.wants(lines(b.shareBy(b.Syncer)), "A G1 15", "B G1 8", "C G1 20") // and then it is gone
+		b.wants(lines(b.shareBy(b.Syncer)), "A G1 15", "B G1 8", "C G1 20") // and then it dies
 		b.advance(shareLease + time.Second)
 		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20")
 		b.wants(b.share())
 	})
 }
 
-// With another set-up all shares are looked at again; of shops that have none any more they are taken back.
+// Another set-up has all shares evaluated again; shops without one any longer have it withdrawn.
 func TestSharesFollowTheSetup(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
@@ -90,15 +90,15 @@ func TestSharesFollowTheSetup(t *testing.T) {
 		b.wants(b.share(), "A G1 0", "A G2 0", "B G1 0", "B G2 0")
 		b.wants(b.share())
 		b.apply(func(*sellerv1.Setup) {})
-		b.wants(b.share()) // orders were not followed meanwhile: only a new count will do
+		b.wants(b.share()) // orders were not tracked meanwhile: a new count is needed
 		b.advance(2 * time.Minute)
 		b.count()
 		b.wants(b.share(), "A G1 15", "B G1 8", "C G1 20", "A G2 1", "B G2 0", "C G2 2")
 	})
 }
 
-// Shops that share no stock for a moment offer nothing that was sold meanwhile, also when not all of them heard that they
-// have none.
+// Shops that share no stock for a moment offer nothing that was sold meanwhile, also when the withdrawal did not
+// reach all of them.
 func TestSharesThatWereGivenUpForAMomentNeedACount(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		goods := []string{"G1", "G2", "G3", "G4"}
@@ -112,8 +112,8 @@ func TestSharesThatWereGivenUpForAMomentNeedACount(t *testing.T) {
 		b.PerSecond = 1
 		pools := b.seller.Setup.Stock.Pools
 		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
-		if told := b.share(); len(told) == 0 || len(told) == 12 {
-			t.Fatalf("told %q: want some of it", told)
+		if published := b.share(); len(published) == 0 || len(published) == 12 {
+			t.Fatalf("published %q: want some of it", published)
 		}
 		if err := b.accepted("X1", "A", b.now(), sold...); err != nil {
 			t.Fatal(err)
@@ -125,7 +125,7 @@ func TestSharesThatWereGivenUpForAMomentNeedACount(t *testing.T) {
 	})
 }
 
-// A replica whose clock was ahead does not keep the others from telling what shrank.
+// A replica whose clock was ahead does not keep the others from publishing what shrank.
 func TestAClockThatIsAheadSilencesNoShares(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.wh.put("G1", 100)
@@ -140,7 +140,7 @@ func TestAClockThatIsAheadSilencesNoShares(t *testing.T) {
 	})
 }
 
-// The clock of the worker that counts may be ahead, and that of the one that pushed behind: the bus's says what a count
+// The counting worker's clock may be ahead, and the publisher's behind: the bus's clock decides what a count
 // contains.
 func TestWorkersClocksDecideNothing(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
@@ -166,7 +166,7 @@ func TestWorkersClocksDecideNothing(t *testing.T) {
 	})
 }
 
-// No more is told of a shop in a second than the settings say, and what shrinks goes first.
+// No more shares of a shop are published in a second than the setting allows, and what shrinks goes first.
 func TestSharesArePublishedNoFasterThanTheSettingSays(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.PerSecond = 2
@@ -175,8 +175,8 @@ func TestSharesArePublishedNoFasterThanTheSettingSays(t *testing.T) {
 		}
 		b.count()
 		for range 2 {
-			if told := b.share(); len(told) != 6 {
-				t.Errorf("told %q: want two goods of three shops", told)
+			if published := b.share(); len(published) != 6 {
+				t.Errorf("published %q: want two goods of three shops", published)
 			}
 		}
 		b.wants(b.share())
@@ -187,13 +187,13 @@ func TestSharesArePublishedNoFasterThanTheSettingSays(t *testing.T) {
 		b.advance(2 * time.Minute)
 		b.requestCount()
 		b.count()
-		told := b.share()
-		if len(told) != 6 {
-			t.Errorf("told %q", told)
+		published := b.share()
+		if len(published) != 6 {
+			t.Errorf("published %q", published)
 		}
 		for _, want := range []string{"A G4 1", "B G4 0", "C G4 2"} {
-			if !contains(told, want) {
-				t.Errorf("told %q first, not %q", told, want)
+			if !contains(published, want) {
+				t.Errorf("published %q first, not %q", published, want)
 			}
 		}
 		b.share()
@@ -202,7 +202,7 @@ func TestSharesArePublishedNoFasterThanTheSettingSays(t *testing.T) {
 	})
 }
 
-// A ledger that was lost, or put back to what it was, knows less than was accepted: nothing is told until a later count.
+// A ledger that was lost or restored knows less than was accepted: nothing is published until a later count.
 func TestAfterALossOfTheLedgerNothingIsPublishedBeforeACount(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	b.wh.put("G1", 100)
@@ -218,12 +218,12 @@ func TestAfterALossOfTheLedgerNothingIsPublishedBeforeACount(t *testing.T) {
 	}
 	b.wants(b.share(), "A G1 5", "B G1 2", "C G1 16")
 	b.advance(time.Second)
-	b.redis.Restore(copied) // X2 is forgotten, and that it was told
+	b.redis.Restore(copied) // X2 is forgotten, and so is its publication
 	b.wants(b.share())
 	if err := b.accepted("X3", "C", b.now().Add(time.Second), line("G1", 1)); err != nil {
 		t.Fatal(err)
 	}
-	b.wants(b.share()) // A has 9 by this book, and was told 5
+	b.wants(b.share()) // A has 9 by this book, and 5 was published
 	b.wh.put("G1", 79)
 	b.advance(2 * time.Minute)
 	b.count()

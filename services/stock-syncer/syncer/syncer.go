@@ -1,23 +1,24 @@
-// Package syncer counts sellers' warehouses, finds where a shop's book of stock and the far side differ, and tells shops how
-// much of the stock they share they may offer.
+// Package syncer counts sellers' warehouses, finds where a shop's book of stock and the warehouse differ, and
+// publishes to shops how much of the stock they share they may offer.
 //
-// Three ticks and two followed events make up the service: count.due of a warehouse (the walk through its stock, then the
-// comparison), share.due of a seller (what changed is told), order.accepted (what sold is taken off at once), and
-// stock.noted (a ratio was changed at the warehouse). It knows neither JetStream nor Redis nor JD.
+// Three ticks and two followed events make up the service: count.due of a warehouse (scan its stock, then compare),
+// share.due of a seller (publish what changed), order.accepted (take what sold off at once), and stock.noted (a ratio
+// was changed at the warehouse). It knows neither JetStream nor Redis nor JD.
 //
 // # Why
 //
-// A share is told from facts in one book per warehouse, which is written by compare-and-set. What is about to be told is
-// written first, into the version of the book that it was computed from, and told afterwards: a fact that came in between
-// makes that write fail. So no share was ever told that the book at the event's version does not allow, however many
-// replicas work at it. After a crash in between the next run tells it again.
+// A share is computed from facts in one book per warehouse, which is written by compare-and-set. What is about to be
+// published is first written, against the version of the book that it was computed from, and then published: a fact
+// that arrives in between makes that write fail. So no share is ever published that the book at the event's version
+// does not allow, however many replicas work at it. After a crash in between, the next run publishes it again.
 //
-// An accepted order pends from when it is told until a count contains it: one that began so long after the acceptance that
-// clocks and the warehouse's own delay cannot matter (SHARE_SETTLE). In doubt an order is taken off twice, never not at
-// all. A cancelled order gives its goods back with the next count and no earlier.
+// An accepted order is pending from its event until a count contains it: one that began so long after the acceptance
+// that clocks and the warehouse's own delay cannot matter (SHARE_SETTLE). When that is uncertain an order is taken
+// off twice rather than not at all. The goods of a cancelled order return with the next count and no earlier.
 //
-// A book that is new, or older than the ledger's last birth, may lack what was accepted and what was told before. Until a
-// count began long enough after that, nothing is told of a share that was told before it, and others only shrink.
+// A book that is new, or older than the ledger's current epoch, may lack what was accepted and what was published
+// before. Until a count began long enough after that, a share published before it is not published again, and others
+// only shrink.
 package syncer
 
 import (
@@ -43,8 +44,8 @@ const (
 	nameNoted    = Name + "-noted"
 )
 
-// How often the ticks should come; whoever applies a seller sets them. Whether a count is due is decided by the set-up's
-// count_every, and one that is under way goes on with each tick.
+// How often the ticks should come; the program that applies a seller sets them. The set-up's count_every decides
+// whether a count is due; one in progress continues with each tick.
 const (
 	CountTickEvery = 10 * time.Second
 	ShareTickEvery = time.Second
@@ -52,21 +53,22 @@ const (
 
 // Config is the settings of the service.
 type Config struct {
-	// PerSecond is how many shares of each shop, at each warehouse, are told a second. The latest figure wins.
-	PerSecond int `env:"SHARE_PER_SECOND" envDefault:"100" help:"shares told a second, of each shop"`
-	// Settle is how long before a count an order must have been accepted for the count to contain it. It covers the
-	// differences of clocks and how long the warehouse takes to take an accepted order off.
+	// PerSecond is how many shares of each shop, at each warehouse, are published a second. The latest figure wins.
+	PerSecond int `env:"SHARE_PER_SECOND" envDefault:"100" help:"shares published a second, of each shop"`
+	// Settle is how long before a count an order must have been accepted for the count to contain it. It covers
+	// differences of clocks and how long the warehouse takes to deduct an accepted order.
 	Settle time.Duration `env:"SHARE_SETTLE" envDefault:"1m" help:"how long before a count an order must have been accepted to be in it"`
 	// Slots is how many warehouses are counted at the same time.
 	Slots int `env:"COUNT_SLOTS" envDefault:"4" help:"warehouses counted at the same time"`
 	// AcceptedSlots is how many accepted orders are taken off at the same time.
 	AcceptedSlots int `env:"ACCEPTED_SLOTS" envDefault:"64" help:"accepted orders taken off shares at the same time"`
-	// BreakerAfter is the run of failed calls that pauses a seller; ProbeAfter how long until it is tried again.
+	// BreakerAfter is the number of failed calls in a row that pauses a seller; ProbeAfter how long until it is tried
+	// again.
 	BreakerAfter int           `env:"COUNT_BREAKER_AFTER" envDefault:"5" help:"failed calls in a row that pause a seller"`
 	ProbeAfter   time.Duration `env:"COUNT_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
 }
 
-// Validate names what cannot be.
+// Validate reports settings that cannot work.
 func (c Config) Validate() error {
 	var errs []error
 	for name, n := range map[string]int{"SHARE_PER_SECOND": c.PerSecond, "COUNT_SLOTS": c.Slots, "ACCEPTED_SLOTS": c.AcceptedSlots, "COUNT_BREAKER_AFTER": c.BreakerAfter} {
@@ -83,7 +85,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Sellers is what the syncer needs of the book of sellers.
+// Sellers is what the syncer needs of the registry of sellers.
 type Sellers interface {
 	Get(name string) (*seller.Seller, bool)
 	Pause(ctx context.Context, name string, p seller.Pause) error
@@ -99,7 +101,7 @@ type Ledger interface {
 type Parts struct {
 	Sellers Sellers
 	Ledger  Ledger
-	// Read opens what can be asked of a seller's warehouse, by the ERP's code; Set what can be set there.
+	// Read returns what can be read of a seller's warehouse, by the ERP's code; Set what can be set there.
 	Read    func(s *seller.Seller, code string) (warehouse.StockReader, error)
 	Set     func(s *seller.Seller, code string) (warehouse.StockSetter, error)
 	Breaker *seller.Breaker
@@ -108,7 +110,7 @@ type Parts struct {
 	Log zerolog.Logger
 	// Now is the clock, time.Now when nil.
 	Now func() time.Time
-	// NewOwner makes the token of one run, a random one when nil.
+	// NewOwner returns the owner of one run, a random one when nil.
 	NewOwner func() string
 }
 
