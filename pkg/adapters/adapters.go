@@ -14,7 +14,7 @@ import (
 )
 
 // Ledger opens the ledger: in Redis when redisURL is given ("redis://:password@host:6379/0"), else in buckets of the
-// bus. Whether it is fit for use is told by its Check.
+// bus. Its Check reports whether it is fit for use.
 func Ledger(ctx context.Context, redisURL string, b *bus.Bus) (ledger.Ledger, error) {
 	if redisURL != "" {
 		return inredis.Open(inredis.Options{URL: redisURL})
@@ -27,7 +27,7 @@ func Ledger(ctx context.Context, redisURL string, b *bus.Bus) (ledger.Ledger, er
 	if err != nil {
 		return nil, err
 	}
-	if err := b.Clock().Measure(ctx); err != nil { // the ledger goes by the broker's clock from the first
+	if err := b.Clock().Measure(ctx); err != nil { // the ledger uses the broker's clock from the start
 		return nil, err
 	}
 	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Books: books, Identity: b.ServerID, Now: b.Now})

@@ -57,7 +57,7 @@ func TestTheLedgerIsInRedisWhenAnAddressIsGiven(t *testing.T) {
 	}
 }
 
-// sandbox is a seller whose goods lie in a JD that is played, with the file of its token.
+// sandbox is a seller whose warehouse is the JD sandbox, with the file of its token.
 func sandbox(t *testing.T) (s *seller.Seller, token string) {
 	t.Helper()
 	played, err := jdsandbox.New(jdsandbox.Config{Apps: []jdsandbox.App{{
@@ -110,7 +110,7 @@ func open(t *testing.T, w *Warehouses, s *seller.Seller, code string, class ware
 	return orders
 }
 
-func TestAJDWarehouseReadsItsTokenAnewAndTakesTurns(t *testing.T) {
+func TestAJDWarehouseRereadsItsTokenAndWaitsForSlots(t *testing.T) {
 	s, token := sandbox(t)
 	q := &turns{}
 	w := NewWarehouses(q)
@@ -132,7 +132,7 @@ func TestAJDWarehouseReadsItsTokenAnewAndTakesTurns(t *testing.T) {
 			t.Errorf("after the file changed: %v, %v", found, err)
 		}
 	}
-	w.Close() // what is on its way back has come
+	w.Close() // waits for permits on their way back
 	if q.app != "KEY@"+s.Setup.Accounts[0].Url || q.class != "push" || q.limit != (ledger.Limit{PerSecond: 7, Concurrent: 5}) || len(q.returned) != q.asked {
 		t.Errorf("turns: %+v", q)
 	}
@@ -162,7 +162,7 @@ func TestAWarehouseIsKeptUntilTheSetupChanges(t *testing.T) {
 	changed.Version = 4
 	second := open(t, w, changed, "W1", warehouse.Push)
 	if second == first || open(t, w, changed, "W1", warehouse.Push) != second {
-		t.Error("a changed set-up is not opened anew, once")
+		t.Error("a changed set-up is not opened again, once")
 	}
 	if old := open(t, w, s, "W1", warehouse.Push); old == second || open(t, w, changed, "W1", warehouse.Push) != second {
 		t.Error("whoever still has the older set-up gets, or spoils, the newer one's")
@@ -198,7 +198,7 @@ func TestAWarehouseThatIsNotSetUpHoldsOrders(t *testing.T) {
 	}
 }
 
-// Of a seller in shadow nobody gets a warehouse that could write, and none can be made of one that reads.
+// Nobody gets a warehouse that could write for a seller in shadow, and none can be made from one that reads.
 func TestASellerInShadowHasNoWarehouseThatWrites(t *testing.T) {
 	s, token := sandbox(t)
 	write(t, token, "planted-token")
@@ -208,7 +208,7 @@ func TestASellerInShadowHasNoWarehouseThatWrites(t *testing.T) {
 	shadowed.Version = 4
 	w := NewWarehouses(&turns{})
 	defer w.Close()
-	open(t, w, s, "W1", warehouse.Push) // as long as it was not in shadow
+	open(t, w, s, "W1", warehouse.Push) // while it was not in shadow
 	if got, err := w.Open(shadowed, "W1", warehouse.Push); err == nil || fault.Of(err) != fault.Wait {
 		t.Fatalf("got %v, %v", got, err)
 	}
@@ -227,7 +227,7 @@ func TestASellerInShadowHasNoWarehouseThatWrites(t *testing.T) {
 	}
 }
 
-// What reads stock cannot be made to write, a shadow does not keep it from reading, and setting stock needs leave.
+// A stock reader cannot be made to write, a shadow does not keep it from reading, and setting stock needs permission.
 func TestStockIsReadAndSetInTwoWays(t *testing.T) {
 	s, token := sandbox(t)
 	write(t, token, "planted-token")
@@ -285,7 +285,7 @@ func TestStockIsReadAndSetInTwoWays(t *testing.T) {
 	stock(shadowed, "W1")
 }
 
-// Whoever may write a set-up has no worker read its own secrets, nor send a credential in the clear.
+// The author of a set-up cannot make a worker read its own secrets, nor send a credential in the clear.
 func TestASetupCannotHaveAWorkerSendItsOwnSecrets(t *testing.T) {
 	s, token := sandbox(t)
 	write(t, token, "planted-token")

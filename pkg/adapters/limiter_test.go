@@ -18,9 +18,9 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// turns is a quota that answers with these waits in turn, and then with a permit.
+// turns is a quota that answers with these waits one after the other, and then with a permit.
 type turns struct {
-	mu       sync.Mutex // permits come back in the background
+	mu       sync.Mutex // permits are returned in the background
 	waits    []time.Duration
 	fail     error
 	asked    int
@@ -56,7 +56,7 @@ func (q *turns) Return(ctx context.Context, p ledger.Permit) error {
 	return ctx.Err()
 }
 
-func TestACallWaitsForANearTurnOnly(t *testing.T) {
+func TestACallWaitsForANearSlotOnly(t *testing.T) {
 	const ms = time.Millisecond
 	for _, test := range []struct {
 		name  string
@@ -66,12 +66,12 @@ func TestACallWaitsForANearTurnOnly(t *testing.T) {
 		after time.Duration // of the RetryAfter; 0: a permit
 		rate  float64
 	}{
-		{"a free turn", nil, 1, 0, 0, 50},
-		{"a turn that is near is waited for", []time.Duration{50 * ms}, 2, 50 * ms, 0, 50},
+		{"a free slot", nil, 1, 0, 0, 50},
+		{"a near slot is waited for", []time.Duration{50 * ms}, 2, 50 * ms, 0, 50},
 		{"also twice", []time.Duration{150 * ms, 50 * ms}, 3, 200 * ms, 0, 50},
-		{"a turn that is far is for the bus", []time.Duration{201 * ms}, 1, 0, 201 * ms, 50},
+		{"a far slot delays the message", []time.Duration{201 * ms}, 1, 0, 201 * ms, 50},
 		{"one that moved away too", []time.Duration{150 * ms, 51 * ms}, 2, 150 * ms, 51 * ms, 50},
-		{"where turns are far apart the next one is near", []time.Duration{503 * ms, 10 * ms}, 3, 513 * ms, 0, 2},
+		{"where slots are far apart the next one is near", []time.Duration{503 * ms, 10 * ms}, 3, 513 * ms, 0, 2},
 		{"and the one after that is far", []time.Duration{1005 * ms}, 1, 0, 1005 * ms, 2},
 		{"however far apart they are, the call needs time too", []time.Duration{7000 * ms}, 1, 0, 7000 * ms, 0.01},
 	} {
@@ -127,7 +127,7 @@ func TestACallWaitsForANearTurnOnly(t *testing.T) {
 	})
 }
 
-func TestTurnsAreCounted(t *testing.T) {
+func TestQuotaCallsAreCounted(t *testing.T) {
 	r := prometheus.NewRegistry()
 	m := NewMetrics(r, func() []*seller.Seller {
 		return []*seller.Seller{seller.New(&sellerv1.Setup{Name: "acme", Accounts: []*sellerv1.Account{

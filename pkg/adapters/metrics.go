@@ -13,13 +13,13 @@ import (
 
 const gaugeBudget = "stockbridge_quota_budget_calls_per_second"
 
-// Metrics is what is counted of calls to far sides.
+// Metrics counts calls to warehouses.
 type Metrics struct {
 	jd           *jd.Metrics
 	calls, waits *prometheus.CounterVec
 }
 
-// NewMetrics registers them, and a gauge of what the sellers' credentials may do.
+// NewMetrics registers them, and a gauge of the sellers' call budgets.
 func NewMetrics(r prometheus.Registerer, sellers func() []*seller.Seller) *Metrics {
 	labels := []string{"seller", "account", "class"}
 	m := &Metrics{
@@ -34,11 +34,11 @@ func NewMetrics(r prometheus.Registerer, sellers func() []*seller.Seller) *Metri
 	budgets := pullmetrics.New("budgets", []pullmetrics.Gauge{{
 		Name: gaugeBudget, Help: "Calls a second that the account may make, all replicas together. Accounts of one application share it.",
 		Labels: []string{"seller", "account"},
-	}}, func(_ context.Context, tell pullmetrics.Observe) error {
+	}}, func(_ context.Context, observe pullmetrics.Observe) error {
 		for _, s := range sellers() {
 			for _, a := range s.Setup.Accounts {
 				if a.Kind == sellerv1.Account_KIND_JD {
-					tell(gaugeBudget, limitOf(a).PerSecond, s.Name(), a.Name)
+					observe(gaugeBudget, limitOf(a).PerSecond, s.Name(), a.Name)
 				}
 			}
 		}
@@ -48,25 +48,25 @@ func NewMetrics(r prometheus.Registerer, sellers func() []*seller.Seller) *Metri
 	return m
 }
 
-// forAccount counts the turns of one account; nil counts nothing.
-func (m *Metrics) forAccount(seller, account string) *turnCounts {
+// forAccount counts the calls of one account; nil counts nothing.
+func (m *Metrics) forAccount(seller, account string) *quotaCounts {
 	if m == nil {
 		return nil
 	}
 	labels := prometheus.Labels{"seller": seller, "account": account}
-	return &turnCounts{calls: m.calls.MustCurryWith(labels), waits: m.waits.MustCurryWith(labels)}
+	return &quotaCounts{calls: m.calls.MustCurryWith(labels), waits: m.waits.MustCurryWith(labels)}
 }
 
-// turnCounts is the two counters of one account, by class.
-type turnCounts struct{ calls, waits *prometheus.CounterVec }
+// quotaCounts is the two counters of one account, by class.
+type quotaCounts struct{ calls, waits *prometheus.CounterVec }
 
-func (c *turnCounts) called(class string) {
+func (c *quotaCounts) called(class string) {
 	if c != nil {
 		c.calls.WithLabelValues(class).Inc()
 	}
 }
 
-func (c *turnCounts) putOff(class string) {
+func (c *quotaCounts) deferred(class string) {
 	if c != nil {
 		c.waits.WithLabelValues(class).Inc()
 	}

@@ -20,22 +20,22 @@ import (
 )
 
 const (
-	// defaultPerSecond and defaultConcurrent are what a credential may do when the set-up does not say
-	// (seller.v1.Quota; both are safe starts, see docs/jd-api.md, Limits and idempotency).
+	// defaultPerSecond and defaultConcurrent are a credential's budget when the set-up has none (seller.v1.Quota). JD
+	// guarantees no figure; both are safe (see docs/jd-api.md, Limits and idempotency).
 	defaultPerSecond  = 5
 	defaultConcurrent = 5
-	// memoryStep is how fast orders walk in a warehouse in memory.
+	// memoryStep is the time between an order's status changes in a warehouse in memory.
 	memoryStep = 5 * time.Second
-	// memoryOpening is what each shop has of each goods there, to try things out with.
+	// memoryOpening is each shop's opening stock of each goods there, to try things out with.
 	memoryOpening = 1000
 )
 
-// Warehouses opens sellers' warehouses and keeps them as long as the set-up stands. Many goroutines may use it.
+// Warehouses opens sellers' warehouses and caches one client per set-up version. Many goroutines may use it.
 type Warehouses struct {
-	// Metrics and Trust are set before the first Open, or never. Trust says what set-ups may name of this machine.
+	// Metrics and Trust are set before the first Open, or never. Trust limits what set-ups may name of this machine.
 	Metrics *Metrics
 	Trust   seller.Trust
-	// Now is the clock that shadow's switch-over goes by, time.Now when nil; set before the first Open.
+	// Now is the clock for shadow's switch-over, time.Now when nil; set before the first Open.
 	Now func() time.Time
 
 	quota     ledger.Quota
@@ -43,40 +43,40 @@ type Warehouses struct {
 	returning sync.WaitGroup
 	tokens    jd.TokenKeeper
 
-	mu   sync.Mutex
-	kept map[string]*kept
-	// inMemory are the warehouses in memory, by seller and account: they are their own truth, whatever the set-up's
-	// version, and known to this process only.
+	mu    sync.Mutex
+	cache map[string]*cached
+	// inMemory are the warehouses in memory, by seller and account: they keep their data whatever the set-up's
+	// version, and are known to this process only.
 	inMemory map[string]*memory.Warehouse
 }
 
-// kept is what is open of one version of a seller's set-up.
-type kept struct {
+// cached holds the open warehouses of one version of a seller's set-up.
+type cached struct {
 	version uint64
-	orders  map[place]warehouse.Orders
+	orders  map[cacheKey]warehouse.Orders
 }
 
-type place struct {
+type cacheKey struct {
 	code     string
 	class    warehouse.Class
 	readOnly bool
 }
 
-// NewWarehouses shares the call budgets through quota; nil knows no budgets, for those who plan and do not call.
+// NewWarehouses shares the call budgets through quota; nil has no budgets, for callers that plan and do not call.
 func NewWarehouses(quota ledger.Quota) *Warehouses {
-	return &Warehouses{quota: quota, transport: jdapi.NewTransport(), kept: map[string]*kept{}, inMemory: map[string]*memory.Warehouse{}}
+	return &Warehouses{quota: quota, transport: jdapi.NewTransport(), cache: map[string]*cached{}, inMemory: map[string]*memory.Warehouse{}}
 }
 
-// reader is all that is lent out of a warehouse that may only read: no type assertion finds a way to write.
+// reader is a warehouse's read-only side: no type assertion finds a way to write.
 type reader struct {
 	warehouse.OrderReader
 	warehouse.Doctor
 }
 
-// Read is Open for those who change nothing there. What it gives has no way to write, and its calls that could are refused
-// before they are sent.
+// Read is Open for callers that change nothing there. Its result has no way to write, and calls that could write are
+// refused before they are sent.
 func (w *Warehouses) Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error) {
-	orders, err := w.keep(s, place{code, class, true})
+	orders, err := w.openCached(s, cacheKey{code, class, true})
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (w *Warehouses) now() time.Time {
 	return time.Now()
 }
 
-// UseTokens has the tokens that are ours to refresh kept by k. Call it before Open.
+// UseTokens sets the keeper of the tokens that are ours to refresh. Call it before Open.
 func (w *Warehouses) UseTokens(k jd.TokenKeeper) { w.tokens = k }
 
 // Authority is the authorisation server of an account.
@@ -111,20 +111,19 @@ func (w *Warehouses) Authority(a *sellerv1.Account) (token.Authority, error) {
 	return jd.NewAuthority(a, os.Getenv, w.Trust, w.transport), nil
 }
 
-// Open gives the warehouse with the ERP's code, for calls of the class. The same version of a set-up gets the same
-// value again; a set-up without a version (not from a Book) gets a new one each time. What the set-up lacks is a
+// Open opens the warehouse with the ERP's code, for calls of the class. The same version of a set-up gets the same
+// value again; a set-up without a version (not from a Registry) gets a new one each time. A gap in the set-up is a
 // fault.Hold. A seller in shadow is refused whatever its caller believes: see seller.Shadows.
 func (w *Warehouses) Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error) {
 	if err := s.Shadowed(w.now()); err != nil {
 		return nil, err
 	}
-	return w.keep(s, place{code, class, false})
+	return w.openCached(s, cacheKey{code, class, false})
 }
 
-// Stock gives all that can be read about stock, kept like Open's. What it gives has no way to write, and serves a seller in
-// shadow too.
+// Stock opens the stock reader, cached like Open's. It has no way to write, and serves a seller in shadow too.
 func (w *Warehouses) Stock(s *seller.Seller, code string) (warehouse.StockReader, error) {
-	orders, err := w.keep(s, place{code, warehouse.Stock, true})
+	orders, err := w.openCached(s, cacheKey{code, warehouse.Stock, true})
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +134,7 @@ func (w *Warehouses) Stock(s *seller.Seller, code string) (warehouse.StockReader
 	return struct{ warehouse.StockReader }{stock}, nil
 }
 
-// SetStock gives what overwrites stock, to a seller whose set-up says that it may be and who is not in shadow.
+// SetStock opens the stock setter, for a seller whose set-up permits it and that is not in shadow.
 func (w *Warehouses) SetStock(s *seller.Seller, code string) (warehouse.StockSetter, error) {
 	if !s.Setup.GetStock().GetSetAtWarehouse() {
 		return nil, fault.Permanent(fault.Reason{
@@ -146,7 +145,7 @@ func (w *Warehouses) SetStock(s *seller.Seller, code string) (warehouse.StockSet
 	if err := s.Shadowed(w.now()); err != nil {
 		return nil, err
 	}
-	orders, err := w.keep(s, place{code, warehouse.Stock, false})
+	orders, err := w.openCached(s, cacheKey{code, warehouse.Stock, false})
 	if err != nil {
 		return nil, err
 	}
@@ -160,17 +159,17 @@ func (w *Warehouses) SetStock(s *seller.Seller, code string) (warehouse.StockSet
 func noStock(s *seller.Seller, code string) error {
 	return fault.Hold(seller.CauseWarehouse(s.Name(), code), fault.Reason{
 		Code: "warehouse.stock", Field: "warehouse",
-		ZH: fmt.Sprintf("仓库 %s 的类型不提供库存接口", code), EN: fmt.Sprintf("warehouse %s is of a kind that tells nothing of stock", code),
+		ZH: fmt.Sprintf("仓库 %s 的类型不提供库存接口", code), EN: fmt.Sprintf("warehouse %s is of a kind without a stock interface", code),
 	})
 }
 
-func (w *Warehouses) keep(s *seller.Seller, at place) (warehouse.Orders, error) {
+func (w *Warehouses) openCached(s *seller.Seller, at cacheKey) (warehouse.Orders, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	k := w.kept[s.Name()]
+	k := w.cache[s.Name()]
 	if k == nil || k.version < s.Version {
-		k = &kept{version: s.Version, orders: map[place]warehouse.Orders{}}
-		w.kept[s.Name()] = k
+		k = &cached{version: s.Version, orders: map[cacheKey]warehouse.Orders{}}
+		w.cache[s.Name()] = k
 	}
 	current := k.version == s.Version && s.Version != 0
 	if orders, ok := k.orders[at]; ok && current {
@@ -186,7 +185,7 @@ func (w *Warehouses) keep(s *seller.Seller, at place) (warehouse.Orders, error) 
 	return orders, nil
 }
 
-func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) {
+func (w *Warehouses) open(s *seller.Seller, at cacheKey) (warehouse.Orders, error) {
 	code := at.code
 	site, _ := s.Warehouse(code)
 	account, _ := s.Account(site.GetAccount())
@@ -198,7 +197,7 @@ func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) 
 		o := jd.Options{Seller: s, Warehouse: code, Class: at.class, ReadOnly: at.readOnly, Env: os.Getenv, Trust: w.Trust, Transport: w.transport, Tokens: w.tokens}
 		if w.quota != nil {
 			o.Limiter = limiter{
-				quota: w.quota, app: app(account), limit: limitOf(account), count: w.Metrics.forAccount(s.Name(), account.Name), returning: &w.returning,
+				quota: w.quota, app: quotaApp(account), limit: limitOf(account), count: w.Metrics.forAccount(s.Name(), account.Name), returning: &w.returning,
 			}
 		}
 		if w.Metrics != nil {
@@ -220,7 +219,7 @@ func (w *Warehouses) open(s *seller.Seller, at place) (warehouse.Orders, error) 
 		return nil, fault.Hold(seller.CauseWarehouse(s.Name(), code), fault.Reason{
 			Code: "warehouse.unknown", Field: "warehouse",
 			ZH: fmt.Sprintf("商家设置中没有可用的仓库 %s，补全后自动继续", code),
-			EN: fmt.Sprintf("the set-up has no usable warehouse %s; it goes on by itself when that is added", code),
+			EN: fmt.Sprintf("the set-up has no usable warehouse %s; the order continues automatically when it is added", code),
 		})
 	}
 }
@@ -232,12 +231,12 @@ func limitOf(a *sellerv1.Account) ledger.Limit {
 	}
 }
 
-// app names what a far side counts calls against: the application, wherever it is asked. Sellers may share one.
-func app(a *sellerv1.Account) string {
+// quotaApp names what a warehouse counts calls against: the application, per address. Sellers may share one.
+func quotaApp(a *sellerv1.Account) string {
 	return a.AppKey + "@" + a.Url
 }
 
-// Close gives turns back that are on their way, and ends idle connections. Calls have ended by then.
+// Close waits for returning permits, and ends idle connections. Calls have ended by then.
 func (w *Warehouses) Close() {
 	w.returning.Wait()
 	w.transport.CloseIdleConnections()

@@ -5,18 +5,18 @@ import (
 	"unicode/utf8"
 )
 
-// suffixes are what names of areas end in, the longer before those that end them.
+// suffixes are the endings of area names, longer ones before their own endings.
 var suffixes = []string{
 	"维吾尔自治区", "壮族自治区", "回族自治区", "特别行政区", "街道办事处", "自治区", "自治州", "自治县", "街道", "地区", "省", "市", "区", "县", "旗", "盟", "州", "镇", "乡",
 }
 
-// What makes another word of a name before it: 市场, 市民, 市政府 of a city; 开发区大道 of any.
+// What follows a name inside another word: 市场, 市民, 市政府 of a city; 开发区大道 of any.
 const (
 	splitsCity = "场民政委府立区中井里集口"
 	splitsAny  = "路街巷弄道"
 )
 
-// ends tells whether a name ends in what areas end in.
+// ends reports whether a name ends in one of suffixes.
 func ends(name string) bool {
 	for _, s := range suffixes {
 		if strings.HasSuffix(name, s) {
@@ -26,7 +26,7 @@ func ends(name string) bool {
 	return false
 }
 
-// short is a name without the suffix; "" for one that has none, or of which too little is left to be a name.
+// short is a name without the suffix; "" for one that has none, or of which too little remains.
 func short(name string) string {
 	for _, s := range suffixes {
 		if stem, ok := strings.CutSuffix(name, s); ok {
@@ -39,13 +39,14 @@ func short(name string) string {
 	return ""
 }
 
-// once is the street without the area at its head, which is sent before it anyway. area goes from the province down.
+// once is the street without the area at its head, which is sent before it anyway. area is ordered from the province
+// down.
 //
-// Only what cannot be anything else is taken off: names from the province down, in their order, of which all but the last
-// may lack their suffix (北京朝阳区), ending with the last one of the area or naming at least two. So 朝阳路 keeps its 朝阳,
-// and a street that says nothing else is left as it is.
+// Only what cannot be anything else is removed: names from the province down, in their order, of which all but the
+// last may lack their suffix (北京朝阳区), ending with the last one of the area or naming at least two. So 朝阳路 keeps its
+// 朝阳, and a street that says nothing else is left as it is.
 func once(street string, area [4]string) string {
-	begins := false // as one of the names does, which hardly any street does
+	begins := false // like one of the names, which hardly any street does
 	for _, name := range area {
 		_, size := utf8.DecodeRuneInString(name)
 		begins = begins || name != "" && strings.HasPrefix(street, name[:size])
@@ -100,12 +101,12 @@ func head(street string, area [4]string) int {
 	return best
 }
 
-// lowest tells whether nothing below the level is given, and it is a county's or a town's.
+// lowest reports whether nothing below the level is given, and it is a county's or a town's.
 func lowest(area [4]string, level int) bool {
 	return level >= 2 && strings.Join(area[level+1:], "") == ""
 }
 
-// stands tells whether a name that ends there is a word of its own, and something follows.
+// stands reports whether a name that ends there is a word of its own, and something follows.
 func stands(street string, end int) bool {
 	rest := street[skip(street, end):]
 	if rest == "" {
@@ -121,7 +122,7 @@ func stands(street string, end int) bool {
 	return true
 }
 
-// skip is the place behind what may stand between two names.
+// skip is the position behind what may stand between two names.
 func skip(street string, at int) int {
 	return len(street) - len(strings.TrimLeft(street[at:], " ,，"))
 }

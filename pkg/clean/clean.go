@@ -1,21 +1,21 @@
-// Package clean takes out of an order what people and their programs type without meaning it: invisible and direction
-// marks, odd blanks, line ends, full-width digits, pictures. It knows no warehouse and no set-up.
+// Package clean removes noise from an order's texts that people and their programs type without meaning it: invisible
+// and direction marks, unusual blanks, line ends, full-width digits, pictures. It knows no warehouse and no set-up.
 //
 // # Why
 //
 // One walk over the message serves every text, so that a field which is added later is never sent with noise in it: a
 // field that this package does not name is an identifier, the strictest kind.
 //
-// What is noise depends on what a text is for:
+// What counts as noise depends on what a text is for:
 //
 //   - A text that people read (names, areas, streets, remarks, invoices) loses its noise wherever it stands.
 //   - A number that people type (telephones, post code, e-mail, tax number) also loses its full-width forms.
-//   - An identifier (codes of goods, shops and carriers, document numbers, batches) loses it at both ends only. Inside it
-//     is refused, because the same text has to come back from the warehouse and match what stands in other systems.
+//   - An identifier (codes of goods, shops and carriers, document numbers, batches) loses it at both ends only. Noise
+//     inside is refused, because the warehouse returns the same text and it must match the text in other systems.
 //
-// Letters, digits and Chinese characters are never lost: a digit that is drawn as a picture (❶, 🅰) becomes what it says.
-// A character that was lost before it came here (U+FFFD) is dropped from remarks and refused elsewhere, because a parcel
-// must not go to a name or a street that lacks one.
+// Letters, digits and Chinese characters are never lost: a digit that is drawn as a picture (❶, 🅰) becomes what it
+// says. A character that was lost before it came here (U+FFFD) is dropped from remarks and refused elsewhere, because
+// a parcel must not go to a name or a street that lacks one.
 package clean
 
 import (
@@ -24,11 +24,11 @@ import (
 	"unicode/utf8"
 )
 
-// what is found in a text, as bits.
-type what uint
+// noiseKind is a set of bits.
+type noiseKind uint
 
 const (
-	invisible what = 1 << iota
+	invisible noiseKind = 1 << iota
 	blanks
 	controls
 	wide
@@ -37,9 +37,9 @@ const (
 	lost
 )
 
-// words say what was found, in the order of the bits.
-var words = []struct {
-	what   what
+// noiseNames are the names of the kinds, in the order of the bits.
+var noiseNames = []struct {
+	what   noiseKind
 	zh, en string
 }{
 	{invisible, "不可见字符", "invisible characters"},
@@ -51,9 +51,9 @@ var words = []struct {
 	{lost, "编码转换中丢失的字符", "characters lost in another encoding"},
 }
 
-func (w what) say() (zh, en string) {
+func (w noiseKind) describe() (zh, en string) {
 	var zhs, ens []string
-	for _, one := range words {
+	for _, one := range noiseNames {
 		if w&one.what != 0 {
 			zhs, ens = append(zhs, one.zh), append(ens, one.en)
 		}
@@ -61,7 +61,7 @@ func (w what) say() (zh, en string) {
 	return strings.Join(zhs, "、"), strings.Join(ens, "; ")
 }
 
-// Text is a text that people read, without noise.
+// Text removes the noise of a text that people read.
 func Text(text string) string {
 	if plain(text) {
 		return text
@@ -70,7 +70,7 @@ func Text(text string) string {
 	return text
 }
 
-// plain tells whether a text of any kind is clean as it stands. Most are, so this must not cost anything.
+// plain reports whether a text of any kind is clean as it is. Most are, so this must be cheap.
 func plain(text string) bool {
 	blank := true // at the beginning
 	for i := 0; i < len(text); i++ {
@@ -97,8 +97,8 @@ func plain(text string) bool {
 	return text == "" || !blank
 }
 
-// noise says what kind of noise r is, 0 for none. The ampersand counts, also where it is left.
-func noise(r rune) what {
+// noise is the kind of noise of r, 0 for none. The ampersand counts, also where it stays.
+func noise(r rune) noiseKind {
 	switch {
 	case r == ' ':
 		return 0
@@ -120,7 +120,7 @@ func noise(r rune) what {
 	return 0
 }
 
-// isFiller tells of letters and marks that draw nothing.
+// isFiller reports letters and marks that draw nothing.
 func isFiller(r rune) bool {
 	switch r {
 	case '\u034F', '\u115F', '\u1160', '\u17B4', '\u17B5', '\u3164', '\uFFA0':
@@ -129,7 +129,7 @@ func isFiller(r rune) bool {
 	return false
 }
 
-// isPicture tells of emoji and their parts, and of letters and digits that are drawn as such.
+// isPicture reports emoji and their parts, and letters and digits that are drawn as pictures.
 func isPicture(r rune) bool {
 	return r >= 0x1F000 && r <= 0x1FBFF || // pictures
 		r >= 0x2600 && r <= 0x27BF || // symbols and dingbats
@@ -139,8 +139,8 @@ func isPicture(r rune) bool {
 		r == 0x2B1B || r == 0x2B1C || r == 0x2B50 || r == 0x2B55
 }
 
-// meant is what a picture says: its digits or its letters, "" for one that says nothing.
-func meant(r rune) string {
+// pictureText is the digits or letters that a picture shows, "" for none.
+func pictureText(r rune) string {
 	digits := func(n rune) string {
 		if n == 10 {
 			return "10"
@@ -166,12 +166,12 @@ func meant(r rune) string {
 	return ""
 }
 
-// scrub takes all noise out of a text, and says what it was. Of a number the full-width forms of all that stands on a
-// keyboard are noise too, and an ampersand is none.
-func scrub(text string, number bool) (string, what) {
+// scrub removes all noise from a text, and returns what it was. In a number the full-width forms of all keyboard
+// characters are noise too, and an ampersand is not.
+func scrub(text string, number bool) (string, noiseKind) {
 	var b strings.Builder
 	b.Grow(len(text))
-	var found what
+	var found noiseKind
 	blank := true
 	write := func(s string) {
 		for i := range len(s) {
@@ -216,15 +216,15 @@ func scrub(text string, number bool) (string, what) {
 				write(" ")
 			}
 		case pictures:
-			write(meant(r))
+			write(pictureText(r))
 		}
 	}
 	return strings.TrimRight(b.String(), " "), found
 }
 
-// identifier takes noise off both ends of an identifier and says what it was. inside is what stands in between and cannot
-// be sent, 0 for nothing.
-func identifier(text string) (trimmed string, found what, inside rune) {
+// identifier removes noise from both ends of an identifier and returns what it was. inside is a character in between
+// that cannot be sent, 0 for none.
+func identifier(text string) (trimmed string, found noiseKind, inside rune) {
 	trimmed = strings.TrimFunc(text, func(r rune) bool {
 		kind := noise(r)
 		if kind&(invisible|blanks|controls) == 0 && r != ' ' {

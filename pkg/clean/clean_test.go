@@ -186,8 +186,7 @@ func TestMaskedAndCipheredTextsAreRecognised(t *testing.T) {
 // noise stands for all that must never be sent.
 const noise = "\u200b\u202d\u2066\ufeff\u00ad\u00a0\u3000\r\n\t\x00\x7f\ufe0f\U000e0041😀☎\ufffd"
 
-// Whatever field an order has, also one that was added yesterday: noise in it is taken out or refused by name, or it is sent to
-// no warehouse.
+// Noise in any field of an order, also one that was added yesterday, is removed or refused.
 func TestNoTextKeepsItsNoise(t *testing.T) {
 	unsent := map[string]bool{"lines[0].name": true, "hold.reason": true}
 	for _, place := range []string{"before", "inside", "behind"} {
@@ -262,7 +261,7 @@ func letters(text string) string {
 	}, text)
 }
 
-// Cleaning twice is cleaning once, keeps all letters and digits in their order, and leaves nothing that is noise.
+// Cleaning is idempotent, keeps all letters and digits in their order, and leaves no noise.
 func FuzzCleaningKeepsWhatIsMeant(f *testing.F) {
 	for _, s := range []string{"", " ", "a  b", "李\u200b四", "\u202d13800000000\u202c", "１２Ａ－", "长安镇😀&", "a\n\r\tb", "\ufeff\u00ad", "𝟘𝟙", "👨‍👩‍👧", noise, "é\u0301", "\xff"} {
 		f.Add(s, "广东省", "东莞市", "长安镇")

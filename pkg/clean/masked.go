@@ -6,7 +6,7 @@ import (
 	"unicode"
 )
 
-// A platform hides a receiver in one of three ways:
+// A platform masks a receiver in one of three ways:
 //   - with stars in place of characters, also wide ones: 王**, 138****8000
 //   - as a token between two signs of ~ $ # @: ~Ab12Cd34==~1~, $name$Ab12Cd34==$1$
 //   - as a token without signs: 24 or more letters and digits in one run, capitals, small ones and digits among them
@@ -15,7 +15,7 @@ var (
 	run     = regexp.MustCompile(`[0-9A-Za-z+/_-]{24,}`)
 )
 
-// Masked tells whether a platform hid text.
+// Masked reports whether a platform masked text.
 func Masked(text string) bool {
 	text = strings.TrimSpace(text)
 	switch {
@@ -34,8 +34,8 @@ func Masked(text string) bool {
 	return false
 }
 
-// Ciphered tells whether what should be a telephone number is a token of a platform's. "转" and "ext" before an extension
-// are none, nor are words such as "null".
+// Ciphered reports whether what should be a telephone number is a platform's token. "转" and "ext" before an extension
+// do not count, nor do words such as "null".
 func Ciphered(number string) bool {
 	var capitals, small, digits int
 	for _, r := range number {

@@ -12,25 +12,25 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// What a text is for. An identifier is the zero value, so that a field which nobody sorted is treated most strictly.
+// use is what a text is for. An identifier is the zero value, so that an unclassified field is treated most strictly.
 type use int
 
 const (
-	identifies use = iota
-	read           // by people
-	number         // typed by people
-	unsent         // goes to no warehouse and selects nothing
+	identifierUse use = iota
+	readUse           // by people
+	typedUse          // typed by people
+	unsentUse         // goes to no warehouse and selects nothing
 )
 
-// uses are the fields that are no identifiers.
+// uses are the fields that are not identifiers.
 var uses = map[protoreflect.FullName]use{
-	"order.v1.Receiver.name": read, "order.v1.Receiver.province": read, "order.v1.Receiver.city": read,
-	"order.v1.Receiver.county": read, "order.v1.Receiver.town": read, "order.v1.Receiver.address": read,
-	"order.v1.Audited.buyer_remark": read, "order.v1.Audited.seller_remark": read,
-	"order.v1.Invoice.title": read, "order.v1.Invoice.content": read,
-	"order.v1.Receiver.mobile": number, "order.v1.Receiver.phone": number, "order.v1.Receiver.email": number,
-	"order.v1.Receiver.postcode": number, "order.v1.Invoice.tax_no": number,
-	"order.v1.Line.name": unsent, "order.v1.Hold.reason": unsent,
+	"order.v1.Receiver.name": readUse, "order.v1.Receiver.province": readUse, "order.v1.Receiver.city": readUse,
+	"order.v1.Receiver.county": readUse, "order.v1.Receiver.town": readUse, "order.v1.Receiver.address": readUse,
+	"order.v1.Audited.buyer_remark": readUse, "order.v1.Audited.seller_remark": readUse,
+	"order.v1.Invoice.title": readUse, "order.v1.Invoice.content": readUse,
+	"order.v1.Receiver.mobile": typedUse, "order.v1.Receiver.phone": typedUse, "order.v1.Receiver.email": typedUse,
+	"order.v1.Receiver.postcode": typedUse, "order.v1.Invoice.tax_no": typedUse,
+	"order.v1.Line.name": unsentUse, "order.v1.Hold.reason": unsentUse,
 }
 
 // mayLose are the texts that may lack a character.
@@ -38,21 +38,21 @@ var mayLose = map[protoreflect.FullName]bool{"order.v1.Audited.buyer_remark": tr
 
 // Result is a cleaned order.
 type Result struct {
-	// Order is the order as it is to be sent: the one that was given when nothing was to be done, else another one.
+	// Order is the order to send: the given one when nothing was to be done, else a copy.
 	Order *orderv1.Audited
-	// Changed says what was changed, field by field.
+	// Changed are the changes, field by field.
 	Changed []*orderv1.Cleaned
-	// Wrong says what cannot be cleaned without changing what it means.
+	// Wrong are faults that cannot be cleaned without changing the meaning.
 	Wrong []fault.Reason
 }
 
-// Order cleans all texts of an order. Doing it again changes nothing. It does not change o.
+// Order cleans all texts of an order. It is idempotent and does not change o.
 //
-// A telephone number that nobody can call is dropped when the other one can be called, and wrong when not; see Callable.
-// An area that is repeated at the head of the street is taken off it.
+// A telephone number that nobody can call is dropped when the other one can be called, else it is wrong; see
+// Callable. An area that is repeated at the head of the street is removed from it.
 func Order(o *orderv1.Audited) Result {
 	r := o.GetReceiver()
-	if !dirty(o.ProtoReflect()) && (r == nil || usable(r.Mobile) && usable(r.Phone) && once(r.Address, area(r)) == r.Address) {
+	if !needsCleaning(o.ProtoReflect()) && (r == nil || usable(r.Mobile) && usable(r.Phone) && once(r.Address, area(r)) == r.Address) {
 		return Result{Order: o}
 	}
 	w := &walk{Result: Result{Order: proto.CloneOf(o)}}
@@ -69,8 +69,8 @@ func Order(o *orderv1.Audited) Result {
 
 func area(r *orderv1.Receiver) [4]string { return [4]string{r.Province, r.City, r.County, r.Town} }
 
-// dirty tells whether a text in m is not plain.
-func dirty(m protoreflect.Message) (yes bool) {
+// needsCleaning reports whether a text in m is not plain.
+func needsCleaning(m protoreflect.Message) (yes bool) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case fd.Kind() == protoreflect.StringKind && fd.IsList():
@@ -81,10 +81,10 @@ func dirty(m protoreflect.Message) (yes bool) {
 			yes = !plain(v.String())
 		case fd.Kind() == protoreflect.MessageKind && fd.IsList():
 			for i, list := 0, v.List(); i < list.Len() && !yes; i++ {
-				yes = dirty(list.Get(i).Message())
+				yes = needsCleaning(list.Get(i).Message())
 			}
 		case fd.Kind() == protoreflect.MessageKind:
-			yes = dirty(v.Message())
+			yes = needsCleaning(v.Message())
 		}
 		return !yes
 	})
@@ -130,23 +130,23 @@ func (w *walk) text(field string, name protoreflect.FullName, text string) (fit 
 	if plain(text) {
 		return text, false
 	}
-	var found what
+	var found noiseKind
 	switch uses[name] {
-	case unsent:
+	case unsentUse:
 		return text, false
-	case identifies:
+	case identifierUse:
 		var inside rune
 		if fit, found, inside = identifier(text); inside != 0 {
 			w.refuse(field, fit, inside)
 		}
 	default:
-		if fit, found = scrub(text, uses[name] == number); found&lost != 0 && !mayLose[name] {
+		if fit, found = scrub(text, uses[name] == typedUse); found&lost != 0 && !mayLose[name] {
 			w.refuse(field, text, utf8.RuneError)
 			found &^= lost
 		}
 	}
 	if found != 0 {
-		zh, en := found.say()
+		zh, en := found.describe()
 		w.changed(field, "characters", "已去除或替换："+zh, "removed or replaced: "+en)
 	}
 	return fit, fit != text
@@ -176,12 +176,13 @@ func (w *walk) changed(field, how, zh, en string) {
 	w.Changed = append(w.Changed, &orderv1.Cleaned{Field: field, What: how, Zh: zh, En: en})
 }
 
-// usable tells whether a telephone number may stay: it is none, can be called, or is hidden, which is another fault.
+// usable reports whether a telephone number may stay: it is empty, can be called, or is masked, which is another
+// fault.
 func usable(number string) bool {
 	return number == "" || Callable(number) || Masked(number) || Ciphered(number)
 }
 
-// phones drops a number that nobody can call beside one that can be.
+// phones drops a number that nobody can call beside one that can be called.
 func (w *walk) phones(r *orderv1.Receiver) {
 	mobile, phone := usable(r.Mobile), usable(r.Phone)
 	drop := func(field string, number *string) {

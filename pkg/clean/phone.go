@@ -5,11 +5,11 @@ import (
 	"unicode/utf8"
 )
 
-// Callable tells whether somebody may answer under what stands in text. It refuses only what is certainly no number, as
-// "无", "0", "1380000" and one digit over and over: forms that it does not know may still be somebody's.
+// Callable reports whether somebody may answer under what stands in text. It refuses only what is certainly no
+// number, such as "无", "0", "1380000" and one repeated digit: unknown forms may still be somebody's.
 //
-// It takes mobiles and land lines of the mainland with and without their area code, extensions behind a dash or 转, Hong
-// Kong, Macau and Taiwan, numbers abroad, 400 and 800, and 95xxx. Of several numbers in one text one is enough.
+// It accepts mainland mobiles and land lines with and without their area code, extensions behind a dash or 转, Hong
+// Kong, Macau and Taiwan, numbers abroad, 400 and 800, and 95xxx. One number among several in a text is enough.
 func Callable(text string) bool {
 	for {
 		end := strings.IndexFunc(text, func(r rune) bool { return strings.ContainsRune("/／\\、,，;；|或", r) })
@@ -24,11 +24,11 @@ func Callable(text string) bool {
 	}
 }
 
-// maxExtension is the most digits of an extension, and of what a platform puts behind a number of its own.
+// maxExtension is the most digits of an extension, and of what a platform appends to a number of its own.
 const maxExtension = 6
 
-// callableOne tells it of a text without signs between numbers. Its groups of digits are one number, of which the last may
-// be an extension; or each is one.
+// callableOne decides for a text without signs between numbers. Its groups of digits are one number, of which the
+// last may be an extension; or each is one.
 func callableOne(text string) bool {
 	var digits [32]byte
 	var ends [32]int // where the groups end
@@ -51,7 +51,7 @@ func callableOne(text string) bool {
 	begin := 0
 	for g := range groups {
 		end := ends[g]
-		if n-end <= maxExtension && dialled(string(digits[:end]), plus) || end-begin >= 7 && dialled(string(digits[begin:end]), false) {
+		if n-end <= maxExtension && dialable(string(digits[:end]), plus) || end-begin >= 7 && dialable(string(digits[begin:end]), false) {
 			return true
 		}
 		begin = end
@@ -59,8 +59,8 @@ func callableOne(text string) bool {
 	return false
 }
 
-// dialled tells whether digits are a number that can be dialled. abroad says that a country's code comes first.
-func dialled(digits string, abroad bool) bool {
+// dialable reports whether digits can be dialled. abroad says that a country's code comes first.
+func dialable(digits string, abroad bool) bool {
 	if rest, ok := strings.CutPrefix(digits, "00"); ok {
 		digits, abroad = rest, true
 	}
@@ -91,5 +91,5 @@ func mainland(d string) bool {
 	return n == 7 || n == 8 || n == 10 && (d[:3] == "400" || d[:3] == "800") // without the area code; Hong Kong and Macau
 }
 
-// elsewhere is a number abroad whose country's code has no sign before it.
+// elsewhere is a number abroad whose country code has no sign before it.
 func elsewhere(d string) bool { return len(d) >= 9 && len(d) <= 15 && d[0] != '0' && d[0] != '1' }

@@ -6,14 +6,14 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// Marked tells whether a field's .proto marks it as personal (debug_redact).
+// Marked reports whether a field's .proto marks it as personal (debug_redact).
 func Marked(field protoreflect.FieldDescriptor) bool {
 	options, ok := field.Options().(*descriptorpb.FieldOptions)
 	return ok && options.GetDebugRedact()
 }
 
-// Of is the people's data in a message: the texts that its .proto marks as personal, told apart by their names. Other
-// texts may be shown, unless they are sentences, which may quote anything.
+// Of is the people's data in a message: the texts that its .proto marks as personal, distinguished by their names.
+// Other texts may be shown, unless they are sentences, which may quote anything.
 func Of(m proto.Message) Data {
 	var d Data
 	if m != nil {

@@ -17,7 +17,7 @@ func TestWhatAMessageMarksIsHidden(t *testing.T) {
 	if want := "SO-20261130001/2754381920561: *** *** 浙江省*** 商品4418000000001龙井茶 *** ***"; got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
-	// A sentence is no number, whatever stands in it, and neither is a number that holds a telephone's.
+	// A sentence is not a number, whatever it contains, and neither is a number that contains a telephone's.
 	f := &orderv1.Failed{Ref: &orderv1.Ref{OutboundNo: "A1"}, Reason: &orderv1.Reason{RemoteText: "13800000000", Code: "x"}}
 	if got := personal.Of(f).Hide("A1: 13800000000"); got != "A1: ***" {
 		t.Error(got)

@@ -1,12 +1,12 @@
-// Package personal hides people's data in text that others wrote: a warehouse that quotes an order in its refusal, a body
-// that cannot be read, a line that an earlier build stored. It knows no document and no warehouse.
+// Package personal hides people's data in text that others wrote: a warehouse that quotes an order in its refusal, a
+// body that cannot be read, a line that an earlier build stored. It knows no document and no warehouse.
 //
 // # Why
 //
 // A remote quotes what it was sent as it likes: a phone number with blanks, half of an address, a name inside a
-// sentence. So whole values are not enough. Hide looks for digits in a row whoever's they are, and, where the data of
-// the call is known, for any part of it that is long enough not to be an accident. It rather hides too much: the code
-// and our own words say what to do, the remote's are a help.
+// sentence. So whole values are not enough. Hide looks for any digits in a row and, where the data of the call is
+// known, for any part of it that is long enough not to be an accident. It rather hides too much: the code and our own
+// text say what to do, the remote's text is extra help.
 package personal
 
 import (
@@ -25,34 +25,34 @@ const (
 	minDigits = 7
 	// maxGap is how many blanks and dashes may stand between two digits of one number.
 	maxGap = 2
-	// How much of a value has to stand in a text for it to be hidden. A Chinese character weighs 2, a letter or a digit 1.
+	// How much of a value has to be in a text to be hidden. A Chinese character weighs 2, a letter or a digit 1.
 	phoneWeight, addressWeight, remarkWeight = 4, 6, 8
 	// minKnown is the least weight of a value that may be shown.
 	minKnown = 4
 )
 
-// Data is what is known of the people that a text may quote. The zero value knows nobody: digits and e-mail addresses are
-// hidden all the same.
+// Data is the known data of the people that a text may quote. The zero value has none: digits and e-mail addresses
+// are hidden all the same.
 type Data struct {
-	// Names are hidden whole, or in part when they are long; Phones from four digits of them; Addresses (also e-mail) and
+	// Names are hidden whole, or in part when they are long; Phones from four digits on; Addresses (also e-mail) and
 	// Remarks wherever a piece of them is quoted.
 	Names, Phones, Addresses, Remarks []string
-	// Known are nobody's data and may be shown although they hold digits: numbers of documents and goods, areas.
+	// Known are not personal and may be shown although they contain digits: numbers of documents and goods, areas.
 	Known []string
 }
 
 var (
 	email = regexp.MustCompile(`[\pL\pN._%+-]+[@＠][\pL\pN-]+([.．][\pL\pN-]+)+`)
-	// number is what documents and goods are called by: no text that may quote something.
+	// number matches numbers of documents and goods, which quote nothing.
 	number = regexp.MustCompile(`^[0-9A-Za-z._/#:-]{1,200}$`)
-	// date is a time as programs write it, which is no telephone number.
+	// date matches a program's timestamp, which is no telephone number.
 	date = regexp.MustCompile(`\b(19|20)\d\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?\b`)
 )
 
-// Hide is text with Mask in place of e-mail addresses and of seven or more digits in a row.
+// Hide replaces e-mail addresses and seven or more digits in a row by Mask.
 func Hide(text string) string { return Data{}.Hide(text) }
 
-// Hide is text with Mask in place of whatever may be personal.
+// Hide replaces everything that may be personal by Mask.
 func (d Data) Hide(text string) string {
 	if text == "" {
 		return ""
@@ -61,7 +61,7 @@ func (d Data) Hide(text string) string {
 	t.mark(email.FindAllStringIndex(text, -1))
 	t.keep(date.FindAllStringIndex(text, -1))
 	for _, v := range d.Known {
-		if !d.within(v) {
+		if !d.holdsPersonal(v) {
 			t.keepValue(v)
 		}
 	}
@@ -81,11 +81,11 @@ func (d Data) Hide(text string) string {
 	return t.String()
 }
 
-// In tells whether text quotes any of the names, telephone numbers and addresses.
+// In reports whether text quotes any of the names, telephone numbers and addresses.
 func (d Data) In(text string) bool {
 	t := newText(text)
 	for _, v := range d.Known {
-		if !d.within(v) {
+		if !d.holdsPersonal(v) {
 			t.keepValue(v)
 		}
 	}
@@ -101,8 +101,8 @@ func (d Data) In(text string) bool {
 	return slices.Contains(t.hidden, true)
 }
 
-// within tells whether a name or a telephone number stands in a value that is said to be nobody's.
-func (d Data) within(value string) bool {
+// holdsPersonal reports whether a supposedly public value contains a name or a telephone number.
+func (d Data) holdsPersonal(value string) bool {
 	v := string(folded(value))
 	for _, p := range slices.Concat(d.Names, d.Phones) {
 		if f := folded(p); len(f) > 1 && strings.Contains(v, string(f)) {
@@ -112,7 +112,7 @@ func (d Data) within(value string) bool {
 	return false
 }
 
-// Error is err with whatever may be personal hidden in its text. What it wraps is found by errors.Is and errors.As as
+// Error is err with everything that may be personal hidden in its text. errors.Is and errors.As find what it wraps as
 // before.
 func (d Data) Error(err error) error {
 	if err == nil {
@@ -122,28 +122,28 @@ func (d Data) Error(err error) error {
 	if shown == err.Error() {
 		return err
 	}
-	return &hiding{shown, err}
+	return &redactedError{shown, err}
 }
 
-type hiding struct {
+type redactedError struct {
 	shown string
 	err   error
 }
 
-func (h *hiding) Error() string { return h.shown }
+func (h *redactedError) Error() string { return h.shown }
 
-// Is and As stand in place of Unwrap, which would hand out the text.
-func (h *hiding) Is(target error) bool { return errors.Is(h.err, target) }
-func (h *hiding) As(target any) bool   { return errors.As(h.err, target) }
+// Is and As replace Unwrap, which would reveal the text.
+func (h *redactedError) Is(target error) bool { return errors.Is(h.err, target) }
+func (h *redactedError) As(target any) bool   { return errors.As(h.err, target) }
 
-// text is a text on its way to being shown.
+// text is a text being redacted.
 type text struct {
 	runes []rune
 	// offset of each rune, in bytes.
 	offset []int
 	hidden []bool
 	kept   []bool
-	// letters are the letters and digits among the runes, folded, at is where each stands.
+	// letters are the folded letters and digits among the runes, at is the position of each.
 	letters []rune
 	at      []int
 }
@@ -189,7 +189,7 @@ func (t *text) each(places [][]int, f func(i int)) {
 func (t *text) mark(places [][]int) { t.each(places, func(i int) { t.hidden[i] = true }) }
 func (t *text) keep(places [][]int) { t.each(places, func(i int) { t.kept[i] = true }) }
 
-// keepValue keeps a value where it stands as a word of its own, unless that is hidden already.
+// keepValue keeps a value where it stands as a word of its own, unless it is hidden already.
 func (t *text) keepValue(value string) {
 	v := folded(value)
 	if weigh(v) < minKnown || strings.ContainsFunc(value, unicode.IsDigit) && !number.MatchString(value) {
@@ -202,7 +202,7 @@ func (t *text) keepValue(value string) {
 	})
 }
 
-// hideName hides a name: whole, and a part of it when it is long. A single character says nothing.
+// hideName hides a name: whole, and a part of it when it is long. A single character reveals nothing.
 func (t *text) hideName(name string) {
 	v := folded(name)
 	if len(v) < 2 {
@@ -212,23 +212,23 @@ func (t *text) hideName(name string) {
 	t.hideParts(name, addressWeight)
 }
 
-// places calls f for where v stands, from its first to its last rune. As a word: Latin letters and digits of v do not go
-// on in the text.
+// places calls f for each position of v, from its first to its last rune. word: Latin letters and digits of v must
+// not continue in the text.
 func (t *text) places(v []rune, word bool, f func(from, to int)) {
 	for i := 0; i+len(v) <= len(t.letters); i++ {
 		if !equal(t.letters[i:i+len(v)], v) {
 			continue
 		}
 		from, to := t.at[i], t.at[i+len(v)-1]
-		if word && (goesOn(v[0], t.runes, from-1) || goesOn(v[len(v)-1], t.runes, to+1)) {
+		if word && (continuesWord(v[0], t.runes, from-1) || continuesWord(v[len(v)-1], t.runes, to+1)) {
 			continue
 		}
 		f(from, to)
 	}
 }
 
-// goesOn tells whether a word that ends with r goes on with the rune at i.
-func goesOn(r rune, runes []rune, i int) bool {
+// continuesWord reports whether a word that ends with r continues with the rune at i.
+func continuesWord(r rune, runes []rune, i int) bool {
 	if i < 0 || i >= len(runes) || unicode.Is(unicode.Han, r) {
 		return false
 	}
@@ -253,7 +253,7 @@ func (t *text) hide(from, to int) {
 	}
 }
 
-// hideParts hides each piece of value that weighs enough, whatever blanks and signs stand in it here or there.
+// hideParts hides each piece of value that weighs enough, whatever blanks and signs are in it.
 func (t *text) hideParts(value string, enough int) {
 	v := folded(value)
 	heads, tails := map[string]bool{}, map[string]bool{}
@@ -278,8 +278,9 @@ func (t *text) hideParts(value string, enough int) {
 	}
 }
 
-// head is the length of the shortest beginning of letters that weighs enough, tail that of the shortest end; 0 when all of
-// them do not. Two texts that share enough in a row share the heads and tails of its parts, which together cover it.
+// head is the length of the shortest beginning of letters that weighs enough, tail that of the shortest end; 0 when
+// all of them do not. Two texts that share enough in a row share the heads and tails of its parts, which together
+// cover it.
 func head(letters []rune, enough int) int {
 	w := 0
 	for i, r := range letters {
@@ -300,7 +301,7 @@ func tail(letters []rune, enough int) int {
 	return 0
 }
 
-// hideDigits hides what may be a number to call: digits with nothing but a few blanks and dashes between them.
+// hideDigits hides what may be a telephone number: digits with nothing but a few blanks and dashes between them.
 func (t *text) hideDigits() {
 	first, last, digits := -1, -1, 0
 	end := func() {
@@ -332,7 +333,7 @@ func (t *text) hideDigits() {
 	end()
 }
 
-// fold makes one of the many ways to write a letter or digit; false for blanks and signs, which are left out.
+// fold normalises the many forms of a letter or digit; false for blanks and signs, which are left out.
 func fold(r rune) (rune, bool) {
 	if r >= '！' && r <= '～' { // full-width
 		r -= '！' - '!'

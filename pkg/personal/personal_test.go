@@ -22,7 +22,7 @@ func TestDigitsAndMailAreHiddenWhoeverTheyBelongTo(t *testing.T) {
 		"写信到 zhang.san@example.com 也可以":       "写信到 *** 也可以",
 		"写信到 zhang＠example．com":               "写信到 ***",
 		"8888 8888 或 138\u00a00000\u20110000": "*** 或 ***",
-		// These are nobody's.
+		// These are not personal.
 		"code 10500, line 3, 6 digits 123456":                                "code 10500, line 3, 6 digits 123456",
 		"in JD's time it is 2026-11-30 10:00:00":                             "in JD's time it is 2026-11-30 10:00:00",
 		"since 2026-11-30T10:00:00.123456789+08:00":                          "since 2026-11-30T10:00:00.123456789+08:00",

@@ -1,4 +1,4 @@
-// Package secret is a text that does not show. It knows neither where secrets come from nor what they open.
+// Package secret provides a string that prints as ***. It knows neither where secrets come from nor what they open.
 package secret
 
 import (
@@ -6,19 +6,19 @@ import (
 	"io"
 )
 
-// Mask is what is printed in a secret's place.
+// Mask is printed in place of a secret.
 const Mask = "***"
 
-// Text prints as Mask whatever is done to print it, also inside other values.
+// Text prints as Mask however it is printed, also inside other values.
 type Text struct {
-	// A pointer, because fmt and the like read fields of fields without asking Format.
+	// A pointer, because fmt and others read fields of fields without calling Format.
 	text *string
 }
 
 // New hides text.
 func New(text string) Text { return Text{&text} }
 
-// Reveal is the text itself, for signing, sealing and sending only.
+// Reveal returns the string itself, for signing, sealing and sending only.
 func (t Text) Reveal() string {
 	if t.text == nil {
 		return ""
@@ -26,10 +26,10 @@ func (t Text) Reveal() string {
 	return *t.text
 }
 
-// Empty tells whether there is nothing to hide.
+// Empty reports whether the string is empty.
 func (t Text) Empty() bool { return t.Reveal() == "" }
 
-// Equal tells whether both hide the same text.
+// Equal reports whether both hide the same string.
 func (t Text) Equal(other Text) bool { return t.Reveal() == other.Reveal() }
 
 // Format prints the mask for each verb.

@@ -10,12 +10,12 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// Breaker tells when a far side that keeps failing for a seller should be left alone.
+// Breaker decides when a warehouse that keeps failing for a seller should get no more calls.
 //
 // # Why
 //
-// It only trips. The open state is the seller's Pause, which all replicas share and operators see; probing and closing
-// is done there. That is why no breaker library fits: they keep the state to themselves.
+// It only trips. The open state is the seller's Pause, which all replicas share and operators see; probing and
+// closing are done there. That is why no breaker library fits: they keep the state to themselves.
 type Breaker struct {
 	after int
 	mu    sync.Mutex
@@ -30,10 +30,10 @@ func NewBreaker(after int) *Breaker {
 	return &Breaker{after: after, runs: map[string]int{}}
 }
 
-// Report takes the outcome of a call to the far side and tells whether the seller is to be paused, and by whose
-// judgement: at once when the credential is no longer taken, else after a run of calls that failed without any word of
-// the far side's in between. A lost answer is a failure, a refusal in the far side's words is not, and what never left
-// the house (held, too early) or was cut off by ourselves is neither.
+// Report takes the result of a call to the warehouse and returns whether, and by whom, the seller is to be paused: at
+// once when the credential is no longer accepted, else after a run of failed calls without any answer of the
+// warehouse in between. A lost answer is a failure, a refusal in the warehouse's words is not. A call that was never
+// sent (held, too early) or that we cancelled ourselves is neither.
 func (b *Breaker) Report(seller string, err error) (by sellerv1.Paused_By, trip bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

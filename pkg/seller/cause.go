@@ -6,8 +6,8 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// What an order may wait for. A cause names the thing to mend, so that mending it releases exactly what waited for it.
-// The list, with what to do about each, stands in docs/events.md.
+// What an order may wait for. A cause names the thing to fix, so that fixing it releases exactly what waited for it.
+// The list, with what to do about each, is in docs/events.md.
 const (
 	causeSeller        = "seller"
 	causeShop          = "shop"
@@ -32,7 +32,7 @@ const (
 	causeTwin          = "twin"
 )
 
-// CauseKinds are what causes begin with, up to the colon.
+// CauseKinds are the kinds of causes: the part before the colon.
 func CauseKinds() []string {
 	return []string{
 		causeSeller, causeShop, causeWarehouse, causeShopWarehouse, causeCarrier, causeCategory, causePermission, causeToken,
@@ -45,40 +45,40 @@ func cause(kind, seller string, rest ...string) string {
 	return kind + ":" + strings.Join(append([]string{seller}, rest...), "/")
 }
 
-// CauseUnknown waits for a set-up of this name.
+// CauseUnknown waits for a set-up of that name.
 func CauseUnknown(seller string) string { return cause(causeSeller, seller) }
 
 // CauseShop waits for the shop to be in the set-up.
 func CauseShop(seller, shop string) string { return cause(causeShop, seller, shop) }
 
-// CauseWarehouse waits for the warehouse to be in the set-up, with all that it needs.
+// CauseWarehouse waits for the set-up to have the warehouse, with all that it needs.
 func CauseWarehouse(seller, warehouse string) string { return cause(causeWarehouse, seller, warehouse) }
 
-// CauseShopWarehouse waits for the shop to be let use the warehouse.
+// CauseShopWarehouse waits for the shop's permission to use the warehouse.
 func CauseShopWarehouse(seller, shop, warehouse string) string {
 	return cause(causeShopWarehouse, seller, shop, warehouse)
 }
 
-// CauseBooking waits for the shop not to be booked from the flow: its orders are the warehouse's own.
+// CauseBooking waits until the shop is no longer booked from the flow: its orders are the warehouse's own.
 func CauseBooking(seller, shop string) string { return cause(causeBooking, seller, shop) }
 
-// CauseFlow waits for the set-up to name a flow that tells every movement.
+// CauseFlow waits for the set-up to name a flow that has every movement.
 func CauseFlow(seller string) string { return cause(causeFlow, seller) }
 
-// CauseCarrier waits for the far side's number of the ERP's carrier.
+// CauseCarrier waits for the warehouse's number of the ERP's carrier.
 func CauseCarrier(seller, carrier string) string { return cause(causeCarrier, seller, carrier) }
 
-// CauseCategory waits for the far side's number of the ERP's category.
+// CauseCategory waits for the warehouse's number of the ERP's category.
 func CauseCategory(seller, category string) string { return cause(causeCategory, seller, category) }
 
-// CausePermission waits for the far side to grant what is needed; an operator says when it did.
+// CausePermission waits for the warehouse to grant what is needed; an operator says when it did.
 func CausePermission(seller, what string) string { return cause(causePermission, seller, what) }
 
-// CauseToken waits for the far side to take the account's credential again.
+// CauseToken waits until the warehouse accepts the account's credential again.
 func CauseToken(seller, account string) string { return cause(causeToken, seller, account) }
 
-// CauseAccount waits for the account's calls to reach the remote's gateway and to be understood there: its URL, or the
-// gateway itself.
+// CauseAccount waits until the account's calls reach the warehouse's gateway and are understood there: its URL, or
+// the gateway itself, is wrong.
 func CauseAccount(seller, account string) string { return cause(causeAccount, seller, account) }
 
 // What a CauseNumber is about.
@@ -89,17 +89,17 @@ const (
 	NumberDepartment = "department"
 )
 
-// CauseNumber waits for the remote to know, and to have enabled, the number that the set-up gives for one of the ERP's
-// codes (of a department: for an account).
+// CauseNumber waits until the warehouse knows, and has enabled, the number that the set-up gives for one of the ERP's
+// codes (for a department: for an account).
 func CauseNumber(seller, what, code string) string { return cause(causeNumber, seller, what, code) }
 
 // CausePause waits for the seller to be resumed.
 func CausePause(seller string) string { return cause(causePause, seller) }
 
-// CauseTrial waits for the end of the seller's trial: the order is not one of those that go.
+// CauseTrial waits for the end of the seller's trial: the order is not among those that are sent.
 func CauseTrial(seller string) string { return cause(causeTrial, seller) }
 
-// CauseHold waits for an operator: the ERP, or the order's shop, asked for it.
+// CauseHold waits for an operator: the ERP, or the order's shop, asked for the hold.
 func CauseHold(seller, outboundNo string) string { return cause(causeHold, seller, outboundNo) }
 
 // CauseReceiver waits for a receiver in plain text.
@@ -108,22 +108,22 @@ func CauseReceiver(seller, outboundNo string) string { return cause(causeReceive
 // CauseCancel waits for the end of the order that this one supersedes.
 func CauseCancel(seller, superseded string) string { return cause(causeCancel, seller, superseded) }
 
-// CauseOperator waits for a person to say what is to be done, after every attempt failed.
+// CauseOperator waits for a person to decide, after every attempt failed.
 func CauseOperator(seller, outboundNo string) string { return cause(causeOperator, seller, outboundNo) }
 
-// CauseShadow waits for a person to say that the ERP's own program did not send the order and no longer will.
+// CauseShadow waits for a person to confirm that the ERP's own program did not send the order and no longer will.
 func CauseShadow(seller, outboundNo string) string { return cause(causeShadow, seller, outboundNo) }
 
-// CauseIdentity waits for the set-up to name the account again under which the order was sent, or for a person to say that
-// nothing of it lives there.
+// CauseIdentity waits for the set-up to name the account again under which the order was sent, or for a person to
+// confirm that nothing of it exists there.
 func CauseIdentity(seller, outboundNo string) string { return cause(causeIdentity, seller, outboundNo) }
 
-// CauseTwin waits for the account to be this seller's only.
+// CauseTwin waits until the account belongs to this seller only.
 func CauseTwin(seller, account string) string { return cause(causeTwin, seller, account) }
 
-// Cleared tells whether cause is one that s no longer has, so that what waited for it can go on. It is false for
-// causes of other sellers, and for those of which no set-up tells whether they are gone: an operator's hold, a receiver, a
-// cancel, a permission, an account, a number.
+// Cleared reports whether s no longer has the cause, so that what waited for it can continue. It is false for causes
+// of other sellers, and for those that no set-up can clear: an operator's hold, a receiver, a cancel, a permission,
+// an account, a number.
 func (s *Seller) Cleared(cause string) bool {
 	kind, rest, _ := strings.Cut(cause, ":")
 	name, code, _ := strings.Cut(rest, "/")
@@ -144,8 +144,8 @@ func (s *Seller) Cleared(cause string) bool {
 	case causeWarehouse:
 		_, cleared = s.Warehouse(code)
 	case causeShopWarehouse:
-		// Both codes are the ERP's and may have slashes of their own. Where two splits make sense, going on too early
-		// only means being held again.
+		// Both codes are the ERP's and may contain slashes. Where two splits make sense, continuing too early only
+		// means being held again.
 		for i := range len(code) {
 			cleared = cleared || code[i] == '/' && s.MayUse(code[:i], code[i+1:])
 		}
@@ -154,7 +154,7 @@ func (s *Seller) Cleared(cause string) bool {
 	case causeCategory:
 		_, cleared = s.Category(code)
 	case causeToken:
-		// Whether the credential is good is found out by the probe that ends the pause.
+		// The probe that ends the pause finds out whether the credential is good.
 		_, known := s.Account(code)
 		cleared = known && s.Pause == nil
 	case causePause:

@@ -11,7 +11,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// Unknown is the fault of work for a seller that was never applied.
+// Unknown is the error for work of a seller that was never applied.
 func Unknown(name string) error {
 	return fault.Hold(CauseUnknown(name), fault.Reason{
 		Code: "seller.unknown", Field: "seller",
@@ -20,7 +20,7 @@ func Unknown(name string) error {
 	})
 }
 
-// Paused is the fault of work for s while it is paused, nil when it is not.
+// Paused is the error for work of s while it is paused, nil when it is not.
 func (s *Seller) Paused() error {
 	if s.Pause == nil {
 		return nil
@@ -28,12 +28,12 @@ func (s *Seller) Paused() error {
 	return fault.Hold(CausePause(s.Name()), fault.Reason{
 		Code: "seller.paused", Field: "seller",
 		ZH: fmt.Sprintf("商家 %s 已暂停，恢复后自动继续：%s", s.Name(), s.Pause.Reason),
-		EN: fmt.Sprintf("seller %s is paused and goes on when it is resumed: %s", s.Name(), s.Pause.Reason),
+		EN: fmt.Sprintf("seller %s is paused and continues when it is resumed: %s", s.Name(), s.Pause.Reason),
 	})
 }
 
-// Check tells what of o the set-up cannot serve, the first finding of Findings; nil when it can. released are causes
-// which an operator overruled for this order.
+// Check returns the first of Findings that is not overruled; nil when the set-up can serve o. released are causes
+// that an operator overruled for this order.
 func (s *Seller) Check(o *orderv1.Audited, released ...string) error {
 	for _, err := range s.Findings(o) {
 		overruled := false
@@ -47,8 +47,8 @@ func (s *Seller) Check(o *orderv1.Audited, released ...string) error {
 	return nil
 }
 
-// Findings tells all that the set-up cannot serve of o, nil when it can. Each is a fault.Hold with a fault.Reason,
-// because each goes on by itself once the set-up is mended; a hold waits for an operator and comes last.
+// Findings are all reasons why the set-up cannot serve o, nil when it can. Each is a fault.Hold with a fault.Reason,
+// because the order continues automatically once the set-up is fixed; an operator's hold comes last.
 //
 // Pauses and trials are not part of it: they are not about the order.
 func (s *Seller) Findings(o *orderv1.Audited) []error {
@@ -91,7 +91,7 @@ func (s *Seller) Findings(o *orderv1.Audited) []error {
 		}
 	}
 	for i, line := range o.Lines {
-		// The far side also takes the ERP's own code of goods, so a line without a category is its to judge.
+		// The warehouse also accepts the ERP's own goods code, so it decides about a line without a category.
 		if line.WarehouseGoodsNo != "" || line.Category == "" {
 			continue
 		}
@@ -110,7 +110,7 @@ func (s *Seller) Findings(o *orderv1.Audited) []error {
 	return found
 }
 
-// holdReason is why the ERP asked for a hold, for everybody to read: without what it says of the receiver.
+// holdReason is the ERP's reason for a hold, for everybody to read: without the receiver's data.
 func holdReason(o *orderv1.Audited) string {
 	rest := proto.CloneOf(o)
 	rest.Hold = nil

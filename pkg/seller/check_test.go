@@ -94,7 +94,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestACauseIsClearedByWhatMendsIt(t *testing.T) {
+func TestACauseIsClearedByItsFix(t *testing.T) {
 	s := acmeSeller(t)
 	for cause, want := range map[string]bool{
 		seller.CauseUnknown("acme"):                      true,
@@ -156,7 +156,7 @@ func TestBreaker(t *testing.T) {
 		{"waiting and holding are neither", []error{broken, fault.RetryAfter(1, broken), fault.Hold("x", broken), broken}, 0},
 		{"what a shutdown cut off is neither", []error{broken, broken, fault.Unknown(context.Canceled)}, 0},
 		{"a token trips at once", []error{fault.Hold("token:s/a", warehouse.ErrToken)}, sellerv1.Paused_BY_TOKEN},
-		{"after tripping it counts anew", []error{broken, broken, broken, broken, broken}, 0},
+		{"after tripping it counts again", []error{broken, broken, broken, broken, broken}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := seller.NewBreaker(3)

@@ -10,9 +10,10 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// Identity names whom the far side knows an account's documents under: two accounts of one identity see each other's. Of
-// the application's key only a digest is in it, because it is told in events, which go to whoever runs the ERP. Where the
-// far side is reached (url) is no part of it: it is another way to the same documents.
+// Identity names the owner of an account's documents as the warehouse knows it: two accounts with one identity see
+// each other's documents. It holds only a digest of the application's key, because it is published in events, which
+// reach whoever runs the ERP. The warehouse's address (url) is not part of it: it is another way to the same
+// documents.
 func Identity(a *sellerv1.Account) string {
 	switch a.GetKind() {
 	case sellerv1.Account_KIND_JD:
@@ -25,19 +26,20 @@ func Identity(a *sellerv1.Account) string {
 	}
 }
 
-// IdentityOf is that of the account of a warehouse, by the ERP's code; "" when the set-up lacks either.
+// IdentityOf is the identity of the account of a warehouse, by the ERP's code; "" when the set-up lacks either.
 func (s *Seller) IdentityOf(warehouse string) string {
 	w, _ := s.Warehouse(warehouse)
 	a, _ := s.Account(w.GetAccount())
 	return Identity(a)
 }
 
-// shareable are the identities of a set-up that no other seller may have: those of far sides outside of this process.
-func shareable(setup *sellerv1.Setup) []string {
+// exclusiveIdentities are the identities of a set-up that no other seller may have: those of warehouses outside of
+// this process.
+func exclusiveIdentities(setup *sellerv1.Setup) []string {
 	var ids []string
 	for _, a := range setup.GetAccounts() {
 		if a.GetKind() == sellerv1.Account_KIND_JD && a.AppKey != "" && a.Department != "" && a.VendorSource != "" {
-			if id := Identity(a); !slices.Contains(ids, id) { // a seller may have several accounts of one
+			if id := Identity(a); !slices.Contains(ids, id) { // a seller may have several accounts of one identity
 				ids = append(ids, id)
 			}
 		}
@@ -45,22 +47,23 @@ func shareable(setup *sellerv1.Setup) []string {
 	return ids
 }
 
-// shared finds the accounts of a set-up that would take the identity of another seller's. Of a pair that stands already,
-// from before this was refused, the later seller may be changed otherwise; the earlier one would become the later one.
-func (b *Registry) shared(setup *sellerv1.Setup) Faults {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
+// identityFaults finds the accounts of a set-up that would take another seller's identity. When a pair exists
+// already, from before this was refused, the later seller may be changed otherwise; the earlier one may not, because
+// it would become the later one.
+func (r *Registry) identityFaults(setup *sellerv1.Setup) Faults {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	var had []string
-	if was := b.sellers[setup.Name]; was != nil {
-		had = shareable(was.Setup)
+	if was := r.sellers[setup.Name]; was != nil {
+		had = exclusiveIdentities(was.Setup)
 	}
 	var faults Faults
 	for i, a := range setup.Accounts {
 		id := Identity(a)
-		if slices.Contains(had, id) && b.first(id) != setup.Name || !slices.Contains(shareable(setup), id) {
+		if slices.Contains(had, id) && r.firstOf(id) != setup.Name || !slices.Contains(exclusiveIdentities(setup), id) {
 			continue
 		}
-		for _, other := range b.sharing[id] {
+		for _, other := range r.byIdentity[id] {
 			if other == setup.Name {
 				continue
 			}
@@ -74,58 +77,58 @@ func (b *Registry) shared(setup *sellerv1.Setup) Faults {
 	return faults
 }
 
-// share notes that a seller's set-up changed, and tells of every seller concerned who had its identities before. The
-// caller holds b.mu.
+// indexIdentities records that a seller's set-up changed, and updates Twins of every seller concerned. The caller
+// holds r.mu.
 //
 // # Why
 //
-// Apply refuses a second seller of one identity, but a store may hold a pair from before it did, or two that were applied
-// at the same moment. The later one's orders are then held: what it would find under its number may be the other's, and
-// each of them told as accepted although nobody has it. To hold is safe, seen at once, and ends by itself. The earlier one
-// goes on: it was there when nobody shared.
-func (b *Registry) share(name string, was, now *Seller) {
+// Put refuses a second seller with the same identity, but a store may hold a pair from before it did, or two that
+// were applied at the same moment. The later seller's orders are then held: a document found under its number may be
+// the other's, and would be reported as accepted although the warehouse does not have it. Holding is safe, visible at
+// once, and ends automatically. The earlier seller continues: it was there when nobody shared.
+func (r *Registry) indexIdentities(name string, was, now *Seller) {
 	var ids []string
 	if was != nil {
-		ids = shareable(was.Setup)
+		ids = exclusiveIdentities(was.Setup)
 	}
 	for _, id := range ids {
-		if b.sharing[id] = slices.DeleteFunc(b.sharing[id], func(n string) bool { return n == name }); len(b.sharing[id]) == 0 {
-			delete(b.sharing, id)
+		if r.byIdentity[id] = slices.DeleteFunc(r.byIdentity[id], func(n string) bool { return n == name }); len(r.byIdentity[id]) == 0 {
+			delete(r.byIdentity, id)
 		}
 	}
 	if now != nil {
-		for _, id := range shareable(now.Setup) {
+		for _, id := range exclusiveIdentities(now.Setup) {
 			ids = append(ids, id)
-			b.sharing[id] = append(b.sharing[id], name)
+			r.byIdentity[id] = append(r.byIdentity[id], name)
 		}
 	}
 	for _, id := range ids {
-		for _, n := range b.sharing[id] {
-			s := *b.sellers[n]
+		for _, n := range r.byIdentity[id] {
+			s := *r.sellers[n]
 			s.Twins = nil
-			for _, own := range shareable(s.Setup) {
-				if first := b.first(own); first != n {
+			for _, own := range exclusiveIdentities(s.Setup) {
+				if first := r.firstOf(own); first != n {
 					if s.Twins == nil {
 						s.Twins = map[string]string{}
 					}
 					s.Twins[own] = first
 				}
 			}
-			b.sellers[n] = &s
+			r.sellers[n] = &s
 		}
 	}
 }
 
-// first is the seller whose set-up took the identity first, as far as its version tells.
-func (b *Registry) first(id string) string {
-	return slices.MinFunc(b.sharing[id], func(x, y string) int {
-		return cmp.Or(cmp.Compare(b.sellers[x].Version, b.sellers[y].Version), cmp.Compare(x, y))
+// firstOf is the seller whose set-up took the identity first, as far as versions show.
+func (r *Registry) firstOf(id string) string {
+	return slices.MinFunc(r.byIdentity[id], func(x, y string) int {
+		return cmp.Or(cmp.Compare(r.sellers[x].Version, r.sellers[y].Version), cmp.Compare(x, y))
 	})
 }
 
-// Loses tells what a document of the seller loses when now takes the place of was, in words, zero when nothing: its warehouse
-// or shop is taken out, or another account is asked about it than that under which it was sent (identity; "" when that is
-// not known).
+// Loses describes what a document of the seller loses when now replaces was, empty when nothing: its warehouse or
+// shop is removed, or its look-ups would use another account than the one it was sent under (identity; "" when not
+// known).
 func Loses(was, now *Seller, shop, warehouse, identity string) (zh, en string) {
 	before, after := was.IdentityOf(warehouse), now.IdentityOf(warehouse)
 	_, had := was.Warehouse(warehouse)
@@ -143,7 +146,7 @@ func Loses(was, now *Seller, shop, warehouse, identity string) (zh, en string) {
 	return "", ""
 }
 
-// MayLose tells whether Loses finds something for any document at all.
+// MayLose reports whether Loses finds something for any document at all.
 func MayLose(was, now *Seller) bool {
 	return slices.ContainsFunc(was.Setup.Warehouses, func(w *sellerv1.Warehouse) bool {
 		_, stays := now.Warehouse(w.Code)

@@ -50,7 +50,7 @@ func TestAnAccountIsOneSellersOnly(t *testing.T) {
 		}
 	}
 
-	// A seller may have several accounts of one identity, and be applied again with it.
+	// A seller may have several accounts with one identity, and may be applied again.
 	two := named(t, "acme", nil)
 	two.Accounts = append(two.Accounts, proto.CloneOf(two.Accounts[0]))
 	two.Accounts[len(two.Accounts)-1].Name = "second"
@@ -58,15 +58,15 @@ func TestAnAccountIsOneSellersOnly(t *testing.T) {
 	if _, err := book.Put(t.Context(), two, get(t, book).Version); err != nil {
 		t.Errorf("two accounts of one seller: %v", err)
 	}
-	// A change of account is looked at like a new seller's.
+	// A change of account is checked like a new seller's.
 	s, _ := book.Get("department")
 	if _, err := book.Put(t.Context(), named(t, "department", nil), s.Version); !errors.As(err, &faults) {
 		t.Errorf("changed to another's account: %v", err)
 	}
 }
 
-// A store of before it was refused holds a pair: the later one's orders wait until the account is its own.
-func TestOfAPairThatStandsTheLaterSellerIsHeld(t *testing.T) {
+// A store from before such pairs were refused: the later seller's orders wait until the account is its own.
+func TestOfAnExistingPairTheLaterSellerIsHeld(t *testing.T) {
 	k := bucket(t, bustest.Start(t))
 	store := func(setup *sellerv1.Setup) {
 		t.Helper()
@@ -107,7 +107,7 @@ func TestOfAPairThatStandsTheLaterSellerIsHeld(t *testing.T) {
 		t.Error("cleared while both have the account")
 	}
 
-	// The later one may be changed otherwise, the earlier one may not: it would become the later one.
+	// The later one may be changed otherwise. The earlier one may not: it would become the later one.
 	held := func(name string) bool { return strings.HasPrefix(findings(name), "twin:") }
 	for _, name := range []string{"acme", "first"} {
 		titled, now := named(t, name, nil), seller.Faults{}

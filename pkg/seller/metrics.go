@@ -14,17 +14,17 @@ const (
 	gaugePaused  = "stockbridge_seller_paused"
 )
 
-// Metrics shows who is paused. Every replica tells the same.
-func (b *Registry) Metrics() prometheus.Collector {
+// Metrics shows which sellers are paused. Every replica shows the same.
+func (r *Registry) Metrics() prometheus.Collector {
 	return pullmetrics.New("sellers", []pullmetrics.Gauge{
 		{Name: gaugeSellers, Help: "Sellers that are set up."},
 		{Name: gaugePaused, Help: "1 while the seller is paused, by operator, breaker or token. Missing while it is not.", Labels: []string{"seller", "by"}},
-	}, func(_ context.Context, tell pullmetrics.Observe) error {
-		all := b.All()
-		tell(gaugeSellers, float64(len(all)))
+	}, func(_ context.Context, observe pullmetrics.Observe) error {
+		all := r.All()
+		observe(gaugeSellers, float64(len(all)))
 		for _, s := range all {
 			if s.Pause != nil {
-				tell(gaugePaused, 1, s.Name(), strings.ToLower(strings.TrimPrefix(s.Pause.By.String(), "BY_")))
+				observe(gaugePaused, 1, s.Name(), strings.ToLower(strings.TrimPrefix(s.Pause.By.String(), "BY_")))
 			}
 		}
 		return nil

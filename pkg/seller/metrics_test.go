@@ -21,7 +21,7 @@ func TestAPauseShowsWhileItLasts(t *testing.T) {
 	shows := func(want string) {
 		t.Helper()
 		r := prometheus.NewRegistry()
-		r.MustRegister(book.Metrics()) // a new one has not rested yet
+		r.MustRegister(book.Metrics()) // a new pause is not due for its probe yet
 		if err := testutil.GatherAndCompare(r, strings.NewReader(want), "stockbridge_seller_paused"); err != nil {
 			t.Error(err)
 		}

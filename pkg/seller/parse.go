@@ -18,13 +18,13 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// maxText is the most that Parse reads, in bytes; maxNodes the most values, aliases counted as often as they are used.
+// maxText is the most that Parse reads, in bytes; maxNodes the most values, with aliases counted at each use.
 const (
 	maxText  = 4 << 20
 	maxNodes = 500_000
 )
 
-// Faults are all the faults of a set-up, each with its path, its line when it was read from a text, and what to do.
+// Faults are all the faults of a set-up, each with its path, its line if it was parsed from text, and what to do.
 type Faults []fault.Reason
 
 func (f Faults) Error() string {
@@ -35,7 +35,7 @@ func (f Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Unwrap lends each fault to errors.As.
+// Unwrap exposes each fault to errors.As.
 func (f Faults) Unwrap() []error {
 	errs := make([]error, len(f))
 	for i, r := range f {
@@ -44,14 +44,14 @@ func (f Faults) Unwrap() []error {
 	return errs
 }
 
-// Parse reads a set-up from YAML or JSON. It takes no key that it does not know and finds all faults at once: the error
-// is Faults.
+// Parse reads a set-up from YAML or JSON. It accepts no unknown key and finds all faults at once: the error is
+// Faults.
 //
 // # Why
 //
-// It reads YAML's own tree rather than what YAML makes of it, because codes are text: `code: 007`, `code: no` and
-// `warehouse_no: 110006341` mean what stands there. A key without a value is refused: `trial:` with nothing behind it
-// would otherwise let every order go.
+// It reads YAML's own tree rather than YAML's values, because codes are text: `code: 007`, `code: no` and
+// `warehouse_no: 110006341` mean what is written. A key without a value is refused: `trial:` with nothing behind it
+// would otherwise let every order be sent.
 func Parse(text []byte) (*sellerv1.Setup, error) {
 	if len(text) > maxText {
 		return nil, Faults{{Code: "setup.size",
@@ -73,7 +73,7 @@ func Parse(text []byte) (*sellerv1.Setup, error) {
 	r.message("", document.Content[0], setup.ProtoReflect())
 	for _, reason := range validate(setup) {
 		if r.spoiled(reason.Field) {
-			continue // already told in better words
+			continue // reported already, more precisely
 		}
 		r.fault(r.line(reason.Field), reason)
 	}
@@ -86,7 +86,7 @@ func Parse(text []byte) (*sellerv1.Setup, error) {
 // reader fills a message from a YAML tree.
 type reader struct {
 	faults Faults
-	// lines knows where each path stands, bad which paths have a fault.
+	// lines maps each path to its line, bad lists the paths with a fault.
 	lines map[string]int
 	bad   []string
 	nodes int
@@ -105,7 +105,7 @@ func (r *reader) wrong(path string, n *yaml.Node, zh, en string) {
 	r.fault(n.Line, fault.Reason{Code: "setup.value", Field: path, ZH: zh, EN: en})
 }
 
-// spoiled tells whether path, or what it lies in, was found faulty while reading.
+// spoiled reports whether path, or what contains it, was found faulty while reading.
 func (r *reader) spoiled(path string) bool {
 	for _, bad := range r.bad {
 		if rest, ok := strings.CutPrefix(path, bad); ok && bad != "" && (rest == "" || rest[0] == '.' || rest[0] == '[') {
@@ -115,7 +115,7 @@ func (r *reader) spoiled(path string) bool {
 	return false
 }
 
-// line is where path stands, or else what it lies in.
+// line is the line of path, or of what contains it.
 func (r *reader) line(path string) int {
 	for path != "" {
 		if line := r.lines[path]; line > 0 {
@@ -126,7 +126,7 @@ func (r *reader) line(path string) int {
 	return 0
 }
 
-// resolve follows an alias and counts; nil when there is too much.
+// resolve follows an alias and counts values; nil above the limit.
 func (r *reader) resolve(path string, n *yaml.Node) *yaml.Node {
 	if r.nodes++; r.nodes == maxNodes {
 		r.wrong(path, n, fmt.Sprintf("设置中的值超过 %d 个", maxNodes), fmt.Sprintf("more than %d values", maxNodes))
@@ -209,7 +209,7 @@ func (r *reader) field(path string, n *yaml.Node, m protoreflect.Message, field 
 		}
 		v := r.scalar(at, item, field)
 		if !v.IsValid() {
-			v = list.NewElement() // keeps the indices of those behind it
+			v = list.NewElement() // keeps the indices of later elements
 		}
 		list.Append(v)
 	}
@@ -219,7 +219,7 @@ func isDuration(field protoreflect.FieldDescriptor) bool {
 	return field.Message() != nil && field.Message().FullName() == (*durationpb.Duration)(nil).ProtoReflect().Descriptor().FullName()
 }
 
-// longest is the most that a duration can be here, as protojson writes it: whole days become too many nanoseconds otherwise.
+// longest is the longest duration, in protojson's form: whole days become too many seconds otherwise.
 const longest = 100 * 365 * 24 * time.Hour
 
 // duration reads "30s", "5m", "1h30m".

@@ -96,7 +96,7 @@ func TestAllFaultsOfASetupAreNamed(t *testing.T) {
 			"accounts[0].app_key: line 5: required", "accounts[0].app_secret: line 5", "accounts[0].access_token: line 5",
 			"accounts[0].department: line 5", "accounts[0].vendor_source: line 5"}},
 		{"a secret in two places", "{env: ACME_TOKEN}", "{env: A, file: B}", []string{"accounts[0].access_token: line 9: exactly one"}},
-		{"a flow that tells sales only", "title: 艾克米", "title: 艾克米\nstock: {flow: search}", []string{"stock.flow: line 4: search (searchShopStockFlow) tells the movements of sales orders only"}},
+		{"a flow that has sales only", "title: 艾克米", "title: 艾克米\nstock: {flow: search}", []string{"stock.flow: line 4: search (searchShopStockFlow) returns the movements of sales orders only"}},
 		{"the gateway's address without its path", "    app_key: KEY\n", "    app_key: KEY\n    url: https://sandbox:18080/\n", []string{"accounts[0].url: line 8: the path is missing"}},
 		{"an address with a password", "    app_key: KEY\n", "    app_key: KEY\n    url: https://u:planted@h/\n", []string{"accounts[0].url: line 8: want http(s)"}},
 		{"an authorisation server with a password", "    app_key: KEY\n", "    app_key: KEY\n    authorization: {platform: old, url: 'http://u:planted@h', redirect_uri: x}\n", []string{

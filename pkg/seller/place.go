@@ -8,9 +8,9 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// Place is where a stock of the seller's is followed: a warehouse, and a shop as the far side counts them.
+// Place is where a seller's stock is followed: a warehouse, and a shop as the warehouse numbers it.
 type Place struct {
-	// Warehouse is the ERP's code, ShopNo the far side's number of the shop.
+	// Warehouse is the ERP's code, ShopNo the warehouse's number of the shop.
 	Warehouse, ShopNo string
 	// Shops are the ERP's codes of the shops that share it.
 	Shops []string
@@ -18,7 +18,7 @@ type Place struct {
 	Booking sellerv1.Shop_Booking
 }
 
-// Places are those of all shops that have a booking, in order. Shops of one number are booked one way (Validate).
+// Places are the places of all shops with a booking, sorted. Shops with one number are booked one way (Validate).
 func (s *Seller) Places() []Place {
 	var places []Place
 	for _, shop := range s.Setup.Shops {
@@ -50,17 +50,17 @@ func (s *Seller) Place(warehouse, shopNo string) (Place, bool) {
 	return places[i], true
 }
 
-// Following is how the flow of a seller's places is read, and its warehouses are counted: the set-up's stock with what is
-// absent filled in.
+// Following describes how the flow of a seller's places is read and its warehouses are counted: the set-up's stock
+// section with its defaults.
 type Following struct {
-	// Flow is which of the far side's methods is read.
+	// Flow is which of the warehouse's methods is read.
 	Flow sellerv1.Stock_Flow
-	// Every is the pause between two looks; Lag how far behind the present a window ends, Overlap how far it reaches into the
-	// one before. After SecondLook it is read once more; 0: never.
+	// Every is the interval between two reads; Lag how far behind the present a window ends, Overlap how far it
+	// reaches into the previous one. After SecondLook it is read once more; 0: never.
 	Every, Lag, Overlap, SecondLook time.Duration
-	// Since is from when the flow is read; zero: from the first look.
+	// Since is where reading of the flow begins; zero: at the first read.
 	Since time.Time
-	// CountEvery is the pause between two counts of a warehouse.
+	// CountEvery is the interval between two counts of a warehouse.
 	CountEvery time.Duration
 }
 

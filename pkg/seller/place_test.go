@@ -10,7 +10,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-func TestPlacesAreWarehousesAndTheFarSidesShops(t *testing.T) {
+func TestPlacesAreWarehousesAndTheirShops(t *testing.T) {
 	setup, err := seller.Parse([]byte(shared))
 	if err != nil {
 		t.Fatal(err)

@@ -13,14 +13,15 @@ import (
 // Whole is one hundred per cent in the unit of Pool.Ratio and PoolShop.Part: hundredths of a per cent.
 const Whole = 100_00
 
-// leastEvery is the shortest pause between two looks at the flow of a place at the far side itself. A sandbox may be asked
+// minEvery is the shortest interval between two reads of a place's flow at the real warehouse. A sandbox may be asked
 // more often.
-const leastEvery = 30 * time.Second
+const minEvery = 30 * time.Second
 
-// Pool is stock of a warehouse that some shops share, with its per cents as whole numbers.
+// Pool is stock of a warehouse that some shops share, with its percentages as integers.
 type Pool struct {
 	Name, Warehouse string
-	// Ratio is the pool's part of what can be sold in the warehouse, in hundredths of a per cent; RatioText as it was set.
+	// Ratio is the pool's part of the warehouse's sellable stock, in hundredths of a per cent; RatioText as it was
+	// set.
 	Ratio     int64
 	RatioText string
 	Shops     []PoolShop
@@ -29,13 +30,13 @@ type Pool struct {
 // PoolShop is a shop's part of a pool.
 type PoolShop struct {
 	Code string
-	// Part of the pool, in hundredths of a per cent. Those of a pool's shops are at most Whole together.
+	// Part of the pool, in hundredths of a per cent. The parts of a pool's shops add up to Whole at most.
 	Part int64
-	// Safety pieces are never offered, and a share below Minimum is told as 0.
+	// Safety pieces are never offered, and a share below Minimum is published as 0.
 	Safety, Minimum int64
 }
 
-// Pools are those of a warehouse, as they stand in the set-up.
+// Pools are the pools of a warehouse, in the order of the set-up.
 func (s *Seller) Pools(warehouse string) []Pool {
 	var pools []Pool
 	for _, p := range s.Setup.GetStock().GetPools() {
@@ -46,20 +47,20 @@ func (s *Seller) Pools(warehouse string) []Pool {
 	return pools
 }
 
-// poolOf reads a pool that Validate took.
+// poolOf reads a validated pool.
 func poolOf(p *sellerv1.Pool) Pool {
-	ratio, _ := perCent(p.GetRatio())
+	ratio, _ := parsePercent(p.GetRatio())
 	pool := Pool{Name: p.GetName(), Warehouse: p.GetWarehouse(), Ratio: ratio, RatioText: p.GetRatio()}
 	left, without := int64(Whole), int64(0)
 	for _, s := range p.GetShops() {
-		if part, ok := perCent(s.GetPart()); ok {
+		if part, ok := parsePercent(s.GetPart()); ok {
 			left -= part
 		} else {
 			without++
 		}
 	}
 	for _, s := range p.GetShops() {
-		part, ok := perCent(s.GetPart())
+		part, ok := parsePercent(s.GetPart())
 		if !ok {
 			part = max(left, 0) / without // rounded down: together they must not get more than there is
 		}
@@ -68,14 +69,14 @@ func poolOf(p *sellerv1.Pool) Pool {
 	return pool
 }
 
-// PerCent writes hundredths of a per cent as decimal text.
-func PerCent(hundredths int64) string {
+// FormatPercent formats hundredths of a per cent as decimal text.
+func FormatPercent(hundredths int64) string {
 	text := fmt.Sprintf("%d.%02d", hundredths/100, hundredths%100)
 	return strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
 }
 
-// perCent reads decimal text of at most two decimals as hundredths; false when it is none.
-func perCent(text string) (int64, bool) {
+// parsePercent reads decimal text of at most two decimals as hundredths; false when it is none.
+func parsePercent(text string) (int64, bool) {
 	whole, decimals, _ := strings.Cut(text, ".")
 	if len(decimals) > 2 {
 		return 0, false
@@ -84,7 +85,7 @@ func perCent(text string) (int64, bool) {
 	return int64(n), err == nil && whole != ""
 }
 
-// StockSince is from when the flow is read by the set-up; zero when it does not say.
+// StockSince is where the set-up wants the flow to be read from; zero when it does not say.
 func (s *Seller) StockSince() time.Time {
 	since, err := time.Parse(time.RFC3339, s.Setup.GetStock().GetSince())
 	if err != nil {
@@ -93,7 +94,7 @@ func (s *Seller) StockSince() time.Time {
 	return since
 }
 
-// stockFaults checks what is said about stock: one way of booking each of the far side's shops, and pools that hold together.
+// stockFaults checks the stock section: one way of booking each of the warehouse's shops, and consistent pools.
 func stockFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, args ...any)) {
 	first := map[string]int{}
 	for i, s := range setup.Shops {
@@ -116,7 +117,7 @@ func stockFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, arg
 	if stock.Flow == sellerv1.Stock_FLOW_SEARCH {
 		add("setup.value", "stock.flow",
 			"search（searchShopStockFlow）只返回销售出库单的流水，不含采购入库、退货、盘点和等级变更，据此记账必然出错；请删除 stock.flow，改用默认的流水接口",
-			"search (searchShopStockFlow) tells the movements of sales orders only: no receipts, returns, stock-takes or changes of level, so a book made of it is wrong. Take stock.flow out: the default flow tells all")
+			"search (searchShopStockFlow) returns the movements of sales orders only: no receipts, returns, stock-takes or changes of level, so a book built from it is wrong. Remove stock.flow: the default flow has all of them")
 	}
 	if stock.Since != "" {
 		if _, err := time.Parse(time.RFC3339, stock.Since); err != nil {
@@ -124,8 +125,8 @@ func stockFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, arg
 		}
 	}
 	for _, a := range setup.Accounts {
-		if a.GetKind() == sellerv1.Account_KIND_JD && a.GetUrl() == "" && stock.Every != nil && stock.Every.AsDuration() < leastEvery {
-			add("setup.value", "stock.every", "至少 %[1]v：账号 %[2]s 直接调用仓库方正式环境", "at least %[1]v: account %[2]s asks the far side itself", leastEvery, a.GetName())
+		if a.GetKind() == sellerv1.Account_KIND_JD && a.GetUrl() == "" && stock.Every != nil && stock.Every.AsDuration() < minEvery {
+			add("setup.value", "stock.every", "至少 %[1]v：账号 %[2]s 直接调用仓库方正式环境", "at least %[1]v: account %[2]s calls the real warehouse", minEvery, a.GetName())
 		}
 	}
 	poolFaults(setup, add)
@@ -149,17 +150,17 @@ func poolFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, args
 		if p.GetWarehouse() != "" && !warehouses[p.Warehouse] {
 			add("setup.reference", at+".warehouse", "warehouses 中没有 %s", "%s is not in warehouses", p.Warehouse)
 		}
-		if ratio, ok := perCent(p.GetRatio()); ok && ratio > Whole {
+		if ratio, ok := parsePercent(p.GetRatio()); ok && ratio > Whole {
 			add("setup.value", at+".ratio", "最多 100（%%）", "100 (per cent) at most")
 		}
 		sum := int64(0)
 		for j, s := range p.GetShops() {
 			field := fmt.Sprintf("%s.shops[%d]", at, j)
-			part, _ := perCent(s.GetPart())
+			part, _ := parsePercent(s.GetPart())
 			sum += part
 			shop := shops[s.GetShop()]
 			if s.GetShop() == "" {
-				continue // told by the contract's own rule
+				continue // reported by the contract's own rule
 			}
 			if shop == nil {
 				add("setup.reference", field+".shop", "shops 中没有 %s", "%s is not in shops", s.GetShop())
@@ -179,7 +180,7 @@ func poolFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, args
 			pooled[key] = p.GetName()
 		}
 		if sum > Whole {
-			add("setup.value", at+".shops", "各店铺占比合计 %[1]s%%，超过 100%%", "the shops' parts are %[1]s per cent together, more than 100", PerCent(sum))
+			add("setup.value", at+".shops", "各店铺占比合计 %[1]s%%，超过 100%%", "the shops' parts are %[1]s per cent together, more than 100", FormatPercent(sum))
 		}
 	}
 }
@@ -193,7 +194,7 @@ func uses(s *sellerv1.Shop, warehouse string) bool {
 	return false
 }
 
-// Warnings are what Validate takes although it is probably not meant.
+// Warnings are set-ups that Validate accepts although they are probably not meant.
 func Warnings(setup *sellerv1.Setup) []fault.Reason {
 	var found []fault.Reason
 	add := func(code, field, zh, en string, args ...any) {

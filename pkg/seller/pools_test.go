@@ -106,7 +106,7 @@ func TestFaultsOfStockAreNamed(t *testing.T) {
 		{"parts over a hundred", "{shop: DD,", "{shop: DD, part: 66.67,", []string{"stock.pools[0].shops: line 19: the shops' parts are 100.01 per cent"}},
 		{"a ratio over a hundred", "ratio: 30", "ratio: 100.01", []string{"stock.pools[0].ratio: line 19: 100 (per cent) at most"}},
 		{"a ratio with three decimals", "ratio: 12.5", "ratio: 12.125", []string{"stock.pools[1].ratio: line 20: "}},
-		{"looks that are too close for the far side", "every: 45s", "every: 29s", []string{"stock.every: line 12: at least 30s"}},
+		{"looks that are too close for the warehouse", "every: 45s", "every: 29s", []string{"stock.every: line 12: at least 30s"}},
 		{"a duration without a unit", "every: 45s", "every: 45", []string{"stock.every: line 12: want a duration like 30s"}},
 		{"a lag of a day", "lag: 5s", "lag: 24h", []string{"stock.lag: line 13: "}},
 		{"a since without a zone", "03:04:05+08:00", "03:04:05", []string{"stock.since: line 15: want a time with its zone"}},
@@ -163,7 +163,7 @@ func TestWhatIsProbablyNotMeantIsWarnedOf(t *testing.T) {
 	}
 }
 
-// What JD takes by itself must never be pushed as well: it would be shipped twice.
+// Orders that JD captures itself must never be pushed as well: they would be shipped twice.
 func TestNoOrderOfAShopThatTheWarehouseServesIsPushed(t *testing.T) {
 	setup, err := seller.Parse([]byte(shared))
 	if err != nil {
@@ -176,12 +176,12 @@ func TestNoOrderOfAShopThatTheWarehouseServesIsPushed(t *testing.T) {
 	if !errors.As(held, &r) || r.Code != "shop.booking" || fault.Of(held) != fault.Held || s.Cleared(fault.Cause(held)) {
 		t.Fatalf("got %v", held)
 	}
-	mended, err := seller.Parse([]byte(strings.Replace(shared, "booking: flow", "booking: documents", 1)))
+	fixed, err := seller.Parse([]byte(strings.Replace(shared, "booking: flow", "booking: documents", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !seller.New(mended, nil).Cleared(fault.Cause(held)) {
-		t.Error("it goes on when the booking is changed")
+	if !seller.New(fixed, nil).Cleared(fault.Cause(held)) {
+		t.Error("it continues when the booking is changed")
 	}
 	o.Shop = "TB"
 	if err := s.Check(o); err != nil {

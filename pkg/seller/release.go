@@ -16,20 +16,20 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// tryEvery is how often it is tried whether the remote grants, understands or knows meanwhile what it did not.
-const tryEvery = 10 * time.Minute
+// retryHeldEvery is how often one message of a cause that only the warehouse can clear is tried again.
+const retryHeldEvery = 10 * time.Minute
 
-// Releases lets what a service holds go on by itself when its cause is gone: at once when the set-up changed or the seller
-// was resumed, and on ticks for what nobody tells.
+// Releases releases what a service holds when its cause is gone: at once when the set-up changed or the seller was
+// resumed, and on ticks for causes whose end nobody publishes.
 type Releases struct {
 	// Find finds a seller.
 	Find func(name string) (*Seller, bool)
-	// Replay lets go on what the service holds of a seller and matches.
+	// Replay releases what the service holds of a seller and matches.
 	Replay func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
-	// Gone tells whether a cause is gone that no set-up can mend; decided is false when it is none of the service's own. Nil
-	// when it has none.
+	// Gone reports whether a cause is gone that no set-up can fix; decided is false when it is not one of the
+	// service's own. Nil when it has none.
 	Gone func(ctx context.Context, cause string) (gone, decided bool)
-	// Apart are permissions of their own: that the far side serves the seller says nothing about them.
+	// Apart are separate permissions: that the warehouse served the seller says nothing about them.
 	Apart []string
 	// Clock is the time.
 	Clock func() time.Time
@@ -38,8 +38,8 @@ type Releases struct {
 	served map[string]time.Time
 }
 
-// Serve serves the service's consumers for releases until ctx ends: <name>-changed and <name>-resumed. serving makes the
-// terms of a consumer. ReleaseDue is the service's own to serve.
+// Serve serves the service's consumers for releases until ctx ends: <name>-changed and <name>-resumed. serving makes
+// the settings of a consumer. ReleaseDue is the service's own to serve.
 func (r *Releases) Serve(ctx context.Context, b *bus.Bus, name string, serving func(consumer string) bus.Serving) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -51,11 +51,11 @@ func (r *Releases) Serve(ctx context.Context, b *bus.Bus, name string, serving f
 	return g.Wait()
 }
 
-// SellerChanged releases what waited for something that the seller's set-up now has. What waits for a trial or for the
-// remote is looked at anew: whether that is gone shows in no set-up.
+// SellerChanged releases what waited for something that the seller's set-up now has. What waits for a trial or for
+// the warehouse is tried again: no set-up shows whether that is gone.
 func (r *Releases) SellerChanged(ctx context.Context, _ *bus.Delivery, m *sellerv1.Changed) ([]event.Event, error) {
 	return nil, r.release(ctx, m.Seller, func(s bus.DeadLetter) bool {
-		return s.Cause == CauseTrial(m.Seller) || isTried(s.Cause) || r.Cleared(ctx, s.Cause)
+		return s.Cause == CauseTrial(m.Seller) || needsTrial(s.Cause) || r.Cleared(ctx, s.Cause)
 	})
 }
 
@@ -64,12 +64,13 @@ func (r *Releases) SellerResumed(ctx context.Context, _ *bus.Delivery, m *seller
 	return nil, r.release(ctx, m.Seller, func(s bus.DeadLetter) bool { return r.Cleared(ctx, s.Cause) })
 }
 
-// ReleaseDue is the net under both: what was held on an old view of the set-up, or waits for something that nobody tells.
-// Of what waits for one thing of the remote's one at a time is tried, and all of it once a call went through since.
+// ReleaseDue catches what the other two miss: messages held on an old view of the set-up, or for a cause whose end
+// nobody publishes. Of the messages that wait for one thing at the warehouse one at a time is tried, and all of them
+// once a call has succeeded since.
 func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
 	tried := map[string]bool{}
 	return nil, r.release(ctx, m.Seller, func(s bus.DeadLetter) bool {
-		if !isTried(s.Cause) {
+		if !needsTrial(s.Cause) {
 			return r.Cleared(ctx, s.Cause)
 		}
 		what := m.Seller
@@ -79,7 +80,7 @@ func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.
 		if s.Last.Before(r.lastServed(what)) {
 			return true
 		}
-		if tried[s.Cause] || r.Clock().Sub(s.Last) < tryEvery {
+		if tried[s.Cause] || r.Clock().Sub(s.Last) < retryHeldEvery {
 			return false
 		}
 		tried[s.Cause] = true
@@ -95,14 +96,14 @@ func (r *Releases) release(ctx context.Context, name string, match func(bus.Dead
 	return err
 }
 
-// isTried tells whether only the remote knows that the cause is gone.
-func isTried(cause string) bool {
+// needsTrial reports whether only the warehouse knows that the cause is gone.
+func needsTrial(cause string) bool {
 	return isCause(cause, causePermission) || isCause(cause, causeAccount) || isCause(cause, causeNumber)
 }
 
 func isCause(cause, kind string) bool { return strings.HasPrefix(cause, kind+":") }
 
-// Cleared tells whether what cause names is gone.
+// Cleared reports whether what cause names is gone.
 func (r *Releases) Cleared(ctx context.Context, cause string) bool {
 	if r.Gone != nil {
 		if gone, decided := r.Gone(ctx, cause); decided {
@@ -115,8 +116,8 @@ func (r *Releases) Cleared(ctx context.Context, cause string) bool {
 	return ok && s.Cleared(cause)
 }
 
-// Served notes that the far side served the seller, or that it did what waits for a cause of its own: a permission that is
-// Apart, a number.
+// Served records that the warehouse served the seller, or that it did what a cause of its own waits for: a permission
+// that is Apart, a number.
 func (r *Releases) Served(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +127,7 @@ func (r *Releases) Served(what string) {
 	r.served[what] = r.Clock()
 }
 
-// lastServed tells when it last did, in this process.
+// lastServed is when it last did, in this process.
 func (r *Releases) lastServed(what string) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,9 +1,9 @@
-// Package seller knows the set-up of each seller: what was applied, what it maps, whether the seller is paused, and what
-// of an order the set-up cannot serve.
+// Package seller knows the set-up of each seller: what was applied, what it maps, whether the seller is paused, and
+// why the set-up cannot serve an order.
 //
-// A set-up is a sellerv1.Setup and holds no secret. The Book keeps all of them as they are now; a Seller is one of them
-// at one moment and never changes. The package knows no far side's API; of the bus it knows only the bucket in which
-// set-ups stand.
+// A set-up is a sellerv1.Setup and holds no secret. The Registry keeps all of them as they are now; a Seller is one
+// of them at one moment and never changes. The package knows no warehouse's API; of the bus it knows only the bucket
+// of set-ups.
 package seller
 
 import (
@@ -18,23 +18,23 @@ type Seller struct {
 	Setup *sellerv1.Setup
 	// Pause is nil while the seller runs.
 	Pause *Pause
-	// Version grows with every change of the set-up, and not with pauses. Zero when it did not come from a Book.
+	// Version grows with every change of the set-up, and not with pauses. Zero when it did not come from a Registry.
 	Version uint64
-	// Twins are the identities of accounts that another seller had before this one, with that one's name: what is found there
-	// by our numbers may be the other's.
+	// Twins are the identities of accounts that another seller had before this one, with that seller's name: what is
+	// found there by our numbers may be the other's.
 	Twins map[string]string
 
 	index *index
 }
 
-// Pause says that a seller's work waits.
+// Pause stops a seller's work.
 type Pause struct {
 	By sellerv1.Paused_By
 	// Reason is shown to operators.
 	Reason string
 	At     time.Time
-	// ProbeAfter is how long the pause lasts before the far side is tried again, ProbeAt when that is: At + ProbeAfter.
-	// Both are zero for an operator's pause, which only an operator ends.
+	// ProbeAfter is how long the pause lasts before the warehouse is tried again, ProbeAt when that is: At +
+	// ProbeAfter. Both are zero for an operator's pause, which only an operator ends.
 	ProbeAfter time.Duration
 	ProbeAt    time.Time
 }
@@ -53,7 +53,7 @@ type index struct {
 
 type shopWarehouse struct{ shop, warehouse string }
 
-// New makes a Seller of a set-up that Parse or Validate took. setup must not be changed afterwards.
+// New makes a Seller of a set-up that Parse or Validate accepted. setup must not be changed afterwards.
 func New(setup *sellerv1.Setup, pause *Pause) *Seller {
 	x := &index{
 		accounts:   make(map[string]*sellerv1.Account, len(setup.Accounts)),
@@ -117,39 +117,39 @@ func (s *Seller) Account(name string) (*sellerv1.Account, bool) {
 	return a, ok
 }
 
-// Carrier tells the far side's number of the ERP's carrier.
+// Carrier is the warehouse's number of the ERP's carrier.
 func (s *Seller) Carrier(code string) (string, bool) {
 	no, ok := s.index.carriers[code]
 	return no, ok
 }
 
-// Category tells the far side's number of the ERP's category.
+// Category is the warehouse's number of the ERP's category.
 func (s *Seller) Category(code string) (string, bool) {
 	no, ok := s.index.categories[code]
 	return no, ok
 }
 
-// Platform tells the far side's code of the ERP's sales platform; false means "other".
+// Platform is the warehouse's code of the ERP's sales platform; false means "other".
 func (s *Seller) Platform(code string) (string, bool) {
 	no, ok := s.index.platforms[code]
 	return no, ok
 }
 
-// MayUse tells whether the shop's orders may be shipped from the warehouse.
+// MayUse reports whether the shop's orders may be shipped from the warehouse.
 func (s *Seller) MayUse(shop, warehouse string) bool {
 	return s.index.allowed[shopWarehouse{shop, warehouse}]
 }
 
-// OnTrial tells whether only some orders really go, and how many of the first do besides the listed ones.
+// OnTrial reports whether only some orders are really sent, and how many of the first besides the listed ones.
 func (s *Seller) OnTrial() (first int, on bool) {
 	return int(s.Setup.GetTrial().GetFirst()), s.Setup.Trial != nil
 }
 
-// TrialBesides names to the ledger's trials the orders of a seller that go because they are listed or were released:
-// they take none of the places of the first so many, which go by the seller's own name.
-func TrialBesides(name string) string { return name + "/besides" }
+// TrialExtras is the name under which the ledger's trials count a seller's listed or released orders: they use none
+// of the places of the first so many, which are counted under the seller's own name.
+func TrialExtras(name string) string { return name + "/besides" }
 
-// TrialLists tells whether the trial names one of these outbound or order numbers.
+// TrialLists reports whether the trial names one of these outbound or order numbers.
 func (s *Seller) TrialLists(nos ...string) bool {
 	for _, no := range nos {
 		if s.index.trial[no] {

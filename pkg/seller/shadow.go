@@ -9,24 +9,25 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// ShadowKept is how long after the switch-over a set-up keeps its shadow, as long as events and the ledger remember
+// ShadowKept is how long after the switch-over a set-up keeps its shadow: as long as events and the ledger remember
 // orders that somebody may publish again.
 const ShadowKept = 90 * 24 * time.Hour
 
-// Shadows tells whether an order belongs to the ERP's own program, which sends it: it was audited, or published, before
-// the switch-over. That does not change afterwards, however late the order comes.
+// Shadows reports whether an order belongs to the ERP's own program, which sends it: it was audited, or published,
+// before the switch-over. That does not change afterwards, however late the order comes.
 //
 // # Why
 //
-// The switch-over is a moment in the set-up and not the moment at which somebody changes the set-up: what stands in the
-// stream or on the shelf at that time was sent by the ERP's program, and workers that learn of the change one after the
-// other would disagree about what comes in between. Both clocks have to agree that an order is ours, because to be wrong
-// in the other direction ships it twice.
+// The switch-over is a moment in the set-up and not the moment at which somebody changes the set-up: the ERP's
+// program sent what was in the stream or dead-lettered at that time, and workers that learn of the change one after
+// the other would disagree about what comes in between. Both clocks have to agree that an order is ours, because the
+// opposite mistake ships it twice.
 func (s *Seller) Shadows(auditedAt, publishedAt time.Time) bool {
 	return s.Setup.Shadow != nil && (s.index.until.IsZero() || auditedAt.Before(s.index.until) || publishedAt.Before(s.index.until))
 }
 
-// InShadow tells whether the switch-over is still to come: then nothing may be written at the far side for s.
+// InShadow reports whether the switch-over is still to come: until then nothing may be written at the warehouse for
+// s.
 func (s *Seller) InShadow(now time.Time) bool {
 	return s.Setup.Shadow != nil && (s.index.until.IsZero() || now.Before(s.index.until))
 }
@@ -34,20 +35,20 @@ func (s *Seller) InShadow(now time.Time) bool {
 // ShadowUntil is the switch-over, zero when there is none.
 func (s *Seller) ShadowUntil() time.Time { return s.index.until }
 
-// Shadowed is the fault of whoever wants to write at the far side for s while it is in shadow; nil when it is not.
+// Shadowed is the error for a write at the warehouse for s while it is in shadow; nil when it is not.
 func (s *Seller) Shadowed(now time.Time) error {
 	if !s.InShadow(now) {
 		return nil
 	}
-	return fault.RetryAfter(shadowPause, fault.Reason{
+	return fault.RetryAfter(shadowRetryAfter, fault.Reason{
 		Code: "seller.shadow", Field: "seller",
 		ZH: fmt.Sprintf("商家 %s 处于影子模式，不会向仓库发送任何单据", s.Name()),
 		EN: fmt.Sprintf("seller %s is in shadow mode: nothing is sent to its warehouses", s.Name()),
 	})
 }
 
-// shadowPause is when to come back where the set-ups or clocks of two replicas disagree for a moment.
-const shadowPause = 11 * time.Second
+// shadowRetryAfter is the delay where the set-ups or clocks of two replicas disagree for a moment.
+const shadowRetryAfter = 11 * time.Second
 
 // shadowUntil is zero for none.
 func shadowUntil(setup *sellerv1.Setup) (time.Time, error) {
@@ -57,14 +58,15 @@ func shadowUntil(setup *sellerv1.Setup) (time.Time, error) {
 	return time.Parse(time.RFC3339, setup.Shadow.Until)
 }
 
-// switched finds what a change of a set-up would do to orders in shadow: leaving it without a moment of switch-over would
-// send again what the ERP's program has sent, and so would a moment that has passed, as far as no worker has seen the order.
-func switched(was, now *sellerv1.Setup, at time.Time) Faults {
+// switchOverFaults finds what a change of a set-up would do to orders in shadow: leaving it without a moment of
+// switch-over would send again what the ERP's program has sent, and so would a past moment, for orders that no worker
+// has seen.
+func switchOverFaults(was, now *sellerv1.Setup, at time.Time) Faults {
 	if was.GetShadow() == nil {
 		return nil
 	}
 	if now.GetShadow() != nil {
-		return switchedBack(was, now, at)
+		return backdatedFaults(was, now, at)
 	}
 	if until, err := shadowUntil(was); err == nil && !until.IsZero() && at.Sub(until) > ShadowKept {
 		return nil
@@ -76,11 +78,11 @@ func switched(was, now *sellerv1.Setup, at time.Time) Faults {
 	}}
 }
 
-// switchLate is how long after the ERP's program was stopped the switch-over may be set to that moment.
-const switchLate = 15 * time.Minute
+// maxBackdate is how long after the ERP's program was stopped the switch-over may be set to that moment.
+const maxBackdate = 15 * time.Minute
 
-// switchedBack finds a switch-over that would make ours what belonged to the ERP's program.
-func switchedBack(was, now *sellerv1.Setup, at time.Time) Faults {
+// backdatedFaults finds a switch-over that would make ours what belonged to the ERP's program.
+func backdatedFaults(was, now *sellerv1.Setup, at time.Time) Faults {
 	until, err := shadowUntil(now)
 	if err != nil || until.IsZero() {
 		return nil
@@ -89,17 +91,17 @@ func switchedBack(was, now *sellerv1.Setup, at time.Time) Faults {
 	if before, err := shadowUntil(was); err == nil && !before.IsZero() && before.Before(at) {
 		theirs = before
 	}
-	if !until.Before(theirs.Add(-switchLate)) {
+	if !until.Before(theirs.Add(-maxBackdate)) {
 		return nil
 	}
 	return Faults{{
 		Code: "setup.shadow", Field: "shadow.until",
 		ZH: "切换时刻早于现在（或早于已生效的切换时刻）：其后的订单可能已由 ERP 原程序推送，会重复发货；请检查时区，设为现在或之后的时刻",
-		EN: "the switch-over lies in the past (or before the one in force): the ERP's own program may have sent orders since, and they would ship twice; look at the zone, and set the present moment or a later one",
+		EN: "the switch-over lies in the past (or before the one in force): the ERP's own program may have sent orders since, and they would ship twice; check the zone, and set the present moment or a later one",
 	}}
 }
 
-// shadowFaults checks a shadow by itself.
+// shadowFaults checks a shadow without its predecessor.
 func shadowFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, args ...any)) {
 	if setup.Shadow == nil {
 		return

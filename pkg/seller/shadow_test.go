@@ -21,8 +21,8 @@ func parse(t *testing.T, text string) *sellerv1.Setup {
 	return setup
 }
 
-// An order is ours only when it was audited and published after the switch-over, whenever it comes.
-func TestAnOrderBelongsToWhoeverSentAtItsTime(t *testing.T) {
+// An order is ours only when it was audited and published after the switch-over, however late it comes.
+func TestAnOrderBelongsToTheSenderOfItsTime(t *testing.T) {
 	until := time.Date(2026, 8, 1, 2, 0, 0, 0, time.FixedZone("", 8*60*60))
 	before, after := until.Add(-time.Second), until.Add(time.Second)
 	never := seller.New(parse(t, acme), nil)
@@ -50,7 +50,7 @@ func TestAnOrderBelongsToWhoeverSentAtItsTime(t *testing.T) {
 		t.Error("InShadow is wrong")
 	}
 	if never.Shadowed(before) != nil || fault.Of(ends.Shadowed(before)) != fault.Wait || ends.Shadowed(until) != nil {
-		t.Error("whoever wants to write is not told")
+		t.Error("whoever wants to write gets no error")
 	}
 	if ends.Setup.Shadow.FindBy != sellerv1.Shadow_FIND_BY_PLATFORM_ORDER_NO {
 		t.Errorf("read %v", ends.Setup.Shadow)
@@ -103,8 +103,7 @@ func TestShadowIsLeftByAMomentOnly(t *testing.T) {
 	}
 }
 
-// A moment that has passed gives us what the ERP's program has sent since, unless a worker has seen it: a wrong zone, and
-// the whole backlog ships twice.
+// A past moment gives us what the ERP's program has sent since, unless a worker has seen it.
 func TestTheSwitchOverIsNotInThePast(t *testing.T) {
 	b := open(t, bucket(t, bustest.Start(t)))
 	at := func(d time.Duration) string {

@@ -20,9 +20,9 @@ const (
 	DefaultSecretsEnv = "JD_"
 )
 
-// Trust is what a set-up may name of the machine that it is used on.
+// Trust limits what a set-up may name of the machine that it is used on.
 //
-// The zero value trusts every set-up. Programs that read set-ups which others wrote must not use it: whoever may write a
+// The zero value trusts every set-up. Programs that read set-ups written by others must not use it: the author of a
 // set-up could have a worker send its own token key, as a merchant's token, to a url of their choice.
 type Trust struct {
 	// Dir is the folder below which secrets' files lie; a relative path is taken from there. Empty trusts every file.
@@ -36,7 +36,7 @@ type Trust struct {
 
 // ParseTrust reads the settings SELLER_SECRETS_DIR, SELLER_SECRETS_ENV and SELLER_HTTP_HOSTS, the latter two comma-separated.
 func ParseTrust(dir, envPrefixes, httpHosts string) (Trust, error) {
-	t := Trust{Dir: dir, EnvPrefixes: words(envPrefixes), HTTPHosts: words(httpHosts)}
+	t := Trust{Dir: dir, EnvPrefixes: splitList(envPrefixes), HTTPHosts: splitList(httpHosts)}
 	if !filepath.IsAbs(dir) || filepath.Clean(dir) == filepath.Dir(filepath.Clean(dir)) {
 		return Trust{}, fmt.Errorf("SELLER_SECRETS_DIR: want the absolute path of a folder of sellers' secrets and nothing else, such as %s", DefaultSecretsDir)
 	}
@@ -46,8 +46,8 @@ func ParseTrust(dir, envPrefixes, httpHosts string) (Trust, error) {
 	return t, nil
 }
 
-// words are the parts of a comma-separated list; never nil.
-func words(list string) []string {
+// splitList splits a comma-separated list; never nil.
+func splitList(list string) []string {
 	all := []string{}
 	for word := range strings.SplitSeq(list, ",") {
 		if word = strings.TrimSpace(word); word != "" {
@@ -57,7 +57,7 @@ func words(list string) []string {
 	return all
 }
 
-// File is the path at which the file of a secret lies. Its error is a fault.Reason.
+// File is the path of a secret's file. Its error is a fault.Reason.
 func (t Trust) File(name string) (string, error) {
 	if t.Dir == "" {
 		return name, nil
@@ -90,8 +90,8 @@ func (t Trust) Env(name string) error {
 	}
 }
 
-// URL is nil when address may be called: a credential goes there, so without TLS only to loopback and HTTPHosts. Else it is
-// a fault.Reason.
+// URL is nil when address may be called: credentials are sent there, so without TLS only to loopback and HTTPHosts.
+// Else it is a fault.Reason.
 func (t Trust) URL(address string) error {
 	u, err := url.Parse(address)
 	if t.HTTPHosts == nil || address == "" || err == nil && (u.Scheme == "https" || loopback(u.Hostname()) || slices.Contains(t.HTTPHosts, u.Hostname())) {

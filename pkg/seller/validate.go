@@ -10,10 +10,10 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// leastPerSecond is the smallest budget of calls that work gets done with: two calls in a row must fit into a run.
-const leastPerSecond = 0.2
+// minPerSecond is the smallest usable call budget: two calls in a row must fit into a run.
+const minPerSecond = 0.2
 
-// Validate finds all faults of a set-up that did not come by Parse. The error is Faults.
+// Validate finds all faults of a set-up that did not come from Parse. The error is Faults.
 func Validate(setup *sellerv1.Setup) error {
 	if faults := validate(setup); len(faults) > 0 {
 		return faults
@@ -31,7 +31,7 @@ func validate(setup *sellerv1.Setup) Faults {
 	return append(faults, references(setup)...)
 }
 
-// references checks what no single field can tell.
+// references checks what no single field shows.
 func references(setup *sellerv1.Setup) Faults {
 	var faults Faults
 	add := func(code, field, zh, en string, args ...any) {
@@ -80,8 +80,8 @@ func references(setup *sellerv1.Setup) Faults {
 				add("setup.value", at+address.key, "缺少路径：京东网关的地址以 /routerjson 结尾", "the path is missing: the address of JD's gateway ends in /routerjson")
 			}
 		}
-		if q := a.GetQuota().GetPerSecond(); q > 0 && q < leastPerSecond {
-			add("setup.value", at+".quota.per_second", "至少 %[1]g：询问和推送须在一次处理中先后完成", "at least %[1]g: an order is asked for and handed over in one run", leastPerSecond)
+		if q := a.GetQuota().GetPerSecond(); q > 0 && q < minPerSecond {
+			add("setup.value", at+".quota.per_second", "至少 %[1]g：询问和推送须在一次处理中先后完成", "at least %[1]g: an order is asked for and handed over in one run", minPerSecond)
 		}
 		if a.GetKind() != sellerv1.Account_KIND_JD {
 			continue

@@ -19,7 +19,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// Outcome is what became of a try to refresh.
+// Outcome is the result of a refresh.
 type Outcome string
 
 // The outcomes.
@@ -27,38 +27,38 @@ const (
 	Renewed Outcome = "renewed"
 	// Refused: a new consent is needed.
 	Refused Outcome = "refused"
-	// Lost: no answer came that can be believed; the tokens may have changed.
+	// Lost: no reliable answer came; the tokens may have changed.
 	Lost Outcome = "lost"
 	// NotSent: nothing happened.
 	NotSent Outcome = "not_sent"
 )
 
 const (
-	// askFor is how long an Authority may take.
-	askFor = 10 * time.Second
-	// claimFor must stay above askFor and storeFor together. A process that is killed while it asks keeps the others
-	// waiting for as long.
-	claimFor = 30 * time.Second
-	// lookEvery is how long whoever waits for a claim's owner trusts that it hears of the end.
-	lookEvery = time.Second
-	// againFirst and againMost bound the pauses between tries that failed; each is twice the one before.
-	againFirst = 5 * time.Second
-	againMost  = time.Hour
-	// rest is how long a token that was refreshed is not refreshed again because the far side refuses it.
-	rest = 10 * time.Minute
-	// tickEvery is how often tokens are looked at when nothing tells that one is due.
+	// askTimeout is how long an Authority may take.
+	askTimeout = 10 * time.Second
+	// claimTTL must stay above askTimeout and storeTimeout together. A process that is killed while it asks keeps the
+	// others waiting that long.
+	claimTTL = 30 * time.Second
+	// claimPollEvery is how often a process that waits for a claim's owner checks the bucket itself.
+	claimPollEvery = time.Second
+	// retryMin and retryMax bound the pauses after failed refreshes; each pause is twice the one before.
+	retryMin = 5 * time.Second
+	retryMax = time.Hour
+	// refreshCooldown is how long a refreshed token is not refreshed again because the warehouse refuses it.
+	refreshCooldown = 10 * time.Minute
+	// tickEvery is how often tokens are checked when none is known to be due.
 	tickEvery = 30 * time.Second
-	// atOnce is how many tokens are refreshed at the same time.
-	atOnce = 8
+	// maxParallel is how many tokens are refreshed at the same time.
+	maxParallel = 8
 )
 
 // Options of a Keeper. All are required but Renewed, Metrics and Now.
 type Options struct {
-	// Sellers are those whose tokens are looked after.
+	// Sellers are the sellers whose tokens are kept.
 	Sellers interface{ All() []*seller.Seller }
 	// Authority is the authorisation server of an account.
 	Authority func(a *sellerv1.Account) (Authority, error)
-	// Renewed is called after a token was renewed, so that what waited for it goes on.
+	// Renewed is called after a token was renewed, so that what waited for it continues.
 	Renewed func(ctx context.Context, id ID)
 	Metrics *Metrics
 	Log     zerolog.Logger
@@ -66,13 +66,14 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Keeper renews tokens. Many may work on one bucket: of all of them one asks at a time for each token.
+// Keeper renews tokens. Many keepers may work on one bucket: for each token one of them asks at a time.
 type Keeper struct {
 	*Store
 	o Options
 
 	mu sync.Mutex
-	// unsaved are records that the bucket did not take: the far side gave new tokens, and only this process has them.
+	// unsaved are records that the bucket did not accept: the warehouse issued new tokens, and only this process has
+	// them.
 	unsaved map[ID]record
 }
 
@@ -107,8 +108,8 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// each calls do for every account whose token is ours to keep.
-func (k *Keeper) each(do func(id ID, a *sellerv1.Account)) {
+// eachAccount calls do for every account whose token is ours to keep.
+func (k *Keeper) eachAccount(do func(id ID, a *sellerv1.Account)) {
 	for _, s := range k.o.Sellers.All() {
 		for _, a := range s.Setup.Accounts {
 			if Ours(a) {
@@ -118,26 +119,26 @@ func (k *Keeper) each(do func(id ID, a *sellerv1.Account)) {
 	}
 }
 
-// Ours tells whether the account's token is ours to keep and to refresh.
+// Ours reports whether the account's token is ours to keep and to refresh.
 func Ours(a *sellerv1.Account) bool {
 	return a.GetKind() == sellerv1.Account_KIND_JD && a.GetTokenOwner() == sellerv1.Account_TOKEN_OWNER_OURS
 }
 
-// Tick does what is due now: it refreshes tokens ahead of their end, stores what could not be stored, and seals with the
-// first key what is sealed with another.
+// Tick does what is due now: it refreshes tokens ahead of their end, stores what could not be stored before, and
+// seals with the first key what is sealed with another.
 func (k *Keeper) Tick(ctx context.Context) {
 	var g errgroup.Group
-	g.SetLimit(atOnce)
-	k.each(func(id ID, a *sellerv1.Account) {
-		r := k.look(id)
+	g.SetLimit(maxParallel)
+	k.eachAccount(func(id ID, a *sellerv1.Account) {
+		r := k.get(id)
 		due, can := k.due(id, a, r.record)
 		switch {
 		case k.save(ctx, id):
 		case can && !k.o.Now().Before(due):
 			g.Go(func() error {
-				ctx, cancel := context.WithTimeout(ctx, claimFor)
+				ctx, cancel := context.WithTimeout(ctx, claimTTL)
 				defer cancel()
-				_, _ = k.renew(ctx, id, a, nil) // the outcome is told where it is known
+				_, _ = k.renew(ctx, id, a, nil) // the outcome is logged where it is known
 				return nil
 			})
 		case r.Grant != 0 && !k.keys.None() && r.Key != k.keys.first():
@@ -147,9 +148,9 @@ func (k *Keeper) Tick(ctx context.Context) {
 	_ = g.Wait()
 }
 
-// due is when it is time to ask for a new token, as far as this process can.
+// due is when to ask for a new token, as far as this process can.
 func (k *Keeper) due(id ID, a *sellerv1.Account, r record) (at time.Time, can bool) {
-	if _, _, err := k.reveal(id, a, r); err != nil || !r.Renewable {
+	if _, _, err := k.open(id, a, r); err != nil || !r.Renewable {
 		return at, false
 	}
 	at = r.refreshAt()
@@ -166,33 +167,33 @@ func (k *Keeper) due(id ID, a *sellerv1.Account, r record) (at time.Time, can bo
 func (k *Keeper) wake() time.Duration {
 	now := k.o.Now()
 	wait := tickEvery
-	k.each(func(id ID, a *sellerv1.Account) {
-		at, can := k.due(id, a, k.look(id).record)
+	k.eachAccount(func(id ID, a *sellerv1.Account) {
+		at, can := k.due(id, a, k.get(id).record)
 		switch {
 		case !can:
 		case at.After(now):
 			wait = min(wait, at.Sub(now))
-		default: // it was tried just now, and nothing was written: the bucket is away
-			wait = min(wait, againFirst)
+		default: // tried just now without a write: the bucket is down
+			wait = min(wait, retryMin)
 		}
 	})
 	return wait
 }
 
-// Token is Store.Token, and what could not be stored yet.
+// Token is Store.Token, including tokens that could not be stored yet.
 func (k *Keeper) Token(id ID, account *sellerv1.Account) (Current, error) {
 	k.mu.Lock()
 	r, unsaved := k.unsaved[id]
 	k.mu.Unlock()
-	if now := k.look(id); !unsaved || now.Grant >= r.Grant {
+	if now := k.get(id); !unsaved || now.Grant >= r.Grant {
 		r = now.record
 	}
-	now, _, err := k.reveal(id, account, r)
+	now, _, err := k.open(id, account, r)
 	return now, err
 }
 
-// Renew is told that the far side does not take used, and gives what took its place: a later grant when there is one, else
-// one that is asked for now, once for all replicas. An ErrPerson says that there is none.
+// Renew is called when the warehouse refuses used, and returns its replacement: a later grant when there is one, else
+// one that is requested now, once for all replicas. An ErrPerson says that there is none.
 func (k *Keeper) Renew(ctx context.Context, id ID, account *sellerv1.Account, used Current) (Current, error) {
 	if now, err := k.Token(id, account); err == nil && now.Grant > used.Grant {
 		return now, nil
@@ -200,7 +201,7 @@ func (k *Keeper) Renew(ctx context.Context, id ID, account *sellerv1.Account, us
 	return k.renew(ctx, id, account, &used)
 }
 
-// renew asks for a token in the place of used, or of the present one ahead of its end when used is nil.
+// renew asks for a token to replace used, or to replace the present one ahead of its end when used is nil.
 func (k *Keeper) renew(ctx context.Context, id ID, account *sellerv1.Account, used *Current) (Current, error) {
 	mine := uuid.NewString()
 	for first := true; ; first = false {
@@ -213,7 +214,7 @@ func (k *Keeper) renew(ctx context.Context, id ID, account *sellerv1.Account, us
 		if err != nil {
 			return Current{}, fmt.Errorf("read the token of %s: %w", id, err)
 		}
-		present, refresh, err := k.reveal(id, account, r.record)
+		present, refresh, err := k.open(id, account, r.record)
 		if err != nil {
 			return Current{}, err
 		}
@@ -232,27 +233,27 @@ func (k *Keeper) renew(ctx context.Context, id ID, account *sellerv1.Account, us
 			}
 			continue
 		}
-		if err := k.mayAsk(id, r.record, now, used != nil); err != nil {
+		if err := k.canAsk(id, r.record, now, used != nil); err != nil {
 			return Current{}, err
 		}
 		next := r.record
-		if next.Claim != nil { // its owner never came back, and may have asked
+		if next.Claim != nil { // its owner vanished, and may have asked
 			next.Lost++
 			next.Tries++
 			k.o.Metrics.refreshes.WithLabelValues(string(Lost)).Inc()
-			k.o.Log.Warn().Str("seller", id.Seller).Str("account", id.Account).Msg("whoever refreshed the token never came back; trying again")
+			k.o.Log.Warn().Str("seller", id.Seller).Str("account", id.Account).Msg("the process that refreshed the token vanished; trying again")
 		}
-		next.Claim = &claim{By: mine, Until: now.Add(claimFor).UTC()}
-		claimed, err := k.swap(ctx, id, next, r.revision)
+		next.Claim = &claim{By: mine, Until: now.Add(claimTTL).UTC()}
+		claimed, err := k.replace(ctx, id, next, r.revision)
 		if err != nil {
-			continue // somebody was faster, or the answer was lost: look again
+			continue // somebody was faster, or the answer was lost: read again
 		}
 		return k.ask(ctx, id, account, claimed, refresh)
 	}
 }
 
-// mayAsk is nil when a refresh may be asked for.
-func (k *Keeper) mayAsk(id ID, r record, now time.Time, refused bool) error {
+// canAsk is nil when a refresh may be requested.
+func (k *Keeper) canAsk(id ID, r record, now time.Time, refused bool) error {
 	switch {
 	case !r.Renewable:
 		return fmt.Errorf("%w: %w", ErrPerson, fault.Reason{
@@ -261,7 +262,7 @@ func (k *Keeper) mayAsk(id ID, r record, now time.Time, refused bool) error {
 		})
 	case now.Before(r.NextTry):
 		return k.failure(id, r)
-	case refused && r.Refreshed && now.Sub(r.GrantedAt) < rest && now.Before(r.ExpiresAt):
+	case refused && r.Refreshed && now.Sub(r.GrantedAt) < refreshCooldown && now.Before(r.ExpiresAt):
 		return fmt.Errorf("%w: %w", ErrPerson, fault.Reason{
 			Code: "token.rejected", ZH: "账号 " + id.String() + " 的令牌刚刷新仍被拒绝；如持续出现，请重新授权：" + authorize(id),
 			EN: "the token of " + id.String() + " was just refreshed and is refused all the same; should it go on, authorise again: " + authorize(id),
@@ -274,7 +275,7 @@ func authorize(id ID) string {
 	return "bridgectl seller authorize " + id.Seller + " --account " + id.Account
 }
 
-// failure is the last failed try as an error.
+// failure is the last failed refresh as an error.
 func (k *Keeper) failure(id ID, r record) error {
 	if r.Reason != nil {
 		return fmt.Errorf("%w: %w", ErrPerson, *r.Reason)
@@ -285,18 +286,18 @@ func (k *Keeper) failure(id ID, r record) error {
 	}
 	return fmt.Errorf("%w: %w", ErrPerson, fault.Reason{
 		Code: "token.unrefreshed", ZH: "账号 " + id.String() + " 的令牌失效，" + zh + "，稍后自动重试",
-		EN: "the token of " + id.String() + " is refused and " + en + "; it is tried again by itself",
+		EN: "the token of " + id.String() + " is refused and " + en + "; it is retried automatically",
 	})
 }
 
-// ask asks for new tokens under a claim, and stores what came of it even when ctx ends: new tokens must not get lost.
+// ask requests new tokens under a claim, and stores the result even when ctx ends: new tokens must not get lost.
 func (k *Keeper) ask(ctx context.Context, id ID, account *sellerv1.Account, claimed stored, refresh secret.Text) (Current, error) {
 	at := k.o.Now()
-	if claimed.Claim.Until.Sub(at) < askFor {
+	if claimed.Claim.Until.Sub(at) < askTimeout {
 		return Current{}, fmt.Errorf("refresh the token of %s: too little of the claim is left", id)
 	}
 	ctx = context.WithoutCancel(ctx)
-	asking, cancel := context.WithTimeout(ctx, askFor)
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	g, err := k.refresh(asking, account, refresh)
 	cancel()
 	if err != nil {
@@ -305,7 +306,7 @@ func (k *Keeper) ask(ctx context.Context, id ID, account *sellerv1.Account, clai
 	if g.Refresh.Empty() {
 		g.Refresh = refresh
 	}
-	r, err := k.granted(id, claimed.record, g, at)
+	r, err := k.newRecord(id, claimed.record, g, at)
 	if err != nil {
 		return Current{}, err
 	}
@@ -327,8 +328,7 @@ func (k *Keeper) refresh(ctx context.Context, account *sellerv1.Account, refresh
 	return authority.Refresh(ctx, refresh)
 }
 
-// save stores what only this process has, and says whether there was anything. A grant that came later, by a consent,
-// stays.
+// save stores what only this process has, and returns whether there was anything. A later grant, by a consent, stays.
 func (k *Keeper) save(ctx context.Context, id ID) bool {
 	k.mu.Lock()
 	r, unsaved := k.unsaved[id]
@@ -336,7 +336,7 @@ func (k *Keeper) save(ctx context.Context, id ID) bool {
 	if !unsaved {
 		return false
 	}
-	_, err := k.put(ctx, id, func(now stored) (record, bool, error) { return r, now.Grant < r.Grant, nil })
+	_, err := k.update(ctx, id, func(now stored) (record, bool, error) { return r, now.Grant < r.Grant, nil })
 	if err != nil {
 		k.o.Log.Error().Err(err).Str("seller", id.Seller).Str("account", id.Account).
 			Msg("new tokens could not be stored: only this process has them, do not stop it; trying again")
@@ -350,16 +350,16 @@ func (k *Keeper) save(ctx context.Context, id ID) bool {
 	return true
 }
 
-// failed stores what became of a try. Should somebody else have brought new tokens meanwhile, those are the answer.
+// failed stores the failure of a refresh. If somebody else obtained new tokens meanwhile, those are returned.
 func (k *Keeper) failed(ctx context.Context, id ID, account *sellerv1.Account, claimed stored, why error) (Current, error) {
 	now := k.o.Now().UTC()
 	next := claimed.record
 	next.Claim, next.FailedAt, next.Reason = nil, now, nil
 	next.Tries++
-	next.NextTry = now.Add(min(againFirst<<min(next.Tries-1, 20), againMost))
+	next.NextTry = now.Add(min(retryMin<<min(next.Tries-1, 20), retryMax))
 	switch fault.Of(why) {
 	case fault.Refused:
-		next.Failed, next.NextTry = Refused, now.Add(againMost)
+		next.Failed, next.NextTry = Refused, now.Add(retryMax)
 		reason := refusal(id, fault.ReasonOf(why, "token.refused"), next.Lost > 0)
 		next.Reason = &reason
 	case fault.Unclear:
@@ -375,11 +375,11 @@ func (k *Keeper) failed(ctx context.Context, id ID, account *sellerv1.Account, c
 	}
 	log.Err(why).Str("seller", id.Seller).Str("account", id.Account).Str("outcome", string(next.Failed)).
 		Time("expires", next.ExpiresAt).Time("again", next.NextTry).Msg("token not renewed")
-	after, err := k.put(ctx, id, func(now stored) (record, bool, error) {
+	after, err := k.update(ctx, id, func(now stored) (record, bool, error) {
 		return next, now.Grant == claimed.Grant && now.Claim != nil && now.Claim.By == claimed.Claim.By, nil
 	})
 	if err == nil && after.Grant != claimed.Grant {
-		fresh, _, err := k.reveal(id, account, after.record)
+		fresh, _, err := k.open(id, account, after.record)
 		return fresh, err
 	}
 	return Current{}, k.failure(id, next)
@@ -400,22 +400,22 @@ func refusal(id ID, said fault.Reason, lost bool) fault.Reason {
 
 // reseal seals a token with the first key.
 func (k *Keeper) reseal(ctx context.Context, id ID, account *sellerv1.Account) {
-	r := k.look(id)
-	present, refresh, err := k.reveal(id, account, r.record)
+	r := k.get(id)
+	present, refresh, err := k.open(id, account, r.record)
 	if err != nil {
-		return // whoever needs it is told
+		return // the caller that needs it gets the error
 	}
 	next := r.record
 	if next.Key, next.Box, err = k.keys.seal(id, pair{present.Secret.Reveal(), refresh.Reveal()}); err != nil {
 		return
 	}
-	if _, err := k.swap(ctx, id, next, r.revision); err != nil && !errors.Is(err, bus.ErrRevision) {
+	if _, err := k.replace(ctx, id, next, r.revision); err != nil && !errors.Is(err, bus.ErrRevision) {
 		k.o.Log.Warn().Err(err).Str("seller", id.Seller).Str("account", id.Account).Msg("token not sealed with the new key yet")
 	}
 }
 
-// swap writes r if the bucket still has the given revision.
-func (k *Keeper) swap(ctx context.Context, id ID, r record, revision uint64) (stored, error) {
+// replace writes r if the bucket still has the given revision.
+func (k *Keeper) replace(ctx context.Context, id ID, r record, revision uint64) (stored, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return stored{}, err
@@ -424,17 +424,17 @@ func (k *Keeper) swap(ctx context.Context, id ID, r record, revision uint64) (st
 	if err != nil {
 		return stored{}, err
 	}
-	k.take(bus.Value{Key: id.key(), Data: data, Revision: next})
+	k.applyNewer(bus.Value{Key: id.key(), Data: data, Revision: next})
 	return stored{r, next}, nil
 }
 
-// await waits until anything is known beyond the revision, or for as long as a claim lasts, or a little while.
+// await waits for a revision later than the given one, at most for the rest of a claim, or a little while.
 func (k *Keeper) await(ctx context.Context, id ID, revision uint64, claim time.Duration) error {
-	timer := time.NewTimer(min(claim, lookEvery))
+	timer := time.NewTimer(min(claim, claimPollEvery))
 	defer timer.Stop()
 	for {
 		changed := k.changes()
-		if k.look(id).revision > revision {
+		if k.get(id).revision > revision {
 			return nil
 		}
 		select {
@@ -458,10 +458,10 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Reader reads tokens and never refreshes one: for those who look, not for those who work.
+// Reader reads tokens and never refreshes one: for read-only programs.
 type Reader struct{ *Store }
 
-// Renew gives a later grant than used, or an ErrPerson.
+// Renew returns a later grant than used, or an ErrPerson.
 func (r Reader) Renew(_ context.Context, id ID, account *sellerv1.Account, used Current) (Current, error) {
 	now, err := r.Token(id, account)
 	if err == nil && now.Grant <= used.Grant {

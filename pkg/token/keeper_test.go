@@ -50,7 +50,7 @@ func (c *clock) Move(by time.Duration) {
 	c.now = c.now.Add(by)
 }
 
-// world is a JD, a broker and a seller whose token is ours.
+// world is a JD sandbox, a broker and a seller whose token is ours.
 type world struct {
 	*jdsandbox.JD
 	t         *testing.T
@@ -217,7 +217,7 @@ func (w *world) refreshes(done, refused int64) {
 	}
 }
 
-// eventually waits for what the bucket tells a little later.
+// eventually waits for what the bucket reports a little later.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !cond(); {
@@ -236,7 +236,7 @@ var platforms = map[string]sellerv1.Authorization_Platform{
 	"new": sellerv1.Authorization_PLATFORM_NEW, "old": sellerv1.Authorization_PLATFORM_OLD,
 }
 
-// Three processes with eight calls each meet the end of the token together: it is refreshed once, and no call fails.
+// Three processes with eight calls each see the token expire together: it is refreshed once.
 func TestARefusedTokenIsRefreshedOnceOverAllProcesses(t *testing.T) {
 	for name, platform := range platforms {
 		t.Run(name, func(t *testing.T) {
@@ -277,7 +277,7 @@ func TestATokenIsRefreshedAheadOfItsEndByOneOfAll(t *testing.T) {
 	}{
 		{"a day", jdsandbox.Auth{}, 15 * time.Hour, 16 * time.Hour},
 		{"a year", jdsandbox.Auth{Life: jdsandbox.Duration(365 * 24 * time.Hour)}, 357 * 24 * time.Hour, 358 * 24 * time.Hour},
-		{"a life that is not told", jdsandbox.Auth{NoLife: true}, 15 * time.Hour, 16 * time.Hour},
+		{"a life that gets no error", jdsandbox.Auth{NoLife: true}, 15 * time.Hour, 16 * time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := start(t, sellerv1.Authorization_PLATFORM_NEW, c.auth)
@@ -332,7 +332,7 @@ stockbridge_token_expires_timestamp_seconds{account="jd",seller="acme"} %d
 	}
 }
 
-// What the merchant sees to is told in both languages, and nobody keeps asking meanwhile.
+// What the merchant must do is said in both languages, and nobody keeps asking meanwhile.
 func TestARefusedRefreshNeedsAConsent(t *testing.T) {
 	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	a, b := w.keeper(), w.keeper()
@@ -405,7 +405,7 @@ func TestALostAnswerIsTriedAgainWithTheSameRefreshToken(t *testing.T) {
 	}
 }
 
-// stuck is an authorisation server that never answers until it is let go.
+// stuck is an authorisation server that does not answer until it is released.
 type stuck struct {
 	token.Authority
 	asked, gone chan struct{}
@@ -419,7 +419,7 @@ func (s stuck) Refresh(context.Context, secret.Text) (token.Grant, error) {
 
 // A process that dies, or hangs, while it refreshes keeps the others waiting for as long as its claim, and is heard no
 // more afterwards.
-func TestAClaimWhoseOwnerNeverComesBackIsTakenOver(t *testing.T) {
+func TestAClaimOfADeadOwnerIsTakenOver(t *testing.T) {
 	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	hung := stuck{asked: make(chan struct{}), gone: make(chan struct{})}
 	a, b := w.keeper(func(o *token.Options) {
@@ -432,7 +432,7 @@ func TestAClaimWhoseOwnerNeverComesBackIsTakenOver(t *testing.T) {
 	go func() { late <- w.call(a) }()
 	<-hung.asked
 
-	b.Tick(t.Context()) // goes on with the old one
+	b.Tick(t.Context()) // continues with the old one
 	w.refreshes(0, 0)
 	w.clock.Move(31 * time.Second)
 	b.Tick(t.Context())
@@ -500,7 +500,8 @@ func TestWithoutAKeyOrAConsentItSaysWhatToDo(t *testing.T) {
 	want(k, "for another application")
 }
 
-// An account that was set up before we refreshed tokens goes on with the token that its set-up names.
+// An account that was set up before we refreshed tokens continues with the token that its set-up names, until a
+// consent.
 func TestUntilAConsentTheNamedTokenServes(t *testing.T) {
 	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	if err := w.SetToken("key", jdsandbox.Token{Value: appSecret}); err != nil {

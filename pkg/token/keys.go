@@ -18,11 +18,11 @@ import (
 // keyBytes is the size of a key: AES-256.
 const keyBytes = 32
 
-// Keys seal and open what is stored: the first seals, all open. No keys at all is a value too, which can do neither.
+// Keys seal and open stored tokens: the first seals, all open. The zero value has no keys and can do neither.
 type Keys struct{ all []key }
 
 type key struct {
-	// id tells keys apart without telling anything of them.
+	// id distinguishes keys and reveals nothing of them.
 	id   string
 	aead cipher.AEAD
 }
@@ -34,9 +34,9 @@ func NewKey() secret.Text {
 	return secret.New(base64.StdEncoding.EncodeToString(raw))
 }
 
-// ParseKeys reads keys of 32 bytes in base64 or hex, separated by commas or white space. To change the key give all workers
-// the new one behind the old one, then put it in front; the old one can go once `bridgectl seller ls` shows nothing sealed
-// with it, about a minute later. Its errors repeat nothing of the text.
+// ParseKeys reads keys of 32 bytes in base64 or hex, separated by commas or white space. To change the key, give all
+// workers the new one behind the old one, then put it first; the old one can be removed once `bridgectl seller ls`
+// shows nothing sealed with it, about a minute later. Its errors repeat nothing of the text.
 func ParseKeys(text string) (Keys, error) {
 	var keys Keys
 	seen := map[string]bool{}
@@ -76,7 +76,7 @@ func decodeKey(word string) ([]byte, bool) {
 	return nil, false
 }
 
-// None tells whether there are no keys.
+// None reports whether there are no keys.
 func (k Keys) None() bool { return len(k.all) == 0 }
 
 // first is the id of the key that seals.
@@ -88,8 +88,8 @@ type pair struct {
 	Refresh string `json:"refresh,omitempty"`
 }
 
-// bound ties a sealed pair to its place: moved to another account it does not open.
-func bound(id ID) []byte { return []byte("stockbridge token 1 " + id.String()) }
+// associatedData binds a sealed pair to its account: under another account it does not open.
+func associatedData(id ID) []byte { return []byte("stockbridge token 1 " + id.String()) }
 
 var errNoKey = errors.New("no key")
 
@@ -103,7 +103,7 @@ func (k Keys) seal(id ID, p pair) (keyID string, box []byte, err error) {
 	}
 	nonce := make([]byte, k.all[0].aead.NonceSize())
 	_, _ = rand.Read(nonce)
-	return k.all[0].id, k.all[0].aead.Seal(nonce, nonce, plain, bound(id)), nil
+	return k.all[0].id, k.all[0].aead.Seal(nonce, nonce, plain, associatedData(id)), nil
 }
 
 func (k Keys) open(id ID, keyID string, box []byte) (pair, error) {
@@ -115,13 +115,13 @@ func (k Keys) open(id ID, keyID string, box []byte) (pair, error) {
 		if len(box) < n {
 			return pair{}, errors.New("it is too short")
 		}
-		plain, err := one.aead.Open(nil, box[:n], box[n:], bound(id))
+		plain, err := one.aead.Open(nil, box[:n], box[n:], associatedData(id))
 		if err != nil {
 			return pair{}, errors.New("it was changed, or belongs to another account")
 		}
 		var p pair
 		if err := json.Unmarshal(plain, &p); err != nil || p.Access == "" {
-			return pair{}, errors.New("it holds no token") // the decoder's words may quote it
+			return pair{}, errors.New("it holds no token") // the decoder's error may quote it
 		}
 		return p, nil
 	}

@@ -23,7 +23,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Expiries is a collector of when the tokens end that are kept. An account without a consent shows nothing.
+// Expiries is a collector of the times at which the kept tokens expire. An account without a consent shows nothing.
 func (k *Keeper) Expiries() prometheus.Collector { return expiryGauge{k} }
 
 type expiryGauge struct{ k *Keeper }
@@ -33,13 +33,13 @@ func expires() *prometheus.Desc {
 		"When the token of an account ends, Unix time. It is renewed well before.", []string{"seller", "account"}, nil)
 }
 
-// Describe tells the one metric.
+// Describe sends the one metric.
 func (e expiryGauge) Describe(to chan<- *prometheus.Desc) { to <- expires() }
 
-// Collect tells each token that is kept.
+// Collect sends each kept token's expiry.
 func (e expiryGauge) Collect(to chan<- prometheus.Metric) {
 	desc := expires()
-	e.k.each(func(id ID, _ *sellerv1.Account) {
+	e.k.eachAccount(func(id ID, _ *sellerv1.Account) {
 		if s, ok := e.k.State(id); ok {
 			to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(s.ExpiresAt.Unix()), id.Seller, id.Account)
 		}

@@ -1,24 +1,25 @@
-// Package token keeps the tokens that a far side's merchants gave us by their consent, and renews them in time, once for
-// all replicas.
+// Package token keeps the tokens that a warehouse's merchants granted us, and renews them in time, once for all
+// replicas.
 //
-// A token stands in a bucket of the bus, sealed with AES-256-GCM under a key that only the processes have (TOKEN_KEY); when
-// it ends, and what became of the last try to refresh it, stands beside it in clear. The Store reads and writes; the Keeper
-// renews. The package knows no far side's words: an Authority does.
+// A token is stored in a bucket of the bus, sealed with AES-256-GCM under a key that only the processes have
+// (TOKEN_KEY); its expiry and the result of the last refresh are stored beside it in clear. The Store reads and
+// writes; the Keeper renews. The package knows no warehouse's words: an Authority does.
 //
 // # Why
 //
-// Each worker looks after all tokens by itself, in a small loop over what it has in memory, and compare-and-set in the
-// bucket decides who asks: a claim with an owner and a limit is written first, the others go on with the old token
-// meanwhile. It is no tick on the bus because a call that meets a refused token needs the very
-// same claim at once, in whichever process it happens; a tick would add a consumer, a schedule for each seller and a worker
-// that must run, and decide nothing. There is no leader either way.
+// Each worker watches all tokens in a small loop over what it has in memory, and compare-and-set in the bucket
+// decides who asks: a claim with an owner and a time limit is written first, the others continue with the old token
+// meanwhile. It is no tick on the bus because a call that meets a refused token needs the same claim at once, in
+// whichever process that happens; a tick would add a consumer, a schedule for each seller and a worker that must run,
+// and decide nothing. There is no leader either way.
 //
-// A refresh whose answer was lost may have changed the tokens. It is tried again with the same refresh token, after a pause
-// that grows: nobody knows whether JD takes one twice (docs/jd-api.md, Authorisation), and without trying a person would be
-// needed for certain. A claim whose owner never came back counts as a lost answer.
+// A refresh whose answer was lost may have changed the tokens. It is tried again with the same refresh token, after a
+// growing pause: nobody knows whether JD accepts one twice (see docs/jd-api.md, Authorisation), and without trying, a
+// person would be needed for certain. A claim whose owner vanished counts as a lost answer.
 //
-// What a refusal's code means is not published. So each says "a new consent is needed", and the same refresh token is tried
-// once an hour all the same: should the far side only have been unwell, it mends by itself.
+// The meaning of a refusal's code is not published. So each refusal says "a new consent is needed", and the same
+// refresh token is tried once an hour all the same: if the warehouse only had a temporary problem, the token recovers
+// without a person.
 package token
 
 import (
@@ -46,30 +47,30 @@ var (
 	ErrNone = errors.New("not authorised")
 )
 
-// ID names whose token it is.
+// ID names a token's seller and account.
 type ID struct{ Seller, Account string }
 
 func (id ID) String() string { return id.Seller + "/" + id.Account }
 
 func (id ID) key() string { return id.Seller + "." + id.Account }
 
-// Grant is what an Authority gives.
+// Grant is what an Authority issues.
 type Grant struct {
 	Access secret.Text
-	// Refresh is empty when there was none: the one before stays good.
+	// Refresh is empty when none was issued: the previous one stays valid.
 	Refresh secret.Text
-	// Life of the access token from when it was asked for; 0 when not told.
+	// Life of the access token from the time of the request; 0 when not given.
 	Life time.Duration
-	// Owner is who consented, in the far side's numbers; empty when not told.
+	// Owner is who consented, in the warehouse's numbers; empty when not given.
 	Owner string
 }
 
-// Authority is a far side's authorisation server, for one account.
+// Authority is a warehouse's authorisation server, for one account.
 type Authority interface {
-	// ConsentURL is the page on which the merchant consents. It leads back to redirect with a code and state.
+	// ConsentURL is the page on which the merchant consents. It redirects to redirect with a code and state.
 	ConsentURL(redirect, state string) (string, error)
-	// Exchange takes the code for tokens, Refresh a refresh token. A refusal is a fault.Permanent, a lost answer a
-	// fault.Unknown; after any other error nothing has happened. Errors show no secret.
+	// Exchange exchanges the code for tokens, Refresh a refresh token. A refusal is a fault.Permanent, a lost answer
+	// a fault.Unknown; after any other error nothing has happened. Errors show no secret.
 	Exchange(ctx context.Context, code, redirect, state string) (Grant, error)
 	Refresh(ctx context.Context, refresh secret.Text) (Grant, error)
 }
@@ -77,16 +78,16 @@ type Authority interface {
 // Current is a token to call with.
 type Current struct {
 	Secret secret.Text
-	// Grant grows with each giving, whether or not the text changes. 0 is none.
+	// Grant grows with each grant, whether or not the text changes. 0 is none.
 	Grant uint64
 }
 
-// record is what stands in the bucket.
+// record is the stored form.
 type record struct {
 	// App is the application that the token belongs to, Owner who consented.
 	App   string `json:"app"`
 	Owner string `json:"owner,omitempty"`
-	// Grant counts the givings.
+	// Grant counts the grants.
 	Grant uint64 `json:"grant"`
 	// Key and Box are the sealed pair.
 	Key string `json:"key"`
@@ -95,15 +96,15 @@ type record struct {
 	Renewable bool      `json:"renewable"`
 	GrantedAt time.Time `json:"granted_at"`
 	ExpiresAt time.Time `json:"expires_at"`
-	// Assumed: the far side told no life.
+	// Assumed: the warehouse gave no life.
 	Assumed bool `json:"assumed,omitempty"`
-	// Refreshed: it was given for a refresh token, not for a consent.
+	// Refreshed: it was issued for a refresh token, not for a consent.
 	Refreshed bool `json:"refreshed,omitempty"`
 
-	// Claim is whoever asks for new ones now.
+	// Claim is held by the process that asks for new tokens now.
 	Claim *claim `json:"claim,omitempty"`
-	// Failed is what became of the last try since the grant, Tries how many failed in a row, Lost how many of them without
-	// an answer.
+	// Failed is the result of the last refresh since the grant, Tries how many failed in a row, Lost how many of them
+	// without an answer.
 	Failed   Outcome       `json:"failed,omitempty"`
 	Reason   *fault.Reason `json:"reason,omitempty"`
 	FailedAt time.Time     `json:"failed_at,omitzero"`
@@ -119,7 +120,7 @@ type claim struct {
 
 func (c *claim) live(now time.Time) bool { return c != nil && now.Before(c.Until) }
 
-// refreshAt is when it is time to renew it: with a third of its life left, but no earlier than a week before its end.
+// refreshAt is when to renew it: with a third of its life left, but no earlier than a week before its end.
 func (r record) refreshAt() time.Time {
 	return r.ExpiresAt.Add(-min(r.ExpiresAt.Sub(r.GrantedAt)/3, refreshBefore))
 }
@@ -127,25 +128,26 @@ func (r record) refreshAt() time.Time {
 const (
 	// refreshBefore is for tokens that live for months.
 	refreshBefore = 7 * 24 * time.Hour
-	// assumedLife is that of a token whose life is not told: the shortest that is known (docs/jd-api.md, Authorisation).
+	// assumedLife is the life of a token without a given life: the shortest known (see docs/jd-api.md,
+	// Authorisation).
 	assumedLife = 24 * time.Hour
 )
 
-// State is what may be shown of a token.
+// State is the public part of a token's record.
 type State struct {
 	App, Owner           string
 	GrantedAt, ExpiresAt time.Time
-	// Assumed: the far side did not say when it ends.
+	// Assumed: the warehouse did not say when it expires.
 	Assumed   bool
 	RefreshAt time.Time
 	// Renewable: it can be refreshed at all.
 	Renewable bool
-	// Failed is what became of the last try to refresh it, "" when that went well; Reason says more of a refusal.
+	// Failed is the result of the last refresh, "" when it succeeded; Reason explains a refusal.
 	Failed   Outcome
 	Reason   *fault.Reason
 	FailedAt time.Time
 	NextTry  time.Time
-	// Key tells which key sealed it.
+	// Key is the id of the key that sealed it.
 	Key string
 }
 
@@ -156,36 +158,36 @@ func (r record) state() State {
 	}
 }
 
-// stored is a record as it is known, at a revision of the bucket.
+// stored is a record at a revision of the bucket.
 type stored struct {
 	record
 	revision uint64
 }
 
-// Store is all tokens as they are now. It follows the bucket; reads wait for nobody.
+// Store is all tokens as they are now. It follows the bucket; reads never block on I/O.
 type Store struct {
 	bucket *bus.Bucket
 	keys   Keys
 	log    zerolog.Logger
 	close  func()
-	// storeFor is how long a write is repeated.
-	storeFor time.Duration
+	// storeTimeout is how long a write is retried.
+	storeTimeout time.Duration
 
 	mu      sync.Mutex
 	known   map[ID]stored
-	changed chan struct{} // closed and made anew at each change
+	changed chan struct{} // closed and replaced at each change
 	ready   error
 }
 
-// Open reads the bucket and follows it until Close. It returns when all that stands there is known, or with ctx's end.
+// Open reads the bucket and follows it until Close. It returns when the whole bucket was read, or when ctx ends.
 func Open(ctx context.Context, bucket *bus.Bucket, keys Keys, log zerolog.Logger) (*Store, error) {
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Store{bucket: bucket, keys: keys, log: log, storeFor: storeFor, known: map[ID]stored{}, changed: make(chan struct{}), ready: errors.New("tokens are not read yet")}
+	s := &Store{bucket: bucket, keys: keys, log: log, storeTimeout: storeTimeout, known: map[ID]stored{}, changed: make(chan struct{}), ready: errors.New("tokens are not read yet")}
 	loaded, ended := make(chan struct{}), make(chan struct{})
 	s.close = func() { stop(); <-ended }
 	go func() {
 		defer close(ended)
-		s.follow(following, sync.OnceFunc(func() { close(loaded) }))
+		s.keepWatching(following, sync.OnceFunc(func() { close(loaded) }))
 	}()
 	select {
 	case <-loaded:
@@ -196,17 +198,17 @@ func Open(ctx context.Context, bucket *bus.Bucket, keys Keys, log zerolog.Logger
 	}
 }
 
-// Close ends the following.
+// Close stops following.
 func (s *Store) Close() { s.close() }
 
-// Ready is nil while all that is known is current.
+// Ready is nil while the store is current.
 func (s *Store) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ready
 }
 
-func (s *Store) follow(ctx context.Context, loaded func()) {
+func (s *Store) keepWatching(ctx context.Context, loaded func()) {
 	for ctx.Err() == nil {
 		err := s.watch(ctx, loaded)
 		if ctx.Err() != nil {
@@ -228,7 +230,7 @@ func (s *Store) watch(ctx context.Context, loaded func()) error {
 	if err != nil {
 		return err
 	}
-	// What is told now takes the place of whatever was known: the bucket may have been put back.
+	// The new watch replaces everything known: the bucket may have been restored from an older copy.
 	s.mu.Lock()
 	for id, was := range s.known {
 		s.known[id] = stored{was.record, 0}
@@ -238,7 +240,7 @@ func (s *Store) watch(ctx context.Context, loaded func()) error {
 		if v.Current {
 			s.mu.Lock()
 			for id, was := range s.known {
-				if was.revision == 0 { // it is gone
+				if was.revision == 0 { // it was deleted
 					delete(s.known, id)
 				}
 			}
@@ -247,13 +249,13 @@ func (s *Store) watch(ctx context.Context, loaded func()) error {
 			loaded()
 			continue
 		}
-		s.take(v.Value)
+		s.applyNewer(v.Value)
 	}
 	return errors.New("the watch ended")
 }
 
-// take makes v known unless something newer is, and tells what is known then.
-func (s *Store) take(v bus.Value) stored {
+// applyNewer applies v unless something newer is known, and returns what is known then.
+func (s *Store) applyNewer(v bus.Value) stored {
 	sellerName, account, ok := strings.Cut(v.Key, ".")
 	if !ok {
 		return stored{}
@@ -276,33 +278,33 @@ func (s *Store) take(v bus.Value) stored {
 	return s.known[id]
 }
 
-// changes is closed when anything changes.
+// changes is closed at the next change.
 func (s *Store) changes() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.changed
 }
 
-func (s *Store) look(id ID) stored {
+func (s *Store) get(id ID) stored {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.known[id]
 }
 
-// State is how the token of id stands; false when no consent is stored.
+// State is the state of the token of id; false when no consent is stored.
 func (s *Store) State(id ID) (State, bool) {
-	r := s.look(id)
+	r := s.get(id)
 	return r.state(), r.Grant != 0
 }
 
-// Token is the token of an account, as it is known. Its errors are ErrPerson, and ErrNone besides when there is none.
+// Token is the known token of an account. Its errors are ErrPerson, and ErrNone besides when there is none.
 func (s *Store) Token(id ID, account *sellerv1.Account) (Current, error) {
-	now, _, err := s.reveal(id, account, s.look(id).record)
+	now, _, err := s.open(id, account, s.get(id).record)
 	return now, err
 }
 
-// reveal opens a record.
-func (s *Store) reveal(id ID, account *sellerv1.Account, r record) (now Current, refresh secret.Text, err error) {
+// open opens a record.
+func (s *Store) open(id ID, account *sellerv1.Account, r record) (now Current, refresh secret.Text, err error) {
 	person := func(code, zh, en string) error {
 		return fmt.Errorf("%w: %w", ErrPerson, fault.Reason{Code: code, ZH: zh, EN: en})
 	}
@@ -334,10 +336,10 @@ func (s *Store) reveal(id ID, account *sellerv1.Account, r record) (now Current,
 	return Current{secret.New(p.Access), r.Grant}, secret.New(p.Refresh), nil
 }
 
-// Put stores what a consent gave, in the place of whatever was there. at is when it was asked for.
+// Put stores the result of a consent, replacing what was there. at is when it was requested.
 func (s *Store) Put(ctx context.Context, id ID, app string, g Grant, at time.Time) error {
-	_, err := s.put(ctx, id, func(now stored) (record, bool, error) {
-		r, err := s.granted(id, now.record, g, at)
+	_, err := s.update(ctx, id, func(now stored) (record, bool, error) {
+		r, err := s.newRecord(id, now.record, g, at)
 		r.App, r.Owner, r.Refreshed = app, g.Owner, false
 		return r, true, err
 	})
@@ -347,8 +349,8 @@ func (s *Store) Put(ctx context.Context, id ID, app string, g Grant, at time.Tim
 	return nil
 }
 
-// granted is the record after a giving.
-func (s *Store) granted(id ID, before record, g Grant, at time.Time) (record, error) {
+// newRecord is the record after a grant.
+func (s *Store) newRecord(id ID, before record, g Grant, at time.Time) (record, error) {
 	r := record{
 		App: before.App, Owner: before.Owner, Grant: before.Grant + 1, Renewable: !g.Refresh.Empty(), Refreshed: true,
 		GrantedAt: at.UTC(), ExpiresAt: at.Add(g.Life).UTC(),
@@ -369,17 +371,17 @@ func (s *Store) granted(id ID, before record, g Grant, at time.Time) (record, er
 	return r, err
 }
 
-// storeFor is how long a write is repeated.
-const storeFor = 15 * time.Second
+// storeTimeout is how long a write is retried.
+const storeTimeout = 15 * time.Second
 
-// put writes what change makes of what stands there, until nobody was faster; change says false to leave it. It returns
-// what stands there then.
-func (s *Store) put(ctx context.Context, id ID, change func(now stored) (record, bool, error)) (stored, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.storeFor)
+// update writes what change makes of the stored record, retrying conflicts; change returns false to leave it. It
+// returns what is stored then.
+func (s *Store) update(ctx context.Context, id ID, change func(now stored) (record, bool, error)) (stored, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.storeTimeout)
 	defer cancel()
 	var out stored
 	var wrote []byte // by an earlier run whose answer was lost
-	err := retry.Do(ctx, retry.Policy{For: s.storeFor}, func(ctx context.Context) error {
+	err := retry.Do(ctx, retry.Policy{For: s.storeTimeout}, func(ctx context.Context) error {
 		now, err := s.read(ctx, id)
 		if err != nil {
 			return err
@@ -409,21 +411,21 @@ func (s *Store) put(ctx context.Context, id ID, change func(now stored) (record,
 			}
 			return err
 		}
-		s.take(bus.Value{Key: id.key(), Data: data, Revision: revision})
+		s.applyNewer(bus.Value{Key: id.key(), Data: data, Revision: revision})
 		out = stored{r, revision}
 		return nil
 	})
 	return out, err
 }
 
-// read is the newer of what the bucket answers, which may be a replica that is behind, and what is known.
+// read is the newer of the bucket's answer, which may come from a replica that is behind, and what is known.
 func (s *Store) read(ctx context.Context, id ID) (stored, error) {
 	v, err := s.bucket.Get(ctx, id.key())
 	if errors.Is(err, bus.ErrKeyNotFound) {
-		return s.look(id), nil
+		return s.get(id), nil
 	}
 	if err != nil {
 		return stored{}, err
 	}
-	return s.take(v), nil
+	return s.applyNewer(v), nil
 }

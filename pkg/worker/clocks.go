@@ -17,17 +17,17 @@ import (
 )
 
 const (
-	// MaxSkew is how far the clocks of a worker, its ledger and NATS may be apart. Whether an order is certainly new hangs on
-	// times of the broker and of the ledger, within ledger.EpochMargin.
+	// MaxSkew is how far the clocks of a worker, its ledger and NATS may be apart. Whether an order is certainly new
+	// depends on times of the broker and of the ledger, within ledger.EpochMargin.
 	MaxSkew = ledger.EpochMargin
-	// measureEvery is how often clocks are measured. A step of our own clock is seen without that.
+	// measureEvery is how often clocks are measured. A step of our own clock is noticed without that.
 	measureEvery = time.Minute
-	// measureFor is for one measurement.
-	measureFor = 5 * time.Second
+	// measureTimeout is for one measurement.
+	measureTimeout = 5 * time.Second
 )
 
-// Clocks are those that a worker's own is compared with: the ledger's, by which services decide how long something
-// lasted, and the broker's.
+// Clocks are the clocks that a worker's own is compared with: the ledger's, by which services measure durations, and
+// the broker's.
 type Clocks struct {
 	ledger, broker *clock.Clock
 	log            zerolog.Logger
@@ -36,17 +36,17 @@ type Clocks struct {
 // newClocks measures the clocks of a ledger and a broker that both answer. own is the host's, nil for time.Now.
 func newClocks(ctx context.Context, l ledger.Ledger, b *bus.Bus, own func() time.Time, log zerolog.Logger) (*Clocks, error) {
 	c := &Clocks{ledger: clock.New(l.Clock, own), broker: b.Clock(), log: log}
-	return c, patiently(ctx, log, "clocks", c.measure)
+	return c, retryWhileDown(ctx, log, "clocks", c.measure)
 }
 
 func (c *Clocks) measure(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, measureFor)
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
 	return errors.Join(c.broker.Measure(ctx), c.ledger.Measure(ctx)) // a ledger in buckets has the broker's clock
 }
 
-// keep measures now and then until ctx ends.
-func (c *Clocks) keep(ctx context.Context) {
+// keepMeasuring measures regularly until ctx ends.
+func (c *Clocks) keepMeasuring(ctx context.Context) {
 	every := time.NewTicker(measureEvery)
 	defer every.Stop()
 	for {
@@ -55,7 +55,7 @@ func (c *Clocks) keep(ctx context.Context) {
 			return
 		case <-every.C:
 			if err := c.measure(ctx); err != nil && ctx.Err() == nil {
-				c.log.Warn().Err(err).Msg("cannot compare the clocks; what was measured last goes on")
+				c.log.Warn().Err(err).Msg("cannot compare the clocks; the last measurement stays in use")
 			}
 		}
 	}
@@ -68,22 +68,22 @@ func (c *Clocks) Skews() (ledger, broker time.Duration) {
 	return ledger, broker
 }
 
-// Fit is nil while the clocks are within MaxSkew; else a fault.Reason with the figures. It asks nobody.
+// Fit is nil while the clocks are within MaxSkew; else a fault.Reason with the figures. It makes no call.
 func (c *Clocks) Fit() error {
 	l, b := c.Skews()
 	switch {
 	case l.Abs() > MaxSkew:
-		return apart("这台主机", "账本", "this host's", "the ledger's", l)
+		return skewError("这台主机", "账本", "this host's", "the ledger's", l)
 	case b.Abs() > MaxSkew:
-		return apart("这台主机", "NATS", "this host's", "NATS'", b)
+		return skewError("这台主机", "NATS", "this host's", "NATS'", b)
 	case (b - l).Abs() > MaxSkew:
-		return apart("账本", "NATS", "the ledger's", "NATS'", b-l)
+		return skewError("账本", "NATS", "the ledger's", "NATS'", b-l)
 	}
 	return nil
 }
 
-// apart says that one clock is so far ahead of another.
-func apart(oneZH, otherZH, one, other string, ahead time.Duration) error {
+// skewError says that one clock is so far ahead of another.
+func skewError(oneZH, otherZH, one, other string, ahead time.Duration) error {
 	zh, en := "快", "ahead of"
 	if ahead < 0 {
 		zh, en = "慢", "behind"
@@ -103,10 +103,10 @@ func (c *Clocks) collect(r prometheus.Registerer) {
 	r.MustRegister(pullmetrics.New("clocks", []pullmetrics.Gauge{{
 		Name: gaugeSkew, Labels: []string{"against"},
 		Help: "How far this host's clock is ahead of the ledger's and of NATS'; beyond 5 s either way nothing is taken.",
-	}}, func(_ context.Context, tell pullmetrics.Observe) error {
+	}}, func(_ context.Context, observe pullmetrics.Observe) error {
 		l, b := c.Skews()
-		tell(gaugeSkew, l.Seconds(), "ledger")
-		tell(gaugeSkew, b.Seconds(), "nats")
+		observe(gaugeSkew, l.Seconds(), "ledger")
+		observe(gaugeSkew, b.Seconds(), "nats")
 		return nil
 	}))
 }

@@ -21,8 +21,8 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// A host's clock is ten minutes off: the worker says so with the figure and takes nothing; its services go by the ledger's
-// clock all the same; when the clock is right again it goes on by itself.
+// A host's clock is ten minutes off: the worker says so with the figure and takes no messages; it continues when the
+// clock is right.
 func TestAWorkerWhoseClockIsOffTakesNothing(t *testing.T) {
 	for _, row := range []struct {
 		ledger string

@@ -16,7 +16,7 @@ func TestOnlyABusyWorkerGetsMoreHeap(t *testing.T) {
 		{"busy, with much alive: no less than an idle one", 100 * mib, 100 * mib, 200},
 		{"before the first collection", 100 * mib, 0, 200},
 	} {
-		if got := percentFor(c.rate, c.live); got != c.want {
+		if got := gcPercentFor(c.rate, c.live); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}

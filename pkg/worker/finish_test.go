@@ -30,7 +30,7 @@ func TestAServiceHasItsGraceToFinish(t *testing.T) {
 				defer cancel()
 				time.AfterFunc(time.Minute, cancel)
 				start := time.Now()
-				err := finish(ctx, within, test.run)
+				err := runWithGrace(ctx, within, test.run)
 				if took := time.Since(start); took != test.took {
 					t.Errorf("took %v, want %v", took, test.took)
 				}

@@ -13,9 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Probes answers GET /healthz (the process serves), /readyz (everything it stands on answers) and /metrics.
+// Probes answers GET /healthz (the process serves), /readyz (everything it depends on answers) and /metrics.
 type Probes struct {
-	// Ready is asked at most once every readyFor, or notReadyFor, whoever asks how often.
+	// Ready is called at most once every readyFor, or notReadyFor, however often probes come.
 	Ready func(ctx context.Context) error
 	// Metrics are what /metrics shows.
 	Metrics prometheus.Gatherer
@@ -26,13 +26,13 @@ type Probes struct {
 }
 
 const (
-	// readyFor is how long an answer of Ready is good for.
+	// readyFor is how long an answer of Ready is reused.
 	readyFor = time.Second
-	// notReadyFor is the same for a bad one: whoever waits for a start does not want to wait for this too.
+	// notReadyFor is the same for a bad answer: a start should not wait for this too.
 	notReadyFor = 100 * time.Millisecond
-	// readyLimit is how long Ready may take; it stays below what probes usually wait (Kubernetes: 1 s by default, our
-	// chart says 5 s).
-	readyLimit = 3 * time.Second
+	// readyTimeout is how long Ready may take; it stays below the usual timeout of probes (Kubernetes: 1 s by
+	// default, our chart says 5 s).
+	readyTimeout = 3 * time.Second
 )
 
 // ServeHTTP answers the probes.
@@ -61,8 +61,8 @@ func (p *Probes) ready(ctx context.Context) error {
 		goodFor = notReadyFor
 	}
 	if p.asked.IsZero() || time.Since(p.asked) > goodFor {
-		// The answer is for others too: it does not end with who asked first.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyLimit)
+		// The answer is shared: it does not end with the first caller.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout)
 		defer cancel()
 		p.last = p.Ready(ctx)
 		p.asked = time.Now()
@@ -70,7 +70,7 @@ func (p *Probes) ready(ctx context.Context) error {
 	return p.last
 }
 
-// Listen serves h on addr until stop is called, and tells where that is. addr "off" serves nothing.
+// Listen serves h on addr until stop is called, and returns the address. addr "off" serves nothing.
 func Listen(addr string, h http.Handler) (at string, stop func(), err error) {
 	if addr == httpOff {
 		return httpOff, func() {}, nil

@@ -12,8 +12,8 @@ import (
 	"stockbridge/pkg/worker"
 )
 
-// A start that takes no time must not be told as one that takes a second because somebody asked too early.
-func TestReadinessIsToldSoonAndAskedSeldom(t *testing.T) {
+// A start that takes no time must not look like one that takes a second because a probe came too early.
+func TestReadinessIsReportedSoonAndCheckedSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, state := 0, errors.New("starting")
 		p := &worker.Probes{Ready: func(context.Context) error { asked++; return state }}

@@ -29,12 +29,12 @@ type Config struct {
 	TokenKey  Secret        `env:"TOKEN_KEY" help:"keys that seal the tokens we refresh: 32 bytes in base64 each, the first seals, all open; the same for all workers"`
 	LogLevel  zerolog.Level `env:"LOG_LEVEL" envDefault:"info" help:"trace, debug, info, warn or error"`
 	HTTPAddr  string        `env:"HTTP_ADDR" envDefault:":8080" help:"host:port of /healthz, /readyz and /metrics; off for none"`
-	Grace     time.Duration `env:"GRACE" envDefault:"40s" help:"how long work in hand may take to finish after a signal"`
+	Grace     time.Duration `env:"GRACE" envDefault:"40s" help:"how long running work may take to finish after a signal"`
 	Trust
 	Tracing
 }
 
-// Validate names what is wrong with the values. It never repeats an address, which may hold a password.
+// Validate names the wrong values. It never repeats an address, which may hold a password.
 func (c Config) Validate() error {
 	var errs []error
 	for one := range strings.SplitSeq(c.NATSURL.Reveal(), ",") {
@@ -113,7 +113,7 @@ func Settings[C any](args, environ []string) (Config, C, error) {
 	return base, own, errors.Join(l.faults...)
 }
 
-// FromEnvironment is Settings of a service that runs inside another program, which has the flags.
+// FromEnvironment is Settings for a service that runs inside another program, which has the flags.
 func FromEnvironment[C any]() (C, error) {
 	_, own, err := Settings[C](nil, os.Environ())
 	return own, err
@@ -166,7 +166,7 @@ func (l *loader) fault(format string, args ...any) {
 	l.faults = append(l.faults, fmt.Errorf(format, args...))
 }
 
-// known finds a setting by its key, or by its key with _FILE behind it.
+// known finds a setting by its key, or by its key with _FILE appended.
 func (l *loader) known(key string) (s setting, isFile, ok bool) {
 	if s, ok = l.settings[key]; ok {
 		return s, false, true
@@ -175,13 +175,13 @@ func (l *loader) known(key string) (s setting, isFile, ok bool) {
 	return s, true, ok && s.secret
 }
 
-// layer is what one source gives, by key.
+// layer is the values of one source, by key.
 type layer struct {
 	name   string
 	values map[string]string
 }
 
-// merge puts a layer over what was there.
+// merge puts a layer over the earlier ones.
 func (l *loader) merge(from layer) {
 	for _, key := range slices.Sorted(maps.Keys(from.values)) {
 		value := from.values[key]
@@ -361,5 +361,5 @@ func usage[C any](to io.Writer, name string) {
 			fmt.Fprintf(table, "%s\t%s\t\tfile that holds it\n", s.key+fileSuffix, flagOf(s.key+fileSuffix))
 		}
 	}
-	_ = table.Flush() // whoever closed the pipe does not want it
+	_ = table.Flush() // a closed pipe wants no output
 }

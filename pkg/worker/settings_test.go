@@ -158,7 +158,8 @@ func TestASecretPrintsAsAMask(t *testing.T) {
 	}
 }
 
-// A file of settings is what an operator's editor leaves: whatever it holds is read or named, and never repeated.
+// A settings file may hold anything an editor leaves: it is read or the fault is named, and nothing of it is
+// repeated.
 func FuzzSettingsFile(f *testing.F) {
 	f.Add("NATS_URL=nats://nats:4222\n# a comment\nPACK_SLOTS=5\n")
 	f.Add("PACK_KEY=\"planted\"\nPACK_KEY=planted\n=planted\n\xff\x00=planted")

@@ -13,7 +13,7 @@ import (
 	"stockbridge/pkg/event"
 )
 
-// Status is what a worker says of itself to whoever asks all of them. It holds nothing secret.
+// Status is a worker's answer to AskWorkers. It holds nothing secret.
 type Status struct {
 	// Service is the worker's name, Instance its host and process.
 	Service  string `json:"service"`
@@ -21,23 +21,24 @@ type Status struct {
 	Ready    bool   `json:"ready"`
 	// Why is the worker's own text when it is not ready.
 	Why string `json:"why,omitempty"`
-	// LedgerSkew and NATSSkew are how far its host's clock is ahead of these, nanoseconds; negative when it is behind.
+	// LedgerSkew and NATSSkew are how far its host's clock is ahead of these, nanoseconds; negative when it is
+	// behind.
 	LedgerSkew time.Duration `json:"ledger_skew"`
 	NATSSkew   time.Duration `json:"nats_skew"`
 }
 
 const (
-	// statusLimit is how long a worker looks whether it is ready before it answers; askWithin, how long answers are waited
-	// for, is longer.
-	statusLimit = 2 * time.Second
-	askWithin   = 3 * time.Second
+	// statusTimeout is how long a worker checks its readiness before it answers; askTimeout, how long answers are
+	// awaited, is longer.
+	statusTimeout = 2 * time.Second
+	askTimeout    = 3 * time.Second
 )
 
-// status is what this worker says of itself.
+// status is this worker's answer.
 func (p Parts) status(service string) []byte {
-	host, _ := os.Hostname() // a name to tell workers apart; empty serves too
+	host, _ := os.Hostname() // it only distinguishes workers; empty serves too
 	s := Status{Service: service, Instance: fmt.Sprintf("%s/%d", host, os.Getpid())}
-	ctx, cancel := context.WithTimeout(context.Background(), statusLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
 	if err := p.Ready(ctx); err != nil {
 		s.Why = err.Error()
@@ -48,15 +49,15 @@ func (p Parts) status(service string) []byte {
 	}
 	raw, err := json.Marshal(s)
 	if err != nil {
-		return nil // cannot be: text and numbers
+		return nil // cannot happen: text and numbers
 	}
 	return raw
 }
 
-// AskWorkers asks all workers that run how they are, sorted by service and instance. Those that do not answer in time are
-// not told of.
+// AskWorkers asks all running workers for their status, sorted by service and instance. Workers that do not answer in
+// time are missing.
 func AskWorkers(ctx context.Context, b *bus.Bus) ([]Status, error) {
-	answers, err := b.Gather(ctx, event.WorkersAsked, askWithin)
+	answers, err := b.Gather(ctx, event.WorkersAsked, askTimeout)
 	if err != nil {
 		return nil, err
 	}

@@ -11,11 +11,11 @@ import (
 
 const gaugeWrites = "stockbridge_store_writes"
 
-// newStores tells at a scrape whether what the worker stands on takes writes: what Ready asks, for alerts.
-func newStores(b *bus.Bus, l ledger.Ledger) *pullmetrics.Collector {
+// storeMetrics reports at a scrape whether the stores accept writes: what Ready checks, for alerts.
+func storeMetrics(b *bus.Bus, l ledger.Ledger) *pullmetrics.Collector {
 	return pullmetrics.New("stores", []pullmetrics.Gauge{
 		{Name: gaugeWrites, Help: "1 while NATS, or the ledger, takes writes, else 0.", Labels: []string{"store"}},
-	}, func(ctx context.Context, tell pullmetrics.Observe) error {
+	}, func(ctx context.Context, observe pullmetrics.Observe) error {
 		value := func(err error) float64 {
 			if err != nil {
 				return 0
@@ -23,9 +23,9 @@ func newStores(b *bus.Bus, l ledger.Ledger) *pullmetrics.Collector {
 			return 1
 		}
 		var asking sync.WaitGroup
-		asking.Go(func() { tell(gaugeWrites, value(l.Check(ctx)), "ledger") })
+		asking.Go(func() { observe(gaugeWrites, value(l.Check(ctx)), "ledger") })
 		if b.Ready() == nil { // a connection that is lost has a metric of its own
-			tell(gaugeWrites, value(b.CheckWrites(ctx)), "nats")
+			observe(gaugeWrites, value(b.CheckWrites(ctx)), "nats")
 		}
 		asking.Wait()
 		return nil

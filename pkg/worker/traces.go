@@ -21,8 +21,8 @@ import (
 	"stockbridge/pkg/trace"
 )
 
-// Tracing says where spans go, in the names of OpenTelemetry's specification. What else the specification has
-// (OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_…, OTEL_EXPORTER_OTLP_CERTIFICATE and so on) the library reads from the environment by
+// Tracing says where spans go, in the names of OpenTelemetry's specification. The library reads the rest of the
+// specification (OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_…, OTEL_EXPORTER_OTLP_CERTIFICATE and so on) from the environment
 // itself.
 type Tracing struct {
 	Endpoint    string `env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"where traces go by OTLP over HTTP, such as http://collector:4318; empty for none"`
@@ -32,7 +32,7 @@ type Tracing struct {
 	SamplerArg  string `env:"OTEL_TRACES_SAMPLER_ARG" envDefault:"1.0" help:"share of traces for …traceidratio, 0 to 1"`
 }
 
-// Validate names what is wrong with the values.
+// Validate names the wrong values.
 func (t Tracing) Validate() error {
 	var errs []error
 	if t.Endpoint != "" {
@@ -103,11 +103,11 @@ func TracingFromEnvironment() (Tracing, error) {
 	return t, errors.Join(l.faults...)
 }
 
-// closeTracesFor is how long the last spans may take to leave.
-const closeTracesFor = 3 * time.Second
+// closeTracesTimeout is how long flushing the last spans may take.
+const closeTracesTimeout = 3 * time.Second
 
-// Open makes the provider of spans; nil when they go nowhere. A collector that is away costs its spans and nothing else:
-// they wait in a queue of bounded length. close sends what is left.
+// Open makes the provider of spans; nil when they go nowhere. When the collector is down its spans are lost and
+// nothing else: they wait in a bounded queue. closeTraces flushes the rest.
 func (t Tracing) Open(ctx context.Context, service string, log zerolog.Logger) (traces oteltrace.TracerProvider, closeTraces func(), err error) {
 	if t.Endpoint == "" {
 		return nil, func() {}, nil
@@ -135,13 +135,13 @@ func (t Tracing) Open(ctx context.Context, service string, log zerolog.Logger) (
 	if err != nil {
 		return nil, nil, fmt.Errorf("open traces: OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
-	// The library tells what goes wrong in the background only here. It does so for the whole process.
+	// The library reports background errors only here, for the whole process.
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn().Err(err).Msg("traces are lost") }))
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(exporter), sdktrace.WithSampler(sampler), sdktrace.WithIDGenerator(trace.IDs{}), sdktrace.WithResource(about),
 	)
 	return provider, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), closeTracesFor)
+		ctx, cancel := context.WithTimeout(context.Background(), closeTracesTimeout)
 		defer cancel()
 		if err := provider.Shutdown(ctx); err != nil {
 			log.Warn().Err(err).Msg("the last traces are lost")

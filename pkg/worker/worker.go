@@ -1,11 +1,11 @@
 // Package worker is the shell of every service: settings, log, connections, health, metrics, signals.
 //
-// A service is a function that gets a Shell and its own settings and serves until its ctx ends. The package knows what
-// services stand on and nothing of what they do.
+// A service is a function that gets a Shell and its own settings and serves until its ctx ends. The package knows
+// what services depend on and nothing of what they do.
 //
-// Start: the settings (all faults at once), the probes (not ready yet), NATS (waited for), its topology (a drift is
-// fatal), the ledger (waited for while it is merely away), the sellers. Stop: a signal ends ctx, the service finishes
-// what it has in hand within GRACE, then everything closes in the reverse order. A second signal kills.
+// Start: the settings (all faults at once), the probes (not ready yet), NATS (waited for), its topology (a difference
+// is fatal), the ledger (waited for while it is down), the sellers. Stop: a signal ends ctx, the service finishes its
+// work within GRACE, then everything closes in the reverse order. A second signal kills.
 package worker
 
 import (
@@ -39,35 +39,36 @@ import (
 	"stockbridge/pkg/warehouse"
 )
 
-// Parts is what services stand on. Several services of one process share them.
+// Parts is what services depend on. Several services of one process share them.
 type Parts struct {
 	Log        zerolog.Logger
 	Bus        *bus.Bus
 	Ledger     ledger.Ledger
 	Sellers    *seller.Registry
 	Warehouses Warehouses
-	// Tokens keeps those that are ours to refresh.
+	// Tokens keeps the tokens that are ours to refresh.
 	Tokens *token.Keeper
-	// Metrics takes the services' metrics, each with a label of its service.
+	// Metrics registers the services' metrics, each with a label of its service.
 	Metrics prometheus.Registerer
-	// Grace is how long work in hand may take to finish.
+	// Grace is how long running work may take to finish.
 	Grace time.Duration
-	// Now is the clock that services decide by, time.Now when nil. It must be the ledger's.
+	// Now is the clock that services use for decisions, time.Now when nil. It must be the ledger's.
 	Now func() time.Time
-	// Clocks compares; nil does not. With them Now is the ledger's clock.
+	// Clocks compares clocks; nil does not. With it Now is the ledger's clock.
 	Clocks *Clocks
 }
 
-// Warehouses opens the warehouse of a seller by the ERP's code, for calls of the class; Read for whoever must not send.
+// Warehouses opens the warehouse of a seller by the ERP's code, for calls of the class; Read is for callers that must
+// not send.
 type Warehouses interface {
 	Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
 	Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
-	// Stock reads what is known of stock there; SetStock overwrites it.
+	// Stock reads stock there; SetStock overwrites it.
 	Stock(s *seller.Seller, code string) (warehouse.StockReader, error)
 	SetStock(s *seller.Seller, code string) (warehouse.StockSetter, error)
 }
 
-// Shell is what one service stands on.
+// Shell is what one service depends on.
 type Shell struct {
 	// Name is the service's.
 	Name string
@@ -82,16 +83,16 @@ func (p Parts) Shell(name string) *Shell {
 	return &Shell{Name: name, Parts: p, served: bus.NewMetrics(p.Metrics)}
 }
 
-// Serving is how a consumer is served, before a service adds its own wishes.
+// Serving is the default settings for serving a consumer.
 func (s *Shell) Serving(consumer string) bus.Serving {
 	serving := bus.Serving{Consumer: consumer, Attempts: s.Ledger, Grace: s.Grace, Metrics: s.served, Now: s.Now}
 	if s.Clocks != nil {
-		serving.Fit, serving.Now = s.Clocks.Fit, nil // the broker fires by its own clock
+		serving.Fit, serving.Now = s.Clocks.Fit, nil // the broker's schedules use its own clock
 	}
 	return serving
 }
 
-// Ready is nil while everything answers and takes writes.
+// Ready is nil while everything answers and accepts writes.
 func (p Parts) Ready(ctx context.Context) error {
 	var writes, clocks error
 	var asking sync.WaitGroup
@@ -107,13 +108,13 @@ func (p Parts) Ready(ctx context.Context) error {
 // Main is a service's main: Run with the process's arguments, environment and signals.
 func Main[C any](name string, run func(context.Context, *Shell, C) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	if _, thrifty := any(*new(C)).(Thrifty); !thrifty {
-		Collect(ctx)
+	if _, thrifty := any(*new(C)).(SavesMemory); !thrifty {
+		TuneGC(ctx)
 	}
 	context.AfterFunc(ctx, stop)
 	out := os.Stderr
-	if asksForHelp(os.Args[1:]) {
-		out = os.Stdout // help that was asked for is the answer
+	if wantsHelp(os.Args[1:]) {
+		out = os.Stdout // requested help is the output
 	}
 	if err := Run(ctx, name, os.Args[1:], os.Environ(), out, run); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
@@ -121,15 +122,15 @@ func Main[C any](name string, run func(context.Context, *Shell, C) error) {
 	}
 }
 
-// Run runs a service until run returns; ctx's end asks it to. It returns nil when it was asked to stop and nothing was
-// left behind. The log goes to out; --help prints the settings there instead. With --healthcheck it asks the service
-// that runs with the same settings, beside it, whether it lives.
+// Run runs a service until run returns; it is asked to stop when ctx ends. It returns nil when it was asked to stop
+// and finished its work. The log goes to out; --help prints the settings there instead. With --healthcheck it asks
+// the service that runs beside it with the same settings whether it is alive.
 func Run[C any](ctx context.Context, name string, args, environ []string, out io.Writer, run func(context.Context, *Shell, C) error) error {
-	if asksForHelp(args) {
+	if wantsHelp(args) {
 		usage[C](out, name)
 		return nil
 	}
-	if rest, asked := asksForHealth(args); asked {
+	if rest, asked := wantsHealthcheck(args); asked {
 		return health[C](ctx, rest, environ)
 	}
 	base, own, err := Settings[C](args, environ)
@@ -138,7 +139,7 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 	}
 	log := newLog(out, base.LogLevel)
 
-	// Until everything stands, the probes tell what is waited for.
+	// Until everything is up, the probes report what is awaited.
 	var ready atomic.Value
 	ready.Store(waitingFor("NATS"))
 	metrics := prometheus.NewRegistry()
@@ -161,12 +162,12 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 	defer closeTraces()
 	b, err := connect(ctx, bus.Options{URL: base.NATSURL.Reveal(), Name: name, CredsFile: base.CredsFile, Traces: traces, Log: start})
 	if err != nil {
-		return unlessStopped(ctx, err)
+		return nilIfStopped(ctx, err)
 	}
 	defer b.Close()
 	ready.Store(waitingFor("the topology"))
-	if err := patiently(ctx, start, "topology", b.CheckTopology); err != nil {
-		return unlessStopped(ctx, err)
+	if err := retryWhileDown(ctx, start, "topology", b.CheckTopology); err != nil {
+		return nilIfStopped(ctx, err)
 	}
 	ready.Store(waitingFor("the ledger and the sellers"))
 	trust, err := base.Trust.Parse()
@@ -177,25 +178,25 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 		Service: name, RedisURL: base.RedisURL, TokenKey: base.TokenKey, Trust: trust, Log: log, Metrics: metrics, Grace: base.Grace,
 	})
 	if err != nil {
-		return unlessStopped(ctx, err)
+		return nilIfStopped(ctx, err)
 	}
 	defer closeParts()
 	ready.Store(parts.Ready)
 
 	shell := parts.Shell(name)
 	shell.Log.Info().Msg("serving")
-	err = finish(ctx, base.Grace+closeFor, func(ctx context.Context) error { return run(ctx, shell, own) })
+	err = runWithGrace(ctx, base.Grace+closeTimeout, func(ctx context.Context) error { return run(ctx, shell, own) })
 	shell.Log.Info().Err(err).Msg("stopped")
 	return err
 }
 
-func asksForHelp(args []string) bool {
+func wantsHelp(args []string) bool {
 	return slices.Contains(args, "--help") || slices.Contains(args, "-h")
 }
 
 const healthFlag = "--healthcheck"
 
-func asksForHealth(args []string) (rest []string, asked bool) {
+func wantsHealthcheck(args []string) (rest []string, asked bool) {
 	at := slices.Index(args, healthFlag)
 	if at < 0 {
 		return args, false
@@ -203,7 +204,7 @@ func asksForHealth(args []string) (rest []string, asked bool) {
 	return slices.Concat(args[:at], args[at+1:]), true
 }
 
-// health is what an image that holds nothing but the service calls as its health check.
+// health is the health check of an image that holds nothing but the service.
 func health[C any](ctx context.Context, args, environ []string) error {
 	base, _, err := Settings[C](args, environ)
 	if err != nil {
@@ -217,23 +218,23 @@ func health[C any](ctx context.Context, args, environ []string) error {
 
 // Options of Open.
 type Options struct {
-	// Service is the name under which the process answers AskWorkers; it does not without.
+	// Service is the name under which the process answers AskWorkers; without one it does not answer.
 	Service string
 	// RedisURL is where the ledger is; empty for a bucket of the bus.
 	RedisURL Secret
-	// TokenKey seals the tokens that are ours to refresh; without one there can be none.
+	// TokenKey seals the tokens that are ours to refresh; without it there can be none.
 	TokenKey Secret
 	// Trust is what set-ups may name of this machine.
 	Trust   seller.Trust
 	Log     zerolog.Logger
 	Metrics prometheus.Registerer
 	Grace   time.Duration
-	// Now is the host's own clock, time.Now when nil. Tests set one that is off; b has to have it too.
+	// Now is the host's own clock, time.Now when nil. Tests set a wrong one; b must have it too.
 	Now func() time.Time
 }
 
-// Open opens what services stand on, over a bus whose topology is applied. It waits for a ledger that is merely away,
-// startWithin at most. The returned function closes all of it but the bus.
+// Open opens what services depend on, over a bus whose topology is applied. It waits for a ledger that is down,
+// startTimeout at most. The returned function closes all of it but the bus.
 func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 	none := func() {}
 	l, err := adapters.Ledger(ctx, o.RedisURL.Reveal(), b)
@@ -245,7 +246,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 			o.Log.Warn().Err(err).Msg("cannot close the ledger")
 		}
 	}
-	if err := patiently(ctx, o.Log, "ledger", l.Check); err != nil {
+	if err := retryWhileDown(ctx, o.Log, "ledger", l.Check); err != nil {
 		closeLedger()
 		return Parts{}, none, err
 	}
@@ -266,7 +267,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 	}
 	if o.Metrics != nil {
 		l = ledgermetrics.New(l, o.Metrics)
-		o.Metrics.MustRegister(newStores(b, l))
+		o.Metrics.MustRegister(storeMetrics(b, l))
 	}
 	warehouses := adapters.NewWarehouses(l)
 	warehouses.Trust, warehouses.Now = o.Trust, clocks.ledger.Now
@@ -295,7 +296,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 	}
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	kept := make(chan struct{})
-	go func() { defer close(kept); clocks.keep(keeping) }()
+	go func() { defer close(kept); clocks.keepMeasuring(keeping) }()
 	return p, func() {
 		unanswer()
 		stop()
@@ -340,61 +341,61 @@ func openTokens(ctx context.Context, b *bus.Bus, book *seller.Registry, warehous
 }
 
 const (
-	// closeFor is what a service may need beyond its grace to give back what is left.
-	closeFor = 10 * time.Second
-	// connectFor is one try to connect; NATS is waited for as long as it takes.
-	connectFor = 5 * time.Second
-	// startWithin is how long everything else is waited for. Then the process ends, so that somebody notices.
-	startWithin = time.Minute
+	// closeTimeout is what a service may need beyond its grace to return the rest.
+	closeTimeout = 10 * time.Second
+	// connectTimeout is for one attempt to connect; NATS is waited for as long as it takes.
+	connectTimeout = 5 * time.Second
+	// startTimeout is how long everything else is waited for. Then the process ends, so that somebody notices.
+	startTimeout = time.Minute
 )
 
 func waitingFor(what string) func(context.Context) error {
 	return func(context.Context) error { return errors.New("waiting for " + what) }
 }
 
-func unlessStopped(ctx context.Context, err error) error {
+func nilIfStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-// connect waits for NATS and says why it still waits whenever that changes.
+// connect waits for NATS and logs the reason whenever it changes.
 func connect(ctx context.Context, o bus.Options) (*bus.Bus, error) {
-	told := ""
+	last := ""
 	for {
-		once, cancel := context.WithTimeout(ctx, connectFor)
+		once, cancel := context.WithTimeout(ctx, connectTimeout)
 		b, err := bus.Connect(once, o)
 		waited := once.Err() != nil
 		cancel()
 		if err == nil || ctx.Err() != nil || !waited {
 			return b, err
 		}
-		if err.Error() != told {
-			told = err.Error()
+		if err.Error() != last {
+			last = err.Error()
 			o.Log.Warn().Err(err).Msg("still waiting for NATS")
 		}
 	}
 }
 
-// patiently repeats check while what it looks at is merely away.
-func patiently(ctx context.Context, log zerolog.Logger, what string, check func(context.Context) error) error {
-	told := ""
-	return retry.Do(ctx, retry.Policy{For: startWithin, First: 100 * time.Millisecond, Max: 2 * time.Second}, func(ctx context.Context) error {
+// retryWhileDown repeats check while its target is only down.
+func retryWhileDown(ctx context.Context, log zerolog.Logger, what string, check func(context.Context) error) error {
+	last := ""
+	return retry.Do(ctx, retry.Policy{For: startTimeout, First: 100 * time.Millisecond, Max: 2 * time.Second}, func(ctx context.Context) error {
 		err := check(ctx)
 		if named := (fault.Reason{}); errors.Is(err, bus.ErrTopology) || errors.As(err, &named) {
-			return fault.Permanent(err) // only a person mends it
+			return fault.Permanent(err) // only a person can fix it
 		}
-		if err != nil && ctx.Err() == nil && err.Error() != told {
-			told = err.Error()
+		if err != nil && ctx.Err() == nil && err.Error() != last {
+			last = err.Error()
 			log.Warn().Err(err).Msg("still waiting for the " + what)
 		}
 		return err
 	})
 }
 
-// finish runs run, and waits for it no longer than within after ctx ended.
-func finish(ctx context.Context, within time.Duration, run func(context.Context) error) error {
+// runWithGrace runs run, and waits for it no longer than within after ctx ended.
+func runWithGrace(ctx context.Context, within time.Duration, run func(context.Context) error) error {
 	done, late := make(chan error, 1), make(chan struct{})
 	go func() { done <- run(ctx) }()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(within, func() { close(late) }) })()

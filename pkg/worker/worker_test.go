@@ -25,7 +25,7 @@ import (
 	"stockbridge/pkg/worker"
 )
 
-// output is what a service writes, readable while it writes.
+// output is what a service writes, readable at the same time.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -43,7 +43,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// running is a service that runs.
+// running is a running service.
 type running struct {
 	out  *output
 	stop context.CancelFunc
@@ -71,11 +71,11 @@ func start(t *testing.T, args ...string) *running {
 	return r
 }
 
-// get asks a probe once the service told where they are.
+// get calls a probe once the service has logged its address.
 func (r *running) get(t *testing.T, path string) (int, string) {
 	t.Helper()
 	var at string
-	eventually(t, "it tells where its probes are", func() bool {
+	eventually(t, "it logs where its probes are", func() bool {
 		m := regexp.MustCompile(`"http":"([^"]+)"`).FindStringSubmatch(r.out.String())
 		if m != nil {
 			at = m[1]
@@ -256,7 +256,7 @@ func TestRunHidesSecrets(t *testing.T) {
 	}
 }
 
-func TestRunTellsItsError(t *testing.T) {
+func TestRunReturnsItsError(t *testing.T) {
 	_, url := bustest.StartServer(t)
 	broken := errors.New("broken")
 	err := worker.Run(t.Context(), "packer", []string{"--http-addr=off", "--nats-url", url}, nil, &output{},

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// together is how many pages are read or written at the same time.
-	together = 16
-	// missing is how often a page that is not there is looked for, with the head read again.
-	missing = 10
-	// keepDropped is how long the version of a book that was dropped is known. After that the clock is past it.
+	// parallel is how many pages are read or written at the same time.
+	parallel = 16
+	// maxPageRetries is how often a missing page is looked for, with the head read again.
+	maxPageRetries = 10
+	// keepDropped is how long the version of a dropped book is remembered. After that the clock is past it.
 	keepDropped = 24 * time.Hour
-	// removeLimit is for removing pages, which nobody waits for.
+	// removeLimit is for removing pages, in the background.
 	removeLimit = 30 * time.Second
-	// lateMarks is how long marks that are over may stay in a page that nothing else changes.
-	lateMarks = 24 * time.Hour
-	// tidyMost is how many of such pages one write changes.
-	tidyMost = 2
+	// keepExpiredMarks is how long expired marks may stay in a page that nothing else changes.
+	keepExpiredMarks = 24 * time.Hour
+	// maxTidied is how many of such pages one write rewrites.
+	maxTidied = 2
 )
 
 // errPageGone: the head was rewritten twice since it was read, or the bucket lost something.
@@ -36,7 +36,7 @@ var errPageGone = errors.New("a page of the book is missing")
 func headKey(name string) string     { return keyOf(heads, name) }
 func pageKey(name, id string) string { return keyOf(pages, name, id) }
 
-// cut is the last second whose marks stand no more.
+// cut is the last second whose marks are expired.
 func (l *Ledger) cut() int64 { return l.now().Unix() - int64(ledger.KeepMarks.Seconds()) }
 
 // head reads a book's head; an empty one and revision 0 when there is no such book.
@@ -52,14 +52,14 @@ func (l *Ledger) head(ctx context.Context, name string) (*head, uint64, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the head: %w", err)
 	}
-	noteRevision(&l.booksHigh, v.Revision)
+	raiseTo(&l.booksHighRevision, v.Revision)
 	return h, v.Revision, nil
 }
 
-// readPages reads some pages of a book.
+// readPages reads the given pages of a book.
 func (l *Ledger) readPages(ctx context.Context, name string, some []page) ([][]item, error) {
 	contents := make([][]item, len(some))
-	err := each(len(some), func(i int) error {
+	err := inParallel(len(some), func(i int) error {
 		v, err := l.books.Get(ctx, pageKey(name, some[i].id))
 		if errors.Is(err, bus.ErrKeyNotFound) {
 			return errPageGone
@@ -75,11 +75,11 @@ func (l *Ledger) readPages(ctx context.Context, name string, some []page) ([][]i
 	return contents, err
 }
 
-// each does n things, some at the same time, and tells the first error of them.
-func each(n int, do func(i int) error) error {
+// inParallel does n things, some at the same time, and returns the first error.
+func inParallel(n int, do func(i int) error) error {
 	errs := make([]error, n)
 	var running sync.WaitGroup
-	turn := make(chan struct{}, together)
+	turn := make(chan struct{}, parallel)
 	for i := range n {
 		turn <- struct{}{}
 		running.Go(func() {
@@ -96,9 +96,9 @@ func each(n int, do func(i int) error) error {
 	return nil
 }
 
-// again does do until all pages that it needs are there.
-func again(ctx context.Context, do func() error) error {
-	for range missing {
+// retryMissingPages repeats do until all pages that it needs are there.
+func retryMissingPages(ctx context.Context, do func() error) error {
+	for range maxPageRetries {
 		if err := do(); !errors.Is(err, errPageGone) {
 			return err
 		}
@@ -111,8 +111,8 @@ func again(ctx context.Context, do func() error) error {
 	return errPageGone
 }
 
-// lookUp reads a head and tells which of the keys its book has.
-func (l *Ledger) lookUp(ctx context.Context, name string, keys []string) (h *head, found map[string][]byte, err error) {
+// lookup reads a head and the values of the keys that its book has.
+func (l *Ledger) lookup(ctx context.Context, name string, keys []string) (h *head, found map[string][]byte, err error) {
 	if h, _, err = l.head(ctx, name); err != nil {
 		return nil, nil, err
 	}
@@ -132,7 +132,7 @@ func (l *Ledger) lookUp(ctx context.Context, name string, keys []string) (h *hea
 	for at := range in {
 		places = append(places, at)
 	}
-	for batch := range slices.Chunk(places, together) {
+	for batch := range slices.Chunk(places, parallel) {
 		some := make([]page, len(batch))
 		for i, at := range batch {
 			some[i] = h.pages[at]
@@ -174,8 +174,8 @@ func (l *Ledger) readBook(ctx context.Context, name string, fields, marks []stri
 	}
 	var h *head
 	var found map[string][]byte
-	if err := again(ctx, func() (err error) {
-		h, found, err = l.lookUp(ctx, name, keys)
+	if err := retryMissingPages(ctx, func() (err error) {
+		h, found, err = l.lookup(ctx, name, keys)
 		return err
 	}); err != nil {
 		return b, err
@@ -188,15 +188,15 @@ func (l *Ledger) readBook(ctx context.Context, name string, fields, marks []stri
 	}
 	cut := l.cut()
 	for _, m := range marks {
-		if value, ok := found[markKind+m]; ok && !(item{markKind + m, value}).over(cut) {
+		if value, ok := found[markKind+m]; ok && !(item{markKind + m, value}).expired(cut) {
 			b.Marked[m] = true
 		}
 	}
-	// After the book: one that was put back in between is told with the birth that ended by it, or a later one.
-	err = repeat(ctx, func() error {
-		born, err := l.born(ctx)
-		b.EpochSince = born.Since
-		if errors.Is(err, errOlder) {
+	// After the book: one that was rolled back in between is returned with the epoch that this ended, or a later one.
+	err = retryConflicts(ctx, func() error {
+		current, err := l.epoch(ctx)
+		b.EpochSince = current.Since
+		if errors.Is(err, errRolledBack) {
 			return errConflict
 		}
 		return err
@@ -218,25 +218,25 @@ func (l *Ledger) writeBook(ctx context.Context, name string, w ledger.BookWrite)
 		return 0, err
 	}
 	changes := changesOf(w)
-	err = again(ctx, func() error {
-		return l.changeBook(ctx, name, func(h *head) (*head, []string, error) {
-			if v, ok := h.by(w.Owner); ok {
+	err = retryMissingPages(ctx, func() error {
+		return l.updateBook(ctx, name, func(h *head) (*head, []string, error) {
+			if v, ok := h.versionBy(w.Owner); ok {
 				version = v
 				return nil, nil, nil
 			}
 			if h.version() != w.Version {
 				return nil, nil, ledger.ErrVersion
 			}
-			next := &head{last: max(h.last+1, uint64(l.now().UnixMicro())), pages: h.pages, gone: h.gone}
+			next := &head{last: max(h.last+1, uint64(l.now().UnixMicro())), pages: h.pages, replaced: h.replaced}
 			version = next.last
-			next.owners = append(slices.Clone(h.owners), written{w.Owner, version})
+			next.owners = append(slices.Clone(h.owners), bookWriter{w.Owner, version})
 			next.owners = next.owners[max(len(next.owners)-ledger.KeepOwners, 0):]
 			next.recent = merge(h.recent, changes)
-			if sizeOf(next.recent) <= recentMost {
+			if sizeOf(next.recent) <= maxRecent {
 				return next, nil, nil
 			}
-			made, err := l.turnOver(ctx, name, next)
-			return next, made, err
+			created, err := l.rewritePages(ctx, name, next)
+			return next, created, err
 		})
 	})
 	return version, err
@@ -259,32 +259,32 @@ func changesOf(w ledger.BookWrite) []item {
 	return changes
 }
 
-// changeBook reads a head and writes what do makes of it; nothing when that is nil. do also tells which pages it made:
-// they are removed when it fails. After an error of the last write the head may have been written, so they stay; a sweep
-// finds those that no head names.
-func (l *Ledger) changeBook(ctx context.Context, name string, do func(*head) (next *head, made []string, err error)) error {
-	return repeat(ctx, func() error {
+// updateBook reads a head and writes what do makes of it; nothing when that is nil. do also returns the pages that it
+// created: they are removed when it fails. After an error of the last write the head may have been written, so they
+// stay; a sweep finds those that no head names.
+func (l *Ledger) updateBook(ctx context.Context, name string, do func(*head) (next *head, created []string, err error)) error {
+	return retryConflicts(ctx, func() error {
 		h, revision, err := l.head(ctx, name)
 		if err != nil {
 			return err
 		}
-		next, made, err := do(h)
+		next, created, err := do(h)
 		if err != nil || next == nil {
-			l.remove(name, made)
+			l.remove(name, created)
 			return err
 		}
-		_, err = l.store(ctx, l.books, &l.booksHigh, headKey(name), next.encode(), revision)
+		_, err = l.putRaw(ctx, l.books, &l.booksHighRevision, headKey(name), next.encode(), revision)
 		switch {
 		case errors.Is(err, errConflict):
-			if len(made) > 0 { // mostly nobody names them; the sweep knows for certain
+			if len(created) > 0 { // mostly nobody names them; the sweep knows for certain
 				l.inBackground(func(ctx context.Context) { _ = l.sweepBook(ctx, headKey(name)) })
 			}
 			return err
-		case err != nil && !errors.Is(err, errOlder):
+		case err != nil && !errors.Is(err, errRolledBack):
 			return err
 		}
-		if !slices.Equal(h.gone, next.gone) {
-			l.remove(name, h.gone)
+		if !slices.Equal(h.replaced, next.replaced) {
+			l.remove(name, h.replaced)
 		}
 		return nil
 	})
@@ -294,12 +294,12 @@ func (l *Ledger) changeBook(ctx context.Context, name string, do func(*head) (ne
 func (l *Ledger) remove(name string, ids []string) {
 	if len(ids) > 0 {
 		l.inBackground(func(ctx context.Context) {
-			_ = each(len(ids), func(i int) error { return l.books.Delete(ctx, pageKey(name, ids[i]), 0) })
+			_ = inParallel(len(ids), func(i int) error { return l.books.Delete(ctx, pageKey(name, ids[i]), 0) })
 		})
 	}
 }
 
-// inBackground does what nobody waits for and what a sweep would do too.
+// inBackground does work that no caller waits for and that a sweep would do too.
 func (l *Ledger) inBackground(do func(ctx context.Context)) {
 	l.work.Go(func() {
 		ctx, cancel := context.WithTimeout(l.background, removeLimit)
@@ -308,80 +308,80 @@ func (l *Ledger) inBackground(do func(ctx context.Context)) {
 	})
 }
 
-// turnOver brings what h holds itself into pages, which it writes, and tells which those are, also with an error. h then
-// names them.
-func (l *Ledger) turnOver(ctx context.Context, name string, h *head) (made []string, err error) {
+// rewritePages moves what h holds itself into pages, which it writes, and returns those pages, also with an error. h
+// then names them.
+func (l *Ledger) rewritePages(ctx context.Context, name string, h *head) (created []string, err error) {
 	changes, cut := h.recent, l.cut()
-	t := turning{l: l, ctx: ctx, name: name}
+	t := pageWriter{l: l, ctx: ctx, name: name}
 	if len(h.pages) == 0 {
-		t.put(live(changes, cut))
+		t.put(withoutExpired(changes, cut))
 	}
-	late, tidied := cut-int64(lateMarks.Seconds()), 0
-	for first := 0; first < len(h.pages) && t.err == nil; first += together {
-		batch := h.pages[first:min(first+together, len(h.pages))]
-		// What changes in each of these pages; those without a change stay as they are.
-		over := make([][]item, len(batch))
-		var turned []page
+	late, tidied := cut-int64(keepExpiredMarks.Seconds()), 0
+	for first := 0; first < len(h.pages) && t.err == nil; first += parallel {
+		batch := h.pages[first:min(first+parallel, len(h.pages))]
+		// The changes of each of these pages; pages without a change are kept.
+		changesOfPage := make([][]item, len(batch))
+		var changedPages []page
 		for i, p := range batch {
 			n := len(changes)
 			if next := first + i + 1; next < len(h.pages) {
 				n, _ = slices.BinarySearchFunc(changes, h.pages[next].first, func(it item, key string) int { return strings.Compare(it.key, key) })
 			}
-			over[i], changes = changes[:n], changes[n:]
-			if len(over[i]) == 0 && p.oldest <= late && tidied < tidyMost {
-				over[i] = []item{}
+			changesOfPage[i], changes = changes[:n], changes[n:]
+			if len(changesOfPage[i]) == 0 && p.oldest <= late && tidied < maxTidied {
+				changesOfPage[i] = []item{}
 				tidied++
-			} else if len(over[i]) == 0 {
-				over[i] = nil
+			} else if len(changesOfPage[i]) == 0 {
+				changesOfPage[i] = nil
 				continue
 			}
-			turned = append(turned, p)
+			changedPages = append(changedPages, p)
 		}
-		contents, err := l.readPages(ctx, name, turned)
+		contents, err := l.readPages(ctx, name, changedPages)
 		if err != nil {
-			return t.made, err
+			return t.created, err
 		}
 		for i, p := range batch {
-			if over[i] == nil {
+			if changesOfPage[i] == nil {
 				t.keep(p)
 				continue
 			}
-			t.gone = append(t.gone, p.id)
-			t.put(live(merge(contents[0], over[i]), cut))
+			t.replaced = append(t.replaced, p.id)
+			t.put(withoutExpired(merge(contents[0], changesOfPage[i]), cut))
 			contents = contents[1:]
 		}
 	}
 	t.flush()
-	h.pages, h.gone, h.recent = t.pages, t.gone, nil
-	return t.made, t.err
+	h.pages, h.replaced, h.recent = t.pages, t.replaced, nil
+	return t.created, t.err
 }
 
-// turning writes pages anew, some at a time.
-type turning struct {
+// pageWriter writes pages again, some at a time.
+type pageWriter struct {
 	l    *Ledger
 	ctx  context.Context
 	name string
 
-	pages []page
-	gone  []string
-	made  []string
-	// rest is what was put and is too little for a page.
+	pages    []page
+	replaced []string
+	created  []string
+	// rest was put and is too little for a page.
 	rest []item
-	// writing are contents of the last of pages.
+	// writing is the content of the last of pages.
 	writing [][]item
 	err     error
 }
 
-// put adds items after all others.
-func (t *turning) put(items []item) {
+// put appends items.
+func (t *pageWriter) put(items []item) {
 	items = append(t.rest, items...)
 	t.rest = nil
 	size := sizeOf(items)
-	if size < pageMost/4 {
+	if size < maxPage/4 {
 		t.rest = items
 		return
 	}
-	n := (size + pageMost - 1) / pageMost
+	n := (size + maxPage - 1) / maxPage
 	part, from := size/n, 0
 	for i, got := 0, 0; i < len(items); i++ {
 		if got += items[i].size(); got >= part || i == len(items)-1 {
@@ -391,43 +391,43 @@ func (t *turning) put(items []item) {
 	}
 }
 
-// keep adds a page as it is.
-func (t *turning) keep(p page) {
+// keep appends an unchanged page.
+func (t *pageWriter) keep(p page) {
 	t.flush()
 	t.pages = append(t.pages, p)
 }
 
-// settle makes a page of what is left, small as it is.
-func (t *turning) settle() {
+// flushRest makes a page of what is left, however small.
+func (t *pageWriter) flushRest() {
 	if rest := t.rest; len(rest) > 0 {
 		t.rest = nil
 		t.add(rest)
 	}
 }
 
-func (t *turning) add(items []item) {
+func (t *pageWriter) add(items []item) {
 	id := rand.Text()
 	t.pages = append(t.pages, page{items[0].key, id, oldestOf(items)})
 	t.writing = append(t.writing, items)
-	if len(t.writing) == together {
+	if len(t.writing) == parallel {
 		t.flush()
 	}
 }
 
-// flush writes what has been put.
-func (t *turning) flush() {
-	t.settle()
+// flush writes what was put.
+func (t *pageWriter) flush() {
+	t.flushRest()
 	n := len(t.writing)
 	if n == 0 || t.err != nil {
 		return
 	}
 	last := t.pages[len(t.pages)-n:]
 	for _, p := range last {
-		t.made = append(t.made, p.id)
+		t.created = append(t.created, p.id)
 	}
-	t.err = each(n, func(i int) error {
-		_, err := t.l.store(t.ctx, t.l.books, &t.l.booksHigh, pageKey(t.name, last[i].id), encodePage(t.writing[i]), 0)
-		if errors.Is(err, errOlder) {
+	t.err = inParallel(n, func(i int) error {
+		_, err := t.l.putRaw(t.ctx, t.l.books, &t.l.booksHighRevision, pageKey(t.name, last[i].id), encodePage(t.writing[i]), 0)
+		if errors.Is(err, errRolledBack) {
 			return nil
 		}
 		return err
@@ -439,7 +439,7 @@ func (t *turning) flush() {
 func (l *Ledger) ScanBook(ctx context.Context, name, prefix, from string) ([]ledger.Field, string, error) {
 	var fields []ledger.Field
 	var next string
-	err := again(ctx, func() (err error) {
+	err := retryMissingPages(ctx, func() (err error) {
 		fields, next, err = l.scanBook(ctx, name, prefix, from)
 		return err
 	})
@@ -449,7 +449,7 @@ func (l *Ledger) ScanBook(ctx context.Context, name, prefix, from string) ([]led
 	return fields, next, nil
 }
 
-// scanBook tells what stands from a key on, up to the end of its page.
+// scanBook returns the fields from a key on, up to the end of its page.
 func (l *Ledger) scanBook(ctx context.Context, name, prefix, from string) (fields []ledger.Field, next string, err error) {
 	prefix = fieldKind + prefix
 	from = max(from, prefix)
@@ -479,13 +479,13 @@ func (l *Ledger) scanBook(ctx context.Context, name, prefix, from string) (field
 
 // DropBook implements ledger.Books.
 func (l *Ledger) DropBook(ctx context.Context, name string) error {
-	err := l.changeBook(ctx, name, func(h *head) (*head, []string, error) {
+	err := l.updateBook(ctx, name, func(h *head) (*head, []string, error) {
 		if h.last == 0 || h.dropped {
 			return nil, nil, nil
 		}
 		next := &head{last: h.last, dropped: true, droppedAt: l.now().Unix(), owners: h.owners}
 		for _, p := range h.pages {
-			next.gone = append(next.gone, p.id)
+			next.replaced = append(next.replaced, p.id)
 		}
 		return next, nil, nil
 	})
@@ -495,8 +495,8 @@ func (l *Ledger) DropBook(ctx context.Context, name string) error {
 	return nil
 }
 
-// sweepBooks removes pages that no head names: of writers that died, and of books that were dropped. What cannot be removed
-// now is found by the next sweep.
+// sweepBooks removes pages that no head names: of writers that died, and of dropped books. What cannot be removed now
+// is found by the next sweep.
 func (l *Ledger) sweepBooks(ctx context.Context) {
 	keys, err := l.books.Keys(ctx, heads)
 	if err != nil {
@@ -527,11 +527,11 @@ func (l *Ledger) sweepBook(ctx context.Context, key string) error {
 	}
 	orphans := slices.DeleteFunc(there, func(key string) bool { return named[key] })
 	if len(orphans) > 0 {
-		// A writer may be about to name one of them. Written again, the head refuses all who read it before.
-		if v.Revision, err = l.store(ctx, l.books, &l.booksHigh, key, v.Data, v.Revision); err != nil {
+		// A writer may be about to name one of them. Writing the head again makes every earlier reader's write fail.
+		if v.Revision, err = l.putRaw(ctx, l.books, &l.booksHighRevision, key, v.Data, v.Revision); err != nil {
 			return err
 		}
-		if err := each(len(orphans), func(i int) error { return l.books.Delete(ctx, orphans[i], 0) }); err != nil {
+		if err := inParallel(len(orphans), func(i int) error { return l.books.Delete(ctx, orphans[i], 0) }); err != nil {
 			return err
 		}
 	}

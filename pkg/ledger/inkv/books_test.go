@@ -16,8 +16,8 @@ import (
 	"stockbridge/pkg/ledger/inkv"
 )
 
-// A write of a book is many keys. Whoever dies between them, whatever answer is lost, and whoever else writes and sweeps
-// meanwhile: it is done once and whole, or not at all.
+// A write of a book is many keys. Whichever step dies, whatever answer is lost, and whoever else writes and sweeps
+// meanwhile: the write is done once and entirely, or not at all.
 func TestBooksOverABadConnection(t *testing.T) {
 	b := start(t)
 	connection := newBad(b.books(t))
@@ -82,7 +82,7 @@ func pagesOf(t *rapid.T, bucket *bus.Bucket, name string) int {
 	return len(keys)
 }
 
-// bookStory is a book and what it must say.
+// bookStory is a book and its expected content.
 type bookStory struct {
 	*rapid.T
 	ctx    context.Context
@@ -104,7 +104,7 @@ func (s *bookStory) draw(owner string) ledger.BookWrite {
 	return w
 }
 
-// write reads the book and writes, once: what became of a write without an answer is read from the book.
+// write reads the book and writes, once: after a lost answer the book shows whether it was written.
 func (s *bookStory) write(l *inkv.Ledger, w ledger.BookWrite) error {
 	book, err := l.ReadBook(s.ctx, s.name, nil, nil)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *bookStory) write(l *inkv.Ledger, w ledger.BookWrite) error {
 	return nil
 }
 
-// holds compares the book with what it must say.
+// holds compares the book with the expected content.
 func (s *bookStory) holds(l *inkv.Ledger) {
 	var names, marks []string
 	for n := range 41 {
@@ -156,9 +156,9 @@ func (s *bookStory) holds(l *inkv.Ledger) {
 	}
 }
 
-// A reader that was held up between the head and its pages finds the book as it is by then, and a writer that was held up
-// before its commit does not bring back what a later one changed.
-func TestWhoeverIsLateAtABook(t *testing.T) {
+// A reader that is delayed between the head and its pages finds the book as of later, and a writer that is delayed
+// before its commit does not undo a later change.
+func TestALateReaderOrWriterOfABook(t *testing.T) {
 	b := start(t)
 	connection := newBad(b.books(t))
 	slow := open(t, inkv.Options{Bucket: b.bucket(t), Books: connection, Identity: b.bus.ServerID})
@@ -177,7 +177,7 @@ func TestWhoeverIsLateAtABook(t *testing.T) {
 	}
 	ok(t, write(quick, "1", "a", "b", "c"))
 
-	connection.reading = func() { // the head is read: it is rewritten, twice
+	connection.reading = func() { // the head was read: it is rewritten, twice
 		ok(t, write(quick, "2", "a", "b", "c"))
 		ok(t, write(quick, "3", "a", "b", "c"))
 		eventually(t, "the first pages are gone", func() bool {
@@ -212,8 +212,8 @@ func TestWhoeverIsLateAtABook(t *testing.T) {
 	})
 }
 
-// A bucket of books that was put back to an older copy, under a server that runs on, tells of it: the birth ends.
-func TestTrapE29AnOlderCopyOfBooksEndsTheBirth(t *testing.T) {
+// A bucket of books restored from an older copy, under a running server, is noticed: the epoch ends.
+func TestAnOlderCopyOfBooksEndsTheEpoch(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	connection := newBad(b.books(t))
@@ -240,7 +240,7 @@ func TestTrapE29AnOlderCopyOfBooksEndsTheBirth(t *testing.T) {
 	}
 }
 
-// Books that were dropped, and pages of writers that died, are gone some day.
+// Dropped books, and pages of dead writers, are removed some day.
 func TestWhatNoBookNamesIsSweptAway(t *testing.T) {
 	b := start(t)
 	clock := newClock()

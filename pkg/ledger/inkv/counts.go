@@ -14,7 +14,7 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// count of runs that failed.
+// count counts failed runs.
 type count struct {
 	N  int
 	At time.Time
@@ -22,7 +22,7 @@ type count struct {
 
 // Count implements ledger.Attempts. It may count a run twice when the answer of the bucket is lost, never less.
 func (l *Ledger) Count(ctx context.Context, key string) (n int, err error) {
-	err = change(ctx, l, keyOf(attempts, key), func(c *count) bool {
+	err = updateKey(ctx, l, keyOf(attempts, key), func(c *count) bool {
 		now := l.now()
 		if now.Sub(c.At) > keepAttempts {
 			c.N = 0
@@ -39,7 +39,7 @@ func (l *Ledger) Count(ctx context.Context, key string) (n int, err error) {
 
 // Uncount implements ledger.Attempts.
 func (l *Ledger) Uncount(ctx context.Context, key string) error {
-	err := change(ctx, l, keyOf(attempts, key), func(c *count) bool {
+	err := updateKey(ctx, l, keyOf(attempts, key), func(c *count) bool {
 		c.N--
 		return c.N >= 0
 	})
@@ -64,7 +64,7 @@ type lease struct {
 
 // Lease implements ledger.Leases.
 func (l *Ledger) Lease(ctx context.Context, name, owner string, ttl time.Duration) (got bool, err error) {
-	err = change(ctx, l, keyOf(leases, name), func(x *lease) bool {
+	err = updateKey(ctx, l, keyOf(leases, name), func(x *lease) bool {
 		now := l.now()
 		got = x.Owner == owner || !now.Before(x.Until)
 		if got {
@@ -126,19 +126,19 @@ func (l *Ledger) Return(ctx context.Context, permit ledger.Permit) error {
 	return nil
 }
 
-// pacing is what waits for a quota's turn to be written. One read and one write do for all that gathered meanwhile: alone
-// each would wait for those before it, and write for itself.
+// pacing is the queue for writes of a quota. One read and one write serve all calls that gathered meanwhile: alone
+// each would wait for those before it, and write by itself.
 type pacing struct {
 	mu      sync.Mutex
 	waiting map[string][]*paced
-	// turn is held by the one who reads and writes.
+	// turn is held by the one that reads and writes.
 	turn chan struct{}
 }
 
 // paced is one change of a quota.
 type paced struct {
 	do   func(*pace)
-	left atomic.Bool // nobody waits for it any more
+	left atomic.Bool // the caller has gone
 	done chan error
 }
 
@@ -154,7 +154,7 @@ func (l *Ledger) pace(ctx context.Context, app string, do func(*pace)) error {
 		case err := <-own.done:
 			return err
 		case turn <- struct{}{}:
-			turn = nil // by then it is done, or on its way
+			turn = nil // by then it is done, or under way
 			l.work.Go(func() {
 				l.paceTogether(ctx, app)
 				<-l.pacing.turn
@@ -166,18 +166,18 @@ func (l *Ledger) pace(ctx context.Context, app string, do func(*pace)) error {
 	}
 }
 
-// paceTogether does all that waits for the quota of app. It goes on when the one whose turn it is leaves.
+// paceTogether does all that waits for the quota of app. It continues when its first caller leaves.
 func (l *Ledger) paceTogether(ctx context.Context, app string) {
 	l.pacing.mu.Lock()
 	all := slices.DeleteFunc(l.pacing.waiting[app], func(p *paced) bool { return p.left.Load() })
 	delete(l.pacing.waiting, app)
 	l.pacing.mu.Unlock()
-	if len(all) == 0 { // another did what this one waits for
+	if len(all) == 0 { // another call did this one's work
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), paceLimit)
 	defer cancel()
-	err := change(ctx, l, keyOf(quotas, app), func(p *pace) bool {
+	err := updateKey(ctx, l, keyOf(quotas, app), func(p *pace) bool {
 		for _, one := range all {
 			one.do(p)
 		}
@@ -190,7 +190,7 @@ func (l *Ledger) paceTogether(ctx context.Context, app string) {
 
 // Admit implements ledger.Trials.
 func (l *Ledger) Admit(ctx context.Context, seller, no string, first int) (admitted bool, err error) {
-	err = change(ctx, l, keyOf(trials, seller), func(list *[]string) bool {
+	err = updateKey(ctx, l, keyOf(trials, seller), func(list *[]string) bool {
 		admitted = slices.Contains(*list, no)
 		if admitted || len(*list) >= first {
 			return false

@@ -12,18 +12,18 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// Begin implements ledger.Documents.
+// Claim implements ledger.Documents.
 func (l *Ledger) Claim(ctx context.Context, b ledger.ClaimRequest) (out ledger.Claimed, err error) {
 	b.StreamTime, b.AuditedAt = b.StreamTime.UTC(), b.AuditedAt.UTC()
-	err = repeat(ctx, func() error {
-		out, err = l.begin(ctx, b)
+	err = retryConflicts(ctx, func() error {
+		out, err = l.claimOnce(ctx, b)
 		return err
 	})
-	return out, wrap("begin", b.Key, err)
+	return out, wrap("claim", b.Key, err)
 }
 
-func (l *Ledger) begin(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
-	born, err := l.born(ctx)
+func (l *Ledger) claimOnce(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
+	current, err := l.epoch(ctx)
 	if err != nil {
 		return ledger.Claimed{}, err
 	}
@@ -36,8 +36,8 @@ func (l *Ledger) begin(ctx context.Context, b ledger.ClaimRequest) (ledger.Claim
 	r.Key = b.Key
 	now := l.now()
 
-	if !r.mine(b.Owner) {
-		known := ledger.Claimed{Entry: r.entry(), EpochSince: born.Since, At: now}
+	if !r.claimedBy(b.Owner) {
+		known := ledger.Claimed{Entry: r.entry(), EpochSince: current.Since, At: now}
 		switch {
 		case r.Hash != "" && r.Hash != b.Hash:
 			return known, ledger.ErrHash
@@ -47,21 +47,21 @@ func (l *Ledger) begin(ctx context.Context, b ledger.ClaimRequest) (ledger.Claim
 			return ledger.Claimed{}, ledger.ErrBusy
 		}
 		if r.State == ledger.Intent {
-			if err := l.abandoned(ctx, &r, now); err != nil {
+			if err := l.resolveExpired(ctx, &r, now); err != nil {
 				return ledger.Claimed{}, err
 			}
 		}
 		if r.State == ledger.Unknown && b.Identity != "" && r.Identity != "" && r.Identity != b.Identity && !b.AnyIdentity {
-			return ledger.Claimed{Entry: r.entry(), EpochSince: born.Since, At: now}, ledger.ErrIdentity
+			return ledger.Claimed{Entry: r.entry(), EpochSince: current.Since, At: now}, ledger.ErrIdentity
 		}
-		if _, _, err := l.linesFor(ctx, b); err != nil {
+		if _, _, err := l.readLines(ctx, b); err != nil {
 			return ledger.Claimed{}, err
 		}
 		before, had := r, revision
-		r.begin(now, b, born, ledger.ClaimFor)
+		r.claim(now, b, current, ledger.ClaimFor)
 		revision, err = l.put(ctx, key, &r, had)
-		if errors.Is(err, errOlder) {
-			r.Told.Fresh, r.Sure = false, ""
+		if errors.Is(err, errRolledBack) {
+			r.Answer.NeverSent, r.NeverSentIn = false, ""
 			revision, err = l.put(ctx, key, &r, revision)
 		}
 		if err != nil {
@@ -69,25 +69,25 @@ func (l *Ledger) begin(ctx context.Context, b ledger.ClaimRequest) (ledger.Claim
 		}
 		l.index.set(key, &r, revision)
 		if err := l.takeLines(ctx, b, revision); err != nil {
-			return ledger.Claimed{}, l.putBack(ctx, key, &before, had, revision, err)
+			return ledger.Claimed{}, l.undoClaim(ctx, key, &before, had, revision, err)
 		}
 	} else if err := l.takeLines(ctx, b, revision); err != nil { // the first call may have ended between the two writes
 		return ledger.Claimed{}, err
 	}
 	return ledger.Claimed{
 		Claim:      ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: r.Until},
-		Entry:      r.Told.Entry,
-		NeverSent:  r.Told.Fresh,
-		EpochSince: r.Told.Born,
+		Entry:      r.Answer.Entry,
+		NeverSent:  r.Answer.NeverSent,
+		EpochSince: r.Answer.EpochSince,
 		At:         now,
-		// As far as the watch has told: another worker's that is a moment old may be missing.
+		// As far as the watch has reported: another worker's claim from a moment ago may be missing.
 		Sharing: l.index.sharing(b),
 	}, nil
 }
 
-// abandoned brings an INTENT whose claim ran out to what it means: UNKNOWN, or what it was before when its lines were
-// never taken, because then its Begin did not return.
-func (l *Ledger) abandoned(ctx context.Context, r *record, now time.Time) error {
+// resolveExpired resolves an INTENT whose claim expired: to UNKNOWN, or to its prior state when its lines were never
+// taken, because then its Claim did not return.
+func (l *Ledger) resolveExpired(ctx context.Context, r *record, now time.Time) error {
 	if len(r.Lines) > 0 {
 		var held holders
 		if _, err := l.get(ctx, linesKey(r.Key, r.OrderNo), &held); err != nil {
@@ -110,8 +110,8 @@ func (l *Ledger) abandoned(ctx context.Context, r *record, now time.Time) error 
 	return nil
 }
 
-// putBack undoes a Begin whose lines turned out to be taken.
-func (l *Ledger) putBack(ctx context.Context, key string, before *record, had, revision uint64, why error) error {
+// undoClaim undoes a claim whose lines turned out to be taken.
+func (l *Ledger) undoClaim(ctx context.Context, key string, before *record, had, revision uint64, why error) error {
 	if had == 0 {
 		if err := l.bucket.Delete(ctx, key, revision); err != nil {
 			return errors.Join(why, err)
@@ -120,7 +120,7 @@ func (l *Ledger) putBack(ctx context.Context, key string, before *record, had, r
 		return why
 	}
 	next, err := l.put(ctx, key, before, revision)
-	if err != nil && !errors.Is(err, errOlder) {
+	if err != nil && !errors.Is(err, errRolledBack) {
 		return errors.Join(why, err)
 	}
 	l.index.set(key, before, next)
@@ -136,8 +136,8 @@ type holder struct {
 	Revision uint64
 }
 
-// linesFor reads the lines of b's order, or returns a LineTaken when another live document holds one that b needs.
-func (l *Ledger) linesFor(ctx context.Context, b ledger.ClaimRequest) (held holders, revision uint64, err error) {
+// readLines reads the lines of b's order, or returns a LineTaken when another live document holds one that b needs.
+func (l *Ledger) readLines(ctx context.Context, b ledger.ClaimRequest) (held holders, revision uint64, err error) {
 	if len(b.Lines) == 0 {
 		return nil, 0, nil
 	}
@@ -147,7 +147,7 @@ func (l *Ledger) linesFor(ctx context.Context, b ledger.ClaimRequest) (held hold
 	}
 	var taken *ledger.LineTaken
 	for _, line := range b.Lines {
-		live, err := l.live(ctx, b.Key, held[line])
+		live, err := l.heldByOther(ctx, b.Key, held[line])
 		if err != nil {
 			return nil, 0, err
 		}
@@ -170,8 +170,8 @@ func (l *Ledger) takeLines(ctx context.Context, b ledger.ClaimRequest, entry uin
 	if len(b.Lines) == 0 {
 		return nil
 	}
-	return repeat(ctx, func() error {
-		held, revision, err := l.linesFor(ctx, b)
+	return retryConflicts(ctx, func() error {
+		held, revision, err := l.readLines(ctx, b)
 		if err != nil {
 			return err
 		}
@@ -179,13 +179,13 @@ func (l *Ledger) takeLines(ctx context.Context, b ledger.ClaimRequest, entry uin
 	})
 }
 
-// takeFreeLines takes the lines of a document that is at the far side already. One that is live elsewhere stays
-// there: the document is to be known all the same, and a line has one holder.
+// takeFreeLines takes the lines of a document that the warehouse has already. A line that is live elsewhere stays
+// there: the document must be recorded all the same, and a line has one holder.
 func (l *Ledger) takeFreeLines(ctx context.Context, b ledger.ClaimRequest, entry uint64) error {
 	if len(b.Lines) == 0 {
 		return nil
 	}
-	return repeat(ctx, func() error {
+	return retryConflicts(ctx, func() error {
 		var held holders
 		revision, err := l.get(ctx, linesKey(b.Key, b.OrderNo), &held)
 		if err != nil {
@@ -193,7 +193,7 @@ func (l *Ledger) takeFreeLines(ctx context.Context, b ledger.ClaimRequest, entry
 		}
 		var free []string
 		for _, line := range b.Lines {
-			live, err := l.live(ctx, b.Key, held[line])
+			live, err := l.heldByOther(ctx, b.Key, held[line])
 			if err != nil {
 				return err
 			}
@@ -209,27 +209,28 @@ func (l *Ledger) putLines(ctx context.Context, b ledger.ClaimRequest, entry uint
 	if held == nil {
 		held = holders{}
 	}
-	if len(held) > manyLines {
+	if len(held) > pruneAbove {
 		l.index.prune(b.Key, held)
 	}
 	for _, line := range lines {
 		held[line] = holder{b.Key.No, entry}
 	}
 	_, err := l.put(ctx, linesKey(b.Key, b.OrderNo), held, revision)
-	if errors.Is(err, errOlder) {
+	if errors.Is(err, errRolledBack) {
 		return nil
 	}
 	return err
 }
 
-// live tells whether another than k holds a line. A replica may be behind and know less of the holder than the line
-// does: it is asked again for a while. After that the entry is as it is; somebody removed it by hand.
-func (l *Ledger) live(ctx context.Context, k ledger.Key, by holder) (bool, error) {
+// heldByOther reports whether a document other than k holds a line. A replica may be behind and know an older
+// revision of the holder than the line does: it is asked again for a while. After that the entry is taken as it is;
+// somebody removed it by hand.
+func (l *Ledger) heldByOther(ctx context.Context, k ledger.Key, by holder) (bool, error) {
 	if by.No == "" || by.No == k.No {
 		return false, nil
 	}
 	live := false
-	err := repeat(ctx, func() error {
+	err := retryConflicts(ctx, func() error {
 		var r record
 		revision, err := l.get(ctx, entryKey(ledger.Key{Seller: k.Seller, Kind: k.Kind, No: by.No}), &r)
 		live = r.State.Live()
@@ -248,9 +249,9 @@ func (l *Ledger) live(ctx context.Context, k ledger.Key, by holder) (bool, error
 func (l *Ledger) Accept(ctx context.Context, b ledger.ClaimRequest, number string, cleaned []ledger.Cleaned, now time.Time) error {
 	var other string
 	var known bool // the entry covered these lines before
-	revision, err := l.writeAt(ctx, b.Key, func(r *record, at time.Time) (moved bool, err error) {
+	revision, err := l.updateEntryAt(ctx, b.Key, func(r *record, at time.Time) (moved bool, err error) {
 		own := r.Number == number && (r.State == ledger.Accepted || r.State == ledger.Cancelled)
-		if by := l.index.numbered(b.Key, b.Identity, number); by != "" && !own {
+		if by := l.index.otherWithNumber(b.Key, b.Identity, number); by != "" && !own {
 			return false, &ledger.NumberTaken{Number: number, By: by}
 		}
 		known = r.State.Live() && r.Hash == b.Hash
@@ -269,48 +270,48 @@ func (l *Ledger) Accept(ctx context.Context, b ledger.ClaimRequest, number strin
 
 // Refuse implements ledger.Documents.
 func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) error {
-	return wrap("refuse", c.Key, l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+	return wrap("refuse", c.Key, l.updateEntry(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
 		return r.refuse(now, c.Owner, why)
 	}))
 }
 
-// Doubt implements ledger.Documents.
+// MarkUnknown implements ledger.Documents.
 func (l *Ledger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) error {
-	return wrap("doubt", c.Key, l.revive(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
-		return r.doubt(now, c, why)
+	return wrap("mark unknown", c.Key, l.revive(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		return r.markUnknown(now, c, why)
 	}))
 }
 
-// Deny implements ledger.Documents.
+// MarkRejected implements ledger.Documents.
 func (l *Ledger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Reason) error {
-	return wrap("deny", c.Key, l.revive(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
-		return r.deny(now, c, why)
+	return wrap("mark rejected", c.Key, l.revive(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		return r.markRejected(now, c, why)
 	}))
 }
 
-// Absent implements ledger.Documents.
-func (l *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
-	err = l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
-		moved, err := r.absent(now, c.Owner)
-		looks, doubted = r.Lookups, now.Sub(r.UnknownSince)
+// MarkNotFound implements ledger.Documents.
+func (l *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (lookups int, unknownFor time.Duration, err error) {
+	err = l.updateEntry(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+		moved, err := r.markNotFound(now, c.Owner)
+		lookups, unknownFor = r.Lookups, now.Sub(r.UnknownSince)
 		return moved, err
 	})
 	if err != nil {
-		return 0, 0, wrap("record absence", c.Key, err)
+		return 0, 0, wrap("mark not found", c.Key, err)
 	}
-	return looks, doubted, nil
+	return lookups, unknownFor, nil
 }
 
 // Release implements ledger.Documents.
 func (l *Ledger) Release(ctx context.Context, c ledger.Claim, why string) error {
-	return wrap("release", c.Key, l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+	return wrap("release", c.Key, l.updateEntry(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
 		return r.release(now, c.Owner, why)
 	}))
 }
 
 // Resend implements ledger.Documents.
 func (l *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
-	return wrap("resend", c.Key, l.write(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
+	return wrap("resend", c.Key, l.updateEntry(ctx, c.Key, func(r *record, now time.Time) (bool, error) {
 		return r.resend(now, c.Owner)
 	}))
 }
@@ -325,13 +326,14 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 
 // Erase implements ledger.Documents.
 func (l *Ledger) Erase(ctx context.Context, k ledger.Key) error {
-	return wrap("erase", k, l.write(ctx, k, func(r *record, now time.Time) (bool, error) { return r.erase(now) }))
+	return wrap("erase", k, l.updateEntry(ctx, k, func(r *record, now time.Time) (bool, error) { return r.erase(now) }))
 }
 
-// revive is write for a change that may make an entry live again: it then takes the lines that it had given back.
+// revive is updateEntry for a change that may make an entry live again: it then takes the lines that the entry had
+// freed.
 func (l *Ledger) revive(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {
 	var lost ledger.ClaimRequest
-	revision, err := l.writeAt(ctx, k, func(r *record, now time.Time) (bool, error) {
+	revision, err := l.updateEntryAt(ctx, k, func(r *record, now time.Time) (bool, error) {
 		was := r.State.Live()
 		moved, err := do(r, now)
 		lost = ledger.ClaimRequest{Key: k, OrderNo: r.OrderNo}
@@ -346,15 +348,15 @@ func (l *Ledger) revive(ctx context.Context, k ledger.Key, do func(*record, time
 	return l.takeFreeLines(ctx, lost, revision)
 }
 
-func (l *Ledger) write(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {
-	_, err := l.writeAt(ctx, k, do)
+func (l *Ledger) updateEntry(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {
+	_, err := l.updateEntryAt(ctx, k, do)
 	return err
 }
 
-// writeAt changes an entry by compare-and-set, keeps the index in step and returns the entry's revision.
-func (l *Ledger) writeAt(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) (revision uint64, err error) {
+// updateEntryAt changes an entry by compare-and-set, keeps the index in step and returns the entry's revision.
+func (l *Ledger) updateEntryAt(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) (revision uint64, err error) {
 	key := entryKey(k)
-	err = repeat(ctx, func() error {
+	err = retryConflicts(ctx, func() error {
 		var r record
 		revision, err = l.get(ctx, key, &r)
 		if err != nil {
@@ -365,7 +367,7 @@ func (l *Ledger) writeAt(ctx context.Context, k ledger.Key, do func(*record, tim
 			return err
 		}
 		revision, err = l.put(ctx, key, &r, revision)
-		if err != nil && !errors.Is(err, errOlder) {
+		if err != nil && !errors.Is(err, errRolledBack) {
 			return err
 		}
 		l.index.set(key, &r, revision)
@@ -397,7 +399,7 @@ func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, e
 	if no == "" {
 		return nil, nil
 	}
-	found, err := l.entries(ctx, l.index.find(seller, no), findMost, func(ledger.Entry) bool { return true })
+	found, err := l.entries(ctx, l.index.find(seller, no), maxFound, func(ledger.Entry) bool { return true })
 	if err != nil {
 		return nil, fmt.Errorf("find %s/%s: %w", seller, no, err)
 	}
@@ -429,7 +431,7 @@ func (l *Ledger) Refusals(ctx context.Context, seller, kind string, from time.Ti
 	return found, nil
 }
 
-// entries reads what the index named, as far as it still fits.
+// entries reads the entries that the index named, as far as they still match.
 func (l *Ledger) entries(ctx context.Context, keys []ledger.Key, limit int, fits func(ledger.Entry) bool) ([]ledger.Entry, error) {
 	var out []ledger.Entry
 	for _, k := range keys {
@@ -447,23 +449,23 @@ func (l *Ledger) entries(ctx context.Context, keys []ledger.Key, limit int, fits
 	return out, nil
 }
 
-// Open implements ledger.Documents.
-func (l *Ledger) Open(_ context.Context, seller, kind string) (int, error) {
-	return l.index.followed(seller, kind), nil
+// CountFollowed implements ledger.Documents.
+func (l *Ledger) CountFollowed(_ context.Context, seller, kind string) (int, error) {
+	return l.index.countFollowed(seller, kind), nil
 }
 
 // CountUnknown implements ledger.Documents.
 func (l *Ledger) CountUnknown(_ context.Context, seller, kind string) (n int, oldest time.Time, err error) {
-	n, oldest = l.index.doubted(seller, kind)
+	n, oldest = l.index.countUnknown(seller, kind)
 	return n, oldest, nil
 }
 
-// Unsettled implements ledger.Documents.
+// EachUnfinished implements ledger.Documents.
 func (l *Ledger) EachUnfinished(ctx context.Context, seller, kind string, each func(ledger.Entry) error) error {
-	for _, k := range l.index.unsettled(seller, kind) {
+	for _, k := range l.index.unfinished(seller, kind) {
 		e, ok, err := l.entry(ctx, k)
 		if err != nil {
-			return wrap("list unsettled", k, err)
+			return wrap("list unfinished", k, err)
 		}
 		if !ok {
 			continue
@@ -477,7 +479,7 @@ func (l *Ledger) EachUnfinished(ctx context.Context, seller, kind string, each f
 
 func (l *Ledger) sweep(ctx context.Context) {
 	for {
-		l.sweepOnce(ctx)
+		l.sweepEntries(ctx)
 		l.sweepBooks(ctx)
 		select {
 		case <-time.After(sweepEvery):
@@ -487,10 +489,10 @@ func (l *Ledger) sweep(ctx context.Context) {
 	}
 }
 
-// sweepOnce removes what was kept long enough. What cannot be removed now is found by the next sweep.
-func (l *Ledger) sweepOnce(ctx context.Context) {
+// sweepEntries removes what was kept long enough. What cannot be removed now is found by the next sweep.
+func (l *Ledger) sweepEntries(ctx context.Context) {
 	before := l.now().Add(-keepSettled)
-	for _, k := range l.index.old(before) {
+	for _, k := range l.index.expired(before) {
 		var r record
 		revision, err := l.get(ctx, entryKey(k), &r)
 		if err != nil || revision == 0 || !r.ChangedAt.Before(before) {
@@ -513,13 +515,13 @@ func (l *Ledger) sweepOnce(ctx context.Context) {
 	}
 }
 
-// sweepLines removes the lines that an entry holds, before the entry goes: a line never names an entry that is gone.
+// sweepLines removes the lines that an entry holds, before the entry is deleted: a line never names a deleted entry.
 func (l *Ledger) sweepLines(ctx context.Context, e ledger.Entry) error {
 	if len(e.Lines) == 0 {
 		return nil
 	}
 	key := linesKey(e.Key, e.OrderNo)
-	return repeat(ctx, func() error {
+	return retryConflicts(ctx, func() error {
 		var held holders
 		revision, err := l.get(ctx, key, &held)
 		if err != nil || revision == 0 {
@@ -530,7 +532,7 @@ func (l *Ledger) sweepLines(ctx context.Context, e ledger.Entry) error {
 			return l.bucket.Delete(ctx, key, revision)
 		}
 		_, err = l.put(ctx, key, held, revision)
-		if errors.Is(err, errOlder) {
+		if errors.Is(err, errRolledBack) {
 			return nil
 		}
 		return err

@@ -14,59 +14,59 @@ import (
 )
 
 const (
-	// rewatchPause is between a watch that ended and the next.
+	// rewatchPause is the pause between a watch that ended and the next.
 	rewatchPause = time.Second
-	// serverEvery is how often the watch looks whether it talks to another server now, and begins anew. Without that it
-	// would notice too, but late.
+	// serverEvery is how often the watch checks whether it talks to another server now, and starts again. Without it,
+	// it would notice too, but late.
 	serverEvery = time.Second
 )
 
-// index is what is held in memory of each entry, by its key in the bucket.
+// index is the in-memory part of each entry, by its key in the bucket.
 type index struct {
 	mu  sync.Mutex
-	all map[string]indexed
-	// open are those that are followed, doubts those whose sending is in doubt.
-	open, doubts map[string]indexed
-	// platforms are the keys of entries by seller and platform's number: Begin looks there each time.
+	all map[string]indexEntry
+	// followed are the followed entries, unknowns those whose send is unknown.
+	followed, unknowns map[string]indexEntry
+	// platforms are the keys of entries by seller and platform number, for every Claim.
 	platforms map[[2]string]map[string]bool
-	// numbers are the keys of entries by seller and the far side's number: Accept looks there each time.
+	// numbers are the keys of entries by seller and the warehouse's number, for every Accept.
 	numbers map[[2]string]map[string]bool
-	// watch counts the watches that were begun. What an earlier one told stays until the present one has caught up.
+	// watch counts the watches. What an earlier one reported stays until the present one has caught up.
 	watch int
 }
 
-// indexed is one entry as the index knows it.
-type indexed struct {
+// indexEntry is one entry as the index knows it.
+type indexEntry struct {
 	key             ledger.Key
 	orderNo, number string
 	identity        string
-	// also are further numbers that it is found by: the platform's, of which there are so many, then waybills.
-	also          []string
-	platforms     int
-	due, doubt    time.Time
-	live, settled bool
-	refused       bool
-	changed       time.Time
-	revision      uint64
-	watch         int
+	// otherNos are further numbers that it is found by: first the platform's (platforms of them), then waybills.
+	otherNos          []string
+	platforms         int
+	due, unknownSince time.Time
+	live, settled     bool
+	refused           bool
+	changed           time.Time
+	revision          uint64
+	watch             int
 }
 
 func newIndex() index {
 	return index{
-		all: map[string]indexed{}, open: map[string]indexed{}, doubts: map[string]indexed{},
+		all: map[string]indexEntry{}, followed: map[string]indexEntry{}, unknowns: map[string]indexEntry{},
 		platforms: map[[2]string]map[string]bool{}, numbers: map[[2]string]map[string]bool{},
 	}
 }
 
-// watchBegins counts another watch.
-func (x *index) watchBegins() {
+// beginWatch counts another watch.
+func (x *index) beginWatch() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.watch++
 }
 
-// caughtUp removes what only an earlier watch told: the present one has told all there is, so it is gone.
-func (x *index) caughtUp() {
+// dropStale removes what only an earlier watch reported: the present one has reported everything, so it is gone.
+func (x *index) dropStale() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for key, e := range x.all {
@@ -76,13 +76,13 @@ func (x *index) caughtUp() {
 	}
 }
 
-// set notes what was written. A write that is older than what is known is passed over: the watch lags behind our own.
+// set records a write. A write older than the known one is ignored: the watch lags behind our own writes.
 func (x *index) set(key string, r *record, revision uint64) {
-	e := indexed{key: r.Key, orderNo: r.OrderNo, number: r.Number, identity: r.Identity, doubt: r.UnknownSince, changed: r.ChangedAt, revision: revision}
-	e.also, e.platforms = r.PlatformNos, len(r.PlatformNos)
+	e := indexEntry{key: r.Key, orderNo: r.OrderNo, number: r.Number, identity: r.Identity, unknownSince: r.UnknownSince, changed: r.ChangedAt, revision: revision}
+	e.otherNos, e.platforms = r.PlatformNos, len(r.PlatformNos)
 	if r.Following != nil {
 		e.due = r.Following.Due
-		e.also = slices.Concat(r.PlatformNos, r.Following.Waybills)
+		e.otherNos = slices.Concat(r.PlatformNos, r.Following.Waybills)
 	}
 	e.live = r.State.Live()
 	e.refused = r.State == ledger.Refused && r.Hash != ledger.Shadowed
@@ -95,21 +95,21 @@ func (x *index) set(key string, r *record, revision uint64) {
 	e.watch = x.watch
 	x.forget(key)
 	x.all[key] = e
-	for _, no := range e.also[:e.platforms] {
+	for _, no := range e.otherNos[:e.platforms] {
 		add(x.platforms, e.key.Seller, no, key)
 	}
 	if e.number != "" {
 		add(x.numbers, e.key.Seller, e.number, key)
 	}
 	if e.due.IsZero() {
-		delete(x.open, key)
+		delete(x.followed, key)
 	} else {
-		x.open[key] = e
+		x.followed[key] = e
 	}
-	if e.doubt.IsZero() || r.Hash == ledger.Shadowed {
-		delete(x.doubts, key)
+	if e.unknownSince.IsZero() || r.Hash == ledger.Shadowed {
+		delete(x.unknowns, key)
 	} else {
-		x.doubts[key] = e
+		x.unknowns[key] = e
 	}
 }
 
@@ -124,13 +124,13 @@ func (x *index) drop(key string, revision uint64) {
 // forget removes an entry; the caller holds the lock.
 func (x *index) forget(key string) {
 	was := x.all[key]
-	for _, no := range was.also[:was.platforms] {
+	for _, no := range was.otherNos[:was.platforms] {
 		remove(x.platforms, was.key.Seller, no, key)
 	}
 	remove(x.numbers, was.key.Seller, was.number, key)
 	delete(x.all, key)
-	delete(x.open, key)
-	delete(x.doubts, key)
+	delete(x.followed, key)
+	delete(x.unknowns, key)
 }
 
 func add(keys map[[2]string]map[string]bool, seller, no, key string) {
@@ -148,21 +148,21 @@ func remove(keys map[[2]string]map[string]bool, seller, no, key string) {
 	}
 }
 
-// numbered tells which other document than k, of its kind, has the far side's number; "" for none. Another account's numbers
-// are of their own.
-func (x *index) numbered(k ledger.Key, identity, number string) (of string) {
+// otherWithNumber names the other document of k's kind that has the warehouse's number; "" for none. Another
+// account's numbers are separate.
+func (x *index) otherWithNumber(k ledger.Key, identity, number string) (of string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for key := range x.numbers[[2]string{k.Seller, number}] {
 		e := x.all[key]
 		if e.key.Kind == k.Kind && e.key.No != k.No && (e.identity == "" || identity == "" || e.identity == identity) && (of == "" || e.key.No < of) {
-			of = e.key.No // of several the least, so that each ledger names the same
+			of = e.key.No // the smallest, so that each ledger names the same
 		}
 	}
 	return of
 }
 
-// sharing lists live documents of other orders with a platform's number of b.
+// sharing lists live documents of other orders that share a platform number with b.
 func (x *index) sharing(b ledger.ClaimRequest) (found []ledger.Sharing) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -177,25 +177,25 @@ func (x *index) sharing(b ledger.ClaimRequest) (found []ledger.Sharing) {
 	return ledger.SortSharing(found)
 }
 
-// due lists what is due, the longest first.
+// due lists what is due, the longest overdue first.
 func (x *index) due(seller, kind string, now time.Time) []ledger.Key {
-	var found []indexed
+	var found []indexEntry
 	x.mu.Lock()
-	for _, e := range x.open {
+	for _, e := range x.followed {
 		if e.key.Seller == seller && e.key.Kind == kind && !e.due.After(now) {
 			found = append(found, e)
 		}
 	}
 	x.mu.Unlock()
-	slices.SortFunc(found, func(a, b indexed) int {
+	slices.SortFunc(found, func(a, b indexEntry) int {
 		return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.key.No, b.key.No))
 	})
 	return keysOf(found)
 }
 
-// refusals lists what was refused since a time, the earliest first.
+// refusals lists what was refused since from, the earliest first.
 func (x *index) refusals(seller, kind string, from time.Time) []ledger.Key {
-	var found []indexed
+	var found []indexEntry
 	x.mu.Lock()
 	for _, e := range x.all {
 		if e.refused && e.key.Seller == seller && e.key.Kind == kind && !e.changed.Before(from) {
@@ -203,16 +203,16 @@ func (x *index) refusals(seller, kind string, from time.Time) []ledger.Key {
 		}
 	}
 	x.mu.Unlock()
-	slices.SortFunc(found, func(a, b indexed) int {
+	slices.SortFunc(found, func(a, b indexEntry) int {
 		return cmp.Or(a.changed.Compare(b.changed), cmp.Compare(a.key.No, b.key.No))
 	})
 	return keysOf(found)
 }
 
-func (x *index) followed(seller, kind string) (n int) {
+func (x *index) countFollowed(seller, kind string) (n int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, e := range x.open {
+	for _, e := range x.followed {
 		if e.key.Seller == seller && e.key.Kind == kind {
 			n++
 		}
@@ -220,26 +220,26 @@ func (x *index) followed(seller, kind string) (n int) {
 	return n
 }
 
-func (x *index) doubted(seller, kind string) (n int, oldest time.Time) {
+func (x *index) countUnknown(seller, kind string) (n int, oldest time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, e := range x.doubts {
+	for _, e := range x.unknowns {
 		if e.key.Seller != seller || e.key.Kind != kind {
 			continue
 		}
-		if n++; oldest.IsZero() || e.doubt.Before(oldest) {
-			oldest = e.doubt
+		if n++; oldest.IsZero() || e.unknownSince.Before(oldest) {
+			oldest = e.unknownSince
 		}
 	}
 	return n, oldest
 }
 
-// unsettled lists what is followed or in doubt.
-func (x *index) unsettled(seller, kind string) []ledger.Key {
+// unfinished lists what is followed or unknown.
+func (x *index) unfinished(seller, kind string) []ledger.Key {
 	found := map[ledger.Key]bool{}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, set := range []map[string]indexed{x.open, x.doubts} {
+	for _, set := range []map[string]indexEntry{x.followed, x.unknowns} {
 		for _, e := range set {
 			if e.key.Seller == seller && e.key.Kind == kind {
 				found[e.key] = true
@@ -249,21 +249,22 @@ func (x *index) unsettled(seller, kind string) []ledger.Key {
 	return slices.Collect(maps.Keys(found))
 }
 
-// find lists what goes by the number, the newest change first.
+// find lists the documents that have the number, the newest change first.
 func (x *index) find(seller, no string) []ledger.Key {
-	var found []indexed
+	var found []indexEntry
 	x.mu.Lock()
 	for _, e := range x.all {
-		if e.key.Seller == seller && (e.key.No == no || e.orderNo == no || e.number == no || slices.Contains(e.also, no)) {
+		if e.key.Seller == seller && (e.key.No == no || e.orderNo == no || e.number == no || slices.Contains(e.otherNos, no)) {
 			found = append(found, e)
 		}
 	}
 	x.mu.Unlock()
-	slices.SortFunc(found, func(a, b indexed) int { return b.changed.Compare(a.changed) })
+	slices.SortFunc(found, func(a, b indexEntry) int { return b.changed.Compare(a.changed) })
 	return keysOf(found)
 }
 
-// prune drops holders that stopped being live after they took their line. What the index does not know for certain stays.
+// prune drops holders that stopped being live after they took their line. It keeps those that the index does not know
+// for certain.
 func (x *index) prune(k ledger.Key, held holders) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -273,9 +274,9 @@ func (x *index) prune(k ledger.Key, held holders) {
 	})
 }
 
-// old lists what has been settled since before a time.
-func (x *index) old(before time.Time) []ledger.Key {
-	var found []indexed
+// expired lists what has been settled since before a time.
+func (x *index) expired(before time.Time) []ledger.Key {
+	var found []indexEntry
 	x.mu.Lock()
 	for _, e := range x.all {
 		if e.settled && e.changed.Before(before) {
@@ -286,7 +287,7 @@ func (x *index) old(before time.Time) []ledger.Key {
 	return keysOf(found)
 }
 
-func keysOf(found []indexed) []ledger.Key {
+func keysOf(found []indexEntry) []ledger.Key {
 	keys := make([]ledger.Key, len(found))
 	for i, e := range found {
 		keys[i] = e.key
@@ -294,12 +295,12 @@ func keysOf(found []indexed) []ledger.Key {
 	return keys
 }
 
-// watch fills the index until ctx ends. filled is closed when all that stood in the bucket was read once.
+// watch fills the index until ctx ends. filled is closed when the whole bucket was read once.
 func (l *Ledger) watch(ctx context.Context, filled chan struct{}) {
 	for {
-		l.index.watchBegins()
-		l.read(ctx, func() {
-			l.index.caughtUp()
+		l.index.beginWatch()
+		l.watchOnce(ctx, func() {
+			l.index.dropStale()
 			if filled != nil {
 				close(filled)
 				filled = nil
@@ -313,9 +314,9 @@ func (l *Ledger) watch(ctx context.Context, filled chan struct{}) {
 	}
 }
 
-// read returns when the watch ended, or when it has to begin anew. What cannot be read is left out: whoever needs the
-// entry itself hears of it.
-func (l *Ledger) read(ctx context.Context, current func()) {
+// watchOnce returns when the watch ended, or when a new one is needed. Unreadable entries are left out: reading the
+// entry itself returns the error.
+func (l *Ledger) watchOnce(ctx context.Context, current func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	seen, err := l.bucket.Watch(ctx, entries)
@@ -342,7 +343,7 @@ func (l *Ledger) read(ctx context.Context, current func()) {
 			case s.Deleted:
 				l.index.drop(s.Key, s.Revision)
 			default:
-				noteRevision(&l.high, s.Revision)
+				raiseTo(&l.highRevision, s.Revision)
 				l.addToIndex(s.Value)
 			}
 		}

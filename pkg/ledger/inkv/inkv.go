@@ -1,33 +1,34 @@
-// Package inkv keeps the ledger in two JetStream key-value buckets: what `bridgectl up` uses, so that a merchant needs no
-// Redis. It knows buckets, not NATS, and nothing of what the documents are.
+// Package inkv keeps the ledger in two JetStream key-value buckets: what `bridgectl up` uses, so that a merchant
+// needs no Redis. It knows buckets, not NATS, and nothing of what the documents are.
 //
-// Every change is a read and a compare-and-set, repeated when another got in between. What is due and what is found
-// by number is an index in memory, filled from a watch on the bucket: several processes may share a bucket, and each
-// sees its own writes at once and the others' soon.
+// Every change is a read and a compare-and-set, repeated when another writer got in between. What is due and what is
+// found by number is an index in memory, filled from a watch on the bucket: several processes may share a bucket, and
+// each sees its own writes at once and the others' soon.
 //
-// The bucket has no clock to ask while it writes: Options.Now decides when a claim or a lease runs out. Processes that share
-// a bucket need clocks that agree to within ledger.EpochMargin; the broker's (bus.Bus.Now) does.
+// The bucket has no clock to ask while it writes: Options.Now decides when a claim or a lease expires. Processes that
+// share a bucket need clocks that agree to within ledger.EpochMargin; the broker's (bus.Bus.Now) does.
 //
 // # Why
 //
-// The lines of an order stand under one key of their own, so two keys are written by one Begin: first the entry, then
-// the lines. Whoever wants a line reads its holder's entry: a holder that is not live any more holds nothing, so lines
-// are never given back, only taken over. Every Begin writes the lines, even when they are its own already: that is
-// what makes another's compare-and-set on them fail. An INTENT whose owner vanished between the two writes stands in
-// no lines: its Begin never returned, so nothing was sent.
+// The lines of an order stand under a key of their own, so one Claim writes two keys: first the entry, then the
+// lines. Whoever wants a line reads its holder's entry: a holder that is no longer live holds nothing, so lines are
+// never returned, only taken over. Every Claim writes the lines, even when it holds them already: this makes another
+// writer's compare-and-set on them fail. An INTENT whose owner vanished between the two writes is in no lines: its
+// Claim never returned, so nothing was sent.
 //
-// A book stands in a bucket of its own, because every worker holds what it must know of the ledger's in memory, and books
-// are large. The bucket writes one key at a time, each of them synced, and costs half a kilobyte of the server's memory per
-// key: a key per mark would write some 1 000 of them a second. So a book is a tree of two levels that is never changed in
-// place: its head names its pages, which hold fields and marks in the order of their names, some 48 KB each, and holds
-// itself what was written last. Most writes are one compare-and-set of the head. When that grows too large, the pages
-// concerned are written anew under names of their own, and then the head that names them: this compare-and-set is the
-// commit. Whoever dies before it leaves pages that no head names, and has written nothing; there is nothing to finish, and
-// nobody can be late with it. A reader of a head reads pages that nobody changes. They are removed when the head has been
-// rewritten twice since; one who still misses one reads the head again.
+// Books have a bucket of their own, because every worker holds what it must know of the ledger's bucket in memory,
+// and books are large. The bucket writes one key at a time, each of them synced, and costs half a kilobyte of the
+// server's memory per key: a key per mark would write some 1 000 of them a second. So a book is a tree of two levels
+// that is never changed in place: its head names its pages, which hold fields and marks in the order of their names,
+// some 48 KB each, and holds the most recent writes itself. Most writes are one compare-and-set of the head. When the
+// head grows too large, the affected pages are written again under new names, and then the head that names them: this
+// compare-and-set is the commit. A writer that dies before it leaves pages that no head names, and has written
+// nothing; nothing needs finishing, and a late writer does no harm. A reader of a head reads pages that nobody
+// changes. Replaced pages are removed when the head has been rewritten twice since; a reader that still misses one
+// reads the head again.
 //
-// A bucket that was put back to an older copy under a running server keeps its identity, but its revisions start
-// again from lower ones. A revision that does not grow therefore ends the birth, as another identity does.
+// A bucket that was restored from an older copy under a running server keeps its identity, but its revisions start
+// again from lower ones. A revision that does not grow therefore ends the epoch, as another identity does.
 package inkv
 
 import (
@@ -45,21 +46,21 @@ import (
 )
 
 const (
-	// conflicts is how often a compare-and-set is repeated.
-	conflicts = 30
-	// conflictPause bounds the pause before a repetition.
+	// maxConflicts is how often a compare-and-set is repeated.
+	maxConflicts = 30
+	// conflictPause is the longest pause before a repetition.
 	conflictPause = 10 * time.Millisecond
 	// keepSettled is how long an entry stays after it is settled.
 	keepSettled = 90 * 24 * time.Hour
 	// keepAttempts is how long a count of attempts stays after the last one.
 	keepAttempts = 7 * 24 * time.Hour
-	// sweepEvery is how often what has been kept long enough is looked for.
+	// sweepEvery is the interval between sweeps for expired entries.
 	sweepEvery = 12 * time.Hour
-	// manyLines is how many lines an order has before those that are over are looked for: some ERPs number all of their
-	// orders alike.
-	manyLines = 500
-	// findMost is how many entries Find returns.
-	findMost = 20
+	// pruneAbove is how many lines an order has before finished ones are pruned: some ERPs give all of their orders
+	// the same number.
+	pruneAbove = 500
+	// maxFound is how many entries Find returns.
+	maxFound = 20
 )
 
 // Bucket is what the ledger needs of a *bus.Bucket.
@@ -77,13 +78,13 @@ var _ Bucket = (*bus.Bucket)(nil)
 // Options of a ledger.
 type Options struct {
 	Bucket Bucket
-	// Books is another one, for books.
+	// Books is a second bucket, for books.
 	Books Bucket
-	// Identity tells which run of the server holds the bucket. It is asked again by each Begin, because a connection
-	// may have moved to a server that was started meanwhile. Processes on different servers of a cluster end each
-	// other's birth: nothing is sent twice, but every order costs a look.
+	// Identity names the run of the server that holds the bucket. Each Claim asks for it, because a connection may
+	// have moved to a server that was started meanwhile. Processes on different servers of a cluster end each other's
+	// epoch: nothing is sent twice, but every order costs a look-up.
 	Identity func() string
-	// Now is the clock, of which processes that share a bucket must have the same; nil is time.Now.
+	// Now is the clock; processes that share a bucket must share it. nil is time.Now.
 	Now func() time.Time
 }
 
@@ -95,11 +96,12 @@ type Ledger struct {
 	clock    func() time.Time
 
 	index index
-	// high is the highest revision seen. A write whose revision is not higher shows that the bucket is an older copy.
-	high atomic.Uint64
-	// booksHigh is the same of the bucket of books.
-	booksHigh atomic.Uint64
-	// rewatch asks the watch to begin anew.
+	// highRevision is the highest revision seen. A write whose revision is not higher shows that the bucket is an
+	// older copy.
+	highRevision atomic.Uint64
+	// booksHighRevision is the same for the bucket of books.
+	booksHighRevision atomic.Uint64
+	// rewatch asks for a new watch.
 	rewatch chan struct{}
 	pacing  pacing
 
@@ -141,7 +143,7 @@ func (l *Ledger) Close() error {
 	return nil
 }
 
-// Check writes to the bucket: one whose disk was full is read as if nothing had happened. How the bucket is kept is the
+// Check writes to the bucket: a bucket whose disk was full can still be read. How the bucket is stored is the
 // topology's business.
 func (l *Ledger) Check(ctx context.Context) error {
 	var checked struct{ At time.Time }
@@ -151,7 +153,7 @@ func (l *Ledger) Check(ctx context.Context) error {
 	}
 	checked.At = l.now()
 	_, err = l.put(ctx, checkKey, checked, revision)
-	if err == nil || errors.Is(err, errConflict) || errors.Is(err, errOlder) { // a write was stored, ours or another process's
+	if err == nil || errors.Is(err, errConflict) || errors.Is(err, errRolledBack) { // a write was stored, ours or another process's
 		return nil
 	}
 	return fmt.Errorf("check ledger: its bucket takes no writes; free the disk of NATS, then restart nats-server. 账本无法写入：请释放 NATS 所在磁盘的空间，然后重启 nats-server: %w", err)
@@ -181,19 +183,19 @@ func (l *Ledger) get(ctx context.Context, key string, v any) (revision uint64, e
 var (
 	// errConflict: another wrote the key meanwhile.
 	errConflict = errors.New("written by another meanwhile")
-	// errOlder: the bucket was put back to an older copy.
-	errOlder = errors.New("the bucket was put back")
+	// errRolledBack: the bucket was restored from an older copy.
+	errRolledBack = errors.New("the bucket was restored from an older copy")
 )
 
-// put writes key if it still has the revision, else it returns errConflict. errOlder is returned although the write was
-// done: it only tells that the bucket is an older copy, and that the birth has been renewed because of that.
+// put writes key if it still has the revision, else it returns errConflict. errRolledBack is returned although the
+// write was done: it only reports that the bucket is an older copy, and that the epoch was renewed because of that.
 func (l *Ledger) put(ctx context.Context, key string, v any, revision uint64) (uint64, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return 0, fmt.Errorf("write %s: %w", key, err)
 	}
-	next, err := l.store(ctx, l.bucket, &l.high, key, raw, revision)
-	if errors.Is(err, errOlder) {
+	next, err := l.putRaw(ctx, l.bucket, &l.highRevision, key, raw, revision)
+	if errors.Is(err, errRolledBack) {
 		select {
 		case l.rewatch <- struct{}{}:
 		default:
@@ -202,8 +204,8 @@ func (l *Ledger) put(ctx context.Context, key string, v any, revision uint64) (u
 	return next, err
 }
 
-// store is put for either bucket; high is the highest revision seen of it.
-func (l *Ledger) store(ctx context.Context, bucket Bucket, high *atomic.Uint64, key string, raw []byte, revision uint64) (next uint64, err error) {
+// putRaw is put for either bucket; high is the highest revision seen in it.
+func (l *Ledger) putRaw(ctx context.Context, bucket Bucket, high *atomic.Uint64, key string, raw []byte, revision uint64) (next uint64, err error) {
 	before := high.Load()
 	if revision == 0 {
 		next, err = bucket.Create(ctx, key, raw)
@@ -217,19 +219,19 @@ func (l *Ledger) store(ctx context.Context, bucket Bucket, high *atomic.Uint64, 
 		return 0, err
 	}
 	if next > before {
-		noteRevision(high, next)
+		raiseTo(high, next)
 		return next, nil
 	}
-	// The revision did not grow, so the bucket was put back to an older copy: see Why.
+	// The revision did not grow, so the bucket was restored from an older copy: see Why.
 	high.Store(next)
-	if err := l.renewBirth(ctx); err != nil {
+	if err := l.renewEpoch(ctx); err != nil {
 		return next, err
 	}
-	return next, errOlder
+	return next, errRolledBack
 }
 
-// noteRevision raises the highest revision seen.
-func noteRevision(high *atomic.Uint64, revision uint64) {
+// raiseTo raises the highest revision seen.
+func raiseTo(high *atomic.Uint64, revision uint64) {
 	for {
 		was := high.Load()
 		if revision <= was || high.CompareAndSwap(was, revision) {
@@ -238,9 +240,9 @@ func noteRevision(high *atomic.Uint64, revision uint64) {
 	}
 }
 
-// repeat runs do until it meets no conflict.
-func repeat(ctx context.Context, do func() error) error {
-	for range conflicts {
+// retryConflicts repeats do until it meets no conflict.
+func retryConflicts(ctx context.Context, do func() error) error {
+	for range maxConflicts {
 		err := do()
 		if !errors.Is(err, errConflict) {
 			return err
@@ -254,38 +256,38 @@ func repeat(ctx context.Context, do func() error) error {
 	return errConflict
 }
 
-// born reads the birth, and writes a new one when the server's run is another.
-func (l *Ledger) born(ctx context.Context) (birth, error) {
-	var b birth
-	revision, err := l.get(ctx, birthKey, &b)
+// epoch reads the epoch, and writes a new one when the server's run has changed.
+func (l *Ledger) epoch(ctx context.Context) (epoch, error) {
+	var b epoch
+	revision, err := l.get(ctx, epochKey, &b)
 	if err != nil {
 		return b, err
 	}
 	if identity := l.identity(); revision == 0 || b.Identity != identity {
-		b = birth{Identity: identity, Since: l.now()}
-		_, err = l.put(ctx, birthKey, b, revision)
+		b = epoch{Identity: identity, Since: l.now()}
+		_, err = l.put(ctx, epochKey, b, revision)
 	}
 	return b, err
 }
 
-// renewBirth ends the birth and begins another under the same identity.
-func (l *Ledger) renewBirth(ctx context.Context) error {
-	return change(ctx, l, birthKey, func(b *birth) bool {
-		*b = birth{Identity: l.identity(), Since: l.now()}
+// renewEpoch ends the epoch and begins another under the same identity.
+func (l *Ledger) renewEpoch(ctx context.Context) error {
+	return updateKey(ctx, l, epochKey, func(b *epoch) bool {
+		*b = epoch{Identity: l.identity(), Since: l.now()}
 		return true
 	})
 }
 
-// change reads key, lets do change it, and writes it unless do says that nothing changed.
-func change[T any](ctx context.Context, l *Ledger, key string, do func(*T) (changed bool)) error {
-	return repeat(ctx, func() error {
+// updateKey reads key, lets do change it, and writes it unless do reports no change.
+func updateKey[T any](ctx context.Context, l *Ledger, key string, do func(*T) (changed bool)) error {
+	return retryConflicts(ctx, func() error {
 		var v T
 		revision, err := l.get(ctx, key, &v)
 		if err != nil || !do(&v) {
 			return err
 		}
 		_, err = l.put(ctx, key, v, revision)
-		if errors.Is(err, errOlder) {
+		if errors.Is(err, errRolledBack) {
 			return nil
 		}
 		return err

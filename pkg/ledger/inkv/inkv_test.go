@@ -62,7 +62,7 @@ func (b *broker) run() {
 	}
 }
 
-// restart comes back on the same files and waits until the connection is back.
+// restart restarts it on the same files and waits for the connection.
 func (b *broker) restart() {
 	b.t.Helper()
 	before := b.bus.ServerID()
@@ -147,7 +147,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// A bucket whose disk was full is read as if nothing had happened.
+// A bucket whose disk was full can still be read.
 func TestCheckWrites(t *testing.T) {
 	t.Parallel()
 	disk, err := smalldisk.Mount(t.TempDir(), 24<<20)

@@ -7,12 +7,12 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// The first tokens of the keys in the bucket, and in that of the books.
+// The first tokens of the keys in the bucket, and in the bucket of books.
 const (
 	heads = "head"
 	pages = "page"
 
-	birthKey     = "birth"
+	epochKey     = "birth"
 	checkKey     = "check"
 	entries      = "entry"
 	orderLines   = "lines"
@@ -23,7 +23,7 @@ const (
 	plainSymbols = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 )
 
-// keyOf makes a key of tokens. Whatever a bucket would not take as part of a token is written as = and two hexadecimal
+// keyOf makes a key of tokens. A byte that a bucket does not accept in a token is written as = and two hexadecimal
 // digits, the empty token as =.
 func keyOf(tokens ...string) string {
 	var key strings.Builder

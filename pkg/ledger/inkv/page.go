@@ -12,19 +12,21 @@ import (
 )
 
 const (
-	// pageMost is how large a page grows before it becomes two, bytes.
-	pageMost = 64 << 10
-	// recentMost is how much a head holds itself before it goes into the pages, bytes. All of it is written with each write.
-	recentMost = 64 << 10
-	// form is the first byte of a head and of a page: how they are written.
-	form = 1
+	// maxPage is the size above which a page is split, bytes.
+	maxPage = 64 << 10
+	// maxRecent is how much a head holds itself before it is moved into the pages, bytes. Every write writes all of
+	// it.
+	maxRecent = 64 << 10
+	// formatVersion is the first byte of a head and of a page.
+	formatVersion = 1
 )
 
-// item is a field or a mark of a book. In a page or a head they stand in the order of their keys.
+// item is a field or a mark of a book. In a page or a head items are sorted by key.
 type item struct {
 	// key is the kind and the name.
 	key string
-	// value of a field; of a mark its time, Unix seconds, as a varint. Nil when it was removed, which only a head says.
+	// value of a field; of a mark its time, Unix seconds, as a varint. Nil when it was removed, which only a head
+	// records.
 	value []byte
 }
 
@@ -47,8 +49,8 @@ func (i item) markedAt() (at int64, ok bool) {
 	return at, n > 0
 }
 
-// over tells whether it is a mark that stands no more; cut is the last second that is over.
-func (i item) over(cut int64) bool {
+// expired reports whether it is a mark that is no longer kept; cut is the last expired second.
+func (i item) expired(cut int64) bool {
 	at, ok := i.markedAt()
 	return ok && at <= cut
 }
@@ -66,7 +68,7 @@ func sortItems(items []item) {
 	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.key, b.key) })
 }
 
-// find looks for a key.
+// find finds a key.
 func find(items []item, key string) (item, bool) {
 	at, ok := slices.BinarySearchFunc(items, key, func(i item, key string) int { return strings.Compare(i.key, key) })
 	if !ok {
@@ -92,16 +94,16 @@ func merge(older, newer []item) []item {
 	return append(append(out, older...), newer...)
 }
 
-// live leaves what is to stay in a page: what was removed, and marks that are over, go.
-func live(items []item, cut int64) []item {
-	return slices.DeleteFunc(items, func(i item) bool { return i.value == nil || i.over(cut) })
+// withoutExpired keeps what stays in a page: removed fields and expired marks are dropped.
+func withoutExpired(items []item, cut int64) []item {
+	return slices.DeleteFunc(items, func(i item) bool { return i.value == nil || i.expired(cut) })
 }
 
-// page is what a head says of a page.
+// page is what a head records about a page.
 type page struct {
-	// first is where it begins; it holds what is not before, up to where the next one begins.
+	// first is its first key; it holds the keys from there up to the next page's first.
 	first string
-	// id names it in the bucket. No other page ever has it.
+	// id names it in the bucket. It is never reused.
 	id string
 	// oldest is when the oldest of its marks was set, Unix seconds; math.MaxInt64 when it has none.
 	oldest int64
@@ -117,29 +119,29 @@ func oldestOf(items []item) int64 {
 	return oldest
 }
 
-// pageOf is the place of the page that holds key, if one does. There must be a page.
+// pageOf is the index of the page that would hold key. There must be a page.
 func pageOf(all []page, key string) int {
 	return max(sort.Search(len(all), func(i int) bool { return all[i].first > key })-1, 0)
 }
 
-// written is a write that a head remembers, for those who ask again.
-type written struct {
+// bookWriter is a write that a head remembers, for callers that ask again.
+type bookWriter struct {
 	owner   string
 	version uint64
 }
 
-// head is a book but for what stands in its pages.
+// head is a book except for its pages.
 type head struct {
-	// last is the version of the last write. dropped: the book was dropped since, and only its versions go on.
+	// last is the version of the last write. dropped: the book was dropped since, and only its versions continue.
 	last    uint64
 	dropped bool
 	// droppedAt is when, Unix seconds.
 	droppedAt int64
-	owners    []written
+	owners    []bookWriter
 	pages     []page
-	// gone are pages that it named before.
-	gone []string
-	// recent is what was written last, in order; what it says counts before what the pages say.
+	// replaced are pages that it named before.
+	replaced []string
+	// recent is what was written last, sorted; it takes precedence over the pages.
 	recent []item
 }
 
@@ -151,7 +153,7 @@ func (h *head) version() uint64 {
 	return h.last
 }
 
-func (h *head) by(owner string) (version uint64, ok bool) {
+func (h *head) versionBy(owner string) (version uint64, ok bool) {
 	for _, w := range h.owners {
 		if w.owner == owner {
 			return w.version, true
@@ -177,11 +179,11 @@ func appendItems(b []byte, items []item) []byte {
 	return b
 }
 
-func encodePage(items []item) []byte { return appendItems([]byte{form}, items) }
+func encodePage(items []item) []byte { return appendItems([]byte{formatVersion}, items) }
 
 func (h *head) encode() []byte {
 	b := make([]byte, 0, sizeOf(h.recent)+len(h.pages)*64+1024)
-	b = binary.AppendUvarint(append(b, form), h.last)
+	b = binary.AppendUvarint(append(b, formatVersion), h.last)
 	dropped := byte(0)
 	if h.dropped {
 		dropped = 1
@@ -195,20 +197,20 @@ func (h *head) encode() []byte {
 	for _, p := range h.pages {
 		b = binary.AppendVarint(appendText(appendText(b, p.first), p.id), p.oldest)
 	}
-	b = binary.AppendUvarint(b, uint64(len(h.gone)))
-	for _, id := range h.gone {
+	b = binary.AppendUvarint(b, uint64(len(h.replaced)))
+	for _, id := range h.replaced {
 		b = appendText(b, id)
 	}
 	return appendItems(b, h.recent)
 }
 
-// reading takes a head or a page apart. After something that cannot be read, nothing can.
-type reading struct {
+// decoder decodes a head or a page. After the first error everything else fails.
+type decoder struct {
 	left string
 	bad  bool
 }
 
-func (r *reading) uint() uint64 {
+func (r *decoder) uint() uint64 {
 	var x uint64
 	for i := 0; i < len(r.left) && i < binary.MaxVarintLen64; i++ {
 		x |= uint64(r.left[i]&0x7f) << (7 * i)
@@ -221,12 +223,12 @@ func (r *reading) uint() uint64 {
 	return 0
 }
 
-func (r *reading) int() int64 {
+func (r *decoder) int() int64 {
 	x := r.uint()
 	return int64(x>>1) ^ -int64(x&1) // as binary.Varint
 }
 
-func (r *reading) take(n uint64) string {
+func (r *decoder) take(n uint64) string {
 	if n > uint64(len(r.left)) {
 		r.left, r.bad = "", true
 		return ""
@@ -236,10 +238,10 @@ func (r *reading) take(n uint64) string {
 	return s
 }
 
-func (r *reading) text() string { return r.take(r.uint()) }
+func (r *decoder) text() string { return r.take(r.uint()) }
 
-// count of things that are a byte each at least.
-func (r *reading) count() int {
+// count reads the number of things that are at least a byte each.
+func (r *decoder) count() int {
 	n := r.uint()
 	if n > uint64(len(r.left)) {
 		r.left, r.bad = "", true
@@ -248,7 +250,7 @@ func (r *reading) count() int {
 	return int(n)
 }
 
-func (r *reading) items() []item {
+func (r *decoder) items() []item {
 	n := r.count()
 	items := make([]item, 0, n)
 	for range n {
@@ -261,22 +263,22 @@ func (r *reading) items() []item {
 	return items
 }
 
-func (r *reading) end() error {
+func (r *decoder) end() error {
 	if r.bad || r.left != "" {
 		return errors.New("cut short, or not what this build writes")
 	}
 	return nil
 }
 
-func begin(raw []byte) (*reading, error) {
-	if len(raw) == 0 || raw[0] != form {
-		return nil, fmt.Errorf("not written in form %d: by a later version?", form)
+func newDecoder(raw []byte) (*decoder, error) {
+	if len(raw) == 0 || raw[0] != formatVersion {
+		return nil, fmt.Errorf("not written in form %d: by a later version?", formatVersion)
 	}
-	return &reading{left: string(raw[1:])}, nil
+	return &decoder{left: string(raw[1:])}, nil
 }
 
 func decodePage(raw []byte) ([]item, error) {
-	r, err := begin(raw)
+	r, err := newDecoder(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -285,19 +287,19 @@ func decodePage(raw []byte) ([]item, error) {
 }
 
 func decodeHead(raw []byte) (*head, error) {
-	r, err := begin(raw)
+	r, err := newDecoder(raw)
 	if err != nil {
 		return nil, err
 	}
 	h := &head{last: r.uint(), dropped: r.take(1) == "\x01", droppedAt: r.int()}
 	for range r.count() {
-		h.owners = append(h.owners, written{r.text(), r.uint()})
+		h.owners = append(h.owners, bookWriter{r.text(), r.uint()})
 	}
 	for range r.count() {
 		h.pages = append(h.pages, page{r.text(), r.text(), r.int()})
 	}
 	for range r.count() {
-		h.gone = append(h.gone, r.text())
+		h.replaced = append(h.replaced, r.text())
 	}
 	h.recent = r.items()
 	return h, r.end()

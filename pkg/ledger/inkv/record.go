@@ -9,48 +9,48 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// record is what stands under an entry's key, as JSON.
+// record is stored under an entry's key, as JSON. Fields keep the JSON keys of version 0.1.
 type record struct {
 	ledger.Entry
-	// Owner began it last. While the state is INTENT the claim is its until Until; afterwards How says how it ended,
-	// so that an answer that was lost can be given again.
-	Owner string
-	Until time.Time
-	How   string `json:",omitempty"`
-	// Told is what Begin answered, and Prior what Release returns to; only while INTENT.
-	Told          *told        `json:",omitempty"`
+	// Owner claimed it last. While the state is INTENT the claim lasts until Until; afterwards EndedAs says how it
+	// ended, so that a lost answer can be given again.
+	Owner   string
+	Until   time.Time
+	EndedAs string `json:"How,omitempty"`
+	// Answer is what Claim returned, and Prior the state that Release returns to; only while INTENT.
+	Answer        *claimAnswer `json:"Told,omitempty"`
 	Prior         ledger.State `json:",omitempty"`
 	PriorIdentity string       `json:",omitempty"`
-	// Sure names the birth under which it is certain that nothing was ever sent; empty when it is not.
-	Sure string `json:",omitempty"`
+	// NeverSentIn names the epoch in which it is certain that nothing was ever sent; empty when it is not.
+	NeverSentIn string `json:"Sure,omitempty"`
 	// Token is that of the last Follow.
 	Token string `json:",omitempty"`
 }
 
-// told is an answer of Begin.
-type told struct {
-	Entry ledger.Entry
-	Fresh bool
-	Born  time.Time
+// claimAnswer is an answer of Claim.
+type claimAnswer struct {
+	Entry      ledger.Entry
+	NeverSent  bool      `json:"Fresh"`
+	EpochSince time.Time `json:"Born"`
 }
 
-// birth says since when this very store remembers.
-type birth struct {
+// epoch is since when this very store remembers.
+type epoch struct {
 	Identity string
 	Since    time.Time
 }
 
-func (b birth) mark() string { return strconv.FormatInt(b.Since.UnixMicro(), 10) + " " + b.Identity }
+func (e epoch) token() string { return strconv.FormatInt(e.Since.UnixMicro(), 10) + " " + e.Identity }
 
-// mine: owner began it last and has not said how it ended.
-func (r *record) mine(owner string) bool { return r.State == ledger.Intent && r.Owner == owner }
+// claimedBy reports whether owner claimed it last and has not reported the result.
+func (r *record) claimedBy(owner string) bool { return r.State == ledger.Intent && r.Owner == owner }
 
-// done: owner has already said that it ended this way, and its answer was lost.
-func (r *record) done(owner, how string) bool {
-	return r.State != ledger.Intent && r.Owner == owner && r.How == how
+// alreadyEnded reports whether owner has already ended it this way, and the answer was lost.
+func (r *record) alreadyEnded(owner, how string) bool {
+	return r.State != ledger.Intent && r.Owner == owner && r.EndedAs == how
 }
 
-func (r *record) remember(now time.Time, a ledger.Attempt) {
+func (r *record) appendAttempt(now time.Time, a ledger.Attempt) {
 	a.At = now
 	r.Attempts = append(r.Attempts, a)
 	if n := len(r.Attempts) - ledger.KeepAttempts; n > 0 {
@@ -58,8 +58,8 @@ func (r *record) remember(now time.Time, a ledger.Attempt) {
 	}
 }
 
-// changed ends each change.
-func (r *record) changed(now time.Time) {
+// touch ends each change.
+func (r *record) touch(now time.Time) {
 	r.Version++
 	r.ChangedAt = now
 	if r.FirstClaimedAt.IsZero() {
@@ -67,37 +67,37 @@ func (r *record) changed(now time.Time) {
 	}
 }
 
-func (r *record) resolved(owner, how string) {
-	r.Owner, r.How, r.Until = owner, how, time.Time{}
-	r.Told, r.Prior, r.PriorIdentity = nil, ledger.New, ""
+func (r *record) endClaim(owner, how string) {
+	r.Owner, r.EndedAs, r.Until = owner, how, time.Time{}
+	r.Answer, r.Prior, r.PriorIdentity = nil, ledger.New, ""
 }
 
-// begin claims. The caller has made sure that the claim is free; before is the entry as it is to be told.
-func (r *record) begin(now time.Time, b ledger.ClaimRequest, born birth, claimFor time.Duration) {
-	var fresh bool
+// claim claims it. The caller has checked that the claim is free.
+func (r *record) claim(now time.Time, b ledger.ClaimRequest, current epoch, claimFor time.Duration) {
+	var neverSent bool
 	if r.Version == 0 {
-		young := born.Since.Add(ledger.EpochMargin)
-		fresh = b.First && b.StreamTime.After(young) && b.AuditedAt.After(young)
+		since := current.Since.Add(ledger.EpochMargin)
+		neverSent = b.First && b.StreamTime.After(since) && b.AuditedAt.After(since)
 	} else {
-		fresh = r.State == ledger.New && r.Sure == born.mark() // given back unsent, and nothing was forgotten since
+		neverSent = r.State == ledger.New && r.NeverSentIn == current.token() // released unsent, and nothing was forgotten since
 	}
 	before := r.entry()
 	before.Key = b.Key
 	before.Attempts = slices.Clone(before.Attempts)
-	r.Told = &told{Entry: before, Fresh: fresh, Born: born.Since}
-	r.Prior, r.PriorIdentity, r.Sure = r.State, r.Identity, ""
-	if fresh {
-		r.Sure = born.mark()
+	r.Answer = &claimAnswer{Entry: before, NeverSent: neverSent, EpochSince: current.Since}
+	r.Prior, r.PriorIdentity, r.NeverSentIn = r.State, r.Identity, ""
+	if neverSent {
+		r.NeverSentIn = current.token()
 	}
-	r.State, r.Owner, r.How, r.Until = ledger.Intent, b.Owner, "", now.Add(claimFor)
-	r.cover(b)
+	r.State, r.Owner, r.EndedAs, r.Until = ledger.Intent, b.Owner, "", now.Add(claimFor)
+	r.setDocument(b)
 	r.Tries++
-	r.remember(now, ledger.Attempt{Owner: b.Owner, Stream: b.Stream, Seq: b.Seq, What: "begun"})
-	r.changed(now)
+	r.appendAttempt(now, ledger.Attempt{Owner: b.Owner, Stream: b.Stream, Seq: b.Seq, What: "begun"})
+	r.touch(now)
 }
 
-// cover writes what b says of the document.
-func (r *record) cover(b ledger.ClaimRequest) {
+// setDocument copies what b says about the document.
+func (r *record) setDocument(b ledger.ClaimRequest) {
 	r.Key, r.Hash, r.OrderNo, r.Lines = b.Key, b.Hash, b.OrderNo, b.Lines
 	r.Revision, r.Shop, r.Warehouse, r.PlatformNos = b.Revision, b.Shop, b.Warehouse, b.PlatformNos
 	if b.Trace != "" {
@@ -115,61 +115,61 @@ func (r *record) accept(now, due time.Time, b ledger.ClaimRequest, number string
 		return "", false
 	}
 	if r.State == ledger.Accepted {
-		r.remember(now, line)
-		r.changed(now)
+		r.appendAttempt(now, line)
+		r.touch(now)
 		return r.Number, true
 	}
-	r.cover(b)
+	r.setDocument(b)
 	r.State, r.Number, r.Cleaned = ledger.Accepted, number, cleaned
 	r.Following = &ledger.Following{Due: due}
-	r.Lookups, r.UnknownSince, r.Reason, r.Rejection, r.Sure = 0, time.Time{}, fault.Reason{}, fault.Reason{}, ""
-	r.resolved(b.Owner, "accepted")
-	r.remember(now, line)
-	r.changed(now)
+	r.Lookups, r.UnknownSince, r.Reason, r.Rejection, r.NeverSentIn = 0, time.Time{}, fault.Reason{}, fault.Reason{}, ""
+	r.endClaim(b.Owner, "accepted")
+	r.appendAttempt(now, line)
+	r.touch(now)
 	return "", true
 }
 
 func (r *record) refuse(now time.Time, owner string, why fault.Reason) (moved bool, err error) {
-	if r.done(owner, "refused") {
+	if r.alreadyEnded(owner, "refused") {
 		return false, nil
 	}
-	if !r.mine(owner) {
+	if !r.claimedBy(owner) {
 		return false, ledger.ErrLost
 	}
 	r.State, r.Reason, r.Rejection = ledger.Refused, why, fault.Reason{}
-	r.Lookups, r.UnknownSince, r.Sure = 0, time.Time{}, ""
-	r.resolved(owner, "refused")
-	r.remember(now, ledger.Attempt{Owner: owner, What: "refused", Detail: why.Code})
-	r.changed(now)
+	r.Lookups, r.UnknownSince, r.NeverSentIn = 0, time.Time{}, ""
+	r.endClaim(owner, "refused")
+	r.appendAttempt(now, ledger.Attempt{Owner: owner, What: "refused", Detail: why.Code})
+	r.touch(now)
 	return true, nil
 }
 
-func (r *record) doubt(now time.Time, c ledger.Claim, why string) (moved bool, err error) {
+func (r *record) markUnknown(now time.Time, c ledger.Claim, why string) (moved bool, err error) {
 	switch {
-	case r.State == ledger.Accepted, r.State == ledger.Refused, r.State == ledger.Cancelled, r.done(c.Owner, "unknown"):
+	case r.State == ledger.Accepted, r.State == ledger.Refused, r.State == ledger.Cancelled, r.alreadyEnded(c.Owner, "unknown"):
 		return false, nil
 	case r.State == ledger.Intent && r.Owner != c.Owner:
-		r.Prior, r.PriorIdentity = ledger.Unknown, r.Identity // another is at it: its claim stays
+		r.Prior, r.PriorIdentity = ledger.Unknown, r.Identity // another owner has it: its claim stays
 	default:
 		r.Key, r.State = c.Key, ledger.Unknown
 		if r.Identity == "" {
 			r.Identity = c.Identity
 		}
-		r.resolved(c.Owner, "unknown")
+		r.endClaim(c.Owner, "unknown")
 	}
-	// Looks that found nothing before now prove nothing of this sending.
-	r.Lookups, r.UnknownSince, r.Rejection, r.Sure = 0, now, fault.Reason{}, ""
-	r.remember(now, ledger.Attempt{Owner: c.Owner, What: "unknown", Detail: why})
-	r.changed(now)
+	// Earlier look-ups prove nothing about this send.
+	r.Lookups, r.UnknownSince, r.Rejection, r.NeverSentIn = 0, now, fault.Reason{}, ""
+	r.appendAttempt(now, ledger.Attempt{Owner: c.Owner, What: "unknown", Detail: why})
+	r.touch(now)
 	return true, nil
 }
 
-func (r *record) deny(now time.Time, c ledger.Claim, why fault.Reason) (moved bool, err error) {
+func (r *record) markRejected(now time.Time, c ledger.Claim, why fault.Reason) (moved bool, err error) {
 	switch {
-	case r.State == ledger.Accepted, r.State == ledger.Refused, r.State == ledger.Cancelled, r.done(c.Owner, "denied"):
+	case r.State == ledger.Accepted, r.State == ledger.Refused, r.State == ledger.Cancelled, r.alreadyEnded(c.Owner, "denied"):
 		return false, nil
 	case r.State == ledger.Intent && r.Owner != c.Owner:
-		r.Prior, r.PriorIdentity = ledger.Unknown, r.Identity // another is at it, and may be sending: this refusal is not the last word
+		r.Prior, r.PriorIdentity = ledger.Unknown, r.Identity // another owner has it and may be sending: this refusal is not final
 		r.Lookups, r.Rejection = 0, fault.Reason{}
 	default:
 		r.Key, r.State = c.Key, ledger.Unknown
@@ -177,37 +177,37 @@ func (r *record) deny(now time.Time, c ledger.Claim, why fault.Reason) (moved bo
 			r.Identity = c.Identity
 		}
 		r.Lookups, r.Rejection = 0, why
-		r.resolved(c.Owner, "denied")
+		r.endClaim(c.Owner, "denied")
 	}
-	r.UnknownSince, r.Sure = now, ""
-	r.remember(now, ledger.Attempt{Owner: c.Owner, What: "denied", Detail: why.Code})
-	r.changed(now)
+	r.UnknownSince, r.NeverSentIn = now, ""
+	r.appendAttempt(now, ledger.Attempt{Owner: c.Owner, What: "denied", Detail: why.Code})
+	r.touch(now)
 	return true, nil
 }
 
-func (r *record) absent(now time.Time, owner string) (moved bool, err error) {
-	if r.done(owner, "absent") {
+func (r *record) markNotFound(now time.Time, owner string) (moved bool, err error) {
+	if r.alreadyEnded(owner, "absent") {
 		return false, nil
 	}
-	if !r.mine(owner) {
+	if !r.claimedBy(owner) {
 		return false, ledger.ErrLost
 	}
-	r.State, r.Sure = ledger.Unknown, ""
+	r.State, r.NeverSentIn = ledger.Unknown, ""
 	r.Lookups++
 	if r.UnknownSince.IsZero() {
 		r.UnknownSince = now
 	}
-	r.resolved(owner, "absent")
-	r.remember(now, ledger.Attempt{Owner: owner, What: "absent"})
-	r.changed(now)
+	r.endClaim(owner, "absent")
+	r.appendAttempt(now, ledger.Attempt{Owner: owner, What: "absent"})
+	r.touch(now)
 	return true, nil
 }
 
 func (r *record) release(now time.Time, owner, why string) (moved bool, err error) {
-	if r.done(owner, "released") {
+	if r.alreadyEnded(owner, "released") {
 		return false, nil
 	}
-	if !r.mine(owner) {
+	if !r.claimedBy(owner) {
 		return false, ledger.ErrLost
 	}
 	r.State, r.Identity = r.Prior, r.PriorIdentity
@@ -215,22 +215,22 @@ func (r *record) release(now time.Time, owner, why string) (moved bool, err erro
 		r.Lookups, r.UnknownSince, r.Rejection = 0, time.Time{}, fault.Reason{}
 	}
 	if r.State == ledger.New {
-		r.Hash = "" // never sent, so any content may begin under this number
+		r.Hash = "" // never sent, so any content may be claimed under this number
 	}
-	r.resolved(owner, "released")
-	r.remember(now, ledger.Attempt{Owner: owner, What: "released", Detail: why})
-	r.changed(now)
+	r.endClaim(owner, "released")
+	r.appendAttempt(now, ledger.Attempt{Owner: owner, What: "released", Detail: why})
+	r.touch(now)
 	return true, nil
 }
 
-// resend is for a claim that still stands: after Until another may begin.
+// resend needs a claim that has not expired: after Until another may claim it.
 func (r *record) resend(now time.Time, owner string) (moved bool, err error) {
-	if !r.mine(owner) || !now.Before(r.Until) {
+	if !r.claimedBy(owner) || !now.Before(r.Until) {
 		return false, ledger.ErrLost
 	}
-	r.Prior, r.PriorIdentity, r.Sure = ledger.Unknown, r.Identity, ""
+	r.Prior, r.PriorIdentity, r.NeverSentIn = ledger.Unknown, r.Identity, ""
 	r.Lookups, r.UnknownSince, r.Rejection = 0, time.Time{}, fault.Reason{}
-	r.changed(now)
+	r.touch(now)
 	return true, nil
 }
 
@@ -242,10 +242,10 @@ func (r *record) follow(now time.Time, version int64, token string, state ledger
 		return false, ledger.ErrVersion
 	}
 	if state == ledger.Cancelled && r.State != ledger.Cancelled {
-		r.remember(now, ledger.Attempt{What: "cancelled", Detail: r.Number})
+		r.appendAttempt(now, ledger.Attempt{What: "cancelled", Detail: r.Number})
 	}
 	r.State, r.Following, r.Token = state, &f, token
-	r.changed(now)
+	r.touch(now)
 	return true, nil
 }
 
@@ -257,25 +257,25 @@ func (r *record) erase(now time.Time) (found bool, err error) {
 		return false, ledger.ErrBusy
 	}
 	for i, a := range r.Attempts {
-		if a.Detail != "" && (a.What == "unknown" || a.What == "released") { // others are numbers and codes
+		if a.Detail != "" && (a.What == "unknown" || a.What == "released") { // the others hold numbers and codes
 			r.Attempts[i].Detail, found = "", true
 		}
 	}
 	for _, why := range []*fault.Reason{&r.Reason, &r.Rejection} {
 		if why.RemoteText == "" && (why.ZH != why.EN || why.ZH == "") {
-			continue // our own words
+			continue // our own text
 		}
 		if found, why.RemoteText = true, ""; why.ZH == why.EN {
 			why.ZH, why.EN = "", ""
 		}
 	}
 	if found {
-		r.changed(now)
+		r.touch(now)
 	}
 	return found, nil
 }
 
-// entry is what is told of the record.
+// entry is the public part of the record.
 func (r *record) entry() ledger.Entry {
 	e := r.Entry
 	if e.State != ledger.Refused {

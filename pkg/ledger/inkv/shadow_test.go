@@ -7,8 +7,9 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// What somebody else hands over is in doubt for ever, and forgotten all the same; a doubt of ours never is.
-func TestADoubtIsSweptOnlyWhenItIsNotOurs(t *testing.T) {
+// A document that somebody else sends is unknown for ever, and forgotten all the same; an unknown one of ours never
+// is.
+func TestAnUnknownIsSweptOnlyWhenItIsNotOurs(t *testing.T) {
 	x := newIndex()
 	at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	for i, hash := range []string{"of a payload", ledger.Shadowed} {
@@ -16,7 +17,7 @@ func TestADoubtIsSweptOnlyWhenItIsNotOurs(t *testing.T) {
 		r := &record{Entry: ledger.Entry{Key: k, State: ledger.Unknown, Hash: hash, ChangedAt: at}}
 		x.set(entryKey(k), r, uint64(i+1))
 	}
-	old := x.old(at.Add(keepSettled))
+	old := x.expired(at.Add(keepSettled))
 	if len(old) != 1 || old[0].No != ledger.Shadowed {
 		t.Errorf("swept: %v", old)
 	}

@@ -39,7 +39,7 @@ func TestStoredEntriesStayReadable(t *testing.T) {
 			},
 			FirstClaimedAt: at, ChangedAt: at, Version: 4, Cleaned: []ledger.Cleaned{{Field: "f", What: "w", ZH: "中", EN: "e"}},
 		},
-		Owner: "w1", How: "accepted", Sure: "1 s", Token: "t",
+		Owner: "w1", EndedAs: "accepted", NeverSentIn: "1 s", Token: "t",
 	}
 	var got record
 	if err := json.Unmarshal([]byte(stored), &got); err != nil {
@@ -53,7 +53,7 @@ func TestStoredEntriesStayReadable(t *testing.T) {
 	}
 }
 
-// Whatever the numbers are made of, a bucket takes the key, and no two share one.
+// Whatever the numbers consist of, a bucket accepts the key, and no two numbers share one.
 func TestKeysAreValidAndStayApart(t *testing.T) {
 	valid := regexp.MustCompile(`^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$`)
 	seen := map[string][2]string{}

@@ -30,22 +30,22 @@ func refusal() fault.Reason { return fault.Reason{Code: "x", ZH: "不", EN: "no"
 
 func newClock() *ledgertest.Clock { return ledgertest.NewClock(time.Now()) }
 
-// aged makes the ledger old enough for documents to be new.
+// aged makes the epoch old enough for documents to be new.
 func aged(t testing.TB, l ledger.Ledger, clock *ledgertest.Clock) {
 	t.Helper()
 	first := order(clock, "first-ever", "w0")
 	first.Lines = nil
-	begins(t, l, first)
+	claims(t, l, first)
 	clock.Add(time.Minute)
 }
 
-func begins(t testing.TB, l ledger.Ledger, b ledger.ClaimRequest) ledger.Claimed {
+func claims(t testing.TB, l ledger.Ledger, b ledger.ClaimRequest) ledger.Claimed {
 	t.Helper()
-	begun, err := l.Claim(t.Context(), b)
+	claimed, err := l.Claim(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return begun
+	return claimed
 }
 
 func ok(t testing.TB, err error) {
@@ -64,13 +64,13 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// bad is a bucket over a bad connection, and one that may be put back to an older copy.
+// bad is a bucket over a bad connection, and one that may be restored from an older copy.
 type bad struct {
 	*bus.Bucket
 	mu sync.Mutex
 	// left is how many writes succeed before all fail; lost is which of the next writes is done without an answer.
 	left, lost int
-	// ahead is by how much revisions are higher than they are. Lowered, the bucket was put back.
+	// ahead is added to the revisions. Lowering it restores an older copy.
 	ahead atomic.Uint64
 	// between runs once before the next Create or Update but skip, reading once after the next read.
 	between, reading func()
@@ -172,7 +172,7 @@ func (b *bad) Watch(ctx context.Context, prefix string) (<-chan bus.Seen, error)
 	return out, nil
 }
 
-// Two keys are written by one Begin. Whoever dies between the two, and whatever fails, nothing goes out twice.
+// One Claim writes two keys. Whichever step dies between the two, and whatever fails, nothing is sent twice.
 func TestStoryOverABadConnection(t *testing.T) {
 	b := start(t)
 	s := badStore{store{t, b}, newBad(b.bucket(t))}
@@ -202,48 +202,48 @@ func (s badStore) Wipe() {
 	s.store.Wipe()
 }
 
-// An INTENT that stands in no lines was never sent: its Begin did not return.
-func TestBeginThatEndedBetweenItsWrites(t *testing.T) {
+// An INTENT that is in no lines was never sent: its Claim did not return.
+func TestAClaimThatEndedBetweenItsWrites(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	bucket := newBad(b.bucket(t))
 	l := open(t, inkv.Options{Bucket: bucket, Books: b.books(t), Identity: b.bus.ServerID, Now: clock.Now})
 	aged(t, l, clock)
 
-	begin := order(clock, "A1", "w1")
+	request := order(clock, "A1", "w1")
 	bucket.arm(1, always)
-	if _, err := l.Claim(t.Context(), begin); !errors.Is(err, errGone) {
+	if _, err := l.Claim(t.Context(), request); !errors.Is(err, errGone) {
 		t.Fatalf("the connection went between the two writes: %v", err)
 	}
 	bucket.arm(always, always)
 
-	// Its line is free for another meanwhile, and its own owner would be told the same once more.
-	other := begins(t, l, order(clock, "A2", "w1"))
+	// Its line is free for another meanwhile; its own owner would get the same answer again.
+	other := claims(t, l, order(clock, "A2", "w1"))
 	var taken *ledger.LineTaken
-	if _, err := l.Claim(t.Context(), begin); !errors.As(err, &taken) || taken.By != "A2" {
+	if _, err := l.Claim(t.Context(), request); !errors.As(err, &taken) || taken.By != "A2" {
 		t.Errorf("the same owner again: %v", err)
 	}
 	ok(t, l.Release(t.Context(), other.Claim, "x"))
 
-	begin.Owner, begin.First = "w2", false
-	if _, err := l.Claim(t.Context(), begin); !errors.Is(err, ledger.ErrBusy) {
+	request.Owner, request.First = "w2", false
+	if _, err := l.Claim(t.Context(), request); !errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("before its claim ran out: %v", err)
 	}
 	clock.Add(2 * ledger.ClaimFor)
-	if begun := begins(t, l, begin); begun.Entry.State != ledger.New || !begun.NeverSent {
-		t.Errorf("never sent, and told as %+v", begun)
+	if claimed := claims(t, l, request); claimed.Entry.State != ledger.New || !claimed.NeverSent {
+		t.Errorf("never sent, and returned as %+v", claimed)
 	}
 
 	// With its lines it may have been sent.
 	clock.Add(2 * ledger.ClaimFor)
-	begin.Owner = "w3"
-	if begun := begins(t, l, begin); begun.Entry.State != ledger.Unknown || begun.NeverSent {
-		t.Errorf("perhaps sent, and told as %+v", begun)
+	request.Owner = "w3"
+	if claimed := claims(t, l, request); claimed.Entry.State != ledger.Unknown || claimed.NeverSent {
+		t.Errorf("perhaps sent, and returned as %+v", claimed)
 	}
 }
 
-// Two numbers share a line that stands with the first, which was given back. The second has seen that, and is about to
-// take the line, when the first begins again.
+// Two numbers share a line that the first held and released. The second has seen that, and is about to take the line,
+// when the first claims again.
 func TestLinesAreTakenOnceWhateverGetsInBetween(t *testing.T) {
 	b := start(t)
 	clock := newClock()
@@ -252,28 +252,28 @@ func TestLinesAreTakenOnceWhateverGetsInBetween(t *testing.T) {
 	quick := b.open(t, clock.Now)
 	aged(t, quick, clock)
 	first := order(clock, "A1", "w1")
-	ok(t, quick.Release(t.Context(), begins(t, quick, first).Claim, "x"))
+	ok(t, quick.Release(t.Context(), claims(t, quick, first).Claim, "x"))
 
 	first.Owner = "w2"
-	begun := make(chan struct{})
+	claimed := make(chan struct{})
 	bucket.between = func() { // before its entry is written
 		bucket.between = func() { // before its lines are
-			begins(t, quick, first)
-			close(begun)
+			claims(t, quick, first)
+			close(claimed)
 		}
 	}
 	var taken *ledger.LineTaken
 	if _, err := slow.Claim(t.Context(), order(clock, "A2", "w1")); !errors.As(err, &taken) || taken.By != "A1" {
 		t.Errorf("begun with a line that is live: %v", err)
 	}
-	<-begun
+	<-claimed
 	if _, err := slow.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A2"}); !errors.Is(err, ledger.ErrNoEntry) {
 		t.Errorf("the refused Begin left an entry: %v", err)
 	}
 }
 
-// Another gets in between reading and writing.
-func TestTrapE13StaleWriteIsRefused(t *testing.T) {
+// Another writer gets in between reading and writing.
+func TestAStaleWriteIsRefused(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	bucket := newBad(b.bucket(t))
@@ -281,13 +281,13 @@ func TestTrapE13StaleWriteIsRefused(t *testing.T) {
 	quick := b.open(t, clock.Now)
 	aged(t, quick, clock)
 
-	begin := order(clock, "A1", "w1")
-	bucket.between = func() { begins(t, quick, order(clock, "A1", "w2")) }
-	if _, err := slow.Claim(t.Context(), begin); !errors.Is(err, ledger.ErrBusy) {
+	request := order(clock, "A1", "w1")
+	bucket.between = func() { claims(t, quick, order(clock, "A1", "w2")) }
+	if _, err := slow.Claim(t.Context(), request); !errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("claimed although another was quicker: %v", err)
 	}
 
-	// Over a deletion too: the key is written anew, with a higher revision.
+	// Over a deletion too: the key is created again, with a higher revision.
 	const name = "poll/acme"
 	lease := func(l *inkv.Ledger, owner string, want bool) {
 		t.Helper()
@@ -302,7 +302,7 @@ func TestTrapE13StaleWriteIsRefused(t *testing.T) {
 	}
 	lease(slow, "w1", false)
 
-	// It ends when others are always quicker.
+	// It gives up when others are always faster.
 	never := &alwaysLate{bad: bucket}
 	late := open(t, inkv.Options{Bucket: never, Books: b.books(t), Identity: b.bus.ServerID, Now: clock.Now})
 	if _, err := late.Count(t.Context(), "m"); err == nil {
@@ -316,7 +316,7 @@ func (b *alwaysLate) Create(context.Context, string, []byte) (uint64, error) {
 	return 0, fmt.Errorf("create: %w", bus.ErrKeyExists)
 }
 
-func TestTrapE26AttemptsSurviveARestart(t *testing.T) {
+func TestAttemptsSurviveARestart(t *testing.T) {
 	b := start(t)
 	l := b.open(t, nil)
 	for range 5 {
@@ -329,40 +329,40 @@ func TestTrapE26AttemptsSurviveARestart(t *testing.T) {
 	}
 }
 
-// A bucket put back to an older copy brings an older birth along. Under a running server the identity stays; what tells
-// is that its revisions do not go on.
-func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
+// A bucket restored from an older copy brings an older epoch along. Under a running server the identity stays; the
+// revisions show it, because they do not continue.
+func TestAnOlderCopyEndsTheEpoch(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	bucket := newBad(b.bucket(t))
 	l := open(t, inkv.Options{Bucket: bucket, Books: b.books(t), Identity: func() string { return "the same" }, Now: clock.Now})
 	aged(t, l, clock)
-	begin := order(clock, "A1", "w1")
-	if !begins(t, l, begin).NeverSent {
+	request := order(clock, "A1", "w1")
+	if !claims(t, l, request).NeverSent {
 		t.Fatal("not new before")
 	}
-	ok(t, l.Accept(t.Context(), begin, "N1", nil, clock.Now()))
+	ok(t, l.Accept(t.Context(), request, "N1", nil, clock.Now()))
 	queued := order(clock, "A2", "w1")
 	queued.Lines = nil
 
 	bucket.ahead.Store(96)
 	clock.Add(time.Minute)
-	begun := begins(t, l, queued)
-	if begun.NeverSent {
-		t.Error("an order from before is told as certainly new")
+	claimed := claims(t, l, queued)
+	if claimed.NeverSent {
+		t.Error("an order from before is returned as certainly new")
 	}
-	if again := begins(t, l, queued); again.NeverSent {
+	if again := claims(t, l, queued); again.NeverSent {
 		t.Error("and the second time it is")
 	}
 	young := order(clock, "A3", "w1")
 	young.Lines = nil
-	if begun := begins(t, l, young); begun.NeverSent || !begun.EpochSince.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
-		t.Errorf("the next one: fresh %v, born %s", begun.NeverSent, begun.EpochSince)
+	if claimed := claims(t, l, young); claimed.NeverSent || !claimed.EpochSince.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
+		t.Errorf("the next one: fresh %v, born %s", claimed.NeverSent, claimed.EpochSince)
 	}
 	clock.Add(ledger.EpochMargin + time.Second)
 	later := order(clock, "A4", "w1")
 	later.Lines = nil
-	if !begins(t, l, later).NeverSent {
+	if !claims(t, l, later).NeverSent {
 		t.Error("an order from after is not new")
 	}
 	eventually(t, "the index is read again", func() bool {
@@ -372,7 +372,7 @@ func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
 }
 
 // The server is started again on its files: another run, whatever the files say.
-func TestTrapE29RestartEndsTheBirth(t *testing.T) {
+func TestARestartEndsTheEpoch(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	l := b.open(t, clock.Now)
@@ -380,32 +380,32 @@ func TestTrapE29RestartEndsTheBirth(t *testing.T) {
 	queued := order(clock, "A1", "w1")
 	b.restart()
 	clock.Add(time.Minute)
-	if begins(t, l, queued).NeverSent {
-		t.Error("an order from before the restart is told as certainly new")
+	if claims(t, l, queued).NeverSent {
+		t.Error("an order from before the restart is returned as certainly new")
 	}
-	// And the index goes on.
+	// And the index continues.
 	ok(t, l.Accept(t.Context(), order(clock, "A1", "w1"), "N1", nil, clock.Now()))
 	other := b.open(t, clock.Now)
 	ok(t, other.Accept(t.Context(), order(clock, "A2", "w1"), "N2", nil, clock.Now()))
 	eventually(t, "both are followed", func() bool {
-		n, err := l.Open(t.Context(), "acme", "order")
+		n, err := l.CountFollowed(t.Context(), "acme", "order")
 		return err == nil && n == 2
 	})
 }
 
 // What is due is an index in memory: filled when the ledger is opened, kept by a watch.
-func TestTrapE30IndexComesFromTheBucket(t *testing.T) {
+func TestTheIndexComesFromTheBucket(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	l := b.open(t, clock.Now)
 	const n = 300
 	for i := range n {
-		begin := order(clock, fmt.Sprintf("A%03d", i), "w1")
-		begin.Lines = nil
-		ok(t, l.Accept(t.Context(), begin, fmt.Sprintf("N%03d", i), nil, clock.Now().Add(time.Duration(i)*time.Second)))
+		request := order(clock, fmt.Sprintf("A%03d", i), "w1")
+		request.Lines = nil
+		ok(t, l.Accept(t.Context(), request, fmt.Sprintf("N%03d", i), nil, clock.Now().Add(time.Duration(i)*time.Second)))
 	}
 	later := b.open(t, clock.Now)
-	if open, err := later.Open(t.Context(), "acme", "order"); err != nil || open != n {
+	if open, err := later.CountFollowed(t.Context(), "acme", "order"); err != nil || open != n {
 		t.Errorf("%d followed, %v", open, err)
 	}
 	due, err := later.Due(t.Context(), "acme", "order", clock.Now().Add(time.Hour), 100)
@@ -416,7 +416,7 @@ func TestTrapE30IndexComesFromTheBucket(t *testing.T) {
 		t.Errorf("found %d, %v", len(found), err)
 	}
 
-	// What one looks after, the other does not see as due, even before the watch tells it.
+	// An entry that one handled is not due for the other, even before its watch reports it.
 	f := *due[0].Following
 	f.Due = clock.Now().Add(2 * time.Hour)
 	ok(t, later.Follow(t.Context(), due[0], ledger.Accepted, f))
@@ -430,7 +430,7 @@ func TestTrapE30IndexComesFromTheBucket(t *testing.T) {
 }
 
 // An ERP that gives all of its orders one number does not fill the one value that holds their lines.
-func TestLinesThatAreOverAreForgotten(t *testing.T) {
+func TestFinishedLinesAreForgotten(t *testing.T) {
 	b := start(t)
 	clock := newClock()
 	l := b.open(t, clock.Now)
@@ -442,9 +442,9 @@ func TestLinesThatAreOverAreForgotten(t *testing.T) {
 		return out
 	}
 	for i := range 8 {
-		begin := order(clock, fmt.Sprintf("A%d", i), "w1")
-		begin.Lines = lines(i*100, 100)
-		claim := begins(t, l, begin).Claim
+		request := order(clock, fmt.Sprintf("A%d", i), "w1")
+		request.Lines = lines(i*100, 100)
+		claim := claims(t, l, request).Claim
 		if i > 0 { // the first stays live
 			ok(t, l.Refuse(t.Context(), claim, refusal()))
 		}
@@ -462,7 +462,7 @@ func TestLinesThatAreOverAreForgotten(t *testing.T) {
 	}
 }
 
-// Entries go when they are settled and old, live ones never.
+// Entries are removed when they are settled and old, live ones never.
 func TestWhatWasSettledLongAgoIsSweptAway(t *testing.T) {
 	b := start(t)
 	clock := newClock()
@@ -470,8 +470,8 @@ func TestWhatWasSettledLongAgoIsSweptAway(t *testing.T) {
 	aged(t, l, clock)
 	refused, live, counted := order(clock, "A1", "w1"), order(clock, "A2", "w1"), "m"
 	live.Lines = []string{"2"}
-	ok(t, l.Refuse(t.Context(), begins(t, l, refused).Claim, refusal()))
-	begins(t, l, live)
+	ok(t, l.Refuse(t.Context(), claims(t, l, refused).Claim, refusal()))
+	claims(t, l, live)
 	_, err := l.Count(t.Context(), counted)
 	ok(t, err)
 
@@ -497,7 +497,7 @@ func TestWhatWasSettledLongAgoIsSweptAway(t *testing.T) {
 		t.Errorf("the live one's line: %v", err)
 	}
 	again.Lines = refused.Lines
-	begins(t, later, again)
+	claims(t, later, again)
 }
 
 // While one write of a quota is under way others gather, and one write does for all of them.
@@ -537,7 +537,7 @@ func TestQuotaCallsGather(t *testing.T) {
 	}
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) {
-		t.Errorf("the one who left is told %v", err)
+		t.Errorf("the abandoned call got %v", err)
 	}
 	bucket.arm(2, always) // the first one, one for all others; a third write would fail
 	close(hold)

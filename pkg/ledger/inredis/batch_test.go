@@ -14,8 +14,8 @@ import (
 	"stockbridge/pkg/ledger/redistest"
 )
 
-// crowd is a ledger whose server hangs while calls gather.
-type crowd struct {
+// gathering is a ledger whose server hangs while calls queue.
+type gathering struct {
 	*Ledger
 	t      *testing.T
 	server *redistest.Server
@@ -25,7 +25,7 @@ type crowd struct {
 	sent []int // for each script that was sent, how many calls it did
 }
 
-func gather(t *testing.T) *crowd {
+func gather(t *testing.T) *gathering {
 	t.Helper()
 	server := redistest.Start(t)
 	proxy := server.Proxy()
@@ -33,9 +33,9 @@ func gather(t *testing.T) *crowd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &crowd{Ledger: l, t: t, server: server, proxy: proxy}
+	c := &gathering{Ledger: l, t: t, server: server, proxy: proxy}
 	t.Cleanup(func() { _ = l.Close() })
-	if err := <-c.begin(t.Context(), "warm", "W"); err != nil { // the script is known to the server from here on
+	if err := <-c.request(t.Context(), "warm", "W"); err != nil { // the script is known to the server from here on
 		t.Fatal(err)
 	}
 	c.until(func() bool { return l.calls.writers == 0 })
@@ -43,10 +43,10 @@ func gather(t *testing.T) *crowd {
 	return c
 }
 
-func (*crowd) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (*crowd) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (*gathering) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*gathering) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
-func (c *crowd) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (c *gathering) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, commands []redis.Cmder) error {
 		c.mu.Lock()
 		for _, command := range commands {
@@ -59,7 +59,7 @@ func (c *crowd) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 	}
 }
 
-// calls counts those that a script's arguments are: see together.lua.
+// calls counts the calls in a script's arguments.
 func calls(args []any) (n int) {
 	for ; len(args) > 0; n++ {
 		values, _ := args[0].(int)
@@ -68,14 +68,14 @@ func calls(args []any) (n int) {
 	return n
 }
 
-func (c *crowd) begin(ctx context.Context, seller, no string) <-chan error {
+func (c *gathering) request(ctx context.Context, seller, no string) <-chan error {
 	answer := make(chan error, 1)
 	go func() {
-		begun, err := c.Claim(ctx, ledger.ClaimRequest{
+		claimed, err := c.Claim(ctx, ledger.ClaimRequest{
 			Key: ledger.Key{Seller: seller, Kind: "order", No: no}, Hash: "h", Owner: "owner of " + no, OrderNo: "SO", Lines: []string{no},
 		})
-		if err == nil && begun.Claim.Owner != "owner of "+no {
-			err = fmt.Errorf("%s is told of a claim of %s", no, begun.Claim.Owner)
+		if err == nil && claimed.Claim.Owner != "owner of "+no {
+			err = fmt.Errorf("%s got a claim of %s", no, claimed.Claim.Owner)
 		}
 		answer <- err
 	}()
@@ -83,35 +83,35 @@ func (c *crowd) begin(ctx context.Context, seller, no string) <-chan error {
 }
 
 // hang stops the server and lets every writer wait for it, so that all further calls queue.
-func (c *crowd) hang() (wake func()) {
+func (c *gathering) hang() (wake func()) {
 	c.t.Helper()
 	wake = c.server.Hang()
 	c.t.Cleanup(wake)
 	for i := range writers {
-		c.begin(c.t.Context(), "busy", fmt.Sprint(i))
+		c.request(c.t.Context(), "busy", fmt.Sprint(i))
 		c.until(func() bool { return c.calls.writers == i+1 && len(c.calls.waiting) == 0 })
 	}
 	return wake
 }
 
 // begins queues calls and waits until all stand in the queue.
-func (c *crowd) begins(ctx context.Context, numbers ...string) (answers []<-chan error) {
+func (c *gathering) claims(ctx context.Context, numbers ...string) (answers []<-chan error) {
 	c.t.Helper()
 	for _, no := range numbers {
 		n := c.waiting()
-		answers = append(answers, c.begin(ctx, "acme", no))
+		answers = append(answers, c.request(ctx, "acme", no))
 		c.until(func() bool { return len(c.calls.waiting) == n+1 })
 	}
 	return answers
 }
 
-func (c *crowd) waiting() int {
+func (c *gathering) waiting() int {
 	c.calls.mu.Lock()
 	defer c.calls.mu.Unlock()
 	return len(c.calls.waiting)
 }
 
-func (c *crowd) until(is func() bool) {
+func (c *gathering) until(is func() bool) {
 	c.t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		c.calls.mu.Lock()
@@ -126,7 +126,7 @@ func (c *crowd) until(is func() bool) {
 	}
 }
 
-func (c *crowd) tries(no string) int {
+func (c *gathering) tries(no string) int {
 	c.t.Helper()
 	e, err := c.Get(c.t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: no})
 	if err != nil && !errors.Is(err, ledger.ErrNoEntry) {
@@ -145,7 +145,7 @@ func numbers(n int) (list []string) {
 func TestCallsThatWaitTravelTogether(t *testing.T) {
 	c := gather(t)
 	wake := c.hang()
-	answers := c.begins(t.Context(), numbers(50)...)
+	answers := c.claims(t.Context(), numbers(50)...)
 	wake()
 	for i, answer := range answers {
 		if err := <-answer; err != nil {
@@ -159,20 +159,20 @@ func TestCallsThatWaitTravelTogether(t *testing.T) {
 	}
 }
 
-func TestALeftCallFailsNoOtherAndIsNotSent(t *testing.T) {
+func TestAnAbandonedCallFailsNoOtherAndIsNotSent(t *testing.T) {
 	c := gather(t)
 	wake := c.hang()
-	before := c.begins(t.Context(), "A0")
+	before := c.claims(t.Context(), "A0")
 	ctx, leave := context.WithCancel(t.Context())
-	left := c.begins(ctx, "A1")
-	after := c.begins(t.Context(), "A2")
+	left := c.claims(ctx, "A1")
+	after := c.claims(t.Context(), "A2")
 	leave()
 	if err := <-left[0]; !errors.Is(err, context.Canceled) {
-		t.Errorf("the one who left is told %v", err)
+		t.Errorf("the abandoned call got %v", err)
 	}
 	wake()
 	if err := errors.Join(<-before[0], <-after[0]); err != nil {
-		t.Errorf("the others are told %v", err)
+		t.Errorf("the others get %v", err)
 	}
 	if n := c.tries("A1"); n != 0 {
 		t.Errorf("a call that nobody waited for was begun %d times", n)
@@ -183,10 +183,10 @@ func TestAnErrorFailsOnlyItsOwnCall(t *testing.T) {
 	c := gather(t)
 	c.server.Command("SET", "stockbridge:{acme}:entry:order:A1", "spoilt")
 	wake := c.hang()
-	answers := c.begins(t.Context(), numbers(3)...)
+	answers := c.claims(t.Context(), numbers(3)...)
 	wake()
 	if err := errors.Join(<-answers[0], <-answers[2]); err != nil {
-		t.Errorf("its neighbours are told %v", err)
+		t.Errorf("its neighbours get %v", err)
 	}
 	if err := <-answers[1]; err == nil {
 		t.Error("an entry that is none was begun")
@@ -198,16 +198,16 @@ func TestAnErrorFailsOnlyItsOwnCall(t *testing.T) {
 	}
 }
 
-// The whole batch is sent again, and each of it knows its own first run.
-func TestTrapE1LostAnswerOfABatch(t *testing.T) {
+// The whole batch is sent again, and each call recognises its own first run.
+func TestALostAnswerOfABatchIsGivenAgain(t *testing.T) {
 	c := gather(t)
 	wake := c.hang()
-	answers := c.begins(t.Context(), numbers(20)...)
+	answers := c.claims(t.Context(), numbers(20)...)
 	c.proxy.CutAnswer("{acme}")
 	wake()
 	for i, answer := range answers {
 		if err := <-answer; err != nil {
-			t.Errorf("A%d was claimed and is told %v", i, err)
+			t.Errorf("A%d was claimed and got %v", i, err)
 		}
 	}
 	c.proxy.Cuts(t, 1)
@@ -222,7 +222,7 @@ func TestABatchIsDoneByAServerThatForgotTheScripts(t *testing.T) {
 	c := gather(t)
 	c.server.Command("SCRIPT", "FLUSH")
 	wake := c.hang()
-	answers := c.begins(t.Context(), numbers(5)...)
+	answers := c.claims(t.Context(), numbers(5)...)
 	wake()
 	for i, answer := range answers {
 		if err := <-answer; err != nil {
@@ -234,18 +234,18 @@ func TestABatchIsDoneByAServerThatForgotTheScripts(t *testing.T) {
 func TestCloseWhileCallsWait(t *testing.T) {
 	c := gather(t)
 	c.hang() // for good
-	answers := c.begins(t.Context(), numbers(5)...)
+	answers := c.claims(t.Context(), numbers(5)...)
 	closed := make(chan error, 1)
 	go func() { closed <- c.Close() }()
 	for i, answer := range answers {
 		if err := <-answer; !errors.Is(err, errClosed) {
-			t.Errorf("A%d waited and is told %v", i, err)
+			t.Errorf("A%d waited and got %v", i, err)
 		}
 	}
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
-	if err := <-c.begin(t.Context(), "acme", "late"); !errors.Is(err, errClosed) {
+	if err := <-c.request(t.Context(), "acme", "late"); !errors.Is(err, errClosed) {
 		t.Errorf("after the end: %v", err)
 	}
 }
@@ -274,7 +274,7 @@ func TestABatchHasALimitAndSoHasTheQueue(t *testing.T) {
 	}
 }
 
-// Permits that are asked for together are counted one by one, and so is what comes back in between.
+// Permits of one batch are counted one by one, and so are returns between them.
 func TestPermitsOfOneBatchKeepTheLimit(t *testing.T) {
 	c := gather(t)
 	limit := ledger.Limit{PerSecond: 1e6, Concurrent: 5}

@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// keepDropped is how long the version of a book that was dropped is known. After that the clock is past it.
+	// keepDropped is how long the version of a dropped book is remembered. After that the clock is past it.
 	keepDropped = 24 * time.Hour
-	// scanStep is about how many fields a ScanBook tells.
+	// scanStep is about how many fields a ScanBook returns.
 	scanStep = 100
 )
 
 func bookKey(name string) string { return prefix + "{book:" + name + "}:" }
 
-// bookArgs are the arguments that all scripts about a book begin with, with room for more.
+// bookArgs are the first arguments of all scripts about a book, with room for more.
 func (l *Ledger) bookArgs(room int) []any {
 	return append(make([]any, 0, room+2), l.clock(), int(ledger.KeepMarks.Seconds()))
 }
@@ -69,7 +69,7 @@ func (l *Ledger) readBook(ctx context.Context, name string, fields, marks []stri
 	return b, nil
 }
 
-var errBookAnswer = errors.New("no answer of a book's script")
+var errBookReply = errors.New("unexpected answer of a book script")
 
 // WriteBook implements ledger.Books.
 func (l *Ledger) WriteBook(ctx context.Context, name string, w ledger.BookWrite) (uint64, error) {
@@ -107,7 +107,7 @@ func (l *Ledger) writeBook(ctx context.Context, name string, w ledger.BookWrite)
 	case len(reply) == 1 && reply[0] == "moved":
 		return 0, ledger.ErrVersion
 	}
-	return 0, errBookAnswer
+	return 0, errBookReply
 }
 
 // ScanBook implements ledger.Books.
@@ -123,13 +123,13 @@ func (l *Ledger) scanBook(ctx context.Context, name, prefix, from string) (field
 	var cursor uint64
 	if from != "" {
 		if cursor, err = strconv.ParseUint(from, 10, 64); err != nil {
-			return nil, "", fmt.Errorf("from %q: not what ScanBook told", from)
+			return nil, "", fmt.Errorf("from %q: not what ScanBook returned", from)
 		}
 	}
-	// It may find nothing for a long stretch; whoever asked wants to hear of some.
+	// A scan may find nothing for a long stretch; the caller wants some fields.
 	for len(fields) == 0 {
 		var flat []string
-		flat, cursor, err = l.client.HScan(ctx, bookKey(name)+"fields", cursor, literally(prefix)+"*", scanStep).Result()
+		flat, cursor, err = l.client.HScan(ctx, bookKey(name)+"fields", cursor, escapePattern(prefix)+"*", scanStep).Result()
 		if err != nil {
 			return nil, "", err
 		}
@@ -143,8 +143,8 @@ func (l *Ledger) scanBook(ctx context.Context, name, prefix, from string) (field
 	return fields, strconv.FormatUint(cursor, 10), nil
 }
 
-// literally writes text so that a pattern matches it and nothing else.
-func literally(text string) string {
+// escapePattern makes a pattern that matches text literally.
+func escapePattern(text string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(text)
 }
 

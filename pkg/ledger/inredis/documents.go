@@ -20,13 +20,14 @@ import (
 const (
 	// keepSettled is how long an entry stays after it is settled.
 	keepSettled = 90 * 24 * time.Hour
-	// findMost is how many entries Find returns.
-	findMost = 20
+	// maxFound is how many entries Find returns.
+	maxFound = 20
 )
 
 func sellerKey(seller string) string { return prefix + "{" + seller + "}:" }
 
-// document is the arguments of a script about a document. Those that scripts store are text; those left out read as "".
+// document holds the arguments of a script about a document. Values that scripts store are text; a missing one reads
+// as "".
 type document struct {
 	Op    string `json:"op"`
 	Now   int64  `json:"now"`
@@ -52,8 +53,8 @@ func (l *Ledger) document(op string, k ledger.Key) document {
 	return document{Op: op, Now: l.clock(), Kind: k.Kind, No: k.No}
 }
 
-// covering does a call of begin or accept, which say this of a document and then more of their own (document.lua knows
-// the order).
+// covering does a claim or an accept, which share these arguments; more are the call's own (document.lua has the
+// order).
 func (l *Ledger) covering(ctx context.Context, op string, b ledger.ClaimRequest, more ...any) (answer, error) {
 	lines, err := asList(b.Lines)
 	if err != nil {
@@ -68,17 +69,17 @@ func (l *Ledger) covering(ctx context.Context, op string, b ledger.ClaimRequest,
 	return l.calls.doPlain(ctx, l.at(b.Key.Seller), op, l.clock(), append(args, more...)...)
 }
 
-// Begin implements ledger.Documents.
+// Claim implements ledger.Documents.
 func (l *Ledger) Claim(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
 	r, err := l.covering(ctx, "begin", b, b.Supersedes, b.First, b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro(), b.AnyIdentity)
 	if err != nil {
-		return ledger.Claimed{}, wrap("begin", b.Key, err)
+		return ledger.Claimed{}, wrap("claim", b.Key, err)
 	}
-	out, err := begun(b, r)
-	return out, wrap("begin", b.Key, err)
+	out, err := decodeClaimed(b, r)
+	return out, wrap("claim", b.Key, err)
 }
 
-func begun(b ledger.ClaimRequest, r answer) (out ledger.Claimed, err error) {
+func decodeClaimed(b ledger.ClaimRequest, r answer) (out ledger.Claimed, err error) {
 	switch what := r.text(0); what {
 	case "busy":
 		return out, ledger.ErrBusy
@@ -139,15 +140,15 @@ func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) e
 	return wrap("refuse", c.Key, err)
 }
 
-// Doubt implements ledger.Documents.
+// MarkUnknown implements ledger.Documents.
 func (l *Ledger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) error {
 	d := l.document("doubt", c.Key)
 	d.Owner, d.Detail, d.Identity = c.Owner, why, c.Identity
 	_, err := l.resolve(ctx, c.Key, d)
-	return wrap("doubt", c.Key, err)
+	return wrap("mark unknown", c.Key, err)
 }
 
-// Deny implements ledger.Documents.
+// MarkRejected implements ledger.Documents.
 func (l *Ledger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Reason) error {
 	reason, err := asJSON(why)
 	if err == nil {
@@ -155,16 +156,16 @@ func (l *Ledger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Rea
 		d.Owner, d.Reason, d.Detail, d.Identity = c.Owner, reason, why.Code, c.Identity
 		_, err = l.resolve(ctx, c.Key, d)
 	}
-	return wrap("deny", c.Key, err)
+	return wrap("mark rejected", c.Key, err)
 }
 
-// Absent implements ledger.Documents.
-func (l *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
+// MarkNotFound implements ledger.Documents.
+func (l *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (lookups int, unknownFor time.Duration, err error) {
 	d := l.document("absent", c.Key)
 	d.Owner = c.Owner
 	r, err := l.resolve(ctx, c.Key, d)
 	if err != nil {
-		return 0, 0, wrap("record absence", c.Key, err)
+		return 0, 0, wrap("mark not found", c.Key, err)
 	}
 	return int(r.int(1)), r.time(3).Sub(r.time(2)), nil
 }
@@ -198,7 +199,7 @@ func (l *Ledger) documents(ctx context.Context, seller string, d document) (answ
 	return l.calls.do(ctx, l.at(seller), d)
 }
 
-// at is where calls about documents of seller are done.
+// at is the script and key of calls about documents of seller.
 func (l *Ledger) at(seller string) place { return place{l.scripts.document, sellerKey(seller)} }
 
 // Get implements ledger.Documents.
@@ -217,7 +218,7 @@ func (l *Ledger) Get(ctx context.Context, k ledger.Key) (ledger.Entry, error) {
 // Find implements ledger.Documents.
 func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, error) {
 	d := l.document("find", ledger.Key{Seller: seller, No: no})
-	d.Limit = findMost
+	d.Limit = maxFound
 	rows, err := l.documents(ctx, seller, d)
 	if err != nil {
 		return nil, fmt.Errorf("find %s/%s: %w", seller, no, err)
@@ -271,7 +272,7 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	d := l.document("follow", e.Key)
 	d.Version, d.State, d.Token = strconv.FormatInt(e.Version, 10), string(state), rand.Text()
 	if !f.Due.IsZero() {
-		d.Due = millis(f.Due)
+		d.Due = formatMillis(f.Due)
 	}
 	var err error
 	if d.Following, err = asJSON(f); err != nil {
@@ -301,8 +302,8 @@ func (l *Ledger) Erase(ctx context.Context, k ledger.Key) error {
 	return wrap("erase", k, err)
 }
 
-// Open implements ledger.Documents.
-func (l *Ledger) Open(ctx context.Context, seller, kind string) (int, error) {
+// CountFollowed implements ledger.Documents.
+func (l *Ledger) CountFollowed(ctx context.Context, seller, kind string) (int, error) {
 	n, err := l.client.ZCard(ctx, sellerKey(seller)+"due:"+kind).Result()
 	if err != nil {
 		return 0, fmt.Errorf("count followed %s/%s: %w", seller, kind, err)
@@ -315,31 +316,31 @@ func (l *Ledger) CountUnknown(ctx context.Context, seller, kind string) (n int, 
 	key := sellerKey(seller) + "doubt:" + kind
 	count, err := l.client.ZCard(ctx, key).Result()
 	if err != nil || count == 0 {
-		return 0, oldest, wrap("count doubted", ledger.Key{Seller: seller, Kind: kind}, err)
+		return 0, oldest, wrap("count unknown", ledger.Key{Seller: seller, Kind: kind}, err)
 	}
 	first, err := l.client.ZRangeWithScores(ctx, key, 0, 0).Result()
 	if err == nil && len(first) > 0 {
 		oldest = time.UnixMicro(int64(first[0].Score)).UTC()
 	}
-	return int(count), oldest, wrap("count doubted", ledger.Key{Seller: seller, Kind: kind}, err)
+	return int(count), oldest, wrap("count unknown", ledger.Key{Seller: seller, Kind: kind}, err)
 }
 
-// unsettledAtOnce is how many entries Unsettled reads in a round trip.
-const unsettledAtOnce = 200
+// unfinishedPage is how many entries EachUnfinished reads in a round trip.
+const unfinishedPage = 200
 
-// Unsettled implements ledger.Documents.
+// EachUnfinished implements ledger.Documents.
 func (l *Ledger) EachUnfinished(ctx context.Context, seller, kind string, each func(ledger.Entry) error) error {
 	of := ledger.Key{Seller: seller, Kind: kind}
 	var nos []string
 	for _, set := range []string{"due:", "doubt:"} {
 		some, err := l.client.ZRange(ctx, sellerKey(seller)+set+kind, 0, -1).Result()
 		if err != nil {
-			return wrap("list unsettled", of, err)
+			return wrap("list unfinished", of, err)
 		}
 		nos = append(nos, some...)
 	}
 	slices.Sort(nos)
-	for page := range slices.Chunk(slices.Compact(nos), unsettledAtOnce) {
+	for page := range slices.Chunk(slices.Compact(nos), unfinishedPage) {
 		read := make([]*redis.MapStringStringCmd, len(page))
 		if _, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, no := range page {
@@ -347,7 +348,7 @@ func (l *Ledger) EachUnfinished(ctx context.Context, seller, kind string, each f
 			}
 			return nil
 		}); err != nil {
-			return wrap("list unsettled", of, err)
+			return wrap("list unfinished", of, err)
 		}
 		for i, no := range page {
 			if len(read[i].Val()) == 0 {
@@ -355,7 +356,7 @@ func (l *Ledger) EachUnfinished(ctx context.Context, seller, kind string, each f
 			}
 			e, err := decode(ledger.Key{Seller: seller, Kind: kind, No: no}, read[i].Val())
 			if err != nil {
-				return wrap("list unsettled", of, err)
+				return wrap("list unfinished", of, err)
 			}
 			if err := each(e); err != nil {
 				return err
@@ -381,9 +382,9 @@ func (r answer) int(i int) int64 {
 	return n
 }
 
-func (r answer) time(i int) time.Time { return micros(r.text(i)) }
+func (r answer) time(i int) time.Time { return parseMicros(r.text(i)) }
 
-// sharing reads what begin names of other orders.
+// sharing reads the documents of other orders that a claim reports.
 func (r answer) sharing(i int) (out []ledger.Sharing) {
 	if i >= len(r) {
 		return nil
@@ -395,7 +396,7 @@ func (r answer) sharing(i int) (out []ledger.Sharing) {
 	return ledger.SortSharing(out)
 }
 
-// entry reads an entry from the flat list of its fields.
+// entry decodes an entry from the flat list of its fields.
 func (r answer) entry(i int, k ledger.Key) (ledger.Entry, error) {
 	fields := map[string]string{}
 	if i < len(r) {
@@ -410,7 +411,7 @@ func (r answer) entry(i int, k ledger.Key) (ledger.Entry, error) {
 	return decode(k, fields)
 }
 
-// decode reads an entry from its hash.
+// decode decodes an entry from its hash.
 func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 	number := func(field string) int64 {
 		n, _ := strconv.ParseInt(f[field], 10, 64)
@@ -419,8 +420,8 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 	e := ledger.Entry{
 		Key: k, State: ledger.State(f["state"]), Hash: f["hash"], OrderNo: f["order"], Number: f["number"],
 		Revision: number("revision"), Shop: f["shop"], Warehouse: f["warehouse"], Identity: f["identity"],
-		Tries: int(number("tries")), Lookups: int(number("looks")), UnknownSince: micros(f["doubt"]),
-		FirstClaimedAt: micros(f["begun"]), ChangedAt: micros(f["changed"]), Version: number("version"),
+		Tries: int(number("tries")), Lookups: int(number("looks")), UnknownSince: parseMicros(f["doubt"]),
+		FirstClaimedAt: parseMicros(f["begun"]), ChangedAt: parseMicros(f["changed"]), Version: number("version"),
 		Trace: f["trace"],
 	}
 	var faults []error
@@ -450,13 +451,13 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 		}
 		seq, _ := strconv.ParseUint(h.Seq, 10, 64)
 		e.Attempts = append(e.Attempts, ledger.Attempt{
-			At: micros(h.At), Owner: h.Owner, Stream: h.Stream, Seq: seq, What: h.What, Detail: h.Detail,
+			At: parseMicros(h.At), Owner: h.Owner, Stream: h.Stream, Seq: seq, What: h.What, Detail: h.Detail,
 		})
 	}
 	return e, errors.Join(faults...)
 }
 
-func micros(s string) time.Time {
+func parseMicros(s string) time.Time {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
 		return time.Time{}
@@ -464,7 +465,7 @@ func micros(s string) time.Time {
 	return time.UnixMicro(n).UTC()
 }
 
-func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
+func formatMillis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
 
 // asList is a list as JSON, "" when it is empty.
 func asList(list []string) (string, error) {

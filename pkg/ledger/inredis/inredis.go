@@ -1,41 +1,43 @@
-// Package inredis keeps the ledger in Redis: what production uses. It knows Redis, and nothing of what the documents are.
+// Package inredis keeps the ledger in Redis: what production uses. It knows Redis, and nothing of what the documents
+// are.
 //
-// Every call is a Lua function that decides by the server's clock. Calls that are made at the same time travel together
-// (batcher): one round trip, in which one run of a script does all that concern the same seller or quota. Lua's numbers
-// are floating point and its JSON rounds them, so entries are hashes of text and times are microseconds written out.
+// Every call is a Lua function that decides by the server's clock. Calls that are made at the same time travel
+// together (batcher): one round trip, in which one run of a script does all that concern the same seller or quota.
+// Lua's numbers are floating point and its JSON rounds them, so entries are hashes of text, and times are
+// microseconds as text.
 //
 // Keys begin with "stockbridge:". All keys of a seller carry the hash tag {seller}, those of a quota {quota:app}:
 //
 //	{seller}:entry:<kind>:<number>   hash: the entry, its claim, its history
 //	{seller}:lines:<kind>:<order>    hash: order line → the number that holds it
-//	{seller}:find:<number>           sorted set: entries by order number and by the far side's number
-//	{seller}:due:<kind>              sorted set: followed entries by when to look again, milliseconds
-//	{seller}:doubt:<kind>            sorted set: entries whose sending is in doubt, by since when
-//	{seller}:refusals:<kind>         sorted set: refused entries by when they were written last
+//	{seller}:find:<number>           sorted set: entries by order number and by the warehouse's number
+//	{seller}:due:<kind>              sorted set: followed entries by when to check them again, milliseconds
+//	{seller}:doubt:<kind>            sorted set: entries whose send is unknown, by since when
+//	{seller}:refusals:<kind>         sorted set: refused entries by when they were last written
 //	{seller}:kinds                   set: kinds of documents seen
-//	{seller}:birth                   hash: since when this very server remembers this seller
+//	{seller}:birth                   hash: the epoch, since when this very server remembers this seller
 //	{seller}:trial                   sorted set: numbers admitted during the trial
 //	{quota:app}  {quota:app}:calls   hash, sorted set: the pacing of a credential and its calls under way
 //	attempts:<key>  lease:<name>     hashes
-//	check                            text: when Check wrote last
+//	check                            text: when Check last wrote
 //	{book:name}:meta                 hash: a book's version and its last writers
 //	{book:name}:fields  …:marks      hash; sorted set: marks by their time, seconds
-//	{book:name}:birth                hash: since when this very server remembers this book
+//	{book:name}:birth                hash: the epoch, since when this very server remembers this book
 //
 // # Why
 //
-// The client repeats a command when its connection breaks before the answer came, so every script can be asked twice:
-// it knows its own earlier write by the owner (documents) or by a token that is new for each call (the rest), and
-// answers again what it answered first.
+// The client repeats a command when its connection breaks before the answer came, so every script can be called
+// twice: it recognises its own earlier write by the owner (documents) or by a token that is new for each call (the
+// rest), and gives its first answer again.
 //
-// A call costs more to carry than to do, and a server that makes 64 round trips for 64 orders spends most of its time on
-// sockets. Hence batches; without a timer, because whatever waits for one waits longer than a round trip takes.
+// A call costs more to carry than to do, and a server that makes 64 round trips for 64 orders spends most of its time
+// on sockets. Hence batches; without a timer, because waiting for one takes longer than a round trip.
 //
-// A write of a book is up to half a megabyte and takes the server a millisecond, so books travel alone: in a batch the
-// claims of orders would wait for it.
+// A write of a book is up to half a megabyte and takes the server a millisecond, so books travel alone: in a batch
+// the claims of orders would wait for it.
 //
-// A claim is a field of the entry with its own end, not a key that expires: it is then restored, lost and read together
-// with what it claims.
+// A claim is a field of the entry with its own end, not a key that expires: it is then restored, lost and read
+// together with what it claims.
 package inredis
 
 import (
@@ -54,14 +56,14 @@ const prefix = "stockbridge:"
 
 // Limits of a call. A handler has 25 s.
 const (
-	dialLimit = 2 * time.Second
-	callLimit = 3 * time.Second
+	dialTimeout = 2 * time.Second
+	callTimeout = 3 * time.Second
 	// poolWait is how long a call waits for a free connection.
 	poolWait = 4 * time.Second
-	// repeats is how often the client repeats a command whose connection broke.
-	repeats = 2
-	// connections per process. A connection carries one call at a time.
-	connections = 64
+	// maxRetries is how often the client repeats a command whose connection broke.
+	maxRetries = 2
+	// poolSize is the connections per process. A connection carries one call at a time.
+	poolSize = 64
 )
 
 // Options of a ledger.
@@ -86,26 +88,26 @@ var _ ledger.Ledger = (*Ledger)(nil)
 func Open(o Options) (*Ledger, error) {
 	settings, err := redis.ParseURL(o.URL)
 	if err != nil {
-		return nil, errors.New("open ledger: not a usable redis:// or rediss:// URL") // err quotes it, password and all
+		return nil, errors.New("open ledger: not a usable redis:// or rediss:// URL") // err quotes the URL with its password
 	}
-	redis.SetLogger(silence{})            // the client prints past any log what it returns as errors too
+	redis.SetLogger(discardLogger{})      // the client also prints, past any log, what it returns as errors
 	settings.ContextTimeoutEnabled = true // without it a call outlives its context until the socket times out
-	settings.DialTimeout, settings.ReadTimeout, settings.WriteTimeout = dialLimit, callLimit, callLimit
-	settings.PoolTimeout, settings.PoolSize, settings.MaxRetries = poolWait, connections, repeats
+	settings.DialTimeout, settings.ReadTimeout, settings.WriteTimeout = dialTimeout, callTimeout, callTimeout
+	settings.PoolTimeout, settings.PoolSize, settings.MaxRetries = poolWait, poolSize, maxRetries
 	settings.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	settings.ClientName = "stockbridge"
 	client := redis.NewClient(settings)
 	return &Ledger{client: client, calls: &batcher{client: client}, scripts: newScripts(), now: o.Now}, nil
 }
 
-type silence struct{}
+type discardLogger struct{}
 
-func (silence) Printf(context.Context, string, ...any) {}
+func (discardLogger) Printf(context.Context, string, ...any) {}
 
 // Close refuses new calls, lets those under way end, and closes the connections.
 func (l *Ledger) Close() error { return l.calls.close() }
 
-// clock is the time a script is told: 0, which is the server's own, except in tests.
+// clock is the time passed to scripts: 0, which means the server's own, except in tests.
 func (l *Ledger) clock() int64 {
 	if l.now == nil {
 		return 0

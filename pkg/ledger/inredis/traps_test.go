@@ -44,8 +44,9 @@ func ok(t testing.TB, err error) {
 	}
 }
 
-// The client repeats a command whose answer was cut off. What it is told then is what it would have been told.
-func TestTrapE1LostAnswersAreGivenAgain(t *testing.T) {
+// The client repeats a command whose answer was cut off: the script runs twice. The second answer must equal the
+// first.
+func TestLostAnswersAreGivenAgain(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := server.Proxy()
 	l := open(t, proxy.URL(), nil)
@@ -76,21 +77,21 @@ func TestTrapE1LostAnswersAreGivenAgain(t *testing.T) {
 	ok(t, l.Return(ctx, p))
 
 	cut("{acme}")
-	begun := must(l.Claim(ctx, order("A1", "w1")))(t)
-	if begun.Claim.Owner != "w1" || begun.Entry.State != ledger.New || begun.Entry.Tries != 0 {
-		t.Errorf("the claim was won and stored, and is told as %+v", begun)
+	claimed := must(l.Claim(ctx, order("A1", "w1")))(t)
+	if claimed.Claim.Owner != "w1" || claimed.Entry.State != ledger.New || claimed.Entry.Tries != 0 {
+		t.Errorf("the claim was won and stored, and is returned as %+v", claimed)
 	}
-	if e := must(l.Get(ctx, begun.Claim.Key))(t); e.Tries != 1 {
+	if e := must(l.Get(ctx, claimed.Claim.Key))(t); e.Tries != 1 {
 		t.Errorf("begun %d times", e.Tries)
 	}
 
 	cut("{acme}")
-	ok(t, l.MarkUnknown(ctx, begun.Claim, "x"))
+	ok(t, l.MarkUnknown(ctx, claimed.Claim, "x"))
 	claim := must(l.Claim(ctx, order("A1", "w2")))(t).Claim
 	cut("{acme}")
-	looks, _, err := l.MarkNotFound(ctx, claim)
-	if err != nil || looks != 1 {
-		t.Errorf("one look is %d, %v", looks, err)
+	lookups, _, err := l.MarkNotFound(ctx, claim)
+	if err != nil || lookups != 1 {
+		t.Errorf("one look is %d, %v", lookups, err)
 	}
 	claim = must(l.Claim(ctx, order("A1", "w3")))(t).Claim
 	cut("{acme}")
@@ -100,11 +101,11 @@ func TestTrapE1LostAnswersAreGivenAgain(t *testing.T) {
 	claim = must(l.Claim(ctx, order("A1", "w4")))(t).Claim
 	cut("{acme}")
 	ok(t, l.Refuse(ctx, claim, fault.Reason{Code: "x"}))
-	begin := order("A1", "w5")
-	must(l.Claim(ctx, begin))(t)
+	request := order("A1", "w5")
+	must(l.Claim(ctx, request))(t)
 	cut("{acme}")
-	ok(t, l.Accept(ctx, begin, "N1", nil, time.Now()))
-	e := must(l.Get(ctx, begin.Key))(t)
+	ok(t, l.Accept(ctx, request, "N1", nil, time.Now()))
+	e := must(l.Get(ctx, request.Key))(t)
 	var history []string
 	for _, a := range e.Attempts {
 		history = append(history, a.What)
@@ -117,7 +118,7 @@ func TestTrapE1LostAnswersAreGivenAgain(t *testing.T) {
 
 	cut("lease:")
 	if got := must(l.Lease(ctx, "poll/acme", "w1", time.Minute))(t); !got {
-		t.Error("a lease that was won is told as another's")
+		t.Error("a lease that was won is returned as another's")
 	}
 	cut("{acme}:trial")
 	if !must(l.Admit(ctx, "acme", "A1", 1))(t) {
@@ -138,7 +139,7 @@ func TestTrapE1LostAnswersAreGivenAgain(t *testing.T) {
 }
 
 // INCR may count twice after an answer was cut off; a count that is too low would let a message run for ever.
-func TestTrapINCRCountsOnceWhenTheAnswerIsLost(t *testing.T) {
+func TestACountIsNeverTooLowWhenAnAnswerIsLost(t *testing.T) {
 	proxy := redistest.Start(t).Proxy()
 	l := open(t, proxy.URL(), nil)
 	ctx := t.Context()
@@ -157,7 +158,7 @@ func TestTrapINCRCountsOnceWhenTheAnswerIsLost(t *testing.T) {
 	}
 }
 
-func TestTrapE1bContextEndsACallOnAHungRedis(t *testing.T) {
+func TestContextEndsACallOnAHungRedis(t *testing.T) {
 	server := redistest.Start(t)
 	l := open(t, server.URL(), nil)
 	must(l.Claim(t.Context(), order("A1", "w1")))(t)
@@ -182,7 +183,7 @@ func TestTrapE1bContextEndsACallOnAHungRedis(t *testing.T) {
 }
 
 // A message's attempts are counted here, because the broker forgets them when it crashes. They outlive a Redis restart.
-func TestTrapE26AttemptsSurviveARestart(t *testing.T) {
+func TestAttemptsSurviveARestart(t *testing.T) {
 	server := redistest.Start(t)
 	l := open(t, server.URL(), nil)
 	for range 5 {
@@ -194,8 +195,8 @@ func TestTrapE26AttemptsSurviveARestart(t *testing.T) {
 	}
 }
 
-// An older copy of the data brings an older birth back. It says so itself: another server wrote it.
-func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
+// An older copy of the data brings an older epoch back. The epoch shows it itself: another server wrote it.
+func TestAnOlderCopyEndsTheEpoch(t *testing.T) {
 	server := redistest.Start(t)
 	clock := ledgertest.NewClock(time.Now())
 	l := open(t, server.URL(), clock.Now)
@@ -209,8 +210,8 @@ func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
 		return b
 	}
 	lost := at(order("lost", "w1"))
-	if begun := must(l.Claim(ctx, lost))(t); !begun.NeverSent || !begun.EpochSince.Equal(first.EpochSince) {
-		t.Fatalf("before: %+v", begun)
+	if claimed := must(l.Claim(ctx, lost))(t); !claimed.NeverSent || !claimed.EpochSince.Equal(first.EpochSince) {
+		t.Fatalf("before: %+v", claimed)
 	}
 	ok(t, l.Accept(ctx, lost, "N1", nil, clock.Now()))
 
@@ -222,17 +223,17 @@ func TestTrapE29OlderCopyEndsTheBirth(t *testing.T) {
 	if _, err := l.Get(ctx, first.Claim.Key); err != nil {
 		t.Fatalf("the older copy does not know what came before: %v", err)
 	}
-	lost.Owner = "w2" // redelivered, and the broker says for the first time
-	begun := must(l.Claim(ctx, lost))(t)
-	if begun.NeverSent {
-		t.Error("an order that was sent after the copy was made is told as certainly new")
+	lost.Owner = "w2" // redelivered, and the broker reports a first delivery
+	claimed := must(l.Claim(ctx, lost))(t)
+	if claimed.NeverSent {
+		t.Error("an order that was sent after the copy was made is returned as certainly new")
 	}
-	if !begun.EpochSince.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
-		t.Errorf("born at %s, restored at %s", begun.EpochSince, clock.Now())
+	if !claimed.EpochSince.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
+		t.Errorf("born at %s, restored at %s", claimed.EpochSince, clock.Now())
 	}
 }
 
-// Redis is restarted while orders are on their way.
+// Redis is restarted while orders are in work.
 func TestRestartInTheMiddle(t *testing.T) {
 	server := redistest.Start(t)
 	l := open(t, server.URL(), nil)
@@ -254,11 +255,11 @@ func TestRestartInTheMiddle(t *testing.T) {
 
 	ok(t, l.MarkUnknown(ctx, claim.Claim, "connection reset"))
 	sending.Owner = "w2"
-	if begun := must(aged.Claim(ctx, sending))(t); begun.NeverSent || begun.Entry.State != ledger.Unknown {
-		t.Errorf("what was under way: %+v", begun)
+	if claimed := must(aged.Claim(ctx, sending))(t); claimed.NeverSent || claimed.Entry.State != ledger.Unknown {
+		t.Errorf("what was under way: %+v", claimed)
 	}
-	if begun := must(aged.Claim(ctx, waiting))(t); begun.NeverSent {
-		t.Error("what was published before the restart is told as certainly new")
+	if claimed := must(aged.Claim(ctx, waiting))(t); claimed.NeverSent {
+		t.Error("what was published before the restart is returned as certainly new")
 	}
 }
 
@@ -314,7 +315,7 @@ func TestCheckNamesEachFault(t *testing.T) {
 	}
 }
 
-// A Redis that is full answers reads and INFO; Check says what it refuses writes for, and until when.
+// A full Redis answers reads and INFO; Check reports why it refuses writes, and until when.
 func TestCheckWrites(t *testing.T) {
 	t.Parallel()
 	says := func(t *testing.T, l *inredis.Ledger, want ...string) {
@@ -369,8 +370,8 @@ func TestCheckWrites(t *testing.T) {
 	})
 }
 
-// Redis switches its append-only file off while it reads it: its own word then is that it keeps nothing.
-func TestAServerThatReadsItsFileIsMerelyAway(t *testing.T) {
+// Redis reports its append-only file as off while it loads it.
+func TestAServerThatLoadsItsFileIsTemporarilyDown(t *testing.T) {
 	server := redistest.Start(t, "key-load-delay 100", "loading-process-events-interval-bytes 1024")
 	server.Command("EVAL", `"for i = 1, 6000 do redis.call('SET', 'k' .. i, i) end"`, "0")
 	l := open(t, server.URL(), nil)
@@ -380,7 +381,7 @@ func TestAServerThatReadsItsFileIsMerelyAway(t *testing.T) {
 		for {
 			err := l.Check(t.Context())
 			if codes(err) != nil {
-				t.Errorf("a server that is merely away: %v", err)
+				t.Errorf("a server that is temporarily down: %v", err)
 			}
 			if err != nil && strings.Contains(err.Error(), "still reading") {
 				loading++
@@ -437,8 +438,8 @@ func TestOpenDoesNotRepeatThePassword(t *testing.T) {
 	}
 }
 
-// Entries go when they are settled and old, live ones never.
-func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
+// Entries are removed when they are settled and old, live ones never.
+func TestSettledEntriesExpireAndTheRestStays(t *testing.T) {
 	server := redistest.Start(t)
 	l := open(t, server.URL(), nil)
 	ctx := t.Context()
@@ -466,12 +467,12 @@ func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 		b.PlatformNos = []string{"275"}
 		return b
 	}
-	begun := must(l.Claim(ctx, platform("A1", "w1")))(t)
+	claimed := must(l.Claim(ctx, platform("A1", "w1")))(t)
 	stays("entry:order:A1")
 	stays("find:275")
 	stays("lines:order:SO-1")
 	stays("find:SO-1")
-	ok(t, l.MarkUnknown(ctx, begun.Claim, "x"))
+	ok(t, l.MarkUnknown(ctx, claimed.Claim, "x"))
 	stays("entry:order:A1")
 	ok(t, l.Accept(ctx, platform("A1", "w2"), "N1", nil, time.Now()))
 	stays("entry:order:A1")
@@ -484,11 +485,11 @@ func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 	stays("find:SO-1")
 	stays("find:275")
 
-	ok(t, l.Follow(ctx, must(l.Get(ctx, begun.Claim.Key))(t), ledger.Accepted, ledger.Following{Due: time.Now(), Waybills: []string{"JDV1"}}))
+	ok(t, l.Follow(ctx, must(l.Get(ctx, claimed.Claim.Key))(t), ledger.Accepted, ledger.Following{Due: time.Now(), Waybills: []string{"JDV1"}}))
 	stays("find:JDV1")
 
-	// Delivered: followed no longer.
-	ok(t, l.Follow(ctx, must(l.Get(ctx, begun.Claim.Key))(t), ledger.Accepted, ledger.Following{Waybills: []string{"JDV1"}}))
+	// Delivered: no longer followed.
+	ok(t, l.Follow(ctx, must(l.Get(ctx, claimed.Claim.Key))(t), ledger.Accepted, ledger.Following{Waybills: []string{"JDV1"}}))
 	goes("find:275")
 	goes("find:JDV1")
 	goes("entry:order:A1")
@@ -496,7 +497,7 @@ func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 	goes("find:SO-1")
 	goes("find:N1")
 
-	// What somebody else hands over is in doubt for ever, and forgotten all the same.
+	// A document that somebody else sends is unknown for ever, and forgotten all the same.
 	theirs := order("A9", "w1")
 	theirs.Hash, theirs.OrderNo = ledger.Shadowed, "SO-9"
 	ok(t, l.MarkUnknown(ctx, must(l.Claim(ctx, theirs))(t).Claim, "x"))
@@ -512,7 +513,8 @@ func TestWhatIsOverExpiresAndTheRestStays(t *testing.T) {
 	goes("entry:order:A1")
 }
 
-// A write of a book whose answer was cut off is told as it was done, also when others have written since, and is done once.
+// A write of a book whose answer was cut off returns its first answer, also when others have written since, and is
+// done once.
 func TestABookWhoseAnswersAreLostIsWrittenOnce(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := server.Proxy()
@@ -531,7 +533,7 @@ func TestABookWhoseAnswersAreLostIsWrittenOnce(t *testing.T) {
 			Marks: []ledger.Mark{{Name: "F1", At: time.Now()}},
 		}))(t)
 		if now := read(direct).Version; version != now {
-			t.Errorf("told version %d, it is %d", version, now)
+			t.Errorf("got version %d, it is %d", version, now)
 		}
 	}
 	add(cut, "first") // from here on the scripts are known, so a cut hits the script itself
@@ -546,17 +548,17 @@ func TestABookWhoseAnswersAreLostIsWrittenOnce(t *testing.T) {
 		t.Errorf("11 writes counted %s", n)
 	}
 	proxy.CutAnswer("{book:b}")
-	ok(t, cut.DropBook(ctx, "b")) // its script is not known yet: what is cut is the answer that says so
+	ok(t, cut.DropBook(ctx, "b")) // its script is not known yet: the answer that says so is cut off
 	proxy.CutAnswer("{book:b}")
 	ok(t, cut.DropBook(ctx, "b"))
 	proxy.Cuts(t, 8)
 	if book := read(cut); book.Version != 0 || len(book.Fields)+len(book.Marked) != 0 {
-		t.Errorf("dropped, and told as %+v", book)
+		t.Errorf("dropped, and returned as %+v", book)
 	}
 }
 
-// A book in an older copy of the data is told with another birth.
-func TestTrapE29AnOlderCopyOfABookEndsItsBirth(t *testing.T) {
+// A book in an older copy of the data is returned with another epoch.
+func TestAnOlderCopyOfABookEndsItsEpoch(t *testing.T) {
 	server := redistest.Start(t)
 	l := open(t, server.URL(), nil)
 	write := func(version uint64, owner string) uint64 {
@@ -579,7 +581,7 @@ func TestTrapE29AnOlderCopyOfABookEndsItsBirth(t *testing.T) {
 	server.Restore(copied)
 	book := read()
 	if !book.EpochSince.After(born) || len(book.Marked) != 1 || book.Version != v {
-		t.Errorf("an older copy, told as %+v; born before at %s", book, born)
+		t.Errorf("an older copy, returned as %+v; born before at %s", book, born)
 	}
 	if again := write(v, "w3"); again <= lost {
 		t.Errorf("version %d after %d, which was lost", again, lost)

@@ -1,10 +1,10 @@
-// Package watched measures a ledger: how long its calls take and which fail, as metrics and as spans. It changes nothing that a ledger does, and
-// knows none in particular.
+// Package ledgermetrics measures a ledger: how long its calls take and which fail, as metrics and as spans. It
+// changes nothing that a ledger does, and knows no implementation.
 //
 // # Why
 //
-// It stands around the contract and not inside the Redis client. What a worker waits for is its own call; a round trip
-// of Redis carries many orders' calls at once and belongs to none of their traces (so no redisotel).
+// It wraps the contract instead of the Redis client. What a worker waits for is its own call; a round trip of Redis
+// carries many orders' calls at once and belongs to none of their traces (so no redisotel).
 package ledgermetrics
 
 import (
@@ -20,7 +20,7 @@ import (
 	"stockbridge/pkg/trace"
 )
 
-// Ledger is a ledger that is measured. Calls that only people make are passed on unseen.
+// Ledger is a measured ledger. Calls that only people make are passed through unmeasured.
 type Ledger struct {
 	ledger.Ledger
 	seconds *prometheus.HistogramVec
@@ -45,26 +45,26 @@ func New(l ledger.Ledger, r prometheus.Registerer) *Ledger {
 	return w
 }
 
-// call measures one call. What the ledger answers with a word (busy, lost …) is an answer.
+// call measures one call. A ledger's regular errors (busy, lost …) count as answers.
 func (w *Ledger) call(ctx context.Context, name string, do func(ctx context.Context) error) error {
 	span := oteltrace.SpanFromContext(ctx)
-	if span.IsRecording() { // the name costs memory
+	if span.IsRecording() { // building the name allocates
 		ctx, span = trace.Start(ctx, oteltrace.SpanKindClient, "ledger "+name)
 		defer span.End()
 	}
-	began := time.Now()
+	start := time.Now()
 	err := do(ctx)
-	w.seconds.WithLabelValues(name).Observe(time.Since(began).Seconds())
-	if err != nil && !answered(err) {
+	w.seconds.WithLabelValues(name).Observe(time.Since(start).Seconds())
+	if err != nil && !isAnswer(err) {
 		w.failed.WithLabelValues(name).Inc()
 		trace.Fail(span, fault.Of(err).String(), "")
 	}
 	return err
 }
 
-func answered(err error) bool {
-	for _, word := range []error{ledger.ErrBusy, ledger.ErrHash, ledger.ErrIdentity, ledger.ErrLost, ledger.ErrNoEntry, ledger.ErrVersion, context.Canceled} {
-		if errors.Is(err, word) {
+func isAnswer(err error) bool {
+	for _, known := range []error{ledger.ErrBusy, ledger.ErrHash, ledger.ErrIdentity, ledger.ErrLost, ledger.ErrNoEntry, ledger.ErrVersion, context.Canceled} {
+		if errors.Is(err, known) {
 			return true
 		}
 	}
@@ -72,10 +72,10 @@ func answered(err error) bool {
 	return errors.As(err, &taken)
 }
 
-// Begin implements ledger.Documents.
-func (w *Ledger) Claim(ctx context.Context, b ledger.ClaimRequest) (begun ledger.Claimed, err error) {
-	err = w.call(ctx, "begin", func(ctx context.Context) error { begun, err = w.Ledger.Claim(ctx, b); return err })
-	return begun, err
+// Claim implements ledger.Documents.
+func (w *Ledger) Claim(ctx context.Context, b ledger.ClaimRequest) (claimed ledger.Claimed, err error) {
+	err = w.call(ctx, "begin", func(ctx context.Context) error { claimed, err = w.Ledger.Claim(ctx, b); return err })
+	return claimed, err
 }
 
 // Accept implements ledger.Documents.
@@ -88,20 +88,20 @@ func (w *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) e
 	return w.call(ctx, "refuse", func(ctx context.Context) error { return w.Ledger.Refuse(ctx, c, why) })
 }
 
-// Doubt implements ledger.Documents.
+// MarkUnknown implements ledger.Documents.
 func (w *Ledger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) error {
 	return w.call(ctx, "doubt", func(ctx context.Context) error { return w.Ledger.MarkUnknown(ctx, c, why) })
 }
 
-// Deny implements ledger.Documents.
+// MarkRejected implements ledger.Documents.
 func (w *Ledger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Reason) error {
 	return w.call(ctx, "deny", func(ctx context.Context) error { return w.Ledger.MarkRejected(ctx, c, why) })
 }
 
-// Absent implements ledger.Documents.
-func (w *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
-	err = w.call(ctx, "absent", func(ctx context.Context) error { looks, doubted, err = w.Ledger.MarkNotFound(ctx, c); return err })
-	return looks, doubted, err
+// MarkNotFound implements ledger.Documents.
+func (w *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (lookups int, unknownFor time.Duration, err error) {
+	err = w.call(ctx, "absent", func(ctx context.Context) error { lookups, unknownFor, err = w.Ledger.MarkNotFound(ctx, c); return err })
+	return lookups, unknownFor, err
 }
 
 // Release implements ledger.Documents.

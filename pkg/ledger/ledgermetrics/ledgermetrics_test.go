@@ -13,7 +13,7 @@ import (
 	"stockbridge/pkg/ledger/ledgermetrics"
 )
 
-// saying is a ledger that says one thing to all.
+// saying is a ledger that always gives one answer.
 type saying struct {
 	ledger.Ledger
 	err error
@@ -23,7 +23,7 @@ func (s *saying) Claim(context.Context, ledger.ClaimRequest) (ledger.Claimed, er
 	return ledger.Claimed{Claim: ledger.Claim{Owner: "me"}}, s.err
 }
 
-// What the ledger answers is passed on, and only what is no answer counts as an error.
+// The ledger's answers are passed on; only real errors count as errors.
 func TestCallsAreMeasuredAndPassedOn(t *testing.T) {
 	l, r := &saying{}, prometheus.NewRegistry()
 	w := ledgermetrics.New(l, r)

@@ -20,11 +20,11 @@ import (
 	"stockbridge/pkg/ledger/redistest"
 )
 
-// The two ledgers are written in two languages. Asked the same, they answer the same.
+// The two ledgers are written in two languages. The same calls get the same answers.
 func TestTheTwoLedgersAgree(t *testing.T) {
 	redis, kv, clock, identity := both(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		n := identity.Add(1) // each history begins with a birth: Redis has one for each seller, the bucket one in all
+		n := identity.Add(1) // each history begins with an epoch: Redis has one for each seller, the bucket one in all
 		clock.Add(time.Hour)
 		c := comparison{rt, t, redis, kv, fmt.Sprintf("s%d", n), clock, map[string]ledger.Claim{}, nil}
 		for range rapid.IntRange(5, 60).Draw(rt, "steps") {
@@ -85,7 +85,7 @@ type comparison struct {
 	permits   [][2]ledger.Permit
 }
 
-// same asks both and compares what they say.
+// same makes the same call on both and compares the answers.
 func (c *comparison) same(what string, ask func(ledger.Ledger) (any, error)) {
 	a, errA := ask(c.redis)
 	b, errB := ask(c.kv)
@@ -110,7 +110,7 @@ func (c *comparison) step() {
 	key := ledger.Key{Seller: c.seller, Kind: "order", No: no}
 	owner := rapid.SampledFrom([]string{"w1", "w2", "w3"}).Draw(c.T, "owner")
 	now := c.clock.Now()
-	begin := ledger.ClaimRequest{
+	request := ledger.ClaimRequest{
 		Key: key, Hash: rapid.SampledFrom([]string{"h", "h", "h", "other"}).Draw(c.T, "hash"), Owner: owner,
 		OrderNo:     map[string]string{"A": "SO", "B": "SO", "C": "SO-2"}[no],
 		PlatformNos: rapid.SampledFrom([][]string{nil, {"P1"}, {"P1", "P2"}, {"SO", "P2"}}).Draw(c.T, "platform numbers"),
@@ -119,18 +119,18 @@ func (c *comparison) step() {
 		StreamTime: now, AuditedAt: now, First: rapid.Bool().Draw(c.T, "first"), Stream: "ORDERS", Seq: 7,
 		Identity: rapid.SampledFrom([]string{"", "x", "x", "y"}).Draw(c.T, "identity"), AnyIdentity: rapid.IntRange(0, 4).Draw(c.T, "any") == 0,
 	}
-	claim := ledger.Claim{Key: key, Owner: owner, Identity: begin.Identity}
+	claim := ledger.Claim{Key: key, Owner: owner, Identity: request.Identity}
 	switch what := rapid.IntRange(0, 15).Draw(c.T, "what"); what {
 	case 0, 1, 2:
 		c.same("begin", func(l ledger.Ledger) (any, error) {
-			begun, err := l.Claim(ctx, begin)
-			begun.Claim.Until = begun.Claim.Until.UTC()
-			return begun, err
+			claimed, err := l.Claim(ctx, request)
+			claimed.Claim.Until = claimed.Claim.Until.UTC()
+			return claimed, err
 		})
 	case 3:
 		number := rapid.SampledFrom([]string{"N1", "N1", "N2"}).Draw(c.T, "number")
 		c.same("accept", func(l ledger.Ledger) (any, error) {
-			return nil, l.Accept(ctx, begin, number, []ledger.Cleaned{{Field: "f"}}, now)
+			return nil, l.Accept(ctx, request, number, []ledger.Cleaned{{Field: "f"}}, now)
 		})
 	case 4:
 		c.same("refuse", func(l ledger.Ledger) (any, error) {
@@ -144,8 +144,8 @@ func (c *comparison) step() {
 		})
 	case 6:
 		c.same("absent", func(l ledger.Ledger) (any, error) {
-			looks, doubted, err := l.MarkNotFound(ctx, claim)
-			return fmt.Sprint(looks, doubted), err
+			lookups, unknownFor, err := l.MarkNotFound(ctx, claim)
+			return fmt.Sprint(lookups, unknownFor), err
 		})
 	case 7:
 		c.same("release", func(l ledger.Ledger) (any, error) { return nil, l.Release(ctx, claim, "why") })
@@ -209,5 +209,5 @@ func (c *comparison) step() {
 	c.same("refusals", func(l ledger.Ledger) (any, error) {
 		return l.Refusals(ctx, c.seller, "order", c.clock.Now().Add(-time.Minute), 2)
 	})
-	c.same("open", func(l ledger.Ledger) (any, error) { return l.Open(ctx, c.seller, "order") })
+	c.same("open", func(l ledger.Ledger) (any, error) { return l.CountFollowed(ctx, c.seller, "order") })
 }

@@ -42,7 +42,7 @@ func (b *bench) reads(fields, marks []string) ledger.Book {
 	return book
 }
 
-// book reads fields and marks and tells them as text.
+// book reads fields and marks and formats them as text.
 func (b *bench) book(names ...string) string {
 	b.Helper()
 	book := b.reads(names, names)
@@ -71,7 +71,7 @@ func (b *bench) isBook(want string, names ...string) {
 func testBook(b *bench) {
 	empty := b.reads([]string{"cursor"}, []string{"F1"})
 	if empty.Version != 0 || len(empty.Fields) != 0 || len(empty.Marked) != 0 {
-		b.Errorf("no book, told as %+v", empty)
+		b.Errorf("no book, returned as %+v", empty)
 	}
 	if !empty.EpochSince.Equal(b.now()) {
 		b.Errorf("born at %s, first asked at %s", empty.EpochSince, b.now())
@@ -81,7 +81,7 @@ func testBook(b *bench) {
 	v1 := b.writes(first)
 	b.isBook("cursor=1 单\x00\xff=不\x00\xfe empty= none F1! 流\x01!", "cursor", "单\x00\xff", "empty", "none", "F1", "流\x01")
 	if book := b.reads(nil, nil); book.Version != v1 || v1 == 0 || !book.EpochSince.Equal(empty.EpochSince) {
-		b.Errorf("version %d, told as %d; born at %s", v1, book.Version, book.EpochSince)
+		b.Errorf("version %d, returned as %d; born at %s", v1, book.Version, book.EpochSince)
 	}
 	v2 := b.writes(b.write(v1, "cursor", "2", "empty", "-", "never", "-"))
 	if v2 <= v1 {
@@ -91,7 +91,7 @@ func testBook(b *bench) {
 	if value, ok := b.reads([]string{"单\x00\xff"}, nil).Fields["单\x00\xff"]; !ok || string(value) != "不\x00\xfe" {
 		b.Errorf("any bytes: %q", value)
 	}
-	// Another's book is another.
+	// Another book is separate.
 	other, err := b.ReadBook(b.ctx, bookName+"2", []string{"cursor"}, []string{"F1"})
 	if err != nil || other.Version != 0 || len(other.Fields)+len(other.Marked) != 0 {
 		b.Errorf("%+v, %v", other, err)
@@ -116,7 +116,7 @@ func testBookVersion(b *bench) {
 	}
 }
 
-// testBookOwner: an answer that was lost is given again, and the write is done once.
+// testBookOwner: a lost answer is given again, and the write is done once.
 func testBookOwner(b *bench) {
 	first := b.write(0, "n", "1")
 	v1 := b.writes(first)
@@ -156,7 +156,7 @@ func testBookMarks(b *bench) {
 	b.isBook("old! over young! ancient again!", names...)
 	b.clock.Add(time.Second)
 	b.isBook("old over young! ancient again!", names...)
-	// Writing drops what is over, and what is over only.
+	// A write drops expired marks, and only those.
 	for i := range 20 {
 		w := b.write(version, "pad", strings.Repeat("x", ledger.MaxField))
 		w.Marks = []ledger.Mark{{Name: fmt.Sprint(i), At: b.now()}}
@@ -178,7 +178,7 @@ func testBookLarge(b *bench) {
 	for round := range rounds {
 		w := b.write(version)
 		for i := range each {
-			// Some are new, some are there, some go.
+			// Some are new, some exist, some are removed.
 			name := fmt.Sprintf("goods/%d", (round*61+i*7)%907)
 			want[name] = value(round, i)
 			w.Fields[name] = []byte(want[name])
@@ -213,11 +213,11 @@ func testBookLarge(b *bench) {
 	}
 	got := b.scan("")
 	if len(got) != len(want) {
-		b.Errorf("%d fields are told, want %d", len(got), len(want))
+		b.Errorf("%d fields get, want %d", len(got), len(want))
 	}
 	for name, value := range got {
 		if value != want[name] {
-			b.Errorf("%s is told as %.20q, want %.20q", name, value, want[name])
+			b.Errorf("%s is returned as %.20q, want %.20q", name, value, want[name])
 		}
 	}
 	b.must(b.DropBook(b.ctx, bookName))
@@ -242,7 +242,8 @@ func (b *bench) scan(prefix string) map[string]string {
 	}
 }
 
-// testBookScan: all that begins with the prefix is told, also while others are written, removed and added.
+// testBookScan: a scan returns every field that begins with the prefix, also while others are written, removed and
+// added.
 func testBookScan(b *bench) {
 	var version uint64
 	want := 0
@@ -292,12 +293,12 @@ func testBookScan(b *bench) {
 	}
 	for i := range want {
 		if !got[fmt.Sprintf("g/%d", i)] {
-			b.Errorf("g/%d stood all the time and was not told", i)
+			b.Errorf("g/%d was there all the time and was not returned", i)
 		}
 	}
 }
 
-// testBookDrop: after it, and after the loss of everything, the book is empty and its versions go on.
+// testBookDrop: after it, and after the loss of everything, the book is empty and its versions continue.
 func testBookDrop(b *bench) {
 	b.must(b.DropBook(b.ctx, bookName))
 	seen := map[uint64]bool{}
@@ -320,20 +321,20 @@ func testBookDrop(b *bench) {
 		b.must(b.DropBook(b.ctx, bookName))
 		b.isBook("a F1", "a", "F1")
 		if book := b.reads(nil, nil); book.Version != 0 || !book.EpochSince.Equal(born) {
-			b.Errorf("dropped, and told as version %d of a ledger born at %s, before at %s", book.Version, book.EpochSince, born)
+			b.Errorf("dropped, and returned as version %d of a ledger born at %s, before at %s", book.Version, book.EpochSince, born)
 		}
 		if _, err := b.WriteBook(b.ctx, bookName, b.write(version, "a", "2")); !errors.Is(err, ledger.ErrVersion) {
 			b.Errorf("written as of before the drop: %v", err)
 		}
 	}
-	b.clock.Add(25 * time.Hour) // by then nothing may be known of it
+	b.clock.Add(25 * time.Hour) // by then nothing is remembered of it
 	version = write(0)
 	born := b.reads(nil, nil).EpochSince
 	b.clock.Add(time.Second)
 	b.store.Wipe()
 	book := b.reads([]string{"a"}, []string{"F1"})
 	if book.Version != 0 || len(book.Fields)+len(book.Marked) != 0 || !book.EpochSince.Equal(b.now()) {
-		b.Errorf("wiped, and told as %+v", book)
+		b.Errorf("wiped, and returned as %+v", book)
 	}
 	if v := write(0); v <= version {
 		b.Errorf("version %d after %d, which was lost", v, version)
@@ -433,7 +434,7 @@ func testBookRace(b *bench) {
 				}
 				_, err = l.WriteBook(b.ctx, bookName, ledger.BookWrite{
 					Version: book.Version, Owner: fmt.Sprintf("%d/%d/%d", w, i, book.Version),
-					// The ballast moves the rest from where it is written to where it is kept, again and again.
+					// The padding moves the rest from the head into pages again and again.
 					Fields: map[string][]byte{"n": add("n"), own: add(own), fmt.Sprintf("pad%d", i): make([]byte, 20_000)},
 					Marks:  []ledger.Mark{{Name: fmt.Sprintf("%d/%d", w, i), At: b.now()}},
 				})

@@ -18,11 +18,11 @@ import (
 	"stockbridge/pkg/ledger/ledgertest"
 )
 
-// A book in Redis, one in a bucket and a plain map: asked the same, they answer the same.
+// A book in Redis, one in a bucket and a plain map: the same calls get the same answers.
 func TestTheTwoLedgersAndAMapKeepTheSameBooks(t *testing.T) {
 	redis, kv, clock, identity := both(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		n := identity.Add(1) // each history begins with a birth
+		n := identity.Add(1) // each history begins with an epoch
 		clock.Add(time.Hour)
 		c := bookComparison{T: rt, ctx: t.Context(), clock: clock, plain: &plainBooks{clock: clock, born: clock.Now().UTC().Truncate(time.Microsecond), books: map[string]*plainBook{}}}
 		c.books = []ledger.Books{c.plain, redis, kv}
@@ -50,7 +50,7 @@ type bookComparison struct {
 	last   []ledger.BookWrite
 }
 
-// same asks all and compares what they say with what the first says.
+// same makes the same call on all and compares the answers with the first one.
 func (c *bookComparison) same(what string, ask func(ledger.Books) (any, error)) {
 	want, wantErr := ask(c.books[0])
 	for i, books := range c.books[1:] {
@@ -82,7 +82,7 @@ func (c *bookComparison) step() {
 	case 4, 5, 6, 7:
 		c.read(name, rapid.SliceOfN(field, 0, 30).Draw(c.T, "fields"), rapid.SliceOfN(mark, 0, 30).Draw(c.T, "marks"))
 	case 8:
-		if len(c.last) > 0 { // an answer that was lost
+		if len(c.last) > 0 { // a lost answer
 			w := rapid.SampledFrom(c.last).Draw(c.T, "again")
 			c.same("write again", func(b ledger.Books) (any, error) { return b.WriteBook(c.ctx, name, w) })
 		}
@@ -138,7 +138,7 @@ func (c *bookComparison) scan(name string) {
 	})
 }
 
-// sums stand for values, of which some are long.
+// sums replace values by digests; some values are long.
 func sums(values map[string][]byte) map[string]string {
 	out := map[string]string{}
 	for name, value := range values {

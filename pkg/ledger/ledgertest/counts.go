@@ -122,7 +122,7 @@ func testTrials(b *bench) {
 
 // testMany runs the whole protocol from many goroutines over two handles; the race detector looks on.
 func testMany(b *bench) {
-	b.bear()
+	b.age()
 	handles := []ledger.Ledger{b.Ledger, b.store.Open(b.clock.Now)}
 	const workers, each = 8, 10
 	var begins [workers][each]ledger.ClaimRequest
@@ -136,19 +136,19 @@ func testMany(b *bench) {
 		l := handles[w%2]
 		wg.Go(func() {
 			for i := range each {
-				begin := begins[w][i]
-				begun, err := l.Claim(b.ctx, begin)
-				if err != nil || !begun.NeverSent {
-					b.Errorf("%s: fresh %v, %v", begin.Key, begun.NeverSent, err)
+				request := begins[w][i]
+				claimed, err := l.Claim(b.ctx, request)
+				if err != nil || !claimed.NeverSent {
+					b.Errorf("%s: fresh %v, %v", request.Key, claimed.NeverSent, err)
 					return
 				}
 				switch i % 3 {
 				case 0:
-					err = l.Accept(b.ctx, begin, "N"+begin.Key.No, nil, b.now())
+					err = l.Accept(b.ctx, request, "N"+request.Key.No, nil, b.now())
 				case 1:
-					err = l.Refuse(b.ctx, begun.Claim, refusal())
+					err = l.Refuse(b.ctx, claimed.Claim, refusal())
 				default:
-					err = l.MarkUnknown(b.ctx, begun.Claim, "x")
+					err = l.MarkUnknown(b.ctx, claimed.Claim, "x")
 				}
 				if err != nil {
 					b.Error(err)
@@ -158,7 +158,7 @@ func testMany(b *bench) {
 	}
 	wg.Wait()
 	b.eventually("all accepted ones are followed", func() bool {
-		n, err := b.Open(b.ctx, sellerName, kind)
+		n, err := b.CountFollowed(b.ctx, sellerName, kind)
 		return err == nil && n == workers*4
 	})
 }

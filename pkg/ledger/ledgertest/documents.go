@@ -14,35 +14,35 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-func testBegin(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1", "2")
-	begun := b.begins(begin)
-	if !begun.NeverSent {
-		b.Error("not told as certainly new")
+func testClaim(b *bench) {
+	b.age()
+	request := b.order("A1", "1", "2")
+	claimed := b.claims(request)
+	if !claimed.NeverSent {
+		b.Error("not returned as certainly new")
 	}
-	if e := begun.Entry; e.State != ledger.New || e.Key != begin.Key || e.Tries != 0 || len(e.Attempts) != 0 {
-		b.Errorf("told before anything was known: %+v", e)
+	if e := claimed.Entry; e.State != ledger.New || e.Key != request.Key || e.Tries != 0 || len(e.Attempts) != 0 {
+		b.Errorf("got before anything was known: %+v", e)
 	}
-	if left := begun.Claim.Until.Sub(b.now()); left <= 0 || left > ledger.ClaimFor {
-		b.Errorf("the claim stands for %s", left)
+	if left := claimed.Claim.Until.Sub(b.now()); left <= 0 || left > ledger.ClaimFor {
+		b.Errorf("the claim lasts %s", left)
 	}
-	if !begun.EpochSince.Before(b.now()) {
-		b.Errorf("born at %s, now is %s", begun.EpochSince, b.now())
+	if !claimed.EpochSince.Before(b.now()) {
+		b.Errorf("born at %s, now is %s", claimed.EpochSince, b.now())
 	}
 
 	e := b.entry("A1")
 	want := ledger.Entry{
-		Key: begin.Key, State: ledger.Intent, Hash: begin.Hash, OrderNo: "SO-1", Lines: []string{"1", "2"},
+		Key: request.Key, State: ledger.Intent, Hash: request.Hash, OrderNo: "SO-1", Lines: []string{"1", "2"},
 		Revision: 3, Shop: "S01", Warehouse: "WH-北京", Tries: 1,
-		Attempts:       []ledger.Attempt{{At: b.now(), Owner: begin.Owner, Stream: "ORDERS", Seq: 1<<63 + 11, What: "begun"}},
+		Attempts:       []ledger.Attempt{{At: b.now(), Owner: request.Owner, Stream: "ORDERS", Seq: 1<<63 + 11, What: "begun"}},
 		FirstClaimedAt: b.now(), ChangedAt: b.now(), Version: 1,
 	}
 	if !reflect.DeepEqual(e, want) {
 		b.Errorf("durable is\n%+v\nwant\n%+v", e, want)
 	}
 
-	if _, err := b.Claim(b.ctx, b.again(begin)); !errors.Is(err, ledger.ErrBusy) {
+	if _, err := b.Claim(b.ctx, b.again(request)); !errors.Is(err, ledger.ErrBusy) {
 		b.Errorf("a second owner while the claim stands: %v", err)
 	}
 	if after := b.entry("A1"); !reflect.DeepEqual(after, e) {
@@ -50,43 +50,43 @@ func testBegin(b *bench) {
 	}
 }
 
-func testBeginAgain(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1")
+func testClaimAgain(b *bench) {
+	b.age()
+	request := b.order("A1", "1")
 	same := func(first ledger.Claimed) {
 		b.Helper()
-		second, err := b.Claim(b.ctx, begin)
+		second, err := b.Claim(b.ctx, request)
 		b.must(err)
 		if !reflect.DeepEqual(first, second) {
-			b.Fatalf("told first\n%+v\nthen\n%+v", first, second)
+			b.Fatalf("got first\n%+v\nthen\n%+v", first, second)
 		}
 		b.is("A1", ledger.Intent)
 	}
-	begun := b.begins(begin)
-	same(begun)
+	claimed := b.claims(request)
+	same(claimed)
 	if e := b.entry("A1"); e.Tries != 1 || len(e.Attempts) != 1 {
 		b.Errorf("asking twice was written twice: %+v", e)
 	}
 
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "no answer"))
-	begin = b.again(begin)
-	begun = b.begins(begin)
-	if begun.NeverSent || begun.Entry.State != ledger.Unknown || begun.Entry.Tries != 1 {
-		b.Fatalf("told %+v", begun)
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "no answer"))
+	request = b.again(request)
+	claimed = b.claims(request)
+	if claimed.NeverSent || claimed.Entry.State != ledger.Unknown || claimed.Entry.Tries != 1 {
+		b.Fatalf("got %+v", claimed)
 	}
-	same(begun)
+	same(claimed)
 
-	b.must(b.Refuse(b.ctx, begun.Claim, refusal()))
-	begin = b.again(begin)
-	begun = b.begins(begin)
-	if begun.Entry.Reason != refusal() {
-		b.Errorf("the refusal reads %+v", begun.Entry.Reason)
+	b.must(b.Refuse(b.ctx, claimed.Claim, refusal()))
+	request = b.again(request)
+	claimed = b.claims(request)
+	if claimed.Entry.Reason != refusal() {
+		b.Errorf("the refusal reads %+v", claimed.Entry.Reason)
 	}
-	same(begun)
+	same(claimed)
 
-	// A claim that ran out and that nobody else took is still told the same, and that it is over.
+	// An expired claim that nobody else took is returned again, and reads as expired.
 	b.clock.Add(2 * ledger.ClaimFor)
-	late, err := b.Claim(b.ctx, begin)
+	late, err := b.Claim(b.ctx, request)
 	b.must(err)
 	if late.Claim.Until.After(b.now()) {
 		b.Errorf("the claim stands until %s, now is %s", late.Claim.Until, b.now())
@@ -94,44 +94,44 @@ func testBeginAgain(b *bench) {
 }
 
 func testRace(b *bench) {
-	b.bear()
+	b.age()
 	other := b.store.Open(b.clock.Now)
 	for round := range 10 {
-		begin := b.order(fmt.Sprintf("A%d", round), fmt.Sprintf("line %d", round))
+		request := b.order(fmt.Sprintf("A%d", round), fmt.Sprintf("line %d", round))
 		var mu sync.Mutex
-		var claimed, busy int
+		var won, busy int
 		var wg sync.WaitGroup
 		for i := range 8 {
-			each := begin
-			each.Owner = fmt.Sprintf("%s.%d", begin.Owner, i)
+			each := request
+			each.Owner = fmt.Sprintf("%s.%d", request.Owner, i)
 			l := []ledger.Ledger{b.Ledger, other}[i%2]
 			wg.Go(func() {
-				begun, err := l.Claim(b.ctx, each)
+				claimed, err := l.Claim(b.ctx, each)
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
-				case err == nil && begun.Claim.Owner == each.Owner && begun.NeverSent:
-					claimed++
+				case err == nil && claimed.Claim.Owner == each.Owner && claimed.NeverSent:
+					won++
 				case errors.Is(err, ledger.ErrBusy):
 					busy++
 				default:
-					b.Errorf("owner %d: %+v, %v", i, begun, err)
+					b.Errorf("owner %d: %+v, %v", i, claimed, err)
 				}
 			})
 		}
 		wg.Wait()
-		if claimed != 1 || busy != 7 {
-			b.Fatalf("%d claimed, %d were told to come later", claimed, busy)
+		if won != 1 || busy != 7 {
+			b.Fatalf("%d claimed, %d were busy", won, busy)
 		}
 	}
 }
 
 func testExpiry(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1")
-	b.begins(begin)
+	b.age()
+	request := b.order("A1", "1")
+	b.claims(request)
 	b.clock.Add(ledger.ClaimFor - time.Second)
-	if _, err := b.Claim(b.ctx, b.again(begin)); !errors.Is(err, ledger.ErrBusy) {
+	if _, err := b.Claim(b.ctx, b.again(request)); !errors.Is(err, ledger.ErrBusy) {
 		b.Fatalf("before the claim ran out: %v", err)
 	}
 	b.clock.Add(2 * time.Second)
@@ -142,20 +142,20 @@ func testExpiry(b *bench) {
 		b.Fatalf("another number took the line of one that may have been sent: %v", err)
 	}
 
-	again := b.again(begin)
-	begun := b.begins(again)
-	if begun.NeverSent || begun.Entry.State != ledger.Unknown || begun.Entry.Tries != 1 {
-		b.Errorf("told %+v", begun)
+	again := b.again(request)
+	claimed := b.claims(again)
+	if claimed.NeverSent || claimed.Entry.State != ledger.Unknown || claimed.Entry.Tries != 1 {
+		b.Errorf("got %+v", claimed)
 	}
-	if !begun.Entry.UnknownSince.Equal(b.now()) || begun.Entry.Lookups != 0 {
-		b.Errorf("doubted since %s, %d looks", begun.Entry.UnknownSince, begun.Entry.Lookups)
+	if !claimed.Entry.UnknownSince.Equal(b.now()) || claimed.Entry.Lookups != 0 {
+		b.Errorf("doubted since %s, %d looks", claimed.Entry.UnknownSince, claimed.Entry.Lookups)
 	}
-	b.must(b.Release(b.ctx, begun.Claim, "rate limit"))
+	b.must(b.Release(b.ctx, claimed.Claim, "rate limit"))
 	b.is("A1", ledger.Unknown)
 }
 
-func testFresh(b *bench) {
-	first := b.begins(b.order("A0"))
+func testNeverSent(b *bench) {
+	first := b.claims(b.order("A0"))
 	if first.NeverSent {
 		b.Error("certainly new in a ledger that was just born")
 	}
@@ -180,17 +180,17 @@ func testFresh(b *bench) {
 		{"audited after the margin", func(x *ledger.ClaimRequest) { x.AuditedAt = young.Add(time.Millisecond) }, true},
 		{"no times at all", func(x *ledger.ClaimRequest) { x.StreamTime, x.AuditedAt = time.Time{}, time.Time{} }, false},
 	} {
-		begin := b.order(fmt.Sprintf("B%d", i))
-		test.change(&begin)
-		if begun := b.begins(begin); begun.NeverSent != test.fresh {
-			b.Errorf("%s: certainly new = %v", test.name, begun.NeverSent)
+		request := b.order(fmt.Sprintf("B%d", i))
+		test.change(&request)
+		if claimed := b.claims(request); claimed.NeverSent != test.fresh {
+			b.Errorf("%s: certainly new = %v", test.name, claimed.NeverSent)
 		}
 	}
 }
 
-func testFreshBirth(b *bench) {
-	b.bear()
-	if !b.begins(b.order("A1")).NeverSent {
+func testNeverSentNewEpoch(b *bench) {
+	b.age()
+	if !b.claims(b.order("A1")).NeverSent {
 		b.Fatal("not new in an old ledger")
 	}
 	for _, loss := range []struct {
@@ -202,34 +202,34 @@ func testFreshBirth(b *bench) {
 	} {
 		b.clock.Add(time.Hour)
 		unsent := b.order("unsent over " + loss.name)
-		begun := b.begins(unsent)
-		if !begun.NeverSent {
+		claimed := b.claims(unsent)
+		if !claimed.NeverSent {
 			b.Fatalf("before %s: not new", loss.name)
 		}
-		b.must(b.Release(b.ctx, begun.Claim, "rate limit"))
+		b.must(b.Release(b.ctx, claimed.Claim, "rate limit"))
 		queued := b.order("queued over " + loss.name)
 		loss.do()
 		b.clock.Add(time.Minute)
 
-		begun = b.begins(queued)
-		if begun.NeverSent {
-			b.Errorf("%s: an order from before is told as certainly new", loss.name)
+		claimed = b.claims(queued)
+		if claimed.NeverSent {
+			b.Errorf("%s: an order from before is returned as certainly new", loss.name)
 		}
-		if !begun.EpochSince.Equal(b.now()) {
-			b.Errorf("%s: born at %s, now is %s", loss.name, begun.EpochSince, b.now())
+		if !claimed.EpochSince.Equal(b.now()) {
+			b.Errorf("%s: born at %s, now is %s", loss.name, claimed.EpochSince, b.now())
 		}
-		if begun := b.begins(b.again(unsent)); begun.NeverSent {
-			b.Errorf("%s: what an older ledger knew to be unsent is told as certainly new", loss.name)
+		if claimed := b.claims(b.again(unsent)); claimed.NeverSent {
+			b.Errorf("%s: what an older ledger knew to be unsent is returned as certainly new", loss.name)
 		}
 		b.clock.Add(ledger.EpochMargin + time.Second)
-		if !b.begins(b.order("new after " + loss.name)).NeverSent {
+		if !b.claims(b.order("new after " + loss.name)).NeverSent {
 			b.Errorf("%s: an order from after is not new", loss.name)
 		}
 	}
 }
 
 func testHash(b *bench) {
-	b.bear()
+	b.age()
 	for _, test := range []struct {
 		name  string
 		bring func(ledger.ClaimRequest, ledger.Claim)
@@ -241,14 +241,14 @@ func testHash(b *bench) {
 		{"refused", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) }, ledger.Refused},
 		{"cancelled", func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N2"); b.cancels("cancelled") }, ledger.Cancelled},
 	} {
-		begin := b.order(test.name)
-		test.bring(begin, b.begins(begin).Claim)
+		request := b.order(test.name)
+		test.bring(request, b.claims(request).Claim)
 		before := b.entry(test.name)
-		other := b.again(begin)
+		other := b.again(request)
 		other.Hash = "another"
-		begun, err := b.Claim(b.ctx, other)
-		if !errors.Is(err, ledger.ErrHash) || begun.Claim.Owner != "" {
-			b.Errorf("%s: another payload: %+v, %v", test.name, begun.Claim, err)
+		claimed, err := b.Claim(b.ctx, other)
+		if !errors.Is(err, ledger.ErrHash) || claimed.Claim.Owner != "" {
+			b.Errorf("%s: another payload: %+v, %v", test.name, claimed.Claim, err)
 		}
 		if after := b.entry(test.name); !reflect.DeepEqual(before, after) || after.State != test.state {
 			b.Errorf("%s: the refused Begin left %+v", test.name, after)
@@ -256,18 +256,18 @@ func testHash(b *bench) {
 	}
 
 	// What was never sent binds nobody.
-	begin := b.order("released")
-	b.must(b.Release(b.ctx, b.begins(begin).Claim, "held"))
-	other := b.again(begin)
+	request := b.order("released")
+	b.must(b.Release(b.ctx, b.claims(request).Claim, "held"))
+	other := b.again(request)
 	other.Hash = "another"
-	b.begins(other)
+	b.claims(other)
 	if e := b.entry("released"); e.Hash != "another" {
 		b.Errorf("begun with %q", e.Hash)
 	}
 }
 
 func testLines(b *bench) {
-	b.bear()
+	b.age()
 	type holder struct {
 		name  string
 		bring func(ledger.ClaimRequest, ledger.Claim)
@@ -283,18 +283,18 @@ func testLines(b *bench) {
 		{"released", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Release(b.ctx, c, "x")) }, false},
 	}
 	for _, h := range holders {
-		begin := b.order("by-"+h.name, h.name, h.name+" too")
-		h.bring(begin, b.begins(begin).Claim)
+		request := b.order("by-"+h.name, h.name, h.name+" too")
+		h.bring(request, b.claims(request).Claim)
 
 		next := b.order("next-"+h.name, h.name+" too", "free of "+h.name)
-		begun, err := b.Claim(b.ctx, next)
+		claimed, err := b.Claim(b.ctx, next)
 		var taken *ledger.LineTaken
 		if !h.taken {
-			if err != nil || begun.Claim.Owner != next.Owner {
+			if err != nil || claimed.Claim.Owner != next.Owner {
 				b.Errorf("%s: the line does not move: %v", h.name, err)
 			}
-			// Now it is live under the next number, and the earlier one cannot have it back.
-			if _, err := b.Claim(b.ctx, b.again(begin)); h.name != "cancelled" && (!errors.As(err, &taken) || taken.By != next.Key.No) {
+			// Now it is live under the next number, and the earlier one cannot take it back.
+			if _, err := b.Claim(b.ctx, b.again(request)); h.name != "cancelled" && (!errors.As(err, &taken) || taken.By != next.Key.No) {
 				b.Errorf("%s: begun again although its line moved: %v", h.name, err)
 			}
 			continue
@@ -303,24 +303,24 @@ func testLines(b *bench) {
 			b.Errorf("%s: the line was taken from it: %v", h.name, err)
 			continue
 		}
-		if want := (ledger.LineTaken{OrderNo: "SO-1", Line: h.name + " too", By: begin.Key.No}); *taken != want {
-			b.Errorf("%s: told %+v, want %+v", h.name, *taken, want)
+		if want := (ledger.LineTaken{OrderNo: "SO-1", Line: h.name + " too", By: request.Key.No}); *taken != want {
+			b.Errorf("%s: got %+v, want %+v", h.name, *taken, want)
 		}
 		if _, err := b.Get(b.ctx, next.Key); !errors.Is(err, ledger.ErrNoEntry) {
 			b.Errorf("%s: the refused Begin left an entry: %v", h.name, err)
 		}
-		// It took nothing of what was free.
-		b.begins(b.order("free-"+h.name, "free of "+h.name))
+		// It took none of the free lines.
+		b.claims(b.order("free-"+h.name, "free of "+h.name))
 
-		next.Supersedes, next.Lines = begin.Key.No, begin.Lines
+		next.Supersedes, next.Lines = request.Key.No, request.Lines
 		if _, err := b.Claim(b.ctx, next); !errors.As(err, &taken) || !taken.Superseded {
-			b.Errorf("%s: superseded, but told %v", h.name, err)
+			b.Errorf("%s: superseded, but got %v", h.name, err)
 		}
 	}
 
-	// A conflict that waiting does not mend is told before one that it does.
-	b.begins(b.order("held-1", "x1"))
-	b.begins(b.order("held-2", "x2"))
+	// A conflict that waiting does not resolve is reported before one that it does.
+	b.claims(b.order("held-1", "x1"))
+	b.claims(b.order("held-2", "x2"))
 	both := b.order("both", "x1", "x2")
 	for _, both.Supersedes = range []string{"held-1", "held-2"} {
 		var taken *ledger.LineTaken
@@ -332,35 +332,35 @@ func testLines(b *bench) {
 	// The same line id of another order, seller or kind is another line.
 	elsewhere := b.order("elsewhere", "x1")
 	elsewhere.OrderNo = "SO-2"
-	b.begins(elsewhere)
+	b.claims(elsewhere)
 	elsewhere = b.order("elsewhere", "x1")
 	elsewhere.Key.Seller = "other"
-	b.begins(elsewhere)
+	b.claims(elsewhere)
 	elsewhere = b.order("elsewhere", "x1")
 	elsewhere.Key.Kind = "purchase"
-	b.begins(elsewhere)
+	b.claims(elsewhere)
 
-	// A refused document that is begun again takes its lines again, and gives them back when released.
+	// A refused document that is claimed again takes its lines again, and frees them when released.
 	refused := b.order("refused-1", "y")
-	b.must(b.Refuse(b.ctx, b.begins(refused).Claim, refusal()))
-	begun := b.begins(b.again(refused))
+	b.must(b.Refuse(b.ctx, b.claims(refused).Claim, refusal()))
+	claimed := b.claims(b.again(refused))
 	if _, err := b.Claim(b.ctx, b.order("refused-2", "y")); err == nil {
 		b.Error("a line of a document that is sent once more was free")
 	}
-	b.must(b.Release(b.ctx, begun.Claim, "x"))
-	b.begins(b.order("refused-2", "y"))
+	b.must(b.Release(b.ctx, claimed.Claim, "x"))
+	b.claims(b.order("refused-2", "y"))
 }
 
-// Two numbers that share lines, begun at the same time over and over: never both.
+// Two numbers that share lines, claimed at the same time over and over: never both.
 func testLinesRace(b *bench) {
-	b.bear()
+	b.age()
 	other := b.store.Open(b.clock.Now)
 	for round := range 20 {
 		lines := []string{fmt.Sprintf("%d.1", round), fmt.Sprintf("%d.2", round)}
 		begins := []ledger.ClaimRequest{b.order(fmt.Sprintf("A%d", round), lines...), b.order(fmt.Sprintf("B%d", round), lines[1], lines[0])}
-		if round%2 == 1 { // the lines have stood under each of them before
+		if round%2 == 1 { // the lines were held by each of them before
 			for _, x := range begins {
-				b.must(b.Release(b.ctx, b.begins(x).Claim, "x"))
+				b.must(b.Release(b.ctx, b.claims(x).Claim, "x"))
 			}
 			begins = []ledger.ClaimRequest{b.again(begins[0]), b.again(begins[1])}
 		}
@@ -383,53 +383,53 @@ func testLinesRace(b *bench) {
 }
 
 func testOrderOfChecks(b *bench) {
-	b.bear()
-	b.begins(b.order("holder", "1"))
-	begin := b.order("A1", "2")
-	b.begins(begin)
+	b.age()
+	b.claims(b.order("holder", "1"))
+	request := b.order("A1", "2")
+	b.claims(request)
 
-	wrong := b.again(begin)
+	wrong := b.again(request)
 	wrong.Hash, wrong.Lines = "another", []string{"1"}
 	if _, err := b.Claim(b.ctx, wrong); !errors.Is(err, ledger.ErrHash) {
 		b.Errorf("hash, claim and line wrong: %v", err)
 	}
-	wrong.Hash = begin.Hash
+	wrong.Hash = request.Hash
 	if _, err := b.Claim(b.ctx, wrong); !errors.Is(err, ledger.ErrBusy) {
 		b.Errorf("claim and line wrong: %v", err)
 	}
-	b.accepts(begin, "N1")
-	if begun, err := b.Claim(b.ctx, wrong); err != nil || begun.Entry.State != ledger.Accepted {
+	b.accepts(request, "N1")
+	if claimed, err := b.Claim(b.ctx, wrong); err != nil || claimed.Entry.State != ledger.Accepted {
 		b.Errorf("accepted, line wrong: %v", err)
 	}
 }
 
 func testNumberTaken(b *bench) {
-	b.bear()
+	b.age()
 	first, second := b.order("A1", "1"), b.order("A2", "1")
 	second.OrderNo = "SO-2"
-	b.begins(first)
+	b.claims(first)
 	b.accepts(first, "N1")
-	refused := func(begin ledger.ClaimRequest, number, by string) {
+	refused := func(request ledger.ClaimRequest, number, by string) {
 		b.Helper()
 		var taken *ledger.NumberTaken
-		if err := b.Accept(b.ctx, begin, number, nil, b.now()); !errors.As(err, &taken) || taken.By != by || taken.Number != number {
-			b.Errorf("%s as %s: %v, want it to be %s's", begin.Key.No, number, err, by)
+		if err := b.Accept(b.ctx, request, number, nil, b.now()); !errors.As(err, &taken) || taken.By != by || taken.Number != number {
+			b.Errorf("%s as %s: %v, want it to be %s's", request.Key.No, number, err, by)
 		}
 	}
-	begun := b.begins(second)
+	claimed := b.claims(second)
 	before := b.entry("A2")
 	refused(second, "N1", "A1")
 	if after := b.entry("A2"); !reflect.DeepEqual(after, before) {
 		b.Errorf("written: %+v", after)
 	}
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "the number of another"))
-	b.begins(b.again(second))
-	refused(b.again(second), "N1", "A1") // not as it was begun: the long way
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "the number of another"))
+	b.claims(b.again(second))
+	refused(b.again(second), "N1", "A1") // not as it was claimed: the long way
 	b.cancels("A1")
 	refused(b.again(second), "N1", "A1")
 	b.must(b.Accept(b.ctx, first, "N1", nil, b.now())) // its own
 
-	// Each account's numbers are of their own; where nobody knows the account, they may be one.
+	// Each account has its own numbers; where the account is not known, they may be the same.
 	for i, same := range []struct {
 		first, second string
 		taken         bool
@@ -438,9 +438,9 @@ func testNumberTaken(b *bench) {
 		other.OrderNo = fmt.Sprint("SO-J", i)
 		one.OrderNo = fmt.Sprint("SO-I", i)
 		one.Identity, other.Identity = same.first, same.second
-		b.begins(one)
+		b.claims(one)
 		b.accepts(one, fmt.Sprint("M", i))
-		b.begins(other)
+		b.claims(other)
 		if same.taken {
 			refused(other, fmt.Sprint("M", i), one.Key.No)
 		} else {
@@ -448,30 +448,30 @@ func testNumberTaken(b *bench) {
 		}
 	}
 
-	// An outbound number that looks like it, and another seller's document, are no document's of that number.
+	// An outbound number that looks the same, and another seller's document, do not count.
 	like := b.order("N2", "1")
 	like.OrderNo = "N3"
-	b.begins(like)
+	b.claims(like)
 	b.accepts(b.again(second), "N2")
 	b.accepts(like, "N3")
 	others := b.order("A1", "1")
 	others.Key.Seller = "other"
-	b.begins(others)
+	b.claims(others)
 	b.accepts(others, "N1")
 
 	b.store.Restart() // it is remembered
 	third := b.order("A3", "1")
 	third.OrderNo = "SO-3"
-	b.begins(third)
+	b.claims(third)
 	refused(third, "N2", "A2")
 }
 
 func testAccept(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1")
-	begun := b.begins(begin)
+	b.age()
+	request := b.order("A1", "1")
+	claimed := b.claims(request)
 	cleaned := []ledger.Cleaned{{Field: "buyer_remark", What: "emoji", ZH: "去掉了表情", EN: "emoji removed"}}
-	b.must(b.Accept(b.ctx, begin, "ESL001", cleaned, b.now()))
+	b.must(b.Accept(b.ctx, request, "ESL001", cleaned, b.now()))
 	e := b.entry("A1")
 	if e.State != ledger.Accepted || e.Number != "ESL001" || !reflect.DeepEqual(e.Cleaned, cleaned) || e.Lookups != 0 || !e.UnknownSince.IsZero() {
 		b.Errorf("accepted as %+v", e)
@@ -483,23 +483,23 @@ func testAccept(b *bench) {
 		b.Errorf("due at once: %+v, %v", due, err)
 	}
 
-	// Known: told without a claim, and without a write.
-	again := b.again(begin)
+	// Known: returned without a claim, and without a write.
+	again := b.again(request)
 	known, err := b.Claim(b.ctx, again)
 	if err != nil || known.Claim != (ledger.Claim{}) || known.NeverSent || !reflect.DeepEqual(known.Entry, e) {
 		b.Errorf("begun again: %+v, %v", known, err)
 	}
 	if after := b.entry("A1"); !reflect.DeepEqual(after, e) {
-		b.Errorf("being told again wrote: %+v", after)
+		b.Errorf("a repeated answer wrote: %+v", after)
 	}
 
-	// Said twice.
-	b.must(b.Accept(b.ctx, begin, "ESL001", cleaned, b.now()))
+	// Reported twice.
+	b.must(b.Accept(b.ctx, request, "ESL001", cleaned, b.now()))
 	if after := b.entry("A1"); !reflect.DeepEqual(after, e) {
 		b.Errorf("accepted twice: %+v", after)
 	}
 
-	// Two documents under one number: told, and written down.
+	// Two documents under one number: reported, and recorded.
 	err = b.Accept(b.ctx, again, "ESL002", nil, b.now())
 	if !errors.Is(err, ledger.ErrLost) {
 		b.Errorf("accepted under another number: %v", err)
@@ -511,37 +511,37 @@ func testAccept(b *bench) {
 	}
 
 	// The owner's other resolutions come too late.
-	if err := b.Refuse(b.ctx, begun.Claim, refusal()); !errors.Is(err, ledger.ErrLost) {
+	if err := b.Refuse(b.ctx, claimed.Claim, refusal()); !errors.Is(err, ledger.ErrLost) {
 		b.Errorf("refused after it was accepted: %v", err)
 	}
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "late"))
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "late"))
 	b.is("A1", ledger.Accepted)
 
-	// Cancelled, and the same answer arrives once more.
+	// Cancelled, and the same answer arrives again.
 	b.cancels("A1")
-	b.accepts(begin, "ESL001")
+	b.accepts(request, "ESL001")
 	b.is("A1", ledger.Cancelled)
-	if known, err := b.Claim(b.ctx, b.again(begin)); err != nil || known.Claim.Owner != "" || known.Entry.State != ledger.Cancelled {
+	if known, err := b.Claim(b.ctx, b.again(request)); err != nil || known.Claim.Owner != "" || known.Entry.State != ledger.Cancelled {
 		b.Errorf("a cancelled document begins: %+v, %v", known, err)
 	}
 }
 
 func testAcceptLate(b *bench) {
-	b.bear()
+	b.age()
 
-	// The claim ran out.
-	begin := b.order("A1", "1")
-	b.begins(begin)
+	// The claim expired.
+	request := b.order("A1", "1")
+	b.claims(request)
 	b.clock.Add(2 * ledger.ClaimFor)
-	b.accepts(begin, "N1")
+	b.accepts(request, "N1")
 	b.is("A1", ledger.Accepted)
 
-	// The claim is another's: the fact counts, and the other has lost it.
-	begin = b.order("A2", "2")
-	b.begins(begin)
+	// The claim is another's: the fact counts, and the other has lost its claim.
+	request = b.order("A2", "2")
+	b.claims(request)
 	b.clock.Add(2 * ledger.ClaimFor)
-	other := b.begins(b.again(begin))
-	b.accepts(begin, "N2")
+	other := b.claims(b.again(request))
+	b.accepts(request, "N2")
 	b.is("A2", ledger.Accepted)
 	if _, _, err := b.MarkNotFound(b.ctx, other.Claim); !errors.Is(err, ledger.ErrLost) {
 		b.Errorf("absent after another's late answer: %v", err)
@@ -551,10 +551,10 @@ func testAcceptLate(b *bench) {
 	}
 	b.is("A2", ledger.Accepted)
 
-	// Refused by mistake, then it turns up.
-	begin = b.order("A3", "3")
-	b.must(b.Refuse(b.ctx, b.begins(begin).Claim, refusal()))
-	b.accepts(begin, "N3")
+	// Refused by mistake, then it is found.
+	request = b.order("A3", "3")
+	b.must(b.Refuse(b.ctx, b.claims(request).Claim, refusal()))
+	b.accepts(request, "N3")
 	if e := b.entry("A3"); e.State != ledger.Accepted || e.Reason != (fault.Reason{}) {
 		b.Errorf("turned up: %+v", e)
 	}
@@ -564,12 +564,12 @@ func testAcceptLate(b *bench) {
 	}
 
 	// The ledger was lost.
-	begin = b.order("A4", "4")
-	b.begins(begin)
+	request = b.order("A4", "4")
+	b.claims(request)
 	b.store.Wipe()
-	b.accepts(begin, "N4")
+	b.accepts(request, "N4")
 	e := b.entry("A4")
-	if e.State != ledger.Accepted || e.Number != "N4" || e.Hash != begin.Hash || e.OrderNo != "SO-1" || e.Shop != "S01" || e.Warehouse != begin.Warehouse || e.Revision != 3 || e.Following == nil {
+	if e.State != ledger.Accepted || e.Number != "N4" || e.Hash != request.Hash || e.OrderNo != "SO-1" || e.Shop != "S01" || e.Warehouse != request.Warehouse || e.Revision != 3 || e.Following == nil {
 		b.Errorf("written from Begin: %+v", e)
 	}
 	if _, err := b.Claim(b.ctx, b.order("A4b", "4")); !errors.As(err, &taken) || taken.By != "A4" {
@@ -579,7 +579,7 @@ func testAcceptLate(b *bench) {
 		b.Errorf("found %d, %v", len(found), err)
 	}
 
-	// Two documents turn up with one line: both are known, the line stays where it was.
+	// Two documents are found with one line: both are known, the line stays where it was.
 	b.accepts(b.order("A4b", "4"), "N4b")
 	b.is("A4b", ledger.Accepted)
 	if _, err := b.Claim(b.ctx, b.order("A4c", "4")); !errors.As(err, &taken) || taken.By != "A4" {
@@ -588,156 +588,156 @@ func testAcceptLate(b *bench) {
 }
 
 func testRefuse(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1")
-	begun := b.begins(begin)
-	b.must(b.Refuse(b.ctx, begun.Claim, refusal()))
-	b.must(b.Refuse(b.ctx, begun.Claim, refusal()))
+	b.age()
+	request := b.order("A1", "1")
+	claimed := b.claims(request)
+	b.must(b.Refuse(b.ctx, claimed.Claim, refusal()))
+	b.must(b.Refuse(b.ctx, claimed.Claim, refusal()))
 	e := b.entry("A1")
 	if e.State != ledger.Refused || e.Reason != refusal() || len(e.Attempts) != 2 || e.Attempts[1].What != "refused" || e.Attempts[1].Detail != "goods.unknown" {
 		b.Errorf("refused as %+v", e)
 	}
-	// A replay begins it again, and is told that it was refused.
-	again := b.begins(b.again(begin))
+	// A replay claims it again, and learns that it was refused.
+	again := b.claims(b.again(request))
 	if again.NeverSent || again.Entry.State != ledger.Refused || again.Entry.Reason != refusal() {
 		b.Errorf("begun again: %+v", again)
 	}
 	if e := b.entry("A1"); e.Reason != (fault.Reason{}) {
 		b.Errorf("in INTENT with the reason %+v", e.Reason)
 	}
-	if err := b.Refuse(b.ctx, begun.Claim, refusal()); !errors.Is(err, ledger.ErrLost) {
+	if err := b.Refuse(b.ctx, claimed.Claim, refusal()); !errors.Is(err, ledger.ErrLost) {
 		b.Errorf("refused by the earlier owner: %v", err)
 	}
-	// A claim that ran out and that nobody took may still be resolved.
+	// An expired claim that nobody took may still be resolved.
 	b.clock.Add(2 * ledger.ClaimFor)
 	b.must(b.Refuse(b.ctx, again.Claim, refusal()))
 	b.is("A1", ledger.Refused)
 }
 
-func testDoubt(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1")
-	begun := b.begins(begin)
+func testMarkUnknown(b *bench) {
+	b.age()
+	request := b.order("A1", "1")
+	claimed := b.claims(request)
 	b.clock.Add(9 * time.Second)
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "read: connection reset"))
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "read: connection reset"))
 	b.clock.Add(time.Second)
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "read: connection reset"))
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "read: connection reset"))
 	e := b.entry("A1")
 	if e.State != ledger.Unknown || e.Lookups != 0 || !e.UnknownSince.Equal(b.now().Add(-time.Second)) || len(e.Attempts) != 2 || e.Attempts[1].Detail != "read: connection reset" {
 		b.Errorf("doubted as %+v", e)
 	}
-	if again := b.begins(b.again(begin)); again.NeverSent || again.Entry.State != ledger.Unknown || !again.Entry.UnknownSince.Equal(e.UnknownSince) {
+	if again := b.claims(b.again(request)); again.NeverSent || again.Entry.State != ledger.Unknown || !again.Entry.UnknownSince.Equal(e.UnknownSince) {
 		b.Errorf("begun again: %+v", again)
 	}
 }
 
-func testDoubtLate(b *bench) {
-	b.bear()
+func testMarkUnknownLate(b *bench) {
+	b.age()
 
-	// The claim ran out: written all the same.
-	begin := b.order("A1")
-	begun := b.begins(begin)
+	// The claim expired: written all the same.
+	request := b.order("A1")
+	claimed := b.claims(request)
 	b.clock.Add(2 * ledger.ClaimFor)
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "x"))
 	b.is("A1", ledger.Unknown)
 
-	// Another is looking meanwhile: its looks before now prove nothing of this sending.
-	begin = b.order("A2")
-	begun = b.begins(begin)
+	// Another owner is looking it up meanwhile: its earlier look-ups prove nothing about this send.
+	request = b.order("A2")
+	claimed = b.claims(request)
 	b.clock.Add(2 * ledger.ClaimFor)
-	_, _, err := b.MarkNotFound(b.ctx, b.begins(b.again(begin)).Claim)
+	_, _, err := b.MarkNotFound(b.ctx, b.claims(b.again(request)).Claim)
 	b.must(err)
 	b.clock.Add(time.Minute)
-	other := b.begins(b.again(begin))
+	other := b.claims(b.again(request))
 	if other.Entry.Lookups != 1 {
 		b.Fatalf("%d looks", other.Entry.Lookups)
 	}
 	b.clock.Add(time.Second)
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "x"))
 	b.is("A2", ledger.Intent)
-	looks, since, err := b.MarkNotFound(b.ctx, other.Claim)
-	if err != nil || looks != 1 || since != 0 {
-		b.Errorf("%d looks over %s, %v", looks, since, err)
+	lookups, since, err := b.MarkNotFound(b.ctx, other.Claim)
+	if err != nil || lookups != 1 || since != 0 {
+		b.Errorf("%d looks over %s, %v", lookups, since, err)
 	}
 
-	// The ledger was lost: the next Begin asks, whatever the payload.
-	begin = b.order("A3", "3")
-	begun = b.begins(begin)
+	// The ledger was lost: the next Claim leads to a look-up, whatever the payload.
+	request = b.order("A3", "3")
+	claimed = b.claims(request)
 	b.store.Wipe()
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "x"))
 	b.is("A3", ledger.Unknown)
-	again := b.begins(b.again(begin))
+	again := b.claims(b.again(request))
 	if again.NeverSent || again.Entry.State != ledger.Unknown {
 		b.Errorf("begun again: %+v", again)
 	}
 	b.must(b.Release(b.ctx, again.Claim, "x"))
 	b.is("A3", ledger.Unknown)
 
-	// The ledger was lost, and another has begun it as if there had been nothing.
-	begin = b.order("A4", "4")
-	begun = b.begins(begin)
+	// The ledger was lost, and another claimed it as if nothing had happened.
+	request = b.order("A4", "4")
+	claimed = b.claims(request)
 	b.store.Wipe()
-	other = b.begins(b.again(begin))
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
+	other = b.claims(b.again(request))
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "x"))
 	b.must(b.Release(b.ctx, other.Claim, "x"))
 	b.is("A4", ledger.Unknown)
 
-	// Resolved meanwhile: nothing to doubt.
+	// Resolved meanwhile: nothing is unknown.
 	for no, resolve := range map[string]func(ledger.ClaimRequest, ledger.Claim){
 		"A5": func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N5") },
 		"A6": func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) },
 		"A7": func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N7"); b.cancels("A7") },
 	} {
-		begin := b.order(no)
-		begun := b.begins(begin)
+		request := b.order(no)
+		claimed := b.claims(request)
 		b.clock.Add(2 * ledger.ClaimFor)
-		again := b.again(begin)
-		resolve(again, b.begins(again).Claim)
+		again := b.again(request)
+		resolve(again, b.claims(again).Claim)
 		before := b.entry(no)
-		b.must(b.MarkUnknown(b.ctx, begun.Claim, "x"))
+		b.must(b.MarkUnknown(b.ctx, claimed.Claim, "x"))
 		if after := b.entry(no); !reflect.DeepEqual(before, after) {
 			b.Errorf("%s: a late doubt wrote: %+v", no, after)
 		}
 	}
 }
 
-func testAbsent(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1")
-	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "x"))
-	doubted := b.now()
+func testMarkNotFound(b *bench) {
+	b.age()
+	request := b.order("A1", "1")
+	b.must(b.MarkUnknown(b.ctx, b.claims(request).Claim, "x"))
+	unknownFor := b.now()
 	for want := 1; want <= 3; want++ {
 		b.clock.Add(time.Minute)
-		begun := b.begins(b.again(begin))
-		if begun.Entry.Lookups != want-1 {
-			b.Errorf("told of %d looks, want %d", begun.Entry.Lookups, want-1)
+		claimed := b.claims(b.again(request))
+		if claimed.Entry.Lookups != want-1 {
+			b.Errorf("got of %d looks, want %d", claimed.Entry.Lookups, want-1)
 		}
 		for range 2 { // the second time because the answer was lost
-			looks, since, err := b.MarkNotFound(b.ctx, begun.Claim)
-			if err != nil || looks != want || since != b.now().Sub(doubted) || begun.UnknownFor() != since {
-				b.Fatalf("look %d: %d looks over %s, begun after %s, %v", want, looks, since, begun.UnknownFor(), err)
+			lookups, since, err := b.MarkNotFound(b.ctx, claimed.Claim)
+			if err != nil || lookups != want || since != b.now().Sub(unknownFor) || claimed.UnknownFor() != since {
+				b.Fatalf("look %d: %d looks over %s, begun after %s, %v", want, lookups, since, claimed.UnknownFor(), err)
 			}
 		}
 		b.is("A1", ledger.Unknown)
 	}
 
-	// A look before anything was known to be sent makes it unknown, from then on.
-	begun := b.begins(b.order("A2"))
-	looks, since, err := b.MarkNotFound(b.ctx, begun.Claim)
-	if err != nil || looks != 1 || since != 0 {
-		b.Errorf("%d looks over %s, %v", looks, since, err)
+	// A look-up before any known send makes it unknown, from then on.
+	claimed := b.claims(b.order("A2"))
+	lookups, since, err := b.MarkNotFound(b.ctx, claimed.Claim)
+	if err != nil || lookups != 1 || since != 0 {
+		b.Errorf("%d looks over %s, %v", lookups, since, err)
 	}
 	b.is("A2", ledger.Unknown)
 }
 
-// A refusal in business words is kept while it is looked for, over crashes of whoever looks, until it is found or refused.
-func testDeny(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1")
-	begun := b.begins(begin)
+// A refusal in business words is kept during look-ups, over crashes, until the document is found or refused.
+func testMarkRejected(b *bench) {
+	b.age()
+	request := b.order("A1", "1")
+	claimed := b.claims(request)
 	b.clock.Add(3 * time.Second)
 	for range 2 { // the second time because the answer was lost
-		b.must(b.MarkRejected(b.ctx, begun.Claim, refusal()))
+		b.must(b.MarkRejected(b.ctx, claimed.Claim, refusal()))
 	}
 	e := b.entry("A1")
 	if e.State != ledger.Unknown || e.Rejection != refusal() || e.Reason != (fault.Reason{}) || e.Lookups != 0 || !e.UnknownSince.Equal(b.now()) ||
@@ -751,58 +751,58 @@ func testDeny(b *bench) {
 	if _, err := b.Claim(b.ctx, b.order("A2", "1")); !errors.As(err, &taken) || taken.By != "A1" {
 		b.Errorf("its line is free: %v", err)
 	}
-	denied := func(what string, want fault.Reason, looks int) {
+	denied := func(what string, want fault.Reason, lookups int) {
 		b.Helper()
-		if e := b.entry("A1"); e.Rejection != want || e.Lookups != looks {
+		if e := b.entry("A1"); e.Rejection != want || e.Lookups != lookups {
 			b.Fatalf("after %s: denied %+v, %d looks", what, e.Rejection, e.Lookups)
 		}
 	}
-	b.begins(b.again(begin)) // and its worker dies
+	b.claims(b.again(request)) // and its worker dies
 	denied("a crash", refusal(), 0)
 	b.clock.Add(2 * ledger.ClaimFor)
-	again := b.begins(b.again(begin))
+	again := b.claims(b.again(request))
 	if again.NeverSent || again.Entry.Rejection != refusal() {
 		b.Errorf("begun again: %+v", again)
 	}
 	b.must(b.Release(b.ctx, again.Claim, "could not ask"))
 	denied("a release", refusal(), 0)
-	_, _, err := b.MarkNotFound(b.ctx, b.begins(b.again(begin)).Claim)
+	_, _, err := b.MarkNotFound(b.ctx, b.claims(b.again(request)).Claim)
 	b.must(err)
 	denied("a look", refusal(), 1)
-	last := b.begins(b.again(begin))
+	last := b.claims(b.again(request))
 	b.must(b.Refuse(b.ctx, last.Claim, last.Entry.Rejection))
 	denied("the refusal", fault.Reason{}, 0)
 	if e := b.entry("A1"); e.State != ledger.Refused || e.Reason != refusal() {
 		b.Errorf("refused as %+v", e)
 	}
-	b.begins(b.order("A2", "1")) // its line is free
+	b.claims(b.order("A2", "1")) // its line is free
 
-	// What ends it otherwise.
+	// Other ways in which it ends.
 	for what, end := range map[string]func(ledger.ClaimRequest){
 		"found":     func(of ledger.ClaimRequest) { b.accepts(of, "N1") },
-		"resent":    func(of ledger.ClaimRequest) { b.must(b.Resend(b.ctx, b.begins(of).Claim)) },
-		"lost then": func(of ledger.ClaimRequest) { b.must(b.MarkUnknown(b.ctx, b.begins(of).Claim, "no answer")) },
+		"resent":    func(of ledger.ClaimRequest) { b.must(b.Resend(b.ctx, b.claims(of).Claim)) },
+		"lost then": func(of ledger.ClaimRequest) { b.must(b.MarkUnknown(b.ctx, b.claims(of).Claim, "no answer")) },
 	} {
 		of := b.order(what)
-		b.must(b.MarkRejected(b.ctx, b.begins(of).Claim, refusal()))
+		b.must(b.MarkRejected(b.ctx, b.claims(of).Claim, refusal()))
 		end(b.again(of))
 		if e := b.entry(what); e.Rejection != (fault.Reason{}) {
 			b.Errorf("%s: denied %+v", what, e.Rejection)
 		}
 	}
-	// One who may be sending has the last word.
+	// An owner that may be sending decides.
 	of := b.order("B1")
-	late := b.begins(of)
+	late := b.claims(of)
 	b.clock.Add(2 * ledger.ClaimFor)
-	other := b.begins(b.again(of))
+	other := b.claims(b.again(of))
 	b.must(b.MarkRejected(b.ctx, late.Claim, refusal()))
 	b.must(b.Release(b.ctx, other.Claim, "x"))
 	if e := b.entry("B1"); e.State != ledger.Unknown || e.Rejection != (fault.Reason{}) || e.Lookups != 0 {
 		b.Errorf("denied beside another: %+v", e)
 	}
-	// A ledger that was lost meanwhile learns it too.
+	// A ledger that was lost meanwhile records it too.
 	of = b.order("C1")
-	claim := b.begins(of).Claim
+	claim := b.claims(of).Claim
 	b.store.Wipe()
 	b.must(b.MarkRejected(b.ctx, claim, refusal()))
 	if e := b.entry("C1"); !e.Reconstructed() || e.State != ledger.Unknown || e.Rejection != refusal() {
@@ -811,7 +811,7 @@ func testDeny(b *bench) {
 }
 
 func testRefusals(b *bench) {
-	b.bear()
+	b.age()
 	is := func(after string, from time.Time, limit int, want ...string) {
 		b.Helper()
 		list, err := b.Refusals(b.ctx, sellerName, kind, from, limit)
@@ -832,31 +832,31 @@ func testRefusals(b *bench) {
 	of := map[string]ledger.ClaimRequest{}
 	for _, no := range []string{"A1", "A2", "A3"} {
 		of[no] = b.order(no)
-		b.must(b.Refuse(b.ctx, b.begins(of[no]).Claim, refusal()))
+		b.must(b.Refuse(b.ctx, b.claims(of[no]).Claim, refusal()))
 		b.clock.Add(time.Second)
 	}
 	theirs := b.order("A9")
 	theirs.Hash = ledger.Shadowed
-	b.must(b.Refuse(b.ctx, b.begins(theirs).Claim, refusal()))
+	b.must(b.Refuse(b.ctx, b.claims(theirs).Claim, refusal()))
 	is("three, and one that was somebody else's", began, 10, "A1", "A2", "A3")
 	is("three, a part", began, 2, "A1", "A2")
 	is("three, from later", began.Add(time.Second), 10, "A2", "A3")
 	if list, err := b.Refusals(b.ctx, "other", kind, began, 10); err != nil || len(list) != 0 {
 		b.Errorf("of another seller: %v, %v", list, err)
 	}
-	replayed := b.begins(b.again(of["A2"]))
-	is("one in hand again", began, 10, "A1", "A3")
+	replayed := b.claims(b.again(of["A2"]))
+	is("one claimed again", began, 10, "A1", "A3")
 	b.must(b.Release(b.ctx, replayed.Claim, "x"))
 	is("and given back", began, 10, "A1", "A3", "A2")
 	b.accepts(b.again(of["A3"]), "N3")
 	is("one is found", began, 10, "A1", "A2")
 	b.clock.Add(ledger.RefusalsKept + time.Second)
-	b.must(b.Refuse(b.ctx, b.begins(b.order("B1")).Claim, refusal()))
+	b.must(b.Refuse(b.ctx, b.claims(b.order("B1")).Claim, refusal()))
 	is("their time", time.Time{}, 10, "B1")
 }
 
 func testTrace(b *bench) {
-	b.bear()
+	b.age()
 	one, two := "00-11111111111111111111111111111111-1111111111111111-01", "00-11111111111111111111111111111111-2222222222222222-01"
 	is := func(want string) {
 		b.Helper()
@@ -864,18 +864,18 @@ func testTrace(b *bench) {
 			b.Fatalf("the trace is %q, want %q", e.Trace, want)
 		}
 	}
-	begin := b.order("A1")
-	begin.Trace = one
-	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "x"))
+	request := b.order("A1")
+	request.Trace = one
+	b.must(b.MarkUnknown(b.ctx, b.claims(request).Claim, "x"))
 	is(one)
-	again := b.again(begin)
+	again := b.again(request)
 	again.Trace = ""
-	b.must(b.Release(b.ctx, b.begins(again).Claim, "nothing traces here"))
+	b.must(b.Release(b.ctx, b.claims(again).Claim, "nothing traces here"))
 	is(one)
-	again = b.again(begin)
+	again = b.again(request)
 	again.Trace = two
-	if begun := b.begins(again); begun.Entry.Trace != one {
-		b.Errorf("told with trace %q", begun.Entry.Trace)
+	if claimed := b.claims(again); claimed.Entry.Trace != one {
+		b.Errorf("got with trace %q", claimed.Entry.Trace)
 	}
 	b.accepts(again, "N1")
 	is(two)
@@ -884,19 +884,19 @@ func testTrace(b *bench) {
 	if err != nil || len(due) != 1 || due[0].Trace != two {
 		b.Errorf("due is %+v, %v", due, err)
 	}
-	// The ledger was lost between begin and accept.
-	begin = b.order("A2")
-	begin.Trace = one
-	b.begins(begin)
+	// The ledger was lost between claim and accept.
+	request = b.order("A2")
+	request.Trace = one
+	b.claims(request)
 	b.store.Wipe()
-	b.accepts(begin, "N2")
+	b.accepts(request, "N2")
 	if e := b.entry("A2"); e.Trace != one {
 		b.Errorf("accepted late, the trace is %q", e.Trace)
 	}
 }
 
-func testDoubted(b *bench) {
-	b.bear()
+func testCountUnknown(b *bench) {
+	b.age()
 	is := func(after string, n int, oldest time.Time) {
 		b.Helper()
 		got, at, err := b.CountUnknown(b.ctx, sellerName, kind)
@@ -910,31 +910,31 @@ func testDoubted(b *bench) {
 		of[no] = b.order(no)
 	}
 	first := b.now()
-	b.must(b.MarkUnknown(b.ctx, b.begins(of["A1"]).Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, b.claims(of["A1"]).Claim, "x"))
 	is("a doubt", 1, first)
 	b.clock.Add(time.Second)
 	second := b.now()
-	b.must(b.MarkUnknown(b.ctx, b.begins(of["A2"]).Claim, "x"))
-	_, _, err := b.MarkNotFound(b.ctx, b.begins(of["A3"]).Claim)
+	b.must(b.MarkUnknown(b.ctx, b.claims(of["A2"]).Claim, "x"))
+	_, _, err := b.MarkNotFound(b.ctx, b.claims(of["A3"]).Claim)
 	b.must(err)
 	is("another, and a look that found nothing", 3, first)
-	b.begins(of["A4"])
+	b.claims(of["A4"])
 	b.clock.Add(2 * ledger.ClaimFor)
-	b.begins(b.again(of["A4"]))
+	b.claims(b.again(of["A4"]))
 	is("a claim that nobody resolved", 4, first)
 	looked := b.again(of["A1"])
-	b.must(b.Release(b.ctx, b.begins(looked).Claim, "x"))
+	b.must(b.Release(b.ctx, b.claims(looked).Claim, "x"))
 	is("a look that could not ask", 4, first)
 	b.accepts(b.again(of["A1"]), "N1")
 	is("the first is found", 3, second)
-	b.must(b.Refuse(b.ctx, b.begins(b.again(of["A2"])).Claim, refusal()))
+	b.must(b.Refuse(b.ctx, b.claims(b.again(of["A2"])).Claim, refusal()))
 	b.accepts(b.again(of["A4"]), "N4")
 	is("others are resolved", 1, second)
-	b.must(b.Resend(b.ctx, b.begins(b.again(of["A3"])).Claim))
+	b.must(b.Resend(b.ctx, b.claims(b.again(of["A3"])).Claim))
 	is("one is sent again", 0, time.Time{})
 	theirs := b.order("A9")
 	theirs.Hash = ledger.Shadowed
-	b.must(b.MarkUnknown(b.ctx, b.begins(theirs).Claim, "somebody else hands it over"))
+	b.must(b.MarkUnknown(b.ctx, b.claims(theirs).Claim, "somebody else hands it over"))
 	is("one that is somebody else's", 0, time.Time{})
 	if n, _, err := b.CountUnknown(b.ctx, "other", kind); err != nil || n != 0 {
 		b.Fatalf("of another seller: %d, %v", n, err)
@@ -942,39 +942,39 @@ func testDoubted(b *bench) {
 }
 
 func testRelease(b *bench) {
-	b.bear()
-	// New: as if nothing had been, except the history; and still certainly new.
-	begin := b.order("A1", "1")
-	begun := b.begins(begin)
-	b.must(b.Release(b.ctx, begun.Claim, "rate limit"))
-	b.must(b.Release(b.ctx, begun.Claim, "rate limit"))
+	b.age()
+	// New: as if nothing had happened, except for the history; and still certainly new.
+	request := b.order("A1", "1")
+	claimed := b.claims(request)
+	b.must(b.Release(b.ctx, claimed.Claim, "rate limit"))
+	b.must(b.Release(b.ctx, claimed.Claim, "rate limit"))
 	e := b.entry("A1")
 	if e.State != ledger.New || e.Hash != "" || e.Tries != 1 || len(e.Attempts) != 2 || e.Attempts[1].What != "released" || e.Attempts[1].Detail != "rate limit" {
 		b.Errorf("released as %+v", e)
 	}
-	again := b.begins(b.again(begin))
+	again := b.claims(b.again(request))
 	if !again.NeverSent || again.Entry.State != ledger.New || again.Entry.Tries != 1 {
 		b.Errorf("begun again: %+v", again)
 	}
 	b.must(b.Release(b.ctx, again.Claim, "rate limit"))
 
-	// New, but not certainly: never becomes so by being released.
-	begin = b.order("A2")
-	begin.First = false
-	b.must(b.Release(b.ctx, b.begins(begin).Claim, "x"))
-	begin.First = true
-	if b.begins(begin).NeverSent {
+	// New, but not certainly: a release does not make it so.
+	request = b.order("A2")
+	request.First = false
+	b.must(b.Release(b.ctx, b.claims(request).Claim, "x"))
+	request.First = true
+	if b.claims(request).NeverSent {
 		b.Error("certainly new after it was not")
 	}
 
-	// Unknown stays unknown, with its looks.
-	begin = b.order("A3", "3")
-	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "x"))
-	_, _, err := b.MarkNotFound(b.ctx, b.begins(b.again(begin)).Claim)
+	// Unknown stays unknown, with its look-ups.
+	request = b.order("A3", "3")
+	b.must(b.MarkUnknown(b.ctx, b.claims(request).Claim, "x"))
+	_, _, err := b.MarkNotFound(b.ctx, b.claims(b.again(request)).Claim)
 	b.must(err)
 	before := b.entry("A3")
 	b.clock.Add(time.Minute)
-	b.must(b.Release(b.ctx, b.begins(b.again(begin)).Claim, "x"))
+	b.must(b.Release(b.ctx, b.claims(b.again(request)).Claim, "x"))
 	if e := b.entry("A3"); e.State != ledger.Unknown || e.Lookups != 1 || !e.UnknownSince.Equal(before.UnknownSince) || e.Hash != before.Hash {
 		b.Errorf("released as %+v", e)
 	}
@@ -983,63 +983,63 @@ func testRelease(b *bench) {
 	}
 
 	// Refused stays refused, with its reason.
-	begin = b.order("A4")
-	b.must(b.Refuse(b.ctx, b.begins(begin).Claim, refusal()))
-	b.must(b.Release(b.ctx, b.begins(b.again(begin)).Claim, "x"))
-	if e := b.entry("A4"); e.State != ledger.Refused || e.Reason != refusal() || e.Hash != begin.Hash {
+	request = b.order("A4")
+	b.must(b.Refuse(b.ctx, b.claims(request).Claim, refusal()))
+	b.must(b.Release(b.ctx, b.claims(b.again(request)).Claim, "x"))
+	if e := b.entry("A4"); e.State != ledger.Refused || e.Reason != refusal() || e.Hash != request.Hash {
 		b.Errorf("released as %+v", e)
 	}
 
-	// A doubt ends certainty for good.
-	begin = b.order("A5")
-	b.must(b.Release(b.ctx, b.begins(begin).Claim, "x"))
-	b.must(b.MarkUnknown(b.ctx, b.begins(b.again(begin)).Claim, "x"))
-	b.must(b.Release(b.ctx, b.begins(b.again(begin)).Claim, "x"))
-	if begun := b.begins(b.again(begin)); begun.NeverSent || begun.Entry.State != ledger.Unknown {
-		b.Errorf("begun again: %+v", begun)
+	// Being unknown once ends certainty for good.
+	request = b.order("A5")
+	b.must(b.Release(b.ctx, b.claims(request).Claim, "x"))
+	b.must(b.MarkUnknown(b.ctx, b.claims(b.again(request)).Claim, "x"))
+	b.must(b.Release(b.ctx, b.claims(b.again(request)).Claim, "x"))
+	if claimed := b.claims(b.again(request)); claimed.NeverSent || claimed.Entry.State != ledger.Unknown {
+		b.Errorf("begun again: %+v", claimed)
 	}
 }
 
 func testResend(b *bench) {
-	b.bear()
-	begin := b.order("A1")
-	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "x"))
+	b.age()
+	request := b.order("A1")
+	b.must(b.MarkUnknown(b.ctx, b.claims(request).Claim, "x"))
 	for range 3 {
 		b.clock.Add(2 * time.Minute)
-		_, _, err := b.MarkNotFound(b.ctx, b.begins(b.again(begin)).Claim)
+		_, _, err := b.MarkNotFound(b.ctx, b.claims(b.again(request)).Claim)
 		b.must(err)
 	}
-	begun := b.begins(b.again(begin))
-	b.must(b.Resend(b.ctx, begun.Claim))
-	b.must(b.Resend(b.ctx, begun.Claim))
+	claimed := b.claims(b.again(request))
+	b.must(b.Resend(b.ctx, claimed.Claim))
+	b.must(b.Resend(b.ctx, claimed.Claim))
 	if e := b.entry("A1"); e.State != ledger.Intent || e.Lookups != 0 || !e.UnknownSince.IsZero() {
 		b.Errorf("about to be sent again: %+v", e)
 	}
 	// Killed while sending.
 	b.clock.Add(2 * ledger.ClaimFor)
-	begun = b.begins(b.again(begin))
-	if begun.Entry.State != ledger.Unknown || begun.Entry.Lookups != 0 || !begun.Entry.UnknownSince.Equal(b.now()) {
-		b.Errorf("after the second sending: %+v", begun.Entry)
+	claimed = b.claims(b.again(request))
+	if claimed.Entry.State != ledger.Unknown || claimed.Entry.Lookups != 0 || !claimed.Entry.UnknownSince.Equal(b.now()) {
+		b.Errorf("after the second sending: %+v", claimed.Entry)
 	}
 	// Not sent after all.
-	b.must(b.Resend(b.ctx, begun.Claim))
-	b.must(b.Release(b.ctx, begun.Claim, "dial"))
+	b.must(b.Resend(b.ctx, claimed.Claim))
+	b.must(b.Release(b.ctx, claimed.Claim, "dial"))
 	b.is("A1", ledger.Unknown)
 
-	// After Until another may begin at any time: too late to send.
-	begun = b.begins(b.again(begin))
+	// After Until another may claim it at any time: too late to send.
+	claimed = b.claims(b.again(request))
 	b.clock.Add(ledger.ClaimFor)
-	if err := b.Resend(b.ctx, begun.Claim); !errors.Is(err, ledger.ErrLost) {
+	if err := b.Resend(b.ctx, claimed.Claim); !errors.Is(err, ledger.ErrLost) {
 		b.Errorf("sent again on a claim that ran out: %v", err)
 	}
 }
 
 func testLost(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1")
-	old := b.begins(begin).Claim
+	b.age()
+	request := b.order("A1", "1")
+	old := b.claims(request).Claim
 	b.clock.Add(2 * ledger.ClaimFor)
-	b.begins(b.again(begin))
+	b.claims(b.again(request))
 	before := b.entry("A1")
 	for name, resolve := range map[string]func() error{
 		"refuse":  func() error { return b.Refuse(b.ctx, old, refusal()) },
@@ -1063,13 +1063,13 @@ func testLost(b *bench) {
 }
 
 func testDue(b *bench) {
-	b.bear()
+	b.age()
 	start := b.now()
 	put := func(seller, kind, no string, due time.Time) {
-		begin := b.order(no, "line of "+no)
-		begin.Key = ledger.Key{Seller: seller, Kind: kind, No: no}
-		b.accepts(begin, "N-"+no)
-		e, err := b.Get(b.ctx, begin.Key)
+		request := b.order(no, "line of "+no)
+		request.Key = ledger.Key{Seller: seller, Kind: kind, No: no}
+		b.accepts(request, "N-"+no)
+		e, err := b.Get(b.ctx, request.Key)
 		b.must(err)
 		f := *e.Following
 		f.Due = due
@@ -1102,7 +1102,7 @@ func testDue(b *bench) {
 
 	open := func(seller, kind string, want int) {
 		b.Helper()
-		if n, err := b.Open(b.ctx, seller, kind); err != nil || n != want {
+		if n, err := b.CountFollowed(b.ctx, seller, kind); err != nil || n != want {
 			b.Errorf("%s/%s: %d followed, %v, want %d", seller, kind, n, err, want)
 		}
 	}
@@ -1111,7 +1111,7 @@ func testDue(b *bench) {
 	open(sellerName, "purchase", 1)
 	open("nobody", kind, 0)
 
-	// What is looked after is due no longer, and what is over is followed no longer.
+	// A followed entry is no longer due once it was handled, and a finished one is no longer followed.
 	e := b.entry("A1")
 	b.must(b.Follow(b.ctx, e, ledger.Accepted, ledger.Following{Due: start.Add(2 * time.Hour)}))
 	b.must(b.Follow(b.ctx, b.entry("A3"), ledger.Accepted, ledger.Following{}))
@@ -1123,16 +1123,16 @@ func testDue(b *bench) {
 	other := b.store.Open(b.clock.Now)
 	b.accepts(b.order("A9", "line of A9"), "N-A9")
 	b.eventually("the other sees what is followed", func() bool {
-		n, err := other.Open(b.ctx, sellerName, kind)
+		n, err := other.CountFollowed(b.ctx, sellerName, kind)
 		return err == nil && n == 4
 	})
 }
 
 func testFollow(b *bench) {
-	b.bear()
-	begin := b.order("A1", "1")
-	b.begins(begin)
-	b.accepts(begin, "N1")
+	b.age()
+	request := b.order("A1", "1")
+	b.claims(request)
+	b.accepts(request, "N1")
 	read := b.entry("A1")
 	f := ledger.Following{
 		Status: orderv1.Status_STATUS_SHIPPED, Code: "10019", StatusAt: b.now(), Shipped: true, Due: b.now().Add(time.Hour),
@@ -1144,7 +1144,7 @@ func testFollow(b *bench) {
 		b.Errorf("followed as %+v, %+v", e, e.Following)
 	}
 
-	// Read before that: moved.
+	// Read before that write: ErrVersion.
 	if err := b.Follow(b.ctx, read, ledger.Cancelled, ledger.Following{}); !errors.Is(err, ledger.ErrVersion) {
 		b.Errorf("followed on an old reading: %v", err)
 	}
@@ -1155,7 +1155,7 @@ func testFollow(b *bench) {
 		b.Errorf("the refused Follow wrote: %+v", after)
 	}
 
-	// Two pollers, one reading: one writes.
+	// Two pollers with the same read: one writes.
 	other := b.store.Open(b.clock.Now)
 	errs := make([]error, 2)
 	var wg sync.WaitGroup
@@ -1174,27 +1174,27 @@ func testFollow(b *bench) {
 	if last := e.Attempts[len(e.Attempts)-1]; e.State != ledger.Cancelled || last.What != "cancelled" || !last.At.Equal(b.now()) {
 		b.Errorf("cancelled as %+v", e)
 	}
-	b.begins(b.order("A2", "1"))
+	b.claims(b.order("A2", "1"))
 }
 
 func testFind(b *bench) {
-	b.bear()
+	b.age()
 	if _, err := b.Get(b.ctx, key("nobody")); !errors.Is(err, ledger.ErrNoEntry) {
 		b.Errorf("what is not there: %v", err)
 	}
 	first := b.order("A1", "1")
 	b.accepts(first, "ESL:001")
 	second := b.order("A2", "2")
-	b.must(b.Refuse(b.ctx, b.begins(second).Claim, refusal()))
+	b.must(b.Refuse(b.ctx, b.claims(second).Claim, refusal()))
 	purchase := b.order("A1")
 	purchase.Key.Kind, purchase.OrderNo = "purchase", ""
-	b.begins(purchase)
+	b.claims(purchase)
 	other := b.order("A1", "1")
 	other.Key.Seller = "other"
-	b.begins(other)
+	b.claims(other)
 	odd := b.order("单 号:.*>{}\n=", "ä/行,1")
 	odd.OrderNo = "订单 *.>{x}"
-	b.begins(odd)
+	b.claims(odd)
 
 	found := func(seller, no string, want ...string) {
 		b.Helper()
@@ -1229,7 +1229,7 @@ func testFind(b *bench) {
 	for i := range 25 {
 		many := b.order(fmt.Sprintf("M%02d", i), fmt.Sprintf("m%d", i))
 		many.OrderNo = "SO-many"
-		b.begins(many)
+		b.claims(many)
 	}
 	if entries, err := b.Find(b.ctx, sellerName, "SO-many"); err != nil || len(entries) != 20 {
 		b.Errorf("found %d, %v", len(entries), err)
@@ -1251,19 +1251,19 @@ func (b *bench) findsOnly(no string, want ...string) {
 }
 
 func testFindAlso(b *bench) {
-	b.bear()
+	b.age()
 	first := b.order("A1", "1")
 	first.PlatformNos = []string{"275 ä:1", "276"}
-	begun := b.begins(first)
+	claimed := b.claims(first)
 	b.findsOnly("275 ä:1", "A1")
 	if e := b.entry("A1"); !slices.Equal(e.PlatformNos, first.PlatformNos) {
 		b.Errorf("platform numbers %q", e.PlatformNos)
 	}
-	// Given back, it may be begun with other numbers, and goes by these from then on.
-	b.must(b.Release(b.ctx, begun.Claim, "not sent"))
+	// Released, it may be claimed with other numbers, and is found by these from then on.
+	b.must(b.Release(b.ctx, claimed.Claim, "not sent"))
 	again := b.again(first)
 	again.PlatformNos = []string{"276", "277"}
-	b.begins(again)
+	b.claims(again)
 	b.findsOnly("275 ä:1")
 	b.findsOnly("276", "A1")
 	b.accepts(again, "ESL1")
@@ -1278,7 +1278,7 @@ func testFindAlso(b *bench) {
 		b.Errorf("waybills %q", f.Waybills)
 	}
 
-	// What was begun without any is found by the others, and accepted without a begin it has all of them.
+	// A document claimed without numbers is found by the others, and one accepted without a claim has all of them.
 	b.accepts(b.order("A2", "2"), "ESL2")
 	late := b.order("A3", "3")
 	late.PlatformNos = []string{"277"}
@@ -1288,17 +1288,17 @@ func testFindAlso(b *bench) {
 }
 
 func testSharing(b *bench) {
-	b.bear()
+	b.age()
 	order := func(no, order string, platform ...string) ledger.ClaimRequest {
-		begin := b.order(no, "1")
-		begin.OrderNo, begin.PlatformNos = order, platform
-		return begin
+		request := b.order(no, "1")
+		request.OrderNo, request.PlatformNos = order, platform
+		return request
 	}
-	shares := func(begin ledger.ClaimRequest, want ...ledger.Sharing) {
+	shares := func(request ledger.ClaimRequest, want ...ledger.Sharing) {
 		b.Helper()
-		begun := b.begins(begin)
-		if !slices.Equal(begun.Sharing, want) {
-			b.Errorf("%s shares with %+v, want %+v", begin.Key.No, begun.Sharing, want)
+		claimed := b.claims(request)
+		if !slices.Equal(claimed.Sharing, want) {
+			b.Errorf("%s shares with %+v, want %+v", request.Key.No, claimed.Sharing, want)
 		}
 	}
 	first := order("A1", "SO-A", "275", "276")
@@ -1307,29 +1307,30 @@ func testSharing(b *bench) {
 	second := order("B1", "SO-B", "274", "275")
 	shares(second, ledger.Sharing{PlatformNo: "275", OrderNo: "SO-A", No: "A1"})
 	shares(second, ledger.Sharing{PlatformNo: "275", OrderNo: "SO-A", No: "A1"})
-	// Parts of one order share its numbers rightly; so does another seller's, or one whose order number it is by chance.
+	// Parts of one order rightly share its numbers; so do another seller's document, and one whose order number is
+	// equal by chance.
 	part := order("A2", "SO-A", "276")
 	part.Lines = []string{"2"}
 	shares(part)
 	other := order("A1", "SO-C", "275")
 	other.Key.Seller = "other"
-	if begun, err := b.Claim(b.ctx, other); err != nil || len(begun.Sharing) > 0 {
-		b.Errorf("%+v, %v", begun.Sharing, err)
+	if claimed, err := b.Claim(b.ctx, other); err != nil || len(claimed.Sharing) > 0 {
+		b.Errorf("%+v, %v", claimed.Sharing, err)
 	}
 	shares(order("C1", "SO-D", "SO-A"))
-	// What lives no more is not named; what was accepted is.
+	// A document that is no longer live is not reported; an accepted one is.
 	b.accepts(first, "ESL1")
 	b.must(b.Refuse(b.ctx, ledger.Claim{Key: second.Key, Owner: second.Owner}, refusal()))
 	shares(order("D1", "SO-E", "275", "999"), ledger.Sharing{PlatformNo: "275", OrderNo: "SO-A", No: "A1"})
 }
 
 func testHistory(b *bench) {
-	b.bear()
-	begin := b.order("A1")
+	b.age()
+	request := b.order("A1")
 	for i := range 13 {
-		begin = b.again(begin)
-		begin.Seq = uint64(i)
-		b.must(b.Release(b.ctx, b.begins(begin).Claim, fmt.Sprintf("try %d\nof 13", i)))
+		request = b.again(request)
+		request.Seq = uint64(i)
+		b.must(b.Release(b.ctx, b.claims(request).Claim, fmt.Sprintf("try %d\nof 13", i)))
 	}
 	e := b.entry("A1")
 	if e.Tries != 13 || len(e.Attempts) != ledger.KeepAttempts || e.Version != 26 {
@@ -1341,7 +1342,7 @@ func testHistory(b *bench) {
 }
 
 func testIdentity(b *bench) {
-	b.bear()
+	b.age()
 	for _, test := range []struct {
 		name    string
 		bring   func(ledger.ClaimRequest, ledger.Claim)
@@ -1352,62 +1353,62 @@ func testIdentity(b *bench) {
 		{"its worker died", func(ledger.ClaimRequest, ledger.Claim) { b.clock.Add(ledger.ClaimFor + time.Second) }, true},
 		{"sent again, its worker died", func(x ledger.ClaimRequest, c ledger.Claim) {
 			b.must(b.MarkUnknown(b.ctx, c, "no answer"))
-			b.must(b.Resend(b.ctx, b.begins(b.again(x)).Claim))
+			b.must(b.Resend(b.ctx, b.claims(b.again(x)).Claim))
 			b.clock.Add(ledger.ClaimFor + time.Second)
 		}, true},
 		{"never sent", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Release(b.ctx, c, "rate limit")) }, false},
 		{"refused", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.Refuse(b.ctx, c, refusal())) }, false},
 		{"accepted", func(x ledger.ClaimRequest, _ ledger.Claim) { b.accepts(x, "N1") }, false},
 	} {
-		begin := b.order(test.name, test.name)
-		begin.Identity = "east"
-		begun := b.begins(begin)
-		if begun.Claim.Identity != "east" {
-			b.Errorf("%s: claimed as %q", test.name, begun.Claim.Identity)
+		request := b.order(test.name, test.name)
+		request.Identity = "east"
+		claimed := b.claims(request)
+		if claimed.Claim.Identity != "east" {
+			b.Errorf("%s: claimed as %q", test.name, claimed.Claim.Identity)
 		}
-		test.bring(begin, begun.Claim)
+		test.bring(request, claimed.Claim)
 		before := b.entry(test.name)
 		if test.refused && before.Identity != "east" {
 			b.Errorf("%s: kept as sent under %q", test.name, before.Identity)
 		}
 
-		other := b.again(begin)
+		other := b.again(request)
 		other.Identity = "west"
 		told, err := b.Claim(b.ctx, other)
 		if !test.refused {
 			if err != nil {
-				b.Errorf("%s: begun under another identity: %v", test.name, err)
+				b.Errorf("%s: claimed under another identity: %v", test.name, err)
 			}
 			continue
 		}
 		if !errors.Is(err, ledger.ErrIdentity) || told.Claim != (ledger.Claim{}) {
-			b.Errorf("%s: begun under another identity: %+v, %v", test.name, told.Claim, err)
+			b.Errorf("%s: claimed under another identity: %+v, %v", test.name, told.Claim, err)
 		}
 		if told.Entry.State != ledger.Unknown || told.Entry.Identity != "east" {
-			b.Errorf("%s: told %+v", test.name, told.Entry)
+			b.Errorf("%s: got %+v", test.name, told.Entry)
 		}
 		if after := b.entry(test.name); !reflect.DeepEqual(before, after) {
 			b.Errorf("%s: the refused Begin wrote\n%+v\nto\n%+v", test.name, after, before)
 		}
 
-		// Neither a caller without a word for it nor the same one is kept away; what stands there stays.
+		// Neither a caller without an identity nor one with the same is refused; the stored one stays.
 		for _, same := range []string{"", "east"} {
-			next := b.again(begin)
+			next := b.again(request)
 			next.Identity = same
-			b.must(b.Release(b.ctx, b.begins(next).Claim, "only to look"))
+			b.must(b.Release(b.ctx, b.claims(next).Claim, "only to look"))
 			if e := b.entry(test.name); e.Identity != "east" || e.State != ledger.Unknown {
 				b.Errorf("%s: after a run under %q it is %s, sent under %q", test.name, same, e.State, e.Identity)
 			}
 		}
-		// A person saw to it: begun under the other one, and what is given back is as it was before.
+		// A person dealt with it: claimed under the other identity; a release restores the earlier one.
 		other = b.again(other)
 		other.AnyIdentity = true
-		b.must(b.Release(b.ctx, b.begins(other).Claim, "rate limit"))
+		b.must(b.Release(b.ctx, b.claims(other).Claim, "rate limit"))
 		if e := b.entry(test.name); e.Identity != "east" || e.State != ledger.Unknown {
 			b.Errorf("%s: given back as %s, sent under %q", test.name, e.State, e.Identity)
 		}
 		other = b.again(other)
-		b.must(b.MarkUnknown(b.ctx, b.begins(other).Claim, "no answer"))
+		b.must(b.MarkUnknown(b.ctx, b.claims(other).Claim, "no answer"))
 		if e := b.entry(test.name); e.Identity != "west" {
 			b.Errorf("%s: sent anew under west, kept is %q", test.name, e.Identity)
 		}
@@ -1415,59 +1416,59 @@ func testIdentity(b *bench) {
 }
 
 func testIdentityKept(b *bench) {
-	b.bear()
-	// An entry of before identities were kept fits any.
-	begin := b.order("A1", "1")
-	b.must(b.MarkUnknown(b.ctx, b.begins(begin).Claim, "no answer"))
-	begin = b.again(begin)
-	begin.Identity = "east"
-	b.begins(begin)
-	b.accepts(begin, "N1")
+	b.age()
+	// An entry from before identities were kept matches any.
+	request := b.order("A1", "1")
+	b.must(b.MarkUnknown(b.ctx, b.claims(request).Claim, "no answer"))
+	request = b.again(request)
+	request.Identity = "east"
+	b.claims(request)
+	b.accepts(request, "N1")
 	if e := b.entry("A1"); e.Identity != "east" {
 		b.Errorf("accepted under %q", e.Identity)
 	}
 
-	// What is only told again is not sent: a refusal stays where it was said.
-	begin = b.order("A2", "2")
-	begin.Identity = "east"
-	b.must(b.Refuse(b.ctx, b.begins(begin).Claim, refusal()))
-	begin = b.again(begin)
-	begin.Identity = "west"
-	b.must(b.Release(b.ctx, b.begins(begin).Claim, "told again"))
+	// Repeating a report is not a send: a refusal keeps its identity.
+	request = b.order("A2", "2")
+	request.Identity = "east"
+	b.must(b.Refuse(b.ctx, b.claims(request).Claim, refusal()))
+	request = b.again(request)
+	request.Identity = "west"
+	b.must(b.Release(b.ctx, b.claims(request).Claim, "got again"))
 	if e := b.entry("A2"); e.Identity != "east" || e.State != ledger.Refused {
-		b.Errorf("told again, it is %s under %q", e.State, e.Identity)
+		b.Errorf("got again, it is %s under %q", e.State, e.Identity)
 	}
 
-	// The ledger is lost between the sending and the word that no answer came.
-	begin = b.order("A3", "3")
-	begin.Identity = "east"
-	begun := b.begins(begin)
+	// The ledger is lost between the send and the report that no answer came.
+	request = b.order("A3", "3")
+	request.Identity = "east"
+	claimed := b.claims(request)
 	b.store.Wipe()
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "no answer"))
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "no answer"))
 	if e := b.entry("A3"); e.Identity != "east" || !e.Reconstructed() {
 		b.Errorf("after the loss: %+v", e)
 	}
-	begin = b.again(begin)
-	begin.Identity = "west"
-	if _, err := b.Claim(b.ctx, begin); !errors.Is(err, ledger.ErrIdentity) {
-		b.Errorf("begun under another identity after the loss: %v", err)
+	request = b.again(request)
+	request.Identity = "west"
+	if _, err := b.Claim(b.ctx, request); !errors.Is(err, ledger.ErrIdentity) {
+		b.Errorf("claimed under another identity after the loss: %v", err)
 	}
 
-	// A late doubt, while another run has it in hand: what that one gives back was sent.
-	begin = b.order("A4", "4")
-	begin.Identity = "east"
-	begun = b.begins(begin)
+	// A late MarkUnknown while another run holds the claim: what that run releases was sent.
+	request = b.order("A4", "4")
+	request.Identity = "east"
+	claimed = b.claims(request)
 	b.clock.Add(ledger.ClaimFor + time.Second)
-	next := b.begins(b.again(begin))
-	b.must(b.MarkUnknown(b.ctx, begun.Claim, "no answer, late"))
+	next := b.claims(b.again(request))
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "no answer, late"))
 	b.must(b.Release(b.ctx, next.Claim, "rate limit"))
 	if e := b.entry("A4"); e.Identity != "east" || e.State != ledger.Unknown {
 		b.Errorf("doubted late, it is %s under %q", e.State, e.Identity)
 	}
 }
 
-func testUnsettled(b *bench) {
-	b.bear()
+func testEachUnfinished(b *bench) {
+	b.age()
 	list := func() map[string]ledger.State {
 		found := map[string]ledger.State{}
 		b.must(b.EachUnfinished(b.ctx, sellerName, kind, func(e ledger.Entry) error {
@@ -1484,21 +1485,21 @@ func testUnsettled(b *bench) {
 	}
 	want := map[string]ledger.State{}
 	for i := range 250 {
-		begin := b.order(fmt.Sprintf("A%d", i))
-		b.begins(begin)
-		b.accepts(begin, fmt.Sprintf("N%d", i))
-		want[begin.Key.No] = ledger.Accepted
+		request := b.order(fmt.Sprintf("A%d", i))
+		b.claims(request)
+		b.accepts(request, fmt.Sprintf("N%d", i))
+		want[request.Key.No] = ledger.Accepted
 	}
 	for _, no := range []string{"U1", "U2"} {
-		b.must(b.MarkUnknown(b.ctx, b.begins(b.order(no)).Claim, "no answer"))
+		b.must(b.MarkUnknown(b.ctx, b.claims(b.order(no)).Claim, "no answer"))
 		want[no] = ledger.Unknown
 	}
-	b.must(b.Refuse(b.ctx, b.begins(b.order("R1")).Claim, refusal()))
+	b.must(b.Refuse(b.ctx, b.claims(b.order("R1")).Claim, refusal()))
 	b.cancels("A7")
 	delete(want, "A7")
 	elsewhere := b.order("E1")
 	elsewhere.Key.Seller = "other"
-	b.must(b.MarkUnknown(b.ctx, b.begins(elsewhere).Claim, "no answer"))
+	b.must(b.MarkUnknown(b.ctx, b.claims(elsewhere).Claim, "no answer"))
 	if found := list(); !reflect.DeepEqual(found, want) {
 		b.Errorf("listed %d: %v", len(found), found)
 	}
@@ -1510,27 +1511,27 @@ func testUnsettled(b *bench) {
 }
 
 func testErase(b *bench) {
-	b.bear()
+	b.age()
 	const words = "收件人张三 13800000000"
 	key := func(no string) ledger.Key { return ledger.Key{Seller: sellerName, Kind: kind, No: no} }
 	if err := b.Erase(b.ctx, key("A1")); !errors.Is(err, ledger.ErrNoEntry) {
 		b.Errorf("nothing there: %v", err)
 	}
-	// Released, doubted, looked for, accepted: a history of others' words.
-	begin := b.order("A1", "1")
-	b.must(b.Release(b.ctx, b.begins(begin).Claim, words))
-	claim := b.begins(b.again(begin)).Claim
+	// Released, unknown, looked up, accepted: a history with other people's text.
+	request := b.order("A1", "1")
+	b.must(b.Release(b.ctx, b.claims(request).Claim, words))
+	claim := b.claims(b.again(request)).Claim
 	if err := b.Erase(b.ctx, key("A1")); !errors.Is(err, ledger.ErrBusy) {
-		b.Errorf("in hand: %v", err)
+		b.Errorf("claimed: %v", err)
 	}
 	b.must(b.MarkUnknown(b.ctx, claim, words))
 	if err := b.Erase(b.ctx, key("A1")); !errors.Is(err, ledger.ErrBusy) {
 		b.Errorf("in doubt: %v", err)
 	}
-	b.accepts(b.again(begin), "N1")
+	b.accepts(b.again(request), "N1")
 	b.must(b.Erase(b.ctx, key("A1")))
 	e := b.entry("A1")
-	if text := fmt.Sprintf("%+v", e); strings.Contains(text, "张三") || e.State != ledger.Accepted || e.Number != "N1" || e.Hash != begin.Hash || e.Following == nil {
+	if text := fmt.Sprintf("%+v", e); strings.Contains(text, "张三") || e.State != ledger.Accepted || e.Number != "N1" || e.Hash != request.Hash || e.Following == nil {
 		b.Errorf("erased: %s", text)
 	}
 	var what []string
@@ -1544,21 +1545,21 @@ func testErase(b *bench) {
 	if again := b.entry("A1"); again.Version != e.Version {
 		b.Error("erasing nothing wrote")
 	}
-	if begun, err := b.Claim(b.ctx, b.again(begin)); err != nil || begun.Claim.Owner != "" || begun.Entry.Number != "N1" {
-		b.Errorf("it could be sent again: %+v, %v", begun, err)
+	if claimed, err := b.Claim(b.ctx, b.again(request)); err != nil || claimed.Claim.Owner != "" || claimed.Entry.Number != "N1" {
+		b.Errorf("it could be sent again: %+v, %v", claimed, err)
 	}
 
 	refused := b.order("A2", "2")
 	why := refusal()
 	why.RemoteText = words
-	b.must(b.Refuse(b.ctx, b.begins(refused).Claim, why))
+	b.must(b.Refuse(b.ctx, b.claims(refused).Claim, why))
 	b.must(b.Erase(b.ctx, key("A2")))
 	why.RemoteText = ""
 	if e := b.entry("A2"); e.Reason != why || e.State != ledger.Refused {
 		b.Errorf("our own words and the code stay: %+v", e)
 	}
 	borrowed := b.order("A3", "3")
-	b.must(b.Refuse(b.ctx, b.begins(borrowed).Claim, fault.Reason{Code: "internal", ZH: words, EN: words}))
+	b.must(b.Refuse(b.ctx, b.claims(borrowed).Claim, fault.Reason{Code: "internal", ZH: words, EN: words}))
 	b.must(b.Erase(b.ctx, key("A3")))
 	if e := b.entry("A3"); e.Reason != (fault.Reason{Code: "internal"}) {
 		b.Errorf("words of an error stay: %+v", e)

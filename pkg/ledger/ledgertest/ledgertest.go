@@ -1,7 +1,7 @@
 // Package ledgertest is the suite that every ledger passes: one test for each promise in the comments of
-// ledger.Ledger. It knows nothing of how a ledger is kept.
+// ledger.Ledger. It knows nothing of how a ledger is stored.
 //
-// Time does not pass by itself: ledgers under test run on a Clock that a test moves.
+// Ledgers under test run on a Clock that only the test moves.
 package ledgertest
 
 import (
@@ -15,7 +15,7 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// Store is where ledgers under test are kept: empty, and the test's own.
+// Store is where ledgers under test are stored: empty, and the test's own.
 type Store interface {
 	// Open opens one more ledger on the store, which ends with the test. now is its clock.
 	Open(now func() time.Time) ledger.Ledger
@@ -31,41 +31,41 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		name string
 		run  func(*bench)
 	}{
-		{"a new document is begun once and told as new", testBegin},
-		{"the same owner asks twice and is told the same", testBeginAgain},
-		{"of many owners one claims", testRace},
-		{"a claim that ran out leaves an unknown document", testExpiry},
-		{"a first delivery after the birth is certainly new", testFresh},
-		{"after a restart or a wipe nothing older is certainly new", testFreshBirth},
+		{"a new document is claimed once and reported as new", testClaim},
+		{"the same owner asks twice and gets the same answer", testClaimAgain},
+		{"one of many owners gets the claim", testRace},
+		{"an expired claim leaves an unknown document", testExpiry},
+		{"a first delivery after the start of the epoch is certainly new", testNeverSent},
+		{"after a restart or a wipe nothing older is certainly new", testNeverSentNewEpoch},
 		{"another payload under the same number is refused", testHash},
 		{"an order line is live under one number", testLines},
-		{"of two orders that want the same lines at once one gets them", testLinesRace},
-		{"the checks of Begin come in their order", testOrderOfChecks},
+		{"one of two orders that want the same lines gets them", testLinesRace},
+		{"the checks of Claim come in their order", testOrderOfChecks},
 		{"an accepted document is known by its number", testAccept},
-		{"what the far side has is accepted although the ledger lost it", testAcceptLate},
-		{"a refused document gives its lines back", testRefuse},
-		{"a document that was refused in words is looked for, and the words are kept", testDeny},
-		{"what was refused lately is listed", testRefusals},
-		{"a doubted document is unknown", testDoubt},
-		{"a doubt is kept although the claim ran out", testDoubtLate},
-		{"looks that found nothing are counted", testAbsent},
+		{"what the warehouse has is accepted although the ledger lost it", testAcceptLate},
+		{"a refused document frees its lines", testRefuse},
+		{"a document that was refused in words is looked up, and the refusal is kept", testMarkRejected},
+		{"recent refusals are listed", testRefusals},
+		{"a send without an answer is unknown", testMarkUnknown},
+		{"an unknown send is recorded although the claim expired", testMarkUnknownLate},
+		{"look-ups that found nothing are counted", testMarkNotFound},
 		{"the trace is kept for what follows", testTrace},
-		{"what is in doubt under another identity is not begun", testIdentity},
-		{"the identity is that of the last sending", testIdentityKept},
-		{"what is followed or in doubt is listed", testUnsettled},
-		{"what is in doubt is counted, with the oldest", testDoubted},
+		{"what is unknown under another identity is not claimed", testIdentity},
+		{"the identity is that of the last send", testIdentityKept},
+		{"what is followed or unknown is listed", testEachUnfinished},
+		{"unknown documents are counted, with the oldest", testCountUnknown},
 		{"a released document is what it was before", testRelease},
-		{"sending again starts the looks anew", testResend},
+		{"sending again resets the look-ups", testResend},
 		{"a lost claim resolves nothing", testLost},
-		{"followed documents come due, the longest due first", testDue},
-		{"following moves by compare-and-set", testFollow},
+		{"followed documents become due, the longest overdue first", testDue},
+		{"follow is a compare-and-set", testFollow},
 		{"entries are found by each of their numbers", testFind},
-		{"a far side's number belongs to one document", testNumberTaken},
+		{"a warehouse's number belongs to one document", testNumberTaken},
 		{"entries are found by the platform's numbers and by waybills", testFindAlso},
-		{"orders that share a platform's number are named", testSharing},
-		{"what others said is erased, and nothing is sent twice for it", testErase},
+		{"orders that share a platform number are reported", testSharing},
+		{"other people's text is erased, and nothing is sent twice for it", testErase},
 		{"the newest attempts are remembered", testHistory},
-		{"attempts are counted, taken back and forgotten", testAttempts},
+		{"attempts are counted, uncounted and forgotten", testAttempts},
 		{"a lease has one owner at a time", testLeases},
 		{"the first so many orders of a trial are admitted for ever", testTrials},
 		{"a random story sends nothing twice", testStory},
@@ -74,18 +74,18 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"quota: urgent classes go first", testQuotaClasses},
 		{"quota: a flood of pushes leaves the floors", testQuotaFloors},
 		{"quota: a floor ends when nobody asks", testQuotaFloorEnds},
-		{"quota: those who come back when told succeed, and no slot stays empty", testQuotaReturn},
-		{"quota: those who do not come back delay nobody", testQuotaGone},
-		{"quota: a server's clock that is put back blocks nobody", testQuotaClockBack},
+		{"quota: callers that return on time succeed, and no slot stays empty", testQuotaReturn},
+		{"quota: callers that do not return delay nobody", testQuotaGone},
+		{"quota: a server's clock that is set back blocks nobody", testQuotaClockBack},
 		{"quota: nonsense is refused", testQuotaNonsense},
 		{"many workers at once lose nothing", testMany},
 		{"books: fields and marks are kept", testBook},
 		{"books: a write as of another version writes nothing", testBookVersion},
-		{"books: the same owner asks again and is told the same", testBookOwner},
-		{"books: marks stand for their time", testBookMarks},
-		{"books: a large one is read back whole", testBookLarge},
-		{"books: all fields with a prefix are told while others are written", testBookScan},
-		{"books: no version comes again", testBookDrop},
+		{"books: the same owner asks again and gets the same answer", testBookOwner},
+		{"books: marks are kept for their time", testBookMarks},
+		{"books: a large one is read completely", testBookLarge},
+		{"books: a scan returns all fields with a prefix while others are written", testBookScan},
+		{"books: no version is reused", testBookDrop},
 		{"books: limits are named", testBookLimits},
 		{"books: many writers at once lose nothing", testBookRace},
 	}
@@ -105,21 +105,21 @@ type Clock struct {
 // NewClock starts a clock at a time.
 func NewClock(at time.Time) *Clock { return &Clock{at: at} }
 
-// Now is what the clock shows.
+// Now is the clock's time.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.at
 }
 
-// Add moves the clock on.
+// Add moves the clock forward.
 func (c *Clock) Add(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.at = c.at.Add(d)
 }
 
-// bench is a test with its ledger. Its helpers end the test on an error that nobody expects.
+// bench is a test with its ledger. Its helpers end the test on an unexpected error.
 type bench struct {
 	*testing.T
 	ledger.Ledger
@@ -143,13 +143,13 @@ func key(no string) ledger.Key { return ledger.Key{Seller: sellerName, Kind: kin
 
 func (b *bench) now() time.Time { return b.clock.Now() }
 
-// bear makes the ledger old enough for documents to be new.
-func (b *bench) bear() {
+// age makes the epoch old enough for documents to be new.
+func (b *bench) age() {
 	b.Helper()
 	first := b.order("first-ever")
 	first.OrderNo = "SO-0"
-	begun := b.begins(first)
-	b.must(b.Release(b.ctx, begun.Claim, "only to be there"))
+	claimed := b.claims(first)
+	b.must(b.Release(b.ctx, claimed.Claim, "only to be there"))
 	b.clock.Add(ledger.EpochMargin + time.Second)
 }
 
@@ -170,19 +170,19 @@ func (b *bench) again(of ledger.ClaimRequest) ledger.ClaimRequest {
 	return of
 }
 
-func (b *bench) begins(begin ledger.ClaimRequest) ledger.Claimed {
+func (b *bench) claims(request ledger.ClaimRequest) ledger.Claimed {
 	b.Helper()
-	begun, err := b.Claim(b.ctx, begin)
+	claimed, err := b.Claim(b.ctx, request)
 	b.must(err)
-	if begun.Claim.Owner != begin.Owner || begun.Claim.Key != begin.Key {
-		b.Fatalf("Begin %s claims %+v", begin.Key, begun.Claim)
+	if claimed.Claim.Owner != request.Owner || claimed.Claim.Key != request.Key {
+		b.Fatalf("Begin %s claims %+v", request.Key, claimed.Claim)
 	}
-	return begun
+	return claimed
 }
 
-func (b *bench) accepts(begin ledger.ClaimRequest, number string) {
+func (b *bench) accepts(request ledger.ClaimRequest, number string) {
 	b.Helper()
-	b.must(b.Accept(b.ctx, begin, number, nil, b.now()))
+	b.must(b.Accept(b.ctx, request, number, nil, b.now()))
 }
 
 func (b *bench) cancels(no string) {

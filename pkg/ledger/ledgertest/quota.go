@@ -28,7 +28,7 @@ func (b *bench) asks(app string, class ledger.Class, l ledger.Limit) (ledger.Per
 	return p, wait
 }
 
-// within checks that no second, and no longer stretch, holds more calls than the limit.
+// within checks that no second, and no longer span, holds more calls than the limit.
 func within(perSecond float64, starts []time.Time) error {
 	for i := range starts {
 		for j := i; j < len(starts); j++ {
@@ -41,7 +41,7 @@ func within(perSecond float64, starts []time.Time) error {
 	return nil
 }
 
-// travelled are the times at which calls arrive that were on their way for up to 15 ms, each for another time.
+// travelled are the arrival times of calls that travelled for up to 15 ms each.
 func travelled(starts []time.Time) []time.Time {
 	r := rand.New(rand.NewPCG(1, 15))
 	arrived := make([]time.Time, len(starts))
@@ -136,7 +136,7 @@ func testQuotaConcurrent(b *bench) {
 	if p, _ := b.asks("other", "push", limit); p.ID == "" {
 		b.Error("one credential's calls count against another's")
 	}
-	// A worker that died with its calls: they end by themselves.
+	// A worker died with its calls: they expire.
 	b.clock.Add(callTTL)
 	take(true)
 	take(true)
@@ -195,14 +195,14 @@ func testQuotaClasses(b *bench) {
 		}
 		return wait
 	}
-	// Both wait: the cancel goes first, although it came later and the push asks first.
+	// Both wait: the cancel is first, although it came later and the push asks first.
 	start("push", true)
 	waits("push")
 	b.clock.Add(waits("cancel"))
 	start("push", false)
 	start("cancel", true)
 
-	// Nobody better waits: each takes all there is.
+	// No better class waits: each takes everything.
 	for _, class := range []ledger.Class{"cancel", "push", "status", "stock"} {
 		b.clock.Add(time.Minute)
 		for range 30 {
@@ -211,7 +211,7 @@ func testQuotaClasses(b *bench) {
 		}
 	}
 
-	// One who was promised a slot and does not come does not block it for long.
+	// A caller that does not use its reservation does not block the slot for long.
 	start("push", true)
 	b.clock.Add(waits("cancel"))
 	b.clock.Add(2 * time.Second)
@@ -250,7 +250,7 @@ func testQuotaFloors(b *bench) {
 		}
 	}
 
-	// Asking now and then is enough to have one's share kept.
+	// Asking now and then is enough to keep one's share.
 	b.clock.Add(time.Hour)
 	s := newTraffic(b, "now and then", ledger.Limit{PerSecond: 10, Concurrent: 50}, 100*time.Millisecond)
 	for range 60 {
@@ -285,7 +285,7 @@ func testQuotaFloorEnds(b *bench) {
 		b.Errorf("push got %.0f of 400 although nobody else asks", got)
 	}
 
-	// A share that is not used accrues for ten seconds, not for ever.
+	// An unused share accrues for ten seconds, not for ever.
 	limit := ledger.Limit{PerSecond: 10, Concurrent: 1000}
 	for range 20 {
 		b.asks("thrifty", "status", limit)
@@ -319,7 +319,7 @@ func testQuotaReturn(b *bench) {
 		s.run(time.Duration(float64(n) / perSecond / 0.97 * float64(time.Second)))
 		s.within()
 		if err := within(perSecond, travelled(s.all)); err != nil {
-			b.Errorf("as the far side counts: %v", err)
+			b.Errorf("as the warehouse counts: %v", err)
 		}
 		if got := len(s.all); got < n-1 {
 			b.Errorf("%g/s: %d of %d calls in the time that 97 %% of the limit takes", perSecond, got, n)
@@ -329,7 +329,7 @@ func testQuotaReturn(b *bench) {
 		}
 	}
 
-	// Calls that take long: their number at a time is what limits.
+	// Long calls: Concurrent is the limit.
 	b.clock.Add(time.Hour)
 	s := newTraffic(b, "slow", ledger.Limit{PerSecond: 100, Concurrent: 5}, 500*time.Millisecond)
 	for range 300 {
@@ -349,10 +349,10 @@ func testQuotaGone(b *bench) {
 		far = max(far, wait)
 	}
 	if far < 60*time.Second {
-		b.Fatalf("1000 askers at 10 a second: the last is told to wait %s", far)
+		b.Fatalf("1000 askers at 10 a second: the last must wait %s", far)
 	}
 	if far > 5*time.Minute {
-		b.Errorf("told to wait %s", far)
+		b.Errorf("must wait %s", far)
 	}
 	b.clock.Add(10 * time.Second)
 	if p, _ := b.asks("app", "push", limit); p.ID == "" {
@@ -360,11 +360,11 @@ func testQuotaGone(b *bench) {
 	}
 	for range 30 {
 		if _, wait := b.asks("app", "push", limit); wait > 5*time.Second {
-			b.Fatalf("30 askers are told to wait %s for those who never came", wait)
+			b.Fatalf("30 askers get to wait %s for those who never came", wait)
 		}
 	}
 
-	// The limit is raised: what was promised at the old pace is not held to it.
+	// The limit is raised: reservations at the old pace no longer count.
 	slow := ledger.Limit{PerSecond: 0.01, Concurrent: 1}
 	p, _ := b.asks("raised", "push", slow)
 	b.must(b.Return(b.ctx, p))
@@ -386,7 +386,7 @@ func testQuotaClockBack(b *bench) {
 	b.asks("app", "push", limit)
 	b.clock.Add(200 * time.Millisecond)
 	if p, wait := b.asks("app", "push", limit); p.ID == "" {
-		b.Errorf("a clock that was put back an hour stops all calls: wait %s", wait)
+		b.Errorf("a clock that was set back an hour stops all calls: wait %s", wait)
 	}
 	b.clock.Add(-10 * time.Millisecond)
 	b.asks("app", "push", limit)
@@ -403,8 +403,8 @@ func testQuotaNonsense(b *bench) {
 	}
 }
 
-// traffic is workers that call under a quota, on the suite's clock. A message has a handler; a short wait is waited
-// there, for a longer one the message comes back a little late and waits for a free handler.
+// traffic simulates workers that call under a quota, on the suite's clock. A message has a handler; a short wait is
+// spent there, after a longer one the message returns a little late and waits for a free handler.
 type traffic struct {
 	*bench
 	app      string
@@ -432,7 +432,7 @@ func (s *traffic) after(d time.Duration, do func()) {
 	heap.Push(&s.events, moment{s.now().Add(d), s.events.next(), do})
 }
 
-// run lets the time pass.
+// run advances the time.
 func (s *traffic) run(d time.Duration) {
 	for end := s.now().Add(d); ; {
 		if len(s.events.list) == 0 || s.events.list[0].at.After(end) {
@@ -449,7 +449,7 @@ func (s *traffic) jitter(most time.Duration) time.Duration {
 	return time.Duration(s.random.Int64N(int64(most)))
 }
 
-// forever starts callers who call again as soon as they are done.
+// forever starts callers that call again as soon as they are done.
 func (s *traffic) forever(classes ...ledger.Class) {
 	for _, class := range classes {
 		var again func()
@@ -517,7 +517,7 @@ type moment struct {
 	do func()
 }
 
-// events is a heap by time, then by when they were planned.
+// events is a heap by time, then by order of planning.
 type events struct {
 	list []moment
 	n    int

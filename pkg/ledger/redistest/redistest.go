@@ -1,7 +1,7 @@
-// Package redistest gives a test a real Redis of its own, and lets things happen to it: a restart, a loss of all data,
-// an older copy put back, a hang, an answer that never arrives.
+// Package redistest gives a test a real Redis of its own, and provokes failures: a restart, a loss of all data, a
+// restored older copy, a hang, a lost answer.
 //
-// It speaks to the server in bare inline commands and knows nothing of what is stored there.
+// It talks to the server in bare inline commands and knows nothing of what is stored there.
 package redistest
 
 import (
@@ -62,7 +62,7 @@ func (s *Server) Restart() {
 	s.start()
 }
 
-// Wipe removes all data. The run stays the same.
+// Wipe removes all data. The server keeps running.
 func (s *Server) Wipe() {
 	s.t.Helper()
 	s.Command("FLUSHALL")
@@ -81,7 +81,7 @@ func (s *Server) Copy() Copy {
 	return c
 }
 
-// Restore stops the server, puts the older copy in place and starts it again.
+// Restore stops the server, restores the older copy and starts it again.
 func (s *Server) Restore(c Copy) {
 	s.t.Helper()
 	s.stop()
@@ -89,7 +89,7 @@ func (s *Server) Restore(c Copy) {
 		s.t.Fatalf("remove the files of Redis: %v", err)
 	}
 	if err := os.CopyFS(s.data(), os.DirFS(filepath.Join(c.dir, "data"))); err != nil {
-		s.t.Fatalf("put an older copy of Redis' files back: %v", err)
+		s.t.Fatalf("restore an older copy of Redis' files: %v", err)
 	}
 	s.start()
 }
@@ -131,7 +131,7 @@ func (s *Server) ask(line string) (string, error) {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// start tries again on another port when the one it chose was taken meanwhile, which can only happen the first time.
+// start tries another port when the chosen one was taken meanwhile, which can only happen the first time.
 func (s *Server) start() {
 	s.t.Helper()
 	program, err := exec.LookPath("redis-server")
@@ -156,7 +156,7 @@ func (s *Server) start() {
 	s.t.Fatalf("redis-server does not start: %s", said)
 }
 
-// run returns what the server said when it does not come up.
+// run returns the server's output when it does not start.
 func (s *Server) run(program, addr string) (said string) {
 	s.t.Helper()
 	if err := os.MkdirAll(s.data(), 0o700); err != nil {

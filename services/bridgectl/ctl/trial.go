@@ -26,7 +26,7 @@ type trialOrder struct {
 
 func trialOrders(ctx context.Context, l ledger.Ledger, name string) ([]trialOrder, error) {
 	var nos []string
-	for _, list := range []string{seller.TrialBesides(name), name} {
+	for _, list := range []string{seller.TrialExtras(name), name} {
 		admitted, err := l.Admitted(ctx, list)
 		if err != nil {
 			return nil, err

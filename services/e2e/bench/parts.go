@@ -97,7 +97,7 @@ func answer(ctx context.Context) error {
 
 // bare is the bare loop.
 func bare(ctx context.Context) error {
-	worker.Collect(ctx) // as workers do
+	worker.TuneGC(ctx) // as workers do
 	text, err := os.ReadFile(os.Getenv("BENCH_SETUP"))
 	if err != nil {
 		return err

@@ -269,7 +269,7 @@ func (r *run) trial(ctx context.Context) error {
 		besides = everyOne
 	}
 	// Admitted once is admitted for ever: what was let go may have to be asked for after the list changed.
-	admitted, err := r.Ledger.Admit(ctx, seller.TrialBesides(r.o.Seller), r.o.OutboundNo, besides)
+	admitted, err := r.Ledger.Admit(ctx, seller.TrialExtras(r.o.Seller), r.o.OutboundNo, besides)
 	if err == nil && !admitted {
 		admitted, err = r.Ledger.Admit(ctx, r.o.Seller, r.o.OutboundNo, first)
 	}

@@ -64,7 +64,7 @@ func Followed(sellers func() []*seller.Seller, l Ledger, now func() time.Time) p
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {
 			group.Go(func() error {
-				open, err := l.Open(ctx, s.Name(), kind)
+				open, err := l.CountFollowed(ctx, s.Name(), kind)
 				if err != nil {
 					return err
 				}

@@ -116,7 +116,7 @@ type Sellers interface {
 type Ledger interface {
 	Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]ledger.Entry, error)
 	Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error
-	Open(ctx context.Context, seller, kind string) (int, error)
+	CountFollowed(ctx context.Context, seller, kind string) (int, error)
 	ledger.Leases
 }
 

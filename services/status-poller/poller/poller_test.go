@@ -82,7 +82,7 @@ func (b *book) Pause(_ context.Context, _ string, p seller.Pause) error {
 
 func (b *book) Resume(context.Context, string, sellerv1.Paused_By) error {
 	if b.now.Pause == nil {
-		return seller.ErrRuns
+		return seller.ErrNotPaused
 	}
 	b.now = seller.New(b.now.Setup, nil)
 	return nil
@@ -188,7 +188,7 @@ func (b *bench) expect(what string, got, want any) {
 
 func (b *bench) open() int {
 	b.t.Helper()
-	n, err := b.all.Open(b.t.Context(), "acme", kind)
+	n, err := b.all.CountFollowed(b.t.Context(), "acme", kind)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (r *run) probe(ctx context.Context) {
 	}
 	// Resumed first: whoever hears of it looks at the set-up. A crash in between delays what is held until the sweep.
 	if err := r.Sellers.Resume(ctx, r.seller.Name(), pause.By); err != nil {
-		if !errors.Is(err, seller.ErrRuns) {
+		if !errors.Is(err, seller.ErrNotPaused) {
 			r.failures = append(r.failures, err)
 		}
 		return

@@ -55,7 +55,7 @@ func shareOf(figure int64, s seller.PoolShop) int64 {
 func (f *facts) basis(p seller.Pool, s seller.PoolShop) *stockv1.ShareChanged_Basis {
 	_, pending, elsewhere := f.available(p)
 	return &stockv1.ShareChanged_Basis{
-		CountedAt: timestamppb.New(f.at), Saleable: f.saleable, Ratio: p.RatioText, Part: seller.PerCent(s.Part),
+		CountedAt: timestamppb.New(f.at), Saleable: f.saleable, Ratio: p.RatioText, Part: seller.FormatPercent(s.Part),
 		Pending: pending, Elsewhere: elsewhere, Safety: s.Safety, Minimum: s.Minimum,
 	}
 }

@@ -83,11 +83,11 @@ type Config struct {
 	ProbeAfter   time.Duration `env:"VMI_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
 }
 
-// Thrifty makes it a worker.Thrifty: a run holds the rows of some pages, which is little, but would dominate a heap
-// that may grow to several times what is alive.
-func (c Config) Thrifty() {}
+// SavesMemory makes it a worker.SavesMemory: a run holds the rows of some pages, which is little, but would be most of a heap that may
+// grow to several times what is alive.
+func (c Config) SavesMemory() {}
 
-var _ worker.Thrifty = Config{}
+var _ worker.SavesMemory = Config{}
 
 // Validate reports settings that cannot work.
 func (c Config) Validate() error {

@@ -1,4 +1,4 @@
--- A look found nothing. Answers {'ok', looks, since, now} or {'lost'}.
+-- A look-up found nothing. Returns {'ok', lookups, since, now} or {'lost'}.
 local e = load()
 if not done(e, 'absent') then
   if not mine(e) then return {'lost'} end

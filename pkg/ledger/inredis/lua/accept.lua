@@ -1,5 +1,5 @@
--- The far side has it under a.number. Answers {'ok'}, {'taken', whose number it is} or {'twice', the number
--- it was accepted under before}.
+-- The warehouse has it under a.number. Returns {'ok'}, {'taken', the document that has the number} or {'twice', the
+-- number it was accepted under before}.
 local e = load()
 if e.number == a.number and (e.state == 'accepted' or e.state == 'cancelled') then return {'ok'} end
 local by = numbered(a.kind, a.no, a.number, a.identity)

@@ -1,5 +1,5 @@
--- accept as most are: the entry is just as begin made it, for this very caller, and nothing was known before. It writes
--- what accept.lua would, which has the rest.
+-- The common case of accept: the entry is just as this caller's claim wrote it, and nothing was known before. It
+-- writes what accept.lua would; everything else is left to accept.lua.
 local kind, no, order, number, due = ARGV[at], ARGV[at + 1], ARGV[at + 4], ARGV[at + 14], ARGV[at + 17]
 local name = entry_key(kind, no)
 local e = redis.call('HMGET', name, 'version', 'state', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'trace', 'history', 'identity', 'platforms')

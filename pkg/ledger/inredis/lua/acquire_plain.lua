@@ -1,5 +1,6 @@
--- Starts a call or says how long to wait: {'begun', when} or {'wait', how long}. inkv/pace.go does the same with the same
--- numbers and says how it works. Values: id, class, turns a second, calls at a time, µs until it ends by itself.
+-- Starts a call or says how long to wait: {'begun', when} or {'wait', how long}. inkv/pace.go does the same with the
+-- same constants and explains it. Arguments: id, class, calls a second, calls at a time, µs until an unreturned call
+-- ends.
 load()
 local id, class, lasts = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 4])
 if easy and swept == now and class == easy.class and ARGV[at + 2] == easy.per_second and ARGV[at + 3] == easy.concurrent
@@ -12,14 +13,14 @@ end
 easy = nil
 local per_second, concurrent = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
 if v('at') > now + 1000000 then
-  p = {next = now} -- another server, whose clock is behind: what the first one promised never comes
+  p = {next = now} -- another server, whose clock is behind: the reservations of the first one never come
   forget_calls()
 end
 now = math.max(now, v('at'))
 p.at = now
 
 local calls_now = under_way()
-if ends_at(id) then return {'begun', text(now)} end -- asked again: the answer was lost
+if ends_at(id) then return {'begun', text(now)} end -- a repeated call: the answer was lost
 
 local me, credit = RANKS[class], false
 local floor_step = FLOORS[class] and math.floor(1e6 / per_second / FLOORS[class])
@@ -67,7 +68,7 @@ if free <= now and first then
   if v('near:' .. me) <= now then p['near:' .. me] = 0 end
   if floor_step then p['due:' .. class] = math.min(p['due:' .. class], now) + floor_step end
 else
-  slot = math.max(slot, now + 1000) -- one who goes first is late
+  slot = math.max(slot, now + 1000) -- the first in line is late
   local near = math.max(NEAR, turn)
   if crowded and floor_step then
     p['far:' .. me] = math.max(v('far:' .. me) + floor_step, p['due:' .. class])

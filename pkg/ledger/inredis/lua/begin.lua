@@ -1,6 +1,6 @@
--- Claims a document and tells what is known of it.
--- Answers {'begun', left of the claim, born, fresh, entry as told, now, sharing} {'known', born, entry, now} {'hash', born, entry, now} {'busy'}
--- {'identity', born, entry, now} {'line', line, number that holds it}.
+-- Claims a document and returns what is known of it. Returns {'begun', time left, epoch, never sent, entry as it was,
+-- now, sharing} {'known', epoch, entry, now} {'hash', epoch, entry, now} {'busy'} {'identity', epoch, entry, now}
+-- {'line', line, number that holds it}.
 
 local born = born()
 local e = load()
@@ -11,7 +11,7 @@ if is(e.hash) and e.hash ~= a.hash then return {'hash', born, flat(e), text(now)
 if e.state == 'accepted' or e.state == 'cancelled' then return {'known', born, flat(e), text(now)} end
 if e.state == 'intent' then
   if now < tonumber(e['until']) then return {'busy'} end
-  e.state = 'unknown' -- its owner never said how it ended, so it may have been sent
+  e.state = 'unknown' -- its owner never reported the result, so it may have been sent
   if not is(e.doubt) then e.doubt = text(now) end
 end
 
@@ -35,7 +35,7 @@ local fresh
 if not e.version then
   fresh = a.first and math.min(a.stream_time, a.audited_at) > tonumber(born) + BIRTH_MARGIN
 else
-  fresh = not is(e.state) and e.sure == sure -- given back unsent, and nothing was forgotten since
+  fresh = not is(e.state) and e.sure == sure -- released unsent, and nothing was forgotten since
 end
 
 e.told = ''

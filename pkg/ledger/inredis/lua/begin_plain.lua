@@ -1,5 +1,5 @@
--- begin as most are: nothing is known of the document or its order. It writes and answers what begin.lua would, which has
--- the rest.
+-- The common case of a claim: nothing is known of the document or its order. It writes and returns what begin.lua
+-- would; everything else is left to begin.lua.
 local kind, no, order = ARGV[at], ARGV[at + 1], ARGV[at + 4]
 local name, lines, index = entry_key(kind, no), 'lines:' .. kind .. ':' .. order, index_key(order)
 lines = base .. lines

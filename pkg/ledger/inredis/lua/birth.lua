@@ -1,9 +1,9 @@
--- After together.lua or book.lua: since when this very server remembers. KEYS[1] is where all keys of a seller or a book
--- begin; its hash tag keeps them in one slot.
+-- The epoch: since when this very server remembers. KEYS[1] is the prefix of all keys of a seller or a book; its hash
+-- tag keeps them in one slot.
 local base = KEYS[1]
 
--- identity tells which server this is and which history of data it goes on with: a restart, a restored copy, a failover
--- each change one of the two.
+-- identity names this server and the history of data that it continues: a restart, a restored copy, a failover each
+-- change one of the two.
 local identity
 local function identify()
   if not identity then
@@ -14,7 +14,7 @@ local function identify()
   return identity
 end
 
--- born tells since when this very server remembers the seller, or the book, as text.
+-- born is since when this very server remembers the seller, or the book, as text.
 local since
 local function born()
   if not since then

@@ -1,5 +1,5 @@
--- Before the operations on documents, after together.lua and birth.lua: the entry in hand, and how it is written. In an
--- entry a field that is empty is absent.
+-- Helpers of the operations on documents: the current entry, and how it is written. An empty field of an entry is
+-- absent.
 local empty = {__index = function() return '' end}
 
 local function entry_key(kind, no) return base .. 'entry:' .. kind .. ':' .. no end
@@ -8,19 +8,19 @@ local function index_key(no) return base .. 'find:' .. no end
 
 local key, due_key, doubt_key, refusals_key
 prepare = function()
-  setmetatable(a, empty) -- what was not given is empty
+  setmetatable(a, empty) -- a missing value reads as ''
   key, due_key, doubt_key = entry_key(a.kind, a.no), base .. 'due:' .. a.kind, base .. 'doubt:' .. a.kind
   refusals_key = base .. 'refusals:' .. a.kind
 end
 
 local function is(value) return value and value ~= '' end
 
--- unsettled: the entry, and the keys that speak of it, stay for good.
+-- unsettled entries, and the keys that index them, are kept for good.
 local function unsettled(e)
   return is(e.due) or e.state == 'intent' or e.state == 'unknown' and e.hash ~= 'shadow' -- ledger.Shadowed
 end
 
--- stored is the entry in hand as it was read; stayed tells whether it was unsettled then.
+-- stored is the current entry as it was read; stayed: it was unsettled then.
 local stored, stayed
 local function load()
   local e, flat = {}, redis.call('HGETALL', key)
@@ -44,10 +44,10 @@ local function flat(e)
   return out
 end
 
--- mine: the caller began it last and has not said how it ended.
+-- mine: the caller claimed it last and has not reported the result.
 local function mine(e) return e.state == 'intent' and e.owner == a.owner end
 
--- done: the caller has already said that it ended this way, and its answer was lost.
+-- done: the caller has already ended it this way, and the answer was lost.
 local function done(e, how) return e.state ~= 'intent' and e.owner == a.owner and e.how == how end
 
 local function live(no)
@@ -55,7 +55,7 @@ local function live(no)
   return state == 'intent' or state == 'unknown' or state == 'accepted'
 end
 
--- holders tells by which numbers lines of an order are held, false for none.
+-- holders are the numbers that hold lines of an order, false for none.
 local function holders(order, lines)
   if #lines == 0 then return {} end
   return redis.call('HMGET', lines_key(order), unpack(lines))
@@ -72,7 +72,7 @@ local function take_lines(e, lines, held)
   if #set > 0 then redis.call('HSET', lines_key(e.order), unpack(set)) end
 end
 
--- take_back takes the entry's lines if it had given them back.
+-- take_back takes the entry's lines again if they were freed.
 local function take_back(e)
   if not is(e.lines) then return end
   local lines = cjson.decode(e.lines)
@@ -97,12 +97,12 @@ local function remember(e, what, detail)
   e.history = all
 end
 
--- keep makes a key stay, or go away some time after all that it speaks of is settled.
+-- keep makes a key permanent, or lets it expire some time after all entries that it indexes are settled.
 local function keep(name, settled)
   if settled then redis.call('EXPIRE', name, KEEP_SETTLED) else redis.call('PERSIST', name) end
 end
 
--- LIVE lifts the live ones above all others in an index; below it the score is when the entry was written last.
+-- LIVE lifts live entries above all others in an index; below it the score is when the entry was last written.
 local LIVE = 1e17
 
 local function index(no, settled)
@@ -131,7 +131,7 @@ local function also_by(e, field, settled, stays)
   end
 end
 
--- sharing tells live documents of other orders with one of the platform's numbers: platform's number, order, document, ...
+-- sharing lists live documents of other orders that share a platform number: platform number, order, document, ...
 local function sharing()
   local out = {}
   if not is(a.platforms) then return out end
@@ -155,10 +155,10 @@ local function sharing()
   return out
 end
 
--- numbered tells which other document of the kind has the far side's number, nil for none. Another account's numbers are of
--- their own.
+-- numbered names the other document of the kind that has the warehouse's number, nil for none. Another account's
+-- numbers are separate.
 local function numbered(kind, no, number, identity)
-  local least -- of several, so that each ledger names the same
+  local least -- the smallest, so that each ledger names the same
   for _, member in ipairs(redis.call('ZREVRANGE', index_key(number), 0, 19)) do
     local of, other = string.match(member, '^([^:]*):(.*)$')
     if of == kind and other ~= no then
@@ -207,7 +207,7 @@ local function save(e)
     redis.call('ZREMRANGEBYSCORE', refusals_key, '-inf', text(now - KEEP_REFUSALS * 1000000))
     redis.call('EXPIRE', refusals_key, KEEP_REFUSALS)
   end
-  -- What stays already needs not be told so again.
+  -- A permanent key need not be made permanent again.
   local settled = not unsettled(e)
   if settled or stored.version and not stayed then keep(key, settled) end
   local stays = stayed and not settled
@@ -218,10 +218,10 @@ local function save(e)
   if not stored.version then note_kind(a.kind) end
 end
 
--- COVERING is the order in which plain calls give what begin and accept say of a document; then come their own values.
+-- COVERING is the order of the arguments that claim and accept share; then come their own.
 local COVERING = {'kind', 'no', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'stream', 'seq', 'trace', 'identity', 'platforms'}
 
--- in_full makes a plain call of one as JSON has them.
+-- in_full makes `a` of plain arguments.
 local function in_full(at, more)
   a = {}
   for i, field in ipairs(COVERING) do a[field] = ARGV[at + i - 1] end
@@ -230,7 +230,7 @@ local function in_full(at, more)
   prepare()
 end
 
--- line makes a line of a history, of what a plain call gives.
+-- line makes a history line of plain arguments.
 local function line(at, what, detail)
   return cjson.encode({
     at = text(now), owner = ARGV[at + 2], stream = ARGV[at + 9], seq = ARGV[at + 10], what = what, detail = detail,

@@ -1,4 +1,4 @@
--- Forgets the book; ARGV[3] is for how many seconds its last version and its last owners are known all the same.
+-- Forgets the book; its last version and owners stay known for ARGV[3] seconds.
 redis.call('UNLINK', fields, marks)
 if redis.call('EXISTS', meta) == 1 then
   redis.call('HSET', meta, 'dropped', '1')

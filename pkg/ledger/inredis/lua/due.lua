@@ -1,4 +1,4 @@
--- Entries to look after at a.at, the longest due first: {{number, entry}, ...}.
+-- Entries that are due at a.at, the longest overdue first: {{number, entry}, ...}.
 local out = {}
 for _, no in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', a.at, 'LIMIT', 0, a.limit)) do
   local e = redis.call('HGETALL', entry_key(a.kind, no))

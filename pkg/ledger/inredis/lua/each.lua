@@ -1,5 +1,5 @@
--- After the operations: does the calls one after the other and answers each at its place. One that fails answers
--- {'error', why} and leaves the others alone.
+-- Does the calls one after the other and returns each answer at its place. A call that fails answers {'error', why}
+-- and does not affect the others.
 local t = redis.call('TIME')
 local server_now = t[1] * 1000000 + t[2]
 local function do_one(call)

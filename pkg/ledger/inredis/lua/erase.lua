@@ -1,4 +1,5 @@
--- Takes the words of others out of an entry that is neither in hand nor in doubt. Answers {'ok'}, {'none'} or {'busy'}.
+-- Removes other people's text from an entry that is neither claimed nor unknown. Returns {'ok'}, {'none'} or
+-- {'busy'}.
 local e = load()
 if not is(e.version) then return {'none'} end
 if e.state == 'intent' or e.state == 'unknown' and e.hash ~= 'shadow' then return {'busy'} end -- ledger.Shadowed
@@ -6,7 +7,7 @@ local found = false
 local lines = {}
 for line in string.gmatch(e.history or '', '[^\n]+') do
   local h = cjson.decode(line)
-  if is(h.detail) and (h.what == 'unknown' or h.what == 'released') then -- others are numbers and codes
+  if is(h.detail) and (h.what == 'unknown' or h.what == 'released') then -- the others hold numbers and codes
     found, h.detail = true, ''
   end
   lines[#lines + 1] = cjson.encode(h)
@@ -14,7 +15,7 @@ end
 local function quiet(field)
   if not is(e[field]) then return end
   local why = cjson.decode(e[field])
-  if not is(why.RemoteText) and (why.ZH ~= why.EN or not is(why.ZH)) then return end -- our own words
+  if not is(why.RemoteText) and (why.ZH ~= why.EN or not is(why.ZH)) then return end -- our own text
   found, why.RemoteText = true, ''
   if why.ZH == why.EN then why.ZH, why.EN = '', '' end
   e[field] = cjson.encode(why)

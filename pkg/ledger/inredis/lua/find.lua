@@ -1,4 +1,4 @@
--- Entries whose own, order's or far-side number is a.no: {{kind, number, entry}, ...}.
+-- Entries whose own number, order number or warehouse number is a.no: {{kind, number, entry}, ...}.
 local found, seen = {}, {}
 local function add(kind, no)
   local member = kind .. ':' .. no

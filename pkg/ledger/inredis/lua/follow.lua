@@ -1,4 +1,5 @@
--- What the poller now knows. Answers {'ok'} or {'moved'}. a.token tells one's own lost answer from another's write.
+-- What the poller now knows. Returns {'ok'} or {'moved'}. a.token distinguishes one's own lost answer from another's
+-- write.
 local e = load()
 if e.version ~= a.version then
   if is(e.token) and e.token == a.token then return {'ok'} end

@@ -1,4 +1,4 @@
--- Takes or extends KEYS[1] for the owner. Answers {'held'}, or {'taken'} when another holds it.
+-- Takes or extends KEYS[1] for the owner. Returns {'held'}, or {'taken'} when another holds it.
 local holder, till = unpack(redis.call('HMGET', KEYS[1], 'owner', 'until'))
 if holder and holder ~= a.owner and now < tonumber(till) then return {'taken'} end
 redis.call('HSET', KEYS[1], 'owner', a.owner, 'until', text(now + a.ttl))

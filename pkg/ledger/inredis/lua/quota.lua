@@ -1,5 +1,5 @@
--- Before the operations on a quota, after together.lua: KEYS[1] is the pacing, calls_key the calls under way. Both are read
--- once for all calls that came together, and written once. All calls are plain, and their first value is a permit's id.
+-- Helpers of the operations on a quota: KEYS[1] is the pacing, calls_key the calls under way. Both are read once for
+-- all calls of a batch, and written once. The first argument of each call is a permit's id.
 local calls_key = KEYS[1] .. ':calls'
 local SLACK, TRAVEL, NEAR, CROWD, WAIT_MOST, ACTIVE = 5000, 15000, 200000, 0.97, 300000000, 10000000
 local RANKS = {floor = 0, cancel = 1, push = 2, status = 3, stock = 4}
@@ -15,8 +15,7 @@ local function load()
   for i = 1, #flat, 2 do p[flat[i]] = tonumber(flat[i + 1]) end
 end
 
--- ends is, of the ids that the calls in hand name, when those end that are under way; begun and ended are what is not
--- written yet.
+-- ends holds, for the ids in this batch, when those under way expire; begun and ended are not written yet.
 local ends, begun, ended
 local function ends_at(id)
   if not ends then
@@ -38,7 +37,7 @@ local function write_calls()
   begun, ended = nil, nil
 end
 
--- under_way counts the calls that have not ended by themselves.
+-- under_way counts the calls that have not expired.
 local calls, swept
 local function under_way()
   if swept ~= now then
@@ -83,6 +82,6 @@ finish = function()
   if ttl then redis.call('PEXPIRE', calls_key, math.ceil(ttl / 1000) + 3600000) end
 end
 
--- easy is the class and limit of the call that just got a turn at once, with the interval between its turns: the next of
--- the same kind gets one too, if there is one, as all else that decides stands as it stood.
+-- easy is the class and limit of a call that was just granted, with the interval between its slots: the next call of
+-- the same kind is granted too if there is a slot, because nothing else changed.
 local easy

@@ -1,5 +1,5 @@
--- ARGV[3] is the number of fields asked for; their names follow, then those of the marks. Answers {version or '0', birth,
--- the fields' values, the marks that stand by their places}.
+-- ARGV[3] is the number of fields to read; their names follow, then those of the marks. Returns {version or '0',
+-- epoch, the fields' values, the indexes of the marks that exist}.
 local n = tonumber(ARGV[3])
 local version, dropped = unpack(redis.call('HMGET', meta, 'version', 'dropped'))
 local values, standing = {}, {}

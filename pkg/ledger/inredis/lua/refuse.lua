@@ -1,4 +1,4 @@
--- Nothing lives at the far side. Answers {'ok'} or {'lost'}.
+-- The warehouse has nothing. Returns {'ok'} or {'lost'}.
 local e = load()
 if done(e, 'refused') then return {'ok'} end
 if not mine(e) then return {'lost'} end

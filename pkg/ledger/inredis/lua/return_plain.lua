@@ -1,4 +1,4 @@
--- Ends a call that began at the time that is the second value. One that ended already is no error.
+-- Ends a call that began at the time in the second argument. A call that already ended is no error.
 load()
 if ends_at(ARGV[at]) then
   end_call(ARGV[at])

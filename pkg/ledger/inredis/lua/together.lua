@@ -1,10 +1,10 @@
--- Before each script that serves calls: ARGV are calls in JSON, each with the operation it asks for, `op`. What the
--- operations share of the call in hand is set by each.lua: `a`, the call; `now`, the time, given by tests only. It calls
--- `prepare` before each and `finish` after all of them. Times are microseconds, and text when they are stored, because
--- Redis would round them.
+-- Runs before each script that serves batches: ARGV are calls in JSON, each with its operation, `op`. dispatch
+-- (each.lua) sets what the operations share: `a`, the current call; `now`, the time, given by tests only. It calls
+-- `prepare` before each call and `finish` after all of them. Times are microseconds, and text when they are stored,
+-- because Redis would round them.
 --
--- The calls that every order makes come plain instead, as how many values follow, then the operation, the time and what
--- else `plain` knows the places of: to read JSON costs as much as to write an entry.
+-- The calls that every order makes come plain instead: how many values follow, then the operation, the time and the
+-- values, whose places `plain` knows. Reading JSON costs as much as writing an entry.
 local a, now
 local ops, plain = {}, {}
 local function prepare() end

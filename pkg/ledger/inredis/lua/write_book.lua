@@ -1,6 +1,6 @@
--- ARGV[3] and on: the version as it was read, the owner, how many owners to know, the number of fields to set, to remove,
--- and of marks; then name and value of those to set, the names of those to remove, score and name of each mark. Answers
--- {'written', version} or {'moved'}.
+-- ARGV[3] and on: the version as it was read, the owner, how many owners to remember, the number of fields to set, to
+-- remove, and of marks; then name and value of each field to set, the names to remove, score and name of each mark.
+-- Returns {'written', version} or {'moved'}.
 local read, owner, keep = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local set, gone, marked = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local last, dropped, known = unpack(redis.call('HMGET', meta, 'version', 'dropped', 'owners'))
@@ -24,7 +24,7 @@ at = at + 2 * set
 if gone > 0 then redis.call('HDEL', fields, unpack(ARGV, at, at + gone - 1)) end
 at = at + gone
 if marked > 0 then redis.call('ZADD', marks, unpack(ARGV, at, at + 2 * marked - 1)) end
--- Some at a time: others wait meanwhile.
+-- Some at a time: other callers wait meanwhile.
 local over = math.min(redis.call('ZCOUNT', marks, '-inf', cut), 2000)
 if over > 0 then redis.call('ZREMRANGEBYRANK', marks, 0, over - 1) end
 return {'written', version}

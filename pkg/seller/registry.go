@@ -27,7 +27,7 @@ const (
 	pauseKey = "pause."
 )
 
-// maxStored is the largest set-up that the bucket takes, bytes; it must stay below the server's max_payload.
+// maxStored is the largest set-up that the bucket accepts, bytes; it must stay below the server's max_payload.
 const maxStored = 1_000_000
 
 var (
@@ -35,12 +35,12 @@ var (
 	ErrChanged = errors.New("seller changed meanwhile")
 	// ErrPaused: the seller is paused already, in a way that the new pause does not outrank.
 	ErrPaused = errors.New("seller is paused already")
-	// ErrRuns: the seller is not paused, or only an operator may resume it.
-	ErrRuns = errors.New("nothing to resume")
+	// ErrNotPaused: the seller is not paused, or only an operator may resume it.
+	ErrNotPaused = errors.New("nothing to resume")
 )
 
-// Book is all sellers as they are now. It follows the bucket, so that what one worker or operator writes is known to
-// all within moments; what was written through a Book is known to that one at once. Reads wait for nobody.
+// Registry is all sellers as they are now. It follows the bucket, so that every worker soon knows what another worker
+// or an operator writes; writes through a Registry are visible in it at once. Reads never block on I/O.
 type Registry struct {
 	bucket *bus.Bucket
 	log    zerolog.Logger
@@ -49,80 +49,80 @@ type Registry struct {
 	mu      sync.RWMutex
 	sellers map[string]*Seller
 	pauses  map[string]*Pause
-	// sharing are the names of the sellers of each identity.
-	sharing map[string][]string
-	// revisions of what is known of each key: the watch may be behind our own writes.
+	// byIdentity are the names of the sellers of each identity.
+	byIdentity map[string][]string
+	// revisions known of each key: the watch may be behind our own writes.
 	revisions map[string]uint64
 	ready     error
 }
 
-// Open reads the bucket and follows it until Close. It returns when all that stands there is known, or with ctx's end.
+// Open reads the bucket and follows it until Close. It returns when the whole bucket was read, or when ctx ends.
 func Open(ctx context.Context, bucket *bus.Bucket, log zerolog.Logger) (*Registry, error) {
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
-	b := &Registry{
-		bucket: bucket, log: log, sellers: map[string]*Seller{}, pauses: map[string]*Pause{}, revisions: map[string]uint64{}, sharing: map[string][]string{},
+	r := &Registry{
+		bucket: bucket, log: log, sellers: map[string]*Seller{}, pauses: map[string]*Pause{}, revisions: map[string]uint64{}, byIdentity: map[string][]string{},
 		ready: errors.New("sellers' set-ups are not read yet"),
 	}
 	loaded, ended := make(chan struct{}), make(chan struct{})
-	b.close = func() { stop(); <-ended }
+	r.close = func() { stop(); <-ended }
 	go func() {
 		defer close(ended)
-		b.follow(following, sync.OnceFunc(func() { close(loaded) }))
+		r.keepWatching(following, sync.OnceFunc(func() { close(loaded) }))
 	}()
 	select {
 	case <-loaded:
 	case <-ctx.Done():
 	}
 	if ctx.Err() != nil {
-		b.Close()
-		return nil, fmt.Errorf("read sellers' set-ups: %w", errors.Join(ctx.Err(), b.Ready()))
+		r.Close()
+		return nil, fmt.Errorf("read sellers' set-ups: %w", errors.Join(ctx.Err(), r.Ready()))
 	}
-	return b, nil
+	return r, nil
 }
 
-// Close ends the following.
-func (b *Registry) Close() { b.close() }
+// Close stops following.
+func (r *Registry) Close() { r.close() }
 
-// Ready is nil while all that is known is current.
-func (b *Registry) Ready() error {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return b.ready
+// Ready is nil while the registry is current.
+func (r *Registry) Ready() error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.ready
 }
 
 // Get finds a seller.
-func (b *Registry) Get(name string) (*Seller, bool) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	s, ok := b.sellers[name]
+func (r *Registry) Get(name string) (*Seller, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	s, ok := r.sellers[name]
 	return s, ok
 }
 
 // All is every seller, sorted by name.
-func (b *Registry) All() []*Seller {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	all := make([]*Seller, 0, len(b.sellers))
-	for _, s := range b.sellers {
+func (r *Registry) All() []*Seller {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	all := make([]*Seller, 0, len(r.sellers))
+	for _, s := range r.sellers {
 		all = append(all, s)
 	}
 	slices.SortFunc(all, func(x, y *Seller) int { return strings.Compare(x.Name(), y.Name()) })
 	return all
 }
 
-// Put stores a set-up in the place of the given version of it (Seller.Version, 0 when there was none), and tells the
-// new version. It returns Faults when the set-up has any, and ErrChanged when another version stands there by now. The
-// caller tells the others with event.SellerChanged.
-func (b *Registry) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (uint64, error) {
+// Put replaces the given version of a set-up (Seller.Version, 0 when there was none), and returns the new version. It
+// returns Faults when the set-up has any, and ErrChanged when another version is stored by now. The caller publishes
+// event.SellerChanged.
+func (r *Registry) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (uint64, error) {
 	if err := Validate(setup); err != nil {
 		return 0, err
 	}
-	if was, ok := b.Get(setup.Name); ok {
-		if faults := switched(was.Setup, setup, time.Now()); len(faults) > 0 {
+	if was, ok := r.Get(setup.Name); ok {
+		if faults := switchOverFaults(was.Setup, setup, time.Now()); len(faults) > 0 {
 			return 0, faults
 		}
 	}
-	if faults := b.shared(setup); len(faults) > 0 {
+	if faults := r.identityFaults(setup); len(faults) > 0 {
 		return 0, faults
 	}
 	key := setupKey + setup.Name
@@ -134,10 +134,10 @@ func (b *Registry) Put(ctx context.Context, setup *sellerv1.Setup, version uint6
 		return 0, Faults{{Code: "setup.size", ZH: fmt.Sprintf("设置共 %d 字节，最多 %d 字节", len(data), maxStored),
 			EN: fmt.Sprintf("the set-up takes %d bytes, %d at most", len(data), maxStored)}}
 	}
-	revision, err := b.bucket.Update(ctx, key, data, version)
+	revision, err := r.bucket.Update(ctx, key, data, version)
 	if errors.Is(err, bus.ErrRevision) {
 		// It may be our own write, whose answer was lost.
-		v, getErr := b.bucket.Get(ctx, key)
+		v, getErr := r.bucket.Get(ctx, key)
 		stored := &sellerv1.Setup{}
 		if getErr != nil || v.Revision == version || protojson.Unmarshal(v.Data, stored) != nil || !proto.Equal(stored, setup) {
 			return 0, fmt.Errorf("apply %s: %w", setup.Name, ErrChanged)
@@ -147,18 +147,18 @@ func (b *Registry) Put(ctx context.Context, setup *sellerv1.Setup, version uint6
 	if err != nil {
 		return 0, fmt.Errorf("apply %s: %w", setup.Name, err)
 	}
-	b.take(bus.Value{Key: key, Data: data, Revision: revision})
+	r.applyNewer(bus.Value{Key: key, Data: data, Revision: revision})
 	return revision, nil
 }
 
-// Pause pauses a seller; ErrPaused when it is already. An operator's pause takes the place of any other, a token's of a
-// breaker's, and any of those takes the place of its like once that was due to be probed. The caller tells the others
-// with PausedEvent.
-func (b *Registry) Pause(ctx context.Context, name string, p Pause) error {
-	if _, ok := b.Get(name); !ok {
+// Pause pauses a seller; ErrPaused when it is paused already. An operator's pause replaces any other, a token's
+// replaces a breaker's, and each replaces its own kind once that was due for a probe. The caller publishes
+// PausedEvent.
+func (r *Registry) Pause(ctx context.Context, name string, p Pause) error {
+	if _, ok := r.Get(name); !ok {
 		return fmt.Errorf("pause %s: %w", name, Unknown(name))
 	}
-	err := b.setPause(ctx, name, p.message(name), func(now *Pause) error {
+	err := r.setPause(ctx, name, p.message(name), func(now *Pause) error {
 		if now != nil && !outranks(p, *now) {
 			return ErrPaused
 		}
@@ -182,12 +182,12 @@ func outranks(p, now Pause) bool {
 	}
 }
 
-// Resume ends a pause; ErrRuns when there is none, or when it is an operator's and by is not. The caller tells the
-// others with ResumedEvent.
-func (b *Registry) Resume(ctx context.Context, name string, by sellerv1.Paused_By) error {
-	err := b.setPause(ctx, name, nil, func(now *Pause) error {
+// Resume ends a pause; ErrNotPaused when there is none, or when it is an operator's and by is not. The caller
+// publishes ResumedEvent.
+func (r *Registry) Resume(ctx context.Context, name string, by sellerv1.Paused_By) error {
+	err := r.setPause(ctx, name, nil, func(now *Pause) error {
 		if now == nil || now.By == sellerv1.Paused_BY_OPERATOR && by != sellerv1.Paused_BY_OPERATOR {
-			return ErrRuns
+			return ErrNotPaused
 		}
 		return nil
 	})
@@ -197,8 +197,8 @@ func (b *Registry) Resume(ctx context.Context, name string, by sellerv1.Paused_B
 	return nil
 }
 
-// setPause writes m, nil for none, if allowed agrees with what stands there.
-func (b *Registry) setPause(ctx context.Context, name string, m *sellerv1.Paused, allowed func(now *Pause) error) error {
+// setPause writes m, nil for none, if allowed accepts the present pause.
+func (r *Registry) setPause(ctx context.Context, name string, m *sellerv1.Paused, allowed func(now *Pause) error) error {
 	var data []byte
 	if m != nil {
 		var err error
@@ -210,12 +210,12 @@ func (b *Registry) setPause(ctx context.Context, name string, m *sellerv1.Paused
 	var refused error
 	unsure := false // an earlier write's answer was lost
 	err := retry.Do(ctx, retry.Policy{}, func(ctx context.Context) error {
-		v, err := b.bucket.Get(ctx, key)
+		v, err := r.bucket.Get(ctx, key)
 		if err != nil && !errors.Is(err, bus.ErrKeyNotFound) {
 			return err
 		}
 		if unsure && bytes.Equal(v.Data, data) {
-			b.take(v)
+			r.applyNewer(v)
 			return nil
 		}
 		now, err := decodePause(v.Data)
@@ -224,14 +224,14 @@ func (b *Registry) setPause(ctx context.Context, name string, m *sellerv1.Paused
 		}
 		if err != nil {
 			refused = err
-			return fault.Permanent(err) // ends the repeating
+			return fault.Permanent(err) // ends the retries
 		}
-		revision, err := b.bucket.Update(ctx, key, data, v.Revision)
+		revision, err := r.bucket.Update(ctx, key, data, v.Revision)
 		if err != nil {
 			unsure = unsure || !errors.Is(err, bus.ErrRevision)
-			return err // somebody was faster, or the store is away: look again
+			return err // somebody was faster, or the store is down: read again
 		}
-		b.take(bus.Value{Key: key, Data: data, Revision: revision})
+		r.applyNewer(bus.Value{Key: key, Data: data, Revision: revision})
 		return nil
 	})
 	if refused != nil {
@@ -256,17 +256,17 @@ func decodePause(data []byte) (*Pause, error) {
 	return p, nil
 }
 
-// follow takes what the bucket tells until ctx ends; a watch that breaks is begun anew.
-func (b *Registry) follow(ctx context.Context, loaded func()) {
+// keepWatching applies the bucket's changes until ctx ends; a watch that breaks is replaced by a new one.
+func (r *Registry) keepWatching(ctx context.Context, loaded func()) {
 	for ctx.Err() == nil {
-		err := b.watch(ctx, loaded)
+		err := r.watch(ctx, loaded)
 		if ctx.Err() != nil {
 			return
 		}
-		b.mu.Lock()
-		b.ready = fmt.Errorf("sellers' set-ups may be out of date: %w", err)
-		b.mu.Unlock()
-		b.log.Warn().Err(err).Msg("following sellers' set-ups was interrupted")
+		r.mu.Lock()
+		r.ready = fmt.Errorf("sellers' set-ups may be out of date: %w", err)
+		r.mu.Unlock()
+		r.log.Warn().Err(err).Msg("following sellers' set-ups was interrupted")
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):
@@ -274,50 +274,51 @@ func (b *Registry) follow(ctx context.Context, loaded func()) {
 	}
 }
 
-func (b *Registry) watch(ctx context.Context, loaded func()) error {
-	seen, err := b.bucket.Watch(ctx, "")
+func (r *Registry) watch(ctx context.Context, loaded func()) error {
+	seen, err := r.bucket.Watch(ctx, "")
 	if err != nil {
 		return err
 	}
-	// What is told now takes the place of whatever was known: the bucket may have been put back.
-	b.mu.Lock()
-	for key := range b.revisions {
-		b.revisions[key] = 0
+	// The new watch replaces everything known: the bucket may have been restored from an older copy.
+	r.mu.Lock()
+	for key := range r.revisions {
+		r.revisions[key] = 0
 	}
-	b.mu.Unlock()
+	r.mu.Unlock()
 	for s := range seen {
 		switch {
 		case s.Current:
-			b.mu.Lock()
-			for key, revision := range b.revisions {
-				if revision == 0 { // it is gone
-					b.set(bus.Value{Key: key})
-					delete(b.revisions, key)
+			r.mu.Lock()
+			for key, revision := range r.revisions {
+				if revision == 0 { // it was deleted
+					r.apply(bus.Value{Key: key})
+					delete(r.revisions, key)
 				}
 			}
-			b.ready = nil
-			b.mu.Unlock()
+			r.ready = nil
+			r.mu.Unlock()
 			loaded()
 		default:
-			b.take(s.Value)
+			r.applyNewer(s.Value)
 		}
 	}
 	return errors.New("the watch ended")
 }
 
-// take makes v known unless something newer is. A key that was deleted by hand has no data: no set-up, no pause.
-func (b *Registry) take(v bus.Value) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if v.Revision <= b.revisions[v.Key] {
+// applyNewer applies v unless something newer is known. A key that was deleted by hand has no data: no set-up, no
+// pause.
+func (r *Registry) applyNewer(v bus.Value) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v.Revision <= r.revisions[v.Key] {
 		return
 	}
-	b.revisions[v.Key] = v.Revision
-	b.set(v)
+	r.revisions[v.Key] = v.Revision
+	r.apply(v)
 }
 
-// set makes v known. The caller holds b.mu.
-func (b *Registry) set(v bus.Value) {
+// apply applies v. The caller holds r.mu.
+func (r *Registry) apply(v bus.Value) {
 	name, isSetup := strings.CutPrefix(v.Key, setupKey)
 	if !isSetup {
 		var isPause bool
@@ -328,22 +329,22 @@ func (b *Registry) set(v bus.Value) {
 	if !isSetup {
 		p, err := decodePause(v.Data)
 		if err != nil {
-			// Whoever wrote it wanted a pause.
+			// Its writer wanted a pause.
 			p = &Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: "unreadable: " + err.Error(), At: v.At}
-			b.log.Error().Err(err).Str("seller", name).Msg("pause cannot be read")
+			r.log.Error().Err(err).Str("seller", name).Msg("pause cannot be read")
 		}
-		b.pauses[name] = p
-		if s := b.sellers[name]; s != nil {
+		r.pauses[name] = p
+		if s := r.sellers[name]; s != nil {
 			paused := *s
 			paused.Pause = p
-			b.sellers[name] = &paused
+			r.sellers[name] = &paused
 		}
 		return
 	}
-	was := b.sellers[name]
+	was := r.sellers[name]
 	if len(v.Data) == 0 {
-		delete(b.sellers, name)
-		b.share(name, was, nil)
+		delete(r.sellers, name)
+		r.indexIdentities(name, was, nil)
 		return
 	}
 	setup := &sellerv1.Setup{}
@@ -352,12 +353,12 @@ func (b *Registry) set(v bus.Value) {
 		err = fmt.Errorf("it is the set-up of %q", setup.Name)
 	}
 	if err != nil {
-		// What was known before stays in force.
-		b.log.Error().Err(err).Str("seller", name).Msg("set-up cannot be read")
+		// The previous set-up stays in force.
+		r.log.Error().Err(err).Str("seller", name).Msg("set-up cannot be read")
 		return
 	}
-	s := New(setup, b.pauses[name])
+	s := New(setup, r.pauses[name])
 	s.Version = v.Revision
-	b.sellers[name] = s
-	b.share(name, was, s)
+	r.sellers[name] = s
+	r.indexIdentities(name, was, s)
 }

@@ -59,7 +59,7 @@ func get(t *testing.T, b *seller.Registry) *seller.Seller {
 	return s
 }
 
-// overwrite writes key whatever stands there, as somebody does who bypasses the Book.
+// overwrite writes key unconditionally, as somebody does who bypasses the Registry.
 func overwrite(t *testing.T, k *bus.Bucket, key, data string) {
 	t.Helper()
 	now, err := k.Get(t.Context(), key)
@@ -129,7 +129,7 @@ func TestASetupTakesThePlaceOfTheVersionThatWasRead(t *testing.T) {
 		t.Errorf("an unreadable set-up took the place of a good one: version %d", got)
 	}
 	if all := ours.All(); len(all) != 2 || all[0].Name() != "acme" || all[1].Name() != "later" {
-		t.Errorf("All tells %v", all)
+		t.Errorf("All returns %v", all)
 	}
 }
 
@@ -156,18 +156,18 @@ func TestPausesOutrankEachOther(t *testing.T) {
 		resume sellerv1.Paused_By
 		want   error
 	}{
-		{"there is nothing to resume", nil, sellerv1.Paused_BY_OPERATOR, seller.ErrRuns},
+		{"there is nothing to resume", nil, sellerv1.Paused_BY_OPERATOR, seller.ErrNotPaused},
 		{"the breaker pauses", &breaker, 0, nil},
 		{"another replica's breaker pauses too", &breaker, 0, seller.ErrPaused},
 		{"the probe failed", &later, 0, nil},
 		{"the token is worse", &token, 0, nil},
 		{"the breaker says less than the token", &later, 0, seller.ErrPaused},
 		{"the probe succeeds", nil, sellerv1.Paused_BY_BREAKER, nil},
-		{"and again", nil, sellerv1.Paused_BY_BREAKER, seller.ErrRuns},
+		{"and again", nil, sellerv1.Paused_BY_BREAKER, seller.ErrNotPaused},
 		{"the breaker pauses", &breaker, 0, nil},
 		{"an operator pauses", &operator, 0, nil},
 		{"the token does not change that", &token, 0, seller.ErrPaused},
-		{"no probe resumes what an operator paused", nil, sellerv1.Paused_BY_TOKEN, seller.ErrRuns},
+		{"no probe resumes what an operator paused", nil, sellerv1.Paused_BY_TOKEN, seller.ErrNotPaused},
 		{"an operator gives another reason", &operator, 0, nil},
 		{"the operator resumes", nil, sellerv1.Paused_BY_OPERATOR, nil},
 		{"the token expires", &token, 0, nil},
@@ -227,7 +227,7 @@ func TestManyReplicasPauseASellerOnce(t *testing.T) {
 		}
 	}
 	if won != 1 {
-		t.Errorf("%d of 16 paused the seller, want 1: each would tell it", won)
+		t.Errorf("%d of 16 paused the seller, want 1: each would publish it", won)
 	}
 }
 
@@ -240,8 +240,8 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// JetStream put back to an older copy gives out its revisions again: what is written then must not pass for old.
-func TestABookFollowsABucketThatWasPutBack(t *testing.T) {
+// A restored older JetStream copy gives out its revisions again: what is written then must not look old.
+func TestARegistryFollowsARestoredBucket(t *testing.T) {
 	k := bustest.StartRestorable(t)
 	b := bustest.Connect(t, k.URL())
 	book := open(t, bucket(t, b))
@@ -263,7 +263,7 @@ func TestABookFollowsABucketThatWasPutBack(t *testing.T) {
 	}
 	k.Restore(older)
 
-	// Another worker, started since, pauses the seller. The one that was there all the time has to know.
+	// Another worker, started since, pauses the seller. The one that ran all the time has to learn it.
 	other := open(t, bucket(t, bustest.Connect(t, k.URL())))
 	if err := other.Pause(t.Context(), "acme", pause); err != nil {
 		t.Fatal(err)

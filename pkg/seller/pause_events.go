@@ -12,12 +12,12 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// PausedEvent says that the seller was paused.
+// PausedEvent reports that the seller was paused.
 func PausedEvent(name string, p Pause) event.Event {
-	return event.SellerPaused.About(name, name, p.At, p.message(name), moment(p.At))
+	return event.SellerPaused.About(name, name, p.At, p.message(name), pauseID(p.At))
 }
 
-// message is the pause as it is stored and told.
+// message is the pause as it is stored and published.
 func (p Pause) message(name string) *sellerv1.Paused {
 	m := &sellerv1.Paused{Seller: name, At: timestamppb.New(p.At), By: p.By, Reason: p.Reason}
 	if p.ProbeAfter > 0 {
@@ -26,16 +26,16 @@ func (p Pause) message(name string) *sellerv1.Paused {
 	return m
 }
 
-// ResumedEvent says that the pause, which began at since, ended.
+// ResumedEvent reports that the pause that began at since has ended.
 func ResumedEvent(name string, by sellerv1.Paused_By, since, now time.Time) event.Event {
 	m := &sellerv1.Resumed{Seller: name, At: timestamppb.New(now), By: by}
-	return event.SellerResumed.About(name, name, now, m, moment(since))
+	return event.SellerResumed.About(name, name, now, m, pauseID(since))
 }
 
-// moment tells one pause from the next in the ids.
-func moment(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+// pauseID distinguishes pauses in event ids.
+func pauseID(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-// ResumeToken ends a pause of the seller's that a refused token made, and tells it: there is a new token. It says whether
+// ResumeToken ends a pause that a refused token caused, and publishes it: there is a new token. It returns whether
 // there was such a pause; other pauses stay.
 func ResumeToken(ctx context.Context, b *Registry, publish func(context.Context, ...event.Event) error, name string, now time.Time) (bool, error) {
 	s, known := b.Get(name)
@@ -43,7 +43,7 @@ func ResumeToken(ctx context.Context, b *Registry, publish func(context.Context,
 		return false, nil
 	}
 	err := b.Resume(ctx, name, sellerv1.Paused_BY_TOKEN)
-	if errors.Is(err, ErrRuns) {
+	if errors.Is(err, ErrNotPaused) {
 		return false, nil
 	}
 	if err != nil {
