@@ -11,30 +11,31 @@ import (
 	"time"
 )
 
-// The token calls, as faults and the log of calls name them. They are not methods of the gateway.
+// Names of the token calls in faults and in the log of calls. They are not methods of the gateway.
 const (
 	ExchangeCall = "oauth.exchange"
 	RefreshCall  = "oauth.refresh"
 )
 
-// Auth is how the authorisation server behaves (docs/jd-api.md, Authorisation). JD publishes neither the codes of its
-// refusals nor how long codes and refresh tokens live, nor what becomes of what they replace.
+// Auth is the behaviour of the authorisation server (docs/jd-api.md, Authorisation). Unknown about JD: the codes of its
+// refusals, the life of codes and refresh tokens, and what happens to replaced ones.
 type Auth struct {
-	// Consent is what the merchant answers: ConsentAsk (default) shows a page with two buttons.
+	// Consent is the merchant's answer: ConsentAsk (default) shows a page with two buttons.
 	Consent Consent `json:"consent"`
-	// UID is who the merchant is, default "0201000000"; Departments are what the tokens may act for, empty is all.
+	// UID is the merchant's number, default "0201000000"; Departments are those that the tokens are valid for, empty means
+	// all.
 	UID         string   `json:"uid"`
 	Departments []string `json:"departments"`
-	// Life of the access tokens given from now on, default 24 h, that of an application in online test.
+	// Life of new access tokens, default 24 h, that of an application in its online test.
 	Life Duration `json:"life"`
-	// CodeLife is how long a code of a consent can be exchanged, default 10 minutes.
+	// CodeLife is how long the code of a consent can be exchanged, default 10 minutes.
 	CodeLife Duration `json:"code_life"`
-	// Access is what a refresh does to the access token: "same" leaves its text and lets it live longer, "new" replaces
-	// it. Default "" is the platform's own way: same on the old, new on the new one.
+	// Access is what a refresh does to the access token: "same" keeps its text and extends its life, "new" replaces it.
+	// Default "" depends on the platform: same on the old one, new on the new one.
 	Access string `json:"access"`
-	// Lingers lets a replaced access token live on to its end; otherwise it ends when it is replaced.
+	// Lingers keeps a replaced access token valid until its end; otherwise it ends when it is replaced.
 	Lingers bool `json:"lingers"`
-	// Reuse lets a refresh token be used again; otherwise each works once.
+	// Reuse lets a refresh token be used again; otherwise it works once.
 	Reuse bool `json:"reuse"`
 	// NoLife leaves expires_in out of the answers.
 	NoLife bool `json:"no_life"`
@@ -77,7 +78,7 @@ const (
 	oldPlatform platform = "old"
 )
 
-// names of the parameters that hold the application's key and secret.
+// names of the parameters for the application's key and secret.
 func (p platform) names() (app, secret string) {
 	if p == oldPlatform {
 		return "client_id", "client_secret"
@@ -85,7 +86,7 @@ func (p platform) names() (app, secret string) {
 	return "app_key", "app_secret"
 }
 
-// authorisation is one merchant's consent and what it became.
+// authorisation is one merchant's consent and its tokens.
 type authorisation struct {
 	app      *app
 	platform platform
@@ -95,7 +96,7 @@ type authorisation struct {
 	refresh  string // the newest
 }
 
-// authServer is what the authorisation server remembers.
+// authServer is the state of the authorisation server.
 type authServer struct {
 	codes     map[string]*authorisation
 	refreshes map[string]*authorisation
@@ -106,7 +107,7 @@ func newAuthServer() authServer {
 	return authServer{codes: map[string]*authorisation{}, refreshes: map[string]*authorisation{}}
 }
 
-// authPaths are the pages and calls of both platforms.
+// authPath returns the handler of a page or call of either platform.
 func (jd *JD) authPath(path string) (http.HandlerFunc, bool) {
 	switch {
 	case strings.HasSuffix(path, "/oauth2/to_login"):
@@ -165,9 +166,9 @@ func (jd *JD) consent(w http.ResponseWriter, r *http.Request, p platform) {
 	}
 	switch decision {
 	case ConsentGrant:
-		back.Set("code", jd.giveCode(a, p, q.Get("redirect_uri")))
+		back.Set("code", jd.issueCode(a, p, q.Get("redirect_uri")))
 	case ConsentRefuse:
-		back.Set("error", "access_denied") // how JD says so is not known
+		back.Set("error", "access_denied") // JD's way to say so is unknown
 	default:
 		w.Header().Set("Content-Type", "text/html;charset=utf-8")
 		_ = template.Must(template.New("consent").Parse(consentPage)).Execute(w, struct{ App, Redirect string }{a.key, q.Get("redirect_uri")})
@@ -177,16 +178,16 @@ func (jd *JD) consent(w http.ResponseWriter, r *http.Request, p platform) {
 	http.Redirect(w, r, redirect.String(), http.StatusFound)
 }
 
-func (jd *JD) giveCode(a *app, p platform, redirect string) string {
+func (jd *JD) issueCode(a *app, p platform, redirect string) string {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
-	code := jd.made("code")
+	code := jd.secretText("code")
 	jd.auth.codes[code] = &authorisation{app: a, platform: p, redirect: redirect, until: jd.gatewayTime().Add(time.Duration(jd.knobs.Auth.CodeLife))}
 	return code
 }
 
-// made is a text that nobody guesses by accident. The caller holds jd.mu.
-func (jd *JD) made(what string) string {
+// secretText is a text that nobody guesses. The caller holds jd.mu.
+func (jd *JD) secretText(what string) string {
 	jd.auth.issued++
 	rnd := jd.random("auth", what, strconv.Itoa(jd.auth.issued))
 	return fmt.Sprintf("%016x%016x", rnd.Uint64(), rnd.Uint64())
@@ -249,7 +250,7 @@ func (jd *JD) tokenCall(w http.ResponseWriter, r *http.Request, p platform, gran
 	jd.send(w, fate, encode(result))
 }
 
-// codeNumber is a code as docs/jd-api.md, Authorisation shows it: a number where it is one.
+// codeNumber writes a code as JD does: as a number if it is one.
 func codeNumber(code string) any {
 	if n, err := strconv.ParseInt(code, 10, 64); err == nil {
 		return n
@@ -267,7 +268,7 @@ func (jd *JD) exchange(c *call, a *app, p platform, params map[string]string) ob
 	delete(jd.auth.codes, params["code"])
 	c.done = true
 	jd.count.Exchanges++
-	return jd.give(z, true)
+	return jd.grant(z, true)
 }
 
 func (jd *JD) refresh(c *call, a *app, p platform, token string) object {
@@ -281,11 +282,11 @@ func (jd *JD) refresh(c *call, a *app, p platform, token string) object {
 	c.done = true
 	jd.count.Refreshes++
 	how := jd.knobs.Auth.Access
-	return jd.give(z, how == "new" || how == "" && p == newPlatform)
+	return jd.grant(z, how == "new" || how == "" && p == newPlatform)
 }
 
-// give gives tokens, the access token under a new text or the same. The caller holds jd.mu.
-func (jd *JD) give(z *authorisation, fresh bool) object {
+// grant issues tokens, the access token with a new text or the same. The caller holds jd.mu.
+func (jd *JD) grant(z *authorisation, fresh bool) object {
 	k := jd.knobs.Auth
 	now := jd.gatewayTime()
 	if fresh {
@@ -312,17 +313,18 @@ func (jd *JD) give(z *authorisation, fresh bool) object {
 	return answer
 }
 
-// tokenText is shaped as JD's (docs/jd-api.md, Authorisation): like a UUID on the old platform, 32 hex characters and four letters on the new one.
+// tokenText has the format of JD's tokens: like a UUID on the old platform, 32 hex digits and four letters on the new
+// one.
 func (jd *JD) tokenText(p platform, what string) string {
-	text := jd.made(what)
+	text := jd.secretText(what)
 	if p == oldPlatform {
 		return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
 	}
 	return text + strings.Map(func(r rune) rune { return 'a' + r%26 }, text[:4])
 }
 
-// Revoke ends a token given by a consent, and what could refresh it: the merchant changed the main account's password. It
-// says whether there is such a token.
+// Revoke ends a token of a consent and its refresh token, as when the merchant changes the main account's password. It
+// returns false if there is no such token.
 func (jd *JD) Revoke(access string) bool {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
@@ -341,7 +343,7 @@ func (jd *JD) Revoke(access string) bool {
 	return found
 }
 
-// Issued are the access tokens that consents gave and that live, the newest of each.
+// Issued returns the valid access tokens of all consents, the newest of each.
 func (jd *JD) Issued() []string {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()

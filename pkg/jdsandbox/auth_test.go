@@ -12,7 +12,7 @@ import (
 	"stockbridge/pkg/jdsandbox"
 )
 
-// authPlatform spells one of JD's two authorisation platforms as docs/jd-api.md, Authorisation does.
+// authPlatform has the spellings of one of JD's two authorisation platforms.
 type authPlatform struct {
 	consent, token, refresh, app, secret string
 }
@@ -28,7 +28,7 @@ func (s *sandbox) authURL(path string, q url.Values) string {
 
 const callback = "http://127.0.0.1:1/back?x=1"
 
-// consent opens the consent page, presses a button when there is one, and tells where it leads back to.
+// consent opens the consent page, presses a button if there is one, and returns where it redirects to.
 func (s *sandbox) consent(p authPlatform, decision string) url.Values {
 	s.t.Helper()
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -56,7 +56,7 @@ func (s *sandbox) consent(p authPlatform, decision string) url.Values {
 	return back.Query()
 }
 
-// tokens makes a token call; nil when it was refused.
+// tokens makes a token call; nil if it was refused.
 func (s *sandbox) tokens(path string, q url.Values) object {
 	s.t.Helper()
 	res, err := http.Get(s.authURL(path, q))
@@ -85,7 +85,7 @@ func (p authPlatform) asks(pairs ...string) url.Values {
 	return q
 }
 
-// works tells whether the gateway takes the token.
+// works reports whether the gateway accepts the token.
 func (s *sandbox) works(token any) bool {
 	p := s.system("eclp.order.ext.queryOrder")
 	p["access_token"] = token.(string)
@@ -99,7 +99,8 @@ func (s *sandbox) works(token any) bool {
 	return err == nil
 }
 
-// Both platforms take token calls by POST, with the parameters in the query or as a form: programs are seen that do so.
+// Both platforms accept token calls by POST, with the parameters in the query or as a form, because programs send them
+// so.
 func TestTokenCallsMayBePosted(t *testing.T) {
 	for name, p := range authPlatforms {
 		s := start(t)
@@ -203,7 +204,7 @@ func TestKnobsOfTheAuthorisationServer(t *testing.T) {
 		k.Auth = jdsandbox.Auth{Consent: jdsandbox.ConsentGrant, Access: "same", Reuse: true, NoLife: true, Departments: []string{"EBU2"}}
 	}))
 	p := authPlatforms["new"]
-	// On a connection that was used before, net/http would send a GET whose answer was lost again.
+	// net/http would repeat a GET whose answer was lost on a connection that was used before.
 	once := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	ask := func(path string, q url.Values) object {
 		res, err := once.Get(s.authURL(path, q))

@@ -2,7 +2,7 @@ package jdsandbox
 
 import "strings"
 
-// The gateway's codes that this sandbox answers by itself (docs/jd-api.md, Error codes).
+// The gateway's codes that the sandbox uses (docs/jd-api.md, Error codes).
 const (
 	codeLimited        Code = "2"
 	codeNoVersion      Code = "4"
@@ -25,7 +25,7 @@ const (
 	codeNotYours       Code = "71"
 )
 
-// codeTexts are the texts of docs/jd-api.md, Error codes, Chinese and English; [x] stands for a parameter.
+// codeTexts are their texts, Chinese and English; [x] stands for a parameter.
 var codeTexts = map[Code][2]string{
 	"1": {"服务不可用", "missing system error"}, "2": {"限制时间内调用失败次数", "App Call Limited"},
 	"3": {"请求被禁止", "Forbidden Request"},
@@ -51,13 +51,13 @@ var codeTexts = map[Code][2]string{
 	"1100": {"参数错误", "parameter error"},
 }
 
-// refuse is a refusal with the gateway's own text; param stands in for [x].
+// refuse is a refusal with the gateway's text; param replaces [x].
 func refuse(code Code, param string) *Refusal {
 	text := codeTexts[code]
 	return &Refusal{Code: code, ZH: strings.Replace(text[0], "[x]", "["+param+"]", 1), EN: strings.Replace(text[1], "[x]", "["+param+"]", 1)}
 }
 
-// refusal completes what is set of a refusal. The caller holds jd.mu.
+// refusal fills in what a refusal leaves empty. The caller holds jd.mu.
 func (jd *JD) refusal(code Code, zh, en string) *Refusal {
 	r := Refusal{Code: code, ZH: zh, EN: en}
 	orElse(&r.Code, jd.knobs.Refusal.Code)

@@ -10,36 +10,36 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The credentials of a Config without Apps. They are for play.
+// The credentials of a Config without Apps. They are for trying things out.
 const (
 	DefaultAppKey    = "sandbox-app"
 	DefaultAppSecret = "sandbox-secret"
 	DefaultToken     = "sandbox-token"
 )
 
-// Config is how a sandbox starts. The zero value takes DefaultToken, any shop and any warehouse, runs at real speed and
-// forgets everything when it ends.
+// Config is the initial state of a sandbox. The zero value accepts DefaultToken, any shop and any warehouse, runs at real
+// speed and forgets everything when it ends.
 type Config struct {
 	Apps []App `json:"apps"`
-	// Departments, Warehouses, Shops and Shippers are what the master data calls tell. Where a list is not empty, addOrder
-	// takes no others, nor a disabled one. Suppliers are only told; SpSources default to DefaultSpSources.
+	// Departments, Warehouses, Shops and Shippers are the rows of the master data calls. If a list is not empty, addOrder
+	// accepts nothing else and nothing disabled. Suppliers are only listed; SpSources default to DefaultSpSources.
 	Departments []Department `json:"departments"`
 	Warehouses  []Warehouse  `json:"warehouses"`
 	Shops       []Shop       `json:"shops"`
 	Shippers    []Shipper    `json:"shippers"`
 	Suppliers   []Supplier   `json:"suppliers"`
 	SpSources   []SpSource   `json:"sp_sources"`
-	// Stock is what lies in the warehouses at first. What a State knows of already goes on as it is.
+	// Stock is the initial stock of the warehouses. What State knows already stays as it is.
 	Stock []Stock `json:"stock"`
 
-	// Seed of all chances.
+	// Seed of all random choices.
 	Seed uint64 `json:"seed"`
-	// Speed of the warehouse's clock: 60 makes a minute of every second; 0 means 1.
+	// Speed of the warehouse's clock: 60 turns every second into a minute; 0 means 1.
 	Speed float64 `json:"speed"`
-	// Stopped lets the warehouse's clock stand still until Advance or SetSpeed.
+	// Stopped stops the warehouse's clock until Advance or SetSpeed.
 	Stopped bool `json:"stopped"`
-	// State is the file that keeps the documents, violations and the warehouse's clock; "" keeps nothing. Settings,
-	// calls and counters are not kept. Only one process may use a file.
+	// State is the file that keeps the documents, violations and the warehouse's clock; "" keeps nothing. Settings, calls
+	// and counters are not kept. Only one process may use a file.
 	State string `json:"state"`
 	// Control says who may use /_sandbox/: ControlLoopback (default) or ControlAnyone.
 	Control Control `json:"control"`
@@ -52,7 +52,7 @@ type Config struct {
 // Control says who may use the control API.
 type Control string
 
-// ControlLoopback lets in callers from the same host only. ControlAnyone lets in whoever can reach the address: for
+// ControlLoopback admits callers from the same host only. ControlAnyone admits everyone who can reach the address: for
 // containers and closed networks.
 const (
 	ControlLoopback Control = "loopback"
@@ -69,15 +69,15 @@ type App struct {
 // Token is a merchant's access to an App.
 type Token struct {
 	Value string `json:"token"`
-	// Expires is from when it is answered with code 19; zero is never.
+	// Expires is when it begins to be answered with code 19; zero means never.
 	Expires time.Time `json:"expires,omitzero"`
-	// Departments that it may act for (others: code 71, their documents do not exist); empty is all.
+	// Departments that it is valid for (others: code 71, their documents do not exist); empty means all.
 	Departments []string `json:"departments,omitempty"`
 	// Denied lists methods that it may not call (code 24).
 	Denied []string `json:"denied,omitempty"`
 }
 
-// Department is a row of master.queryDept. The meaning of Status is not published.
+// Department is a row of master.queryDept. JD does not publish the meaning of Status.
 type Department struct {
 	DeptNo     string `json:"deptNo"`
 	DeptName   string `json:"deptName,omitempty"`
@@ -90,7 +90,7 @@ type Department struct {
 	ManagerPhone string `json:"managerPhone,omitempty"`
 }
 
-// Warehouse is a row of master.queryWarehouse. The meaning of Status is not published.
+// Warehouse is a row of master.queryWarehouse. JD does not publish the meaning of Status.
 type Warehouse struct {
 	WarehouseNo    string `json:"warehouseNo"`
 	WarehouseName  string `json:"warehouseName,omitempty"`
@@ -98,7 +98,7 @@ type Warehouse struct {
 	Status         string `json:"status,omitempty"`
 	// Disabled makes addOrder refuse it, whatever Status says.
 	Disabled bool `json:"disabled,omitempty"`
-	// Departments that may use it; empty is all.
+	// Departments that may use it; empty means all.
 	Departments []string `json:"departments,omitempty"`
 	Contacts    string   `json:"contacts,omitempty"`
 	Phone       string   `json:"phone,omitempty"`
@@ -109,7 +109,7 @@ type Warehouse struct {
 	Address     string   `json:"address,omitempty"`
 }
 
-// Shop is a row of master.queryShop. The meaning of Status and Type is not published.
+// Shop is a row of master.queryShop. JD does not publish the meaning of Status and Type.
 type Shop struct {
 	ShopNo     string `json:"shopNo"`
 	IsvShopNo  string `json:"isvShopNo,omitempty"`
@@ -159,14 +159,14 @@ type Supplier struct {
 	Address        string `json:"address,omitempty"`
 }
 
-// SpSource is a row of master.querySpSource: a sales platform, by the number that stands in salePlatformSource.
+// SpSource is a row of master.querySpSource: a sales platform by its number in salePlatformSource.
 type SpSource struct {
 	SpSourceNo   string `json:"spSourceNo"`
 	SpSourceName string `json:"spSourceName,omitempty"`
 	Website      string `json:"website,omitempty"`
 }
 
-// DefaultSpSources are the sales platforms whose numbers are known (docs/jd-api.md, Sales orders, and JD's list of 2026-08).
+// DefaultSpSources are the sales platforms with known numbers (docs/jd-api.md, Sales orders).
 func DefaultSpSources() []SpSource {
 	return []SpSource{
 		{SpSourceNo: "1", SpSourceName: "京东"}, {SpSourceNo: "2", SpSourceName: "天猫"}, {SpSourceNo: "3", SpSourceName: "苏宁"},
@@ -178,7 +178,7 @@ func DefaultSpSources() []SpSource {
 	}
 }
 
-// ReadConfig reads a YAML (or JSON) file. It is strict and names all faults at once.
+// ReadConfig reads a YAML (or JSON) file. It is strict and reports all faults at once.
 func ReadConfig(path string) (Config, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -191,7 +191,7 @@ func ReadConfig(path string) (Config, error) {
 	return cfg, nil
 }
 
-// ParseConfig is ReadConfig on text.
+// ParseConfig is ReadConfig for a text.
 func ParseConfig(text []byte) (Config, error) {
 	raw, err := yaml.YAMLToJSONStrict(text)
 	if err != nil {

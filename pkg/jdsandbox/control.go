@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// The bodies of the control API beyond Knobs, Fault, Document, Violations, Call, Counters and Token.
+// The bodies of the control API, besides Knobs, Fault, Document, Violations, Call, Counters and Token.
 type (
-	// DocumentPage is a page of documents. Next is the `after` of the following page; 0 is none.
+	// DocumentPage is a page of documents. Next is the `after` of the following page; 0 means none.
 	DocumentPage struct {
 		Documents []Document `json:"documents"`
 		Next      int64      `json:"next,omitempty"`
@@ -33,7 +33,7 @@ type (
 		Speed float64   `json:"speed"`
 		Host  time.Time `json:"host"`
 	}
-	// ClockChange puts the warehouse's clock forward, or changes its speed, or both in this order.
+	// ClockChange advances the warehouse's clock, or changes its speed, or both in this order.
 	ClockChange struct {
 		Advance Duration `json:"advance"`
 		Speed   *float64 `json:"speed"`
@@ -43,12 +43,12 @@ type (
 		Token
 		App string `json:"app,omitempty"`
 	}
-	// TokenEnd ends a token, now when At is zero.
+	// TokenEnd ends a token, now if At is zero.
 	TokenEnd struct {
 		Token string    `json:"token"`
 		At    time.Time `json:"at,omitzero"`
 	}
-	// Problem is any answer but 2xx. Error names all faults of a request, one a line.
+	// Problem is the answer with any status but 2xx. Error lists all faults of a request, one on each line.
 	Problem struct {
 		Error string `json:"error"`
 	}
@@ -59,7 +59,7 @@ const (
 	defaultLimit = 100
 )
 
-// problem is an error with the HTTP status it is told with.
+// problem is an error with its HTTP status.
 type problem struct {
 	status int
 	error
@@ -92,19 +92,19 @@ func (jd *JD) controlAPI() http.Handler {
 		})
 	}
 	jd.routeKnobs(handle)
-	jd.routeLooks(handle)
+	jd.routeReads(handle)
 	jd.routeClock(handle)
 	jd.routeTokens(handle)
-	jd.routeOthers(handle)
+	jd.routeForeign(handle)
 	jd.routeStock(handle)
 	handle("POST reset", func(*http.Request) (any, error) { return struct{}{}, jd.Reset() })
-	return http.NewCrossOriginProtection().Handler(jd.nearby(mux))
+	return http.NewCrossOriginProtection().Handler(jd.localOnly(mux))
 }
 
-// route makes do the answer to "VERB path", the path being below /_sandbox/.
+// route registers do for "VERB path", the path being below /_sandbox/.
 type route func(pattern string, do func(*http.Request) (any, error))
 
-// routeKnobs adds what changes how JD behaves.
+// routeKnobs registers what changes JD's behaviour.
 func (jd *JD) routeKnobs(handle route) {
 	handle("GET knobs", func(*http.Request) (any, error) { return jd.Knobs(), nil })
 	handle("PUT knobs", func(r *http.Request) (any, error) {
@@ -132,8 +132,8 @@ func (jd *JD) routeKnobs(handle route) {
 	})
 }
 
-// routeLooks adds what is only looked at.
-func (jd *JD) routeLooks(handle route) {
+// routeReads registers what is only read.
+func (jd *JD) routeReads(handle route) {
 	handle("GET documents", func(r *http.Request) (any, error) {
 		p := query{r.URL.Query(), nil}
 		q := Query{
@@ -179,7 +179,7 @@ func (jd *JD) routeLooks(handle route) {
 	handle("GET counters", func(*http.Request) (any, error) { return jd.Counters(), nil })
 }
 
-// routeClock adds the warehouse's clock.
+// routeClock registers the warehouse's clock.
 func (jd *JD) routeClock(handle route) {
 	clock := func() ClockState {
 		now, speed := jd.Clock()
@@ -210,7 +210,7 @@ func (jd *JD) routeClock(handle route) {
 	})
 }
 
-// routeTokens adds what an app's owner does on JD's site.
+// routeTokens registers what an app's owner does on JD's site.
 func (jd *JD) routeTokens(handle route) {
 	handle("POST tokens", func(r *http.Request) (any, error) {
 		var t TokenChange
@@ -242,9 +242,9 @@ func (jd *JD) routeTokens(handle route) {
 	})
 }
 
-// nearby lets in callers from this host only, unless the Config says anyone. The name asked for must be this host's too,
-// or a page in a browser here could reach in through a name of its own that points here.
-func (jd *JD) nearby(next http.Handler) http.Handler {
+// localOnly admits callers from this host only, unless the Config says anyone. The requested host name must be this
+// host's too; otherwise a page in a browser here could get in through a name of its own that points here.
+func (jd *JD) localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if jd.master.Control != ControlAnyone {
 			from, err := netip.ParseAddrPort(r.RemoteAddr)

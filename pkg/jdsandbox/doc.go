@@ -1,14 +1,15 @@
-// Package jdsandbox is a JD that anyone can run: the open-platform gateway and the part of the ECLP warehouse API that sales
-// orders and stock need, as an http.Handler over a state machine, with knobs for all that goes wrong.
+// Package jdsandbox is a JD that anyone can run: the open-platform gateway and the part of the ECLP warehouse API that
+// sales orders and stock need. It is an http.Handler over a state machine, with settings (Knobs, Fault) for everything
+// that goes wrong.
 //
 // It plays JD's API as docs/jd-api.md describes it: the gateway, both authorisation platforms, the calls for master data,
-// sales orders and stock. What is unknown about JD is a setting (see Knobs). Where a double shipment is at stake the default
-// is the worst that JD may do: a repeated isvUUID makes a second document. The sandbox shows double shipments and counts them
-// (see Violations); it never prevents them.
+// sales orders and stock. What is unknown about JD is a setting (see Knobs). Where a double shipment is at stake the
+// default is the worst that JD may do: a repeated isvUUID creates a second document. The sandbox shows double shipments
+// and counts them (see Violations); it never prevents them.
 //
-// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It does not play JD's calls for purchase orders,
-// returns and goods, nor HMAC signatures. It imports no testing package, because the jd-sandbox binary and `bridgectl up` run
-// it too.
+// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It does not play JD's calls for purchase
+// orders, returns and goods, nor HMAC signatures. It imports no testing package, because the jd-sandbox binary and
+// `bridgectl up` run it too.
 //
 // In a test:
 //
@@ -19,23 +20,35 @@
 //	jd.Advance(24 * time.Hour)
 //	jd.Documents(), jd.Violations(), jd.Counters()
 //
+// # Files
+//
+//   - gateway.go, codes.go, formatting.go, auth.go: the gateway: parameters, signature, envelope, tokens
+//   - orders.go, orderlists.go, document.go, foreign.go: sales orders and their walk through the warehouse
+//   - stockcalls.go, flow.go, stock.go, movements.go: stock and its movements
+//   - master.go: departments, warehouses, shops, carriers, suppliers, platforms
+//   - knobs.go, fault.go, config.go, strict.go: settings
+//   - control.go, callers.go, control/: the control API, violations, the log of calls, counters, and a client of it
+//   - jd.go, state.go, journal.go: the sandbox itself, its state and the file that keeps it
+//
 // # Stock
 //
-// Orders and acts move stock of goods that were stocked; each change of a shop's figure is a row that begins where the one
-// before ended. What the flow calls tell of the rows is weather (see Flow); Movements and Stock are the truth.
+// Orders and acts move the stock of goods that were stocked. Each change of a shop's figure is a row that begins with the
+// balance at which the previous row ended. The flow calls may distort the rows (see Flow); Movements and Stock return the
+// truth.
 //
 //	jd.StockGoods(jdsandbox.Stock{DeptNo: …, Shops: map[string]int64{"ESP1": 10}})
 //	jd.Move(jdsandbox.StockAct{Kind: jdsandbox.Receipt, …, Num: 5})
 //
 // # Two clocks
 //
-// The gateway's clock (time stamps of requests, quota, tokens and codes) is the host's, shifted by the knob clock_skew. The
-// warehouse's clock (the walk of orders, operateTime) starts with it but can be sped up, stopped and advanced; sped up,
-// the warehouse's times lie in the future of the host's. Rows of stock and creation times are the host's all the same,
-// because a client asks for them in windows that end at its own now.
+// The gateway's clock (time stamps of requests, quota, tokens and codes) is the host's, shifted by the knob clock_skew.
+// The warehouse's clock (the walk of orders, operateTime) starts with it but can be sped up, stopped and advanced; sped
+// up, the warehouse's times are in the future of the host's. Rows of stock and creation times use the host's clock all
+// the same, because a client asks for them in windows that end at its own present.
 //
 // # Determinism
 //
-// What chance decides about one order is drawn from the seed, the department, the isvUUID and how many came before it
-// under that number: the same orders meet the same fate in any interleaving. JD's numbers are given in order of arrival.
+// Random choices about one order depend on the seed, the department, the isvUUID and how many orders came before under
+// that number: the same orders have the same history in any interleaving. JD's numbers are assigned in the order of
+// arrival.
 package jdsandbox

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Statuses that decide something (docs/jd-api.md, Order status). They are never compared as numbers: 100130 comes before
-// 10014.
+// Statuses with a meaning for the sandbox (docs/jd-api.md, Order status). They are never compared as numbers: 100130
+// comes before 10014.
 const (
 	statusWaybill      Code = "100130"
 	statusPacked       Code = "10018"
@@ -27,7 +27,7 @@ const (
 	statusBack         Code = "10038"
 )
 
-// statusNames are the texts of JD's list of 2026-08; others are not published.
+// statusNames are JD's published texts.
 var statusNames = map[Code]string{
 	"10010": "订单初始化", "10014": "已下发库房", "10015": "任务已分配", "10016": "拣货下架", "10017": "复核",
 	statusPacked: "货品已打包", statusHandedOver: "交接发货", statusCancelled: "取消成功", statusCancelFailed: "取消失败",
@@ -36,7 +36,7 @@ var statusNames = map[Code]string{
 	statusSentOn: "分拣中心发货", statusPulledBack: "订单拉回", statusBackSorted: "逆向验收", "10027": "取消中", "10050": "采购完成", "10051": "采购异常",
 }
 
-// packedStatuses are those at which packages and real quantities are known. The waybill is there from statusWaybill on.
+// packedStatuses are those at which packages and real quantities are known. The waybill exists from statusWaybill on.
 var packedStatuses = []Code{
 	statusPacked, statusHandedOver, statusOut, statusSorted, statusSentOn, statusAtStation, statusDelivered, statusRejected,
 	statusPulledBack, statusBackSorted, statusGoingBack, statusBack,
@@ -62,7 +62,7 @@ type Line struct {
 	RealOutQty *int64 `json:"realOutQty,omitempty"`
 }
 
-// Package is a parcel.
+// Package is a package.
 type Package struct {
 	PackageNo string `json:"packageNo"`
 	WayBill   string `json:"wayBill"`
@@ -71,15 +71,15 @@ type Package struct {
 	Goods      []Good `json:"goods,omitempty"`
 }
 
-// Good is goods in a parcel.
+// Good is some goods in a package.
 type Good struct {
 	GoodsNo  string `json:"goodsNo"`
 	GoodsNum int64  `json:"goodsNum"`
 }
 
-// Document is a delivery order at JD, as it stands at one moment.
+// Document is a delivery order at JD at one moment.
 type Document struct {
-	// Seq is the order of arrival, from 1.
+	// Seq is the sequence of arrival, from 1.
 	Seq                  int64  `json:"seq"`
 	EclpSoNo             string `json:"eclpSoNo"`
 	IsvUUID              string `json:"isvUUID"`
@@ -98,28 +98,28 @@ type Document struct {
 	WayBills []string  `json:"wayBills,omitempty"`
 	Packages []Package `json:"packages,omitempty"`
 	Lines    []Line    `json:"lines"`
-	// Own: JD took the order itself, in a shop of its own.
+	// Own: JD created the order itself, in a shop of its own.
 	Own bool `json:"own,omitempty"`
 	// Params is the addOrder as it was sent.
 	Params map[string]string `json:"params,omitempty"`
 }
 
-// document is what the state keeps of one: its whole future is in it, and what it is like now is computed from the
+// document is what the state keeps of a document. It contains the whole future; the present state is computed from the
 // warehouse's clock. It is written to the journal as it is.
 type document struct {
 	Seq     int64             `json:"seq"`
 	No      string            `json:"no"`
 	Number  string            `json:"number"` // isvUUID
 	Dept    string            `json:"dept"`
-	Params  map[string]string `json:"params,omitempty"` // empty on children, who share their parent's
+	Params  map[string]string `json:"params,omitempty"` // empty on children, which share their parent's
 	Created time.Time         `json:"created"`
-	// Born is when it exists in the warehouse's time; of a child, the moment of the split.
+	// Born is when it begins to exist in the warehouse's time; for a child the moment of the split.
 	Born     time.Time `json:"born"`
 	Parent   string    `json:"parent,omitempty"`
 	Children []string  `json:"children,omitempty"`
 	// Void is a child whose parent was cancelled before the split.
 	Void bool `json:"void,omitempty"`
-	// Deciding is until when a cancellation hangs.
+	// Deciding is until when a cancellation is undecided.
 	Deciding time.Time `json:"deciding,omitzero"`
 	// Plan is sorted by time; entries up to now are the history.
 	Plan     []Status  `json:"plan"`
@@ -163,15 +163,15 @@ type order struct {
 	lines        []Line
 }
 
-// plan decides all that will happen to an order unless somebody interferes: the document and, when it will be split,
-// its children. rnd is the order's own; seq is the number of the first.
+// plan decides everything that will happen to an order without interference: the document and, if it will be split, its
+// children. rnd is the order's own; seq is the number of the first.
 func (k *Knobs) plan(o order, rnd *rand.Rand, seq int64, created, now time.Time) []*document {
 	root := &document{
 		Seq: seq, No: soNumber(seq), Number: o.number, Dept: o.dept, Params: o.params,
 		Created: created, Born: now, Plan: k.walk(rnd, now, ""), Lines: o.lines,
 	}
 	parts := [][]Line{o.lines}
-	if k.Split.falls(rnd, o.number) {
+	if k.Split.picks(rnd, o.number) {
 		parts = divide(o.lines, k.Split.Parts)
 	}
 	leaves := []*document{root}
@@ -189,7 +189,7 @@ func (k *Knobs) plan(o order, rnd *rand.Rand, seq int64, created, now time.Time)
 			leaves = append(leaves, child)
 		}
 	}
-	ownCancel, short, rejected := k.OwnCancel.falls(rnd, o.number), k.Short.falls(rnd, o.number), k.Rejected.falls(rnd, o.number)
+	ownCancel, short, rejected := k.OwnCancel.picks(rnd, o.number), k.Short.picks(rnd, o.number), k.Rejected.picks(rnd, o.number)
 	for i, d := range leaves {
 		d.Lines = slices.Clone(d.Lines)
 		if short {
@@ -213,12 +213,12 @@ func (k *Knobs) plan(o order, rnd *rand.Rand, seq int64, created, now time.Time)
 
 func soNumber(seq int64) string { return fmt.Sprintf("ESL44%011d", seq) }
 
-// falls draws in any case, so that naming an order does not change the fate of others.
-func (l Lot) falls(rnd *rand.Rand, number string) bool {
+// picks draws in any case, so that naming an order does not change the random choices about others.
+func (l Lot) picks(rnd *rand.Rand, number string) bool {
 	return rnd.Float64() < l.Chance || slices.Contains(l.Orders, number)
 }
 
-// walk lays out the steps from the one named (or the first), which is reached at start.
+// walk schedules the steps from the one named (or the first), which is reached at start.
 func (k *Knobs) walk(rnd *rand.Rand, start time.Time, from Code) []Status {
 	steps := k.Walk[max(0, slices.IndexFunc(k.Walk, func(s Step) bool { return s.Code == from })):]
 	var plan []Status
@@ -235,7 +235,7 @@ func (k *Knobs) walk(rnd *rand.Rand, start time.Time, from Code) []Status {
 	return plan
 }
 
-// divide deals the lines to at most n parts, pieces of lines when there are too few lines.
+// divide distributes the lines to at most n parts, and pieces of lines if there are too few lines.
 func divide(lines []Line, n int) [][]Line {
 	parts := make([][]Line, n)
 	for i, l := range lines {
@@ -256,7 +256,7 @@ func divide(lines []Line, n int) [][]Line {
 	return slices.DeleteFunc(parts, func(p []Line) bool { return len(p) == 0 })
 }
 
-// shorten says what will leave: all, or with rnd less of one line. It reports whether something is missing.
+// shorten decides what will leave: everything, or with rnd less of one line. It reports whether something is missing.
 func shorten(lines []Line, rnd *rand.Rand) bool {
 	total := int64(0)
 	for i := range lines {
@@ -272,7 +272,7 @@ func shorten(lines []Line, rnd *rand.Rand) bool {
 	return true
 }
 
-// reject lets the buyer refuse; the way back takes one and three days.
+// reject lets the buyer refuse the parcel; the return takes one and three days.
 func reject(d *document) {
 	i := slices.IndexFunc(d.Plan, func(s Status) bool { return s.Code == statusDelivered })
 	if i < 0 {
@@ -298,8 +298,8 @@ func cancelAfter(d *document, code Code) {
 	d.Plan = append(d.Plan[:i+1:i+1], Status{Code: statusCancelled, At: at})
 }
 
-// pack puts what leaves into parcels, each with a waybill of its own, piece by piece in turn. A piece weighs a third of
-// a kilogram, a box a fifth.
+// pack puts what leaves into packages, each with its own waybill, piece by piece in turn. A piece weighs a third of a
+// kilogram, a box a fifth.
 func (k *Knobs) pack(d *document, rnd *rand.Rand) []Package {
 	total := int64(0)
 	for _, l := range d.Lines {

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// maxDelay bounds how long one call may be kept waiting.
+// maxDelay bounds how long one call may be delayed.
 const maxDelay = 10 * time.Minute
 
 // Kind is what goes wrong with a call.
 type Kind string
 
-// What can go wrong. Faults strike after the gateway's checks, in place of or around the service.
+// What can go wrong. Faults strike after the gateway's checks, instead of or around the service.
 const (
 	// LoseAnswer does the work, then cuts the connection.
 	LoseAnswer Kind = "lose_answer"
@@ -22,7 +22,7 @@ const (
 	Error Kind = "error"
 	// HTTP answers with a bare HTTP status.
 	HTTP Kind = "http"
-	// HTML answers 200 with a page in place of JSON.
+	// HTML answers 200 with a page instead of JSON.
 	HTML Kind = "html"
 	// Empty answers 200 without a body.
 	Empty Kind = "empty"
@@ -32,7 +32,7 @@ const (
 	Slow Kind = "slow"
 )
 
-// Work is whether the call has its effect.
+// Work says whether the call has its effect.
 type Work string
 
 const (
@@ -44,30 +44,31 @@ const (
 	WorkLate Work = "late"
 )
 
-// Fault is something that goes wrong with some calls. Methods, Orders and Goods choose the calls, Chance and Count how
-// many of them; one of Chance and Count is needed.
+// Fault is something that goes wrong with some calls. Methods, Orders and Goods select the calls, Chance and Count how
+// many of them; one of Chance and Count is required.
 type Fault struct {
-	// ID is given by the sandbox when empty.
+	// ID is assigned by the sandbox if empty.
 	ID   string `json:"id,omitempty"`
 	Kind Kind   `json:"kind"`
-	// Methods, with or without "jingdong.", and ExchangeCall and RefreshCall; empty is every one of these.
+	// Methods, with or without "jingdong.", and ExchangeCall and RefreshCall; empty means all of these.
 	Methods []string `json:"methods,omitempty"`
-	// Orders are isvUUIDs or eclpSoNos; Goods are goodsNos or isvGoodsNos in an addOrder, goodsNos in other calls. Empty is any.
+	// Orders are isvUUIDs or eclpSoNos; Goods are goodsNos or isvGoodsNos in an addOrder, goodsNos in other calls. Empty
+	// means any.
 	Orders []string `json:"orders,omitempty"`
 	Goods  []string `json:"goods,omitempty"`
-	// Shops are shopNos of the call, Page its page; empty and 0 are any.
+	// Shops are shopNos of the call, Page its page; empty and 0 mean any.
 	Shops []string `json:"shops,omitempty"`
 	Page  int      `json:"page,omitempty"`
-	// Chance of each such call, from 0 to 1; 0 is every one, up to Count.
+	// Chance of each such call, from 0 to 1; 0 means every one, up to Count.
 	Chance float64 `json:"chance,omitempty"`
-	// Count is after how many strikes it is over; 0 is never.
+	// Count is how often it strikes; 0 means without end.
 	Count int `json:"count,omitempty"`
-	// Work defaults to WorkDone for Slow, to WorkNone for Error, HTTP, HTML and Empty; of the others it is part of the
+	// Work defaults to WorkDone for Slow, to WorkNone for Error, HTTP, HTML and Empty; for the others it follows from the
 	// kind.
 	Work Work `json:"work,omitempty"`
 
-	// Code, ZH, EN are what Error answers. The texts of codes in docs/jd-api.md, Error codes are filled in; without a
-	// code it is the Refusal of the knobs.
+	// Code, ZH, EN are what Error answers. The texts of the gateway's codes are filled in; without a code it is the Refusal
+	// of the knobs.
 	Code Code   `json:"code,omitempty"`
 	ZH   string `json:"zh,omitempty"`
 	EN   string `json:"en,omitempty"`
@@ -76,7 +77,7 @@ type Fault struct {
 	// Delay of Slow.
 	Delay Duration `json:"delay,omitempty"`
 
-	// Fired counts the strikes. It is told, not set.
+	// Fired counts how often it struck. It is returned, not set.
 	Fired int `json:"fired,omitempty"`
 }
 
@@ -134,7 +135,7 @@ func (f *Fault) strikes(c *call) bool {
 	return (len(f.Orders) == 0 || meet(f.Orders, c.numbers)) && (len(f.Goods) == 0 || meet(f.Goods, c.goods))
 }
 
-// page is the page that a call asks for, 1 where it names none.
+// page is the page that a call asks for, 1 if it names none.
 func (c *call) page() int {
 	for _, name := range []string{"startPage", "pageNumber", "currentPage", "pageNo"} {
 		if n, err := strconv.Atoi(c.fields[name]); err == nil {
@@ -148,20 +149,20 @@ func meet(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
-// mishap is what the faults make of one call.
+// mishap is the effect of all faults on one call.
 type mishap struct {
-	// id and kind of the fault that decides the answer; kind is "" when none does.
+	// id and kind of the fault that decides the answer; kind is "" if none does.
 	id   string
 	kind Kind
-	// work is false when the service is not reached.
+	// work is false if the service is not reached.
 	work    bool
 	refusal *Refusal
 	status  int
-	// before and after the work the call is kept waiting.
+	// before and after are delays around the work.
 	before, after time.Duration
 }
 
-// mishapOf draws the fate of a call. The caller holds jd.mu.
+// mishapOf decides which faults strike a call. The caller holds jd.mu.
 func (jd *JD) mishapOf(c *call) mishap {
 	m := mishap{work: true}
 	attempt := -1
@@ -198,8 +199,8 @@ func (jd *JD) mishapOf(c *call) mishap {
 	return m
 }
 
-// attempt numbers the calls about one order, so that chance falls the same way in any interleaving. Calls about no
-// single order share one row of numbers.
+// attempt numbers the calls about one order, so that random choices are the same in any interleaving. Calls that are not
+// about a single order share one sequence.
 func (jd *JD) attempt(c *call) int {
 	key := c.method + "\x00" + c.isvUUID + "\x00" + c.eclpSoNo
 	jd.attempts[key]++

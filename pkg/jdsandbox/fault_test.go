@@ -12,7 +12,7 @@ import (
 	"stockbridge/pkg/jdsandbox"
 )
 
-// TestFaults sends one order into each fault and looks at what the caller hears and what JD holds.
+// TestFaults sends one order into each fault and checks what the caller receives and what JD has.
 func TestFaults(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -62,7 +62,7 @@ func TestAFaultChoosesItsCalls(t *testing.T) {
 	refusedWith(t, err, "5001")
 	first, second := s.add(anOrder("A-1")), s.add(anOrder("A-2"))
 	s.query(first)
-	_, err = s.call("eclp.order.queryOrder", object{"eclpSoNo": second}) // chosen by its isvUUID
+	_, err = s.call("eclp.order.queryOrder", object{"eclpSoNo": second}) // selected by its isvUUID
 	refusedWith(t, err, "67")
 	s.find(object{"isvUUID": "A-2"})
 	if !s.RemoveFault(id) || s.RemoveFault(id) {
@@ -85,7 +85,7 @@ func TestFaultsNeedASignedCall(t *testing.T) {
 	equal(t, "fired", s.Knobs().Faults[0].Fired, 0)
 }
 
-// TestASlowCallWorksAfterItsCallerHasGone: a slow call takes the order after its caller has gone and asked.
+// TestASlowCallWorksAfterItsCallerHasGone: a slow call creates the order after its caller has gone and asked.
 func TestASlowCallWorksAfterItsCallerHasGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		jd, err := jdsandbox.New(jdsandbox.Config{Knobs: jdsandbox.Knobs{

@@ -12,7 +12,7 @@ import (
 // Stock flow; blanks included). Nothing else is the end.
 const EndSentence = "库存系统 根据 入参，查询 VMI店铺库存流水 信息为空，无法处理"
 
-// WrongEnds are sentences that look like EndSentence and are not.
+// WrongEnds are texts that resemble EndSentence and are not the end.
 func WrongEnds() []string {
 	return []string{
 		"库存系统 根据 入参，查询 VMI店铺库存流水 信息异常，无法处理",
@@ -27,29 +27,29 @@ func WrongEnds() []string {
 // anyBizType is every movement of sales orders.
 const anyBizType = -1
 
-// bizTypes are the movements that searchShopStockFlow tells, by JD's numbers of 2026-08: an order reserves, leaves, or is
-// cancelled. 25 (large goods leave), 19 and 109 (VMI orders leave) are not played.
+// bizTypes are the movements in searchShopStockFlow by JD's numbers: an order reserves, leaves, or is cancelled. 25
+// (large goods leave), 19 and 109 (VMI orders leave) are not played.
 var bizTypes = map[string]int{bizOccupied: 21, bizSold: 22, bizReleased: 23}
 
-// Flow is how queryVmiShopStockFlow and searchShopStockFlow tell their rows. Chances fall by the seed and the row's number,
-// or by the place and how often it was read.
+// Flow is how queryVmiShopStockFlow and searchShopStockFlow return their rows. Random choices depend on the seed and the
+// row's number, or on the place and how often it was read.
 type Flow struct {
 	// Order of the rows: "ascending" by time (default), "descending", "shuffled", or "seconds" (ascending, shuffled within
 	// each second).
 	Order string `json:"order"`
 	// Drop leaves rows out of the first readings that cover them. A reading begins with its first page.
 	Drop Missing `json:"drop"`
-	// Late lets rows become visible some time after they were made, by the host's clock.
+	// Late makes rows visible only some time after their creation, by the host's clock.
 	Late Late `json:"late"`
-	// Duplicate is the chance that a row is told twice, the second time up to 150 rows later.
+	// Duplicate is the chance that a row occurs twice, the second time up to 150 rows later.
 	Duplicate float64 `json:"duplicate"`
-	// Shift moves the pages under a reader.
+	// Shift moves the pages during a reading.
 	Shift Shift `json:"shift"`
-	// End is how the end is told.
+	// End is how the end is returned.
 	End End `json:"end"`
-	// MaxSpan is the longest window, default 30 days (its true limit is not published); searchShopStockFlow's is 31 days.
+	// MaxSpan is the longest window, default 30 days (the real limit is not published); searchShopStockFlow's is 31 days.
 	MaxSpan Duration `json:"max_span"`
-	// NoHolds leaves out rows that only occupy stock or release it: their figure is the same before and after.
+	// NoHolds leaves out rows that only reserve or release stock: their balance is the same before and after.
 	NoHolds bool `json:"no_holds"`
 }
 
@@ -59,14 +59,14 @@ type Missing struct {
 	Readings int     `json:"readings"`
 }
 
-// Late makes a row visible after By. Chance picks the rows, default all when By is set.
+// Late makes a row visible after By. Chance picks the rows, default all if By is set.
 type Late struct {
 	Chance float64 `json:"chance"`
 	By     Range   `json:"by"`
 }
 
 // Shift moves all further pages of a reading, with a chance at each page but the first: back by Rows, as if rows had been
-// inserted before (rows are told again), or on by Rows, as if rows had gone (rows are passed over).
+// inserted before (rows are repeated), or on by Rows, as if rows had gone (rows are skipped).
 type Shift struct {
 	Repeat float64 `json:"repeat"`
 	Skip   float64 `json:"skip"`
@@ -74,41 +74,41 @@ type Shift struct {
 	Rows int `json:"rows"`
 }
 
-// End is how the end of the rows is told.
+// End is how the end of the rows is returned.
 type End struct {
-	// Code of the error, default that of Refusal: JD's is not known. Text default EndSentence.
+	// Code of the error, default that of Refusal: JD's is unknown. Text default EndSentence.
 	Code Code   `json:"code,omitempty"`
 	Text string `json:"text,omitempty"`
 	// Style: "" as JD does, "empty" an empty list, "missing" no list.
 	Style string `json:"style,omitempty"`
-	// Wrong is the chance that one of WrongEnds is told in its place.
+	// Wrong is the chance that one of WrongEnds is returned instead.
 	Wrong float64 `json:"wrong,omitempty"`
 }
 
-// StockKnobs is the rest about stock.
+// StockKnobs are the other settings about stock.
 type StockKnobs struct {
-	// Unstocked is what becomes of an order of goods that were never stocked, Lacking of one that wants more than the
-	// shop has free: "take" (default), or "refuse".
+	// Unstocked is what happens to an order of goods that were never stocked, Lacking to one for more than the shop has
+	// free: "take" (default), or "refuse".
 	Unstocked string `json:"unstocked"`
 	Lacking   string `json:"lacking"`
 	// ShipAt is the status at which goods leave the stock: 10019 (default) or 10018.
 	ShipAt Code `json:"ship_at"`
-	// ResponseCode is what the newer calls answer, default "1" (not known of JD).
+	// ResponseCode is what the newer calls answer, default "1" (JD's is unknown).
 	ResponseCode Code `json:"response_code"`
-	// RequestIDs is the requestId of the newer calls' answers: RequestIDEcho (default) what was asked with, RequestIDOwn a
-	// trace number of JD's own (not known of ECLP; its successor documents that).
+	// RequestIDs is the requestId in the newer calls' answers: RequestIDEcho (default) repeats the request's, RequestIDOwn
+	// is a trace number of JD's own (unknown for ECLP; its successor documents that).
 	RequestIDs string `json:"request_ids"`
 	// InnerErrors is the chance that a newer call (searchShopStockFlow, searchShopStock, setShopStockFixed) fails inside an
-	// answer that looks well: responseCode "2", an errMsg, no data and no effect.
+	// answer that looks like a success: responseCode "2", an errMsg, no data and no effect.
 	InnerErrors float64 `json:"inner_errors"`
-	// CountMoves is the chance that a page of queryStock but the first finds a row of an earlier page gone: the others move
-	// up, and recordCount is one less.
+	// CountMoves is the chance that, at a page of queryStock but the first, a row of an earlier page has gone: the others
+	// move up, and recordCount is one less.
 	CountMoves float64 `json:"count_moves"`
-	// OwnOrders makes queryOrderList tell only orders that JD took itself.
+	// OwnOrders makes queryOrderList return only orders that JD created itself.
 	OwnOrders bool `json:"own_orders"`
 }
 
-// What StockKnobs.RequestIDs may be.
+// Values of StockKnobs.RequestIDs.
 const (
 	RequestIDEcho = "echo"
 	RequestIDOwn  = "own"
@@ -154,22 +154,22 @@ func (k *Knobs) checkStock(f *faults) {
 	f.oneOf("stock.ship_at", string(k.Stock.ShipAt), string(statusPacked), string(statusHandedOver))
 }
 
-// window is what is asked of a flow. From and to are milliseconds, to is not in it. An empty warehouse or goods is any.
+// window is the query for a flow. From and to are milliseconds, to is exclusive. An empty warehouse or goods means any.
 type window struct {
 	dept, warehouse, shop, goods string
 	from, to                     int64
-	// sales leaves out all but the movements of sales orders, bizType all but those of one kind; -1 is all.
+	// sales leaves out all but the movements of sales orders, bizType all but those of one kind; -1 means all.
 	sales   bool
 	bizType int
 }
 
-// reading is one reader's way through the pages of a window.
+// reading is one reader's progress through the pages of a window.
 type reading struct {
 	no    uint64
 	shift int
 }
 
-// What a roll of the dice is about.
+// Subjects of a random choice.
 const (
 	diceDrop = iota + 1
 	diceLate
@@ -185,7 +185,7 @@ const (
 	diceInner
 )
 
-// dice is a number for a question about a thing, the same for the same seed.
+// dice is a random number about a subject and a thing, the same for the same seed.
 func (jd *JD) dice(about, thing uint64) uint64 {
 	z := jd.master.Seed*0x9e3779b97f4a7c15 + about*0xbf58476d1ce4e5b9 + thing + 0x94d049bb133111eb
 	for range 2 {
@@ -216,18 +216,19 @@ func (jd *JD) flowPage(w window, page, size int) (rows []int32, all int) {
 	return rows[start:min(start+size, len(rows))], len(rows)
 }
 
-// listing is what the rows of a window depend on. The newest one is kept, so that a long one is not sorted for each page.
+// listing is what the rows of a window depend on. The newest one is cached, so that a long one is not sorted for each
+// page.
 type listing struct {
 	w     window
 	knobs int
 	rows  int
-	at    int64 // only when rows come late
+	at    int64 // only if rows come late
 }
 
-// maxReadings bounds what is remembered of readers.
+// maxReadings bounds how many readings are remembered.
 const maxReadings = 10_000
 
-// read goes on with the reading of a window, or begins one.
+// read continues the reading of a window, or begins one.
 func (jd *JD) read(w window, page int) *reading {
 	r := jd.readings[w]
 	if r == nil || page == 1 {
@@ -250,7 +251,7 @@ func (jd *JD) read(w window, page int) *reading {
 	return r
 }
 
-// flowRows are the rows of a window as they are told now, in the order in which they are told.
+// flowRows are the rows of a window as they are returned now.
 func (jd *JD) flowRows(w window, begins bool) []int32 {
 	s, k := &jd.state.stock, &jd.knobs.Flow
 	var shops []*shopStock
@@ -276,7 +277,7 @@ func (jd *JD) flowRows(w window, begins bool) []int32 {
 			break
 		}
 		for _, i := range part {
-			if jd.told(i, w, now, begins) {
+			if jd.visible(i, w, now, begins) {
 				rows = append(rows, i)
 			}
 		}
@@ -289,10 +290,10 @@ func (jd *JD) flowRows(w window, begins bool) []int32 {
 	return jd.double(rows)
 }
 
-// told says whether a row of the window is visible now.
-func (jd *JD) told(i int32, w window, now int64, begins bool) bool {
+// visible reports whether a row of the window is visible now.
+func (jd *JD) visible(i int32, w window, now int64, begins bool) bool {
 	m, k, id := &jd.state.stock.rows[i], &jd.knobs.Flow, uint64(jd.state.stock.first)+uint64(i)
-	if w.goods != "" && m.chain.goods != w.goods || k.NoHolds && m.former == m.now && m.hold != 0 {
+	if w.goods != "" && m.series.goods != w.goods || k.NoHolds && m.former == m.now && m.hold != 0 {
 		return false
 	}
 	if kind, sale := bizTypes[m.biz]; w.sales && (!sale || w.bizType != anyBizType && w.bizType != kind) {
@@ -319,7 +320,7 @@ func (jd *JD) told(i int32, w window, now int64, begins bool) bool {
 	return int(jd.missed[i]) > k.Drop.Readings
 }
 
-// sortRows puts rows into the order of the knob; they come in ascending order unless they are of several shops.
+// sortRows sorts rows by the knob; they are in ascending order already unless they are of several shops.
 func (jd *JD) sortRows(rows []int32, mixed bool) {
 	s := &jd.state.stock
 	place := func(i int32) uint64 { return jd.dice(diceOrder, uint64(s.first)+uint64(i)) }
@@ -341,7 +342,7 @@ func (jd *JD) sortRows(rows []int32, mixed bool) {
 	}
 }
 
-// double tells some rows twice.
+// double repeats some rows.
 func (jd *JD) double(rows []int32) []int32 {
 	p := jd.knobs.Flow.Duplicate
 	if p == 0 {
@@ -370,7 +371,7 @@ func (jd *JD) double(rows []int32) []int32 {
 	}
 }
 
-// flowEnd is the answer beyond the last row of queryVmiShopStockFlow.
+// flowEnd is the answer after the last row of queryVmiShopStockFlow.
 func (jd *JD) flowEnd() (any, *Refusal) {
 	end := jd.knobs.Flow.End
 	jd.ends++

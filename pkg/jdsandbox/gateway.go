@@ -22,9 +22,9 @@ const (
 	methodPrefix = "jingdong."
 	paramJSON    = "360buy_param_json"
 	timeLayout   = "2006-01-02 15:04:05"
-	// csharpLayout is what the C# SDK sends (docs/jd-api.md, Timestamp).
+	// csharpLayout is what the C# SDK sends.
 	csharpLayout = "2006-01-02 15:04:05.000-0700"
-	// maxBody bounds a request; JD's own limit is not published.
+	// maxBody bounds a request; JD's limit is not published.
 	maxBody   = 1 << 20
 	maxParams = 200
 )
@@ -32,7 +32,7 @@ const (
 // beijing is UTC+8 without daylight saving, so that no time zone data is needed.
 var beijing = time.FixedZone("Asia/Shanghai", 8*60*60)
 
-// call is a request that the gateway lets in, and what becomes of it.
+// call is a request that the gateway accepted, and its outcome.
 type call struct {
 	arrived time.Time
 	app     *app
@@ -42,15 +42,15 @@ type call struct {
 	fields  map[string]string
 	// isvUUID is set for addOrder, eclpSoNo for calls about one document.
 	isvUUID, eclpSoNo string
-	// numbers and goods are all that the call names, for faults to choose by.
+	// numbers and goods are all those in the call, for faults to select by.
 	numbers, goods []string
-	// done: the service did what it was asked for.
+	// done: the service carried out the call.
 	done bool
-	// gone tells whether the caller has hung up.
+	// gone reports whether the caller has hung up.
 	gone func() bool
 }
 
-// allows says whether the token may act for a department; "" is not asked.
+// allows reports whether the token is valid for a department; "" is not checked.
 func (c *call) allows(dept string) bool {
 	return dept == "" || len(c.token.Departments) == 0 || slices.Contains(c.token.Departments, dept)
 }
@@ -66,7 +66,7 @@ func (jd *JD) route(w http.ResponseWriter, r *http.Request) {
 	jd.mu.Lock()
 	if no == nil {
 		if d := jd.state.byNo[c.eclpSoNo]; d != nil {
-			c.numbers = append(c.numbers, d.Number) // so that a fault can choose by isvUUID
+			c.numbers = append(c.numbers, d.Number) // so that a fault can select by isvUUID
 		}
 		fate = jd.mishapOf(c)
 	}
@@ -91,9 +91,9 @@ func (jd *JD) route(w http.ResponseWriter, r *http.Request) {
 	jd.write(w, c, fate, result, no)
 }
 
-// readRequest merges query and form (docs/jd-api.md, Address and transport), plain or multipart. A body of another type holds no parameters: clients are seen
-// that put all of them into the query and send the order as JSON besides. A name that comes twice keeps its first value, the
-// form's before the query's.
+// readRequest merges query and form, plain or multipart. A body of another type holds no parameters: some clients put all
+// parameters into the query and also send the order as JSON. A repeated name keeps its first value, the form's before the
+// query's.
 func readRequest(w http.ResponseWriter, r *http.Request) (map[string]string, *Refusal) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
@@ -115,7 +115,7 @@ func readRequest(w http.ResponseWriter, r *http.Request) (map[string]string, *Re
 	return params, nil
 }
 
-// readParts adds the fields of a multipart form to params. Files are passed over.
+// readParts adds the fields of a multipart form to params. Files are skipped.
 func readParts(body []byte, boundary string, params map[string]string) error {
 	parts := multipart.NewReader(bytes.NewReader(body), boundary)
 	for {
@@ -143,7 +143,7 @@ func readParts(body []byte, boundary string, params map[string]string) error {
 	}
 }
 
-// readForm adds the pairs of a form to params. Unlike net/url it lets a bare semicolon stand, as Java servers do.
+// readForm adds the pairs of a form to params. Unlike net/url it accepts a bare semicolon, as Java servers do.
 func readForm(form string, params map[string]string) error {
 	for form != "" {
 		var pair string
@@ -170,7 +170,8 @@ func readForm(form string, params map[string]string) error {
 	return nil
 }
 
-// admit runs the gateway's checks in the order of the sandbox (JD's own is not known). The costly ones run outside the lock.
+// admit runs the gateway's checks in the sequence of docs/jd-api.md, Error codes (JD's own is unknown). The costly ones
+// run outside the lock.
 func (jd *JD) admit(c *call, params map[string]string) *Refusal {
 	secret, clock, window, no := jd.enter(c, params)
 	if no != nil {
@@ -180,7 +181,7 @@ func (jd *JD) admit(c *call, params map[string]string) *Refusal {
 		return no
 	}
 	switch {
-	case params["v"] == "": // the value is ignored (docs/jd-api.md, System parameters)
+	case params["v"] == "": // the value is ignored
 		return refuse(codeNoVersion, "")
 	case params["sign"] == "":
 		return refuse(codeNoSign, "")
@@ -198,7 +199,7 @@ func (jd *JD) admit(c *call, params map[string]string) *Refusal {
 	return c.readFields(params[paramJSON])
 }
 
-// enter knows the app and counts its call. Every call of a known app counts towards the quota, whatever becomes of it.
+// enter identifies the app and counts its call. Every call of a known app counts towards the quota, whatever its outcome.
 func (jd *JD) enter(c *call, params map[string]string) (secret string, clock time.Time, window time.Duration, no *Refusal) {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
@@ -268,12 +269,12 @@ func checkTimestamp(text string, now time.Time, window time.Duration) *Refusal {
 	return nil
 }
 
-// signed checks the MD5 signature (docs/jd-api.md, Signature) over all decoded parameters. SDKs disagree about empty values (Java and C# leave
-// them out), about values that begin with @ (PHP leaves them out), and about a parameter that is named other (docs/jd-api.md, System parameters: sent
-// unsigned); any of their readings is taken.
+// signed checks the MD5 signature (docs/jd-api.md, Signature) over all decoded parameters. SDKs disagree about empty
+// values (Java and C# leave them out), about values that begin with @ (PHP leaves them out), and about a parameter named
+// other (sent unsigned); each of these variants is accepted.
 func signed(secret string, params map[string]string) bool {
 	if m := params["sign_method"]; m != "" && !strings.EqualFold(m, "md5") {
-		return false // HMAC is not played: its details are not known (unknown)
+		return false // HMAC is not played: its details are incomplete
 	}
 	all := func(string, string) bool { return true }
 	readings := []func(name, value string) bool{
@@ -304,7 +305,7 @@ func sign(secret string, params map[string]string, counts func(name, value strin
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
 }
 
-// readFields reads the business parameters: one flat object whose scalars may be text, numbers or booleans (docs/jd-api.md, Numbers and texts).
+// readFields reads the business parameters: one flat object whose scalars may be text, numbers or booleans.
 func (c *call) readFields(text string) *Refusal {
 	c.fields = map[string]string{}
 	if text == "" {
@@ -348,7 +349,7 @@ func (c *call) readFields(text string) *Refusal {
 	return nil
 }
 
-// split is a comma list; empty text is an empty list.
+// split splits a comma list; empty text is an empty list.
 func split(list string) []string {
 	if list == "" {
 		return nil
@@ -356,8 +357,8 @@ func split(list string) []string {
 	return strings.Split(list, ",")
 }
 
-// finish writes the call into log and counters. It comes before the answer goes out, so that a caller who has the answer
-// finds the call counted and its place in the quota free.
+// finish writes the call into log and counters. It runs before the answer is sent, so that a caller with the answer finds
+// the call counted and its place in the quota free.
 func (jd *JD) finish(c *call, fate mishap, no *Refusal, broken string) {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
@@ -396,7 +397,7 @@ func (jd *JD) finish(c *call, fate mishap, no *Refusal, broken string) {
 	}
 }
 
-// write makes the answer and sends it.
+// write encodes the answer and sends it.
 func (jd *JD) write(w http.ResponseWriter, c *call, fate mishap, result any, no *Refusal) {
 	jd.mu.Lock()
 	k := jd.knobs
@@ -410,7 +411,7 @@ func (jd *JD) write(w http.ResponseWriter, c *call, fate mishap, result any, no 
 			answer["sandboxTrace"] = object{"id": "1"}
 		}
 		if result != nil {
-			answer[methods[c.method].key] = k.dress(result)
+			answer[methods[c.method].key] = k.format(result)
 		}
 		spelling := k.Spelling
 		if spelling == SpellingByVersion {
@@ -463,7 +464,7 @@ func encode(v any) []byte {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		panic("jdsandbox: answer does not encode: " + err.Error()) // answers are made of text and numbers only
+		panic("jdsandbox: answer does not encode: " + err.Error()) // answers consist of text and numbers only
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
 }

@@ -17,7 +17,7 @@ import (
 	"stockbridge/pkg/jdsandbox"
 )
 
-// TestWorkedExamples sends the two signatures of docs/jd-api.md, Signature as they are printed there.
+// TestWorkedExamples sends the two examples of docs/jd-api.md, Signature.
 func TestWorkedExamples(t *testing.T) {
 	const key, secret, token = "DOCAPPKEY00000000000000000000001", "s3cr3t-for-docs-000000000000000000", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 	s := start(t, func(c *jdsandbox.Config) {
@@ -29,7 +29,7 @@ func TestWorkedExamples(t *testing.T) {
 	cancel := url.Values{"method": {"jingdong.eclp.order.cancelOrder"}, "format": {"json"},
 		"360buy_param_json": {`{"eclpSoNo":"ESL4400000000001"}`}, "sign": {"30D62844FF9A6B4CD67A21D4D8420A2C"}}
 	_, err := s.open("eclp.order.cancelOrder", get(t, s.url, system, cancel))
-	refusedWith(t, err, "5001") // signed well; there is no such order
+	refusedWith(t, err, "5001") // signed correctly; there is no such order
 
 	shop := url.Values{"method": {"jingdong.eclp.master.queryShop"},
 		"360buy_param_json": {`{"deptNo":"EBU0000000000001","isvShopNos":"门店A"}`}, "sign": {"FD34FD3E9D2D9EFED27F774587BE2C1A"}}
@@ -65,7 +65,7 @@ func get(t *testing.T, address string, parts ...url.Values) string {
 	return string(body)
 }
 
-// TestParametersAreTakenWhereverClientsPutThem talks as the public clients do (docs/jd-api.md, Address and transport, docs/jd-api.md, Timestamp).
+// TestParametersAreTakenWhereverClientsPutThem talks as the public clients do (docs/jd-api.md, Address and transport).
 func TestParametersAreTakenWhereverClientsPutThem(t *testing.T) {
 	const business = `{"eclpSoNo":"ESL4400000000001","note":"100% 门店A; a+b&c=d"}`
 	order := func(s *sandbox) { s.add(anOrder("A-1")) }
@@ -174,7 +174,7 @@ func TestParametersAreTakenWhereverClientsPutThem(t *testing.T) {
 
 func urlForm(params map[string]string) string { return form(params).Encode() }
 
-// TestTheEnvelopeIsSpelledByVersion: Baison sends v=3.0 and looks for _response.
+// TestTheEnvelopeIsSpelledByVersion: one ERP sends v=3.0 and looks for _response.
 func TestTheEnvelopeIsSpelledByVersion(t *testing.T) {
 	s := start(t, knobs(func(k *jdsandbox.Knobs) { k.Spelling = jdsandbox.SpellingByVersion }))
 	for version, want := range map[string]string{"2.0": "_responce", "3.0": "_response"} {
@@ -204,7 +204,7 @@ func TestTheClockWindowIsAKnob(t *testing.T) {
 	}
 }
 
-// TestDecimalsAreAKnob: ERPs hold amounts with four places.
+// TestDecimalsAreAKnob: ERPs keep amounts with four decimal places.
 func TestDecimalsAreAKnob(t *testing.T) {
 	s := start(t)
 	s.add(with(anOrder("A-1"), object{"price": "480.0000,88.5000"}))
@@ -214,7 +214,7 @@ func TestDecimalsAreAKnob(t *testing.T) {
 	s.add(with(anOrder("A-2"), object{"price": "480.00,88.5"}))
 }
 
-// TestChecksComeInTheirOrder spoils a proper call from the first check of the sandbox to the last; each row leaves the later faults in.
+// TestChecksComeInTheirOrder breaks a correct call from the first check to the last; each row keeps the later faults.
 func TestChecksComeInTheirOrder(t *testing.T) {
 	s := start(t, func(c *jdsandbox.Config) {
 		c.Apps = []jdsandbox.App{
@@ -227,7 +227,7 @@ func TestChecksComeInTheirOrder(t *testing.T) {
 	at := func(d time.Duration) string { return s.clock.Now().Add(d).Format("2006-01-02 15:04:05") }
 	for _, row := range []struct {
 		name string
-		set  map[string]string // "-" takes the parameter away
+		set  map[string]string // "-" removes the parameter
 		code string
 	}{
 		{"method missing", map[string]string{"method": "-", "app_key": "-"}, "14"},
@@ -347,7 +347,7 @@ func TestClockSkewShowsInDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = s.open("eclp.order.queryOrder", body)
-	refusedWith(t, err, "60") // in by the Date header
+	refusedWith(t, err, "60") // accepted by the Date header
 }
 
 func TestTokensExpireAndAreReplaced(t *testing.T) {
@@ -373,7 +373,7 @@ func TestTokensExpireAndAreReplaced(t *testing.T) {
 	}
 }
 
-// TestATokenActsForItsDepartmentsOnly: a token acts for its departments only, and does not see others' documents.
+// TestATokenActsForItsDepartmentsOnly: a token is valid for its departments only, and does not see others' documents.
 func TestATokenActsForItsDepartmentsOnly(t *testing.T) {
 	s := start(t)
 	no := s.add(anOrder("A-1"))
@@ -433,7 +433,7 @@ func TestTooManyCallsAtATimeAreRefused(t *testing.T) {
 	refusedWith(t, err, "2")
 	equal(t, "violations", s.Violations().Counts[jdsandbox.ConcurrencyExceeded], 1)
 	equal(t, "most in flight", s.Counters().MostInFlight, 2)
-	s.Close() // the slow one goes on at once
+	s.Close() // the slow one continues at once
 	if err := <-slow; err != nil {
 		t.Error(err)
 	}
@@ -470,7 +470,7 @@ func TestTheEnvelopeIsSpeltAsTheKnobSays(t *testing.T) {
 	}
 }
 
-// FuzzAddOrder sends any business parameters, properly signed: what is taken can be followed to its end.
+// FuzzAddOrder sends any business parameters, correctly signed: what is accepted can be followed to its end.
 func FuzzAddOrder(f *testing.F) {
 	for _, change := range []object{nil, {"quantity": "1,99999999"}, {"goodsNo": ",", "isvGoodsNo": "a,"}, {"orderLine": "\xff,\x00"}, {"price": ".,."}} {
 		raw, err := json.Marshal(with(anOrder("A-1"), change))
@@ -501,7 +501,7 @@ func FuzzAddOrder(f *testing.F) {
 	})
 }
 
-// FuzzRequest sends anything: the gateway answers 200 with one envelope, and nothing gets in unsigned.
+// FuzzRequest sends anything: the gateway answers 200 with one envelope, and nothing unsigned is accepted.
 func FuzzRequest(f *testing.F) {
 	jd, err := jdsandbox.New(jdsandbox.Config{})
 	if err != nil {
@@ -525,7 +525,7 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// TestACallerThatHangsUpShowsInTheLog: who kills a client wants to know which of its calls were under way.
+// TestACallerThatHangsUpShowsInTheLog: a test that kills a client needs to know which of its calls were under way.
 func TestACallerThatHangsUpShowsInTheLog(t *testing.T) {
 	s := start(t)
 	arrived, gone := make(chan struct{}, 1), make(chan struct{})
@@ -552,7 +552,7 @@ func TestACallerThatHangsUpShowsInTheLog(t *testing.T) {
 		t.Fatal("it was answered: the test proves nothing")
 	}
 	<-gone
-	s.JD.Close() // so that the call need not wait out its minute
+	s.JD.Close() // so that the call need not last its minute
 	srv.Close()
 	if calls := s.Calls(); len(calls) != 1 || !calls[0].Gone {
 		t.Errorf("%+v", calls)

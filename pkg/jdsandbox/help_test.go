@@ -43,7 +43,7 @@ func (c *hostClock) Move(by time.Duration) {
 	c.now = c.now.Add(by)
 }
 
-// sandbox is a JD on a real port with a clock that stands still, and a client that signs on its own account.
+// sandbox is a JD on a real port with a clock that stands still, and a client with a signature of its own.
 type sandbox struct {
 	*jdsandbox.JD
 	t     testing.TB
@@ -91,7 +91,7 @@ func (s *sandbox) fault(f jdsandbox.Fault) string {
 	return id
 }
 
-// system are the parameters of a proper call, sign left out.
+// system are the parameters of a correct call without sign.
 func (s *sandbox) system(method string) map[string]string {
 	return map[string]string{
 		"method": "jingdong." + method, "app_key": jdsandbox.DefaultAppKey, "access_token": jdsandbox.DefaultToken,
@@ -135,7 +135,7 @@ func (s *sandbox) post(params map[string]string) (*http.Response, string, error)
 	return res, string(body), err
 }
 
-// call makes a proper call and returns what stands in the envelope.
+// call makes a correct call and returns the content of the envelope.
 func (s *sandbox) call(method string, business any) (object, error) {
 	raw, err := json.Marshal(business)
 	if err != nil {
@@ -154,7 +154,7 @@ func (s *sandbox) call(method string, business any) (object, error) {
 	return s.open(method, body)
 }
 
-// open takes the envelope off.
+// open opens the envelope.
 func (s *sandbox) open(method, body string) (object, error) {
 	var envelope map[string]object
 	if err := json.Unmarshal([]byte(body), &envelope); err != nil {
@@ -268,5 +268,5 @@ func equal[T comparable](t *testing.T, what string, got, want T) {
 	}
 }
 
-// say puts blanks between all.
+// say puts blanks between its arguments.
 func say(v ...any) string { return strings.TrimSuffix(fmt.Sprintln(v...), "\n") }

@@ -16,7 +16,7 @@ import (
 // JD is the sandbox. All methods may be called by many goroutines.
 type JD struct {
 	now     func() time.Time
-	master  Config // what it was started with
+	master  Config // as at the start
 	journal *journal
 	control http.Handler
 	closed  chan struct{}
@@ -33,7 +33,8 @@ type JD struct {
 	faultIDs int
 	rnd      *rand.Rand // for what no order depends on
 
-	// Of the flow: who reads what, in how many readings a row was missing, how many ends were told, and the newest listing.
+	// Of the flow: who reads what, how many readings a row was missing from, how many ends were returned, and the newest
+	// listing.
 	readings map[window]*reading
 	readers  uint64
 	missed   []uint8
@@ -55,7 +56,7 @@ type grant struct {
 	app *app
 }
 
-// New starts a sandbox. Close it when it keeps a State.
+// New starts a sandbox. Close it if it keeps a State.
 func New(cfg Config) (*JD, error) {
 	cfg.setDefaults()
 	if err := cfg.check(); err != nil {
@@ -71,7 +72,7 @@ func New(cfg Config) (*JD, error) {
 	return jd, nil
 }
 
-// begin puts everything but the documents as the Config has it. The warehouse's clock goes on where it is.
+// begin sets everything but the documents as in the Config. The warehouse's clock continues from where it is.
 func (jd *JD) begin() {
 	now, speed := jd.now(), jd.master.Speed
 	if jd.master.Stopped {
@@ -80,7 +81,7 @@ func (jd *JD) begin() {
 	shown := now
 	if c := jd.state.clock; !c.Real.IsZero() {
 		shown = c.at(now)
-		if shown.Before(c.Shown) { // the host's clock was put back
+		if shown.Before(c.Shown) { // the host's clock was set back
 			shown = c.Shown
 		}
 	}
@@ -104,7 +105,7 @@ func (jd *JD) begin() {
 	}
 }
 
-// Close ends it: waiting calls go on at once, later ones with a State fail. It returns what went wrong with the State.
+// Close ends it: delayed calls continue at once, later ones with a State fail. It returns what went wrong with the State.
 func (jd *JD) Close() error {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
@@ -144,7 +145,7 @@ func (jd *JD) change(r record) {
 	jd.state.apply(r)
 }
 
-// random is a source of its own for what the parts name.
+// random is a random source for what the parts name.
 func (jd *JD) random(parts ...string) *rand.Rand {
 	h := fnv.New64a()
 	for _, p := range parts {
@@ -153,7 +154,7 @@ func (jd *JD) random(parts ...string) *rand.Rand {
 	return rand.New(rand.NewPCG(jd.master.Seed, h.Sum64()))
 }
 
-// pause keeps a call waiting, whether or not its caller still listens: JD would not know either.
+// pause delays a call, whether or not its caller is still there: JD would not know either.
 func (jd *JD) pause(d time.Duration) {
 	if d <= 0 {
 		return
@@ -173,14 +174,14 @@ func (jd *JD) violated(c *call, kind ViolationKind) {
 	jd.change(record{Violation: &Violation{Kind: kind, At: c.arrived, App: c.app.key, Method: c.method}})
 }
 
-// Knobs returns a copy of how the knobs stand, defaults filled in.
+// Knobs returns a copy of the knobs with defaults filled in.
 func (jd *JD) Knobs() Knobs {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
 	return jd.knobs.clone()
 }
 
-// SetKnobs lets set change the knobs. A faulty setting is an error that names all faults, and changes nothing.
+// SetKnobs changes the knobs. A faulty setting is an error that names all faults, and changes nothing.
 func (jd *JD) SetKnobs(set func(*Knobs)) error {
 	return jd.changeKnobs(func(k *Knobs) error { set(k); return nil })
 }
@@ -230,7 +231,7 @@ func (jd *JD) AddFault(f Fault) (id string, err error) {
 	return jd.knobs.Faults[len(jd.knobs.Faults)-1].ID, nil
 }
 
-// RemoveFault takes one fault away and says whether it was there.
+// RemoveFault removes one fault and reports whether it existed.
 func (jd *JD) RemoveFault(id string) bool {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
@@ -239,7 +240,7 @@ func (jd *JD) RemoveFault(id string) bool {
 	return len(jd.knobs.Faults) < n
 }
 
-// ClearFaults takes all faults away.
+// ClearFaults removes all faults.
 func (jd *JD) ClearFaults() {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
@@ -253,10 +254,10 @@ func (jd *JD) Clock() (now time.Time, speed float64) {
 	return jd.shown(), jd.state.clock.Speed
 }
 
-// lastYear leaves room for the longest walk before times stop being writable as JSON.
+// lastYear leaves room for the longest walk before times can no longer be written as JSON.
 const lastYear = 5000
 
-// Advance puts the warehouse's clock forward, by at most a year at once.
+// Advance advances the warehouse's clock, by at most a year at once.
 func (jd *JD) Advance(by time.Duration) error {
 	if by < 0 {
 		return fmt.Errorf("advance: %v: the clock does not go back", by)
@@ -310,7 +311,7 @@ func (jd *JD) SetToken(appKey string, t Token) error {
 	return nil
 }
 
-// ExpireToken ends a token's life at a time of the gateway's clock; the zero time is now. It says whether the token is
+// ExpireToken ends a token's life at a time of the gateway's clock; the zero time is now. It reports whether the token is
 // known.
 func (jd *JD) ExpireToken(token string, at time.Time) bool {
 	jd.mu.Lock()
@@ -327,7 +328,7 @@ func (jd *JD) ExpireToken(token string, at time.Time) bool {
 	return true
 }
 
-// Documents returns what JD holds under the isvUUIDs, or everything, in order of arrival, without Params.
+// Documents returns what JD has under the isvUUIDs, or everything, in the order of arrival, without Params.
 func (jd *JD) Documents(isvUUIDs ...string) []Document {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
@@ -358,16 +359,16 @@ func (jd *JD) Document(eclpSoNo string) (Document, bool) {
 	return v, true
 }
 
-// Query chooses documents. Empty fields choose all.
+// Query selects documents. Empty fields select all.
 type Query struct {
 	IsvUUID, DepartmentNo string
 	Status                Code
-	// After is the Seq of the last one known; Limit is at most how many, 0 is all.
+	// After is the Seq of the last one known; Limit is the maximum, 0 means all.
 	After int64
 	Limit int
 }
 
-// page returns the documents chosen and, when there may be more, the Seq to go on after. The caller holds jd.mu.
+// page returns the selected documents and, if there may be more, the Seq to continue after. The caller holds jd.mu.
 func (jd *JD) page(q Query) (docs []Document, next int64) {
 	now := jd.shown()
 	all := jd.state.all
@@ -423,8 +424,8 @@ func (jd *JD) Counters() Counters {
 	return c
 }
 
-// Reset forgets all documents, violations, calls and counters, and puts knobs, tokens and speed as they were at the
-// start. Numbers go on, and the warehouse's clock does not go back.
+// Reset forgets all documents, violations, calls and counters, and restores the initial knobs, tokens and speed. Numbers
+// continue, and the warehouse's clock does not go back.
 func (jd *JD) Reset() error {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()

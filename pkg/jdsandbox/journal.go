@@ -11,9 +11,9 @@ import (
 	"sync"
 )
 
-// journal keeps the records of the state in a file, one JSON text a line, so that what was answered is there after a
-// kill or a power cut: records are queued in the order of the state's changes, and an answer waits in sync until all
-// that it could have seen is on the disk. Waiting callers share one fsync.
+// journal keeps the records of the state in a file, one JSON text a line, so that what was answered survives a kill or a
+// power cut. Records are queued in the order of the state's changes, and an answer waits in sync until everything that it
+// could have seen is on the disk. Waiting callers share one fsync.
 type journal struct {
 	mu      sync.Mutex
 	done    sync.Cond // a write ended
@@ -26,8 +26,8 @@ type journal struct {
 	broken  error
 }
 
-// openJournal replays path into the state. A last line without its end is what a crash left of an answer never given,
-// and is cut off; anything else that does not read is an error.
+// openJournal replays path into the state. A last line without its end is the rest of an answer that was never sent, and
+// is cut off; anything else that cannot be read is an error.
 func openJournal(path string, s *state) (*journal, error) {
 	j := &journal{path: path}
 	j.done.L = &j.mu
@@ -64,7 +64,8 @@ func seekEnd(f *os.File) error {
 	return err
 }
 
-// syncDir makes a new name in the directory survive a power cut. Systems that cannot sync directories are let off.
+// syncDir makes a new name in the directory survive a power cut. Errors of systems that cannot sync directories are
+// ignored.
 func syncDir(path string) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -120,7 +121,7 @@ func (j *journal) sync() error {
 	return j.broken
 }
 
-// restart replaces the file by one with only these records, at once or not at all.
+// restart replaces the file by one with only these records, atomically.
 func (j *journal) restart(records ...record) error {
 	if err := j.sync(); err != nil {
 		return err

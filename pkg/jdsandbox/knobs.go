@@ -12,37 +12,36 @@ import (
 // maxStep bounds spans of the warehouse's time.
 const maxStep = 365 * 24 * time.Hour
 
-// Knobs is what can be changed while it runs. The zero value of each is a JD on a good day, except Repeat. Chances are
-// from 0 to 1.
+// Knobs are the settings that can be changed at run time. The zero value of each plays no fault, except Repeat. Chances
+// are from 0 to 1.
 type Knobs struct {
-	// Latency is added to every call, before the work: uniformly between Min and Max. A caller who gives up meanwhile
-	// does not stop the work.
+	// Latency is added to every call, before the work: uniformly between Min and Max. A caller who gives up meanwhile does
+	// not stop the work.
 	Latency Range `json:"latency"`
-	// Quota limits each app; beyond it calls are answered with code 2.
+	// Quota limits each app; further calls are answered with code 2.
 	Quota Quota `json:"quota"`
 	// ClockSkew is how far the gateway's clock is ahead of the host's. The Date header shows the gateway's.
 	ClockSkew Duration `json:"clock_skew"`
-	// ClockWindow is how far a call's timestamp may be from the gateway's clock (docs/jd-api.md, Timestamp), default 6 minutes. A later text of JD's
-	// says 10.
+	// ClockWindow is how far a call's timestamp may be from the gateway's clock, default 6 minutes (docs/jd-api.md,
+	// Timestamp: a later text says 10).
 	ClockWindow Duration `json:"clock_window"`
 	// Denied lists methods that nobody may call (code 24). Tokens have their own list.
 	Denied []string `json:"denied"`
 
-	// Repeat is the answer to an isvUUID that has a document already (docs/jd-api.md, Limits and idempotency: not known of JD).
-	// Default SecondDocument.
+	// Repeat is the answer to an isvUUID that has a document already (unknown of JD). Default SecondDocument.
 	Repeat Repeat `json:"repeat"`
-	// Refusal is the code of business refusals and their text where there is no better one. JD publishes neither; the
-	// default code is outside the table of docs/jd-api.md, Error codes, as JD's are.
+	// Refusal is the code of business refusals, and their text if there is no better one. JD publishes neither; the default
+	// code is outside the gateway's table, as JD's are.
 	Refusal Refusal `json:"refusal"`
-	// UnknownNumber is the answer to a query for an eclpSoNo that does not exist (docs/jd-api.md, Sales orders: not known of JD). Default
-	// AnswerError.
+	// UnknownNumber is the answer to a query for an eclpSoNo that does not exist (unknown of JD). Default AnswerError.
 	UnknownNumber Unknown `json:"unknown_number"`
-	// AbsentRows makes ext.queryOrder tell a row without eclpSoNo for a number it does not know, instead of none.
+	// AbsentRows makes ext.queryOrder return a row without eclpSoNo for a number it does not know, instead of none.
 	AbsentRows bool `json:"absent_rows"`
 	// FindLag is how long, by the host's clock, ext.queryOrder does not see a new document.
 	FindLag Duration `json:"find_lag"`
 
-	// Walk is the way of an order, in the warehouse's time. The first step is there at once. Default DefaultWalk.
+	// Walk is the sequence of an order's statuses, in the warehouse's time. The first is reached at once. Default
+	// DefaultWalk.
 	Walk []Step `json:"walk"`
 	// Jitter makes each step take between 1-Jitter and 1+Jitter times its time.
 	Jitter float64 `json:"jitter"`
@@ -50,39 +49,39 @@ type Knobs struct {
 	Cancel Cancel `json:"cancel"`
 	// Split makes several documents of one.
 	Split Split `json:"split"`
-	// OwnCancel lets JD cancel by itself. Of a split order it takes the last child.
+	// OwnCancel lets JD cancel orders on its own. Of a split order it cancels the last child.
 	OwnCancel OwnCancel `json:"own_cancel"`
-	// Short lets less leave than was asked for: one line of the order, never all of it.
+	// Short lets less leave than was ordered: one line of the order, never all of it.
 	Short Lot `json:"short"`
 	// Rejected lets the buyer refuse the parcel: 10035, 10037, 10038 instead of 10034.
 	Rejected Lot `json:"rejected"`
-	// Packages is the most packages (each with a waybill) of one document. Default 1.
+	// Packages is the maximum number of packages (each with a waybill) of one document. Default 1.
 	Packages int `json:"packages"`
 
-	// Decimals is the most places of an amount (price, receivable, insuredValue) behind the point, default 4, as ERPs send
-	// them; 2 is what the documentation shows.
+	// Decimals is the maximum number of decimal places of an amount (price, receivable, insuredValue), default 4, as ERPs
+	// send them; 2 is what the documentation shows.
 	Decimals int `json:"decimals"`
-	// Spelling of the envelope: "responce" (JD's own, default), "response" (docs/jd-api.md, Envelopes), or "version": "responce" to callers that
-	// send v=2.0 and "response" to others.
+	// Spelling of the envelope: "responce" (JD's own, default), "response", or "version": "responce" to callers that send
+	// v=2.0 and "response" to others.
 	Spelling string `json:"spelling"`
-	// HistoryShuffled and HistoryDoubled spoil orderStatusList.
+	// HistoryShuffled and HistoryDoubled distort orderStatusList.
 	HistoryShuffled bool `json:"history_shuffled"`
 	HistoryDoubled  bool `json:"history_doubled"`
-	// ScalarsAsArrays wraps every scalar of a result in a list of one (docs/jd-api.md, Envelopes).
+	// ScalarsAsArrays wraps every scalar of a result in a list of one.
 	ScalarsAsArrays bool `json:"scalars_as_arrays"`
 	// Numbers: "" as documented, "text" turns numbers into text, "numbers" turns codes that are text into numbers.
 	Numbers string `json:"numbers"`
-	// ExtraKeys adds keys that nobody has heard of.
+	// ExtraKeys adds unknown keys.
 	ExtraKeys bool `json:"extra_keys"`
 
-	// Auth is how the authorisation server behaves.
+	// Auth is the behaviour of the authorisation server.
 	Auth Auth `json:"auth"`
 
-	// Flow and Stock are about what lies in the warehouses and moves there.
+	// Flow and Stock are about stock and its movements.
 	Flow  Flow       `json:"flow"`
 	Stock StockKnobs `json:"stock"`
 
-	// Faults are tried in this order; the first that fires decides, and Slow comes on top.
+	// Faults are tried in this order; the first that strikes decides, and Slow is added.
 	Faults []Fault `json:"faults"`
 }
 
@@ -95,12 +94,12 @@ type Range struct {
 	Max Duration `json:"max"`
 }
 
-// Quota is what one app may do; 0 is no limit. Every call counts, also those that fail and those that are refused for
+// Quota is what one app may do; 0 means no limit. Every call counts, also those that fail and those that are refused for
 // the quota.
 type Quota struct {
-	// PerSecond is the most calls within any second.
+	// PerSecond is the maximum of calls within any second.
 	PerSecond int `json:"calls_per_second"`
-	// Concurrent is the most calls at a time.
+	// Concurrent is the maximum of calls at a time.
 	Concurrent int `json:"concurrency"`
 }
 
@@ -111,7 +110,7 @@ type Refusal struct {
 	EN   string `json:"en,omitempty"`
 }
 
-// Repeat says what happens to an isvUUID that has a document already.
+// Repeat is what happens to an isvUUID that has a document already.
 type Repeat string
 
 // The three answers that JD may give.
@@ -121,7 +120,7 @@ const (
 	RefuseRepeat   Repeat = "refuse"
 )
 
-// Unknown says how an eclpSoNo that does not exist is answered.
+// Unknown is the answer about an eclpSoNo that does not exist.
 type Unknown string
 
 // An error_response, an empty result, or no result key at all.
@@ -131,17 +130,17 @@ const (
 	AnswerMissing Unknown = "missing"
 )
 
-// Step is a status on the way of an order.
+// Step is one status in the walk of an order.
 type Step struct {
 	Code Code `json:"code"`
-	// After is the warehouse's time since the step before.
+	// After is the warehouse's time since the previous step.
 	After Duration `json:"after"`
 	// Chance that an order takes this step at all; 0 means always.
 	Chance float64 `json:"chance,omitempty"`
 }
 
-// DefaultWalk is the way of an order by JD's list of statuses, about a day and a half long. Not every order passes a sorting
-// centre's own codes.
+// DefaultWalk is the walk of an order by JD's list of statuses, about a day and a half long. Not every order passes a
+// sorting centre's own codes.
 func DefaultWalk() []Step {
 	return []Step{
 		{Code: "10010"},
@@ -160,13 +159,13 @@ func DefaultWalk() []Step {
 	}
 }
 
-// Lot picks orders: by chance, and by the numbers (isvUUID) named.
+// Lot selects orders: by chance, and by numbers (isvUUID).
 type Lot struct {
 	Chance float64  `json:"chance"`
 	Orders []string `json:"orders"`
 }
 
-// CancelAnswer is what becomes of a cancellation.
+// CancelAnswer is the result of a cancellation.
 type CancelAnswer string
 
 // Inner codes 1, 3 and 2 of cancelOrder (docs/jd-api.md, Cancel).
@@ -178,16 +177,17 @@ const (
 
 // Cancel is how cancellations end.
 type Cancel struct {
-	// Answers by the order's status; a status not named here refuses. Default DefaultCancelAnswers.
+	// Answers by the order's status; a status not listed here refuses. Default DefaultCancelAnswers.
 	Answers map[Code]CancelAnswer `json:"answers"`
-	// Takes is how long Cancelling lasts in the warehouse's time, default 5 to 15 minutes. The warehouse goes on
-	// meanwhile: an order that is packed first is not cancelled.
+	// Takes is how long Cancelling lasts in the warehouse's time, default 5 to 15 minutes. The warehouse works on meanwhile:
+	// an order that is packed before is not cancelled.
 	Takes Range `json:"takes"`
 	// RefusedLater is the chance that Cancelling ends with 10029 although there was time.
 	RefusedLater float64 `json:"refused_later"`
 }
 
-// DefaultCancelAnswers is the sandbox: up to 10014 at once, while picking later, then no more. 10017 is doubtful at JD.
+// DefaultCancelAnswers cancels at once up to 10014, later while picking, and refuses from then on. What JD does at 10017
+// is unknown.
 func DefaultCancelAnswers() map[Code]CancelAnswer {
 	return map[Code]CancelAnswer{
 		"10009": Cancelled, "10010": Cancelled, "10014": Cancelled,
@@ -197,7 +197,7 @@ func DefaultCancelAnswers() map[Code]CancelAnswer {
 	}
 }
 
-// Split makes several documents of one order of at least two pieces. The children carry the same isvUUID and hold lines,
+// Split makes several documents of one order of at least two pieces. The children have the same isvUUID and hold lines,
 // packages and waybills; the parent names them in splitEclpSoNos.
 type Split struct {
 	Lot
@@ -207,11 +207,11 @@ type Split struct {
 	At Code `json:"at"`
 	// ParentStays keeps the parent at that status; otherwise it shows what all its living children have reached.
 	ParentStays bool `json:"parent_stays"`
-	// ListChildren makes ext.queryOrder tell the children too, under the same isvUUID.
+	// ListChildren makes ext.queryOrder return the children too, under the same isvUUID.
 	ListChildren bool `json:"list_children"`
 }
 
-// OwnCancel lets JD cancel by itself some time after the status At, default 10015.
+// OwnCancel lets JD cancel orders on its own some time after the status At, default 10015.
 type OwnCancel struct {
 	Lot
 	At Code `json:"at"`
@@ -244,7 +244,7 @@ func (k *Knobs) setDefaults() {
 	if len(k.Cancel.Answers) == 0 {
 		k.Cancel.Answers = DefaultCancelAnswers()
 	}
-	k.Faults = slices.Clone(k.Faults) // the caller's stay as they are
+	k.Faults = slices.Clone(k.Faults) // the caller's list stays unchanged
 	for i := range k.Faults {
 		k.Faults[i].setDefaults()
 	}
@@ -257,7 +257,7 @@ func orElse[T comparable](v *T, otherwise T) {
 	}
 }
 
-// check names every fault, each by its key.
+// check returns every fault, each by its key.
 func (k *Knobs) check() error {
 	var f faults
 	f.chance("jitter", k.Jitter)
@@ -306,7 +306,7 @@ func (k *Knobs) check() error {
 	return errors.Join(f...)
 }
 
-// clone is deep, so that what a caller holds never changes under the sandbox.
+// clone is deep, so that a caller's copy never changes.
 func (k *Knobs) clone() Knobs {
 	raw, err := json.Marshal(k)
 	if err == nil {
@@ -318,7 +318,7 @@ func (k *Knobs) clone() Knobs {
 	panic("jdsandbox: knobs do not survive JSON: " + err.Error()) // a type of this file is wrong
 }
 
-// faults collects what is wrong with settings.
+// faults collects the faults of settings.
 type faults []error
 
 func (f *faults) when(wrong bool, key, format string, args ...any) {

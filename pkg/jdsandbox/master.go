@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// The master data calls (docs/jd-api.md, Master data). They tell the Config's rows, disabled ones too, as JD does. Where a list is empty, addOrder
-// takes any number; there a number that is asked for by name has a row with nothing but the number.
+// The master data calls (docs/jd-api.md, Master data). They return the Config's rows, disabled ones too, as JD does. If a
+// list is empty, addOrder accepts any number, and a query by a number returns a row with nothing but this number.
 
 func (jd *JD) queryWarehouse(c *call) (any, *Refusal) {
 	dept, no := c.department()
@@ -14,7 +14,7 @@ func (jd *JD) queryWarehouse(c *call) (any, *Refusal) {
 		return nil, no
 	}
 	rows := []object{}
-	for _, w := range orAsked(c, "warehouseNos", jd.master.Warehouses, func(no string) Warehouse { return Warehouse{WarehouseNo: no} }) {
+	for _, w := range orQueried(c, "warehouseNos", jd.master.Warehouses, func(no string) Warehouse { return Warehouse{WarehouseNo: no} }) {
 		if w.serves(dept) && c.lists("warehouseNos", w.WarehouseNo) && c.lists("status", w.Status) {
 			rows = append(rows, object{
 				"warehouseNo": w.WarehouseNo, "warehouseName": w.WarehouseName, "isvWarehouseNo": w.IsvWarehouseNo, "status": digits(w.Status),
@@ -31,7 +31,7 @@ func (jd *JD) queryShop(c *call) (any, *Refusal) {
 		return nil, no
 	}
 	rows := []object{}
-	for _, s := range orAsked(c, "shopNos", jd.master.Shops, func(no string) Shop { return Shop{ShopNo: no, DeptNo: dept} }) {
+	for _, s := range orQueried(c, "shopNos", jd.master.Shops, func(no string) Shop { return Shop{ShopNo: no, DeptNo: dept} }) {
 		if s.DeptNo == dept && c.lists("shopNos", s.ShopNo) && c.lists("isvShopNos", s.IsvShopNo) {
 			rows = append(rows, object{
 				"shopNo": s.ShopNo, "isvShopNo": s.IsvShopNo, "shopName": s.ShopName, "deptNo": s.DeptNo, "spSourceNo": s.SpSourceNo,
@@ -44,11 +44,11 @@ func (jd *JD) queryShop(c *call) (any, *Refusal) {
 	return rows, nil
 }
 
-// queryShipper leaves status and isCod out where they are not set, as a published sample does (docs/jd-api.md, Master data).
+// queryShipper leaves status and isCod out if they are not set, as in a published sample.
 func (jd *JD) queryShipper(c *call) (any, *Refusal) {
 	c.done = true
 	rows := []object{}
-	for _, s := range orAsked(c, "shipperNos", jd.master.Shippers, func(no string) Shipper { return Shipper{ShipperNo: no} }) {
+	for _, s := range orQueried(c, "shipperNos", jd.master.Shippers, func(no string) Shipper { return Shipper{ShipperNo: no} }) {
 		if !c.lists("shipperNos", s.ShipperNo) {
 			continue
 		}
@@ -69,7 +69,7 @@ func (jd *JD) queryShipper(c *call) (any, *Refusal) {
 func (jd *JD) queryDept(c *call) (any, *Refusal) {
 	c.done = true
 	rows := []object{}
-	for _, d := range orAsked(c, "deptNos", jd.master.Departments, func(no string) Department { return Department{DeptNo: no} }) {
+	for _, d := range orQueried(c, "deptNos", jd.master.Departments, func(no string) Department { return Department{DeptNo: no} }) {
 		if c.allows(d.DeptNo) && c.lists("deptNos", d.DeptNo) {
 			rows = append(rows, object{
 				"deptNo": d.DeptNo, "deptName": d.DeptName, "sellerNo": d.SellerNo, "sellerName": d.SellerName, "status": digits(d.Status),
@@ -80,7 +80,7 @@ func (jd *JD) queryDept(c *call) (any, *Refusal) {
 	return rows, nil
 }
 
-// querySpSource has no parameters (docs/jd-api.md, Master data).
+// querySpSource has no parameters.
 func (jd *JD) querySpSource(c *call) (any, *Refusal) {
 	c.done = true
 	list := jd.master.SpSources
@@ -104,7 +104,7 @@ func (jd *JD) querySupplier(c *call) (any, *Refusal) {
 		name = jd.master.Departments[i].DeptName
 	}
 	rows := []object{}
-	for _, s := range orAsked(c, "supplierNos", jd.master.Suppliers, func(no string) Supplier { return Supplier{EclpSupplierNo: no, DeptNo: dept, Status: "2"} }) {
+	for _, s := range orQueried(c, "supplierNos", jd.master.Suppliers, func(no string) Supplier { return Supplier{EclpSupplierNo: no, DeptNo: dept, Status: "2"} }) {
 		if s.DeptNo == dept && c.lists("supplierNos", s.EclpSupplierNo) {
 			rows = append(rows, object{
 				"deptNo": dept, "deptName": name, "eclpSupplierNo": s.EclpSupplierNo, "supplierName": s.SupplierName, "supplierType": s.SupplierType,
@@ -116,8 +116,8 @@ func (jd *JD) querySupplier(c *call) (any, *Refusal) {
 	return rows, nil
 }
 
-// orAsked are the rows of a list, or of an empty one a row for each number that the field names.
-func orAsked[T any](c *call, field string, list []T, made func(no string) T) []T {
+// orQueried returns a list, or for an empty one a row for each number that the field names.
+func orQueried[T any](c *call, field string, list []T, made func(no string) T) []T {
 	if len(list) > 0 {
 		return list
 	}
@@ -140,7 +140,7 @@ func (c *call) department() (string, *Refusal) {
 	return dept, nil
 }
 
-// lists says whether a comma list of the request names no; an absent or empty list names all.
+// lists reports whether a comma list of the request names no; an absent or empty list names all.
 func (c *call) lists(field, no string) bool {
 	list := strings.TrimSpace(c.fields[field])
 	return list == "" || slices.Contains(split(list), no)

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Stock is goods as they are stocked at first: there, without a row of the flow. What JD counts are goods that were stocked
-// so, or by a StockAct; orders of others move nothing.
+// Stock is the initial stock of some goods: it exists without a row of the flow. JD counts goods only if they were
+// stocked so, or by a StockAct; orders of other goods move nothing.
 type Stock struct {
 	DeptNo      string `json:"deptNo"`
 	WarehouseNo string `json:"warehouseNo"`
@@ -22,15 +22,15 @@ type Stock struct {
 	IsvGoodsNo  string `json:"isvGoodsNo,omitempty"`
 	SpGoodsNo   string `json:"spGoodsNo,omitempty"`
 	GoodsName   string `json:"goodsName,omitempty"`
-	// Shops is what each shop (its ESP number) has of it.
+	// Shops is each shop's (ESP number) stock of it.
 	Shops map[string]int64 `json:"shops,omitempty"`
-	// Num is what can be sold of it in the warehouse; 0 is the sum of the shops'.
+	// Num is the saleable stock in the warehouse; 0 means the sum of the shops'.
 	Num int64 `json:"num,omitempty"`
 	// Others are pieces that cannot be sold.
 	Others []Kept `json:"others,omitempty"`
 }
 
-// Kept is pieces in one condition (docs/jd-api.md, Numbers and texts).
+// Kept is pieces in one condition.
 type Kept struct {
 	StockStatus string `json:"stockStatus"`
 	StockType   string `json:"stockType"`
@@ -38,53 +38,53 @@ type Kept struct {
 	Num         int64  `json:"num"`
 }
 
-// ActKind is what moves stock beside orders.
+// ActKind is what moves stock besides orders.
 type ActKind string
 
-// The acts. All but SetStock and RatioChange move what lies in the warehouse too.
+// The acts. All but SetStock and RatioChange move the physical stock too.
 const (
-	// Receipt is a purchase that came in, Return goods that a buyer sent back.
+	// Receipt is an incoming purchase, Return goods that a buyer sent back.
 	Receipt ActKind = "receipt"
 	Return  ActKind = "return"
-	// Gain and Loss are a stock-take's; they make its document.
+	// Gain and Loss are a stock-take's; they create its document.
 	Gain ActKind = "gain"
 	Loss ActKind = "loss"
-	// LevelChange makes pieces of one goods level pieces of another, and its document. The shop's stock moves when they
-	// can be sold before and not after, or the other way round.
+	// LevelChange moves pieces from one goods level to another, and creates a document. The shop's stock changes if they can
+	// be sold before and not after, or the other way round.
 	LevelChange ActKind = "level"
 	// SetStock sets the shop's stock to Num (设置VMI库存).
 	SetStock ActKind = "set"
 	// RatioChange changes the stock of all goods of a shop to Percent of what they have (商品库存比例调整).
 	RatioChange ActKind = "ratio"
-	// Sale is an order that JD took by itself, in a shop of its own. It makes a document.
+	// Sale is an order that JD created itself, in a shop of its own. It creates a document.
 	Sale ActKind = "sale"
 )
 
-// StockAct is one movement that no order of a client caused. It may take stock below zero.
+// StockAct is one movement that was not caused by a client's order. It may take stock below zero.
 type StockAct struct {
 	Kind        ActKind `json:"kind"`
 	DeptNo      string  `json:"deptNo"`
 	WarehouseNo string  `json:"warehouseNo"`
-	// ShopNo is the shop's ESP number. Without one, only what lies in the warehouse moves.
+	// ShopNo is the shop's ESP number. Without one, only the physical stock moves.
 	ShopNo  string `json:"shopNo,omitempty"`
 	GoodsNo string `json:"goodsNo,omitempty"`
-	// Num is how many pieces; of SetStock the figure.
+	// Num is the number of pieces; for SetStock the figure.
 	Num int64 `json:"num"`
-	// Percent is RatioChange's, from 0 to 1000; fractions of a piece are lost.
+	// Percent of a RatioChange, from 0 to 1000; fractions of a piece are lost.
 	Percent int64 `json:"percent,omitempty"`
-	// GoodsLevel of the pieces, default "100", which is good; of LevelChange the one before, IntoLevel the one after.
+	// GoodsLevel of the pieces, default "100", which is good; for LevelChange the one before, IntoLevel the one after.
 	GoodsLevel string `json:"goodsLevel,omitempty"`
 	IntoLevel  string `json:"intoLevel,omitempty"`
-	// StockType default "1", which can be sold.
+	// StockType default "1", which is saleable.
 	StockType string `json:"stockType,omitempty"`
-	// At is its createTime, to the millisecond, by the host's clock; default now. It must not be before the newest row
-	// of the goods in that shop.
+	// At is its createTime, to the millisecond, by the host's clock; default now. It must not be before the newest row of
+	// the goods in that shop.
 	At time.Time `json:"at,omitzero"`
-	// Reason is bizTypeName, default by Kind. DocumentNo is made where it is empty.
+	// Reason is bizTypeName, default by Kind. DocumentNo is assigned if empty.
 	Reason     string `json:"bizTypeName,omitempty"`
 	DocumentNo string `json:"documentNo,omitempty"`
-	// Walks, of a Sale: the order goes the way of the knob walk, and leaves the stock on it. Otherwise it has been handed
-	// over at once.
+	// Walks, for a Sale: the order follows the knob walk and leaves the stock on its way. Otherwise it is handed over at
+	// once.
 	Walks bool `json:"walks,omitempty"`
 
 	// RequestID and Made are the sandbox's.
@@ -92,9 +92,9 @@ type StockAct struct {
 	Made      time.Time `json:"made,omitzero"`
 }
 
-// Fill makes many rows at once, spread evenly from From to To over the goods: sales, receipts, returns, stock-takes and
+// Fill creates many rows at once, spread evenly from From to To over the goods: sales, receipts, returns, stock-takes and
 // settings, drawn from the seed. Goods that the shop does not have begin with 1000 pieces. A shop's stock does not go
-// below zero by it. It makes no documents of stock-takes and orders.
+// below zero by it. It creates no documents of stock-takes and orders.
 type Fill struct {
 	DeptNo      string    `json:"deptNo"`
 	WarehouseNo string    `json:"warehouseNo"`
@@ -114,7 +114,7 @@ const (
 	maxPieces = 1_000_000_000
 )
 
-// Movement is a row of the flow as it is in truth, whatever the knobs make of it.
+// Movement is a true row of the flow, before the knobs distort it.
 type Movement struct {
 	FlowID string `json:"flowId"`
 	// At is its createTime, to the millisecond, by the host's clock.
@@ -125,33 +125,33 @@ type Movement struct {
 	GoodsNo     string    `json:"goodsNo"`
 	Former      int64     `json:"former"`
 	Now         int64     `json:"now"`
-	// Occupied is what orders hold after the row, Hold what the row added to that.
+	// Occupied is what orders reserve after the row, Hold what the row added to that.
 	Occupied   int64  `json:"occupied"`
 	Hold       int64  `json:"hold,omitempty"`
 	Reason     string `json:"bizTypeName"`
 	DocumentNo string `json:"documentNo,omitempty"`
 }
 
-// StockQuery chooses stock and rows. Empty fields choose all.
+// StockQuery selects stock and rows. Empty fields select all.
 type StockQuery struct {
 	DeptNo, WarehouseNo, ShopNo, GoodsNo string
-	// After is the FlowID of the last row known, Limit at most how many, 0 is all. Both are for rows.
+	// After is the FlowID of the last row known, Limit the maximum, 0 means all. Both are for rows.
 	After int64
 	Limit int
 }
 
-func (q *StockQuery) chooses(key shopKey, goods string) bool {
+func (q *StockQuery) selects(key shopKey, goods string) bool {
 	return (q.DeptNo == "" || q.DeptNo == key.dept) && (q.WarehouseNo == "" || q.WarehouseNo == key.warehouse) &&
 		(q.ShopNo == "" || q.ShopNo == key.shop) && (q.GoodsNo == "" || q.GoodsNo == goods)
 }
 
-// StockTruth is what the shops have and what lies in the warehouses, sorted by their numbers.
+// StockTruth is the stock of shops and warehouses, sorted by number.
 type StockTruth struct {
 	Shops      []ShopStock `json:"shops"`
 	Warehouses []WareStock `json:"warehouses"`
 }
 
-// ShopStock is one goods of a shop. Opening and the changes of its rows make Num.
+// ShopStock is a shop's stock of some goods. Opening plus the changes of its rows is Num.
 type ShopStock struct {
 	DeptNo      string `json:"deptNo"`
 	WarehouseNo string `json:"warehouseNo"`
@@ -160,14 +160,14 @@ type ShopStock struct {
 	Opening     int64  `json:"opening"`
 	Num         int64  `json:"num"`
 	Occupied    int64  `json:"occupied"`
-	// LowestFree is the least that Num less Occupied ever was: below zero, more was promised than was there.
+	// LowestFree is the lowest value that Num minus Occupied ever had: below zero, more was promised than existed.
 	LowestFree int64 `json:"lowestFree"`
 	// Rows counts its movements, the newest of which was at LastRow.
 	Rows    int64     `json:"rows"`
 	LastRow time.Time `json:"lastRow,omitzero"`
 }
 
-// WareStock is one goods in one condition.
+// WareStock is some goods in one condition.
 type WareStock struct {
 	DeptNo      string `json:"deptNo"`
 	WarehouseNo string `json:"warehouseNo"`
@@ -177,11 +177,11 @@ type WareStock struct {
 	StockType   string `json:"stockType"`
 	GoodsLevel  string `json:"goodsLevel"`
 	Total       int64  `json:"total"`
-	// Usable is Total less what orders hold.
+	// Usable is Total minus what orders reserve.
 	Usable int64 `json:"usable"`
 }
 
-// MovementPage is a page of rows. Next is the `after` of the following page; 0 is none.
+// MovementPage is a page of rows. Next is the `after` of the following page; 0 means none.
 type MovementPage struct {
 	Rows []Movement `json:"rows"`
 	Next int64      `json:"next,omitempty"`
@@ -206,13 +206,13 @@ func (jd *JD) StockGoods(goods ...Stock) error {
 	return jd.journal.sync()
 }
 
-// has says whether any of what would be stocked is counted already. A further shop of a goods is not.
+// has reports whether any of it is stocked already. A further shop of the same goods is not.
 func (s *stock) has(g Stock) bool {
 	if s.pile(g.DeptNo, g.WarehouseNo, g.GoodsNo) != nil {
 		return true
 	}
 	for shop := range g.Shops {
-		if known := s.shops[shopKey{g.DeptNo, g.WarehouseNo, shop}]; known != nil && known.chains[g.GoodsNo] != nil {
+		if known := s.shops[shopKey{g.DeptNo, g.WarehouseNo, shop}]; known != nil && known.series[g.GoodsNo] != nil {
 			return true
 		}
 	}
@@ -242,7 +242,7 @@ func (f *faults) pieces(key string, n int64) {
 	f.when(n < 0 || n > maxPieces, key, "must be from 0 to %d", maxPieces)
 }
 
-// Move does the acts, all or none, and returns the rows they made, if any.
+// Move carries out the acts, all or none, and returns their rows.
 func (jd *JD) Move(acts ...StockAct) ([]Movement, error) {
 	jd.mu.Lock()
 	jd.settle()
@@ -281,7 +281,7 @@ func (jd *JD) Move(acts ...StockAct) ([]Movement, error) {
 	return rows, jd.journal.sync()
 }
 
-// act journals and does one act. The caller holds jd.mu.
+// act journals and carries out one act. The caller holds jd.mu.
 func (jd *JD) act(a StockAct) {
 	if a.Kind != Sale {
 		jd.change(record{Acts: []StockAct{a}})
@@ -368,7 +368,7 @@ type goodsAt struct {
 func (s *stock) newest(a StockAct, meanwhile map[goodsAt]int64) int64 {
 	last := max(meanwhile[goodsAt{a.shop(), a.GoodsNo}], meanwhile[goodsAt{a.shop(), ""}])
 	if shop := s.shops[a.shop()]; shop != nil {
-		for goods, c := range shop.chains {
+		for goods, c := range shop.series {
 			if a.Kind == RatioChange || goods == a.GoodsNo {
 				last = max(last, c.last, meanwhile[goodsAt{a.shop(), goods}])
 			}
@@ -377,7 +377,7 @@ func (s *stock) newest(a StockAct, meanwhile map[goodsAt]int64) int64 {
 	return last
 }
 
-// FillFlow makes rows.
+// FillFlow creates rows.
 func (jd *JD) FillFlow(fill Fill) error {
 	var f faults
 	f.when(fill.DeptNo == "", "deptNo", "is required")
@@ -404,26 +404,26 @@ func (jd *JD) FillFlow(fill Fill) error {
 	return jd.journal.sync()
 }
 
-// settle brings the stock to the warehouse's time. The caller holds jd.mu.
+// settle brings the stock up to the warehouse's time. The caller holds jd.mu.
 func (jd *JD) settle() { jd.state.settle(jd.shown()) }
 
 func (s *stock) movement(i int) Movement {
 	m := &s.rows[i]
-	shop := m.chain.shop
+	shop := m.series.shop
 	return Movement{
 		FlowID: s.flowID(i), At: time.UnixMilli(m.at).In(beijing), DeptNo: shop.dept, WarehouseNo: shop.warehouse, ShopNo: shop.shop,
-		GoodsNo: m.chain.goods, Former: m.former, Now: m.now, Occupied: m.occupied, Hold: m.hold, Reason: m.biz, DocumentNo: s.docOf(i),
+		GoodsNo: m.series.goods, Former: m.former, Now: m.now, Occupied: m.occupied, Hold: m.hold, Reason: m.biz, DocumentNo: s.docOf(i),
 	}
 }
 
-// Movements returns rows in the order they were made, and the After of the next page, 0 for none.
+// Movements returns rows in the order of their creation, and the After of the next page, 0 for none.
 func (jd *JD) Movements(q StockQuery) (rows []Movement, next int64) {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
 	jd.settle()
 	s := &jd.state.stock
 	for i := int(max(0, q.After-s.first)); i < len(s.rows); i++ {
-		if c := s.rows[i].chain; !q.chooses(c.shop.shopKey, c.goods) {
+		if c := s.rows[i].series; !q.selects(c.shop.shopKey, c.goods) {
 			continue
 		}
 		if q.Limit > 0 && len(rows) == q.Limit {
@@ -438,7 +438,7 @@ func (jd *JD) Movements(q StockQuery) (rows []Movement, next int64) {
 	return rows, 0
 }
 
-// Stock returns what there is now.
+// Stock returns the present stock.
 func (jd *JD) Stock(q StockQuery) StockTruth {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
@@ -449,14 +449,14 @@ func (jd *JD) Stock(q StockQuery) StockTruth {
 func (s *stock) truth(q StockQuery) StockTruth {
 	truth := StockTruth{Shops: []ShopStock{}, Warehouses: []WareStock{}}
 	for _, shop := range slices.SortedFunc(maps.Values(s.shops), func(a, b *shopStock) int { return a.compare(b.shopKey) }) {
-		for _, goods := range slices.Sorted(maps.Keys(shop.chains)) {
-			if !q.chooses(shop.shopKey, goods) {
+		for _, goods := range slices.Sorted(maps.Keys(shop.series)) {
+			if !q.selects(shop.shopKey, goods) {
 				continue
 			}
-			c := shop.chains[goods]
+			c := shop.series[goods]
 			row := ShopStock{
 				DeptNo: shop.dept, WarehouseNo: shop.warehouse, ShopNo: shop.shop, GoodsNo: goods,
-				Opening: c.opening, Num: c.num, Occupied: c.occupied, LowestFree: c.low, Rows: c.rows,
+				Opening: c.opening, Num: c.num, Occupied: c.occupied, LowestFree: c.lowest, Rows: c.rows,
 			}
 			if c.rows > 0 {
 				row.LastRow = time.UnixMilli(c.last).In(beijing)
@@ -471,7 +471,7 @@ func (s *stock) truth(q StockQuery) StockTruth {
 			break
 		}
 		truth.Warehouses = append(truth.Warehouses, s.wareRows(ware, func(goods string) bool {
-			return q.chooses(shopKey{ware.dept, ware.warehouse, ""}, goods)
+			return q.selects(shopKey{ware.dept, ware.warehouse, ""}, goods)
 		})...)
 	}
 	return truth
@@ -503,7 +503,7 @@ func (k shopKey) compare(other shopKey) int {
 	return slices.Compare([]string{k.dept, k.warehouse, k.shop}, []string{other.dept, other.warehouse, other.shop})
 }
 
-// routeStock adds what moves stock without an order, and the truth about it.
+// routeStock registers what moves stock without an order, and the truth about it.
 func (jd *JD) routeStock(handle route) {
 	handle("POST stock/goods", func(r *http.Request) (any, error) {
 		var goods []Stock
@@ -548,5 +548,5 @@ func (jd *JD) routeStock(handle route) {
 	})
 }
 
-// goodsOf is what a line asks for, for texts.
+// goodsOf names a line's goods, for texts.
 func goodsOf(l Line) string { return strings.TrimSpace(l.GoodsNo + " " + l.IsvGoodsNo) }

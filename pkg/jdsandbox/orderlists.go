@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// maxOrderPage bounds a page of the lists; JD's own limit is not known.
+// maxOrderPage bounds a page of the lists; JD's limit is unknown.
 const maxOrderPage = 1000
 
-// queryOrderListByStatus is docs/jd-api.md, Order look-up: orders made within the span that stand at the status now.
+// queryOrderListByStatus lists orders that were created within the span and are at the status now (docs/jd-api.md, Order
+// look-up).
 func (jd *JD) queryOrderListByStatus(c *call) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	dept, status := a.dept(), Code(a.text("soStatus"))
 	from, to := a.span("startDate", "endDate", math.MaxInt64)
 	no, size := a.count("pageNo", 0, math.MaxInt32), a.count("pageSize", 0, maxOrderPage)
@@ -29,7 +30,7 @@ func (jd *JD) queryOrderListByStatus(c *call) (any, *Refusal) {
 	return object{"resultCode": digits("1"), "errMsg": "", "soNoList": page(list, no, size)}, nil
 }
 
-// created are a department's documents that came within a span of the host's clock.
+// created are a department's documents that arrived within a span of the host's clock.
 func (jd *JD) created(dept string, from, to int64) []*document {
 	var docs []*document
 	for _, d := range jd.state.all {
@@ -40,9 +41,10 @@ func (jd *JD) created(dept string, from, to int64) []*document {
 	return docs
 }
 
-// queryOrderList is docs/jd-api.md, Order look-up: a shop's orders with their lines, those that JD took itself among them.
+// queryOrderList lists a shop's orders with their lines, including those that JD created itself (docs/jd-api.md, Order
+// look-up).
 func (jd *JD) queryOrderList(c *call) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	dept, shop := a.dept(), a.text("shopNo")
 	from, to := int64(math.MinInt64), int64(math.MaxInt64)
 	if c.fields["salePlatformOrderNo"] == "" || c.fields["startDate"] != "" {

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// method is a call of the API: the key of its result (docs/jd-api.md, Envelopes) and what answers it, under jd.mu. A nil
-// result leaves the key out.
+// method is a call of the API: the key of its result (docs/jd-api.md, Envelopes) and its handler, which holds jd.mu. A
+// nil result leaves the key out.
 type method struct {
 	key   string
 	write bool
@@ -43,11 +43,11 @@ var methods = map[string]method{
 }
 
 const (
-	// defaultShipper is JD's own delivery (docs/jd-api.md, Sales orders).
+	// defaultShipper is JD's own delivery.
 	defaultShipper = "CYS0000010"
-	// maxNumbers is the most numbers that ext.queryOrder takes (docs/jd-api.md, Order look-up).
+	// maxNumbers is the maximum of numbers in ext.queryOrder.
 	maxNumbers = 100
-	// maxLines bounds an order; JD's own limit is not known.
+	// maxLines bounds an order; JD's limit is unknown.
 	maxLines = 1000
 )
 
@@ -57,10 +57,10 @@ func (jd *JD) serve(c *call) (any, *Refusal) {
 	return methods[c.method].do(jd, c)
 }
 
-// The parameters of addOrder that are always required (docs/jd-api.md, Sales orders).
+// The parameters that addOrder always requires (docs/jd-api.md, Sales orders).
 var required = []string{"isvUUID", "isvSource", "departmentNo", "salePlatformSource", "consigneeName", "consigneeAddress", "orderMark", "quantity"}
 
-// limits are the lengths of docs/jd-api.md, Sales orders, in characters. sellerNote has none: JD cuts it. orderMark is looked at by itself.
+// limits are the maximum lengths in characters. sellerNote has none: JD cuts it. orderMark is checked separately.
 var limits = []struct {
 	name  string
 	limit int
@@ -74,10 +74,10 @@ var limits = []struct {
 	{"supplierNo", 50}, {"agingType", 4}, {"agingProductType", 4}, {"isvPackTypeNo", 30},
 }
 
-// lineLimits are the lengths of docs/jd-api.md, Sales orders, of each element.
+// lineLimits are the maximum lengths of list elements.
 var lineLimits = map[string]int{"isvGoodsNo": 50, "orderLine": 50, "packBatchNo": 50, "poNo": 50, "lot": 50}
 
-// lineLists are the parallel lists of docs/jd-api.md, Sales orders. Those that carry JSON write _$_ for its commas, so they split alike.
+// lineLists are the parallel lists. Those that carry JSON write _$_ for its commas, so they split alike.
 var lineLists = []string{
 	"goodsNo", "isvGoodsNo", "quantity", "skuGoodsLevel", "price", "goodsName", "type", "unit", "remark", "rate", "amount",
 	"pAttributes", "isvLotattrs", "installVenderId", "orderLine", "batAttrs", "productionDate", "expirationDate",
@@ -85,7 +85,7 @@ var lineLists = []string{
 	"leftExpirationPercent", "leftExpirationPercentOperate", "batAttrRangeJson", "cloudPrintInfoJson", "goodsDiscountPrice",
 }
 
-// readOrder checks the parameters of addOrder (docs/jd-api.md, Sales orders): code 60 for what is missing, 61 for a value that cannot be.
+// readOrder checks the parameters of addOrder: code 60 for a missing one, 61 for an invalid value.
 func readOrder(fields map[string]string, decimals int) (order, *Refusal) {
 	if no := checkFields(fields, decimals); no != nil {
 		return order{}, no
@@ -101,7 +101,7 @@ func missing(name string) *Refusal { return refuse(codeParamMissing, name) }
 
 func wrong(name string) *Refusal { return refuse(codeParamValue, name) }
 
-// checkFields checks the parameters that are about the whole order.
+// checkFields checks the parameters of the whole order.
 func checkFields(fields map[string]string, decimals int) *Refusal {
 	for _, name := range required {
 		if strings.TrimSpace(fields[name]) == "" {
@@ -149,7 +149,7 @@ func checkFields(fields map[string]string, decimals int) *Refusal {
 	return nil
 }
 
-// readLines takes the parallel lists apart: each has an element for every line, or is left out.
+// readLines splits the parallel lists: each has an element for every line, or is left out.
 func readLines(fields map[string]string, decimals int) ([]Line, *Refusal) {
 	quantities := split(fields["quantity"])
 	lists := map[string][]string{}
@@ -198,8 +198,8 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// isMoney takes decimal text that is not negative, with at most so many decimals; empty is nothing. positive says that it is
-// more than nothing.
+// isMoney accepts decimal text that is not negative, with at most so many decimals; empty means none. positive reports
+// whether it is above zero.
 func isMoney(s string, decimals int) (positive, ok bool) {
 	whole, fraction, point := strings.Cut(s, ".")
 	if s != "" && (!isDigits(whole) || point && !isDigits(fraction) || len(fraction) > decimals) {
@@ -248,14 +248,14 @@ func (jd *JD) addOrder(c *call) (any, *Refusal) {
 	return c.made(docs[0]), nil
 }
 
-// made notes the document for the log and answers with its number.
+// made records the document for the log and answers with its number.
 func (c *call) made(d *document) string {
 	c.eclpSoNo = d.No
 	return d.No
 }
 
-// checkMaster refuses departments, shops, warehouses and carriers that the master data does not list, and those that it
-// has disabled. JD's sentences for it are not published.
+// checkMaster refuses departments, shops, warehouses and carriers that the master data does not list, or that are
+// disabled. JD's texts for it are not published.
 func (jd *JD) checkMaster(o order) *Refusal {
 	check := func(what, en, no string, listed, known, disabled bool) *Refusal {
 		switch {
@@ -297,7 +297,7 @@ func (w *Warehouse) serves(dept string) bool {
 	return len(w.Departments) == 0 || slices.Contains(w.Departments, dept)
 }
 
-// find returns the one document that the call is about, or the answer when there is none such.
+// find returns the one document that the call is about, or the answer if there is none.
 func (jd *JD) find(c *call) (d *document, answer any, no *Refusal) {
 	if c.eclpSoNo == "" {
 		return nil, nil, refuse(codeParamMissing, "eclpSoNo")
@@ -380,7 +380,7 @@ func (jd *JD) queryOrder(c *call) (any, *Refusal) {
 	return result, nil
 }
 
-// view is the document now, by the knobs.
+// view is the present document, by the knobs.
 func (jd *JD) view(d *document) Document {
 	return jd.state.view(d, jd.shown(), jd.knobs.Split.ParentStays)
 }

@@ -12,7 +12,7 @@ import (
 	"stockbridge/pkg/jdsandbox"
 )
 
-// quiet is a walk without chance.
+// quiet is a walk without random steps.
 var quiet = []jdsandbox.Step{
 	{Code: "10010"}, {Code: "10014", After: minute}, {Code: "10015", After: minute}, {Code: "10016", After: minute},
 	{Code: "10017", After: minute}, {Code: "10018", After: minute}, {Code: "10019", After: minute},
@@ -27,7 +27,7 @@ func still(t testing.TB, change ...func(*jdsandbox.Config)) *sandbox {
 	return start(t, append([]func(*jdsandbox.Config){func(c *jdsandbox.Config) { c.Stopped, c.Knobs.Walk = true, quiet }}, change...)...)
 }
 
-// TestAddOrderChecks: a row is a proper order with one thing wrong (docs/jd-api.md, Sales orders).
+// TestAddOrderChecks: a row is a correct order with one fault.
 func TestAddOrderChecks(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -151,7 +151,8 @@ func TestMasterDataIsObeyed(t *testing.T) {
 	refusedWith(t, err, "60")
 }
 
-// TestWithoutListsEveryNumberIsThere: a sandbox without master data takes any number, so it tells of any that is asked for.
+// TestWithoutListsEveryNumberIsThere: a sandbox without master data accepts any number, so it lists any that is asked
+// for.
 func TestWithoutListsEveryNumberIsThere(t *testing.T) {
 	s := still(t)
 	for _, row := range []struct {
@@ -487,8 +488,8 @@ func TestKnobsChangeTheFormOfAnswers(t *testing.T) {
 	equal(t, "extra keys", len(q), len(plain))
 }
 
-// TestFateIsSeeded: the same orders meet the same fate, in whatever order they arrive.
-func TestFateIsSeeded(t *testing.T) {
+// TestRandomChoicesAreSeeded: the same orders have the same history, in whatever sequence they arrive.
+func TestRandomChoicesAreSeeded(t *testing.T) {
 	fate := func(seed uint64, reversed bool) string {
 		s := start(t, func(c *jdsandbox.Config) {
 			c.Seed, c.Stopped = seed, true

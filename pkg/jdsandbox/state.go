@@ -12,8 +12,8 @@ import (
 type state struct {
 	all      []*document
 	byNo     map[string]*document
-	byNumber map[string][]*document // isvUUID → documents, children left out
-	bySpNo   map[string][]*document // salesPlatformOrderNo → documents, children left out
+	byNumber map[string][]*document // isvUUID → documents without children
+	bySpNo   map[string][]*document // salesPlatformOrderNo → documents without children
 	byLine   map[lineKey][]*document
 	seq      int64
 	clock    clock
@@ -21,20 +21,20 @@ type state struct {
 	stock    stock
 }
 
-// lineKey is what makes an order line one and the same, under whatever isvUUID it comes. Lines without a platform number
-// or a line id cannot be told apart from others and are not watched.
+// lineKey identifies an order line under whatever isvUUID it comes. Lines without a platform number or a line id cannot
+// be identified and are not watched.
 type lineKey struct{ dept, spNo, line string }
 
 // record is one change of the state; exactly one field is set, except where others say so.
 type record struct {
-	// Documents are a new order and its children to be.
+	// Documents are a new order and its future children.
 	Documents []*document `json:"documents,omitempty"`
 	// Plans replace the future of documents.
 	Plans []replan `json:"plans,omitempty"`
 	Clock *clock   `json:"clock,omitempty"`
 	// Violation is one that does not follow from the documents.
 	Violation *Violation `json:"violation,omitempty"`
-	// Seq is the highest number given so far: the first record of a journal that was reset.
+	// Seq is the highest number assigned so far: the first record of a journal that was reset.
 	Seq int64 `json:"seq,omitempty"`
 
 	// Settled comes with any other: the warehouse's time up to which orders have moved the stock before.
@@ -43,7 +43,7 @@ type record struct {
 	// Acts may come with Documents: a sale of JD's own.
 	Acts []StockAct `json:"acts,omitempty"`
 	Fill *Fill      `json:"fill,omitempty"`
-	// Rows is the highest number of a row given so far, with Seq.
+	// Rows is the highest number of a row assigned so far, with Seq.
 	Rows int64 `json:"rows,omitempty"`
 }
 
@@ -162,7 +162,7 @@ func numbers(docs []*document) []string {
 	return nos
 }
 
-// numbered finds the documents under an isvUUID; dept "" is any department.
+// numbered finds the documents under an isvUUID; dept "" means any department.
 func (s *state) numbered(number, dept string) []*document {
 	found := s.byNumber[number]
 	if dept == "" || !slices.ContainsFunc(found, func(d *document) bool { return d.Dept != dept }) {
@@ -171,12 +171,12 @@ func (s *state) numbered(number, dept string) []*document {
 	return slices.DeleteFunc(slices.Clone(found), func(d *document) bool { return d.Dept != dept })
 }
 
-// live says whether goods of the document leave, have left or will leave.
+// live reports whether goods of the document leave, have left or will leave.
 func (s *state) live(d *document, now time.Time) bool {
 	return !has(s.history(d, now, false), statusCancelled, statusBack)
 }
 
-// split says whether the document has children by now.
+// split returns the document's children that exist by now.
 func (s *state) split(d *document, now time.Time) []*document {
 	var children []*document
 	for _, no := range d.Children {
@@ -187,7 +187,7 @@ func (s *state) split(d *document, now time.Time) []*document {
 	return children
 }
 
-// history of a split parent goes on with what all its living children have reached, unless it stays.
+// history of a split parent continues with what all its living children have reached, unless it stays.
 func (s *state) history(d *document, now time.Time, stays bool) []Status {
 	own := d.history(now)
 	children := s.split(d, now)
@@ -229,7 +229,7 @@ func (s *state) history(d *document, now time.Time, stays bool) []Status {
 	return merged
 }
 
-// cancel answers a cancellation. A split order passes it on to its children, each of which answers for itself: one that
+// cancel answers a cancellation. A split order passes it on to its children, each of which answers separately: one that
 // refuses makes the whole answer a refusal, though its siblings are cancelled.
 func (k *Knobs) cancel(s *state, d *document, rnd *rand.Rand, now time.Time) (CancelAnswer, []replan) {
 	children := s.split(d, now)
@@ -282,7 +282,7 @@ func (k *Knobs) cancelOne(d *document, rnd *rand.Rand, now time.Time) (CancelAns
 		for len(future) > 0 && !future[0].At.After(until) {
 			plan, future = append(plan, future[0]), future[1:]
 		}
-		if has(plan, statusCancelled) { // JD's own cancellation is faster
+		if has(plan, statusCancelled) { // JD's own cancellation comes first
 			return Cancelling, &replan{No: d.No, Plan: plan, Deciding: plan[len(plan)-1].At}
 		}
 		if refused || has(plan, packedStatuses...) {
@@ -308,7 +308,7 @@ func (r Range) draw(rnd *rand.Rand) time.Duration {
 	return time.Duration(int64(r.Min) + rnd.Int64N(span+1))
 }
 
-// view is the document as it stands now, with everything but its Params.
+// view is the present document with everything but its Params.
 func (s *state) view(d *document, now time.Time, parentStays bool) Document {
 	root := d
 	if d.Parent != "" {
@@ -349,7 +349,7 @@ func (s *state) view(d *document, now time.Time, parentStays bool) Document {
 	return v
 }
 
-// name is JD's text where it is known.
+// name is JD's text if it is known.
 func (c Code) name() string {
 	if name := statusNames[c]; name != "" {
 		return name

@@ -11,21 +11,21 @@ import (
 	"time"
 )
 
-// stock is what lies in the warehouses, what shops have of it, and every movement of a shop's stock there ever was. It is
-// a part of state: it changes by state.apply alone.
+// stock is the physical stock of the warehouses, the stock of the shops, and every movement of a shop's stock ever. It is
+// a part of state: it changes only by state.apply.
 //
 // Only goods that were stocked once are counted; an order of any others moves nothing.
 type stock struct {
-	shops map[shopKey]*shopStock
-	wares map[wareKey]map[string]*pile // by goods
-	goods map[goodsKey]Stock           // what is known of a goods; no figures
-	byIsv map[goodsKey]string          // isvGoodsNo → goodsNo
-	rows  []movement                   // flowId is first + index + 1
-	first int64
-	takes []stockTake
-	moved []levelChange
-	wants map[string]bool // requestIds of setShopStockFixed that were obeyed
-	due   steps
+	shops       map[shopKey]*shopStock
+	wares       map[wareKey]map[string]*pile // by goods
+	goods       map[goodsKey]Stock           // descriptions of goods, without figures
+	byIsv       map[goodsKey]string          // isvGoodsNo → goodsNo
+	rows        []movement                   // flowId is first + index + 1
+	first       int64
+	takes       []stockTake
+	moved       []levelChange
+	setRequests map[string]bool // requestIds of setShopStockFixed that were carried out
+	due         steps
 }
 
 type (
@@ -37,20 +37,20 @@ type (
 // shopStock is one shop's stock in one warehouse. Rows are sorted by time, then by number.
 type shopStock struct {
 	shopKey
-	chains map[string]*chain
+	series map[string]*series
 	rows   []int32
 }
 
-// chain is the stock of one goods of a shop: each of its movements begins with the figure at which the one before ended.
-type chain struct {
-	shop                        *shopStock
-	goods                       string
-	opening, num, occupied, low int64
-	last                        int64 // milliseconds of the newest row
-	rows                        int64
+// series is a shop's stock of some goods: each of its movements begins with the balance at which the previous one ended.
+type series struct {
+	shop                           *shopStock
+	goods                          string
+	opening, num, occupied, lowest int64
+	last                           int64 // milliseconds of the newest row
+	rows                           int64
 }
 
-// pile is one goods in a warehouse, by condition.
+// pile is some goods in a warehouse, by condition.
 type pile struct {
 	kinds    []Kept
 	occupied int64 // of what can be sold
@@ -58,10 +58,10 @@ type pile struct {
 
 // movement is a row of the flow. Its times are the host's, in milliseconds: what a client may ask for.
 type movement struct {
-	chain       *chain
+	series      *series
 	at, made    int64
 	former, now int64
-	// occupied is what stood after the row, hold what the row added to it.
+	// occupied is the reserved quantity after the row, hold what the row added to it.
 	occupied, hold int64
 	biz, doc       string
 }
@@ -99,19 +99,19 @@ const (
 func newStock() stock {
 	return stock{
 		shops: map[shopKey]*shopStock{}, wares: map[wareKey]map[string]*pile{}, goods: map[goodsKey]Stock{},
-		byIsv: map[goodsKey]string{}, wants: map[string]bool{},
+		byIsv: map[goodsKey]string{}, setRequests: map[string]bool{},
 	}
 }
 
-// used says whether any goods was ever stocked.
+// used reports whether any goods were ever stocked.
 func (s *stock) used() bool { return len(s.goods) > 0 }
 
-// isGood says whether pieces of this kind can be sold (docs/jd-api.md, Numbers and texts).
+// isGood reports whether pieces of this kind can be sold.
 func isGood(level, kind string) bool {
 	return len(level) == 3 && level[0] == '1' && kind == saleableType
 }
 
-// statusOf is the stockStatus that goes with a level (docs/jd-api.md, Numbers and texts). Of dirty goods (400) it is not known.
+// statusOf is the stockStatus of a level. For dirty goods (400) it is unknown.
 func statusOf(level string) string {
 	if len(level) == 3 && level[0] == '1' {
 		return goodStatus
@@ -119,22 +119,22 @@ func statusOf(level string) string {
 	return "2"
 }
 
-func (s *stock) chain(key shopKey, goods string) *chain {
+func (s *stock) seriesOf(key shopKey, goods string) *series {
 	shop := s.shops[key]
 	if shop == nil {
-		shop = &shopStock{shopKey: key, chains: map[string]*chain{}}
+		shop = &shopStock{shopKey: key, series: map[string]*series{}}
 		s.shops[key] = shop
 	}
-	c := shop.chains[goods]
+	c := shop.series[goods]
 	if c == nil {
-		c = &chain{shop: shop, goods: goods}
-		shop.chains[goods] = c
+		c = &series{shop: shop, goods: goods}
+		shop.series[goods] = c
 		s.know(Stock{DeptNo: key.dept, GoodsNo: goods})
 	}
 	return c
 }
 
-// know keeps what is said about a goods beyond its figures.
+// know keeps a description of some goods, beside their figures.
 func (s *stock) know(g Stock) {
 	key := goodsKey{g.DeptNo, g.GoodsNo}
 	known := s.goods[key]
@@ -147,7 +147,7 @@ func (s *stock) know(g Stock) {
 	}
 }
 
-// pile finds a warehouse's goods, nil when there never were any.
+// pile finds a warehouse's goods, nil if there never were any.
 func (s *stock) pile(dept, warehouse, goods string) *pile {
 	return s.wares[wareKey{dept, warehouse}][goods]
 }
@@ -176,8 +176,8 @@ func (p *pile) kind(level, kind string) *int64 {
 	return &p.kinds[i].Num
 }
 
-// write adds a row. Rows of a chain never go back in time.
-func (s *stock) write(c *chain, at, made, change, hold int64, biz, doc string) {
+// write adds a row. Times in a series never decrease.
+func (s *stock) write(c *series, at, made, change, hold int64, biz, doc string) {
 	s.record(c, at, made, change, hold, biz, doc)
 	list, i := c.shop.rows, len(c.shop.rows)
 	for i > 0 && s.rows[list[i-1]].at > c.last {
@@ -187,23 +187,23 @@ func (s *stock) write(c *chain, at, made, change, hold int64, biz, doc string) {
 }
 
 // record is write without the row's place among the shop's others.
-func (s *stock) record(c *chain, at, made, change, hold int64, biz, doc string) {
+func (s *stock) record(c *series, at, made, change, hold int64, biz, doc string) {
 	m := movement{
-		chain: c, at: max(at, c.last), made: made, former: c.num, now: c.num + change, occupied: c.occupied + hold, hold: hold, biz: biz, doc: doc,
+		series: c, at: max(at, c.last), made: made, former: c.num, now: c.num + change, occupied: c.occupied + hold, hold: hold, biz: biz, doc: doc,
 	}
 	c.num, c.occupied, c.last = m.now, m.occupied, m.at
-	c.low = min(c.low, c.num-c.occupied)
+	c.lowest = min(c.lowest, c.num-c.occupied)
 	c.rows++
 	s.rows = append(s.rows, m)
 }
 
-// open stocks goods: what is there without a row.
+// open stocks goods: what exists without a row.
 func (s *stock) open(g Stock) {
 	s.know(g)
 	sum := int64(0)
 	for _, shop := range slices.Sorted(maps.Keys(g.Shops)) {
-		c := s.chain(shopKey{g.DeptNo, g.WarehouseNo, shop}, g.GoodsNo)
-		c.opening, c.num, c.low = g.Shops[shop], g.Shops[shop], g.Shops[shop]
+		c := s.seriesOf(shopKey{g.DeptNo, g.WarehouseNo, shop}, g.GoodsNo)
+		c.opening, c.num, c.lowest = g.Shops[shop], g.Shops[shop], g.Shops[shop]
 		sum += g.Shops[shop]
 	}
 	if g.Num == 0 {
@@ -215,14 +215,14 @@ func (s *stock) open(g Stock) {
 	}
 }
 
-// holding is what a document has of a goods that is counted. Either of chain and pile may be nil.
+// holding is a document's quantity of some counted goods. Either of series and pile may be nil.
 type holding struct {
-	chain     *chain
+	series    *series
 	pile      *pile
 	asked, is int64 // is: what leaves
 }
 
-// stage is where a document stands with its goods.
+// stage is what has happened to a document's goods.
 type stage int
 
 const (
@@ -232,7 +232,7 @@ const (
 	stageDone
 )
 
-// goodsNo of a line, also where only the ERP's number was sent.
+// goodsNo of a line, even if only the ERP's number was sent.
 func (s *stock) goodsNo(dept string, l Line) string {
 	if l.GoodsNo != "" {
 		return l.GoodsNo
@@ -249,16 +249,16 @@ func (s *stock) holdings(d *document, params map[string]string) []holding {
 			h.is = *l.RealOutQty
 		}
 		if shop := s.shops[shopKey{d.Dept, params["warehouseNo"], params["shopNo"]}]; shop != nil {
-			h.chain = shop.chains[goods]
+			h.series = shop.series[goods]
 		}
-		if h.chain != nil || h.pile != nil {
+		if h.series != nil || h.pile != nil {
 			held = append(held, h)
 		}
 	}
 	return held
 }
 
-// book occupies what an order asks for, and notes its documents for what becomes of them.
+// book reserves what an order asks for, and schedules what will happen to its documents.
 func (s *state) book(docs []*document) {
 	if len(docs) == 0 || docs[0].Booked || !s.stock.used() {
 		return
@@ -282,8 +282,8 @@ func (s *state) book(docs []*document) {
 
 // move changes a document's goods at the shop and in the warehouse.
 func (s *stock) move(h holding, at, change, hold int64, biz, doc string) {
-	if h.chain != nil {
-		s.write(h.chain, at, at, change, hold, biz, doc)
+	if h.series != nil {
+		s.write(h.series, at, at, change, hold, biz, doc)
 	}
 	if h.pile != nil {
 		*h.pile.kind(goodLevel, saleableType) += change
@@ -291,8 +291,8 @@ func (s *stock) move(h holding, at, change, hold int64, biz, doc string) {
 	}
 }
 
-// steps is a heap of what will happen to documents' goods, by the warehouse's clock. An entry whose document has got
-// another plan since is passed over.
+// steps is a heap of what will happen to documents' goods, by the warehouse's clock. An entry whose document has another
+// plan since is skipped.
 type steps []step
 
 type step struct {
@@ -317,7 +317,7 @@ func (s *steps) Pop() any {
 	return v
 }
 
-// settle writes the rows of all that happened to orders up to a time of the warehouse's clock.
+// settle writes the rows of everything that happened to orders up to a time of the warehouse's clock.
 func (s *state) settle(upTo time.Time) {
 	for len(s.stock.due) > 0 && !s.stock.due[0].at.After(upTo) {
 		e := heap.Pop(&s.stock.due).(step)
@@ -347,7 +347,7 @@ func (s *state) schedule(d *document) {
 	}
 }
 
-// nextStage says when the goods of a document move next, as its plan stands.
+// nextStage returns when the goods of a document move next by its present plan.
 func (s *state) nextStage(d *document) (time.Time, stage) {
 	if d.stage == stageHeld && d.Void { // its parent was cancelled before the split
 		root := s.byNo[d.Parent]
@@ -369,22 +369,22 @@ func (s *state) nextStage(d *document) (time.Time, stage) {
 	return time.Time{}, stageNone
 }
 
-// act does what a StockAct says. Its At and Made are set.
+// act carries out a StockAct. Its At and Made are set.
 func (s *state) act(a StockAct) {
 	st, at, made := &s.stock, a.At.UnixMilli(), a.Made.UnixMilli()
 	shop := shopKey{a.DeptNo, a.WarehouseNo, a.ShopNo}
 	if a.RequestID != "" {
-		st.wants[a.RequestID] = true
+		st.setRequests[a.RequestID] = true
 	}
 	if a.Kind == RatioChange {
-		for _, goods := range slices.Sorted(maps.Keys(st.shops[shop].chains)) {
-			c := st.shops[shop].chains[goods]
+		for _, goods := range slices.Sorted(maps.Keys(st.shops[shop].series)) {
+			c := st.shops[shop].series[goods]
 			st.write(c, at, made, c.num*a.Percent/100-c.num, 0, a.Reason, a.DocumentNo)
 		}
 		return
 	}
 	if a.Kind == SetStock {
-		c := st.chain(shop, a.GoodsNo)
+		c := st.seriesOf(shop, a.GoodsNo)
 		st.write(c, at, made, a.Num-c.num, 0, a.Reason, a.DocumentNo)
 		return
 	}
@@ -417,11 +417,11 @@ func (s *state) act(a StockAct) {
 		st.keep(a.DeptNo, a.WarehouseNo, a.GoodsNo, a.GoodsLevel, a.StockType, num)
 	}
 	if saleable && a.ShopNo != "" {
-		st.write(st.chain(shop, a.GoodsNo), at, made, num, 0, a.Reason, a.DocumentNo)
+		st.write(st.seriesOf(shop, a.GoodsNo), at, made, num, 0, a.Reason, a.DocumentNo)
 	}
 }
 
-// number gives an act's document a number of its kind (docs/jd-api.md, Numbers and texts; those of stock-takes and level changes are not published).
+// number assigns a number of its kind to an act's document (those of stock-takes and level changes are not published).
 func (s *state) number(a *StockAct) {
 	if a.DocumentNo == "" {
 		s.seq++
@@ -429,27 +429,27 @@ func (s *state) number(a *StockAct) {
 	}
 }
 
-// fill writes many rows at once: mostly sales, what else moves stock in between, and a receipt whenever little is left.
-// Stock never goes below zero by it.
+// fill writes many rows at once: mostly sales, other movements in between, and a receipt whenever little is left. Stock
+// never goes below zero by it.
 func (s *state) fill(f Fill) {
 	st := &s.stock
 	rnd := rand.New(rand.NewPCG(f.Draw, uint64(f.Rows)))
 	shop := shopKey{f.DeptNo, f.WarehouseNo, f.ShopNo}
-	chains, piles := make([]*chain, len(f.GoodsNos)), make([]*pile, len(f.GoodsNos))
+	all, piles := make([]*series, len(f.GoodsNos)), make([]*pile, len(f.GoodsNos))
 	for i, goods := range f.GoodsNos {
-		if known := st.shops[shop]; known == nil || known.chains[goods] == nil {
+		if known := st.shops[shop]; known == nil || known.series[goods] == nil {
 			g := Stock{DeptNo: f.DeptNo, WarehouseNo: f.WarehouseNo, GoodsNo: goods, Shops: map[string]int64{f.ShopNo: fillOpening}}
 			if st.pile(f.DeptNo, f.WarehouseNo, goods) == nil {
 				st.open(g)
 			} else {
-				c := st.chain(shop, goods)
-				c.opening, c.num, c.low = fillOpening, fillOpening, fillOpening
+				c := st.seriesOf(shop, goods)
+				c.opening, c.num, c.lowest = fillOpening, fillOpening, fillOpening
 			}
 		}
-		chains[i], piles[i] = st.chain(shop, goods), st.pile(f.DeptNo, f.WarehouseNo, goods)
+		all[i], piles[i] = st.seriesOf(shop, goods), st.pile(f.DeptNo, f.WarehouseNo, goods)
 	}
 	st.rows = slices.Grow(st.rows, f.Rows)
-	list := chains[0].shop
+	list := all[0].shop
 	list.rows = slices.Grow(list.rows, f.Rows)
 	from, span := f.From.UnixMilli(), f.To.UnixMilli()-f.From.UnixMilli()
 	for i := range f.Rows {
@@ -457,8 +457,8 @@ func (s *state) fill(f Fill) {
 		if f.Rows > 1 {
 			at += int64(float64(span) * float64(i) / float64(f.Rows-1))
 		}
-		n := rnd.IntN(len(chains))
-		c := chains[n]
+		n := rnd.IntN(len(all))
+		c := all[n]
 		change, biz := fillRow(rnd, c.num-c.occupied)
 		st.record(c, at, at, change, 0, biz, "")
 		list.rows = append(list.rows, int32(len(st.rows)-1))

@@ -168,8 +168,8 @@ func TestAnOrderOccupiesThenLeavesTheStock(t *testing.T) {
 	}
 }
 
-// sums checks the arithmetic: each goods' rows chain from the opening to what there is, in time, and so do the occupied
-// pieces.
+// sums checks the arithmetic: each goods' rows form a series from the opening balance to the present, in time, and so do
+// the reserved pieces.
 func sums(t *testing.T, jd *jdsandbox.JD) {
 	t.Helper()
 	type key struct{ dept, warehouse, shop, goods string }
@@ -246,7 +246,7 @@ func TestWhatActsMove(t *testing.T) {
 	}
 }
 
-// TestGoodsThatWereNeverStockedAreNotCounted: whoever does not care about stock sees nothing of it.
+// TestGoodsThatWereNeverStockedAreNotCounted: without stocked goods, stock shows nothing.
 func TestGoodsThatWereNeverStockedAreNotCounted(t *testing.T) {
 	s := still(t)
 	s.add(anOrder("A-1"))
@@ -277,7 +277,7 @@ func TestOrdersForWhatIsNotThere(t *testing.T) {
 	equal(t, "by the ERP's number", err != nil && strings.Contains(err.Error(), "库存不足"), true)
 }
 
-// TestFlowEndsWithTheSentence: pages of what was asked for, then JD's error, whose code is a knob.
+// TestFlowEndsWithTheSentence: pages of the query, then JD's error, whose code is a knob.
 func TestFlowEndsWithTheSentence(t *testing.T) {
 	s := still(t, stocked, knobs(func(k *jdsandbox.Knobs) { k.Flow.End.Code = "5013" }))
 	for range 250 {
@@ -463,7 +463,7 @@ func TestAFaultStrikesOnePageOfAShop(t *testing.T) {
 	}
 }
 
-// TestStockSurvives: after a kill everything stands as it did, and orders under way go on.
+// TestStockSurvives: after a kill everything is as before, and orders under way continue.
 func TestStockSurvives(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "jd.journal")
 	s := still(t, stocked, func(c *jdsandbox.Config) { c.State, c.Knobs.Stock.ShipAt = file, "10018" })

@@ -10,11 +10,11 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of docs/jd-api.md, Stock and docs/jd-api.md, Limits and idempotency.
+// Limits of the stock calls (docs/jd-api.md, Limits and idempotency).
 const (
 	maxFlowPage = 100
 	maxNewPage  = 1000
-	// The newer flow's pages, by JD's text of 2026-08.
+	// The newer flow's pages, by JD's list of 2026-08.
 	newFlowPage    = 50
 	maxNewFlowPage = 200
 	maxStockPage   = 100
@@ -24,20 +24,20 @@ const (
 	maxRequestID   = 50
 )
 
-// asked reads the parameters of a call and keeps the first that is wrong.
-type asked struct {
+// params reads the parameters of a call and keeps the first that is wrong.
+type params struct {
 	c  *call
 	no *Refusal
 }
 
-func (a *asked) refuse(no *Refusal) {
+func (a *params) refuse(no *Refusal) {
 	if a.no == nil {
 		a.no = no
 	}
 }
 
 // text is a required parameter.
-func (a *asked) text(name string) string {
+func (a *params) text(name string) string {
 	v := a.c.fields[name]
 	if strings.TrimSpace(v) == "" {
 		a.refuse(missing(name))
@@ -45,8 +45,8 @@ func (a *asked) text(name string) string {
 	return v
 }
 
-// dept is a required department that the token may act for.
-func (a *asked) dept() string {
+// dept is a required department that the token is valid for.
+func (a *params) dept() string {
 	dept := a.text("deptNo")
 	if !a.c.allows(dept) {
 		a.refuse(refuse(codeNotYours, ""))
@@ -55,7 +55,7 @@ func (a *asked) dept() string {
 }
 
 // count is a whole number from 1 to most. Without a default (0) it is required.
-func (a *asked) count(name string, otherwise, most int) int {
+func (a *params) count(name string, otherwise, most int) int {
 	if a.c.fields[name] == "" {
 		if otherwise == 0 {
 			a.refuse(missing(name))
@@ -70,8 +70,8 @@ func (a *asked) count(name string, otherwise, most int) int {
 	return n
 }
 
-// time is a required time; a fraction of a second may stand behind it.
-func (a *asked) time(name string) time.Time {
+// time is a required time, with or without a fraction of a second.
+func (a *params) time(name string) time.Time {
 	at, err := time.ParseInLocation(timeLayout, a.text(name), beijing)
 	if err != nil {
 		a.refuse(wrong(name))
@@ -79,8 +79,8 @@ func (a *asked) time(name string) time.Time {
 	return at
 }
 
-// span is two required times, at most longest apart; what it returns ends with the second in which to lies.
-func (a *asked) span(from, to string, longest time.Duration) (start, end int64) {
+// span is two required times, at most longest apart; the returned end is after the last second.
+func (a *params) span(from, to string, longest time.Duration) (start, end int64) {
 	first, last := a.time(from), a.time(to)
 	if last.Before(first) || last.Sub(first) > longest {
 		a.refuse(wrong(to))
@@ -88,8 +88,8 @@ func (a *asked) span(from, to string, longest time.Duration) (start, end int64) 
 	return first.Truncate(time.Second).UnixMilli(), last.Truncate(time.Second).Add(time.Second).UnixMilli()
 }
 
-// anySpan is two times of which each may be absent.
-func (a *asked) anySpan() (start, end int64) {
+// anySpan is two optional times.
+func (a *params) anySpan() (start, end int64) {
 	start, end = math.MinInt64, math.MaxInt64
 	if a.c.fields["startTime"] != "" {
 		start = a.time("startTime").UnixMilli()
@@ -100,8 +100,8 @@ func (a *asked) anySpan() (start, end int64) {
 	return start, end
 }
 
-// list is a comma list of at most so many.
-func (a *asked) list(name string, most int) []string {
+// list is a comma list of at most so many elements.
+func (a *params) list(name string, most int) []string {
 	list := split(a.c.fields[name])
 	if len(list) > most {
 		a.refuse(wrong(name))
@@ -110,7 +110,7 @@ func (a *asked) list(name string, most int) []string {
 }
 
 // requestID is a required number of the call, at most 50 characters.
-func (a *asked) requestID() string {
+func (a *params) requestID() string {
 	id := a.text("requestId")
 	if utf8.RuneCountInString(id) > maxRequestID {
 		a.refuse(wrong("requestId"))
@@ -126,9 +126,9 @@ func page[T any](rows []T, no, size int) []T {
 
 func pages(rows, size int) number { return n64(int64((rows + size - 1) / size)) }
 
-// queryVmiShopStockFlow is docs/jd-api.md, Stock flow. Both seconds belong to the window.
+// queryVmiShopStockFlow: see docs/jd-api.md, Stock flow. Both seconds belong to the window.
 func (jd *JD) queryVmiShopStockFlow(c *call) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	w := window{dept: a.dept(), warehouse: a.text("warehouseNo"), shop: a.text("shopNo"), goods: c.fields["goodsNo"]}
 	w.from, w.to = a.span("startTime", "endTime", time.Duration(jd.knobs.Flow.MaxSpan))
 	no, size := a.count("startPage", 1, math.MaxInt32), a.count("onePageNum", maxFlowPage, maxFlowPage)
@@ -145,17 +145,18 @@ func (jd *JD) queryVmiShopStockFlow(c *call) (any, *Refusal) {
 		m := &s.rows[i]
 		list[n] = object{
 			"flowId": number(s.flowID(int(i))), "createTime": time.UnixMilli(m.at).In(beijing).Format(timeLayout),
-			"deptNo": w.dept, "warehouseNo": w.warehouse, "goodsNo": m.chain.goods,
-			"spGoodsNo": s.goods[goodsKey{w.dept, m.chain.goods}].SpGoodsNo,
+			"deptNo": w.dept, "warehouseNo": w.warehouse, "goodsNo": m.series.goods,
+			"spGoodsNo": s.goods[goodsKey{w.dept, m.series.goods}].SpGoodsNo,
 			"formerNum": n64(m.former), "nowNum": n64(m.now), "bizTypeName": m.biz,
 		}
 	}
 	return list, nil
 }
 
-// searchShopStockFlow is docs/jd-api.md, Stock flow, as JD describes it since: the movements of sales orders, and no others. Its end is an empty list.
+// searchShopStockFlow is the newer call: the movements of sales orders, and no others (docs/jd-api.md, Stock flow). Its
+// end is an empty list.
 func (jd *JD) searchShopStockFlow(c *call) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	id := a.requestID()
 	w := window{dept: a.dept(), warehouse: c.fields["warehouseNo"], shop: a.text("shopNo"), goods: c.fields["goodsNo"]}
 	w.from, w.to = a.span("startDate", "endDate", maxNewSpan)
@@ -178,9 +179,9 @@ func (jd *JD) searchShopStockFlow(c *call) (any, *Refusal) {
 	s, data := &jd.state.stock, make([]object, len(rows))
 	for n, i := range rows {
 		m := &s.rows[i]
-		goods := s.goods[goodsKey{w.dept, m.chain.goods}]
+		goods := s.goods[goodsKey{w.dept, m.series.goods}]
 		data[n] = object{
-			"sellerNo": "", "deptNo": w.dept, "shopNo": w.shop, "warehouseNo": m.chain.shop.warehouse, "goodsNo": m.chain.goods,
+			"sellerNo": "", "deptNo": w.dept, "shopNo": w.shop, "warehouseNo": m.series.shop.warehouse, "goodsNo": m.series.goods,
 			"shopGoodsNo": "", "bizNo": s.docOf(int(i)), "sellerGoodsSign": goods.IsvGoodsNo, "spGoodsNo": goods.SpGoodsNo,
 			"isvGoodsNo": goods.IsvGoodsNo, "stockNum": n64(m.now), "occupyNum": n64(m.occupied), "stockChangeNum": n64(m.now - m.former),
 			"occupyStockChangeNum": n64(m.hold), "createTime": time.UnixMilli(m.at).In(beijing).Format("2006-01-02 15:04:05.000"),
@@ -193,7 +194,7 @@ func (jd *JD) searchShopStockFlow(c *call) (any, *Refusal) {
 	}, nil
 }
 
-// innerError is the answer of a newer call that fails by the knob, nil when it does not.
+// innerError is the answer of a newer call that fails by the knob, nil if it does not.
 func (jd *JD) innerError(requestID string) object {
 	jd.inner++
 	if !jd.chance(jd.knobs.Stock.InnerErrors, diceInner, jd.inner) {
@@ -202,7 +203,7 @@ func (jd *JD) innerError(requestID string) object {
 	return object{"responseCode": digits("2"), "errMsg": "系统异常，请稍后重试", "requestId": jd.requestID(requestID)}
 }
 
-// requestID is what an answer says of the request's number, by the knob.
+// requestID is the requestId in an answer, by the knob.
 func (jd *JD) requestID(asked string) string {
 	if jd.knobs.Stock.RequestIDs == RequestIDOwn {
 		jd.inner++
@@ -224,7 +225,7 @@ func (jd *JD) platformNo(eclpSoNo string) string {
 
 // queryVmiShopStock is the older call (docs/jd-api.md, Shop stock). Goods that a shop never had are left out.
 func (jd *JD) queryVmiShopStock(c *call) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	dept, _, _ := a.dept(), a.text("shopNos"), a.text("goodsNos")
 	goods, shops := a.list("goodsNos", maxGoods), a.list("shopNos", maxNumbers)
 	no, size := a.count("currentPage", 1, math.MaxInt32), a.count("pageSize", maxStockPage, maxStockPage)
@@ -251,7 +252,7 @@ func (jd *JD) shopStock(dept, warehouse string) []ShopStock {
 
 // searchShopStock is the newer call (docs/jd-api.md, Shop stock).
 func (jd *JD) searchShopStock(c *call) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	id, dept, shop := a.requestID(), a.dept(), a.text("shopNo")
 	no, size := a.count("pageNumber", 0, math.MaxInt32), a.count("pageSize", 0, maxNewPage)
 	if a.no != nil {
@@ -275,9 +276,9 @@ func (jd *JD) searchShopStock(c *call) (any, *Refusal) {
 	}, nil
 }
 
-// queryStock is docs/jd-api.md, Stock: without zero rows unless returnZeroStock is 2.
+// queryStock leaves out rows without stock unless returnZeroStock is 2 (docs/jd-api.md, Stock).
 func (jd *JD) queryStock(c *call) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	ware := wareKey{a.dept(), a.text("warehouseNo")}
 	goods := a.list("goodsNo", maxStockList)
 	zero := c.fields["returnZeroStock"]
@@ -315,9 +316,9 @@ func (jd *JD) queryStock(c *call) (any, *Refusal) {
 	return list, nil
 }
 
-// setShopStockFixed is docs/jd-api.md, Shop stock. A requestId that was obeyed before has no further effect.
+// setShopStockFixed has no further effect for a requestId that was carried out before (docs/jd-api.md, Shop stock).
 func (jd *JD) setShopStockFixed(c *call) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	id := a.requestID()
 	act := StockAct{Kind: SetStock, DeptNo: a.dept(), ShopNo: a.text("shopNo"), WarehouseNo: a.text("warehouseNo"), GoodsNo: a.text("goodsNo")}
 	a.text("opUser")
@@ -334,7 +335,7 @@ func (jd *JD) setShopStockFixed(c *call) (any, *Refusal) {
 	}
 	c.done = true
 	jd.settle()
-	if act.Num = num; !jd.state.stock.wants[id] {
+	if act.Num = num; !jd.state.stock.setRequests[id] {
 		act.setDefaults(jd.now())
 		act.RequestID = id
 		jd.change(record{Acts: []StockAct{act}})
@@ -344,7 +345,7 @@ func (jd *JD) setShopStockFixed(c *call) (any, *Refusal) {
 
 // queryGoodsLevelChange: see docs/jd-api.md, Stock.
 func (jd *JD) queryGoodsLevelChange(c *call) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	dept := a.dept()
 	a.list("orderNo", maxGoods)
 	from, to := a.anySpan()
@@ -378,9 +379,9 @@ func (jd *JD) queryCheckStockProfit(c *call) (any, *Refusal) { return jd.stockTa
 
 func (jd *JD) queryCheckStockLosses(c *call) (any, *Refusal) { return jd.stockTakes(c, -1) }
 
-// stockTakes tells gains (sign 1) or losses (sign -1), of which diffQty is without a sign.
+// stockTakes returns gains (sign 1) or losses (sign -1); diffQty has no sign.
 func (jd *JD) stockTakes(c *call, sign int64) (any, *Refusal) {
-	a := asked{c: c}
+	a := params{c: c}
 	dept := a.dept()
 	from, to := a.anySpan()
 	no, size := a.count("pageNo", 1, math.MaxInt32), a.count("pageSize", 50, maxStockPage)
@@ -404,7 +405,7 @@ func (jd *JD) stockTakes(c *call, sign int64) (any, *Refusal) {
 	return page(rows, no, size), nil
 }
 
-// lacks refuses an order for goods that are not there, when the knobs say so.
+// lacks refuses an order for goods that are not there, if the knobs say so.
 func (jd *JD) lacks(o order) *Refusal {
 	k, s := jd.knobs.Stock, &jd.state.stock
 	if k.Unstocked == "take" && k.Lacking == "take" {
@@ -414,9 +415,9 @@ func (jd *JD) lacks(o order) *Refusal {
 	wanted := map[string]int64{}
 	for _, l := range o.lines {
 		goods := s.goodsNo(o.dept, l)
-		var c *chain
+		var c *series
 		if shop != nil {
-			c = shop.chains[goods]
+			c = shop.series[goods]
 		}
 		wanted[goods] += l.Quantity
 		switch {

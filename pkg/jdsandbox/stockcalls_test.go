@@ -8,7 +8,7 @@ import (
 	"stockbridge/pkg/jdsandbox"
 )
 
-// result makes a call and returns what stands under the key.
+// result makes a call and returns the value of the key.
 func (s *sandbox) result(method, key string, business object) any {
 	s.t.Helper()
 	answer, err := s.call(method, business)
@@ -136,7 +136,7 @@ func TestSetShopStockFixed(t *testing.T) {
 	refusedWith(t, err, "61")
 }
 
-// TestANewerCallFailsInside: what came in a good envelope is no end and no success.
+// TestANewerCallFailsInside: a failure inside a good envelope is neither an end nor a success.
 func TestANewerCallFailsInside(t *testing.T) {
 	s := still(t, stocked, knobs(func(k *jdsandbox.Knobs) { k.Stock.InnerErrors = 1 }))
 	s.move(act(jdsandbox.Receipt, 1))

@@ -31,7 +31,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // Code is a code of JD's. In settings it may be written as a number too, because YAML reads 10018 as one.
 type Code string
 
-// UnmarshalJSON takes text or a number.
+// UnmarshalJSON accepts text or a number.
 func (c *Code) UnmarshalJSON(raw []byte) error {
 	var n json.Number
 	if err := json.Unmarshal(raw, &n); err == nil {
@@ -46,13 +46,13 @@ func (c *Code) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// fill decodes a JSON document onto *into and names every fault at once, each with its path. Keys that are absent or
-// null leave what stands there, so it serves whole settings and partial updates alike: objects and maps are merged,
-// lists are replaced.
+// fill decodes a JSON document onto *into and reports every fault at once, each with its path. Keys that are absent or
+// null leave the present value, so it serves whole settings and partial updates alike: objects and maps are merged, lists
+// are replaced.
 //
 // # Why
 //
-// json.Decoder stops at the first unknown key; whoever repairs a settings file wants to see all of them.
+// json.Decoder stops at the first unknown key, but the reader of a faulty settings file wants to see all of them.
 func fill(raw []byte, into any) error {
 	var faults []error
 	fillValue("", raw, reflect.ValueOf(into).Elem(), &faults)
@@ -87,7 +87,7 @@ func blame(faults *[]error, path, what string) {
 	*faults = append(*faults, fmt.Errorf("%s: %s", orTop(path), what))
 }
 
-// fillStruct leaves fields that are not given as they are, and refuses keys that are no field.
+// fillStruct leaves absent fields unchanged, and refuses keys that are no field.
 func fillStruct(path string, raw json.RawMessage, v reflect.Value, faults *[]error) {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(raw, &members) != nil {
@@ -124,7 +124,7 @@ func fillList(path string, raw json.RawMessage, v reflect.Value, faults *[]error
 	v.Set(list)
 }
 
-// fillMap sets the keys that are given and keeps the others.
+// fillMap sets the given keys and keeps the others.
 func fillMap(path string, raw json.RawMessage, v reflect.Value, faults *[]error) {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(raw, &members) != nil {
@@ -143,7 +143,7 @@ func fillMap(path string, raw json.RawMessage, v reflect.Value, faults *[]error)
 	v.Set(merged)
 }
 
-// fillScalar reads one value, and says what it should be when it is none.
+// fillScalar reads one value, and says what it should be if it is invalid.
 func fillScalar(path string, raw json.RawMessage, v reflect.Value, faults *[]error) {
 	err := json.Unmarshal(raw, v.Addr().Interface())
 	var mismatch *json.UnmarshalTypeError

@@ -25,19 +25,20 @@ type Client struct {
 // maxAnswer bounds an answer: the log of calls is the largest.
 const maxAnswer = 64 << 20
 
-// New takes the sandbox's address, such as "http://127.0.0.1:18080"; a path to the gateway behind it is dropped.
+// New makes a Client for the sandbox's address, such as "http://127.0.0.1:18080"; the gateway's path behind it is
+// dropped.
 func New(address string) *Client {
 	base := strings.TrimSuffix(strings.TrimSuffix(address, "/"), "/routerjson")
 	return &Client{base: base + "/_sandbox/", http: &http.Client{Timeout: 30 * time.Second}}
 }
 
-// Knobs tells how the knobs stand.
+// Knobs returns the present knobs.
 func (c *Client) Knobs(ctx context.Context) (k jdsandbox.Knobs, err error) {
 	return k, c.do(ctx, http.MethodGet, "knobs", nil, &k)
 }
 
 // SetKnobs changes what the patch names and leaves the rest, e.g. map[string]any{"repeat": "same"}. Lists are replaced.
-// It returns how the knobs stand then.
+// It returns the knobs after that.
 func (c *Client) SetKnobs(ctx context.Context, patch any) (k jdsandbox.Knobs, err error) {
 	return k, c.do(ctx, http.MethodPut, "knobs", patch, &k)
 }
@@ -47,24 +48,24 @@ func (c *Client) AddFault(ctx context.Context, f jdsandbox.Fault) (made jdsandbo
 	return made, c.do(ctx, http.MethodPost, "faults", f, &made)
 }
 
-// RemoveFault takes one fault away.
+// RemoveFault removes one fault.
 func (c *Client) RemoveFault(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, "faults/"+url.PathEscape(id), nil, nil)
 }
 
-// ClearFaults takes all faults away.
+// ClearFaults removes all faults.
 func (c *Client) ClearFaults(ctx context.Context) error {
 	return c.do(ctx, http.MethodDelete, "faults", nil, nil)
 }
 
-// Take hands over an order as another program of the merchant's, such as an ERP's own timer: addOrder's JSON as JD takes it.
+// Take sends an order as another program of the merchant's, such as an ERP's own timer, would: addOrder's JSON.
 func (c *Client) Take(ctx context.Context, addOrder json.RawMessage) (eclpSoNo string, err error) {
 	var taken jdsandbox.Taken
 	err = c.do(ctx, http.MethodPost, "orders", addOrder, &taken)
 	return taken.EclpSoNo, err
 }
 
-// Documents returns all documents that the query chooses, page by page; its Limit bounds the whole when it is not 0.
+// Documents returns all documents that the query selects, page by page; its Limit bounds the whole if it is not 0.
 func (c *Client) Documents(ctx context.Context, q jdsandbox.Query) ([]jdsandbox.Document, error) {
 	var docs []jdsandbox.Document
 	after := q.After
@@ -95,7 +96,7 @@ func (c *Client) Document(ctx context.Context, eclpSoNo string) (d jdsandbox.Doc
 	return d, c.do(ctx, http.MethodGet, "documents/"+url.PathEscape(eclpSoNo), nil, &d)
 }
 
-// Violations tells what was found wrong.
+// Violations returns what was found wrong.
 func (c *Client) Violations(ctx context.Context) (v jdsandbox.Violations, err error) {
 	return v, c.do(ctx, http.MethodGet, "violations", nil, &v)
 }
@@ -107,17 +108,17 @@ func (c *Client) Calls(ctx context.Context, after int64) ([]jdsandbox.Call, erro
 	return page.Calls, err
 }
 
-// Counters tells what was counted.
+// Counters returns the counters.
 func (c *Client) Counters(ctx context.Context) (n jdsandbox.Counters, err error) {
 	return n, c.do(ctx, http.MethodGet, "counters", nil, &n)
 }
 
-// Clock tells the warehouse's time.
+// Clock returns the warehouse's time.
 func (c *Client) Clock(ctx context.Context) (s jdsandbox.ClockState, err error) {
 	return s, c.do(ctx, http.MethodGet, "clock", nil, &s)
 }
 
-// Advance puts the warehouse's clock forward.
+// Advance advances the warehouse's clock.
 func (c *Client) Advance(ctx context.Context, by time.Duration) error {
 	return c.do(ctx, http.MethodPost, "clock", map[string]any{"advance": by.String()}, nil)
 }
@@ -132,12 +133,12 @@ func (c *Client) SetToken(ctx context.Context, appKey string, t jdsandbox.Token)
 	return c.do(ctx, http.MethodPost, "tokens", jdsandbox.TokenChange{Token: t, App: appKey}, nil)
 }
 
-// ExpireToken ends a token at a time, or now when it is zero.
+// ExpireToken ends a token at a time, or now if it is zero.
 func (c *Client) ExpireToken(ctx context.Context, token string, at time.Time) error {
 	return c.do(ctx, http.MethodPost, "tokens/expire", jdsandbox.TokenEnd{Token: token, At: at}, nil)
 }
 
-// RevokeToken ends a token that a consent gave, and what could refresh it.
+// RevokeToken ends a token of a consent and its refresh token.
 func (c *Client) RevokeToken(ctx context.Context, token string) error {
 	return c.do(ctx, http.MethodPost, "tokens/revoke", jdsandbox.TokenEnd{Token: token}, nil)
 }
@@ -147,25 +148,25 @@ func (c *Client) StockGoods(ctx context.Context, goods ...jdsandbox.Stock) error
 	return c.do(ctx, http.MethodPost, "stock/goods", goods, nil)
 }
 
-// Move does acts that move stock, all or none, and returns the rows they made.
+// Move carries out acts that move stock, all or none, and returns their rows.
 func (c *Client) Move(ctx context.Context, acts ...jdsandbox.StockAct) ([]jdsandbox.Movement, error) {
 	var page jdsandbox.MovementPage
 	err := c.do(ctx, http.MethodPost, "stock/acts", acts, &page)
 	return page.Rows, err
 }
 
-// FillFlow makes many rows at once.
+// FillFlow creates many rows at once.
 func (c *Client) FillFlow(ctx context.Context, fill jdsandbox.Fill) error {
 	return c.do(ctx, http.MethodPost, "stock/fill", fill, nil)
 }
 
-// Stock tells what the shops have and what lies in the warehouses.
+// Stock returns the stock of shops and warehouses.
 func (c *Client) Stock(ctx context.Context, q jdsandbox.StockQuery) (s jdsandbox.StockTruth, err error) {
 	return s, c.do(ctx, http.MethodGet, "stock?"+chosen(q).Encode(), nil, &s)
 }
 
-// Movements returns all rows that the query chooses in the order they were made, page by page; its Limit bounds the whole
-// when it is not 0.
+// Movements returns all rows that the query selects in the order of their creation, page by page; its Limit bounds the
+// whole if it is not 0.
 func (c *Client) Movements(ctx context.Context, q jdsandbox.StockQuery) ([]jdsandbox.Movement, error) {
 	var rows []jdsandbox.Movement
 	params, after := chosen(q), q.After
@@ -197,7 +198,7 @@ func chosen(q jdsandbox.StockQuery) url.Values {
 	return params
 }
 
-// Reset forgets all documents and puts knobs, tokens and speed as they were at the start.
+// Reset forgets all documents and restores the initial knobs, tokens and speed.
 func (c *Client) Reset(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "reset", nil, nil)
 }

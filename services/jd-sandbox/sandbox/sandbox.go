@@ -1,4 +1,4 @@
-// Package sandbox runs jdsandbox on a port. All that it plays is in jdsandbox; here are flags, signals and a listener.
+// Package sandbox runs jdsandbox on a port. It adds flags, signals and a listener; everything else is in jdsandbox.
 package sandbox
 
 import (
@@ -29,15 +29,16 @@ const (
 
 // Settings is what Run needs.
 type Settings struct {
-	// Addr to listen on; a port of 0 is any free one.
+	// Addr to listen on; port 0 means any free one.
 	Addr   string
 	Config jdsandbox.Config
 	Log    zerolog.Logger
-	// Listening is told the address, once calls are taken. May be nil.
+	// Listening is called with the address once calls are accepted. May be nil.
 	Listening func(addr net.Addr)
 }
 
-// Main is the command: it returns 0 after a signal to stop or when -healthcheck finds it alive, 2 when flags or settings are faulty, 1 for all else.
+// Main is the command: it returns 0 after a signal to stop or if -healthcheck finds it alive, 2 for faulty flags or
+// settings, 1 for everything else.
 func Main(args []string, stderr io.Writer) int {
 	flags := flag.NewFlagSet("jd-sandbox", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -78,7 +79,7 @@ func Main(args []string, stderr io.Writer) int {
 	return 0
 }
 
-// Run serves until ctx ends, then finishes the calls in hand within the grace and closes the state.
+// Run serves until ctx ends, then finishes the calls in hand within the grace period and closes the state.
 func Run(ctx context.Context, s Settings) (err error) {
 	jd, err := jdsandbox.New(s.Config)
 	if err != nil {
@@ -104,7 +105,7 @@ func Run(ctx context.Context, s Settings) (err error) {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if srv.Shutdown(last) != nil {
-		return srv.Close() // the calls still waiting are those that were told to
+		return srv.Close() // the calls that are still waiting are delayed on purpose
 	}
 	s.Log.Info().Msg("stopped")
 	return nil

@@ -59,7 +59,7 @@ func TestAFaultyCommandLineIsRefused(t *testing.T) {
 	}
 }
 
-// TestRunStops: calls in hand get their answer, waiting ones do not hold it up beyond the grace.
+// TestRunStops: calls in hand get their answer, delayed ones do not hold it up beyond the grace period.
 func TestRunStops(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	at := make(chan net.Addr, 1)

@@ -7,15 +7,15 @@ type ViolationKind string
 
 // What is counted.
 const (
-	// TwoDocuments: an isvUUID got a further document, whatever became of the earlier ones. Counted per further document.
+	// TwoDocuments: an isvUUID got a further document, whatever happened to the earlier ones. Counted per further document.
 	TwoDocuments ViolationKind = "two_documents"
-	// LineLiveTwice: an order line (department, salesPlatformOrderNo and orderLine, where all are sent) came under a
-	// second isvUUID while a document under another was not cancelled or back. Counted per line.
+	// LineLiveTwice: an order line (department, salesPlatformOrderNo and orderLine, if all are sent) came under a second
+	// isvUUID while a document under another was neither cancelled nor returned. Counted per line.
 	LineLiveTwice ViolationKind = "line_live_twice"
 	// QuotaExceeded and ConcurrencyExceeded: a call beyond the Quota. Counted per call.
 	QuotaExceeded       ViolationKind = "quota_exceeded"
 	ConcurrencyExceeded ViolationKind = "concurrency_exceeded"
-	// BadSignature: a call whose sign does not fit. Counted per call.
+	// BadSignature: a call whose sign does not match. Counted per call.
 	BadSignature ViolationKind = "bad_signature"
 )
 
@@ -57,20 +57,20 @@ func (v *violations) add(one Violation) {
 // Call is a line of the log of calls.
 type Call struct {
 	Seq int64 `json:"seq"`
-	// At is the arrival by the host's clock, TookMillis what passed until the answer.
+	// At is the arrival by the host's clock, TookMillis the time until the answer.
 	At         time.Time `json:"at"`
 	TookMillis int64     `json:"tookMillis"`
 	App        string    `json:"app,omitempty"`
 	Method     string    `json:"method,omitempty"`
 	IsvUUID    string    `json:"isvUUID,omitempty"`
 	EclpSoNo   string    `json:"eclpSoNo,omitempty"`
-	// Done says whether the service did what it was asked for, whatever was answered.
+	// Done reports whether the service carried out the call, whatever was answered.
 	Done bool `json:"done"`
-	// Gone says that the caller had hung up before the answer was ready: killed, or out of patience.
+	// Gone reports that the caller had hung up before the answer was ready: killed, or timed out.
 	Gone bool `json:"gone,omitempty"`
-	// Answer is what the caller got: "ok", "refused", or the kind of fault that spoiled it ("lose_answer", "html" …).
+	// Answer is what the caller got: "ok", "refused", or the kind of fault that replaced it ("lose_answer", "html" …).
 	Answer string `json:"answer"`
-	// Code is JD's code in the answer, "0" for ok; empty when the caller got none.
+	// Code is JD's code in the answer, "0" for ok; empty if the caller got none.
 	Code Code `json:"code,omitempty"`
 	// Fault is the id of the fault that struck.
 	Fault string `json:"fault,omitempty"`
@@ -87,25 +87,25 @@ type Counters struct {
 	Codes map[Code]int64 `json:"codes"`
 	// Faults that struck, by kind.
 	Faults map[Kind]int64 `json:"faults"`
-	// Accepted is new documents, children of splits left out; Children are those.
+	// Accepted counts new documents without the children of splits; Children counts those.
 	Accepted int64 `json:"accepted"`
 	Children int64 `json:"children"`
-	// Refused is addOrders that were answered with an error without having been done, by code.
+	// Refused counts addOrders that were answered with an error and not carried out, by code.
 	Refused map[Code]int64 `json:"refused"`
-	// Repeated is addOrders under an isvUUID that had a document already, whatever was made of them.
+	// Repeated counts addOrders under an isvUUID that had a document already, whatever the result.
 	Repeated int64 `json:"repeated"`
-	// LostAnswers is addOrders and cancelOrders that were done without the caller hearing so.
+	// LostAnswers counts addOrders and cancelOrders that were carried out without an answer reaching the caller.
 	LostAnswers int64 `json:"lostAnswers"`
-	// NotDone is calls of any method that a fault kept from the service.
+	// NotDone counts calls of any method that a fault kept from the service.
 	NotDone int64 `json:"notDone"`
-	// CancelAsked is cancelOrders that reached the service, by what was answered.
+	// CancelAsked counts cancelOrders that reached the service, by answer.
 	CancelAsked map[CancelAnswer]int64 `json:"cancelAsked"`
-	// Exchanges and Refreshes are tokens given, for a code and for a refresh token, whether or not the caller heard of it;
-	// RefreshesRefused are refresh tokens that were not taken.
+	// Exchanges and Refreshes count tokens issued, for a code and for a refresh token, whether or not the answer arrived;
+	// RefreshesRefused counts refresh tokens that were not accepted.
 	Exchanges        int64 `json:"exchanges"`
 	Refreshes        int64 `json:"refreshes"`
 	RefreshesRefused int64 `json:"refreshesRefused"`
-	// MostInFlight is the most calls of one app at a time.
+	// MostInFlight is the highest number of simultaneous calls of one app.
 	MostInFlight int `json:"mostInFlight"`
 }
 
@@ -116,7 +116,7 @@ func newCounters(since time.Time) Counters {
 	}
 }
 
-// ring keeps the newest of many.
+// ring keeps the newest entries.
 type ring[T any] struct {
 	items []T
 	next  int64 // how many were ever added
@@ -140,14 +140,14 @@ func (r *ring[T]) newest() []T {
 	return append(append(make([]T, 0, len(r.items)), r.items[at:]...), r.items[:at]...)
 }
 
-// meter watches one app's calls.
+// meter counts one app's calls.
 type meter struct {
 	inFlight int
 	arrivals []time.Time // a ring of the newest PerSecond ones
 	next     int
 }
 
-// arrive counts a call and says whether it is within the rate: at most limit in any second.
+// arrive counts a call and reports whether it is within the rate: at most limit in any second.
 func (m *meter) arrive(now time.Time, limit int) bool {
 	if len(m.arrivals) != limit {
 		m.arrivals, m.next = make([]time.Time, limit), 0

@@ -12,9 +12,10 @@ import (
 	"stockbridge/pkg/jdsandbox"
 )
 
-// TestStockAddsUp lets orders, cancellations, acts, settings, fills, the clock and kills come in any order, under a flow
-// that leaves out, repeats, delays and shuffles. Then every row follows the one before it; the rows of each reason are what
-// was done; what lies in the warehouse is what came less what went; and whoever reads long enough has read every row.
+// TestStockAddsUp mixes orders, cancellations, acts, settings, fills, the clock and kills in any sequence, under a flow
+// that leaves out, repeats, delays and shuffles. Then every row follows the one before it; the rows of each reason are
+// what was done; the physical stock is what arrived minus what left; and a reader who reads long enough has read every
+// row.
 func TestStockAddsUp(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		file := filepath.Join(t.TempDir(), "jd.journal")
@@ -140,7 +141,7 @@ func TestStockAddsUp(t *testing.T) {
 		s.set(func(k *jdsandbox.Knobs) { k.Flow.Shift = jdsandbox.Shift{} })
 		known := map[string]int{}
 		span := object{"startTime": stamp(begin), "endTime": stamp(s.clock.Now()), "onePageNum": 10}
-		for range 4 { // three readings at most leave a row out
+		for range 4 { // at most three readings leave a row out
 			for _, id := range s.flow(span) {
 				known[id]++
 			}

@@ -5,35 +5,35 @@ import "encoding/json"
 // object is a JSON object of an answer.
 type object = map[string]any
 
-// number is a scalar that JD documents as a number, digits one that it documents as text of digits. Their kind on the
-// wire is a knob, because JD's own SDK generations disagree (docs/jd-api.md, Envelopes).
+// number is a scalar that JD documents as a number, digits one that it documents as a text of digits. Their type on the
+// wire is a knob, because JD's own SDK generations disagree.
 type (
 	number string
 	digits string
 )
 
-// dress turns a result into what goes on the wire.
-func (k *Knobs) dress(v any) any {
+// format turns a result into what is sent.
+func (k *Knobs) format(v any) any {
 	switch v := v.(type) {
 	case object:
-		dressed := make(object, len(v)+1)
+		formatted := make(object, len(v)+1)
 		for name, member := range v {
-			dressed[name] = k.dress(member)
+			formatted[name] = k.format(member)
 		}
 		if k.ExtraKeys {
-			dressed["sandboxExtra"] = "?"
+			formatted["sandboxExtra"] = "?"
 		}
-		return dressed
+		return formatted
 	case []object:
 		list := make([]any, len(v))
 		for i, member := range v {
-			list[i] = k.dress(member)
+			list[i] = k.format(member)
 		}
 		return list
 	case []any:
 		list := make([]any, len(v))
 		for i, member := range v {
-			list[i] = k.dress(member)
+			list[i] = k.format(member)
 		}
 		return list
 	case number:
@@ -60,7 +60,7 @@ func (k *Knobs) scalar(v any) any {
 	return v
 }
 
-// isNumber guards against codes of a setting that are no JSON numbers.
+// isNumber excludes codes of a setting that are no JSON numbers.
 func isNumber(s string) bool {
 	return s != "" && (s[0] >= '0' && s[0] <= '9' || s[0] == '-') && json.Valid([]byte(s))
 }

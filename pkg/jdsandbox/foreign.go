@@ -11,8 +11,8 @@ type Taken struct {
 	EclpSoNo string `json:"eclpSoNo"`
 }
 
-// Take takes an order that another program of the merchant's hands over, such as an ERP's own timer: param is the JSON of an
-// addOrder. It goes through the same checks, and shows among the documents, but not among the calls, which are those of the
+// Take accepts an order from another program of the merchant's, such as an ERP's own timer: param is the JSON of an
+// addOrder. It passes the same checks, and is listed among the documents, but not among the calls, which are those of the
 // client under test. No fault strikes it and no limit counts it.
 func (jd *JD) Take(param string) (eclpSoNo string, err error) {
 	c := &call{arrived: jd.now(), method: "eclp.order.addOrder"}
@@ -26,8 +26,8 @@ func (jd *JD) Take(param string) (eclpSoNo string, err error) {
 	return c.eclpSoNo, jd.journal.sync()
 }
 
-// routeOthers adds what other programs do at JD meanwhile.
-func (jd *JD) routeOthers(handle route) {
+// routeForeign registers what other programs do at JD.
+func (jd *JD) routeForeign(handle route) {
 	handle("POST orders", func(r *http.Request) (any, error) {
 		var param json.RawMessage
 		err := read(r, &param)
