@@ -366,7 +366,7 @@ type tappedLedger struct {
 
 func (l *tappedLedger) call(name string, do func() error) error { return l.f.call(name, l.onCable, do) }
 
-func (l *tappedLedger) Begin(ctx context.Context, b ledger.ClaimRequest) (out ledger.Claimed, err error) {
+func (l *tappedLedger) Claim(ctx context.Context, b ledger.ClaimRequest) (out ledger.Claimed, err error) {
 	err = l.call("intent", func() error { out, err = l.Ledger.Claim(ctx, b); return err })
 	return out, err
 }
@@ -379,15 +379,15 @@ func (l *tappedLedger) Refuse(ctx context.Context, c ledger.Claim, why fault.Rea
 	return l.call("refuse", func() error { return l.Ledger.Refuse(ctx, c, why) })
 }
 
-func (l *tappedLedger) Doubt(ctx context.Context, c ledger.Claim, why string) error {
+func (l *tappedLedger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) error {
 	return l.call("doubt", func() error { return l.Ledger.MarkUnknown(ctx, c, why) })
 }
 
-func (l *tappedLedger) Deny(ctx context.Context, c ledger.Claim, why fault.Reason) error {
+func (l *tappedLedger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Reason) error {
 	return l.call("deny", func() error { return l.Ledger.MarkRejected(ctx, c, why) })
 }
 
-func (l *tappedLedger) Absent(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
+func (l *tappedLedger) MarkNotFound(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
 	err = l.call("absent", func() error { looks, doubted, err = l.Ledger.MarkNotFound(ctx, c); return err })
 	return looks, doubted, err
 }

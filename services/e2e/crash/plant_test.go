@@ -12,7 +12,7 @@ import (
 // blind sends without asking, whatever the ledger knows.
 type blind struct{ ledger.Ledger }
 
-func (l blind) Begin(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
+func (l blind) Claim(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
 	begun, err := l.Ledger.Claim(ctx, b)
 	if begun.Entry.State == ledger.Unknown {
 		begun.Entry, begun.NeverSent = ledger.Entry{Key: b.Key}, true
