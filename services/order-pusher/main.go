@@ -1,4 +1,4 @@
-// Command order-pusher hands audited orders over to the warehouses that ship them; see README.md.
+// Command order-pusher sends audited orders to the warehouses that ship them; see README.md.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command status-poller follows accepted orders at the warehouses and tells what becomes of them; see README.md.
+// Command status-poller follows accepted orders at the warehouses and publishes their progress; see README.md.
 package main
 
 import (

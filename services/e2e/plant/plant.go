@@ -64,7 +64,7 @@ func Bugs() []Bug {
 			Says: "a sending whose answer was lost counts as failed",
 			Edits: []Edit{{
 				"services/order-pusher/pusher/push.go",
-				"	case class == fault.Unclear:\n		return r.doubt(err)\n",
+				"	case class == fault.Unclear:\n		return r.markUnknown(err)\n",
 				"	case class == fault.Unclear:\n		return r.refuse(fault.ReasonOf(err, \"warehouse.refused\"))\n",
 			}},
 			Scenarios: []string{AnswersLost}, CaughtBy: []string{"P2"},
@@ -74,8 +74,8 @@ func Bugs() []Bug {
 			Says: "a sending whose answer was lost is sent again under its number, without asking",
 			Edits: []Edit{{
 				"services/order-pusher/pusher/push.go",
-				"	taken, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n",
-				"	taken, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n	if fault.Of(err) == fault.Unclear {\n		taken, err = r.wh.SendPlanned(ctx, r.o, r.plan)\n	}\n",
+				"	receipt, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n",
+				"	receipt, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n	if fault.Of(err) == fault.Unclear {\n		receipt, err = r.wh.SendPlanned(ctx, r.o, r.plan)\n	}\n",
 			}},
 			Scenarios: []string{AnswersLost}, CaughtBy: []string{"P1"},
 		},

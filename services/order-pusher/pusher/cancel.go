@@ -11,33 +11,33 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// errCancelUnsupported is the answer to every request: an ERP that got none would take a stored request for a cancelled
-// order, refund it, and the goods would leave all the same.
+// errCancelUnsupported answers every request. Without an answer an ERP would take the stored request for a cancelled
+// order and refund it, and the goods would leave all the same.
 var errCancelUnsupported = fault.Reason{
 	Code: "cancel.unsupported",
 	ZH:   "暂不支持通过本系统取消：订单没有被取消。请在京东后台取消并确认结果后，再退款",
 	EN:   "not supported yet: cancel at JD. The order is not cancelled; refund it only when JD says that it is",
 }
 
-// CancelRequested answers at once that nothing was cancelled. A paused seller's requests are answered too.
+// CancelRequested answers at once that nothing was cancelled, also for a paused seller.
 func (p *Pusher) CancelRequested(ctx context.Context, _ *bus.Delivery, m *orderv1.CancelRequested) ([]event.Event, error) {
 	about := cancelRef(m)
-	// The answer does not wait for a ledger that is away: what it adds only helps to find the document at JD.
+	// The answer does not wait for an unreachable ledger: its data only helps to find the document at JD.
 	if entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: m.GetSeller(), Kind: kind, No: m.GetOutboundNo()}); err == nil {
 		about.Shop, about.Warehouse, about.OrderNo, about.Revision, about.WarehouseNo = entry.Shop, entry.Warehouse, entry.OrderNo, entry.Revision, entry.Number
 	}
 	return []event.Event{p.cancelUnknown(about, m, errCancelUnsupported)}, nil
 }
 
-// What numbers and requests' ids may be; see order.v1.CancelRequested.
+// The rules of numbers and request ids; see order.v1.CancelRequested.
 var (
 	outboundNo = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
 	requestID  = regexp.MustCompile(`^[!-~]{1,100}$`)
 )
 
-// CancelUnserved answers a request that can be read but breaks a rule. One that does not say whose order it means stands
-// among the dead letters only.
-func (p *Pusher) CancelUnserved(_ *bus.Delivery, m *orderv1.CancelRequested, err error) []event.Event {
+// OnCancelReject answers a request that is readable but breaks a rule. One that does not name its order gets no answer; it is
+// only a dead letter.
+func (p *Pusher) OnCancelReject(_ *bus.Delivery, m *orderv1.CancelRequested, err error) []event.Event {
 	if !event.ValidSeller(m.GetSeller()) || !outboundNo.MatchString(m.GetOutboundNo()) {
 		return nil
 	}

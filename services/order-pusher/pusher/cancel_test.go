@@ -15,7 +15,7 @@ import (
 
 // A request to cancel is answered at once, and the answer says that nothing was cancelled and what to do.
 func TestARequestToCancelIsAnswered(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		if _, err := b.push(o, fresh); err != nil {
 			t.Fatal(err)
@@ -37,7 +37,7 @@ func TestARequestToCancelIsAnswered(t *testing.T) {
 }
 
 func TestARequestToCancelThatBreaksARuleIsAnswered(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		why := fault.Permanent(fault.Reason{Code: "invalid", Field: "requested_at", ZH: "缺少", EN: "is missing"})
 		for _, c := range []struct {
 			what string
@@ -51,7 +51,7 @@ func TestARequestToCancelThatBreaksARuleIsAnswered(t *testing.T) {
 			{"a number that cannot stand in a header", &orderv1.CancelRequested{Seller: "acme", OutboundNo: "a b"}, ""},
 			{"unreadable", nil, ""},
 		} {
-			events := b.CancelUnserved(&bus.Delivery{}, c.m, why)
+			events := b.OnCancelReject(&bus.Delivery{}, c.m, why)
 			if c.id == "" && len(events) == 0 {
 				continue
 			}
@@ -63,7 +63,7 @@ func TestARequestToCancelThatBreaksARuleIsAnswered(t *testing.T) {
 				t.Errorf("%s: %v", c.what, got)
 			}
 		}
-		if events := b.CancelUnserved(&bus.Delivery{}, &orderv1.CancelRequested{Seller: "acme", OutboundNo: "A", RequestId: "r"}, errors.New("?")); len(events) != 1 {
+		if events := b.OnCancelReject(&bus.Delivery{}, &orderv1.CancelRequested{Seller: "acme", OutboundNo: "A", RequestId: "r"}, errors.New("?")); len(events) != 1 {
 			t.Errorf("%v", events)
 		}
 	})

@@ -20,14 +20,13 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// accounts is a set-up that can be changed to another account: another warehouse answers then, which knows nothing of what
-// the first one took.
+// accounts is a set-up that can be switched to another account. Its warehouse does not know what the first one took.
 type accounts struct {
-	*bench
+	*fixture
 	first, second *memory.Warehouse
 }
 
-func twoAccounts(b *bench) *accounts {
+func twoAccounts(b *fixture) *accounts {
 	a := &accounts{b, b.wh, &memory.Warehouse{Now: b.now, As: "memory/second"}}
 	a.first.As = "memory/first"
 	a.use("first")
@@ -46,8 +45,8 @@ func (a *accounts) use(name string) {
 // total is how many documents an order has in both.
 func (a *accounts) total(no string) int { return len(a.first.Numbers(no)) + len(a.second.Numbers(no)) }
 
-func TestALostAnswerIsAskedForWhereItWasSent(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestALostAnswerIsLookedUpWhereItWasSent(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		a := twoAccounts(b)
 		lost, dropped := b.order("A-1"), b.order("A-2")
 		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
@@ -55,9 +54,9 @@ func TestALostAnswerIsAskedForWhereItWasSent(t *testing.T) {
 		b.wh.Set(func(k *memory.Knobs) { k.DropBefore = 1 })
 		b.wants(dropped, fresh, "wait")
 
-		// However often and late it comes: asked for under the other account it would look absent.
+		// However often and late it comes: under the other account it would not be found.
 		a.use("second")
-		for range looksBeforeResend + 1 {
+		for range lookupsBeforeResend + 1 {
 			b.wait(10 * time.Minute)
 			for _, o := range []*orderv1.Audited{lost, dropped} {
 				b.wants(o, again, "held identity:acme/"+o.OutboundNo)
@@ -75,7 +74,7 @@ func TestALostAnswerIsAskedForWhereItWasSent(t *testing.T) {
 			t.Error("cleared while the set-up is another")
 		}
 
-		// The set-up is put back: both go on by themselves, the second after the looks that a lost answer gets.
+		// The earlier set-up is restored: both continue, the second after the look-ups of a lost answer.
 		a.use("first")
 		for _, no := range []string{"A-1", "A-2"} {
 			if !b.Cleared(t.Context(), seller.CauseIdentity("acme", no)) {
@@ -96,12 +95,12 @@ func TestALostAnswerIsAskedForWhereItWasSent(t *testing.T) {
 	})
 }
 
-// A worker died with the order in hand: nobody said that its answer was lost.
-func TestAKilledWorkersOrderIsAskedForWhereItWasSent(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+// A worker died while it handled the order: nobody recorded that its answer was lost.
+func TestAKilledWorkersOrderIsLookedUpWhereItWasSent(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		a := twoAccounts(b)
 		o := b.order("A-1")
-		begin := beginOf(&bus.Delivery{First: true, StreamTime: b.now()}, o, PayloadHash(o), "killed")
+		begin := claimRequest(&bus.Delivery{First: true, StreamTime: b.now()}, o, PayloadHash(o), "killed")
 		begin.Identity = string(b.wh.Identity())
 		if _, err := b.ledger.Claim(t.Context(), begin); err != nil {
 			t.Fatal(err)
@@ -120,9 +119,9 @@ func TestAKilledWorkersOrderIsAskedForWhereItWasSent(t *testing.T) {
 	})
 }
 
-// A person looked at the earlier account: what lives there is done away with, and the order goes under today's.
+// A person checked the earlier account and cancelled what was there, and the order is sent under today's.
 func TestAPersonLetsAnOrderGoUnderTodaysAccount(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		a := twoAccounts(b)
 		o := b.order("A-1")
 		b.wh.Set(func(k *memory.Knobs) { k.DropBefore = 1 })
@@ -130,13 +129,13 @@ func TestAPersonLetsAnOrderGoUnderTodaysAccount(t *testing.T) {
 		a.use("second")
 		b.wants(o, again, "held identity:acme/A-1")
 		let := released(seller.CauseIdentity("acme", "A-1"))
-		told, err := b.push(o, let)
+		reported, err := b.push(o, let)
 		for err != nil && fault.Of(err) == fault.Wait {
 			b.wait(fault.After(err))
-			told, err = b.push(o, let)
+			reported, err = b.push(o, let)
 		}
-		if err != nil || told != "accepted "+b.number(o) {
-			t.Fatalf("told %q: %v", told, err)
+		if err != nil || reported != "accepted "+b.number(o) {
+			t.Fatalf("reported %q: %v", reported, err)
 		}
 		if entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "A-1"}); err != nil || entry.Identity != "memory/second" {
 			t.Errorf("kept as sent under %q, %v", entry.Identity, err)
@@ -148,7 +147,7 @@ func TestAPersonLetsAnOrderGoUnderTodaysAccount(t *testing.T) {
 }
 
 func TestWhatSupersedesAnOrderOfAnEarlierAccountWaitsForThatAccount(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		a := twoAccounts(b)
 		first := b.order("A-1")
 		b.accepts(first, fresh)
@@ -171,9 +170,9 @@ func TestWhatSupersedesAnOrderOfAnEarlierAccountWaitsForThatAccount(t *testing.T
 	})
 }
 
-// What was never sent, and what the warehouse refused, goes under whatever account the set-up names.
-func TestAnAccountChangesFreelyForWhatIsNotInDoubt(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+// What was never sent, and what the warehouse refused, is sent under whatever account the set-up names.
+func TestAnAccountChangesFreelyForWhatIsNotUnknown(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		a := twoAccounts(b)
 		unsent, refused := b.order("A-1"), b.order("A-2")
 		b.wh.Set(func(k *memory.Knobs) { k.Down = true })
@@ -186,7 +185,7 @@ func TestAnAccountChangesFreelyForWhatIsNotInDoubt(t *testing.T) {
 	})
 }
 
-// Under the order's number stands what somebody else made.
+// Somebody else's document has the order's number.
 func TestAnotherOrdersDocumentIsNotAdopted(t *testing.T) {
 	for name, change := range map[string]func(*orderv1.Audited){
 		"quantity": func(o *orderv1.Audited) { o.Lines[0].Quantity = 3 },
@@ -195,14 +194,14 @@ func TestAnotherOrdersDocumentIsNotAdopted(t *testing.T) {
 		"shop":     func(o *orderv1.Audited) { o.Shop = "S02" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, b *bench) {
+			each(t, func(t *testing.T, b *fixture) {
 				o := b.order("A-1")
 				theirs := proto.CloneOf(o)
 				change(theirs)
 				if _, err := b.wh.SendOrder(t.Context(), theirs); err != nil {
 					t.Fatal(err)
 				}
-				o.AuditedAt.Seconds -= 3600 // not certainly new, so it is asked for
+				o.AuditedAt.Seconds -= 3600 // may have been sent, so it is looked up
 				b.wants(o, fresh, "held operator:acme/A-1")
 				_, err := b.push(o, again)
 				if r := fault.ReasonOf(err, ""); r.Code != "warehouse.foreign" || r.RemoteText != b.number(o) || strings.Contains(r.EN+r.ZH, "李雷") || strings.Contains(r.EN+r.ZH, "王芳") {
@@ -212,7 +211,7 @@ func TestAnotherOrdersDocumentIsNotAdopted(t *testing.T) {
 				if b.Cleared(t.Context(), "operator:acme/A-1") {
 					t.Error("cleared by itself")
 				}
-				// A person says that it is this order's all the same.
+				// A person confirms that it is this order's all the same.
 				b.accepts(o, released("operator:acme/A-1"))
 				b.has(o, 1)
 			})
@@ -220,9 +219,9 @@ func TestAnotherOrdersDocumentIsNotAdopted(t *testing.T) {
 	}
 }
 
-// The warehouse says that it has the number already: it has, but not ours.
+// The warehouse says that it has the number already: it has, but not for this order.
 func TestARefusalOverAnothersDocumentIsLeftToAPerson(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		theirs := proto.CloneOf(o)
 		theirs.Lines[0].Quantity = 7
@@ -231,7 +230,7 @@ func TestARefusalOverAnothersDocumentIsLeftToAPerson(t *testing.T) {
 		}
 		b.wh.Set(func(k *memory.Knobs) { k.Repeat = memory.RefuseRepeat })
 		b.wants(o, fresh, "held operator:acme/A-1")
-		// It was sent, so it is asked for first, and not sent again.
+		// It was sent, so it is looked up first, and not sent again.
 		b.wh.Set(func(k *memory.Knobs) { k.Repeat = memory.SecondDocument })
 		b.wants(o, replay, "held operator:acme/A-1")
 		b.has(o, 1)
@@ -240,7 +239,7 @@ func TestARefusalOverAnothersDocumentIsLeftToAPerson(t *testing.T) {
 
 // Of several documents under the number one is the order's own.
 func TestOfSeveralDocumentsTheOrdersOwnIsAdopted(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		theirs := proto.CloneOf(o)
 		theirs.Lines[0].Quantity = 7
@@ -250,14 +249,14 @@ func TestOfSeveralDocumentsTheOrdersOwnIsAdopted(t *testing.T) {
 			}
 		}
 		o.AuditedAt.Seconds -= 3600
-		told, err := b.push(o, fresh)
-		if own := b.wh.Numbers("A-1")[1]; told != "accepted "+own || fault.ReasonOf(err, "").Code != "warehouse.twice" {
-			t.Errorf("told %q, want %s: %v", told, own, err)
+		reported, err := b.push(o, fresh)
+		if own := b.wh.Numbers("A-1")[1]; reported != "accepted "+own || fault.ReasonOf(err, "").Code != "warehouse.twice" {
+			t.Errorf("reported %q, want %s: %v", reported, own, err)
 		}
 	})
 }
 
-// incomparable cannot compare for the next so many times.
+// incomparable fails the next comparisons.
 type incomparable struct {
 	warehouse.Orders
 	times int
@@ -271,7 +270,7 @@ func (i *incomparable) CompareOrder(ctx context.Context, o *orderv1.Audited, no 
 }
 
 func TestWithoutAComparisonNothingIsAdopted(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		far := &incomparable{Orders: b.wh, times: 2}
 		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
 		o := b.order("A-1")
@@ -286,7 +285,7 @@ func TestWithoutAComparisonNothingIsAdopted(t *testing.T) {
 
 // A document that the warehouse split is still the order's own.
 func TestASplitDocumentIsAdopted(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies, k.Split = 1, []string{"A-1"} })
 		b.wants(o, fresh, "wait")

@@ -15,22 +15,22 @@ import (
 const (
 	gaugeUnknown      = "stockbridge_push_unknown_orders"
 	gaugeUnknownSince = "stockbridge_push_unknown_oldest_seconds"
-	// sellersAtOnce is how many sellers the ledger is asked about at a time at a scrape.
+	// sellersAtOnce limits the concurrent ledger reads of one scrape.
 	sellersAtOnce = 8
 )
 
 // Metrics is what the pusher counts beyond what the bus counts of every consumer.
 type Metrics struct {
-	// Seconds from the event's arrival on the stream to the warehouse's acceptance.
+	// Seconds is the time from the event's arrival on the stream to the warehouse's acceptance.
 	Seconds prometheus.Histogram
-	// Doubts: sendings whose answer was lost.
-	Doubts prometheus.Counter
-	// Twice: outbound numbers with several documents at the warehouse. Must stay 0.
-	Twice prometheus.Counter
-	// Foreign: documents found under an order's number that are another order's.
+	// Unknown counts sends whose answer was lost.
+	Unknown prometheus.Counter
+	// Duplicates counts outbound numbers with several documents at the warehouse. It must stay 0.
+	Duplicates prometheus.Counter
+	// Foreign counts documents found under an order's number that are another order's.
 	Foreign prometheus.Counter
-	// Aged: dead letters erased for their age ("dlq"), and held orders that became dead letters ("held").
-	Aged *prometheus.CounterVec
+	// Expired counts dead letters erased for their age ("dlq"), and held orders that became dead letters ("held").
+	Expired *prometheus.CounterVec
 }
 
 // NewMetrics registers them.
@@ -40,35 +40,35 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stockbridge_push_seconds", Help: "From the audit's arrival on the stream to the warehouse's acceptance.",
 			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}),
-		Doubts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "stockbridge_push_unknown_total", Help: "Sendings whose answer was lost.",
+		Unknown: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stockbridge_push_unknown_total", Help: "Sends whose answer was lost.",
 		}),
-		Twice: prometheus.NewCounter(prometheus.CounterOpts{
+		Duplicates: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stockbridge_push_twice_total", Help: "Outbound numbers found with several documents at the warehouse.",
 		}),
 		Foreign: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stockbridge_push_foreign_total", Help: "Times that another order's document was found under an order's number, and not taken for its own.",
 		}),
-		Aged: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Expired: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_push_aged_total", Help: "Dead letters erased because they were too old (dlq), and orders held so long that they became dead letters (held).",
 		}, []string{"kind"}),
 	}
-	r.MustRegister(m.Seconds, m.Doubts, m.Twice, m.Foreign, m.Aged)
+	r.MustRegister(m.Seconds, m.Unknown, m.Duplicates, m.Foreign, m.Expired)
 	for _, kind := range []string{event.Dead, event.Held} {
-		m.Aged.WithLabelValues(kind) // shown as 0 from the start
+		m.Expired.WithLabelValues(kind) // shown as 0 from the start
 	}
 	return m
 }
 
 func (m *Metrics) accepted(after time.Duration) { m.Seconds.Observe(after.Seconds()) }
 
-// Doubts shows which orders' outcome is unknown now. Every replica tells the same.
-func Doubts(sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
+// UnknownOrders shows how many orders' outcome is unknown now, and since when. Every replica shows the same.
+func UnknownOrders(sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
 	bySeller := []string{"seller"}
 	return pullmetrics.New("unknown", []pullmetrics.Gauge{
-		{Name: gaugeUnknown, Help: "Orders whose answer was lost and which are being looked for now.", Labels: bySeller},
+		{Name: gaugeUnknown, Help: "Orders whose answer was lost and which are being looked up now.", Labels: bySeller},
 		{Name: gaugeUnknownSince, Help: "How long the oldest of them is unknown; 0 when there is none.", Labels: bySeller},
-	}, func(ctx context.Context, tell pullmetrics.Observe) error {
+	}, func(ctx context.Context, observe pullmetrics.Observe) error {
 		var group errgroup.Group
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {
@@ -81,8 +81,8 @@ func Doubts(sellers func() []*seller.Seller, l Ledger, now func() time.Time) pro
 				if n > 0 {
 					age = max(0, now().Sub(oldest).Seconds())
 				}
-				tell(gaugeUnknown, float64(n), s.Name())
-				tell(gaugeUnknownSince, age, s.Name())
+				observe(gaugeUnknown, float64(n), s.Name())
+				observe(gaugeUnknownSince, age, s.Name())
 				return nil
 			})
 		}

@@ -16,28 +16,27 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// payloadMark begins hashes of PayloadHash. Those of builds before are 64 hexadecimal digits and nothing else.
+// payloadMark is the prefix of PayloadHash's hashes. Those of earlier builds are just 64 hexadecimal digits.
 const payloadMark = "2:"
 
-// PayloadHash tells two contents under one outbound number apart: it is over what reaches the warehouse and not over how
-// that is written.
+// PayloadHash identifies an order's content under its outbound number. It covers what reaches the warehouse, not how the
+// ERP wrote it: it is taken after cleaning, money counts by its value, times by the second, lines in any order.
 //
-// So it is taken after cleaning; money counts by its value, times by the second, lines in whatever order. It leaves out
-// what does not reach the warehouse: when the order was audited and paid, which revision that was, what it supersedes,
-// whether it was to be held, names and categories of goods, platform numbers behind the first, and fields that we do not
-// know. The set-up is not in it; see the package's comment.
+// It leaves out what does not reach the warehouse: when the order was audited and paid, its revision, what it supersedes,
+// its hold, names and categories of goods, platform numbers after the first, and unknown fields. The set-up is not in it;
+// see the package comment.
 func PayloadHash(o *orderv1.Audited) string { return payloadHash(clean.Order(o).Order) }
 
-// SamePayload tells whether the ledger's hash is that of o, also when a build before this one wrote it. What is known of
-// in part, or belongs to another program, has no hash of its own and is never the same.
+// SamePayload reports whether the entry's hash is that of o, also when an earlier build wrote it. Entries that are
+// reconstructed, or belong to another program, have no hash of their own and never match.
 func SamePayload(entry ledger.Entry, o *orderv1.Audited) bool {
 	if strings.HasPrefix(entry.Hash, payloadMark) {
 		return entry.Hash == PayloadHash(o)
 	}
-	return entry.Hash != "" && entry.Hash == earlierHash(o)
+	return entry.Hash != "" && entry.Hash == legacyHash(o)
 }
 
-// payloadHash is PayloadHash of an order that was cleaned.
+// payloadHash is PayloadHash of a cleaned order.
 func payloadHash(o *orderv1.Audited) string {
 	var room [1024]byte
 	c := content(room[:0])
@@ -49,13 +48,13 @@ func payloadHash(o *orderv1.Audited) string {
 	c.texts(first)
 	c.time(o.OrderedAt)
 	c.time(o.ExpectedAt)
-	c.texts(some(o.Collect), some(o.GetMarks().GetInsuredValue()))
+	c.texts(nonZeroAmount(o.Collect), nonZeroAmount(o.GetMarks().GetInsuredValue()))
 	c.flag(o.GetMarks().GetUrgent())
 
 	r := o.GetReceiver()
 	c.texts(r.GetName(), r.GetMobile(), r.GetPhone(), r.GetEmail(), r.GetProvince(), r.GetCity(), r.GetCounty(), r.GetTown(),
 		r.GetAddress(), r.GetPostcode())
-	c.flag(o.Invoice != nil) // one without a word in it asks for an invoice too
+	c.flag(o.Invoice != nil) // an empty one asks for an invoice too
 	c.number(int64(o.GetInvoice().GetKind()))
 	c.texts(o.GetInvoice().GetTitle(), o.GetInvoice().GetContent(), o.GetInvoice().GetTaxNo())
 
@@ -77,7 +76,7 @@ func payloadHash(o *orderv1.Audited) string {
 	return string(text[:])
 }
 
-// content is what is hashed: each text behind its length, so that no two contents look alike.
+// content is the hash's input: each text is prefixed with its length, so that different contents never collide.
 type content []byte
 
 func (c *content) texts(list ...string) {
@@ -104,7 +103,7 @@ func (c *content) time(at *timestamppb.Timestamp) {
 	}
 }
 
-// amount is money by its value: "0128.50" and "128.5000" are "128.5". Of a text that is no amount it is the text.
+// amount is money by its value: "0128.50" and "128.5000" are "128.5". A text that is no amount stays as it is.
 func amount(text string) string {
 	whole, fraction, _ := strings.Cut(text, ".")
 	trimmed := strings.TrimLeft(whole, "0")
@@ -117,17 +116,17 @@ func amount(text string) string {
 	return trimmed
 }
 
-// some is an amount of which nothing is as good as none.
-func some(text string) string {
+// nonZeroAmount is amount, but "" for zero.
+func nonZeroAmount(text string) string {
 	if a := amount(text); a != "0" {
 		return a
 	}
 	return ""
 }
 
-// earlierHash is the hash of builds before: over the message as it was written. Entries of theirs live as long as the
-// ledger keeps what it knows of an order.
-func earlierHash(o *orderv1.Audited) string {
+// legacyHash is the hash of earlier builds, over the message as the ERP wrote it. Their entries live as long as the ledger
+// keeps an order.
+func legacyHash(o *orderv1.Audited) string {
 	c := proto.CloneOf(o)
 	c.AuditedAt, c.Revision, c.Supersedes, c.Hold = nil, 0, "", nil
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)

@@ -30,7 +30,7 @@ func written() *orderv1.Audited {
 }
 
 // Whether two messages under one number are the same order.
-func TestTheSameOrderInOtherWords(t *testing.T) {
+func TestTheSameOrderWrittenDifferently(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*orderv1.Audited)
@@ -84,10 +84,10 @@ func TestTheSameOrderInOtherWords(t *testing.T) {
 	}
 }
 
-// A build before this one made this hash of this order.
+// An earlier build made this hash of this order.
 func TestTheHashOfEarlierBuildsIsKnown(t *testing.T) {
 	const theirs = "f0cc5ed4d7c303510693bc8041e6ac71e1ee06b6c065aa0b7285707b4d554e58"
-	if got := earlierHash(written()); got != theirs {
+	if got := legacyHash(written()); got != theirs {
 		t.Errorf("the hash of builds before is %s now", got)
 	}
 	if !SamePayload(ledger.Entry{Hash: theirs}, written()) {
@@ -96,10 +96,10 @@ func TestTheHashOfEarlierBuildsIsKnown(t *testing.T) {
 }
 
 func TestAnOrderInFlightOverTheUpgradeIsNotRefused(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		// Claimed by the earlier build, its answer lost.
 		o := b.order("A-1")
-		begun, err := b.ledger.Claim(t.Context(), beginOf(&bus.Delivery{StreamTime: b.now()}, o, earlierHash(o), "theirs"))
+		begun, err := b.ledger.Claim(t.Context(), claimRequest(&bus.Delivery{StreamTime: b.now()}, o, legacyHash(o), "theirs"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,8 +119,8 @@ func TestAnOrderInFlightOverTheUpgradeIsNotRefused(t *testing.T) {
 	})
 }
 
-func TestAHarmlessRepublishTellsAcceptedAgain(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestAHarmlessRepublishReportsAcceptedAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		o.Lines[0].Price = "128.0"
 		b.accepts(o, fresh)
@@ -131,63 +131,63 @@ func TestAHarmlessRepublishTellsAcceptedAgain(t *testing.T) {
 	})
 }
 
-// Whatever is wrong with what comes under the number of an order that lives, nobody hears that the number failed.
-func TestALivingOrderIsNeverToldAsFailed(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+// Whatever is wrong with a message under the number of a live order, no order.failed is published.
+func TestALiveOrderIsNeverReportedAsFailed(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		b.accepts(o, fresh)
 		number := b.number(o)
-		refused := func(name string, told []event.Event, code string) {
+		refused := func(name string, reported []event.Event, code string) {
 			t.Helper()
-			if len(told) != 1 {
-				t.Fatalf("%s: told %d", name, len(told))
+			if len(reported) != 1 {
+				t.Fatalf("%s: reported %d", name, len(reported))
 			}
-			m, ok := told[0].Message.(*orderv1.Held)
+			m, ok := reported[0].Message.(*orderv1.Held)
 			if !ok || m.Reason.Code != code || m.Ref.WarehouseNo != number || !strings.Contains(m.Reason.En, number) || !strings.Contains(m.Reason.Zh, number) {
-				t.Errorf("%s: told %v", name, told[0].Message)
+				t.Errorf("%s: reported %v", name, reported[0].Message)
 			}
-			if !strings.HasSuffix(told[0].ID, "/"+code) {
-				t.Errorf("%s: id %s", name, told[0].ID)
+			if !strings.HasSuffix(reported[0].ID, "/"+code) {
+				t.Errorf("%s: id %s", name, reported[0].ID)
 			}
 		}
 		d := &bus.Delivery{StreamTime: b.now(), Attempt: 1, Seller: "acme"}
 		changed := proto.CloneOf(o)
 		changed.Lines[0].Quantity = 9
-		told, err := b.Push(t.Context(), d, changed)
+		reported, err := b.Push(t.Context(), d, changed)
 		if fault.Of(err) != fault.Refused {
 			t.Error(err)
 		}
-		refused("another content", told, "outbound.reused")
+		refused("another content", reported, "outbound.reused")
 
 		changed.Receiver.Name = "🌸" // another content, and wrong in itself
-		told, _ = b.Push(t.Context(), d, changed)
-		refused("another content that is wrong", told, "text.required")
+		reported, _ = b.Push(t.Context(), d, changed)
+		refused("another content that is wrong", reported, "text.required")
 
 		partly := &orderv1.Audited{Seller: "acme", OutboundNo: "A-1"} // the rest could not be read
-		refused("unreadable", b.Unserved(d, partly, fault.Permanent(fault.Reason{Code: "malformed", ZH: "无法读取", EN: "cannot be read"})), "malformed")
+		refused("unreadable", b.OnReject(d, partly, fault.Permanent(fault.Reason{Code: "malformed", ZH: "无法读取", EN: "cannot be read"})), "malformed")
 
 		partly.OutboundNo = "A-2"
-		told = b.Unserved(d, partly, fault.Permanent(fault.Reason{Code: "malformed", ZH: "无法读取", EN: "cannot be read"}))
-		if _, ok := told[0].Message.(*orderv1.Failed); !ok {
-			t.Errorf("told %v", told[0].Message)
+		reported = b.OnReject(d, partly, fault.Permanent(fault.Reason{Code: "malformed", ZH: "无法读取", EN: "cannot be read"}))
+		if _, ok := reported[0].Message.(*orderv1.Failed); !ok {
+			t.Errorf("reported %v", reported[0].Message)
 		}
 	})
 }
 
-// What one seller publishes in another's name is told to the one who published it.
-func TestARefusalGoesToWhoeverPublished(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+// A message that one seller publishes in another's name is refused to its publisher.
+func TestARefusalGoesToThePublisher(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
-		told := b.Unserved(&bus.Delivery{Seller: "evil"}, o, fault.Permanent(fault.Reason{Code: "seller.mismatch", ZH: "不一致", EN: "differs"}))
-		if len(told) != 1 || told[0].Seller != "evil" || told[0].Message.(*orderv1.Failed).Ref.Seller != "evil" {
-			t.Errorf("told %v", told)
+		reported := b.OnReject(&bus.Delivery{Seller: "evil"}, o, fault.Permanent(fault.Reason{Code: "seller.mismatch", ZH: "不一致", EN: "differs"}))
+		if len(reported) != 1 || reported[0].Seller != "evil" || reported[0].Message.(*orderv1.Failed).Ref.Seller != "evil" {
+			t.Errorf("reported %v", reported)
 		}
 	})
 }
 
 func BenchmarkPayloadHash(b *testing.B) {
 	o := written()
-	for name, hash := range map[string]func(*orderv1.Audited) string{"now": PayloadHash, "before": earlierHash} {
+	for name, hash := range map[string]func(*orderv1.Audited) string{"now": PayloadHash, "before": legacyHash} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -21,12 +21,12 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-func TestANewOrderIsHandedOverOnceAndToldAgain(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestANewOrderIsSentOnceAndReportedAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		first, err := b.push(o, fresh)
 		if err != nil || first != "accepted "+b.number(o) {
-			t.Fatalf("told %q: %v", first, err)
+			t.Fatalf("reported %q: %v", first, err)
 		}
 		b.wants(o, again, first)
 		b.wants(o, replay, first)
@@ -34,31 +34,31 @@ func TestANewOrderIsHandedOverOnceAndToldAgain(t *testing.T) {
 	})
 }
 
-// What was handed over is told goods by goods: whoever divides the stock takes it off before the next count.
-func TestAnAcceptedOrderSaysWhatItTakes(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+// order.accepted lists the goods: stock sharing subtracts them before the next count.
+func TestAnAcceptedOrderListsItsGoods(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		o.Lines = append(o.Lines, &orderv1.Line{LineId: "2", WarehouseGoodsNo: "EMG1", Quantity: 5})
-		for range 2 { // told by the one that sent it, and told again
+		for range 2 { // by the run that sent it, and by the next delivery
 			events, err := b.Push(t.Context(), &bus.Delivery{Consumer: Name, Stream: "ORDERS", Seq: 1, StreamTime: o.AuditedAt.AsTime(), Attempt: 1, First: true, Seller: "acme"}, o)
 			if err != nil || len(events) != 1 {
-				t.Fatalf("told %v: %v", events, err)
+				t.Fatalf("reported %v: %v", events, err)
 			}
 			got := ""
 			for _, l := range events[0].Message.(*orderv1.Accepted).Lines {
 				got += fmt.Sprintf("%s %s%s %d;", l.LineId, l.GoodsCode, l.WarehouseGoodsNo, l.Quantity)
 			}
 			if got != "1 TEA 2;2 EMG1 5;" {
-				t.Errorf("told %q", got)
+				t.Errorf("reported %q", got)
 			}
 		}
 	})
 }
 
-// A purchase that is in the ERP twice ships twice: both orders go, and the second says which other one it shares the
-// platform's number with, also when it is told again.
+// A purchase that is in the ERP twice ships twice: both orders are sent, and the second names the order that shares its
+// platform number, also when it is reported again.
 func TestAPlatformNumberUnderTwoOrdersIsNoted(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		first, second, part := b.order("A-1"), b.order("A-2"), b.order("A-3")
 		first.OrderNo, second.OrderNo, part.OrderNo = "SO-1", "SO-2", "SO-1"
 		part.Lines[0].LineId = "2"
@@ -104,21 +104,21 @@ func TestAPlatformNumberUnderTwoOrdersIsNoted(t *testing.T) {
 	})
 }
 
-func TestALostAnswerIsLookedForThreeTimesBeforeSendingAgain(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestALostAnswerIsLookedUpThreeTimesBeforeSendingAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		taken, dropped := b.order("A-1"), b.order("A-2")
 		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
 		b.wants(taken, fresh, "wait")
 		b.wh.Set(func(k *memory.Knobs) { k.DropBefore = 1 })
 		b.wants(dropped, fresh, "wait")
 
-		b.wait(firstLook)
-		b.doubts(2, firstLook)
+		b.wait(firstLookup)
+		b.expectUnknown(2, firstLookup)
 		b.accepts(taken, again)
 		b.has(taken, 1)
 
-		// Absent: looks at 1 s, 2.5 min and 5 min, and only the last one sends.
-		for range looksBeforeResend - 1 {
+		// Not found: look-ups at 1 s, 2.5 min and 5 min, and only the last one sends.
+		for range lookupsBeforeResend - 1 {
 			_, err := b.push(dropped, again)
 			if fault.Of(err) != fault.Wait {
 				t.Fatal(err)
@@ -129,18 +129,18 @@ func TestALostAnswerIsLookedForThreeTimesBeforeSendingAgain(t *testing.T) {
 		if entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A-2"}); err != nil || b.now().Sub(entry.UnknownSince) < 5*time.Minute {
 			t.Errorf("looked for %s only (%v)", b.now().Sub(entry.UnknownSince), err)
 		}
-		told, err := b.push(dropped, again)
-		if err != nil || told != "accepted "+b.number(dropped) {
-			t.Fatalf("told %q: %v", told, err)
+		reported, err := b.push(dropped, again)
+		if err != nil || reported != "accepted "+b.number(dropped) {
+			t.Fatalf("reported %q: %v", reported, err)
 		}
 		b.has(dropped, 1)
-		b.doubts(0, 0)
+		b.expectUnknown(0, 0)
 	})
 }
 
-func TestAfterAKilledWorkerTheOrderIsAskedFor(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
-		// Somebody began, the warehouse took it, and that is all that is known.
+func TestAfterAKilledWorkerTheOrderIsLookedUp(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		// A worker claimed it, the warehouse took it, and nothing else is known.
 		o := b.order("A-1")
 		begin := ledger.ClaimRequest{
 			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A-1"}, Hash: PayloadHash(o), Owner: "killed", OrderNo: o.OrderNo, Lines: []string{"1"},
@@ -159,8 +159,8 @@ func TestAfterAKilledWorkerTheOrderIsAskedFor(t *testing.T) {
 	})
 }
 
-func TestALedgerThatForgotAsksFirst(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestALedgerThatForgotLooksUpFirst(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		// The order is older than the ledger, as after a wipe: the warehouse has it already.
 		o, gone := b.order("A-1"), b.order("A-2")
 		old := proto.CloneOf(o)
@@ -176,9 +176,9 @@ func TestALedgerThatForgotAsksFirst(t *testing.T) {
 	})
 }
 
-func TestALedgerThatForgotAsksForTheSupersededToo(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
-		// The first audit is at the warehouse, and the ledger no longer knows of it.
+func TestALedgerThatForgotLooksUpTheSupersededToo(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		// The first audit is at the warehouse, and the ledger does not know of it.
 		first := b.order("A-1")
 		if _, err := b.wh.SendOrder(t.Context(), first); err != nil {
 			t.Fatal(err)
@@ -188,7 +188,7 @@ func TestALedgerThatForgotAsksForTheSupersededToo(t *testing.T) {
 		second.AuditedAt.Seconds -= 3600
 		b.wants(second, fresh, "held cancel:acme/A-1")
 		b.has(second, 0)
-		// So does one that is certainly new: only what it supersedes is older than the ledger.
+		// An order that was never sent is held too: only what it supersedes is older than the ledger.
 		newer := proto.CloneOf(first)
 		newer.OutboundNo, newer.Revision, newer.Supersedes = "A-1c", 2, "A-1"
 		b.wants(newer, fresh, "held cancel:acme/A-1")
@@ -199,9 +199,9 @@ func TestALedgerThatForgotAsksForTheSupersededToo(t *testing.T) {
 	})
 }
 
-// A worker was slow while the ledger was lost: its doubt is all that is known of the order, without content or lines.
-func TestADoubtThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
-	doubted := func(t *testing.T, b *bench, no string) *orderv1.Audited {
+// A worker was slow while the ledger was lost: its MarkUnknown is all that is known of the order, without content or lines.
+func TestAnUnknownOrderThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
+	doubted := func(t *testing.T, b *fixture, no string) *orderv1.Audited {
 		o := b.order(no)
 		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
 			t.Fatal(err)
@@ -212,19 +212,19 @@ func TestADoubtThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
 		}
 		return o
 	}
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := doubted(t, b, "A-1")
 		b.accepts(o, replay)
 		b.has(o, 1)
 	})
-	each(t, func(t *testing.T, b *bench) {
-		// Which lines it holds is not known either, so the one that supersedes it asks.
+	each(t, func(t *testing.T, b *fixture) {
+		// Its lines are not known either, so the order that supersedes it is held.
 		second := proto.CloneOf(doubted(t, b, "A-2"))
 		second.OutboundNo, second.Revision, second.Supersedes = "A-2b", 2, "A-2"
 		b.wants(second, fresh, "held cancel:acme/A-2")
 		b.has(second, 0)
 	})
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		// What the set-up says against it now does not make it failed: it may ship.
 		o := doubted(t, b, "A-3")
 		o.Receiver.Name = ""
@@ -232,7 +232,7 @@ func TestADoubtThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
 	})
 }
 
-// noTurn has no turn for the next so many orders, and counts the questions.
+// noTurn has no quota for the next orders, and counts the look-ups.
 type noTurn struct {
 	warehouse.Orders
 	orders, asked int
@@ -250,12 +250,12 @@ func (f *noTurn) SendPlanned(ctx context.Context, o *orderv1.Audited, plan wareh
 	return f.Orders.SendPlanned(ctx, o, plan)
 }
 
-func TestAnOrderThatWaitsForItsTurnIsAskedForOnce(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestAnOrderThatWaitsForItsTurnIsLookedUpOnce(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		far := &noTurn{Orders: b.wh, orders: 2}
 		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
 		o := b.order("A-1")
-		o.AuditedAt.Seconds -= 3600 // older than the ledger, so it is asked for
+		o.AuditedAt.Seconds -= 3600 // older than the ledger, so it is looked up
 		b.wants(o, fresh, "wait")
 		b.wants(o, again, "wait")
 		b.accepts(o, again)
@@ -264,9 +264,9 @@ func TestAnOrderThatWaitsForItsTurnIsAskedForOnce(t *testing.T) {
 			t.Errorf("asked %d times", far.asked)
 		}
 
-		// A ledger that was born anew in between knows of nothing, so it is asked again.
+		// A new epoch in between knows nothing, so it is looked up again.
 		if !strings.HasSuffix(t.Name(), "kv") {
-			return // a restart of Redis is a story of package inredis
+			return // a restart of Redis is tested in package inredis
 		}
 		far.orders, far.asked = 1, 0
 		o = b.order("A-2")
@@ -282,16 +282,16 @@ func TestAnOrderThatWaitsForItsTurnIsAskedForOnce(t *testing.T) {
 	})
 }
 
-func TestAnAbsenceCountsOnlyWhenALostSendingCannotArriveAnyMore(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestNotFoundCountsOnlyWhenALostSendCannotStillArrive(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		if b.identity = "second"; t.Name()[len(t.Name())-2:] != "kv" {
-			return // a restart of Redis is a story of package inredis
+			return // a restart of Redis is tested in package inredis
 		}
 		o := b.order("A-1")
 		b.wait(time.Second)
 		o.AuditedAt.Seconds -= 60
-		if told, err := b.push(o, again); told != "wait" {
-			t.Fatalf("told %q: %v", told, err)
+		if reported, err := b.push(o, again); reported != "wait" {
+			t.Fatalf("reported %q: %v", reported, err)
 		}
 		b.has(o, 0)
 		b.wait(31 * time.Second)
@@ -301,50 +301,50 @@ func TestAnAbsenceCountsOnlyWhenALostSendingCannotArriveAnyMore(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
-		// In business words: asked for, absent, refused; told again, and sent again only by a replay.
+	each(t, func(t *testing.T, b *fixture) {
+		// Rejected in business words: looked up, not found, refused; reported again, and sent again only by a replay.
 		o := b.order("A-1")
 		b.wh.Set(func(k *memory.Knobs) { k.Refuse = 1 })
 		first, err := b.push(o, fresh)
 		if fault.Of(err) != fault.Refused || first == "" {
-			t.Fatalf("told %q: %v", first, err)
+			t.Fatalf("reported %q: %v", first, err)
 		}
 		b.wants(o, again, first)
 		b.has(o, 0)
 		b.accepts(o, replay)
 		b.has(o, 1)
 
-		// Before anything was looked at.
+		// Refused before processing.
 		o = b.order("A-2")
 		b.wh.Set(func(k *memory.Knobs) { k.Reject = 1 })
-		if told, err := b.push(o, fresh); fault.Of(err) != fault.Refused {
-			t.Fatalf("told %q: %v", told, err)
+		if reported, err := b.push(o, fresh); fault.Of(err) != fault.Refused {
+			t.Fatalf("reported %q: %v", reported, err)
 		}
 	})
 }
 
-// What the warehouse refuses for the set-up waits for that, and what reached something else waits too: when it goes on, the
-// warehouse is asked first, for it may have it by then.
-func TestAnOrderThatWaitsForTheSetupIsAskedForBeforeItIsSentAgain(t *testing.T) {
+// What the warehouse rejects for the set-up, and what reached another system, is held. When it continues, it is looked up
+// first: the warehouse may have it by then.
+func TestAnOrderThatWaitsForTheSetupIsLookedUpBeforeItIsSentAgain(t *testing.T) {
 	for cause, knob := range map[string]func(*memory.Knobs){
 		"number:memory":  func(k *memory.Knobs) { k.RefuseNumber = 2 },
 		"account:memory": func(k *memory.Knobs) { k.Elsewhere = 2 },
 	} {
 		t.Run(cause, func(t *testing.T) {
-			each(t, func(t *testing.T, b *bench) {
+			each(t, func(t *testing.T, b *fixture) {
 				absent, late := b.order("A-1"), b.order("A-2")
 				b.wh.Set(knob)
 				b.wants(absent, fresh, "held "+cause)
 				b.wants(late, fresh, "held "+cause)
 				b.has(absent, 0)
-				b.doubts(2, 0)
-				if _, err := b.wh.SendOrder(t.Context(), late); err != nil { // it turns up all the same
+				b.expectUnknown(2, 0)
+				if _, err := b.wh.SendOrder(t.Context(), late); err != nil { // it appears all the same
 					t.Fatal(err)
 				}
 				b.wait(time.Hour)
 				b.accepts(late, replay)
 				b.has(late, 1)
-				for range looksBeforeResend - 1 {
+				for range lookupsBeforeResend - 1 {
 					_, err := b.push(absent, replay)
 					if fault.Of(err) != fault.Wait || fault.After(err) > 10*time.Second {
 						t.Fatal(err)
@@ -358,22 +358,22 @@ func TestAnOrderThatWaitsForTheSetupIsAskedForBeforeItIsSentAgain(t *testing.T) 
 	}
 }
 
-// The number of another order is no proof that the warehouse has this one: a person looks, and it is looked for before it is
+// The number of another order does not prove that the warehouse has this one: a person checks, and it is looked up before it is
 // sent again.
 func TestTheNumberOfAnotherOrderProvesNothing(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		first, second := b.order("A-1"), b.order("A-2")
 		b.accepts(first, fresh)
 		no := b.number(first)
 		b.wh.Set(func(k *memory.Knobs) { k.Mistake = no })
-		told, err := b.push(second, fresh)
-		if told != "held operator:acme/A-2" || fault.Of(err) != fault.Refused || fault.ReasonOf(err, "").Code != "warehouse.number.taken" {
-			t.Fatalf("told %q: %v", told, err)
+		reported, err := b.push(second, fresh)
+		if reported != "held operator:acme/A-2" || fault.Of(err) != fault.Refused || fault.ReasonOf(err, "").Code != "warehouse.number.taken" {
+			t.Fatalf("reported %q: %v", reported, err)
 		}
 		b.has(second, 0)
 		b.wants(first, again, "accepted "+b.number(first))
 		b.wait(time.Hour)
-		for range looksBeforeResend - 1 {
+		for range lookupsBeforeResend - 1 {
 			if _, err := b.push(second, replay); fault.Of(err) != fault.Wait {
 				t.Fatal(err)
 			}
@@ -385,16 +385,16 @@ func TestTheNumberOfAnotherOrderProvesNothing(t *testing.T) {
 }
 
 func TestLinesAndNumbers(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		b.accepts(o, fresh)
 
 		changed := proto.CloneOf(o)
 		changed.Lines[0].Quantity = 9
-		b.wants(changed, fresh, "held operator:acme/A-1") // never failed: the first one lives
-		// The same from the shelf: a corrected order overtook what waited there, and nothing is to be told of it.
-		if told, err := b.push(changed, replay); err != nil || told != "" {
-			t.Errorf("told %q: %v", told, err)
+		b.wants(changed, fresh, "held operator:acme/A-1") // never failed: the first one is live
+		// The same from the dead letters: a corrected order replaced it meanwhile, and it gets no event.
+		if reported, err := b.push(changed, replay); err != nil || reported != "" {
+			t.Errorf("reported %q: %v", reported, err)
 		}
 
 		second := proto.CloneOf(o)
@@ -421,10 +421,10 @@ func TestLinesAndNumbers(t *testing.T) {
 	})
 }
 
-// An order is audited twice more while its first delivery is not cancelled yet. The last audit waits too: refused, the ERP
-// would take it for failed, and what it replaces would go in its place.
+// An order is audited twice more before its first delivery is cancelled. The last audit waits too: if it were refused, the ERP
+// would take it for failed, and the audit that it replaces would be sent instead.
 func TestTheThirdAuditOfAnOrderWaitsForTheFirstToo(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		first := b.order("A-1")
 		b.accepts(first, fresh)
 		audit := func(no string, revision int64, supersedes string) *orderv1.Audited {
@@ -441,7 +441,7 @@ func TestTheThirdAuditOfAnOrderWaitsForTheFirstToo(t *testing.T) {
 		b.wants(second, replay, "failed line.live")
 		b.has(second, 0)
 
-		// Let go in their own order, the last waits for the one that it replaces.
+		// Released in their order, the last waits for the one that it replaces.
 		b.cancel(third)
 		fourth, fifth := audit("A-1e", 4, "A-1c"), audit("A-1f", 5, "A-1e")
 		b.accepts(fourth, fresh)
@@ -449,8 +449,8 @@ func TestTheThirdAuditOfAnOrderWaitsForTheFirstToo(t *testing.T) {
 	})
 }
 
-// cancel has the warehouse cancel it, as the poller tells the ledger.
-func (b *bench) cancel(o *orderv1.Audited) {
+// cancel has the warehouse cancel it, and records that as the poller does.
+func (b *fixture) cancel(o *orderv1.Audited) {
 	b.t.Helper()
 	entry, err := b.ledger.Get(b.t.Context(), ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo})
 	if err != nil {
@@ -462,7 +462,7 @@ func (b *bench) cancel(o *orderv1.Audited) {
 }
 
 func TestACorrectedOrderEndsWhatWaitedForIt(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		faulty := proto.CloneOf(o)
 		faulty.Shop = "S09"
@@ -470,10 +470,10 @@ func TestACorrectedOrderEndsWhatWaitedForIt(t *testing.T) {
 		if b.Cleared(t.Context(), seller.CauseReceiver("acme", "A-1")) {
 			t.Error("cleared although nobody corrected it")
 		}
-		b.wants(faulty, replay, "held shop:acme/S09") // nothing came in between
+		b.wants(faulty, replay, "held shop:acme/S09") // nothing changed in between
 		b.accepts(o, fresh)
-		if told, err := b.push(faulty, replay); err != nil || told != "" {
-			t.Errorf("told %q of an order that has its outcome: %v", told, err)
+		if reported, err := b.push(faulty, replay); err != nil || reported != "" {
+			t.Errorf("reported %q of an order that has its outcome: %v", reported, err)
 		}
 		if !b.Cleared(t.Context(), seller.CauseReceiver("acme", "A-1")) {
 			t.Error("a masked one would wait for ever")
@@ -484,7 +484,7 @@ func TestACorrectedOrderEndsWhatWaitedForIt(t *testing.T) {
 }
 
 func TestWhatIsTransientIsReleasedAndTriedAgain(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		b.wh.Set(func(k *memory.Knobs) { k.Down = true })
 		b.wants(o, fresh, "transient")
@@ -499,8 +499,8 @@ func TestWhatIsTransientIsReleasedAndTriedAgain(t *testing.T) {
 	})
 }
 
-func TestWithoutTheRightToAskNothingIsGuessed(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestWithoutTheRightToLookUpNothingIsGuessed(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		b.wh.Set(func(k *memory.Knobs) { k.CannotFind, k.DropBefore = true, 1 })
 		b.wants(o, fresh, "wait")
@@ -510,7 +510,7 @@ func TestWithoutTheRightToAskNothingIsGuessed(t *testing.T) {
 }
 
 func TestTheBreakerPausesTheSeller(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.Set(func(k *memory.Knobs) { k.Down = true })
 		for _, no := range []string{"A-1", "A-2"} {
 			b.wants(b.order(no), fresh, "transient")
@@ -528,7 +528,7 @@ func TestTheBreakerPausesTheSeller(t *testing.T) {
 }
 
 func TestABadCredentialPausesAtOnce(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.wh.Set(func(k *memory.Knobs) { k.BadToken = true })
 		if _, err := b.push(b.order("A-1"), fresh); fault.Of(err) == fault.Refused {
 			t.Error(err)
@@ -539,8 +539,8 @@ func TestABadCredentialPausesAtOnce(t *testing.T) {
 	})
 }
 
-func TestTwoDocumentsAreLoud(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestTwoDocumentsAreReported(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		for range 2 {
 			if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
@@ -548,15 +548,15 @@ func TestTwoDocumentsAreLoud(t *testing.T) {
 			}
 		}
 		o.AuditedAt.Seconds -= 3600
-		told, err := b.push(o, fresh)
-		if fault.ReasonOf(err, "").Code != "warehouse.twice" || fault.Of(err) != fault.Refused || told != "accepted "+b.number(o) {
-			t.Errorf("told %q: %v", told, err)
+		reported, err := b.push(o, fresh)
+		if fault.ReasonOf(err, "").Code != "warehouse.twice" || fault.Of(err) != fault.Refused || reported != "accepted "+b.number(o) {
+			t.Errorf("reported %q: %v", reported, err)
 		}
 	})
 }
 
 func TestHoldsAreReleasedOneByOne(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		o.Hold = &orderv1.Hold{Reason: "the buyer is away"}
 		b.wants(o, fresh, "held hold:acme/A-1")
@@ -567,19 +567,19 @@ func TestHoldsAreReleasedOneByOne(t *testing.T) {
 }
 
 func TestAttemptsUsedUpAreNoFailure(t *testing.T) {
-	b := &bench{t: t, at: time.Now()}
+	b := &fixture{t: t, at: time.Now()}
 	p := New(Parts{Now: b.now, Sellers: &book{seller.New(&sellerv1.Setup{Name: "acme"}, nil)}})
-	events := p.Unserved(&bus.Delivery{}, b.order("A-1"), errors.Join(bus.ErrAttempts, errors.New("connection reset")))
+	events := p.OnReject(&bus.Delivery{}, b.order("A-1"), errors.Join(bus.ErrAttempts, errors.New("connection reset")))
 	if len(events) != 1 || events[0].Name != "order.held" {
-		t.Errorf("told %v", events)
+		t.Errorf("reported %v", events)
 	}
-	if p.Unserved(nil, nil, fault.Permanent(errors.New("unreadable"))) != nil {
-		t.Error("told of an order that nobody can name")
+	if p.OnReject(nil, nil, fault.Permanent(errors.New("unreadable"))) != nil {
+		t.Error("reported of an order that nobody can name")
 	}
 }
 
 func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		shelf := []bus.DeadLetter{
 			{Cause: seller.CauseShop("acme", "S01"), Last: b.now()},
 			{Cause: seller.CauseShop("acme", "S09"), Last: b.now()},
@@ -606,8 +606,8 @@ func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 		if got := fmt.Sprint(let); got != "[0 2 5 6 7]" {
 			t.Errorf("released %v", got)
 		}
-		// Once the warehouse took an order since, all that waited for its leave goes on, and for what that order shows to be
-		// known: its own shop.
+		// Once the warehouse accepted an order since, orders held for a permission are released, and those held for what that order
+		// proves to be known: its own shop.
 		for i := range shelf {
 			shelf[i].Last = b.now().Add(-time.Second)
 		}
@@ -619,7 +619,7 @@ func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 		if got := fmt.Sprint(let); got != "[0 2 3 5 6]" {
 			t.Errorf("released %v", got)
 		}
-		// A set-up that changed may have mended any of them.
+		// A changed set-up may have fixed any of them.
 		let = nil
 		if _, err := b.SellerChanged(t.Context(), nil, &sellerv1.Changed{Seller: "acme"}); err != nil {
 			t.Fatal(err)

@@ -15,28 +15,28 @@ import (
 var HeldTooLong = fault.Reason{
 	Code: "held.expired",
 	ZH:   "等待的原因过久未消除，已转入死信；请重放或丢弃，再过同样时间后将被删除",
-	EN:   "what it waited for did not come for too long, so it is a dead letter now: replay or drop it; after as long again it is erased",
+	EN:   "it was held too long, so it is a dead letter now: replay or drop it; after as long again it is erased",
 }
 
-// Reused is the fault of an order whose outbound number was begun with another content.
+// Reused is the fault of an order whose outbound number was claimed with another content.
 func Reused(o *orderv1.Audited) error {
 	return fault.Permanent(fault.Reason{
 		Code: "outbound.reused", Field: "outbound_no",
 		ZH: "出库单号 " + o.OutboundNo + " 已用于内容不同的订单，本次内容不会推送；内容有改动时必须使用新的出库单号",
-		EN: "outbound number " + o.OutboundNo + " was used with another content, and this one is not sent; a changed order needs a new outbound number",
+		EN: "outbound number " + o.OutboundNo + " was used with another content; this one is not sent. A changed order needs a new outbound number",
 	})
 }
 
-// alive says that an order lives, and where it stands.
-func alive(entry ledger.Entry) (zh, en string) {
+// liveText says that an order is live, and where it stands.
+func liveText(entry ledger.Entry) (zh, en string) {
 	switch {
 	case entry.State == ledger.Accepted && entry.Number != "":
 		return "此前以该单号推送的订单仍然有效，仓库单号 " + entry.Number + "，不受影响",
-			"the order that was sent under this number before lives at the warehouse as " + entry.Number + " and goes on"
+			"the order that was sent under this number before is live at the warehouse as " + entry.Number + " and is not affected"
 	case entry.State == ledger.Accepted:
-		return "此前以该单号推送的订单仍然有效，仓库已接单，不受影响", "the order that was sent under this number before lives at the warehouse and goes on"
+		return "此前以该单号推送的订单仍然有效，仓库已接单，不受影响", "the order that was sent under this number before is live at the warehouse and is not affected"
 	}
-	return "此前以该单号推送的订单正在推送，结果尚未确定，不受影响", "the order that was sent under this number before is being sent, and what came of it is not known yet; it goes on"
+	return "此前以该单号推送的订单正在推送，结果尚未确定，不受影响", "the order that was sent under this number before is being sent with no known result yet; it is not affected"
 }
 
 // Cancelled is the fault of a new audit under the number of an order that the warehouse cancelled.
@@ -48,34 +48,34 @@ func Cancelled(o *orderv1.Audited) error {
 	})
 }
 
-// Superseding is the fault of an order that supersedes one which has not ended.
+// Superseding is the fault of an order that supersedes one that has not ended.
 func Superseding(o *orderv1.Audited) error { return waitsFor(o, o.Supersedes) }
 
 func waitsFor(o *orderv1.Audited, no string) error {
 	return fault.Hold(seller.CauseCancel(o.Seller, no), fault.Reason{
 		Code: "superseded.live", Field: "supersedes",
 		ZH: "等待被替换的出库单 " + no + " 取消或被拒绝，之后自动继续",
-		EN: "waits until the superseded " + no + " is cancelled or refused; then goes on by itself",
+		EN: "waits until the superseded " + no + " is cancelled or refused; then it continues automatically",
 	})
 }
 
-// Elsewhere is the fault of an order that hangs on the document under number, which was sent under the identity then and
-// not resolved, while the set-up's is now.
+// Elsewhere is the fault of an order that depends on the document under number no. That one was sent under the identity
+// then and is not resolved, while the set-up's identity is now.
 func Elsewhere(o *orderv1.Audited, no, then, now string) error {
 	return fault.Hold(seller.CauseIdentity(o.Seller, no), fault.Reason{
 		Code: "account.changed", Field: "warehouse",
 		ZH: fmt.Sprintf("出库单 %s 是以原账号 %s 推送的，结果尚未确认；现在的设置为 %s，在此查不到不代表不存在。恢复原设置后自动继续；或在原账号下确认没有该单据（或已取消）后放行", no, then, now),
-		EN: fmt.Sprintf("%s was sent under the earlier account %s and is not resolved; today's set-up is %s, where not to find it proves nothing. Put the earlier set-up back, then it goes on by itself; or release it after seeing that the earlier account has no such document, or that it is cancelled there", no, then, now),
+		EN: fmt.Sprintf("%s was sent under the earlier account %s and is not resolved; today's set-up is %s, where not finding it proves nothing. Restore the earlier set-up, then it continues automatically; or release it after checking that the earlier account has no such document, or that it is cancelled there", no, then, now),
 	})
 }
 
-// differencesTold is how many differences a reason names.
-const differencesTold = 5
+// maxDifferences limits the differences that a reason lists.
+const maxDifferences = 5
 
-// Foreign is the fault of an order under whose number the warehouse has a document that is not this order's.
+// Foreign is the fault of an order whose number is that of another order's document at the warehouse.
 func Foreign(o *orderv1.Audited, warehouseNo string, differences []*orderv1.Difference) error {
 	var zh, en []string
-	for _, d := range differences[:min(len(differences), differencesTold)] {
+	for _, d := range differences[:min(len(differences), maxDifferences)] {
 		values := ""
 		if !strings.HasPrefix(d.Field, "receiver") {
 			values = fmt.Sprintf(" (%s | %s)", d.Ours, d.Theirs)
@@ -85,26 +85,26 @@ func Foreign(o *orderv1.Audited, warehouseNo string, differences []*orderv1.Diff
 	return fault.Hold(seller.CauseOperator(o.Seller, o.OutboundNo), fault.Reason{
 		Code: "warehouse.foreign", Field: "outbound_no", RemoteText: warehouseNo,
 		ZH: "仓库中此出库单号的单据与本订单不符：" + strings.Join(zh, "；") + "。请核对：确为本订单则放行，否则请用新的出库单号重新审核",
-		EN: "the warehouse's document under this outbound number is another order's: " + strings.Join(en, "; ") + ". Look at both: release it if it is this order's all the same, else audit again under a new outbound number",
+		EN: "the warehouse's document under this outbound number is another order's: " + strings.Join(en, "; ") + ". Compare both: release it if it is this order's all the same, else audit again under a new outbound number",
 	})
 }
 
-// LineTaken is the fault of an order one of whose lines lives under another number. begun tells whether the number that it
-// supersedes was ever begun: if not, that one may itself have waited for the end of an earlier audit, and whoever replaces
-// it waits for the same.
-func LineTaken(o *orderv1.Audited, lineID string, by ledger.Entry, begun bool) error {
-	if by.Key.No == o.Supersedes || o.Supersedes != "" && !begun && by.Revision < o.Revision {
+// LineTaken is the fault of an order with a line that is live under another number. claimed says whether the number that it
+// supersedes was ever claimed: if not, that one may itself wait for the end of an earlier audit, and what replaces it waits
+// for the same.
+func LineTaken(o *orderv1.Audited, lineID string, by ledger.Entry, claimed bool) error {
+	if by.Key.No == o.Supersedes || o.Supersedes != "" && !claimed && by.Revision < o.Revision {
 		return waitsFor(o, by.Key.No)
 	}
 	return LineLive(o, lineID, by.Key.No)
 }
 
-// Claimed tells whether one of the entries is the order under the number, and was begun.
+// Claimed reports whether one of the entries is the order under the number, and was claimed.
 func Claimed(entries []ledger.Entry, no string) bool {
 	return slices.ContainsFunc(entries, func(e ledger.Entry) bool { return e.Key.No == no && e.Key.Kind == kind && e.State != ledger.New })
 }
 
-// LineLive is the fault of an order with a line that lives under the outbound number by.
+// LineLive is the fault of an order with a line that is live under the outbound number by.
 func LineLive(o *orderv1.Audited, lineID, by string) error {
 	field := "lines"
 	if i := slices.IndexFunc(o.Lines, func(l *orderv1.Line) bool { return l.LineId == lineID }); i >= 0 {
@@ -117,10 +117,10 @@ func LineLive(o *orderv1.Audited, lineID, by string) error {
 	})
 }
 
-// sharedNote is the code of a note that Shared makes.
+// sharedNote is the code of Shared's note.
 const sharedNote = "platform_order.shared"
 
-// Shared notes that another order has a platform's number of this one: the same purchase may be in the ERP twice.
+// Shared is the note that another order has a platform's number of this one: the same purchase may be in the ERP twice.
 func Shared(o *orderv1.Audited, with ledger.Sharing) fault.Reason {
 	return fault.Reason{
 		Code: "platform_order.shared", Field: fmt.Sprintf("platform_order_nos[%d]", slices.Index(o.PlatformOrderNos, with.PlatformNo)),

@@ -15,9 +15,9 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// The warehouse says no in its own words, has the order, and shows it three seconds later.
+// The warehouse rejects the order, has it all the same, and shows it three seconds later.
 func TestARefusalThatWasNoneIsNeverPublished(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.RefuseAfter = time.Minute
 		const orders = 20
 		b.wh.Set(func(k *memory.Knobs) { k.RefuseTaken, k.Late = orders, 3*time.Second })
@@ -25,12 +25,12 @@ func TestARefusalThatWasNoneIsNeverPublished(t *testing.T) {
 		for n := range orders {
 			o := b.order(fmt.Sprintf("A-%d", n))
 			for how := fresh; ; how = again {
-				told, err := b.push(o, how)
-				if fault.Of(err) == fault.Wait && told == "wait" {
+				reported, err := b.push(o, how)
+				if fault.Of(err) == fault.Wait && reported == "wait" {
 					b.wait(fault.After(err))
 					continue
 				}
-				if told == "accepted "+b.number(o) {
+				if reported == "accepted "+b.number(o) {
 					accepted++
 				} else {
 					failed++
@@ -45,24 +45,24 @@ func TestARefusalThatWasNoneIsNeverPublished(t *testing.T) {
 	})
 }
 
-// A refusal is published after looks at once, after five seconds and after a minute, whatever dies in between, and the
+// A refusal is published after look-ups at once, after five seconds and after a minute, whatever crashes in between, and the
 // order is never sent again for it.
-func TestARefusalIsPublishedAfterItsLooks(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestARefusalIsPublishedAfterItsLookUps(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.RefuseAfter = time.Minute
 		o := b.order("A-1")
-		b.wh.Set(func(k *memory.Knobs) { k.Refuse = 1 }) // what is sent again would be taken
+		b.wh.Set(func(k *memory.Knobs) { k.Refuse = 1 }) // a second send would be accepted
 		waits := func(how time.Duration) {
 			t.Helper()
-			told, err := b.push(o, again)
-			if told != "wait" || fault.After(err) != how {
-				t.Fatalf("told %q, comes back after %s: %v", told, fault.After(err), err)
+			reported, err := b.push(o, again)
+			if reported != "wait" || fault.After(err) != how {
+				t.Fatalf("reported %q, comes back after %s: %v", reported, fault.After(err), err)
 			}
 			b.wait(how)
 		}
 		began := b.now()
-		if told, err := b.push(o, fresh); told != "wait" || fault.After(err) != 5*time.Second {
-			t.Fatalf("told %q, comes back after %s: %v", told, fault.After(err), err)
+		if reported, err := b.push(o, fresh); reported != "wait" || fault.After(err) != 5*time.Second {
+			t.Fatalf("reported %q, comes back after %s: %v", reported, fault.After(err), err)
 		}
 		b.wait(5 * time.Second)
 		entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "A-1"})
@@ -70,42 +70,42 @@ func TestARefusalIsPublishedAfterItsLooks(t *testing.T) {
 			t.Errorf("meanwhile: %+v, %v", entry, err)
 		}
 		waits(55 * time.Second)
-		// A worker dies over the last look.
+		// A worker dies during the last look-up.
 		if _, err := b.ledger.Claim(t.Context(), ledger.ClaimRequest{Key: entry.Key, Hash: PayloadHash(o), Owner: "dies", OrderNo: o.OrderNo, Lines: []string{"1"}}); err != nil {
 			t.Fatal(err)
 		}
 		waits(busyPause)
 		b.wait(ledger.ClaimFor)
-		told, err := b.push(o, again)
-		if reason := fault.ReasonOf(err, ""); told != "failed warehouse.refused" || fault.Of(err) != fault.Refused || reason.RemoteText != "业务处理失败" {
-			t.Fatalf("told %q: %v", told, err)
+		reported, err := b.push(o, again)
+		if reason := fault.ReasonOf(err, ""); reported != "failed warehouse.refused" || fault.Of(err) != fault.Refused || reason.RemoteText != "业务处理失败" {
+			t.Fatalf("reported %q: %v", reported, err)
 		}
 		if b.now().Sub(began) < time.Minute {
 			t.Errorf("published after %s", b.now().Sub(began))
 		}
-		b.wants(o, again, told)
+		b.wants(o, again, reported)
 		b.has(o, 0)
-		b.doubts(0, 0)
-		// A person who replays it has it sent again, once the warehouse's side is mended.
+		b.expectUnknown(0, 0)
+		// A person replays it: it is sent again, once the warehouse's side is fixed.
 		b.accepts(o, replay)
 		b.has(o, 1)
 	})
 }
 
-// When the look at once could not ask, the refusal is known all the same: the order is not sent again.
-func TestARefusalWhoseLookFailedIsNotSentAgain(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+// When the immediate look-up failed, the rejection is recorded all the same: the order is not sent again.
+func TestARefusalWhoseLookUpFailedIsNotSentAgain(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.RefuseAfter = time.Minute
 		o := b.order("A-1")
-		far := &says{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}}, deaf: 1}
+		far := &rejecting{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}}, deaf: 1}
 		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
 		for how, n := fresh, 0; ; how, n = again, n+1 {
-			told, err := b.push(o, how)
-			if fault.Of(err) == fault.Refused && told == "failed warehouse.refused" && n >= looksAtRefused {
+			reported, err := b.push(o, how)
+			if fault.Of(err) == fault.Refused && reported == "failed warehouse.refused" && n >= lookupsBeforeRefuse {
 				break
 			}
-			if fault.Of(err) != fault.Wait || n > looksAtRefused {
-				t.Fatalf("run %d: told %q: %v", n, told, err)
+			if fault.Of(err) != fault.Wait || n > lookupsBeforeRefuse {
+				t.Fatalf("run %d: reported %q: %v", n, reported, err)
 			}
 			b.wait(fault.After(err))
 		}
@@ -115,19 +115,19 @@ func TestARefusalWhoseLookFailedIsNotSentAgain(t *testing.T) {
 	})
 }
 
-// says refuses every order with these words; the next so many questions get no answer.
-type says struct {
+// rejecting rejects every order with no; the next look-ups get no answer.
+type rejecting struct {
 	warehouse.Orders
 	no         *warehouse.Rejected
 	deaf, sent int
 }
 
-func (f *says) SendPlanned(context.Context, *orderv1.Audited, warehouse.Plan) (warehouse.Receipt, error) {
+func (f *rejecting) SendPlanned(context.Context, *orderv1.Audited, warehouse.Plan) (warehouse.Receipt, error) {
 	f.sent++
 	return warehouse.Receipt{}, f.no
 }
 
-func (f *says) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
+func (f *rejecting) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
 	if f.deaf--; f.deaf >= 0 {
 		return nil, context.DeadlineExceeded
 	}
@@ -135,19 +135,19 @@ func (f *says) FindOrders(ctx context.Context, numbers []string) (map[string]war
 }
 
 func TestAKnownFaultOfTheDataIsPublishedAtOnce(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.RefuseAfter = time.Minute
-		far := &says{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}, Data: true}}
+		far := &rejecting{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}, Data: true}}
 		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
 		b.wants(b.order("A-1"), fresh, "failed warehouse.refused")
 	})
 }
 
 // A worker's clock is ten minutes off, answers are lost, and the warehouse shows what it took only after 25 seconds: nothing
-// is sent twice, and everything is done in the time that it takes with a right clock.
+// is sent twice, and everything ends as soon as with a right clock.
 func TestAClockThatIsOffSendsNothingTwice(t *testing.T) {
 	for _, skew := range []time.Duration{10 * time.Minute, -10 * time.Minute} {
-		each(t, func(t *testing.T, b *bench) {
+		each(t, func(t *testing.T, b *fixture) {
 			b.skew = skew
 			const orders, late = 300, 30
 			b.wh.Set(func(k *memory.Knobs) { k.LoseReplies, k.Late = late, 25*time.Second })

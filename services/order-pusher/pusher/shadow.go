@@ -21,43 +21,43 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// onlooker does with orders in shadow all that Push does but the sending, and tells what would have differed from what the
-// ERP's own program sent. It has no way to send: the warehouses that it opens only read.
+// shadowRunner does with orders in shadow all that Push does except sending, and publishes how our document would have
+// differed from the one that the ERP's own program sent. It cannot send: the warehouses that it opens only read.
 //
 // # Why
 //
-// Whose an order is hangs on when it was audited and published (seller.Shadows) and not on when it is handled. So a
-// backlog, a pause or a replay across the switch-over cannot make ours what the ERP's program sent.
+// Whether an order is ours depends on when it was audited and published (seller.Shadows), not on when it is handled. So a
+// backlog, a pause or a replay across the switch-over cannot make us send what the ERP's program sent.
 //
-// That is not all: the ERP may publish the same number again with a later time, or audit the same lines under another
-// number. So each order in shadow is begun in the ledger as ledger.Shadowed and left in doubt, which holds its lines and
-// makes sure that its number is never new. It stands beside the real ones, and not under a kind of its own, because the one
-// read with which each order begins has to find it. After the switch-over such an order is asked for: what the warehouse
-// has is adopted and followed, and what it does not have waits for a person.
+// The ERP may also publish the same number again with a later time, or audit the same lines under another number. So each
+// order in shadow is claimed in the ledger as ledger.Shadowed and left unknown. This holds its lines and makes sure that its
+// number is never new. It is of the same kind as real orders, because the one read with which each order begins has to find
+// it. After the switch-over such an order is looked up: a document that is found is adopted and followed, and an order that
+// is not found waits for a person.
 //
-// The look at what the warehouse got is the same message coming back from the bus's parking: it is kept as safely as an
-// order, outlives restarts, and looks that come back together are asked together. What would have held the order is found
-// at the look and not before: what somebody mends within minutes would have gone on by itself.
-type onlooker struct {
+// The look-up comes with the same message, delayed by the bus: it is stored as safely as an order, survives restarts, and
+// look-ups that are due together share a call. What would have held the order is determined at the look-up and not before:
+// an order whose cause is fixed within minutes would have continued.
+type shadowRunner struct {
 	ledger ledger.Documents
 	read   func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
-	// watch tells a seller's breaker how a call went.
-	watch             func(sellerName string, err error) []event.Event
-	asker             *asker
-	crowd             *crowd
-	slots             int
-	lookAfter, giveUp time.Duration
-	now               func() time.Time
-	newOwner          func() string
+	// feedBreaker reports a call's outcome to the seller's breaker.
+	feedBreaker         func(sellerName string, err error) []event.Event
+	finder              *batchFinder
+	fairness            *fairness
+	slots               int
+	lookUpAfter, giveUp time.Duration
+	now                 func() time.Time
+	newOwner            func() string
 }
 
-// lookAgain is the least pause between two looks.
-const lookAgain = time.Minute
+// minShadowPause is the shortest pause between two look-ups.
+const minShadowPause = time.Minute
 
-// shadowed tells whether the order belongs to the ERP's own program. One that was audited before the switch-over becomes
-// ours only by a person's word, and only after it.
-func (p *Pusher) shadowed(d *bus.Delivery, o *orderv1.Audited) (*seller.Seller, bool) {
-	audited := d.StreamTime // of one whose own time cannot be read
+// inShadow reports whether the order belongs to the ERP's own program. An order that was audited before the switch-over
+// becomes ours only when a person releases it, after the switch-over.
+func (p *Pusher) inShadow(d *bus.Delivery, o *orderv1.Audited) (*seller.Seller, bool) {
+	audited := d.StreamTime // if the order's own time cannot be read
 	if at := o.GetAuditedAt(); at != nil {
 		audited = at.AsTime()
 	}
@@ -69,13 +69,13 @@ func (p *Pusher) shadowed(d *bus.Delivery, o *orderv1.Audited) (*seller.Seller, 
 	return s, !given
 }
 
-// push remembers the order, and comes back later to look.
-func (l *onlooker) push(ctx context.Context, d *bus.Delivery, s *seller.Seller, o *orderv1.Audited) ([]event.Event, error) {
-	entry, err := l.mark(ctx, d, o)
+// push records the order, and looks it up later.
+func (l *shadowRunner) push(ctx context.Context, d *bus.Delivery, s *seller.Seller, o *orderv1.Audited) ([]event.Event, error) {
+	entry, err := l.record(ctx, d, o)
 	if err != nil {
 		return nil, err
 	}
-	if entry.Hash != ledger.Shadowed { // begun before the seller was in shadow
+	if entry.Hash != ledger.Shadowed { // claimed before the seller was in shadow
 		switch {
 		case SamePayload(entry, o) && (entry.State == ledger.Accepted || entry.State == ledger.Cancelled):
 			return []event.Event{acceptedEvent(o, entry.Number, entry.Cleaned, entry.ChangedAt)}, nil
@@ -84,39 +84,39 @@ func (l *onlooker) push(ctx context.Context, d *bus.Delivery, s *seller.Seller, 
 		}
 	}
 	now := l.now()
-	if due := entry.FirstClaimedAt.Add(l.lookAfter); now.Before(due) {
+	if due := entry.FirstClaimedAt.Add(l.lookUpAfter); now.Before(due) {
 		return nil, fault.RetryAfter(due.Sub(now), errors.New("the ERP's own program may not have sent it yet"))
 	}
-	leave, wait := l.crowd.enter(seat{o.Seller, d.Returned}, l.slots, l.now)
+	leave, wait := l.fairness.enter(bulkheadKey{o.Seller, d.Returned}, l.slots, l.now)
 	if leave == nil {
-		return nil, fault.RetryAfter(wait, errors.New("enough of the seller's orders are at its warehouse; the other slots are for other sellers"))
+		return nil, fault.RetryAfter(wait, errors.New("the seller's orders hold enough slots; the others are for other sellers"))
 	}
 	defer leave()
-	return l.look(ctx, s, o, entry)
+	return l.check(ctx, s, o, entry)
 }
 
-// mark begins the order as one that somebody else hands over, unless it is known.
-func (l *onlooker) mark(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) (ledger.Entry, error) {
+// record claims the order as one that another program sends, unless it is known.
+func (l *shadowRunner) record(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) (ledger.Entry, error) {
 	key := ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo}
 	entry, err := l.ledger.Get(ctx, key)
 	if err != nil && !errors.Is(err, ledger.ErrNoEntry) || err == nil && entry.State != ledger.New {
 		return entry, err
 	}
-	b := beginOf(d, clean.Order(o).Order, ledger.Shadowed, l.newOwner())
-	var begun ledger.Claimed
+	b := claimRequest(d, clean.Order(o).Order, ledger.Shadowed, l.newOwner())
+	var claimed ledger.Claimed
 	for range len(o.Lines) + 1 {
-		begun, err = l.ledger.Claim(ctx, b)
+		claimed, err = l.ledger.Claim(ctx, b)
 		var taken *ledger.LineTaken
 		if !errors.As(err, &taken) {
 			break
 		}
-		// It was audited again. The lines go with the later audit, as the ERP's program knows no better either.
-		freed, freeErr := free(ctx, l.ledger, o.Seller, taken.By, o.Revision, l.newOwner())
+		// It was audited again. The lines belong to the later audit, as for the ERP's program.
+		freed, freeErr := freeLines(ctx, l.ledger, o.Seller, taken.By, o.Revision, l.newOwner())
 		if freeErr != nil {
 			return entry, freeErr
 		}
 		if !freed {
-			b.Lines = nil // live by our own doing, or audited later; the number has to be remembered all the same
+			b.Lines = nil // sent by us, or audited later; the number must be recorded all the same
 		}
 	}
 	switch {
@@ -125,15 +125,15 @@ func (l *onlooker) mark(ctx context.Context, d *bus.Delivery, o *orderv1.Audited
 	case err != nil:
 		return entry, err
 	}
-	if err := l.ledger.MarkUnknown(ctx, begun.Claim, "the ERP's own program hands it over"); err != nil {
+	if err := l.ledger.MarkUnknown(ctx, claimed.Claim, "the ERP's own program sends it"); err != nil {
 		return entry, err
 	}
 	return l.ledger.Get(ctx, key)
 }
 
-// free gives the lines of an order in shadow back; false when it is none, or a later audit than revision: orders are
-// handled side by side, not in turn. Its number stays known.
-func free(ctx context.Context, documents ledger.Documents, sellerName, no string, revision int64, owner string) (bool, error) {
+// freeLines frees the lines of an order in shadow. It returns false when the order is not in shadow, or was audited later
+// than revision: orders are handled concurrently, not in sequence. Its number stays known.
+func freeLines(ctx context.Context, documents ledger.Documents, sellerName, no string, revision int64, owner string) (bool, error) {
 	key := ledger.Key{Seller: sellerName, Kind: kind, No: no}
 	entry, err := documents.Get(ctx, key)
 	switch {
@@ -142,7 +142,7 @@ func free(ctx context.Context, documents ledger.Documents, sellerName, no string
 	case err != nil || entry.Hash != ledger.Shadowed || entry.State != ledger.Unknown && entry.State != ledger.Intent || entry.Revision > revision:
 		return false, err
 	}
-	begun, err := documents.Claim(ctx, ledger.ClaimRequest{
+	claimed, err := documents.Claim(ctx, ledger.ClaimRequest{
 		Key: key, Hash: ledger.Shadowed, Owner: owner, OrderNo: entry.OrderNo, Lines: entry.Lines,
 		Revision: entry.Revision, Shop: entry.Shop, Warehouse: entry.Warehouse,
 	})
@@ -152,11 +152,11 @@ func free(ctx context.Context, documents ledger.Documents, sellerName, no string
 	if err != nil {
 		return false, err
 	}
-	return true, documents.Refuse(ctx, begun.Claim, shadowOver)
+	return true, documents.Refuse(ctx, claimed.Claim, shadowOver)
 }
 
-// look compares what we would have done with what the warehouse has, and tells it.
-func (l *onlooker) look(ctx context.Context, s *seller.Seller, o *orderv1.Audited, entry ledger.Entry) (told []event.Event, err error) {
+// check compares what we would have done with what the warehouse has, and publishes the result.
+func (l *shadowRunner) check(ctx context.Context, s *seller.Seller, o *orderv1.Audited, entry ledger.Entry) (events []event.Event, err error) {
 	m := &orderv1.Shadowed{Ref: ref(o, ""), OursAt: stamp(entry.FirstClaimedAt)}
 	tidy := clean.Order(o).Order
 	wh, err := l.read(s, tidy.Warehouse, warehouse.Status)
@@ -164,7 +164,7 @@ func (l *onlooker) look(ctx context.Context, s *seller.Seller, o *orderv1.Audite
 		if fault.Of(err) != fault.Held {
 			return nil, err
 		}
-		return l.tell(m, o, append(s.Findings(tidy), err)), nil
+		return l.verdict(m, o, append(s.Findings(tidy), err)), nil
 	}
 	plan, findings := Findings(s, wh, o)
 	m.Cleaned = plan.Cleaned
@@ -173,9 +173,9 @@ func (l *onlooker) look(ctx context.Context, s *seller.Seller, o *orderv1.Audite
 		m.RequestDigest = hex.EncodeToString(sum[:])
 	}
 	ask := func(f warehouse.OrderFinder, no string) (warehouse.Found, bool, error) {
-		found, ok, first, err := l.asker.ask(ctx, f, no)
+		found, ok, first, err := l.finder.find(ctx, f, no)
 		if first {
-			told = append(told, l.watch(o.Seller, err)...)
+			events = append(events, l.feedBreaker(o.Seller, err)...)
 		}
 		return found, ok, err
 	}
@@ -189,41 +189,41 @@ func (l *onlooker) look(ctx context.Context, s *seller.Seller, o *orderv1.Audite
 	found, ok := warehouse.Found{}, false
 	if no != "" {
 		if found, ok, err = ask(by, no); err != nil {
-			return told, err
+			return events, err
 		}
 	}
-	live, err := l.elsewhere(ctx, tidy, func(no string) (warehouse.Found, bool, error) { return ask(wh, no) })
+	live, err := l.liveElsewhere(ctx, tidy, func(no string) (warehouse.Found, bool, error) { return ask(wh, no) })
 	if err != nil {
-		return told, err
+		return events, err
 	}
 	findings = append(findings, live...)
 	if ok {
 		if err := l.compare(ctx, wh, o, found, m); err != nil {
-			return told, err
+			return events, err
 		}
-		return append(told, l.tell(m, o, findings)...), nil
+		return append(events, l.verdict(m, o, findings)...), nil
 	}
 	now := l.now()
 	deadline := entry.FirstClaimedAt.Add(l.giveUp)
-	if !s.InShadow(now) { // nobody sends it any more: that must not stay hidden for long
-		deadline = entry.FirstClaimedAt.Add(l.lookAfter)
-		if after := s.ShadowUntil().Add(l.lookAfter); after.After(deadline) {
+	if !s.InShadow(now) { // no program sends it now: this must become visible soon
+		deadline = entry.FirstClaimedAt.Add(l.lookUpAfter)
+		if after := s.ShadowUntil().Add(l.lookUpAfter); after.After(deadline) {
 			deadline = after
 		}
 	}
 	if left := deadline.Sub(now); left > 0 {
-		wait := min(max(now.Sub(entry.FirstClaimedAt), lookAgain), left)
-		return told, fault.RetryAfter(wait, errors.New("the ERP's own program has not sent it yet"))
+		wait := min(max(now.Sub(entry.FirstClaimedAt), minShadowPause), left)
+		return events, fault.RetryAfter(wait, errors.New("the ERP's own program has not sent it yet"))
 	}
-	told = append(told, l.tell(m, o, findings)...)
+	events = append(events, l.verdict(m, o, findings)...)
 	if s.InShadow(now) {
-		return told, nil
+		return events, nil
 	}
 	err = ShadowWaiting(o)
-	return append(told, heldEvent(o, now, fault.Cause(err), fault.ReasonOf(err, "internal"))), err
+	return append(events, heldEvent(o, now, fault.Cause(err), fault.ReasonOf(err, "internal"))), err
 }
 
-// platform finds by the platforms' order numbers what the ERP's program numbers otherwise.
+// platform looks up orders by the platforms' order numbers, for ERP programs with other outbound numbers.
 type platform struct{ warehouse.OrderReader }
 
 func (p platform) FindOrders(ctx context.Context, nos []string) (map[string]warehouse.Found, error) {
@@ -239,9 +239,9 @@ func (p platform) FindOrders(ctx context.Context, nos []string) (map[string]ware
 	return found, err
 }
 
-// compare fills in how the document differs. Of several under a platform's number it is the one that differs least; under
-// one outbound number several are a difference by themselves.
-func (l *onlooker) compare(ctx context.Context, wh warehouse.OrderReader, o *orderv1.Audited, found warehouse.Found, m *orderv1.Shadowed) error {
+// compare fills in how the document differs. Of several under a platform's number it takes the one that differs least;
+// several under one outbound number are a difference in themselves.
+func (l *shadowRunner) compare(ctx context.Context, wh warehouse.OrderReader, o *orderv1.Audited, found warehouse.Found, m *orderv1.Shadowed) error {
 	for i, no := range append([]string{found.WarehouseNo}, found.Others...) {
 		c, err := wh.CompareOrder(ctx, o, no)
 		if err != nil {
@@ -258,26 +258,26 @@ func (l *onlooker) compare(ctx context.Context, wh warehouse.OrderReader, o *ord
 	if found.OutboundNo == o.OutboundNo && len(found.Others) > 0 {
 		m.Differences = append(m.Differences, &orderv1.Difference{
 			Field: "documents", Ours: "1", Theirs: strings.Join(append([]string{found.WarehouseNo}, found.Others...), " "),
-			Zh: "同一出库单号在仓库有多张单据，可能重复发货，请立即核对", En: "the warehouse has several documents under this number, perhaps a double shipment: look at once",
+			Zh: "同一出库单号在仓库有多张单据，可能重复发货，请立即核对", En: "the warehouse has several documents under this number, perhaps a double shipment: check at once",
 		})
 	}
 	return nil
 }
 
-// elsewhere finds lines of the order that live under another number, as the claim of an order that is ours does.
-func (l *onlooker) elsewhere(ctx context.Context, o *orderv1.Audited, ask func(no string) (warehouse.Found, bool, error)) ([]error, error) {
+// liveElsewhere finds lines of the order that are live under another number, as the claim of an order of ours does.
+func (l *shadowRunner) liveElsewhere(ctx context.Context, o *orderv1.Audited, ask func(no string) (warehouse.Found, bool, error)) ([]error, error) {
 	others, err := l.ledger.Find(ctx, o.Seller, o.OrderNo)
 	if err != nil {
 		return nil, err
 	}
-	begun := Claimed(others, o.Supersedes)
+	claimed := Claimed(others, o.Supersedes)
 	var found []error
 	for _, other := range others {
 		if other.Key.No == o.OutboundNo || other.Key.Kind != kind || other.OrderNo != o.OrderNo {
 			continue
 		}
 		i := slices.IndexFunc(o.Lines, func(line *orderv1.Line) bool { return slices.Contains(other.Lines, line.LineId) })
-		// Nobody follows the other one while it is in shadow too: whether it lives is the warehouse's to say.
+		// An order in shadow is not followed, so only the warehouse knows whether it is live.
 		live := other.State.Live()
 		if other.Hash == ledger.Shadowed && i >= 0 {
 			at, ok, err := ask(other.Key.No)
@@ -287,14 +287,14 @@ func (l *onlooker) elsewhere(ctx context.Context, o *orderv1.Audited, ask func(n
 			live = ok && at.State.Status != orderv1.Status_STATUS_CANCELLED && other.Revision < o.Revision
 		}
 		if i >= 0 && live {
-			found = append(found, LineTaken(o, o.Lines[i].LineId, other, begun))
+			found = append(found, LineTaken(o, o.Lines[i].LineId, other, claimed))
 		}
 	}
 	return found, nil
 }
 
-// tell makes the event of what was found.
-func (l *onlooker) tell(m *orderv1.Shadowed, o *orderv1.Audited, findings []error) []event.Event {
+// verdict returns the event with the result.
+func (l *shadowRunner) verdict(m *orderv1.Shadowed, o *orderv1.Audited, findings []error) []event.Event {
 	m.Verdict = orderv1.Shadowed_VERDICT_ONLY_OURS
 	switch {
 	case m.Ref.WarehouseNo != "" && len(m.Differences) > 0:
@@ -318,16 +318,16 @@ func (l *onlooker) tell(m *orderv1.Shadowed, o *orderv1.Audited, findings []erro
 	return []event.Event{event.OrderShadowed.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision))}
 }
 
-// unserved is what is told of an order in shadow that could not be handled: never that it failed or waits, because the
-// ERP's program sends it. It is remembered too, as far as that can be done now.
-func (l *onlooker) unserved(d *bus.Delivery, o *orderv1.Audited, err error) []event.Event {
-	if d.Seller == o.Seller { // or somebody else published it, who has no say in this seller's numbers
+// onReject returns the event of an order in shadow that could not be handled. It is never order.failed or order.held,
+// because the ERP's program sends the order. The order is recorded too, if possible.
+func (l *shadowRunner) onReject(d *bus.Delivery, o *orderv1.Audited, err error) []event.Event {
+	if d.Seller == o.Seller { // another publisher may not change the state of this seller's numbers
 		ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
 		defer cancel()
-		_, _ = l.mark(ctx, d, o)
+		_, _ = l.record(ctx, d, o)
 	}
 	if fault.Of(err) == fault.Held && !errors.Is(err, bus.ErrAttempts) {
-		return nil // it comes back
+		return nil // it is retried
 	}
 	now := l.now()
 	m := &orderv1.Shadowed{Ref: ref(o, ""), At: stamp(now), Verdict: orderv1.Shadowed_VERDICT_WOULD_FAIL, Reasons: []*orderv1.Reason{reasonMessage(fault.ReasonOf(err, "internal"))}}
@@ -339,12 +339,12 @@ func (l *onlooker) unserved(d *bus.Delivery, o *orderv1.Audited, err error) []ev
 	return []event.Event{event.OrderShadowed.About(o.Seller, o.OutboundNo, now, m, ids...)}
 }
 
-// unshadow makes room for an order that is ours and one of whose lines an order in shadow holds: when that is cancelled at the
-// warehouse, or when it is not there and a person says that it never will be.
-func (r *run) unshadow(ctx context.Context, no string) (freed bool, err error) {
+// freeShadowLine frees a line of one of our orders that an order in shadow holds: when that is cancelled at the warehouse, or
+// when it is not found and a person has confirmed that it never will be.
+func (r *run) freeShadowLine(ctx context.Context, no string) (freed bool, err error) {
 	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: no})
 	if errors.Is(err, ledger.ErrNoEntry) || err == nil && (entry.Hash != ledger.Shadowed || entry.State == ledger.Accepted) {
-		return false, nil // or it was adopted: its end is followed
+		return false, nil // not in shadow, or adopted: then it is followed
 	}
 	if err != nil {
 		return false, err
@@ -355,7 +355,7 @@ func (r *run) unshadow(ctx context.Context, no string) (freed bool, err error) {
 			return false, err
 		}
 	}
-	found, ok, err := r.askAt(ctx, wh, no)
+	found, ok, err := r.lookUpAt(ctx, wh, no)
 	if err != nil {
 		return false, err
 	}
@@ -363,10 +363,10 @@ func (r *run) unshadow(ctx context.Context, no string) (freed bool, err error) {
 	if !over && (ok || !slices.Contains(r.d.Released, seller.CauseShadow(r.o.Seller, no))) {
 		return false, ShadowLine(r.o, no)
 	}
-	return free(ctx, r.Ledger, r.o.Seller, no, entry.Revision, r.NewOwner())
+	return freeLines(ctx, r.Ledger, r.o.Seller, no, entry.Revision, r.NewOwner())
 }
 
-// shadowOver is why an order in shadow no longer holds its lines.
+// shadowOver is the reason why an order in shadow no longer holds its lines.
 var shadowOver = fault.Reason{
 	Code: "shadow.over", Field: "outbound_no",
 	ZH: "影子模式期间审核的订单，已取消或已由之后的审核替代", EN: "audited in shadow mode; cancelled since, or replaced by a later audit",
@@ -377,11 +377,11 @@ func ShadowWaiting(o *orderv1.Audited) error {
 	return fault.Hold(seller.CauseShadow(o.Seller, o.OutboundNo), fault.Reason{
 		Code: "shadow.waiting", Field: "outbound_no",
 		ZH: "此订单在切换时刻之前审核，应由 ERP 原程序推送，但仓库中按此单号查不到；确认原程序没有推送且不会再推送后，人工放行即可由我们推送",
-		EN: "audited before the switch-over, so the ERP's own program sends it, but the warehouse has nothing under this number; when that program has not sent it and no longer will, release it and we send it",
+		EN: "audited before the switch-over, so the ERP's own program sends it, but the warehouse has nothing under this number; when that program has not sent it and never will, release it and we send it",
 	})
 }
 
-// ShadowLine holds an order that has a line of one that was audited before the switch-over.
+// ShadowLine holds an order with a line of an order that was audited before the switch-over.
 func ShadowLine(o *orderv1.Audited, no string) error {
 	return fault.Hold(seller.CauseShadow(o.Seller, no), fault.Reason{
 		Code: "shadow.line", Field: "lines",
@@ -394,6 +394,6 @@ func ShadowLine(o *orderv1.Audited, no string) error {
 func ShadowOurs(o *orderv1.Audited) error {
 	return fault.Hold(seller.CauseShadow(o.Seller, o.OutboundNo), fault.Reason{
 		Code: "shadow.ours", Field: "outbound_no",
-		ZH: "进入影子模式时此订单正在推送，结果未知；请在仓库按单号核对", EN: "it was being sent when shadow mode began, and how that ended is not known: look at the warehouse under its number",
+		ZH: "进入影子模式时此订单正在推送，结果未知；请在仓库按单号核对", EN: "it was being sent when shadow mode began, with an unknown result: look it up at the warehouse by its number",
 	})
 }

@@ -17,7 +17,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// verdictOf is what was told of an order in shadow, in few words.
+// verdictOf shortens an order.shadowed.
 func verdictOf(m *orderv1.Shadowed) string {
 	text := strings.ToLower(strings.TrimPrefix(m.Verdict.String(), "VERDICT_"))
 	for _, r := range m.Reasons {
@@ -33,7 +33,7 @@ func verdictOf(m *orderv1.Shadowed) string {
 }
 
 // shadow puts the seller into shadow until then; zero: without an end.
-func (b *bench) shadow(until time.Time, change ...func(*sellerv1.Setup)) {
+func (b *fixture) shadow(until time.Time, change ...func(*sellerv1.Setup)) {
 	setup := proto.CloneOf(b.book.now.Setup)
 	setup.Shadow = &sellerv1.Shadow{}
 	if !until.IsZero() {
@@ -45,8 +45,8 @@ func (b *bench) shadow(until time.Time, change ...func(*sellerv1.Setup)) {
 	b.book.now = seller.New(setup, nil)
 }
 
-// timer hands the order over as the ERP's own program does.
-func (b *bench) timer(o *orderv1.Audited) {
+// erpSends sends the order as the ERP's own program does.
+func (b *fixture) erpSends(o *orderv1.Audited) {
 	b.t.Helper()
 	if _, err := b.wh.SendOrder(b.t.Context(), o); err != nil {
 		b.t.Fatal(err)
@@ -54,7 +54,7 @@ func (b *bench) timer(o *orderv1.Audited) {
 }
 
 // later publishes the order once more with a later time.
-func (b *bench) later(o *orderv1.Audited) *orderv1.Audited {
+func (b *fixture) later(o *orderv1.Audited) *orderv1.Audited {
 	again := proto.CloneOf(o)
 	again.AuditedAt = timestamppb.New(b.now())
 	return again
@@ -65,7 +65,7 @@ func released(cause string) func(*bus.Delivery) {
 }
 
 func TestWhatTheTimerSentIsComparedAndNothingIsSent(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.shadow(time.Time{})
 		same, other, missing, held, wrong := b.order("A-1"), b.order("A-2"), b.order("A-3"), b.order("A-4"), b.order("A-5")
 		held.Carrier, wrong.Receiver.Name = "ZTO", ""
@@ -76,9 +76,9 @@ func TestWhatTheTimerSentIsComparedAndNothingIsSent(t *testing.T) {
 		}
 		changed := proto.CloneOf(other)
 		changed.Lines[0].Quantity = 5
-		b.timer(same)
-		b.timer(changed)
-		b.timer(held)
+		b.erpSends(same)
+		b.erpSends(changed)
+		b.erpSends(held)
 		b.wait(9 * time.Minute)
 		b.wants(same, again, "wait")
 		b.wait(time.Minute)
@@ -86,15 +86,15 @@ func TestWhatTheTimerSentIsComparedAndNothingIsSent(t *testing.T) {
 		b.wants(other, again, "differs lines.quantity (there)")
 		b.wants(held, again, "would_hold carrier.unmapped (there)")
 
-		// What is not there yet is looked for until two hours are over.
+		// An order that is not there yet is looked up for two hours.
 		looks := 0
 		for ; looks < 20; looks++ {
-			told, err := b.push(missing, again)
-			if told == "only_ours" && err == nil {
+			reported, err := b.push(missing, again)
+			if reported == "only_ours" && err == nil {
 				break
 			}
-			if told != "wait" {
-				t.Fatalf("told %q: %v", told, err)
+			if reported != "wait" {
+				t.Fatalf("reported %q: %v", reported, err)
 			}
 			b.wait(fault.After(err))
 		}
@@ -113,7 +113,7 @@ func TestWhatTheTimerSentIsComparedAndNothingIsSent(t *testing.T) {
 }
 
 func TestATimerThatNumbersOtherwiseIsFoundByThePlatformsNumber(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.shadow(time.Time{}, func(s *sellerv1.Setup) { s.Shadow.FindBy = sellerv1.Shadow_FIND_BY_PLATFORM_ORDER_NO })
 		o := b.order("A-1")
 		o.PlatformOrderNos = []string{"P-1"}
@@ -122,13 +122,13 @@ func TestATimerThatNumbersOtherwiseIsFoundByThePlatformsNumber(t *testing.T) {
 		first, second := proto.CloneOf(o), proto.CloneOf(o)
 		first.OutboundNo, second.OutboundNo = "TIMER-1", "TIMER-2"
 		first.Lines[0].Quantity = 1
-		b.timer(first)
-		b.timer(second)
+		b.erpSends(first)
+		b.erpSends(second)
 		b.wait(10 * time.Minute)
 		b.wants(o, again, "same (there)")
 		b.has(o, 0)
 
-		// After the switch-over nobody can find it under our number: it must not go by itself, whatever time it bears.
+		// After the switch-over nobody can find it under our number: it must not be sent automatically, whatever its time.
 		b.shadow(b.now())
 		b.wait(time.Minute)
 		b.wants(b.later(o), fresh, "held shadow:acme/A-1")
@@ -136,20 +136,20 @@ func TestATimerThatNumbersOtherwiseIsFoundByThePlatformsNumber(t *testing.T) {
 	})
 }
 
-// The switch-over is a moment: what was audited before it is never sent by itself, however and whenever it comes.
+// The switch-over is a moment: what was audited before it is never sent automatically, however and whenever it comes.
 func TestAfterTheSwitchOverOnlyNewOrdersGo(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.shadow(time.Time{})
 		sent, unsent, backlog := b.order("A-1"), b.order("A-2"), b.order("A-3")
 		b.wants(sent, fresh, "wait")
 		b.wants(unsent, fresh, "wait")
-		b.timer(sent)
+		b.erpSends(sent)
 		b.wait(time.Minute)
 		until := b.now()
 		b.shadow(until)
 
-		// Nobody had looked at this one before the switch-over.
-		b.timer(backlog)
+		// This one was not handled before the switch-over.
+		b.erpSends(backlog)
 		b.wants(backlog, fresh, "wait")
 		b.wait(time.Second)
 		fresher := b.order("A-4")
@@ -160,7 +160,7 @@ func TestAfterTheSwitchOverOnlyNewOrdersGo(t *testing.T) {
 		b.wants(backlog, again, "same (there)")
 		b.wants(unsent, again, "only_oursheld shadow:acme/A-2")
 
-		// Published once more, as new orders: what the warehouse has is known and followed, the rest waits for a person.
+		// Published once more, as new orders: what the warehouse has is adopted and followed, the rest waits for a person.
 		b.accepts(b.later(sent), fresh)
 		b.wants(b.later(unsent), fresh, "held shadow:acme/A-2")
 		b.wants(b.later(unsent), replay, "held shadow:acme/A-2")
@@ -169,12 +169,12 @@ func TestAfterTheSwitchOverOnlyNewOrdersGo(t *testing.T) {
 		}
 		b.has(unsent, 0)
 
-		// A person lets it go: it is looked for like any order in doubt, then sent once.
+		// A person releases it: it is looked up like any unknown order, then sent once.
 		letGo := released("shadow:acme/A-2")
-		for range looksBeforeResend - 1 {
-			told, err := b.push(unsent, letGo)
-			if told != "wait" {
-				t.Fatalf("told %q: %v", told, err)
+		for range lookupsBeforeResend - 1 {
+			reported, err := b.push(unsent, letGo)
+			if reported != "wait" {
+				t.Fatalf("reported %q: %v", reported, err)
 			}
 			b.wait(fault.After(err))
 		}
@@ -184,9 +184,9 @@ func TestAfterTheSwitchOverOnlyNewOrdersGo(t *testing.T) {
 	})
 }
 
-// A person cannot let an order go while the timer runs.
+// A person cannot release an order while shadow mode lasts.
 func TestNothingIsReleasedInShadow(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.shadow(time.Time{})
 		o := b.order("A-1")
 		b.wants(o, fresh, "wait")
@@ -197,13 +197,13 @@ func TestNothingIsReleasedInShadow(t *testing.T) {
 }
 
 func TestALineOfAnOrderInShadowGoesOnceOnly(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.shadow(time.Time{})
 		first, gone := b.order("A-1"), b.order("B-1")
 		b.wh.Set(func(k *memory.Knobs) { k.Cancel = []string{"B-1"} })
 		for _, o := range []*orderv1.Audited{first, gone} {
 			b.wants(o, fresh, "wait")
-			b.timer(o)
+			b.erpSends(o)
 		}
 		for range 3 {
 			b.wh.Step() // B-1 is cancelled
@@ -224,17 +224,17 @@ func TestALineOfAnOrderInShadowGoesOnceOnly(t *testing.T) {
 	})
 }
 
-// Audited again while in shadow: the later one holds the lines, and is told to wait only while the warehouse has the first.
+// Audited again in shadow: the later one holds the lines, and would be held only while the warehouse has the first.
 func TestALaterAuditInShadow(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.shadow(time.Time{})
 		first := b.order("A-1")
 		b.wants(first, fresh, "wait")
-		b.timer(first)
+		b.erpSends(first)
 		second := b.later(first)
 		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
 		b.wants(second, fresh, "wait")
-		b.timer(second)
+		b.erpSends(second)
 		b.wait(10 * time.Minute)
 		b.wants(first, again, "same (there)")
 		b.wants(second, again, "would_hold superseded.live (there)")
@@ -248,19 +248,19 @@ func TestALaterAuditInShadow(t *testing.T) {
 	})
 }
 
-// What was handled out of turn holds its lines by when it was audited: the later one is what the warehouse goes on with.
+// Orders handled out of sequence hold their lines by revision: the warehouse ships the later one.
 func TestAnEarlierAuditThatComesLateTakesNoLines(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.shadow(time.Time{})
 		b.wh.Set(func(k *memory.Knobs) { k.Cancel = []string{"A-1"} })
 		first := b.order("A-1")
-		b.timer(first)
+		b.erpSends(first)
 		for range 3 {
 			b.wh.Step() // A-1 is cancelled
 		}
 		second := b.later(first)
 		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
-		b.timer(second)
+		b.erpSends(second)
 		b.wants(second, fresh, "wait")
 		b.wants(first, fresh, "wait")
 
@@ -273,13 +273,13 @@ func TestAnEarlierAuditThatComesLateTakesNoLines(t *testing.T) {
 	})
 }
 
-// One that was adopted is followed like any other: what supersedes it goes on by itself when it is cancelled.
+// An adopted order is followed like any other: what supersedes it continues automatically when it is cancelled.
 func TestWhatSupersedesAnAdoptedOrderWaitsForNobody(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.shadow(time.Time{})
 		first := b.order("A-1")
 		b.wants(first, fresh, "wait")
-		b.timer(first)
+		b.erpSends(first)
 		b.wait(time.Minute)
 		b.shadow(b.now())
 		b.wait(time.Minute)
@@ -291,9 +291,9 @@ func TestWhatSupersedesAnAdoptedOrderWaitsForNobody(t *testing.T) {
 	})
 }
 
-// An order that was in the middle of being sent when the seller was put into shadow is shown, not sent again.
+// An order that was being sent when the seller was put into shadow is shown, not sent again.
 func TestOrdersOfOursSurviveShadow(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		ours, doubtful := b.order("A-1"), b.order("A-2")
 		b.accepts(ours, fresh)
 		b.wh.Set(func(k *memory.Knobs) { k.DropBefore = 1 })
@@ -310,25 +310,25 @@ func TestOrdersOfOursSurviveShadow(t *testing.T) {
 	})
 }
 
-// The ERP is never told that an order failed or waits which its own program sends.
-func TestWhatCannotBeReadIsNotToldAsFailed(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+// The ERP gets no order.failed or order.held for an order that its own program sends.
+func TestAnUnreadableOrderInShadowIsNotReportedAsFailed(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.shadow(time.Time{})
 		o := b.order("A-1")
 		d := &bus.Delivery{Stream: "ORDERS", Seq: 9, StreamTime: b.now(), Seller: "acme"}
-		if told := b.Unserved(d, o, seller.New(b.book.now.Setup, &seller.Pause{}).Paused()); len(told) != 0 {
-			t.Errorf("paused: told %v", told)
+		if reported := b.OnReject(d, o, seller.New(b.book.now.Setup, &seller.Pause{}).Paused()); len(reported) != 0 {
+			t.Errorf("paused: reported %v", reported)
 		}
 		var names []string
 		for _, err := range []error{fault.Permanent(fault.Reason{Code: "invalid", Field: "lines[0].quantity"}), bus.ErrAttempts} {
-			for _, e := range b.Unserved(d, o, err) {
+			for _, e := range b.OnReject(d, o, err) {
 				names = append(names, verdictOf(e.Message.(*orderv1.Shadowed)))
 			}
 		}
 		if !slices.Equal(names, []string{"would_fail invalid", "not_compared internal"}) {
-			t.Errorf("told %q", names)
+			t.Errorf("reported %q", names)
 		}
-		// It is remembered, so that it does not go when it is published as a new one later.
+		// It is recorded, so that it is not sent when it is published as a new one later.
 		b.shadow(b.now())
 		b.wait(time.Minute)
 		b.wants(b.later(o), fresh, "held shadow:acme/A-1")

@@ -20,11 +20,11 @@ import (
 	"stockbridge/services/e2e/orders"
 )
 
-// A JD that splits, cancels, ships short, shuffles its history and fails now and then, followed by a poller that dies
-// between telling and writing now and then: what was told of each order in the end is what JD has, each thing once.
+// A JD splits, cancels, ships short, shuffles its history and fails now and then. A poller follows it and dies now and
+// then between publishing and writing. In the end the published events of each order are what JD has, each fact once.
 func TestOverJD(t *testing.T) {
 	const orderCount, seed = 50, 7
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		sandbox, err := jdsandbox.New(jdsandbox.Config{
 			Seed: seed, Stopped: true,
 			Knobs: jdsandbox.Knobs{
@@ -45,7 +45,7 @@ func TestOverJD(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.know("W01", o.OutboundNo, taken.WarehouseNo)
+			b.recordAccepted("W01", o.OutboundNo, taken.WarehouseNo)
 			numbers = append(numbers, o.OutboundNo)
 		}
 		if _, err := sandbox.AddFault(jdsandbox.Fault{Kind: jdsandbox.HTTP, Chance: .05}); err != nil {
@@ -53,7 +53,7 @@ func TestOverJD(t *testing.T) {
 		}
 
 		chance := rand.New(rand.NewPCG(seed, 1))
-		told := map[string]event.Event{}
+		reported := map[string]event.Event{}
 		for step := 0; b.open() > 0; step++ {
 			if step == 1000 {
 				t.Fatalf("%d orders are still followed", b.open())
@@ -63,7 +63,7 @@ func TestOverJD(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, e := range events {
-				told[e.ID] = e
+				reported[e.ID] = e
 			}
 			if chance.IntN(5) > 0 && settle != nil { // else it dies here
 				if err := settle(t.Context()); err != nil {
@@ -77,7 +77,7 @@ func TestOverJD(t *testing.T) {
 		}
 
 		byOrder := map[string][]event.Event{}
-		for _, e := range told {
+		for _, e := range reported {
 			byOrder[e.Key] = append(byOrder[e.Key], e)
 		}
 		kinds := map[string]int{}
@@ -93,7 +93,7 @@ func TestOverJD(t *testing.T) {
 }
 
 // overJD lets b follow orders of a JD.
-func overJD(t *testing.T, b *bench, sandbox *jdsandbox.JD) *jd.Warehouse {
+func overJD(t *testing.T, b *fixture, sandbox *jdsandbox.JD) *jd.Warehouse {
 	t.Helper()
 	server := httptest.NewServer(sandbox)
 	t.Cleanup(server.Close)
@@ -121,10 +121,10 @@ func overJD(t *testing.T, b *bench, sandbox *jdsandbox.JD) *jd.Warehouse {
 	return wh
 }
 
-// Goods have left at the first step that says so, whichever it is, and not with their waybill; what comes back is told.
+// Goods have left at the first step that says so, whichever it is, and not with their waybill. Returns are reported.
 func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
-		told := map[string]string{} // what is told besides the steps, each with the code that it is told at
+	each(t, func(t *testing.T, b *fixture) {
+		reported := map[string]string{} // the events besides the steps, each with the code of its step
 		sandbox, err := jdsandbox.New(jdsandbox.Config{Stopped: true})
 		if err != nil {
 			t.Fatal(err)
@@ -161,7 +161,7 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.know("W01", o.OutboundNo, taken.WarehouseNo)
+			b.recordAccepted("W01", o.OutboundNo, taken.WarehouseNo)
 			walks[o.OutboundNo] = name
 		}
 		for range 10 {
@@ -187,7 +187,7 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 						what += " " + string(s.Code)
 					}
 				}
-				told[walks[e.Key]] += what + ", "
+				reported[walks[e.Key]] += what + ", "
 			}
 			if settle != nil {
 				if err := settle(t.Context()); err != nil {
@@ -201,23 +201,23 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 		}
 		for name, row := range rows {
 			_, want, _ := strings.Cut(row, ": ")
-			got := strings.Split(strings.TrimSuffix(told[name], ", "), ", ")
+			got := strings.Split(strings.TrimSuffix(reported[name], ", "), ", ")
 			slices.Sort(got)
 			if got := strings.Join(got, ", "); got != want {
-				t.Errorf("%s: told %q, want %q", name, got, want)
+				t.Errorf("%s: reported %q, want %q", name, got, want)
 			}
 		}
 	})
 }
 
-// compareWithJD holds what was told of one order against what JD has, and says what kind of order it was.
-func compareWithJD(t *testing.T, sandbox *jdsandbox.JD, no string, told []event.Event) string {
+// compareWithJD compares the events of one order with what JD has, and returns what kind of order it was.
+func compareWithJD(t *testing.T, sandbox *jdsandbox.JD, no string, reported []event.Event) string {
 	t.Helper()
 	shipped := map[string]*orderv1.Shipped{}
 	complete, delivered, cancelled := 0, 0, 0
 	steps := map[string]bool{}
 	returning := map[string]bool{}
-	for _, e := range told {
+	for _, e := range reported {
 		switch m := e.Message.(type) {
 		case *orderv1.Shipped:
 			shipped[m.Ref.WarehouseNo] = m
@@ -242,7 +242,7 @@ func compareWithJD(t *testing.T, sandbox *jdsandbox.JD, no string, told []event.
 		}
 		for _, s := range doc.History {
 			if !steps[doc.EclpSoNo+" "+string(s.Code)] {
-				t.Errorf("%s: step %s of %s was not told", no, s.Code, doc.EclpSoNo)
+				t.Errorf("%s: step %s of %s was not reported", no, s.Code, doc.EclpSoNo)
 			}
 		}
 		m := shipped[doc.EclpSoNo]
@@ -255,21 +255,21 @@ func compareWithJD(t *testing.T, sandbox *jdsandbox.JD, no string, told []event.
 		}
 		left++
 		if m == nil {
-			t.Errorf("%s: %s left (%s) and was not told", no, doc.EclpSoNo, doc.Status)
+			t.Errorf("%s: %s left (%s) and was not reported", no, doc.EclpSoNo, doc.Status)
 			continue
 		}
 		if doc.Parent != m.SplitOf || fmt.Sprint(doc.WayBills) != fmt.Sprint(m.Waybills) || len(doc.Packages) != len(m.Packages) {
-			t.Errorf("%s: %s has %v in %d packages, split of %q; told %v", no, doc.EclpSoNo, doc.WayBills, len(doc.Packages), doc.Parent, m)
+			t.Errorf("%s: %s has %v in %d packages, split of %q; reported %v", no, doc.EclpSoNo, doc.WayBills, len(doc.Packages), doc.Parent, m)
 		}
 		for i, l := range doc.Lines {
 			if l.RealOutQty == nil || m.Lines[i].Shipped != *l.RealOutQty || m.Lines[i].Quantity != l.Quantity {
-				t.Errorf("%s: line %s of %s: told %v", no, l.OrderLine, doc.EclpSoNo, m.Lines[i])
+				t.Errorf("%s: line %s of %s: reported %v", no, l.OrderLine, doc.EclpSoNo, m.Lines[i])
 			}
 		}
 		if doc.Status == "10038" {
 			refused++
 			if !returning[doc.EclpSoNo] {
-				t.Errorf("%s: %s came back and was not told", no, doc.EclpSoNo)
+				t.Errorf("%s: %s came back and was not reported", no, doc.EclpSoNo)
 			}
 		}
 	}

@@ -26,8 +26,8 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// bench is a poller over a real ledger and a warehouse in memory, with a clock that the test moves.
-type bench struct {
+// fixture is a poller over a real ledger and a warehouse in memory, with a clock that the test moves.
+type fixture struct {
 	*Poller
 	clock
 	t     *testing.T
@@ -38,10 +38,10 @@ type bench struct {
 	log   bytes.Buffer
 }
 
-// calls counts what is asked of the warehouse, and lets time go by with each.
+// calls counts the calls to the warehouse; each takes time.
 type calls struct {
 	warehouse.OrderReader
-	b       *bench
+	b       *fixture
 	finds   int
 	details atomic.Int32
 	takes   time.Duration
@@ -62,7 +62,7 @@ func (c *calls) OrderDetails(ctx context.Context, number string) (warehouse.Deta
 	return c.OrderReader.OrderDetails(ctx, number)
 }
 
-// counted tells the calls since it was last asked.
+// counted returns the calls since it was called last.
 func (c *calls) counted() string {
 	s := fmt.Sprintf("%d find, %d details", c.finds, c.details.Load())
 	c.finds = 0
@@ -70,7 +70,7 @@ func (c *calls) counted() string {
 	return s
 }
 
-// book is one seller's set-up and pause; who may pause over whom is the real book's to know.
+// book is one seller's set-up and pause, without the real book's rules who may pause over whom.
 type book struct{ now *seller.Seller }
 
 func (b *book) Get(name string) (*seller.Seller, bool) { return b.now, b.now.Name() == name }
@@ -88,9 +88,9 @@ func (b *book) Resume(context.Context, string, sellerv1.Paused_By) error {
 	return nil
 }
 
-func newBench(t *testing.T, open func(now func() time.Time) (ledger.Ledger, error)) *bench {
+func newFixture(t *testing.T, open func(now func() time.Time) (ledger.Ledger, error)) *fixture {
 	t.Helper()
-	b := &bench{t: t, clock: clock{at: time.Now().Truncate(time.Second)}}
+	b := &fixture{t: t, clock: clock{at: time.Now().Truncate(time.Second)}}
 	var err error
 	if b.all, err = open(b.now); err != nil {
 		t.Fatal(err)
@@ -125,8 +125,8 @@ func newBench(t *testing.T, open func(now func() time.Time) (ledger.Ledger, erro
 	return b
 }
 
-// accept has the warehouse take orders and the ledger know it, as the pusher leaves them.
-func (b *bench) accept(warehouseCode string, numbers ...string) {
+// accept sends orders to the warehouse and records them in the ledger, as the pusher does.
+func (b *fixture) accept(warehouseCode string, numbers ...string) {
 	b.t.Helper()
 	for _, no := range numbers {
 		o := &orderv1.Audited{
@@ -137,12 +137,12 @@ func (b *bench) accept(warehouseCode string, numbers ...string) {
 		if err != nil {
 			b.t.Fatal(err)
 		}
-		b.know(warehouseCode, no, taken.WarehouseNo)
+		b.recordAccepted(warehouseCode, no, taken.WarehouseNo)
 	}
 }
 
-// know has the ledger know an accepted order.
-func (b *bench) know(warehouseCode, no, number string) {
+// recordAccepted records an accepted order in the ledger.
+func (b *fixture) recordAccepted(warehouseCode, no, number string) {
 	b.t.Helper()
 	begin := ledger.ClaimRequest{
 		Key: ledger.Key{Seller: "acme", Kind: kind, No: no}, Hash: "h", Owner: "pusher", OrderNo: no, Lines: []string{"1"},
@@ -158,7 +158,7 @@ func (b *bench) know(warehouseCode, no, number string) {
 }
 
 // tick runs the handler as the bus does: the events are stored, then the ledger moves.
-func (b *bench) tick() ([]event.Event, error) {
+func (b *fixture) tick() ([]event.Event, error) {
 	b.t.Helper()
 	events, settle, err := b.poll(b.t.Context(), "acme")
 	if settle != nil {
@@ -169,8 +169,8 @@ func (b *bench) tick() ([]event.Event, error) {
 	return events, err
 }
 
-// told is tick for a run that must succeed, in few words.
-func (b *bench) told() []string {
+// reported is tick for a run that must succeed, with its events shortened.
+func (b *fixture) reported() []string {
 	b.t.Helper()
 	events, err := b.tick()
 	if err != nil {
@@ -179,14 +179,14 @@ func (b *bench) told() []string {
 	return shorts(events)
 }
 
-func (b *bench) expect(what string, got, want any) {
+func (b *fixture) expect(what string, got, want any) {
 	b.t.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {
 		b.t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
 
-func (b *bench) open() int {
+func (b *fixture) open() int {
 	b.t.Helper()
 	n, err := b.all.CountFollowed(b.t.Context(), "acme", kind)
 	if err != nil {
@@ -210,21 +210,21 @@ func shorts(events []event.Event) []string {
 	return s
 }
 
-func TestAPanicOfALookFailsTheTickOnly(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestAPanicInALookUpFailsOnlyTheTick(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
 		b.calls.panics = true
 		if events, err := b.tick(); err == nil || len(events) != 0 {
-			t.Errorf("told %v: %v", events, err)
+			t.Errorf("reported %v: %v", events, err)
 		}
 		b.calls.panics = false
 		b.wait(35 * time.Second)
-		b.expect("told", b.told(), []string{"MEM00000001 RECEIVED"})
+		b.expect("reported", b.reported(), []string{"MEM00000001 RECEIVED"})
 	})
 }
 
 func TestAnOrderIsFollowedToItsEnd(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
 		const no = "MEM00000001"
 		for _, want := range [][]string{
@@ -233,35 +233,35 @@ func TestAnOrderIsFollowedToItsEnd(t *testing.T) {
 			{no + " CHECKED"},
 			{no + " PACKED"},
 		} {
-			b.expect("told", b.told(), want)
-			b.expect("told again before it is due", b.told(), []string(nil))
+			b.expect("reported", b.reported(), want)
+			b.expect("reported again before it is due", b.reported(), []string(nil))
 			b.wh.Step()
 			b.wait(35 * time.Second)
 		}
 		// The memory warehouse gives shipping data with the hand-over.
-		got := b.told()
+		got := b.reported()
 		if len(got) != 2 || got[0] != no+" SHIPPED" || !strings.HasPrefix(got[1], "shipped "+no) || !strings.HasSuffix(got[1], "x2 complete") {
 			t.Errorf("at the hand-over: %v", got)
 		}
 		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "O-1"})
 		if err != nil || len(e.Following.Waybills) != 1 || !strings.Contains(got[1], e.Following.Waybills[0]) {
-			t.Fatalf("the ledger knows waybills %v, told %v (%v)", e.Following.Waybills, got, err)
+			t.Fatalf("the ledger knows waybills %v, reported %v (%v)", e.Following.Waybills, got, err)
 		}
 		if found, err := b.all.Find(t.Context(), "acme", e.Following.Waybills[0]); err != nil || len(found) != 1 {
 			t.Errorf("found by its waybill: %v, %v", found, err)
 		}
 		b.wh.Step()
 		b.wait(35 * time.Second)
-		b.expect("on its way it is looked at less often", b.told(), []string(nil))
+		b.expect("on its way it is looked at less often", b.reported(), []string(nil))
 		b.wait(11 * time.Minute)
-		b.expect("told", b.told(), []string{no + " IN_TRANSIT"})
+		b.expect("reported", b.reported(), []string{no + " IN_TRANSIT"})
 		b.wh.Step()
 		b.wait(11 * time.Minute)
-		b.expect("told", b.told(), []string{no + " DELIVERED", "delivered " + no})
+		b.expect("reported", b.reported(), []string{no + " DELIVERED", "delivered " + no})
 		b.expect("followed", b.open(), 0)
 		b.calls.counted()
 		b.wait(time.Hour)
-		b.told()
+		b.reported()
 		b.expect("calls once nothing is followed", b.calls.counted(), "0 find, 0 details")
 	})
 }
@@ -270,9 +270,9 @@ func TestWhatTheWarehouseDoes(t *testing.T) {
 	tests := []struct {
 		name  string
 		knobs memory.Knobs
-		// twice: a lost answer led to a second document.
+		// duplicateDocuments: a lost answer led to a second document.
 		twice bool
-		want  []string // what matters of all that is told, in order
+		want  []string // the events besides the steps, in order
 		state ledger.State
 	}{
 		{name: "one piece less leaves than was ordered", knobs: memory.Knobs{Short: []string{"O-1"}},
@@ -286,7 +286,7 @@ func TestWhatTheWarehouseDoes(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			each(t, func(t *testing.T, b *bench) {
+			each(t, func(t *testing.T, b *fixture) {
 				b.wh.Knobs = test.knobs
 				b.accept("W01", "O-1")
 				if test.twice {
@@ -308,15 +308,15 @@ func TestWhatTheWarehouseDoes(t *testing.T) {
 					}
 					for _, e := range events {
 						if ids[e.ID] {
-							t.Errorf("%s is told twice", e.ID)
+							t.Errorf("%s is reported twice", e.ID)
 						}
 						ids[e.ID] = true
 					}
-					got = append(got, gist(events)...)
+					got = append(got, outline(events)...)
 					b.wh.Step()
 					b.wait(11 * time.Minute)
 				}
-				b.expect("told", got, test.want)
+				b.expect("reported", got, test.want)
 				b.expect("exceptions", exceptions, map[bool]int{true: 1}[test.twice])
 				b.expect("followed", b.open(), 0)
 				e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "O-1"})
@@ -329,8 +329,8 @@ func TestWhatTheWarehouseDoes(t *testing.T) {
 	}
 }
 
-// gist is what is told besides the steps, without waybills, documents by their last digit.
-func gist(events []event.Event) []string {
+// outline is the events besides the steps, without waybills, documents by their last digit.
+func outline(events []event.Event) []string {
 	var said []string
 	for _, e := range events {
 		switch m := e.Message.(type) {
@@ -350,11 +350,11 @@ func gist(events []event.Event) []string {
 func TestCallsPerCycle(t *testing.T) {
 	for _, n := range []int{1, 40, 150} {
 		t.Run(fmt.Sprint(n, " orders"), func(t *testing.T) {
-			each(t, func(t *testing.T, b *bench) {
+			each(t, func(t *testing.T, b *fixture) {
 				for i := range n {
 					b.accept("W01", fmt.Sprintf("O-%03d", i))
 					b.wait(30 * time.Second / time.Duration(n))
-					b.told()
+					b.reported()
 				}
 				const cycles, ticks = 5, 6 // a tick each 5 s, a cycle each 30 s
 				for i := range (1 + cycles) * ticks {
@@ -362,7 +362,7 @@ func TestCallsPerCycle(t *testing.T) {
 						b.calls.counted()
 					}
 					b.wait(5 * time.Second)
-					b.told()
+					b.reported()
 				}
 				want := cycles * ((n + 99) / 100)
 				if b.calls.finds > want || b.calls.finds < want/2 || b.calls.details.Load() > 0 {
@@ -373,8 +373,8 @@ func TestCallsPerCycle(t *testing.T) {
 	}
 }
 
-func TestToldAgainWhenTheLedgerDidNotMove(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestTheSameEventsAreReturnedWhenTheLedgerDidNotMove(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
 		first, _, err := b.poll(t.Context(), "acme") // and then the process dies
 		if err != nil {
@@ -388,12 +388,12 @@ func TestToldAgainWhenTheLedgerDidNotMove(t *testing.T) {
 			t.Errorf("first %v, then %v", shorts(first), shorts(second))
 		}
 		b.wait(35 * time.Second)
-		b.expect("told after that", b.told(), []string(nil))
+		b.expect("reported after that", b.reported(), []string(nil))
 	})
 }
 
-func TestOneReplicaLooksAtASeller(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestOneReplicaPollsASeller(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
 		_, settle, err := b.poll(t.Context(), "acme")
 		if err != nil {
@@ -404,7 +404,7 @@ func TestOneReplicaLooksAtASeller(t *testing.T) {
 		other.NewOwner = func() string { return "replica-2" }
 		events, _, err := other.poll(t.Context(), "acme")
 		if err != nil || len(events) > 0 {
-			t.Errorf("the other replica tells %v, %v", shorts(events), err)
+			t.Errorf("the other replica reports %v, %v", shorts(events), err)
 		}
 		b.expect("calls of the other replica", b.calls.counted(), "0 find, 0 details")
 		if err := settle(t.Context()); err != nil {
@@ -419,7 +419,7 @@ func TestOneReplicaLooksAtASeller(t *testing.T) {
 }
 
 func TestAnOrderThatSomebodyElseMovedIsLeftToThem(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
 		_, settle, err := b.poll(t.Context(), "acme")
 		if err != nil {
@@ -443,16 +443,16 @@ func TestAnOrderThatSomebodyElseMovedIsLeftToThem(t *testing.T) {
 }
 
 func TestOneByOneWhereTheBatchCallIsRefused(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1", "O-2")
 		b.wh.CannotFind = true
-		b.expect("told", b.told(), []string{"MEM00000001 RECEIVED", "MEM00000002 RECEIVED"})
+		b.expect("reported", b.reported(), []string{"MEM00000001 RECEIVED", "MEM00000002 RECEIVED"})
 		b.expect("calls", b.calls.counted(), "1 find, 2 details")
 		b.wait(35 * time.Second)
-		b.told()
+		b.reported()
 		b.expect("calls while that is remembered", b.calls.counted(), "0 find, 2 details")
 		b.wait(61 * time.Minute)
-		b.told()
+		b.reported()
 		b.expect("calls after an hour", b.calls.counted(), "1 find, 2 details")
 		if n := strings.Count(b.log.String(), "one by one"); n == 0 || n > 2 {
 			t.Errorf("said %d times in the log:\n%s", n, &b.log)
@@ -460,8 +460,8 @@ func TestOneByOneWhereTheBatchCallIsRefused(t *testing.T) {
 	})
 }
 
-func TestARunEndsWhenTheFarSideAsksToWait(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestARunEndsWhenTheWarehouseAsksToWait(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
 		b.wh.Busy = 700 * time.Millisecond
 		_, err := b.tick()
@@ -469,17 +469,17 @@ func TestARunEndsWhenTheFarSideAsksToWait(t *testing.T) {
 			t.Errorf("ends with %v (%s, %s)", err, fault.Of(err), fault.After(err))
 		}
 		b.wh.Busy = 0
-		b.expect("told when it may", b.told(), []string{"MEM00000001 RECEIVED"})
+		b.expect("reported when it may", b.reported(), []string{"MEM00000001 RECEIVED"})
 	})
 }
 
 func TestBreaker(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
 		b.wh.Down = true
 		for range 2 {
 			if _, err := b.tick(); fault.Of(err) != fault.Transient || err == nil {
-				t.Fatalf("a far side that is down ends the tick with %v", err)
+				t.Fatalf("a warehouse that is down ends the tick with %v", err)
 			}
 			b.wait(35 * time.Second)
 		}
@@ -491,11 +491,11 @@ func TestBreaker(t *testing.T) {
 
 		b.calls.counted()
 		b.wait(29 * time.Second)
-		b.told()
+		b.reported()
 		b.expect("calls while it rests", b.calls.counted(), "0 find, 0 details")
 		for _, rest := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, 5 * time.Minute, 5 * time.Minute} {
 			b.set(b.book.now.Pause.ProbeAt)
-			b.told()
+			b.reported()
 			b.expect("calls of a probe", b.calls.counted(), "1 find, 0 details")
 			b.expect("rest after a failed probe", b.book.now.Pause.ProbeAfter, rest)
 		}
@@ -503,17 +503,17 @@ func TestBreaker(t *testing.T) {
 		b.set(b.book.now.Pause.ProbeAt)
 		events, err := b.tick()
 		if err != nil || len(events) != 1 || events[0].Name != event.SellerResumed.Name || b.book.now.Pause != nil {
-			t.Fatalf("the far side is well again: %v, %v, pause %+v", shorts(events), err, b.book.now.Pause)
+			t.Fatalf("the warehouse is well again: %v, %v, pause %+v", shorts(events), err, b.book.now.Pause)
 		}
 		if m := events[0].Message.(*sellerv1.Resumed); m.By != paused.By {
 			t.Errorf("resumed as %s", m.By)
 		}
-		b.expect("told then", b.told(), []string{"MEM00000001 RECEIVED"})
+		b.expect("reported then", b.reported(), []string{"MEM00000001 RECEIVED"})
 	})
 }
 
 func TestTokenPausesAtOnce(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
 		b.wh.BadToken = true
 		events, err := b.tick()
@@ -524,17 +524,17 @@ func TestTokenPausesAtOnce(t *testing.T) {
 }
 
 func TestOperatorsPauseIsNotProbed(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
 		b.book.now = seller.New(b.book.now.Setup, &seller.Pause{By: sellerv1.Paused_BY_OPERATOR})
 		b.wait(24 * time.Hour)
-		b.told()
+		b.reported()
 		b.expect("calls", b.calls.counted(), "0 find, 0 details")
 	})
 }
 
-func TestAnAcceptedOrderThatIsNotThereIsFollowedOn(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestAnAcceptedOrderThatIsNotFoundIsStillFollowed(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		begin := ledger.ClaimRequest{
 			Key: ledger.Key{Seller: "acme", Kind: kind, No: "O-7"}, Hash: "h", Owner: "pusher", Warehouse: "W01", StreamTime: b.now(), AuditedAt: b.now(),
 		}
@@ -542,7 +542,7 @@ func TestAnAcceptedOrderThatIsNotThereIsFollowedOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 3 {
-			b.expect("told", b.told(), []string(nil))
+			b.expect("reported", b.reported(), []string(nil))
 			b.wait(35 * time.Second)
 		}
 		b.expect("followed", b.open(), 1)
@@ -553,22 +553,22 @@ func TestAnAcceptedOrderThatIsNotThereIsFollowedOn(t *testing.T) {
 }
 
 func TestAnOrderThatNeverEndsIsGivenUpVisibly(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
-		b.told()
+		b.reported()
 		b.wait(b.FollowFor + time.Minute)
 		events, err := b.tick()
 		if fault.Of(err) != fault.Refused || fault.ReasonOf(err, "").Code != "follow.ended" {
 			t.Errorf("ends with %v", err)
 		}
-		b.expect("told", shorts(events), []string{"MEM00000001 follow.ended"})
+		b.expect("reported", shorts(events), []string{"MEM00000001 follow.ended"})
 		b.expect("followed", b.open(), 0)
-		b.expect("told after that", b.told(), []string(nil))
+		b.expect("reported after that", b.reported(), []string(nil))
 	})
 }
 
 func TestARunEndsInTime(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		var numbers []string
 		for i := range 600 {
 			numbers = append(numbers, fmt.Sprintf("O-%03d", i))
@@ -578,20 +578,20 @@ func TestARunEndsInTime(t *testing.T) {
 		total := 0
 		for run := range 3 {
 			before := b.now()
-			total += len(b.told())
+			total += len(b.reported())
 			if took := b.now().Sub(before); took > 25*time.Second {
 				t.Errorf("run %d took %s", run, took)
 			}
 		}
-		b.expect("orders told over three runs", total, 600)
+		b.expect("orders reported over three runs", total, 600)
 	})
 }
 
 func TestAWarehouseThatCannotBeOpenedDelaysNoOther(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W09", "O-1")
 		b.accept("W01", "O-2")
-		b.expect("told", b.told(), []string{"MEM00000002 RECEIVED"})
+		b.expect("reported", b.reported(), []string{"MEM00000002 RECEIVED"})
 		if !strings.Contains(b.log.String(), "W09") {
 			t.Errorf("the log does not say why:\n%s", &b.log)
 		}
@@ -600,21 +600,21 @@ func TestAWarehouseThatCannotBeOpenedDelaysNoOther(t *testing.T) {
 }
 
 func TestASellerThatIsGoneIsPassedOver(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		if events, settle, err := b.poll(t.Context(), "nobody"); err != nil || settle != nil || events != nil {
 			t.Errorf("%v, %v", events, err)
 		}
 	})
 }
 
-// What is followed and how late it is shows without anybody looking: the looks may have stopped.
-func TestLatenessShowsWhileNobodyLooks(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+// The gauges show what is followed and how late it is also when the look-ups have stopped.
+func TestLatenessShowsWhileNobodyPolls(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "A-1", "A-2")
 		b.wait(7 * time.Minute)
 		r := prometheus.NewRegistry()
 		r.MustRegister(Followed(func() []*seller.Seller { return []*seller.Seller{b.book.now} }, b.all, b.now))
-		want := `# HELP stockbridge_poll_late_seconds How long the most overdue order waits for its look; also while its seller is paused.
+		want := `# HELP stockbridge_poll_late_seconds How long the most overdue order waits for its look-up; also while its seller is paused.
 # TYPE stockbridge_poll_late_seconds gauge
 stockbridge_poll_late_seconds{seller="acme"} 420
 # HELP stockbridge_poll_open_orders Orders that are followed.
@@ -627,12 +627,12 @@ stockbridge_poll_open_orders{seller="acme"} 2
 	})
 }
 
-// The set-up names another account: what was sent under the earlier one is not seen under it, and what stands there under
-// the same number is somebody else's.
+// The set-up names another account. What was sent under the earlier one is not found there, and what has the same number
+// there is somebody else's.
 func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "A-1", "A-2")
-		b.told()
+		b.reported()
 		first := b.wh
 		other := &memory.Warehouse{Now: b.now, As: "memory/other"}
 		for _, no := range []string{"X-1", "X-2", "X-3", "A-2"} {
@@ -648,9 +648,9 @@ func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
 		b.calls.OrderReader = other
 		for range 3 {
 			b.wait(time.Hour)
-			b.expect("told of what is not seen", b.told(), []string(nil))
+			b.expect("reported of what is not seen", b.reported(), []string(nil))
 		}
-		if n := testutil.ToFloat64(b.Metrics.Absent); n != 0 {
+		if n := testutil.ToFloat64(b.Metrics.NotFound); n != 0 {
 			t.Errorf("%v looks count as absent", n)
 		}
 		if n := strings.Count(b.log.String(), "2 accepted orders were sent under an earlier account"); n != 1 {
@@ -659,11 +659,11 @@ func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
 		if n := b.open(); n != 2 {
 			t.Errorf("%d are followed", n)
 		}
-		// Put back, they are followed as if nothing had been.
+		// The earlier account is restored: they are followed as before.
 		b.calls.OrderReader = first
 		b.wait(time.Hour)
-		if told := b.told(); !slices.Contains(told, "delivered MEM00000001") || !slices.Contains(told, "delivered MEM00000002") {
-			t.Errorf("told %v", told)
+		if got := b.reported(); !slices.Contains(got, "delivered MEM00000001") || !slices.Contains(got, "delivered MEM00000002") {
+			t.Errorf("reported %v", got)
 		}
 	})
 }

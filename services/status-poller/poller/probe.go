@@ -13,8 +13,7 @@ import (
 // probeNumber is an outbound number that no order has: any answer will do.
 const probeNumber = "STOCKBRIDGE-PROBE"
 
-// probe tries whether a paused seller's far sides are well again, with one call per account. If they are, the seller
-// goes on; if not, the pause grows.
+// probe calls each account of a paused seller once. If all answer, it resumes the seller; if not, the pause grows.
 func (r *run) probe(ctx context.Context) {
 	pause := *r.seller.Pause
 	err := r.tryAccounts(ctx)
@@ -31,7 +30,8 @@ func (r *run) probe(ctx context.Context) {
 		r.pause(seller.Pause{By: by, Reason: err.Error(), ProbeAfter: longer}, by != pause.By)
 		return
 	}
-	// Resumed first: whoever hears of it looks at the set-up. A crash in between delays what is held until the sweep.
+	// Resume before publishing: consumers of the event read the set-up. A crash in between delays held orders until the
+	// next sweep.
 	if err := r.Sellers.Resume(ctx, r.seller.Name(), pause.By); err != nil {
 		if !errors.Is(err, seller.ErrNotPaused) {
 			r.failures = append(r.failures, err)
@@ -41,7 +41,7 @@ func (r *run) probe(ctx context.Context) {
 	r.events = append(r.events, seller.ResumedEvent(r.seller.Name(), pause.By, pause.At, r.Now()))
 }
 
-// tryAccounts is nil when every account of the seller got an answer.
+// tryAccounts returns nil when every account of the seller answered.
 func (r *run) tryAccounts(ctx context.Context) error {
 	tried := map[string]bool{}
 	for _, w := range r.seller.Setup.Warehouses {
@@ -54,7 +54,7 @@ func (r *run) tryAccounts(ctx context.Context) error {
 			return err
 		}
 		_, err = wh.FindOrders(ctx, []string{probeNumber})
-		r.Metrics.Looks.WithLabelValues("probe").Inc()
+		r.Metrics.Lookups.WithLabelValues("probe").Inc()
 		if err != nil && !errors.Is(err, warehouse.ErrNotPermitted) { // a refusal is an answer
 			return err
 		}

@@ -14,15 +14,15 @@ import (
 )
 
 // each runs a test over both ledgers, each on a real server.
-func each(t *testing.T, test func(t *testing.T, b *bench)) {
+func each(t *testing.T, test func(t *testing.T, b *fixture)) {
 	t.Helper()
 	t.Run("redis", func(t *testing.T) {
-		test(t, newBench(t, func(now func() time.Time) (ledger.Ledger, error) {
+		test(t, newFixture(t, func(now func() time.Time) (ledger.Ledger, error) {
 			return inredis.Open(inredis.Options{URL: redistest.Start(t).URL(), Now: now})
 		}))
 	})
 	t.Run("kv", func(t *testing.T) {
-		test(t, newBench(t, func(now func() time.Time) (ledger.Ledger, error) {
+		test(t, newFixture(t, func(now func() time.Time) (ledger.Ledger, error) {
 			server := bustest.Start(t)
 			bucket, err := server.Bucket(t.Context(), bus.BucketLedger)
 			if err != nil {

@@ -20,33 +20,35 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// farSide is a warehouse whose answers the test decides.
-type farSide struct {
+// scriptedWarehouse is a warehouse whose answers the test decides.
+type scriptedWarehouse struct {
 	warehouse.Orders
 	plan error
 	find func(ctx context.Context, nos []string) (map[string]warehouse.Found, error)
 	take func(ctx context.Context) error
 }
 
-func (f *farSide) Identity() warehouse.Identity { return "" }
+func (f *scriptedWarehouse) Identity() warehouse.Identity { return "" }
 
-func (f *farSide) PlanOrder(*orderv1.Audited) warehouse.Plan { return warehouse.Plan{Err: f.plan} }
+func (f *scriptedWarehouse) PlanOrder(*orderv1.Audited) warehouse.Plan {
+	return warehouse.Plan{Err: f.plan}
+}
 
-func (f *farSide) FindOrders(ctx context.Context, nos []string) (map[string]warehouse.Found, error) {
+func (f *scriptedWarehouse) FindOrders(ctx context.Context, nos []string) (map[string]warehouse.Found, error) {
 	return f.find(ctx, nos)
 }
 
-func (f *farSide) SendPlanned(ctx context.Context, o *orderv1.Audited, _ warehouse.Plan) (warehouse.Receipt, error) {
+func (f *scriptedWarehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, _ warehouse.Plan) (warehouse.Receipt, error) {
 	return warehouse.Receipt{WarehouseNo: "N-" + o.OutboundNo}, f.take(ctx)
 }
 
-// ships makes far the warehouse of all orders.
-func (b *bench) ships(far warehouse.Orders) {
+// ships makes wh the warehouse of all orders.
+func (b *fixture) ships(far warehouse.Orders) {
 	b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
 }
 
-// together asks after n orders in one call, and then ends it.
-func together(t *testing.T, b *bench, far *farSide, n int, end func() error) []error {
+// lookUpTogether looks up n orders in one call, and then ends it.
+func lookUpTogether(t *testing.T, b *fixture, far *scriptedWarehouse, n int, end func() error) []error {
 	t.Helper()
 	first, rest := make(chan struct{}), make(chan struct{})
 	calls := 0
@@ -63,7 +65,7 @@ func together(t *testing.T, b *bench, far *farSide, n int, end func() error) []e
 	var all sync.WaitGroup
 	ask := func(i int) {
 		r := &run{Pusher: b.Pusher, d: &bus.Delivery{}, o: b.order(fmt.Sprint("A-", i)), wh: far}
-		all.Go(func() { _, _, errs[i] = r.ask(t.Context(), r.o.OutboundNo) })
+		all.Go(func() { _, _, errs[i] = r.lookUp(t.Context(), r.o.OutboundNo) })
 	}
 	ask(0)
 	<-first
@@ -71,12 +73,12 @@ func together(t *testing.T, b *bench, far *farSide, n int, end func() error) []e
 		ask(i + 1)
 	}
 	for { // until all wait for the next call
-		b.asker.mu.Lock()
+		b.finder.mu.Lock()
 		waiting := 0
-		if l := b.asker.lanes[far]; l != nil {
+		if l := b.finder.queues[far]; l != nil {
 			waiting = len(l.waiting)
 		}
-		b.asker.mu.Unlock()
+		b.finder.mu.Unlock()
 		if waiting == n {
 			break
 		}
@@ -88,17 +90,17 @@ func together(t *testing.T, b *bench, far *farSide, n int, end func() error) []e
 }
 
 func TestAFailedCallCountsOnceForTheBreaker(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
-		together(t, b, &farSide{}, 10, func() error { return fmt.Errorf("connection reset") })
+	each(t, func(t *testing.T, b *fixture) {
+		lookUpTogether(t, b, &scriptedWarehouse{}, 10, func() error { return fmt.Errorf("connection reset") })
 		if p := b.book.now.Pause; p != nil {
 			t.Errorf("one failed call of many askers paused the seller: %+v", p)
 		}
 	})
 }
 
-func TestAPanicOfTheAskedFailsTheOrdersOnly(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
-		for _, err := range together(t, b, &farSide{}, 3, func() error { panic("no such field") }) {
+func TestAPanicInALookUpFailsOnlyTheOrders(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		for _, err := range lookUpTogether(t, b, &scriptedWarehouse{}, 3, func() error { panic("no such field") }) {
 			if fault.Of(err) != fault.Transient || err == nil {
 				t.Errorf("got %v", err)
 			}
@@ -106,17 +108,17 @@ func TestAPanicOfTheAskedFailsTheOrdersOnly(t *testing.T) {
 	})
 }
 
-func TestWhatTheWarehouseHasIsToldWhateverTheSetUpSaysNow(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestAnAcceptedOrderIsReportedWhateverTheSetUpSaysNow(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		o, lost := b.order("A-1"), b.order("A-2")
-		b.accepts(o, fresh) // and the worker dies before this is told
+		b.accepts(o, fresh) // and the worker dies before the event is stored
 		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
 		b.wants(lost, fresh, "wait")
 
-		// Then the set-up changes, and neither would be sent any more.
-		b.ships(&farSide{plan: fault.Permanent(fault.Reason{Code: "platform_order.required"})})
+		// Then the set-up changes, and neither could be sent now.
+		b.ships(&scriptedWarehouse{plan: fault.Permanent(fault.Reason{Code: "platform_order.required"})})
 		b.wants(o, again, "accepted "+b.number(o))
-		b.wants(lost, again, "held operator:acme/A-2") // not failed: it ships, perhaps
+		b.wants(lost, again, "held operator:acme/A-2") // not failed: it may ship
 		b.wants(b.order("A-3"), again, "failed platform_order.required")
 
 		b.book.now = seller.New(&sellerv1.Setup{Name: "acme"}, nil)
@@ -125,24 +127,24 @@ func TestWhatTheWarehouseHasIsToldWhateverTheSetUpSaysNow(t *testing.T) {
 	})
 }
 
-func TestTheLoserOfTwoDocumentsIsNotToldAsFailed(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
-		// Its claim ran out while the warehouse took it; another worker, which found another document, was faster.
+func TestTheLoserOfTwoDocumentsIsNotReportedAsFailed(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		// Its claim expired while the warehouse took it; another worker found another document and was faster.
 		o := b.order("A-1")
-		b.ships(&farSide{take: func(ctx context.Context) error {
+		b.ships(&scriptedWarehouse{take: func(ctx context.Context) error {
 			return b.ledger.Accept(ctx, ledger.ClaimRequest{
 				Key: ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo}, Hash: PayloadHash(o), Owner: "other", OrderNo: o.OrderNo, Lines: []string{"1"},
 			}, "N-other", nil, b.now())
 		}})
-		told, err := b.push(o, fresh)
-		if told != "held operator:acme/A-1" || fault.ReasonOf(err, "").Code != "warehouse.twice" || fault.Of(err) != fault.Refused {
-			t.Errorf("told %q: %v", told, err)
+		reported, err := b.push(o, fresh)
+		if reported != "held operator:acme/A-1" || fault.ReasonOf(err, "").Code != "warehouse.twice" || fault.Of(err) != fault.Refused {
+			t.Errorf("reported %q: %v", reported, err)
 		}
 	})
 }
 
 func TestANewAuditOfACancelledOrderIsNotAccepted(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		b.accepts(o, fresh)
 		entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo})
@@ -152,7 +154,7 @@ func TestANewAuditOfACancelledOrderIsNotAccepted(t *testing.T) {
 		if err := b.ledger.Follow(t.Context(), entry, ledger.Cancelled, ledger.Following{}); err != nil {
 			t.Fatal(err)
 		}
-		b.accepts(o, again) // the same audit, told again after a crash
+		b.accepts(o, again) // the same audit, reported again after a crash
 		anew := proto.CloneOf(o)
 		anew.Revision++
 		b.wants(anew, fresh, "failed outbound.cancelled")
@@ -161,22 +163,22 @@ func TestANewAuditOfACancelledOrderIsNotAccepted(t *testing.T) {
 }
 
 func TestTheReplayOfTheNewerContentIsNotSwallowed(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		b.accepts(o, fresh)
 		newer := proto.CloneOf(o)
 		newer.Revision, newer.Lines[0].Quantity = 2, 9
 		b.wants(newer, fresh, "held operator:acme/A-1")
 		b.wants(newer, replay, "held operator:acme/A-1")
-		b.ships(&farSide{plan: fault.Hold(seller.CauseReceiver("acme", "A-1"), fault.Reason{Code: "receiver.masked"})})
+		b.ships(&scriptedWarehouse{plan: fault.Hold(seller.CauseReceiver("acme", "A-1"), fault.Reason{Code: "receiver.masked"})})
 		b.wants(newer, replay, "held operator:acme/A-1") // else each sweep would release it and hold it again
 	})
 }
 
 func TestNothingIsSentWhenTheHandlersTimeIsNearlyUp(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		sent := 0
-		b.ships(&farSide{take: func(context.Context) error { sent++; return nil }})
+		b.ships(&scriptedWarehouse{take: func(context.Context) error { sent++; return nil }})
 		ctx, cancel := context.WithTimeout(t.Context(), callLimit-time.Second)
 		defer cancel()
 		o := b.order("A-1")
@@ -184,15 +186,15 @@ func TestNothingIsSentWhenTheHandlersTimeIsNearlyUp(t *testing.T) {
 		if _, err := b.Push(ctx, d, o); fault.Of(err) != fault.Wait || sent != 0 {
 			t.Errorf("sent %d: %v", sent, err)
 		}
-		b.wants(o, again, "accepted N-A-1") // and it is still certainly new
+		b.wants(o, again, "accepted N-A-1") // and it still was never sent
 	})
 }
 
 func TestASlowSellerLeavesSlotsToTheOthers(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		b.Config.Slots = 8
 		in, out := make(chan struct{}), make(chan struct{})
-		b.ships(&farSide{take: func(context.Context) error { in <- struct{}{}; <-out; return nil }})
+		b.ships(&scriptedWarehouse{take: func(context.Context) error { in <- struct{}{}; <-out; return nil }})
 		push := func(i int) error {
 			o := b.order(fmt.Sprint("A-", i))
 			_, err := b.Push(t.Context(), &bus.Delivery{First: true, StreamTime: o.AuditedAt.AsTime(), Stream: "ORDERS", Seq: 1}, o)
@@ -207,7 +209,7 @@ func TestASlowSellerLeavesSlotsToTheOthers(t *testing.T) {
 			})
 			<-in
 		}
-		// The seller has its share. Two slots stay free, and what comes now comes back later, paced.
+		// The seller holds its share. Two slots stay free, and further orders are delayed at a pace.
 		b.wait(3 * time.Second)
 		var last time.Duration
 		for i := range 3 {
@@ -226,8 +228,8 @@ func TestASlowSellerLeavesSlotsToTheOthers(t *testing.T) {
 	})
 }
 
-func TestThatOrdersAreTakenDoesNotMeanThatTheyMayBeAskedFor(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+func TestAnAcceptedOrderDoesNotProveTheRightToLookUp(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
 		waits := bus.DeadLetter{Cause: seller.CausePermission("acme", findOrders), Last: b.now()}
 		b.Release = func(_ context.Context, _ string, match func(bus.DeadLetter) bool) (int, error) {
 			if match(waits) {
@@ -246,7 +248,7 @@ func TestThatOrdersAreTakenDoesNotMeanThatTheyMayBeAskedFor(t *testing.T) {
 		}
 		old := b.order("A-2")
 		old.AuditedAt.Seconds -= 3600
-		b.accepts(old, fresh) // asked for first
+		b.accepts(old, fresh) // looked up first
 		if !released() {
 			t.Error("not released although an order was asked for meanwhile")
 		}
@@ -254,7 +256,7 @@ func TestThatOrdersAreTakenDoesNotMeanThatTheyMayBeAskedFor(t *testing.T) {
 }
 
 func TestListedAndReleasedOrdersTakeNoPlaceInATrial(t *testing.T) {
-	each(t, func(t *testing.T, b *bench) {
+	each(t, func(t *testing.T, b *fixture) {
 		setup := proto.CloneOf(b.book.now.Setup)
 		setup.Trial = &sellerv1.Trial{Orders: []string{"L-1"}, First: 1}
 		b.book.now = seller.New(setup, nil)
@@ -265,7 +267,7 @@ func TestListedAndReleasedOrdersTakeNoPlaceInATrial(t *testing.T) {
 		b.accepts(first, func(d *bus.Delivery) { d.Replay, d.Released = true, []string{"trial:acme"} })
 		b.wants(b.order("A-3"), fresh, "held trial:acme")
 
-		// Another place; and what was on the list stays let go.
+		// One more place; and what was on the list stays admitted.
 		setup = proto.CloneOf(setup)
 		setup.Trial = &sellerv1.Trial{First: 2}
 		b.book.now = seller.New(setup, nil)

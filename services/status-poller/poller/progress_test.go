@@ -15,7 +15,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-var words = map[string]orderv1.Status{
+var statusOf = map[string]orderv1.Status{
 	"new": orderv1.Status_STATUS_RECEIVED, "pick": orderv1.Status_STATUS_PICKING, "pack": orderv1.Status_STATUS_PACKED,
 	"ship": orderv1.Status_STATUS_SHIPPED, "road": orderv1.Status_STATUS_IN_TRANSIT, "done": orderv1.Status_STATUS_DELIVERED,
 	"no": orderv1.Status_STATUS_REJECTED, "back": orderv1.Status_STATUS_RETURNED, "gone": orderv1.Status_STATUS_CANCELLED,
@@ -45,7 +45,7 @@ func doc(line string) document {
 			bill = false
 			continue
 		}
-		status, known := words[code]
+		status, known := statusOf[code]
 		if !known {
 			panic("no such step: " + word)
 		}
@@ -63,7 +63,7 @@ func doc(line string) document {
 	return d
 }
 
-// short is an event in a few words.
+// short is an event shortened to one line.
 func short(e event.Event) string {
 	switch m := e.Message.(type) {
 	case *orderv1.StatusChanged:
@@ -88,10 +88,10 @@ func short(e event.Event) string {
 	}
 }
 
-func TestTell(t *testing.T) {
+func TestProgress(t *testing.T) {
 	type look struct {
-		docs []string
-		told []string
+		docs     []string
+		reported []string
 		// after says where that leads: "open PHASE", "ended" or "ended cancelled", and exceptions with "!".
 		after string
 	}
@@ -100,7 +100,7 @@ func TestTell(t *testing.T) {
 		whenPacked bool
 		looks      []look
 	}{
-		{name: "each step is told once, shipping at the hand-over, delivery ends it", looks: []look{
+		{name: "each step is reported once, shipping at the hand-over, delivery ends it", looks: []look{
 			{[]string{"E1: new"}, []string{"E1 new"}, "open RECEIVED"},
 			{[]string{"E1: new pick pack"}, []string{"E1 pick", "E1 pack"}, "open PACKED"},
 			{[]string{"E1: new pick pack ship"}, []string{"E1 ship", "shipped E1 VA-E1 x2 complete"}, "open SHIPPED"},
@@ -109,11 +109,11 @@ func TestTell(t *testing.T) {
 		{name: "the whole walk seen at one look", looks: []look{
 			{[]string{"E1: new pick ship done"}, []string{"E1 new", "E1 pick", "E1 ship", "E1 done", "shipped E1 VA-E1 x2 complete", "delivered E1"}, "ended"},
 		}},
-		{name: "seen again unchanged, nothing is told", looks: []look{
+		{name: "seen again unchanged, nothing is reported", looks: []look{
 			{[]string{"E1: new ship"}, []string{"E1 new", "E1 ship", "shipped E1 VA-E1 x2 complete"}, "open SHIPPED"},
 			{[]string{"E1: new ship"}, nil, "open SHIPPED"},
 		}},
-		{name: "a state that the history lacks is told", looks: []look{
+		{name: "a state that the history lacks is reported", looks: []look{
 			{[]string{"E1: new =pick"}, []string{"E1 new", "E1 pick"}, "open PICKING"},
 			{[]string{"E1: new =pick pack"}, []string{"E1 pack"}, "open PACKED"},
 		}},
@@ -145,7 +145,7 @@ func TestTell(t *testing.T) {
 		{name: "P3: cancelled overrules a history that says shipped", looks: []look{
 			{[]string{"E1: new ship gone"}, []string{"E1 new", "E1 ship", "E1 gone", "cancelled"}, "ended cancelled"},
 		}},
-		{name: "P3: cancelled after shipped was told is an exception, not a cancellation", looks: []look{
+		{name: "P3: cancelled after shipped was reported is an exception, not a cancellation", looks: []look{
 			{[]string{"E1: ship"}, []string{"E1 ship", "shipped E1 VA-E1 x2 complete"}, "open SHIPPED"},
 			{[]string{"E1: ship gone"}, []string{"E1 gone"}, "ended !cancelled.after.shipped"},
 		}},
@@ -201,23 +201,23 @@ func TestTell(t *testing.T) {
 				for _, line := range look.docs {
 					docs = append(docs, doc(line))
 				}
-				o := tell(e, docs, test.whenPacked, start.Add(3*time.Minute))
-				// After a crash before the ledger moved the same is told again, under the same ids.
-				for j, ev := range tell(e, docs, test.whenPacked, start.Add(4*time.Minute)).events {
+				o := progressOf(e, docs, test.whenPacked, start.Add(3*time.Minute))
+				// After a crash before the ledger moved the same events come again, under the same ids.
+				for j, ev := range progressOf(e, docs, test.whenPacked, start.Add(4*time.Minute)).events {
 					if ev.ID != o.events[j].ID {
-						t.Errorf("look %d: told again as %s, was %s", i, ev.ID, o.events[j].ID)
+						t.Errorf("look %d: reported again as %s, was %s", i, ev.ID, o.events[j].ID)
 					}
 				}
-				var told []string
+				var reported []string
 				for _, ev := range o.events {
-					told = append(told, short(ev))
+					reported = append(reported, short(ev))
 					if ids[ev.ID] {
 						t.Errorf("look %d: id %s comes twice", i, ev.ID)
 					}
 					ids[ev.ID] = true
 				}
-				if diff := cmp.Diff(look.told, told); diff != "" {
-					t.Errorf("look %d tells (-want +got):\n%s", i, diff)
+				if diff := cmp.Diff(look.reported, reported); diff != "" {
+					t.Errorf("look %d reports (-want +got):\n%s", i, diff)
 				}
 				after := "ended"
 				if o.open {
@@ -238,15 +238,15 @@ func TestTell(t *testing.T) {
 	}
 }
 
-// The warehouse may tell a history in any order and a step twice: what is told does not change.
-func TestAShuffledHistoryTellsTheSame(t *testing.T) {
+// The warehouse may return a history in any order and a step twice: the events do not change.
+func TestAShuffledHistoryGivesTheSameEvents(t *testing.T) {
 	straight := doc("E1: new pick pack ship road")
 	shuffled := straight
 	shuffled.History = append(slices.Clone(straight.History), straight.History[1], straight.History[3])
 	slices.Reverse(shuffled.History)
 	e := ledger.Entry{Key: ledger.Key{Seller: "acme", Kind: kind, No: "O-1"}, State: ledger.Accepted, Number: "E1"}
-	want := tell(e, []document{straight}, false, start)
-	got := tell(e, []document{shuffled}, false, start)
+	want := progressOf(e, []document{straight}, false, start)
+	got := progressOf(e, []document{shuffled}, false, start)
 	if len(want.events) != 6 || len(got.events) != len(want.events) {
 		t.Fatalf("%d events from the straight history, %d from the shuffled one, want 6", len(want.events), len(got.events))
 	}

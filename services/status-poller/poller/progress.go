@@ -19,49 +19,49 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// waybillGrace: an order that left without a waybill is told when the waybill is known, or after this long without one.
+// waybillGrace is how long the shipping of an order without a waybill waits to be published for the waybill.
 const waybillGrace = 10 * time.Minute
 
-// document is one document of an order at the warehouse: the one that was accepted, one that it was split into, or a
-// further one under the same outbound number.
+// document is one document of an order at the warehouse: the accepted one, one that it was split into, or a further one
+// under the same outbound number.
 type document struct {
 	warehouse.Details
 	number string
 	// splitOf is the document that this one was split from; empty when it was not.
 	splitOf string
-	// missing: the warehouse does not know it (yet). Nothing is concluded from that.
+	// missing says that the warehouse does not know it (yet). Nothing is concluded from that.
 	missing bool
 }
 
-// leaf: goods leave under this document. Those of a document that was split leave under its children.
+// leaf reports whether goods leave under this document. Those of a split document leave under its children.
 func (d document) leaf() bool { return len(d.Children) == 0 }
 
-// outcome is what one full look at an order leads to.
+// outcome is what follows from one fetch of an order's documents.
 type outcome struct {
 	events     []event.Event
 	exceptions []exception
 	state      ledger.State
 	next       ledger.Following
-	// open: it goes on; phase says at whose pace.
+	// open says that the order is followed further, at the interval of phase.
 	open  bool
 	phase orderv1.Status
 }
 
-// telling is the work on one outcome. The first document is tracked in Following itself, all others in Children.
-type telling struct {
+// progress derives one outcome. Following itself tracks the first document, Children all others.
+type progress struct {
 	outcome
 	entry          ledger.Entry
 	docs           []document
 	shipWhenPacked bool
 	now            time.Time
-	// before and after are what is told of each document, in the order of docs.
+	// before and after are what was and what will be published of each document, in the order of docs.
 	before, after []ledger.Child
 }
 
-// tell works out what is new about an order. docs[0] is the document that was accepted; a document comes before those
-// that it was split into.
-func tell(e ledger.Entry, docs []document, shipWhenPacked bool, now time.Time) outcome {
-	t := &telling{entry: e, docs: docs, shipWhenPacked: shipWhenPacked, now: now}
+// progressOf derives what is new about an order. docs[0] is the accepted document; a document comes before those that it
+// was split into.
+func progressOf(e ledger.Entry, docs []document, shipWhenPacked bool, now time.Time) outcome {
+	t := &progress{entry: e, docs: docs, shipWhenPacked: shipWhenPacked, now: now}
 	t.state, t.next = e.State, following(e)
 	t.next.Children = maps.Clone(t.next.Children)
 	for i, doc := range docs {
@@ -73,19 +73,19 @@ func tell(e ledger.Entry, docs []document, shipWhenPacked bool, now time.Time) o
 	}
 	t.after = slices.Clone(t.before)
 
-	t.twice()
+	t.duplicateDocuments()
 	for i := range docs {
-		t.steps(i)
+		t.reportSteps(i)
 	}
-	t.shipped()
-	t.delivered()
-	t.cancelled()
-	t.remember()
+	t.reportShipped()
+	t.reportDelivered()
+	t.reportCancelled()
+	t.record()
 	return t.outcome
 }
 
-// steps tells the steps of one document that were not told yet.
-func (t *telling) steps(i int) {
+// reportSteps publishes the steps of one document that were not published yet.
+func (t *progress) reportSteps(i int) {
 	doc, after := t.docs[i], &t.after[i]
 	if doc.missing {
 		return
@@ -94,18 +94,18 @@ func (t *telling) steps(i int) {
 	if i == 0 {
 		lastAt = t.next.StatusAt
 	}
-	for _, s := range untold(doc.Details, after.Code, lastAt) {
-		at := t.at(s.At)
-		t.say(event.OrderStatusChanged.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.StatusChanged{
+	for _, s := range unreported(doc.Details, after.Code, lastAt) {
+		at := t.orNow(s.At)
+		t.emit(event.OrderStatusChanged.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.StatusChanged{
 			Ref: t.ref(doc), At: timestamppb.New(at), Status: s.Status, Code: s.Code, Text: s.Text,
 		}, doc.number, s.id))
-		if doc.leaf() && returning(s.Status) {
-			t.say(event.OrderReturning.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.Returning{
+		if doc.leaf() && isReturning(s.Status) {
+			t.emit(event.OrderReturning.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.Returning{
 				Ref: t.ref(doc), At: timestamppb.New(at), Status: s.Status,
 			}, doc.number, s.id))
 		}
 		if s.Status != orderv1.Status_STATUS_UNSPECIFIED {
-			after.Status = s.Status // a code without a word of ours leaves the phase as it was
+			after.Status = s.Status // a code that maps to no status of ours leaves the phase as it was
 		}
 		if i == 0 {
 			t.next.StatusAt = at
@@ -117,56 +117,57 @@ func (t *telling) steps(i int) {
 	after.Code = doc.State.Code
 }
 
-// shipped tells what left, once per leaf. A leaf that the warehouse cancelled has not left, whatever its history says.
-func (t *telling) shipped() {
+// reportShipped publishes what left, once per leaf. A leaf that the warehouse cancelled has not left, whatever its history
+// says.
+func (t *progress) reportShipped() {
 	for i, doc := range t.docs {
 		if doc.missing || !doc.leaf() || t.after[i].Shipped {
 			continue
 		}
 		at, ok := t.leftAt(doc)
-		if !ok || cancelled(doc) || len(doc.Waybills) == 0 && t.now.Sub(at) < waybillGrace {
+		if !ok || isCancelled(doc) || len(doc.Waybills) == 0 && t.now.Sub(at) < waybillGrace {
 			continue
 		}
 		t.after[i].Shipped = true
-		t.sayShipped(doc, at, t.settled())
+		t.emitShipped(doc, at, t.allSettled())
 	}
-	// The last open leaf of a split order may be cancelled after the others left: then its own event, which says that
-	// nothing of it left, closes the order.
+	// The last open leaf of a split order may be cancelled after the others left. Then an event for that leaf, with no goods
+	// shipped, completes the order.
 	for i, doc := range slices.Backward(t.docs) {
-		if doc.leaf() && cancelled(doc) && !t.before[i].Shipped && t.before[i].Status != orderv1.Status_STATUS_CANCELLED {
-			if t.settled() && t.anyShipped() && !t.toldComplete() {
+		if doc.leaf() && isCancelled(doc) && !t.before[i].Shipped && t.before[i].Status != orderv1.Status_STATUS_CANCELLED {
+			if t.allSettled() && t.anyShipped() && !t.emittedComplete() {
 				none := document{number: doc.number, splitOf: doc.splitOf}
 				for _, l := range doc.Lines {
 					l = proto.CloneOf(l)
 					l.Shipped = 0
 					none.Lines = append(none.Lines, l)
 				}
-				t.sayShipped(none, doc.State.At, true)
+				t.emitShipped(none, doc.State.At, true)
 			}
 			return
 		}
 	}
 }
 
-func (t *telling) sayShipped(doc document, at time.Time, complete bool) {
-	at = t.at(at)
-	t.say(event.OrderShipped.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.Shipped{
+func (t *progress) emitShipped(doc document, at time.Time, complete bool) {
+	at = t.orNow(at)
+	t.emit(event.OrderShipped.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.Shipped{
 		Ref: t.ref(doc), At: timestamppb.New(at), CarrierNo: doc.CarrierNo, CarrierName: doc.CarrierName,
 		Waybills: doc.Waybills, Packages: doc.Packages, Lines: doc.Lines, SplitOf: doc.splitOf, Complete: complete,
 	}, doc.number))
 }
 
-// settled: of every leaf it is told that it left, or known that it will not.
-func (t *telling) settled() bool {
+// allSettled reports whether every leaf was published as shipped or is cancelled.
+func (t *progress) allSettled() bool {
 	for i, doc := range t.docs {
-		if doc.missing || doc.leaf() && !t.after[i].Shipped && !cancelled(doc) {
+		if doc.missing || doc.leaf() && !t.after[i].Shipped && !isCancelled(doc) {
 			return false
 		}
 	}
 	return true
 }
 
-func (t *telling) anyShipped() bool {
+func (t *progress) anyShipped() bool {
 	for i, doc := range t.docs {
 		if doc.leaf() && t.after[i].Shipped {
 			return true
@@ -175,23 +176,23 @@ func (t *telling) anyShipped() bool {
 	return false
 }
 
-// toldComplete: this run tells a shipment that closes the order.
-func (t *telling) toldComplete() bool {
+// emittedComplete reports whether this outcome has a shipment that completes the order.
+func (t *progress) emittedComplete() bool {
 	return slices.ContainsFunc(t.events, func(e event.Event) bool {
 		m, ok := e.Message.(*orderv1.Shipped)
 		return ok && m.Complete
 	})
 }
 
-// delivered tells once that the buyer has all that left.
-func (t *telling) delivered() {
+// reportDelivered publishes once that the buyer has all that left.
+func (t *progress) reportDelivered() {
 	var at time.Time
 	news, some := false, false
 	for i, doc := range t.docs {
 		if doc.missing {
 			return
 		}
-		if !doc.leaf() || cancelled(doc) {
+		if !doc.leaf() || isCancelled(doc) {
 			continue
 		}
 		if t.after[i].Status != orderv1.Status_STATUS_DELIVERED {
@@ -204,20 +205,20 @@ func (t *telling) delivered() {
 		}
 	}
 	if some && news {
-		at = t.at(at)
-		t.say(event.OrderDelivered.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.Delivered{
+		at = t.orNow(at)
+		t.emit(event.OrderDelivered.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.Delivered{
 			Ref: t.ref(t.docs[0]), At: timestamppb.New(at),
 		}, t.docs[0].number))
 	}
 }
 
-// cancelled tells that nothing will leave: the warehouse says so of every leaf, and nothing left. One that is
-// cancelled after it left is for a person.
-func (t *telling) cancelled() {
+// reportCancelled publishes that nothing will leave: every leaf is cancelled and none was shipped. A leaf that is
+// cancelled after it was shipped needs a person.
+func (t *progress) reportCancelled() {
 	all := true
 	var at time.Time
 	for i, doc := range t.docs {
-		if doc.missing || doc.leaf() && !cancelled(doc) {
+		if doc.missing || doc.leaf() && !isCancelled(doc) {
 			all = false
 			continue
 		}
@@ -230,7 +231,7 @@ func (t *telling) cancelled() {
 				t.exceptions = append(t.exceptions, exception{doc.number, fault.Reason{
 					Code: "cancelled.after.shipped", RemoteCode: doc.State.Code, RemoteText: doc.State.Text,
 					ZH: fmt.Sprintf("仓库单据 %s 出库后又显示已取消；未按取消处理，请向仓库核实", doc.number),
-					EN: fmt.Sprintf("document %s is cancelled although it left; not told as cancelled: ask the warehouse", doc.number),
+					EN: fmt.Sprintf("document %s is cancelled although it left; not reported as cancelled: ask the warehouse", doc.number),
 				}})
 			}
 		}
@@ -242,21 +243,21 @@ func (t *telling) cancelled() {
 		return
 	}
 	t.state = ledger.Cancelled
-	at = t.at(at)
-	t.say(event.OrderCancelled.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.Cancelled{
+	at = t.orNow(at)
+	t.emit(event.OrderCancelled.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.Cancelled{
 		Ref: t.ref(t.docs[0]), At: timestamppb.New(at),
 	}, t.docs[0].number))
 }
 
-// twice is the exception that must never be quiet: further documents under the order's number.
-func (t *telling) twice() {
+// duplicateDocuments raises further documents under the order's number. This must never go unnoticed.
+func (t *progress) duplicateDocuments() {
 	var others []string
 	news := false
 	for i, doc := range t.docs {
 		if i > 0 && doc.splitOf == "" {
 			others = append(others, doc.number)
-			_, told := t.next.Children[doc.number]
-			news = news || !told
+			_, known := t.next.Children[doc.number]
+			news = news || !known
 		}
 	}
 	if !news {
@@ -270,12 +271,12 @@ func (t *telling) twice() {
 	}})
 }
 
-// remember writes what is told into the next entry, and whether and how fast it goes on.
-func (t *telling) remember() {
+// record writes what is published into the next entry, and whether and at which interval the order is followed further.
+func (t *progress) record() {
 	t.next.Due = time.Time{}
 	first := t.after[0]
 	if !t.docs[0].leaf() {
-		first.Shipped = t.settled() && t.anyShipped()
+		first.Shipped = t.allSettled() && t.anyShipped()
 	}
 	t.next.Status, t.next.Code, t.next.Shipped = first.Status, first.Code, first.Shipped
 	for i, doc := range t.docs {
@@ -286,12 +287,12 @@ func (t *telling) remember() {
 			}
 			t.next.Children[doc.number] = t.after[i]
 		}
-		if !doc.leaf() || !doc.missing && ended(t.after[i]) {
+		if !doc.leaf() || !doc.missing && hasEnded(t.after[i]) {
 			continue
 		}
 		phase := t.after[i].Status
-		if left(phase, t.shipWhenPacked) && !t.after[i].Shipped {
-			phase = orderv1.Status_STATUS_PACKED // its waybill is waited for
+		if hasLeft(phase, t.shipWhenPacked) && !t.after[i].Shipped {
+			phase = orderv1.Status_STATUS_PACKED // its waybill is still missing
 		}
 		if !t.open || urgency(phase) > urgency(t.phase) {
 			t.phase = phase
@@ -301,7 +302,8 @@ func (t *telling) remember() {
 }
 
 const (
-	// keepWaybills is how many waybills the ledger keeps of an order, maxWaybill how long each may be: it is found by them.
+	// keepWaybills is how many waybills the ledger keeps of an order, maxWaybill the length of each in bytes. Orders are
+	// found by them.
 	keepWaybills = 100
 	maxWaybill   = 64
 )
@@ -316,27 +318,27 @@ func withWaybills(known, now []string) []string {
 	return known
 }
 
-// leftAt tells when doc left, if it did: at the first step that says so.
-func (t *telling) leftAt(doc document) (time.Time, bool) {
-	for _, s := range walk(doc.Details) {
-		if left(s.Status, t.shipWhenPacked) {
-			return t.at(s.At), true
+// leftAt returns when doc left, if it did: the time of the first step that says so.
+func (t *progress) leftAt(doc document) (time.Time, bool) {
+	for _, s := range timeline(doc.Details) {
+		if hasLeft(s.Status, t.shipWhenPacked) {
+			return t.orNow(s.At), true
 		}
 	}
 	return time.Time{}, false
 }
 
-func (t *telling) say(e event.Event) { t.events = append(t.events, e) }
+func (t *progress) emit(e event.Event) { t.events = append(t.events, e) }
 
-// at is a moment the warehouse told, or now when it did not.
-func (t *telling) at(at time.Time) time.Time {
+// orNow is the warehouse's time of a step, or now when it gave none.
+func (t *progress) orNow(at time.Time) time.Time {
 	if at.IsZero() {
 		return t.now
 	}
 	return at
 }
 
-func (t *telling) ref(doc document) *orderv1.Ref { return ref(t.entry, doc.number) }
+func (t *progress) ref(doc document) *orderv1.Ref { return ref(t.entry, doc.number) }
 
 func ref(e ledger.Entry, number string) *orderv1.Ref {
 	return &orderv1.Ref{
@@ -345,29 +347,29 @@ func ref(e ledger.Entry, number string) *orderv1.Ref {
 	}
 }
 
-// exception is what a person has to look at, once.
+// exception is something that needs a person, raised once.
 type exception struct {
-	// documents at the warehouse that it is about: part of the event's id.
+	// documents are the warehouse's numbers that it is about: part of the event's id.
 	documents string
 	reason    fault.Reason
 }
 
-// event is what the ERP hears of it: a status without a word of ours, with our code and text.
+// event is what the ERP gets: an order.status.changed without a status, with our code and text.
 func (x exception) event(e ledger.Entry, now time.Time) event.Event {
 	return event.OrderStatusChanged.About(e.Key.Seller, e.Key.No, now, &orderv1.StatusChanged{
 		Ref: ref(e, e.Number), At: timestamppb.New(now), Code: x.reason.Code, Text: x.reason.ZH + " / " + x.reason.EN,
 	}, x.documents, x.reason.Code)
 }
 
-// step is a state with its place in the events' ids: the code, and which time it came when it came before.
+// step is a state with its id in the events' ids: the code, numbered from its second occurrence on.
 type step struct {
 	warehouse.State
 	id string
 }
 
-// walk is the document's history in order, each step once, ending with where it stands now. The warehouse may tell the
-// history shuffled, doubled, or without the present step.
-func walk(d warehouse.Details) []step {
+// timeline is the document's history by time, each step once, ending with its present state. The warehouse may return the
+// history shuffled, with duplicates, or without the present state.
+func timeline(d warehouse.Details) []step {
 	states := slices.Clone(d.History)
 	slices.SortStableFunc(states, func(a, b warehouse.State) int {
 		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Status, b.Status), cmp.Compare(a.Code, b.Code))
@@ -376,12 +378,12 @@ func walk(d warehouse.Details) []step {
 	if !slices.ContainsFunc(states, func(s warehouse.State) bool { return s.Code == d.State.Code }) {
 		states = append(states, d.State)
 	}
-	came := map[string]int{}
+	seen := map[string]int{}
 	steps := make([]step, len(states))
 	for i, s := range states {
-		came[s.Code]++
+		seen[s.Code]++
 		id := s.Code
-		if n := came[s.Code]; n > 1 {
+		if n := seen[s.Code]; n > 1 {
 			id += "-" + strconv.Itoa(n)
 		}
 		steps[i] = step{s, id}
@@ -389,9 +391,9 @@ func walk(d warehouse.Details) []step {
 	return steps
 }
 
-// untold is what of d's walk comes after the step last told: code, at lastAt when that is known.
-func untold(d warehouse.Details, code string, lastAt time.Time) []step {
-	steps := walk(d)
+// unreported returns the steps of d after the one published last: code, at lastAt when that is known.
+func unreported(d warehouse.Details, code string, lastAt time.Time) []step {
+	steps := timeline(d)
 	if code == "" {
 		return steps
 	}
@@ -409,13 +411,13 @@ func untold(d warehouse.Details, code string, lastAt time.Time) []step {
 	})
 }
 
-// cancelled: the warehouse says so now. That overrules its history.
-func cancelled(d document) bool {
+// isCancelled reports the document's present state. That overrules its history.
+func isCancelled(d document) bool {
 	return !d.missing && d.State.Status == orderv1.Status_STATUS_CANCELLED
 }
 
-// left: goods of an order at this status have left the warehouse.
-func left(s orderv1.Status, whenPacked bool) bool {
+// hasLeft reports whether goods of an order at this status have left the warehouse.
+func hasLeft(s orderv1.Status, whenPacked bool) bool {
 	switch s {
 	case orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_DELIVERED,
 		orderv1.Status_STATUS_REJECTED, orderv1.Status_STATUS_RETURNING, orderv1.Status_STATUS_RETURNED:
@@ -426,12 +428,12 @@ func left(s orderv1.Status, whenPacked bool) bool {
 	return false
 }
 
-func returning(s orderv1.Status) bool {
+func isReturning(s orderv1.Status) bool {
 	return s == orderv1.Status_STATUS_REJECTED || s == orderv1.Status_STATUS_RETURNING || s == orderv1.Status_STATUS_RETURNED
 }
 
-// ended: nothing more happens to a document that stands so, and what left of it is told.
-func ended(c ledger.Child) bool {
+// hasEnded reports whether no further step can follow, and what left is published.
+func hasEnded(c ledger.Child) bool {
 	switch c.Status {
 	case orderv1.Status_STATUS_CANCELLED:
 		return true
@@ -441,7 +443,7 @@ func ended(c ledger.Child) bool {
 	return false
 }
 
-// urgency orders the phases by how soon to look again.
+// urgency orders the phases by how soon to look up again.
 func urgency(s orderv1.Status) int {
 	switch s {
 	case orderv1.Status_STATUS_CHECKED, orderv1.Status_STATUS_PACKED:

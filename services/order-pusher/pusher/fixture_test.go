@@ -26,14 +26,14 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// bench is a pusher over a real ledger and a warehouse in memory, with a clock that the test moves.
-type bench struct {
+// fixture is a pusher over a real ledger and a warehouse in memory, with a clock that the test moves.
+type fixture struct {
 	*Pusher
 	t      *testing.T
 	wh     *memory.Warehouse
 	ledger ledger.Ledger
 	book   *book
-	// identity of the embedded ledger's server: another one is a restart.
+	// identity is that of the embedded ledger's server: another one is a restart.
 	identity string
 
 	mu   sync.Mutex
@@ -43,16 +43,16 @@ type bench struct {
 	skew time.Duration
 }
 
-// own is the worker's own clock.
-func (b *bench) own() time.Time { return b.now().Add(b.skew) }
+// ownClock is the worker's own clock.
+func (b *fixture) ownClock() time.Time { return b.now().Add(b.skew) }
 
-func (b *bench) now() time.Time {
+func (b *fixture) now() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.at
 }
 
-func (b *bench) wait(d time.Duration) {
+func (b *fixture) wait(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.at = b.at.Add(d)
@@ -72,15 +72,15 @@ func (b *book) Pause(_ context.Context, _ string, p seller.Pause) error {
 }
 
 // each runs a test over both ledgers, each on a real server.
-func each(t *testing.T, test func(t *testing.T, b *bench)) {
+func each(t *testing.T, test func(t *testing.T, b *fixture)) {
 	t.Helper()
 	t.Run("redis", func(t *testing.T) {
-		test(t, newBench(t, func(b *bench) (ledger.Ledger, error) {
+		test(t, newFixture(t, func(b *fixture) (ledger.Ledger, error) {
 			return inredis.Open(inredis.Options{URL: redistest.Start(t).URL(), Now: b.now})
 		}))
 	})
 	t.Run("kv", func(t *testing.T) {
-		test(t, newBench(t, func(b *bench) (ledger.Ledger, error) {
+		test(t, newFixture(t, func(b *fixture) (ledger.Ledger, error) {
 			server := bustest.Start(t)
 			bucket, err := server.Bucket(t.Context(), bus.BucketLedger)
 			if err != nil {
@@ -95,10 +95,10 @@ func each(t *testing.T, test func(t *testing.T, b *bench)) {
 	})
 }
 
-// newBench has a ledger that was born a minute ago, so that new orders are certainly new.
-func newBench(t *testing.T, open func(b *bench) (ledger.Ledger, error)) *bench {
+// newFixture opens a ledger whose epoch began a minute ago, so that new orders were certainly never sent.
+func newFixture(t *testing.T, open func(b *fixture) (ledger.Ledger, error)) *fixture {
 	t.Helper()
-	b := &bench{t: t, at: time.Now().Truncate(time.Second), identity: "first"}
+	b := &fixture{t: t, at: time.Now().Truncate(time.Second), identity: "first"}
 	var err error
 	if b.ledger, err = open(b); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func newBench(t *testing.T, open func(b *bench) (ledger.Ledger, error)) *bench {
 			}
 			return b.wh, nil
 		},
-		Now: b.own,
+		Now: b.ownClock,
 		NewOwner: func() string {
 			b.runs++
 			return fmt.Sprintf("run-%d", b.runs)
@@ -134,12 +134,12 @@ func newBench(t *testing.T, open func(b *bench) (ledger.Ledger, error)) *bench {
 	})
 	warm := b.order("WARM")
 	b.wh.Set(func(k *memory.Knobs) { k.Refuse = 1 })
-	_, _ = b.push(warm, fresh) // makes the ledger's birth
+	_, _ = b.push(warm, fresh) // begins the ledger's epoch
 	b.wait(time.Minute)
 	return b
 }
 
-func (b *bench) order(no string) *orderv1.Audited {
+func (b *fixture) order(no string) *orderv1.Audited {
 	return &orderv1.Audited{
 		Seller: "acme", Shop: "S01", Warehouse: "W01", OrderNo: "SO-" + no, OutboundNo: no, Revision: 1,
 		AuditedAt: timestamppb.New(b.now()), Receiver: &orderv1.Receiver{Name: "王芳", Mobile: "13800000000", Address: "长安路1号"},
@@ -147,13 +147,13 @@ func (b *bench) order(no string) *orderv1.Audited {
 	}
 }
 
-// How a delivery comes.
+// The kinds of deliveries.
 func fresh(d *bus.Delivery)  { d.First = true }
 func again(d *bus.Delivery)  { d.Attempt = 2 }
 func replay(d *bus.Delivery) { d.Replay = true }
 
-// push runs the handler as the bus does, and says in few words what came of it.
-func (b *bench) push(o *orderv1.Audited, how func(*bus.Delivery)) (string, error) {
+// push runs the handler as the bus does, and returns its events shortened.
+func (b *fixture) push(o *orderv1.Audited, how func(*bus.Delivery)) (string, error) {
 	b.t.Helper()
 	d := &bus.Delivery{Consumer: Name, Stream: "ORDERS", Seq: 1, StreamTime: o.AuditedAt.AsTime(), Attempt: 1, Seller: o.Seller}
 	how(d)
@@ -180,31 +180,31 @@ func (b *bench) push(o *orderv1.Audited, how func(*bus.Delivery)) (string, error
 }
 
 // wants pushes and compares.
-func (b *bench) wants(o *orderv1.Audited, how func(*bus.Delivery), want string) {
+func (b *fixture) wants(o *orderv1.Audited, how func(*bus.Delivery), want string) {
 	b.t.Helper()
 	if got, err := b.push(o, how); got != want {
-		b.t.Fatalf("%s: told %q, want %q (%v)", o.OutboundNo, got, want, err)
+		b.t.Fatalf("%s: reported %q, want %q (%v)", o.OutboundNo, got, want, err)
 	}
 }
 
-// accepts pushes and wants it told under the warehouse's own number.
-func (b *bench) accepts(o *orderv1.Audited, how func(*bus.Delivery)) {
+// accepts pushes and expects order.accepted with the warehouse's own number.
+func (b *fixture) accepts(o *orderv1.Audited, how func(*bus.Delivery)) {
 	b.t.Helper()
 	got, err := b.push(o, how)
 	if err != nil || got != "accepted "+b.number(o) {
-		b.t.Fatalf("%s: told %q, want it accepted (%v)", o.OutboundNo, got, err)
+		b.t.Fatalf("%s: reported %q, want it accepted (%v)", o.OutboundNo, got, err)
 	}
 }
 
-// has compares how many documents the warehouse has.
-func (b *bench) has(o *orderv1.Audited, want int) {
+// has checks how many documents the warehouse has.
+func (b *fixture) has(o *orderv1.Audited, want int) {
 	b.t.Helper()
 	if got := b.wh.Numbers(o.OutboundNo); len(got) != want {
 		b.t.Errorf("%s: the warehouse has %v, want %d", o.OutboundNo, got, want)
 	}
 }
 
-func (b *bench) number(o *orderv1.Audited) string {
+func (b *fixture) number(o *orderv1.Audited) string {
 	b.t.Helper()
 	numbers := b.wh.Numbers(o.OutboundNo)
 	if len(numbers) == 0 {
@@ -213,16 +213,16 @@ func (b *bench) number(o *orderv1.Audited) string {
 	return numbers[0]
 }
 
-// doubts looks at what a scrape shows of orders whose outcome is unknown.
-func (b *bench) doubts(n int, oldest time.Duration) {
+// expectUnknown checks the gauges of orders whose outcome is unknown.
+func (b *fixture) expectUnknown(n int, oldest time.Duration) {
 	b.t.Helper()
 	r := prometheus.NewRegistry()
 	s, _ := b.Sellers.Get("acme")
-	r.MustRegister(Doubts(func() []*seller.Seller { return []*seller.Seller{s} }, b.Ledger, b.now))
+	r.MustRegister(UnknownOrders(func() []*seller.Seller { return []*seller.Seller{s} }, b.Ledger, b.now))
 	want := fmt.Sprintf(`# HELP stockbridge_push_unknown_oldest_seconds How long the oldest of them is unknown; 0 when there is none.
 # TYPE stockbridge_push_unknown_oldest_seconds gauge
 stockbridge_push_unknown_oldest_seconds{seller="acme"} %v
-# HELP stockbridge_push_unknown_orders Orders whose answer was lost and which are being looked for now.
+# HELP stockbridge_push_unknown_orders Orders whose answer was lost and which are being looked up now.
 # TYPE stockbridge_push_unknown_orders gauge
 stockbridge_push_unknown_orders{seller="acme"} %d
 `, oldest.Seconds(), n)
