@@ -1,4 +1,4 @@
-// Package ops.v1 holds what operators do. It travels inside only: no seller publishes or reads it.
+// Package ops.v1 holds what operators do. It stays inside: no seller publishes or reads it.
 //
 // Times are RFC 3339 with a zone; numbers of documents are opaque text. Nothing here is personal data.
 
@@ -79,33 +79,34 @@ func (Act_Stage) EnumDescriptor() ([]byte, []int) {
 	return file_ops_v1_ops_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// Act says what an operator is about to do, or did. Subject: act.<seller>, or act._ when it is about several sellers or
+// Act records what an operator is about to do, or did. Subject: act.<seller>, or act._ if it is about several sellers or
 // none.
 //
-// An act is told twice under one id: ASKED before anything is done, DONE or FAILED when it ended. One that was asked and
-// never ended was broken off, and some of it may be done. A large act comes in parts, each asked and ended.
+// An act is published twice under one id: ASKED before anything is done, DONE or FAILED when it has ended. An act that
+// was asked and never ended was interrupted, and some of it may be done. A large act comes in parts, each asked and
+// ended.
 type Act struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The same for all that is told of one act.
+	// The same for all events of one act.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Counts from 1.
 	Part  int32                  `protobuf:"varint,2,opt,name=part,proto3" json:"part,omitempty"`
 	Stage Act_Stage              `protobuf:"varint,3,opt,name=stage,proto3,enum=ops.v1.Act_Stage" json:"stage,omitempty"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
-	// Who acts: user@host, or what --who says.
+	// Who acts: user@host, or the value of --who.
 	Who string `protobuf:"bytes,5,opt,name=who,proto3" json:"who,omitempty"`
 	Why string `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
 	// The command, e.g. "dlq replay", "seller pause".
 	Verb string `protobuf:"bytes,7,opt,name=verb,proto3" json:"verb,omitempty"`
-	// Whose it is; empty when it is about several sellers or none.
+	// The seller; empty if it is about several sellers or none.
 	Seller string `protobuf:"bytes,8,opt,name=seller,proto3" json:"seller,omitempty"`
-	// What it acts on, where that is not a message: an outbound number, a place, a file, a selection in words.
+	// What it acts on, if that is not a message: an outbound number, a place, a file, a selection in words.
 	Target string `protobuf:"bytes,9,opt,name=target,proto3" json:"target,omitempty"`
 	// The messages that this part acts on.
 	Items []*Item `protobuf:"bytes,10,rep,name=items,proto3" json:"items,omitempty"`
-	// How many it was to act on in this part; of DONE and FAILED, how many it did act on.
+	// How many messages it was to act on in this part; in DONE and FAILED, how many it did act on.
 	Count int64 `protobuf:"varint,11,opt,name=count,proto3" json:"count,omitempty"`
-	// Of DONE and FAILED: how many of the messages somebody else had taken, and which.
+	// In DONE and FAILED: how many of the messages somebody else had removed before, and which.
 	Gone    int64    `protobuf:"varint,12,opt,name=gone,proto3" json:"gone,omitempty"`
 	GoneNos []uint64 `protobuf:"varint,13,rep,packed,name=gone_nos,json=goneNos,proto3" json:"gone_nos,omitempty"`
 	// Why it failed.
@@ -242,7 +243,7 @@ func (x *Act) GetError() string {
 	return ""
 }
 
-// Item is a message that stood among the dead or held ones.
+// Item is a dead letter or a held message.
 type Item struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its number there, and the kind, "dlq" or "held".
@@ -250,16 +251,16 @@ type Item struct {
 	Kind     string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	Consumer string `protobuf:"bytes,3,opt,name=consumer,proto3" json:"consumer,omitempty"`
 	Seller   string `protobuf:"bytes,4,opt,name=seller,proto3" json:"seller,omitempty"`
-	// What it is about: an outbound number, or empty when it could not be read.
+	// Its key, such as an outbound number; empty if it could not be read.
 	Key string `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
-	// Where the original stands.
+	// Where the original message is.
 	Stream string `protobuf:"bytes,6,opt,name=stream,proto3" json:"stream,omitempty"`
 	Seq    uint64 `protobuf:"varint,7,opt,name=seq,proto3" json:"seq,omitempty"`
-	// Why it stood there.
+	// Why it was there.
 	Code     string `protobuf:"bytes,8,opt,name=code,proto3" json:"code,omitempty"`
 	Cause    string `protobuf:"bytes,9,opt,name=cause,proto3" json:"cause,omitempty"`
 	Attempts int32  `protobuf:"varint,10,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// Since when it stood there.
+	// Since when it was there.
 	Since         *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,4 +1,4 @@
-// Package order.v1 holds what is said about a sales order: the one event an ERP publishes and the events that answer it.
+// Package order.v1 holds the events of sales orders: the ones that an ERP publishes and those that answer them.
 //
 // Everywhere: quantities are whole pieces; money is decimal text in the seller's currency with at most two places
 // ("19.90"; zeros behind them do no harm); times are RFC 3339 with a zone; numbers of documents are opaque text.
@@ -28,11 +28,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Status is where an order stands, in our words.
+// Status is the state of an order in our terms.
 type Status int32
 
 const (
-	// The warehouse said something we have no word for; code and text are passed on.
+	// The warehouse reported a state that has no term of ours; code and text are passed on.
 	Status_STATUS_UNSPECIFIED    Status = 0
 	Status_STATUS_RECEIVED       Status = 1
 	Status_STATUS_PICKING        Status = 2
@@ -169,17 +169,17 @@ type Shadowed_Verdict int32
 
 const (
 	Shadowed_VERDICT_UNSPECIFIED Shadowed_Verdict = 0
-	// The warehouse has what we would have sent, as far as it tells.
+	// The warehouse has what we would have sent, as far as it returns it.
 	Shadowed_VERDICT_SAME Shadowed_Verdict = 1
-	// It has the order, and something differs.
+	// It has the order, but with differences.
 	Shadowed_VERDICT_DIFFERS Shadowed_Verdict = 2
 	// We would have sent it, and the warehouse did not have it by the deadline.
 	Shadowed_VERDICT_ONLY_OURS Shadowed_Verdict = 3
-	// It would have waited for the set-up or for a person; with ref.warehouse_no the warehouse has it all the same.
+	// It would have waited for the set-up or for a person; with ref.warehouse_no the warehouse has it nevertheless.
 	Shadowed_VERDICT_WOULD_HOLD Shadowed_Verdict = 4
-	// It would have been refused by our checks; with ref.warehouse_no the warehouse has it all the same.
+	// Our checks would have refused it; with ref.warehouse_no the warehouse has it nevertheless.
 	Shadowed_VERDICT_WOULD_FAIL Shadowed_Verdict = 5
-	// Nobody could look: the reason says why.
+	// It could not be compared: the reason says why.
 	Shadowed_VERDICT_NOT_COMPARED Shadowed_Verdict = 6
 )
 
@@ -287,7 +287,7 @@ func (CancelRequested_Cause) EnumDescriptor() ([]byte, []int) {
 // Audited says that an ERP released an order for shipping. Subject: order.audited or order.audited.<seller>.
 type Audited struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Seller as set up with `bridgectl seller apply`; must equal the subject's suffix when there is one.
+	// Seller as set up with `bridgectl seller apply`; must equal the subject's suffix if there is one.
 	Seller string `protobuf:"bytes,1,opt,name=seller,proto3" json:"seller,omitempty"`
 	// ERP's number of the shop that sold the goods.
 	Shop string `protobuf:"bytes,2,opt,name=shop,proto3" json:"shop,omitempty"`
@@ -299,11 +299,11 @@ type Audited struct {
 	OutboundNo string `protobuf:"bytes,5,opt,name=outbound_no,json=outboundNo,proto3" json:"outbound_no,omitempty"`
 	// Counts the audits of one order, from 1. Part of the ids of events.
 	Revision int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Outbound number of the earlier audit which this one replaces. It waits until that one is cancelled or refused.
+	// Outbound number of the earlier audit that this one replaces. It waits until that one is cancelled or refused.
 	Supersedes string `protobuf:"bytes,7,opt,name=supersedes,proto3" json:"supersedes,omitempty"`
 	// When the ERP audited.
 	AuditedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=audited_at,json=auditedAt,proto3" json:"audited_at,omitempty"`
-	// Sales platform in the seller's own words; the seller's set-up maps it to the warehouse's code.
+	// Sales platform in the seller's own terms; the seller's set-up maps it to the warehouse's code.
 	Platform string `protobuf:"bytes,10,opt,name=platform,proto3" json:"platform,omitempty"`
 	// The platform's numbers of the orders in this delivery; the first is the main one.
 	PlatformOrderNos []string `protobuf:"bytes,11,rep,name=platform_order_nos,json=platformOrderNos,proto3" json:"platform_order_nos,omitempty"`
@@ -311,11 +311,11 @@ type Audited struct {
 	OrderedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=ordered_at,json=orderedAt,proto3" json:"ordered_at,omitempty"`
 	// When the buyer paid.
 	PaidAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=paid_at,json=paidAt,proto3" json:"paid_at,omitempty"`
-	// When the buyer wishes the order to leave.
+	// When the buyer wants the order to leave.
 	ExpectedAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=expected_at,json=expectedAt,proto3" json:"expected_at,omitempty"`
 	Lines      []*Line                `protobuf:"bytes,20,rep,name=lines,proto3" json:"lines,omitempty"`
 	Receiver   *Receiver              `protobuf:"bytes,21,opt,name=receiver,proto3" json:"receiver,omitempty"`
-	// Amount to collect on delivery; empty or "0" when the order is paid.
+	// Amount to collect on delivery; empty or "0" if the order is paid.
 	Collect string   `protobuf:"bytes,22,opt,name=collect,proto3" json:"collect,omitempty"`
 	Invoice *Invoice `protobuf:"bytes,23,opt,name=invoice,proto3" json:"invoice,omitempty"`
 	// ERP's number of the carrier; empty lets the warehouse choose its own.
@@ -325,7 +325,7 @@ type Audited struct {
 	SellerRemark string `protobuf:"bytes,26,opt,name=seller_remark,json=sellerRemark,proto3" json:"seller_remark,omitempty"`
 	// Marks of the order.
 	Marks *Marks `protobuf:"bytes,27,opt,name=marks,proto3" json:"marks,omitempty"`
-	// When present the order is held before the push until an operator releases it.
+	// If present, the order is held before the push until an operator releases it.
 	Hold          *Hold `protobuf:"bytes,28,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -522,9 +522,9 @@ type Line struct {
 	LineId string `protobuf:"bytes,1,opt,name=line_id,json=lineId,proto3" json:"line_id,omitempty"`
 	// ERP's code of the goods.
 	GoodsCode string `protobuf:"bytes,2,opt,name=goods_code,json=goodsCode,proto3" json:"goods_code,omitempty"`
-	// The warehouse's own number of the goods, when known; wins over goods_code.
+	// The warehouse's own number of the goods, if known; takes precedence over goods_code.
 	WarehouseGoodsNo string `protobuf:"bytes,3,opt,name=warehouse_goods_no,json=warehouseGoodsNo,proto3" json:"warehouse_goods_no,omitempty"`
-	// ERP's category, looked up in the set-up's category mapping when the warehouse's goods number is not known.
+	// ERP's category, looked up in the set-up's category mapping if the warehouse's goods number is unknown.
 	Category string `protobuf:"bytes,4,opt,name=category,proto3" json:"category,omitempty"`
 	Name     string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	Quantity int64  `protobuf:"varint,6,opt,name=quantity,proto3" json:"quantity,omitempty"`
@@ -925,7 +925,7 @@ func (x *Marks) GetInsuredValue() string {
 	return ""
 }
 
-// Hold asks that the order wait on our side, because the warehouse has no such thing.
+// Hold asks that the order wait on our side, because the warehouse has no such function.
 type Hold struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// For the operator who releases it. Masked unless revealed: people write names and numbers into it.
@@ -1065,16 +1065,16 @@ func (x *Ref) GetWarehouseNo() string {
 	return ""
 }
 
-// Reason says why, to a machine and to people.
+// Reason explains an outcome, to programs and to people.
 type Reason struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stable, e.g. "quantity.invalid"; the list stands in docs/events.md.
+	// Stable, e.g. "quantity.invalid"; docs/events.md has the list.
 	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
-	// Path of the field at fault, e.g. "lines[0].quantity"; empty when no field is.
+	// Path of the field at fault, e.g. "lines[0].quantity"; empty if no field is.
 	Field string `protobuf:"bytes,2,opt,name=field,proto3" json:"field,omitempty"`
 	Zh    string `protobuf:"bytes,3,opt,name=zh,proto3" json:"zh,omitempty"`
 	En    string `protobuf:"bytes,4,opt,name=en,proto3" json:"en,omitempty"`
-	// The far side's own words and code, when it was the far side that said no.
+	// The warehouse's own code and text, if the warehouse refused.
 	RemoteCode    string `protobuf:"bytes,5,opt,name=remote_code,json=remoteCode,proto3" json:"remote_code,omitempty"`
 	RemoteText    string `protobuf:"bytes,6,opt,name=remote_text,json=remoteText,proto3" json:"remote_text,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1158,11 +1158,11 @@ type Accepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Ref   *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	// Texts that were changed to what the warehouse can take.
+	// Texts that were changed to what the warehouse accepts.
 	Cleaned []*Cleaned `protobuf:"bytes,3,rep,name=cleaned,proto3" json:"cleaned,omitempty"`
-	// What was handed over, goods by goods, as the ERP named them; empty in events of older versions.
+	// What was sent, goods by goods, as the ERP named them; empty in events of older versions.
 	Lines []*AcceptedLine `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
-	// What is worth a look although nothing is wrong with the order itself, e.g. platform_order.shared.
+	// What deserves attention although nothing is wrong with the order itself, e.g. platform_order.shared.
 	Notes         []*Reason `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1233,7 +1233,7 @@ func (x *Accepted) GetNotes() []*Reason {
 	return nil
 }
 
-// AcceptedLine is one line that the warehouse has now.
+// AcceptedLine is one line as the warehouse has it.
 type AcceptedLine struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	LineId           string                 `protobuf:"bytes,1,opt,name=line_id,json=lineId,proto3" json:"line_id,omitempty"`
@@ -1373,7 +1373,7 @@ func (x *Cleaned) GetEn() string {
 	return ""
 }
 
-// Held says that the order waits for a cause and goes on by itself when the cause is gone.
+// Held says that the order waits for a cause and continues automatically when the cause is gone.
 type Held struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Ref   *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -1443,7 +1443,7 @@ func (x *Held) GetReason() *Reason {
 	return nil
 }
 
-// Failed says that the order will not be sent as it stands.
+// Failed says that the order will not be sent in its present form.
 type Failed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -1504,22 +1504,23 @@ func (x *Failed) GetReason() *Reason {
 	return nil
 }
 
-// Shadowed says, of an order in shadow mode, what we would have done and how that differs from what the warehouse got from
-// the ERP's own program. Nothing was sent. Once per outbound number and revision; may be repeated under the same ce-id.
+// Shadowed says, about an order in shadow mode, what we would have done and how that differs from what the warehouse got
+// from the ERP's own program. Nothing was sent. Once per outbound number and revision; may be repeated under the same
+// ce-id.
 type Shadowed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// ref.warehouse_no is the number of the document that the ERP's own program made; empty when none was found.
+	// ref.warehouse_no is the number of the document that the ERP's own program created; empty if none was found.
 	Ref     *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	At      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	Verdict Shadowed_Verdict       `protobuf:"varint,3,opt,name=verdict,proto3,enum=order.v1.Shadowed_Verdict" json:"verdict,omitempty"`
-	// SHA-256 of the request that we would have sent, hexadecimal; empty when there is none.
+	// SHA-256 of the request that we would have sent, hexadecimal; empty if there is none.
 	RequestDigest string `protobuf:"bytes,4,opt,name=request_digest,json=requestDigest,proto3" json:"request_digest,omitempty"`
-	// All that would have kept the order from being sent.
+	// Everything that would have prevented sending the order.
 	Reasons     []*Reason     `protobuf:"bytes,5,rep,name=reasons,proto3" json:"reasons,omitempty"`
 	Differences []*Difference `protobuf:"bytes,6,rep,name=differences,proto3" json:"differences,omitempty"`
 	// Texts that we would have changed.
 	Cleaned []*Cleaned `protobuf:"bytes,7,rep,name=cleaned,proto3" json:"cleaned,omitempty"`
-	// When we would have sent it, and when the warehouse says that it got it; absent when it does not say.
+	// When we would have sent it, and when the warehouse received it; absent if it does not say.
 	OursAt        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=ours_at,json=oursAt,proto3" json:"ours_at,omitempty"`
 	TheirsAt      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=theirs_at,json=theirsAt,proto3" json:"theirs_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1697,7 +1698,7 @@ func (x *Difference) GetEn() string {
 	return ""
 }
 
-// StatusChanged says that the warehouse's document moved.
+// StatusChanged says that the state of the warehouse's document changed.
 type StatusChanged struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Ref    *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -1787,7 +1788,7 @@ type Shipped struct {
 	Waybills []string       `protobuf:"bytes,5,rep,name=waybills,proto3" json:"waybills,omitempty"`
 	Packages []*Package     `protobuf:"bytes,6,rep,name=packages,proto3" json:"packages,omitempty"`
 	Lines    []*ShippedLine `protobuf:"bytes,7,rep,name=lines,proto3" json:"lines,omitempty"`
-	// The warehouse's number of the order that was split; empty when it was not.
+	// The warehouse's number of the order that was split; empty if it was not.
 	SplitOf string `protobuf:"bytes,8,opt,name=split_of,json=splitOf,proto3" json:"split_of,omitempty"`
 	// True on the event after which nothing more of this order will leave.
 	Complete      bool `protobuf:"varint,9,opt,name=complete,proto3" json:"complete,omitempty"`
@@ -1895,7 +1896,7 @@ type Package struct {
 	Waybill   string                 `protobuf:"bytes,2,opt,name=waybill,proto3" json:"waybill,omitempty"`
 	// Kilograms as decimal text, as the warehouse weighed it.
 	Weight string `protobuf:"bytes,3,opt,name=weight,proto3" json:"weight,omitempty"`
-	// Which goods lie in it, when the warehouse tells.
+	// The goods in it, if the warehouse says so.
 	Lines         []*ShippedLine `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1959,13 +1960,13 @@ func (x *Package) GetLines() []*ShippedLine {
 	return nil
 }
 
-// ShippedLine is what really left of one line.
+// ShippedLine is what left of one line.
 type ShippedLine struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	LineId           string                 `protobuf:"bytes,1,opt,name=line_id,json=lineId,proto3" json:"line_id,omitempty"`
 	GoodsCode        string                 `protobuf:"bytes,2,opt,name=goods_code,json=goodsCode,proto3" json:"goods_code,omitempty"`
 	WarehouseGoodsNo string                 `protobuf:"bytes,3,opt,name=warehouse_goods_no,json=warehouseGoodsNo,proto3" json:"warehouse_goods_no,omitempty"`
-	// What was asked for.
+	// What was ordered.
 	Quantity int64 `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// What left. Book this.
 	Shipped       int64 `protobuf:"varint,5,opt,name=shipped,proto3" json:"shipped,omitempty"`
@@ -2038,7 +2039,7 @@ func (x *ShippedLine) GetShipped() int64 {
 	return 0
 }
 
-// Delivered says that the buyer has it.
+// Delivered says that the buyer has received it.
 type Delivered struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
@@ -2157,7 +2158,7 @@ type CancelRequested struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Seller     string                 `protobuf:"bytes,1,opt,name=seller,proto3" json:"seller,omitempty"`
 	OutboundNo string                 `protobuf:"bytes,2,opt,name=outbound_no,json=outboundNo,proto3" json:"outbound_no,omitempty"`
-	// Tells one request from the next for the same order: printable ASCII without blanks.
+	// Distinguishes requests for the same order: printable ASCII without blanks.
 	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Cause         CancelRequested_Cause  `protobuf:"varint,4,opt,name=cause,proto3,enum=order.v1.CancelRequested_Cause" json:"cause,omitempty"`
 	RequestedAt   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=requested_at,json=requestedAt,proto3" json:"requested_at,omitempty"`
@@ -2235,7 +2236,7 @@ type Cancelled struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Ref   *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	// Empty when the warehouse cancelled by itself.
+	// Empty if the warehouse cancelled on its own.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2361,7 +2362,7 @@ func (x *CancelRefused) GetReason() *Reason {
 	return nil
 }
 
-// CancelUnknown says that no answer can be trusted by the deadline.
+// CancelUnknown says that there was no trustworthy answer by the deadline.
 type CancelUnknown struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
