@@ -186,7 +186,7 @@ func TestAnOrderWalksToItsEnd(t *testing.T) {
 	equal[any](t, "status", q["currentStatus"], "10010")
 	equal[any](t, "waybill", q["wayBill"], "")
 	if _, early := rows(q["orderDetailList"])[0]["realOutQty"]; early || len(rows(q["orderPackageList"])) != 0 {
-		t.Errorf("told too early: %v", q)
+		t.Errorf("returned too early: %v", q)
 	}
 	if packs, err := s.call("eclp.order.queryOrderPacks", object{"eclpSoNo": no}); err != nil || len(rows(packs["queryorderpacks_result"])) != 0 {
 		t.Errorf("got %v, %v", packs, err)
@@ -274,8 +274,8 @@ func TestALineThatIsLiveTwiceIsAViolation(t *testing.T) {
 		{name: "other lines of the platform order", second: object{"orderLine": "3,4"}},
 		{name: "another platform order", second: object{"salesPlatformOrderNo": "SP-2"}},
 		{name: "another department", second: object{"departmentNo": "EBU2"}},
-		{name: "no line ids: cannot be told", first: object{"orderLine": nil}, second: object{"orderLine": nil}},
-		{name: "no platform number: cannot be told", first: object{"salesPlatformOrderNo": nil}, second: object{"salesPlatformOrderNo": nil}},
+		{name: "no line ids: cannot be identified", first: object{"orderLine": nil}, second: object{"orderLine": nil}},
+		{name: "no platform number: cannot be identified", first: object{"salesPlatformOrderNo": nil}, second: object{"salesPlatformOrderNo": nil}},
 		{name: "after the first was cancelled", before: cancelled},
 		{name: "while the first is being cancelled", before: func(s *sandbox, no string) {
 			s.advance(2 * time.Minute)

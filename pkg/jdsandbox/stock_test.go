@@ -239,7 +239,7 @@ func TestWhatActsMove(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				equal(t, "told", fmt.Sprintf("%v→%v %v", list[0]["formerNum"], list[0]["nowNum"], list[0]["bizTypeName"]), row.row)
+				equal(t, "listed", fmt.Sprintf("%v→%v %v", list[0]["formerNum"], list[0]["nowNum"], list[0]["bizTypeName"]), row.row)
 			}
 			sums(t, s.JD)
 		})
@@ -252,7 +252,7 @@ func TestGoodsThatWereNeverStockedAreNotCounted(t *testing.T) {
 	s.add(anOrder("A-1"))
 	s.advance(24 * time.Hour)
 	equal(t, "rows", len(s.truth()), 0)
-	equal(t, "told", len(s.flow(nil)), 0)
+	equal(t, "listed", len(s.flow(nil)), 0)
 	equal(t, "stock", s.has("EMG1"), "")
 }
 
@@ -347,14 +347,14 @@ func set(list []string) map[string]int {
 }
 
 func TestOrderOfRows(t *testing.T) {
-	for order, same := range map[string]func(told, truth []string) bool{
+	for order, same := range map[string]func(listed, truth []string) bool{
 		"ascending":  slices.Equal[[]string],
-		"descending": func(told, truth []string) bool { slices.Reverse(told); return slices.Equal(told, truth) },
-		"shuffled": func(told, truth []string) bool {
-			return !slices.Equal(told[:100], truth[:100]) && slices.Equal(sorted(told), sorted(truth))
+		"descending": func(listed, truth []string) bool { slices.Reverse(listed); return slices.Equal(listed, truth) },
+		"shuffled": func(listed, truth []string) bool {
+			return !slices.Equal(listed[:100], truth[:100]) && slices.Equal(sorted(listed), sorted(truth))
 		},
-		"seconds": func(told, truth []string) bool {
-			return slices.Equal(told[:200], truth[:200]) && !slices.Equal(told, truth) && slices.Equal(sorted(told), sorted(truth))
+		"seconds": func(listed, truth []string) bool {
+			return slices.Equal(listed[:200], truth[:200]) && !slices.Equal(listed, truth) && slices.Equal(sorted(listed), sorted(truth))
 		},
 	} {
 		t.Run(order, func(t *testing.T) {
@@ -362,7 +362,7 @@ func TestOrderOfRows(t *testing.T) {
 			again := s.flow(nil)
 			equal(t, "the same each time", say(s.flow(nil)), say(again))
 			if !same(again, truth) {
-				t.Errorf("told %v", again)
+				t.Errorf("listed %v", again)
 			}
 		})
 	}
@@ -372,7 +372,7 @@ func TestDroppedRowsComeAfterSomeReadings(t *testing.T) {
 	s, truth := spoiled(t, func(k *jdsandbox.Knobs) { k.Flow.Drop = jdsandbox.Missing{Chance: 0.1, Readings: 2} })
 	first := s.flow(nil)
 	if n := len(first); n < 240 || n > 295 {
-		t.Errorf("%d of 300 told", n)
+		t.Errorf("%d of 300 listed", n)
 	}
 	equal(t, "again", say(s.flow(nil)), say(first))
 	equal(t, "at last", say(s.flow(nil)), say(truth))
@@ -401,41 +401,41 @@ func TestLateRowsComeLater(t *testing.T) {
 
 func TestDoubledRows(t *testing.T) {
 	s, truth := spoiled(t, func(k *jdsandbox.Knobs) { k.Flow.Duplicate = 0.2 })
-	told := s.flow(nil)
-	equal(t, "different ones", len(set(told)), len(truth))
-	if n := len(told); n < 330 || n > 390 {
-		t.Errorf("%d told of 300", n)
+	listed := s.flow(nil)
+	equal(t, "different ones", len(set(listed)), len(truth))
+	if n := len(listed); n < 330 || n > 390 {
+		t.Errorf("%d listed of 300", n)
 	}
 }
 
 func TestPagesThatShift(t *testing.T) {
 	s, truth := spoiled(t, func(k *jdsandbox.Knobs) { k.Flow.Shift = jdsandbox.Shift{Repeat: 0.3, Rows: 3} })
-	told := s.flow(object{"onePageNum": 20})
-	equal(t, "repeated", len(told) > 300 && len(set(told)) == len(truth), true)
+	listed := s.flow(object{"onePageNum": 20})
+	equal(t, "repeated", len(listed) > 300 && len(set(listed)) == len(truth), true)
 
 	s, _ = spoiled(t, func(k *jdsandbox.Knobs) { k.Flow.Shift = jdsandbox.Shift{Skip: 0.3, Rows: 3} })
 	known := map[string]int{}
 	readings := 0
 	for ; len(known) < 300 && readings < 20; readings++ {
-		told := s.flow(object{"onePageNum": 20})
-		equal(t, "passed over", len(told) < 300, true)
-		maps.Copy(known, set(told))
+		listed := s.flow(object{"onePageNum": 20})
+		equal(t, "passed over", len(listed) < 300, true)
+		maps.Copy(known, set(listed))
 	}
 	equal(t, "all in several readings", len(known), 300)
 }
 
 func TestOtherEnds(t *testing.T) {
 	s, _ := spoiled(t, func(k *jdsandbox.Knobs) { k.Flow.End.Wrong = 1 })
-	told := map[string]bool{}
+	listed := map[string]bool{}
 	for range 50 {
 		_, err := s.window(4, nil)
 		var no refusal
 		if !errors.As(err, &no) || no.zh == jdsandbox.EndSentence || strings.Contains(no.zh, "VMI店铺库存流水") && strings.Contains(no.zh, "信息为空") {
 			t.Fatalf("got %v", err)
 		}
-		told[no.zh] = true
+		listed[no.zh] = true
 	}
-	equal(t, "spellings", len(told), len(jdsandbox.WrongEnds()))
+	equal(t, "spellings", len(listed), len(jdsandbox.WrongEnds()))
 
 	s.set(func(k *jdsandbox.Knobs) { k.Flow.End = jdsandbox.End{Style: "empty"} })
 	list, err := s.window(4, nil)
@@ -498,7 +498,7 @@ func TestStockSurvives(t *testing.T) {
 	}
 	equal(t, "as at the start", s.has("EMG1"), "10/0 10/10")
 	before := len(r.truth())
-	equal(t, "rows go on", s.move(act(jdsandbox.Receipt, 1))[0].FlowID, fmt.Sprint(before+1))
+	equal(t, "rows continue", s.move(act(jdsandbox.Receipt, 1))[0].FlowID, fmt.Sprint(before+1))
 }
 
 // TestManyRowsAreOneLineOfTheJournal: a long history is made by one call and read again after a kill.
@@ -516,14 +516,14 @@ func TestManyRowsAreOneLineOfTheJournal(t *testing.T) {
 	sums(t, s.JD)
 	r := s.again(t)
 	equal(t, "stock", text(t, r.Stock(jdsandbox.StockQuery{})), text(t, s.Stock(jdsandbox.StockQuery{})))
-	told := 0
+	listed := 0
 	for _, c := range r.Stock(jdsandbox.StockQuery{ShopNo: shopNo}).Shops {
-		told += int(c.Rows)
+		listed += int(c.Rows)
 		if c.LowestFree < 0 {
 			t.Errorf("below zero: %+v", c)
 		}
 	}
-	equal(t, "rows", told, 200_000)
+	equal(t, "rows", listed, 200_000)
 	from := s.clock.Now().Add(-time.Hour)
 	list := r.flow(object{"startTime": stamp(from), "endTime": stamp(s.clock.Now())})
 	if n := len(list); n < 800 || n > 860 { // 200 000 in 240 hours

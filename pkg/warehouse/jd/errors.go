@@ -28,8 +28,8 @@ func (w *Warehouse) sendError(o *orderv1.Audited, err error) error {
 		// and the breaker pauses a seller after a run of them.
 		return fault.Unknown(quotaUsedUp(limited, err))
 	}
-	if mended := w.setupError(err); mended != nil {
-		return mended
+	if held := w.setupError(err); held != nil {
+		return held
 	}
 	var no *jdapi.Error
 	switch {
@@ -63,8 +63,8 @@ func (w *Warehouse) sendError(o *orderv1.Audited, err error) error {
 // readError returns what a failed query means. It says nothing about the order: a missing permission or an error does not
 // show what JD has.
 func (w *Warehouse) readError(err error) error {
-	if mended := w.setupError(err); mended != nil {
-		return mended
+	if held := w.setupError(err); held != nil {
+		return held
 	}
 	var no *jdapi.Error
 	switch {

@@ -80,8 +80,8 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 	data := fate{"permanent warehouse.refused.data", "transient", "transient"}
 	account := fate{"held account:acme/main", "held account:acme/main", "held account:acme/main"}
 	department := fate{"held number:acme/department/main", "held number:acme/department/main", "held number:acme/department/main"}
-	shop := fate{"said no, waits for number:acme/shop/S01", "transient", "not found"}
-	site := fate{"said no, waits for number:acme/warehouse/W01", "transient", "not found"}
+	shop := fate{"rejected, waits for number:acme/shop/S01", "transient", "not found"}
+	site := fate{"rejected, waits for number:acme/warehouse/W01", "transient", "not found"}
 	for answer, want := range map[string]fate{
 		"":                     lost,
 		"<html>":               lost,
@@ -107,12 +107,12 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 		refusedBy("64", "x"):   permission,
 		refusedBy("72", "x"):   permission,
 		refusedBy("73", "x"):   permission,
-		refusedBy("71", "x"):   {"said no", permission.find, permission.details}, // proves nothing
+		refusedBy("71", "x"):   {"rejected", permission.find, permission.details}, // proves nothing
 		refusedBy("60", "x"):   data,
 		refusedBy("61", "x"):   data,
 		refusedBy("63", "x"):   data,
 		refusedBy("1100", "x"): data,
-		refusedBy("68", "x"):   {"said no", "transient", "transient"},
+		refusedBy("68", "x"):   {"rejected", "transient", "transient"},
 		refusedBy("11", "x"):   account,
 		refusedBy("13", "x"):   account,
 		refusedBy("14", "x"):   account,
@@ -121,7 +121,7 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 		refusedBy("50", "x"):   account,
 		refusedBy("4", "x"):    account,
 		// It says that something exists already, so the order has to be looked up.
-		refusedBy("17", "x"): {"said no, waits for account:acme/main", account.find, account.details},
+		refusedBy("17", "x"): {"rejected, waits for account:acme/main", account.find, account.details},
 		// JD says that a number of the settings does not exist or is disabled.
 		refusedBy("10500", "店铺[ESP1]不存在"):                                                                                shop,
 		refusedBy("10500", "店铺不存在"):                                                                                      shop,
@@ -129,18 +129,18 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 		refusedBy("10500", "店铺编号：ESP1 已停用"):                                                                              shop,
 		refusedBy("10500", "仓库110006341未启用"):                                                                             site,
 		refusedBy("10500", "查询不到对应的仓库信息"):                                                                                site,
-		refusedBy("10500", "承运商【CYS0000010】已停用"):                                                                         {"said no, waits for number:acme/carrier/YTO", "transient", "not found"},
+		refusedBy("10500", "承运商【CYS0000010】已停用"):                                                                         {"rejected, waits for number:acme/carrier/YTO", "transient", "not found"},
 		refusedBy("10500", "事业部[EBU1]不存在"):                                                                               department,
 		refusedBy("10500", "没有找到该事业部"):                                                                                   department,
 		refusedBy("61", "参数[departmentNo]值不合法"):                                                                          department,
 		refusedBy("61", "参数[shopNo]值不合法"):                                                                                {"held number:acme/shop/S01", "transient", "transient"},
 		refusedBy("61", "参数[consigneeMobile]值不合法"):                                                                       data,
-		refusedBy("10500", "店铺[ESP1]下商品[EMG1]不存在"):                                                                       {"said no", "transient", "not found"},
-		refusedBy("10500", "仓库库存不足"):                                                                                     {"said no", "transient", "not found"},
-		refusedBy("10500", "店铺商品不存在"):                                                                                    {"said no", "transient", "not found"},
-		refusedBy("70", "x"):                                                                                             {"said no", "transient", "not found"},
-		refusedBy("10500", "库存不足"):                                                                                       {"said no", "transient", "not found"},
-		refusedBy("", "库存不足"):                                                                                            {"said no", "transient", "not found"},
+		refusedBy("10500", "店铺[ESP1]下商品[EMG1]不存在"):                                                                       {"rejected", "transient", "not found"},
+		refusedBy("10500", "仓库库存不足"):                                                                                     {"rejected", "transient", "not found"},
+		refusedBy("10500", "店铺商品不存在"):                                                                                    {"rejected", "transient", "not found"},
+		refusedBy("70", "x"):                                                                                             {"rejected", "transient", "not found"},
+		refusedBy("10500", "库存不足"):                                                                                       {"rejected", "transient", "not found"},
+		refusedBy("", "库存不足"):                                                                                            {"rejected", "transient", "not found"},
 		`{"jingdong_eclp_order_addOrder_responce":{"code":"43"}}`:                                                        {"unknown", "transient", "transient"},
 		`{"jingdong_eclp_order_addOrder_responce":{"code":"0","eclpSoNo":""}}`:                                           lost,
 		`{"x_responce":{"code":"0","queryorder_result":[{"x":1}]}}`:                                                      {"unknown", "nothing", "not found"},
@@ -193,9 +193,9 @@ func describe(t *testing.T, err error) string {
 	case err == nil:
 		return "none"
 	case no != nil && no.Cause != "":
-		return "said no, waits for " + no.Cause
+		return "rejected, waits for " + no.Cause
 	case no != nil:
-		return "said no"
+		return "rejected"
 	case errors.Is(err, warehouse.ErrNotFound):
 		return "not found"
 	case class == fault.Held:
@@ -491,7 +491,7 @@ func TestADocumentIsReportedInOurTerms(t *testing.T) {
 			packs: `[{"eclpSoNo":"ESL1","orderPackageList":[{"packageNo":"VA1-1-2-","soPackItemsList":[{"goodsNo":"EMG1","goodsNum":1}]},
 				{"packageNo":"VA1-2-2-","soPackItemsList":{"goodsNo":"EMG9","goodsNum":"1"}},{"packageNo":"?","soPackItemsList":[]}]}]`,
 			want: "STATUS_SHIPPED 10019 -; ; waybills [VA1 VA9]; 2 packages [VA1 1.50 [1 1]; VA9  [ 1]]; lines [1 2/2]; children []"},
-		{name: "not to be told what lies in which parcel is no failure, nor to be asked again", order: `"currentStatus":"10019"` + oneLine + twoPacks, packsAsked: 1,
+		{name: "a missing list of the packages' content is no failure, and is not asked for again", order: `"currentStatus":"10019"` + oneLine + twoPacks, packsAsked: 1,
 			packs: refusedBy("24", "x"),
 			want:  "STATUS_SHIPPED 10019 -; ; waybills [VA1 VA9]; 2 packages [VA1 1.50 []; VA9  []]; lines [1 2/2]; children []"},
 		{name: "neither is a lost answer", order: `"currentStatus":"10019"` + oneLine + twoPacks, packsAsked: 2,

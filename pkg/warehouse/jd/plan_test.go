@@ -23,7 +23,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-var update = flag.Bool("update", false, "write testdata anew")
+var update = flag.Bool("update", false, "rewrite testdata")
 
 // offline is a warehouse whose JD does not answer.
 func offline(t *testing.T, change ...func(*sellerv1.Setup)) *Warehouse {
@@ -219,7 +219,7 @@ func TestFindings(t *testing.T) {
 		})
 	}
 
-	t.Run("what never goes away by itself is told first", func(t *testing.T) {
+	t.Run("what needs a change of the order comes first", func(t *testing.T) {
 		o := warehousetest.Order("A-1")
 		o.Carrier, o.Receiver.Name, o.Collect = "sf", "王**", "1.999"
 		plan := offline(t).PlanOrder(o)

@@ -353,8 +353,8 @@ func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to t
 		return func(rows []jdapi.CheckStock) {
 			for _, r := range rows {
 				for _, d := range r.Details {
-					n, told := d.DiffQty.Int()
-					if told && string(d.GoodsNo) == goodsNo && !w.atOurOther(string(r.WarehouseID)) && (d.ProductLevel == "" || goodLevel(d.ProductLevel)) {
+					n, given := d.DiffQty.Int()
+					if given && string(d.GoodsNo) == goodsNo && !w.atOurOther(string(r.WarehouseID)) && (d.ProductLevel == "" || goodLevel(d.ProductLevel)) {
 						add(warehouse.KindStockTake, r.CheckStockNo, r.CreateTime, sign*max(n, -n))
 					}
 				}
@@ -364,8 +364,8 @@ func (w *Warehouse) StockChanges(ctx context.Context, goodsNo string, from, to t
 	levels := func(rows []jdapi.LevelChange) {
 		for _, r := range rows {
 			for _, d := range r.Details {
-				n, told := d.Qty.Int()
-				if !told || string(d.GoodsNo) != goodsNo || w.elsewhere(r.WarehouseNo) || d.OutLevel == "" || d.IntoLevel == "" {
+				n, given := d.Qty.Int()
+				if !given || string(d.GoodsNo) != goodsNo || w.elsewhere(r.WarehouseNo) || d.OutLevel == "" || d.IntoLevel == "" {
 					continue
 				}
 				switch out, into := goodLevel(d.OutLevel), goodLevel(d.IntoLevel); {
@@ -440,8 +440,8 @@ func (w *Warehouse) stockReadError(method string, err error) error {
 		return fault.Hold(seller.CausePermission(w.seller.Name(), w.account.Name+"/"+short), fmt.Errorf("%w: %w: %w", warehouse.ErrNotPermitted,
 			refusal(no, "warehouse.permission", "京东不允许账号 "+w.account.Name+" 调用 "+short+"，"+zh, "JD does not let account "+w.account.Name+" call "+short+": "+en), err))
 	}
-	if mended := w.setupError(err); mended != nil {
-		return mended
+	if held := w.setupError(err); held != nil {
+		return held
 	}
 	if known && no.Class != jdapi.ClassTransient && no.Class != jdapi.ClassClock {
 		return &warehouse.Rejected{Reason: refusal(no, "stock.refused",

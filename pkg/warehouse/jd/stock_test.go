@@ -269,7 +269,7 @@ func TestShopStock(t *testing.T) {
 		}, map[string]warehouse.ShopStock{"EMG1": {Num: 8, Occupied: 1}}, ""},
 		{"two figures", always(list(row("EMG1", "8"), row("EMG1", "9"))), nil, "stock.twice"},
 		{"no figure", always(list(row("EMG1", "null"))), nil, "flow.row"},
-		{"an error tells nothing", always(`{"error_response":{"code":"10500","zh_desc":"店铺信息为空"}}`), nil, "stock.refused"},
+		{"an error proves nothing", always(`{"error_response":{"code":"10500","zh_desc":"店铺信息为空"}}`), nil, "stock.refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := answeredBy(t, answers{"stock.queryVmiShopStock": c.say}, nil)

@@ -186,7 +186,7 @@ func (s *Site) rebase(shopNo, goodsNo string, num int64, reason string, rule war
 	s.Warehouse.move(key, s.now(), num-s.chain(key).num, reason, "", rule)
 }
 
-// FlowTerms: rows are linked.
+// FlowTerms says that rows are linked.
 func (s *Site) FlowTerms() warehouse.FlowTerms {
 	return warehouse.FlowTerms{MaxSpan: maxSpan, Linked: true}
 }

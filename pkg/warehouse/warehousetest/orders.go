@@ -95,7 +95,7 @@ func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
 		{"an order that cannot be sent is refused alike by plan and by call", planned},
 		{"what people type without meaning it is taken out, and said", typed},
 		{"the parts of a split order hold what left", split},
-		{"what really left is told", short},
+		{"what really left is reported", short},
 		{"a cancellation by the warehouse is seen", cancelled},
 		{"many at once are each taken once", concurrent},
 		{"what somebody else sent is compared", compared},
@@ -638,6 +638,6 @@ func cameListed(t *testing.T, s Subject) {
 		t.Errorf("listed %v, want %v, after they moved", got, want)
 	}
 	if _, _, err := lister.ListOrders(t.Context(), at, at, "no such page"); err == nil {
-		t.Error("it has a page that it never told of")
+		t.Error("it has a page that it never named")
 	}
 }

@@ -53,22 +53,22 @@ func TestStock(t *testing.T, open func(t *testing.T) StockSubject) {
 		name string
 		test func(*testing.T, StockSubject)
 	}{
-		{"a flow tells every movement once, and they add up to the stock", flowAddsUp},
+		{"a flow lists every movement once, and they add up to the stock", flowAddsUp},
 		{"a flow without rows ends at once", flowOfNothing},
 		{"a flow is read page by page to its end", flowPages},
-		{"both ends of a span belong to it, and no more than that", flowSpan},
+		{"both ends of a span belong to it, and nothing beyond", flowSpan},
 		{"a flow of one goods has no others", flowOfGoods},
 		{"a flow has none of another shop's rows", flowOfShop},
-		{"what the ERP must not book is told by rule", flowRules},
+		{"what the ERP must not book has a rule", flowRules},
 		{"a span that is too long, turned round or without a page is not asked for", flowWrong},
-		{"a shop's stock is told, and absent where there never was any", shopStock},
+		{"a shop's stock is returned, and absent where there never was any", shopStock},
 		{"more goods at once than the limit are refused", shopStockLimit},
 		{"the warehouse's stock is listed whole, without goods that have none", listed},
-		{"a shop's stock is set, and the flow tells so", setStock},
+		{"a shop's stock is set, and the flow shows it", setStock},
 		{"less than nothing is not set", setWrong},
-		{"stock-takes are told", explained},
-		{"a warehouse that cannot be reached tells nothing", stockDown},
-		{"a warehouse that is busy says when to come back", stockBusy},
+		{"stock-takes are listed", explained},
+		{"a warehouse that cannot be reached returns nothing", stockDown},
+		{"a warehouse that is busy says when to retry", stockBusy},
 		{"a missing permission is held and says so", stockDenied},
 		{"an expired credential is held and says so", stockExpired},
 		{"a context that is over asks nothing", stockOver},
@@ -119,7 +119,7 @@ func has(t *testing.T, s StockSubject, shopNo, goodsNo string) (warehouse.ShopSt
 	}
 	got, ok := stock[goodsNo]
 	if len(stock) > 1 || len(stock) == 1 && !ok {
-		t.Errorf("asked for %s, told %v", goodsNo, stock)
+		t.Errorf("asked for %s, got %v", goodsNo, stock)
 	}
 	return got, ok
 }
@@ -137,7 +137,7 @@ func flowAddsUp(t *testing.T, s StockSubject) {
 	var teas []warehouse.FlowRow
 	for _, r := range rows {
 		if numbers[r.No] {
-			t.Errorf("%s is told twice", r.No)
+			t.Errorf("%s occurs twice", r.No)
 		}
 		numbers[r.No] = true
 		if r.No == "" || len(r.No) > 64 || r.At.Before(s.Began.Truncate(time.Second)) || r.At.After(s.Remote.Now()) || r.Reason == "" || r.GoodsNo != tea && r.GoodsNo != cup {
@@ -165,7 +165,7 @@ func flowAddsUp(t *testing.T, s StockSubject) {
 		slices.SortFunc(teas, func(a, b warehouse.FlowRow) int { return a.At.Compare(b.At) })
 		for i, r := range teas[1:] {
 			if r.Former != teas[i].Now {
-				t.Errorf("%+v does not go on where %+v ended", r, teas[i])
+				t.Errorf("%+v does not begin where %+v ended", r, teas[i])
 			}
 		}
 	}
@@ -257,15 +257,15 @@ func flowRules(t *testing.T, s StockSubject) {
 	}
 	rows := changed(flow(t, s, s.query()))
 	slices.SortFunc(rows, func(a, b warehouse.FlowRow) int { return a.At.Compare(b.At) })
-	type told struct {
+	type booked struct {
 		rule   warehouse.Rule
 		change int64
 	}
-	var got []told
+	var got []booked
 	for _, r := range rows {
-		got = append(got, told{r.Rule, r.Change})
+		got = append(got, booked{r.Rule, r.Change})
 	}
-	want := []told{
+	want := []booked{
 		{warehouse.RuleMoves, 8}, {warehouse.RuleSet, 12}, {warehouse.RuleRatio, -10}, {warehouse.RuleNegative, -15},
 		{warehouse.RuleNegative, 1}, {warehouse.RuleSet, 8}, {warehouse.RuleMoves, 3},
 	}
@@ -324,7 +324,7 @@ func shopStockLimit(t *testing.T, s StockSubject) {
 		t.Errorf("%d of %d goods, %v", len(got), len(goods), err)
 	}
 	if got, err := s.ShopStock(t.Context(), shop, append(goods, tea)); err == nil {
-		t.Errorf("%d goods are told", len(got))
+		t.Errorf("%d goods are returned", len(got))
 	}
 }
 
@@ -358,7 +358,7 @@ func listed(t *testing.T, s StockSubject) {
 		if page == 1 {
 			total = p.Total
 		} else if len(p.Rows) > 0 && p.Total != total {
-			t.Errorf("page %d tells of %d rows, the first of %d", page, p.Total, total)
+			t.Errorf("page %d has %d rows, the first of %d", page, p.Total, total)
 		}
 		if p.Last {
 			break
@@ -432,14 +432,14 @@ func explained(t *testing.T, s StockSubject) {
 func ask(ctx context.Context, s StockSubject, check func(call string, err error)) {
 	page, err := s.Flow(ctx, s.query())
 	if page.End || len(page.Rows) > 0 {
-		err = errors.Join(err, errors.New("it tells rows, or the end"))
+		err = errors.Join(err, errors.New("it returns rows, or the end"))
 	}
 	check("flow", err)
 	_, err = s.ShopStock(ctx, shop, []string{tea})
 	check("shop stock", err)
 	list, err := s.Stock(ctx, 1)
 	if list.Last || len(list.Rows) > 0 {
-		err = errors.Join(err, errors.New("it tells rows, or the end"))
+		err = errors.Join(err, errors.New("it returns rows, or the end"))
 	}
 	check("stock", err)
 	_, err = s.StockChanges(ctx, tea, s.Began, s.Remote.Now())

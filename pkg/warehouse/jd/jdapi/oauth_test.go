@@ -81,7 +81,7 @@ func TestAnswersOfTheAuthorisationServer(t *testing.T) {
 	}{
 		{name: "all as text", body: `{` + tokens + `,"code":"0","expires_in":"60","time":"1659322812128","uid":201}`, life: time.Minute},
 		{name: "no code at all", body: `{` + tokens + `,"expires_in":60.0}`, life: time.Minute},
-		{name: "no life told", body: `{` + tokens + `,"code":0}`},
+		{name: "no life given", body: `{` + tokens + `,"code":0}`},
 		{name: "a life of nothing", body: `{` + tokens + `,"code":0,"expires_in":0}`},
 		{name: "a life of less than nothing", body: `{` + tokens + `,"code":0,"expires_in":-1}`},
 		{name: "a life without end", body: `{` + tokens + `,"code":0,"expires_in":9223372036854775807}`},

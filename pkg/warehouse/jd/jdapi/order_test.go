@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write testdata anew")
+var update = flag.Bool("update", false, "rewrite testdata")
 
 // Each request exactly as it is sent, at a fixed time, and what is read from a fixed answer.
 func TestRequestsLeaveAsJDWantsThem(t *testing.T) {

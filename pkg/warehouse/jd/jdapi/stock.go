@@ -262,7 +262,7 @@ type CheckStockDetail struct {
 	ProductLevel Text `json:"productLevel"`
 }
 
-// QueryCheckStockProfit reads a page of the gains that stock-takes found, QueryCheckStockLosses of the losses.
+// QueryCheckStockProfit reads a page of the gains that stock-takes found.
 func (c *Client) QueryCheckStockProfit(ctx context.Context, q ChangeQuery) ([]CheckStock, error) {
 	var answer struct {
 		Rows List[CheckStock] `json:"checkstockProfitList"`
@@ -271,7 +271,7 @@ func (c *Client) QueryCheckStockProfit(ctx context.Context, q ChangeQuery) ([]Ch
 	return answer.Rows, err
 }
 
-// QueryCheckStockLosses: see QueryCheckStockProfit.
+// QueryCheckStockLosses reads a page of the losses that stock-takes found.
 func (c *Client) QueryCheckStockLosses(ctx context.Context, q ChangeQuery) ([]CheckStock, error) {
 	var answer struct {
 		Rows List[CheckStock] `json:"checkstocklossesList"`
