@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"stockbridge/pkg/bus"
@@ -91,8 +89,8 @@ func (l *Ledger) Unlease(ctx context.Context, name, owner string) error {
 	return nil
 }
 
-// paceLimit is for one read and write of a quota with its repeats.
-const paceLimit = 5 * time.Second
+// paceTimeout is for one read and write of a quota with its retries.
+const paceTimeout = 5 * time.Second
 
 // Acquire implements ledger.Quota.
 func (l *Ledger) Acquire(ctx context.Context, app string, name ledger.Class, limit ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
@@ -126,66 +124,26 @@ func (l *Ledger) Return(ctx context.Context, permit ledger.Permit) error {
 	return nil
 }
 
-// pacing is the queue for writes of a quota. One read and one write serve all calls that gathered meanwhile: alone
-// each would wait for those before it, and write by itself.
-type pacing struct {
-	mu      sync.Mutex
-	waiting map[string][]*paced
-	// turn is held by the one that reads and writes.
-	turn chan struct{}
-}
-
-// paced is one change of a quota.
-type paced struct {
-	do   func(*pace)
-	left atomic.Bool // the caller has gone
-	done chan error
-}
-
-// pace changes the quota of app by do, which may be called several times and counts the last time only.
+// pace changes the quota of app by do, which may be called several times and counts the last time only. One read and one
+// write serve all calls that gathered meanwhile: alone each would wait for those before it, and write separately.
 func (l *Ledger) pace(ctx context.Context, app string, do func(*pace)) error {
-	own := &paced{do: do, done: make(chan error, 1)}
-	l.pacing.mu.Lock()
-	l.pacing.waiting[app] = append(l.pacing.waiting[app], own)
-	l.pacing.mu.Unlock()
-	turn := l.pacing.turn
-	for {
-		select {
-		case err := <-own.done:
-			return err
-		case turn <- struct{}{}:
-			turn = nil // by then it is done, or under way
-			l.work.Go(func() {
-				l.paceTogether(ctx, app)
-				<-l.pacing.turn
-			})
-		case <-ctx.Done():
-			own.left.Store(true)
-			return ctx.Err()
-		}
+	failed, err := l.paces.Call(ctx, app, do)
+	if err != nil {
+		return err
 	}
+	return failed
 }
 
-// paceTogether does all that waits for the quota of app. It continues when its first caller leaves.
-func (l *Ledger) paceTogether(ctx context.Context, app string) {
-	l.pacing.mu.Lock()
-	all := slices.DeleteFunc(l.pacing.waiting[app], func(p *paced) bool { return p.left.Load() })
-	delete(l.pacing.waiting, app)
-	l.pacing.mu.Unlock()
-	if len(all) == 0 { // another call did this one's work
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), paceLimit)
+func (l *Ledger) paceTogether(ctx context.Context, app string, calls []func(*pace)) []error {
+	ctx, cancel := context.WithTimeout(ctx, paceTimeout)
 	defer cancel()
 	err := updateKey(ctx, l, keyOf(quotas, app), func(p *pace) bool {
-		for _, one := range all {
-			one.do(p)
+		for _, do := range calls {
+			do(p)
 		}
 		return true
 	})
-	for _, one := range all {
-		one.done <- err
-	}
+	return slices.Repeat([]error{err}, len(calls))
 }
 
 // Admit implements ledger.Trials.

@@ -4,9 +4,8 @@ import "context"
 
 // Waiting is how many changes of a quota wait to be written.
 func (l *Ledger) Waiting(app string) int {
-	l.pacing.mu.Lock()
-	defer l.pacing.mu.Unlock()
-	return len(l.pacing.waiting[app])
+	_, waiting := l.paces.Load(app)
+	return waiting
 }
 
 // SweepBook removes pages of a book that its head does not name.

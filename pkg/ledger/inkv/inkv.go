@@ -41,6 +41,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"stockbridge/pkg/batch"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/ledger"
 )
@@ -103,7 +104,8 @@ type Ledger struct {
 	booksHighRevision atomic.Uint64
 	// rewatch asks for a new watch.
 	rewatch chan struct{}
-	pacing  pacing
+	// paces are the changes of quotas, by application.
+	paces batch.Group[string, func(*pace), error]
 
 	// background ends with Close.
 	background context.Context
@@ -122,8 +124,8 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 	l := &Ledger{
 		bucket: o.Bucket, books: o.Books, identity: o.Identity, clock: o.Now, index: newIndex(),
 		rewatch: make(chan struct{}, 1), background: background, stop: stop,
-		pacing: pacing{waiting: map[string][]*paced{}, turn: make(chan struct{}, 1)},
 	}
+	l.paces.Do = l.paceTogether
 	filled := make(chan struct{})
 	l.work.Go(func() { l.watch(background, filled) })
 	select {
@@ -138,7 +140,9 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 
 // Close ends the watch. The bucket stays open.
 func (l *Ledger) Close() error {
+	l.paces.Close()
 	l.stop()
+	l.paces.Wait()
 	l.work.Wait()
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"stockbridge/pkg/batch"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/redistest"
 )
@@ -38,7 +39,7 @@ func gather(t *testing.T) *gathering {
 	if err := <-c.request(t.Context(), "warm", "W"); err != nil { // the script is known to the server from here on
 		t.Fatal(err)
 	}
-	c.until(func() bool { return l.calls.writers == 0 })
+	c.until(func(trips, _ int) bool { return trips == 0 })
 	l.client.AddHook(c)
 	return c
 }
@@ -82,14 +83,14 @@ func (c *gathering) request(ctx context.Context, seller, no string) <-chan error
 	return answer
 }
 
-// hang stops the server and lets every writer wait for it, so that all further calls queue.
+// hang stops the server and lets every round trip wait for it, so that all further calls queue.
 func (c *gathering) hang() (wake func()) {
 	c.t.Helper()
 	wake = c.server.Hang()
 	c.t.Cleanup(wake)
-	for i := range writers {
+	for i := range maxRoundTrips {
 		c.request(c.t.Context(), "busy", fmt.Sprint(i))
-		c.until(func() bool { return c.calls.writers == i+1 && len(c.calls.waiting) == 0 })
+		c.until(func(trips, waiting int) bool { return trips == i+1 && waiting == 0 })
 	}
 	return wake
 }
@@ -100,24 +101,20 @@ func (c *gathering) claims(ctx context.Context, numbers ...string) (answers []<-
 	for _, no := range numbers {
 		n := c.waiting()
 		answers = append(answers, c.request(ctx, "acme", no))
-		c.until(func() bool { return len(c.calls.waiting) == n+1 })
+		c.until(func(_, waiting int) bool { return waiting == n+1 })
 	}
 	return answers
 }
 
 func (c *gathering) waiting() int {
-	c.calls.mu.Lock()
-	defer c.calls.mu.Unlock()
-	return len(c.calls.waiting)
+	_, waiting := c.calls.calls.Load(struct{}{})
+	return waiting
 }
 
-func (c *gathering) until(is func() bool) {
+func (c *gathering) until(is func(trips, waiting int) bool) {
 	c.t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		c.calls.mu.Lock()
-		ok := is()
-		c.calls.mu.Unlock()
-		if ok {
+		if is(c.calls.calls.Load(struct{}{})) {
 			return
 		}
 		if time.Now().After(end) {
@@ -238,39 +235,15 @@ func TestCloseWhileCallsWait(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- c.Close() }()
 	for i, answer := range answers {
-		if err := <-answer; !errors.Is(err, errClosed) {
+		if err := <-answer; !errors.Is(err, batch.ErrClosed) {
 			t.Errorf("A%d waited and got %v", i, err)
 		}
 	}
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
-	if err := <-c.request(t.Context(), "acme", "late"); !errors.Is(err, errClosed) {
+	if err := <-c.request(t.Context(), "acme", "late"); !errors.Is(err, batch.ErrClosed) {
 		t.Errorf("after the end: %v", err)
-	}
-}
-
-func TestABatchHasALimitAndSoHasTheQueue(t *testing.T) {
-	b := &batcher{writers: writers} // all of them busy
-	for i := range waitMost {
-		if err := b.queue(&call{}); err != nil {
-			t.Fatalf("call %d: %v", i, err)
-		}
-	}
-	if err := b.queue(&call{}); !errors.Is(err, errCrowded) {
-		t.Errorf("one more than may wait: %v", err)
-	}
-	sizes := map[int]int{}
-	for left := waitMost; left > 0; {
-		n := len(b.take())
-		left -= n
-		sizes[n]++
-	}
-	if sizes[batchMost] != waitMost/batchMost || sizes[waitMost%batchMost] != 1 {
-		t.Errorf("%d calls travel in batches of %v", waitMost, sizes)
-	}
-	if b.take() != nil || b.writers != writers-1 {
-		t.Errorf("nothing waits, and %d writers go on", b.writers)
 	}
 }
 
@@ -282,7 +255,7 @@ func TestPermitsOfOneBatchKeepTheLimit(t *testing.T) {
 	if err != nil || first.ID == "" {
 		t.Fatalf("the first of five: %+v, %v", first, err)
 	}
-	c.until(func() bool { return c.calls.writers == 0 })
+	c.until(func(trips, _ int) bool { return trips == 0 })
 	wake := c.hang()
 	var asking sync.WaitGroup
 	permits := make(chan ledger.Permit, 20)
@@ -305,7 +278,7 @@ func TestPermitsOfOneBatchKeepTheLimit(t *testing.T) {
 				t.Error("neither a permit nor a wait")
 			}
 		})
-		c.until(func() bool { return len(c.calls.waiting) == n+1 })
+		c.until(func(_, waiting int) bool { return waiting == n+1 })
 	}
 	wake()
 	asking.Wait()

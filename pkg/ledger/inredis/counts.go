@@ -70,7 +70,7 @@ type lease struct {
 
 func (l *Ledger) lease(ctx context.Context, name string, c lease) (answer, error) {
 	c.Now = l.clock()
-	return l.calls.do(ctx, place{l.scripts.lease, prefix + "lease:" + name}, c)
+	return l.calls.do(ctx, target{l.scripts.lease, prefix + "lease:" + name}, c)
 }
 
 func quotaKey(app string) string { return prefix + "{quota:" + app + "}" }
@@ -81,7 +81,7 @@ func (l *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, li
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}
 	id := rand.Text()
-	r, err := l.calls.doPlain(ctx, place{l.scripts.quota, quotaKey(app)}, "acquire", l.clock(),
+	r, err := l.calls.doPlain(ctx, target{l.scripts.quota, quotaKey(app)}, "acquire", l.clock(),
 		id, string(class), limit.PerSecond, limit.Concurrent, ttl.Microseconds())
 	if err != nil {
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
@@ -102,7 +102,7 @@ func (l *Ledger) Return(ctx context.Context, p ledger.Permit) error {
 	if err != nil {
 		return fmt.Errorf("return %s: no permit of this ledger: %q", p.App, p.ID)
 	}
-	if _, err := l.calls.doPlain(ctx, place{l.scripts.quota, quotaKey(p.App)}, "return", l.clock(), id, began); err != nil {
+	if _, err := l.calls.doPlain(ctx, target{l.scripts.quota, quotaKey(p.App)}, "return", l.clock(), id, began); err != nil {
 		return fmt.Errorf("return %s: %w", p.App, err)
 	}
 	return nil

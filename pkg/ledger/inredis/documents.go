@@ -200,7 +200,7 @@ func (l *Ledger) documents(ctx context.Context, seller string, d document) (answ
 }
 
 // at is the script and key of calls about documents of seller.
-func (l *Ledger) at(seller string) place { return place{l.scripts.document, sellerKey(seller)} }
+func (l *Ledger) at(seller string) target { return target{l.scripts.document, sellerKey(seller)} }
 
 // Get implements ledger.Documents.
 func (l *Ledger) Get(ctx context.Context, k ledger.Key) (ledger.Entry, error) {

@@ -97,7 +97,7 @@ func Open(o Options) (*Ledger, error) {
 	settings.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	settings.ClientName = "stockbridge"
 	client := redis.NewClient(settings)
-	return &Ledger{client: client, calls: &batcher{client: client}, scripts: newScripts(), now: o.Now}, nil
+	return &Ledger{client: client, calls: newBatcher(client), scripts: newScripts(), now: o.Now}, nil
 }
 
 type discardLogger struct{}

@@ -37,6 +37,7 @@ var mayImport = []struct {
 	{"pkg/secret", nil, "a text that does not show"},
 	{"pkg/personal", nil, "text in, text out"},
 	{"pkg/retry", []string{"pkg/fault"}, "a loop in process"},
+	{"pkg/batch", nil, "a queue of calls"},
 	{"pkg/trace", nil, "a header and ids"},
 	{"pkg/pullmetrics", nil, "asks whoever it is given"},
 	{"pkg/smalldisk", nil, "a file system that can be full"},
@@ -47,9 +48,9 @@ var mayImport = []struct {
 	{"pkg/event", []string{"proto/...", "pkg/fault"}, "facts know no broker"},
 	{"pkg/event/asyncapi", []string{"proto/...", "pkg/event"}, "writes down what the table of events says"},
 	{"pkg/bus/...", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows nobody's business"},
-	{"pkg/ledger/inkv", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger", "pkg/bus"}, "the one ledger that borrows a bucket of the bus"},
+	{"pkg/ledger/inkv", []string{"proto/...", "pkg/batch", "pkg/fault", "pkg/retry", "pkg/ledger", "pkg/bus"}, "the one ledger that borrows a bucket of the bus"},
 	{"pkg/ledger/ledgermetrics", []string{"pkg/fault", "pkg/trace", "pkg/ledger"}, "measures any ledger"},
-	{"pkg/ledger/...", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/ledger"}, "a contract and its adapters never import the bus"},
+	{"pkg/ledger/...", []string{"proto/...", "pkg/batch", "pkg/fault", "pkg/retry", "pkg/ledger"}, "a contract and its adapters never import the bus"},
 	{"pkg/warehouse/jd/jdapi", []string{"pkg/fault", "pkg/retry", "pkg/secret", "pkg/personal"}, "JD's words, not ours"},
 	{"pkg/jdsandbox/...", []string{"pkg/jdsandbox/..."}, "a JD of its own: it must not share our understanding"},
 	{"pkg/warehouse/jd", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/retry", "pkg/trace", "pkg/warehouse", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret", "pkg/personal"}, "an adapter"},
@@ -62,7 +63,7 @@ var mayImport = []struct {
 	{"services/jd-sandbox/...", []string{"pkg/jdsandbox/...", "pkg/worker", "pkg/healthcheck"}, "main around a JD of its own"},
 	{"services/bridgectl/...", []string{"proto/...", "pkg/...", "services/..."}, "bridgectl composes the services"},
 	{"services/e2e/...", []string{"proto/...", "pkg/...", "services/..."}, "stories compose the services"},
-	{"services/...", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
+	{"services/...", []string{"proto/...", "pkg/batch", "pkg/clean", "pkg/fault", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
 // adapterFolders are named by pkg/adapters, by themselves, and by whoever tests against the real thing.
