@@ -30,6 +30,7 @@ const (
 	causeFlow          = "flow"
 	causeIdentity      = "identity"
 	causeTwin          = "twin"
+	causeFormer        = "former"
 )
 
 // CauseKinds are the kinds of causes: the part before the colon.
@@ -37,7 +38,7 @@ func CauseKinds() []string {
 	return []string{
 		causeSeller, causeShop, causeWarehouse, causeShopWarehouse, causeCarrier, causeCategory, causePermission, causeToken,
 		causeAccount, causeNumber, causePause, causeTrial, causeHold, causeReceiver, causeCancel, causeOperator, causeShadow,
-		causeBooking, causeFlow, causeIdentity, causeTwin,
+		causeBooking, causeFlow, causeIdentity, causeTwin, causeFormer,
 	}
 }
 
@@ -117,6 +118,10 @@ func CauseShadow(seller, outboundNo string) string { return cause(causeShadow, s
 // CauseIdentity waits for the set-up to name the account again under which the order was sent, or for a person to
 // confirm that nothing of it exists there.
 func CauseIdentity(seller, outboundNo string) string { return cause(causeIdentity, seller, outboundNo) }
+
+// CauseFormer waits for a person to confirm that the order was not sent under a former account of the seller: the ledger
+// was lost, and with it the record of where the order may be.
+func CauseFormer(seller, outboundNo string) string { return cause(causeFormer, seller, outboundNo) }
 
 // CauseTwin waits until the account belongs to this seller only.
 func CauseTwin(seller, account string) string { return cause(causeTwin, seller, account) }

@@ -2,11 +2,15 @@ package seller
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 
+	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/retry"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -31,6 +35,30 @@ func (s *Seller) IdentityOf(warehouse string) string {
 	w, _ := s.Warehouse(warehouse)
 	a, _ := s.Account(w.GetAccount())
 	return Identity(a)
+}
+
+// recordMove records that applying setup changes the identity of a warehouse. A set-up that then is not applied leaves
+// a time that is too late, which is safe.
+func (r *Registry) recordMove(ctx context.Context, setup *sellerv1.Setup) error {
+	was, ok := r.Get(setup.Name)
+	now := New(setup, nil)
+	if !ok || !slices.ContainsFunc(was.Setup.Warehouses, func(w *sellerv1.Warehouse) bool { return was.IdentityOf(w.Code) != now.IdentityOf(w.Code) }) {
+		return nil
+	}
+	key := movedKey + setup.Name
+	return retry.Do(ctx, retry.Policy{}, func(ctx context.Context) error {
+		v, err := r.bucket.Get(ctx, key)
+		if err != nil && !errors.Is(err, bus.ErrKeyNotFound) {
+			return err
+		}
+		if _, err := r.bucket.Update(ctx, key, []byte("{}"), v.Revision); err != nil {
+			return err
+		}
+		if v, err = r.bucket.Get(ctx, key); err == nil {
+			r.applyNewer(v)
+		}
+		return err
+	})
 }
 
 // exclusiveIdentities are the identities of a set-up that no other seller may have: those of warehouses outside of

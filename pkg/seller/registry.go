@@ -20,11 +20,13 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// Keys of the bucket: a sellerv1.Setup and a sellerv1.Paused as JSON. A pause that ended is an empty body, not a
-// deleted key: a reader that was cut off for long must not miss the end.
+// Keys of the bucket: a sellerv1.Setup and a sellerv1.Paused as JSON, and a key whose time says when an identity of the
+// set-up changed last. A pause that ended is an empty body, not a deleted key: a reader that was cut off for long must
+// not miss the end.
 const (
 	setupKey = "seller."
 	pauseKey = "pause."
+	movedKey = "moved."
 )
 
 // maxStored is the largest set-up that the bucket accepts, bytes; it must stay below the server's max_payload.
@@ -49,6 +51,7 @@ type Registry struct {
 	mu      sync.RWMutex
 	sellers map[string]*Seller
 	pauses  map[string]*Pause
+	moved   map[string]time.Time
 	// byIdentity are the names of the sellers of each identity.
 	byIdentity map[string][]string
 	// revisions known of each key: the watch may be behind our own writes.
@@ -60,7 +63,7 @@ type Registry struct {
 func Open(ctx context.Context, bucket *bus.Bucket, log zerolog.Logger) (*Registry, error) {
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r := &Registry{
-		bucket: bucket, log: log, sellers: map[string]*Seller{}, pauses: map[string]*Pause{}, revisions: map[string]uint64{}, byIdentity: map[string][]string{},
+		bucket: bucket, log: log, sellers: map[string]*Seller{}, pauses: map[string]*Pause{}, moved: map[string]time.Time{}, revisions: map[string]uint64{}, byIdentity: map[string][]string{},
 		ready: errors.New("sellers' set-ups are not read yet"),
 	}
 	loaded, ended := make(chan struct{}), make(chan struct{})
@@ -133,6 +136,10 @@ func (r *Registry) Put(ctx context.Context, setup *sellerv1.Setup, version uint6
 	if len(data) > maxStored {
 		return 0, Faults{{Code: "setup.size", ZH: fmt.Sprintf("设置共 %d 字节，最多 %d 字节", len(data), maxStored),
 			EN: fmt.Sprintf("the set-up takes %d bytes, %d at most", len(data), maxStored)}}
+	}
+	// Before the set-up, so that nothing is sent under it while the time is not known.
+	if err := r.recordMove(ctx, setup); err != nil {
+		return 0, fmt.Errorf("apply %s: %w", setup.Name, err)
 	}
 	revision, err := r.bucket.Update(ctx, key, data, version)
 	if errors.Is(err, bus.ErrRevision) {
@@ -319,6 +326,15 @@ func (r *Registry) applyNewer(v bus.Value) {
 
 // apply applies v. The caller holds r.mu.
 func (r *Registry) apply(v bus.Value) {
+	if name, ok := strings.CutPrefix(v.Key, movedKey); ok {
+		r.moved[name] = v.At
+		if s := r.sellers[name]; s != nil {
+			moved := *s
+			moved.MovedAt = v.At
+			r.sellers[name] = &moved
+		}
+		return
+	}
 	name, isSetup := strings.CutPrefix(v.Key, setupKey)
 	if !isSetup {
 		var isPause bool
@@ -358,7 +374,7 @@ func (r *Registry) apply(v bus.Value) {
 		return
 	}
 	s := New(setup, r.pauses[name])
-	s.Version = v.Revision
+	s.Version, s.MovedAt = v.Revision, r.moved[name]
 	r.sellers[name] = s
 	r.indexIdentities(name, was, s)
 }

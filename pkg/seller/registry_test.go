@@ -271,3 +271,36 @@ func TestARegistryFollowsARestoredBucket(t *testing.T) {
 	eventually(t, "the pause is known", func() bool { return get(t, book).Pause != nil })
 	eventually(t, "what the copy does not have is forgotten", func() bool { _, known := book.Get("later"); return !known && book.Ready() == nil })
 }
+
+// A worker has to know that what it does not find may be under an account that the set-up no longer names.
+func TestARegistryKnowsWhenAnAccountChanged(t *testing.T) {
+	k := bucket(t, bustest.Start(t))
+	ours, theirs := open(t, k), open(t, k)
+	setup := acmeSeller(t).Setup
+	version, err := ours.Put(t.Context(), setup, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := proto.CloneOf(setup)
+	changed.Title = "new"
+	if version, err = ours.Put(t.Context(), changed, version); err != nil {
+		t.Fatal(err)
+	}
+	if at := get(t, ours).MovedAt; !at.IsZero() {
+		t.Errorf("moved at %s, although no account changed", at)
+	}
+	moved := proto.CloneOf(changed)
+	moved.Accounts[0].Department = "EBU0000000000099"
+	began := time.Now()
+	if _, err := ours.Put(t.Context(), moved, version); err != nil {
+		t.Fatal(err)
+	}
+	at := get(t, ours).MovedAt
+	if at.Before(began.Add(-time.Second)) || at.After(time.Now().Add(time.Second)) {
+		t.Errorf("moved at %s, applied at %s", at, began)
+	}
+	eventually(t, "the others know", func() bool { s, ok := theirs.Get("acme"); return ok && s.MovedAt.Equal(at) })
+	if s := get(t, open(t, k)); !s.MovedAt.Equal(at) {
+		t.Errorf("a worker that starts reads %s, want %s", s.MovedAt, at)
+	}
+}

@@ -20,6 +20,9 @@ type Seller struct {
 	Pause *Pause
 	// Version grows with every change of the set-up, and not with pauses. Zero when it did not come from a Registry.
 	Version uint64
+	// MovedAt is when, by the broker's clock, an identity of the set-up changed last; zero when none ever did since
+	// this is recorded. What was sent before may be under an account that the set-up no longer names.
+	MovedAt time.Time
 	// Twins are the identities of accounts that another seller had before this one, with that seller's name: what is
 	// found there by our numbers may be the other's.
 	Twins map[string]string

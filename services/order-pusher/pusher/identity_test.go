@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
@@ -143,6 +144,38 @@ func TestAPersonLetsAnOrderGoUnderTodaysAccount(t *testing.T) {
 		if n := a.total("A-1"); n != 1 {
 			t.Errorf("%d documents", n)
 		}
+	})
+}
+
+// The ledger was lost with the record of where an order was sent, and the account changed before anybody looked it up.
+func TestAnOrderThatMayBeUnderAFormerAccountIsNotSentUnderTodays(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		a := twoAccounts(b)
+		o := b.order("A-1")
+		o.AuditedAt = timestamppb.New(b.now().Add(-time.Hour)) // older than the ledger, as after a wipe
+		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		a.use("second")
+		a.book.now.MovedAt = b.now().Add(-30 * time.Minute)
+		for range lookupsBeforeResend + 1 {
+			b.wants(o, again, "held former:acme/A-1")
+			b.wait(10 * time.Minute)
+		}
+		if b.Cleared(t.Context(), seller.CauseFormer("acme", "A-1")) {
+			t.Error("cleared without a person")
+		}
+		if n := a.total("A-1"); n != 1 {
+			t.Fatalf("%d documents", n)
+		}
+
+		// What was audited after the change is looked up and sent as ever.
+		later := b.order("A-2")
+		later.AuditedAt = timestamppb.New(b.now())
+		b.accepts(later, again)
+
+		// A person found nothing under the earlier account.
+		b.accepts(o, released(seller.CauseFormer("acme", "A-1")))
 	})
 }
 

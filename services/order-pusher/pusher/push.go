@@ -178,10 +178,30 @@ func (r *run) push(ctx context.Context) error {
 		}
 		return r.send(ctx)
 	}
+	if r.mayBeUnderFormerAccount(entry) {
+		return r.release(Forgotten(r.o))
+	}
 	if entry.State == ledger.New && r.notFound.take(r.request.Key, r.claimed.EpochSince) {
 		return r.send(ctx)
 	}
 	return r.lookUpFirst(ctx)
+}
+
+// movedMargin is how long after a change of the account a worker may still have sent under the earlier one.
+const movedMargin = time.Minute
+
+// mayBeUnderFormerAccount reports whether the ledger lost where this order was sent, if it was, and the seller's account
+// changed since it was audited: not finding it under today's account proves nothing then.
+func (r *run) mayBeUnderFormerAccount(entry ledger.Entry) bool {
+	moved := r.seller.MovedAt
+	if moved.IsZero() || entry.Identity != "" || slices.Contains(r.d.Released, seller.CauseFormer(r.o.Seller, r.o.OutboundNo)) {
+		return false
+	}
+	audited := r.request.StreamTime
+	if r.request.AuditedAt.Before(audited) {
+		audited = r.request.AuditedAt
+	}
+	return audited.Before(moved.Add(movedMargin))
 }
 
 // reportKnown reports an order that the warehouse has. It refuses a new audit of a cancelled one, which would never ship.

@@ -69,6 +69,15 @@ func Elsewhere(o *orderv1.Audited, no, then, now string) error {
 	})
 }
 
+// Forgotten is the fault of an order of which the ledger lost whether it was sent, and under which account.
+func Forgotten(o *orderv1.Audited) error {
+	return fault.Hold(seller.CauseFormer(o.Seller, o.OutboundNo), fault.Reason{
+		Code: "account.forgotten", Field: "warehouse",
+		ZH: "订单审核之后商家账号有过变更，而账本丢失了它是否已以原账号推送的记录；在现账号下查不到不代表不存在。请在原账号下确认没有该出库单（或已取消）后放行",
+		EN: "the seller's account changed after this order was audited, and the ledger lost the record of whether it was sent under the earlier one; not finding it under today's account proves nothing. Release it after checking that the earlier account has no such document, or that it is cancelled there",
+	})
+}
+
 // maxDifferences limits the differences that a reason lists.
 const maxDifferences = 5
 
