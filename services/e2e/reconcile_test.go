@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	class "stockbridge/pkg/fault"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
@@ -360,7 +360,7 @@ func TestManyAuditsAreWalkedInPieces(t *testing.T) {
 
 func dueOf(name string) *sellerv1.PollDue { return &sellerv1.PollDue{Seller: name} }
 
-func isWait(err error) bool { return strings.Contains(err.Error(), "more to look at") }
+func isWait(err error) bool { return class.Of(err) == class.Wait }
 
 func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
 	t.Parallel()

@@ -125,7 +125,7 @@ func Bugs() []Bug {
 			Edits: []Edit{{
 				"services/reconciler/reconciler/run.go",
 				"		o.entry = ledger.Entry{}\n		return nil\n",
-				"		o.entry = ledger.Entry{}\n		o.settle(false)\n		return nil\n",
+				"		o.entry = ledger.Entry{}\n		o.take(step{do: settle})\n		return nil\n",
 			}},
 			Scenarios: []string{LedgerWiped}, CaughtBy: []string{"P7"},
 		},

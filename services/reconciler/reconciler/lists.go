@@ -234,42 +234,36 @@ func markOf(no string) string { return no[:min(len(no), ledger.MaxMark)] }
 // still change.
 func (r *run) investigate(ctx context.Context, wh warehouse.OrderReader, account, no string) (certain bool, err error) {
 	details, err := wh.OrderDetails(ctx, no)
-	switch {
-	case errors.Is(err, warehouse.ErrNotFound):
+	if errors.Is(err, warehouse.ErrNotFound) {
 		return true, nil // listed, and removed since
-	case err != nil:
-		return false, err
-	case details.OutboundNo == "":
-		r.report.Own++
-		return true, nil
-	case r.orders[details.OutboundNo] != nil && !r.orders[details.OutboundNo].settled:
-		return false, nil
 	}
-	entry, err := r.entry(ctx, details.OutboundNo)
 	if err != nil {
 		return false, err
 	}
-	what := UnknownDocument
-	switch entry.State {
-	case ledger.Intent, ledger.Unknown:
-		return false, nil
-	case ledger.Refused:
-		what = RefusedButThere
-	case ledger.Accepted, ledger.Cancelled:
-		// A number that is followed as a part may still be a second document.
-		found, err := wh.FindOrders(ctx, []string{details.OutboundNo})
+	o := r.orders[details.OutboundNo]
+	open := o != nil && !o.settled
+	var entry ledger.Entry
+	if details.OutboundNo != "" && !open {
+		if entry, err = r.entry(ctx, details.OutboundNo); err != nil {
+			return false, err
+		}
+	}
+	what, kind := judgeDocument(no, details.OutboundNo, open, entry, nil)
+	if what == needsLookup {
+		answer, err := wh.FindOrders(ctx, []string{details.OutboundNo})
 		if err != nil {
 			return false, err
 		}
-		if !slices.Contains(found[details.OutboundNo].Others, no) {
-			return true, nil // a part of it
-		}
-		what = DuplicateDocument
+		order := answer[details.OutboundNo]
+		what, kind = judgeDocument(no, details.OutboundNo, open, entry, &order)
 	}
-	if r.knownFindings[no] == nil {
-		r.addFinding(&Finding{WarehouseNo: no, OutboundNo: details.OutboundNo, Account: account, Kind: what, Seen: r.began}, entry)
+	switch {
+	case what == ofWarehouse:
+		r.report.Own++
+	case what == isFinding && r.knownFindings[no] == nil:
+		r.addFinding(&Finding{WarehouseNo: no, OutboundNo: details.OutboundNo, Account: account, Kind: kind, Seen: r.began}, entry)
 	}
-	return true, nil
+	return what != undecided, nil
 }
 
 // entry returns the ledger's entry, the zero Entry when there is none.

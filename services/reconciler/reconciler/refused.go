@@ -94,13 +94,13 @@ func (r *run) findRefused(ctx context.Context, code string, list []ledger.Entry)
 			nos[i] = e.Key.No
 		}
 		r.Metrics.Asked.Inc()
-		var found map[string]warehouse.Found
-		if found, err = wh.FindOrders(ctx, nos); err != nil {
+		var answer map[string]warehouse.Found
+		if answer, err = wh.FindOrders(ctx, nos); err != nil {
 			break
 		}
 		for _, no := range nos {
-			f, there := found[no]
-			if !there || f.State.Status == orderv1.Status_STATUS_CANCELLED {
+			f, there := exists(answer, no)
+			if !there {
 				continue
 			}
 			if err := r.addRefusedButThere(ctx, no, f.WarehouseNo); err != nil {
@@ -187,17 +187,16 @@ func (r *run) loadFindings(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if r.began.Sub(s.Seen) > findingsKept || s.Kind == UnknownDocument && entry.State.Live() || s.Kind == RefusedButThere && entry.State != ledger.Refused {
+		if !s.stands(entry, r.began) {
 			r.findings[s.WarehouseNo] = nil
 			continue
 		}
 		r.knownFindings[s.WarehouseNo] = &s
 		r.report.Findings++
-		if s.Kind != RefusedButThere {
-			continue
+		if s.Kind == RefusedButThere {
+			r.report.RefusedButThere++
 		}
-		r.report.RefusedButThere++
-		if !s.Published {
+		if s.publishAgain() {
 			s.Published = true
 			r.findings[s.WarehouseNo] = &s
 			r.publishRefusedButThere(&s, entry)
@@ -237,12 +236,12 @@ func (r *run) dropGone(ctx context.Context, code string, list []*Finding) error 
 			nos[i] = s.OutboundNo
 		}
 		r.Metrics.Asked.Inc()
-		var found map[string]warehouse.Found
-		if found, err = wh.FindOrders(ctx, nos); err != nil {
+		var answer map[string]warehouse.Found
+		if answer, err = wh.FindOrders(ctx, nos); err != nil {
 			break
 		}
 		for _, s := range list[:n] {
-			if f, there := found[s.OutboundNo]; there && f.State.Status != orderv1.Status_STATUS_CANCELLED {
+			if _, there := exists(answer, s.OutboundNo); there {
 				continue
 			}
 			r.findings[s.WarehouseNo] = nil

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,13 +43,19 @@ type run struct {
 
 // item is an order that is being checked.
 type item struct {
-	Order
-	// previous is the reason it had in the open list; "" when it was not there.
-	previous Reason
-	entry    ledger.Entry
-	// settled: it needs nothing any longer; known: because the warehouse has it. done: its Reason is decided.
+	evidence
+	// settled: it needs nothing any longer; known: because the ledger knows its document. done: its Reason is decided.
 	settled, known, done bool
-	atWarehouse          bool
+}
+
+// take follows a decision, unless that asks for more.
+func (o *item) take(s step) {
+	switch s.do {
+	case settle:
+		o.settled, o.known = true, s.known
+	case keepOpen:
+		o.Reason, o.Detail, o.done = s.reason, s.detail, true
+	}
 }
 
 func (r *run) all(ctx context.Context) error {
@@ -107,7 +113,7 @@ func (r *run) load(ctx context.Context) (err error) {
 		if o.Outcome != "" && o.OutcomeAt.IsZero() { // written by an earlier build with a bare number, which means nothing in another stream
 			o.Outcome, o.ReadTo = "", 0
 		}
-		r.orders[o.OutboundNo] = &item{Order: o, previous: o.Reason}
+		r.orders[o.OutboundNo] = &item{evidence: evidence{Order: o, previous: o.Reason}}
 	}
 	return nil
 }
@@ -240,70 +246,60 @@ func (r *run) addAudit(s bus.Stored) {
 	}
 	o := r.orders[m.OutboundNo]
 	if o == nil {
-		o = &item{Order: Order{OutboundNo: m.OutboundNo, OrderNo: m.OrderNo, Shop: m.Shop, Warehouse: m.Warehouse}}
+		o = &item{evidence: evidence{Order: Order{OutboundNo: m.OutboundNo, OrderNo: m.OrderNo, Shop: m.Shop, Warehouse: m.Warehouse}}}
 		r.orders[m.OutboundNo] = o
 	}
 	o.addAudit(Audit{s.Stream, s.Seq, s.At})
 }
 
-// resolve finds out how each order stands, and has lost ones redelivered.
+// resolve reads what decisions about the orders need (see next), and has lost ones redelivered.
 func (r *run) resolve(ctx context.Context) error {
 	if err := r.readLedger(ctx); err != nil {
 		return err
 	}
-	left := r.unresolved()
-	if len(left) == 0 {
-		return nil
-	}
-	if err := r.readDeadLetters(ctx, left); err != nil {
+	if err := r.readDeadLetters(ctx, r.needing(readLetters)); err != nil {
 		return err
 	}
-	left = r.unresolved()
-	r.askWarehouses(ctx, left)
-	if err := r.readOutcomes(ctx); err != nil {
+	r.askWarehouses(ctx, r.needing(askWarehouse))
+	if err := r.readOutcomes(ctx, r.needing(readOutcomes)); err != nil {
 		return err
 	}
-	return r.decide(ctx)
+	return r.redeliverAll(ctx, r.needing(redeliver))
 }
 
-// unresolved returns the orders of which nothing is known yet.
-func (r *run) unresolved() (left []*item) {
+// needing decides about the orders that are not decided yet, and returns those for which do is next.
+func (r *run) needing(do action) (list []*item) {
+	p := policy{Config: r.Config, now: r.began}
+	if pause := r.seller.Pause; pause != nil {
+		p.paused, p.pauseReason = true, pause.Reason
+	}
 	for _, o := range r.orders {
-		if !o.settled && !o.done {
-			left = append(left, o)
+		if o.settled || o.done {
+			continue
+		}
+		s := next(&o.evidence, p)
+		if s.confirm {
+			r.repeatAfter(r.ConfirmAfter)
+		}
+		if o.take(s); s.do == do {
+			list = append(list, o)
 		}
 	}
-	return left
+	return list
 }
-
-// setReason sets why an order is open.
-func (o *item) setReason(reason Reason, detail string) {
-	o.Reason, o.Detail, o.done = reason, detail, true
-}
-
-func (o *item) settle(known bool) { o.settled, o.known = true, known }
 
 func (r *run) readLedger(ctx context.Context) error {
 	var group errgroup.Group
 	group.SetLimit(lookupsAtOnce)
 	for _, o := range r.orders {
 		if r.outOfTime(ctx) {
-			o.postpone()
+			o.postponed = true
 			r.repeatAfter(moreAfter)
 			continue
 		}
 		group.Go(func() error { return r.readEntry(ctx, o) })
 	}
 	return group.Wait()
-}
-
-// postpone leaves an order as it was, for the next run.
-func (o *item) postpone() {
-	if o.previous == "" {
-		o.setReason(Confirming, "")
-		return
-	}
-	o.done = true
 }
 
 // readEntry reads the ledger's entry.
@@ -317,51 +313,40 @@ func (r *run) readEntry(ctx context.Context, o *item) error {
 		return err
 	}
 	o.entry = entry
-	switch {
-	case entry.State == ledger.Accepted || entry.State == ledger.Cancelled:
-		o.settle(true)
-	case entry.State == ledger.Refused, entry.Hash == ledger.Shadowed && entry.State == ledger.Unknown:
-		o.settle(false)
-	}
 	return nil
 }
 
 const deadLetterPage = 10_000
 
 // readDeadLetters finds what waits for a cause, for a person or for a retry.
-func (r *run) readDeadLetters(ctx context.Context, left []*item) error {
+func (r *run) readDeadLetters(ctx context.Context, list []*item) error {
+	if len(list) == 0 {
+		return nil
+	}
 	before, err := r.Bus.Backlog(ctx, pusherName)
 	if err != nil {
 		return err
 	}
-	of := make(map[string]*item, len(left))
-	for _, o := range left {
+	of := make(map[string]*item, len(list))
+	for _, o := range list {
 		of[o.OutboundNo] = o
 	}
 	for _, kind := range []string{event.Held, event.Dead} {
 		q := bus.DeadLetterQuery{Kind: kind, Consumer: pusherName, Seller: r.seller.Name(), Limit: deadLetterPage}
 		for {
-			items, next, err := r.Bus.DeadLetters(ctx, q)
+			letters, after, err := r.Bus.DeadLetters(ctx, q)
 			if err != nil {
 				return err
 			}
-			for _, m := range items {
-				o := of[m.Key]
-				switch {
-				case o == nil:
-				case kind == event.Held:
-					o.setReason(Held, m.Cause)
-				case o.done, m.OriginSeq != o.last().Seq, m.Stream != o.last().place().Stream: // a later audit replaced it
-				case m.Class == fault.Refused.String() && !o.entry.State.Live():
-					o.settle(false)
-				default:
-					o.setReason(DeadLettered, m.Reason.Code)
+			for _, l := range letters {
+				if o := of[l.Key]; o != nil {
+					o.addLetter(l)
 				}
 			}
-			if next == 0 {
+			if after == 0 {
 				break
 			}
-			q.After = next
+			q.After = after
 		}
 	}
 	// What left the dead letters meanwhile is in the backlog by now.
@@ -369,57 +354,17 @@ func (r *run) readDeadLetters(ctx context.Context, left []*item) error {
 	if err != nil {
 		return err
 	}
-	for _, o := range left {
-		if o.settled || o.done {
-			continue
-		}
-		if r.began.Sub(o.TriedAt) < 4*r.ConfirmAfter {
-			r.repeatAfter(r.ConfirmAfter)
-		}
-		for _, a := range o.Audits {
-			if before.Has(a.place()) || after.Has(a.place()) {
-				o.setQueued()
-			}
-		}
-		if since := o.unknownSince(); !since.IsZero() && r.began.Sub(since) < r.UnknownFor {
-			o.setReason(Unknown, "")
-		}
+	for _, o := range list {
+		o.lettersRead = true
+		o.inBacklog = slices.ContainsFunc(o.Audits, func(a Audit) bool { return before.Has(a.place()) || after.Has(a.place()) })
 	}
 	return nil
 }
 
-// setQueued notes that an order waits for the pusher.
-func (o *item) setQueued() {
-	if o.Tries > 0 {
-		o.setReason(Repairing, "")
-		return
-	}
-	o.setReason(Queued, "")
-}
-
-// unknownSince is since when the outcome of a send has been unknown; zero when it is not.
-func (o *item) unknownSince() time.Time {
-	switch {
-	case o.entry.State != ledger.Unknown && o.entry.State != ledger.Intent:
-		return time.Time{}
-	case !o.entry.UnknownSince.IsZero():
-		return o.entry.UnknownSince
-	default:
-		return o.entry.ChangedAt
-	}
-}
-
-// askWarehouses looks the orders up at the warehouses.
-func (r *run) askWarehouses(ctx context.Context, left []*item) {
+// askWarehouses looks orders up at their warehouses.
+func (r *run) askWarehouses(ctx context.Context, orders []*item) {
 	by := map[string][]*item{}
-	for _, o := range left {
-		if o.settled || o.done {
-			continue
-		}
-		if r.seller.Pause != nil {
-			o.setReason(Paused, r.seller.Pause.Reason)
-			continue
-		}
+	for _, o := range orders {
 		by[o.Warehouse] = append(by[o.Warehouse], o)
 	}
 	for code, list := range by {
@@ -429,18 +374,21 @@ func (r *run) askWarehouses(ctx context.Context, left []*item) {
 			if r.outOfTime(ctx) {
 				err = fault.RetryAfter(moreAfter, errStop)
 			}
-			var found map[string]warehouse.Found
+			var answer map[string]warehouse.Found
 			if err == nil {
-				found, err = r.findOrders(ctx, wh, list[:n])
+				answer, err = r.findOrders(ctx, wh, list[:n])
 			}
 			for _, o := range list[:n] {
+				_, there := answer[o.OutboundNo]
 				switch {
+				case err == nil && there:
+					o.lookup = found
 				case err == nil:
-					_, o.atWarehouse = found[o.OutboundNo]
+					o.lookup = notFound
 				case fault.Of(err) == fault.Wait: // the quota is used up
-					o.postpone()
+					o.postponed = true
 				default:
-					o.setReason(Unasked, fault.ReasonOf(err, "internal").Error())
+					o.lookup, o.lookupError = failed, fault.ReasonOf(err, "internal").Error()
 				}
 			}
 			list = list[n:]
@@ -466,14 +414,10 @@ var outcomes = []string{
 	event.OrderDelivered.Name,
 }
 
-// readOutcomes reads the published outcomes of orders that the warehouses do not have, and of those with several
-// audits.
-func (r *run) readOutcomes(ctx context.Context) error {
+// readOutcomes reads the published outcomes of orders.
+func (r *run) readOutcomes(ctx context.Context, list []*item) error {
 	of, since := map[string]*item{}, time.Time{}
-	for _, o := range r.unresolved() {
-		if o.atWarehouse && len(o.Audits) == 1 {
-			continue
-		}
+	for _, o := range list {
 		of[o.OutboundNo] = o
 		at := o.ReadUntil
 		if at.IsZero() {
@@ -504,8 +448,8 @@ func (r *run) readOutcomes(ctx context.Context) error {
 		if read > o.ReadTo {
 			o.ReadTo, o.ReadUntil = read, until
 		}
-		if err != nil {
-			o.postpone()
+		if o.outcomesRead = err == nil; !o.outcomesRead {
+			o.postponed = true
 			r.repeatAfter(moreAfter)
 		}
 	}
@@ -515,128 +459,62 @@ func (r *run) readOutcomes(ctx context.Context) error {
 // clocksApart is by how much the clocks of the servers that lead two streams may differ.
 const clocksApart = time.Minute
 
-// reusedCode is the reason of an audit whose number belongs to another content.
-const reusedCode = "outbound.reused"
-
-// finished reports whether a final event was published: the warehouse may have removed the order since.
-func (o Order) finished() bool {
-	return o.Outcome == event.OrderCancelled.Name || o.Outcome == event.OrderDelivered.Name
-}
-
-// addOutcome notes a published outcome. A later outcome of another content under the same number does not undo an
-// acceptance.
-func (o *item) addOutcome(s bus.Stored) {
-	if strings.HasSuffix(s.ID, "/"+reusedCode) { // published as held while the first one lives, else as failed
-		o.Reused = true
-	}
-	final := s.Name == event.OrderCancelled.Name || s.Name == event.OrderDelivered.Name
-	if o.finished() || o.Outcome == event.OrderAccepted.Name && !final {
-		return
-	}
-	o.Outcome, o.OutcomeAt = s.Name, s.At
-}
-
-// decide says what becomes of the orders that are left: the ledger does not know them, or their outcome has been
-// unknown for too long.
-func (r *run) decide(ctx context.Context) error {
+// redeliverAll has the audits of lost orders redelivered.
+func (r *run) redeliverAll(ctx context.Context, list []*item) error {
 	var group errgroup.Group
 	group.SetLimit(lookupsAtOnce)
 	var mu sync.Mutex
-	for _, o := range r.unresolved() {
-		outcome := o.Outcome
-		if outcome != event.OrderAccepted.Name && !o.finished() && o.OutcomeAt.Before(o.last().Stored) {
-			outcome = "" // of an earlier audit
-		}
-		switch {
-		case o.atWarehouse || outcome == "" || o.entry.State.Live():
-			group.Go(func() error {
-				soon, err := r.redeliver(ctx, o)
-				mu.Lock()
-				defer mu.Unlock()
-				if soon {
-					r.repeatAfter(r.ConfirmAfter)
-				}
-				return err
-			})
-		case outcome == event.OrderAccepted.Name:
-			r.nameUnexplained(o, Absent, "")
-		case outcome == event.OrderHeld.Name:
-			r.nameUnexplained(o, Left, "")
-		default: // failed, cancelled, delivered, shadowed
-			o.settle(false)
-		}
+	for _, o := range list {
+		group.Go(func() error {
+			soon, err := r.redeliver(ctx, o)
+			mu.Lock()
+			defer mu.Unlock()
+			if soon {
+				r.repeatAfter(r.ConfirmAfter)
+			}
+			return err
+		})
 	}
 	return group.Wait()
 }
 
-// nameUnexplained names an order that nothing explains if the previous run found the same: it may just have been
-// moving from one place to another.
-func (r *run) nameUnexplained(o *item, reason Reason, detail string) {
-	if o.previous == reason || o.previous == Confirming {
-		o.setReason(reason, detail)
-		return
-	}
-	o.setReason(Confirming, "")
-	r.repeatAfter(r.ConfirmAfter)
-}
-
 // redeliver has an order's audit redelivered, and reports whether to check soon what came of it.
 func (r *run) redeliver(ctx context.Context, o *item) (soon bool, err error) {
-	switch {
-	case !o.TriedAt.IsZero() && r.began.Sub(o.TriedAt) < r.Deadline:
-		o.setReason(Repairing, "")
-		return false, nil
-	case o.Tries >= MaxTries:
-		o.setReason(Lost, "")
-		return false, nil
-	case r.outOfTime(ctx):
-		o.postpone()
+	if r.outOfTime(ctx) {
+		o.postponed = true
+		o.take(next(&o.evidence, policy{}))
 		return true, nil
 	}
 	// The pusher may have been handling it until now.
-	if err := r.readEntry(ctx, o); err != nil || o.settled {
+	if err := r.readEntry(ctx, o); err != nil {
 		return false, err
 	}
-	why := "neither the ledger nor the warehouse knows it"
-	switch {
-	case o.atWarehouse:
-		why = "the warehouse has it, the ledger does not know it"
-	case o.entry.State.Live():
-		why = "its outcome has been unknown for too long"
+	if s, settled := byLedger(o.entry); settled {
+		o.take(s)
+		return false, nil
 	}
 	a := o.auditToRedeliver()
-	err = r.Bus.Redeliver(ctx, pusherName, a.place(), o.Tries+1, bus.By{Who: Name, Why: why})
+	err = r.Bus.Redeliver(ctx, pusherName, a.place(), o.Tries+1, bus.By{Who: Name, Why: whyLost(&o.evidence)})
 	if errors.Is(err, bus.ErrNotStored) {
-		o.setReason(Gone, "")
+		o.take(step{do: keepOpen, reason: Gone})
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
 	o.Tries, o.TriedAt = o.Tries+1, r.began
-	o.setReason(Repairing, "")
+	o.take(step{do: keepOpen, reason: Repairing})
 	r.Metrics.Redelivered.WithLabelValues(r.seller.Name()).Inc()
 	return true, nil
 }
-
-// keepFor is how long an unexplained order is remembered: longer than streams keep events.
-const keepFor = 120 * 24 * time.Hour
 
 func (r *run) write(ctx context.Context) error {
 	// Write what was found even when the handler's own time is up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
 	defer cancel()
 	c := bookChanges{seller: r.seller.Name(), version: r.version, fields: map[string][]byte{}}
-	head := r.report
-	head.Open, head.Oldest = map[Reason]int{}, time.Time{}
-	confirming := 0
 	for no, o := range r.orders {
-		if o.settled || !o.Reason.Explains() && r.began.Sub(o.First()) > keepFor {
-			head.Settled++
-			if o.known && o.Tries > 0 {
-				head.Repaired++
-				r.Metrics.Repaired.WithLabelValues(r.seller.Name()).Inc()
-			}
+		if o.closes(r.began) {
 			if o.previous != "" {
 				c.remove(no)
 			}
@@ -646,13 +524,6 @@ func (r *run) write(ctx context.Context) error {
 			o.Since = r.began
 			r.log(o)
 		}
-		head.Open[o.Reason]++
-		if o.Reason == Confirming {
-			confirming++
-		}
-		if !o.Reason.Explains() && (head.Oldest.IsZero() || o.First().Before(head.Oldest)) {
-			head.Oldest = o.First()
-		}
 		if err := c.set(o.Order); err != nil {
 			return err
 		}
@@ -661,11 +532,11 @@ func (r *run) write(ctx context.Context) error {
 		return err
 	}
 	c.marks = r.marks
-	head.RanAt = r.Now()
-	if r.walked && confirming == 0 && !head.Full {
-		head.CycleAt = head.RanAt
+	report := summarize(r.report, r.orders, r.walked, r.began, r.Now())
+	if n := report.Repaired - r.report.Repaired; n > 0 {
+		r.Metrics.Repaired.WithLabelValues(r.seller.Name()).Add(float64(n))
 	}
-	return c.write(ctx, r.Ledger, head, r.NewOwner)
+	return c.write(ctx, r.Ledger, report, r.NewOwner)
 }
 
 // writeFor is for writing what a run found.
