@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/ledger/inredis"
 	"stockbridge/pkg/ledger/redistest"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
@@ -101,7 +102,7 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-func open(t *testing.T, w *Warehouses, s *seller.Seller, code string, class warehouse.Class) warehouse.Orders {
+func open(t *testing.T, w *Warehouses, s *seller.Seller, code string, class quota.Class) warehouse.Orders {
 	t.Helper()
 	orders, err := w.Open(s, code, class)
 	if err != nil {
@@ -115,7 +116,7 @@ func TestAJDWarehouseRereadsItsTokenAndWaitsForSlots(t *testing.T) {
 	q := &turns{}
 	w := NewWarehouses(q)
 	defer w.Close()
-	orders := open(t, w, s, "W1", warehouse.Push)
+	orders := open(t, w, s, "W1", quota.Push)
 
 	_, err := orders.FindOrders(t.Context(), []string{"X1"})
 	if !errors.Is(err, warehouse.ErrToken) || fault.Of(err) != fault.Held || q.asked != 0 {
@@ -142,7 +143,7 @@ func TestAJDWarehouseRereadsItsTokenAndWaitsForSlots(t *testing.T) {
 		}
 	}
 
-	if _, err := open(t, NewWarehouses(nil), s, "W1", warehouse.Push).FindOrders(t.Context(), []string{"X1"}); err != nil {
+	if _, err := open(t, NewWarehouses(nil), s, "W1", quota.Push).FindOrders(t.Context(), []string{"X1"}); err != nil {
 		t.Errorf("without budgets: %v", err)
 	}
 }
@@ -151,24 +152,24 @@ func TestAWarehouseIsKeptUntilTheSetupChanges(t *testing.T) {
 	s, _ := sandbox(t)
 	w := NewWarehouses(&turns{})
 	defer w.Close()
-	first := open(t, w, s, "W1", warehouse.Push)
-	if open(t, w, s, "W1", warehouse.Push) != first {
+	first := open(t, w, s, "W1", quota.Push)
+	if open(t, w, s, "W1", quota.Push) != first {
 		t.Error("the same is opened twice")
 	}
-	if open(t, w, s, "W1", warehouse.Status) == first || open(t, w, s, "W2", warehouse.Push) == first {
+	if open(t, w, s, "W1", quota.Status) == first || open(t, w, s, "W2", quota.Push) == first {
 		t.Error("another class or warehouse is the same")
 	}
 	changed := seller.New(proto.CloneOf(s.Setup), nil)
 	changed.Version = 4
-	second := open(t, w, changed, "W1", warehouse.Push)
-	if second == first || open(t, w, changed, "W1", warehouse.Push) != second {
+	second := open(t, w, changed, "W1", quota.Push)
+	if second == first || open(t, w, changed, "W1", quota.Push) != second {
 		t.Error("a changed set-up is not opened again, once")
 	}
-	if old := open(t, w, s, "W1", warehouse.Push); old == second || open(t, w, changed, "W1", warehouse.Push) != second {
+	if old := open(t, w, s, "W1", quota.Push); old == second || open(t, w, changed, "W1", quota.Push) != second {
 		t.Error("whoever still has the older set-up gets, or spoils, the newer one's")
 	}
 	file := seller.New(s.Setup, nil)
-	if open(t, w, file, "W1", warehouse.Push) == open(t, w, file, "W1", warehouse.Push) {
+	if open(t, w, file, "W1", quota.Push) == open(t, w, file, "W1", quota.Push) {
 		t.Error("a set-up without a version is kept")
 	}
 }
@@ -177,21 +178,21 @@ func TestAWarehouseInMemoryKeepsItsOrders(t *testing.T) {
 	s, _ := sandbox(t)
 	w := NewWarehouses(&turns{})
 	defer w.Close()
-	orders := open(t, w, s, "M1", warehouse.Push)
+	orders := open(t, w, s, "M1", quota.Push)
 	o := &orderv1.Audited{Seller: "acme", OutboundNo: "X1", Receiver: &orderv1.Receiver{Name: "n"}, Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "G", Quantity: 1}}}
 	if _, err := orders.SendOrder(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	changed := seller.New(s.Setup, nil)
 	changed.Version = 4
-	if found, err := open(t, w, changed, "M2", warehouse.Status).FindOrders(t.Context(), []string{"X1"}); err != nil || len(found) != 1 {
+	if found, err := open(t, w, changed, "M2", quota.Status).FindOrders(t.Context(), []string{"X1"}); err != nil || len(found) != 1 {
 		t.Errorf("another class, of another version: %v, %v", found, err)
 	}
 }
 
 func TestAWarehouseThatIsNotSetUpHoldsOrders(t *testing.T) {
 	s, _ := sandbox(t)
-	_, err := NewWarehouses(&turns{}).Open(s, "W9", warehouse.Push)
+	_, err := NewWarehouses(&turns{}).Open(s, "W9", quota.Push)
 	var reason fault.Reason
 	if fault.Cause(err) != "warehouse:acme/W9" || !errors.As(err, &reason) || reason.Field != "warehouse" {
 		t.Errorf("got %v", err)
@@ -208,11 +209,11 @@ func TestASellerInShadowHasNoWarehouseThatWrites(t *testing.T) {
 	shadowed.Version = 4
 	w := NewWarehouses(&turns{})
 	defer w.Close()
-	open(t, w, s, "W1", warehouse.Push) // while it was not in shadow
-	if got, err := w.Open(shadowed, "W1", warehouse.Push); err == nil || fault.Of(err) != fault.Wait {
+	open(t, w, s, "W1", quota.Push) // while it was not in shadow
+	if got, err := w.Open(shadowed, "W1", quota.Push); err == nil || fault.Of(err) != fault.Wait {
 		t.Fatalf("got %v, %v", got, err)
 	}
-	r, err := w.Read(shadowed, "W1", warehouse.Status)
+	r, err := w.Read(shadowed, "W1", quota.Status)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +314,7 @@ func TestASetupCannotHaveAWorkerSendItsOwnSecrets(t *testing.T) {
 			w := NewWarehouses(nil)
 			defer w.Close()
 			w.Trust = trust
-			orders, err := w.Open(seller.New(setup, nil), "W1", warehouse.Push)
+			orders, err := w.Open(seller.New(setup, nil), "W1", quota.Push)
 			_, authorityErr := w.Authority(setup.Accounts[0])
 			if test.field == "" {
 				if err != nil || authorityErr != nil {

@@ -8,6 +8,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 )
 
 const (
@@ -42,9 +43,9 @@ func (l limiter) patience() time.Duration {
 
 // Acquire waits for a slot, or returns a fault.RetryAfter when it is further away than its patience, or when the
 // ledger fails.
-func (l limiter) Acquire(ctx context.Context, class string) (release func(), err error) {
+func (l limiter) Acquire(ctx context.Context, class quota.Class) (release func(), err error) {
 	for left := l.patience(); ; {
-		permit, wait, err := l.quota.Acquire(ctx, l.app, ledger.Class(class), l.limit, permitTTL)
+		permit, wait, err := l.quota.Acquire(ctx, l.app, class, l.limit, permitTTL)
 		if err != nil {
 			// Nothing was called: this is neither an attempt nor a failure of the warehouse.
 			return nil, fault.RetryAfter(ledgerDownPause, fmt.Errorf("acquire a permit: %w", err))

@@ -14,6 +14,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -25,12 +26,12 @@ type turns struct {
 	fail     error
 	asked    int
 	app      string
-	class    ledger.Class
+	class    quota.Class
 	limit    ledger.Limit
 	returned []ledger.Permit
 }
 
-func (q *turns) Acquire(_ context.Context, app string, class ledger.Class, l ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
+func (q *turns) Acquire(_ context.Context, app string, class quota.Class, l ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.asked++

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stockbridge/pkg/pullmetrics"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/jd"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -60,14 +61,14 @@ func (m *Metrics) forAccount(seller, account string) *quotaCounts {
 // quotaCounts is the two counters of one account, by class.
 type quotaCounts struct{ calls, waits *prometheus.CounterVec }
 
-func (c *quotaCounts) called(class string) {
+func (c *quotaCounts) called(class quota.Class) {
 	if c != nil {
-		c.calls.WithLabelValues(class).Inc()
+		c.calls.WithLabelValues(string(class)).Inc()
 	}
 }
 
-func (c *quotaCounts) deferred(class string) {
+func (c *quotaCounts) deferred(class quota.Class) {
 	if c != nil {
-		c.waits.WithLabelValues(class).Inc()
+		c.waits.WithLabelValues(string(class)).Inc()
 	}
 }

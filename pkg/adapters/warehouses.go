@@ -10,6 +10,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
@@ -58,7 +59,7 @@ type cached struct {
 
 type cacheKey struct {
 	code     string
-	class    warehouse.Class
+	class    quota.Class
 	readOnly bool
 }
 
@@ -75,7 +76,7 @@ type reader struct {
 
 // Read is Open for callers that change nothing there. Its result has no way to write, and calls that could write are
 // refused before they are sent.
-func (w *Warehouses) Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error) {
+func (w *Warehouses) Read(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error) {
 	orders, err := w.openCached(s, cacheKey{code, class, true})
 	if err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func (w *Warehouses) Authority(a *sellerv1.Account) (token.Authority, error) {
 // Open opens the warehouse with the ERP's code, for calls of the class. The same version of a set-up gets the same
 // value again; a set-up without a version (not from a Registry) gets a new one each time. A gap in the set-up is a
 // fault.Hold. A seller in shadow is refused whatever its caller believes: see seller.Shadows.
-func (w *Warehouses) Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error) {
+func (w *Warehouses) Open(s *seller.Seller, code string, class quota.Class) (warehouse.Orders, error) {
 	if err := s.Shadowed(w.now()); err != nil {
 		return nil, err
 	}
@@ -123,7 +124,7 @@ func (w *Warehouses) Open(s *seller.Seller, code string, class warehouse.Class) 
 
 // Stock opens the stock reader, cached like Open's. It has no way to write, and serves a seller in shadow too.
 func (w *Warehouses) Stock(s *seller.Seller, code string) (warehouse.StockReader, error) {
-	orders, err := w.openCached(s, cacheKey{code, warehouse.Stock, true})
+	orders, err := w.openCached(s, cacheKey{code, quota.Stock, true})
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +146,7 @@ func (w *Warehouses) SetStock(s *seller.Seller, code string) (warehouse.StockSet
 	if err := s.Shadowed(w.now()); err != nil {
 		return nil, err
 	}
-	orders, err := w.openCached(s, cacheKey{code, warehouse.Stock, false})
+	orders, err := w.openCached(s, cacheKey{code, quota.Stock, false})
 	if err != nil {
 		return nil, err
 	}

@@ -53,6 +53,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/quota"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -408,9 +409,6 @@ type Leases interface {
 	Unlease(ctx context.Context, name, owner string) error
 }
 
-// Class is a class of calls against a quota, "cancel", "push", "status" or "stock".
-type Class string
-
 // Limit is what a credential may do.
 type Limit struct {
 	PerSecond  float64
@@ -418,9 +416,9 @@ type Limit struct {
 }
 
 // Valid reports whether calls of class can be paced by the limit at all.
-func (l Limit) Valid(class Class) error {
+func (l Limit) Valid(class quota.Class) error {
 	switch {
-	case !slices.Contains([]Class{"cancel", "push", "status", "stock"}, class):
+	case !class.Valid():
 		return fmt.Errorf("no class of calls: %q", class)
 	case !(l.PerSecond > 0) || math.IsInf(l.PerSecond, 1) || l.Concurrent < 1:
 		return fmt.Errorf("no usable limit: %g per second, %d at a time", l.PerSecond, l.Concurrent)
@@ -437,12 +435,12 @@ type Permit struct{ App, ID string }
 // also holds as the warehouse counts them, when calls differ by up to 15 ms in their travel time. Calls under way
 // count against Concurrent; a call that is never returned stops counting after ttl.
 //
-// Classes in order: cancel, push, status, stock. A higher class may take whatever a lower one leaves, except status'
+// A more urgent class (quota.Classes) may take whatever a lower one leaves, except status'
 // floor of 15 % and stock's of 10 %, which accrue to them while they have asked within the last 10 seconds.
 type Quota interface {
 	// Acquire gives a permit, or the time to wait before asking again (then the permit is empty). The wait accounts
 	// for callers that were sent away earlier, so that asking again at that time mostly succeeds.
-	Acquire(ctx context.Context, app string, class Class, l Limit, ttl time.Duration) (Permit, time.Duration, error)
+	Acquire(ctx context.Context, app string, class quota.Class, l Limit, ttl time.Duration) (Permit, time.Duration, error)
 	// Return ends the call. It is safe to call twice.
 	Return(ctx context.Context, p Permit) error
 }

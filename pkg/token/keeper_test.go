@@ -24,6 +24,7 @@ import (
 	"stockbridge/pkg/bus/server"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/secret"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
@@ -198,7 +199,7 @@ func request(t *testing.T, link string) *http.Request {
 // warehouse is what a worker calls through.
 func (w *world) warehouse(k jd.TokenKeeper) *jd.Warehouse {
 	w.t.Helper()
-	wh, err := jd.New(jd.Options{Seller: w.seller, Warehouse: "W1", Class: warehouse.Push, Env: env, Tokens: k, Transport: w.transport, Now: w.clock.Now})
+	wh, err := jd.New(jd.Options{Seller: w.seller, Warehouse: "W1", Class: quota.Push, Env: env, Tokens: k, Transport: w.transport, Now: w.clock.Now})
 	if err != nil {
 		w.t.Fatal(err)
 	}

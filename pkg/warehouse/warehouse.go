@@ -15,17 +15,6 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// Class is the priority of a call within the remote's quota.
-type Class string
-
-// The classes, most urgent first. Status and Stock have reserved minimums that the other classes cannot use.
-const (
-	Cancel Class = "cancel"
-	Push   Class = "push"
-	Status Class = "status"
-	Stock  Class = "stock"
-)
-
 // FindLimit is the most outbound numbers that one call of FindOrders accepts. It must not exceed what any adapter's
 // remote accepts in one call; JD's limit is 100 (docs/jd-api.md, Order look-up).
 const FindLimit = 100

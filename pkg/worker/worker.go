@@ -33,6 +33,7 @@ import (
 	"stockbridge/pkg/healthcheck"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/ledgermetrics"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/retry"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
@@ -61,8 +62,8 @@ type Parts struct {
 // Warehouses opens the warehouse of a seller by the ERP's code, for calls of the class; Read is for callers that must
 // not send.
 type Warehouses interface {
-	Open(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
-	Read(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
+	Open(s *seller.Seller, code string, class quota.Class) (warehouse.Orders, error)
+	Read(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
 	// Stock reads stock there; SetStock overwrites it.
 	Stock(s *seller.Seller, code string) (warehouse.StockReader, error)
 	SetStock(s *seller.Seller, code string) (warehouse.StockSetter, error)

@@ -14,8 +14,8 @@ import (
 	class "stockbridge/pkg/fault"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
@@ -410,7 +410,7 @@ func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour }}, func(t *testing.T, w *testenv.World) {
 		s, _ := w.Sellers.Get(stack.DemoSeller)
-		wh, err := w.Warehouses.Read(s, s.Setup.Warehouses[0].Code, warehouse.Status)
+		wh, err := w.Warehouses.Read(s, s.Setup.Warehouses[0].Code, quota.Status)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -462,7 +462,7 @@ func TestASecondDocumentUnderANumberIsNamed(t *testing.T) {
 		Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour },
 	})
 	s, _ := w.Sellers.Get(stack.DemoSeller)
-	wh, err := w.Warehouses.Read(s, s.Setup.Warehouses[0].Code, warehouse.Status)
+	wh, err := w.Warehouses.Read(s, s.Setup.Warehouses[0].Code, quota.Status)
 	if err != nil {
 		t.Fatal(err)
 	}

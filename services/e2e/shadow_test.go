@@ -15,7 +15,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/jdsandbox"
-	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/quota"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/ctl"
@@ -29,7 +29,7 @@ import (
 func timer(t *testing.T, w *testenv.World, o *orderv1.Audited, otherwise map[string]string) {
 	t.Helper()
 	s, _ := w.Sellers.Get(o.Seller)
-	wh, err := w.Warehouses.Read(s, o.Warehouse, warehouse.Status)
+	wh, err := w.Warehouses.Read(s, o.Warehouse, quota.Status)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 )
 
 // count counts failed runs.
@@ -93,7 +94,7 @@ func (l *Ledger) Unlease(ctx context.Context, name, owner string) error {
 const paceTimeout = 5 * time.Second
 
 // Acquire implements ledger.Quota.
-func (l *Ledger) Acquire(ctx context.Context, app string, name ledger.Class, limit ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
+func (l *Ledger) Acquire(ctx context.Context, app string, name quota.Class, limit ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
 	if err := limit.Valid(name); err != nil {
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}

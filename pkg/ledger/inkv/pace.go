@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 )
 
 // Constants of the pacing. inredis/lua/acquire_plain.lua and quota.lua have the same ones.
@@ -47,11 +48,11 @@ type class struct {
 	floor float64
 }
 
-var classes = map[ledger.Class]class{
-	"cancel": {rank: cancelRank},
-	"push":   {rank: pushRank},
-	"status": {rank: statusRank, floor: 0.15},
-	"stock":  {rank: stockRank, floor: 0.10},
+var classes = map[quota.Class]class{
+	quota.Cancel: {rank: cancelRank},
+	quota.Push:   {rank: pushRank},
+	quota.Status: {rank: statusRank, floor: 0.15},
+	quota.Stock:  {rank: stockRank, floor: 0.10},
 }
 
 // pace is the state of a quota. Times are microseconds.
@@ -74,7 +75,7 @@ type pace struct {
 	Reserved [ranks]int64 `json:"Near"`
 	// Deferred is, by rank, the last return time given out beyond those.
 	Deferred [ranks]int64 `json:"Far"`
-	Floors   map[ledger.Class]floor
+	Floors   map[quota.Class]floor
 }
 
 // call counts until Until unless it is returned before.
@@ -84,7 +85,7 @@ type call struct{ From, Until int64 }
 type floor struct{ Asked, Due int64 }
 
 // acquire starts a call, or returns how long to wait.
-func (p *pace) acquire(now int64, id string, name ledger.Class, l ledger.Limit, ttl time.Duration) (ok bool, wait int64) {
+func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, ttl time.Duration) (ok bool, wait int64) {
 	if p.At > now+time.Second.Microseconds() {
 		*p = pace{Next: now} // another server, whose clock is behind: the reservations of the first one never come
 	}
@@ -151,7 +152,7 @@ func (p *pace) acquire(now int64, id string, name ledger.Class, l ledger.Limit, 
 }
 
 // rankOf updates the class's floor and returns its rank. credit reports whether any class may use its floor now.
-func (p *pace) rankOf(now int64, name ledger.Class) (own rank, credit bool) {
+func (p *pace) rankOf(now int64, name quota.Class) (own rank, credit bool) {
 	own = classes[name].rank
 	if classes[name].floor > 0 {
 		f := p.Floors[name]
@@ -161,7 +162,7 @@ func (p *pace) rankOf(now int64, name ledger.Class) (own rank, credit bool) {
 		f.Due = max(f.Due, now-floorActiveFor.Microseconds())
 		f.Asked = now
 		if p.Floors == nil {
-			p.Floors = map[ledger.Class]floor{}
+			p.Floors = map[quota.Class]floor{}
 		}
 		p.Floors[name] = f
 		if f.Due <= now {
@@ -185,14 +186,14 @@ func (p *pace) start(now int64, id string, own rank, ttl time.Duration) {
 }
 
 // spend takes a call from the class's floor. What a class got beyond its floor does not count against it.
-func (p *pace) spend(now int64, name ledger.Class, l ledger.Limit) {
+func (p *pace) spend(now int64, name quota.Class, l ledger.Limit) {
 	if f, ok := p.Floors[name]; ok {
 		f.Due = min(f.Due, now) + floorStep(name, l)
 		p.Floors[name] = f
 	}
 }
 
-func floorStep(name ledger.Class, l ledger.Limit) int64 {
+func floorStep(name quota.Class, l ledger.Limit) int64 {
 	return int64(1e6 / l.PerSecond / classes[name].floor)
 }
 

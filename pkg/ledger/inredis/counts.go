@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 )
 
 // keepAttempts is how long a count of attempts stays after the last one.
@@ -76,7 +77,7 @@ func (l *Ledger) lease(ctx context.Context, name string, c lease) (answer, error
 func quotaKey(app string) string { return prefix + "{quota:" + app + "}" }
 
 // Acquire implements ledger.Quota.
-func (l *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, limit ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
+func (l *Ledger) Acquire(ctx context.Context, app string, class quota.Class, limit ledger.Limit, ttl time.Duration) (ledger.Permit, time.Duration, error) {
 	if err := limit.Valid(class); err != nil {
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}

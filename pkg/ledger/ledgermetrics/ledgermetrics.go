@@ -17,6 +17,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/trace"
 )
 
@@ -138,7 +139,7 @@ func (w *Ledger) Count(ctx context.Context, key string) (n int, err error) {
 }
 
 // Acquire implements ledger.Quota.
-func (w *Ledger) Acquire(ctx context.Context, app string, class ledger.Class, l ledger.Limit, ttl time.Duration) (p ledger.Permit, wait time.Duration, err error) {
+func (w *Ledger) Acquire(ctx context.Context, app string, class quota.Class, l ledger.Limit, ttl time.Duration) (p ledger.Permit, wait time.Duration, err error) {
 	err = w.call(ctx, "acquire", func(ctx context.Context) error {
 		p, wait, err = w.Ledger.Acquire(ctx, app, class, l, ttl)
 		return err

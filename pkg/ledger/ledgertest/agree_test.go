@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/ledger/inredis"
 	"stockbridge/pkg/ledger/ledgertest"
 	"stockbridge/pkg/ledger/redistest"
+	"stockbridge/pkg/quota"
 )
 
 // The two ledgers are written in two languages. The same calls get the same answers.
@@ -174,7 +175,7 @@ func (c *comparison) step() {
 		}
 	default:
 		limit := ledger.Limit{PerSecond: 3, Concurrent: 2}
-		class := rapid.SampledFrom([]ledger.Class{"cancel", "push", "status", "stock"}).Draw(c.T, "class")
+		class := rapid.SampledFrom(quota.Classes()).Draw(c.T, "class")
 		var permits []ledger.Permit
 		c.same("acquire", func(l ledger.Ledger) (any, error) {
 			p, wait, err := l.Acquire(ctx, c.seller, class, limit, 20*time.Second)

@@ -13,12 +13,13 @@ import (
 	"pgregory.net/rapid"
 
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 )
 
 const callTTL = 15 * time.Second
 
 // asks acquires at the clock's time.
-func (b *bench) asks(app string, class ledger.Class, l ledger.Limit) (ledger.Permit, time.Duration) {
+func (b *bench) asks(app string, class quota.Class, l ledger.Limit) (ledger.Permit, time.Duration) {
 	b.Helper()
 	p, wait, err := b.Acquire(b.ctx, app, class, l, callTTL)
 	b.must(err)
@@ -81,7 +82,7 @@ func testQuotaLimit(b *bench) {
 					open = slices.Delete(open, i, i+1)
 				}
 			default:
-				class := rapid.SampledFrom([]ledger.Class{"cancel", "push", "status", "stock"}).Draw(t, "class")
+				class := rapid.SampledFrom(quota.Classes()).Draw(t, "class")
 				ttl := time.Duration(rapid.IntRange(100, 5000).Draw(t, "ttl ms")) * time.Millisecond
 				p, wait, err := l.Acquire(b.ctx, app, class, limit, ttl)
 				b.must(err)
@@ -181,13 +182,13 @@ func testQuotaConcurrent(b *bench) {
 
 func testQuotaClasses(b *bench) {
 	limit := ledger.Limit{PerSecond: 10, Concurrent: 100}
-	start := func(class ledger.Class, want bool) {
+	start := func(class quota.Class, want bool) {
 		b.Helper()
 		if p, wait := b.asks("app", class, limit); (p.ID != "") != want {
 			b.Fatalf("%s may start: %v, wait %s", class, p.ID != "", wait)
 		}
 	}
-	waits := func(class ledger.Class) time.Duration {
+	waits := func(class quota.Class) time.Duration {
 		b.Helper()
 		p, wait := b.asks("app", class, limit)
 		if p.ID != "" {
@@ -203,7 +204,7 @@ func testQuotaClasses(b *bench) {
 	start("cancel", true)
 
 	// No better class waits: each takes everything.
-	for _, class := range []ledger.Class{"cancel", "push", "status", "stock"} {
+	for _, class := range quota.Classes() {
 		b.clock.Add(time.Minute)
 		for range 30 {
 			start(class, true)
@@ -415,16 +416,16 @@ type traffic struct {
 	handlers int
 	queue    []func()
 
-	starts map[ledger.Class][]time.Time
+	starts map[quota.Class][]time.Time
 	all    []time.Time
-	waited map[ledger.Class][]time.Duration
-	asked  map[ledger.Class]int
+	waited map[quota.Class][]time.Duration
+	asked  map[quota.Class]int
 }
 
 func newTraffic(b *bench, app string, limit ledger.Limit, takes time.Duration) *traffic {
 	return &traffic{
 		bench: b, app: app, limit: limit, takes: takes, random: rand.New(rand.NewPCG(1, 2)), handlers: 32,
-		starts: map[ledger.Class][]time.Time{}, waited: map[ledger.Class][]time.Duration{}, asked: map[ledger.Class]int{},
+		starts: map[quota.Class][]time.Time{}, waited: map[quota.Class][]time.Duration{}, asked: map[quota.Class]int{},
 	}
 }
 
@@ -450,7 +451,7 @@ func (s *traffic) jitter(most time.Duration) time.Duration {
 }
 
 // forever starts callers that call again as soon as they are done.
-func (s *traffic) forever(classes ...ledger.Class) {
+func (s *traffic) forever(classes ...quota.Class) {
 	for _, class := range classes {
 		var again func()
 		again = func() { s.message(class, again) }
@@ -458,7 +459,7 @@ func (s *traffic) forever(classes ...ledger.Class) {
 	}
 }
 
-func (s *traffic) message(class ledger.Class, then func()) {
+func (s *traffic) message(class quota.Class, then func()) {
 	came := s.now()
 	s.handle(func() { s.call(class, came, then) })
 }
@@ -481,7 +482,7 @@ func (s *traffic) free() {
 	}
 }
 
-func (s *traffic) call(class ledger.Class, came time.Time, then func()) {
+func (s *traffic) call(class quota.Class, came time.Time, then func()) {
 	s.asked[class]++
 	p, wait := s.asks(s.app, class, s.limit)
 	switch {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
@@ -55,7 +56,7 @@ func TestStockContract(t *testing.T) {
 			warehousetest.TestStock(t, func(t *testing.T) warehousetest.StockSubject {
 				_, far := open(t, c.knobs)
 				s := setup(far.url)
-				w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
+				w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: quota.Stock, Env: env, Transport: far.conn})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -167,7 +168,7 @@ func open(t *testing.T, knobs jdsandbox.Knobs) (*Warehouse, *remote) {
 		return dialer.DialContext(ctx, network, address)
 	}
 	w, err := New(Options{
-		Seller: seller.New(setup(f.url), nil), Warehouse: "W01", Class: warehouse.Push, Env: env, Transport: f.conn,
+		Seller: seller.New(setup(f.url), nil), Warehouse: "W01", Class: quota.Push, Env: env, Transport: f.conn,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -260,7 +261,7 @@ func TestWhatLooksLikeAnEndIsNone(t *testing.T) {
 	wrong := func(name string, knobs jdsandbox.Knobs) {
 		t.Run(name, func(t *testing.T) {
 			_, far := open(t, knobs)
-			w, err := New(Options{Seller: seller.New(setup(far.url), nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
+			w, err := New(Options{Seller: seller.New(setup(far.url), nil), Warehouse: "W01", Class: quota.Stock, Env: env, Transport: far.conn})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -279,7 +280,7 @@ func TestWhatLooksLikeAnEndIsNone(t *testing.T) {
 		wrong(style, jdsandbox.Knobs{Flow: jdsandbox.Flow{End: jdsandbox.End{Style: style}}})
 	}
 	_, far := open(t, jdsandbox.Knobs{Stock: jdsandbox.StockKnobs{InnerErrors: 1}})
-	w, err := New(Options{Seller: seller.New(setup(far.url), nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: far.conn})
+	w, err := New(Options{Seller: seller.New(setup(far.url), nil), Warehouse: "W01", Class: quota.Stock, Env: env, Transport: far.conn})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd"
 )
 
@@ -194,7 +194,7 @@ carriers: [{code: ZTO, number: CYS4418046511112}]
 				t.Fatal(err)
 			}
 			w, err := jd.New(jd.Options{
-				Seller: seller.New(setup, nil), Warehouse: "W01", Class: warehouse.Status,
+				Seller: seller.New(setup, nil), Warehouse: "W01", Class: quota.Status,
 				Env: func(name string) string { return env[name] }, Now: test.now,
 			})
 			if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
@@ -58,7 +59,7 @@ func answering(t *testing.T, answer func(*request) string, change ...func(*selle
 	transport := jdapi.NewTransport()
 	t.Cleanup(transport.CloseIdleConnections)
 	w, err := New(Options{
-		Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Push, Env: env, Transport: transport,
+		Seller: seller.New(s, nil), Warehouse: "W01", Class: quota.Push, Env: env, Transport: transport,
 		Metrics: NewMetrics(prometheus.NewRegistry()),
 	})
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
@@ -37,7 +38,7 @@ type Options struct {
 	// Warehouse is the ERP's code for it.
 	Warehouse string
 	// Class is the quota class of all its calls.
-	Class warehouse.Class
+	Class quota.Class
 	// ReadOnly rejects every call that may change something at JD before it is sent.
 	ReadOnly bool
 	// Limiter assigns turns within the quota; nil means no limit.
@@ -103,7 +104,7 @@ func New(o Options) (*Warehouse, error) {
 		seller: o.Seller, account: account, no: site.WarehouseNo, parts: map[string]bool{},
 		api: &jdapi.Client{
 			URL: account.Url, AppKey: account.AppKey, AppSecret: source(account.AppSecret, o.Env, o.Trust),
-			Tokens: tokens(o, account), Limiter: o.Limiter, Class: string(o.Class), Transport: o.Transport, Now: o.Now,
+			Tokens: tokens(o, account), Limiter: o.Limiter, Class: o.Class, Transport: o.Transport, Now: o.Now,
 			ReadOnly: o.ReadOnly, Watch: o.watch(account.Name),
 		},
 	}, nil

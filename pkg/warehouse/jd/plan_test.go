@@ -16,8 +16,8 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/warehousetest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -31,7 +31,7 @@ func offline(t *testing.T, change ...func(*sellerv1.Setup)) *Warehouse {
 	for _, c := range change {
 		c(s)
 	}
-	w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Push, Env: env})
+	w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: quota.Push, Env: env})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
@@ -57,7 +58,7 @@ func answeredBy(t *testing.T, a answers, change func(*sellerv1.Setup)) *Warehous
 	}
 	transport := jdapi.NewTransport()
 	t.Cleanup(transport.CloseIdleConnections)
-	w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: warehouse.Stock, Env: env, Transport: transport})
+	w, err := New(Options{Seller: seller.New(s, nil), Warehouse: "W01", Class: quota.Stock, Env: env, Transport: transport})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	"stockbridge/pkg/warehouse/warehousetest"
 )
@@ -30,7 +30,7 @@ func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	r := prometheus.NewRegistry()
 	w, err := New(Options{
-		Seller: seller.New(setup(server.URL+"/routerjson"), nil), Warehouse: "W01", Class: warehouse.Push, Env: env, Transport: transport, Metrics: NewMetrics(r),
+		Seller: seller.New(setup(server.URL+"/routerjson"), nil), Warehouse: "W01", Class: quota.Push, Env: env, Transport: transport, Metrics: NewMetrics(r),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	textclean "stockbridge/pkg/clean"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
@@ -200,7 +201,7 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 		r.add(s.Findings(o)...)
 		return r, nil // what breaks the rules is never given to a warehouse
 	}
-	wh, err := c.warehouses.Read(s, o.Warehouse, warehouse.Push)
+	wh, err := c.warehouses.Read(s, o.Warehouse, quota.Push)
 	if err != nil {
 		r.add(s.Findings(o)...)
 		r.add(err)

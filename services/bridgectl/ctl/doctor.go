@@ -11,6 +11,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
@@ -178,9 +179,9 @@ func (sellerDoctorCmd) account(ctx context.Context, s *seller.Seller, name strin
 // opened is a warehouse to be diagnosed. One of a seller in shadow is only read.
 func opened(s *seller.Seller, ws *adapters.Warehouses, code string) (any, error) {
 	if s.InShadow(time.Now()) {
-		return ws.Read(s, code, warehouse.Status)
+		return ws.Read(s, code, quota.Status)
 	}
-	return ws.Open(s, code, warehouse.Status)
+	return ws.Open(s, code, quota.Status)
 }
 
 // held tells what orders wait for that somebody has to mend.

@@ -23,6 +23,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/services/reconciler/reconciler"
@@ -338,7 +339,7 @@ func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *adapters.War
 				continue
 			}
 			asked[w.Account] = true
-			wh, err := ws.Read(s, w.Code, warehouse.Status)
+			wh, err := ws.Read(s, w.Code, quota.Status)
 			for part := range slices.Chunk(list, warehouse.FindLimit) {
 				var found map[string]warehouse.Found
 				if err == nil {

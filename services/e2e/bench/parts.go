@@ -25,6 +25,7 @@ import (
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
@@ -110,7 +111,7 @@ func bare(ctx context.Context) error {
 	s.Version = 1 // so that its warehouse is kept
 	warehouses := adapters.NewWarehouses(nil)
 	defer warehouses.Close()
-	wh, err := warehouses.Open(s, "W01", warehouse.Push)
+	wh, err := warehouses.Open(s, "W01", quota.Push)
 	if err != nil {
 		return err
 	}

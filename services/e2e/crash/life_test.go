@@ -16,6 +16,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
@@ -300,7 +301,7 @@ const elsewhere = "elsewhere"
 type tappedWarehouses struct{ one, other tappedWarehouse }
 
 // Open implements worker.Warehouses.
-func (w *tappedWarehouses) Open(s *seller.Seller, code string, _ warehouse.Class) (warehouse.Orders, error) {
+func (w *tappedWarehouses) Open(s *seller.Seller, code string, _ quota.Class) (warehouse.Orders, error) {
 	return w.open(s, code)
 }
 
@@ -322,7 +323,7 @@ func (w *tappedWarehouses) Stock(*seller.Seller, string) (warehouse.StockReader,
 }
 
 // Read implements worker.Warehouses.
-func (w *tappedWarehouses) Read(s *seller.Seller, code string, _ warehouse.Class) (warehouse.OrderReader, error) {
+func (w *tappedWarehouses) Read(s *seller.Seller, code string, _ quota.Class) (warehouse.OrderReader, error) {
 	return w.open(s, code)
 }
 

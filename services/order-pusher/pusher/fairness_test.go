@@ -13,6 +13,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
@@ -44,7 +45,7 @@ func (f *scriptedWarehouse) SendPlanned(ctx context.Context, o *orderv1.Audited,
 
 // ships makes wh the warehouse of all orders.
 func (b *fixture) ships(far warehouse.Orders) {
-	b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
+	b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
 }
 
 // lookUpTogether looks up n orders in one call, and then ends it.

@@ -19,6 +19,7 @@ import (
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/ledger/inredis"
 	"stockbridge/pkg/ledger/redistest"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
@@ -114,14 +115,14 @@ func newFixture(t *testing.T, open func(b *fixture) (ledger.Ledger, error)) *fix
 	b.Pusher = New(Parts{
 		Sellers: b.book, Ledger: b.ledger, Breaker: seller.NewBreaker(3), Metrics: NewMetrics(prometheus.NewRegistry()),
 		Config: Config{ResendAfter: 5 * time.Minute, SettleFor: 30 * time.Second, ProbeAfter: 30 * time.Second, ShadowLookAfter: 10 * time.Minute, ShadowGiveUp: 2 * time.Hour},
-		Open: func(_ *seller.Seller, _ string, class warehouse.Class) (warehouse.Orders, error) {
-			if class != warehouse.Push {
+		Open: func(_ *seller.Seller, _ string, class quota.Class) (warehouse.Orders, error) {
+			if class != quota.Push {
 				t.Errorf("opened for class %s", class)
 			}
 			return b.wh, nil
 		},
-		Read: func(_ *seller.Seller, _ string, class warehouse.Class) (warehouse.OrderReader, error) {
-			if class != warehouse.Status {
+		Read: func(_ *seller.Seller, _ string, class quota.Class) (warehouse.OrderReader, error) {
+			if class != quota.Status {
 				t.Errorf("opened for class %s", class)
 			}
 			return b.wh, nil

@@ -14,6 +14,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
@@ -305,7 +306,7 @@ func (i *incomparable) CompareOrder(ctx context.Context, o *orderv1.Audited, no 
 func TestWithoutAComparisonNothingIsAdopted(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		far := &incomparable{Orders: b.wh, times: 2}
-		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
+		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
 		o := b.order("A-1")
 		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
 		b.wants(o, fresh, "wait")

@@ -16,6 +16,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
@@ -266,7 +267,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if err := s.Check(o, r.d.Released...); err != nil {
 		return err
 	}
-	wh, err := r.Open(s, o.Warehouse, warehouse.Push)
+	wh, err := r.Open(s, o.Warehouse, quota.Push)
 	if err != nil {
 		return err
 	}

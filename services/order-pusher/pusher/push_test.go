@@ -14,6 +14,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
@@ -253,7 +254,7 @@ func (f *noTurn) SendPlanned(ctx context.Context, o *orderv1.Audited, plan wareh
 func TestAnOrderThatWaitsForItsTurnIsLookedUpOnce(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		far := &noTurn{Orders: b.wh, orders: 2}
-		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
+		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
 		o := b.order("A-1")
 		o.AuditedAt.Seconds -= 3600 // older than the ledger, so it is looked up
 		b.wants(o, fresh, "wait")

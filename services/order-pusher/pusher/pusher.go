@@ -35,6 +35,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
@@ -114,9 +115,9 @@ type Parts struct {
 	Sellers Sellers
 	Ledger  Ledger
 	// Open returns a seller's warehouse by the ERP's code, for calls of the class.
-	Open func(s *seller.Seller, code string, class warehouse.Class) (warehouse.Orders, error)
+	Open func(s *seller.Seller, code string, class quota.Class) (warehouse.Orders, error)
 	// Read returns the same warehouse without the ability to send.
-	Read func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
+	Read func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
 	// Release releases the matching held orders of a seller.
 	Release func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
 	Breaker *seller.Breaker

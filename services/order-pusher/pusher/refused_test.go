@@ -9,6 +9,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
@@ -98,7 +99,7 @@ func TestARefusalWhoseLookUpFailedIsNotSentAgain(t *testing.T) {
 		b.RefuseAfter = time.Minute
 		o := b.order("A-1")
 		far := &rejecting{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}}, deaf: 1}
-		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
+		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
 		for how, n := fresh, 0; ; how, n = again, n+1 {
 			reported, err := b.push(o, how)
 			if fault.Of(err) == fault.Refused && reported == "failed warehouse.refused" && n >= lookupsBeforeRefuse {
@@ -138,7 +139,7 @@ func TestAKnownFaultOfTheDataIsPublishedAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.RefuseAfter = time.Minute
 		far := &rejecting{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}, Data: true}}
-		b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.Orders, error) { return far, nil }
+		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
 		b.wants(b.order("A-1"), fresh, "failed warehouse.refused")
 	})
 }

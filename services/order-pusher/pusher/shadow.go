@@ -15,6 +15,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
@@ -40,7 +41,7 @@ import (
 // an order whose cause is fixed within minutes would have continued.
 type shadowRunner struct {
 	ledger ledger.Documents
-	read   func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
+	read   func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
 	// feedBreaker reports a call's outcome to the seller's breaker.
 	feedBreaker         func(sellerName string, err error) []event.Event
 	finder              *batchFinder
@@ -159,7 +160,7 @@ func freeLines(ctx context.Context, documents ledger.Documents, sellerName, no s
 func (l *shadowRunner) check(ctx context.Context, s *seller.Seller, o *orderv1.Audited, entry ledger.Entry) (events []event.Event, err error) {
 	m := &orderv1.Shadowed{Ref: ref(o, ""), OursAt: stamp(entry.FirstClaimedAt)}
 	tidy := clean.Order(o).Order
-	wh, err := l.read(s, tidy.Warehouse, warehouse.Status)
+	wh, err := l.read(s, tidy.Warehouse, quota.Status)
 	if err != nil {
 		if fault.Of(err) != fault.Held {
 			return nil, err
@@ -351,7 +352,7 @@ func (r *run) freeShadowLine(ctx context.Context, no string) (freed bool, err er
 	}
 	wh := r.wh
 	if entry.Warehouse != r.o.Warehouse {
-		if wh, err = r.Open(r.seller, entry.Warehouse, warehouse.Push); err != nil {
+		if wh, err = r.Open(r.seller, entry.Warehouse, quota.Push); err != nil {
 			return false, err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/warehouse"
 )
 
@@ -154,7 +155,7 @@ func (r *run) readList(ctx context.Context, account, code string) error {
 		}
 		at.From, at.To, at.Page = at.Done.Add(-listOverlap), to, ""
 	}
-	wh, err := r.Open(r.seller, code, warehouse.Status)
+	wh, err := r.Open(r.seller, code, quota.Status)
 	left := detailsPerRun
 	for n := 0; err == nil; n++ {
 		if n == pagesPerRun || r.outOfTime(ctx) {

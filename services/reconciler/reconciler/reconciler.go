@@ -60,6 +60,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
@@ -159,7 +160,7 @@ type Parts struct {
 	Ledger  Ledger
 	Bus     Bus
 	// Open returns the warehouse of a seller by the ERP's code, for calls of the class.
-	Open    func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
+	Open    func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
 	Metrics *Metrics
 	Config
 	Log zerolog.Logger

@@ -9,6 +9,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
@@ -86,7 +87,7 @@ func (r *run) checkRefused(ctx context.Context) error {
 // findRefused looks refused orders up at one warehouse; complete is false when it has to be asked again later. A
 // warehouse that cannot be asked is left until the next pass: its orders are refused, and stay so.
 func (r *run) findRefused(ctx context.Context, code string, list []ledger.Entry) (complete bool, err error) {
-	wh, err := r.Open(r.seller, code, warehouse.Status)
+	wh, err := r.Open(r.seller, code, quota.Status)
 	for len(list) > 0 && err == nil {
 		n := min(len(list), warehouse.FindLimit)
 		nos := make([]string, n)
@@ -228,7 +229,7 @@ func (r *run) dropResolved(ctx context.Context) error {
 }
 
 func (r *run) dropGone(ctx context.Context, code string, list []*Finding) error {
-	wh, err := r.Open(r.seller, code, warehouse.Status)
+	wh, err := r.Open(r.seller, code, quota.Status)
 	for len(list) > 0 && err == nil && !r.outOfTime(ctx) {
 		n := min(len(list), warehouse.FindLimit)
 		nos := make([]string, n)

@@ -14,6 +14,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 )
@@ -368,7 +369,7 @@ func (r *run) askWarehouses(ctx context.Context, orders []*item) {
 		by[o.Warehouse] = append(by[o.Warehouse], o)
 	}
 	for code, list := range by {
-		wh, err := r.Open(r.seller, code, warehouse.Status)
+		wh, err := r.Open(r.seller, code, quota.Status)
 		for len(list) > 0 {
 			n := min(len(list), warehouse.FindLimit)
 			if r.outOfTime(ctx) {

@@ -12,6 +12,7 @@ import (
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd"
@@ -108,7 +109,7 @@ func overJD(t *testing.T, b *fixture, sandbox *jdsandbox.JD) *jd.Warehouse {
 		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "ESP0020000000001", Warehouses: []string{"W01"}}},
 	}, nil)
 	wh, err := jd.New(jd.Options{
-		Seller: b.book.now, Warehouse: "W01", Class: warehouse.Status,
+		Seller: b.book.now, Warehouse: "W01", Class: quota.Status,
 		Env: func(name string) string {
 			return map[string]string{"SECRET": jdsandbox.DefaultAppSecret, "TOKEN": jdsandbox.DefaultToken}[name]
 		},
@@ -116,7 +117,7 @@ func overJD(t *testing.T, b *fixture, sandbox *jdsandbox.JD) *jd.Warehouse {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Open = func(*seller.Seller, string, warehouse.Class) (warehouse.OrderReader, error) { return wh, nil }
+	b.Open = func(*seller.Seller, string, quota.Class) (warehouse.OrderReader, error) { return wh, nil }
 	b.Breaker = seller.NewBreaker(1000)
 	return wh
 }

@@ -15,6 +15,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/trace"
 	"stockbridge/pkg/warehouse"
 )
@@ -77,7 +78,7 @@ func (r *run) due(ctx context.Context) (due []ledger.Entry, early map[string][]l
 
 // lookUpWarehouse looks up the due orders of one warehouse, and early ones as far as calls have room.
 func (r *run) lookUpWarehouse(ctx context.Context, code string, entries, early []ledger.Entry) {
-	wh, err := r.Open(r.seller, code, warehouse.Status)
+	wh, err := r.Open(r.seller, code, quota.Status)
 	if err != nil {
 		r.postpone(ctx, err, entries)
 		return

@@ -34,6 +34,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
@@ -126,7 +127,7 @@ type Parts struct {
 	Sellers Sellers
 	Ledger  Ledger
 	// Open returns a seller's warehouse by the ERP's code, for calls of the class.
-	Open    func(s *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error)
+	Open    func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
 	Breaker *seller.Breaker
 	Metrics *Metrics
 	Config

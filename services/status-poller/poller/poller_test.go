@@ -19,6 +19,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
@@ -111,8 +112,8 @@ func newFixture(t *testing.T, open func(now func() time.Time) (ledger.Ledger, er
 			OpenEvery: 30 * time.Second, PackedEvery: 15 * time.Second, ShippedEvery: 10 * time.Minute,
 			FollowFor: 60 * 24 * time.Hour, ProbeAfter: 30 * time.Second,
 		},
-		Open: func(_ *seller.Seller, code string, class warehouse.Class) (warehouse.OrderReader, error) {
-			if class != warehouse.Status {
+		Open: func(_ *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error) {
+			if class != quota.Status {
 				t.Errorf("opened for class %s", class)
 			}
 			if code == "W09" {

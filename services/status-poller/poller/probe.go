@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -49,7 +50,7 @@ func (r *run) tryAccounts(ctx context.Context) error {
 			continue
 		}
 		tried[w.Account] = true
-		wh, err := r.Open(r.seller, w.Code, warehouse.Status)
+		wh, err := r.Open(r.seller, w.Code, quota.Status)
 		if err != nil {
 			return err
 		}

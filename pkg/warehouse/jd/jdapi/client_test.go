@@ -20,6 +20,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"stockbridge/pkg/quota"
 )
 
 const (
@@ -290,14 +292,14 @@ func TestWhatNeverLeftIsNotSent(t *testing.T) {
 
 type limiter func() error
 
-func (l limiter) Acquire(context.Context, string) (func(), error) { return func() {}, l() }
+func (l limiter) Acquire(context.Context, quota.Class) (func(), error) { return func() {}, l() }
 
 // turns counts the turns in use and those given.
 type turns struct{ out, given atomic.Int64 }
 
-func (l *turns) Acquire(_ context.Context, class string) (func(), error) {
+func (l *turns) Acquire(_ context.Context, class quota.Class) (func(), error) {
 	if class != "push" {
-		return nil, errors.New("class " + class)
+		return nil, errors.New("class " + string(class))
 	}
 	l.out.Add(1)
 	l.given.Add(1)

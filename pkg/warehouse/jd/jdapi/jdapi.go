@@ -37,6 +37,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"stockbridge/pkg/quota"
 )
 
 // Production is JD's address. The end of the path selects JSON.
@@ -72,7 +74,7 @@ var beijing = time.FixedZone("UTC+8", 8*60*60)
 // Limiter assigns turns, so that all replicas together stay below what JD allows one application.
 type Limiter interface {
 	// Acquire waits for a turn of class, or returns an error if the turn is too far in the future. release ends the turn.
-	Acquire(ctx context.Context, class string) (release func(), err error)
+	Acquire(ctx context.Context, class quota.Class) (release func(), err error)
 }
 
 // Client calls JD for one merchant. It must not be copied; many goroutines may use it.
@@ -87,7 +89,7 @@ type Client struct {
 	// limit.
 	Limiter Limiter
 	// Class is passed to the Limiter.
-	Class string
+	Class quota.Class
 	// Watch is called for each HTTP request, including repetitions, once its turn has come; the function that it returns is
 	// called with the outcome. method has no prefix ("order.addOrder"). Optional.
 	Watch func(ctx context.Context, method string) (context.Context, func(error))
