@@ -1,5 +1,5 @@
-// The scripts in testdata are bridgectl's manual: each is a session at a shell with what it prints. The test binary
-// plays the command itself; each script has a broker of its own at $NATS_URL.
+// Each script in testdata is a session at a shell with the expected output; together they are bridgectl's manual. The
+// test binary acts as the command. Each script has its own broker at $NATS_URL.
 package main
 
 import (
@@ -71,7 +71,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TZ", "Asia/Shanghai")
 			env.Setenv("LANG", "C.UTF-8")
 			env.Setenv("BRIDGECTL_USER", "ops")
-			env.Setenv("GORACE", "atexit_sleep_ms=0") // else every command of a -race build ends with a second's sleep
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else every command of a -race build sleeps a second at its end
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -85,8 +85,8 @@ var (
 	place = regexp.MustCompile(`INTAKE \d+`)
 )
 
-// prints compares what the last command printed with a file. All times are 2026-03-05 09:31:00 there, and every message
-// is the first of its stream.
+// prints compares what the last command printed with a file. All times are replaced by 2026-03-05 09:31:00, and message
+// numbers count from 1.
 func prints(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: prints stdout|stderr FILE")
@@ -100,7 +100,7 @@ func prints(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// until runs bridgectl until it prints what matches: workers need a moment.
+// until repeats a bridgectl command until its output matches, because workers need a moment.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: until REGEXP COMMAND...")
@@ -120,7 +120,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 
 var shipped = regexp.MustCompile(`order\.shipped +ESL\d+ by [^,]*, (\S+)`)
 
-// waybill runs bridgectl and sets a variable to the waybill that it prints of a shipment.
+// waybill runs bridgectl and sets a variable to the waybill in its output.
 func waybill(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: waybill VARIABLE COMMAND...")
@@ -133,7 +133,7 @@ func waybill(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], found[1])
 }
 
-// expand puts environment variables into a file.
+// expand replaces environment variables in a file.
 func expand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: expand FILE")
@@ -142,7 +142,7 @@ func expand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
 
-// publish is an ERP that publishes a file as it is.
+// publish publishes a file unchanged, as an ERP would.
 func publish(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: publish SUBJECT FILE")
@@ -150,7 +150,7 @@ func publish(ts *testscript.TestScript, neg bool, args []string) {
 	publishRaw(ts, args[0], nil, []byte(ts.ReadFile(args[1])))
 }
 
-// publishProto is an ERP that publishes the order of a file as protobuf.
+// publishProto publishes the order in a file as protobuf, as an ERP would.
 func publishProto(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: protobuf SUBJECT FILE")
@@ -204,8 +204,8 @@ func workers(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(s.StartWorkers())
 }
 
-// old makes a ledger that is a minute old: a younger one would keep replayed orders waiting, because it cannot know what
-// was sent before it was born.
+// old backdates the ledger's epoch by a minute. A younger ledger delays replayed orders, because it cannot know what
+// was sent before its epoch.
 func old(ctx context.Context, b *bus.Bus) error {
 	defer b.Close()
 	if _, err := b.Apply(ctx, bus.Topology{}); err != nil {
@@ -237,7 +237,7 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 	switch {
 	case len(args) == 1 && args[0] == "documents":
 		fmt.Fprintln(ts.Stdout(), len(jd.Documents()))
-	case len(args) == 2 && args[0] == "take": // the ERP's own program sends what stands in a file
+	case len(args) == 2 && args[0] == "take": // the ERP's own program sends the order in a file
 		_, err := jd.Take(ts.ReadFile(args[1]))
 		ts.Check(err)
 	case len(args) == 1 && args[0] == "writes":
@@ -260,8 +260,8 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 
 var link = regexp.MustCompile(`(?m)^https?://\S+$`)
 
-// consent runs bridgectl and is the merchant with a browser meanwhile: it opens the link, presses grant or refuse, and goes
-// where that leads, or pastes the address. elsewhere grants, but comes back with the state of another link.
+// consent runs bridgectl while a merchant uses a browser: the merchant opens the link, grants or refuses, and follows
+// the redirect or pastes the address. "elsewhere" grants, but returns the state of another link.
 func consent(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: consent grant|refuse|elsewhere ARGS...")

@@ -14,7 +14,7 @@ import (
 	"stockbridge/services/bridgectl/ctl"
 )
 
-// heard is what a command says, readable while it runs.
+// heard collects a command's output; it can be read while the command runs.
 type heard struct {
 	mu   sync.Mutex
 	text bytes.Buffer

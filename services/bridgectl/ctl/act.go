@@ -21,23 +21,23 @@ import (
 const (
 	// actPart is how many messages are recorded at a time, before anything is done to them.
 	actPart = 200
-	// maxFates is how many replayed messages are looked at afterwards, fatesAtOnce at the same time.
-	maxFates    = 10_000
-	fatesAtOnce = 8
-	// fatePause is between two looks.
-	fatePause = 200 * time.Millisecond
-	// sayEvery is how often a long command says how far it is.
-	sayEvery = 5 * time.Second
+	// maxFollowed is how many replayed messages are checked afterwards, followAtOnce how many concurrently.
+	maxFollowed  = 10_000
+	followAtOnce = 8
+	// followPause is the pause between two checks.
+	followPause = 200 * time.Millisecond
+	// noteEvery is how often a long command reports progress.
+	noteEvery = 5 * time.Second
 )
 
-// act is what replay, release and drop have in common.
+// act holds the flags that replay, release and drop share.
 type act struct {
 	pick
 	No     []uint64 `arg:"" optional:"" name:"no" help:"Numbers, as ls prints them."`
 	All    bool     `help:"Everything, when no other selection is given."`
 	Limit  int      `placeholder:"N" help:"At most so many of the selection, the oldest first."`
 	Why    string   `placeholder:"TEXT" help:"Why, recorded and kept with the message."`
-	DryRun bool     `help:"Only tell what would be done."`
+	DryRun bool     `help:"Only print what would be done."`
 	Yes    bool     `help:"Do not ask. Without a terminal nothing is asked, except before a drop."`
 }
 
@@ -53,8 +53,8 @@ func (c act) check() error {
 	return nil
 }
 
-// chosen is what will be acted on: a selection is read twice, once to tell what it is and once to act, so that it may be
-// of any size.
+// chosen is the selection to act on. It is read twice, once to describe it and once to act, so its size is not limited
+// by memory.
 type chosen struct {
 	act
 	kind string
@@ -62,9 +62,9 @@ type chosen struct {
 	// nos are the numbers, oldest first; until is the last of them.
 	nos   []uint64
 	until uint64
-	// first are the first of them, without bodies.
+	// first holds the first few messages, without bodies.
 	first []bus.DeadLetter
-	// left of the selection is not acted on, because of a limit.
+	// left counts selected messages that --limit excludes.
 	left int
 }
 
@@ -94,7 +94,7 @@ func (c act) choose(ctx context.Context, a *app, b *bus.Bus, kind string) (*chos
 	return x, err
 }
 
-// eachOf tells the messages of the numbers, or of the selection.
+// eachOf calls f for the messages with the given numbers, or for the selection.
 func (c act) eachOf(ctx context.Context, a *app, b *bus.Bus, kind string, f func(bus.DeadLetter) error) error {
 	for _, no := range c.No {
 		m, err := item(ctx, b, kind, no)
@@ -111,8 +111,8 @@ func (c act) eachOf(ctx context.Context, a *app, b *bus.Bus, kind string, f func
 	return c.each(ctx, a, b, kind, f)
 }
 
-// each tells what was chosen once more. What is gone by now is left out, and what came meanwhile.
-func (x *chosen) each(ctx context.Context, b *bus.Bus, f func(bus.DeadLetter) error) error {
+// eachAgain calls f again for each chosen message that still exists; messages that arrived since are skipped.
+func (x *chosen) eachAgain(ctx context.Context, b *bus.Bus, f func(bus.DeadLetter) error) error {
 	if len(x.nos) == len(x.first) {
 		for _, m := range x.first {
 			if err := f(m); err != nil {
@@ -152,40 +152,40 @@ type doneJSON struct {
 	Count  int         `json:"count"`
 	No     []uint64    `json:"no"`
 	Groups []groupJSON `json:"groups"`
-	// Gone were taken by somebody else in between.
+	// Gone are messages that somebody else took in between.
 	Gone []uint64 `json:"gone,omitempty"`
-	// Left of the selection was not acted on, because of --limit.
+	// Left counts selected messages that --limit excluded.
 	Left   int         `json:"left,omitempty"`
 	Became *becameJSON `json:"became,omitempty"`
 }
 
-// becameJSON is what became of replayed messages so far.
+// becameJSON is the state of replayed messages so far.
 type becameJSON struct {
-	// Through: the worker is done with it; Held and Dead: it came back.
+	// Through: the worker finished it; Held and Dead: it was held or dead-lettered again.
 	Through int `json:"through"`
 	Held    int `json:"held_again"`
 	Dead    int `json:"dead_again"`
-	// OnTheWay: the worker has not come to it, or tries it again later. Unknown were not looked at.
+	// OnTheWay: the worker has not reached it yet, or will retry it. Unknown were not checked.
 	OnTheWay int `json:"on_the_way"`
 	Unknown  int `json:"unknown,omitempty"`
 }
 
-// maxSample is how many of a plan are printed as a table; JSON always has all.
+// maxSample is how many rows of a plan are printed as a table; JSON lists all.
 const maxSample = 20
 
-// doing is how an act is done.
+// doing describes how an act is carried out.
 type doing struct {
-	// command is what is recorded: "dlq replay"; verb in the past: "replayed".
+	// command is the text that is recorded: "dlq replay"; verb is the past tense: "replayed".
 	command, verb string
 	perSecond     float64
-	// sure: it cannot be undone, so it needs a yes without a terminal too.
+	// sure: the act cannot be undone, so it needs --yes even without a terminal.
 	sure bool
 	f    func(ctx context.Context, b *bus.Bus, no uint64) (bus.Sent, error)
-	// wait is how long to look at what became of them.
+	// wait is how long to follow the messages afterwards.
 	wait time.Duration
 }
 
-// run says what is chosen, asks, then does it to each in order and says what became of them.
+// run shows what is chosen, asks for confirmation, acts on each message in order and reports what became of them.
 func (c act) run(ctx context.Context, a *app, kind string, how doing) error {
 	if err := c.check(); err != nil {
 		return err
@@ -219,10 +219,10 @@ func (c act) run(ctx context.Context, a *app, kind string, how doing) error {
 	var sent []bus.Sent
 	if x.total > 0 {
 		d := deed{verb: how.command, target: c.words(), why: c.Why}
-		done.No, done.Gone, err = a.actOn(ctx, d, x.total, x.first, how.perSecond, func(f func(bus.DeadLetter) error) error { return x.each(ctx, b, f) },
+		done.No, done.Gone, err = a.actOn(ctx, d, x.total, x.first, how.perSecond, func(f func(bus.DeadLetter) error) error { return x.eachAgain(ctx, b, f) },
 			func(m bus.DeadLetter) error {
 				s, err := how.f(ctx, b, m.Seq)
-				if err == nil && s.No != 0 && len(sent) < maxFates {
+				if err == nil && s.No != 0 && len(sent) < maxFollowed {
 					sent = append(sent, s)
 				}
 				return err
@@ -241,13 +241,13 @@ func (c act) run(ctx context.Context, a *app, kind string, how doing) error {
 		return shown
 	}
 	if err != nil {
-		return hint(err, "%d of %d were %s; the same command goes on with the rest", done.Count, x.total, how.verb)
+		return hint(err, "%d of %d were %s; the same command continues with the rest", done.Count, x.total, how.verb)
 	}
 	return nil
 }
 
-// actOn records an act on messages, part by part before each is done, and does f to each message that each tells. Those
-// that are gone are passed over.
+// actOn records an act on messages in parts, each part before it is done, and calls f for each message that each
+// yields. Messages that no longer exist are skipped.
 func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.DeadLetter, perSecond float64, each func(func(bus.DeadLetter) error) error, f func(bus.DeadLetter) error) (done, gone []uint64, err error) {
 	done = []uint64{}
 	pace := rate.NewLimiter(rate.Inf, 1)
@@ -284,7 +284,7 @@ func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.DeadLett
 			} else {
 				done = append(done, m.Seq)
 			}
-			if now := a.now(); now.Sub(said) > sayEvery {
+			if now := a.now(); now.Sub(said) > noteEvery {
 				said = now
 				a.note("%d of %d", len(done)+len(gone), total)
 			}
@@ -320,7 +320,7 @@ func itemsOf(messages []bus.DeadLetter) []*opsv1.Item {
 	return items
 }
 
-// confirm says how many messages will be acted on and which, and asks a person at a terminal.
+// confirm prints how many messages will be acted on and which, and asks a person at a terminal.
 func (a *app) confirm(x *chosen, how doing, sure bool) error {
 	a.note("%s: %s", how.command, count(x.total, "message"))
 	for _, g := range x.groupsJSON()[:min(len(x.groups), maxSample)] {
@@ -335,7 +335,7 @@ func (a *app) confirm(x *chosen, how doing, sure bool) error {
 	if sure || !a.Terminal {
 		return nil
 	}
-	fmt.Fprint(a.Err, a.pick("继续？[y/N] ", "go on? [y/N] "))
+	fmt.Fprint(a.Err, a.pick("继续？[y/N] ", "continue? [y/N] "))
 	var answer string
 	_, _ = fmt.Fscanln(a.In, &answer)
 	if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
@@ -385,9 +385,9 @@ func (a *app) writeDone(w io.Writer, done doneJSON) error {
 	if b == nil {
 		return nil
 	}
-	fmt.Fprintf(w, "went through %d, held again %d, dead again %d, on the way %d", b.Through, b.Held, b.Dead, b.OnTheWay)
+	fmt.Fprintf(w, "done %d, held again %d, dead-lettered again %d, on the way %d", b.Through, b.Held, b.Dead, b.OnTheWay)
 	if b.Unknown > 0 {
-		fmt.Fprintf(w, ", not looked at %d", b.Unknown)
+		fmt.Fprintf(w, ", not checked %d", b.Unknown)
 	}
 	_, err := fmt.Fprintln(w)
 	if b.OnTheWay+b.Unknown > 0 {
@@ -396,13 +396,13 @@ func (a *app) writeDone(w io.Writer, done doneJSON) error {
 	return err
 }
 
-// became looks at replayed messages until each is done or came back, or for as long as limit.
+// became follows replayed messages until each is done or dead-lettered again, for at most limit.
 func (a *app) became(ctx context.Context, b *bus.Bus, sent []bus.Sent, limit time.Duration) (*becameJSON, error) {
 	out := &becameJSON{}
 	for until := a.now().Add(limit); ; {
 		fates := make([]bus.Fate, len(sent))
 		group, looking := errgroup.WithContext(ctx)
-		group.SetLimit(fatesAtOnce)
+		group.SetLimit(followAtOnce)
 		for i, s := range sent {
 			group.Go(func() (err error) {
 				fates[i], err = b.Fate(looking, s)
@@ -435,7 +435,7 @@ func (a *app) became(ctx context.Context, b *bus.Bus, sent []bus.Sent, limit tim
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(fatePause):
+		case <-time.After(followPause):
 		}
 	}
 }
@@ -447,10 +447,10 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// sending is what replay and release have in common.
+// sending holds the flags that replay and release share.
 type sending struct {
-	PerSecond float64       `default:"100" help:"At most so many a second."`
-	Wait      time.Duration `default:"5s" placeholder:"DURATION" help:"How long to look at what becomes of them (default 5s; 0s does not)."`
+	PerSecond float64       `default:"100" help:"At most this many a second."`
+	Wait      time.Duration `default:"5s" placeholder:"DURATION" help:"How long to follow what becomes of them (default 5s; 0s: not at all)."`
 }
 
 func (s sending) doing(command, verb string, by bus.By) doing {
@@ -465,9 +465,9 @@ type dlqReplayCmd struct {
 }
 
 func (dlqReplayCmd) Help() string {
-	return `The worker takes the message again as if it had just come; first mend what it failed on, or it comes back here. A
-replayed order keeps its outbound number: the warehouse is asked before anything is sent again, so replaying is safe. It says
-how many and which before it acts, asks when you sit at a terminal, and says what became of them.
+	return `The worker handles the message again as if it had just come; first fix what it failed on, or it fails again. A
+replayed order keeps its outbound number: the warehouse is asked before anything is sent again, so replaying is safe. It prints
+how many and which before it acts, asks at a terminal, and reports what became of them.
 
   bridgectl dlq replay 17 18
   bridgectl dlq replay --code goods.unknown --seller acme --dry-run
@@ -478,11 +478,11 @@ func (c dlqReplayCmd) Run(ctx context.Context, a *app) error {
 	return c.run(ctx, a, event.Dead, c.doing("dlq replay", "replayed", bus.By{Who: a.Who, Why: c.Why}))
 }
 
-// dropCmd throws messages of either kind away.
+// dropCmd discards messages of either kind.
 type dropCmd struct{ act }
 
 func (dropCmd) Help() string {
-	return `A dropped message is gone: nobody will handle it and it cannot be brought back. The event itself stays in its public
+	return `A dropped message is gone: it will not be handled and cannot be restored. The event itself stays in its public
 stream until that stream's age is reached. It asks at a terminal; elsewhere nothing is dropped without --yes.`
 }
 
@@ -507,9 +507,9 @@ type heldReleaseCmd struct {
 }
 
 func (heldReleaseCmd) Help() string {
-	return `What is held goes on by itself when its cause is gone: add the mapping, resume the seller. Releasing by hand lets a
-message go past the very cause it waits for, once; another cause holds it again. It says how many and which before it acts,
-asks when you sit at a terminal, and says what became of them.
+	return `A held message continues automatically when its cause is gone: add the mapping, resume the seller. Releasing by hand lets a
+message pass the cause it waits for, once; another cause holds it again. It prints how many and which before it acts,
+asks at a terminal, and reports what became of them.
 
   bridgectl held release 21
   bridgectl held release --cause hold:acme --dry-run     all that the ERP or a shop asked to hold`

@@ -16,40 +16,40 @@ import (
 )
 
 const (
-	// recordLimit is how long the record of an act that ended may take.
+	// recordLimit bounds the recording of an act that ended.
 	recordLimit = 10 * time.Second
-	// maxActText bounds each text of an act, bytes.
+	// maxActText bounds each text of an act, in bytes.
 	maxActText = 1000
 )
 
-// deed is what an operator is about to do.
+// deed describes what an operator is about to do.
 type deed struct {
 	// verb is the command: "seller pause".
 	verb string
-	// seller whose it is; empty when it is about several or none.
+	// seller that is affected; empty for several or none.
 	seller string
-	// target is what it is done to, without personal data.
+	// target of the act, without personal data.
 	target string
 	why    string
 }
 
-// because is a flag of commands that change something.
+// because is the --why flag of commands that change something.
 type because struct {
 	Why string `placeholder:"TEXT" help:"Why, recorded with what is done."`
 }
 
-// acting is an act that was asked for and has to be ended.
+// acting is an act that was recorded as asked for and must be recorded as ended.
 type acting struct {
 	a     *app
 	b     *bus.Bus
 	first *opsv1.Act
-	// part is that under way; first when the act has one part only.
+	// part is the current part; first is set while the act has only one part.
 	part *opsv1.Act
 }
 
-// act records that something is about to be done, before it is done: a crash in between leaves the record that it was
-// asked for and did not end. What cannot be recorded is not done. total is how many messages it is about, items are those
-// messages unless they come in parts.
+// act records an act before it is done: after a crash the record shows that it was asked for and did not end. An act
+// that cannot be recorded is not done. total is how many messages it is about; items are those messages, unless they
+// come in parts.
 func (a *app) act(ctx context.Context, d deed, total int, items []*opsv1.Item) (*acting, error) {
 	b, err := a.bus(ctx)
 	if err != nil {
@@ -63,7 +63,7 @@ func (a *app) act(ctx context.Context, d deed, total int, items []*opsv1.Item) (
 	return x, x.record(ctx, x.first)
 }
 
-// next goes on with another part of the act, which is about these messages.
+// next records the next part of the act, which is about these messages.
 func (x *acting) next(ctx context.Context, items []*opsv1.Item) error {
 	m := proto.CloneOf(x.first)
 	m.Part, m.At, m.Items, m.Count, m.Seller = x.part.Part+1, timestamppb.New(x.a.now()), items, int64(len(items)), sellerOf("", items)
@@ -78,7 +78,7 @@ func (x *acting) record(ctx context.Context, m *opsv1.Act) error {
 	return nil
 }
 
-// sellerOf is the seller, or that of all items.
+// sellerOf returns the seller, or the one that all items share.
 func sellerOf(seller string, items []*opsv1.Item) string {
 	for i, item := range items {
 		if i > 0 && item.Seller != seller {
@@ -92,8 +92,8 @@ func sellerOf(seller string, items []*opsv1.Item) string {
 	return seller
 }
 
-// endPart records how the present part ended, end how the act did; both also when ctx has ended. done is how many things
-// were done, gone which messages were not there any more.
+// endPart records how the current part ended, end how the act ended; both also after ctx has ended. done is how many
+// items were done, gone lists the messages that no longer existed.
 func (x *acting) endPart(ctx context.Context, done int, gone []uint64, why error) {
 	x.ended(ctx, x.part, done, len(gone), gone, why)
 }
@@ -111,11 +111,11 @@ func (x *acting) ended(ctx context.Context, of *opsv1.Act, done, gone int, nos [
 		m.Stage, m.Error = opsv1.Act_STAGE_FAILED, actText(why.Error())
 	}
 	if err := x.b.Act(ctx, m); err != nil {
-		x.a.note("it is recorded that this was begun, but not how it ended: %v", err)
+		x.a.note("the start of this act is recorded, but not its end: %v", err)
 	}
 }
 
-// do records an act around f, which says how many things it did.
+// do records an act around f, which returns how many things it did.
 func (a *app) do(ctx context.Context, d deed, f func() (done int, err error)) error {
 	x, err := a.act(ctx, d, 0, nil)
 	if err != nil {
@@ -126,7 +126,7 @@ func (a *app) do(ctx context.Context, d deed, f func() (done int, err error)) er
 	return err
 }
 
-// did records what was done already: what is only looked at, or cannot be recorded before.
+// did records an act that is already done: one that only reads, or that cannot be recorded before.
 func (a *app) did(ctx context.Context, d deed, items ...*opsv1.Item) error {
 	b, err := a.bus(ctx)
 	if err != nil {
@@ -139,7 +139,7 @@ func (a *app) did(ctx context.Context, d deed, items ...*opsv1.Item) error {
 	return b.Act(ctx, m)
 }
 
-// revealed records that personal data is about to be shown, and says so. What cannot be recorded is not shown.
+// revealed records that personal data is about to be shown, and prints that. Without the record nothing is shown.
 func (a *app) revealed(ctx context.Context, d deed, items ...*opsv1.Item) error {
 	if err := a.did(ctx, d, items...); err != nil {
 		return hint(fmt.Errorf("nothing is revealed that cannot be recorded: %w", err), "is the stream ACTS there? `bridgectl topology apply`")
@@ -148,7 +148,7 @@ func (a *app) revealed(ctx context.Context, d deed, items ...*opsv1.Item) error 
 	return nil
 }
 
-// itemOf is a message as acts name it.
+// itemOf is a message in the form in which acts name it.
 func itemOf(m bus.DeadLetter) *opsv1.Item {
 	return &opsv1.Item{
 		No: m.Seq, Kind: m.Kind, Consumer: m.Consumer, Seller: actText(m.Seller), Key: actText(m.Key), Stream: m.Stream, Seq: m.OriginSeq,
@@ -156,7 +156,7 @@ func itemOf(m bus.DeadLetter) *opsv1.Item {
 	}
 }
 
-// actText makes a text fit for a record.
+// actText shortens and cleans a text for a record.
 func actText(s string) string {
 	s = strings.ToValidUTF8(s, "�")
 	if len(s) > maxActText {

@@ -18,16 +18,16 @@ type actsCmd struct {
 	Ls actsLsCmd `cmd:"" help:"List what operators did: who, why, when, to what."`
 }
 
-// Where an act stands that has not simply been done.
+// States of an act that has not simply been done.
 const (
 	stateFailed   = "failed"
 	stateNotEnded = "not ended"
 	stateGone     = "was gone already"
 )
 
-// deedJSON is an act as a document.
+// deedJSON is an act as JSON.
 type deedJSON struct {
-	// No is its number on the stream of acts.
+	// No is its sequence number in the stream of acts.
 	No     uint64    `json:"no"`
 	ID     string    `json:"id"`
 	At     time.Time `json:"at"`
@@ -36,33 +36,33 @@ type deedJSON struct {
 	Seller string    `json:"seller,omitempty"`
 	Target string    `json:"target,omitempty"`
 	Why    string    `json:"why,omitempty"`
-	// State is "failed", "not ended" (it was broken off, or is under way), or empty when it was done.
+	// State is "failed", "not ended" (interrupted or under way), or empty when it was done.
 	State string `json:"state,omitempty"`
-	// Asked is how many it was about, Count how many it did, Gone how many messages somebody else had taken.
+	// Asked is how many messages the act was about, Count how many it handled, Gone how many somebody else had taken.
 	Asked int64  `json:"asked"`
 	Count int64  `json:"count"`
 	Gone  int64  `json:"gone"`
 	Error string `json:"error,omitempty"`
-	// Orders are the first numbers that it was about.
+	// Orders are the first order numbers that it was about.
 	Orders []string `json:"orders,omitempty"`
 }
 
-// maxNamed is how many numbers of an act are named.
+// maxNamed is how many numbers of an act are printed.
 const maxNamed = 5
 
-// done is an act with all that was recorded of it.
+// done is an act with all its records.
 type done struct {
 	deedJSON
 	// items are those of the parts that matter.
 	items []*opsv1.Item
 	gone  map[uint64]bool
-	// parts tells of each how it ended; counts and gones are sums over parts that ended.
+	// parts maps each part to how it ended; counts and gones are sums over the parts that ended.
 	parts         map[int32]opsv1.Act_Stage
 	counts, gones int64
 	matters       bool
 }
 
-// stateOf is what became of one of its messages, empty when it was done.
+// stateOf is the state of one of its messages, empty when it was done.
 func (d *done) stateOf(no uint64) string {
 	if d.gone[no] {
 		return stateGone
@@ -70,9 +70,9 @@ func (d *done) stateOf(no uint64) string {
 	return d.State
 }
 
-// record puts together what is recorded of acts in several pieces.
+// record assembles acts from their records.
 type record struct {
-	// matters tells which pieces are of interest; an act is when one of its pieces is.
+	// matters reports whether a record is of interest; an act is when one of its records is.
 	matters func(*opsv1.Act) bool
 	acts    map[string]*done
 }
@@ -114,7 +114,7 @@ func (r *record) add(no uint64, a *opsv1.Act) error {
 	return nil
 }
 
-// all are the acts that matter, oldest first.
+// all returns the acts that matter, oldest first.
 func (r *record) all() []*done {
 	var out []*done
 	for _, d := range r.acts {
@@ -146,7 +146,7 @@ type actsLsCmd struct {
 
 func (actsLsCmd) Help() string {
 	return `What operators did with bridgectl, on whatever machine, for as long as public streams keep events. An act is recorded before it
-is done: one that is "not ended" was broken off or is under way, and some of it may be done.
+is done: one that is "not ended" was interrupted or is under way, and some of it may be done.
 
   bridgectl acts ls --since 1d --verb replay
   bridgectl acts ls --order SO-1001-1`
@@ -168,7 +168,7 @@ func (c actsLsCmd) Run(ctx context.Context, a *app) error {
 	doc := struct {
 		Total int        `json:"total"`
 		Items []deedJSON `json:"items"`
-		// Next is the Before of the page of older ones.
+		// Next is the Before of the page with older acts.
 		Next uint64 `json:"next,omitempty"`
 	}{Total: len(all), Items: []deedJSON{}}
 	if older := len(all) - c.Limit; older > 0 {
@@ -206,7 +206,7 @@ func (c actsLsCmd) match(m *opsv1.Act) bool {
 		(c.Order == "" || slices.Contains(ordersIn(m), c.Order) || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Key == c.Order }))
 }
 
-// ordersIn are the numbers that an act on orders names; "seller/number" is the number.
+// ordersIn returns the order numbers of an act; of "seller/number" the number.
 func ordersIn(a *opsv1.Act) []string {
 	if !strings.HasPrefix(a.Verb, "order ") {
 		return nil
@@ -220,7 +220,7 @@ func ordersIn(a *opsv1.Act) []string {
 	return numbers
 }
 
-// detail is why, to what, and how it ended unless it was simply done.
+// detail describes the reason, the target and, unless it simply was done, how it ended.
 func (d deedJSON) detail() string {
 	var parts []string
 	if d.State != "" {
@@ -245,7 +245,7 @@ func (d deedJSON) detail() string {
 	return strings.Join(parts, "; ")
 }
 
-// history prints where a message stood before, and what operators did to it.
+// history prints a message's earlier dead letters and what operators did to it.
 func (a *app) history(w io.Writer, h []historyJSON) error {
 	if len(h) == 0 {
 		return nil
@@ -258,7 +258,7 @@ func (a *app) history(w io.Writer, h []historyJSON) error {
 	return t.write(w, a.columns)
 }
 
-// earlier is where m stood before and what operators did to it, oldest first.
+// earlier returns m's earlier dead letters and what operators did to it, oldest first.
 func (a *app) earlier(ctx context.Context, b *bus.Bus, m bus.DeadLetter) ([]historyJSON, error) {
 	var out []historyJSON
 	mine := func(i *opsv1.Item) bool {
@@ -271,10 +271,10 @@ func (a *app) earlier(ctx context.Context, b *bus.Bus, m bus.DeadLetter) ([]hist
 	acts := r.all()
 	for _, e := range m.Earlier {
 		out = append(out, historyJSON{At: e.Since.UTC(), What: e.Kind, Detail: stoodFor(e.No, cmp.Or(e.Code, e.Class), e.Cause, e.Attempts)})
-		told := slices.ContainsFunc(acts, func(d *done) bool {
+		recorded := slices.ContainsFunc(acts, func(d *done) bool {
 			return d.Who == e.Who && slices.ContainsFunc(d.items, func(i *opsv1.Item) bool { return i.No == e.No }) && d.stateOf(e.No) == ""
 		})
-		if !told { // a worker's release, or the record is older than its stream keeps
+		if !recorded { // released by a worker, or the record is older than its stream keeps
 			out = append(out, historyJSON{At: e.Left.UTC(), What: replayed, Who: e.Who, Why: e.Why, Detail: actText(strings.TrimSpace(e.Why + fmt.Sprintf(" (no %d)", e.No)))})
 		}
 	}
@@ -289,7 +289,7 @@ func (a *app) earlier(ctx context.Context, b *bus.Bus, m bus.DeadLetter) ([]hist
 	return out, nil
 }
 
-// historyJSON is something that happened to a message before.
+// historyJSON is an earlier event of a message.
 type historyJSON struct {
 	At     time.Time `json:"at"`
 	What   string    `json:"what"`

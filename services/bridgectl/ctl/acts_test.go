@@ -16,8 +16,8 @@ import (
 	opsv1 "stockbridge/proto/ops/v1"
 )
 
-// shelve puts n messages among the dead ones, as a worker does.
-func shelve(t testing.TB, b *bus.Bus, n int) {
+// addDeadLetters stores n dead letters, as a worker does.
+func addDeadLetters(t testing.TB, b *bus.Bus, n int) {
 	t.Helper()
 	for i := range n {
 		no := fmt.Sprintf("SO-%d", i)
@@ -32,7 +32,7 @@ func shelve(t testing.TB, b *bus.Bus, n int) {
 	}
 }
 
-// ran is what a command line ended with.
+// ran is the result of a command line.
 type ran struct {
 	code     int
 	out, err string
@@ -56,13 +56,13 @@ func acts(t testing.TB, b *bus.Bus) (all []*opsv1.Act) {
 	return all
 }
 
-// Three operators replay the same 200 messages from three terminals: together they count 200, in what they print and in
-// what is recorded.
-func TestThreeWhoReplayAtOnceCountEachMessageOnce(t *testing.T) {
+// Three operators replay the same 200 messages from three terminals: the counts that they print and record add up to
+// 200.
+func TestConcurrentReplaysCountEachMessageOnce(t *testing.T) {
 	t.Parallel()
 	b, url := bustest.StartServer(t)
 	const messages = 200
-	shelve(t, b, messages)
+	addDeadLetters(t, b, messages)
 	results := make([]ran, 3)
 	var wg sync.WaitGroup
 	for i := range results {
@@ -101,11 +101,11 @@ func TestThreeWhoReplayAtOnceCountEachMessageOnce(t *testing.T) {
 	}
 }
 
-// What was begun stands in the record, with the messages, although it never ended.
-func TestAnActThatBreaksOffLeavesItsRecord(t *testing.T) {
+// An act that started is recorded with its messages, even if it never ended.
+func TestAnInterruptedActLeavesItsRecord(t *testing.T) {
 	t.Parallel()
 	b, url := bustest.StartServer(t)
-	shelve(t, b, actPart+50)
+	addDeadLetters(t, b, actPart+50)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan ran, 1)
@@ -119,7 +119,7 @@ func TestAnActThatBreaksOffLeavesItsRecord(t *testing.T) {
 	}
 	cancel()
 	r := <-ended
-	if r.code != exitWrong || !strings.Contains(r.err, "the same command goes on with the rest") {
+	if r.code != exitWrong || !strings.Contains(r.err, "the same command continues with the rest") {
 		t.Fatalf("ended %d\n%s%s", r.code, r.out, r.err)
 	}
 	first := acts(t, b)[0]
@@ -136,11 +136,11 @@ func TestAnActThatBreaksOffLeavesItsRecord(t *testing.T) {
 	}
 }
 
-// At a terminal a person is asked first; in a script nothing is, except before a drop.
+// A person at a terminal is asked first. A script is not asked, except before a drop.
 func TestAPersonIsAskedBeforeAnAct(t *testing.T) {
 	t.Parallel()
 	b, url := bustest.StartServer(t)
-	shelve(t, b, 3)
+	addDeadLetters(t, b, 3)
 	left := func() int {
 		t.Helper()
 		items, _, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{})

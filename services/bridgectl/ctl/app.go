@@ -23,9 +23,9 @@ import (
 const (
 	// defaultURL is where `up` listens.
 	defaultURL = "nats://127.0.0.1:4222"
-	// usualData is the folder of `up`, from where it is started.
+	// usualData is the default data folder of `up`, relative to the current folder.
 	usualData = "./data"
-	// connectLimit is how long a command waits for the broker.
+	// connectLimit bounds how long a command waits for the broker.
 	connectLimit = 5 * time.Second
 )
 
@@ -34,10 +34,10 @@ type Config struct {
 	NATSURL   worker.Secret `name:"nats-url" env:"NATS_URL" placeholder:"URL" help:"Broker to work with (default ${nats_url}; up runs its own when this is not set)."`
 	NATSCreds string        `name:"nats-creds" env:"NATS_CREDS" placeholder:"FILE" help:"Credentials of the broker's user."`
 	RedisURL  worker.Secret `name:"redis-url" env:"REDIS_URL" placeholder:"URL" help:"Ledger in Redis; when not set it is the broker's key-value store."`
-	// TokenKey and its file are for the commands that need tokens, whose help tells of them.
+	// TokenKey and its file are for commands that need tokens; their help describes them.
 	TokenKey     worker.Secret `name:"token-key" hidden:"" env:"TOKEN_KEY"`
 	TokenKeyFile string        `name:"token-key-file" hidden:"" env:"TOKEN_KEY_FILE"`
-	// SecretsDir, SecretsEnv and HTTPHosts are what the workers' settings of these names say, for the commands that call a
+	// SecretsDir, SecretsEnv and HTTPHosts are the workers' settings of the same names, for commands that call a
 	// warehouse with this machine's secrets.
 	SecretsDir string `name:"seller-secrets-dir" hidden:"" env:"SELLER_SECRETS_DIR"`
 	SecretsEnv string `name:"seller-secrets-env" hidden:"" env:"SELLER_SECRETS_ENV" default:"JD_"`
@@ -45,31 +45,31 @@ type Config struct {
 	Output     string `name:"output" short:"o" enum:"table,json" default:"table" placeholder:"table|json" help:"How to print the answer."`
 	Lang       string `name:"lang" enum:"zh,en," default:"" env:"BRIDGECTL_LANG" placeholder:"zh|en" help:"Language of reasons (default: the locale's)."`
 	Who        string `name:"who" env:"BRIDGECTL_USER" placeholder:"NAME" help:"Who is acting, kept with what is done (default user@host)."`
-	// Log is taken from scripts of before: acts are recorded on the bus now.
+	// Log is accepted from older scripts and ignored: acts are recorded on the bus now.
 	Log string `name:"log" hidden:""`
 
 	Locale  string `name:"locale" hidden:"" env:"LC_ALL,LC_MESSAGES,LANG"`
 	Columns int    `name:"columns" hidden:"" env:"COLUMNS" help:"Width of the terminal."`
-	// These two are for up, whose help tells of them.
+	// These two are for up; its help describes them.
 	HTTPAddr string `name:"http-addr" hidden:"" env:"HTTP_ADDR" default:"127.0.0.1:8080"`
 	LogLevel string `name:"log-level" hidden:"" env:"LOG_LEVEL" default:"info"`
 }
 
-// app is what a command works with.
+// app is the context that commands share.
 type app struct {
 	*Config
 	Streams
 	now func() time.Time
 	// lang is "zh" or "en".
 	lang string
-	// columns is the terminal's width; 0 when the answer is read by a program.
+	// columns is the terminal's width; 0 when a program reads the output.
 	columns int
 
-	opened *bus.Bus
-	books  ledger.Ledger
+	opened       *bus.Bus
+	openedLedger ledger.Ledger
 }
 
-// settle fills in what the settings leave open.
+// settle fills in defaults for settings that were not given.
 func (a *app) settle() {
 	a.lang = a.Lang
 	if a.lang == "" {
@@ -116,7 +116,7 @@ func (a *app) bus(ctx context.Context) (*bus.Bus, error) {
 	return b, nil
 }
 
-// hostsOf names the servers in addresses that may hold passwords.
+// hostsOf names the servers in addresses, which may hold passwords.
 func hostsOf(addresses string) string {
 	var hosts []string
 	for address := range strings.SplitSeq(addresses, ",") {
@@ -130,8 +130,8 @@ func hostsOf(addresses string) string {
 }
 
 func (a *app) close() {
-	if a.books != nil {
-		if err := a.books.Close(); err != nil {
+	if a.openedLedger != nil {
+		if err := a.openedLedger.Close(); err != nil {
 			a.note("close the ledger: %v", err)
 		}
 	}
@@ -140,7 +140,7 @@ func (a *app) close() {
 	}
 }
 
-// show prints an answer: v as JSON, or what asText writes.
+// show prints an answer: v as JSON, or the text of asText.
 func (a *app) show(v any, asText func(w io.Writer) error) error {
 	if a.Output != "json" {
 		return asText(a.Out)
@@ -151,12 +151,12 @@ func (a *app) show(v any, asText func(w io.Writer) error) error {
 	return e.Encode(v)
 }
 
-// note tells what happened to whoever watches; it is not part of the answer.
+// note prints progress for a person; it is not part of the answer.
 func (a *app) note(format string, args ...any) {
 	fmt.Fprintln(a.Err, clean(fmt.Sprintf(format, args...)))
 }
 
-// when is a time for people: in their zone, to the second.
+// when formats a time for people: in their zone, to the second.
 func when(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -166,8 +166,8 @@ func when(t time.Time) string {
 
 // ledger opens the ledger, once.
 func (a *app) ledger(ctx context.Context) (ledger.Ledger, error) {
-	if a.books != nil {
-		return a.books, nil
+	if a.openedLedger != nil {
+		return a.openedLedger, nil
 	}
 	b, err := a.bus(ctx)
 	if err != nil {
@@ -179,6 +179,6 @@ func (a *app) ledger(ctx context.Context) (ledger.Ledger, error) {
 	if err != nil {
 		return nil, hint(fmt.Errorf("open the ledger: %w", err), "--redis-url or REDIS_URL must be the workers'; without it the ledger is the broker's key-value store")
 	}
-	a.books = l
+	a.openedLedger = l
 	return l, nil
 }

@@ -27,9 +27,9 @@ import (
 const (
 	// consentFor is how long a merchant may take.
 	consentFor = 15 * time.Minute
-	// exchangeFor is for the far side's answer to a code.
+	// exchangeFor bounds the exchange of a code for a token.
 	exchangeFor = 15 * time.Second
-	// maxPasted is the longest address that is read from standard input, bytes.
+	// maxPasted bounds an address that is read from standard input, in bytes.
 	maxPasted = 16 << 10
 )
 
@@ -37,35 +37,35 @@ type sellerAuthorizeCmd struct {
 	Name        string `arg:"" help:"Seller."`
 	Account     string `placeholder:"NAME" help:"Account; not needed when only one has token_owner ours."`
 	RedirectURI string `name:"redirect-uri" placeholder:"URL" help:"Where the merchant is sent back to, as registered with the application (default: the set-up's authorization.redirect_uri)."`
-	Listen      string `placeholder:"HOST:PORT" help:"Wait there, on this machine only, for the merchant to come back; the redirect URI is http://HOST:PORT/ unless one is given."`
+	Listen      string `placeholder:"HOST:PORT" help:"Wait there, on this machine only, for the merchant to return; the redirect URI is http://HOST:PORT/ unless one is given."`
 	Code        string `placeholder:"CODE" help:"The code of a consent that was given already. Whose it is cannot be checked."`
-	AnotherUser bool   `name:"another-user" help:"Take the consent although another user of the far side gave the one before."`
+	AnotherUser bool   `name:"another-user" help:"Take the consent although another user of the warehouse gave the previous one."`
 	because
 }
 
 func (sellerAuthorizeCmd) Help() string {
 	return `Prints a link on which the merchant consents, takes the code that comes back, and stores the tokens sealed with TOKEN_KEY
 (TOKEN_KEY_FILE; without either, and with no broker named, the key that "up" keeps in ./data). The workers use them at once and
-refresh them in time; what waited for them goes on by itself.
+refresh them in time; what waited for them continues automatically.
 
 Without --listen and --code: open the link, consent, and paste the whole address that the browser ends at, even if nothing is
 shown there.
 
-A new consent takes the place of the one before. To take one back, the merchant withdraws it at the far side.`
+A new consent replaces the previous one. To revoke it, the merchant withdraws it at the warehouse.`
 }
 
-// consented is a code and what came with it.
+// consented is a code and the state that came with it.
 type consented struct{ code, state string }
 
 func (c sellerAuthorizeCmd) Run(ctx context.Context, a *app) error {
 	if c.Code != "" && c.Listen != "" {
 		return misused("--code and --listen: give one")
 	}
-	book, s, err := a.sellerNamed(ctx, c.Name)
+	registry, s, err := a.sellerNamed(ctx, c.Name)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	account, err := c.account(s)
 	if err != nil {
 		return err
@@ -115,13 +115,13 @@ func (c sellerAuthorizeCmd) Run(ctx context.Context, a *app) error {
 			Code: "token.user",
 			ZH:   fmt.Sprintf("授权的用户是 %s，而此前是 %s：%s 的订单会进入另一个商家；未保存", grant.Owner, before.Owner, id),
 			EN:   fmt.Sprintf("user %s consented, and before it was %s: orders of %s would go to another merchant; nothing is stored", grant.Owner, before.Owner, id),
-		}, "log out at the far side and in again as the right user; --another-user if it is meant so")
+		}, "log out at the warehouse and in again as the right user; --another-user if this is intended")
 	}
 	return a.do(ctx, deed{"seller authorize", id.Seller, "account " + id.Account, c.Why}, func() (int, error) {
 		if err := tokens.Put(ctx, id, account.AppKey, grant, at); err != nil {
 			return 0, err
 		}
-		return 1, c.done(ctx, a, book, id, tokens)
+		return 1, c.done(ctx, a, registry, id, tokens)
 	})
 }
 
@@ -152,7 +152,7 @@ func (c sellerAuthorizeCmd) account(s *seller.Seller) (*sellerv1.Account, error)
 	return account, nil
 }
 
-// consent has the merchant consent and returns what came back, and where to.
+// consent waits for the merchant's consent and returns the code, and the redirect address that was used.
 func (c sellerAuthorizeCmd) consent(ctx context.Context, a *app, authority token.Authority, redirect string) (consented, string, error) {
 	if c.Code != "" {
 		return consented{code: c.Code}, redirect, nil
@@ -202,7 +202,7 @@ func (c sellerAuthorizeCmd) consent(ctx context.Context, a *app, authority token
 	return consented{code, state}, redirect, err
 }
 
-// codeOf is the code that came back, when it belongs to the link with this state.
+// codeOf returns the code of a redirect, if it belongs to the link with this state.
 func codeOf(back url.Values, state string) (string, error) {
 	switch no := back.Get("error"); {
 	case !sameState(back, state):
@@ -232,7 +232,7 @@ func pasted(ctx context.Context, in io.Reader) (url.Values, error) {
 		err  error
 	}
 	read := make(chan line, 1)
-	go func() { // ends with the process when nothing is ever typed
+	go func() { // ends with the process when nothing is typed
 		text, err := bufio.NewReader(io.LimitReader(in, maxPasted)).ReadString('\n')
 		read <- line{strings.TrimSpace(text), err}
 	}()
@@ -247,19 +247,19 @@ func pasted(ctx context.Context, in io.Reader) (url.Values, error) {
 	}
 	u, err := url.Parse(got.text)
 	if err != nil || u.RawQuery == "" { // the text is not repeated: it holds the code
-		return nil, hint(misused("standard input: want the whole address, with everything behind the question mark"), "--code CODE takes a code alone")
+		return nil, hint(misused("standard input: want the whole address, with everything after the question mark"), "--code CODE takes a code alone")
 	}
 	return u.Query(), nil
 }
 
-// listen waits on this machine for the merchant's browser to come back with the state.
+// listen waits on this machine for the merchant's browser to return with the state.
 func listen(addr, state string, a *app) (at string, wait func(context.Context) (url.Values, error), stop func(), err error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return "", nil, nil, misused("--listen: want HOST:PORT, such as 127.0.0.1:8765")
 	}
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return "", nil, nil, misused("--listen: only an address of this machine itself, such as 127.0.0.1:8765: whoever could reach it could send a code of his own")
+		return "", nil, nil, misused("--listen: only an address of this machine itself, such as 127.0.0.1:8765: anybody who can reach it could send a code of their own")
 	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -293,7 +293,7 @@ func listen(addr, state string, a *app) (at string, wait func(context.Context) (
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = server.Serve(listener) }()
 	stop = func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second) // the page is still on its way
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second) // the page is still being delivered
 		defer cancel()
 		if server.Shutdown(ctx) != nil {
 			_ = server.Close()
@@ -311,15 +311,15 @@ func listen(addr, state string, a *app) (at string, wait func(context.Context) (
 	return listener.Addr().String(), wait, stop, nil
 }
 
-// done lets go on what waited for the token, and tells.
-func (c sellerAuthorizeCmd) done(ctx context.Context, a *app, book *seller.Registry, id token.ID, tokens *token.Store) error {
+// done releases what waited for the token, and prints the result.
+func (c sellerAuthorizeCmd) done(ctx context.Context, a *app, registry *seller.Registry, id token.ID, tokens *token.Store) error {
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err
 	}
-	resumed, err := seller.ResumeToken(ctx, book, b.Publish, id.Seller, a.now())
+	resumed, err := seller.ResumeToken(ctx, registry, b.Publish, id.Seller, a.now())
 	if err != nil {
-		return hint(err, "the tokens are stored; the workers notice by themselves within five minutes, or `bridgectl seller resume %s`", id.Seller)
+		return hint(err, "the tokens are stored; the workers notice within five minutes, or `bridgectl seller resume %s`", id.Seller)
 	}
 	state, _ := tokens.State(id)
 	doc := struct {
@@ -333,21 +333,21 @@ func (c sellerAuthorizeCmd) done(ctx context.Context, a *app, book *seller.Regis
 			fmt.Fprintln(w, "no refresh token came with it: it has to be authorised again before it ends")
 		}
 		if resumed {
-			fmt.Fprintf(w, "seller %s resumed: what waited goes on\n", id.Seller)
+			fmt.Fprintf(w, "seller %s resumed: what waited continues\n", id.Seller)
 		}
 		return nil
 	})
 }
 
-// tokenJSON is how a token stands.
+// tokenJSON is the state of a token.
 type tokenJSON struct {
 	Account    string `json:"account"`
 	Authorized bool   `json:"authorized"`
-	// User is who consented, in the far side's numbers.
+	// User is who consented, by the warehouse's number.
 	User      string    `json:"user,omitempty"`
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	RefreshAt time.Time `json:"refresh_at,omitzero"`
-	// Failed is what became of the last try to refresh it: refused, lost, not_sent.
+	// Failed is how the last refresh failed: refused, lost, not_sent.
 	Failed  string      `json:"failed,omitempty"`
 	NextTry time.Time   `json:"next_try,omitzero"`
 	Reason  *reasonJSON `json:"reason,omitempty"`
@@ -368,7 +368,7 @@ func tokenOf(account string, s token.State, known bool) tokenJSON {
 	return t
 }
 
-// life is how long a token lasts.
+// life describes how long a token lasts.
 func life(s token.State, now time.Time) string {
 	left := s.ExpiresAt.Sub(now)
 	about := ""
@@ -387,7 +387,7 @@ func life(s token.State, now time.Time) string {
 	}
 }
 
-// tokenLine is how the tokens of a seller that are ours stand, in a few words.
+// tokenLine summarises the tokens of a seller that Stockbridge keeps.
 func tokenLine(list []tokenJSON, states map[string]token.State, now time.Time) string {
 	var words []string
 	for _, t := range list {
@@ -406,7 +406,7 @@ func tokenLine(list []tokenJSON, states map[string]token.State, now time.Time) s
 	return strings.Join(words, ", ")
 }
 
-// tokensOf is how the tokens of a seller that are ours stand.
+// tokensOf returns the state of those tokens of a seller that Stockbridge keeps.
 func tokensOf(s *seller.Seller, store *token.Store) (list []tokenJSON, states map[string]token.State) {
 	states = map[string]token.State{}
 	for _, a := range s.Setup.Accounts {

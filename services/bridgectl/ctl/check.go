@@ -30,8 +30,8 @@ type orderCheckCmd struct {
 }
 
 func (orderCheckCmd) Help() string {
-	return `The findings are the pusher's own: what would hold the order until somebody mends the set-up, what would make it fail, and
-what would be changed in it. Nothing is published and nobody is called. Ends 1 when an order would not go.`
+	return `The findings are the pusher's own: what would hold the order until somebody completes the set-up, what would make it fail, and
+what would be changed in it. Nothing is published and nothing is called. Ends 1 when an order would not be sent.`
 }
 
 // checked is what was found about one order.
@@ -40,15 +40,15 @@ type checked struct {
 	Seller     string `json:"seller,omitempty"`
 	OrderNo    string `json:"order_no,omitempty"`
 	OutboundNo string `json:"outbound_no,omitempty"`
-	// Goes: nothing keeps it from being sent.
+	// Goes: nothing prevents it from being sent.
 	Goes     bool      `json:"goes"`
 	Findings []finding `json:"findings"`
 	Call     string    `json:"call,omitempty"`
-	// Request is the business request, exactly as it would be sent when revealed.
+	// Request is the business request; with --reveal exactly as it would be sent.
 	Request string `json:"request,omitempty"`
 }
 
-// add takes findings once each: the set-up's checks and the warehouse's overlap.
+// add adds findings once each: the set-up's checks and the warehouse's overlap.
 func (c *checked) add(found ...error) {
 	for _, err := range found {
 		f := findingOf(err)
@@ -133,7 +133,7 @@ func (c orderCheckCmd) checks(ctx context.Context, a *app) (*checks, error) {
 			seller: func(name string) (*seller.Seller, bool) { return s, name == s.Name() },
 		}, nil
 	}
-	book, err := a.book(ctx)
+	registry, err := a.registry(ctx)
 	if err != nil {
 		return nil, hint(err, "without a broker: --seller-file FILE checks against a set-up that is not applied")
 	}
@@ -141,10 +141,10 @@ func (c orderCheckCmd) checks(ctx context.Context, a *app) (*checks, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &checks{close: book.Close, reveal: c.Reveal, warehouses: adapters.NewWarehouses(l), seller: book.Get, ledger: l}, nil
+	return &checks{close: registry.Close, reveal: c.Reveal, warehouses: adapters.NewWarehouses(l), seller: registry.Get, ledger: l}, nil
 }
 
-// checks is what orders are checked against.
+// checks holds what orders are checked against.
 type checks struct {
 	close      func()
 	reveal     bool
@@ -154,7 +154,7 @@ type checks struct {
 	ledger ledger.Documents
 }
 
-// check finds everything that can be found about one order without calling the warehouse.
+// check reports everything that can be found about one order without calling the warehouse.
 func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 	r = checked{Line: d.line, Findings: []finding{}}
 	defer func() {
@@ -199,7 +199,7 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 	}
 	if len(found) > 0 {
 		r.add(s.Findings(o)...)
-		return r, nil // what breaks the rules is never given to a warehouse
+		return r, nil // an order that breaks the rules is never given to a warehouse
 	}
 	wh, err := c.warehouses.Read(s, o.Warehouse, quota.Push)
 	if err != nil {
@@ -219,7 +219,7 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 	return r, c.remembered(ctx, o, &r)
 }
 
-// identity is under which the order would be asked for.
+// identity is the account identity under which the order would be looked up.
 func (c *checks) identity(o *orderv1.Audited) string {
 	s, ok := c.seller(o.Seller)
 	if !ok {
@@ -228,7 +228,7 @@ func (c *checks) identity(o *orderv1.Audited) string {
 	return s.IdentityOf(o.Warehouse)
 }
 
-// remembered adds what the ledger knows of the order's number and of its lines.
+// remembered adds what the ledger knows of the order's number and its lines.
 func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked) error {
 	if c.ledger == nil {
 		return nil
@@ -246,7 +246,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{
 			Code: "outbound.known", Field: "outbound_no",
 			ZH: fmt.Sprintf("仓库已有此单（%s，%s）；再次推送只会重复通知", e.Number, e.State),
-			EN: fmt.Sprintf("the warehouse has it (%s, %s): pushing it again only tells that again", e.Number, e.State),
+			EN: fmt.Sprintf("the warehouse has it (%s, %s): pushing it again only publishes that again", e.Number, e.State),
 		}})
 	}
 	if err := c.shared(ctx, o, r); err != nil {
@@ -267,7 +267,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 	return nil
 }
 
-// shared notes live documents of other orders that have a platform's number of o.
+// shared adds live documents of other orders that have the same platform's order number as o.
 func (c *checks) shared(ctx context.Context, o *orderv1.Audited, r *checked) error {
 	var found []ledger.Sharing
 	for _, no := range o.PlatformOrderNos {
@@ -287,10 +287,10 @@ func (c *checks) shared(ctx context.Context, o *orderv1.Audited, r *checked) err
 	return nil
 }
 
-// maskedRequest is the request with (hidden) for whatever is personal in it. Only the adapter knows where that goes, so
+// maskedRequest is the request with (hidden) in place of personal data. Only the adapter knows where that data goes, so
 // it is given an order with stand-ins that are easy to find again.
 func maskedRequest(wh warehouse.OrderPlanner, o *orderv1.Audited) string {
-	o = textclean.Order(o).Order // or a stand-in for a number would be no number any more
+	o = textclean.Order(o).Order // or a stand-in for a number would no longer be a number
 	stand := []string{}
 	m := masked(o, func(field protoreflect.FieldDescriptor, text string) string {
 		s := standIn(text, len(stand))
@@ -304,7 +304,7 @@ func maskedRequest(wh warehouse.OrderPlanner, o *orderv1.Audited) string {
 	return request
 }
 
-// standIn is the nth text in place of a personal one, of the same make: digits for a number, letters for a name.
+// standIn is the nth replacement for a personal text, of the same form: digits for a number, letters for a name.
 func standIn(text string, n int) string {
 	if textclean.Callable(text) {
 		return fmt.Sprintf("199000%05d", n)

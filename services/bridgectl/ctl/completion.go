@@ -8,8 +8,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// completeWord is what the scripts below call, with the shell's name and the words typed so far, the one under the
-// cursor last. The scripts know nothing of the commands, so they need not be printed anew with a new version.
+// completeWord is the command that the scripts below call, with the shell's name and the words typed so far, the one at
+// the cursor last. The scripts know no commands, so they stay valid for new versions.
 const completeWord = "__complete"
 
 type completionCmd struct {
@@ -62,7 +62,7 @@ complete -c bridgectl -f -a '(__bridgectl_complete)'
 `,
 }
 
-// complete prints what may stand at the last of words, one a line; nothing means a file, or anything.
+// complete prints the candidates for the last of words, one a line; no output means a file, or anything.
 func complete(w io.Writer, model *kong.Application, shell string, words []string) {
 	words, bare := joined(words)
 	last := words[len(words)-1]
@@ -119,8 +119,8 @@ func complete(w io.Writer, model *kong.Application, shell string, words []string
 	}
 }
 
-// joined puts --flag=value together again, which bash hands over in three words, and tells whether it did so at the
-// end: bash then wants the value alone.
+// joined restores --flag=value, which bash passes as three words. It reports whether it did so for the last word: bash
+// then wants only the value.
 func joined(words []string) (out []string, bare bool) {
 	for i, word := range words {
 		after := i > 0 && words[i-1] == "=" && len(out) > 0 && strings.HasSuffix(out[len(out)-1], "=")
@@ -137,7 +137,8 @@ func joined(words []string) (out []string, bare bool) {
 	return out, bare
 }
 
-// walk follows the words before the cursor: to which command they lead, and which flag still wants its value.
+// walk follows the words before the cursor and returns the command that they lead to, and the flag that still needs its
+// value.
 func walk(node *kong.Node, words []string) (*kong.Node, *kong.Value) {
 	var wanting *kong.Value
 	for _, word := range words {

@@ -1,12 +1,12 @@
-// Package ctl is the commands of bridgectl: what an operator looks at and does.
+// Package ctl holds the commands of bridgectl: what an operator reads and does.
 //
-// It composes the other packages and decides nothing about orders itself: `order check` finds what the pusher would
-// find, `held release` is the release that the workers use. It knows no subject, no key of the ledger and no word of a
-// warehouse.
+// It composes the other packages and decides nothing about orders itself: `order check` runs the checks of the pusher,
+// `held release` is the release that the workers use. It contains no subject, no ledger key and no term of a
+// warehouse's API.
 //
-// Every command that answers a question ends 0 when all is well, 1 when something is wrong with what was asked about or
-// the question could not be answered, 2 when it was not understood. Answers go to stdout, as a table or with -o json as
-// one JSON document; everything else goes to stderr.
+// Every command that answers a question exits 0 when all is well, 1 when something is wrong with the subject of the
+// question or the question could not be answered, and 2 when the command line was not understood. Answers go to stdout,
+// as a table or with -o json as one JSON document; everything else goes to stderr.
 package ctl
 
 import (
@@ -22,7 +22,7 @@ import (
 	"golang.org/x/term"
 )
 
-// What the process ends with.
+// Exit codes.
 const (
 	exitOK    = 0
 	exitWrong = 1
@@ -33,7 +33,7 @@ const (
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
-	// Terminal: In is a person's, who can be asked.
+	// Terminal: In is a terminal where a person can be asked.
 	Terminal bool
 }
 
@@ -53,8 +53,8 @@ type commands struct {
 	Topology  topologyCmd  `cmd:"" help:"The broker's streams, buckets and consumers."`
 	Seller    sellerCmd    `cmd:"" help:"Sellers: set-up, pause, diagnosis, trial."`
 	Order     orderCmd     `cmd:"" help:"Orders: push, check before pushing, explain what became of one."`
-	DLQ       dlqCmd       `cmd:"" name:"dlq" help:"What needs a person before it can go on."`
-	Held      heldCmd      `cmd:"" help:"What waits for a cause and goes on by itself when it is gone."`
+	DLQ       dlqCmd       `cmd:"" name:"dlq" help:"What needs a person before it can continue."`
+	Held      heldCmd      `cmd:"" help:"What waits for a cause and continues automatically when it is gone."`
 	Acts      actsCmd      `cmd:"" help:"What operators did: who, why, when, to what."`
 	Stock     stockCmd     `cmd:"" help:"Stock: counts, differences, shares of shops."`
 	Window    windowCmd    `cmd:"" help:"Stock movements: how far they were read, which spans could not be, reading them again."`
@@ -69,7 +69,7 @@ const description = `Stockbridge carries orders from ERPs to the warehouses that
 
 Commands end 0 when all is well, 1 when something is wrong with what was asked about, 2 when they were not understood.`
 
-// Run executes one command line, args[0] being the program's name, and tells what the process should end with.
+// Run executes one command line, args[0] being the program's name, and returns the exit code.
 func Run(ctx context.Context, args []string, s Streams) int {
 	var c commands
 	ended := -1
@@ -92,7 +92,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 		return ended // help was asked for
 	}
 	if err != nil {
-		a.tell(usage(err))
+		a.printError(usage(err))
 		return exitUsage
 	}
 	a.settle()
@@ -105,7 +105,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	case errors.Is(err, errWrong):
 		return exitWrong
 	}
-	a.tell(err)
+	a.printError(err)
 	if errors.As(err, new(usageError)) {
 		return exitUsage
 	}

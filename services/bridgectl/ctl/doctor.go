@@ -24,30 +24,31 @@ type sellerDoctorCmd struct {
 }
 
 func (sellerDoctorCmd) Help() string {
-	return `Asks the workers whether they are ready and how their clocks stand. Then tries, with this machine's clock and secrets: each account's clock, token and permissions, the forms of its numbers, what
-orders are held for, and which orders of a trial are still open. It places no order and changes nothing.
+	return `Asks the workers whether they are ready and how far their clocks are off. Then it tries, with this machine's clock and secrets: each
+account's clock, token and permissions, the forms of its numbers, what orders are held for, and which orders of a trial are still
+open. It places no order and changes nothing.
 
 --seller-secrets-dir, --seller-secrets-env and --seller-http-hosts (SELLER_SECRETS_DIR …) are the workers' settings of these
 names: what a set-up may name of the machine.`
 }
 
-// diagnosis is one thing that was looked at.
+// diagnosis is the result of one check.
 type diagnosis struct {
-	// About is the account or the part of the set-up.
+	// About is the account or the part of the set-up that was checked.
 	About string `json:"about"`
 	What  string `json:"what"`
 	OK    bool   `json:"ok"`
-	// Note is what was seen, in English.
+	// Note describes what was seen, in English.
 	Note   string      `json:"note,omitempty"`
 	Reason *reasonJSON `json:"reason,omitempty"`
 }
 
 func (c sellerDoctorCmd) Run(ctx context.Context, a *app) error {
-	book, s, err := a.sellerNamed(ctx, c.Name)
+	registry, s, err := a.sellerNamed(ctx, c.Name)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	l, err := a.ledger(ctx)
 	if err != nil {
 		return err
@@ -101,7 +102,8 @@ func (c sellerDoctorCmd) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
-// workers tells of each worker that runs whether it is ready and how its clock stands: orders are sent by these, whatever this
+// workers reports of each running worker whether it is ready and how far its clock is off: the workers send orders, so
+// this machine's clock does not matter.
 // machine's clock shows.
 func (sellerDoctorCmd) workers(ctx context.Context, a *app, add func(about, what, note string, err error)) error {
 	b, err := a.bus(ctx)
@@ -126,7 +128,7 @@ func (sellerDoctorCmd) workers(ctx context.Context, a *app, add func(about, what
 	return nil
 }
 
-// token tells how long a token of ours lives, and what keeps it from living longer.
+// token reports how long a token that Stockbridge keeps stays valid, and what prevents its refresh.
 func (sellerDoctorCmd) token(id token.ID, account *sellerv1.Account, tokens *token.Store, now time.Time, add func(about, what, note string, err error)) {
 	about := "account " + id.Account
 	state, known := tokens.State(id)
@@ -176,7 +178,7 @@ func (sellerDoctorCmd) account(ctx context.Context, s *seller.Seller, name strin
 	})
 }
 
-// opened is a warehouse to be diagnosed. One of a seller in shadow is only read.
+// opened opens a warehouse for a diagnosis. A seller in shadow mode is only read.
 func opened(s *seller.Seller, ws *adapters.Warehouses, code string) (any, error) {
 	if s.InShadow(time.Now()) {
 		return ws.Read(s, code, quota.Status)
@@ -184,7 +186,7 @@ func opened(s *seller.Seller, ws *adapters.Warehouses, code string) (any, error)
 	return ws.Open(s, code, quota.Status)
 }
 
-// held tells what orders wait for that somebody has to mend.
+// held reports the causes of held orders that somebody has to fix.
 func (c sellerDoctorCmd) held(ctx context.Context, a *app, add func(about, what, note string, err error)) error {
 	b, err := a.bus(ctx)
 	if err != nil {
@@ -215,7 +217,7 @@ func (c sellerDoctorCmd) held(ctx context.Context, a *app, add func(about, what,
 	return nil
 }
 
-// trial tells which orders of a trial bind stock.
+// trial reports which orders of a trial reserve stock.
 func (c sellerDoctorCmd) trial(ctx context.Context, s *seller.Seller, l ledger.Ledger, add func(about, what, note string, err error)) error {
 	orders, err := trialOrders(ctx, l, c.Name)
 	if err != nil {
@@ -234,7 +236,7 @@ func (c sellerDoctorCmd) trial(ctx context.Context, s *seller.Seller, l ledger.L
 		add("trial", "order "+o.OutboundNo, "", fault.Reason{
 			Code: "trial.open",
 			ZH:   fmt.Sprintf("试运行已结束，但订单 %s（%s）仍在仓库占用库存，请人工取消", o.OutboundNo, o.WarehouseNo),
-			EN:   fmt.Sprintf("the trial is over but %s (%s) still binds stock: cancel it at the warehouse by hand", o.OutboundNo, o.WarehouseNo),
+			EN:   fmt.Sprintf("the trial is over but %s (%s) still reserves stock: cancel it at the warehouse by hand", o.OutboundNo, o.WarehouseNo),
 		})
 	}
 	if on {

@@ -11,19 +11,19 @@ import (
 	"os"
 )
 
-// maxDocument is the most that one order may take in a file, bytes: more than a stream takes, so that what is too
-// large is refused with its number and not by the reader.
+// maxDocument is the most that one order may take in a file, in bytes: more than a stream accepts, so that a document
+// that is too large is refused with its number, not by the reader.
 const maxDocument = 2 << 20
 
 // document is one JSON text of a file.
 type document struct {
-	// line is where it begins, from 1.
+	// line is where it starts, from 1.
 	line int
 	text []byte
 }
 
-// documents reads JSON texts: one a line, or laid out over several lines, whose first then begins with { at the
-// margin. A broken text does not hide those behind it.
+// documents reads JSON texts: one a line, or each over several lines with its { in the first column. A broken text does
+// not prevent reading those after it.
 func documents(r io.Reader) iter.Seq2[document, error] {
 	return func(yield func(document, error) bool) {
 		s := bufio.NewScanner(r)
@@ -76,10 +76,10 @@ func documents(r io.Reader) iter.Seq2[document, error] {
 }
 
 func tooLong(line int) error {
-	return fmt.Errorf("line %d: longer than %d bytes; nothing behind it was read", line, maxDocument)
+	return fmt.Errorf("line %d: longer than %d bytes; nothing after it was read", line, maxDocument)
 }
 
-// open opens a file of documents, - being standard input.
+// open opens a file of documents; - is standard input.
 func (a *app) open(path string) (io.ReadCloser, error) {
 	if path == "-" {
 		return io.NopCloser(a.In), nil

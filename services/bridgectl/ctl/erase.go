@@ -23,38 +23,38 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 )
 
-// inHand is for how long after an order was published a worker may have it in hand without a trace of that.
-const inHand = 2 * time.Minute
+// inHandFor is how long after its publication a worker may work on an order without leaving a trace.
+const inHandFor = 2 * time.Minute
 
 type orderEraseCmd struct {
 	Number string `arg:"" help:"Outbound number; an order number, a platform's or the warehouse's stand for all deliveries that have it."`
 	Seller string `required:"" placeholder:"NAME" help:"Whose order it is."`
 	Why    string `required:"" placeholder:"TEXT" help:"Why, e.g. the number of the request. Recorded: no personal data."`
 	Drop   bool   `help:"Erase also what still waits to be sent: it never will be."`
-	Yes    bool   `help:"Really. Without it only tells what would be erased."`
+	Yes    bool   `help:"Really erase. Without it the command only prints what would be erased."`
 }
 
 func (orderEraseCmd) Help() string {
 	return `Erases a receiver's data from everything of ours that can be reached: the order as the ERP published it, its copies that
-are parked, held or dead, events of earlier builds that quote the receiver, and what others said in the ledger. What keeps
-the order from being sent twice stays, and so do its numbers. Run again it does what is left; erasing twice is no harm.
+are delayed, held or dead-lettered, events of earlier builds that quote the receiver, and foreign texts in the ledger. What prevents
+the order from being sent twice stays, and so do its numbers. Run again, it erases what is left; erasing twice does no harm.
 
-An order that waits to be sent would be lost with its data: it is erased with --drop only. One that is in hand, or in doubt,
+An order that waits to be sent would be lost with its data: it is erased only with --drop. One that is in hand, or whose outcome is unknown,
 is not erased at all: wait until it is accepted or refused.
 
-Out of reach are the warehouse (ask JD to erase), the ERP and whoever else read the order, backups, logs and traces.
+Out of reach are the warehouse (ask JD to erase), the ERP and other systems that read the order, backups, logs and traces.
 
   bridgectl order erase SO-1001-1 --seller demo --why 'request 2026-17'
   bridgectl order erase SO-1001-1 --seller demo --why 'request 2026-17' --yes`
 }
 
-// erasing is what is known of the orders that are to be erased.
+// erasing collects what is known of the orders that are to be erased.
 type erasing struct {
 	orderEraseCmd
 	b *bus.Bus
 	l ledger.Documents
 
-	// outbound are the deliveries, with what stands in the way of erasing them, "" for nothing.
+	// outbound maps each delivery to what prevents erasing it, "" for nothing.
 	outbound map[string]string
 	entries  map[string]ledger.Entry
 	copies   []bus.Copy
@@ -76,7 +76,7 @@ type eraseJSON struct {
 type eraseDelivery struct {
 	OutboundNo string `json:"outbound_no"`
 	State      string `json:"state"`
-	// Blocked says why it is not erased.
+	// Blocked is why it is not erased.
 	Blocked string `json:"blocked,omitempty"`
 }
 
@@ -126,7 +126,7 @@ func (c orderEraseCmd) Run(ctx context.Context, a *app) error {
 	return a.show(doc, func(w io.Writer) error { return x.write(w, a, doc, "erased") })
 }
 
-// look finds all of it. It reads again while it learns of further deliveries.
+// look finds all of it. It reads again as long as it finds further deliveries.
 func (x *erasing) look(ctx context.Context, now time.Time) error {
 	x.outbound, x.entries = map[string]string{}, map[string]ledger.Entry{}
 	entries, err := x.l.Find(ctx, x.Seller, x.Number)
@@ -170,7 +170,7 @@ func (x *erasing) look(ctx context.Context, now time.Time) error {
 func (x *erasing) copy(c bus.Copy) error {
 	m, err := bus.Decode(event.OrderAudited, c.Original)
 	if err != nil {
-		// It cannot be read; whether it is about the number its headers tell, or its text.
+		// The message cannot be read; its headers or its text may name the number.
 		if c.Original.Key == x.Number || numberIn(c.Original.Body) == x.Number || bytes.Contains(c.Original.Body, []byte(strconv.Quote(x.Number))) {
 			if c.Original.Key == "" {
 				c.Original.Key = x.Number
@@ -197,7 +197,7 @@ func (x *erasing) add(c bus.Copy) {
 	x.copies = append(x.copies, c)
 }
 
-// event takes those that quote the receiver, as earlier builds let the warehouse's words do.
+// event collects events that quote the receiver: earlier builds published the warehouse's own texts.
 func (x *erasing) event(s bus.Stored) error {
 	m, err := decoded(s)
 	if err != nil || m == nil {
@@ -216,7 +216,7 @@ func (x *erasing) event(s bus.Stored) error {
 	return nil
 }
 
-// sentences are the texts of an event that may quote somebody.
+// sentences returns the texts of an event that may quote somebody.
 func sentences(m proto.Message) string {
 	switch m := m.(type) {
 	case interface{ GetReason() *orderv1.Reason }:
@@ -229,7 +229,7 @@ func sentences(m proto.Message) string {
 	}
 }
 
-// blocked tells what stands in the way of erasing a delivery.
+// blocked returns what prevents erasing a delivery.
 func (x *erasing) blocked(ctx context.Context, no string, now time.Time) (string, error) {
 	e := x.entries[no]
 	if e.State == ledger.Intent || e.State == ledger.Unknown && e.Hash != ledger.Shadowed {
@@ -245,7 +245,7 @@ func (x *erasing) blocked(ctx context.Context, no string, now time.Time) (string
 		case c.Where != bus.CopyPublished:
 			return fmt.Sprintf("it waits (%s %d): --drop erases it, and it is never sent", c.Where, c.Seq), nil
 		case e.State != ledger.New:
-		case now.Sub(c.At) < inHand:
+		case now.Sub(c.At) < inHandFor:
 			return "it was published just now, and a worker may have it in hand: look again in two minutes", nil
 		default:
 			if outstanding == nil {
@@ -263,12 +263,12 @@ func (x *erasing) blocked(ctx context.Context, no string, now time.Time) (string
 	return "", nil
 }
 
-// looksAtErasure is how often it is looked whether anything is left: a copy may move while it is erased.
-const looksAtErasure = 5
+// erasureChecks is how often erase checks whether anything is left: a copy may move while it is erased.
+const erasureChecks = 5
 
-// erase does it: what was published goes last, because by that the rest is found again when this is broken off.
+// erase erases all of it. Published messages go last: they are what a repetition after an interruption starts from.
 func (x *erasing) erase(ctx context.Context, now func() time.Time) (done int, err error) {
-	for range looksAtErasure {
+	for range erasureChecks {
 		for no := range x.entries {
 			if err := x.l.Erase(ctx, ledger.Key{Seller: x.Seller, Kind: orderKind, No: no}); err != nil && !errors.Is(err, ledger.ErrNoEntry) {
 				return done, err
@@ -307,7 +307,7 @@ func (x *erasing) erase(ctx context.Context, now func() time.Time) (done int, er
 func (x *erasing) doc(a *app) eraseJSON {
 	doc := eraseJSON{Number: x.Number, Seller: x.Seller, Places: []erasePlaceJSON{}, Beyond: []string{
 		a.pick("仓库（请向京东提出删除）", "the warehouse: ask JD to erase"),
-		a.pick("ERP 及读取过该订单的其他系统", "the ERP, and whoever else read the order"),
+		a.pick("ERP 及读取过该订单的其他系统", "the ERP, and other systems that read the order"),
 		a.pick("NATS、Redis 的备份；日志；链路追踪", "backups of NATS and Redis, logs, traces"),
 		a.pick("Redis 的 AOF 与 KV 的旧数据块，直到重写", "Redis' append-only file and blocks of JetStream's buckets, until they are rewritten"),
 	}}

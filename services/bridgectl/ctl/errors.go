@@ -13,10 +13,10 @@ import (
 	"stockbridge/pkg/seller"
 )
 
-// errWrong ends a command with exitWrong after it has said itself what is wrong.
+// errWrong ends a command with exitWrong after the command has printed what is wrong.
 var errWrong = errors.New("something is wrong with what was asked about")
 
-// hinted is an error with what to try next.
+// hinted is an error with advice on what to try next.
 type hinted struct {
 	error
 	hint string
@@ -51,8 +51,9 @@ func misused(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
-// tell writes an error for people: what is wrong, in their language where there is a choice, and what to try next.
-func (a *app) tell(err error) {
+// printError prints an error for people: what is wrong, in their language where there is a choice, and what to try
+// next.
+func (a *app) printError(err error) {
 	var faults seller.Faults
 	var reason fault.Reason
 	switch {
@@ -88,7 +89,7 @@ func hintOf(err error) string {
 	}
 }
 
-// say is a reason in the operator's language: the field, the text, and the far side's own words.
+// say is a reason in the operator's language: the field, the text, and the warehouse's own text.
 func (a *app) say(r fault.Reason) string {
 	text := r.EN
 	if a.lang == "zh" && r.ZH != "" {

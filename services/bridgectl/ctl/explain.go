@@ -32,8 +32,9 @@ type orderExplainCmd struct {
 }
 
 func (orderExplainCmd) Help() string {
-	return `One timeline of what the ledger remembers (each attempt), what the public streams tell, what stands and stood among the dead
-and the held, and what operators did to it, with who and why. With -o json every event comes whole. Reading the streams takes seconds per million events. Ends 1 when nothing is known.`
+	return `One timeline of the ledger's record (each attempt), the events of the public streams, present and earlier dead letters
+and holds, and what operators did to it, with who and why. With -o json every event is printed in full. Reading the streams takes
+seconds per million events. Ends 1 when nothing is known.`
 }
 
 // moment is one row of the timeline.
@@ -48,13 +49,13 @@ type moment struct {
 	// Who acted and why, for acts.
 	Who string `json:"who,omitempty"`
 	Why string `json:"why,omitempty"`
-	// Seq in Stream, for events; the number on the shelf otherwise.
+	// Seq is the sequence number in Stream for events, else the dead letter's number.
 	Stream string          `json:"stream,omitempty"`
 	Seq    uint64          `json:"seq,omitempty"`
 	Body   json.RawMessage `json:"body,omitempty"`
 }
 
-// delivery is what the ledger holds of one outbound number.
+// delivery is the ledger's entry of one outbound number.
 type delivery struct {
 	Seller      string `json:"seller"`
 	OutboundNo  string `json:"outbound_no"`
@@ -86,13 +87,13 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 	}
 	sellers := []string{c.Seller}
 	if c.Seller == "" {
-		book, err := a.book(ctx)
+		registry, err := a.registry(ctx)
 		if err != nil {
 			return err
 		}
-		defer book.Close()
+		defer registry.Close()
 		sellers = nil
-		for _, s := range book.All() {
+		for _, s := range registry.All() {
 			sellers = append(sellers, s.Name())
 		}
 	}
@@ -106,22 +107,22 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 			x.outbound[e.Key.Seller+"/"+e.Key.No] = true
 		}
 	}
-	// Where the ledger knows nothing, the stream itself tells which outbound number was meant, and what was said of that
-	// before is found by looking again.
+	// Where the ledger knows nothing, the stream itself shows which outbound number was meant; a second reading finds
+	// earlier events of that number.
 	for known := -1; known < len(x.outbound); {
 		known = len(x.outbound)
-		x.events, x.told = nil, map[string]bool{}
+		x.events, x.ids = nil, map[string]bool{}
 		if err := b.Events(ctx, bus.EventQuery{Seller: c.Seller}, x.event); err != nil {
 			return err
 		}
 	}
 	x.moments = append(x.moments, x.events...)
-	// Read after the events, so that it is not behind them. An entry of an older build does not go by all of its numbers; the
-	// events have told by which it does.
+	// The entries are read after the events, so they are at least as new. An entry of an older build is not found by
+	// each of its numbers; the events have shown which one finds it.
 	if err := x.entries(ctx, l); err != nil {
 		return err
 	}
-	if err := (pick{Seller: c.Seller}).each(ctx, a, b, "", func(m bus.DeadLetter) error { return x.shelved(ctx, b, m) }); err != nil {
+	if err := (pick{Seller: c.Seller}).each(ctx, a, b, "", func(m bus.DeadLetter) error { return x.deadLetter(ctx, b, m) }); err != nil {
 		return err
 	}
 	if err := x.acted(ctx, b, c.Seller); err != nil {
@@ -142,26 +143,26 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 	return a.show(doc, x.write)
 }
 
-// explained gathers what is known of a number.
+// explained collects what is known of a number.
 type explained struct {
 	a      *app
 	reveal bool
 	number string
 	// outbound are the outbound numbers, with their sellers, that the number stands for.
 	outbound map[string]bool
-	// known are those that the ledger has an entry of; answered: events tell of one that it had.
+	// known are those that the ledger has an entry for; answered are those whose events show that it had one.
 	known      map[string]bool
 	answered   bool
 	deliveries []delivery
 	moments    []moment
-	// people are those whose data stands in the events found.
+	// people are the persons whose data stands in the events found.
 	people personal.Data
-	// events are those found by the present look at the streams, told their ids.
+	// events are those of the current reading of the streams; ids are the ids of those already seen.
 	events []moment
-	told   map[string]bool
+	ids    map[string]bool
 }
 
-// veil hides what the words of a warehouse that an earlier build kept say of the people in the order.
+// veil hides personal data in the warehouse's texts, which earlier builds stored.
 func (x *explained) veil() {
 	for i, m := range x.moments {
 		x.moments[i].Detail = x.people.Hide(m.Detail)
@@ -175,7 +176,7 @@ func (x *explained) veil() {
 
 func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"+no] }
 
-// entries reads what the ledger has of all outbound numbers.
+// entries reads the ledger's entries of all outbound numbers.
 func (x *explained) entries(ctx context.Context, l ledger.Ledger) error {
 	for _, of := range slices.Sorted(maps.Keys(x.outbound)) {
 		if x.known[of] {
@@ -206,8 +207,8 @@ func (x *explained) entry(e ledger.Entry) {
 	switch {
 	case e.State == ledger.Refused:
 		d.Reason = (*reasonJSON)(&e.Reason)
-	case e.Rejection != (fault.Reason{}): // refused in words, and looked for before that is believed
-		d.State, d.Reason = "refused, still looked for", (*reasonJSON)(&e.Rejection)
+	case e.Rejection != (fault.Reason{}): // rejected, and looked up before that is believed
+		d.State, d.Reason = "rejected, looked up again", (*reasonJSON)(&e.Rejection)
 	}
 	x.people.Known = append(x.people.Known, e.Key.No, e.OrderNo, e.Number)
 	if e.Following != nil {
@@ -219,16 +220,16 @@ func (x *explained) entry(e ledger.Entry) {
 	}
 }
 
-// event takes what is about the number. An audit that names it makes its outbound number one to look for: answers come
-// later in the stream than what they answer.
+// event collects an event about the number. An audit that names it adds its outbound number to the search: outcomes
+// come later in the stream than their audits.
 func (x *explained) event(s bus.Stored) error {
-	// Most events are another's: look at the text before taking it apart.
+	// Most events are about other orders: search the text before decoding it.
 	if !x.mentioned(s) {
 		return nil
 	}
 	m, err := decoded(s)
 	if m == nil || err != nil {
-		return nil // unknown, or unreadable: that stands on the shelf, where it is told of
+		return nil // unknown or unreadable: it is a dead letter, and explained there
 	}
 	seller, no, numbers := about(m)
 	if !x.knows(seller, no) && !slices.Contains(numbers, x.number) {
@@ -244,17 +245,18 @@ func (x *explained) event(s bus.Stored) error {
 	x.people.Addresses, x.people.Remarks = append(x.people.Addresses, people.Addresses...), append(x.people.Remarks, people.Remarks...)
 	x.people.Known = append(x.people.Known, people.Known...)
 	detail := x.a.tale(m)
-	if s.ID != "" && x.told[s.ID] {
-		detail = strings.TrimSpace("told again: " + detail)
+	if s.ID != "" && x.ids[s.ID] {
+		detail = strings.TrimSpace("published again: " + detail)
 	}
-	x.told[s.ID] = true
+	x.ids[s.ID] = true
 	x.events = append(x.events, moment{
 		At: s.At.UTC(), From: "event", What: s.Name, OutboundNo: no, Detail: detail, Stream: s.Stream, Seq: s.Seq, Body: body(m, x.reveal),
 	})
 	return nil
 }
 
-// mentioned tells cheaply whether s may be about the number: whether its text has it, or spells characters otherwise.
+// mentioned is a cheap check whether s may be about the number: whether its text contains it, or has escaped
+// characters.
 func (x *explained) mentioned(s bus.Stored) bool {
 	if bytes.Contains(s.Body, []byte(x.number)) || bytes.Contains(s.Body, []byte(`\u`)) {
 		return true
@@ -267,7 +269,7 @@ func (x *explained) mentioned(s bus.Stored) bool {
 	return false
 }
 
-func (x *explained) shelved(ctx context.Context, b *bus.Bus, m bus.DeadLetter) error {
+func (x *explained) deadLetter(ctx context.Context, b *bus.Bus, m bus.DeadLetter) error {
 	m, err := named(ctx, b, m)
 	if errors.Is(err, bus.ErrNoDeadLetter) {
 		return nil
@@ -285,10 +287,10 @@ func (x *explained) shelved(ctx context.Context, b *bus.Bus, m bus.DeadLetter) e
 	return nil
 }
 
-// replayed is what a message says of itself when it was replayed: the act has the command.
+// replayed marks what a message itself records of its replay; the act has the command.
 const replayed = "replayed"
 
-// stood tells where it stood before; the same is told by acts and by the message itself.
+// stood adds an earlier dead letter; acts and the message itself may both report it.
 func (x *explained) stood(key string, no uint64, kind, code, cause string, attempts int, since time.Time) {
 	if !slices.ContainsFunc(x.moments, func(m moment) bool { return m.From == "shelf" && m.Seq == no }) {
 		x.moments = append(x.moments, moment{At: since.UTC(), From: "shelf", What: kind, OutboundNo: key, Detail: stoodFor(no, code, cause, attempts), Seq: no})
@@ -303,15 +305,15 @@ func stoodFor(no uint64, code, cause string, attempts int) string {
 	return fmt.Sprintf("no %d: %s, %s", no, strings.TrimSpace(code+" "+cause), tries)
 }
 
-// acted tells what operators did to it.
+// acted adds what operators did to it.
 func (x *explained) acted(ctx context.Context, b *bus.Bus, seller string) error {
-	book := newRecord(func(a *opsv1.Act) bool {
+	acts := newRecord(func(a *opsv1.Act) bool {
 		return slices.ContainsFunc(ordersIn(a), func(no string) bool { return no == x.number || x.names(a.Seller, no) }) || slices.ContainsFunc(a.Items, x.concerns)
 	})
-	if err := b.Acts(ctx, seller, time.Time{}, book.add); err != nil {
+	if err := b.Acts(ctx, seller, time.Time{}, acts.add); err != nil {
 		return err
 	}
-	for _, d := range book.all() {
+	for _, d := range acts.all() {
 		items := slices.DeleteFunc(slices.Clone(d.items), func(i *opsv1.Item) bool { return !x.concerns(i) })
 		if len(items) == 0 {
 			x.moments = append(x.moments, moment{At: d.At.UTC(), From: "act", What: d.Verb, OutboundNo: d.Target, Detail: actLine(d.Who, d.Why, d.State), Who: d.Who, Why: d.Why, Seq: d.No})
@@ -319,7 +321,7 @@ func (x *explained) acted(ctx context.Context, b *bus.Bus, seller string) error 
 		for _, i := range items {
 			x.stood(i.Key, i.No, i.Kind, i.Code, i.Cause, int(i.Attempts), i.Since.AsTime())
 			state := d.stateOf(i.No)
-			if state == "" { // the message that came back says it too
+			if state == "" { // the message that was dead-lettered again says it too
 				x.moments = slices.DeleteFunc(x.moments, func(m moment) bool { return m.What == replayed && m.Seq == i.No && m.Who == d.Who })
 			}
 			x.moments = append(x.moments, moment{
@@ -337,7 +339,7 @@ func (x *explained) concerns(i *opsv1.Item) bool {
 
 func (x *explained) names(seller, no string) bool { return no != "" && x.knows(seller, no) }
 
-// actLine is who did something and why, and to what.
+// actLine describes who did something, why, and to what.
 func actLine(who, why, what string) string {
 	text := "by " + orDash(who)
 	if why != "" {
@@ -372,9 +374,9 @@ func (x *explained) write(w io.Writer) error {
 		}
 		fmt.Fprintln(w)
 	} else {
-		text := x.a.pick("账本中没有此单：尚未开始推送", "the ledger does not know it: it was never begun")
+		text := x.a.pick("账本中没有此单：尚未开始推送", "the ledger does not know it: it was never claimed")
 		if x.answered {
-			text = x.a.pick("账本中已没有此单：它到过仓库，账本此后重建或已过保留期", "the ledger does not know it any more: it was at the warehouse, and the ledger began anew since, or forgot it by age")
+			text = x.a.pick("账本中已没有此单：它到过仓库，账本此后重建或已过保留期", "the ledger no longer knows it: it was at the warehouse, and the ledger has a new epoch since, or the entry expired")
 		}
 		fmt.Fprintln(w, text)
 		fmt.Fprintln(w)
@@ -391,7 +393,7 @@ func (x *explained) write(w io.Writer) error {
 	return t.write(w, x.a.columns)
 }
 
-// tale is an event in a line, without personal data.
+// tale describes an event in a line, without personal data.
 func (a *app) tale(m proto.Message) string {
 	switch m := m.(type) {
 	case *orderv1.Audited:
@@ -441,7 +443,7 @@ func (a *app) tale(m proto.Message) string {
 	}
 }
 
-// at is the warehouse's own time of a thing, which may be long before we heard of it.
+// at is the warehouse's own time, which may be long before we received the event.
 func at(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return ""

@@ -7,8 +7,8 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// The trace is told in the form in which tools for traces are asked for one.
-func TestExplainTellsTheTrace(t *testing.T) {
+// The trace is printed in the form that tracing tools accept as a query.
+func TestExplainPrintsTheTrace(t *testing.T) {
 	x := &explained{a: &app{columns: 200}, outbound: map[string]bool{}, known: map[string]bool{}}
 	for no, trace := range map[string]string{
 		"A-1": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "A-2": "",

@@ -2,8 +2,8 @@ package ctl
 
 import "context"
 
-// idleCmd is for a pod that has the connections and the secrets, in which an operator runs commands (kubectl exec): the
-// image holds no other program that could wait.
+// idleCmd keeps a pod alive that has the connections and the secrets, so that an operator can run commands in it
+// (kubectl exec). The image holds no other program that could wait.
 type idleCmd struct{}
 
 func (idleCmd) Run(ctx context.Context) error {

@@ -21,10 +21,10 @@ import (
 	"stockbridge/services/bridgectl/stack"
 )
 
-// maxKeys is the most that is read of a file of keys, bytes.
+// maxKeys bounds a file of keys, in bytes.
 const maxKeys = 16 << 10
 
-// givenTokenKey is TOKEN_KEY, or what stands in the file that TOKEN_KEY_FILE names; "" when neither is given.
+// givenTokenKey is TOKEN_KEY, or the content of the file that TOKEN_KEY_FILE names; "" when neither is set.
 func (a *app) givenTokenKey() (worker.Secret, error) {
 	if a.TokenKeyFile == "" {
 		return a.TokenKey, nil
@@ -49,8 +49,8 @@ func readKeys(path string) (worker.Secret, error) {
 	return worker.Secret(strings.TrimSpace(string(text))), err
 }
 
-// tokenKeys are the keys that seal tokens: as given, else, when no other broker is named, those of an `up` in its usual
-// folder.
+// tokenKeys are the keys that seal tokens: those given; else, unless another broker is named, those of an `up` in its
+// default folder.
 func (a *app) tokenKeys() (token.Keys, error) {
 	key, err := a.givenTokenKey()
 	if err == nil && key == "" && a.NATSURL == "" {
@@ -68,7 +68,7 @@ func (a *app) tokenKeys() (token.Keys, error) {
 	return keys, nil
 }
 
-// tokens opens what is stored of tokens. Without keys nothing can be sealed or opened, only looked at.
+// tokens opens the token store. Without keys nothing can be sealed or opened, only listed.
 func (a *app) tokens(ctx context.Context, keys token.Keys) (*token.Store, error) {
 	b, err := a.bus(ctx)
 	if err != nil {
@@ -83,8 +83,8 @@ func (a *app) tokens(ctx context.Context, keys token.Keys) (*token.Store, error)
 	return token.Open(ctx, bucket, keys, zerolog.Nop())
 }
 
-// trust is what set-ups may name of this machine. Without a setting it is what `up` in the usual folder trusts, when that is
-// whom the command works with, else what the workers trust.
+// trust is what set-ups may name on this machine. Without a setting it is what `up` in the default folder trusts, if
+// the command uses that broker, else what the workers trust.
 func (a *app) trust() (seller.Trust, error) {
 	if a.NATSURL == "" {
 		return a.trustOf(usualData)
@@ -108,7 +108,7 @@ func (a *app) trustOf(dir string) (seller.Trust, error) {
 	return worker.Trust{SecretsDir: secrets, SecretsEnv: a.SecretsEnv, HTTPHosts: a.HTTPHosts}.Parse()
 }
 
-// calling opens warehouses to call with this machine's secrets. It refreshes no token: that is the workers'.
+// calling opens warehouses to call with this machine's secrets. It refreshes no token: only workers do.
 func (a *app) calling(ctx context.Context, l ledger.Ledger) (ws *adapters.Warehouses, tokens *token.Store, done func(), err error) {
 	keys, err := a.tokenKeys()
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"stockbridge/services/bridgectl/stack"
 )
 
-// Beside an `up` in its usual folder nobody has to name the key; for any other broker it has to be named.
+// With an `up` in its default folder nobody has to name the key; for any other broker it must be named.
 func TestTheKeyOfUpIsFound(t *testing.T) {
 	t.Chdir(t.TempDir())
 	a := &app{Config: &Config{}}

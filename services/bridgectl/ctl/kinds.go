@@ -11,7 +11,7 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// kind is an event's name with the message that travels under it.
+// kind is an event's name with its message type.
 type kind struct {
 	name    string
 	message protoreflect.MessageDescriptor
@@ -31,7 +31,7 @@ var kinds = []kind{
 	of(event.SellerChanged), of(event.SellerPaused), of(event.SellerResumed),
 }
 
-// kindOn is what a body published on subject holds; nil when nobody here knows.
+// kindOn is the message type of a subject; nil when it is not known here.
 func kindOn(subject string) protoreflect.MessageDescriptor {
 	name, _ := event.Split(subject)
 	for _, k := range kinds {
@@ -42,7 +42,7 @@ func kindOn(subject string) protoreflect.MessageDescriptor {
 	return nil
 }
 
-// decoded reads an event; nil without an error when nobody here knows its name.
+// decoded reads an event; nil without an error when its name is not known here.
 func decoded(s bus.Stored) (proto.Message, error) {
 	for _, k := range kinds {
 		if k.name == s.Name {
@@ -52,20 +52,20 @@ func decoded(s bus.Stored) (proto.Message, error) {
 	return nil, nil
 }
 
-// numberIn finds the outbound number in a body that its publisher told nothing about, and that may not be valid.
+// numberIn finds the outbound number in a body that has no headers about it and may not be valid.
 func numberIn(body []byte) string {
 	var m struct {
 		OutboundNo string `json:"outboundNo"`
 		Snake      string `json:"outbound_no"`
 	}
-	_ = json.Unmarshal(body, &m) // of what cannot be read there is no number
+	_ = json.Unmarshal(body, &m) // an unreadable body has no number
 	if m.OutboundNo == "" {
 		m.OutboundNo = m.Snake
 	}
 	return m.OutboundNo
 }
 
-// about tells whom and what a message is about, and all numbers in it that a person may ask by.
+// about returns the seller and the outbound number of a message, and all numbers in it that a person may ask by.
 func about(m proto.Message) (seller, outboundNo string, numbers []string) {
 	switch m := m.(type) {
 	case *orderv1.Audited:

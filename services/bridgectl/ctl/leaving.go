@@ -17,18 +17,18 @@ import (
 	"stockbridge/services/reconciler/reconciler"
 )
 
-// leaving are the open documents that a changed set-up no longer serves for one reason.
+// leaving holds the open documents that lose their account, warehouse or shop in a changed set-up, for one reason.
 type leaving struct {
 	zh, en            string
 	accepted, unknown int
 	numbers           []string
 }
 
-// numbersTold is how many of them are named.
-const numbersTold = 5
+// maxNumbers is how many of them are named.
+const maxNumbers = 5
 
-// leaves finds the open documents that lose something by the change: those that the warehouse has and that are followed, and
-// those that it may have. The error says that nobody can tell.
+// leaves finds the open documents that the change affects: those that the warehouse has and that are followed, and
+// those that it may have. The error says that this cannot be determined.
 func (a *app) leaves(ctx context.Context, was, now *seller.Seller) ([]*leaving, error) {
 	if !seller.MayLose(was, now) {
 		return nil, nil
@@ -59,19 +59,19 @@ func (a *app) leaves(ctx context.Context, was, now *seller.Seller) ([]*leaving, 
 		} else {
 			f.unknown++
 		}
-		// Those whose outcome is not known are named first: somebody may have to look for them.
+		// Documents with an unknown outcome are named first: somebody may have to look for them.
 		if no := e.Key.No; e.State == ledger.Accepted {
 			f.numbers = append(f.numbers, no)
 		} else {
 			f.numbers = slices.Insert(f.numbers, 0, no)
 		}
-		f.numbers = f.numbers[:min(len(f.numbers), numbersTold)]
+		f.numbers = f.numbers[:min(len(f.numbers), maxNumbers)]
 		return nil
 	})
 	return found, err
 }
 
-// errOtherLedger says that the workers keep their ledger elsewhere.
+// errOtherLedger says that the workers use another ledger.
 var errOtherLedger = errors.New("orders came in, and the broker's ledger is empty: the workers keep theirs in Redis")
 
 // ledgerIsTheWorkers finds out whether the ledger in the broker is in use, when no other is named.
@@ -98,11 +98,11 @@ func (a *app) ledgerIsTheWorkers(ctx context.Context, name string) error {
 	return err
 }
 
-// errUnreconciled says that the ledger was begun anew, and may not know orders that the warehouse has.
-var errUnreconciled = errors.New("the ledger began anew after orders came in, and the reconciler has not made them known again")
+// errUnreconciled says that the ledger's epoch is new, so it may not know orders that the warehouse has.
+var errUnreconciled = errors.New("the ledger's epoch is newer than the first orders, and the reconciler has not rebuilt their entries yet")
 
-// ledgerKnows finds out whether the ledger knows what was audited before its birth: it says nothing of where an order was sent
-// that it forgot.
+// ledgerKnows finds out whether the ledger knows what was audited before its epoch: an order that it lost may have been
+// sent anywhere.
 func (a *app) ledgerKnows(ctx context.Context, l ledger.Ledger, name string) error {
 	b, err := a.bus(ctx)
 	if err != nil {
@@ -125,18 +125,19 @@ func (a *app) ledgerKnows(ctx context.Context, l ledger.Ledger, name string) err
 	if oldest.IsZero() {
 		return nil
 	}
-	known, born, err := reconciler.CaughtUp(ctx, l, name)
-	if err != nil || known || !oldest.Before(born) {
+	known, since, err := reconciler.CaughtUp(ctx, l, name)
+	if err != nil || known || !oldest.Before(since) {
 		return err
 	}
 	return hint(errUnreconciled, "wait for `bridgectl reconcile`; --now asks for a run")
 }
 
-// mayLeave refuses a change by which open documents lose something, unless somebody says why all the same. despite is then what the act is recorded with.
+// mayLeave refuses a change that affects open documents, unless somebody gives a reason. despite is the text that is
+// recorded with the act.
 func (c sellerApplyCmd) mayLeave(ctx context.Context, a *app, was, now *seller.Seller) (despite string, err error) {
 	found, err := a.leaves(ctx, was, now)
 	if err != nil && c.Despite == "" {
-		return "", hint(fmt.Errorf("which documents are open cannot be told: %w", err),
+		return "", hint(fmt.Errorf("cannot determine which documents are open: %w", err),
 			"%s; or --despite WHY applies it unseen; nothing was applied", cmp.Or(hintOf(err), "an account, a warehouse or a shop would change under them"))
 	}
 	var faults seller.Faults
@@ -150,7 +151,7 @@ func (c sellerApplyCmd) mayLeave(ctx context.Context, a *app, was, now *seller.S
 	}
 	switch {
 	case len(faults) > 0 && c.Despite == "":
-		return "", hint(faults, "let them end first, or --despite WHY: those whose outcome is not known are then held until the set-up is put back, and the others may not be followed any more; nothing was applied")
+		return "", hint(faults, "let them end first, or --despite WHY: those with an unknown outcome are then held until the set-up is restored, and the others may no longer be followed; nothing was applied")
 	case len(faults) == 0 && err == nil:
 		return "", nil
 	}

@@ -17,9 +17,9 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// A bridgectl that does not know of the workers' Redis looks into a ledger that nobody writes to: that no document is open
-// there says nothing.
-func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
+// Without the address of the workers' Redis bridgectl reads a ledger that nobody writes to. That no document is open
+// there proves nothing.
+func TestAnotherLedgerProvesNothingAboutOpenDocuments(t *testing.T) {
 	server, url := bustest.StartServer(t)
 	config := &Config{NATSURL: worker.Secret(url)}
 	a := &app{Config: config, Streams: Streams{Err: os.Stderr}, now: time.Now}
@@ -49,20 +49,21 @@ func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
 		t.Errorf("another title: %v, %v", found, err)
 	}
 
-	// This ledger is the workers' own after all. It knows all orders of a seller whose first came after its birth.
+	// This ledger is the one that the workers use. It knows all orders of a seller whose first order came after its
+	// epoch.
 	l, err := a.ledger(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	was.Setup.Name, moved.Name = "bolt", "bolt"
 	for _, no := range []string{"A-1", "A-2"} {
-		begun, err := l.Claim(t.Context(), ledger.ClaimRequest{
+		claimed, err := l.Claim(t.Context(), ledger.ClaimRequest{
 			Key: ledger.Key{Seller: "bolt", Kind: orderKind, No: no}, Owner: "w", Hash: "h", Shop: "S01", Warehouse: "W01", Identity: was.IdentityOf("W01"),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.MarkUnknown(t.Context(), begun.Claim, "no answer"); err != nil {
+		if err := l.MarkUnknown(t.Context(), claimed.Claim, "no answer"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -70,7 +71,7 @@ func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
 	if err != nil || len(found) != 1 || found[0].unknown != 2 || found[0].accepted != 0 || len(found[0].numbers) != 2 {
 		t.Errorf("found %+v, %v", found, err)
 	}
-	// Putting back what they were sent under takes nothing from them.
+	// Restoring what they were sent under affects no document.
 	if found, err := a.leaves(t.Context(), seller.New(moved, nil), was); err != nil || len(found) != 0 {
 		t.Errorf("put back: %+v, %v", found, err)
 	}
@@ -81,7 +82,7 @@ func TestAnotherLedgerSaysNothingOfOpenDocuments(t *testing.T) {
 	}
 }
 
-// A ledger that was lost does not know where its orders were sent: an account does not change until they are known again.
+// A ledger that was lost does not know where its orders were sent. An account cannot change until they are known again.
 func TestAnAccountDoesNotChangeWhileALedgerThatWasLostIsNotReconciled(t *testing.T) {
 	t.Parallel()
 	server, url := bustest.StartServer(t)
@@ -95,7 +96,7 @@ func TestAnAccountDoesNotChangeWhileALedgerThatWasLostIsNotReconciled(t *testing
 	if _, _, err := server.PublishRaw(t.Context(), event.OrderAudited.Name+".acme", nil, []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	// Redis begins after the order came.
+	// Redis starts after the order came.
 	a := &app{Config: &Config{NATSURL: worker.Secret(url), RedisURL: worker.Secret(redistest.Start(t).URL())}, Streams: Streams{Err: os.Stderr}, now: time.Now}
 	defer a.close()
 	if _, err := a.leaves(t.Context(), was, seller.New(moved, nil)); !errors.Is(err, errUnreconciled) {

@@ -18,16 +18,16 @@ import (
 	"stockbridge/pkg/personal"
 )
 
-// hidden stands for what is not shown. It holds no star, so that it is not taken for a receiver that a sales platform
+// hidden replaces what is not shown. It contains no star, so it is not taken for a receiver that a sales platform
 // masked.
 const hidden = "(hidden)"
 
 // errNotJSON: the text cannot be read, so nobody can say which part of it is personal.
 var errNotJSON = errors.New("not JSON")
 
-// pretty lays JSON text out, keys and numbers as they were sent. What the fields of kind mark as personal reads
-// (hidden), and so does what is not of the kind that its field should be, and every field that kind does not know: of
-// those nobody can say what they hold. A nil kind knows no field.
+// pretty indents JSON text and keeps keys and numbers as they were sent. It prints (hidden) for what the fields of kind
+// mark as personal, for values of a wrong type, and for every field that kind does not know: their content is unknown.
+// A nil kind knows no field.
 func pretty(body []byte, kind protoreflect.MessageDescriptor, reveal bool) (string, error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -43,7 +43,7 @@ func pretty(body []byte, kind protoreflect.MessageDescriptor, reveal bool) (stri
 
 // shape is what a value may be.
 type shape struct {
-	// message is the kind of an object; nil when an object is not expected.
+	// message is the type of an object; nil when no object is expected.
 	message protoreflect.MessageDescriptor
 	// list: an array of what else the shape says.
 	list bool
@@ -88,7 +88,7 @@ func (p *printer) value(s shape, indent string) error {
 			}
 			name := key.(string)
 			if !p.reveal && fieldOf(s.message, name) == nil {
-				name = personal.Hide(name) // nobody's field
+				name = personal.Hide(name) // an unknown field
 			}
 			p.scalar(name, true)
 			p.out.WriteString(": ")
@@ -109,7 +109,7 @@ func (p *printer) value(s shape, indent string) error {
 	return nil
 }
 
-// skip reads on to the end of the object or array that was just opened.
+// skip reads to the end of the object or array that was just opened.
 func (p *printer) skip() error {
 	for open := 1; open > 0; {
 		token, err := p.d.Token()
@@ -133,11 +133,11 @@ func (p *printer) scalar(token json.Token, show bool) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(token) // a token that was decoded can be encoded, and a buffer takes it
+	_ = e.Encode(token) // a token that was decoded can be encoded, and a buffer accepts it
 	p.out.WriteString(strings.TrimRight(b.String(), "\n"))
 }
 
-// shapeOf tells what the field that kind's JSON calls key may hold.
+// shapeOf is the shape of the field with that JSON key.
 func shapeOf(kind protoreflect.MessageDescriptor, key string) shape {
 	field := fieldOf(kind, key)
 	if field == nil || field.IsMap() || personal.Marked(field) {
@@ -161,7 +161,7 @@ func fieldOf(kind protoreflect.MessageDescriptor, key string) protoreflect.Field
 	return kind.Fields().ByTextName(key)
 }
 
-// masked is a copy of m in which stand gives what to put in place of each text marked as personal.
+// masked is a copy of m with stand's result in place of each text marked as personal.
 func masked[M proto.Message](m M, stand func(field protoreflect.FieldDescriptor, text string) string) M {
 	c := proto.CloneOf(m)
 	mask(c.ProtoReflect(), stand)
@@ -186,12 +186,12 @@ func mask(m protoreflect.Message, stand func(protoreflect.FieldDescriptor, strin
 	})
 }
 
-// body is a message as JSON for a document of ours, personal data hidden unless reveal.
+// body is a message as JSON for our output, personal data hidden unless reveal.
 func body(m proto.Message, reveal bool) json.RawMessage {
 	if !reveal {
 		m = masked(m, func(protoreflect.FieldDescriptor, string) string { return hidden })
 	}
-	// Names as in the .proto, the same words as in reasons.
+	// Names as in the .proto, as in reasons.
 	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
 	if err != nil {
 		raw, _ = json.Marshal("unprintable: " + err.Error())
@@ -203,8 +203,8 @@ func body(m proto.Message, reveal bool) json.RawMessage {
 	return b.Bytes()
 }
 
-// veiled is a message on the shelf as it may be shown: without what the words on it say of the people in its body. Builds
-// before this one kept such words as the warehouse sent them.
+// veiled is a dead letter as it may be shown: without texts that quote the persons in its body. Earlier builds stored
+// the warehouse's own texts.
 func veiled(m bus.DeadLetter) bus.DeadLetter {
 	people := peopleIn(m)
 	if m.Reason.RemoteText != "" || borrowed(m.Reason) {
@@ -230,11 +230,11 @@ func veiledReason(r fault.Reason, people personal.Data) fault.Reason {
 	return r
 }
 
-// borrowed tells whether a reason's words are an error's. Those of ours quote nobody, and the limits in them are no
+// borrowed reports whether a reason's text is an error's. Our own texts quote nobody, and the limits in them are no
 // telephone numbers.
 func borrowed(r fault.Reason) bool { return r.ZH == r.EN }
 
-// peopleIn is the people's data in a message's body, as far as that can be read.
+// peopleIn is the personal data in a message's body, as far as it can be read.
 func peopleIn(m bus.DeadLetter) personal.Data {
 	var people personal.Data
 	name, _ := event.Split(m.Subject)

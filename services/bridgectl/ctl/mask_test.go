@@ -46,7 +46,7 @@ func TestPrettyHidesWhatIsPersonal(t *testing.T) {
 	}
 }
 
-func TestPrettyNeverShowsWhatItCannotRead(t *testing.T) {
+func TestPrettyHidesWhatItCannotRead(t *testing.T) {
 	for _, body := range []string{"", "张三", `{"receiver":{"name":"张三"`, `{"shop":"S01"} 张三`, "\xff\xfe", `{"a":}`} {
 		got, err := pretty([]byte(body), auditedKind, false)
 		if !errors.Is(err, errNotJSON) || got != "" {
@@ -75,8 +75,8 @@ func FuzzPretty(f *testing.F) {
 // squeeze takes the spaces of layout away.
 func squeeze(s string) string { return strings.NewReplacer(" ", "", "\n", "").Replace(s) }
 
-// What an earlier build stored with a message is the warehouse's own words.
-func TestWordsOnAMessageShowNobodysData(t *testing.T) {
+// Earlier builds stored the warehouse's own texts with a message.
+func TestTextsOnAMessageShowNoPersonalData(t *testing.T) {
 	const words = "收件人张三 138 0000 0000，文三路90号，留言打给王大锤，单号2754381920561"
 	m := bus.DeadLetter{
 		Subject: "order.audited.demo", Key: "A-20261130001",

@@ -24,14 +24,14 @@ type orderCmd struct {
 	Push    orderPushCmd    `cmd:"" help:"Publish audited orders from a file."`
 	Check   orderCheckCmd   `cmd:"" help:"Print what would be sent for orders and everything that is wrong with them; sends nothing."`
 	Erase   orderEraseCmd   `cmd:"" help:"Erase a receiver's data from our copies of an order."`
-	Explain orderExplainCmd `cmd:"" help:"Tell all that is known of one order, in order of time."`
+	Explain orderExplainCmd `cmd:"" help:"Show all that is known of one order, in order of time."`
 }
 
 // orderKind is the kind of an order's ledger key.
 const orderKind = "order"
 
-// readOrder reads an order as the workers do and tells everything that is wrong with it. Nothing of the text is repeated. o is
-// nil when it cannot be read.
+// readOrder reads an order as the workers do and returns everything that is wrong with it. Nothing of the text is
+// repeated. o is nil when it cannot be read.
 func readOrder(text []byte) (o *orderv1.Audited, found []error) {
 	o, readable, wrong, err := bus.Read(event.OrderAudited, nil, text)
 	if err != nil {
@@ -84,11 +84,11 @@ type orderPushCmd struct {
 
 func (orderPushCmd) Help() string {
 	return `Publishes order.audited for each order, in the file's order, and waits until each is stored. An order that is wrong in
-itself is not published: its line and field are named on stderr, the others go on, and the command ends 1.
+itself is not published: its line and field are printed to stderr, the others are published, and the command ends 1.
 
-Broken off, it is run again with the same file: each order has an id made from its numbers and its content. The broker
+After an interruption, run it again with the same file: each order has an id made from its numbers and its content. The broker
 recognises a repeat for a moment, the ledger for as long as it remembers: nothing is sent to a warehouse twice. An order
-that was changed is published anew.`
+that was changed is published again.`
 }
 
 func (c orderPushCmd) Run(ctx context.Context, a *app) error {
@@ -106,7 +106,7 @@ func (c orderPushCmd) Run(ctx context.Context, a *app) error {
 		// Repeated were in the stream already.
 		Repeated int        `json:"repeated"`
 		Wrong    []lineJSON `json:"wrong"`
-		// Next is the first line that was not looked at; 0 when all were.
+		// Next is the first line that was not read; 0 when all were.
 		Next int `json:"next,omitempty"`
 	}
 	done.Wrong = []lineJSON{}
@@ -121,7 +121,7 @@ func (c orderPushCmd) Run(ctx context.Context, a *app) error {
 		stored, found, err := push(ctx, b, d)
 		if err != nil {
 			a.note("%d published, %d were there already, %d wrong", done.Published, done.Repeated, len(done.Wrong))
-			return hint(fmt.Errorf("line %d: %w", d.line, err), "the same command goes on where this one stopped; --from %d skips what is done", d.line)
+			return hint(fmt.Errorf("line %d: %w", d.line, err), "the same command continues where this one stopped; --from %d skips what is done", d.line)
 		}
 		switch {
 		case len(found) > 0:
@@ -167,22 +167,22 @@ type lineJSON struct {
 	Findings []finding `json:"findings"`
 }
 
-// push publishes one order as it was written, so that fields of the ERP's own survive. stored is false when the stream
-// has it already.
+// push publishes one order unchanged, so that the ERP's own fields survive. stored is false when the stream has it
+// already.
 func push(ctx context.Context, b *bus.Bus, d document) (stored bool, found []error, err error) {
 	o, found := readOrder(d.text)
 	if len(found) > 0 {
 		return false, found, nil
 	}
-	// The content is part of the id: an order that was mended after it failed must not be taken for a repeat.
+	// The content is part of the id: an order that was corrected after it failed must not be taken for a repeat.
 	sum := sha256.Sum256(d.text)
 	e := event.OrderAudited.About(o.Seller, o.OutboundNo, o.AuditedAt.AsTime(), o, event.Revision(o.Revision), hex.EncodeToString(sum[:6]))
 	stored, _, err = b.PublishRaw(ctx, e.Subject(), headerOf(e), d.text)
 	return stored, nil, err
 }
 
-// headerOf is what travels with an event: the attributes of CloudEvents' NATS binding, and the id by which the broker
-// knows a repeat.
+// headerOf returns the headers of an event: the attributes of CloudEvents' NATS binding, and the id by which the broker
+// recognises a repeat.
 func headerOf(e event.Event) map[string][]string {
 	return map[string][]string{
 		event.HeaderSpec: {"1.0"}, event.HeaderID: {e.ID}, event.HeaderType: {e.Name}, event.HeaderSource: {"bridgectl"},
@@ -191,9 +191,9 @@ func headerOf(e event.Event) map[string][]string {
 	}
 }
 
-// finding is one thing that is wrong with an order, or was changed about it.
+// finding is one fault of an order, or one change that was made to it.
 type finding struct {
-	// Outcome is what would become of the order: "held", "failed", or "note" when it goes all the same.
+	// Outcome is what would become of the order: "held", "failed", or "note" when it is sent all the same.
 	Outcome string `json:"outcome"`
 	Cause   string `json:"cause,omitempty"`
 	reasonJSON

@@ -18,7 +18,7 @@ import (
 	"stockbridge/pkg/seller"
 )
 
-// pick selects from the shelf by what the messages have in common.
+// pick selects dead letters by what they have in common.
 type pick struct {
 	Seller   string `placeholder:"NAME" help:"Only of this seller."`
 	Order    string `placeholder:"NO" help:"Only with this number in it: outbound, order or platform number."`
@@ -33,7 +33,7 @@ type pick struct {
 
 func (p pick) empty() bool { return p == pick{} }
 
-// words are the selection as it was typed.
+// words is the selection as it was typed.
 func (p pick) words() string {
 	var words []string
 	for _, flag := range []struct{ name, value string }{
@@ -47,10 +47,10 @@ func (p pick) words() string {
 	return strings.Join(words, " ")
 }
 
-// ago is a time as people type it: a date, a time, or how long ago.
+// ago is a time as people type it: a date, a time, or an age.
 type ago struct{ time.Time }
 
-// UnmarshalText reads it; without a zone it is this machine's.
+// UnmarshalText parses it; without a zone it is local time.
 func (t *ago) UnmarshalText(text []byte) error {
 	s := string(text)
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02 15:04:05", time.DateOnly} {
@@ -79,7 +79,7 @@ func (t ago) String() string {
 	return t.Format(time.RFC3339)
 }
 
-// How many messages are read at a time, without and with their bodies (256 KiB at most as a rule).
+// How many messages are read at a time, without and with their bodies (256 KiB each at most, as a rule).
 const (
 	pageSize   = 1000
 	bodiesSize = 100
@@ -94,7 +94,7 @@ func (p pick) query(kind string, bodies bool) bus.DeadLetterQuery {
 	return q
 }
 
-// match decides what the query cannot.
+// match checks what the query cannot.
 func (p pick) match(m bus.DeadLetter) bool {
 	return (p.Code == "" || m.Reason.Code == p.Code) &&
 		(p.Cause == "" || m.Cause == p.Cause || strings.HasPrefix(m.Cause, p.Cause+"/")) &&
@@ -104,7 +104,7 @@ func (p pick) match(m bus.DeadLetter) bool {
 		(p.Order == "" || m.Key == p.Order || bytes.Contains(asJSON(m), []byte(`"`+p.Order+`"`)))
 }
 
-// says looks for the text in what is said of a message. Its body is not looked at: it is personal.
+// says searches for the text in what is recorded about a message. Its body is not searched: it is personal.
 func (p pick) says(m bus.DeadLetter) bool {
 	text := strings.ToLower(p.Text)
 	r := m.Reason
@@ -116,15 +116,15 @@ func (p pick) says(m bus.DeadLetter) bool {
 	return false
 }
 
-// each calls f with what is selected, oldest first; an empty kind is both. Long readings say how far they are. Bodies are
-// there only when the selection needs them: the number of an order may stand anywhere in one. f must be quick.
+// each calls f for each selected message, oldest first; an empty kind is both. Long readings report progress. Bodies
+// are read only when the selection needs them: the number of an order may stand anywhere in one. f must be quick.
 func (p pick) each(ctx context.Context, a *app, b *bus.Bus, kind string, f func(bus.DeadLetter) error) error {
 	said, n := a.now(), 0
 	return b.EachDeadLetter(ctx, p.query(kind, p.Order != ""), func(m bus.DeadLetter) error {
 		n++
-		if now := a.now(); now.Sub(said) > sayEvery {
+		if now := a.now(); now.Sub(said) > noteEvery {
 			said = now
-			a.note("%d looked at", n)
+			a.note("%d read", n)
 		}
 		if !p.match(m) {
 			return nil
@@ -133,7 +133,7 @@ func (p pick) each(ctx context.Context, a *app, b *bus.Bus, kind string, f func(
 	})
 }
 
-// paged is each with bodies or without, after the given number, for an f that takes its time.
+// paged is each with or without bodies, after the given number, for an f that takes its time.
 func (p pick) paged(ctx context.Context, b *bus.Bus, kind string, after uint64, bodies bool, f func(bus.DeadLetter) error) error {
 	q := p.query(kind, bodies)
 	for q.After = after; ; {
@@ -155,7 +155,7 @@ func (p pick) paged(ctx context.Context, b *bus.Bus, kind string, after uint64, 
 	}
 }
 
-// named is m with the number of its order, which did not travel in its headers where the message could not be read.
+// named is m with the number of its order, which its headers lack when the message could not be read.
 func named(ctx context.Context, b *bus.Bus, m bus.DeadLetter) (bus.DeadLetter, error) {
 	if m.Key != "" {
 		return m, nil
@@ -171,7 +171,7 @@ func named(ctx context.Context, b *bus.Bus, m bus.DeadLetter) (bus.DeadLetter, e
 	return m, nil
 }
 
-// list counts all of what p selects and reads one page of it. next is the number to go on after, 0 at the end.
+// list counts all that p selects and reads one page of it. next is the number to continue after, 0 at the end.
 func list(ctx context.Context, a *app, b *bus.Bus, kind string, p pick, g page) (all tally, items []bus.DeadLetter, next uint64, err error) {
 	err = p.each(ctx, a, b, kind, func(m bus.DeadLetter) error {
 		all.add(m)
@@ -199,7 +199,7 @@ func list(ctx context.Context, a *app, b *bus.Bus, kind string, p pick, g page) 
 	return all, items, next, nil
 }
 
-// maxGroups is how many causes are counted one by one; the rest together.
+// maxGroups is how many causes are counted separately; the rest is counted together.
 const maxGroups = 1000
 
 // tally counts messages by cause.
@@ -230,7 +230,7 @@ func (t *tally) add(m bus.DeadLetter) {
 	}
 	t.total++
 	k := groupKey{m.Consumer, m.Class, m.Reason.Code, m.Cause}
-	if m.Key != "" && strings.HasSuffix(k.cause, "/"+m.Key) { // a cause of its own for each order is the same cause to people
+	if m.Key != "" && strings.HasSuffix(k.cause, "/"+m.Key) { // a separate cause for each order is the same cause to people
 		k.cause = strings.TrimSuffix(k.cause, m.Key) + "…"
 	}
 	g := t.groups[k]
@@ -257,7 +257,7 @@ func (t *tally) add(m bus.DeadLetter) {
 	}
 }
 
-// groupJSON is how many messages stand there for the same cause.
+// groupJSON counts the messages with the same cause.
 type groupJSON struct {
 	Count    int    `json:"count"`
 	Consumer string `json:"consumer"`
@@ -267,7 +267,7 @@ type groupJSON struct {
 	// Since and Latest are when the first and the last of them came.
 	Since  time.Time `json:"since"`
 	Latest time.Time `json:"latest"`
-	// Examples are the first of them: number here, number of the order.
+	// Examples are the first of them: message number and order number.
 	Examples []string `json:"examples"`
 }
 
@@ -275,7 +275,7 @@ func (g groupJSON) what() string {
 	return strings.TrimSpace(g.Consumer + " " + cmp.Or(g.Code, g.Class) + " " + g.Cause)
 }
 
-// sorted are the groups, the largest first.
+// sorted returns the groups, the largest first.
 func (t tally) sorted() []*group {
 	return slices.SortedFunc(maps.Values(t.groups), func(x, y *group) int {
 		return cmp.Or(cmp.Compare(y.count, x.count), x.since.Compare(y.since), cmp.Compare(x.cause, y.cause), cmp.Compare(x.code, y.code))
@@ -300,8 +300,8 @@ func (a *app) writeGroups(w io.Writer, t tally) error {
 	return rows.write(w, a.columns)
 }
 
-// mistyped is an error when a selection that found nothing names what does not exist. What exists but has nothing here is
-// none.
+// mistyped returns an error when an empty selection names something that does not exist. Something that exists but has
+// no messages is no error.
 func (p pick) mistyped(ctx context.Context, a *app, b *bus.Bus) error {
 	if p.Consumer != "" && !slices.Contains(bus.Consumers(), p.Consumer) {
 		return unknown("consumer", p.Consumer, bus.Consumers())
@@ -309,7 +309,7 @@ func (p pick) mistyped(ctx context.Context, a *app, b *bus.Bus) error {
 	if p.Seller == "" && p.Subject == "" && p.Cause == "" && p.Code == "" {
 		return nil
 	}
-	// What stands there is known, whatever we know of it: an older build may have put it there.
+	// What stored messages name is known in any case: an older build may have stored them.
 	sellers, codes, causes, subjects := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	if err := (pick{}).each(ctx, a, b, "", func(m bus.DeadLetter) error {
 		for _, see := range []struct {
@@ -324,12 +324,12 @@ func (p pick) mistyped(ctx context.Context, a *app, b *bus.Bus) error {
 	}); err != nil {
 		return err
 	}
-	book, err := a.book(ctx)
+	registry, err := a.registry(ctx)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
-	for _, s := range book.All() {
+	defer registry.Close()
+	for _, s := range registry.All() {
 		sellers[s.Name()] = true
 	}
 	for _, kind := range seller.CauseKinds() {
@@ -370,7 +370,7 @@ func withColon(kinds []string) []string {
 
 func keys(of map[string]bool) []string { return slices.Sorted(maps.Keys(of)) }
 
-// unknown is a usageError that names what there is, the likely ones first.
+// unknown is a usageError that lists the existing values, the likely ones first.
 func unknown(flag, value string, known []string) error {
 	slices.SortFunc(known, func(x, y string) int {
 		return cmp.Or(cmp.Compare(distance(x, value), distance(y, value)), cmp.Compare(x, y))
@@ -382,7 +382,7 @@ func unknown(flag, value string, known []string) error {
 	return usageError{hint(fmt.Errorf("--%s %s: no such %s", flag, value, flag), "known: %s", strings.Join(known, ", "))}
 }
 
-// distance is how many letters have to change to make b of a.
+// distance is how many letters have to change to turn a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -27,9 +27,9 @@ type reconcileCmd struct {
 }
 
 func (reconcileCmd) Help() string {
-	return `What each seller's ERP audited against what the ledger and the warehouses know, as the worker reconciler found it in its last run:
-how many orders are settled, why the others are not, and which of them nothing explains. Ends 1 when there are any, or when
-nobody looked yet.
+	return `Compares what each seller's ERP audited with what the ledger and the warehouses know, as the worker reconciler found in its last run:
+how many orders are finished, why the others are not, and which are unexplained. Ends 1 when any is unexplained, or when
+no run ended yet.
 
 With -f FILE it compares a list of the ERP's: the only way to find audits that were lost with the stream. The columns (keys) are
 outbound_no, and if you like seller, order_no, audited_at (RFC 3339). At most 200000 rows. The warehouses are asked a hundred
@@ -37,7 +37,7 @@ numbers a call, within their budgets, so many thousands of unknown numbers take 
 1 when an audit has to be published again, or could not be looked into.`
 }
 
-// standingJSON is how a seller stands.
+// standingJSON is the state of a seller.
 type standingJSON struct {
 	Seller string `json:"seller"`
 	// Looked is false when no run ever ended.
@@ -51,7 +51,7 @@ type standingJSON struct {
 	CycleAt     time.Time      `json:"cycle_at,omitzero"`
 	Full        bool           `json:"full,omitempty"`
 	Orders      []openJSON     `json:"orders"`
-	// Strangers counts the documents that no audit of ours tells of, Own those that the warehouses took themselves.
+	// Strangers counts documents that no audit of ours explains, Own those that the warehouse created itself.
 	Strangers int `json:"strangers"`
 	Own       int `json:"own"`
 	// ButThere counts those of them whose orders were published as failed.
@@ -61,7 +61,7 @@ type standingJSON struct {
 	LeftOff   int             `json:"left_off,omitempty"`
 }
 
-// strangerJSON is a document that no audit of ours tells of.
+// strangerJSON is a document that no audit of ours explains.
 type strangerJSON struct {
 	reconciler.Finding
 	ZH string `json:"zh"`
@@ -75,7 +75,7 @@ type listStateJSON struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-// openJSON is an order that is not settled.
+// openJSON is an unfinished order.
 type openJSON struct {
 	OutboundNo string    `json:"outbound_no"`
 	OrderNo    string    `json:"order_no,omitempty"`
@@ -135,13 +135,13 @@ func (c reconcileCmd) Run(ctx context.Context, a *app) error {
 }
 
 func (c reconcileCmd) sellers(ctx context.Context, a *app) ([]string, error) {
-	book, err := a.book(ctx)
+	registry, err := a.registry(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer book.Close()
+	defer registry.Close()
 	var names []string
-	for _, s := range book.All() {
+	for _, s := range registry.All() {
 		if c.Seller == "" || s.Name() == c.Seller {
 			names = append(names, s.Name())
 		}
@@ -174,7 +174,7 @@ func (c reconcileCmd) runs(ctx context.Context, a *app, l ledger.Ledger, sellers
 			return err
 		}
 	}
-	until, told := a.now().Add(c.Wait), a.now()
+	until, noted := a.now().Add(c.Wait), a.now()
 	for len(before) > 0 {
 		for name, at := range before {
 			s, err := reconciler.ReadReport(ctx, l, name)
@@ -183,13 +183,13 @@ func (c reconcileCmd) runs(ctx context.Context, a *app, l ledger.Ledger, sellers
 			}
 			if s.CycleAt.After(at) {
 				delete(before, name)
-			} else if a.now().Sub(told) > 5*time.Second {
-				told = a.now()
+			} else if a.now().Sub(noted) > 5*time.Second {
+				noted = a.now()
 				a.note("%s: %s so far, %s open", name, count(s.Settled, "order"), strconv.Itoa(sum(s.Open)))
 			}
 		}
 		if len(before) > 0 && a.now().After(until) {
-			return hint(fmt.Errorf("%s not complete after %s; it goes on by itself", count(len(before), "cycle"), c.Wait), "does reconciler run? --wait waits longer")
+			return hint(fmt.Errorf("%s not complete after %s; it continues in the background", count(len(before), "cycle"), c.Wait), "does reconciler run? --wait extends the time")
 		}
 		select {
 		case <-ctx.Done():
@@ -236,7 +236,7 @@ func (c reconcileCmd) standing(ctx context.Context, l ledger.Ledger, name string
 	if err != nil {
 		return doc, err
 	}
-	// What nothing explains comes first.
+	// Unexplained orders come first.
 	slices.SortStableFunc(list, func(a, b reconciler.Order) int { return order(a.Reason.Explains()) - order(b.Reason.Explains()) })
 	for _, o := range list {
 		if o.Reason.Explains() && !c.All {
@@ -266,7 +266,7 @@ func (c reconcileCmd) write(w io.Writer, a *app, doc []standingJSON) error {
 	t := table{head: []string{"SELLER", "SETTLED", "REPAIRED", "OPEN", "UNEXPLAINED", "OLDEST", "COMPLETE", "OPEN BECAUSE"}}
 	for _, s := range doc {
 		if !s.Looked {
-			t.add(s.Seller, "-", "-", "-", "-", "-", "-", "nobody looked yet: does reconciler run?")
+			t.add(s.Seller, "-", "-", "-", "-", "-", "-", "no run ended yet: does reconciler run?")
 			continue
 		}
 		because, n := "", 0
@@ -316,7 +316,7 @@ func (c reconcileCmd) write(w io.Writer, a *app, doc []standingJSON) error {
 	return t.below(w, a)
 }
 
-// below writes a table that has rows below what was written before.
+// below writes a table whose rows continue the one written before.
 func (t *table) below(w io.Writer, a *app) error {
 	if len(t.rows) == 0 {
 		return nil
@@ -325,7 +325,7 @@ func (t *table) below(w io.Writer, a *app) error {
 	return t.write(w, a.columns)
 }
 
-// strangeness is what a document is that no audit of ours tells of.
+// strangeness describes why a document is unknown.
 func strangeness(what reconciler.FindingKind) fault.Reason {
 	switch what {
 	case reconciler.DuplicateDocument:
@@ -337,21 +337,21 @@ func strangeness(what reconciler.FindingKind) fault.Reason {
 	}
 }
 
-// meaning is what a reason says to people, and what they do.
+// meaning is a reason's text for people, with what to do.
 func meaning(why reconciler.Reason) fault.Reason {
 	zhEN := map[reconciler.Reason][2]string{
 		reconciler.Queued:       {"等待推送或重试", "it waits for its turn, or for a retry"},
-		reconciler.Held:         {"等待原因消除后自动继续", "it waits for a cause and goes on by itself: bridgectl held ls"},
+		reconciler.Held:         {"等待原因消除后自动继续", "it waits for a cause and continues automatically: bridgectl held ls"},
 		reconciler.DeadLettered: {"在死信中等待人工处理", "it waits for a person: bridgectl dlq ls"},
-		reconciler.Unknown:      {"答复丢失，正在查询", "its answer was lost, and it is asked after"},
-		reconciler.Paused:       {"商家已暂停，恢复后继续", "the seller is paused; it goes on when it is resumed"},
+		reconciler.Unknown:      {"答复丢失，正在查询", "its answer was lost, and it is looked up"},
+		reconciler.Paused:       {"商家已暂停，恢复后继续", "the seller is paused; it continues when the seller is resumed"},
 		reconciler.Repairing:    {"已重新交给推送", "it was handed over again"},
-		reconciler.Confirming:   {"正在复核", "it is looked at a second time"},
-		reconciler.Unasked:      {"账本不认识，且无法查询仓库；处理后自动继续", "the ledger does not know it and the warehouse cannot be asked; mend that, and it goes on by itself"},
+		reconciler.Confirming:   {"正在复核", "it is checked a second time"},
+		reconciler.Unasked:      {"账本不认识，且无法查询仓库；处理后自动继续", "the ledger does not know it and the warehouse cannot be asked; fix that, and it continues automatically"},
 		reconciler.Absent:       {"曾被接收，而仓库与账本现在都查不到；先核对事业部等设置，再决定是否重新发布审核", "it was accepted once, and neither the warehouse nor the ledger knows it now: check the set-up (department), then have its audit published again"},
-		reconciler.Left:         {"离开待处理后没有结果：若非人工丢弃，请重新发布审核", "it left the shelf and came to nothing: unless a person dropped it, have its audit published again"},
-		reconciler.Lost:         {"重新交接三次仍无结果，请查看 order explain 与推送日志", "handed over three times, it came to nothing: bridgectl order explain, and the pusher's log"},
-		reconciler.Gone:         {"没有结果，审核事件也已不在流中：请重新发布审核", "it came to nothing, and its audit is no longer in the stream: have it published again"},
+		reconciler.Left:         {"离开待处理后没有结果：若非人工丢弃，请重新发布审核", "it left the dead letters without an outcome: unless a person dropped it, have its audit published again"},
+		reconciler.Lost:         {"重新交接三次仍无结果，请查看 order explain 与推送日志", "handed over three times without an outcome: bridgectl order explain, and the pusher's log"},
+		reconciler.Gone:         {"没有结果，审核事件也已不在流中：请重新发布审核", "it has no outcome, and its audit is no longer in the stream: have it published again"},
 	}
 	t := zhEN[why]
 	return fault.Reason{Code: string(why), ZH: t[0], EN: t[1]}

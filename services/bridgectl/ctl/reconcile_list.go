@@ -30,15 +30,15 @@ import (
 )
 
 const (
-	// maxListed is the most rows of the ERP's list.
+	// maxListed bounds the rows of the ERP's list.
 	maxListed = 200_000
 	// readsAtOnce is how many entries of the ledger are read at a time.
 	readsAtOnce = 16
-	// progressEvery is how many numbers are done between two notes of progress.
+	// progressEvery is how many numbers are handled between two progress notes.
 	progressEvery = 5000
 )
 
-// listRow is a row of the ERP's list, and what was found of it.
+// listRow is a row of the ERP's list with what was found about it.
 type listRow struct {
 	Seller     string    `json:"seller"`
 	OutboundNo string    `json:"outbound_no"`
@@ -55,7 +55,7 @@ type listRow struct {
 
 	streamed bool
 	entry    ledger.Entry
-	// warehouse of its audit, where the stream has one.
+	// warehouse of its audit, if the stream has one.
 	warehouse string
 }
 
@@ -73,7 +73,7 @@ func (r *listRow) is(verdict string) {
 	says := map[string][2]string{
 		listKnown:   {"仓库已有", "the warehouse has it"},
 		listRefused: {"已被拒绝，见 order explain", "it was refused: bridgectl order explain"},
-		listOpen:    {"审核已收到，对账会继续处理", "the audit is here, and the reconciler looks after it"},
+		listOpen:    {"审核已收到，对账会继续处理", "the audit is here, and the reconciler handles it"},
 		listUnheard: {"仓库已有，但没有收到审核：请以相同内容和单号重新发布，之后才会跟踪", "the warehouse has it, and no audit is here: publish it again, same content and number, so that it is followed"},
 		listMissing: {"审核已丢失：请以相同内容和单号重新发布", "the audit was lost: publish it again, same content and number"},
 		listUnasked: {"没有收到审核，且无法查询仓库；重新发布是安全的，发送前会先查询", "no audit is here, and the warehouse cannot be asked; publishing it again is safe: it is asked for before anything is sent"},
@@ -97,11 +97,11 @@ func (c reconcileCmd) compare(ctx context.Context, a *app, l ledger.Ledger) erro
 	if err != nil {
 		return err
 	}
-	book, err := a.book(ctx)
+	registry, err := a.registry(ctx)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	if err := c.inStream(ctx, a, b, rows); err != nil {
 		return err
 	}
@@ -113,10 +113,10 @@ func (c reconcileCmd) compare(ctx context.Context, a *app, l ledger.Ledger) erro
 		return err
 	}
 	defer done()
-	if err := c.atWarehouses(ctx, a, ws, book, rows); err != nil {
+	if err := c.atWarehouses(ctx, a, ws, registry, rows); err != nil {
 		return err
 	}
-	return c.tellList(a, rows)
+	return c.writeList(a, rows)
 }
 
 // readList reads the list. Errors name the line and the column.
@@ -235,7 +235,7 @@ func readCSVList(in io.Reader, add func(int, *listRow) error) error {
 	}
 }
 
-// inStream notes which audits the stream has.
+// inStream marks the rows whose audits the stream has.
 func (c reconcileCmd) inStream(ctx context.Context, a *app, b *bus.Bus, rows []*listRow) error {
 	of := make(map[string]*listRow, len(rows))
 	sellers := map[string]bool{}
@@ -247,15 +247,15 @@ func (c reconcileCmd) inStream(ctx context.Context, a *app, b *bus.Bus, rows []*
 	if len(sellers) == 1 {
 		only = rows[0].Seller
 	}
-	n, told := 0, a.now()
+	n, noted := 0, a.now()
 	return b.Events(ctx, bus.EventQuery{Names: []string{event.OrderAudited.Name}, Seller: only}, func(s bus.Stored) error {
-		if n++; a.now().Sub(told) > 5*time.Second {
-			told = a.now()
+		if n++; a.now().Sub(noted) > 5*time.Second {
+			noted = a.now()
 			a.note("%d audits of the stream read", n)
 		}
 		m, err := bus.Decode(event.OrderAudited, s)
 		if err != nil {
-			return nil //nolint:nilerr // it stands on the shelf
+			return nil //nolint:nilerr // it is a dead letter
 		}
 		if r := of[m.GetSeller()+"/"+m.GetOutboundNo()]; r != nil {
 			r.streamed, r.warehouse = true, m.GetWarehouse()
@@ -264,7 +264,7 @@ func (c reconcileCmd) inStream(ctx context.Context, a *app, b *bus.Bus, rows []*
 	})
 }
 
-// inLedger reads what the ledger knows of each, and why those that are not settled are not.
+// inLedger reads the ledger's entry of each row, and why unfinished ones are not finished.
 func (c reconcileCmd) inLedger(ctx context.Context, a *app, l ledger.Ledger, rows []*listRow) error {
 	var group errgroup.Group
 	group.SetLimit(readsAtOnce)
@@ -315,9 +315,9 @@ func (c reconcileCmd) inLedger(ctx context.Context, a *app, l ledger.Ledger, row
 	return group.Wait()
 }
 
-// atWarehouses asks the warehouses for those that nobody here knows: no audit tells at which warehouse, so each account of
-// the seller is asked.
-func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *adapters.Warehouses, book *seller.Registry, rows []*listRow) error {
+// atWarehouses asks the warehouses for orders that are not known here. Without an audit the warehouse is unknown, so
+// each account of the seller is asked.
+func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *adapters.Warehouses, registry *seller.Registry, rows []*listRow) error {
 	by := map[string][]*listRow{}
 	for _, r := range rows {
 		if r.Verdict == "" {
@@ -325,7 +325,7 @@ func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *adapters.War
 		}
 	}
 	for name, list := range by {
-		s, ok := book.Get(name)
+		s, ok := registry.Get(name)
 		if !ok {
 			for _, r := range list {
 				r.is(listUnasked)
@@ -369,7 +369,7 @@ func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *adapters.War
 	return nil
 }
 
-// find asks, waiting for its turn when the budget is used up.
+// find looks orders up, and waits for its turn when the quota is used up.
 func find(ctx context.Context, wh warehouse.OrderFinder, part []*listRow) (map[string]warehouse.Found, error) {
 	var nos []string
 	for _, r := range part {
@@ -390,7 +390,7 @@ func find(ctx context.Context, wh warehouse.OrderFinder, part []*listRow) (map[s
 	}
 }
 
-func (c reconcileCmd) tellList(a *app, rows []*listRow) error {
+func (c reconcileCmd) writeList(a *app, rows []*listRow) error {
 	counts, publish := map[string]int{}, 0
 	t := table{head: []string{"SELLER", "OUTBOUND", "ORDER", "VERDICT", "WAREHOUSE NO", "WHAT TO DO"}}
 	doc := struct {

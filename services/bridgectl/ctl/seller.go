@@ -29,16 +29,16 @@ type sellerCmd struct {
 	Apply     sellerApplyCmd     `cmd:"" help:"Set a seller up, or change it, from a file."`
 	Ls        sellerLsCmd        `cmd:"" help:"List sellers and whether they run."`
 	Show      sellerShowCmd      `cmd:"" help:"Print a seller's set-up as apply reads it."`
-	Pause     sellerPauseCmd     `cmd:"" help:"Let a seller's orders wait."`
-	Resume    sellerResumeCmd    `cmd:"" help:"Let them go on."`
-	Doctor    sellerDoctorCmd    `cmd:"" help:"Try what orders need and say what to mend; ends 1 when something is wrong."`
+	Pause     sellerPauseCmd     `cmd:"" help:"Pause a seller: its orders wait."`
+	Resume    sellerResumeCmd    `cmd:"" help:"Resume a seller."`
+	Doctor    sellerDoctorCmd    `cmd:"" help:"Try what orders need and say what to fix; ends 1 when something is wrong."`
 	Authorize sellerAuthorizeCmd `cmd:"" help:"Have the merchant consent, and keep the tokens that come of it."`
 	Trial     sellerTrialCmd     `cmd:"" help:"List the orders of a trial and which are still open."`
 	Shadow    sellerShadowCmd    `cmd:"" help:"Report how orders in shadow mode differ from what the ERP's own program sent."`
 }
 
-// book opens the sellers' set-ups.
-func (a *app) book(ctx context.Context) (*seller.Registry, error) {
+// registry opens the sellers' set-ups.
+func (a *app) registry(ctx context.Context) (*seller.Registry, error) {
 	b, err := a.bus(ctx)
 	if err != nil {
 		return nil, err
@@ -52,21 +52,21 @@ func (a *app) book(ctx context.Context) (*seller.Registry, error) {
 	return seller.Open(ctx, bucket, zerolog.Nop())
 }
 
-// sellerNamed opens the book and finds a seller in it.
+// sellerNamed opens the registry and finds a seller in it.
 func (a *app) sellerNamed(ctx context.Context, name string) (*seller.Registry, *seller.Seller, error) {
-	book, err := a.book(ctx)
+	registry, err := a.registry(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, ok := book.Get(name)
+	s, ok := registry.Get(name)
 	if !ok {
-		book.Close()
+		registry.Close()
 		return nil, nil, hint(seller.Unknown(name), "bridgectl seller ls")
 	}
-	return book, s, nil
+	return registry, s, nil
 }
 
-// input reads a file, - being standard input.
+// input reads a file; - is standard input.
 func (a *app) input(path string) ([]byte, error) {
 	if path == "-" {
 		return io.ReadAll(a.In)
@@ -76,15 +76,15 @@ func (a *app) input(path string) ([]byte, error) {
 
 type sellerApplyCmd struct {
 	File    string `name:"file" short:"f" required:"" type:"path" placeholder:"FILE" help:"YAML or JSON; - reads standard input."`
-	Despite string `placeholder:"WHY" help:"Apply although open documents hang on what changes; why is kept with the act."`
+	Despite string `placeholder:"WHY" help:"Apply although open documents depend on what changes; the reason is kept with the act."`
 	because
 }
 
 func (sellerApplyCmd) Help() string {
-	return `The file holds one seller, and no secret: only where the workers find them. All its faults are named at once. What waited
-for something that the set-up now has goes on by itself.
+	return `The file holds one seller and no secrets, only where the workers find them. All its faults are reported at once. What waited
+for something that the set-up now has continues automatically.
 
-An account, a warehouse or a shop does not change or go while open documents hang on it: orders that the warehouse has and that
+An account, a warehouse or a shop cannot change or be removed while open documents depend on it: orders that the warehouse has and that
 are followed, and those whose answer was lost. They are named, and nothing is applied without --despite.`
 }
 
@@ -97,13 +97,13 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return hint(err, "docs/getting-started.md has an example, proto/seller/v1/seller.proto every key; nothing was applied")
 	}
-	book, err := a.book(ctx)
+	registry, err := a.registry(ctx)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	did, version, target := "created", uint64(0), ""
-	if now, ok := book.Get(setup.Name); ok {
+	if now, ok := registry.Get(setup.Name); ok {
 		did, version = "changed", now.Version
 		if proto.Equal(now.Setup, setup) {
 			did = "unchanged"
@@ -115,7 +115,7 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 	}
 	if err := a.do(ctx, deed{"seller apply", setup.Name, fmt.Sprintf("%s, version before %d%s", did, version, target), cmp.Or(c.Despite, c.Why)}, func() (int, error) {
 		if did != "unchanged" {
-			if version, err = book.Put(ctx, setup, version); errors.Is(err, seller.ErrChanged) {
+			if version, err = registry.Put(ctx, setup, version); errors.Is(err, seller.ErrChanged) {
 				return 0, hint(err, "see what the other applied with `bridgectl seller show %s`, then apply again", setup.Name)
 			}
 			if err != nil {
@@ -127,7 +127,7 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 			return 0, err
 		}
 		if err := stack.Follow(ctx, b, setup, version, stack.Ticks{}); err != nil {
-			return 0, hint(err, "the set-up is stored, but not everything was told of it: apply again")
+			return 0, hint(err, "the set-up is stored, but not all of its events were published: apply again")
 		}
 		return 1, nil
 	}); err != nil {
@@ -154,7 +154,7 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// warnings are what is probably not meant, and what the workers refuse unless their settings say otherwise.
+// warnings are settings that are probably not intended, and that workers refuse unless their own settings allow them.
 func (sellerApplyCmd) warnings(a *app, setup *sellerv1.Setup) ([]fault.Reason, error) {
 	trust, err := a.trust()
 	if err != nil {
@@ -169,7 +169,7 @@ func (sellerApplyCmd) warnings(a *app, setup *sellerv1.Setup) ([]fault.Reason, e
 	return warnings, nil
 }
 
-// warningJSON is what was applied although it is probably not meant.
+// warningJSON is a warning about a set-up that was applied all the same.
 type warningJSON struct {
 	Code  string `json:"code"`
 	Field string `json:"field"`
@@ -195,7 +195,7 @@ func pausedBy(by sellerv1.Paused_By) string {
 	return strings.ToLower(strings.TrimPrefix(by.String(), "BY_"))
 }
 
-// state is how a seller stands, in a line.
+// state describes a seller in a line.
 func state(s *seller.Seller) string {
 	if p := s.Pause; p != nil {
 		text := fmt.Sprintf("paused by %s since %s: %s", pausedBy(p.By), when(p.At), p.Reason)
@@ -219,12 +219,12 @@ func state(s *seller.Seller) string {
 type sellerLsCmd struct{}
 
 func (sellerLsCmd) Run(ctx context.Context, a *app) error {
-	book, err := a.book(ctx)
+	registry, err := a.registry(ctx)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
-	tokens, err := a.tokens(ctx, token.Keys{}) // to look at, not to open
+	defer registry.Close()
+	tokens, err := a.tokens(ctx, token.Keys{}) // to list them, not to open them
 	if err != nil {
 		return err
 	}
@@ -238,12 +238,12 @@ func (sellerLsCmd) Run(ctx context.Context, a *app) error {
 		Trial      bool       `json:"trial"`
 		Shadow     bool       `json:"shadow"`
 		Pause      *pauseJSON `json:"pause,omitempty"`
-		// Tokens are those that are ours to refresh.
+		// Tokens are those that Stockbridge refreshes.
 		Tokens []tokenJSON `json:"tokens,omitempty"`
 	}
 	doc := []sellerJSON{}
 	t := table{head: []string{"SELLER", "TITLE", "ACCOUNTS", "WAREHOUSES", "SHOPS", "TOKEN", "STATE"}}
-	for _, s := range book.All() {
+	for _, s := range registry.All() {
 		m := s.Setup
 		_, trial := s.OnTrial()
 		list, states := tokensOf(s, tokens)
@@ -264,11 +264,11 @@ type sellerShowCmd struct {
 }
 
 func (c sellerShowCmd) Run(ctx context.Context, a *app) error {
-	book, s, err := a.sellerNamed(ctx, c.Name)
+	registry, s, err := a.sellerNamed(ctx, c.Name)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	doc := struct {
 		Setup   json.RawMessage `json:"setup"`
 		Version uint64          `json:"version"`
@@ -289,7 +289,7 @@ func (c sellerShowCmd) Run(ctx context.Context, a *app) error {
 
 type sellerPauseCmd struct {
 	Name   string `arg:"" help:"Seller."`
-	Reason string `required:"" placeholder:"TEXT" help:"Shown to whoever asks why orders wait."`
+	Reason string `required:"" placeholder:"TEXT" help:"Shown as the reason why orders wait."`
 }
 
 func (sellerPauseCmd) Help() string {
@@ -297,17 +297,17 @@ func (sellerPauseCmd) Help() string {
 }
 
 func (c sellerPauseCmd) Run(ctx context.Context, a *app) error {
-	book, _, err := a.sellerNamed(ctx, c.Name)
+	registry, _, err := a.sellerNamed(ctx, c.Name)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	pause := seller.Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: c.Reason + " (" + a.Who + ")", At: a.now()}
 	return a.do(ctx, deed{"seller pause", c.Name, "", c.Reason}, func() (int, error) {
-		if err := book.Pause(ctx, c.Name, pause); err != nil {
+		if err := registry.Pause(ctx, c.Name, pause); err != nil {
 			return 0, err
 		}
-		return 1, a.told(ctx, seller.PausedEvent(c.Name, pause), "seller "+c.Name+" paused: its orders are held until `bridgectl seller resume "+c.Name+"`")
+		return 1, a.publishDone(ctx, seller.PausedEvent(c.Name, pause), "seller "+c.Name+" paused: its orders are held until `bridgectl seller resume "+c.Name+"`")
 	})
 }
 
@@ -317,32 +317,32 @@ type sellerResumeCmd struct {
 }
 
 func (c sellerResumeCmd) Run(ctx context.Context, a *app) error {
-	book, s, err := a.sellerNamed(ctx, c.Name)
+	registry, s, err := a.sellerNamed(ctx, c.Name)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	if s.Pause == nil {
 		return fmt.Errorf("seller %s is not paused", c.Name)
 	}
-	return a.do(ctx, deed{"seller resume", c.Name, "paused by " + pausedBy(s.Pause.By), c.Why}, func() (int, error) { return 1, c.resume(ctx, a, book, s) })
+	return a.do(ctx, deed{"seller resume", c.Name, "paused by " + pausedBy(s.Pause.By), c.Why}, func() (int, error) { return 1, c.resume(ctx, a, registry, s) })
 }
 
-func (c sellerResumeCmd) resume(ctx context.Context, a *app, book *seller.Registry, s *seller.Seller) error {
-	if err := book.Resume(ctx, c.Name, sellerv1.Paused_BY_OPERATOR); err != nil {
+func (c sellerResumeCmd) resume(ctx context.Context, a *app, registry *seller.Registry, s *seller.Seller) error {
+	if err := registry.Resume(ctx, c.Name, sellerv1.Paused_BY_OPERATOR); err != nil {
 		return err
 	}
-	return a.told(ctx, seller.ResumedEvent(c.Name, sellerv1.Paused_BY_OPERATOR, s.Pause.At, a.now()), "seller "+c.Name+" resumed: what waited goes on")
+	return a.publishDone(ctx, seller.ResumedEvent(c.Name, sellerv1.Paused_BY_OPERATOR, s.Pause.At, a.now()), "seller "+c.Name+" resumed: what waited continues")
 }
 
-// told publishes what was done and answers with done.
-func (a *app) told(ctx context.Context, e event.Event, done string) error {
+// publishDone publishes what was done and prints done.
+func (a *app) publishDone(ctx context.Context, e event.Event, done string) error {
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err
 	}
 	if err := b.Publish(ctx, e); err != nil {
-		return hint(err, "it is done, but the workers were not told; they notice within a minute")
+		return hint(err, "it is done, but the event was not published; the workers notice within a minute")
 	}
 	doc := struct {
 		Done string          `json:"done"`

@@ -18,18 +18,19 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// overdue is when an order in shadow without a verdict is no longer merely waiting: well after the workers give up.
+// overdue is the age from which an order in shadow mode without a verdict is no longer merely waiting: well after the
+// workers give up.
 const overdue = 3 * time.Hour
 
 type sellerShadowCmd struct {
 	Name     string        `arg:"" help:"Seller."`
-	Since    time.Duration `default:"72h" placeholder:"DURATION" help:"Only orders published, and verdicts told, since then (default 72h)."`
+	Since    time.Duration `default:"72h" placeholder:"DURATION" help:"Only orders and verdicts published since then (default 72h)."`
 	Examples int           `default:"3" placeholder:"N" help:"Orders named for each difference and each reason (default 3)."`
 	Limit    int           `default:"20" placeholder:"N" help:"Orders listed one by one, the newest first (default 20); 0 lists none."`
 }
 
 func (sellerShadowCmd) Help() string {
-	return `What we would have sent, and how that differs from what the ERP's own program sent (docs/shadow.md). Reading the stream takes
+	return `Shows what we would have sent, and how that differs from what the ERP's own program sent (docs/shadow.md). Reading the stream takes
 seconds per million events. Ends 0 when it is safe to switch over: there were orders, and each has a verdict and is the same.`
 }
 
@@ -40,7 +41,7 @@ type shadowReport struct {
 	InShadow bool      `json:"in_shadow"`
 	Until    string    `json:"until,omitempty"`
 	Since    time.Time `json:"since"`
-	// Orders are those with a verdict; Waiting have none yet, Overdue none for so long that somebody has to look.
+	// Orders have a verdict; Waiting have none yet, Overdue have had none for so long that somebody has to look.
 	Orders   int            `json:"orders"`
 	Waiting  int            `json:"waiting"`
 	Overdue  int            `json:"overdue"`
@@ -48,11 +49,12 @@ type shadowReport struct {
 	// Fields, Reasons are the most frequent first.
 	Fields  []shadowCount `json:"fields"`
 	Reasons []shadowCount `json:"reasons"`
-	// Ours and Theirs are how long after the event's arrival we would have sent, and the ERP's program did, in seconds.
+	// Ours and Theirs are the delays in seconds from the event's arrival until we would have sent, and until the ERP's
+	// program did.
 	Ours   *shadowPace `json:"ours,omitempty"`
 	Theirs *shadowPace `json:"theirs,omitempty"`
 	Safe   bool        `json:"safe"`
-	// Listed are the newest that are not the same; LeftOff so many more are.
+	// Listed are the newest orders that differ; LeftOff counts further ones.
 	Listed  []shadowOrder `json:"listed"`
 	LeftOff int           `json:"left_off"`
 }
@@ -89,11 +91,11 @@ type shadowDiff struct {
 }
 
 func (c sellerShadowCmd) Run(ctx context.Context, a *app) error {
-	book, s, err := a.sellerNamed(ctx, c.Name)
+	registry, s, err := a.sellerNamed(ctx, c.Name)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err
@@ -111,7 +113,7 @@ func (c sellerShadowCmd) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
-// report reads the stream once. Of an order that was told several times the last verdict counts.
+// report reads the stream once. If an order has several verdicts the last one counts.
 func (c sellerShadowCmd) report(ctx context.Context, b *bus.Bus, s *seller.Seller, now time.Time) (*shadowReport, error) {
 	r := &shadowReport{
 		Seller: c.Name, InShadow: s.InShadow(now), Until: s.Setup.GetShadow().GetUntil(), Since: now.Add(-c.Since).UTC(),
@@ -127,7 +129,7 @@ func (c sellerShadowCmd) report(ctx context.Context, b *bus.Bus, s *seller.Selle
 		if e.Name == event.OrderAudited.Name {
 			m, err := bus.Decode(event.OrderAudited, e)
 			if err != nil || m.Seller != c.Name || !s.Shadows(m.AuditedAt.AsTime(), e.At) {
-				return nil // unreadable ones stand on the shelf
+				return nil // unreadable events are dead letters
 			}
 			if _, again := arrived[m.OutboundNo]; !again {
 				arrived[m.OutboundNo] = e.At
@@ -192,7 +194,7 @@ func verdictWord(v orderv1.Shadowed_Verdict) string {
 	return strings.ToLower(strings.TrimPrefix(v.String(), "VERDICT_"))
 }
 
-// count notes what an order differs in, each field and reason once.
+// count counts the differences of an order, each field and reason once.
 func (r *shadowReport) count(examples int, m *orderv1.Shadowed) {
 	note := func(list *[]shadowCount, what, zh, en string) {
 		i := slices.IndexFunc(*list, func(have shadowCount) bool { return have.What == what })
@@ -254,13 +256,13 @@ func pace(list []time.Duration) *shadowPace {
 	return &shadowPace{Median: at(.5), P95: at(.95)}
 }
 
-// verdicts in the order of the report, with what to do.
+// shadowVerdicts in the order of the report, with what to do.
 var shadowVerdicts = []struct{ word, zh, en string }{
 	{"same", "一致", "the same"},
 	{"differs", "有差异：核对映射和 ERP 发布的内容", "differs: look at the mapping and at what the ERP publishes"},
 	{"only_ours", "仓库没有：原程序漏单，或编号不同（shadow.find_by）", "not at the warehouse: the ERP's program missed it, or numbers otherwise (shadow.find_by)"},
-	{"would_hold", "我们会挂起：补全设置", "we would have held it: mend the set-up"},
-	{"would_fail", "我们会拒绝：修改 ERP 发布的内容", "we would have refused it: mend what the ERP publishes"},
+	{"would_hold", "我们会挂起：补全设置", "we would have held it: complete the set-up"},
+	{"would_fail", "我们会拒绝：修改 ERP 发布的内容", "we would have refused it: correct what the ERP publishes"},
 	{"not_compared", "无法比较：见 bridgectl dlq ls", "could not be compared: bridgectl dlq ls"},
 }
 
@@ -325,7 +327,7 @@ func (o shadowOrder) detail(a *app) string {
 	return strings.Join(parts, "; ")
 }
 
-// sentence is the answer to whoever wants to switch over.
+// sentence answers whether the seller is ready to switch over.
 func (r *shadowReport) sentence(a *app) string {
 	bad := r.Orders - r.Verdicts[verdictWord(orderv1.Shadowed_VERDICT_SAME)] + r.Overdue
 	switch {

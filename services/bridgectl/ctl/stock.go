@@ -22,10 +22,10 @@ type stockCmd struct {
 	Count   stockCountCmd   `cmd:"" help:"Count warehouses now, and compare."`
 	Shares  stockSharesCmd  `cmd:"" help:"What shops that share stock may offer, and why."`
 	Confirm stockConfirmCmd `cmd:"" help:"Say that the set-up's ratios are right although one was changed at the warehouse."`
-	Correct stockCorrectCmd `cmd:"" help:"Set our book of one goods to the warehouse's figure."`
+	Correct stockCorrectCmd `cmd:"" help:"Set our book of one item to the warehouse's figure."`
 }
 
-// stockOf is what the commands below are about.
+// stockOf names the seller of the commands below.
 type stockOf struct {
 	Seller    string `arg:"" help:"Seller."`
 	Warehouse string `placeholder:"CODE" help:"Only this warehouse, by the ERP's code."`
@@ -33,11 +33,11 @@ type stockOf struct {
 
 // open finds the seller and the ledger, and the warehouses that are counted.
 func (c stockOf) open(ctx context.Context, a *app) (*seller.Seller, ledger.Ledger, []string, error) {
-	book, s, err := a.sellerNamed(ctx, c.Seller)
+	registry, s, err := a.sellerNamed(ctx, c.Seller)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	book.Close()
+	registry.Close()
 	l, err := a.ledger(ctx)
 	if err != nil {
 		return nil, nil, nil, err
@@ -52,10 +52,10 @@ func (c stockOf) open(ctx context.Context, a *app) (*seller.Seller, ledger.Ledge
 	return s, l, codes, nil
 }
 
-// goodsList bounds what is listed.
+// goodsList limits a list of goods.
 type goodsList struct {
-	Goods string `placeholder:"NO" help:"Only this goods, by the warehouse's number."`
-	After string `placeholder:"NO" help:"Only goods behind this number: go on with a list."`
+	Goods string `placeholder:"NO" help:"Only this item, by the warehouse's number."`
+	After string `placeholder:"NO" help:"Only items after this number: continue a list."`
 	Limit int    `default:"200" placeholder:"N" help:"At most so many lines (default 200)."`
 }
 
@@ -70,7 +70,7 @@ func (p goodsList) takes(goods string) bool {
 	return (p.Goods == "" || p.Goods == goods) && (p.After == "" || goods > p.After)
 }
 
-// cut keeps the first lines, whole goods of them, and tells behind which goods to go on; "" when that is all.
+// cut keeps the first rows, in whole groups per item, and returns after which item to continue; "" when that is all.
 func cut[T any](rows []T, limit int, goods func(T) string) ([]T, string) {
 	if len(rows) <= limit {
 		return rows, ""
@@ -79,7 +79,7 @@ func cut[T any](rows []T, limit int, goods func(T) string) ([]T, string) {
 	for n > 0 && goods(rows[n-1]) == goods(rows[n]) {
 		n--
 	}
-	if n == 0 { // one goods has more lines than the limit
+	if n == 0 { // one item has more rows than the limit
 		for n = limit; n < len(rows) && goods(rows[n]) == goods(rows[n-1]); n++ {
 		}
 		if n == len(rows) {
@@ -101,8 +101,8 @@ type shareJSON struct {
 	Shop      string `json:"shop"`
 	GoodsNo   string `json:"goods_no"`
 	GoodsCode string `json:"goods_code,omitempty"`
-	// Told is absent when nothing was told yet; Share is what the facts say now.
-	Told      *int64    `json:"told,omitempty"`
+	// Published is absent when nothing was published yet; Share is what the current facts yield.
+	Published *int64    `json:"told,omitempty"`
 	Version   uint64    `json:"version,omitempty"`
 	Share     int64     `json:"share"`
 	Saleable  int64     `json:"saleable"`
@@ -114,10 +114,10 @@ type shareJSON struct {
 type countedJSON struct {
 	Warehouse string    `json:"warehouse"`
 	CountedAt time.Time `json:"counted_at,omitzero"`
-	// Waiting goods are to be looked at. Uncounted: shares only shrink until the next count.
+	// Waiting counts items that are still to be checked. Uncounted: shares only shrink until the next count.
 	Waiting   int  `json:"waiting"`
 	Uncounted bool `json:"uncounted"`
-	// Ratio is a change of a ratio at the warehouse that nobody answered yet: shares do not rise.
+	// Ratio is a changed ratio at the warehouse that nobody confirmed yet: shares do not rise.
 	Ratio *syncer.RatioChange `json:"ratio_changed,omitempty"`
 }
 
@@ -176,7 +176,7 @@ func (c stockSharesCmd) Run(ctx context.Context, a *app) error {
 				j := shareJSON{Warehouse: code, Pool: x.Pool, Shop: x.Shop, GoodsNo: x.GoodsNo, GoodsCode: x.GoodsCode, Version: x.Version,
 					Share: x.Now, Saleable: x.Saleable, Pending: x.Pending, Elsewhere: x.Elsewhere, CountedAt: x.CountedAt.UTC()}
 				if x.Known {
-					j.Told = &x.Published
+					j.Published = &x.Published
 				}
 				doc.Shares = append(doc.Shares, j)
 			}
@@ -203,11 +203,11 @@ func (c stockSharesCmd) Run(ctx context.Context, a *app) error {
 		t := table{head: []string{"WAREHOUSE", "POOL", "SHOP", "GOODS", "TOLD", "NOW", "SALEABLE", "PENDING", "ELSEWHERE", "CODE"}}
 		n := func(v int64) string { return strconv.FormatInt(v, 10) }
 		for _, x := range doc.Shares {
-			told := "-"
-			if x.Told != nil {
-				told = n(*x.Told)
+			published := "-"
+			if x.Published != nil {
+				published = n(*x.Published)
 			}
-			t.add(x.Warehouse, x.Pool, x.Shop, x.GoodsNo, told, n(x.Share), n(x.Saleable), n(x.Pending), n(x.Elsewhere), orDash(x.GoodsCode))
+			t.add(x.Warehouse, x.Pool, x.Shop, x.GoodsNo, published, n(x.Share), n(x.Saleable), n(x.Pending), n(x.Elsewhere), orDash(x.GoodsCode))
 		}
 		if err := t.write(w, a.columns); err != nil {
 			return err
@@ -221,7 +221,7 @@ func (c stockSharesCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// counted says how a warehouse stands, and what to do about it, in the operator's language.
+// counted describes the state of a warehouse's count, and what to do about it, in the operator's language.
 func (a *app) counted(w io.Writer, h countedJSON) {
 	say := func(zh, en string) {
 		if a.lang == "zh" {
@@ -234,7 +234,7 @@ func (a *app) counted(w io.Writer, h countedJSON) {
 		say(fmt.Sprintf("仓库 %s 尚未盘点", h.Warehouse), fmt.Sprintf("warehouse %s was not counted yet", h.Warehouse))
 	case h.Uncounted:
 		say(fmt.Sprintf("仓库 %s 盘点于 %s；账本此后重建，下次盘点前份额只减不增", h.Warehouse, when(h.CountedAt)),
-			fmt.Sprintf("warehouse %s was counted at %s, and the ledger began anew since: shares only shrink until the next count", h.Warehouse, when(h.CountedAt)))
+			fmt.Sprintf("warehouse %s was counted at %s, and the ledger has a new epoch since: shares only shrink until the next count", h.Warehouse, when(h.CountedAt)))
 	default:
 		say(fmt.Sprintf("仓库 %s 盘点于 %s", h.Warehouse, when(h.CountedAt)), fmt.Sprintf("warehouse %s was counted at %s", h.Warehouse, when(h.CountedAt)))
 	}
@@ -251,7 +251,7 @@ type stockConfirmCmd struct {
 
 func (stockConfirmCmd) Help() string {
 	return `When a ratio is changed at the warehouse, shares of that warehouse fall but do not rise, because ours may be too high. Compare the
-ratio of each pool with the warehouse's own screen. Where they differ, change the set-up and apply it: that is an answer too.
+ratio of each pool with the warehouse's own screen. Where they differ, change the set-up and apply it: that answers the question too.
 This command says that the set-up is right. It cannot be undone; the next change at the warehouse asks again.
 
   bridgectl stock confirm acme
@@ -289,7 +289,7 @@ func (c stockConfirmCmd) Run(ctx context.Context, a *app) error {
 			fmt.Fprintf(w, "warehouse %s: the ratios of the set-up are right although that of shop %s was changed at %s\n", clean(d.Warehouse), clean(d.Change.ShopNo), when(d.Change.At))
 		}
 		if len(doc) == 0 {
-			fmt.Fprintf(w, "no ratio of seller %s is in doubt\n", c.Seller)
+			fmt.Fprintf(w, "no ratio of seller %s waits for confirmation\n", c.Seller)
 		}
 		return nil
 	})
@@ -302,8 +302,8 @@ type stockCountCmd struct {
 }
 
 func (stockCountCmd) Help() string {
-	return `A count that is under way is begun anew. It costs a call for each hundred rows of the warehouse's stock; a large one takes minutes
-at a small budget, and goes on without you.`
+	return `A count that is under way starts again. It costs a call for each hundred rows of the warehouse's stock; a large one takes minutes
+at a small quota, and continues in the background.`
 }
 
 func (c stockCountCmd) Run(ctx context.Context, a *app) error {
@@ -358,21 +358,22 @@ func (c stockCountCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// diffJSON is one goods of a place.
+// diffJSON is one item of a place.
 type diffJSON struct {
 	Warehouse string `json:"warehouse"`
 	ShopNo    string `json:"shop_no"`
 	GoodsNo   string `json:"goods_no"`
 	GoodsCode string `json:"goods_code,omitempty"`
-	// Book is our figure, and Proof how far it can be trusted; Counted the far side's when the two differed last.
+	// Book is our figure, and Proof how far it can be trusted; Counted is the warehouse's figure when the two last
+	// differed.
 	Book       int64       `json:"book"`
 	Proof      stock.Proof `json:"proof"`
 	Counted    *int64      `json:"counted,omitempty"`
 	Difference int64       `json:"difference"`
-	// Since is when the difference was first seen, Told when it was told as one that stays.
-	Since time.Time `json:"since,omitzero"`
-	Told  time.Time `json:"told,omitzero"`
-	// Total and Saleable are what lies in the warehouse, of all shops, by the last count.
+	// Since is when the difference was first seen, Published when it was published as one that stays.
+	Since     time.Time `json:"since,omitzero"`
+	Published time.Time `json:"told,omitzero"`
+	// Total and Saleable are the warehouse's stock of all shops, by the last count.
 	Total    *int64 `json:"total,omitempty"`
 	Saleable *int64 `json:"saleable,omitempty"`
 }
@@ -380,13 +381,13 @@ type diffJSON struct {
 type stockDiffCmd struct {
 	stockOf
 	ShopNo string `placeholder:"NO" help:"Only this shop, by the warehouse's number."`
-	All    bool   `help:"Every goods, also where the two agree."`
+	All    bool   `help:"Every item, also where the two agree."`
 	goodsList
 }
 
 func (stockDiffCmd) Help() string {
-	return `The book is what the movements of a shop's stock come to; beside it stands the warehouse's figure of the shop's stock as the last
-comparison found it, and what lies in the warehouse in all. "seen" is a difference that may be one of time; one that stays is told
+	return `The book is the sum of the movements of a shop's stock; beside it is the warehouse's figure of the shop's stock as of the last
+comparison, and the warehouse's stock of all shops. "seen" is a difference that may be a delay; one that stays is published
 as stock.drift.found. Ends 1 when there is one of those.
 
   bridgectl stock diff acme
@@ -418,7 +419,7 @@ func (c stockDiffCmd) Run(ctx context.Context, a *app) error {
 	slices.SortFunc(doc.Goods, func(x, y diffJSON) int {
 		return slices.Compare([]string{x.GoodsNo, x.Warehouse, x.ShopNo}, []string{y.GoodsNo, y.Warehouse, y.ShopNo})
 	})
-	stays := slices.ContainsFunc(doc.Goods, func(d diffJSON) bool { return !d.Told.IsZero() })
+	stays := slices.ContainsFunc(doc.Goods, func(d diffJSON) bool { return !d.Published.IsZero() })
 	doc.Goods, doc.Next = cut(doc.Goods, c.Limit, func(d diffJSON) string { return d.GoodsNo })
 	for i, d := range doc.Goods {
 		g, ok, err := syncer.GoodsOf(ctx, l, s.Name(), d.Warehouse, d.GoodsNo)
@@ -449,8 +450,8 @@ func (c stockDiffCmd) Run(ctx context.Context, a *app) error {
 			if d.Counted != nil {
 				difference = fmt.Sprintf("%+d", d.Difference)
 				state = "seen at " + when(d.Since)
-				if !d.Told.IsZero() {
-					state = "told at " + when(d.Told)
+				if !d.Published.IsZero() {
+					state = "published at " + when(d.Published)
 				}
 			}
 			t.add(d.Warehouse+"/"+d.ShopNo, d.GoodsNo, strconv.FormatInt(d.Book, 10), number(d.Counted), difference, number(d.Total), number(d.Saleable), string(d.Proof), state)
@@ -467,7 +468,7 @@ func (c stockDiffCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// place lists the goods of one place.
+// place lists the items of one place.
 func (c stockDiffCmd) place(ctx context.Context, l ledger.Ledger, p stock.Place) ([]diffJSON, error) {
 	seen := map[string]syncer.Difference{}
 	for from := ""; ; {
@@ -512,7 +513,7 @@ func (c stockDiffCmd) place(ctx context.Context, l ledger.Ledger, p stock.Place)
 		}
 		row := diffJSON{Warehouse: p.Warehouse, ShopNo: p.ShopNo, GoodsNo: no, GoodsCode: f.GoodsCode, Book: f.Num, Proof: f.Proof}
 		if d, differs := seen[no]; differs {
-			row.Counted, row.Difference, row.Since, row.Told = &d.Counted, d.Counted-f.Num, d.At.UTC(), d.PublishedAt.UTC()
+			row.Counted, row.Difference, row.Since, row.Published = &d.Counted, d.Counted-f.Num, d.At.UTC(), d.PublishedAt.UTC()
 		}
 		rows = append(rows, row)
 	}
@@ -523,23 +524,23 @@ type stockCorrectCmd struct {
 	Seller    string `arg:"" help:"Seller."`
 	Warehouse string `required:"" placeholder:"CODE" help:"Warehouse, by the ERP's code."`
 	ShopNo    string `required:"" placeholder:"NO" help:"Shop, by the warehouse's number."`
-	Goods     string `required:"" placeholder:"NO" help:"Goods, by the warehouse's number."`
+	Goods     string `required:"" placeholder:"NO" help:"Item, by the warehouse's number."`
 	To        *int64 `placeholder:"N" help:"The warehouse's figure; that of the last comparison when it is not given."`
 	Why       string `required:"" placeholder:"TEXT" help:"Why, kept with it."`
 }
 
 func (stockCorrectCmd) Help() string {
-	return `Our book of the goods is set to the warehouse's figure, and told as stock.noted with your name and why. The ERP's own stock does
-not change by it: what the ERP books is for the ERP to decide. It cannot be undone, except by correcting once more. Where movements
+	return `Our book of the item is set to the warehouse's figure, and that is published as stock.noted with your name and reason. The ERP's own
+stock does not change: what the ERP books is for the ERP to decide. It cannot be undone, except by another correction. Where movements
 are missing that are still being fetched, wait for them: they would be booked beside the correction.`
 }
 
 func (c stockCorrectCmd) Run(ctx context.Context, a *app) error {
-	book, s, err := a.sellerNamed(ctx, c.Seller)
+	registry, s, err := a.sellerNamed(ctx, c.Seller)
 	if err != nil {
 		return err
 	}
-	book.Close()
+	registry.Close()
 	at, ok := s.Place(c.Warehouse, c.ShopNo)
 	if !ok {
 		return hint(fmt.Errorf("%s/%s is no place of %s's whose stock is followed", c.Warehouse, c.ShopNo, c.Seller), "bridgectl window ls")
@@ -578,7 +579,7 @@ func (c stockCorrectCmd) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// set books what makes the figure is the figure to.
+// set books the movement that turns our figure into the given one.
 func (c stockCorrectCmd) set(ctx context.Context, a *app, at seller.Place, p stock.Place, store *stock.Store, is stock.Figure, to int64) error {
 	b, err := a.bus(ctx)
 	if err != nil {
@@ -587,7 +588,7 @@ func (c stockCorrectCmd) set(ctx context.Context, a *app, at seller.Place, p sto
 	by := c.Why + " (" + a.Who + ")"
 	for len(is.Gaps) > 0 || is.Rows == 0 || is.Num != to {
 		e := syncer.Correction(at, p, is, to, by, a.now())
-		if len(is.Gaps) > 0 { // what is missing is taken for one movement: else the figures would not link up ever after
+		if len(is.Gaps) > 0 { // a gap is replaced by one synthetic movement: else the figures would never be consistent again
 			e = syncer.FillGap(at, p, is, is.Gaps[0], by, a.now())
 			a.note("warning: movements of %s are missing; should they be found, they are booked beside this correction", c.Goods)
 		}
@@ -595,22 +596,22 @@ func (c stockCorrectCmd) set(ctx context.Context, a *app, at seller.Place, p sto
 			return err
 		}
 		if err := syncer.ApplyEvent(ctx, store, e); err != nil {
-			return hint(err, "it is told, but not in the book yet: repeat the command")
+			return hint(err, "it is published, but not in the book yet: repeat the command")
 		}
 		was := is
 		if is, err = store.Figure(ctx, p, c.Goods); err != nil {
 			return err
 		}
 		if is.Num == was.Num && is.Rows == was.Rows {
-			return fmt.Errorf("the book of %s did not change: it was corrected so before", c.Goods)
+			return fmt.Errorf("the book of %s did not change: it was corrected the same way before", c.Goods)
 		}
 	}
 	return nil
 }
 
-var errNoFigure = errors.New("no comparison found a difference of this goods")
+var errNoFigure = errors.New("no comparison found a difference for this item")
 
-// figure is the far side's.
+// figure is the warehouse's figure.
 func (c stockCorrectCmd) figure(ctx context.Context, l ledger.Ledger, p stock.Place) (int64, error) {
 	if c.To != nil {
 		return *c.To, nil

@@ -8,12 +8,11 @@ import (
 	"golang.org/x/text/width"
 )
 
-// minText is the least width that the last column of a table gets beside the others; below it moves to lines of its
-// own.
+// minText is the least width of the last column beside the others; with less, its text moves to lines of its own.
 const minText = 24
 
-// table is rows of cells in aligned columns. The last column is text: it is wrapped when a width is known, and comes
-// unbroken, one line a row, when the output is read by a program.
+// table is rows of cells in aligned columns. The last column is text: it is wrapped when a width is known, and printed
+// unbroken, one line a row, when a program reads the output.
 type table struct {
 	head []string
 	rows [][]string
@@ -21,7 +20,7 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-// write lays the table out in at most columns cells of a terminal; 0 means that there is no terminal.
+// write prints the table in at most columns cells of a terminal; 0 means that there is no terminal.
 func (t *table) write(w io.Writer, columns int) error {
 	last := len(t.head) - 1
 	widths := make([]int, last)
@@ -59,7 +58,7 @@ func (t *table) write(w io.Writer, columns int) error {
 	return nil
 }
 
-// pairs is a list of names and values, for one thing shown whole.
+// pairs is a list of names and values, for one thing shown in full.
 type pairs struct{ table }
 
 func (p *pairs) add(name, value string) {
@@ -76,8 +75,8 @@ func (p *pairs) write(w io.Writer, columns int) error {
 	return p.table.write(w, columns)
 }
 
-// clean makes foreign text harmless: what a terminal would obey (escape sequences, line breaks, changes of writing
-// direction) is shown instead of done.
+// clean makes foreign text harmless: what a terminal would interpret (escape sequences, line breaks, changes of writing
+// direction) is shown instead.
 func clean(s string) string {
 	if !strings.ContainsFunc(s, harmful) {
 		return s
@@ -100,7 +99,7 @@ func harmful(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }
 
-// cellsOf is how many cells of a terminal s takes.
+// cellsOf is how many terminal cells s takes.
 func cellsOf(s string) int {
 	n := 0
 	for _, r := range s {
@@ -148,7 +147,8 @@ func wrap(s string, limit int) []string {
 	return append(lines, strings.TrimRight(line, " "))
 }
 
-// words cuts s where a line may end: after spaces and around wide characters. Closing marks stay with what they close.
+// words splits s where a line may break: after spaces and around wide characters. Closing marks stay with what they
+// close.
 func words(s string) []string {
 	var out []string
 	start, prev := 0, rune(0)

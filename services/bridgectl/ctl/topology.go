@@ -12,11 +12,11 @@ import (
 
 type topologyCmd struct {
 	Apply topologyApplyCmd `cmd:"" help:"Make streams, buckets and consumers what this version needs."`
-	Diff  topologyDiffCmd  `cmd:"" help:"Tell what apply would change; ends 1 when there is something."`
+	Diff  topologyDiffCmd  `cmd:"" help:"Print what apply would change; ends 1 when there is something."`
 	Users topologyUsersCmd `cmd:"" help:"Print the broker's users with only their subjects, for its configuration."`
 }
 
-// layout is what an operator may choose of the topology.
+// layout holds what an operator may choose about the topology.
 type layout struct {
 	Replicas int           `enum:"1,3,5" default:"1" help:"Copies of every stream and bucket: 1, or 3 or 5 on a cluster."`
 	Keep     time.Duration `default:"2160h" help:"How long public streams keep events (90 days)."`
@@ -48,7 +48,7 @@ func (a *app) showChanges(changes []bus.Change, none string) error {
 	})
 }
 
-// waitPause is between two tries to connect, each of which takes up to connectLimit when nobody answers.
+// waitPause is the pause between two attempts to connect, each of which takes up to connectLimit when nobody answers.
 const waitPause = time.Second
 
 type topologyApplyCmd struct {
@@ -63,9 +63,9 @@ refuse to start on a difference. Applying twice changes nothing.`
 
 func (c topologyApplyCmd) Run(ctx context.Context, a *app) error {
 	b, err := a.bus(ctx)
-	for told := ""; c.Wait && err != nil && ctx.Err() == nil; b, err = a.bus(ctx) {
-		if err.Error() != told {
-			told = err.Error()
+	for printed := ""; c.Wait && err != nil && ctx.Err() == nil; b, err = a.bus(ctx) {
+		if err.Error() != printed {
+			printed = err.Error()
 			a.note("still waiting: %v", err)
 		}
 		select {
@@ -77,7 +77,7 @@ func (c topologyApplyCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	changes, err := b.Apply(ctx, c.topology())
-	if len(changes) > 0 { // afterwards: it may be this that makes the stream of acts
+	if len(changes) > 0 { // afterwards: this may have created the stream of acts
 		what := make([]string, len(changes))
 		for i, change := range changes {
 			what[i] = change.String()
@@ -119,7 +119,7 @@ type topologyUsersCmd struct {
 func (topologyUsersCmd) Help() string {
 	return `The answer is a file for a NATS server's configuration (include users.conf): a user for each worker, one for
 bridgectl, one for each ERP that is named. It holds no password: each is a variable of the server's environment. It is
-made from the same tables as the topology, so make it again after an upgrade. No broker is asked.`
+made from the same tables as the topology, so generate it again after an upgrade. No broker is asked.`
 }
 
 func (c topologyUsersCmd) Run(a *app) error {

@@ -13,14 +13,14 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// trialOrder is an order that really went during a trial.
+// trialOrder is an order that was really sent during a trial.
 type trialOrder struct {
 	OutboundNo  string `json:"outbound_no"`
 	OrderNo     string `json:"order_no,omitempty"`
 	State       string `json:"state"`
 	WarehouseNo string `json:"warehouse_no,omitempty"`
 	Status      string `json:"status,omitempty"`
-	// Open: the warehouse has it, or may have it, and it has not left. It binds stock until it is cancelled by hand.
+	// Open: the warehouse has it, or may have it, and it has not left. It reserves stock until it is cancelled by hand.
 	Open bool `json:"open"`
 }
 
@@ -69,16 +69,16 @@ type sellerTrialCmd struct {
 }
 
 func (sellerTrialCmd) Help() string {
-	return `During a trial (trial: in the set-up) only listed orders and the first so many really go to the warehouse. They bind
+	return `During a trial (trial: in the set-up) only listed orders and the first so many are really sent to the warehouse. They reserve
 stock there until somebody cancels them by hand (手动取消，以免造成库存损失). Ends 1 when the trial is over and some are open.`
 }
 
 func (c sellerTrialCmd) Run(ctx context.Context, a *app) error {
-	book, s, err := a.sellerNamed(ctx, c.Name)
+	registry, s, err := a.sellerNamed(ctx, c.Name)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	l, err := a.ledger(ctx)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (c sellerTrialCmd) Run(ctx context.Context, a *app) error {
 	err = a.show(doc, func(w io.Writer) error {
 		fmt.Fprintln(w, state(s))
 		if len(orders) == 0 {
-			_, err := fmt.Fprintln(w, "no order has gone in a trial")
+			_, err := fmt.Fprintln(w, "no order was sent in a trial")
 			return err
 		}
 		return t.write(w, a.columns)

@@ -19,11 +19,11 @@ type upCmd struct {
 }
 
 func (upCmd) Help() string {
-	return `Starts the broker, the ledger, the workers and the sandbox in this process and says where each is. While nobody else is
-set up there is a seller named demo against the sandbox. Ctrl-C finishes what is in hand and stops.
+	return `Starts the broker, the ledger, the workers and the sandbox in this process and prints their addresses. While no other seller is
+set up, a seller named demo uses the sandbox. Ctrl-C finishes what is in hand and stops.
 
-NATS_URL and REDIS_URL put real ones in the place of the embedded. TOKEN_KEY or TOKEN_KEY_FILE seal tokens that we refresh; without
-them a key is made and kept in the data folder (secrets/token-key). --http-addr, HTTP_ADDR: health, readiness and metrics
+NATS_URL and REDIS_URL replace the embedded ones. TOKEN_KEY or TOKEN_KEY_FILE seal tokens that we refresh; without
+them a key is generated and kept in the data folder (secrets/token-key). --http-addr, HTTP_ADDR: health, readiness and metrics
 (127.0.0.1:8080; off for none). PUSH_… and POLL_…: the workers' own settings, see deploy/env. --log-level, LOG_LEVEL: trace, debug, info, warn or error (info).`
 }
 
@@ -53,7 +53,7 @@ func (c upCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// runLog is the log of what runs in this process: for a person at a terminal, else lines of JSON.
+// runLog is the log of what runs in this process: text for a terminal, else JSON lines.
 func (a *app) runLog(level zerolog.Level) zerolog.Logger {
 	out := a.Err
 	if f, ok := a.Err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {

@@ -25,9 +25,9 @@ type windowCmd struct {
 	Refetch windowRefetchCmd `cmd:"" help:"Read spans again (补抓)."`
 }
 
-// windowJSON is a span on the shelf.
+// windowJSON is a dead-lettered or held span.
 type windowJSON struct {
-	shelvedJSON
+	deadLetterJSON
 	Place   string    `json:"place"`
 	From    time.Time `json:"from"`
 	To      time.Time `json:"to"`
@@ -40,10 +40,10 @@ type flowJSON struct {
 	Seller    string `json:"seller"`
 	Warehouse string `json:"warehouse"`
 	ShopNo    string `json:"shop_no"`
-	// Read is until when all was read; Planned until when it was told to be read.
+	// Read is the time up to which everything was read; Planned the time up to which reading was asked for.
 	Read    time.Time `json:"read,omitzero"`
 	Planned time.Time `json:"planned,omitzero"`
-	// Unread are the spans before Planned that were not read yet; Broken how many goods miss movements, 1000 at most.
+	// Unread are spans before Planned that were not read yet; Broken counts items with missing movements, 1000 at most.
 	Unread []spanJSON `json:"unread"`
 	Broken int        `json:"broken"`
 }
@@ -61,8 +61,8 @@ type windowLsCmd struct {
 }
 
 func (windowLsCmd) Help() string {
-	return `A span that could not be read stands here with its reason, in the warehouse's own words; later spans go on all the same.
-What waits for a cause goes on by itself when it is gone.
+	return `Lists spans that could not be read with the reason in the warehouse's own words; later spans are read all the same.
+A span that waits for a cause continues automatically when it is gone.
 
   bridgectl window ls --seller acme
   bridgectl window ls --code gap.open -o json`
@@ -124,7 +124,7 @@ func (a *app) windowTable(w io.Writer, items []bus.DeadLetter) error {
 	return t.write(w, a.columns)
 }
 
-// windows reads a page of the spans on both shelves, oldest first.
+// windows reads a page of the dead-lettered and the held spans, oldest first.
 func windows(ctx context.Context, a *app, b *bus.Bus, p pick, g page) (items []bus.DeadLetter, next uint64, err error) {
 	enough := errors.New("enough")
 	p.Consumer = ingester.Windows
@@ -146,7 +146,7 @@ func windows(ctx context.Context, a *app, b *bus.Bus, p pick, g page) (items []b
 }
 
 func windowOf(m bus.DeadLetter) windowJSON {
-	x := windowJSON{shelvedJSON: shelvedOf(m), Place: "-"}
+	x := windowJSON{deadLetterJSON: deadLetterOf(m), Place: "-"}
 	due := &vmiv1.WindowDue{}
 	if (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(asJSON(m), due) == nil {
 		x.Place, x.GoodsNo = due.GetWarehouse()+"/"+due.GetShopNo(), due.GetGoodsNo()
@@ -156,16 +156,16 @@ func windowOf(m bus.DeadLetter) windowJSON {
 	return x
 }
 
-// flows tells how far the flows of a seller's places were read, of all sellers when name is empty.
+// flows reports how far the flows of a seller's places were read, of all sellers when name is empty.
 func (a *app) flows(ctx context.Context, name string) ([]flowJSON, error) {
-	book, err := a.book(ctx)
+	registry, err := a.registry(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer book.Close()
-	sellers := book.All()
+	defer registry.Close()
+	sellers := registry.All()
 	if name != "" {
-		s, ok := book.Get(name)
+		s, ok := registry.Get(name)
 		if !ok {
 			return nil, hint(seller.Unknown(name), "bridgectl seller ls")
 		}
@@ -213,28 +213,28 @@ type windowRefetchCmd struct {
 	Place  string   `placeholder:"WAREHOUSE/SHOP_NO" help:"Any span of this place, whether it was read or not; with --from and --to."`
 	From   string   `placeholder:"TIME" help:"Beginning, like 2026-03-05T09:00:00+08:00."`
 	To     string   `placeholder:"TIME" help:"End, which belongs to the span."`
-	Goods  string   `placeholder:"NO" help:"Only this goods, by the warehouse's number; with --place."`
+	Goods  string   `placeholder:"NO" help:"Only this item, by the warehouse's number; with --place."`
 	Why    string   `placeholder:"TEXT" help:"Why, kept with what is done."`
-	DryRun bool     `help:"Only tell what would be done."`
-	// PerSecond is for what stands on the shelf.
-	PerSecond float64 `default:"20" help:"At most so many a second."`
+	DryRun bool     `help:"Only print what would be done."`
+	// PerSecond limits the replay of dead letters.
+	PerSecond float64 `default:"20" help:"At most this many a second."`
 }
 
 func (windowRefetchCmd) Help() string {
 	return `Reads spans of a shop's flow again: those that failed, by number, cause or code; or any span of a place. Rows that are
-known are not told again, so it can be done as often as you like. There is nothing to undo: what is read is what the
-warehouse says. The log keeps who asked.
+known are not published again, so it can be repeated. There is nothing to undo: what is read is what the
+warehouse says. The act records who asked.
 
   bridgectl window refetch 17
   bridgectl window refetch --code warehouse.refused --seller acme --dry-run
   bridgectl window refetch --seller acme --place W01/ESP0020000000001 --from 2026-03-05T00:00:00+08:00 --to 2026-03-05T12:00:00+08:00`
 }
 
-// maxRefetch is how far back a span may reach: rows of older ones are no longer remembered one by one, and would be told
-// again.
+// maxRefetch is how far back a span may reach: rows of older spans are no longer remembered one by one, and would be
+// published again.
 const maxRefetch = 50 * 24 * time.Hour
 
-// refetchSpan is how long each of the windows of a range is.
+// refetchSpan is the length of the windows that a range is split into.
 const refetchSpan = time.Hour
 
 // refetchJSON is what a refetch did, or would do.
@@ -262,7 +262,7 @@ func (c windowRefetchCmd) Run(ctx context.Context, a *app) error {
 	return c.failed(ctx, a)
 }
 
-// failed reads those again that stand on the shelf.
+// failed reads dead-lettered and held spans again.
 func (c windowRefetchCmd) failed(ctx context.Context, a *app) error {
 	b, err := a.bus(ctx)
 	if err != nil {
@@ -319,11 +319,11 @@ func (c windowRefetchCmd) failed(ctx context.Context, a *app) error {
 		done.Count = len(done.No)
 	}
 	shown := a.show(done, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s again: %s; bridgectl window ls tells what became of them\n", done.Done, count(done.Count, "span"))
+		_, err := fmt.Fprintf(w, "%s again: %s; bridgectl window ls shows what became of them\n", done.Done, count(done.Count, "span"))
 		return err
 	})
 	if err != nil {
-		return hint(err, "%d of %d were asked for; the same command goes on with the rest", done.Count, len(chosen))
+		return hint(err, "%d of %d were asked for; the same command continues with the rest", done.Count, len(chosen))
 	}
 	return shown
 }
@@ -349,11 +349,11 @@ func (c windowRefetchCmd) span(ctx context.Context, a *app) error {
 	case a.now().Sub(from) > maxRefetch:
 		return misused("--from may be %d days ago at most: rows of older spans are no longer remembered one by one, and would be booked again", int(maxRefetch.Hours()/24))
 	}
-	book, s, err := a.sellerNamed(ctx, c.Seller)
+	registry, s, err := a.sellerNamed(ctx, c.Seller)
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	defer registry.Close()
 	if _, ok := s.Place(warehouse, shopNo); !ok {
 		return hint(fmt.Errorf("%s has no shop with a booking at %s", c.Seller, c.Place), "bridgectl window ls --seller %s lists its places", c.Seller)
 	}
@@ -386,11 +386,11 @@ func (c windowRefetchCmd) span(ctx context.Context, a *app) error {
 		if err := a.do(ctx, deed{"window refetch", c.Seller, target, c.Why}, func() (int, error) {
 			return len(events), b.Publish(ctx, events...)
 		}); err != nil {
-			return hint(err, "the same command asks again; what is known is not told twice")
+			return hint(err, "the same command asks again; known movements are not published twice")
 		}
 	}
 	return a.show(done, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: %s of %s; bridgectl window ls tells what became of them\n", verb, count(len(events), "span"), c.Place)
+		_, err := fmt.Fprintf(w, "%s: %s of %s; bridgectl window ls shows what became of them\n", verb, count(len(events), "span"), c.Place)
 		return err
 	})
 }

@@ -11,10 +11,10 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// DemoSeller is the seller that `bridgectl up` sets up when there is none, against the sandbox.
+// DemoSeller is the seller that `bridgectl up` sets up against the sandbox when there is none.
 const DemoSeller = "demo"
 
-// demoSpeed makes ten minutes of every second: an order is shipped after half a minute and delivered after three.
+// demoSpeed makes ten minutes of every second: an order ships after half a minute and is delivered after three.
 const demoSpeed = 600
 
 // Numbers of the demo seller at the sandbox.
@@ -34,8 +34,8 @@ func DemoSandbox() jdsandbox.Config {
 	}
 }
 
-// SecretsDir is the folder of sellers' secrets of a stack in dir, unless it is given another. The key that seals tokens lies
-// above it: no set-up may name that.
+// SecretsDir is the default folder of sellers' secrets of a stack in dir. The key that seals tokens lies in its parent
+// folder: no set-up may name that.
 func SecretsDir(dir string) string { return filepath.Join(dir, "secrets", "sellers") }
 
 // DemoSetup is the demo seller's set-up against a sandbox at url. It writes the sandbox's credentials into dir, because

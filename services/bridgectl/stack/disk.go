@@ -14,16 +14,16 @@ import (
 //
 // # Why
 //
-// The embedded server closes a stream that it could not write until it is started again, whether or not there is space by
-// then. To restart it under workers that hold orders in hand would be one more way to fail, and would fail again while the
-// disk is full. The process ends instead, as it would by a kill, which costs nothing: what is kept outside it (systemd,
-// Docker) starts it again, and a person reads why.
+// The embedded server closes a stream that it could not write until it is restarted, even if there is space again.
+// Restarting it under workers with orders in hand would add another failure, and would fail again while the disk is
+// full. So the process ends, as if it were killed, which costs nothing: its supervisor (systemd, Docker) restarts it,
+// and a person reads why.
 var ErrDiskFull = errors.New("disk full, free space and start again / 磁盘已满，请释放空间后重新启动")
 
 const (
-	// diskEvery is how often the embedded server is asked.
+	// diskEvery is how often the embedded server is checked.
 	diskEvery = 2 * time.Second
-	// hastyStop is how long work in hand may take to stop on a full disk: its outcome cannot be kept any more.
+	// hastyStop is how long work in hand may take to stop on a full disk: its outcome cannot be stored any longer.
 	hastyStop = 5 * time.Second
 )
 
@@ -47,8 +47,8 @@ func (s *Stack) watchDisk() (stop func()) {
 	return func() { close(end); <-ended }
 }
 
-// fullDisk marks an error that a full disk brought about, also one that does not show it: what could not be published ends
-// as a time-out.
+// fullDisk marks an error that a full disk caused, also one that does not show it: a failed publish appears as a
+// time-out.
 func (s *Stack) fullDisk(err error) error {
 	if s.server == nil || err == nil || errors.Is(err, ErrDiskFull) {
 		return err
@@ -63,7 +63,7 @@ func (s *Stack) fullDisk(err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrDiskFull, s.o.DataDir, err)
 }
 
-// stopHastily stops, and waits for it no longer than hastyStop. What still runs ends with the process.
+// stopHastily stops, but waits no longer than hastyStop. What still runs ends with the process.
 func (s *Stack) stopHastily() {
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); _ = s.Stop() }()

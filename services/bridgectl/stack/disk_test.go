@@ -23,7 +23,7 @@ import (
 	"stockbridge/services/e2e/orders"
 )
 
-// up is a `bridgectl up` that runs.
+// up is a running `bridgectl up`.
 type up struct {
 	stop  context.CancelFunc
 	ended chan error
@@ -37,7 +37,7 @@ func (u *up) Write(p []byte) (int, error) {
 	return u.out.Write(p)
 }
 
-// where is what it says of where something is; "" before it does.
+// where is the address that it prints for name; "" before it does.
 func (u *up) where(name string) string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -69,7 +69,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// A disk that fills up ends `up` with what to do. When that was done, all that was acknowledged is at the warehouse, once.
+// A full disk ends `up` with advice what to do. After that was done, every acknowledged order is at the warehouse once.
 func TestUpEndsOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	disk, err := smalldisk.Mount(t.TempDir(), 64<<20)
@@ -81,7 +81,7 @@ func TestUpEndsOnAFullDisk(t *testing.T) {
 	first := startUp(t, dir)
 	eventually(t, "it runs", func() bool { return first.where("data") != "" })
 
-	// The ERP publishes what it could not again, under the same id.
+	// The ERP publishes again what it could not, under the same id.
 	erp := bustest.Connect(t, first.where("NATS"))
 	made := orders.New(stack.DemoSeller, 3)
 	var acked, open []event.Event
@@ -94,14 +94,14 @@ func TestUpEndsOnAFullDisk(t *testing.T) {
 		o := made.Next()
 		return event.OrderAudited.About(o.GetSeller(), o.GetOutboundNo(), time.Now(), o)
 	}
-	for range 20 { // all of them find a seat at once
+	for range 20 { // all of them get a slot at once
 		e := audit()
 		if !publish(erp, e, 20*time.Second) {
 			t.Fatal("nothing is stored")
 		}
 		acked = append(acked, e)
 	}
-	// None is in hand when the disk fills up: an order whose claim died with its owner waits for the end of the claim.
+	// None is in hand when the disk fills up: an order whose claim died with its owner waits until the claim expires.
 	delivered := func(u *up, n int) {
 		t.Helper()
 		jd := control.New(u.where("sandbox"))

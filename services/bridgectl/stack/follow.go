@@ -19,10 +19,10 @@ import (
 	"stockbridge/services/stock-syncer/syncer"
 )
 
-// Ticks says how often a seller's orders are looked after: whole seconds. Zero means 5 s, 30 s and 10 minutes.
+// Ticks are the intervals of a seller's ticks, in whole seconds. Zero means 5 s, 30 s and 10 minutes.
 type Ticks struct{ Poll, Release, Reconcile time.Duration }
 
-// Follow makes the workers look after a seller whose set-up of that version was stored. Repeating it changes nothing.
+// Follow schedules a seller's ticks for a set-up that was stored with that version. Repeating it changes nothing.
 func Follow(ctx context.Context, b *bus.Bus, setup *sellerv1.Setup, version uint64, t Ticks) error {
 	name := setup.GetName()
 	if t.Poll == 0 {
@@ -54,7 +54,7 @@ func Follow(ctx context.Context, b *bus.Bus, setup *sellerv1.Setup, version uint
 	return b.Publish(ctx, event.SellerChanged.About(name, name, now, m, strconv.FormatUint(version, 10)))
 }
 
-// followFlows has the flow of each of the seller's places read.
+// followFlows schedules the reading of the flow of each of the seller's places.
 func followFlows(ctx context.Context, b *bus.Bus, s *seller.Seller) error {
 	places := map[string]proto.Message{}
 	for _, p := range s.Places() {
@@ -63,8 +63,8 @@ func followFlows(ctx context.Context, b *bus.Bus, s *seller.Seller) error {
 	return b.SetTicks(ctx, event.TickVMI, s.Name(), places, s.Following().Every)
 }
 
-// followStock has warehouses counted and shares told. A seller that had shares once keeps the tick that tells them: those of
-// shops that are in no pool any more have to be taken back.
+// followStock schedules counts of warehouses and shares. A seller that once had shares keeps the tick for them: the
+// shares of shops that left a pool have to be revoked.
 func followStock(ctx context.Context, b *bus.Bus, s *seller.Seller) error {
 	counted := map[string]proto.Message{}
 	for _, code := range syncer.Warehouses(s) {

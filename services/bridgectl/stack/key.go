@@ -13,10 +13,10 @@ import (
 )
 
 // TokenKeyFile is where a stack in dir keeps the key that seals tokens, unless it is given one. Without the file the
-// tokens in dir are of no use, and merchants have to consent again.
+// tokens in dir are useless, and merchants have to consent again.
 func TokenKeyFile(dir string) string { return filepath.Join(dir, "secrets", "token-key") }
 
-// tokenKey reads the key of a stack in dir, and makes it the first time.
+// tokenKey reads the key of a stack in dir, and creates it the first time.
 func tokenKey(dir string) (worker.Secret, error) {
 	path := TokenKeyFile(dir)
 	text, err := os.ReadFile(path)

@@ -6,13 +6,13 @@ import (
 	"path/filepath"
 )
 
-// ErrInUse says that another process works in the data directory. Two of them would destroy each other's files.
+// ErrInUse says that another process uses the data directory. Two of them would destroy each other's files.
 var ErrInUse = errors.New("another process works there")
 
 var errLocked = errors.New("locked")
 
-// lock makes this process the only one that works in dir, until the returned function is called or the process ends,
-// however it ends.
+// lock makes this process the only one that uses dir, until the returned function is called or the process ends in any
+// way.
 func lock(dir string) (unlock func(), err error) {
 	unlock, err = lockFile(filepath.Join(dir, "lock"))
 	if errors.Is(err, errLocked) {

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// sharingViolation is what Windows answers who opens a file that is open and not shared.
+// sharingViolation is the error of Windows for opening a file that is open and not shared.
 const sharingViolation = syscall.Errno(32)
 
 func lockFile(name string) (unlock func(), err error) {

@@ -12,8 +12,8 @@ import (
 	"stockbridge/pkg/worker"
 )
 
-// Run is `bridgectl up`: it starts everything, sets the demo seller up when there is no seller yet, says on out where
-// everything is, and serves until ctx ends.
+// Run is `bridgectl up`: it starts everything, sets the demo seller up when there is no seller yet, prints all
+// addresses to out, and serves until ctx ends.
 func Run(ctx context.Context, o Options, out io.Writer) error {
 	began := time.Now()
 	s, err := Start(ctx, o)
@@ -23,7 +23,7 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 	stopped := false
 	defer func() {
 		if !stopped {
-			_ = s.Stop() // the error that led here is the one to tell
+			_ = s.Stop() // the error that led here is the one to report
 		}
 	}()
 	if err := s.demo(ctx); err != nil {
@@ -52,8 +52,8 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 	return nil
 }
 
-// demo keeps the demo seller pointed at the sandbox. Where other sellers are set up and the demo is not, it leaves them
-// alone.
+// demo keeps the demo seller pointed at the sandbox. If other sellers are set up and the demo is not, it changes
+// nothing.
 func (s *Stack) demo(ctx context.Context) error {
 	if s.SandboxURL == "" {
 		return nil
@@ -66,7 +66,7 @@ func (s *Stack) demo(ctx context.Context) error {
 		return err
 	}
 	if now, known := s.Sellers.Get(DemoSeller); known {
-		// The operator's changes stay; only where the sandbox and its credentials are may differ.
+		// The operator's changes stay; only the sandbox's address and credentials may differ.
 		kept := proto.CloneOf(now.Setup)
 		for _, a := range kept.Accounts {
 			if a.Name == setup.Accounts[0].Name {
@@ -103,7 +103,7 @@ func (s *Stack) speed() float64 {
 	return speed
 }
 
-// natsAt never repeats a given address, which may hold a password.
+// natsAt never prints a given address, which may hold a password.
 func natsAt(own string, given worker.Secret) string {
 	if given != "" {
 		return "as NATS_URL says"

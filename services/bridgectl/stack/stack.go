@@ -1,7 +1,7 @@
-// Package stack runs all of Stockbridge in one process: broker, ledger, workers and, where there are no credentials
-// yet, a sandbox that plays JD. It is what `bridgectl up`, the demo and the stories start.
+// Package stack runs all of Stockbridge in one process: broker, ledger, workers and, without credentials, a sandbox
+// that plays JD. `bridgectl up`, the demo and the stories start it.
 //
-// The workers are the very functions that the separate programs run; nothing in them knows the difference.
+// The workers are the same functions that the separate programs run; nothing in them knows the difference.
 package stack
 
 import (
@@ -36,33 +36,33 @@ import (
 
 // Options of a stack. The zero value of each is usable except DataDir.
 type Options struct {
-	// DataDir holds everything that outlives the process. One process at a time.
+	// DataDir holds everything that outlives the process. Only one process may use it at a time.
 	DataDir string
 	// NATSURL names servers to use instead of the embedded one; RedisURL a ledger instead of the embedded one.
 	NATSURL, RedisURL worker.Secret
-	// TokenKey seals the tokens that are ours to refresh; when empty, a key that is made and kept in DataDir.
+	// TokenKey seals the tokens that Stockbridge refreshes; when empty, a key is created and kept in DataDir.
 	TokenKey worker.Secret
-	// Trust is what set-ups may name of this machine.
+	// Trust is what set-ups may name on this machine.
 	Trust seller.Trust
 	// NATSPort of the embedded server; 4222 when 0, server.RandomPort for any.
 	NATSPort int
-	// NoSync lets the embedded server answer before it synced: for tests, whose data nobody misses.
+	// NoSync lets the embedded server answer before it synced: for tests, whose data may be lost.
 	NoSync bool
-	// HTTPAddr of the probes and metrics; empty or "off" for none.
+	// HTTPAddr of the health checks and metrics; empty or "off" for none.
 	HTTPAddr string
 	// SandboxAddr of the sandbox; empty or "off" for none. Nil Sandbox settings are those of DemoSandbox.
 	SandboxAddr string
 	Sandbox     *jdsandbox.Config
 	// Ticks of the demo seller.
 	Ticks Ticks
-	// Pusher, Poller, Reconciler, Ingester and Syncer are the workers' settings; nil for those of the environment (PUSH_…,
-	// POLL_…, RECONCILE_…, VMI_…, SHARE_…) and their defaults.
+	// Pusher, Poller, Reconciler, Ingester and Syncer are the workers' settings; nil for those of the environment
+	// (PUSH_…, POLL_…, RECONCILE_…, VMI_…, SHARE_…) and their defaults.
 	Pusher     *pusher.Config
 	Poller     *poller.Config
 	Reconciler *reconciler.Config
 	Ingester   *ingester.Config
 	Syncer     *syncer.Config
-	// Traces makes the spans; nil for where the environment says (OTEL_…), which is nowhere by default.
+	// Traces makes the spans; nil for the exporter of the environment (OTEL_…), which is none by default.
 	Traces oteltrace.TracerProvider
 	Log    zerolog.Logger
 	// Grace is how long work in hand may take to finish; 40 s when 0.
@@ -72,8 +72,8 @@ type Options struct {
 // Stack is running until Stop.
 type Stack struct {
 	worker.Parts
-	// NATSURL is where other programs connect, HTTPAt where the probes are, SandboxURL where JD is played ("" where not);
-	// its gateway is at GatewayURL.
+	// NATSURL is where other programs connect, HTTPAt serves the health checks, SandboxURL serves the sandbox (""
+	// without one); its gateway is at GatewayURL.
 	NATSURL, HTTPAt, SandboxURL string
 	// JD is the sandbox, nil without one.
 	JD *jdsandbox.JD
@@ -135,7 +135,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if _, err := b.Apply(ctx, bus.Topology{}); err != nil {
 		return nil, err
 	}
-	if s.server != nil { // on a full disk it starts, and takes nothing
+	if s.server != nil { // on a full disk it starts, but accepts nothing
 		if err := b.CheckWrites(ctx); err != nil {
 			return nil, err
 		}
@@ -210,7 +210,7 @@ func (s *Stack) startSandbox() error {
 	return nil
 }
 
-// StartWorkers starts the workers, again after StopWorkers.
+// StartWorkers starts the workers, also after StopWorkers.
 func (s *Stack) StartWorkers() error {
 	push, err := worker.FromEnvironment[pusher.Config]()
 	if err != nil {
@@ -269,8 +269,8 @@ func (s *Stack) StartWorkers() error {
 	return nil
 }
 
-// shell is what a worker stands on. Metrics can be registered once only, so those of workers that were stopped and
-// started again in the same process are not shown.
+// shell is the environment of a worker. Metrics can be registered only once, so those of workers that were restarted in
+// the same process are not shown.
 func (s *Stack) shell(name string) *worker.Shell {
 	parts := s.Parts
 	if s.started {
@@ -283,7 +283,7 @@ func (s *Stack) run(ctx context.Context, name string, run func() error) {
 	s.workers.Go(func() error {
 		err := run()
 		if err == nil && ctx.Err() == nil {
-			err = errors.New("it ended by itself")
+			err = errors.New("it ended unexpectedly")
 		}
 		if err != nil && ctx.Err() == nil {
 			s.fail(fmt.Errorf("%s: %w", name, err))

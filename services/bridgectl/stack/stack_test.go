@@ -37,7 +37,7 @@ func TestOneProcessADirectory(t *testing.T) {
 	}
 }
 
-// What cannot be started is an error, and what was started before it is stopped: the directory is free again.
+// A failed start is an error, and stops what was started before: the directory is free again.
 func TestWhatCannotBeStarted(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -21,26 +21,26 @@ import (
 
 type dlqCmd struct {
 	Ls     dlqLsCmd     `cmd:"" help:"List what needs a person."`
-	Show   dlqShowCmd   `cmd:"" help:"Print one message whole: why it stands here, its headers and its body."`
+	Show   dlqShowCmd   `cmd:"" help:"Print one message in full: why it is here, its headers and its body."`
 	Replay dlqReplayCmd `cmd:"" help:"Send messages to their worker again."`
-	Drop   dlqDropCmd   `cmd:"" help:"Throw messages away for good."`
+	Drop   dlqDropCmd   `cmd:"" help:"Discard messages for good."`
 }
 
 type heldCmd struct {
 	Ls      heldLsCmd      `cmd:"" help:"List what waits, and for what."`
-	Show    heldShowCmd    `cmd:"" help:"Print one message whole."`
-	Release heldReleaseCmd `cmd:"" help:"Let messages go on past the cause they wait for."`
-	Drop    heldDropCmd    `cmd:"" help:"Throw messages away for good."`
+	Show    heldShowCmd    `cmd:"" help:"Print one message in full."`
+	Release heldReleaseCmd `cmd:"" help:"Release messages although their cause remains."`
+	Drop    heldDropCmd    `cmd:"" help:"Discard messages for good."`
 }
 
-// page is a piece of a list.
+// page is a page of a list.
 type page struct {
 	Limit int    `default:"100" help:"At most so many."`
-	After uint64 `placeholder:"NO" help:"Go on after this number, the next page."`
+	After uint64 `placeholder:"NO" help:"Continue after this number: the next page."`
 }
 
-// shelvedJSON is a message on the shelf as a document.
-type shelvedJSON struct {
+// deadLetterJSON is a dead letter as JSON.
+type deadLetterJSON struct {
 	No       uint64              `json:"no"`
 	Kind     string              `json:"kind"`
 	Consumer string              `json:"consumer"`
@@ -60,7 +60,7 @@ type shelvedJSON struct {
 	Trace    string              `json:"trace,omitempty"`
 	History  []historyJSON       `json:"history,omitempty"`
 	Header   map[string][]string `json:"header,omitempty"`
-	// Body is JSON where the message was, else text; what is not even text is in Bytes, as base64.
+	// Body is JSON where the message was, else text; other bytes are in Bytes, as base64.
 	Body  json.RawMessage `json:"body,omitempty"`
 	Bytes []byte          `json:"body_base64,omitempty"`
 }
@@ -74,15 +74,15 @@ type reasonJSON struct {
 	RemoteText string `json:"remote_text,omitempty"`
 }
 
-func shelvedOf(m bus.DeadLetter) shelvedJSON {
-	return shelvedJSON{
+func deadLetterOf(m bus.DeadLetter) deadLetterJSON {
+	return deadLetterJSON{
 		No: m.Seq, Kind: m.Kind, Consumer: m.Consumer, Stream: m.Stream, Seq: m.OriginSeq, Subject: m.Subject,
 		Seller: m.Seller, Key: m.Key, ID: m.ID, Class: m.Class, Cause: m.Cause, Reason: reasonJSON(m.Reason), Error: m.Error,
 		Attempts: m.Attempts, First: m.First.UTC(), Last: m.Last.UTC(), Trace: m.Trace,
 	}
 }
 
-func (a *app) listShelf(ctx context.Context, kind string, p pick, g page, grouped bool) error {
+func (a *app) listDeadLetters(ctx context.Context, kind string, p pick, g page, grouped bool) error {
 	if g.Limit < 1 {
 		return misused("--limit must be 1 at least")
 	}
@@ -103,14 +103,14 @@ func (a *app) listShelf(ctx context.Context, kind string, p pick, g page, groupe
 		items, next = nil, 0
 	}
 	doc := struct {
-		// Total and Groups are of all that is selected, Items are a page of it.
-		Total  int           `json:"total"`
-		Groups []groupJSON   `json:"groups"`
-		Items  []shelvedJSON `json:"items"`
-		Next   uint64        `json:"next,omitempty"`
-	}{all.total, all.groupsJSON(), []shelvedJSON{}, next}
+		// Total and Groups cover the whole selection, Items are one page of it.
+		Total  int              `json:"total"`
+		Groups []groupJSON      `json:"groups"`
+		Items  []deadLetterJSON `json:"items"`
+		Next   uint64           `json:"next,omitempty"`
+	}{all.total, all.groupsJSON(), []deadLetterJSON{}, next}
 	for _, m := range items {
-		doc.Items = append(doc.Items, shelvedOf(m))
+		doc.Items = append(doc.Items, deadLetterOf(m))
 	}
 	return a.show(doc, func(w io.Writer) error {
 		if all.total == 0 {
@@ -137,7 +137,7 @@ func (a *app) listShelf(ctx context.Context, kind string, p pick, g page, groupe
 	})
 }
 
-// why is why a message stands on the shelf, in a line.
+// why describes in a line why a message was dead-lettered or held.
 func (a *app) why(m bus.DeadLetter) string {
 	reason := m.Reason
 	if m.Cause != "" {
@@ -157,7 +157,7 @@ func orDash(s string) string {
 	return s
 }
 
-// showItem prints one message whole.
+// showItem prints one message with everything about it.
 func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool) error {
 	b, err := a.bus(ctx)
 	if err != nil {
@@ -181,7 +181,7 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 		return err
 	}
 	text, note := a.bodyOf(m, reveal)
-	doc := shelvedOf(m)
+	doc := deadLetterOf(m)
 	doc.History = earlier
 	doc.Header = m.Header
 	switch doc.Body = json.RawMessage(text); {
@@ -236,7 +236,7 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 	})
 }
 
-// bodyOf is a message's body as it may be shown, and what there is to say about that.
+// bodyOf is a message's body as it may be shown, and a note about it.
 func (a *app) bodyOf(m bus.DeadLetter, reveal bool) (text, note string) {
 	text, err := pretty(asJSON(m), kindOn(m.Subject), reveal)
 	switch {
@@ -251,7 +251,7 @@ func (a *app) bodyOf(m bus.DeadLetter, reveal bool) (text, note string) {
 	}
 }
 
-// asJSON is a message's body, as JSON if it is readable protobuf.
+// asJSON is a message's body, converted to JSON if it is readable protobuf.
 func asJSON(m bus.DeadLetter) []byte {
 	if json.Valid(m.Body) {
 		return m.Body
@@ -279,7 +279,7 @@ func item(ctx context.Context, b *bus.Bus, kind string, no uint64) (bus.DeadLett
 	return m, err
 }
 
-// lsCmd is what listing either kind has in common.
+// lsCmd holds the flags that both lists share.
 type lsCmd struct {
 	pick
 	page
@@ -287,19 +287,19 @@ type lsCmd struct {
 }
 
 func (lsCmd) Help() string {
-	return `How many there are of each cause, then one page of them, oldest first. Everything is read to be counted: some hundred thousand
+	return `Prints how many there are of each cause, then one page of them, oldest first. All are read to be counted: a few hundred thousand
 take seconds. Times are like 2026-03-05, 2026-03-05T09:31:00+08:00, or 2h and 3d ago.`
 }
 
 type dlqLsCmd struct{ lsCmd }
 
 func (dlqLsCmd) Help() string {
-	return `Dead letters of orders hold a receiver's data: order-pusher erases those that have stood here longer than its
-PUSH_KEEP_SHELVED (90 days). What is older than that soon: --until 80d.`
+	return `Dead letters of orders hold a receiver's data: order-pusher erases those older than its
+PUSH_KEEP_SHELVED (90 days). To list those that are erased soon: --until 80d.`
 }
 
 func (c dlqLsCmd) Run(ctx context.Context, a *app) error {
-	return a.listShelf(ctx, event.Dead, c.pick, c.page, c.Group)
+	return a.listDeadLetters(ctx, event.Dead, c.pick, c.page, c.Group)
 }
 
 type heldLsCmd struct{ lsCmd }
@@ -309,10 +309,10 @@ func (heldLsCmd) Help() string {
 }
 
 func (c heldLsCmd) Run(ctx context.Context, a *app) error {
-	return a.listShelf(ctx, event.Held, c.pick, c.page, c.Group)
+	return a.listDeadLetters(ctx, event.Held, c.pick, c.page, c.Group)
 }
 
-// one names a message on the shelf.
+// one names a dead letter.
 type one struct {
 	No     uint64 `arg:"" help:"Number, as ls prints it."`
 	Reveal bool   `help:"Show personal data. This is logged."`
