@@ -9,7 +9,7 @@ import (
 	"stockbridge/services/e2e/testenv"
 )
 
-// pause is what `bridgectl seller pause` does, waited for.
+// pause is `bridgectl seller pause`, and waits for its effect.
 func pause(t *testing.T, w *testenv.World, name string) error {
 	t.Helper()
 	err := w.Sellers.Pause(t.Context(), name, seller.Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: "stock-take", At: time.Now()})

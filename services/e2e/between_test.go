@@ -28,8 +28,9 @@ import (
 	"stockbridge/services/e2e/procs"
 )
 
-// TestSellersDoNotSilenceEachOther has two ERPs, each with its own user of a guarded server, do what once lost orders: by
-// accident they use the same numbers and ids, and on purpose one uses the ids of what will be told of the other's orders.
+// TestSellersDoNotSilenceEachOther has two ERPs, each with its own user of a guarded server, do what once lost orders:
+// by accident they use the same numbers and ids, and on purpose one uses the ids of the events that the other's orders
+// will have.
 func TestSellersDoNotSilenceEachOther(t *testing.T) {
 	r, ctx := processes(t), t.Context()
 	must(t, r.Build(ctx, procs.NATSServer, procs.OrderPusher, procs.Bridgectl))
@@ -90,7 +91,7 @@ func TestSellersDoNotSilenceEachOther(t *testing.T) {
 	acme, bolt := bustest.NewERP(t, urlOf("erp-acme")), bustest.NewERP(t, urlOf("erp-bolt"))
 	const n = 20
 	list := map[string][]*orderv1.Audited{"acme": orders.New("acme", 3).Make(n), "bolt": orders.New("bolt", 3).Make(n)}
-	// On purpose: acme has used the ids of what will be told of bolt's.
+	// On purpose: acme has used the ids of bolt's coming events.
 	for _, o := range list["bolt"] {
 		for _, name := range []string{event.OrderAccepted.Name, event.OrderHeld.Name, event.OrderFailed.Name} {
 			acme.Publish("order.audited.acme", fmt.Sprintf("%s/bolt/%s/1", name, o.OutboundNo), []byte("x"))
@@ -110,11 +111,11 @@ func TestSellersDoNotSilenceEachOther(t *testing.T) {
 	must(t, err)
 	t.Cleanup(b.Close)
 	for name, list := range list {
-		told := orderview.New(b, name)
-		until(t, "all orders of "+name+" are told", func() bool {
-			must(t, told.Update(context.WithoutCancel(ctx)))
+		seen := orderview.New(b, name)
+		until(t, "all orders of "+name+" have outcomes", func() bool {
+			must(t, seen.Update(context.WithoutCancel(ctx)))
 			for _, o := range list {
-				if got := told.Orders[o.OutboundNo]; got == nil || len(got.Accepted) != 1 {
+				if got := seen.Orders[o.OutboundNo]; got == nil || len(got.Accepted) != 1 {
 					return false
 				}
 			}
@@ -124,7 +125,7 @@ func TestSellersDoNotSilenceEachOther(t *testing.T) {
 	for _, o := range list["bolt"] {
 		a, err := r.Sandbox.Documents(ctx, jdsandbox.Query{IsvUUID: o.OutboundNo})
 		must(t, err)
-		if len(a) != 2 { // one of each seller, in departments of their own
+		if len(a) != 2 { // one of each seller, in separate departments
 			t.Errorf("JD has %d documents under %s", len(a), o.OutboundNo)
 		}
 	}

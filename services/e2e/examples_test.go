@@ -11,8 +11,8 @@ import (
 	"stockbridge/services/e2e/testenv"
 )
 
-// What we show to ERP teams does what it says: each program publishes its order, waits for the answer, and the order is
-// at JD once, also when the program is run again.
+// The examples for ERP teams work: each program publishes its order and waits for the outcome, and the order is at JD
+// once, also when the program is run again.
 func TestExamples(t *testing.T) {
 	w := testenv.Start(t, testenv.Options{Ledger: "kv"})
 	examples, err := filepath.Abs(filepath.Join("..", "..", "examples"))

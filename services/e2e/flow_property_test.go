@@ -60,8 +60,9 @@ var weathers = rapid.Custom(func(t *rapid.T) weather {
 	return w
 })
 
-// Whatever the sandbox leaves out, repeats, mixes up, delays or answers instead, and though the ledger is lost midway: the book
-// becomes the sandbox's stock, each movement to book is told under one id, and JD is not stormed. Nobody asks for stock.
+// The sandbox omits, repeats, mixes up and delays rows or answers something else, and the ledger is lost midway. Still
+// the book equals the sandbox's stock in the end, each movement to book is published under one id, and JD is not
+// flooded. No stock is queried.
 func TestWhateverTheSandboxDoesTheBookBecomesItsStock(t *testing.T) {
 	t.Parallel()
 	for n := *flowStory; n < *flowStory+*flowStories; n++ {
@@ -90,7 +91,7 @@ func playFlow(t *testing.T, drawn weather, ledger string) {
 		_, err := f.JD.Move(act)
 		f.must(err)
 	}
-	// What is missing at the very end shows when something comes after it: one row that the weather does not touch.
+	// What is missing at the very end shows only when something follows: one row that the faults do not touch.
 	f.must(f.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.Flow.Drop, k.Flow.Late = jdsandbox.Missing{}, jdsandbox.Late{} }))
 	for goods := range 4 {
 		f.move(jdsandbox.Receipt, fmt.Sprintf("EMG%d", goods+1), 1)

@@ -24,7 +24,7 @@ import (
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
-// flow is the demo seller's shop as its flow is told, and what the sandbox knows of it.
+// flow is the demo seller's shop as its flow was published, and what the sandbox knows of it.
 type flow struct {
 	*testenv.World
 	t     *testing.T
@@ -76,7 +76,7 @@ func (f *flow) must(err error) {
 	}
 }
 
-// failed are the spans that are told to have failed.
+// failed are the spans that were published as failed.
 func (f *flow) failed() (list []*vmiv1.WindowFailed) {
 	f.t.Helper()
 	f.must(f.Bus.Events(f.t.Context(), bus.EventQuery{Names: []string{event.VMIWindowFailed.Name}}, func(e bus.Stored) error {
@@ -87,22 +87,22 @@ func (f *flow) failed() (list []*vmiv1.WindowFailed) {
 	return list
 }
 
-// complete is nil when the book is the sandbox's stock and each movement to book was told once.
+// complete is nil when the book equals the sandbox's stock and each movement to book was published once.
 func (f *flow) complete() error {
 	f.t.Helper()
 	rows, _ := f.JD.Movements(jdsandbox.StockQuery{ShopNo: f.place.ShopNo})
 	return flowIs(f.t, f.Bus, f.Ledger, f.place, f.JD.Stock(jdsandbox.StockQuery{ShopNo: f.place.ShopNo}).Shops, rows)
 }
 
-// flowIs is nil when the book of a place is the stock of its shop at the sandbox, and each of the movements to book was told
-// once: under one id, however often.
+// flowIs is nil when the book of a place equals the stock of its shop at the sandbox, and each of the movements to book
+// was published under one id, however often.
 func flowIs(t *testing.T, b *bus.Bus, l ledger.Books, place stock.Place, shops []jdsandbox.ShopStock, rows []jdsandbox.Movement) error {
 	t.Helper()
-	told := map[string][]string{}
+	seen := map[string][]string{}
 	err := b.Events(t.Context(), bus.EventQuery{Names: []string{event.StockAdjusted.Name}}, func(e bus.Stored) error {
 		m, err := bus.Decode(event.StockAdjusted, e)
-		if no := m.GetMovement().GetFlowNo(); !slices.Contains(told[no], e.ID) {
-			told[no] = append(told[no], e.ID)
+		if no := m.GetMovement().GetFlowNo(); !slices.Contains(seen[no], e.ID) {
+			seen[no] = append(seen[no], e.ID)
 		}
 		return err
 	})
@@ -130,8 +130,8 @@ func flowIs(t *testing.T, b *bus.Bus, l ledger.Books, place stock.Place, shops [
 		}
 	}
 	for _, r := range rows {
-		if ids := told[r.FlowID]; booked(r) && len(ids) != 1 || !booked(r) && len(ids) != 0 {
-			errs = append(errs, fmt.Errorf("movement %s (%s, %d to %d) told as %v", r.FlowID, r.Reason, r.Former, r.Now, ids))
+		if ids := seen[r.FlowID]; booked(r) && len(ids) != 1 || !booked(r) && len(ids) != 0 {
+			errs = append(errs, fmt.Errorf("movement %s (%s, %d to %d) published as %v", r.FlowID, r.Reason, r.Former, r.Now, ids))
 		}
 	}
 	return errors.Join(errs...)
@@ -148,8 +148,8 @@ func (f *flow) untilComplete() {
 	f.Until("the book is the warehouse's stock", func() bool { last = f.complete(); return last == nil })
 }
 
-// Rows that come twice, mixed up, late, or not at the first reading: each movement is told once.
-func TestMovementsAreToldOnceWhateverTheFlowIsLike(t *testing.T) {
+// Rows may come twice, mixed up, late, or not at the first reading: each movement is published once.
+func TestMovementsArePublishedOnceForAnyFlow(t *testing.T) {
 	t.Parallel()
 	weather := jdsandbox.Knobs{Flow: jdsandbox.Flow{
 		Order: "shuffled", Duplicate: 0.2, Drop: jdsandbox.Missing{Chance: 0.2, Readings: 1},
@@ -171,12 +171,12 @@ func TestMovementsAreToldOnceWhateverTheFlowIsLike(t *testing.T) {
 
 const flowMethod = "eclp.stock.queryVmiShopStockFlow"
 
-// booked tells whether the ERP books a movement.
+// booked reports whether the ERP books a movement.
 func booked(r jdsandbox.Movement) bool {
 	return r.Former != r.Now && r.Former >= 0 && r.Now >= 0 && r.Reason != "设置VMI库存" && r.Reason != "商品库存比例调整"
 }
 
-// A span that cannot be read is told, waits on the shelf, and stands in nobody's way; read again it is applied once.
+// A span that cannot be read is published, dead-lettered, and blocks no other; read again it is applied once.
 func TestASpanThatFailsIsReadAgainLater(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{Setup: followed, Ingest: func(c *ingester.Config) { c.Attempts, c.GapAttempts, c.BreakerAfter = 2, 2, 1000 }}, func(t *testing.T, w *testenv.World) {
@@ -191,7 +191,7 @@ func TestASpanThatFailsIsReadAgainLater(t *testing.T) {
 		}
 		f.must(w.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.Flow.End.Wrong = 0 }))
 		f.move(jdsandbox.Receipt, "EMG9", 3)
-		f.Until("later movements go on", func() bool {
+		f.Until("later movements are read", func() bool {
 			x, err := (&stock.Store{Books: f.Ledger}).Figure(t.Context(), f.place, "EMG9")
 			f.must(err)
 			return x.Num == 3
@@ -202,14 +202,14 @@ func TestASpanThatFailsIsReadAgainLater(t *testing.T) {
 		if out := f.ctl("window", "refetch", "--seller", stack.DemoSeller, "--dry-run"); !strings.Contains(out, "would be read again:") {
 			t.Errorf("the plan is\n%s", out)
 		}
-		f.ctl("window", "refetch", "--seller", stack.DemoSeller, "--why", "the end is told right again")
+		f.ctl("window", "refetch", "--seller", stack.DemoSeller, "--why", "the last movement is published right again")
 		f.untilComplete()
 		f.readAgain()
 		f.must(f.complete())
 	})
 }
 
-// readAgain asks for the last quarter of an hour and waits until it was read: any span of a place, as often as anybody likes.
+// readAgain asks for the last quarter of an hour and waits until it was read: any span of a place, as often as needed.
 func (f *flow) readAgain() {
 	f.t.Helper()
 	now := time.Now()
@@ -226,7 +226,7 @@ func (f *flow) readAgain() {
 	})
 }
 
-// ctl runs bridgectl and tells what it printed.
+// ctl runs bridgectl and returns what it printed.
 func (f *flow) ctl(args ...string) string {
 	f.t.Helper()
 	var out, errs bytes.Buffer
@@ -249,8 +249,9 @@ func TestAPausedSellersFlowCatchesUp(t *testing.T) {
 	})
 }
 
-// The ledger is lost while movements come: the book is made again from the streams, and nothing is told under another id.
-func TestALostLedgerTellsNoMovementTwice(t *testing.T) {
+// The ledger is lost while movements come: the book is rebuilt from the streams, and nothing is published under another
+// id.
+func TestALostLedgerPublishesNoMovementTwice(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{Setup: followed}, func(t *testing.T, w *testenv.World) {
 		f := newFlow(t, w)
@@ -263,7 +264,7 @@ func TestALostLedgerTellsNoMovementTwice(t *testing.T) {
 	})
 }
 
-// A token that the warehouse takes no longer stops the reading; with a new one it goes on by itself.
+// A token that the warehouse no longer accepts stops the reading; with a new one it continues automatically.
 func TestALapsedTokenHoldsTheFlowUntilItIsRenewed(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{Setup: followed}, func(t *testing.T, w *testenv.World) {

@@ -22,9 +22,9 @@ import (
 	"stockbridge/services/e2e/procs"
 )
 
-// TestFullDisksUnderTheServers fills the disk of nats-server, then that of redis-server, both processes of their own, under a
-// worker: it is not ready within ten seconds and says why, and after the documented step every order is at the warehouse,
-// once.
+// TestFullDisksUnderTheServers fills the disk of nats-server, then that of redis-server, both as processes, under a
+// worker: it is not ready within ten seconds and says why, and after the documented step every order is at the
+// warehouse, once.
 func TestFullDisksUnderTheServers(t *testing.T) {
 	t.Parallel()
 	disks := map[string]*smalldisk.Disk{}
@@ -108,7 +108,7 @@ func TestFullDisksUnderTheServers(t *testing.T) {
 	}
 	must(t, disks["nats"].Free())
 	if publish(large, time.Second) == nil {
-		t.Error("a closed stream opened by itself")
+		t.Error("a closed stream opened without a restart")
 	}
 	notReady("there is space again, and nobody has restarted nats-server")
 	must(t, r.NATS.Restart(ctx)) // the documented step
@@ -124,7 +124,7 @@ func TestFullDisksUnderTheServers(t *testing.T) {
 		return err == nil && strings.HasPrefix(answer, "-MISCONF")
 	})
 	notReady("Redis' disk is full", "MISCONF", "请释放磁盘空间")
-	must(t, disks["redis"].Free()) // it goes on by itself
+	must(t, disks["redis"].Free()) // it continues automatically
 	until(t, "the worker is ready", func() bool { code, _ := readyz(); return code == http.StatusOK })
 	arrive(5)
 

@@ -21,8 +21,8 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 )
 
-// An operator names another department while the answers of ten orders are lost, all of which JD has. Asked for there they
-// look absent, and JD has no way to notice the second documents.
+// An operator names another department while the answers of ten orders are lost, all of which JD has. Looked up there
+// they seem absent, and JD has no way to notice the second documents.
 func TestASetUpThatChangesBetweenTwoTriesSendsNothingTwice(t *testing.T) {
 	t.Parallel()
 	patient := func(c *pusher.Config) { c.ResendAfter, c.BreakerAfter = time.Second, 1000 }
@@ -39,7 +39,7 @@ func TestASetUpThatChangesBetweenTwoTriesSendsNothingTwice(t *testing.T) {
 			}
 			return n
 		}
-		// From then on JD does not answer questions either, until the set-up has changed.
+		// From then on JD does not answer look-ups either, until the set-up has changed.
 		deaf := ""
 		w.Until("JD has all ten", func() bool {
 			if documents() == len(list) && deaf == "" {
@@ -51,18 +51,18 @@ func TestASetUpThatChangesBetweenTwoTriesSendsNothingTwice(t *testing.T) {
 		moved.Accounts[0].Department, moved.Shops[0].ShopNo = "EBU0000000000002", "ESP0020000000002"
 		w.Apply(moved)
 		w.JD.RemoveFault(deaf)
-		// Its own number, not sent before the change, goes under the new department.
+		// A number of its own, not sent before the change, is sent under the new department.
 		newer := w.Maker.Next()
 		w.Publish(newer)
 		w.Accepted(newer)
 		w.Until("all ten are held, each for its own cause", func() bool {
 			n := 0
-			for _, m := range w.Shelf(event.Held) {
+			for _, m := range w.DeadLetters(event.Held) {
 				if m.Cause == seller.CauseIdentity(stack.DemoSeller, m.Key) && m.Reason.Code == "account.changed" {
 					n++
 				}
 			}
-			return n > 0 && n+w.Told(stack.DemoSeller).Count(accepted) == len(list)+1 // a slow machine may have looked before
+			return n > 0 && n+w.Published(stack.DemoSeller).Count(accepted) == len(list)+1 // on a slow machine the look-up may have come earlier
 		})
 		if n := documents(); n != len(list) {
 			t.Fatalf("JD has %d documents of %d orders", n, len(list))
@@ -75,8 +75,9 @@ func TestASetUpThatChangesBetweenTwoTriesSendsNothingTwice(t *testing.T) {
 	})
 }
 
-// Two sellers of one account would find each other's documents: the second is refused, with both names. Where they share a
-// department by way of two applications, what is found under one's number is compared, and is adopted by nobody else.
+// Two sellers of one account would find each other's documents: the second is refused, with both names. Where two
+// applications share a department, a document found under one seller's number is compared, and no other seller adopts
+// it.
 func TestAnotherSellersDocumentIsAdoptedByNobody(t *testing.T) {
 	t.Parallel()
 	second := func(c *jdsandbox.Config) {
@@ -109,11 +110,11 @@ func TestAnotherSellersDocumentIsAdoptedByNobody(t *testing.T) {
 		other.Seller, other.Receiver.Address = "twin", "解放路 1 号"
 		other.Lines[0].Quantity += 2
 		w.Publish(other)
-		told := w.UntilTold("it is left to a person", other, held)
-		if told.Held[0] != seller.CauseOperator("twin", other.OutboundNo) || len(told.Accepted) != 0 {
-			t.Errorf("told %+v", told)
+		seen := w.UntilPublished("it is left to a person", other, held)
+		if seen.Held[0] != seller.CauseOperator("twin", other.OutboundNo) || len(seen.Accepted) != 0 {
+			t.Errorf("published %+v", seen)
 		}
-		items := w.Shelf(event.Held)
+		items := w.DeadLetters(event.Held)
 		if len(items) != 1 || items[0].Reason.Code != "warehouse.foreign" || strings.Contains(items[0].Error+items[0].Reason.EN, "解放路") ||
 			!strings.Contains(items[0].Reason.EN, "lines.quantity") || !strings.Contains(items[0].Reason.EN, "receiver.address") {
 			t.Fatalf("%+v", items)
@@ -126,9 +127,9 @@ func TestAnotherSellersDocumentIsAdoptedByNobody(t *testing.T) {
 		if err := w.Bus.Replay(t.Context(), items[0].Seq, bus.By{Who: "test", Release: true}); err != nil {
 			t.Fatal(err)
 		}
-		told = w.UntilTold("it is accepted all the same", other, accepted)
-		if !slices.Equal(told.Accepted, []string{number}) {
-			t.Errorf("told %+v", told)
+		seen = w.UntilPublished("it is accepted all the same", other, accepted)
+		if !slices.Equal(seen.Accepted, []string{number}) {
+			t.Errorf("published %+v", seen)
 		}
 	})
 }

@@ -34,7 +34,7 @@ import (
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
-// family is a metric as the document and as the code tell it.
+// family is a metric as the document and as the code describe it.
 type family struct {
 	Type   string
 	Labels string
@@ -42,7 +42,7 @@ type family struct {
 
 var metricRow = regexp.MustCompile("(?m)^\\| `(stockbridge_\\w+)` \\| (\\w+) \\| ([^|]*) \\| ([^|]*) \\|")
 
-// documented reads docs/metrics.md: what a service shows, "" for all of them together.
+// documented reads docs/metrics.md: the metrics of a service, "" for all of them together.
 func documented(t *testing.T, service string) map[string]family {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "metrics.md"))
@@ -63,7 +63,7 @@ func documented(t *testing.T, service string) map[string]family {
 	return families
 }
 
-// registrations notes what is registered, also metrics that have no value yet and would not be gathered.
+// registrations records what is registered, also metrics that have no value yet and would not be gathered.
 type registrations struct {
 	prometheus.Registerer
 	mu       sync.Mutex
@@ -102,7 +102,7 @@ func (r *registrations) Register(c prometheus.Collector) error {
 	return r.Registerer.Register(c)
 }
 
-// typeOf looks through the wrapper that adds a service's label.
+// typeOf finds the type below the wrapper that adds a service's label.
 func typeOf(c prometheus.Collector) string {
 	v := reflect.ValueOf(c)
 	if wrapped := reflect.Indirect(v); wrapped.Kind() == reflect.Struct {
@@ -176,7 +176,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			}
 			defer closeParts()
 			ctx, cancel := context.WithCancel(t.Context())
-			cancel() // what a service registers it registers before it serves
+			cancel() // a service registers everything before it serves
 			if err := service.run(ctx, parts.Shell(service.name)); err != nil && !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
@@ -187,7 +187,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
-// What `bridgectl up` shows while orders go through it is in the document too, with the types that Prometheus sees.
+// What `bridgectl up` exports while orders are sent is documented too, with the types that Prometheus sees.
 func TestWhatIsScrapedIsDocumented(t *testing.T) {
 	t.Parallel()
 	s, err := stack.Start(t.Context(), stack.Options{

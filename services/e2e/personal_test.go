@@ -30,11 +30,11 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 )
 
-// What JD says of a receiver, in its own spelling.
+// What JD says of a receiver, in various spellings.
 const quoted = "收件人欧阳小明，手机13800001234，即 138 0000 1234、+86-138-0000-1234、１３８００００１２３４，座机0755 8888 6666，邮箱 xiaoming@example.com，" +
 	"地址[望京示例甲路18号院7号楼2单元301]，即示例甲路 18 号院…，留言“放门口，打给家人王大锤”，备注“老客户多送一双”"
 
-// pieces are those by which a person could be known.
+// pieces are those by which a person could be identified.
 var pieces = []string{"欧阳小明", "13800001234", "138 0000", "138-0000", "１３８０", "8888 6666", "88886666", "8888-6666", "xiaoming", "示例甲路", "18号院", "18 号院", "王大锤", "多送一双"}
 
 func person(o *orderv1.Audited) *orderv1.Audited {
@@ -44,7 +44,8 @@ func person(o *orderv1.Audited) *orderv1.Audited {
 	return o
 }
 
-// quoting stands before JD and answers the placing of an order P-<code> with that code and the words; all else goes on.
+// quoting stands before JD and answers the placing of an order P-<code> with that code and text; it relays everything
+// else.
 type quoting struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -126,8 +127,8 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// JD quotes the receiver in whatever it says, under every code. Nothing of that stands anywhere but in the order itself:
-// as the ERP published it, and in its copies that wait or are dead.
+// JD quotes the receiver in every text, under every code. Nothing of that is stored anywhere but in the order itself:
+// as the ERP published it, and in its copies that wait or are dead-lettered.
 func TestNothingButTheOrderHoldsItsReceiver(t *testing.T) {
 	t.Parallel()
 	for _, kept := range testenv.Ledgers {
@@ -146,10 +147,10 @@ func TestNothingButTheOrderHoldsItsReceiver(t *testing.T) {
 						return false
 					}
 					for _, no := range nos {
-						if o := w.Told(stack.DemoSeller).Orders[no]; o != nil && len(o.Failed)+len(o.Held) > 0 {
+						if o := w.Published(stack.DemoSeller).Orders[no]; o != nil && len(o.Failed)+len(o.Held) > 0 {
 							continue
 						}
-						// In doubt, or to be tried again: then it has a history.
+						// Unknown, or to be retried: then it has a history.
 						e, err := w.Ledger.Get(t.Context(), ledger.Key{Seller: stack.DemoSeller, Kind: "order", No: no})
 						if err != nil || !slices.ContainsFunc(e.Attempts, func(a ledger.Attempt) bool { return a.What != "begun" }) {
 							return false
@@ -170,7 +171,7 @@ func TestNothingButTheOrderHoldsItsReceiver(t *testing.T) {
 			codes := []string{"html", "http500", "envelope", "number", "1100", "5001", "10500"}
 			for code := 1; code <= 75; code++ {
 				switch code {
-				case 8, 12, 18, 19, 20, 21, 22: // a wrong clock is mended and tried at once; tokens pause the seller, below
+				case 8, 12, 18, 19, 20, 21, 22: // a wrong clock is corrected and retried at once; tokens pause the seller, below
 				default:
 					codes = append(codes, strconv.Itoa(code))
 				}
@@ -183,7 +184,7 @@ func TestNothingButTheOrderHoldsItsReceiver(t *testing.T) {
 			w.Publish(onHold, masked)
 			w.PublishRaw(event.OrderAudited.Name+"."+stack.DemoSeller, []byte(quoted))
 			ended(nos)
-			w.UntilTold("it is on hold", onHold, held)
+			w.UntilPublished("it is on hold", onHold, held)
 
 			file := filepath.Join(t.TempDir(), "order.json")
 			text, err := protojson.Marshal(onHold)
@@ -230,16 +231,16 @@ func TestNothingButTheOrderHoldsItsReceiver(t *testing.T) {
 						run("order", "explain", no)
 					}
 					for _, kind := range []string{event.Held, event.Dead} {
-						for _, m := range w.Shelf(kind)[:8] {
+						for _, m := range w.DeadLetters(kind)[:8] {
 							run(kind, "show", fmt.Sprint(m.Seq))
 						}
 					}
 				}
 			}
 			for _, kind := range []string{event.Held, event.Dead} {
-				for _, m := range w.Shelf(kind) {
+				for _, m := range w.DeadLetters(kind) {
 					m.Body = nil
-					clean("on the shelf beside the order", fmt.Sprintf("%+v", m))
+					clean("in the dead letter beside the order", fmt.Sprintf("%+v", m))
 				}
 			}
 			clean("log", log.String())
@@ -263,7 +264,7 @@ func TestNothingButTheOrderHoldsItsReceiver(t *testing.T) {
 			for _, dir := range w.Dirs() {
 				err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 					if err != nil || d.IsDir() {
-						return nil //nolint:nilerr // it went while we looked
+						return nil //nolint:nilerr // it was deleted meanwhile
 					}
 					text, err := os.ReadFile(path)
 					if err != nil {

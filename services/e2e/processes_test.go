@@ -49,8 +49,8 @@ func processesWith(t *testing.T, o procs.Options) *procs.Run {
 	return r
 }
 
-// TestTheProgramsOverRealServers tells the plain story with every part its own process: nats-server, redis-server,
-// jd-sandbox, the workers, and bridgectl for whatever an operator does. A worker is killed in the middle.
+// TestTheProgramsOverRealServers runs the plain story with every part as a process: nats-server, redis-server,
+// jd-sandbox, the workers, and bridgectl for the operator. A worker is killed in the middle.
 func TestTheProgramsOverRealServers(t *testing.T) {
 	r, ctx := processes(t), t.Context()
 	err := r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdsandbox.Config{
@@ -120,7 +120,7 @@ func TestTheProgramsOverRealServers(t *testing.T) {
 			t.Errorf("%s: %d documents", no, n)
 		}
 	}
-	until(t, "each is told to be delivered", func() bool {
+	until(t, "each is published as delivered", func() bool {
 		return strings.Contains(ctl("", "order", "explain", list[len(list)-1].OutboundNo), event.OrderDelivered.Name) &&
 			strings.Contains(ctl("", "order", "explain", list[0].OutboundNo), event.OrderDelivered.Name)
 	})
@@ -128,15 +128,15 @@ func TestTheProgramsOverRealServers(t *testing.T) {
 		t.Errorf("violations %v (%v)", v.Counts, err)
 	}
 
-	// Asked to stop, a worker ends by itself and without an error.
+	// Asked to stop, a worker ends without an error.
 	if err := second.Stop(ctx); err != nil {
 		t.Errorf("stopped with %v", err)
 	}
 }
 
-// The harness itself: servers get their ports and their data back, older copies can be put in place, and what was
-// frozen goes on.
-func TestServersComeBackAsTheyWere(t *testing.T) {
+// The harness itself: servers get their ports and their data back, older copies can be restored, and a frozen process
+// continues.
+func TestServersRestartWithTheirData(t *testing.T) {
 	r, ctx := processes(t), t.Context()
 	if err := r.Stand(ctx, procs.Shape{Nodes: 3, Redis: "always"}); err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func TestServersComeBackAsTheyWere(t *testing.T) {
 	}
 	must(t, r.Redis.Restore(ctx, old))
 	if got := ask("STRLEN", "a"); got != ":1" {
-		t.Errorf("after an older copy was put back the length is %s", got)
+		t.Errorf("after an older copy was restored the length is %s", got)
 	}
 	must(t, r.Redis.Wipe(ctx))
 	if got := ask("DBSIZE"); got != ":0" {
@@ -178,7 +178,7 @@ func TestServersComeBackAsTheyWere(t *testing.T) {
 	}
 	must(t, r.Redis.Continue(), r.Redis.Until(ctx, r.Redis.Ready))
 
-	// The leader of a stream is killed; the others choose another, and it comes back.
+	// The leader of a stream is killed; the others choose another, and it is started again.
 	leader, err := r.NATS.Leader(ctx, "ORDERS")
 	if err != nil || leader == nil {
 		t.Fatal(leader, err)
@@ -188,7 +188,7 @@ func TestServersComeBackAsTheyWere(t *testing.T) {
 		t.Error("a process that had ended was killed")
 	}
 	until(t, "another node leads", func() bool {
-		next, _ := r.NATS.Leader(ctx, "ORDERS") // nobody, for a while
+		next, _ := r.NATS.Leader(ctx, "ORDERS") // there is none for a while
 		return next != nil && next != leader
 	})
 	must(t, r.NATS.Start(ctx))

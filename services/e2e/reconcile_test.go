@@ -61,7 +61,7 @@ func open(t *testing.T, w *testenv.World) map[string]reconciler.Order {
 	return of
 }
 
-// old waits until the orders are old enough to be looked into.
+// old waits until the orders are old enough to be checked.
 func old(t *testing.T, w *testenv.World, list ...*orderv1.Audited) {
 	t.Helper()
 	w.Until("the orders are old enough", func() bool {
@@ -76,7 +76,7 @@ func old(t *testing.T, w *testenv.World, list ...*orderv1.Audited) {
 	})
 }
 
-// known tells whether the ledger knows the order under the number that JD has.
+// known reports whether the ledger knows the order under JD's number.
 func known(t *testing.T, w *testenv.World, o *orderv1.Audited) bool {
 	t.Helper()
 	e, err := w.Ledger.Get(t.Context(), ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo})
@@ -90,7 +90,7 @@ func known(t *testing.T, w *testenv.World, o *orderv1.Audited) bool {
 	return e.State == ledger.Accepted && len(docs) == 1 && docs[0].EclpSoNo == e.Number
 }
 
-// swallow has the pusher's messages taken and lost: a consumer that was advanced by hand, a worker with a bug.
+// swallow removes the pusher's messages unhandled: as after a consumer was advanced by hand, or by a worker with a bug.
 func swallow(t *testing.T, w *testenv.World, list ...*orderv1.Audited) {
 	t.Helper()
 	if err := w.StopWorkers(); err != nil {
@@ -152,9 +152,9 @@ func TestAWipedLedgerIsKnownAgainAfterOneCycle(t *testing.T) {
 			t.Errorf("after: %+v", s)
 		}
 		for _, o := range list {
-			told := w.Told(o.Seller).Orders[o.OutboundNo]
-			if len(told.Accepted) != 1 || told.Accepted[0] != numbers[o.OutboundNo] || len(told.Failed)+len(told.Held) != 0 {
-				t.Errorf("%s: told %+v", o.OutboundNo, told)
+			seen := w.Published(o.Seller).Orders[o.OutboundNo]
+			if len(seen.Accepted) != 1 || seen.Accepted[0] != numbers[o.OutboundNo] || len(seen.Failed)+len(seen.Held) != 0 {
+				t.Errorf("%s: published %+v", o.OutboundNo, seen)
 			}
 		}
 		w.Until("it says what it repaired", func() bool { s = reconciled(t, w); return len(s.Open) == 0 })
@@ -187,9 +187,9 @@ func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
 		masked.Receiver.Name = "张*"
 		w.Publish(refused, masked, fine)
 		w.Accepted(fine)
-		w.UntilTold("refused", refused, failed)
-		w.UntilTold("held", masked, held)
-		w.Until("both are on the shelf", func() bool { return len(w.Shelf(event.Dead)) == 1 && len(w.Shelf(event.Held)) == 1 })
+		w.UntilPublished("refused", refused, failed)
+		w.UntilPublished("held", masked, held)
+		w.Until("both are dead-lettered", func() bool { return len(w.DeadLetters(event.Dead)) == 1 && len(w.DeadLetters(event.Held)) == 1 })
 		old(t, w, refused, masked, fine)
 		s := reconciled(t, w)
 		of := open(t, w)
@@ -197,8 +197,8 @@ func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
 			t.Errorf("%+v: %+v", s, of)
 		}
 
-		// A person drops it: that is not undone, but it is named until somebody audits it again.
-		for _, m := range w.Shelf(event.Held) {
+		// A person drops it: that is not undone, but it is reported until its audit is published again.
+		for _, m := range w.DeadLetters(event.Held) {
 			if err := w.Bus.Drop(t.Context(), m.Seq, bus.By{Who: "story", Why: "nobody wants it"}); err != nil {
 				t.Fatal(err)
 			}
@@ -217,8 +217,8 @@ func TestWhatWaitsIsExplainedAndLeftAlone(t *testing.T) {
 	})
 }
 
-// An order that was told as accepted and that neither the ledger nor JD knows is never sent by itself: the set-up may
-// point elsewhere by now.
+// An accepted order that neither the ledger nor JD knows is never sent automatically: the set-up may name another
+// account by now.
 func TestWhatWasAcceptedIsNotSentElsewhere(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
@@ -241,8 +241,8 @@ func TestWhatWasAcceptedIsNotSentElsewhere(t *testing.T) {
 	})
 }
 
-// While JD is down, or the seller is paused, nothing is concluded; the next run goes on.
-func TestReconcilingGoesOnWhenJDIsBack(t *testing.T) {
+// While JD is down, or the seller is paused, nothing is concluded; the next run continues.
+func TestReconcilingContinuesWhenJDIsBack(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(3)
@@ -270,7 +270,7 @@ func TestReconcilingGoesOnWhenJDIsBack(t *testing.T) {
 	})
 }
 
-// Of a paused seller nothing is asked and nothing handed over; what its pause holds is explained.
+// For a paused seller nothing is looked up and nothing handed over; what its pause holds is explained.
 func TestAPausedSellerIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
@@ -281,7 +281,7 @@ func TestAPausedSellerIsLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Publish(during)
-		w.Until("it is held", func() bool { return len(w.Shelf(event.Held)) == 1 })
+		w.Until("it is held", func() bool { return len(w.DeadLetters(event.Held)) == 1 })
 		old(t, w, before, during)
 		w.WipeLedger()
 		asked := w.JD.Counters().Calls["eclp.order.ext.queryOrder"]
@@ -300,7 +300,7 @@ func TestAPausedSellerIsLeftAlone(t *testing.T) {
 	})
 }
 
-// Many audits are walked in pieces, and two replicas at once do each other no harm.
+// Many audits are walked in pieces, and two concurrent replicas do each other no harm.
 func TestManyAuditsAreWalkedInPieces(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -362,7 +362,7 @@ func dueOf(name string) *sellerv1.PollDue { return &sellerv1.PollDue{Seller: nam
 
 func isWait(err error) bool { return class.Of(err) == class.Wait }
 
-func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
+func TestARestoredLedgerIsWalkedAgain(t *testing.T) {
 	t.Parallel()
 	w := testenv.Start(t, testenv.Options{Ledger: "redis"})
 	early := w.Maker.Make(3)
@@ -386,7 +386,7 @@ func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
 	putBack()
 	for _, o := range late {
 		if known(t, w, o) {
-			t.Fatalf("%s is known although the ledger was put back", o.OutboundNo)
+			t.Fatalf("%s is known although the ledger was restored", o.OutboundNo)
 		}
 	}
 	if err := w.StartWorkers(); err != nil {
@@ -404,8 +404,8 @@ func TestALedgerThatWasPutBackIsWalkedAgain(t *testing.T) {
 	w.NoViolations()
 }
 
-// A document that nobody audited is named, once; the audit that was lost with the stream is adopted when it is published
-// again, and what JD took by itself is only counted.
+// A document that nobody audited is named once. The audit that was lost with the stream is adopted when it is published
+// again, and a document that JD created itself is only counted.
 func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{Reconcile: func(c *reconciler.Config) { c.ListEvery, c.ListBack = time.Second, time.Hour }}, func(t *testing.T, w *testenv.World) {

@@ -15,7 +15,7 @@ import (
 	"stockbridge/services/reconciler/reconciler"
 )
 
-// busy is a JD that takes an order, says that it is busy, and shows the order only later.
+// busy is a JD that takes an order, answers that it is busy, and shows the order only later.
 func busy(late time.Duration) jdsandbox.Knobs {
 	return jdsandbox.Knobs{
 		FindLag: jdsandbox.Duration(late),
@@ -33,10 +33,10 @@ func TestOrdersThatJDRefusesAndHasAreAccepted(t *testing.T) {
 		failed := 0
 		for _, o := range list {
 			w.Accepted(o)
-			failed += len(w.Told(o.Seller).Orders[o.OutboundNo].Failed)
+			failed += len(w.Published(o.Seller).Orders[o.OutboundNo].Failed)
 		}
-		if failed != 0 || len(w.Shelf(event.Dead)) != 0 {
-			t.Errorf("%d of %d published as failed, %d on the shelf", failed, len(list), len(w.Shelf(event.Dead)))
+		if failed != 0 || len(w.DeadLetters(event.Dead)) != 0 {
+			t.Errorf("%d of %d published as failed, %d dead letters", failed, len(list), len(w.DeadLetters(event.Dead)))
 		}
 		w.NoViolations()
 	})
@@ -51,7 +51,7 @@ func TestRefusedOrdersThatAreThereAfterAllAreNamed(t *testing.T) {
 		list := w.Maker.Make(3)
 		w.Publish(list...)
 		for _, o := range list {
-			w.UntilTold("it is refused", o, failed)
+			w.UntilPublished("it is refused", o, failed)
 		}
 		old(t, w, list...)
 		w.Until("they are named", func() bool { return reconciled(t, w).RefusedButThere == len(list) })
@@ -66,14 +66,14 @@ func TestRefusedOrdersThatAreThereAfterAllAreNamed(t *testing.T) {
 			}) {
 				t.Errorf("%s: JD has %d documents, named are %+v", o.OutboundNo, len(docs), strangers)
 			}
-			told := w.UntilTold("a person has to see to it", o, func(t *orderview.Order) bool { return len(t.Held) > 0 })
-			if len(told.Accepted) != 0 || told.Held[0] != "operator:"+o.Seller+"/"+o.OutboundNo {
-				t.Errorf("published %+v", told)
+			seen := w.UntilPublished("a person has to see to it", o, func(t *orderview.Order) bool { return len(t.Held) > 0 })
+			if len(seen.Accepted) != 0 || seen.Held[0] != "operator:"+o.Seller+"/"+o.OutboundNo {
+				t.Errorf("published %+v", seen)
 			}
 		}
 
 		// One is to ship: its dead letter is replayed.
-		for _, m := range w.Shelf(event.Dead) {
+		for _, m := range w.DeadLetters(event.Dead) {
 			if m.Key == list[0].OutboundNo {
 				if err := w.Bus.Replay(t.Context(), m.Seq, bus.By{Who: "story", Why: "it was not refunded"}); err != nil {
 					t.Fatal(err)

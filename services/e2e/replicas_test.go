@@ -15,8 +15,8 @@ import (
 	"stockbridge/services/e2e/procs"
 )
 
-// Three replicas read a shop's flow, one is killed while it reads: no movement is lost or told under two ids, and the next
-// tick goes on. Then JetStream is put back to an older copy: what it lost is told again.
+// Three replicas read a shop's flow and one is killed meanwhile: no movement is lost or published under two ids, and
+// the next tick continues. Then JetStream is restored to an older copy: what it lost is published again.
 func TestReplicasOfTheIngesterLoseNoMovement(t *testing.T) {
 	r, ctx := processes(t), t.Context()
 	must(t, r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdsandbox.Config{
@@ -77,7 +77,7 @@ func TestReplicasOfTheIngesterLoseNoMovement(t *testing.T) {
 	if n := rows(); n > 3900 {
 		t.Errorf("%d rows were read before the kill: it proves nothing", n)
 	}
-	until(t, "all is read and told once", complete)
+	until(t, "all is read and published once", complete)
 
 	move := func(num int64) {
 		_, err := r.Sandbox.Move(ctx, jdsandbox.StockAct{
@@ -88,8 +88,8 @@ func TestReplicasOfTheIngesterLoseNoMovement(t *testing.T) {
 	copied, err := r.NATS.Copy()
 	must(t, err)
 	move(3)
-	until(t, "the next tick goes on", complete)
+	until(t, "the next tick continues", complete)
 	must(t, r.NATS.Restore(ctx, copied))
 	move(4)
-	until(t, "what JetStream lost is told again", complete)
+	until(t, "what JetStream lost is published again", complete)
 }

@@ -15,11 +15,12 @@ func TestASmallBudgetOfCallsIsEnough(t *testing.T) {
 		}
 	}
 	each(t, testenv.Options{Speed: 30000, Setup: few}, func(t *testing.T, w *testenv.World) {
-		// The ledger is young, so each order costs two calls in a row: one to ask and one to hand over. So does each look.
+		// The ledger is young, so each order costs two calls in a row: one to look it up and one to send it. So does
+		// each check.
 		o, second := w.Maker.Next(), w.Maker.Next()
 		w.Publish(o, second)
 		w.Accepted(o)
 		w.Accepted(second)
-		w.UntilTold("it is told that it left", o, func(t *orderview.Order) bool { return t.Complete > 0 })
+		w.UntilPublished("it is published as shipped", o, func(t *orderview.Order) bool { return t.Complete > 0 })
 	})
 }

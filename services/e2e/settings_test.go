@@ -21,7 +21,7 @@ import (
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
-// Each sample in deploy/env is read by its service as it stands, names every setting of it, and shows the defaults.
+// Each sample in deploy/env is read by its service as it is, names every setting of it, and shows the defaults.
 func TestSamplesOfSettings(t *testing.T) {
 	tests := map[string]func(t *testing.T, sample string){
 		"order-pusher.env":  sampleOf[pusher.Config],
@@ -80,7 +80,7 @@ func sampleOf[C any](t *testing.T, sample string) {
 		t.Errorf("settings in the sample (-want +got):\n%s", diff)
 	}
 
-	// What is commented out is the default: with it and without it the settings are the same.
+	// A commented-out line is the default: with it and without it the settings are the same.
 	base, own, err := worker.Settings[C](nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func sampleOf[C any](t *testing.T, sample string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sameBase.CredsFile = base.CredsFile // the one example among them
+	sameBase.CredsFile = base.CredsFile // the one example among the defaults
 	if diff := cmp.Diff(base, sameBase); diff != "" {
 		t.Errorf("defaults in the sample (-want +got):\n%s", diff)
 	}

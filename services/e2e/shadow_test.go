@@ -25,7 +25,7 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 )
 
-// timer hands an order over as the ERP's own program does: what we would send, with what it does otherwise.
+// timer sends an order as the ERP's own program does: what we would send, with the given differences.
 func timer(t *testing.T, w *testenv.World, o *orderv1.Audited, otherwise map[string]string) {
 	t.Helper()
 	s, _ := w.Sellers.Get(o.Seller)
@@ -47,14 +47,14 @@ func timer(t *testing.T, w *testenv.World, o *orderv1.Audited, otherwise map[str
 	}
 }
 
-// writes counts the calls of ours that may change something at JD.
+// writes counts those of our calls that may change something at JD.
 func writes(w *testenv.World) int64 {
 	calls := w.JD.Counters().Calls
 	return calls[addOrder] + calls["eclp.order.cancelOrder"]
 }
 
-// Sixty orders beside the ERP's own timer, with differences planted: exactly these are named, we write nothing at JD, and
-// after the switch-over only new orders go, whatever is replayed or published again.
+// Sixty orders beside the ERP's own timer, with planted differences: exactly these are named, we write nothing at JD,
+// and after the switch-over only new orders are sent, whatever is replayed or published again.
 func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 	options := testenv.Options{
 		Pusher: func(c *pusher.Config) { c.ShadowLookAfter, c.ShadowGiveUp = time.Second, 3*time.Second },
@@ -67,7 +67,7 @@ func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 		list := w.Maker.Make(60)
 		carrier, missing, quantity, address, refused, held := list[3], list[11], list[20], list[33], list[44], list[52]
 		address.Receiver.Address += "🏠"
-		refused.Receiver.Name = strings.Repeat("长", 21) // longer than JD takes, and never cut
+		refused.Receiver.Name = strings.Repeat("长", 21) // longer than JD accepts, and never cut
 		held.Shop = "S99"                               // not in the set-up
 		w.Publish(list...)
 		for _, o := range list {
@@ -92,9 +92,9 @@ func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 			}
 			timer(t, w, o, otherwise)
 		}
-		told := map[string]string{}
+		seen := map[string]string{}
 		w.Until("each order has a verdict", func() bool {
-			clear(told)
+			clear(seen)
 			query := bus.EventQuery{Names: []string{event.OrderShadowed.Name}, Seller: stack.DemoSeller}
 			if err := w.Bus.Events(t.Context(), query, func(e bus.Stored) error {
 				m, err := bus.Decode(event.OrderShadowed, e)
@@ -111,12 +111,12 @@ func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 				if strings.Contains(string(e.Body), list[0].Receiver.Mobile) || m.RequestDigest == "" {
 					t.Errorf("personal data, or no digest: %s", e.Body)
 				}
-				told[m.Ref.OutboundNo] = text
+				seen[m.Ref.OutboundNo] = text
 				return nil
 			}); err != nil {
 				t.Fatal(err)
 			}
-			return len(told) == len(list)
+			return len(seen) == len(list)
 		})
 		want := map[*orderv1.Audited]string{
 			carrier: "DIFFERS carrier", missing: "ONLY_OURS", address: "DIFFERS receiver.address",
@@ -130,15 +130,15 @@ func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 			if o == quantity {
 				expected = "DIFFERS lines.quantity"
 			}
-			if told[o.OutboundNo] != expected {
-				t.Errorf("%s: told %q, want %q", o.OutboundNo, told[o.OutboundNo], expected)
+			if seen[o.OutboundNo] != expected {
+				t.Errorf("%s: published %q, want %q", o.OutboundNo, seen[o.OutboundNo], expected)
 			}
 		}
 		if n := writes(w); n != 0 {
 			t.Fatalf("%d calls that write", n)
 		}
-		if all := w.Told(stack.DemoSeller); all.Events[event.OrderFailed.Name]+all.Events[event.OrderHeld.Name]+all.Events[event.OrderAccepted.Name] != 0 {
-			t.Errorf("the ERP was told of orders that its own program sends: %v", all.Events)
+		if all := w.Published(stack.DemoSeller); all.Events[event.OrderFailed.Name]+all.Events[event.OrderHeld.Name]+all.Events[event.OrderAccepted.Name] != 0 {
+			t.Errorf("outcomes were published for orders that its own program sends: %v", all.Events)
 		}
 
 		// The report names exactly these.
@@ -183,12 +183,12 @@ func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 		known, gone := proto.CloneOf(list[1]), proto.CloneOf(missing)
 		known.AuditedAt, gone.AuditedAt = timestamppb.Now(), timestamppb.Now()
 		w.Publish(known, gone)
-		w.UntilTold("what JD has is adopted", known, accepted)
-		w.UntilTold("what JD does not have waits", gone, func(o *orderview.Order) bool {
+		w.UntilPublished("what JD has is adopted", known, accepted)
+		w.UntilPublished("what JD does not have waits", gone, func(o *orderview.Order) bool {
 			return slices.Contains(o.Held, "shadow:"+stack.DemoSeller+"/"+missing.OutboundNo)
 		})
-		w.Until("both copies of it stand on the shelf", func() bool { return len(w.Shelf(event.Held)) >= 2 })
-		for _, m := range w.Shelf(event.Held) {
+		w.Until("both copies of it are held", func() bool { return len(w.DeadLetters(event.Held)) >= 2 })
+		for _, m := range w.DeadLetters(event.Held) {
 			if err := w.Bus.Replay(t.Context(), m.Seq, bus.By{Who: "story", Why: "by mistake"}); err != nil {
 				t.Fatal(err)
 			}
@@ -196,7 +196,7 @@ func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 		last := w.Maker.Next()
 		w.Publish(last)
 		w.Accepted(last)
-		w.Until("the replayed ones wait again", func() bool { return len(w.Shelf(event.Held)) >= 2 })
+		w.Until("the replayed ones wait again", func() bool { return len(w.DeadLetters(event.Held)) >= 2 })
 		if n := writes(w); n != 11 || len(w.Documents(missing)) != 0 {
 			t.Errorf("%d calls that write, want 11; JD has %d documents of the missing one", n, len(w.Documents(missing)))
 		}
@@ -217,7 +217,7 @@ func TestShadowBesideTheERPsOwnTimer(t *testing.T) {
 	})
 }
 
-// bridgectl runs a command against the world and gives what it printed and what it ended with.
+// bridgectl runs a command against the world and returns what it printed and its exit code.
 func bridgectl(t *testing.T, w *testenv.World, args ...string) ([]byte, int) {
 	t.Helper()
 	var out, errs strings.Builder

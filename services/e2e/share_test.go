@@ -29,7 +29,7 @@ func shared(s *sellerv1.Setup) {
 	}
 }
 
-// A shop is told its share of what JD has, less what it sold since; when all is quiet it has exactly that.
+// A shop gets its share of what JD has, less what it sold since; when all is quiet it has exactly that.
 func TestAShareFollowsTheStock(t *testing.T) {
 	t.Parallel()
 	stocked := func(c *jdsandbox.Config) {
@@ -46,18 +46,18 @@ func TestAShareFollowsTheStock(t *testing.T) {
 	}
 	each(t, testenv.Options{Setup: shared, Sandbox: stocked}, func(t *testing.T, w *testenv.World) {
 		f := newFlow(t, w)
-		told := func() map[string]*stockv1.ShareChanged {
+		seen := func() map[string]*stockv1.ShareChanged {
 			latest := map[string]*stockv1.ShareChanged{}
 			f.must(f.Bus.Events(t.Context(), bus.EventQuery{Names: []string{event.StockShareChanged.Name}}, func(e bus.Stored) error {
 				m, err := bus.Decode(event.StockShareChanged, e)
 				if err != nil {
 					return err
 				}
-				// Anybody can compute it again.
+				// The share can be recomputed from the event.
 				basis := m.Basis
 				figure := new(big.Int).Quo(big.NewInt((basis.Saleable-basis.Elsewhere)*30), big.NewInt(100)).Int64() - basis.Pending
 				if want := max(figure-basis.Safety, 0); m.Share != want {
-					t.Errorf("told %d of %s, and its basis makes %d: %v", m.Share, m.GoodsNo, want, m)
+					t.Errorf("published %d of %s, and its basis makes %d: %v", m.Share, m.GoodsNo, want, m)
 				}
 				if last := latest[m.GoodsNo]; last == nil || m.Version > last.Version {
 					latest[m.GoodsNo] = m
@@ -67,7 +67,7 @@ func TestAShareFollowsTheStock(t *testing.T) {
 			return latest
 		}
 		follows := func() bool {
-			latest := told()
+			latest := seen()
 			for _, lies := range w.JD.Stock(jdsandbox.StockQuery{}).Warehouses {
 				if m := latest[lies.GoodsNo]; m == nil || m.Share != max(lies.Usable*30/100-2, 0) {
 					return false
@@ -79,14 +79,14 @@ func TestAShareFollowsTheStock(t *testing.T) {
 		list := w.Maker.Make(60)
 		w.Publish(list...)
 		for _, o := range list {
-			w.UntilTold("accepted", o, accepted)
+			w.UntilPublished("accepted", o, accepted)
 		}
 		f.Until("the shares follow what was sold", follows)
-		if shelved := w.Shelf("dlq"); len(shelved) > 0 {
-			t.Errorf("%d messages on the shelf, first %s: %s", len(shelved), shelved[0].Consumer, shelved[0].Error)
+		if dead := w.DeadLetters("dlq"); len(dead) > 0 {
+			t.Errorf("%d dead letters, first %s: %s", len(dead), dead[0].Consumer, dead[0].Error)
 		}
-		if len(told()) != 4 || told()["EMG4418000000001"].Share >= 298 {
-			t.Errorf("told %v", told())
+		if len(seen()) != 4 || seen()["EMG4418000000001"].Share >= 298 {
+			t.Errorf("published %v", seen())
 		}
 		f.move(jdsandbox.Receipt, "EMG4418000000001", 5000)
 		f.move(jdsandbox.Loss, "EMG4418000000002", 700)
@@ -101,7 +101,7 @@ func TestAShareFollowsTheStock(t *testing.T) {
 		}
 		f.ctl("stock", "count", stack.DemoSeller)
 
-		// A ratio that is changed at JD is seen in the flow, and warned of until the set-up is applied again.
+		// A ratio that is changed at JD shows in the flow, with a warning until the set-up is applied again.
 		shares := func() (int, string) {
 			var out, errs bytes.Buffer
 			code := ctl.Run(t.Context(), []string{"bridgectl", "--nats-url", f.NATSURL, "--redis-url", f.RedisURL, "stock", "shares", stack.DemoSeller}, ctl.Streams{Out: &out, Err: &errs})

@@ -1,4 +1,4 @@
-// Package e2e tells stories of orders through the real workers, on both ledgers.
+// Package e2e runs stories of orders through the real workers, on both ledgers.
 package e2e
 
 import (
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const addOrder = "eclp.order.addOrder"
 
-// each tells a story on each ledger.
+// each runs a story on each ledger.
 func each(t *testing.T, o testenv.Options, story func(t *testing.T, w *testenv.World)) {
 	for _, l := range testenv.Ledgers {
 		t.Run(l, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestAnAuditedOrderIsAcceptedShippedAndDelivered(t *testing.T) {
 		w.Publish(list...)
 		for _, o := range list {
 			no := w.Accepted(o)
-			told := w.UntilTold(o.OutboundNo+" is delivered", o, func(t *orderview.Order) bool { return t.Delivered > 0 })
+			seen := w.UntilPublished(o.OutboundNo+" is delivered", o, func(t *orderview.Order) bool { return t.Delivered > 0 })
 			docs := w.JD.Documents(o.OutboundNo)
 			var waybills []string
 			for _, d := range docs {
@@ -63,12 +63,12 @@ func TestAnAuditedOrderIsAcceptedShippedAndDelivered(t *testing.T) {
 			}
 			slices.Sort(waybills)
 			waybills = slices.Compact(waybills)
-			slices.Sort(told.Waybills)
-			if told.Complete != 1 || !slices.Equal(told.Waybills, waybills) || told.Cancelled != 0 {
-				t.Errorf("%s (%s): told %+v, JD has waybills %v", o.OutboundNo, no, told, waybills)
+			slices.Sort(seen.Waybills)
+			if seen.Complete != 1 || !slices.Equal(seen.Waybills, waybills) || seen.Cancelled != 0 {
+				t.Errorf("%s (%s): published %+v, JD has waybills %v", o.OutboundNo, no, seen, waybills)
 			}
-			if o == parted && (len(told.Shipped) != 2 || len(told.Waybills) != 2) {
-				t.Errorf("the split order: told %+v", told)
+			if o == parted && (len(seen.Shipped) != 2 || len(seen.Waybills) != 2) {
+				t.Errorf("the split order: published %+v", seen)
 			}
 		}
 	})
@@ -92,26 +92,26 @@ func TestRepeatedAndDisorderlyEventsLeadToOneDocument(t *testing.T) {
 		w.Publish(second)
 		w.Accepted(second)
 		w.Publish(first)
-		told := w.UntilTold("the late first audit is refused", first, failed)
-		if told.Failed[0] != "line.live" || len(w.Documents(first)) != 0 {
-			t.Errorf("told %+v", told)
+		seen := w.UntilPublished("the late first audit is refused", first, failed)
+		if seen.Failed[0] != "line.live" || len(w.Documents(first)) != 0 {
+			t.Errorf("published %+v", seen)
 		}
 
-		// The same in other words, then another content under a number that lives: never told as failed.
+		// The same in other words, then another content under a live number: never published as failed.
 		words := proto.CloneOf(o)
 		words.Receiver.Name, words.BuyerRemark = "\u200b"+words.Receiver.Name+"\n", words.BuyerRemark+" 😀"
 		w.Publish(words)
 		changed := proto.CloneOf(o)
 		changed.Lines[0].Quantity += 5
 		w.Publish(changed)
-		told = w.UntilTold("another content is refused", o, held)
-		if len(told.Held) != 1 || len(told.Failed) != 0 || len(told.Accepted) != 1 || len(w.Documents(o)) != 1 {
-			t.Errorf("told %+v", told)
+		seen = w.UntilPublished("another content is refused", o, held)
+		if len(seen.Held) != 1 || len(seen.Failed) != 0 || len(seen.Accepted) != 1 || len(w.Documents(o)) != 1 {
+			t.Errorf("published %+v", seen)
 		}
 	})
 }
 
-func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
+func TestWhatFailsIsKeptWholeAndNamesTheField(t *testing.T) {
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		negative := w.Maker.Next()
 		negative.Lines[0].Quantity = -2
@@ -127,11 +127,11 @@ func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
 		noZone := w.Maker.Next()
 		w.PublishRaw(event.OrderAudited.Name, []byte(`{"seller":"demo","outboundNo":"`+noZone.OutboundNo+`","auditedAt":"2026-11-30 10:00:00"}`))
 
-		w.Until("six messages are on the shelf", func() bool {
-			return len(w.Shelf(event.Dead)) == 4 && len(w.Shelf(event.Held)) == 2
+		w.Until("six messages are dead-lettered", func() bool {
+			return len(w.DeadLetters(event.Dead)) == 4 && len(w.DeadLetters(event.Held)) == 2
 		})
 		reasons := map[string]string{}
-		for _, m := range append(w.Shelf(event.Dead), w.Shelf(event.Held)...) {
+		for _, m := range append(w.DeadLetters(event.Dead), w.DeadLetters(event.Held)...) {
 			item, err := w.Bus.DeadLetter(t.Context(), m.Seq)
 			if err != nil {
 				t.Fatal(err)
@@ -150,19 +150,19 @@ func TestWhatCannotGoOnIsKeptWholeAndNamesTheField(t *testing.T) {
 		if reasons["notJSON"] == "" || reasons["large"] == "" {
 			t.Errorf("the bodies are not kept whole: %v", reasons)
 		}
-		if told := w.Told(stack.DemoSeller).Orders[negative.OutboundNo]; told == nil || !slices.Contains(told.Failed, "invalid") {
-			t.Errorf("negative quantity: told %+v", told)
+		if seen := w.Published(stack.DemoSeller).Orders[negative.OutboundNo]; seen == nil || !slices.Contains(seen.Failed, "invalid") {
+			t.Errorf("negative quantity: published %+v", seen)
 		}
-		if told := w.Told(stack.DemoSeller).Orders[noZone.OutboundNo]; told == nil || !slices.Contains(told.Failed, "malformed") || reasons[noZone.OutboundNo] != "auditedAt" {
-			t.Errorf("a time without its zone: told %+v, field %q", told, reasons[noZone.OutboundNo])
+		if seen := w.Published(stack.DemoSeller).Orders[noZone.OutboundNo]; seen == nil || !slices.Contains(seen.Failed, "malformed") || reasons[noZone.OutboundNo] != "auditedAt" {
+			t.Errorf("a time without its zone: published %+v, field %q", seen, reasons[noZone.OutboundNo])
 		}
-		for _, m := range w.Shelf(event.Dead) {
+		for _, m := range w.DeadLetters(event.Dead) {
 			if strings.Contains(m.Error, "quantity") && m.Reason.Field != "lines[0].quantity" {
 				t.Errorf("field %q of %s", m.Reason.Field, m.Error)
 			}
 		}
 
-		// Mended, each goes through.
+		// Corrected, each is accepted.
 		negative.Lines[0].Quantity = 2
 		masked.Receiver.Name = "张三"
 		w.Publish(negative, masked)
@@ -184,12 +184,12 @@ func TestARefusedOrderGoesThroughUnderANewNumberOrByReplay(t *testing.T) {
 		o, stays := w.Maker.Next(), w.Maker.Next()
 		o.Lines[0].WarehouseGoodsNo, stays.Lines[0].WarehouseGoodsNo = "EMG-GONE", "EMG-GONE"
 		w.Publish(o, stays)
-		told := w.UntilTold("refused", o, failed)
-		w.UntilTold("refused", stays, failed)
-		if told.Failed[0] != "warehouse.refused" {
-			t.Errorf("told %+v", told)
+		seen := w.UntilPublished("refused", o, failed)
+		w.UntilPublished("refused", stays, failed)
+		if seen.Failed[0] != "warehouse.refused" {
+			t.Errorf("published %+v", seen)
 		}
-		w.Until("both are on the shelf", func() bool { return len(w.Shelf(event.Dead)) == 2 })
+		w.Until("both are dead-lettered", func() bool { return len(w.DeadLetters(event.Dead)) == 2 })
 
 		second := proto.CloneOf(o)
 		second.Revision, second.OutboundNo, second.Supersedes = 2, o.OutboundNo+"-b", o.OutboundNo
@@ -198,20 +198,20 @@ func TestARefusedOrderGoesThroughUnderANewNumberOrByReplay(t *testing.T) {
 		w.Accepted(second)
 
 		w.JD.RemoveFault(id)
-		for _, m := range w.Shelf(event.Dead) {
+		for _, m := range w.DeadLetters(event.Dead) {
 			if err := w.Bus.Replay(t.Context(), m.Seq, bus.By{Who: "story", Why: "the goods are known now"}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		w.Accepted(stays)
-		told = w.UntilTold("the replay of what was audited again is refused", o, func(t *orderview.Order) bool { return slices.Contains(t.Failed, "line.live") })
+		seen = w.UntilPublished("the replay of what was audited again is refused", o, func(t *orderview.Order) bool { return slices.Contains(t.Failed, "line.live") })
 		if len(w.Documents(o)) != 0 {
-			t.Errorf("sent twice: %+v", told)
+			t.Errorf("sent twice: %+v", seen)
 		}
 	})
 }
 
-func TestTwoAuditsOfOneLineNeverLiveTogether(t *testing.T) {
+func TestTwoAuditsOfOneLineAreNeverBothLive(t *testing.T) {
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		var pairs [][2]*orderv1.Audited
 		for range 20 {
@@ -223,8 +223,8 @@ func TestTwoAuditsOfOneLineNeverLiveTogether(t *testing.T) {
 		}
 		for _, p := range pairs {
 			w.Until(p[0].OrderNo+": one goes, one is refused", func() bool {
-				told := w.Told(stack.DemoSeller)
-				a, b := told.Orders[p[0].OutboundNo], told.Orders[p[1].OutboundNo]
+				seen := w.Published(stack.DemoSeller)
+				a, b := seen.Orders[p[0].OutboundNo], seen.Orders[p[1].OutboundNo]
 				return a != nil && b != nil && (accepted(a) && failed(b) || accepted(b) && failed(a))
 			})
 			if n := len(w.Documents(p[0])) + len(w.Documents(p[1])); n != 1 {
@@ -246,15 +246,15 @@ func TestASupersedingAuditWaitsUntilTheEarlierIsCancelled(t *testing.T) {
 		b := proto.CloneOf(a)
 		b.Revision, b.OutboundNo, b.Supersedes = 2, a.OutboundNo+"-b", a.OutboundNo
 		w.Publish(b)
-		told := w.UntilTold("held until the earlier one is cancelled", b, held)
-		if len(told.Held) != 1 || len(w.Documents(b)) != 0 {
-			t.Errorf("told %+v", told)
+		seen := w.UntilPublished("held until the earlier one is cancelled", b, held)
+		if len(seen.Held) != 1 || len(w.Documents(b)) != 0 {
+			t.Errorf("published %+v", seen)
 		}
-		// JD cancels the first by itself, once its clock is there.
+		// JD cancels the first on its own, once its clock is there.
 		if err := w.JD.Advance(2 * time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		w.UntilTold("told as cancelled", a, func(t *orderview.Order) bool { return t.Cancelled == 1 })
+		w.UntilPublished("published as cancelled", a, func(t *orderview.Order) bool { return t.Cancelled == 1 })
 		w.Accepted(b)
 	})
 }
@@ -299,7 +299,7 @@ func TestWhileJDIsDownOrdersWaitAndThenGo(t *testing.T) {
 		})
 		late := w.Maker.Next()
 		w.Publish(late)
-		w.UntilTold("what comes meanwhile is held", late, held)
+		w.UntilPublished("what comes meanwhile is held", late, held)
 		w.JD.RemoveFault(id)
 		for _, o := range append(list, late) {
 			w.Accepted(o)
@@ -335,7 +335,7 @@ func TestAnExpiredTokenPausesTheSellerUntilItIsRenewed(t *testing.T) {
 			return ok && s.Pause != nil && s.Pause.By == sellerv1.Paused_BY_TOKEN
 		})
 		for _, o := range list {
-			w.UntilTold("held", o, held)
+			w.UntilPublished("held", o, held)
 		}
 		if err := w.JD.SetToken(jdsandbox.DefaultAppKey, jdsandbox.Token{Value: jdsandbox.DefaultToken}); err != nil {
 			t.Fatal(err)
@@ -382,8 +382,8 @@ func TestAPausedSellerAndAFloodDelayNobodyElse(t *testing.T) {
 		for _, o := range healthy {
 			w.Accepted(o)
 		}
-		// When the healthy seller is done, the flooded one must still be at it: it had no chance to be done before.
-		done := w.Told("slow").Count(accepted)
+		// When the healthy seller is done, the flooded one must still be busy: it could not finish before.
+		done := w.Published("slow").Count(accepted)
 		if done == len(flood) {
 			t.Errorf("the flood was done first: %d", done)
 		}
@@ -405,7 +405,7 @@ func TestAMappingReleasesWhatItHeld(t *testing.T) {
 		asked.Hold = &orderv1.Hold{Reason: "the buyer is away"}
 		w.Publish(shop, carrier, category, asked)
 		for _, o := range []*orderv1.Audited{shop, carrier, category, asked} {
-			w.UntilTold("held", o, held)
+			w.UntilPublished("held", o, held)
 		}
 		setup := stack.WithShop(w.Setup(), "S77")
 		setup.Carriers = append(setup.Carriers, &sellerv1.Mapping{Code: "SF", Number: "CYS0000010"})
@@ -417,7 +417,7 @@ func TestAMappingReleasesWhatItHeld(t *testing.T) {
 		if len(w.Documents(asked)) != 0 {
 			t.Fatal("an order on hold was sent")
 		}
-		for _, m := range w.Shelf(event.Held) {
+		for _, m := range w.DeadLetters(event.Held) {
 			if err := w.Bus.Replay(t.Context(), m.Seq, bus.By{Who: "story", Why: "the buyer is back", Release: true}); err != nil {
 				t.Fatal(err)
 			}
@@ -432,8 +432,8 @@ func TestATrialLetsOnlySomeOrdersGo(t *testing.T) {
 		list := w.Maker.Make(10)
 		w.Publish(list...)
 		w.Until("four go and six wait", func() bool {
-			told := w.Told(stack.DemoSeller)
-			return told.Count(accepted) == 4 && told.Count(held) == 6
+			seen := w.Published(stack.DemoSeller)
+			return seen.Count(accepted) == 4 && seen.Count(held) == 6
 		})
 		w.Accepted(list[8])
 		over := w.Setup()
@@ -446,11 +446,11 @@ func TestATrialLetsOnlySomeOrdersGo(t *testing.T) {
 
 func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short: the long story is told by make ci")
+		t.Skip("-short: make ci runs the long story")
 	}
 	knobs := jdsandbox.Knobs{
 		HistoryShuffled: true, ScalarsAsArrays: true, Split: jdsandbox.Split{Lot: jdsandbox.Lot{Chance: 0.01}},
-		Faults: []jdsandbox.Fault{ // the first that strikes decides
+		Faults: []jdsandbox.Fault{ // the first that applies decides
 			{Kind: jdsandbox.Error, ZH: "商品不存在", Goods: []string{"EMG-BAD"}, Methods: []string{addOrder}, Chance: 1},
 			{Kind: jdsandbox.LoseAnswer, Methods: []string{addOrder}, Chance: 0.02},
 			{Kind: jdsandbox.Drop, Methods: []string{addOrder}, Chance: 0.005},
@@ -480,24 +480,24 @@ func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
 		}
 	}
 	w.Until("each has its outcome", func() bool {
-		told := w.Told(stack.DemoSeller)
-		return told.Count(func(o *orderview.Order) bool { return accepted(o) || failed(o) }) == n
+		seen := w.Published(stack.DemoSeller)
+		return seen.Count(func(o *orderview.Order) bool { return accepted(o) || failed(o) }) == n
 	})
-	told := w.Told(stack.DemoSeller)
+	seen := w.Published(stack.DemoSeller)
 	for _, o := range list {
-		order, docs := told.Orders[o.OutboundNo], w.Documents(o)
+		order, docs := seen.Orders[o.OutboundNo], w.Documents(o)
 		want := 1
 		if bad[o.OutboundNo] {
 			want = 0
 		}
 		if len(docs) != want || len(order.Accepted) != want || len(order.Failed) != 1-want {
-			t.Errorf("%s: JD has %d documents, told accepted %v, failed %v", o.OutboundNo, len(docs), order.Accepted, order.Failed)
+			t.Errorf("%s: JD has %d documents, published accepted %v, failed %v", o.OutboundNo, len(docs), order.Accepted, order.Failed)
 		}
 	}
 	w.NoViolations()
 	lost := w.JD.Counters().LostAnswers
 	if lost == 0 {
-		t.Error("no answer was lost: the story tells nothing")
+		t.Error("no answer was lost: the story proves nothing")
 	}
 	t.Logf("%d orders, %d answers lost, %d documents", n, lost, len(w.JD.Documents()))
 }

@@ -69,7 +69,7 @@ func authorize(t *testing.T, w *testenv.World) {
 	}
 }
 
-// linkSeen tells the first link that is written to it.
+// linkSeen sends the first link that is written to it.
 type linkSeen struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
@@ -100,7 +100,7 @@ type lateInput struct{ text chan string }
 
 func (in *lateInput) Read(p []byte) (int, error) { return copy(p, <-in.text), nil }
 
-// morePushers runs pushers as further processes would: with connections, ledger, set-ups and tokens of their own.
+// morePushers runs pushers like further processes: with their own connections, ledger, set-ups and tokens.
 func morePushers(t *testing.T, w *testenv.World, n int, metrics []*prometheus.Registry) {
 	t.Helper()
 	key, err := os.ReadFile(stack.TokenKeyFile(w.Dir()))
@@ -140,8 +140,8 @@ func morePushers(t *testing.T, w *testenv.World, n int, metrics []*prometheus.Re
 	}
 }
 
-// A seller is authorised by a link and its token passes its refresh time and its end while three pushers work: it is
-// refreshed once, ahead of its end, and no order notices.
+// A seller is authorised by a link, and its token passes its refresh time and its expiry while three pushers work: it
+// is refreshed once, ahead of its expiry, and no order notices.
 func TestATokenIsRefreshedUnderWayWithoutAnyOrderNoticing(t *testing.T) {
 	const life = 3 * time.Second // so it is due after two
 	each(t, testenv.Options{Setup: oursToKeep, Knobs: jdsandbox.Knobs{Auth: jdsandbox.Auth{Consent: jdsandbox.ConsentGrant, Life: jdsandbox.Duration(life)}}}, func(t *testing.T, w *testenv.World) {
@@ -161,15 +161,16 @@ func TestATokenIsRefreshedUnderWayWithoutAnyOrderNoticing(t *testing.T) {
 		})
 		for _, o := range list {
 			w.Accepted(o)
-			if told := w.Told(o.Seller).Orders[o.OutboundNo]; len(told.Held)+len(told.Failed) > 0 {
-				t.Errorf("%s: held %v, failed %v", o.OutboundNo, told.Held, told.Failed)
+			if seen := w.Published(o.Seller).Orders[o.OutboundNo]; len(seen.Held)+len(seen.Failed) > 0 {
+				t.Errorf("%s: held %v, failed %v", o.OutboundNo, seen.Held, seen.Failed)
 			}
 		}
 		n := w.JD.Counters()
 		if n.Exchanges != 1 || n.Refreshes != 1 || n.RefreshesRefused != 0 {
 			t.Errorf("JD gave tokens for %d codes and %d refresh tokens, and refused %d", n.Exchanges, n.Refreshes, n.RefreshesRefused)
 		}
-		// The sandbox ends the old token at once: what is under way at that moment meets code 19, and goes on with the new one.
+		// The sandbox ends the old token at once: calls under way at that moment meet code 19, and continue with the
+		// new one.
 		if n.Codes["19"] > 3*32 {
 			t.Errorf("%d calls met an old token", n.Codes["19"])
 		}
@@ -182,7 +183,7 @@ func TestATokenIsRefreshedUnderWayWithoutAnyOrderNoticing(t *testing.T) {
 	})
 }
 
-// gauge is the time that a gauge tells.
+// gauge is the time that a gauge holds.
 func gauge(t *testing.T, r *prometheus.Registry, name string) time.Time {
 	t.Helper()
 	families, err := r.Gather()
@@ -198,13 +199,13 @@ func gauge(t *testing.T, r *prometheus.Registry, name string) time.Time {
 	return time.Time{}
 }
 
-// The merchant revokes the token: it is refreshed once, refused, and the seller waits with the reason until the merchant
-// consents again. Then everything goes on by itself.
+// The merchant revokes the token: it is refreshed once, refused, and the seller waits with the reason until the
+// merchant consents again. Then everything continues automatically.
 func TestARevokedTokenPausesTheSellerUntilTheNextConsent(t *testing.T) {
 	each(t, testenv.Options{Setup: oursToKeep, Knobs: jdsandbox.Knobs{Auth: jdsandbox.Auth{Consent: jdsandbox.ConsentGrant}}}, func(t *testing.T, w *testenv.World) {
 		early := w.Maker.Next() // before any consent
 		w.Publish(early)
-		w.UntilTold("held", early, held)
+		w.UntilPublished("held", early, held)
 		authorize(t, w)
 		w.Accepted(early)
 
@@ -215,7 +216,7 @@ func TestARevokedTokenPausesTheSellerUntilTheNextConsent(t *testing.T) {
 		list := w.Maker.Make(20)
 		w.Publish(list...)
 		for _, o := range list {
-			w.UntilTold("held", o, held)
+			w.UntilPublished("held", o, held)
 		}
 		var pause seller.Pause
 		began := time.Now()
@@ -229,7 +230,7 @@ func TestARevokedTokenPausesTheSellerUntilTheNextConsent(t *testing.T) {
 		if !strings.Contains(pause.Reason, "bridgectl seller authorize demo --account sandbox") {
 			t.Errorf("paused because %s", pause.Reason)
 		}
-		for _, m := range w.Shelf(event.Held) {
+		for _, m := range w.DeadLetters(event.Held) {
 			if !slices.Contains([]string{seller.CauseToken(stack.DemoSeller, "sandbox"), seller.CausePause(stack.DemoSeller)}, m.Cause) || m.Reason.ZH == "" {
 				t.Errorf("%s waits for %s: %+v", m.Key, m.Cause, m.Reason)
 			}
@@ -243,7 +244,7 @@ func TestARevokedTokenPausesTheSellerUntilTheNextConsent(t *testing.T) {
 		}
 		w.Until("nothing waits and the seller runs", func() bool {
 			s, _ := w.Sellers.Get(stack.DemoSeller)
-			return s.Pause == nil && len(w.Shelf(event.Held)) == 0
+			return s.Pause == nil && len(w.DeadLetters(event.Held)) == 0
 		})
 		st, _ := w.Tokens.State(token.ID{Seller: stack.DemoSeller, Account: "sandbox"})
 		if st.Failed != "" {
@@ -253,7 +254,7 @@ func TestARevokedTokenPausesTheSellerUntilTheNextConsent(t *testing.T) {
 	})
 }
 
-// nowhere checks that nothing secret stands in what the broker wrote to the disk: events, shelf, set-ups, tokens, ledger.
+// nowhere checks that the broker stored no secret on the disk: events, dead letters, set-ups, tokens, ledger.
 func nowhere(t *testing.T, w *testenv.World, secrets []string) {
 	t.Helper()
 	files := 0
@@ -263,7 +264,7 @@ func nowhere(t *testing.T, w *testenv.World, secrets []string) {
 		}
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil // it went while we looked
+			return nil // it was deleted meanwhile
 		}
 		files++
 		for _, s := range secrets {

@@ -26,12 +26,12 @@ const (
 	erpsParent = "00-" + erpsTrace + "-00f067aa0ba902b7-01"
 )
 
-// tracedBy is a provider as package worker makes one, but into memory.
+// tracedBy is a provider like package worker's, but exporting into memory.
 func tracedBy(spans *tracetest.InMemoryExporter) *sdktrace.TracerProvider {
 	return sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans), sdktrace.WithIDGenerator(trace.IDs{}))
 }
 
-// publishTraced publishes an order as an ERP does that traces; an empty parent is one that does not.
+// publishTraced publishes an order as an ERP with tracing does; an empty parent is an ERP without.
 func publishTraced(t *testing.T, w *testenv.World, o *orderv1.Audited, parent string) {
 	t.Helper()
 	body, err := protojson.Marshal(o)
@@ -47,9 +47,9 @@ func publishTraced(t *testing.T, w *testenv.World, o *orderv1.Audited, parent st
 	}
 }
 
-// oneTrace checks that all that was told of the order, what the ledger keeps, and all spans of its runs are of one trace,
-// which it returns with the names of the trace's spans. told names events that must be among them.
-func oneTrace(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter, o *orderv1.Audited, told ...string) (id string, names []string) {
+// oneTrace checks that all events of the order, its ledger entry, and all spans of its runs belong to one trace. It
+// returns the trace with the names of its spans. published names events that must be among them.
+func oneTrace(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter, o *orderv1.Audited, seen ...string) (id string, names []string) {
 	t.Helper()
 	var heard []string
 	err := w.Bus.Events(t.Context(), bus.EventQuery{Seller: o.Seller, Key: o.OutboundNo}, func(s bus.Stored) error {
@@ -69,7 +69,7 @@ func oneTrace(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter,
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range told {
+	for _, name := range seen {
 		if !slices.Contains(heard, name) {
 			t.Errorf("no %s among %v", name, heard)
 		}
@@ -118,10 +118,10 @@ func count(names []string, name string) (n int) {
 }
 
 const (
-	runSpan  = "order.audited process"
-	sendSpan = "jd order.addOrder"
-	findSpan = "jd order.ext.queryOrder"
-	lookSpan = "look at the order"
+	runSpan    = "order.audited process"
+	sendSpan   = "jd order.addOrder"
+	findSpan   = "jd order.ext.queryOrder"
+	lookupSpan = "look at the order"
 )
 
 func TestOneTraceFromTheERPThroughALostAnswerToShipping(t *testing.T) {
@@ -132,12 +132,12 @@ func TestOneTraceFromTheERPThroughALostAnswerToShipping(t *testing.T) {
 		o := w.Maker.Next()
 		publishTraced(t, w, o, erpsParent)
 		w.Accepted(o)
-		w.UntilTold("shipped", o, func(t *orderview.Order) bool { return len(t.Shipped) > 0 })
+		w.UntilPublished("shipped", o, func(t *orderview.Order) bool { return len(t.Shipped) > 0 })
 		id, names := oneTrace(t, w, spans, o, event.OrderAccepted.Name, event.OrderShipped.Name)
 		if id != erpsTrace {
 			t.Errorf("the trace is %s, not the ERP's", id)
 		}
-		has(t, names, runSpan, sendSpan, findSpan, lookSpan, "jd order.queryOrder", "ledger begin", "ledger doubt", "ledger accept", "ask the warehouse")
+		has(t, names, runSpan, sendSpan, findSpan, lookupSpan, "jd order.queryOrder", "ledger begin", "ledger doubt", "ledger accept", "ask the warehouse")
 		if count(names, runSpan) < 2 || count(names, sendSpan) != 1 {
 			t.Errorf("runs and sendings in %v", names)
 		}
@@ -152,7 +152,7 @@ func TestOneTraceOverAHoldAndItsRelease(t *testing.T) {
 		o := w.Maker.Next()
 		o.Shop = "S99"
 		publishTraced(t, w, o, "") // the ERP does not trace: the trace is ours
-		w.UntilTold("held", o, held)
+		w.UntilPublished("held", o, held)
 		w.Apply(stack.WithShop(w.Setup(), "S99"))
 		w.Accepted(o)
 		_, names := oneTrace(t, w, spans, o, event.OrderHeld.Name, event.OrderAccepted.Name)
@@ -163,18 +163,18 @@ func TestOneTraceOverAHoldAndItsRelease(t *testing.T) {
 	})
 }
 
-func TestOneTraceOverTheShelfAndAReplay(t *testing.T) {
+func TestOneTraceOverADeadLetterAndAReplay(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	each(t, testenv.Options{Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
 		spans.Reset()
 		fault(t, w, jdsandbox.Fault{Kind: jdsandbox.Error, ZH: "商品不存在", Methods: []string{addOrder}, Count: 1})
 		o := w.Maker.Next()
 		publishTraced(t, w, o, erpsParent)
-		w.UntilTold("failed", o, failed)
-		w.Until("it is on the shelf", func() bool { return len(w.Shelf(event.Dead)) == 1 })
-		item := w.Shelf(event.Dead)[0]
+		w.UntilPublished("failed", o, failed)
+		w.Until("it is dead-lettered", func() bool { return len(w.DeadLetters(event.Dead)) == 1 })
+		item := w.DeadLetters(event.Dead)[0]
 		if trace.ID(item.Trace) != erpsTrace {
-			t.Errorf("on the shelf with trace %q", item.Trace)
+			t.Errorf("dead letter with trace %q", item.Trace)
 		}
 		if err := w.Bus.Replay(t.Context(), item.Seq, bus.By{Who: "test"}); err != nil {
 			t.Fatal(err)
@@ -187,7 +187,7 @@ func TestOneTraceOverTheShelfAndAReplay(t *testing.T) {
 	})
 }
 
-// private looks for what spans may not hold.
+// private searches spans for what they must not hold.
 func private(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter, o *orderv1.Audited) {
 	t.Helper()
 	text, err := json.Marshal(spans.GetSpans())

@@ -12,9 +12,9 @@ import (
 	"stockbridge/services/e2e/testenv"
 )
 
-// Audits of an earlier build stand in ORDERS, those of today in INTAKE: each goes to JD once, and what was lost of either is
-// found again.
-func TestAuditsOfAnEarlierBuildGoOn(t *testing.T) {
+// Audits of an earlier build are in ORDERS, those of today in INTAKE: each is sent to JD once, and lost ones of both
+// are found again.
+func TestAuditsOfAnEarlierBuildAreHandled(t *testing.T) {
 	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		if err := w.StopWorkers(); err != nil {

@@ -24,8 +24,8 @@ import (
 	"stockbridge/services/e2e/procs"
 )
 
-// TestEachConnectsAsItsOwnUser tells an order's story over a server that lets each program do only what its user may: the
-// ERP's audit goes out and comes back shipped, and nobody is refused anything on the way. The ledger is in JetStream too,
+// TestEachConnectsAsItsOwnUser runs an order's story over a server that lets each program do only what its user may:
+// the ERP's audit goes out, the shipment comes back, and nothing is refused on the way. The ledger is in JetStream too,
 // so that its subjects are tried as well.
 func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	r, ctx := processes(t), t.Context()
@@ -102,7 +102,7 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	must(t, err)
 	_, err = ctl("erp-demo", string(line), "order", "push", "-f", "-")
 	must(t, err)
-	until(t, "it is told to be shipped", func() bool {
+	until(t, "it is published as shipped", func() bool {
 		out, err := ctl("bridgectl", "", "order", "explain", o.OutboundNo)
 		return err == nil && strings.Contains(out, event.OrderShipped.Name)
 	})
@@ -110,7 +110,7 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 		out, err := ctl("bridgectl", "", "window", "ls", "-o", "json")
 		return err == nil && strings.Contains(out, `"read"`)
 	})
-	// One that is held, and that a person drops: the reconciler looks everywhere.
+	// One is held and a person drops it: the reconciler reads everywhere.
 	line2, err := protojson.Marshal(masked)
 	must(t, err)
 	_, err = ctl("erp-demo", string(line2), "order", "push", "-f", "-")
@@ -125,7 +125,7 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 		out, _ := ctl("bridgectl", "", "reconcile", "--now", "-o", "json")
 		return strings.Contains(out, `"left": 1`)
 	})
-	// What anybody was refused so far stands in the server's log.
+	// Refusals so far are in the server's log.
 	log, err := os.ReadFile(server.LogFile())
 	must(t, err)
 	if strings.Contains(string(log), "Violation") {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// The program is tried, the machine is not: no figure is asserted.
+// The program is tested, not the machine: no figure is asserted.
 func TestEveryRowIsMeasured(t *testing.T) {
 	all := &bench{dir: t.TempDir(), rounds: 2, scale: 0.01, say: func(line string) { t.Log(time.Now().Format("05.0"), line) }}
 	if err := all.build(t.Context()); err != nil {
@@ -23,7 +23,7 @@ func TestEveryRowIsMeasured(t *testing.T) {
 	whole := newReport(all.rounds)
 	var mu sync.Mutex
 	var measuring sync.WaitGroup
-	for _, group := range groups() { // at the same time, and not as parallel tests, of which only so many run: most of it is waiting
+	for _, group := range groups() { // concurrently, and not as parallel tests, of which only a few run at a time: most of it is waiting
 		measuring.Go(func() {
 			r := newReport(all.rounds)
 			if err := all.measure(t.Context(), group, r); err != nil {
@@ -59,7 +59,7 @@ func TestEveryRowIsMeasured(t *testing.T) {
 	for _, row := range read.Rows {
 		got = append(got, row.ID)
 		if len(row.Samples) == 0 || row.How == "" {
-			t.Errorf("%s tells no samples, or not how they came about", row.ID)
+			t.Errorf("%s has no samples, or does not say how they were measured", row.ID)
 		}
 	}
 	slices.Sort(got)

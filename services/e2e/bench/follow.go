@@ -33,7 +33,7 @@ func (b *bench) follow(ctx context.Context, report *Report) error {
 	if _, err := s.seller(ctx, "one", "", &sellerv1.Quota{PerSecond: 200, Concurrent: 32}); err != nil {
 		return err
 	}
-	// A young ledger has every order looked for first, which is no matter here.
+	// A young ledger looks every order up first, which does not matter here.
 	if _, err := s.Worker(ctx, procs.OrderPusher, "pusher", "PUSH_SETTLE_FOR=1s", "LOG_LEVEL=warn"); err != nil {
 		return err
 	}
@@ -41,18 +41,18 @@ func (b *bench) follow(ctx context.Context, report *Report) error {
 	if err := s.publish(ctx, event.OrderAudited.Name, n, "one"); err != nil {
 		return err
 	}
-	for told := uint64(0); told < uint64(n); {
+	for seen := uint64(0); seen < uint64(n); {
 		if err := rest(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
-		if told, err = s.accepted(ctx); err != nil {
+		if seen, err = s.accepted(ctx); err != nil {
 			return err
 		}
 	}
 	if _, err := s.Worker(ctx, procs.StatusPoller, "poller", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s", "LOG_LEVEL=warn"); err != nil {
 		return err
 	}
-	// Until each order was told where it stands, which takes its details.
+	// Until the status of each order was published, which takes its details.
 	last, cycle, err := s.quiet(ctx)
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (b *bench) follow(ctx context.Context, report *Report) error {
 	})
 }
 
-// quiet waits for a tick without a call for details, and tells what was heard so far and how many calls that tick took.
+// quiet waits for a tick without a call for details, and returns the counts so far and how many calls that tick took.
 func (s *stand) quiet(ctx context.Context) (now heard, calls float64, err error) {
 	last, _, err := s.calls(ctx)
 	for ; err == nil; last = now {

@@ -10,7 +10,7 @@ import (
 	"stockbridge/services/e2e/procs"
 )
 
-// settles is how long a worker is left alone before its memory is looked at.
+// settles is how long a worker is left alone before its memory is measured.
 const settles = 5 * time.Second
 
 func (b *bench) idle(ctx context.Context, report *Report) error {

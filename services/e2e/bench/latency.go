@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// jdTakes is how long the answerer takes in the row of the latency.
+	// jdTakes is JD's answer time in the row of the latency.
 	jdTakes = 10 * time.Millisecond
-	// latencyFor is how long orders come in at half load, in all.
+	// latencyFor is how long orders arrive at half load, in total.
 	latencyFor = 11 * time.Second
 )
 
@@ -63,7 +63,7 @@ func (b *bench) latency(ctx context.Context, report *Report) error {
 	if err != nil {
 		return err
 	}
-	// A round is a stretch of the whole, so that one bad moment shows as such.
+	// A round is a stretch of the whole, so that a single bad moment shows.
 	var p50, p99 []float64
 	for chunk := range slices.Chunk(added, max(1, (len(added)+b.rounds-1)/b.rounds)) {
 		slices.Sort(chunk)
@@ -99,7 +99,7 @@ func (s *stand) trickle(ctx context.Context, rate float64, for_ time.Duration, s
 	}
 }
 
-// ends are the last numbers of the streams of audits and of outcomes.
+// ends are the last sequence numbers of the streams of audits and of outcomes.
 type ends struct{ audits, outcomes uint64 }
 
 func (s *stand) last(ctx context.Context) (e ends, err error) {
@@ -113,7 +113,7 @@ func (s *stand) last(ctx context.Context) (e ends, err error) {
 	return e, nil
 }
 
-// times are when the events of a name were stored, by order, and the orders as they came.
+// times are when the events of a name were stored, by order, and the orders in their sequence.
 func (s *stand) times(ctx context.Context, stream, name string, after, last uint64) (keys []string, at map[string]time.Time, err error) {
 	c, err := s.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1, HeadersOnly: true,
@@ -140,7 +140,8 @@ func (s *stand) times(ctx context.Context, stream, name string, after, last uint
 	return keys, at, nil
 }
 
-// added is by how much later than JD's own time each order was told as accepted, ms, in the order of the audits.
+// added is by how much later than JD's own time each order was published as accepted, in ms, in the order of the
+// audits.
 func (s *stand) added(ctx context.Context, after ends) ([]float64, error) {
 	last, err := s.last(ctx)
 	if err != nil {

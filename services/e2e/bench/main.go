@@ -1,17 +1,18 @@
 //go:build unix
 
-// Command bench measures the budgets of the order path, and of catching up with stock movements, on this machine: workers, nats-server, redis-server and JD as
-// processes of their own on loopback. It prints a table and writes bench.json; it never fails for a figure.
+// Command bench measures the budgets of the order path, and of catching up with stock movements, on this machine:
+// workers, nats-server, redis-server and JD as processes on loopback. It prints a table and writes bench.json; it never
+// fails because of a figure.
 //
 // # Why
 //
-// What matters of a rate on a shared machine is what it is compared with. The push is measured against a bare loop in
-// the same minute: it pulls with the client library's defaults, decodes, signs and calls with the same code as the
-// worker, publishes, waits for the store and acks, and remembers nothing. Rounds of both take turns on the same
-// servers, and the ratio of neighbours is what is told, as the median with the least and the most.
+// A rate on a shared machine means something only in comparison. The push is measured against a bare loop in the same
+// minute: it pulls with the client library's defaults, decodes, signs and calls with the same code as the worker,
+// publishes, waits for the store and acks, and remembers nothing. Rounds of both alternate on the same servers. The
+// reported figure is the ratio of neighbouring rounds, as median, minimum and maximum.
 //
-// JD is a process that answers at once whatever it is asked: the sandbox checks each call as JD would, which costs more
-// than the push.
+// JD is a process that answers every call at once: the sandbox checks each call as JD would, which costs more than the
+// push.
 package main
 
 import (
@@ -34,7 +35,7 @@ import (
 func main() { os.Exit(start()) }
 
 func start() int {
-	// The processes that are measured against are this program too.
+	// The reference processes are this program too.
 	if part := os.Getenv("BENCH_PART"); part != "" {
 		return play(part)
 	}
@@ -77,7 +78,7 @@ type bench struct {
 	rounds int
 	scale  float64
 	say    func(string)
-	// seeds keeps the orders of one maker apart from those of another.
+	// seeds keeps the orders of the makers apart.
 	seeds atomic.Uint64
 }
 
@@ -168,7 +169,7 @@ func (b *bench) measure(ctx context.Context, group string, r *Report) error {
 	if err := measure(ctx, r); err != nil {
 		return fmt.Errorf("%s: %w", group, err)
 	}
-	// Only what went wrong is worth looking at afterwards.
+	// Only failures are worth examining afterwards.
 	spent, err := filepath.Glob(filepath.Join(b.dir, group+"-*"))
 	for _, dir := range spent {
 		err = errors.Join(err, os.RemoveAll(dir))

@@ -35,7 +35,7 @@ import (
 // Names that the bare loop and its driver share.
 const (
 	bareConsumer = "bench-bare"
-	// bareStream holds its orders: laid out as the stream of audits is, and no worker looks there.
+	// bareStream holds its orders: laid out like the stream of audits, but no worker reads it.
 	bareStream  = "BENCH"
 	bareSubject = "bench.order"
 )
@@ -43,7 +43,7 @@ const (
 // inFlight is how many orders both sides have in hand.
 const inFlight = 64
 
-// play runs one of the processes that are measured against, until a signal.
+// play runs one of the reference processes until a signal.
 func play(part string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -59,7 +59,7 @@ func play(part string) int {
 	return 0
 }
 
-// serve answers readyz, and whatever else is given, at the address that the harness chose.
+// serve answers readyz, and the given handler for the rest, at the address that the harness chose.
 func serve(ctx context.Context, rest http.HandlerFunc) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/readyz", func(http.ResponseWriter, *http.Request) {})
@@ -74,7 +74,7 @@ func serve(ctx context.Context, rest http.HandlerFunc) error {
 	return nil
 }
 
-// answer is a JD that takes every order after BENCH_LATENCY, checks nothing and knows no order that it is asked for.
+// answer is a JD that accepts every order after BENCH_LATENCY, checks nothing and finds no order.
 func answer(ctx context.Context) error {
 	latency, err := time.ParseDuration(os.Getenv("BENCH_LATENCY"))
 	if err != nil {
@@ -108,7 +108,7 @@ func bare(ctx context.Context) error {
 		return err
 	}
 	s := seller.New(setup, nil)
-	s.Version = 1 // so that its warehouse is kept
+	s.Version = 1 // so that its warehouse is cached
 	warehouses := adapters.NewWarehouses(nil)
 	defer warehouses.Close()
 	wh, err := warehouses.Open(s, "W01", quota.Push)

@@ -14,8 +14,8 @@ import (
 	"stockbridge/services/e2e/procs"
 )
 
-// pushPlace is servers that the push is measured on: sync is JetStream's sync_interval, redis is appendfsync, "" for the
-// ledger in JetStream, orders are those of a round.
+// pushPlace is the servers of a measurement: sync is JetStream's sync_interval, redis is appendfsync, "" for the ledger
+// in JetStream, orders are those of a round.
 type pushPlace struct {
 	id, sync, redis string
 	orders          int
@@ -28,10 +28,10 @@ var pushPlaces = []pushPlace{
 	{"push.kv.always", "always", "", 200},
 }
 
-// plenty is a budget of calls that does not limit.
+// plenty is a quota that does not limit.
 func plenty() *sellerv1.Quota { return &sellerv1.Quota{PerSecond: 10_000, Concurrent: 1000} }
 
-// tick is the resolution of CPU times, µs.
+// tick is the resolution of CPU times, in µs.
 const tick = 10_000
 
 // round is one side's part of a round.
@@ -55,7 +55,7 @@ func (b *bench) push(ctx context.Context, id string, report *Report) error {
 		return err
 	}
 	defer s.close()
-	// Two sellers with one credential: one alone is kept from holding all slots.
+	// Two sellers with one credential: a single one may not hold all slots.
 	sellers := []string{"one", "two"}
 	var setup *sellerv1.Setup
 	for _, name := range sellers {
@@ -82,7 +82,7 @@ func (b *bench) push(ctx context.Context, id string, report *Report) error {
 		{s, ours, event.OrderAudited.Name, "order-pusher", sellers},
 		{s, bare, bareSubject, bareConsumer, sellers},
 	}
-	for _, side := range sides { // a round that does not count
+	for _, side := range sides { // a warm-up round
 		if _, err := side.round(ctx, n/2); err != nil {
 			return err
 		}
@@ -95,7 +95,7 @@ func (b *bench) push(ctx context.Context, id string, report *Report) error {
 	parts := map[string][]float64{}
 	for i := range b.rounds {
 		var got [2]round
-		for j := range sides { // whoever was second goes first
+		for j := range sides { // they alternate in going first
 			k := (i + j) % 2
 			if got[k], err = sides[k].round(ctx, n); err != nil {
 				return err
@@ -143,7 +143,8 @@ type side struct {
 	sellers           []string
 }
 
-// round stores n orders while the worker is frozen, wakes it, and measures until the last was told and all are acked.
+// round stores n orders while the worker is frozen, wakes it, and measures until all outcomes are stored and all
+// messages acked.
 func (d side) round(ctx context.Context, n int) (r round, err error) {
 	if err := d.worker.Pause(); err != nil {
 		return r, err
@@ -167,7 +168,7 @@ func (d side) round(ctx context.Context, n int) (r round, err error) {
 	if err != nil {
 		return r, err
 	}
-	ended, err := d.lastStored(ctx) // the last order is told: whatever is acked by now was stored before
+	ended, err := d.lastStored(ctx) // the last outcome is stored: what is acked by now was stored before
 	r.rate, r.cpu = float64(n)/ended.Sub(began).Seconds(), map[string]float64{}
 	for name, v := range after {
 		r.cpu[name] = float64((v - before[name]).Microseconds()) / float64(n)

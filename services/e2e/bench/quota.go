@@ -17,7 +17,7 @@ import (
 // allowed is how many calls a second JD allows in the row of the quota.
 const allowed = 50
 
-// codeTooMany is what JD answers to a call beyond what it allows (docs/jd-api.md, Limits and idempotency).
+// codeTooMany is JD's answer to a call beyond the quota (docs/jd-api.md, Error codes).
 const codeTooMany = "2"
 
 func (b *bench) quota(ctx context.Context, report *Report) error {

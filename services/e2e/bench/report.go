@@ -84,7 +84,7 @@ type Row struct {
 	ID   string `json:"id"`
 	What string `json:"what"`
 	Unit string `json:"unit,omitempty"`
-	// Median of the samples, and the least and the most of them.
+	// Median of the samples, and their minimum and maximum.
 	Median  float64   `json:"median"`
 	Min     float64   `json:"min"`
 	Max     float64   `json:"max"`
@@ -194,7 +194,7 @@ func (row Row) how() string {
 	return text
 }
 
-// number is short and has no more digits than it deserves.
+// number is short and has no more digits than are meaningful.
 func number(v float64) string {
 	switch {
 	case v == float64(int64(v)) || v >= 100 || v <= -100:

@@ -27,13 +27,13 @@ import (
 
 const program = "stockbridge/services/e2e/bench"
 
-// stand is one set of servers, with a connection of the driver's own.
+// stand is one set of servers, with the driver's own connection.
 type stand struct {
 	*procs.Run
 	bench  *bench
 	nc     *nats.Conn
 	js     jetstream.JetStream
-	jd     *procs.Process // the answerer, nil when the sandbox plays JD
+	jd     *procs.Process // nil when the sandbox plays JD
 	makers map[string]*orders.Maker
 }
 
@@ -88,7 +88,7 @@ func (s *stand) close() {
 	s.Close()
 }
 
-// seller sets one up and returns its set-up. Sellers with the same app share a budget of calls.
+// seller sets one up and returns its set-up. Sellers with the same app share a quota.
 func (s *stand) seller(ctx context.Context, name, app string, quota *sellerv1.Quota) (*sellerv1.Setup, error) {
 	setup, err := stack.DemoSetup(s.Dir(), s.jdURL())
 	if err != nil {
@@ -152,7 +152,8 @@ func (s *stand) publishOne(subject string, o *orderv1.Audited) error {
 	return err
 }
 
-// drained waits until a consumer of orders has handled all there is. To ask costs the server something: not too often.
+// drained waits until a consumer of orders has handled all there is. Asking costs the server something, so not too
+// often.
 func (s *stand) drained(ctx context.Context, consumer string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -189,7 +190,7 @@ func (s *stand) lastStored(ctx context.Context) (time.Time, error) {
 	return str.CachedInfo().State.LastTime, nil
 }
 
-// accepted is how many orders were told as accepted.
+// accepted is how many orders were published as accepted.
 func (s *stand) accepted(ctx context.Context) (n uint64, err error) {
 	str, err := s.js.Stream(ctx, bus.StreamOrders)
 	if err != nil {
@@ -208,7 +209,7 @@ func (s *stand) accepted(ctx context.Context) (n uint64, err error) {
 // warmOrders is how many orders of each seller warm pushes.
 const warmOrders = 4
 
-// warm pushes orders of each seller and waits until the ledger is old enough to call later ones certainly new.
+// warm pushes orders of each seller and waits until later orders are certainly new to the ledger.
 func (s *stand) warm(ctx context.Context, sellers ...string) error {
 	if err := s.publish(ctx, event.OrderAudited.Name, warmOrders*len(sellers), sellers...); err != nil {
 		return err

@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	// caughtUp is the rows of the flow that a worker catches up with, of movedGoods goods in flowTime. Fewer rows take less time,
-	// so that a window has as many.
+	// caughtUp is how many rows of the flow a worker catches up with, of movedGoods goods in flowTime. With fewer rows
+	// the time is shorter, so that each window has as many.
 	caughtUp   = 200_000
 	movedGoods = 1000
 	flowTime   = 5 * 24 * time.Hour
 )
 
-// vmi lets a worker that was away for days catch up with the flow of one shop.
+// vmi lets a worker that was down for days catch up with the flow of one shop.
 func (b *bench) vmi(ctx context.Context, report *Report) error {
 	config := stack.DemoSandbox()
 	config.Speed = 1
@@ -75,18 +75,18 @@ func (b *bench) vmi(ctx context.Context, report *Report) error {
 		spent[name] = -u.CPU
 	}
 	var quarter, whole procs.Usage
-	for told := 0; told < n; {
+	for seen := 0; seen < n; {
 		if err := rest(ctx, 100*time.Millisecond); err != nil {
-			return fmt.Errorf("%d of %d rows: %w\n%s", told, n, err, worker.Tail(2000))
+			return fmt.Errorf("%d of %d rows: %w\n%s", seen, n, err, worker.Tail(2000))
 		}
-		if told, err = s.moved(ctx); err != nil {
+		if seen, err = s.moved(ctx); err != nil {
 			return err
 		}
-		if told >= n/4 && quarter.Peak == 0 {
+		if seen >= n/4 && quarter.Peak == 0 {
 			if quarter, err = worker.Usage(); err != nil {
 				return err
 			}
-			b.say(fmt.Sprintf("%d rows of %d", told, n))
+			b.say(fmt.Sprintf("%d rows of %d", seen, n))
 		}
 	}
 	if whole, err = worker.Usage(); err != nil {
@@ -99,16 +99,16 @@ func (b *bench) vmi(ctx context.Context, report *Report) error {
 		}
 		spent[name] += u.CPU
 	}
-	// Whatever else is still read tells nothing that was told.
+	// What is still read repeats movements and publishes nothing new.
 	if err := rest(ctx, time.Second); err != nil {
 		return err
 	}
-	told, err := s.moved(ctx)
+	seen, err := s.moved(ctx)
 	if err != nil {
 		return err
 	}
-	if told != n {
-		return fmt.Errorf("%d rows were told, want %d", told, n)
+	if seen != n {
+		return fmt.Errorf("%d rows were published, want %d", seen, n)
 	}
 	str, err := s.js.Stream(ctx, streamStock)
 	if err != nil {
@@ -149,7 +149,7 @@ const (
 	methodFlow  = "eclp.stock.queryVmiShopStockFlow"
 )
 
-// moved is how many rows of the flow were told.
+// moved is how many rows of the flow were published.
 func (s *stand) moved(ctx context.Context) (n int, err error) {
 	str, err := s.js.Stream(ctx, streamStock)
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *stand) moved(ctx context.Context) (n int, err error) {
 			return 0, err
 		}
 		for _, count := range info.State.Subjects {
-			n += int(count) //nolint:gosec // no such many
+			n += int(count) //nolint:gosec // counts are far smaller
 		}
 	}
 	return n, nil

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// slowJD is JD's answer time where that is the limit, fiveAtATime what it allows a credential.
+	// slowJD is JD's answer time where that is the limit, fiveAtATime how many concurrent calls it allows a credential.
 	slowJD      = 50 * time.Millisecond
 	fiveAtATime = 5
 	credentials = 4
@@ -97,12 +97,12 @@ func (s *stand) timed(ctx context.Context, n int, sellers []string) (float64, er
 		return 0, err
 	}
 	took := time.Since(began)
-	told, err := s.accepted(ctx)
+	seen, err := s.accepted(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if told-before != uint64(n) {
-		return 0, fmt.Errorf("%d orders were accepted, want %d", told-before, n)
+	if seen-before != uint64(n) {
+		return 0, fmt.Errorf("%d orders were accepted, want %d", seen-before, n)
 	}
 	return float64(n) / took.Seconds(), nil
 }

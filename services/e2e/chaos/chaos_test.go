@@ -20,7 +20,7 @@ func TestOnlyKillsThatHitACallCount(t *testing.T) {
 	k := kills{list: []killed{{at: at(1000)}, {at: at(2000)}, {at: at(3000)}}}
 	k.meet([]jdsandbox.Call{
 		{Seq: 1, At: at(900), TookMillis: 300},              // another worker's: it was answered
-		{Seq: 2, At: at(1001), TookMillis: 300, Gone: true}, // within what clocks may differ
+		{Seq: 2, At: at(1001), TookMillis: 300, Gone: true}, // within the allowed difference of clocks
 		{Seq: 3, At: at(800), TookMillis: 300, Gone: true},
 		{Seq: 4, At: at(2100), TookMillis: 300, Gone: true}, // its caller hung up for another reason
 		{Seq: 5, At: at(2700), TookMillis: 300, Gone: true},

@@ -18,14 +18,14 @@ import (
 	"stockbridge/services/e2e/orders"
 )
 
-// erp publishes orders as a merchant's ERP does: with an id, again until the stream has answered, and from its own list
-// once more when it hears that the stream was put back.
+// erp publishes orders as a merchant's ERP does: with an id, repeated until the stream has answered, and once more from
+// its own list after the stream was restored.
 type erp struct {
 	bus    *bus.Bus
 	record *history.Recorder
 	makers map[string]*orders.Maker
 
-	// open is held for reading while something is published, for writing while the stream is put back.
+	// open is held for reading while something is published, for writing while the stream is restored.
 	open sync.RWMutex
 
 	mu   sync.Mutex
@@ -42,10 +42,10 @@ type published struct {
 }
 
 const (
-	// answerLimit is how long one try waits for the stream's answer.
+	// answerLimit is how long one attempt waits for the stream's answer.
 	answerLimit = 5 * time.Second
-	// againAfter is the pause before the next try.
-	againAfter = 500 * time.Millisecond
+	// retryPause is the pause before the next attempt.
+	retryPause = 500 * time.Millisecond
 )
 
 func newERP(b *bus.Bus, record *history.Recorder, list []merchant, seed uint64) *erp {
@@ -67,7 +67,7 @@ func (e *erp) publish(ctx context.Context, seller, group string) {
 func (e *erp) until(ctx context.Context, o *orderv1.Audited, group string) {
 	e.sent.Add(1)
 	for again := false; e.once(ctx, o, group, again, false) != nil; again = true {
-		if !wait(ctx, againAfter) {
+		if !wait(ctx, retryPause) {
 			return
 		}
 	}
@@ -106,8 +106,8 @@ func (e *erp) once(ctx context.Context, o *orderv1.Audited, group string, again,
 	return nil
 }
 
-// again publishes once more what was acknowledged since, as an ERP does from its own list. It returns how many.
-func (e *erp) again(ctx context.Context, since time.Time) int {
+// republish publishes once more what was acknowledged since, as an ERP does from its own list. It returns how many.
+func (e *erp) republish(ctx context.Context, since time.Time) int {
 	e.mu.Lock()
 	var lost []published
 	for _, p := range e.list {
@@ -121,7 +121,7 @@ func (e *erp) again(ctx context.Context, since time.Time) int {
 	for range 16 {
 		workers.Go(func() {
 			for p := range work {
-				for e.once(ctx, p.order, p.group, true, true) != nil && wait(ctx, againAfter) {
+				for e.once(ctx, p.order, p.group, true, true) != nil && wait(ctx, retryPause) {
 				}
 			}
 		})

@@ -24,20 +24,20 @@ import (
 	"stockbridge/services/reconciler/reconciler"
 )
 
-// kind is something that can be done to the system.
+// kind is a fault that can be caused.
 type kind struct {
 	name string
 	// times in the whole scenario, and in the smoke.
 	all, smoke int
-	// needs says what must be there: "redis" or "cluster"; disk is whose disk it fills, "nats" or "redis".
+	// needs is what must be there: "redis" or "cluster"; disk is whose disk it fills, "nats" or "redis".
 	needs, disk string
-	// last: it comes when the others are over. Who changes the set-up and then loses the ledger has lost where orders were
-	// sent.
+	// last: it comes after the others. When a set-up changed and the ledger is lost after that, it is lost where orders
+	// were sent.
 	last bool
 	do   func(g *stage, ctx context.Context, r *rand.Rand) error
 }
 
-// killing is done by a loop of its own.
+// killing is done in a separate loop.
 const killing = "kill"
 
 // catalogue is all that can be done, besides kills.
@@ -110,7 +110,7 @@ func (g *stage) plan() []planned {
 			continue
 		}
 		if k.disk != "" && g.disks[k.disk] == nil {
-			continue // it could not be mounted, as was said
+			continue // it could not be mounted, which was printed
 		}
 		for range times {
 			list = append(list, planned{kind: k, rand: rand.New(rand.NewPCG(g.rand.Uint64(), g.rand.Uint64()))})
@@ -134,7 +134,7 @@ func (g *stage) plan() []planned {
 	return list
 }
 
-// storm does all that is planned, while the killer kills, and returns when everything was done and undone.
+// storm runs the planned faults and the kills, and returns when all are over.
 func (g *stage) storm(ctx context.Context) error {
 	wanted, _ := g.s.wanted()
 	storm, cancel := context.WithCancel(ctx)
@@ -184,7 +184,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// between a and b, drawn.
+// draw is a random duration between a and b.
 func draw(r *rand.Rand, a, b time.Duration) time.Duration {
 	return a + time.Duration(r.Int64N(int64(b-a)))
 }
@@ -206,10 +206,10 @@ func (g *stage) done(f history.Fault, name string) {
 	if detail != "" {
 		detail = ": " + detail
 	}
-	g.say("%-16s %s %.1f s%s", name, f.Target, f.Ended.Sub(f.Began).Seconds(), detail)
+	g.printf("%-16s %s %.1f s%s", name, f.Target, f.Ended.Sub(f.Began).Seconds(), detail)
 }
 
-// without takes a server away while do runs: nobody kills a worker meanwhile, because it would hit no call.
+// without takes a server down while do runs. Nobody kills a worker meanwhile, because that would hit no call.
 func (g *stage) without(f history.Fault, name string, do func(f *history.Fault) error) error {
 	g.servers.Lock()
 	defer g.servers.Unlock()
@@ -231,7 +231,8 @@ func (g *stage) killNATS(ctx context.Context, r *rand.Rand) error {
 	})
 }
 
-// killLeader kills the node that leads the stream of audits, or that of outcomes. The others go on, after an election.
+// killLeader kills the node that leads the stream of audits, or that of outcomes. The others continue after an
+// election.
 func (g *stage) killLeader(ctx context.Context, r *rand.Rand) error {
 	g.servers.Lock() // but the cluster serves, so workers may be killed too
 	defer g.servers.Unlock()
@@ -252,10 +253,10 @@ func (g *stage) killLeader(ctx context.Context, r *rand.Rand) error {
 	return err
 }
 
-// restoreNATS puts JetStream back to a copy that is some seconds old. The ERP then publishes again what it published
+// restoreNATS restores JetStream to a copy that is some seconds old. The ERP then publishes again what it published
 // since.
 func (g *stage) restoreNATS(ctx context.Context, r *rand.Rand) error {
-	g.restoring.Lock() // a copy must not hold what another restore took away
+	g.restoring.Lock() // a copy must not hold what another restore removed
 	defer g.restoring.Unlock()
 	g.servers.Lock()
 	copied := time.Now()
@@ -278,9 +279,9 @@ func (g *stage) restoreNATS(ctx context.Context, r *rand.Rand) error {
 		return err
 	}
 	g.later.Go(func() { // it waits for open itself
-		n := g.erp.again(ctx, copied.Add(-2*time.Second))
+		n := g.erp.republish(ctx, copied.Add(-2*time.Second))
 		g.republished.Add(int64(n))
-		g.say("the ERP published %d orders of its list again", n)
+		g.printf("the ERP published %d orders of its list again", n)
 	})
 	return nil
 }
@@ -301,7 +302,7 @@ func (g *stage) wipeRedis(ctx context.Context, _ *rand.Rand) error {
 	})
 }
 
-// flushRedis forgets everything within the same run of the server.
+// flushRedis deletes everything within the same run of the server.
 func (g *stage) flushRedis(ctx context.Context, _ *rand.Rand) error {
 	return g.without(history.Fault{Kind: history.RedisWiped, Target: "redis", Detail: "FLUSHALL"}, "redis-flush", func(*history.Fault) error {
 		_, err := g.procs.Redis.Ask(ctx, "FLUSHALL")
@@ -323,7 +324,7 @@ func (g *stage) restoreRedis(ctx context.Context, r *rand.Rand) error {
 	})
 }
 
-// notReadyWithin is how soon a worker must say that a store takes no writes.
+// notReadyWithin is how soon a worker must report that a store accepts no writes.
 const notReadyWithin = 10 * time.Second
 
 // full fills a server's disk, waits until a worker is not ready because of that, and frees the disk some seconds later.
@@ -333,7 +334,7 @@ func (g *stage) full(ctx context.Context, r *rand.Rand, f *history.Fault, server
 		return err
 	}
 	free := sync.OnceValue(disk.Free)
-	defer free() //nolint:errcheck // what went wrong before is told
+	defer free() //nolint:errcheck // an earlier error is returned
 	p := g.pick(r)
 	if p != nil {
 		asking, cancel := context.WithTimeout(ctx, notReadyWithin)
@@ -349,7 +350,7 @@ func (g *stage) full(ctx context.Context, r *rand.Rand, f *history.Fault, server
 	return free()
 }
 
-// saysNotReady is nil when the worker at base says that it is not ready, with these words.
+// saysNotReady is nil when the worker at base reports that it is not ready, with these words.
 func saysNotReady(ctx context.Context, base, words string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
 	if err != nil {
@@ -367,8 +368,8 @@ func saysNotReady(ctx context.Context, base, words string) error {
 	return err
 }
 
-// fillNATS fills JetStream's disk. Streams that could not be written stay closed when there is space again, so the servers
-// are restarted, as the runbook says.
+// fillNATS fills JetStream's disk. Streams that could not be written stay closed when there is space again, so the
+// servers are restarted, as the runbook says.
 func (g *stage) fillNATS(ctx context.Context, r *rand.Rand) error {
 	return g.without(history.Fault{Kind: history.BrokerFull, Target: "nats"}, "nats-disk-full", func(f *history.Fault) error {
 		if err := g.full(ctx, r, f, "nats", "restart nats-server"); err != nil {
@@ -378,7 +379,7 @@ func (g *stage) fillNATS(ctx context.Context, r *rand.Rand) error {
 	})
 }
 
-// fillRedis fills the disk of the append-only file. Redis takes writes again by itself.
+// fillRedis fills the disk of the append-only file. Redis accepts writes again automatically.
 func (g *stage) fillRedis(ctx context.Context, r *rand.Rand) error {
 	return g.without(history.Fault{Kind: history.RedisFull, Target: "redis"}, "redis-disk-full", func(f *history.Fault) error {
 		if err := g.full(ctx, r, f, "redis", "MISCONF"); err != nil {
@@ -397,7 +398,7 @@ func (g *stage) fillRedis(ctx context.Context, r *rand.Rand) error {
 // ackWait is the topology's; claimFor the ledger's, which is longer.
 const ackWait, claimFor = 30 * time.Second, 40 * time.Second
 
-// freeze stops a pusher past AckWait, and sometimes past its claims, and wakes it.
+// freeze stops a pusher for longer than AckWait, and sometimes than its claims, and wakes it.
 func (g *stage) freeze(ctx context.Context, r *rand.Rand) error {
 	p := g.pick(r)
 	if p == nil {
@@ -414,7 +415,7 @@ func (g *stage) freeze(ctx context.Context, r *rand.Rand) error {
 	return err
 }
 
-// pick takes a pusher that runs and that nobody else does something to.
+// pick takes a running pusher that nobody else acts on.
 func (g *stage) pick(r *rand.Rand) *procs.Process {
 	g.scaling.Lock()
 	defer g.scaling.Unlock()
@@ -438,7 +439,7 @@ func (g *stage) release(p *procs.Process) {
 	delete(g.taken, p)
 }
 
-// usual is how many pushers run when nothing is done to their number.
+// usual is the normal number of pushers.
 const usual = 3
 
 // rescale goes from one to four to two workers in mid-flow, each stop by SIGTERM.
@@ -489,7 +490,7 @@ func (g *stage) window(ctx context.Context, f history.Fault, name string, d time
 	return nil
 }
 
-// loseAnswers lets JD do what it was asked for without the caller hearing of it, in each way that there is.
+// loseAnswers lets JD do what it was asked for and loses the answer, in each possible way.
 func (g *stage) loseAnswers(ctx context.Context, r *rand.Rand) error {
 	add := []string{"eclp.order.addOrder"}
 	return g.window(ctx, history.Fault{Kind: history.JDLost}, "jd-lost", g.quick(draw(r, 5*time.Second, 10*time.Second)),
@@ -525,7 +526,7 @@ func (g *stage) cut(ctx context.Context, r *rand.Rand, kind, name string, most i
 		}
 	}
 	for _, p := range proxies {
-		p.Calm()
+		p.Cancel()
 	}
 	n := count() - before
 	f.Detail = fmt.Sprintf("%d answers", n)
@@ -546,21 +547,21 @@ func (g *stage) cutNATS(ctx context.Context, r *rand.Rand) error {
 	return g.cut(ctx, r, history.BrokerCut, "nats-cut", 3000, g.toNATS...)
 }
 
-// movesAtMost is how often a seller's set-up goes back and forth before its last order must be settled.
+// movesAtMost is how often a seller's set-up changes before its last order must be finished.
 const movesAtMost = 6
 
 // knownWithin is how long it may take until a merchant's orders are known after a ledger was lost.
 const knownWithin = 5 * time.Minute
 
-// movedFor is how long a set-up stays before it goes back.
+// movedFor is how long a set-up stays before it is restored.
 const movedFor = 8 * time.Second
 
-// moveSeller names another department in a seller's set-up while answers are lost: what was sent to the first is asked for
-// there, or not at all. Then it goes back and forth until all that was sent to either is known.
+// moveSeller names another department in a seller's set-up while answers are lost: what was sent to the first is looked
+// up there, or not at all. Then the set-up alternates until all that was sent to either is known.
 func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 	m := g.list[r.IntN(min(3, len(g.list)))]
-	// A ledger that was lost does not know where its orders were sent: whoever changes an account then has to wait until the
-	// reconciler made them known again.
+	// A ledger that was lost does not know where its orders were sent. An account can only be changed after the
+	// reconciler rebuilt their entries.
 	if err := g.known(ctx, m); err != nil {
 		return err
 	}
@@ -575,7 +576,7 @@ func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 	if err := g.apply(ctx, m, true); err != nil {
 		return err
 	}
-	// Long enough for all the looks that end with sending again.
+	// Long enough for all the look-ups before a retry.
 	wait(ctx, draw(r, resendAfter+2*time.Second, resendAfter+6*time.Second))
 	if err := g.procs.Sandbox.RemoveFault(context.WithoutCancel(ctx), lost.ID); err != nil {
 		return err
@@ -631,8 +632,8 @@ func (g *stage) known(ctx context.Context, m merchant) error {
 	}
 }
 
-// settleMoved puts merchants back for a moment to the department that orders still wait for: what was tried again only after
-// the last move is settled there.
+// settleMoved restores for a moment the department that orders still wait for: orders that were retried only after the
+// last move finish there.
 func (g *stage) settleMoved(ctx context.Context) error {
 	for _, m := range g.list {
 		held, err := g.heldElsewhere(ctx, m)
@@ -650,7 +651,7 @@ func (g *stage) settleMoved(ctx context.Context) error {
 				return err
 			}
 		}
-		wait(ctx, resendAfter) // what goes on again is looked for under this set-up
+		wait(ctx, resendAfter) // released orders are looked up under this set-up
 		if err := g.apply(context.WithoutCancel(ctx), m, false); err != nil {
 			return err
 		}

@@ -22,14 +22,14 @@ type killed struct {
 	open int
 }
 
-// kills counts them against the sandbox's log.
+// kills matches the kills with the sandbox's log.
 type kills struct {
 	mu    sync.Mutex
 	list  []killed
 	after int64
 }
 
-// hit is how many hit a call, and how many calls.
+// hit returns how many kills hit a call, and how many calls.
 func (k *kills) hit() (kills, calls int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -42,10 +42,10 @@ func (k *kills) hit() (kills, calls int) {
 	return kills, calls
 }
 
-// slack is between the signal and its time as we wrote it down, and the log's times are cut to milliseconds.
+// slack is the time between the signal and its recorded time; the log's times are truncated to milliseconds.
 const slack = 3 * time.Millisecond
 
-// meet gives each call whose caller was gone to the kill that came while it was under way.
+// meet assigns each call whose caller was gone to the kill that came while it was under way.
 func (k *kills) meet(calls []jdsandbox.Call) {
 	for _, c := range calls {
 		k.after = c.Seq
@@ -62,8 +62,8 @@ func (k *kills) meet(calls []jdsandbox.Call) {
 	}
 }
 
-// lookAtCalls reads the sandbox's log on.
-func (g *stage) lookAtCalls(ctx context.Context) error {
+// readCalls continues reading the sandbox's log.
+func (g *stage) readCalls(ctx context.Context) error {
 	k := &g.killed
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -75,20 +75,20 @@ func (g *stage) lookAtCalls(ctx context.Context) error {
 	return nil
 }
 
-// calmly is between two kills; above the longest call, so that a call meets one kill only.
-const calmly = 650 * time.Millisecond
+// killPause is the pause between two kills; above the longest call, so that a call meets one kill only.
+const killPause = 650 * time.Millisecond
 
-// kill kills pushers until enough kills hit a call, spread over the time that faults go on, and starts each again.
+// kill kills pushers until enough kills hit a call, spread over the time of the faults, and restarts each.
 func (g *stage) kill(ctx context.Context) error {
 	r := rand.New(rand.NewPCG(g.s.seed, 0x717))
 	// Some hit nothing.
-	every := max(g.s.lasting/time.Duration(g.s.kills*4/3+4), calmly)
-	// The aim can be missed: more time than this is not given.
+	every := max(g.s.lasting/time.Duration(g.s.kills*4/3+4), killPause)
+	// The number can be missed: no more time than this is spent.
 	for end := time.Now().Add(g.s.lasting * 2); time.Now().Before(end); {
 		if !wait(ctx, draw(r, every*7/10, every*12/10)) {
 			return nil
 		}
-		if err := g.lookAtCalls(ctx); err != nil {
+		if err := g.readCalls(ctx); err != nil {
 			return err
 		}
 		if n, _ := g.killed.hit(); n >= g.s.kills {
@@ -101,13 +101,13 @@ func (g *stage) kill(ctx context.Context) error {
 	return nil
 }
 
-// killOne kills a pusher and starts it again in the background.
+// killOne kills a pusher and restarts it in the background.
 func (g *stage) killOne(ctx context.Context, r *rand.Rand) error {
 	p := g.pick(r)
 	if p == nil {
 		return nil
 	}
-	// A moment in which several workers ask is the best one.
+	// A moment in which several workers call is the best one.
 	for i := 0; i < 100 && g.toJD.Asking() <= usual-i/25; i++ {
 		wait(ctx, 10*time.Millisecond)
 	}
@@ -118,17 +118,17 @@ func (g *stage) killOne(ctx context.Context, r *rand.Rand) error {
 	g.later.Go(func() {
 		defer g.release(p)
 		if err := g.up(ctx, p); err != nil && ctx.Err() == nil {
-			g.say("%v", err) // a worker that does not come back shows in what is left to do
+			g.printf("%v", err) // a worker that does not start again shows in what is left to do
 		}
 	})
 	return nil
 }
 
-// killNow kills it while the servers are there.
+// killNow kills it while the servers are up.
 func (g *stage) killNow(p *procs.Process) error {
 	g.serving.RLock()
 	defer g.serving.RUnlock()
-	// The log is read under the lock: a call is told after its kill is known.
+	// The log is read under the lock: a call is reported after its kill is known.
 	g.killed.mu.Lock()
 	defer g.killed.mu.Unlock()
 	at := time.Now()

@@ -8,7 +8,7 @@
 //	chaos -scenario smoke                   a minute of what is quick
 //	chaos -overlay FILE                     the programs are built as `go build -overlay` does, with a planted bug
 //
-// It ends with check's exit code: 0 when every promise held, 1 when one broke, 2 when the run does not decide it.
+// It exits with check's code: 0 when every promise held, 1 when one broke, 2 when the run does not decide it.
 //
 // # Why
 //
@@ -63,14 +63,14 @@ func run(args []string) int {
 	f.IntVar(&s.orders, "orders", 0, "orders in all; 0 is the scenario's own number")
 	f.Uint64Var(&s.seed, "seed", 1, "the same seed makes the same plan")
 	f.IntVar(&s.nodes, "nodes", 1, "nodes of nats-server: 1 or 3")
-	f.DurationVar(&s.lasting, "for", 0, "how long faults go on; 0 is the scenario's own time")
+	f.DurationVar(&s.lasting, "for", 0, "how long faults last; 0 is the scenario's own time")
 	f.IntVar(&s.kills, "kills", -1, "kills of workers with a call in flight; -1 is the scenario's own number")
 	f.StringVar(&s.faults, "faults", "", "only these, comma-separated: "+strings.Join(faultNames(), ", "))
 	f.StringVar(&s.ledger, "ledger", "redis", "redis, or kv: in JetStream")
 	f.StringVar(&s.overlay, "overlay", "", "build the programs with this file of go build -overlay, such as plants -overlay NAME writes")
 	f.StringVar(&s.dir, "dir", "", "folder of the run; empty makes bin/chaos-runs/<time>")
 	f.StringVar(&s.require, "require", "", "promises of which something must have been checked; empty is the scenario's own")
-	f.BoolVar(&s.verbose, "v", false, "tell each start, signal and end of a process")
+	f.BoolVar(&s.verbose, "v", false, "print each start, signal and end of a process")
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -90,7 +90,7 @@ func run(args []string) int {
 	return code
 }
 
-// complete fills in the scenario's own values and says what is wrong.
+// complete fills in the scenario's own values and returns what is wrong.
 func (s *settings) complete(further int) error {
 	type own struct {
 		orders, kills int

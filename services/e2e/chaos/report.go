@@ -22,14 +22,14 @@ import (
 
 const judgeProgram = "stockbridge/services/e2e/check"
 
-// report is chaos.json: what was done, and what the judge said of it.
+// report is chaos.json: what was done, and what the checker found.
 type report struct {
 	Scenario string    `json:"scenario"`
 	Seed     uint64    `json:"seed"`
 	Nodes    int       `json:"nodes"`
 	Ledger   string    `json:"ledger"`
 	Began    time.Time `json:"began"`
-	// Seconds: while orders were published and things were broken; until all was at rest; in all.
+	// Seconds: while orders were published and faults happened; until all was at rest; in total.
 	Faulty float64 `json:"faulty_seconds"`
 	Rested float64 `json:"rest_seconds"`
 	InAll  float64 `json:"seconds"`
@@ -46,13 +46,13 @@ type report struct {
 	Faults map[string]int `json:"faults"`
 	// Left is what was left to do when the run did not come to rest.
 	Left string `json:"left,omitempty"`
-	// Check is what the judge said, as it printed it.
+	// Check is the checker's report, as it printed it.
 	Check checker.Report `json:"check"`
 }
 
-// judge ends the history and has it judged by a program of its own.
+// judge ends the history and has it judged by a separate process.
 func (g *stage) judge(ctx context.Context) (code int, err error) {
-	if err := g.lookAtCalls(ctx); err != nil {
+	if err := g.readCalls(ctx); err != nil {
 		return 2, err
 	}
 	g.recordKills()
@@ -93,7 +93,7 @@ func (g *stage) judge(ctx context.Context) (code int, err error) {
 		return 2, fmt.Errorf("read what check printed: %w", err)
 	}
 	if code == 0 && r.Left != "" {
-		code = 1 // what waits for ever breaks no single promise, and is one all the same
+		code = 1 // something that waits for ever breaks no single promise, but fails the run all the same
 	}
 	r.InAll = time.Since(g.began).Seconds()
 	text, err := json.MarshalIndent(r, "", "  ")

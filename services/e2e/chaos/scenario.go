@@ -18,14 +18,14 @@ import (
 	"stockbridge/services/e2e/history"
 )
 
-// play plays the scenario and returns what check ended with.
+// play plays the scenario and returns check's exit code.
 func play(ctx context.Context, s settings, out io.Writer) (code int, err error) {
 	g, err := open(ctx, s, out)
 	if err != nil {
 		return 2, err
 	}
 	defer g.close()
-	g.say("%s: %d orders, %d nodes, ledger %s, seed %d, in %s", s.scenario, s.orders, s.nodes, s.ledger, s.seed, s.dir)
+	g.printf("%s: %d orders, %d nodes, ledger %s, seed %d, in %s", s.scenario, s.orders, s.nodes, s.ledger, s.seed, s.dir)
 	if err := g.perform(ctx); err != nil {
 		g.record.Abandon()
 		return 2, err
@@ -71,7 +71,7 @@ func (g *stage) perform(ctx context.Context) error {
 // crowdFor is how long sellers crowd while nothing else happens, so that P8 is judged by itself.
 const crowdFor = 25 * time.Second
 
-// day is orders at a steady rate: first a crowd, then the storm.
+// day publishes orders at a steady rate: first a crowd, then the storm.
 func (g *stage) day(ctx context.Context) error {
 	crowd, flood := crowdFor, g.s.orders/10
 	if g.s.scenario == scenarioSmoke || g.s.faults != "" {
@@ -97,8 +97,8 @@ func (g *stage) day(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// steady publishes the sellers' shares, seller by seller as the seed draws them: n orders, and more as long as it is
-// stormy, so that there is always something to hit.
+// steady publishes the sellers' shares in an order drawn from the seed: n orders, and more as long as it is stormy, so
+// that there is always something to hit.
 func (g *stage) steady(ctx, stormy context.Context, n int, every, calm time.Duration) {
 	r := rand.New(rand.NewPCG(g.s.seed, 0xe4b))
 	var lots []string
@@ -121,7 +121,7 @@ func (g *stage) steady(ctx, stormy context.Context, n int, every, calm time.Dura
 	}
 }
 
-// crowd lets one seller flood and another rest, for a while in which nothing else happens.
+// crowd lets one seller flood and another be held, for a while in which nothing else happens.
 func (g *stage) crowd(ctx context.Context, flood int, lasting time.Duration) error {
 	if _, err := g.procs.Bridgectl(ctx, "", "seller", "pause", resting, "--reason", "chaos"); err != nil {
 		return err
@@ -135,7 +135,7 @@ func (g *stage) crowd(ctx context.Context, flood int, lasting time.Duration) err
 	return ctx.Err()
 }
 
-// tenKills publishes as fast as it goes and kills the only pusher in mid-flow.
+// tenKills publishes as fast as possible and kills the only pusher in mid-flow.
 func (g *stage) tenKills(ctx context.Context) error {
 	began := time.Now()
 	var publishing sync.WaitGroup
@@ -172,43 +172,43 @@ func (g *stage) tenKills(ctx context.Context) error {
 			return err
 		}
 		g.later.Wait()
-		g.say("kill %d of %d, with %d orders at the warehouse", i+1, g.s.kills, aim)
+		g.printf("kill %d of %d, with %d orders at the warehouse", i+1, g.s.kills, aim)
 	}
 	publishing.Wait()
-	g.say("all %d published after %.0f s", g.s.orders, time.Since(began).Seconds())
+	g.printf("all %d published after %.0f s", g.s.orders, time.Since(began).Seconds())
 	return ctx.Err()
 }
 
-// progressEvery is between two lines of progress.
+// progressEvery is the interval between two lines of progress.
 const progressEvery = 10 * time.Second
 
 func (g *stage) progress(ctx context.Context) {
 	for wait(ctx, progressEvery) {
-		g.sayProgress(ctx)
+		g.printProgress(ctx)
 	}
 }
 
-func (g *stage) sayProgress(ctx context.Context) {
-	_ = g.lookAtCalls(ctx) // the next look tells more
+func (g *stage) printProgress(ctx context.Context) {
+	_ = g.readCalls(ctx) // the next read returns more
 	hit, calls := g.killed.hit()
 	n, err := g.procs.Sandbox.Counters(ctx)
 	if err != nil {
 		return
 	}
-	g.say("%d published, %d acknowledged, %d at the warehouse; %d kills hit %d calls", g.erp.sent.Load(), g.erp.acked.Load(), n.Accepted, hit, calls)
+	g.printf("%d published, %d acknowledged, %d at the warehouse; %d kills hit %d calls", g.erp.sent.Load(), g.erp.acked.Load(), n.Accepted, hit, calls)
 }
 
 const (
 	// restWithin is how long the run may take to come to rest.
 	restWithin = 6 * time.Minute
-	// restFor is how long nothing may be left to do before it is at rest.
+	// restFor is how long nothing may be left to do before the run is at rest.
 	restFor = 4 * time.Second
 )
 
-// onlyElsewhere is what is left when all but orders of an earlier account is done.
+// onlyElsewhere matches what is left when only orders of an earlier account wait.
 var onlyElsewhere = regexp.MustCompile(`^\d+ held by identity$`)
 
-// rest undoes what is still done, waits until nothing is left to do, and stops the workers.
+// rest ends what is still being done, waits until nothing is left to do, and stops the workers.
 func (g *stage) rest(ctx context.Context, workers int) error {
 	if err := g.procs.Sandbox.ClearFaults(ctx); err != nil {
 		return err
@@ -222,7 +222,7 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 			return err
 		}
 	}
-	g.say("the faults are over; waiting until nothing is left to do")
+	g.printf("the faults are over; waiting until nothing is left to do")
 	began, last, quiet, reconciled := time.Now(), "", time.Time{}, false
 	for time.Since(began) < restWithin {
 		left, err := g.left(ctx)
@@ -236,7 +236,7 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 			quiet = time.Now()
 		}
 		if left != "" && (last == "" || int(time.Since(began).Seconds())%10 == 0) {
-			g.say("left: %s", left)
+			g.printf("left: %s", left)
 		}
 		if onlyElsewhere.MatchString(left) {
 			if err := g.settleMoved(ctx); err != nil {
@@ -250,7 +250,7 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 			}
 			// What was lost has to be known again after one cycle; what is handed over for that comes to rest too.
 			if err := g.reconcile(ctx); err != nil {
-				g.say("%v", err)
+				g.printf("%v", err)
 				last = err.Error()
 				break
 			}
@@ -261,12 +261,12 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 		}
 	}
 	if last != "" {
-		g.say("it did not come to rest within %s: %s", restWithin, last)
+		g.printf("it did not come to rest within %s: %s", restWithin, last)
 		g.restless = last
 	}
 	g.rested = time.Now()
 	g.wanted.Store(0)
-	g.sayProgress(ctx)
+	g.printProgress(ctx)
 	workersOf := slices.Concat(g.reconcilers, g.pollers, g.pushers)
 	for _, p := range workersOf {
 		if p.Alive() {
@@ -276,12 +276,12 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 		}
 	}
 	for _, p := range workersOf {
-		_ = p.Wait(ctx) // how it ended is for the judge
+		_ = p.Wait(ctx) // the checker judges how it ended
 	}
 	return ctx.Err()
 }
 
-// left says what is left to do, "" when nothing is.
+// left describes what is left to do, "" for nothing.
 func (g *stage) left(ctx context.Context) (string, error) {
 	w, err := g.procs.NATS.Waiting(ctx)
 	if err != nil {
@@ -293,12 +293,12 @@ func (g *stage) left(ctx context.Context) (string, error) {
 			left = append(left, fmt.Sprintf("%d %s", n, name))
 		}
 	}
-	parked, err := g.bus.Delayed(ctx)
+	delayed, err := g.bus.Delayed(ctx)
 	if err != nil {
 		return "", err
 	}
-	if parked > 0 {
-		left = append(left, fmt.Sprintf("%d parked", parked))
+	if delayed > 0 {
+		left = append(left, fmt.Sprintf("%d delayed", delayed))
 	}
 	held, _, err := g.bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: event.Held, Limit: 10000})
 	if err != nil {

@@ -13,17 +13,17 @@ import (
 	"stockbridge/services/e2e/history"
 )
 
-// merchant is a seller of the run with a credential of its own.
+// merchant is a seller of the run with its own credential.
 type merchant struct {
 	name string
-	// perSecond and concurrent are what JD lets its app do. The set-up says one call a second less: calls travel for
-	// different times, longer ones than the ledger's pace allows for where one machine runs everything.
+	// perSecond and concurrent are what JD allows its app. The set-up says one call a second less: the calls' travel
+	// times vary more than the ledger's pacing allows for where one machine runs everything.
 	perSecond, concurrent int
 	// share of the steady flow; 0 publishes only in bursts.
 	share int
 }
 
-// The sellers. The first three are a merchant's usual day; one floods with a small quota, one is paused for a while.
+// The sellers. The first three are an ordinary day; one floods with a small quota, one is paused for a while.
 const (
 	flooding = "flood"
 	resting  = "rest"

@@ -24,12 +24,12 @@ import (
 const (
 	// clockOff is how far the clock of a skewed pusher's host is off.
 	clockOff = 10 * time.Minute
-	// refusedLag is how long the sandbox does not show what it refused and took; it stays below settleFor and refuseAfter.
+	// refusedLag is how long the sandbox hides what it refused and took; it stays below settleFor and refuseAfter.
 	refusedLag = 2 * time.Second
 )
 
-// skew lets one more pusher run for a while that sees its host's clock ten minutes off, ahead or behind. It has to say so
-// instead of being ready, and to leave every order to the others.
+// skew lets one more pusher run for a while on a host whose clock is ten minutes off, ahead or behind. The pusher must
+// report that instead of being ready, and leave every order to the others.
 func (g *stage) skew(ctx context.Context, r *rand.Rand) error {
 	off := clockOff
 	if r.IntN(2) == 0 {
@@ -47,7 +47,7 @@ func (g *stage) skew(ctx context.Context, r *rand.Rand) error {
 	g.serving.RLock() // it starts only while the servers answer
 	p, err := g.procs.Start(ctx, procs.Spec{
 		Name: fmt.Sprintf("skewed-%d", time.Since(g.began).Milliseconds()), Program: binary, HTTP: "http://" + addr,
-		Env: append(append(g.procs.Env(), "HTTP_ADDR="+addr, "LOG_LEVEL=info"), g.behind()...),
+		Env: append(append(g.procs.Env(), "HTTP_ADDR="+addr, "LOG_LEVEL=info"), g.throughProxies()...),
 		Ready: func(ctx context.Context) error {
 			return says(ctx, "http://"+addr+"/readyz", "clock.skew: this host's clock is 10m0s ")
 		},
@@ -61,7 +61,7 @@ func (g *stage) skew(ctx context.Context, r *rand.Rand) error {
 		return err
 	}
 	if err := p.Wait(ctx); err != nil && ctx.Err() != nil {
-		return err // how it ended is for the judge
+		return err // the checker judges how it ended
 	}
 	g.done(f, "skew")
 	return nil
@@ -104,7 +104,7 @@ func (g *stage) skewed(ctx context.Context, off time.Duration) (binary string, e
 	return binary, nil
 }
 
-// says is nil when what answers at url says what is wanted.
+// says is nil when the answer at url contains want.
 func says(ctx context.Context, url, want string) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -122,7 +122,7 @@ func says(ctx context.Context, url, want string) error {
 	return err
 }
 
-// refuseAndTake lets JD say no in its own words to orders that it takes, and show them only later.
+// refuseAndTake makes JD refuse orders with a business error although it takes them, and show them only later.
 func (g *stage) refuseAndTake(ctx context.Context, r *rand.Rand) error {
 	lag := func(d time.Duration) error {
 		_, err := g.procs.Sandbox.SetKnobs(context.WithoutCancel(ctx), map[string]any{"find_lag": jdsandbox.Duration(d)})

@@ -30,7 +30,7 @@ import (
 	"stockbridge/services/reconciler/reconciler"
 )
 
-// The workers' settings: what is patient in production is quick here. attempts and grace are told to the judge.
+// The workers' settings: long production intervals are short here. attempts and grace are recorded for the checker.
 const (
 	attempts = 12
 	grace    = 20 * time.Second
@@ -39,7 +39,7 @@ const (
 	settleFor   = 3 * time.Second
 	// refuseAfter stays above refusedLag.
 	refuseAfter = 8 * time.Second
-	// deadline and healthy are what the judge holds orders against (P2, P8).
+	// deadline and healthy are the limits of P2 and P8.
 	deadline = 10 * time.Minute
 	healthy  = 5 * time.Second
 )
@@ -57,7 +57,7 @@ type stage struct {
 	erp    *erp
 	list   []merchant
 
-	// disks are those of servers that have one of their own, by the server.
+	// disks are the separate disks of servers, by server.
 	disks map[string]*smalldisk.Disk
 
 	toJD, toRedis *faultproxy.Proxy
@@ -65,31 +65,31 @@ type stage struct {
 
 	pushers []*procs.Process
 	pollers []*procs.Process
-	// reconcilers compare what was audited with what is known, all the time; the judge holds P7 against them.
+	// reconcilers compare what was audited with what is known, all the time; the checker judges P7 by them.
 	reconcilers []*procs.Process
 
-	// servers is held by who does something to a server; serving is held for reading by who needs them all, for writing
-	// while one is away.
+	// servers is held to act on a server; serving is held for reading by those who need all servers, for writing while
+	// one is down.
 	servers sync.Mutex
 	serving sync.RWMutex
-	// rescaling is held by who changes the number of workers.
+	// rescaling is held to change the number of workers.
 	rescaling sync.Mutex
-	// scaling is held while pushers and taken are looked at or changed; taken are those that somebody does something to.
+	// scaling guards pushers and taken; taken are those that are being acted on.
 	scaling sync.Mutex
 	taken   map[*procs.Process]bool
 	// wanted is how many pushers should run.
 	wanted atomic.Int32
-	// restoring is held from the copy of JetStream until it was put back.
+	// restoring is held from the copy of JetStream until it was restored.
 	restoring sync.Mutex
 
 	killed      kills
 	tally       tally
 	republished atomic.Int64
-	// later is what goes on after a fault.
+	// later waits for work that continues after a fault.
 	later sync.WaitGroup
 
 	performing, performed, rested time.Time
-	// restless is what was left to do when there was no more time.
+	// restless is what was left to do when the time was up.
 	restless string
 
 	following sync.WaitGroup
@@ -97,8 +97,8 @@ type stage struct {
 	closers   []func()
 }
 
-// say prints a line with the time since the beginning.
-func (g *stage) say(format string, args ...any) {
+// printf prints a line with the time since the beginning.
+func (g *stage) printf(format string, args ...any) {
 	fmt.Fprintf(g.out, "%6.1fs  %s\n", time.Since(g.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
@@ -132,7 +132,7 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 	if g.record, err = history.New(filepath.Join(s.dir, "history"), setting); err != nil {
 		return nil, err
 	}
-	// Unchanged programs are shared by all runs; those with a planted bug are the run's own.
+	// Unchanged programs are shared by all runs; those with a planted bug belong to this run.
 	bin := filepath.Join(filepath.Dir(s.dir), "programs")
 	if s.overlay != "" {
 		bin = filepath.Join(s.dir, "programs")
@@ -145,7 +145,7 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 		return nil, err
 	}
 	g.closers = append(g.closers, g.procs.Close)
-	g.say("building into %s", bin)
+	g.printf("building into %s", bin)
 	if err := g.procs.Build(ctx, append(procs.Programs(), judgeProgram)...); err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 	if err := g.procs.Stand(ctx, shape); err != nil {
 		return nil, err
 	}
-	if err := g.between(); err != nil {
+	if err := g.startProxies(); err != nil {
 		return nil, err
 	}
 	for _, m := range g.list {
@@ -173,10 +173,10 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 	return g, g.watch(ctx)
 }
 
-// diskSize is of a disk of a server's own, bytes of memory: several times what a run stores there.
+// diskSize is the size of a server's separate disk, in bytes of memory: several times what a run stores there.
 const diskSize = 384 << 20
 
-// mount gives servers whose disk is to be filled one of their own. Where none can be mounted those faults are left out,
+// mount gives servers whose disk is to be filled a separate disk. Where none can be mounted those faults are left out,
 // unless they were asked for.
 func (g *stage) mount() (map[string]string, error) {
 	data := map[string]string{}
@@ -194,18 +194,18 @@ func (g *stage) mount() (map[string]string, error) {
 			return nil, err
 		}
 		if err != nil {
-			g.say("left out: %s: %v", k.name, err)
+			g.printf("left out: %s: %v", k.name, err)
 			continue
 		}
-		// What the server kept goes with the disk; its log and the history stay.
+		// The server's data goes with the disk; its log and the history stay.
 		g.closers = append(g.closers, func() { _ = d.Unmount() })
 		g.disks[k.disk], data[k.disk] = d, d.Dir
 	}
 	return data, nil
 }
 
-// between puts the proxies between the workers and what they stand on. What the run itself asks goes round them.
-func (g *stage) between() (err error) {
+// startProxies puts the proxies between the workers and the servers. The run's own calls bypass them.
+func (g *stage) startProxies() (err error) {
 	proxy := func(to string) (*faultproxy.Proxy, error) {
 		addr, err := g.procs.Addr()
 		if err != nil {
@@ -235,8 +235,8 @@ func (g *stage) between() (err error) {
 	return nil
 }
 
-// behind are the settings that lead a worker through the proxies.
-func (g *stage) behind() []string {
+// throughProxies are the settings that lead a worker through the proxies.
+func (g *stage) throughProxies() []string {
 	var nats []string
 	for _, p := range g.toNATS {
 		nats = append(nats, "nats://"+p.Addr())
@@ -257,7 +257,7 @@ func (g *stage) behind() []string {
 	return env
 }
 
-// watch connects the run itself, and begins to record.
+// watch connects the run itself, and starts recording.
 func (g *stage) watch(ctx context.Context) (err error) {
 	if g.bus, err = bus.Connect(ctx, bus.Options{URL: g.procs.NATS.URL(), Name: "erp", Log: zerolog.Nop()}); err != nil {
 		return err
@@ -280,10 +280,10 @@ func (g *stage) watch(ctx context.Context) (err error) {
 	return nil
 }
 
-// happened records what happens to workers.
+// happened records an event of a worker.
 func (g *stage) happened(h procs.Happening) {
 	if g.s.verbose {
-		g.say("%s", h)
+		g.printf("%s", h)
 	}
 	if !strings.HasPrefix(h.Name, "pusher") && !strings.HasPrefix(h.Name, "poller") && !strings.HasPrefix(h.Name, "reconciler") {
 		return
@@ -305,7 +305,7 @@ func (g *stage) happened(h procs.Happening) {
 }
 
 // scale makes that many pushers run: the first ones of the list. Those that are stopped finish what they have in hand.
-// One that somebody else does something to is waited for.
+// It waits for one that is being acted on.
 func (g *stage) scale(ctx context.Context, n int) error {
 	g.wanted.Store(min(g.wanted.Load(), int32(n)))
 	for i := range n {
@@ -339,24 +339,24 @@ func (g *stage) scale(ctx context.Context, n int) error {
 	}
 	for _, p := range stopping {
 		if err := p.Wait(ctx); err != nil && ctx.Err() != nil {
-			return err // how it ended is for the judge
+			return err // the checker judges how it ended
 		}
 	}
 	g.wanted.Store(int32(n))
 	return nil
 }
 
-// take takes the pusher of that place, started when there is none yet, once nobody else has it.
+// take returns the pusher of that index once nobody else acts on it, and starts it if it does not exist yet.
 func (g *stage) take(ctx context.Context, i int) (*procs.Process, error) {
 	for {
 		g.scaling.Lock()
 		if i == len(g.pushers) {
 			defer g.scaling.Unlock()
-			p, err := g.procs.Worker(ctx, procs.OrderPusher, fmt.Sprintf("pusher-%d", i+1), g.behind()...)
+			p, err := g.procs.Worker(ctx, procs.OrderPusher, fmt.Sprintf("pusher-%d", i+1), g.throughProxies()...)
 			if p == nil {
 				return nil, err
 			}
-			g.pushers = append(g.pushers, p) // one that is not ready yet is for up to see to
+			g.pushers = append(g.pushers, p) // up sees to one that is not ready yet
 			g.taken[p] = true
 			return p, nil
 		}
@@ -375,10 +375,10 @@ func (g *stage) take(ctx context.Context, i int) (*procs.Process, error) {
 	}
 }
 
-// upWithin is how long a worker may take to come up, whatever is away meanwhile.
+// upWithin is how long a worker may take to start, whatever is down meanwhile.
 const upWithin = 3 * time.Minute
 
-// up starts a worker and, as whatever runs workers in production does, starts it again when it gives up.
+// up starts a worker and restarts it when it gives up, as a supervisor does in production.
 func (g *stage) up(ctx context.Context, p *procs.Process) error {
 	for began := time.Now(); ; {
 		err := p.Start(ctx)
@@ -392,7 +392,7 @@ func (g *stage) up(ctx context.Context, p *procs.Process) error {
 	}
 }
 
-// supervise starts pushers again that ended by themselves.
+// supervise restarts pushers that ended unexpectedly.
 func (g *stage) supervise(ctx context.Context) {
 	for wait(ctx, 2*time.Second) {
 		g.scaling.Lock()
@@ -405,10 +405,10 @@ func (g *stage) supervise(ctx context.Context) {
 		}
 		g.scaling.Unlock()
 		for _, p := range ended {
-			g.say("%s ended by itself:\n%s", p.Name, p.Tail(600))
+			g.printf("%s ended unexpectedly:\n%s", p.Name, p.Tail(600))
 			g.tally.add("workers that ended by themselves", 1)
 			if err := g.up(ctx, p); err != nil && ctx.Err() == nil {
-				g.say("%v", err) // what it leaves undone shows at the end
+				g.printf("%v", err) // what it leaves undone shows at the end
 			}
 			g.release(p)
 		}
@@ -416,7 +416,7 @@ func (g *stage) supervise(ctx context.Context) {
 }
 
 func (g *stage) startPoller(ctx context.Context) error {
-	p, err := g.procs.Worker(ctx, procs.StatusPoller, "poller-1", g.behind()...)
+	p, err := g.procs.Worker(ctx, procs.StatusPoller, "poller-1", g.throughProxies()...)
 	if err == nil {
 		g.pollers = append(g.pollers, p)
 	}
@@ -432,17 +432,17 @@ func (g *stage) startReconciler(ctx context.Context) error {
 			return err
 		}
 	}
-	p, err := g.procs.Worker(ctx, procs.Reconciler, "reconciler-1", g.behind()...)
+	p, err := g.procs.Worker(ctx, procs.Reconciler, "reconciler-1", g.throughProxies()...)
 	if err == nil {
 		g.reconcilers = append(g.reconcilers, p)
 	}
 	return err
 }
 
-// reconcileWithin is how long a cycle may take when nothing is done to anything.
+// reconcileWithin is how long a cycle may take when there are no faults.
 const reconcileWithin = time.Minute
 
-// reconcile waits until a cycle of each seller is complete that began after now.
+// reconcile waits until each seller has a complete cycle that began after now.
 func (g *stage) reconcile(ctx context.Context) error {
 	asked := time.Now()
 	for _, m := range g.list {
@@ -459,7 +459,7 @@ func (g *stage) reconcile(ctx context.Context) error {
 			if s.CycleAt.After(asked.Add(reconcileEvery)) { // one that was under way has ended too
 				g.tally.add("orders that the reconciler had handed over again and that are known since", s.Repaired)
 				if n := s.Unexplained(); n > 0 {
-					g.say("%s: %d orders that nothing explains: %v", m.name, n, s.Open)
+					g.printf("%s: %d orders that nothing explains: %v", m.name, n, s.Open)
 				}
 				break
 			}

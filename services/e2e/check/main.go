@@ -1,10 +1,10 @@
 // Command check judges a recorded run: for each promise how much was checked and what broke, with the lines that show
-// it. It reads the folder only.
+// it. It reads only the folder.
 //
 //	check [-o json] [-require P1,P2] DIR
 //
-// It ends 1 when a promise broke, and 2 when the history is not whole, when it is too short or has too many holes to
-// decide, or when nothing of a required promise was checked.
+// It exits 1 when a promise broke, and 2 when the history is incomplete, too short or has too many gaps to decide, or
+// when nothing was checked for a required promise.
 package main
 
 import (

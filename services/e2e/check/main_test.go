@@ -34,7 +34,7 @@ func record(t *testing.T, documents int) string {
 	return dir
 }
 
-func TestTheExitCodeTellsBrokenFromUndecided(t *testing.T) {
+func TestTheExitCodeDistinguishesBrokenFromUndecided(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		args []string

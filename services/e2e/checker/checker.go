@@ -1,15 +1,16 @@
-// Package judge reads what a run recorded and says which promises held: how much was checked, and what broke, with the
-// lines that show it.
+// Package checker reads what a run recorded and says which promises held: how much was checked, and what broke, with
+// the lines that show it.
 //
 // It reads the folder of package history and nothing else: no server, no process. So it can be run again over an old
-// run, and whoever drove the run cannot talk it round.
+// run, and the driver of the run cannot influence it.
 //
 // # Why
 //
-// Time is judged net of outages. An order can only be late while nothing keeps the system from working, so spans that
-// the run recorded as outages are taken off what it took; the report counts how often that mattered.
+// Time is judged net of outages. An order can only be late while nothing prevents the system from working, so spans
+// that the run recorded as outages are subtracted; the report counts how often that mattered.
 //
-// A promise of which nothing could be checked is no promise kept: it is told as not exercised, and Report.Missing
+// A promise for which nothing could be checked was not kept but not exercised: the report says so, and Report.Missing
+// names those that a caller wanted.
 // names those that a caller wanted.
 package checker
 
@@ -40,11 +41,11 @@ type Count struct {
 	N    int    `json:"n"`
 }
 
-// Promise is what was found of one promise.
+// Promise is the finding about one promise.
 type Promise struct {
 	Name string `json:"name"`
 	Says string `json:"says"`
-	// Checked is how many things were held against it.
+	// Checked is how many things were checked against it.
 	Checked int `json:"checked"`
 	// Counts are further figures: what was excused, what was measured.
 	Counts []Count `json:"counts,omitempty"`
@@ -53,7 +54,7 @@ type Promise struct {
 	// Broken counts; Breaks are the first few of them.
 	Broken int     `json:"broken"`
 	Breaks []Break `json:"breaks,omitempty"`
-	// Undecided are things that the history is too short or too full of holes to decide; Gaps says why.
+	// Undecided are things that the history is too short or too incomplete to decide; Gaps says why.
 	Undecided int      `json:"undecided"`
 	Gaps      []string `json:"gaps,omitempty"`
 }
@@ -99,12 +100,12 @@ func (r *Report) Broken() []string {
 	return r.names(func(p Promise) bool { return p.Broken > 0 })
 }
 
-// Undecided lists the names of the promises that the history cannot decide wholly.
+// Undecided lists the names of the promises that the history cannot decide completely.
 func (r *Report) Undecided() []string {
 	return r.names(func(p Promise) bool { return p.Undecided > 0 })
 }
 
-// Missing lists those of the wanted promises of which nothing was checked.
+// Missing lists the wanted promises for which nothing was checked.
 func (r *Report) Missing(wanted []string) []string {
 	return slices.DeleteFunc(slices.Clone(wanted), func(name string) bool {
 		return slices.ContainsFunc(r.Promises, func(p Promise) bool { return p.Name == name && p.Checked > 0 })
@@ -121,8 +122,8 @@ func (r *Report) names(match func(Promise) bool) []string {
 	return names
 }
 
-// Read judges the run in dir. An error wraps history.ErrIncomplete when the folder does not hold a whole run; it says
-// nothing of the promises then.
+// Read judges the run in dir. An error wraps history.ErrIncomplete when the folder does not hold a whole run; nothing
+// is judged then.
 func Read(dir string) (*Report, error) {
 	c, err := load(dir)
 	if err != nil {
@@ -149,7 +150,7 @@ func Read(dir string) (*Report, error) {
 	return r, nil
 }
 
-// at is a time as evidence shows it.
+// at formats a time for evidence.
 func at(t time.Time) string {
 	if t.IsZero() {
 		return "never"
@@ -173,14 +174,14 @@ func (o *order) story() []string {
 	for _, a := range o.acts {
 		add(a.At, "operator: %s", a.What)
 	}
-	for _, e := range o.told {
+	for _, e := range o.events {
 		add(e.Stored, "%s %s%s%s (%s)", e.Name, e.Number, e.Cause, e.Code, e.ID)
 	}
 	for _, d := range o.docs {
 		add(d.created, "the warehouse made document %s, now %s", d.no, d.status)
 	}
-	for _, s := range o.shelf {
-		add(s.Last, "on the shelf (%s): %s %s after %d attempts: %.160s", s.Kind, s.Code, s.Cause, s.Attempts, s.Error)
+	for _, s := range o.deadLetters {
+		add(s.Last, "dead letter (%s): %s %s after %d attempts: %.160s", s.Kind, s.Code, s.Cause, s.Attempts, s.Error)
 	}
 	slices.SortStableFunc(all, func(a, b line) int { return a.at.Compare(b.at) })
 	lines := make([]string, 0, len(all)+1)
@@ -197,10 +198,10 @@ func (o *order) story() []string {
 	return lines
 }
 
-// find is the history's word of the order with that kind of event.
+// find returns the order's events of that name.
 func (o *order) find(name string) []history.Event {
 	var found []history.Event
-	for _, e := range o.told {
+	for _, e := range o.events {
 		if e.Name == name {
 			found = append(found, e)
 		}

@@ -19,23 +19,23 @@ var began = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 
 func at(seconds float64) time.Time { return began.Add(time.Duration(seconds * float64(time.Second))) }
 
-// tale is a history made by hand. The clean one is a day on which everything happens and nothing breaks.
-type tale struct {
-	setting    history.Setting
-	audits     []history.Audit
-	acts       []history.Act
-	events     []history.Event
-	faults     []history.Fault
-	processes  []history.Process
-	calls      []history.Call
-	documents  []jdsandbox.Document
-	violations jdsandbox.Violations
-	shelf      []history.Shelved
-	ledger     []history.Entry
-	seq        uint64
+// fixture is a history made by hand. The clean one is a day on which everything happens and nothing breaks.
+type fixture struct {
+	setting     history.Setting
+	audits      []history.Audit
+	acts        []history.Act
+	events      []history.Event
+	faults      []history.Fault
+	processes   []history.Process
+	calls       []history.Call
+	documents   []jdsandbox.Document
+	violations  jdsandbox.Violations
+	deadLetters []history.DeadLetter
+	ledger      []history.Entry
+	seq         uint64
 }
 
-func (h *tale) audit(no string, sent float64) *history.Audit {
+func (h *fixture) audit(no string, sent float64) *history.Audit {
 	h.audits = append(h.audits, history.Audit{
 		Seller: "demo", OrderNo: "SO-" + no, OutboundNo: no, Lines: []string{"1", "2"}, Revision: 1, Hash: "hash-" + no,
 		Sent: at(sent), Acked: at(sent + 0.01),
@@ -44,7 +44,7 @@ func (h *tale) audit(no string, sent float64) *history.Audit {
 	return &h.audits[len(h.audits)-1]
 }
 
-func (h *tale) event(name, no string, stored float64, change func(*history.Event)) {
+func (h *fixture) event(name, no string, stored float64, change func(*history.Event)) {
 	h.seq++
 	e := history.Event{Stream: "ORDERS", Seq: h.seq, Stored: at(stored), Seen: at(stored + 0.1), Name: name, OutboundNo: no, Seller: "demo"}
 	if change != nil {
@@ -53,20 +53,20 @@ func (h *tale) event(name, no string, stored float64, change func(*history.Event
 	h.events = append(h.events, e)
 }
 
-func (h *tale) document(no, number string, created float64) {
+func (h *fixture) document(no, number string, created float64) {
 	h.documents = append(h.documents, jdsandbox.Document{EclpSoNo: number, IsvUUID: no, Created: at(created), Status: "10019"})
 }
 
-func (h *tale) accepted(no, number string, stored float64) {
+func (h *fixture) accepted(no, number string, stored float64) {
 	h.event("order.accepted", no, stored, func(e *history.Event) { e.Number = number })
 }
 
-func (h *tale) entry(no, number string, attempts ...ledger.Attempt) {
+func (h *fixture) entry(no, number string, attempts ...ledger.Attempt) {
 	h.ledger = append(h.ledger, history.Entry{Seller: "demo", OutboundNo: no, State: ledger.Accepted, Number: number, Tries: 1, Attempts: attempts})
 }
 
 // order is one that goes well.
-func (h *tale) order(no string, sent float64) {
+func (h *fixture) order(no string, sent float64) {
 	h.audit(no, sent)
 	h.document(no, "ESL"+no, sent+0.2)
 	h.accepted(no, "ESL"+no, sent+0.3)
@@ -77,27 +77,27 @@ func (h *tale) order(no string, sent float64) {
 	}})
 }
 
-func clean() *tale {
-	h := &tale{setting: history.Setting{
+func clean() *fixture {
+	h := &fixture{setting: history.Setting{
 		Began: began, What: "by hand", DeadlineSeconds: 60, GraceSeconds: 40, HealthySeconds: 5, MaxAttempts: 12,
 		Apps: []history.App{{Key: "app", PerSecond: 3, Concurrent: 2}},
 	}}
 	h.order("A1", 0)
 	h.order("A2", 1)
 
-	// Refused, and on the shelf.
+	// Refused and dead-lettered.
 	h.audit("F1", 2)
 	h.event("order.failed", "F1", 2.5, func(e *history.Event) { e.Code = "stock" })
-	h.shelf = append(h.shelf, history.Shelved{Kind: "dlq", OutboundNo: "F1", Hash: "hash-F1", Code: "stock", First: at(2), Last: at(2.6)})
+	h.deadLetters = append(h.deadLetters, history.DeadLetter{Kind: "dlq", OutboundNo: "F1", Hash: "hash-F1", Code: "stock", First: at(2), Last: at(2.6)})
 	// Held, and still waiting.
 	h.audit("H1", 3)
 	h.event("order.held", "H1", 3.5, nil)
-	h.shelf = append(h.shelf, history.Shelved{Kind: "held", OutboundNo: "H1", Hash: "hash-H1", First: at(3), Last: at(3.6)})
-	// Refused, replayed by a person, then taken.
+	h.deadLetters = append(h.deadLetters, history.DeadLetter{Kind: "held", OutboundNo: "H1", Hash: "hash-H1", First: at(3), Last: at(3.6)})
+	// Refused, replayed by a person, then accepted.
 	h.order("R1", 4)
 	h.event("order.failed", "R1", 4.1, nil)
 	h.acts = append(h.acts, history.Act{OutboundNo: "R1", What: history.Replayed, At: at(4.2)})
-	// Never acknowledged, and nothing became of it.
+	// Never acknowledged, without an outcome.
 	a := h.audit("N1", 5)
 	a.Acked = time.Time{}
 	// Slow only because JD was down.
@@ -106,7 +106,7 @@ func clean() *tale {
 	h.document("S1", "ESLS1", 102)
 	h.accepted("S1", "ESLS1", 103)
 	h.entry("S1", "ESLS1")
-	// A worker was killed with a call in flight, and its order was found at the warehouse by the next.
+	// A worker was killed with a call in flight, and the next one found its order at the warehouse.
 	h.audit("K1", 110)
 	h.document("K1", "ESLK1", 110.2)
 	h.accepted("K1", "ESLK1", 152)
@@ -126,14 +126,14 @@ func clean() *tale {
 	h.audit("A1", 161)
 	h.ledger = slices.DeleteFunc(h.ledger, func(e history.Entry) bool { return e.OutboundNo == "A2" })
 	h.ledger = append(h.ledger, history.Entry{Seller: "demo", OutboundNo: "A2", Missing: true})
-	// JetStream was put back: B1 was published again, B2 was not, B3 had come to its end.
+	// JetStream was restored: B1 was published again, B2 was not, B3 had its outcome.
 	h.faults = append(h.faults, history.Fault{Kind: history.BrokerRestored, Copied: at(165), Began: at(170), Ended: at(171), Outage: true})
 	h.audit("B2", 166)
 	h.audit("B1", 166.5)
 	h.order("B3", 167)
 	h.events = append(h.events, history.Event{Rollback: true, Seen: at(171), Copied: at(165)})
 	h.order("B1", 172)
-	// A crowd of other sellers, and healthy ones before and meanwhile.
+	// Other sellers crowd, and healthy ones publish before and meanwhile.
 	for i, sent := range []float64{150, 151, 176, 178} {
 		no := "C" + string(rune('1'+i))
 		h.order(no, sent)
@@ -144,7 +144,7 @@ func clean() *tale {
 		}
 	}
 	h.faults = append(h.faults, history.Fault{Kind: history.Crowded, Began: at(175), Ended: at(180)})
-	// Redis was killed between JD's answer and its record: the claim had to run out. No other seller delayed it.
+	// Redis was killed between JD's answer and its record: the claim had to expire. No other seller delayed it.
 	h.audit("C5", 179)
 	h.audits[len(h.audits)-1].Group = history.Healthy
 	h.document("C5", "ESLC5", 179.2)
@@ -154,8 +154,8 @@ func clean() *tale {
 	return h
 }
 
-// write makes the folder. What the streams have at the end is all but what the restore took.
-func (h *tale) write(t *testing.T) string {
+// write makes the folder. At the end the streams have everything but what the restore removed.
+func (h *fixture) write(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "run")
 	r, err := history.New(dir, h.setting)
@@ -173,7 +173,7 @@ func (h *tale) write(t *testing.T) string {
 	add(r, history.Calls, h.calls)
 	add(r, history.Documents, h.documents)
 	history.Add(r, history.Violations, h.violations)
-	add(r, history.Shelf, h.shelf)
+	add(r, history.DeadLetters, h.deadLetters)
 	add(r, history.Ledger, h.ledger)
 	if err := r.End(); err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func add[T any](r *history.Recorder, name history.File[T], list []T) {
 	}
 }
 
-func (h *tale) judged(t *testing.T) *checker.Report {
+func (h *fixture) judged(t *testing.T) *checker.Report {
 	t.Helper()
 	r, err := checker.Read(h.write(t))
 	if err != nil {
@@ -216,9 +216,9 @@ func TestACleanRunHoldsAllPromises(t *testing.T) {
 		"never acknowledged: nothing is promised 1",
 		"late only because of an outage 1",
 		"taken away by a restore of JetStream and not published again: reconcile's 1",
-		"held, on the shelf 1",
+		"held, waiting 1",
 		"runs without an end, explained by a fault 1",
-		"at the warehouse, unknown to the ledger, excused: no reconciler ran, its audit is gone, or it is on the shelf 1",
+		"at the warehouse, unknown to the ledger, excused: no reconciler ran, its audit is gone, or it is dead-lettered 1",
 		"measured to its document, because an outage cut off the answer 1",
 		"app: 1 calls in the fullest second of 3 allowed",
 	} {
@@ -232,78 +232,78 @@ func TestACleanRunHoldsAllPromises(t *testing.T) {
 }
 
 func TestEachBrokenPromiseIsNamedWithItsOrder(t *testing.T) {
-	remove := func(h *tale, name, no string) {
+	remove := func(h *fixture, name, no string) {
 		h.events = slices.DeleteFunc(h.events, func(e history.Event) bool { return e.Name == name && e.OutboundNo == no })
 	}
 	for _, c := range []struct {
 		name    string
-		spoil   func(h *tale)
+		spoil   func(h *fixture)
 		promise string
 		about   string
 		means   string
 	}{
-		{"two documents under one number", func(h *tale) { h.document("A2", "ESLX", 1.5) }, "P1", "A2", "2 documents"},
-		{"a line lives under two numbers", func(h *tale) {
+		{"two documents under one number", func(h *fixture) { h.document("A2", "ESLX", 1.5) }, "P1", "A2", "2 documents"},
+		{"a line lives under two numbers", func(h *fixture) {
 			h.order("A1b", 20)
 			h.audits[len(h.audits)-1].OrderNo = "SO-A1"
 		}, "P1", "A1", "lives under 2 numbers"},
-		{"a line lived twice for a while", func(h *tale) {
+		{"a line lived twice for a while", func(h *fixture) {
 			h.violations.Counts = map[jdsandbox.ViolationKind]int64{jdsandbox.LineLiveTwice: 1}
 		}, "P1", "line_live_twice", "while it went on"},
-		{"a document that nobody audited", func(h *tale) { h.document("Z9", "ESLZ9", 1) }, "P1", "Z9", "nobody audited"},
-		{"an audit that came to nothing", func(h *tale) { h.audit("L1", 8) }, "P2", "L1", "forgotten"},
-		{"an audit that the stream lost", func(h *tale) {
+		{"a document that nobody audited", func(h *fixture) { h.document("Z9", "ESLZ9", 1) }, "P1", "Z9", "nobody audited"},
+		{"an audit that came to nothing", func(h *fixture) { h.audit("L1", 8) }, "P2", "L1", "forgotten"},
+		{"an audit that the stream lost", func(h *fixture) {
 			h.audit("L1", 8)
 			remove(h, "order.audited", "L1")
 		}, "P2", "L1", "the stream does not have it"},
-		{"held, then gone from the shelf", func(h *tale) {
-			h.shelf = slices.DeleteFunc(h.shelf, func(s history.Shelved) bool { return s.OutboundNo == "H1" })
+		{"held, then released without an outcome", func(h *fixture) {
+			h.deadLetters = slices.DeleteFunc(h.deadLetters, func(s history.DeadLetter) bool { return s.OutboundNo == "H1" })
 			remove(h, "order.held", "H1")
 		}, "P2", "H1", "forgotten"},
-		{"late although nothing was down", func(h *tale) {
+		{"late although nothing was down", func(h *fixture) {
 			h.audit("L1", 101)
 			h.document("L1", "ESLL1", 102)
 			h.accepted("L1", "ESLL1", 164.9)
 			h.entry("L1", "ESLL1")
 		}, "P2", "L1", "late"},
-		{"accepted under two numbers", func(h *tale) { h.accepted("A2", "ESLX", 2) }, "P2", "A2", "several of the warehouse's numbers"},
-		{"accepted, but not at the warehouse", func(h *tale) {
+		{"accepted under two numbers", func(h *fixture) { h.accepted("A2", "ESLX", 2) }, "P2", "A2", "several of the warehouse's numbers"},
+		{"accepted, but not at the warehouse", func(h *fixture) {
 			h.documents = slices.DeleteFunc(h.documents, func(d jdsandbox.Document) bool { return d.IsvUUID == "A2" })
 		}, "P2", "A2", "will never ship"},
-		{"accepted and failed", func(h *tale) { h.event("order.failed", "A2", 2, nil) }, "P2", "A2", "two outcomes"},
-		{"at the warehouse, and nobody was told", func(h *tale) { remove(h, "order.accepted", "A2") }, "P2", "A2", "nobody was told"},
-		{"failed, and the warehouse ships it", func(h *tale) { h.document("F1", "ESLF1", 2.2) }, "P2", "F1", "told as failed"},
-		{"a replay that comes to nothing", func(h *tale) {
+		{"accepted and failed", func(h *fixture) { h.event("order.failed", "A2", 2, nil) }, "P2", "A2", "two outcomes"},
+		{"at the warehouse, and nothing was published", func(h *fixture) { remove(h, "order.accepted", "A2") }, "P2", "A2", "nothing was published"},
+		{"failed, and the warehouse ships it", func(h *fixture) { h.document("F1", "ESLF1", 2.2) }, "P2", "F1", "published as failed"},
+		{"a replay that comes to nothing", func(h *fixture) {
 			h.acts = append(h.acts, history.Act{OutboundNo: "F1", What: history.Replayed, At: at(3)})
-			h.shelf = slices.DeleteFunc(h.shelf, func(s history.Shelved) bool { return s.OutboundNo == "F1" })
+			h.deadLetters = slices.DeleteFunc(h.deadLetters, func(s history.DeadLetter) bool { return s.OutboundNo == "F1" })
 		}, "P9", "F1", "lost by a replay"},
-		{"a stop that never ended", func(h *tale) { h.processes = h.processes[:len(h.processes)-1] }, "P6", "pusher-1", "never ended"},
-		{"a stop that took too long", func(h *tale) { h.processes[len(h.processes)-1].At = at(233) }, "P6", "pusher-1", "took 43s"},
-		{"a stop with an error", func(h *tale) { h.processes[len(h.processes)-1].Code = 1 }, "P6", "pusher-1", "with an error"},
-		{"a run cut off by a stop", func(h *tale) {
+		{"a stop that never ended", func(h *fixture) { h.processes = h.processes[:len(h.processes)-1] }, "P6", "pusher-1", "never ended"},
+		{"a stop that took too long", func(h *fixture) { h.processes[len(h.processes)-1].At = at(233) }, "P6", "pusher-1", "took 43s"},
+		{"a stop with an error", func(h *fixture) { h.processes[len(h.processes)-1].Code = 1 }, "P6", "pusher-1", "with an error"},
+		{"a run cut off by a stop", func(h *fixture) {
 			h.entry("C4", "ESLC4", ledger.Attempt{At: at(189), Owner: "x", What: "begun"})
 			h.processes = append(h.processes,
 				history.Process{Name: "pusher-2", PID: 13, What: history.Termed, At: at(225)}, history.Process{Name: "pusher-2", PID: 13, What: history.Ended, At: at(226)})
 			h.ledger[len(h.ledger)-1].Attempts[0].At = at(220)
 		}, "P6", "C4", "cut off by a stop"},
-		{"attempts used up for nothing", func(h *tale) {
-			h.shelf = append(h.shelf, history.Shelved{Kind: "dlq", OutboundNo: "F1", Code: "attempts", Attempts: 12, First: at(2), Last: at(5)})
+		{"attempts used up for nothing", func(h *fixture) {
+			h.deadLetters = append(h.deadLetters, history.DeadLetter{Kind: "dlq", OutboundNo: "F1", Code: "attempts", Attempts: 12, First: at(2), Last: at(5)})
 		}, "P6", "F1", "no fault explains"},
-		{"shipped again after the ledger was wiped", func(h *tale) { h.document("A1", "ESLX", 162) }, "P7", "A1", "shipped twice after redis-wiped"},
-		{"audited again, and the ledger still does not know it", func(h *tale) {
+		{"shipped again after the ledger was wiped", func(h *fixture) { h.document("A1", "ESLX", 162) }, "P7", "A1", "shipped twice after redis-wiped"},
+		{"audited again, and the ledger still does not know it", func(h *fixture) {
 			h.audit("A2", 173)
 		}, "P7", "A2", "the ledger does not know it"},
-		{"nobody audited it again, and the reconciler did not find it", func(h *tale) {
+		{"nobody audited it again, and the reconciler did not find it", func(h *fixture) {
 			h.setting.Reconciles = true
 		}, "P7", "A2", "after a reconcile cycle the ledger still does not know it"},
-		{"a healthy order waits behind others", func(h *tale) {
+		{"a healthy order waits behind others", func(h *fixture) {
 			for i := range h.events {
 				if h.events[i].Name == "order.accepted" && h.events[i].OutboundNo == "C3" {
 					h.events[i].Stored = at(183)
 				}
 			}
 		}, "P8", "C3", "delayed by others"},
-		{"a healthy order's document is late, whatever cut off its answer", func(h *tale) {
+		{"a healthy order's document is late, whatever cut off its answer", func(h *fixture) {
 			for i := range h.documents {
 				if h.documents[i].IsvUUID == "C5" {
 					h.documents[i].Created = at(187)
@@ -311,18 +311,18 @@ func TestEachBrokenPromiseIsNamedWithItsOrder(t *testing.T) {
 			}
 			h.faults[len(h.faults)-1].Began, h.faults[len(h.faults)-1].Ended = at(187.1), at(187.2)
 		}, "P8", "C5", "delayed by others"},
-		{"a healthy order is never accepted", func(h *tale) { remove(h, "order.accepted", "C3") }, "P8", "C3", "never accepted while others crowded"},
-		{"more calls than allowed", func(h *tale) {
+		{"a healthy order is never accepted", func(h *fixture) { remove(h, "order.accepted", "C3") }, "P8", "C3", "never accepted while others crowded"},
+		{"more calls than allowed", func(h *fixture) {
 			for i := range 4 {
 				h.calls = append(h.calls, history.Call{Call: jdsandbox.Call{At: at(20 + float64(i)/10), App: "app", Method: "eclp.order.queryOrder"}})
 			}
 		}, "P10", "app", "4 calls in one second, 3 are allowed"},
-		{"more calls at a time than allowed", func(h *tale) {
+		{"more calls at a time than allowed", func(h *fixture) {
 			for i := range 3 {
 				h.calls = append(h.calls, history.Call{Call: jdsandbox.Call{At: at(20 + float64(i)), TookMillis: 5000, App: "app"}})
 			}
 		}, "P10", "app", "3 calls at a time"},
-		{"a call refused for the quota", func(h *tale) {
+		{"a call refused for the quota", func(h *fixture) {
 			h.calls = append(h.calls, history.Call{Call: jdsandbox.Call{At: at(20), App: "app", Answer: "refused", Code: "2"}})
 		}, "P10", "app", "1 calls were refused"},
 	} {

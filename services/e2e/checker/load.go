@@ -20,9 +20,9 @@ type run struct {
 	// orders by outbound number.
 	orders map[string]*order
 	faults []history.Fault
-	// outages are the recorded ones, joined and in order.
+	// outages are the recorded ones, merged and sorted.
 	outages []span
-	// losses are the faults that took something away from the ledger or the streams, oldest first.
+	// losses are the faults that removed data from the ledger or the streams, oldest first.
 	losses    []history.Fault
 	processes []history.Process
 	kills     []time.Time
@@ -41,13 +41,13 @@ type order struct {
 	no     string
 	audits []history.Audit
 	acts   []history.Act
-	// told are the events about it, audits left out, each once.
-	told []history.Event
+	// events are the events about it except audits, each once.
+	events []history.Event
 	// present are the contents of the audits that the stream has at the end.
-	present map[string]bool
-	docs    []document
-	shelf   []history.Shelved
-	entry   *history.Entry
+	present     map[string]bool
+	docs        []document
+	deadLetters []history.DeadLetter
+	entry       *history.Entry
 }
 
 type document struct {
@@ -56,12 +56,13 @@ type document struct {
 	created    time.Time
 }
 
-// live tells whether the warehouse still has it: neither cancelled nor back (docs/jd-api.md, Order status).
+// live reports whether the warehouse still has it: it is neither cancelled (10028) nor returned (10038). See
+// docs/jd-api.md, Order status.
 func (d document) live() bool { return d.status != "10028" && d.status != "10038" }
 
 type span struct{ from, to time.Time }
 
-// calls is what is kept of the sandbox's log: for each app when calls began and ended, and the codes they got.
+// calls is what is kept of the sandbox's log: for each app when calls began and ended, and their codes.
 type calls struct {
 	n       int
 	missing []string
@@ -94,7 +95,7 @@ func load(dir string) (*run, error) {
 		},
 		func() error { return history.Audits.Read(dir, c.audit) },
 		func() error { return history.Acts.Read(dir, c.act) },
-		func() error { return c.events(dir) },
+		func() error { return c.readEvents(dir) },
 		func() error {
 			return history.Faults.Read(dir, func(f history.Fault) error { c.faults = append(c.faults, f); return nil })
 		},
@@ -104,7 +105,7 @@ func load(dir string) (*run, error) {
 		func() error {
 			return history.Violations.Read(dir, func(v jdsandbox.Violations) error { c.violations = v; return nil })
 		},
-		func() error { return history.Shelf.Read(dir, c.shelved) },
+		func() error { return history.DeadLetters.Read(dir, c.readDeadLetters) },
 		func() error { return history.Ledger.Read(dir, c.entry) },
 	}
 	for _, step := range steps {
@@ -141,8 +142,8 @@ func (c *run) act(a history.Act) error {
 	return nil
 }
 
-// events keeps each event once, though it was read again.
-func (c *run) events(dir string) error {
+// readEvents keeps each event once, although it was read again.
+func (c *run) readEvents(dir string) error {
 	type place struct {
 		stream string
 		seq    uint64
@@ -168,7 +169,7 @@ func (c *run) events(dir string) error {
 		had[p] = true
 		c.seen++
 		if o != nil && e.Name != event.OrderAudited.Name {
-			o.told = append(o.told, e)
+			o.events = append(o.events, e)
 		}
 		return nil
 	})
@@ -215,9 +216,9 @@ func (c *run) document(d jdsandbox.Document) error {
 	return nil
 }
 
-func (c *run) shelved(s history.Shelved) error {
+func (c *run) readDeadLetters(s history.DeadLetter) error {
 	if o := c.orders[s.OutboundNo]; o != nil {
-		o.shelf = append(o.shelf, s)
+		o.deadLetters = append(o.deadLetters, s)
 	}
 	return nil
 }
@@ -229,11 +230,11 @@ func (c *run) entry(e history.Entry) error {
 	return nil
 }
 
-// arrange sorts what came from several goroutines and joins what overlaps.
+// arrange sorts what came from several goroutines and merges overlapping spans.
 func (c *run) arrange() {
 	for _, o := range c.orders {
 		slices.SortStableFunc(o.audits, func(a, b history.Audit) int { return a.Sent.Compare(b.Sent) })
-		slices.SortStableFunc(o.told, func(a, b history.Event) int { return a.Stored.Compare(b.Stored) })
+		slices.SortStableFunc(o.events, func(a, b history.Event) int { return a.Stored.Compare(b.Stored) })
 		slices.SortStableFunc(o.docs, func(a, b document) int { return a.created.Compare(b.created) })
 	}
 	slices.SortStableFunc(c.faults, func(a, b history.Fault) int { return a.Began.Compare(b.Began) })
@@ -259,7 +260,7 @@ func (c *run) arrange() {
 	}
 }
 
-// inFlight tells whether a call was under way at the warehouse.
+// inFlight reports whether a call was under way at the warehouse.
 func (c *run) inFlight(now time.Time) bool {
 	const longest = time.Minute
 	for _, list := range c.calls.apps {
@@ -276,7 +277,7 @@ func (c *run) inFlight(now time.Time) bool {
 	return false
 }
 
-// join makes spans that overlap one.
+// join merges overlapping spans.
 func join(spans []span) []span {
 	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
 	var out []span
@@ -292,7 +293,7 @@ func join(spans []span) []span {
 	return out
 }
 
-// net is the time from one moment to the other without the outages; excused is how much was taken off.
+// net is the time between two moments without the outages; excused is how much was subtracted.
 func (c *run) net(from, to time.Time) (took, excused time.Duration) {
 	if !to.After(from) {
 		return 0, 0
@@ -324,7 +325,7 @@ func (c *run) faultCounts() map[string]int {
 	return counts
 }
 
-// sorted are the orders by number, so that a report is the same each time.
+// sorted returns the orders by number, so that a report is the same each time.
 func (c *run) sorted() []*order {
 	return slices.SortedFunc(maps.Values(c.orders), func(a, b *order) int { return cmp.Compare(a.no, b.no) })
 }

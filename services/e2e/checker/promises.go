@@ -13,7 +13,7 @@ import (
 	"stockbridge/services/e2e/history"
 )
 
-// once is P1.
+// once checks P1.
 func (c *run) once() Promise {
 	p := Promise{Name: "P1", Says: "at most one document per outbound number, at most one live outbound number per order line"}
 	type line struct{ seller, order, line string }
@@ -33,12 +33,12 @@ func (c *run) once() Promise {
 		}
 	}
 	p.count("order lines", len(holders))
-	told := map[string]bool{}
+	seen := map[string]bool{}
 	for key, held := range holders {
-		if len(held) < 2 || told[key.seller+"/"+key.order] {
+		if len(held) < 2 || seen[key.seller+"/"+key.order] {
 			continue
 		}
-		told[key.seller+"/"+key.order] = true
+		seen[key.seller+"/"+key.order] = true
 		var evidence []string
 		for _, o := range held {
 			evidence = append(evidence, o.story()...)
@@ -50,8 +50,8 @@ func (c *run) once() Promise {
 	}
 	for _, kind := range []jdsandbox.ViolationKind{jdsandbox.TwoDocuments, jdsandbox.LineLiveTwice} {
 		p.count("counted by the sandbox itself: "+string(kind), int(c.violations.Counts[kind]))
-		// What shows at the end was named above; a line that lived twice for a while shows only here.
-		if n := c.violations.Counts[kind]; n > 0 && (kind == jdsandbox.LineLiveTwice && len(told) == 0 || p.Broken == 0) {
+		// What shows at the end was named above; only this count shows a line that was live twice for a while.
+		if n := c.violations.Counts[kind]; n > 0 && (kind == jdsandbox.LineLiveTwice && len(seen) == 0 || p.Broken == 0) {
 			p.breaks(string(kind), fmt.Sprintf("the sandbox counted it %d times while it went on", n), violationLines(c.violations, kind))
 		}
 	}
@@ -68,7 +68,7 @@ func violationLines(v jdsandbox.Violations, kind jdsandbox.ViolationKind) []stri
 	return lines
 }
 
-// outcomes is P2.
+// outcomes checks P2.
 func (c *run) outcomes() Promise {
 	deadline := seconds(c.settings.DeadlineSeconds)
 	p := Promise{Name: "P2", Says: fmt.Sprintf("each acknowledged audit comes to one visible outcome, within %s net of outages", deadline)}
@@ -101,14 +101,14 @@ func (c *run) outcomes() Promise {
 	return p
 }
 
-// rolledBack tells whether what was stored then was taken away by a restore of JetStream.
+// rolledBack reports whether a restore of JetStream removed what was stored then.
 func (c *run) rolledBack(stored time.Time) bool {
 	return slices.ContainsFunc(c.losses, func(f history.Fault) bool {
 		return f.Kind == history.BrokerRestored && !stored.Before(f.Copied) && !stored.After(f.Ended)
 	})
 }
 
-// inTime checks that one content came to something, and when.
+// inTime checks that one content had an outcome, and when.
 func (c *run) inTime(p *Promise, o *order, hash string, contents map[string]time.Time, deadline time.Duration, count map[string]int, worst *time.Duration) {
 	since := contents[hash]
 	first, what := o.outcome(hash, len(contents) > 1)
@@ -122,7 +122,7 @@ func (c *run) inTime(p *Promise, o *order, hash string, contents map[string]time
 		case age <= deadline:
 			p.gap("%s has no outcome, but only %s went by since it was acknowledged: let the run come to rest", o.no, age.Round(time.Millisecond))
 		default:
-			p.breaks(o.no, fmt.Sprintf("forgotten: no outcome and not on the shelf %s after it was acknowledged", age.Round(time.Millisecond)), o.story())
+			p.breaks(o.no, fmt.Sprintf("forgotten: no outcome and no dead letter %s after it was acknowledged", age.Round(time.Millisecond)), o.story())
 		}
 		return
 	}
@@ -137,11 +137,11 @@ func (c *run) inTime(p *Promise, o *order, hash string, contents map[string]time
 	}
 }
 
-// outcome is how the order stands at the end, and when it first came to something visible. Of several contents under one
-// number each has to show: one may be accepted, the others are on the shelf or failed.
+// outcome is the order's final state, and when it first had a visible outcome. Each of several contents under one
+// number must show: one may be accepted, the others are dead letters or failed.
 func (o *order) outcome(hash string, several bool) (first time.Time, what string) {
 	var accepted, failed, held, cancelled []history.Event
-	for _, e := range o.told {
+	for _, e := range o.events {
 		switch e.Name {
 		case event.OrderAccepted.Name:
 			accepted = append(accepted, e)
@@ -161,23 +161,23 @@ func (o *order) outcome(hash string, several bool) (first time.Time, what string
 	for _, e := range slices.Concat(accepted, failed, held, cancelled) {
 		see(e.Stored)
 	}
-	shelf := ""
-	for _, s := range o.shelf {
+	waiting := ""
+	for _, s := range o.deadLetters {
 		if s.Hash == hash || s.Hash == "" || !several {
 			see(s.Last)
-			if shelf == "" || s.Kind == event.Dead {
-				shelf = s.Kind
+			if waiting == "" || s.Kind == event.Dead {
+				waiting = s.Kind
 			}
 		}
 	}
 	dropped := slices.ContainsFunc(o.acts, func(a history.Act) bool { return a.What == history.Dropped })
 	switch {
-	case shelf == event.Held:
-		return first, "held, on the shelf"
-	case shelf == event.Dead && len(failed) > 0:
-		return first, "failed, on the shelf"
-	case shelf == event.Dead:
-		return first, "an exception on the shelf"
+	case waiting == event.Held:
+		return first, "held, waiting"
+	case waiting == event.Dead && len(failed) > 0:
+		return first, "failed, dead-lettered"
+	case waiting == event.Dead:
+		return first, "an exception, dead-lettered"
 	case len(accepted) > 0:
 		return first, "accepted"
 	case len(cancelled) > 0:
@@ -187,11 +187,11 @@ func (o *order) outcome(hash string, several bool) (first time.Time, what string
 	case dropped:
 		return o.acts[0].At, "dropped by an operator"
 	}
-	// Told as held, and no longer there: it went on and came to nothing.
+	// Published as held, and no longer held: it was released and has no outcome.
 	return time.Time{}, ""
 }
 
-// oneOutcome checks that what was told fits together, and fits what the warehouse has.
+// oneOutcome checks that the published events agree with each other and with what the warehouse has.
 func (c *run) oneOutcome(p *Promise, o *order, contents map[string]time.Time) {
 	numbers := map[string]bool{}
 	var accepted time.Time
@@ -210,20 +210,20 @@ func (c *run) oneOutcome(p *Promise, o *order, contents map[string]time.Time) {
 	case len(numbers) > 1:
 		p.breaks(o.no, "accepted under several of the warehouse's numbers: "+list(slices.Sorted(maps.Keys(numbers))), o.story())
 	case len(numbers) == 1 && !has(slices.Collect(maps.Keys(numbers))[0]):
-		p.breaks(o.no, "told as accepted under a number that the warehouse does not have: it will never ship", o.story())
+		p.breaks(o.no, "published as accepted under a number that the warehouse does not have: it will never ship", o.story())
 	case len(numbers) == 1 && len(failed) > 0 && len(contents) == 1 && !acted:
 		p.breaks(o.no, "two outcomes, accepted and failed: the ERP may refund what ships", o.story())
 	case len(numbers) == 0 && len(o.docs) > 0 && len(failed) > 0 && len(contents) == 1:
-		p.breaks(o.no, "told as failed, and the warehouse ships it: the ERP may refund what ships", o.story())
-	case len(numbers) == 0 && len(o.docs) > 0 && len(o.shelf) == 0 && len(o.find(event.OrderCancelled.Name)) == 0:
-		p.breaks(o.no, "the warehouse ships it and nobody was told", o.story())
+		p.breaks(o.no, "published as failed, and the warehouse ships it: the ERP may refund what ships", o.story())
+	case len(numbers) == 0 && len(o.docs) > 0 && len(o.deadLetters) == 0 && len(o.find(event.OrderCancelled.Name)) == 0:
+		p.breaks(o.no, "the warehouse ships it and nothing was published", o.story())
 	}
 }
 
-// grace is added to the grace, for the time between the signal, the end and their recording.
+// recording is added to the grace, for the time between the signal, the end and their recording.
 const recording = 2 * time.Second
 
-// stops is P6.
+// stops checks P6.
 func (c *run) stops() Promise {
 	grace := seconds(c.settings.GraceSeconds)
 	p := Promise{Name: "P6", Says: fmt.Sprintf("a worker asked to stop ends within %s without an error, loses nothing and burns no attempt", grace)}
@@ -267,7 +267,7 @@ func (c *run) stops() Promise {
 	return p
 }
 
-// attempts looks for runs that nothing ended, and for orders that ran out of attempts without reason.
+// attempts checks for runs that never ended, and for orders that used up their attempts without reason.
 func (c *run) attempts(p *Promise, stops []time.Time, count map[string]int) {
 	for _, o := range c.sorted() {
 		if o.entry != nil {
@@ -282,16 +282,16 @@ func (c *run) attempts(p *Promise, stops []time.Time, count map[string]int) {
 				case c.explained(a.At.Add(-recording), a.At.Add(ledger.ClaimFor)):
 					count["runs without an end, explained by a fault"]++
 				default:
-					means := "a run was begun and never ended, and no fault explains it"
+					means := "a run started and never ended, and no fault explains it"
 					if within(stops, a.At, seconds(c.settings.GraceSeconds)+recording) {
 						means = "a run was cut off by a stop in order"
 					}
-					p.breaks(o.no, means, append(o.story(), at(a.At)+" begun by "+a.Owner))
+					p.breaks(o.no, means, append(o.story(), at(a.At)+" claimed by "+a.Owner))
 				}
 			}
 		}
-		for _, s := range o.shelf {
-			// The bus's own reason for a message that ran too often.
+		for _, s := range o.deadLetters {
+			// The bus's own reason for a message with too many attempts.
 			if s.Code != "attempts" {
 				continue
 			}
@@ -303,7 +303,7 @@ func (c *run) attempts(p *Promise, stops []time.Time, count map[string]int) {
 	}
 }
 
-// explained tells whether a fault that can end a run, or make it fail, lies in the span.
+// explained reports whether a fault that can end a run, or make it fail, lies in the span.
 func (c *run) explained(from, to time.Time) bool {
 	return slices.ContainsFunc(c.kills, func(t time.Time) bool { return !t.Before(from) && !t.After(to) }) ||
 		slices.ContainsFunc(c.faults, func(f history.Fault) bool {
@@ -314,14 +314,14 @@ func (c *run) explained(from, to time.Time) bool {
 // harmless are the kinds of faults that make no run fail.
 func harmless() []string { return []string{history.Crowded, history.Scaled, history.JDSlow} }
 
-// within tells whether one of times lies after t by at most d.
+// within reports whether one of times lies after t by at most d.
 func within(times []time.Time, t time.Time, d time.Duration) bool {
 	return slices.ContainsFunc(times, func(x time.Time) bool { return !x.Before(t) && x.Sub(t) <= d })
 }
 
-// survivals is P7.
+// survivals checks P7.
 func (c *run) survivals() Promise {
-	p := Promise{Name: "P7", Says: "a ledger or a stream that is wiped or put back causes no double push, and what the warehouse has is known again"}
+	p := Promise{Name: "P7", Says: "a ledger or a stream that is wiped or restored causes no double push, and what the warehouse has is known again"}
 	if len(c.losses) == 0 {
 		return p
 	}
@@ -350,9 +350,9 @@ func (c *run) survivals() Promise {
 			slices.ContainsFunc(o.docs, func(d document) bool { return d.no == o.entry.Number })
 		switch {
 		case known:
-		case again && len(o.shelf) == 0:
+		case again && len(o.deadLetters) == 0:
 			p.breaks(o.no, "audited again after "+last.Kind+", at the warehouse, and the ledger does not know it", o.story())
-		case c.settings.Reconciles && len(o.present) > 0 && len(o.shelf) == 0:
+		case c.settings.Reconciles && len(o.present) > 0 && len(o.deadLetters) == 0:
 			p.breaks(o.no, "at the warehouse, and after a reconcile cycle the ledger still does not know it: nobody follows it", o.story())
 		default:
 			unknown++
@@ -360,13 +360,13 @@ func (c *run) survivals() Promise {
 	}
 	p.count("orders at the warehouse before the last one", before)
 	p.count("orders audited after the last one", republished)
-	p.count("at the warehouse, unknown to the ledger, excused: no reconciler ran, its audit is gone, or it is on the shelf", unknown)
+	p.count("at the warehouse, unknown to the ledger, excused: no reconciler ran, its audit is gone, or it is dead-lettered", unknown)
 	return p
 }
 
-// replays is P9.
+// replays checks P9.
 func (c *run) replays() Promise {
-	p := Promise{Name: "P9", Says: "what an operator sends again from the shelf comes to an outcome, or stands there again"}
+	p := Promise{Name: "P9", Says: "a replayed dead letter comes to an outcome, or is dead-lettered again"}
 	for _, o := range c.sorted() {
 		var last time.Time
 		for _, a := range o.acts {
@@ -381,17 +381,17 @@ func (c *run) replays() Promise {
 		if last.IsZero() {
 			continue
 		}
-		// An outcome that was told before is not told again within the window for duplicates; only what was accepted
-		// needs no further word.
-		back := slices.ContainsFunc(o.shelf, func(s history.Shelved) bool { return s.Last.After(last) })
+		// An outcome that was published before is not stored again within the window for duplicates; only what was
+		// accepted needs no further event.
+		back := slices.ContainsFunc(o.deadLetters, func(s history.DeadLetter) bool { return s.Last.After(last) })
 		if !back && len(o.find(event.OrderAccepted.Name)) == 0 && len(o.find(event.OrderCancelled.Name)) == 0 {
-			p.breaks(o.no, "lost by a replay: it left the shelf, and nothing came of it", o.story())
+			p.breaks(o.no, "lost by a replay: it left the dead letters, and has no outcome", o.story())
 		}
 	}
 	return p
 }
 
-// neighbours is P8.
+// neighbours checks P8.
 func (c *run) neighbours() Promise {
 	bound := seconds(c.settings.HealthySeconds)
 	p := Promise{Name: "P8", Says: fmt.Sprintf("a healthy seller's orders are accepted within %s net of outages, whatever other sellers do", bound)}
@@ -430,7 +430,8 @@ func (c *run) neighbours() Promise {
 		}
 		took, _ := c.net(a.Acked, accepted[0].Stored)
 		if made, ok := c.cutOff(o, accepted[0].Stored); ok && took > bound {
-			// Other sellers delay an order until the warehouse has it. What an outage did to the answer is not their doing.
+			// Other sellers can only delay an order until the warehouse has it. An outage's effect on the answer is not
+			// theirs.
 			cut++
 			took, _ = c.net(a.Acked, made)
 		}
@@ -451,7 +452,7 @@ func (c *run) neighbours() Promise {
 	p.count("over the bound while crowded", len(over))
 	p.count("measured to its document, because an outage cut off the answer", cut)
 	p.note("calm: p50 %s, p99 %s; crowded: p50 %s, p99 %s", quantile(calm, 50), quantile(calm, 99), quantile(crowded, 50), quantile(crowded, 99))
-	// One in a hundred may be late: the machine that runs all of this has other things to do.
+	// One in a hundred may be late: the machine that runs all of this has other work.
 	allowed := len(crowded) / 100
 	if len(over) > allowed {
 		for _, l := range over {
@@ -462,8 +463,8 @@ func (c *run) neighbours() Promise {
 }
 
 // cutOff returns when the order's document was made, if an outage began within a second of that and before the order
-// was accepted: then a worker had JD's answer, or was waiting for it, and could not record it. Its claim on the ledger's
-// entry has to run out before anybody asks the warehouse.
+// was accepted: then a worker had JD's answer, or was waiting for it, and could not record it. Its claim on the
+// ledger's entry has to expire before anybody asks the warehouse.
 func (c *run) cutOff(o *order, accepted time.Time) (made time.Time, ok bool) {
 	if len(o.docs) == 0 {
 		return time.Time{}, false
@@ -482,7 +483,7 @@ func quantile(d []time.Duration, percent int) time.Duration {
 	return d[min(len(d)-1, len(d)*percent/100)].Round(time.Millisecond)
 }
 
-// budgets is P10.
+// budgets checks P10.
 func (c *run) budgets() Promise {
 	p := Promise{Name: "P10", Says: "no app calls more than it may in any second or at a time, and none is refused for it"}
 	for _, why := range c.calls.missing {
@@ -543,8 +544,8 @@ func (c *run) rate(p *Promise, app string, list []call, limit int) {
 	c.floors(p, app, list, limit)
 }
 
-// floors shows what was left to other calls than orders while the budget was used up. Who asked for what shows in no
-// log: a share can be low because nobody wanted more.
+// floors shows what was left for other calls than orders while the quota was used up. The log does not show who wanted
+// calls: a share can be low because there was no demand.
 func (c *run) floors(p *Promise, app string, list []call, limit int) {
 	const window, full = 10, 0.9
 	if limit == 0 || len(list) == 0 {
@@ -574,7 +575,7 @@ func (c *run) floors(p *Promise, app string, list []call, limit int) {
 	}
 }
 
-// together counts calls at the same time. The log's spans are cut to milliseconds, so it never counts too many.
+// together counts concurrent calls. The log's spans are truncated to milliseconds, so it never counts too many.
 func (c *run) together(p *Promise, app string, list []call, limit int) {
 	type edge struct {
 		at    time.Time

@@ -14,9 +14,9 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(clean(m.Run())) }
 
-// clean is the exit code: 1 too when goroutines are left. A life that was cut off in the pause before it publishes again
-// ends with that pause, and one that hears nothing from the broker when its handler's time is up (40 s): goleak's own
-// patience is half a second.
+// clean returns the exit code: 1 too when goroutines are left. A worker that crashed in the pause before it publishes
+// again ends after that pause, and one that hears nothing from the broker when its handler times out (40 s): goleak's
+// own time limit is half a second.
 func clean(code int) int {
 	var left error
 	for range 90 {
@@ -34,10 +34,10 @@ var everything = flag.Bool("everything", false, "try every crash point, each als
 // only restricts the scenarios.
 var only = flag.String("scenario", "", "only scenarios whose name contains this")
 
-// lanesEach is how many lanes of each ledger run at the same time: a try mostly waits for the servers' answers.
+// lanesEach is how many lanes of each ledger run concurrently: an attempt mostly waits for the servers' answers.
 const lanesEach = 3
 
-// job is one try to be made.
+// job is one attempt to be made.
 type job struct {
 	s     *scenario
 	stop  point
@@ -49,6 +49,13 @@ func (j job) String() string {
 		return j.s.name + ", undisturbed"
 	}
 	return fmt.Sprintf("%s, crash at %q, %d times", j.s.name, j.stop, j.times)
+}
+
+// tapped are calls to the ledger and the warehouse that must be steps. Their wrappers embed what they wrap, so a method
+// that was renamed would silently be a step no longer.
+var tapped = []string{
+	"claim", "accept", "refuse", "mark unknown", "mark rejected", "mark not found", "release", "resend", "due", "follow",
+	"count", "uncount", "forget", "lease", "unlease", "send", "find", "compare", "details",
 }
 
 func TestNoCrashBreaksAPromise(t *testing.T) {
@@ -96,13 +103,18 @@ func TestNoCrashBreaksAPromise(t *testing.T) {
 		fmt.Printf("crash points: %d of %d tried (%d steps × %d scenarios × kv, redis; %d crashes happened), %d broken\n",
 			tried, tried+left, len(steps), len(scenarios()), crashes, broken)
 		if crashes < tried {
-			t.Errorf("only %d crashes in %d tries: what the workers do differs from run to run", crashes, tried)
+			t.Errorf("only %d crashes in %d attempts: what the workers do differs from run to run", crashes, tried)
+		}
+		for _, name := range tapped {
+			if !steps["before "+name] && *only == "" {
+				t.Errorf("no worker was stopped before %q: does its wrapper still override the method?", name)
+			}
 		}
 	})
 }
 
 // enumerate runs each scenario undisturbed and lists a crash for each occurrence of each step on the way, and the same
-// again in the next life.
+// again in the next worker.
 func enumerate(t *testing.T, kind string, steps map[string]bool, mu *sync.Mutex) (jobs []job) {
 	t.Helper()
 	l := newLane(t, kind)
@@ -132,10 +144,11 @@ func enumerate(t *testing.T, kind string, steps map[string]bool, mu *sync.Mutex)
 	return jobs
 }
 
-// sampleSize is how many tries of each ledger every CI run makes: a quarter of a minute of two cores, a minute with -race.
+// sampleSize is how many attempts of each ledger every CI run makes: a quarter of a minute of two cores, a minute with
+// -race.
 const sampleSize = 75
 
-// sample takes each step of a kind once, and of the others every so many.
+// sample takes each step of a kind once, and of the others every nth.
 func sample(jobs []job) []job {
 	var taken, others []job
 	seen := map[string]bool{}
@@ -154,11 +167,11 @@ func sample(jobs []job) []job {
 	return taken
 }
 
-// trail is what each worker of a try did.
+// trail is what each worker of an attempt did.
 func trail(r result) string {
 	var text strings.Builder
 	for i, steps := range r.trails {
-		fmt.Fprintf(&text, "life %d: %s\n", i+1, strings.Join(steps, " · "))
+		fmt.Fprintf(&text, "process %d: %s\n", i+1, strings.Join(steps, " · "))
 	}
 	return text.String()
 }

@@ -23,15 +23,15 @@ import (
 )
 
 const (
-	// ackWait is the topology's (30 s): after so long the broker gives a dead worker's messages to another.
+	// ackWait is the topology's (30 s): after it the broker redelivers a dead worker's messages to another.
 	ackWait = 30 * time.Second
-	// tickEvery is how often a seller's ticks come.
+	// tickEvery is the interval of a seller's ticks.
 	tickEvery = 5 * time.Second
-	// patience is how long a worker may be busy without a rest. It only bounds a failure.
+	// patience is how long a worker may be busy without a pause. It only bounds a failure.
 	patience = 30 * time.Second
 )
 
-// clock runs on by itself, and jumps.
+// clock runs with real time, and can jump ahead.
 type clock struct {
 	mu    sync.Mutex
 	ahead time.Duration
@@ -50,7 +50,7 @@ func (c *clock) jump(at time.Time) {
 	c.ahead = max(c.ahead, time.Until(at))
 }
 
-// ago does something an hour ago.
+// ago runs do with the clock an hour back.
 func (c *clock) ago(do func()) {
 	const hour = time.Hour
 	c.mu.Lock()
@@ -62,27 +62,27 @@ func (c *clock) ago(do func()) {
 	c.mu.Unlock()
 }
 
-// wait is a message that the broker brings back at a time.
+// wait is a message that the broker redelivers at a time.
 type wait struct {
 	at  time.Time
 	ack string
 }
 
-// lane is servers on which one try runs after the other, each with a seller of its own.
+// lane is servers on which one attempt runs after the other, each with its own seller.
 type lane struct {
-	t      testing.TB
-	name   string
-	log    zerolog.Logger
-	clock  *clock
-	url    string
-	bus    *bus.Bus
-	broker *bustest.Broker
-	redis  *redistest.Server // nil: the ledger is in a bucket
-	known  ledger.Ledger
-	book   *seller.Registry
-	tries  int
-	plant  func(*life) // puts a bug into each worker, if not nil
-	graves sync.WaitGroup
+	t        testing.TB
+	name     string
+	log      zerolog.Logger
+	clock    *clock
+	url      string
+	bus      *bus.Bus
+	broker   *bustest.Broker
+	redis    *redistest.Server // nil: the ledger is in a bucket
+	known    ledger.Ledger
+	book     *seller.Registry
+	attempts int
+	plant    func(*process) // puts a bug into each worker, if not nil
+	cleanups sync.WaitGroup
 
 	mu    sync.Mutex
 	waits []wait
@@ -94,7 +94,7 @@ func newLane(t testing.TB, kind string) *lane {
 	l := &lane{t: t, name: kind, clock: &clock{}, log: zerolog.Nop()}
 	l.bus, l.url = bustest.StartServer(t)
 	l.broker = bustest.NewBroker(t, l.url, pusher.Name, poller.Name)
-	if err := l.broker.AckWait(t.Context(), 24*time.Hour); err != nil { // its end is brought about, see doc.go
+	if err := l.broker.AckWait(t.Context(), 24*time.Hour); err != nil { // the test ends it, see doc.go
 		t.Fatal(err)
 	}
 	if kind == "redis" {
@@ -112,7 +112,7 @@ func newLane(t testing.TB, kind string) *lane {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		l.graves.Wait()
+		l.cleanups.Wait()
 		l.book.Close()
 		_ = l.known.Close()
 	})
@@ -135,20 +135,20 @@ func (l *lane) ledger(ctx context.Context, b *bus.Bus) (ledger.Ledger, error) {
 	return inkv.Open(ctx, inkv.Options{Bucket: bucket, Books: books, Identity: b.ServerID, Now: l.clock.now})
 }
 
-// remember gives the ledger a birth well before the orders that follow.
+// remember gives the ledger an epoch well before the orders that follow.
 func (l *lane) remember(t testing.TB, name string) {
 	t.Helper()
 	k := ledger.Key{Seller: name, Kind: "order", No: "an-older-one"}
-	begun, err := l.known.Claim(t.Context(), ledger.ClaimRequest{Key: k, Owner: "before", StreamTime: l.clock.now(), AuditedAt: l.clock.now()})
+	claimed, err := l.known.Claim(t.Context(), ledger.ClaimRequest{Key: k, Owner: "before", StreamTime: l.clock.now(), AuditedAt: l.clock.now()})
 	if err == nil {
-		err = l.known.Release(t.Context(), begun.Claim, "only to be born")
+		err = l.known.Release(t.Context(), claimed.Claim, "sets the epoch")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// later brings the message with this ack subject back at a time.
+// later redelivers the message with this ack subject at a time.
 func (l *lane) later(at time.Time, ack string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -173,8 +173,8 @@ func (l *lane) forget(ack string) {
 	l.waits = slices.DeleteFunc(l.waits, func(w wait) bool { return w.ack == ack })
 }
 
-// quiet: the worker has nothing in hand, and the broker nothing to give it now.
-func (l *lane) quiet(ctx context.Context, f *life) (bool, error) {
+// quiet: the worker has nothing in hand, and the broker has nothing to deliver now.
+func (l *lane) quiet(ctx context.Context, f *process) (bool, error) {
 	if f.busy() {
 		return false, nil
 	}
@@ -186,21 +186,21 @@ func (l *lane) quiet(ctx context.Context, f *life) (bool, error) {
 	return !waiting && unsettled == waits && !f.busy(), nil
 }
 
-// advance moves the clock to the next thing that time brings about, and lets it happen. Without ticks there may be
-// nothing, which is an error.
+// advance moves the clock to the next scheduled thing, and lets it happen. Without ticks there may be nothing, which is
+// an error.
 func (l *lane) advance(ctx context.Context, name string, nextTick time.Time, tick func() error) error {
-	parked, err := l.broker.Delayed(ctx)
+	delayed, err := l.broker.Delayed(ctx)
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(parked, func(a, b bustest.Delayed) int { return a.At.Compare(b.At) })
+	slices.SortFunc(delayed, func(a, b bustest.Delayed) int { return a.At.Compare(b.At) })
 	w, waits := l.waiting()
 	next, do := nextTick, tick
 	if waits > 0 && (next.IsZero() || w.at.Before(next)) {
 		next, do = w.at, func() error { l.forget(w.ack); l.broker.ComeBack(w.ack); return nil }
 	}
-	if len(parked) > 0 && (next.IsZero() || parked[0].At.Before(next)) {
-		next, do = parked[0].At, func() error { return l.broker.Fire(ctx, parked[0]) }
+	if len(delayed) > 0 && (next.IsZero() || delayed[0].At.Before(next)) {
+		next, do = delayed[0].At, func() error { return l.broker.Fire(ctx, delayed[0]) }
 	}
 	if next.IsZero() {
 		return fmt.Errorf("nothing of %s is in hand, waits, or will come", name)

@@ -13,17 +13,17 @@ import (
 type blind struct{ ledger.Ledger }
 
 func (l blind) Claim(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
-	begun, err := l.Ledger.Claim(ctx, b)
-	if begun.Entry.State == ledger.Unknown {
-		begun.Entry, begun.NeverSent = ledger.Entry{Key: b.Key}, true
+	claimed, err := l.Ledger.Claim(ctx, b)
+	if claimed.Entry.State == ledger.Unknown {
+		claimed.Entry, claimed.NeverSent = ledger.Entry{Key: b.Key}, true
 	}
-	return begun, err
+	return claimed, err
 }
 
-// tardy records what was accepted after it is told and acked.
+// tardy records an acceptance only after it is published and acked.
 type tardy struct {
 	ledger.Ledger
-	f *life
+	f *process
 }
 
 func (l tardy) Accept(ctx context.Context, b ledger.ClaimRequest, no string, cleaned []ledger.Cleaned, now time.Time) error {
@@ -33,32 +33,32 @@ func (l tardy) Accept(ctx context.Context, b ledger.ClaimRequest, no string, cle
 			time.Sleep(time.Millisecond)
 		}
 		if !l.f.isDead() {
-			_ = l.Ledger.Accept(ctx, b, no, cleaned, now) // what comes of it is in the ledger
+			_ = l.Ledger.Accept(ctx, b, no, cleaned, now) // the ledger has the result
 		}
 	})
 	return nil
 }
 
-func (f *life) count(step string) int {
+func (f *process) count(step string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.seen[step]
 }
 
-// Each of these mistakes is one that nobody notices on a good day.
+// Each of these bugs is invisible on a good day.
 func TestPlantedBugsAreFound(t *testing.T) {
 	for _, c := range []struct {
 		bug, promise string
-		plant        func(f *life)
+		plant        func(f *process)
 		stop         string
 	}{
-		{"a message is acked before it is handled", "nothing of s1 is in hand, waits, or will come", func(f *life) {
+		{"a message is acked before it is handled", "nothing of s1 is in hand, waits, or will come", func(f *process) {
 			f.early = true
 		}, "before send"},
-		{"an order of which an answer is missing is sent again, unasked", "P1: o: the warehouse has", func(f *life) {
+		{"an order of which an answer is missing is sent again, unasked", "P1: o: the warehouse has", func(f *process) {
 			f.ledger.Ledger = blind{f.ledger.Ledger}
 		}, "after send"},
-		{"what was accepted is recorded after the ack", "the ledger has it as", func(f *life) {
+		{"what was accepted is recorded after the ack", "the ledger has it as", func(f *process) {
 			f.ledger.Ledger = tardy{f.ledger.Ledger, f}
 		}, "after ack order-pusher"},
 	} {

@@ -17,31 +17,31 @@ import (
 type outcome struct {
 	documents int
 	failed    string
-	// held: it is told as held on the way; mayBeHeld: that hangs on who was faster.
+	// held: it is published as held on the way; mayBeHeld: that depends on timing.
 	held, mayBeHeld               bool
 	shipped, delivered, cancelled int
 	state                         ledger.State
 }
 
-// scenario is a story of a few orders. Its acts must bear a repetition: they are done when what they wait for is told.
+// scenario is a story of a few orders. Its acts must be repeatable: an act is done when its precondition was published.
 type scenario struct {
 	name string
 	// configure changes the workers' settings.
 	configure func(*pusher.Config, *poller.Config)
-	// ticks come; with each the warehouse moves on, if moves.
+	// ticks come; with each the warehouse advances, if moves.
 	ticks, moves bool
-	// takes is how long it takes by design, crashes left out.
+	// takes is how long it takes by design, without crashes.
 	takes time.Duration
-	begin func(y *try) error
+	begin func(y *attempt) error
 	// then is what others do meanwhile, each act once. nil: nothing.
-	then     func(y *try, once func(name string, do func() error) error) error
+	then     func(y *attempt, once func(name string, do func() error) error) error
 	outcomes map[string]outcome
-	// dead and held is what stays on the shelf.
+	// dead and held are the messages that stay dead-lettered or held.
 	dead, held int
 }
 
-// act does what is to be done now, and tells whether anything was.
-func (s *scenario) act(y *try) (acted bool, err error) {
+// act does what is to be done now, and reports whether anything was.
+func (s *scenario) act(y *attempt) (acted bool, err error) {
 	if s.then == nil {
 		return false, nil
 	}
@@ -55,12 +55,12 @@ func (s *scenario) act(y *try) (acted bool, err error) {
 	return acted, err
 }
 
-// ended tells whether every order has what it must end with. Whether it has more is checked afterwards.
-func (s *scenario) ended(y *try) bool {
+// ended reports whether every order has its expected outcome. Whether it has more is checked afterwards.
+func (s *scenario) ended(y *attempt) bool {
 	for name, want := range s.outcomes {
-		told := y.tells(name)
-		if len(told.Accepted) < want.documents || want.failed != "" && len(told.Failed) == 0 || want.held && len(told.Held) == 0 ||
-			told.Delivered < want.delivered || told.Cancelled < want.cancelled || len(told.Shipped) < want.shipped {
+		seen := y.published(name)
+		if len(seen.Accepted) < want.documents || want.failed != "" && len(seen.Failed) == 0 || want.held && len(seen.Held) == 0 ||
+			seen.Delivered < want.delivered || seen.Cancelled < want.cancelled || len(seen.Shipped) < want.shipped {
 			return false
 		}
 		if want.delivered+want.cancelled > 0 && y.followed(name) {
@@ -70,16 +70,16 @@ func (s *scenario) ended(y *try) bool {
 	if s.dead+s.held == 0 {
 		return true
 	}
-	dead, _ := y.shelf(y.t.Context(), event.Dead)
-	held, _ := y.shelf(y.t.Context(), event.Held)
+	dead, _ := y.deadLetters(y.t.Context(), event.Dead)
+	held, _ := y.deadLetters(y.t.Context(), event.Held)
 	return len(dead) >= s.dead && len(held) >= s.held
 }
 
 var by = bus.By{Who: "story", Why: "the cause is gone"}
 
-// replay replays all that stands on the shelf.
-func (y *try) replay(ctx context.Context, kind string, by bus.By) error {
-	items, err := y.shelf(ctx, kind)
+// replay replays all dead letters of a kind.
+func (y *attempt) replay(ctx context.Context, kind string, by bus.By) error {
+	items, err := y.deadLetters(ctx, kind)
 	if err != nil {
 		return err
 	}
@@ -91,12 +91,12 @@ func (y *try) replay(ctx context.Context, kind string, by bus.By) error {
 	return nil
 }
 
-func simply(name string) func(y *try) error {
-	return func(y *try) error { return y.publish(y.order(name)) }
+func simply(name string) func(y *attempt) error {
+	return func(y *attempt) error { return y.publish(y.order(name)) }
 }
 
-func with(knobs func(*memory.Knobs), begin func(y *try) error) func(y *try) error {
-	return func(y *try) error {
+func with(knobs func(*memory.Knobs), begin func(y *attempt) error) func(y *attempt) error {
+	return func(y *attempt) error {
 		y.wh.Set(knobs)
 		return begin(y)
 	}
@@ -122,20 +122,20 @@ func pushes() []*scenario {
 			name: "the answer is lost, and the set-up names another account for a while", ticks: true, takes: 6 * time.Minute,
 			begin:    with(func(k *memory.Knobs) { k.LoseReplies = 1 }, simply("o")),
 			outcomes: map[string]outcome{"o": {documents: 1, mayBeHeld: true, state: ledger.Accepted}},
-			then: func(y *try, once func(string, func() error) error) error {
+			then: func(y *attempt, once func(string, func() error) error) error {
 				account := func(name string) func() error {
 					return func() error {
 						y.setup.Accounts[0].Name, y.setup.Warehouses[0].Account = name, name
 						return y.apply(y.t.Context())
 					}
 				}
-				if len(y.wh.Numbers(y.orders["o"].OutboundNo)) == 0 || len(y.tells("o").Accepted) > 0 {
+				if len(y.wh.Numbers(y.orders["o"].OutboundNo)) == 0 || len(y.published("o").Accepted) > 0 {
 					return nil
 				}
 				if err := once("move", account(elsewhere)); err != nil {
 					return err
 				}
-				if items, err := y.shelf(y.t.Context(), event.Held); err != nil || len(items) == 0 {
+				if items, err := y.deadLetters(y.t.Context(), event.Held); err != nil || len(items) == 0 {
 					return err
 				}
 				return once("back", account("m"))
@@ -144,15 +144,15 @@ func pushes() []*scenario {
 			name: "the order is lost on its way", takes: 5 * time.Minute,
 			begin: with(func(k *memory.Knobs) { k.DropBefore = 1 }, simply("o")), outcomes: map[string]outcome{"o": accepted},
 		}, {
-			name:     "refused in business words, mended and replayed",
+			name:     "refused with a business error, corrected and replayed",
 			takes:    time.Minute,
 			begin:    with(func(k *memory.Knobs) { k.Refuse = 1 << 20 }, simply("o")),
 			outcomes: map[string]outcome{"o": {documents: 1, failed: "warehouse.refused", state: ledger.Accepted}},
-			then: func(y *try, once func(string, func() error) error) error {
-				if items, err := y.shelf(y.t.Context(), event.Dead); err != nil || len(items) == 0 {
+			then: func(y *attempt, once func(string, func() error) error) error {
+				if items, err := y.deadLetters(y.t.Context(), event.Dead); err != nil || len(items) == 0 {
 					return err
 				}
-				return once("mend", func() error {
+				return once("correct", func() error {
 					y.wh.Set(func(k *memory.Knobs) { k.Refuse = 0 })
 					return y.replay(y.t.Context(), event.Dead, by)
 				})
@@ -163,14 +163,14 @@ func pushes() []*scenario {
 			outcomes: map[string]outcome{"o": {failed: "warehouse.refused", state: ledger.Refused}}, dead: 1,
 		}, {
 			name: "held for a mapping, and released by it",
-			begin: func(y *try) error {
+			begin: func(y *attempt) error {
 				o := y.order("o")
 				o.Shop = "S77"
 				return y.publish(o)
 			},
 			outcomes: map[string]outcome{"o": {documents: 1, held: true, state: ledger.Accepted}},
-			then: func(y *try, once func(string, func() error) error) error {
-				if items, err := y.shelf(y.t.Context(), event.Held); err != nil || len(items) == 0 {
+			then: func(y *attempt, once func(string, func() error) error) error {
+				if items, err := y.deadLetters(y.t.Context(), event.Held); err != nil || len(items) == 0 {
 					return err
 				}
 				return once("map", func() error {
@@ -179,11 +179,11 @@ func pushes() []*scenario {
 				})
 			},
 		}, {
-			name: "the warehouse is busy for long, so the order is parked", takes: 3 * time.Minute,
+			name: "the warehouse is busy for long, so the order is delayed", takes: 3 * time.Minute,
 			begin:    with(func(k *memory.Knobs) { k.Busy = 90 * time.Second }, simply("o")),
 			outcomes: map[string]outcome{"o": accepted},
-			then: func(y *try, once func(string, func() error) error) error {
-				if parked, err := y.broker.Delayed(y.t.Context()); err != nil || len(parked) == 0 {
+			then: func(y *attempt, once func(string, func() error) error) error {
+				if delayed, err := y.broker.Delayed(y.t.Context()); err != nil || len(delayed) == 0 {
 					return err
 				}
 				return once("calm", func() error { y.wh.Set(func(k *memory.Knobs) { k.Busy = 0 }); return nil })
@@ -193,8 +193,8 @@ func pushes() []*scenario {
 			configure: func(push *pusher.Config, _ *poller.Config) { push.MaxAttempts, push.BreakerAfter = 6, 1000 },
 			begin:     with(func(k *memory.Knobs) { k.Down = true }, simply("o")),
 			outcomes:  map[string]outcome{"o": {documents: 1, held: true, state: ledger.Accepted}},
-			then: func(y *try, once func(string, func() error) error) error {
-				if items, err := y.shelf(y.t.Context(), event.Dead); err != nil || len(items) == 0 {
+			then: func(y *attempt, once func(string, func() error) error) error {
+				if items, err := y.deadLetters(y.t.Context(), event.Dead); err != nil || len(items) == 0 {
 					return err
 				}
 				return once("repair", func() error {
@@ -204,7 +204,7 @@ func pushes() []*scenario {
 			},
 		}, {
 			name: "unreadable, and of a number used before",
-			begin: func(y *try) error {
+			begin: func(y *attempt) error {
 				o, changed := y.order("o"), y.order("changed")
 				changed.OutboundNo = o.OutboundNo
 				if err := y.publish(o); err != nil {
@@ -214,8 +214,8 @@ func pushes() []*scenario {
 				return err
 			},
 			outcomes: map[string]outcome{"o": {documents: 1, held: true, state: ledger.Accepted}},
-			then: func(y *try, once func(string, func() error) error) error {
-				if len(y.tells("o").Accepted) == 0 {
+			then: func(y *attempt, once func(string, func() error) error) error {
+				if len(y.published("o").Accepted) == 0 {
 					return nil
 				}
 				return once("change", func() error { return y.publish(y.orders["changed"]) })
@@ -223,21 +223,21 @@ func pushes() []*scenario {
 			dead: 2,
 		}, {
 			name: "two orders at a time, each twice",
-			begin: func(y *try) error {
+			begin: func(y *attempt) error {
 				a, b := y.order("a"), y.order("b")
 				return y.publish(a, b, a, b)
 			},
 			outcomes: map[string]outcome{"a": accepted, "b": accepted},
 		}, {
 			name: "two audits of one order's lines",
-			begin: func(y *try) error {
+			begin: func(y *attempt) error {
 				a, b := y.order("a"), y.order("b")
 				b.OrderNo, b.Lines = a.OrderNo, a.Lines
 				return y.publish(a)
 			},
 			outcomes: map[string]outcome{"a": accepted, "b": {failed: "line.live"}},
-			then: func(y *try, once func(string, func() error) error) error {
-				if len(y.tells("a").Accepted) == 0 {
+			then: func(y *attempt, once func(string, func() error) error) error {
+				if len(y.published("a").Accepted) == 0 {
 					return nil
 				}
 				return once("b", func() error { return y.publish(y.orders["b"]) })
@@ -249,14 +249,14 @@ func pushes() []*scenario {
 
 var delivered = outcome{documents: 1, shipped: 1, delivered: 1, state: ledger.Accepted}
 
-// followed tells whether an order is to be looked at again.
-func (y *try) followed(name string) bool {
+// followed reports whether an order is due for another look-up.
+func (y *attempt) followed(name string) bool {
 	entry, err := y.known.Get(y.t.Context(), ledger.Key{Seller: y.seller, Kind: "order", No: y.orders[name].OutboundNo})
 	return err != nil || entry.Following == nil || !entry.Following.Due.IsZero()
 }
 
-// paused tells whether the seller is paused, in the eyes of an operator.
-func (y *try) paused() bool {
+// paused reports whether the seller is paused, as an operator sees it.
+func (y *attempt) paused() bool {
 	s, ok := y.book.Get(y.seller)
 	return ok && s.Pause != nil
 }
@@ -269,7 +269,7 @@ func polls() []*scenario {
 			begin: simply("o"), outcomes: map[string]outcome{"o": delivered},
 		}, {
 			name: "a split order is followed", ticks: true, moves: true, takes: time.Minute,
-			begin: func(y *try) error {
+			begin: func(y *attempt) error {
 				o := y.order("o")
 				y.wh.Set(func(k *memory.Knobs) { k.Split = []string{o.OutboundNo} })
 				return y.publish(o)
@@ -277,7 +277,7 @@ func polls() []*scenario {
 			outcomes: map[string]outcome{"o": {documents: 1, shipped: 2, delivered: 1, state: ledger.Accepted}},
 		}, {
 			name: "the warehouse cancels, and the next audit may go", ticks: true, moves: true, takes: 2 * time.Minute,
-			begin: func(y *try) error {
+			begin: func(y *attempt) error {
 				a, b := y.order("a"), y.order("b")
 				y.wh.Set(func(k *memory.Knobs) { k.Cancel = []string{a.OutboundNo} })
 				b.OrderNo, b.Lines, b.Supersedes, b.Revision = a.OrderNo, a.Lines, a.OutboundNo, 2
@@ -287,8 +287,8 @@ func polls() []*scenario {
 				"a": {documents: 1, cancelled: 1, state: ledger.Cancelled},
 				"b": {documents: 1, mayBeHeld: true, shipped: 1, delivered: 1, state: ledger.Accepted},
 			},
-			then: func(y *try, once func(string, func() error) error) error {
-				if len(y.tells("a").Accepted) == 0 {
+			then: func(y *attempt, once func(string, func() error) error) error {
+				if len(y.published("a").Accepted) == 0 {
 					return nil
 				}
 				return once("b", func() error { return y.publish(y.orders["b"]) })
@@ -298,7 +298,7 @@ func polls() []*scenario {
 			configure: func(push *pusher.Config, _ *poller.Config) { push.BreakerAfter = 2 },
 			begin:     with(func(k *memory.Knobs) { k.Down = true }, simply("o")),
 			outcomes:  map[string]outcome{"o": {documents: 1, mayBeHeld: true, state: ledger.Accepted}, "late": {documents: 1, mayBeHeld: true, state: ledger.Accepted}},
-			then: func(y *try, once func(string, func() error) error) error {
+			then: func(y *attempt, once func(string, func() error) error) error {
 				if y.orders["late"] == nil {
 					y.order("late")
 				}

@@ -11,16 +11,16 @@ import (
 	"stockbridge/pkg/jdsandbox"
 )
 
-// businessCode is the sandbox's for refusals in words.
+// businessCode is the sandbox's for business errors.
 const businessCode = "5001"
 
 // leftCodes are the statuses of documents that have left the warehouse, in the sandbox's default walk.
 var leftCodes = []jdsandbox.Code{"10019", "10020", "10032", "10054", "10033", "10034"}
 
-// judge holds what the sandbox has against what the streams tell, prints both, and names each broken promise.
+// judge compares what the sandbox has with what the streams have, prints both, and names each broken promise.
 func (s *story) judge(ctx context.Context) error {
-	told := s.told
-	if err := told.Update(ctx); err != nil {
+	seen := s.view
+	if err := seen.Update(ctx); err != nil {
 		return err
 	}
 	docs, err := s.jd.Documents(ctx, jdsandbox.Query{})
@@ -48,7 +48,7 @@ func (s *story) judge(ctx context.Context) error {
 	breaks := func(format string, args ...any) { broken = append(broken, fmt.Sprintf(format, args...)) }
 	var accepted, shipped, held, released, refused, doubles int
 	for _, o := range s.made {
-		t, d := told.Orders[o.OutboundNo], has[o.OutboundNo]
+		t, d := seen.Orders[o.OutboundNo], has[o.OutboundNo]
 		if t == nil {
 			breaks("%s: the streams do not know it", o.OutboundNo)
 			continue
@@ -86,23 +86,23 @@ func (s *story) judge(ctx context.Context) error {
 		at := slices.Clone(waybills[o.OutboundNo])
 		slices.Sort(at)
 		if !slices.Equal(t.Waybills, at) {
-			breaks("%s: waybills told %v, the sandbox has %v", o.OutboundNo, t.Waybills, at)
+			breaks("%s: waybills published %v, the sandbox has %v", o.OutboundNo, t.Waybills, at)
 		}
 	}
 	if len(has) != accepted {
 		breaks("the sandbox has %d orders, the streams say %d", len(has), accepted)
 	}
-	if parted := told.Orders[s.split]; parted == nil || len(parted.Shipped) != 2 || len(parted.Waybills) != 2 {
-		breaks("%s: split in two, told %+v", s.split, parted)
+	if parted := seen.Orders[s.split]; parted == nil || len(parted.Shipped) != 2 || len(parted.Waybills) != 2 {
+		breaks("%s: split in two, published %+v", s.split, parted)
 	}
-	if t := told.Orders[s.invalid]; t == nil || len(t.Failed) != 1 || len(has[s.invalid]) > 0 {
-		breaks("%s: a quantity below zero, told %+v", s.invalid, t)
+	if t := seen.Orders[s.invalid]; t == nil || len(t.Failed) != 1 || len(has[s.invalid]) > 0 {
+		breaks("%s: a quantity below zero, published %+v", s.invalid, t)
 	}
-	if told.Unreadable != s.unread {
-		breaks("%d audits cannot be read, %d were sent so", told.Unreadable, s.unread)
+	if seen.Unreadable != s.unread {
+		breaks("%d audits cannot be read, %d were sent so", seen.Unreadable, s.unread)
 	}
 	if s.dropped != s.unread || s.replayed != len(s.gone) {
-		breaks("the shelf: %d of %d unreadable, %d of %d refused for stock", s.dropped, s.unread, s.replayed, len(s.gone))
+		breaks("dead letters: %d of %d unreadable, %d of %d refused for stock", s.dropped, s.unread, s.replayed, len(s.gone))
 	}
 	if held != len(s.held) || released != held {
 		breaks("held %d and released %d, expected %d", held, released, len(s.held))
@@ -110,7 +110,7 @@ func (s *story) judge(ctx context.Context) error {
 	if left := count(docs, leftCodes...); left != shipped {
 		breaks("shipped: the streams say %d, the sandbox %d", shipped, left)
 	}
-	// What was out of stock was refused, and taken when it was replayed.
+	// Orders out of stock were refused, and taken when they were replayed.
 	no, err := s.refusedAtJD(ctx)
 	if err != nil {
 		return err
@@ -128,15 +128,15 @@ func (s *story) judge(ctx context.Context) error {
 		fmt.Fprintf(w, "%s\t%v\t%v\t%s\n", en, streams, sandbox, zh)
 	}
 	row("", "", "streams", "sandbox")
-	row("in (orders / messages)", "收到（订单数/消息数）", fmt.Sprintf("%d / %d", s.orders, told.Events["order.audited"]), "")
+	row("in (orders / messages)", "收到（订单数/消息数）", fmt.Sprintf("%d / %d", s.orders, seen.Events["order.audited"]), "")
 	row("accepted", "已接收", accepted, len(has))
 	row("held, then released", "挂起后放行", fmt.Sprintf("%d, %d", held, released), "")
 	row("refused with a reason", "已拒绝（附原因）", refused, no)
 	row("shipped", "已发货", shipped, count(docs, leftCodes...))
-	row("split: waybills of one order", "拆单：一单的运单数", len(told.Orders[s.split].Waybills), len(waybills[s.split]))
+	row("split: waybills of one order", "拆单：一单的运单数", len(seen.Orders[s.split].Waybills), len(waybills[s.split]))
 	row("lost answers, all resolved", "应答丢失，均已查明", "", counters.LostAnswers)
-	row("shelved, then replayed", "进入死信后重放", s.replayed, "")
-	row("unreadable, shelved whole", "无法识别，已完整保存", s.unread, "")
+	row("dead-lettered, then replayed", "进入死信后重放", s.replayed, "")
+	row("unreadable, dead-lettered whole", "无法识别，已完整保存", s.unread, "")
 	row("doubles", "重复发货", doubles, violations.Counts[jdsandbox.TwoDocuments])
 	row("violations of any kind", "各类违规合计", "", violations.Total)
 	if err := w.Flush(); err != nil {
@@ -147,7 +147,7 @@ func (s *story) judge(ctx context.Context) error {
 		shown := broken[:min(len(broken), most)]
 		return errors.New(fmt.Sprintf("%d promises broken:\n  ", len(broken)) + strings.Join(shown, "\n  "))
 	}
-	s.say("streams and sandbox agree", "事件流与沙箱一致", "")
+	s.print("streams and sandbox agree", "事件流与沙箱一致", "")
 	return nil
 }
 
@@ -159,8 +159,8 @@ func calls(c jdsandbox.Counters) (n int64) {
 	return n
 }
 
-// refusedAtJD counts the orders that the sandbox refused and has not taken since. One may be refused twice: when nobody could
-// ask what had become of it, it was sent again.
+// refusedAtJD counts the orders that the sandbox refused and has not taken since. One may be refused twice: when its
+// outcome could not be looked up, it was sent again.
 func (s *story) refusedAtJD(ctx context.Context) (int, error) {
 	refused := map[string]bool{}
 	for after := int64(0); ; {

@@ -26,37 +26,37 @@ import (
 const (
 	// ownShop is a 京仓 shop: JD takes its orders, and its stock is booked from the flow.
 	ownShop, ownShopNo = "J01", "ESP0020000000009"
-	// poolName is the stock that the cloud shop shares, cloudRatio its part of the warehouse's in per cent.
+	// poolName is the stock that the cloud shop shares, cloudRatio its percentage of the warehouse's stock.
 	poolName, cloudRatio = "cloud", 30
 	flowMethod           = "eclp.stock.queryVmiShopStockFlow"
-	// flowTrouble is what JD says instead of a page.
+	// flowTrouble is what JD answers instead of a page.
 	flowTrouble = "库存系统繁忙，请稍后再试"
 )
 
-// stockGoods are what the chapter moves.
+// stockGoods are what this chapter moves.
 var stockGoods = []string{"EMG4418000000201", "EMG4418000000202", "EMG4418000000203"}
 
-// flow is what the streams told of stock.
+// flow is what was published about stock.
 type flow struct {
-	// told are the ids under which each row was told, by flow number.
-	told map[string]map[string]bool
+	// ids are the ids under which each row was published, by flow number.
+	ids map[string]map[string]bool
 	// noted are the rows that the ERP is not to book.
 	noted int
-	// ingested are windows that were read to their end, failed those that could not be, gaps the goods with a hole.
+	// ingested are windows that were read completely, failed those that could not be, gaps the series with a gap.
 	ingested, failed, gaps int
 	last                   *vmiv1.WindowIngested
 	shares                 map[string]*stockv1.ShareChanged
 	drifts                 int
 }
 
-// watchFlow reads all that the streams told of stock so far.
+// watchFlow reads all that was published about stock so far.
 func (s *story) watchFlow(ctx context.Context) (*flow, error) {
-	f := &flow{told: map[string]map[string]bool{}, shares: map[string]*stockv1.ShareChanged{}}
+	f := &flow{ids: map[string]map[string]bool{}, shares: map[string]*stockv1.ShareChanged{}}
 	row := func(e bus.Stored, m *stockv1.Movement) {
-		if f.told[m.GetFlowNo()] == nil {
-			f.told[m.GetFlowNo()] = map[string]bool{}
+		if f.ids[m.GetFlowNo()] == nil {
+			f.ids[m.GetFlowNo()] = map[string]bool{}
 		}
-		f.told[m.GetFlowNo()][e.ID] = true
+		f.ids[m.GetFlowNo()][e.ID] = true
 	}
 	err := s.stack.Bus.Events(ctx, bus.EventQuery{
 		Names: []string{
@@ -77,7 +77,7 @@ func (s *story) watchFlow(ctx context.Context) (*flow, error) {
 			if err != nil {
 				return err
 			}
-			if m.Movement.ShopNo == ownShopNo && m.Rule != syncer.RuleOpening { // an opening is our own, and no row of the flow
+			if m.Movement.ShopNo == ownShopNo && m.Rule != syncer.RuleOpening { // an opening balance is our own, and no row of the flow
 				row(e, m.Movement)
 				f.noted++
 			}
@@ -112,7 +112,7 @@ func (s *story) watchFlow(ctx context.Context) (*flow, error) {
 	return f, err
 }
 
-// stocked is the chapter of stock: a 京仓 shop whose flow cannot be read for a while and leaves rows out, and a cloud shop
+// stocked is the chapter of stock: a 京仓 shop whose flow cannot be read for a while and omits rows, and a cloud shop
 // that may offer its part of what is there.
 func (s *story) stocked(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{s.openStock, s.failWindow, s.openGap, s.follow, s.certify} {
@@ -151,17 +151,17 @@ func (s *story) openStock(ctx context.Context) error {
 	if err := s.stack.Apply(ctx, setup); err != nil {
 		return err
 	}
-	// Rows count from the first plan of the place on.
+	// Rows count from the first plan of the place.
 	if err := s.untilFlow(ctx, "reading", "读取流水", func(f *flow) (int, int) { return min(f.ingested, 1), 1 }); err != nil {
 		return err
 	}
 	if err := s.move(ctx, 60); err != nil {
 		return err
 	}
-	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold)
+	return s.untilFlow(ctx, "movements published", "已通知库存变动", s.allPublished)
 }
 
-// move lets n things happen in the warehouse: sales mostly, receipts, a stock-take, and rows that nobody books.
+// move lets n things happen in the warehouse: sales mostly, receipts, a stock-take, and rows that are not booked.
 func (s *story) move(ctx context.Context, n int) error {
 	kinds := []jdsandbox.ActKind{jdsandbox.Sale, jdsandbox.Sale, jdsandbox.Sale, jdsandbox.Receipt, jdsandbox.Sale, jdsandbox.Loss, jdsandbox.Sale, jdsandbox.SetStock}
 	for i := range n {
@@ -184,7 +184,7 @@ func (s *story) move(ctx context.Context, n int) error {
 	return nil
 }
 
-// failWindow has JD refuse the flow until a window is on the shelf, and fetches it again.
+// failWindow has JD refuse the flow until a window is dead-lettered, and fetches it again.
 func (s *story) failWindow(ctx context.Context) error {
 	_, err := s.jd.AddFault(ctx, jdsandbox.Fault{ID: "flow", Kind: jdsandbox.Error, Methods: []string{flowMethod}, Shops: []string{ownShopNo}, Chance: 1, ZH: flowTrouble})
 	if err != nil {
@@ -193,7 +193,7 @@ func (s *story) failWindow(ctx context.Context) error {
 	if err := s.move(ctx, 20); err != nil {
 		return err
 	}
-	if err := s.untilFlow(ctx, "window on the shelf", "失败的时间段", func(f *flow) (int, int) { return min(f.failed, 1), 1 }); err != nil {
+	if err := s.untilFlow(ctx, "window dead-lettered", "失败的时间段", func(f *flow) (int, int) { return min(f.failed, 1), 1 }); err != nil {
 		return err
 	}
 	if err := s.jd.RemoveFault(ctx, "flow"); err != nil {
@@ -220,13 +220,13 @@ func (s *story) failWindow(ctx context.Context) error {
 		s.refetched++
 	}
 	if s.refetched == 0 {
-		return errors.New("a window failed, and none is on the shelf")
+		return errors.New("a window failed, and none is dead-lettered")
 	}
-	s.say(fmt.Sprintf("%d windows fetched again (补抓); JD had said: %s", s.refetched, flowTrouble), fmt.Sprintf("补抓 %d 个时间段", s.refetched), "")
-	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold)
+	s.print(fmt.Sprintf("%d windows fetched again (补抓); JD had said: %s", s.refetched, flowTrouble), fmt.Sprintf("补抓 %d 个时间段", s.refetched), "")
+	return s.untilFlow(ctx, "movements published", "已通知库存变动", s.allPublished)
 }
 
-// openGap has JD leave rows out, so that what follows does not link up, until it is noticed and mended.
+// openGap has JD omit rows, so that the balances do not connect, until the gap is noticed and closed.
 func (s *story) openGap(ctx context.Context) error {
 	if _, err := s.jd.SetKnobs(ctx, map[string]any{"flow": map[string]any{"drop": map[string]any{"chance": 0.3, "readings": 3}}}); err != nil {
 		return err
@@ -248,13 +248,13 @@ func (s *story) openGap(ctx context.Context) error {
 	if err := s.move(ctx, 6); err != nil {
 		return err
 	}
-	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold)
+	return s.untilFlow(ctx, "movements published", "已通知库存变动", s.allPublished)
 }
 
-// allTold compares the rows told with those that the sandbox made.
-func (s *story) allTold(f *flow) (done, of int) { return len(f.told), s.moved }
+// allPublished compares the published rows with those that the sandbox made.
+func (s *story) allPublished(f *flow) (done, of int) { return len(f.ids), s.moved }
 
-// follow waits until the cloud shop's share is what it should be, moves stock, and waits again.
+// follow waits until the cloud shop's share is right, moves stock, and waits again.
 func (s *story) follow(ctx context.Context) error {
 	settled := func() error {
 		want, err := s.shares(ctx)
@@ -264,7 +264,7 @@ func (s *story) follow(ctx context.Context) error {
 		return s.untilFlow(ctx, "shares as the stock is", "共享库存与实物一致", func(f *flow) (int, int) {
 			right := 0
 			for goods, share := range want {
-				if told := f.shares[goods]; told != nil && told.Share == share {
+				if seen := f.shares[goods]; seen != nil && seen.Share == share {
 					right++
 				}
 			}
@@ -280,7 +280,7 @@ func (s *story) follow(ctx context.Context) error {
 	if err := settled(); err != nil {
 		return err
 	}
-	return s.untilFlow(ctx, "movements told", "已通知库存变动", s.allTold)
+	return s.untilFlow(ctx, "movements published", "已通知库存变动", s.allPublished)
 }
 
 // shares is what the cloud shop may offer, from the sandbox's own figures.
@@ -301,7 +301,7 @@ func (s *story) shares(ctx context.Context) (map[string]int64, error) {
 	return shares, nil
 }
 
-// certify holds the book and what was told against the sandbox's figures, and prints both.
+// certify compares the book and the published movements with the sandbox's figures, and prints both.
 func (s *story) certify(ctx context.Context) error {
 	f, err := s.watchFlow(ctx)
 	if err != nil {
@@ -324,12 +324,12 @@ func (s *story) certify(ctx context.Context) error {
 	var broken []error
 	breaks := func(format string, args ...any) { broken = append(broken, fmt.Errorf("P4 "+format, args...)) }
 	for _, r := range rows {
-		if ids := f.told[r.FlowID]; len(ids) != 1 {
-			breaks("movement %s: told under %d ids", r.FlowID, len(ids))
+		if ids := f.ids[r.FlowID]; len(ids) != 1 {
+			breaks("movement %s: published under %d ids", r.FlowID, len(ids))
 		}
 	}
-	if len(f.told) != len(rows) {
-		breaks("%d movements told, the sandbox made %d", len(f.told), len(rows))
+	if len(f.ids) != len(rows) {
+		breaks("%d movements published, the sandbox made %d", len(f.ids), len(rows))
 	}
 	open := 0
 	fmt.Fprintln(s.out)
@@ -344,14 +344,14 @@ func (s *story) certify(ctx context.Context) error {
 		if figure.Num != at.Num || figure.Proof != stock.Proved {
 			breaks("%s: the book says %d (%s), the sandbox %d", at.GoodsNo, figure.Num, figure.Proof, at.Num)
 		}
-		told := f.shares[at.GoodsNo]
-		if told.GetShare() != shares[at.GoodsNo] {
-			breaks("%s: shop %s may offer %d, should be %d", at.GoodsNo, told.GetShop(), told.GetShare(), shares[at.GoodsNo])
+		seen := f.shares[at.GoodsNo]
+		if seen.GetShare() != shares[at.GoodsNo] {
+			breaks("%s: shop %s may offer %d, should be %d", at.GoodsNo, seen.GetShop(), seen.GetShare(), shares[at.GoodsNo])
 		}
 		fmt.Fprintf(w, "%s\t%d\t%d\t京仓店铺库存\n", at.GoodsNo, figure.Num, at.Num)
-		fmt.Fprintf(w, "  share of %s\t%d\t%d\t云仓店铺可售（%d%%）\n", told.GetShop(), told.GetShare(), shares[at.GoodsNo], cloudRatio)
+		fmt.Fprintf(w, "  share of %s\t%d\t%d\t云仓店铺可售（%d%%）\n", seen.GetShop(), seen.GetShare(), shares[at.GoodsNo], cloudRatio)
 	}
-	fmt.Fprintf(w, "movements\t%d\t%d\t流水条数\n", len(f.told), len(rows))
+	fmt.Fprintf(w, "movements\t%d\t%d\t流水条数\n", len(f.ids), len(rows))
 	fmt.Fprintf(w, "  of them not to be booked\t%d\t\t其中不记账\n", f.noted)
 	fmt.Fprintf(w, "windows read\t%d\t\t已读取的时间段\n", f.ingested)
 	fmt.Fprintf(w, "windows failed, fetched again\t%d, %d\t\t失败的时间段与补抓\n", f.failed, s.refetched)
@@ -370,11 +370,11 @@ func (s *story) certify(ctx context.Context) error {
 	if len(broken) > 0 {
 		return errors.Join(broken...)
 	}
-	s.say("each movement once, book and sandbox agree, shares are right", "每条流水恰好一次，账面与沙箱一致，共享库存正确", "")
+	s.print("each movement once, book and sandbox agree, shares are right", "每条流水恰好一次，账面与沙箱一致，共享库存正确", "")
 	return nil
 }
 
-// untilFlow waits until enough is told, and shows how far it is.
+// untilFlow waits until enough is published, and shows the progress.
 func (s *story) untilFlow(ctx context.Context, en, zh string, progress func(*flow) (done, of int)) error {
 	last := -1
 	for {
@@ -385,7 +385,7 @@ func (s *story) untilFlow(ctx context.Context, en, zh string, progress func(*flo
 		done, of := progress(f)
 		if done != last {
 			last = done
-			s.say(fmt.Sprintf("%s: %d of %d", en, done, of), fmt.Sprintf("%s %d/%d", zh, done, of), "")
+			s.print(fmt.Sprintf("%s: %d of %d", en, done, of), fmt.Sprintf("%s %d/%d", zh, done, of), "")
 		}
 		if done >= of {
 			return nil

@@ -29,10 +29,10 @@ import (
 )
 
 const (
-	// goneGoods are refused by JD until its stock is mended, badGoods for good.
+	// goneGoods are refused by JD until they are in stock, badGoods for good.
 	goneGoods = "EMG4418000000098"
 	badGoods  = "EMG4418000000099"
-	// outOfStock is what JD says of goneGoods.
+	// outOfStock is JD's text for goneGoods.
 	outOfStock = "商品库存不足，无法下发"
 	// newShop is not set up when its first orders come.
 	newShop = "S02"
@@ -40,7 +40,7 @@ const (
 	speed = 15000
 )
 
-// story is one telling.
+// story is one run of the demo.
 type story struct {
 	orders int
 	seed   uint64
@@ -50,21 +50,21 @@ type story struct {
 	began time.Time
 	stack *stack.Stack
 	jd    *control.Client
-	told  *orderview.Tally
+	view  *orderview.Tally
 	made  []*orderv1.Audited
-	// What each order is for, by outbound number.
-	held, gone, bad, again []string
-	split                  string
+	// The role of each order, by outbound number.
+	held, gone, bad, repeated []string
+	split                     string
 	// unread is how many messages were published that name no order; invalid, the outbound number with a bad quantity.
 	unread  int
 	invalid string
-	// replayed counts what an operator sent again from the shelf, refetched the windows that were fetched again.
+	// replayed counts the dead letters that an operator replayed, refetched the windows that were fetched again.
 	replayed, dropped, refetched int
 	// moved counts the movements that the sandbox made.
 	moved int
 }
 
-func (s *story) tell(ctx context.Context) error {
+func (s *story) run(ctx context.Context) error {
 	s.began = time.Now()
 	dir, err := os.MkdirTemp("", "stockbridge-demo-")
 	if err != nil {
@@ -72,7 +72,7 @@ func (s *story) tell(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	err = s.start(ctx, dir)
-	for _, step := range []func(context.Context) error{s.publish, s.quiet, s.mend, s.settled, s.judge, s.stocked} {
+	for _, step := range []func(context.Context) error{s.publish, s.quiet, s.repair, s.settled, s.judge, s.stocked} {
 		if err == nil {
 			err = step(ctx)
 		}
@@ -106,7 +106,7 @@ func (s *story) start(ctx context.Context, dir string) error {
 		return err
 	}
 	s.jd = control.New(s.stack.SandboxURL)
-	s.told = orderview.New(s.stack.Bus, stack.DemoSeller)
+	s.view = orderview.New(s.stack.Bus, stack.DemoSeller)
 	setup, err := stack.DemoSetup(dir, s.stack.SandboxURL)
 	if err != nil {
 		return err
@@ -117,11 +117,11 @@ func (s *story) start(ctx context.Context, dir string) error {
 	if err := s.stack.StartWorkers(); err != nil {
 		return err
 	}
-	s.say("embedded NATS, ledger, workers and sandbox run", "内置 NATS、账本、工作进程与沙箱已启动", filepath.Base(dir))
+	s.print("embedded NATS, ledger, workers and sandbox run", "内置 NATS、账本、工作进程与沙箱已启动", filepath.Base(dir))
 	return nil
 }
 
-// publish makes the orders, tells the sandbox what to do wrong, and publishes as an ERP does.
+// publish makes the orders, sets the sandbox's faults, and publishes as an ERP does.
 func (s *story) publish(ctx context.Context) error {
 	maker := orders.New(stack.DemoSeller, s.seed)
 	s.made = maker.Make(s.orders)
@@ -140,7 +140,7 @@ func (s *story) publish(ctx context.Context) error {
 				s.bad = append(s.bad, o.OutboundNo)
 			}
 		case 3: // the ERP's timer publishes it twice
-			s.again = append(s.again, o.OutboundNo)
+			s.repeated = append(s.repeated, o.OutboundNo)
 		}
 	}
 	parted := s.made[4]
@@ -151,7 +151,7 @@ func (s *story) publish(ctx context.Context) error {
 	}
 	for _, o := range s.made {
 		times := 1
-		if slices.Contains(s.again, o.OutboundNo) {
+		if slices.Contains(s.repeated, o.OutboundNo) {
 			times = 2
 		}
 		for range times {
@@ -171,12 +171,12 @@ func (s *story) publish(ctx context.Context) error {
 	if err := s.send(ctx, wrong); err != nil {
 		return err
 	}
-	s.say(fmt.Sprintf("%d orders published, %d of them twice, and 2 that nobody can send", s.orders, len(s.again)),
-		fmt.Sprintf("已发布 %d 张订单，其中 %d 张重复发布，另有 2 条无法推送", s.orders, len(s.again)), "")
+	s.print(fmt.Sprintf("%d orders published, %d of them twice, and 2 that nobody can send", s.orders, len(s.repeated)),
+		fmt.Sprintf("已发布 %d 张订单，其中 %d 张重复发布，另有 2 条无法推送", s.orders, len(s.repeated)), "")
 	return nil
 }
 
-// trouble turns the sandbox's knobs: answers are lost, calls dropped, the gateway hiccups, goods are refused.
+// trouble turns the sandbox's knobs: answers are lost, calls dropped, the gateway fails at times, goods are refused.
 func (s *story) trouble(ctx context.Context) error {
 	const add = "eclp.order.addOrder"
 	if _, err := s.jd.SetKnobs(ctx, map[string]any{"split": map[string]any{"orders": []string{s.split}, "parts": 2}}); err != nil {
@@ -216,13 +216,13 @@ func (s *story) quiet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.say("every order was accepted, held or refused", "每张订单都已被接收、挂起或拒绝", "")
+	s.print("every order was accepted, held or refused", "每张订单都已被接收、挂起或拒绝", "")
 	return nil
 }
 
-// mend does what an operator does: sets the missing shop up, replays what JD refused once its stock is there, and drops
-// what nobody can read.
-func (s *story) mend(ctx context.Context) error {
+// repair does what an operator does: it sets the missing shop up, replays what JD refused once its stock is there, and
+// drops what cannot be read.
+func (s *story) repair(ctx context.Context) error {
 	now, ok := s.stack.Sellers.Get(stack.DemoSeller)
 	if !ok {
 		return errors.New("the demo seller is gone")
@@ -260,12 +260,12 @@ func (s *story) mend(ctx context.Context) error {
 		}
 		after = next
 	}
-	s.say(fmt.Sprintf("the shop is set up, %d refused orders replayed, %d unreadable dropped", s.replayed, s.dropped),
+	s.print(fmt.Sprintf("the shop is set up, %d refused orders replayed, %d unreadable dropped", s.replayed, s.dropped),
 		fmt.Sprintf("已补设店铺，重放 %d 张被拒订单，丢弃 %d 条无法识别的消息", s.replayed, s.dropped), "")
 	return nil
 }
 
-// settled waits until all that was accepted has left, as told on the streams.
+// settled waits until every accepted order was published as shipped.
 func (s *story) settled(ctx context.Context) error {
 	want := s.orders - len(s.bad)
 	return s.until(ctx, func(t *orderview.Tally) (done, of int) {
@@ -273,19 +273,19 @@ func (s *story) settled(ctx context.Context) error {
 	}, "shipped", "已发货")
 }
 
-// until reads the streams again and again until enough is done, and shows how far it is.
+// until reads the streams again and again until enough is done, and shows the progress.
 func (s *story) until(ctx context.Context, progress func(*orderview.Tally) (done, of int), en, zh string) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	last := -1
 	for {
-		if err := s.told.Update(ctx); err != nil {
+		if err := s.view.Update(ctx); err != nil {
 			return err
 		}
-		done, of := progress(s.told)
+		done, of := progress(s.view)
 		if done != last {
 			last = done
-			s.say(fmt.Sprintf("%s: %d of %d", en, done, of), fmt.Sprintf("%s %d/%d", zh, done, of), "")
+			s.print(fmt.Sprintf("%s: %d of %d", en, done, of), fmt.Sprintf("%s %d/%d", zh, done, of), "")
 		}
 		if done >= of {
 			return nil
@@ -300,7 +300,7 @@ func (s *story) until(ctx context.Context, progress func(*orderview.Tally) (done
 	}
 }
 
-func (s *story) say(en, zh, detail string) {
+func (s *story) print(en, zh, detail string) {
 	if detail != "" {
 		detail = "  " + detail
 	}

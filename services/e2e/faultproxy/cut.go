@@ -1,5 +1,5 @@
-// Package faultproxy stands between a client and a server on loopback and cuts answers off after some bytes: the far side
-// has done its work, and the near side cannot know. It relays bytes and knows no protocol.
+// Package faultproxy stands between a client and a server on loopback and cuts answers off after some bytes: the server
+// has done its work, and the client cannot know. It relays bytes and knows no protocol.
 package faultproxy
 
 import (
@@ -20,12 +20,12 @@ type Proxy struct {
 	closed bool
 	// asking are the clients that wait for an answer.
 	asking map[net.Conn]struct{}
-	// waiting are the cuts that no answer has met yet, in bytes.
+	// waiting are the cuts, in bytes, that have met no answer yet.
 	waiting []int
 	cuts    int
 }
 
-// Start relays what connects to addr ("127.0.0.1:0" for any port) to the address to. It need not answer yet.
+// Start relays connections to addr ("127.0.0.1:0" for any port) to the address to, which need not listen yet.
 func Start(addr, to string) (*Proxy, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -44,15 +44,15 @@ func (p *Proxy) Close() {
 	p.mu.Lock()
 	p.closed = true
 	for c := range p.conns {
-		_ = c.Close() // the relays end with it
+		_ = c.Close() // its relays end with it
 	}
 	p.mu.Unlock()
 	_ = p.listener.Close() // accept ends with it
 	p.running.Wait()
 }
 
-// Cut cuts the next answer, on whichever connection it comes: the first after bytes of it are let through, then the
-// connection ends. Several cuts meet several answers; those on connections that end meanwhile are lost.
+// Cut cuts the next answer, on any connection: its first after bytes are relayed, then the connection ends. Several
+// cuts hit several answers; those on connections that end meanwhile are lost.
 func (p *Proxy) Cut(after int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,14 +66,14 @@ func (p *Proxy) Cuts() int {
 	return p.cuts
 }
 
-// Asking is how many connections have asked and not been answered yet, where each question has one answer.
+// Asking is how many connections have sent a request and got no answer yet, where each request has one answer.
 func (p *Proxy) Asking() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.asking)
 }
 
-// asks notes that the client waits, or no longer does.
+// asks records that the client waits, or no longer does.
 func (p *Proxy) asks(client net.Conn, waits bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,8 +84,8 @@ func (p *Proxy) asks(client net.Conn, waits bool) {
 	}
 }
 
-// Calm takes back the cuts that no answer has met, and says how many there were.
-func (p *Proxy) Calm() int {
+// Cancel cancels the cuts that have met no answer, and returns how many there were.
+func (p *Proxy) Cancel() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.waiting)
@@ -143,7 +143,7 @@ func (p *Proxy) keep(client, server net.Conn) bool {
 	return true
 }
 
-// requests relays until either side ends, and then ends both: a client that was killed is gone for the server too.
+// requests relays until either side ends, and then ends both: when a client is killed the server sees that too.
 func (p *Proxy) requests(client, server net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
@@ -178,7 +178,7 @@ func (p *Proxy) answers(client, server net.Conn) {
 				p.cuts++
 				p.mu.Unlock()
 				if left == 0 {
-					reset(client) // as when a machine on the way forgets the connection; else the bytes would not arrive
+					reset(client) // as when a router forgets the connection; else the bytes would not arrive
 				}
 				return
 			}
@@ -195,7 +195,7 @@ func (p *Proxy) answers(client, server net.Conn) {
 	}
 }
 
-// take is the next cut, negative when none waits.
+// take returns the next cut, negative when there is none.
 func (p *Proxy) take() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -207,10 +207,10 @@ func (p *Proxy) take() int {
 	return after
 }
 
-// reset ends a connection at once, with what is unsent thrown away.
+// reset ends a connection at once and discards what is unsent.
 func reset(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // closed in any case
+		_ = tcp.SetLinger(0) // the connection is closed in any case
 	}
 	_ = c.Close()
 }

@@ -24,7 +24,7 @@ func TestAnAnswerIsCutAfterItsWorkWasDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	post := func() (string, error) { // not repeated by the client by itself, as a GET is
+	post := func() (string, error) { // a client does not repeat it automatically, as it does a GET
 		res, err := http.Post("http://"+p.Addr(), "text/plain", nil)
 		if err != nil {
 			return "", err
@@ -48,7 +48,7 @@ func TestAnAnswerIsCutAfterItsWorkWasDone(t *testing.T) {
 		t.Errorf("afterwards: %q, %v", body, err)
 	}
 	p.Cut(5)
-	if n := p.Calm(); n != 1 || p.Cuts() != 2 || done != 4 || asking != 4 || p.Asking() != 0 {
+	if n := p.Cancel(); n != 1 || p.Cuts() != 2 || done != 4 || asking != 4 || p.Asking() != 0 {
 		t.Errorf("%d cuts were waiting, %d happened, %d requests were served, %d while they were asked for, %d are", n, p.Cuts(), done, asking, p.Asking())
 	}
 }

@@ -1,26 +1,26 @@
-// Package history is what a run under fire leaves behind: a folder of JSON-lines files, from which package check judges
-// the promises without asking any of those who made it.
+// Package history is the record of a run with faults: a folder of JSON-lines files, from which package checker judges
+// the promises without asking any of the processes.
 //
-// It knows the words of events, of the ledger and of the sandbox's control API. It knows no process and breaks nothing:
-// whoever drives the run (package chaos, a planted bug's scenario) tells a Recorder what it did and when.
+// It knows events, the ledger and the sandbox's control API. It knows no process and breaks nothing: the driver of the
+// run (package chaos, a planted bug's scenario) reports to a Recorder what it did and when.
 //
 //	settings.jsonl   one line: deadlines, grace, quotas of the apps
 //	audits.jsonl     each publishing of an audit by the ERP, with its answer
 //	acts.jsonl       what an operator did to an order: replay, drop, release
-//	events.jsonl     what was seen of the public streams while it happened, and marks where a stream was put back
+//	events.jsonl     what was seen of the public streams while it happened, and marks where a stream was restored
 //	faults.jsonl     what was done to the system, from when to when
 //	processes.jsonl  starts, signals and ends of the workers
 //	calls.jsonl      the sandbox's log of calls, page by page
 //	documents.jsonl  what the sandbox has at the end
 //	violations.jsonl what the sandbox counted itself, one line
-//	shelf.jsonl      what stands on the shelf at the end
-//	ledger.jsonl     what the ledger says of each audited number at the end
+//	dead_letters.jsonl  the dead letters and held messages at the end
+//	ledger.jsonl     the ledger's entry of each audited number at the end
 //	end.jsonl        one line, written last: how many lines each file has
 //
 // # Why
 //
-// Events are followed while the run goes on, because a restore of JetStream takes back what it had stored: the ERP has
-// seen it all the same. They are read once more at the end, so lines repeat; (stream, seq, stored) tells them apart.
+// Events are followed during the run, because a restore of JetStream removes events that the ERP has seen
+// already. They are read once more at the end, so lines repeat; (stream, seq, stored) identifies them.
 //
 // A file that is missing, cut off or shorter than end.jsonl says is an error and never a run without faults.
 package history
@@ -45,17 +45,17 @@ type File[T any] string
 
 // The files.
 const (
-	Settings   File[Setting]              = "settings.jsonl"
-	Audits     File[Audit]                = "audits.jsonl"
-	Acts       File[Act]                  = "acts.jsonl"
-	Events     File[Event]                = "events.jsonl"
-	Faults     File[Fault]                = "faults.jsonl"
-	Processes  File[Process]              = "processes.jsonl"
-	Calls      File[Call]                 = "calls.jsonl"
-	Documents  File[jdsandbox.Document]   = "documents.jsonl"
-	Violations File[jdsandbox.Violations] = "violations.jsonl"
-	Shelf      File[Shelved]              = "shelf.jsonl"
-	Ledger     File[Entry]                = "ledger.jsonl"
+	Settings    File[Setting]              = "settings.jsonl"
+	Audits      File[Audit]                = "audits.jsonl"
+	Acts        File[Act]                  = "acts.jsonl"
+	Events      File[Event]                = "events.jsonl"
+	Faults      File[Fault]                = "faults.jsonl"
+	Processes   File[Process]              = "processes.jsonl"
+	Calls       File[Call]                 = "calls.jsonl"
+	Documents   File[jdsandbox.Document]   = "documents.jsonl"
+	Violations  File[jdsandbox.Violations] = "violations.jsonl"
+	DeadLetters File[DeadLetter]           = "dead_letters.jsonl"
+	Ledger      File[Entry]                = "ledger.jsonl"
 
 	end = "end.jsonl"
 )
@@ -63,17 +63,17 @@ const (
 func files() []string {
 	return []string{
 		string(Settings), string(Audits), string(Acts), string(Events), string(Faults), string(Processes), string(Calls),
-		string(Documents), string(Violations), string(Shelf), string(Ledger),
+		string(Documents), string(Violations), string(DeadLetters), string(Ledger),
 	}
 }
 
-// Setting is what a judge has to know of the run. Spans are seconds.
+// Setting is what the checker has to know of the run. Durations are in seconds.
 type Setting struct {
 	Began time.Time `json:"began"`
-	// What tells people what kind of run it was; Seed repeats it as far as it can be repeated.
+	// What describes the run for people; Seed repeats it as far as it can be repeated.
 	What string `json:"what"`
 	Seed uint64 `json:"seed,omitempty"`
-	// DeadlineSeconds is within what time an acknowledged audit must have come to something while nothing was down.
+	// DeadlineSeconds is within what time an acknowledged audit must have an outcome while nothing was down.
 	DeadlineSeconds float64 `json:"deadline_seconds"`
 	// GraceSeconds is how long a worker may take to end after SIGTERM.
 	GraceSeconds float64 `json:"grace_seconds"`
@@ -82,12 +82,12 @@ type Setting struct {
 	HealthySeconds float64 `json:"healthy_seconds"`
 	// MaxAttempts is the workers' PUSH_MAX_ATTEMPTS.
 	MaxAttempts int `json:"max_attempts"`
-	// Reconciles: a reconciler ran, and got to the end of a cycle for each seller after the last fault.
+	// Reconciles: a reconciler ran, and completed a cycle for each seller after the last fault.
 	Reconciles bool  `json:"reconciles,omitempty"`
 	Apps       []App `json:"apps"`
 }
 
-// App is one credential at the warehouse: what JD allows it. No limit is 0.
+// App is one credential at the warehouse with what JD allows it; 0 is no limit.
 type App struct {
 	Key        string `json:"key"`
 	PerSecond  int    `json:"per_second"`
@@ -104,17 +104,17 @@ type Audit struct {
 	Supersedes string   `json:"supersedes,omitempty"`
 	// Hash of the content (HashOf): two contents under one number are two different orders.
 	Hash string `json:"hash"`
-	// Sent is when publishing began; Acked when the stream had answered, zero when it never did: such an audit is
-	// promised nothing.
+	// Sent is when publishing began; Acked when the stream had answered, zero when it never did: no promise covers such
+	// an audit.
 	Sent  time.Time `json:"sent"`
 	Acked time.Time `json:"acked,omitzero"`
-	// Again: the same content was published before, by repetition or after a restore.
+	// Again: the same content was published before, as a repetition or after a restore.
 	Again bool `json:"again,omitempty"`
-	// Group is what the audit is in the run, if anything: Healthy, or what crowds out the healthy ones.
+	// Group is the audit's role in the run, if any: Healthy, or one of those that crowd.
 	Group string `json:"group,omitempty"`
 }
 
-// Healthy is the group of those whom nothing that is done to other sellers may delay.
+// Healthy is the group that must not be delayed by faults of other sellers.
 const Healthy = "healthy"
 
 // Act is what an operator did to an order.
@@ -137,7 +137,7 @@ type Event struct {
 	Stream string    `json:"stream,omitempty"`
 	Seq    uint64    `json:"seq,omitempty"`
 	Stored time.Time `json:"stored,omitzero"`
-	// Seen is when it was first or again read.
+	// Seen is when it was read.
 	Seen   time.Time `json:"seen"`
 	Name   string    `json:"name,omitempty"`
 	ID     string    `json:"id,omitempty"`
@@ -150,11 +150,11 @@ type Event struct {
 	Cause string `json:"cause,omitempty"`
 	Code  string `json:"code,omitempty"`
 	Hash  string `json:"hash,omitempty"`
-	// Rollback says that JetStream was put back to an older copy: what was stored after it and seen above is gone.
+	// Rollback says that JetStream was restored to an older copy: what was stored after that copy is gone.
 	Rollback bool `json:"rollback,omitempty"`
 	// Copied is when that copy was taken.
 	Copied time.Time `json:"copied,omitzero"`
-	// Final says that from here on stands what the streams have at the end.
+	// Final says that the following lines are the final content of the streams.
 	Final bool `json:"final,omitempty"`
 }
 
@@ -164,16 +164,16 @@ type Fault struct {
 	// Target is a process, a server, a seller.
 	Target string    `json:"target,omitempty"`
 	Began  time.Time `json:"began"`
-	// Ended is Began when it happened at once.
+	// Ended equals Began when it was instantaneous.
 	Ended time.Time `json:"ended"`
-	// Outage: nothing can be expected of orders while it lasts. The judge takes its span off the time they took.
+	// Outage: nothing can be expected of orders while it lasts. The checker subtracts its span from the time they took.
 	Outage bool `json:"outage,omitempty"`
-	// Copied is when the copy was taken that a restore put back.
+	// Copied is when the copy was taken that a restore used.
 	Copied time.Time `json:"copied,omitzero"`
 	Detail string    `json:"detail,omitempty"`
 }
 
-// Kinds of faults that the judge knows; a run may have others, which it only counts.
+// Kinds of faults that the checker knows; a run may have others, which it only counts.
 const (
 	// Killed: SIGKILL of a worker.
 	Killed = "killed"
@@ -188,28 +188,28 @@ const (
 	// RedisFull, BrokerFull: no space on the disk.
 	RedisFull  = "redis-full"
 	BrokerFull = "broker-full"
-	// BrokerKilled, BrokerRestored: nats-server, and JetStream put back to an older copy.
+	// BrokerKilled, BrokerRestored: nats-server, and JetStream restored to an older copy.
 	BrokerKilled   = "broker-killed"
 	BrokerRestored = "broker-restored"
 	// BrokerCut: answers of the broker were cut off.
 	BrokerCut = "broker-cut"
-	// JDLost: answers of JD were lost; JDSlow: it takes long over them; JDDown: it does not answer at all.
+	// JDLost: answers of JD were lost; JDSlow: JD answers slowly; JDDown: JD does not answer.
 	JDLost = "jd-lost"
 	JDSlow = "jd-slow"
 	JDDown = "jd-down"
 	// SetupChanged: a seller's set-up named another account for a while.
 	SetupChanged = "setup-changed"
-	// JDRefused: JD refused orders in its own words that it took, and showed them later.
+	// JDRefused: JD refused orders with a business error although it took them, and showed them later.
 	JDRefused = "jd-refused"
-	// Skewed: a worker whose host's clock is off ran beside the others.
+	// Skewed: a worker on a host whose clock is off ran beside the others.
 	Skewed = "skewed"
-	// Crowded: other sellers flood, are parked or held, while Healthy ones go on.
+	// Crowded: other sellers flood, or their orders are delayed or held, while Healthy ones continue.
 	Crowded = "crowded"
-	// Scaled: workers were added or taken away.
+	// Scaled: workers were added or removed.
 	Scaled = "scaled"
 )
 
-// Process is something that happened to a process.
+// Process is an event of a process.
 type Process struct {
 	// Name is that of the process in the run, Program that of the binary.
 	Name    string    `json:"name"`
@@ -221,7 +221,7 @@ type Process struct {
 	Code int `json:"code,omitempty"`
 }
 
-// What happens to processes.
+// Events of processes.
 const (
 	Started = "started"
 	// Termed: SIGTERM was sent.
@@ -238,8 +238,8 @@ type Call struct {
 	Missing string `json:"missing,omitempty"`
 }
 
-// Shelved is a message on the shelf, without its body.
-type Shelved struct {
+// DeadLetter is a dead letter or held message, without its body.
+type DeadLetter struct {
 	Kind       string    `json:"kind"`
 	Consumer   string    `json:"consumer"`
 	Seq        uint64    `json:"seq"`
@@ -256,7 +256,7 @@ type Shelved struct {
 	Last       time.Time `json:"last"`
 }
 
-// Entry is what the ledger says of an audited number.
+// Entry is the ledger's entry of an audited number.
 type Entry struct {
 	Seller     string `json:"seller"`
 	OutboundNo string `json:"outbound_no"`
@@ -277,8 +277,8 @@ type ending struct {
 // ErrIncomplete says that the folder does not hold a whole run.
 var ErrIncomplete = errors.New("the history is incomplete")
 
-// Check tells whether all files are there with as many lines as the run wrote; else the error wraps ErrIncomplete and
-// names each file at fault.
+// Check reports whether all files are there with as many lines as the run wrote; else the error wraps ErrIncomplete and
+// names each faulty file.
 func Check(dir string) (ended time.Time, err error) {
 	var last ending
 	n := 0
@@ -290,13 +290,13 @@ func Check(dir string) (ended time.Time, err error) {
 	}
 	var faults []error
 	for _, name := range files() {
-		want, told := last.Lines[name]
+		want, seen := last.Lines[name]
 		have := 0
 		err := read(dir, name, func([]byte) error { have++; return nil })
 		switch {
 		case err != nil:
 			faults = append(faults, err)
-		case !told:
+		case !seen:
 			faults = append(faults, fmt.Errorf("%w: %s says nothing of %s", ErrIncomplete, end, name))
 		case have != want:
 			faults = append(faults, fmt.Errorf("%w: %s has %d lines, %s says %d", ErrIncomplete, name, have, end, want))
@@ -305,7 +305,7 @@ func Check(dir string) (ended time.Time, err error) {
 	return last.At, errors.Join(faults...)
 }
 
-// Read tells each line of the file in dir to f, which may end the reading by an error. Errors name the file and line;
+// Read calls f for each line of the file in dir; f may end the reading with an error. Errors name the file and line;
 // those of missing and unreadable lines wrap ErrIncomplete.
 func (name File[T]) Read(dir string, f func(T) error) error {
 	return read(dir, string(name), func(raw []byte) error {
@@ -317,7 +317,7 @@ func (name File[T]) Read(dir string, f func(T) error) error {
 	})
 }
 
-// maxLine bounds a line, bytes.
+// maxLine bounds a line, in bytes.
 const maxLine = 4 << 20
 
 func read(dir, name string, f func([]byte) error) error {

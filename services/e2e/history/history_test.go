@@ -53,8 +53,8 @@ func TestARunIsRecordedWhole(t *testing.T) {
 	}
 	number := w.Accepted(list[0])
 	w.Accepted(list[2])
-	w.Until("one is held", func() bool { return len(w.Shelf("held")) == 1 })
-	r.RolledBack(time.Now()) // as if: all is read again
+	w.Until("one is held", func() bool { return len(w.DeadLetters("held")) == 1 })
+	r.RolledBack(time.Now()) // so that everything is read again
 	r.Process(history.Process{Name: "p", What: history.Started, At: time.Now()})
 	r.Fault(history.Fault{Kind: history.Killed, Began: time.Now()})
 	r.Act(history.Act{OutboundNo: "x", What: history.Dropped})
@@ -82,8 +82,8 @@ func TestARunIsRecordedWhole(t *testing.T) {
 	if accepted[list[0].OutboundNo] != number || len(accepted) != 2 || held != list[1].OutboundNo {
 		t.Errorf("accepted %v, held %q", accepted, held)
 	}
-	if shelf := lines(t, dir, history.Shelf); len(shelf) != 1 || shelf[0].Hash != history.HashOf(list[1]) || shelf[0].OutboundNo != list[1].OutboundNo {
-		t.Errorf("shelf %+v", shelf)
+	if dead := lines(t, dir, history.DeadLetters); len(dead) != 1 || dead[0].Hash != history.HashOf(list[1]) || dead[0].OutboundNo != list[1].OutboundNo {
+		t.Errorf("dead %+v", dead)
 	}
 	states := map[string]history.Entry{}
 	for _, e := range lines(t, dir, history.Ledger) {
@@ -119,7 +119,7 @@ func TestCallsThatTheLogLostAreMarked(t *testing.T) {
 	jd := control.New(w.SandboxURL)
 	look := func() {
 		t.Helper()
-		if err := r.LookAtCalls(t.Context(), jd); err != nil {
+		if err := r.ReadCalls(t.Context(), jd); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -174,10 +174,10 @@ func TestAFolderThatIsNotWholeIsAnErrorWithItsPlace(t *testing.T) {
 		})
 	}
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "shelf.jsonl"), []byte("{\"kind\":\"dlq\"}\n{\"kind\":7}\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "dead_letters.jsonl"), []byte("{\"kind\":\"dlq\"}\n{\"kind\":7}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := history.Shelf.Read(dir, func(history.Shelved) error { return nil }); err == nil || !strings.Contains(err.Error(), "shelf.jsonl line 2") {
+	if err := history.DeadLetters.Read(dir, func(history.DeadLetter) error { return nil }); err == nil || !strings.Contains(err.Error(), "dead_letters.jsonl line 2") {
 		t.Errorf("garbled: %v", err)
 	}
 }

@@ -20,11 +20,10 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 )
 
-// followEvery is the pause between two looks at the streams and at the sandbox's log, which keeps 10 000 calls.
+// followEvery is the pause between two reads of the streams and of the sandbox's log, which keeps 10 000 calls.
 const followEvery = 200 * time.Millisecond
 
-// Recorder writes a history. Its methods may be called by many goroutines; what goes wrong with a file is told by
-// Finish.
+// Recorder writes a history. Its methods may be called by many goroutines; Finish returns what went wrong with a file.
 type Recorder struct {
 	dir string
 
@@ -34,11 +33,11 @@ type Recorder struct {
 	// keys are the audited documents, whose ledger entries are read at the end.
 	keys map[ledger.Key]bool
 
-	// The following of the streams: generation grows by each rollback, which makes it start from the beginning.
+	// State of following the streams: generation grows by each rollback, which restarts reading from the beginning.
 	generation int
 	next       map[string]uint64
 
-	// The following of the sandbox's log.
+	// State of following the sandbox's log.
 	callsAfter int64
 	callsSince time.Time
 }
@@ -67,7 +66,7 @@ func New(dir string, s Setting) (*Recorder, error) {
 	return r, nil
 }
 
-// Add appends a line to a file, for what no method of the Recorder says.
+// Add appends a line to a file, for lines that no method of the Recorder writes.
 func Add[T any](r *Recorder, name File[T], line T) {
 	raw, err := json.Marshal(line)
 	r.mu.Lock()
@@ -83,10 +82,10 @@ func Add[T any](r *Recorder, name File[T], line T) {
 	o.lines++
 }
 
-// HashOf is the content of an audit as the pusher tells contents apart.
+// HashOf is the content of an audit, by the pusher's hash.
 func HashOf(o *orderv1.Audited) string { return pusher.PayloadHash(o) }
 
-// AuditOf says what an audit is, without when it was sent.
+// AuditOf describes an audit, without the time when it was sent.
 func AuditOf(o *orderv1.Audited) Audit {
 	a := Audit{
 		Seller: o.Seller, OrderNo: o.OrderNo, OutboundNo: o.OutboundNo, Revision: o.Revision, Supersedes: o.Supersedes, Hash: HashOf(o),
@@ -97,7 +96,7 @@ func AuditOf(o *orderv1.Audited) Audit {
 	return a
 }
 
-// Audit records one publishing, when its answer has come or will not come any more.
+// Audit records one publishing, when its answer has come or will no longer come.
 func (r *Recorder) Audit(a Audit) {
 	r.mu.Lock()
 	r.keys[ledger.Key{Seller: a.Seller, Kind: "order", No: a.OutboundNo}] = true
@@ -108,7 +107,7 @@ func (r *Recorder) Audit(a Audit) {
 // Act records what an operator did to an order.
 func (r *Recorder) Act(a Act) { Add(r, Acts, a) }
 
-// Fault records something that was done to the system, when it is over.
+// Fault records a fault when it is over.
 func (r *Recorder) Fault(f Fault) {
 	if f.Ended.IsZero() {
 		f.Ended = f.Began
@@ -116,11 +115,11 @@ func (r *Recorder) Fault(f Fault) {
 	Add(r, Faults, f)
 }
 
-// Process records what happened to a process.
+// Process records an event of a process.
 func (r *Recorder) Process(p Process) { Add(r, Processes, p) }
 
-// RolledBack says that JetStream now goes on from the copy taken at copied. It is called when the server is up again and
-// before anything is published to it.
+// RolledBack records that JetStream now continues from the copy taken at copied. It is called when the server is up
+// again and before anything is published to it.
 func (r *Recorder) RolledBack(copied time.Time) {
 	r.mu.Lock()
 	r.generation++
@@ -144,12 +143,12 @@ func followed() map[string][]string {
 
 // Follow records events as they are stored until ctx ends. While the broker does not answer it waits.
 func (r *Recorder) Follow(ctx context.Context, b *bus.Bus) {
-	every(ctx, func() { _ = r.catchUp(ctx, b) }) // tried again at the next look, and by Finish, which tells
+	every(ctx, func() { _ = r.catchUp(ctx, b) }) // repeated by the next read, and by Finish, which returns the error
 }
 
 // FollowCalls records the sandbox's log of calls until ctx ends. While it does not answer it waits.
 func (r *Recorder) FollowCalls(ctx context.Context, jd *control.Client) {
-	every(ctx, func() { _ = r.LookAtCalls(ctx, jd) })
+	every(ctx, func() { _ = r.ReadCalls(ctx, jd) })
 }
 
 func every(ctx context.Context, f func()) {
@@ -165,7 +164,7 @@ func every(ctx context.Context, f func()) {
 	}
 }
 
-// catchUp reads each stream on to its present end.
+// catchUp reads each stream to its present end.
 func (r *Recorder) catchUp(ctx context.Context, b *bus.Bus) error {
 	for stream, names := range followed() {
 		r.mu.Lock()
@@ -180,7 +179,7 @@ func (r *Recorder) catchUp(ctx context.Context, b *bus.Bus) error {
 			}
 			r.mu.Unlock()
 			if stale {
-				return errors.New("the stream was put back")
+				return errors.New("the stream was restored")
 			}
 			Add(r, Events, line)
 			return nil
@@ -192,7 +191,7 @@ func (r *Recorder) catchUp(ctx context.Context, b *bus.Bus) error {
 	return nil
 }
 
-// lineOf reads what the judge needs of an event. One that cannot be read has no number.
+// lineOf reads what the checker needs of an event. One that cannot be read has no number.
 func lineOf(s bus.Stored) Event {
 	e := Event{Stream: s.Stream, Seq: s.Seq, Stored: s.At, Seen: time.Now(), Name: s.Name, ID: s.ID, Seller: s.Seller}
 	about := func(ref *orderv1.Ref) {
@@ -229,8 +228,8 @@ func lineOf(s bus.Stored) Event {
 	return e
 }
 
-// LookAtCalls reads the sandbox's log on to its present end. It is called by one goroutine at a time.
-func (r *Recorder) LookAtCalls(ctx context.Context, jd *control.Client) error {
+// ReadCalls reads the sandbox's log to its present end. It is called by one goroutine at a time.
+func (r *Recorder) ReadCalls(ctx context.Context, jd *control.Client) error {
 	n, err := jd.Counters(ctx)
 	if err != nil {
 		return err
@@ -254,15 +253,15 @@ func (r *Recorder) LookAtCalls(ctx context.Context, jd *control.Client) error {
 	return nil
 }
 
-// Sources is where the end of a run is read from.
+// Sources is where the final state of a run is read from.
 type Sources struct {
 	Bus    *bus.Bus
 	Ledger ledger.Documents
 	JD     *control.Client
 }
 
-// Finish reads how everything stands at the end, the streams once more from their beginning, and closes the history. The
-// run must have come to rest, and Follow and FollowCalls must have returned.
+// Finish reads the final state, the streams once more from their beginning, and closes the history. The run must have
+// come to rest, and Follow and FollowCalls must have returned.
 func (r *Recorder) Finish(ctx context.Context, from Sources) error {
 	r.mu.Lock()
 	clear(r.next)
@@ -270,8 +269,8 @@ func (r *Recorder) Finish(ctx context.Context, from Sources) error {
 	Add(r, Events, Event{Final: true, Seen: time.Now()})
 	steps := []func() error{
 		func() error { return r.catchUp(ctx, from.Bus) },
-		func() error { return r.LookAtCalls(ctx, from.JD) },
-		func() error { return r.shelf(ctx, from.Bus) },
+		func() error { return r.ReadCalls(ctx, from.JD) },
+		func() error { return r.deadLetters(ctx, from.Bus) },
 		func() error { return r.ledger(ctx, from.Ledger) },
 		func() error { return r.documents(ctx, from.JD) },
 	}
@@ -284,7 +283,7 @@ func (r *Recorder) Finish(ctx context.Context, from Sources) error {
 	return r.End()
 }
 
-// End closes a history to which nothing is to be added: Finish without looking at anything.
+// End closes a history to which nothing is added: Finish without reading anything.
 func (r *Recorder) End() error {
 	r.closeFiles()
 	if r.failed != nil {
@@ -304,7 +303,7 @@ func (r *Recorder) End() error {
 	return nil
 }
 
-// Abandon closes the files of a run that does not come to its end. The judge calls such a folder incomplete.
+// Abandon closes the files of a run that did not end properly. The checker calls such a folder incomplete.
 func (r *Recorder) Abandon() { r.closeFiles() }
 
 func (r *Recorder) closeFiles() {
@@ -315,7 +314,7 @@ func (r *Recorder) closeFiles() {
 	}
 }
 
-func (r *Recorder) shelf(ctx context.Context, b *bus.Bus) error {
+func (r *Recorder) deadLetters(ctx context.Context, b *bus.Bus) error {
 	q := bus.DeadLetterQuery{WithBody: true}
 	for {
 		items, next, err := b.DeadLetters(ctx, q)
@@ -323,7 +322,7 @@ func (r *Recorder) shelf(ctx context.Context, b *bus.Bus) error {
 			return err
 		}
 		for _, s := range items {
-			line := Shelved{
+			line := DeadLetter{
 				Kind: s.Kind, Consumer: s.Consumer, Seq: s.Seq, Seller: s.Seller, OutboundNo: s.Key, Class: s.Class, Cause: s.Cause,
 				Code: s.Reason.Code, Error: s.Error, Attempts: s.Attempts, OriginSeq: s.OriginSeq, First: s.First, Last: s.Last,
 			}
@@ -331,7 +330,7 @@ func (r *Recorder) shelf(ctx context.Context, b *bus.Bus) error {
 			if m, err := bus.Decode(event.OrderAudited, bus.Stored{Name: name, Header: s.Header, Body: s.Body}); err == nil {
 				line.OutboundNo, line.Hash = m.OutboundNo, HashOf(m)
 			}
-			Add(r, Shelf, line)
+			Add(r, DeadLetters, line)
 		}
 		if next == 0 {
 			return nil
@@ -363,7 +362,7 @@ func (r *Recorder) documents(ctx context.Context, jd *control.Client) error {
 		return err
 	}
 	for _, d := range docs {
-		d.Params = nil // a receiver's data, which no judge needs
+		d.Params = nil // a receiver's data, which no check needs
 		Add(r, Documents, d)
 	}
 	v, err := jd.Violations(ctx)

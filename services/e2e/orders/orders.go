@@ -1,4 +1,4 @@
-// Package orders makes sales orders that look like a merchant's day, the same ones for the same seed.
+// Package orders makes sales orders that look like a merchant's day; the same seed makes the same orders.
 package orders
 
 import (
@@ -28,7 +28,7 @@ type Maker struct {
 type Goods struct{ Code, WarehouseNo, Name, Price string }
 
 // New makes a Maker for a seller with one shop S01, one warehouse W01 and a few goods. Numbers begin with the seed, so
-// that two seeds do not meet.
+// that those of two seeds differ.
 func New(seller string, seed uint64) *Maker {
 	return &Maker{
 		Seller: seller, Shop: "S01", Warehouse: "W01",
@@ -50,7 +50,7 @@ var (
 	platforms = []string{"taobao", "tmall", "douyin", "other"}
 )
 
-// Next makes one more order, valid as it stands; change it afterwards to make it special.
+// Next makes one more order. It is valid; change it afterwards to make it special.
 func (m *Maker) Next() *orderv1.Audited {
 	m.made++
 	r := m.rand

@@ -1,4 +1,4 @@
-// Package tally reads the streams and says what became of each order, so that it can be held against what the
+// Package orderview reads the streams and derives what became of each order, so that it can be compared with what the
 // warehouse has.
 package orderview
 
@@ -12,26 +12,26 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// Order is what the streams tell of one outbound number. Repeats under the same id count once.
+// Order is what the streams have of one outbound number. Repeats under the same id count once.
 type Order struct {
 	OutboundNo string
 	// Audits counts the audit messages, repeats included.
 	Audits int
-	// Accepted are the warehouse's numbers that were told; more than one is a broken promise.
+	// Accepted are the warehouse's numbers that were published; more than one is a broken promise.
 	Accepted []string
-	// Held are the causes told, Failed the reasons' codes.
+	// Held are the causes, Failed the reasons' codes.
 	Held, Failed []string
-	// Shipped are the documents told to have left; Waybills all of theirs.
+	// Shipped are the documents published as shipped; Waybills are all of theirs.
 	Shipped, Waybills []string
 	// Complete counts order.shipped with complete set.
 	Complete int
-	// Delivered and Cancelled count the documents told so.
+	// Delivered and Cancelled count the documents.
 	Delivered, Cancelled int
-	// Unknown counts status changes for which we have no word.
+	// Unknown counts status changes to a status that is not known.
 	Unknown int
 }
 
-// Tally is what the streams tell of all orders. It is for one goroutine.
+// Tally is what the streams have of all orders. It is for one goroutine.
 type Tally struct {
 	Orders map[string]*Order
 	// Unreadable counts audits that name no order.
@@ -62,8 +62,7 @@ var outcomes = []string{
 	event.OrderCancelled.Name,
 }
 
-// Update reads on to the streams' present end: the audits after the outcomes, so that none has an outcome without its
-// audit.
+// Update reads to the streams' present end: the audits after the outcomes, so that no outcome lacks its audit.
 func (t *Tally) Update(ctx context.Context) error {
 	for _, stream := range []string{bus.StreamOrders, bus.StreamIntake} {
 		if err := t.update(ctx, stream); err != nil {

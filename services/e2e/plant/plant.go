@@ -1,13 +1,13 @@
 // Package plant plants bugs on purpose, to show that the checks would notice: each is a named edit of a source file,
-// compiled in by `go build -overlay`, and the smallest scenario that provokes it. The sources stay as they are.
+// compiled in by `go build -overlay`, and the smallest scenario that provokes it. The sources stay unchanged.
 //
-// It knows the places of the bugs and the harness that runs the scenarios; it knows no promise: package checker says, from
-// the recorded run, what broke. The healthy build must pass the very same scenario.
+// It knows the places of the bugs and the harness that runs the scenarios; it knows no promise: package checker finds
+// what broke from the recorded run. The healthy build must pass the very same scenario.
 //
 // # Why
 //
-// An edit names the exact text that it replaces, which must stand in its file once. So a refactoring that moves the text
-// breaks a test of this package, and does not quietly disarm the bug.
+// An edit names the exact text that it replaces, which must occur in its file once. So a refactoring that moves the
+// text breaks a test of this package, and does not quietly disarm the bug.
 //
 // An overlay, and not a switch in the code: the bugs cost production nothing and cannot be turned on there.
 package plant
@@ -22,18 +22,18 @@ import (
 
 // Bug is a bug that somebody could have written.
 type Bug struct {
-	// Name is how commands call it.
+	// Name is used on command lines.
 	Name string
-	// Says what is wrong, to people.
+	// Says what is wrong, for people.
 	Says  string
 	Edits []Edit
-	// Scenarios name those that provoke it, each by itself.
+	// Scenarios name those that provoke it, each on its own.
 	Scenarios []string
 	// CaughtBy are the promises of which one must be reported broken in each of its scenarios.
 	CaughtBy []string
 }
 
-// Edit replaces Old, which stands once in File, by New. File is a path inside the repository.
+// Edit replaces Old, which occurs once in File, by New. File is a path inside the repository.
 type Edit struct{ File, Old, New string }
 
 // Bugs is the catalogue.
@@ -41,7 +41,7 @@ func Bugs() []Bug {
 	return []Bug{
 		{
 			Name: "claim-without-owner",
-			Says: "a claim is anybody's: whoever begins while another is at it reads that claim as his own",
+			Says: "a claim is anybody's: a worker that claims while another works reads that claim as its own",
 			Edits: []Edit{{
 				"pkg/ledger/inredis/lua/document.lua",
 				"local function mine(e) return e.state == 'intent' and e.owner == a.owner end",
@@ -51,7 +51,7 @@ func Bugs() []Bug {
 		},
 		{
 			Name: "claim-not-recognised",
-			Says: "a claim whose answer was lost, asked for again by the client library, reads as another's",
+			Says: "a claim whose answer was lost, repeated by the client library, reads as another's",
 			Edits: []Edit{{
 				"pkg/ledger/inredis/lua/begin.lua",
 				"if mine(e) then",
@@ -61,7 +61,7 @@ func Bugs() []Bug {
 		},
 		{
 			Name: "unknown-as-failed",
-			Says: "a sending whose answer was lost counts as failed",
+			Says: "a send whose answer was lost counts as failed",
 			Edits: []Edit{{
 				"services/order-pusher/pusher/push.go",
 				"	case class == fault.Unclear:\n		return r.markUnknown(err)\n",
@@ -71,7 +71,7 @@ func Bugs() []Bug {
 		},
 		{
 			Name: BlindRepeat,
-			Says: "a sending whose answer was lost is sent again under its number, without asking",
+			Says: "a send whose answer was lost is repeated under its number, without a look-up",
 			Edits: []Edit{{
 				"services/order-pusher/pusher/push.go",
 				"	receipt, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n",
@@ -101,27 +101,27 @@ func Bugs() []Bug {
 		},
 		{
 			Name: "birth-once",
-			Says: "the ledger's birth is written once and never again, so a ledger that was put back believes that it knows all",
+			Says: "the ledger's epoch is written once and never again, so a restored ledger believes that it knows all",
 			Edits: []Edit{{
 				"pkg/ledger/inredis/lua/birth.lua",
 				"if birth[1] ~= identify() or not since then",
 				"if since == false then",
 			}},
-			Scenarios: []string{LedgerPutBack}, CaughtBy: []string{"P1", "P7"},
+			Scenarios: []string{LedgerRestored}, CaughtBy: []string{"P1", "P7"},
 		},
 		{
 			Name: "stale-ack",
-			Says: "what was taken before a restore of JetStream is acknowledged after it, under a number that is another message's by then",
+			Says: "a message taken before a restore of JetStream is acknowledged after it, under a number that is another message's by then",
 			Edits: []Edit{{
 				"pkg/bus/pull.go",
 				"err == nil && !stored.Equal(meta.Timestamp)",
 				"err == nil && stored.IsZero()",
 			}},
-			Scenarios: []string{StreamPutBack}, CaughtBy: []string{"P2"},
+			Scenarios: []string{StreamRestored}, CaughtBy: []string{"P2"},
 		},
 		{
 			Name: "reconcile-skips",
-			Says: "the reconciler takes an order that the ledger does not know for none of its business",
+			Says: "the reconciler ignores an order that the ledger does not know",
 			Edits: []Edit{{
 				"services/reconciler/reconciler/run.go",
 				"		o.entry = ledger.Entry{}\n		return nil\n",
@@ -131,7 +131,7 @@ func Bugs() []Bug {
 		},
 		{
 			Name: "attempts-of-broker",
-			Says: "attempts are the broker's count of deliveries, which counts waits and is forgotten when it crashes",
+			Says: "attempts are the broker's count of deliveries, which counts waits and is lost when it crashes",
 			Edits: []Edit{
 				{
 					"pkg/bus/settle.go",
@@ -144,7 +144,7 @@ func Bugs() []Bug {
 					"			meta, countErr := t.Metadata()\n			n := 0\n			if countErr == nil {\n				n = int(meta.NumDelivered)\n			}\n",
 				},
 			},
-			Scenarios: []string{AuditedTwice, BrokerPutBack}, CaughtBy: []string{"P2", "P6"},
+			Scenarios: []string{AuditedTwice, BrokerRestored}, CaughtBy: []string{"P2", "P6"},
 		},
 	}
 }
@@ -164,8 +164,8 @@ func Find(name string) (Bug, error) {
 	return Bug{}, fmt.Errorf("no bug %q: there are %s", name, strings.Join(names, ", "))
 }
 
-// Overlay writes into dir what `go build -overlay` needs to compile the bug in, and returns the file to name there. root
-// is the repository. An edit whose text does not stand in its file exactly once is an error.
+// Overlay writes into dir what `go build -overlay` needs to compile the bug in, and returns the file to name there.
+// root is the repository. An edit whose text does not occur in its file exactly once is an error.
 func (b Bug) Overlay(root, dir string) (file string, err error) {
 	root, err = filepath.Abs(root)
 	if err != nil {

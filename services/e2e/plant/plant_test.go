@@ -20,13 +20,13 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// A refactoring must not quietly disarm a bug: each edit still finds its place, and what they make still compiles.
+// A refactoring must not quietly disarm a bug: each edit still finds its text, and the result still compiles.
 func TestEachBugCanStillBePlanted(t *testing.T) {
 	scenarios := map[string]bool{}
 	for _, s := range plant.Scenarios() {
 		scenarios[s.Name] = true
 	}
-	all := plant.Bug{Name: "all"} // they are in each other's way nowhere, and one build is quicker than eight
+	all := plant.Bug{Name: "all"} // they do not conflict, and one build is quicker than eight
 	var packages []string
 	for _, b := range plant.Bugs() {
 		if _, err := b.Overlay(root(t), t.TempDir()); err != nil {
@@ -56,7 +56,7 @@ func TestEachBugCanStillBePlanted(t *testing.T) {
 	}
 }
 
-func TestAnEditThatLostItsPlaceIsAnError(t *testing.T) {
+func TestAnEditWhoseTextIsGoneIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	for text, want := range map[string]string{"old code": "stands 0 times", "here, and here": "stands 2 times"} {
 		if err := os.WriteFile(filepath.Join(dir, "x.go"), []byte(text), 0o600); err != nil {

@@ -5,9 +5,9 @@ import "stockbridge/services/e2e/history"
 // Scenario is the smallest run that provokes a bug. Package plant runs it over real processes.
 type Scenario struct {
 	Name string
-	// Says what happens in it, to people.
+	// Says what happens in it, for people.
 	Says string
-	// Faults are the kinds (package history) that are done to the system in it.
+	// Faults are the kinds (package history) that it causes.
 	Faults []string
 	// Settings of the pusher besides the usual ones, KEY=VALUE.
 	Settings []string
@@ -19,15 +19,15 @@ type Scenario struct {
 
 // Scenarios by name.
 const (
-	AuditedTwice  = "audited-twice"
-	ClaimCut      = "claim-cut"
-	AnswersLost   = "answers-lost"
-	ReplayedTwice = "replayed-twice"
-	KilledAtAck   = "killed-at-ack"
-	LedgerPutBack = "ledger-put-back"
-	StreamPutBack = "stream-put-back"
-	BrokerPutBack = "broker-put-back"
-	LedgerWiped   = "ledger-wiped"
+	AuditedTwice   = "audited-twice"
+	ClaimCut       = "claim-cut"
+	AnswersLost    = "answers-lost"
+	ReplayedTwice  = "replayed-twice"
+	KilledAtAck    = "killed-at-ack"
+	LedgerRestored = "ledger-restored"
+	StreamRestored = "stream-restored"
+	BrokerRestored = "broker-restored"
+	LedgerWiped    = "ledger-wiped"
 )
 
 // Scenarios is all of them.
@@ -54,11 +54,11 @@ func Scenarios() []Scenario {
 			Faults: []string{history.Killed}, DeadlineSeconds: 15,
 		},
 		{
-			Name: LedgerPutBack, Says: "Redis is put back to a copy from before the orders, and the ERP publishes them again",
+			Name: LedgerRestored, Says: "Redis is restored to a copy from before the orders, and the ERP publishes them again",
 			Faults: []string{history.RedisRestored}, DeadlineSeconds: 60,
 		},
 		{
-			Name: StreamPutBack, Says: "JetStream is put back under a worker with an order in hand; the next order gets its number, and its call fails",
+			Name: StreamRestored, Says: "JetStream is restored under a worker with an order in hand; the next order gets its number, and its call fails",
 			Faults: []string{history.BrokerRestored, history.JDSlow, history.JDLost}, DeadlineSeconds: 25,
 		},
 		{
@@ -66,7 +66,7 @@ func Scenarios() []Scenario {
 			Faults: []string{history.RedisWiped}, Reconciles: true, DeadlineSeconds: 40,
 		},
 		{
-			Name: BrokerPutBack, Says: "an order fails each time, and after each attempt the broker is back where it was before the first",
+			Name: BrokerRestored, Says: "an order fails each time, and after each attempt the broker is back where it was before the first",
 			Faults: []string{history.JDDown, history.BrokerRestored}, Settings: []string{"PUSH_MAX_ATTEMPTS=4", "PUSH_BREAKER_AFTER=1000"}, DeadlineSeconds: 20,
 		},
 	}

@@ -39,19 +39,19 @@ type Options struct {
 	Overlay string
 	// Source is a folder inside the repository.
 	Source string
-	// Say is told what happens to processes; may be nil.
+	// Say receives events of processes; may be nil.
 	Say func(line string)
 }
 
-// Ran is what came of it.
+// Ran is the result of it.
 type Ran struct {
 	Report *checker.Report
-	// Operations are audits published, acts of operators and faults; Took is from the first of them to rest.
+	// Operations are audits published, acts of operators and faults; Took is the time from the first of them to rest.
 	Operations int
 	Took       time.Duration
 }
 
-// Play runs a scenario over real processes, records it and has it judged. An error says that it could not be played.
+// Play runs a scenario over real processes, records it and has it judged. An error means that it could not be played.
 func (s Scenario) Play(ctx context.Context, o Options) (Ran, error) {
 	ran, err := s.play(ctx, o)
 	if err != nil {
@@ -99,7 +99,7 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	}
 	defer b.Close()
 	st := &stage{
-		Scenario: s, run: run, bus: b, r: r, maker: orders.New(stack.DemoSeller, 1), told: orderview.New(b, stack.DemoSeller),
+		Scenario: s, run: run, bus: b, r: r, maker: orders.New(stack.DemoSeller, 1), view: orderview.New(b, stack.DemoSeller),
 		sent: map[string]time.Time{},
 	}
 	following, stop := context.WithCancel(ctx)
@@ -128,7 +128,7 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	return ran, err
 }
 
-// record records what happens to the pushers; servers are told as faults.
+// record records events of the pushers; those of servers are recorded as faults.
 func record(r *history.Recorder, h procs.Happening) {
 	p := history.Process{Name: h.Name, Program: h.Program, PID: h.Pid, At: h.At, Code: h.Code}
 	switch {
@@ -155,7 +155,7 @@ type stage struct {
 	bus   *bus.Bus
 	r     *history.Recorder
 	maker *orders.Maker
-	told  *orderview.Tally
+	view  *orderview.Tally
 
 	began      time.Time
 	operations int
@@ -175,8 +175,9 @@ func (s *stage) pusher(ctx context.Context, name string, settings ...string) (*p
 	return s.run.Worker(ctx, procs.OrderPusher, name, append(slices.Clone(s.Settings), settings...)...)
 }
 
-// begin is the usual way into a scenario: a seller, one pusher, and an order that goes well. It makes the ledger's birth
-// and the server know the scripts; and a build that takes no order at all must not pass for a bug that was caught.
+// begin is the usual start of a scenario: a seller, one pusher, and an order that succeeds. It creates the ledger's
+// epoch and loads the scripts into the server; and a build that accepts no order at all must not pass for a bug that
+// was caught.
 func (s *stage) begin(ctx context.Context, settings ...string) (*procs.Process, error) {
 	if err := s.seller(ctx, s.run.Sandbox.Base); err != nil {
 		return nil, err
@@ -196,7 +197,7 @@ func (s *stage) begin(ctx context.Context, settings ...string) (*procs.Process, 
 	if err != nil {
 		return nil, err
 	}
-	// Its acknowledgement follows what was told of it, and must not be taken for that of a later order.
+	// Its acknowledgement follows its outcome, and must not be taken for that of a later order.
 	_, err = s.until(ctx, func() (bool, error) {
 		waiting, err := s.run.NATS.Waiting(ctx)
 		return waiting.Unsettled[pusher.Name] == 0, err
@@ -204,14 +205,14 @@ func (s *stage) begin(ctx context.Context, settings ...string) (*procs.Process, 
 	return p, err
 }
 
-// accepted waits until the order is told as accepted; false when the deadline was over first.
+// accepted waits until the order is published as accepted; false when the deadline came first.
 func (s *stage) accepted(ctx context.Context, o *orderv1.Audited) (bool, error) {
 	return s.until(ctx, func() (bool, error) {
-		if err := s.told.Update(ctx); err != nil {
+		if err := s.view.Update(ctx); err != nil {
 			return false, err
 		}
-		told := s.told.Orders[o.OutboundNo]
-		return told != nil && len(told.Accepted) > 0, nil
+		seen := s.view.Orders[o.OutboundNo]
+		return seen != nil && len(seen.Accepted) > 0, nil
 	})
 }
 
@@ -239,8 +240,8 @@ func (s *stage) fault(f history.Fault) {
 	s.r.Fault(f)
 }
 
-// until waits until cond is true; it gives up without an error when the deadline of all that was published is over,
-// because then the judge has the word.
+// until waits until cond is true; it gives up without an error when the deadline of all published orders is over,
+// because then the checker decides.
 func (s *stage) until(ctx context.Context, cond func() (bool, error)) (met bool, err error) {
 	for {
 		met, err := cond()
@@ -264,19 +265,19 @@ func (s *stage) until(ctx context.Context, cond func() (bool, error)) (met bool,
 	}
 }
 
-// settled waits until each order was accepted or failed, or stands on the shelf.
+// settled waits until each order was accepted, failed or dead-lettered.
 func (s *stage) settled(ctx context.Context, list ...*orderv1.Audited) error {
 	_, err := s.until(ctx, func() (bool, error) {
-		shelf, err := s.shelf(ctx)
+		dead, err := s.deadLetters(ctx)
 		if err != nil {
-			return false, nil //nolint:nilerr // the broker is away; the deadline ends it
+			return false, nil //nolint:nilerr // the broker is down; the deadline ends it
 		}
-		if err := s.told.Update(ctx); err != nil {
+		if err := s.view.Update(ctx); err != nil {
 			return false, nil //nolint:nilerr // as above
 		}
 		for _, o := range list {
-			told := s.told.Orders[o.OutboundNo]
-			if told == nil || len(told.Accepted)+len(told.Failed) == 0 && shelf[o.OutboundNo] == 0 {
+			seen := s.view.Orders[o.OutboundNo]
+			if seen == nil || len(seen.Accepted)+len(seen.Failed) == 0 && dead[o.OutboundNo] == 0 {
 				return false, nil
 			}
 		}
@@ -285,8 +286,8 @@ func (s *stage) settled(ctx context.Context, list ...*orderv1.Audited) error {
 	return err
 }
 
-// shelf is the number on the shelf of each order that stands there.
-func (s *stage) shelf(ctx context.Context) (map[string]uint64, error) {
+// deadLetters maps each order to the number of its dead letter.
+func (s *stage) deadLetters(ctx context.Context) (map[string]uint64, error) {
 	items, _, err := s.bus.DeadLetters(ctx, bus.DeadLetterQuery{Limit: 1000})
 	if err != nil {
 		return nil, err
@@ -298,18 +299,18 @@ func (s *stage) shelf(ctx context.Context) (map[string]uint64, error) {
 	return at, nil
 }
 
-// scripts are the scenarios, acted out.
+// scripts are the implementations of the scenarios.
 func scripts() map[string]func(context.Context, *stage) error {
 	return map[string]func(context.Context, *stage) error{
 		AuditedTwice: auditedTwice, ClaimCut: claimCut, AnswersLost: answersLost, ReplayedTwice: replayedTwice,
-		KilledAtAck: killedAtAck, LedgerPutBack: ledgerPutBack, StreamPutBack: streamPutBack, BrokerPutBack: brokerPutBack,
+		KilledAtAck: killedAtAck, LedgerRestored: ledgerRestored, StreamRestored: streamRestored, BrokerRestored: brokerRestored,
 		LedgerWiped: ledgerWiped,
 	}
 }
 
 const (
 	addOrder = "eclp.order.addOrder"
-	// slow is how long JD takes: three deliveries of an order that comes back every two seconds.
+	// slow is how long JD takes: three deliveries of an order that is redelivered every two seconds.
 	slow = 7 * time.Second
 )
 
@@ -317,8 +318,8 @@ func auditedTwice(ctx context.Context, s *stage) error {
 	if _, err := s.begin(ctx); err != nil {
 		return err
 	}
-	// An order is certainly new, and not asked for, only when it is that much later than the birth.
-	if err := pause(ctx, birthMargin); err != nil {
+	// An order is certainly new, and not looked up, only when it is that much later than the epoch.
+	if err := pause(ctx, epochMargin); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -343,7 +344,7 @@ func auditedTwice(ctx context.Context, s *stage) error {
 	if err := s.settled(ctx, o); err != nil {
 		return err
 	}
-	// The second message comes back every two seconds, and is told what became of the first.
+	// The second message is redelivered every two seconds, and gets the outcome of the first.
 	if _, err := s.until(ctx, func() (bool, error) { return time.Since(began) > slow+3*time.Second, nil }); err != nil {
 		return err
 	}
@@ -406,8 +407,8 @@ func replayedTwice(ctx context.Context, s *stage) error {
 	}
 	last := uint64(0)
 	for range refusals {
-		shelved, err := s.until(ctx, func() (bool, error) {
-			at, err := s.shelf(ctx)
+		dead, err := s.until(ctx, func() (bool, error) {
+			at, err := s.deadLetters(ctx)
 			if seq := at[o.OutboundNo]; err == nil && seq > last {
 				last = seq
 				return true, nil
@@ -417,7 +418,7 @@ func replayedTwice(ctx context.Context, s *stage) error {
 		if err != nil {
 			return err
 		}
-		if !shelved {
+		if !dead {
 			return nil
 		}
 		s.operations++
@@ -458,7 +459,7 @@ func killedAtAck(ctx context.Context, s *stage) error {
 	return s.settled(ctx, o)
 }
 
-func ledgerPutBack(ctx context.Context, s *stage) error {
+func ledgerRestored(ctx context.Context, s *stage) error {
 	if _, err := s.begin(ctx); err != nil {
 		return err
 	}
@@ -467,8 +468,8 @@ func ledgerPutBack(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
-	// Orders are certainly new only when they are that much later than the birth.
-	if err := pause(ctx, birthMargin); err != nil {
+	// Orders are certainly new only when they are that much later than the epoch.
+	if err := pause(ctx, epochMargin); err != nil {
 		return err
 	}
 	list := s.maker.Make(3)
@@ -490,7 +491,7 @@ func ledgerPutBack(ctx context.Context, s *stage) error {
 			return err
 		}
 	}
-	// They are told again under the same ids, which the stream notices: look into the ledger for their end.
+	// They are published again under the same ids, which the stream recognises: read the ledger for their end.
 	return s.known(ctx, list...)
 }
 
@@ -543,7 +544,7 @@ func ledgerWiped(ctx context.Context, s *stage) error {
 	return s.known(ctx, list...)
 }
 
-func streamPutBack(ctx context.Context, s *stage) error {
+func streamRestored(ctx context.Context, s *stage) error {
 	if _, err := s.begin(ctx); err != nil {
 		return err
 	}
@@ -579,7 +580,7 @@ func streamPutBack(ctx context.Context, s *stage) error {
 	}
 	s.r.RolledBack(copied)
 	s.fault(history.Fault{Kind: history.BrokerRestored, Began: restored, Ended: time.Now(), Outage: true, Copied: copied})
-	s.told = orderview.New(s.bus, stack.DemoSeller) // which has read further than there is
+	s.view = orderview.New(s.bus, stack.DemoSeller) // the old view has read further than there is
 	if err := s.publish(ctx, next); err != nil {
 		return err
 	}
@@ -599,9 +600,9 @@ func streamPutBack(ctx context.Context, s *stage) error {
 	return err
 }
 
-// brokerPutBack kills the broker as a power cut does that takes the newest of its notes along: the order is
-// there, its deliveries are forgotten.
-func brokerPutBack(ctx context.Context, s *stage) error {
+// brokerRestored kills the broker as a power cut does that loses its newest notes: the order is stored, but its
+// deliveries are forgotten. nats-server writes consumer state less often than messages.
+func brokerRestored(ctx context.Context, s *stage) error {
 	nowhere, err := s.run.Addr() // nobody listens there: nothing is sent, so each attempt is simply repeated
 	if err != nil {
 		return err
@@ -624,10 +625,10 @@ func brokerPutBack(ctx context.Context, s *stage) error {
 	}
 	down, seen := time.Now(), 0
 	_, err = s.until(ctx, func() (bool, error) {
-		if shelf, err := s.shelf(ctx); err == nil && shelf[o.OutboundNo] > 0 {
+		if dead, err := s.deadLetters(ctx); err == nil && dead[o.OutboundNo] > 0 {
 			return true, nil
 		}
-		failed, err := said(p, "to be tried again")
+		failed, err := logged(p, "to be tried again")
 		if err != nil || failed <= seen {
 			return false, err
 		}
@@ -648,8 +649,8 @@ func brokerPutBack(ctx context.Context, s *stage) error {
 	return err
 }
 
-// birthMargin is the ledger's own margin and a little.
-const birthMargin = 6 * time.Second
+// epochMargin is the ledger's own margin plus a little.
+const epochMargin = 6 * time.Second
 
 func pause(ctx context.Context, d time.Duration) error {
 	select {
@@ -660,7 +661,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// wait waits for what must happen for the scenario to be one.
+// wait waits for what must happen for the scenario to count.
 func wait(ctx context.Context, met <-chan struct{}, what string) error {
 	select {
 	case <-met:

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// tap stands between a worker and a server, listens for one request, and then does the worst at that very moment.
+// tap stands between a worker and a server, waits for one request, and then does the worst at that very moment.
 type tap struct {
 	to       string
 	listener net.Listener
@@ -38,16 +38,16 @@ func (t *tap) close() {
 	t.mu.Lock()
 	t.closed = true
 	for c := range t.conns {
-		_ = c.Close() // the relays end with it
+		_ = c.Close() // its relays end with it
 	}
 	t.mu.Unlock()
 	t.running.Wait()
 }
 
-// cutAnswer loses the answer to the next request that matches: the server gets it whole, and the connection ends.
+// cutAnswer loses the answer to the next request that matches: the server gets the request, and the connection ends.
 func (t *tap) cutAnswer(request *regexp.Regexp) (met <-chan struct{}) { return t.arm(request, false) }
 
-// holdBehind lets the next request that matches through and nothing behind it, on its connection.
+// holdBehind lets the next request that matches through and nothing after it on its connection.
 func (t *tap) holdBehind(request *regexp.Regexp) (met <-chan struct{}) { return t.arm(request, true) }
 
 func (t *tap) arm(request *regexp.Regexp, hold bool) <-chan struct{} {
@@ -57,8 +57,8 @@ func (t *tap) arm(request *regexp.Regexp, hold bool) <-chan struct{} {
 	return t.met
 }
 
-// meet tells whether the request stands in what a connection sent last, and up to where; it is met once. What ends before
-// from was there before, maybe before it was listened for.
+// meet reports whether the request is in what a connection sent last, and where it ends; it matches once. A match that
+// ends before from was sent earlier, maybe before the tap was armed.
 func (t *tap) meet(sent []byte, from int) (end int, hold, met bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -85,7 +85,7 @@ func (t *tap) accept() {
 	}
 }
 
-// recent is how much of what was sent before is looked at again, for a request that came in two parts.
+// recent is how much of what was sent before is searched again, for a request that came in two parts.
 const recent = 4 << 10
 
 func (t *tap) relay(client net.Conn) {
@@ -135,7 +135,7 @@ func (t *tap) relay(client net.Conn) {
 				return
 			}
 			if met && hold {
-				for err == nil { // what comes behind is read, so that the client does not notice, and goes nowhere
+				for err == nil { // what follows is read, so that the client does not notice, and discarded
 					_, err = client.Read(buf)
 				}
 				return

@@ -40,7 +40,7 @@ func echo(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func TestOnlyWhatComesAfterItWasListenedForIsMet(t *testing.T) {
+func TestOnlyLaterRequestsAreMet(t *testing.T) {
 	p, err := newTap(echo(t))
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestOnlyWhatComesAfterItWasListenedForIsMet(t *testing.T) {
 		t.Fatal(got)
 	}
 	met := p.cutAnswer(regexp.MustCompile(`ack [a-z]+`))
-	if got := say("other"); got != "other" { // the first one is remembered still
+	if got := say("other"); got != "other" { // the first one is still remembered
 		t.Fatal(got)
 	}
 	select {
@@ -80,7 +80,7 @@ func TestOnlyWhatComesAfterItWasListenedForIsMet(t *testing.T) {
 	}
 	<-met
 
-	// What stands behind the request does not get through.
+	// What follows the request does not get through.
 	c2, err := net.Dial("tcp", p.addr())
 	if err != nil {
 		t.Fatal(err)

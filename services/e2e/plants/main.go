@@ -1,13 +1,13 @@
 //go:build unix
 
-// Command plants plants each bug of the catalogue, plays the scenarios that provoke it over real processes, and shows by
-// which promise it was caught, and after how much. The healthy build plays the same scenarios first and must hold every
+// Command plants plants each bug of the catalogue, plays the scenarios that provoke it over real processes, and shows
+// which promise caught it, and after how much. The healthy build plays the same scenarios first and must hold every
 // promise.
 //
 //	plants [-dir DIR] [NAME...]      all bugs, or those named
 //	plants -overlay NAME -dir DIR    only write what `go build -overlay` needs, and print the file
 //
-// It ends 1 when a bug was not caught or the healthy build was, 2 when it could not be tried.
+// It exits 1 when a bug was not caught or the healthy build was, 2 when it could not be tried.
 package main
 
 import (
@@ -35,7 +35,7 @@ func run(args []string, out, errs io.Writer) int {
 	flags.SetOutput(errs)
 	dir := flags.String("dir", "", "where binaries, logs and histories go, and stay; a temporary folder when empty")
 	overlay := flags.String("overlay", "", "only write this bug's overlay and print its file; needs -dir")
-	verbose := flags.Bool("v", false, "tell what happens to processes, and print the report of whatever is not as it should be")
+	verbose := flags.Bool("v", false, "print events of processes, and the report of each unexpected result")
 	if flags.Parse(args) != nil {
 		return 2
 	}
@@ -165,8 +165,8 @@ func (t *trial) play(ctx context.Context, s plant.Scenario, build, overlay strin
 	}
 	bin := filepath.Join(t.dir, "bin", build)
 	if overlay != "" {
-		// What no edit touches is there already, and go build sees that it is.
-		if err := lend(filepath.Join(t.dir, "bin", "healthy"), bin); err != nil {
+		// What no edit touches is copied, and go build sees that it is current.
+		if err := copyMissing(filepath.Join(t.dir, "bin", "healthy"), bin); err != nil {
 			return plant.Ran{}, err
 		}
 	}
@@ -175,8 +175,8 @@ func (t *trial) play(ctx context.Context, s plant.Scenario, build, overlay strin
 	})
 }
 
-// lend copies the binaries that are not there yet.
-func lend(from, to string) error {
+// copyMissing copies the binaries that are missing.
+func copyMissing(from, to string) error {
 	if _, err := os.Stat(to); err == nil {
 		return nil
 	}

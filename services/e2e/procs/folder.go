@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 )
 
-// Copy is the data of a server, or of the nodes of a cluster, as it once was.
+// Copy is the data of a server, or of the nodes of a cluster, at an earlier time.
 type Copy struct{ dirs []string }
 
-// copyOf freezes the processes, copies their folders and wakes them: what a snapshot of the disks shows, without a
-// moment's work of theirs in between. Processes that do not run are copied as they lie.
+// copyOf freezes the processes, copies their folders and wakes them: a consistent snapshot of the disks. Processes that
+// do not run are copied as they are.
 func (r *Run) copyOf(processes []*Process, folders []string) (c Copy, err error) {
 	at, err := os.MkdirTemp(r.o.Dir, "copy-")
 	if err != nil {
@@ -39,8 +39,7 @@ func (r *Run) copyOf(processes []*Process, folders []string) (c Copy, err error)
 	return c, nil
 }
 
-// restore kills the processes, puts the copy in place of what they had (an empty Copy leaves nothing) and starts them
-// again.
+// restore kills the processes, replaces their data by the copy (an empty Copy leaves nothing) and starts them again.
 func restore(ctx context.Context, processes []*Process, folders []string, c Copy, start func(context.Context) error) error {
 	for _, p := range processes {
 		if p.Alive() {
@@ -60,7 +59,7 @@ func restore(ctx context.Context, processes []*Process, folders []string, c Copy
 			continue
 		}
 		if err := os.CopyFS(folder, os.DirFS(c.dirs[i])); err != nil {
-			return fmt.Errorf("put back %s: %w", folder, err)
+			return fmt.Errorf("restore %s: %w", folder, err)
 		}
 	}
 	return start(ctx)

@@ -23,7 +23,7 @@ type ports struct {
 	locks []*os.File
 }
 
-// Addr is a free address on loopback that stays the run's: a server that was killed can have it again.
+// Addr is a free address on loopback that stays reserved for the run: a server that was killed can have it again.
 func (r *Run) Addr() (string, error) { return r.ports.take() }
 
 func (p *ports) take() (string, error) {

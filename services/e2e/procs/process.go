@@ -26,13 +26,13 @@ type Spec struct {
 	Program string
 	Args    []string
 	Env     []string
-	// HTTP is where its probes and metrics are, for whoever asks; may be empty.
+	// HTTP is where its health checks and metrics are; may be empty.
 	HTTP string
-	// Ready is asked until it is nil; a nil function is ready at once.
+	// Ready is called until it returns nil; with a nil function the process is ready at once.
 	Ready func(ctx context.Context) error
 }
 
-// Happening is something that happened to a process.
+// Happening is an event of a process.
 type Happening struct {
 	// Name is the process's, Program that of its binary.
 	Name, Program string
@@ -40,9 +40,9 @@ type Happening struct {
 	// What is Started, Ended, or Signalled with the Signal.
 	What   What
 	Signal syscall.Signal
-	// At is just before a signal was sent, else just after it happened.
+	// At is just before a signal was sent, else just after the event.
 	At time.Time
-	// Code is what it ended with, −1 when a signal ended it.
+	// Code is the exit code, −1 when a signal ended it.
 	Code int
 }
 
@@ -67,21 +67,21 @@ func (h Happening) String() string {
 	}
 }
 
-// tell tells On.
-func (p *Process) tell(h Happening) {
+// happened calls On.
+func (p *Process) happened(h Happening) {
 	h.Name, h.Program = p.Name, filepath.Base(p.Program)
 	p.run.o.On(h)
 }
 
 const (
-	// readyWithin is how long a process may take until it is ready. Two slow cores with much on them are the measure.
+	// readyWithin is how long a process may take until it is ready, measured on two slow, busy cores.
 	readyWithin = 60 * time.Second
-	// stopWithin is how long a process may take to end by itself when the run closes.
+	// stopWithin is how long a process may take to end when the run closes.
 	stopWithin = 5 * time.Second
 	askEvery   = 10 * time.Millisecond
 )
 
-// ErrEnded says that a process ended while it was waited for.
+// ErrEnded says that a process ended while something waited for it.
 var ErrEnded = errors.New("ended")
 
 // Process is a program that runs, or ran and can be started again.
@@ -127,7 +127,7 @@ func (r *Run) launch(s Spec) (*Process, error) {
 	return p, nil
 }
 
-// Start starts it again as it was, and waits until it is ready. One that runs is left as it is.
+// Start restarts it unchanged, and waits until it is ready. A running process is left alone.
 func (p *Process) Start(ctx context.Context) error {
 	if err := p.relaunch(); err != nil {
 		return err
@@ -147,7 +147,7 @@ func (p *Process) relaunch() error {
 	return p.spawn()
 }
 
-// spawn starts the process. Its log goes on where it was.
+// spawn starts the process. Its log is continued.
 func (p *Process) spawn() error {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -165,20 +165,20 @@ func (p *Process) spawn() error {
 	p.cmd, p.gone, p.err = c, gone, nil
 	p.runs++
 	p.mu.Unlock()
-	p.tell(Happening{What: Started, Pid: c.Process.Pid, At: time.Now()})
+	p.happened(Happening{What: Started, Pid: c.Process.Pid, At: time.Now()})
 	go func() {
 		err := c.Wait()
 		p.mu.Lock()
 		p.err = err
 		p.spent += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
 		p.mu.Unlock()
-		p.tell(Happening{What: Ended, Pid: c.Process.Pid, At: time.Now(), Code: c.ProcessState.ExitCode()})
+		p.happened(Happening{What: Ended, Pid: c.Process.Pid, At: time.Now(), Code: c.ProcessState.ExitCode()})
 		close(gone)
 	}()
 	return nil
 }
 
-// ready waits until the process says that it is.
+// ready waits until the process reports that it is.
 func (p *Process) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
@@ -189,7 +189,7 @@ func (p *Process) ready(ctx context.Context) error {
 	return nil
 }
 
-// Until asks until cond is nil, ctx ends or the process does (ErrEnded). The error tells what cond said last.
+// Until calls cond until it is nil, ctx ends or the process does (ErrEnded). The error has cond's last error.
 func (p *Process) Until(ctx context.Context, cond func(context.Context) error) error {
 	if cond == nil {
 		return nil
@@ -210,7 +210,7 @@ func (p *Process) Until(ctx context.Context, cond func(context.Context) error) e
 	}
 }
 
-// Pid is the present or last process's number.
+// Pid is the number of the present or last process.
 func (p *Process) Pid() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -231,7 +231,7 @@ func (p *Process) Done() <-chan struct{} {
 	return p.gone
 }
 
-// Alive tells whether the process runs, a paused one included.
+// Alive reports whether the process runs, a paused one included.
 func (p *Process) Alive() bool {
 	select {
 	case <-p.Done():
@@ -241,7 +241,7 @@ func (p *Process) Alive() bool {
 	}
 }
 
-// Signal sends a signal. To one that has ended is an error.
+// Signal sends a signal. It is an error if the process has ended.
 func (p *Process) Signal(s syscall.Signal) error {
 	p.mu.Lock()
 	process := p.cmd.Process
@@ -250,11 +250,11 @@ func (p *Process) Signal(s syscall.Signal) error {
 	if err := process.Signal(s); err != nil {
 		return fmt.Errorf("signal %s: %w", p.Name, err)
 	}
-	p.tell(Happening{What: Signalled, Signal: s, Pid: process.Pid, At: at})
+	p.happened(Happening{What: Signalled, Signal: s, Pid: process.Pid, At: at})
 	return nil
 }
 
-// Kill ends it by SIGKILL and waits until it is gone. One that has ended is an error, because nothing was killed.
+// Kill ends it by SIGKILL and waits until it is gone. It is an error if it has ended, because nothing was killed.
 func (p *Process) Kill() error {
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		return err
@@ -269,10 +269,10 @@ func (p *Process) Pause() error { return p.Signal(syscall.SIGSTOP) }
 // Continue wakes a paused process.
 func (p *Process) Continue() error { return p.Signal(syscall.SIGCONT) }
 
-// Term asks it to end (SIGTERM); Wait tells how that went.
+// Term asks it to end (SIGTERM); Wait returns how that went.
 func (p *Process) Term() error { return p.Signal(syscall.SIGTERM) }
 
-// Wait waits for its end and returns what it ended with: nil for exit code 0.
+// Wait waits for its end and returns its error: nil for exit code 0.
 func (p *Process) Wait(ctx context.Context) error {
 	select {
 	case <-p.Done():
@@ -295,12 +295,12 @@ func (p *Process) Stop(ctx context.Context) error {
 	return p.Wait(ctx)
 }
 
-// end ends it in order if it goes, else at once.
+// end stops it in order if possible, else kills it.
 func (p *Process) end() {
 	if !p.Alive() {
 		return
 	}
-	_ = p.Signal(syscall.SIGCONT) // it may have ended meanwhile, which is what is wanted
+	_ = p.Signal(syscall.SIGCONT) // it may have ended meanwhile, which is wanted
 	_ = p.Signal(syscall.SIGTERM)
 	select {
 	case <-p.Done():
@@ -329,14 +329,14 @@ func (p *Process) Tail(n int) string {
 type Usage struct {
 	// CPU is user and system time of all runs, to a hundredth of a second.
 	CPU time.Duration
-	// Resident is the memory of the present run, bytes; Peak its most. 0 when it does not run.
+	// Resident is the memory of the present run, in bytes; Peak its maximum. 0 when it does not run.
 	Resident, Peak int64
 }
 
 // ticksPerSecond is the kernel's USER_HZ, which is 100 wherever Go runs on Linux.
 const ticksPerSecond = 100
 
-// Usage tells what it has cost so far, from /proc (Linux only).
+// Usage returns what it has cost so far, from /proc (Linux only).
 func (p *Process) Usage() (Usage, error) {
 	p.mu.Lock()
 	u, pid := Usage{CPU: p.spent}, p.cmd.Process.Pid
@@ -348,7 +348,7 @@ func (p *Process) Usage() (Usage, error) {
 	if err != nil {
 		return u, fmt.Errorf("look at %s: %w", p.Name, err)
 	}
-	// The name, in brackets, may hold anything; user and system time are the 12th and 13th fields behind it.
+	// The name, in brackets, may hold anything; user and system time are the 12th and 13th fields after it.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 13 {
 		return u, fmt.Errorf("look at %s: /proc/%d/stat is too short", p.Name, pid)
@@ -380,7 +380,7 @@ func (p *Process) Usage() (Usage, error) {
 	return u, nil
 }
 
-// asksFor is ready when a GET of url is answered with 200.
+// asksFor is a readiness check: a GET of url is answered with 200.
 func asksFor(url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

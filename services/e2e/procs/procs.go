@@ -1,8 +1,8 @@
 //go:build unix
 
-// Package procs starts the parts of Stockbridge as processes of their own on loopback, for whoever wants to kill,
-// freeze or measure them: the chaos and bench programs, and tests. It knows how each part is started and when it is
-// ready; it knows nothing of orders, and it links no test code.
+// Package procs starts the parts of Stockbridge as processes on loopback, to kill, freeze or measure them: for the
+// chaos and bench programs, and for tests. It knows how each part is started and when it is ready; it knows nothing of
+// orders, and it links no test code.
 //
 //	r, err := procs.New(procs.Options{Dir: dir})
 //	defer r.Close() // ends every process, whatever happened
@@ -14,10 +14,11 @@
 //
 // A process is ready when it says so (healthz, PING, readyz): nothing sleeps for a guess.
 //
-// Ports are chosen outside the range from which the kernel serves outgoing connections, and locked over all runs of
-// this package on the host, so that a server that was killed gets its port back.
+// Ports are chosen outside the range that the kernel uses for outgoing connections, and locked over all runs of this
+// package on the host, so that a server that was killed gets its port back.
 //
-// Where the kernel can (Linux), children die with this process, also by SIGKILL or a panic. They stand in process
+// Where the kernel can (Linux), children die with this process, also by SIGKILL or a panic. They are in their own
+// process groups: Ctrl-C reaches them only through Close, so that the run can still be examined while it ends.
 // groups of their own: Ctrl-C reaches them through Close only, so that the run can still be looked at while it ends.
 package procs
 
@@ -58,16 +59,16 @@ type Options struct {
 	Dir string
 	// Bin holds the binaries; Dir/bin when empty. Several runs may share one.
 	Bin string
-	// Built says that Bin holds whatever will be started: nothing is built.
+	// Built says that Bin holds everything that will be started: nothing is built.
 	Built bool
 	// Overlay is a file for `go build -overlay`: the programs are then built with other sources.
 	Overlay string
-	// Data is where a server keeps its data, by "nats" and "redis", such as a file system of its own; Dir for one that is
-	// missing.
+	// Data is where a server keeps its data, by "nats" and "redis", such as a separate file system; Dir for a missing
+	// one.
 	Data map[string]string
 	// Source is a folder inside the workspace from which to build; the current one when empty.
 	Source string
-	// On is told of what happens to processes as it happens, by several goroutines; it must not wait. May be nil.
+	// On receives events of processes as they happen, from several goroutines; it must not block. May be nil.
 	On func(Happening)
 }
 
@@ -148,8 +149,8 @@ func (r *Run) Processes() []*Process {
 	return append([]*Process(nil), r.all...)
 }
 
-// Build builds programs by their import paths, once each. Whatever is started is built when it is not yet; to build all
-// at once beforehand is quicker.
+// Build builds programs by their import paths, once each. A program is built when it is started, if necessary; building
+// all at once beforehand is quicker.
 func (r *Run) Build(ctx context.Context, programs ...string) error {
 	for _, p := range programs {
 		r.mu.Lock()
@@ -191,8 +192,8 @@ func (r *Run) Setenv(pairs ...string) {
 	r.env = append(r.env, pairs...)
 }
 
-// Env is what workers get: where the servers are, what Setenv said, and nothing of this process's own settings, which
-// could point a worker at servers that are not the run's.
+// Env is the workers' environment: the servers' addresses and what Setenv set. It contains none of this process's own
+// settings, which could point a worker at servers outside the run.
 func (r *Run) Env() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -206,8 +207,8 @@ func (r *Run) Env() []string {
 	return append(env, r.env...)
 }
 
-// Worker builds a service and starts it under a name of its own, with further settings as KEY=VALUE. It is ready
-// when Worker returns; its log is <name>.log in the run's folder.
+// Worker builds a service and starts it under its own name, with further settings as KEY=VALUE. It is ready when Worker
+// returns; its log is <name>.log in the run's folder.
 func (r *Run) Worker(ctx context.Context, program, name string, settings ...string) (*Process, error) {
 	if err := r.Build(ctx, program); err != nil {
 		return nil, err
@@ -223,8 +224,8 @@ func (r *Run) Worker(ctx context.Context, program, name string, settings ...stri
 	})
 }
 
-// Bridgectl runs an operator's command to its end, with input on its standard input, and returns what it printed. A
-// command that fails is an error that holds what it said.
+// Bridgectl runs an operator's command to its end, with input on its standard input, and returns what it printed. The
+// error of a command that fails holds its output.
 func (r *Run) Bridgectl(ctx context.Context, input string, args ...string) (string, error) {
 	if err := r.Build(ctx, Bridgectl); err != nil {
 		return "", err

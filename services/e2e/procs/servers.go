@@ -27,7 +27,7 @@ type Shape struct {
 	Sync string
 	// Redis is appendfsync: always, everysec or no. Empty starts no Redis: the ledger is JetStream's.
 	Redis string
-	// Sandbox is started when not nil, without the control of who may use it being changed.
+	// Sandbox is started when not nil.
 	Sandbox *jdsandbox.Config
 }
 
@@ -58,13 +58,13 @@ type NATS struct {
 	Nodes   []*Process
 	run     *Run
 	clients []string
-	watch   []string // where the nodes' monitoring is
+	watch   []string // the nodes' monitoring addresses
 	folders []string
 }
 
-// StartNATS starts nats-server, one node or a cluster, with JetStream syncing as sync says ("always", a duration, or
-// "" for always), and sets r.NATS. Nodes do not tell clients of each other: who is given the address of a proxy stays
-// behind it.
+// StartNATS starts nats-server, one node or a cluster, with JetStream syncing as sync says ("always", a duration, or ""
+// for always), and sets r.NATS. Nodes do not advertise each other to clients: a client that is given the address of a
+// proxy stays behind it.
 func (r *Run) StartNATS(ctx context.Context, nodes int, sync string) error {
 	if err := r.Build(ctx, NATSServer); err != nil {
 		return err
@@ -164,13 +164,13 @@ func (n *NATS) Kill() error {
 // Copy copies JetStream's folders.
 func (n *NATS) Copy() (Copy, error) { return n.run.copyOf(n.Nodes, n.folders) }
 
-// Restore kills all nodes, puts an older copy back and starts them.
+// Restore kills all nodes, restores an older copy and starts them.
 func (n *NATS) Restore(ctx context.Context, c Copy) error {
 	return restore(ctx, n.Nodes, n.folders, c, n.Start)
 }
 
-// Leader is the node that leads a stream, or the cluster's own group when stream is "". Of one node it is that node.
-// Nil when there is none at present.
+// Leader is the node that leads a stream, or the cluster's own group when stream is "". A single node leads. Nil when
+// there is none at present.
 func (n *NATS) Leader(ctx context.Context, stream string) (*Process, error) {
 	if len(n.Nodes) == 1 {
 		return n.Nodes[0], nil
@@ -204,7 +204,7 @@ type Waiting struct {
 func (n *NATS) Waiting(ctx context.Context) (Waiting, error) {
 	w := Waiting{Unsettled: map[string]int{}}
 	for i, p := range n.Nodes {
-		page, err := look(ctx, n.watch[i])
+		page, err := readJSZ(ctx, n.watch[i])
 		if err != nil {
 			return w, err
 		}
@@ -221,7 +221,7 @@ func (n *NATS) Waiting(ctx context.Context) (Waiting, error) {
 	return w, nil
 }
 
-// jsz is what we read of a node's page on JetStream.
+// jsz is what we read of a node's JetStream page.
 type jsz struct {
 	Meta struct {
 		Leader string `json:"leader"`
@@ -244,11 +244,11 @@ type cluster struct {
 	Leader string `json:"leader"`
 }
 
-// leads tells whether the node is the leader; a lone node's page names none.
+// leads reports whether the node is the leader; a single node's page names none.
 func (c cluster) leads(node string) bool { return c.Leader == "" || c.Leader == node }
 
-// look reads a node's page.
-func look(ctx context.Context, watch string) (jsz, error) {
+// readJSZ reads a node's page.
+func readJSZ(ctx context.Context, watch string) (jsz, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+watch+"/jsz?consumers=1", nil)
@@ -269,7 +269,7 @@ func look(ctx context.Context, watch string) (jsz, error) {
 
 // leaderAs asks one node for the leader.
 func (n *NATS) leaderAs(ctx context.Context, watch, stream string) (string, error) {
-	page, err := look(ctx, watch)
+	page, err := readJSZ(ctx, watch)
 	if err != nil {
 		return "", err
 	}
@@ -334,7 +334,7 @@ func (s *Redis) URL() string { return "redis://" + s.addr + "/0" }
 // Addr is its host and port.
 func (s *Redis) Addr() string { return s.addr }
 
-// Ask sends words as they are and returns the first line of the answer, without its line end.
+// Ask sends a command and returns the first line of the answer, without its line end.
 func (s *Redis) Ask(ctx context.Context, words ...string) (string, error) {
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", s.addr)
 	if err != nil {
@@ -351,7 +351,7 @@ func (s *Redis) Ask(ctx context.Context, words ...string) (string, error) {
 	return strings.TrimRight(answer, "\r\n"), err
 }
 
-// Wipe kills it and starts it on nothing: another run without data. FLUSHALL, by Ask, forgets within the same run.
+// Wipe kills it and starts it without data: another run. FLUSHALL, by Ask, deletes within the same run.
 func (s *Redis) Wipe(ctx context.Context) error { return s.Restore(ctx, Copy{}) }
 
 // Copy copies its files.
@@ -359,7 +359,7 @@ func (s *Redis) Copy() (Copy, error) {
 	return s.run.copyOf([]*Process{s.Process}, []string{s.folder})
 }
 
-// Restore kills it, puts an older copy back and starts it: the older data, another run.
+// Restore kills it, restores an older copy and starts it: the older data, another run.
 func (s *Redis) Restore(ctx context.Context, c Copy) error {
 	return restore(ctx, []*Process{s.Process}, []string{s.folder}, c, s.Start)
 }

@@ -7,8 +7,8 @@ import (
 	"runtime"
 )
 
-// starter starts all processes from one thread of the system that lives as long as the run: "die with the parent"
-// means the thread that forked.
+// starter starts all processes from one OS thread that lives as long as the run: "die with the parent" refers to the
+// thread that forked.
 type starter struct {
 	todo chan func()
 	done chan struct{}

@@ -2,7 +2,7 @@ package procs
 
 import "syscall"
 
-// attributes: a process group of its own, and SIGKILL when this process is gone.
+// attributes: a separate process group, and SIGKILL when this process is gone.
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

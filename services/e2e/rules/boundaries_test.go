@@ -1,5 +1,5 @@
-// Package rules_test holds the repository to what its documents promise: who may import whom, which kind of word lives
-// where, and that the documents name things that exist.
+// Package rules_test checks what the repository's documents promise: who may import whom, where each kind of word
+// lives, and that the documents name things that exist.
 package rules_test
 
 import (
@@ -25,41 +25,42 @@ import (
 
 const ours = "stockbridge/"
 
-// mayImport: which of our own packages a package may import, besides those in its own folder. The first row that fits
-// decides; a package that fits no row is an error, so a new one has to find its place here. "x/..." is x and all below.
+// mayImport: which of our own packages a package may import, besides those in its own folder. The first matching row
+// decides; a package that matches no row is an error, so a new one has to find its place here. "x/..." is x and all
+// below.
 var mayImport = []struct {
 	who string
 	may []string
 	why string
 }{
-	{"proto/...", []string{"proto/..."}, "the words on the wire stand alone"},
+	{"proto/...", []string{"proto/..."}, "the wire's types stand alone"},
 	{"pkg/fault", nil, "marks of errors stand alone"},
-	{"pkg/secret", nil, "a text that does not show"},
+	{"pkg/secret", nil, "a string that prints as ***"},
 	{"pkg/personal", nil, "text in, text out"},
 	{"pkg/retry", []string{"pkg/fault"}, "a loop in process"},
 	{"pkg/batch", nil, "a queue of calls"},
 	{"pkg/quota", nil, "a list of priorities"},
 	{"pkg/trace", nil, "a header and ids"},
-	{"pkg/pullmetrics", nil, "asks whoever it is given"},
+	{"pkg/pullmetrics", nil, "calls what it is given"},
 	{"pkg/smalldisk", nil, "a file system that can be full"},
 	{"pkg/healthcheck", nil, "a question over HTTP"},
-	{"pkg/clock", nil, "asks whoever it is given"},
+	{"pkg/clock", nil, "calls what it is given"},
 	{"pkg/clean", []string{"proto/...", "pkg/fault"}, "knows an order and no warehouse"},
-	{"pkg/validation", []string{"pkg/fault"}, "the rules stand in the .proto files"},
+	{"pkg/validation", []string{"pkg/fault"}, "the rules are in the .proto files"},
 	{"pkg/event", []string{"proto/...", "pkg/fault"}, "facts know no broker"},
-	{"pkg/event/asyncapi", []string{"proto/...", "pkg/event"}, "writes down what the table of events says"},
-	{"pkg/bus/...", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows nobody's business"},
+	{"pkg/event/asyncapi", []string{"proto/...", "pkg/event"}, "generated from the table of events"},
+	{"pkg/bus/...", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows no business"},
 	{"pkg/ledger/inkv", []string{"proto/...", "pkg/batch", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/ledger", "pkg/bus"}, "the one ledger that borrows a bucket of the bus"},
 	{"pkg/ledger/ledgermetrics", []string{"pkg/fault", "pkg/quota", "pkg/trace", "pkg/ledger"}, "measures any ledger"},
 	{"pkg/ledger/...", []string{"proto/...", "pkg/batch", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/ledger"}, "a contract and its adapters never import the bus"},
-	{"pkg/warehouse/jd/jdapi", []string{"pkg/fault", "pkg/quota", "pkg/retry", "pkg/secret", "pkg/personal"}, "JD's words, not ours"},
+	{"pkg/warehouse/jd/jdapi", []string{"pkg/fault", "pkg/quota", "pkg/retry", "pkg/secret", "pkg/personal"}, "JD's names, not ours"},
 	{"pkg/jdsandbox/...", []string{"pkg/jdsandbox/..."}, "a JD of its own: it must not share our understanding"},
 	{"pkg/warehouse/jd", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/trace", "pkg/warehouse", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret", "pkg/personal"}, "an adapter"},
 	{"pkg/warehouse/...", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/warehouse", "pkg/seller"}, "a contract and its adapters never import the bus"},
 	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/personal", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/event", "pkg/bus", "pkg/warehouse"}, "set-up, kept in a bucket of the bus"},
-	{"pkg/stock", []string{"pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the far side"},
+	{"pkg/stock", []string{"pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the warehouse"},
 	{"pkg/token", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
-	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one file that names every adapter"},
+	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one package that names every adapter"},
 	{"pkg/worker", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/healthcheck", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/ledgermetrics", "pkg/warehouse", "pkg/seller", "pkg/token", "pkg/adapters"}, "the shell knows contracts"},
 	{"services/jd-sandbox/...", []string{"pkg/jdsandbox/...", "pkg/worker", "pkg/healthcheck"}, "main around a JD of its own"},
 	{"services/bridgectl/...", []string{"proto/...", "pkg/...", "services/..."}, "bridgectl composes the services"},
@@ -67,7 +68,7 @@ var mayImport = []struct {
 	{"services/...", []string{"proto/...", "pkg/batch", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
-// adapterFolders are named by pkg/adapters, by themselves, and by whoever tests against the real thing.
+// adapterFolders are named by pkg/adapters, by themselves, and by tests against the real thing.
 var adapterFolders = []string{"pkg/ledger/inredis/...", "pkg/ledger/inkv", "pkg/warehouse/jd", "pkg/warehouse/jd/jdapi", "pkg/warehouse/memory"}
 
 // testSupport is for tests: no binary links it. (jdsandbox is a product: the sandbox.)
@@ -85,10 +86,10 @@ var libraryHomes = []struct {
 	{"github.com/cenkalti/backoff/...", []string{"pkg/retry"}},
 	{"github.com/caarlos0/env/...", []string{"pkg/worker"}},
 	{"go.opentelemetry.io/otel/exporters/...", []string{"pkg/worker"}},
-	{"go.opentelemetry.io/otel/sdk/...", []string{"pkg/worker", "pkg/bus", "services/e2e"}}, // tests make a provider of their own
+	{"go.opentelemetry.io/otel/sdk/...", []string{"pkg/worker", "pkg/bus", "services/e2e"}}, // tests make their own provider
 }
 
-// wordHomes: which string literals (of code that ships; tests may spell them as an outsider would) live where.
+// wordHomes: which string literals live where, in code that ships; tests may spell them as an outsider would.
 var wordHomes = []struct {
 	kind  string
 	word  *regexp.Regexp
@@ -101,7 +102,7 @@ var wordHomes = []struct {
 	{"status code of JD", regexp.MustCompile(`^100(09|1\d|28|29|3\d)$`), []string{"pkg/warehouse/jd/...", "pkg/jdsandbox/..."}},
 }
 
-// drawers are names that say nothing of what lies inside.
+// drawers are names that say nothing about the content.
 var drawers = []string{"util", "utils", "common", "core", "helper", "helpers", "misc", "shared", "base", "lib", "internal", "types", "models", "manager"}
 
 type pkg struct {
@@ -140,7 +141,7 @@ func TestImports(t *testing.T) {
 				t.Errorf("%s names the adapter %s: only pkg/adapters does", p.short(), to)
 			}
 		}
-		// A contract's own tests run its suite over its adapters; otherwise tests go where their package may not.
+		// A contract's own tests run its suite over its adapters; otherwise tests may import what their package may.
 		for _, imported := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
 			for _, l := range libraryHomes {
 				if under(imported, l.library) && !underAny(p.short(), l.homes) {
@@ -151,7 +152,7 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// Test code stays behind a wall: a program that links package testing carries a test helper to its users.
+// Test code stays separate: a program that links package testing carries a test helper to its users.
 func TestProgramsAreFreeOfTestCode(t *testing.T) {
 	programs := 0
 	for _, p := range list(t) {
@@ -239,7 +240,7 @@ func TestNoDrawers(t *testing.T) {
 	}
 }
 
-// One folder a program: a service's main.go is one statement, and beside it stands its runbook.
+// One folder a program: a service's main.go is one statement, and its runbook is beside it.
 func TestServicesAreWhole(t *testing.T) {
 	for _, p := range list(t) {
 		service, ok := strings.CutPrefix(p.short(), "services/")
@@ -310,7 +311,7 @@ func isSubject(value string, topics []string) bool {
 	})
 }
 
-// under tells whether a path is the pattern, or lies below a pattern that ends in "/...".
+// under reports whether a path is the pattern, or lies below a pattern that ends in "/...".
 func under(at, pattern string) bool {
 	if folder, ok := strings.CutSuffix(pattern, "/..."); ok {
 		return at == folder || strings.HasPrefix(at, folder+"/")

@@ -31,7 +31,7 @@ func read(t *testing.T, path ...string) string {
 	return string(text)
 }
 
-// The order that the README tells an ERP to publish is one that we take.
+// The order that the README shows to an ERP is valid.
 func TestReadmeExample(t *testing.T) {
 	blocks := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(read(t, "README.md"), -1)
 	if len(blocks) != 1 {
@@ -56,7 +56,7 @@ func TestExamplesOrder(t *testing.T) {
 	}
 }
 
-// docs/publish.md says of every field of an order what it is at JD, and of every parameter that JD gets where it comes
+// docs/publish.md says of every field of an order what it is at JD, and of every parameter sent to JD where it comes
 // from.
 func TestFieldsAreExplained(t *testing.T) {
 	_, table, _ := strings.Cut(read(t, "docs", "publish.md"), "## Fields, and what they are at JD")
@@ -101,7 +101,7 @@ func TestFieldsAreExplained(t *testing.T) {
 	}
 }
 
-// docs/events.md explains the events that we tell, and no others.
+// docs/events.md explains the events that are published, and no others.
 func TestEventsAreExplained(t *testing.T) {
 	text, _, _ := strings.Cut(read(t, "docs", "events.md"), "## Causes of")
 	explained := map[string]bool{}
@@ -109,8 +109,8 @@ func TestEventsAreExplained(t *testing.T) {
 		explained[m[1]] = true
 	}
 	for _, f := range event.Facts() {
-		if told := !f.FromERP && !f.Reserved; explained[f.Name] != told {
-			t.Errorf("docs/events.md names %s: %v; it is told: %v", f.Name, explained[f.Name], told)
+		if seen := !f.FromERP && !f.Reserved; explained[f.Name] != seen {
+			t.Errorf("docs/events.md names %s: %v; published: %v", f.Name, explained[f.Name], seen)
 		}
 		delete(explained, f.Name)
 	}
@@ -161,7 +161,7 @@ func TestFeaturesExist(t *testing.T) {
 	}
 }
 
-// declares tells whether a test of that name stands in the folder.
+// declares reports whether the folder has a test of that name.
 func declares(t *testing.T, folder, name string) bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root(t), folder, "*_test.go"))
@@ -210,8 +210,8 @@ func TestLinks(t *testing.T) {
 // reasonMakers are functions whose first literal argument is a reason's code.
 var reasonMakers = []string{"Broken", "held", "hold", "refuse", "refusal", "ReasonOf", "unusable"}
 
-// reasonPackages give reasons to events. (bridgectl's and the set-up's own findings are read by whoever typed the
-// command.)
+// reasonPackages give reasons to events. (bridgectl's and the set-up's own findings are read by the person who typed
+// the command.)
 var reasonPackages = []string{"pkg/bus", "pkg/clean", "pkg/warehouse/jd", "services/order-pusher/pusher", "services/status-poller/poller", "services/vmi-ingester/ingester", "services/reconciler/reconciler"}
 
 // Every reason code and every kind of cause that an event may carry is explained in docs/events.md, and nothing else is.
@@ -254,7 +254,7 @@ func TestReasonsAreExplained(t *testing.T) {
 			t.Errorf("docs/events.md explains %q, which nothing says", code)
 		}
 	}
-	// bridgectl tells a code that does not exist from one that nothing stands there for.
+	// bridgectl distinguishes a code that does not exist from one without messages.
 	known := strings.Fields(read(t, "services", "bridgectl", "ctl", "codes.txt"))
 	for code := range explained {
 		if !slices.Contains(known, code) {
@@ -275,7 +275,7 @@ func TestReasonsAreExplained(t *testing.T) {
 	}
 }
 
-// codes finds the reason codes that a file spells: the Code of a Reason, and what is handed to the makers of reasons.
+// codes finds the reason codes in a file: the Code of a Reason, and what is passed to the makers of reasons.
 func codes(tree *ast.File) []string {
 	var found []string
 	add := func(e ast.Expr) bool {

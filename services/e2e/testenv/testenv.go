@@ -1,5 +1,5 @@
-// Package world is Stockbridge with everything round it, for stories: the real workers in this process, a real NATS
-// server, the real ledger of choice, and a JD that can be told what to do wrong.
+// Package testenv is Stockbridge with its whole environment, for stories: the real workers in this process, a real NATS
+// server, either real ledger, and a JD whose faults can be set.
 package testenv
 
 import (
@@ -33,7 +33,7 @@ import (
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
-// Ledgers are the two that each story is told on.
+// Ledgers are the two that each story runs on.
 var Ledgers = []string{"kv", "redis"}
 
 // Patience is how long a story waits for what must happen. It only bounds a failure.
@@ -60,7 +60,7 @@ type Options struct {
 	// Traces makes the spans; nil for none.
 	Traces oteltrace.TracerProvider
 	Log    bool
-	// LogTo takes every line of the log, the lowest level too, and has metrics served; nil is stderr, with Log.
+	// LogTo receives every line of the log at the lowest level, and has metrics served; nil is stderr, with Log.
 	LogTo io.Writer
 }
 
@@ -71,7 +71,7 @@ type World struct {
 	// RedisURL is where the ledger is; empty when it is in the broker.
 	RedisURL string
 	redis    *redistest.Server
-	told     map[string]*orderview.Tally
+	views    map[string]*orderview.Tally
 	t        testing.TB
 	dir      string
 	jdURL    string
@@ -145,7 +145,7 @@ func Start(t testing.TB, o Options) *World {
 		default:
 		}
 	})
-	w := &World{Stack: s, RedisURL: redis.Reveal(), redis: server, Maker: orders.New(stack.DemoSeller, 1), told: map[string]*orderview.Tally{}, t: t, dir: dir, jdURL: s.SandboxURL}
+	w := &World{Stack: s, RedisURL: redis.Reveal(), redis: server, Maker: orders.New(stack.DemoSeller, 1), views: map[string]*orderview.Tally{}, t: t, dir: dir, jdURL: s.SandboxURL}
 	setup, err := stack.DemoSetup(dir, s.SandboxURL)
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func (w *World) Dirs() []string {
 	return dirs
 }
 
-// WipeLedger takes everything away that the ledger knows, while everybody goes on.
+// WipeLedger deletes all that the ledger knows, while everybody works on.
 func (w *World) WipeLedger() {
 	w.t.Helper()
 	if w.redis != nil {
@@ -196,8 +196,7 @@ func (w *World) WipeLedger() {
 	}
 }
 
-// LedgerAsItIs copies what the ledger knows; putting the copy back takes away all that it learnt since. Only with a ledger
-// in Redis.
+// LedgerAsItIs copies what the ledger knows; restore returns to the copy. Only with a ledger in Redis.
 func (w *World) LedgerAsItIs() (putBack func()) {
 	copied := w.redis.Copy()
 	return func() { w.redis.Restore(copied) }
@@ -241,13 +240,13 @@ func (w *World) PublishRaw(subject string, body []byte) {
 	}
 }
 
-// Told is what the streams tell of seller now.
-func (w *World) Told(seller string) *orderview.Tally {
+// Published is what the streams have of a seller's orders now.
+func (w *World) Published(seller string) *orderview.Tally {
 	w.t.Helper()
-	t, ok := w.told[seller]
+	t, ok := w.views[seller]
 	if !ok {
 		t = orderview.New(w.Bus, seller)
-		w.told[seller] = t
+		w.views[seller] = t
 	}
 	if err := t.Update(w.t.Context()); err != nil {
 		w.t.Fatal(err)
@@ -255,7 +254,7 @@ func (w *World) Told(seller string) *orderview.Tally {
 	return t
 }
 
-// Until waits until cond holds; what says for what, in the failure's text.
+// Until waits until cond holds; what describes it in the failure's text.
 func (w *World) Until(what string, cond func() bool) {
 	w.t.Helper()
 	deadline := time.Now().Add(Patience)
@@ -271,26 +270,26 @@ func (w *World) Until(what string, cond func() bool) {
 	}
 }
 
-// UntilTold waits until the streams tell of the demo seller's order what is wanted.
-func (w *World) UntilTold(what string, o *orderv1.Audited, cond func(*orderview.Order) bool) *orderview.Order {
+// UntilPublished waits until the streams have the wanted events of the demo seller's order.
+func (w *World) UntilPublished(what string, o *orderv1.Audited, cond func(*orderview.Order) bool) *orderview.Order {
 	w.t.Helper()
 	var order *orderview.Order
 	w.Until(what, func() bool {
-		order = w.Told(o.Seller).Orders[o.OutboundNo]
+		order = w.Published(o.Seller).Orders[o.OutboundNo]
 		return order != nil && cond(order)
 	})
 	return order
 }
 
-// Accepted waits until the order is accepted, and checks that JD has it once, under the number that was told.
+// Accepted waits until the order is accepted, and checks that JD has it once, under the published number.
 func (w *World) Accepted(o *orderv1.Audited) string {
 	w.t.Helper()
-	told := w.UntilTold(o.OutboundNo+" is accepted", o, func(t *orderview.Order) bool { return len(t.Accepted) > 0 })
+	seen := w.UntilPublished(o.OutboundNo+" is accepted", o, func(t *orderview.Order) bool { return len(t.Accepted) > 0 })
 	docs := w.Documents(o)
-	if len(told.Accepted) != 1 || len(docs) != 1 || docs[0].EclpSoNo != told.Accepted[0] {
-		w.t.Fatalf("%s: told %v, JD has %d documents", o.OutboundNo, told.Accepted, len(docs))
+	if len(seen.Accepted) != 1 || len(docs) != 1 || docs[0].EclpSoNo != seen.Accepted[0] {
+		w.t.Fatalf("%s: published %v, JD has %d documents", o.OutboundNo, seen.Accepted, len(docs))
 	}
-	return told.Accepted[0]
+	return seen.Accepted[0]
 }
 
 // Documents is what JD has of an order, children of splits left out.
@@ -304,8 +303,8 @@ func (w *World) Documents(o *orderv1.Audited) []jdsandbox.Document {
 	return docs
 }
 
-// Shelf lists what stands on the shelf.
-func (w *World) Shelf(kind string) []bus.DeadLetter {
+// DeadLetters lists the dead letters of a kind.
+func (w *World) DeadLetters(kind string) []bus.DeadLetter {
 	w.t.Helper()
 	items, _, err := w.Bus.DeadLetters(w.t.Context(), bus.DeadLetterQuery{Kind: kind, Limit: 10000})
 	if err != nil {
@@ -322,7 +321,7 @@ func (w *World) NoViolations() {
 	}
 }
 
-// state is what a failed wait shows.
+// state is printed for a failed wait.
 func (w *World) state() string {
 	var text strings.Builder
 	for _, kind := range []string{event.Dead, event.Held} {

@@ -25,31 +25,31 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// inTime is the promise: an order has its outcome within ten minutes while the warehouse answers (P2). A crash may begin
-// this anew.
+// inTime is the promise: an order has its outcome within ten minutes while the warehouse answers (P2). A crash may
+// restart this time.
 const inTime = 10 * time.Minute
 
-// try is one run of a scenario: with no crash, one, or the same one twice.
-type try struct {
+// attempt is one run of a scenario: without a crash, with one, or with the same one twice.
+type attempt struct {
 	*lane
 	s      *scenario
 	seller string
 	setup  *sellerv1.Setup
 	wh     *memory.Warehouse
-	// other is the warehouse of the account elsewhere, which knows nothing of what wh took.
-	other *memory.Warehouse
-	maker *orders.Maker
-	told  *orderview.Tally
-	lives []*life
+	// other is the warehouse of the account elsewhere; it does not know what wh took.
+	other     *memory.Warehouse
+	maker     *orders.Maker
+	view      *orderview.Tally
+	processes []*process
 	// orders by the names that the scenario gives them.
 	orders map[string]*orderv1.Audited
 	// acts are the operator's acts that were done, by name.
 	acts map[string]bool
 }
 
-// result of a try.
+// result of an attempt.
 type result struct {
-	// steps of the first life, with how often each was taken.
+	// steps of the first process, with how often each was taken.
 	steps map[string]int
 	// crashes that happened, and how long the whole took by the clock.
 	crashes int
@@ -60,9 +60,9 @@ type result struct {
 
 // run runs the scenario with crashes at stop, times times.
 func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, times int) (r result) {
-	l.tries++
-	y := &try{
-		lane: l, s: s, seller: fmt.Sprintf("s%d", l.tries), wh: &memory.Warehouse{Now: l.clock.now, As: "memory/m"},
+	l.attempts++
+	y := &attempt{
+		lane: l, s: s, seller: fmt.Sprintf("s%d", l.attempts), wh: &memory.Warehouse{Now: l.clock.now, As: "memory/m"},
 		other: &memory.Warehouse{Now: l.clock.now, As: "memory/" + elsewhere}, orders: map[string]*orderv1.Audited{}, acts: map[string]bool{},
 	}
 	y.setup = &sellerv1.Setup{
@@ -72,7 +72,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "1", Warehouses: []string{"W01"}}},
 	}
 	y.maker = orders.New(y.seller, 1)
-	y.told = orderview.New(l.bus, y.seller)
+	y.view = orderview.New(l.bus, y.seller)
 	l.clock.ago(func() { l.remember(t, y.seller) })
 	if _, err := y.book.Put(ctx, y.setup, 0); err != nil {
 		return result{err: err}
@@ -83,7 +83,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 		s.configure(&push, &poll)
 	}
 	began := l.clock.now()
-	y.lives = []*life{l.live(t, y.wh, y.other, push, poll, stop)}
+	y.processes = []*process{l.start(t, y.wh, y.other, push, poll, stop)}
 	y.err(l.broker.Served(ctx), &r)
 	if r.err == nil {
 		r.err = s.begin(y)
@@ -93,20 +93,20 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 		nextTick = l.clock.now().Add(tickEvery)
 	}
 	for giveUp := time.Now().Add(patience); r.err == nil; {
-		f := y.lives[len(y.lives)-1]
+		f := y.processes[len(y.processes)-1]
 		select {
 		case <-f.crashed:
 			r.crashes++
 			at := l.clock.now().Add(ackWait)
-			for _, ack := range f.settleDeath() {
+			for _, ack := range f.settleCrash() {
 				l.later(at, ack)
 			}
-			l.graves.Go(f.bury)
+			l.cleanups.Go(f.cleanUp)
 			next := point{}
 			if r.crashes < times {
 				next = point{stop.step, 1}
 			}
-			y.lives = append(y.lives, l.live(t, y.wh, y.other, push, poll, next))
+			y.processes = append(y.processes, l.start(t, y.wh, y.other, push, poll, next))
 			continue
 		default:
 		}
@@ -124,7 +124,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 			break
 		}
 		giveUp = time.Now().Add(patience)
-		if err := y.told.Update(ctx); err != nil {
+		if err := y.view.Update(ctx); err != nil {
 			r.err = err
 			break
 		}
@@ -158,18 +158,18 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 	} else {
 		r.err = fmt.Errorf("%w\n%s", r.err, y.state(ctx))
 	}
-	last := y.lives[len(y.lives)-1]
+	last := y.processes[len(y.processes)-1]
 	select {
 	case <-last.crashed: // at its very last step, after the outcome
 		r.crashes++
-		for _, ack := range last.settleDeath() {
+		for _, ack := range last.settleCrash() {
 			l.broker.ComeBack(ack)
 		}
 	default:
 	}
-	r.steps = y.lives[0].steps()
-	last.bury() // in order, so that it takes nothing of the next try
-	for _, f := range y.lives {
+	r.steps = y.processes[0].steps()
+	last.cleanUp() // in order, so that it takes no message of the next attempt
+	for _, f := range y.processes {
 		f.mu.Lock()
 		r.trails = append(r.trails, slices.Clone(f.trail))
 		r.err = errors.Join(append([]error{r.err}, f.errs...)...)
@@ -178,14 +178,14 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 	return r
 }
 
-func (y *try) err(err error, r *result) {
+func (y *attempt) err(err error, r *result) {
 	if r.err == nil {
 		r.err = err
 	}
 }
 
 // apply applies the set-up, as an operator does.
-func (y *try) apply(ctx context.Context) error {
+func (y *attempt) apply(ctx context.Context) error {
 	var version uint64
 	if now, ok := y.book.Get(y.seller); ok {
 		version = now.Version
@@ -199,15 +199,15 @@ func (y *try) apply(ctx context.Context) error {
 	return y.bus.Publish(ctx, event.SellerChanged.About(y.seller, y.seller, now, m, fmt.Sprint(version)))
 }
 
-// order makes an order under a name of the scenario's.
-func (y *try) order(name string) *orderv1.Audited {
+// order makes an order under one of the scenario's names.
+func (y *attempt) order(name string) *orderv1.Audited {
 	o := y.maker.Next()
 	y.orders[name] = o
 	return o
 }
 
 // publish publishes orders as an ERP does.
-func (y *try) publish(list ...*orderv1.Audited) error {
+func (y *attempt) publish(list ...*orderv1.Audited) error {
 	for _, o := range list {
 		body, err := protojson.Marshal(o)
 		if err != nil {
@@ -220,60 +220,60 @@ func (y *try) publish(list ...*orderv1.Audited) error {
 	return nil
 }
 
-// tells is what the streams tell of an order.
-func (y *try) tells(name string) orderview.Order {
-	o := y.told.Orders[y.orders[name].GetOutboundNo()]
+// published is what the streams have of an order.
+func (y *attempt) published(name string) orderview.Order {
+	o := y.view.Orders[y.orders[name].GetOutboundNo()]
 	if o == nil {
 		return orderview.Order{}
 	}
 	return *o
 }
 
-// shelf lists what stands there of the seller.
-func (y *try) shelf(ctx context.Context, kind string) ([]bus.DeadLetter, error) {
+// deadLetters lists the seller's dead letters of a kind.
+func (y *attempt) deadLetters(ctx context.Context, kind string) ([]bus.DeadLetter, error) {
 	items, _, err := y.bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: kind, Seller: y.seller, Limit: 1000})
 	return items, err
 }
 
 // left names what is under way on RETRY.
-func (y *try) left(ctx context.Context) []string {
-	parked, err := y.broker.Delayed(ctx)
+func (y *attempt) left(ctx context.Context) []string {
+	delayed, err := y.broker.Delayed(ctx)
 	if err != nil {
 		return []string{err.Error()}
 	}
 	var left []string
-	for _, p := range parked {
-		left = append(left, "parked until "+p.At.Format(time.TimeOnly))
+	for _, p := range delayed {
+		left = append(left, "delayed until "+p.At.Format(time.TimeOnly))
 	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	for _, w := range y.waits {
-		left = append(left, "to come back at "+w.at.Format(time.TimeOnly)+": "+w.ack)
+		left = append(left, "to be redelivered at "+w.at.Format(time.TimeOnly)+": "+w.ack)
 	}
 	return left
 }
 
-// check holds what came of all orders against the promises.
-func (y *try) check(ctx context.Context) error {
+// check checks all orders against the promises.
+func (y *attempt) check(ctx context.Context) error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for name, want := range y.s.outcomes {
 		o := y.orders[name]
-		told, docs := y.tells(name), append(y.wh.Numbers(o.OutboundNo), y.other.Numbers(o.OutboundNo)...)
+		seen, docs := y.published(name), append(y.wh.Numbers(o.OutboundNo), y.other.Numbers(o.OutboundNo)...)
 		if len(docs) != want.documents {
 			wrong("P1: %s: the warehouse has %v", name, docs)
 		}
-		if len(told.Accepted) != want.documents || len(docs) == 1 && len(told.Accepted) == 1 && told.Accepted[0] != docs[0] {
-			wrong("P1: %s: told accepted %v, the warehouse has %v", name, told.Accepted, docs)
+		if len(seen.Accepted) != want.documents || len(docs) == 1 && len(seen.Accepted) == 1 && seen.Accepted[0] != docs[0] {
+			wrong("P1: %s: published accepted %v, the warehouse has %v", name, seen.Accepted, docs)
 		}
-		if got := strings.Join(told.Failed, " "); got != want.failed {
-			wrong("P2: %s: told failed %q, want %q", name, got, want.failed)
+		if got := strings.Join(seen.Failed, " "); got != want.failed {
+			wrong("P2: %s: published failed %q, want %q", name, got, want.failed)
 		}
-		if got := len(told.Held) > 0; got != want.held && !want.mayBeHeld {
-			wrong("P2: %s: told held %v", name, told.Held)
+		if got := len(seen.Held) > 0; got != want.held && !want.mayBeHeld {
+			wrong("P2: %s: published held %v", name, seen.Held)
 		}
-		if told.Delivered != want.delivered || told.Cancelled != want.cancelled || len(told.Shipped) != want.shipped || told.Complete != min(1, want.shipped) {
-			wrong("%s: told %+v", name, told)
+		if seen.Delivered != want.delivered || seen.Cancelled != want.cancelled || len(seen.Shipped) != want.shipped || seen.Complete != min(1, want.shipped) {
+			wrong("%s: published %+v", name, seen)
 		}
 		entry, err := y.known.Get(ctx, ledger.Key{Seller: y.seller, Kind: "order", No: o.OutboundNo})
 		if err != nil && !errors.Is(err, ledger.ErrNoEntry) {
@@ -287,28 +287,28 @@ func (y *try) check(ctx context.Context) error {
 		}
 	}
 	for kind, want := range map[string]int{event.Dead: y.s.dead, event.Held: y.s.held} {
-		items, err := y.shelf(ctx, kind)
+		items, err := y.deadLetters(ctx, kind)
 		if err != nil {
 			wrong("%w", err)
 		}
 		if len(items) != want {
-			wrong("P6: %d on the shelf (%s), want %d: %+v", len(items), kind, want, items)
+			wrong("P6: %d dead letters (%s), want %d: %+v", len(items), kind, want, items)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// state is what a failed try shows.
-func (y *try) state(ctx context.Context) string {
+// state is printed for a failed attempt.
+func (y *attempt) state(ctx context.Context) string {
 	var text strings.Builder
 	waiting, unsettled, err := y.broker.Left(ctx)
 	fmt.Fprintf(&text, "messages wait: %v, unsettled %d (%v), %v\n", waiting, unsettled, err, y.left(ctx))
 	for name, o := range y.orders {
 		entry, err := y.known.Get(ctx, ledger.Key{Seller: y.seller, Kind: "order", No: o.OutboundNo})
-		fmt.Fprintf(&text, "%s: told %+v; warehouse %v; ledger %q (%v)\n", name, y.tells(name), y.wh.Numbers(o.OutboundNo), entry.State, err)
+		fmt.Fprintf(&text, "%s: published %+v; warehouse %v; ledger %q (%v)\n", name, y.published(name), y.wh.Numbers(o.OutboundNo), entry.State, err)
 	}
 	for _, kind := range []string{event.Dead, event.Held} {
-		items, err := y.shelf(ctx, kind)
+		items, err := y.deadLetters(ctx, kind)
 		for _, m := range items {
 			fmt.Fprintf(&text, "%s: %s %s: %s\n", kind, m.Key, m.Cause, m.Error)
 		}
@@ -320,7 +320,7 @@ func (y *try) state(ctx context.Context) string {
 }
 
 // steps is what the worker did, with how often.
-func (f *life) steps() map[string]int {
+func (f *process) steps() map[string]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	steps := map[string]int{}

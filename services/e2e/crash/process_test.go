@@ -26,7 +26,7 @@ import (
 	"stockbridge/services/status-poller/poller"
 )
 
-// point is where to stop: the occurrence of a step in one life, from 1. The zero point is nowhere.
+// point is where to stop: the nth occurrence of a step in one worker, from 1. The zero point is nowhere.
 type point struct {
 	step string
 	at   int
@@ -36,18 +36,18 @@ func (p point) String() string { return fmt.Sprintf("%s (%d)", p.step, p.at) }
 
 var errDead = errors.New("the worker is dead")
 
-// closed is what a bus says of itself when its connection has given up.
+// closed is the bus' error when its connection has given up.
 const closed = "connection to NATS is CLOSED"
 
-// life is one worker, pusher and poller together, from its start to its crash.
-type life struct {
+// process is one worker, pusher and poller together, from its start to its crash.
+type process struct {
 	l       *lane
 	stop    point
 	cable   *bustest.Cable
 	bus     *bus.Bus
 	ledger  *tappedLedger
 	crashed chan struct{}
-	buried  chan struct{}
+	cleaned chan struct{}
 	cancel  context.CancelFunc
 	runs    sync.WaitGroup
 	closers []func()
@@ -57,22 +57,22 @@ type life struct {
 	mu    sync.Mutex
 	dead  bool
 	trail []string
-	// looked is how long the trail was when it was looked at last.
-	looked int
-	seen   map[string]int
-	// hand is the ack subjects of what was delivered and is not settled.
-	hand map[string]bool
-	errs []error
-	// early is a planted bug: acks what is delivered.
+	// checked is how long the trail was at the last check.
+	checked int
+	seen    map[string]int
+	// inHand holds the ack subjects of what was delivered and is not settled.
+	inHand map[string]bool
+	errs   []error
+	// early is a planted bug: it acks on delivery.
 	early bool
 }
 
-// live starts a worker that will crash at stop.
-func (l *lane) live(t testing.TB, wh, other *memory.Warehouse, push pusher.Config, poll poller.Config, stop point) *life {
+// start starts a worker that will crash at stop.
+func (l *lane) start(t testing.TB, wh, other *memory.Warehouse, push pusher.Config, poll poller.Config, stop point) *process {
 	t.Helper()
-	f := &life{
-		l: l, stop: stop, crashed: make(chan struct{}), buried: make(chan struct{}),
-		seen: map[string]int{}, hand: map[string]bool{},
+	f := &process{
+		l: l, stop: stop, crashed: make(chan struct{}), cleaned: make(chan struct{}),
+		seen: map[string]int{}, inHand: map[string]bool{},
 	}
 	f.cable = bustest.NewCable(l.t, l.url, f.tap)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -119,14 +119,14 @@ func (l *lane) live(t testing.TB, wh, other *memory.Warehouse, push pusher.Confi
 	return f
 }
 
-func (f *life) isDead() bool {
+func (f *process) isDead() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.dead
 }
 
-// step notes what the worker does, and is where it may die.
-func (f *life) step(name string) {
+// step records what the worker does, and is where it may die.
+func (f *process) step(name string) {
 	f.mu.Lock()
 	if f.dead {
 		f.mu.Unlock()
@@ -144,27 +144,27 @@ func (f *life) step(name string) {
 	close(f.crashed)
 }
 
-// settleDeath waits until nothing of the dead worker is on its way any more, and tells what it had in hand.
-func (f *life) settleDeath() (hand []string) {
+// settleCrash waits until nothing of the dead worker is under way, and returns what it had in hand.
+func (f *process) settleCrash() (hand []string) {
 	f.cable.Await()
-	f.calls.Lock() // what was under way elsewhere has ended
+	f.calls.Lock() // calls outside the cable have ended
 	defer f.calls.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for ack := range f.hand {
+	for ack := range f.inHand {
 		hand = append(hand, ack)
 	}
 	return hand
 }
 
-// bury ends the goroutines of a worker, dead or alive, and everything that it opened.
-func (f *life) bury() {
-	// A cut connection gives up within a second. To be asked to stop before that would mean to wait for answers.
+// cleanUp ends the goroutines of a worker, dead or alive, and everything that it opened.
+func (f *process) cleanUp() {
+	// A cut connection gives up within a second. Stopping before that would mean waiting for answers.
 	for given := time.Now().Add(5 * time.Second); f.isDead() && f.bus.Ready().Error() != closed && time.Now().Before(given); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	f.cancel()
-	close(f.buried)
+	close(f.cleaned)
 	f.runs.Wait()
 	for i := len(f.closers) - 1; i >= 0; i-- {
 		f.closers[i]()
@@ -172,17 +172,17 @@ func (f *life) bury() {
 	f.cable.Close()
 }
 
-// busy tells whether something is in hand, or anything was done since it was asked last.
-func (f *life) busy() bool {
+// busy reports whether something is in hand, or anything was done since the last check.
+func (f *process) busy() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before := f.looked
-	f.looked = len(f.trail)
-	return len(f.hand) > 0 || before != f.looked
+	before := f.checked
+	f.checked = len(f.trail)
+	return len(f.inHand) > 0 || before != f.checked
 }
 
-// call makes a call whose beginning and end are steps. On the cable: what the call does is seen, and stopped, there.
-func (f *life) call(name string, onCable bool, do func() error) error {
+// call makes a call whose start and end are steps. onCable: the cable sees, and stops, what the call does.
+func (f *process) call(name string, onCable bool, do func() error) error {
 	f.step("before " + name)
 	if !onCable {
 		f.calls.RLock()
@@ -199,21 +199,21 @@ func (f *life) call(name string, onCable bool, do func() error) error {
 		f.step("after " + name)
 	}
 	if f.isDead() {
-		<-f.buried
+		<-f.cleaned
 		return errDead
 	}
 	return err
 }
 
 // tap sees the worker's traffic with the broker.
-func (f *life) tap(p bustest.Passing) (pass bool) {
+func (f *process) tap(p bustest.Passing) (pass bool) {
 	name, consumer := stepOf(p)
 	switch {
-	case p.Delivered && !strings.Contains(consumer, "-"): // a watch's or a reader's, with nothing to settle: ours have names
+	case p.Delivered && !strings.Contains(consumer, "-"): // a watch's or a reader's, which is not settled: our consumers have names
 		return true
 	case p.Delivered:
 		f.mu.Lock()
-		f.hand[p.Reply] = true
+		f.inHand[p.Reply] = true
 		f.mu.Unlock()
 		if f.early {
 			f.l.broker.Ack(p.Reply)
@@ -248,10 +248,10 @@ func (f *life) tap(p bustest.Passing) (pass bool) {
 	return true
 }
 
-func (f *life) settled(ack string) {
+func (f *process) settled(ack string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.hand, ack)
+	delete(f.inHand, ack)
 }
 
 // stepOf names what a message does; "" when it changes nothing. consumer is that of a delivery or of its answer.
@@ -277,11 +277,11 @@ func stepOf(p bustest.Passing) (name, consumer string) {
 	case words[0] == "order" || words[0] == "seller":
 		return "store " + strings.Join(words[:len(words)-1], "."), "" // without the seller
 	default:
-		return "store " + first(2), "" // a shelf, a park, a replay, and whose
+		return "store " + first(2), "" // a dead letter, a delay, a replay, and whose
 	}
 }
 
-// nakDelay is the wait that a -NAK asks for.
+// nakDelay is the delay that a -NAK asks for.
 func nakDelay(body []byte) time.Duration {
 	rest, ok := strings.CutPrefix(string(body), "-NAK ")
 	if !ok {
@@ -317,7 +317,7 @@ func (w *tappedWarehouses) open(s *seller.Seller, code string) (*tappedWarehouse
 	}
 }
 
-// Stock is asked for by no worker that dies here.
+// Stock is not used by any worker here.
 func (w *tappedWarehouses) Stock(*seller.Seller, string) (warehouse.StockReader, error) {
 	return nil, errors.New("no stock here")
 }
@@ -329,13 +329,13 @@ func (w *tappedWarehouses) Read(s *seller.Seller, code string, _ quota.Class) (w
 
 // SetStock implements worker.Warehouses.
 func (w *tappedWarehouses) SetStock(s *seller.Seller, _ string) (warehouse.StockSetter, error) {
-	return nil, fault.Hold(seller.CauseUnknown(s.Name()), errors.New("it tells nothing of stock"))
+	return nil, fault.Hold(seller.CauseUnknown(s.Name()), errors.New("it has no stock"))
 }
 
 // tappedWarehouse makes steps of the calls to a warehouse.
 type tappedWarehouse struct {
 	*memory.Warehouse
-	f *life
+	f *process
 }
 
 func (w *tappedWarehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (taken warehouse.Receipt, err error) {
@@ -361,14 +361,14 @@ func (w *tappedWarehouse) OrderDetails(ctx context.Context, no string) (d wareho
 // tappedLedger makes steps of the calls to a ledger.
 type tappedLedger struct {
 	ledger.Ledger
-	f       *life
+	f       *process
 	onCable bool
 }
 
 func (l *tappedLedger) call(name string, do func() error) error { return l.f.call(name, l.onCable, do) }
 
 func (l *tappedLedger) Claim(ctx context.Context, b ledger.ClaimRequest) (out ledger.Claimed, err error) {
-	err = l.call("intent", func() error { out, err = l.Ledger.Claim(ctx, b); return err })
+	err = l.call("claim", func() error { out, err = l.Ledger.Claim(ctx, b); return err })
 	return out, err
 }
 
@@ -381,16 +381,16 @@ func (l *tappedLedger) Refuse(ctx context.Context, c ledger.Claim, why fault.Rea
 }
 
 func (l *tappedLedger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) error {
-	return l.call("doubt", func() error { return l.Ledger.MarkUnknown(ctx, c, why) })
+	return l.call("mark unknown", func() error { return l.Ledger.MarkUnknown(ctx, c, why) })
 }
 
 func (l *tappedLedger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Reason) error {
-	return l.call("deny", func() error { return l.Ledger.MarkRejected(ctx, c, why) })
+	return l.call("mark rejected", func() error { return l.Ledger.MarkRejected(ctx, c, why) })
 }
 
-func (l *tappedLedger) MarkNotFound(ctx context.Context, c ledger.Claim) (looks int, doubted time.Duration, err error) {
-	err = l.call("absent", func() error { looks, doubted, err = l.Ledger.MarkNotFound(ctx, c); return err })
-	return looks, doubted, err
+func (l *tappedLedger) MarkNotFound(ctx context.Context, c ledger.Claim) (lookups int, unknownFor time.Duration, err error) {
+	err = l.call("mark not found", func() error { lookups, unknownFor, err = l.Ledger.MarkNotFound(ctx, c); return err })
+	return lookups, unknownFor, err
 }
 
 func (l *tappedLedger) Release(ctx context.Context, c ledger.Claim, why string) error {
