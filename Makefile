@@ -53,7 +53,7 @@ test: redis examples-deps ## every test of every module (TEST='-run Name -v', RA
 	@for module in $(MODULES); do (cd $$module && go test -timeout 15m $(RACE) $(TEST) ./...); done
 
 .PHONY: test-cluster
-test-cluster: ## the bus' own tests on three nodes with three replicas of everything, and what only a cluster can tell
+test-cluster: ## the bus' own tests on three nodes with three replicas of everything, and what only a cluster can show
 	cd pkg && go test $(RACE) -count=1 $(TEST) ./bus -nodes 3
 
 .PHONY: crash

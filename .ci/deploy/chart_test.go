@@ -226,7 +226,7 @@ func shutPod(t *testing.T, id string, pod object) {
 	}
 }
 
-// hidden are settings that bridgectl takes, and tells of in the help of those commands that need them.
+// hidden are settings that bridgectl accepts, and describes in the help of those commands that need them.
 var hidden = []string{"TOKEN_KEY_FILE", "SELLER_SECRETS_DIR", "SELLER_SECRETS_ENV", "SELLER_HTTP_HOSTS"}
 
 // ofGo are variables that Go's own library reads.
@@ -586,7 +586,7 @@ func strict(v any) any {
 	return v
 }
 
-// module puts a module into the local cache and tells where it is. Its checksum is looked up by the go command.
+// module puts a module into the local cache and returns where it is. Its checksum is looked up by the go command.
 func module(t *testing.T, name string) string {
 	t.Helper()
 	c := exec.Command("go", "mod", "download", "-json", name)
@@ -596,11 +596,11 @@ func module(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatalf("go mod download %s: %v\n%s", name, err, out)
 	}
-	var told struct{ Dir string }
-	if err := json.Unmarshal(out, &told); err != nil {
+	var found struct{ Dir string }
+	if err := json.Unmarshal(out, &found); err != nil {
 		t.Fatal(err)
 	}
-	return told.Dir
+	return found.Dir
 }
 
 func podOf(o object) object {

@@ -97,7 +97,7 @@ func settings(t *testing.T, service string) []string {
 	return names
 }
 
-// sellersSecrets are variables that sellers' set-ups may name: secrets of a far side, no settings of a program.
+// sellersSecrets are variables that sellers' set-ups may name: secrets of a warehouse, no settings of a program.
 var sellersSecrets = []string{"JD_APP_SECRET", "JD_ACCESS_TOKEN"}
 
 // fewNeed are settings of bridgectl that only the help of the commands shows which need them.

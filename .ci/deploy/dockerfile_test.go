@@ -231,7 +231,7 @@ func TestTheImageRuns(t *testing.T) {
 					t.Errorf("asked to stop, it ended with %v\n%s", err, said.String())
 				}
 			case <-time.After(20 * time.Second):
-				t.Errorf("asked to stop, it goes on\n%s", said.String())
+				t.Errorf("asked to stop, it keeps running\n%s", said.String())
 			}
 		})
 	}

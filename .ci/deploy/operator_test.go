@@ -90,7 +90,7 @@ func TestTheOperatorsPod(t *testing.T) {
 		t.Errorf("secrets as variables: %v", got)
 	}
 
-	// What its program does there is nothing, until it is told to go.
+	// Its program waits there until it is stopped.
 	if args := fmt.Sprint(at(container, "args")); args != "[idle]" {
 		t.Fatalf("args %s", args)
 	}
@@ -103,13 +103,13 @@ func TestTheOperatorsPod(t *testing.T) {
 	select {
 	case err := <-ended:
 		t.Fatalf("it does not wait: %v", err)
-	case <-time.After(500 * time.Millisecond): // nothing tells that it will go on waiting
+	case <-time.After(500 * time.Millisecond): // nothing shows that it would keep waiting
 	}
 	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; err != nil {
-		t.Errorf("told to go: %v", err)
+		t.Errorf("asked to stop: %v", err)
 	}
 }
 

@@ -60,7 +60,7 @@ func metrics(t *testing.T) map[string]metric {
 	return all
 }
 
-// given by whoever scrapes.
+// given by the scraper.
 var scraped = []string{"instance", "job"}
 
 // check parses a query and looks for metrics, labels and uses of them that there are not.
@@ -135,7 +135,7 @@ func TestTheCheckFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// bilingual tells whether a text is in Chinese and in English.
+// bilingual reports whether a text is in Chinese and in English.
 func bilingual(text string) bool {
 	text = regexp.MustCompile(`\{\{.*?\}\}`).ReplaceAllString(text, "")
 	return strings.ContainsFunc(text, func(r rune) bool { return unicode.Is(unicode.Han, r) }) && regexp.MustCompile(`[A-Za-z]{2,} [A-Za-z]`).MatchString(text)
@@ -227,7 +227,7 @@ type panel struct {
 	Panels                   []panel
 }
 
-// What Grafana asks of a dashboard, as far as it can be told without one; units are those of its list.
+// What Grafana asks of a dashboard, as far as it can be checked without one; units are those of its list.
 func TestDashboard(t *testing.T) {
 	var d struct {
 		UID, Title    string

@@ -94,7 +94,7 @@ func publish(ctx context.Context, js jetstream.JetStream, order *orderv1.Audited
 }
 
 // outcome waits for what becomes of the order. An ERP keeps a durable consumer and books what it reads, keyed on ce-id:
-// the same event may come twice. This looks once, at what was told since the order was audited.
+// the same event may come twice. This reads once, what was published since the order was audited.
 func outcome(ctx context.Context, js jetstream.JetStream, order *orderv1.Audited) error {
 	audited := order.AuditedAt.AsTime()
 	consumer, err := js.OrderedConsumer(ctx, "ORDERS", jetstream.OrderedConsumerConfig{

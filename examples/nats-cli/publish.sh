@@ -13,7 +13,7 @@ nats pub -J "order.audited.$seller" "$(cat "$file")" \
   -H "Content-Type: application/json" -H "ce-specversion: 1.0" -H "ce-type: order.audited" -H "ce-source: erp" \
   -H "ce-id: $id" -H "ce-subject: $number" -H "ce-time: $(field auditedAt)"
 
-# What is told of the seller's orders, from the beginning, until it is this one's turn.
+# The seller's events from the beginning, until this order's comes.
 set +o pipefail # once jq has it, nats may not write on
 nats sub --stream ORDERS --all --raw "order.*.$seller" 2>/dev/null |
   jq -cn --arg number "$number" 'first(inputs | select(.ref.outbound_no? == $number))'

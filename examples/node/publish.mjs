@@ -32,10 +32,10 @@ h.set("ce-time", order.auditedAt);
 const stored = await publish(`order.audited.${order.seller}`);
 console.log(`stored as ${stored.stream} ${stored.seq}`);
 
-const told = await outcome();
-console.log(JSON.stringify(told, null, 2));
+const event = await outcome();
+console.log(JSON.stringify(event, null, 2));
 await nc.close();
-process.exitCode = told.event === "order.accepted" ? 0 : 1;
+process.exitCode = event.event === "order.accepted" ? 0 : 1;
 
 // An order is handed over when the stream has answered, not before. Without an answer it may be stored or not: the same
 // message again, under the same id, is right in both cases.
@@ -62,7 +62,7 @@ async function publish(subject) {
 }
 
 // An ERP keeps a durable consumer and books what it reads, keyed on ce-id: the same event may come twice. This looks
-// once, at what was told since the order was audited.
+// once, at what was published since the order was audited.
 async function outcome() {
   const events = ["order.accepted", "order.held", "order.failed"];
   const consumer = await js.consumers.get("ORDERS", {

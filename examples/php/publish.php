@@ -142,7 +142,7 @@ if (($stored['duplicate'] ?? false) && $stored['attempt'] === 1) {
 echo "stored as {$stored['stream']} {$stored['seq']}\n";
 
 // An ERP keeps a durable consumer and books what it reads, keyed on ce-id: the same event may come twice. This looks
-// once, at what was told since the order was audited, with a consumer that goes away by itself.
+// once, at what was published since the order was audited, with a consumer that the server removes automatically.
 $events = ['order.accepted', 'order.held', 'order.failed'];
 $consumer = ask($nats, '$JS.API.CONSUMER.CREATE.ORDERS', [], json_encode([
     'stream_name' => 'ORDERS',

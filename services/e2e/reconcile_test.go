@@ -372,7 +372,7 @@ func TestARestoredLedgerIsWalkedAgain(t *testing.T) {
 	}
 	old(t, w, early...)
 	reconciled(t, w)
-	putBack := w.LedgerAsItIs()
+	restore := w.LedgerAsItIs()
 	late := w.Maker.Make(5)
 	w.Publish(late...)
 	for _, o := range late {
@@ -383,7 +383,7 @@ func TestARestoredLedgerIsWalkedAgain(t *testing.T) {
 	if err := w.StopWorkers(); err != nil {
 		t.Fatal(err)
 	}
-	putBack()
+	restore()
 	for _, o := range late {
 		if known(t, w, o) {
 			t.Fatalf("%s is known although the ledger was restored", o.OutboundNo)

@@ -73,7 +73,7 @@ func TestAnotherLedgerProvesNothingAboutOpenDocuments(t *testing.T) {
 	}
 	// Restoring what they were sent under affects no document.
 	if found, err := a.leaves(t.Context(), seller.New(moved, nil), was); err != nil || len(found) != 0 {
-		t.Errorf("put back: %+v, %v", found, err)
+		t.Errorf("restored: %+v, %v", found, err)
 	}
 	less := proto.CloneOf(was.Setup)
 	less.Shops[0].Code = "S02"

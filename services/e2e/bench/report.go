@@ -194,7 +194,7 @@ func (row Row) how() string {
 	return text
 }
 
-// number is short and has no more digits than are meaningful.
+// number is short and has only meaningful digits.
 func number(v float64) string {
 	switch {
 	case v == float64(int64(v)) || v >= 100 || v <= -100:

@@ -83,7 +83,7 @@ func (g *stage) kill(ctx context.Context) error {
 	r := rand.New(rand.NewPCG(g.s.seed, 0x717))
 	// Some hit nothing.
 	every := max(g.s.lasting/time.Duration(g.s.kills*4/3+4), killPause)
-	// The number can be missed: no more time than this is spent.
+	// The number can be missed: this is the most time that is spent.
 	for end := time.Now().Add(g.s.lasting * 2); time.Now().Before(end); {
 		if !wait(ctx, draw(r, every*7/10, every*12/10)) {
 			return nil

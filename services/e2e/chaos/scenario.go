@@ -68,7 +68,7 @@ func (g *stage) perform(ctx context.Context) error {
 	return g.rest(ctx, workers)
 }
 
-// crowdFor is how long sellers crowd while nothing else happens, so that P8 is judged by itself.
+// crowdFor is how long sellers crowd while nothing else happens, so that P8 is judged separately.
 const crowdFor = 25 * time.Second
 
 // day publishes orders at a steady rate: first a crowd, then the storm.

@@ -406,7 +406,7 @@ func (g *stage) supervise(ctx context.Context) {
 		g.scaling.Unlock()
 		for _, p := range ended {
 			g.printf("%s ended unexpectedly:\n%s", p.Name, p.Tail(600))
-			g.tally.add("workers that ended by themselves", 1)
+			g.tally.add("workers that ended unexpectedly", 1)
 			if err := g.up(ctx, p); err != nil && ctx.Err() == nil {
 				g.printf("%v", err) // what it leaves undone shows at the end
 			}

@@ -68,7 +68,7 @@ var mayImport = []struct {
 	{"services/...", []string{"proto/...", "pkg/batch", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
-// adapterFolders are named by pkg/adapters, by themselves, and by tests against the real thing.
+// adapterFolders are named by pkg/adapters, by each other, and by tests against the real thing.
 var adapterFolders = []string{"pkg/ledger/inredis/...", "pkg/ledger/inkv", "pkg/warehouse/jd", "pkg/warehouse/jd/jdapi", "pkg/warehouse/memory"}
 
 // testSupport is for tests: no binary links it. (jdsandbox is a product: the sandbox.)

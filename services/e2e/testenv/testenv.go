@@ -197,7 +197,7 @@ func (w *World) WipeLedger() {
 }
 
 // LedgerAsItIs copies what the ledger knows; restore returns to the copy. Only with a ledger in Redis.
-func (w *World) LedgerAsItIs() (putBack func()) {
+func (w *World) LedgerAsItIs() (restore func()) {
 	copied := w.redis.Copy()
 	return func() { w.redis.Restore(copied) }
 }
