@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -115,7 +116,7 @@ func TestACallWaitsForANearSlotOnly(t *testing.T) {
 		if !errors.Is(err, away) || fault.Of(err) != fault.Wait {
 			t.Error(err)
 		}
-		if _, trip := seller.NewBreaker(1).Report("acme", err); trip {
+		if _, trip := guard.NewBreaker(1).Report("acme", err); trip {
 			t.Error("our own ledger's failure pauses the seller")
 		}
 	})

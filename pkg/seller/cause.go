@@ -46,6 +46,15 @@ func cause(kind, seller string, rest ...string) string {
 	return kind + ":" + strings.Join(append([]string{seller}, rest...), "/")
 }
 
+// OnlyWarehouseKnows reports whether only the warehouse knows that the cause is gone: a permission, an account, a number.
+func OnlyWarehouseKnows(cause string) bool {
+	kind, _, _ := strings.Cut(cause, ":")
+	return kind == causePermission || kind == causeAccount || kind == causeNumber
+}
+
+// AboutNumber reports whether it is a CauseNumber.
+func AboutNumber(cause string) bool { return strings.HasPrefix(cause, causeNumber+":") }
+
 // CauseUnknown waits for a set-up of that name.
 func CauseUnknown(seller string) string { return cause(causeSeller, seller) }
 

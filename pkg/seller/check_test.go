@@ -1,7 +1,6 @@
 package seller_test
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -9,7 +8,6 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -136,42 +134,6 @@ func TestACauseIsClearedByItsFix(t *testing.T) {
 	}
 	if first, on := paused.OnTrial(); first != 3 || !on || !paused.TrialLists("X9", "O1") || paused.TrialLists("X9") {
 		t.Error("trial is not looked up")
-	}
-}
-
-func TestBreaker(t *testing.T) {
-	broken := errors.New("connection refused")
-	said := fault.Permanent(fault.Reason{Code: "refused", RemoteCode: "61"})
-	for _, test := range []struct {
-		name string
-		errs []error
-		want sellerv1.Paused_By // of the last
-	}{
-		{"three failures in a row", []error{broken, broken, broken}, sellerv1.Paused_BY_BREAKER},
-		{"lost answers are failures", []error{broken, fault.Unknown(broken), broken}, sellerv1.Paused_BY_BREAKER},
-		{"a success in between", []error{broken, broken, nil, broken, broken}, 0},
-		{"a refusal in between", []error{broken, broken, said, broken, broken}, 0},
-		{"no in business words in between", []error{broken, broken, &warehouse.Rejected{}, broken, broken}, 0},
-		{"our own refusal proves nothing", []error{broken, broken, fault.Permanent(fault.Reason{Code: "name.long"}), broken}, sellerv1.Paused_BY_BREAKER},
-		{"waiting and holding are neither", []error{broken, fault.RetryAfter(1, broken), fault.Hold("x", broken), broken}, 0},
-		{"what a shutdown cut off is neither", []error{broken, broken, fault.Unknown(context.Canceled)}, 0},
-		{"a token trips at once", []error{fault.Hold("token:s/a", warehouse.ErrToken)}, sellerv1.Paused_BY_TOKEN},
-		{"after tripping it counts again", []error{broken, broken, broken, broken, broken}, 0},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			b := seller.NewBreaker(3)
-			var got sellerv1.Paused_By
-			for _, err := range test.errs {
-				b.Report("other", broken)
-				by, trip := b.Report("s", err)
-				if got = by; trip != (by != 0) {
-					t.Errorf("trip %v by %v", trip, by)
-				}
-			}
-			if got != test.want {
-				t.Errorf("got %v, want %v", got, test.want)
-			}
-		})
 	}
 }
 

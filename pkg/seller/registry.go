@@ -165,7 +165,7 @@ func (r *Registry) Pause(ctx context.Context, name string, p Pause) error {
 	if _, ok := r.Get(name); !ok {
 		return fmt.Errorf("pause %s: %w", name, Unknown(name))
 	}
-	err := r.setPause(ctx, name, p.message(name), func(now *Pause) error {
+	err := r.setPause(ctx, name, p.Message(name), func(now *Pause) error {
 		if now != nil && !outranks(p, *now) {
 			return ErrPaused
 		}

@@ -9,6 +9,9 @@ package seller
 import (
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -40,6 +43,15 @@ type Pause struct {
 	// ProbeAfter. Both are zero for an operator's pause, which only an operator ends.
 	ProbeAfter time.Duration
 	ProbeAt    time.Time
+}
+
+// Message is the pause as it is stored and published.
+func (p Pause) Message(name string) *sellerv1.Paused {
+	m := &sellerv1.Paused{Seller: name, At: timestamppb.New(p.At), By: p.By, Reason: p.Reason}
+	if p.ProbeAfter > 0 {
+		m.ProbeAfter = durationpb.New(p.ProbeAfter)
+	}
+	return m
 }
 
 type index struct {

@@ -30,6 +30,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/healthcheck"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/ledgermetrics"
@@ -326,7 +327,7 @@ func openTokens(ctx context.Context, b *bus.Bus, book *seller.Registry, warehous
 	keeper := token.NewKeeper(store, token.Options{
 		Sellers: book, Authority: warehouses.Authority, Metrics: token.NewMetrics(o.Metrics), Log: o.Log, Now: now,
 		Renewed: func(ctx context.Context, id token.ID) {
-			if _, err := seller.ResumeToken(ctx, book, b.Publish, id.Seller, now()); err != nil {
+			if _, err := guard.ResumeToken(ctx, book, b.Publish, id.Seller, now()); err != nil {
 				o.Log.Warn().Err(err).Str("seller", id.Seller).Msg("not resumed although its token was renewed; the next probe tries")
 			}
 		},

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
@@ -218,7 +219,7 @@ func TestAFlowThatCannotBeReadIsNotOver(t *testing.T) {
 			if r := fault.ReasonOf(err, "none"); c.code != "none" && (r.ZH == "" || r.EN == "" || r.ZH == r.EN) {
 				t.Errorf("reason %+v", r)
 			}
-			by, trip := seller.NewBreaker(1).Report("acme", err)
+			by, trip := guard.NewBreaker(1).Report("acme", err)
 			if (trip && by == sellerv1.Paused_BY_BREAKER) != c.counts {
 				t.Errorf("it counts against JD: %v by %v", trip, by)
 			}

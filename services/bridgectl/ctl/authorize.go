@@ -19,6 +19,7 @@ import (
 
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -317,7 +318,7 @@ func (c sellerAuthorizeCmd) done(ctx context.Context, a *app, registry *seller.R
 	if err != nil {
 		return err
 	}
-	resumed, err := seller.ResumeToken(ctx, registry, b.Publish, id.Seller, a.now())
+	resumed, err := guard.ResumeToken(ctx, registry, b.Publish, id.Seller, a.now())
 	if err != nil {
 		return hint(err, "the tokens are stored; the workers notice within five minutes, or `bridgectl seller resume %s`", id.Seller)
 	}

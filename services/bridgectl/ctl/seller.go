@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/personal"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
@@ -307,7 +308,7 @@ func (c sellerPauseCmd) Run(ctx context.Context, a *app) error {
 		if err := registry.Pause(ctx, c.Name, pause); err != nil {
 			return 0, err
 		}
-		return 1, a.publishDone(ctx, seller.PausedEvent(c.Name, pause), "seller "+c.Name+" paused: its orders are held until `bridgectl seller resume "+c.Name+"`")
+		return 1, a.publishDone(ctx, guard.PausedEvent(c.Name, pause), "seller "+c.Name+" paused: its orders are held until `bridgectl seller resume "+c.Name+"`")
 	})
 }
 
@@ -332,7 +333,7 @@ func (c sellerResumeCmd) resume(ctx context.Context, a *app, registry *seller.Re
 	if err := registry.Resume(ctx, c.Name, sellerv1.Paused_BY_OPERATOR); err != nil {
 		return err
 	}
-	return a.publishDone(ctx, seller.ResumedEvent(c.Name, sellerv1.Paused_BY_OPERATOR, s.Pause.At, a.now()), "seller "+c.Name+" resumed: what waited continues")
+	return a.publishDone(ctx, guard.ResumedEvent(c.Name, sellerv1.Paused_BY_OPERATOR, s.Pause.At, a.now()), "seller "+c.Name+" resumed: what waited continues")
 }
 
 // publishDone publishes what was done and prints done.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"regexp"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
@@ -54,6 +56,6 @@ func (p *Pusher) cancelUnknown(about *orderv1.Ref, m *orderv1.CancelRequested, w
 		id = why.Code // it would be part of a header
 	}
 	return event.OrderCancelUnknown.About(about.Seller, about.OutboundNo, now, &orderv1.CancelUnknown{
-		Ref: about, At: stamp(now), RequestId: m.GetRequestId(), Reason: reasonMessage(why),
+		Ref: about, At: timestamppb.New(now), RequestId: m.GetRequestId(), Reason: event.Reason(why),
 	}, id)
 }

@@ -15,6 +15,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/ledger/inredis"
@@ -113,7 +114,7 @@ func newFixture(t *testing.T, open func(b *fixture) (ledger.Ledger, error)) *fix
 		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "1", Warehouses: []string{"W01"}}},
 	}, nil)}
 	b.Pusher = New(Parts{
-		Sellers: b.book, Ledger: b.ledger, Breaker: seller.NewBreaker(3), Metrics: NewMetrics(prometheus.NewRegistry()),
+		Sellers: b.book, Ledger: b.ledger, Breaker: guard.NewBreaker(3), Metrics: NewMetrics(prometheus.NewRegistry()),
 		Config: Config{ResendAfter: 5 * time.Minute, SettleFor: 30 * time.Second, ProbeAfter: 30 * time.Second, ShadowLookAfter: 10 * time.Minute, ShadowGiveUp: 2 * time.Hour},
 		Open: func(_ *seller.Seller, _ string, class quota.Class) (warehouse.Orders, error) {
 			if class != quota.Push {

@@ -10,11 +10,13 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/clean"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -75,7 +77,7 @@ func (p *Pusher) OnReject(d *bus.Delivery, o *orderv1.Audited, err error) []even
 		if events := p.heldIfLive(o, now, reason); events != nil {
 			return events
 		}
-		m := &orderv1.Failed{Ref: ref(o, ""), At: stamp(now), Reason: reasonMessage(reason)}
+		m := &orderv1.Failed{Ref: ref(o, ""), At: timestamppb.New(now), Reason: event.Reason(reason)}
 		return []event.Event{event.OrderFailed.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), reason.Code)}
 	default:
 		return nil
@@ -110,12 +112,12 @@ func (p *Pusher) heldIfLive(o *orderv1.Audited, now time.Time, reason fault.Reas
 		reason.EN += "; " + en
 	}
 	cause := seller.CauseOperator(o.Seller, o.OutboundNo)
-	m := &orderv1.Held{Ref: ref(o, entry.Number), At: stamp(now), Cause: cause, Reason: reasonMessage(reason)}
+	m := &orderv1.Held{Ref: ref(o, entry.Number), At: timestamppb.New(now), Cause: cause, Reason: event.Reason(reason)}
 	return []event.Event{event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause, reason.Code)}
 }
 
 func heldEvent(o *orderv1.Audited, now time.Time, cause string, reason fault.Reason) event.Event {
-	m := &orderv1.Held{Ref: ref(o, ""), At: stamp(now), Cause: cause, Reason: reasonMessage(reason)}
+	m := &orderv1.Held{Ref: ref(o, ""), At: timestamppb.New(now), Cause: cause, Reason: event.Reason(reason)}
 	return event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause)
 }
 
@@ -731,7 +733,7 @@ func (r *run) emitAccepted(number string, cleaned []ledger.Cleaned, at time.Time
 }
 
 func acceptedEvent(o *orderv1.Audited, number string, cleaned []ledger.Cleaned, at time.Time) event.Event {
-	m := &orderv1.Accepted{Ref: ref(o, number), At: stamp(at)}
+	m := &orderv1.Accepted{Ref: ref(o, number), At: timestamppb.New(at)}
 	for _, c := range cleaned {
 		if c.What == sharedNote {
 			m.Notes = append(m.Notes, &orderv1.Reason{Code: c.What, Field: c.Field, Zh: c.ZH, En: c.EN})
@@ -758,16 +760,6 @@ func (r *run) feedBreaker(err error) {
 }
 
 func (p *Pusher) feedBreaker(sellerName string, err error) []event.Event {
-	by, trip := p.Breaker.Report(sellerName, err)
-	if !trip {
-		return nil
-	}
-	now := p.Now()
-	pause := seller.Pause{By: by, Reason: err.Error(), At: now, ProbeAfter: p.ProbeAfter, ProbeAt: now.Add(p.ProbeAfter)}
-	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
-	defer cancel()
-	if err := p.Sellers.Pause(ctx, sellerName, pause); err != nil {
-		return nil // another worker paused it, or the next failure tries again
-	}
-	return []event.Event{seller.PausedEvent(sellerName, pause)}
+	events, _ := guard.Guard{Breaker: p.Breaker, Sellers: p.Sellers, ProbeAfter: p.ProbeAfter, Now: p.Now}.Report(sellerName, err)
+	return events
 }

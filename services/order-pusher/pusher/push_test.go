@@ -13,6 +13,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -521,7 +522,7 @@ func TestTheBreakerPausesTheSeller(t *testing.T) {
 		if p == nil || p.By != sellerv1.Paused_BY_BREAKER || !p.ProbeAt.Equal(b.now().Add(30*time.Second)) {
 			t.Errorf("paused %+v", p)
 		}
-		err := paused(b.book)("acme")
+		err := guard.Paused(b.book)("acme")
 		if fault.Of(err) != fault.Held || fault.Cause(err) != "pause:acme" {
 			t.Error(err)
 		}

@@ -28,12 +28,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/clean"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -120,7 +119,7 @@ type Parts struct {
 	Read func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
 	// Release releases the matching held orders of a seller.
 	Release func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
-	Breaker *seller.Breaker
+	Breaker *guard.Breaker
 	Metrics *Metrics
 	Config
 	// Now is the clock, time.Now when nil.
@@ -136,7 +135,7 @@ type Pusher struct {
 	fairness *fairness
 	shadow   *shadowRunner
 	notFound notFoundCache
-	*seller.Releases
+	*guard.Releases
 }
 
 // New makes a Pusher.
@@ -148,7 +147,7 @@ func New(parts Parts) *Pusher {
 		parts.NewOwner = uuid.NewString
 	}
 	p := &Pusher{Parts: parts, finder: &batchFinder{queues: map[warehouse.OrderFinder]*findQueue{}}, fairness: &fairness{bulkheads: map[bulkheadKey]*bulkhead{}}}
-	p.Releases = &seller.Releases{
+	p.Releases = &guard.Releases{
 		Find: parts.Sellers.Get, Gone: p.causeGone, Apart: []string{findOrders}, Clock: parts.Now,
 		Replay: func(ctx context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {
 			return p.Release(ctx, name, match)
@@ -165,7 +164,7 @@ func New(parts Parts) *Pusher {
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
 		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Open, Read: s.Warehouses.Read, Config: c, Now: s.Now,
-		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
+		Breaker: guard.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
 		Release: func(ctx context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {
 			q := bus.DeadLetterQuery{Kind: event.Held, Consumer: Name, Seller: name}
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
@@ -173,7 +172,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	})
 	s.Metrics.MustRegister(UnknownOrders(s.Sellers.All, s.Ledger, p.Now))
 	main := s.Serving(Name)
-	main.Slots, main.MaxAttempts, main.Paused = c.Slots, c.MaxAttempts, paused(s.Sellers)
+	main.Slots, main.MaxAttempts, main.Paused = c.Slots, c.MaxAttempts, guard.Paused(s.Sellers)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.OrderAudited, main, p.Push, p.OnReject) })
 	g.Go(func() error {
@@ -208,17 +207,6 @@ func (p *Pusher) expireDeadLetters(ctx context.Context, b *bus.Bus, log zerolog.
 			return
 		case <-time.After(expireEvery):
 		}
-	}
-}
-
-// paused holds the orders of a paused seller without trying them.
-func paused(sellers Sellers) func(string) error {
-	return func(name string) error {
-		s, ok := sellers.Get(name)
-		if !ok {
-			return nil
-		}
-		return s.Paused()
 	}
 }
 
@@ -258,10 +246,6 @@ func ref(o *orderv1.Audited, number string) *orderv1.Ref {
 	}
 }
 
-func reasonMessage(r fault.Reason) *orderv1.Reason {
-	return &orderv1.Reason{Code: r.Code, Field: r.Field, Zh: r.ZH, En: r.EN, RemoteCode: r.RemoteCode, RemoteText: r.RemoteText}
-}
-
 func cleanedOf(list []*orderv1.Cleaned) []ledger.Cleaned {
 	out := make([]ledger.Cleaned, 0, len(list))
 	for _, c := range list {
@@ -269,5 +253,3 @@ func cleanedOf(list []*orderv1.Cleaned) []ledger.Cleaned {
 	}
 	return out
 }
-
-func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/clean"
 	"stockbridge/pkg/event"
@@ -158,7 +160,7 @@ func freeLines(ctx context.Context, documents ledger.Documents, sellerName, no s
 
 // check compares what we would have done with what the warehouse has, and publishes the result.
 func (l *shadowRunner) check(ctx context.Context, s *seller.Seller, o *orderv1.Audited, entry ledger.Entry) (events []event.Event, err error) {
-	m := &orderv1.Shadowed{Ref: ref(o, ""), OursAt: stamp(entry.FirstClaimedAt)}
+	m := &orderv1.Shadowed{Ref: ref(o, ""), OursAt: timestamppb.New(entry.FirstClaimedAt)}
 	tidy := clean.Order(o).Order
 	wh, err := l.read(s, tidy.Warehouse, quota.Status)
 	if err != nil {
@@ -253,7 +255,7 @@ func (l *shadowRunner) compare(ctx context.Context, wh warehouse.OrderReader, o 
 		}
 		m.Ref.WarehouseNo, m.Differences, m.TheirsAt = no, c.Differences, nil
 		if !c.TakenAt.IsZero() {
-			m.TheirsAt = stamp(c.TakenAt)
+			m.TheirsAt = timestamppb.New(c.TakenAt)
 		}
 	}
 	if found.OutboundNo == o.OutboundNo && len(found.Others) > 0 {
@@ -309,13 +311,13 @@ func (l *shadowRunner) verdict(m *orderv1.Shadowed, o *orderv1.Audited, findings
 		} else if m.Verdict != orderv1.Shadowed_VERDICT_WOULD_FAIL {
 			m.Verdict = orderv1.Shadowed_VERDICT_WOULD_HOLD
 		}
-		r := reasonMessage(fault.ReasonOf(err, "internal"))
+		r := event.Reason(fault.ReasonOf(err, "internal"))
 		if !slices.ContainsFunc(m.Reasons, func(have *orderv1.Reason) bool { return have.Code == r.Code && have.Field == r.Field }) {
 			m.Reasons = append(m.Reasons, r)
 		}
 	}
 	now := l.now()
-	m.At = stamp(now)
+	m.At = timestamppb.New(now)
 	return []event.Event{event.OrderShadowed.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision))}
 }
 
@@ -331,7 +333,7 @@ func (l *shadowRunner) onReject(d *bus.Delivery, o *orderv1.Audited, err error) 
 		return nil // it is retried
 	}
 	now := l.now()
-	m := &orderv1.Shadowed{Ref: ref(o, ""), At: stamp(now), Verdict: orderv1.Shadowed_VERDICT_WOULD_FAIL, Reasons: []*orderv1.Reason{reasonMessage(fault.ReasonOf(err, "internal"))}}
+	m := &orderv1.Shadowed{Ref: ref(o, ""), At: timestamppb.New(now), Verdict: orderv1.Shadowed_VERDICT_WOULD_FAIL, Reasons: []*orderv1.Reason{event.Reason(fault.ReasonOf(err, "internal"))}}
 	ids := []string{event.Revision(o.Revision)}
 	if errors.Is(err, bus.ErrAttempts) {
 		m.Verdict = orderv1.Shadowed_VERDICT_NOT_COMPARED

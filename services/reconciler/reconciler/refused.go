@@ -166,7 +166,7 @@ func (r *run) publishRefusedButThere(s *Finding, e ledger.Entry) {
 			Seller: e.Key.Seller, Shop: e.Shop, Warehouse: e.Warehouse, OrderNo: e.OrderNo, OutboundNo: e.Key.No, Revision: e.Revision, WarehouseNo: s.WarehouseNo,
 		},
 		At: timestamppb.New(s.Seen), Cause: cause,
-		Reason: &orderv1.Reason{Code: why.Code, Field: why.Field, Zh: why.ZH, En: why.EN, RemoteCode: why.RemoteCode, RemoteText: why.RemoteText},
+		Reason: event.Reason(why),
 	}
 	r.events = append(r.events, event.OrderHeld.About(e.Key.Seller, e.Key.No, s.Seen, m, event.Revision(e.Revision), cause, string(RefusedButThere)))
 }

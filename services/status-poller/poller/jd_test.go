@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -118,7 +119,7 @@ func overJD(t *testing.T, b *fixture, sandbox *jdsandbox.JD) *jd.Warehouse {
 		t.Fatal(err)
 	}
 	b.Open = func(*seller.Seller, string, quota.Class) (warehouse.OrderReader, error) { return wh, nil }
-	b.Breaker = seller.NewBreaker(1000)
+	b.Breaker = guard.NewBreaker(1000)
 	return wh
 }
 

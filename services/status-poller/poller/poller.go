@@ -33,6 +33,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -128,7 +129,7 @@ type Parts struct {
 	Ledger  Ledger
 	// Open returns a seller's warehouse by the ERP's code, for calls of the class.
 	Open    func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
-	Breaker *seller.Breaker
+	Breaker *guard.Breaker
 	Metrics *Metrics
 	Config
 	Log zerolog.Logger
@@ -166,7 +167,7 @@ func New(parts Parts) *Poller {
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
 		Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Read, Config: c, Log: s.Log, Now: s.Now,
-		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics), Tracer: s.Bus.Tracer(),
+		Breaker: guard.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics), Tracer: s.Bus.Tracer(),
 	})
 	s.Metrics.MustRegister(Followed(s.Sellers.All, s.Ledger, p.Now))
 	serving := s.Serving(Name)
@@ -278,26 +279,21 @@ func (r *run) settle(ctx context.Context) error {
 
 // feedBreaker reports the outcome of a call to the seller's breaker and pauses the seller when it trips.
 func (r *run) feedBreaker(err error) {
-	by, trip := r.Breaker.Report(r.seller.Name(), err)
-	if trip {
-		r.pause(seller.Pause{By: by, Reason: err.Error(), ProbeAfter: r.ProbeAfter}, true)
+	if events, tripped := r.guard().Report(r.seller.Name(), err); tripped {
+		r.stopPaused(events)
 	}
 }
 
-// pause pauses the seller from now on, and publishes that if publish is set.
-func (r *run) pause(p seller.Pause, publish bool) {
-	p.At = r.Now()
-	p.ProbeAt = p.At.Add(p.ProbeAfter)
-	ctx, cancel := context.WithTimeout(context.Background(), writeFor)
-	defer cancel()
-	err := r.Sellers.Pause(ctx, r.seller.Name(), p)
+func (r *run) guard() guard.Guard {
+	return guard.Guard{Breaker: r.Breaker, Sellers: r.Sellers, ProbeAfter: r.ProbeAfter, Now: r.Now}
+}
+
+// stopPaused ends the run for a paused seller, and publishes events.
+func (r *run) stopPaused(events []event.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stop = errEnough
-	if err != nil || !publish {
-		return // another worker paused it, or the next failure tries again
-	}
-	r.events = append(r.events, seller.PausedEvent(r.seller.Name(), p))
+	r.events = append(r.events, events...)
 }
 
 // nextDue is when to look up an order again that stands at status. A tenth of jitter spreads orders of one batch job that

@@ -18,6 +18,7 @@ import (
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -106,7 +107,7 @@ func newFixture(t *testing.T, open func(now func() time.Time) (ledger.Ledger, er
 		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "1", Warehouses: []string{"W01"}}},
 	}, nil)}
 	b.Poller = New(Parts{
-		Sellers: b.book, Ledger: b.all, Log: zerolog.New(&b.log), Breaker: seller.NewBreaker(3),
+		Sellers: b.book, Ledger: b.all, Log: zerolog.New(&b.log), Breaker: guard.NewBreaker(3),
 		Metrics: NewMetrics(prometheus.NewRegistry()),
 		Config: Config{
 			OpenEvery: 30 * time.Second, PackedEvery: 15 * time.Second, ShippedEvery: 10 * time.Minute,

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
@@ -28,7 +29,11 @@ func (r *run) probe(ctx context.Context) {
 			by = sellerv1.Paused_BY_TOKEN
 		}
 		longer := min(2*max(pause.ProbeAfter, r.ProbeAfter/2), probeAtMost)
-		r.pause(seller.Pause{By: by, Reason: err.Error(), ProbeAfter: longer}, by != pause.By)
+		events := r.guard().Pause(r.seller.Name(), seller.Pause{By: by, Reason: err.Error(), ProbeAfter: longer})
+		if by == pause.By { // known already
+			events = nil
+		}
+		r.stopPaused(events)
 		return
 	}
 	// Resume before publishing: consumers of the event read the set-up. A crash in between delays held orders until the
@@ -39,7 +44,7 @@ func (r *run) probe(ctx context.Context) {
 		}
 		return
 	}
-	r.events = append(r.events, seller.ResumedEvent(r.seller.Name(), pause.By, pause.At, r.Now()))
+	r.events = append(r.events, guard.ResumedEvent(r.seller.Name(), pause.By, pause.At, r.Now()))
 }
 
 // tryAccounts returns nil when every account of the seller answered.

@@ -15,6 +15,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
@@ -180,17 +181,8 @@ func (r *countRun) logLasting(err error) error {
 
 // reportToBreaker reports the outcome of a call to the seller's breaker, and pauses the seller when it trips.
 func (r *countRun) reportToBreaker(err error) {
-	by, trip := r.Breaker.Report(r.seller.Name(), err)
-	if !trip {
-		return
-	}
-	now := r.Now()
-	pause := seller.Pause{By: by, Reason: err.Error(), At: now, ProbeAfter: r.ProbeAfter, ProbeAt: now.Add(r.ProbeAfter)}
-	ctx, cancel := context.WithTimeout(context.Background(), writeFor)
-	defer cancel()
-	if r.Sellers.Pause(ctx, r.seller.Name(), pause) == nil {
-		r.events = append(r.events, seller.PausedEvent(r.seller.Name(), pause))
-	}
+	events, _ := guard.Guard{Breaker: r.Breaker, Sellers: r.Sellers, ProbeAfter: r.ProbeAfter, Now: r.Now}.Report(r.seller.Name(), err)
+	r.events = append(r.events, events...)
 }
 
 // scan is a pass through all pages of a warehouse's stock, kept between runs.

@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/ledger/inredis"
@@ -143,7 +144,7 @@ func newFixture(t *testing.T, open func(b *fixture) (ledger.Ledger, error)) *fix
 // replica is one process of the service, over its own view of the ledger.
 func (b *fixture) replica(l Ledger) *Syncer {
 	return New(Parts{
-		Sellers: b, Ledger: l, Log: zerolog.Nop(), Breaker: seller.NewBreaker(3), Metrics: NewMetrics(prometheus.NewRegistry()),
+		Sellers: b, Ledger: l, Log: zerolog.Nop(), Breaker: guard.NewBreaker(3), Metrics: NewMetrics(prometheus.NewRegistry()),
 		Read:   func(*seller.Seller, string) (warehouse.StockReader, error) { return b.wh, nil },
 		Set:    func(*seller.Seller, string) (warehouse.StockSetter, error) { return b.wh, nil },
 		Config: Config{PerSecond: 1000, Settle: time.Minute, Slots: 1, AcceptedSlots: 8, BreakerAfter: 3, ProbeAfter: time.Minute}, Now: b.now,

@@ -7,7 +7,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/seller"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/worker"
 )
 
@@ -15,7 +15,7 @@ import (
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	y := New(Parts{
 		Sellers: s.Sellers, Ledger: s.Ledger, Read: s.Warehouses.Stock, Set: s.Warehouses.SetStock, Config: c, Log: s.Log, Now: s.Now,
-		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
+		Breaker: guard.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
 	})
 	s.Metrics.MustRegister(Collector(s.Sellers.All, s.Ledger, c.Settle, y.Now))
 	serving := func(consumer string, slots int) bus.Serving {

@@ -31,6 +31,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
@@ -104,7 +105,7 @@ type Parts struct {
 	// Read returns what can be read of a seller's warehouse, by the ERP's code; Set what can be set there.
 	Read    func(s *seller.Seller, code string) (warehouse.StockReader, error)
 	Set     func(s *seller.Seller, code string) (warehouse.StockSetter, error)
-	Breaker *seller.Breaker
+	Breaker *guard.Breaker
 	Metrics *Metrics
 	Config
 	Log zerolog.Logger

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/stock"
@@ -60,7 +62,7 @@ func Window(m *vmiv1.WindowDue, at time.Time, wish ...string) event.Event {
 func movement(place stock.Place, at seller.Place, row warehouse.FlowRow, linked bool) *stockv1.Movement {
 	m := &stockv1.Movement{
 		Seller: place.Seller, Warehouse: place.Warehouse, ShopNo: place.ShopNo, Shops: at.Shops, GoodsNo: row.GoodsNo, GoodsCode: row.GoodsCode,
-		FlowNo: row.No, Reason: row.Reason, DocumentNo: row.DocumentNo, At: stamp(row.At), Change: row.Change,
+		FlowNo: row.No, Reason: row.Reason, DocumentNo: row.DocumentNo, At: timestamppb.New(row.At), Change: row.Change,
 	}
 	if linked {
 		before, after := row.Former, row.Now
@@ -111,7 +113,7 @@ func gapName(goods string, h stock.Gap) string {
 func gapEvents(place stock.Place, goods string, h stock.Gap, now time.Time) []event.Event {
 	span := h.Interval()
 	found := &vmiv1.GapFound{
-		Seller: place.Seller, Warehouse: place.Warehouse, ShopNo: place.ShopNo, GoodsNo: goods, At: stamp(now),
+		Seller: place.Seller, Warehouse: place.Warehouse, ShopNo: place.ShopNo, GoodsNo: goods, At: timestamppb.New(now),
 		LeftAt: h.Left.Value, FoundAt: h.Right.Value, From: unixStamp(span.From), To: unixStamp(span.To),
 	}
 	due := &vmiv1.WindowDue{

@@ -19,6 +19,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/inredis"
 	"stockbridge/pkg/ledger/redistest"
@@ -214,7 +215,7 @@ func (b *fixture) reset(seed uint64) {
 		Sellers: b, Books: b.ledger, Leases: b.ledger, Streams: buggyStreams{b.bus, b},
 		Open:    func(*seller.Seller, string) (warehouse.FlowReader, error) { return buggyFlow{b.remote, b}, nil },
 		Release: func(context.Context, string, func(bus.DeadLetter) bool) (int, error) { return 0, nil },
-		Breaker: seller.NewBreaker(1000), Metrics: NewMetrics(prometheus.NewRegistry()),
+		Breaker: guard.NewBreaker(1000), Metrics: NewMetrics(prometheus.NewRegistry()),
 		Config: Config{MaxPages: 50, RunPages: 20, Attempts: 12, GapAttempts: 10, CatchUp: time.Hour},
 		Now:    b.now,
 	})

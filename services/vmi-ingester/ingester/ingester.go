@@ -32,13 +32,12 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/fault"
+	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/stock"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
-	orderv1 "stockbridge/proto/order/v1"
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
 
@@ -126,7 +125,7 @@ type Parts struct {
 	Open func(s *seller.Seller, code string) (warehouse.FlowReader, error)
 	// Release releases the held messages of a seller that match.
 	Release func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
-	Breaker *seller.Breaker
+	Breaker *guard.Breaker
 	Metrics *Metrics
 	Config
 	// Now is the clock, time.Now when nil.
@@ -138,7 +137,7 @@ type Parts struct {
 // Ingester is the service's handlers.
 type Ingester struct {
 	Parts
-	*seller.Releases
+	*guard.Releases
 	store *stock.Store
 }
 
@@ -153,7 +152,7 @@ func New(parts Parts) *Ingester {
 	return &Ingester{
 		Parts:    parts,
 		store:    &stock.Store{Books: parts.Books, Now: parts.Now},
-		Releases: &seller.Releases{Find: parts.Sellers.Get, Replay: parts.Release, Clock: parts.Now},
+		Releases: &guard.Releases{Find: parts.Sellers.Get, Replay: parts.Release, Clock: parts.Now},
 	}
 }
 
@@ -161,7 +160,7 @@ func New(parts Parts) *Ingester {
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	p := New(Parts{
 		Sellers: s.Sellers, Books: s.Ledger, Leases: s.Ledger, Streams: s.Bus, Config: c, Now: s.Now,
-		Breaker: seller.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
+		Breaker: guard.NewBreaker(c.BreakerAfter), Metrics: NewMetrics(s.Metrics),
 		Open: func(sl *seller.Seller, code string) (warehouse.FlowReader, error) {
 			return s.Warehouses.Stock(sl, code)
 		},
@@ -173,7 +172,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	s.Metrics.MustRegister(Collector(s.Sellers.All, s.Ledger, p.Now))
 	ticks, windows := s.Serving(Name), s.Serving(Windows)
 	ticks.Slots = c.Slots
-	windows.Slots, windows.MaxAttempts, windows.Paused = c.Slots, max(c.Attempts, c.GapAttempts), p.paused
+	windows.Slots, windows.MaxAttempts, windows.Paused = c.Slots, max(c.Attempts, c.GapAttempts), guard.Paused(p.Sellers)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.VMIDue, ticks, p.VMIDue, nil) })
 	g.Go(func() error { return bus.Serve(ctx, s.Bus, event.VMIWindowDue, windows, p.WindowDue, p.OnReject) })
@@ -181,37 +180,12 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	return g.Wait()
 }
 
-// paused has the windows of a paused seller held instead of tried.
-func (p *Ingester) paused(name string) error {
-	s, ok := p.Sellers.Get(name)
-	if !ok {
-		return nil
-	}
-	return s.Paused()
-}
-
 // reportToBreaker reports the outcome of a call to the seller's breaker, and pauses the seller when it trips. It
 // returns what to publish.
 func (p *Ingester) reportToBreaker(s *seller.Seller, err error) []event.Event {
-	by, trip := p.Breaker.Report(s.Name(), err)
-	if !trip {
-		return nil
-	}
-	pause := seller.Pause{By: by, Reason: err.Error(), At: p.Now(), ProbeAfter: p.ProbeAfter}
-	pause.ProbeAt = pause.At.Add(pause.ProbeAfter)
-	ctx, cancel := context.WithTimeout(context.Background(), writeFor)
-	defer cancel()
-	if p.Sellers.Pause(ctx, s.Name(), pause) != nil {
-		return nil // another worker paused it, or the next failure tries again
-	}
-	return []event.Event{seller.PausedEvent(s.Name(), pause)}
+	events, _ := guard.Guard{Breaker: p.Breaker, Sellers: p.Sellers, ProbeAfter: p.ProbeAfter, Now: p.Now}.Report(s.Name(), err)
+	return events
 }
-
-func reasonMessage(r fault.Reason) *orderv1.Reason {
-	return &orderv1.Reason{Code: r.Code, Field: r.Field, Zh: r.ZH, En: r.EN, RemoteCode: r.RemoteCode, RemoteText: r.RemoteText}
-}
-
-func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 func unixStamp(s int64) *timestamppb.Timestamp { return &timestamppb.Timestamp{Seconds: s} }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
@@ -86,7 +87,7 @@ func TestARowThatNeverComesIsLeftToAPersonAndBlocksNothing(t *testing.T) {
 	// It came: the operator's refetch applies it once.
 	lost.hidden = 0
 	b.queue = append(b.queue, message{Event: Window(&vmiv1.WindowDue{
-		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: stamp(lost.At), To: stamp(lost.At), Why: vmiv1.Why_WHY_REFETCH,
+		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: timestamppb.New(lost.At), To: timestamppb.New(lost.At), Why: vmiv1.Why_WHY_REFETCH,
 	}, b.now(), "wish")})
 	b.run(5 * time.Minute)
 	b.must(b.complete())
@@ -300,7 +301,7 @@ func TestNoMovementIsPublishedByBothMethods(t *testing.T) {
 	}
 	b.run(20 * time.Minute) // its second look is yet to come
 	waits := Window(&vmiv1.WindowDue{
-		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: stamp(b.began), To: stamp(b.began.Add(time.Minute)), Why: vmiv1.Why_WHY_REFETCH,
+		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: timestamppb.New(b.began), To: timestamppb.New(b.began.Add(time.Minute)), Why: vmiv1.Why_WHY_REFETCH,
 	}, b.now(), "held since")
 	changed := proto.CloneOf(b.seller.Setup)
 	changed.Stock.Flow = sellerv1.Stock_FLOW_SEARCH

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
@@ -127,14 +128,14 @@ func TestALostLedgerTakesNothingElseForTheFlow(t *testing.T) {
 	b.run(10 * time.Minute)
 	refetch := func(from, to time.Time, wish string) {
 		b.queue = append(b.queue, message{Event: Window(&vmiv1.WindowDue{
-			Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: stamp(from), To: stamp(to), Why: vmiv1.Why_WHY_REFETCH,
+			Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", From: timestamppb.New(from), To: timestamppb.New(to), Why: vmiv1.Why_WHY_REFETCH,
 		}, b.now(), wish)})
 	}
 	refetch(b.began.Add(-time.Hour), b.began.Add(-50*time.Minute), "once")
 	b.run(10 * time.Minute)
 	seven, two := int64(7), int64(2)
 	m := &stockv1.Movement{
-		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", GoodsNo: "G", FlowNo: "opening/G", At: stamp(b.now()), Change: -5, Before: &seven, After: &two,
+		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", GoodsNo: "G", FlowNo: "opening/G", At: timestamppb.New(b.now()), Change: -5, Before: &seven, After: &two,
 	}
 	b.settle([]event.Event{event.StockNoted.About(m.Seller, m.FlowNo, b.now(), &stockv1.Noted{Movement: m, Rule: "opening"}, b.at.Token())}, nil)
 	before, _, err := b.store.State(t.Context(), b.at)

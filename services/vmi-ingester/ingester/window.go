@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
@@ -452,7 +453,7 @@ func (r *run) publishRest(s stock.Interval, why vmiv1.Why, page int) {
 // certify publishes what was read.
 func (r *run) certify(partial bool, continuity vmiv1.Continuity, breaks int) {
 	m := &vmiv1.WindowIngested{
-		Window: r.m, At: stamp(r.Now()), Pages: int32(r.pages), Rows: r.rowCount, Adjusted: r.adjusted, Repeated: r.repeated, //nolint:gosec // small
+		Window: r.m, At: timestamppb.New(r.Now()), Pages: int32(r.pages), Rows: r.rowCount, Adjusted: r.adjusted, Repeated: r.repeated, //nolint:gosec // small
 		FirstFlow: r.first.No, LastFlow: r.last.No, Continuity: continuity, Breaks: int32(breaks), Partial: partial, //nolint:gosec // small
 	}
 	for _, rule := range slices.Sorted(maps.Keys(r.noted)) {
@@ -474,7 +475,7 @@ func (p *Ingester) OnReject(d *bus.Delivery, m *vmiv1.WindowDue, err error) []ev
 	reason := fault.ReasonOf(err, fault.Of(err).String())
 	p.Metrics.Failed.WithLabelValues(fault.Of(err).String()).Inc()
 	failed := &vmiv1.WindowFailed{
-		Window: m, At: stamp(p.Now()), Reason: reasonMessage(reason), Cause: fault.Cause(err), Attempts: int32(d.Attempt), //nolint:gosec // small
+		Window: m, At: timestamppb.New(p.Now()), Reason: event.Reason(reason), Cause: fault.Cause(err), Attempts: int32(d.Attempt), //nolint:gosec // small
 	}
 	key := append(windowKey(m), reason.Code, shortHash(d.ID))
 	return []event.Event{event.VMIWindowFailed.About(m.GetSeller(), placeOf(m).Token(), p.Now(), failed, key...)}

@@ -1,4 +1,4 @@
-package seller
+package guard
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/seller"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -23,7 +24,7 @@ const retryHeldEvery = 10 * time.Minute
 // resumed, and on ticks for causes whose end nobody publishes.
 type Releases struct {
 	// Find finds a seller.
-	Find func(name string) (*Seller, bool)
+	Find func(name string) (*seller.Seller, bool)
 	// Replay releases what the service holds of a seller and matches.
 	Replay func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
 	// Gone reports whether a cause is gone that no set-up can fix; decided is false when it is not one of the
@@ -55,7 +56,7 @@ func (r *Releases) Serve(ctx context.Context, b *bus.Bus, name string, serving f
 // the warehouse is tried again: no set-up shows whether that is gone.
 func (r *Releases) SellerChanged(ctx context.Context, _ *bus.Delivery, m *sellerv1.Changed) ([]event.Event, error) {
 	return nil, r.release(ctx, m.Seller, func(s bus.DeadLetter) bool {
-		return s.Cause == CauseTrial(m.Seller) || needsTrial(s.Cause) || r.Cleared(ctx, s.Cause)
+		return s.Cause == seller.CauseTrial(m.Seller) || seller.OnlyWarehouseKnows(s.Cause) || r.Cleared(ctx, s.Cause)
 	})
 }
 
@@ -70,11 +71,11 @@ func (r *Releases) SellerResumed(ctx context.Context, _ *bus.Delivery, m *seller
 func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
 	tried := map[string]bool{}
 	return nil, r.release(ctx, m.Seller, func(s bus.DeadLetter) bool {
-		if !needsTrial(s.Cause) {
+		if !seller.OnlyWarehouseKnows(s.Cause) {
 			return r.Cleared(ctx, s.Cause)
 		}
 		what := m.Seller
-		if isCause(s.Cause, causeNumber) || slices.ContainsFunc(r.Apart, func(p string) bool { return s.Cause == CausePermission(m.Seller, p) }) {
+		if seller.AboutNumber(s.Cause) || slices.ContainsFunc(r.Apart, func(p string) bool { return s.Cause == seller.CausePermission(m.Seller, p) }) {
 			what = s.Cause
 		}
 		if s.Last.Before(r.lastServed(what)) {
@@ -95,13 +96,6 @@ func (r *Releases) release(ctx context.Context, name string, match func(bus.Dead
 	}
 	return err
 }
-
-// needsTrial reports whether only the warehouse knows that the cause is gone.
-func needsTrial(cause string) bool {
-	return isCause(cause, causePermission) || isCause(cause, causeAccount) || isCause(cause, causeNumber)
-}
-
-func isCause(cause, kind string) bool { return strings.HasPrefix(cause, kind+":") }
 
 // Cleared reports whether what cause names is gone.
 func (r *Releases) Cleared(ctx context.Context, cause string) bool {

@@ -1,4 +1,4 @@
-package seller
+package guard
 
 import (
 	"context"

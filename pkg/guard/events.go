@@ -1,29 +1,20 @@
-package seller
+package guard
 
 import (
 	"context"
 	"errors"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/seller"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // PausedEvent reports that the seller was paused.
-func PausedEvent(name string, p Pause) event.Event {
-	return event.SellerPaused.About(name, name, p.At, p.message(name), pauseID(p.At))
-}
-
-// message is the pause as it is stored and published.
-func (p Pause) message(name string) *sellerv1.Paused {
-	m := &sellerv1.Paused{Seller: name, At: timestamppb.New(p.At), By: p.By, Reason: p.Reason}
-	if p.ProbeAfter > 0 {
-		m.ProbeAfter = durationpb.New(p.ProbeAfter)
-	}
-	return m
+func PausedEvent(name string, p seller.Pause) event.Event {
+	return event.SellerPaused.About(name, name, p.At, p.Message(name), pauseID(p.At))
 }
 
 // ResumedEvent reports that the pause that began at since has ended.
@@ -37,13 +28,13 @@ func pauseID(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // ResumeToken ends a pause that a refused token caused, and publishes it: there is a new token. It returns whether
 // there was such a pause; other pauses stay.
-func ResumeToken(ctx context.Context, b *Registry, publish func(context.Context, ...event.Event) error, name string, now time.Time) (bool, error) {
+func ResumeToken(ctx context.Context, b *seller.Registry, publish func(context.Context, ...event.Event) error, name string, now time.Time) (bool, error) {
 	s, known := b.Get(name)
 	if !known || s.Pause == nil || s.Pause.By != sellerv1.Paused_BY_TOKEN {
 		return false, nil
 	}
 	err := b.Resume(ctx, name, sellerv1.Paused_BY_TOKEN)
-	if errors.Is(err, ErrNotPaused) {
+	if errors.Is(err, seller.ErrNotPaused) {
 		return false, nil
 	}
 	if err != nil {
