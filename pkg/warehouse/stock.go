@@ -84,12 +84,11 @@ type FlowRow struct {
 	Former, Now int64
 }
 
-// ShopStockLimit is the most goods that one call of ShopStock accepts (JD's limit: docs/jd-api.md, Shop stock).
-const ShopStockLimit = 50
-
 // ShopStocker reads a shop's current stock.
 type ShopStocker interface {
-	// ShopStock returns the stock of at most ShopStockLimit goods. Goods missing from the result have no stock there.
+	Limited
+
+	// ShopStock returns the stock of at most Limits.ShopStock goods. Goods missing from the result have no stock there.
 	ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]ShopStock, error)
 }
 

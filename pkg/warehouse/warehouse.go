@@ -15,9 +15,18 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// FindLimit is the most outbound numbers that one call of FindOrders accepts. It must not exceed what any adapter's
-// remote accepts in one call; JD's limit is 100 (docs/jd-api.md, Order look-up).
-const FindLimit = 100
+// Limits is how much one call may ask for. Each adapter has its own.
+type Limits struct {
+	// Find is the most numbers of one call of FindOrders or FindByPlatform, at least 1.
+	Find int
+	// ShopStock is the most goods of one call of ShopStock, at least 1.
+	ShopStock int
+}
+
+// Limited has the same limits for its whole life. Limits makes no call.
+type Limited interface {
+	Limits() Limits
+}
 
 // ErrNotPermitted marks a call that the remote does not allow for this seller. The error is always a fault as well.
 var ErrNotPermitted = errors.New("not permitted for this seller")
@@ -84,7 +93,9 @@ func (e *Rejected) Unwrap() error { return e.Reason }
 
 // OrderFinder looks orders up by our own outbound numbers.
 type OrderFinder interface {
-	// FindOrders returns which of at most FindLimit outbound numbers the remote has, and the state of each. A number missing
+	Limited
+
+	// FindOrders returns which of at most Limits.Find outbound numbers the remote has, and the state of each. A number missing
 	// from the result did not exist when asked. An error says nothing about any of them.
 	FindOrders(ctx context.Context, outboundNos []string) (map[string]Found, error)
 }
@@ -100,7 +111,7 @@ type OrderComparer interface {
 	// CompareOrder returns the fields in which the document warehouseNo differs from what SendOrder would send for o. Fields
 	// that the remote does not return, or masks, are skipped. It returns ErrNotFound if there is no such document.
 	CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (Comparison, error)
-	// FindByPlatform is FindOrders by the sales platforms' order numbers, at most FindLimit of them. One number may have
+	// FindByPlatform is FindOrders by the sales platforms' order numbers, at most Limits.Find of them. One number may have
 	// several documents, each with an outbound number of its own.
 	FindByPlatform(ctx context.Context, platformNos []string) (map[string][]Found, error)
 }

@@ -110,6 +110,12 @@ func New(o Options) (*Warehouse, error) {
 	}, nil
 }
 
+// limits are JD's (docs/jd-api.md, Order look-up and Shop stock).
+var limits = warehouse.Limits{Find: 100, ShopStock: 50}
+
+// Limits returns JD's limits.
+func (w *Warehouse) Limits() warehouse.Limits { return limits }
+
 // Identity is application, department and vendor source: JD finds an order by our number only for those who sent it.
 func (w *Warehouse) Identity() warehouse.Identity {
 	return warehouse.Identity(seller.Identity(w.account))
@@ -155,8 +161,8 @@ func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan wa
 // FindOrders looks orders up by our outbound numbers. Parts of a split order do not count as further documents.
 func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[string]warehouse.Found, error) {
 	nos := slices.Compact(slices.Sorted(slices.Values(outboundNos)))
-	if len(nos) > warehouse.FindLimit {
-		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(nos), warehouse.FindLimit)
+	if len(nos) > limits.Find {
+		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(nos), limits.Find)
 	}
 	for _, no := range nos {
 		if !queryable(no) {

@@ -229,11 +229,11 @@ func absent(t *testing.T, s Subject) {
 
 func hundred(t *testing.T, s Subject) {
 	var nos []string
-	for i := range warehouse.FindLimit {
+	for i := range s.Limits().Find {
 		nos = append(nos, fmt.Sprintf("H-%03d", i))
 	}
 	take(t, s, nos[0])
-	take(t, s, nos[warehouse.FindLimit-1])
+	take(t, s, nos[len(nos)-1])
 	found, err := s.FindOrders(t.Context(), nos)
 	if err != nil || len(found) != 2 {
 		t.Errorf("%d found: %v", len(found), err)

@@ -340,7 +340,11 @@ func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *adapters.War
 			}
 			asked[w.Account] = true
 			wh, err := ws.Read(s, w.Code, quota.Status)
-			for part := range slices.Chunk(list, warehouse.FindLimit) {
+			most := len(list)
+			if err == nil {
+				most = wh.Limits().Find
+			}
+			for part := range slices.Chunk(list, most) {
 				var found map[string]warehouse.Found
 				if err == nil {
 					found, err = find(ctx, wh, part)

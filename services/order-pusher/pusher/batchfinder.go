@@ -17,7 +17,7 @@ import (
 	"stockbridge/pkg/warehouse"
 )
 
-// batchFinder batches look-ups: those that arrive during a call share the next one, up to warehouse.FindLimit. There is no
+// batchFinder batches look-ups: those that arrive during a call share the next one, up to the warehouse's limit. There is no
 // timer; a single look-up goes out at once.
 type batchFinder struct {
 	mu     sync.Mutex
@@ -92,7 +92,7 @@ func (f *batchFinder) drain(wh warehouse.OrderFinder, queue *findQueue) {
 			f.mu.Unlock()
 			return
 		}
-		n := min(len(queue.waiting), warehouse.FindLimit)
+		n := min(len(queue.waiting), wh.Limits().Find)
 		batch := queue.waiting[:n:n]
 		queue.waiting = queue.waiting[n:]
 		f.mu.Unlock()

@@ -31,6 +31,8 @@ type scriptedWarehouse struct {
 
 func (f *scriptedWarehouse) Identity() warehouse.Identity { return "" }
 
+func (f *scriptedWarehouse) Limits() warehouse.Limits { return warehouse.Limits{Find: 100} }
+
 func (f *scriptedWarehouse) PlanOrder(*orderv1.Audited) warehouse.Plan {
 	return warehouse.Plan{Err: f.plan}
 }

@@ -89,7 +89,7 @@ func (r *run) checkRefused(ctx context.Context) error {
 func (r *run) findRefused(ctx context.Context, code string, list []ledger.Entry) (complete bool, err error) {
 	wh, err := r.Open(r.seller, code, quota.Status)
 	for len(list) > 0 && err == nil {
-		n := min(len(list), warehouse.FindLimit)
+		n := min(len(list), wh.Limits().Find)
 		nos := make([]string, n)
 		for i, e := range list[:n] {
 			nos[i] = e.Key.No
@@ -231,7 +231,7 @@ func (r *run) dropResolved(ctx context.Context) error {
 func (r *run) dropGone(ctx context.Context, code string, list []*Finding) error {
 	wh, err := r.Open(r.seller, code, quota.Status)
 	for len(list) > 0 && err == nil && !r.outOfTime(ctx) {
-		n := min(len(list), warehouse.FindLimit)
+		n := min(len(list), wh.Limits().Find)
 		nos := make([]string, n)
 		for i, s := range list[:n] {
 			nos[i] = s.OutboundNo

@@ -371,7 +371,10 @@ func (r *run) askWarehouses(ctx context.Context, orders []*item) {
 	for code, list := range by {
 		wh, err := r.Open(r.seller, code, quota.Status)
 		for len(list) > 0 {
-			n := min(len(list), warehouse.FindLimit)
+			n := len(list)
+			if err == nil {
+				n = min(n, wh.Limits().Find)
+			}
 			if r.outOfTime(ctx) {
 				err = fault.RetryAfter(moreAfter, errStop)
 			}

@@ -28,59 +28,90 @@ const (
 	documentsPerOrder = 100
 )
 
+// group is the due orders of one warehouse.
+type group struct {
+	code string
+	wh   warehouse.OrderReader // nil if err
+	err  error
+	due  []ledger.Entry
+	// early are orders that come next. They fill up the last call, so orders that came due at different ticks share a
+	// call from then on.
+	early []ledger.Entry
+}
+
+// room is for how many early orders the last call has room.
+func (g *group) room() int {
+	if g.err != nil {
+		return 0
+	}
+	most := g.wh.Limits().Find
+	return (most - len(g.due)%most) % most
+}
+
 // lookUpDue looks up all due orders, as far as the run's time and the quota allow. The rest is due at the next tick, the
 // most overdue first.
 func (r *run) lookUpDue(ctx context.Context) {
-	due, early, err := r.due(ctx)
+	due, err := r.Ledger.Due(ctx, r.seller.Name(), kind, r.began, perRun)
 	if err != nil {
 		r.failures = append(r.failures, err)
 		return
 	}
-	var codes []string
-	groups := map[string][]ledger.Entry{}
-	for _, e := range due {
-		if _, known := groups[e.Warehouse]; !known {
-			codes = append(codes, e.Warehouse)
-		}
-		groups[e.Warehouse] = append(groups[e.Warehouse], e)
+	groups := r.byWarehouse(due)
+	if err := r.addEarly(ctx, groups, len(due)); err != nil {
+		r.failures = append(r.failures, err)
+		return
 	}
-	for _, code := range codes {
+	for _, g := range groups {
 		if r.done(ctx) {
 			return
 		}
-		r.lookUpWarehouse(ctx, code, groups[code], early[code])
+		r.lookUpWarehouse(ctx, g)
 	}
 }
 
-// due reads the due orders and, by warehouse, those that come next. The latter fill up the last call, so orders that came
-// due at different ticks share a call from then on.
-func (r *run) due(ctx context.Context) (due []ledger.Entry, early map[string][]ledger.Entry, err error) {
-	due, err = r.Ledger.Due(ctx, r.seller.Name(), kind, r.began, perRun)
+// byWarehouse opens the warehouses of due orders, in the order in which they come.
+func (r *run) byWarehouse(due []ledger.Entry) (groups []*group) {
+	of := map[string]*group{}
+	for _, e := range due {
+		g := of[e.Warehouse]
+		if g == nil {
+			g = &group{code: e.Warehouse}
+			g.wh, g.err = r.Open(r.seller, g.code, quota.Status)
+			of[g.code], groups = g, append(groups, g)
+		}
+		g.due = append(g.due, e)
+	}
+	return groups
+}
+
+// addEarly adds the orders that come next, as far as calls have room; due is how many are due.
+func (r *run) addEarly(ctx context.Context, groups []*group, due int) error {
+	of, room := map[string]*group{}, 0
+	for _, g := range groups {
+		of[g.code] = g
+		room += g.room()
+	}
+	if room == 0 {
+		return nil
+	}
+	more, err := r.Ledger.Due(ctx, r.seller.Name(), kind, r.began.Add(r.FollowFor), due+room)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	if len(due)%warehouse.FindLimit == 0 {
-		return due, nil, nil
-	}
-	full := (len(due)/warehouse.FindLimit + 1) * warehouse.FindLimit
-	more, err := r.Ledger.Due(ctx, r.seller.Name(), kind, r.began.Add(r.FollowFor), full)
-	if err != nil {
-		return nil, nil, err
-	}
-	early = map[string][]ledger.Entry{}
 	for _, e := range more {
-		if following(e).Due.After(r.began) {
-			early[e.Warehouse] = append(early[e.Warehouse], e)
+		g := of[e.Warehouse]
+		if g != nil && following(e).Due.After(r.began) && len(g.early) < g.room() {
+			g.early = append(g.early, e)
 		}
 	}
-	return due, early, nil
+	return nil
 }
 
-// lookUpWarehouse looks up the due orders of one warehouse, and early ones as far as calls have room.
-func (r *run) lookUpWarehouse(ctx context.Context, code string, entries, early []ledger.Entry) {
-	wh, err := r.Open(r.seller, code, quota.Status)
-	if err != nil {
-		r.postpone(ctx, err, entries)
+// lookUpWarehouse looks up the due orders of one warehouse, and its early ones.
+func (r *run) lookUpWarehouse(ctx context.Context, g *group) {
+	code, wh, entries := g.code, g.wh, g.due
+	if g.err != nil {
+		r.postpone(ctx, g.err, entries)
 		return
 	}
 	key := r.seller.Name() + "/" + code
@@ -88,9 +119,7 @@ func (r *run) lookUpWarehouse(ctx context.Context, code string, entries, early [
 		r.lookUpEach(ctx, wh, entries)
 		return
 	}
-	room := (warehouse.FindLimit - len(entries)%warehouse.FindLimit) % warehouse.FindLimit
-	together := append(slices.Clone(entries), early[:min(room, len(early))]...)
-	for batch := range slices.Chunk(together, warehouse.FindLimit) {
+	for batch := range slices.Chunk(slices.Concat(entries, g.early), wh.Limits().Find) {
 		if r.done(ctx) {
 			return
 		}

@@ -148,7 +148,7 @@ func (c *comparison) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for some := range slices.Chunk(figures, warehouse.ShopStockLimit) {
+	for some := range slices.Chunk(figures, c.reader.Limits().ShopStock) {
 		if err := c.compareGoods(ctx, some); err != nil {
 			return err
 		}
@@ -174,7 +174,7 @@ func (c *comparison) takeOpeningBalances(ctx context.Context) error {
 			nos, codes[no] = append(nos, no), g.Code
 		}
 	}
-	for some := range slices.Chunk(nos, warehouse.ShopStockLimit) {
+	for some := range slices.Chunk(nos, c.reader.Limits().ShopStock) {
 		series, err := c.store.Series(ctx, c.place, some)
 		if err != nil {
 			return err

@@ -296,6 +296,8 @@ var (
 	_ warehouse.StockSetter = (*remoteStock)(nil)
 )
 
+func (w *remoteStock) Limits() warehouse.Limits { return warehouse.Limits{Find: 100, ShopStock: 50} }
+
 func (w *remoteStock) put(goods string, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
