@@ -8,7 +8,7 @@ import (
 	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse/jd"
+	"stockbridge/pkg/warehouse/callmetrics"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -16,7 +16,7 @@ const gaugeBudget = "stockbridge_quota_budget_calls_per_second"
 
 // Metrics counts calls to warehouses.
 type Metrics struct {
-	jd           *jd.Metrics
+	warehouse    *callmetrics.Metrics
 	calls, waits *prometheus.CounterVec
 }
 
@@ -24,7 +24,7 @@ type Metrics struct {
 func NewMetrics(r prometheus.Registerer, sellers func() []*seller.Seller) *Metrics {
 	labels := []string{"seller", "account", "class"}
 	m := &Metrics{
-		jd: jd.NewMetrics(r),
+		warehouse: callmetrics.New(r),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_quota_calls_total", Help: "Calls that had their turn in the budget.",
 		}, labels),

@@ -202,7 +202,7 @@ func (w *Warehouses) open(s *seller.Seller, at cacheKey) (warehouse.Orders, erro
 			}
 		}
 		if w.Metrics != nil {
-			o.Metrics = w.Metrics.jd
+			o.Metrics = w.Metrics.warehouse
 		}
 		return jd.New(o)
 	case sellerv1.Account_KIND_MEMORY:

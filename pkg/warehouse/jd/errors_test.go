@@ -21,6 +21,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/callmetrics"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	"stockbridge/pkg/warehouse/warehousetest"
 	orderv1 "stockbridge/proto/order/v1"
@@ -60,7 +61,7 @@ func answering(t *testing.T, answer func(*request) string, change ...func(*selle
 	t.Cleanup(transport.CloseIdleConnections)
 	w, err := New(Options{
 		Seller: seller.New(s, nil), Warehouse: "W01", Class: quota.Push, Env: env, Transport: transport,
-		Metrics: NewMetrics(prometheus.NewRegistry()),
+		Metrics: callmetrics.New(prometheus.NewRegistry()),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/callmetrics"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -51,7 +52,7 @@ type Options struct {
 	// Transport carries the calls (jdapi.NewTransport if nil). Share it, because it keeps connections open.
 	Transport http.RoundTripper
 	// Metrics; optional.
-	Metrics *Metrics
+	Metrics *callmetrics.Metrics
 	// Now is the clock, time.Now if nil.
 	Now func() time.Time
 }

@@ -11,6 +11,7 @@ import (
 
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/warehouse/callmetrics"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	"stockbridge/pkg/warehouse/warehousetest"
 )
@@ -30,7 +31,7 @@ func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	r := prometheus.NewRegistry()
 	w, err := New(Options{
-		Seller: seller.New(setup(server.URL+"/routerjson"), nil), Warehouse: "W01", Class: quota.Push, Env: env, Transport: transport, Metrics: NewMetrics(r),
+		Seller: seller.New(setup(server.URL+"/routerjson"), nil), Warehouse: "W01", Class: quota.Push, Env: env, Transport: transport, Metrics: callmetrics.New(r),
 	})
 	if err != nil {
 		t.Fatal(err)
