@@ -23,16 +23,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
 )
@@ -66,7 +63,12 @@ type State struct {
 	Head Head `json:"head"`
 	// Read is the time that was read, for all goods.
 	Read Coverage `json:"read,omitempty"`
+	// Epoch is the ledger's, when the state was read.
+	Epoch time.Time `json:"-"`
 }
+
+// MayBeOlder reports whether the book may be an older copy: its Head was written in another epoch of the ledger, or never.
+func (s State) MayBeOlder() bool { return book.MayBeOlder(s.Head.Epoch, s.Epoch) }
 
 // Plan is how far planning got, in seconds of Unix time; zero: nothing yet.
 type Plan struct {
@@ -152,16 +154,10 @@ const (
 	rowsPerWrite = (ledger.BookWriteLimit - 2) / 2
 	// writeBytes leaves room for marks and the state.
 	writeBytes = ledger.BookWriteBytes - 128<<10
-	// writeTries is how often a write is tried while others write to the same book.
-	writeTries = 100
 )
 
-var (
-	// errBusy: others write all the time.
-	errBusy = errors.New("the book keeps changing")
-	// errLarge: it does not fit into one write.
-	errLarge = errors.New("too much for one write")
-)
+// errLarge: it does not fit into one write.
+var errLarge = errors.New("too much for one write")
 
 func (s *Store) now() time.Time {
 	if s.Now == nil {
@@ -221,35 +217,27 @@ func (s *Store) Series(ctx context.Context, p Place, goods []string) (map[string
 	return found, nil
 }
 
-// State reads the state of a place's book, and since when the ledger's epoch lasts.
-func (s *Store) State(ctx context.Context, p Place) (State, time.Time, error) {
-	b, err := s.Books.ReadBook(ctx, p.Book(), []string{stateField}, nil)
+// State reads the state of a place's book.
+func (s *Store) State(ctx context.Context, p Place) (st State, err error) {
+	t, err := book.Read(ctx, s.Books, p.Book(), []string{stateField}, nil)
 	if err != nil {
-		return State{}, time.Time{}, fmt.Errorf("read the book of %s: %w", p, err)
+		return State{}, err
 	}
-	st, err := decodeState(b)
-	return st, b.EpochSince, err
+	_, err = t.Get(stateField, &st)
+	st.Epoch = t.EpochSince
+	return st, err
 }
 
-func decodeState(b ledger.Book) (st State, err error) {
-	if data := b.Fields[stateField]; len(data) > 0 {
-		if err = json.Unmarshal(data, &st); err != nil {
-			return State{}, fmt.Errorf("read the state of a book: %w", err)
-		}
-	}
-	return st, nil
-}
-
-// UpdateState changes a place's state: change gets the current state and reports whether to write it. It is called
-// again when somebody else wrote in between.
+// UpdateState changes a place's state: change gets the current state and reports whether to write it. It is called again
+// when somebody else wrote in between.
 func (s *Store) UpdateState(ctx context.Context, p Place, change func(*State) bool) error {
-	return s.write(ctx, p, []string{stateField}, nil, func(b ledger.Book) (map[string][]byte, []string, error) {
-		st, err := decodeState(b)
-		if err != nil || !change(&st) {
-			return nil, nil, err
+	return book.Update(ctx, s.Books, p.Book(), []string{stateField}, nil, func(t *book.Tx) error {
+		var st State
+		if _, err := t.Get(stateField, &st); err != nil || !change(&st) {
+			return err
 		}
-		data, err := json.Marshal(st)
-		return map[string][]byte{stateField: data}, nil, err
+		t.Put(stateField, st)
+		return nil
 	})
 }
 
@@ -314,32 +302,29 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 	if states {
 		fields = append(fields, stateField)
 	}
-	err = s.write(ctx, p, fields, marks, func(b ledger.Book) (map[string][]byte, []string, error) {
+	err = book.Update(ctx, s.Books, p.Book(), fields, marks, func(t *book.Tx) error {
 		applied = 0
 		changed := map[string]*Series{}
 		series := func(goods string) (*Series, error) {
 			if c := changed[goods]; c != nil {
 				return c, nil
 			}
-			c, err := decode(b.Fields[seriesPrefix+goods])
+			c, err := decode(t.Fields[seriesPrefix+goods])
 			if err != nil {
 				return nil, fmt.Errorf("series of %s: %w", goods, err)
 			}
 			changed[goods] = c
 			return c, nil
 		}
-		var done []string
-		once := map[string]bool{}
 		for _, r := range batch.Rows {
 			mark := markName(r.No)
-			if b.Marked[mark] || once[mark] {
+			if t.Marked[mark] {
 				continue
 			}
-			once[mark] = true
-			done = append(done, mark)
+			t.Mark(mark, s.now())
 			c, err := series(r.GoodsNo)
 			if err != nil {
-				return nil, nil, err
+				return err
 			}
 			c.Add(r.Movement)
 			if r.GoodsCode != "" {
@@ -347,17 +332,17 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 			}
 			applied++
 		}
-		for goods, span := range batch.Consistent {
+		for goods, interval := range batch.Consistent {
 			c, err := series(goods)
 			if err != nil {
-				return nil, nil, err
+				return err
 			}
-			c.LinkWithin(span)
+			c.LinkWithin(interval)
 		}
 		for _, name := range batch.Done {
-			done = append(done, markName(name))
+			t.Mark(markName(name), s.now())
 		}
-		write, size := map[string][]byte{}, 0
+		size := 0
 		for goods, c := range changed {
 			data := c.encode()
 			if len(data) > ledger.MaxField {
@@ -365,65 +350,29 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 				data = c.encode()
 			}
 			if size += len(data) + 2*len(goods); size > writeBytes && len(batch.Rows) > 1 {
-				return nil, nil, errLarge
+				return errLarge
 			}
-			write[seriesPrefix+goods], write[brokenPrefix+goods] = data, nil
+			t.Set(seriesPrefix+goods, data)
+			t.Set(brokenPrefix+goods, nil)
 			if _, proof := c.Figure(); proof == Broken {
-				write[brokenPrefix+goods] = []byte{'1'}
+				t.Set(brokenPrefix+goods, []byte{'1'})
 			}
 		}
-		if len(write)+len(done) == 0 && len(batch.Read) == 0 {
-			return nil, nil, nil
+		if !states || len(changed)+len(batch.Done)+len(batch.Read) == 0 {
+			return nil
 		}
-		if states {
-			st, err := decodeState(b)
-			if err != nil {
-				return nil, nil, err
-			}
-			st.Head.Tail.Stock, st.Head.Tail.VMI = st.Head.Tail.Stock.later(batch.Tail.Stock), st.Head.Tail.VMI.later(batch.Tail.VMI)
-			for _, span := range batch.Read {
-				st.Read = st.Read.With(span)
-			}
-			data, err := json.Marshal(st)
-			if err != nil {
-				return nil, nil, err
-			}
-			write[stateField] = data
+		var st State
+		if _, err := t.Get(stateField, &st); err != nil {
+			return err
 		}
-		return write, done, nil
+		st.Head.Tail.Stock, st.Head.Tail.VMI = st.Head.Tail.Stock.later(batch.Tail.Stock), st.Head.Tail.VMI.later(batch.Tail.VMI)
+		for _, interval := range batch.Read {
+			st.Read = st.Read.With(interval)
+		}
+		t.Put(stateField, st)
+		return nil
 	})
 	return applied, err
-}
-
-// write changes a book by compare-and-set. change gets what was read and returns what to write; nothing: the book is
-// left alone.
-func (s *Store) write(ctx context.Context, p Place, fields, marks []string, change func(ledger.Book) (map[string][]byte, []string, error)) error {
-	for try := range writeTries {
-		b, err := s.Books.ReadBook(ctx, p.Book(), fields, marks)
-		if err != nil {
-			return err
-		}
-		write, done, err := change(b)
-		if err != nil || len(write)+len(done) == 0 {
-			return err
-		}
-		w := ledger.BookWrite{Version: b.Version, Owner: uuid.NewString(), Fields: write}
-		for _, name := range done {
-			w.Marks = append(w.Marks, ledger.Mark{Name: name, At: s.now()})
-		}
-		_, err = s.Books.WriteBook(ctx, p.Book(), w)
-		if !errors.Is(err, ledger.ErrVersion) {
-			return err
-		}
-		if try > 2 { // several writers: jitter lets them take turns
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(rand.N(time.Duration(min(try, 20)) * time.Millisecond)): //nolint:gosec // jitter
-			}
-		}
-	}
-	return errBusy
 }
 
 // Drop deletes the book of a place with its marks. It is to be rebuilt from the streams.
@@ -507,16 +456,15 @@ func (s *Store) Broken(ctx context.Context, p Place, from string) (gaps map[stri
 // CountBroken counts the goods of a place with gaps, up to most.
 func (s *Store) CountBroken(ctx context.Context, p Place, most int) (int, error) {
 	goods := map[string]bool{}
-	for from := ""; ; {
-		fields, next, err := s.Books.ScanBook(ctx, p.Book(), brokenPrefix, from)
-		if err != nil {
-			return 0, fmt.Errorf("count gaps of %s: %w", p, err)
+	enough := errors.New("enough")
+	err := book.Scan(ctx, s.Books, p.Book(), brokenPrefix, func(f ledger.Field) error {
+		if goods[f.Name] = true; len(goods) >= most {
+			return enough
 		}
-		for _, f := range fields {
-			goods[f.Name] = true
-		}
-		if from = next; next == "" || len(goods) >= most {
-			return min(len(goods), most), nil
-		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, enough) {
+		return 0, fmt.Errorf("count gaps of %s: %w", p, err)
 	}
+	return len(goods), nil
 }

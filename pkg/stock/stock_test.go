@@ -80,9 +80,9 @@ func TestRowsThatSeveralApplyAtOnceCountOnce(t *testing.T) {
 		if err != nil || f.Num != 300 || f.Proof != stock.Proved || f.Rows != 300 || f.GoodsCode != "C" || !f.Last.Equal(time.Unix(1898, 0)) {
 			t.Errorf("%+v, %v", f, err)
 		}
-		st, epoch, err := s.State(t.Context(), place)
-		if err != nil || epoch.IsZero() || !st.Read.Has(stock.Interval{From: 1000, To: 2000}) {
-			t.Errorf("%+v, epoch %v, %v", st, epoch, err)
+		st, err := s.State(t.Context(), place)
+		if err != nil || st.Epoch.IsZero() || !st.Read.Has(stock.Interval{From: 1000, To: 2000}) {
+			t.Errorf("%+v, %v", st, err)
 		}
 		known, err := s.Known(t.Context(), place, []string{"F1", "F899", "F900", "gap", "other"})
 		if err != nil || len(known) != 3 || !known["gap"] || known["F900"] {

@@ -180,7 +180,7 @@ func (a *app) flows(ctx context.Context, name string) ([]flowJSON, error) {
 	for _, s := range sellers {
 		for _, p := range s.Places() {
 			place := stock.Place{Seller: s.Name(), Warehouse: p.Warehouse, ShopNo: p.ShopNo}
-			st, _, err := store.State(ctx, place)
+			st, err := store.State(ctx, place)
 			if err != nil {
 				return nil, err
 			}

@@ -60,14 +60,15 @@ var mayImport = []struct {
 	{"pkg/warehouse/...", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/warehouse", "pkg/seller"}, "a contract and its adapters never import the bus"},
 	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/personal", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/event", "pkg/bus"}, "set-up, kept in a bucket of the bus; no warehouse"},
 	{"pkg/guard", []string{"proto/...", "pkg/fault", "pkg/event", "pkg/bus", "pkg/seller", "pkg/warehouse"}, "judges calls to a warehouse and pauses the seller"},
-	{"pkg/stock", []string{"pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the warehouse"},
+	{"pkg/book", []string{"pkg/ledger"}, "changes of a book in the ledger, whatever is in it"},
+	{"pkg/stock", []string{"pkg/book", "pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the warehouse"},
 	{"pkg/token", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
 	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one package that names every adapter"},
 	{"pkg/worker", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/healthcheck", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/ledgermetrics", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/token", "pkg/adapters"}, "the shell knows contracts"},
 	{"services/jd-sandbox/...", []string{"pkg/jdsandbox/...", "pkg/worker", "pkg/healthcheck"}, "main around a JD of its own"},
 	{"services/bridgectl/...", []string{"proto/...", "pkg/...", "services/..."}, "bridgectl composes the services"},
 	{"services/e2e/...", []string{"proto/...", "pkg/...", "services/..."}, "stories compose the services"},
-	{"services/...", []string{"proto/...", "pkg/batch", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
+	{"services/...", []string{"proto/...", "pkg/batch", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/book", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
 // adapterFolders are named by pkg/adapters, by each other, and by tests against the real thing.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
@@ -70,25 +71,17 @@ const (
 // ReadFindings reads the documents that no audit explains, the oldest first.
 func ReadFindings(ctx context.Context, books ledger.Books, seller string) ([]Finding, error) {
 	byNo := map[string]Finding{}
-	for from := ""; ; {
-		fields, next, err := books.ScanBook(ctx, bookOf(seller), findingField, from)
-		if err != nil {
-			return nil, fmt.Errorf("read the findings of %s: %w", seller, err)
+	err := book.Scan(ctx, books, bookOf(seller), findingField, func(f ledger.Field) error {
+		var s Finding
+		err := book.Decode(bookOf(seller), f, &s)
+		if s.Kind == refusedLegacy {
+			s.Kind = RefusedButThere
 		}
-		for _, f := range fields {
-			var s Finding
-			if err := json.Unmarshal(f.Value, &s); err != nil {
-				return nil, fmt.Errorf("read finding %s of %s: %w", f.Name, seller, err)
-			}
-			if s.Kind == refusedLegacy {
-				s.Kind = RefusedButThere
-			}
-			byNo[s.WarehouseNo] = s
-		}
-		if next == "" {
-			break
-		}
-		from = next
+		byNo[s.WarehouseNo] = s
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	list := make([]Finding, 0, len(byNo))
 	for _, s := range byNo {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
@@ -171,47 +172,38 @@ func bookOf(seller string) string { return "reconcile/" + seller }
 
 // ReadReport reads how a seller stands. The zero Report: no run was made yet.
 func ReadReport(ctx context.Context, books ledger.Books, seller string) (Report, error) {
-	s, _, _, err := readHead(ctx, books, seller)
-	return s, err
+	report, _, err := readHead(ctx, books, seller)
+	return report, err
 }
 
-func readHead(ctx context.Context, books ledger.Books, seller string) (s Report, version uint64, epoch time.Time, err error) {
-	b, err := books.ReadBook(ctx, bookOf(seller), []string{headField}, nil)
-	if err == nil && b.Fields[headField] != nil {
-		err = json.Unmarshal(b.Fields[headField], &s)
+func readHead(ctx context.Context, books ledger.Books, seller string) (report Report, t *book.Tx, err error) {
+	if t, err = book.Read(ctx, books, bookOf(seller), []string{headField}, nil); err == nil {
+		_, err = t.Get(headField, &report)
 	}
-	if err != nil {
-		return s, 0, epoch, fmt.Errorf("read the report of %s: %w", seller, err)
-	}
-	return s, b.Version, b.EpochSince, nil
+	return report, t, err
 }
 
-// CaughtUp reports whether everything that a seller audited before the ledger's epoch began was walked since then,
-// and nothing of it waits to be redelivered. epoch is since when the epoch lasts.
+// CaughtUp reports whether everything that a seller audited before the ledger's epoch began was walked since then, and
+// nothing of it waits to be redelivered. epoch is since when the epoch lasts.
 func CaughtUp(ctx context.Context, books ledger.Books, seller string) (known bool, epoch time.Time, err error) {
-	s, _, epoch, err := readHead(ctx, books, seller)
-	return err == nil && s.EpochSince.Equal(epoch) && s.Sweep == nil && s.Open[Repairing] == 0, epoch, err
+	report, t, err := readHead(ctx, books, seller)
+	if err != nil {
+		return false, time.Time{}, err
+	}
+	return !t.MayBeOlder(report.EpochSince) && report.Sweep == nil && report.Open[Repairing] == 0, t.EpochSince, nil
 }
 
 // ReadOpen reads the open list of a seller, the oldest first.
 func ReadOpen(ctx context.Context, books ledger.Books, seller string) ([]Order, error) {
 	byNo := map[string]Order{} // a scan may return a field twice that is written meanwhile
-	for from := ""; ; {
-		fields, next, err := books.ScanBook(ctx, bookOf(seller), openField, from)
-		if err != nil {
-			return nil, fmt.Errorf("read the open orders of %s: %w", seller, err)
-		}
-		for _, f := range fields {
-			var o Order
-			if err := json.Unmarshal(f.Value, &o); err != nil {
-				return nil, fmt.Errorf("read open order %s of %s: %w", f.Name, seller, err)
-			}
-			byNo[o.OutboundNo] = o
-		}
-		if next == "" {
-			break
-		}
-		from = next
+	err := book.Scan(ctx, books, bookOf(seller), openField, func(f ledger.Field) error {
+		var o Order
+		err := book.Decode(bookOf(seller), f, &o)
+		byNo[o.OutboundNo] = o
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	list := make([]Order, 0, len(byNo))
 	for _, o := range byNo {

@@ -96,15 +96,16 @@ func (r *run) outOfTime(ctx context.Context) bool {
 	return ctx.Err() != nil || r.Now().Sub(r.began) >= readFor
 }
 
-func (r *run) load(ctx context.Context) (err error) {
-	var epoch time.Time
-	if r.report, r.version, epoch, err = readHead(ctx, r.Ledger, r.seller.Name()); err != nil {
+func (r *run) load(ctx context.Context) error {
+	report, t, err := readHead(ctx, r.Ledger, r.seller.Name())
+	if err != nil {
 		return err
 	}
-	if !epoch.Equal(r.report.EpochSince) && (r.report.Cursor.Seq > 0 || r.report.Cursor.streamIndex() > 0) {
-		r.report.Sweep = &Sweep{To: r.report.Cursor.Seq, Stream: r.report.Cursor.Stream}
+	if t.MayBeOlder(report.EpochSince) && (report.Cursor.Seq > 0 || report.Cursor.streamIndex() > 0) {
+		report.Sweep = &Sweep{To: report.Cursor.Seq, Stream: report.Cursor.Stream}
 	}
-	r.report.EpochSince = epoch
+	report.EpochSince = t.EpochSince
+	r.report, r.version = report, t.Version
 	open, err := ReadOpen(ctx, r.Ledger, r.seller.Name())
 	if err != nil {
 		return err

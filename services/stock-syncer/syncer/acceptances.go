@@ -11,7 +11,6 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/ledger"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -190,14 +189,13 @@ func (q *acceptanceBatcher) writeFields(ctx context.Context, book string, batch 
 					return err
 				}
 				all.add(a.shop, a.at, n)
-				p.put(field, all)
+				p.Put(field, all)
 				if no := goods[field]; no != "" {
 					p.enqueue(dirtyQueue, no)
 				}
 			}
 			if last {
-				p.marks = append(p.marks, ledger.Mark{Name: a.mark, At: a.at})
-				p.Marked[a.mark] = true // counts once although it is twice in the batch
+				p.Mark(a.mark, a.at) // counts once although it is twice in the batch
 			}
 		}
 		return nil

@@ -5,14 +5,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
 
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
 )
@@ -218,66 +217,30 @@ func queueOf(goods string) int {
 
 func queueField(kind string, i int) string { return fmt.Sprintf("%s%02x", kind, i) }
 
-// page is some fields of a book as they were at one moment, and what is to be written of them.
+// page is a transaction over a warehouse's book, its head read.
 type page struct {
-	ledger.Book
-	Head  Head
-	write map[string][]byte
-	marks []ledger.Mark
-}
-
-var errBook = errors.New("a field of the book cannot be read")
-
-// get reads a field into v, and reports whether it exists. It returns what was put before.
-func (p *page) get(field string, v any) (bool, error) {
-	raw, ok := p.write[field]
-	if !ok {
-		raw = p.Fields[field]
-	}
-	if raw == nil {
-		return false, nil
-	}
-	if err := json.Unmarshal(raw, v); err != nil {
-		return false, fmt.Errorf("%w: %s: %w", errBook, field, err)
-	}
-	return true, nil
-}
-
-func (p *page) put(field string, v any) {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("marshal a plain struct: %v", err))
-	}
-	p.write[field] = raw
-}
-
-func (p *page) drop(field string) {
-	if p.write[field] != nil || p.Fields[field] != nil {
-		p.write[field] = nil
-	}
+	*book.Tx
+	Head Head
 }
 
 // pending reads a field's pending pieces, never nil.
 func (p *page) pending(field string) (Pending, error) {
 	all := Pending{}
-	_, err := p.get(field, &all)
+	_, err := p.Get(field, &all)
 	return all, err
 }
 
 func (p *page) putPending(field string, all Pending) {
 	if len(all) == 0 {
-		p.drop(field)
+		p.Drop(field)
 		return
 	}
-	p.put(field, all)
+	p.Put(field, all)
 }
 
 // queue reads the goods in one field of a queue.
 func (p *page) queue(kind string, i int) []string {
-	raw, ok := p.write[queueField(kind, i)]
-	if !ok {
-		raw = p.Fields[queueField(kind, i)]
-	}
+	raw := p.Value(queueField(kind, i))
 	if len(raw) == 0 {
 		return nil
 	}
@@ -307,7 +270,7 @@ func (p *page) enqueue(kind string, goods ...string) {
 			}
 			continue
 		}
-		p.write[queueField(kind, i)] = []byte(text)
+		p.Set(queueField(kind, i), []byte(text))
 		*p.bits(kind) |= 1 << i
 	}
 }
@@ -322,10 +285,10 @@ func (p *page) dequeue(kind string, goods ...string) {
 			continue
 		}
 		if waiting = slices.Delete(waiting, j, j+1); len(waiting) > 0 {
-			p.write[queueField(kind, i)] = []byte(strings.Join(waiting, "\n"))
+			p.Set(queueField(kind, i), []byte(strings.Join(waiting, "\n")))
 			continue
 		}
-		p.drop(queueField(kind, i))
+		p.Drop(queueField(kind, i))
 		*p.bits(kind) &^= 1 << i
 	}
 }
@@ -341,28 +304,21 @@ func queueFields(kind string, goods []string) []string {
 	return fields
 }
 
-// books reads and writes the books of warehouses.
+// books are the books of warehouses.
 type books struct {
 	ledger.Books
-	now      func() time.Time
-	newOwner func() string
+	now func() time.Time
 }
 
-// update reads fields, lets change decide what to write, and writes it; it starts over when others write in between.
-// A change that writes nothing only reads. After a lost answer the change may be made twice: it recognises by marks,
-// or by what it reads, that it is done.
+// update is book.Update over the book of a warehouse: its head is read, checked against the ledger's epoch, and written when
+// change or that check changed it.
 func (b *books) update(ctx context.Context, name string, fields, marks []string, change func(p *page) error) error {
-	fields = append([]string{fieldHead}, fields...)
-	for try := 0; ; try++ {
-		read, err := b.ReadBook(ctx, name, fields, marks)
-		if err != nil {
+	return book.Update(ctx, b.Books, name, append([]string{fieldHead}, fields...), marks, func(t *book.Tx) error {
+		p := &page{Tx: t}
+		if _, err := p.Get(fieldHead, &p.Head); err != nil {
 			return err
 		}
-		p := &page{Book: read, write: map[string][]byte{}}
-		if _, err := p.get(fieldHead, &p.Head); err != nil {
-			return err
-		}
-		was, err := json.Marshal(p.Head)
+		before, err := json.Marshal(p.Head)
 		if err != nil {
 			return err
 		}
@@ -370,60 +326,16 @@ func (b *books) update(ctx context.Context, name string, fields, marks []string,
 		if err := change(p); err != nil {
 			return err
 		}
-		p.put(fieldHead, p.Head)
-		if bytes.Equal(p.write[fieldHead], was) {
-			delete(p.write, fieldHead)
+		if p.Put(fieldHead, p.Head); bytes.Equal(p.Value(fieldHead), before) {
+			p.Keep(fieldHead)
 		}
-		if len(p.write) == 0 && len(p.marks) == 0 {
-			return nil
-		}
-		_, err = b.WriteBook(ctx, name, ledger.BookWrite{Version: p.Version, Owner: b.newOwner(), Fields: p.write, Marks: p.marks})
-		if !errors.Is(err, ledger.ErrVersion) {
-			return err
-		}
-		if err := pause(ctx, try); err != nil {
-			return fmt.Errorf("write book %s: others write all the time: %w", name, err)
-		}
-	}
-}
-
-// change is update for a book without a head.
-func (b *books) change(ctx context.Context, name string, fields []string, change func(p *page) error) error {
-	for try := 0; ; try++ {
-		read, err := b.ReadBook(ctx, name, fields, nil)
-		if err != nil {
-			return err
-		}
-		p := &page{Book: read, write: map[string][]byte{}}
-		if err := change(p); err != nil || len(p.write) == 0 {
-			return err
-		}
-		_, err = b.WriteBook(ctx, name, ledger.BookWrite{Version: p.Version, Owner: b.newOwner(), Fields: p.write})
-		if !errors.Is(err, ledger.ErrVersion) {
-			return err
-		}
-		if err := pause(ctx, try); err != nil {
-			return fmt.Errorf("write book %s: others write all the time: %w", name, err)
-		}
-	}
-}
-
-// pause lets others finish their writing.
-func pause(ctx context.Context, try int) error {
-	most := min(time.Millisecond<<min(try, 6), 50*time.Millisecond)
-	t := time.NewTimer(rand.N(most) + 100*time.Microsecond)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
 		return nil
-	}
+	})
 }
 
 // checkEpoch notes that a new epoch of the ledger began since the book was written last: it may be an older copy.
 func (p *page) checkEpoch() {
-	if p.Head.Epoch.Equal(p.EpochSince) {
+	if !p.MayBeOlder(p.Head.Epoch) {
 		return
 	}
 	if p.Version == 0 || p.Head.Epoch.IsZero() {
@@ -435,23 +347,4 @@ func (p *page) checkEpoch() {
 		p.Head.TrackedSince = p.EpochSince
 	}
 	p.Head.Rescan, p.Head.ScanCursor = true, ""
-}
-
-// scan calls each with every field whose name begins with prefix.
-func (b *books) scan(ctx context.Context, name, prefix string, each func(f ledger.Field) error) error {
-	for from := ""; ; {
-		fields, next, err := b.ScanBook(ctx, name, prefix, from)
-		if err != nil {
-			return err
-		}
-		for _, f := range fields {
-			if err := each(f); err != nil {
-				return err
-			}
-		}
-		if next == "" {
-			return nil
-		}
-		from = next
-	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
@@ -222,13 +223,14 @@ func (w *scan) id() string { return w.Began.UTC().Format("20060102T150405.000Z")
 
 // readScan reads the scan in progress, nil when there is none.
 func (r *countRun) readScan(ctx context.Context) (*scan, error) {
-	b, err := r.books.ReadBook(ctx, r.scanBook, []string{fieldScan}, nil)
-	if err != nil || b.Fields[fieldScan] == nil {
+	t, err := book.Read(ctx, r.books, r.scanBook, []string{fieldScan}, nil)
+	if err != nil {
 		return nil, err
 	}
-	w := &scan{version: b.Version}
-	if err := json.Unmarshal(b.Fields[fieldScan], w); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", errBook, r.scanBook, err)
+	w := &scan{version: t.Version}
+	found, err := t.Get(fieldScan, w)
+	if err != nil || !found {
+		return nil, err
 	}
 	return w, nil
 }
@@ -391,17 +393,17 @@ func (r *countRun) rowsOf(ctx context.Context, w *scan, try int) ([]warehouse.St
 		names[i] = rowsField(i)
 	}
 	for some := range slices.Chunk(names, 50) {
-		b, err := r.books.ReadBook(ctx, r.scanBook, some, nil)
+		t, err := book.Read(ctx, r.books, r.scanBook, some, nil)
 		if err != nil {
 			return nil, err
 		}
-		if b.Version != w.version {
+		if t.Version != w.version {
 			return nil, errors.New("somebody else counts the same warehouse")
 		}
 		for _, name := range some {
 			var kept savedRows
-			if err := json.Unmarshal(b.Fields[name], &kept); err != nil {
-				return nil, fmt.Errorf("%w: %s %s: %w", errBook, r.scanBook, name, err)
+			if found, err := t.Get(name, &kept); err != nil || !found {
+				return nil, errors.Join(err, fmt.Errorf("%w: %s %s", book.ErrField, r.scanBook, name))
 			}
 			if kept.Try == try {
 				all = append(all, kept.Rows...)
@@ -491,10 +493,10 @@ func addUp(rows []warehouse.StockRow) map[string]*counted {
 // knownGoods returns all goods that earlier counts found.
 func (r *countRun) knownGoods(ctx context.Context) (map[string]Goods, error) {
 	known := map[string]Goods{}
-	err := r.books.scan(ctx, r.book, goodsPrefix, func(f ledger.Field) error {
+	err := book.Scan(ctx, r.books, r.book, goodsPrefix, func(f ledger.Field) error {
 		var g Goods
-		if err := json.Unmarshal(f.Value, &g); err != nil {
-			return fmt.Errorf("%w: %s: %w", errBook, f.Name, err)
+		if err := book.Decode(r.book, f, &g); err != nil {
+			return err
 		}
 		known[strings.TrimPrefix(f.Name, goodsPrefix)] = g
 		return nil
@@ -577,7 +579,7 @@ func (r *countRun) apply(ctx context.Context, w *scan, nos []string, found map[s
 // putGoods writes one kind of goods, and drops the orders that the count contains.
 func (r *countRun) putGoods(p *page, w *scan, no string, c *counted) error {
 	var was Goods
-	known, err := p.get(goodsPrefix+no, &was)
+	known, err := p.Get(goodsPrefix+no, &was)
 	if err != nil {
 		return err
 	}
@@ -588,7 +590,7 @@ func (r *countRun) putGoods(p *page, w *scan, no string, c *counted) error {
 	pending := []string{byNumber + no}
 	if c.code != "" {
 		pending = append(pending, byCode+c.code)
-		p.write[codePrefix+c.code] = []byte(no)
+		p.Set(codePrefix+c.code, []byte(no))
 	}
 	for _, field := range pending {
 		all, err := p.pending(field)
@@ -606,7 +608,7 @@ func (r *countRun) putGoods(p *page, w *scan, no string, c *counted) error {
 	for _, k := range c.kinds {
 		g.Kinds = append(g.Kinds, kindOf(warehouse.StockRow{Status: k.Status, Type: k.Type, Level: k.Level}))
 	}
-	p.put(goodsPrefix+no, g)
+	p.Put(goodsPrefix+no, g)
 	if changed {
 		p.enqueue(dirtyQueue, no)
 	}

@@ -2,7 +2,6 @@ package syncer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
@@ -96,14 +96,12 @@ type comparison struct {
 }
 
 func (c *comparison) run(ctx context.Context, head Head) error {
-	b, err := c.books.ReadBook(ctx, c.book, []string{fieldCompare}, nil)
+	t, err := book.Read(ctx, c.books, c.book, []string{fieldCompare}, nil)
 	if err != nil {
 		return err
 	}
-	if raw := b.Fields[fieldCompare]; raw != nil {
-		if err := json.Unmarshal(raw, &c.progress); err != nil {
-			return fmt.Errorf("%w: %s: %w", errBook, c.book, err)
-		}
+	if _, err := t.Get(fieldCompare, &c.progress); err != nil {
+		return err
 	}
 	if c.progress.CountID == head.CountID && c.progress.Done {
 		return nil
@@ -111,7 +109,7 @@ func (c *comparison) run(ctx context.Context, head Head) error {
 	if c.progress.CountID != head.CountID && (c.progress.Done || c.progress.CountID == "") {
 		c.progress = CompareProgress{CountID: head.CountID, Began: c.Now(), Last: c.progress.Began}
 	}
-	if c.state, _, err = c.store.State(ctx, c.place); err != nil {
+	if c.state, err = c.store.State(ctx, c.place); err != nil {
 		return err
 	}
 	if len(c.state.Read) == 0 {
@@ -133,8 +131,8 @@ func (c *comparison) run(ctx context.Context, head Head) error {
 
 // saveProgress stores how far it got. After a crash the same goods are compared again.
 func (c *comparison) saveProgress(ctx context.Context) error {
-	return c.books.change(ctx, c.book, []string{fieldCompare}, func(p *page) error {
-		p.put(fieldCompare, c.progress)
+	return book.Update(ctx, c.books, c.book, nil, nil, func(t *book.Tx) error {
+		t.Put(fieldCompare, c.progress)
 		return nil
 	})
 }
@@ -167,8 +165,8 @@ func (c *comparison) takeOpeningBalances(ctx context.Context) error {
 	var nos []string
 	for _, f := range fields {
 		var g Goods
-		if err := json.Unmarshal(f.Value, &g); err != nil {
-			return fmt.Errorf("%w: %s: %w", errBook, f.Name, err)
+		if err := book.Decode(c.countRun.book, f, &g); err != nil {
+			return err
 		}
 		if no := strings.TrimPrefix(f.Name, goodsPrefix); g.Total > 0 {
 			nos, codes[no] = append(nos, no), g.Code
@@ -220,19 +218,18 @@ func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) e
 	if err != nil {
 		return err
 	}
-	b, err := c.books.ReadBook(ctx, c.book, fields, nil)
+	t, err := book.Read(ctx, c.books, c.book, fields, nil)
 	if err != nil {
 		return err
 	}
 	write := map[string]*Suspicion{}
 	for _, f := range figures {
 		field := suspicionsPrefix + f.GoodsNo
-		var was *Suspicion
-		if raw := b.Fields[field]; raw != nil {
-			was = &Suspicion{}
-			if err := json.Unmarshal(raw, was); err != nil {
-				return fmt.Errorf("%w: %s %s: %w", errBook, c.book, field, err)
-			}
+		was := &Suspicion{}
+		if found, err := t.Get(field, was); err != nil {
+			return err
+		} else if !found {
+			was = nil
 		}
 		counted := theirs[f.GoodsNo].Num
 		switch {
@@ -260,12 +257,12 @@ func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) e
 		return nil
 	}
 	keep := func(ctx context.Context) error {
-		return c.books.change(ctx, c.book, fields, func(p *page) error {
+		return book.Update(ctx, c.books, c.book, fields, nil, func(t *book.Tx) error {
 			for field, s := range write {
 				if s == nil {
-					p.drop(field)
+					t.Drop(field)
 				} else {
-					p.put(field, s)
+					t.Put(field, s)
 				}
 			}
 			return nil
@@ -429,8 +426,8 @@ func Differences(ctx context.Context, b ledger.Books, p stock.Place, from string
 	}
 	for _, f := range fields {
 		d := Difference{GoodsNo: strings.TrimPrefix(f.Name, suspicionsPrefix)}
-		if err := json.Unmarshal(f.Value, &d.Suspicion); err != nil {
-			return nil, "", fmt.Errorf("%w: %s: %w", errBook, f.Name, err)
+		if err := book.Decode(driftBook(p), f, &d.Suspicion); err != nil {
+			return nil, "", err
 		}
 		found = append(found, d)
 	}

@@ -2,14 +2,11 @@ package syncer
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 )
@@ -46,12 +43,12 @@ func ReadOverview(ctx context.Context, b ledger.Books, s *seller.Seller, code st
 	for i := range queues {
 		fields = append(fields, queueField(dirtyQueue, i))
 	}
-	read, err := b.ReadBook(ctx, BookOf(s.Name(), code), fields, nil)
+	t, err := book.Read(ctx, b, BookOf(s.Name(), code), fields, nil)
 	if err != nil {
 		return Overview{}, err
 	}
-	p := &page{Book: read}
-	if _, err := p.get(fieldHead, &p.Head); err != nil {
+	p := &page{Tx: t}
+	if _, err := p.Get(fieldHead, &p.Head); err != nil {
 		return Overview{}, err
 	}
 	p.checkEpoch()
@@ -86,9 +83,9 @@ type Share struct {
 // Shares returns what the shops of a warehouse may offer, some goods at a time in any order. Begin with from = "" and
 // continue with next until it is "".
 func Shares(ctx context.Context, b ledger.Books, s *seller.Seller, code, from string) (shares []Share, next string, err error) {
-	book := BookOf(s.Name(), code)
+	name := BookOf(s.Name(), code)
 	pools := s.Pools(code)
-	fields, next, err := b.ScanBook(ctx, book, goodsPrefix, from)
+	fields, next, err := b.ScanBook(ctx, name, goodsPrefix, from)
 	if err != nil {
 		return nil, "", err
 	}
@@ -97,8 +94,8 @@ func Shares(ctx context.Context, b ledger.Books, s *seller.Seller, code, from st
 		goods := make([]Goods, len(some))
 		for i, f := range some {
 			no := strings.TrimPrefix(f.Name, goodsPrefix)
-			if err := json.Unmarshal(f.Value, &goods[i]); err != nil {
-				return nil, "", fmt.Errorf("%w: %s: %w", errBook, f.Name, err)
+			if err := book.Decode(name, f, &goods[i]); err != nil {
+				return nil, "", err
 			}
 			names = append(names, byNumber+no)
 			if goods[i].Code != "" {
@@ -108,11 +105,11 @@ func Shares(ctx context.Context, b ledger.Books, s *seller.Seller, code, from st
 				names = append(names, publishedField(p.Name, no))
 			}
 		}
-		read, err := b.ReadBook(ctx, book, names, nil)
+		t, err := book.Read(ctx, b, name, names, nil)
 		if err != nil {
 			return nil, "", err
 		}
-		p := &page{Book: read}
+		p := &page{Tx: t}
 		for i, f := range some {
 			of, err := sharesOf(p, pools, strings.TrimPrefix(f.Name, goodsPrefix), goods[i])
 			if err != nil {
@@ -137,7 +134,7 @@ func sharesOf(p *page, pools []seller.Pool, no string, g Goods) ([]Share, error)
 	for _, pool := range pools {
 		figure, pending, elsewhere := f.available(pool)
 		published := Published{}
-		if _, err := p.get(publishedField(pool.Name, no), &published); err != nil {
+		if _, err := p.Get(publishedField(pool.Name, no), &published); err != nil {
 			return nil, err
 		}
 		for _, shop := range pool.Shops {
@@ -153,8 +150,7 @@ func sharesOf(p *page, pools []seller.Pool, no string, g Goods) ([]Share, error)
 
 // RequestCount has a warehouse counted with the next tick, whatever is in progress.
 func RequestCount(ctx context.Context, b ledger.Books, sellerName, code, by string, now time.Time) error {
-	writer := &books{Books: b, newOwner: uuid.NewString}
-	err := writer.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
+	err := (&books{Books: b}).update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
 		p.Head.CountRequest = &CountRequest{By: by, At: now}
 		return nil
 	})
@@ -163,21 +159,21 @@ func RequestCount(ctx context.Context, b ledger.Books, sellerName, code, by stri
 
 // HeadOf reads what is known of a warehouse as a whole.
 func HeadOf(ctx context.Context, b ledger.Books, sellerName, code string) (Head, error) {
-	read, err := b.ReadBook(ctx, BookOf(sellerName, code), []string{fieldHead}, nil)
+	t, err := book.Read(ctx, b, BookOf(sellerName, code), []string{fieldHead}, nil)
 	if err != nil {
 		return Head{}, err
 	}
-	p := &page{Book: read}
-	_, err = p.get(fieldHead, &p.Head)
-	return p.Head, err
+	var h Head
+	_, err = t.Get(fieldHead, &h)
+	return h, err
 }
 
 // GoodsOf reads what the last count found of some goods; false when none ever found it.
 func GoodsOf(ctx context.Context, b ledger.Books, sellerName, code, no string) (g Goods, known bool, err error) {
-	read, err := b.ReadBook(ctx, BookOf(sellerName, code), []string{goodsPrefix + no}, nil)
+	t, err := book.Read(ctx, b, BookOf(sellerName, code), []string{goodsPrefix + no}, nil)
 	if err != nil {
 		return g, false, err
 	}
-	known, err = (&page{Book: read}).get(goodsPrefix+no, &g)
+	known, err = t.Get(goodsPrefix+no, &g)
 	return g, known, err
 }

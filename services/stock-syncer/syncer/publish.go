@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/seller"
@@ -121,7 +122,7 @@ func (t *shareRun) publishShares(ctx context.Context) error {
 		for i := range queues {
 			dirty = append(dirty, p.queue(dirtyQueue, i)...)
 		}
-		_, err := p.get(fieldInFlight, &again)
+		_, err := p.Get(fieldInFlight, &again)
 		return err
 	})
 	if errors.Is(err, errStaleSetup) {
@@ -280,11 +281,10 @@ func (t *shareRun) publishBatch(ctx context.Context, goods []string, up bool) er
 	for i, no := range goods {
 		names[i] = goodsPrefix + no
 	}
-	before, err := t.books.ReadBook(ctx, t.book, names, nil)
+	was, err := book.Read(ctx, t.books, t.book, names, nil)
 	if err != nil {
 		return err
 	}
-	was := &page{Book: before}
 	fields := append(append([]string{fieldInFlight}, names...), queueFields(dirtyQueue, goods)...)
 	if t.seller.Setup.GetStock().GetSetAtWarehouse() {
 		fields = append(fields, queueFields(setQueue, goods)...)
@@ -292,7 +292,7 @@ func (t *shareRun) publishBatch(ctx context.Context, goods []string, up bool) er
 	codes := map[string]string{}
 	for _, no := range goods {
 		var g Goods
-		if _, err := was.get(goodsPrefix+no, &g); err != nil {
+		if _, err := was.Get(goodsPrefix+no, &g); err != nil {
 			return err
 		}
 		fields = append(fields, byNumber+no)
@@ -335,7 +335,7 @@ func (t *shareRun) publishBatch(ctx context.Context, goods []string, up bool) er
 func (t *shareRun) confirm(ctx context.Context) error {
 	err := t.books.update(ctx, t.book, []string{fieldInFlight}, nil, func(p *page) error {
 		inFlight := map[string]string{}
-		if _, err := p.get(fieldInFlight, &inFlight); err != nil {
+		if _, err := p.Get(fieldInFlight, &inFlight); err != nil {
 			return err
 		}
 		n := len(inFlight)
@@ -346,9 +346,9 @@ func (t *shareRun) confirm(ctx context.Context) error {
 		}
 		switch {
 		case len(inFlight) == 0:
-			p.drop(fieldInFlight)
+			p.Drop(fieldInFlight)
 		case len(inFlight) < n:
-			p.put(fieldInFlight, inFlight)
+			p.Put(fieldInFlight, inFlight)
 		}
 		return nil
 	})
@@ -369,7 +369,7 @@ type proposal struct {
 // evaluate decides what to publish, and writes it into the book first: a fact that arrives in between comes after it.
 func (o *proposal) evaluate(goods []string, codes map[string]string) error {
 	inFlight := map[string]string{}
-	if _, err := o.page.get(fieldInFlight, &inFlight); err != nil {
+	if _, err := o.page.Get(fieldInFlight, &inFlight); err != nil {
 		return err
 	}
 	began := len(o.events)
@@ -394,7 +394,7 @@ func (o *proposal) evaluate(goods []string, codes map[string]string) error {
 	if len(o.events) == began {
 		return nil
 	}
-	o.page.put(fieldInFlight, inFlight)
+	o.page.Put(fieldInFlight, inFlight)
 	o.page.Head.PublishedAt = o.Now()
 	for _, p := range o.pools {
 		if !slices.Contains(o.page.Head.Pools, p.Name) {
@@ -409,7 +409,7 @@ func (o *proposal) evaluateGoods(no, code string, again bool) (done, published b
 	p := o.page
 	f := &facts{no: no, code: code}
 	var g Goods
-	if f.counted, err = p.get(goodsPrefix+no, &g); err != nil {
+	if f.counted, err = p.Get(goodsPrefix+no, &g); err != nil {
 		return false, false, err
 	}
 	if g.Code != code {
@@ -459,7 +459,7 @@ func (o *proposal) allowanceLeft(no string) bool {
 	}
 	for _, name := range o.formerPools {
 		known := Published{}
-		if _, err := o.page.get(publishedField(name, no), &known); err != nil {
+		if _, err := o.page.Get(publishedField(name, no), &known); err != nil {
 			return false
 		}
 		for shop := range known {
@@ -485,7 +485,7 @@ type shareChange struct {
 func (o *proposal) evaluatePool(f *facts, pool seller.Pool, trusted, doubtful, again bool) (done, some bool, err error) {
 	field := publishedField(pool.Name, f.no)
 	known := Published{}
-	if _, err := o.page.get(field, &known); err != nil {
+	if _, err := o.page.Get(field, &known); err != nil {
 		return false, false, err
 	}
 	figure, _, _ := f.available(pool)
@@ -549,9 +549,9 @@ func (o *proposal) evaluatePool(f *facts, pool seller.Pool, trusted, doubtful, a
 	switch {
 	case !changed:
 	case len(known) == 0:
-		o.page.drop(field)
+		o.page.Drop(field)
 	default:
-		o.page.put(field, known)
+		o.page.Put(field, known)
 	}
 	return left == 0 && len(more) == 0 && !waits, some, nil
 }

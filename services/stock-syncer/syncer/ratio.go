@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
@@ -78,9 +77,8 @@ func (h *Head) useRatios(pools []seller.Pool, now time.Time) {
 // ConfirmRatios records that the set-up's ratios are right although a ratio was changed at the warehouse. It returns
 // the change that this answers, nil when there was none.
 func ConfirmRatios(ctx context.Context, b ledger.Books, sellerName, code string, now time.Time) (*RatioChange, error) {
-	writer := &books{Books: b, newOwner: uuid.NewString}
 	var answered *RatioChange
-	err := writer.update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
+	err := (&books{Books: b}).update(ctx, BookOf(sellerName, code), nil, nil, func(p *page) error {
 		if answered = p.Head.Ratio; answered != nil {
 			p.Head.Ratio, p.Head.RatiosAt = nil, now
 		}

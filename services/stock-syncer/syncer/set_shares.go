@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/warehouse"
 )
 
@@ -92,15 +93,14 @@ func (r *countRun) desiredShares(ctx context.Context, no string) (map[string]int
 	for _, p := range pools {
 		fields = append(fields, publishedField(p.Name, no))
 	}
-	b, err := r.books.ReadBook(ctx, r.book, fields, nil)
+	t, err := book.Read(ctx, r.books, r.book, fields, nil)
 	if err != nil {
 		return nil, 0, err
 	}
 	desired, version := map[string]int64{}, uint64(0)
-	p := &page{Book: b}
 	for _, pool := range pools {
 		published := Published{}
-		if _, err := p.get(publishedField(pool.Name, no), &published); err != nil {
+		if _, err := t.Get(publishedField(pool.Name, no), &published); err != nil {
 			return nil, 0, err
 		}
 		for code, f := range published {
@@ -123,7 +123,7 @@ func (r *countRun) markSet(ctx context.Context, no string, version uint64) error
 	return r.books.update(ctx, r.book, fields, nil, func(p *page) error {
 		for _, pool := range pools {
 			published := Published{}
-			if _, err := p.get(publishedField(pool.Name, no), &published); err != nil {
+			if _, err := p.Get(publishedField(pool.Name, no), &published); err != nil {
 				return err
 			}
 			for _, f := range published {

@@ -135,7 +135,7 @@ func New(parts Parts) *Syncer {
 		parts.NewOwner = uuid.NewString
 	}
 	y := &Syncer{Parts: parts, warned: map[string]string{}}
-	y.books = &books{Books: parts.Ledger, now: parts.Now, newOwner: parts.NewOwner}
+	y.books = &books{Books: parts.Ledger, now: parts.Now}
 	y.acceptances = &acceptanceBatcher{books: y.books, settle: parts.Settle, waiting: map[string][]*acceptance{}, busy: map[string]bool{}}
 	return y
 }

@@ -189,14 +189,14 @@ func TestALostLedgerIsRebuiltFromTheStreams(t *testing.T) {
 	}
 	b.run(40 * time.Minute)
 	b.must(b.complete())
-	planned, _, err := b.store.State(t.Context(), b.at)
+	planned, err := b.store.State(t.Context(), b.at)
 	b.must(err)
 	b.redis.Wipe()
 	before := len(b.events)
 	b.remote.move("G1", -7)
 	b.run(20 * time.Minute)
 	b.must(b.complete())
-	after, _, err := b.store.State(t.Context(), b.at)
+	after, err := b.store.State(t.Context(), b.at)
 	b.must(err)
 	if after.Plan.Start != planned.Plan.Start || after.Plan.Until < planned.Plan.Until {
 		t.Errorf("planned %+v, before %+v", after.Plan, planned.Plan)

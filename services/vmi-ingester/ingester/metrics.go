@@ -74,7 +74,7 @@ func Collector(sellers func() []*seller.Seller, books ledger.Books, now func() t
 			for _, at := range s.Places() {
 				place := stock.Place{Seller: s.Name(), Warehouse: at.Warehouse, ShopNo: at.ShopNo}
 				group.Go(func() error {
-					st, _, err := store.State(ctx, place)
+					st, err := store.State(ctx, place)
 					if err != nil || st.Plan.Until == 0 {
 						return err
 					}

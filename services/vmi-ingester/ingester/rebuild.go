@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"stockbridge/pkg/book"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
@@ -28,12 +29,12 @@ var errMoreToRebuild = errors.New("more of the stream than one run may read")
 //
 // flow is the method that reads now, and linked says whether its rows carry balances.
 func (p *Ingester) ensureBook(ctx context.Context, place stock.Place, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
-	st, epoch, err := p.store.State(ctx, place)
+	st, err := p.store.State(ctx, place)
 	if err != nil {
 		return stock.State{}, err
 	}
 	whole, err := p.holds(ctx, st.Head)
-	if err != nil || whole && !st.Head.Epoch.IsZero() && st.Head.Epoch.Equal(epoch) {
+	if err != nil || whole && !st.MayBeOlder() {
 		return st, err
 	}
 	lease, owner := "vmi-make/"+place.Book(), p.NewOwner()
@@ -49,7 +50,7 @@ func (p *Ingester) ensureBook(ctx context.Context, place stock.Place, flow selle
 		defer cancel()
 		_ = p.Leases.Unlease(ctx, lease, owner) // it expires
 	}()
-	if st, epoch, err = p.store.State(ctx, place); err != nil { // another may have rebuilt it since
+	if st, err = p.store.State(ctx, place); err != nil { // another may have rebuilt it since
 		return stock.State{}, err
 	}
 	if whole, err = p.holds(ctx, st.Head); err != nil {
@@ -63,13 +64,13 @@ func (p *Ingester) ensureBook(ctx context.Context, place stock.Place, flow selle
 		if plan.Until != 0 {
 			plan.Until = plan.Start - 1
 		}
-		st = stock.State{Plan: plan}
+		st = stock.State{Plan: plan, Epoch: st.Epoch}
 		err := p.store.UpdateState(ctx, place, func(now *stock.State) bool { now.Plan = plan; return true })
 		if err != nil {
 			return stock.State{}, err
 		}
 	}
-	return p.rebuild(ctx, place, st, epoch, flow, linked)
+	return p.rebuild(ctx, place, st, flow, linked)
 }
 
 func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
@@ -88,14 +89,15 @@ func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
 }
 
 // rebuild applies what the streams hold since the book was complete.
-func (p *Ingester) rebuild(ctx context.Context, place stock.Place, st stock.State, epoch time.Time, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
+func (p *Ingester) rebuild(ctx context.Context, place stock.Place, st stock.State, flow sellerv1.Stock_Flow, linked bool) (stock.State, error) {
 	began := p.Now()
 	ends, err := p.streamEnds(ctx)
 	if err != nil {
 		return stock.State{}, err
 	}
 	at := st.Head.Complete
-	if st.Head.RebuildEpoch.Equal(epoch) && !epoch.IsZero() {
+	epoch := st.Epoch
+	if !book.MayBeOlder(st.Head.RebuildEpoch, epoch) {
 		at = st.Head.Rebuilding
 	}
 	p.Metrics.Rebuilds.Inc()

@@ -138,11 +138,11 @@ func TestALostLedgerTakesNothingElseForTheFlow(t *testing.T) {
 		Seller: b.at.Seller, Warehouse: "W1", ShopNo: "ESP1", GoodsNo: "G", FlowNo: "opening/G", At: timestamppb.New(b.now()), Change: -5, Before: &seven, After: &two,
 	}
 	b.settle([]event.Event{event.StockNoted.About(m.Seller, m.FlowNo, b.now(), &stockv1.Noted{Movement: m, Rule: "opening"}, b.at.Token())}, nil)
-	before, _, err := b.store.State(t.Context(), b.at)
+	before, err := b.store.State(t.Context(), b.at)
 	b.must(err)
 	b.redis.Wipe()
 	b.run(2 * time.Hour)
-	after, _, err := b.store.State(t.Context(), b.at)
+	after, err := b.store.State(t.Context(), b.at)
 	b.must(err)
 	if after.Plan.Start != before.Plan.Start || after.Plan.SwitchedAt != 0 || len(b.adjusted()) != 0 {
 		t.Errorf("%d movements were published; planned %+v, before %+v", len(b.adjusted()), after.Plan, before.Plan)
