@@ -63,9 +63,9 @@ func Bugs() []Bug {
 			Name: "unknown-as-failed",
 			Says: "a send whose answer was lost counts as failed",
 			Edits: []Edit{{
-				"services/order-pusher/pusher/push.go",
-				"	case class == fault.Unclear:\n		return r.markUnknown(err)\n",
-				"	case class == fault.Unclear:\n		return r.refuse(fault.ReasonOf(err, \"warehouse.refused\"))\n",
+				"pkg/document/next.go",
+				"	case class == fault.Unclear:\n		return lost(k, a.Err)\n",
+				"	case class == fault.Unclear:\n		return refuse(a.Reason)\n",
 			}},
 			Scenarios: []string{AnswersLost}, CaughtBy: []string{"P2"},
 		},
@@ -73,7 +73,7 @@ func Bugs() []Bug {
 			Name: BlindRepeat,
 			Says: "a send whose answer was lost is repeated under its number, without a look-up",
 			Edits: []Edit{{
-				"services/order-pusher/pusher/push.go",
+				"services/order-pusher/pusher/run.go",
 				"	receipt, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n",
 				"	receipt, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n	if fault.Of(err) == fault.Unclear {\n		receipt, err = r.wh.SendPlanned(ctx, r.o, r.plan)\n	}\n",
 			}},

@@ -53,6 +53,7 @@ var mayImport = []struct {
 	{"pkg/ledger/inkv", []string{"proto/...", "pkg/batch", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/ledger", "pkg/bus"}, "the one ledger that borrows a bucket of the bus"},
 	{"pkg/ledger/ledgermetrics", []string{"pkg/fault", "pkg/quota", "pkg/trace", "pkg/ledger"}, "measures any ledger"},
 	{"pkg/ledger/...", []string{"proto/...", "pkg/batch", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/ledger"}, "a contract and its adapters never import the bus"},
+	{"pkg/document", []string{"pkg/fault", "pkg/ledger"}, "decides: no clock, store, network or text for people"},
 	{"pkg/warehouse/jd/jdapi", []string{"pkg/fault", "pkg/quota", "pkg/retry", "pkg/secret", "pkg/personal"}, "JD's names, not ours"},
 	{"pkg/jdsandbox/...", []string{"pkg/jdsandbox/..."}, "a JD of its own: it must not share our understanding"},
 	{"pkg/warehouse/callmetrics", []string{"pkg/quota", "pkg/trace"}, "counts any adapter's calls"},
@@ -68,7 +69,7 @@ var mayImport = []struct {
 	{"services/jd-sandbox/...", []string{"pkg/jdsandbox/...", "pkg/worker", "pkg/healthcheck"}, "main around a JD of its own"},
 	{"services/bridgectl/...", []string{"proto/...", "pkg/...", "services/..."}, "bridgectl composes the services"},
 	{"services/e2e/...", []string{"proto/...", "pkg/...", "services/..."}, "stories compose the services"},
-	{"services/...", []string{"proto/...", "pkg/batch", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/book", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
+	{"services/...", []string{"proto/...", "pkg/batch", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/document", "pkg/book", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
 // adapterFolders are named by pkg/adapters, by each other, and by tests against the real thing.

@@ -201,6 +201,31 @@ func TestALedgerThatForgotLooksUpTheSupersededToo(t *testing.T) {
 	})
 }
 
+// The ledger lost the first audit, and a worker claimed the second and died before it looked the first one up.
+func TestACrashBeforeTheSupersededIsLookedUpSendsNothingTwice(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		first := b.order("A-1")
+		if _, err := b.wh.SendOrder(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		second := proto.CloneOf(first)
+		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
+		if _, err := b.ledger.Claim(t.Context(), claimRequest(&bus.Delivery{First: true, StreamTime: b.now()}, second, PayloadHash(second), "killed")); err != nil {
+			t.Fatal(err)
+		}
+		b.wait(ledger.ClaimFor + time.Second)
+		for range lookupsBeforeResend - 1 {
+			_, err := b.push(second, again)
+			if fault.Of(err) != fault.Wait {
+				t.Fatal(err)
+			}
+			b.wait(fault.After(err))
+		}
+		b.wants(second, again, "held cancel:acme/A-1")
+		b.has(second, 0)
+	})
+}
+
 // A worker was slow while the ledger was lost: its MarkUnknown is all that is known of the order, without content or lines.
 func TestAnUnknownOrderThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
 	doubted := func(t *testing.T, b *fixture, no string) *orderv1.Audited {

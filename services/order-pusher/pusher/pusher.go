@@ -63,6 +63,8 @@ const (
 	writeLimit = 4 * time.Second
 	// findOrders is the permission to look up orders by our numbers.
 	findOrders = "find-orders"
+	// movedMargin is how long after a change of the account a worker may still have sent under the earlier one.
+	movedMargin = time.Minute
 	// everyOne admits an order to a trial whatever its position.
 	everyOne = math.MaxInt32
 )

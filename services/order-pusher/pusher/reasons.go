@@ -137,3 +137,22 @@ func Shared(o *orderv1.Audited, with ledger.Sharing) fault.Reason {
 		EN: "platform order " + with.PlatformNo + " is also in order " + with.OrderNo + " (outbound " + with.No + "); check that it does not ship twice",
 	}
 }
+
+// numberTaken is the fault of an order for which the warehouse answered with the number of another order of the seller's: it
+// proves nothing about this one. A person asks the warehouse, then a replay looks this order up first.
+func numberTaken(taken *ledger.NumberTaken) error {
+	return fault.Permanent(fault.Reason{
+		Code: "warehouse.number.taken", Field: "outbound_no", RemoteText: taken.Number,
+		ZH: "仓库为此订单返回的单号 " + taken.Number + " 属于出库单 " + taken.By + "，不能证明此订单已被接收；请与仓库核对后重放 (dlq replay)，重放时会先查询",
+		EN: "the warehouse answered with number " + taken.Number + ", which belongs to " + taken.By + " and does not prove that it has this order; ask the warehouse, then replay it (dlq replay): it is looked up first",
+	})
+}
+
+// duplicate is the fault of one outbound number with several documents. It must never go unnoticed.
+func duplicate(number string, others []string) error {
+	return fault.Permanent(fault.Reason{
+		Code: "warehouse.twice", Field: "outbound_no", RemoteText: fmt.Sprint(append([]string{number}, others...)),
+		ZH: "仓库中同一出库单号有多张单据，请立即联系仓库，只保留一张，取消其余单据",
+		EN: "the warehouse has several documents under this outbound number; have all but one cancelled at once",
+	})
+}
