@@ -60,6 +60,16 @@ func Decode[M proto.Message](topic event.Topic[M], s Stored) (M, error) {
 	return m, decode(s.Header, s.Body, m)
 }
 
+// DecodeFact decodes the message of a stored event by the event's name; nil without an error when no fact has that name.
+func DecodeFact(s Stored) (proto.Message, error) {
+	f, known := event.FactNamed(s.Name)
+	if !known {
+		return nil, nil
+	}
+	m := f.New()
+	return m, decode(s.Header, s.Body, m)
+}
+
 // contentTypeOf is the content type without its parameters ("; charset=utf-8"), which change nothing; a missing or
 // unreadable one is JSON.
 func contentTypeOf(header nats.Header) string {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,7 +147,8 @@ func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s
 		return fmt.Errorf("serve %s: %w", s.Consumer, err)
 	}
 	w := &server{b: b, s: s.withDefaults(b), row: row, topic: topic.Name}
-	w.fromERP = slices.ContainsFunc(event.Facts(), func(f event.Fact) bool { return f.Name == topic.Name && f.FromERP })
+	fact, _ := event.FactNamed(topic.Name)
+	w.fromERP = fact.FromERP
 	w.empty = func() proto.Message { return topic.New() }
 	w.handle = func(ctx context.Context, d *Delivery, m proto.Message) ([]event.Event, error) {
 		return handle(ctx, d, m.(M))

@@ -159,6 +159,14 @@ var facts = []Fact{
 // Facts lists all that public streams carry.
 func Facts() []Fact { return slices.Clone(facts) }
 
+// FactNamed is the row of the event with that name.
+func FactNamed(name string) (Fact, bool) {
+	if i := slices.IndexFunc(facts, func(f Fact) bool { return f.Name == name }); i >= 0 {
+		return facts[i], true
+	}
+	return Fact{}, false
+}
+
 func fact[M proto.Message](t Topic[M], is ...func(*Fact)) Fact {
 	f := Fact{Name: t.Name, New: func() proto.Message { return t.New() }}
 	for _, set := range is {

@@ -257,7 +257,7 @@ func asJSON(m bus.DeadLetter) []byte {
 		return m.Body
 	}
 	name, _ := event.Split(m.Subject)
-	message, err := decoded(bus.Stored{Name: name, Header: m.Header, Body: m.Body})
+	message, err := bus.DecodeFact(bus.Stored{Name: name, Header: m.Header, Body: m.Body})
 	if err != nil || message == nil {
 		return m.Body
 	}

@@ -199,7 +199,7 @@ func (x *erasing) add(c bus.Copy) {
 
 // event collects events that quote the receiver: earlier builds published the warehouse's own texts.
 func (x *erasing) event(s bus.Stored) error {
-	m, err := decoded(s)
+	m, err := bus.DecodeFact(s)
 	if err != nil || m == nil {
 		return nil
 	}

@@ -227,7 +227,7 @@ func (x *explained) event(s bus.Stored) error {
 	if !x.mentioned(s) {
 		return nil
 	}
-	m, err := decoded(s)
+	m, err := bus.DecodeFact(s)
 	if m == nil || err != nil {
 		return nil // unknown or unreadable: it is a dead letter, and explained there
 	}

@@ -6,50 +6,17 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-// kind is an event's name with its message type.
-type kind struct {
-	name    string
-	message protoreflect.MessageDescriptor
-	decode  func(bus.Stored) (proto.Message, error)
-}
-
-func of[M proto.Message](t event.Topic[M]) kind {
-	return kind{t.Name, t.New().ProtoReflect().Descriptor(), func(s bus.Stored) (proto.Message, error) { return bus.Decode(t, s) }}
-}
-
-// kinds are the events that are shown to people.
-var kinds = []kind{
-	of(event.OrderAudited), of(event.OrderCancelRequested),
-	of(event.OrderAccepted), of(event.OrderHeld), of(event.OrderFailed), of(event.OrderShadowed), of(event.OrderStatusChanged), of(event.OrderShipped),
-	of(event.OrderDelivered), of(event.OrderReturning), of(event.OrderCancelled), of(event.OrderCancelRefused),
-	of(event.OrderCancelUnknown),
-	of(event.SellerChanged), of(event.SellerPaused), of(event.SellerResumed),
-}
-
-// kindOn is the message type of a subject; nil when it is not known here.
+// kindOn is the message type of an event published on subject; nil when it is no fact's subject.
 func kindOn(subject string) protoreflect.MessageDescriptor {
 	name, _ := event.Split(subject)
-	for _, k := range kinds {
-		if k.name == name {
-			return k.message
-		}
+	if f, known := event.FactNamed(name); known {
+		return f.New().ProtoReflect().Descriptor()
 	}
 	return nil
-}
-
-// decoded reads an event; nil without an error when its name is not known here.
-func decoded(s bus.Stored) (proto.Message, error) {
-	for _, k := range kinds {
-		if k.name == s.Name {
-			return k.decode(s)
-		}
-	}
-	return nil, nil
 }
 
 // numberIn finds the outbound number in a body that has no headers about it and may not be valid.

@@ -238,7 +238,7 @@ func borrowed(r fault.Reason) bool { return r.ZH == r.EN }
 func peopleIn(m bus.DeadLetter) personal.Data {
 	var people personal.Data
 	name, _ := event.Split(m.Subject)
-	if message, err := decoded(bus.Stored{Name: name, Header: m.Header, Body: m.Body}); err == nil && message != nil {
+	if message, err := bus.DecodeFact(bus.Stored{Name: name, Header: m.Header, Body: m.Body}); err == nil && message != nil {
 		people = personal.Of(message)
 	}
 	people.Known = append(people.Known, m.Key, m.ID, m.Trace)
