@@ -23,7 +23,7 @@ import (
 // Of several concurrent replays each counts some messages, and together they count all, once.
 func TestConcurrentReplaysCountEachOnce(t *testing.T) {
 	const messages, operators = 60, 3
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	stop := fill(t, b, messages)
 	stop()
 	items := shelf(t, b)
@@ -51,7 +51,7 @@ func TestConcurrentReplaysCountEachOnce(t *testing.T) {
 
 // Its history travels with a message, also while it is delayed, and the fate of a replay can be asked.
 func TestAReplayedMessageKeepsItsHistory(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var runs atomic.Int64
 	serve(t, b, bus.Serving{Now: soon(time.Minute, time.Second)}, func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) {
 		switch runs.Add(1) {
@@ -95,7 +95,7 @@ func TestAReplayedMessageKeepsItsHistory(t *testing.T) {
 }
 
 func TestTheFateOfARetriedMessage(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	serve(t, b, bus.Serving{}, func(_ context.Context, _ *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		if m.GetOutboundNo() == "A1" {
 			return nil, fault.Hold("shop:acme/S1", errors.New("no shop"))
@@ -118,7 +118,7 @@ func TestTheFateOfARetriedMessage(t *testing.T) {
 
 // Operators record what they do; workers and sellers cannot, and nobody removes a record.
 func TestActsAreARecord(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	at := time.Date(2026, 3, 5, 1, 31, 0, 0, time.UTC)
 	for _, a := range []*opsv1.Act{
 		{Id: "1", Part: 1, Stage: opsv1.Act_STAGE_ASKED, At: timestamppb.New(at), Who: "ops", Why: "因为", Verb: "seller pause", Seller: "acme"},
@@ -147,7 +147,7 @@ func TestActsAreARecord(t *testing.T) {
 	if got := acts("acme"); !slices.Equal(got, []string{"1 STAGE_ASKED", "1 STAGE_DONE", "2 STAGE_DONE"}) {
 		t.Error(got)
 	}
-	for _, u := range bus.Users() {
+	for _, u := range bus.Users(services()) {
 		may := slices.ContainsFunc(u.Publish, func(s string) bool { return strings.HasPrefix(s, "act.") })
 		if may != (u.Name == bus.Operator) {
 			t.Errorf("%s may publish acts: %v", u.Name, may)

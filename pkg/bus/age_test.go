@@ -11,7 +11,7 @@ import (
 )
 
 func TestDeadLettersExpire(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	defer fill(t, b, 6)() // four held, two dead
 	const keep = 90 * 24 * time.Hour
 	long := fault.Reason{Code: "held.expired", ZH: "等待过久", EN: "it waited too long"}

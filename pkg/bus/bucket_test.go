@@ -12,7 +12,7 @@ import (
 
 func TestABucketComparesBeforeItWritesAndSendsEachChange(t *testing.T) {
 	ctx := t.Context()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	k, err := b.Bucket(ctx, bus.BucketLedger)
 	if err != nil {
 		t.Fatal(err)
@@ -91,11 +91,11 @@ func TestABucketComparesBeforeItWritesAndSendsEachChange(t *testing.T) {
 }
 
 func TestTopologyAppliedTwiceChangesNothing(t *testing.T) {
-	b := bustest.Start(t)
-	if changes, err := b.Apply(t.Context(), bustest.Topology()); err != nil || len(changes) != 0 {
+	b := bustest.Start(t, services()...)
+	if changes, err := b.Apply(t.Context(), bustest.Topology(services()...)); err != nil || len(changes) != 0 {
 		t.Fatalf("%v, %v", changes, err)
 	}
-	if err := b.CheckTopology(t.Context()); err != nil {
+	if err := b.CheckTopology(t.Context(), services()...); err != nil {
 		t.Fatal(err)
 	}
 }

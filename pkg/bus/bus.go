@@ -26,7 +26,10 @@ type Options struct {
 	CredsFile string
 	// Traces creates the spans of served messages; nil for none. Its ids must come from trace.IDs.
 	Traces oteltrace.TracerProvider
-	Log    zerolog.Logger
+	// LeaveReaders leaves the temporary consumers of readers on public streams to expire: for a user who may not delete
+	// consumers there (Service.Oversees).
+	LeaveReaders bool
+	Log          zerolog.Logger
 	// Now is the host's own clock, time.Now when nil. Tests pass one that is off.
 	Now func() time.Time
 }
@@ -42,12 +45,14 @@ type Bus struct {
 	writes      writeHealth
 	reconnected broadcast
 	clock       *clock.Clock
+	// leaveReaders is Options.LeaveReaders.
+	leaveReaders bool
 }
 
 // Connect waits until the connection is up or ctx ends. A connection that breaks later reconnects for ever; Ready
 // reports its state.
 func Connect(ctx context.Context, o Options) (*Bus, error) {
-	b := &Bus{log: o.Log, source: o.Name}
+	b := &Bus{log: o.Log, source: o.Name, leaveReaders: o.LeaveReaders}
 	b.clock = clock.New(b.serverTime, o.Now)
 	if b.source == "" {
 		b.source = "stockbridge"

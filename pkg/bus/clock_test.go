@@ -22,7 +22,7 @@ import (
 // A worker's clock is off: its delayed retries fire on time by the broker's clock.
 func TestDelaysFireByTheBrokersClock(t *testing.T) {
 	for _, off := range []time.Duration{10 * time.Minute, -10 * time.Minute} {
-		_, url := bustest.StartServer(t)
+		_, url := bustest.StartServer(t, services()...)
 		b, err := bus.Connect(t.Context(), bus.Options{
 			URL: url, Name: "test", Log: zerolog.Nop(), Now: func() time.Time { return time.Now().Add(off) },
 		})
@@ -75,7 +75,7 @@ func delayedSchedule(t *testing.T, url string) (schedule string) {
 
 // An unfit worker handles nothing, releases what was in transit, and continues automatically.
 func TestAnUnfitWorkerTakesNothing(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var unfit, handled, asked atomic.Int32
 	serve(t, b, bus.Serving{Fit: func() error {
 		asked.Add(1)

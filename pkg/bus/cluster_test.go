@@ -36,7 +36,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Parallel()
 	c := &cluster{Cluster: bustest.StartCluster(t, 3), t: t}
 	c.b = bustest.Connect(t, c.URL())
-	if _, err := c.b.Apply(t.Context(), bus.Topology{Replicas: 3}); err != nil {
+	if _, err := c.b.Apply(t.Context(), bus.Topology{Replicas: 3, Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	var err error

@@ -15,7 +15,7 @@ import (
 )
 
 func TestEveryCopyIsFoundAndErased(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	stop := serve(t, b, bus.Serving{Slots: 4}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		switch m.GetOutboundNo() {
 		case "HELD":
@@ -74,7 +74,7 @@ func TestEveryCopyIsFoundAndErased(t *testing.T) {
 }
 
 func TestErasingMeansTheVeryMessage(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	publish(t, b, audit("acme", "A1"))
 	var stored bus.Stored
 	if err := b.Events(t.Context(), bus.EventQuery{}, func(s bus.Stored) error { stored = s; return nil }); err != nil {

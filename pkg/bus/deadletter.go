@@ -106,7 +106,7 @@ func (w *server) putDeadLetter(ctx context.Context, t *inflight, d *Delivery, ki
 		return err
 	}
 	now := w.s.Now()
-	subject := event.DeadLetterSubject(kind, w.row.name, meta.Stream, meta.Sequence.Stream)
+	subject := event.DeadLetterSubject(kind, w.row.Name, meta.Stream, meta.Sequence.Stream)
 	m := nats.NewMsg(subject)
 	m.Data = t.Data
 	m.Header = wrapHeaders(d.header)

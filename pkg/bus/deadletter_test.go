@@ -42,7 +42,7 @@ func fill(t *testing.T, b *bus.Bus, n int) (stop func()) {
 }
 
 func TestDeadLettersAreListedInPagesAndBySelection(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	fill(t, b, 12)
 	for _, c := range []struct {
 		name string
@@ -94,7 +94,7 @@ func TestDeadLettersAreListedInPagesAndBySelection(t *testing.T) {
 }
 
 func TestOnlyDeadLettersCanBeDroppedOrReplayed(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	fill(t, b, 1)
 	seq := shelf(t, b)[0].Seq
 	if err := b.Drop(t.Context(), seq, bus.By{Who: "test"}); err != nil {
@@ -116,7 +116,7 @@ func TestOnlyDeadLettersCanBeDroppedOrReplayed(t *testing.T) {
 }
 
 func TestReleaseByCauseIsResumable(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	stop := fill(t, b, 9)
 	stop()
 	by := bus.By{Who: "test", Why: "mapping added"}
@@ -153,7 +153,7 @@ func TestReleaseByCauseIsResumable(t *testing.T) {
 
 // Two operators press the button at once.
 func TestReplayedByTwoAtOnceRunsOnce(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	fill(t, b, 1)()
 	seq := shelf(t, b)[0].Seq
 	var wg sync.WaitGroup
@@ -179,7 +179,7 @@ func TestReplayedByTwoAtOnceRunsOnce(t *testing.T) {
 
 // What a release sends while the cause still exists is held again; it must not loop for ever.
 func TestReleaseEndsThoughAllAreHeldAgain(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	serve(t, b, bus.Serving{}, func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) {
 		return nil, fault.Hold("shop:acme/S1", errors.New("no shop"))
 	}, nil)
@@ -197,7 +197,7 @@ func TestReleaseEndsThoughAllAreHeldAgain(t *testing.T) {
 // An operator lets an order pass two causes, one after the other, and in between it waits for something else: what was
 // released once stays released, or the two causes would alternate for ever.
 func TestReleasedStaysReleased(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	serve(t, b, bus.Serving{}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		n := l.add(d, m)
@@ -227,7 +227,7 @@ func TestReleasedStaysReleased(t *testing.T) {
 // A message that was replayed with its cause released keeps that over delays.
 func TestReleasedSurvivesDelays(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	serve(t, b, bus.Serving{Now: soon(time.Minute, 500*time.Millisecond)}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		n := l.add(d, m)

@@ -20,7 +20,7 @@ import (
 // message id counts the delays: under the id of an earlier one the copy would count as a duplicate and not be stored.
 // The time is formatted here because the library's helper cuts it to whole seconds.
 func (w *server) delay(ctx context.Context, t *inflight, d *Delivery, at time.Time) error {
-	subject := event.DelaySubject(w.row.name, d.origin)
+	subject := event.DelaySubject(w.row.Name, d.origin)
 	m := nats.NewMsg(subject)
 	m.Data = t.Data
 	m.Header = wrapHeaders(d.header)
@@ -40,8 +40,8 @@ func (w *server) delay(ctx context.Context, t *inflight, d *Delivery, at time.Ti
 		setValues(m.Header, event.HeaderEarlier, d.earlier)
 	}
 	m.Header.Set(jetstream.ScheduleHeader, "@at "+at.UTC().Format(time.RFC3339Nano))
-	m.Header.Set(jetstream.ScheduleTargetHeader, event.RetrySubject(w.row.name, d.sellerToken()))
-	id := fmt.Sprintf("park/%s/%s/%d", w.row.name, d.origin, d.delays+1)
+	m.Header.Set(jetstream.ScheduleTargetHeader, event.RetrySubject(w.row.Name, d.sellerToken()))
+	id := fmt.Sprintf("park/%s/%s/%d", w.row.Name, d.origin, d.delays+1)
 	m.Header.Set(jetstream.MsgIDHeader, id)
 	acks, err := w.b.store(ctx, m)
 	if err != nil || !acks[0].Duplicate {
@@ -65,7 +65,7 @@ func (w *server) cancelDelay(ctx context.Context, d *Delivery) error {
 		if err != nil {
 			return err
 		}
-		return s.Purge(ctx, jetstream.WithPurgeSubject(event.DelaySubject(w.row.name, d.origin)))
+		return s.Purge(ctx, jetstream.WithPurgeSubject(event.DelaySubject(w.row.Name, d.origin)))
 	})
 }
 

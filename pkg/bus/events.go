@@ -232,7 +232,7 @@ func (b *Bus) readAll(ctx context.Context, r reading, f func(*nats.Msg, *nats.Ms
 	}
 	name := c.CachedInfo().Name
 	defer func() {
-		if keepsReadConsumers(b.source) && publicStream(r.stream) {
+		if b.leaveReaders && publicStream(r.stream) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)

@@ -16,7 +16,7 @@ import (
 )
 
 func TestEventsAreReadToTheEnd(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var all []event.Event
 	for i := range 300 { // several batches
 		no := fmt.Sprintf("A%d", i)
@@ -83,7 +83,7 @@ func TestEventsAreReadToTheEnd(t *testing.T) {
 }
 
 func TestAnEventIsPublishedWithItsCloudEventsHeaders(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	at := time.Date(2026, 9, 1, 12, 0, 0, 5e6, time.FixedZone("CST", 8*3600))
 	e := event.OrderAudited.About("acme", "A1", at, order("acme", "A1"), event.Revision(1))
 	publish(t, b, e)
@@ -110,7 +110,7 @@ func TestAnEventIsPublishedWithItsCloudEventsHeaders(t *testing.T) {
 }
 
 func TestWhatCannotBePublishedIsSaidClearly(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	if err := b.Publish(t.Context(), audit("no such seller!", "A1")); err == nil {
 		t.Error("a seller that cannot stand in a subject")
 	}
@@ -125,7 +125,7 @@ func TestWhatCannotBePublishedIsSaidClearly(t *testing.T) {
 }
 
 func TestTooLargeForHandlingIsStillStored(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	body := make([]byte, 990_000)
 	if _, _, err := b.PublishRaw(t.Context(), "order.audited", nil, body); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestTooLargeForHandlingIsStillStored(t *testing.T) {
 }
 
 func TestAStreamReportsItsEndAndARestore(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	if seq, _, err := b.End(t.Context(), event.OrderAudited.Name); err != nil || seq != 0 {
 		t.Errorf("an empty stream ends at %d, %v", seq, err)
 	}
@@ -169,7 +169,7 @@ func TestAStreamReportsItsEndAndARestore(t *testing.T) {
 // However many are published together, all of them are stored, once and in order.
 func TestManyEventsAreStoredInTheirOrder(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var events []event.Event
 	for i := range 1000 {
 		events = append(events, accepted(order("acme", fmt.Sprintf("A%04d", i))))

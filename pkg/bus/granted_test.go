@@ -12,7 +12,7 @@ import (
 // What an ERP may publish is consumed: a message without a consumer would still be answered as stored.
 func TestWhatAnERPMayPublishIsConsumed(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	u, err := bus.SellerUser("acme")
 	if err != nil {
 		t.Fatal(err)

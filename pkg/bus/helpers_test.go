@@ -23,6 +23,27 @@ import (
 
 const pusher = "order-pusher"
 
+// audits is the pusher's consumer.
+func audits() bus.Consumer {
+	c := bus.ConsumerOf(pusher, event.OrderAudited)
+	c.Retired = []string{bus.StreamOrders}
+	return c
+}
+
+// services are one of each kind: with several consumers, with ticks only, one that reads streams, one that oversees
+// another. The product's are listed in services/all.
+func services() []bus.Service {
+	return []bus.Service{
+		{Name: pusher, Consumers: []bus.Consumer{
+			audits(), bus.ConsumerOf(pusher+"-cancel", event.OrderCancelRequested), bus.ConsumerOf(pusher+"-sweep", event.ReleaseDue),
+		}},
+		{Name: "vmi-ingester", Consumers: []bus.Consumer{bus.ConsumerOf("vmi-ingester-window", event.VMIWindowDue)}, Reads: []string{bus.StreamStock, bus.StreamVMI}},
+		{Name: "reconciler", Consumers: []bus.Consumer{bus.ConsumerOf("reconciler", event.ReconcileDue)}, Oversees: []bus.Consumer{audits()}},
+		{Name: "stock-syncer", Consumers: []bus.Consumer{bus.ConsumerOf("stock-syncer-accepted", event.OrderAccepted)}},
+		{Name: "status-poller", Consumers: []bus.Consumer{bus.ConsumerOf("status-poller", event.PollDue)}},
+	}
+}
+
 func order(seller, no string) *orderv1.Audited {
 	return &orderv1.Audited{
 		Seller: seller, Shop: "S1", Warehouse: "W1", OrderNo: "O-" + no, OutboundNo: no, Revision: 1,

@@ -22,7 +22,7 @@ import (
 // stored all the same, although here everything is in one stream, on purpose.
 func TestAnAnswerIsPublishedThoughItsIDIsTaken(t *testing.T) {
 	t.Parallel()
-	b, url := bustest.StartServer(t)
+	b, url := bustest.StartServer(t, services()...)
 	const n = 20
 	var orders []*orderv1.Audited
 	for i := range n {
@@ -68,7 +68,7 @@ func TestAnAnswerIsPublishedThoughItsIDIsTaken(t *testing.T) {
 // An event that is published again is recognised; one that only has the same id is not.
 func TestAReportedDuplicateIsVerified(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	e := accepted(order("acme", "A"))
 	publish(t, b, e)
 	publish(t, b, e)
@@ -111,7 +111,7 @@ func TestAReportedDuplicateIsVerified(t *testing.T) {
 // Ids of ERPs keep nothing out for long: their stream has the shortest window that the server accepts.
 func TestIntakeForgetsIDs(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	s, err := b.JS().Stream(t.Context(), "INTAKE")
 	if err != nil {
 		t.Fatal(err)

@@ -7,4 +7,4 @@ import (
 	"stockbridge/pkg/bus/bustest"
 )
 
-func TestMain(m *testing.M) { os.Exit(bustest.Run(m)) }
+func TestMain(m *testing.M) { os.Exit(bustest.Run(m, services()...)) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,7 +37,7 @@ type backlogMetrics struct {
 
 type servedConsumer struct {
 	b   *Bus
-	row consumerRow
+	row Consumer
 }
 
 func newBacklogMetrics() *backlogMetrics {
@@ -54,7 +55,7 @@ func newBacklogMetrics() *backlogMetrics {
 }
 
 // add reports a consumer's backlog until done is called.
-func (l *backlogMetrics) add(b *Bus, row consumerRow) (done func()) {
+func (l *backlogMetrics) add(b *Bus, row Consumer) (done func()) {
 	s := &servedConsumer{b, row}
 	l.mu.Lock()
 	l.consumers[s] = struct{}{}
@@ -68,7 +69,7 @@ func (l *backlogMetrics) add(b *Bus, row consumerRow) (done func()) {
 
 func (l *backlogMetrics) observe(ctx context.Context, observe pullmetrics.Observe) error {
 	l.mu.Lock()
-	rows := map[*Bus][]consumerRow{}
+	rows := map[*Bus][]Consumer{}
 	for s := range l.consumers {
 		rows[s.b] = append(rows[s.b], s.row)
 	}
@@ -85,16 +86,20 @@ func (l *backlogMetrics) observe(ctx context.Context, observe pullmetrics.Observ
 	return errors.Join(errs...)
 }
 
-func (b *Bus) observeBacklog(ctx context.Context, rows []consumerRow, observe pullmetrics.Observe) error {
+func (b *Bus) observeBacklog(ctx context.Context, rows []Consumer, observe pullmetrics.Observe) error {
 	var group errgroup.Group
 	var delayed map[string]delayedCount
-	group.Go(func() (err error) {
-		delayed, err = b.delayedByConsumer(ctx, rows)
-		return err
-	})
-	group.Go(func() error { return b.observeDeadLetters(ctx, rows, observe) })
+	if slices.ContainsFunc(rows, func(c Consumer) bool { return !c.ticks() }) { // ticks are neither delayed nor dead-lettered
+		group.Go(func() (err error) {
+			delayed, err = b.delayedByConsumer(ctx)
+			return err
+		})
+		group.Go(func() error { return b.observeDeadLetters(ctx, rows, observe) })
+	} else {
+		delayed = map[string]delayedCount{}
+	}
 	type age struct {
-		row    consumerRow
+		row    Consumer
 		oldest time.Time
 	}
 	oldest := make([]age, len(rows))
@@ -113,19 +118,19 @@ func (b *Bus) observeBacklog(ctx context.Context, rows []consumerRow, observe pu
 	}
 	now := b.Now()
 	for _, o := range oldest {
-		if o.row.name == "" {
+		if o.row.Name == "" {
 			continue
 		}
-		if o.row.stream != streamTicks {
-			p := delayed[o.row.name]
-			observe(gaugeDelayed, float64(p.n), o.row.name)
+		if !o.row.ticks() {
+			p := delayed[o.row.Name]
+			observe(gaugeDelayed, float64(p.n), o.row.Name)
 			o.oldest = earlier(o.oldest, p.oldest)
 		}
 		age := 0.0
 		if !o.oldest.IsZero() {
 			age = max(0, now.Sub(o.oldest).Seconds())
 		}
-		observe(gaugeOldest, age, o.row.name)
+		observe(gaugeOldest, age, o.row.Name)
 	}
 	return err
 }
@@ -139,14 +144,14 @@ func earlier(a, b time.Time) time.Time {
 
 // observeConsumer reports what waits for one consumer and returns when the oldest of it was stored, the zero time when
 // nothing waits.
-func (b *Bus) observeConsumer(ctx context.Context, row consumerRow, observe pullmetrics.Observe) (oldest time.Time, err error) {
+func (b *Bus) observeConsumer(ctx context.Context, row Consumer, observe pullmetrics.Observe) (oldest time.Time, err error) {
 	type place struct {
 		stream, consumer string
 		filters          []string
 	}
-	places := []place{{row.stream, row.name, row.filters}}
-	if row.stream != streamTicks {
-		places = append(places, place{streamRetry, retryName(row.name), []string{event.RetryOf(row.name)}})
+	places := []place{{row.Stream, row.Name, row.Filters}}
+	if !row.ticks() {
+		places = append(places, place{streamRetry, retryName(row.Name), []string{event.RetryOf(row.Name)}})
 	}
 	var runnable, unacked uint64
 	for _, p := range places {
@@ -166,8 +171,8 @@ func (b *Bus) observeConsumer(ctx context.Context, row consumerRow, observe pull
 		}
 		oldest = earlier(oldest, at)
 	}
-	observe(gaugeRunnable, float64(runnable), row.name)
-	observe(gaugeUnacked, float64(unacked), row.name)
+	observe(gaugeRunnable, float64(runnable), row.Name)
+	observe(gaugeUnacked, float64(unacked), row.Name)
 	return oldest, nil
 }
 
@@ -204,19 +209,16 @@ type delayedCount struct {
 // Delayed counts the delayed retries of all consumers. A message that was acked while the disk was full may stay in
 // RETRY after the server's restart: it belongs to nobody and is not counted.
 func (b *Bus) Delayed(ctx context.Context) (n int, err error) {
-	of, err := b.delayedByConsumer(ctx, consumers)
+	of, err := b.delayedByConsumer(ctx)
 	for _, p := range of {
 		n += int(p.n) //nolint:gosec // far below
 	}
 	return n, err
 }
 
-// delayedByConsumer counts delayed messages. It asks nothing when all rows are ticks, which are never delayed.
-func (b *Bus) delayedByConsumer(ctx context.Context, rows []consumerRow) (map[string]delayedCount, error) {
+// delayedByConsumer counts delayed messages.
+func (b *Bus) delayedByConsumer(ctx context.Context) (map[string]delayedCount, error) {
 	of := map[string]delayedCount{}
-	if onlyTicks(rows) {
-		return of, nil
-	}
 	err := b.eachSubject(ctx, streamRetry, event.DelayedSubjects, func(subject string, n uint64) {
 		consumer, origin, err := event.ParseDelay(subject)
 		if err != nil {
@@ -235,10 +237,7 @@ func (b *Bus) delayedByConsumer(ctx context.Context, rows []consumerRow) (map[st
 	return of, nil
 }
 
-func (b *Bus) observeDeadLetters(ctx context.Context, rows []consumerRow, observe pullmetrics.Observe) error {
-	if onlyTicks(rows) {
-		return nil
-	}
+func (b *Bus) observeDeadLetters(ctx context.Context, rows []Consumer, observe pullmetrics.Observe) error {
 	type key struct{ kind, consumer string }
 	counts := map[key]uint64{}
 	err := b.eachSubject(ctx, streamDeadLetters, event.DeadLetterFilter("", ""), func(subject string, n uint64) {
@@ -250,23 +249,14 @@ func (b *Bus) observeDeadLetters(ctx context.Context, rows []consumerRow, observ
 		return err
 	}
 	for _, row := range rows {
-		if row.stream == streamTicks {
+		if row.ticks() {
 			continue
 		}
 		for _, kind := range []string{event.Dead, event.Held} {
-			observe(gaugeDeadLetters, float64(counts[key{kind, row.name}]), kind, row.name)
+			observe(gaugeDeadLetters, float64(counts[key{kind, row.Name}]), kind, row.Name)
 		}
 	}
 	return nil
-}
-
-func onlyTicks(rows []consumerRow) bool {
-	for _, row := range rows {
-		if row.stream != streamTicks {
-			return false
-		}
-	}
-	return true
 }
 
 // eachSubject calls f for each subject of a stream, with the number of its messages.

@@ -31,7 +31,7 @@ func backlogMetrics(t *testing.T, m *bus.Metrics) map[string]float64 {
 }
 
 func TestBacklogSaysWhatWaitsAndWhere(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	metrics := bus.NewMetrics(prometheus.NewRegistry())
 	want := func(runnable, unacked, delayed, dlq, held float64) map[string]float64 {
 		return map[string]float64{
@@ -104,7 +104,7 @@ func TestTheOldestIsAsOldAsItsAudit(t *testing.T) {
 func TestBacklogOfABrokerThatIsAway(t *testing.T) {
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	metrics := bus.NewMetrics(nil)

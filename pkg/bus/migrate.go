@@ -15,12 +15,6 @@ import (
 // retiredConsumer is a durable consumer of an earlier build, on a stream that no longer receives its events.
 type retiredConsumer struct{ stream, name string }
 
-// retired are the consumers that Apply empties and removes. Their pending messages go to the consumer of the same name
-// through RETRY, like retries: they carry the place where they were stored, so they never count as new.
-var retired = []retiredConsumer{
-	{StreamOrders, "order-pusher"}, // audits stood in ORDERS
-}
-
 const (
 	migrateBatch = 256
 	// migrateWait is how long Apply waits for messages that a worker of the earlier build has in flight or released for

@@ -20,8 +20,8 @@ import (
 
 func TestAnEarlierBuildsMessagesAreMigrated(t *testing.T) {
 	t.Parallel()
-	b, url := bustest.StartServer(t)
-	old := bustest.Earlier(t, url, time.Second)
+	b, url := bustest.StartServer(t, services()...)
+	old := bustest.Earlier(t, url, pusher, time.Second)
 	for _, no := range []string{"DONE", "HAND", "DIED", "PARKED", "HELD", "DEAD", "WAITS-1", "WAITS-2", "WAITS-3"} {
 		publish(t, b, audit("acme", no))
 	}
@@ -76,7 +76,7 @@ func TestAnEarlierBuildsMessagesAreMigrated(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if err := b.CheckTopology(t.Context()); !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "ORDERS/order-pusher: of an earlier build: 6 messages") {
+	if err := b.CheckTopology(t.Context(), services()...); !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "ORDERS/order-pusher: of an earlier build: 6 messages") {
 		t.Errorf("a worker starts although nobody serves what waits: %v", err)
 	}
 	go func() { // its worker comes to an end with it
@@ -84,13 +84,13 @@ func TestAnEarlierBuildsMessagesAreMigrated(t *testing.T) {
 		pass(700 * time.Millisecond)
 		_ = inHand.Ack()
 	}()
-	if _, err := b.Apply(t.Context(), bustest.Topology()); err != nil {
+	if _, err := b.Apply(t.Context(), bustest.Topology(services()...)); err != nil {
 		t.Fatal(err)
 	}
-	if changes, err := b.Apply(t.Context(), bustest.Topology()); err != nil || len(changes) > 0 {
+	if changes, err := b.Apply(t.Context(), bustest.Topology(services()...)); err != nil || len(changes) > 0 {
 		t.Errorf("applied twice: %v, %v", changes, err)
 	}
-	if err := b.CheckTopology(t.Context()); err != nil {
+	if err := b.CheckTopology(t.Context(), services()...); err != nil {
 		t.Error(err)
 	}
 
@@ -140,8 +140,8 @@ func TestAnEarlierBuildsMessagesAreMigrated(t *testing.T) {
 // While a worker of the earlier build has a message in flight, it is not taken away.
 func TestMessagesInFlightAtAnEarlierBuildStay(t *testing.T) {
 	t.Parallel()
-	b, url := bustest.StartServer(t)
-	old := bustest.Earlier(t, url, time.Minute)
+	b, url := bustest.StartServer(t, services()...)
+	old := bustest.Earlier(t, url, pusher, time.Minute)
 	publish(t, b, audit("acme", "A"))
 	m, err := old.Next()
 	if err != nil {
@@ -156,7 +156,7 @@ func TestMessagesInFlightAtAnEarlierBuildStay(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			_, err := owner.Apply(ctx, bustest.Topology())
+			_, err := owner.Apply(ctx, bustest.Topology(services()...))
 			done <- err
 		}()
 		eventually(t, "it waits", func() bool {
@@ -174,7 +174,7 @@ func TestMessagesInFlightAtAnEarlierBuildStay(t *testing.T) {
 	if err := m.DoubleAck(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Apply(t.Context(), bustest.Topology()); err != nil {
+	if _, err := b.Apply(t.Context(), bustest.Topology(services()...)); err != nil {
 		t.Error(err)
 	}
 	if n := len(subjects(t, b, "RETRY", event.RetryOf(pusher))); n != 0 {

@@ -64,16 +64,6 @@ func (b *Bus) Redeliver(ctx context.Context, consumer string, at Place, round in
 	return nil
 }
 
-// streamOf is the stream of a consumer; "" when there is no such consumer.
-func streamOf(consumer string) string {
-	for _, row := range consumers {
-		if row.name == consumer {
-			return row.stream
-		}
-	}
-	return ""
-}
-
 // retriesRead bounds how many messages on RETRY are read one by one.
 const retriesRead = 1000
 
@@ -94,23 +84,23 @@ func (o Backlog) Has(at Place) bool {
 }
 
 // Backlog reads what a consumer of a public stream has yet to handle now.
-func (b *Bus) Backlog(ctx context.Context, consumer string) (Backlog, error) {
+func (b *Bus) Backlog(ctx context.Context, consumer Consumer) (Backlog, error) {
 	o := Backlog{origins: map[string]bool{}}
 	err := b.fillBacklog(ctx, consumer, &o)
 	if err != nil {
-		return Backlog{}, fmt.Errorf("read the backlog of %s: %w", consumer, err)
+		return Backlog{}, fmt.Errorf("read the backlog of %s: %w", consumer.Name, err)
 	}
 	return o, nil
 }
 
-func (b *Bus) fillBacklog(ctx context.Context, consumer string, o *Backlog) error {
-	o.stream = streamOf(consumer)
+func (b *Bus) fillBacklog(ctx context.Context, consumer Consumer, o *Backlog) error {
+	o.stream = consumer.Stream
 	if !publicStream(o.stream) {
 		return errors.New("it takes nothing from a public stream")
 	}
 	// Delayed first, RETRY last: a message that fires or is released meanwhile moves from the first to the last, and is
 	// seen in at least one of them.
-	err := b.eachSubject(ctx, streamRetry, event.DelaySubject(consumer, "*"), func(subject string, _ uint64) {
+	err := b.eachSubject(ctx, streamRetry, event.DelaySubject(consumer.Name, "*"), func(subject string, _ uint64) {
 		if _, origin, err := event.ParseDelay(subject); err == nil {
 			o.origins[baseOrigin(origin)] = true
 		}
@@ -121,14 +111,14 @@ func (b *Bus) fillBacklog(ctx context.Context, consumer string, o *Backlog) erro
 	var s jetstream.Stream
 	var settled uint64
 	err = withRetry(ctx, func(ctx context.Context) error {
-		c, err := b.js.Consumer(ctx, o.stream, consumer)
+		c, err := b.js.Consumer(ctx, o.stream, consumer.Name)
 		if err != nil {
 			return err
 		}
 		o.delivered = c.CachedInfo().Delivered.Stream
 		// A message that was acked while the disk was full reappears after the server's restart, and belongs to nobody:
 		// hence only those above the ack floor.
-		if c, err = b.js.Consumer(ctx, streamRetry, retryName(consumer)); err != nil {
+		if c, err = b.js.Consumer(ctx, streamRetry, retryName(consumer.Name)); err != nil {
 			return err
 		}
 		settled = c.CachedInfo().AckFloor.Stream
@@ -145,7 +135,7 @@ func (b *Bus) fillBacklog(ctx context.Context, consumer string, o *Backlog) erro
 		}
 		var m *jetstream.RawStreamMsg
 		err := withRetry(ctx, func(ctx context.Context) (err error) {
-			m, err = s.GetMsg(ctx, next, jetstream.WithGetMsgSubject(event.RetryOf(consumer)))
+			m, err = s.GetMsg(ctx, next, jetstream.WithGetMsgSubject(event.RetryOf(consumer.Name)))
 			return err
 		})
 		if errors.Is(err, jetstream.ErrMsgNotFound) {

@@ -31,7 +31,7 @@ func at(t *testing.T, b *bus.Bus, no string) (s bus.Stored) {
 
 func TestAnEventIsRedeliveredFromItsStream(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var seen log
 	stop := serve(t, b, bus.Serving{}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		n := seen.add(d, m)
@@ -92,10 +92,10 @@ func TestAnEventIsRedeliveredFromItsStream(t *testing.T) {
 
 func TestBacklogIsWhatAConsumerHasYetToHandle(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	has := func(no string) bool {
 		t.Helper()
-		o, err := b.Backlog(t.Context(), pusher)
+		o, err := b.Backlog(t.Context(), audits())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestBacklogIsWhatAConsumerHasYetToHandle(t *testing.T) {
 
 func TestATickCanBeAskedFor(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	for range 3 { // one waits at a time
 		if err := b.Tick(t.Context(), event.TickReconcile, "acme"); err != nil {
 			t.Fatal(err)
@@ -161,7 +161,7 @@ func TestATickCanBeAskedFor(t *testing.T) {
 // Our events about an order name its seller in the reference to the order.
 func TestPublicOrderEventsCanBeServed(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	came := make(chan string, 2)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -107,7 +108,7 @@ func (d *Delivery) AfterStored(f func(context.Context) error) { d.after = append
 
 // Serving says how a consumer is served. Zero values mean the defaults.
 type Serving struct {
-	// Consumer is the name of a consumer in the topology.
+	// Consumer is the name of a consumer of the event served; see ConsumerOf.
 	Consumer string
 	// Slots is how many messages are handled concurrently; 32.
 	Slots int
@@ -142,9 +143,9 @@ type Serving struct {
 // holds the fields that could be read if an ERP published it. err is the reason, with a fault.Reason where there is
 // one. onReject may be nil.
 func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s Serving, handle Handler[M], onReject func(d *Delivery, m M, err error) []event.Event) error {
-	row, err := s.check(topic.Name)
-	if err != nil {
-		return fmt.Errorf("serve %s: %w", s.Consumer, err)
+	row := ConsumerOf(s.Consumer, topic)
+	if s.Attempts == nil && !row.ticks() {
+		return fmt.Errorf("serve %s: nothing counts its attempts", s.Consumer)
 	}
 	w := &server{b: b, s: s.withDefaults(b), row: row, topic: topic.Name}
 	fact, _ := event.FactNamed(topic.Name)
@@ -164,22 +165,6 @@ func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s
 		return fmt.Errorf("serve %s: %w", s.Consumer, err)
 	}
 	return nil
-}
-
-func (s Serving) check(topic string) (consumerRow, error) {
-	for _, row := range consumers {
-		if row.name != s.Consumer {
-			continue
-		}
-		switch {
-		case row.topic != topic:
-			return row, fmt.Errorf("takes %s, not %s", row.topic, topic)
-		case s.Attempts == nil && row.stream != streamTicks:
-			return row, errors.New("nothing counts its attempts")
-		}
-		return row, nil
-	}
-	return consumerRow{}, errors.New("no such consumer in the topology")
 }
 
 // RetrySlots is how many slots serve retries and replays, in addition to the given number for new messages.
@@ -233,7 +218,7 @@ const statusRoom = 64
 type server struct {
 	b     *Bus
 	s     Serving
-	row   consumerRow
+	row   Consumer
 	topic string
 	// fromERP: an ERP publishes these messages, and must be answered also when one cannot be read.
 	fromERP bool
@@ -253,11 +238,10 @@ type server struct {
 	unfit      atomic.Bool
 }
 
-// Ticks repeat automatically: they are neither delayed nor dead-lettered.
-func (w *server) ticks() bool { return w.row.stream == streamTicks }
+func (w *server) ticks() bool { return w.row.ticks() }
 
 func (w *server) serve(ctx context.Context) error {
-	consumer, err := w.b.js.Consumer(ctx, w.row.stream, w.row.name)
+	consumer, err := w.b.js.Consumer(ctx, w.row.Stream, w.row.Name)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("%w; run bridgectl topology apply", ErrTopology)
 	}
@@ -267,11 +251,15 @@ func (w *server) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.ackWait = consumer.CachedInfo().Config.AckWait
+	config := consumer.CachedInfo().Config
+	if filters := filtersOf(config); !slices.Equal(filters, slices.Sorted(slices.Values(w.row.Filters))) {
+		return fmt.Errorf("takes %s, not %s", strings.Join(filters, " "), w.row.Topic)
+	}
+	w.ackWait = config.AckWait
 	w.inFlight = map[*inflight]struct{}{}
 	w.startedAt = w.b.Now()
 	defer w.s.Metrics.backlog.add(w.b, w.row)()
-	w.s.Metrics.idTaken.WithLabelValues(w.row.name) // a counter whose first sample is 1 shows no increase
+	w.s.Metrics.idTaken.WithLabelValues(w.row.Name) // a counter whose first sample is 1 shows no increase
 
 	var stop context.CancelCauseFunc
 	w.soft, stop = context.WithCancelCause(ctx)
@@ -290,10 +278,10 @@ func (w *server) serve(ctx context.Context) error {
 		slots.Go(func() { w.dispatch(p, n, retried, stop) })
 		return nil
 	}
-	err = open(w.row.stream, w.row.name, w.s.Slots, false)
+	err = open(w.row.Stream, w.row.Name, w.s.Slots, false)
 	if err == nil && !w.ticks() {
 		// Retries and replays have slots of their own, so that they and new messages cannot block each other.
-		err = open(streamRetry, retryName(w.row.name), RetrySlots(w.s.Slots), true)
+		err = open(streamRetry, retryName(w.row.Name), RetrySlots(w.s.Slots), true)
 	}
 	if err != nil {
 		stop(err)
@@ -326,9 +314,9 @@ func (w *server) logSilence(silent bool) {
 		return
 	}
 	if silent {
-		w.b.log.Warn().Str("consumer", w.row.name).Msg("the server no longer answers requests for messages; asking again")
+		w.b.log.Warn().Str("consumer", w.row.Name).Msg("the server no longer answers requests for messages; asking again")
 	} else {
-		w.b.log.Info().Str("consumer", w.row.name).Msg("the server answers again")
+		w.b.log.Info().Str("consumer", w.row.Name).Msg("the server answers again")
 	}
 }
 
@@ -389,9 +377,9 @@ func (w *server) checkFit() error {
 		return err
 	}
 	if err != nil {
-		w.b.log.Error().Err(err).Str("consumer", w.row.name).Msg("takes no more messages until this is fixed")
+		w.b.log.Error().Err(err).Str("consumer", w.row.Name).Msg("takes no more messages until this is fixed")
 	} else {
-		w.b.log.Info().Str("consumer", w.row.name).Msg("takes messages again")
+		w.b.log.Info().Str("consumer", w.row.Name).Msg("takes messages again")
 	}
 	return err
 }
@@ -432,7 +420,7 @@ func (w *server) process(t *inflight, retried bool) {
 	w.inFlight[t] = struct{}{}
 	w.mu.Unlock()
 	stopBeat := t.heartbeat(w.ackWait/3, w.s.HandlerLimit+settleLimit)
-	flight := w.s.Metrics.inFlight.WithLabelValues(w.row.name)
+	flight := w.s.Metrics.inFlight.WithLabelValues(w.row.Name)
 	flight.Inc()
 	began := time.Now()
 
@@ -440,8 +428,8 @@ func (w *server) process(t *inflight, retried bool) {
 
 	stopBeat()
 	flight.Dec()
-	w.s.Metrics.seconds.WithLabelValues(w.row.name).Observe(time.Since(began).Seconds())
-	w.s.Metrics.handled.WithLabelValues(w.row.name, outcome).Inc()
+	w.s.Metrics.seconds.WithLabelValues(w.row.Name).Observe(time.Since(began).Seconds())
+	w.s.Metrics.handled.WithLabelValues(w.row.Name, outcome).Inc()
 	w.mu.Lock()
 	delete(w.inFlight, t)
 	w.mu.Unlock()
@@ -456,7 +444,7 @@ func (w *server) releaseInFlight() {
 	for t := range w.inFlight {
 		w.uncountAttempt(ctx, w.b.log, t)
 		t.release()
-		w.b.log.Warn().Str("consumer", w.row.name).Str("subject", t.Subject).Msg("handler did not end in time; message released")
+		w.b.log.Warn().Str("consumer", w.row.Name).Str("subject", t.Subject).Msg("handler did not end in time; message released")
 	}
 }
 
@@ -468,7 +456,7 @@ func (w *server) delivery(t *inflight, retried bool) (*Delivery, error) {
 		return nil, err
 	}
 	d := &Delivery{
-		Consumer: w.row.name, Subject: t.Subject, Stream: meta.Stream, Seq: meta.Sequence.Stream, StreamTime: meta.Timestamp,
+		Consumer: w.row.Name, Subject: t.Subject, Stream: meta.Stream, Seq: meta.Sequence.Stream, StreamTime: meta.Timestamp,
 		First: meta.NumDelivered == 1 && !retried, Returned: retried, Attempt: 1, header: t.Header,
 	}
 	if retried {

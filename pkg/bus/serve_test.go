@@ -24,7 +24,7 @@ import (
 func asJS(err error, target *jetstream.JetStreamError) bool { return errors.As(err, target) }
 
 func TestAnEventIsHandledAndItsAnswerPublished(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	registry := prometheus.NewRegistry()
 	serve(t, b, bus.Serving{Metrics: bus.NewMetrics(registry)}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -55,7 +55,7 @@ func TestAnEventIsHandledAndItsAnswerPublished(t *testing.T) {
 }
 
 func TestFormsOfAnEvent(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	serve(t, b, bus.Serving{}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		l.add(d, m)
@@ -100,7 +100,7 @@ func TestFormsOfAnEvent(t *testing.T) {
 }
 
 func TestUnhandledMessagesAreDeadLetteredWhole(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	type tellings struct {
 		m    *orderv1.Audited
 		d    bus.Delivery
@@ -205,7 +205,7 @@ func TestUnhandledMessagesAreDeadLetteredWhole(t *testing.T) {
 }
 
 func TestEachFaultHasItsOutcome(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	attempts := &bustest.Attempts{}
 	var l log
 	boom := errors.New("boom")
@@ -288,7 +288,7 @@ func TestEachFaultHasItsOutcome(t *testing.T) {
 }
 
 func TestEventsAreStoredThenAfterStoredThenAck(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var order []string
 	var failOnce atomic.Bool
 	serve(t, b, bus.Serving{Slots: 1, Backoff: func(int) time.Duration { return time.Millisecond }},
@@ -324,7 +324,7 @@ func TestEventsAreStoredThenAfterStoredThenAck(t *testing.T) {
 
 func TestKilledWorkerMidHandlerIsRedelivered(t *testing.T) {
 	t.Parallel()
-	b, url := bustest.StartServer(t)
+	b, url := bustest.StartServer(t, services()...)
 	ackWait(t, b, time.Second)
 	attempts := &bustest.Attempts{}
 	victim := bustest.Connect(t, url)
@@ -354,7 +354,7 @@ func TestKilledWorkerMidHandlerIsRedelivered(t *testing.T) {
 // A message that kills every worker is found by counting before it runs.
 func TestAMessageThatNeverEndsIsDeadLettered(t *testing.T) {
 	t.Parallel()
-	b, url := bustest.StartServer(t)
+	b, url := bustest.StartServer(t, services()...)
 	ackWait(t, b, 300*time.Millisecond)
 	attempts := &bustest.Attempts{}
 	publish(t, b, audit("acme", "A1"))
@@ -386,7 +386,7 @@ func TestAMessageThatNeverEndsIsDeadLettered(t *testing.T) {
 
 func TestShutdownBurnsNoAttemptAndReleases(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	attempts := &bustest.Attempts{}
 	var l log
 	began, hears := make(chan struct{}, 10), make(chan struct{})
@@ -425,7 +425,7 @@ func TestShutdownBurnsNoAttemptAndReleases(t *testing.T) {
 }
 
 func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	began, finish := make(chan struct{}), make(chan struct{})
 	stop := serve(t, b, bus.Serving{Slots: 1}, func(ctx context.Context, _ *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		close(began)
@@ -443,7 +443,7 @@ func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
 }
 
 func TestPausedSellerIsHeldAndReleased(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	attempts := &bustest.Attempts{}
 	var l log
 	var paused atomic.Bool
@@ -503,7 +503,7 @@ func TestPausedSellerIsHeldAndReleased(t *testing.T) {
 }
 
 func TestFloodOfOneSellerDoesNotDelayAnother(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	serve(t, b, bus.Serving{Slots: 4}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		l.add(d, m)
@@ -524,7 +524,7 @@ func TestFloodOfOneSellerDoesNotDelayAnother(t *testing.T) {
 }
 
 func TestForgedHeadersAreNotBelieved(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	serve(t, b, bus.Serving{}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		l.add(d, m)
@@ -552,7 +552,7 @@ func TestForgedHeadersAreNotBelieved(t *testing.T) {
 }
 
 func TestServeNeedsItsConsumer(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	none := func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) { return nil, nil }
 	for name, s := range map[string]bus.Serving{
 		"unknown consumer": {Consumer: "nobody", Attempts: &bustest.Attempts{}},
@@ -592,7 +592,7 @@ func TestServingContinuesAfterTheBrokerRestarts(t *testing.T) {
 	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	var l log
@@ -623,7 +623,7 @@ func TestServingContinuesAfterTheBrokerRestarts(t *testing.T) {
 // One request asks for as many as there are free slots: the server keeps one for an idle worker, however many slots it
 // has. Single messages find the other slots all the same.
 func TestOneRequestServesAllSlots(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	const slots = 8
 	begun, hold := make(chan struct{}, 2*slots), make(chan struct{})
 	serve(t, b, bus.Serving{Slots: slots}, func(ctx context.Context, _ *bus.Delivery, _ *orderv1.Audited) ([]event.Event, error) {
@@ -654,7 +654,7 @@ func TestOneRequestServesAllSlots(t *testing.T) {
 // A leader that steps down no longer answers pending requests, and a request ends only with its caller's deadline,
 // which is that of all the handler's work.
 func TestAnUnansweredRequestIsRepeated(t *testing.T) {
-	b, url := bustest.StartServer(t)
+	b, url := bustest.StartServer(t, services()...)
 	var lost atomic.Bool
 	c := bustest.NewCable(t, url, func(p bustest.Passing) bool {
 		return p.Subject != "$JS.API.STREAM.INFO.RETRY" || lost.Swap(true)

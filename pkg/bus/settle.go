@@ -48,7 +48,7 @@ func (w *server) work(t *inflight, d *Delivery) (outcome string) {
 	defer cancel()
 	ctx, span := w.beginSpan(ctx, d)
 	defer func() { endSpan(span, d, outcome) }()
-	fields := w.b.log.With().Str("consumer", w.row.name).Str("subject", d.Subject).Str("id", truncate(d.ID, 200)).Str("origin", d.origin)
+	fields := w.b.log.With().Str("consumer", w.row.Name).Str("subject", d.Subject).Str("id", truncate(d.ID, 200)).Str("origin", d.origin)
 	if id := trace.ID(d.Trace); id != "" {
 		fields = fields.Str("trace_id", id)
 	}
@@ -112,7 +112,7 @@ func (w *server) work(t *inflight, d *Delivery) (outcome string) {
 }
 
 // countIDTaken counts an event whose message id another message had.
-func (w *server) countIDTaken() { w.s.Metrics.idTaken.WithLabelValues(w.row.name).Inc() }
+func (w *server) countIDTaken() { w.s.Metrics.idTaken.WithLabelValues(w.row.Name).Inc() }
 
 // causedByEvents reports whether storing failed because of the events themselves (too large, say): waiting does not
 // help then, and it counts as the handler's error. A missing permission is fixed by an operator, a connection recovers
@@ -274,7 +274,7 @@ func (w *server) retryLater(ctx context.Context, log zerolog.Logger, t *inflight
 		t.nak(nakLimit)
 		return
 	}
-	w.s.Metrics.delayed.WithLabelValues(w.row.name).Inc()
+	w.s.Metrics.delayed.WithLabelValues(w.row.Name).Inc()
 	t.ack()
 }
 
@@ -286,7 +286,7 @@ func (w *server) deadLetter(ctx context.Context, log zerolog.Logger, t *inflight
 		return outcomeWait
 	}
 	class := fault.Of(err).String()
-	w.s.Metrics.deadLettered.WithLabelValues(w.row.name, kind, class).Inc()
+	w.s.Metrics.deadLettered.WithLabelValues(w.row.Name, kind, class).Inc()
 	level := zerolog.WarnLevel
 	if kind == event.Held {
 		level = zerolog.InfoLevel // it is released automatically; a paused seller may hold thousands
@@ -299,7 +299,7 @@ func (w *server) deadLetter(ctx context.Context, log zerolog.Logger, t *inflight
 	return outcomeDead
 }
 
-func (w *server) attemptsKey(d *Delivery) string { return w.row.name + "/" + d.origin }
+func (w *server) attemptsKey(d *Delivery) string { return w.row.Name + "/" + d.origin }
 
 func (w *server) uncountAttempt(ctx context.Context, log zerolog.Logger, t *inflight) {
 	key := t.takeCountedKey()

@@ -14,6 +14,23 @@ import (
 	"stockbridge/pkg/event"
 )
 
+// Tick is one schedule of a seller.
+type Tick struct {
+	// Kind of <kind>.due.
+	Kind  string
+	Every time.Duration
+	// Places have a tick each, with its body (SetTicks); nil for one tick of the seller (SetTick).
+	Places map[string]proto.Message
+}
+
+// Schedule sets a tick of seller.
+func (b *Bus) Schedule(ctx context.Context, seller string, t Tick) error {
+	if t.Places != nil {
+		return b.SetTicks(ctx, t.Kind, seller, t.Places, t.Every)
+	}
+	return b.SetTick(ctx, t.Kind, seller, t.Every)
+}
+
 // SetTick schedules <kind>.due of seller at an interval (whole seconds, at least one). However long nobody handles
 // them, at most one tick of a kind and seller waits. Setting the same interval again changes nothing, so any process
 // may re-assert it.

@@ -21,7 +21,7 @@ import (
 
 func TestTicksContinueAfterAFailureAndAPanic(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var ticks, failed atomic.Int32
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -73,7 +73,7 @@ func TestTicksContinueAfterAFailureAndAPanic(t *testing.T) {
 
 func TestEachPlaceHasItsOwnTick(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	place := func(shop string) (string, proto.Message) {
 		return event.Place("W01", shop), &vmiv1.Due{Seller: "acme", Warehouse: "W01", ShopNo: shop}
 	}
@@ -113,7 +113,7 @@ func TestEachPlaceHasItsOwnTick(t *testing.T) {
 }
 
 func TestTickChangesItsPace(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	for _, every := range []time.Duration{time.Hour, 2 * time.Hour} {
 		if err := b.SetTick(t.Context(), event.TickPoll, "acme", every); err != nil {
 			t.Fatal(err)

@@ -20,12 +20,14 @@ import (
 // topology apply` fixes it.
 var ErrTopology = errors.New("topology is not applied")
 
-// Topology holds the operator's choices.
+// Topology is the operator's choices and the services to lay out for.
 type Topology struct {
 	// Replicas of every stream and bucket: 1, 3 or 5. 0 means 1.
 	Replicas int
 	// KeepFor is how long public streams keep events, and ACTS the acts of operators. 0 means 90 days.
 	KeepFor time.Duration
+	// Services bring the consumers.
+	Services []Service
 }
 
 // Change is one difference between the server's topology and the expected one.
@@ -43,8 +45,8 @@ const (
 	StreamIntake      = "INTAKE"
 	StreamOrders      = "ORDERS"
 	streamSellers     = "SELLERS"
-	streamStock       = "STOCK"
-	streamVMI         = "VMI"
+	StreamStock       = "STOCK"
+	StreamVMI         = "VMI"
 	streamTicks       = "TICKS"
 	streamRetry       = "RETRY"
 	streamDeadLetters = "SHELF"
@@ -116,19 +118,14 @@ type bucketRow struct {
 	workers string
 }
 
-type consumerRow struct {
-	name, stream, topic string
-	filters             []string
-}
-
-// streams, buckets and consumers are the whole topology.
+// streams and buckets are the same for all services; consumers come with the services.
 var (
 	streams = []streamRow{
 		{name: StreamIntake, subjects: event.IntakeSubjects(), public: true, intake: true},
 		{name: StreamOrders, subjects: event.OrderSubjects(), earlier: event.IntakeSubjects(), public: true},
 		{name: streamSellers, subjects: event.SellerSubjects, public: true},
-		{name: streamStock, subjects: event.StockSubjects, public: true},
-		{name: streamVMI, subjects: event.VMISubjects, public: true},
+		{name: StreamStock, subjects: event.StockSubjects, public: true},
+		{name: StreamVMI, subjects: event.VMISubjects, public: true},
 		{name: streamTicks, subjects: event.TickSubjects, queue: true, schedules: true},
 		{name: streamRetry, subjects: event.RetrySubjects, queue: true, schedules: true},
 		{name: streamDeadLetters, subjects: event.DeadLetterSubjects},
@@ -141,41 +138,13 @@ var (
 		{BucketBooks, 10 * time.Minute, ">"}, // nobody watches it
 		{bucketReady, 10 * time.Minute, ">"},
 	}
-	consumers = []consumerRow{
-		{"order-pusher", StreamIntake, event.OrderAudited.Name, event.OrderAudited.Subjects()},
-		{"order-pusher-cancel", StreamIntake, event.OrderCancelRequested.Name, event.OrderCancelRequested.Subjects()},
-		{"order-pusher-changed", streamSellers, event.SellerChanged.Name, event.SellerChanged.Subjects()},
-		{"order-pusher-resumed", streamSellers, event.SellerResumed.Name, event.SellerResumed.Subjects()},
-		{"order-pusher-sweep", streamTicks, event.ReleaseDue.Name, []string{event.DueSubjects(event.TickRelease)}},
-		{"vmi-ingester", streamTicks, event.VMIDue.Name, []string{event.DueSubjects(event.TickVMI)}},
-		{"vmi-ingester-window", streamVMI, event.VMIWindowDue.Name, event.VMIWindowDue.Subjects()},
-		{"vmi-ingester-changed", streamSellers, event.SellerChanged.Name, event.SellerChanged.Subjects()},
-		{"vmi-ingester-resumed", streamSellers, event.SellerResumed.Name, event.SellerResumed.Subjects()},
-		{"reconciler", streamTicks, event.ReconcileDue.Name, []string{event.DueSubjects(event.TickReconcile)}},
-		{"stock-syncer", streamTicks, event.CountDue.Name, []string{event.DueSubjects(event.TickCount)}},
-		{"stock-syncer-share", streamTicks, event.ShareDue.Name, []string{event.DueSubjects(event.TickShare)}},
-		{"stock-syncer-accepted", StreamOrders, event.OrderAccepted.Name, event.OrderAccepted.Subjects()},
-		{"stock-syncer-noted", streamStock, event.StockNoted.Name, event.StockNoted.Subjects()},
-		{"status-poller", streamTicks, event.PollDue.Name, []string{event.DueSubjects(event.TickPoll)}},
-	}
 )
-
-// Consumers are the names of all consumers that dead-letter what they cannot handle.
-func Consumers() []string {
-	var names []string
-	for _, r := range consumers {
-		if r.stream != streamTicks {
-			names = append(names, r.name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
 
 // plan is the topology as configurations of the server.
 type plan struct {
 	streams   []jetstream.StreamConfig
 	consumers []planned
+	retired   []retiredConsumer
 }
 
 type planned struct {
@@ -225,10 +194,13 @@ func (t Topology) plan() plan {
 			AllowMsgTTL: true, SubjectDeleteMarkerTTL: r.markers,
 		})
 	}
-	for _, r := range consumers {
-		p.consumers = append(p.consumers, planned{r.stream, consumerConfig(r.name, r.filters)})
-		if r.stream != streamTicks {
-			p.consumers = append(p.consumers, planned{streamRetry, consumerConfig(retryName(r.name), []string{event.RetryOf(r.name)})})
+	for _, c := range consumersOf(t.Services) {
+		p.consumers = append(p.consumers, planned{c.Stream, consumerConfig(c.Name, c.Filters)})
+		if !c.ticks() {
+			p.consumers = append(p.consumers, planned{streamRetry, consumerConfig(retryName(c.Name), []string{event.RetryOf(c.Name)})})
+		}
+		for _, stream := range c.Retired {
+			p.retired = append(p.retired, retiredConsumer{stream, c.Name})
 		}
 	}
 	for i := range p.streams {
@@ -305,14 +277,19 @@ func publicStream(name string) bool {
 	return slices.ContainsFunc(streams, func(r streamRow) bool { return r.public && r.name == name })
 }
 
-func consumerSettings(c jetstream.ConsumerConfig) []setting {
+// filtersOf are a consumer's filters, sorted.
+func filtersOf(c jetstream.ConsumerConfig) []string {
 	filters := slices.Clone(c.FilterSubjects)
 	if c.FilterSubject != "" {
 		filters = append(filters, c.FilterSubject)
 	}
 	slices.Sort(filters)
+	return filters
+}
+
+func consumerSettings(c jetstream.ConsumerConfig) []setting {
 	return []setting{
-		{"filter_subjects", strings.Join(filters, " ")},
+		{"filter_subjects", strings.Join(filtersOf(c), " ")},
 		{"deliver_policy", c.DeliverPolicy.String()},
 		{"ack_policy", c.AckPolicy.String()},
 		{"ack_wait", c.AckWait.String()},
@@ -340,10 +317,10 @@ func (b *Bus) Diff(ctx context.Context, t Topology) ([]Change, error) {
 	return changes, err
 }
 
-// CheckTopology is nil when the server's topology is what this build needs; else it wraps ErrTopology and names each
-// difference. It ignores the operator's choices (replicas, age of public streams).
-func (b *Bus) CheckTopology(ctx context.Context) error {
-	changes, _, err := b.diff(ctx, Topology{}.plan(), false)
+// CheckTopology is nil when the server has the streams, buckets and consumers that the services need; else it wraps
+// ErrTopology and names each difference. It ignores the operator's choices (replicas, age of public streams).
+func (b *Bus) CheckTopology(ctx context.Context, services ...Service) error {
+	changes, _, err := b.diff(ctx, Topology{Services: services}.plan(), false)
 	if err != nil {
 		return err
 	}
@@ -443,7 +420,7 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 			})
 		}
 	}
-	for _, old := range retired {
+	for _, old := range p.retired {
 		change, err := b.retiredChange(ctx, old)
 		if err != nil {
 			return nil, nil, err

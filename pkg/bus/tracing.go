@@ -25,13 +25,13 @@ func (w *server) beginSpan(ctx context.Context, d *Delivery) (context.Context, o
 	} else {
 		ctx = trace.Root(ctx, originID(d.Stream, d.Seq, d.StreamTime))
 	}
-	ctx, span := w.b.tracer.Start(ctx, w.row.topic+" process", oteltrace.WithSpanKind(oteltrace.SpanKindConsumer))
+	ctx, span := w.b.tracer.Start(ctx, w.row.Topic+" process", oteltrace.WithSpanKind(oteltrace.SpanKindConsumer))
 	d.Trace = trace.Format(span.SpanContext())
 	if span.IsRecording() {
 		span.SetAttributes(
 			attribute.String("messaging.system", "nats"),
 			attribute.String("messaging.destination.name", d.Subject),
-			attribute.String("messaging.consumer.group.name", w.row.name),
+			attribute.String("messaging.consumer.group.name", w.row.Name),
 			attribute.String("messaging.message.id", truncate(d.ID, 200)),
 			attribute.String("stockbridge.origin", d.origin),
 			attribute.Int("stockbridge.parks", d.delays),

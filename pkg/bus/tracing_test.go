@@ -50,7 +50,7 @@ func TestOneTraceOverAllRunsOfAMessage(t *testing.T) {
 		"unreadable":      "00-4bf92f-1",
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, url := bustest.StartServer(t)
+			_, url := bustest.StartServer(t, services()...)
 			spans := tracetest.NewInMemoryExporter()
 			out := &lines{}
 			b, err := bus.Connect(t.Context(), bus.Options{
@@ -140,7 +140,7 @@ func TestOneTraceOverAllRunsOfAMessage(t *testing.T) {
 
 // Without a tracer the trace is passed on all the same.
 func TestATraceIsPassedOnThoughNothingIsTraced(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	serve(t, b, bus.Serving{}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		if d.Trace != parent {

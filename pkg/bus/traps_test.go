@@ -50,7 +50,7 @@ func TestTrapADuplicateIsDetectedAfterARestart(t *testing.T) {
 	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	s := raw(t, b, jetstream.StreamConfig{Name: "Q", Subjects: []string{"q.>"}, Retention: jetstream.WorkQueuePolicy})
@@ -84,7 +84,7 @@ func TestTrapADuplicateIsDetectedAfterARestart(t *testing.T) {
 // A message whose MaxDeliver is used up becomes invisible.
 func TestTrapUsedUpAttemptsMakeADeadLetter(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	for stream, name := range map[string]string{"INTAKE": pusher, "RETRY": bus.RetryName(pusher)} {
 		c, err := b.JS().Consumer(t.Context(), stream, name)
 		if err != nil || c.CachedInfo().Config.MaxDeliver != -1 {
@@ -120,7 +120,7 @@ func TestTrapUsedUpAttemptsMakeADeadLetter(t *testing.T) {
 
 // Messages that wait inside a consumer count against MaxAckPending and block the healthy ones behind them.
 func TestTrapLongRetriesDoNotBlockTheConsumer(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	change(t, b, func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 3 })
 	var l log
 	serve(t, b, bus.Serving{Backoff: func(int) time.Duration { return time.Hour }}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -136,7 +136,7 @@ func TestTrapLongRetriesDoNotBlockTheConsumer(t *testing.T) {
 
 // A plain nak redelivers at once, whatever BackOff says.
 func TestTrapARetryWaitsForItsPause(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	const pause = 400 * time.Millisecond
 	serve(t, b, bus.Serving{Backoff: func(int) time.Duration { return pause }}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -154,7 +154,7 @@ func TestTrapARetryWaitsForItsPause(t *testing.T) {
 
 // A message that is published again under its id, within the duplicate window, is not stored.
 func TestTrapAReplayIsStoredInsideTheDuplicateWindow(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	serve(t, b, bus.Serving{}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		if l.add(d, m) < 4 {
@@ -197,7 +197,7 @@ func TestTrapADelayedMessageFiresWholeAndNotEarly(t *testing.T) {
 	t.Parallel()
 	k := newBroker(t)
 	b := bustest.Connect(t, k.s.URL())
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	var l log
@@ -242,7 +242,7 @@ func TestTrapADelayedMessageFiresWholeAndNotEarly(t *testing.T) {
 
 // Stopping a consumer that prefetched leaves messages locked until AckWait.
 func TestTrapStoppingLeavesNothingLocked(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	h := func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		l.add(d, m)
@@ -274,7 +274,7 @@ func TestTrapStoppingLeavesNothingLocked(t *testing.T) {
 // A paused consumer delivers nothing until it is resumed; its worker then continues.
 func TestTrapAPausedConsumerContinuesAfterResume(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	if _, err := b.JS().PauseConsumer(t.Context(), "INTAKE", pusher, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +307,7 @@ func TestTrapAPausedConsumerContinuesAfterResume(t *testing.T) {
 // A handler that takes longer than AckWait runs again elsewhere unless it reports progress.
 func TestTrapASlowHandlerRunsOnce(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	ackWait(t, b, time.Second)
 	var l log
 	h := func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -327,7 +327,7 @@ func TestTrapASlowHandlerRunsOnce(t *testing.T) {
 // A handler that hangs loses its message: heartbeats are bounded.
 func TestTrapAHangingHandlerLosesItsMessage(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	ackWait(t, b, 200*time.Millisecond)
 	var l log
 	serve(t, b, bus.Serving{HandlerLimit: 100 * time.Millisecond, Backoff: func(int) time.Duration { return time.Millisecond }},
@@ -348,7 +348,7 @@ func TestTrapAHangingHandlerLosesItsMessage(t *testing.T) {
 // AckWait runs for a message that waits in the client: prefetching leads to double runs without any fault.
 func TestTrapExactlyAsManyMessagesAsSlots(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	ackWait(t, b, time.Second)
 	var l log
 	h := func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -374,7 +374,7 @@ func TestTrapExactlyAsManyMessagesAsSlots(t *testing.T) {
 
 // Some settings cannot be changed, and the server adds metadata of its own; drift is named.
 func TestTrapDriftIsNamed(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	c, err := b.JS().Consumer(t.Context(), "INTAKE", pusher)
 	if err != nil {
 		t.Fatal(err)
@@ -389,7 +389,7 @@ func TestTrapDriftIsNamed(t *testing.T) {
 	if own == 0 {
 		t.Error("the server no longer adds metadata of its own")
 	}
-	if err := b.CheckTopology(t.Context()); err != nil {
+	if err := b.CheckTopology(t.Context(), services()...); err != nil {
 		t.Errorf("the server's metadata counts as drift: %v", err)
 	}
 	config.DeliverPolicy = jetstream.DeliverNewPolicy
@@ -398,26 +398,39 @@ func TestTrapDriftIsNamed(t *testing.T) {
 	}
 
 	change(t, b, func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 5 })
-	err = b.CheckTopology(t.Context())
+	err = b.CheckTopology(t.Context(), services()...)
 	if !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "max_deliver") || !strings.Contains(err.Error(), "INTAKE/order-pusher") {
 		t.Errorf("drift: %v", err)
 	}
-	changes, err := b.Diff(t.Context(), bustest.Topology())
+	changes, err := b.Diff(t.Context(), bustest.Topology(services()...))
 	if err != nil || len(changes) != 2 {
 		t.Errorf("diff %v, %v", changes, err)
 	}
-	if _, err := b.Apply(t.Context(), bustest.Topology()); err != nil {
+	if _, err := b.Apply(t.Context(), bustest.Topology(services()...)); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.CheckTopology(t.Context()); err != nil {
+	if err := b.CheckTopology(t.Context(), services()...); err != nil {
 		t.Errorf("after apply: %v", err)
+	}
+}
+
+func TestAWorkerChecksItsOwnConsumersOnly(t *testing.T) {
+	b := bustest.Start(t, services()...)
+	if err := b.JS().DeleteConsumer(t.Context(), "INTAKE", pusher); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range services() {
+		err := b.CheckTopology(t.Context(), s)
+		if own := s.Name == pusher; own != errors.Is(err, bus.ErrTopology) || own && !strings.Contains(err.Error(), "consumer INTAKE/"+pusher+": missing") {
+			t.Errorf("%s: %v", s.Name, err)
+		}
 	}
 }
 
 // Only the last of several schedules on one subject fires.
 func TestTrapEveryDelayedMessageFires(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	serve(t, b, bus.Serving{Now: soon(time.Minute, time.Second)}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		if l.add(d, m) == 1 {
@@ -468,7 +481,7 @@ func forgetIDs(t *testing.T, b *bus.Bus) {
 
 // A schedule cannot fire to its own subject or into another stream.
 func TestTrapDelayAndRetryShareAStream(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	at := "@at " + time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano)
 	for target, want := range map[string]int{
 		event.DelaySubject(pusher, "x"):   10190,
@@ -485,7 +498,7 @@ func TestTrapDelayAndRetryShareAStream(t *testing.T) {
 
 // A stream whose age is shorter than the delay loses the delayed message.
 func TestTrapInternalStreamsHaveNoAge(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	for _, name := range []string{"TICKS", "RETRY", "SHELF"} {
 		s, err := b.JS().Stream(t.Context(), name)
 		if err != nil {
@@ -499,17 +512,17 @@ func TestTrapInternalStreamsHaveNoAge(t *testing.T) {
 		if _, err := b.JS().UpdateStream(t.Context(), config); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.CheckTopology(t.Context()); !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "stream "+name+": max_age") {
+		if err := b.CheckTopology(t.Context(), services()...); !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "stream "+name+": max_age") {
 			t.Errorf("an age on %s: %v", name, err)
 		}
 	}
 	// The age of public streams, and of ACTS, is the operator's choice.
-	shorter := bustest.Topology()
+	shorter := bustest.Topology(services()...)
 	shorter.KeepFor = 48 * time.Hour
 	if changes, err := b.Apply(t.Context(), shorter); err != nil || len(changes) != 9 {
 		t.Errorf("%v, %v", changes, err)
 	}
-	if err := b.CheckTopology(t.Context()); err != nil {
+	if err := b.CheckTopology(t.Context(), services()...); err != nil {
 		t.Error(err)
 	}
 }
@@ -517,7 +530,7 @@ func TestTrapInternalStreamsHaveNoAge(t *testing.T) {
 // Delayed again under the id of an earlier delay that fired, a message is not stored.
 func TestTrapAMessageCanBeDelayedAgainAndAgain(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	serve(t, b, bus.Serving{Now: soon(time.Minute, 600*time.Millisecond)}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		if l.add(d, m) < 4 {
@@ -537,7 +550,7 @@ func TestTrapAMessageCanBeDelayedAgainAndAgain(t *testing.T) {
 
 // A delay that was stored right before a crash is a duplicate of itself; one that already fired is not lost.
 func TestTrapADuplicateCountsOnlyWhileItWaits(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	gate := make(chan struct{}, 10)
 	var l log
 	serve(t, b, bus.Serving{Slots: 1}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -558,7 +571,7 @@ func TestTrapADuplicateCountsOnlyWhileItWaits(t *testing.T) {
 
 // Where a stream accepts schedules, roll-ups or TTLs, one seller reaches all others' events.
 func TestTrapOneSellerCannotReachAnothers(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	publish(t, b, audit("victim", "V1"))
 	at := "@at " + time.Now().Add(time.Second).UTC().Format(time.RFC3339Nano)
 	for name, c := range map[string]struct {
@@ -607,7 +620,7 @@ func TestTrapAMissingPermissionIsAClearError(t *testing.T) {
 	t.Cleanup(func() { ns.Shutdown(); ns.WaitForShutdown() })
 	url := func(user string) string { return strings.Replace(ns.ClientURL(), "nats://", "nats://"+user+"@", 1) }
 	owner := bustest.Connect(t, url("owner:o"))
-	if _, err := owner.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := owner.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	seller := bustest.Connect(t, url("s1:s"))
@@ -633,7 +646,7 @@ func TestTrapAttemptsSurviveTheBroker(t *testing.T) {
 	}
 	t.Cleanup(first.Stop)
 	b := bustest.Connect(t, first.URL())
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	ackWait(t, b, time.Second)
@@ -680,7 +693,7 @@ func TestTrapAttemptsSurviveTheBroker(t *testing.T) {
 // DiscardNew and schedules exclude each other; ticks that nobody handles do not pile up all the same.
 func TestTrapTicksDoNotPileUp(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	_, err := b.JS().CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowMsgSchedules: true, AllowRollup: true, Discard: jetstream.DiscardNew})
 	if apiCode(err) != 10052 {
 		t.Errorf("DiscardNew with schedules: %v", err)
@@ -703,7 +716,7 @@ func TestTrapTicksDoNotPileUp(t *testing.T) {
 
 // After a crash between storing a dead letter and the ack the message is dead-lettered again.
 func TestTrapDeadLetteredTwiceIsOnce(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	var l log
 	stop := serve(t, b, bus.Serving{Slots: 1}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		l.add(d, m)
@@ -717,7 +730,7 @@ func TestTrapDeadLetteredTwiceIsOnce(t *testing.T) {
 	if err := b.JS().DeleteConsumer(t.Context(), "INTAKE", pusher); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	stop = serve(t, b, bus.Serving{Slots: 1}, func(_ context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
@@ -741,7 +754,7 @@ func TestTrapDeadLetteredTwiceIsOnce(t *testing.T) {
 // A stream that was restored from an older copy issues its sequences again: the new message must not pass for the old
 // one.
 func TestTrapAnotherMessageUnderTheSameNumberIsKept(t *testing.T) {
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	send(t, b, msg(event.DeadLetterSubject(event.Dead, pusher, "INTAKE", 1), "old", event.HeaderOriginStream, "INTAKE", event.HeaderOriginSeq, "1", event.HeaderOriginTime, "2020-01-01T00:00:00Z"))
 	serve(t, b, bus.Serving{}, func(context.Context, *bus.Delivery, *orderv1.Audited) ([]event.Event, error) {
 		return nil, fault.Permanent(errors.New("no"))

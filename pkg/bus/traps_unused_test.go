@@ -17,7 +17,7 @@ import (
 // A batch is stored whole or not at all: one message's failed expectation fails all.
 func TestTrapABatchIsStoredWholeOrNotAtAll(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	s := raw(t, b, jetstream.StreamConfig{Name: "BATCH", Subjects: []string{"batch.>"}, AllowAtomicPublish: true})
 	batch := func(id, expected string) error {
 		const size = 3
@@ -58,7 +58,7 @@ func TestTrapABatchIsStoredWholeOrNotAtAll(t *testing.T) {
 // A consumer pinned to one client passes to a standby when that client stops asking.
 func TestTrapAStandbyTakesOverAPinnedConsumer(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	s := raw(t, b, jetstream.StreamConfig{Name: "PINNED", Subjects: []string{"pinned.>"}})
 	if _, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{
 		Durable: "one", AckPolicy: jetstream.AckExplicitPolicy,

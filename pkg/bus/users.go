@@ -49,52 +49,36 @@ func InboxOf(user string) string {
 	return "_INBOX." + user
 }
 
-// Users are our own: one for each worker, named after its service, and the Operator.
-func Users() []User {
+// Users are our own: one for each service, and the Operator.
+func Users(services []Service) []User {
 	var users []User
-	for _, row := range consumers {
-		if !ownsOthers(row.name) {
-			continue
-		}
-		users = append(users, worker(row.name))
+	for _, s := range services {
+		users = append(users, worker(s))
 	}
 	return append(users, operator())
 }
 
-// ownsOthers reports whether a consumer has its service's name. Other consumers of the service have it as a prefix.
-func ownsOthers(consumer string) bool {
-	return !slices.ContainsFunc(consumers, func(r consumerRow) bool { return strings.HasPrefix(consumer, r.name+"-") })
-}
-
-// projections are the streams that a service reads from the beginning, to rebuild what it knows.
-var projections = map[string][]string{
-	"vmi-ingester": {streamStock, streamVMI},
-}
-
 // worker is the user of a service.
-func worker(service string) User {
-	u := newUser(service)
+func worker(s Service) User {
+	u := newUser(s.Name)
 	u.Subscribe, u.answers = append(u.Subscribe, event.WorkersAsked), true
 	// It checks the topology, and reports its backlog.
 	u.allow("$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.*.*")
 	deadLetters := false
-	for _, row := range consumers {
-		if row.name != service && !strings.HasPrefix(row.name, service+"-") {
+	for _, c := range s.Consumers {
+		u.allowPull(c.Stream, c.Name)
+		u.allow("$JS.API.STREAM.MSG.GET." + c.Stream)
+		if c.ticks() {
 			continue
 		}
-		u.allowPull(row.stream, row.name)
-		u.allow("$JS.API.STREAM.MSG.GET." + row.stream)
-		if row.stream == streamTicks {
-			continue // neither delayed nor dead-lettered
-		}
 		deadLetters = true
-		u.allowPull(streamRetry, retryName(row.name))
+		u.allowPull(streamRetry, retryName(c.Name))
 		u.allow(
-			event.DelaySubject(row.name, "*"), event.RetrySubject(row.name, "*"),
-			event.DeadLetterFilter(event.Dead, row.name), event.DeadLetterFilter(event.Held, row.name),
+			event.DelaySubject(c.Name, "*"), event.RetrySubject(c.Name, "*"),
+			event.DeadLetterFilter(event.Dead, c.Name), event.DeadLetterFilter(event.Held, c.Name),
 			// To release held messages whose cause is gone, and to expire dead letters.
-			"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Held, row.name),
-			"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Dead, row.name),
+			"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Held, c.Name),
+			"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Dead, c.Name),
 		)
 	}
 	if deadLetters {
@@ -102,14 +86,12 @@ func worker(service string) User {
 			"$JS.API.STREAM.MSG.GET."+streamDeadLetters, "$JS.API.STREAM.MSG.DELETE."+streamDeadLetters,
 			pullPrefix+streamDeadLetters+".*", "$JS.API.CONSUMER.DELETE."+streamDeadLetters+".*")
 	}
-	for _, stream := range projections[service] {
+	for _, stream := range s.Reads {
 		// The server makes up no name for a consumer with several filters, so none of them is part of the API subject.
 		u.allow("$JS.API.STREAM.MSG.GET."+stream, "$JS.API.CONSUMER.CREATE."+stream+".*", pullPrefix+stream+".*", "$JS.API.CONSUMER.DELETE."+stream+".*")
 	}
-	for _, row := range consumers {
-		if row.name == overseen[service] {
-			u.allowOversight(row)
-		}
+	for _, c := range s.Oversees {
+		u.allowOversight(c)
 	}
 	for _, f := range event.Facts() {
 		if !f.FromERP {
@@ -128,22 +110,14 @@ func worker(service string) User {
 	return u
 }
 
-// overseen is the consumer that a service watches over: it reads that consumer's events and dead letters, and may
-// redeliver events to it (Bus.Redeliver).
-var overseen = map[string]string{"reconciler": "order-pusher"}
-
-// keepsReadConsumers: it may not remove a consumer from a public stream, because permissions cannot separate the one
-// that it reads by from the one that it watches over. The ones that it leaves expire.
-func keepsReadConsumers(user string) bool { return overseen[user] != "" }
-
-func (u *User) allowOversight(row consumerRow) {
+func (u *User) allowOversight(c Consumer) {
 	// The streams of its events, today and in earlier builds, and that of the outcomes.
-	for _, stream := range append(Holding(row.topic), StreamOrders) {
+	for _, stream := range append(Holding(c.Topic), StreamOrders) {
 		u.allow("$JS.API.STREAM.MSG.GET."+stream, "$JS.API.CONSUMER.CREATE."+stream+".>", pullPrefix+stream+".*")
 	}
-	u.allow("$JS.API.STREAM.MSG.GET."+streamRetry, event.RetrySubject(row.name, "*"),
-		"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Dead, row.name),
-		"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Held, row.name),
+	u.allow("$JS.API.STREAM.MSG.GET."+streamRetry, event.RetrySubject(c.Name, "*"),
+		"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Dead, c.Name),
+		"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Held, c.Name),
 		pullPrefix+streamDeadLetters+".*", "$JS.API.CONSUMER.DELETE."+streamDeadLetters+".*")
 }
 
@@ -211,9 +185,9 @@ func (u *User) allowWatch(bucket string) {
 		"$JS.API.CONSUMER.CREATE."+stream+".>", "$JS.API.CONSUMER.DELETE."+stream+".*", "$JS.FC."+stream+".>")
 }
 
-// WriteUsers writes our users and those of the sellers as a file to include in a server's configuration. Passwords, or
+// WriteUsers writes the users of the services, the operator and the sellers as a file to include in a server's configuration. Passwords, or
 // their bcrypt hashes, come from the server's environment.
-func WriteUsers(w io.Writer, sellers ...string) error {
+func WriteUsers(w io.Writer, services []Service, sellers ...string) error {
 	var erps []User
 	seen := map[string]string{}
 	for _, seller := range sellers {
@@ -230,7 +204,7 @@ func WriteUsers(w io.Writer, sellers ...string) error {
 	var out strings.Builder
 	out.WriteString(usersHead)
 	fmt.Fprintf(&out, "  %s {\n    jetstream: enabled\n    users: [\n", account)
-	for _, u := range Users() {
+	for _, u := range Users(services) {
 		u.write(&out)
 	}
 	out.WriteString("    ]\n    exports: [\n")

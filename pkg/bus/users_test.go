@@ -26,29 +26,15 @@ import (
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-const usersFile = "../../deploy/nats/users.conf"
-
-// The example in deploy/nats matches today's tables.
-func TestUsersFile(t *testing.T) {
-	have, err := os.ReadFile(usersFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want bytes.Buffer
-	if err := bus.WriteUsers(&want, "acme", "bolt"); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want.String(), string(have)); diff != "" {
-		t.Errorf("bridgectl topology users --seller acme --seller bolt > deploy/nats/users.conf (-want +got):\n%s", diff)
-	}
+func TestSellersThatShareAPasswordAreRejected(t *testing.T) {
 	for _, sellers := range [][]string{{"a-b", "a_b"}, {"acme", "acme"}, {"ACME"}, {"a.b"}} {
-		if err := bus.WriteUsers(&want, sellers...); err == nil {
+		if err := bus.WriteUsers(io.Discard, services(), sellers...); err == nil {
 			t.Errorf("%v are taken", sellers)
 		}
 	}
 }
 
-// guarded is a server that runs with the users of deploy/nats.
+// guarded is a server that runs with the users of services and sellers.
 type guarded struct {
 	url      string
 	operator *bus.Bus
@@ -62,11 +48,11 @@ func startGuarded(t *testing.T) *guarded {
 	}
 	// As an operator does it: the file is included.
 	folder := t.TempDir()
-	text, err := os.ReadFile(usersFile)
-	if err != nil {
+	var users bytes.Buffer
+	if err := bus.WriteUsers(&users, services(), "acme", "bolt"); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string][]byte{"users.conf": text, "nats.conf": []byte("include users.conf\n")} {
+	for name, text := range map[string][]byte{"users.conf": users.Bytes(), "nats.conf": []byte("include users.conf\n")} {
 		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +73,7 @@ func startGuarded(t *testing.T) *guarded {
 	}
 	g := &guarded{url: s.ClientURL()}
 	g.operator = g.bus(t, bus.Operator)
-	if _, err := g.operator.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := g.operator.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	nc, _ := g.conn(t, bus.Operator)
@@ -108,7 +94,8 @@ func (g *guarded) bus(t *testing.T, user string) *bus.Bus {
 
 func (g *guarded) loggingBus(t *testing.T, user string, to io.Writer) *bus.Bus {
 	t.Helper()
-	b, err := bus.Connect(t.Context(), bus.Options{URL: g.urlOf(user), Name: user, Log: zerolog.New(to)})
+	oversees := slices.ContainsFunc(services(), func(s bus.Service) bool { return s.Name == user && len(s.Oversees) > 0 })
+	b, err := bus.Connect(t.Context(), bus.Options{URL: g.urlOf(user), Name: user, LeaveReaders: oversees, Log: zerolog.New(to)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +379,7 @@ func (c *complaints) String() string {
 
 func TestEveryUserOfOursMayBeReady(t *testing.T) {
 	g := startGuarded(t)
-	for _, u := range bus.Users() {
+	for _, u := range bus.Users(services()) {
 		b := g.bus(t, u.Name)
 		err := b.CheckWrites(t.Context())
 		if errors.Is(err, bus.ErrPermission) {
@@ -408,9 +395,10 @@ func TestEveryUserOfOursMayBeReady(t *testing.T) {
 
 func TestAWorkerMayNotChangeTheTopology(t *testing.T) {
 	g := startGuarded(t)
-	for _, user := range []string{"order-pusher", "reconciler", "status-poller", "stock-syncer"} {
+	for _, s := range services() {
+		user := s.Name
 		b := g.bus(t, user)
-		if err := b.CheckTopology(t.Context()); err != nil {
+		if err := b.CheckTopology(t.Context(), s); err != nil {
 			t.Errorf("%s: %v", user, err)
 		}
 		for _, subject := range []string{
@@ -446,7 +434,7 @@ func TestTheReconcilerMayOversee(t *testing.T) {
 	if err := b.Redeliver(t.Context(), pusher, placeOf(s), 1, bus.By{Who: "reconciler"}); err != nil {
 		t.Fatal(err)
 	}
-	if o, err := b.Backlog(t.Context(), pusher); err != nil || !o.Has(placeOf(s)) {
+	if o, err := b.Backlog(t.Context(), audits()); err != nil || !o.Has(placeOf(s)) {
 		t.Errorf("not outstanding: %v", err)
 	}
 	for _, kind := range []string{event.Held, event.Dead} {

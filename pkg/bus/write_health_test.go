@@ -37,7 +37,7 @@ func TestTrapAFullDiskClosesStreamsUntilARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := connect(t, s.URL())
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	publish(t, b, audit("acme", "A-1"))
@@ -52,7 +52,7 @@ func TestTrapAFullDiskClosesStreamsUntilARestart(t *testing.T) {
 	if err := s.Health(); !errors.Is(err, server.ErrDisk) || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("the server itself says %v", err)
 	}
-	if b.Ready() != nil || b.CheckTopology(t.Context()) != nil {
+	if b.Ready() != nil || b.CheckTopology(t.Context(), services()...) != nil {
 		t.Error("the connection does not stand, or reads are not answered")
 	}
 
@@ -106,7 +106,7 @@ func TestAServerThatStartedOnAFullDisk(t *testing.T) {
 	defer s.Stop()
 	b := connect(t, s.URL())
 	defer b.Close()
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := b.PublishRaw(t.Context(), "stock.adjusted.acme", nil, make([]byte, 2048)); err != nil {
@@ -158,7 +158,7 @@ func TestAStreamThatTakesNothingIsNamed(t *testing.T) {
 // Each way to publish is recorded.
 func TestPublishesAreNoted(t *testing.T) {
 	t.Parallel()
-	b := bustest.Start(t)
+	b := bustest.Start(t, services()...)
 	setup, err := b.Bucket(t.Context(), bus.BucketSetup)
 	must(t, err)
 	must(t, b.JS().DeleteStream(t.Context(), "STOCK")) // nobody answers
@@ -171,7 +171,7 @@ func TestPublishesAreNoted(t *testing.T) {
 	if _, err := setup.Create(ctx, "seller.acme", nil); err == nil || !b.Refusal("KV_SETUP") {
 		t.Errorf("%v is not noted", err)
 	}
-	if _, err := b.Apply(t.Context(), bus.Topology{}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Services: services()}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := b.PublishRaw(t.Context(), "stock.adjusted.acme", nil, []byte("x")); err != nil || b.Refusal("STOCK") {

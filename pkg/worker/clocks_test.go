@@ -35,7 +35,7 @@ func TestAWorkerWhoseClockIsOffTakesNothing(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(row.ledger, row.off), func(t *testing.T) {
 			t.Parallel()
-			_, url := bustest.StartServer(t)
+			_, url := bustest.StartServer(t, bus.Service{Consumers: []bus.Consumer{bus.ConsumerOf("order-pusher", event.OrderAudited)}})
 			var off atomic.Int64
 			off.Store(int64(row.off))
 			host := func() time.Time { return time.Now().Add(time.Duration(off.Load())) }

@@ -180,10 +180,10 @@ func (s stringer) String() string { return fmt.Sprint(s.s) }
 
 func TestHelpListsTheSettingsWithoutSecrets(t *testing.T) {
 	var out bytes.Buffer
-	err := worker.Run(t.Context(), "packer", []string{"--help"}, []string{"NATS_URL=nats://u:planted@h"}, &out, func(context.Context, *worker.Shell, packerConfig) error {
+	err := worker.Run(t.Context(), packer(func(context.Context, *worker.Shell, packerConfig) error {
 		t.Error("it ran")
 		return nil
-	})
+	}), []string{"--help"}, []string{"NATS_URL=nats://u:planted@h"}, &out)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,9 +108,9 @@ func (p Parts) Ready(ctx context.Context) error {
 }
 
 // Main is a service's main: Run with the process's arguments, environment and signals.
-func Main[C any](name string, run func(context.Context, *Shell, C) error) {
+func Main(s Service) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	if _, thrifty := any(*new(C)).(SavesMemory); !thrifty {
+	if !s.savesMemory {
 		TuneGC(ctx)
 	}
 	context.AfterFunc(ctx, stop)
@@ -118,24 +118,24 @@ func Main[C any](name string, run func(context.Context, *Shell, C) error) {
 	if wantsHelp(os.Args[1:]) {
 		out = os.Stdout // requested help is the output
 	}
-	if err := Run(ctx, name, os.Args[1:], os.Environ(), out, run); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+	if err := Run(ctx, s, os.Args[1:], os.Environ(), out); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", s.Name, err)
 		os.Exit(1)
 	}
 }
 
-// Run runs a service until run returns; it is asked to stop when ctx ends. It returns nil when it was asked to stop
+// Run runs a service until it returns; it is asked to stop when ctx ends. It returns nil when it was asked to stop
 // and finished its work. The log goes to out; --help prints the settings there instead. With --healthcheck it asks
 // the service that runs beside it with the same settings whether it is alive.
-func Run[C any](ctx context.Context, name string, args, environ []string, out io.Writer, run func(context.Context, *Shell, C) error) error {
+func Run(ctx context.Context, s Service, args, environ []string, out io.Writer) error {
 	if wantsHelp(args) {
-		usage[C](out, name)
+		s.usage(out)
 		return nil
 	}
 	if rest, asked := wantsHealthcheck(args); asked {
-		return health[C](ctx, rest, environ)
+		return s.health(ctx, rest, environ)
 	}
-	base, own, err := Settings[C](args, environ)
+	base, own, err := s.settings(args, environ)
 	if err != nil {
 		return err
 	}
@@ -155,20 +155,22 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 	}
 	defer closeHTTP()
 
-	start := log.With().Str("service", name).Logger()
+	start := log.With().Str("service", s.Name).Logger()
 	start.Info().Str("http", at).Msg("starting")
-	traces, closeTraces, err := base.Tracing.Open(ctx, name, start)
+	traces, closeTraces, err := base.Tracing.Open(ctx, s.Name, start)
 	if err != nil {
 		return err
 	}
 	defer closeTraces()
-	b, err := connect(ctx, bus.Options{URL: base.NATSURL.Reveal(), Name: name, CredsFile: base.CredsFile, Traces: traces, Log: start})
+	b, err := connect(ctx, bus.Options{
+		URL: base.NATSURL.Reveal(), Name: s.Name, CredsFile: base.CredsFile, LeaveReaders: len(s.Oversees) > 0, Traces: traces, Log: start,
+	})
 	if err != nil {
 		return nilIfStopped(ctx, err)
 	}
 	defer b.Close()
 	ready.Store(waitingFor("the topology"))
-	if err := retryWhileDown(ctx, start, "topology", b.CheckTopology); err != nil {
+	if err := retryWhileDown(ctx, start, "topology", func(ctx context.Context) error { return b.CheckTopology(ctx, s.Service) }); err != nil {
 		return nilIfStopped(ctx, err)
 	}
 	ready.Store(waitingFor("the ledger and the sellers"))
@@ -177,7 +179,7 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 		return err
 	}
 	parts, closeParts, err := Open(ctx, b, Options{
-		Service: name, RedisURL: base.RedisURL, TokenKey: base.TokenKey, Trust: trust, Log: log, Metrics: metrics, Grace: base.Grace,
+		Service: s.Name, RedisURL: base.RedisURL, TokenKey: base.TokenKey, Trust: trust, Log: log, Metrics: metrics, Grace: base.Grace,
 	})
 	if err != nil {
 		return nilIfStopped(ctx, err)
@@ -185,9 +187,9 @@ func Run[C any](ctx context.Context, name string, args, environ []string, out io
 	defer closeParts()
 	ready.Store(parts.Ready)
 
-	shell := parts.Shell(name)
+	shell := parts.Shell(s.Name)
 	shell.Log.Info().Msg("serving")
-	err = runWithGrace(ctx, base.Grace+closeTimeout, func(ctx context.Context) error { return run(ctx, shell, own) })
+	err = runWithGrace(ctx, base.Grace+closeTimeout, func(ctx context.Context) error { return s.serve(ctx, shell, own) })
 	shell.Log.Info().Err(err).Msg("stopped")
 	return err
 }
@@ -207,8 +209,8 @@ func wantsHealthcheck(args []string) (rest []string, asked bool) {
 }
 
 // health is the health check of an image that holds nothing but the service.
-func health[C any](ctx context.Context, args, environ []string) error {
-	base, _, err := Settings[C](args, environ)
+func (s Service) health(ctx context.Context, args, environ []string) error {
+	base, _, err := s.settings(args, environ)
 	if err != nil {
 		return err
 	}

@@ -54,18 +54,22 @@ type running struct {
 
 type noConfig struct{}
 
+// packer is a service with that function.
+func packer[C any](run func(context.Context, *worker.Shell, C) error) worker.Service {
+	return worker.Define(worker.Service{Service: bus.Service{Name: "packer"}}, run)
+}
+
 // start runs a service that serves until it is asked to stop.
 func start(t *testing.T, args ...string) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &running{out: &output{}, stop: cancel, shell: make(chan *worker.Shell, 1), ended: make(chan error, 1)}
 	go func() {
-		r.ended <- worker.Run(ctx, "packer", append([]string{"--http-addr=127.0.0.1:0"}, args...), nil, r.out,
-			func(ctx context.Context, s *worker.Shell, _ noConfig) error {
-				r.shell <- s
-				<-ctx.Done()
-				return ctx.Err()
-			})
+		r.ended <- worker.Run(ctx, packer(func(ctx context.Context, s *worker.Shell, _ noConfig) error {
+			r.shell <- s
+			<-ctx.Done()
+			return ctx.Err()
+		}), append([]string{"--http-addr=127.0.0.1:0"}, args...), nil, r.out)
 	}()
 	t.Cleanup(cancel)
 	return r
@@ -170,10 +174,10 @@ func TestTheHealthCheckAsksTheServiceBesideIt(t *testing.T) {
 	r.get(t, "/healthz")
 	at := regexp.MustCompile(`"http":"([^"]+)"`).FindStringSubmatch(r.out.String())[1]
 	ask := func(args []string, environ ...string) error {
-		return worker.Run(t.Context(), "packer", args, environ, io.Discard, func(context.Context, *worker.Shell, noConfig) error {
+		return worker.Run(t.Context(), packer(func(context.Context, *worker.Shell, noConfig) error {
 			t.Error("a second service runs")
 			return nil
-		})
+		}), args, environ, io.Discard)
 	}
 	if err := ask([]string{"--healthcheck"}, "HTTP_ADDR="+at); err != nil {
 		t.Errorf("it lives: %v", err)
@@ -259,8 +263,7 @@ func TestRunHidesSecrets(t *testing.T) {
 func TestRunReturnsItsError(t *testing.T) {
 	_, url := bustest.StartServer(t)
 	broken := errors.New("broken")
-	err := worker.Run(t.Context(), "packer", []string{"--http-addr=off", "--nats-url", url}, nil, &output{},
-		func(context.Context, *worker.Shell, noConfig) error { return broken })
+	err := worker.Run(t.Context(), packer(func(context.Context, *worker.Shell, noConfig) error { return broken }), []string{"--http-addr=off", "--nats-url", url}, nil, &output{})
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
@@ -269,8 +272,7 @@ func TestRunReturnsItsError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	err = worker.Run(t.Context(), "packer", []string{"--nats-url", url, "--http-addr", l.Addr().String()}, nil, &output{},
-		func(context.Context, *worker.Shell, noConfig) error { return nil })
+	err = worker.Run(t.Context(), packer(func(context.Context, *worker.Shell, noConfig) error { return nil }), []string{"--nats-url", url, "--http-addr", l.Addr().String()}, nil, &output{})
 	if err == nil || !strings.HasPrefix(err.Error(), "HTTP_ADDR: ") {
 		t.Errorf("got %v", err)
 	}

@@ -31,6 +31,7 @@ import (
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/worker"
 	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/all"
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/order-pusher/pusher"
@@ -197,7 +198,7 @@ func workers(ts *testscript.TestScript, neg bool, args []string) {
 	_, early, err := worker.Settings[reconciler.Config]([]string{"--reconcile-deadline=1s", "--reconcile-confirm-after=1s"}, nil)
 	ts.Check(err)
 	s, err := stack.Start(ctx, stack.Options{
-		DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Pusher: &soon, Poller: &impatient, Reconciler: &early, Log: zerolog.Nop(), Grace: 10 * time.Second,
+		DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Settings: map[string]any{pusher.Name: soon, poller.Name: impatient, reconciler.Name: early}, Log: zerolog.Nop(), Grace: 10 * time.Second,
 	})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.Stop()) })
@@ -208,7 +209,7 @@ func workers(ts *testscript.TestScript, neg bool, args []string) {
 // was sent before its epoch.
 func old(ctx context.Context, b *bus.Bus) error {
 	defer b.Close()
-	if _, err := b.Apply(ctx, bus.Topology{}); err != nil {
+	if _, err := b.Apply(ctx, bus.Topology{Services: all.Bus()}); err != nil {
 		return err
 	}
 	bucket, err := b.Bucket(ctx, bus.BucketLedger)

@@ -1,3 +1,4 @@
+// Package e2e_test holds what only the services together can show.
 package e2e_test
 
 import (
@@ -25,13 +26,9 @@ import (
 	"stockbridge/pkg/bus/server"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/worker"
+	"stockbridge/services/all"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
-	"stockbridge/services/order-pusher/pusher"
-	"stockbridge/services/reconciler/reconciler"
-	"stockbridge/services/status-poller/poller"
-	"stockbridge/services/stock-syncer/syncer"
-	"stockbridge/services/vmi-ingester/ingester"
 )
 
 // family is a metric as the document and as the code describe it.
@@ -124,63 +121,28 @@ func typeOf(c prometheus.Collector) string {
 
 // docs/metrics.md lists what each service shows, with types and labels, and nothing else.
 func TestMetricsAreDocumented(t *testing.T) {
-	for _, service := range []struct {
-		name string
-		run  func(context.Context, *worker.Shell) error
-	}{
-		{pusher.Name, func(ctx context.Context, s *worker.Shell) error {
-			c, err := worker.FromEnvironment[pusher.Config]()
-			if err != nil {
-				return err
-			}
-			return pusher.Run(ctx, s, c)
-		}},
-		{reconciler.Name, func(ctx context.Context, s *worker.Shell) error {
-			c, err := worker.FromEnvironment[reconciler.Config]()
-			if err != nil {
-				return err
-			}
-			return reconciler.Run(ctx, s, c)
-		}},
-		{ingester.Name, func(ctx context.Context, s *worker.Shell) error {
-			c, err := worker.FromEnvironment[ingester.Config]()
-			if err != nil {
-				return err
-			}
-			return ingester.Run(ctx, s, c)
-		}},
-		{syncer.Name, func(ctx context.Context, s *worker.Shell) error {
-			c, err := worker.FromEnvironment[syncer.Config]()
-			if err != nil {
-				return err
-			}
-			return syncer.Run(ctx, s, c)
-		}},
-		{poller.Name, func(ctx context.Context, s *worker.Shell) error {
-			c, err := worker.FromEnvironment[poller.Config]()
-			if err != nil {
-				return err
-			}
-			return poller.Run(ctx, s, c)
-		}},
-	} {
-		t.Run(service.name, func(t *testing.T) {
+	for _, service := range all.Services() {
+		t.Run(service.Name, func(t *testing.T) {
 			t.Parallel()
 			r := &registrations{Registerer: prometheus.NewRegistry(), families: map[string]family{
 				// Shared by several collectors, so that none of them describes it.
 				"stockbridge_scrape_errors_total": {"counter", "service what"},
 			}}
-			parts, closeParts, err := worker.Open(t.Context(), bustest.Start(t), worker.Options{Log: zerolog.Nop(), Metrics: r, Grace: time.Second})
+			parts, closeParts, err := worker.Open(t.Context(), bustest.Start(t, service.Service), worker.Options{Log: zerolog.Nop(), Metrics: r, Grace: time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer closeParts()
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // a service registers everything before it serves
-			if err := service.run(ctx, parts.Shell(service.name)); err != nil && !errors.Is(err, context.Canceled) {
+			settings, err := service.FromEnvironment()
+			if err != nil {
 				t.Fatal(err)
 			}
-			if d := cmp.Diff(documented(t, service.name), r.families); d != "" {
+			if err := service.Serve(ctx, parts.Shell(service.Name), settings); err != nil && !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(documented(t, service.Name), r.families); d != "" {
 				t.Errorf("docs/metrics.md (-) and the code (+) differ:\n%s", d)
 			}
 		})

@@ -9,7 +9,9 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
 	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/all"
 	"stockbridge/services/e2e/testenv"
+	"stockbridge/services/order-pusher/pusher"
 )
 
 // Audits of an earlier build are in ORDERS, those of today in INTAKE: each is sent to JD once, and lost ones of both
@@ -20,10 +22,10 @@ func TestAuditsOfAnEarlierBuildAreHandled(t *testing.T) {
 		if err := w.StopWorkers(); err != nil {
 			t.Fatal(err)
 		}
-		bustest.Earlier(t, w.NATSURL, 30*time.Second)
+		bustest.Earlier(t, w.NATSURL, pusher.Name, 30*time.Second)
 		before := w.Maker.Make(20)
 		w.Publish(before...)
-		if _, err := w.Bus.Apply(t.Context(), bus.Topology{}); err != nil {
+		if _, err := w.Bus.Apply(t.Context(), bus.Topology{Services: all.Bus()}); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.StartWorkers(); err != nil {

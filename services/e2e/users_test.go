@@ -19,6 +19,7 @@ import (
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
 	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/all"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/orders"
 	"stockbridge/services/e2e/procs"
@@ -38,13 +39,18 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	watch, err := r.Addr()
 	must(t, err)
 
-	users, err := exec.Command(program("bridgectl"), "topology", "users", "--seller", stack.DemoSeller, "--seller", "bolt").Output()
+	config, err := exec.Command(program("bridgectl"), "topology", "users", "--seller", stack.DemoSeller, "--seller", "bolt").Output()
 	must(t, err)
 	main := fmt.Sprintf("listen: %q\nhttp: %q\njetstream { store_dir: %q }\ninclude users.conf\n", addr, watch, filepath.Join(r.Dir(), "js"))
-	must(t, os.WriteFile(filepath.Join(r.Dir(), "users.conf"), users, 0o600), os.WriteFile(filepath.Join(r.Dir(), "nats.conf"), []byte(main), 0o600))
+	must(t, os.WriteFile(filepath.Join(r.Dir(), "users.conf"), config, 0o600), os.WriteFile(filepath.Join(r.Dir(), "nats.conf"), []byte(main), 0o600))
 	env := []string{"HOME=" + r.Dir()}
-	for _, user := range []string{"order_pusher", "reconciler", "status_poller", "stock_syncer", "vmi_ingester", "bridgectl", "erp_demo", "erp_bolt"} {
-		env = append(env, strings.ToUpper(user)+"_PASSWORD=of-"+user)
+	users := []string{"bridgectl", "erp-demo", "erp-bolt"}
+	for _, service := range all.Services() {
+		users = append(users, service.Name)
+	}
+	for _, user := range users {
+		variable := strings.ReplaceAll(user, "-", "_")
+		env = append(env, strings.ToUpper(variable)+"_PASSWORD=of-"+variable)
 	}
 	answers := func(url string) error {
 		res, err := http.Get(url)
@@ -89,10 +95,10 @@ func TestEachConnectsAsItsOwnUser(t *testing.T) {
 	must(t, err)
 	_, err = ctl("bridgectl", string(text), "seller", "apply", "-f", "-")
 	must(t, err)
-	for _, worker := range []string{"order-pusher", "reconciler", "status-poller", "stock-syncer", "vmi-ingester"} {
+	for _, service := range all.Services() {
 		at, err := r.Addr()
 		must(t, err)
-		start(worker, program(worker), append(as(worker), "HTTP_ADDR="+at, "PUSH_SETTLE_FOR=1s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s", "RECONCILE_DEADLINE=1s", "RECONCILE_CONFIRM_AFTER=1s"), "http://"+at+"/readyz")
+		start(service.Name, program(service.Name), append(as(service.Name), "HTTP_ADDR="+at, "PUSH_SETTLE_FOR=1s", "POLL_OPEN=1s", "POLL_PACKED=1s", "POLL_SHIPPED=1s", "RECONCILE_DEADLINE=1s", "RECONCILE_CONFIRM_AFTER=1s"), "http://"+at+"/readyz")
 	}
 
 	list := orders.New(stack.DemoSeller, 5).Make(2)

@@ -6,4 +6,4 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 )
 
-func main() { worker.Main("order-pusher", pusher.Run) }
+func main() { worker.Main(pusher.Service()) }

@@ -7,4 +7,4 @@ import (
 	"stockbridge/services/reconciler/reconciler"
 )
 
-func main() { worker.Main("reconciler", reconciler.Run) }
+func main() { worker.Main(reconciler.Service()) }

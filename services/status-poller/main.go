@@ -6,4 +6,4 @@ import (
 	"stockbridge/services/status-poller/poller"
 )
 
-func main() { worker.Main("status-poller", poller.Run) }
+func main() { worker.Main(poller.Service()) }

@@ -7,4 +7,4 @@ import (
 	"stockbridge/services/stock-syncer/syncer"
 )
 
-func main() { worker.Main(syncer.Name, syncer.Run) }
+func main() { worker.Main(syncer.Service()) }

@@ -6,4 +6,4 @@ import (
 	"stockbridge/services/vmi-ingester/ingester"
 )
 
-func main() { worker.Main(ingester.Name, ingester.Run) }
+func main() { worker.Main(ingester.Service()) }

@@ -14,19 +14,19 @@ import (
 )
 
 // Start runs a server in a temporary directory, or takes an account of the shared cluster (see Run), applies the
-// topology, with a replica on each node, and connects. All of it ends with the test.
-func Start(t testing.TB) *bus.Bus {
+// topology for the services, with a replica on each node, and connects. All of it ends with the test.
+func Start(t testing.TB, services ...bus.Service) *bus.Bus {
 	t.Helper()
-	b, _ := StartServer(t)
+	b, _ := StartServer(t, services...)
 	return b
 }
 
 // StartServer is Start for tests that also need the server's URL.
-func StartServer(t testing.TB) (b *bus.Bus, url string) {
+func StartServer(t testing.TB, services ...bus.Service) (b *bus.Bus, url string) {
 	t.Helper()
 	url = serverURL(t)
 	b = Connect(t, url)
-	if _, err := b.Apply(t.Context(), Topology()); err != nil {
+	if _, err := b.Apply(t.Context(), Topology(services...)); err != nil {
 		t.Fatal(err)
 	}
 	return b, url

@@ -31,12 +31,14 @@ const accounts = 6
 // and so does creating streams with three replicas.
 var shared struct { //nolint:gochecknoglobals // what TestMain makes for all tests
 	*Cluster
-	ready chan string // accounts in which the topology is applied and nothing else is stored
-	work  sync.WaitGroup
+	ready    chan string // accounts in which the topology is applied and nothing else is stored
+	services []bus.Service
+	work     sync.WaitGroup
 }
 
-// Run is for TestMain: it runs the tests on one server each or, when -nodes says so, on a cluster that they share.
-func Run(m *testing.M) (code int) {
+// Run is for TestMain: it runs the tests on one server each or, when -nodes says so, on a cluster that they share. The
+// services are those that Start lays out for; it saves time to name them here too.
+func Run(m *testing.M, services ...bus.Service) (code int) {
 	flag.Parse()
 	if *nodes == 1 {
 		return m.Run()
@@ -47,7 +49,7 @@ func Run(m *testing.M) (code int) {
 		return 1
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
-	shared.ready = make(chan string, accounts)
+	shared.ready, shared.services = make(chan string, accounts), services
 	if shared.Cluster, err = startCluster(dir, *nodes); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -85,7 +87,7 @@ func apply(ctx context.Context, url string) error {
 		return err
 	}
 	defer b.Close()
-	_, err = b.Apply(ctx, Topology())
+	_, err = b.Apply(ctx, Topology(shared.services...))
 	return err
 }
 
@@ -93,7 +95,9 @@ func apply(ctx context.Context, url string) error {
 func Clustered() bool { return *nodes > 1 }
 
 // Topology is what Start applies: a replica on each node.
-func Topology() bus.Topology { return bus.Topology{Replicas: *nodes} }
+func Topology(services ...bus.Service) bus.Topology {
+	return bus.Topology{Replicas: *nodes, Services: services}
+}
 
 // account takes an account of the shared cluster until the test ends.
 func account(t testing.TB) (url string) {

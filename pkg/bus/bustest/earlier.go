@@ -12,7 +12,7 @@ import (
 
 // Earlier lays out the streams of the server at url as builds did that kept audits and outcomes together in ORDERS. It
 // returns their consumer of audits.
-func Earlier(t testing.TB, url string, ackWait time.Duration) jetstream.Consumer {
+func Earlier(t testing.TB, url, consumer string, ackWait time.Duration) jetstream.Consumer {
 	t.Helper()
 	nc, err := nats.Connect(url)
 	if err != nil {
@@ -36,7 +36,7 @@ func Earlier(t testing.TB, url string, ackWait time.Duration) jetstream.Consumer
 		t.Fatal(err)
 	}
 	c, err := js.CreateConsumer(t.Context(), "ORDERS", jetstream.ConsumerConfig{
-		Durable: "order-pusher", FilterSubjects: event.OrderAudited.Subjects(), AckPolicy: jetstream.AckExplicitPolicy,
+		Durable: consumer, FilterSubjects: event.OrderAudited.Subjects(), AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 20_000, MaxWaiting: 4096,
 	})
 	if err != nil {

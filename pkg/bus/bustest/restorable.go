@@ -22,7 +22,7 @@ type Restorable struct {
 }
 
 // StartRestorable starts one with the topology applied. It ends with the test.
-func StartRestorable(t testing.TB) *Restorable {
+func StartRestorable(t testing.TB, services ...bus.Service) *Restorable {
 	t.Helper()
 	k := &Restorable{t: t, o: server.Options{Dir: filepath.Join(t.TempDir(), "nats"), Port: server.RandomPort, Log: zerolog.Nop()}}
 	k.start()
@@ -35,7 +35,7 @@ func StartRestorable(t testing.TB) *Restorable {
 		t.Fatal(err)
 	}
 	b := Connect(t, k.URL())
-	if _, err := b.Apply(t.Context(), bus.Topology{Replicas: 1}); err != nil {
+	if _, err := b.Apply(t.Context(), bus.Topology{Replicas: 1, Services: services}); err != nil {
 		t.Fatal(err)
 	}
 	return k

@@ -14,6 +14,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
 	opsv1 "stockbridge/proto/ops/v1"
+	"stockbridge/services/all"
 )
 
 // addDeadLetters stores n dead letters, as a worker does.
@@ -60,7 +61,7 @@ func acts(t testing.TB, b *bus.Bus) (all []*opsv1.Act) {
 // 200.
 func TestConcurrentReplaysCountEachMessageOnce(t *testing.T) {
 	t.Parallel()
-	b, url := bustest.StartServer(t)
+	b, url := bustest.StartServer(t, all.Bus()...)
 	const messages = 200
 	addDeadLetters(t, b, messages)
 	results := make([]ran, 3)
@@ -104,7 +105,7 @@ func TestConcurrentReplaysCountEachMessageOnce(t *testing.T) {
 // An act that started is recorded with its messages, even if it never ended.
 func TestAnInterruptedActLeavesItsRecord(t *testing.T) {
 	t.Parallel()
-	b, url := bustest.StartServer(t)
+	b, url := bustest.StartServer(t, all.Bus()...)
 	addDeadLetters(t, b, actPart+50)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -139,7 +140,7 @@ func TestAnInterruptedActLeavesItsRecord(t *testing.T) {
 // A person at a terminal is asked first. A script is not asked, except before a drop.
 func TestAPersonIsAskedBeforeAnAct(t *testing.T) {
 	t.Parallel()
-	b, url := bustest.StartServer(t)
+	b, url := bustest.StartServer(t, all.Bus()...)
 	addDeadLetters(t, b, 3)
 	left := func() int {
 		t.Helper()

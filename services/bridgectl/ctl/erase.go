@@ -249,7 +249,7 @@ func (x *erasing) blocked(ctx context.Context, no string, now time.Time) (string
 			return "it was published just now, and a worker may have it in hand: look again in two minutes", nil
 		default:
 			if outstanding == nil {
-				o, err := x.b.Backlog(ctx, pusher.Name)
+				o, err := x.b.Backlog(ctx, bus.ConsumerOf(pusher.Name, event.OrderAudited))
 				if err != nil {
 					return "", err
 				}

@@ -15,12 +15,13 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/worker"
 	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/all"
 )
 
 // Without the address of the workers' Redis bridgectl reads a ledger that nobody writes to. That no document is open
 // there proves nothing.
 func TestAnotherLedgerProvesNothingAboutOpenDocuments(t *testing.T) {
-	server, url := bustest.StartServer(t)
+	server, url := bustest.StartServer(t, all.Bus()...)
 	config := &Config{NATSURL: worker.Secret(url)}
 	a := &app{Config: config, Streams: Streams{Err: os.Stderr}, now: time.Now}
 	defer a.close()
@@ -85,7 +86,7 @@ func TestAnotherLedgerProvesNothingAboutOpenDocuments(t *testing.T) {
 // A ledger that was lost does not know where its orders were sent. An account cannot change until they are known again.
 func TestAnAccountDoesNotChangeWhileALedgerThatWasLostIsNotReconciled(t *testing.T) {
 	t.Parallel()
-	server, url := bustest.StartServer(t)
+	server, url := bustest.StartServer(t, all.Bus()...)
 	was := seller.New(&sellerv1.Setup{
 		Name:       "acme",
 		Accounts:   []*sellerv1.Account{{Name: "jd", Kind: sellerv1.Account_KIND_JD, AppKey: "K", Department: "EBU1", VendorSource: "ISV1"}},

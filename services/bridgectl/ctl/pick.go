@@ -16,6 +16,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/seller"
+	"stockbridge/services/all"
 )
 
 // pick selects dead letters by what they have in common.
@@ -303,8 +304,8 @@ func (a *app) writeGroups(w io.Writer, t tally) error {
 // mistyped returns an error when an empty selection names something that does not exist. Something that exists but has
 // no messages is no error.
 func (p pick) mistyped(ctx context.Context, a *app, b *bus.Bus) error {
-	if p.Consumer != "" && !slices.Contains(bus.Consumers(), p.Consumer) {
-		return unknown("consumer", p.Consumer, bus.Consumers())
+	if p.Consumer != "" && !slices.Contains(bus.DeadLettering(all.Bus()), p.Consumer) {
+		return unknown("consumer", p.Consumer, bus.DeadLettering(all.Bus()))
 	}
 	if p.Seller == "" && p.Subject == "" && p.Cause == "" && p.Code == "" {
 		return nil

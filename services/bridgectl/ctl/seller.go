@@ -127,7 +127,7 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 		if err != nil {
 			return 0, err
 		}
-		if err := stack.Follow(ctx, b, setup, version, stack.Ticks{}); err != nil {
+		if err := stack.Follow(ctx, b, setup, version, nil); err != nil {
 			return 0, hint(err, "the set-up is stored, but not all of its events were published: apply again")
 		}
 		return 1, nil

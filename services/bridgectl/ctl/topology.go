@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/services/all"
 )
 
 type topologyCmd struct {
@@ -22,7 +23,9 @@ type layout struct {
 	Keep     time.Duration `default:"2160h" help:"How long public streams keep events (90 days)."`
 }
 
-func (l layout) topology() bus.Topology { return bus.Topology{Replicas: l.Replicas, KeepFor: l.Keep} }
+func (l layout) topology() bus.Topology {
+	return bus.Topology{Replicas: l.Replicas, KeepFor: l.Keep, Services: all.Bus()}
+}
 
 type changeJSON struct {
 	Kind string `json:"kind"`
@@ -126,5 +129,5 @@ func (c topologyUsersCmd) Run(a *app) error {
 	if a.Output == "json" {
 		return misused("topology users prints a configuration, not JSON")
 	}
-	return bus.WriteUsers(a.Out, c.Seller...)
+	return bus.WriteUsers(a.Out, all.Bus(), c.Seller...)
 }

@@ -27,11 +27,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/worker"
 	sellerv1 "stockbridge/proto/seller/v1"
-	"stockbridge/services/order-pusher/pusher"
-	"stockbridge/services/reconciler/reconciler"
-	"stockbridge/services/status-poller/poller"
-	"stockbridge/services/stock-syncer/syncer"
-	"stockbridge/services/vmi-ingester/ingester"
+	"stockbridge/services/all"
 )
 
 // Options of a stack. The zero value of each is usable except DataDir.
@@ -55,13 +51,9 @@ type Options struct {
 	Sandbox     *jdsandbox.Config
 	// Ticks of the demo seller.
 	Ticks Ticks
-	// Pusher, Poller, Reconciler, Ingester and Syncer are the workers' settings; nil for those of the environment
-	// (PUSH_…, POLL_…, RECONCILE_…, VMI_…, SHARE_…) and their defaults.
-	Pusher     *pusher.Config
-	Poller     *poller.Config
-	Reconciler *reconciler.Config
-	Ingester   *ingester.Config
-	Syncer     *syncer.Config
+	// Settings of workers by their names, each of the worker's own type; those of the environment (PUSH_…, POLL_…) and their
+	// defaults for others.
+	Settings map[string]any
 	// Traces makes the spans; nil for the exporter of the environment (OTEL_…), which is none by default.
 	Traces oteltrace.TracerProvider
 	Log    zerolog.Logger
@@ -132,7 +124,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 	s.closers = append(s.closers, b.Close)
-	if _, err := b.Apply(ctx, bus.Topology{}); err != nil {
+	if _, err := b.Apply(ctx, bus.Topology{Services: all.Bus()}); err != nil {
 		return nil, err
 	}
 	if s.server != nil { // on a full disk it starts, but accepts nothing
@@ -212,44 +204,21 @@ func (s *Stack) startSandbox() error {
 
 // StartWorkers starts the workers, also after StopWorkers.
 func (s *Stack) StartWorkers() error {
-	push, err := worker.FromEnvironment[pusher.Config]()
-	if err != nil {
-		return err
-	}
-	poll, err := worker.FromEnvironment[poller.Config]()
-	if err != nil {
-		return err
-	}
-	reconcile, err := worker.FromEnvironment[reconciler.Config]()
-	if err != nil {
-		return err
-	}
-	ingest, err := worker.FromEnvironment[ingester.Config]()
-	if err != nil {
-		return err
-	}
-	syncs, err := worker.FromEnvironment[syncer.Config]()
-	if err != nil {
-		return err
-	}
-	if s.JD != nil { // its clock runs fast, so there is more to see
-		poll.OpenEvery, poll.PackedEvery = min(poll.OpenEvery, 5*time.Second), min(poll.PackedEvery, 5*time.Second)
-		poll.ShippedEvery = min(poll.ShippedEvery, 15*time.Second)
-	}
-	if s.o.Pusher != nil {
-		push = *s.o.Pusher
-	}
-	if s.o.Poller != nil {
-		poll = *s.o.Poller
-	}
-	if s.o.Reconciler != nil {
-		reconcile = *s.o.Reconciler
-	}
-	if s.o.Ingester != nil {
-		ingest = *s.o.Ingester
-	}
-	if s.o.Syncer != nil {
-		syncs = *s.o.Syncer
+	services := all.Services()
+	settings := make([]any, len(services))
+	for i, service := range services {
+		if own, given := s.o.Settings[service.Name]; given {
+			settings[i] = own
+			continue
+		}
+		own, err := service.FromEnvironment()
+		if err != nil {
+			return err
+		}
+		if s.JD != nil {
+			own = service.Hurried(own)
+		}
+		settings[i] = own
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -258,14 +227,11 @@ func (s *Stack) StartWorkers() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop, s.workers = cancel, &errgroup.Group{}
-	pushing, polling, reconciling := s.shell(pusher.Name), s.shell(poller.Name), s.shell(reconciler.Name)
-	ingesting, syncing := s.shell(ingester.Name), s.shell(syncer.Name)
+	for i, service := range services {
+		shell := s.shell(service.Name)
+		s.run(ctx, service.Name, func() error { return service.Serve(ctx, shell, settings[i]) })
+	}
 	s.started = true
-	s.run(ctx, pusher.Name, func() error { return pusher.Run(ctx, pushing, push) })
-	s.run(ctx, poller.Name, func() error { return poller.Run(ctx, polling, poll) })
-	s.run(ctx, ingester.Name, func() error { return ingester.Run(ctx, ingesting, ingest) })
-	s.run(ctx, reconciler.Name, func() error { return reconciler.Run(ctx, reconciling, reconcile) })
-	s.run(ctx, syncer.Name, func() error { return syncer.Run(ctx, syncing, syncs) })
 	return nil
 }
 

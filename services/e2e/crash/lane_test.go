@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/ledger/inredis"
 	"stockbridge/pkg/ledger/redistest"
 	"stockbridge/pkg/seller"
+	"stockbridge/services/all"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/status-poller/poller"
 )
@@ -92,7 +93,7 @@ type lane struct {
 func newLane(t testing.TB, kind string) *lane {
 	t.Helper()
 	l := &lane{t: t, name: kind, clock: &clock{}, log: zerolog.Nop()}
-	l.bus, l.url = bustest.StartServer(t)
+	l.bus, l.url = bustest.StartServer(t, all.Bus()...)
 	l.broker = bustest.NewBroker(t, l.url, pusher.Name, poller.Name)
 	if err := l.broker.AckWait(t.Context(), 24*time.Hour); err != nil { // the test ends it, see doc.go
 		t.Fatal(err)

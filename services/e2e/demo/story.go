@@ -99,8 +99,9 @@ func (s *story) start(ctx context.Context, dir string) error {
 	sandbox.Seed, sandbox.Speed = s.seed, speed
 	var err error
 	s.stack, err = stack.Start(ctx, stack.Options{
-		DataDir: dir, NATSPort: server.RandomPort, SandboxAddr: "127.0.0.1:0", Sandbox: &sandbox, Pusher: &push, Poller: &poll, Ingester: &ingest, Syncer: &sync,
-		Ticks: stack.Ticks{Poll: time.Second, Release: 2 * time.Second}, Log: zerolog.New(os.Stderr).Level(zerolog.ErrorLevel),
+		DataDir: dir, NATSPort: server.RandomPort, SandboxAddr: "127.0.0.1:0", Sandbox: &sandbox,
+		Settings: map[string]any{pusher.Name: push, poller.Name: poll, ingester.Name: ingest, syncer.Name: sync},
+		Ticks:    stack.Ticks{event.TickPoll: time.Second, event.TickRelease: 2 * time.Second}, Log: zerolog.New(os.Stderr).Level(zerolog.ErrorLevel),
 	})
 	if err != nil {
 		return err

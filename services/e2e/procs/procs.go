@@ -34,6 +34,7 @@ import (
 
 	"stockbridge/pkg/seller"
 	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/all"
 )
 
 // Programs that Build knows; any other main package may be named by its import path.
@@ -48,9 +49,16 @@ const (
 	Bridgectl    = "stockbridge/services/bridgectl"
 )
 
+// Program is the import path of a service's program.
+func Program(service string) string { return "stockbridge/services/" + service }
+
 // Programs is all of them.
 func Programs() []string {
-	return []string{NATSServer, JDSandbox, OrderPusher, Reconciler, StatusPoller, StockSyncer, VMIIngester, Bridgectl}
+	programs := []string{NATSServer, JDSandbox, Bridgectl}
+	for _, service := range all.Services() {
+		programs = append(programs, Program(service.Name))
+	}
+	return programs
 }
 
 // Options of a run. Only Dir is needed.

@@ -66,6 +66,7 @@ var mayImport = []struct {
 	{"pkg/token", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
 	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one package that names every adapter"},
 	{"pkg/worker", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/healthcheck", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/ledgermetrics", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/token", "pkg/adapters"}, "the shell knows contracts"},
+	{"services/all", []string{"pkg/bus", "pkg/worker", "services/..."}, "the one list of services"},
 	{"services/jd-sandbox/...", []string{"pkg/jdsandbox/...", "pkg/worker", "pkg/healthcheck"}, "main around a JD of its own"},
 	{"services/bridgectl/...", []string{"proto/...", "pkg/...", "services/..."}, "bridgectl composes the services"},
 	{"services/e2e/...", []string{"proto/...", "pkg/...", "services/..."}, "stories compose the services"},

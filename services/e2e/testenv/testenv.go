@@ -128,8 +128,10 @@ func Start(t testing.TB, o Options) *World {
 	dir := t.TempDir()
 	s, err := stack.Start(t.Context(), stack.Options{
 		DataDir: dir, NATSPort: natsserver.RandomPort, NoSync: true, RedisURL: redis, SandboxAddr: "127.0.0.1:0", Sandbox: &config, HTTPAddr: probes,
-		Pusher: &push, Poller: &poll, Ingester: &ingest, Reconciler: &reconcile, Syncer: &sync,
-		Ticks:  stack.Ticks{Poll: time.Second, Release: time.Second, Reconcile: o.ReconcileEvery},
+		Settings: map[string]any{
+			pusher.Name: push, poller.Name: poll, ingester.Name: ingest, reconciler.Name: reconcile, syncer.Name: sync,
+		},
+		Ticks:  stack.Ticks{event.TickPoll: time.Second, event.TickRelease: time.Second, event.TickReconcile: o.ReconcileEvery},
 		Traces: o.Traces, Log: zerolog.New(logTo).Level(level), Grace: 20 * time.Second,
 	})
 	if err != nil {

@@ -78,7 +78,7 @@ const MaxTries = 3
 
 const (
 	kind = "order"
-	// pusherName is the consumer that takes audits. A service does not import another: the topology knows both.
+	// pusherName is the consumer that takes audits, see audits.
 	pusherName = "order-pusher"
 	// perRun is the most audits that one run takes from the stream.
 	perRun = 5000
@@ -150,7 +150,7 @@ type Bus interface {
 	Events(ctx context.Context, q bus.EventQuery, f func(bus.Stored) error) error
 	Bounds(ctx context.Context, stream string) (first, last uint64, err error)
 	DeadLetters(ctx context.Context, q bus.DeadLetterQuery) ([]bus.DeadLetter, uint64, error)
-	Backlog(ctx context.Context, consumer string) (bus.Backlog, error)
+	Backlog(ctx context.Context, consumer bus.Consumer) (bus.Backlog, error)
 	Redeliver(ctx context.Context, consumer string, at bus.Place, round int, by bus.By) error
 }
 

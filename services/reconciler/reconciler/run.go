@@ -325,7 +325,7 @@ func (r *run) readDeadLetters(ctx context.Context, list []*item) error {
 	if len(list) == 0 {
 		return nil
 	}
-	before, err := r.Bus.Backlog(ctx, pusherName)
+	before, err := r.Bus.Backlog(ctx, audits())
 	if err != nil {
 		return err
 	}
@@ -352,7 +352,7 @@ func (r *run) readDeadLetters(ctx context.Context, list []*item) error {
 		}
 	}
 	// What left the dead letters meanwhile is in the backlog by now.
-	after, err := r.Bus.Backlog(ctx, pusherName)
+	after, err := r.Bus.Backlog(ctx, audits())
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,7 @@
-// Package e2e_test holds what only the services together can show.
-package e2e_test
+package all_test
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,52 +12,45 @@ import (
 
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/worker"
-	"stockbridge/services/order-pusher/pusher"
-	"stockbridge/services/reconciler/reconciler"
-	"stockbridge/services/status-poller/poller"
-	"stockbridge/services/stock-syncer/syncer"
-	"stockbridge/services/vmi-ingester/ingester"
+	"stockbridge/services/all"
 )
 
-// Each sample in deploy/env is read by its service as it is, names every setting of it, and shows the defaults.
+// Each service has a sample in deploy/env that it can read, that names every setting of it, and that shows the defaults.
 func TestSamplesOfSettings(t *testing.T) {
-	tests := map[string]func(t *testing.T, sample string){
-		"order-pusher.env":  sampleOf[pusher.Config],
-		"reconciler.env":    sampleOf[reconciler.Config],
-		"status-poller.env": sampleOf[poller.Config],
-		"stock-syncer.env":  sampleOf[syncer.Config],
-		"vmi-ingester.env":  sampleOf[ingester.Config],
-	}
 	folder := filepath.Join("..", "..", "deploy", "env")
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
+	samples := map[string]bool{}
 	for _, e := range entries {
-		test, ok := tests[e.Name()]
-		if !ok {
-			t.Errorf("%s belongs to no service here", e.Name())
+		samples[e.Name()] = true
+	}
+	for _, service := range all.Services() {
+		name := service.Name + ".env"
+		if !samples[name] {
+			t.Errorf("%s is missing", name)
 			continue
 		}
-		delete(tests, e.Name())
-		t.Run(e.Name(), func(t *testing.T) { test(t, filepath.Join(folder, e.Name())) })
+		delete(samples, name)
+		t.Run(name, func(t *testing.T) { testSample(t, service, filepath.Join(folder, name)) })
 	}
-	for name := range tests {
-		t.Errorf("%s is missing", name)
+	for name := range samples {
+		t.Errorf("%s belongs to no service", name)
 	}
 }
 
-func sampleOf[C any](t *testing.T, sample string) {
+func testSample(t *testing.T, service worker.Service, sample string) {
 	text, err := os.ReadFile(sample)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := worker.Settings[C]([]string{"--config", sample}, nil); err != nil {
+	if _, _, err := service.Settings([]string{"--config", sample}, nil); err != nil {
 		t.Error(err)
 	}
 
 	var help bytes.Buffer
-	if err := worker.Run(t.Context(), "x", []string{"--help"}, nil, &help, func(context.Context, *worker.Shell, C) error { return nil }); err != nil {
+	if err := worker.Run(t.Context(), service, []string{"--help"}, nil, &help); err != nil {
 		t.Fatal(err)
 	}
 	var want, got []string
@@ -80,8 +71,8 @@ func sampleOf[C any](t *testing.T, sample string) {
 		t.Errorf("settings in the sample (-want +got):\n%s", diff)
 	}
 
-	// A commented-out line is the default: with it and without it the settings are the same.
-	base, own, err := worker.Settings[C](nil, nil)
+	// What is commented out is the default: with it and without it the settings are the same.
+	base, own, err := service.Settings(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +82,7 @@ func sampleOf[C any](t *testing.T, sample string) {
 	if err := os.WriteFile(file, only, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sameBase, sameOwn, err := worker.Settings[C]([]string{"--config", file}, nil)
+	sameBase, sameOwn, err := service.Settings([]string{"--config", file}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
