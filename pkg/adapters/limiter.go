@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	// patienceMin is how long a call waits for a slot inside its handler; for a later slot the message is delayed. It
+	// minPatience is how long a call waits for a slot inside its handler; for a later slot the message is delayed. It
 	// is longer where slots are further apart: see patience.
-	patienceMin = 200 * time.Millisecond
-	// patienceMax bounds that, so that enough of a call's limit is left for the call.
-	patienceMax = 6 * time.Second
+	minPatience = 200 * time.Millisecond
+	// maxPatience bounds that, so that enough of a call's limit is left for the call.
+	maxPatience = 6 * time.Second
 	// ledgerDownPause is the delay when the ledger does not answer.
 	ledgerDownPause = 2 * time.Second
 	// permitTTL is after how long a permit that was not returned expires. It must stay above a call's limit (10 s).
@@ -37,8 +37,8 @@ type limiter struct {
 // row. A message that had to start over after the first call would use each slot for look-ups and never get to
 // sending. The quota reserves the next slot for one caller only, so no second one waits for it.
 func (l limiter) patience() time.Duration {
-	next := min(1.1/l.limit.PerSecond, patienceMax.Seconds())
-	return max(patienceMin, time.Duration(next*float64(time.Second)))
+	next := min(1.1/l.limit.PerSecond, maxPatience.Seconds())
+	return max(minPatience, time.Duration(next*float64(time.Second)))
 }
 
 // Acquire waits for a slot, or returns a fault.RetryAfter when it is further away than its patience, or when the

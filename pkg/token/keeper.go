@@ -41,9 +41,9 @@ const (
 	claimTTL = 30 * time.Second
 	// claimPollEvery is how often a process that waits for a claim's owner checks the bucket itself.
 	claimPollEvery = time.Second
-	// retryMin and retryMax bound the pauses after failed refreshes; each pause is twice the one before.
-	retryMin = 5 * time.Second
-	retryMax = time.Hour
+	// minRetry and maxRetry bound the pauses after failed refreshes; each pause is twice the one before.
+	minRetry = 5 * time.Second
+	maxRetry = time.Hour
 	// refreshCooldown is how long a refreshed token is not refreshed again because the warehouse refuses it.
 	refreshCooldown = 10 * time.Minute
 	// tickEvery is how often tokens are checked when none is known to be due.
@@ -174,7 +174,7 @@ func (k *Keeper) wake() time.Duration {
 		case at.After(now):
 			wait = min(wait, at.Sub(now))
 		default: // tried just now without a write: the bucket is down
-			wait = min(wait, retryMin)
+			wait = min(wait, minRetry)
 		}
 	})
 	return wait
@@ -356,10 +356,10 @@ func (k *Keeper) failed(ctx context.Context, id ID, account *sellerv1.Account, c
 	next := claimed.record
 	next.Claim, next.FailedAt, next.Reason = nil, now, nil
 	next.Tries++
-	next.NextTry = now.Add(min(retryMin<<min(next.Tries-1, 20), retryMax))
+	next.NextTry = now.Add(min(minRetry<<min(next.Tries-1, 20), maxRetry))
 	switch fault.Of(why) {
 	case fault.Refused:
-		next.Failed, next.NextTry = Refused, now.Add(retryMax)
+		next.Failed, next.NextTry = Refused, now.Add(maxRetry)
 		reason := refusal(id, fault.ReasonOf(why, "token.refused"), next.Lost > 0)
 		next.Reason = &reason
 	case fault.Unclear:

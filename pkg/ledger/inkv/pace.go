@@ -8,7 +8,7 @@ import (
 	"stockbridge/pkg/quota"
 )
 
-// Constants of the pacing. inredis/lua/acquire_plain.lua and quota.lua have the same ones.
+// Constants of the pacing. inredis/lua/acquire.lua and quota.lua have the same ones.
 const (
 	// slack is how late a call may come without delaying the next one. Calls are spaced that much wider per second,
 	// so that no second holds more than the limit all the same.
@@ -21,8 +21,8 @@ const (
 	// deferredSpacing is the spacing of the return times beyond that, in slots: below 1, so that late callers leave
 	// no slot empty.
 	deferredSpacing = 0.97
-	// reservationMin and reservationMax bound how long a reserved slot is kept for its caller.
-	reservationMin, reservationMax = 20 * time.Millisecond, time.Second
+	// minReservation and maxReservation bound how long a reserved slot is kept for its caller.
+	minReservation, maxReservation = 20 * time.Millisecond, time.Second
 	// maxWait is the longest wait that is given out: limits change, and other callers give up.
 	maxWait = 5 * time.Minute
 	// floorActiveFor is how long a floor accrues after its class last asked.
@@ -114,7 +114,7 @@ func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, t
 		spacing = interval
 	}
 
-	keepFor := min(max(interval, reservationMin.Microseconds()), reservationMax.Microseconds())
+	keepFor := min(max(interval, minReservation.Microseconds()), maxReservation.Microseconds())
 	slot, first, deferredBefore := free, true, false
 	for r := floorRank; r <= own; r++ {
 		if r == floorRank && !credit {

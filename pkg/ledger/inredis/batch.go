@@ -2,7 +2,6 @@ package inredis
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -43,7 +42,7 @@ func newBatcher(client *redis.Client) *batcher {
 
 // target is what a call is about: one run of its script does all calls of a batch with the same target.
 type target struct {
-	script *redis.Script
+	script *script
 	key    string
 }
 
@@ -57,22 +56,12 @@ type reply struct {
 	err error
 }
 
-// do does one call. Its arguments, as JSON, name the operation.
-func (b *batcher) do(ctx context.Context, at target, args any) (answer, error) {
-	raw, err := json.Marshal(args)
-	if err != nil {
-		return nil, err
+// do does one call of an operation of the target's script, whose file has the order of its arguments.
+func (b *batcher) do(ctx context.Context, at target, op string, now int64, args ...any) (answer, error) {
+	if want, ok := at.script.params[op]; !ok || want != len(args) {
+		return nil, fmt.Errorf("%s takes %d arguments, not %d", op, want, len(args))
 	}
-	return b.await(ctx, call{at, []any{raw}})
-}
-
-// doPlain does one call of an operation that takes its arguments one by one (together.lua).
-func (b *batcher) doPlain(ctx context.Context, at target, op string, now int64, args ...any) (answer, error) {
-	return b.await(ctx, call{at, append([]any{len(args) + 2, op, now}, args...)})
-}
-
-func (b *batcher) await(ctx context.Context, c call) (answer, error) {
-	got, err := b.calls.Call(ctx, struct{}{}, c)
+	got, err := b.calls.Call(ctx, struct{}{}, call{at, append([]any{len(args) + 2, op, now}, args...)})
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +120,7 @@ type eval func(s *redis.Script, ctx context.Context, c redis.Scripter, keys []st
 func (b *batcher) run(ctx context.Context, runs []*run, how eval) (unknown []*run) {
 	pipe := b.client.Pipeline()
 	for _, r := range runs {
-		r.result = how(r.script, ctx, pipe, []string{r.key}, r.args...)
+		r.result = how(r.script.Script, ctx, pipe, []string{r.key}, r.args...)
 	}
 	_, _ = pipe.Exec(ctx) // each result has its own error
 	for _, r := range runs {

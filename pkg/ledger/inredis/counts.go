@@ -46,7 +46,7 @@ func (l *Ledger) Forget(ctx context.Context, key string) error {
 
 // Lease implements ledger.Leases.
 func (l *Ledger) Lease(ctx context.Context, name, owner string, ttl time.Duration) (bool, error) {
-	r, err := l.lease(ctx, name, lease{Op: "lease", Owner: owner, TTL: ttl.Microseconds()})
+	r, err := l.lease(ctx, name, "lease", owner, ttl.Microseconds())
 	if err != nil {
 		return false, fmt.Errorf("lease %s: %w", name, err)
 	}
@@ -55,23 +55,14 @@ func (l *Ledger) Lease(ctx context.Context, name, owner string, ttl time.Duratio
 
 // Unlease implements ledger.Leases.
 func (l *Ledger) Unlease(ctx context.Context, name, owner string) error {
-	if _, err := l.lease(ctx, name, lease{Op: "unlease", Owner: owner}); err != nil {
+	if _, err := l.lease(ctx, name, "unlease", owner); err != nil {
 		return fmt.Errorf("unlease %s: %w", name, err)
 	}
 	return nil
 }
 
-// lease is the arguments of a script about a lease.
-type lease struct {
-	Op    string `json:"op"`
-	Now   int64  `json:"now"`
-	Owner string `json:"owner"`
-	TTL   int64  `json:"ttl"`
-}
-
-func (l *Ledger) lease(ctx context.Context, name string, c lease) (answer, error) {
-	c.Now = l.clock()
-	return l.calls.do(ctx, target{l.scripts.lease, prefix + "lease:" + name}, c)
+func (l *Ledger) lease(ctx context.Context, name, op string, args ...any) (answer, error) {
+	return l.calls.do(ctx, target{l.scripts.lease, prefix + "lease:" + name}, op, l.clock(), args...)
 }
 
 func quotaKey(app string) string { return prefix + "{quota:" + app + "}" }
@@ -82,7 +73,7 @@ func (l *Ledger) Acquire(ctx context.Context, app string, class quota.Class, lim
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}
 	id := rand.Text()
-	r, err := l.calls.doPlain(ctx, target{l.scripts.quota, quotaKey(app)}, "acquire", l.clock(),
+	r, err := l.calls.do(ctx, target{l.scripts.quota, quotaKey(app)}, "acquire", l.clock(),
 		id, string(class), limit.PerSecond, limit.Concurrent, ttl.Microseconds())
 	if err != nil {
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
@@ -103,7 +94,7 @@ func (l *Ledger) Return(ctx context.Context, p ledger.Permit) error {
 	if err != nil {
 		return fmt.Errorf("return %s: no permit of this ledger: %q", p.App, p.ID)
 	}
-	if _, err := l.calls.doPlain(ctx, target{l.scripts.quota, quotaKey(p.App)}, "return", l.clock(), id, began); err != nil {
+	if _, err := l.calls.do(ctx, target{l.scripts.quota, quotaKey(p.App)}, "return", l.clock(), id, began); err != nil {
 		return fmt.Errorf("return %s: %w", p.App, err)
 	}
 	return nil

@@ -26,35 +26,7 @@ const (
 
 func sellerKey(seller string) string { return prefix + "{" + seller + "}:" }
 
-// document holds the arguments of a script about a document. Values that scripts store are text; a missing one reads
-// as "".
-type document struct {
-	Op    string `json:"op"`
-	Now   int64  `json:"now"`
-	Kind  string `json:"kind"`
-	No    string `json:"no"`
-	Owner string `json:"owner,omitempty"`
-
-	Following string `json:"following,omitempty"`
-	Due       string `json:"due"` // ms; empty when it is not followed
-	Reason    string `json:"reason,omitempty"`
-	Detail    string `json:"detail,omitempty"`
-	Version   string `json:"version,omitempty"`
-	State     string `json:"state,omitempty"`
-	Token     string `json:"token,omitempty"`
-	Identity  string `json:"identity,omitempty"`
-	Waybills  string `json:"waybills,omitempty"`
-
-	At    int64 `json:"at,omitempty"` // ms; µs for refusals
-	Limit int   `json:"limit,omitempty"`
-}
-
-func (l *Ledger) document(op string, k ledger.Key) document {
-	return document{Op: op, Now: l.clock(), Kind: k.Kind, No: k.No}
-}
-
-// covering does a claim or an accept, which share these arguments; more are the call's own (document.lua has the
-// order).
+// covering does a claim or an accept, which share these arguments; more are the call's own.
 func (l *Ledger) covering(ctx context.Context, op string, b ledger.ClaimRequest, more ...any) (answer, error) {
 	lines, err := asList(b.Lines)
 	if err != nil {
@@ -66,12 +38,12 @@ func (l *Ledger) covering(ctx context.Context, op string, b ledger.ClaimRequest,
 	}
 	args := append(make([]any, 0, 20),
 		b.Key.Kind, b.Key.No, b.Owner, b.Hash, b.OrderNo, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace, b.Identity, platforms)
-	return l.calls.doPlain(ctx, l.at(b.Key.Seller), op, l.clock(), append(args, more...)...)
+	return l.document(ctx, b.Key.Seller, op, append(args, more...)...)
 }
 
 // Claim implements ledger.Documents.
 func (l *Ledger) Claim(ctx context.Context, b ledger.ClaimRequest) (ledger.Claimed, error) {
-	r, err := l.covering(ctx, "begin", b, b.Supersedes, b.First, b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro(), b.AnyIdentity)
+	r, err := l.covering(ctx, "claim", b, b.Supersedes, b.First, b.StreamTime.UnixMicro(), b.AuditedAt.UnixMicro(), b.AnyIdentity)
 	if err != nil {
 		return ledger.Claimed{}, wrap("claim", b.Key, err)
 	}
@@ -133,18 +105,14 @@ func (l *Ledger) Accept(ctx context.Context, b ledger.ClaimRequest, number strin
 func (l *Ledger) Refuse(ctx context.Context, c ledger.Claim, why fault.Reason) error {
 	reason, err := asJSON(why)
 	if err == nil {
-		d := l.document("refuse", c.Key)
-		d.Owner, d.Reason, d.Detail = c.Owner, reason, why.Code
-		_, err = l.resolve(ctx, c.Key, d)
+		_, err = l.resolve(ctx, "refuse", c, reason, why.Code)
 	}
 	return wrap("refuse", c.Key, err)
 }
 
 // MarkUnknown implements ledger.Documents.
 func (l *Ledger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) error {
-	d := l.document("doubt", c.Key)
-	d.Owner, d.Detail, d.Identity = c.Owner, why, c.Identity
-	_, err := l.resolve(ctx, c.Key, d)
+	_, err := l.resolve(ctx, "mark_unknown", c, why, c.Identity)
 	return wrap("mark unknown", c.Key, err)
 }
 
@@ -152,18 +120,14 @@ func (l *Ledger) MarkUnknown(ctx context.Context, c ledger.Claim, why string) er
 func (l *Ledger) MarkRejected(ctx context.Context, c ledger.Claim, why fault.Reason) error {
 	reason, err := asJSON(why)
 	if err == nil {
-		d := l.document("deny", c.Key)
-		d.Owner, d.Reason, d.Detail, d.Identity = c.Owner, reason, why.Code, c.Identity
-		_, err = l.resolve(ctx, c.Key, d)
+		_, err = l.resolve(ctx, "mark_rejected", c, reason, why.Code, c.Identity)
 	}
 	return wrap("mark rejected", c.Key, err)
 }
 
 // MarkNotFound implements ledger.Documents.
 func (l *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (lookups int, unknownFor time.Duration, err error) {
-	d := l.document("absent", c.Key)
-	d.Owner = c.Owner
-	r, err := l.resolve(ctx, c.Key, d)
+	r, err := l.resolve(ctx, "mark_not_found", c)
 	if err != nil {
 		return 0, 0, wrap("mark not found", c.Key, err)
 	}
@@ -172,35 +136,29 @@ func (l *Ledger) MarkNotFound(ctx context.Context, c ledger.Claim) (lookups int,
 
 // Release implements ledger.Documents.
 func (l *Ledger) Release(ctx context.Context, c ledger.Claim, why string) error {
-	d := l.document("release", c.Key)
-	d.Owner, d.Detail = c.Owner, why
-	_, err := l.resolve(ctx, c.Key, d)
+	_, err := l.resolve(ctx, "release", c, why)
 	return wrap("release", c.Key, err)
 }
 
 // Resend implements ledger.Documents.
 func (l *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
-	d := l.document("resend", c.Key)
-	d.Owner = c.Owner
-	_, err := l.resolve(ctx, c.Key, d)
+	_, err := l.resolve(ctx, "resend", c)
 	return wrap("resend", c.Key, err)
 }
 
-func (l *Ledger) resolve(ctx context.Context, k ledger.Key, d document) (answer, error) {
-	r, err := l.documents(ctx, k.Seller, d)
+// resolve does a call that ends or changes a claim; args follow kind, number and owner.
+func (l *Ledger) resolve(ctx context.Context, op string, c ledger.Claim, args ...any) (answer, error) {
+	r, err := l.document(ctx, c.Key.Seller, op, append([]any{c.Key.Kind, c.Key.No, c.Owner}, args...)...)
 	if err == nil && r.text(0) == "lost" {
 		err = ledger.ErrLost
 	}
 	return r, err
 }
 
-// documents does a call about documents of seller.
-func (l *Ledger) documents(ctx context.Context, seller string, d document) (answer, error) {
-	return l.calls.do(ctx, l.at(seller), d)
+// document does a call about documents of seller.
+func (l *Ledger) document(ctx context.Context, seller, op string, args ...any) (answer, error) {
+	return l.calls.do(ctx, target{l.scripts.document, sellerKey(seller)}, op, l.clock(), args...)
 }
-
-// at is the script and key of calls about documents of seller.
-func (l *Ledger) at(seller string) target { return target{l.scripts.document, sellerKey(seller)} }
 
 // Get implements ledger.Documents.
 func (l *Ledger) Get(ctx context.Context, k ledger.Key) (ledger.Entry, error) {
@@ -217,9 +175,7 @@ func (l *Ledger) Get(ctx context.Context, k ledger.Key) (ledger.Entry, error) {
 
 // Find implements ledger.Documents.
 func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, error) {
-	d := l.document("find", ledger.Key{Seller: seller, No: no})
-	d.Limit = maxFound
-	rows, err := l.documents(ctx, seller, d)
+	rows, err := l.document(ctx, seller, "find", no, maxFound)
 	if err != nil {
 		return nil, fmt.Errorf("find %s/%s: %w", seller, no, err)
 	}
@@ -230,9 +186,7 @@ func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, e
 
 // Due implements ledger.Documents.
 func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]ledger.Entry, error) {
-	d := l.document("due", ledger.Key{Seller: seller, Kind: kind})
-	d.At, d.Limit = now.UnixMilli(), limit
-	rows, err := l.documents(ctx, seller, d)
+	rows, err := l.document(ctx, seller, "due", kind, now.UnixMilli(), limit)
 	if err != nil {
 		return nil, fmt.Errorf("list due %s/%s: %w", seller, kind, err)
 	}
@@ -243,9 +197,7 @@ func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, li
 
 // Refusals implements ledger.Documents.
 func (l *Ledger) Refusals(ctx context.Context, seller, kind string, from time.Time, limit int) ([]ledger.Entry, error) {
-	d := l.document("refusals", ledger.Key{Seller: seller, Kind: kind})
-	d.At, d.Limit = max(from.UnixMicro(), 0), limit
-	rows, err := l.documents(ctx, seller, d)
+	rows, err := l.document(ctx, seller, "refusals", kind, max(from.UnixMicro(), 0), limit)
 	if err != nil {
 		return nil, fmt.Errorf("list refusals %s/%s: %w", seller, kind, err)
 	}
@@ -269,19 +221,19 @@ func entries(rows []any, read func(answer) (ledger.Entry, error)) ([]ledger.Entr
 
 // Follow implements ledger.Documents.
 func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
-	d := l.document("follow", e.Key)
-	d.Version, d.State, d.Token = strconv.FormatInt(e.Version, 10), string(state), rand.Text()
+	due := "" // not followed
 	if !f.Due.IsZero() {
-		d.Due = formatMillis(f.Due)
+		due = formatMillis(f.Due)
 	}
-	var err error
-	if d.Following, err = asJSON(f); err != nil {
+	following, err := asJSON(f)
+	if err != nil {
 		return wrap("follow", e.Key, err)
 	}
-	if d.Waybills, err = asList(f.Waybills); err != nil {
+	waybills, err := asList(f.Waybills)
+	if err != nil {
 		return wrap("follow", e.Key, err)
 	}
-	r, err := l.documents(ctx, e.Key.Seller, d)
+	r, err := l.document(ctx, e.Key.Seller, "follow", e.Key.Kind, e.Key.No, e.Version, string(state), rand.Text(), following, due, waybills)
 	if err == nil && r.text(0) == "moved" {
 		err = ledger.ErrVersion
 	}
@@ -290,7 +242,7 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 
 // Erase implements ledger.Documents.
 func (l *Ledger) Erase(ctx context.Context, k ledger.Key) error {
-	r, err := l.documents(ctx, k.Seller, l.document("erase", k))
+	r, err := l.document(ctx, k.Seller, "erase", k.Kind, k.No)
 	if err == nil {
 		switch r.text(0) {
 		case "none":

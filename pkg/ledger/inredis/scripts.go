@@ -13,46 +13,68 @@ import (
 //go:embed lua/*.lua
 var lua embed.FS
 
-// scripts are all that a ledger has. A server that does not know one yet is sent it once. document, quota and lease do
-// any number of calls in one run, each with the operation that it asks for.
+// scripts are all scripts of a ledger. A server that does not know one yet gets it once.
 type scripts struct {
-	document, quota, lease, count, admit *redis.Script
-	readBook, writeBook, dropBook        *redis.Script
+	// document, quota and lease do any number of calls in one run, each with its operation.
+	document, quota, lease *script
+	count, admit           *redis.Script
+
+	readBook, writeBook, dropBook *redis.Script
+}
+
+// script is a script of operations.
+type script struct {
+	*redis.Script
+	// params is how many arguments each operation takes.
+	params map[string]int
 }
 
 func newScripts() scripts {
 	return scripts{
-		document: together([]string{"birth", "document"}, "begin", "begin_plain", "accept", "accept_plain", "refuse", "deny", "doubt", "absent", "release", "resend", "follow", "find", "due", "refusals", "erase"),
-		quota:    together([]string{"quota"}, "acquire_plain", "return_plain"),
-		lease:    together(nil, "lease", "unlease"),
-		count:    redis.NewScript(source("count")),
-		admit:    redis.NewScript(source("admit")),
+		document: assemble([]string{"epoch", "document"}, "claim", "accept", "refuse", "mark_rejected", "mark_unknown", "mark_not_found",
+			"release", "resend", "follow", "find", "due", "refusals", "erase"),
+		quota: assemble([]string{"quota"}, "acquire", "return"),
+		lease: assemble(nil, "lease", "unlease"),
+		count: redis.NewScript(source("count")),
+		admit: redis.NewScript(source("admit")),
 
-		readBook:  redis.NewScript(source("book") + source("birth") + source("read_book")),
+		readBook:  redis.NewScript(source("book") + source("epoch") + source("read_book")),
 		writeBook: redis.NewScript(source("book") + source("write_book")),
 		dropBook:  redis.NewScript(source("book") + source("drop_book")),
 	}
 }
 
-// together makes one script of operations and of what they share. An operation X_plain is how X takes its arguments one by
-// one.
-func together(shared []string, operations ...string) *redis.Script {
+// argsPrefix begins an operation's file and precedes the names of its arguments.
+const argsPrefix = "-- args: "
+
+// assemble makes one script of operations and of what they share.
+func assemble(shared []string, operations ...string) *script {
+	s := &script{params: map[string]int{}}
 	var b strings.Builder
-	fmt.Fprintf(&b, "local KEEP_ATTEMPTS, MAX_SHARING, KEEP_SETTLED, KEEP_REFUSALS, CLAIM_FOR, BIRTH_MARGIN = %d, %d, %d, %d, %d, %d\n", // s, s, µs, µs
+	fmt.Fprintf(&b, "local KEEP_ATTEMPTS, MAX_SHARING, KEEP_SETTLED, KEEP_REFUSALS, CLAIM_FOR, EPOCH_MARGIN = %d, %d, %d, %d, %d, %d\n", // s, s, µs, µs
 		ledger.KeepAttempts, ledger.MaxSharing, int(keepSettled.Seconds()), int(ledger.RefusalsKept.Seconds()), ledger.ClaimFor.Microseconds(), ledger.EpochMargin.Microseconds())
-	b.WriteString(source("together"))
-	for _, name := range shared {
+	for _, name := range append([]string{"prelude"}, shared...) {
 		b.WriteString(source(name))
 	}
 	for _, op := range operations {
-		if name, ok := strings.CutSuffix(op, "_plain"); ok {
-			b.WriteString("plain['" + name + "'] = function(at)\n" + source(op) + "end\n")
-		} else {
-			b.WriteString("ops['" + op + "'] = function()\n" + source(op) + "end\n")
+		text := source(op)
+		line, _, _ := strings.Cut(text, "\n")
+		args, ok := strings.CutPrefix(line, argsPrefix)
+		if !ok {
+			panic(op + ".lua does not begin with its arguments") // it is built in
+		}
+		names := strings.Fields(args)
+		s.params[op] = len(names)
+		fmt.Fprintf(&b, "params['%s'] = {'%s'}\nops['%s'] = function()\n%send\n", op, strings.Join(names, "', '"), op, text)
+	}
+	for _, op := range operations {
+		if _, err := lua.Open("lua/" + op + "_fast.lua"); err == nil {
+			fmt.Fprintf(&b, "fast['%s'] = function(at)\n%send\n", op, source(op+"_fast"))
 		}
 	}
-	b.WriteString(source("each"))
-	return redis.NewScript(b.String())
+	b.WriteString(source("dispatch"))
+	s.Script = redis.NewScript(b.String())
+	return s
 }
 
 func source(name string) string {

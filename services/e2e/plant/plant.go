@@ -53,7 +53,7 @@ func Bugs() []Bug {
 			Name: "claim-not-recognised",
 			Says: "a claim whose answer was lost, repeated by the client library, reads as another's",
 			Edits: []Edit{{
-				"pkg/ledger/inredis/lua/begin.lua",
+				"pkg/ledger/inredis/lua/claim.lua",
 				"if mine(e) then",
 				"if false then",
 			}},
@@ -103,7 +103,7 @@ func Bugs() []Bug {
 			Name: "birth-once",
 			Says: "the ledger's epoch is written once and never again, so a restored ledger believes that it knows all",
 			Edits: []Edit{{
-				"pkg/ledger/inredis/lua/birth.lua",
+				"pkg/ledger/inredis/lua/epoch.lua",
 				"if birth[1] ~= identify() or not since then",
 				"if since == false then",
 			}},

@@ -1,3 +1,4 @@
+-- args: kind no owner hash order lines revision shop warehouse stream seq trace identity platforms number cleaned following due
 -- The warehouse has it under a.number. Returns {'ok'}, {'taken', the document that has the number} or {'twice', the
 -- number it was accepted under before}.
 local e = load()
@@ -10,14 +11,15 @@ if e.state == 'accepted' then
   return {'twice', e.number}
 end
 e.state, e.number, e.cleaned = 'accepted', a.number, a.cleaned
-e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.lines) or ''
+e.hash, e.order, e.lines = a.hash, a.order, a.lines
 e.revision, e.shop, e.warehouse, e.platforms = a.revision, a.shop, a.warehouse, a.platforms
 if is(a.trace) then e.trace = a.trace end
 if is(a.identity) then e.identity = a.identity end
 e.following, e.due, e.waybills = a.following, a.due, ''
 e.owner, e.how = a.owner, 'accepted'
 e.reason, e.denied, e.looks, e.doubt, e.told, e.prior, e.prior_identity, e.sure, e.fresh, e['until'] = '', '', '', '', '', '', '', '', '', ''
-take_lines(e, a.lines, holders(a.order, a.lines))
+local lines = list(a.lines)
+take_lines(e, lines, holders(a.order, lines))
 remember(e, 'accepted', a.number)
 save(e)
 return {'ok'}

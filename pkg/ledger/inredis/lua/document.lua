@@ -13,6 +13,9 @@ prepare = function()
   refusals_key = base .. 'refusals:' .. a.kind
 end
 
+-- list decodes a JSON list, empty for ''.
+local function list(text) return text ~= '' and cjson.decode(text) or {} end
+
 local function is(value) return value and value ~= '' end
 
 -- unsettled entries, and the keys that index them, are kept for good.
@@ -59,6 +62,11 @@ end
 local function holders(order, lines)
   if #lines == 0 then return {} end
   return redis.call('HMGET', lines_key(order), unpack(lines))
+end
+
+-- never_sent_since reports whether a document without an entry is certainly new: a first delivery, younger than the epoch.
+local function never_sent_since(born)
+  return a.first == '1' and math.min(a.stream_time, a.audited_at) > tonumber(born) + EPOCH_MARGIN
 end
 
 local function take_lines(e, lines, held)
@@ -218,19 +226,7 @@ local function save(e)
   if not stored.version then note_kind(a.kind) end
 end
 
--- COVERING is the order of the arguments that claim and accept share; then come their own.
-local COVERING = {'kind', 'no', 'owner', 'hash', 'order', 'lines', 'revision', 'shop', 'warehouse', 'stream', 'seq', 'trace', 'identity', 'platforms'}
-
--- in_full makes `a` of plain arguments.
-local function in_full(at, more)
-  a = {}
-  for i, field in ipairs(COVERING) do a[field] = ARGV[at + i - 1] end
-  for i, field in ipairs(more) do a[field] = ARGV[at + #COVERING + i - 1] end
-  a.lines = is(a.lines) and cjson.decode(a.lines) or {}
-  prepare()
-end
-
--- line makes a history line of plain arguments.
+-- line makes a history line of the arguments in ARGV, for fast cases.
 local function line(at, what, detail)
   return cjson.encode({
     at = text(now), owner = ARGV[at + 2], stream = ARGV[at + 9], seq = ARGV[at + 10], what = what, detail = detail,

@@ -1,3 +1,4 @@
+-- args: kind at limit
 -- Entries that are due at a.at, the longest overdue first: {{number, entry}, ...}.
 local out = {}
 for _, no in ipairs(redis.call('ZRANGEBYSCORE', due_key, '-inf', a.at, 'LIMIT', 0, a.limit)) do

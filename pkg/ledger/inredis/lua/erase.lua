@@ -1,3 +1,4 @@
+-- args: kind no
 -- Removes other people's text from an entry that is neither claimed nor unknown. Returns {'ok'}, {'none'} or
 -- {'busy'}.
 local e = load()

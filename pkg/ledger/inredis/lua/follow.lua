@@ -1,3 +1,4 @@
+-- args: kind no version state token following due waybills
 -- What the poller now knows. Returns {'ok'} or {'moved'}. a.token distinguishes one's own lost answer from another's
 -- write.
 local e = load()

@@ -1,3 +1,4 @@
+-- args: owner ttl
 -- Takes or extends KEYS[1] for the owner. Returns {'held'}, or {'taken'} when another holds it.
 local holder, till = unpack(redis.call('HMGET', KEYS[1], 'owner', 'until'))
 if holder and holder ~= a.owner and now < tonumber(till) then return {'taken'} end

@@ -9,4 +9,4 @@ if #ARGV > 3 + n then
     if at and tonumber(at) > cut then standing[#standing + 1] = i end
   end
 end
-return {not dropped and version or '0', born(), values, standing}
+return {not dropped and version or '0', epoch(), values, standing}

@@ -1,3 +1,4 @@
+-- args: kind at limit
 -- Refused entries last written at a.at or later, the earliest first: {{number, entry}, ...}.
 local out = {}
 for _, no in ipairs(redis.call('ZRANGEBYSCORE', refusals_key, text(tonumber(a.at) or 0), '+inf', 'LIMIT', 0, a.limit)) do

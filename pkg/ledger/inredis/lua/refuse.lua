@@ -1,3 +1,4 @@
+-- args: kind no owner reason detail
 -- The warehouse has nothing. Returns {'ok'} or {'lost'}.
 local e = load()
 if done(e, 'refused') then return {'ok'} end

@@ -1,3 +1,4 @@
+-- args: kind no owner detail
 -- Nothing was sent in this attempt: the entry returns to what it was, except its history. Returns {'ok'} or {'lost'}.
 local e = load()
 if done(e, 'released') then return {'ok'} end

@@ -1,8 +1,9 @@
+-- args: kind no owner hash order lines revision shop warehouse stream seq trace identity platforms supersedes first stream_time audited_at any_identity
 -- Claims a document and returns what is known of it. Returns {'begun', time left, epoch, never sent, entry as it was,
 -- now, sharing} {'known', epoch, entry, now} {'hash', epoch, entry, now} {'busy'} {'identity', epoch, entry, now}
 -- {'line', line, number that holds it}.
 
-local born = born()
+local born = epoch()
 local e = load()
 if mine(e) then
   return {'begun', text(e['until'] - now), e.born, e.fresh or '', is(e.told) and cjson.decode(e.told) or {}, text(now), sharing()}
@@ -15,13 +16,14 @@ if e.state == 'intent' then
   if not is(e.doubt) then e.doubt = text(now) end
 end
 
-if e.state == 'unknown' and is(a.identity) and is(e.identity) and e.identity ~= a.identity and not is(a.any_identity) then
+if e.state == 'unknown' and is(a.identity) and is(e.identity) and e.identity ~= a.identity and a.any_identity ~= '1' then
   return {'identity', born, flat(e), text(now)}
 end
 
 local taken
-local held = holders(a.order, a.lines)
-for i, line in ipairs(a.lines) do
+local lines = list(a.lines)
+local held = holders(a.order, lines)
+for i, line in ipairs(lines) do
   local by = held[i]
   if by and by ~= a.no and live(by) then
     taken = {'line', line, by}
@@ -31,11 +33,11 @@ end
 if taken then return taken end
 
 local sure = born .. ' ' .. identify()
-local fresh
+local never_sent
 if not e.version then
-  fresh = a.first and math.min(a.stream_time, a.audited_at) > tonumber(born) + BIRTH_MARGIN
+  never_sent = never_sent_since(born)
 else
-  fresh = not is(e.state) and e.sure == sure -- released unsent, and nothing was forgotten since
+  never_sent = not is(e.state) and e.sure == sure -- released unsent, and nothing was forgotten since
 end
 
 e.told = ''
@@ -45,15 +47,15 @@ e.prior, e.prior_identity = e.state or '', e.identity or ''
 e.state = 'intent'
 e.owner, e.how = a.owner, ''
 e['until'] = text(now + CLAIM_FOR)
-e.fresh = fresh and '1' or ''
-e.sure = fresh and sure or ''
+e.fresh = never_sent and '1' or ''
+e.sure = never_sent and sure or ''
 e.born = born
-e.hash, e.order, e.lines = a.hash, a.order, #a.lines > 0 and cjson.encode(a.lines) or ''
+e.hash, e.order, e.lines = a.hash, a.order, a.lines
 e.revision, e.shop, e.warehouse, e.platforms = a.revision, a.shop, a.warehouse, a.platforms
 if is(a.trace) then e.trace = a.trace end
 if is(a.identity) then e.identity = a.identity end
 e.tries = text((tonumber(e.tries) or 0) + 1)
-take_lines(e, a.lines, held)
+take_lines(e, lines, held)
 remember(e, 'begun')
 save(e)
 return {'begun', text(CLAIM_FOR), born, e.fresh, told, text(now), sharing()}

@@ -1,9 +1,10 @@
+-- args: id class per_second concurrent ttl
 -- Starts a call or says how long to wait: {'begun', when} or {'wait', how long}. inkv/pace.go does the same with the
--- same constants and explains it. Arguments: id, class, calls a second, calls at a time, µs until an unreturned call
--- ends.
+-- same constants and explains it.
+
 load()
-local id, class, lasts = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 4])
-if easy and swept == now and class == easy.class and ARGV[at + 2] == easy.per_second and ARGV[at + 3] == easy.concurrent
+local id, class, lasts = a.id, a.class, tonumber(a.ttl)
+if easy and swept == now and class == easy.class and a.per_second == easy.per_second and a.concurrent == easy.concurrent
     and v('next') <= now and calls < easy.most and not ends_at(id) then
   p.next = math.max(v('next'), now - SLACK) + easy.interval
   begin_call(id, now + lasts)
@@ -11,7 +12,7 @@ if easy and swept == now and class == easy.class and ARGV[at + 2] == easy.per_se
   return {'begun', text(now)}
 end
 easy = nil
-local per_second, concurrent = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+local per_second, concurrent = tonumber(a.per_second), tonumber(a.concurrent)
 if v('at') > now + 1000000 then
   p = {next = now} -- another server, whose clock is behind: the reservations of the first one never come
   forget_calls()
@@ -86,6 +87,6 @@ end
 changed = true
 if wait then return {'wait', text(wait)} end
 if not floor_step then
-  easy = {class = class, per_second = ARGV[at + 2], concurrent = ARGV[at + 3], most = concurrent, interval = interval}
+  easy = {class = class, per_second = a.per_second, concurrent = a.concurrent, most = concurrent, interval = interval}
 end
 return {'begun', text(now)}

@@ -14,9 +14,9 @@ local function identify()
   return identity
 end
 
--- born is since when this very server remembers the seller, or the book, as text.
+-- epoch is since when this very server remembers the seller, or the book, as text.
 local since
-local function born()
+local function epoch()
   if not since then
     local birth = redis.call('HMGET', base .. 'birth', 'identity', 'since')
     since = birth[2]

@@ -1,3 +1,4 @@
+-- args: kind no owner
 -- A look-up found nothing. Returns {'ok', lookups, since, now} or {'lost'}.
 local e = load()
 if not done(e, 'absent') then

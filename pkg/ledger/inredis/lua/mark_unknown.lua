@@ -1,3 +1,4 @@
+-- args: kind no owner detail identity
 -- It was sent and no usable answer came. Earlier look-ups prove nothing about this send. Returns {'ok'}.
 local e = load()
 if e.state == 'accepted' or e.state == 'refused' or e.state == 'cancelled' or done(e, 'unknown') then return {'ok'} end

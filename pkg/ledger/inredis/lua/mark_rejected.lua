@@ -1,3 +1,4 @@
+-- args: kind no owner reason detail identity
 -- The warehouse refused in words that do not prove that it has nothing: as doubt.lua, with the refusal. Returns
 -- {'ok'}.
 local e = load()
