@@ -5,11 +5,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/callmetrics"
-	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 const gaugeBudget = "stockbridge_quota_budget_calls_per_second"
@@ -38,7 +38,7 @@ func NewMetrics(r prometheus.Registerer, sellers func() []*seller.Seller) *Metri
 	}}, func(_ context.Context, observe pullmetrics.Observe) error {
 		for _, s := range sellers() {
 			for _, a := range s.Setup.Accounts {
-				if a.Kind == sellerv1.Account_KIND_JD {
+				if kinds.Of(a).Capabilities(a).Quota {
 					observe(gaugeBudget, limitOf(a).PerSecond, s.Name(), a.Name)
 				}
 			}

@@ -208,7 +208,7 @@ func (w *Warehouses) open(s *seller.Seller, at cacheKey) (warehouse.Orders, erro
 	case sellerv1.Account_KIND_MEMORY:
 		name := s.Name() + "/" + account.Name
 		if w.inMemory[name] == nil {
-			w.inMemory[name] = &memory.Warehouse{StepEvery: memoryStep, Opening: memoryOpening, As: warehouse.Identity(seller.Identity(account))}
+			w.inMemory[name] = &memory.Warehouse{StepEvery: memoryStep, Opening: memoryOpening, As: memory.Kind{}.Identity(account)}
 		}
 		numbers := map[string]string{}
 		for _, shop := range s.Setup.Shops {

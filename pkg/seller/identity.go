@@ -3,11 +3,11 @@ package seller
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
 
+	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/retry"
@@ -15,20 +15,8 @@ import (
 )
 
 // Identity names the owner of an account's documents as the warehouse knows it: two accounts with one identity see
-// each other's documents. It holds only a digest of the application's key, because it is published in events, which
-// reach whoever runs the ERP. The warehouse's address (url) is not part of it: it is another way to the same
-// documents.
-func Identity(a *sellerv1.Account) string {
-	switch a.GetKind() {
-	case sellerv1.Account_KIND_JD:
-		key := sha256.Sum256([]byte(a.AppKey))
-		return fmt.Sprintf("jd/%s/%s/app-%x", a.Department, a.VendorSource, key[:4])
-	case sellerv1.Account_KIND_MEMORY:
-		return "memory/" + a.Name
-	default:
-		return ""
-	}
-}
+// each other's documents.
+func Identity(a *sellerv1.Account) string { return string(kinds.Of(a).Identity(a)) }
 
 // IdentityOf is the identity of the account of a warehouse, by the ERP's code; "" when the set-up lacks either.
 func (s *Seller) IdentityOf(warehouse string) string {
@@ -66,7 +54,7 @@ func (r *Registry) recordMove(ctx context.Context, setup *sellerv1.Setup) error 
 func exclusiveIdentities(setup *sellerv1.Setup) []string {
 	var ids []string
 	for _, a := range setup.GetAccounts() {
-		if a.GetKind() == sellerv1.Account_KIND_JD && a.AppKey != "" && a.Department != "" && a.VendorSource != "" {
+		if kinds.Of(a).Capabilities(a).Exclusive {
 			if id := Identity(a); !slices.Contains(ids, id) { // a seller may have several accounts of one identity
 				ids = append(ids, id)
 			}

@@ -6,16 +6,13 @@ import (
 	"strings"
 	"time"
 
+	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/fault"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // Whole is one hundred per cent in the unit of Pool.Ratio and PoolShop.Part: hundredths of a per cent.
 const Whole = 100_00
-
-// minEvery is the shortest interval between two reads of a place's flow at the real warehouse. A sandbox may be asked
-// more often.
-const minEvery = 30 * time.Second
 
 // Pool is stock of a warehouse that some shops share, with its percentages as integers.
 type Pool struct {
@@ -125,8 +122,8 @@ func stockFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, arg
 		}
 	}
 	for _, a := range setup.Accounts {
-		if a.GetKind() == sellerv1.Account_KIND_JD && a.GetUrl() == "" && stock.Every != nil && stock.Every.AsDuration() < minEvery {
-			add("setup.value", "stock.every", "至少 %[1]v：账号 %[2]s 直接调用仓库方正式环境", "at least %[1]v: account %[2]s calls the real warehouse", minEvery, a.GetName())
+		if least := kinds.Of(a).Capabilities(a).FlowEvery; stock.Every != nil && stock.Every.AsDuration() < least {
+			add("setup.value", "stock.every", "至少 %[1]v：账号 %[2]s 直接调用仓库方正式环境", "at least %[1]v: account %[2]s calls the real warehouse", least, a.GetName())
 		}
 	}
 	poolFaults(setup, add)

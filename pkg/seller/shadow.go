@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/fault"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -114,8 +115,8 @@ func shadowFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, ar
 		add("setup.conflict", "trial", "影子模式不推送任何订单，不能同时试运行；请删除 trial，或设置 shadow.until",
 			"in shadow no order goes, so none can go on trial: leave trial out, or set shadow.until")
 	}
-	inMemory := func(a *sellerv1.Account) bool { return a.GetKind() == sellerv1.Account_KIND_MEMORY }
-	if slices.ContainsFunc(setup.Accounts, inMemory) {
+	ownOnly := func(a *sellerv1.Account) bool { return !kinds.Of(a).Capabilities(a).Shared }
+	if slices.ContainsFunc(setup.Accounts, ownOnly) {
 		add("setup.conflict", "shadow", "内存仓库没有其他程序推送的单据，无法使用影子模式", "nobody else sends to a warehouse in memory, so there is nothing to compare in shadow")
 	}
 }

@@ -3,8 +3,8 @@ package seller
 import (
 	"fmt"
 	"net/url"
-	"strings"
 
+	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/validation"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -37,6 +37,13 @@ func references(setup *sellerv1.Setup) Faults {
 	add := func(code, field, zh, en string, args ...any) {
 		faults = append(faults, fault.Reason{Code: code, Field: field, ZH: fmt.Sprintf(zh, args...), EN: fmt.Sprintf(en, args...)})
 	}
+	// below adds what an adapter finds wrong with the part of the set-up at a path.
+	below := func(at string, found []fault.Reason) {
+		for _, r := range found {
+			r.Field = at + "." + r.Field
+			faults = append(faults, r)
+		}
+	}
 	once := func(list, key string, n int, code func(int) string) map[string]bool {
 		seen := make(map[string]bool, n)
 		for i := range n {
@@ -62,10 +69,10 @@ func references(setup *sellerv1.Setup) Faults {
 	mapped("categories", setup.Categories)
 	mapped("platforms", setup.Platforms)
 
-	kinds := map[string]sellerv1.Account_Kind{}
+	byName := map[string]*sellerv1.Account{}
 	for i, a := range setup.Accounts {
 		at := fmt.Sprintf("accounts[%d]", i)
-		kinds[a.GetName()] = a.GetKind()
+		byName[a.GetName()] = a
 		for _, address := range []struct{ key, text string }{
 			{".url", a.GetUrl()}, {".authorization.url", a.GetAuthorization().GetUrl()}, {".authorization.redirect_uri", a.GetAuthorization().GetRedirectUri()},
 		} {
@@ -76,40 +83,19 @@ func references(setup *sellerv1.Setup) Faults {
 			// Anything may be a secret here: the text itself is not repeated.
 			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 				add("setup.value", at+address.key, "应为 http(s)://主机[:端口]/路径，且不含用户名和密码", "want http(s)://host[:port]/path without user and password")
-			} else if address.key == ".url" && a.GetKind() == sellerv1.Account_KIND_JD && strings.Trim(u.Path, "/") == "" {
-				add("setup.value", at+address.key, "缺少路径：京东网关的地址以 /routerjson 结尾", "the path is missing: the address of JD's gateway ends in /routerjson")
 			}
 		}
 		if q := a.GetQuota().GetPerSecond(); q > 0 && q < minPerSecond {
 			add("setup.value", at+".quota.per_second", "至少 %[1]g：询问和推送须在一次处理中先后完成", "at least %[1]g: an order is asked for and handed over in one run", minPerSecond)
 		}
-		if a.GetKind() != sellerv1.Account_KIND_JD {
-			continue
-		}
-		for _, need := range []struct {
-			key      string
-			given    bool
-			zh, what string
-		}{
-			{"app_key", a.AppKey != "", "开放平台应用的 App Key", "the App Key of the application on the open platform"},
-			{"app_secret", a.AppSecret != nil, "App Secret 所在的 file 或 env", "the file or env that holds the App Secret"},
-			{"access_token", a.AccessToken != nil || a.TokenOwner == sellerv1.Account_TOKEN_OWNER_OURS, "授权令牌所在的 file 或 env", "the file or env that holds the merchant's token"},
-			{"department", a.Department != "", "事业部编号", "the number of the business unit"},
-			{"vendor_source", a.VendorSource != "", "仓库方分配的 ERP 编号", "the ERP vendor's number, given by the warehouse"},
-		} {
-			if !need.given {
-				add("setup.missing", at+"."+need.key, "必填：%[1]s", "required: %[2]s", need.zh, need.what)
-			}
-		}
+		below(at, kinds.Of(a).Validate(a))
 	}
 	for i, w := range setup.Warehouses {
 		at := fmt.Sprintf("warehouses[%d]", i)
 		if w.GetAccount() != "" && !accounts[w.Account] {
 			add("setup.reference", at+".account", "accounts 中没有 %s", "%s is not in accounts", w.Account)
 		}
-		if w.GetWarehouseNo() == "" && kinds[w.GetAccount()] == sellerv1.Account_KIND_JD {
-			add("setup.missing", at+".warehouse_no", "必填：仓库方的仓库编号", "required: the warehouse's own number")
-		}
+		below(at, kinds.Of(byName[w.GetAccount()]).ValidateWarehouse(w))
 	}
 	for i, s := range setup.Shops {
 		for j, w := range s.GetWarehouses() {

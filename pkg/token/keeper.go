@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/secret"
@@ -121,7 +122,7 @@ func (k *Keeper) eachAccount(do func(id ID, a *sellerv1.Account)) {
 
 // Ours reports whether the account's token is ours to keep and to refresh.
 func Ours(a *sellerv1.Account) bool {
-	return a.GetKind() == sellerv1.Account_KIND_JD && a.GetTokenOwner() == sellerv1.Account_TOKEN_OWNER_OURS
+	return a.GetTokenOwner() == sellerv1.Account_TOKEN_OWNER_OURS && kinds.Of(a).Capabilities(a).Consent
 }
 
 // Tick does what is due now: it refreshes tokens ahead of their end, stores what could not be stored before, and

@@ -22,8 +22,8 @@ const ownShipper = "CYS0000010"
 // found.
 func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]warehouse.Found, error) {
 	nos := slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(platformNos))), func(no string) bool { return !queryable(no) })
-	if len(nos) > limits.Find {
-		return nil, fmt.Errorf("find %d platform orders: at most %d at a time", len(nos), limits.Find)
+	if len(nos) > maxFind {
+		return nil, fmt.Errorf("find %d platform orders: at most %d at a time", len(nos), maxFind)
 	}
 	rows, err := w.lookUp(ctx, nos, byPlatform)
 	if err != nil {

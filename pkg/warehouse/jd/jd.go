@@ -25,6 +25,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/callmetrics"
+	"stockbridge/pkg/warehouse/jd/jdaccount"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -111,15 +112,20 @@ func New(o Options) (*Warehouse, error) {
 	}, nil
 }
 
-// limits are JD's (docs/jd-api.md, Order look-up and Shop stock).
-var limits = warehouse.Limits{Find: 100, ShopStock: 50}
+// JD's limits of a call (docs/jd-api.md, Limits and idempotency).
+const (
+	maxFind      = 100
+	maxShopStock = 50
+)
 
 // Limits returns JD's limits.
-func (w *Warehouse) Limits() warehouse.Limits { return limits }
+func (w *Warehouse) Limits() warehouse.Limits {
+	return warehouse.Limits{Find: maxFind, ShopStock: maxShopStock}
+}
 
 // Identity is application, department and vendor source: JD finds an order by our number only for those who sent it.
 func (w *Warehouse) Identity() warehouse.Identity {
-	return warehouse.Identity(seller.Identity(w.account))
+	return jdaccount.Kind{}.Identity(w.account)
 }
 
 func source(ref *sellerv1.SecretRef, env func(string) string, trust seller.Trust) jdapi.Source {
@@ -162,8 +168,8 @@ func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan wa
 // FindOrders looks orders up by our outbound numbers. Parts of a split order do not count as further documents.
 func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[string]warehouse.Found, error) {
 	nos := slices.Compact(slices.Sorted(slices.Values(outboundNos)))
-	if len(nos) > limits.Find {
-		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(nos), limits.Find)
+	if len(nos) > maxFind {
+		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(nos), maxFind)
 	}
 	for _, no := range nos {
 		if !queryable(no) {

@@ -207,11 +207,11 @@ func (n *fields) at(field string, value jdapi.Text) time.Time {
 	return at
 }
 
-// ShopStock reads a shop's stock of at most limits.ShopStock goods.
+// ShopStock reads a shop's stock of at most Limits.ShopStock goods.
 func (w *Warehouse) ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]warehouse.ShopStock, error) {
 	asked := slices.Compact(slices.Sorted(slices.Values(goodsNos)))
-	if len(asked) > limits.ShopStock {
-		return nil, fmt.Errorf("stock of shop %s: %d goods are more than %d", shopNo, len(asked), limits.ShopStock)
+	if len(asked) > maxShopStock {
+		return nil, fmt.Errorf("stock of shop %s: %d goods are more than %d", shopNo, len(asked), maxShopStock)
 	}
 	for _, no := range append(asked, shopNo) {
 		if !queryable(no) {

@@ -125,11 +125,16 @@ const (
 	shippedAt   = 4
 )
 
-// limits are small enough that trials and tests need several calls.
-var limits = warehouse.Limits{Find: 100, ShopStock: 50}
+// Limits of a call, small enough that trials and tests need several.
+const (
+	maxFind      = 100
+	maxShopStock = 50
+)
 
 // Limits returns the warehouse's limits.
-func (w *Warehouse) Limits() warehouse.Limits { return limits }
+func (w *Warehouse) Limits() warehouse.Limits {
+	return warehouse.Limits{Find: maxFind, ShopStock: maxShopStock}
+}
 
 // Identity returns As.
 func (w *Warehouse) Identity() warehouse.Identity { return cmp.Or(w.As, "memory") }
@@ -354,8 +359,8 @@ func (w *Warehouse) history(d *document) []warehouse.State {
 
 // FindOrders looks orders up by our outbound numbers.
 func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[string]warehouse.Found, error) {
-	if len(outboundNos) > limits.Find {
-		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(outboundNos), limits.Find)
+	if len(outboundNos) > maxFind {
+		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(outboundNos), maxFind)
 	}
 	if err := w.reach(ctx); err != nil {
 		return nil, err

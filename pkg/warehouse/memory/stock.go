@@ -219,8 +219,8 @@ func (s *Site) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.FlowP
 
 // ShopStock reads a shop's stock of some goods.
 func (s *Site) ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]warehouse.ShopStock, error) {
-	if len(goodsNos) > limits.ShopStock {
-		return nil, fmt.Errorf("stock of shop %s: %d goods are more than %d", shopNo, len(goodsNos), limits.ShopStock)
+	if len(goodsNos) > maxShopStock {
+		return nil, fmt.Errorf("stock of shop %s: %d goods are more than %d", shopNo, len(goodsNos), maxShopStock)
 	}
 	if err := s.reach(ctx); err != nil {
 		return nil, err

@@ -56,14 +56,16 @@ var mayImport = []struct {
 	{"pkg/document", []string{"pkg/fault", "pkg/ledger"}, "decides: no clock, store, network or text for people"},
 	{"pkg/warehouse/jd/jdapi", []string{"pkg/fault", "pkg/quota", "pkg/retry", "pkg/secret", "pkg/personal"}, "JD's names, not ours"},
 	{"pkg/jdsandbox/...", []string{"pkg/jdsandbox/..."}, "a JD of its own: it must not share our understanding"},
+	{"pkg/warehouse/jd/jdaccount", []string{"proto/...", "pkg/fault", "pkg/warehouse"}, "settings only: it must not know sellers, who ask it"},
 	{"pkg/warehouse/callmetrics", []string{"pkg/quota", "pkg/trace"}, "counts any adapter's calls"},
-	{"pkg/warehouse/jd", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/warehouse", "pkg/warehouse/callmetrics", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret", "pkg/personal"}, "an adapter"},
+	{"pkg/warehouse/jd", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/warehouse", "pkg/warehouse/callmetrics", "pkg/warehouse/jd/jdaccount", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret", "pkg/personal"}, "an adapter"},
 	{"pkg/warehouse/...", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/warehouse", "pkg/seller"}, "a contract and its adapters never import the bus"},
-	{"pkg/seller", []string{"proto/...", "pkg/fault", "pkg/personal", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/event", "pkg/bus"}, "set-up, kept in a bucket of the bus; no warehouse"},
+	{"pkg/seller", []string{"proto/...", "pkg/adapters/kinds", "pkg/fault", "pkg/personal", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/event", "pkg/bus"}, "set-up, kept in a bucket of the bus; it asks what adapters say of accounts, and calls no warehouse"},
 	{"pkg/guard", []string{"proto/...", "pkg/fault", "pkg/event", "pkg/bus", "pkg/seller", "pkg/warehouse"}, "judges calls to a warehouse and pauses the seller"},
 	{"pkg/book", []string{"pkg/ledger"}, "changes of a book in the ledger, whatever is in it"},
 	{"pkg/stock", []string{"pkg/book", "pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the warehouse"},
-	{"pkg/token", []string{"proto/...", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
+	{"pkg/token", []string{"proto/...", "pkg/adapters/kinds", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
+	{"pkg/adapters/kinds", []string{"proto/...", "pkg/fault", "pkg/warehouse", "pkg/warehouse/jd/jdaccount", "pkg/warehouse/memory"}, "names every adapter to whoever reads settings; below the sellers, who ask it"},
 	{"pkg/adapters", []string{"proto/...", "pkg/..."}, "the one package that names every adapter"},
 	{"pkg/worker", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/healthcheck", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/ledgermetrics", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/token", "pkg/adapters"}, "the shell knows contracts"},
 	{"services/all", []string{"pkg/bus", "pkg/worker", "services/..."}, "the one list of services"},
@@ -73,8 +75,11 @@ var mayImport = []struct {
 	{"services/...", []string{"proto/...", "pkg/batch", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/document", "pkg/book", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
+// kindHomes name the kinds of accounts: the wiring, each adapter, and the demo, whose seller is set up for the sandbox.
+var kindHomes = []string{"pkg/adapters/...", "pkg/warehouse/jd/...", "pkg/warehouse/memory", "services/bridgectl/stack"}
+
 // adapterFolders are named by pkg/adapters, by each other, and by tests against the real thing.
-var adapterFolders = []string{"pkg/ledger/inredis/...", "pkg/ledger/inkv", "pkg/warehouse/jd", "pkg/warehouse/jd/jdapi", "pkg/warehouse/memory"}
+var adapterFolders = []string{"pkg/ledger/inredis/...", "pkg/ledger/inkv", "pkg/warehouse/jd/...", "pkg/warehouse/memory"}
 
 // testSupport is for tests: no binary links it. (jdsandbox is a product: the sandbox.)
 var testSupport = []string{"pkg/ledger/ledgertest", "pkg/warehouse/warehousetest", "pkg/bus/bustest"}
@@ -142,7 +147,7 @@ func TestImports(t *testing.T) {
 			if isOurs && underAny(to, testSupport) && !underAny(p.short(), testSupport) {
 				t.Errorf("%s imports %s outside its tests", p.short(), to)
 			}
-			if underAny(to, adapterFolders) && isOurs && !underAny(p.short(), append([]string{"pkg/adapters"}, adapterFolders...)) {
+			if underAny(to, adapterFolders) && isOurs && !underAny(p.short(), append([]string{"pkg/adapters/..."}, adapterFolders...)) {
 				t.Errorf("%s names the adapter %s: only pkg/adapters does", p.short(), to)
 			}
 		}
@@ -199,6 +204,9 @@ func TestWordsAtHome(t *testing.T) {
 				case *ast.ImportSpec:
 					return false
 				case *ast.SelectorExpr:
+					if strings.HasPrefix(n.Sel.Name, "Account_KIND_") && !underAny(p.short(), kindHomes) {
+						t.Errorf("%s: %s; what depends on the kind of an account is the adapter's (warehouse.Kind)", where(n), n.Sel.Name)
+					}
 					if from, ok := n.X.(*ast.Ident); ok && from.Name == "os" && slices.Contains([]string{"Getenv", "LookupEnv", "Environ"}, n.Sel.Name) && !underAny(p.short(), environmentHomes) {
 						t.Errorf("%s: os.%s; settings come from pkg/worker", where(n), n.Sel.Name)
 					}

@@ -1,0 +1,37 @@
+// Package kinds lists what each adapter says about the accounts of its warehouses. Whoever checks or reads settings asks
+// here and knows no adapter. A new adapter is one more case.
+//
+// It stands below the rest of the wiring, which opens warehouses and needs sellers for that.
+package kinds
+
+import (
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdaccount"
+	"stockbridge/pkg/warehouse/memory"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// Of returns the kind of an account. One that no adapter knows has no identity and can do nothing.
+func Of(a *sellerv1.Account) warehouse.Kind {
+	switch a.GetKind() {
+	case sellerv1.Account_KIND_JD:
+		return jdaccount.Kind{}
+	case sellerv1.Account_KIND_MEMORY:
+		return memory.Kind{}
+	default:
+		return none{}
+	}
+}
+
+// none is the kind of an account that no adapter knows. That the kind is missing is a fault of the setting itself.
+type none struct{}
+
+func (none) Validate(*sellerv1.Account) []fault.Reason            { return nil }
+func (none) ValidateWarehouse(*sellerv1.Warehouse) []fault.Reason { return nil }
+func (none) Identity(*sellerv1.Account) warehouse.Identity        { return "" }
+
+// Capabilities rule nothing out about who else sends to it.
+func (none) Capabilities(*sellerv1.Account) warehouse.Capabilities {
+	return warehouse.Capabilities{Shared: true}
+}

@@ -1,0 +1,81 @@
+// Package jdaccount knows what JD needs in the settings of an account. It stands apart from package jd, which makes calls
+// and knows sellers, so that whoever checks settings can ask it.
+package jdaccount
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"stockbridge/pkg/fault"
+	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// flowEvery is the shortest interval between two readings of a place's flow at JD itself. A sandbox may be asked as often
+// as a test likes.
+const flowEvery = 30 * time.Second
+
+// Kind is the accounts of JD.
+type Kind struct{}
+
+var _ warehouse.Kind = Kind{}
+
+// Validate returns what JD needs and the account lacks.
+func (Kind) Validate(a *sellerv1.Account) []fault.Reason {
+	var faults []fault.Reason
+	// An address that is none was reported before.
+	if u, err := url.Parse(a.GetUrl()); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && strings.Trim(u.Path, "/") == "" {
+		faults = append(faults, fault.Reason{Code: "setup.value", Field: "url",
+			ZH: "缺少路径：京东网关的地址以 /routerjson 结尾", EN: "the path is missing: the address of JD's gateway ends in /routerjson"})
+	}
+	for _, need := range []struct {
+		field    string
+		given    bool
+		zh, what string
+	}{
+		{"app_key", a.GetAppKey() != "", "开放平台应用的 App Key", "the App Key of the application on the open platform"},
+		{"app_secret", a.GetAppSecret() != nil, "App Secret 所在的 file 或 env", "the file or env that holds the App Secret"},
+		{"access_token", a.GetAccessToken() != nil || a.GetTokenOwner() == sellerv1.Account_TOKEN_OWNER_OURS, "授权令牌所在的 file 或 env", "the file or env that holds the merchant's token"},
+		{"department", a.GetDepartment() != "", "事业部编号", "the number of the business unit"},
+		{"vendor_source", a.GetVendorSource() != "", "仓库方分配的 ERP 编号", "the ERP vendor's number, given by the warehouse"},
+	} {
+		if !need.given {
+			faults = append(faults, missing(need.field, need.zh, need.what))
+		}
+	}
+	return faults
+}
+
+// ValidateWarehouse wants JD's number.
+func (Kind) ValidateWarehouse(w *sellerv1.Warehouse) []fault.Reason {
+	if w.GetWarehouseNo() == "" {
+		return []fault.Reason{missing("warehouse_no", "仓库方的仓库编号", "the warehouse's own number")}
+	}
+	return nil
+}
+
+func missing(field, zh, what string) fault.Reason {
+	return fault.Reason{Code: "setup.missing", Field: field, ZH: "必填：" + zh, EN: "required: " + what}
+}
+
+// Identity is application, department and vendor source. It holds only a digest of the application's key, because it is
+// published in events, which reach whoever runs the ERP. The address (url) is not part of it: it is another way to the
+// same documents.
+func (Kind) Identity(a *sellerv1.Account) warehouse.Identity {
+	key := sha256.Sum256([]byte(a.GetAppKey()))
+	return warehouse.Identity(fmt.Sprintf("jd/%s/%s/app-%x", a.GetDepartment(), a.GetVendorSource(), key[:4]))
+}
+
+// Capabilities are those of a remote that others use too.
+func (Kind) Capabilities(a *sellerv1.Account) warehouse.Capabilities {
+	c := warehouse.Capabilities{
+		Exclusive: a.GetAppKey() != "" && a.GetDepartment() != "" && a.GetVendorSource() != "", Quota: true, Consent: true, Shared: true,
+	}
+	if a.GetUrl() == "" {
+		c.FlowEvery = flowEvery
+	}
+	return c
+}
