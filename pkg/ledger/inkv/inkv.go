@@ -27,6 +27,26 @@
 // changes. Replaced pages are removed when the head has been rewritten twice since; a reader that still misses one
 // reads the head again.
 //
+// The tree costs 850 lines (books.go, page.go). Simpler layouts were measured for an embedded merchant with stock: 3 000
+// kinds of goods and 4 000 movements a day in 5 shops, so that the book of a place holds 48 000 marks within
+// ledger.KeepMarks, and with 2 000 orders a day the book of the warehouse 120 000. A write of three rows, as a window of
+// five minutes makes it (times compare, on one machine):
+//
+//	layout      marks     puts   bytes     time
+//	tree        1 600     1.0    28 KB     0.36 ms
+//	tree        48 600    1.0    31 KB     0.31 ms
+//	tree        240 600   1.1    42 KB     0.42 ms
+//	one value   10 000    1      647 KB    5.1 ms
+//	one value   20 000    1      911 KB    6.7 ms
+//	one value   48 000    above the server's max_payload of 1 MiB
+//
+// One value per book therefore ends at some 24 000 marks, before a mark may be forgotten, and would write 1.4 GB a day and
+// place where the tree writes 30 MB. One value per kind of goods with a journal per place fits, but a mark would need a
+// key (240 MB of the server's memory for 10 places) or a bucket of marks (7 puts a write), and a journal that a dead
+// writer left has to be finished by the next one: about as much code, with more states. Looking up 100 row numbers reads
+// the head and one page, whatever the size. So the tree stays; requiring Redis for stock would save the lines and take
+// stock from `bridgectl up`.
+//
 // A bucket that was restored from an older copy under a running server keeps its identity, but its revisions start
 // again from lower ones. A revision that does not grow therefore ends the epoch, as another identity does.
 package inkv
