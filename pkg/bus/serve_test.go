@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/faultproxy"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -656,9 +657,12 @@ func TestOneRequestServesAllSlots(t *testing.T) {
 func TestAnUnansweredRequestIsRepeated(t *testing.T) {
 	b, url := bustest.StartServer(t, services()...)
 	var lost atomic.Bool
-	c := bustest.NewCable(t, url, func(p bustest.Passing) bool {
-		return p.Subject != "$JS.API.STREAM.INFO.RETRY" || lost.Swap(true)
+	c, err := faultproxy.NewCable(url, func(m faultproxy.Message) bool {
+		return m.Subject != "$JS.API.STREAM.INFO.RETRY" || lost.Swap(true)
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(c.Close)
 	var l log
 	serve(t, bustest.Connect(t, c.URL()), bus.Serving{Backoff: func(int) time.Duration { return time.Millisecond }},

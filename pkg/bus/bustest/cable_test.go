@@ -8,6 +8,7 @@ import (
 
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/faultproxy"
 )
 
 // What the client had buffered when its connection was cut reaches nobody, and the client gives up.
@@ -15,18 +16,21 @@ func TestNothingGoesThroughACableThatWasCut(t *testing.T) {
 	b, url := bustest.StartServer(t)
 	var mu sync.Mutex
 	var seen []string
-	var c *bustest.Cable
-	c = bustest.NewCable(t, url, func(p bustest.Passing) bool {
-		if !p.Answered && p.Subject == "order.audited.second" {
+	var c *faultproxy.Cable
+	c, err := faultproxy.NewCable(url, func(m faultproxy.Message) bool {
+		if !m.Answered && m.Subject == "order.audited.second" {
 			c.Cut()
 		}
-		if p.Answered {
+		if m.Answered {
 			mu.Lock()
-			seen = append(seen, p.Subject)
+			seen = append(seen, m.Subject)
 			mu.Unlock()
 		}
 		return true
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(c.Close)
 	client := bustest.Connect(t, c.URL())
 	if _, _, err := client.PublishRaw(t.Context(), "order.audited.first", nil, []byte("{}")); err != nil {

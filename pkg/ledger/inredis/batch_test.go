@@ -207,7 +207,7 @@ func TestALostAnswerOfABatchIsGivenAgain(t *testing.T) {
 			t.Errorf("A%d was claimed and got %v", i, err)
 		}
 	}
-	c.proxy.Cuts(t, 1)
+	c.proxy.WantCuts(t, 1)
 	for _, no := range numbers(20) {
 		if n := c.tries(no); n != 1 {
 			t.Errorf("%s was begun %d times", no, n)

@@ -54,7 +54,7 @@ func TestLostAnswersAreGivenAgain(t *testing.T) {
 	cuts := 0
 	cut := func(part string) {
 		t.Helper()
-		proxy.Cuts(t, cuts) // the one before was really cut
+		proxy.WantCuts(t, cuts) // the one before was really cut
 		proxy.CutAnswer(part)
 		cuts++
 	}
@@ -135,7 +135,7 @@ func TestLostAnswersAreGivenAgain(t *testing.T) {
 	if p, wait, err := l.Acquire(ctx, "app", "push", limit, time.Minute); err != nil || p.ID == "" {
 		t.Errorf("a returned permit is not free: wait %s, %v", wait, err)
 	}
-	proxy.Cuts(t, cuts)
+	proxy.WantCuts(t, cuts)
 }
 
 // INCR may count twice after an answer was cut off; a count that is too low would let a message run for ever.
@@ -152,7 +152,7 @@ func TestACountIsNeverTooLowWhenAnAnswerIsLost(t *testing.T) {
 	}
 	proxy.CutAnswer("attempts:m")
 	ok(t, l.Uncount(ctx, "m"))
-	proxy.Cuts(t, 4)
+	proxy.WantCuts(t, 4)
 	if n := must(l.Count(ctx, "m"))(t); n != 4 {
 		t.Errorf("after one of four was taken back the next is %d", n)
 	}
@@ -542,7 +542,7 @@ func TestABookWhoseAnswersAreLostIsWrittenOnce(t *testing.T) {
 		add(cut, "owner "+strconv.Itoa(i))
 		add(direct, "other "+strconv.Itoa(i))
 	}
-	proxy.Cuts(t, 5)
+	proxy.WantCuts(t, 5)
 	proxy.CutAnswer("{book:b}")
 	if n := string(read(cut).Fields["n"]); n != "11" {
 		t.Errorf("11 writes counted %s", n)
@@ -551,7 +551,7 @@ func TestABookWhoseAnswersAreLostIsWrittenOnce(t *testing.T) {
 	ok(t, cut.DropBook(ctx, "b")) // its script is not known yet: the answer that says so is cut off
 	proxy.CutAnswer("{book:b}")
 	ok(t, cut.DropBook(ctx, "b"))
-	proxy.Cuts(t, 8)
+	proxy.WantCuts(t, 8)
 	if book := read(cut); book.Version != 0 || len(book.Fields)+len(book.Marked) != 0 {
 		t.Errorf("dropped, and returned as %+v", book)
 	}

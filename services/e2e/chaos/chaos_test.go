@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"stockbridge/pkg/faultproxy"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/smalldisk"
-	"stockbridge/services/e2e/faultproxy"
 )
 
 // A kill that hit no call proves nothing and must not be counted, however many calls there are.

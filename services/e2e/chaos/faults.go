@@ -16,9 +16,9 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/faultproxy"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/seller"
-	"stockbridge/services/e2e/faultproxy"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
 	"stockbridge/services/reconciler/reconciler"

@@ -21,10 +21,10 @@ import (
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/faultproxy"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/smalldisk"
-	"stockbridge/services/e2e/faultproxy"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
 	"stockbridge/services/reconciler/reconciler"
@@ -211,7 +211,7 @@ func (g *stage) startProxies() (err error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := faultproxy.Start(addr, to)
+		p, err := faultproxy.Start(addr, to, faultproxy.Bytes)
 		if err == nil {
 			g.closers = append(g.closers, p.Close)
 		}

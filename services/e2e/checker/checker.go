@@ -11,7 +11,6 @@
 //
 // A promise for which nothing could be checked was not kept but not exercised: the report says so, and Report.Missing
 // names those that a caller wanted.
-// names those that a caller wanted.
 package checker
 
 import (

@@ -9,7 +9,7 @@
 // # Why
 //
 // Nothing in production is there for this. A worker is its effects: on the broker, on the ledger, on the warehouse. Its
-// connection to the broker runs over a cable that reads the protocol (bustest.Cable), so storing an event, delaying,
+// connection to the broker runs over a cable that reads the protocol (faultproxy.Cable), so storing an event, delaying,
 // dead-lettering, acking, and each write of the ledger in a bucket are steps without a hook in the bus. The other
 // ledger and the warehouse are wrapped by implementations of their contracts.
 //

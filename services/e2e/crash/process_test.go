@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stockbridge/pkg/bus"
-	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/faultproxy"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -43,7 +43,7 @@ const closed = "connection to NATS is CLOSED"
 type process struct {
 	l       *lane
 	stop    point
-	cable   *bustest.Cable
+	cable   *faultproxy.Cable
 	bus     *bus.Bus
 	ledger  *tappedLedger
 	crashed chan struct{}
@@ -74,7 +74,10 @@ func (l *lane) start(t testing.TB, wh, other *memory.Warehouse, push pusher.Conf
 		l: l, stop: stop, crashed: make(chan struct{}), cleaned: make(chan struct{}),
 		seen: map[string]int{}, inHand: map[string]bool{},
 	}
-	f.cable = bustest.NewCable(l.t, l.url, f.tap)
+	var err error
+	if f.cable, err = faultproxy.NewCable(l.url, f.tap); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	f.cancel = cancel
 	b, err := bus.Connect(ctx, bus.Options{URL: f.cable.URL(), Name: "worker", Log: l.log})
@@ -206,7 +209,7 @@ func (f *process) call(name string, onCable bool, do func() error) error {
 }
 
 // tap sees the worker's traffic with the broker.
-func (f *process) tap(p bustest.Passing) (pass bool) {
+func (f *process) tap(p faultproxy.Message) (pass bool) {
 	name, consumer := stepOf(p)
 	switch {
 	case p.Delivered && !strings.Contains(consumer, "-"): // a watch's or a reader's, which is not settled: our consumers have names
@@ -255,7 +258,7 @@ func (f *process) settled(ack string) {
 }
 
 // stepOf names what a message does; "" when it changes nothing. consumer is that of a delivery or of its answer.
-func stepOf(p bustest.Passing) (name, consumer string) {
+func stepOf(p faultproxy.Message) (name, consumer string) {
 	words := strings.Split(p.Subject, ".")
 	if p.Delivered {
 		return "deliver", strings.Split(p.Reply, ".")[3]

@@ -3,6 +3,7 @@
 package plant
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/faultproxy"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	orderv1 "stockbridge/proto/order/v1"
@@ -353,16 +355,18 @@ func auditedTwice(ctx context.Context, s *stage) error {
 }
 
 func claimCut(ctx context.Context, s *stage) error {
-	t, err := newTap(s.run.Redis.Addr())
+	t, err := faultproxy.Start("127.0.0.1:0", s.run.Redis.Addr(), faultproxy.RESP)
 	if err != nil {
 		return err
 	}
-	defer t.close()
-	if _, err := s.begin(ctx, "REDIS_URL=redis://"+t.addr()+"/0"); err != nil {
+	defer t.Close()
+	if _, err := s.begin(ctx, "REDIS_URL=redis://"+t.Addr()+"/0"); err != nil {
 		return err
 	}
 	o := s.maker.Next()
-	met := t.cutAnswer(regexp.MustCompile(`"claim_for"[^\r]*` + o.OutboundNo + `|` + o.OutboundNo + `[^\r]*"claim_for"`))
+	met := t.LoseAnswer(func(command []byte) bool { // the ledger's script that claims, called for this order
+		return bytes.Contains(command, []byte("\r\nbegin\r\n")) && bytes.Contains(command, []byte("\r\n"+o.OutboundNo+"\r\n"))
+	})
 	if err := s.publish(ctx, o); err != nil {
 		return err
 	}
@@ -432,16 +436,16 @@ func replayedTwice(ctx context.Context, s *stage) error {
 }
 
 func killedAtAck(ctx context.Context, s *stage) error {
-	t, err := newTap(s.run.NATS.Addrs()[0])
+	t, err := faultproxy.Start("127.0.0.1:0", s.run.NATS.Addrs()[0], faultproxy.NATS)
 	if err != nil {
 		return err
 	}
-	defer t.close()
-	p, err := s.begin(ctx, "NATS_URL=nats://"+t.addr())
+	defer t.Close()
+	p, err := s.begin(ctx, "NATS_URL=nats://"+t.Addr())
 	if err != nil {
 		return err
 	}
-	met := t.holdBehind(regexp.MustCompile(`\$JS\.ACK\.[^\r]*\.order-pusher\.[^\r]*\r\n\+ACK\r\n`))
+	met := t.HoldAfter(regexp.MustCompile(`\$JS\.ACK\.[^\r]*\.order-pusher\.[^\r]*\r\n\+ACK\r\n`).Match)
 	o := s.maker.Next()
 	if err := s.publish(ctx, o); err != nil {
 		return err

@@ -43,6 +43,7 @@ var mayImport = []struct {
 	{"pkg/trace", nil, "a header and ids"},
 	{"pkg/pullmetrics", nil, "calls what it is given"},
 	{"pkg/smalldisk", nil, "a file system that can be full"},
+	{"pkg/faultproxy", nil, "breaks connections and knows no message"},
 	{"pkg/healthcheck", nil, "a question over HTTP"},
 	{"pkg/clock", nil, "calls what it is given"},
 	{"pkg/clean", []string{"proto/...", "pkg/fault"}, "knows an order and no warehouse"},
@@ -50,6 +51,7 @@ var mayImport = []struct {
 	{"pkg/event", []string{"proto/...", "pkg/fault"}, "facts know no broker"},
 	{"pkg/event/asyncapi", []string{"proto/...", "pkg/event"}, "generated from the table of events"},
 	{"pkg/bus/...", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus/..."}, "the bus moves events and knows no business"},
+	{"pkg/ledger/redistest", []string{"pkg/faultproxy"}, "starts a Redis, and breaks connections to it"},
 	{"pkg/ledger/inkv", []string{"proto/...", "pkg/batch", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/ledger", "pkg/bus"}, "the one ledger that borrows a bucket of the bus"},
 	{"pkg/ledger/ledgermetrics", []string{"pkg/fault", "pkg/quota", "pkg/trace", "pkg/ledger"}, "measures any ledger"},
 	{"pkg/ledger/...", []string{"proto/...", "pkg/batch", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/ledger"}, "a contract and its adapters never import the bus"},
@@ -81,8 +83,8 @@ var kindHomes = []string{"pkg/adapters/...", "pkg/warehouse/jd/...", "pkg/wareho
 // adapterFolders are named by pkg/adapters, by each other, and by tests against the real thing.
 var adapterFolders = []string{"pkg/ledger/inredis/...", "pkg/ledger/inkv", "pkg/warehouse/jd/...", "pkg/warehouse/memory"}
 
-// testSupport is for tests: no binary links it. (jdsandbox is a product: the sandbox.)
-var testSupport = []string{"pkg/ledger/ledgertest", "pkg/warehouse/warehousetest", "pkg/bus/bustest"}
+// testSupport is for tests and for the programs of services/e2e: no service links it. (jdsandbox is a product: the sandbox.)
+var testSupport = []string{"pkg/ledger/ledgertest", "pkg/ledger/redistest", "pkg/warehouse/warehousetest", "pkg/bus/bustest", "pkg/faultproxy"}
 
 // libraryHomes: who may import a library, tests included.
 var libraryHomes = []struct {
@@ -144,7 +146,7 @@ func TestImports(t *testing.T) {
 			if isOurs && !underAny(to, mayImport[row].may) && !sameService(p.short(), to) {
 				t.Errorf("%s imports %s: %s", p.short(), to, mayImport[row].why)
 			}
-			if isOurs && underAny(to, testSupport) && !underAny(p.short(), testSupport) {
+			if isOurs && underAny(to, testSupport) && !underAny(p.short(), append([]string{"services/e2e/..."}, testSupport...)) {
 				t.Errorf("%s imports %s outside its tests", p.short(), to)
 			}
 			if underAny(to, adapterFolders) && isOurs && !underAny(p.short(), append([]string{"pkg/adapters/..."}, adapterFolders...)) {

@@ -6,7 +6,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"stockbridge/services/e2e/faultproxy"
+	"stockbridge/pkg/faultproxy"
 )
 
 func TestAnAnswerIsCutAfterItsWorkWasDone(t *testing.T) {
@@ -19,7 +19,7 @@ func TestAnAnswerIsCutAfterItsWorkWasDone(t *testing.T) {
 	}))
 	defer srv.Close()
 	var err error
-	p, err = faultproxy.Start("127.0.0.1:0", srv.Listener.Addr().String())
+	p, err = faultproxy.Start("127.0.0.1:0", srv.Listener.Addr().String(), faultproxy.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}

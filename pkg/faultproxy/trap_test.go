@@ -1,4 +1,4 @@
-package plant
+package faultproxy_test
 
 import (
 	"bufio"
@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"stockbridge/pkg/faultproxy"
 )
 
 // echo answers each line with itself.
@@ -40,13 +42,13 @@ func echo(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func TestOnlyLaterRequestsAreMet(t *testing.T) {
-	p, err := newTap(echo(t))
+func TestARequestIsMetOnce(t *testing.T) {
+	p, err := faultproxy.Start("127.0.0.1:0", echo(t), faultproxy.NATS)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.close)
-	c, err := net.Dial("tcp", p.addr())
+	t.Cleanup(p.Close)
+	c, err := net.Dial("tcp", p.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,8 +68,8 @@ func TestOnlyLaterRequestsAreMet(t *testing.T) {
 	if got := say("ack one"); got != "ack one" {
 		t.Fatal(got)
 	}
-	met := p.cutAnswer(regexp.MustCompile(`ack [a-z]+`))
-	if got := say("other"); got != "other" { // the first one is still remembered
+	met := p.LoseAnswer(regexp.MustCompile(`ack [a-z]+`).Match)
+	if got := say("other"); got != "other" {
 		t.Fatal(got)
 	}
 	select {
@@ -81,12 +83,12 @@ func TestOnlyLaterRequestsAreMet(t *testing.T) {
 	<-met
 
 	// What follows the request does not get through.
-	c2, err := net.Dial("tcp", p.addr())
+	c2, err := net.Dial("tcp", p.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c2.Close()
-	met = p.holdBehind(regexp.MustCompile("ack three\n"))
+	met = p.HoldAfter(regexp.MustCompile("ack three\n").Match)
 	if _, err := fmt.Fprint(c2, "before\nack three\nbehind\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +99,7 @@ func TestOnlyLaterRequestsAreMet(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
-	p.close()
+	p.Close()
 	if got, err := answers.ReadString('\n'); err == nil {
 		t.Errorf("got through: %q", got)
 	}
