@@ -61,6 +61,19 @@ func (r *Report) Print(out io.Writer) error {
 	return err
 }
 
+// Lines names each promise that broke, and for what.
+func (r *Report) Lines() (lines []string) {
+	for _, p := range r.Promises {
+		for _, b := range p.Breaks {
+			lines = append(lines, p.Name+" "+b.About+": "+b.Means)
+		}
+		if more := p.Broken - len(p.Breaks); more > 0 {
+			lines = append(lines, fmt.Sprintf("%s and %d more", p.Name, more))
+		}
+	}
+	return lines
+}
+
 func (p Promise) verdict() string {
 	switch {
 	case p.Broken > 0:

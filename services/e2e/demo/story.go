@@ -20,6 +20,7 @@ import (
 	"stockbridge/pkg/jdsandbox/control"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/orders"
 	"stockbridge/services/e2e/orderview"
 	"stockbridge/services/order-pusher/pusher"
@@ -52,6 +53,10 @@ type story struct {
 	jd    *control.Client
 	view  *orderview.Tally
 	made  []*orderv1.Audited
+	// record writes what happens into the folder history, for the checker; unfollow ends its reading along.
+	record   *history.Recorder
+	history  string
+	unfollow func()
 	// The role of each order, by outbound number.
 	held, gone, bad, repeated []string
 	split                     string
@@ -76,6 +81,10 @@ func (s *story) run(ctx context.Context) error {
 		if err == nil {
 			err = step(ctx)
 		}
+	}
+	if s.record != nil {
+		s.unfollow()
+		s.record.Abandon()
 	}
 	if s.stack != nil {
 		err = errors.Join(err, s.stack.Stop())
@@ -108,6 +117,14 @@ func (s *story) start(ctx context.Context, dir string) error {
 	}
 	s.jd = control.New(s.stack.SandboxURL)
 	s.view = orderview.New(s.stack.Bus, stack.DemoSeller)
+	s.history = filepath.Join(dir, "history")
+	s.record, err = history.New(s.history, history.Setting{
+		Began: s.began, What: "demo", Seed: s.seed, DeadlineSeconds: s.limit.Seconds(), MaxAttempts: push.MaxAttempts, Apps: []history.App{{Key: jdsandbox.DefaultAppKey}},
+	})
+	if err != nil {
+		return err
+	}
+	s.unfollow = s.record.Watch(ctx, s.stack.Bus, s.jd)
 	setup, err := stack.DemoSetup(dir, s.stack.SandboxURL)
 	if err != nil {
 		return err
@@ -155,8 +172,8 @@ func (s *story) publish(ctx context.Context) error {
 		if slices.Contains(s.repeated, o.OutboundNo) {
 			times = 2
 		}
-		for range times {
-			if err := s.send(ctx, o); err != nil {
+		for i := range times {
+			if err := s.send(ctx, o, i > 0); err != nil {
 				return err
 			}
 		}
@@ -169,7 +186,7 @@ func (s *story) publish(ctx context.Context) error {
 	wrong := maker.Next()
 	wrong.Lines[0].Quantity = -1
 	s.invalid = wrong.OutboundNo
-	if err := s.send(ctx, wrong); err != nil {
+	if err := s.send(ctx, wrong, false); err != nil {
 		return err
 	}
 	s.print(fmt.Sprintf("%d orders published, %d of them twice, and 2 that nobody can send", s.orders, len(s.repeated)),
@@ -199,12 +216,18 @@ func (s *story) trouble(ctx context.Context) error {
 	return nil
 }
 
-func (s *story) send(ctx context.Context, o *orderv1.Audited) error {
+func (s *story) send(ctx context.Context, o *orderv1.Audited, again bool) error {
 	body, err := protojson.Marshal(o)
 	if err != nil {
 		return err
 	}
+	audit := history.AuditOf(o)
+	audit.Sent, audit.Again = time.Now(), again
 	_, _, err = s.stack.Bus.PublishRaw(ctx, event.OrderAudited.Name+"."+o.Seller, map[string][]string{"Content-Type": {"application/json"}}, body)
+	if err == nil {
+		audit.Acked = time.Now()
+	}
+	s.record.Audit(audit)
 	return err
 }
 
@@ -248,6 +271,7 @@ func (s *story) repair(ctx context.Context) error {
 				if err := s.stack.Bus.Replay(ctx, m.Seq, by); err != nil {
 					return err
 				}
+				s.record.Act(history.Act{Seller: m.Seller, OutboundNo: m.Key, What: history.Replayed, At: time.Now()})
 				s.replayed++
 			case m.Reason.Code == "malformed":
 				if err := s.stack.Bus.Drop(ctx, m.Seq, bus.By{Who: "demo", Why: "not an order"}); err != nil {

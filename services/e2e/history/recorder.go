@@ -141,6 +141,15 @@ func followed() map[string][]string {
 	}
 }
 
+// Watch follows the streams and the sandbox's log until stop is called, which returns when both have ended.
+func (r *Recorder) Watch(ctx context.Context, b *bus.Bus, jd *control.Client) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var both sync.WaitGroup
+	both.Go(func() { r.Follow(ctx, b) })
+	both.Go(func() { r.FollowCalls(ctx, jd) })
+	return func() { cancel(); both.Wait() }
+}
+
 // Follow records events as they are stored until ctx ends. While the broker does not answer it waits.
 func (r *Recorder) Follow(ctx context.Context, b *bus.Bus) {
 	every(ctx, func() { _ = r.catchUp(ctx, b) }) // repeated by the next read, and by Finish, which returns the error
