@@ -155,7 +155,9 @@ func (f *process) settleCrash() (hand []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for ack := range f.inHand {
-		hand = append(hand, ack)
+		if !f.early { // else the broker takes it for handled
+			hand = append(hand, ack)
+		}
 	}
 	return hand
 }
@@ -219,8 +221,7 @@ func (f *process) tap(p faultproxy.Message) (pass bool) {
 		f.inHand[p.Reply] = true
 		f.mu.Unlock()
 		if f.early {
-			f.l.broker.Ack(p.Reply)
-			f.settled(p.Reply)
+			f.l.broker.Ack(p.Reply) // it stays in hand until the worker acks it too
 		}
 		f.step("deliver " + consumer)
 		return true
