@@ -45,7 +45,7 @@ func beforeClaim(k *Known) Step {
 // replaced reports whether the ledger has another payload under the number.
 func replaced(o Other) bool {
 	e := o.Entry
-	return o.Exists && e.State != ledger.New && !e.Reconstructed() && !o.SamePayload && e.Hash != ledger.Shadowed
+	return o.Exists && e.State != ledger.New && !e.Reconstructed() && !o.SamePayload && e.Origin != ledger.External
 }
 
 // outdated ends a replay whose number has another payload: it is ignored, unless it is the later one.

@@ -72,10 +72,36 @@ const (
 	MaxSharing = 10
 )
 
-// Shadowed is the Hash of a document that somebody else sends, whatever its content. Claimed under it and then
-// UNKNOWN, the document may be at the warehouse for all that we know: its lines are taken and it never counts as new.
-// Unlike other unknown documents it is forgotten after 90 days.
-const Shadowed = "shadow"
+// Origin says who sends a document.
+type Origin string
+
+const (
+	// Ours is sent by us.
+	Ours Origin = ""
+	// External is sent by another program, whatever its content. Claimed as such and then UNKNOWN, the document may be at
+	// the warehouse for all that we know: its lines are taken and it never counts as new. Unlike other unknown documents it
+	// is forgotten after 90 days.
+	External Origin = "external"
+)
+
+// externalHash is what a store has in place of the hash of an External document, since version 0.1.
+const externalHash = "shadow"
+
+// StoredHash is how stores keep origin and hash in one field.
+func StoredHash(origin Origin, hash string) string {
+	if origin == External {
+		return externalHash
+	}
+	return hash
+}
+
+// FromStoredHash is the reverse of StoredHash.
+func FromStoredHash(stored string) (Origin, string) {
+	if stored == externalHash {
+		return External, ""
+	}
+	return Ours, stored
+}
 
 // Key names a document.
 type Key struct {
@@ -115,9 +141,10 @@ func (s State) Live() bool { return s == Intent || s == Unknown || s == Accepted
 type Entry struct {
 	Key   Key
 	State State
-	// Hash of the payload that was claimed. Another payload under the same number is refused. Empty when New, and
-	// when Reconstructed.
-	Hash string
+	// Hash of the payload that was claimed. Another payload under the same number is refused. Empty when New, when
+	// Reconstructed, and when External. Stores keep it and Origin in one field (StoredHash).
+	Hash   string
+	Origin Origin `json:"-"`
 	// OrderNo and Lines are the order lines it covers, for orders.
 	OrderNo string
 	Lines   []string
@@ -177,13 +204,14 @@ type Attempt struct {
 
 // Reconstructed reports whether the ledger was lost while a worker held the document and the worker then wrote how it
 // ended: the warehouse may have it, and neither its payload nor its lines are known.
-func (e Entry) Reconstructed() bool { return e.State != New && e.Hash == "" }
+func (e Entry) Reconstructed() bool { return e.State != New && e.Origin == Ours && e.Hash == "" }
 
 // ClaimRequest asks for a claim.
 type ClaimRequest struct {
 	Key Key
-	// Hash of the payload.
-	Hash string
+	// Hash of the payload; of an External document it does not matter.
+	Hash   string
+	Origin Origin
 	// Owner is new for each run of a handler. The same Owner asking twice gets the same answer twice.
 	Owner string
 	// OrderNo and Lines: the lines that may be live under one number only. Supersedes is the number that may still
@@ -272,7 +300,8 @@ func SortSharing(all []Sharing) []Sharing {
 var (
 	// ErrBusy: another owner holds the claim. Try again later.
 	ErrBusy = errors.New("claimed by another worker")
-	// ErrHash: the number was claimed with another payload, which was or may have been sent, or was refused.
+	// ErrHash: the number was claimed with another payload, which was or may have been sent, or was refused; or with another
+	// Origin.
 	ErrHash = errors.New("the same number was claimed with another payload")
 	// ErrIdentity: it is UNKNOWN and was sent under another identity, so a look-up now says nothing about that send.
 	ErrIdentity = errors.New("sent under another identity and not resolved")
@@ -370,7 +399,7 @@ type Documents interface {
 	Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]Entry, error)
 	// Follow writes what the poller now knows; ErrVersion when the entry changed since it was read. state is the
 	// entry's state from now on (Accepted or Cancelled; Cancelled frees the lines). An entry that is settled is
-	// forgotten after 90 days: Refused, Cancelled, never sent, Shadowed, or Accepted and no longer followed.
+	// forgotten after 90 days: Refused, Cancelled, never sent, External, or Accepted and no longer followed.
 	Follow(ctx context.Context, e Entry, state State, f Following) error
 	// Erase removes other people's text from an entry: the details of what was unknown or released, and the
 	// warehouse's texts in refusals. Numbers and codes stay, and so does all that keeps the document from being sent
@@ -379,14 +408,14 @@ type Documents interface {
 	// CountFollowed counts the (seller, kind) entries that are followed.
 	CountFollowed(ctx context.Context, seller, kind string) (int, error)
 	// CountUnknown counts (seller, kind) entries that are UNKNOWN, or claimed again after they were, and returns the
-	// oldest UnknownSince; the zero time when there are none. Shadowed ones are not counted: none of our sends is
+	// oldest UnknownSince; the zero time when there are none. External ones are not counted: none of our sends is
 	// unknown.
 	CountUnknown(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error)
 	// EachUnfinished calls each with every (seller, kind) entry that CountFollowed or CountUnknown counts, in no
 	// order. It stops at and returns each's first error. Entries that change meanwhile may be missed.
 	EachUnfinished(ctx context.Context, seller, kind string, each func(Entry) error) error
 	// Refusals reads up to limit entries of (seller, kind) that are REFUSED and were last written at from or later,
-	// the earliest first. It covers the last RefusalsKept. Shadowed ones are left out: they were not refused.
+	// the earliest first. It covers the last RefusalsKept. External ones are left out: they were not refused.
 	Refusals(ctx context.Context, seller, kind string, from time.Time, limit int) ([]Entry, error)
 }
 

@@ -14,7 +14,7 @@ import (
 
 // Claim implements ledger.Documents.
 func (l *Ledger) Claim(ctx context.Context, b ledger.ClaimRequest) (out ledger.Claimed, err error) {
-	b.StreamTime, b.AuditedAt = b.StreamTime.UTC(), b.AuditedAt.UTC()
+	b.StreamTime, b.AuditedAt, b.Hash = b.StreamTime.UTC(), b.AuditedAt.UTC(), ledger.StoredHash(b.Origin, b.Hash)
 	err = retryConflicts(ctx, func() error {
 		out, err = l.claimOnce(ctx, b)
 		return err
@@ -76,7 +76,7 @@ func (l *Ledger) claimOnce(ctx context.Context, b ledger.ClaimRequest) (ledger.C
 	}
 	return ledger.Claimed{
 		Claim:      ledger.Claim{Key: b.Key, Owner: b.Owner, Identity: b.Identity, Until: r.Until},
-		Entry:      r.Answer.Entry,
+		Entry:      public(r.Answer.Entry),
 		NeverSent:  r.Answer.NeverSent,
 		EpochSince: r.Answer.EpochSince,
 		At:         now,
@@ -247,6 +247,7 @@ func (l *Ledger) heldByOther(ctx context.Context, k ledger.Key, by holder) (bool
 
 // Accept implements ledger.Documents.
 func (l *Ledger) Accept(ctx context.Context, b ledger.ClaimRequest, number string, cleaned []ledger.Cleaned, now time.Time) error {
+	b.Hash = ledger.StoredHash(b.Origin, b.Hash)
 	var other string
 	var known bool // the entry covered these lines before
 	revision, err := l.updateEntryAt(ctx, b.Key, func(r *record, at time.Time) (moved bool, err error) {
@@ -423,7 +424,7 @@ func (l *Ledger) Refusals(ctx context.Context, seller, kind string, from time.Ti
 		from = kept
 	}
 	found, err := l.entries(ctx, l.index.refusals(seller, kind, from), limit, func(e ledger.Entry) bool {
-		return e.State == ledger.Refused && e.Hash != ledger.Shadowed && !e.ChangedAt.Before(from)
+		return e.State == ledger.Refused && e.Origin != ledger.External && !e.ChangedAt.Before(from)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list refusals %s/%s: %w", seller, kind, err)

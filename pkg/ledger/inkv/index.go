@@ -85,8 +85,8 @@ func (x *index) set(key string, r *record, revision uint64) {
 		e.otherNos = slices.Concat(r.PlatformNos, r.Following.Waybills)
 	}
 	e.live = r.State.Live()
-	e.refused = r.State == ledger.Refused && r.Hash != ledger.Shadowed
-	e.settled = e.due.IsZero() && r.State != ledger.Intent && (r.State != ledger.Unknown || r.Hash == ledger.Shadowed)
+	e.refused = r.State == ledger.Refused && !r.external()
+	e.settled = e.due.IsZero() && r.State != ledger.Intent && (r.State != ledger.Unknown || r.external())
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if was := x.all[key]; was.watch == x.watch && was.revision >= revision {
@@ -106,7 +106,7 @@ func (x *index) set(key string, r *record, revision uint64) {
 	} else {
 		x.followed[key] = e
 	}
-	if e.unknownSince.IsZero() || r.Hash == ledger.Shadowed {
+	if e.unknownSince.IsZero() || r.external() {
 		delete(x.unknowns, key)
 	} else {
 		x.unknowns[key] = e

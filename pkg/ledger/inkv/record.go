@@ -9,7 +9,7 @@ import (
 	"stockbridge/pkg/ledger"
 )
 
-// record is stored under an entry's key, as JSON. Fields keep the JSON keys of version 0.1.
+// record is stored under an entry's key, as JSON. Fields keep the JSON keys of version 0.1, and Hash is ledger.StoredHash.
 type record struct {
 	ledger.Entry
 	// Owner claimed it last. While the state is INTENT the claim lasts until Until; afterwards EndedAs says how it
@@ -81,7 +81,7 @@ func (r *record) claim(now time.Time, b ledger.ClaimRequest, current epoch, clai
 	} else {
 		neverSent = r.State == ledger.New && r.NeverSentIn == current.token() // released unsent, and nothing was forgotten since
 	}
-	before := r.entry()
+	before := withoutOldReason(r.Entry)
 	before.Key = b.Key
 	before.Attempts = slices.Clone(before.Attempts)
 	r.Answer = &claimAnswer{Entry: before, NeverSent: neverSent, EpochSince: current.Since}
@@ -253,7 +253,7 @@ func (r *record) erase(now time.Time) (found bool, err error) {
 	switch {
 	case r.Version == 0:
 		return false, ledger.ErrNoEntry
-	case r.State == ledger.Intent, r.State == ledger.Unknown && r.Hash != ledger.Shadowed:
+	case r.State == ledger.Intent, r.State == ledger.Unknown && !r.external():
 		return false, ledger.ErrBusy
 	}
 	for i, a := range r.Attempts {
@@ -276,10 +276,24 @@ func (r *record) erase(now time.Time) (found bool, err error) {
 }
 
 // entry is the public part of the record.
-func (r *record) entry() ledger.Entry {
-	e := r.Entry
+func (r *record) entry() ledger.Entry { return public(withoutOldReason(r.Entry)) }
+
+// external reports whether another program sends it.
+func (r *record) external() bool {
+	origin, _ := ledger.FromStoredHash(r.Hash)
+	return origin == ledger.External
+}
+
+// withoutOldReason drops the reason that is kept for a Release.
+func withoutOldReason(e ledger.Entry) ledger.Entry {
 	if e.State != ledger.Refused {
-		e.Reason = fault.Reason{} // kept for a Release
+		e.Reason = fault.Reason{}
 	}
+	return e
+}
+
+// public is an entry as callers see it.
+func public(e ledger.Entry) ledger.Entry {
+	e.Origin, e.Hash = ledger.FromStoredHash(e.Hash)
 	return e
 }

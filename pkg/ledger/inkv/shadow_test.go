@@ -12,13 +12,13 @@ import (
 func TestAnUnknownIsSweptOnlyWhenItIsNotOurs(t *testing.T) {
 	x := newIndex()
 	at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
-	for i, hash := range []string{"of a payload", ledger.Shadowed} {
-		k := ledger.Key{Seller: "acme", Kind: "order", No: hash}
-		r := &record{Entry: ledger.Entry{Key: k, State: ledger.Unknown, Hash: hash, ChangedAt: at}}
+	for i, origin := range []ledger.Origin{ledger.Ours, ledger.External} {
+		k := ledger.Key{Seller: "acme", Kind: "order", No: "of " + string(origin)}
+		r := &record{Entry: ledger.Entry{Key: k, State: ledger.Unknown, Hash: ledger.StoredHash(origin, "of a payload"), ChangedAt: at}}
 		x.set(entryKey(k), r, uint64(i+1))
 	}
 	old := x.expired(at.Add(keepSettled))
-	if len(old) != 1 || old[0].No != ledger.Shadowed {
+	if len(old) != 1 || old[0].No != "of external" {
 		t.Errorf("swept: %v", old)
 	}
 }

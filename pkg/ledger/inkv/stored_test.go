@@ -3,6 +3,7 @@ package inkv
 import (
 	"encoding/json"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,22 @@ func TestStoredEntriesStayReadable(t *testing.T) {
 	}
 	if raw, err := json.Marshal(want); err != nil || string(raw) != stored {
 		t.Errorf("written now, %v:\n%s\nbefore:\n%s", err, raw, stored)
+	}
+}
+
+// Stores have kept another program's document under a hash of its own since version 0.1.
+func TestAStoredExternalEntryStaysReadable(t *testing.T) {
+	for _, text := range []string{`{"State":"unknown","Hash":"shadow"}`, `{"State":"accepted","Hash":"shadow","Number":"N1"}`} {
+		var r record
+		if err := json.Unmarshal([]byte(text), &r); err != nil {
+			t.Fatal(err)
+		}
+		if e := r.entry(); e.Origin != ledger.External || e.Hash != "" || e.Reconstructed() {
+			t.Errorf("%s is read as %+v", text, e)
+		}
+		if raw, err := json.Marshal(r); err != nil || !strings.Contains(string(raw), `"Hash":"shadow"`) {
+			t.Errorf("written as %s, %v", raw, err)
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func (l *Ledger) covering(ctx context.Context, op string, b ledger.ClaimRequest,
 		return nil, err
 	}
 	args := append(make([]any, 0, 20),
-		b.Key.Kind, b.Key.No, b.Owner, b.Hash, b.OrderNo, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace, b.Identity, platforms)
+		b.Key.Kind, b.Key.No, b.Owner, ledger.StoredHash(b.Origin, b.Hash), b.OrderNo, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace, b.Identity, platforms)
 	return l.document(ctx, b.Key.Seller, op, append(args, more...)...)
 }
 
@@ -370,12 +370,13 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 		return n
 	}
 	e := ledger.Entry{
-		Key: k, State: ledger.State(f["state"]), Hash: f["hash"], OrderNo: f["order"], Number: f["number"],
+		Key: k, State: ledger.State(f["state"]), OrderNo: f["order"], Number: f["number"],
 		Revision: number("revision"), Shop: f["shop"], Warehouse: f["warehouse"], Identity: f["identity"],
 		Tries: int(number("tries")), Lookups: int(number("looks")), UnknownSince: parseMicros(f["doubt"]),
 		FirstClaimedAt: parseMicros(f["begun"]), ChangedAt: parseMicros(f["changed"]), Version: number("version"),
 		Trace: f["trace"],
 	}
+	e.Origin, e.Hash = ledger.FromStoredHash(f["hash"])
 	var faults []error
 	read := func(field string, into any) {
 		if raw := f[field]; raw != "" {

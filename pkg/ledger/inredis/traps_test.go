@@ -438,6 +438,17 @@ func TestOpenDoesNotRepeatThePassword(t *testing.T) {
 	}
 }
 
+// Stores have kept another program's document under a hash of its own since version 0.1.
+func TestAStoredExternalEntryStaysReadable(t *testing.T) {
+	server := redistest.Start(t)
+	l := open(t, server.URL(), nil)
+	server.Command("HSET", "stockbridge:{acme}:entry:order:A1", "state", "unknown", "hash", "shadow", "version", "1")
+	e, err := l.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A1"})
+	if err != nil || e.Origin != ledger.External || e.Hash != "" || e.Reconstructed() {
+		t.Errorf("read as %+v, %v", e, err)
+	}
+}
+
 // Entries are removed when they are settled and old, live ones never.
 func TestSettledEntriesExpireAndTheRestStays(t *testing.T) {
 	server := redistest.Start(t)
@@ -499,7 +510,7 @@ func TestSettledEntriesExpireAndTheRestStays(t *testing.T) {
 
 	// A document that somebody else sends is unknown for ever, and forgotten all the same.
 	theirs := order("A9", "w1")
-	theirs.Hash, theirs.OrderNo = ledger.Shadowed, "SO-9"
+	theirs.Origin, theirs.OrderNo = ledger.External, "SO-9"
 	ok(t, l.MarkUnknown(ctx, must(l.Claim(ctx, theirs))(t).Claim, "x"))
 	goes("entry:order:A9")
 	goes("lines:order:SO-9")

@@ -836,7 +836,7 @@ func testRefusals(b *bench) {
 		b.clock.Add(time.Second)
 	}
 	theirs := b.order("A9")
-	theirs.Hash = ledger.Shadowed
+	theirs.Origin = ledger.External
 	b.must(b.Refuse(b.ctx, b.claims(theirs).Claim, refusal()))
 	is("three, and one that was somebody else's", began, 10, "A1", "A2", "A3")
 	is("three, a part", began, 2, "A1", "A2")
@@ -853,6 +853,41 @@ func testRefusals(b *bench) {
 	b.clock.Add(ledger.RefusalsKept + time.Second)
 	b.must(b.Refuse(b.ctx, b.claims(b.order("B1")).Claim, refusal()))
 	is("their time", time.Time{}, 10, "B1")
+}
+
+// An External document stays one, whatever its content; the caller of a claim for one of ours is told.
+func testOrigin(b *bench) {
+	b.age()
+	theirs := b.order("A1")
+	theirs.Origin = ledger.External
+	claimed := b.claims(theirs)
+	if claimed.Entry.State != ledger.New {
+		b.Errorf("claimed: %+v", claimed)
+	}
+	b.must(b.MarkUnknown(b.ctx, claimed.Claim, "another program sends it"))
+	if e := b.entry("A1"); e.Origin != ledger.External || e.Hash != "" || e.Reconstructed() {
+		b.Errorf("kept as %+v", e)
+	}
+	ours := b.again(theirs)
+	ours.Origin = ledger.Ours
+	if claimed, err := b.Claim(b.ctx, ours); !errors.Is(err, ledger.ErrHash) || claimed.Entry.Origin != ledger.External {
+		b.Errorf("claimed as ours: %+v, %v", claimed, err)
+	}
+	other := b.again(theirs)
+	other.Hash = "another content"
+	b.accepts(other, "N1")
+	if e := b.entry("A1"); e.State != ledger.Accepted || e.Origin != ledger.External || e.Hash != "" {
+		b.Errorf("accepted as %+v", e)
+	}
+
+	// Ours does not become another program's.
+	theirs = b.order("A2")
+	b.must(b.MarkUnknown(b.ctx, b.claims(theirs).Claim, "x"))
+	theirs = b.again(theirs)
+	theirs.Origin = ledger.External
+	if claimed, err := b.Claim(b.ctx, theirs); !errors.Is(err, ledger.ErrHash) || claimed.Entry.Origin != ledger.Ours {
+		b.Errorf("claimed as another program's: %+v, %v", claimed, err)
+	}
 }
 
 func testTrace(b *bench) {
@@ -933,7 +968,7 @@ func testCountUnknown(b *bench) {
 	b.must(b.Resend(b.ctx, b.claims(b.again(of["A3"])).Claim))
 	is("one is sent again", 0, time.Time{})
 	theirs := b.order("A9")
-	theirs.Hash = ledger.Shadowed
+	theirs.Origin = ledger.External
 	b.must(b.MarkUnknown(b.ctx, b.claims(theirs).Claim, "somebody else hands it over"))
 	is("one that is somebody else's", 0, time.Time{})
 	if n, _, err := b.CountUnknown(b.ctx, "other", kind); err != nil || n != 0 {

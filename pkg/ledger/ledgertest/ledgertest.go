@@ -49,6 +49,7 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"a send without an answer is unknown", testMarkUnknown},
 		{"an unknown send is recorded although the claim expired", testMarkUnknownLate},
 		{"look-ups that found nothing are counted", testMarkNotFound},
+		{"another program's document stays that", testOrigin},
 		{"the trace is kept for what follows", testTrace},
 		{"what is unknown under another identity is not claimed", testIdentity},
 		{"the identity is that of the last send", testIdentityKept},

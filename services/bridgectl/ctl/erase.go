@@ -232,7 +232,7 @@ func sentences(m proto.Message) string {
 // blocked returns what prevents erasing a delivery.
 func (x *erasing) blocked(ctx context.Context, no string, now time.Time) (string, error) {
 	e := x.entries[no]
-	if e.State == ledger.Intent || e.State == ledger.Unknown && e.Hash != ledger.Shadowed {
+	if e.State == ledger.Intent || e.State == ledger.Unknown && e.Origin != ledger.External {
 		return "it is " + string(e.State) + ": erase it when it is accepted or refused", nil
 	}
 	if x.Drop {

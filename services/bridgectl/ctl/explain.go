@@ -201,7 +201,7 @@ func (x *explained) entry(e ledger.Entry) {
 	switch {
 	case d.State == "":
 		d.State = "new"
-	case e.Hash == ledger.Shadowed && e.State == ledger.Unknown:
+	case e.Origin == ledger.External && e.State == ledger.Unknown:
 		d.State = "shadow"
 	}
 	switch {

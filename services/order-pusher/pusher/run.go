@@ -234,12 +234,12 @@ func (r *run) claim(ctx context.Context) document.Claim {
 	}
 	r.askedAt = r.Now()
 	claimed, err := r.Ledger.Claim(ctx, r.request)
-	if errors.Is(err, ledger.ErrHash) && (claimed.Entry.Hash == ledger.Shadowed || SamePayload(claimed.Entry, r.original)) {
-		r.request.Hash = claimed.Entry.Hash
+	if errors.Is(err, ledger.ErrHash) && (claimed.Entry.Origin == ledger.External || SamePayload(claimed.Entry, r.original)) {
+		r.request.Origin, r.request.Hash = claimed.Entry.Origin, claimed.Entry.Hash
 		claimed, err = r.Ledger.Claim(ctx, r.request)
 	}
 	r.claimedAt = claimed.At
-	c := document.Claim{Done: true, Err: err, Claimed: claimed, External: r.request.Hash == ledger.Shadowed}
+	c := document.Claim{Done: true, Err: err, Claimed: claimed, External: r.request.Origin == ledger.External}
 	switch {
 	case err == nil:
 		c.Result = document.Granted

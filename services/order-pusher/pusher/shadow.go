@@ -33,7 +33,7 @@ import (
 // backlog, a pause or a replay across the switch-over cannot make us send what the ERP's program sent.
 //
 // The ERP may also publish the same number again with a later time, or audit the same lines under another number. So each
-// order in shadow is claimed in the ledger as ledger.Shadowed and left unknown. This holds its lines and makes sure that its
+// order in shadow is claimed in the ledger as ledger.External and left unknown. This holds its lines and makes sure that its
 // number is never new. It is of the same kind as real orders, because the one read with which each order begins has to find
 // it. After the switch-over such an order is looked up: a document that is found is adopted and followed, and an order that
 // is not found waits for a person.
@@ -78,7 +78,7 @@ func (l *shadowRunner) push(ctx context.Context, d *bus.Delivery, s *seller.Sell
 	if err != nil {
 		return nil, err
 	}
-	if entry.Hash != ledger.Shadowed { // claimed before the seller was in shadow
+	if entry.Origin != ledger.External { // claimed before the seller was in shadow
 		switch {
 		case SamePayload(entry, o) && (entry.State == ledger.Accepted || entry.State == ledger.Cancelled):
 			return []event.Event{acceptedEvent(o, entry.Number, entry.Cleaned, entry.ChangedAt)}, nil
@@ -105,7 +105,8 @@ func (l *shadowRunner) record(ctx context.Context, d *bus.Delivery, o *orderv1.A
 	if err != nil && !errors.Is(err, ledger.ErrNoEntry) || err == nil && entry.State != ledger.New {
 		return entry, err
 	}
-	b := claimRequest(d, clean.Order(o).Order, ledger.Shadowed, l.newOwner())
+	b := claimRequest(d, clean.Order(o).Order, "", l.newOwner())
+	b.Origin = ledger.External
 	var claimed ledger.Claimed
 	for range len(o.Lines) + 1 {
 		claimed, err = l.ledger.Claim(ctx, b)
@@ -142,11 +143,11 @@ func freeLines(ctx context.Context, documents ledger.Documents, sellerName, no s
 	switch {
 	case errors.Is(err, ledger.ErrNoEntry):
 		return false, nil
-	case err != nil || entry.Hash != ledger.Shadowed || entry.State != ledger.Unknown && entry.State != ledger.Intent || entry.Revision > revision:
+	case err != nil || entry.Origin != ledger.External || entry.State != ledger.Unknown && entry.State != ledger.Intent || entry.Revision > revision:
 		return false, err
 	}
 	claimed, err := documents.Claim(ctx, ledger.ClaimRequest{
-		Key: key, Hash: ledger.Shadowed, Owner: owner, OrderNo: entry.OrderNo, Lines: entry.Lines,
+		Key: key, Origin: ledger.External, Owner: owner, OrderNo: entry.OrderNo, Lines: entry.Lines,
 		Revision: entry.Revision, Shop: entry.Shop, Warehouse: entry.Warehouse,
 	})
 	if errors.Is(err, ledger.ErrBusy) {
@@ -282,7 +283,7 @@ func (l *shadowRunner) liveElsewhere(ctx context.Context, o *orderv1.Audited, as
 		i := slices.IndexFunc(o.Lines, func(line *orderv1.Line) bool { return slices.Contains(other.Lines, line.LineId) })
 		// An order in shadow is not followed, so only the warehouse knows whether it is live.
 		live := other.State.Live()
-		if other.Hash == ledger.Shadowed && i >= 0 {
+		if other.Origin == ledger.External && i >= 0 {
 			at, ok, err := ask(other.Key.No)
 			if err != nil {
 				return nil, err
@@ -346,7 +347,7 @@ func (l *shadowRunner) onReject(d *bus.Delivery, o *orderv1.Audited, err error) 
 // when it is not found and a person has confirmed that it never will be.
 func (r *run) freeShadowLine(ctx context.Context, no string) (freed bool, err error) {
 	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: no})
-	if errors.Is(err, ledger.ErrNoEntry) || err == nil && (entry.Hash != ledger.Shadowed || entry.State == ledger.Accepted) {
+	if errors.Is(err, ledger.ErrNoEntry) || err == nil && (entry.Origin != ledger.External || entry.State == ledger.Accepted) {
 		return false, nil // not in shadow, or adopted: then it is followed
 	}
 	if err != nil {

@@ -113,7 +113,7 @@ func byLedger(entry ledger.Entry) (s step, settled bool) {
 	switch {
 	case entry.State == ledger.Accepted || entry.State == ledger.Cancelled:
 		return step{do: settle, known: true}, true
-	case entry.State == ledger.Refused, entry.Hash == ledger.Shadowed && entry.State == ledger.Unknown:
+	case entry.State == ledger.Refused, entry.Origin == ledger.External && entry.State == ledger.Unknown:
 		return step{do: settle}, true
 	}
 	return step{}, false

@@ -45,7 +45,7 @@ func TestWhatBecomesOfAnAudit(t *testing.T) {
 		{"an accepted order is known", func(e *evidence, _ *policy) { e.entry.State, e.entry.Hash = ledger.Accepted, "h" }, step{do: settle, known: true}},
 		{"so is a cancelled one", func(e *evidence, _ *policy) { e.entry.State = ledger.Cancelled }, step{do: settle, known: true}},
 		{"a refused order is settled, and no document is known", func(e *evidence, _ *policy) { e.entry.State = ledger.Refused }, step{do: settle}},
-		{"an order that another program sends is settled", func(e *evidence, _ *policy) { e.entry.State, e.entry.Hash = ledger.Unknown, ledger.Shadowed }, step{do: settle}},
+		{"an order that another program sends is settled", func(e *evidence, _ *policy) { e.entry.State, e.entry.Origin = ledger.Unknown, ledger.External }, step{do: settle}},
 		{"a reconstructed entry is settled like any other", func(e *evidence, _ *policy) { e.entry = ledger.Entry{State: ledger.Accepted, Hash: ""} }, step{do: settle, known: true}},
 
 		{"without an entry the dead letters are read", func(e *evidence, _ *policy) { e.lettersRead = false }, step{do: readLetters}},
@@ -120,7 +120,7 @@ func TestWhatBecomesOfAnAudit(t *testing.T) {
 func TestEveryAuditIsDecidedAndNoneIsSentTwice(t *testing.T) {
 	entries := []ledger.Entry{
 		{}, {State: ledger.Intent, ChangedAt: now}, {State: ledger.Intent, ChangedAt: audited}, {State: ledger.Unknown, UnknownSince: now},
-		{State: ledger.Unknown, UnknownSince: audited}, {State: ledger.Unknown, Hash: ledger.Shadowed}, {State: ledger.Accepted},
+		{State: ledger.Unknown, UnknownSince: audited}, {State: ledger.Unknown, Origin: ledger.External}, {State: ledger.Accepted},
 		{State: ledger.Accepted, Hash: "h"}, {State: ledger.Refused}, {State: ledger.Cancelled},
 	}
 	letters := []*bus.DeadLetter{nil, letter(event.Dead, fault.Refused), letter(event.Dead, fault.Transient)}

@@ -18,9 +18,12 @@ local function list(text) return text ~= '' and cjson.decode(text) or {} end
 
 local function is(value) return value and value ~= '' end
 
+-- external: another program sends it (ledger.StoredHash).
+local function external(e) return e.hash == 'shadow' end
+
 -- unsettled entries, and the keys that index them, are kept for good.
 local function unsettled(e)
-  return is(e.due) or e.state == 'intent' or e.state == 'unknown' and e.hash ~= 'shadow' -- ledger.Shadowed
+  return is(e.due) or e.state == 'intent' or e.state == 'unknown' and not external(e)
 end
 
 -- stored is the current entry as it was read; stayed: it was unsettled then.
@@ -207,9 +210,9 @@ local function save(e)
       redis.call('ZREM', name, a.no)
     end
   end
-  sort_in(doubt_key, e.hash ~= 'shadow' and e.doubt, stored.doubt) -- ledger.Shadowed
+  sort_in(doubt_key, not external(e) and e.doubt, stored.doubt)
   sort_in(due_key, e.due, stored.due)
-  local refused = e.state == 'refused' and e.hash ~= 'shadow' -- ledger.Shadowed
+  local refused = e.state == 'refused' and not external(e)
   sort_in(refusals_key, refused and e.changed, stored.state == 'refused' and stored.changed)
   if refused then
     redis.call('ZREMRANGEBYSCORE', refusals_key, '-inf', text(now - KEEP_REFUSALS * 1000000))

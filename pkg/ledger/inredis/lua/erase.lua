@@ -3,7 +3,7 @@
 -- {'busy'}.
 local e = load()
 if not is(e.version) then return {'none'} end
-if e.state == 'intent' or e.state == 'unknown' and e.hash ~= 'shadow' then return {'busy'} end -- ledger.Shadowed
+if e.state == 'intent' or e.state == 'unknown' and not external(e) then return {'busy'} end
 local found = false
 local lines = {}
 for line in string.gmatch(e.history or '', '[^\n]+') do
