@@ -29,8 +29,8 @@ type Group[K comparable, In, Out any] struct {
 	Do func(ctx context.Context, key K, calls []In) []Out
 	// Max is the most calls of a batch; 0 is no limit.
 	Max int
-	// Cut, if set, returns how many of these calls (at most Max) the next batch takes, at least one.
-	Cut func(calls []In) int
+	// Cut, if set, returns how many of these calls (at most Max) the key's next batch takes, at least one.
+	Cut func(key K, calls []In) int
 	// Parallel is how many batches of a key may be under way at the same time; 0 is one.
 	Parallel int
 	// MaxWaiting is how many calls of a key may wait; 0 is no limit.
@@ -154,7 +154,7 @@ func (g *Group[K, In, Out]) next(key K, q *queue[In, Out]) (batch []*call[In, Ou
 	}
 	rest := q.waiting[n:]
 	if g.Cut != nil && len(calls) > 1 {
-		if cut := g.Cut(calls); cut < len(calls) {
+		if cut := g.Cut(key, calls); cut < len(calls) {
 			rest = append(batch[cut:len(batch):len(batch)], rest...)
 			batch, calls = batch[:cut], calls[:cut]
 		}

@@ -67,7 +67,7 @@ func TestCallsThatArriveDuringABatchShareTheNext(t *testing.T) {
 		{"one batch at a time", &batch.Group[string, int, string]{}, []string{"a[1]", "b[9]", "a[2 3 4 5 6]"}},
 		{"two at a time", &batch.Group[string, int, string]{Parallel: 2}, []string{"a[1]", "a[2]", "b[9]", "a[3 4 5 6]"}},
 		{"a batch has a limit", &batch.Group[string, int, string]{Max: 3}, []string{"a[1]", "b[9]", "a[2 3 4]", "a[5 6]"}},
-		{"a batch is cut by its content", &batch.Group[string, int, string]{Cut: func(calls []int) int {
+		{"a batch is cut by its content", &batch.Group[string, int, string]{Cut: func(_ string, calls []int) int {
 			return max(slices.Index(calls, 4), 1)
 		}}, []string{"a[1]", "b[9]", "a[2 3]", "a[4]", "a[5]", "a[6]"}},
 	} {

@@ -76,13 +76,7 @@ func lookUpTogether(t *testing.T, b *fixture, far *scriptedWarehouse, n int, end
 		ask(i + 1)
 	}
 	for { // until all wait for the next call
-		b.finder.mu.Lock()
-		waiting := 0
-		if l := b.finder.queues[far]; l != nil {
-			waiting = len(l.waiting)
-		}
-		b.finder.mu.Unlock()
-		if waiting == n {
+		if _, waiting := b.finder.calls.Load(far); waiting == n {
 			break
 		}
 		time.Sleep(time.Millisecond)

@@ -148,7 +148,7 @@ func New(parts Parts) *Pusher {
 	if parts.NewOwner == nil {
 		parts.NewOwner = uuid.NewString
 	}
-	p := &Pusher{Parts: parts, finder: &batchFinder{queues: map[warehouse.OrderFinder]*findQueue{}}, fairness: &fairness{bulkheads: map[bulkheadKey]*bulkhead{}}}
+	p := &Pusher{Parts: parts, finder: newBatchFinder(), fairness: &fairness{bulkheads: map[bulkheadKey]*bulkhead{}}}
 	p.Releases = &guard.Releases{
 		Find: parts.Sellers.Get, Gone: p.causeGone, Apart: []string{findOrders}, Clock: parts.Now,
 		Replay: func(ctx context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {

@@ -6,9 +6,9 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"stockbridge/pkg/batch"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	orderv1 "stockbridge/proto/order/v1"
@@ -52,18 +52,23 @@ type acceptance struct {
 	at   time.Time
 	// pieces are by the field in which they are pending.
 	pieces map[string]int64
-	done   chan error
 }
 
-// acceptanceBatcher writes what concurrent handlers bring in one write each: under a flood they all write to one
+// acceptanceBatcher writes the acceptances of concurrent handlers in one write each: under a flood they all write to one
 // book.
 type acceptanceBatcher struct {
 	books  *books
 	settle time.Duration
+	writes batch.Group[string, *acceptance, error]
+}
 
-	mu      sync.Mutex
-	waiting map[string][]*acceptance
-	busy    map[string]bool
+func newAcceptanceBatcher(books *books, settle time.Duration) *acceptanceBatcher {
+	q := &acceptanceBatcher{books: books, settle: settle}
+	q.writes.Max, q.writes.Cut = maxAcceptances, fitting
+	q.writes.Do = func(ctx context.Context, book string, all []*acceptance) []error {
+		return slices.Repeat([]error{q.write(ctx, book, all)}, len(all))
+	}
+	return q
 }
 
 const (
@@ -73,59 +78,34 @@ const (
 )
 
 func (q *acceptanceBatcher) add(ctx context.Context, book string, a *acceptance) error {
-	a.done = make(chan error, 1)
-	q.mu.Lock()
-	q.waiting[book] = append(q.waiting[book], a)
-	leads := !q.busy[book]
-	q.busy[book] = true
-	q.mu.Unlock()
-	if leads {
-		q.lead(ctx, book)
-	}
-	select {
-	case err := <-a.done:
+	failed, err := q.writes.Call(ctx, book, a)
+	if err != nil {
 		return err
-	case <-ctx.Done():
-		return ctx.Err()
 	}
+	return failed
 }
 
-// lead writes until nothing waits.
-func (q *acceptanceBatcher) lead(ctx context.Context, book string) {
-	for {
-		q.mu.Lock()
-		batch := q.waiting[book]
-		n, fields := 0, map[string]bool{}
-		for ; n < len(batch) && n < maxAcceptances; n++ {
-			for f := range batch[n].pieces {
-				fields[f] = true
-			}
-			if n > 0 && len(fields) > maxFields {
-				break
-			}
+// fitting is how many of the acceptances fit into one write.
+func fitting(_ string, all []*acceptance) int {
+	fields := map[string]bool{}
+	for i, a := range all {
+		for f := range a.pieces {
+			fields[f] = true
 		}
-		batch, q.waiting[book] = batch[:n:n], batch[n:]
-		if n == 0 {
-			delete(q.waiting, book)
-			delete(q.busy, book)
-			q.mu.Unlock()
-			return
-		}
-		q.mu.Unlock()
-		err := q.write(ctx, book, batch)
-		for _, a := range batch {
-			a.done <- err
+		if i > 0 && len(fields) > maxFields {
+			return i
 		}
 	}
+	return len(all)
 }
 
-// write writes a batch into the book. It outlives the handler that happens to lead.
-func (q *acceptanceBatcher) write(ctx context.Context, book string, batch []*acceptance) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
+// write writes a batch into the book. It outlives the handlers.
+func (q *acceptanceBatcher) write(ctx context.Context, book string, accepted []*acceptance) error {
+	ctx, cancel := context.WithTimeout(ctx, writeFor)
 	defer cancel()
 	var marks, pieces []string
 	seen := map[string]bool{}
-	for _, a := range batch {
+	for _, a := range accepted {
 		marks = append(marks, a.mark)
 		for field := range a.pieces {
 			if !seen[field] {
@@ -137,15 +117,15 @@ func (q *acceptanceBatcher) write(ctx context.Context, book string, batch []*acc
 	// An order of very many goods is written in parts, all but the last without its mark. When that is repeated a part is
 	// pending twice until the next count, which offers too little and never too much.
 	for len(pieces) > maxFields {
-		if err := q.writeFields(ctx, book, batch, pieces[:maxFields], marks, false); err != nil {
+		if err := q.writeFields(ctx, book, accepted, pieces[:maxFields], marks, false); err != nil {
 			return err
 		}
 		pieces = pieces[maxFields:]
 	}
-	return q.writeFields(ctx, book, batch, pieces, marks, true)
+	return q.writeFields(ctx, book, accepted, pieces, marks, true)
 }
 
-func (q *acceptanceBatcher) writeFields(ctx context.Context, book string, batch []*acceptance, pieces, marks []string, last bool) error {
+func (q *acceptanceBatcher) writeFields(ctx context.Context, book string, accepted []*acceptance, pieces, marks []string, last bool) error {
 	goods := map[string]string{} // by the field in which its pieces are pending
 	var codes []string
 	for _, field := range pieces {
@@ -173,7 +153,7 @@ func (q *acceptanceBatcher) writeFields(ctx context.Context, book string, batch 
 	fields := append(append([]string{}, pieces...), queueFields(dirtyQueue, nos)...)
 	err := q.books.update(ctx, book, fields, marks, func(p *page) error {
 		p.startTracking(q.books.now())
-		for _, a := range batch {
+		for _, a := range accepted {
 			if p.Marked[a.mark] || !p.Head.mayMiss(a.at, q.settle) {
 				continue
 			}

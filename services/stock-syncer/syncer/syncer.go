@@ -136,6 +136,6 @@ func New(parts Parts) *Syncer {
 	}
 	y := &Syncer{Parts: parts, warned: map[string]string{}}
 	y.books = &books{Books: parts.Ledger, now: parts.Now}
-	y.acceptances = &acceptanceBatcher{books: y.books, settle: parts.Settle, waiting: map[string][]*acceptance{}, busy: map[string]bool{}}
+	y.acceptances = newAcceptanceBatcher(y.books, parts.Settle)
 	return y
 }
