@@ -21,7 +21,6 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
-	"stockbridge/services/reconciler/reconciler"
 )
 
 // kind is a fault that can be caused.
@@ -550,9 +549,6 @@ func (g *stage) cutNATS(ctx context.Context, r *rand.Rand) error {
 // movesAtMost is how often a seller's set-up changes before its last order must be finished.
 const movesAtMost = 6
 
-// knownWithin is how long it may take until a merchant's orders are known after a ledger was lost.
-const knownWithin = 5 * time.Minute
-
 // movedFor is how long a set-up stays before it is restored.
 const movedFor = 8 * time.Second
 
@@ -560,11 +556,6 @@ const movedFor = 8 * time.Second
 // up there, or not at all. Then the set-up alternates until all that was sent to either is known.
 func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 	m := g.list[r.IntN(min(3, len(g.list)))]
-	// A ledger that was lost does not know where its orders were sent. An account can only be changed after the
-	// reconciler rebuilt their entries.
-	if err := g.known(ctx, m); err != nil {
-		return err
-	}
 	f := history.Fault{Kind: history.SetupChanged, Target: m.name, Began: time.Now()}
 	lost, err := g.procs.Sandbox.AddFault(ctx, jdsandbox.Fault{
 		Kind: jdsandbox.LoseAnswer, Methods: []string{"eclp.order.addOrder"}, Shops: []string{m.shop(), m.newShop()}, Chance: 0.7,
@@ -610,26 +601,6 @@ func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 	g.tally.add("orders held for an earlier account", held)
 	g.done(f, "seller-moved")
 	return nil
-}
-
-// known waits until all that a merchant audited before now is known again.
-func (g *stage) known(ctx context.Context, m merchant) error {
-	began := time.Now()
-	if err := g.bus.Tick(ctx, event.TickReconcile, m.name); err != nil {
-		return err
-	}
-	for {
-		s, err := reconciler.ReadReport(ctx, g.ledger, m.name)
-		if err == nil && s.CycleAt.After(began) && s.Sweep == nil && s.Open[reconciler.Repairing] == 0 && s.Unexplained() == 0 {
-			return nil
-		}
-		if time.Since(began) > knownWithin {
-			return fmt.Errorf("%s was not reconciled within %s: %+v, %w", m.name, knownWithin, s, err)
-		}
-		if !wait(ctx, time.Second) {
-			return ctx.Err()
-		}
-	}
 }
 
 // settleMoved restores for a moment the department that orders still wait for: orders that were retried only after the

@@ -306,7 +306,7 @@ func (g *stage) left(ctx context.Context) (string, error) {
 	}
 	causes := map[string]int{}
 	for _, s := range held {
-		if cause, _, _ := strings.Cut(s.Cause, ":"); cause != "operator" {
+		if cause, _, _ := strings.Cut(s.Cause, ":"); cause != "operator" && cause != "former" { // those wait for a person
 			causes[cause]++
 		}
 	}
