@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"slices"
 
-	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/retry"
+	"stockbridge/pkg/wiring/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

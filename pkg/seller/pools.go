@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/wiring/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/wiring/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"net/url"
 
-	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/validation"
+	"stockbridge/pkg/wiring/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

@@ -12,11 +12,11 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
-	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/secret"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/wiring/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

@@ -26,7 +26,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
@@ -39,6 +38,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/wiring"
 )
 
 // Parts is what services depend on. Several services of one process share them.
@@ -241,7 +241,7 @@ type Options struct {
 // startTimeout at most. The returned function closes all of it but the bus.
 func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 	none := func() {}
-	l, err := adapters.Ledger(ctx, o.RedisURL.Reveal(), b)
+	l, err := wiring.Ledger(ctx, o.RedisURL.Reveal(), b)
 	if err != nil {
 		return Parts{}, none, fmt.Errorf("open the ledger: %w", err)
 	}
@@ -273,12 +273,12 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 		l = ledgermetrics.New(l, o.Metrics)
 		o.Metrics.MustRegister(storeMetrics(b, l))
 	}
-	warehouses := adapters.NewWarehouses(l)
+	warehouses := wiring.NewWarehouses(l)
 	warehouses.Trust, warehouses.Now = o.Trust, clocks.ledger.Now
 	if o.Metrics != nil {
 		clocks.collect(o.Metrics)
 		o.Metrics.MustRegister(book.Metrics())
-		warehouses.Metrics = adapters.NewMetrics(o.Metrics, book.All)
+		warehouses.Metrics = wiring.NewMetrics(o.Metrics, book.All)
 	}
 	keeper, closeTokens, err := openTokens(ctx, b, book, warehouses, clocks.ledger.Now, o)
 	if err != nil {
@@ -313,7 +313,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (Parts, func(), error) {
 }
 
 // openTokens opens the tokens that are ours to refresh, and keeps them fresh until they are closed.
-func openTokens(ctx context.Context, b *bus.Bus, book *seller.Registry, warehouses *adapters.Warehouses, now func() time.Time, o Options) (*token.Keeper, func(), error) {
+func openTokens(ctx context.Context, b *bus.Bus, book *seller.Registry, warehouses *wiring.Warehouses, now func() time.Time, o Options) (*token.Keeper, func(), error) {
 	keys, err := token.ParseKeys(o.TokenKey.Reveal())
 	if err != nil {
 		return nil, nil, fmt.Errorf("TOKEN_KEY: %w", err)

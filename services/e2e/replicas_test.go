@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/stock"
+	"stockbridge/pkg/wiring"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/procs"
 )
@@ -46,7 +46,7 @@ func TestReplicasOfTheIngesterLoseNoMovement(t *testing.T) {
 	}
 
 	b := bustest.Connect(t, r.NATS.URL())
-	l, err := adapters.Ledger(ctx, r.Redis.URL(), b)
+	l, err := wiring.Ledger(ctx, r.Redis.URL(), b)
 	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	rows := func() int64 {

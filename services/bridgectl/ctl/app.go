@@ -14,9 +14,9 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/term"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/wiring"
 	"stockbridge/pkg/worker"
 )
 
@@ -175,7 +175,7 @@ func (a *app) ledger(ctx context.Context) (ledger.Ledger, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	l, err := adapters.Ledger(ctx, a.RedisURL.Reveal(), b)
+	l, err := wiring.Ledger(ctx, a.RedisURL.Reveal(), b)
 	if err != nil {
 		return nil, hint(fmt.Errorf("open the ledger: %w", err), "--redis-url or REDIS_URL must be the workers'; without it the ledger is the broker's key-value store")
 	}

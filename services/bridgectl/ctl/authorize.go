@@ -17,11 +17,11 @@ import (
 	"strings"
 	"time"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/guard"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
+	"stockbridge/pkg/wiring"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -86,7 +86,7 @@ func (c sellerAuthorizeCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer tokens.Close()
-	ws := adapters.NewWarehouses(nil)
+	ws := wiring.NewWarehouses(nil)
 	defer ws.Close()
 	if ws.Trust, err = a.trust(); err != nil {
 		return err

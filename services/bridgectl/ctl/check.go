@@ -12,13 +12,13 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"stockbridge/pkg/adapters"
 	textclean "stockbridge/pkg/clean"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/wiring"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/order-pusher/pusher"
 )
@@ -129,7 +129,7 @@ func (c orderCheckCmd) checks(ctx context.Context, a *app) (*checks, error) {
 		}
 		s := seller.New(setup, nil)
 		return &checks{
-			close: func() {}, reveal: c.Reveal, warehouses: adapters.NewWarehouses(nil),
+			close: func() {}, reveal: c.Reveal, warehouses: wiring.NewWarehouses(nil),
 			seller: func(name string) (*seller.Seller, bool) { return s, name == s.Name() },
 		}, nil
 	}
@@ -141,7 +141,7 @@ func (c orderCheckCmd) checks(ctx context.Context, a *app) (*checks, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &checks{close: registry.Close, reveal: c.Reveal, warehouses: adapters.NewWarehouses(l), seller: registry.Get, ledger: l}, nil
+	return &checks{close: registry.Close, reveal: c.Reveal, warehouses: wiring.NewWarehouses(l), seller: registry.Get, ledger: l}, nil
 }
 
 // checks holds what orders are checked against.
@@ -149,7 +149,7 @@ type checks struct {
 	close      func()
 	reveal     bool
 	seller     func(name string) (*seller.Seller, bool)
-	warehouses *adapters.Warehouses
+	warehouses *wiring.Warehouses
 	// ledger is nil without a broker.
 	ledger ledger.Documents
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"time"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
@@ -15,6 +14,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/wiring"
 	"stockbridge/pkg/worker"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -152,7 +152,7 @@ func (sellerDoctorCmd) token(id token.ID, account *sellerv1.Account, tokens *tok
 }
 
 // account tries one account through a warehouse that uses it.
-func (sellerDoctorCmd) account(ctx context.Context, s *seller.Seller, name string, ws *adapters.Warehouses, add func(about, what, note string, err error)) {
+func (sellerDoctorCmd) account(ctx context.Context, s *seller.Seller, name string, ws *wiring.Warehouses, add func(about, what, note string, err error)) {
 	about := "account " + name
 	for _, w := range s.Setup.Warehouses {
 		if w.Account != name {
@@ -179,7 +179,7 @@ func (sellerDoctorCmd) account(ctx context.Context, s *seller.Seller, name strin
 }
 
 // opened opens a warehouse for a diagnosis. A seller in shadow mode is only read.
-func opened(s *seller.Seller, ws *adapters.Warehouses, code string) (any, error) {
+func opened(s *seller.Seller, ws *wiring.Warehouses, code string) (any, error) {
 	if s.InShadow(time.Now()) {
 		return ws.Read(s, code, quota.Status)
 	}

@@ -12,11 +12,11 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
+	"stockbridge/pkg/wiring"
 	"stockbridge/pkg/worker"
 	"stockbridge/services/bridgectl/stack"
 )
@@ -109,7 +109,7 @@ func (a *app) trustOf(dir string) (seller.Trust, error) {
 }
 
 // calling opens warehouses to call with this machine's secrets. It refreshes no token: only workers do.
-func (a *app) calling(ctx context.Context, l ledger.Ledger) (ws *adapters.Warehouses, tokens *token.Store, done func(), err error) {
+func (a *app) calling(ctx context.Context, l ledger.Ledger) (ws *wiring.Warehouses, tokens *token.Store, done func(), err error) {
 	keys, err := a.tokenKeys()
 	if err != nil {
 		return nil, nil, nil, err
@@ -122,7 +122,7 @@ func (a *app) calling(ctx context.Context, l ledger.Ledger) (ws *adapters.Wareho
 		tokens.Close()
 		return nil, nil, nil, err
 	}
-	ws = adapters.NewWarehouses(l)
+	ws = wiring.NewWarehouses(l)
 	ws.Trust = trust
 	ws.UseTokens(token.Reader{Store: tokens})
 	return ws, tokens, func() { ws.Close(); tokens.Close() }, nil

@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
@@ -26,6 +25,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/wiring"
 	"stockbridge/services/reconciler/reconciler"
 )
 
@@ -317,7 +317,7 @@ func (c reconcileCmd) inLedger(ctx context.Context, a *app, l ledger.Ledger, row
 
 // atWarehouses asks the warehouses for orders that are not known here. Without an audit the warehouse is unknown, so
 // each account of the seller is asked.
-func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *adapters.Warehouses, registry *seller.Registry, rows []*listRow) error {
+func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *wiring.Warehouses, registry *seller.Registry, rows []*listRow) error {
 	by := map[string][]*listRow{}
 	for _, r := range rows {
 		if r.Verdict == "" {

@@ -22,12 +22,12 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/wiring"
 	"stockbridge/pkg/worker"
 	orderv1 "stockbridge/proto/order/v1"
 )
@@ -109,7 +109,7 @@ func bare(ctx context.Context) error {
 	}
 	s := seller.New(setup, nil)
 	s.Version = 1 // so that its warehouse is cached
-	warehouses := adapters.NewWarehouses(nil)
+	warehouses := wiring.NewWarehouses(nil)
 	defer warehouses.Close()
 	wh, err := warehouses.Open(s, "W01", quota.Push)
 	if err != nil {

@@ -18,13 +18,13 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/faultproxy"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/smalldisk"
+	"stockbridge/pkg/wiring"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
 	"stockbridge/services/reconciler/reconciler"
@@ -267,7 +267,7 @@ func (g *stage) watch(ctx context.Context) (err error) {
 	if g.procs.Redis != nil {
 		redis = g.procs.Redis.URL()
 	}
-	if g.ledger, err = adapters.Ledger(ctx, redis, g.bus); err != nil {
+	if g.ledger, err = wiring.Ledger(ctx, redis, g.bus); err != nil {
 		return err
 	}
 	g.closers = append(g.closers, func() { _ = g.ledger.Close() })

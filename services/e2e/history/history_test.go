@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/jdsandbox/control"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/wiring"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/testenv"
 )
@@ -99,7 +99,7 @@ func TestARunIsRecordedWhole(t *testing.T) {
 
 func shared(t *testing.T, w *testenv.World) ledger.Documents {
 	t.Helper()
-	l, err := adapters.Ledger(t.Context(), "", w.Bus)
+	l, err := wiring.Ledger(t.Context(), "", w.Bus)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,12 +17,12 @@ import (
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"stockbridge/pkg/adapters"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/faultproxy"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/wiring"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/checker"
@@ -118,7 +118,7 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	ran := Ran{Operations: st.operations, Took: time.Since(st.began)}
 	stop()
 	all.Wait()
-	l, err := adapters.Ledger(ctx, run.Redis.URL(), b)
+	l, err := wiring.Ledger(ctx, run.Redis.URL(), b)
 	if err != nil {
 		return Ran{}, err
 	}
@@ -501,7 +501,7 @@ func ledgerRestored(ctx context.Context, s *stage) error {
 
 // known waits until the ledger has each order as accepted.
 func (s *stage) known(ctx context.Context, list ...*orderv1.Audited) error {
-	l, err := adapters.Ledger(ctx, s.run.Redis.URL(), s.bus)
+	l, err := wiring.Ledger(ctx, s.run.Redis.URL(), s.bus)
 	if err != nil {
 		return err
 	}

@@ -1,15 +1,15 @@
-package adapters
+package wiring
 
 import (
 	"context"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"stockbridge/pkg/adapters/kinds"
 	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/callmetrics"
+	"stockbridge/pkg/wiring/kinds"
 )
 
 const gaugeBudget = "stockbridge_quota_budget_calls_per_second"

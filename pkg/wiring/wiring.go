@@ -1,8 +1,8 @@
-// Package adapters is the one place that names every adapter: which ledger, which warehouse.
+// Package wiring is the one place that names every adapter: which ledger, which warehouse.
 //
-// A new one is its own folder and one case here. The package knows how each is put together and nothing of what they
-// do.
-package adapters
+// A new warehouse is its own folder, a case in kinds (what its settings need) and one here (how it is opened). The
+// package knows how each adapter is put together and nothing of what it does.
+package wiring
 
 import (
 	"context"

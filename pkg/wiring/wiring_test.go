@@ -1,4 +1,4 @@
-package adapters
+package wiring
 
 import (
 	"errors"
@@ -75,11 +75,11 @@ func sandbox(t *testing.T) (s *seller.Seller, token string) {
 		}
 	})
 	token = filepath.Join(t.TempDir(), "token")
-	t.Setenv("ADAPTERS_TEST_SECRET", "planted-secret")
+	t.Setenv("WIRING_TEST_SECRET", "planted-secret")
 	setup := &sellerv1.Setup{
 		Name: "acme",
 		Accounts: []*sellerv1.Account{
-			{Name: "jd", Kind: sellerv1.Account_KIND_JD, Url: web.URL + "/routerjson", AppKey: "KEY", AppSecret: &sellerv1.SecretRef{Env: "ADAPTERS_TEST_SECRET"},
+			{Name: "jd", Kind: sellerv1.Account_KIND_JD, Url: web.URL + "/routerjson", AppKey: "KEY", AppSecret: &sellerv1.SecretRef{Env: "WIRING_TEST_SECRET"},
 				AccessToken: &sellerv1.SecretRef{File: token}, Department: "EBU1", VendorSource: "ISV1", Quota: &sellerv1.Quota{PerSecond: 7}},
 			{Name: "mem", Kind: sellerv1.Account_KIND_MEMORY},
 		},
