@@ -21,6 +21,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/wiring/kinds"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -187,6 +188,26 @@ func TestAWarehouseInMemoryKeepsItsOrders(t *testing.T) {
 	changed.Version = 4
 	if found, err := open(t, w, changed, "M2", quota.Status).FindOrders(t.Context(), []string{"X1"}); err != nil || len(found) != 1 {
 		t.Errorf("another class, of another version: %v, %v", found, err)
+	}
+}
+
+// The kinds whose settings are accepted are the kinds that can be opened.
+func TestEveryKindOfAccountCanBeOpened(t *testing.T) {
+	s, _ := sandbox(t)
+	w := NewWarehouses(&turns{})
+	defer w.Close()
+	opened := map[sellerv1.Account_Kind]warehouse.Orders{}
+	for _, site := range s.Setup.Warehouses {
+		a, _ := s.Account(site.Account)
+		opened[a.Kind] = open(t, w, s, site.Code, quota.Push)
+		if got, want := opened[a.Kind].Identity(), kinds.Of(a).Identity(a); got != want {
+			t.Errorf("%s: opened as %q, its settings say %q", a.Kind, got, want)
+		}
+	}
+	for number, name := range sellerv1.Account_Kind_name {
+		if kind := sellerv1.Account_Kind(number); kind != sellerv1.Account_KIND_UNSPECIFIED && opened[kind] == nil {
+			t.Errorf("%s is not opened here", name)
+		}
 	}
 }
 

@@ -228,6 +228,9 @@ func absent(t *testing.T, s Subject) {
 }
 
 func hundred(t *testing.T, s Subject) {
+	if l := s.Limits(); l.Find < 1 || l.ShopStock < 1 {
+		t.Fatalf("limits %+v leave no call", l)
+	}
 	var nos []string
 	for i := range s.Limits().Find {
 		nos = append(nos, fmt.Sprintf("H-%03d", i))
@@ -237,6 +240,9 @@ func hundred(t *testing.T, s Subject) {
 	found, err := s.FindOrders(t.Context(), nos)
 	if err != nil || len(found) != 2 {
 		t.Errorf("%d found: %v", len(found), err)
+	}
+	if _, err := s.FindOrders(t.Context(), append(nos, "H-beyond")); err == nil {
+		t.Error("one number more than the limit is taken")
 	}
 	if found, err := s.FindOrders(t.Context(), append(nos, "H-X")); err == nil {
 		t.Errorf("one too many: %d found", len(found))
