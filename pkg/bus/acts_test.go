@@ -26,7 +26,7 @@ func TestConcurrentReplaysCountEachOnce(t *testing.T) {
 	b := bustest.Start(t, services()...)
 	stop := fill(t, b, messages)
 	stop()
-	items := shelf(t, b)
+	items := deadLetters(t, b)
 	var counted, gone atomic.Int64
 	var wg sync.WaitGroup
 	for range operators {
@@ -79,8 +79,8 @@ func TestAReplayedMessageKeepsItsHistory(t *testing.T) {
 		})
 	}
 	becomes(bus.Waiting)
-	eventually(t, "it comes back", func() bool { return len(shelf(t, b)) == 1 })
-	second := shelf(t, b)[0]
+	eventually(t, "it comes back", func() bool { return len(deadLetters(t, b)) == 1 })
+	second := deadLetters(t, b)[0]
 	if len(second.Earlier) != 1 {
 		t.Fatalf("%+v", second.Earlier)
 	}

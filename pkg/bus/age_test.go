@@ -30,7 +30,7 @@ func TestDeadLettersExpire(t *testing.T) {
 	if erased, ended := age(later); erased != 2 || ended != 4 {
 		t.Errorf("old ones: %d erased, %d ended", erased, ended)
 	}
-	items := shelf(t, b)
+	items := deadLetters(t, b)
 	for _, s := range items {
 		if s.Kind != event.Dead || s.Cause != "" || s.Reason != long || s.Class != fault.Refused.String() || !s.Last.Equal(later.UTC()) || s.Key == "" {
 			t.Errorf("held is now %+v", s)

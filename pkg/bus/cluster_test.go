@@ -143,8 +143,8 @@ func (c *cluster) flow() *flow {
 	return f
 }
 
-// shelf lists all dead letters.
-func (c *cluster) shelf() []bus.DeadLetter {
+// deadLetters lists all dead letters.
+func (c *cluster) deadLetters() []bus.DeadLetter {
 	c.t.Helper()
 	items, _, err := c.b.DeadLetters(c.t.Context(), bus.DeadLetterQuery{Limit: 10_000})
 	if err != nil {
@@ -206,7 +206,7 @@ func (c *cluster) all(f *flow) {
 		}
 	}
 	eventually(c.t, "every order has its outcome", func() bool {
-		return len(published(c.t, c.b, event.OrderAccepted.Name)) == want && len(c.shelf()) == held
+		return len(published(c.t, c.b, event.OrderAccepted.Name)) == want && len(c.deadLetters()) == held
 	})
 	c.settled()
 	for no, n := range published(c.t, c.b, event.OrderAudited.Name) {

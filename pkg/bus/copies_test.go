@@ -34,7 +34,7 @@ func TestEveryCopyIsFoundAndErased(t *testing.T) {
 	settled(t, b)
 	stop()
 	// One on RETRY, which no worker handles.
-	for _, s := range shelf(t, b) {
+	for _, s := range deadLetters(t, b) {
 		if s.Key == "DEAD" && s.Seller == "acme" {
 			if err := b.Replay(t.Context(), s.Seq, bus.By{Who: "me"}); err != nil {
 				t.Fatal(err)

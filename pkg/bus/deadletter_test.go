@@ -96,7 +96,7 @@ func TestDeadLettersAreListedInPagesAndBySelection(t *testing.T) {
 func TestOnlyDeadLettersCanBeDroppedOrReplayed(t *testing.T) {
 	b := bustest.Start(t, services()...)
 	fill(t, b, 1)
-	seq := shelf(t, b)[0].Seq
+	seq := deadLetters(t, b)[0].Seq
 	if err := b.Drop(t.Context(), seq, bus.By{Who: "test"}); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestReleaseByCauseIsResumable(t *testing.T) {
 	// Interrupted after the first.
 	ctx, cancel := context.WithCancel(t.Context())
 	n, err := b.Release(ctx, q, func(bus.DeadLetter) bool {
-		if len(shelf(t, b)) == 8 {
+		if len(deadLetters(t, b)) == 8 {
 			cancel()
 		}
 		return true
@@ -146,8 +146,8 @@ func TestReleaseByCauseIsResumable(t *testing.T) {
 	}, nil)
 	eventually(t, "three come back", func() bool { return len(l.all()) == 3 })
 	settled(t, b)
-	if len(l.all()) != 3 || len(shelf(t, b)) != 6 {
-		t.Errorf("%d ran, %d left", len(l.all()), len(shelf(t, b)))
+	if len(l.all()) != 3 || len(deadLetters(t, b)) != 6 {
+		t.Errorf("%d ran, %d left", len(l.all()), len(deadLetters(t, b)))
 	}
 }
 
@@ -155,7 +155,7 @@ func TestReleaseByCauseIsResumable(t *testing.T) {
 func TestReplayedByTwoAtOnceRunsOnce(t *testing.T) {
 	b := bustest.Start(t, services()...)
 	fill(t, b, 1)()
-	seq := shelf(t, b)[0].Seq
+	seq := deadLetters(t, b)[0].Seq
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

@@ -82,7 +82,7 @@ func fieldNamed(kind protoreflect.MessageDescriptor, name string) protoreflect.F
 
 // salvage reads into m the top-level fields of a JSON object that can be read one by one: strings, numbers and times,
 // up to where the text is no longer JSON. A number where a string belongs is read as its digits. A field that is given
-// twice is left out. So the publisher of an unreadable message can be told which one it was.
+// twice is left out. So the publisher of an unreadable message learns which one it was.
 func salvage(body []byte, m proto.Message) {
 	proto.Reset(m)
 	dec := json.NewDecoder(bytes.NewReader(body))

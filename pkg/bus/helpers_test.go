@@ -157,20 +157,20 @@ func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
 // pass lets real time pass. Only for what the server's own clock decides, which no test can move: AckWait, schedules.
 func pass(d time.Duration) { time.Sleep(d) }
 
-// shelf lists all dead letters, with bodies.
-func shelf(t *testing.T, b *bus.Bus) []bus.DeadLetter {
+// deadLetters lists all dead letters, with bodies.
+func deadLetters(t *testing.T, b *bus.Bus) []bus.DeadLetter {
 	t.Helper()
 	items, next, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{WithBody: true})
 	if err != nil || next != 0 {
-		t.Fatalf("shelf: %v (next %d)", err, next)
+		t.Fatalf("dead letters: %v (next %d)", err, next)
 	}
 	return items
 }
 
 func parseDeadLetter(t *testing.T, b *bus.Bus, n int) []bus.DeadLetter {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d on the shelf", n), func() bool { return len(shelf(t, b)) == n })
-	return shelf(t, b)
+	eventually(t, fmt.Sprintf("%d dead letters", n), func() bool { return len(deadLetters(t, b)) == n })
+	return deadLetters(t, b)
 }
 
 // published counts the events of a name, by key.

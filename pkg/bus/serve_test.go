@@ -420,7 +420,7 @@ func TestShutdownBurnsNoAttemptAndReleases(t *testing.T) {
 			t.Errorf("%s: %+v", no, runs)
 		}
 	}
-	if items := shelf(t, b); len(items) != 0 {
+	if items := deadLetters(t, b); len(items) != 0 {
 		t.Errorf("dead-lettered %+v", items)
 	}
 }
@@ -478,8 +478,8 @@ func TestPausedSellerIsHeldAndReleased(t *testing.T) {
 	if err := b.Replay(t.Context(), items[0].Seq, bus.By{Who: "test"}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "held again", func() bool { i := shelf(t, b); return len(i) == 5 && i[4].Seq > items[4].Seq })
-	if err := b.Replay(t.Context(), shelf(t, b)[0].Seq, bus.By{Who: "test", Release: true}); err != nil {
+	eventually(t, "held again", func() bool { i := deadLetters(t, b); return len(i) == 5 && i[4].Seq > items[4].Seq })
+	if err := b.Replay(t.Context(), deadLetters(t, b)[0].Seq, bus.By{Who: "test", Release: true}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "one went past", func() bool { return len(l.all()) == 6 })

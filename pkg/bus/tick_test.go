@@ -62,7 +62,7 @@ func TestTicksContinueAfterAFailureAndAPanic(t *testing.T) {
 		t.Errorf("setting the same tick again wrote: %d to %d", before, after)
 	}
 	eventually(t, "ticks go on after a failure and a panic", func() bool { return ticks.Load() >= 4 && failed.Load() == 1 })
-	if items := shelf(t, b); len(items) != 0 {
+	if items := deadLetters(t, b); len(items) != 0 {
 		t.Errorf("ticks were dead-lettered: %+v", items)
 	}
 	cancel()

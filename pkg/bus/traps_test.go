@@ -742,7 +742,7 @@ func TestTrapDeadLetteredTwiceIsOnce(t *testing.T) {
 	if len(l.all()) != 2 {
 		t.Fatalf("%d runs", len(l.all()))
 	}
-	if items := shelf(t, b); len(items) != 1 || items[0].Seq != first.Seq {
+	if items := deadLetters(t, b); len(items) != 1 || items[0].Seq != first.Seq {
 		t.Errorf("shelved as %+v", items)
 	}
 	m := msg(event.DeadLetterSubject(event.Dead, pusher, "INTAKE", 1), "", "Nats-Expected-Last-Subject-Sequence", "0")

@@ -34,8 +34,8 @@ func TestWhatPeopleType(t *testing.T) {
 		// get reads what is sent, want is that.
 		get  func(*orderv1.Audited) string
 		want string
-		// told and wrong are "field what" and "field code", "" for nothing.
-		told, wrong string
+		// noted and wrong are "field what" and "field code", "" for nothing.
+		noted, wrong string
 	}{
 		{"a number in direction marks", func(o *orderv1.Audited) { o.Receiver.Mobile = "\u202d13800000000\u202c" }, mobile, "13800000000", "receiver.mobile characters", ""},
 		{"a picture before a number", func(o *orderv1.Audited) { o.Receiver.Mobile = "📱13800000000" }, mobile, "13800000000", "receiver.mobile characters", ""},
@@ -99,9 +99,9 @@ func TestWhatPeopleType(t *testing.T) {
 			c.change(o)
 			given := proto.CloneOf(o)
 			got := clean.Order(o)
-			var told, wrong []string
+			var noted, wrong []string
 			for _, one := range got.Changed {
-				if told = append(told, one.Field+" "+one.What); !unicode.Is(unicode.Han, firstRune(one.Zh)) || one.En == "" {
+				if noted = append(noted, one.Field+" "+one.What); !unicode.Is(unicode.Han, firstRune(one.Zh)) || one.En == "" {
 					t.Errorf("not in both languages: %v", one)
 				}
 			}
@@ -110,7 +110,7 @@ func TestWhatPeopleType(t *testing.T) {
 					t.Errorf("not in both languages: %v", one)
 				}
 			}
-			if diff := cmp.Diff([]string{c.want, c.told, c.wrong}, []string{c.get(got.Order), strings.Join(told, ", "), strings.Join(wrong, ", ")}); diff != "" {
+			if diff := cmp.Diff([]string{c.want, c.noted, c.wrong}, []string{c.get(got.Order), strings.Join(noted, ", "), strings.Join(wrong, ", ")}); diff != "" {
 				t.Error(diff)
 			}
 			if diff := cmp.Diff(given, o, protocmp.Transform()); diff != "" {

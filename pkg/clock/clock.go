@@ -1,4 +1,4 @@
-// Package clock tells the time of a server that many processes share. It does not know which server that is.
+// Package clock gives the time of a server that many processes share. It does not know which server that is.
 //
 // # Why
 //

@@ -372,11 +372,11 @@ func (jd *JD) finish(c *call, fate mishap, no *Refusal, broken string) {
 	if c.app != nil {
 		entry.App = c.app.key
 	}
-	told := fate.kind == "" || fate.kind == Error
+	answered := fate.kind == "" || fate.kind == Error
 	switch {
 	case broken != "":
 		entry.Answer, entry.Code = broken, ""
-	case !told:
+	case !answered:
 		entry.Answer, entry.Code = string(fate.kind), ""
 	case no != nil:
 		entry.Answer, entry.Code = "refused", no.Code

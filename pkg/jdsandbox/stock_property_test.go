@@ -74,7 +74,7 @@ func TestStockAddsUp(t *testing.T) {
 			"weather": func(r *rapid.T) {
 				s.set(func(k *jdsandbox.Knobs) {
 					k.Flow = jdsandbox.Flow{
-						Order: rapid.SampledFrom([]string{"ascending", "descending", "shuffled", "seconds"}).Draw(r, "told"), Duplicate: 0.2,
+						Order: rapid.SampledFrom([]string{"ascending", "descending", "shuffled", "seconds"}).Draw(r, "flow order"), Duplicate: 0.2,
 						Drop:  jdsandbox.Missing{Chance: 0.5, Readings: rapid.IntRange(0, 3).Draw(r, "drop")},
 						Late:  jdsandbox.Late{Chance: 0.5, By: jdsandbox.Range{Max: jdsandbox.Duration(time.Duration(rapid.IntRange(0, 60).Draw(r, "late")) * time.Second)}},
 						Shift: jdsandbox.Shift{Repeat: 0.1, Skip: 0.1, Rows: 2},
@@ -95,10 +95,10 @@ func TestStockAddsUp(t *testing.T) {
 		s.advance(200 * time.Hour) // all orders come to their end
 		s.clock.Move(time.Hour)
 		sums(t, s.JD)
-		told, moves, physical := map[string]int64{}, map[string]int64{}, map[string]int64{"EMG1": 10, "EMG2": 7}
+		booked, moves, physical := map[string]int64{}, map[string]int64{}, map[string]int64{"EMG1": 10, "EMG2": 7}
 		out := map[string]int64{} // by document, what left less what came back
 		for _, m := range s.truth() {
-			told[m.Reason] += m.Now - m.Former
+			booked[m.Reason] += m.Now - m.Former
 			moves[m.GoodsNo] += m.Now - m.Former
 			if m.Reason != "设置VMI库存" && m.Reason != "商品库存比例调整" {
 				physical[m.GoodsNo] += m.Now - m.Former
@@ -111,8 +111,8 @@ func TestStockAddsUp(t *testing.T) {
 			if reason == "盘亏" {
 				n = -n
 			}
-			if told[reason] != n {
-				r.Errorf("%s: rows make %d, done was %d", reason, told[reason], n)
+			if booked[reason] != n {
+				r.Errorf("%s: rows make %d, done was %d", reason, booked[reason], n)
 			}
 		}
 		for _, d := range s.Documents() {
@@ -147,7 +147,7 @@ func TestStockAddsUp(t *testing.T) {
 			}
 		}
 		if want := ids(s.truth()); len(known) != len(want) {
-			r.Errorf("%d rows told of %d", len(known), len(want))
+			r.Errorf("%d rows returned of %d", len(known), len(want))
 		}
 	})
 }

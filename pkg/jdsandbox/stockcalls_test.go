@@ -34,9 +34,9 @@ func TestTheNewerFlow(t *testing.T) {
 	first := search(1, nil)
 	equal(t, "head", say(first["responseCode"], first["pageCount"], first["requestId"]), "1 2 Q-1")
 	all := append(rows(first["data"]), rows(search(2, nil)["data"])...)
-	var told []string
+	var got []string
 	for _, r := range all {
-		told = append(told, say(r["warehouseNo"], r["goodsNo"], r["isvGoodsNo"], r["stockNum"], r["occupyNum"], r["stockChangeNum"], r["occupyStockChangeNum"], r["bizType"], r["salesPlatformOrderNo"], r["bizNo"] == no))
+		got = append(got, say(r["warehouseNo"], r["goodsNo"], r["isvGoodsNo"], r["stockNum"], r["occupyNum"], r["stockChangeNum"], r["occupyStockChangeNum"], r["bizType"], r["salesPlatformOrderNo"], r["bizNo"] == no))
 	}
 	want := []string{
 		"110000001 EMG1 SKU1 10 3 0 3 21 SP-A-1 true",
@@ -44,7 +44,7 @@ func TestTheNewerFlow(t *testing.T) {
 		"110000001 EMG1 SKU1 7 0 -3 -3 22 SP-A-1 true",
 		"110000001 EMG2  4 0 -1 -1 22 SP-A-1 true",
 	}
-	equal(t, "rows", fmt.Sprintf("%q", told), fmt.Sprintf("%q", want))
+	equal(t, "rows", fmt.Sprintf("%q", got), fmt.Sprintf("%q", want))
 	equal(t, "the end", len(rows(search(3, nil)["data"])), 0)
 	equal(t, "another warehouse's receipt", len(rows(search(1, object{"warehouseNo": "110000002"})["data"])), 0)
 	equal(t, "what left", len(rows(search(1, object{"bizType": 22, "pageSize": nil})["data"])), 2)
@@ -73,11 +73,11 @@ func TestStockNow(t *testing.T) {
 	s.move(act(jdsandbox.SetStock, 9, func(a *jdsandbox.StockAct) { a.ShopNo, a.GoodsNo = "ESP2", "EMG2" }))
 
 	older := s.result("eclp.stock.queryVmiShopStock", "queryvmishopstock_result", object{"deptNo": dept, "shopNos": shopNo + ",ESP2", "goodsNos": "EMG1,EMG2,EMG9"}).(object)
-	var told []string
+	var got []string
 	for _, r := range rows(older["vmiShopStocks"]) {
-		told = append(told, say(r["shopNo"], r["goodsNo"], r["spGoodsNo"], r["stockNum"], r["occupyNum"], r["warehouseNo"]))
+		got = append(got, say(r["shopNo"], r["goodsNo"], r["spGoodsNo"], r["stockNum"], r["occupyNum"], r["warehouseNo"]))
 	}
-	equal(t, "older", fmt.Sprintf("%q", told), fmt.Sprintf("%q", []string{
+	equal(t, "older", fmt.Sprintf("%q", got), fmt.Sprintf("%q", []string{
 		shopNo + " EMG1 SP1 10 3 110000001", shopNo + " EMG2  5 1 110000001", "ESP2 EMG2  9 0 110000001",
 	}))
 	_, err := s.call("eclp.stock.queryVmiShopStock", object{"deptNo": dept, "shopNos": shopNo})
@@ -96,11 +96,11 @@ func TestPhysicalStock(t *testing.T) {
 	)
 	ask := func(change object) []string {
 		t.Helper()
-		var told []string
+		var got []string
 		for _, r := range rows(s.result("eclp.stock.queryStock", "querystock_result", with(object{"deptNo": dept, "warehouseNo": warehouseNo}, change))) {
-			told = append(told, say(r["goodsNo"], r["isvSku"], r["stockStatus"], r["stockType"], r["goodsLevel"], r["totalNum"], r["usableNum"], r["recordCount"]))
+			got = append(got, say(r["goodsNo"], r["isvSku"], r["stockStatus"], r["stockType"], r["goodsLevel"], r["totalNum"], r["usableNum"], r["recordCount"]))
 		}
-		return told
+		return got
 	}
 	same := func(what string, got, want []string) {
 		t.Helper()
@@ -165,12 +165,12 @@ func TestDocumentsThatExplainStock(t *testing.T) {
 	now := object{"deptNo": dept, "startTime": stamp(s.clock.Now()), "endTime": stamp(s.clock.Now())}
 	take := func(method, key string, ask object) string {
 		t.Helper()
-		var told []string
+		var got []string
 		for _, r := range rows(s.result(method, key, ask)) {
 			d := rows(r["details"])[0]
-			told = append(told, say(r["createTime"], d["goodsNo"], d["diffQty"], d["qty"], d["outLevel"], d["intoLevel"]))
+			got = append(got, say(r["createTime"], d["goodsNo"], d["diffQty"], d["qty"], d["outLevel"], d["intoLevel"]))
 		}
-		return fmt.Sprintf("%q", told)
+		return fmt.Sprintf("%q", got)
 	}
 	equal(t, "gains", take("eclp.checkstock.queryCheckStockProfit", "checkstockProfitList", object{"deptNo": dept}), `["2021-06-18 09:30:00 EMG1 2 <nil> <nil> <nil>"]`)
 	equal(t, "gains now", take("eclp.checkstock.queryCheckStockProfit", "checkstockProfitList", now), `[]`)
@@ -204,11 +204,11 @@ func TestListsOfOrders(t *testing.T) {
 
 	list := func(change object) string {
 		t.Helper()
-		var told []string
+		var got []string
 		for _, r := range rows(s.result("eclp.order.queryOrderList", "queryordervmi_result", with(with(ask, object{"shopNo": shopNo}), change))) {
-			told = append(told, say(r["eclpSoNo"], r["isvUUID"], r["currentStatus"], r["totalNum"], r["totalPage"], len(rows(r["orderDetailList"]))))
+			got = append(got, say(r["eclpSoNo"], r["isvUUID"], r["currentStatus"], r["totalNum"], r["totalPage"], len(rows(r["orderDetailList"]))))
 		}
-		return fmt.Sprintf("%q", told)
+		return fmt.Sprintf("%q", got)
 	}
 	equal(t, "JD's own", list(object{"orderStatus": "10019"}), fmt.Sprintf("%q", []string{own + "  10019 1 1 1"}))
 	equal(t, "a page", list(object{"pageSize": 1}), fmt.Sprintf("%q", []string{first + " A-1 10010 4 4 2"}))

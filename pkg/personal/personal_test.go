@@ -9,7 +9,7 @@ import (
 	"stockbridge/pkg/personal"
 )
 
-func TestDigitsAndMailAreHiddenWhoeverTheyBelongTo(t *testing.T) {
+func TestDigitsAndMailAreHidden(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                               "",
 		"库存不足":                           "库存不足",

@@ -573,7 +573,7 @@ func TestKeysAreChangedWithoutANewConsent(t *testing.T) {
 	}
 }
 
-// Whoever can write to the bucket still cannot make one account use another's token.
+// Somebody who can write to the bucket still cannot make one account use another's token.
 func TestASealedTokenOpensInItsPlaceOnly(t *testing.T) {
 	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	s := w.store(key1)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// OrderLister lists the warehouse's documents, whoever sent them: those that we forgot, those that the ERP's own program
+// OrderLister lists the warehouse's documents of all senders: those that we forgot, those that the ERP's own program
 // sent, those that the warehouse created itself.
 type OrderLister interface {
 	// ListOrders returns the warehouse's numbers of documents that arrived within [from, to), as far as the remote says when

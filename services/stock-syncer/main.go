@@ -1,4 +1,4 @@
-// Command stock-syncer counts warehouses, finds where books of stock differ, and tells shops what they may offer; see
+// Command stock-syncer counts warehouses, finds where books of stock differ, and publishes what shops may offer; see
 // README.md.
 package main
 

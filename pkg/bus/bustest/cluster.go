@@ -91,7 +91,7 @@ func apply(ctx context.Context, url string) error {
 	return err
 }
 
-// Clustered tells whether tests run on a cluster.
+// Clustered reports whether tests run on a cluster.
 func Clustered() bool { return *nodes > 1 }
 
 // Topology is what Start applies: a replica on each node.

@@ -16,7 +16,7 @@ import (
 	"stockbridge/pkg/ledger/inkv"
 )
 
-// A write of a book is many keys. Whichever step dies, whatever answer is lost, and whoever else writes and sweeps
+// A write of a book is many keys. Whichever step dies, whatever answer is lost, and with other writers and sweepers
 // meanwhile: the write is done once and entirely, or not at all.
 func TestBooksOverABadConnection(t *testing.T) {
 	b := start(t)

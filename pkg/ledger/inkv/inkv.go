@@ -11,7 +11,7 @@
 // # Why
 //
 // The lines of an order stand under a key of their own, so one Claim writes two keys: first the entry, then the
-// lines. Whoever wants a line reads its holder's entry: a holder that is no longer live holds nothing, so lines are
+// lines. A claim for a line reads its holder's entry: a holder that is no longer live holds nothing, so lines are
 // never returned, only taken over. Every Claim writes the lines, even when it holds them already: this makes another
 // writer's compare-and-set on them fail. An INTENT whose owner vanished between the two writes is in no lines: its
 // Claim never returned, so nothing was sent.

@@ -263,7 +263,7 @@ func testBookScan(b *bench) {
 	if got := b.scan("none"); len(got) != 0 {
 		b.Errorf("%d begin with none", len(got))
 	}
-	got, told := map[string]bool{}, 0
+	got, turn := map[string]bool{}, 0
 	for from := ""; ; {
 		fields, next, err := b.ScanBook(b.ctx, bookName, "g/", from)
 		b.must(err)
@@ -272,7 +272,7 @@ func testBookScan(b *bench) {
 		}
 		for _, f := range fields {
 			if !strings.HasPrefix(f.Name, "g/") {
-				b.Fatalf("told: %s", f.Name)
+				b.Fatalf("read: %s", f.Name)
 			}
 			got[f.Name] = true
 		}
@@ -282,12 +282,12 @@ func testBookScan(b *bench) {
 		from = next
 		w := b.write(version)
 		for i := range 60 {
-			w.Fields[fmt.Sprintf("g/%d", (told*60+i)%600)] = []byte(strings.Repeat("w", 200))
-			w.Fields[fmt.Sprintf("g/new%d-%d", told, i)] = []byte(strings.Repeat("n", 500))
-			w.Fields[fmt.Sprintf("f/%d", told*60+i)] = nil
+			w.Fields[fmt.Sprintf("g/%d", (turn*60+i)%600)] = []byte(strings.Repeat("w", 200))
+			w.Fields[fmt.Sprintf("g/new%d-%d", turn, i)] = []byte(strings.Repeat("n", 500))
+			w.Fields[fmt.Sprintf("f/%d", turn*60+i)] = nil
 		}
 		version = b.writes(w)
-		if told++; told > 1000 {
+		if turn++; turn > 1000 {
 			b.Fatal("it never ends")
 		}
 	}

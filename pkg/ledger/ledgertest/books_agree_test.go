@@ -122,17 +122,17 @@ func (c *bookComparison) read(name string, fields, marks []string) {
 func (c *bookComparison) scan(name string) {
 	prefix := rapid.SampledFrom([]string{"", "g", "g/", "g[1]", "单", "*"}).Draw(c.T, "prefix")
 	c.same("scan "+prefix, func(b ledger.Books) (any, error) {
-		told := map[string][]byte{}
+		read := map[string][]byte{}
 		for from := ""; ; {
 			fields, next, err := b.ScanBook(c.ctx, name, prefix, from)
 			if err != nil {
 				return nil, err
 			}
 			for _, f := range fields {
-				told[f.Name] = f.Value
+				read[f.Name] = f.Value
 			}
 			if from = next; next == "" {
-				return sums(told), nil
+				return sums(read), nil
 			}
 		}
 	})

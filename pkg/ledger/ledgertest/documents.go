@@ -855,7 +855,7 @@ func testRefusals(b *bench) {
 	is("their time", time.Time{}, 10, "B1")
 }
 
-// An External document stays one, whatever its content; the caller of a claim for one of ours is told.
+// An External document stays one, whatever its content; the caller of a claim for one of ours is published.
 func testOrigin(b *bench) {
 	b.age()
 	theirs := b.order("A1")
@@ -1409,18 +1409,18 @@ func testIdentity(b *bench) {
 
 		other := b.again(request)
 		other.Identity = "west"
-		told, err := b.Claim(b.ctx, other)
+		claimed, err := b.Claim(b.ctx, other)
 		if !test.refused {
 			if err != nil {
 				b.Errorf("%s: claimed under another identity: %v", test.name, err)
 			}
 			continue
 		}
-		if !errors.Is(err, ledger.ErrIdentity) || told.Claim != (ledger.Claim{}) {
-			b.Errorf("%s: claimed under another identity: %+v, %v", test.name, told.Claim, err)
+		if !errors.Is(err, ledger.ErrIdentity) || claimed.Claim != (ledger.Claim{}) {
+			b.Errorf("%s: claimed under another identity: %+v, %v", test.name, claimed.Claim, err)
 		}
-		if told.Entry.State != ledger.Unknown || told.Entry.Identity != "east" {
-			b.Errorf("%s: got %+v", test.name, told.Entry)
+		if claimed.Entry.State != ledger.Unknown || claimed.Entry.Identity != "east" {
+			b.Errorf("%s: got %+v", test.name, claimed.Entry)
 		}
 		if after := b.entry(test.name); !reflect.DeepEqual(before, after) {
 			b.Errorf("%s: the refused Begin wrote\n%+v\nto\n%+v", test.name, after, before)
@@ -1539,9 +1539,9 @@ func testEachUnfinished(b *bench) {
 		b.Errorf("listed %d: %v", len(found), found)
 	}
 
-	enough, told := errors.New("enough"), 0
-	if err := b.EachUnfinished(b.ctx, sellerName, kind, func(ledger.Entry) error { told++; return enough }); !errors.Is(err, enough) || told != 1 {
-		b.Errorf("stopped after %d: %v", told, err)
+	enough, calls := errors.New("enough"), 0
+	if err := b.EachUnfinished(b.ctx, sellerName, kind, func(ledger.Entry) error { calls++; return enough }); !errors.Is(err, enough) || calls != 1 {
+		b.Errorf("stopped after %d: %v", calls, err)
 	}
 }
 

@@ -25,7 +25,7 @@ const (
 	// rows decides.
 	flowSpan = 24 * time.Hour
 	// flowPage is the page size of the flow: documented as below 100, and 100 works. Windows in progress continue by page
-	// number: whoever changes it must make them skip the rows they have.
+	// number: a change must make them skip the rows they have.
 	flowPage = 100
 	// shopStockPage and stockPage are the page sizes of a shop's and of the warehouse's stock. For the latter 100 is the
 	// default and the maximum is unknown.

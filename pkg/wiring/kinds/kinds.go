@@ -1,4 +1,4 @@
-// Package kinds lists what each adapter says about the accounts of its warehouses. Whoever checks or reads settings asks
+// Package kinds lists what each adapter says about the accounts of its warehouses. Programs that check or read settings ask
 // here and knows no adapter. A new adapter is one more case.
 //
 // It stands below the rest of the wiring, which opens warehouses and needs sellers for that.

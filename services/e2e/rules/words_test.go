@@ -13,7 +13,7 @@ import (
 
 // plainFolders name and describe things in the field's words only; docs/glossary.md has them.
 var plainFolders = []string{
-	"services/bridgectl", "services/e2e",
+	"pkg", "proto", "services",
 }
 
 // plainPages are documents to which the same rule applies, besides those in plainFolders.

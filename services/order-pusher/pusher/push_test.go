@@ -607,7 +607,7 @@ func TestAttemptsUsedUpAreNoFailure(t *testing.T) {
 
 func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
-		shelf := []bus.DeadLetter{
+		dead := []bus.DeadLetter{
 			{Cause: seller.CauseShop("acme", "S01"), Last: b.now()},
 			{Cause: seller.CauseShop("acme", "S09"), Last: b.now()},
 			{Cause: seller.CausePermission("acme", "m"), Last: b.now().Add(-time.Hour)},
@@ -620,7 +620,7 @@ func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 		}
 		var let []int
 		b.Release = func(_ context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {
-			for i, m := range shelf {
+			for i, m := range dead {
 				if match(m) {
 					let = append(let, i)
 				}
@@ -635,8 +635,8 @@ func TestASweepReleasesWhatIsClearedAndOnePermission(t *testing.T) {
 		}
 		// Once the warehouse accepted an order since, orders held for a permission are released, and those held for what that order
 		// proves to be known: its own shop.
-		for i := range shelf {
-			shelf[i].Last = b.now().Add(-time.Second)
+		for i := range dead {
+			dead[i].Last = b.now().Add(-time.Second)
 		}
 		let = nil
 		b.accepts(b.order("A-9"), fresh)

@@ -25,7 +25,7 @@ import (
 //	c/<code>          the warehouse's number of the goods with the ERP's code
 //	t/<pool>/<goods>  Published
 //	d/<xx>, s/<xx>    queues: goods whose shares are to be evaluated, or set at the warehouse
-//	telling           goods whose shares a run is about to publish, by run
+//	`telling`         goods whose shares a run is about to publish, by run
 const (
 	fieldHead       = "head"
 	fieldInFlight   = "telling"

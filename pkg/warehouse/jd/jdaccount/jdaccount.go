@@ -1,5 +1,5 @@
 // Package jdaccount knows what JD needs in the settings of an account. It stands apart from package jd, which makes calls
-// and knows sellers, so that whoever checks settings can ask it.
+// and knows sellers, so that programs that check settings can ask it.
 package jdaccount
 
 import (
@@ -62,7 +62,7 @@ func missing(field, zh, what string) fault.Reason {
 }
 
 // Identity is application, department and vendor source. It holds only a digest of the application's key, because it is
-// published in events, which reach whoever runs the ERP. The address (url) is not part of it: it is another way to the
+// published in events, which reach everybody who runs the ERP. The address (url) is not part of it: it is another way to the
 // same documents.
 func (Kind) Identity(a *sellerv1.Account) warehouse.Identity {
 	key := sha256.Sum256([]byte(a.GetAppKey()))
