@@ -20,6 +20,7 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/testenv"
+	"stockbridge/services/order-pusher/order"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 )
@@ -316,7 +317,7 @@ func TestManyAuditsAreWalkedInPieces(t *testing.T) {
 		o := w.Maker.Next()
 		list = append(list, o)
 		accept := ledger.ClaimRequest{
-			Key: ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo}, Hash: pusher.PayloadHash(o), OrderNo: o.OrderNo,
+			Key: ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo}, Hash: order.PayloadHash(o), OrderNo: o.OrderNo,
 			Owner: o.OutboundNo, Lines: []string{"1"}, Revision: 1, Shop: o.Shop, Warehouse: o.Warehouse,
 		}
 		if err := w.Ledger.Accept(t.Context(), accept, "ESL"+o.OutboundNo, nil, time.Now()); err != nil {

@@ -20,7 +20,7 @@ import (
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/wiring"
 	orderv1 "stockbridge/proto/order/v1"
-	"stockbridge/services/order-pusher/pusher"
+	orders "stockbridge/services/order-pusher/order"
 )
 
 type orderCheckCmd struct {
@@ -207,7 +207,7 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 		r.add(err)
 		return r, nil
 	}
-	plan, found := pusher.Findings(s, wh, o)
+	plan, found := orders.Findings(s, wh, o)
 	r.add(found...)
 	for _, n := range plan.Cleaned {
 		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{Code: "cleaned." + n.What, Field: n.Field, ZH: n.Zh, EN: n.En}})
@@ -238,10 +238,10 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 	case errors.Is(err, ledger.ErrNoEntry):
 	case err != nil:
 		return err
-	case e.State != ledger.New && !e.Reconstructed() && !pusher.SamePayload(e, o):
-		r.add(pusher.Reused(o))
+	case e.State != ledger.New && !e.Reconstructed() && !orders.SamePayload(e, o):
+		r.add(orders.Reused(o))
 	case (e.State == ledger.Unknown || e.State == ledger.Intent) && e.Identity != "" && e.Identity != c.identity(o):
-		r.add(pusher.Elsewhere(o, o.OutboundNo, e.Identity, c.identity(o)))
+		r.add(orders.Elsewhere(o, o.OutboundNo, e.Identity, c.identity(o)))
 	case e.State == ledger.Accepted || e.State == ledger.Cancelled:
 		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{
 			Code: "outbound.known", Field: "outbound_no",
@@ -261,7 +261,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 			if other.Key.No == o.OutboundNo || other.OrderNo != o.OrderNo || !other.State.Live() || !slices.Contains(other.Lines, line.LineId) {
 				continue
 			}
-			r.add(pusher.LineTaken(o, line.LineId, other, pusher.Claimed(others, o.Supersedes)))
+			r.add(orders.LineTaken(o, line.LineId, other, orders.Claimed(others, o.Supersedes)))
 		}
 	}
 	return nil
@@ -282,7 +282,7 @@ func (c *checks) shared(ctx context.Context, o *orderv1.Audited, r *checked) err
 		}
 	}
 	for _, s := range ledger.SortSharing(found) {
-		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON(pusher.Shared(o, s))})
+		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON(orders.Shared(o, s))})
 	}
 	return nil
 }

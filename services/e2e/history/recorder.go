@@ -17,7 +17,7 @@ import (
 	"stockbridge/pkg/jdsandbox/control"
 	"stockbridge/pkg/ledger"
 	orderv1 "stockbridge/proto/order/v1"
-	"stockbridge/services/order-pusher/pusher"
+	"stockbridge/services/order-pusher/order"
 )
 
 // followEvery is the pause between two reads of the streams and of the sandbox's log, which keeps 10 000 calls.
@@ -83,7 +83,7 @@ func Add[T any](r *Recorder, name File[T], line T) {
 }
 
 // HashOf is the content of an audit, by the pusher's hash.
-func HashOf(o *orderv1.Audited) string { return pusher.PayloadHash(o) }
+func HashOf(o *orderv1.Audited) string { return order.PayloadHash(o) }
 
 // AuditOf describes an audit, without the time when it was sent.
 func AuditOf(o *orderv1.Audited) Audit {

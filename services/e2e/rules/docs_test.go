@@ -212,7 +212,7 @@ var reasonMakers = []string{"Broken", "held", "hold", "refuse", "refusal", "Reas
 
 // reasonPackages give reasons to events. (bridgectl's and the set-up's own findings are read by the person who typed
 // the command.)
-var reasonPackages = []string{"pkg/bus", "pkg/clean", "pkg/warehouse/jd", "services/order-pusher/pusher", "services/status-poller/poller", "services/vmi-ingester/ingester", "services/reconciler/reconciler"}
+var reasonPackages = []string{"pkg/bus", "pkg/clean", "pkg/warehouse/jd", "services/order-pusher/order", "services/order-pusher/shadow", "services/order-pusher/pusher", "services/status-poller/poller", "services/vmi-ingester/ingester", "services/reconciler/reconciler"}
 
 // Every reason code and every kind of cause that an event may carry is explained in docs/events.md, and nothing else is.
 func TestReasonsAreExplained(t *testing.T) {

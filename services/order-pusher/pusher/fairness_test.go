@@ -19,6 +19,7 @@ import (
 	"stockbridge/pkg/warehouse/memory"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/order-pusher/order"
 )
 
 // scriptedWarehouse is a warehouse whose answers the test decides.
@@ -130,7 +131,7 @@ func TestTheLoserOfTwoDocumentsIsNotReportedAsFailed(t *testing.T) {
 		o := b.order("A-1")
 		b.ships(&scriptedWarehouse{take: func(ctx context.Context) error {
 			return b.ledger.Accept(ctx, ledger.ClaimRequest{
-				Key: ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo}, Hash: PayloadHash(o), Owner: "other", OrderNo: o.OrderNo, Lines: []string{"1"},
+				Key: ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo}, Hash: order.PayloadHash(o), Owner: "other", OrderNo: o.OrderNo, Lines: []string{"1"},
 			}, "N-other", nil, b.now())
 		}})
 		reported, err := b.push(o, fresh)

@@ -20,6 +20,7 @@ import (
 	"stockbridge/pkg/warehouse/memory"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/order-pusher/order"
 )
 
 // accounts is a set-up that can be switched to another account. Its warehouse does not know what the first one took.
@@ -102,7 +103,7 @@ func TestAKilledWorkersOrderIsLookedUpWhereItWasSent(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		a := twoAccounts(b)
 		o := b.order("A-1")
-		begin := claimRequest(&bus.Delivery{First: true, StreamTime: b.now()}, o, PayloadHash(o), "killed")
+		begin := order.ClaimRequest(&bus.Delivery{First: true, StreamTime: b.now()}, o, order.PayloadHash(o), "killed")
 		begin.Identity = string(b.wh.Identity())
 		if _, err := b.ledger.Claim(t.Context(), begin); err != nil {
 			t.Fatal(err)

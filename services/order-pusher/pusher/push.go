@@ -17,13 +17,14 @@ import (
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/order-pusher/order"
 )
 
 // Push sends one audited order and returns its outcome: order.accepted, order.held or order.failed. The outcome of a known
 // order is returned again, which repairs a crash between recording and publishing.
 func (p *Pusher) Push(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) ([]event.Event, error) {
-	if s, yes := p.inShadow(d, o); yes {
-		events, err := p.shadow.push(ctx, d, s, o)
+	if s, yes := p.shadow.Owns(d, o); yes {
+		events, err := p.shadow.Push(ctx, d, s, o)
 		if err != nil {
 			err = fmt.Errorf("shadow %s/%s: %w", o.GetSeller(), o.GetOutboundNo(), err)
 		}
@@ -51,8 +52,8 @@ func (p *Pusher) OnReject(d *bus.Delivery, o *orderv1.Audited, err error) []even
 		o = proto.CloneOf(o)
 		o.Seller = d.Seller
 	}
-	if _, yes := p.inShadow(d, o); yes {
-		return p.shadow.onReject(d, o, err)
+	if _, yes := p.shadow.Owns(d, o); yes {
+		return p.shadow.OnReject(d, o, err)
 	}
 	o = clean.Order(o).Order
 	reason := fault.ReasonOf(err, "internal")
@@ -67,12 +68,12 @@ func (p *Pusher) OnReject(d *bus.Delivery, o *orderv1.Audited, err error) []even
 	}
 	switch class {
 	case fault.Held:
-		return []event.Event{heldEvent(o, now, cause, reason)}
+		return []event.Event{order.HeldEvent(o, now, cause, reason)}
 	case fault.Refused:
 		if events := p.heldIfLive(o, now, reason); events != nil {
 			return events
 		}
-		m := &orderv1.Failed{Ref: ref(o, ""), At: timestamppb.New(now), Reason: event.Reason(reason)}
+		m := &orderv1.Failed{Ref: order.Ref(o, ""), At: timestamppb.New(now), Reason: event.Reason(reason)}
 		return []event.Event{event.OrderFailed.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), reason.Code)}
 	default:
 		return nil
@@ -102,33 +103,11 @@ func (p *Pusher) heldIfLive(o *orderv1.Audited, now time.Time, reason fault.Reas
 		reason.ZH += "；此单号下可能已有有效单据，请核对"
 		reason.EN += "; an order may be live under this number: check"
 	default:
-		zh, en := liveText(entry)
+		zh, en := order.LiveText(entry)
 		reason.ZH += "；" + zh
 		reason.EN += "; " + en
 	}
 	cause := seller.CauseOperator(o.Seller, o.OutboundNo)
-	m := &orderv1.Held{Ref: ref(o, entry.Number), At: timestamppb.New(now), Cause: cause, Reason: event.Reason(reason)}
+	m := &orderv1.Held{Ref: order.Ref(o, entry.Number), At: timestamppb.New(now), Cause: cause, Reason: event.Reason(reason)}
 	return []event.Event{event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause, reason.Code)}
-}
-
-func heldEvent(o *orderv1.Audited, now time.Time, cause string, reason fault.Reason) event.Event {
-	m := &orderv1.Held{Ref: ref(o, ""), At: timestamppb.New(now), Cause: cause, Reason: event.Reason(reason)}
-	return event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause)
-}
-
-func acceptedEvent(o *orderv1.Audited, number string, cleaned []ledger.Cleaned, at time.Time) event.Event {
-	m := &orderv1.Accepted{Ref: ref(o, number), At: timestamppb.New(at)}
-	for _, c := range cleaned {
-		if c.What == sharedNote {
-			m.Notes = append(m.Notes, &orderv1.Reason{Code: c.What, Field: c.Field, Zh: c.ZH, En: c.EN})
-			continue
-		}
-		m.Cleaned = append(m.Cleaned, &orderv1.Cleaned{Field: c.Field, What: c.What, Zh: c.ZH, En: c.EN})
-	}
-	for _, l := range o.Lines {
-		m.Lines = append(m.Lines, &orderv1.AcceptedLine{
-			LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: l.Quantity,
-		})
-	}
-	return event.OrderAccepted.About(o.Seller, o.OutboundNo, at, m, event.Revision(o.Revision))
 }

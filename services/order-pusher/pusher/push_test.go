@@ -21,6 +21,7 @@ import (
 	"stockbridge/pkg/warehouse/memory"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
+	"stockbridge/services/order-pusher/order"
 )
 
 func TestANewOrderIsSentOnceAndReportedAgain(t *testing.T) {
@@ -145,7 +146,7 @@ func TestAfterAKilledWorkerTheOrderIsLookedUp(t *testing.T) {
 		// A worker claimed it, the warehouse took it, and nothing else is known.
 		o := b.order("A-1")
 		begin := ledger.ClaimRequest{
-			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A-1"}, Hash: PayloadHash(o), Owner: "killed", OrderNo: o.OrderNo, Lines: []string{"1"},
+			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A-1"}, Hash: order.PayloadHash(o), Owner: "killed", OrderNo: o.OrderNo, Lines: []string{"1"},
 			Revision: 1, StreamTime: b.now(), AuditedAt: b.now(), First: true,
 		}
 		if _, err := b.ledger.Claim(t.Context(), begin); err != nil {
@@ -210,7 +211,7 @@ func TestACrashBeforeTheSupersededIsLookedUpSendsNothingTwice(t *testing.T) {
 		}
 		second := proto.CloneOf(first)
 		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
-		if _, err := b.ledger.Claim(t.Context(), claimRequest(&bus.Delivery{First: true, StreamTime: b.now()}, second, PayloadHash(second), "killed")); err != nil {
+		if _, err := b.ledger.Claim(t.Context(), order.ClaimRequest(&bus.Delivery{First: true, StreamTime: b.now()}, second, order.PayloadHash(second), "killed")); err != nil {
 			t.Fatal(err)
 		}
 		b.wait(ledger.ClaimFor + time.Second)

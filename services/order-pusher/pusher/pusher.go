@@ -30,7 +30,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/bus"
-	"stockbridge/pkg/clean"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
@@ -39,13 +38,15 @@ import (
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
 	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/order-pusher/order"
+	"stockbridge/services/order-pusher/shadow"
 )
 
 // Name is the service's name and that of its consumer.
 const Name = "order-pusher"
 
 const (
-	kind = "order"
+	kind = order.Kind
 	// lookupsBeforeResend is how many look-ups must find nothing, spread over Config.ResendAfter, before an order whose
 	// answer was lost is sent again.
 	lookupsBeforeResend = 3
@@ -135,7 +136,7 @@ type Pusher struct {
 	Parts
 	finder   *batchFinder
 	fairness *fairness
-	shadow   *shadowRunner
+	shadow   *shadow.Runner
 	notFound notFoundCache
 	*guard.Releases
 }
@@ -155,9 +156,12 @@ func New(parts Parts) *Pusher {
 			return p.Release(ctx, name, match)
 		},
 	}
-	p.shadow = &shadowRunner{
-		ledger: parts.Ledger, read: parts.Read, feedBreaker: p.feedBreaker, finder: p.finder, fairness: p.fairness, slots: parts.Slots,
-		lookUpAfter: parts.ShadowLookAfter, giveUp: parts.ShadowGiveUp, now: parts.Now, newOwner: parts.NewOwner,
+	p.shadow = &shadow.Runner{
+		Ledger: parts.Ledger, Seller: parts.Sellers.Get, Read: parts.Read, Find: p.finder.find, Report: p.feedBreaker,
+		Enter: func(o *orderv1.Audited, d *bus.Delivery) (func(), time.Duration) {
+			return p.fairness.enter(bulkheadKey{o.Seller, d.Returned}, p.Slots, p.Now)
+		},
+		LookUpAfter: parts.ShadowLookAfter, GiveUp: parts.ShadowGiveUp, Now: parts.Now, NewOwner: parts.NewOwner,
 	}
 	return p
 }
@@ -195,7 +199,7 @@ const expireEvery = time.Hour
 // The next round, or another replica, repeats what fails.
 func (p *Pusher) expireDeadLetters(ctx context.Context, b *bus.Bus, log zerolog.Logger) {
 	for p.KeepDeadLetters > 0 {
-		erased, ended, err := b.Age(ctx, Name, p.Now(), p.KeepDeadLetters, HeldTooLong)
+		erased, ended, err := b.Age(ctx, Name, p.Now(), p.KeepDeadLetters, order.HeldTooLong)
 		p.Metrics.Expired.WithLabelValues(event.Dead).Add(float64(erased))
 		p.Metrics.Expired.WithLabelValues(event.Held).Add(float64(ended))
 		if erased+ended > 0 {
@@ -233,19 +237,6 @@ func (p *Pusher) causeGone(ctx context.Context, cause string) (gone, decided boo
 		return err == nil && entry.State != ledger.New, true
 	}
 	return false, false
-}
-
-// Findings returns all that is wrong with an order before it is sent, and what would be sent: the same checks as Push.
-func Findings(s *seller.Seller, wh warehouse.OrderPlanner, o *orderv1.Audited) (warehouse.Plan, []error) {
-	plan := wh.PlanOrder(o)
-	return plan, append(s.Findings(clean.Order(o).Order), plan.Findings...)
-}
-
-func ref(o *orderv1.Audited, number string) *orderv1.Ref {
-	return &orderv1.Ref{
-		Seller: o.GetSeller(), Shop: o.GetShop(), Warehouse: o.GetWarehouse(), OrderNo: o.GetOrderNo(),
-		OutboundNo: o.GetOutboundNo(), Revision: o.GetRevision(), WarehouseNo: number,
-	}
 }
 
 func cleanedOf(list []*orderv1.Cleaned) []ledger.Cleaned {

@@ -14,6 +14,7 @@ import (
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
 	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/order-pusher/order"
 )
 
 // The warehouse rejects the order, has it all the same, and shows it three seconds later.
@@ -72,7 +73,7 @@ func TestARefusalIsPublishedAfterItsLookUps(t *testing.T) {
 		}
 		waits(55 * time.Second)
 		// A worker dies during the last look-up.
-		if _, err := b.ledger.Claim(t.Context(), ledger.ClaimRequest{Key: entry.Key, Hash: PayloadHash(o), Owner: "dies", OrderNo: o.OrderNo, Lines: []string{"1"}}); err != nil {
+		if _, err := b.ledger.Claim(t.Context(), ledger.ClaimRequest{Key: entry.Key, Hash: order.PayloadHash(o), Owner: "dies", OrderNo: o.OrderNo, Lines: []string{"1"}}); err != nil {
 			t.Fatal(err)
 		}
 		waits(busyPause)

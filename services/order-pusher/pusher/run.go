@@ -19,6 +19,8 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	orderv1 "stockbridge/proto/order/v1"
+	"stockbridge/services/order-pusher/order"
+	"stockbridge/services/order-pusher/shadow"
 )
 
 // run is the protocol for one delivery of one order: it does the steps that package document decides on.
@@ -153,7 +155,7 @@ func (r *run) read(ctx context.Context, no string) document.Other {
 	}
 	return document.Other{
 		Read: true, Exists: err == nil, Entry: entry, Err: err,
-		SamePayload:   err == nil && no == r.o.OutboundNo && SamePayload(entry, r.original),
+		SamePayload:   err == nil && no == r.o.OutboundNo && order.SamePayload(entry, r.original),
 		OtherIdentity: r.underOtherIdentity(entry),
 	}
 }
@@ -228,13 +230,13 @@ func (r *run) trial(ctx context.Context) error {
 // content, and an entry of an earlier build keeps its hash.
 func (r *run) claim(ctx context.Context) document.Claim {
 	if r.request.Owner == "" {
-		r.request = claimRequest(r.d, r.o, payloadHash(r.o), r.NewOwner())
+		r.request = order.ClaimRequest(r.d, r.o, order.Hash(r.o), r.NewOwner())
 		r.request.Identity = string(r.wh.Identity())
 		r.request.AnyIdentity = r.released(seller.CauseIdentity(r.o.Seller, r.o.OutboundNo))
 	}
 	r.askedAt = r.Now()
 	claimed, err := r.Ledger.Claim(ctx, r.request)
-	if errors.Is(err, ledger.ErrHash) && (claimed.Entry.Origin == ledger.External || SamePayload(claimed.Entry, r.original)) {
+	if errors.Is(err, ledger.ErrHash) && (claimed.Entry.Origin == ledger.External || order.SamePayload(claimed.Entry, r.original)) {
 		r.request.Origin, r.request.Hash = claimed.Entry.Origin, claimed.Entry.Hash
 		claimed, err = r.Ledger.Claim(ctx, r.request)
 	}
@@ -255,19 +257,6 @@ func (r *run) claim(ctx context.Context) document.Claim {
 		c.Result = document.Failed
 	}
 	return c
-}
-
-func claimRequest(d *bus.Delivery, o *orderv1.Audited, hash, owner string) ledger.ClaimRequest {
-	lines := make([]string, len(o.Lines))
-	for i, l := range o.Lines {
-		lines[i] = l.LineId
-	}
-	return ledger.ClaimRequest{
-		Key: ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo}, Hash: hash, Owner: owner,
-		OrderNo: o.OrderNo, Lines: lines, Supersedes: o.Supersedes, PlatformNos: o.PlatformOrderNos, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
-		StreamTime: d.StreamTime, AuditedAt: o.AuditedAt.AsTime(), First: d.First && !d.Replay,
-		Stream: d.Stream, Seq: d.Seq, Trace: d.Trace,
-	}
 }
 
 // takeSlot takes one of the seller's slots.
@@ -327,7 +316,7 @@ func (r *run) chooseOwn(ctx context.Context, numbers []string) document.Own {
 			return document.Own{Done: true, Number: no, Others: slices.Delete(slices.Clone(numbers), i, i+1)}
 		}
 		if foreign == nil {
-			foreign = Foreign(r.o, no, c.Foreign)
+			foreign = order.Foreign(r.o, no, c.Foreign)
 		}
 	}
 	r.Metrics.Foreign.Inc()
@@ -412,12 +401,12 @@ func (r *run) resolve(step document.Step, k *document.Known) document.Resolved {
 // withSharingNotes adds the notes about other orders that share a platform's number. They are stored with the cleaned texts,
 // so that they are published again unchanged.
 func (r *run) withSharingNotes(cleaned []ledger.Cleaned, sharing []ledger.Sharing) []ledger.Cleaned {
-	if slices.ContainsFunc(cleaned, func(c ledger.Cleaned) bool { return c.What == sharedNote }) {
+	if slices.ContainsFunc(cleaned, func(c ledger.Cleaned) bool { return c.What == order.SharedNote }) {
 		return cleaned
 	}
 	cleaned = slices.Clip(cleaned)
 	for _, s := range sharing {
-		note := Shared(r.o, s)
+		note := order.Shared(r.o, s)
 		cleaned = append(cleaned, ledger.Cleaned{Field: note.Field, What: note.Code, ZH: note.ZH, EN: note.EN})
 	}
 	return cleaned
@@ -433,11 +422,11 @@ func (r *run) end(step document.Step, k *document.Known) error {
 		if !k.Claim.Done {
 			entry = k.Stored.Entry
 		}
-		r.events = append(r.events, acceptedEvent(r.o, entry.Number, entry.Cleaned, entry.ChangedAt))
+		r.events = append(r.events, order.AcceptedEvent(r.o, entry.Number, entry.Cleaned, entry.ChangedAt))
 		return nil
 	case step.Do == document.Report:
 		r.Metrics.accepted(r.acceptedAt.Sub(r.d.StreamTime))
-		r.events = append(r.events, acceptedEvent(r.o, step.Number, r.cleaned, r.acceptedAt))
+		r.events = append(r.events, order.AcceptedEvent(r.o, step.Number, r.cleaned, r.acceptedAt))
 		if len(step.Others) == 0 {
 			return nil
 		}
@@ -452,7 +441,7 @@ func (r *run) end(step document.Step, k *document.Known) error {
 		if step.Why != "" {
 			why = r.fault(document.Step{Why: step.Why, Number: step.Number}, k)
 		}
-		r.events = append(r.events, heldEvent(r.o, r.Now(), seller.CauseOperator(r.o.Seller, r.o.OutboundNo), fault.ReasonOf(why, "internal")))
+		r.events = append(r.events, order.HeldEvent(r.o, r.Now(), seller.CauseOperator(r.o.Seller, r.o.OutboundNo), fault.ReasonOf(why, "internal")))
 	}
 	return err
 }
@@ -465,32 +454,32 @@ func (r *run) fault(step document.Step, k *document.Known) error {
 	o := r.o
 	switch step.Why {
 	case document.WhyReused:
-		return Reused(o)
+		return order.Reused(o)
 	case document.WhyCancelled:
-		return Cancelled(o)
+		return order.Cancelled(o)
 	case document.WhyOtherIdentity:
-		return Elsewhere(o, o.OutboundNo, k.Claim.Entry.Identity, r.request.Identity)
+		return order.Elsewhere(o, o.OutboundNo, k.Claim.Entry.Identity, r.request.Identity)
 	case document.WhyEarlierIdentity:
 		earlier := k.Earlier.Entry
 		if k.Claim.Result == document.LineTaken {
 			earlier = k.Line.Holder.Entry
 		}
-		return Elsewhere(o, earlier.Key.No, earlier.Identity, r.request.Identity)
+		return order.Elsewhere(o, earlier.Key.No, earlier.Identity, r.request.Identity)
 	case document.WhySuperseding:
-		return Superseding(o)
+		return order.Superseding(o)
 	case document.WhyLine:
 		if o.Supersedes == "" {
-			return LineLive(o, r.line.Line, r.line.By)
+			return order.LineLive(o, r.line.Line, r.line.By)
 		}
-		return LineTaken(o, r.line.Line, k.Line.Holder.Entry, k.Earlier.Exists && k.Earlier.Entry.State != ledger.New)
+		return order.LineTaken(o, r.line.Line, k.Line.Holder.Entry, k.Earlier.Exists && k.Earlier.Entry.State != ledger.New)
 	case document.WhyFormer:
-		return Forgotten(o)
+		return order.Forgotten(o)
 	case document.WhyExternal:
-		return ShadowWaiting(o)
+		return order.ShadowWaiting(o)
 	case document.WhyNumberTaken:
-		return numberTaken(r.taken)
+		return order.NumberTaken(r.taken)
 	case document.WhyDuplicate:
-		return duplicate(step.Number, step.Others)
+		return order.Duplicate(step.Number, step.Others)
 	case "":
 		return nil
 	default:
@@ -506,4 +495,31 @@ func (r *run) feedBreaker(err error) {
 func (p *Pusher) feedBreaker(sellerName string, err error) []event.Event {
 	events, _ := guard.Guard{Breaker: p.Breaker, Sellers: p.Sellers, ProbeAfter: p.ProbeAfter, Now: p.Now}.Report(sellerName, err)
 	return events
+}
+
+// freeShadowLine frees a line of one of our orders that an order in shadow holds: when that is cancelled at the warehouse, or
+// when it is not found and a person has confirmed that it never will be.
+func (r *run) freeShadowLine(ctx context.Context, no string) (freed bool, err error) {
+	entry, err := r.Ledger.Get(ctx, ledger.Key{Seller: r.o.Seller, Kind: kind, No: no})
+	if errors.Is(err, ledger.ErrNoEntry) || err == nil && (entry.Origin != ledger.External || entry.State == ledger.Accepted) {
+		return false, nil // not in shadow, or adopted: then it is followed
+	}
+	if err != nil {
+		return false, err
+	}
+	wh := r.wh
+	if entry.Warehouse != r.o.Warehouse {
+		if wh, err = r.Open(r.seller, entry.Warehouse, quota.Push); err != nil {
+			return false, err
+		}
+	}
+	found, ok, err := r.lookUpAt(ctx, wh, no)
+	if err != nil {
+		return false, err
+	}
+	over := ok && found.State.Status == orderv1.Status_STATUS_CANCELLED
+	if !over && (ok || !slices.Contains(r.d.Released, seller.CauseShadow(r.o.Seller, no))) {
+		return false, order.ShadowLine(r.o, no)
+	}
+	return shadow.FreeLines(ctx, r.Ledger, r.o.Seller, no, entry.Revision, r.NewOwner())
 }

@@ -1,4 +1,4 @@
-package pusher
+package order
 
 import (
 	"crypto/sha256"
@@ -25,7 +25,7 @@ const payloadMark = "2:"
 // It leaves out what does not reach the warehouse: when the order was audited and paid, its revision, what it supersedes,
 // its hold, names and categories of goods, platform numbers after the first, and unknown fields. The set-up is not in it;
 // see the package comment.
-func PayloadHash(o *orderv1.Audited) string { return payloadHash(clean.Order(o).Order) }
+func PayloadHash(o *orderv1.Audited) string { return Hash(clean.Order(o).Order) }
 
 // SamePayload reports whether the entry's hash is that of o, also when an earlier build wrote it. Entries that are
 // reconstructed, or belong to another program, have no hash of their own and never match.
@@ -33,11 +33,11 @@ func SamePayload(entry ledger.Entry, o *orderv1.Audited) bool {
 	if strings.HasPrefix(entry.Hash, payloadMark) {
 		return entry.Hash == PayloadHash(o)
 	}
-	return entry.Hash != "" && entry.Hash == legacyHash(o)
+	return entry.Hash != "" && entry.Hash == LegacyHash(o)
 }
 
-// payloadHash is PayloadHash of a cleaned order.
-func payloadHash(o *orderv1.Audited) string {
+// Hash is PayloadHash of a cleaned order.
+func Hash(o *orderv1.Audited) string {
 	var room [1024]byte
 	c := content(room[:0])
 	c.texts(o.Seller, o.Shop, o.Warehouse, o.OrderNo, o.OutboundNo, o.Platform, o.Carrier, o.BuyerRemark, o.SellerRemark)
@@ -124,9 +124,9 @@ func nonZeroAmount(text string) string {
 	return ""
 }
 
-// legacyHash is the hash of earlier builds, over the message as the ERP wrote it. Their entries live as long as the ledger
+// LegacyHash is the hash of earlier builds, over the message as the ERP wrote it. Their entries live as long as the ledger
 // keeps an order.
-func legacyHash(o *orderv1.Audited) string {
+func LegacyHash(o *orderv1.Audited) string {
 	c := proto.CloneOf(o)
 	c.AuditedAt, c.Revision, c.Supersedes, c.Hold = nil, 0, "", nil
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)

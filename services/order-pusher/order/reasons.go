@@ -1,4 +1,4 @@
-package pusher
+package order
 
 import (
 	"fmt"
@@ -27,8 +27,8 @@ func Reused(o *orderv1.Audited) error {
 	})
 }
 
-// liveText says that an order is live, and where it stands.
-func liveText(entry ledger.Entry) (zh, en string) {
+// LiveText says that an order is live, and where it stands.
+func LiveText(entry ledger.Entry) (zh, en string) {
 	switch {
 	case entry.State == ledger.Accepted && entry.Number != "":
 		return "此前以该单号推送的订单仍然有效，仓库单号 " + entry.Number + "，不受影响",
@@ -110,7 +110,7 @@ func LineTaken(o *orderv1.Audited, lineID string, by ledger.Entry, claimed bool)
 
 // Claimed reports whether one of the entries is the order under the number, and was claimed.
 func Claimed(entries []ledger.Entry, no string) bool {
-	return slices.ContainsFunc(entries, func(e ledger.Entry) bool { return e.Key.No == no && e.Key.Kind == kind && e.State != ledger.New })
+	return slices.ContainsFunc(entries, func(e ledger.Entry) bool { return e.Key.No == no && e.Key.Kind == Kind && e.State != ledger.New })
 }
 
 // LineLive is the fault of an order with a line that is live under the outbound number by.
@@ -126,8 +126,8 @@ func LineLive(o *orderv1.Audited, lineID, by string) error {
 	})
 }
 
-// sharedNote is the code of Shared's note.
-const sharedNote = "platform_order.shared"
+// SharedNote is the code of Shared's note.
+const SharedNote = "platform_order.shared"
 
 // Shared is the note that another order has a platform's number of this one: the same purchase may be in the ERP twice.
 func Shared(o *orderv1.Audited, with ledger.Sharing) fault.Reason {
@@ -138,9 +138,9 @@ func Shared(o *orderv1.Audited, with ledger.Sharing) fault.Reason {
 	}
 }
 
-// numberTaken is the fault of an order for which the warehouse answered with the number of another order of the seller's: it
+// NumberTaken is the fault of an order for which the warehouse answered with the number of another order of the seller's: it
 // proves nothing about this one. A person asks the warehouse, then a replay looks this order up first.
-func numberTaken(taken *ledger.NumberTaken) error {
+func NumberTaken(taken *ledger.NumberTaken) error {
 	return fault.Permanent(fault.Reason{
 		Code: "warehouse.number.taken", Field: "outbound_no", RemoteText: taken.Number,
 		ZH: "仓库为此订单返回的单号 " + taken.Number + " 属于出库单 " + taken.By + "，不能证明此订单已被接收；请与仓库核对后重放 (dlq replay)，重放时会先查询",
@@ -148,11 +148,37 @@ func numberTaken(taken *ledger.NumberTaken) error {
 	})
 }
 
-// duplicate is the fault of one outbound number with several documents. It must never go unnoticed.
-func duplicate(number string, others []string) error {
+// Duplicate is the fault of one outbound number with several documents. It must never go unnoticed.
+func Duplicate(number string, others []string) error {
 	return fault.Permanent(fault.Reason{
 		Code: "warehouse.twice", Field: "outbound_no", RemoteText: fmt.Sprint(append([]string{number}, others...)),
 		ZH: "仓库中同一出库单号有多张单据，请立即联系仓库，只保留一张，取消其余单据",
 		EN: "the warehouse has several documents under this outbound number; have all but one cancelled at once",
+	})
+}
+
+// ShadowWaiting holds an order that was audited before the switch-over and that the warehouse does not have.
+func ShadowWaiting(o *orderv1.Audited) error {
+	return fault.Hold(seller.CauseShadow(o.Seller, o.OutboundNo), fault.Reason{
+		Code: "shadow.waiting", Field: "outbound_no",
+		ZH: "此订单在切换时刻之前审核，应由 ERP 原程序推送，但仓库中按此单号查不到；确认原程序没有推送且不会再推送后，人工放行即可由我们推送",
+		EN: "audited before the switch-over, so the ERP's own program sends it, but the warehouse has nothing under this number; when that program has not sent it and never will, release it and we send it",
+	})
+}
+
+// ShadowLine holds an order with a line of an order that was audited before the switch-over.
+func ShadowLine(o *orderv1.Audited, no string) error {
+	return fault.Hold(seller.CauseShadow(o.Seller, no), fault.Reason{
+		Code: "shadow.line", Field: "lines",
+		ZH: fmt.Sprintf("商品行已包含在切换时刻之前审核的出库单 %s 中，由 ERP 原程序推送；请先在仓库取消该单，或确认原程序从未推送，然后放行", no),
+		EN: fmt.Sprintf("a line is in delivery %s, audited before the switch-over and sent by the ERP's own program; cancel that at the warehouse, or make sure that it was never sent, then release this one", no),
+	})
+}
+
+// ShadowOurs holds an order that was in the middle of being sent when its seller was put into shadow.
+func ShadowOurs(o *orderv1.Audited) error {
+	return fault.Hold(seller.CauseShadow(o.Seller, o.OutboundNo), fault.Reason{
+		Code: "shadow.ours", Field: "outbound_no",
+		ZH: "进入影子模式时此订单正在推送，结果未知；请在仓库按单号核对", EN: "it was being sent when shadow mode began, with an unknown result: look it up at the warehouse by its number",
 	})
 }
