@@ -25,6 +25,10 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	}
 	share := serving(nameShare, c.Slots)
 	share.HandlerLimit = shareLimit
+	defer func() { // a handler whose time is up leaves its write behind
+		y.acceptances.writes.Close()
+		y.acceptances.writes.Wait()
+	}()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return bus.Serve(ctx, s.Bus, event.CountDue, serving(Name, c.Slots), y.CountDue, nil) })
 	group.Go(func() error { return bus.Serve(ctx, s.Bus, event.ShareDue, share, y.ShareDue, nil) })
