@@ -8,52 +8,11 @@ import (
 	"stockbridge/pkg/quota"
 )
 
-// Constants of the pacing. inredis/lua/acquire.lua and quota.lua have the same ones.
+// A class that has credit on its floor asks at floorRank, else at its quota.Class.Rank.
 const (
-	// slack is how late a call may come without delaying the next one. Calls are spaced that much wider per second,
-	// so that no second holds more than the limit all the same.
-	slack = 5 * time.Millisecond
-	// jitter is how much calls may differ in the time until the warehouse counts them. Calls are spaced that much
-	// wider per second too: two thirds of the 3 % of the limit that may stay unused are for this.
-	jitter = 15 * time.Millisecond
-	// reserveAhead is how far ahead slots are reserved one by one.
-	reserveAhead = 200 * time.Millisecond
-	// deferredSpacing is the spacing of the return times beyond that, in slots: below 1, so that late callers leave
-	// no slot empty.
-	deferredSpacing = 0.97
-	// minReservation and maxReservation bound how long a reserved slot is kept for its caller.
-	minReservation, maxReservation = 20 * time.Millisecond, time.Second
-	// maxWait is the longest wait that is given out: limits change, and other callers give up.
-	maxWait = 5 * time.Minute
-	// floorActiveFor is how long a floor accrues after its class last asked.
-	floorActiveFor = 10 * time.Second
+	floorRank = 0
+	ranks     = 5 // floorRank and those of quota.Classes
 )
-
-// rank is the order of the classes. A class that has credit on its floor asks at floorRank.
-type rank int
-
-const (
-	floorRank rank = iota
-	cancelRank
-	pushRank
-	statusRank
-	stockRank
-	ranks
-)
-
-// class describes one of ledger.Quota's classes.
-type class struct {
-	rank rank
-	// floor is the guaranteed share of the limit; 0 for none.
-	floor float64
-}
-
-var classes = map[quota.Class]class{
-	quota.Cancel: {rank: cancelRank},
-	quota.Push:   {rank: pushRank},
-	quota.Status: {rank: statusRank, floor: 0.15},
-	quota.Stock:  {rank: stockRank, floor: 0.10},
-}
 
 // pace is the state of a quota. Times are microseconds.
 //
@@ -101,7 +60,7 @@ func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, t
 	}
 	own, credit := p.rankOf(now, name)
 
-	interval := int64(math.Ceil(1e6 / l.PerSecond * (1 + (slack + jitter).Seconds())))
+	interval := int64(math.Ceil(1e6 / l.PerSecond * (1 + (quota.Slack + quota.Jitter).Seconds())))
 	spacing := max(interval, p.Length/int64(l.Concurrent)) // the real pace of those that wait
 	if now-p.Next > max(time.Second.Microseconds(), 4*spacing) {
 		p.Deferred = [ranks]int64{} // slots stayed empty: the deferred callers do not return
@@ -114,7 +73,7 @@ func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, t
 		spacing = interval
 	}
 
-	keepFor := min(max(interval, minReservation.Microseconds()), maxReservation.Microseconds())
+	keepFor := min(max(interval, quota.MinReservation.Microseconds()), quota.MaxReservation.Microseconds())
 	slot, first, deferredBefore := free, true, false
 	for r := floorRank; r <= own; r++ {
 		if r == floorRank && !credit {
@@ -128,13 +87,13 @@ func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, t
 	}
 
 	if free <= now && first {
-		p.Next = max(p.Next, now-slack.Microseconds()) + interval
+		p.Next = max(p.Next, now-quota.Slack.Microseconds()) + interval
 		p.start(now, id, own, ttl)
 		p.spend(now, name, l)
 		return true, 0
 	}
 	slot = max(slot, now+1000) // the first in line is late
-	near := max(reserveAhead.Microseconds(), spacing)
+	near := max(quota.ReserveAhead.Microseconds(), spacing)
 	switch f, hasFloor := p.Floors[name]; {
 	case deferredBefore && hasFloor: // better ranks use all but the floor
 		p.Deferred[own] = max(p.Deferred[own]+floorStep(name, l), f.Due)
@@ -142,24 +101,24 @@ func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, t
 		p.Reserved[own] = slot
 		return false, slot - now
 	default:
-		p.Deferred[own] = max(p.Deferred[own], now+near) + int64(float64(spacing)*deferredSpacing)
+		p.Deferred[own] = max(p.Deferred[own], now+near) + int64(float64(spacing)*quota.DeferredSpacing)
 	}
 	wait = p.Deferred[own] - now
-	if most := maxWait.Microseconds(); wait > most {
+	if most := quota.MaxWait.Microseconds(); wait > most {
 		wait = most/2 + now%1000*most/2000 // anywhere in the second half, so that not all return at once
 	}
 	return false, wait
 }
 
 // rankOf updates the class's floor and returns its rank. credit reports whether any class may use its floor now.
-func (p *pace) rankOf(now int64, name quota.Class) (own rank, credit bool) {
-	own = classes[name].rank
-	if classes[name].floor > 0 {
+func (p *pace) rankOf(now int64, name quota.Class) (own int, credit bool) {
+	own = name.Rank()
+	if name.Floor() > 0 {
 		f := p.Floors[name]
-		if now-f.Asked > floorActiveFor.Microseconds() {
+		if now-f.Asked > quota.FloorActiveFor.Microseconds() {
 			f.Due = now
 		}
-		f.Due = max(f.Due, now-floorActiveFor.Microseconds())
+		f.Due = max(f.Due, now-quota.FloorActiveFor.Microseconds())
 		f.Asked = now
 		if p.Floors == nil {
 			p.Floors = map[quota.Class]floor{}
@@ -170,12 +129,12 @@ func (p *pace) rankOf(now int64, name quota.Class) (own rank, credit bool) {
 		}
 	}
 	for _, f := range p.Floors {
-		credit = credit || f.Due <= now && now-f.Asked <= floorActiveFor.Microseconds()
+		credit = credit || f.Due <= now && now-f.Asked <= quota.FloorActiveFor.Microseconds()
 	}
 	return own, credit
 }
 
-func (p *pace) start(now int64, id string, own rank, ttl time.Duration) {
+func (p *pace) start(now int64, id string, own int, ttl time.Duration) {
 	if p.Calls == nil {
 		p.Calls = map[string]call{}
 	}
@@ -194,7 +153,7 @@ func (p *pace) spend(now int64, name quota.Class, l ledger.Limit) {
 }
 
 func floorStep(name quota.Class, l ledger.Limit) int64 {
-	return int64(1e6 / l.PerSecond / classes[name].floor)
+	return int64(1e6 / l.PerSecond / name.Floor())
 }
 
 // end ends a call; a call that already ended is no error.

@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/quota"
 )
 
 //go:embed lua/*.lua
@@ -31,10 +32,10 @@ type script struct {
 
 func newScripts() scripts {
 	return scripts{
-		document: assemble([]string{"epoch", "document"}, "claim", "accept", "refuse", "mark_rejected", "mark_unknown", "mark_not_found",
+		document: assemble(documentConstants(), []string{"epoch", "document"}, "claim", "accept", "refuse", "mark_rejected", "mark_unknown", "mark_not_found",
 			"release", "resend", "follow", "find", "due", "refusals", "erase"),
-		quota: assemble([]string{"quota"}, "acquire", "return"),
-		lease: assemble(nil, "lease", "unlease"),
+		quota: assemble(pacingConstants(), []string{"quota"}, "acquire", "return"),
+		lease: assemble("", nil, "lease", "unlease"),
 		count: redis.NewScript(source("count")),
 		admit: redis.NewScript(source("admit")),
 
@@ -44,15 +45,37 @@ func newScripts() scripts {
 	}
 }
 
+// documentConstants are s and µs.
+func documentConstants() string {
+	return fmt.Sprintf("local KEEP_ATTEMPTS, MAX_SHARING, KEEP_SETTLED, KEEP_REFUSALS = %d, %d, %d, %d\nlocal CLAIM_FOR, EPOCH_MARGIN = %d, %d\n",
+		ledger.KeepAttempts, ledger.MaxSharing, int(keepSettled.Seconds()), int(ledger.RefusalsKept.Seconds()),
+		ledger.ClaimFor.Microseconds(), ledger.EpochMargin.Microseconds())
+}
+
+// pacingConstants are those of package quota, µs.
+func pacingConstants() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "local SLACK, JITTER, RESERVE_AHEAD, DEFERRED_SPACING = %d, %d, %d, %g\n",
+		quota.Slack.Microseconds(), quota.Jitter.Microseconds(), quota.ReserveAhead.Microseconds(), quota.DeferredSpacing)
+	fmt.Fprintf(&b, "local MIN_RESERVATION, MAX_RESERVATION, MAX_WAIT, FLOOR_ACTIVE, LAST_RANK = %d, %d, %d, %d, %d\nlocal RANKS, FLOORS = {}, {}\n",
+		quota.MinReservation.Microseconds(), quota.MaxReservation.Microseconds(), quota.MaxWait.Microseconds(), quota.FloorActiveFor.Microseconds(), len(quota.Classes()))
+	for _, c := range quota.Classes() {
+		fmt.Fprintf(&b, "RANKS['%s'] = %d\n", c, c.Rank())
+		if c.Floor() > 0 {
+			fmt.Fprintf(&b, "FLOORS['%s'] = %g\n", c, c.Floor())
+		}
+	}
+	return b.String()
+}
+
 // argsPrefix begins an operation's file and precedes the names of its arguments.
 const argsPrefix = "-- args: "
 
 // assemble makes one script of operations and of what they share.
-func assemble(shared []string, operations ...string) *script {
+func assemble(constants string, shared []string, operations ...string) *script {
 	s := &script{params: map[string]int{}}
 	var b strings.Builder
-	fmt.Fprintf(&b, "local KEEP_ATTEMPTS, MAX_SHARING, KEEP_SETTLED, KEEP_REFUSALS, CLAIM_FOR, EPOCH_MARGIN = %d, %d, %d, %d, %d, %d\n", // s, s, µs, µs
-		ledger.KeepAttempts, ledger.MaxSharing, int(keepSettled.Seconds()), int(ledger.RefusalsKept.Seconds()), ledger.ClaimFor.Microseconds(), ledger.EpochMargin.Microseconds())
+	b.WriteString(constants)
 	for _, name := range append([]string{"prelude"}, shared...) {
 		b.WriteString(source(name))
 	}

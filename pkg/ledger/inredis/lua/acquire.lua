@@ -1,6 +1,6 @@
 -- args: id class per_second concurrent ttl
 -- Starts a call or says how long to wait: {'begun', when} or {'wait', how long}. inkv/pace.go does the same with the
--- same constants and explains it.
+-- same constants (package quota) and explains it; its Reserved and Deferred are the fields near: and far: here.
 
 load()
 local id, class, lasts = a.id, a.class, tonumber(a.ttl)
@@ -23,41 +23,41 @@ p.at = now
 local calls_now = under_way()
 if ends_at(id) then return {'begun', text(now)} end -- a repeated call: the answer was lost
 
-local me, credit = RANKS[class], false
+local own, credit = RANKS[class], false
 local floor_step = FLOORS[class] and math.floor(1e6 / per_second / FLOORS[class])
 if floor_step then
-  if now - v('asked:' .. class) > ACTIVE then p['due:' .. class] = now end
-  p['due:' .. class] = math.max(v('due:' .. class), now - ACTIVE)
+  if now - v('asked:' .. class) > FLOOR_ACTIVE then p['due:' .. class] = now end
+  p['due:' .. class] = math.max(v('due:' .. class), now - FLOOR_ACTIVE)
   p['asked:' .. class] = now
-  if p['due:' .. class] <= now then me = RANKS.floor end
+  if p['due:' .. class] <= now then own = 0 end
 end
 for other in pairs(FLOORS) do
-  if p['due:' .. other] and p['due:' .. other] <= now and now - v('asked:' .. other) <= ACTIVE then credit = true end
+  if p['due:' .. other] and p['due:' .. other] <= now and now - v('asked:' .. other) <= FLOOR_ACTIVE then credit = true end
 end
 
-local interval = math.ceil(1e6 / per_second * (1 + (SLACK + TRAVEL) / 1e6))
-local turn = math.max(interval, math.floor(v('length') / concurrent))
-if now - v('next') > math.max(1000000, 4 * turn) then
-  for r = 0, 4 do p['far:' .. r] = 0 end
+local interval = math.ceil(1e6 / per_second * (1 + (SLACK + JITTER) / 1e6))
+local spacing = math.max(interval, math.floor(v('length') / concurrent))
+if now - v('next') > math.max(1000000, 4 * spacing) then
+  for r = 0, LAST_RANK do p['far:' .. r] = 0 end
 end
 p.next = math.min(v('next'), now + interval) -- the limit may have been raised meanwhile
 local free = p.next
 if calls_now >= concurrent then
-  free = math.max(free, now + math.max(math.floor(turn / 2), 1000))
+  free = math.max(free, now + math.max(math.floor(spacing / 2), 1000))
 else
-  turn = interval
+  spacing = interval
 end
 
-local grace = math.min(math.max(interval, 20000), 1000000)
-local slot, first, crowded = free, true, false
-for r = 0, me do
-  if r ~= RANKS.floor or credit then
-    local near = v('near:' .. r)
-    if near + grace > now then
-      slot = math.max(slot, near + turn)
-      first = first and r == me
+local keep_for = math.min(math.max(interval, MIN_RESERVATION), MAX_RESERVATION)
+local slot, first, deferred_before = free, true, false
+for r = 0, own do
+  if r ~= 0 or credit then
+    local reserved = v('near:' .. r)
+    if reserved + keep_for > now then
+      slot = math.max(slot, reserved + spacing)
+      first = first and r == own
     end
-    crowded = crowded or (r ~= RANKS.floor and r < me and v('far:' .. r) > now)
+    deferred_before = deferred_before or (r ~= 0 and r < own and v('far:' .. r) > now)
   end
 end
 
@@ -66,22 +66,22 @@ if free <= now and first then
   p.next = math.max(v('next'), now - SLACK) + interval
   begin_call(id, now + lasts)
   ttl = math.max(ttl or 0, lasts)
-  if v('near:' .. me) <= now then p['near:' .. me] = 0 end
+  if v('near:' .. own) <= now then p['near:' .. own] = 0 end
   if floor_step then p['due:' .. class] = math.min(p['due:' .. class], now) + floor_step end
 else
   slot = math.max(slot, now + 1000) -- the first in line is late
-  local near = math.max(NEAR, turn)
-  if crowded and floor_step then
-    p['far:' .. me] = math.max(v('far:' .. me) + floor_step, p['due:' .. class])
-    wait = p['far:' .. me] - now
-  elseif slot <= now + near then
-    p['near:' .. me] = slot
+  local ahead = math.max(RESERVE_AHEAD, spacing)
+  if deferred_before and floor_step then
+    p['far:' .. own] = math.max(v('far:' .. own) + floor_step, p['due:' .. class])
+    wait = p['far:' .. own] - now
+  elseif slot <= now + ahead then
+    p['near:' .. own] = slot
     wait = slot - now
   else
-    p['far:' .. me] = math.max(v('far:' .. me), now + near) + math.floor(turn * CROWD)
-    wait = p['far:' .. me] - now
+    p['far:' .. own] = math.max(v('far:' .. own), now + ahead) + math.floor(spacing * DEFERRED_SPACING)
+    wait = p['far:' .. own] - now
   end
-  if wait > WAIT_MOST then wait = WAIT_MOST / 2 + now % 1000 * WAIT_MOST / 2000 end
+  if wait > MAX_WAIT then wait = MAX_WAIT / 2 + now % 1000 * MAX_WAIT / 2000 end
 end
 
 changed = true

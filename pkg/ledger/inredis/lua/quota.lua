@@ -1,10 +1,6 @@
 -- Helpers of the operations on a quota: KEYS[1] is the pacing, calls_key the calls under way. Both are read once for
 -- all calls of a batch, and written once. The first argument of each call is a permit's id.
 local calls_key = KEYS[1] .. ':calls'
-local SLACK, TRAVEL, NEAR, CROWD, WAIT_MOST, ACTIVE = 5000, 15000, 200000, 0.97, 300000000, 10000000
-local RANKS = {floor = 0, cancel = 1, push = 2, status = 3, stock = 4}
-local FLOORS = {status = 0.15, stock = 0.10}
-
 local p, changed, ttl
 local function v(field) return p[field] or 0 end
 
