@@ -54,7 +54,7 @@ test: redis examples-deps ## every test of every module (TEST='-run Name -v', RA
 
 .PHONY: test-cluster
 test-cluster: ## the bus' own tests on three nodes with three replicas of everything, and what only a cluster can show
-	cd pkg && go test $(RACE) -count=1 $(TEST) ./bus -nodes 3
+	cd pkg && go test $(RACE) -count=1 -tags cluster $(TEST) ./bus -nodes 3
 
 .PHONY: crash
 crash: redis ## stop a worker at every step it takes and start another; ends 1 if a promise breaks (SCENARIO='part of its name')

@@ -1,3 +1,5 @@
+//go:build cluster
+
 package bus_test
 
 import (
@@ -27,12 +29,9 @@ type cluster struct {
 	nc *nats.Conn
 }
 
-// newCluster is for stories that need a cluster.
+// newCluster is for stories that need a cluster; make test-cluster builds and runs them.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	if !bustest.Clustered() {
-		t.Skip("of a cluster: make test-cluster")
-	}
 	t.Parallel()
 	c := &cluster{Cluster: bustest.StartCluster(t, 3), t: t}
 	c.b = bustest.Connect(t, c.URL())

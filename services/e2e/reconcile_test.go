@@ -304,9 +304,6 @@ func TestAPausedSellerIsLeftAlone(t *testing.T) {
 // Many audits are walked in pieces, and two concurrent replicas do each other no harm.
 func TestManyAuditsAreWalkedInPieces(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("slow")
-	}
 	w := testenv.Start(t, testenv.Options{Ledger: "redis", Knobs: jdsandbox.Knobs{}})
 	if err := w.StopWorkers(); err != nil {
 		t.Fatal(err)

@@ -445,8 +445,9 @@ func TestATrialLetsOnlySomeOrdersGo(t *testing.T) {
 }
 
 func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
+	n := 10_000
 	if testing.Short() {
-		t.Skip("-short: make ci runs the long story")
+		n = 1000
 	}
 	knobs := jdsandbox.Knobs{
 		HistoryShuffled: true, ScalarsAsArrays: true, Split: jdsandbox.Split{Lot: jdsandbox.Lot{Chance: 0.01}},
@@ -461,7 +462,6 @@ func TestTenThousandOrdersAndRandomTrouble(t *testing.T) {
 			{Kind: jdsandbox.HTTP, Status: 502, Chance: 0.002},
 		},
 	}
-	const n = 10_000
 	w := testenv.Start(t, testenv.Options{
 		Ledger: "redis", Knobs: knobs,
 		Setup:  func(s *sellerv1.Setup) { s.Accounts[0].Quota = &sellerv1.Quota{PerSecond: 5000, Concurrent: 64} },

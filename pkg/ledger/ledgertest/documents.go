@@ -855,7 +855,7 @@ func testRefusals(b *bench) {
 	is("their time", time.Time{}, 10, "B1")
 }
 
-// An External document stays one, whatever its content; the caller of a claim for one of ours is published.
+// An External document stays one, whatever its content; a claim for one of ours gets ErrHash.
 func testOrigin(b *bench) {
 	b.age()
 	theirs := b.order("A1")
