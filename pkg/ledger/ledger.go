@@ -371,7 +371,7 @@ type Documents interface {
 	// Refuse resolves: the warehouse has nothing. Frees the lines. ErrLost when the claim is another's; a claim that
 	// expired and that nobody took may still be resolved, here and by MarkNotFound and Release.
 	Refuse(ctx context.Context, c Claim, why fault.Reason) error
-	// MarkUnknown resolves to UNKNOWN: sent, no usable answer. Lookups and UnknownSince start anew: earlier look-ups
+	// MarkUnknown resolves to UNKNOWN: sent, no usable answer. Lookups and UnknownSince are reset: earlier look-ups
 	// prove nothing about this send. It is written even when the claim expired, is another's (which keeps it) or is
 	// lost, unless the entry was resolved meanwhile (then nil: nothing is unknown).
 	MarkUnknown(ctx context.Context, c Claim, why string) error
@@ -386,7 +386,7 @@ type Documents interface {
 	// freed when it returns to New or Refused. ErrLost when the claim is another's.
 	Release(ctx context.Context, c Claim, why string) error
 	// Resend records that the caller is about to send an UNKNOWN document again under the same number: Lookups and
-	// UnknownSince start anew, and Rejection is cleared. ErrLost when the claim is another's or expired: another may
+	// UnknownSince are reset, and Rejection is cleared. ErrLost when the claim is another's or expired: another may
 	// claim it from then on.
 	Resend(ctx context.Context, c Claim) error
 	// Get reads an entry; ErrNoEntry.

@@ -236,7 +236,7 @@ func TestAnOlderCopyOfBooksEndsTheEpoch(t *testing.T) {
 	connection.ahead.Store(90)
 	write(v, "w3")
 	if after := read(); !after.EpochSince.After(before.EpochSince) {
-		t.Errorf("born at %s, as before", after.EpochSince)
+		t.Errorf("epoch since %s, as before", after.EpochSince)
 	}
 }
 

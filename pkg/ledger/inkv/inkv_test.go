@@ -178,7 +178,7 @@ func TestCheckWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	if check() == nil {
-		t.Error("it opened by itself")
+		t.Error("it opened on its own")
 	}
 	b.restart()
 	if err := l.Check(t.Context()); err != nil {

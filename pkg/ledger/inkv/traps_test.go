@@ -357,7 +357,7 @@ func TestAnOlderCopyEndsTheEpoch(t *testing.T) {
 	young := order(clock, "A3", "w1")
 	young.Lines = nil
 	if claimed := claims(t, l, young); claimed.NeverSent || !claimed.EpochSince.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
-		t.Errorf("the next one: fresh %v, born %s", claimed.NeverSent, claimed.EpochSince)
+		t.Errorf("the next one: never sent %v, epoch since %s", claimed.NeverSent, claimed.EpochSince)
 	}
 	clock.Add(ledger.EpochMargin + time.Second)
 	later := order(clock, "A4", "w1")

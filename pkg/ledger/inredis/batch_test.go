@@ -283,6 +283,6 @@ func TestPermitsOfOneBatchKeepTheLimit(t *testing.T) {
 	wake()
 	asking.Wait()
 	if len(permits) != 5 {
-		t.Errorf("%d permits are out, want the 4 that were left and the one that came back", len(permits))
+		t.Errorf("%d permits are out, want the 4 that were left and the returned one", len(permits))
 	}
 }

@@ -122,7 +122,7 @@ func TestLostAnswersAreGivenAgain(t *testing.T) {
 	}
 	cut("{acme}:trial")
 	if !must(l.Admit(ctx, "acme", "A1", 1))(t) {
-		t.Error("admitted, and told not to be")
+		t.Error("admitted, and reported as not")
 	}
 	limit := ledger.Limit{PerSecond: 1e6, Concurrent: 1}
 	cut("{quota:")
@@ -229,7 +229,7 @@ func TestAnOlderCopyEndsTheEpoch(t *testing.T) {
 		t.Error("an order that was sent after the copy was made is returned as certainly new")
 	}
 	if !claimed.EpochSince.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
-		t.Errorf("born at %s, restored at %s", claimed.EpochSince, clock.Now())
+		t.Errorf("epoch since %s, restored at %s", claimed.EpochSince, clock.Now())
 	}
 }
 
@@ -582,17 +582,17 @@ func TestAnOlderCopyOfABookEndsItsEpoch(t *testing.T) {
 		t.Helper()
 		return must(l.ReadBook(t.Context(), "b", nil, []string{"w1", "w2"}))(t)
 	}
-	born := read().EpochSince
+	epochSince := read().EpochSince
 	v := write(0, "w1")
 	copied := server.Copy()
 	lost := write(v, "w2")
-	if book := read(); !book.EpochSince.Equal(born) || len(book.Marked) != 2 {
+	if book := read(); !book.EpochSince.Equal(epochSince) || len(book.Marked) != 2 {
 		t.Fatalf("before: %+v", book)
 	}
 	server.Restore(copied)
 	book := read()
-	if !book.EpochSince.After(born) || len(book.Marked) != 1 || book.Version != v {
-		t.Errorf("an older copy, returned as %+v; born before at %s", book, born)
+	if !book.EpochSince.After(epochSince) || len(book.Marked) != 1 || book.Version != v {
+		t.Errorf("an older copy, returned as %+v; before since %s", book, epochSince)
 	}
 	if again := write(v, "w3"); again <= lost {
 		t.Errorf("version %d after %d, which was lost", again, lost)

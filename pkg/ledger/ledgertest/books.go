@@ -74,14 +74,14 @@ func testBook(b *bench) {
 		b.Errorf("no book, returned as %+v", empty)
 	}
 	if !empty.EpochSince.Equal(b.now()) {
-		b.Errorf("born at %s, first asked at %s", empty.EpochSince, b.now())
+		b.Errorf("epoch since %s, first asked at %s", empty.EpochSince, b.now())
 	}
 	first := b.write(0, "cursor", "1", "单\x00\xff", "不\x00\xfe", "empty", "")
 	first.Marks = []ledger.Mark{{Name: "F1", At: b.now()}, {Name: "流\x01", At: b.now()}}
 	v1 := b.writes(first)
 	b.isBook("cursor=1 单\x00\xff=不\x00\xfe empty= none F1! 流\x01!", "cursor", "单\x00\xff", "empty", "none", "F1", "流\x01")
 	if book := b.reads(nil, nil); book.Version != v1 || v1 == 0 || !book.EpochSince.Equal(empty.EpochSince) {
-		b.Errorf("version %d, returned as %d; born at %s", v1, book.Version, book.EpochSince)
+		b.Errorf("version %d, returned as %d; epoch since %s", v1, book.Version, book.EpochSince)
 	}
 	v2 := b.writes(b.write(v1, "cursor", "2", "empty", "-", "never", "-"))
 	if v2 <= v1 {
@@ -316,12 +316,12 @@ func testBookDrop(b *bench) {
 	var version uint64
 	for range 3 {
 		version = write(write(write(0)))
-		born := b.reads(nil, nil).EpochSince
+		epochSince := b.reads(nil, nil).EpochSince
 		b.must(b.DropBook(b.ctx, bookName))
 		b.must(b.DropBook(b.ctx, bookName))
 		b.isBook("a F1", "a", "F1")
-		if book := b.reads(nil, nil); book.Version != 0 || !book.EpochSince.Equal(born) {
-			b.Errorf("dropped, and returned as version %d of a ledger born at %s, before at %s", book.Version, book.EpochSince, born)
+		if book := b.reads(nil, nil); book.Version != 0 || !book.EpochSince.Equal(epochSince) {
+			b.Errorf("dropped, and returned as version %d of a ledger with an epoch since %s, before at %s", book.Version, book.EpochSince, epochSince)
 		}
 		if _, err := b.WriteBook(b.ctx, bookName, b.write(version, "a", "2")); !errors.Is(err, ledger.ErrVersion) {
 			b.Errorf("written as of before the drop: %v", err)
@@ -329,7 +329,7 @@ func testBookDrop(b *bench) {
 	}
 	b.clock.Add(25 * time.Hour) // by then nothing is remembered of it
 	version = write(0)
-	born := b.reads(nil, nil).EpochSince
+	epochSince := b.reads(nil, nil).EpochSince
 	b.clock.Add(time.Second)
 	b.store.Wipe()
 	book := b.reads([]string{"a"}, []string{"F1"})
@@ -342,8 +342,8 @@ func testBookDrop(b *bench) {
 	b.clock.Add(time.Second)
 	b.store.Restart()
 	b.isBook("a=1 F1!", "a", "F1")
-	if again := b.reads(nil, nil).EpochSince; !again.After(born) {
-		b.Errorf("restarted, and the birth is that of before: %s", again)
+	if again := b.reads(nil, nil).EpochSince; !again.After(epochSince) {
+		b.Errorf("restarted, and the epoch is the previous one: %s", again)
 	}
 }
 

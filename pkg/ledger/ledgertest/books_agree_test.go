@@ -24,7 +24,7 @@ func TestTheTwoLedgersAndAMapKeepTheSameBooks(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n := identity.Add(1) // each history begins with an epoch
 		clock.Add(time.Hour)
-		c := bookComparison{T: rt, ctx: t.Context(), clock: clock, plain: &plainBooks{clock: clock, born: clock.Now().UTC().Truncate(time.Microsecond), books: map[string]*plainBook{}}}
+		c := bookComparison{T: rt, ctx: t.Context(), clock: clock, plain: &plainBooks{clock: clock, epochSince: clock.Now().UTC().Truncate(time.Microsecond), books: map[string]*plainBook{}}}
 		c.books = []ledger.Books{c.plain, redis, kv}
 		c.names = []string{fmt.Sprintf("b%d", n), fmt.Sprintf("b%d/单 *", n)}
 		for _, name := range c.names {
@@ -149,9 +149,9 @@ func sums(values map[string][]byte) map[string]string {
 
 // plainBooks are books in maps.
 type plainBooks struct {
-	clock *ledgertest.Clock
-	born  time.Time
-	books map[string]*plainBook
+	clock      *ledgertest.Clock
+	epochSince time.Time
+	books      map[string]*plainBook
 }
 
 type plainBook struct {
@@ -180,7 +180,7 @@ func (p *plainBooks) version(name string) uint64 {
 }
 
 func (p *plainBooks) ReadBook(_ context.Context, name string, fields, marks []string) (ledger.Book, error) {
-	b, out := p.of(name), ledger.Book{Version: p.version(name), EpochSince: p.born, Fields: map[string][]byte{}, Marked: map[string]bool{}}
+	b, out := p.of(name), ledger.Book{Version: p.version(name), EpochSince: p.epochSince, Fields: map[string][]byte{}, Marked: map[string]bool{}}
 	for _, f := range fields {
 		if value, ok := b.fields[f]; ok {
 			out.Fields[f] = value

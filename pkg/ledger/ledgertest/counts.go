@@ -139,7 +139,7 @@ func testMany(b *bench) {
 				request := begins[w][i]
 				claimed, err := l.Claim(b.ctx, request)
 				if err != nil || !claimed.NeverSent {
-					b.Errorf("%s: fresh %v, %v", request.Key, claimed.NeverSent, err)
+					b.Errorf("%s: never sent %v, %v", request.Key, claimed.NeverSent, err)
 					return
 				}
 				switch i % 3 {

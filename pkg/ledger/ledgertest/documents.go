@@ -28,7 +28,7 @@ func testClaim(b *bench) {
 		b.Errorf("the claim lasts %s", left)
 	}
 	if !claimed.EpochSince.Before(b.now()) {
-		b.Errorf("born at %s, now is %s", claimed.EpochSince, b.now())
+		b.Errorf("epoch since %s, now is %s", claimed.EpochSince, b.now())
 	}
 
 	e := b.entry("A1")
@@ -157,13 +157,13 @@ func testExpiry(b *bench) {
 func testNeverSent(b *bench) {
 	first := b.claims(b.order("A0"))
 	if first.NeverSent {
-		b.Error("certainly new in a ledger that was just born")
+		b.Error("certainly new in a ledger whose epoch just began")
 	}
 	if !first.EpochSince.Equal(b.now()) {
-		b.Errorf("born at %s, now is %s", first.EpochSince, b.now())
+		b.Errorf("epoch since %s, now is %s", first.EpochSince, b.now())
 	}
-	born := first.EpochSince
-	young := born.Add(ledger.EpochMargin)
+	epochSince := first.EpochSince
+	young := epochSince.Add(ledger.EpochMargin)
 	b.clock.Add(time.Hour)
 	for i, test := range []struct {
 		name   string
@@ -172,10 +172,10 @@ func testNeverSent(b *bench) {
 	}{
 		{"all is well", func(*ledger.ClaimRequest) {}, true},
 		{"not the first delivery", func(x *ledger.ClaimRequest) { x.First = false }, false},
-		{"stored before the birth", func(x *ledger.ClaimRequest) { x.StreamTime = born.Add(-time.Second) }, false},
+		{"stored before the epoch", func(x *ledger.ClaimRequest) { x.StreamTime = epochSince.Add(-time.Second) }, false},
 		{"stored just at the margin", func(x *ledger.ClaimRequest) { x.StreamTime = young }, false},
 		{"stored after the margin", func(x *ledger.ClaimRequest) { x.StreamTime = young.Add(time.Millisecond) }, true},
-		{"audited before the birth", func(x *ledger.ClaimRequest) { x.AuditedAt = born.Add(-24 * time.Hour) }, false},
+		{"audited before the epoch", func(x *ledger.ClaimRequest) { x.AuditedAt = epochSince.Add(-24 * time.Hour) }, false},
 		{"audited just at the margin", func(x *ledger.ClaimRequest) { x.AuditedAt = young }, false},
 		{"audited after the margin", func(x *ledger.ClaimRequest) { x.AuditedAt = young.Add(time.Millisecond) }, true},
 		{"no times at all", func(x *ledger.ClaimRequest) { x.StreamTime, x.AuditedAt = time.Time{}, time.Time{} }, false},
@@ -216,7 +216,7 @@ func testNeverSentNewEpoch(b *bench) {
 			b.Errorf("%s: an order from before is returned as certainly new", loss.name)
 		}
 		if !claimed.EpochSince.Equal(b.now()) {
-			b.Errorf("%s: born at %s, now is %s", loss.name, claimed.EpochSince, b.now())
+			b.Errorf("%s: epoch since %s, now is %s", loss.name, claimed.EpochSince, b.now())
 		}
 		if claimed := b.claims(b.again(unsent)); claimed.NeverSent {
 			b.Errorf("%s: what an older ledger knew to be unsent is returned as certainly new", loss.name)
@@ -745,7 +745,7 @@ func testMarkRejected(b *bench) {
 		b.Errorf("denied as %+v", e)
 	}
 	if n, _, err := b.CountUnknown(b.ctx, sellerName, kind); err != nil || n != 1 {
-		b.Errorf("%d in doubt, %v", n, err)
+		b.Errorf("%d unknown, %v", n, err)
 	}
 	var taken *ledger.LineTaken
 	if _, err := b.Claim(b.ctx, b.order("A2", "1")); !errors.As(err, &taken) || taken.By != "A1" {
@@ -936,7 +936,7 @@ func testCountUnknown(b *bench) {
 		b.Helper()
 		got, at, err := b.CountUnknown(b.ctx, sellerName, kind)
 		if err != nil || got != n || !at.Equal(oldest) {
-			b.Fatalf("after %s: %d in doubt, the oldest since %v, %v; want %d since %v", after, got, at, err, n, oldest)
+			b.Fatalf("after %s: %d unknown, the oldest since %v, %v; want %d since %v", after, got, at, err, n, oldest)
 		}
 	}
 	is("nothing", 0, time.Time{})
@@ -946,7 +946,7 @@ func testCountUnknown(b *bench) {
 	}
 	first := b.now()
 	b.must(b.MarkUnknown(b.ctx, b.claims(of["A1"]).Claim, "x"))
-	is("a doubt", 1, first)
+	is("an unknown one", 1, first)
 	b.clock.Add(time.Second)
 	second := b.now()
 	b.must(b.MarkUnknown(b.ctx, b.claims(of["A2"]).Claim, "x"))
@@ -1383,7 +1383,7 @@ func testIdentity(b *bench) {
 		bring   func(ledger.ClaimRequest, ledger.Claim)
 		refused bool
 	}{
-		{"in doubt", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.MarkUnknown(b.ctx, c, "no answer")) }, true},
+		{"unknown", func(_ ledger.ClaimRequest, c ledger.Claim) { b.must(b.MarkUnknown(b.ctx, c, "no answer")) }, true},
 		{"looked for", func(_ ledger.ClaimRequest, c ledger.Claim) { _, _, err := b.MarkNotFound(b.ctx, c); b.must(err) }, true},
 		{"its worker died", func(ledger.ClaimRequest, ledger.Claim) { b.clock.Add(ledger.ClaimFor + time.Second) }, true},
 		{"sent again, its worker died", func(x ledger.ClaimRequest, c ledger.Claim) {
@@ -1445,7 +1445,7 @@ func testIdentity(b *bench) {
 		other = b.again(other)
 		b.must(b.MarkUnknown(b.ctx, b.claims(other).Claim, "no answer"))
 		if e := b.entry(test.name); e.Identity != "west" {
-			b.Errorf("%s: sent anew under west, kept is %q", test.name, e.Identity)
+			b.Errorf("%s: sent again under west, kept is %q", test.name, e.Identity)
 		}
 	}
 }
@@ -1561,7 +1561,7 @@ func testErase(b *bench) {
 	}
 	b.must(b.MarkUnknown(b.ctx, claim, words))
 	if err := b.Erase(b.ctx, key("A1")); !errors.Is(err, ledger.ErrBusy) {
-		b.Errorf("in doubt: %v", err)
+		b.Errorf("unknown: %v", err)
 	}
 	b.accepts(b.again(request), "N1")
 	b.must(b.Erase(b.ctx, key("A1")))

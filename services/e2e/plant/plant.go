@@ -104,7 +104,7 @@ func Bugs() []Bug {
 			Says: "the ledger's epoch is written once and never again, so a restored ledger believes that it knows all",
 			Edits: []Edit{{
 				"pkg/ledger/inredis/lua/epoch.lua",
-				"if birth[1] ~= identify() or not since then",
+				"if stored[1] ~= identify() or not since then",
 				"if since == false then",
 			}},
 			Scenarios: []string{LedgerRestored}, CaughtBy: []string{"P1", "P7"},

@@ -1,4 +1,4 @@
--- Runs before each script about a book, before birth.lua. ARGV[1] is the time in microseconds, given by tests only;
+-- Runs before each script about a book, before epoch.lua. ARGV[1] is the time in microseconds, given by tests only;
 -- ARGV[2] how long marks are kept, seconds. Names and values are arguments and not JSON, so that any bytes pass.
 -- Numbers are text when they are stored or returned, because Redis would round them.
 local now = tonumber(ARGV[1])

@@ -41,8 +41,8 @@ else
 end
 
 e.told = ''
-local told = flat(e)
-if #told > 0 then e.told = cjson.encode(told) end
+local before = flat(e)
+if #before > 0 then e.told = cjson.encode(before) end
 e.prior, e.prior_identity = e.state or '', e.identity or ''
 e.state = 'intent'
 e.owner, e.how = a.owner, ''
@@ -58,4 +58,4 @@ e.tries = text((tonumber(e.tries) or 0) + 1)
 take_lines(e, lines, held)
 remember(e, 'begun')
 save(e)
-return {'begun', text(CLAIM_FOR), born, e.fresh, told, text(now), sharing()}
+return {'begun', text(CLAIM_FOR), born, e.fresh, before, text(now), sharing()}

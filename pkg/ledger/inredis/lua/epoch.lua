@@ -18,9 +18,9 @@ end
 local since
 local function epoch()
   if not since then
-    local birth = redis.call('HMGET', base .. 'birth', 'identity', 'since')
-    since = birth[2]
-    if birth[1] ~= identify() or not since then
+    local stored = redis.call('HMGET', base .. 'birth', 'identity', 'since')
+    since = stored[2]
+    if stored[1] ~= identify() or not since then
       since = text(now)
       redis.call('HSET', base .. 'birth', 'identity', identify(), 'since', since)
     end
