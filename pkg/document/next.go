@@ -140,13 +140,13 @@ func lineTaken(k *Known) Step {
 	case l.Err != nil:
 		return fail(l.Err)
 	case !l.Superseded && !k.Delivery.Supersedes:
-		return stop(WhyLine)
+		return lineLive(k)
 	case !l.Holder.Read:
 		return Step{Do: ReadHolder}
 	case l.Holder.Err != nil:
 		return fail(l.Holder.Err)
 	case !l.Superseded:
-		return stop(WhyLine)
+		return lineLive(k)
 	case l.Holder.OtherIdentity:
 		return stop(WhyEarlierIdentity)
 	default:
@@ -154,9 +154,24 @@ func lineTaken(k *Known) Step {
 	}
 }
 
+// lineLive refuses the document, unless the warehouse has it: a ledger that was lost may have given its line to another. An
+// ERP could refund what ships, so that is left to a person.
+func lineLive(k *Known) Step {
+	switch {
+	case k.Delivery.First && !k.Delivery.Replay:
+		return stop(WhyLine)
+	case !k.Found.Done:
+		return Step{Do: Find}
+	case k.Found.Err != nil:
+		return fail(k.Found.Err)
+	}
+	return Step{Do: Stop, Why: WhyLine, Operator: len(k.Found.Numbers) > 0 && !k.Found.Cancelled}
+}
+
 // earlier holds a document whose predecessor is live at the warehouse although the ledger does not know of it: a ledger
 // that was lost does not know under which document a line is live. None when nothing holds it. An unknown document is
-// checked too: an earlier run may have ended between its claim and this check.
+// checked too: an earlier run may have ended between its claim and this check. A predecessor that was claimed and released
+// is looked up like one that the ledger does not know: its claim may be younger than a loss of the ledger.
 func earlier(k *Known) Step {
 	e := k.Earlier
 	switch {
@@ -170,7 +185,7 @@ func earlier(k *Known) Step {
 		return Step{Do: Release, Why: WhySuperseding} // its lines are unknown until its own audit was handled again
 	case e.Exists && e.OtherIdentity:
 		return Step{Do: Release, Why: WhyEarlierIdentity}
-	case e.Exists:
+	case e.Exists && e.Entry.State != ledger.New:
 		return Step{} // the claim has checked its lines
 	case !e.Found.Done:
 		return Step{Do: FindEarlier}

@@ -227,6 +227,42 @@ func TestACrashBeforeTheSupersededIsLookedUpSendsNothingTwice(t *testing.T) {
 	})
 }
 
+// The ledger lost the first audit; its redelivery claimed it again, could not look it up, and released it.
+func TestAReleasedPredecessorIsLookedUp(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		first := b.order("A-1")
+		if _, err := b.wh.SendOrder(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		b.wh.Set(func(k *memory.Knobs) { k.Down = true })
+		b.wants(first, again, "transient")
+		b.wh.Set(func(k *memory.Knobs) { k.Down = false })
+		second := proto.CloneOf(first)
+		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
+		b.wants(second, fresh, "held cancel:acme/A-1")
+		b.has(second, 0)
+	})
+}
+
+// The ledger lost the first audit, and the second has its line since: the first is at the warehouse all the same.
+func TestAnOrderThatLostItsLineIsLookedUpBeforeItFails(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		first, unsent := b.order("A-1"), b.order("A-1")
+		unsent.OutboundNo = "A-1a"
+		if _, err := b.wh.SendOrder(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		second := proto.CloneOf(first)
+		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
+		if _, err := b.ledger.Claim(t.Context(), order.ClaimRequest(&bus.Delivery{StreamTime: b.now()}, second, order.PayloadHash(second), "other")); err != nil {
+			t.Fatal(err)
+		}
+		b.wants(first, again, "held operator:acme/A-1")
+		b.wants(unsent, again, "failed line.live")
+		b.has(first, 1)
+	})
+}
+
 // A worker was slow while the ledger was lost: its MarkUnknown is all that is known of the order, without content or lines.
 func TestAnUnknownOrderThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
 	doubted := func(t *testing.T, b *fixture, no string) *orderv1.Audited {
