@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"stockbridge/pkg/fault"
-	"stockbridge/pkg/wiring/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -111,19 +110,9 @@ func stockFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, arg
 	if stock == nil {
 		return
 	}
-	if stock.Flow == sellerv1.Stock_FLOW_SEARCH {
-		add("setup.value", "stock.flow",
-			"search（searchShopStockFlow）只返回销售出库单的流水，不含采购入库、退货、盘点和等级变更，据此记账必然出错；请删除 stock.flow，改用默认的流水接口",
-			"search (searchShopStockFlow) returns the movements of sales orders only: no receipts, returns, stock-takes or changes of level, so a book built from it is wrong. Remove stock.flow: the default flow has all of them")
-	}
 	if stock.Since != "" {
 		if _, err := time.Parse(time.RFC3339, stock.Since); err != nil {
 			add("setup.value", "stock.since", "应为带时区的时间，如 2026-01-02T03:04:05+08:00", "want a time with its zone, like 2026-01-02T03:04:05+08:00")
-		}
-	}
-	for _, a := range setup.Accounts {
-		if least := kinds.Of(a).Capabilities(a).FlowEvery; stock.Every != nil && stock.Every.AsDuration() < least {
-			add("setup.value", "stock.every", "至少 %[1]v：账号 %[2]s 直接调用仓库方正式环境", "at least %[1]v: account %[2]s calls the real warehouse", least, a.GetName())
 		}
 	}
 	poolFaults(setup, add)

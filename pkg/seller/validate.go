@@ -3,6 +3,7 @@ package seller
 import (
 	"fmt"
 	"net/url"
+	"slices"
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/validation"
@@ -40,8 +41,9 @@ func references(setup *sellerv1.Setup) Faults {
 	// below adds what an adapter finds wrong with the part of the set-up at a path.
 	below := func(at string, found []fault.Reason) {
 		for _, r := range found {
-			r.Field = at + "." + r.Field
-			faults = append(faults, r)
+			if r.Field = at + "." + r.Field; !slices.Contains(faults, r) { // two accounts may find the same
+				faults = append(faults, r)
+			}
 		}
 	}
 	once := func(list, key string, n int, code func(int) string) map[string]bool {
@@ -106,5 +108,10 @@ func references(setup *sellerv1.Setup) Faults {
 		once(fmt.Sprintf("shops[%d].warehouses", i), "", len(s.GetWarehouses()), func(j int) string { return s.Warehouses[j] })
 	}
 	stockFaults(setup, add)
+	for _, a := range setup.Accounts {
+		if setup.Stock != nil {
+			below("stock", kinds.Of(a).ValidateStock(a, setup.Stock))
+		}
+	}
 	return faults
 }

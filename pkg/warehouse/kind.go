@@ -1,8 +1,6 @@
 package warehouse
 
 import (
-	"time"
-
 	"stockbridge/pkg/fault"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -15,6 +13,8 @@ type Kind interface {
 	Validate(a *sellerv1.Account) []fault.Reason
 	// ValidateWarehouse does the same for a warehouse of such an account.
 	ValidateWarehouse(w *sellerv1.Warehouse) []fault.Reason
+	// ValidateStock does the same for how stock is followed, with paths below "stock".
+	ValidateStock(a *sellerv1.Account, stock *sellerv1.Stock) []fault.Reason
 	// Identity is the one that the warehouses of the account have.
 	Identity(a *sellerv1.Account) Identity
 	// Capabilities returns what the account can do and what it is bound to.
@@ -32,6 +32,4 @@ type Capabilities struct {
 	Consent bool
 	// Shared: other programs send to it as well, so shadow mode has something to compare with.
 	Shared bool
-	// FlowEvery is the shortest interval between two readings of a place's flow; 0 is any.
-	FlowEvery time.Duration
 }

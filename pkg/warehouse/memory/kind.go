@@ -17,6 +17,9 @@ func (Kind) Validate(*sellerv1.Account) []fault.Reason { return nil }
 // ValidateWarehouse accepts every warehouse.
 func (Kind) ValidateWarehouse(*sellerv1.Warehouse) []fault.Reason { return nil }
 
+// ValidateStock accepts everything.
+func (Kind) ValidateStock(*sellerv1.Account, *sellerv1.Stock) []fault.Reason { return nil }
+
 // Identity is the account's name: the warehouse belongs to this process.
 func (Kind) Identity(a *sellerv1.Account) warehouse.Identity {
 	return warehouse.Identity("memory/" + a.GetName())

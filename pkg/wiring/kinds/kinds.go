@@ -29,7 +29,10 @@ type none struct{}
 
 func (none) Validate(*sellerv1.Account) []fault.Reason            { return nil }
 func (none) ValidateWarehouse(*sellerv1.Warehouse) []fault.Reason { return nil }
-func (none) Identity(*sellerv1.Account) warehouse.Identity        { return "" }
+func (none) ValidateStock(*sellerv1.Account, *sellerv1.Stock) []fault.Reason {
+	return nil
+}
+func (none) Identity(*sellerv1.Account) warehouse.Identity { return "" }
 
 // Capabilities rule nothing out about who else sends to it.
 func (none) Capabilities(*sellerv1.Account) warehouse.Capabilities {

@@ -57,6 +57,26 @@ func (Kind) ValidateWarehouse(w *sellerv1.Warehouse) []fault.Reason {
 	return nil
 }
 
+// ValidateStock rejects the method that lists sales only, and reading JD itself too often.
+func (Kind) ValidateStock(a *sellerv1.Account, stock *sellerv1.Stock) []fault.Reason {
+	var faults []fault.Reason
+	if stock.GetFlow() == sellerv1.Stock_FLOW_SEARCH {
+		faults = append(faults, fault.Reason{
+			Code: "setup.value", Field: "flow",
+			ZH: "search（searchShopStockFlow）只返回销售出库单的流水，不含采购入库、退货、盘点和等级变更，据此记账必然出错；请删除 stock.flow，改用默认的流水接口",
+			EN: "search (searchShopStockFlow) returns the movements of sales orders only: no receipts, returns, stock-takes or changes of level, so a book built from it is wrong. Remove stock.flow: the default flow has all of them",
+		})
+	}
+	if a.GetUrl() == "" && stock.GetEvery() != nil && stock.GetEvery().AsDuration() < flowEvery {
+		faults = append(faults, fault.Reason{
+			Code: "setup.value", Field: "every",
+			ZH: fmt.Sprintf("至少 %v：账号 %s 直接调用仓库方正式环境", flowEvery, a.GetName()),
+			EN: fmt.Sprintf("at least %v: account %s calls the real warehouse", flowEvery, a.GetName()),
+		})
+	}
+	return faults
+}
+
 func missing(field, zh, what string) fault.Reason {
 	return fault.Reason{Code: "setup.missing", Field: field, ZH: "必填：" + zh, EN: "required: " + what}
 }
@@ -71,11 +91,7 @@ func (Kind) Identity(a *sellerv1.Account) warehouse.Identity {
 
 // Capabilities are those of a remote that others use too.
 func (Kind) Capabilities(a *sellerv1.Account) warehouse.Capabilities {
-	c := warehouse.Capabilities{
+	return warehouse.Capabilities{
 		Exclusive: a.GetAppKey() != "" && a.GetDepartment() != "" && a.GetVendorSource() != "", Quota: true, Consent: true, Shared: true,
 	}
-	if a.GetUrl() == "" {
-		c.FlowEvery = flowEvery
-	}
-	return c
 }

@@ -4,8 +4,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"stockbridge/pkg/warehouse"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -71,14 +73,39 @@ func TestWhatAnAccountCanDo(t *testing.T) {
 	atJD, sandbox, incomplete := account(), account(), account()
 	sandbox.Url = "http://127.0.0.1:18080/routerjson"
 	incomplete.VendorSource = ""
-	all := warehouse.Capabilities{Exclusive: true, Quota: true, Consent: true, Shared: true, FlowEvery: flowEvery}
+	all := warehouse.Capabilities{Exclusive: true, Quota: true, Consent: true, Shared: true}
 	if got := (Kind{}).Capabilities(atJD); got != all {
 		t.Errorf("at JD: %+v", got)
 	}
-	if got := (Kind{}).Capabilities(sandbox).FlowEvery; got != 0 {
-		t.Errorf("a sandbox may be read every %v", got)
+	if got := (Kind{}).Capabilities(sandbox); got != all {
+		t.Errorf("in a sandbox: %+v", got)
 	}
 	if (Kind{}).Capabilities(incomplete).Exclusive {
 		t.Error("an identity that is incomplete is exclusive")
+	}
+}
+
+func TestHowStockMayBeFollowed(t *testing.T) {
+	sandbox := account()
+	sandbox.Url = "http://127.0.0.1:18080/routerjson"
+	often := &sellerv1.Stock{Every: durationpb.New(time.Second)}
+	for _, c := range []struct {
+		name   string
+		a      *sellerv1.Account
+		stock  *sellerv1.Stock
+		fields string
+	}{
+		{"by default", account(), &sellerv1.Stock{}, ""},
+		{"JD is not asked every second", account(), often, "every"},
+		{"a sandbox may be", sandbox, often, ""},
+		{"a flow of sales only is no book", sandbox, &sellerv1.Stock{Flow: sellerv1.Stock_FLOW_SEARCH}, "flow"},
+	} {
+		var fields []string
+		for _, r := range (Kind{}).ValidateStock(c.a, c.stock) {
+			fields = append(fields, r.Field)
+		}
+		if got := strings.Join(fields, " "); got != c.fields {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.fields)
+		}
 	}
 }
