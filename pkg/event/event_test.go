@@ -3,6 +3,7 @@ package event_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -119,3 +120,30 @@ func TestEveryFactSaysWhoseItIs(t *testing.T) {
 		}
 	}
 }
+
+// A topic without its row in the table would be laid out nowhere, permitted to nobody and shown to nobody.
+func TestEveryTopicHasItsRow(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`= Topic\[[^\]]+\]\{"([a-z.]+)"\}`).FindAllStringSubmatch(string(text), -1) {
+			n++
+			if _, known := event.FactNamed(m[1]); !known && !internal(m[1]) {
+				t.Errorf("%s has no row in facts, and is no tick", m[1])
+			}
+		}
+	}
+	if n < len(event.Facts()) {
+		t.Errorf("%d topics, %d facts", n, len(event.Facts()))
+	}
+}
+
+// internal reports whether a topic travels on ticks only.
+func internal(name string) bool { return strings.HasSuffix(name, ".due") }

@@ -2,7 +2,6 @@ package all_test
 
 import (
 	"bytes"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -241,7 +240,7 @@ func (c *treeCopy) follows(recipe, name string) {
 			c.t.Errorf("the recipe %q does not name %s", recipe, file)
 		}
 	}
-	c.t.Log(fmt.Sprintf("%s: %d files by hand: %s", recipe, len(c.touched), strings.Join(sortedKeys(c.touched), ", ")))
+	c.t.Logf("%s: %d files by hand: %s", recipe, len(c.touched), strings.Join(sortedKeys(c.touched), ", "))
 }
 
 // matches reports whether a recipe's path names the file: a path that ends in / names what is below it.
