@@ -199,7 +199,7 @@ func (g *stage) quick(d time.Duration) time.Duration {
 // done records a fault that is over.
 func (g *stage) done(f history.Fault, name string) {
 	f.Ended = time.Now()
-	g.record.Fault(f)
+	g.Record.Fault(f)
 	g.tally.add(name, 1)
 	detail := f.Detail
 	if detail != "" {
@@ -222,11 +222,11 @@ func (g *stage) without(f history.Fault, name string, do func(f *history.Fault) 
 
 func (g *stage) killNATS(ctx context.Context, r *rand.Rand) error {
 	return g.without(history.Fault{Kind: history.BrokerKilled, Target: "nats"}, "nats-kill", func(*history.Fault) error {
-		if err := g.procs.NATS.Kill(); err != nil {
+		if err := g.Procs.NATS.Kill(); err != nil {
 			return err
 		}
 		wait(ctx, draw(r, 200*time.Millisecond, 2*time.Second))
-		return g.procs.NATS.Start(ctx)
+		return g.Procs.NATS.Start(ctx)
 	})
 }
 
@@ -235,7 +235,7 @@ func (g *stage) killNATS(ctx context.Context, r *rand.Rand) error {
 func (g *stage) killLeader(ctx context.Context, r *rand.Rand) error {
 	g.servers.Lock() // but the cluster serves, so workers may be killed too
 	defer g.servers.Unlock()
-	leader, err := g.procs.NATS.Leader(ctx, []string{bus.StreamIntake, bus.StreamOrders}[r.IntN(2)])
+	leader, err := g.Procs.NATS.Leader(ctx, []string{bus.StreamIntake, bus.StreamOrders}[r.IntN(2)])
 	if err != nil || leader == nil {
 		return err // between two elections: nothing to kill
 	}
@@ -247,7 +247,7 @@ func (g *stage) killLeader(ctx context.Context, r *rand.Rand) error {
 		return err
 	}
 	wait(ctx, draw(r, time.Second, 8*time.Second))
-	err = g.procs.NATS.Start(ctx)
+	err = g.Procs.NATS.Start(ctx)
 	g.done(f, "nats-leader-kill")
 	return err
 }
@@ -259,7 +259,7 @@ func (g *stage) restoreNATS(ctx context.Context, r *rand.Rand) error {
 	defer g.restoring.Unlock()
 	g.servers.Lock()
 	copied := time.Now()
-	older, err := g.procs.NATS.Copy()
+	older, err := g.Procs.NATS.Copy()
 	g.servers.Unlock()
 	if err != nil || !wait(ctx, g.quick(draw(r, 8*time.Second, 20*time.Second))) {
 		return err
@@ -267,12 +267,12 @@ func (g *stage) restoreNATS(ctx context.Context, r *rand.Rand) error {
 	g.erp.open.Lock()
 	defer g.erp.open.Unlock()
 	err = g.without(history.Fault{Kind: history.BrokerRestored, Target: "nats", Copied: copied}, "nats-restore", func(f *history.Fault) error {
-		if err := g.procs.NATS.Kill(); err != nil {
+		if err := g.Procs.NATS.Kill(); err != nil {
 			return err
 		}
-		g.record.RolledBack(copied)
+		g.Record.RolledBack(copied)
 		f.Detail = fmt.Sprintf("to what it was %.1f s before", time.Since(copied).Seconds())
-		return g.procs.NATS.Restore(ctx, older)
+		return g.Procs.NATS.Restore(ctx, older)
 	})
 	if err != nil {
 		return err
@@ -287,24 +287,24 @@ func (g *stage) restoreNATS(ctx context.Context, r *rand.Rand) error {
 
 func (g *stage) killRedis(ctx context.Context, r *rand.Rand) error {
 	return g.without(history.Fault{Kind: history.RedisKilled, Target: "redis"}, "redis-kill", func(*history.Fault) error {
-		if err := g.procs.Redis.Kill(); err != nil {
+		if err := g.Procs.Redis.Kill(); err != nil {
 			return err
 		}
 		wait(ctx, draw(r, 200*time.Millisecond, 2*time.Second))
-		return g.procs.Redis.Start(ctx)
+		return g.Procs.Redis.Start(ctx)
 	})
 }
 
 func (g *stage) wipeRedis(ctx context.Context, _ *rand.Rand) error {
 	return g.without(history.Fault{Kind: history.RedisWiped, Target: "redis"}, "redis-wipe", func(*history.Fault) error {
-		return g.procs.Redis.Wipe(ctx)
+		return g.Procs.Redis.Wipe(ctx)
 	})
 }
 
 // flushRedis deletes everything within the same run of the server.
 func (g *stage) flushRedis(ctx context.Context, _ *rand.Rand) error {
 	return g.without(history.Fault{Kind: history.RedisWiped, Target: "redis", Detail: "FLUSHALL"}, "redis-flush", func(*history.Fault) error {
-		_, err := g.procs.Redis.Ask(ctx, "FLUSHALL")
+		_, err := g.Procs.Redis.Ask(ctx, "FLUSHALL")
 		return err
 	})
 }
@@ -312,14 +312,14 @@ func (g *stage) flushRedis(ctx context.Context, _ *rand.Rand) error {
 func (g *stage) restoreRedis(ctx context.Context, r *rand.Rand) error {
 	g.servers.Lock()
 	copied := time.Now()
-	older, err := g.procs.Redis.Copy()
+	older, err := g.Procs.Redis.Copy()
 	g.servers.Unlock()
 	if err != nil || !wait(ctx, g.quick(draw(r, 8*time.Second, 20*time.Second))) {
 		return err
 	}
 	return g.without(history.Fault{Kind: history.RedisRestored, Target: "redis", Copied: copied}, "redis-restore", func(f *history.Fault) error {
 		f.Detail = fmt.Sprintf("to what it was %.1f s before", time.Since(copied).Seconds())
-		return g.procs.Redis.Restore(ctx, older)
+		return g.Procs.Redis.Restore(ctx, older)
 	})
 }
 
@@ -374,7 +374,7 @@ func (g *stage) fillNATS(ctx context.Context, r *rand.Rand) error {
 		if err := g.full(ctx, r, f, "nats", "restart nats-server"); err != nil {
 			return err
 		}
-		return g.procs.NATS.Restart(ctx)
+		return g.Procs.NATS.Restart(ctx)
 	})
 }
 
@@ -384,8 +384,8 @@ func (g *stage) fillRedis(ctx context.Context, r *rand.Rand) error {
 		if err := g.full(ctx, r, f, "redis", "MISCONF"); err != nil {
 			return err
 		}
-		return g.procs.Redis.Until(ctx, func(ctx context.Context) error {
-			answer, err := g.procs.Redis.Ask(ctx, "SET", "chaos:written", "1")
+		return g.Procs.Redis.Until(ctx, func(ctx context.Context) error {
+			answer, err := g.Procs.Redis.Ask(ctx, "SET", "chaos:written", "1")
 			if err == nil && answer != "+OK" {
 				err = errors.New(answer)
 			}
@@ -462,7 +462,7 @@ func (g *stage) rescale(ctx context.Context, _ *rand.Rand) error {
 func (g *stage) window(ctx context.Context, f history.Fault, name string, d time.Duration, faults ...jdsandbox.Fault) error {
 	f.Target, f.Began = "jd", time.Now()
 	for i := range faults {
-		made, err := g.procs.Sandbox.AddFault(ctx, faults[i])
+		made, err := g.Procs.Sandbox.AddFault(ctx, faults[i])
 		if err != nil {
 			return err
 		}
@@ -470,7 +470,7 @@ func (g *stage) window(ctx context.Context, f history.Fault, name string, d time
 	}
 	wait(ctx, d)
 	last := context.WithoutCancel(ctx)
-	knobs, err := g.procs.Sandbox.Knobs(last)
+	knobs, err := g.Procs.Sandbox.Knobs(last)
 	if err != nil {
 		return err
 	}
@@ -478,7 +478,7 @@ func (g *stage) window(ctx context.Context, f history.Fault, name string, d time
 	for _, k := range knobs.Faults {
 		if slices.ContainsFunc(faults, func(f jdsandbox.Fault) bool { return f.ID == k.ID }) {
 			fired += k.Fired
-			if err := g.procs.Sandbox.RemoveFault(last, k.ID); err != nil {
+			if err := g.Procs.Sandbox.RemoveFault(last, k.ID); err != nil {
 				return err
 			}
 		}
@@ -557,7 +557,7 @@ const movedFor = 8 * time.Second
 func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 	m := g.list[r.IntN(min(3, len(g.list)))]
 	f := history.Fault{Kind: history.SetupChanged, Target: m.name, Began: time.Now()}
-	lost, err := g.procs.Sandbox.AddFault(ctx, jdsandbox.Fault{
+	lost, err := g.Procs.Sandbox.AddFault(ctx, jdsandbox.Fault{
 		Kind: jdsandbox.LoseAnswer, Methods: []string{"eclp.order.addOrder"}, Shops: []string{m.shop(), m.newShop()}, Chance: 0.7,
 	})
 	if err != nil {
@@ -569,7 +569,7 @@ func (g *stage) moveSeller(ctx context.Context, r *rand.Rand) error {
 	}
 	// Long enough for all the look-ups before a retry.
 	wait(ctx, draw(r, resendAfter+2*time.Second, resendAfter+6*time.Second))
-	if err := g.procs.Sandbox.RemoveFault(context.WithoutCancel(ctx), lost.ID); err != nil {
+	if err := g.Procs.Sandbox.RemoveFault(context.WithoutCancel(ctx), lost.ID); err != nil {
 		return err
 	}
 	held, err := g.heldElsewhere(ctx, m)
@@ -643,13 +643,13 @@ func (g *stage) apply(ctx context.Context, m merchant, moved bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = g.procs.Bridgectl(ctx, string(text), "seller", "apply", "-f", "-", "--despite", "chaos")
+	_, err = g.Procs.Bridgectl(ctx, string(text), "seller", "apply", "-f", "-", "--despite", "chaos")
 	return err
 }
 
 // heldElsewhere counts the merchant's orders that wait for the account that they were sent under.
 func (g *stage) heldElsewhere(ctx context.Context, m merchant) (n int, err error) {
-	held, _, err := g.bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: event.Held, Seller: m.name, Limit: 10000})
+	held, _, err := g.Bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: event.Held, Seller: m.name, Limit: 10000})
 	for _, s := range held {
 		if s.Cause == seller.CauseIdentity(m.name, s.Key) {
 			n++

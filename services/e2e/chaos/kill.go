@@ -67,7 +67,7 @@ func (g *stage) readCalls(ctx context.Context) error {
 	k := &g.killed
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	calls, err := g.procs.Sandbox.Calls(ctx, k.after)
+	calls, err := g.Procs.Sandbox.Calls(ctx, k.after)
 	if err != nil {
 		return err
 	}
@@ -142,6 +142,6 @@ func (g *stage) killNow(p *procs.Process) error {
 // recordKills writes the kills into the history, once it is known what they hit.
 func (g *stage) recordKills() {
 	for _, k := range g.killed.list {
-		g.record.Fault(history.Fault{Kind: history.Killed, Target: k.worker, Began: k.at, Detail: fmt.Sprintf("%d calls under way", k.open)})
+		g.Record.Fault(history.Fault{Kind: history.Killed, Target: k.worker, Began: k.at, Detail: fmt.Sprintf("%d calls under way", k.open)})
 	}
 }

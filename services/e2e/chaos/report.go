@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"stockbridge/services/e2e/checker"
-	"stockbridge/services/e2e/history"
 )
 
 const judgeProgram = "stockbridge/services/e2e/check"
@@ -56,15 +55,14 @@ func (g *stage) judge(ctx context.Context) (code int, err error) {
 		return 2, err
 	}
 	g.recordKills()
-	g.unfollow()
-	if err := g.record.Finish(ctx, history.Sources{Bus: g.bus, Ledger: g.ledger, JD: g.procs.Sandbox.Client}); err != nil {
+	if err := g.Finish(ctx); err != nil {
 		return 2, err
 	}
-	n, err := g.procs.Sandbox.Counters(ctx)
+	n, err := g.Procs.Sandbox.Counters(ctx)
 	if err != nil {
 		return 2, err
 	}
-	v, err := g.procs.Sandbox.Violations(ctx)
+	v, err := g.Procs.Sandbox.Violations(ctx)
 	if err != nil {
 		return 2, err
 	}
@@ -80,7 +78,7 @@ func (g *stage) judge(ctx context.Context) (code int, err error) {
 		args = append(args, "-require", g.s.require)
 	}
 	folder := filepath.Join(g.s.dir, "history")
-	program := g.procs.Binary(judgeProgram)
+	program := g.Procs.Binary(judgeProgram)
 	c := exec.CommandContext(ctx, program, append(args, folder)...)
 	c.Stderr = g.out
 	out, err := c.Output()

@@ -27,7 +27,6 @@ func play(ctx context.Context, s settings, out io.Writer) (code int, err error) 
 	defer g.close()
 	g.printf("%s: %d orders, %d nodes, ledger %s, seed %d, in %s", s.scenario, s.orders, s.nodes, s.ledger, s.seed, s.dir)
 	if err := g.perform(ctx); err != nil {
-		g.record.Abandon()
 		return 2, err
 	}
 	return g.judge(ctx)
@@ -123,7 +122,7 @@ func (g *stage) steady(ctx, stormy context.Context, n int, every, calm time.Dura
 
 // crowd lets one seller flood and another be held, for a while in which nothing else happens.
 func (g *stage) crowd(ctx context.Context, flood int, lasting time.Duration) error {
-	if _, err := g.procs.Bridgectl(ctx, "", "seller", "pause", resting, "--reason", "chaos"); err != nil {
+	if _, err := g.Procs.Bridgectl(ctx, "", "seller", "pause", resting, "--reason", "chaos"); err != nil {
 		return err
 	}
 	f := history.Fault{Kind: history.Crowded, Target: flooding + ", " + resting, Began: time.Now(), Detail: fmt.Sprintf("%d at once, one paused", flood)}
@@ -157,7 +156,7 @@ func (g *stage) tenKills(ctx context.Context) error {
 	for i := range g.s.kills {
 		aim := int64(g.s.orders * (i + 1) / (g.s.kills + 1))
 		for {
-			n, err := g.procs.Sandbox.Counters(ctx)
+			n, err := g.Procs.Sandbox.Counters(ctx)
 			if err != nil {
 				return err
 			}
@@ -191,7 +190,7 @@ func (g *stage) progress(ctx context.Context) {
 func (g *stage) printProgress(ctx context.Context) {
 	_ = g.readCalls(ctx) // the next read returns more
 	hit, calls := g.killed.hit()
-	n, err := g.procs.Sandbox.Counters(ctx)
+	n, err := g.Procs.Sandbox.Counters(ctx)
 	if err != nil {
 		return
 	}
@@ -210,7 +209,7 @@ var onlyElsewhere = regexp.MustCompile(`^\d+ held by identity$`)
 
 // rest ends what is still being done, waits until nothing is left to do, and stops the workers.
 func (g *stage) rest(ctx context.Context, workers int) error {
-	if err := g.procs.Sandbox.ClearFaults(ctx); err != nil {
+	if err := g.Procs.Sandbox.ClearFaults(ctx); err != nil {
 		return err
 	}
 	g.later.Wait()
@@ -218,7 +217,7 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 		return err
 	}
 	if g.tally.of["crowd"] > 0 {
-		if _, err := g.procs.Bridgectl(ctx, "", "seller", "resume", resting); err != nil {
+		if _, err := g.Procs.Bridgectl(ctx, "", "seller", "resume", resting); err != nil {
 			return err
 		}
 	}
@@ -283,7 +282,7 @@ func (g *stage) rest(ctx context.Context, workers int) error {
 
 // left describes what is left to do, "" for nothing.
 func (g *stage) left(ctx context.Context) (string, error) {
-	w, err := g.procs.NATS.Waiting(ctx)
+	w, err := g.Procs.NATS.Waiting(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -293,14 +292,14 @@ func (g *stage) left(ctx context.Context) (string, error) {
 			left = append(left, fmt.Sprintf("%d %s", n, name))
 		}
 	}
-	delayed, err := g.bus.Delayed(ctx)
+	delayed, err := g.Bus.Delayed(ctx)
 	if err != nil {
 		return "", err
 	}
 	if delayed > 0 {
 		left = append(left, fmt.Sprintf("%d delayed", delayed))
 	}
-	held, _, err := g.bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: event.Held, Limit: 10000})
+	held, _, err := g.Bus.DeadLetters(ctx, bus.DeadLetterQuery{Kind: event.Held, Limit: 10000})
 	if err != nil {
 		return "", err
 	}

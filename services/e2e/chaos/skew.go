@@ -39,15 +39,15 @@ func (g *stage) skew(ctx context.Context, r *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	addr, err := g.procs.Addr()
+	addr, err := g.Procs.Addr()
 	if err != nil {
 		return err
 	}
 	f := history.Fault{Kind: history.Skewed, Target: "a pusher", Began: time.Now(), Detail: off.String()}
 	g.serving.RLock() // it starts only while the servers answer
-	p, err := g.procs.Start(ctx, procs.Spec{
+	p, err := g.Procs.Start(ctx, procs.Spec{
 		Name: fmt.Sprintf("skewed-%d", time.Since(g.began).Milliseconds()), Program: binary, HTTP: "http://" + addr,
-		Env: append(append(g.procs.Env(), "HTTP_ADDR="+addr, "LOG_LEVEL=info"), g.throughProxies()...),
+		Env: append(append(g.Procs.Env(), "HTTP_ADDR="+addr, "LOG_LEVEL=info"), g.throughProxies()...),
 		Ready: func(ctx context.Context) error {
 			return says(ctx, "http://"+addr+"/readyz", "clock.skew: this host's clock is 10m0s ")
 		},
@@ -125,7 +125,7 @@ func says(ctx context.Context, url, want string) error {
 // refuseAndTake makes JD refuse orders with a business error although it takes them, and show them only later.
 func (g *stage) refuseAndTake(ctx context.Context, r *rand.Rand) error {
 	lag := func(d time.Duration) error {
-		_, err := g.procs.Sandbox.SetKnobs(context.WithoutCancel(ctx), map[string]any{"find_lag": jdsandbox.Duration(d)})
+		_, err := g.Procs.Sandbox.SetKnobs(context.WithoutCancel(ctx), map[string]any{"find_lag": jdsandbox.Duration(d)})
 		return err
 	}
 	if err := lag(refusedLag); err != nil {

@@ -13,20 +13,16 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"github.com/rs/zerolog"
-
-	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/faultproxy"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/smalldisk"
-	"stockbridge/pkg/wiring"
 	"stockbridge/services/e2e/history"
 	"stockbridge/services/e2e/procs"
+	"stockbridge/services/e2e/scenario"
 	"stockbridge/services/reconciler/reconciler"
 )
 
@@ -46,13 +42,11 @@ const (
 
 // stage is the whole of a run: processes, proxies between them, the ERP and the recorder.
 type stage struct {
-	s      settings
-	out    io.Writer
-	began  time.Time
-	rand   *rand.Rand
-	procs  *procs.Run
-	record *history.Recorder
-	bus    *bus.Bus
+	s     settings
+	out   io.Writer
+	began time.Time
+	rand  *rand.Rand
+	*scenario.Run
 	ledger ledger.Ledger
 	erp    *erp
 	list   []merchant
@@ -92,9 +86,7 @@ type stage struct {
 	// restless is what was left to do when the time was up.
 	restless string
 
-	following sync.WaitGroup
-	unfollow  context.CancelFunc
-	closers   []func()
+	closers []func()
 }
 
 // printf prints a line with the time since the beginning.
@@ -129,9 +121,6 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 	for _, m := range g.list {
 		setting.Apps = append(setting.Apps, m.app())
 	}
-	if g.record, err = history.New(filepath.Join(s.dir, "history"), setting); err != nil {
-		return nil, err
-	}
 	// Unchanged programs are shared by all runs; those with a planted bug belong to this run.
 	bin := filepath.Join(filepath.Dir(s.dir), "programs")
 	if s.overlay != "" {
@@ -141,23 +130,32 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 	if err != nil {
 		return nil, err
 	}
-	if g.procs, err = procs.New(procs.Options{Dir: s.dir, Bin: bin, Overlay: s.overlay, On: g.happened, Data: data}); err != nil {
-		return nil, err
-	}
-	g.closers = append(g.closers, g.procs.Close)
-	g.printf("building into %s", bin)
-	if err := g.procs.Build(ctx, append(procs.Programs(), judgeProgram)...); err != nil {
-		return nil, err
-	}
 	config := sandbox(g.list)
 	config.Seed, config.Knobs.Latency = s.seed, latency
 	shape := procs.Shape{Nodes: s.nodes, Sandbox: &config}
 	if s.ledger == "redis" {
 		shape.Redis = "everysec"
 	}
-	if err := g.procs.Stand(ctx, shape); err != nil {
+	g.printf("building into %s", bin)
+	g.Run, err = scenario.Open(ctx, scenario.Setup{
+		Folder: filepath.Join(s.dir, "history"), History: setting, Shape: shape, Programs: append(procs.Programs(), judgeProgram),
+		Processes: procs.Options{Dir: s.dir, Bin: bin, Overlay: s.overlay, Data: data, On: func(h procs.Happening) {
+			if s.verbose {
+				g.printf("%s", h)
+			}
+		}},
+		Judged: func(h procs.Happening) bool {
+			return strings.HasPrefix(h.Name, "pusher") || strings.HasPrefix(h.Name, "poller") || strings.HasPrefix(h.Name, "reconciler")
+		},
+	})
+	if err != nil {
 		return nil, err
 	}
+	g.closers = append(g.closers, g.Close)
+	if g.ledger, err = g.Ledger(ctx); err != nil {
+		return nil, err
+	}
+	g.erp = newERP(g.Bus, g.Record, g.list, s.seed)
 	if err := g.startProxies(); err != nil {
 		return nil, err
 	}
@@ -166,11 +164,11 @@ func open(ctx context.Context, s settings, out io.Writer) (g *stage, err error) 
 		if err != nil {
 			return nil, err
 		}
-		if err := g.procs.Apply(ctx, setup); err != nil {
+		if err := g.Procs.Apply(ctx, setup); err != nil {
 			return nil, err
 		}
 	}
-	return g, g.watch(ctx)
+	return g, nil
 }
 
 // diskSize is the size of a server's separate disk, in bytes of memory: several times what a run stores there.
@@ -207,7 +205,7 @@ func (g *stage) mount() (map[string]string, error) {
 // startProxies puts the proxies between the workers and the servers. The run's own calls bypass them.
 func (g *stage) startProxies() (err error) {
 	proxy := func(to string) (*faultproxy.Proxy, error) {
-		addr, err := g.procs.Addr()
+		addr, err := g.Procs.Addr()
 		if err != nil {
 			return nil, err
 		}
@@ -217,15 +215,15 @@ func (g *stage) startProxies() (err error) {
 		}
 		return p, err
 	}
-	if g.toJD, err = proxy(strings.TrimPrefix(g.procs.Sandbox.Base, "http://")); err != nil {
+	if g.toJD, err = proxy(strings.TrimPrefix(g.Procs.Sandbox.Base, "http://")); err != nil {
 		return err
 	}
-	if g.procs.Redis != nil {
-		if g.toRedis, err = proxy(g.procs.Redis.Addr()); err != nil {
+	if g.Procs.Redis != nil {
+		if g.toRedis, err = proxy(g.Procs.Redis.Addr()); err != nil {
 			return err
 		}
 	}
-	for _, node := range g.procs.NATS.Addrs() {
+	for _, node := range g.Procs.NATS.Addrs() {
 		p, err := proxy(node)
 		if err != nil {
 			return err
@@ -255,53 +253,6 @@ func (g *stage) throughProxies() []string {
 		env = append(env, "REDIS_URL=redis://"+g.toRedis.Addr()+"/0")
 	}
 	return env
-}
-
-// watch connects the run itself, and starts recording.
-func (g *stage) watch(ctx context.Context) (err error) {
-	if g.bus, err = bus.Connect(ctx, bus.Options{URL: g.procs.NATS.URL(), Name: "erp", Log: zerolog.Nop()}); err != nil {
-		return err
-	}
-	g.closers = append(g.closers, g.bus.Close)
-	redis := ""
-	if g.procs.Redis != nil {
-		redis = g.procs.Redis.URL()
-	}
-	if g.ledger, err = wiring.Ledger(ctx, redis, g.bus); err != nil {
-		return err
-	}
-	g.closers = append(g.closers, func() { _ = g.ledger.Close() })
-	g.erp = newERP(g.bus, g.record, g.list, g.s.seed)
-	following, stop := context.WithCancel(ctx)
-	g.unfollow = func() { stop(); g.following.Wait() }
-	g.closers = append(g.closers, g.unfollow)
-	g.following.Go(func() { g.record.Follow(following, g.bus) })
-	g.following.Go(func() { g.record.FollowCalls(following, g.procs.Sandbox.Client) })
-	return nil
-}
-
-// happened records an event of a worker.
-func (g *stage) happened(h procs.Happening) {
-	if g.s.verbose {
-		g.printf("%s", h)
-	}
-	if !strings.HasPrefix(h.Name, "pusher") && !strings.HasPrefix(h.Name, "poller") && !strings.HasPrefix(h.Name, "reconciler") {
-		return
-	}
-	line := history.Process{Name: h.Name, Program: h.Program, PID: h.Pid, At: h.At, Code: h.Code}
-	switch {
-	case h.What == procs.Started:
-		line.What = history.Started
-	case h.What == procs.Ended:
-		line.What = history.Ended
-	case h.Signal == syscall.SIGKILL:
-		line.What = history.Kill
-	case h.Signal == syscall.SIGTERM:
-		line.What = history.Termed
-	default:
-		return
-	}
-	g.record.Process(line)
 }
 
 // scale makes that many pushers run: the first ones of the list. Those that are stopped finish what they have in hand.
@@ -352,7 +303,7 @@ func (g *stage) take(ctx context.Context, i int) (*procs.Process, error) {
 		g.scaling.Lock()
 		if i == len(g.pushers) {
 			defer g.scaling.Unlock()
-			p, err := g.procs.Worker(ctx, procs.OrderPusher, fmt.Sprintf("pusher-%d", i+1), g.throughProxies()...)
+			p, err := g.Procs.Worker(ctx, procs.OrderPusher, fmt.Sprintf("pusher-%d", i+1), g.throughProxies()...)
 			if p == nil {
 				return nil, err
 			}
@@ -416,7 +367,7 @@ func (g *stage) supervise(ctx context.Context) {
 }
 
 func (g *stage) startPoller(ctx context.Context) error {
-	p, err := g.procs.Worker(ctx, procs.StatusPoller, "poller-1", g.throughProxies()...)
+	p, err := g.Procs.Worker(ctx, procs.StatusPoller, "poller-1", g.throughProxies()...)
 	if err == nil {
 		g.pollers = append(g.pollers, p)
 	}
@@ -428,11 +379,11 @@ const reconcileEvery = 5 * time.Second
 
 func (g *stage) startReconciler(ctx context.Context) error {
 	for _, m := range g.list {
-		if err := g.bus.SetTick(ctx, event.TickReconcile, m.name, reconcileEvery); err != nil {
+		if err := g.Bus.SetTick(ctx, event.TickReconcile, m.name, reconcileEvery); err != nil {
 			return err
 		}
 	}
-	p, err := g.procs.Worker(ctx, procs.Reconciler, "reconciler-1", g.throughProxies()...)
+	p, err := g.Procs.Worker(ctx, procs.Reconciler, "reconciler-1", g.throughProxies()...)
 	if err == nil {
 		g.reconcilers = append(g.reconcilers, p)
 	}
@@ -446,7 +397,7 @@ const reconcileWithin = time.Minute
 func (g *stage) reconcile(ctx context.Context) error {
 	asked := time.Now()
 	for _, m := range g.list {
-		if err := g.bus.Tick(ctx, event.TickReconcile, m.name); err != nil {
+		if err := g.Bus.Tick(ctx, event.TickReconcile, m.name); err != nil {
 			return err
 		}
 	}

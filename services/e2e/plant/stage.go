@@ -10,11 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"sync"
-	"syscall"
 	"time"
 
-	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"stockbridge/pkg/bus"
@@ -22,7 +19,6 @@ import (
 	"stockbridge/pkg/faultproxy"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/wiring"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/bridgectl/stack"
 	"stockbridge/services/e2e/checker"
@@ -30,6 +26,7 @@ import (
 	"stockbridge/services/e2e/orders"
 	"stockbridge/services/e2e/orderview"
 	"stockbridge/services/e2e/procs"
+	"stockbridge/services/e2e/scenario"
 	"stockbridge/services/order-pusher/pusher"
 )
 
@@ -67,95 +64,49 @@ func (s Scenario) play(ctx context.Context, o Options) (Ran, error) {
 	if !ok {
 		return Ran{}, errors.New("nobody wrote down how")
 	}
-	folder := filepath.Join(o.Dir, "history")
-	r, err := history.New(folder, history.Setting{
-		Began: time.Now(), What: s.Name, DeadlineSeconds: s.DeadlineSeconds, GraceSeconds: 20, MaxAttempts: 12, Reconciles: s.Reconciles,
-		Apps: []history.App{{Key: jdsandbox.DefaultAppKey, PerSecond: 200, Concurrent: 32}},
-	})
-	if err != nil {
-		return Ran{}, err
-	}
-	defer r.Abandon()
-	run, err := procs.New(procs.Options{
-		Dir: o.Dir, Bin: o.Bin, Overlay: o.Overlay, Source: o.Source,
-		On: func(h procs.Happening) {
-			record(r, h)
-			if o.Say != nil {
-				o.Say(h.String())
-			}
+	sandbox := stack.DemoSandbox()
+	sandbox.Stopped = true // orders are accepted and do not move
+	run, err := scenario.Open(ctx, scenario.Setup{
+		Folder: filepath.Join(o.Dir, "history"),
+		History: history.Setting{
+			Began: time.Now(), What: s.Name, DeadlineSeconds: s.DeadlineSeconds, GraceSeconds: 20, MaxAttempts: 12, Reconciles: s.Reconciles,
+			Apps: []history.App{{Key: jdsandbox.DefaultAppKey, PerSecond: 200, Concurrent: 32}},
 		},
+		Processes: procs.Options{
+			Dir: o.Dir, Bin: o.Bin, Overlay: o.Overlay, Source: o.Source,
+			On: func(h procs.Happening) {
+				if o.Say != nil {
+					o.Say(h.String())
+				}
+			},
+		},
+		Judged: func(h procs.Happening) bool { return h.Program == pusher.Name },
+		Shape:  procs.Shape{Redis: "always", Sandbox: &sandbox},
 	})
 	if err != nil {
 		return Ran{}, err
 	}
 	defer run.Close()
-	sandbox := stack.DemoSandbox()
-	sandbox.Stopped = true // orders are accepted and do not move
-	if err := run.Stand(ctx, procs.Shape{Redis: "always", Sandbox: &sandbox}); err != nil {
-		return Ran{}, err
-	}
-	run.Setenv("PUSH_SETTLE_FOR=1s", "PUSH_RESEND_AFTER=2s", "PUSH_REFUSE_AFTER=1s", "GRACE=20s")
-	b, err := bus.Connect(ctx, bus.Options{URL: run.NATS.URL(), Name: "plant", Log: zerolog.Nop()})
-	if err != nil {
-		return Ran{}, err
-	}
-	defer b.Close()
+	run.Procs.Setenv("PUSH_SETTLE_FOR=1s", "PUSH_RESEND_AFTER=2s", "PUSH_REFUSE_AFTER=1s", "GRACE=20s")
 	st := &stage{
-		Scenario: s, run: run, bus: b, r: r, maker: orders.New(stack.DemoSeller, 1), view: orderview.New(b, stack.DemoSeller),
-		sent: map[string]time.Time{},
+		Scenario: s, Run: run, maker: orders.New(stack.DemoSeller, 1), view: orderview.New(run.Bus, stack.DemoSeller),
+		sent: map[string]time.Time{}, began: time.Now(),
 	}
-	following, stop := context.WithCancel(ctx)
-	var all sync.WaitGroup
-	all.Go(func() { r.Follow(following, b) })
-	all.Go(func() { r.FollowCalls(following, run.Sandbox.Client) })
-	defer all.Wait()
-	defer stop()
-
-	st.began = time.Now()
 	if err := script(ctx, st); err != nil {
 		return Ran{}, err
 	}
 	ran := Ran{Operations: st.operations, Took: time.Since(st.began)}
-	stop()
-	all.Wait()
-	l, err := wiring.Ledger(ctx, run.Redis.URL(), b)
-	if err != nil {
+	if err := run.Finish(ctx); err != nil {
 		return Ran{}, err
 	}
-	defer l.Close()
-	if err := r.Finish(ctx, history.Sources{Bus: b, Ledger: l, JD: run.Sandbox.Client}); err != nil {
-		return Ran{}, err
-	}
-	ran.Report, err = checker.Read(folder)
+	ran.Report, err = checker.Read(run.Folder)
 	return ran, err
-}
-
-// record records events of the pushers; those of servers are recorded as faults.
-func record(r *history.Recorder, h procs.Happening) {
-	p := history.Process{Name: h.Name, Program: h.Program, PID: h.Pid, At: h.At, Code: h.Code}
-	switch {
-	case h.Program != pusher.Name:
-		return
-	case h.What == procs.Started:
-		p.What = history.Started
-	case h.What == procs.Ended:
-		p.What = history.Ended
-	case h.Signal == syscall.SIGTERM:
-		p.What = history.Termed
-	case h.Signal == syscall.SIGKILL:
-		p.What = history.Kill
-	default:
-		return
-	}
-	r.Process(p)
 }
 
 // stage is a scenario under way.
 type stage struct {
 	Scenario
-	run   *procs.Run
-	bus   *bus.Bus
-	r     *history.Recorder
+	*scenario.Run
 	maker *orders.Maker
 	view  *orderview.Tally
 
@@ -166,22 +117,22 @@ type stage struct {
 
 // seller sets the demo seller up; jd is where its orders go.
 func (s *stage) seller(ctx context.Context, jd string) error {
-	setup, err := stack.DemoSetup(s.run.Dir(), jd)
+	setup, err := stack.DemoSetup(s.Procs.Dir(), jd)
 	if err != nil {
 		return err
 	}
-	return s.run.Apply(ctx, setup)
+	return s.Procs.Apply(ctx, setup)
 }
 
 func (s *stage) pusher(ctx context.Context, name string, settings ...string) (*procs.Process, error) {
-	return s.run.Worker(ctx, procs.OrderPusher, name, append(slices.Clone(s.Settings), settings...)...)
+	return s.Procs.Worker(ctx, procs.OrderPusher, name, append(slices.Clone(s.Settings), settings...)...)
 }
 
 // begin is the usual start of a scenario: a seller, one pusher, and an order that succeeds. It creates the ledger's
 // epoch and loads the scripts into the server; and a build that accepts no order at all must not pass for a bug that
 // was caught.
 func (s *stage) begin(ctx context.Context, settings ...string) (*procs.Process, error) {
-	if err := s.seller(ctx, s.run.Sandbox.Base); err != nil {
+	if err := s.seller(ctx, s.Procs.Sandbox.Base); err != nil {
 		return nil, err
 	}
 	p, err := s.pusher(ctx, "pusher-1", settings...)
@@ -201,7 +152,7 @@ func (s *stage) begin(ctx context.Context, settings ...string) (*procs.Process, 
 	}
 	// Its acknowledgement follows its outcome, and must not be taken for that of a later order.
 	_, err = s.until(ctx, func() (bool, error) {
-		waiting, err := s.run.NATS.Waiting(ctx)
+		waiting, err := s.Procs.NATS.Waiting(ctx)
 		return waiting.Unsettled[pusher.Name] == 0, err
 	})
 	return p, err
@@ -227,19 +178,19 @@ func (s *stage) publish(ctx context.Context, o *orderv1.Audited) error {
 	a := history.AuditOf(o)
 	_, a.Again = s.sent[o.OutboundNo]
 	a.Sent = time.Now()
-	_, _, err = s.bus.PublishRaw(ctx, event.OrderAudited.Name+"."+o.Seller, nil, body)
+	_, _, err = s.Bus.PublishRaw(ctx, event.OrderAudited.Name+"."+o.Seller, nil, body)
 	if err == nil {
 		a.Acked = time.Now()
 		s.sent[o.OutboundNo] = a.Acked
 	}
 	s.operations++
-	s.r.Audit(a)
+	s.Record.Audit(a)
 	return err
 }
 
 func (s *stage) fault(f history.Fault) {
 	s.operations++
-	s.r.Fault(f)
+	s.Record.Fault(f)
 }
 
 // until waits until cond is true; it gives up without an error when the deadline of all published orders is over,
@@ -290,7 +241,7 @@ func (s *stage) settled(ctx context.Context, list ...*orderv1.Audited) error {
 
 // deadLetters maps each order to the number of its dead letter.
 func (s *stage) deadLetters(ctx context.Context) (map[string]uint64, error) {
-	items, _, err := s.bus.DeadLetters(ctx, bus.DeadLetterQuery{Limit: 1000})
+	items, _, err := s.Bus.DeadLetters(ctx, bus.DeadLetterQuery{Limit: 1000})
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +276,7 @@ func auditedTwice(ctx context.Context, s *stage) error {
 		return err
 	}
 	began := time.Now()
-	if _, err := s.run.Sandbox.AddFault(ctx, jdsandbox.Fault{
+	if _, err := s.Procs.Sandbox.AddFault(ctx, jdsandbox.Fault{
 		Kind: jdsandbox.Slow, Methods: []string{addOrder}, Delay: jdsandbox.Duration(slow), Count: 10,
 	}); err != nil {
 		return err
@@ -335,7 +286,7 @@ func auditedTwice(ctx context.Context, s *stage) error {
 		return err
 	}
 	if _, err := s.until(ctx, func() (bool, error) {
-		docs, err := s.run.Sandbox.Documents(ctx, jdsandbox.Query{IsvUUID: o.OutboundNo})
+		docs, err := s.Procs.Sandbox.Documents(ctx, jdsandbox.Query{IsvUUID: o.OutboundNo})
 		return len(docs) > 0, err
 	}); err != nil {
 		return err
@@ -355,7 +306,7 @@ func auditedTwice(ctx context.Context, s *stage) error {
 }
 
 func claimCut(ctx context.Context, s *stage) error {
-	t, err := faultproxy.Start("127.0.0.1:0", s.run.Redis.Addr(), faultproxy.RESP)
+	t, err := faultproxy.Start("127.0.0.1:0", s.Procs.Redis.Addr(), faultproxy.RESP)
 	if err != nil {
 		return err
 	}
@@ -383,7 +334,7 @@ func answersLost(ctx context.Context, s *stage) error {
 	}
 	const n = 3
 	began := time.Now()
-	if _, err := s.run.Sandbox.AddFault(ctx, jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{addOrder}, Count: n}); err != nil {
+	if _, err := s.Procs.Sandbox.AddFault(ctx, jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{addOrder}, Count: n}); err != nil {
 		return err
 	}
 	list := s.maker.Make(n)
@@ -402,7 +353,7 @@ func replayedTwice(ctx context.Context, s *stage) error {
 		return err
 	}
 	const refusals = 2
-	if _, err := s.run.Sandbox.AddFault(ctx, jdsandbox.Fault{Kind: jdsandbox.Error, Methods: []string{addOrder}, Count: refusals, ZH: "库存不足"}); err != nil {
+	if _, err := s.Procs.Sandbox.AddFault(ctx, jdsandbox.Fault{Kind: jdsandbox.Error, Methods: []string{addOrder}, Count: refusals, ZH: "库存不足"}); err != nil {
 		return err
 	}
 	o := s.maker.Next()
@@ -426,8 +377,8 @@ func replayedTwice(ctx context.Context, s *stage) error {
 			return nil
 		}
 		s.operations++
-		s.r.Act(history.Act{Seller: o.Seller, OutboundNo: o.OutboundNo, What: history.Replayed, At: time.Now()})
-		if _, err := s.run.Bridgectl(ctx, "", "dlq", "replay", fmt.Sprint(last)); err != nil {
+		s.Record.Act(history.Act{Seller: o.Seller, OutboundNo: o.OutboundNo, What: history.Replayed, At: time.Now()})
+		if _, err := s.Procs.Bridgectl(ctx, "", "dlq", "replay", fmt.Sprint(last)); err != nil {
 			return err
 		}
 	}
@@ -436,7 +387,7 @@ func replayedTwice(ctx context.Context, s *stage) error {
 }
 
 func killedAtAck(ctx context.Context, s *stage) error {
-	t, err := faultproxy.Start("127.0.0.1:0", s.run.NATS.Addrs()[0], faultproxy.NATS)
+	t, err := faultproxy.Start("127.0.0.1:0", s.Procs.NATS.Addrs()[0], faultproxy.NATS)
 	if err != nil {
 		return err
 	}
@@ -468,7 +419,7 @@ func ledgerRestored(ctx context.Context, s *stage) error {
 		return err
 	}
 	copied := time.Now()
-	old, err := s.run.Redis.Copy()
+	old, err := s.Procs.Redis.Copy()
 	if err != nil {
 		return err
 	}
@@ -486,7 +437,7 @@ func ledgerRestored(ctx context.Context, s *stage) error {
 		return err
 	}
 	began := time.Now()
-	if err := s.run.Redis.Restore(ctx, old); err != nil {
+	if err := s.Procs.Redis.Restore(ctx, old); err != nil {
 		return err
 	}
 	s.fault(history.Fault{Kind: history.RedisRestored, Began: began, Ended: time.Now(), Outage: true, Copied: copied})
@@ -501,11 +452,10 @@ func ledgerRestored(ctx context.Context, s *stage) error {
 
 // known waits until the ledger has each order as accepted.
 func (s *stage) known(ctx context.Context, list ...*orderv1.Audited) error {
-	l, err := wiring.Ledger(ctx, s.run.Redis.URL(), s.bus)
+	l, err := s.Ledger(ctx)
 	if err != nil {
 		return err
 	}
-	defer l.Close()
 	_, err = s.until(ctx, func() (bool, error) {
 		for _, o := range list {
 			entry, err := l.Get(ctx, ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo})
@@ -535,14 +485,14 @@ func ledgerWiped(ctx context.Context, s *stage) error {
 		return err
 	}
 	began := time.Now()
-	if err := s.run.Redis.Wipe(ctx); err != nil {
+	if err := s.Procs.Redis.Wipe(ctx); err != nil {
 		return err
 	}
 	s.fault(history.Fault{Kind: history.RedisWiped, Began: began, Ended: time.Now()})
-	if _, err := s.run.Worker(ctx, procs.Reconciler, "reconciler-1", "RECONCILE_DEADLINE=2s", "RECONCILE_CONFIRM_AFTER=1s"); err != nil {
+	if _, err := s.Procs.Worker(ctx, procs.Reconciler, "reconciler-1", "RECONCILE_DEADLINE=2s", "RECONCILE_CONFIRM_AFTER=1s"); err != nil {
 		return err
 	}
-	if err := s.bus.SetTick(ctx, event.TickReconcile, stack.DemoSeller, time.Second); err != nil {
+	if err := s.Bus.SetTick(ctx, event.TickReconcile, stack.DemoSeller, time.Second); err != nil {
 		return err
 	}
 	return s.known(ctx, list...)
@@ -553,7 +503,7 @@ func streamRestored(ctx context.Context, s *stage) error {
 		return err
 	}
 	copied := time.Now()
-	older, err := s.run.NATS.Copy()
+	older, err := s.Procs.NATS.Copy()
 	if err != nil {
 		return err
 	}
@@ -564,7 +514,7 @@ func streamRestored(ctx context.Context, s *stage) error {
 		{Kind: jdsandbox.Slow, Methods: []string{addOrder}, Orders: []string{gone.OutboundNo, next.OutboundNo}, Delay: jdsandbox.Duration(hold), Count: 2},
 		{Kind: jdsandbox.Drop, Methods: []string{addOrder}, Orders: []string{next.OutboundNo}, Count: 1},
 	} {
-		if _, err := s.run.Sandbox.AddFault(ctx, f); err != nil {
+		if _, err := s.Procs.Sandbox.AddFault(ctx, f); err != nil {
 			return err
 		}
 	}
@@ -573,18 +523,18 @@ func streamRestored(ctx context.Context, s *stage) error {
 	}
 	// JD has it, and the worker waits for the answer.
 	if _, err := s.until(ctx, func() (bool, error) {
-		docs, err := s.run.Sandbox.Documents(ctx, jdsandbox.Query{IsvUUID: gone.OutboundNo})
+		docs, err := s.Procs.Sandbox.Documents(ctx, jdsandbox.Query{IsvUUID: gone.OutboundNo})
 		return len(docs) > 0, err
 	}); err != nil {
 		return err
 	}
 	restored := time.Now()
-	if err := s.run.NATS.Restore(ctx, older); err != nil {
+	if err := s.Procs.NATS.Restore(ctx, older); err != nil {
 		return err
 	}
-	s.r.RolledBack(copied)
+	s.Record.RolledBack(copied)
 	s.fault(history.Fault{Kind: history.BrokerRestored, Began: restored, Ended: time.Now(), Outage: true, Copied: copied})
-	s.view = orderview.New(s.bus, stack.DemoSeller) // the old view has read further than there is
+	s.view = orderview.New(s.Bus, stack.DemoSeller) // the old view has read further than there is
 	if err := s.publish(ctx, next); err != nil {
 		return err
 	}
@@ -607,7 +557,7 @@ func streamRestored(ctx context.Context, s *stage) error {
 // brokerRestored kills the broker as a power cut does that loses its newest notes: the order is stored, but its
 // deliveries are forgotten. nats-server writes consumer state less often than messages.
 func brokerRestored(ctx context.Context, s *stage) error {
-	nowhere, err := s.run.Addr() // nobody listens there: nothing is sent, so each attempt is simply repeated
+	nowhere, err := s.Procs.Addr() // nobody listens there: nothing is sent, so each attempt is simply repeated
 	if err != nil {
 		return err
 	}
@@ -619,7 +569,7 @@ func brokerRestored(ctx context.Context, s *stage) error {
 		return err
 	}
 	copied := time.Now()
-	undelivered, err := s.run.NATS.Copy()
+	undelivered, err := s.Procs.NATS.Copy()
 	if err != nil {
 		return err
 	}
@@ -638,10 +588,10 @@ func brokerRestored(ctx context.Context, s *stage) error {
 		}
 		seen = failed
 		began := time.Now()
-		if err := s.run.NATS.Restore(ctx, undelivered); err != nil {
+		if err := s.Procs.NATS.Restore(ctx, undelivered); err != nil {
 			return false, err
 		}
-		s.r.RolledBack(copied)
+		s.Record.RolledBack(copied)
 		// Too short to excuse anything.
 		s.fault(history.Fault{Kind: history.BrokerRestored, Began: began, Ended: time.Now(), Copied: copied})
 		return false, nil
