@@ -45,6 +45,7 @@ func failed(t *orderview.Order) bool   { return len(t.Failed) > 0 }
 func held(t *orderview.Order) bool     { return len(t.Held) > 0 }
 
 func TestAnAuditedOrderIsAcceptedShippedAndDelivered(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{Speed: 30000}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(10)
 		parted := list[3]
@@ -75,6 +76,7 @@ func TestAnAuditedOrderIsAcceptedShippedAndDelivered(t *testing.T) {
 }
 
 func TestRepeatedAndDisorderlyEventsLeadToOneDocument(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		// The same audit five times, in another layout too.
 		o := w.Maker.Next()
@@ -112,6 +114,7 @@ func TestRepeatedAndDisorderlyEventsLeadToOneDocument(t *testing.T) {
 }
 
 func TestWhatFailsIsKeptWholeAndNamesTheField(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		negative := w.Maker.Next()
 		negative.Lines[0].Quantity = -2
@@ -176,6 +179,7 @@ func TestWhatFailsIsKeptWholeAndNamesTheField(t *testing.T) {
 }
 
 func TestARefusedOrderGoesThroughUnderANewNumberOrByReplay(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		id, err := w.JD.AddFault(jdsandbox.Fault{Kind: jdsandbox.Error, Methods: []string{addOrder}, Goods: []string{"EMG-GONE"}, Chance: 1, ZH: "商品不存在"})
 		if err != nil {
@@ -212,6 +216,7 @@ func TestARefusedOrderGoesThroughUnderANewNumberOrByReplay(t *testing.T) {
 }
 
 func TestTwoAuditsOfOneLineAreNeverBothLive(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		var pairs [][2]*orderv1.Audited
 		for range 20 {
@@ -235,6 +240,7 @@ func TestTwoAuditsOfOneLineAreNeverBothLive(t *testing.T) {
 }
 
 func TestASupersedingAuditWaitsUntilTheEarlierIsCancelled(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		a := w.Maker.Next()
 		err := w.JD.SetKnobs(func(k *jdsandbox.Knobs) { k.OwnCancel.Orders = []string{a.OutboundNo} })
@@ -260,6 +266,7 @@ func TestASupersedingAuditWaitsUntilTheEarlierIsCancelled(t *testing.T) {
 }
 
 func TestALostAnswerIsAskedForNotRepeated(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		fault jdsandbox.Fault
@@ -286,6 +293,7 @@ func TestALostAnswerIsAskedForNotRepeated(t *testing.T) {
 }
 
 func TestWhileJDIsDownOrdersWaitAndThenGo(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		id, err := w.JD.AddFault(jdsandbox.Fault{Kind: jdsandbox.HTTP, Status: 503, Chance: 1})
 		if err != nil {
@@ -323,6 +331,7 @@ func TestTheQuotaIsKept(t *testing.T) {
 }
 
 func TestAnExpiredTokenPausesTheSellerUntilItIsRenewed(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		first := w.Maker.Next()
 		w.Publish(first)
@@ -396,6 +405,7 @@ func TestAPausedSellerAndAFloodDelayNobodyElse(t *testing.T) {
 }
 
 func TestAMappingReleasesWhatItHeld(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{}, func(t *testing.T, w *testenv.World) {
 		shop, carrier, category := w.Maker.Next(), w.Maker.Next(), w.Maker.Next()
 		shop.Shop = "S77"
@@ -427,6 +437,7 @@ func TestAMappingReleasesWhatItHeld(t *testing.T) {
 }
 
 func TestATrialLetsOnlySomeOrdersGo(t *testing.T) {
+	t.Parallel()
 	setup := func(s *sellerv1.Setup) { s.Trial = &sellerv1.Trial{First: 3, Orders: []string{"SO0001-000009"}} }
 	each(t, testenv.Options{Setup: setup}, func(t *testing.T, w *testenv.World) {
 		list := w.Maker.Make(10)

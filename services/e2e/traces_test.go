@@ -125,6 +125,7 @@ const (
 )
 
 func TestOneTraceFromTheERPThroughALostAnswerToShipping(t *testing.T) {
+	t.Parallel()
 	spans := tracetest.NewInMemoryExporter()
 	each(t, testenv.Options{Speed: 30000, Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
 		spans.Reset()
@@ -146,6 +147,7 @@ func TestOneTraceFromTheERPThroughALostAnswerToShipping(t *testing.T) {
 }
 
 func TestOneTraceOverAHoldAndItsRelease(t *testing.T) {
+	t.Parallel()
 	spans := tracetest.NewInMemoryExporter()
 	each(t, testenv.Options{Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
 		spans.Reset()
@@ -164,6 +166,7 @@ func TestOneTraceOverAHoldAndItsRelease(t *testing.T) {
 }
 
 func TestOneTraceOverADeadLetterAndAReplay(t *testing.T) {
+	t.Parallel()
 	spans := tracetest.NewInMemoryExporter()
 	each(t, testenv.Options{Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
 		spans.Reset()
