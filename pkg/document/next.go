@@ -125,9 +125,13 @@ func afterClaim(k *Known) Step {
 }
 
 // former reports whether the ledger lost where the document was sent, if it was, and the seller's account changed since it
-// was audited: not finding it under today's account proves nothing then.
+// was audited: not finding it under today's account proves nothing then. A document that is younger than the ledger and that
+// it does not know was never sent.
 func former(k *Known) bool {
-	changed := k.AccountChangedAt
+	changed, c := k.AccountChangedAt, k.Claim
+	if c.Entry.State == ledger.New && k.Delivery.AuditedAt.After(c.EpochSince.Add(ledger.EpochMargin)) {
+		return false
+	}
 	return !changed.IsZero() && k.Claim.Entry.Identity == "" && !k.Delivery.NotFormer && k.Delivery.AuditedAt.Before(changed.Add(k.Policy.MovedMargin))
 }
 

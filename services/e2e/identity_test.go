@@ -14,6 +14,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/bridgectl/stack"
@@ -51,7 +52,10 @@ func TestASetUpThatChangesBetweenTwoTriesSendsNothingTwice(t *testing.T) {
 		moved.Accounts[0].Department, moved.Shops[0].ShopNo = "EBU0000000000002", "ESP0020000000002"
 		w.Apply(moved)
 		w.JD.RemoveFault(deaf)
-		// A number of its own, not sent before the change, is sent under the new department.
+		// A number of its own, not sent before the change, is sent under the new department. It must be certain that a ledger
+		// which was lost does not hide a send of it.
+		begun := time.Now()
+		w.Until("the ledger is older than what comes now", func() bool { return time.Since(begun) > ledger.EpochMargin+time.Second })
 		newer := w.Maker.Next()
 		w.Publish(newer)
 		w.Accepted(newer)

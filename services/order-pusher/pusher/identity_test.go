@@ -176,6 +176,12 @@ func TestAnOrderThatMayBeUnderAFormerAccountIsNotSentUnderTodays(t *testing.T) {
 		later.AuditedAt = timestamppb.New(b.now())
 		b.accepts(later, again)
 
+		// So is what was audited just before it: the ledger is older, and knows of no send.
+		before := b.order("A-3")
+		a.book.now.MovedAt = b.now().Add(time.Second)
+		b.accepts(before, again)
+		a.book.now.MovedAt = b.now().Add(-30 * time.Minute)
+
 		// A person found nothing under the earlier account.
 		b.accepts(o, released(seller.CauseFormer("acme", "A-1")))
 	})
