@@ -305,6 +305,13 @@ func auditedTwice(ctx context.Context, s *stage) error {
 	return nil
 }
 
+// claims matches the ledger's command that claims the order.
+func claims(no string) func(command []byte) bool {
+	return func(command []byte) bool {
+		return bytes.Contains(command, []byte("\r\nclaim\r\n")) && bytes.Contains(command, []byte("\r\n"+no+"\r\n"))
+	}
+}
+
 func claimCut(ctx context.Context, s *stage) error {
 	t, err := faultproxy.Start("127.0.0.1:0", s.Procs.Redis.Addr(), faultproxy.RESP)
 	if err != nil {
@@ -315,9 +322,7 @@ func claimCut(ctx context.Context, s *stage) error {
 		return err
 	}
 	o := s.maker.Next()
-	met := t.LoseAnswer(func(command []byte) bool { // the ledger's script that claims, called for this order
-		return bytes.Contains(command, []byte("\r\nbegin\r\n")) && bytes.Contains(command, []byte("\r\n"+o.OutboundNo+"\r\n"))
-	})
+	met := t.LoseAnswer(claims(o.OutboundNo))
 	if err := s.publish(ctx, o); err != nil {
 		return err
 	}
