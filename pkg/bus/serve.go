@@ -199,11 +199,18 @@ func (s Serving) withDefaults(b *Bus) Serving {
 	return s
 }
 
-// backoff is 1 s, doubling to 10 minutes, each up to a fifth shorter or longer.
+// The pauses between two attempts of a message. What relies on their sum: Serving.MaxAttempts, and the runbooks that say
+// for how long a worker retries.
+const (
+	firstPause   = time.Second
+	longestPause = 10 * time.Minute
+)
+
+// backoff is firstPause, doubling to longestPause, each up to a fifth shorter or longer.
 func backoff(attempt int) time.Duration {
-	d := 10 * time.Minute
-	if attempt < 10 {
-		d = min(d, time.Second<<max(attempt-1, 0))
+	d := longestPause
+	if doublings := max(attempt-1, 0); doublings < 9 {
+		d = min(d, firstPause<<doublings)
 	}
 	return d + time.Duration((rand.Float64()-0.5)*0.4*float64(d)) //nolint:gosec // jitter
 }

@@ -27,8 +27,10 @@ const (
 	nakLimit = 10 * time.Second
 	// brokenPause is the pause when the message is not to blame: the ledger or the store does not answer.
 	brokenPause = 2 * time.Second
-	// tickPause is the longest pause before a failed tick is retried; the next tick replaces it.
-	tickPause = time.Minute
+	// tickAttempt is the attempt whose pause a failed tick waits, some 16 s, and tickPause its longest pause; the next tick
+	// replaces it.
+	tickAttempt = 5
+	tickPause   = time.Minute
 )
 
 // The outcomes of a message, as values of the metric's label.
@@ -214,7 +216,7 @@ func (w *server) settleTick(log zerolog.Logger, t *inflight, err error) string {
 		return outcomeWait
 	case class == fault.Transient && !errors.As(err, new(panicked)):
 		log.Warn().Err(err).Msg("tick is retried")
-		t.nak(min(w.s.Backoff(5), tickPause))
+		t.nak(min(w.s.Backoff(tickAttempt), tickPause))
 		return outcomeRetry
 	case class == fault.Held:
 		log.Debug().Err(err).Msg("tick held; the next one comes")

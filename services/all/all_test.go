@@ -16,6 +16,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/worker"
 	"stockbridge/services/all"
 	"stockbridge/services/bridgectl/stack"
 )
@@ -105,6 +106,25 @@ func TestEveryServiceIsDeployed(t *testing.T) {
 			if _, err := os.Stat(filepath.Join("..", s.Name, file)); err != nil {
 				t.Error(err)
 			}
+		}
+	}
+}
+
+// A worker's program that is not in the list gets no consumers, no permissions and no tests.
+func TestEveryWorkerIsListed(t *testing.T) {
+	programs, err := filepath.Glob(filepath.Join("..", "*", "main.go"))
+	if err != nil || len(programs) == 0 {
+		t.Fatalf("programs %v: %v", programs, err)
+	}
+	for _, file := range programs {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(filepath.Dir(file))
+		listed := slices.ContainsFunc(all.Services(), func(s worker.Service) bool { return s.Name == name })
+		if worked := strings.Contains(string(text), "worker.Main("); worked != listed {
+			t.Errorf("services/%s: runs as a worker %v, listed in services/all %v", name, worked, listed)
 		}
 	}
 }

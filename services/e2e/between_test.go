@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -44,8 +45,9 @@ func TestSellersDoNotSilenceEachOther(t *testing.T) {
 	main := fmt.Sprintf("listen: %q\nhttp: %q\njetstream { store_dir: %q }\ninclude users.conf\n", addr, watch, filepath.Join(r.Dir(), "js"))
 	must(t, os.WriteFile(filepath.Join(r.Dir(), "users.conf"), users, 0o600), os.WriteFile(filepath.Join(r.Dir(), "nats.conf"), []byte(main), 0o600))
 	env := []string{"HOME=" + r.Dir()}
-	for _, user := range []string{"order_pusher", "reconciler", "status_poller", "stock_syncer", "vmi_ingester", "bridgectl", "erp_acme", "erp_bolt"} {
-		env = append(env, strings.ToUpper(user)+"_PASSWORD=of-"+user)
+	// As users.conf names them.
+	for _, variable := range regexp.MustCompile(`\$([A-Z_]+)_PASSWORD`).FindAllStringSubmatch(string(users), -1) {
+		env = append(env, variable[1]+"_PASSWORD=of-"+strings.ToLower(variable[1]))
 	}
 	get := func(url string) (text string, ok bool) {
 		res, err := http.Get(url)
