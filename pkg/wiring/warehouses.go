@@ -81,7 +81,10 @@ func (w *Warehouses) Read(s *seller.Seller, code string, class quota.Class) (war
 	if err != nil {
 		return nil, err
 	}
-	r, _ := orders.(warehouse.OrderReader)
+	r, ok := orders.(warehouse.OrderReader)
+	if !ok {
+		return nil, fault.Permanent(fmt.Errorf("read the orders of warehouse %s: its adapter lists none", code))
+	}
 	doctor, _ := orders.(warehouse.Doctor)
 	if doctor == nil {
 		return struct{ warehouse.OrderReader }{r}, nil
