@@ -249,8 +249,7 @@ func lookUpFirst(k *Known) Step {
 
 // send is for a document that is certainly not at the warehouse.
 func send(k *Known) Step {
-	switch {
-	case k.CancelWanted:
+	if k.CancelWanted {
 		return Step{Do: Refuse, Why: WhyCancelWanted}
 	}
 	if step := earlier(k); step.Do != None {

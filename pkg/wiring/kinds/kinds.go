@@ -1,5 +1,5 @@
-// Package kinds lists what each adapter says about the accounts of its warehouses. Programs that check or read settings ask
-// here and knows no adapter. A new adapter is one more case.
+// Package kinds lists what each adapter says about the accounts of its warehouses. Code that checks or reads
+// settings asks here and knows no adapter. A new adapter is one more case.
 //
 // It stands below the rest of the wiring, which opens warehouses and needs sellers for that.
 package kinds

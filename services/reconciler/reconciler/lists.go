@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"stockbridge/pkg/book"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
@@ -70,30 +68,13 @@ const (
 
 // ReadFindings reads the documents that no audit explains, the oldest first.
 func ReadFindings(ctx context.Context, books ledger.Books, seller string) ([]Finding, error) {
-	byNo := map[string]Finding{}
-	err := book.Scan(ctx, books, bookOf(seller), findingField, func(f ledger.Field) error {
-		var s Finding
-		err := book.Decode(bookOf(seller), f, &s)
-		if s.Kind == refusedLegacy {
-			s.Kind = RefusedButThere
+	list, err := readList(ctx, books, seller, findingField, func(f *Finding) (string, time.Time) { return f.WarehouseNo, f.Seen })
+	for i := range list {
+		if list[i].Kind == refusedLegacy {
+			list[i].Kind = RefusedButThere
 		}
-		byNo[s.WarehouseNo] = s
-		return err
-	})
-	if err != nil {
-		return nil, err
 	}
-	list := make([]Finding, 0, len(byNo))
-	for _, s := range byNo {
-		list = append(list, s)
-	}
-	slices.SortFunc(list, func(a, b Finding) int {
-		if c := a.Seen.Compare(b.Seen); c != 0 {
-			return c
-		}
-		return strings.Compare(a.WarehouseNo, b.WarehouseNo)
-	})
-	return list, nil
+	return list, err
 }
 
 func (c *bookChanges) setFindings(list map[string]*Finding) error {

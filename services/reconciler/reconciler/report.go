@@ -1,10 +1,12 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -195,25 +197,28 @@ func CaughtUp(ctx context.Context, books ledger.Books, seller string) (known boo
 
 // ReadOpen reads the open list of a seller, the oldest first.
 func ReadOpen(ctx context.Context, books ledger.Books, seller string) ([]Order, error) {
-	byNo := map[string]Order{} // a scan may return a field twice that is written meanwhile
-	err := book.Scan(ctx, books, bookOf(seller), openField, func(f ledger.Field) error {
-		var o Order
-		err := book.Decode(bookOf(seller), f, &o)
-		byNo[o.OutboundNo] = o
+	return readList(ctx, books, seller, openField, func(o *Order) (string, time.Time) { return o.OutboundNo, o.first().Stored })
+}
+
+// readList reads the fields of a seller's book that begin with prefix, the oldest first. about returns the number of an
+// element and its time.
+func readList[T any](ctx context.Context, books ledger.Books, seller, prefix string, about func(*T) (no string, at time.Time)) ([]T, error) {
+	byNo := map[string]T{} // a scan may return a field twice that is written meanwhile
+	err := book.Scan(ctx, books, bookOf(seller), prefix, func(f ledger.Field) error {
+		var v T
+		err := book.Decode(bookOf(seller), f, &v)
+		no, _ := about(&v)
+		byNo[no] = v
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Order, 0, len(byNo))
-	for _, o := range byNo {
-		list = append(list, o)
-	}
-	slices.SortFunc(list, func(a, b Order) int {
-		if c := a.first().Stored.Compare(b.first().Stored); c != 0 {
-			return c
-		}
-		return strings.Compare(a.OutboundNo, b.OutboundNo)
+	list := slices.AppendSeq(make([]T, 0, len(byNo)), maps.Values(byNo))
+	slices.SortFunc(list, func(a, b T) int {
+		aNo, aAt := about(&a)
+		bNo, bAt := about(&b)
+		return cmp.Or(aAt.Compare(bAt), strings.Compare(aNo, bNo))
 	})
 	return list, nil
 }
