@@ -326,37 +326,37 @@ func (r *Registry) applyNewer(v bus.Value) {
 
 // apply applies v. The caller holds r.mu.
 func (r *Registry) apply(v bus.Value) {
-	if name, ok := strings.CutPrefix(v.Key, movedKey); ok {
+	if name, ok := strings.CutPrefix(v.Key, setupKey); ok {
+		r.applySetup(name, v)
+	} else if name, ok := strings.CutPrefix(v.Key, pauseKey); ok {
+		r.applyPause(name, v)
+	} else if name, ok := strings.CutPrefix(v.Key, movedKey); ok {
 		r.moved[name] = v.At
-		if s := r.sellers[name]; s != nil {
-			moved := *s
-			moved.MovedAt = v.At
-			r.sellers[name] = &moved
-		}
-		return
+		r.change(name, func(s *Seller) { s.MovedAt = v.At })
 	}
-	name, isSetup := strings.CutPrefix(v.Key, setupKey)
-	if !isSetup {
-		var isPause bool
-		if name, isPause = strings.CutPrefix(v.Key, pauseKey); !isPause {
-			return
-		}
+}
+
+// change replaces a known seller by a changed copy.
+func (r *Registry) change(name string, change func(*Seller)) {
+	if s := r.sellers[name]; s != nil {
+		changed := *s
+		change(&changed)
+		r.sellers[name] = &changed
 	}
-	if !isSetup {
-		p, err := decodePause(v.Data)
-		if err != nil {
-			// Its writer wanted a pause.
-			p = &Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: "unreadable: " + err.Error(), At: v.At}
-			r.log.Error().Err(err).Str("seller", name).Msg("pause cannot be read")
-		}
-		r.pauses[name] = p
-		if s := r.sellers[name]; s != nil {
-			paused := *s
-			paused.Pause = p
-			r.sellers[name] = &paused
-		}
-		return
+}
+
+func (r *Registry) applyPause(name string, v bus.Value) {
+	p, err := decodePause(v.Data)
+	if err != nil {
+		// Its writer wanted a pause.
+		p = &Pause{By: sellerv1.Paused_BY_OPERATOR, Reason: "unreadable: " + err.Error(), At: v.At}
+		r.log.Error().Err(err).Str("seller", name).Msg("pause cannot be read")
 	}
+	r.pauses[name] = p
+	r.change(name, func(s *Seller) { s.Pause = p })
+}
+
+func (r *Registry) applySetup(name string, v bus.Value) {
 	was := r.sellers[name]
 	if len(v.Data) == 0 {
 		delete(r.sellers, name)
