@@ -1,5 +1,5 @@
-// Package ledger is the contract with the store that remembers each document's progress: per document, per order
-// line, per quota.
+// Package ledger is the contract with the store that remembers each document's progress: per document, per item
+// that several documents may be about (an order line), per quota.
 //
 // It keeps "at least once in" from becoming "twice at the warehouse". There are two implementations: inredis
 // (production) and inkv (JetStream key-value, the embedded default). ledgertest is the suite that both pass. The
@@ -79,7 +79,7 @@ const (
 	// Ours is sent by us.
 	Ours Origin = ""
 	// External is sent by another program, whatever its content. Claimed as such and then UNKNOWN, the document may be at
-	// the warehouse for all that we know: its lines are taken and it never counts as new. Unlike other unknown documents it
+	// the warehouse for all that we know: its items are taken and it never counts as new. Unlike other unknown documents it
 	// is forgotten after 90 days.
 	External Origin = "external"
 )
@@ -145,9 +145,11 @@ type Entry struct {
 	// Reconstructed, and when External. Stores keep it and Origin in one field (StoredHash).
 	Hash   string
 	Origin Origin `json:"-"`
-	// OrderNo and Lines are the order lines it covers, for orders.
-	OrderNo string
-	Lines   []string
+	// Group is the ERP's number that several documents may be about: the order of an outbound number. Empty for kinds
+	// without.
+	Group string `json:"OrderNo"`
+	// Items are the parts of the group that may be live under one number only: an order's lines; empty for kinds without.
+	Items []string `json:"Lines"`
 	// PlatformNos are the sales platform's numbers of the orders in it. Empty means not known: the entry predates the
 	// field.
 	PlatformNos []string `json:",omitempty"`
@@ -203,7 +205,7 @@ type Attempt struct {
 }
 
 // Reconstructed reports whether the ledger was lost while a worker held the document and the worker then wrote how it
-// ended: the warehouse may have it, and neither its payload nor its lines are known.
+// ended: the warehouse may have it, and neither its payload nor its items are known.
 func (e Entry) Reconstructed() bool { return e.State != New && e.Origin == Ours && e.Hash == "" }
 
 // ClaimRequest asks for a claim.
@@ -214,10 +216,10 @@ type ClaimRequest struct {
 	Origin Origin
 	// Owner is new for each run of a handler. The same Owner asking twice gets the same answer twice.
 	Owner string
-	// OrderNo and Lines: the lines that may be live under one number only. Supersedes is the number that may still
-	// hold them without that being an error of the ERP.
-	OrderNo    string
-	Lines      []string
+	// Group and Items: see Entry. Supersedes is the number that may still hold the items without that being an error of
+	// the ERP.
+	Group      string
+	Items      []string
 	Supersedes string
 	// PlatformNos are the sales platform's numbers of the orders in it.
 	PlatformNos []string
@@ -270,8 +272,8 @@ type Claimed struct {
 	Sharing []Sharing
 }
 
-// Sharing is a document that shares a platform order number with another order's document.
-type Sharing struct{ PlatformNo, OrderNo, No string }
+// Sharing is a document that shares a platform order number with a document of another group.
+type Sharing struct{ PlatformNo, Group, No string }
 
 // LossWindowOver reports whether "not found" is certain for a document without an entry (see Why). settleFor is how
 // long a send that an older ledger knew of may still take effect at the warehouse.
@@ -295,7 +297,7 @@ func SortSharing(all []Sharing) []Sharing {
 	return all[:min(len(all), MaxSharing)]
 }
 
-// Errors of the calls below. After ErrBusy, ErrHash, ErrIdentity and LineTaken, which Claim returns, there is no
+// Errors of the calls below. After ErrBusy, ErrHash, ErrIdentity and ItemTaken, which Claim returns, there is no
 // claim and nothing was written.
 var (
 	// ErrBusy: another owner holds the claim. Try again later.
@@ -313,15 +315,15 @@ var (
 	ErrVersion = errors.New("entry changed meanwhile")
 )
 
-// LineTaken is Claim's error when an order line is live under another number.
-type LineTaken struct {
-	OrderNo, Line, By string
+// ItemTaken is Claim's error when an item of the group is live under another number.
+type ItemTaken struct {
+	Group, Item, By string
 	// Superseded: By is the number that the caller supersedes, so waiting helps.
 	Superseded bool
 }
 
-func (e *LineTaken) Error() string {
-	return "line " + e.Line + " of " + e.OrderNo + " is live under " + e.By
+func (e *ItemTaken) Error() string {
+	return "item " + e.Item + " of " + e.Group + " is live under " + e.By
 }
 
 // NumberTaken is Accept's error when another of the seller's documents of the kind, with the same Identity, has the
@@ -355,11 +357,11 @@ type Child struct {
 
 // Documents is the part of the ledger that remembers documents.
 type Documents interface {
-	// Claim checks the payload hash and the lines (LineTaken; also when the holder is in INTENT), claims, and returns
+	// Claim checks the payload hash and the items (ItemTaken; also when the holder is in INTENT), claims, and returns
 	// what is known. State INTENT, the owner, the attempt and the history line are durable when it returns without
-	// error. An entry that is Accepted or Cancelled is returned without a claim (Claim.Owner is ""). Lines whose
+	// error. An entry that is Accepted or Cancelled is returned without a claim (Claim.Owner is ""). Items whose
 	// holder is Refused, Cancelled or released move to this document. Checks come in this order: hash, Accepted or
-	// Cancelled, claim, identity (ErrIdentity), lines (a Superseded one last). Claimed.Entry is set with ErrHash and
+	// Cancelled, claim, identity (ErrIdentity), items (a Superseded one last). Claimed.Entry is set with ErrHash and
 	// ErrIdentity too.
 	Claim(ctx context.Context, b ClaimRequest) (Claimed, error)
 	// Accept resolves: the warehouse has it under number. The document is due for following at once. Accept also
@@ -368,7 +370,7 @@ type Documents interface {
 	// the fact into the history, only if the entry is Accepted under another number; and NumberTaken when number is
 	// another document's, as far as the ledger remembers.
 	Accept(ctx context.Context, b ClaimRequest, number string, cleaned []Cleaned, now time.Time) error
-	// Refuse resolves: the warehouse has nothing. Frees the lines. ErrLost when the claim is another's; a claim that
+	// Refuse resolves: the warehouse has nothing. Frees the items. ErrLost when the claim is another's; a claim that
 	// expired and that nobody took may still be resolved, here and by MarkNotFound and Release.
 	Refuse(ctx context.Context, c Claim, why fault.Reason) error
 	// MarkUnknown resolves to UNKNOWN: sent, no usable answer. Lookups and UnknownSince are reset: earlier look-ups
@@ -382,7 +384,7 @@ type Documents interface {
 	// returns the look-ups so far and how long the document has been unknown. ErrLost when the claim is another's.
 	MarkNotFound(ctx context.Context, c Claim) (lookups int, unknownFor time.Duration, err error)
 	// Release returns the claim: nothing was sent in this attempt. The entry returns to what it was before Claim (New
-	// when there was none; UNKNOWN stays UNKNOWN, the identity is the earlier one), except its history. Lines are
+	// when there was none; UNKNOWN stays UNKNOWN, the identity is the earlier one), except its history. Items are
 	// freed when it returns to New or Refused. ErrLost when the claim is another's.
 	Release(ctx context.Context, c Claim, why string) error
 	// Resend records that the caller is about to send an UNKNOWN document again under the same number: Lookups and
@@ -398,7 +400,7 @@ type Documents interface {
 	// Due reads up to limit followed entries of (seller, kind) that are due at now, the longest overdue first.
 	Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]Entry, error)
 	// Follow writes what the poller now knows; ErrVersion when the entry changed since it was read. state is the
-	// entry's state from now on (Accepted or Cancelled; Cancelled frees the lines). An entry that is settled is
+	// entry's state from now on (Accepted or Cancelled; Cancelled frees the items). An entry that is settled is
 	// forgotten after 90 days: Refused, Cancelled, never sent, External, or Accepted and no longer followed.
 	Follow(ctx context.Context, e Entry, state State, f Following) error
 	// Erase removes other people's text from an entry: the details of what was unknown or released, and the

@@ -314,8 +314,8 @@ func TestManyAuditsAreWalkedInPieces(t *testing.T) {
 		o := w.Maker.Next()
 		list = append(list, o)
 		accept := ledger.ClaimRequest{
-			Key: ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo}, Hash: order.PayloadHash(o), OrderNo: o.OrderNo,
-			Owner: o.OutboundNo, Lines: []string{"1"}, Revision: 1, Shop: o.Shop, Warehouse: o.Warehouse,
+			Key: ledger.Key{Seller: o.Seller, Kind: "order", No: o.OutboundNo}, Hash: order.PayloadHash(o), Group: o.OrderNo,
+			Owner: o.OutboundNo, Items: []string{"1"}, Revision: 1, Shop: o.Shop, Warehouse: o.Warehouse,
 		}
 		if err := w.Ledger.Accept(t.Context(), accept, "ESL"+o.OutboundNo, nil, time.Now()); err != nil {
 			t.Fatal(err)

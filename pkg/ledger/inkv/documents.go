@@ -54,7 +54,7 @@ func (l *Ledger) claimOnce(ctx context.Context, b ledger.ClaimRequest) (ledger.C
 		if r.State == ledger.Unknown && b.Identity != "" && r.Identity != "" && r.Identity != b.Identity && !b.AnyIdentity {
 			return ledger.Claimed{Entry: r.entry(), EpochSince: current.Since, At: now}, ledger.ErrIdentity
 		}
-		if _, _, err := l.readLines(ctx, b); err != nil {
+		if _, _, err := l.readItems(ctx, b); err != nil {
 			return ledger.Claimed{}, err
 		}
 		before, had := r, revision
@@ -68,10 +68,10 @@ func (l *Ledger) claimOnce(ctx context.Context, b ledger.ClaimRequest) (ledger.C
 			return ledger.Claimed{}, err
 		}
 		l.index.set(key, &r, revision)
-		if err := l.takeLines(ctx, b, revision); err != nil {
+		if err := l.takeItems(ctx, b, revision); err != nil {
 			return ledger.Claimed{}, l.undoClaim(ctx, key, &before, had, revision, err)
 		}
-	} else if err := l.takeLines(ctx, b, revision); err != nil { // the first call may have ended between the two writes
+	} else if err := l.takeItems(ctx, b, revision); err != nil { // the first call may have ended between the two writes
 		return ledger.Claimed{}, err
 	}
 	return ledger.Claimed{
@@ -85,16 +85,16 @@ func (l *Ledger) claimOnce(ctx context.Context, b ledger.ClaimRequest) (ledger.C
 	}, nil
 }
 
-// resolveExpired resolves an INTENT whose claim expired: to UNKNOWN, or to its prior state when its lines were never
+// resolveExpired resolves an INTENT whose claim expired: to UNKNOWN, or to its prior state when its items were never
 // taken, because then its Claim did not return.
 func (l *Ledger) resolveExpired(ctx context.Context, r *record, now time.Time) error {
-	if len(r.Lines) > 0 {
+	if len(r.Items) > 0 {
 		var held holders
-		if _, err := l.get(ctx, linesKey(r.Key, r.OrderNo), &held); err != nil {
+		if _, err := l.get(ctx, itemsKey(r.Key, r.Group), &held); err != nil {
 			return err
 		}
-		for _, line := range r.Lines {
-			if held[line].No != r.Key.No {
+		for _, item := range r.Items {
+			if held[item].No != r.Key.No {
 				r.State, r.Identity = r.Prior, r.PriorIdentity
 				if r.State == ledger.New {
 					r.Hash = ""
@@ -110,7 +110,7 @@ func (l *Ledger) resolveExpired(ctx context.Context, r *record, now time.Time) e
 	return nil
 }
 
-// undoClaim undoes a claim whose lines turned out to be taken.
+// undoClaim undoes a claim whose items turned out to be taken.
 func (l *Ledger) undoClaim(ctx context.Context, key string, before *record, had, revision uint64, why error) error {
 	if had == 0 {
 		if err := l.bucket.Delete(ctx, key, revision); err != nil {
@@ -127,33 +127,33 @@ func (l *Ledger) undoClaim(ctx context.Context, key string, before *record, had,
 	return why
 }
 
-// holders of the lines of an order, by line.
+// holders of the items of a group, by item.
 type holders map[string]holder
 
-// holder is an outbound number, and the revision its entry had when it took the line.
+// holder is a document's number, and the revision its entry had when it took the item.
 type holder struct {
 	No       string
 	Revision uint64
 }
 
-// readLines reads the lines of b's order, or returns a LineTaken when another live document holds one that b needs.
-func (l *Ledger) readLines(ctx context.Context, b ledger.ClaimRequest) (held holders, revision uint64, err error) {
-	if len(b.Lines) == 0 {
+// readItems reads the items of b's group, or returns an ItemTaken when another live document holds one that b needs.
+func (l *Ledger) readItems(ctx context.Context, b ledger.ClaimRequest) (held holders, revision uint64, err error) {
+	if len(b.Items) == 0 {
 		return nil, 0, nil
 	}
-	revision, err = l.get(ctx, linesKey(b.Key, b.OrderNo), &held)
+	revision, err = l.get(ctx, itemsKey(b.Key, b.Group), &held)
 	if err != nil {
 		return nil, 0, err
 	}
-	var taken *ledger.LineTaken
-	for _, line := range b.Lines {
-		live, err := l.heldByOther(ctx, b.Key, held[line])
+	var taken *ledger.ItemTaken
+	for _, item := range b.Items {
+		live, err := l.heldByOther(ctx, b.Key, held[item])
 		if err != nil {
 			return nil, 0, err
 		}
 		if live {
-			by := held[line].No
-			taken = &ledger.LineTaken{OrderNo: b.OrderNo, Line: line, By: by, Superseded: by == b.Supersedes}
+			by := held[item].No
+			taken = &ledger.ItemTaken{Group: b.Group, Item: item, By: by, Superseded: by == b.Supersedes}
 			if !taken.Superseded {
 				return nil, 0, taken
 			}
@@ -165,65 +165,65 @@ func (l *Ledger) readLines(ctx context.Context, b ledger.ClaimRequest) (held hol
 	return held, revision, nil
 }
 
-// takeLines takes all lines of b, whose entry was written at revision, or none.
-func (l *Ledger) takeLines(ctx context.Context, b ledger.ClaimRequest, entry uint64) error {
-	if len(b.Lines) == 0 {
+// takeItems takes all items of b, whose entry was written at revision, or none.
+func (l *Ledger) takeItems(ctx context.Context, b ledger.ClaimRequest, entry uint64) error {
+	if len(b.Items) == 0 {
 		return nil
 	}
 	return retryConflicts(ctx, func() error {
-		held, revision, err := l.readLines(ctx, b)
+		held, revision, err := l.readItems(ctx, b)
 		if err != nil {
 			return err
 		}
-		return l.putLines(ctx, b, entry, held, revision, b.Lines)
+		return l.putItems(ctx, b, entry, held, revision, b.Items)
 	})
 }
 
-// takeFreeLines takes the lines of a document that the warehouse has already. A line that is live elsewhere stays
-// there: the document must be recorded all the same, and a line has one holder.
-func (l *Ledger) takeFreeLines(ctx context.Context, b ledger.ClaimRequest, entry uint64) error {
-	if len(b.Lines) == 0 {
+// takeFreeItems takes the items of a document that the warehouse has already. An item that is live elsewhere stays
+// there: the document must be recorded all the same, and an item has one holder.
+func (l *Ledger) takeFreeItems(ctx context.Context, b ledger.ClaimRequest, entry uint64) error {
+	if len(b.Items) == 0 {
 		return nil
 	}
 	return retryConflicts(ctx, func() error {
 		var held holders
-		revision, err := l.get(ctx, linesKey(b.Key, b.OrderNo), &held)
+		revision, err := l.get(ctx, itemsKey(b.Key, b.Group), &held)
 		if err != nil {
 			return err
 		}
 		var free []string
-		for _, line := range b.Lines {
-			live, err := l.heldByOther(ctx, b.Key, held[line])
+		for _, item := range b.Items {
+			live, err := l.heldByOther(ctx, b.Key, held[item])
 			if err != nil {
 				return err
 			}
 			if !live {
-				free = append(free, line)
+				free = append(free, item)
 			}
 		}
-		return l.putLines(ctx, b, entry, held, revision, free)
+		return l.putItems(ctx, b, entry, held, revision, free)
 	})
 }
 
-func (l *Ledger) putLines(ctx context.Context, b ledger.ClaimRequest, entry uint64, held holders, revision uint64, lines []string) error {
+func (l *Ledger) putItems(ctx context.Context, b ledger.ClaimRequest, entry uint64, held holders, revision uint64, items []string) error {
 	if held == nil {
 		held = holders{}
 	}
 	if len(held) > pruneAbove {
 		l.index.prune(b.Key, held)
 	}
-	for _, line := range lines {
-		held[line] = holder{b.Key.No, entry}
+	for _, item := range items {
+		held[item] = holder{b.Key.No, entry}
 	}
-	_, err := l.put(ctx, linesKey(b.Key, b.OrderNo), held, revision)
+	_, err := l.put(ctx, itemsKey(b.Key, b.Group), held, revision)
 	if errors.Is(err, errRolledBack) {
 		return nil
 	}
 	return err
 }
 
-// heldByOther reports whether a document other than k holds a line. A replica may be behind and know an older
-// revision of the holder than the line does: it is asked again for a while. After that the entry is taken as it is;
+// heldByOther reports whether a document other than k holds an item. A replica may be behind and know an older
+// revision of the holder than the item does: it is asked again for a while. After that the entry is taken as it is;
 // somebody removed it by hand.
 func (l *Ledger) heldByOther(ctx context.Context, k ledger.Key, by holder) (bool, error) {
 	if by.No == "" || by.No == k.No {
@@ -249,7 +249,7 @@ func (l *Ledger) heldByOther(ctx context.Context, k ledger.Key, by holder) (bool
 func (l *Ledger) Accept(ctx context.Context, b ledger.ClaimRequest, number string, cleaned []ledger.Cleaned, now time.Time) error {
 	b.Hash = ledger.StoredHash(b.Origin, b.Hash)
 	var other string
-	var known bool // the entry covered these lines before
+	var known bool // the entry covered these items before
 	revision, err := l.updateEntryAt(ctx, b.Key, func(r *record, at time.Time) (moved bool, err error) {
 		own := r.Number == number && (r.State == ledger.Accepted || r.State == ledger.Cancelled)
 		if by := l.index.otherWithNumber(b.Key, b.Identity, number); by != "" && !own {
@@ -264,7 +264,7 @@ func (l *Ledger) Accept(ctx context.Context, b ledger.ClaimRequest, number strin
 		err = fmt.Errorf("%w: accepted as %s before, now as %s", ledger.ErrLost, other, number)
 	}
 	if err == nil && !known {
-		err = l.takeFreeLines(ctx, b, revision)
+		err = l.takeFreeItems(ctx, b, revision)
 	}
 	return wrap("accept", b.Key, err)
 }
@@ -330,23 +330,23 @@ func (l *Ledger) Erase(ctx context.Context, k ledger.Key) error {
 	return wrap("erase", k, l.updateEntry(ctx, k, func(r *record, now time.Time) (bool, error) { return r.erase(now) }))
 }
 
-// revive is updateEntry for a change that may make an entry live again: it then takes the lines that the entry had
+// revive is updateEntry for a change that may make an entry live again: it then takes the items that the entry had
 // freed.
 func (l *Ledger) revive(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {
 	var lost ledger.ClaimRequest
 	revision, err := l.updateEntryAt(ctx, k, func(r *record, now time.Time) (bool, error) {
 		was := r.State.Live()
 		moved, err := do(r, now)
-		lost = ledger.ClaimRequest{Key: k, OrderNo: r.OrderNo}
+		lost = ledger.ClaimRequest{Key: k, Group: r.Group}
 		if moved && !was && r.State.Live() {
-			lost.Lines = r.Lines
+			lost.Items = r.Items
 		}
 		return moved, err
 	})
 	if err != nil {
 		return err
 	}
-	return l.takeFreeLines(ctx, lost, revision)
+	return l.takeFreeItems(ctx, lost, revision)
 }
 
 func (l *Ledger) updateEntry(ctx context.Context, k ledger.Key, do func(*record, time.Time) (moved bool, err error)) error {
@@ -499,7 +499,7 @@ func (l *Ledger) sweepEntries(ctx context.Context) {
 		if err != nil || revision == 0 || !r.ChangedAt.Before(before) {
 			continue
 		}
-		if l.sweepLines(ctx, r.Entry) != nil || l.bucket.Delete(ctx, entryKey(k), revision) != nil {
+		if l.sweepItems(ctx, r.Entry) != nil || l.bucket.Delete(ctx, entryKey(k), revision) != nil {
 			continue
 		}
 		l.index.drop(entryKey(k), revision)
@@ -516,12 +516,12 @@ func (l *Ledger) sweepEntries(ctx context.Context) {
 	}
 }
 
-// sweepLines removes the lines that an entry holds, before the entry is deleted: a line never names a deleted entry.
-func (l *Ledger) sweepLines(ctx context.Context, e ledger.Entry) error {
-	if len(e.Lines) == 0 {
+// sweepItems removes the items that an entry holds, before the entry is deleted: an item never names a deleted entry.
+func (l *Ledger) sweepItems(ctx context.Context, e ledger.Entry) error {
+	if len(e.Items) == 0 {
 		return nil
 	}
-	key := linesKey(e.Key, e.OrderNo)
+	key := itemsKey(e.Key, e.Group)
 	return retryConflicts(ctx, func() error {
 		var held holders
 		revision, err := l.get(ctx, key, &held)

@@ -37,9 +37,9 @@ type index struct {
 
 // indexEntry is one entry as the index knows it.
 type indexEntry struct {
-	key             ledger.Key
-	orderNo, number string
-	identity        string
+	key           ledger.Key
+	group, number string
+	identity      string
 	// otherNos are further numbers that it is found by: first the platform's (platforms of them), then waybills.
 	otherNos          []string
 	platforms         int
@@ -78,7 +78,7 @@ func (x *index) dropStale() {
 
 // set records a write. A write older than the known one is ignored: the watch lags behind our own writes.
 func (x *index) set(key string, r *record, revision uint64) {
-	e := indexEntry{key: r.Key, orderNo: r.OrderNo, number: r.Number, identity: r.Identity, unknownSince: r.UnknownSince, changed: r.ChangedAt, revision: revision}
+	e := indexEntry{key: r.Key, group: r.Group, number: r.Number, identity: r.Identity, unknownSince: r.UnknownSince, changed: r.ChangedAt, revision: revision}
 	e.otherNos, e.platforms = r.PlatformNos, len(r.PlatformNos)
 	if r.Following != nil {
 		e.due = r.Following.Due
@@ -162,15 +162,15 @@ func (x *index) otherWithNumber(k ledger.Key, identity, number string) (of strin
 	return of
 }
 
-// sharing lists live documents of other orders that share a platform number with b.
+// sharing lists live documents of other groups that share a platform number with b.
 func (x *index) sharing(b ledger.ClaimRequest) (found []ledger.Sharing) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, no := range b.PlatformNos {
 		for key := range x.platforms[[2]string{b.Key.Seller, no}] {
 			e := x.all[key]
-			if e.key.Kind == b.Key.Kind && e.key.No != b.Key.No && e.orderNo != b.OrderNo && e.orderNo != "" && e.live {
-				found = append(found, ledger.Sharing{PlatformNo: no, OrderNo: e.orderNo, No: e.key.No})
+			if e.key.Kind == b.Key.Kind && e.key.No != b.Key.No && e.group != b.Group && e.group != "" && e.live {
+				found = append(found, ledger.Sharing{PlatformNo: no, Group: e.group, No: e.key.No})
 			}
 		}
 	}
@@ -254,7 +254,7 @@ func (x *index) find(seller, no string) []ledger.Key {
 	var found []indexEntry
 	x.mu.Lock()
 	for _, e := range x.all {
-		if e.key.Seller == seller && (e.key.No == no || e.orderNo == no || e.number == no || slices.Contains(e.otherNos, no)) {
+		if e.key.Seller == seller && (e.key.No == no || e.group == no || e.number == no || slices.Contains(e.otherNos, no)) {
 			found = append(found, e)
 		}
 	}
@@ -263,7 +263,7 @@ func (x *index) find(seller, no string) []ledger.Key {
 	return keysOf(found)
 }
 
-// prune drops holders that stopped being live after they took their line. It keeps those that the index does not know
+// prune drops holders that stopped being live after they took their item. It keeps those that the index does not know
 // for certain.
 func (x *index) prune(k ledger.Key, held holders) {
 	x.mu.Lock()

@@ -10,10 +10,10 @@
 //
 // # Why
 //
-// The lines of an order stand under a key of their own, so one Claim writes two keys: first the entry, then the
-// lines. A claim for a line reads its holder's entry: a holder that is no longer live holds nothing, so lines are
-// never returned, only taken over. Every Claim writes the lines, even when it holds them already: this makes another
-// writer's compare-and-set on them fail. An INTENT whose owner vanished between the two writes is in no lines: its
+// The items of a group stand under a key of their own, so one Claim writes two keys: first the entry, then the
+// items. A claim for an item reads its holder's entry: a holder that is no longer live holds nothing, so items are
+// never returned, only taken over. Every Claim writes the items, even when it holds them already: this makes another
+// writer's compare-and-set on them fail. An INTENT whose owner vanished between the two writes is in no items: its
 // Claim never returned, so nothing was sent.
 //
 // Books have a bucket of their own, because every worker holds what it must know of the ledger's bucket in memory,
@@ -77,7 +77,7 @@ const (
 	keepAttempts = 7 * 24 * time.Hour
 	// sweepEvery is the interval between sweeps for expired entries.
 	sweepEvery = 12 * time.Hour
-	// pruneAbove is how many lines an order has before finished ones are pruned: some ERPs give all of their orders
+	// pruneAbove is how many items a group has before finished ones are pruned: some ERPs give all of their orders
 	// the same number.
 	pruneAbove = 500
 	// maxFound is how many entries Find returns.

@@ -15,7 +15,7 @@ const (
 	epochKey     = "birth"
 	checkKey     = "check"
 	entries      = "entry"
-	orderLines   = "lines"
+	groupItems   = "lines"
 	attempts     = "attempts"
 	leases       = "lease"
 	quotas       = "quota"
@@ -47,6 +47,6 @@ func keyOf(tokens ...string) string {
 
 func entryKey(k ledger.Key) string { return keyOf(entries, k.Seller, k.Kind, k.No) }
 
-func linesKey(k ledger.Key, orderNo string) string {
-	return keyOf(orderLines, k.Seller, k.Kind, orderNo)
+func itemsKey(k ledger.Key, group string) string {
+	return keyOf(groupItems, k.Seller, k.Kind, group)
 }

@@ -98,7 +98,7 @@ func (r *record) claim(now time.Time, b ledger.ClaimRequest, current epoch, clai
 
 // setDocument copies what b says about the document.
 func (r *record) setDocument(b ledger.ClaimRequest) {
-	r.Key, r.Hash, r.OrderNo, r.Lines = b.Key, b.Hash, b.OrderNo, b.Lines
+	r.Key, r.Hash, r.Group, r.Items = b.Key, b.Hash, b.Group, b.Items
 	r.Revision, r.Shop, r.Warehouse, r.PlatformNos = b.Revision, b.Shop, b.Warehouse, b.PlatformNos
 	if b.Trace != "" {
 		r.Trace = b.Trace

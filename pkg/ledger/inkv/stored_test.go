@@ -29,7 +29,7 @@ func TestStoredEntriesStayReadable(t *testing.T) {
 	at := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	want := record{
 		Entry: ledger.Entry{
-			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A1"}, State: ledger.Accepted, Hash: "h", OrderNo: "SO-1", Lines: []string{"1"},
+			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A1"}, State: ledger.Accepted, Hash: "h", Group: "SO-1", Items: []string{"1"},
 			Number: "N1", Revision: 2, Shop: "S", Warehouse: "W",
 			Reason: fault.Reason{Code: "c", Field: "f", ZH: "中", EN: "e", RemoteCode: "1", RemoteText: "t"}, Tries: 3,
 			Attempts: []ledger.Attempt{{At: at.Add(time.Microsecond), Owner: "w1", Stream: "ORDERS", Seq: 1<<64 - 1, What: "begun", Detail: "d"}},

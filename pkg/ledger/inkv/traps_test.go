@@ -21,7 +21,7 @@ import (
 
 func order(clock *ledgertest.Clock, no, owner string) ledger.ClaimRequest {
 	return ledger.ClaimRequest{
-		Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, Hash: "h", Owner: owner, OrderNo: "SO-1", Lines: []string{"1"},
+		Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, Hash: "h", Owner: owner, Group: "SO-1", Items: []string{"1"},
 		StreamTime: clock.Now(), AuditedAt: clock.Now(), First: true,
 	}
 }
@@ -34,7 +34,7 @@ func newClock() *ledgertest.Clock { return ledgertest.NewClock(time.Now()) }
 func aged(t testing.TB, l ledger.Ledger, clock *ledgertest.Clock) {
 	t.Helper()
 	first := order(clock, "first-ever", "w0")
-	first.Lines = nil
+	first.Items = nil
 	claims(t, l, first)
 	clock.Add(time.Minute)
 }
@@ -219,7 +219,7 @@ func TestAClaimThatEndedBetweenItsWrites(t *testing.T) {
 
 	// Its line is free for another meanwhile; its own owner would get the same answer again.
 	other := claims(t, l, order(clock, "A2", "w1"))
-	var taken *ledger.LineTaken
+	var taken *ledger.ItemTaken
 	if _, err := l.Claim(t.Context(), request); !errors.As(err, &taken) || taken.By != "A2" {
 		t.Errorf("the same owner again: %v", err)
 	}
@@ -262,7 +262,7 @@ func TestLinesAreTakenOnceWhateverGetsInBetween(t *testing.T) {
 			close(claimed)
 		}
 	}
-	var taken *ledger.LineTaken
+	var taken *ledger.ItemTaken
 	if _, err := slow.Claim(t.Context(), order(clock, "A2", "w1")); !errors.As(err, &taken) || taken.By != "A1" {
 		t.Errorf("begun with a line that is live: %v", err)
 	}
@@ -343,7 +343,7 @@ func TestAnOlderCopyEndsTheEpoch(t *testing.T) {
 	}
 	ok(t, l.Accept(t.Context(), request, "N1", nil, clock.Now()))
 	queued := order(clock, "A2", "w1")
-	queued.Lines = nil
+	queued.Items = nil
 
 	bucket.ahead.Store(96)
 	clock.Add(time.Minute)
@@ -355,13 +355,13 @@ func TestAnOlderCopyEndsTheEpoch(t *testing.T) {
 		t.Error("and the second time it is")
 	}
 	young := order(clock, "A3", "w1")
-	young.Lines = nil
+	young.Items = nil
 	if claimed := claims(t, l, young); claimed.NeverSent || !claimed.EpochSince.Equal(clock.Now().UTC().Truncate(time.Microsecond)) {
 		t.Errorf("the next one: never sent %v, epoch since %s", claimed.NeverSent, claimed.EpochSince)
 	}
 	clock.Add(ledger.EpochMargin + time.Second)
 	later := order(clock, "A4", "w1")
-	later.Lines = nil
+	later.Items = nil
 	if !claims(t, l, later).NeverSent {
 		t.Error("an order from after is not new")
 	}
@@ -401,7 +401,7 @@ func TestTheIndexComesFromTheBucket(t *testing.T) {
 	const n = 300
 	for i := range n {
 		request := order(clock, fmt.Sprintf("A%03d", i), "w1")
-		request.Lines = nil
+		request.Items = nil
 		ok(t, l.Accept(t.Context(), request, fmt.Sprintf("N%03d", i), nil, clock.Now().Add(time.Duration(i)*time.Second)))
 	}
 	later := b.open(t, clock.Now)
@@ -443,7 +443,7 @@ func TestFinishedLinesAreForgotten(t *testing.T) {
 	}
 	for i := range 8 {
 		request := order(clock, fmt.Sprintf("A%d", i), "w1")
-		request.Lines = lines(i*100, 100)
+		request.Items = lines(i*100, 100)
 		claim := claims(t, l, request).Claim
 		if i > 0 { // the first stays live
 			ok(t, l.Refuse(t.Context(), claim, refusal()))
@@ -454,9 +454,9 @@ func TestFinishedLinesAreForgotten(t *testing.T) {
 	if n := bytes.Count(v.Data, []byte(`"No"`)); n > 300 {
 		t.Errorf("%d lines are kept, of which 100 are live", n)
 	}
-	var taken *ledger.LineTaken
+	var taken *ledger.ItemTaken
 	last := order(clock, "last", "w1")
-	last.Lines = []string{"700", "99"}
+	last.Items = []string{"700", "99"}
 	if _, err := l.Claim(t.Context(), last); !errors.As(err, &taken) || taken.By != "A0" {
 		t.Errorf("a live line: %v", err)
 	}
@@ -469,7 +469,7 @@ func TestWhatWasSettledLongAgoIsSweptAway(t *testing.T) {
 	l := b.open(t, clock.Now)
 	aged(t, l, clock)
 	refused, live, counted := order(clock, "A1", "w1"), order(clock, "A2", "w1"), "m"
-	live.Lines = []string{"2"}
+	live.Items = []string{"2"}
 	ok(t, l.Refuse(t.Context(), claims(t, l, refused).Claim, refusal()))
 	claims(t, l, live)
 	_, err := l.Count(t.Context(), counted)
@@ -490,13 +490,13 @@ func TestWhatWasSettledLongAgoIsSweptAway(t *testing.T) {
 		keys, err := b.bucket(t).Keys(t.Context(), "attempts")
 		return err == nil && len(keys) == 0
 	})
-	var taken *ledger.LineTaken
+	var taken *ledger.ItemTaken
 	again := order(clock, "A3", "w1")
-	again.Lines = live.Lines
+	again.Items = live.Items
 	if _, err := later.Claim(t.Context(), again); !errors.As(err, &taken) || taken.By != "A2" {
 		t.Errorf("the live one's line: %v", err)
 	}
-	again.Lines = refused.Lines
+	again.Items = refused.Items
 	claims(t, later, again)
 }
 

@@ -73,7 +73,7 @@ func (c *gathering) request(ctx context.Context, seller, no string) <-chan error
 	answer := make(chan error, 1)
 	go func() {
 		claimed, err := c.Claim(ctx, ledger.ClaimRequest{
-			Key: ledger.Key{Seller: seller, Kind: "order", No: no}, Hash: "h", Owner: "owner of " + no, OrderNo: "SO", Lines: []string{no},
+			Key: ledger.Key{Seller: seller, Kind: "order", No: no}, Hash: "h", Owner: "owner of " + no, Group: "SO", Items: []string{no},
 		})
 		if err == nil && claimed.Claim.Owner != "owner of "+no {
 			err = fmt.Errorf("%s got a claim of %s", no, claimed.Claim.Owner)

@@ -28,7 +28,7 @@ func sellerKey(seller string) string { return prefix + "{" + seller + "}:" }
 
 // covering does a claim or an accept, which share these arguments; more are the call's own.
 func (l *Ledger) covering(ctx context.Context, op string, b ledger.ClaimRequest, more ...any) (answer, error) {
-	lines, err := asList(b.Lines)
+	lines, err := asList(b.Items)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func (l *Ledger) covering(ctx context.Context, op string, b ledger.ClaimRequest,
 		return nil, err
 	}
 	args := append(make([]any, 0, 20),
-		b.Key.Kind, b.Key.No, b.Owner, ledger.StoredHash(b.Origin, b.Hash), b.OrderNo, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace, b.Identity, platforms)
+		b.Key.Kind, b.Key.No, b.Owner, ledger.StoredHash(b.Origin, b.Hash), b.Group, lines, b.Revision, b.Shop, b.Warehouse, b.Stream, b.Seq, b.Trace, b.Identity, platforms)
 	return l.document(ctx, b.Key.Seller, op, append(args, more...)...)
 }
 
@@ -57,7 +57,7 @@ func decodeClaimed(b ledger.ClaimRequest, r answer) (out ledger.Claimed, err err
 		return out, ledger.ErrBusy
 	case "line":
 		by := r.text(2)
-		return out, &ledger.LineTaken{OrderNo: b.OrderNo, Line: r.text(1), By: by, Superseded: by == b.Supersedes}
+		return out, &ledger.ItemTaken{Group: b.Group, Item: r.text(1), By: by, Superseded: by == b.Supersedes}
 	case "known", "hash", "identity":
 		out.EpochSince, out.At = r.time(1), r.time(3)
 		out.Entry, err = r.entry(2, b.Key)
@@ -343,7 +343,7 @@ func (r answer) sharing(i int) (out []ledger.Sharing) {
 	}
 	flat, _ := r[i].([]any)
 	for i := 0; i+2 < len(flat); i += 3 {
-		out = append(out, ledger.Sharing{PlatformNo: answer(flat).text(i), OrderNo: answer(flat).text(i + 1), No: answer(flat).text(i + 2)})
+		out = append(out, ledger.Sharing{PlatformNo: answer(flat).text(i), Group: answer(flat).text(i + 1), No: answer(flat).text(i + 2)})
 	}
 	return ledger.SortSharing(out)
 }
@@ -370,7 +370,7 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 		return n
 	}
 	e := ledger.Entry{
-		Key: k, State: ledger.State(f["state"]), OrderNo: f["order"], Number: f["number"],
+		Key: k, State: ledger.State(f["state"]), Group: f["order"], Number: f["number"],
 		Revision: number("revision"), Shop: f["shop"], Warehouse: f["warehouse"], Identity: f["identity"],
 		Tries: int(number("tries")), Lookups: int(number("looks")), UnknownSince: parseMicros(f["doubt"]),
 		FirstClaimedAt: parseMicros(f["begun"]), ChangedAt: parseMicros(f["changed"]), Version: number("version"),
@@ -385,7 +385,7 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 			}
 		}
 	}
-	read("lines", &e.Lines)
+	read("lines", &e.Items)
 	read("platforms", &e.PlatformNos)
 	read("cleaned", &e.Cleaned)
 	read("denied", &e.Rejection)

@@ -22,7 +22,7 @@ import (
 
 func order(no, owner string) ledger.ClaimRequest {
 	return ledger.ClaimRequest{
-		Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, Hash: "h", Owner: owner, OrderNo: "SO-1", Lines: []string{no + ".1"},
+		Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, Hash: "h", Owner: owner, Group: "SO-1", Items: []string{no + ".1"},
 		StreamTime: time.Now(), AuditedAt: time.Now(), First: true,
 	}
 }
@@ -510,7 +510,7 @@ func TestSettledEntriesExpireAndTheRestStays(t *testing.T) {
 
 	// A document that somebody else sends is unknown for ever, and forgotten all the same.
 	theirs := order("A9", "w1")
-	theirs.Origin, theirs.OrderNo = ledger.External, "SO-9"
+	theirs.Origin, theirs.Group = ledger.External, "SO-9"
 	ok(t, l.MarkUnknown(ctx, must(l.Claim(ctx, theirs))(t).Claim, "x"))
 	goes("entry:order:A9")
 	goes("lines:order:SO-9")

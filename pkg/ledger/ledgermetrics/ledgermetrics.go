@@ -69,7 +69,7 @@ func isAnswer(err error) bool {
 			return true
 		}
 	}
-	var taken *ledger.LineTaken
+	var taken *ledger.ItemTaken
 	return errors.As(err, &taken)
 }
 

@@ -27,7 +27,7 @@ func (s *saying) Claim(context.Context, ledger.ClaimRequest) (ledger.Claimed, er
 func TestCallsAreMeasuredAndPassedOn(t *testing.T) {
 	l, r := &saying{}, prometheus.NewRegistry()
 	w := ledgermetrics.New(l, r)
-	for _, err := range []error{nil, ledger.ErrBusy, &ledger.LineTaken{}, errors.New("connection refused")} {
+	for _, err := range []error{nil, ledger.ErrBusy, &ledger.ItemTaken{}, errors.New("connection refused")} {
 		l.err = err
 		if begun, got := w.Claim(t.Context(), ledger.ClaimRequest{}); begun.Claim.Owner != "me" || !errors.Is(got, err) {
 			t.Errorf("%v became %v with %+v", err, got, begun)

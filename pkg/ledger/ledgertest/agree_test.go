@@ -113,9 +113,9 @@ func (c *comparison) step() {
 	now := c.clock.Now()
 	request := ledger.ClaimRequest{
 		Key: key, Hash: rapid.SampledFrom([]string{"h", "h", "h", "other"}).Draw(c.T, "hash"), Owner: owner,
-		OrderNo:     map[string]string{"A": "SO", "B": "SO", "C": "SO-2"}[no],
+		Group:       map[string]string{"A": "SO", "B": "SO", "C": "SO-2"}[no],
 		PlatformNos: rapid.SampledFrom([][]string{nil, {"P1"}, {"P1", "P2"}, {"SO", "P2"}}).Draw(c.T, "platform numbers"),
-		Lines:       map[string][]string{"A": {"1", "2"}, "B": {"2", "3"}, "C": nil}[no],
+		Items:       map[string][]string{"A": {"1", "2"}, "B": {"2", "3"}, "C": nil}[no],
 		Supersedes:  rapid.SampledFrom([]string{"", "A"}).Draw(c.T, "supersedes"), Revision: 2, Shop: "S", Warehouse: "W",
 		StreamTime: now, AuditedAt: now, First: rapid.Bool().Draw(c.T, "first"), Stream: "ORDERS", Seq: 7,
 		Identity: rapid.SampledFrom([]string{"", "x", "x", "y"}).Draw(c.T, "identity"), AnyIdentity: rapid.IntRange(0, 4).Draw(c.T, "any") == 0,

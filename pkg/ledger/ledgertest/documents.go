@@ -33,7 +33,7 @@ func testClaim(b *bench) {
 
 	e := b.entry("A1")
 	want := ledger.Entry{
-		Key: request.Key, State: ledger.Intent, Hash: request.Hash, OrderNo: "SO-1", Lines: []string{"1", "2"},
+		Key: request.Key, State: ledger.Intent, Hash: request.Hash, Group: "SO-1", Items: []string{"1", "2"},
 		Revision: 3, Shop: "S01", Warehouse: "WH-北京", Tries: 1,
 		Attempts:       []ledger.Attempt{{At: b.now(), Owner: request.Owner, Stream: "ORDERS", Seq: 1<<63 + 11, What: "begun"}},
 		FirstClaimedAt: b.now(), ChangedAt: b.now(), Version: 1,
@@ -137,7 +137,7 @@ func testExpiry(b *bench) {
 	b.clock.Add(2 * time.Second)
 
 	// Its lines stay taken: it may have been sent.
-	var taken *ledger.LineTaken
+	var taken *ledger.ItemTaken
 	if _, err := b.Claim(b.ctx, b.order("A2", "1")); !errors.As(err, &taken) || taken.By != "A1" {
 		b.Fatalf("another number took the line of one that may have been sent: %v", err)
 	}
@@ -288,7 +288,7 @@ func testLines(b *bench) {
 
 		next := b.order("next-"+h.name, h.name+" too", "free of "+h.name)
 		claimed, err := b.Claim(b.ctx, next)
-		var taken *ledger.LineTaken
+		var taken *ledger.ItemTaken
 		if !h.taken {
 			if err != nil || claimed.Claim.Owner != next.Owner {
 				b.Errorf("%s: the line does not move: %v", h.name, err)
@@ -303,7 +303,7 @@ func testLines(b *bench) {
 			b.Errorf("%s: the line was taken from it: %v", h.name, err)
 			continue
 		}
-		if want := (ledger.LineTaken{OrderNo: "SO-1", Line: h.name + " too", By: request.Key.No}); *taken != want {
+		if want := (ledger.ItemTaken{Group: "SO-1", Item: h.name + " too", By: request.Key.No}); *taken != want {
 			b.Errorf("%s: got %+v, want %+v", h.name, *taken, want)
 		}
 		if _, err := b.Get(b.ctx, next.Key); !errors.Is(err, ledger.ErrNoEntry) {
@@ -312,7 +312,7 @@ func testLines(b *bench) {
 		// It took none of the free lines.
 		b.claims(b.order("free-"+h.name, "free of "+h.name))
 
-		next.Supersedes, next.Lines = request.Key.No, request.Lines
+		next.Supersedes, next.Items = request.Key.No, request.Items
 		if _, err := b.Claim(b.ctx, next); !errors.As(err, &taken) || !taken.Superseded {
 			b.Errorf("%s: superseded, but got %v", h.name, err)
 		}
@@ -323,7 +323,7 @@ func testLines(b *bench) {
 	b.claims(b.order("held-2", "x2"))
 	both := b.order("both", "x1", "x2")
 	for _, both.Supersedes = range []string{"held-1", "held-2"} {
-		var taken *ledger.LineTaken
+		var taken *ledger.ItemTaken
 		if _, err := b.Claim(b.ctx, both); !errors.As(err, &taken) || taken.Superseded {
 			b.Errorf("one line superseded, one not: %v", err)
 		}
@@ -331,7 +331,7 @@ func testLines(b *bench) {
 
 	// The same line id of another order, seller or kind is another line.
 	elsewhere := b.order("elsewhere", "x1")
-	elsewhere.OrderNo = "SO-2"
+	elsewhere.Group = "SO-2"
 	b.claims(elsewhere)
 	elsewhere = b.order("elsewhere", "x1")
 	elsewhere.Key.Seller = "other"
@@ -370,7 +370,7 @@ func testLinesRace(b *bench) {
 			wg.Go(func() { _, errs[i] = l.Claim(b.ctx, begins[i]) })
 		}
 		wg.Wait()
-		var taken *ledger.LineTaken
+		var taken *ledger.ItemTaken
 		if errs[0] == nil && errs[1] == nil {
 			b.Fatal("both numbers were begun with the same lines")
 		}
@@ -389,7 +389,7 @@ func testOrderOfChecks(b *bench) {
 	b.claims(request)
 
 	wrong := b.again(request)
-	wrong.Hash, wrong.Lines = "another", []string{"1"}
+	wrong.Hash, wrong.Items = "another", []string{"1"}
 	if _, err := b.Claim(b.ctx, wrong); !errors.Is(err, ledger.ErrHash) {
 		b.Errorf("hash, claim and line wrong: %v", err)
 	}
@@ -406,7 +406,7 @@ func testOrderOfChecks(b *bench) {
 func testNumberTaken(b *bench) {
 	b.age()
 	first, second := b.order("A1", "1"), b.order("A2", "1")
-	second.OrderNo = "SO-2"
+	second.Group = "SO-2"
 	b.claims(first)
 	b.accepts(first, "N1")
 	refused := func(request ledger.ClaimRequest, number, by string) {
@@ -435,8 +435,8 @@ func testNumberTaken(b *bench) {
 		taken         bool
 	}{{"east", "west", false}, {"east", "east", true}, {"", "east", true}} {
 		one, other := b.order(fmt.Sprint("I", i), "1"), b.order(fmt.Sprint("J", i), "1")
-		other.OrderNo = fmt.Sprint("SO-J", i)
-		one.OrderNo = fmt.Sprint("SO-I", i)
+		other.Group = fmt.Sprint("SO-J", i)
+		one.Group = fmt.Sprint("SO-I", i)
 		one.Identity, other.Identity = same.first, same.second
 		b.claims(one)
 		b.accepts(one, fmt.Sprint("M", i))
@@ -450,7 +450,7 @@ func testNumberTaken(b *bench) {
 
 	// An outbound number that looks the same, and another seller's document, do not count.
 	like := b.order("N2", "1")
-	like.OrderNo = "N3"
+	like.Group = "N3"
 	b.claims(like)
 	b.accepts(b.again(second), "N2")
 	b.accepts(like, "N3")
@@ -461,7 +461,7 @@ func testNumberTaken(b *bench) {
 
 	b.store.Restart() // it is remembered
 	third := b.order("A3", "1")
-	third.OrderNo = "SO-3"
+	third.Group = "SO-3"
 	b.claims(third)
 	refused(third, "N2", "A2")
 }
@@ -558,7 +558,7 @@ func testAcceptLate(b *bench) {
 	if e := b.entry("A3"); e.State != ledger.Accepted || e.Reason != (fault.Reason{}) {
 		b.Errorf("turned up: %+v", e)
 	}
-	var taken *ledger.LineTaken
+	var taken *ledger.ItemTaken
 	if _, err := b.Claim(b.ctx, b.order("A3b", "3")); !errors.As(err, &taken) {
 		b.Errorf("the line of what turned up is free: %v", err)
 	}
@@ -569,7 +569,7 @@ func testAcceptLate(b *bench) {
 	b.store.Wipe()
 	b.accepts(request, "N4")
 	e := b.entry("A4")
-	if e.State != ledger.Accepted || e.Number != "N4" || e.Hash != request.Hash || e.OrderNo != "SO-1" || e.Shop != "S01" || e.Warehouse != request.Warehouse || e.Revision != 3 || e.Following == nil {
+	if e.State != ledger.Accepted || e.Number != "N4" || e.Hash != request.Hash || e.Group != "SO-1" || e.Shop != "S01" || e.Warehouse != request.Warehouse || e.Revision != 3 || e.Following == nil {
 		b.Errorf("written from Begin: %+v", e)
 	}
 	if _, err := b.Claim(b.ctx, b.order("A4b", "4")); !errors.As(err, &taken) || taken.By != "A4" {
@@ -747,7 +747,7 @@ func testMarkRejected(b *bench) {
 	if n, _, err := b.CountUnknown(b.ctx, sellerName, kind); err != nil || n != 1 {
 		b.Errorf("%d unknown, %v", n, err)
 	}
-	var taken *ledger.LineTaken
+	var taken *ledger.ItemTaken
 	if _, err := b.Claim(b.ctx, b.order("A2", "1")); !errors.As(err, &taken) || taken.By != "A1" {
 		b.Errorf("its line is free: %v", err)
 	}
@@ -1222,13 +1222,13 @@ func testFind(b *bench) {
 	second := b.order("A2", "2")
 	b.must(b.Refuse(b.ctx, b.claims(second).Claim, refusal()))
 	purchase := b.order("A1")
-	purchase.Key.Kind, purchase.OrderNo = "purchase", ""
+	purchase.Key.Kind, purchase.Group = "purchase", ""
 	b.claims(purchase)
 	other := b.order("A1", "1")
 	other.Key.Seller = "other"
 	b.claims(other)
 	odd := b.order("单 号:.*>{}\n=", "ä/行,1")
-	odd.OrderNo = "订单 *.>{x}"
+	odd.Group = "订单 *.>{x}"
 	b.claims(odd)
 
 	found := func(seller, no string, want ...string) {
@@ -1254,16 +1254,16 @@ func testFind(b *bench) {
 	found("other", "ESL:001")
 	found(sellerName, "")
 	found(sellerName, odd.Key.No, odd.Key.String())
-	found(sellerName, odd.OrderNo, odd.Key.String())
+	found(sellerName, odd.Group, odd.Key.String())
 	if _, err := b.Claim(b.ctx, ledger.ClaimRequest{
-		Key: key("after odd"), Owner: "x", Hash: "x", OrderNo: odd.OrderNo, Lines: odd.Lines, StreamTime: b.now(), AuditedAt: b.now(),
+		Key: key("after odd"), Owner: "x", Hash: "x", Group: odd.Group, Items: odd.Items, StreamTime: b.now(), AuditedAt: b.now(),
 	}); err == nil {
 		b.Error("a line with an odd name was free")
 	}
 
 	for i := range 25 {
 		many := b.order(fmt.Sprintf("M%02d", i), fmt.Sprintf("m%d", i))
-		many.OrderNo = "SO-many"
+		many.Group = "SO-many"
 		b.claims(many)
 	}
 	if entries, err := b.Find(b.ctx, sellerName, "SO-many"); err != nil || len(entries) != 20 {
@@ -1326,7 +1326,7 @@ func testSharing(b *bench) {
 	b.age()
 	order := func(no, order string, platform ...string) ledger.ClaimRequest {
 		request := b.order(no, "1")
-		request.OrderNo, request.PlatformNos = order, platform
+		request.Group, request.PlatformNos = order, platform
 		return request
 	}
 	shares := func(request ledger.ClaimRequest, want ...ledger.Sharing) {
@@ -1340,12 +1340,12 @@ func testSharing(b *bench) {
 	shares(first)
 	shares(first) // the answer was lost
 	second := order("B1", "SO-B", "274", "275")
-	shares(second, ledger.Sharing{PlatformNo: "275", OrderNo: "SO-A", No: "A1"})
-	shares(second, ledger.Sharing{PlatformNo: "275", OrderNo: "SO-A", No: "A1"})
+	shares(second, ledger.Sharing{PlatformNo: "275", Group: "SO-A", No: "A1"})
+	shares(second, ledger.Sharing{PlatformNo: "275", Group: "SO-A", No: "A1"})
 	// Parts of one order rightly share its numbers; so do another seller's document, and one whose order number is
 	// equal by chance.
 	part := order("A2", "SO-A", "276")
-	part.Lines = []string{"2"}
+	part.Items = []string{"2"}
 	shares(part)
 	other := order("A1", "SO-C", "275")
 	other.Key.Seller = "other"
@@ -1356,7 +1356,7 @@ func testSharing(b *bench) {
 	// A document that is no longer live is not reported; an accepted one is.
 	b.accepts(first, "ESL1")
 	b.must(b.Refuse(b.ctx, ledger.Claim{Key: second.Key, Owner: second.Owner}, refusal()))
-	shares(order("D1", "SO-E", "275", "999"), ledger.Sharing{PlatformNo: "275", OrderNo: "SO-A", No: "A1"})
+	shares(order("D1", "SO-E", "275", "999"), ledger.Sharing{PlatformNo: "275", Group: "SO-A", No: "A1"})
 }
 
 func testHistory(b *bench) {

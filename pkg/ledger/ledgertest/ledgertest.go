@@ -148,7 +148,7 @@ func (b *bench) now() time.Time { return b.clock.Now() }
 func (b *bench) age() {
 	b.Helper()
 	first := b.order("first-ever")
-	first.OrderNo = "SO-0"
+	first.Group = "SO-0"
 	claimed := b.claims(first)
 	b.must(b.Release(b.ctx, claimed.Claim, "only to be there"))
 	b.clock.Add(ledger.EpochMargin + time.Second)
@@ -159,7 +159,7 @@ func (b *bench) order(no string, lines ...string) ledger.ClaimRequest {
 	b.owners++
 	return ledger.ClaimRequest{
 		Key: key(no), Hash: "hash of " + no, Owner: fmt.Sprintf("owner-%d", b.owners),
-		OrderNo: "SO-1", Lines: lines, Revision: 3, Shop: "S01", Warehouse: "WH-北京",
+		Group: "SO-1", Items: lines, Revision: 3, Shop: "S01", Warehouse: "WH-北京",
 		StreamTime: b.now(), AuditedAt: b.now(), First: true, Stream: "ORDERS", Seq: 1<<63 + 11,
 	}
 }

@@ -128,7 +128,7 @@ func (w worker) follow(k ledger.Key) {
 func (w worker) push(request ledger.ClaimRequest) {
 	w.trouble()
 	claimed, err := w.Claim(w.ctx, request)
-	var taken *ledger.LineTaken
+	var taken *ledger.ItemTaken
 	if errors.Is(err, ledger.ErrBusy) || errors.As(err, &taken) || !w.did(err) {
 		return
 	}

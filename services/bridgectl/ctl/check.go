@@ -258,7 +258,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 	}
 	for _, other := range others {
 		for _, line := range o.Lines {
-			if other.Key.No == o.OutboundNo || other.OrderNo != o.OrderNo || !other.State.Live() || !slices.Contains(other.Lines, line.LineId) {
+			if other.Key.No == o.OutboundNo || other.Group != o.OrderNo || !other.State.Live() || !slices.Contains(other.Items, line.LineId) {
 				continue
 			}
 			r.add(orders.LineTaken(o, line.LineId, other, orders.Claimed(others, o.Supersedes)))
@@ -276,8 +276,8 @@ func (c *checks) shared(ctx context.Context, o *orderv1.Audited, r *checked) err
 			return err
 		}
 		for _, e := range entries {
-			if e.Key.Kind == orderKind && e.Key.No != o.OutboundNo && e.OrderNo != o.OrderNo && e.State.Live() && slices.Contains(e.PlatformNos, no) {
-				found = append(found, ledger.Sharing{PlatformNo: no, OrderNo: e.OrderNo, No: e.Key.No})
+			if e.Key.Kind == orderKind && e.Key.No != o.OutboundNo && e.Group != o.OrderNo && e.State.Live() && slices.Contains(e.PlatformNos, no) {
+				found = append(found, ledger.Sharing{PlatformNo: no, Group: e.Group, No: e.Key.No})
 			}
 		}
 	}

@@ -197,7 +197,7 @@ func (x *explained) entries(ctx context.Context, l ledger.Ledger) error {
 
 func (x *explained) entry(e ledger.Entry) {
 	x.outbound[e.Key.Seller+"/"+e.Key.No], x.known[e.Key.Seller+"/"+e.Key.No] = true, true
-	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries, TraceID: trace.ID(e.Trace), Account: e.Identity}
+	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.Group, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries, TraceID: trace.ID(e.Trace), Account: e.Identity}
 	switch {
 	case d.State == "":
 		d.State = "new"
@@ -210,7 +210,7 @@ func (x *explained) entry(e ledger.Entry) {
 	case e.Rejection != (fault.Reason{}): // rejected, and looked up before that is believed
 		d.State, d.Reason = "rejected, looked up again", (*reasonJSON)(&e.Rejection)
 	}
-	x.people.Known = append(x.people.Known, e.Key.No, e.OrderNo, e.Number)
+	x.people.Known = append(x.people.Known, e.Key.No, e.Group, e.Number)
 	if e.Following != nil {
 		d.Status, d.Due = strings.TrimSpace(statusWord(e.Following.Status)+" "+e.Following.Code), e.Following.Due.UTC()
 	}

@@ -47,7 +47,7 @@ func trialOrders(ctx context.Context, l ledger.Ledger, name string) ([]trialOrde
 		if err != nil {
 			return nil, err
 		}
-		o := trialOrder{OutboundNo: no, OrderNo: e.OrderNo, State: string(e.State), WarehouseNo: e.Number, Open: e.State.Live()}
+		o := trialOrder{OutboundNo: no, OrderNo: e.Group, State: string(e.State), WarehouseNo: e.Number, Open: e.State.Live()}
 		if f := e.Following; f != nil {
 			o.Status = statusWord(f.Status)
 			o.Open = o.Open && !f.Shipped

@@ -37,7 +37,7 @@ func TestAClaimIsRecognised(t *testing.T) {
 	t.Cleanup(func() { _ = l.Close() })
 	claim := func(no string) {
 		t.Helper()
-		if _, err := l.Claim(t.Context(), ledger.ClaimRequest{Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, OrderNo: no, Owner: "test", Lines: []string{"1"}}); err != nil {
+		if _, err := l.Claim(t.Context(), ledger.ClaimRequest{Key: ledger.Key{Seller: "acme", Kind: "order", No: no}, Group: no, Owner: "test", Items: []string{"1"}}); err != nil {
 			t.Fatal(err)
 		}
 	}

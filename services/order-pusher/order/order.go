@@ -34,7 +34,7 @@ func ClaimRequest(d *bus.Delivery, o *orderv1.Audited, hash, owner string) ledge
 	}
 	return ledger.ClaimRequest{
 		Key: ledger.Key{Seller: o.Seller, Kind: Kind, No: o.OutboundNo}, Hash: hash, Owner: owner,
-		OrderNo: o.OrderNo, Lines: lines, Supersedes: o.Supersedes, PlatformNos: o.PlatformOrderNos, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
+		Group: o.OrderNo, Items: lines, Supersedes: o.Supersedes, PlatformNos: o.PlatformOrderNos, Revision: o.Revision, Shop: o.Shop, Warehouse: o.Warehouse,
 		StreamTime: d.StreamTime, AuditedAt: o.AuditedAt.AsTime(), First: d.First && !d.Replay,
 		Stream: d.Stream, Seq: d.Seq, Trace: d.Trace,
 	}

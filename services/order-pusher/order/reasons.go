@@ -133,8 +133,8 @@ const SharedNote = "platform_order.shared"
 func Shared(o *orderv1.Audited, with ledger.Sharing) fault.Reason {
 	return fault.Reason{
 		Code: "platform_order.shared", Field: fmt.Sprintf("platform_order_nos[%d]", slices.Index(o.PlatformOrderNos, with.PlatformNo)),
-		ZH: "平台单号 " + with.PlatformNo + " 也在订单 " + with.OrderNo + "（出库单 " + with.No + "）中；请核实是否重复发货",
-		EN: "platform order " + with.PlatformNo + " is also in order " + with.OrderNo + " (outbound " + with.No + "); check that it does not ship twice",
+		ZH: "平台单号 " + with.PlatformNo + " 也在订单 " + with.Group + "（出库单 " + with.No + "）中；请核实是否重复发货",
+		EN: "platform order " + with.PlatformNo + " is also in order " + with.Group + " (outbound " + with.No + "); check that it does not ship twice",
 	}
 }
 

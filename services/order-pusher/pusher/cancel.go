@@ -26,7 +26,7 @@ func (p *Pusher) CancelRequested(ctx context.Context, _ *bus.Delivery, m *orderv
 	about := cancelRef(m)
 	// The answer does not wait for an unreachable ledger: its data only helps to find the document at JD.
 	if entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: m.GetSeller(), Kind: kind, No: m.GetOutboundNo()}); err == nil {
-		about.Shop, about.Warehouse, about.OrderNo, about.Revision, about.WarehouseNo = entry.Shop, entry.Warehouse, entry.OrderNo, entry.Revision, entry.Number
+		about.Shop, about.Warehouse, about.OrderNo, about.Revision, about.WarehouseNo = entry.Shop, entry.Warehouse, entry.Group, entry.Revision, entry.Number
 	}
 	return []event.Event{p.cancelUnknown(about, m, errCancelUnsupported)}, nil
 }

@@ -131,7 +131,7 @@ func TestTheLoserOfTwoDocumentsIsNotReportedAsFailed(t *testing.T) {
 		o := b.order("A-1")
 		b.ships(&scriptedWarehouse{take: func(ctx context.Context) error {
 			return b.ledger.Accept(ctx, ledger.ClaimRequest{
-				Key: ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo}, Hash: order.PayloadHash(o), Owner: "other", OrderNo: o.OrderNo, Lines: []string{"1"},
+				Key: ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo}, Hash: order.PayloadHash(o), Owner: "other", Group: o.OrderNo, Items: []string{"1"},
 			}, "N-other", nil, b.now())
 		}})
 		reported, err := b.push(o, fresh)

@@ -146,7 +146,7 @@ func TestAfterAKilledWorkerTheOrderIsLookedUp(t *testing.T) {
 		// A worker claimed it, the warehouse took it, and nothing else is known.
 		o := b.order("A-1")
 		begin := ledger.ClaimRequest{
-			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A-1"}, Hash: order.PayloadHash(o), Owner: "killed", OrderNo: o.OrderNo, Lines: []string{"1"},
+			Key: ledger.Key{Seller: "acme", Kind: "order", No: "A-1"}, Hash: order.PayloadHash(o), Owner: "killed", Group: o.OrderNo, Items: []string{"1"},
 			Revision: 1, StreamTime: b.now(), AuditedAt: b.now(), First: true,
 		}
 		if _, err := b.ledger.Claim(t.Context(), begin); err != nil {

@@ -73,7 +73,7 @@ func TestARefusalIsPublishedAfterItsLookUps(t *testing.T) {
 		}
 		waits(55 * time.Second)
 		// A worker dies during the last look-up.
-		if _, err := b.ledger.Claim(t.Context(), ledger.ClaimRequest{Key: entry.Key, Hash: order.PayloadHash(o), Owner: "dies", OrderNo: o.OrderNo, Lines: []string{"1"}}); err != nil {
+		if _, err := b.ledger.Claim(t.Context(), ledger.ClaimRequest{Key: entry.Key, Hash: order.PayloadHash(o), Owner: "dies", Group: o.OrderNo, Items: []string{"1"}}); err != nil {
 			t.Fatal(err)
 		}
 		waits(busyPause)

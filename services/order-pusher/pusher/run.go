@@ -41,7 +41,7 @@ type run struct {
 	// askedAt is when the claim was requested, by our own clock; claimedAt is the store's answer.
 	askedAt, claimedAt time.Time
 	// line is why the claim failed, taken why the warehouse's number could not be accepted.
-	line  *ledger.LineTaken
+	line  *ledger.ItemTaken
 	taken *ledger.NumberTaken
 	// cleaned is what the warehouse's client changed in the texts that it sent, or the entry's of a document that was found.
 	cleaned    []ledger.Cleaned
@@ -469,9 +469,9 @@ func (r *run) fault(step document.Step, k *document.Known) error {
 		return order.Superseding(o)
 	case document.WhyLine:
 		if o.Supersedes == "" {
-			return order.LineLive(o, r.line.Line, r.line.By)
+			return order.LineLive(o, r.line.Item, r.line.By)
 		}
-		return order.LineTaken(o, r.line.Line, k.Line.Holder.Entry, k.Earlier.Exists && k.Earlier.Entry.State != ledger.New)
+		return order.LineTaken(o, r.line.Item, k.Line.Holder.Entry, k.Earlier.Exists && k.Earlier.Entry.State != ledger.New)
 	case document.WhyFormer:
 		return order.Forgotten(o)
 	case document.WhyExternal:

@@ -123,7 +123,7 @@ func (r *Runner) record(ctx context.Context, d *bus.Delivery, o *orderv1.Audited
 	var claimed ledger.Claimed
 	for range len(o.Lines) + 1 {
 		claimed, err = r.Ledger.Claim(ctx, b)
-		var taken *ledger.LineTaken
+		var taken *ledger.ItemTaken
 		if !errors.As(err, &taken) {
 			break
 		}
@@ -133,7 +133,7 @@ func (r *Runner) record(ctx context.Context, d *bus.Delivery, o *orderv1.Audited
 			return entry, freeErr
 		}
 		if !freed {
-			b.Lines = nil // sent by us, or audited later; the number must be recorded all the same
+			b.Items = nil // sent by us, or audited later; the number must be recorded all the same
 		}
 	}
 	switch {
@@ -160,7 +160,7 @@ func FreeLines(ctx context.Context, documents ledger.Documents, sellerName, no s
 		return false, err
 	}
 	claimed, err := documents.Claim(ctx, ledger.ClaimRequest{
-		Key: key, Origin: ledger.External, Owner: owner, OrderNo: entry.OrderNo, Lines: entry.Lines,
+		Key: key, Origin: ledger.External, Owner: owner, Group: entry.Group, Items: entry.Items,
 		Revision: entry.Revision, Shop: entry.Shop, Warehouse: entry.Warehouse,
 	})
 	if errors.Is(err, ledger.ErrBusy) {
@@ -290,10 +290,10 @@ func (r *Runner) liveElsewhere(ctx context.Context, o *orderv1.Audited, ask func
 	claimed := order.Claimed(others, o.Supersedes)
 	var found []error
 	for _, other := range others {
-		if other.Key.No == o.OutboundNo || other.Key.Kind != order.Kind || other.OrderNo != o.OrderNo {
+		if other.Key.No == o.OutboundNo || other.Key.Kind != order.Kind || other.Group != o.OrderNo {
 			continue
 		}
-		i := slices.IndexFunc(o.Lines, func(line *orderv1.Line) bool { return slices.Contains(other.Lines, line.LineId) })
+		i := slices.IndexFunc(o.Lines, func(line *orderv1.Line) bool { return slices.Contains(other.Items, line.LineId) })
 		// An order in shadow is not followed, so only the warehouse knows whether it is live.
 		live := other.State.Live()
 		if other.Origin == ledger.External && i >= 0 {

@@ -163,7 +163,7 @@ func (r *run) publishRefusedButThere(s *Finding, e ledger.Entry) {
 	}
 	m := &orderv1.Held{
 		Ref: &orderv1.Ref{
-			Seller: e.Key.Seller, Shop: e.Shop, Warehouse: e.Warehouse, OrderNo: e.OrderNo, OutboundNo: e.Key.No, Revision: e.Revision, WarehouseNo: s.WarehouseNo,
+			Seller: e.Key.Seller, Shop: e.Shop, Warehouse: e.Warehouse, OrderNo: e.Group, OutboundNo: e.Key.No, Revision: e.Revision, WarehouseNo: s.WarehouseNo,
 		},
 		At: timestamppb.New(s.Seen), Cause: cause,
 		Reason: event.Reason(why),

@@ -147,7 +147,7 @@ func (b *fixture) accept(warehouseCode string, numbers ...string) {
 func (b *fixture) recordAccepted(warehouseCode, no, number string) {
 	b.t.Helper()
 	begin := ledger.ClaimRequest{
-		Key: ledger.Key{Seller: "acme", Kind: kind, No: no}, Hash: "h", Owner: "pusher", OrderNo: no, Lines: []string{"1"},
+		Key: ledger.Key{Seller: "acme", Kind: kind, No: no}, Hash: "h", Owner: "pusher", Group: no, Items: []string{"1"},
 		Revision: 1, Shop: "S01", Warehouse: warehouseCode, StreamTime: b.now(), AuditedAt: b.now(), First: true,
 		Identity: string(b.wh.Identity()),
 	}

@@ -342,7 +342,7 @@ func (t *progress) ref(doc document) *orderv1.Ref { return ref(t.entry, doc.numb
 
 func ref(e ledger.Entry, number string) *orderv1.Ref {
 	return &orderv1.Ref{
-		Seller: e.Key.Seller, Shop: e.Shop, Warehouse: e.Warehouse, OrderNo: e.OrderNo, OutboundNo: e.Key.No,
+		Seller: e.Key.Seller, Shop: e.Shop, Warehouse: e.Warehouse, OrderNo: e.Group, OutboundNo: e.Key.No,
 		Revision: e.Revision, WarehouseNo: number,
 	}
 }
