@@ -14,8 +14,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	documentv1 "stockbridge/proto/document/v1"
 	opsv1 "stockbridge/proto/ops/v1"
 	orderv1 "stockbridge/proto/order/v1"
+	purchasev1 "stockbridge/proto/purchase/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
 	vmiv1 "stockbridge/proto/vmi/v1"
@@ -26,7 +28,7 @@ import (
 // removed, or added without a sample turns this red.
 func TestGolden(t *testing.T) {
 	for _, file := range []protoreflect.FileDescriptor{
-		opsv1.File_ops_v1_ops_proto, orderv1.File_order_v1_order_proto, sellerv1.File_seller_v1_seller_proto, stockv1.File_stock_v1_stock_proto, vmiv1.File_vmi_v1_vmi_proto,
+		documentv1.File_document_v1_document_proto, opsv1.File_ops_v1_ops_proto, orderv1.File_order_v1_order_proto, purchasev1.File_purchase_v1_purchase_proto, sellerv1.File_seller_v1_seller_proto, stockv1.File_stock_v1_stock_proto, vmiv1.File_vmi_v1_vmi_proto,
 	} {
 		folder := filepath.Join(filepath.Dir(file.Path()), "testdata")
 		part := parts(file)

@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/bus/server"
 	"stockbridge/pkg/event"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -66,7 +67,7 @@ func publish(t *testing.T, b *bus.Bus, events ...event.Event) {
 
 // accepted is what a handler publishes.
 func accepted(m *orderv1.Audited) event.Event {
-	return event.OrderAccepted.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &orderv1.Accepted{Ref: &orderv1.Ref{OutboundNo: m.GetOutboundNo()}})
+	return event.OrderAccepted.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &documentv1.Accepted{Ref: &documentv1.Ref{OutboundNo: m.GetOutboundNo()}})
 }
 
 type handler = bus.Handler[*orderv1.Audited]

@@ -10,6 +10,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -167,12 +168,12 @@ func TestPublicOrderEventsCanBeServed(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		done <- bus.Serve(ctx, b, event.OrderAccepted, bus.Serving{Consumer: "stock-syncer-accepted", Slots: 1, Attempts: &bustest.Attempts{}},
-			func(_ context.Context, d *bus.Delivery, _ *orderv1.Accepted) ([]event.Event, error) {
+			func(_ context.Context, d *bus.Delivery, _ *documentv1.Accepted) ([]event.Event, error) {
 				came <- d.Seller
 				return nil, nil
 			}, nil)
 	}()
-	m := &orderv1.Accepted{Ref: &orderv1.Ref{Seller: "acme", OutboundNo: "A"}}
+	m := &documentv1.Accepted{Ref: &documentv1.Ref{Seller: "acme", OutboundNo: "A"}}
 	publish(t, b, event.OrderAccepted.About("bolt", "A", time.Now(), m), event.OrderAccepted.About("acme", "A", time.Now(), m))
 	if got := <-came; got != "acme" {
 		t.Errorf("of %q", got)

@@ -19,6 +19,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/faultproxy"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -117,7 +118,7 @@ func TestUnhandledMessagesAreDeadLetteredWhole(t *testing.T) {
 		if m == nil {
 			return nil
 		}
-		return []event.Event{event.OrderFailed.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &orderv1.Failed{})}
+		return []event.Event{event.OrderFailed.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &documentv1.Failed{})}
 	})
 	text, err := protojson.Marshal(order("acme", "X1"))
 	if err != nil {
@@ -238,7 +239,7 @@ func TestEachFaultHasItsOutcome(t *testing.T) {
 			if !errors.Is(err, bus.ErrAttempts) {
 				t.Errorf("rejected %s: %v", m.GetOutboundNo(), err)
 			}
-			return []event.Event{event.OrderFailed.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &orderv1.Failed{})}
+			return []event.Event{event.OrderFailed.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &documentv1.Failed{})}
 		})
 	for _, no := range []string{"fine", "transient", "wait", "held", "refused", "unknown", "hopeless", "panics", "panics-late"} {
 		publish(t, b, audit("acme", no))
@@ -458,7 +459,7 @@ func TestPausedSellerIsHeldAndReleased(t *testing.T) {
 		l.add(d, m)
 		return nil, nil
 	}, func(d *bus.Delivery, m *orderv1.Audited, err error) []event.Event {
-		return []event.Event{event.OrderHeld.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &orderv1.Held{Cause: fault.Cause(err)}, "pause")}
+		return []event.Event{event.OrderHeld.About(m.GetSeller(), m.GetOutboundNo(), time.Now(), &documentv1.Held{Cause: fault.Cause(err)}, "pause")}
 	})
 	for i := range 5 {
 		publish(t, b, audit("acme", fmt.Sprintf("A%d", i)), audit("other", fmt.Sprintf("B%d", i)))

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"stockbridge/pkg/fault"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -41,7 +42,7 @@ type Result struct {
 	// Order is the order to send: the given one when nothing was to be done, else a copy.
 	Order *orderv1.Audited
 	// Changed are the changes, field by field.
-	Changed []*orderv1.Cleaned
+	Changed []*documentv1.Cleaned
 	// Wrong are faults that cannot be cleaned without changing the meaning.
 	Wrong []fault.Reason
 }
@@ -173,7 +174,7 @@ func (w *walk) refuse(field, text string, r rune) {
 }
 
 func (w *walk) changed(field, how, zh, en string) {
-	w.Changed = append(w.Changed, &orderv1.Cleaned{Field: field, What: how, Zh: zh, En: en})
+	w.Changed = append(w.Changed, &documentv1.Cleaned{Field: field, What: how, Zh: zh, En: en})
 }
 
 // usable reports whether a telephone number may stay: it is empty, can be called, or is masked, which is another

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
@@ -26,17 +27,17 @@ var (
 	OrderAudited         = Topic[*orderv1.Audited]{"order.audited"}
 	OrderCancelRequested = Topic[*orderv1.CancelRequested]{"order.cancel.requested"}
 
-	OrderAccepted      = Topic[*orderv1.Accepted]{"order.accepted"}
-	OrderHeld          = Topic[*orderv1.Held]{"order.held"}
-	OrderFailed        = Topic[*orderv1.Failed]{"order.failed"}
+	OrderAccepted      = Topic[*documentv1.Accepted]{"order.accepted"}
+	OrderHeld          = Topic[*documentv1.Held]{"order.held"}
+	OrderFailed        = Topic[*documentv1.Failed]{"order.failed"}
 	OrderShadowed      = Topic[*orderv1.Shadowed]{"order.shadowed"}
-	OrderStatusChanged = Topic[*orderv1.StatusChanged]{"order.status.changed"}
+	OrderStatusChanged = Topic[*documentv1.StatusChanged]{"order.status.changed"}
 	OrderShipped       = Topic[*orderv1.Shipped]{"order.shipped"}
 	OrderDelivered     = Topic[*orderv1.Delivered]{"order.delivered"}
 	OrderReturning     = Topic[*orderv1.Returning]{"order.returning"}
-	OrderCancelled     = Topic[*orderv1.Cancelled]{"order.cancelled"}
-	OrderCancelRefused = Topic[*orderv1.CancelRefused]{"order.cancel.refused"}
-	OrderCancelUnknown = Topic[*orderv1.CancelUnknown]{"order.cancel.unknown"}
+	OrderCancelled     = Topic[*documentv1.Cancelled]{"order.cancelled"}
+	OrderCancelRefused = Topic[*documentv1.CancelRefused]{"order.cancel.refused"}
+	OrderCancelUnknown = Topic[*documentv1.CancelUnknown]{"order.cancel.unknown"}
 
 	// Movements of a shop's stock at the warehouse, with their proof.
 	StockAdjusted     = Topic[*stockv1.Adjusted]{"stock.adjusted"}
@@ -103,10 +104,13 @@ func (t Topic[M]) New() M {
 	return zero.ProtoReflect().New().Interface().(M)
 }
 
-// KeyOf is what m is about where its publisher set no ce-subject: the outbound number, else the seller.
+// KeyOf is what m is about where its publisher set no ce-subject: the document's number, else the seller.
 func KeyOf(m proto.Message) string {
 	if about, ok := m.(interface{ GetOutboundNo() string }); ok && about.GetOutboundNo() != "" {
 		return about.GetOutboundNo()
+	}
+	if about, ok := m.(interface{ GetNo() string }); ok && about.GetNo() != "" {
+		return about.GetNo()
 	}
 	if about, ok := m.(interface{ GetSeller() string }); ok {
 		return about.GetSeller()
@@ -119,7 +123,7 @@ func SellerIn(m proto.Message) string {
 	switch m := m.(type) {
 	case interface{ GetSeller() string }:
 		return m.GetSeller()
-	case interface{ GetRef() *orderv1.Ref }:
+	case interface{ GetRef() *documentv1.Ref }:
 		return m.GetRef().GetSeller()
 	case interface{ GetMovement() *stockv1.Movement }:
 		return m.GetMovement().GetSeller()

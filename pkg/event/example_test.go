@@ -5,12 +5,12 @@ import (
 	"time"
 
 	"stockbridge/pkg/event"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 // The same fact has the same id at any time and from any publisher: a repeat is recognised.
 func ExampleTopic_About() {
-	accepted := &orderv1.Accepted{Ref: &orderv1.Ref{Seller: "acme", OutboundNo: "SO-1-1", WarehouseNo: "ESL1"}}
+	accepted := &documentv1.Accepted{Ref: &documentv1.Ref{Seller: "acme", OutboundNo: "SO-1-1", WarehouseNo: "ESL1"}}
 	e := event.OrderAccepted.About("acme", "SO-1-1", time.Date(2026, 3, 5, 9, 31, 0, 0, time.UTC), accepted, event.Revision(1))
 	fmt.Println(e.Subject())
 	fmt.Println(e.ID)

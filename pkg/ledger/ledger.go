@@ -54,7 +54,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/quota"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 // Limits of the protocol.
@@ -335,7 +335,7 @@ func (e *NumberTaken) Error() string { return e.Number + " is the number of " + 
 // Following is what is known of an accepted document while it is followed.
 type Following struct {
 	// Status, Code and StatusAt as last published.
-	Status   orderv1.Status
+	Status   documentv1.Status
 	Code     string
 	StatusAt time.Time
 	// Children by their number, with the code last published; empty when not split.
@@ -350,7 +350,7 @@ type Following struct {
 
 // Child is one part of a split document.
 type Child struct {
-	Status  orderv1.Status
+	Status  documentv1.Status
 	Code    string
 	Shipped bool
 }

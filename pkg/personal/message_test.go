@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"stockbridge/pkg/personal"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -18,7 +19,7 @@ func TestWhatAMessageMarksIsHidden(t *testing.T) {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
 	// A sentence is not a number, whatever it contains, and neither is a number that contains a telephone's.
-	f := &orderv1.Failed{Ref: &orderv1.Ref{OutboundNo: "A1"}, Reason: &orderv1.Reason{RemoteText: "13800000000", Code: "x"}}
+	f := &documentv1.Failed{Ref: &documentv1.Ref{OutboundNo: "A1"}, Reason: &documentv1.Reason{RemoteText: "13800000000", Code: "x"}}
 	if got := personal.Of(f).Hide("A1: 13800000000"); got != "A1: ***" {
 		t.Error(got)
 	}

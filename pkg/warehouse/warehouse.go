@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/fault"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -156,7 +157,7 @@ type Plan struct {
 	// been.
 	Call, Body string
 	// Cleaned lists the texts that were changed.
-	Cleaned []*orderv1.Cleaned
+	Cleaned []*documentv1.Cleaned
 	// Findings is everything that is wrong with the order, each a fault.Permanent or fault.Hold with a fault.Reason.
 	Findings []error
 	// Err is the finding that prevents sending, as SendOrder would return it. Of several, it is one that needs a change of
@@ -167,7 +168,7 @@ type Plan struct {
 // Receipt is the remote's confirmation of an order.
 type Receipt struct {
 	WarehouseNo string
-	Cleaned     []*orderv1.Cleaned
+	Cleaned     []*documentv1.Cleaned
 }
 
 // Found is an order that the remote has, as FindOrders returns it.
@@ -182,7 +183,7 @@ type Found struct {
 // State is the state of a document.
 type State struct {
 	// Status is STATUS_UNSPECIFIED for a code that has no status of ours.
-	Status orderv1.Status
+	Status documentv1.Status
 	// Code and Text are the remote's.
 	Code, Text string
 	// At is when the document reached this state; zero if unknown.

@@ -13,7 +13,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 // stored is an entry as version 0.1 writes it: later versions must read it.
@@ -35,8 +35,8 @@ func TestStoredEntriesStayReadable(t *testing.T) {
 			Attempts: []ledger.Attempt{{At: at.Add(time.Microsecond), Owner: "w1", Stream: "ORDERS", Seq: 1<<64 - 1, What: "begun", Detail: "d"}},
 			Lookups:  1, UnknownSince: at,
 			Following: &ledger.Following{
-				Status: orderv1.Status(1), Code: "10019", StatusAt: at, Shipped: true, Due: at.Add(time.Hour),
-				Children: map[string]ledger.Child{"N1-1": {Status: orderv1.Status(1), Code: "10019", Shipped: true}},
+				Status: documentv1.Status(1), Code: "10019", StatusAt: at, Shipped: true, Due: at.Add(time.Hour),
+				Children: map[string]ledger.Child{"N1-1": {Status: documentv1.Status(1), Code: "10019", Shipped: true}},
 			},
 			FirstClaimedAt: at, ChangedAt: at, Version: 4, Cleaned: []ledger.Cleaned{{Field: "f", What: "w", ZH: "中", EN: "e"}},
 		},

@@ -11,7 +11,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 func testClaim(b *bench) {
@@ -1170,8 +1170,8 @@ func testFollow(b *bench) {
 	b.accepts(request, "N1")
 	read := b.entry("A1")
 	f := ledger.Following{
-		Status: orderv1.Status_STATUS_SHIPPED, Code: "10019", StatusAt: b.now(), Shipped: true, Due: b.now().Add(time.Hour),
-		Children: map[string]ledger.Child{"N1-1": {Status: orderv1.Status_STATUS_SHIPPED, Code: "10019", Shipped: true}, "N1-2": {Code: "99999"}},
+		Status: documentv1.Status_STATUS_SHIPPED, Code: "10019", StatusAt: b.now(), Shipped: true, Due: b.now().Add(time.Hour),
+		Children: map[string]ledger.Child{"N1-1": {Status: documentv1.Status_STATUS_SHIPPED, Code: "10019", Shipped: true}, "N1-2": {Code: "99999"}},
 	}
 	b.must(b.Follow(b.ctx, read, ledger.Accepted, f))
 	e := b.entry("A1")
@@ -1204,7 +1204,7 @@ func testFollow(b *bench) {
 
 	// Cancelled frees the lines.
 	e = b.entry("A1")
-	b.must(b.Follow(b.ctx, e, ledger.Cancelled, ledger.Following{Status: orderv1.Status_STATUS_CANCELLED}))
+	b.must(b.Follow(b.ctx, e, ledger.Cancelled, ledger.Following{Status: documentv1.Status_STATUS_CANCELLED}))
 	e = b.entry("A1")
 	if last := e.Attempts[len(e.Attempts)-1]; e.State != ledger.Cancelled || last.What != "cancelled" || !last.At.Equal(b.now()) {
 		b.Errorf("cancelled as %+v", e)

@@ -24,6 +24,7 @@ import (
 	"stockbridge/pkg/warehouse/callmetrics"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	"stockbridge/pkg/warehouse/warehousetest"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -581,7 +582,7 @@ func TestEveryDocumentedCodeHasAMeaning(t *testing.T) {
 	documented := strings.Fields("10010 100130 10014 10015 10016 10017 10018 10019 10020 10027 10028 10029 10031 10032 10033 10034 10035 10036 10037 10038 10050 10051 10054")
 	for _, code := range documented {
 		of := statuses[code]
-		if of.text == "" || of.status == orderv1.Status_STATUS_UNSPECIFIED && code != "10050" && code != "10051" { // these are about purchases
+		if of.text == "" || of.status == documentv1.Status_STATUS_UNSPECIFIED && code != "10050" && code != "10051" { // these are about purchases
 			t.Errorf("%s: %+v", code, of)
 		}
 		if !slices.Contains(lifecycle, code) {

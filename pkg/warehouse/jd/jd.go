@@ -27,6 +27,7 @@ import (
 	"stockbridge/pkg/warehouse/callmetrics"
 	"stockbridge/pkg/warehouse/jd/jdaccount"
 	"stockbridge/pkg/warehouse/jd/jdapi"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -270,7 +271,7 @@ func (w *Warehouse) chooseDocument(ctx context.Context, list []warehouse.Found) 
 }
 
 func cancelled(f warehouse.Found) int {
-	if f.State.Status == orderv1.Status_STATUS_CANCELLED {
+	if f.State.Status == documentv1.Status_STATUS_CANCELLED {
 		return 1
 	}
 	return 0
@@ -367,7 +368,7 @@ func (w *Warehouse) currentState(code jdapi.Text, history []warehouse.State) war
 		switch {
 		case code != "" && s.Code == now.Code:
 			now = s
-		case code == "" && now.Status != orderv1.Status_STATUS_CANCELLED:
+		case code == "" && now.Status != documentv1.Status_STATUS_CANCELLED:
 			now = s
 		}
 	}
@@ -478,8 +479,8 @@ func packedLine(lines []*orderv1.ShippedLine, goodsNo string, n int64) *orderv1.
 func hasLeft(d *warehouse.Details) bool {
 	return slices.ContainsFunc(append([]warehouse.State{d.State}, d.History...), func(s warehouse.State) bool {
 		switch s.Status {
-		case orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_DELIVERED,
-			orderv1.Status_STATUS_REJECTED, orderv1.Status_STATUS_RETURNING, orderv1.Status_STATUS_RETURNED:
+		case documentv1.Status_STATUS_SHIPPED, documentv1.Status_STATUS_IN_TRANSIT, documentv1.Status_STATUS_DELIVERED,
+			documentv1.Status_STATUS_REJECTED, documentv1.Status_STATUS_RETURNING, documentv1.Status_STATUS_RETURNED:
 			return true
 		default:
 			return false

@@ -16,6 +16,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -322,7 +323,7 @@ func (d *draft) cut(field, text string, most int) string {
 		return text
 	}
 	runes := []rune(text)
-	d.Cleaned = append(d.Cleaned, &orderv1.Cleaned{Field: field, What: "cut",
+	d.Cleaned = append(d.Cleaned, &documentv1.Cleaned{Field: field, What: "cut",
 		Zh: fmt.Sprintf("超过 %d 个字符，已截断", most), En: fmt.Sprintf("cut to the %d characters that JD takes", most)})
 	return string(runes[:most])
 }

@@ -24,6 +24,7 @@ import (
 	"stockbridge/pkg/clean"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/warehouse"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -113,9 +114,9 @@ var (
 )
 
 // walk is the sequence of an order's states.
-var walk = []orderv1.Status{
-	orderv1.Status_STATUS_RECEIVED, orderv1.Status_STATUS_PICKING, orderv1.Status_STATUS_CHECKED, orderv1.Status_STATUS_PACKED,
-	orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_DELIVERED,
+var walk = []documentv1.Status{
+	documentv1.Status_STATUS_RECEIVED, documentv1.Status_STATUS_PICKING, documentv1.Status_STATUS_CHECKED, documentv1.Status_STATUS_PACKED,
+	documentv1.Status_STATUS_SHIPPED, documentv1.Status_STATUS_IN_TRANSIT, documentv1.Status_STATUS_DELIVERED,
 }
 
 // Positions in walk.
@@ -345,12 +346,12 @@ func (w *Warehouse) history(d *document) []warehouse.State {
 	var history []warehouse.State
 	for i, status := range walk[:at+1] {
 		if d.cancel && i >= cancelledAt {
-			status = orderv1.Status_STATUS_CANCELLED
+			status = documentv1.Status_STATUS_CANCELLED
 		}
 		history = append(history, warehouse.State{
 			Status: status, Code: strconv.Itoa(int(status)), Text: status.String(), At: d.takenAt.Add(time.Duration(i) * max(w.StepEvery, time.Second)),
 		})
-		if status == orderv1.Status_STATUS_CANCELLED {
+		if status == documentv1.Status_STATUS_CANCELLED {
 			break
 		}
 	}

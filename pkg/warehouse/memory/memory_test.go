@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/warehouse/warehousetest"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 func TestContract(t *testing.T) {
@@ -61,7 +61,7 @@ func TestOrdersMoveAutomatically(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 		}
-		if d, err := w.OrderDetails(t.Context(), taken.WarehouseNo); err != nil || d.State.Status != orderv1.Status_STATUS_DELIVERED {
+		if d, err := w.OrderDetails(t.Context(), taken.WarehouseNo); err != nil || d.State.Status != documentv1.Status_STATUS_DELIVERED {
 			t.Errorf("%+v, %v", d.State, err)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/warehouse"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -130,11 +131,11 @@ func (w *Warehouse) settle() {
 	w.stock.open = slices.DeleteFunc(w.stock.open, func(d *document) bool {
 		for _, s := range w.history(d) {
 			switch s.Status {
-			case orderv1.Status_STATUS_CANCELLED, orderv1.Status_STATUS_SHIPPED:
+			case documentv1.Status_STATUS_CANCELLED, documentv1.Status_STATUS_SHIPPED:
 				if s.At.After(now) { // stepped by hand
 					s.At = now
 				}
-				list = append(list, due{d, s.At, s.Status == orderv1.Status_STATUS_SHIPPED})
+				list = append(list, due{d, s.At, s.Status == documentv1.Status_STATUS_SHIPPED})
 				return true
 			}
 		}

@@ -19,6 +19,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/warehouse"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -145,9 +146,9 @@ func details(t *testing.T, s Subject, warehouseNo string) warehouse.Details {
 const maxSteps = 50
 
 // until lets time pass until the document has the status.
-func until(t *testing.T, s Subject, warehouseNo string, want orderv1.Status) warehouse.Details {
+func until(t *testing.T, s Subject, warehouseNo string, want documentv1.Status) warehouse.Details {
 	t.Helper()
-	var seen []orderv1.Status
+	var seen []documentv1.Status
 	for range maxSteps {
 		d := details(t, s, warehouseNo)
 		if d.State.Status == want {
@@ -174,7 +175,7 @@ func followed(t *testing.T, s Subject) {
 	if !there || f.WarehouseNo != no || len(f.Others) > 0 || f.State.Code == "" {
 		t.Errorf("found %+v, taken %s", f, no)
 	}
-	for _, status := range []orderv1.Status{orderv1.Status_STATUS_PICKING, orderv1.Status_STATUS_PACKED, orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_DELIVERED} {
+	for _, status := range []documentv1.Status{documentv1.Status_STATUS_PICKING, documentv1.Status_STATUS_PACKED, documentv1.Status_STATUS_SHIPPED, documentv1.Status_STATUS_DELIVERED} {
 		d := until(t, s, no, status)
 		if f, _ := find(t, s, "F-1"); f.State.Status != status || f.State.Code != d.State.Code {
 			t.Errorf("found as %+v, details say %+v", f.State, d.State)
@@ -186,7 +187,7 @@ func followed(t *testing.T, s Subject) {
 			len(d.History) == 0 || d.History[len(d.History)-1] != d.State {
 			t.Errorf("history of %+v: %+v", d.State, d.History)
 		}
-		if status == orderv1.Status_STATUS_PICKING {
+		if status == documentv1.Status_STATUS_PICKING {
 			continue
 		}
 		if len(d.Waybills) == 0 || len(d.Packages) == 0 || d.CarrierNo == "" {
@@ -428,7 +429,7 @@ func typed(t *testing.T, s Subject) {
 			t.Errorf("%q is sent: %s", noise, plan.Body)
 		}
 	}
-	for _, list := range [][]*orderv1.Cleaned{plan.Cleaned, taken.Cleaned} {
+	for _, list := range [][]*documentv1.Cleaned{plan.Cleaned, taken.Cleaned} {
 		said := ""
 		for _, c := range list {
 			said += c.Field + " " + c.What + "\n"
@@ -469,7 +470,7 @@ func split(t *testing.T, s Subject) {
 	}
 	quantity, shipped, waybills := map[string]int64{}, map[string]int64{}, map[string]bool{}
 	for _, child := range d.Children {
-		c := until(t, s, child, orderv1.Status_STATUS_SHIPPED)
+		c := until(t, s, child, documentv1.Status_STATUS_SHIPPED)
 		for _, l := range c.Lines {
 			quantity[l.LineId] += l.Quantity
 			shipped[l.LineId] += l.Shipped
@@ -493,7 +494,7 @@ func split(t *testing.T, s Subject) {
 
 func short(t *testing.T, s Subject) {
 	s.Remote.Short("K-1")
-	d := until(t, s, take(t, s, "K-1"), orderv1.Status_STATUS_SHIPPED)
+	d := until(t, s, take(t, s, "K-1"), documentv1.Status_STATUS_SHIPPED)
 	var asked, left int64
 	for _, l := range d.Lines {
 		asked += l.Quantity
@@ -506,8 +507,8 @@ func short(t *testing.T, s Subject) {
 
 func cancelled(t *testing.T, s Subject) {
 	s.Remote.Cancel("Z-1")
-	until(t, s, take(t, s, "Z-1"), orderv1.Status_STATUS_CANCELLED)
-	if f, there := find(t, s, "Z-1"); !there || f.State.Status != orderv1.Status_STATUS_CANCELLED {
+	until(t, s, take(t, s, "Z-1"), documentv1.Status_STATUS_CANCELLED)
+	if f, there := find(t, s, "Z-1"); !there || f.State.Status != documentv1.Status_STATUS_CANCELLED {
 		t.Errorf("%+v", f)
 	}
 }

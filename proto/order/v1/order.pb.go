@@ -17,6 +17,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
+	v1 "stockbridge/proto/document/v1"
 	sync "sync"
 	unsafe "unsafe"
 )
@@ -27,91 +28,6 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
-
-// Status is the state of an order in our terms.
-type Status int32
-
-const (
-	// The warehouse reported a state that has no term of ours; code and text are passed on.
-	Status_STATUS_UNSPECIFIED    Status = 0
-	Status_STATUS_RECEIVED       Status = 1
-	Status_STATUS_PICKING        Status = 2
-	Status_STATUS_CHECKED        Status = 3
-	Status_STATUS_PACKED         Status = 4
-	Status_STATUS_SHIPPED        Status = 5
-	Status_STATUS_IN_TRANSIT     Status = 6
-	Status_STATUS_DELIVERED      Status = 7
-	Status_STATUS_REJECTED       Status = 8
-	Status_STATUS_RETURNING      Status = 9
-	Status_STATUS_RETURNED       Status = 10
-	Status_STATUS_CANCELLED      Status = 11
-	Status_STATUS_CANCEL_REFUSED Status = 12
-	// A cancellation is under way: it ends as cancelled or as refused.
-	Status_STATUS_CANCELLING Status = 13
-)
-
-// Enum value maps for Status.
-var (
-	Status_name = map[int32]string{
-		0:  "STATUS_UNSPECIFIED",
-		1:  "STATUS_RECEIVED",
-		2:  "STATUS_PICKING",
-		3:  "STATUS_CHECKED",
-		4:  "STATUS_PACKED",
-		5:  "STATUS_SHIPPED",
-		6:  "STATUS_IN_TRANSIT",
-		7:  "STATUS_DELIVERED",
-		8:  "STATUS_REJECTED",
-		9:  "STATUS_RETURNING",
-		10: "STATUS_RETURNED",
-		11: "STATUS_CANCELLED",
-		12: "STATUS_CANCEL_REFUSED",
-		13: "STATUS_CANCELLING",
-	}
-	Status_value = map[string]int32{
-		"STATUS_UNSPECIFIED":    0,
-		"STATUS_RECEIVED":       1,
-		"STATUS_PICKING":        2,
-		"STATUS_CHECKED":        3,
-		"STATUS_PACKED":         4,
-		"STATUS_SHIPPED":        5,
-		"STATUS_IN_TRANSIT":     6,
-		"STATUS_DELIVERED":      7,
-		"STATUS_REJECTED":       8,
-		"STATUS_RETURNING":      9,
-		"STATUS_RETURNED":       10,
-		"STATUS_CANCELLED":      11,
-		"STATUS_CANCEL_REFUSED": 12,
-		"STATUS_CANCELLING":     13,
-	}
-)
-
-func (x Status) Enum() *Status {
-	p := new(Status)
-	*p = x
-	return p
-}
-
-func (x Status) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_order_v1_order_proto_enumTypes[0].Descriptor()
-}
-
-func (Status) Type() protoreflect.EnumType {
-	return &file_order_v1_order_proto_enumTypes[0]
-}
-
-func (x Status) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Status.Descriptor instead.
-func (Status) EnumDescriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{0}
-}
 
 type Invoice_Kind int32
 
@@ -149,11 +65,11 @@ func (x Invoice_Kind) String() string {
 }
 
 func (Invoice_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_order_v1_order_proto_enumTypes[1].Descriptor()
+	return file_order_v1_order_proto_enumTypes[0].Descriptor()
 }
 
 func (Invoice_Kind) Type() protoreflect.EnumType {
-	return &file_order_v1_order_proto_enumTypes[1]
+	return &file_order_v1_order_proto_enumTypes[0]
 }
 
 func (x Invoice_Kind) Number() protoreflect.EnumNumber {
@@ -216,11 +132,11 @@ func (x Shadowed_Verdict) String() string {
 }
 
 func (Shadowed_Verdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_order_v1_order_proto_enumTypes[2].Descriptor()
+	return file_order_v1_order_proto_enumTypes[1].Descriptor()
 }
 
 func (Shadowed_Verdict) Type() protoreflect.EnumType {
-	return &file_order_v1_order_proto_enumTypes[2]
+	return &file_order_v1_order_proto_enumTypes[1]
 }
 
 func (x Shadowed_Verdict) Number() protoreflect.EnumNumber {
@@ -229,7 +145,7 @@ func (x Shadowed_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Shadowed_Verdict.Descriptor instead.
 func (Shadowed_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{14, 0}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type CancelRequested_Cause int32
@@ -268,11 +184,11 @@ func (x CancelRequested_Cause) String() string {
 }
 
 func (CancelRequested_Cause) Descriptor() protoreflect.EnumDescriptor {
-	return file_order_v1_order_proto_enumTypes[3].Descriptor()
+	return file_order_v1_order_proto_enumTypes[2].Descriptor()
 }
 
 func (CancelRequested_Cause) Type() protoreflect.EnumType {
-	return &file_order_v1_order_proto_enumTypes[3]
+	return &file_order_v1_order_proto_enumTypes[2]
 }
 
 func (x CancelRequested_Cause) Number() protoreflect.EnumNumber {
@@ -281,7 +197,7 @@ func (x CancelRequested_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CancelRequested_Cause.Descriptor instead.
 func (CancelRequested_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{22, 0}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Audited says that an ERP released an order for shipping. Subject: order.audited or order.audited.<seller>.
@@ -971,555 +887,22 @@ func (x *Hold) GetReason() string {
 	return ""
 }
 
-// Ref names the order that an answering event is about.
-type Ref struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	Seller     string                 `protobuf:"bytes,1,opt,name=seller,proto3" json:"seller,omitempty"`
-	Shop       string                 `protobuf:"bytes,2,opt,name=shop,proto3" json:"shop,omitempty"`
-	Warehouse  string                 `protobuf:"bytes,3,opt,name=warehouse,proto3" json:"warehouse,omitempty"`
-	OrderNo    string                 `protobuf:"bytes,4,opt,name=order_no,json=orderNo,proto3" json:"order_no,omitempty"`
-	OutboundNo string                 `protobuf:"bytes,5,opt,name=outbound_no,json=outboundNo,proto3" json:"outbound_no,omitempty"`
-	Revision   int64                  `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The warehouse's number of the document; empty before it accepted.
-	WarehouseNo   string `protobuf:"bytes,7,opt,name=warehouse_no,json=warehouseNo,proto3" json:"warehouse_no,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Ref) Reset() {
-	*x = Ref{}
-	mi := &file_order_v1_order_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Ref) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Ref) ProtoMessage() {}
-
-func (x *Ref) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Ref.ProtoReflect.Descriptor instead.
-func (*Ref) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *Ref) GetSeller() string {
-	if x != nil {
-		return x.Seller
-	}
-	return ""
-}
-
-func (x *Ref) GetShop() string {
-	if x != nil {
-		return x.Shop
-	}
-	return ""
-}
-
-func (x *Ref) GetWarehouse() string {
-	if x != nil {
-		return x.Warehouse
-	}
-	return ""
-}
-
-func (x *Ref) GetOrderNo() string {
-	if x != nil {
-		return x.OrderNo
-	}
-	return ""
-}
-
-func (x *Ref) GetOutboundNo() string {
-	if x != nil {
-		return x.OutboundNo
-	}
-	return ""
-}
-
-func (x *Ref) GetRevision() int64 {
-	if x != nil {
-		return x.Revision
-	}
-	return 0
-}
-
-func (x *Ref) GetWarehouseNo() string {
-	if x != nil {
-		return x.WarehouseNo
-	}
-	return ""
-}
-
-// Reason explains an outcome, to programs and to people.
-type Reason struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Stable, e.g. "quantity.invalid"; docs/events.md has the list.
-	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
-	// Path of the field at fault, e.g. "lines[0].quantity"; empty if no field is.
-	Field string `protobuf:"bytes,2,opt,name=field,proto3" json:"field,omitempty"`
-	Zh    string `protobuf:"bytes,3,opt,name=zh,proto3" json:"zh,omitempty"`
-	En    string `protobuf:"bytes,4,opt,name=en,proto3" json:"en,omitempty"`
-	// The warehouse's own code and text, if the warehouse refused.
-	RemoteCode    string `protobuf:"bytes,5,opt,name=remote_code,json=remoteCode,proto3" json:"remote_code,omitempty"`
-	RemoteText    string `protobuf:"bytes,6,opt,name=remote_text,json=remoteText,proto3" json:"remote_text,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Reason) Reset() {
-	*x = Reason{}
-	mi := &file_order_v1_order_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Reason) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Reason) ProtoMessage() {}
-
-func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Reason.ProtoReflect.Descriptor instead.
-func (*Reason) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *Reason) GetCode() string {
-	if x != nil {
-		return x.Code
-	}
-	return ""
-}
-
-func (x *Reason) GetField() string {
-	if x != nil {
-		return x.Field
-	}
-	return ""
-}
-
-func (x *Reason) GetZh() string {
-	if x != nil {
-		return x.Zh
-	}
-	return ""
-}
-
-func (x *Reason) GetEn() string {
-	if x != nil {
-		return x.En
-	}
-	return ""
-}
-
-func (x *Reason) GetRemoteCode() string {
-	if x != nil {
-		return x.RemoteCode
-	}
-	return ""
-}
-
-func (x *Reason) GetRemoteText() string {
-	if x != nil {
-		return x.RemoteText
-	}
-	return ""
-}
-
-// Accepted says that the warehouse has the order. Once per outbound number; may be repeated under the same ce-id.
-type Accepted struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Ref   *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	// Texts that were changed to what the warehouse accepts.
-	Cleaned []*Cleaned `protobuf:"bytes,3,rep,name=cleaned,proto3" json:"cleaned,omitempty"`
-	// What was sent, goods by goods, as the ERP named them; empty in events of older versions.
-	Lines []*AcceptedLine `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
-	// What deserves attention although nothing is wrong with the order itself, e.g. platform_order.shared.
-	Notes         []*Reason `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Accepted) Reset() {
-	*x = Accepted{}
-	mi := &file_order_v1_order_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Accepted) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Accepted) ProtoMessage() {}
-
-func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
-func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *Accepted) GetRef() *Ref {
-	if x != nil {
-		return x.Ref
-	}
-	return nil
-}
-
-func (x *Accepted) GetAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.At
-	}
-	return nil
-}
-
-func (x *Accepted) GetCleaned() []*Cleaned {
-	if x != nil {
-		return x.Cleaned
-	}
-	return nil
-}
-
-func (x *Accepted) GetLines() []*AcceptedLine {
-	if x != nil {
-		return x.Lines
-	}
-	return nil
-}
-
-func (x *Accepted) GetNotes() []*Reason {
-	if x != nil {
-		return x.Notes
-	}
-	return nil
-}
-
-// AcceptedLine is one line as the warehouse has it.
-type AcceptedLine struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	LineId           string                 `protobuf:"bytes,1,opt,name=line_id,json=lineId,proto3" json:"line_id,omitempty"`
-	GoodsCode        string                 `protobuf:"bytes,2,opt,name=goods_code,json=goodsCode,proto3" json:"goods_code,omitempty"`
-	WarehouseGoodsNo string                 `protobuf:"bytes,3,opt,name=warehouse_goods_no,json=warehouseGoodsNo,proto3" json:"warehouse_goods_no,omitempty"`
-	Quantity         int64                  `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
-}
-
-func (x *AcceptedLine) Reset() {
-	*x = AcceptedLine{}
-	mi := &file_order_v1_order_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *AcceptedLine) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*AcceptedLine) ProtoMessage() {}
-
-func (x *AcceptedLine) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use AcceptedLine.ProtoReflect.Descriptor instead.
-func (*AcceptedLine) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{10}
-}
-
-func (x *AcceptedLine) GetLineId() string {
-	if x != nil {
-		return x.LineId
-	}
-	return ""
-}
-
-func (x *AcceptedLine) GetGoodsCode() string {
-	if x != nil {
-		return x.GoodsCode
-	}
-	return ""
-}
-
-func (x *AcceptedLine) GetWarehouseGoodsNo() string {
-	if x != nil {
-		return x.WarehouseGoodsNo
-	}
-	return ""
-}
-
-func (x *AcceptedLine) GetQuantity() int64 {
-	if x != nil {
-		return x.Quantity
-	}
-	return 0
-}
-
-// Cleaned is a text that was changed before it was sent.
-type Cleaned struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Field string                 `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
-	// "characters": noise was removed or replaced; "cut": shortened; "dropped": a telephone number that nobody can call;
-	// "repeated": the area at the head of the street.
-	What          string `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
-	Zh            string `protobuf:"bytes,3,opt,name=zh,proto3" json:"zh,omitempty"`
-	En            string `protobuf:"bytes,4,opt,name=en,proto3" json:"en,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Cleaned) Reset() {
-	*x = Cleaned{}
-	mi := &file_order_v1_order_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Cleaned) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Cleaned) ProtoMessage() {}
-
-func (x *Cleaned) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Cleaned.ProtoReflect.Descriptor instead.
-func (*Cleaned) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *Cleaned) GetField() string {
-	if x != nil {
-		return x.Field
-	}
-	return ""
-}
-
-func (x *Cleaned) GetWhat() string {
-	if x != nil {
-		return x.What
-	}
-	return ""
-}
-
-func (x *Cleaned) GetZh() string {
-	if x != nil {
-		return x.Zh
-	}
-	return ""
-}
-
-func (x *Cleaned) GetEn() string {
-	if x != nil {
-		return x.En
-	}
-	return ""
-}
-
-// Held says that the order waits for a cause and continues automatically when the cause is gone.
-type Held struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Ref   *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	// What it waits for, e.g. "shop:acme/S01"; see docs/events.md.
-	Cause         string  `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
-	Reason        *Reason `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Held) Reset() {
-	*x = Held{}
-	mi := &file_order_v1_order_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Held) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Held) ProtoMessage() {}
-
-func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Held.ProtoReflect.Descriptor instead.
-func (*Held) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *Held) GetRef() *Ref {
-	if x != nil {
-		return x.Ref
-	}
-	return nil
-}
-
-func (x *Held) GetAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.At
-	}
-	return nil
-}
-
-func (x *Held) GetCause() string {
-	if x != nil {
-		return x.Cause
-	}
-	return ""
-}
-
-func (x *Held) GetReason() *Reason {
-	if x != nil {
-		return x.Reason
-	}
-	return nil
-}
-
-// Failed says that the order will not be sent in its present form.
-type Failed struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	Reason        *Reason                `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Failed) Reset() {
-	*x = Failed{}
-	mi := &file_order_v1_order_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Failed) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Failed) ProtoMessage() {}
-
-func (x *Failed) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Failed.ProtoReflect.Descriptor instead.
-func (*Failed) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *Failed) GetRef() *Ref {
-	if x != nil {
-		return x.Ref
-	}
-	return nil
-}
-
-func (x *Failed) GetAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.At
-	}
-	return nil
-}
-
-func (x *Failed) GetReason() *Reason {
-	if x != nil {
-		return x.Reason
-	}
-	return nil
-}
-
 // Shadowed says, about an order in shadow mode, what we would have done and how that differs from what the warehouse got
 // from the ERP's own program. Nothing was sent. Once per outbound number and revision; may be repeated under the same
 // ce-id.
 type Shadowed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ref.warehouse_no is the number of the document that the ERP's own program created; empty if none was found.
-	Ref     *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Ref     *v1.Ref                `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	At      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	Verdict Shadowed_Verdict       `protobuf:"varint,3,opt,name=verdict,proto3,enum=order.v1.Shadowed_Verdict" json:"verdict,omitempty"`
 	// SHA-256 of the request that we would have sent, hexadecimal; empty if there is none.
 	RequestDigest string `protobuf:"bytes,4,opt,name=request_digest,json=requestDigest,proto3" json:"request_digest,omitempty"`
 	// Everything that would have prevented sending the order.
-	Reasons     []*Reason     `protobuf:"bytes,5,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	Reasons     []*v1.Reason  `protobuf:"bytes,5,rep,name=reasons,proto3" json:"reasons,omitempty"`
 	Differences []*Difference `protobuf:"bytes,6,rep,name=differences,proto3" json:"differences,omitempty"`
 	// Texts that we would have changed.
-	Cleaned []*Cleaned `protobuf:"bytes,7,rep,name=cleaned,proto3" json:"cleaned,omitempty"`
+	Cleaned []*v1.Cleaned `protobuf:"bytes,7,rep,name=cleaned,proto3" json:"cleaned,omitempty"`
 	// When we would have sent it, and when the warehouse received it; absent if it does not say.
 	OursAt        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=ours_at,json=oursAt,proto3" json:"ours_at,omitempty"`
 	TheirsAt      *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=theirs_at,json=theirsAt,proto3" json:"theirs_at,omitempty"`
@@ -1529,7 +912,7 @@ type Shadowed struct {
 
 func (x *Shadowed) Reset() {
 	*x = Shadowed{}
-	mi := &file_order_v1_order_proto_msgTypes[14]
+	mi := &file_order_v1_order_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +924,7 @@ func (x *Shadowed) String() string {
 func (*Shadowed) ProtoMessage() {}
 
 func (x *Shadowed) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[14]
+	mi := &file_order_v1_order_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,10 +937,10 @@ func (x *Shadowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shadowed.ProtoReflect.Descriptor instead.
 func (*Shadowed) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{14}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *Shadowed) GetRef() *Ref {
+func (x *Shadowed) GetRef() *v1.Ref {
 	if x != nil {
 		return x.Ref
 	}
@@ -1585,7 +968,7 @@ func (x *Shadowed) GetRequestDigest() string {
 	return ""
 }
 
-func (x *Shadowed) GetReasons() []*Reason {
+func (x *Shadowed) GetReasons() []*v1.Reason {
 	if x != nil {
 		return x.Reasons
 	}
@@ -1599,7 +982,7 @@ func (x *Shadowed) GetDifferences() []*Difference {
 	return nil
 }
 
-func (x *Shadowed) GetCleaned() []*Cleaned {
+func (x *Shadowed) GetCleaned() []*v1.Cleaned {
 	if x != nil {
 		return x.Cleaned
 	}
@@ -1635,7 +1018,7 @@ type Difference struct {
 
 func (x *Difference) Reset() {
 	*x = Difference{}
-	mi := &file_order_v1_order_proto_msgTypes[15]
+	mi := &file_order_v1_order_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1030,7 @@ func (x *Difference) String() string {
 func (*Difference) ProtoMessage() {}
 
 func (x *Difference) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[15]
+	mi := &file_order_v1_order_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1043,7 @@ func (x *Difference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Difference.ProtoReflect.Descriptor instead.
 func (*Difference) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{15}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Difference) GetField() string {
@@ -1698,88 +1081,10 @@ func (x *Difference) GetEn() string {
 	return ""
 }
 
-// StatusChanged says that the state of the warehouse's document changed.
-type StatusChanged struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Ref    *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	At     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	Status Status                 `protobuf:"varint,3,opt,name=status,proto3,enum=order.v1.Status" json:"status,omitempty"`
-	// The warehouse's own code and text.
-	Code          string `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`
-	Text          string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StatusChanged) Reset() {
-	*x = StatusChanged{}
-	mi := &file_order_v1_order_proto_msgTypes[16]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StatusChanged) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StatusChanged) ProtoMessage() {}
-
-func (x *StatusChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[16]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StatusChanged.ProtoReflect.Descriptor instead.
-func (*StatusChanged) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{16}
-}
-
-func (x *StatusChanged) GetRef() *Ref {
-	if x != nil {
-		return x.Ref
-	}
-	return nil
-}
-
-func (x *StatusChanged) GetAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.At
-	}
-	return nil
-}
-
-func (x *StatusChanged) GetStatus() Status {
-	if x != nil {
-		return x.Status
-	}
-	return Status_STATUS_UNSPECIFIED
-}
-
-func (x *StatusChanged) GetCode() string {
-	if x != nil {
-		return x.Code
-	}
-	return ""
-}
-
-func (x *StatusChanged) GetText() string {
-	if x != nil {
-		return x.Text
-	}
-	return ""
-}
-
 // Shipped says what left the warehouse; once per split child.
 type Shipped struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Ref   *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Ref   *v1.Ref                `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	// The carrier's number at the warehouse and its name.
 	CarrierNo   string `protobuf:"bytes,3,opt,name=carrier_no,json=carrierNo,proto3" json:"carrier_no,omitempty"`
@@ -1798,7 +1103,7 @@ type Shipped struct {
 
 func (x *Shipped) Reset() {
 	*x = Shipped{}
-	mi := &file_order_v1_order_proto_msgTypes[17]
+	mi := &file_order_v1_order_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +1115,7 @@ func (x *Shipped) String() string {
 func (*Shipped) ProtoMessage() {}
 
 func (x *Shipped) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[17]
+	mi := &file_order_v1_order_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,10 +1128,10 @@ func (x *Shipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shipped.ProtoReflect.Descriptor instead.
 func (*Shipped) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{17}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *Shipped) GetRef() *Ref {
+func (x *Shipped) GetRef() *v1.Ref {
 	if x != nil {
 		return x.Ref
 	}
@@ -1904,7 +1209,7 @@ type Package struct {
 
 func (x *Package) Reset() {
 	*x = Package{}
-	mi := &file_order_v1_order_proto_msgTypes[18]
+	mi := &file_order_v1_order_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +1221,7 @@ func (x *Package) String() string {
 func (*Package) ProtoMessage() {}
 
 func (x *Package) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[18]
+	mi := &file_order_v1_order_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +1234,7 @@ func (x *Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Package.ProtoReflect.Descriptor instead.
 func (*Package) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{18}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Package) GetPackageNo() string {
@@ -1976,7 +1281,7 @@ type ShippedLine struct {
 
 func (x *ShippedLine) Reset() {
 	*x = ShippedLine{}
-	mi := &file_order_v1_order_proto_msgTypes[19]
+	mi := &file_order_v1_order_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +1293,7 @@ func (x *ShippedLine) String() string {
 func (*ShippedLine) ProtoMessage() {}
 
 func (x *ShippedLine) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[19]
+	mi := &file_order_v1_order_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +1306,7 @@ func (x *ShippedLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShippedLine.ProtoReflect.Descriptor instead.
 func (*ShippedLine) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{19}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ShippedLine) GetLineId() string {
@@ -2042,7 +1347,7 @@ func (x *ShippedLine) GetShipped() int64 {
 // Delivered says that the buyer has received it.
 type Delivered struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Ref           *v1.Ref                `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2050,7 +1355,7 @@ type Delivered struct {
 
 func (x *Delivered) Reset() {
 	*x = Delivered{}
-	mi := &file_order_v1_order_proto_msgTypes[20]
+	mi := &file_order_v1_order_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +1367,7 @@ func (x *Delivered) String() string {
 func (*Delivered) ProtoMessage() {}
 
 func (x *Delivered) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[20]
+	mi := &file_order_v1_order_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,10 +1380,10 @@ func (x *Delivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivered.ProtoReflect.Descriptor instead.
 func (*Delivered) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{20}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *Delivered) GetRef() *Ref {
+func (x *Delivered) GetRef() *v1.Ref {
 	if x != nil {
 		return x.Ref
 	}
@@ -2095,16 +1400,16 @@ func (x *Delivered) GetAt() *timestamppb.Timestamp {
 // Returning says that the parcel is on its way back (the buyer refused it).
 type Returning struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Ref           *v1.Ref                `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	Status        Status                 `protobuf:"varint,3,opt,name=status,proto3,enum=order.v1.Status" json:"status,omitempty"`
+	Status        v1.Status              `protobuf:"varint,3,opt,name=status,proto3,enum=document.v1.Status" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Returning) Reset() {
 	*x = Returning{}
-	mi := &file_order_v1_order_proto_msgTypes[21]
+	mi := &file_order_v1_order_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +1421,7 @@ func (x *Returning) String() string {
 func (*Returning) ProtoMessage() {}
 
 func (x *Returning) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[21]
+	mi := &file_order_v1_order_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,10 +1434,10 @@ func (x *Returning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returning.ProtoReflect.Descriptor instead.
 func (*Returning) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{21}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *Returning) GetRef() *Ref {
+func (x *Returning) GetRef() *v1.Ref {
 	if x != nil {
 		return x.Ref
 	}
@@ -2146,11 +1451,11 @@ func (x *Returning) GetAt() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Returning) GetStatus() Status {
+func (x *Returning) GetStatus() v1.Status {
 	if x != nil {
 		return x.Status
 	}
-	return Status_STATUS_UNSPECIFIED
+	return v1.Status(0)
 }
 
 // CancelRequested asks the warehouse to stop. Subject: order.cancel.requested.
@@ -2168,7 +1473,7 @@ type CancelRequested struct {
 
 func (x *CancelRequested) Reset() {
 	*x = CancelRequested{}
-	mi := &file_order_v1_order_proto_msgTypes[22]
+	mi := &file_order_v1_order_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +1485,7 @@ func (x *CancelRequested) String() string {
 func (*CancelRequested) ProtoMessage() {}
 
 func (x *CancelRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[22]
+	mi := &file_order_v1_order_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +1498,7 @@ func (x *CancelRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequested.ProtoReflect.Descriptor instead.
 func (*CancelRequested) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{22}
+	return file_order_v1_order_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelRequested) GetSeller() string {
@@ -2231,211 +1536,11 @@ func (x *CancelRequested) GetRequestedAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// Cancelled says that nothing will leave: the warehouse said so of every child.
-type Cancelled struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Ref   *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	// Empty if the warehouse cancelled on its own.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Cancelled) Reset() {
-	*x = Cancelled{}
-	mi := &file_order_v1_order_proto_msgTypes[23]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Cancelled) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Cancelled) ProtoMessage() {}
-
-func (x *Cancelled) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[23]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Cancelled.ProtoReflect.Descriptor instead.
-func (*Cancelled) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{23}
-}
-
-func (x *Cancelled) GetRef() *Ref {
-	if x != nil {
-		return x.Ref
-	}
-	return nil
-}
-
-func (x *Cancelled) GetAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.At
-	}
-	return nil
-}
-
-func (x *Cancelled) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-// CancelRefused says that the goods leave; the merchant uses the return flow.
-type CancelRefused struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Reason        *Reason                `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CancelRefused) Reset() {
-	*x = CancelRefused{}
-	mi := &file_order_v1_order_proto_msgTypes[24]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CancelRefused) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CancelRefused) ProtoMessage() {}
-
-func (x *CancelRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[24]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CancelRefused.ProtoReflect.Descriptor instead.
-func (*CancelRefused) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{24}
-}
-
-func (x *CancelRefused) GetRef() *Ref {
-	if x != nil {
-		return x.Ref
-	}
-	return nil
-}
-
-func (x *CancelRefused) GetAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.At
-	}
-	return nil
-}
-
-func (x *CancelRefused) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-func (x *CancelRefused) GetReason() *Reason {
-	if x != nil {
-		return x.Reason
-	}
-	return nil
-}
-
-// CancelUnknown says that there was no trustworthy answer by the deadline.
-type CancelUnknown struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Reason        *Reason                `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CancelUnknown) Reset() {
-	*x = CancelUnknown{}
-	mi := &file_order_v1_order_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CancelUnknown) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CancelUnknown) ProtoMessage() {}
-
-func (x *CancelUnknown) ProtoReflect() protoreflect.Message {
-	mi := &file_order_v1_order_proto_msgTypes[25]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CancelUnknown.ProtoReflect.Descriptor instead.
-func (*CancelUnknown) Descriptor() ([]byte, []int) {
-	return file_order_v1_order_proto_rawDescGZIP(), []int{25}
-}
-
-func (x *CancelUnknown) GetRef() *Ref {
-	if x != nil {
-		return x.Ref
-	}
-	return nil
-}
-
-func (x *CancelUnknown) GetAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.At
-	}
-	return nil
-}
-
-func (x *CancelUnknown) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
-}
-
-func (x *CancelUnknown) GetReason() *Reason {
-	if x != nil {
-		return x.Reason
-	}
-	return nil
-}
-
 var File_order_v1_order_proto protoreflect.FileDescriptor
 
 const file_order_v1_order_proto_rawDesc = "" +
 	"\n" +
-	"\x14order/v1/order.proto\x12\border.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\b\n" +
+	"\x14order/v1/order.proto\x12\border.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1adocument/v1/document.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\b\n" +
 	"\aAudited\x121\n" +
 	"\x06seller\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x06seller\x12\x1d\n" +
 	"\x04shop\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04shop\x12'\n" +
@@ -2514,59 +1619,15 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\x06urgent\x18\x01 \x01(\bR\x06urgent\x12P\n" +
 	"\rinsured_value\x18\x02 \x01(\tB+\xbaH(r&2$^([0-9]{1,9}(\\.[0-9]{1,2}0{0,8})?)?$R\finsuredValue\"-\n" +
 	"\x04Hold\x12%\n" +
-	"\x06reason\x18\x01 \x01(\tB\r\xbaH\ar\x05\x10\x01\x18\xc8\x01\x80\x01\x01R\x06reason\"\xca\x01\n" +
-	"\x03Ref\x12\x16\n" +
-	"\x06seller\x18\x01 \x01(\tR\x06seller\x12\x12\n" +
-	"\x04shop\x18\x02 \x01(\tR\x04shop\x12\x1c\n" +
-	"\twarehouse\x18\x03 \x01(\tR\twarehouse\x12\x19\n" +
-	"\border_no\x18\x04 \x01(\tR\aorderNo\x12\x1f\n" +
-	"\voutbound_no\x18\x05 \x01(\tR\n" +
-	"outboundNo\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x03R\brevision\x12!\n" +
-	"\fwarehouse_no\x18\a \x01(\tR\vwarehouseNo\"\x94\x01\n" +
-	"\x06Reason\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\tR\x04code\x12\x14\n" +
-	"\x05field\x18\x02 \x01(\tR\x05field\x12\x0e\n" +
-	"\x02zh\x18\x03 \x01(\tR\x02zh\x12\x0e\n" +
-	"\x02en\x18\x04 \x01(\tR\x02en\x12\x1f\n" +
-	"\vremote_code\x18\x05 \x01(\tR\n" +
-	"remoteCode\x12\x1f\n" +
-	"\vremote_text\x18\x06 \x01(\tR\n" +
-	"remoteText\"\xda\x01\n" +
-	"\bAccepted\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12+\n" +
-	"\acleaned\x18\x03 \x03(\v2\x11.order.v1.CleanedR\acleaned\x12,\n" +
-	"\x05lines\x18\x04 \x03(\v2\x16.order.v1.AcceptedLineR\x05lines\x12&\n" +
-	"\x05notes\x18\x05 \x03(\v2\x10.order.v1.ReasonR\x05notes\"\x90\x01\n" +
-	"\fAcceptedLine\x12\x17\n" +
-	"\aline_id\x18\x01 \x01(\tR\x06lineId\x12\x1d\n" +
-	"\n" +
-	"goods_code\x18\x02 \x01(\tR\tgoodsCode\x12,\n" +
-	"\x12warehouse_goods_no\x18\x03 \x01(\tR\x10warehouseGoodsNo\x12\x1a\n" +
-	"\bquantity\x18\x04 \x01(\x03R\bquantity\"S\n" +
-	"\aCleaned\x12\x14\n" +
-	"\x05field\x18\x01 \x01(\tR\x05field\x12\x12\n" +
-	"\x04what\x18\x02 \x01(\tR\x04what\x12\x0e\n" +
-	"\x02zh\x18\x03 \x01(\tR\x02zh\x12\x0e\n" +
-	"\x02en\x18\x04 \x01(\tR\x02en\"\x93\x01\n" +
-	"\x04Held\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause\x12(\n" +
-	"\x06reason\x18\x04 \x01(\v2\x10.order.v1.ReasonR\x06reason\"\x7f\n" +
-	"\x06Failed\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12(\n" +
-	"\x06reason\x18\x03 \x01(\v2\x10.order.v1.ReasonR\x06reason\"\xe0\x04\n" +
-	"\bShadowed\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
+	"\x06reason\x18\x01 \x01(\tB\r\xbaH\ar\x05\x10\x01\x18\xc8\x01\x80\x01\x01R\x06reason\"\xe9\x04\n" +
+	"\bShadowed\x12\"\n" +
+	"\x03ref\x18\x01 \x01(\v2\x10.document.v1.RefR\x03ref\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x124\n" +
 	"\averdict\x18\x03 \x01(\x0e2\x1a.order.v1.Shadowed.VerdictR\averdict\x12%\n" +
-	"\x0erequest_digest\x18\x04 \x01(\tR\rrequestDigest\x12*\n" +
-	"\areasons\x18\x05 \x03(\v2\x10.order.v1.ReasonR\areasons\x126\n" +
-	"\vdifferences\x18\x06 \x03(\v2\x14.order.v1.DifferenceR\vdifferences\x12+\n" +
-	"\acleaned\x18\a \x03(\v2\x11.order.v1.CleanedR\acleaned\x123\n" +
+	"\x0erequest_digest\x18\x04 \x01(\tR\rrequestDigest\x12-\n" +
+	"\areasons\x18\x05 \x03(\v2\x13.document.v1.ReasonR\areasons\x126\n" +
+	"\vdifferences\x18\x06 \x03(\v2\x14.order.v1.DifferenceR\vdifferences\x12.\n" +
+	"\acleaned\x18\a \x03(\v2\x14.document.v1.CleanedR\acleaned\x123\n" +
 	"\aours_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06oursAt\x127\n" +
 	"\ttheirs_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\btheirsAt\"\xaa\x01\n" +
 	"\aVerdict\x12\x17\n" +
@@ -2583,15 +1644,9 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\x04ours\x18\x02 \x01(\tR\x04ours\x12\x16\n" +
 	"\x06theirs\x18\x03 \x01(\tR\x06theirs\x12\x0e\n" +
 	"\x02zh\x18\x04 \x01(\tR\x02zh\x12\x0e\n" +
-	"\x02en\x18\x05 \x01(\tR\x02en\"\xae\x01\n" +
-	"\rStatusChanged\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12(\n" +
-	"\x06status\x18\x03 \x01(\x0e2\x10.order.v1.StatusR\x06status\x12\x12\n" +
-	"\x04code\x18\x04 \x01(\tR\x04code\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"\xc7\x02\n" +
-	"\aShipped\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
+	"\x02en\x18\x05 \x01(\tR\x02en\"\xca\x02\n" +
+	"\aShipped\x12\"\n" +
+	"\x03ref\x18\x01 \x01(\v2\x10.document.v1.RefR\x03ref\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1d\n" +
 	"\n" +
 	"carrier_no\x18\x03 \x01(\tR\tcarrierNo\x12!\n" +
@@ -2613,14 +1668,14 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"goods_code\x18\x02 \x01(\tR\tgoodsCode\x12,\n" +
 	"\x12warehouse_goods_no\x18\x03 \x01(\tR\x10warehouseGoodsNo\x12\x1a\n" +
 	"\bquantity\x18\x04 \x01(\x03R\bquantity\x12\x18\n" +
-	"\ashipped\x18\x05 \x01(\x03R\ashipped\"X\n" +
-	"\tDelivered\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x82\x01\n" +
-	"\tReturning\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12(\n" +
-	"\x06status\x18\x03 \x01(\x0e2\x10.order.v1.StatusR\x06status\"\x96\x03\n" +
+	"\ashipped\x18\x05 \x01(\x03R\ashipped\"[\n" +
+	"\tDelivered\x12\"\n" +
+	"\x03ref\x18\x01 \x01(\v2\x10.document.v1.RefR\x03ref\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x88\x01\n" +
+	"\tReturning\x12\"\n" +
+	"\x03ref\x18\x01 \x01(\v2\x10.document.v1.RefR\x03ref\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12+\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x13.document.v1.StatusR\x06status\"\x96\x03\n" +
 	"\x0fCancelRequested\x121\n" +
 	"\x06seller\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x06seller\x12<\n" +
 	"\voutbound_no\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x10\x01\x18d2\x10^[A-Za-z0-9_-]+$R\n" +
@@ -2633,40 +1688,7 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCAUSE_REFUND\x10\x01\x12\x10\n" +
 	"\fCAUSE_CHANGE\x10\x02\x12\x12\n" +
-	"\x0eCAUSE_OPERATOR\x10\x03\"w\n" +
-	"\tCancelled\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\xa5\x01\n" +
-	"\rCancelRefused\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\x12(\n" +
-	"\x06reason\x18\x04 \x01(\v2\x10.order.v1.ReasonR\x06reason\"\xa5\x01\n" +
-	"\rCancelUnknown\x12\x1f\n" +
-	"\x03ref\x18\x01 \x01(\v2\r.order.v1.RefR\x03ref\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\x12(\n" +
-	"\x06reason\x18\x04 \x01(\v2\x10.order.v1.ReasonR\x06reason*\xb9\x02\n" +
-	"\x06Status\x12\x16\n" +
-	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
-	"\x0fSTATUS_RECEIVED\x10\x01\x12\x12\n" +
-	"\x0eSTATUS_PICKING\x10\x02\x12\x12\n" +
-	"\x0eSTATUS_CHECKED\x10\x03\x12\x11\n" +
-	"\rSTATUS_PACKED\x10\x04\x12\x12\n" +
-	"\x0eSTATUS_SHIPPED\x10\x05\x12\x15\n" +
-	"\x11STATUS_IN_TRANSIT\x10\x06\x12\x14\n" +
-	"\x10STATUS_DELIVERED\x10\a\x12\x13\n" +
-	"\x0fSTATUS_REJECTED\x10\b\x12\x14\n" +
-	"\x10STATUS_RETURNING\x10\t\x12\x13\n" +
-	"\x0fSTATUS_RETURNED\x10\n" +
-	"\x12\x14\n" +
-	"\x10STATUS_CANCELLED\x10\v\x12\x19\n" +
-	"\x15STATUS_CANCEL_REFUSED\x10\f\x12\x15\n" +
-	"\x11STATUS_CANCELLING\x10\rB$Z\"stockbridge/proto/order/v1;orderv1b\x06proto3"
+	"\x0eCAUSE_OPERATOR\x10\x03B$Z\"stockbridge/proto/order/v1;orderv1b\x06proto3"
 
 var (
 	file_order_v1_order_proto_rawDescOnce sync.Once
@@ -2680,100 +1702,70 @@ func file_order_v1_order_proto_rawDescGZIP() []byte {
 	return file_order_v1_order_proto_rawDescData
 }
 
-var file_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_order_v1_order_proto_goTypes = []any{
-	(Status)(0),                   // 0: order.v1.Status
-	(Invoice_Kind)(0),             // 1: order.v1.Invoice.Kind
-	(Shadowed_Verdict)(0),         // 2: order.v1.Shadowed.Verdict
-	(CancelRequested_Cause)(0),    // 3: order.v1.CancelRequested.Cause
-	(*Audited)(nil),               // 4: order.v1.Audited
-	(*Line)(nil),                  // 5: order.v1.Line
-	(*Batch)(nil),                 // 6: order.v1.Batch
-	(*Receiver)(nil),              // 7: order.v1.Receiver
-	(*Invoice)(nil),               // 8: order.v1.Invoice
-	(*Marks)(nil),                 // 9: order.v1.Marks
-	(*Hold)(nil),                  // 10: order.v1.Hold
-	(*Ref)(nil),                   // 11: order.v1.Ref
-	(*Reason)(nil),                // 12: order.v1.Reason
-	(*Accepted)(nil),              // 13: order.v1.Accepted
-	(*AcceptedLine)(nil),          // 14: order.v1.AcceptedLine
-	(*Cleaned)(nil),               // 15: order.v1.Cleaned
-	(*Held)(nil),                  // 16: order.v1.Held
-	(*Failed)(nil),                // 17: order.v1.Failed
-	(*Shadowed)(nil),              // 18: order.v1.Shadowed
-	(*Difference)(nil),            // 19: order.v1.Difference
-	(*StatusChanged)(nil),         // 20: order.v1.StatusChanged
-	(*Shipped)(nil),               // 21: order.v1.Shipped
-	(*Package)(nil),               // 22: order.v1.Package
-	(*ShippedLine)(nil),           // 23: order.v1.ShippedLine
-	(*Delivered)(nil),             // 24: order.v1.Delivered
-	(*Returning)(nil),             // 25: order.v1.Returning
-	(*CancelRequested)(nil),       // 26: order.v1.CancelRequested
-	(*Cancelled)(nil),             // 27: order.v1.Cancelled
-	(*CancelRefused)(nil),         // 28: order.v1.CancelRefused
-	(*CancelUnknown)(nil),         // 29: order.v1.CancelUnknown
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(Invoice_Kind)(0),             // 0: order.v1.Invoice.Kind
+	(Shadowed_Verdict)(0),         // 1: order.v1.Shadowed.Verdict
+	(CancelRequested_Cause)(0),    // 2: order.v1.CancelRequested.Cause
+	(*Audited)(nil),               // 3: order.v1.Audited
+	(*Line)(nil),                  // 4: order.v1.Line
+	(*Batch)(nil),                 // 5: order.v1.Batch
+	(*Receiver)(nil),              // 6: order.v1.Receiver
+	(*Invoice)(nil),               // 7: order.v1.Invoice
+	(*Marks)(nil),                 // 8: order.v1.Marks
+	(*Hold)(nil),                  // 9: order.v1.Hold
+	(*Shadowed)(nil),              // 10: order.v1.Shadowed
+	(*Difference)(nil),            // 11: order.v1.Difference
+	(*Shipped)(nil),               // 12: order.v1.Shipped
+	(*Package)(nil),               // 13: order.v1.Package
+	(*ShippedLine)(nil),           // 14: order.v1.ShippedLine
+	(*Delivered)(nil),             // 15: order.v1.Delivered
+	(*Returning)(nil),             // 16: order.v1.Returning
+	(*CancelRequested)(nil),       // 17: order.v1.CancelRequested
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*v1.Ref)(nil),                // 19: document.v1.Ref
+	(*v1.Reason)(nil),             // 20: document.v1.Reason
+	(*v1.Cleaned)(nil),            // 21: document.v1.Cleaned
+	(v1.Status)(0),                // 22: document.v1.Status
 }
 var file_order_v1_order_proto_depIdxs = []int32{
-	30, // 0: order.v1.Audited.audited_at:type_name -> google.protobuf.Timestamp
-	30, // 1: order.v1.Audited.ordered_at:type_name -> google.protobuf.Timestamp
-	30, // 2: order.v1.Audited.paid_at:type_name -> google.protobuf.Timestamp
-	30, // 3: order.v1.Audited.expected_at:type_name -> google.protobuf.Timestamp
-	5,  // 4: order.v1.Audited.lines:type_name -> order.v1.Line
-	7,  // 5: order.v1.Audited.receiver:type_name -> order.v1.Receiver
-	8,  // 6: order.v1.Audited.invoice:type_name -> order.v1.Invoice
-	9,  // 7: order.v1.Audited.marks:type_name -> order.v1.Marks
-	10, // 8: order.v1.Audited.hold:type_name -> order.v1.Hold
-	6,  // 9: order.v1.Line.batch:type_name -> order.v1.Batch
-	1,  // 10: order.v1.Invoice.kind:type_name -> order.v1.Invoice.Kind
-	11, // 11: order.v1.Accepted.ref:type_name -> order.v1.Ref
-	30, // 12: order.v1.Accepted.at:type_name -> google.protobuf.Timestamp
-	15, // 13: order.v1.Accepted.cleaned:type_name -> order.v1.Cleaned
-	14, // 14: order.v1.Accepted.lines:type_name -> order.v1.AcceptedLine
-	12, // 15: order.v1.Accepted.notes:type_name -> order.v1.Reason
-	11, // 16: order.v1.Held.ref:type_name -> order.v1.Ref
-	30, // 17: order.v1.Held.at:type_name -> google.protobuf.Timestamp
-	12, // 18: order.v1.Held.reason:type_name -> order.v1.Reason
-	11, // 19: order.v1.Failed.ref:type_name -> order.v1.Ref
-	30, // 20: order.v1.Failed.at:type_name -> google.protobuf.Timestamp
-	12, // 21: order.v1.Failed.reason:type_name -> order.v1.Reason
-	11, // 22: order.v1.Shadowed.ref:type_name -> order.v1.Ref
-	30, // 23: order.v1.Shadowed.at:type_name -> google.protobuf.Timestamp
-	2,  // 24: order.v1.Shadowed.verdict:type_name -> order.v1.Shadowed.Verdict
-	12, // 25: order.v1.Shadowed.reasons:type_name -> order.v1.Reason
-	19, // 26: order.v1.Shadowed.differences:type_name -> order.v1.Difference
-	15, // 27: order.v1.Shadowed.cleaned:type_name -> order.v1.Cleaned
-	30, // 28: order.v1.Shadowed.ours_at:type_name -> google.protobuf.Timestamp
-	30, // 29: order.v1.Shadowed.theirs_at:type_name -> google.protobuf.Timestamp
-	11, // 30: order.v1.StatusChanged.ref:type_name -> order.v1.Ref
-	30, // 31: order.v1.StatusChanged.at:type_name -> google.protobuf.Timestamp
-	0,  // 32: order.v1.StatusChanged.status:type_name -> order.v1.Status
-	11, // 33: order.v1.Shipped.ref:type_name -> order.v1.Ref
-	30, // 34: order.v1.Shipped.at:type_name -> google.protobuf.Timestamp
-	22, // 35: order.v1.Shipped.packages:type_name -> order.v1.Package
-	23, // 36: order.v1.Shipped.lines:type_name -> order.v1.ShippedLine
-	23, // 37: order.v1.Package.lines:type_name -> order.v1.ShippedLine
-	11, // 38: order.v1.Delivered.ref:type_name -> order.v1.Ref
-	30, // 39: order.v1.Delivered.at:type_name -> google.protobuf.Timestamp
-	11, // 40: order.v1.Returning.ref:type_name -> order.v1.Ref
-	30, // 41: order.v1.Returning.at:type_name -> google.protobuf.Timestamp
-	0,  // 42: order.v1.Returning.status:type_name -> order.v1.Status
-	3,  // 43: order.v1.CancelRequested.cause:type_name -> order.v1.CancelRequested.Cause
-	30, // 44: order.v1.CancelRequested.requested_at:type_name -> google.protobuf.Timestamp
-	11, // 45: order.v1.Cancelled.ref:type_name -> order.v1.Ref
-	30, // 46: order.v1.Cancelled.at:type_name -> google.protobuf.Timestamp
-	11, // 47: order.v1.CancelRefused.ref:type_name -> order.v1.Ref
-	30, // 48: order.v1.CancelRefused.at:type_name -> google.protobuf.Timestamp
-	12, // 49: order.v1.CancelRefused.reason:type_name -> order.v1.Reason
-	11, // 50: order.v1.CancelUnknown.ref:type_name -> order.v1.Ref
-	30, // 51: order.v1.CancelUnknown.at:type_name -> google.protobuf.Timestamp
-	12, // 52: order.v1.CancelUnknown.reason:type_name -> order.v1.Reason
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	18, // 0: order.v1.Audited.audited_at:type_name -> google.protobuf.Timestamp
+	18, // 1: order.v1.Audited.ordered_at:type_name -> google.protobuf.Timestamp
+	18, // 2: order.v1.Audited.paid_at:type_name -> google.protobuf.Timestamp
+	18, // 3: order.v1.Audited.expected_at:type_name -> google.protobuf.Timestamp
+	4,  // 4: order.v1.Audited.lines:type_name -> order.v1.Line
+	6,  // 5: order.v1.Audited.receiver:type_name -> order.v1.Receiver
+	7,  // 6: order.v1.Audited.invoice:type_name -> order.v1.Invoice
+	8,  // 7: order.v1.Audited.marks:type_name -> order.v1.Marks
+	9,  // 8: order.v1.Audited.hold:type_name -> order.v1.Hold
+	5,  // 9: order.v1.Line.batch:type_name -> order.v1.Batch
+	0,  // 10: order.v1.Invoice.kind:type_name -> order.v1.Invoice.Kind
+	19, // 11: order.v1.Shadowed.ref:type_name -> document.v1.Ref
+	18, // 12: order.v1.Shadowed.at:type_name -> google.protobuf.Timestamp
+	1,  // 13: order.v1.Shadowed.verdict:type_name -> order.v1.Shadowed.Verdict
+	20, // 14: order.v1.Shadowed.reasons:type_name -> document.v1.Reason
+	11, // 15: order.v1.Shadowed.differences:type_name -> order.v1.Difference
+	21, // 16: order.v1.Shadowed.cleaned:type_name -> document.v1.Cleaned
+	18, // 17: order.v1.Shadowed.ours_at:type_name -> google.protobuf.Timestamp
+	18, // 18: order.v1.Shadowed.theirs_at:type_name -> google.protobuf.Timestamp
+	19, // 19: order.v1.Shipped.ref:type_name -> document.v1.Ref
+	18, // 20: order.v1.Shipped.at:type_name -> google.protobuf.Timestamp
+	13, // 21: order.v1.Shipped.packages:type_name -> order.v1.Package
+	14, // 22: order.v1.Shipped.lines:type_name -> order.v1.ShippedLine
+	14, // 23: order.v1.Package.lines:type_name -> order.v1.ShippedLine
+	19, // 24: order.v1.Delivered.ref:type_name -> document.v1.Ref
+	18, // 25: order.v1.Delivered.at:type_name -> google.protobuf.Timestamp
+	19, // 26: order.v1.Returning.ref:type_name -> document.v1.Ref
+	18, // 27: order.v1.Returning.at:type_name -> google.protobuf.Timestamp
+	22, // 28: order.v1.Returning.status:type_name -> document.v1.Status
+	2,  // 29: order.v1.CancelRequested.cause:type_name -> order.v1.CancelRequested.Cause
+	18, // 30: order.v1.CancelRequested.requested_at:type_name -> google.protobuf.Timestamp
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_order_v1_order_proto_init() }
@@ -2786,8 +1778,8 @@ func file_order_v1_order_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_order_v1_order_proto_rawDesc), len(file_order_v1_order_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   26,
+			NumEnums:      3,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -18,7 +18,7 @@ import (
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
-	v1 "stockbridge/proto/order/v1"
+	v1 "stockbridge/proto/document/v1"
 	sync "sync"
 	unsafe "unsafe"
 )
@@ -707,7 +707,7 @@ var File_vmi_v1_vmi_proto protoreflect.FileDescriptor
 
 const file_vmi_v1_vmi_proto_rawDesc = "" +
 	"\n" +
-	"\x10vmi/v1/vmi.proto\x12\x06vmi.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14order/v1/order.proto\"\x85\x01\n" +
+	"\x10vmi/v1/vmi.proto\x12\x06vmi.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1adocument/v1/document.proto\"\x85\x01\n" +
 	"\x03Due\x121\n" +
 	"\x06seller\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x06seller\x12'\n" +
 	"\twarehouse\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\twarehouse\x12\"\n" +
@@ -741,11 +741,11 @@ const file_vmi_v1_vmi_proto_rawDesc = "" +
 	"\apartial\x18\f \x01(\bR\apartial\"/\n" +
 	"\x05Count\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x12\n" +
-	"\x04rows\x18\x02 \x01(\x03R\x04rows\"\xc1\x01\n" +
+	"\x04rows\x18\x02 \x01(\x03R\x04rows\"\xc4\x01\n" +
 	"\fWindowFailed\x12)\n" +
 	"\x06window\x18\x01 \x01(\v2\x11.vmi.v1.WindowDueR\x06window\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12(\n" +
-	"\x06reason\x18\x03 \x01(\v2\x10.order.v1.ReasonR\x06reason\x12\x14\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12+\n" +
+	"\x06reason\x18\x03 \x01(\v2\x13.document.v1.ReasonR\x06reason\x12\x14\n" +
 	"\x05cause\x18\x04 \x01(\tR\x05cause\x12\x1a\n" +
 	"\battempts\x18\x05 \x01(\x05R\battempts\"\xb0\x02\n" +
 	"\bGapFound\x12\x16\n" +
@@ -797,7 +797,7 @@ var file_vmi_v1_vmi_proto_goTypes = []any{
 	(*WindowFailed)(nil),          // 6: vmi.v1.WindowFailed
 	(*GapFound)(nil),              // 7: vmi.v1.GapFound
 	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*v1.Reason)(nil),             // 9: order.v1.Reason
+	(*v1.Reason)(nil),             // 9: document.v1.Reason
 }
 var file_vmi_v1_vmi_proto_depIdxs = []int32{
 	8,  // 0: vmi.v1.WindowDue.from:type_name -> google.protobuf.Timestamp
@@ -809,7 +809,7 @@ var file_vmi_v1_vmi_proto_depIdxs = []int32{
 	1,  // 6: vmi.v1.WindowIngested.continuity:type_name -> vmi.v1.Continuity
 	3,  // 7: vmi.v1.WindowFailed.window:type_name -> vmi.v1.WindowDue
 	8,  // 8: vmi.v1.WindowFailed.at:type_name -> google.protobuf.Timestamp
-	9,  // 9: vmi.v1.WindowFailed.reason:type_name -> order.v1.Reason
+	9,  // 9: vmi.v1.WindowFailed.reason:type_name -> document.v1.Reason
 	8,  // 10: vmi.v1.GapFound.at:type_name -> google.protobuf.Timestamp
 	8,  // 11: vmi.v1.GapFound.from:type_name -> google.protobuf.Timestamp
 	8,  // 12: vmi.v1.GapFound.to:type_name -> google.protobuf.Timestamp

@@ -18,7 +18,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/personal"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/order-pusher/pusher"
 )
@@ -219,10 +219,10 @@ func (x *erasing) event(s bus.Stored) error {
 // sentences returns the texts of an event that may quote somebody.
 func sentences(m proto.Message) string {
 	switch m := m.(type) {
-	case interface{ GetReason() *orderv1.Reason }:
+	case interface{ GetReason() *documentv1.Reason }:
 		r := m.GetReason()
 		return r.GetZh() + "\n" + r.GetEn() + "\n" + r.GetRemoteText()
-	case *orderv1.StatusChanged:
+	case *documentv1.StatusChanged:
 		return m.Text
 	default:
 		return ""

@@ -21,6 +21,7 @@ import (
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/personal"
 	"stockbridge/pkg/trace"
+	documentv1 "stockbridge/proto/document/v1"
 	opsv1 "stockbridge/proto/ops/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
@@ -237,7 +238,7 @@ func (x *explained) event(s bus.Stored) error {
 	}
 	x.outbound[seller+"/"+no] = true
 	switch m.(type) {
-	case *orderv1.Accepted, *orderv1.StatusChanged, *orderv1.Shipped, *orderv1.Delivered, *orderv1.Returning, *orderv1.Cancelled:
+	case *documentv1.Accepted, *documentv1.StatusChanged, *orderv1.Shipped, *orderv1.Delivered, *orderv1.Returning, *documentv1.Cancelled:
 		x.answered = true
 	}
 	people := personal.Of(m)
@@ -402,7 +403,7 @@ func (a *app) tale(m proto.Message) string {
 			text += ", supersedes " + m.Supersedes
 		}
 		return text
-	case *orderv1.Accepted:
+	case *documentv1.Accepted:
 		text := "as " + m.GetRef().GetWarehouseNo()
 		for _, c := range m.Cleaned {
 			text += "; " + c.Field + ": " + a.pick(c.Zh, c.En)
@@ -411,14 +412,14 @@ func (a *app) tale(m proto.Message) string {
 			text += "; " + a.say(reasonOf(n))
 		}
 		return text
-	case *orderv1.Held:
+	case *documentv1.Held:
 		return m.Cause + " — " + a.say(reasonOf(m.Reason))
-	case *orderv1.Failed:
+	case *documentv1.Failed:
 		return a.say(reasonOf(m.Reason))
 	case *orderv1.Shadowed:
 		o := listed(m)
 		return strings.TrimSpace(strings.TrimSpace(o.Verdict+" "+o.WarehouseNo) + " " + o.detail(a))
-	case *orderv1.StatusChanged:
+	case *documentv1.StatusChanged:
 		return strings.TrimSpace(fmt.Sprintf("%s %s %s", statusWord(m.Status), m.Code, m.Text)) + at(m.At)
 	case *orderv1.Shipped:
 		text := fmt.Sprintf("%s by %s, %s", m.GetRef().GetWarehouseNo(), orDash(m.CarrierName), strings.Join(m.Waybills, " "))
@@ -432,11 +433,11 @@ func (a *app) tale(m proto.Message) string {
 		return statusWord(m.Status) + at(m.At)
 	case *orderv1.CancelRequested:
 		return strings.ToLower(strings.TrimPrefix(m.Cause.String(), "CAUSE_")) + " " + m.RequestId
-	case *orderv1.Cancelled:
+	case *documentv1.Cancelled:
 		return m.RequestId
-	case *orderv1.CancelRefused:
+	case *documentv1.CancelRefused:
 		return a.say(reasonOf(m.Reason))
-	case *orderv1.CancelUnknown:
+	case *documentv1.CancelUnknown:
 		return a.say(reasonOf(m.Reason))
 	default:
 		return ""
@@ -458,6 +459,6 @@ func (a *app) pick(zh, en string) string {
 	return en
 }
 
-func reasonOf(r *orderv1.Reason) fault.Reason {
+func reasonOf(r *documentv1.Reason) fault.Reason {
 	return fault.Reason{Code: r.GetCode(), Field: r.GetField(), ZH: r.GetZh(), EN: r.GetEn(), RemoteCode: r.GetRemoteCode(), RemoteText: r.GetRemoteText()}
 }

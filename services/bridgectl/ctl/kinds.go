@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"stockbridge/pkg/event"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -39,7 +40,7 @@ func about(m proto.Message) (seller, outboundNo string, numbers []string) {
 		return m.Seller, m.OutboundNo, append([]string{m.OutboundNo, m.OrderNo, m.Supersedes}, m.PlatformOrderNos...)
 	case *orderv1.CancelRequested:
 		return m.Seller, m.OutboundNo, []string{m.OutboundNo}
-	case interface{ GetRef() *orderv1.Ref }:
+	case interface{ GetRef() *documentv1.Ref }:
 		r := m.GetRef()
 		numbers = []string{r.GetOutboundNo(), r.GetOrderNo(), r.GetWarehouseNo()}
 		if s, ok := m.(*orderv1.Shipped); ok {

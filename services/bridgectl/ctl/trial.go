@@ -10,7 +10,7 @@ import (
 
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 // trialOrder is an order that was really sent during a trial.
@@ -57,8 +57,8 @@ func trialOrders(ctx context.Context, l ledger.Ledger, name string) ([]trialOrde
 	return orders, nil
 }
 
-func statusWord(s orderv1.Status) string {
-	if s == orderv1.Status_STATUS_UNSPECIFIED {
+func statusWord(s documentv1.Status) string {
+	if s == documentv1.Status_STATUS_UNSPECIFIED {
 		return ""
 	}
 	return strings.ToLower(strings.TrimPrefix(s.String(), "STATUS_"))

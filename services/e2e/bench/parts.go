@@ -29,7 +29,7 @@ import (
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/wiring"
 	"stockbridge/pkg/worker"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 // Names that the bare loop and its driver share.
@@ -172,10 +172,10 @@ func pushBare(ctx context.Context, js jetstream.JetStream, wh warehouse.Orders, 
 		return err
 	}
 	now := time.Now()
-	e := event.OrderAccepted.About(o.Seller, o.OutboundNo, now, &orderv1.Accepted{
-		Ref: &orderv1.Ref{
+	e := event.OrderAccepted.About(o.Seller, o.OutboundNo, now, &documentv1.Accepted{
+		Ref: &documentv1.Ref{
 			Seller: o.Seller, Shop: o.Shop, Warehouse: o.Warehouse, OrderNo: o.OrderNo, OutboundNo: o.OutboundNo, Revision: o.Revision,
-			WarehouseNo: taken.WarehouseNo,
+			WarehouseNo: taken.WarehouseNo, Kind: "order", No: o.OutboundNo,
 		},
 		At: timestamppb.New(now),
 	}, event.Revision(o.Revision))

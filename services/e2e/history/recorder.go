@@ -16,6 +16,7 @@ import (
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/jdsandbox/control"
 	"stockbridge/pkg/ledger"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/order-pusher/order"
 )
@@ -203,7 +204,7 @@ func (r *Recorder) catchUp(ctx context.Context, b *bus.Bus) error {
 // lineOf reads what the checker needs of an event. One that cannot be read has no number.
 func lineOf(s bus.Stored) Event {
 	e := Event{Stream: s.Stream, Seq: s.Seq, Stored: s.At, Seen: time.Now(), Name: s.Name, ID: s.ID, Seller: s.Seller}
-	about := func(ref *orderv1.Ref) {
+	about := func(ref *documentv1.Ref) {
 		e.Seller, e.OutboundNo, e.Revision, e.Number = ref.GetSeller(), ref.GetOutboundNo(), ref.GetRevision(), ref.GetWarehouseNo()
 	}
 	switch s.Name {

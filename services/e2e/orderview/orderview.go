@@ -9,7 +9,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 // Order is what the streams have of one outbound number. Repeats under the same id count once.
@@ -156,7 +156,7 @@ func (t *Tally) add(s bus.Stored) error {
 		if err != nil {
 			return err
 		}
-		if m.Status == orderv1.Status_STATUS_UNSPECIFIED {
+		if m.Status == documentv1.Status_STATUS_UNSPECIFIED {
 			t.order(m.Ref.OutboundNo).Unknown++
 		}
 	}

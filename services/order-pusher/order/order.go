@@ -14,6 +14,7 @@ import (
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -41,31 +42,31 @@ func ClaimRequest(d *bus.Delivery, o *orderv1.Audited, hash, owner string) ledge
 }
 
 // Ref names the order in events; number is the warehouse's.
-func Ref(o *orderv1.Audited, number string) *orderv1.Ref {
-	return &orderv1.Ref{
+func Ref(o *orderv1.Audited, number string) *documentv1.Ref {
+	return &documentv1.Ref{
 		Seller: o.GetSeller(), Shop: o.GetShop(), Warehouse: o.GetWarehouse(), OrderNo: o.GetOrderNo(),
-		OutboundNo: o.GetOutboundNo(), Revision: o.GetRevision(), WarehouseNo: number,
+		OutboundNo: o.GetOutboundNo(), Revision: o.GetRevision(), WarehouseNo: number, Kind: Kind, No: o.GetOutboundNo(),
 	}
 }
 
 // HeldEvent is order.held.
 func HeldEvent(o *orderv1.Audited, now time.Time, cause string, reason fault.Reason) event.Event {
-	m := &orderv1.Held{Ref: Ref(o, ""), At: timestamppb.New(now), Cause: cause, Reason: event.Reason(reason)}
+	m := &documentv1.Held{Ref: Ref(o, ""), At: timestamppb.New(now), Cause: cause, Reason: event.Reason(reason)}
 	return event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause)
 }
 
 // AcceptedEvent is order.accepted.
 func AcceptedEvent(o *orderv1.Audited, number string, cleaned []ledger.Cleaned, at time.Time) event.Event {
-	m := &orderv1.Accepted{Ref: Ref(o, number), At: timestamppb.New(at)}
+	m := &documentv1.Accepted{Ref: Ref(o, number), At: timestamppb.New(at)}
 	for _, c := range cleaned {
 		if c.What == SharedNote {
-			m.Notes = append(m.Notes, &orderv1.Reason{Code: c.What, Field: c.Field, Zh: c.ZH, En: c.EN})
+			m.Notes = append(m.Notes, &documentv1.Reason{Code: c.What, Field: c.Field, Zh: c.ZH, En: c.EN})
 			continue
 		}
-		m.Cleaned = append(m.Cleaned, &orderv1.Cleaned{Field: c.Field, What: c.What, Zh: c.ZH, En: c.EN})
+		m.Cleaned = append(m.Cleaned, &documentv1.Cleaned{Field: c.Field, What: c.What, Zh: c.ZH, En: c.EN})
 	}
 	for _, l := range o.Lines {
-		m.Lines = append(m.Lines, &orderv1.AcceptedLine{
+		m.Lines = append(m.Lines, &documentv1.AcceptedLine{
 			LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: l.Quantity,
 		})
 	}

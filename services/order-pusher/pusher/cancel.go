@@ -10,6 +10,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -46,16 +47,16 @@ func (p *Pusher) OnCancelReject(_ *bus.Delivery, m *orderv1.CancelRequested, err
 	return []event.Event{p.cancelUnknown(cancelRef(m), m, fault.ReasonOf(err, "internal"))}
 }
 
-func cancelRef(m *orderv1.CancelRequested) *orderv1.Ref {
-	return &orderv1.Ref{Seller: m.GetSeller(), OutboundNo: m.GetOutboundNo()}
+func cancelRef(m *orderv1.CancelRequested) *documentv1.Ref {
+	return &documentv1.Ref{Seller: m.GetSeller(), OutboundNo: m.GetOutboundNo(), Kind: kind, No: m.GetOutboundNo()}
 }
 
-func (p *Pusher) cancelUnknown(about *orderv1.Ref, m *orderv1.CancelRequested, why fault.Reason) event.Event {
+func (p *Pusher) cancelUnknown(about *documentv1.Ref, m *orderv1.CancelRequested, why fault.Reason) event.Event {
 	now, id := p.Now(), m.GetRequestId()
 	if !requestID.MatchString(id) {
 		id = why.Code // it would be part of a header
 	}
-	return event.OrderCancelUnknown.About(about.Seller, about.OutboundNo, now, &orderv1.CancelUnknown{
+	return event.OrderCancelUnknown.About(about.Seller, about.OutboundNo, now, &documentv1.CancelUnknown{
 		Ref: about, At: timestamppb.New(now), RequestId: m.GetRequestId(), Reason: event.Reason(why),
 	}, id)
 }

@@ -10,6 +10,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -26,7 +27,7 @@ func TestARequestToCancelIsAnswered(t *testing.T) {
 			if err != nil || len(events) != 1 || events[0].ID != "order.cancel.unknown/acme/"+c.no+"/refund-1" {
 				t.Fatalf("%s: %v, %v", c.no, events, err)
 			}
-			got := events[0].Message.(*orderv1.CancelUnknown)
+			got := events[0].Message.(*documentv1.CancelUnknown)
 			if got.Ref.OutboundNo != c.no || got.Ref.WarehouseNo != c.number || got.RequestId != "refund-1" || got.Reason.Code != "cancel.unsupported" ||
 				!strings.Contains(got.Reason.En, "not supported yet: cancel at JD") || !strings.Contains(got.Reason.Zh, "京东") {
 				t.Errorf("%s: %v", c.no, got)
@@ -59,7 +60,7 @@ func TestARequestToCancelThatBreaksARuleIsAnswered(t *testing.T) {
 				t.Errorf("%s: %v", c.what, events)
 				continue
 			}
-			if got := events[0].Message.(*orderv1.CancelUnknown); got.Reason.Field != "requested_at" {
+			if got := events[0].Message.(*documentv1.CancelUnknown); got.Reason.Field != "requested_at" {
 				t.Errorf("%s: %v", c.what, got)
 			}
 		}

@@ -24,6 +24,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -163,11 +164,11 @@ func (b *fixture) push(o *orderv1.Audited, how func(*bus.Delivery)) (string, err
 	text := ""
 	for _, e := range events {
 		switch m := e.Message.(type) {
-		case *orderv1.Accepted:
+		case *documentv1.Accepted:
 			text += "accepted " + m.Ref.WarehouseNo
-		case *orderv1.Held:
+		case *documentv1.Held:
 			text += "held " + m.Cause
-		case *orderv1.Failed:
+		case *documentv1.Failed:
 			text += "failed " + m.Reason.Code
 		case *orderv1.Shadowed:
 			text += verdictOf(m)

@@ -9,6 +9,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/order-pusher/order"
 )
@@ -60,7 +61,7 @@ func TestALiveOrderIsNeverReportedAsFailed(t *testing.T) {
 			if len(reported) != 1 {
 				t.Fatalf("%s: reported %d", name, len(reported))
 			}
-			m, ok := reported[0].Message.(*orderv1.Held)
+			m, ok := reported[0].Message.(*documentv1.Held)
 			if !ok || m.Reason.Code != code || m.Ref.WarehouseNo != number || !strings.Contains(m.Reason.En, number) || !strings.Contains(m.Reason.Zh, number) {
 				t.Errorf("%s: reported %v", name, reported[0].Message)
 			}
@@ -86,7 +87,7 @@ func TestALiveOrderIsNeverReportedAsFailed(t *testing.T) {
 
 		partly.OutboundNo = "A-2"
 		reported = b.OnReject(d, partly, fault.Permanent(fault.Reason{Code: "malformed", ZH: "无法读取", EN: "cannot be read"}))
-		if _, ok := reported[0].Message.(*orderv1.Failed); !ok {
+		if _, ok := reported[0].Message.(*documentv1.Failed); !ok {
 			t.Errorf("reported %v", reported[0].Message)
 		}
 	})
@@ -97,7 +98,7 @@ func TestARefusalGoesToThePublisher(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		reported := b.OnReject(&bus.Delivery{Seller: "evil"}, o, fault.Permanent(fault.Reason{Code: "seller.mismatch", ZH: "不一致", EN: "differs"}))
-		if len(reported) != 1 || reported[0].Seller != "evil" || reported[0].Message.(*orderv1.Failed).Ref.Seller != "evil" {
+		if len(reported) != 1 || reported[0].Seller != "evil" || reported[0].Message.(*documentv1.Failed).Ref.Seller != "evil" {
 			t.Errorf("reported %v", reported)
 		}
 	})

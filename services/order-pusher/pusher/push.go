@@ -16,6 +16,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/order-pusher/order"
 )
@@ -73,7 +74,7 @@ func (p *Pusher) OnReject(d *bus.Delivery, o *orderv1.Audited, err error) []even
 		if events := p.heldIfLive(o, now, reason); events != nil {
 			return events
 		}
-		m := &orderv1.Failed{Ref: order.Ref(o, ""), At: timestamppb.New(now), Reason: event.Reason(reason)}
+		m := &documentv1.Failed{Ref: order.Ref(o, ""), At: timestamppb.New(now), Reason: event.Reason(reason)}
 		return []event.Event{event.OrderFailed.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), reason.Code)}
 	default:
 		return nil
@@ -108,6 +109,6 @@ func (p *Pusher) heldIfLive(o *orderv1.Audited, now time.Time, reason fault.Reas
 		reason.EN += "; " + en
 	}
 	cause := seller.CauseOperator(o.Seller, o.OutboundNo)
-	m := &orderv1.Held{Ref: order.Ref(o, entry.Number), At: timestamppb.New(now), Cause: cause, Reason: event.Reason(reason)}
+	m := &documentv1.Held{Ref: order.Ref(o, entry.Number), At: timestamppb.New(now), Cause: cause, Reason: event.Reason(reason)}
 	return []event.Event{event.OrderHeld.About(o.Seller, o.OutboundNo, now, m, event.Revision(o.Revision), cause, reason.Code)}
 }

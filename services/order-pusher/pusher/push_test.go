@@ -19,6 +19,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/order-pusher/order"
@@ -48,7 +49,7 @@ func TestAnAcceptedOrderListsItsGoods(t *testing.T) {
 				t.Fatalf("reported %v: %v", events, err)
 			}
 			got := ""
-			for _, l := range events[0].Message.(*orderv1.Accepted).Lines {
+			for _, l := range events[0].Message.(*documentv1.Accepted).Lines {
 				got += fmt.Sprintf("%s %s%s %d;", l.LineId, l.GoodsCode, l.WarehouseGoodsNo, l.Quantity)
 			}
 			if got != "1 TEA 2;2 EMG1 5;" {
@@ -76,7 +77,7 @@ func TestAPlatformNumberUnderTwoOrdersIsNoted(t *testing.T) {
 			if err != nil || len(events) != 1 {
 				t.Fatalf("%d events, %v", len(events), err)
 			}
-			m := events[0].Message.(*orderv1.Accepted)
+			m := events[0].Message.(*documentv1.Accepted)
 			if len(m.Cleaned) > 0 {
 				t.Errorf("cleaned: %v", m.Cleaned)
 			}

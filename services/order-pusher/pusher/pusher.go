@@ -37,6 +37,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/order-pusher/order"
 	"stockbridge/services/order-pusher/shadow"
@@ -239,7 +240,7 @@ func (p *Pusher) causeGone(ctx context.Context, cause string) (gone, decided boo
 	return false, false
 }
 
-func cleanedOf(list []*orderv1.Cleaned) []ledger.Cleaned {
+func cleanedOf(list []*documentv1.Cleaned) []ledger.Cleaned {
 	out := make([]ledger.Cleaned, 0, len(list))
 	for _, c := range list {
 		out = append(out, ledger.Cleaned{Field: c.Field, What: c.What, ZH: c.Zh, EN: c.En})

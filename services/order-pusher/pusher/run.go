@@ -18,6 +18,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/order-pusher/order"
 	"stockbridge/services/order-pusher/shadow"
@@ -275,7 +276,7 @@ func (r *run) find(ctx context.Context, no string) document.Found {
 	f := document.Found{Done: true, Err: err}
 	if err == nil && ok {
 		f.Numbers = append([]string{found.WarehouseNo}, found.Others...)
-		f.Cancelled = found.State.Status == orderv1.Status_STATUS_CANCELLED
+		f.Cancelled = found.State.Status == documentv1.Status_STATUS_CANCELLED
 	}
 	return f
 }
@@ -517,7 +518,7 @@ func (r *run) freeShadowLine(ctx context.Context, no string) (freed bool, err er
 	if err != nil {
 		return false, err
 	}
-	over := ok && found.State.Status == orderv1.Status_STATUS_CANCELLED
+	over := ok && found.State.Status == documentv1.Status_STATUS_CANCELLED
 	if !over && (ok || !slices.Contains(r.d.Released, seller.CauseShadow(r.o.Seller, no))) {
 		return false, order.ShadowLine(r.o, no)
 	}

@@ -36,6 +36,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/order-pusher/order"
@@ -301,7 +302,7 @@ func (r *Runner) liveElsewhere(ctx context.Context, o *orderv1.Audited, ask func
 			if err != nil {
 				return nil, err
 			}
-			live = ok && at.State.Status != orderv1.Status_STATUS_CANCELLED && other.Revision < o.Revision
+			live = ok && at.State.Status != documentv1.Status_STATUS_CANCELLED && other.Revision < o.Revision
 		}
 		if i >= 0 && live {
 			found = append(found, order.LineTaken(o, o.Lines[i].LineId, other, claimed))
@@ -326,7 +327,7 @@ func (r *Runner) verdict(m *orderv1.Shadowed, o *orderv1.Audited, findings []err
 			m.Verdict = orderv1.Shadowed_VERDICT_WOULD_HOLD
 		}
 		reason := event.Reason(fault.ReasonOf(err, "internal"))
-		if !slices.ContainsFunc(m.Reasons, func(have *orderv1.Reason) bool {
+		if !slices.ContainsFunc(m.Reasons, func(have *documentv1.Reason) bool {
 			return have.Code == reason.Code && have.Field == reason.Field
 		}) {
 			m.Reasons = append(m.Reasons, reason)
@@ -349,7 +350,7 @@ func (r *Runner) OnReject(d *bus.Delivery, o *orderv1.Audited, err error) []even
 		return nil // it is retried
 	}
 	now := r.Now()
-	m := &orderv1.Shadowed{Ref: order.Ref(o, ""), At: timestamppb.New(now), Verdict: orderv1.Shadowed_VERDICT_WOULD_FAIL, Reasons: []*orderv1.Reason{event.Reason(fault.ReasonOf(err, "internal"))}}
+	m := &orderv1.Shadowed{Ref: order.Ref(o, ""), At: timestamppb.New(now), Verdict: orderv1.Shadowed_VERDICT_WOULD_FAIL, Reasons: []*documentv1.Reason{event.Reason(fault.ReasonOf(err, "internal"))}}
 	ids := []string{event.Revision(o.Revision)}
 	if errors.Is(err, bus.ErrAttempts) {
 		m.Verdict = orderv1.Shadowed_VERDICT_NOT_COMPARED

@@ -10,7 +10,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 // This file decides, and only decides: what becomes of an audited order, given what a run has read so far, and what a
@@ -270,7 +270,7 @@ func judgeDocument(no, outboundNo string, open bool, entry ledger.Entry, order *
 // exists reports whether a look-up found an order that is not cancelled.
 func exists(found map[string]warehouse.Found, no string) (warehouse.Found, bool) {
 	f, ok := found[no]
-	return f, ok && f.State.Status != orderv1.Status_STATUS_CANCELLED
+	return f, ok && f.State.Status != documentv1.Status_STATUS_CANCELLED
 }
 
 // stands reports whether a finding still holds, given what the ledger knows of its order.

@@ -11,7 +11,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 var (
@@ -288,7 +288,7 @@ func TestWhenAFindingStandsAndWhenItIsPublishedAgain(t *testing.T) {
 }
 
 func TestACancelledDocumentDoesNotCount(t *testing.T) {
-	answer := map[string]warehouse.Found{"A": {}, "B": {State: warehouse.State{Status: orderv1.Status_STATUS_CANCELLED}}}
+	answer := map[string]warehouse.Found{"A": {}, "B": {State: warehouse.State{Status: documentv1.Status_STATUS_CANCELLED}}}
 	for no, want := range map[string]bool{"A": true, "B": false, "C": false} {
 		if _, ok := exists(answer, no); ok != want {
 			t.Errorf("%s: %v", no, ok)

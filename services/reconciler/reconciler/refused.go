@@ -12,7 +12,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 const (
@@ -161,9 +161,10 @@ func (r *run) publishRefusedButThere(s *Finding, e ledger.Entry) {
 		ZH: "此订单曾告知失败，但仓库实际已有单据 " + s.WarehouseNo + "：若已退款，请立即在仓库取消该单；若仍要发货，请重放死信使其被接收",
 		EN: "this order was published as failed, and the warehouse has it as " + s.WarehouseNo + ": if it was refunded, have that cancelled at once; if it is to ship, replay its dead letter, which adopts it",
 	}
-	m := &orderv1.Held{
-		Ref: &orderv1.Ref{
+	m := &documentv1.Held{
+		Ref: &documentv1.Ref{
 			Seller: e.Key.Seller, Shop: e.Shop, Warehouse: e.Warehouse, OrderNo: e.Group, OutboundNo: e.Key.No, Revision: e.Revision, WarehouseNo: s.WarehouseNo,
+			Kind: e.Key.Kind, No: e.Key.No,
 		},
 		At: timestamppb.New(s.Seen), Cause: cause,
 		Reason: event.Reason(why),

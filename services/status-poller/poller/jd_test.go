@@ -17,6 +17,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	"stockbridge/services/e2e/orders"
@@ -179,7 +180,7 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 					what, at = "shipped", m.At.AsTime()
 				case *orderv1.Returning:
 					what, at = "returning", m.At.AsTime()
-				case *orderv1.Cancelled:
+				case *documentv1.Cancelled:
 					what, at = "cancelled", m.At.AsTime()
 				default:
 					continue
@@ -228,11 +229,11 @@ func compareWithJD(t *testing.T, sandbox *jdsandbox.JD, no string, reported []ev
 			}
 		case *orderv1.Delivered:
 			delivered++
-		case *orderv1.Cancelled:
+		case *documentv1.Cancelled:
 			cancelled++
 		case *orderv1.Returning:
 			returning[m.Ref.WarehouseNo] = true
-		case *orderv1.StatusChanged:
+		case *documentv1.StatusChanged:
 			steps[m.Ref.WarehouseNo+" "+m.Code] = true
 		}
 	}

@@ -39,7 +39,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -298,12 +298,12 @@ func (r *run) stopPaused(events []event.Event) {
 
 // nextDue is when to look up an order again that stands at status. A tenth of jitter spreads orders of one batch job that
 // would otherwise come due together for ever.
-func (p *Poller) nextDue(now time.Time, status orderv1.Status) time.Time {
+func (p *Poller) nextDue(now time.Time, status documentv1.Status) time.Time {
 	pause := p.OpenEvery
 	switch status {
-	case orderv1.Status_STATUS_CHECKED, orderv1.Status_STATUS_PACKED:
+	case documentv1.Status_STATUS_CHECKED, documentv1.Status_STATUS_PACKED:
 		pause = p.PackedEvery
-	case orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_REJECTED, orderv1.Status_STATUS_RETURNING:
+	case documentv1.Status_STATUS_SHIPPED, documentv1.Status_STATUS_IN_TRANSIT, documentv1.Status_STATUS_REJECTED, documentv1.Status_STATUS_RETURNING:
 		pause = p.ShippedEvery
 	}
 	return now.Add(pause + time.Duration(rand.Int64N(int64(pause)/10+1)))

@@ -24,6 +24,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -201,9 +202,9 @@ func shorts(events []event.Event) []string {
 	var s []string
 	for _, e := range events {
 		text := short(e)
-		if m, ok := e.Message.(*orderv1.StatusChanged); ok {
+		if m, ok := e.Message.(*documentv1.StatusChanged); ok {
 			text = m.Ref.WarehouseNo + " " + strings.TrimPrefix(m.Status.String(), "STATUS_")
-			if m.Status == orderv1.Status_STATUS_UNSPECIFIED {
+			if m.Status == documentv1.Status_STATUS_UNSPECIFIED {
 				text = m.Ref.WarehouseNo + " " + m.Code
 			}
 		}
@@ -336,8 +337,8 @@ func outline(events []event.Event) []string {
 	var said []string
 	for _, e := range events {
 		switch m := e.Message.(type) {
-		case *orderv1.StatusChanged:
-			if m.Status != orderv1.Status_STATUS_UNSPECIFIED {
+		case *documentv1.StatusChanged:
+			if m.Status != documentv1.Status_STATUS_UNSPECIFIED {
 				continue
 			}
 		case *orderv1.Shipped:

@@ -16,6 +16,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -44,7 +45,7 @@ type outcome struct {
 	next       ledger.Following
 	// open says that the order is followed further, at the interval of phase.
 	open  bool
-	phase orderv1.Status
+	phase documentv1.Status
 }
 
 // progress derives one outcome. Following itself tracks the first document, Children all others.
@@ -96,7 +97,7 @@ func (t *progress) reportSteps(i int) {
 	}
 	for _, s := range unreported(doc.Details, after.Code, lastAt) {
 		at := t.orNow(s.At)
-		t.emit(event.OrderStatusChanged.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.StatusChanged{
+		t.emit(event.OrderStatusChanged.About(t.entry.Key.Seller, t.entry.Key.No, at, &documentv1.StatusChanged{
 			Ref: t.ref(doc), At: timestamppb.New(at), Status: s.Status, Code: s.Code, Text: s.Text,
 		}, doc.number, s.id))
 		if doc.leaf() && isReturning(s.Status) {
@@ -104,14 +105,14 @@ func (t *progress) reportSteps(i int) {
 				Ref: t.ref(doc), At: timestamppb.New(at), Status: s.Status,
 			}, doc.number, s.id))
 		}
-		if s.Status != orderv1.Status_STATUS_UNSPECIFIED {
+		if s.Status != documentv1.Status_STATUS_UNSPECIFIED {
 			after.Status = s.Status // a code that maps to no status of ours leaves the phase as it was
 		}
 		if i == 0 {
 			t.next.StatusAt = at
 		}
 	}
-	if s := doc.State; s.Status != orderv1.Status_STATUS_UNSPECIFIED {
+	if s := doc.State; s.Status != documentv1.Status_STATUS_UNSPECIFIED {
 		after.Status = s.Status
 	}
 	after.Code = doc.State.Code
@@ -134,7 +135,7 @@ func (t *progress) reportShipped() {
 	// The last open leaf of a split order may be cancelled after the others left. Then an event for that leaf, with no goods
 	// shipped, completes the order.
 	for i, doc := range slices.Backward(t.docs) {
-		if doc.leaf() && isCancelled(doc) && !t.before[i].Shipped && t.before[i].Status != orderv1.Status_STATUS_CANCELLED {
+		if doc.leaf() && isCancelled(doc) && !t.before[i].Shipped && t.before[i].Status != documentv1.Status_STATUS_CANCELLED {
 			if t.allSettled() && t.anyShipped() && !t.emittedComplete() {
 				none := document{number: doc.number, splitOf: doc.splitOf}
 				for _, l := range doc.Lines {
@@ -195,11 +196,11 @@ func (t *progress) reportDelivered() {
 		if !doc.leaf() || isCancelled(doc) {
 			continue
 		}
-		if t.after[i].Status != orderv1.Status_STATUS_DELIVERED {
+		if t.after[i].Status != documentv1.Status_STATUS_DELIVERED {
 			return
 		}
 		some = true
-		news = news || t.before[i].Status != orderv1.Status_STATUS_DELIVERED
+		news = news || t.before[i].Status != documentv1.Status_STATUS_DELIVERED
 		if doc.State.At.After(at) {
 			at = doc.State.At
 		}
@@ -227,7 +228,7 @@ func (t *progress) reportCancelled() {
 		}
 		if t.after[i].Shipped {
 			all = false
-			if t.before[i].Status != orderv1.Status_STATUS_CANCELLED {
+			if t.before[i].Status != documentv1.Status_STATUS_CANCELLED {
 				t.exceptions = append(t.exceptions, exception{doc.number, fault.Reason{
 					Code: "cancelled.after.shipped", RemoteCode: doc.State.Code, RemoteText: doc.State.Text,
 					ZH: fmt.Sprintf("仓库单据 %s 出库后又显示已取消；未按取消处理，请向仓库核实", doc.number),
@@ -244,7 +245,7 @@ func (t *progress) reportCancelled() {
 	}
 	t.state = ledger.Cancelled
 	at = t.orNow(at)
-	t.emit(event.OrderCancelled.About(t.entry.Key.Seller, t.entry.Key.No, at, &orderv1.Cancelled{
+	t.emit(event.OrderCancelled.About(t.entry.Key.Seller, t.entry.Key.No, at, &documentv1.Cancelled{
 		Ref: t.ref(t.docs[0]), At: timestamppb.New(at),
 	}, t.docs[0].number))
 }
@@ -292,7 +293,7 @@ func (t *progress) record() {
 		}
 		phase := t.after[i].Status
 		if hasLeft(phase, t.shipWhenPacked) && !t.after[i].Shipped {
-			phase = orderv1.Status_STATUS_PACKED // its waybill is still missing
+			phase = documentv1.Status_STATUS_PACKED // its waybill is still missing
 		}
 		if !t.open || urgency(phase) > urgency(t.phase) {
 			t.phase = phase
@@ -338,12 +339,12 @@ func (t *progress) orNow(at time.Time) time.Time {
 	return at
 }
 
-func (t *progress) ref(doc document) *orderv1.Ref { return ref(t.entry, doc.number) }
+func (t *progress) ref(doc document) *documentv1.Ref { return ref(t.entry, doc.number) }
 
-func ref(e ledger.Entry, number string) *orderv1.Ref {
-	return &orderv1.Ref{
+func ref(e ledger.Entry, number string) *documentv1.Ref {
+	return &documentv1.Ref{
 		Seller: e.Key.Seller, Shop: e.Shop, Warehouse: e.Warehouse, OrderNo: e.Group, OutboundNo: e.Key.No,
-		Revision: e.Revision, WarehouseNo: number,
+		Revision: e.Revision, WarehouseNo: number, Kind: kind, No: e.Key.No,
 	}
 }
 
@@ -356,7 +357,7 @@ type exception struct {
 
 // event is what the ERP gets: an order.status.changed without a status, with our code and text.
 func (x exception) event(e ledger.Entry, now time.Time) event.Event {
-	return event.OrderStatusChanged.About(e.Key.Seller, e.Key.No, now, &orderv1.StatusChanged{
+	return event.OrderStatusChanged.About(e.Key.Seller, e.Key.No, now, &documentv1.StatusChanged{
 		Ref: ref(e, e.Number), At: timestamppb.New(now), Code: x.reason.Code, Text: x.reason.ZH + " / " + x.reason.EN,
 	}, x.documents, x.reason.Code)
 }
@@ -413,42 +414,42 @@ func unreported(d warehouse.Details, code string, lastAt time.Time) []step {
 
 // isCancelled reports the document's present state. That overrules its history.
 func isCancelled(d document) bool {
-	return !d.missing && d.State.Status == orderv1.Status_STATUS_CANCELLED
+	return !d.missing && d.State.Status == documentv1.Status_STATUS_CANCELLED
 }
 
 // hasLeft reports whether goods of an order at this status have left the warehouse.
-func hasLeft(s orderv1.Status, whenPacked bool) bool {
+func hasLeft(s documentv1.Status, whenPacked bool) bool {
 	switch s {
-	case orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_DELIVERED,
-		orderv1.Status_STATUS_REJECTED, orderv1.Status_STATUS_RETURNING, orderv1.Status_STATUS_RETURNED:
+	case documentv1.Status_STATUS_SHIPPED, documentv1.Status_STATUS_IN_TRANSIT, documentv1.Status_STATUS_DELIVERED,
+		documentv1.Status_STATUS_REJECTED, documentv1.Status_STATUS_RETURNING, documentv1.Status_STATUS_RETURNED:
 		return true
-	case orderv1.Status_STATUS_PACKED:
+	case documentv1.Status_STATUS_PACKED:
 		return whenPacked
 	}
 	return false
 }
 
-func isReturning(s orderv1.Status) bool {
-	return s == orderv1.Status_STATUS_REJECTED || s == orderv1.Status_STATUS_RETURNING || s == orderv1.Status_STATUS_RETURNED
+func isReturning(s documentv1.Status) bool {
+	return s == documentv1.Status_STATUS_REJECTED || s == documentv1.Status_STATUS_RETURNING || s == documentv1.Status_STATUS_RETURNED
 }
 
 // hasEnded reports whether no further step can follow, and what left is published.
 func hasEnded(c ledger.Child) bool {
 	switch c.Status {
-	case orderv1.Status_STATUS_CANCELLED:
+	case documentv1.Status_STATUS_CANCELLED:
 		return true
-	case orderv1.Status_STATUS_DELIVERED, orderv1.Status_STATUS_RETURNED:
+	case documentv1.Status_STATUS_DELIVERED, documentv1.Status_STATUS_RETURNED:
 		return c.Shipped
 	}
 	return false
 }
 
 // urgency orders the phases by how soon to look up again.
-func urgency(s orderv1.Status) int {
+func urgency(s documentv1.Status) int {
 	switch s {
-	case orderv1.Status_STATUS_CHECKED, orderv1.Status_STATUS_PACKED:
+	case documentv1.Status_STATUS_CHECKED, documentv1.Status_STATUS_PACKED:
 		return 2
-	case orderv1.Status_STATUS_SHIPPED, orderv1.Status_STATUS_IN_TRANSIT, orderv1.Status_STATUS_REJECTED, orderv1.Status_STATUS_RETURNING:
+	case documentv1.Status_STATUS_SHIPPED, documentv1.Status_STATUS_IN_TRANSIT, documentv1.Status_STATUS_REJECTED, documentv1.Status_STATUS_RETURNING:
 		return 0
 	default:
 		return 1

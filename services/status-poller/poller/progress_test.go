@@ -12,14 +12,15 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
-var statusOf = map[string]orderv1.Status{
-	"new": orderv1.Status_STATUS_RECEIVED, "pick": orderv1.Status_STATUS_PICKING, "pack": orderv1.Status_STATUS_PACKED,
-	"ship": orderv1.Status_STATUS_SHIPPED, "road": orderv1.Status_STATUS_IN_TRANSIT, "done": orderv1.Status_STATUS_DELIVERED,
-	"no": orderv1.Status_STATUS_REJECTED, "back": orderv1.Status_STATUS_RETURNED, "gone": orderv1.Status_STATUS_CANCELLED,
-	"stay": orderv1.Status_STATUS_CANCEL_REFUSED, "odd": orderv1.Status_STATUS_UNSPECIFIED,
+var statusOf = map[string]documentv1.Status{
+	"new": documentv1.Status_STATUS_RECEIVED, "pick": documentv1.Status_STATUS_PICKING, "pack": documentv1.Status_STATUS_PACKED,
+	"ship": documentv1.Status_STATUS_SHIPPED, "road": documentv1.Status_STATUS_IN_TRANSIT, "done": documentv1.Status_STATUS_DELIVERED,
+	"no": documentv1.Status_STATUS_REJECTED, "back": documentv1.Status_STATUS_RETURNED, "gone": documentv1.Status_STATUS_CANCELLED,
+	"stay": documentv1.Status_STATUS_CANCEL_REFUSED, "odd": documentv1.Status_STATUS_UNSPECIFIED,
 }
 
 var start = time.Date(2026, 3, 5, 8, 0, 0, 0, time.UTC)
@@ -66,7 +67,7 @@ func doc(line string) document {
 // short is an event shortened to one line.
 func short(e event.Event) string {
 	switch m := e.Message.(type) {
-	case *orderv1.StatusChanged:
+	case *documentv1.StatusChanged:
 		return m.Ref.WarehouseNo + " " + m.Code
 	case *orderv1.Shipped:
 		s := fmt.Sprintf("shipped %s %s x%d", m.Ref.WarehouseNo, strings.Join(m.Waybills, ","), m.Lines[0].Shipped)
@@ -81,7 +82,7 @@ func short(e event.Event) string {
 		return "delivered " + m.Ref.WarehouseNo
 	case *orderv1.Returning:
 		return "returning " + m.Ref.WarehouseNo + " " + m.Status.String()[len("STATUS_"):]
-	case *orderv1.Cancelled:
+	case *documentv1.Cancelled:
 		return "cancelled"
 	default:
 		return e.ID

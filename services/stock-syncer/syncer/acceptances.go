@@ -11,14 +11,14 @@ import (
 	"stockbridge/pkg/batch"
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 )
 
 // writeFor is for a write when the run's own time may be up.
 const writeFor = 10 * time.Second
 
 // Accepted takes what an accepted order sells off the shares, until a count contains it. Once per outbound number.
-func (y *Syncer) Accepted(ctx context.Context, d *bus.Delivery, m *orderv1.Accepted) ([]event.Event, error) {
+func (y *Syncer) Accepted(ctx context.Context, d *bus.Delivery, m *documentv1.Accepted) ([]event.Event, error) {
 	ref := m.GetRef()
 	s, ok := y.Sellers.Get(ref.GetSeller())
 	if !ok || len(s.Pools(ref.GetWarehouse())) == 0 {

@@ -25,7 +25,7 @@ import (
 	"stockbridge/pkg/ledger/redistest"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
 )
@@ -166,19 +166,19 @@ func (r handled) settle(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (b *fixture) accepted(no, shop string, at time.Time, lines ...*orderv1.AcceptedLine) error {
+func (b *fixture) accepted(no, shop string, at time.Time, lines ...*documentv1.AcceptedLine) error {
 	return b.acceptedBy(b.Syncer, no, shop, at, lines...)
 }
 
-func (b *fixture) acceptedBy(y *Syncer, no, shop string, at time.Time, lines ...*orderv1.AcceptedLine) error {
-	_, err := y.Accepted(b.t.Context(), &bus.Delivery{StreamTime: b.bus}, &orderv1.Accepted{
-		Ref: &orderv1.Ref{Seller: "acme", Shop: shop, Warehouse: "W1", OutboundNo: no}, At: timestamppb.New(at), Lines: lines,
+func (b *fixture) acceptedBy(y *Syncer, no, shop string, at time.Time, lines ...*documentv1.AcceptedLine) error {
+	_, err := y.Accepted(b.t.Context(), &bus.Delivery{StreamTime: b.bus}, &documentv1.Accepted{
+		Ref: &documentv1.Ref{Seller: "acme", Shop: shop, Warehouse: "W1", OutboundNo: no}, At: timestamppb.New(at), Lines: lines,
 	})
 	return err
 }
 
-func line(goods string, n int64) *orderv1.AcceptedLine {
-	return &orderv1.AcceptedLine{WarehouseGoodsNo: goods, Quantity: n}
+func line(goods string, n int64) *documentv1.AcceptedLine {
+	return &documentv1.AcceptedLine{WarehouseGoodsNo: goods, Quantity: n}
 }
 
 // count plays ticks until a count is complete, and returns its parts.

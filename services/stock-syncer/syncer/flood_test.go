@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/ledger"
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 	stockv1 "stockbridge/proto/stock/v1"
 )
 
@@ -187,7 +187,7 @@ func (f *flood) order(y *Syncer, chance *rand.Rand) {
 	f.wh.add(goods, -n) // the warehouse deducts it
 	l := line(goods, n)
 	if chance.IntN(3) == 0 {
-		l = &orderv1.AcceptedLine{GoodsCode: "c-" + goods, Quantity: n}
+		l = &documentv1.AcceptedLine{GoodsCode: "c-" + goods, Quantity: n}
 	}
 	for range 1 + chance.IntN(2) { // published twice at times
 		if err := f.acceptedBy(y, no, shop, at, l); err != nil {

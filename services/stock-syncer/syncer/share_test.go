@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	orderv1 "stockbridge/proto/order/v1"
+	documentv1 "stockbridge/proto/document/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -32,7 +32,7 @@ func TestWhatIsShared(t *testing.T) {
 		b.wants(b.share(), "A G1 5", "B G1 2", "C G1 16")
 
 		// Sold by a shop in no pool: off every pool by its ratio. By the ERP's code.
-		if err := b.accepted("X2", "D", b.now(), &orderv1.AcceptedLine{GoodsCode: "c-G1", Quantity: 30}); err != nil {
+		if err := b.accepted("X2", "D", b.now(), &documentv1.AcceptedLine{GoodsCode: "c-G1", Quantity: 30}); err != nil {
 			t.Fatal(err)
 		}
 		// cloud: floor(30 % of 71) = 21 - 20 = 1; west: floor(20.5 % of 51) = 10.
@@ -102,7 +102,7 @@ func TestSharesFollowTheSetup(t *testing.T) {
 func TestSharesThatWereGivenUpForAMomentNeedACount(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		goods := []string{"G1", "G2", "G3", "G4"}
-		var sold []*orderv1.AcceptedLine
+		var sold []*documentv1.AcceptedLine
 		for _, g := range goods {
 			b.wh.put(g, 100)
 			sold = append(sold, line(g, 10))

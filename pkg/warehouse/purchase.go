@@ -1,0 +1,18 @@
+package warehouse
+
+import (
+	purchasev1 "stockbridge/proto/purchase/v1"
+)
+
+// Purchaser is a warehouse that receives purchase orders.
+type Purchaser interface {
+	// Purchases is the channel of purchase orders. Detail is the sum of all receipts so far: of each line Received equals
+	// ReceivedTotal, and Complete is not set.
+	Purchases() PurchaseChannel
+}
+
+// PurchaseChannel is everything that purchase orders need.
+type PurchaseChannel interface {
+	Channel[*purchasev1.Audited, *purchasev1.Received]
+	Canceller
+}
