@@ -64,6 +64,22 @@ var (
 	ShareDue = Topic[*stockv1.ShareDue]{"share.due"}
 )
 
+// Outcomes are the topics of what is published about the documents of one kind, whatever the kind.
+type Outcomes struct {
+	Accepted      Topic[*documentv1.Accepted]
+	Held          Topic[*documentv1.Held]
+	Failed        Topic[*documentv1.Failed]
+	StatusChanged Topic[*documentv1.StatusChanged]
+	Cancelled     Topic[*documentv1.Cancelled]
+	CancelRefused Topic[*documentv1.CancelRefused]
+	CancelUnknown Topic[*documentv1.CancelUnknown]
+}
+
+// OrderOutcomes are those of orders.
+var OrderOutcomes = Outcomes{
+	OrderAccepted, OrderHeld, OrderFailed, OrderStatusChanged, OrderCancelled, OrderCancelRefused, OrderCancelUnknown,
+}
+
 // Event is one fact, ready to be published.
 type Event struct {
 	// Name is the topic's name, also the CloudEvents type.

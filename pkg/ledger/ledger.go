@@ -332,6 +332,10 @@ type NumberTaken struct{ Number, By string }
 
 func (e *NumberTaken) Error() string { return e.Number + " is the number of " + e.By }
 
+// Phase is how soon an open document is looked up again, in the terms of those who follow it. Empty means not known: the
+// entry predates the field.
+type Phase string
+
 // Following is what is known of an accepted document while it is followed.
 type Following struct {
 	// Status, Code and StatusAt as last published.
