@@ -12,6 +12,9 @@ const (
 	// LineLiveTwice: an order line (department, salesPlatformOrderNo and orderLine, if all are sent) came under a second
 	// isvUUID while a document under another was neither cancelled nor returned. Counted per line.
 	LineLiveTwice ViolationKind = "line_live_twice"
+	// TwoPurchases: an spPoOrderNo of a department got a further purchase order while an earlier one was not cancelled.
+	// Counted per further document.
+	TwoPurchases ViolationKind = "two_purchases"
 	// QuotaExceeded and ConcurrencyExceeded: a call beyond the Quota. Counted per call.
 	QuotaExceeded       ViolationKind = "quota_exceeded"
 	ConcurrencyExceeded ViolationKind = "concurrency_exceeded"
@@ -32,6 +35,9 @@ type Violation struct {
 	OrderLine            string        `json:"orderLine,omitempty"`
 	// EclpSoNos are the documents involved, the last one being the surplus.
 	EclpSoNos []string `json:"eclpSoNos,omitempty"`
+	// SpPoOrderNo and PoOrderNos are of purchase orders, the last one being the surplus.
+	SpPoOrderNo string   `json:"spPoOrderNo,omitempty"`
+	PoOrderNos  []string `json:"poOrderNos,omitempty"`
 }
 
 // Violations is what was found wrong since the state began. Counts is complete; Items holds the newest 1000.
@@ -64,6 +70,9 @@ type Call struct {
 	Method     string    `json:"method,omitempty"`
 	IsvUUID    string    `json:"isvUUID,omitempty"`
 	EclpSoNo   string    `json:"eclpSoNo,omitempty"`
+	// SpPoOrderNo and PoOrderNo are of calls about purchase orders; PoOrderNo may be a comma list.
+	SpPoOrderNo string `json:"spPoOrderNo,omitempty"`
+	PoOrderNo   string `json:"poOrderNo,omitempty"`
 	// Done reports whether the service carried out the call, whatever was answered.
 	Done bool `json:"done"`
 	// Gone reports that the caller had hung up before the answer was ready: killed, or timed out.
@@ -94,12 +103,14 @@ type Counters struct {
 	Refused map[Code]int64 `json:"refused"`
 	// Repeated counts addOrders under an isvUUID that had a document already, whatever the result.
 	Repeated int64 `json:"repeated"`
-	// LostAnswers counts addOrders and cancelOrders that were carried out without an answer reaching the caller.
+	// LostAnswers counts calls that create, change or cancel something and were carried out without an answer reaching the caller.
 	LostAnswers int64 `json:"lostAnswers"`
 	// NotDone counts calls of any method that a fault kept from the service.
 	NotDone int64 `json:"notDone"`
 	// CancelAsked counts cancelOrders that reached the service, by answer.
 	CancelAsked map[CancelAnswer]int64 `json:"cancelAsked"`
+	// Purchases are the same of purchase orders.
+	Purchases PurchaseCounters `json:"purchases"`
 	// Exchanges and Refreshes count tokens issued, for a code and for a refresh token, whether or not the answer arrived;
 	// RefreshesRefused counts refresh tokens that were not accepted.
 	Exchanges        int64 `json:"exchanges"`
@@ -109,10 +120,19 @@ type Counters struct {
 	MostInFlight int `json:"mostInFlight"`
 }
 
+// PurchaseCounters count as those of sales orders do.
+type PurchaseCounters struct {
+	Accepted    int64                  `json:"accepted"`
+	Refused     map[Code]int64         `json:"refused"`
+	Repeated    int64                  `json:"repeated"`
+	CancelAsked map[CancelAnswer]int64 `json:"cancelAsked"`
+}
+
 func newCounters(since time.Time) Counters {
 	return Counters{
 		Since: since, Calls: map[string]int64{}, Codes: map[Code]int64{}, Faults: map[Kind]int64{},
 		Refused: map[Code]int64{}, CancelAsked: map[CancelAnswer]int64{},
+		Purchases: PurchaseCounters{Refused: map[Code]int64{}, CancelAsked: map[CancelAnswer]int64{}},
 	}
 }
 

@@ -21,8 +21,8 @@ const (
 // speed and forgets everything when it ends.
 type Config struct {
 	Apps []App `json:"apps"`
-	// Departments, Warehouses, Shops and Shippers are the rows of the master data calls. If a list is not empty, addOrder
-	// accepts nothing else and nothing disabled. Suppliers are only listed; SpSources default to DefaultSpSources.
+	// Departments, Warehouses, Shops, Shippers and Suppliers are the rows of the master data calls. If a list is not empty,
+	// addOrder and addPoOrder accept nothing else and nothing disabled. SpSources are only listed, default DefaultSpSources.
 	Departments []Department `json:"departments"`
 	Warehouses  []Warehouse  `json:"warehouses"`
 	Shops       []Shop       `json:"shops"`
@@ -84,7 +84,7 @@ type Department struct {
 	SellerNo   string `json:"sellerNo,omitempty"`
 	SellerName string `json:"sellerName,omitempty"`
 	Status     string `json:"status,omitempty"`
-	// Disabled makes addOrder refuse it, whatever Status says.
+	// Disabled makes addOrder and addPoOrder refuse it, whatever Status says.
 	Disabled     bool   `json:"disabled,omitempty"`
 	ManagerName  string `json:"managerName,omitempty"`
 	ManagerPhone string `json:"managerPhone,omitempty"`
@@ -96,7 +96,7 @@ type Warehouse struct {
 	WarehouseName  string `json:"warehouseName,omitempty"`
 	IsvWarehouseNo string `json:"isvWarehouseNo,omitempty"`
 	Status         string `json:"status,omitempty"`
-	// Disabled makes addOrder refuse it, whatever Status says.
+	// Disabled makes addOrder and addPoOrder refuse it, whatever Status says.
 	Disabled bool `json:"disabled,omitempty"`
 	// Departments that may use it; empty means all.
 	Departments []string `json:"departments,omitempty"`

@@ -97,6 +97,7 @@ func (jd *JD) controlAPI() http.Handler {
 	jd.routeTokens(handle)
 	jd.routeForeign(handle)
 	jd.routeStock(handle)
+	jd.routePurchases(handle)
 	handle("POST reset", func(*http.Request) (any, error) { return struct{}{}, jd.Reset() })
 	return http.NewCrossOriginProtection().Handler(jd.localOnly(mux))
 }

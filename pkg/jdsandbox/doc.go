@@ -1,15 +1,15 @@
 // Package jdsandbox is a JD that anyone can run: the open-platform gateway and the part of the ECLP warehouse API that
-// sales orders and stock need. It is an http.Handler over a state machine, with settings (Knobs, Fault) for everything
-// that goes wrong.
+// sales orders, purchase orders and stock need. It is an http.Handler over a state machine, with settings (Knobs, Fault)
+// for everything that goes wrong.
 //
 // It plays JD's API as docs/jd-api.md describes it: the gateway, both authorisation platforms, the calls for master data,
-// sales orders and stock. What is unknown about JD is a setting (see Knobs). Where a double shipment is at stake the
-// default is the worst that JD may do: a repeated isvUUID creates a second document. The sandbox shows double shipments
-// and counts them (see Violations); it never prevents them.
+// sales orders, purchase orders and stock. What is unknown about JD is a setting (see Knobs). Where a double shipment or a
+// second purchase is at stake the default is the worst that JD may do: a repeated isvUUID or spPoOrderNo creates a second
+// document. The sandbox shows those and counts them (see Violations); it never prevents them.
 //
-// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It does not play JD's calls for purchase
-// orders, returns and goods, nor HMAC signatures. It imports no testing package, because the jd-sandbox binary and
-// `bridgectl up` run it too.
+// It knows nothing of Stockbridge: any JD client can talk to it unchanged. It does not play JD's calls for returns and
+// goods, the further ones for purchase orders (ext.queryPoOrder, closePo, addPoSidDetail), nor HMAC signatures. It imports
+// no testing package, because the jd-sandbox binary and `bridgectl up` run it too.
 //
 // In a test:
 //
@@ -18,12 +18,13 @@
 //	jd.AddFault(jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{"eclp.order.addOrder"}, Count: 1})
 //	…
 //	jd.Advance(24 * time.Hour)
-//	jd.Documents(), jd.Violations(), jd.Counters()
+//	jd.Documents(), jd.Purchases(), jd.Violations(), jd.Counters()
 //
 // # Files
 //
 //   - gateway.go, codes.go, formatting.go, auth.go: the gateway: parameters, signature, envelope, tokens
 //   - orders.go, orderlists.go, document.go, foreign.go: sales orders and their walk through the warehouse
+//   - purchases.go, purchasecalls.go: purchase orders, their receipts and their calls
 //   - stockcalls.go, flow.go, stock.go, movements.go: stock and its movements
 //   - master.go: departments, warehouses, shops, carriers, suppliers, platforms
 //   - knobs.go, fault.go, config.go, strict.go: settings
@@ -48,7 +49,7 @@
 //
 // # Determinism
 //
-// Random choices about one order depend on the seed, the department, the isvUUID and how many orders came before under
-// that number: the same orders have the same history in any interleaving. JD's numbers are assigned in the order of
+// Random choices about one order depend on the seed, the department, the ERP's number and how many came before under that
+// number: the same orders have the same history in any interleaving. JD's numbers are assigned in the order of
 // arrival.
 package jdsandbox

@@ -52,8 +52,8 @@ type Fault struct {
 	Kind Kind   `json:"kind"`
 	// Methods, with or without "jingdong.", and ExchangeCall and RefreshCall; empty means all of these.
 	Methods []string `json:"methods,omitempty"`
-	// Orders are isvUUIDs or eclpSoNos; Goods are goodsNos or isvGoodsNos in an addOrder, goodsNos in other calls. Empty
-	// means any.
+	// Orders are isvUUIDs, eclpSoNos, spPoOrderNos or poOrderNos; Goods are goodsNos or isvGoodsNos in an addOrder or
+	// addPoOrder, goodsNos in other calls. Empty means any.
 	Orders []string `json:"orders,omitempty"`
 	Goods  []string `json:"goods,omitempty"`
 	// Shops are shopNos of the call, Page its page; empty and 0 mean any.
@@ -175,7 +175,7 @@ func (jd *JD) mishapOf(c *call) mishap {
 			if attempt < 0 {
 				attempt = jd.attempt(c)
 			}
-			if jd.random("fault", f.ID, c.method, c.isvUUID, c.eclpSoNo, strconv.Itoa(attempt)).Float64() >= f.Chance {
+			if jd.random("fault", f.ID, c.method, c.isvUUID+c.spPoOrderNo, c.eclpSoNo+c.poOrderNo, strconv.Itoa(attempt)).Float64() >= f.Chance {
 				continue
 			}
 		}
@@ -202,7 +202,7 @@ func (jd *JD) mishapOf(c *call) mishap {
 // attempt numbers the calls about one order, so that random choices are the same in any interleaving. Calls that are not
 // about a single order share one sequence.
 func (jd *JD) attempt(c *call) int {
-	key := c.method + "\x00" + c.isvUUID + "\x00" + c.eclpSoNo
+	key := c.method + "\x00" + c.isvUUID + c.spPoOrderNo + "\x00" + c.eclpSoNo + c.poOrderNo
 	jd.attempts[key]++
 	return jd.attempts[key]
 }

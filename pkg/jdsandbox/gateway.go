@@ -42,6 +42,8 @@ type call struct {
 	fields  map[string]string
 	// isvUUID is set for addOrder, eclpSoNo for calls about one document.
 	isvUUID, eclpSoNo string
+	// spPoOrderNo and poOrderNo are those of purchase orders.
+	spPoOrderNo, poOrderNo string
 	// numbers and goods are all those in the call, for faults to select by.
 	numbers, goods []string
 	// done: the service carried out the call.
@@ -67,6 +69,11 @@ func (jd *JD) route(w http.ResponseWriter, r *http.Request) {
 	if no == nil {
 		if d := jd.state.byNo[c.eclpSoNo]; d != nil {
 			c.numbers = append(c.numbers, d.Number) // so that a fault can select by isvUUID
+		}
+		for _, poNo := range split(c.poOrderNo) {
+			if p := jd.state.purchaseByNo[poNo]; p != nil {
+				c.numbers = append(c.numbers, p.Number)
+			}
 		}
 		fate = jd.mishapOf(c)
 	}
@@ -336,14 +343,19 @@ func (c *call) readFields(text string) *Refusal {
 			return refuse(codeJSONConversion, "")
 		}
 	}
-	if c.method == "eclp.order.addOrder" {
+	switch c.method {
+	case "eclp.order.addOrder":
 		c.isvUUID = c.fields["isvUUID"]
 		c.goods = append(split(c.fields["goodsNo"]), split(c.fields["isvGoodsNo"])...)
-	} else {
+	case addPurchase:
+		c.spPoOrderNo = c.fields["spPoOrderNo"]
+		c.goods = append(split(c.fields["deptGoodsNo"]), split(c.fields["isvGoodsNo"])...)
+	default:
+		c.poOrderNo = c.fields["poOrderNo"]
 		c.eclpSoNo = c.fields["eclpSoNo"]
 		c.goods = append(split(c.fields["goodsNo"]), split(c.fields["goodsNos"])...)
 	}
-	for _, name := range []string{"isvUUID", "eclpSoNo", "spSoNos"} {
+	for _, name := range []string{"isvUUID", "eclpSoNo", "spSoNos", "spPoOrderNo", "poOrderNo"} {
 		c.numbers = append(c.numbers, split(c.fields[name])...)
 	}
 	return nil
@@ -369,6 +381,7 @@ func (jd *JD) finish(c *call, fate mishap, no *Refusal, broken string) {
 		Seq: jd.calls.next + 1, At: c.arrived, TookMillis: jd.now().Sub(c.arrived).Milliseconds(),
 		Method: c.method, IsvUUID: c.isvUUID, EclpSoNo: c.eclpSoNo, Done: c.done, Gone: c.gone(), Answer: "ok", Code: "0", Fault: fate.id,
 	}
+	entry.SpPoOrderNo, entry.PoOrderNo = c.spPoOrderNo, c.poOrderNo
 	if c.app != nil {
 		entry.App = c.app.key
 	}
@@ -389,8 +402,13 @@ func (jd *JD) finish(c *call, fate mishap, no *Refusal, broken string) {
 	if !fate.work {
 		jd.count.NotDone++
 	}
-	if entry.Answer == "refused" && !c.done && c.method == "eclp.order.addOrder" {
-		jd.count.Refused[no.Code]++
+	if entry.Answer == "refused" && !c.done {
+		switch c.method {
+		case "eclp.order.addOrder":
+			jd.count.Refused[no.Code]++
+		case addPurchase:
+			jd.count.Purchases.Refused[no.Code]++
+		}
 	}
 	if c.done && entry.Answer != "ok" && methods[c.method].write {
 		jd.count.LostAnswers++

@@ -138,7 +138,7 @@ func (jd *JD) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // change applies a record and queues it for the file. The caller holds jd.mu or is New.
 func (jd *JD) change(r record) {
-	if jd.state.stock.used() {
+	if jd.state.stock.used() || len(jd.state.stock.due) > 0 {
 		r.Settled = jd.shown()
 	}
 	jd.journal.add(r)
@@ -400,7 +400,7 @@ func (jd *JD) Violations() Violations {
 	jd.mu.Lock()
 	defer jd.mu.Unlock()
 	v := Violations{Counts: map[ViolationKind]int64{}, Items: jd.state.wrong.items.newest()}
-	for _, kind := range []ViolationKind{TwoDocuments, LineLiveTwice, QuotaExceeded, ConcurrencyExceeded, BadSignature} {
+	for _, kind := range []ViolationKind{TwoDocuments, LineLiveTwice, TwoPurchases, QuotaExceeded, ConcurrencyExceeded, BadSignature} {
 		v.Counts[kind] = jd.state.wrong.counts[kind]
 		v.Total += v.Counts[kind]
 	}
@@ -421,6 +421,7 @@ func (jd *JD) Counters() Counters {
 	c := jd.count
 	c.Calls, c.Codes = maps.Clone(c.Calls), maps.Clone(c.Codes)
 	c.Faults, c.Refused, c.CancelAsked = maps.Clone(c.Faults), maps.Clone(c.Refused), maps.Clone(c.CancelAsked)
+	c.Purchases.Refused, c.Purchases.CancelAsked = maps.Clone(c.Purchases.Refused), maps.Clone(c.Purchases.CancelAsked)
 	return c
 }
 

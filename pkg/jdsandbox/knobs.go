@@ -37,7 +37,7 @@ type Knobs struct {
 	UnknownNumber Unknown `json:"unknown_number"`
 	// AbsentRows makes ext.queryOrder return a row without eclpSoNo for a number it does not know, instead of none.
 	AbsentRows bool `json:"absent_rows"`
-	// FindLag is how long, by the host's clock, ext.queryOrder does not see a new document.
+	// FindLag is how long, by the host's clock, ext.queryOrder and queryPoOrder do not see a new document.
 	FindLag Duration `json:"find_lag"`
 
 	// Walk is the sequence of an order's statuses, in the warehouse's time. The first is reached at once. Default
@@ -80,6 +80,9 @@ type Knobs struct {
 	// Flow and Stock are about stock and its movements.
 	Flow  Flow       `json:"flow"`
 	Stock StockKnobs `json:"stock"`
+
+	// Purchases are about purchase orders.
+	Purchases PurchaseKnobs `json:"purchases"`
 
 	// Faults are tried in this order; the first that strikes decides, and Slow is added.
 	Faults []Fault `json:"faults"`
@@ -238,6 +241,7 @@ func (k *Knobs) setDefaults() {
 	}
 	k.Auth.setDefaults()
 	k.stockDefaults()
+	k.Purchases.setDefaults()
 	if len(k.Walk) == 0 {
 		k.Walk = DefaultWalk()
 	}
@@ -275,6 +279,7 @@ func (k *Knobs) check() error {
 	f.when(k.Cancel.Takes.Min < 0 || time.Duration(k.Cancel.Takes.Max) > maxStep, "cancel.takes", "must be from 0 to %v", maxStep)
 	k.Auth.check(&f)
 	k.checkStock(&f)
+	k.Purchases.check(&f)
 	f.when(len(k.Walk) > 100, "walk", "must have at most 100 steps")
 	f.oneOf("repeat", string(k.Repeat), string(SecondDocument), string(SameNumber), string(RefuseRepeat))
 	f.oneOf("unknown_number", string(k.UnknownNumber), string(AnswerError), string(AnswerEmpty), string(AnswerMissing))

@@ -6,7 +6,7 @@ import (
 )
 
 // The master data calls (docs/jd-api.md, Master data). They return the Config's rows, disabled ones too, as JD does. If a
-// list is empty, addOrder accepts any number, and a query by a number returns a row with nothing but this number.
+// list is empty, addOrder and addPoOrder accept any number, and a query by a number returns a row with nothing but this number.
 
 func (jd *JD) queryWarehouse(c *call) (any, *Refusal) {
 	dept, no := c.department()

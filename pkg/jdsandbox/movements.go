@@ -14,7 +14,7 @@ import (
 )
 
 // Stock is the initial stock of some goods: it exists without a row of the flow. JD counts goods only if they were
-// stocked so, or by a StockAct; orders of other goods move nothing.
+// stocked so, or by a StockAct; orders and purchase orders of other goods move nothing.
 type Stock struct {
 	DeptNo      string `json:"deptNo"`
 	WarehouseNo string `json:"warehouseNo"`

@@ -25,6 +25,9 @@ var methods = map[string]method{
 	"eclp.order.ext.queryOrder":             {key: "queryorder_result", do: (*JD).extQueryOrder},
 	"eclp.order.queryOrderList":             {key: "queryordervmi_result", do: (*JD).queryOrderList},
 	"eclp.order.queryOrderListByStatus":     {key: "orderQueryResult", do: (*JD).queryOrderListByStatus},
+	addPurchase:                             {key: "poOrderNo", write: true, do: (*JD).addPoOrder},
+	"eclp.po.cancalPoOrder":                 {key: "poResult", write: true, do: (*JD).cancalPoOrder},
+	"eclp.po.queryPoOrder":                  {key: "queryPoModelList", do: (*JD).queryPoOrder},
 	"eclp.stock.queryStock":                 {key: "querystock_result", do: (*JD).queryStock},
 	"eclp.stock.queryVmiShopStockFlow":      {key: "vmiShopStockFlowList", do: (*JD).queryVmiShopStockFlow},
 	"eclp.stock.queryVmiShopStock":          {key: "queryvmishopstock_result", do: (*JD).queryVmiShopStock},
@@ -45,7 +48,7 @@ var methods = map[string]method{
 const (
 	// defaultShipper is JD's own delivery.
 	defaultShipper = "CYS0000010"
-	// maxNumbers is the maximum of numbers in ext.queryOrder.
+	// maxNumbers is the maximum of numbers in ext.queryOrder and queryPoOrder.
 	maxNumbers = 100
 	// maxLines bounds an order; JD's limit is unknown.
 	maxLines = 1000
@@ -255,34 +258,44 @@ func (c *call) made(d *document) string {
 }
 
 // checkMaster refuses departments, shops, warehouses and carriers that the master data does not list, or that are
-// disabled. JD's texts for it are not published.
+// disabled.
 func (jd *JD) checkMaster(o order) *Refusal {
-	check := func(what, en, no string, listed, known, disabled bool) *Refusal {
-		switch {
-		case no == "" || !listed || known && !disabled:
-			return nil
-		case known:
-			return jd.refusal("", what+"["+no+"]已停用", en+" is disabled")
-		default:
-			return jd.refusal("", what+"["+no+"]不存在", en+" is unknown")
-		}
-	}
 	m := &jd.master
-	d := find(m.Departments, func(d Department) bool { return d.DeptNo == o.dept })
-	s := find(m.Shops, func(s Shop) bool { return s.ShopNo == o.params["shopNo"] && s.DeptNo == o.dept })
-	w := find(m.Warehouses, func(w Warehouse) bool { return w.WarehouseNo == o.params["warehouseNo"] && w.serves(o.dept) })
-	p := find(m.Shippers, func(s Shipper) bool { return s.ShipperNo == o.params["shipperNo"] })
-	for _, no := range []*Refusal{
-		check("事业部", "department", o.dept, len(m.Departments) > 0, d != nil, d != nil && d.Disabled),
-		check("店铺", "shop", o.params["shopNo"], len(m.Shops) > 0, s != nil, s != nil && s.Disabled),
-		check("仓库", "warehouse", o.params["warehouseNo"], len(m.Warehouses) > 0, w != nil, w != nil && w.Disabled),
-		check("承运商", "carrier", o.params["shipperNo"], len(m.Shippers) > 0, p != nil, p != nil && p.Status == "0"),
-	} {
-		if no != nil {
-			return no
-		}
+	if no := jd.checkDept(o.dept); no != nil {
+		return no
 	}
-	return nil
+	s := find(m.Shops, func(s Shop) bool { return s.ShopNo == o.params["shopNo"] && s.DeptNo == o.dept })
+	if no := jd.checkListed("店铺", "shop", o.params["shopNo"], len(m.Shops) > 0, s != nil, s != nil && s.Disabled); no != nil {
+		return no
+	}
+	if no := jd.checkWarehouse(o.dept, o.params["warehouseNo"]); no != nil {
+		return no
+	}
+	p := find(m.Shippers, func(s Shipper) bool { return s.ShipperNo == o.params["shipperNo"] })
+	return jd.checkListed("承运商", "carrier", o.params["shipperNo"], len(m.Shippers) > 0, p != nil, p != nil && p.Status == "0")
+}
+
+func (jd *JD) checkDept(dept string) *Refusal {
+	d := find(jd.master.Departments, func(d Department) bool { return d.DeptNo == dept })
+	return jd.checkListed("事业部", "department", dept, len(jd.master.Departments) > 0, d != nil, d != nil && d.Disabled)
+}
+
+func (jd *JD) checkWarehouse(dept, no string) *Refusal {
+	w := find(jd.master.Warehouses, func(w Warehouse) bool { return w.WarehouseNo == no && w.serves(dept) })
+	return jd.checkListed("仓库", "warehouse", no, len(jd.master.Warehouses) > 0, w != nil, w != nil && w.Disabled)
+}
+
+// checkListed refuses a number that a list does not have (if there is a list), or that is disabled. JD's texts for it are
+// not published.
+func (jd *JD) checkListed(what, en, no string, listed, known, disabled bool) *Refusal {
+	switch {
+	case no == "" || !listed || known && !disabled:
+		return nil
+	case known:
+		return jd.refusal("", what+"["+no+"]已停用", en+" is disabled")
+	default:
+		return jd.refusal("", what+"["+no+"]不存在", en+" is unknown")
+	}
 }
 
 // find is the first that fits, or nil.

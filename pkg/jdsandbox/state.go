@@ -19,6 +19,10 @@ type state struct {
 	clock    clock
 	wrong    violations
 	stock    stock
+
+	purchases         []*purchase
+	purchaseByNo      map[string]*purchase
+	purchasesByNumber map[string][]*purchase // by spPoOrderNo
 }
 
 // lineKey identifies an order line under whatever isvUUID it comes. Lines without a platform number or a line id cannot
@@ -43,6 +47,9 @@ type record struct {
 	// Acts may come with Documents: a sale of JD's own.
 	Acts []StockAct `json:"acts,omitempty"`
 	Fill *Fill      `json:"fill,omitempty"`
+	// Purchases are new purchase orders, PurchasePlans replace the future of some.
+	Purchases     []*purchase      `json:"purchases,omitempty"`
+	PurchasePlans []purchaseReplan `json:"purchasePlans,omitempty"`
 	// Rows is the highest number of a row assigned so far, with Seq.
 	Rows int64 `json:"rows,omitempty"`
 }
@@ -71,7 +78,7 @@ func newState() *state {
 	return &state{
 		byNo: map[string]*document{}, byNumber: map[string][]*document{}, bySpNo: map[string][]*document{},
 		byLine: map[lineKey][]*document{}, wrong: violations{counts: map[ViolationKind]int64{}},
-		stock: newStock(),
+		stock: newStock(), purchaseByNo: map[string]*purchase{}, purchasesByNumber: map[string][]*purchase{},
 	}
 }
 
@@ -104,6 +111,15 @@ func (s *state) apply(r record) {
 		s.take(d)
 	}
 	s.book(r.Documents)
+	for _, p := range r.Purchases {
+		s.takePurchase(p)
+	}
+	for _, plan := range r.PurchasePlans {
+		if p := s.purchaseByNo[plan.No]; p != nil {
+			p.purchasePlan = plan.purchasePlan
+			s.scheduleStock(p)
+		}
+	}
 	for _, g := range r.Stocked {
 		s.stock.open(g)
 	}

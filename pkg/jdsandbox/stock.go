@@ -295,14 +295,17 @@ func (s *stock) move(h holding, at, change, hold int64, biz, doc string) {
 // plan since is skipped.
 type steps []step
 
+// step is of a sales order (d) or of a purchase order (p).
 type step struct {
-	at time.Time
-	d  *document
+	at  time.Time
+	seq int64
+	d   *document
+	p   *purchase
 }
 
 func (s steps) Len() int { return len(s) }
 func (s steps) Less(i, j int) bool {
-	return cmp.Or(s[i].at.Compare(s[j].at), cmp.Compare(s[i].d.Seq, s[j].d.Seq)) < 0
+	return cmp.Or(s[i].at.Compare(s[j].at), cmp.Compare(s[i].seq, s[j].seq)) < 0
 }
 func (s steps) Swap(i, j int) { s[i], s[j] = s[j], s[i] }
 
@@ -321,6 +324,10 @@ func (s *steps) Pop() any {
 func (s *state) settle(upTo time.Time) {
 	for len(s.stock.due) > 0 && !s.stock.due[0].at.After(upTo) {
 		e := heap.Pop(&s.stock.due).(step)
+		if e.p != nil {
+			s.stockReceipt(e.p, e.at)
+			continue
+		}
 		next, to := s.nextStage(e.d)
 		if to == stageNone || !next.Equal(e.at) {
 			continue
@@ -343,7 +350,7 @@ func (s *state) settle(upTo time.Time) {
 
 func (s *state) schedule(d *document) {
 	if at, to := s.nextStage(d); to != stageNone {
-		heap.Push(&s.stock.due, step{at, d})
+		heap.Push(&s.stock.due, step{at: at, seq: d.Seq, d: d})
 	}
 }
 

@@ -96,6 +96,47 @@ func (c *Client) Document(ctx context.Context, eclpSoNo string) (d jdsandbox.Doc
 	return d, c.do(ctx, http.MethodGet, "documents/"+url.PathEscape(eclpSoNo), nil, &d)
 }
 
+// Purchases returns all purchase orders that the query selects, page by page; its Limit bounds the whole if it is not 0.
+func (c *Client) Purchases(ctx context.Context, q jdsandbox.PurchaseQuery) ([]jdsandbox.Purchase, error) {
+	var found []jdsandbox.Purchase
+	after := q.After
+	for {
+		limit := 1000
+		if q.Limit > 0 {
+			limit = min(limit, q.Limit-len(found))
+		}
+		params := url.Values{"after": {strconv.FormatInt(after, 10)}, "limit": {strconv.Itoa(limit)}}
+		for name, value := range map[string]string{"spPoOrderNo": q.SpPoOrderNo, "deptNo": q.DeptNo, "status": string(q.Status)} {
+			if value != "" {
+				params.Set(name, value)
+			}
+		}
+		var page jdsandbox.PurchasePage
+		if err := c.do(ctx, http.MethodGet, "purchases?"+params.Encode(), nil, &page); err != nil {
+			return nil, err
+		}
+		found = append(found, page.Purchases...)
+		if after = page.Next; after == 0 || q.Limit > 0 && len(found) >= q.Limit {
+			return found, nil
+		}
+	}
+}
+
+// Purchase returns one purchase order with its parameters.
+func (c *Client) Purchase(ctx context.Context, poOrderNo string) (p jdsandbox.Purchase, err error) {
+	return p, c.do(ctx, http.MethodGet, "purchases/"+url.PathEscape(poOrderNo), nil, &p)
+}
+
+// ReceivePurchase receives goods of a purchase order now and returns what that made of it.
+func (c *Client) ReceivePurchase(ctx context.Context, poOrderNo string, r jdsandbox.PurchaseReceipt) (p jdsandbox.Purchase, err error) {
+	return p, c.do(ctx, http.MethodPost, "purchases/"+url.PathEscape(poOrderNo)+"/receive", r, &p)
+}
+
+// ReleasePurchase lets a purchase order go on that waits at its status.
+func (c *Client) ReleasePurchase(ctx context.Context, poOrderNo string) (p jdsandbox.Purchase, err error) {
+	return p, c.do(ctx, http.MethodPost, "purchases/"+url.PathEscape(poOrderNo)+"/release", nil, &p)
+}
+
 // Violations returns what was found wrong.
 func (c *Client) Violations(ctx context.Context) (v jdsandbox.Violations, err error) {
 	return v, c.do(ctx, http.MethodGet, "violations", nil, &v)

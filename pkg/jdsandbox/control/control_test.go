@@ -2,11 +2,13 @@ package control_test
 
 import (
 	"context"
+	"crypto/md5"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -96,7 +98,7 @@ func TestTheClientReachesEveryCall(t *testing.T) {
 	}
 	v, err := c.Violations(ctx)
 	must(t, err)
-	if v.Total != 0 || len(v.Counts) != 5 {
+	if v.Total != 0 || len(v.Counts) != 6 {
 		t.Errorf("got %+v", v)
 	}
 
@@ -257,5 +259,79 @@ func TestTheClientMovesStock(t *testing.T) {
 	}
 	if len(jd.Calls()) != 0 {
 		t.Error("control calls stand among JD's")
+	}
+}
+
+// TestTheClientReceivesPurchases uses every call about purchase orders.
+func TestTheClientReceivesPurchases(t *testing.T) {
+	ctx := context.Background()
+	jd, srv := start(t, jdsandbox.Config{Stopped: true, Knobs: jdsandbox.Knobs{Purchases: jdsandbox.PurchaseKnobs{Wait: jdsandbox.PurchaseWait{At: "10"}}}})
+	c := control.New(srv.URL)
+	for n := range 3 {
+		jdParam(t, srv.URL, "eclp.po.addPoOrder", fmt.Sprintf(`{"spPoOrderNo":"P-%d","deptNo":"EBU1","whNo":"11","supplierNo":"EMS1","deptGoodsNo":"EMG1","numApplication":"5","goodsStatus":"1"}`, n+1))
+	}
+	all, err := c.Purchases(ctx, jdsandbox.PurchaseQuery{})
+	must(t, err)
+	if len(all) != 3 || len(jd.Purchases()) != 3 || all[2].SpPoNo != "P-3" || all[0].Status != "10" || !all[0].Waits {
+		t.Fatalf("got %+v", all)
+	}
+	some, err := c.Purchases(ctx, jdsandbox.PurchaseQuery{DeptNo: "EBU1", Status: "10", After: all[0].Seq, Limit: 1})
+	must(t, err)
+	if len(some) != 1 || some[0].SpPoNo != "P-2" {
+		t.Errorf("got %+v", some)
+	}
+	p, err := c.ReceivePurchase(ctx, all[0].PoOrderNo, jdsandbox.PurchaseReceipt{Goods: []jdsandbox.PurchaseGoods{{Line: 1, Num: 2}}, Finish: true})
+	must(t, err)
+	if p.Status != "70" || p.Lines[0].Real != 2 || p.Lines[0].Asked != 5 || p.Params["whNo"] != "11" {
+		t.Errorf("got %+v", p)
+	}
+	if _, err := c.ReceivePurchase(ctx, all[0].PoOrderNo, jdsandbox.PurchaseReceipt{Rest: true}); err == nil || !strings.Contains(err.Error(), "完成") {
+		t.Errorf("received after the end: %v", err)
+	}
+	p, err = c.ReleasePurchase(ctx, all[1].PoOrderNo)
+	must(t, err)
+	if p.Waits {
+		t.Errorf("got %+v", p)
+	}
+	must(t, c.Advance(ctx, 24*time.Hour))
+	p, err = c.Purchase(ctx, all[1].PoOrderNo)
+	must(t, err)
+	if p.Status != "70" || p.Lines[0].Real != 5 {
+		t.Errorf("got %+v", p)
+	}
+	for _, do := range []func() error{
+		func() error { _, err := c.Purchase(ctx, "EPL0"); return err },
+		func() error { _, err := c.ReleasePurchase(ctx, "EPL0"); return err },
+		func() error {
+			_, err := c.ReceivePurchase(ctx, "EPL0", jdsandbox.PurchaseReceipt{Finish: true})
+			return err
+		},
+	} {
+		if err := do(); err == nil || !strings.Contains(err.Error(), "no such purchase order") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// jdParam makes a call of JD's.
+func jdParam(t *testing.T, address, method, param string) {
+	t.Helper()
+	params := [][2]string{
+		{"360buy_param_json", param}, {"access_token", jdsandbox.DefaultToken}, {"app_key", jdsandbox.DefaultAppKey}, {"method", "jingdong." + method},
+		{"timestamp", time.Now().In(time.FixedZone("", 8*60*60)).Format("2006-01-02 15:04:05")}, {"v", "2.0"},
+	}
+	form, signed := url.Values{}, jdsandbox.DefaultAppSecret
+	for _, p := range params {
+		form.Set(p[0], p[1])
+		signed += p[0] + p[1]
+	}
+	form.Set("sign", fmt.Sprintf("%X", md5.Sum([]byte(signed+jdsandbox.DefaultAppSecret))))
+	res, err := http.PostForm(address+"/routerjson", form)
+	must(t, err)
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	must(t, err)
+	if strings.Contains(string(raw), "error_response") {
+		t.Fatal(string(raw))
 	}
 }
