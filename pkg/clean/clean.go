@@ -1,4 +1,4 @@
-// Package clean removes noise from an order's texts that people and their programs type without meaning it: invisible
+// Package clean removes noise from the texts of orders and purchase orders that people and their programs type without meaning it: invisible
 // and direction marks, unusual blanks, line ends, full-width digits, pictures. It knows no warehouse and no set-up.
 //
 // # Why

@@ -1,6 +1,7 @@
 package clean_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -12,7 +13,9 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"stockbridge/pkg/clean"
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
+	purchasev1 "stockbridge/proto/purchase/v1"
 )
 
 func order() *orderv1.Audited {
@@ -218,6 +221,44 @@ func TestNoTextKeepsItsNoise(t *testing.T) {
 			}
 			return text
 		})
+	}
+}
+
+// Noise in any field of a purchase order is removed or refused as well.
+func TestNoTextOfAPurchaseOrderKeepsItsNoise(t *testing.T) {
+	purchase := func() *purchasev1.Audited {
+		return &purchasev1.Audited{
+			Seller: "acme", Warehouse: "W01", No: "PO-1", Supplier: "TEA", Remark: "请整托入库",
+			Lines: []*purchasev1.Line{{LineId: "1", GoodsCode: "TEA-250", WarehouseGoodsNo: "EMG1", Name: "茶", Quantity: 2}},
+		}
+	}
+	if p := purchase(); clean.Purchase(p).Purchase != p {
+		t.Error("a clean one is copied")
+	}
+	for _, place := range []string{noise + "a1", "a1" + noise, "a" + noise + "1"} {
+		fields, p := 0, purchase()
+		eachText(p.ProtoReflect(), "", func(string, string) string { fields++; return place })
+		given := proto.CloneOf(p)
+		got := clean.Purchase(p)
+		if fields != 9 || !proto.Equal(given, p) {
+			t.Errorf("%d texts, or the given one was changed", fields)
+		}
+		said := map[string]bool{}
+		for _, r := range got.Wrong {
+			said[r.Field] = true
+		}
+		eachText(got.Purchase.ProtoReflect(), "", func(path, text string) string {
+			if strings.ContainsAny(text, noise) && !said[path] && path != "lines[0].name" {
+				t.Errorf("%s: %q is sent", path, text)
+			}
+			return text
+		})
+		if again := clean.Purchase(got.Purchase); len(got.Wrong) == 0 && len(again.Changed) > 0 {
+			t.Errorf("changed again: %v", again.Changed)
+		}
+		if !slices.ContainsFunc(got.Changed, func(c *documentv1.Cleaned) bool { return c.Field == "remark" && c.What == "characters" }) || said["remark"] {
+			t.Errorf("the remark: %v, %v", got.Changed, got.Wrong)
+		}
 	}
 }
 

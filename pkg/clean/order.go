@@ -11,6 +11,7 @@ import (
 	"stockbridge/pkg/fault"
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
+	purchasev1 "stockbridge/proto/purchase/v1"
 )
 
 // use is what a text is for. An identifier is the zero value, so that an unclassified field is treated most strictly.
@@ -32,15 +33,31 @@ var uses = map[protoreflect.FullName]use{
 	"order.v1.Receiver.mobile": typedUse, "order.v1.Receiver.phone": typedUse, "order.v1.Receiver.email": typedUse,
 	"order.v1.Receiver.postcode": typedUse, "order.v1.Invoice.tax_no": typedUse,
 	"order.v1.Line.name": unsentUse, "order.v1.Hold.reason": unsentUse,
+
+	"purchase.v1.Audited.remark": readUse, "purchase.v1.Line.name": unsentUse,
 }
 
 // mayLose are the texts that may lack a character.
-var mayLose = map[protoreflect.FullName]bool{"order.v1.Audited.buyer_remark": true, "order.v1.Audited.seller_remark": true}
+var mayLose = map[protoreflect.FullName]bool{
+	"order.v1.Audited.buyer_remark": true, "order.v1.Audited.seller_remark": true, "purchase.v1.Audited.remark": true,
+}
 
 // Result is a cleaned order.
 type Result struct {
 	// Order is the order to send: the given one when nothing was to be done, else a copy.
 	Order *orderv1.Audited
+	Changes
+}
+
+// PurchaseResult is a cleaned purchase order.
+type PurchaseResult struct {
+	// Purchase is the one to send: the given one when nothing was to be done, else a copy.
+	Purchase *purchasev1.Audited
+	Changes
+}
+
+// Changes is what cleaning did to a document.
+type Changes struct {
 	// Changed are the changes, field by field.
 	Changed []*documentv1.Cleaned
 	// Wrong are faults that cannot be cleaned without changing the meaning.
@@ -56,16 +73,28 @@ func Order(o *orderv1.Audited) Result {
 	if !needsCleaning(o.ProtoReflect()) && (r == nil || usable(r.Mobile) && usable(r.Phone) && once(r.Address, area(r)) == r.Address) {
 		return Result{Order: o}
 	}
-	w := &walk{Result: Result{Order: proto.CloneOf(o)}}
-	w.message("", w.Order.ProtoReflect())
-	if r := w.Order.GetReceiver(); r != nil {
+	o = proto.CloneOf(o)
+	w := &walk{}
+	w.message("", o.ProtoReflect())
+	if r := o.GetReceiver(); r != nil {
 		w.phones(r)
 		if street := once(r.Address, area(r)); street != r.Address {
 			r.Address = street
 			w.changed("receiver.address", "repeated", "街道地址开头重复的省市区只发送一次", "the area repeated at the head of the street is sent once")
 		}
 	}
-	return w.Result
+	return Result{o, w.Changes}
+}
+
+// Purchase cleans all texts of a purchase order. It is idempotent and does not change p.
+func Purchase(p *purchasev1.Audited) PurchaseResult {
+	if !needsCleaning(p.ProtoReflect()) {
+		return PurchaseResult{Purchase: p}
+	}
+	p = proto.CloneOf(p)
+	w := &walk{}
+	w.message("", p.ProtoReflect())
+	return PurchaseResult{p, w.Changes}
 }
 
 func area(r *orderv1.Receiver) [4]string { return [4]string{r.Province, r.City, r.County, r.Town} }
@@ -92,8 +121,8 @@ func needsCleaning(m protoreflect.Message) (yes bool) {
 	return yes
 }
 
-// walk is one order being cleaned.
-type walk struct{ Result }
+// walk is one document being cleaned.
+type walk struct{ Changes }
 
 func (w *walk) message(path string, m protoreflect.Message) {
 	fields := m.Descriptor().Fields()

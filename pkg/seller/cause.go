@@ -14,6 +14,7 @@ const (
 	causeWarehouse     = "warehouse"
 	causeShopWarehouse = "shop-warehouse"
 	causeCarrier       = "carrier"
+	causeSupplier      = "supplier"
 	causeCategory      = "category"
 	causePermission    = "permission"
 	causeToken         = "token"
@@ -36,7 +37,7 @@ const (
 // CauseKinds are the kinds of causes: the part before the colon.
 func CauseKinds() []string {
 	return []string{
-		causeSeller, causeShop, causeWarehouse, causeShopWarehouse, causeCarrier, causeCategory, causePermission, causeToken,
+		causeSeller, causeShop, causeWarehouse, causeShopWarehouse, causeCarrier, causeSupplier, causeCategory, causePermission, causeToken,
 		causeAccount, causeNumber, causePause, causeTrial, causeHold, causeReceiver, causeCancel, causeOperator, causeShadow,
 		causeBooking, causeFlow, causeIdentity, causeTwin, causeFormer,
 	}
@@ -78,6 +79,9 @@ func CauseFlow(seller string) string { return cause(causeFlow, seller) }
 // CauseCarrier waits for the warehouse's number of the ERP's carrier.
 func CauseCarrier(seller, carrier string) string { return cause(causeCarrier, seller, carrier) }
 
+// CauseSupplier waits for the warehouse's number of the ERP's supplier.
+func CauseSupplier(seller, supplier string) string { return cause(causeSupplier, seller, supplier) }
+
 // CauseCategory waits for the warehouse's number of the ERP's category.
 func CauseCategory(seller, category string) string { return cause(causeCategory, seller, category) }
 
@@ -96,6 +100,7 @@ const (
 	NumberShop       = "shop"
 	NumberWarehouse  = "warehouse"
 	NumberCarrier    = "carrier"
+	NumberSupplier   = "supplier"
 	NumberDepartment = "department"
 )
 
@@ -165,6 +170,8 @@ func (s *Seller) Cleared(cause string) bool {
 		}
 	case causeCarrier:
 		_, cleared = s.Carrier(code)
+	case causeSupplier:
+		_, cleared = s.Supplier(code)
 	case causeCategory:
 		_, cleared = s.Category(code)
 	case causeToken:

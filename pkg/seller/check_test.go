@@ -104,6 +104,8 @@ func TestACauseIsClearedByItsFix(t *testing.T) {
 		seller.CauseShopWarehouse("acme", "S/02", "B/2"): true,
 		seller.CauseShopWarehouse("acme", "S/02", "007"): false,
 		seller.CauseCarrier("acme", "ZTO"):               true,
+		seller.CauseSupplier("acme", "A/1"):              true,
+		seller.CauseSupplier("acme", "A/2"):              false,
 		seller.CauseCategory("acme", "服装"):               true,
 		seller.CausePause("acme"):                        true,
 		seller.CauseToken("acme", "jd"):                  true,

@@ -35,6 +35,7 @@ shops:
   - {code: S/02, shop_no: ESP1, warehouses: [B/2]}
   - {code: no, shop_no: ESP2, warehouses: [007], hold: 促销}
 carriers: [{code: ZTO, number: CYS4418046511112}]
+suppliers: [{code: A/1, number: EMS4398046512427}]
 categories: [{code: 服装, number: 4159}]
 platforms: [{code: taobao, number: 8}]
 `
@@ -81,9 +82,9 @@ func TestAllFaultsOfASetupAreNamed(t *testing.T) {
 	}{
 		{"an unknown key is named with its path", "    app_key: KEY\n", "    app_key: KEY\n    app_keys: K\n", []string{"accounts[0].app_keys: line 8: unknown key; known here: name, kind"}},
 		{"a key given twice", "title: 艾克米", "title: 艾克米\ntitle: x", []string{"title: line 4: the key is given twice"}},
-		{"a key without a value", "platforms:", "trial:\nplatforms:", []string{"trial: line 23: no value"}},
+		{"a key without a value", "platforms:", "trial:\nplatforms:", []string{"trial: line 24: no value"}},
 		{"a list where a value belongs", "title: 艾克米", "title: [a]", []string{"title: line 3: want a single value"}},
-		{"a value where a list belongs", "[{code: taobao, number: 8}]", "taobao", []string{"platforms: line 23: want a list"}},
+		{"a value where a list belongs", "[{code: taobao, number: 8}]", "taobao", []string{"platforms: line 24: want a list"}},
 		{"a value where keys belong", "{env: ACME_TOKEN}", "tok", []string{"accounts[0].access_token: line 9: want keys with values"}},
 		{"a number that is none", "per_second: 2.5", "per_second: .nan", []string{"accounts[0].quota.per_second: line 13: want a number"}},
 		{"a budget that no order gets through with", "per_second: 2.5", "per_second: 0.1", []string{"accounts[0].quota.per_second: line 13: at least 0.2"}},

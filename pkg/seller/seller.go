@@ -60,6 +60,7 @@ type index struct {
 	shops      map[string]*sellerv1.Shop
 	allowed    map[shopWarehouse]bool
 	carriers   map[string]string
+	suppliers  map[string]string
 	categories map[string]string
 	platforms  map[string]string
 	trial      map[string]bool
@@ -76,6 +77,7 @@ func New(setup *sellerv1.Setup, pause *Pause) *Seller {
 		shops:      make(map[string]*sellerv1.Shop, len(setup.Shops)),
 		allowed:    make(map[shopWarehouse]bool),
 		carriers:   numbers(setup.Carriers),
+		suppliers:  numbers(setup.Suppliers),
 		categories: numbers(setup.Categories),
 		platforms:  numbers(setup.Platforms),
 		trial:      make(map[string]bool, len(setup.GetTrial().GetOrders())),
@@ -135,6 +137,12 @@ func (s *Seller) Account(name string) (*sellerv1.Account, bool) {
 // Carrier is the warehouse's number of the ERP's carrier.
 func (s *Seller) Carrier(code string) (string, bool) {
 	no, ok := s.index.carriers[code]
+	return no, ok
+}
+
+// Supplier is the warehouse's number of the ERP's supplier.
+func (s *Seller) Supplier(code string) (string, bool) {
+	no, ok := s.index.suppliers[code]
 	return no, ok
 }
 

@@ -25,7 +25,8 @@ type Reader[D proto.Message] interface {
 	Identified
 
 	// Read reads documents by the warehouse's numbers, at most ReadLimit of them. A number missing from the result was not
-	// known at the warehouse when asked. An error says nothing about any of them.
+	// known at the warehouse when asked. An error says nothing about any of them; a single document that cannot be
+	// understood is not an error but has an Err of its own, so that it does not hide the others.
 	Read(ctx context.Context, numbers []string) (map[string]Document[D], error)
 	// ReadLimit is the most numbers of one call of Read, at least 1.
 	ReadLimit() int
@@ -82,6 +83,9 @@ type Document[D proto.Message] struct {
 	Children []string
 	// Detail is what the document yields so far. It holds no Ref and no time.
 	Detail D
+	// Err, if set, says why the document cannot be understood. It exists, and a person has to look at it; State has no
+	// Status, Detail is missing, and nothing may be concluded from either.
+	Err error
 }
 
 // Cancelled reports whether the warehouse cancelled the document.

@@ -7,7 +7,8 @@ import (
 // Purchaser is a warehouse that receives purchase orders.
 type Purchaser interface {
 	// Purchases is the channel of purchase orders. Detail is the sum of all receipts so far: of each line Received equals
-	// ReceivedTotal, and Complete is not set.
+	// ReceivedTotal, and Complete is not set. A line is named by its id if the warehouse repeats that, otherwise only by its
+	// goods.
 	Purchases() PurchaseChannel
 }
 
