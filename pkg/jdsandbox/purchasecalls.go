@@ -226,7 +226,7 @@ func (jd *JD) queryPoOrder(c *call) (any, *Refusal) {
 
 func (jd *JD) purchaseRow(p *purchase) object {
 	v := viewPurchase(p, jd.shown())
-	row := object{"poOrderNo": v.PoOrderNo, "isvPoOrderNo": v.SpPoNo, "resultCode": digits("1"), "msg": ""}
+	row := object{"poOrderNo": v.PoOrderNo, "isvPoOrderNo": v.SpPoOrderNo, "resultCode": digits("1"), "msg": ""}
 	if p.Odd {
 		row["resultCode"], row["msg"] = digits(jd.knobs.Purchases.Odd.Code), jd.knobs.Purchases.Odd.Msg
 		if jd.knobs.Purchases.Odd.Bare {
@@ -242,6 +242,9 @@ func (jd *JD) purchaseRow(p *purchase) object {
 	items := []object{}
 	for _, l := range v.Lines {
 		items = append(items, jd.purchaseItems(v, l, begun(p.past(jd.shown())))...)
+	}
+	if jd.knobs.Purchases.RowsShuffled {
+		jd.random("rows", p.No, strconv.Itoa(len(items))).Shuffle(len(items), func(i, j int) { items[i], items[j] = items[j], items[i] })
 	}
 	row["poItemModelList"] = items
 	return row
@@ -269,6 +272,9 @@ func (jd *JD) purchaseItems(v Purchase, l PurchaseLine, begun bool) []object {
 		for _, name := range []string{"shortQty", "damagedQty", "emptyQty", "expiredQty", "otherQty", "goodsDamagedQty", "deformedQty", "errorQty",
 			"excessQty", "barcodeScanFailQty", "expirationDateErrorQty", "barcodeErrorQty", "pollutionQty", "markUnclearQty"} {
 			row[name] = digits("0")
+		}
+		if jd.knobs.Purchases.NoOrderLine {
+			delete(row, "orderLine")
 		}
 		if len(parts) > 1 && jd.knobs.Purchases.SplitAsked == "part" {
 			row["numApplication"] = text(g.Num)

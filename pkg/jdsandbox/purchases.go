@@ -52,6 +52,9 @@ type PurchaseKnobs struct {
 	Excess  Lot `json:"excess"`
 	Damaged Lot `json:"damaged"`
 	Nothing Lot `json:"nothing"`
+	// RowsShuffled returns the rows of poItemModelList in another order, NoOrderLine without orderLine.
+	RowsShuffled bool `json:"rows_shuffled"`
+	NoOrderLine  bool `json:"no_order_line"`
 	// SplitAsked is the numApplication of a split line's rows (unknown of JD): "whole" (default) repeats the line's, "part" is
 	// what the row has received.
 	SplitAsked string `json:"split_asked"`
@@ -112,9 +115,6 @@ func (k *PurchaseKnobs) setDefaults() {
 	orElse(&k.Between, Duration(time.Hour))
 	orElse(&k.Receipts, 1)
 	orElse(&k.PartialStatus, purchaseReady)
-	if k.Wait.At != "" && len(k.Wait.Orders) == 0 {
-		orElse(&k.Wait.Chance, 1)
-	}
 	orElse(&k.SplitAsked, "whole")
 	if len(k.Cancel.Answers) == 0 {
 		k.Cancel.Answers = map[Code]CancelAnswer{
@@ -158,12 +158,12 @@ func (k *PurchaseKnobs) check(f *faults) {
 // Purchase is a purchase order at JD at one moment.
 type Purchase struct {
 	// Seq is the sequence of arrival, shared with sales orders.
-	Seq        int64  `json:"seq"`
-	PoOrderNo  string `json:"poOrderNo"`
-	SpPoNo     string `json:"spPoOrderNo"`
-	DeptNo     string `json:"deptNo"`
-	WhNo       string `json:"whNo"`
-	SupplierNo string `json:"supplierNo"`
+	Seq         int64  `json:"seq"`
+	PoOrderNo   string `json:"poOrderNo"`
+	SpPoOrderNo string `json:"spPoOrderNo"`
+	DeptNo      string `json:"deptNo"`
+	WhNo        string `json:"whNo"`
+	SupplierNo  string `json:"supplierNo"`
 	// Created is by the host's clock.
 	Created time.Time      `json:"created"`
 	Status  Code           `json:"status"`
@@ -218,7 +218,7 @@ type purchase struct {
 type purchasePlan struct {
 	// Plan is sorted by time; entries up to now are the history.
 	Plan []purchaseStep `json:"plan"`
-	// Rest is what follows after a release, as if there had been no wait.
+	// Rest is what follows after a release, with the times that it has if the wait ends at once.
 	Rest []purchaseStep `json:"rest,omitempty"`
 	// Deciding is until when a cancellation is undecided.
 	Deciding time.Time `json:"deciding,omitzero"`
@@ -282,7 +282,8 @@ const defectiveLevel = "200"
 
 // plan decides everything that will happen to a purchase order without interference. rnd is its own.
 func (k *PurchaseKnobs) plan(p *purchase, rnd *rand.Rand, now time.Time) {
-	waits, arrives := k.Wait.picks(rnd, p.Number), k.arrivals(p, rnd)
+	waits := k.Wait.picks(rnd, p.Number) || k.Wait.Chance == 0 && len(k.Wait.Orders) == 0
+	arrives := k.arrivals(p, rnd)
 	p.Odd = k.Odd.picks(rnd, p.Number)
 	at := now.Add(time.Duration(k.ReadyAfter))
 	steps := []purchaseStep{{Code: purchaseNew, At: now}, {Code: purchaseReady, At: at}}
@@ -319,10 +320,11 @@ func (k *PurchaseKnobs) plan(p *purchase, rnd *rand.Rand, now time.Time) {
 
 // arrivals is what will arrive of a purchase order.
 func (k *PurchaseKnobs) arrivals(p *purchase, rnd *rand.Rand) []purchasePart {
-	parts := make([]purchasePart, len(p.Lines))
+	parts := make([]purchasePart, 0, len(p.Lines)+1)
 	for i, l := range p.Lines {
-		parts[i] = purchasePart{i, conditionOf(l.GoodsStatus)}
-		parts[i].Num = l.Asked
+		part := purchasePart{i, conditionOf(l.GoodsStatus)}
+		part.Num = l.Asked
+		parts = append(parts, part)
 	}
 	one := &parts[rnd.IntN(len(parts))]
 	short, excess, damaged := k.Short.picks(rnd, p.Number), k.Excess.picks(rnd, p.Number), k.Damaged.picks(rnd, p.Number)
@@ -370,7 +372,12 @@ func (k *PurchaseKnobs) cancel(p *purchase, rnd *rand.Rand, now time.Time) (Canc
 		return answer, &purchasePlan{Plan: plan, Deciding: until}
 	case RefusedLater:
 		plan = append(plan, purchaseStep{Code: purchaseCancelling, At: now}, purchaseStep{Code: purchaseNotCancel, At: until})
-		return answer, &purchasePlan{Plan: append(plan, later(p.Plan[len(past):], until.Sub(now))...), Rest: later(p.Rest, until.Sub(now)), Deciding: until}
+		future, delay := p.Plan[len(past):], until.Sub(now)
+		rest := later(p.Rest, delay)
+		if len(future) == 0 && len(past) > 0 { // it waits, and goes on waiting
+			rest = later(p.Rest, until.Sub(past[len(past)-1].At))
+		}
+		return answer, &purchasePlan{Plan: append(plan, later(future, delay)...), Rest: rest, Deciding: until}
 	case CancelLost:
 		return answer, nil
 	default:
@@ -464,7 +471,7 @@ func (s *stock) receiver(p *purchase, goods string) *series {
 // viewPurchase is the present purchase order with everything but its Params.
 func viewPurchase(p *purchase, now time.Time) Purchase {
 	v := Purchase{
-		Seq: p.Seq, PoOrderNo: p.No, SpPoNo: p.Number, DeptNo: p.Dept, WhNo: p.Params["whNo"], SupplierNo: p.Params["supplierNo"],
+		Seq: p.Seq, PoOrderNo: p.No, SpPoOrderNo: p.Number, DeptNo: p.Dept, WhNo: p.Params["whNo"], SupplierNo: p.Params["supplierNo"],
 		Created: p.Created, Status: p.status(now), Lines: slices.Clone(p.Lines), Waits: len(p.Rest) > 0 && len(p.past(now)) == len(p.Plan),
 	}
 	for _, s := range p.past(now) {

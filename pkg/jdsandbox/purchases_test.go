@@ -155,7 +155,7 @@ func TestAPurchaseWalksToItsEnd(t *testing.T) {
 	s.set(func(k *jdsandbox.Knobs) { k.Numbers = "numbers" })
 	equal[any](t, "quantity as a number", rows(s.bought(no)[0]["poItemModelList"])[1]["realInstoreQty"], 4.0)
 	d, found := s.Purchase(no)
-	equal(t, "document", say(found, d.Status, d.SpPoNo, d.Lines[0].Asked, d.Lines[0].Real, d.History[2].Name, d.Params["whNo"]), "true 70 P-1 8 8 完成 110000001")
+	equal(t, "document", say(found, d.Status, d.SpPoOrderNo, d.Lines[0].Asked, d.Lines[0].Real, d.History[2].Name, d.Params["whNo"]), "true 70 P-1 8 8 完成 110000001")
 }
 
 func TestWhatArrivesIsNotWhatWasOrdered(t *testing.T) {
@@ -240,6 +240,39 @@ func TestAPurchaseWaitsUntilItIsReleased(t *testing.T) {
 		equal(t, at+" has its time", s.Purchases()[0].Status == "70", false)
 		s.advance(2 * time.Hour)
 		equal(t, at+" at last", s.outcome(no), "70 EMG1:8/8(1 100) EMG2:4/4(1 100)")
+	}
+}
+
+// TestARefusedCancellationGoesOnWaiting: a purchase order that waits has its whole time after the release, also if it was
+// to be cancelled meanwhile.
+func TestARefusedCancellationGoesOnWaiting(t *testing.T) {
+	for _, after := range []time.Duration{90 * time.Second, 50 * time.Hour} { // before and during the wait
+		s := purchases(t, func(k *jdsandbox.PurchaseKnobs) {
+			k.Wait.At, k.Wait.Orders = "4", []string{"P-1"}
+			k.Cancel.Answers = map[jdsandbox.Code]jdsandbox.CancelAnswer{"20": jdsandbox.RefusedLater, "4": jdsandbox.RefusedLater}
+		})
+		no, other := s.buy(aPurchase("P-1")), s.buy(aPurchase("P-2"))
+		s.advance(after)
+		equal(t, "asked", s.withdraw(no), "3")
+		if err := s.ReleasePurchase(no); err == nil {
+			t.Error("released while its cancellation is undecided")
+		}
+		s.advance(50 * time.Hour)
+		equal(t, "waits", s.Purchases()[0].Waits, true)
+		equal(t, "another does not", s.outcome(other)[:2], "70")
+		if err := s.ReleasePurchase(no); err != nil {
+			t.Fatal(err)
+		}
+		s.advance(time.Hour)
+		equal(t, "too early", s.Purchases()[0].Status == "70", false)
+		s.advance(2 * time.Hour)
+		equal(t, "at last", s.outcome(no), "70 EMG1:8/8(1 100) EMG2:4/4(1 100)")
+		history := s.Purchases()[0].History
+		for i := range history[1:] {
+			if history[i+1].At.Before(history[i].At) {
+				t.Errorf("the history goes back: %v", history)
+			}
+		}
 	}
 }
 
@@ -410,6 +443,21 @@ func TestReceiptsMoveTheStock(t *testing.T) {
 	equal(t, "read from the flow", say(s.flow(nil)), say(ids(moved)))
 }
 
+// TestGoodsThatAreStockedLater: what was received before goods were counted does not raise their stock.
+func TestGoodsThatAreStockedLater(t *testing.T) {
+	s := purchases(t, nil, func(c *jdsandbox.Config) { c.State = filepath.Join(t.TempDir(), "jd.journal") })
+	s.buy(aPurchase("P-1"))
+	s.advance(24 * time.Hour)
+	s.buy(aPurchase("P-2"))
+	if err := s.StockGoods(jdsandbox.Stock{DeptNo: dept, WarehouseNo: warehouseNo, GoodsNo: "EMG1", Shops: map[string]int64{shopNo: 10}}); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "stock", s.has("EMG1"), "10/0 10/10")
+	s.advance(24 * time.Hour)
+	equal(t, "stock after the second", s.has("EMG1"), "18/0 18/18")
+	equal(t, "stock after a restart", s.again(t).has("EMG1"), "18/0 18/18")
+}
+
 func TestWhichShopAReceiptRaises(t *testing.T) {
 	two := func(c *jdsandbox.Config) {
 		c.Stock = []jdsandbox.Stock{{DeptNo: dept, WarehouseNo: warehouseNo, GoodsNo: "EMG1", Shops: map[string]int64{shopNo: 10, "ESP2": 10}}}
@@ -459,6 +507,51 @@ func TestReceiptsByHand(t *testing.T) {
 	}
 	equal(t, "received while it was being cancelled", s.outcome(second), "70 EMG1:0/8(1 100) EMG2:0/4(1 100)")
 	equal(t, "refused", s.withdraw(second), "2")
+}
+
+// TestRowsAreMatchedByTheClient: the order of rows, and the line ids in them, are knobs.
+func TestRowsAreMatchedByTheClient(t *testing.T) {
+	list := func(f string) string {
+		var all []string
+		for i := range 20 {
+			all = append(all, fmt.Sprintf(f, i))
+		}
+		return strings.Join(all, ",")
+	}
+	s := purchases(t, nil)
+	no := s.buy(with(aPurchase("P-1"), object{
+		"deptGoodsNo": list("EMG%d"), "orderLine": list("%d"), "numApplication": list("1%d"), "goodsStatus": strings.Repeat("1,", 19) + "1",
+	}))
+	goods := func() (text string, lines int) {
+		for _, item := range rows(s.bought(no)[0]["poItemModelList"]) {
+			text += fmt.Sprint(item["goodsNo"]) + ","
+			if _, there := item["orderLine"]; there {
+				lines++
+			}
+		}
+		return text, lines
+	}
+	sent, lines := goods()
+	equal(t, "rows", sent, list("EMG%d")+",")
+	equal(t, "line ids", lines, 20)
+	s.set(func(k *jdsandbox.Knobs) { k.Purchases.RowsShuffled, k.Purchases.NoOrderLine = true, true })
+	shuffled, lines := goods()
+	equal(t, "as many, in another order", shuffled != sent && len(shuffled) == len(sent), true)
+	equal(t, "line ids", lines, 0)
+}
+
+// TestAnotherDepartmentsPurchasesDoNotExist: a token sees its own departments only.
+func TestAnotherDepartmentsPurchasesDoNotExist(t *testing.T) {
+	s := purchases(t, nil)
+	no := s.buy(aPurchase("P-1"))
+	if err := s.SetToken("", jdsandbox.Token{Value: jdsandbox.DefaultToken, Departments: []string{"EBU2"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, method := range []string{queryPurchase, cancelPurchase} {
+		_, err := s.call(method, object{"poOrderNo": no})
+		refusedWith(t, err, "5001")
+	}
+	equal[any](t, "status", s.Purchases()[0].Status, jdsandbox.Code("10"))
 }
 
 // TestFaultsOfPurchases: a fault chooses purchase orders by method, number and goods.

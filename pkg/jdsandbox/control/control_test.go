@@ -272,12 +272,12 @@ func TestTheClientReceivesPurchases(t *testing.T) {
 	}
 	all, err := c.Purchases(ctx, jdsandbox.PurchaseQuery{})
 	must(t, err)
-	if len(all) != 3 || len(jd.Purchases()) != 3 || all[2].SpPoNo != "P-3" || all[0].Status != "10" || !all[0].Waits {
+	if len(all) != 3 || len(jd.Purchases()) != 3 || all[2].SpPoOrderNo != "P-3" || all[0].Status != "10" || !all[0].Waits {
 		t.Fatalf("got %+v", all)
 	}
 	some, err := c.Purchases(ctx, jdsandbox.PurchaseQuery{DeptNo: "EBU1", Status: "10", After: all[0].Seq, Limit: 1})
 	must(t, err)
-	if len(some) != 1 || some[0].SpPoNo != "P-2" {
+	if len(some) != 1 || some[0].SpPoOrderNo != "P-2" {
 		t.Errorf("got %+v", some)
 	}
 	p, err := c.ReceivePurchase(ctx, all[0].PoOrderNo, jdsandbox.PurchaseReceipt{Goods: []jdsandbox.PurchaseGoods{{Line: 1, Num: 2}}, Finish: true})
