@@ -11,6 +11,8 @@
 package kind
 
 import (
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -105,4 +107,25 @@ type Seen struct {
 	Status   documentv1.Status
 	Code     string
 	StatusAt time.Time
+}
+
+// StateOf reads the state that a kind keeps of a document as S: Seen, or the kind's own type. It is zero for a document of
+// which nothing was published. So is one that cannot be read: all is then published again, under the same ids.
+func StateOf[S any](e ledger.Entry) S {
+	var s S
+	if e.Following != nil && e.Following.State != nil {
+		if err := json.Unmarshal(e.Following.State, &s); err != nil {
+			return *new(S)
+		}
+	}
+	return s
+}
+
+// Stored is the reverse of StateOf. It panics if s has no JSON form, such as a time in the year 10000.
+func Stored[S any](s S) json.RawMessage {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		panic(fmt.Sprintf("store a document's state: %v", err))
+	}
+	return raw
 }

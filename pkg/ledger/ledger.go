@@ -46,6 +46,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -54,7 +55,6 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/quota"
-	documentv1 "stockbridge/proto/document/v1"
 )
 
 // Limits of the protocol.
@@ -338,25 +338,29 @@ type Phase string
 
 // Following is what is known of an accepted document while it is followed.
 type Following struct {
-	// Status, Code and StatusAt as last published.
-	Status   documentv1.Status
-	Code     string
-	StatusAt time.Time
-	// Children by their number, with the code last published; empty when not split.
-	Children map[string]Child
-	// Shipped: the shipment of this document was published.
-	Shipped bool
-	// Waybills that the warehouse reported so far; the document can be found by them.
-	Waybills []string `json:",omitempty"`
 	// Due is when to check it again; zero means that it is no longer followed.
-	Due time.Time
+	Due   time.Time
+	Phase Phase `json:",omitempty"`
+	// Numbers are further ones that Find finds the document by: an order's waybills.
+	Numbers []string `json:"Waybills,omitempty"`
+	// State is what the document's kind knows of it, compact JSON that stores keep as it is; nil for nothing yet.
+	State json.RawMessage
 }
 
-// Child is one part of a split document.
-type Child struct {
-	Status  documentv1.Status
-	Code    string
-	Shipped bool
+// UnmarshalJSON also reads what was written before there was a State: an order's was the whole object.
+func (f *Following) UnmarshalJSON(raw []byte) error {
+	type plain Following
+	*f = Following{}
+	if err := json.Unmarshal(raw, (*plain)(f)); err != nil {
+		return err
+	}
+	switch {
+	case f.State == nil:
+		f.State = slices.Clone(raw)
+	case string(f.State) == "null":
+		f.State = nil
+	}
+	return nil
 }
 
 // Documents is the part of the ledger that remembers documents.
@@ -398,7 +402,7 @@ type Documents interface {
 	// Get reads an entry; ErrNoEntry.
 	Get(ctx context.Context, k Key) (Entry, error)
 	// Find reads the entries of seller whose outbound number, order number or warehouse number is no, or that have no
-	// among their platform numbers or waybills, at most 20.
+	// among their platform numbers or Following.Numbers, at most 20.
 	Find(ctx context.Context, seller, no string) ([]Entry, error)
 
 	// Due reads up to limit followed entries of (seller, kind) that are due at now, the longest overdue first.

@@ -82,7 +82,7 @@ func (x *index) set(key string, r *record, revision uint64) {
 	e.otherNos, e.platforms = r.PlatformNos, len(r.PlatformNos)
 	if r.Following != nil {
 		e.due = r.Following.Due
-		e.otherNos = slices.Concat(r.PlatformNos, r.Following.Waybills)
+		e.otherNos = slices.Concat(r.PlatformNos, r.Following.Numbers)
 	}
 	e.live = r.State.Live()
 	e.refused = r.State == ledger.Refused && !r.external()

@@ -13,15 +13,24 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
-	documentv1 "stockbridge/proto/document/v1"
 )
 
-// stored is an entry as version 0.1 writes it: later versions must read it.
-const stored = `{"Key":{"Seller":"acme","Kind":"order","No":"A1"},"State":"accepted","Hash":"h","OrderNo":"SO-1","Lines":["1"],"Number":"N1",` +
+// stored is an entry as this version writes it: later versions must read it.
+const stored = storedBefore + `"Following":{"Due":"2026-03-01T09:00:00Z","Phase":"late","Waybills":["JDV1"],"State":{"Status":1,"Code":"10019"}}` + storedAfter
+
+// storedWhole is the same entry before Following had a State: its kind's state was the whole of it.
+const (
+	storedWhole = storedBefore + `"Following":` + following + storedAfter
+	following   = `{"Status":1,"Code":"10019","StatusAt":"2026-03-01T08:00:00Z",` +
+		`"Children":{"N1-1":{"Status":1,"Code":"10019","Shipped":true}},"Shipped":true,"Waybills":["JDV1"],"Due":"2026-03-01T09:00:00Z"}`
+)
+
+const storedBefore = `{"Key":{"Seller":"acme","Kind":"order","No":"A1"},"State":"accepted","Hash":"h","OrderNo":"SO-1","Lines":["1"],"Number":"N1",` +
 	`"Revision":2,"Shop":"S","Warehouse":"W","Reason":{"Code":"c","Field":"f","ZH":"中","EN":"e","RemoteCode":"1","RemoteText":"t"},"Tries":3,` +
 	`"Attempts":[{"At":"2026-03-01T08:00:00.000001Z","Owner":"w1","Stream":"ORDERS","Seq":18446744073709551615,"What":"begun","Detail":"d"}],` +
-	`"Looks":1,"FirstDoubt":"2026-03-01T08:00:00Z","Following":{"Status":1,"Code":"10019","StatusAt":"2026-03-01T08:00:00Z",` +
-	`"Children":{"N1-1":{"Status":1,"Code":"10019","Shipped":true}},"Shipped":true,"Due":"2026-03-01T09:00:00Z"},"BegunAt":"2026-03-01T08:00:00Z",` +
+	`"Looks":1,"FirstDoubt":"2026-03-01T08:00:00Z",`
+
+const storedAfter = `,"BegunAt":"2026-03-01T08:00:00Z",` +
 	`"Cleaned":[{"Field":"f","What":"w","ZH":"中","EN":"e"}],"ChangedAt":"2026-03-01T08:00:00Z","Version":4,` +
 	`"Owner":"w1","Until":"0001-01-01T00:00:00Z","How":"accepted","Sure":"1 s","Token":"t"}`
 
@@ -35,8 +44,7 @@ func TestStoredEntriesStayReadable(t *testing.T) {
 			Attempts: []ledger.Attempt{{At: at.Add(time.Microsecond), Owner: "w1", Stream: "ORDERS", Seq: 1<<64 - 1, What: "begun", Detail: "d"}},
 			Lookups:  1, UnknownSince: at,
 			Following: &ledger.Following{
-				Status: documentv1.Status(1), Code: "10019", StatusAt: at, Shipped: true, Due: at.Add(time.Hour),
-				Children: map[string]ledger.Child{"N1-1": {Status: documentv1.Status(1), Code: "10019", Shipped: true}},
+				Due: at.Add(time.Hour), Phase: "late", Numbers: []string{"JDV1"}, State: []byte(`{"Status":1,"Code":"10019"}`),
 			},
 			FirstClaimedAt: at, ChangedAt: at, Version: 4, Cleaned: []ledger.Cleaned{{Field: "f", What: "w", ZH: "中", EN: "e"}},
 		},
@@ -51,6 +59,14 @@ func TestStoredEntriesStayReadable(t *testing.T) {
 	}
 	if raw, err := json.Marshal(want); err != nil || string(raw) != stored {
 		t.Errorf("written now, %v:\n%s\nbefore:\n%s", err, raw, stored)
+	}
+
+	if err := json.Unmarshal([]byte(storedWhole), &got); err != nil {
+		t.Fatal(err)
+	}
+	want.Following = &ledger.Following{Due: at.Add(time.Hour), Numbers: []string{"JDV1"}, State: []byte(following)}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("an earlier build's, read back (-want +got):\n%s", diff)
 	}
 }
 

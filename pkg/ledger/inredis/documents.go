@@ -229,7 +229,7 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	if err != nil {
 		return wrap("follow", e.Key, err)
 	}
-	waybills, err := asList(f.Waybills)
+	waybills, err := asList(f.Numbers)
 	if err != nil {
 		return wrap("follow", e.Key, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -114,7 +115,7 @@ func TestLostAnswersAreGivenAgain(t *testing.T) {
 		t.Errorf("history: %v\nwant:    %s", history, want)
 	}
 	cut("{acme}")
-	ok(t, l.Follow(ctx, e, ledger.Cancelled, ledger.Following{Code: "10028"}))
+	ok(t, l.Follow(ctx, e, ledger.Cancelled, ledger.Following{State: []byte(`{"Code":"10028"}`)}))
 
 	cut("lease:")
 	if got := must(l.Lease(ctx, "poll/acme", "w1", time.Minute))(t); !got {
@@ -449,6 +450,22 @@ func TestAStoredExternalEntryStaysReadable(t *testing.T) {
 	}
 }
 
+// Before Following had a State, an order's state was the whole of it.
+func TestStoredFollowingsStayReadable(t *testing.T) {
+	server := redistest.Start(t)
+	l := open(t, server.URL(), nil)
+	const stored = `{"Status":1,"Code":"10019","StatusAt":"2026-03-01T08:00:00Z","Children":null,"Shipped":true,"Waybills":["JDV1"],"Due":"2026-03-01T09:00:00Z"}`
+	server.Command("HSET", "stockbridge:{acme}:entry:order:A1", "state", "accepted", "hash", "h", "version", "1", "following", "'"+stored+"'")
+	e, err := l.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := e.Following
+	if string(f.State) != stored || !slices.Equal(f.Numbers, []string{"JDV1"}) || !f.Due.Equal(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)) {
+		t.Errorf("read as %+v", f)
+	}
+}
+
 // Entries are removed when they are settled and old, live ones never.
 func TestSettledEntriesExpireAndTheRestStays(t *testing.T) {
 	server := redistest.Start(t)
@@ -496,11 +513,11 @@ func TestSettledEntriesExpireAndTheRestStays(t *testing.T) {
 	stays("find:SO-1")
 	stays("find:275")
 
-	ok(t, l.Follow(ctx, must(l.Get(ctx, claimed.Claim.Key))(t), ledger.Accepted, ledger.Following{Due: time.Now(), Waybills: []string{"JDV1"}}))
+	ok(t, l.Follow(ctx, must(l.Get(ctx, claimed.Claim.Key))(t), ledger.Accepted, ledger.Following{Due: time.Now(), Numbers: []string{"JDV1"}}))
 	stays("find:JDV1")
 
 	// Delivered: no longer followed.
-	ok(t, l.Follow(ctx, must(l.Get(ctx, claimed.Claim.Key))(t), ledger.Accepted, ledger.Following{Waybills: []string{"JDV1"}}))
+	ok(t, l.Follow(ctx, must(l.Get(ctx, claimed.Claim.Key))(t), ledger.Accepted, ledger.Following{Numbers: []string{"JDV1"}}))
 	goes("find:275")
 	goes("find:JDV1")
 	goes("entry:order:A1")

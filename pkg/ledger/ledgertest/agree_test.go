@@ -158,8 +158,8 @@ func (c *comparison) step() {
 			return
 		}
 		state := rapid.SampledFrom([]ledger.State{ledger.Accepted, ledger.Cancelled}).Draw(c.T, "state")
-		f := ledger.Following{Code: "10019", Due: now.Add(time.Duration(rapid.IntRange(0, 3).Draw(c.T, "due")) * time.Minute)}
-		f.Waybills = rapid.SampledFrom([][]string{nil, {"Y1"}, {"Y1", "Y2"}}).Draw(c.T, "waybills")
+		f := ledger.Following{State: []byte(`{"Code":"10019"}`), Due: now.Add(time.Duration(rapid.IntRange(0, 3).Draw(c.T, "due")) * time.Minute)}
+		f.Numbers = rapid.SampledFrom([][]string{nil, {"Y1"}, {"Y1", "Y2"}}).Draw(c.T, "waybills")
 		e.Version -= int64(rapid.IntRange(0, 1).Draw(c.T, "old"))
 		c.same("follow", func(l ledger.Ledger) (any, error) { return nil, l.Follow(ctx, e, state, f) })
 	case 10:

@@ -11,7 +11,6 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
-	documentv1 "stockbridge/proto/document/v1"
 )
 
 func testClaim(b *bench) {
@@ -1170,8 +1169,8 @@ func testFollow(b *bench) {
 	b.accepts(request, "N1")
 	read := b.entry("A1")
 	f := ledger.Following{
-		Status: documentv1.Status_STATUS_SHIPPED, Code: "10019", StatusAt: b.now(), Shipped: true, Due: b.now().Add(time.Hour),
-		Children: map[string]ledger.Child{"N1-1": {Status: documentv1.Status_STATUS_SHIPPED, Code: "10019", Shipped: true}, "N1-2": {Code: "99999"}},
+		Due: b.now().Add(time.Hour), Phase: "late", Numbers: []string{"V1"},
+		State: []byte(`{"Code":"10019","Children":{"N1-1":{"Code":"10019","Shipped":true},"N1-2":{"Code":"99999"}}}`),
 	}
 	b.must(b.Follow(b.ctx, read, ledger.Accepted, f))
 	e := b.entry("A1")
@@ -1204,7 +1203,7 @@ func testFollow(b *bench) {
 
 	// Cancelled frees the lines.
 	e = b.entry("A1")
-	b.must(b.Follow(b.ctx, e, ledger.Cancelled, ledger.Following{Status: documentv1.Status_STATUS_CANCELLED}))
+	b.must(b.Follow(b.ctx, e, ledger.Cancelled, ledger.Following{State: []byte(`{"Status":9}`)}))
 	e = b.entry("A1")
 	if last := e.Attempts[len(e.Attempts)-1]; e.State != ledger.Cancelled || last.What != "cancelled" || !last.At.Equal(b.now()) {
 		b.Errorf("cancelled as %+v", e)
@@ -1305,12 +1304,12 @@ func testFindAlso(b *bench) {
 	b.findsOnly("277", "A1")
 	b.findsOnly("SO-1", "A1")
 
-	b.must(b.Follow(b.ctx, b.entry("A1"), ledger.Accepted, ledger.Following{Due: b.now(), Waybills: []string{"JDV1"}}))
-	b.must(b.Follow(b.ctx, b.entry("A1"), ledger.Accepted, ledger.Following{Waybills: []string{"JDV1", "JDV2"}}))
+	b.must(b.Follow(b.ctx, b.entry("A1"), ledger.Accepted, ledger.Following{Due: b.now(), Numbers: []string{"JDV1"}}))
+	b.must(b.Follow(b.ctx, b.entry("A1"), ledger.Accepted, ledger.Following{Numbers: []string{"JDV1", "JDV2"}}))
 	b.findsOnly("JDV1", "A1")
 	b.findsOnly("JDV2", "A1")
-	if f := b.entry("A1").Following; !slices.Equal(f.Waybills, []string{"JDV1", "JDV2"}) {
-		b.Errorf("waybills %q", f.Waybills)
+	if f := b.entry("A1").Following; !slices.Equal(f.Numbers, []string{"JDV1", "JDV2"}) {
+		b.Errorf("waybills %q", f.Numbers)
 	}
 
 	// A document claimed without numbers is found by the others, and one accepted without a claim has all of them.

@@ -18,6 +18,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/kind"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/personal"
 	"stockbridge/pkg/trace"
@@ -213,7 +214,8 @@ func (x *explained) entry(e ledger.Entry) {
 	}
 	x.people.Known = append(x.people.Known, e.Key.No, e.Group, e.Number)
 	if e.Following != nil {
-		d.Status, d.Due = strings.TrimSpace(statusWord(e.Following.Status)+" "+e.Following.Code), e.Following.Due.UTC()
+		seen := kind.StateOf[kind.Seen](e)
+		d.Status, d.Due = strings.TrimSpace(statusWord(seen.Status)+" "+seen.Code), e.Following.Due.UTC()
 	}
 	x.deliveries = append(x.deliveries, d)
 	for _, t := range e.Attempts {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"stockbridge/pkg/kind"
+	orderkind "stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	documentv1 "stockbridge/proto/document/v1"
@@ -48,10 +50,8 @@ func trialOrders(ctx context.Context, l ledger.Ledger, name string) ([]trialOrde
 			return nil, err
 		}
 		o := trialOrder{OutboundNo: no, OrderNo: e.Group, State: string(e.State), WarehouseNo: e.Number, Open: e.State.Live()}
-		if f := e.Following; f != nil {
-			o.Status = statusWord(f.Status)
-			o.Open = o.Open && !f.Shipped
-		}
+		state := kind.StateOf[orderkind.State](e)
+		o.Status, o.Open = statusWord(state.Status), o.Open && !state.Shipped
 		orders = append(orders, o)
 	}
 	return orders, nil

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/kind"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/trace"
@@ -51,7 +53,7 @@ func (g *group) room() int {
 // lookUpDue looks up all due orders, as far as the run's time and the quota allow. The rest is due at the next tick, the
 // most overdue first.
 func (r *run) lookUpDue(ctx context.Context) {
-	due, err := r.Ledger.Due(ctx, r.seller.Name(), kind, r.began, perRun)
+	due, err := r.Ledger.Due(ctx, r.seller.Name(), kindName, r.began, perRun)
 	if err != nil {
 		r.failures = append(r.failures, err)
 		return
@@ -94,7 +96,7 @@ func (r *run) addEarly(ctx context.Context, groups []*group, due int) error {
 	if room == 0 {
 		return nil
 	}
-	more, err := r.Ledger.Due(ctx, r.seller.Name(), kind, r.began.Add(r.FollowFor), due+room)
+	more, err := r.Ledger.Due(ctx, r.seller.Name(), kindName, r.began.Add(r.FollowFor), due+room)
 	if err != nil {
 		return err
 	}
@@ -179,7 +181,7 @@ func (r *run) applyBatch(ctx context.Context, wh warehouse.OrderReader, batch []
 func documents(e ledger.Entry, found warehouse.Found) []string {
 	numbers := []string{e.Number}
 	more := append([]string{found.WarehouseNo}, found.Others...)
-	for _, n := range append(more, slices.Sorted(maps.Keys(following(e).Children))...) {
+	for _, n := range append(more, slices.Sorted(maps.Keys(stateOf(e).Children))...) {
 		if n != "" && !slices.Contains(numbers, n) {
 			numbers = append(numbers, n)
 		}
@@ -190,7 +192,7 @@ func documents(e ledger.Entry, found warehouse.Found) []string {
 // needsDetails reports whether the details must be fetched: the order moved, has several documents, left and its shipping
 // is not published yet, or its details are too old.
 func (r *run) needsDetails(e ledger.Entry, f warehouse.Found) bool {
-	known := following(e)
+	known := stateOf(e)
 	if f.State.Code != known.Code || len(documents(e, f)) > 1 {
 		return true
 	}
@@ -207,7 +209,7 @@ func (r *run) needsDetails(e ledger.Entry, f warehouse.Found) bool {
 // unchanged is the move of an order without news: it is due again later.
 func (r *run) unchanged(e ledger.Entry) move {
 	next := following(e)
-	next.Due = r.nextDue(r.began, next.Status)
+	next.Due = r.nextDue(r.began, stateOf(e).Status)
 	return r.endIfTooOld(move{e, e.State, next})
 }
 
@@ -236,7 +238,7 @@ func (r *run) endIfTooOld(m move) move {
 	}
 	m.next.Due = time.Time{}
 	reason := fault.Reason{
-		Code: "follow.ended", RemoteCode: m.next.Code,
+		Code: "follow.ended", RemoteCode: kind.StateOf[kind.Seen](ledger.Entry{Following: &m.next}).Code,
 		ZH: fmt.Sprintf("出库单 %s 已跟踪 %s 仍未结束，已停止跟踪；请向仓库核实", e.Key.No, r.FollowFor),
 		EN: fmt.Sprintf("%s was followed for %s and has not ended; it is no longer followed: look it up at the warehouse", e.Key.No, r.FollowFor),
 	}
@@ -330,10 +332,11 @@ func (r *run) apply(e ledger.Entry, o outcome) {
 	for _, x := range o.exceptions {
 		r.raise(e, x)
 	}
+	next := ledger.Following{Numbers: o.waybills, State: kind.Stored(o.next)}
 	if o.open {
-		o.next.Due = r.nextDue(r.began, o.phase)
+		next.Due = r.nextDue(r.began, o.phase)
 	}
-	r.moves = append(r.moves, r.endIfTooOld(move{e, o.state, o.next}))
+	r.moves = append(r.moves, r.endIfTooOld(move{e, o.state, next}))
 }
 
 // errAllMissing says that the warehouse knows none of an order's documents.
@@ -390,7 +393,7 @@ func (r *run) postpone(ctx context.Context, err error, entries []ledger.Entry) {
 	moves := make([]move, len(entries))
 	for i, e := range entries {
 		next := following(e)
-		next.Due = r.nextDue(r.Now(), next.Status)
+		next.Due = r.nextDue(r.Now(), stateOf(e).Status)
 		moves[i] = move{e, e.State, next}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
@@ -459,7 +462,9 @@ func (r *run) logStanding() {
 	}
 }
 
-// following is e's progress so far. Its map is e's own: clone it before writing.
+func stateOf(e ledger.Entry) order.State { return kind.StateOf[order.State](e) }
+
+// following is e's progress so far.
 func following(e ledger.Entry) ledger.Following {
 	if e.Following == nil {
 		return ledger.Following{}

@@ -65,12 +65,12 @@ func Followed(sellers func() []*seller.Seller, l Ledger, now func() time.Time) p
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {
 			group.Go(func() error {
-				open, err := l.CountFollowed(ctx, s.Name(), kind)
+				open, err := l.CountFollowed(ctx, s.Name(), kindName)
 				if err != nil {
 					return err
 				}
 				at, late := now(), 0.0
-				due, err := l.Due(ctx, s.Name(), kind, at, 1)
+				due, err := l.Due(ctx, s.Name(), kindName, at, 1)
 				if err != nil {
 					return err
 				}

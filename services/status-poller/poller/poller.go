@@ -51,7 +51,7 @@ const Name = "status-poller"
 const TickEvery = 5 * time.Second
 
 const (
-	kind = "order"
+	kindName = "order"
 	// perRun is the most orders of one run: its events and ledger writes must fit into the handler's limit.
 	perRun = 1000
 	// singlesPerRun is the same where each order costs a call.

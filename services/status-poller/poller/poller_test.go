@@ -148,7 +148,7 @@ func (b *fixture) accept(warehouseCode string, numbers ...string) {
 func (b *fixture) recordAccepted(warehouseCode, no, number string) {
 	b.t.Helper()
 	begin := ledger.ClaimRequest{
-		Key: ledger.Key{Seller: "acme", Kind: kind, No: no}, Hash: "h", Owner: "pusher", Group: no, Items: []string{"1"},
+		Key: ledger.Key{Seller: "acme", Kind: kindName, No: no}, Hash: "h", Owner: "pusher", Group: no, Items: []string{"1"},
 		Revision: 1, Shop: "S01", Warehouse: warehouseCode, StreamTime: b.now(), AuditedAt: b.now(), First: true,
 		Identity: string(b.wh.Identity()),
 	}
@@ -191,7 +191,7 @@ func (b *fixture) expect(what string, got, want any) {
 
 func (b *fixture) open() int {
 	b.t.Helper()
-	n, err := b.all.CountFollowed(b.t.Context(), "acme", kind)
+	n, err := b.all.CountFollowed(b.t.Context(), "acme", kindName)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -246,11 +246,11 @@ func TestAnOrderIsFollowedToItsEnd(t *testing.T) {
 		if len(got) != 2 || got[0] != no+" SHIPPED" || !strings.HasPrefix(got[1], "shipped "+no) || !strings.HasSuffix(got[1], "x2 complete") {
 			t.Errorf("at the hand-over: %v", got)
 		}
-		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "O-1"})
-		if err != nil || len(e.Following.Waybills) != 1 || !strings.Contains(got[1], e.Following.Waybills[0]) {
-			t.Fatalf("the ledger knows waybills %v, reported %v (%v)", e.Following.Waybills, got, err)
+		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kindName, No: "O-1"})
+		if err != nil || len(e.Following.Numbers) != 1 || !strings.Contains(got[1], e.Following.Numbers[0]) {
+			t.Fatalf("the ledger knows waybills %v, reported %v (%v)", e.Following.Numbers, got, err)
 		}
-		if found, err := b.all.Find(t.Context(), "acme", e.Following.Waybills[0]); err != nil || len(found) != 1 {
+		if found, err := b.all.Find(t.Context(), "acme", e.Following.Numbers[0]); err != nil || len(found) != 1 {
 			t.Errorf("found by its waybill: %v, %v", found, err)
 		}
 		b.wh.Step()
@@ -322,7 +322,7 @@ func TestWhatTheWarehouseDoes(t *testing.T) {
 				b.expect("reported", got, test.want)
 				b.expect("exceptions", exceptions, map[bool]int{true: 1}[test.twice])
 				b.expect("followed", b.open(), 0)
-				e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "O-1"})
+				e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kindName, No: "O-1"})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -428,18 +428,18 @@ func TestAnOrderThatSomebodyElseMovedIsLeftToThem(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "O-1"})
+		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kindName, No: "O-1"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		theirs := ledger.Following{Code: "theirs", Due: b.now().Add(time.Hour)}
+		theirs := ledger.Following{State: []byte(`{"Code":"theirs"}`), Due: b.now().Add(time.Hour)}
 		if err := b.all.Follow(t.Context(), e, e.State, theirs); err != nil {
 			t.Fatal(err)
 		}
 		if err := settle(t.Context()); err != nil {
 			t.Errorf("being slower is no failure: %v", err)
 		}
-		if e, _ = b.all.Get(t.Context(), e.Key); e.Following.Code != "theirs" {
+		if e, _ = b.all.Get(t.Context(), e.Key); stateOf(e).Code != "theirs" {
 			t.Errorf("overwrote what somebody else wrote: %+v", e.Following)
 		}
 	})
@@ -539,7 +539,7 @@ func TestOperatorsPauseIsNotProbed(t *testing.T) {
 func TestAnAcceptedOrderThatIsNotFoundIsStillFollowed(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		begin := ledger.ClaimRequest{
-			Key: ledger.Key{Seller: "acme", Kind: kind, No: "O-7"}, Hash: "h", Owner: "pusher", Warehouse: "W01", StreamTime: b.now(), AuditedAt: b.now(),
+			Key: ledger.Key{Seller: "acme", Kind: kindName, No: "O-7"}, Hash: "h", Owner: "pusher", Warehouse: "W01", StreamTime: b.now(), AuditedAt: b.now(),
 		}
 		if err := b.all.Accept(t.Context(), begin, "MEM77777777", nil, b.now()); err != nil {
 			t.Fatal(err)

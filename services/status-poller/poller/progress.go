@@ -14,6 +14,7 @@ import (
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse"
 	documentv1 "stockbridge/proto/document/v1"
@@ -42,13 +43,15 @@ type outcome struct {
 	events     []event.Event
 	exceptions []exception
 	state      ledger.State
-	next       ledger.Following
+	next       order.State
+	// waybills that the warehouse reported so far.
+	waybills []string
 	// open says that the order is followed further, at the interval of phase.
 	open  bool
 	phase documentv1.Status
 }
 
-// progress derives one outcome. Following itself tracks the first document, Children all others.
+// progress derives one outcome. The state itself tracks the first document, Children all others.
 type progress struct {
 	outcome
 	entry          ledger.Entry
@@ -56,19 +59,19 @@ type progress struct {
 	shipWhenPacked bool
 	now            time.Time
 	// before and after are what was and what will be published of each document, in the order of docs.
-	before, after []ledger.Child
+	before, after []order.Child
 }
 
 // progressOf derives what is new about an order. docs[0] is the accepted document; a document comes before those that it
 // was split into.
 func progressOf(e ledger.Entry, docs []document, shipWhenPacked bool, now time.Time) outcome {
 	t := &progress{entry: e, docs: docs, shipWhenPacked: shipWhenPacked, now: now}
-	t.state, t.next = e.State, following(e)
+	t.state, t.next, t.waybills = e.State, stateOf(e), following(e).Numbers
 	t.next.Children = maps.Clone(t.next.Children)
 	for i, doc := range docs {
 		known := t.next.Children[doc.number]
 		if i == 0 {
-			known = ledger.Child{Status: t.next.Status, Code: t.next.Code, Shipped: t.next.Shipped}
+			known = order.Child{Status: t.next.Status, Code: t.next.Code, Shipped: t.next.Shipped}
 		}
 		t.before = append(t.before, known)
 	}
@@ -274,17 +277,16 @@ func (t *progress) duplicateDocuments() {
 
 // record writes what is published into the next entry, and whether and at which interval the order is followed further.
 func (t *progress) record() {
-	t.next.Due = time.Time{}
 	first := t.after[0]
 	if !t.docs[0].leaf() {
 		first.Shipped = t.allSettled() && t.anyShipped()
 	}
 	t.next.Status, t.next.Code, t.next.Shipped = first.Status, first.Code, first.Shipped
 	for i, doc := range t.docs {
-		t.next.Waybills = withWaybills(t.next.Waybills, doc.Waybills)
+		t.waybills = withWaybills(t.waybills, doc.Waybills)
 		if i > 0 {
 			if t.next.Children == nil {
-				t.next.Children = map[string]ledger.Child{}
+				t.next.Children = map[string]order.Child{}
 			}
 			t.next.Children[doc.number] = t.after[i]
 		}
@@ -344,7 +346,7 @@ func (t *progress) ref(doc document) *documentv1.Ref { return ref(t.entry, doc.n
 func ref(e ledger.Entry, number string) *documentv1.Ref {
 	return &documentv1.Ref{
 		Seller: e.Key.Seller, Shop: e.Shop, Warehouse: e.Warehouse, OrderNo: e.Group, OutboundNo: e.Key.No,
-		Revision: e.Revision, WarehouseNo: number, Kind: kind, No: e.Key.No,
+		Revision: e.Revision, WarehouseNo: number, Kind: kindName, No: e.Key.No,
 	}
 }
 
@@ -434,7 +436,7 @@ func isReturning(s documentv1.Status) bool {
 }
 
 // hasEnded reports whether no further step can follow, and what left is published.
-func hasEnded(c ledger.Child) bool {
+func hasEnded(c order.Child) bool {
 	switch c.Status {
 	case documentv1.Status_STATUS_CANCELLED:
 		return true

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/kind"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse"
 	documentv1 "stockbridge/proto/document/v1"
@@ -195,7 +196,7 @@ func TestProgress(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			e := ledger.Entry{Key: ledger.Key{Seller: "acme", Kind: kind, No: "O-1"}, State: ledger.Accepted, Number: "E1", Revision: 1}
+			e := ledger.Entry{Key: ledger.Key{Seller: "acme", Kind: kindName, No: "O-1"}, State: ledger.Accepted, Number: "E1", Revision: 1}
 			ids := map[string]bool{}
 			for i, look := range test.looks {
 				var docs []document
@@ -233,7 +234,7 @@ func TestProgress(t *testing.T) {
 				if after != look.after {
 					t.Errorf("look %d leads to %q, want %q", i, after, look.after)
 				}
-				e.State, e.Following = o.state, &o.next
+				e.State, e.Following = o.state, &ledger.Following{Numbers: o.waybills, State: kind.Stored(o.next)}
 			}
 		})
 	}
@@ -245,7 +246,7 @@ func TestAShuffledHistoryGivesTheSameEvents(t *testing.T) {
 	shuffled := straight
 	shuffled.History = append(slices.Clone(straight.History), straight.History[1], straight.History[3])
 	slices.Reverse(shuffled.History)
-	e := ledger.Entry{Key: ledger.Key{Seller: "acme", Kind: kind, No: "O-1"}, State: ledger.Accepted, Number: "E1"}
+	e := ledger.Entry{Key: ledger.Key{Seller: "acme", Kind: kindName, No: "O-1"}, State: ledger.Accepted, Number: "E1"}
 	want := progressOf(e, []document{straight}, false, start)
 	got := progressOf(e, []document{shuffled}, false, start)
 	if len(want.events) != 6 || len(got.events) != len(want.events) {
