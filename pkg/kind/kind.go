@@ -47,9 +47,15 @@ type Kind[M, D proto.Message] struct {
 	// Progress derives what is new about a document from what the warehouse has. docs[0] is the accepted document; a
 	// document comes before those that it was split into.
 	Progress func(e ledger.Entry, docs []Part[D], s *seller.Seller, now time.Time) Outcome
-	// Unread reports whether the documents must be read, of which a look-up by the ERP's number found only number and
-	// state; of a kind without a Finder it is not called.
+	// Unread reports whether a document must be read, of which a look-up by the ERP's number found only number and state.
+	// found is never empty. It is not asked of a kind without a Finder, nor where there are several documents: all are read.
 	Unread func(e ledger.Entry, found []warehouse.Document[D], s *seller.Seller) bool
+	// Further are the warehouse's numbers of an entry's documents besides the accepted one, as earlier readings showed; nil
+	// for kinds that are never split or doubled.
+	Further func(e ledger.Entry) []string
+	// PhaseOf is the phase of a document at a status, for entries that an earlier build wrote without one; nil for kinds that
+	// it did not know.
+	PhaseOf func(documentv1.Status) ledger.Phase
 }
 
 // Facts are what push and ledger need of a document.
