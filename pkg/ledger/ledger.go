@@ -36,6 +36,9 @@
 // Such a document is never sent again because look-ups found nothing: either it is found and accepted, or it ends
 // REFUSED for that reason.
 //
+// A wish to cancel is a field of the entry, so that a push and the wish cannot miss each other: whichever is written
+// second sees the first.
+//
 // Durations are computed from the store's clock, which also wrote the starting times: workers' clocks differ.
 // Claimed.At and MarkNotFound's duration are by the store's clock.
 //
@@ -176,7 +179,9 @@ type Entry struct {
 	Rejection fault.Reason `json:"Denied,omitzero"`
 	// Following is what the poller knows; nil until accepted.
 	Following *Following
-	// FirstClaimedAt is when it was first claimed.
+	// Cancel is the open wish to cancel it; nil when there is none. Every write but EndCancel keeps it.
+	Cancel *Cancel `json:",omitempty"`
+	// FirstClaimedAt is when it was first claimed; zero when it was not, and only a wish to cancel made the entry.
 	FirstClaimedAt time.Time `json:"BegunAt"`
 	// Cleaned is what was changed in the texts that were sent, published again with order.accepted.
 	Cleaned []Cleaned
@@ -186,6 +191,14 @@ type Entry struct {
 	ChangedAt time.Time
 	// Version grows with every write: the token of Follow's compare-and-set.
 	Version int64
+}
+
+// Cancel is a wish to cancel a document: somebody's, not yet answered.
+type Cancel struct {
+	// RequestID is the requester's; Cause is its reason, e.g. "refund". The ledger reads neither into anything.
+	RequestID, Cause string
+	// At is when it was first recorded, by the store's clock.
+	At time.Time
 }
 
 // Cleaned is a text that was changed before it was sent; see order.v1.Cleaned.
@@ -198,15 +211,19 @@ type Attempt struct {
 	// Stream and Seq name the message that caused it.
 	Stream string
 	Seq    uint64
-	// What happened: "begun", "accepted", "refused", "denied", "unknown", "absent", "released", "cancelled".
+	// What happened: "begun", "accepted", "refused", "denied", "unknown", "absent", "released", "cancelled",
+	// "cancel.wanted", "cancel.ended".
 	What string
-	// Detail is the warehouse's number or the reason; nothing secret or personal.
+	// Detail is the warehouse's number, the reason, or the id of the request to cancel; nothing secret or personal.
 	Detail string
 }
 
 // Reconstructed reports whether the ledger was lost while a worker held the document and the worker then wrote how it
 // ended: the warehouse may have it, and neither its payload nor its items are known.
 func (e Entry) Reconstructed() bool { return e.State != New && e.Origin == Ours && e.Hash == "" }
+
+// Unclaimed reports whether the document was never claimed, and its entry was only made by a wish to cancel it.
+func (e Entry) Unclaimed() bool { return e.State == New && e.FirstClaimedAt.IsZero() }
 
 // ClaimRequest asks for a claim.
 type ClaimRequest struct {
@@ -295,6 +312,14 @@ func SortSharing(all []Sharing) []Sharing {
 		return cmp.Or(cmp.Compare(a.PlatformNo, b.PlatformNo), cmp.Compare(a.No, b.No))
 	})
 	return all[:min(len(all), MaxSharing)]
+}
+
+// ValidCancelEnd checks the state that EndCancel is given.
+func ValidCancelEnd(state State) error {
+	if state != "" && state != Cancelled {
+		return fmt.Errorf("a wish to cancel does not end with the document %s", state)
+	}
+	return nil
 }
 
 // Errors of the calls below. After ErrBusy, ErrHash, ErrIdentity and ItemTaken, which Claim returns, there is no
@@ -399,6 +424,18 @@ type Documents interface {
 	// UnknownSince are reset, and Rejection is cleared. ErrLost when the claim is another's or expired: another may
 	// claim it from then on.
 	Resend(ctx context.Context, c Claim) error
+	// WantCancel records the wish c unless one is open, and returns the entry as it is then. The caller reads from
+	// Entry.Cancel whose wish is open, and from State how far the document is. Either a claim reports the wish in
+	// Claimed.Entry.Cancel, or the wish finds the entry claimed: never neither. c.At is ignored: a wish that is open
+	// keeps the time it was first recorded.
+	//
+	// A document without an entry gets one in state New, which is forgotten after 90 days. Claim, NeverSent and all
+	// that counts or lists documents treat it as if there were none; Get and Find return it.
+	WantCancel(ctx context.Context, k Key, c Cancel) (Entry, error)
+	// EndCancel ends the open wish with that id: it was answered. Another's wish, or none, is no error, and nothing is
+	// written. state is the entry's from now on: "" leaves it; Cancelled, for an Accepted entry, frees the items and
+	// ends following; with Cancelled, an entry that is neither Accepted nor Cancelled is ErrVersion.
+	EndCancel(ctx context.Context, k Key, requestID string, state State) error
 	// Get reads an entry; ErrNoEntry.
 	Get(ctx context.Context, k Key) (Entry, error)
 	// Find reads the entries of seller whose outbound number, order number or warehouse number is no, or that have no

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 )
@@ -69,7 +70,7 @@ func (l *Ledger) claimOnce(ctx context.Context, b ledger.ClaimRequest) (ledger.C
 		}
 		l.index.set(key, &r, revision)
 		if err := l.takeItems(ctx, b, revision); err != nil {
-			return ledger.Claimed{}, l.undoClaim(ctx, key, &before, had, revision, err)
+			return ledger.Claimed{}, l.undoClaim(ctx, b, &before, had, revision, err)
 		}
 	} else if err := l.takeItems(ctx, b, revision); err != nil { // the first call may have ended between the two writes
 		return ledger.Claimed{}, err
@@ -110,20 +111,30 @@ func (l *Ledger) resolveExpired(ctx context.Context, r *record, now time.Time) e
 	return nil
 }
 
-// undoClaim undoes a claim whose items turned out to be taken.
-func (l *Ledger) undoClaim(ctx context.Context, key string, before *record, had, revision uint64, why error) error {
+// undoClaim undoes a claim whose items turned out to be taken. What another wrote meanwhile, e.g. a wish to cancel, stays:
+// the claim is then released.
+func (l *Ledger) undoClaim(ctx context.Context, b ledger.ClaimRequest, before *record, had, revision uint64, why error) error {
+	key := entryKey(b.Key)
+	var next uint64
+	var err error
 	if had == 0 {
-		if err := l.bucket.Delete(ctx, key, revision); err != nil {
+		err = l.bucket.Delete(ctx, key, revision)
+	} else {
+		next, err = l.put(ctx, key, before, revision)
+	}
+	switch {
+	case errors.Is(err, errConflict), errors.Is(err, bus.ErrRevision):
+		err = l.updateEntry(ctx, b.Key, func(r *record, now time.Time) (bool, error) { return r.release(now, b.Owner, "items taken") })
+		if err != nil && !errors.Is(err, ledger.ErrLost) {
 			return errors.Join(why, err)
 		}
-		l.index.drop(key, revision)
-		return why
-	}
-	next, err := l.put(ctx, key, before, revision)
-	if err != nil && !errors.Is(err, errRolledBack) {
+	case err != nil && !errors.Is(err, errRolledBack):
 		return errors.Join(why, err)
+	case had == 0:
+		l.index.drop(key, revision)
+	default:
+		l.index.set(key, before, next)
 	}
-	l.index.set(key, before, next)
 	return why
 }
 
@@ -323,6 +334,28 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	return wrap("follow", e.Key, l.revive(ctx, e.Key, func(r *record, now time.Time) (bool, error) {
 		return r.follow(now, e.Version, token, state, f)
 	}))
+}
+
+// WantCancel implements ledger.Documents.
+func (l *Ledger) WantCancel(ctx context.Context, k ledger.Key, c ledger.Cancel) (e ledger.Entry, err error) {
+	err = l.updateEntry(ctx, k, func(r *record, now time.Time) (bool, error) {
+		moved := r.wantCancel(now, k, c)
+		e = r.entry()
+		return moved, nil
+	})
+	if err != nil {
+		return ledger.Entry{}, wrap("want cancelled", k, err)
+	}
+	return e, nil
+}
+
+// EndCancel implements ledger.Documents.
+func (l *Ledger) EndCancel(ctx context.Context, k ledger.Key, requestID string, state ledger.State) error {
+	err := ledger.ValidCancelEnd(state)
+	if err == nil {
+		err = l.updateEntry(ctx, k, func(r *record, now time.Time) (bool, error) { return r.endCancel(now, requestID, state) })
+	}
+	return wrap("end cancel", k, err)
 }
 
 // Erase implements ledger.Documents.

@@ -62,10 +62,13 @@ func (r *record) appendAttempt(now time.Time, a ledger.Attempt) {
 func (r *record) touch(now time.Time) {
 	r.Version++
 	r.ChangedAt = now
-	if r.FirstClaimedAt.IsZero() {
+	if r.FirstClaimedAt.IsZero() && !r.unclaimed() {
 		r.FirstClaimedAt = now
 	}
 }
+
+// unclaimed reports whether there is no entry, or only a wish to cancel made it.
+func (r *record) unclaimed() bool { return r.State == ledger.New && r.Tries == 0 }
 
 func (r *record) endClaim(owner, how string) {
 	r.Owner, r.EndedAs, r.Until = owner, how, time.Time{}
@@ -75,7 +78,7 @@ func (r *record) endClaim(owner, how string) {
 // claim claims it. The caller has checked that the claim is free.
 func (r *record) claim(now time.Time, b ledger.ClaimRequest, current epoch, claimFor time.Duration) {
 	var neverSent bool
-	if r.Version == 0 {
+	if r.unclaimed() {
 		since := current.Since.Add(ledger.EpochMargin)
 		neverSent = b.First && b.StreamTime.After(since) && b.AuditedAt.After(since)
 	} else {
@@ -245,6 +248,38 @@ func (r *record) follow(now time.Time, version int64, token string, state ledger
 		r.appendAttempt(now, ledger.Attempt{What: "cancelled", Detail: r.Number})
 	}
 	r.State, r.Following, r.Token = state, &f, token
+	r.touch(now)
+	return true, nil
+}
+
+func (r *record) wantCancel(now time.Time, k ledger.Key, c ledger.Cancel) (moved bool) {
+	if r.Cancel != nil {
+		return false
+	}
+	c.At = now
+	r.Key, r.Cancel = k, &c
+	r.appendAttempt(now, ledger.Attempt{What: "cancel.wanted", Detail: c.RequestID})
+	r.touch(now)
+	return true
+}
+
+func (r *record) endCancel(now time.Time, requestID string, state ledger.State) (moved bool, err error) {
+	switch {
+	case r.Cancel == nil, r.Cancel.RequestID != requestID:
+		return false, nil
+	case state == ledger.Cancelled && r.State == ledger.Accepted:
+		r.State = ledger.Cancelled
+		if r.Following != nil {
+			f := *r.Following
+			f.Due = time.Time{}
+			r.Following = &f
+		}
+		r.appendAttempt(now, ledger.Attempt{What: "cancelled", Detail: r.Number})
+	case state == ledger.Cancelled && r.State != ledger.Cancelled:
+		return false, ledger.ErrVersion
+	}
+	r.Cancel = nil
+	r.appendAttempt(now, ledger.Attempt{What: "cancel.ended", Detail: requestID})
 	r.touch(now)
 	return true, nil
 }

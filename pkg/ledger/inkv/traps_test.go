@@ -272,6 +272,50 @@ func TestLinesAreTakenOnceWhateverGetsInBetween(t *testing.T) {
 	}
 }
 
+// A claim has written its entry, and its line turns out to be taken. A wish to cancel that was written in between stays,
+// and the claim is undone all the same.
+func TestAWishInTheMiddleOfAClaimThatIsUndone(t *testing.T) {
+	for _, name := range []string{"new", "known"} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t)
+			clock := newClock()
+			bucket := newBad(b.bucket(t))
+			slow := open(t, inkv.Options{Bucket: bucket, Books: b.books(t), Identity: b.bus.ServerID, Now: clock.Now})
+			quick := b.open(t, clock.Now)
+			aged(t, quick, clock)
+			second := order(clock, "A2", "w1")
+			if name == "known" {
+				earlier := second
+				earlier.Items = nil
+				ok(t, quick.Release(t.Context(), claims(t, quick, earlier).Claim, "x"))
+				second.Owner = "w2"
+			}
+			bucket.between = func() { // before its entry is written
+				bucket.between = func() { // before its line is
+					claims(t, quick, order(clock, "A1", "w1"))
+					e, err := quick.WantCancel(t.Context(), second.Key, ledger.Cancel{RequestID: "R"})
+					ok(t, err)
+					if e.State != ledger.Intent {
+						t.Errorf("the wish finds the document %q", e.State)
+					}
+				}
+			}
+			var taken *ledger.ItemTaken
+			if _, err := slow.Claim(t.Context(), second); !errors.As(err, &taken) || taken.By != "A1" {
+				t.Errorf("claimed with a line that is live: %v", err)
+			}
+			e, err := slow.Get(t.Context(), second.Key)
+			if err != nil || e.State != ledger.New || e.Cancel == nil {
+				t.Errorf("left %+v, %v", e, err)
+			}
+			second.Owner, second.Items = "w3", []string{"2"}
+			if claimed := claims(t, slow, second); !claimed.NeverSent || claimed.Entry.Cancel == nil {
+				t.Errorf("claimed again: never sent %v, of %+v", claimed.NeverSent, claimed.Entry)
+			}
+		})
+	}
+}
+
 // Another writer gets in between reading and writing.
 func TestAStaleWriteIsRefused(t *testing.T) {
 	b := start(t)

@@ -240,6 +240,28 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	return wrap("follow", e.Key, err)
 }
 
+// WantCancel implements ledger.Documents.
+func (l *Ledger) WantCancel(ctx context.Context, k ledger.Key, c ledger.Cancel) (ledger.Entry, error) {
+	r, err := l.document(ctx, k.Seller, "want_cancel", k.Kind, k.No, c.RequestID, c.Cause)
+	if err != nil {
+		return ledger.Entry{}, wrap("want cancelled", k, err)
+	}
+	e, err := r.entry(1, k)
+	return e, wrap("want cancelled", k, err)
+}
+
+// EndCancel implements ledger.Documents.
+func (l *Ledger) EndCancel(ctx context.Context, k ledger.Key, requestID string, state ledger.State) error {
+	if err := ledger.ValidCancelEnd(state); err != nil {
+		return wrap("end cancel", k, err)
+	}
+	r, err := l.document(ctx, k.Seller, "end_cancel", k.Kind, k.No, requestID, string(state))
+	if err == nil && r.text(0) == "moved" {
+		err = ledger.ErrVersion
+	}
+	return wrap("end cancel", k, err)
+}
+
 // Erase implements ledger.Documents.
 func (l *Ledger) Erase(ctx context.Context, k ledger.Key) error {
 	r, err := l.document(ctx, k.Seller, "erase", k.Kind, k.No)
@@ -390,6 +412,13 @@ func decode(k ledger.Key, f map[string]string) (ledger.Entry, error) {
 	read("cleaned", &e.Cleaned)
 	read("denied", &e.Rejection)
 	read("following", &e.Following)
+	if e.Following != nil && f["due"] == "" { // end_cancel.lua empties only this: Lua would round what the list contains
+		e.Following.Due = time.Time{}
+	}
+	var wish struct{ Request, Cause, At string }
+	if read("cancel", &wish); wish.At != "" {
+		e.Cancel = &ledger.Cancel{RequestID: wish.Request, Cause: wish.Cause, At: parseMicros(wish.At)}
+	}
 	if e.State == ledger.Refused {
 		read("reason", &e.Reason)
 	}

@@ -70,6 +70,8 @@ func TestLostAnswersAreGivenAgain(t *testing.T) {
 	ok(t, l.Refuse(ctx, must(l.Claim(ctx, order("warm", "w3")))(t).Claim, fault.Reason{}))
 	ok(t, l.Accept(ctx, order("warm", "w4"), "N", nil, time.Now()))
 	ok(t, l.Follow(ctx, must(l.Get(ctx, warm.Key))(t), ledger.Cancelled, ledger.Following{}))
+	must(l.WantCancel(ctx, warm.Key, ledger.Cancel{RequestID: "R"}))(t)
+	ok(t, l.EndCancel(ctx, warm.Key, "R", ""))
 	must(l.Count(ctx, "warm"))(t)
 	must(l.Lease(ctx, "warm", "w", time.Second))(t)
 	must(l.Admit(ctx, "warm", "A", 1))(t)
@@ -107,15 +109,29 @@ func TestLostAnswersAreGivenAgain(t *testing.T) {
 	cut("{acme}")
 	ok(t, l.Accept(ctx, request, "N1", nil, time.Now()))
 	e := must(l.Get(ctx, request.Key))(t)
-	var history []string
-	for _, a := range e.Attempts {
-		history = append(history, a.What)
+	history := func(no string) string {
+		t.Helper()
+		var what []string
+		for _, a := range must(l.Get(ctx, order(no, "").Key))(t).Attempts {
+			what = append(what, a.What)
+		}
+		return strings.Join(what, " ")
 	}
-	if want := "begun unknown begun absent begun released begun refused begun accepted"; strings.Join(history, " ") != want {
-		t.Errorf("history: %v\nwant:    %s", history, want)
+	if want := "begun unknown begun absent begun released begun refused begun accepted"; history("A1") != want {
+		t.Errorf("history: %s\nwant:    %s", history("A1"), want)
 	}
 	cut("{acme}")
 	ok(t, l.Follow(ctx, e, ledger.Cancelled, ledger.Following{State: []byte(`{"Code":"10028"}`)}))
+	cut("{acme}")
+	e = must(l.WantCancel(ctx, order("A2", "").Key, ledger.Cancel{RequestID: "R"}))(t)
+	if stored := must(l.Get(ctx, e.Key))(t); e.Cancel == nil || e.Version != 1 || !reflect.DeepEqual(e, stored) {
+		t.Errorf("the wish is stored as\n%+v\nand returned as\n%+v", stored, e)
+	}
+	cut("{acme}")
+	ok(t, l.EndCancel(ctx, e.Key, "R", ""))
+	if want := "cancel.wanted cancel.ended"; history("A2") != want {
+		t.Errorf("history: %s, want %s", history("A2"), want)
+	}
 
 	cut("lease:")
 	if got := must(l.Lease(ctx, "poll/acme", "w1", time.Minute))(t); !got {
@@ -455,7 +471,7 @@ func TestStoredFollowingsStayReadable(t *testing.T) {
 	server := redistest.Start(t)
 	l := open(t, server.URL(), nil)
 	const stored = `{"Status":1,"Code":"10019","StatusAt":"2026-03-01T08:00:00Z","Children":null,"Shipped":true,"Waybills":["JDV1"],"Due":"2026-03-01T09:00:00Z"}`
-	server.Command("HSET", "stockbridge:{acme}:entry:order:A1", "state", "accepted", "hash", "h", "version", "1", "following", "'"+stored+"'")
+	server.Command("HSET", "stockbridge:{acme}:entry:order:A1", "state", "accepted", "hash", "h", "version", "1", "due", "1772355600000", "following", "'"+stored+"'")
 	e, err := l.Get(t.Context(), ledger.Key{Seller: "acme", Kind: "order", No: "A1"})
 	if err != nil {
 		t.Fatal(err)
@@ -463,6 +479,29 @@ func TestStoredFollowingsStayReadable(t *testing.T) {
 	f := e.Following
 	if string(f.State) != stored || !slices.Equal(f.Numbers, []string{"JDV1"}) || !f.Due.Equal(time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)) {
 		t.Errorf("read as %+v", f)
+	}
+}
+
+// An entry of a build that knew no wishes takes one.
+func TestAStoredEntryWithoutAWishTakesOne(t *testing.T) {
+	server := redistest.Start(t)
+	l := open(t, server.URL(), nil)
+	k := ledger.Key{Seller: "acme", Kind: "order", No: "A1"}
+	server.Command("HSET", "stockbridge:{acme}:entry:order:A1", "state", "accepted", "hash", "h", "number", "N1", "version", "4", "tries", "1",
+		"begun", "1", "order", "SO-1", "lines", `'["1"]'`, "due", "5", "following", `'{"Due":"2026-03-01T09:00:00Z"}'`)
+	server.Command("HSET", "stockbridge:{acme}:lines:order:SO-1", "1", "A1", "2", "A2")
+	if e := must(l.Get(t.Context(), k))(t); e.Cancel != nil || e.Following.Due.IsZero() {
+		t.Errorf("read as %+v", e)
+	}
+	if e := must(l.WantCancel(t.Context(), k, ledger.Cancel{RequestID: "R"}))(t); e.Cancel == nil || e.State != ledger.Accepted || e.Version != 5 {
+		t.Errorf("wanted: %+v", e)
+	}
+	ok(t, l.EndCancel(t.Context(), k, "R", ledger.Cancelled))
+	if e := must(l.Get(t.Context(), k))(t); e.Cancel != nil || e.State != ledger.Cancelled || !e.Following.Due.IsZero() {
+		t.Errorf("ended: %+v", e)
+	}
+	if n := server.Command("HLEN", "stockbridge:{acme}:lines:order:SO-1"); n != ":1" {
+		t.Errorf("lines held: %s", n)
 	}
 }
 
@@ -532,6 +571,19 @@ func TestSettledEntriesExpireAndTheRestStays(t *testing.T) {
 	goes("entry:order:A9")
 	goes("lines:order:SO-9")
 	goes("find:SO-9")
+
+	// A wish that waits for its document is forgotten with it; claimed, it stays.
+	wished := order("A8", "w1")
+	wished.Group = "SO-8"
+	must(l.WantCancel(ctx, wished.Key, ledger.Cancel{RequestID: "R"}))(t)
+	goes("entry:order:A8")
+	ok(t, l.Release(ctx, must(l.Claim(ctx, wished))(t).Claim, "x"))
+	goes("entry:order:A8")
+	wished.Owner = "w2"
+	must(l.Claim(ctx, wished))(t)
+	stays("entry:order:A8")
+	must(l.WantCancel(ctx, claimed.Claim.Key, ledger.Cancel{RequestID: "R"}))(t)
+	goes("entry:order:A1")
 
 	// Claimed once more: everything stays again.
 	must(l.Claim(ctx, order("A3", "w1")))(t)

@@ -115,6 +115,17 @@ func (w *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
 	return w.call(ctx, "resend", func(ctx context.Context) error { return w.Ledger.Resend(ctx, c) })
 }
 
+// WantCancel implements ledger.Documents.
+func (w *Ledger) WantCancel(ctx context.Context, k ledger.Key, c ledger.Cancel) (e ledger.Entry, err error) {
+	err = w.call(ctx, "want_cancel", func(ctx context.Context) error { e, err = w.Ledger.WantCancel(ctx, k, c); return err })
+	return e, err
+}
+
+// EndCancel implements ledger.Documents.
+func (w *Ledger) EndCancel(ctx context.Context, k ledger.Key, requestID string, state ledger.State) error {
+	return w.call(ctx, "end_cancel", func(ctx context.Context) error { return w.Ledger.EndCancel(ctx, k, requestID, state) })
+}
+
 // Get implements ledger.Documents.
 func (w *Ledger) Get(ctx context.Context, k ledger.Key) (e ledger.Entry, err error) {
 	err = w.call(ctx, "get", func(ctx context.Context) error { e, err = w.Ledger.Get(ctx, k); return err })

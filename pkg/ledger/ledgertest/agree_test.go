@@ -121,7 +121,7 @@ func (c *comparison) step() {
 		Identity: rapid.SampledFrom([]string{"", "x", "x", "y"}).Draw(c.T, "identity"), AnyIdentity: rapid.IntRange(0, 4).Draw(c.T, "any") == 0,
 	}
 	claim := ledger.Claim{Key: key, Owner: owner, Identity: request.Identity}
-	switch what := rapid.IntRange(0, 15).Draw(c.T, "what"); what {
+	switch what := rapid.IntRange(0, 18).Draw(c.T, "what"); what {
 	case 0, 1, 2:
 		c.same("begin", func(l ledger.Ledger) (any, error) {
 			claimed, err := l.Claim(ctx, request)
@@ -143,6 +143,15 @@ func (c *comparison) step() {
 		c.same("deny", func(l ledger.Ledger) (any, error) {
 			return nil, l.MarkRejected(ctx, claim, fault.Reason{Code: "y", RemoteText: "系统处理中"})
 		})
+	case 16, 17:
+		id := rapid.SampledFrom([]string{"R1", "R1", "R2"}).Draw(c.T, "request")
+		c.same("want cancelled", func(l ledger.Ledger) (any, error) {
+			return l.WantCancel(ctx, key, ledger.Cancel{RequestID: id, Cause: "退款"})
+		})
+	case 18:
+		id := rapid.SampledFrom([]string{"R1", "R1", "R2"}).Draw(c.T, "request")
+		state := rapid.SampledFrom([]ledger.State{"", ledger.Cancelled, ledger.Refused}).Draw(c.T, "state")
+		c.same("end cancel", func(l ledger.Ledger) (any, error) { return nil, l.EndCancel(ctx, key, id, state) })
 	case 6:
 		c.same("absent", func(l ledger.Ledger) (any, error) {
 			lookups, unknownFor, err := l.MarkNotFound(ctx, claim)
@@ -191,7 +200,7 @@ func (c *comparison) step() {
 			return l.Get(ctx, ledger.Key{Seller: c.seller, Kind: "order", No: no})
 		})
 	}
-	for _, no := range []string{"SO", "SO-2", "P1", "P2", "Y1", "Y2"} {
+	for _, no := range []string{"A", "SO", "SO-2", "P1", "P2", "Y1", "Y2"} {
 		c.same("find "+no, func(l ledger.Ledger) (any, error) {
 			entries, err := l.Find(ctx, c.seller, no)
 			found := map[string]bool{}

@@ -42,7 +42,7 @@ func trialOrders(ctx context.Context, l ledger.Ledger, name string) ([]trialOrde
 	orders := make([]trialOrder, 0, len(nos))
 	for _, no := range nos {
 		e, err := l.Get(ctx, ledger.Key{Seller: name, Kind: orderKind, No: no})
-		if errors.Is(err, ledger.ErrNoEntry) {
+		if errors.Is(err, ledger.ErrNoEntry) || err == nil && e.Unclaimed() {
 			orders = append(orders, trialOrder{OutboundNo: no, State: "not sent"})
 			continue
 		}

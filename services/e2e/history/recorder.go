@@ -354,7 +354,7 @@ func (r *Recorder) ledger(ctx context.Context, l ledger.Documents) error {
 		line := Entry{Seller: k.Seller, OutboundNo: k.No}
 		e, err := l.Get(ctx, k)
 		switch {
-		case errors.Is(err, ledger.ErrNoEntry):
+		case errors.Is(err, ledger.ErrNoEntry), err == nil && e.Unclaimed():
 			line.Missing = true
 		case err != nil:
 			return err

@@ -34,7 +34,7 @@ if taken then return taken end
 
 local sure = born .. ' ' .. identify()
 local never_sent
-if not e.version then
+if unclaimed(e) then
   never_sent = never_sent_since(born)
 else
   never_sent = not is(e.state) and e.sure == sure -- released unsent, and nothing was forgotten since

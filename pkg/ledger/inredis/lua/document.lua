@@ -26,6 +26,9 @@ local function unsettled(e)
   return is(e.due) or e.state == 'intent' or e.state == 'unknown' and not external(e)
 end
 
+-- unclaimed: there is no entry, or only a wish to cancel made it.
+local function unclaimed(e) return not is(e.state) and not is(e.tries) end
+
 -- stored is the current entry as it was read; stayed: it was unsettled then.
 local stored, stayed
 local function load()
@@ -190,7 +193,7 @@ end
 local function save(e)
   e.version = text((tonumber(e.version) or 0) + 1)
   e.changed = text(now)
-  if not is(e.begun) then e.begun = e.changed end
+  if not is(e.begun) and not unclaimed(e) then e.begun = e.changed end
   local set, gone = {}, {}
   for field, value in pairs(e) do
     if value == '' then
