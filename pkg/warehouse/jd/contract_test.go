@@ -121,6 +121,7 @@ func setup(url string) *sellerv1.Setup {
 		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "main", WarehouseNo: "110006341"}},
 		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "ESP0020000009400", Warehouses: []string{"W01"}}},
 		Carriers:   []*sellerv1.Mapping{{Code: "jd", Number: "CYS0000010"}},
+		Suppliers:  []*sellerv1.Mapping{{Code: "TEA", Number: "EMS4398046512427"}},
 		Platforms:  []*sellerv1.Mapping{{Code: "tmall", Number: "2"}, {Code: "jd", Number: "1"}},
 	}
 }

@@ -19,12 +19,38 @@ import (
 // JD and a short wait for an operator.
 const quotaPause = time.Minute
 
-// sendError returns what a failed addOrder means. Unless the call certainly had no effect, the result is a fault.Unknown
-// or a Rejected.
-func (w *Warehouse) sendError(o *orderv1.Audited, err error) error {
+// subject is what a call was about.
+type subject struct {
+	// zh and en say what to do when JD refuses it.
+	zh, en string
+	// numbers are those of the settings that JD was given, by kind. The department is in every call.
+	numbers map[string]given
+}
+
+// given is a number of the settings, and the ERP's code that it stands for.
+type given struct{ code, no string }
+
+// aboutOrder is the subject of sending o.
+func (w *Warehouse) aboutOrder(o *orderv1.Audited) subject {
+	shop, _ := w.seller.Shop(o.GetShop())
+	carrier, _ := w.seller.Carrier(o.GetCarrier())
+	carrier = cmp.Or(carrier, ownShipper)
+	return subject{
+		"仓库拒绝了订单，请按其说明修改后重新审核", "the warehouse refused the order; fix what it names and audit again",
+		map[string]given{
+			seller.NumberShop:      {o.GetShop(), shop.GetShopNo()},
+			seller.NumberWarehouse: {o.GetWarehouse(), w.no},
+			seller.NumberCarrier:   {cmp.Or(o.GetCarrier(), carrier), carrier},
+		},
+	}
+}
+
+// writeError returns what a failed call that changes something at JD means. Unless it certainly had no effect, the result
+// is a fault.Unknown or a Rejected.
+func (w *Warehouse) writeError(about subject, err error) error {
 	var limited *jdapi.Error
 	if errors.As(err, &limited) && limited.Class == jdapi.ClassQuota {
-		// Code 2 does not prove a refusal before processing, so the order has to be looked up. Our own limiter keeps this rare,
+		// Code 2 does not prove a refusal before processing, so the document has to be looked up. Our own limiter keeps this rare,
 		// and the breaker pauses a seller after a run of them.
 		return fault.Unknown(quotaUsedUp(limited, err))
 	}
@@ -42,16 +68,16 @@ func (w *Warehouse) sendError(o *orderv1.Audited, err error) error {
 	case no.Class == jdapi.ClassClock:
 		return err
 	}
-	reason := refusal(no, "warehouse.refused",
-		"仓库拒绝了订单，请按其说明修改后重新审核", "the warehouse refused the order; fix what it names and audit again")
-	if what := numberAtFault(no); what != "" {
-		cause, about := w.numberReason(what, o)
-		about.RemoteCode, about.RemoteText = reason.RemoteCode, reason.RemoteText
+	reason := refusal(no, "warehouse.refused", about.zh, about.en)
+	what := numberAtFault(no)
+	if of, sent := about.numbers[what]; sent || what == seller.NumberDepartment {
+		cause, number := w.numberReason(what, of)
+		number.RemoteCode, number.RemoteText = reason.RemoteCode, reason.RemoteText
 		if what == seller.NumberDepartment || no.Before {
 			// Documents belong to departments: an unknown department has none.
-			return fault.Hold(cause, about)
+			return fault.Hold(cause, number)
 		}
-		return &warehouse.Rejected{Reason: about, Cause: cause}
+		return &warehouse.Rejected{Reason: number, Cause: cause}
 	}
 	if !no.Before {
 		return &warehouse.Rejected{Reason: reason, Data: faultOfData(no.Text)}
@@ -74,7 +100,7 @@ func (w *Warehouse) readError(err error) error {
 	case no.Class == jdapi.ClassProgram:
 		return fault.Hold(seller.CauseAccount(w.seller.Name(), w.account.Name), fmt.Errorf("%w: %w", w.badCall(no), err))
 	case numberAtFault(no) == seller.NumberDepartment:
-		cause, reason := w.numberReason(seller.NumberDepartment, nil)
+		cause, reason := w.numberReason(seller.NumberDepartment, given{})
 		reason.RemoteCode, reason.RemoteText = no.Code, no.Text
 		return fault.Hold(cause, fmt.Errorf("%w: %w", reason, err))
 	}
@@ -170,21 +196,22 @@ func refusal(no *jdapi.Error, code, zh, en string) fault.Reason {
 }
 
 // Texts by which JD may refuse a number of the settings. JD does not publish them, so these are likely ones. They must be
-// about the shop, warehouse, carrier or department itself: "店铺[S01]下商品不存在" is about goods.
+// about the shop, warehouse, carrier, supplier or department itself: "店铺[S01]下商品不存在" is about goods.
 var (
 	unknownNumber = regexp.MustCompile(
-		`(店铺|仓库|承运商|事业部)(编号|编码|信息|数据)?[\s:：]*[\[【(（“"']?[A-Za-z0-9_*-]*[\]】)）”"']?[\s，,]*(信息|数据)?` +
+		`(店铺|仓库|承运商|供应商|事业部)(编号|编码|信息|数据)?[\s:：]*[\[【(（“"']?[A-Za-z0-9_*-]*[\]】)）”"']?[\s，,]*(信息|数据)?` +
 			`(不存在|不正确|未找到|找不到|没有找到|未查询到|查询不到|信息为空|已?被?(停用|禁用|关闭|冻结)|未启用|不可用|无效)`)
 	notFoundNumber = regexp.MustCompile(
-		`(未找到|找不到|没有找到|未查询到|查询不到|没有查询到|无效的?|不存在的?)(对应的?|相关的?|相应的?|该|此)?(店铺|仓库|承运商|事业部)(编号|编码|信息|数据)?` +
+		`(未找到|找不到|没有找到|未查询到|查询不到|没有查询到|无效的?|不存在的?)(对应的?|相关的?|相应的?|该|此)?(店铺|仓库|承运商|供应商|事业部)(编号|编码|信息|数据)?` +
 			`($|[\s，,。；;！!:：\[【(（“"'])`)
-	parameterAtFault = regexp.MustCompile(`\[(shopNo|warehouseNo|shipperNo|departmentNo)\]`)
+	parameterAtFault = regexp.MustCompile(`\[(shopNo|warehouseNo|whNo|shipperNo|supplierNo|departmentNo|deptNo)\]`)
 )
 
 // numberKinds maps JD's terms to the kinds of numbers in the settings.
 var numberKinds = map[string]string{
-	"店铺": seller.NumberShop, "仓库": seller.NumberWarehouse, "承运商": seller.NumberCarrier, "事业部": seller.NumberDepartment,
-	"shopNo": seller.NumberShop, "warehouseNo": seller.NumberWarehouse, "shipperNo": seller.NumberCarrier, "departmentNo": seller.NumberDepartment,
+	"店铺": seller.NumberShop, "仓库": seller.NumberWarehouse, "承运商": seller.NumberCarrier, "供应商": seller.NumberSupplier, "事业部": seller.NumberDepartment,
+	"shopNo": seller.NumberShop, "warehouseNo": seller.NumberWarehouse, "whNo": seller.NumberWarehouse, "shipperNo": seller.NumberCarrier,
+	"supplierNo": seller.NumberSupplier, "departmentNo": seller.NumberDepartment, "deptNo": seller.NumberDepartment,
 }
 
 // numberAtFault returns which number of the settings JD does not know or has disabled; "" for none.
@@ -205,37 +232,41 @@ func numberAtFault(no *jdapi.Error) string {
 	return ""
 }
 
-// numberReason returns cause and reason of an order whose shop, warehouse, carrier or department JD does not accept.
-func (w *Warehouse) numberReason(what string, o *orderv1.Audited) (cause string, reason fault.Reason) {
-	var code, number, field, zh string
-	switch what {
-	case seller.NumberShop:
-		shop, _ := w.seller.Shop(o.GetShop())
-		code, number, field, zh = o.GetShop(), shop.GetShopNo(), "shop", "店铺"
-	case seller.NumberWarehouse:
-		code, number, field, zh = o.GetWarehouse(), w.no, "warehouse", "仓库"
-	case seller.NumberCarrier:
-		no, _ := w.seller.Carrier(o.GetCarrier())
-		number = cmp.Or(no, ownShipper)
-		code, field, zh = cmp.Or(o.GetCarrier(), number), "carrier", "物流公司"
-	default:
-		code, number, field, zh = w.account.Name, w.account.Department, "department", "账号"
+// numberNames are the Chinese names of what has a number, as merchants know them.
+var numberNames = map[string]string{
+	seller.NumberShop: "店铺", seller.NumberWarehouse: "仓库", seller.NumberCarrier: "物流公司", seller.NumberSupplier: "供应商", seller.NumberDepartment: "账号",
+}
+
+// numberReason returns cause and reason of a document of which JD does not accept a number. A department is the
+// account's, whatever of is.
+func (w *Warehouse) numberReason(what string, of given) (cause string, reason fault.Reason) {
+	if what == seller.NumberDepartment {
+		of = given{w.account.Name, w.account.Department}
 	}
-	return seller.CauseNumber(w.seller.Name(), what, code), fault.Reason{
-		Code: "warehouse.number", Field: field,
-		ZH: "京东不认识" + zh + " " + code + " 的编号 " + number + "，或已停用；请核对设置（bridgectl seller doctor）或在京东启用，之后自动继续",
-		EN: "JD does not know the number " + number + " of " + what + " " + code + ", or has disabled it; check the set-up (bridgectl seller doctor) or have it enabled at JD, then it continues automatically",
+	return seller.CauseNumber(w.seller.Name(), what, of.code), fault.Reason{
+		Code: "warehouse.number", Field: what,
+		ZH: "京东不认识" + numberNames[what] + " " + of.code + " 的编号 " + of.no + "，或已停用；请核对设置（bridgectl seller doctor）或在京东启用，之后自动继续",
+		EN: "JD does not know the number " + of.no + " of " + what + " " + of.code + ", or has disabled it; check the set-up (bridgectl seller doctor) or have it enabled at JD, then it continues automatically",
 	}
 }
 
-// notFoundText matches the texts by which JD may say that it has no such order. JD does not publish them. The sentence
+// Texts by which JD may say that it has no such order, or no such purchase order.
+var (
+	noSuchOrder    = notFoundText(`订单|出库单|单据`)
+	noSuchPurchase = notFoundText(`采购订单|采购单|入库单|单据`)
+)
+
+// notFoundText matches the texts by which JD may say that it has no such document. JD does not publish them. The sentence
 // that ends the stock flow (docs/jd-api.md, Stock flow) is the only known one, so these are its words and similar ones.
-// The text must be about the order or the result of the query: "店铺不存在", "事业部信息为空" and "无数据权限" are about something else.
-var notFoundText = regexp.MustCompile(
-	`(订单|出库单|单据)(信息|数据|记录|结果|详情|明细)为空|` + from + `查询(结果|数据|信息)?为空|` + from + `(暂?无|没有)(相关)?(数据|记录|结果)` + to + `|` +
-		`((未|没有|没)(查询|查|找)|(查询|查|找)不)到(` +
-		`(任何|相关|对应的?|匹配的?|符合条件的)*(数据|记录|结果|信息)|[^，。；;]*(订单|出库单|单据|单号|[该此]单)(编?号)?(信息|数据|记录|详情|明细)?)` + to + `|` +
-		`(订单|出库单|单据|(^|[^名])单)(编?号)?[\[【(（]?[A-Za-z0-9_,-]*[\]】)）]?不存在`)
+// The text must be about the document, one of nouns, or the result of the query: "店铺不存在", "事业部信息为空" and "无数据权限"
+// are about something else.
+func notFoundText(nouns string) *regexp.Regexp {
+	return regexp.MustCompile(
+		`(` + nouns + `)(信息|数据|记录|结果|详情|明细)为空|` + from + `查询(结果|数据|信息)?为空|` + from + `(暂?无|没有)(相关)?(数据|记录|结果)` + to + `|` +
+			`((未|没有|没)(查询|查|找)|(查询|查|找)不)到(` +
+			`(任何|相关|对应的?|匹配的?|符合条件的)*(数据|记录|结果|信息)|[^，。；;]*(` + nouns + `|单号|[该此]单)(编?号)?(信息|数据|记录|详情|明细)?)` + to + `|` +
+			`(` + nouns + `|(^|[^名])单)(编?号)?[\[【(（]?[A-Za-z0-9_,-]*[\]】)）]?不存在`)
+}
 
 // Start and end of a clause.
 const (
@@ -243,9 +274,9 @@ const (
 	to   = `($|[\s，,。；;！!])`
 )
 
-// saysNotFound reports whether err is a text of JD's that says that it has none of what was queried. Nothing else proves
-// absence, and on absence depends whether an order is sent again.
-func saysNotFound(err error) bool {
+// says reports whether err is a business text of JD's that matches. A notFoundText says that JD has none of what was
+// queried. Nothing else proves absence, and on absence depends whether an order is sent again.
+func says(err error, text *regexp.Regexp) bool {
 	var no *jdapi.Error
-	return errors.As(err, &no) && no.Class == jdapi.ClassBusiness && no.Matches(notFoundText)
+	return errors.As(err, &no) && no.Class == jdapi.ClassBusiness && no.Matches(text)
 }

@@ -47,7 +47,7 @@ func answering(t *testing.T, answer func(*request) string, change ...func(*selle
 		if err != nil {
 			t.Error(err)
 		}
-		text := answer(&request{r, strings.TrimPrefix(r.URL.Query().Get("method"), "jingdong.eclp.order."), form.Get("360buy_param_json"), string(body)})
+		text := answer(&request{r, strings.TrimPrefix(strings.TrimPrefix(r.URL.Query().Get("method"), "jingdong.eclp."), "order."), form.Get("360buy_param_json"), string(body)})
 		if text == "" {
 			panic(http.ErrAbortHandler)
 		}

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -161,7 +162,7 @@ func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	}
 	no, err := w.api.AddOrderText(ctx, plan.Body)
 	if err != nil {
-		return warehouse.Receipt{}, w.sendError(o, err)
+		return warehouse.Receipt{}, w.writeError(w.aboutOrder(o), err)
 	}
 	return warehouse.Receipt{WarehouseNo: no, Cleaned: plan.Cleaned}, nil
 }
@@ -215,27 +216,34 @@ func queryable(no string) bool {
 func byOutbound(q *jdapi.ExtQueryOrder, nos []string) { q.IsvUUIDs = nos }
 func byPlatform(q *jdapi.ExtQueryOrder, nos []string) { q.SpSoNos = nos }
 
-// lookUp queries nos. If JD answers a query for absent numbers with a refusal instead of an empty list (unknown), the
-// refusal may be about a single number. Then halves are queried until it is about one number.
+// lookUp queries nos.
 func (w *Warehouse) lookUp(ctx context.Context, nos []string, by func(*jdapi.ExtQueryOrder, []string)) ([]jdapi.ExtOrder, error) {
+	return halving(nos, noSuchOrder, func(nos []string) ([]jdapi.ExtOrder, error) {
+		query := jdapi.ExtQueryOrder{IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department}
+		by(&query, nos)
+		return w.api.ExtQueryOrder(ctx, query)
+	})
+}
+
+// halving queries nos by ask. If JD answers a query for absent numbers with a refusal, which absent matches, instead of
+// an empty list (unknown), the refusal may be about a single number. Then halves are queried until it is about one number.
+func halving[R any](nos []string, absent *regexp.Regexp, ask func(nos []string) ([]R, error)) ([]R, error) {
 	if len(nos) == 0 {
 		return nil, nil
 	}
-	query := jdapi.ExtQueryOrder{IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department}
-	by(&query, nos)
-	rows, err := w.api.ExtQueryOrder(ctx, query)
-	if err == nil || !saysNotFound(err) {
+	rows, err := ask(nos)
+	if err == nil || !says(err, absent) {
 		return rows, err
 	}
 	if len(nos) == 1 {
 		return nil, nil
 	}
 	half := len(nos) / 2
-	first, err := w.lookUp(ctx, nos[:half], by)
+	first, err := halving(nos[:half], absent, ask)
 	if err != nil {
 		return nil, err
 	}
-	second, err := w.lookUp(ctx, nos[half:], by)
+	second, err := halving(nos[half:], absent, ask)
 	return append(first, second...), err
 }
 

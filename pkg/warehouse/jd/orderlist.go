@@ -41,7 +41,7 @@ func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page str
 	nos, err = w.api.QueryOrderListByStatus(ctx, jdapi.OrderListQuery{
 		DeptNo: w.account.Department, Status: lifecycle[at], From: from, To: to, Page: n, PageSize: listPage,
 	})
-	if saysNotFound(err) {
+	if says(err, noSuchOrder) {
 		nos, err = nil, nil
 	}
 	if err != nil {

@@ -2,21 +2,15 @@ package jd
 
 import (
 	"cmp"
-	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/clean"
-	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
-	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -30,7 +24,6 @@ const (
 	maxSellerNote  = 200
 	maxUUID        = 125
 	maxPlatformNo  = 200
-	maxListed      = 50 // an element of a list
 )
 
 // Values of salePlatformSource.
@@ -48,9 +41,9 @@ func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
 	return plan
 }
 
-// draft is an order that is being written in JD's fields.
-type draft struct {
-	warehouse.Plan
+// orderDraft is an order that is being written in JD's fields.
+type orderDraft struct {
+	draft
 	of *orderv1.Audited
 }
 
@@ -59,8 +52,7 @@ type draft struct {
 func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 	cleaned := clean.Order(o)
 	o = cleaned.Order
-	d := &draft{of: o}
-	d.Cleaned = cleaned.Changed
+	d := &orderDraft{of: o, draft: newDraft(cleaned.Changes)}
 	r := o.GetReceiver()
 	order := jdapi.AddOrder{
 		IsvUUID: o.OutboundNo, IsvSource: w.account.VendorSource, DepartmentNo: w.account.Department,
@@ -74,9 +66,6 @@ func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 		ConsigneeRemark:  d.cut("buyer_remark", o.BuyerRemark, maxBuyerRemark),
 		SellerNote:       d.cut("seller_remark", o.SellerRemark, maxSellerNote),
 	}
-	for _, wrong := range cleaned.Wrong {
-		d.Findings = append(d.Findings, fault.Permanent(wrong))
-	}
 	w.applySetup(d, &order)
 	d.receiver(order)
 	d.money(&order)
@@ -84,21 +73,12 @@ func (w *Warehouse) plan(o *orderv1.Audited) (jdapi.AddOrder, warehouse.Plan) {
 	d.lines(&order)
 	d.limit("outbound_no", o.OutboundNo, maxUUID)
 
-	var err error
-	d.Call = jdapi.MethodAddOrder
-	if d.Body, err = jdapi.ParamJSON(order); err != nil || len(d.Body) > jdapi.MaxRequest {
-		d.refuse("order.large", "", fmt.Sprintf("订单内容超过 %d 字节", jdapi.MaxRequest), fmt.Sprintf("the order has more than %d bytes", jdapi.MaxRequest))
-	}
-	for _, finding := range d.Findings {
-		if d.Err == nil || fault.Of(d.Err) == fault.Held && fault.Of(finding) == fault.Refused {
-			d.Err = finding
-		}
-	}
+	d.finish(jdapi.MethodAddOrder, order)
 	return order, d.Plan
 }
 
 // applySetup translates the ERP's codes by the seller's settings.
-func (w *Warehouse) applySetup(d *draft, order *jdapi.AddOrder) {
+func (w *Warehouse) applySetup(d *orderDraft, order *jdapi.AddOrder) {
 	o := d.of
 	if shop, ok := w.seller.Shop(o.Shop); ok {
 		order.ShopNo = shop.ShopNo
@@ -125,7 +105,7 @@ func (w *Warehouse) applySetup(d *draft, order *jdapi.AddOrder) {
 }
 
 // receiver checks the receiver. Name and address are never cut but refused if too long: a parcel must arrive.
-func (d *draft) receiver(order jdapi.AddOrder) {
+func (d *orderDraft) receiver(order jdapi.AddOrder) {
 	r := d.of.GetReceiver()
 	hidden := map[string]bool{}
 	for _, f := range []struct {
@@ -168,7 +148,7 @@ func (d *draft) receiver(order jdapi.AddOrder) {
 
 // money sets the amount to collect, the insured value, and the marks. Of the 50 positions of orderMark only the first,
 // cash on delivery, is certain (docs/jd-api.md, Sales orders).
-func (d *draft) money(order *jdapi.AddOrder) {
+func (d *orderDraft) money(order *jdapi.AddOrder) {
 	order.OrderMark = strings.Repeat("0", 50)
 	if text, some := d.amount("collect", d.of.Collect); some {
 		order.Receivable, order.OrderMark = text, "1"+order.OrderMark[1:]
@@ -182,7 +162,7 @@ func (d *draft) money(order *jdapi.AddOrder) {
 }
 
 // invoice sets the buyer's invoice in JD's values of invoiceState and invoiceType.
-func (d *draft) invoice(order *jdapi.AddOrder) {
+func (d *orderDraft) invoice(order *jdapi.AddOrder) {
 	invoice := d.of.Invoice
 	if invoice == nil {
 		return
@@ -201,59 +181,21 @@ func (d *draft) invoice(order *jdapi.AddOrder) {
 	}
 }
 
-// lines sets the comma lists. A list needs an element for each line. If some lines have no value, the list is left out
-// where it is only additional information, and the order is refused where a wish of the ERP would be lost.
-func (d *draft) lines(order *jdapi.AddOrder) {
-	of, seen := d.of.Lines, map[string]bool{}
-	if len(of) == 0 {
-		d.refuse("lines.required", "lines", "订单没有商品行", "the order has no lines")
-	}
-	column := func(name string, value func(*orderv1.Line) string) (list string, have int) {
-		values := make([]string, len(of))
-		for i, l := range of {
-			if values[i] = value(l); values[i] != "" {
-				have++
-			}
-			if utf8.RuneCountInString(values[i]) > maxListed {
-				d.limit(lineField(i, name), values[i], maxListed)
-			}
-			if strings.ContainsAny(values[i], ",\r\n") {
-				d.refuse("text.comma", lineField(i, name), "不能包含逗号或换行", "must not contain commas or line breaks")
-			}
-		}
-		if have < len(of) {
-			return "", have
-		}
-		return strings.Join(values, ","), have
-	}
-	var haveNo, haveCode int
-	order.LinesGoodsNo, haveNo = column("warehouse_goods_no", (*orderv1.Line).GetWarehouseGoodsNo)
-	order.LinesIsvGoodsNo, haveCode = column("goods_code", (*orderv1.Line).GetGoodsCode)
-	if haveNo < len(of) && haveCode < len(of) {
-		name, value := "goods_code", (*orderv1.Line).GetGoodsCode
-		if haveNo > haveCode {
-			name, value = "warehouse_goods_no", (*orderv1.Line).GetWarehouseGoodsNo
-		}
-		d.refuse("goods.mixed", d.firstWithout(name, value),
-			"同一订单的所有商品行必须统一使用商品编码，或统一使用京东商品编号", "JD wants the ERP's code of all lines of an order, or its own number of all of them")
-	}
-	order.LinesOrderLine, _ = column("line_id", (*orderv1.Line).GetLineId)
+// lines sets the comma lists. A list that is only additional information is left out if some lines have no value; where
+// a wish of the ERP would be lost, the order is refused.
+func (d *orderDraft) lines(order *jdapi.AddOrder) {
+	of := d.of.Lines
+	common := listsOf(&d.draft, of)
+	order.LinesGoodsNo, order.LinesIsvGoodsNo = common.goodsNo, common.isvGoodsNo
+	order.LinesOrderLine, order.LinesQuantity = common.orderLine, common.quantity
 
-	quantities, prices, priced := make([]string, len(of)), make([]string, len(of)), true
+	prices, priced := make([]string, len(of)), true
 	for i, l := range of {
-		if quantities[i] = strconv.FormatInt(l.Quantity, 10); l.Quantity <= 0 {
-			d.refuse("quantity.invalid", lineField(i, "quantity"), "数量必须是大于 0 的整数", "must be a whole number above 0")
-		}
 		if l.Price != "" {
 			prices[i], _ = d.amount(lineField(i, "price"), l.Price)
 		}
 		priced = priced && prices[i] != ""
-		if l.LineId != "" && seen[l.LineId] {
-			d.refuse("line.repeated", lineField(i, "line_id"), "行号重复，每个商品行的行号必须唯一", "another line has the same id; each line needs its own")
-		}
-		seen[l.LineId] = true
 	}
-	order.LinesQuantity = strings.Join(quantities, ",")
 	if priced {
 		order.LinesPrice = strings.Join(prices, ",")
 	}
@@ -267,22 +209,13 @@ func (d *draft) lines(order *jdapi.AddOrder) {
 		{"batch.production_date", &order.LinesProductionDate, func(l *orderv1.Line) string { return l.GetBatch().GetProductionDate() }},
 		{"batch.expiry_date", &order.LinesExpirationDate, func(l *orderv1.Line) string { return l.GetBatch().GetExpiryDate() }},
 	} {
-		list, have := column(f.name, f.value)
+		list, have := column(&d.draft, of, f.name, f.value)
 		if *f.to = list; have > 0 && have < len(of) {
-			d.refuse("batch.partial", d.firstWithout(f.name, f.value),
+			d.refuse("batch.partial", firstWithout(of, f.name, f.value),
 				"同一订单的所有商品行必须都指定该批次信息，或都不指定", "JD takes this of all lines of an order or of none")
 		}
 	}
 }
-
-// firstWithout is the path of the field in the first line that has no value.
-func (d *draft) firstWithout(name string, value func(*orderv1.Line) string) string {
-	i := slices.IndexFunc(d.of.Lines, func(l *orderv1.Line) bool { return value(l) == "" })
-	return lineField(i, name)
-}
-
-// lineField is the path of a line's field.
-func lineField(i int, name string) string { return "lines[" + strconv.Itoa(i) + "]." + name }
 
 // amount returns money with two decimal places, and whether it is more than zero.
 func (d *draft) amount(field, text string) (two string, some bool) {
@@ -301,32 +234,6 @@ func (d *draft) amount(field, text string) (two string, some bool) {
 }
 
 func digits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
-
-// limit refuses a text that is too long and cannot be cut.
-func (d *draft) limit(field, text string, most int) {
-	if n := utf8.RuneCountInString(text); n > most {
-		d.refuse("text.long", field, fmt.Sprintf("有 %d 个字符，京东最多接受 %d 个", n, most), fmt.Sprintf("has %d characters; JD takes at most %d", n, most))
-	}
-}
-
-func (d *draft) refuse(code, field, zh, en string) {
-	d.Findings = append(d.Findings, fault.Permanent(fault.Reason{Code: code, Field: field, ZH: zh, EN: en}))
-}
-
-func (d *draft) hold(cause, code, field, zh, en string) {
-	d.Findings = append(d.Findings, fault.Hold(cause, fault.Reason{Code: code, Field: field, ZH: zh, EN: en}))
-}
-
-// cut shortens a remark and reports it.
-func (d *draft) cut(field, text string, most int) string {
-	if utf8.RuneCountInString(text) <= most {
-		return text
-	}
-	runes := []rune(text)
-	d.Cleaned = append(d.Cleaned, &documentv1.Cleaned{Field: field, What: "cut",
-		Zh: fmt.Sprintf("超过 %d 个字符，已截断", most), En: fmt.Sprintf("cut to the %d characters that JD takes", most)})
-	return string(runes[:most])
-}
 
 // clock formats a time for JD; "" if there is none.
 func clock(at *timestamppb.Timestamp) string {

@@ -31,11 +31,11 @@ func TestOnlyKnownSentencesAreFaultsOfTheData(t *testing.T) {
 	}
 }
 
-// Each known text reaches the table: no earlier rule of sendError decides about it.
+// Each known text reaches the table: no earlier rule of writeError decides about it.
 func TestEachKnownSentenceReachesItsTable(t *testing.T) {
 	w := answering(t, func(*request) string { return "" })
 	for _, text := range []string{"商品[EMG4418000000001]库存不足", "商品[EMG4418000000001]没有库存信息"} {
-		err := w.sendError(warehousetest.Order("A-1"), &jdapi.Error{Code: "10500", Text: text, Class: jdapi.ClassBusiness})
+		err := w.writeError(w.aboutOrder(warehousetest.Order("A-1")), &jdapi.Error{Code: "10500", Text: text, Class: jdapi.ClassBusiness})
 		var rejected *warehouse.Rejected
 		if !errors.As(err, &rejected) || !rejected.Data || rejected.Cause != "" {
 			t.Errorf("%q: %#v, want a fault of the data", text, err)

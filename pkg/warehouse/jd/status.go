@@ -47,8 +47,11 @@ var statuses = map[string]step{
 	"10054":  {documentv1.Status_STATUS_IN_TRANSIT, "分拣中心发货"},
 }
 
-// stateOf translates one of JD's codes.
-func stateOf(code, text, at jdapi.Text) warehouse.State {
-	known := statuses[string(code)]
+// stateOf translates one of JD's codes of an order.
+func stateOf(code, text, at jdapi.Text) warehouse.State { return stateIn(statuses, code, text, at) }
+
+// stateIn translates one of JD's codes by a table.
+func stateIn(table map[string]step, code, text, at jdapi.Text) warehouse.State {
+	known := table[string(code)]
 	return warehouse.State{Status: known.status, Code: string(code), Text: cmp.Or(personal.Hide(string(text)), known.text), At: at.Time()}
 }

@@ -2,7 +2,6 @@ package jdapi
 
 import (
 	"context"
-	"fmt"
 	"strings"
 )
 
@@ -19,6 +18,7 @@ const (
 // it.
 var readers = []string{
 	MethodExtQueryOrder, MethodQueryOrder, MethodQueryOrderStatus, MethodQueryOrderPacks, MethodQueryOrderListByStatus,
+	MethodQueryPoOrder,
 	MethodQueryVmiShopStockFlow, MethodQueryVmiShopStock, MethodQueryStock,
 	MethodQueryGoodsLevelChange, MethodQueryCheckStockProfit, MethodQueryCheckStockLosses,
 	MethodQueryDept, MethodQueryWarehouse, MethodQueryShop, MethodQueryShipper, MethodQuerySupplier, MethodQuerySpSource,
@@ -89,14 +89,7 @@ func (c *Client) addOrder(ctx context.Context, order any) (eclpSoNo string, err 
 	if err := c.call(ctx, MethodAddOrder, order, &answer); err != nil {
 		return "", err
 	}
-	switch no := answer.EclpSoNo; {
-	case no == "":
-		return "", fmt.Errorf("jd order.addOrder: %w: no eclpSoNo in it", ErrLost)
-	case !no.Number():
-		return "", fmt.Errorf("jd order.addOrder: %w: eclpSoNo is no number: %d bytes", ErrLost, len(no))
-	default:
-		return string(no), nil
-	}
+	return acceptedNumber(MethodAddOrder, "eclpSoNo", answer.EclpSoNo)
 }
 
 // ExtQueryOrder looks orders up by the ERP's numbers (docs/jd-api.md, Order look-up).

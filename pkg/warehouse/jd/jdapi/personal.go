@@ -27,7 +27,7 @@ func dataOf(param string) personal.Data {
 			d.Phones = append(d.Phones, text)
 		case "consigneeAddress", "consigneeEmail", "consigneePostcode":
 			d.Addresses = append(d.Addresses, text)
-		case "consigneeRemark", "sellerNote", "invoiceTitle", "invoiceContent", "invoiceTax":
+		case "consigneeRemark", "sellerNote", "inboundRemark", "invoiceTitle", "invoiceContent", "invoiceTax":
 			d.Remarks = append(d.Remarks, text)
 		default:
 			d.Known = append(d.Known, strings.Split(text, ",")...)
