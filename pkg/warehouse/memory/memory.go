@@ -1,7 +1,8 @@
 // Package memory is a warehouse in memory. Tests use it, because it has a setting for each failure between us and a
 // remote; it also serves for trying Stockbridge out without a real warehouse.
 //
-// It accepts every order, moves it from received to delivered, and forgets everything when the process ends. All users of
+// It accepts every order, moves it from received to delivered, and forgets everything when the process ends. It accepts
+// every purchase order too; what arrives of it is said by tests, or is everything after some time (StepEvery). All users of
 // the same warehouse must share one Warehouse. Like a remote whose behaviour is unknown, it creates a second document for
 // a repeated outbound number unless set otherwise.
 package memory
@@ -38,25 +39,26 @@ const (
 	RefuseRepeat
 )
 
-// Knobs are the failures to play. The zero value plays none, except Repeat.
+// Knobs are the failures to play. The zero value plays none, except Repeat. The next documents are the next orders and
+// purchase orders.
 type Knobs struct {
-	// LoseReplies is how many of the next orders are accepted but their answers lost.
+	// LoseReplies is how many of the next documents are accepted but their answers lost.
 	LoseReplies int
-	// DropBefore is how many of the next orders are lost on the way to the warehouse, which looks the same to the caller.
+	// DropBefore is how many of the next documents are lost on the way to the warehouse, which looks the same to the caller.
 	DropBefore int
-	// Refuse is how many of the next orders are refused in business terms.
+	// Refuse is how many of the next documents are refused in business terms.
 	Refuse int
-	// RefuseTaken is how many of the next orders are refused in business terms although a document is created.
+	// RefuseTaken is how many of the next documents are refused in business terms although one is created.
 	RefuseTaken int
 	// Late is how long FindOrders does not see a new document.
 	Late time.Duration
-	// RefuseNumber is how many of the next orders are refused because of a number in the settings.
+	// RefuseNumber is how many of the next documents are refused because of a number in the settings.
 	RefuseNumber int
-	// Reject is how many of the next orders are refused before they are processed.
+	// Reject is how many of the next documents are refused before they are processed.
 	Reject int
-	// Mistake is the number of another document that the next order is answered with, although no document is created.
+	// Mistake is the number of another document that the next one is answered with, although none is created.
 	Mistake string
-	// Elsewhere is how many of the next orders reach something that is not the warehouse.
+	// Elsewhere is how many of the next documents reach something that is not the warehouse.
 	Elsewhere int
 	// Down: no call arrives, and the caller knows it.
 	Down bool
@@ -73,11 +75,20 @@ type Knobs struct {
 	// Split, Short and Cancel name outbound numbers: split in two when received; one piece less of the first line leaves;
 	// cancelled by the warehouse before packing.
 	Split, Short, Cancel []string
+
+	// CancelLost, CancelRefused and CancelPending are how many of the next requests to cancel are done but their answers
+	// lost; refused; or answered only by the document's state, after a Step.
+	CancelLost, CancelRefused, CancelPending int
+	// PendingRefused: what is pending ends as refused.
+	PendingRefused bool
+	// Unreadable are ERP's numbers of purchase orders that cannot be understood when they are read.
+	Unreadable []string
 }
 
 // Warehouse is ready to use. Many goroutines may use it.
 type Warehouse struct {
-	// StepEvery is how long an order stays in each state; 0 waits for Step. Set it before use.
+	// StepEvery is how long an order stays in each state; 0 waits for Step. A purchase order arrives after three times that
+	// time; with 0 tests say what arrives. Set it before use.
 	StepEvery time.Duration
 	// Opening is a shop's initial stock of all goods. Set it before use.
 	Opening int64
@@ -91,6 +102,7 @@ type Warehouse struct {
 	mu        sync.Mutex
 	steps     int // by Step
 	documents []*document
+	purchases []*purchase
 	shops     map[string]string
 	stock     stock
 }
@@ -147,32 +159,30 @@ func (w *Warehouse) Set(change func(*Knobs)) {
 	change(&w.Knobs)
 }
 
-// Step moves each order on by one state.
+// Step moves each order on by one state, and ends what is pending of purchase orders.
 func (w *Warehouse) Step() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.steps++
+	for _, p := range w.purchases {
+		w.endCancel(p)
+	}
 }
 
 // Numbers returns the documents under an outbound number, without the parts of split ones.
 func (w *Warehouse) Numbers(outboundNo string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var nos []string
-	for _, d := range w.under(outboundNo) {
-		nos = append(nos, d.no)
-	}
-	return nos
+	return w.numbers(outboundNo)
 }
 
-func (w *Warehouse) under(outboundNo string) []*document {
-	var list []*document
+func (w *Warehouse) numbers(outboundNo string) (nos []string) {
 	for _, d := range w.documents {
 		if d.outboundNo == outboundNo && !d.part {
-			list = append(list, d)
+			nos = append(nos, d.no)
 		}
 	}
-	return list
+	return nos
 }
 
 func (w *Warehouse) now() time.Time {
@@ -191,22 +201,23 @@ func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
 	for _, wrong := range cleaned.Wrong {
 		plan.Findings = append(plan.Findings, fault.Permanent(wrong))
 	}
-	refuse := func(field string) {
-		plan.Findings = append(plan.Findings, fault.Permanent(fault.Reason{Code: "text.required", Field: field, ZH: "必填", EN: "is required"}))
-	}
 	if err != nil || o.OutboundNo == "" {
-		refuse("outbound_no")
+		plan.Findings = append(plan.Findings, required("outbound_no"))
 	}
 	if o.GetReceiver().GetName() == "" {
-		refuse("receiver.name")
+		plan.Findings = append(plan.Findings, required("receiver.name"))
 	}
 	if len(o.Lines) == 0 {
-		refuse("lines")
+		plan.Findings = append(plan.Findings, required("lines"))
 	}
 	if len(plan.Findings) > 0 {
 		plan.Err = plan.Findings[0]
 	}
 	return plan
+}
+
+func required(field string) error {
+	return fault.Permanent(fault.Reason{Code: "text.required", Field: field, ZH: "必填", EN: "is required"})
 }
 
 // reach returns what prevents a call from arriving.
@@ -257,15 +268,13 @@ func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	spend := func(n *int) bool {
-		if *n == 0 {
-			return false
-		}
-		*n--
-		return true
-	}
-	refused := fault.Reason{Code: "warehouse.refused", ZH: "仓库拒绝了订单", EN: "the warehouse refused the order", RemoteCode: "5001", RemoteText: "业务处理失败"}
-	switch earlier := w.under(o.OutboundNo); {
+	return w.accept(plan, w.numbers(o.OutboundNo), func() string { return w.create(o) })
+}
+
+// accept plays what becomes of a document that arrived. earlier are the documents under its number, create makes one more.
+func (w *Warehouse) accept(plan warehouse.Plan, earlier []string, create func() string) (warehouse.Receipt, error) {
+	refused := fault.Reason{Code: "warehouse.refused", ZH: "仓库拒绝了单据", EN: "the warehouse refused the document", RemoteCode: "5001", RemoteText: "业务处理失败"}
+	switch {
 	case spend(&w.DropBefore):
 		return warehouse.Receipt{}, fault.Unknown(io.ErrUnexpectedEOF)
 	case spend(&w.Reject):
@@ -283,8 +292,29 @@ func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	case spend(&w.Refuse), len(earlier) > 0 && w.Repeat == RefuseRepeat:
 		return warehouse.Receipt{}, &warehouse.Rejected{Reason: refused}
 	case len(earlier) > 0 && w.Repeat == SameNumber:
-		return warehouse.Receipt{WarehouseNo: earlier[0].no}, nil
+		return warehouse.Receipt{WarehouseNo: earlier[0]}, nil
 	}
+	no := create()
+	if spend(&w.RefuseTaken) {
+		return warehouse.Receipt{}, &warehouse.Rejected{Reason: refused}
+	}
+	if spend(&w.LoseReplies) {
+		return warehouse.Receipt{}, fault.Unknown(io.ErrUnexpectedEOF)
+	}
+	return warehouse.Receipt{WarehouseNo: no, Cleaned: plan.Cleaned}, nil
+}
+
+// spend takes one from a knob; false if none is left.
+func spend(n *int) bool {
+	if *n == 0 {
+		return false
+	}
+	*n--
+	return true
+}
+
+// create makes the document of an order.
+func (w *Warehouse) create(o *orderv1.Audited) string {
 	d := w.add(o.OutboundNo)
 	o = clean.Order(o).Order
 	d.platformNos, d.receiver = o.PlatformOrderNos, proto.CloneOf(o.Receiver)
@@ -299,13 +329,7 @@ func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan wa
 	if slices.Contains(w.Split, o.OutboundNo) {
 		w.split(d)
 	}
-	if spend(&w.RefuseTaken) {
-		return warehouse.Receipt{}, &warehouse.Rejected{Reason: refused}
-	}
-	if spend(&w.LoseReplies) {
-		return warehouse.Receipt{}, fault.Unknown(io.ErrUnexpectedEOF)
-	}
-	return warehouse.Receipt{WarehouseNo: d.no, Cleaned: plan.Cleaned}, nil
+	return d.no
 }
 
 func (w *Warehouse) add(outboundNo string) *document {
