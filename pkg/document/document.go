@@ -61,6 +61,9 @@ type Known struct {
 	Left time.Duration
 	// CancelWanted says that the ERP asked to cancel it.
 	CancelWanted bool
+	// CannotFind says that the warehouse finds no documents of the kind by the ERP's numbers: where a look-up would decide,
+	// a person does.
+	CannotFind bool
 	// AccountChangedAt is when the seller's account changed last; zero when it never did.
 	AccountChangedAt time.Time
 
@@ -93,7 +96,8 @@ type Delivery struct {
 	AuditedAt time.Time
 	// Confirmed: a person confirmed that the document under its number is its own. Ours: a person confirmed that the other
 	// program did not send it. NotFormer: a person confirmed that it is not under an earlier account.
-	Confirmed, Ours, NotFormer bool
+	// Absent: a person found out that the warehouse does not have it and will not get it.
+	Confirmed, Ours, NotFormer, Absent bool
 }
 
 // Other is an entry of the ledger that was read without a claim.
@@ -276,6 +280,7 @@ const (
 	WhyNumberTaken     Why = "the warehouse's number is another document's"
 	WhyDuplicate       Why = "the warehouse has several documents under the number"
 	WhyCancelWanted    Why = "cancelled before it was sent"
+	WhyUnresolved      Why = "it may be at the warehouse, which only a person can find out"
 )
 
 // Step is what to do next, and why.

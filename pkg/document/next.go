@@ -164,6 +164,8 @@ func lineLive(k *Known) Step {
 	switch {
 	case k.Delivery.First && !k.Delivery.Replay:
 		return stop(WhyLine)
+	case k.CannotFind:
+		return Step{Do: Stop, Why: WhyLine, Operator: true}
 	case !k.Found.Done:
 		return Step{Do: Find}
 	case k.Found.Err != nil:
@@ -191,6 +193,8 @@ func earlier(k *Known) Step {
 		return Step{Do: Release, Why: WhyEarlierIdentity}
 	case e.Exists && e.Entry.State != ledger.New:
 		return Step{} // the claim has checked its lines
+	case k.CannotFind:
+		return Step{Do: Release, Why: WhySuperseding}
 	case !e.Found.Done:
 		return Step{Do: FindEarlier}
 	case e.Found.Err != nil:
@@ -218,6 +222,10 @@ func lossWindow(k *Known, first bool) Step {
 func lookUpFirst(k *Known) Step {
 	c := k.Claim
 	switch {
+	case k.CannotFind && !k.Delivery.Absent:
+		return Step{Do: Release, Why: WhyUnresolved}
+	case k.CannotFind:
+		return sayAbsent(k)
 	case !k.Found.Done:
 		return Step{Do: Find}
 	case k.Found.Err != nil:
@@ -241,6 +249,22 @@ func lookUpFirst(k *Known) Step {
 			return step // it is held at once, whether the loss window is over or not
 		}
 		if step := lossWindow(k, k.Delivery.First && !k.Delivery.Replay); step.Do != None {
+			return step
+		}
+	}
+	return send(k)
+}
+
+// sayAbsent is for a document that may have been sent and that a person did not find at the warehouse.
+func sayAbsent(k *Known) Step {
+	c := k.Claim
+	switch {
+	case c.Entry.Rejection != (fault.Reason{}):
+		return refuse(c.Entry.Rejection)
+	case c.External && !k.Delivery.Ours:
+		return Step{Do: Release, Why: WhyExternal}
+	case c.Entry.State == ledger.New:
+		if step := lossWindow(k, false); step.Do != None {
 			return step
 		}
 	}
@@ -279,6 +303,8 @@ func afterSend(k *Known) Step {
 		return lost(k, a.Err)
 	case class == fault.Refused:
 		return refuse(a.Reason)
+	case a.MaybeDone && k.CannotFind:
+		return Step{Do: MarkUnknown, Why: WhyUnresolved}
 	case a.MaybeDone:
 		return Step{Do: MarkUnknown, Err: a.Err}
 	default:
@@ -291,6 +317,8 @@ func afterSend(k *Known) Step {
 func rejected(k *Known) Step {
 	a := k.Answer
 	switch {
+	case k.CannotFind:
+		return rejectedUnseen(k)
 	case !k.Found.Done:
 		return Step{Do: Find}
 	case k.Found.Err == nil && len(k.Found.Numbers) > 0:
@@ -306,6 +334,19 @@ func rejected(k *Known) Step {
 	}
 	next := max(k.Policy.RefuseAfter/time.Duration(k.Policy.RefuseFirst), k.Policy.FirstLookup)
 	return Step{Do: MarkRejected, Reason: a.Reason, Err: fault.RetryAfter(next, fault.Unknown(why))}
+}
+
+// rejectedUnseen is for a rejection of a document that cannot be looked up. Words that are known, about the data or the
+// set-up, count as the proof that nothing was taken. Any others are for a person.
+func rejectedUnseen(k *Known) Step {
+	a := k.Answer
+	switch {
+	case a.Cause != "":
+		return release(fault.Hold(a.Cause, a.Reason))
+	case a.Final:
+		return refuse(a.Reason)
+	}
+	return Step{Do: MarkRejected, Reason: a.Reason, Why: WhyUnresolved}
 }
 
 // adopt takes a document under the number as this one's own, if it is.
@@ -327,6 +368,9 @@ func adopt(k *Known) Step {
 }
 
 func lost(k *Known, why error) Step {
+	if k.CannotFind {
+		return Step{Do: MarkUnknown, Why: WhyUnresolved, Lost: true}
+	}
 	return Step{Do: MarkUnknown, Err: fault.RetryAfter(k.Policy.FirstLookup, fault.Unknown(why)), Lost: true}
 }
 

@@ -74,6 +74,30 @@ type Facts struct {
 	AuditedAt   time.Time
 	// Lines are what is sent, goods by goods.
 	Lines []*documentv1.AcceptedLine
+	// Served are further numbers of the set-up that an accepted document proves to be known to the warehouse: what a
+	// seller.CauseNumber is about, and the ERP's code.
+	Served map[string]string
+}
+
+// Delivery is what the ledger keeps of the message that a document came with.
+type Delivery struct {
+	Stream     string
+	Seq        uint64
+	StreamTime time.Time
+	// First: the broker's first delivery, no retry, no replay.
+	First bool
+	// Trace is the W3C traceparent of the run.
+	Trace string
+}
+
+// ClaimRequest is the claim of a delivered document.
+func (t Terms) ClaimRequest(d Delivery, f Facts, hash, owner string) ledger.ClaimRequest {
+	return ledger.ClaimRequest{
+		Key: t.Key(f.Seller, f.No), Hash: hash, Owner: owner,
+		Group: f.Group, Items: f.Items, Supersedes: f.Supersedes, PlatformNos: f.PlatformNos,
+		Revision: f.Revision, Shop: f.Shop, Warehouse: f.Warehouse,
+		StreamTime: d.StreamTime, AuditedAt: f.AuditedAt, First: d.First, Stream: d.Stream, Seq: d.Seq, Trace: d.Trace,
+	}
 }
 
 // Part is one of the documents that belong to an entry: the accepted one, one that it was split into, or a further one

@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -15,8 +16,8 @@ import (
 type Terms struct {
 	// Name is the kind in the ledger, the first word of its events, and Ref.Kind: "order".
 	Name string
-	// Field is the number's field in the ERP's document, Code the first word of reason codes about it.
-	Field, Code string
+	// Field is the number's field in the ERP's document, CodeWord the first word of reason codes about it.
+	Field, CodeWord string
 	// ZH and EN name the document, NoZH and NoEN its number.
 	ZH, EN, NoZH, NoEN string
 	// Topics are what is published about it.
@@ -36,6 +37,20 @@ func (t Terms) CauseNo(no string) string {
 		return no
 	}
 	return t.Name + "/" + no
+}
+
+// OfCause reads the seller and the number of one of the kind's documents in what a cause is about; false when it is about
+// another kind's.
+func (t Terms) OfCause(about string) (seller, no string, ok bool) {
+	seller, rest, _ := strings.Cut(about, "/")
+	first, no, more := strings.Cut(rest, "/")
+	switch {
+	case !more:
+		return seller, rest, t.Name == orders
+	case first == t.Name:
+		return seller, no, true
+	}
+	return "", "", false
 }
 
 // orders is the kind whose numbers stood in causes before there were others.

@@ -32,6 +32,7 @@ const (
 	causeIdentity      = "identity"
 	causeTwin          = "twin"
 	causeFormer        = "former"
+	causeUnresolved    = "unresolved"
 )
 
 // CauseKinds are the kinds of causes: the part before the colon.
@@ -39,7 +40,7 @@ func CauseKinds() []string {
 	return []string{
 		causeSeller, causeShop, causeWarehouse, causeShopWarehouse, causeCarrier, causeSupplier, causeCategory, causePermission, causeToken,
 		causeAccount, causeNumber, causePause, causeTrial, causeHold, causeReceiver, causeCancel, causeOperator, causeShadow,
-		causeBooking, causeFlow, causeIdentity, causeTwin, causeFormer,
+		causeBooking, causeFlow, causeIdentity, causeTwin, causeFormer, causeUnresolved,
 	}
 }
 
@@ -136,6 +137,10 @@ func CauseIdentity(seller, outboundNo string) string { return cause(causeIdentit
 // CauseFormer waits for a person to confirm that the order was not sent under a former account of the seller: the ledger
 // was lost, and with it the record of where the order may be.
 func CauseFormer(seller, outboundNo string) string { return cause(causeFormer, seller, outboundNo) }
+
+// CauseUnresolved waits for a person to find out at the warehouse whether the document is there: it may have been sent, and
+// the warehouse finds none by the ERP's numbers.
+func CauseUnresolved(seller, no string) string { return cause(causeUnresolved, seller, no) }
 
 // CauseTwin waits until the account belongs to this seller only.
 func CauseTwin(seller, account string) string { return cause(causeTwin, seller, account) }

@@ -37,20 +37,8 @@ func (c channel) Compare(ctx context.Context, o *orderv1.Audited, number string)
 	return c.orders.CompareOrder(ctx, o, number)
 }
 
-// Find leaves the state of further documents under a number empty: it is known from their details only.
 func (c channel) Find(ctx context.Context, nos []string) (map[string][]warehouse.Document[*orderv1.Shipped], error) {
-	found, err := c.orders.FindOrders(ctx, nos)
-	if err != nil {
-		return nil, err
-	}
-	docs := make(map[string][]warehouse.Document[*orderv1.Shipped], len(found))
-	for no, f := range found {
-		docs[no] = []warehouse.Document[*orderv1.Shipped]{{Number: f.WarehouseNo, No: f.OutboundNo, State: f.State}}
-		for _, other := range f.Others {
-			docs[no] = append(docs[no], warehouse.Document[*orderv1.Shipped]{Number: other, No: f.OutboundNo})
-		}
-	}
-	return docs, nil
+	return finder{c.orders}.Find(ctx, nos)
 }
 
 func (c channel) FindLimit() int { return c.orders.Limits().Find }
@@ -77,3 +65,26 @@ func (c channel) Read(ctx context.Context, numbers []string) (map[string]warehou
 
 // ReadLimit is 1: details are read one document at a time.
 func (c channel) ReadLimit() int { return 1 }
+
+// Finder finds orders as documents of any kind are found.
+func Finder(orders warehouse.OrderFinder) warehouse.Finder[*orderv1.Shipped] { return finder{orders} }
+
+type finder struct{ orders warehouse.OrderFinder }
+
+// Find leaves the state of further documents under a number empty: it is known from their details only.
+func (f finder) Find(ctx context.Context, nos []string) (map[string][]warehouse.Document[*orderv1.Shipped], error) {
+	found, err := f.orders.FindOrders(ctx, nos)
+	if err != nil {
+		return nil, err
+	}
+	docs := make(map[string][]warehouse.Document[*orderv1.Shipped], len(found))
+	for no, order := range found {
+		docs[no] = []warehouse.Document[*orderv1.Shipped]{{Number: order.WarehouseNo, No: order.OutboundNo, State: order.State}}
+		for _, other := range order.Others {
+			docs[no] = append(docs[no], warehouse.Document[*orderv1.Shipped]{Number: other, No: order.OutboundNo})
+		}
+	}
+	return docs, nil
+}
+
+func (f finder) FindLimit() int { return f.orders.Limits().Find }

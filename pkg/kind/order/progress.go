@@ -356,7 +356,7 @@ func (t *progress) orNow(at time.Time) time.Time {
 	return at
 }
 
-func (t *progress) ref(doc part) *documentv1.Ref { return terms.EntryRef(t.entry, doc.Number) }
+func (t *progress) ref(doc part) *documentv1.Ref { return Terms.EntryRef(t.entry, doc.Number) }
 
 // step is a state with its id in the events' ids: the code, numbered from its second occurrence on.
 type step struct {

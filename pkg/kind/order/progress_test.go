@@ -198,7 +198,7 @@ func TestProgress(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			e := ledger.Entry{Key: ledger.Key{Seller: "acme", Kind: terms.Name, No: "O-1"}, State: ledger.Accepted, Number: "E1", Revision: 1}
+			e := ledger.Entry{Key: ledger.Key{Seller: "acme", Kind: Terms.Name, No: "O-1"}, State: ledger.Accepted, Number: "E1", Revision: 1}
 			s := seller.New(&sellerv1.Setup{Name: "acme", ShippedWhenPacked: test.whenPacked}, nil)
 			ids := map[string]bool{}
 			for i, look := range test.looks {
@@ -249,7 +249,7 @@ func TestAShuffledHistoryGivesTheSameEvents(t *testing.T) {
 	shuffled := straight
 	shuffled.History = append(slices.Clone(straight.History), straight.History[1], straight.History[3])
 	slices.Reverse(shuffled.History)
-	e := ledger.Entry{Key: ledger.Key{Seller: "acme", Kind: terms.Name, No: "O-1"}, State: ledger.Accepted, Number: "E1"}
+	e := ledger.Entry{Key: ledger.Key{Seller: "acme", Kind: Terms.Name, No: "O-1"}, State: ledger.Accepted, Number: "E1"}
 	s := seller.New(&sellerv1.Setup{Name: "acme"}, nil)
 	want := Progress(e, []part{straight}, s, start)
 	got := Progress(e, []part{shuffled}, s, start)

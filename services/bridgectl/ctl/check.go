@@ -14,13 +14,13 @@ import (
 
 	textclean "stockbridge/pkg/clean"
 	"stockbridge/pkg/fault"
+	orders "stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/wiring"
 	orderv1 "stockbridge/proto/order/v1"
-	orders "stockbridge/services/order-pusher/order"
 )
 
 type orderCheckCmd struct {
@@ -239,9 +239,9 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 	case err != nil:
 		return err
 	case e.State != ledger.New && !e.Reconstructed() && !orders.SamePayload(e, o):
-		r.add(orders.Reused(o))
+		r.add(orders.Terms.Reused(o.OutboundNo))
 	case (e.State == ledger.Unknown || e.State == ledger.Intent) && e.Identity != "" && e.Identity != c.identity(o):
-		r.add(orders.Elsewhere(o, o.OutboundNo, e.Identity, c.identity(o)))
+		r.add(orders.Terms.Elsewhere(o.Seller, o.OutboundNo, e.Identity, c.identity(o)))
 	case e.State == ledger.Accepted || e.State == ledger.Cancelled:
 		r.Findings = append(r.Findings, finding{Outcome: "note", reasonJSON: reasonJSON{
 			Code: "outbound.known", Field: "outbound_no",
@@ -261,7 +261,7 @@ func (c *checks) remembered(ctx context.Context, o *orderv1.Audited, r *checked)
 			if other.Key.No == o.OutboundNo || other.Group != o.OrderNo || !other.State.Live() || !slices.Contains(other.Items, line.LineId) {
 				continue
 			}
-			r.add(orders.LineTaken(o, line.LineId, other, orders.Claimed(others, o.Supersedes)))
+			r.add(orders.Terms.ItemTaken(orders.Facts(o), line.LineId, orders.ItemField(o, line.LineId), other, orders.Claimed(others, o.Supersedes)))
 		}
 	}
 	return nil

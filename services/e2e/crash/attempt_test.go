@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse/memory"
@@ -77,7 +78,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 	if _, err := y.book.Put(ctx, y.setup, 0); err != nil {
 		return result{err: err}
 	}
-	push := pusher.Config{Slots: 2, MaxAttempts: 12, ResendAfter: 5 * time.Minute, RefuseAfter: time.Minute, SettleFor: 30 * time.Second, BreakerAfter: 5, ProbeAfter: 30 * time.Second, ReleasePerSecond: 10000}
+	push := pusher.Config{Config: push.Config{Slots: 2, MaxAttempts: 12, ResendAfter: 5 * time.Minute, RefuseAfter: time.Minute, SettleFor: 30 * time.Second, BreakerAfter: 5, ProbeAfter: 30 * time.Second, ReleasePerSecond: 10000}}
 	poll := poller.Config{OpenEvery: 4 * time.Second, PackedEvery: 4 * time.Second, ShippedEvery: 4 * time.Second, FollowFor: 1440 * time.Hour, Slots: 2, BreakerAfter: 5, ProbeAfter: 30 * time.Second}
 	if s.configure != nil {
 		s.configure(&push, &poll)

@@ -15,6 +15,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/server"
+	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/jdsandbox/control"
@@ -93,9 +94,9 @@ func (s *story) run(ctx context.Context) error {
 }
 
 func (s *story) start(ctx context.Context, dir string) error {
-	push := pusher.Config{
+	push := pusher.Config{Config: push.Config{
 		Slots: 32, MaxAttempts: 12, ResendAfter: 4 * time.Second, RefuseAfter: 2 * time.Second, SettleFor: 2 * time.Second, BreakerAfter: 20, ProbeAfter: 2 * time.Second, ReleasePerSecond: 500,
-	}
+	}}
 	poll := poller.Config{
 		OpenEvery: time.Second, PackedEvery: time.Second, ShippedEvery: 2 * time.Second, FollowFor: time.Hour, Slots: 4,
 		BreakerAfter: 20, ProbeAfter: 2 * time.Second,

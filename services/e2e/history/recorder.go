@@ -15,10 +15,10 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/jdsandbox/control"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
-	"stockbridge/services/order-pusher/order"
 )
 
 // followEvery is the pause between two reads of the streams and of the sandbox's log, which keeps 10 000 calls.

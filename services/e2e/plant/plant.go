@@ -73,9 +73,9 @@ func Bugs() []Bug {
 			Name: BlindRepeat,
 			Says: "a send whose answer was lost is repeated under its number, without a look-up",
 			Edits: []Edit{{
-				"services/order-pusher/pusher/run.go",
-				"	receipt, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n",
-				"	receipt, err := r.wh.SendPlanned(ctx, r.o, r.plan)\n	if fault.Of(err) == fault.Unclear {\n		receipt, err = r.wh.SendPlanned(ctx, r.o, r.plan)\n	}\n",
+				"pkg/document/push/run.go",
+				"	receipt, err := r.wh.Send(ctx, r.m, r.plan)\n",
+				"	receipt, err := r.wh.Send(ctx, r.m, r.plan)\n	if fault.Of(err) == fault.Unclear {\n		receipt, err = r.wh.Send(ctx, r.m, r.plan)\n	}\n",
 			}},
 			Scenarios: []string{AnswersLost}, CaughtBy: []string{"P1"},
 		},

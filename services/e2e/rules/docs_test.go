@@ -214,7 +214,10 @@ var reasonMakers = []string{"Broken", "held", "hold", "refuse", "refusal", "Reas
 // the set-up's own findings are read by the person who typed the command.)
 func givesReasons(short string) bool {
 	switch short {
-	case "pkg/bus", "pkg/clean", "pkg/warehouse/jd", "pkg/seller":
+	case "pkg/bus", "pkg/clean", "pkg/warehouse/jd", "pkg/seller", "pkg/document/push", "pkg/document/follow":
+		return true
+	}
+	if under(short, "pkg/kind/...") {
 		return true
 	}
 	service, isService := strings.CutPrefix(short, "services/")
@@ -237,6 +240,19 @@ func TestReasonsAreExplained(t *testing.T) {
 		}
 	}
 	used := map[string]bool{}
+	var words []string // with which codes about documents begin, a kind each
+	for _, p := range list(t) {
+		if under(p.short(), "pkg/kind/...") {
+			for _, name := range p.GoFiles {
+				for _, m := range codeWord.FindAllStringSubmatch(read(t, strings.Split(p.short(), "/")[0], strings.TrimPrefix(p.short(), "pkg/"), name), -1) {
+					words = append(words, m[1])
+				}
+			}
+		}
+	}
+	if len(words) == 0 {
+		t.Error("no kind of documents found")
+	}
 	for _, p := range list(t) {
 		if !givesReasons(p.short()) {
 			continue
@@ -249,7 +265,7 @@ func TestReasonsAreExplained(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, code := range codes(tree) {
+			for _, code := range codes(tree, words) {
 				if !explained[code] {
 					t.Errorf("%s/%s: reason %q is not in docs/events.md", p.short(), name, code)
 				}
@@ -283,10 +299,24 @@ func TestReasonsAreExplained(t *testing.T) {
 	}
 }
 
-// codes finds the reason codes in a file: the Code of a Reason, and what is passed to the makers of reasons.
-func codes(tree *ast.File) []string {
+// codeWord is where a kind of documents says with which word the codes about its numbers begin.
+var codeWord = regexp.MustCompile(`\bCodeWord: +"([a-z]+)"`)
+
+// codes finds the reason codes in a file: the Code of a Reason, and what is passed to the makers of reasons. A code that
+// begins with a kind's CodeWord stands for one of each kind.
+func codes(tree *ast.File, words []string) []string {
 	var found []string
 	add := func(e ast.Expr) bool {
+		if sum, ok := e.(*ast.BinaryExpr); ok {
+			word, isWord := sum.X.(*ast.SelectorExpr)
+			rest, isText := sum.Y.(*ast.BasicLit)
+			if isWord && isText && word.Sel.Name == "CodeWord" {
+				for _, w := range words {
+					found = append(found, w+strings.Trim(rest.Value, `"`))
+				}
+				return true
+			}
+		}
 		lit, ok := e.(*ast.BasicLit)
 		if !ok || lit.Kind != token.STRING {
 			return false

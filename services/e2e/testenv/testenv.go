@@ -17,6 +17,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	natsserver "stockbridge/pkg/bus/server"
+	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/ledger/redistest"
@@ -80,9 +81,9 @@ type World struct {
 // Start starts a world with the demo seller.
 func Start(t testing.TB, o Options) *World {
 	t.Helper()
-	push := pusher.Config{
+	push := pusher.Config{Config: push.Config{
 		Slots: 32, MaxAttempts: 8, ResendAfter: 2 * time.Second, SettleFor: time.Second, BreakerAfter: 5, ProbeAfter: time.Second, ReleasePerSecond: 2000,
-	}
+	}}
 	if o.Pusher != nil {
 		o.Pusher(&push)
 	}

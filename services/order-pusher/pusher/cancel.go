@@ -9,7 +9,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
-	"stockbridge/pkg/ledger"
+	"stockbridge/pkg/kind/order"
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
@@ -26,7 +26,7 @@ var errCancelUnsupported = fault.Reason{
 func (p *Pusher) CancelRequested(ctx context.Context, _ *bus.Delivery, m *orderv1.CancelRequested) ([]event.Event, error) {
 	about := cancelRef(m)
 	// The answer does not wait for an unreachable ledger: its data only helps to find the document at JD.
-	if entry, err := p.Ledger.Get(ctx, ledger.Key{Seller: m.GetSeller(), Kind: kind, No: m.GetOutboundNo()}); err == nil {
+	if entry, err := p.Ledger.Get(ctx, order.Terms.Key(m.GetSeller(), m.GetOutboundNo())); err == nil {
 		about.Shop, about.Warehouse, about.OrderNo, about.Revision, about.WarehouseNo = entry.Shop, entry.Warehouse, entry.Group, entry.Revision, entry.Number
 	}
 	return []event.Event{p.cancelUnknown(about, m, errCancelUnsupported)}, nil
@@ -48,7 +48,7 @@ func (p *Pusher) OnCancelReject(_ *bus.Delivery, m *orderv1.CancelRequested, err
 }
 
 func cancelRef(m *orderv1.CancelRequested) *documentv1.Ref {
-	return &documentv1.Ref{Seller: m.GetSeller(), OutboundNo: m.GetOutboundNo(), Kind: kind, No: m.GetOutboundNo()}
+	return &documentv1.Ref{Seller: m.GetSeller(), OutboundNo: m.GetOutboundNo(), Kind: order.Terms.Name, No: m.GetOutboundNo()}
 }
 
 func (p *Pusher) cancelUnknown(about *documentv1.Ref, m *orderv1.CancelRequested, why fault.Reason) event.Event {

@@ -11,7 +11,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -19,7 +21,6 @@ import (
 	"stockbridge/pkg/warehouse/memory"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
-	"stockbridge/services/order-pusher/order"
 )
 
 // scriptedWarehouse is a warehouse whose answers the test decides.
@@ -48,7 +49,7 @@ func (f *scriptedWarehouse) SendPlanned(ctx context.Context, o *orderv1.Audited,
 
 // ships makes wh the warehouse of all orders.
 func (b *fixture) ships(far warehouse.Orders) {
-	b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
+	b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 }
 
 // lookUpTogether looks up n orders in one call, and then ends it.
@@ -68,8 +69,9 @@ func lookUpTogether(t *testing.T, b *fixture, far *scriptedWarehouse, n int, end
 	errs := make([]error, n+1)
 	var all sync.WaitGroup
 	ask := func(i int) {
-		r := &run{Pusher: b.Pusher, d: &bus.Delivery{}, o: b.order(fmt.Sprint("A-", i)), wh: far}
-		all.Go(func() { _, _, errs[i] = r.lookUp(t.Context(), r.o.OutboundNo) })
+		all.Go(func() {
+			_, _, errs[i] = b.LookUp(t.Context(), "acme", order.Finder(far), fmt.Sprint("A-", i))
+		})
 	}
 	ask(0)
 	<-first
@@ -77,7 +79,7 @@ func lookUpTogether(t *testing.T, b *fixture, far *scriptedWarehouse, n int, end
 		ask(i + 1)
 	}
 	for { // until all wait for the next call
-		if _, waiting := b.finder.calls.Load(far); waiting == n {
+		if b.Waiting(order.Finder(far)) == n {
 			break
 		}
 		time.Sleep(time.Millisecond)
@@ -131,7 +133,7 @@ func TestTheLoserOfTwoDocumentsIsNotReportedAsFailed(t *testing.T) {
 		o := b.order("A-1")
 		b.ships(&scriptedWarehouse{take: func(ctx context.Context) error {
 			return b.ledger.Accept(ctx, ledger.ClaimRequest{
-				Key: ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo}, Hash: order.PayloadHash(o), Owner: "other", Group: o.OrderNo, Items: []string{"1"},
+				Key: order.Terms.Key("acme", o.OutboundNo), Hash: order.PayloadHash(o), Owner: "other", Group: o.OrderNo, Items: []string{"1"},
 			}, "N-other", nil, b.now())
 		}})
 		reported, err := b.push(o, fresh)
@@ -145,7 +147,7 @@ func TestANewAuditOfACancelledOrderIsNotAccepted(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		b.accepts(o, fresh)
-		entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: o.OutboundNo})
+		entry, err := b.ledger.Get(t.Context(), order.Terms.Key("acme", o.OutboundNo))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +230,7 @@ func TestASlowSellerLeavesSlotsToTheOthers(t *testing.T) {
 
 func TestAnAcceptedOrderDoesNotProveTheRightToLookUp(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
-		waits := bus.DeadLetter{Cause: seller.CausePermission("acme", findOrders), Last: b.now()}
+		waits := bus.DeadLetter{Cause: seller.CausePermission("acme", push.FindPermission), Last: b.now()}
 		b.Release = func(_ context.Context, _ string, match func(bus.DeadLetter) bool) (int, error) {
 			if match(waits) {
 				return 1, errors.New("released")

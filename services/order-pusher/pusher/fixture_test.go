@@ -14,8 +14,10 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/bus/bustest"
+	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/guard"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/ledger/inredis"
@@ -27,6 +29,15 @@ import (
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
+)
+
+// The protocol's figures, see document/push.
+const (
+	lookupsBeforeResend = 3
+	lookupsBeforeRefuse = 2
+	firstLookup         = time.Second
+	callLimit           = 10 * time.Second
+	busyPause           = 2 * time.Second
 )
 
 // fixture is a pusher over a real ledger and a warehouse in memory, with a clock that the test moves.
@@ -115,8 +126,8 @@ func newFixture(t *testing.T, open func(b *fixture) (ledger.Ledger, error)) *fix
 		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "1", Warehouses: []string{"W01"}}},
 	}, nil)}
 	b.Pusher = New(Parts{
-		Sellers: b.book, Ledger: b.ledger, Breaker: guard.NewBreaker(3), Metrics: NewMetrics(prometheus.NewRegistry()),
-		Config: Config{ResendAfter: 5 * time.Minute, SettleFor: 30 * time.Second, ProbeAfter: 30 * time.Second, ShadowLookAfter: 10 * time.Minute, ShadowGiveUp: 2 * time.Hour},
+		Sellers: b.book, Ledger: b.ledger, Breaker: guard.NewBreaker(3), Metrics: push.NewMetrics(prometheus.NewRegistry()),
+		Config: Config{Config: push.Config{ResendAfter: 5 * time.Minute, SettleFor: 30 * time.Second, ProbeAfter: 30 * time.Second}, ShadowLookAfter: 10 * time.Minute, ShadowGiveUp: 2 * time.Hour},
 		Open: func(_ *seller.Seller, _ string, class quota.Class) (warehouse.Orders, error) {
 			if class != quota.Push {
 				t.Errorf("opened for class %s", class)
@@ -221,7 +232,7 @@ func (b *fixture) expectUnknown(n int, oldest time.Duration) {
 	b.t.Helper()
 	r := prometheus.NewRegistry()
 	s, _ := b.Sellers.Get("acme")
-	r.MustRegister(UnknownOrders(func() []*seller.Seller { return []*seller.Seller{s} }, b.Ledger, b.now))
+	r.MustRegister(push.Unknown(order.Terms.Name, func() []*seller.Seller { return []*seller.Seller{s} }, b.Ledger, b.now))
 	want := fmt.Sprintf(`# HELP stockbridge_push_unknown_oldest_seconds How long the oldest of them is unknown; 0 when there is none.
 # TYPE stockbridge_push_unknown_oldest_seconds gauge
 stockbridge_push_unknown_oldest_seconds{seller="acme"} %v
@@ -229,7 +240,7 @@ stockbridge_push_unknown_oldest_seconds{seller="acme"} %v
 # TYPE stockbridge_push_unknown_orders gauge
 stockbridge_push_unknown_orders{seller="acme"} %d
 `, oldest.Seconds(), n)
-	if err := testutil.GatherAndCompare(r, strings.NewReader(want), gaugeUnknown, gaugeUnknownSince); err != nil {
+	if err := testutil.GatherAndCompare(r, strings.NewReader(want), "stockbridge_push_unknown_orders", "stockbridge_push_unknown_oldest_seconds"); err != nil {
 		b.t.Error(err)
 	}
 }

@@ -12,7 +12,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -20,7 +22,6 @@ import (
 	"stockbridge/pkg/warehouse/memory"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
-	"stockbridge/services/order-pusher/order"
 )
 
 // accounts is a set-up that can be switched to another account. Its warehouse does not know what the first one took.
@@ -103,7 +104,7 @@ func TestAKilledWorkersOrderIsLookedUpWhereItWasSent(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		a := twoAccounts(b)
 		o := b.order("A-1")
-		begin := order.ClaimRequest(&bus.Delivery{First: true, StreamTime: b.now()}, o, order.PayloadHash(o), "killed")
+		begin := order.Terms.ClaimRequest(push.DeliveryOf(&bus.Delivery{First: true, StreamTime: b.now()}), order.Facts(o), order.PayloadHash(o), "killed")
 		begin.Identity = string(b.wh.Identity())
 		if _, err := b.ledger.Claim(t.Context(), begin); err != nil {
 			t.Fatal(err)
@@ -140,7 +141,7 @@ func TestAPersonLetsAnOrderGoUnderTodaysAccount(t *testing.T) {
 		if err != nil || reported != "accepted "+b.number(o) {
 			t.Fatalf("reported %q: %v", reported, err)
 		}
-		if entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "A-1"}); err != nil || entry.Identity != "memory/second" {
+		if entry, err := b.ledger.Get(t.Context(), order.Terms.Key("acme", "A-1")); err != nil || entry.Identity != "memory/second" {
 			t.Errorf("kept as sent under %q, %v", entry.Identity, err)
 		}
 		if n := a.total("A-1"); n != 1 {
@@ -313,7 +314,7 @@ func (i *incomparable) CompareOrder(ctx context.Context, o *orderv1.Audited, no 
 func TestWithoutAComparisonNothingIsAdopted(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		far := &incomparable{Orders: b.wh, times: 2}
-		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
+		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 		o := b.order("A-1")
 		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
 		b.wants(o, fresh, "wait")
@@ -332,7 +333,7 @@ func TestASplitDocumentIsAdopted(t *testing.T) {
 		b.wants(o, fresh, "wait")
 		b.accepts(o, again)
 		b.has(o, 1)
-		if entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "A-1"}); err != nil || slices.Contains([]string{"", "operator"}, entry.Number) {
+		if entry, err := b.ledger.Get(t.Context(), order.Terms.Key("acme", "A-1")); err != nil || slices.Contains([]string{"", "operator"}, entry.Number) {
 			t.Errorf("%+v, %v", entry, err)
 		}
 	})

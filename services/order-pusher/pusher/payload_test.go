@@ -7,18 +7,19 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/kind/order"
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
-	"stockbridge/services/order-pusher/order"
 )
 
 func TestAnOrderInFlightOverTheUpgradeIsNotRefused(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		// Claimed by the earlier build, its answer lost.
 		o := b.order("A-1")
-		begun, err := b.ledger.Claim(t.Context(), order.ClaimRequest(&bus.Delivery{StreamTime: b.now()}, o, order.LegacyHash(o), "theirs"))
+		begun, err := b.ledger.Claim(t.Context(), order.Terms.ClaimRequest(push.DeliveryOf(&bus.Delivery{StreamTime: b.now()}), order.Facts(o), order.LegacyHash(o), "theirs"))
 		if err != nil {
 			t.Fatal(err)
 		}

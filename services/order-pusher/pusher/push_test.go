@@ -12,8 +12,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/guard"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -22,7 +24,6 @@ import (
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
-	"stockbridge/services/order-pusher/order"
 )
 
 func TestANewOrderIsSentOnceAndReportedAgain(t *testing.T) {
@@ -212,7 +213,7 @@ func TestACrashBeforeTheSupersededIsLookedUpSendsNothingTwice(t *testing.T) {
 		}
 		second := proto.CloneOf(first)
 		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
-		if _, err := b.ledger.Claim(t.Context(), order.ClaimRequest(&bus.Delivery{First: true, StreamTime: b.now()}, second, order.PayloadHash(second), "killed")); err != nil {
+		if _, err := b.ledger.Claim(t.Context(), order.Terms.ClaimRequest(push.DeliveryOf(&bus.Delivery{First: true, StreamTime: b.now()}), order.Facts(second), order.PayloadHash(second), "killed")); err != nil {
 			t.Fatal(err)
 		}
 		b.wait(ledger.ClaimFor + time.Second)
@@ -255,7 +256,7 @@ func TestAnOrderThatLostItsLineIsLookedUpBeforeItFails(t *testing.T) {
 		}
 		second := proto.CloneOf(first)
 		second.OutboundNo, second.Revision, second.Supersedes = "A-1b", 2, "A-1"
-		if _, err := b.ledger.Claim(t.Context(), order.ClaimRequest(&bus.Delivery{StreamTime: b.now()}, second, order.PayloadHash(second), "other")); err != nil {
+		if _, err := b.ledger.Claim(t.Context(), order.Terms.ClaimRequest(push.DeliveryOf(&bus.Delivery{StreamTime: b.now()}), order.Facts(second), order.PayloadHash(second), "other")); err != nil {
 			t.Fatal(err)
 		}
 		b.wants(first, again, "held operator:acme/A-1")
@@ -271,7 +272,7 @@ func TestAnUnknownOrderThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
 		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
-		key := ledger.Key{Seller: o.Seller, Kind: kind, No: no}
+		key := order.Terms.Key(o.Seller, no)
 		if err := b.Ledger.MarkUnknown(t.Context(), ledger.Claim{Key: key, Owner: "slow"}, "answer lost"); err != nil {
 			t.Fatal(err)
 		}
@@ -318,7 +319,7 @@ func (f *noTurn) SendPlanned(ctx context.Context, o *orderv1.Audited, plan wareh
 func TestAnOrderThatWaitsForItsTurnIsLookedUpOnce(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		far := &noTurn{Orders: b.wh, orders: 2}
-		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
+		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 		o := b.order("A-1")
 		o.AuditedAt.Seconds -= 3600 // older than the ledger, so it is looked up
 		b.wants(o, fresh, "wait")
@@ -517,7 +518,7 @@ func TestTheThirdAuditOfAnOrderWaitsForTheFirstToo(t *testing.T) {
 // cancel has the warehouse cancel it, and records that as the poller does.
 func (b *fixture) cancel(o *orderv1.Audited) {
 	b.t.Helper()
-	entry, err := b.ledger.Get(b.t.Context(), ledger.Key{Seller: o.Seller, Kind: kind, No: o.OutboundNo})
+	entry, err := b.ledger.Get(b.t.Context(), order.Terms.Key(o.Seller, o.OutboundNo))
 	if err != nil {
 		b.t.Fatal(err)
 	}

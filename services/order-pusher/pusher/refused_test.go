@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
 	orderv1 "stockbridge/proto/order/v1"
-	"stockbridge/services/order-pusher/order"
 )
 
 // The warehouse rejects the order, has it all the same, and shows it three seconds later.
@@ -67,7 +67,7 @@ func TestARefusalIsPublishedAfterItsLookUps(t *testing.T) {
 			t.Fatalf("reported %q, comes back after %s: %v", reported, fault.After(err), err)
 		}
 		b.wait(5 * time.Second)
-		entry, err := b.ledger.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kind, No: "A-1"})
+		entry, err := b.ledger.Get(t.Context(), order.Terms.Key("acme", "A-1"))
 		if err != nil || entry.State != ledger.Unknown || entry.Rejection.RemoteText != "业务处理失败" {
 			t.Errorf("meanwhile: %+v, %v", entry, err)
 		}
@@ -100,7 +100,7 @@ func TestARefusalWhoseLookUpFailedIsNotSentAgain(t *testing.T) {
 		b.RefuseAfter = time.Minute
 		o := b.order("A-1")
 		far := &rejecting{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}}, deaf: 1}
-		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
+		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 		for how, n := fresh, 0; ; how, n = again, n+1 {
 			reported, err := b.push(o, how)
 			if fault.Of(err) == fault.Refused && reported == "failed warehouse.refused" && n >= lookupsBeforeRefuse {
@@ -140,7 +140,7 @@ func TestAKnownFaultOfTheDataIsPublishedAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.RefuseAfter = time.Minute
 		far := &rejecting{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}, Data: true}}
-		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Orders, error) { return far, nil }
+		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 		b.wants(b.order("A-1"), fresh, "failed warehouse.refused")
 	})
 }

@@ -22,6 +22,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -30,8 +31,10 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/clean"
+	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -39,7 +42,6 @@ import (
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
-	"stockbridge/services/order-pusher/order"
 )
 
 const (
@@ -51,6 +53,8 @@ const (
 	writeLimit = 4 * time.Second
 )
 
+type document = warehouse.Document[*orderv1.Shipped]
+
 // Runner handles orders in shadow. All its fields are required.
 type Runner struct {
 	Ledger ledger.Documents
@@ -58,10 +62,8 @@ type Runner struct {
 	Seller func(name string) (*seller.Seller, bool)
 	// Read returns a seller's warehouse by the ERP's code, without the ability to send.
 	Read func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
-	// Find looks an order up; first is true for one of the callers that share a call.
-	Find func(ctx context.Context, wh warehouse.OrderFinder, no string) (found warehouse.Found, ok, first bool, err error)
-	// Report reports a call's outcome to the seller's breaker.
-	Report func(sellerName string, err error) []event.Event
+	// LookUp looks an order up, and returns events about the seller besides.
+	LookUp func(ctx context.Context, sellerName string, wh warehouse.Finder[*orderv1.Shipped], no string) ([]document, []event.Event, error)
 	// Enter takes one of the seller's slots; leave is nil when there is none, and wait the pause before the next try.
 	Enter func(o *orderv1.Audited, d *bus.Delivery) (leave func(), wait time.Duration)
 	// LookUpAfter is how long the ERP's own program has to send an order before it is compared, GiveUp when it counts as not
@@ -95,9 +97,9 @@ func (r *Runner) Push(ctx context.Context, d *bus.Delivery, s *seller.Seller, o 
 	if entry.Origin != ledger.External { // claimed before the seller was in shadow
 		switch {
 		case order.SamePayload(entry, o) && (entry.State == ledger.Accepted || entry.State == ledger.Cancelled):
-			return []event.Event{order.AcceptedEvent(o, entry.Number, entry.Cleaned, entry.ChangedAt)}, nil
+			return []event.Event{order.Terms.AcceptedEvent(order.Facts(o), entry.Number, entry.Cleaned, entry.ChangedAt)}, nil
 		case entry.State == ledger.Unknown, entry.State == ledger.Intent:
-			return nil, order.ShadowOurs(o)
+			return nil, order.ShadowOurs(o.Seller, o.OutboundNo)
 		}
 	}
 	now := r.Now()
@@ -114,12 +116,12 @@ func (r *Runner) Push(ctx context.Context, d *bus.Delivery, s *seller.Seller, o 
 
 // record claims the order as one that another program sends, unless it is known.
 func (r *Runner) record(ctx context.Context, d *bus.Delivery, o *orderv1.Audited) (ledger.Entry, error) {
-	key := ledger.Key{Seller: o.Seller, Kind: order.Kind, No: o.OutboundNo}
+	key := order.Terms.Key(o.Seller, o.OutboundNo)
 	entry, err := r.Ledger.Get(ctx, key)
 	if err != nil && !errors.Is(err, ledger.ErrNoEntry) || err == nil && entry.State != ledger.New {
 		return entry, err
 	}
-	b := order.ClaimRequest(d, clean.Order(o).Order, "", r.NewOwner())
+	b := order.Terms.ClaimRequest(push.DeliveryOf(d), order.Facts(clean.Order(o).Order), "", r.NewOwner())
 	b.Origin = ledger.External
 	var claimed ledger.Claimed
 	for range len(o.Lines) + 1 {
@@ -152,7 +154,7 @@ func (r *Runner) record(ctx context.Context, d *bus.Delivery, o *orderv1.Audited
 // FreeLines frees the lines of an order in shadow. It returns false when the order is not in shadow, or was audited later
 // than revision: orders are handled concurrently, not in sequence. Its number stays known.
 func FreeLines(ctx context.Context, documents ledger.Documents, sellerName, no string, revision int64, owner string) (bool, error) {
-	key := ledger.Key{Seller: sellerName, Kind: order.Kind, No: no}
+	key := order.Terms.Key(sellerName, no)
 	entry, err := documents.Get(ctx, key)
 	switch {
 	case errors.Is(err, ledger.ErrNoEntry):
@@ -175,7 +177,7 @@ func FreeLines(ctx context.Context, documents ledger.Documents, sellerName, no s
 
 // check compares what we would have done with what the warehouse has, and publishes the result.
 func (r *Runner) check(ctx context.Context, s *seller.Seller, o *orderv1.Audited, entry ledger.Entry) (events []event.Event, err error) {
-	m := &orderv1.Shadowed{Ref: order.Ref(o, ""), OursAt: timestamppb.New(entry.FirstClaimedAt)}
+	m := &orderv1.Shadowed{Ref: order.Terms.NewRef(order.Facts(o), ""), OursAt: timestamppb.New(entry.FirstClaimedAt)}
 	tidy := clean.Order(o).Order
 	wh, err := r.Read(s, tidy.Warehouse, quota.Status)
 	if err != nil {
@@ -190,12 +192,10 @@ func (r *Runner) check(ctx context.Context, s *seller.Seller, o *orderv1.Audited
 		sum := sha256.Sum256([]byte(plan.Body))
 		m.RequestDigest = hex.EncodeToString(sum[:])
 	}
-	ask := func(f warehouse.OrderFinder, no string) (warehouse.Found, bool, error) {
-		found, ok, first, err := r.Find(ctx, f, no)
-		if first {
-			events = append(events, r.Report(o.Seller, err)...)
-		}
-		return found, ok, err
+	ask := func(f warehouse.OrderFinder, no string) ([]document, error) {
+		docs, about, err := r.LookUp(ctx, o.Seller, order.Finder(f), no)
+		events = append(events, about...)
+		return docs, err
 	}
 	by, no := warehouse.OrderFinder(wh), o.OutboundNo
 	if s.Setup.GetShadow().GetFindBy() == sellerv1.Shadow_FIND_BY_PLATFORM_ORDER_NO {
@@ -204,18 +204,18 @@ func (r *Runner) check(ctx context.Context, s *seller.Seller, o *orderv1.Audited
 			no = tidy.PlatformOrderNos[0]
 		}
 	}
-	found, ok := warehouse.Found{}, false
+	var found []document
 	if no != "" {
-		if found, ok, err = ask(by, no); err != nil {
+		if found, err = ask(by, no); err != nil {
 			return events, err
 		}
 	}
-	live, err := r.liveElsewhere(ctx, tidy, func(no string) (warehouse.Found, bool, error) { return ask(wh, no) })
+	live, err := r.liveElsewhere(ctx, tidy, func(no string) ([]document, error) { return ask(wh, no) })
 	if err != nil {
 		return events, err
 	}
 	findings = append(findings, live...)
-	if ok {
+	if len(found) > 0 {
 		if err := r.compare(ctx, wh, o, found, m); err != nil {
 			return events, err
 		}
@@ -237,8 +237,8 @@ func (r *Runner) check(ctx context.Context, s *seller.Seller, o *orderv1.Audited
 	if s.InShadow(now) {
 		return events, nil
 	}
-	err = order.ShadowWaiting(o)
-	return append(events, order.HeldEvent(o, now, fault.Cause(err), fault.ReasonOf(err, "internal"))), err
+	err = order.ShadowWaiting(o.Seller, o.OutboundNo)
+	return append(events, order.Terms.HeldEvent(order.Terms.NewRef(order.Facts(o), ""), now, fault.Cause(err), fault.ReasonOf(err, "internal"))), err
 }
 
 // platform looks up orders by the platforms' order numbers, for ERP programs with other outbound numbers.
@@ -259,13 +259,15 @@ func (p platform) FindOrders(ctx context.Context, nos []string) (map[string]ware
 
 // compare fills in how the document differs. Of several under a platform's number it takes the one that differs least;
 // several under one outbound number are a difference in themselves.
-func (r *Runner) compare(ctx context.Context, wh warehouse.OrderReader, o *orderv1.Audited, found warehouse.Found, m *orderv1.Shadowed) error {
-	for i, no := range append([]string{found.WarehouseNo}, found.Others...) {
+func (r *Runner) compare(ctx context.Context, wh warehouse.OrderReader, o *orderv1.Audited, found []document, m *orderv1.Shadowed) error {
+	byNumber := found[0].No == o.OutboundNo
+	for i, doc := range found {
+		no := doc.Number
 		c, err := wh.CompareOrder(ctx, o, no)
 		if err != nil {
 			return err
 		}
-		if i > 0 && (found.OutboundNo == o.OutboundNo || len(c.Differences) >= len(m.Differences)) {
+		if i > 0 && (byNumber || len(c.Differences) >= len(m.Differences)) {
 			continue
 		}
 		m.Ref.WarehouseNo, m.Differences, m.TheirsAt = no, c.Differences, nil
@@ -273,9 +275,13 @@ func (r *Runner) compare(ctx context.Context, wh warehouse.OrderReader, o *order
 			m.TheirsAt = timestamppb.New(c.TakenAt)
 		}
 	}
-	if found.OutboundNo == o.OutboundNo && len(found.Others) > 0 {
+	if byNumber && len(found) > 1 {
+		var numbers []string
+		for _, doc := range found {
+			numbers = append(numbers, doc.Number)
+		}
 		m.Differences = append(m.Differences, &orderv1.Difference{
-			Field: "documents", Ours: "1", Theirs: strings.Join(append([]string{found.WarehouseNo}, found.Others...), " "),
+			Field: "documents", Ours: "1", Theirs: strings.Join(numbers, " "),
 			Zh: "同一出库单号在仓库有多张单据，可能重复发货，请立即核对", En: "the warehouse has several documents under this number, perhaps a double shipment: check at once",
 		})
 	}
@@ -283,7 +289,7 @@ func (r *Runner) compare(ctx context.Context, wh warehouse.OrderReader, o *order
 }
 
 // liveElsewhere finds lines of the order that are live under another number, as the claim of an order of ours does.
-func (r *Runner) liveElsewhere(ctx context.Context, o *orderv1.Audited, ask func(no string) (warehouse.Found, bool, error)) ([]error, error) {
+func (r *Runner) liveElsewhere(ctx context.Context, o *orderv1.Audited, ask func(no string) ([]document, error)) ([]error, error) {
 	others, err := r.Ledger.Find(ctx, o.Seller, o.OrderNo)
 	if err != nil {
 		return nil, err
@@ -291,21 +297,21 @@ func (r *Runner) liveElsewhere(ctx context.Context, o *orderv1.Audited, ask func
 	claimed := order.Claimed(others, o.Supersedes)
 	var found []error
 	for _, other := range others {
-		if other.Key.No == o.OutboundNo || other.Key.Kind != order.Kind || other.Group != o.OrderNo {
+		if other.Key.No == o.OutboundNo || other.Key.Kind != order.Terms.Name || other.Group != o.OrderNo {
 			continue
 		}
 		i := slices.IndexFunc(o.Lines, func(line *orderv1.Line) bool { return slices.Contains(other.Items, line.LineId) })
 		// An order in shadow is not followed, so only the warehouse knows whether it is live.
 		live := other.State.Live()
 		if other.Origin == ledger.External && i >= 0 {
-			at, ok, err := ask(other.Key.No)
+			at, err := ask(other.Key.No)
 			if err != nil {
 				return nil, err
 			}
-			live = ok && at.State.Status != documentv1.Status_STATUS_CANCELLED && other.Revision < o.Revision
+			live = len(at) > 0 && !at[0].Cancelled() && other.Revision < o.Revision
 		}
 		if i >= 0 && live {
-			found = append(found, order.LineTaken(o, o.Lines[i].LineId, other, claimed))
+			found = append(found, order.Terms.ItemTaken(order.Facts(o), o.Lines[i].LineId, fmt.Sprintf("lines[%d]", i), other, claimed))
 		}
 	}
 	return found, nil
@@ -350,7 +356,7 @@ func (r *Runner) OnReject(d *bus.Delivery, o *orderv1.Audited, err error) []even
 		return nil // it is retried
 	}
 	now := r.Now()
-	m := &orderv1.Shadowed{Ref: order.Ref(o, ""), At: timestamppb.New(now), Verdict: orderv1.Shadowed_VERDICT_WOULD_FAIL, Reasons: []*documentv1.Reason{event.Reason(fault.ReasonOf(err, "internal"))}}
+	m := &orderv1.Shadowed{Ref: order.Terms.NewRef(order.Facts(o), ""), At: timestamppb.New(now), Verdict: orderv1.Shadowed_VERDICT_WOULD_FAIL, Reasons: []*documentv1.Reason{event.Reason(fault.ReasonOf(err, "internal"))}}
 	ids := []string{event.Revision(o.Revision)}
 	if errors.Is(err, bus.ErrAttempts) {
 		m.Verdict = orderv1.Shadowed_VERDICT_NOT_COMPARED

@@ -1,4 +1,4 @@
-package pusher
+package push
 
 import (
 	"sync"
@@ -10,14 +10,14 @@ import (
 // maxNotFound bounds the cache. Dropping an entry only costs another look-up.
 const maxNotFound = 100_000
 
-// notFoundCache remembers orders that the warehouse certainly did not have and that were not sent after that. An entry
-// holds only while the ledger's epoch is the same and the ledger has no outcome for the order: then nobody sent it since.
+// notFoundCache remembers documents that the warehouse certainly did not have and that were not sent after that. An entry
+// holds only while the ledger's epoch is the same and the ledger has no outcome for the document: then nobody sent it since.
 type notFoundCache struct {
 	mu     sync.Mutex
 	epochs map[ledger.Key]time.Time
 }
 
-// put notes that the order was not found, in the ledger's epoch that began at epoch.
+// put notes that the document was not found, in the ledger's epoch that began at epoch.
 func (a *notFoundCache) put(k ledger.Key, epoch time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -27,7 +27,7 @@ func (a *notFoundCache) put(k ledger.Key, epoch time.Time) {
 	a.epochs[k] = epoch
 }
 
-// take reports whether the order was noted in that epoch, and removes it.
+// take reports whether the document was noted in that epoch, and removes it.
 func (a *notFoundCache) take(k ledger.Key, epoch time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

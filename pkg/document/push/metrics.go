@@ -1,4 +1,4 @@
-package pusher
+package push
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/seller"
 )
@@ -62,8 +63,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 
 func (m *Metrics) accepted(after time.Duration) { m.Seconds.Observe(after.Seconds()) }
 
-// UnknownOrders shows how many orders' outcome is unknown now, and since when. Every replica shows the same.
-func UnknownOrders(sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
+// Unknown shows how many documents' outcome is unknown now, and since when. Every replica shows the same.
+func Unknown(kindName string, sellers func() []*seller.Seller, l ledger.Documents, now func() time.Time) prometheus.Collector {
 	bySeller := []string{"seller"}
 	return pullmetrics.New("unknown", []pullmetrics.Gauge{
 		{Name: gaugeUnknown, Help: "Orders whose answer was lost and which are being looked up now.", Labels: bySeller},
@@ -73,7 +74,7 @@ func UnknownOrders(sellers func() []*seller.Seller, l Ledger, now func() time.Ti
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {
 			group.Go(func() error {
-				n, oldest, err := l.CountUnknown(ctx, s.Name(), kind)
+				n, oldest, err := l.CountUnknown(ctx, s.Name(), kindName)
 				if err != nil {
 					return err
 				}

@@ -1,4 +1,4 @@
-package pusher
+package push
 
 import (
 	"sync"
@@ -19,13 +19,15 @@ const (
 	maxPause = 5 * time.Minute
 )
 
-// fairness is a bulkhead per seller: it limits how many of a seller's orders are at the warehouse at a time, however slow
-// that is, so that one seller cannot hold all slots. The call quota does not do this: many orders wait for one batched
+// fairness is a bulkhead per seller: it limits how many of a seller's documents are at the warehouse at a time, however
+// slow that is, so that one seller cannot hold all slots. The call quota does not do this: many orders wait for one batched
 // call.
 type fairness struct {
 	mu        sync.Mutex
 	bulkheads map[bulkheadKey]*bulkhead
 }
+
+func newFairness() *fairness { return &fairness{bulkheads: map[bulkheadKey]*bulkhead{}} }
 
 // bulkheadKey names the seller and the slots: those of the stream, or those of retries.
 type bulkheadKey struct {
