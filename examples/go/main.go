@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
 
@@ -116,7 +117,7 @@ func outcome(ctx context.Context, js jetstream.JetStream, order *orderv1.Audited
 		if err != nil {
 			return err
 		}
-		answer := &orderv1.Held{} // ref and reason stand at the same place in all three
+		answer := &documentv1.Held{} // ref and reason stand at the same place in all three
 		if err := reader.Unmarshal(m.Data(), answer); err != nil {
 			return err
 		}
