@@ -19,7 +19,6 @@
 //
 // Where the kernel can (Linux), children die with this process, also by SIGKILL or a panic. They are in their own
 // process groups: Ctrl-C reaches them only through Close, so that the run can still be examined while it ends.
-// groups of their own: Ctrl-C reaches them through Close only, so that the run can still be looked at while it ends.
 package procs
 
 import (
@@ -160,26 +159,31 @@ func (r *Run) Processes() []*Process {
 // Build builds programs by their import paths, once each. A program is built when it is started, if necessary; building
 // all at once beforehand is quicker.
 func (r *Run) Build(ctx context.Context, programs ...string) error {
+	var missing []string
+	r.mu.Lock()
 	for _, p := range programs {
-		r.mu.Lock()
-		built := r.built[p] || r.o.Built
-		r.mu.Unlock()
-		if built {
-			continue
+		if !r.built[p] && !r.o.Built {
+			missing = append(missing, p)
 		}
-		args := []string{"build", "-trimpath", "-o", r.Binary(p)}
-		if r.o.Overlay != "" {
-			args = append(args, "-overlay", r.o.Overlay)
-		}
-		c := exec.CommandContext(ctx, "go", append(args, p)...)
-		c.Dir = r.o.Source
-		c.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := c.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", p, err, out)
-		}
-		r.mu.Lock()
+	}
+	r.mu.Unlock()
+	if len(missing) == 0 {
+		return nil
+	}
+	args := []string{"build", "-trimpath", "-o", r.o.Bin + string(filepath.Separator)}
+	if r.o.Overlay != "" {
+		args = append(args, "-overlay", r.o.Overlay)
+	}
+	c := exec.CommandContext(ctx, "go", append(args, missing...)...)
+	c.Dir = r.o.Source
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", strings.Join(missing, ", "), err, out)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range missing {
 		r.built[p] = true
-		r.mu.Unlock()
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -118,14 +119,44 @@ func (n *NATS) URL() string { return "nats://" + strings.Join(n.clients, ",nats:
 // Addrs are the nodes' host and port.
 func (n *NATS) Addrs() []string { return n.clients }
 
-// Ready waits until every node is healthy: recovered and, in a cluster, current.
+// Ready waits until every node is healthy: recovered and, in a cluster, current. A node that is healthy itself may still
+// be offline for the leader, which then places no stream there: so the leader is asked too.
 func (n *NATS) Ready(ctx context.Context) error {
 	for _, p := range n.Nodes {
 		if err := p.ready(ctx); err != nil {
 			return err
 		}
 	}
-	return nil
+	if len(n.Nodes) == 1 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	return n.Nodes[0].Until(ctx, n.complete)
+}
+
+// complete is nil when the leader of the cluster sees every other node.
+func (n *NATS) complete(ctx context.Context) error {
+	for i, p := range n.Nodes {
+		page, err := readJSZ(ctx, n.watch[i])
+		if err != nil {
+			return err
+		}
+		if page.Meta.Leader != p.Name {
+			continue
+		}
+		seen := 0
+		for _, r := range page.Meta.Replicas {
+			if r.Current && !r.Offline {
+				seen++
+			}
+		}
+		if seen != len(n.Nodes)-1 {
+			return fmt.Errorf("%s leads the cluster and sees %d nodes besides itself", p.Name, seen)
+		}
+		return nil
+	}
+	return errors.New("the cluster has no leader")
 }
 
 // Start starts what does not run, and waits until all nodes are healthy.
@@ -224,7 +255,11 @@ func (n *NATS) Waiting(ctx context.Context) (Waiting, error) {
 // jsz is what we read of a node's JetStream page.
 type jsz struct {
 	Meta struct {
-		Leader string `json:"leader"`
+		Leader   string `json:"leader"`
+		Replicas []struct {
+			Current bool `json:"current"`
+			Offline bool `json:"offline"`
+		} `json:"replicas"`
 	} `json:"meta_cluster"`
 	Accounts []struct {
 		Streams []struct {
@@ -341,7 +376,11 @@ func (s *Redis) Ask(ctx context.Context, words ...string) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	limit := time.Now().Add(5 * time.Second)
+	if end, ok := ctx.Deadline(); ok && end.Before(limit) {
+		limit = end
+	}
+	if err := conn.SetDeadline(limit); err != nil {
 		return "", err
 	}
 	if _, err := fmt.Fprintf(conn, "%s\r\n", strings.Join(words, " ")); err != nil {
