@@ -48,9 +48,11 @@ bench: redis ## the budgets, measured on this machine, a table and JSON (ROWS=pu
 	@go build -o bin/bench ./services/e2e/bench
 	@exec bin/bench -rows '$(ROWS)' -rounds $(ROUNDS) -dir $(BENCH_DIR)
 
+# Tests mostly wait, for ticks and for servers: so a package more than there are processors, and in each more tests than
+# that. The longest package begins first.
 .PHONY: test
 test: redis examples-deps ## every test of every module (TEST='-run Name -v', RACE=-race)
-	@for module in $(MODULES); do (cd $$module && go test -timeout 15m $(RACE) $(TEST) ./...); done
+	@go test -timeout 15m -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -parallel 12 $(RACE) $(TEST) ./services/e2e $(MODULES:%=./%/...)
 
 .PHONY: test-cluster
 test-cluster: ## the bus' own tests on three nodes with three replicas of everything, and what only a cluster can show

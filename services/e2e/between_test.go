@@ -33,9 +33,9 @@ import (
 // by accident they use the same numbers and ids, and on purpose one uses the ids of the events that the other's orders
 // will have.
 func TestSellersDoNotSilenceEachOther(t *testing.T) {
+	t.Parallel()
 	r, ctx := processes(t), t.Context()
-	must(t, r.Build(ctx, procs.NATSServer, procs.OrderPusher, procs.Bridgectl))
-	program := func(name string) string { return filepath.Join(r.Dir(), "bin", name) }
+	program := r.Binary
 	addr, err := r.Addr()
 	must(t, err)
 	watch, err := r.Addr()

@@ -14,6 +14,7 @@ import (
 // The examples for ERP teams work: each program publishes its order and waits for the outcome, and the order is at JD
 // once, also when the program is run again.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	w := testenv.Start(t, testenv.Options{Ledger: "kv"})
 	examples, err := filepath.Abs(filepath.Join("..", "..", "examples"))
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,6 +22,26 @@ import (
 	"stockbridge/services/e2e/procs"
 )
 
+// programs is the folder with every program, which the first caller builds.
+func programs(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "stockbridge-e2e-"); built.err != nil {
+			return
+		}
+		var r *procs.Run
+		if r, built.err = procs.New(procs.Options{Dir: built.dir, Bin: built.dir}); built.err != nil {
+			return
+		}
+		defer r.Close()
+		built.err = r.Build(context.Background(), procs.Programs()...) // for the other tests too
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.dir
+}
+
 // processes makes a run that ends with the test, and shows what the programs said if it failed.
 func processes(t *testing.T) *procs.Run {
 	t.Helper()
@@ -29,6 +50,7 @@ func processes(t *testing.T) *procs.Run {
 
 func processesWith(t *testing.T, o procs.Options) *procs.Run {
 	t.Helper()
+	o.Bin, o.Built = programs(t), true
 	o.Dir, o.On = t.TempDir(), func(h procs.Happening) { t.Log(h.At.Format("05.000"), h) }
 	r, err := procs.New(o)
 	if err != nil {
@@ -52,6 +74,7 @@ func processesWith(t *testing.T, o procs.Options) *procs.Run {
 // TestTheProgramsOverRealServers runs the plain story with every part as a process: nats-server, redis-server,
 // jd-sandbox, the workers, and bridgectl for the operator. A worker is killed in the middle.
 func TestTheProgramsOverRealServers(t *testing.T) {
+	t.Parallel()
 	r, ctx := processes(t), t.Context()
 	err := r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdsandbox.Config{
 		Speed: 30000, Knobs: jdsandbox.Knobs{Latency: jdsandbox.Range{Min: jdsandbox.Duration(50 * time.Millisecond), Max: jdsandbox.Duration(150 * time.Millisecond)}},
@@ -137,6 +160,7 @@ func TestTheProgramsOverRealServers(t *testing.T) {
 // The harness itself: servers get their ports and their data back, older copies can be restored, and a frozen process
 // continues.
 func TestServersRestartWithTheirData(t *testing.T) {
+	t.Parallel()
 	r, ctx := processes(t), t.Context()
 	if err := r.Stand(ctx, procs.Shape{Nodes: 3, Redis: "always"}); err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 // Three replicas read a shop's flow and one is killed meanwhile: no movement is lost or published under two ids, and
 // the next tick continues. Then JetStream is restored to an older copy: what it lost is published again.
 func TestReplicasOfTheIngesterLoseNoMovement(t *testing.T) {
+	t.Parallel()
 	r, ctx := processes(t), t.Context()
 	must(t, r.Stand(ctx, procs.Shape{Redis: "everysec", Sandbox: &jdsandbox.Config{
 		Warehouses: stack.DemoSandbox().Warehouses, Shops: stack.DemoSandbox().Shops,

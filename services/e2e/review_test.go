@@ -9,6 +9,7 @@ import (
 )
 
 func TestASmallBudgetOfCallsIsEnough(t *testing.T) {
+	t.Parallel()
 	few := func(s *sellerv1.Setup) {
 		for _, a := range s.Accounts {
 			a.Quota = &sellerv1.Quota{PerSecond: 3, Concurrent: 2}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,20 +25,49 @@ import (
 	"stockbridge/services/order-pusher/pusher"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// built holds the programs of all runs of this package: linking them takes longer than a story.
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if built.dir != "" {
+			_ = os.RemoveAll(built.dir)
+		}
+		os.Exit(code)
+	}))
+}
 
 const addOrder = "eclp.order.addOrder"
 
-// each runs a story on each ledger.
+// each runs a story on each ledger, on both at once.
 func each(t *testing.T, o testenv.Options, story func(t *testing.T, w *testenv.World)) {
+	t.Helper()
 	for _, l := range testenv.Ledgers {
 		t.Run(l, func(t *testing.T) {
-			o.Ledger = l
-			w := testenv.Start(t, o)
-			story(t, w)
-			w.NoViolations()
+			t.Parallel()
+			on(t, l, o, story)
 		})
 	}
+}
+
+// inTurn is each for a story whose time is short: on one ledger after the other.
+func inTurn(t *testing.T, o testenv.Options, story func(t *testing.T, w *testenv.World)) {
+	t.Helper()
+	for _, l := range testenv.Ledgers {
+		t.Run(l, func(t *testing.T) { on(t, l, o, story) })
+	}
+}
+
+func on(t *testing.T, l string, o testenv.Options, story func(t *testing.T, w *testenv.World)) {
+	t.Helper()
+	o.Ledger = l
+	w := testenv.Start(t, o)
+	story(t, w)
+	w.NoViolations()
 }
 
 func accepted(t *orderview.Order) bool { return len(t.Accepted) > 0 }
@@ -282,6 +312,7 @@ func TestALostAnswerIsAskedForNotRepeated(t *testing.T) {
 		{"code 67, not done", jdsandbox.Fault{Kind: jdsandbox.Error, Code: "67"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			c.fault.Methods, c.fault.Count = []string{addOrder}, 1
 			w := testenv.Start(t, testenv.Options{Ledger: "redis", Knobs: jdsandbox.Knobs{Faults: []jdsandbox.Fault{c.fault}}})
 			o := w.Maker.Next()
@@ -356,6 +387,7 @@ func TestAnExpiredTokenPausesTheSellerUntilItIsRenewed(t *testing.T) {
 }
 
 func TestAPausedSellerAndAFloodDelayNobodyElse(t *testing.T) {
+	t.Parallel()
 	second := func(c *jdsandbox.Config) {
 		c.Apps = []jdsandbox.App{
 			{Key: jdsandbox.DefaultAppKey, Secret: jdsandbox.DefaultAppSecret, Tokens: []jdsandbox.Token{{Value: jdsandbox.DefaultToken}}},

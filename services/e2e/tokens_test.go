@@ -144,7 +144,7 @@ func morePushers(t *testing.T, w *testenv.World, n int, metrics []*prometheus.Re
 // is refreshed once, ahead of its expiry, and no order notices.
 func TestATokenIsRefreshedUnderWayWithoutAnyOrderNoticing(t *testing.T) {
 	const life = 3 * time.Second // so it is due after two
-	each(t, testenv.Options{Setup: oursToKeep, Knobs: jdsandbox.Knobs{Auth: jdsandbox.Auth{Consent: jdsandbox.ConsentGrant, Life: jdsandbox.Duration(life)}}}, func(t *testing.T, w *testenv.World) {
+	inTurn(t, testenv.Options{Setup: oursToKeep, Knobs: jdsandbox.Knobs{Auth: jdsandbox.Auth{Consent: jdsandbox.ConsentGrant, Life: jdsandbox.Duration(life)}}}, func(t *testing.T, w *testenv.World) {
 		metrics := []*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
 		morePushers(t, w, 2, metrics)
 		authorize(t, w)
@@ -202,6 +202,7 @@ func gauge(t *testing.T, r *prometheus.Registry, name string) time.Time {
 // The merchant revokes the token: it is refreshed once, refused, and the seller waits with the reason until the
 // merchant consents again. Then everything continues automatically.
 func TestARevokedTokenPausesTheSellerUntilTheNextConsent(t *testing.T) {
+	t.Parallel()
 	each(t, testenv.Options{Setup: oursToKeep, Knobs: jdsandbox.Knobs{Auth: jdsandbox.Auth{Consent: jdsandbox.ConsentGrant}}}, func(t *testing.T, w *testenv.World) {
 		early := w.Maker.Next() // before any consent
 		w.Publish(early)

@@ -117,6 +117,22 @@ func count(names []string, name string) (n int) {
 	return n
 }
 
+// traced runs a story on each ledger, with the spans of its world.
+func traced(t *testing.T, o testenv.Options, story func(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter)) {
+	t.Helper()
+	for _, l := range testenv.Ledgers {
+		t.Run(l, func(t *testing.T) {
+			t.Parallel()
+			spans, o := tracetest.NewInMemoryExporter(), o
+			o.Traces = tracedBy(spans)
+			on(t, l, o, func(t *testing.T, w *testenv.World) {
+				spans.Reset()
+				story(t, w, spans)
+			})
+		})
+	}
+}
+
 const (
 	runSpan    = "order.audited process"
 	sendSpan   = "jd order.addOrder"
@@ -126,9 +142,7 @@ const (
 
 func TestOneTraceFromTheERPThroughALostAnswerToShipping(t *testing.T) {
 	t.Parallel()
-	spans := tracetest.NewInMemoryExporter()
-	each(t, testenv.Options{Speed: 30000, Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
-		spans.Reset()
+	traced(t, testenv.Options{Speed: 30000}, func(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter) {
 		fault(t, w, jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{addOrder}, Count: 1})
 		o := w.Maker.Next()
 		publishTraced(t, w, o, erpsParent)
@@ -148,9 +162,7 @@ func TestOneTraceFromTheERPThroughALostAnswerToShipping(t *testing.T) {
 
 func TestOneTraceOverAHoldAndItsRelease(t *testing.T) {
 	t.Parallel()
-	spans := tracetest.NewInMemoryExporter()
-	each(t, testenv.Options{Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
-		spans.Reset()
+	traced(t, testenv.Options{}, func(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter) {
 		o := w.Maker.Next()
 		o.Shop = "S99"
 		publishTraced(t, w, o, "") // the ERP does not trace: the trace is ours
@@ -167,9 +179,7 @@ func TestOneTraceOverAHoldAndItsRelease(t *testing.T) {
 
 func TestOneTraceOverADeadLetterAndAReplay(t *testing.T) {
 	t.Parallel()
-	spans := tracetest.NewInMemoryExporter()
-	each(t, testenv.Options{Traces: tracedBy(spans)}, func(t *testing.T, w *testenv.World) {
-		spans.Reset()
+	traced(t, testenv.Options{}, func(t *testing.T, w *testenv.World, spans *tracetest.InMemoryExporter) {
 		fault(t, w, jdsandbox.Fault{Kind: jdsandbox.Error, ZH: "商品不存在", Methods: []string{addOrder}, Count: 1})
 		o := w.Maker.Next()
 		publishTraced(t, w, o, erpsParent)

@@ -29,11 +29,9 @@ import (
 // the ERP's audit goes out, the shipment comes back, and nothing is refused on the way. The ledger is in JetStream too,
 // so that its subjects are tried as well.
 func TestEachConnectsAsItsOwnUser(t *testing.T) {
+	t.Parallel()
 	r, ctx := processes(t), t.Context()
-	if err := r.Build(ctx, procs.Programs()...); err != nil {
-		t.Fatal(err)
-	}
-	program := func(name string) string { return filepath.Join(r.Dir(), "bin", name) }
+	program := r.Binary
 	addr, err := r.Addr()
 	must(t, err)
 	watch, err := r.Addr()
