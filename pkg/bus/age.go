@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -57,20 +58,15 @@ func (b *Bus) expireHeld(ctx context.Context, seq uint64, now time.Time, why fau
 	if err != nil {
 		return err
 	}
-	s, err := parseDeadLetter(raw.Subject, raw.Sequence, raw.Header, raw.Data)
+	e := decodeEnvelope(raw.Header)
+	s, err := e.deadLetter(raw.Subject, seq, raw.Data)
 	if err != nil {
 		return fmt.Errorf("end the waiting of %d: %w", seq, err)
 	}
-	m := nats.NewMsg(event.DeadLetterSubject(event.Dead, s.Consumer, s.Stream, s.OriginSeq))
-	m.Data = raw.Data
-	for name, values := range raw.Header {
-		m.Header[name] = values
-	}
-	m.Header.Del(event.HeaderCause)
-	m.Header.Set(event.HeaderClass, fault.Refused.String())
-	m.Header.Set(event.HeaderReason, reasonText(why))
-	m.Header.Set(event.HeaderError, truncate(why.Error()+"; "+s.Cause+": "+s.Error, maxError))
-	m.Header.Set(event.HeaderLast, now.UTC().Format(time.RFC3339Nano))
+	v := &e.verdict
+	v.class, v.cause, v.reason, v.text, v.last = fault.Refused.String(), "", why, why.Error()+"; "+s.Cause+": "+s.Error, now
+	m := &nats.Msg{Subject: event.DeadLetterSubject(event.Dead, s.Consumer, s.Stream, s.OriginSeq), Header: maps.Clone(raw.Header), Data: raw.Data}
+	e.writeTo(m.Header)
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.Itoa(0))
 	acks, err := b.store(ctx, m)
 	if err != nil && !wrongLast(err) { // somebody else has just done it, or it is a dead letter already

@@ -49,10 +49,9 @@ func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) erro
 	}
 	for _, subject := range event.RetrySubjects {
 		err := b.eachMessage(ctx, streamRetry, subject, func(m *jetstream.RawStreamMsg) error {
-			d := &Delivery{}
-			d.readEnvelope(m.Header)
+			e := decodeRetry(m.Header, "", Place{})
 			c := Copy{Where: CopyRetry, Stream: streamRetry, Seq: m.Sequence, At: m.Time, Original: Stored{
-				Stream: d.Stream, Seq: d.Seq, At: d.StreamTime, Subject: d.Subject, Header: d.header, Body: m.Data,
+				Stream: e.from.place.Stream, Seq: e.from.place.Seq, At: e.from.place.Stored, Subject: e.from.subject, Header: e.original, Body: m.Data,
 			}}
 			if subject == event.DelayedSubjects {
 				c.Where = CopyDelayed

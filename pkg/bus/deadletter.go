@@ -105,25 +105,15 @@ func (w *server) putDeadLetter(ctx context.Context, t *inflight, d *Delivery, ki
 	if err != nil {
 		return err
 	}
-	now := w.s.Now()
 	subject := event.DeadLetterSubject(kind, w.row.Name, meta.Stream, meta.Sequence.Stream)
-	m := nats.NewMsg(subject)
-	m.Data = t.Data
-	m.Header = wrapHeaders(d.header)
-	d.keepTrace(m.Header)
-	d.originHeaders(m.Header)
-	class := fault.Of(why)
-	setNonEmpty(m.Header, event.HeaderSeller, d.Seller)
-	setNonEmpty(m.Header, event.HeaderKey, truncate(d.key, maxText))
-	setValues(m.Header, event.HeaderReleased, d.Released)
-	setValues(m.Header, event.HeaderEarlier, d.earlier)
-	m.Header.Set(event.HeaderClass, class.String())
-	setNonEmpty(m.Header, event.HeaderCause, truncate(fault.Cause(why), maxText))
-	m.Header.Set(event.HeaderReason, reasonText(fault.ReasonOf(why, class.String())))
-	m.Header.Set(event.HeaderError, truncate(why.Error(), maxError))
-	m.Header.Set(event.HeaderAttempts, strconv.Itoa(d.Attempt))
-	m.Header.Set(event.HeaderFirst, d.StreamTime.UTC().Format(time.RFC3339Nano))
-	m.Header.Set(event.HeaderLast, now.UTC().Format(time.RFC3339Nano))
+	class := fault.Of(why).String()
+	m := envelope{
+		original: d.env.original, from: d.env.from, trace: d.Trace, released: d.Released, earlier: d.env.earlier,
+		verdict: verdict{
+			seller: d.Seller, key: d.key, class: class, cause: fault.Cause(why), text: why.Error(), reason: fault.ReasonOf(why, class),
+			attempts: d.Attempt, first: d.StreamTime, last: w.s.Now(),
+		},
+	}.message(subject, t.Data)
 
 	// No message id: a message that is replayed and dead-lettered again within the duplicate window would not be stored
 	// at all.
@@ -140,7 +130,7 @@ func (w *server) putDeadLetter(ctx context.Context, t *inflight, d *Delivery, ki
 			return err
 		case have == nil:
 			expected = 0
-		case sameOrigin(have.Header, m.Header):
+		case decodeEnvelope(have.Header).from.same(d.env.from.place):
 			return nil // stored before a crash
 		default:
 			// The stream was restored from an older copy and gave this number to another message. Keep both.
@@ -148,15 +138,6 @@ func (w *server) putDeadLetter(ctx context.Context, t *inflight, d *Delivery, ki
 		}
 	}
 	return fmt.Errorf("dead-letter %s: somebody else keeps changing it", subject)
-}
-
-func sameOrigin(a, b nats.Header) bool {
-	for _, name := range []string{event.HeaderOriginStream, event.HeaderOriginSeq, event.HeaderOriginTime} {
-		if a.Get(name) != b.Get(name) {
-			return false
-		}
-	}
-	return true
 }
 
 func (q DeadLetterQuery) matches(s DeadLetter) bool {
@@ -197,7 +178,7 @@ func (b *Bus) EachDeadLetter(ctx context.Context, q DeadLetterQuery, f func(Dead
 	err := b.read(ctx, reading{
 		stream: streamDeadLetters, filters: []string{event.DeadLetterFilter(q.Kind, q.Consumer)}, from: q.After + 1, headersOnly: !q.WithBody,
 	}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
-		s, err := parseDeadLetter(m.Subject, meta.Sequence.Stream, m.Header, m.Data)
+		s, err := decodeEnvelope(m.Header).deadLetter(m.Subject, meta.Sequence.Stream, m.Data)
 		if err != nil || !q.matches(s) {
 			return err
 		}
@@ -218,7 +199,7 @@ func (b *Bus) DeadLetter(ctx context.Context, seq uint64) (DeadLetter, error) {
 	if err != nil {
 		return DeadLetter{}, err
 	}
-	return parseDeadLetter(m.Subject, m.Sequence, m.Header, m.Data)
+	return decodeEnvelope(m.Header).deadLetter(m.Subject, seq, m.Data)
 }
 
 func (b *Bus) deadLetterMessage(ctx context.Context, seq uint64) (s jetstream.Stream, m *jetstream.RawStreamMsg, err error) {
@@ -238,28 +219,22 @@ func (b *Bus) deadLetterMessage(ctx context.Context, seq uint64) (s jetstream.St
 	return s, m, nil
 }
 
-func parseDeadLetter(subject string, seq uint64, h nats.Header, body []byte) (DeadLetter, error) {
+// deadLetter is the dead letter seq, which is on subject.
+func (e envelope) deadLetter(subject string, seq uint64, body []byte) (DeadLetter, error) {
 	kind, consumer, err := event.ParseDeadLetter(subject)
 	if err != nil {
 		return DeadLetter{}, err
 	}
-	original := unwrapHeaders(h)
+	from, v := e.from.place, e.verdict
 	s := DeadLetter{
-		Kind: kind, Consumer: consumer, Stream: h.Get(event.HeaderOriginStream), Seq: seq,
-		Subject: h.Get(event.HeaderOriginSubject), Seller: h.Get(event.HeaderSeller),
-		Key: h.Get(event.HeaderKey), ID: headerOf(original, event.HeaderID),
-		Class: h.Get(event.HeaderClass), Cause: h.Get(event.HeaderCause),
-		Reason: reasonFrom(h.Get(event.HeaderReason)), Error: h.Get(event.HeaderError),
-		Trace: headerOf(original, event.HeaderTrace), Header: original, Body: body,
+		Kind: kind, Consumer: consumer, Seq: seq, Stream: from.Stream, OriginSeq: from.Seq, Subject: e.from.subject,
+		Seller: v.seller, Key: v.key, ID: headerOf(e.original, event.HeaderID), Class: v.class, Cause: v.cause, Reason: v.reason, Error: v.text,
+		Attempts: v.attempts, First: v.first, Last: v.last, Trace: headerOf(e.original, event.HeaderTrace), Header: e.original, Body: body,
 	}
-	s.OriginSeq, _ = strconv.ParseUint(h.Get(event.HeaderOriginSeq), 10, 64)
-	s.Attempts, _ = strconv.Atoi(h.Get(event.HeaderAttempts))
-	s.First, _ = time.Parse(time.RFC3339Nano, h.Get(event.HeaderFirst))
-	s.Last, _ = time.Parse(time.RFC3339Nano, h.Get(event.HeaderLast))
-	for _, text := range h.Values(event.HeaderEarlier) {
-		var e Earlier
-		if json.Unmarshal([]byte(text), &e) == nil {
-			s.Earlier = append(s.Earlier, e)
+	for _, text := range e.earlier {
+		var was Earlier
+		if json.Unmarshal([]byte(text), &was) == nil {
+			s.Earlier = append(s.Earlier, was)
 		}
 	}
 	return s, nil
@@ -288,31 +263,20 @@ func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 	if err != nil {
 		return Sent{}, err
 	}
-	s, err := parseDeadLetter(raw.Subject, raw.Sequence, raw.Header, raw.Data)
+	was := decodeEnvelope(raw.Header)
+	s, err := was.deadLetter(raw.Subject, seq, raw.Data)
 	if err != nil {
 		return Sent{}, fmt.Errorf("replay dead letter %d: %w", seq, err)
 	}
-	seller := s.Seller
-	if !event.ValidSeller(seller) {
-		seller = event.NoSeller
-	}
-	m := nats.NewMsg(event.RetrySubject(s.Consumer, seller))
-	m.Data = raw.Data
-	m.Header = wrapHeaders(s.Header)
-	for _, name := range []string{event.HeaderOriginSubject, event.HeaderOriginStream, event.HeaderOriginSeq, event.HeaderOriginTime} {
-		m.Header.Set(name, raw.Header.Get(name))
-	}
-	m.Header.Set(event.HeaderReplay, strconv.FormatUint(seq, 10))
-	setNonEmpty(m.Header, event.HeaderBy, truncate(by.Who, maxText))
-	setNonEmpty(m.Header, event.HeaderWhy, truncate(by.Why, maxText))
 	call := rand.Text()
-	m.Header.Set(event.HeaderCall, call)
-	setValues(m.Header, event.HeaderEarlier, s.earlier(raw.Header.Values(event.HeaderEarlier), by, time.Now()))
-	released := slices.Clone(raw.Header.Values(event.HeaderReleased))
-	if by.Release && s.Cause != "" && !slices.Contains(released, s.Cause) {
-		released = append(released, s.Cause)
+	e := envelope{
+		original: was.original, from: was.from, sent: sending{replayed: seq, call: call, who: by.Who, why: by.Why},
+		released: slices.Clone(was.released), earlier: s.earlier(was.earlier, by, time.Now()),
 	}
-	setValues(m.Header, event.HeaderReleased, released)
+	if by.Release && s.Cause != "" && !slices.Contains(e.released, s.Cause) {
+		e.released = append(e.released, s.Cause)
+	}
+	m := e.message(event.RetrySubject(s.Consumer, sellerToken(s.Seller)), raw.Data)
 	id := s.ID
 	if id == "" {
 		id = s.Stream + "/" + strconv.FormatUint(s.OriginSeq, 10)
@@ -339,8 +303,8 @@ func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 	}
 	b.log.Info().Uint64("shelf", seq).Str("subject", s.Subject).Str("id", truncate(s.ID, 200)).Str("by", by.Who).Str("why", by.Why).Msg("replayed")
 	sent := Sent{No: seq, Consumer: s.Consumer, seq: acks[0].Sequence}
-	if at, err := time.Parse(time.RFC3339Nano, raw.Header.Get(event.HeaderOriginTime)); err == nil {
-		sent.origin = originID(s.Stream, s.OriginSeq, at) + "-r" + strconv.FormatUint(seq, 10)
+	if !e.from.place.Stored.IsZero() {
+		sent.origin = e.token()
 	}
 	return sent, nil
 }
@@ -348,7 +312,7 @@ func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 // calledBy reports whether that call sent the retry under seq; false when the retry is handled already.
 func (b *Bus) calledBy(ctx context.Context, seq uint64, call string) (bool, error) {
 	m, err := b.retryMessage(ctx, seq)
-	return m != nil && m.Header.Get(event.HeaderCall) == call, err
+	return m != nil && decodeEnvelope(m.Header).sent.call == call, err
 }
 
 // retryMessage reads a message of RETRY; nil when it is handled.
@@ -415,7 +379,7 @@ func (b *Bus) Drop(ctx context.Context, seq uint64, by By) error {
 	if err := removeDeadLetter(ctx, stream, seq); err != nil {
 		return fmt.Errorf("drop dead letter %d: %w", seq, err)
 	}
-	b.log.Info().Uint64("shelf", seq).Str("subject", m.Header.Get(event.HeaderOriginSubject)).Str("by", by.Who).Str("why", by.Why).Msg("dropped")
+	b.log.Info().Uint64("shelf", seq).Str("subject", decodeEnvelope(m.Header).from.subject).Str("by", by.Who).Str("why", by.Why).Msg("dropped")
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"stockbridge/pkg/event"
@@ -21,27 +20,15 @@ import (
 // The time is formatted here because the library's helper cuts it to whole seconds.
 func (w *server) delay(ctx context.Context, t *inflight, d *Delivery, at time.Time) error {
 	subject := event.DelaySubject(w.row.Name, d.origin)
-	m := nats.NewMsg(subject)
-	m.Data = t.Data
-	m.Header = wrapHeaders(d.header)
-	d.keepTrace(m.Header)
-	d.originHeaders(m.Header)
-	m.Header.Set(event.HeaderDelays, strconv.Itoa(d.delays+1))
+	e := envelope{original: d.env.original, from: d.env.from, trace: d.Trace, delays: d.env.delays + 1}
 	if d.Replay {
-		if d.replayed != 0 {
-			m.Header.Set(event.HeaderReplay, strconv.FormatUint(d.replayed, 10))
-		}
-		if d.redelivery != 0 {
-			m.Header.Set(event.HeaderRedelivered, strconv.Itoa(d.redelivery))
-		}
-		setValues(m.Header, event.HeaderReleased, d.Released)
-		setNonEmpty(m.Header, event.HeaderBy, d.by)
-		setNonEmpty(m.Header, event.HeaderWhy, d.why)
-		setValues(m.Header, event.HeaderEarlier, d.earlier)
+		e.sent, e.released, e.earlier = d.env.sent, d.Released, d.env.earlier
+		e.sent.call = "" // only where it was sent to
 	}
+	m := e.message(subject, t.Data)
 	m.Header.Set(jetstream.ScheduleHeader, "@at "+at.UTC().Format(time.RFC3339Nano))
-	m.Header.Set(jetstream.ScheduleTargetHeader, event.RetrySubject(w.row.Name, d.sellerToken()))
-	id := fmt.Sprintf("park/%s/%s/%d", w.row.Name, d.origin, d.delays+1)
+	m.Header.Set(jetstream.ScheduleTargetHeader, event.RetrySubject(w.row.Name, sellerToken(d.Seller)))
+	id := fmt.Sprintf("park/%s/%s/%d", w.row.Name, d.origin, e.delays)
 	m.Header.Set(jetstream.MsgIDHeader, id)
 	acks, err := w.b.store(ctx, m)
 	if err != nil || !acks[0].Duplicate {
@@ -89,17 +76,10 @@ func (b *Bus) lastMessage(ctx context.Context, stream, subject string) (*jetstre
 	return m, nil
 }
 
-// originHeaders records where the original is stored.
-func (d *Delivery) originHeaders(h nats.Header) {
-	h.Set(event.HeaderOriginSubject, d.Subject)
-	h.Set(event.HeaderOriginStream, d.Stream)
-	h.Set(event.HeaderOriginSeq, strconv.FormatUint(d.Seq, 10))
-	h.Set(event.HeaderOriginTime, d.StreamTime.UTC().Format(time.RFC3339Nano))
-}
-
-func (d *Delivery) sellerToken() string {
-	if event.ValidSeller(d.Seller) {
-		return d.Seller
+// sellerToken is the seller as a token of an internal subject.
+func sellerToken(seller string) string {
+	if event.ValidSeller(seller) {
+		return seller
 	}
 	return event.NoSeller
 }

@@ -36,11 +36,14 @@ func (m *Metrics) Backlog(ctx context.Context) (map[string]float64, error) {
 	return values, err
 }
 
-// OriginOf is originID.
-func OriginOf(stream string, seq uint64, at time.Time) string { return originID(stream, seq, at) }
+// OriginOf is a place's token.
+func OriginOf(stream string, seq uint64, at time.Time) string { return Place{stream, seq, at}.token() }
 
-// OriginTime is originTime.
-func OriginTime(origin string) (time.Time, bool) { return originTime(origin) }
+// OriginTime is the time that a token names.
+func OriginTime(origin string) (time.Time, bool) {
+	_, at := readToken(origin)
+	return at, !at.IsZero()
+}
 
 // Refusal reports whether CheckWrites has noted that a stream stored nothing.
 func (b *Bus) Refusal(stream string) bool {

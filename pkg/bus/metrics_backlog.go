@@ -192,7 +192,7 @@ func (b *Bus) firstAfter(ctx context.Context, stream string, filters []string, s
 		}
 		stored := m.Time
 		if stream == streamRetry {
-			if first, err := time.Parse(time.RFC3339Nano, m.Header.Get(event.HeaderOriginTime)); err == nil {
+			if first := decodeEnvelope(m.Header).from.place.Stored; !first.IsZero() {
 				stored = first
 			}
 		}
@@ -226,9 +226,8 @@ func (b *Bus) delayedByConsumer(ctx context.Context) (map[string]delayedCount, e
 		}
 		p := of[consumer]
 		p.n += n
-		if at, ok := originTime(origin); ok {
-			p.oldest = earlier(p.oldest, at)
-		}
+		_, stored := readToken(origin)
+		p.oldest = earlier(p.oldest, stored)
 		of[consumer] = p
 	})
 	if err != nil {

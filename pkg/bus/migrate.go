@@ -141,10 +141,8 @@ func (b *Bus) copyToRetry(m *nats.Msg, old retiredConsumer) (*nats.Msg, error) {
 		return nil, err
 	}
 	_, seller := event.Split(m.Subject)
-	d := &Delivery{Subject: m.Subject, Stream: meta.Stream, Seq: meta.Sequence.Stream, StreamTime: meta.Timestamp, Seller: seller}
-	c := nats.NewMsg(event.RetrySubject(old.name, d.sellerToken()))
-	c.Data, c.Header = m.Data, wrapHeaders(m.Header)
-	d.originHeaders(c.Header)
-	c.Header.Set(jetstream.MsgIDHeader, originID(d.Stream, d.Seq, d.StreamTime)+"#moved")
+	e := envelope{original: m.Header, from: origin{m.Subject, placeOf(meta), true}}
+	c := e.message(event.RetrySubject(old.name, sellerToken(seller)), m.Data)
+	c.Header.Set(jetstream.MsgIDHeader, e.token()+"#moved")
 	return c, nil
 }

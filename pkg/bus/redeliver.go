@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"stockbridge/pkg/event"
@@ -28,38 +26,29 @@ type Place struct {
 // round separates this call from earlier ones: the same round sent twice within the stream's duplicate window arrives
 // once. ErrNotStored when there is no such event.
 func (b *Bus) Redeliver(ctx context.Context, consumer string, at Place, round int, by By) error {
-	stream, seq, stored := at.Stream, at.Seq, at.Stored
 	var raw *jetstream.RawStreamMsg
 	err := withRetry(ctx, func(ctx context.Context) error {
-		s, err := b.js.Stream(ctx, stream)
+		s, err := b.js.Stream(ctx, at.Stream)
 		if err != nil {
 			return err
 		}
-		raw, err = s.GetMsg(ctx, seq)
+		raw, err = s.GetMsg(ctx, at.Seq)
 		return err
 	})
-	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && !raw.Time.Equal(stored) {
+	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && !raw.Time.Equal(at.Stored) {
 		err = ErrNotStored // or the stream was restored, and the number is another message's now
 	}
 	if err != nil {
-		return fmt.Errorf("send %s/%d again: %w", stream, seq, err)
+		return fmt.Errorf("send %s/%d again: %w", at.Stream, at.Seq, err)
 	}
 	_, seller := event.Split(raw.Subject)
-	if seller == "" {
-		seller = event.NoSeller
-	}
-	m := nats.NewMsg(event.RetrySubject(consumer, seller))
-	m.Data = raw.Data
-	m.Header = wrapHeaders(raw.Header)
-	(&Delivery{Subject: raw.Subject, Stream: stream, Seq: seq, StreamTime: raw.Time}).originHeaders(m.Header)
-	m.Header.Set(event.HeaderRedelivered, strconv.Itoa(round))
-	setNonEmpty(m.Header, event.HeaderBy, truncate(by.Who, maxText))
-	setNonEmpty(m.Header, event.HeaderWhy, truncate(by.Why, maxText))
-	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#again-%d", originID(stream, seq, raw.Time), round))
+	e := envelope{original: raw.Header, from: origin{raw.Subject, at, true}, sent: sending{round: round, who: by.Who, why: by.Why}}
+	m := e.message(event.RetrySubject(consumer, sellerToken(seller)), raw.Data)
+	m.Header.Set(jetstream.MsgIDHeader, fmt.Sprintf("%s#again-%d", at.token(), round))
 	if _, err := b.store(ctx, m); err != nil {
-		return fmt.Errorf("send %s/%d again: %w", stream, seq, err)
+		return fmt.Errorf("send %s/%d again: %w", at.Stream, at.Seq, err)
 	}
-	b.log.Info().Str("subject", raw.Subject).Str("id", truncate(headerOf(raw.Header, event.HeaderID), 200)).Uint64("seq", seq).
+	b.log.Info().Str("subject", raw.Subject).Str("id", truncate(headerOf(raw.Header, event.HeaderID), 200)).Uint64("seq", at.Seq).
 		Int("round", round).Str("by", by.Who).Str("why", by.Why).Msg("sent again")
 	return nil
 }
@@ -80,7 +69,7 @@ type Backlog struct {
 
 // Has reports whether the event at the place is in the backlog.
 func (o Backlog) Has(at Place) bool {
-	return o.many || at.Stream == o.stream && at.Seq > o.delivered || o.origins[originID(at.Stream, at.Seq, at.Stored)]
+	return o.many || at.Stream == o.stream && at.Seq > o.delivered || o.origins[at.token()]
 }
 
 // Backlog reads what a consumer of a public stream has yet to handle now.
@@ -102,7 +91,8 @@ func (b *Bus) fillBacklog(ctx context.Context, consumer Consumer, o *Backlog) er
 	// seen in at least one of them.
 	err := b.eachSubject(ctx, streamRetry, event.DelaySubject(consumer.Name, "*"), func(subject string, _ uint64) {
 		if _, origin, err := event.ParseDelay(subject); err == nil {
-			o.origins[baseOrigin(origin)] = true
+			place, _ := readToken(origin)
+			o.origins[place] = true
 		}
 	})
 	if err != nil {
@@ -145,9 +135,7 @@ func (b *Bus) fillBacklog(ctx context.Context, consumer Consumer, o *Backlog) er
 			return err
 		}
 		next = m.Sequence + 1
-		d := &Delivery{}
-		d.readEnvelope(m.Header)
-		o.origins[originID(d.Stream, d.Seq, d.StreamTime)] = true
+		o.origins[decodeRetry(m.Header, "", Place{}).from.place.token()] = true
 	}
 }
 

@@ -84,22 +84,13 @@ type Delivery struct {
 	// message.
 	Trace string
 
-	// origin identifies the original by stream, sequence and time of storing, as one token of a subject. The time
-	// separates two messages with the same sequence, the second stored after the stream was restored from an older
-	// copy.
+	// origin is the envelope's token.
 	origin string
 	// key is the CloudEvents subject.
 	key string
-	// delays is how often it was delayed; replayed is the number of the dead letter that it was replayed from,
-	// redelivery the round in which it was redelivered from its stream, both 0 for none; by and why are the operator's.
-	delays     int
-	replayed   uint64
-	redelivery int
-	by, why    string
-	// earlier lists the times it was a dead letter before (Earlier).
-	earlier []string
-	header  nats.Header
-	after   []func(context.Context) error
+	// env is the message's envelope; that of a new message holds its place and its headers.
+	env   envelope
+	after []func(context.Context) error
 }
 
 // AfterStored registers f to run when the returned events are stored and before the message is acked. An error of f
@@ -462,69 +453,31 @@ func (w *server) delivery(t *inflight, retried bool) (*Delivery, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Delivery{
-		Consumer: w.row.Name, Subject: t.Subject, Stream: meta.Stream, Seq: meta.Sequence.Stream, StreamTime: meta.Timestamp,
-		First: meta.NumDelivered == 1 && !retried, Returned: retried, Attempt: 1, header: t.Header,
-	}
+	own := placeOf(meta)
+	e := envelope{original: t.Header, from: origin{t.Subject, own, true}}
 	if retried {
-		d.readEnvelope(t.Header)
+		e = decodeRetry(t.Header, t.Subject, own)
 	}
-	d.ID = headerOf(d.header, event.HeaderID)
+	d := &Delivery{
+		Consumer: w.row.Name, Subject: e.from.subject, Stream: e.from.place.Stream, Seq: e.from.place.Seq, StreamTime: e.from.place.Stored,
+		First: meta.NumDelivered == 1 && !retried, Returned: retried, Attempt: 1,
+		Replay: e.sent.replayed != 0 || e.sent.round != 0, Released: e.released, env: e, origin: e.token(),
+	}
+	d.ID = headerOf(d.env.original, event.HeaderID)
 	if d.ID == "" {
-		d.ID = d.header.Get(jetstream.MsgIDHeader)
+		d.ID = d.env.original.Get(jetstream.MsgIDHeader)
 	}
 	if d.ID == "" {
 		d.ID = d.Stream + "/" + strconv.FormatUint(d.Seq, 10)
 	}
-	d.key = headerOf(d.header, event.HeaderSubject)
-	d.Trace = trace.Format(trace.Parse(headerOf(d.header, event.HeaderTrace)))
-	d.origin = originID(d.Stream, d.Seq, d.StreamTime)
-	if d.replayed != 0 {
-		d.origin += "-r" + strconv.FormatUint(d.replayed, 10)
-	}
-	if d.redelivery != 0 {
-		d.origin += "-a" + strconv.Itoa(d.redelivery)
-	}
+	d.key = headerOf(d.env.original, event.HeaderSubject)
+	d.Trace = trace.Format(trace.Parse(headerOf(d.env.original, event.HeaderTrace)))
 	return d, nil
 }
 
-// originID identifies where and when a message was first stored, as one token of a subject.
-func originID(stream string, seq uint64, at time.Time) string {
-	return stream + "-" + strconv.FormatUint(seq, 10) + "-" + strconv.FormatInt(at.UnixMilli(), 36)
-}
-
-// baseOrigin is the origin without the suffixes of replays and redeliveries.
-func baseOrigin(origin string) string {
-	parts := strings.Split(origin, "-")
-	return strings.Join(parts[:min(len(parts), 3)], "-")
-}
-
-// originTime is when the message with that origin was first stored.
-func originTime(origin string) (time.Time, bool) {
-	parts := strings.Split(origin, "-")
-	if len(parts) < 3 {
-		return time.Time{}, false
-	}
-	ms, err := strconv.ParseInt(parts[2], 36, 64)
-	return time.UnixMilli(ms), err == nil
-}
-
-// readEnvelope reads the headers that delay, Replay and Redeliver wrote.
-func (d *Delivery) readEnvelope(h nats.Header) {
-	d.header = unwrapHeaders(h)
-	if seq, err := strconv.ParseUint(h.Get(event.HeaderOriginSeq), 10, 64); err == nil {
-		d.Subject, d.Stream, d.Seq = h.Get(event.HeaderOriginSubject), h.Get(event.HeaderOriginStream), seq
-		if at, err := time.Parse(time.RFC3339Nano, h.Get(event.HeaderOriginTime)); err == nil {
-			d.StreamTime = at
-		}
-	}
-	d.delays, _ = strconv.Atoi(h.Get(event.HeaderDelays))
-	d.replayed, _ = strconv.ParseUint(h.Get(event.HeaderReplay), 10, 64)
-	d.redelivery, _ = strconv.Atoi(h.Get(event.HeaderRedelivered))
-	d.Replay = d.replayed != 0 || d.redelivery != 0
-	d.Released = h.Values(event.HeaderReleased)
-	d.by, d.why = h.Get(event.HeaderBy), h.Get(event.HeaderWhy)
-	d.earlier = h.Values(event.HeaderEarlier)
+// placeOf is where a message was stored that the server delivered.
+func placeOf(meta *nats.MsgMetadata) Place {
+	return Place{meta.Stream, meta.Sequence.Stream, meta.Timestamp}
 }
 
 // read decodes a message and validates it. For an unreadable message m is nil, or holds what could be read if an ERP
@@ -540,7 +493,7 @@ func (w *server) read(t *inflight, d *Delivery) (proto.Message, error) {
 		}
 	}
 	m := w.empty()
-	readable, wrong, err := decodeAndValidate(d.header, t.Data, m)
+	readable, wrong, err := decodeAndValidate(d.env.original, t.Data, m)
 	inside := event.SellerIn(m)
 	if suffix == "" && event.ValidSeller(inside) {
 		d.Seller = inside

@@ -4,11 +4,9 @@ import (
 	"context"
 	"strconv"
 
-	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/attribute"
 	oteltrace "go.opentelemetry.io/otel/trace"
 
-	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/trace"
 )
@@ -23,7 +21,7 @@ func (w *server) beginSpan(ctx context.Context, d *Delivery) (context.Context, o
 	if parent := trace.Parse(d.Trace); parent.IsValid() {
 		ctx = oteltrace.ContextWithRemoteSpanContext(ctx, parent)
 	} else {
-		ctx = trace.Root(ctx, originID(d.Stream, d.Seq, d.StreamTime))
+		ctx = trace.Root(ctx, d.env.from.place.token())
 	}
 	ctx, span := w.b.tracer.Start(ctx, w.row.Topic+" process", oteltrace.WithSpanKind(oteltrace.SpanKindConsumer))
 	d.Trace = trace.Format(span.SpanContext())
@@ -34,10 +32,10 @@ func (w *server) beginSpan(ctx context.Context, d *Delivery) (context.Context, o
 			attribute.String("messaging.consumer.group.name", w.row.Name),
 			attribute.String("messaging.message.id", truncate(d.ID, 200)),
 			attribute.String("stockbridge.origin", d.origin),
-			attribute.Int("stockbridge.parks", d.delays),
+			attribute.Int("stockbridge.parks", d.env.delays),
 		)
-		if d.replayed != 0 {
-			span.SetAttributes(attribute.String("stockbridge.replayed_from", strconv.FormatUint(d.replayed, 10)), attribute.StringSlice("stockbridge.released", d.Released))
+		if d.env.sent.replayed != 0 {
+			span.SetAttributes(attribute.String("stockbridge.replayed_from", strconv.FormatUint(d.env.sent.replayed, 10)), attribute.StringSlice("stockbridge.released", d.Released))
 		}
 	}
 	return ctx, span
@@ -60,12 +58,5 @@ func failSpan(ctx context.Context, err error) {
 		if cause := fault.Cause(err); cause != "" {
 			span.SetAttributes(attribute.String("stockbridge.cause", truncate(cause, 200)))
 		}
-	}
-}
-
-// keepTrace keeps the trace of the first run with a message that is delayed or dead-lettered, if it came without one.
-func (d *Delivery) keepTrace(h nats.Header) {
-	if d.Trace != "" && !trace.Parse(headerOf(h, event.HeaderTrace)).IsValid() {
-		h.Set(event.HeaderTrace, d.Trace)
 	}
 }
