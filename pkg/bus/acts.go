@@ -14,11 +14,7 @@ import (
 // Act records what an operator is about to do, or did. The same part and stage of an act is stored once within the
 // duplicate window (2 minutes).
 func (b *Bus) Act(ctx context.Context, a *opsv1.Act) error {
-	seller := a.GetSeller()
-	if !event.ValidSeller(seller) {
-		seller = event.NoSeller
-	}
-	e := event.Acted.About(seller, a.GetId(), a.GetAt().AsTime(), a, fmt.Sprint(a.GetPart()), a.GetStage().String())
+	e := event.Acted.About(sellerToken(a.GetSeller()), a.GetId(), a.GetAt().AsTime(), a, fmt.Sprint(a.GetPart()), a.GetStage().String())
 	if err := b.Publish(ctx, e); err != nil {
 		return fmt.Errorf("record %s: %w", a.GetVerb(), err)
 	}

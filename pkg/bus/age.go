@@ -20,33 +20,28 @@ import (
 // workers may call it at once. It returns how many of each, also beside an error.
 func (b *Bus) Age(ctx context.Context, consumer string, now time.Time, keep time.Duration, why fault.Reason) (erased, ended int, err error) {
 	for _, kind := range []string{event.Dead, event.Held} {
-		for q := (DeadLetterQuery{Kind: kind, Consumer: consumer, Limit: deadLetterPageMax}); ; {
-			items, next, err := b.DeadLetters(ctx, q)
-			if err != nil {
-				return erased, ended, err
+		err := b.eachByPage(ctx, DeadLetterQuery{Kind: kind, Consumer: consumer, Limit: deadLetterPageMax}, func(s DeadLetter) error {
+			if now.Sub(s.Last) <= keep {
+				return nil
 			}
-			for _, s := range items {
-				if now.Sub(s.Last) <= keep {
-					continue
-				}
-				if kind == event.Dead {
-					if err := b.Erase(ctx, streamDeadLetters, s.Seq, time.Time{}); err != nil {
-						return erased, ended, err
-					}
-					erased++
-					continue
-				}
-				err := b.expireHeld(ctx, s.Seq, now, why)
-				if err != nil && !errors.Is(err, ErrNoDeadLetter) { // or it was released just now
-					return erased, ended, err
-				}
+			if kind == event.Dead {
+				err := b.Erase(ctx, streamDeadLetters, s.Seq, time.Time{})
 				if err == nil {
-					ended++
+					erased++
 				}
+				return err
 			}
-			if q.After = next; next == 0 {
-				break
+			err := b.expireHeld(ctx, s.Seq, now, why)
+			if errors.Is(err, ErrNoDeadLetter) {
+				return nil // it was released just now
 			}
+			if err == nil {
+				ended++
+			}
+			return err
+		})
+		if err != nil {
+			return erased, ended, err
 		}
 	}
 	return erased, ended, nil

@@ -40,19 +40,15 @@ type Copy struct {
 // meanwhile: call it again.
 func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) error) error {
 	emit := func(c Copy) error {
-		c.Original.Name, c.Original.Seller = event.Split(c.Original.Subject)
 		if c.Original.Name != name || seller != "" && c.Original.Seller != "" && c.Original.Seller != seller {
 			return nil
 		}
-		c.Original.ID, c.Original.Key = headerOf(c.Original.Header, event.HeaderID), headerOf(c.Original.Header, event.HeaderSubject)
 		return f(c)
 	}
 	for _, subject := range event.RetrySubjects {
-		err := b.eachMessage(ctx, streamRetry, subject, func(m *jetstream.RawStreamMsg) error {
+		err := b.eachMessage(ctx, streamRetry, subject, 1, func(m *jetstream.RawStreamMsg) error {
 			e := decodeRetry(m.Header, "", Place{})
-			c := Copy{Where: CopyRetry, Stream: streamRetry, Seq: m.Sequence, At: m.Time, Original: Stored{
-				Stream: e.from.place.Stream, Seq: e.from.place.Seq, At: e.from.place.Stored, Subject: e.from.subject, Header: e.original, Body: m.Data,
-			}}
+			c := Copy{Where: CopyRetry, Stream: streamRetry, Seq: m.Sequence, At: m.Time, Original: stored(e.from.subject, e.from.place, e.original, m.Data)}
 			if subject == event.DelayedSubjects {
 				c.Where = CopyDelayed
 			}
@@ -65,63 +61,22 @@ func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) erro
 			return fmt.Errorf("find copies: %w", err)
 		}
 	}
-	for q := (DeadLetterQuery{Limit: copiesPage, WithBody: true}); ; {
-		items, next, err := b.DeadLetters(ctx, q)
-		if err != nil {
-			return err
-		}
-		for _, s := range items {
-			err := emit(Copy{Where: s.Kind, Stream: streamDeadLetters, Seq: s.Seq, Consumer: s.Consumer, Original: Stored{
-				Stream: s.Stream, Seq: s.OriginSeq, At: s.First, Subject: s.Subject, Header: s.Header, Body: s.Body,
-			}})
-			if err != nil {
-				return err
-			}
-		}
-		if q.After = next; next == 0 {
-			break
-		}
+	err := b.eachByPage(ctx, DeadLetterQuery{WithBody: true}, func(s DeadLetter) error {
+		original := stored(s.Subject, Place{s.Stream, s.OriginSeq, s.First}, s.Header, s.Body)
+		return emit(Copy{Where: s.Kind, Stream: streamDeadLetters, Seq: s.Seq, Consumer: s.Consumer, Original: original})
+	})
+	if err != nil {
+		return err
 	}
 	return b.Events(ctx, EventQuery{Names: []string{name}, Seller: seller}, func(s Stored) error {
 		return emit(Copy{Where: CopyPublished, Stream: s.Stream, Seq: s.Seq, At: s.At, Original: s})
 	})
 }
 
-// copiesPage is how many dead letters are read at a time, with their bodies.
-const copiesPage = 100
-
-// eachMessage reads the messages of a subject one by one: on a work queue only its consumers may read several at a
-// time.
-func (b *Bus) eachMessage(ctx context.Context, stream, subject string, f func(*jetstream.RawStreamMsg) error) error {
-	var s jetstream.Stream
-	err := withRetry(ctx, func(ctx context.Context) (err error) {
-		s, err = b.js.Stream(ctx, stream)
-		return err
-	})
-	for next := uint64(1); err == nil; {
-		var m *jetstream.RawStreamMsg
-		err = withRetry(ctx, func(ctx context.Context) (err error) {
-			m, err = s.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject))
-			return err
-		})
-		if err == nil {
-			next, err = m.Sequence+1, f(m)
-		}
-	}
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil
-	}
-	return err
-}
-
 // Erase overwrites and removes the message that the stream holds under the sequence since that time, so that it is gone
 // from the server's files too. It is no error if the message is gone or another one has its number.
 func (b *Bus) Erase(ctx context.Context, stream string, seq uint64, at time.Time) error {
-	err := withRetry(ctx, func(ctx context.Context) error {
-		s, err := b.js.Stream(ctx, stream)
-		if err != nil {
-			return err
-		}
+	err := b.withStream(ctx, stream, func(ctx context.Context, s jetstream.Stream) error {
 		m, err := s.GetMsg(ctx, seq)
 		if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && !at.IsZero() && !m.Time.Equal(at) {
 			return nil

@@ -193,6 +193,26 @@ func (b *Bus) EachDeadLetter(ctx context.Context, q DeadLetterQuery, f func(Dead
 	return nil
 }
 
+// eachByPage is EachDeadLetter for an f that takes its time: f is called when a page, of q.Limit, is read. It returns f's
+// error as it is.
+func (b *Bus) eachByPage(ctx context.Context, q DeadLetterQuery, f func(DeadLetter) error) error {
+	for {
+		items, next, err := b.DeadLetters(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, s := range items {
+			if err := f(s); err != nil {
+				return err
+			}
+		}
+		if next == 0 {
+			return nil
+		}
+		q.After = next
+	}
+}
+
 // DeadLetter reads one, with its body; ErrNoDeadLetter.
 func (b *Bus) DeadLetter(ctx context.Context, seq uint64) (DeadLetter, error) {
 	_, m, err := b.deadLetterMessage(ctx, seq)
@@ -203,14 +223,11 @@ func (b *Bus) DeadLetter(ctx context.Context, seq uint64) (DeadLetter, error) {
 }
 
 func (b *Bus) deadLetterMessage(ctx context.Context, seq uint64) (s jetstream.Stream, m *jetstream.RawStreamMsg, err error) {
-	err = withRetry(ctx, func(ctx context.Context) error {
-		if s, err = b.js.Stream(ctx, streamDeadLetters); err != nil {
-			return err
-		}
-		m, err = s.GetMsg(ctx, seq)
-		return err
+	m, err = b.get(ctx, streamDeadLetters, func(ctx context.Context, stream jetstream.Stream) (*jetstream.RawStreamMsg, error) {
+		s = stream
+		return s.GetMsg(ctx, seq)
 	})
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	if err == nil && m == nil {
 		err = ErrNoDeadLetter
 	}
 	if err != nil {
@@ -311,24 +328,8 @@ func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 
 // calledBy reports whether that call sent the retry under seq; false when the retry is handled already.
 func (b *Bus) calledBy(ctx context.Context, seq uint64, call string) (bool, error) {
-	m, err := b.retryMessage(ctx, seq)
+	m, err := b.message(ctx, streamRetry, seq)
 	return m != nil && decodeEnvelope(m.Header).sent.call == call, err
-}
-
-// retryMessage reads a message of RETRY; nil when it is handled.
-func (b *Bus) retryMessage(ctx context.Context, seq uint64) (m *jetstream.RawStreamMsg, err error) {
-	err = withRetry(ctx, func(ctx context.Context) error {
-		s, err := b.js.Stream(ctx, streamRetry)
-		if err != nil {
-			return err
-		}
-		m, err = s.GetMsg(ctx, seq)
-		return err
-	})
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil
-	}
-	return m, err
 }
 
 // Fate is what became of a replayed message.
@@ -351,7 +352,7 @@ const (
 // answers Done although that attempt may have failed too: callers that poll stop at Waiting.
 func (b *Bus) Fate(ctx context.Context, s Sent) (Fate, error) {
 	// In this order: a message is dead-lettered or delayed before it leaves RETRY.
-	m, err := b.retryMessage(ctx, s.seq)
+	m, err := b.message(ctx, streamRetry, s.seq)
 	if err != nil || m != nil {
 		return InFlight, err
 	}
@@ -405,46 +406,35 @@ func removeDeadLetter(ctx context.Context, s jetstream.Stream, seq uint64) error
 // Release replays, oldest first, what q selects and match (if not nil) accepts, at most perSecond a second (0: no
 // limit). It can be interrupted and called again: what was sent is no longer a dead letter.
 func (b *Bus) Release(ctx context.Context, q DeadLetterQuery, match func(DeadLetter) bool, perSecond float64, by By) (n int, err error) {
+	q.Limit = 0
 	// Messages that become dead letters meanwhile are left alone: they would be replayed for ever.
-	var last uint64
-	err = withRetry(ctx, func(ctx context.Context) error {
-		stream, err := b.js.Stream(ctx, streamDeadLetters)
-		if err == nil {
-			last = stream.CachedInfo().State.LastSeq
-		}
-		return err
-	})
+	_, last, err := b.Bounds(ctx, streamDeadLetters)
 	if err != nil {
 		return 0, fmt.Errorf("release: %w", err)
 	}
-	q.Limit = deadLetterPage
-	for {
-		items, next, err := b.DeadLetters(ctx, q)
-		if err != nil {
-			return n, fmt.Errorf("release: %w", err)
+	err = b.eachByPage(ctx, q, func(s DeadLetter) error {
+		if s.Seq > last {
+			return errEnough
 		}
-		for _, s := range items {
-			if s.Seq > last {
-				return n, nil
+		if match != nil && !match(s) {
+			return nil
+		}
+		if n > 0 && perSecond > 0 {
+			if err := sleep(ctx, time.Duration(float64(time.Second)/perSecond)); err != nil {
+				return err
 			}
-			if match != nil && !match(s) {
-				continue
-			}
-			if n > 0 && perSecond > 0 {
-				if err := sleep(ctx, time.Duration(float64(time.Second)/perSecond)); err != nil {
-					return n, fmt.Errorf("release: %w", err)
-				}
-			}
-			if err := b.Replay(ctx, s.Seq, by); errors.Is(err, ErrNoDeadLetter) {
-				continue // another was faster
-			} else if err != nil {
-				return n, fmt.Errorf("release: %w", err)
-			}
+		}
+		err := b.Replay(ctx, s.Seq, by)
+		if errors.Is(err, ErrNoDeadLetter) {
+			return nil // another was faster
+		}
+		if err == nil {
 			n++
 		}
-		if next == 0 {
-			return n, nil
-		}
-		q.After = next
+		return err
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return n, fmt.Errorf("release: %w", err)
 	}
+	return n, nil
 }

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -47,33 +46,7 @@ func (w *server) delay(ctx context.Context, t *inflight, d *Delivery, at time.Ti
 
 // cancelDelay removes a delayed copy, if there is one.
 func (w *server) cancelDelay(ctx context.Context, d *Delivery) error {
-	return withRetry(ctx, func(ctx context.Context) error {
-		s, err := w.b.js.Stream(ctx, streamRetry)
-		if err != nil {
-			return err
-		}
-		return s.Purge(ctx, jetstream.WithPurgeSubject(event.DelaySubject(w.row.Name, d.origin)))
-	})
-}
-
-// lastMessage reads the newest message on subject from the stream's leader; nil when there is none.
-func (b *Bus) lastMessage(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
-	var m *jetstream.RawStreamMsg
-	err := withRetry(ctx, func(ctx context.Context) error {
-		s, err := b.js.Stream(ctx, stream)
-		if err != nil {
-			return err
-		}
-		m, err = s.GetLastMsgForSubject(ctx, subject)
-		return err
-	})
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", subject, err)
-	}
-	return m, nil
+	return w.b.purge(ctx, streamRetry, event.DelaySubject(w.row.Name, d.origin))
 }
 
 // sellerToken is the seller as a token of an internal subject.

@@ -50,6 +50,10 @@
 // Events are stored with the field names of the .proto files (outbound_no), because reasons and documents use them;
 // both spellings are accepted.
 //
+// The topology, the workers' side and the operators' side are one package, because all three use the table of streams, the
+// envelope and the requests to the server (store, read, withRetry). Packages of their own would export these just for each
+// other.
+//
 // Nothing listens to MaxDeliver advisories: every consumer has MaxDeliver −1, which CheckTopology verifies, so none is
 // ever sent.
 package bus

@@ -276,6 +276,7 @@ func TestARetryIsReadFromItsHeaders(t *testing.T) {
 			m := msg(event.RetrySubject(pusher, "acme"), auditBody("A"))
 			m.Header = headersFrom(c.headers)
 			seq := send(t, b, m).Sequence
+			eventually(t, "it is given to the worker", func() bool { return len(given) == 1 })
 			d := <-given
 			settled(t, b)
 			stop()

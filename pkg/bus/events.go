@@ -44,6 +44,14 @@ type Stored struct {
 	Body                  []byte
 }
 
+func stored(subject string, at Place, h nats.Header, body []byte) Stored {
+	name, seller := event.Split(subject)
+	return Stored{
+		Stream: at.Stream, Seq: at.Seq, At: at.Stored, Subject: subject, Name: name, Seller: seller,
+		ID: headerOf(h, event.HeaderID), Key: headerOf(h, event.HeaderSubject), Header: h, Body: body,
+	}
+}
+
 // Events calls f for the selected events from the beginning to the present end, each stream in its order, until f
 // returns an error, which is returned. The order between streams says nothing about what happened first.
 func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) error {
@@ -56,12 +64,7 @@ func (b *Bus) Events(ctx context.Context, q EventQuery, f func(Stored) error) er
 			continue
 		}
 		err := b.read(ctx, reading{stream: row.name, filters: filters, from: q.From, since: q.Since}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
-			s := Stored{
-				Stream: meta.Stream, Seq: meta.Sequence.Stream, At: meta.Timestamp, Subject: m.Subject,
-				ID: headerOf(m.Header, event.HeaderID), Key: headerOf(m.Header, event.HeaderSubject),
-				Header: m.Header, Body: m.Data,
-			}
-			s.Name, s.Seller = event.Split(m.Subject)
+			s := stored(m.Subject, placeOf(meta), m.Header, m.Data)
 			if !q.selects(s) {
 				return nil
 			}
@@ -93,7 +96,7 @@ func Holding(name string) (names []string) {
 // End is the sequence and time of the last message in the public stream for events of the name; 0 when nothing was ever
 // stored there.
 func (b *Bus) End(ctx context.Context, name string) (seq uint64, at time.Time, err error) {
-	err = b.stream(ctx, name, func(s jetstream.Stream) error {
+	err = b.stream(ctx, name, func(_ context.Context, s jetstream.Stream) error {
 		state := s.CachedInfo().State
 		seq, at = state.LastSeq, state.LastTime
 		return nil
@@ -110,7 +113,7 @@ func (b *Bus) Holds(ctx context.Context, name string, seq uint64, at time.Time) 
 	if seq == 0 {
 		return true, nil
 	}
-	err = b.stream(ctx, name, func(s jetstream.Stream) error {
+	err = b.stream(ctx, name, func(ctx context.Context, s jetstream.Stream) error {
 		state := s.CachedInfo().State
 		if holds = seq <= state.LastSeq; !holds || seq < state.FirstSeq {
 			return nil
@@ -130,16 +133,10 @@ func (b *Bus) Holds(ctx context.Context, name string, seq uint64, at time.Time) 
 	return holds, nil
 }
 
-func (b *Bus) stream(ctx context.Context, name string, f func(jetstream.Stream) error) error {
+func (b *Bus) stream(ctx context.Context, name string, f func(context.Context, jetstream.Stream) error) error {
 	for _, row := range streams {
 		if row.public && covers(row.subjects, name) {
-			return withRetry(ctx, func(ctx context.Context) error {
-				s, err := b.js.Stream(ctx, row.name)
-				if err != nil {
-					return err
-				}
-				return f(s)
-			})
+			return b.withStream(ctx, row.name, f)
 		}
 	}
 	return errors.New("no stream holds such events")

@@ -257,22 +257,3 @@ func (b *Bus) observeDeadLetters(ctx context.Context, rows []Consumer, observe p
 	}
 	return nil
 }
-
-// eachSubject calls f for each subject of a stream, with the number of its messages.
-func (b *Bus) eachSubject(ctx context.Context, stream, filter string, observe func(subject string, n uint64)) error {
-	s, err := b.js.Stream(ctx, stream)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", stream, err)
-	}
-	if s.CachedInfo().State.Msgs == 0 {
-		return nil
-	}
-	info, err := s.Info(ctx, jetstream.WithSubjectFilter(filter))
-	if err != nil {
-		return fmt.Errorf("read %s: %w", stream, err)
-	}
-	for subject, n := range info.State.Subjects {
-		observe(subject, n)
-	}
-	return nil
-}

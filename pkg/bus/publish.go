@@ -101,17 +101,7 @@ func (b *Bus) storeUnderNewID(ctx context.Context, m *nats.Msg, ack *jetstream.P
 
 // duplicateOf is the message that a publish is said to be a duplicate of; nil when it is gone.
 func (b *Bus) duplicateOf(ctx context.Context, ack *jetstream.PubAck) (m *jetstream.RawStreamMsg, err error) {
-	err = withRetry(ctx, func(ctx context.Context) error {
-		s, err := b.js.Stream(ctx, ack.Stream)
-		if err != nil {
-			return err
-		}
-		m, err = s.GetMsg(ctx, ack.Sequence)
-		return err
-	})
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil
-	}
+	m, err = b.message(ctx, ack.Stream, ack.Sequence)
 	if err != nil {
 		return nil, fmt.Errorf("read %s/%d, which is said to be a duplicate: %w", ack.Stream, ack.Sequence, err)
 	}

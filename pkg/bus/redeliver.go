@@ -26,16 +26,8 @@ type Place struct {
 // round separates this call from earlier ones: the same round sent twice within the stream's duplicate window arrives
 // once. ErrNotStored when there is no such event.
 func (b *Bus) Redeliver(ctx context.Context, consumer string, at Place, round int, by By) error {
-	var raw *jetstream.RawStreamMsg
-	err := withRetry(ctx, func(ctx context.Context) error {
-		s, err := b.js.Stream(ctx, at.Stream)
-		if err != nil {
-			return err
-		}
-		raw, err = s.GetMsg(ctx, at.Seq)
-		return err
-	})
-	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && !raw.Time.Equal(at.Stored) {
+	raw, err := b.message(ctx, at.Stream, at.Seq)
+	if err == nil && (raw == nil || !raw.Time.Equal(at.Stored)) {
 		err = ErrNotStored // or the stream was restored, and the number is another message's now
 	}
 	if err != nil {
@@ -98,7 +90,6 @@ func (b *Bus) fillBacklog(ctx context.Context, consumer Consumer, o *Backlog) er
 	if err != nil {
 		return err
 	}
-	var s jetstream.Stream
 	var settled uint64
 	err = withRetry(ctx, func(ctx context.Context) error {
 		c, err := b.js.Consumer(ctx, o.stream, consumer.Name)
@@ -112,42 +103,32 @@ func (b *Bus) fillBacklog(ctx context.Context, consumer Consumer, o *Backlog) er
 			return err
 		}
 		settled = c.CachedInfo().AckFloor.Stream
-		s, err = b.js.Stream(ctx, streamRetry)
-		return err
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for n, next := 0, settled+1; ; n++ {
-		if n == retriesRead {
-			o.many = true
-			return nil
-		}
-		var m *jetstream.RawStreamMsg
-		err := withRetry(ctx, func(ctx context.Context) (err error) {
-			m, err = s.GetMsg(ctx, next, jetstream.WithGetMsgSubject(event.RetryOf(consumer.Name)))
-			return err
-		})
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		next = m.Sequence + 1
+	n := 0
+	err = b.eachMessage(ctx, streamRetry, event.RetryOf(consumer.Name), settled+1, func(m *jetstream.RawStreamMsg) error {
 		o.origins[decodeRetry(m.Header, "", Place{}).from.place.token()] = true
+		if n++; n == retriesRead {
+			o.many = true
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
 	}
+	return err
 }
 
 // Bounds are the first and last sequence of a stream; last is 0 when it never held a message. A stream that was
 // restored from an older copy ends before what was read of it.
 func (b *Bus) Bounds(ctx context.Context, stream string) (first, last uint64, err error) {
-	err = withRetry(ctx, func(ctx context.Context) error {
-		s, err := b.js.Stream(ctx, stream)
-		if err == nil {
-			first, last = s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq
-		}
-		return err
+	err = b.withStream(ctx, stream, func(_ context.Context, s jetstream.Stream) error {
+		first, last = s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq
+		return nil
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("read %s: %w", stream, err)

@@ -95,14 +95,7 @@ func (b *Bus) SetTicks(ctx context.Context, kind, seller string, places map[stri
 		return fmt.Errorf("find ticks %s: %w", tick, err)
 	}
 	for _, subject := range gone {
-		err := withRetry(ctx, func(ctx context.Context) error {
-			s, err := b.js.Stream(ctx, streamTicks)
-			if err != nil {
-				return err
-			}
-			return s.Purge(ctx, jetstream.WithPurgeSubject(subject))
-		})
-		if err != nil {
+		if err := b.purge(ctx, streamTicks, subject); err != nil {
 			return fmt.Errorf("remove tick %s: %w", subject, err)
 		}
 	}

@@ -37,6 +37,17 @@ func withRetry(ctx context.Context, call func(context.Context) error) error {
 	}
 }
 
+// withStream is withRetry for a request about a stream, which it looks up first.
+func (b *Bus) withStream(ctx context.Context, name string, call func(context.Context, jetstream.Stream) error) error {
+	return withRetry(ctx, func(ctx context.Context) error {
+		s, err := b.js.Stream(ctx, name)
+		if err != nil {
+			return err
+		}
+		return call(ctx, s)
+	})
+}
+
 // unanswered reports whether a request failed because nobody answered, or there was no leader to ask.
 func unanswered(err error) bool {
 	var api jetstream.JetStreamError
