@@ -92,6 +92,12 @@ func (w *Warehouses) Read(s *seller.Seller, code string, class quota.Class) (war
 	return reader{r, doctor}, nil
 }
 
+// Documents is Read for callers that read documents of any kind: a kind's Channel finds its part of the result. Narrow that
+// with warehouse.ReadOnly. A remote adapter refuses calls that could write before they are sent.
+func (w *Warehouses) Documents(s *seller.Seller, code string, class quota.Class) (warehouse.Identified, error) {
+	return w.openCached(s, cacheKey{code, class, true})
+}
+
 func (w *Warehouses) now() time.Time {
 	if w.Now != nil {
 		return w.Now()

@@ -14,6 +14,7 @@ import (
 	"stockbridge/pkg/bus/bustest"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/jdsandbox"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/ledger/inkv"
 	"stockbridge/pkg/ledger/inredis"
@@ -21,6 +22,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/warehouse/jd/jdapi"
 	"stockbridge/pkg/wiring/kinds"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -305,6 +307,37 @@ func TestStockIsReadAndSetInTwoWays(t *testing.T) {
 		t.Errorf("in shadow: %v, %v", set, err)
 	}
 	stock(shadowed, "W1")
+}
+
+// What follows documents reads those of any kind, also of a seller in shadow, and cannot be made to send.
+func TestDocumentsAreOpenedToRead(t *testing.T) {
+	s, token := sandbox(t)
+	write(t, token, "planted-token")
+	setup := proto.CloneOf(s.Setup)
+	setup.Shadow = &sellerv1.Shadow{}
+	s = seller.New(setup, nil)
+	w := NewWarehouses(&turns{})
+	defer w.Close()
+	for _, code := range []string{"W1", "M1"} {
+		wh, err := w.Documents(s, code, quota.Status)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, ok := order.Channel(wh)
+		if !ok {
+			t.Fatalf("%s takes no orders", code)
+		}
+		if found, err := c.(warehouse.Finder[*orderv1.Shipped]).Find(t.Context(), []string{"A-1"}); err != nil || len(found) > 0 {
+			t.Errorf("in %s: found %v, %v", code, found, err)
+		}
+		if code == "M1" {
+			continue // in this process, nothing is sent
+		}
+		o := &orderv1.Audited{OutboundNo: "A-1"}
+		if _, err := c.Send(t.Context(), o, warehouse.Plan{}); !errors.Is(err, jdapi.ErrReadOnly) {
+			t.Errorf("%s may be sent to: %v", code, err)
+		}
+	}
 }
 
 // The author of a set-up cannot make a worker read its own secrets, nor send a credential in the clear.

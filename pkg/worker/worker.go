@@ -65,6 +65,8 @@ type Parts struct {
 type Warehouses interface {
 	Open(s *seller.Seller, code string, class quota.Class) (warehouse.Orders, error)
 	Read(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
+	// Documents is Read for documents of any kind; see kind.Kind.Channel.
+	Documents(s *seller.Seller, code string, class quota.Class) (warehouse.Identified, error)
 	// Stock reads stock there; SetStock overwrites it.
 	Stock(s *seller.Seller, code string) (warehouse.StockReader, error)
 	SetStock(s *seller.Seller, code string) (warehouse.StockSetter, error)

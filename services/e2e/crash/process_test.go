@@ -331,6 +331,11 @@ func (w *tappedWarehouses) Read(s *seller.Seller, code string, _ quota.Class) (w
 	return w.open(s, code)
 }
 
+// Documents implements worker.Warehouses.
+func (w *tappedWarehouses) Documents(s *seller.Seller, code string, _ quota.Class) (warehouse.Identified, error) {
+	return w.open(s, code)
+}
+
 // SetStock implements worker.Warehouses.
 func (w *tappedWarehouses) SetStock(s *seller.Seller, _ string) (warehouse.StockSetter, error) {
 	return nil, fault.Hold(seller.CauseUnknown(s.Name()), errors.New("it has no stock"))

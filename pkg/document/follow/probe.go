@@ -1,4 +1,4 @@
-package poller
+package follow
 
 import (
 	"context"
@@ -6,13 +6,12 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/guard"
-	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// probeNumber is an outbound number that no order has: any answer will do.
+// probeNumber is a number that no document has: any answer will do.
 const probeNumber = "STOCKBRIDGE-PROBE"
 
 // probe calls each account of a paused seller once. If all answer, it resumes the seller; if not, the pause grows.
@@ -55,15 +54,28 @@ func (r *run) tryAccounts(ctx context.Context) error {
 			continue
 		}
 		tried[w.Account] = true
-		wh, err := r.Open(r.seller, w.Code, quota.Status)
-		if err != nil {
-			return err
-		}
-		_, err = wh.FindOrders(ctx, []string{probeNumber})
-		r.Metrics.Lookups.WithLabelValues("probe").Inc()
-		if err != nil && !errors.Is(err, warehouse.ErrNotPermitted) { // a refusal is an answer
+		if err := r.call(ctx, w.Code); err != nil && !errors.Is(err, warehouse.ErrNotPermitted) { // a refusal is an answer
 			return err
 		}
 	}
 	return nil
+}
+
+// call asks the warehouse for a document of the first kind that it takes.
+func (r *run) call(ctx context.Context, code string) error {
+	var err error
+	for _, k := range r.Kinds {
+		var ch channel
+		if ch, err = r.open(k, code); err != nil {
+			continue
+		}
+		if ch.find != nil {
+			_, err = ch.find(ctx, []string{probeNumber})
+		} else {
+			_, err = ch.read(ctx, []string{probeNumber})
+		}
+		r.Metrics.Lookups.WithLabelValues("probe").Inc()
+		return err
+	}
+	return err
 }

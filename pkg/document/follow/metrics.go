@@ -1,4 +1,4 @@
-package poller
+package follow
 
 import (
 	"context"
@@ -18,14 +18,14 @@ const (
 	sellersAtOnce = 8
 )
 
-// Metrics is what the poller counts beyond what the bus counts of every consumer.
+// Metrics is what a Follower counts beyond what the bus counts of every consumer.
 type Metrics struct {
-	// Lookups by how: "batch", "single", "probe". Details are the further calls for orders that moved.
+	// Lookups by how: "batch", "single", "probe". Details are the further calls for documents that moved.
 	Lookups *prometheus.CounterVec
 	Details prometheus.Counter
-	// NotFound counts look-ups of accepted orders that the warehouse did not know.
+	// NotFound counts look-ups of accepted documents that the warehouse did not know.
 	NotFound prometheus.Counter
-	// Exceptions by reason code: orders that need a person.
+	// Exceptions by reason code: documents that need a person.
 	Exceptions *prometheus.CounterVec
 }
 
@@ -53,9 +53,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Followed shows how many orders are followed and how late their look-ups are. Every replica shows the same, whether it
-// polls or not.
-func Followed(sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
+// Followed shows how many documents of the kinds are followed and how late their look-ups are. Every replica shows the same,
+// whether it polls or not.
+func Followed(kinds []Kind, sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
 	bySeller := []string{"seller"}
 	return pullmetrics.New("followed", []pullmetrics.Gauge{
 		{Name: gaugeOpen, Help: "Orders that are followed.", Labels: bySeller},
@@ -65,17 +65,20 @@ func Followed(sellers func() []*seller.Seller, l Ledger, now func() time.Time) p
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {
 			group.Go(func() error {
-				open, err := l.CountFollowed(ctx, s.Name(), kindName)
-				if err != nil {
-					return err
-				}
-				at, late := now(), 0.0
-				due, err := l.Due(ctx, s.Name(), kindName, at, 1)
-				if err != nil {
-					return err
-				}
-				if len(due) > 0 {
-					late = max(0, at.Sub(following(due[0]).Due).Seconds())
+				at, open, late := now(), 0, 0.0
+				for _, k := range kinds {
+					n, err := l.CountFollowed(ctx, s.Name(), k.Name)
+					if err != nil {
+						return err
+					}
+					open += n
+					due, err := l.Due(ctx, s.Name(), k.Name, at, 1)
+					if err != nil {
+						return err
+					}
+					if len(due) > 0 {
+						late = max(late, at.Sub(following(due[0]).Due).Seconds())
+					}
 				}
 				observe(gaugeOpen, float64(open), s.Name())
 				observe(gaugeLate, late, s.Name())

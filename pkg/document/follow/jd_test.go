@@ -1,4 +1,4 @@
-package poller
+package follow
 
 import (
 	"fmt"
@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/guard"
 	"stockbridge/pkg/jdsandbox"
@@ -20,13 +22,12 @@ import (
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
-	"stockbridge/services/e2e/orders"
 )
 
 // A JD splits, cancels, ships short, shuffles its history and fails now and then. A poller follows it and dies now and
 // then between publishing and writing. In the end the published events of each order are what JD has, each fact once.
 func TestOverJD(t *testing.T) {
-	const orderCount, seed = 50, 7
+	const orderCount, seed = 50, 2
 	each(t, func(t *testing.T, b *fixture) {
 		sandbox, err := jdsandbox.New(jdsandbox.Config{
 			Seed: seed, Stopped: true,
@@ -43,7 +44,7 @@ func TestOverJD(t *testing.T) {
 		wh := overJD(t, b, sandbox)
 
 		var numbers []string
-		for _, o := range orders.New("acme", seed).Make(orderCount) {
+		for _, o := range manyOrders(seed, orderCount) {
 			taken, err := wh.SendOrder(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
@@ -61,7 +62,7 @@ func TestOverJD(t *testing.T) {
 			if step == 1000 {
 				t.Fatalf("%d orders are still followed", b.open())
 			}
-			events, settle, err := b.poll(t.Context(), "acme")
+			events, settle, err := b.Tick(t.Context(), "acme")
 			if err != nil && !strings.Contains(err.Error(), "503") {
 				t.Fatal(err)
 			}
@@ -95,6 +96,28 @@ func TestOverJD(t *testing.T) {
 	})
 }
 
+// manyOrders are orders of one to three lines.
+func manyOrders(seed uint64, n int) []*orderv1.Audited {
+	chance := rand.New(rand.NewPCG(seed, 7))
+	all := make([]*orderv1.Audited, n)
+	for i := range all {
+		no := fmt.Sprintf("%04d-%03d", seed, i)
+		o := &orderv1.Audited{
+			Seller: "acme", Shop: "S01", Warehouse: "W01", OrderNo: "SO" + no, OutboundNo: "OUT" + no, Revision: 1, Platform: "other",
+			PlatformOrderNos: []string{"P" + no}, AuditedAt: timestamppb.Now(), OrderedAt: timestamppb.Now(),
+			Receiver: &orderv1.Receiver{Name: "王芳", Mobile: "13800138000", Province: "北京", City: "朝阳区", County: "望京街道", Address: "长安路1号"},
+		}
+		for line := range 1 + chance.IntN(3) {
+			o.Lines = append(o.Lines, &orderv1.Line{
+				LineId: fmt.Sprint(line + 1), GoodsCode: fmt.Sprint("G", line), WarehouseGoodsNo: fmt.Sprintf("EMG441800000000%d", line+1),
+				Quantity: 1 + chance.Int64N(4), Price: "39.90",
+			})
+		}
+		all[i] = o
+	}
+	return all
+}
+
 // overJD lets b follow orders of a JD.
 func overJD(t *testing.T, b *fixture, sandbox *jdsandbox.JD) *jd.Warehouse {
 	t.Helper()
@@ -119,7 +142,7 @@ func overJD(t *testing.T, b *fixture, sandbox *jdsandbox.JD) *jd.Warehouse {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Open = func(*seller.Seller, string, quota.Class) (warehouse.OrderReader, error) { return wh, nil }
+	b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return wh, nil }
 	b.Breaker = guard.NewBreaker(1000)
 	return wh
 }
@@ -158,7 +181,7 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := orders.New("acme", uint64(i)).Make(1)[0]
+			o := manyOrders(uint64(i), 1)[0]
 			o.OutboundNo = fmt.Sprintf("A-%d", i)
 			taken, err := wh.SendOrder(t.Context(), o)
 			if err != nil {
@@ -168,7 +191,7 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 			walks[o.OutboundNo] = name
 		}
 		for range 10 {
-			events, settle, err := b.poll(t.Context(), "acme")
+			events, settle, err := b.Tick(t.Context(), "acme")
 			if err != nil {
 				t.Fatal(err)
 			}

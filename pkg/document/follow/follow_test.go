@@ -1,4 +1,4 @@
-package poller
+package follow
 
 import (
 	"bytes"
@@ -19,6 +19,8 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/guard"
+	"stockbridge/pkg/kind"
+	"stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
@@ -31,7 +33,7 @@ import (
 
 // fixture is a poller over a real ledger and a warehouse in memory, with a clock that the test moves.
 type fixture struct {
-	*Poller
+	*Follower
 	clock
 	t     *testing.T
 	wh    *memory.Warehouse
@@ -43,7 +45,7 @@ type fixture struct {
 
 // calls counts the calls to the warehouse; each takes time.
 type calls struct {
-	warehouse.OrderReader
+	warehouse.Orders
 	b       *fixture
 	finds   int
 	details atomic.Int32
@@ -54,7 +56,7 @@ type calls struct {
 func (c *calls) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
 	c.finds++
 	c.b.wait(c.takes)
-	return c.OrderReader.FindOrders(ctx, numbers)
+	return c.Orders.FindOrders(ctx, numbers)
 }
 
 func (c *calls) OrderDetails(ctx context.Context, number string) (warehouse.Details, error) {
@@ -62,7 +64,7 @@ func (c *calls) OrderDetails(ctx context.Context, number string) (warehouse.Deta
 	if c.panics {
 		panic("no such field")
 	}
-	return c.OrderReader.OrderDetails(ctx, number)
+	return c.Orders.OrderDetails(ctx, number)
 }
 
 // counted returns the calls since it was called last.
@@ -100,21 +102,21 @@ func newFixture(t *testing.T, open func(now func() time.Time) (ledger.Ledger, er
 	}
 	t.Cleanup(func() { _ = b.all.Close() })
 	b.wh = &memory.Warehouse{Now: b.now}
-	b.calls = &calls{OrderReader: b.wh, b: b}
+	b.calls = &calls{Orders: b.wh, b: b}
 	b.book = &book{now: seller.New(&sellerv1.Setup{
 		Name:       "acme",
 		Accounts:   []*sellerv1.Account{{Name: "m", Kind: sellerv1.Account_KIND_MEMORY}},
 		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "m"}, {Code: "W02", Account: "m"}},
 		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: "1", Warehouses: []string{"W01"}}},
 	}, nil)}
-	b.Poller = New(Parts{
-		Sellers: b.book, Ledger: b.all, Log: zerolog.New(&b.log), Breaker: guard.NewBreaker(3),
+	b.Follower = New(Parts{
+		Kinds: []Kind{Of(order.Kind)}, Sellers: b.book, Ledger: b.all, Log: zerolog.New(&b.log), Breaker: guard.NewBreaker(3),
 		Metrics: NewMetrics(prometheus.NewRegistry()),
 		Config: Config{
-			OpenEvery: 30 * time.Second, PackedEvery: 15 * time.Second, ShippedEvery: 10 * time.Minute,
+			OpenEvery: 30 * time.Second, SoonEvery: 15 * time.Second, LateEvery: 10 * time.Minute,
 			FollowFor: 60 * 24 * time.Hour, ProbeAfter: 30 * time.Second,
 		},
-		Open: func(_ *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error) {
+		Open: func(_ *seller.Seller, code string, class quota.Class) (warehouse.Identified, error) {
 			if class != quota.Status {
 				t.Errorf("opened for class %s", class)
 			}
@@ -148,7 +150,7 @@ func (b *fixture) accept(warehouseCode string, numbers ...string) {
 func (b *fixture) recordAccepted(warehouseCode, no, number string) {
 	b.t.Helper()
 	begin := ledger.ClaimRequest{
-		Key: ledger.Key{Seller: "acme", Kind: kindName, No: no}, Hash: "h", Owner: "pusher", Group: no, Items: []string{"1"},
+		Key: ledger.Key{Seller: "acme", Kind: order.Kind.Name, No: no}, Hash: "h", Owner: "pusher", Group: no, Items: []string{"1"},
 		Revision: 1, Shop: "S01", Warehouse: warehouseCode, StreamTime: b.now(), AuditedAt: b.now(), First: true,
 		Identity: string(b.wh.Identity()),
 	}
@@ -163,7 +165,7 @@ func (b *fixture) recordAccepted(warehouseCode, no, number string) {
 // tick runs the handler as the bus does: the events are stored, then the ledger moves.
 func (b *fixture) tick() ([]event.Event, error) {
 	b.t.Helper()
-	events, settle, err := b.poll(b.t.Context(), "acme")
+	events, settle, err := b.Tick(b.t.Context(), "acme")
 	if settle != nil {
 		if err := settle(b.t.Context()); err != nil {
 			b.t.Fatal(err)
@@ -191,11 +193,36 @@ func (b *fixture) expect(what string, got, want any) {
 
 func (b *fixture) open() int {
 	b.t.Helper()
-	n, err := b.all.CountFollowed(b.t.Context(), "acme", kindName)
+	n, err := b.all.CountFollowed(b.t.Context(), "acme", order.Kind.Name)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	return n
+}
+
+// short is an event shortened to one line.
+func short(e event.Event) string {
+	switch m := e.Message.(type) {
+	case *documentv1.StatusChanged:
+		return m.Ref.WarehouseNo + " " + m.Code
+	case *orderv1.Shipped:
+		s := fmt.Sprintf("shipped %s %s x%d", m.Ref.WarehouseNo, strings.Join(m.Waybills, ","), m.Lines[0].Shipped)
+		if m.SplitOf != "" {
+			s += " of " + m.SplitOf
+		}
+		if m.Complete {
+			s += " complete"
+		}
+		return s
+	case *orderv1.Delivered:
+		return "delivered " + m.Ref.WarehouseNo
+	case *orderv1.Returning:
+		return "returning " + m.Ref.WarehouseNo + " " + m.Status.String()[len("STATUS_"):]
+	case *documentv1.Cancelled:
+		return "cancelled"
+	default:
+		return e.ID
+	}
 }
 
 func shorts(events []event.Event) []string {
@@ -246,7 +273,7 @@ func TestAnOrderIsFollowedToItsEnd(t *testing.T) {
 		if len(got) != 2 || got[0] != no+" SHIPPED" || !strings.HasPrefix(got[1], "shipped "+no) || !strings.HasSuffix(got[1], "x2 complete") {
 			t.Errorf("at the hand-over: %v", got)
 		}
-		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kindName, No: "O-1"})
+		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: order.Kind.Name, No: "O-1"})
 		if err != nil || len(e.Following.Numbers) != 1 || !strings.Contains(got[1], e.Following.Numbers[0]) {
 			t.Fatalf("the ledger knows waybills %v, reported %v (%v)", e.Following.Numbers, got, err)
 		}
@@ -322,7 +349,7 @@ func TestWhatTheWarehouseDoes(t *testing.T) {
 				b.expect("reported", got, test.want)
 				b.expect("exceptions", exceptions, map[bool]int{true: 1}[test.twice])
 				b.expect("followed", b.open(), 0)
-				e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kindName, No: "O-1"})
+				e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: order.Kind.Name, No: "O-1"})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -379,7 +406,7 @@ func TestCallsPerCycle(t *testing.T) {
 func TestTheSameEventsAreReturnedWhenTheLedgerDidNotMove(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
-		first, _, err := b.poll(t.Context(), "acme") // and then the process dies
+		first, _, err := b.Tick(t.Context(), "acme") // and then the process dies
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -398,14 +425,14 @@ func TestTheSameEventsAreReturnedWhenTheLedgerDidNotMove(t *testing.T) {
 func TestOneReplicaPollsASeller(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
-		_, settle, err := b.poll(t.Context(), "acme")
+		_, settle, err := b.Tick(t.Context(), "acme")
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.calls.counted()
 		other := New(b.Parts)
 		other.NewOwner = func() string { return "replica-2" }
-		events, _, err := other.poll(t.Context(), "acme")
+		events, _, err := other.Tick(t.Context(), "acme")
 		if err != nil || len(events) > 0 {
 			t.Errorf("the other replica reports %v, %v", shorts(events), err)
 		}
@@ -415,7 +442,7 @@ func TestOneReplicaPollsASeller(t *testing.T) {
 		}
 		b.wh.Step()
 		b.wait(35 * time.Second)
-		if events, _, err := other.poll(t.Context(), "acme"); err != nil || len(events) != 1 {
+		if events, _, err := other.Tick(t.Context(), "acme"); err != nil || len(events) != 1 {
 			t.Errorf("once the first is done: %v, %v", shorts(events), err)
 		}
 	})
@@ -424,11 +451,11 @@ func TestOneReplicaPollsASeller(t *testing.T) {
 func TestAnOrderThatSomebodyElseMovedIsLeftToThem(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "O-1")
-		_, settle, err := b.poll(t.Context(), "acme")
+		_, settle, err := b.Tick(t.Context(), "acme")
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: kindName, No: "O-1"})
+		e, err := b.all.Get(t.Context(), ledger.Key{Seller: "acme", Kind: order.Kind.Name, No: "O-1"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -439,7 +466,7 @@ func TestAnOrderThatSomebodyElseMovedIsLeftToThem(t *testing.T) {
 		if err := settle(t.Context()); err != nil {
 			t.Errorf("being slower is no failure: %v", err)
 		}
-		if e, _ = b.all.Get(t.Context(), e.Key); stateOf(e).Code != "theirs" {
+		if e, _ = b.all.Get(t.Context(), e.Key); kind.StateOf[kind.Seen](e).Code != "theirs" {
 			t.Errorf("overwrote what somebody else wrote: %+v", e.Following)
 		}
 	})
@@ -539,7 +566,7 @@ func TestOperatorsPauseIsNotProbed(t *testing.T) {
 func TestAnAcceptedOrderThatIsNotFoundIsStillFollowed(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		begin := ledger.ClaimRequest{
-			Key: ledger.Key{Seller: "acme", Kind: kindName, No: "O-7"}, Hash: "h", Owner: "pusher", Warehouse: "W01", StreamTime: b.now(), AuditedAt: b.now(),
+			Key: ledger.Key{Seller: "acme", Kind: order.Kind.Name, No: "O-7"}, Hash: "h", Owner: "pusher", Warehouse: "W01", StreamTime: b.now(), AuditedAt: b.now(),
 		}
 		if err := b.all.Accept(t.Context(), begin, "MEM77777777", nil, b.now()); err != nil {
 			t.Fatal(err)
@@ -604,7 +631,7 @@ func TestAWarehouseThatCannotBeOpenedDelaysNoOther(t *testing.T) {
 
 func TestASellerThatIsGoneIsPassedOver(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
-		if events, settle, err := b.poll(t.Context(), "nobody"); err != nil || settle != nil || events != nil {
+		if events, settle, err := b.Tick(t.Context(), "nobody"); err != nil || settle != nil || events != nil {
 			t.Errorf("%v, %v", events, err)
 		}
 	})
@@ -616,7 +643,7 @@ func TestLatenessShowsWhileNobodyPolls(t *testing.T) {
 		b.accept("W01", "A-1", "A-2")
 		b.wait(7 * time.Minute)
 		r := prometheus.NewRegistry()
-		r.MustRegister(Followed(func() []*seller.Seller { return []*seller.Seller{b.book.now} }, b.all, b.now))
+		r.MustRegister(Followed(b.Kinds, func() []*seller.Seller { return []*seller.Seller{b.book.now} }, b.all, b.now))
 		want := `# HELP stockbridge_poll_late_seconds How long the most overdue order waits for its look-up; also while its seller is paused.
 # TYPE stockbridge_poll_late_seconds gauge
 stockbridge_poll_late_seconds{seller="acme"} 420
@@ -648,7 +675,7 @@ func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
 			first.Step()
 			other.Step()
 		}
-		b.calls.OrderReader = other
+		b.calls.Orders = other
 		for range 3 {
 			b.wait(time.Hour)
 			b.expect("reported of what is not seen", b.reported(), []string(nil))
@@ -663,7 +690,7 @@ func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
 			t.Errorf("%d are followed", n)
 		}
 		// The earlier account is restored: they are followed as before.
-		b.calls.OrderReader = first
+		b.calls.Orders = first
 		b.wait(time.Hour)
 		if got := b.reported(); !slices.Contains(got, "delivered MEM00000001") || !slices.Contains(got, "delivered MEM00000002") {
 			t.Errorf("reported %v", got)
