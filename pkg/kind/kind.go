@@ -27,8 +27,9 @@ import (
 // Kind is one kind of documents. M is the ERP's document, D what its end yields.
 type Kind[M, D proto.Message] struct {
 	Terms
-	// Audited is what an ERP publishes to have it sent.
-	Audited event.Topic[M]
+	// Audited is what an ERP publishes to have it sent, CancelRequested to have it cancelled.
+	Audited         event.Topic[M]
+	CancelRequested event.Topic[*documentv1.CancelRequested]
 
 	// Channel returns the part of an open warehouse that takes the kind; false when it takes none.
 	Channel func(warehouse.Identified) (warehouse.Channel[M, D], bool)
@@ -43,6 +44,9 @@ type Kind[M, D proto.Message] struct {
 	// Check finds out whether the seller's set-up lets the cleaned document be sent; released are the causes that a person
 	// let it pass.
 	Check func(s *seller.Seller, m M, released ...string) error
+
+	// TooLate reports whether a document at the status can no longer be cancelled, whatever the warehouse would say.
+	TooLate func(documentv1.Status) bool
 
 	// Progress derives what is new about a document from what the warehouse has. docs[0] is the accepted document; a
 	// document comes before those that it was split into.
@@ -159,3 +163,6 @@ func Stored[S any](s S) json.RawMessage {
 	}
 	return raw
 }
+
+// StatusOf is the status that was published last of a followed document.
+func (k Kind[M, D]) StatusOf(e ledger.Entry) documentv1.Status { return StateOf[Seen](e).Status }

@@ -20,6 +20,8 @@ type Terms struct {
 	Field, CodeWord string
 	// ZH and EN name the document, NoZH and NoEN its number.
 	ZH, EN, NoZH, NoEN string
+	// RefusedZH and RefusedEN say what to do about a document that is not cancelled.
+	RefusedZH, RefusedEN string
 	// Topics are what is published about it.
 	Topics event.Outcomes
 	// Ref adds what only this kind's refs have; nil for nothing.

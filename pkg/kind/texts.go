@@ -175,6 +175,15 @@ func (t Terms) Unresolved(sellerName, no, why string) error {
 	})
 }
 
+// OnTrial is the fault of a document of a seller on trial that is not among those to be sent.
+func (t Terms) OnTrial(sellerName string) error {
+	return fault.Hold(seller.CauseTrial(sellerName), fault.Reason{
+		Code: "trial.waiting",
+		ZH:   "试运行中：只有指定的" + t.ZH + "会真正推送；此" + t.ZH + "在试运行结束后自动继续",
+		EN:   "the seller is on trial: only chosen " + t.EN + "s are really sent; this one continues when the trial ends",
+	})
+}
+
 // ShadowMode is the fault of a document that was audited while another program sends the seller's documents, for a kind
 // that is not compared in shadow mode.
 func (t Terms) ShadowMode(sellerName, no string) error {

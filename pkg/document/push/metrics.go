@@ -63,8 +63,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 
 func (m *Metrics) accepted(after time.Duration) { m.Seconds.Observe(after.Seconds()) }
 
-// Unknown shows how many documents' outcome is unknown now, and since when. Every replica shows the same.
-func Unknown(kindName string, sellers func() []*seller.Seller, l ledger.Documents, now func() time.Time) prometheus.Collector {
+// Unknown shows of how many documents of the kinds the outcome is unknown now, and since when. Every replica shows the
+// same.
+func Unknown(kinds []string, sellers func() []*seller.Seller, l ledger.Documents, now func() time.Time) prometheus.Collector {
 	bySeller := []string{"seller"}
 	return pullmetrics.New("unknown", []pullmetrics.Gauge{
 		{Name: gaugeUnknown, Help: "Orders whose answer was lost and which are being looked up now.", Labels: bySeller},
@@ -74,15 +75,17 @@ func Unknown(kindName string, sellers func() []*seller.Seller, l ledger.Document
 		group.SetLimit(sellersAtOnce)
 		for _, s := range sellers() {
 			group.Go(func() error {
-				n, oldest, err := l.CountUnknown(ctx, s.Name(), kindName)
-				if err != nil {
-					return err
+				sum, age := 0, 0.0
+				for _, k := range kinds {
+					n, oldest, err := l.CountUnknown(ctx, s.Name(), k)
+					if err != nil {
+						return err
+					}
+					if sum += n; n > 0 {
+						age = max(age, now().Sub(oldest).Seconds())
+					}
 				}
-				age := 0.0
-				if n > 0 {
-					age = max(0, now().Sub(oldest).Seconds())
-				}
-				observe(gaugeUnknown, float64(n), s.Name())
+				observe(gaugeUnknown, float64(sum), s.Name())
 				observe(gaugeUnknownSince, age, s.Name())
 				return nil
 			})

@@ -97,18 +97,24 @@ type Sellers interface {
 	Pause(ctx context.Context, name string, p seller.Pause) error
 }
 
-// Parts is what a Pusher is made of. All are required but Admit, FreeItem, External, ItemField, Notes, Now and NewOwner.
+// Parts is what a Pusher is made of. All are required but Ours, Admit, FreeItem, External, ItemField, Notes, Now and
+// NewOwner.
 type Parts[M, D proto.Message] struct {
 	Kind    kind.Kind[M, D]
 	Sellers Sellers
 	Ledger  ledger.Documents
 	// Open returns a seller's warehouse by the ERP's code, for calls of the class.
 	Open func(s *seller.Seller, code string, class quota.Class) (warehouse.Identified, error)
-	// Release releases the matching held documents of a seller.
-	Release func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
-	Breaker *guard.Breaker
-	Metrics *Metrics
+	// Release releases the matching held documents of a seller. Releases does it for several kinds; one of the two is set.
+	Release  func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
+	Releases *guard.Releases
+	Breaker  *guard.Breaker
+	Metrics  *Metrics
 	Config
+	// CancelDeadline is how long a request to cancel may go without an answer before that is published.
+	CancelDeadline time.Duration
+	// Ours finds out, before anything else, whether the document is ours to send; nil takes all.
+	Ours func(s *seller.Seller, f kind.Facts, d *bus.Delivery) error
 	// Admit decides last whether the document may be sent now; nil admits all.
 	Admit func(ctx context.Context, s *seller.Seller, f kind.Facts, released []string) error
 	// FreeItem frees the item that the document under number by holds, if that never will be sent; nil frees none.
@@ -152,11 +158,14 @@ func New[M, D proto.Message](parts Parts[M, D]) *Pusher[M, D] {
 		parts.NewOwner = uuid.NewString
 	}
 	p := &Pusher[M, D]{Parts: parts, finder: newFinder[D](parts.Kind.Name), fairness: newFairness()}
-	p.Releases = &guard.Releases{
-		Find: parts.Sellers.Get, Gone: p.causeGone, Apart: []string{FindPermission}, Clock: parts.Now,
-		Replay: func(ctx context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {
-			return p.Release(ctx, name, match)
-		},
+	p.Releases = parts.Releases
+	if p.Releases == nil {
+		p.Releases = &guard.Releases{
+			Find: parts.Sellers.Get, Gone: p.Gone, Apart: []string{FindPermission}, Clock: parts.Now,
+			Replay: func(ctx context.Context, name string, match func(bus.DeadLetter) bool) (int, error) {
+				return p.Release(ctx, name, match)
+			},
+		}
 	}
 	return p
 }
@@ -269,8 +278,8 @@ func (p *Pusher[M, D]) heldIfLive(f kind.Facts, now time.Time, reason fault.Reas
 	return []event.Event{p.Kind.HeldEvent(p.Kind.NewRef(f, entry.Number), now, cause, reason, reason.Code)}
 }
 
-// causeGone reports whether a cause is gone that no set-up can clear.
-func (p *Pusher[M, D]) causeGone(ctx context.Context, cause string) (gone, decided bool) {
+// Gone reports whether a cause is gone that no set-up can clear; decided is false when it is not the kind's to say.
+func (p *Pusher[M, D]) Gone(ctx context.Context, cause string) (gone, decided bool) {
 	what, about, _ := strings.Cut(cause, ":")
 	switch what {
 	case "cancel", "identity", "receiver", "unresolved":
@@ -279,7 +288,7 @@ func (p *Pusher[M, D]) causeGone(ctx context.Context, cause string) (gone, decid
 	}
 	name, no, ok := p.Kind.OfCause(about)
 	if !ok {
-		return false, true
+		return false, false
 	}
 	entry, err := p.Ledger.Get(ctx, p.Kind.Key(name, no))
 	switch what {

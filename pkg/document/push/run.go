@@ -106,11 +106,13 @@ func (r *run[M, D]) do(ctx context.Context, step document.Step, k *document.Know
 		}
 	case document.ClaimIt:
 		k.Claim = r.claim(ctx)
+		k.CancelWanted = k.Claim.Entry.Cancel != nil
 	case document.FreeLine:
 		freed, err := r.freeItem(ctx, r.item.By)
 		k.Line = document.Line{FreeTried: true, Err: err, Superseded: r.item.Superseded}
 		if freed {
 			k.Claim, k.Line.Err = r.claim(ctx), nil
+			k.CancelWanted = k.Claim.Entry.Cancel != nil
 			k.Line.Superseded = r.item.Superseded
 		}
 	case document.ReadHolder:
@@ -193,10 +195,15 @@ func (r *run[M, D]) prepare(ctx context.Context) error {
 	if !ok {
 		return seller.Unknown(f.Seller)
 	}
+	if r.Ours != nil {
+		if err := r.Ours(s, f, r.d); err != nil {
+			return err
+		}
+	}
 	if err := r.Kind.Check(s, r.m, r.d.Released...); err != nil {
 		return err
 	}
-	wh, err := r.open(s, f.Warehouse)
+	wh, err := r.open(s, f.Warehouse, quota.Push)
 	if err != nil {
 		return err
 	}
@@ -211,8 +218,8 @@ func (r *run[M, D]) prepare(ctx context.Context) error {
 }
 
 // open opens the part of a warehouse that takes the kind.
-func (p *Pusher[M, D]) open(s *seller.Seller, code string) (warehouse.Channel[M, D], error) {
-	wh, err := p.Open(s, code, quota.Push)
+func (p *Pusher[M, D]) open(s *seller.Seller, code string, class quota.Class) (warehouse.Channel[M, D], error) {
+	wh, err := p.Open(s, code, class)
 	if err != nil {
 		return nil, err
 	}
@@ -432,8 +439,8 @@ func (r *run[M, D]) end(step document.Step, k *document.Known) error {
 	}
 	err := r.fault(step, k)
 	if step.Why == document.WhyCancelWanted && step.Do == document.Stop && k.Resolved.Err == nil {
-		r.events = append(r.events, r.Kind.FailedEvent(r.Kind.NewRef(r.facts, ""), r.Now(), fault.ReasonOf(err, "internal")))
-		return nil // nothing is left to do for a person
+		r.withdrawn(k.Claim.Entry.Cancel.RequestID)
+		return nil
 	}
 	if step.Why == document.WhyDuplicate {
 		r.Metrics.Duplicates.Inc()
@@ -446,6 +453,14 @@ func (r *run[M, D]) end(step document.Step, k *document.Known) error {
 		r.events = append(r.events, r.Kind.HeldEvent(r.Kind.NewRef(r.facts, ""), r.Now(), seller.CauseOperator(r.facts.Seller, r.Kind.CauseNo(r.facts.No)), fault.ReasonOf(why, "internal")))
 	}
 	return err
+}
+
+// withdrawn publishes that the document is cancelled before it was sent, and ends the wish when that is stored.
+func (r *run[M, D]) withdrawn(requestID string) {
+	r.events = append(r.events, r.Kind.CancelledEvent(r.Kind.NewRef(r.facts, ""), r.Now(), requestID))
+	r.d.AfterStored(func(ctx context.Context) error {
+		return r.Ledger.EndCancel(ctx, r.request.Key, requestID, "")
+	})
 }
 
 // fault is the error that a step names: nil for one that ends well.
@@ -535,7 +550,7 @@ func (r *run[M, D]) freeItem(ctx context.Context, by string) (bool, error) {
 		Find: func(ctx context.Context, code, no string) ([]warehouse.Document[D], error) {
 			wh, err := r.wh, error(nil)
 			if code != r.facts.Warehouse {
-				if wh, err = r.open(r.seller, code); err != nil {
+				if wh, err = r.open(r.seller, code, quota.Push); err != nil {
 					return nil, err
 				}
 			}

@@ -21,6 +21,7 @@ import (
 var Terms = kind.Terms{
 	Name: "order", Field: "outbound_no", CodeWord: "outbound",
 	ZH: "订单", EN: "order", NoZH: "出库单号", NoEN: "outbound number",
+	RefusedZH: "请走退货流程", RefusedEN: "Use the return flow.",
 	Topics: event.OrderOutcomes,
 	Ref: func(ref *documentv1.Ref, group string) {
 		ref.OrderNo, ref.OutboundNo = group, ref.No

@@ -2,22 +2,18 @@ package order
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/clean"
+	"stockbridge/pkg/kind"
 	"stockbridge/pkg/ledger"
 	orderv1 "stockbridge/proto/order/v1"
 )
-
-// payloadMark is the prefix of PayloadHash's hashes. Those of earlier builds are just 64 hexadecimal digits.
-const payloadMark = "2:"
 
 // PayloadHash identifies an order's content under its outbound number. It covers what reaches the warehouse, not how the
 // ERP wrote it: it is taken after cleaning, money counts by its value, times by the second, lines in any order.
@@ -30,7 +26,7 @@ func PayloadHash(o *orderv1.Audited) string { return Hash(clean.Order(o).Order) 
 // SamePayload reports whether the entry's hash is that of o, also when an earlier build wrote it. Entries that are
 // reconstructed, or belong to another program, have no hash of their own and never match.
 func SamePayload(entry ledger.Entry, o *orderv1.Audited) bool {
-	if strings.HasPrefix(entry.Hash, payloadMark) {
+	if strings.HasPrefix(entry.Hash, kind.ContentMark) {
 		return entry.Hash == PayloadHash(o)
 	}
 	return entry.Hash != "" && entry.Hash == LegacyHash(o)
@@ -39,24 +35,24 @@ func SamePayload(entry ledger.Entry, o *orderv1.Audited) bool {
 // Hash is PayloadHash of a cleaned order.
 func Hash(o *orderv1.Audited) string {
 	var room [1024]byte
-	c := content(room[:0])
-	c.texts(o.Seller, o.Shop, o.Warehouse, o.OrderNo, o.OutboundNo, o.Platform, o.Carrier, o.BuyerRemark, o.SellerRemark)
+	c := kind.Content(room[:0])
+	c.Texts(o.Seller, o.Shop, o.Warehouse, o.OrderNo, o.OutboundNo, o.Platform, o.Carrier, o.BuyerRemark, o.SellerRemark)
 	first := ""
 	if len(o.PlatformOrderNos) > 0 {
 		first = o.PlatformOrderNos[0]
 	}
-	c.texts(first)
-	c.time(o.OrderedAt)
-	c.time(o.ExpectedAt)
-	c.texts(nonZeroAmount(o.Collect), nonZeroAmount(o.GetMarks().GetInsuredValue()))
-	c.flag(o.GetMarks().GetUrgent())
+	c.Texts(first)
+	c.Time(o.OrderedAt)
+	c.Time(o.ExpectedAt)
+	c.Texts(nonZeroAmount(o.Collect), nonZeroAmount(o.GetMarks().GetInsuredValue()))
+	c.Flag(o.GetMarks().GetUrgent())
 
 	r := o.GetReceiver()
-	c.texts(r.GetName(), r.GetMobile(), r.GetPhone(), r.GetEmail(), r.GetProvince(), r.GetCity(), r.GetCounty(), r.GetTown(),
+	c.Texts(r.GetName(), r.GetMobile(), r.GetPhone(), r.GetEmail(), r.GetProvince(), r.GetCity(), r.GetCounty(), r.GetTown(),
 		r.GetAddress(), r.GetPostcode())
-	c.flag(o.Invoice != nil) // an empty one asks for an invoice too
-	c.number(int64(o.GetInvoice().GetKind()))
-	c.texts(o.GetInvoice().GetTitle(), o.GetInvoice().GetContent(), o.GetInvoice().GetTaxNo())
+	c.Flag(o.Invoice != nil) // an empty one asks for an invoice too
+	c.Number(int64(o.GetInvoice().GetKind()))
+	c.Texts(o.GetInvoice().GetTitle(), o.GetInvoice().GetContent(), o.GetInvoice().GetTaxNo())
 
 	byID := func(a, b *orderv1.Line) int { return strings.Compare(a.LineId, b.LineId) }
 	lines := o.Lines
@@ -66,41 +62,10 @@ func Hash(o *orderv1.Audited) string {
 	}
 	for _, l := range lines {
 		b := l.GetBatch()
-		c.number(l.Quantity)
-		c.texts(l.LineId, l.GoodsCode, l.WarehouseGoodsNo, amount(l.Price), b.GetBatchNo(), b.GetProductionDate(), b.GetExpiryDate())
+		c.Number(l.Quantity)
+		c.Texts(l.LineId, l.GoodsCode, l.WarehouseGoodsNo, amount(l.Price), b.GetBatchNo(), b.GetProductionDate(), b.GetExpiryDate())
 	}
-	sum := sha256.Sum256(c)
-	var text [len(payloadMark) + 2*sha256.Size]byte
-	copy(text[:], payloadMark)
-	hex.Encode(text[len(payloadMark):], sum[:])
-	return string(text[:])
-}
-
-// content is the hash's input: each text is prefixed with its length, so that different contents never collide.
-type content []byte
-
-func (c *content) texts(list ...string) {
-	for _, s := range list {
-		*c = binary.AppendUvarint(*c, uint64(len(s)))
-		*c = append(*c, s...)
-	}
-}
-
-func (c *content) number(n int64) { *c = binary.AppendVarint(*c, n) }
-
-func (c *content) flag(is bool) {
-	if is {
-		*c = append(*c, 1)
-	} else {
-		*c = append(*c, 0)
-	}
-}
-
-func (c *content) time(at *timestamppb.Timestamp) {
-	c.flag(at != nil)
-	if at != nil {
-		c.number(at.Seconds)
-	}
+	return c.Sum()
 }
 
 // amount is money by its value: "0128.50" and "128.5000" are "128.5". A text that is no amount stays as it is.

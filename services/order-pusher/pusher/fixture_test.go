@@ -232,7 +232,7 @@ func (b *fixture) expectUnknown(n int, oldest time.Duration) {
 	b.t.Helper()
 	r := prometheus.NewRegistry()
 	s, _ := b.Sellers.Get("acme")
-	r.MustRegister(push.Unknown(order.Terms.Name, func() []*seller.Seller { return []*seller.Seller{s} }, b.Ledger, b.now))
+	r.MustRegister(push.Unknown([]string{order.Terms.Name}, func() []*seller.Seller { return []*seller.Seller{s} }, b.Ledger, b.now))
 	want := fmt.Sprintf(`# HELP stockbridge_push_unknown_oldest_seconds How long the oldest of them is unknown; 0 when there is none.
 # TYPE stockbridge_push_unknown_oldest_seconds gauge
 stockbridge_push_unknown_oldest_seconds{seller="acme"} %v

@@ -16,7 +16,6 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/fault"
 	"stockbridge/pkg/guard"
 	"stockbridge/pkg/kind"
 	"stockbridge/pkg/kind/order"
@@ -109,7 +108,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
 		},
 	})
-	s.Metrics.MustRegister(push.Unknown(order.Terms.Name, s.Sellers.All, s.Ledger, p.Now))
+	s.Metrics.MustRegister(push.Unknown([]string{order.Terms.Name}, s.Sellers.All, s.Ledger, p.Now))
 	main := s.Serving(Name)
 	main.Slots, main.MaxAttempts, main.Paused = c.Slots, c.MaxAttempts, guard.Paused(s.Sellers)
 	g, ctx := errgroup.WithContext(ctx)
@@ -175,11 +174,7 @@ func (p *Pusher) trial(ctx context.Context, s *seller.Seller, f kind.Facts, rele
 	if err != nil || admitted {
 		return err
 	}
-	return fault.Hold(cause, fault.Reason{
-		Code: "trial.waiting",
-		ZH:   "试运行中：只有指定的订单会真正推送；此订单在试运行结束后自动继续",
-		EN:   "the seller is on trial: only chosen orders are really sent; this one continues when the trial ends",
-	})
+	return order.Terms.OnTrial(f.Seller)
 }
 
 // freeShadowLine frees a line of one of our orders that an order in shadow holds: when that is cancelled at the warehouse, or

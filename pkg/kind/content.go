@@ -1,0 +1,53 @@
+package kind
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// ContentMark is the prefix of the hashes of contents. Those of the first build are just 64 hexadecimal digits.
+const ContentMark = "2:"
+
+// Content is what a document's hash is over: what reaches the warehouse, in a fixed order. Each text is prefixed with its
+// length, so that different contents never collide.
+type Content []byte
+
+// Texts adds texts.
+func (c *Content) Texts(list ...string) {
+	for _, s := range list {
+		*c = binary.AppendUvarint(*c, uint64(len(s)))
+		*c = append(*c, s...)
+	}
+}
+
+// Number adds a number.
+func (c *Content) Number(n int64) { *c = binary.AppendVarint(*c, n) }
+
+// Flag adds a yes or no.
+func (c *Content) Flag(is bool) {
+	if is {
+		*c = append(*c, 1)
+	} else {
+		*c = append(*c, 0)
+	}
+}
+
+// Time adds a time to the second; nil is another content than any time.
+func (c *Content) Time(at *timestamppb.Timestamp) {
+	c.Flag(at != nil)
+	if at != nil {
+		c.Number(at.Seconds)
+	}
+}
+
+// Sum is the hash.
+func (c Content) Sum() string {
+	sum := sha256.Sum256(c)
+	var text [len(ContentMark) + 2*sha256.Size]byte
+	copy(text[:], ContentMark)
+	hex.Encode(text[len(ContentMark):], sum[:])
+	return string(text[:])
+}
