@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	"stockbridge/pkg/warehouse/warehousetest"
+	purchasev1 "stockbridge/proto/purchase/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -41,6 +43,92 @@ func TestContract(t *testing.T) {
 		})
 	}
 }
+
+// The contract of purchase orders holds with every behaviour that JD may have.
+func TestPurchaseContract(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		knobs jdsandbox.Knobs
+	}{
+		{"a query with an unknown number is refused", jdsandbox.Knobs{}},
+		{"an unknown number has no row", jdsandbox.Knobs{UnknownNumber: jdsandbox.AnswerEmpty, Purchases: jdsandbox.PurchaseKnobs{
+			Repeat: jdsandbox.SameNumber, Unknown: jdsandbox.AnswerEmpty, PartialStatus: "30", SplitAsked: "part",
+		}}},
+		{"an unknown number has a row", jdsandbox.Knobs{UnknownNumber: jdsandbox.AnswerMissing, Purchases: jdsandbox.PurchaseKnobs{
+			Repeat: jdsandbox.RefuseRepeat, Unknown: jdsandbox.AnswerRow, NoOrderLine: true,
+		}}},
+		{"answers are a mess", jdsandbox.Knobs{Spelling: "response", ScalarsAsArrays: true, Numbers: "text", ExtraKeys: true, Purchases: jdsandbox.PurchaseKnobs{RowsShuffled: true}}},
+		{"all is numbers", jdsandbox.Knobs{Numbers: "numbers"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			warehousetest.TestPurchases(t, func(t *testing.T) warehousetest.PurchaseSubject {
+				c.knobs.Purchases.ReceiveAfter = jdsandbox.Duration(24 * time.Hour) // what arrives is received by hand
+				c.knobs.Purchases.Cancel.Takes = jdsandbox.Range{Min: jdsandbox.Duration(time.Minute), Max: jdsandbox.Duration(time.Minute)}
+				w, far := open(t, c.knobs)
+				return warehousetest.PurchaseSubject{PurchaseChannel: w.Purchases(), Remote: &purchaseRemote{far}}
+			})
+		})
+	}
+}
+
+// purchaseRemote controls the sandbox's purchase orders.
+type purchaseRemote struct{ *remote }
+
+func (f *purchaseRemote) LoseAnswer() {
+	f.next(jdapi.MethodAddPoOrder, jdsandbox.Fault{Kind: jdsandbox.LoseAnswer})
+}
+
+func (f *purchaseRemote) LoseCancel() {
+	f.next(jdapi.MethodCancelPoOrder, jdsandbox.Fault{Kind: jdsandbox.LoseAnswer})
+}
+
+func (f *purchaseRemote) DropCall() {
+	f.next(jdapi.MethodAddPoOrder, jdsandbox.Fault{Kind: jdsandbox.Drop})
+}
+
+func (f *purchaseRemote) Refuse() {
+	f.next(jdapi.MethodAddPoOrder, jdsandbox.Fault{Kind: jdsandbox.Error, Code: "5001", ZH: "业务处理失败"})
+}
+
+func (f *purchaseRemote) Reject() {
+	f.next(jdapi.MethodAddPoOrder, jdsandbox.Fault{Kind: jdsandbox.Error, Code: "61"})
+}
+
+func (f *purchaseRemote) receive(no string, r jdsandbox.PurchaseReceipt) {
+	for _, p := range f.jd.Purchases(no) {
+		if err := f.jd.ReceivePurchase(p.PoOrderNo, r); err != nil {
+			f.t.Error(err)
+		}
+	}
+}
+
+func (f *purchaseRemote) Receive(no, lineID string, grade purchasev1.Grade, n int64) {
+	line, err := strconv.Atoi(lineID) // the suite's ids are the lines' positions
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	level := map[purchasev1.Grade]string{purchasev1.Grade_GRADE_GOOD: "100", purchasev1.Grade_GRADE_DEFECTIVE: "200"}[grade]
+	f.receive(no, jdsandbox.PurchaseReceipt{Goods: []jdsandbox.PurchaseGoods{{Line: line, Num: n, GoodsLevel: level}}})
+}
+
+func (f *purchaseRemote) Complete(no string) { f.receive(no, jdsandbox.PurchaseReceipt{Finish: true}) }
+
+func (f *purchaseRemote) NextCancel(answer, end warehouse.Verdict) {
+	does := jdsandbox.Cancelled
+	switch {
+	case answer == warehouse.CancelRefused:
+		does = jdsandbox.CancelRefused
+	case answer == warehouse.CancelPending && end == warehouse.CancelRefused:
+		does = jdsandbox.RefusedLater
+	case answer == warehouse.CancelPending:
+		does = jdsandbox.Cancelling
+	}
+	f.knobs(func(k *jdsandbox.Knobs) {
+		k.Purchases.Cancel.Answers = map[jdsandbox.Code]jdsandbox.CancelAnswer{"10": does, "20": does}
+	})
+}
+
+func (f *purchaseRemote) Documents(no string) int { return len(f.jd.Purchases(no)) }
 
 // The contract of stock holds with every sequence and format of JD's rows.
 func TestStockContract(t *testing.T) {
@@ -191,10 +279,12 @@ func (f *remote) knobs(set func(*jdsandbox.Knobs)) {
 	}
 }
 
-func (f *remote) nextOrder(fault jdsandbox.Fault) {
-	fault.Methods, fault.Count = []string{jdapi.MethodAddOrder}, 1
+func (f *remote) next(method string, fault jdsandbox.Fault) {
+	fault.Methods, fault.Count = []string{method}, 1
 	f.fault(fault)
 }
+
+func (f *remote) nextOrder(fault jdsandbox.Fault) { f.next(jdapi.MethodAddOrder, fault) }
 
 func (f *remote) LoseAnswer() { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.LoseAnswer}) }
 func (f *remote) DropCall()   { f.nextOrder(jdsandbox.Fault{Kind: jdsandbox.Drop}) }
@@ -220,6 +310,7 @@ func (f *remote) Deny() {
 	f.knobs(func(k *jdsandbox.Knobs) {
 		k.Denied = []string{
 			jdapi.MethodAddOrder, jdapi.MethodExtQueryOrder, jdapi.MethodQueryOrder,
+			jdapi.MethodAddPoOrder, jdapi.MethodQueryPoOrder, jdapi.MethodCancelPoOrder,
 			jdapi.MethodQueryVmiShopStockFlow, jdapi.MethodQueryVmiShopStock,
 			jdapi.MethodQueryStock, jdapi.MethodSetShopStockFixed, jdapi.MethodQueryCheckStockProfit,
 		}

@@ -39,6 +39,8 @@ func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
 	for range len(answers) {
 		_, _ = w.SendOrder(t.Context(), warehousetest.Order("A-1")) // what the errors mean is tested elsewhere
 	}
+	answers = []string{refusedBy("5001", "no")}
+	_, _ = w.Purchases().Cancel(t.Context(), "EPL1")
 	families, err := r.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +57,8 @@ func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
 	}
 	want := map[string]uint64{
 		"push order.addOrder ok ": 1, "push order.addOrder quota ": 2, "push order.addOrder business ": 1,
-		"push order.addOrder transient ": 1, "push order.addOrder permission ": 1, "push order.addOrder lost ": 1,
+		"push po.cancalPoOrder business ": 1,
+		"push order.addOrder transient ":  1, "push order.addOrder permission ": 1, "push order.addOrder lost ": 1,
 		w.account.Name + " " + w.seller.Name() + " ": 2,
 	}
 	if d := cmp.Diff(want, got); d != "" {

@@ -13,9 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"stockbridge/pkg/fault"
+	"stockbridge/pkg/jdsandbox"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	"stockbridge/pkg/warehouse/warehousetest"
+	documentv1 "stockbridge/proto/document/v1"
 	purchasev1 "stockbridge/proto/purchase/v1"
 )
 
@@ -389,32 +391,76 @@ func TestAReaderSendsAndCancelsNoPurchaseOrder(t *testing.T) {
 	}
 }
 
-// A purchase order that passes the plan has lists of equal lengths, whatever its texts are.
-func FuzzPurchasePlan(f *testing.F) {
-	f.Add("PO-1", "TEA", "SKU-1", "EMG1", "请整托入库", "1", int64(2), int32(1), uint8(2))
-	f.Add("PO-1", "CUP", "a,b", "", "\u2028❤️&", "", int64(-1), int32(9), uint8(0))
-	f.Fuzz(func(t *testing.T, no, supplier, code, goodsNo, remark, id string, quantity int64, grade int32, lines uint8) {
-		m := warehousetest.Purchase(no)
-		m.Supplier, m.Remark = supplier, remark
-		m.Lines = m.Lines[:1]
-		for i := range lines % 8 {
-			m.Lines = append(m.Lines, &purchasev1.Line{LineId: fmt.Sprint(id, i), GoodsCode: code, WarehouseGoodsNo: goodsNo, Quantity: quantity, Grade: purchasev1.Grade(grade)})
-		}
-		plan := offline(t).Purchases().Plan(m)
-		if plan.Err != nil {
-			return
-		}
-		var sent map[string]string
-		if err := json.Unmarshal([]byte(plan.Body), &sent); err != nil {
+// A document about which JD says something odd, or nothing at all, is open.
+func TestAnOddRowConcludesNothing(t *testing.T) {
+	for _, bare := range []bool{false, true} {
+		w, far := open(t, jdsandbox.Knobs{Purchases: jdsandbox.PurchaseKnobs{Odd: jdsandbox.OddRow{Lot: jdsandbox.Lot{Orders: []string{"PO-1"}}, Msg: "处理失败", Bare: bare}}})
+		p, m := w.Purchases(), warehousetest.Purchase("PO-1")
+		receipt, err := p.Send(t.Context(), m, p.Plan(m))
+		if err != nil {
 			t.Fatal(err)
 		}
-		for _, field := range []string{"deptGoodsNo", "isvGoodsNo", "numApplication", "goodsStatus", "orderLine"} {
-			if list, has := sent[field]; has && strings.Count(list, ",")+1 != len(m.Lines) {
-				t.Errorf("%s of %d lines: %q", field, len(m.Lines), list)
-			}
+		want := documentv1.Status_STATUS_RECEIVED
+		if bare {
+			want = documentv1.Status_STATUS_UNSPECIFIED
 		}
-		if sent["deptGoodsNo"]+sent["isvGoodsNo"] == "" || sent["supplierNo"] == "" || len([]rune(sent["inboundRemark"])) > maxInboundRemark {
-			t.Errorf("incomplete: %s", plan.Body)
+		got, err := p.Read(t.Context(), []string{receipt.WarehouseNo})
+		if d := got[receipt.WarehouseNo]; err != nil || d.No != "PO-1" || d.Err != nil || d.State.Status != want || d.Detail.Text != "处理失败" {
+			t.Errorf("bare %v: %+v, %v", bare, d, err)
+		}
+		if n := len(far.jd.Purchases()); n != 1 {
+			t.Errorf("%d documents", n)
+		}
+	}
+}
+
+// An answer that is cut off, empty or a page says nothing: neither that a document is absent nor that one was cancelled.
+func TestABrokenAnswerAboutAPurchaseOrderSaysNothing(t *testing.T) {
+	for _, kind := range []jdsandbox.Kind{jdsandbox.HTML, jdsandbox.Empty, jdsandbox.Truncated} {
+		w, far := open(t, jdsandbox.Knobs{})
+		p, m := w.Purchases(), warehousetest.Purchase("PO-1")
+		receipt, err := p.Send(t.Context(), m, p.Plan(m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		far.next(jdapi.MethodQueryPoOrder, jdsandbox.Fault{Kind: kind})
+		if got, err := p.Read(t.Context(), []string{receipt.WarehouseNo}); err == nil || fault.Of(err) != fault.Transient {
+			t.Errorf("%s: read %+v, %v", kind, got, err)
+		}
+		far.next(jdapi.MethodCancelPoOrder, jdsandbox.Fault{Kind: kind})
+		if got, err := p.Cancel(t.Context(), receipt.WarehouseNo); fault.Of(err) != fault.Unclear {
+			t.Errorf("%s: cancel %+v, %v", kind, got, err)
+		}
+		far.next(jdapi.MethodAddPoOrder, jdsandbox.Fault{Kind: kind})
+		m = warehousetest.Purchase("PO-2")
+		if got, err := p.Send(t.Context(), m, p.Plan(m)); fault.Of(err) != fault.Unclear {
+			t.Errorf("%s: send %+v, %v", kind, got, err)
+		}
+	}
+}
+
+// A purchase order that passes the plan passes JD's checks of parameters, whatever its texts are, and its lists have equal
+// lengths.
+func FuzzPurchasePlan(f *testing.F) {
+	f.Add("TEA", "SKU-1", "EMG1", "请整托入库", "1", int64(2), int32(1), uint8(2))
+	f.Add("TEA", "SKU-1", "", "A&B\n"+strings.Repeat("。", 300), "", int64(10_000_000), int32(3), uint8(7))
+	f.Add("CUP", "a,b", "", "\u2028❤️&", "", int64(-1), int32(9), uint8(0))
+	f.Fuzz(func(t *testing.T, supplier, code, goodsNo, remark, id string, quantity int64, grade int32, lines uint8) {
+		m := warehousetest.Purchase("PO-1")
+		m.Supplier, m.Remark = supplier, remark
+		for i := range lines % 8 {
+			m.Lines = append(m.Lines, &purchasev1.Line{LineId: fmt.Sprint(id, i), GoodsCode: code, WarehouseGoodsNo: goodsNo, Quantity: quantity % 10_000_000, Grade: purchasev1.Grade(grade)})
+		}
+		w, far := open(t, jdsandbox.Knobs{})
+		p := w.Purchases()
+		receipt, err := p.Send(t.Context(), m, p.Plan(m))
+		switch {
+		case err != nil && far.jd.Counters().Calls["eclp.po.addPoOrder"] > 0:
+			t.Errorf("JD refused what we planned: %v", err)
+		case err == nil:
+			if d, ok := far.jd.Purchase(receipt.WarehouseNo); !ok || len(d.Lines) != len(m.Lines) {
+				t.Errorf("%d lines of %d: %+v", len(d.Lines), len(m.Lines), d)
+			}
 		}
 	})
 }
