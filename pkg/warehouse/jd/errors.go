@@ -252,20 +252,19 @@ func (w *Warehouse) numberReason(what string, of given) (cause string, reason fa
 
 // Texts by which JD may say that it has no such order, or no such purchase order.
 var (
-	noSuchOrder    = notFoundText(`订单|出库单|单据`)
-	noSuchPurchase = notFoundText(`采购订单|采购单|入库单|单据`)
+	noSuchOrder    = regexp.MustCompile(notFoundText(`订单|出库单|单据`))
+	noSuchPurchase = regexp.MustCompile(notFoundText(`采购订单|采购单|入库单|单据`))
 )
 
 // notFoundText matches the texts by which JD may say that it has no such document. JD does not publish them. The sentence
 // that ends the stock flow (docs/jd-api.md, Stock flow) is the only known one, so these are its words and similar ones.
 // The text must be about the document, one of nouns, or the result of the query: "店铺不存在", "事业部信息为空" and "无数据权限"
 // are about something else.
-func notFoundText(nouns string) *regexp.Regexp {
-	return regexp.MustCompile(
-		`(` + nouns + `)(信息|数据|记录|结果|详情|明细)为空|` + from + `查询(结果|数据|信息)?为空|` + from + `(暂?无|没有)(相关)?(数据|记录|结果)` + to + `|` +
-			`((未|没有|没)(查询|查|找)|(查询|查|找)不)到(` +
-			`(任何|相关|对应的?|匹配的?|符合条件的)*(数据|记录|结果|信息)|[^，。；;]*(` + nouns + `|单号|[该此]单)(编?号)?(信息|数据|记录|详情|明细)?)` + to + `|` +
-			`(` + nouns + `|(^|[^名])单)(编?号)?[\[【(（]?[A-Za-z0-9_,-]*[\]】)）]?不存在`)
+func notFoundText(nouns string) string {
+	return `(` + nouns + `)(信息|数据|记录|结果|详情|明细)为空|` + from + `查询(结果|数据|信息)?为空|` + from + `(暂?无|没有)(相关)?(数据|记录|结果)` + to + `|` +
+		`((未|没有|没)(查询|查|找)|(查询|查|找)不)到(` +
+		`(任何|相关|对应的?|匹配的?|符合条件的)*(数据|记录|结果|信息)|[^，。；;]*(` + nouns + `|单号|[该此]单)(编?号)?(信息|数据|记录|详情|明细)?)` + to + `|` +
+		`(` + nouns + `|(^|[^名])单)(编?号)?[\[【(（]?[A-Za-z0-9_,-]*[\]】)）]?不存在`
 }
 
 // Start and end of a clause.
@@ -274,8 +273,8 @@ const (
 	to   = `($|[\s，,。；;！!])`
 )
 
-// says reports whether err is a business text of JD's that matches. A notFoundText says that JD has none of what was
-// queried. Nothing else proves absence, and on absence depends whether an order is sent again.
+// says reports whether err is a business text of JD's that matches. noSuchOrder and noSuchPurchase say that JD has none of
+// what was queried. Nothing else proves absence, and on absence depends whether an order is sent again.
 func says(err error, text *regexp.Regexp) bool {
 	var no *jdapi.Error
 	return errors.As(err, &no) && no.Class == jdapi.ClassBusiness && no.Matches(text)
