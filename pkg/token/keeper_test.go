@@ -197,7 +197,7 @@ func request(t *testing.T, link string) *http.Request {
 }
 
 // warehouse is what a worker calls through.
-func (w *world) warehouse(k jd.TokenKeeper) *jd.Warehouse {
+func (w *world) warehouse(k token.Source) *jd.Warehouse {
 	w.t.Helper()
 	wh, err := jd.New(jd.Options{Seller: w.seller, Warehouse: "W1", Class: quota.Push, Env: env, Tokens: k, Transport: w.transport, Now: w.clock.Now})
 	if err != nil {
@@ -206,7 +206,7 @@ func (w *world) warehouse(k jd.TokenKeeper) *jd.Warehouse {
 	return wh
 }
 
-func (w *world) call(k jd.TokenKeeper) error {
+func (w *world) call(k token.Source) error {
 	_, err := w.warehouse(k).FindOrders(w.t.Context(), []string{"A-1"})
 	return err
 }
@@ -475,7 +475,7 @@ func TestAFreshTokenThatIsRefusedIsNotRefreshedAgain(t *testing.T) {
 func TestWithoutAKeyOrAConsentItSaysWhatToDo(t *testing.T) {
 	w := start(t, sellerv1.Authorization_PLATFORM_NEW, jdsandbox.Auth{})
 	none := w.store("")
-	want := func(k jd.TokenKeeper, en string) {
+	want := func(k token.Source, en string) {
 		t.Helper()
 		err := w.call(k)
 		var r fault.Reason

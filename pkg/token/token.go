@@ -75,6 +75,15 @@ type Authority interface {
 	Refresh(ctx context.Context, refresh secret.Text) (Grant, error)
 }
 
+// Source is where an adapter gets an account's token from: a Keeper, or a Reader in processes that only read. An error
+// that a person has to clear is an ErrPerson.
+type Source interface {
+	// Token returns the token to call with.
+	Token(id ID, a *sellerv1.Account) (Current, error)
+	// Renew returns a later grant than used, which the warehouse refused.
+	Renew(ctx context.Context, id ID, a *sellerv1.Account, used Current) (Current, error)
+}
+
 // Current is a token to call with.
 type Current struct {
 	Secret secret.Text

@@ -26,10 +26,20 @@ type Kind interface {
 type Capabilities struct {
 	// Exclusive: only one seller may have the account's identity, because each would find the other's documents.
 	Exclusive bool
-	// Quota: its calls count against the account's quota.
-	Quota bool
+	// Quota is what its calls count against.
+	Quota Quota
 	// Consent: a merchant can consent to it, and we can refresh its token.
 	Consent bool
 	// Shared: other programs send to it as well, so shadow mode has something to compare with.
 	Shared bool
+}
+
+// Quota is what the calls of an account count against, and how many of them are safe.
+type Quota struct {
+	// Key names what the remote counts calls by. Accounts with the same key share one quota, also those of other sellers. ""
+	// counts nothing.
+	Key string
+	// PerSecond and Concurrent are the limits of an account whose settings have none.
+	PerSecond  float64
+	Concurrent int
 }

@@ -38,8 +38,8 @@ func NewMetrics(r prometheus.Registerer, sellers func() []*seller.Seller) *Metri
 	}}, func(_ context.Context, observe pullmetrics.Observe) error {
 		for _, s := range sellers() {
 			for _, a := range s.Setup.Accounts {
-				if kinds.Of(a).Capabilities(a).Quota {
-					observe(gaugeBudget, limitOf(a).PerSecond, s.Name(), a.Name)
+				if q := kinds.Of(a).Capabilities(a).Quota; q.Key != "" {
+					observe(gaugeBudget, limitOf(a, q).PerSecond, s.Name(), a.Name)
 				}
 			}
 		}

@@ -3,8 +3,6 @@ package wiring
 import (
 	"cmp"
 	"fmt"
-	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -14,21 +12,8 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
-	"stockbridge/pkg/warehouse/jd"
-	"stockbridge/pkg/warehouse/jd/jdapi"
-	"stockbridge/pkg/warehouse/memory"
+	"stockbridge/pkg/wiring/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
-)
-
-const (
-	// defaultPerSecond and defaultConcurrent are a credential's budget when the set-up has none (seller.v1.Quota). JD
-	// guarantees no figure; both are safe (see docs/jd-api.md, Limits and idempotency).
-	defaultPerSecond  = 5
-	defaultConcurrent = 5
-	// memoryStep is the time between an order's status changes in a warehouse in memory.
-	memoryStep = 5 * time.Second
-	// memoryOpening is each shop's opening stock of each goods there, to try things out with.
-	memoryOpening = 1000
 )
 
 // Warehouses opens sellers' warehouses and caches one client per set-up version. Many goroutines may use it.
@@ -40,15 +25,12 @@ type Warehouses struct {
 	Now func() time.Time
 
 	quota     ledger.Quota
-	transport *http.Transport
+	adapters  map[sellerv1.Account_Kind]adapter
 	returning sync.WaitGroup
-	tokens    jd.TokenKeeper
+	tokens    token.Source
 
 	mu    sync.Mutex
 	cache map[string]*cached
-	// inMemory are the warehouses in memory, by seller and account: they keep their data whatever the set-up's
-	// version, and are known to this process only.
-	inMemory map[string]*memory.Warehouse
 }
 
 // cached holds the open warehouses of one version of a seller's set-up.
@@ -65,7 +47,7 @@ type cacheKey struct {
 
 // NewWarehouses shares the call budgets through quota; nil has no budgets, for callers that plan and do not call.
 func NewWarehouses(quota ledger.Quota) *Warehouses {
-	return &Warehouses{quota: quota, transport: jdapi.NewTransport(), cache: map[string]*cached{}, inMemory: map[string]*memory.Warehouse{}}
+	return &Warehouses{quota: quota, adapters: adapters(), cache: map[string]*cached{}}
 }
 
 // reader is a warehouse's read-only side: no type assertion finds a way to write.
@@ -105,12 +87,12 @@ func (w *Warehouses) now() time.Time {
 	return time.Now()
 }
 
-// UseTokens sets the keeper of the tokens that are ours to refresh. Call it before Open.
-func (w *Warehouses) UseTokens(k jd.TokenKeeper) { w.tokens = k }
+// UseTokens sets the source of the tokens that are ours to refresh. Call it before Open.
+func (w *Warehouses) UseTokens(s token.Source) { w.tokens = s }
 
 // Authority is the authorisation server of an account.
 func (w *Warehouses) Authority(a *sellerv1.Account) (token.Authority, error) {
-	if a.GetKind() != sellerv1.Account_KIND_JD {
+	if !kinds.Of(a).Capabilities(a).Consent {
 		return nil, fault.Permanent(fault.Reason{
 			Code: "token.kind", ZH: "账号 " + a.GetName() + " 的仓库类型不需要授权", EN: "account " + a.GetName() + " is of a kind that needs no authorisation",
 		})
@@ -118,7 +100,7 @@ func (w *Warehouses) Authority(a *sellerv1.Account) (token.Authority, error) {
 	if err := w.Trust.Account(a); err != nil {
 		return nil, fault.Permanent(err)
 	}
-	return jd.NewAuthority(a, os.Getenv, w.Trust, w.transport), nil
+	return w.adapters[a.GetKind()].authority(a, w.Trust), nil
 }
 
 // Open opens the warehouse with the ERP's code, for calls of the class. The same version of a set-up gets the same
@@ -196,58 +178,45 @@ func (w *Warehouses) openCached(s *seller.Seller, at cacheKey) (warehouse.Orders
 }
 
 func (w *Warehouses) open(s *seller.Seller, at cacheKey) (warehouse.Orders, error) {
-	code := at.code
-	site, _ := s.Warehouse(code)
+	site, _ := s.Warehouse(at.code)
 	account, _ := s.Account(site.GetAccount())
-	switch account.GetKind() {
-	case sellerv1.Account_KIND_JD:
-		if err := w.Trust.Account(account); err != nil {
-			return nil, fault.Hold(seller.CauseWarehouse(s.Name(), code), err)
-		}
-		o := jd.Options{Seller: s, Warehouse: code, Class: at.class, ReadOnly: at.readOnly, Env: os.Getenv, Trust: w.Trust, Transport: w.transport, Tokens: w.tokens}
-		if w.quota != nil {
-			o.Limiter = limiter{
-				quota: w.quota, app: quotaApp(account), limit: limitOf(account), count: w.Metrics.forAccount(s.Name(), account.Name), returning: &w.returning,
-			}
-		}
-		if w.Metrics != nil {
-			o.Metrics = w.Metrics.warehouse
-		}
-		return jd.New(o)
-	case sellerv1.Account_KIND_MEMORY:
-		name := s.Name() + "/" + account.Name
-		if w.inMemory[name] == nil {
-			w.inMemory[name] = &memory.Warehouse{StepEvery: memoryStep, Opening: memoryOpening, As: memory.Kind{}.Identity(account)}
-		}
-		numbers := map[string]string{}
-		for _, shop := range s.Setup.Shops {
-			numbers[shop.Code] = shop.ShopNo
-		}
-		w.inMemory[name].UseShops(numbers)
-		return w.inMemory[name].Site(code), nil
-	default:
-		return nil, fault.Hold(seller.CauseWarehouse(s.Name(), code), fault.Reason{
+	adapter, known := w.adapters[account.GetKind()]
+	if !known {
+		return nil, fault.Hold(seller.CauseWarehouse(s.Name(), at.code), fault.Reason{
 			Code: "warehouse.unknown", Field: "warehouse",
-			ZH: fmt.Sprintf("商家设置中没有可用的仓库 %s，补全后自动继续", code),
-			EN: fmt.Sprintf("the set-up has no usable warehouse %s; the order continues automatically when it is added", code),
+			ZH: fmt.Sprintf("商家设置中没有可用的仓库 %s，补全后自动继续", at.code),
+			EN: fmt.Sprintf("the set-up has no usable warehouse %s; the order continues automatically when it is added", at.code),
 		})
 	}
-}
-
-func limitOf(a *sellerv1.Account) ledger.Limit {
-	return ledger.Limit{
-		PerSecond:  cmp.Or(a.Quota.GetPerSecond(), defaultPerSecond),
-		Concurrent: cmp.Or(int(a.Quota.GetConcurrent()), defaultConcurrent),
+	if err := w.Trust.Account(account); err != nil {
+		return nil, fault.Hold(seller.CauseWarehouse(s.Name(), at.code), err)
 	}
+	o := opening{seller: s, account: account, code: at.code, class: at.class, readOnly: at.readOnly, tokens: w.tokens, trust: w.Trust}
+	if q := kinds.Of(account).Capabilities(account).Quota; q.Key != "" && w.quota != nil {
+		o.limiter = limiter{
+			quota: w.quota, app: q.Key, limit: limitOf(account, q), count: w.Metrics.forAccount(s.Name(), account.Name), returning: &w.returning,
+		}
+	}
+	if w.Metrics != nil {
+		o.metrics = w.Metrics.warehouse
+	}
+	return adapter.open(o)
 }
 
-// quotaApp names what a warehouse counts calls against: the application, per address. Sellers may share one.
-func quotaApp(a *sellerv1.Account) string {
-	return a.AppKey + "@" + a.Url
+// limitOf is what the settings say, and otherwise what the adapter does.
+func limitOf(a *sellerv1.Account, q warehouse.Quota) ledger.Limit {
+	return ledger.Limit{
+		PerSecond:  cmp.Or(a.Quota.GetPerSecond(), q.PerSecond),
+		Concurrent: cmp.Or(int(a.Quota.GetConcurrent()), q.Concurrent),
+	}
 }
 
 // Close waits for returning permits, and ends idle connections. Calls have ended by then.
 func (w *Warehouses) Close() {
 	w.returning.Wait()
-	w.transport.CloseIdleConnections()
+	for _, a := range w.adapters {
+		if a.close != nil {
+			a.close()
+		}
+	}
 }

@@ -193,7 +193,8 @@ func TestAWarehouseInMemoryKeepsItsOrders(t *testing.T) {
 	}
 }
 
-// The kinds whose settings are accepted are the kinds that can be opened.
+// The kinds whose settings are accepted are the kinds that can be opened, and those whose accounts a merchant can consent
+// to have an authority.
 func TestEveryKindOfAccountCanBeOpened(t *testing.T) {
 	s, _ := sandbox(t)
 	w := NewWarehouses(&turns{})
@@ -204,6 +205,10 @@ func TestEveryKindOfAccountCanBeOpened(t *testing.T) {
 		opened[a.Kind] = open(t, w, s, site.Code, quota.Push)
 		if got, want := opened[a.Kind].Identity(), kinds.Of(a).Identity(a); got != want {
 			t.Errorf("%s: opened as %q, its settings say %q", a.Kind, got, want)
+		}
+		authority, err := w.Authority(a)
+		if consent := kinds.Of(a).Capabilities(a).Consent; consent && (authority == nil || err != nil) || !consent && fault.Of(err) != fault.Refused {
+			t.Errorf("%s: consent %v, but %v, %v", a.Kind, consent, authority, err)
 		}
 	}
 	for number, name := range sellerv1.Account_Kind_name {

@@ -66,12 +66,6 @@ func grantError(err error, code, zh, en string) error {
 	return err
 }
 
-// TokenKeeper keeps the tokens that we refresh. It is a token.Keeper, or a token.Reader in processes that only read.
-type TokenKeeper interface {
-	Token(id token.ID, a *sellerv1.Account) (token.Current, error)
-	Renew(ctx context.Context, id token.ID, a *sellerv1.Account, used token.Current) (token.Current, error)
-}
-
 // tokens returns the source of an account's token.
 func tokens(o Options, a *sellerv1.Account) jdapi.Tokens {
 	given := jdapi.Reread{Source: source(a.AccessToken, o.Env, o.Trust)}
@@ -88,7 +82,7 @@ func tokens(o Options, a *sellerv1.Account) jdapi.Tokens {
 // keptToken is a token that we refresh. Until the merchant has consented, the token named in the settings is used, if
 // there is one.
 type keptToken struct {
-	keeper  TokenKeeper
+	keeper  token.Source
 	id      token.ID
 	account *sellerv1.Account
 	given   *jdapi.Reread

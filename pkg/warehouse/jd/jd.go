@@ -24,6 +24,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/callmetrics"
 	"stockbridge/pkg/warehouse/jd/jdaccount"
@@ -51,7 +52,7 @@ type Options struct {
 	Env   func(name string) string
 	Trust seller.Trust
 	// Tokens keeps the tokens that we refresh; nil if this process has none.
-	Tokens TokenKeeper
+	Tokens token.Source
 	// Transport carries the calls (jdapi.NewTransport if nil). Share it, because it keeps connections open.
 	Transport http.RoundTripper
 	// Metrics; optional.

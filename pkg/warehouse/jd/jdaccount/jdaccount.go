@@ -14,6 +14,13 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
+const (
+	// callsPerSecond and concurrentCalls are an application's quota when the settings have none. JD guarantees no figure;
+	// both are safe (see docs/jd-api.md, Limits and idempotency).
+	callsPerSecond  = 5
+	concurrentCalls = 5
+)
+
 // flowEvery is the shortest interval between two readings of a place's flow at JD itself. A sandbox may be asked as often
 // as a test likes.
 const flowEvery = 30 * time.Second
@@ -89,9 +96,11 @@ func (Kind) Identity(a *sellerv1.Account) warehouse.Identity {
 	return warehouse.Identity(fmt.Sprintf("jd/%s/%s/app-%x", a.GetDepartment(), a.GetVendorSource(), key[:4]))
 }
 
-// Capabilities are those of a remote that others use too.
+// Capabilities are those of a remote that others use too. It counts calls by application; at another address another
+// remote counts.
 func (Kind) Capabilities(a *sellerv1.Account) warehouse.Capabilities {
 	return warehouse.Capabilities{
-		Exclusive: a.GetAppKey() != "" && a.GetDepartment() != "" && a.GetVendorSource() != "", Quota: true, Consent: true, Shared: true,
+		Exclusive: a.GetAppKey() != "" && a.GetDepartment() != "" && a.GetVendorSource() != "", Consent: true, Shared: true,
+		Quota: warehouse.Quota{Key: a.GetAppKey() + "@" + a.GetUrl(), PerSecond: callsPerSecond, Concurrent: concurrentCalls},
 	}
 }

@@ -73,11 +73,13 @@ func TestWhatAnAccountCanDo(t *testing.T) {
 	atJD, sandbox, incomplete := account(), account(), account()
 	sandbox.Url = "http://127.0.0.1:18080/routerjson"
 	incomplete.VendorSource = ""
-	all := warehouse.Capabilities{Exclusive: true, Quota: true, Consent: true, Shared: true}
-	if got := (Kind{}).Capabilities(atJD); got != all {
+	want := func(key string) warehouse.Capabilities {
+		return warehouse.Capabilities{Exclusive: true, Consent: true, Shared: true, Quota: warehouse.Quota{Key: key, PerSecond: 5, Concurrent: 5}}
+	}
+	if got := (Kind{}).Capabilities(atJD); got != want("KEY@") {
 		t.Errorf("at JD: %+v", got)
 	}
-	if got := (Kind{}).Capabilities(sandbox); got != all {
+	if got := (Kind{}).Capabilities(sandbox); got != want("KEY@"+sandbox.Url) {
 		t.Errorf("in a sandbox: %+v", got)
 	}
 	if (Kind{}).Capabilities(incomplete).Exclusive {
