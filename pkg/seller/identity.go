@@ -10,7 +10,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/retry"
-	"stockbridge/pkg/wiring/kinds"
+	"stockbridge/pkg/warehouse/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"stockbridge/pkg/fault"
-	"stockbridge/pkg/wiring/kinds"
+	"stockbridge/pkg/warehouse/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

@@ -7,7 +7,7 @@ import (
 
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/validation"
-	"stockbridge/pkg/wiring/kinds"
+	"stockbridge/pkg/warehouse/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

@@ -16,7 +16,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/secret"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/wiring/kinds"
+	"stockbridge/pkg/warehouse/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

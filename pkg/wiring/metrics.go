@@ -9,7 +9,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/callmetrics"
-	"stockbridge/pkg/wiring/kinds"
+	"stockbridge/pkg/warehouse/kinds"
 )
 
 const gaugeBudget = "stockbridge_quota_budget_calls_per_second"

@@ -12,7 +12,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/token"
 	"stockbridge/pkg/warehouse"
-	"stockbridge/pkg/wiring/kinds"
+	"stockbridge/pkg/warehouse/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 

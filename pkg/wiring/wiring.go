@@ -1,6 +1,6 @@
-// Package wiring is the one place that names every adapter: which ledger, which warehouse.
+// Package wiring puts every adapter together: which ledger, which warehouse.
 //
-// A new warehouse is its own folder, a case in kinds (what its settings need) and a row in adapters (how it is opened),
+// A new warehouse is its own folder, a case in warehouse/kinds (what its settings need) and a row in adapters (how it is opened),
 // in a file of its own, which alone imports it. The package knows how each adapter is put together and nothing of what
 // it does.
 package wiring

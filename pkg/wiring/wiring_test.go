@@ -23,7 +23,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
-	"stockbridge/pkg/wiring/kinds"
+	"stockbridge/pkg/warehouse/kinds"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )

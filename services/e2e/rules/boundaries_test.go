@@ -65,14 +65,14 @@ var mayImport = []struct {
 	{"pkg/warehouse/jd/jdaccount", []string{"proto/...", "pkg/fault", "pkg/warehouse"}, "settings only: it must not know sellers, who ask it"},
 	{"pkg/warehouse/callmetrics", []string{"pkg/quota", "pkg/trace"}, "counts any adapter's calls"},
 	{"pkg/warehouse/jd", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/warehouse", "pkg/warehouse/callmetrics", "pkg/warehouse/jd/jdaccount", "pkg/warehouse/jd/jdapi", "pkg/seller", "pkg/token", "pkg/secret", "pkg/personal"}, "an adapter"},
+	{"pkg/warehouse/kinds", []string{"proto/...", "pkg/fault", "pkg/warehouse", "pkg/warehouse/jd/jdaccount", "pkg/warehouse/memory"}, "what adapters say of settings: between the contract and the sellers, who ask it"},
 	{"pkg/warehouse/...", []string{"proto/...", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/warehouse", "pkg/seller"}, "a contract and its adapters never import the bus"},
-	{"pkg/seller", []string{"proto/...", "pkg/wiring/kinds", "pkg/fault", "pkg/personal", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/event", "pkg/bus"}, "set-up, kept in a bucket of the bus; it asks what adapters say of accounts, and calls no warehouse"},
+	{"pkg/seller", []string{"proto/...", "pkg/warehouse/kinds", "pkg/fault", "pkg/personal", "pkg/retry", "pkg/validation", "pkg/pullmetrics", "pkg/event", "pkg/bus"}, "set-up, kept in a bucket of the bus; it asks what adapters say of accounts, and calls no warehouse"},
 	{"pkg/guard", []string{"proto/...", "pkg/fault", "pkg/event", "pkg/bus", "pkg/seller", "pkg/warehouse"}, "judges calls to a warehouse and pauses the seller"},
 	{"pkg/book", []string{"pkg/ledger"}, "changes of a book in the ledger, whatever is in it"},
 	{"pkg/stock", []string{"pkg/book", "pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the warehouse"},
-	{"pkg/token", []string{"proto/...", "pkg/wiring/kinds", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
-	{"pkg/wiring/kinds", []string{"proto/...", "pkg/fault", "pkg/warehouse", "pkg/warehouse/jd/jdaccount", "pkg/warehouse/memory"}, "names every adapter to whoever reads settings; below the sellers, who ask it"},
-	{"pkg/wiring", []string{"proto/...", "pkg/..."}, "the one package that names every adapter"},
+	{"pkg/token", []string{"proto/...", "pkg/warehouse/kinds", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
+	{"pkg/wiring", []string{"proto/...", "pkg/..."}, "puts every adapter together"},
 	{"pkg/worker", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/healthcheck", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/ledgermetrics", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/token", "pkg/wiring"}, "the shell knows contracts"},
 	{"services/all", []string{"pkg/bus", "pkg/worker", "services/..."}, "the one list of services"},
 	{"services/jd-sandbox/...", []string{"pkg/jdsandbox/...", "pkg/worker", "pkg/healthcheck"}, "main around a JD of its own"},
@@ -81,10 +81,10 @@ var mayImport = []struct {
 	{"services/...", []string{"proto/...", "pkg/batch", "pkg/clean", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/document/...", "pkg/kind/...", "pkg/book", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/stock", "pkg/worker"}, "a service imports no adapter folder and no other service"},
 }
 
-// kindHomes name the kinds of accounts: the wiring, each adapter, and the demo, whose seller is set up for the sandbox.
-var kindHomes = []string{"pkg/wiring/...", "pkg/warehouse/jd/...", "pkg/warehouse/memory", "services/bridgectl/stack"}
+// kindHomes name the kinds of accounts: the two tables of adapters, each adapter, and the demo, whose seller is set up for the sandbox.
+var kindHomes = []string{"pkg/wiring", "pkg/warehouse/kinds", "pkg/warehouse/jd/...", "pkg/warehouse/memory", "services/bridgectl/stack"}
 
-// adapterFolders are named by pkg/wiring, by each other, and by tests against the real thing.
+// adapterFolders are named by the two tables of adapters, by each other, and by tests against the real thing.
 var adapterFolders = []string{"pkg/ledger/inredis/...", "pkg/ledger/inkv", "pkg/warehouse/jd/...", "pkg/warehouse/memory"}
 
 // testSupport is for tests and for the programs of services/e2e: no service links it. (jdsandbox is a product: the sandbox.)
@@ -153,8 +153,8 @@ func TestImports(t *testing.T) {
 			if isOurs && underAny(to, testSupport) && !underAny(p.short(), append([]string{"services/e2e/..."}, testSupport...)) {
 				t.Errorf("%s imports %s outside its tests", p.short(), to)
 			}
-			if underAny(to, adapterFolders) && isOurs && !underAny(p.short(), append([]string{"pkg/wiring/..."}, adapterFolders...)) {
-				t.Errorf("%s names the adapter %s: only pkg/wiring does", p.short(), to)
+			if underAny(to, adapterFolders) && isOurs && !underAny(p.short(), append([]string{"pkg/wiring", "pkg/warehouse/kinds"}, adapterFolders...)) {
+				t.Errorf("%s names the adapter %s: only pkg/wiring and pkg/warehouse/kinds do", p.short(), to)
 			}
 		}
 		// A contract's own tests run its suite over its adapters; otherwise tests may import what their package may.

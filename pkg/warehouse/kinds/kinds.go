@@ -1,7 +1,11 @@
 // Package kinds lists what each adapter says about the accounts of its warehouses. Code that checks or reads
 // settings asks here and knows no adapter. A new adapter is one more case.
 //
-// It stands below the rest of the wiring, which opens warehouses and needs sellers for that.
+// # Why
+//
+// pkg/seller checks settings by what adapters say of them, and adapters open warehouses for sellers: so this list stands
+// between the contract and the sellers, apart from pkg/wiring, which opens warehouses. Handing the kinds to each of the
+// callers that read or check a set-up, or registering them in a variable, would hide the same dependency.
 package kinds
 
 import (
