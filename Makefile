@@ -49,10 +49,10 @@ bench: redis ## the budgets, measured on this machine, a table and JSON (ROWS=pu
 	@exec bin/bench -rows '$(ROWS)' -rounds $(ROUNDS) -dir $(BENCH_DIR)
 
 # Tests mostly wait, for ticks and for servers: so a package more than there are processors, and in each more tests than
-# that. The longest package begins first.
+# that. With -race they compute, so fewer run at once. The longest package begins first.
 .PHONY: test
 test: redis examples-deps ## every test of every module (TEST='-run Name -v', RACE=-race)
-	@go test -timeout 15m -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -parallel 12 $(RACE) $(TEST) ./services/e2e $(MODULES:%=./%/...)
+	@go test -timeout 15m $(if $(RACE),-parallel 4,-parallel 8 -p $$(($$(getconf _NPROCESSORS_ONLN) + 1))) $(RACE) $(TEST) ./services/e2e $(MODULES:%=./%/...)
 
 .PHONY: test-cluster
 test-cluster: ## the bus' own tests on three nodes with three replicas of everything, and what only a cluster can show
