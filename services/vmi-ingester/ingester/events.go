@@ -85,13 +85,8 @@ func rowOf(m *stockv1.Movement) stock.Row {
 // movementEvent returns the event of a movement, and the rule by which it is not to be booked, "" when it is.
 func movementEvent(m *stockv1.Movement, row warehouse.Rule, documents bool, now time.Time) (event.Event, string) {
 	place := stock.Place{Seller: m.Seller, Warehouse: m.Warehouse, ShopNo: m.ShopNo}
-	rule := string(row)
-	switch {
-	case row == warehouse.RuleMoves && m.Change == 0:
-		rule = string(warehouse.RuleUnchanged)
-	case row == warehouse.RuleMoves && documents:
-		rule = ruleDocuments
-	case row == warehouse.RuleMoves:
+	rule := ruleOf(m.Change, row, documents)
+	if rule == "" {
 		a := &stockv1.Adjusted{Movement: m, Direction: stockv1.Adjusted_DIRECTION_IN, Quantity: m.Change}
 		if m.Change < 0 {
 			a.Direction, a.Quantity = stockv1.Adjusted_DIRECTION_OUT, -m.Change

@@ -14,22 +14,12 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
-	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/stock"
 	"stockbridge/pkg/warehouse"
 	sellerv1 "stockbridge/proto/seller/v1"
 	vmiv1 "stockbridge/proto/vmi/v1"
 )
-
-// keptMargin is how long before its mark expires a row counts as known because its time was read.
-const keptMargin = 5 * 24 * time.Hour
-
-// switchRetryAfter is when a window is tried again that waits for the plan after a change of method.
-const switchRetryAfter = 10 * time.Second
-
-// maxWidening is by how many seconds a gap window reaches beyond the gap at most.
-const maxWidening = 30 * 60
 
 // WindowDue reads a window, or some pages of it.
 func (p *Ingester) WindowDue(ctx context.Context, d *bus.Delivery, m *vmiv1.WindowDue) ([]event.Event, error) {
@@ -78,14 +68,8 @@ func (p *Ingester) maxAttempts(m *vmiv1.WindowDue) int {
 // planAgain has the place's next plan, if there is one, cover a window again.
 func (p *Ingester) planAgain(ctx context.Context, m *vmiv1.WindowDue) error {
 	return p.store.UpdateState(ctx, placeOf(m), func(st *stock.State) bool {
-		back, before := max(intervalOf(m).From, st.Plan.Start)-1, st.Plan
-		switch {
-		case st.Plan.Until == 0 || m.GetWhy() == vmiv1.Why_WHY_REFETCH:
-		case m.GetWhy() == vmiv1.Why_WHY_SECOND_LOOK:
-			st.Plan.SecondUntil = min(st.Plan.SecondUntil, back)
-		default:
-			st.Plan.Until, st.Plan.SecondUntil = min(st.Plan.Until, back), min(st.Plan.SecondUntil, back)
-		}
+		before := st.Plan
+		st.Plan = planWithout(before, intervalOf(m), m.GetWhy())
 		return st.Plan != before
 	})
 }
@@ -131,7 +115,7 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 	if r.state, err = r.ensureBook(ctx, r.place, r.seller.Following().Flow, r.linked); err != nil {
 		return nil, err
 	}
-	if err := r.checkSwitch(); err != nil {
+	if err := checkSwitch(r.state.Plan, int32(r.seller.Following().Flow), r.span.From); err != nil {
 		return r.reject(r.d, r.m, err)
 	}
 	gap := r.m.GetWhy() == vmiv1.Why_WHY_GAP
@@ -141,7 +125,7 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 			return nil, err // closed meanwhile
 		}
 		if r.m.GetPage() <= 1 { // later pages belong to the interval that the first one was read of
-			r.span = r.widen(gaps)
+			r.span = widened(intervalOf(r.m), gaps, r.d.Attempt, r.state.Plan, r.Now())
 		}
 	}
 	next, end, err := r.readParts(ctx, wh)
@@ -160,34 +144,12 @@ func (r *run) read(ctx context.Context) ([]event.Event, error) {
 		return r.finishGapWindow(ctx)
 	case err == nil && end:
 		return r.finishWindow(ctx)
-	case !gap && next > r.MaxPages && r.span.From < r.span.To:
-		middle := r.span.From + (r.span.To-r.span.From)/2
-		r.publishRest(stock.Interval{From: r.span.From, To: middle}, vmiv1.Why_WHY_HALF, 1)
-		r.publishRest(stock.Interval{From: middle + 1, To: r.span.To}, vmiv1.Why_WHY_HALF, 1)
-	default:
-		r.publishRest(r.span, r.m.GetWhy(), next)
+	}
+	for _, rest := range restOf(r.span, r.m.GetWhy(), next, r.MaxPages) {
+		r.publishRest(rest)
 	}
 	r.certify(true, vmiv1.Continuity_CONTINUITY_UNSPECIFIED, 0)
 	return r.events, nil
-}
-
-// checkSwitch refuses a window that was planned for another of the warehouse's methods: row numbers do not show which
-// of its rows that method published already.
-func (r *run) checkSwitch() error {
-	plan, flow := r.state.Plan, int32(r.seller.Following().Flow)
-	if plan.Until != 0 && plan.Flow != flow {
-		return fault.RetryAfter(switchRetryAfter, errors.New("stock.flow was changed: the next plan says from when on the other method is read"))
-	}
-	if intervalOf(r.m).From >= plan.SwitchedAt {
-		return nil
-	}
-	at := time.Unix(plan.SwitchedAt, 0).UTC().Format(time.RFC3339)
-	return fault.Permanent(fault.Reason{
-		Code: "window.turned", Field: "from",
-		ZH: "此窗口早于 " + at + " 更换流水接口（stock.flow）的时刻，两种接口的流水编号不同，用新接口补抓会重复下发；请在仓库方系统人工核对该时段",
-		EN: "this window lies before " + at + ", when stock.flow was changed: the methods number movements differently, so reading it by the new one would " +
-			"publish them again. Compare this time by hand at the warehouse",
-	})
 }
 
 // readParts reads an interval. That of a gap window may be longer than the warehouse answers at once.
@@ -273,8 +235,6 @@ func (r *run) add(ctx context.Context, rows []warehouse.FlowRow) error {
 	if err != nil {
 		return err
 	}
-	old := r.Now().Add(keptMargin - ledger.KeepMarks)
-	forgets := !r.state.Head.NewSince.After(old) // some marks of published rows may have expired
 	for _, row := range rows {
 		r.rowCount++
 		if r.first.No == "" || row.At.Before(r.first.At) {
@@ -289,8 +249,7 @@ func (r *run) add(ctx context.Context, rows []warehouse.FlowRow) error {
 		if r.m.GetWhy() == vmiv1.Why_WHY_GAP && !again {
 			r.movements = append(r.movements, rowOf(m).Movement)
 		}
-		second := row.At.Unix()
-		if again || known[row.No] || forgets && row.At.Before(old) && r.state.Read.Has(stock.Interval{From: second, To: second}) {
+		if again || known[row.No] || readLongAgo(row.At, r.Now(), r.state) {
 			r.repeated++
 			continue
 		}
@@ -426,27 +385,10 @@ func (r *run) openGaps(ctx context.Context, more []stock.Row) ([]stock.Gap, erro
 	return overlapping(c.Gaps(), intervalOf(r.m)), nil
 }
 
-// widen returns the interval to search for missing movements: that of the gaps, and more with each attempt, because
-// clocks and the order of rows may be slightly off.
-func (r *run) widen(gaps []stock.Gap) stock.Interval {
-	span := intervalOf(r.m)
-	for _, h := range gaps {
-		span.From, span.To = min(span.From, h.Interval().From), max(span.To, h.Interval().To)
-	}
-	by := min(int64(5)<<min(max(r.d.Attempt-1, 0), 10), maxWidening)
-	return stock.Interval{From: max(span.From-by, r.state.Plan.Start, r.state.Plan.SwitchedAt), To: max(min(span.To+by, r.Now().Unix()), span.To)}
-}
-
-func overlaps(a, b stock.Interval) bool { return a.From <= b.To && b.From <= a.To }
-
-func overlapping(gaps []stock.Gap, s stock.Interval) []stock.Gap {
-	return slices.DeleteFunc(gaps, func(h stock.Gap) bool { return !overlaps(h.Interval(), s) })
-}
-
-// publishRest publishes a window for the rest of this one.
-func (r *run) publishRest(s stock.Interval, why vmiv1.Why, page int) {
+// publishRest publishes a window for a rest of this one.
+func (r *run) publishRest(of part) {
 	rest := proto.CloneOf(r.m)
-	rest.From, rest.To, rest.Why, rest.Page = unixStamp(s.From), unixStamp(s.To), why, int32(page) //nolint:gosec // as many as the warehouse has
+	rest.From, rest.To, rest.Why, rest.Page = unixStamp(of.From), unixStamp(of.To), of.why, int32(of.page) //nolint:gosec // as many as the warehouse has
 	r.events = append(r.events, Window(rest, r.Now(), shortHash(r.d.ID)))
 }
 
