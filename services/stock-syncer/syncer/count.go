@@ -114,7 +114,7 @@ func (r *countRun) work(ctx context.Context) error {
 	if w != nil && r.Now().Sub(w.Began) > maxScanAge {
 		w = nil
 	}
-	if w == nil && !r.due(&head) {
+	if w == nil && !countIsDue(head, r.began, r.Settle, r.seller.Following().CountEvery) {
 		return r.betweenCounts(ctx, head)
 	}
 	if r.reader, err = r.Read(r.seller, r.warehouse); err != nil {
@@ -139,22 +139,6 @@ func (r *countRun) readHead(ctx context.Context) (head Head, err error) {
 		return nil
 	})
 	return head, err
-}
-
-// due reports whether a count is to begin.
-func (r *countRun) due(h *Head) bool {
-	now := r.began
-	useful := h.TrackedSince.Add(r.Settle)
-	switch {
-	case h.CountRequest != nil:
-		return true
-	case !h.TrackedSince.IsZero() && now.Before(useful):
-		return false // it could not be used for shares
-	case h.Counted.IsZero(), !h.TrackedSince.IsZero() && h.Counted.Before(useful):
-		return true
-	default:
-		return !now.Before(h.Counted.Add(r.seller.Following().CountEvery))
-	}
 }
 
 // logLasting handles what fails for a lasting reason: a tick is not held until its cause is gone, so the error is

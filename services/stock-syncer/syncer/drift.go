@@ -231,18 +231,17 @@ func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) e
 		} else if !found {
 			was = nil
 		}
-		counted := theirs[f.GoodsNo].Num
-		switch {
-		case counted == f.Num && was == nil:
-		case counted == f.Num:
+		seen := compared{
+			figure: f, counted: theirs[f.GoodsNo].Num, began: c.progress.Began, last: c.progress.Last,
+			readTo: time.Unix(c.state.Read[len(c.state.Read)-1].To, 0),
+		}
+		switch becomes, next := seen.judge(was, c.Now()); becomes {
+		case unchanged:
+		case agreed:
 			write[field] = nil
-		case was == nil:
-			write[field] = &Suspicion{Book: f.Num, Counted: counted, Rows: f.Rows, At: c.Now(), Agreed: c.progress.Last}
-		case was.Book != f.Num || was.Counted != counted || was.Rows != f.Rows:
-			write[field] = &Suspicion{Book: f.Num, Counted: counted, Rows: f.Rows, At: c.Now(), Agreed: was.Agreed}
-		case !was.PublishedAt.IsZero() || !was.At.Before(c.progress.Began) || !c.readBeyond(was.At):
-			// It was published, or seen in this same comparison, or movements of that time may still come.
-		default:
+		case suspected:
+			write[field] = next
+		case differs:
 			published, err := c.publishDrift(ctx, f, was)
 			if err != nil {
 				return err
@@ -270,11 +269,6 @@ func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) e
 	}
 	c.after = append(c.after, keep) // when what was found is stored
 	return nil
-}
-
-// readBeyond reports whether the flow was read beyond a moment.
-func (c *comparison) readBeyond(at time.Time) bool {
-	return c.state.Read[len(c.state.Read)-1].To > at.Unix()
 }
 
 // publishDrift publishes a difference. It returns false when what explains it could not be read yet.

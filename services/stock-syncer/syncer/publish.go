@@ -425,20 +425,21 @@ func (o *proposal) evaluateGoods(no, code string, again bool) (done, published b
 	}
 	// Until a count is known to contain what this book lacks, shares may only shrink.
 	trusted := f.counted && p.Head.trusts(g.At, o.Settle)
-	doubtful := p.Head.Ratio != nil
+	c := certainty{trusted: trusted, doubtful: p.Head.Ratio != nil, again: again, from: p.Head.CertainFrom}
 	if again && (!trusted || !o.allowanceLeft(no)) {
 		return false, false, nil // what was about to be published is published as a whole
 	}
 	done = true
 	for _, pool := range o.pools {
-		settled, some, err := o.evaluatePool(f, pool, trusted, doubtful, again)
+		settled, some, err := o.evaluatePool(f, pool, c)
 		if err != nil {
 			return false, false, err
 		}
 		done, published = done && settled, published || some
 	}
-	for _, name := range o.formerPools {
-		settled, some, err := o.evaluatePool(f, seller.Pool{Name: name, Warehouse: o.warehouse}, true, false, again)
+	for _, name := range o.formerPools { // what nobody shares any longer is withdrawn, whatever is known
+		c := certainty{trusted: true, again: again, from: p.Head.CertainFrom}
+		settled, some, err := o.evaluatePool(f, seller.Pool{Name: name, Warehouse: o.warehouse}, c)
 		if err != nil {
 			return false, false, err
 		}
@@ -471,61 +472,20 @@ func (o *proposal) allowanceLeft(no string) bool {
 	return true
 }
 
-// shareChange is a share to be published.
-type shareChange struct {
-	shop  seller.PoolShop
-	share int64
-	// gone: the shop is no longer in the pool.
-	gone bool
-}
-
-// evaluatePool evaluates one kind of goods in one pool. It is unknown whether a share falls that may have been
-// published otherwise: with a doubtful ratio it waits. What was about to be published when a run died was decided
-// before: it is published again, or less.
-func (o *proposal) evaluatePool(f *facts, pool seller.Pool, trusted, doubtful, again bool) (done, some bool, err error) {
+// evaluatePool evaluates one kind of goods in one pool.
+func (o *proposal) evaluatePool(f *facts, pool seller.Pool, c certainty) (done, some bool, err error) {
 	field := publishedField(pool.Name, f.no)
 	known := Published{}
 	if _, err := o.page.Get(field, &known); err != nil {
 		return false, false, err
 	}
-	figure, _, _ := f.available(pool)
-	var less, more []shareChange
-	waits := false
-	for _, s := range pool.Shops {
-		share := shareOf(figure, s)
-		was, ok := known[s.Code]
-		lost := !ok || was.Version < o.page.Head.CertainFrom
-		if doubtful && !lost {
-			waits = waits || share > was.Share
-			share = min(share, was.Share)
-		}
-		switch unsure := lost || again; {
-		case lost && doubtful:
-			waits = true
-		case unsure && trusted:
-			less = append(less, shareChange{shop: s, share: share}) // what the shop has is unknown
-		case unsure: // what shrinks by the book may grow in reality
-			waits = true
-		case share < was.Share:
-			less = append(less, shareChange{shop: s, share: share})
-		case share > was.Share && !trusted:
-			waits = true
-		case share > was.Share:
-			more = append(more, shareChange{shop: s, share: share})
-		}
+	less, more, waits := decideShares(f, pool, known, c)
+	moved, gone := formerShops(pool, o.pools, known)
+	for _, code := range moved {
+		delete(known, code)
 	}
-	changed := false
-	for code := range known {
-		if slices.ContainsFunc(pool.Shops, func(s seller.PoolShop) bool { return s.Code == code }) {
-			continue
-		}
-		if o.inPool(code) { // another pool publishes its share from now on
-			delete(known, code)
-			changed = true
-			continue
-		}
-		less = append(less, shareChange{shop: seller.PoolShop{Code: code}, gone: true})
-	}
+	changed := len(moved) > 0
+	less = append(less, gone...)
 	slices.SortStableFunc(less, func(a, b shareChange) int { return strings.Compare(a.shop.Code, b.shop.Code) })
 	now := less
 	if o.up && len(less) == 0 {
@@ -554,13 +514,6 @@ func (o *proposal) evaluatePool(f *facts, pool seller.Pool, trusted, doubtful, a
 		o.page.Put(field, known)
 	}
 	return left == 0 && len(more) == 0 && !waits, some, nil
-}
-
-// inPool reports whether a shop is in some pool of the warehouse.
-func (o *proposal) inPool(shop string) bool {
-	return slices.ContainsFunc(o.pools, func(p seller.Pool) bool {
-		return slices.ContainsFunc(p.Shops, func(s seller.PoolShop) bool { return s.Code == shop })
-	})
 }
 
 // publish makes the event. Its version is that of the book in which the facts were read: no other run published by
