@@ -153,7 +153,7 @@ func poolFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, args
 				continue
 			}
 			if shop.GetBooking() == sellerv1.Shop_BOOKING_FLOW {
-				add("setup.booking", field+".shop", "店铺 %s 是京仓店铺 (booking: flow)：其库存由京东自行同步，不能放入共享池",
+				add("setup.booking", field+".shop", "店铺 %s 是京仓店铺 (booking: flow)：其库存由仓库方自行同步，不能放入共享池",
 					"shop %s is booked from the flow: the warehouse synchronises its stock itself, so it cannot be in a pool", s.Shop)
 			}
 			if warehouses[p.GetWarehouse()] && !uses(shop, p.Warehouse) {

@@ -163,7 +163,7 @@ func TestWhatIsProbablyNotMeantIsWarnedOf(t *testing.T) {
 	}
 }
 
-// Orders that JD captures itself must never be pushed as well: they would be shipped twice.
+// Orders that the warehouse captures itself must never be pushed as well: they would be shipped twice.
 func TestNoOrderOfAShopThatTheWarehouseServesIsPushed(t *testing.T) {
 	setup, err := seller.Parse([]byte(shared))
 	if err != nil {

@@ -42,7 +42,7 @@ the order from being sent twice stays, and so do its numbers. Run again, it eras
 An order that waits to be sent would be lost with its data: it is erased only with --drop. One that is in hand, or whose outcome is unknown,
 is not erased at all: wait until it is accepted or refused.
 
-Out of reach are the warehouse (ask JD to erase), the ERP and other systems that read the order, backups, logs and traces.
+Out of reach are the warehouse (ask it to erase), the ERP and other systems that read the order, backups, logs and traces.
 
   bridgectl order erase SO-1001-1 --seller demo --why 'request 2026-17'
   bridgectl order erase SO-1001-1 --seller demo --why 'request 2026-17' --yes`
@@ -306,7 +306,7 @@ func (x *erasing) erase(ctx context.Context, now func() time.Time) (done int, er
 
 func (x *erasing) doc(a *app) eraseJSON {
 	doc := eraseJSON{Number: x.Number, Seller: x.Seller, Places: []erasePlaceJSON{}, Beyond: []string{
-		a.pick("仓库（请向京东提出删除）", "the warehouse: ask JD to erase"),
+		a.pick("仓库（请向仓库方提出删除）", "the warehouse: ask it to erase"),
 		a.pick("ERP 及读取过该订单的其他系统", "the ERP, and other systems that read the order"),
 		a.pick("NATS、Redis 的备份；日志；链路追踪", "backups of NATS and Redis, logs, traces"),
 		a.pick("Redis 的 AOF 与 KV 的旧数据块，直到重写", "Redis' append-only file and blocks of JetStream's buckets, until they are rewritten"),

@@ -15,7 +15,7 @@ import (
 type upCmd struct {
 	DataDir     string `type:"path" default:"${data}" placeholder:"DIR" help:"Where everything is kept (./data). One process at a time."`
 	NATSPort    int    `name:"nats-port" default:"4222" placeholder:"PORT" help:"Port of the embedded broker (4222)."`
-	SandboxAddr string `default:"127.0.0.1:18080" placeholder:"ADDR" help:"Where the sandbox plays JD (127.0.0.1:18080); off for none."`
+	SandboxAddr string `default:"127.0.0.1:18080" placeholder:"ADDR" help:"Where the sandbox plays the warehouse (127.0.0.1:18080); off for none."`
 }
 
 func (upCmd) Help() string {

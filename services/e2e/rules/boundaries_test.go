@@ -115,6 +115,7 @@ var wordHomes = []struct {
 	{"internal subject", regexp.MustCompile(`^(tick|due|park|retry|dlq|held)\.`), []string{"pkg/event"}},
 	{"Redis command or script", regexp.MustCompile(`redis\.p?call\(`), []string{"pkg/ledger/inredis/..."}},
 	{"JD's method", regexp.MustCompile(`jingdong[._]|\beclp\.`), []string{"pkg/warehouse/jd/...", "pkg/jdsandbox/..."}},
+	{"name of JD", regexp.MustCompile(`\bJD\b|京东|\bECLP\b`), []string{"pkg/warehouse/jd/...", "pkg/jdsandbox/...", "services/jd-sandbox/...", "services/bridgectl/stack"}}, // stack plays the sandbox
 	{"status code of JD", regexp.MustCompile(`^100(09|1\d|28|29|3\d)$`), []string{"pkg/warehouse/jd/...", "pkg/jdsandbox/..."}},
 }
 

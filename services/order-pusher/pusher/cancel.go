@@ -18,14 +18,14 @@ import (
 // order and refund it, and the goods would leave all the same.
 var errCancelUnsupported = fault.Reason{
 	Code: "cancel.unsupported",
-	ZH:   "暂不支持通过本系统取消：订单没有被取消。请在京东后台取消并确认结果后，再退款",
-	EN:   "not supported yet: cancel at JD. The order is not cancelled; refund it only when JD says that it is",
+	ZH:   "暂不支持通过本系统取消：订单没有被取消。请在仓库后台取消并确认结果后，再退款",
+	EN:   "not supported yet: cancel at the warehouse. The order is not cancelled; refund it only when the warehouse says that it is",
 }
 
 // CancelRequested answers at once that nothing was cancelled, also for a paused seller.
 func (p *Pusher) CancelRequested(ctx context.Context, _ *bus.Delivery, m *orderv1.CancelRequested) ([]event.Event, error) {
 	about := cancelRef(m)
-	// The answer does not wait for an unreachable ledger: its data only helps to find the document at JD.
+	// The answer does not wait for an unreachable ledger: its data only helps to find the document at the warehouse.
 	if entry, err := p.Ledger.Get(ctx, order.Terms.Key(m.GetSeller(), m.GetOutboundNo())); err == nil {
 		about.Shop, about.Warehouse, about.OrderNo, about.Revision, about.WarehouseNo = entry.Shop, entry.Warehouse, entry.Group, entry.Revision, entry.Number
 	}

@@ -29,7 +29,7 @@ func TestARequestToCancelIsAnswered(t *testing.T) {
 			}
 			got := events[0].Message.(*documentv1.CancelUnknown)
 			if got.Ref.OutboundNo != c.no || got.Ref.WarehouseNo != c.number || got.RequestId != "refund-1" || got.Reason.Code != "cancel.unsupported" ||
-				!strings.Contains(got.Reason.En, "not supported yet: cancel at JD") || !strings.Contains(got.Reason.Zh, "京东") {
+				!strings.Contains(got.Reason.En, "not supported yet: cancel at the warehouse") || !strings.Contains(got.Reason.Zh, "请在仓库后台取消") {
 				t.Errorf("%s: %v", c.no, got)
 			}
 		}

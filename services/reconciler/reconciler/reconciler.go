@@ -7,7 +7,7 @@
 // the ledger and are passed for good. The others stay in the open list, each with a reason, and are checked in every
 // run until they are settled.
 //
-// It knows neither JetStream nor Redis nor JD, and never sends an order itself: it redelivers the audit's own message
+// It knows neither JetStream nor Redis nor an adapter, and never sends an order itself: it redelivers the audit's own message
 // to the pusher, which looks the order up before it sends.
 //
 // # Why

@@ -3,7 +3,7 @@
 //
 // Three ticks and two followed events make up the service: count.due of a warehouse (scan its stock, then compare),
 // share.due of a seller (publish what changed), order.accepted (take what sold off at once), and stock.noted (a ratio
-// was changed at the warehouse). It knows neither JetStream nor Redis nor JD.
+// was changed at the warehouse). It knows neither JetStream nor Redis nor an adapter.
 //
 // # Why
 //

@@ -4,7 +4,7 @@
 // The tick of a place (a warehouse and its number of a shop) only plans: it publishes each interval that is to be
 // read as a message of its own, a window. The handler of a window reads it page by page, publishes the rows that the
 // place's book (package stock) does not contain, and applies them to the book when they are stored. Where rows do not
-// link up, it publishes a window for just that gap. The package knows neither JetStream nor Redis nor JD.
+// link up, it publishes a window for just that gap. The package knows neither JetStream nor Redis nor an adapter.
 //
 // # Why
 //
