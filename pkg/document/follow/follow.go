@@ -95,6 +95,8 @@ type Sellers interface {
 type Ledger interface {
 	Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]ledger.Entry, error)
 	Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error
+	Get(ctx context.Context, k ledger.Key) (ledger.Entry, error)
+	EndCancel(ctx context.Context, k ledger.Key, requestID string, state ledger.State) error
 	CountFollowed(ctx context.Context, seller, kind string) (int, error)
 	ledger.Leases
 }
@@ -208,6 +210,8 @@ type move struct {
 	entry ledger.Entry
 	state ledger.State
 	next  ledger.Following
+	// answered is the id of the wish to cancel that the events answer; "" for none.
+	answered string
 }
 
 // done reports whether the run must not start on further documents.

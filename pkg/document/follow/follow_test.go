@@ -49,8 +49,10 @@ type calls struct {
 	b       *fixture
 	finds   int
 	details atomic.Int32
-	takes   time.Duration
-	panics  bool
+	// reads are the numbers of each reading of purchase orders.
+	reads  []int
+	takes  time.Duration
+	panics bool
 }
 
 func (c *calls) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {

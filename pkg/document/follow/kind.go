@@ -22,6 +22,7 @@ type Kind struct {
 	unread   func(e ledger.Entry, found []document, s *seller.Seller) bool
 	further  func(e ledger.Entry) []string
 	phaseOf  func(documentv1.Status) ledger.Phase
+	tooLate  func(documentv1.Status) bool
 }
 
 type (
@@ -66,6 +67,7 @@ func Of[M, D proto.Message](k kind.Kind[M, D]) Kind {
 		},
 		further: k.Further,
 		phaseOf: k.PhaseOf,
+		tooLate: k.TooLate,
 	}
 }
 
@@ -104,22 +106,22 @@ func channelOf[D proto.Message](r warehouse.Reader[D]) channel {
 }
 
 func untyped[D proto.Message](d warehouse.Document[D]) document {
-	return document{Number: d.Number, No: d.No, State: d.State, History: d.History, Children: d.Children, Detail: d.Detail}
+	return document{Number: d.Number, No: d.No, State: d.State, History: d.History, Children: d.Children, Detail: d.Detail, Err: d.Err}
 }
 
 // typedOf is the reverse of untyped. A document that was never read has no detail.
 func typedOf[D proto.Message](d document) warehouse.Document[D] {
 	detail, _ := d.Detail.(D)
-	return warehouse.Document[D]{Number: d.Number, No: d.No, State: d.State, History: d.History, Children: d.Children, Detail: detail}
+	return warehouse.Document[D]{Number: d.Number, No: d.No, State: d.State, History: d.History, Children: d.Children, Detail: detail, Err: d.Err}
 }
 
 // documents lists the numbers that belong to the entry: the accepted one first, then those that the warehouse returned and
 // those known from earlier readings.
 func (k Kind) documents(e ledger.Entry, found []document) []string {
 	numbers := []string{e.Number}
-	more := make([]string, len(found))
-	for i, d := range found {
-		more[i] = d.Number
+	more := make([]string, 0, len(found))
+	for _, d := range found {
+		more = append(more, d.Number)
 	}
 	if k.further != nil {
 		more = append(more, k.further(e)...)

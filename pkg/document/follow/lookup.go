@@ -282,9 +282,10 @@ func (r *run) applyFound(ctx context.Context, q *queue, g *group, batch []ledger
 	r.read(ctx, q, g, moved, numbers, nil)
 }
 
-// unread reports whether a document must be read: there are several, its kind says so, or it was not read for too long.
+// unread reports whether a document must be read: there are several, somebody waits for its cancellation, its kind says so,
+// or it was not read for too long.
 func (r *run) unread(q *queue, e ledger.Entry, found []document) bool {
-	if len(q.documents(e, found)) > 1 || q.Kind.unread(e, found, r.seller) {
+	if len(q.documents(e, found)) > 1 || e.Cancel != nil || q.Kind.unread(e, found, r.seller) {
 		return true
 	}
 	since := kind.StateOf[kind.Seen](e).StatusAt
@@ -304,7 +305,7 @@ func (r *run) later(q *queue, e ledger.Entry, now time.Time) move {
 	next := following(e)
 	next.Phase = q.phase(e)
 	next.Due = r.nextDue(now, next.Phase)
-	return move{e, e.State, next}
+	return move{entry: e, state: e.State, next: next}
 }
 
 // otherIdentity reports whether the document was sent under another identity than today's. Then only its own document at the
@@ -430,6 +431,7 @@ func (r *run) readOne(ctx context.Context, q *queue, g *group, e ledger.Entry, n
 
 // apply adds one document's outcome to the run.
 func (r *run) apply(q *queue, e ledger.Entry, o kind.Outcome) {
+	answered := q.answer(e, &o, r.began)
 	r.events = append(r.events, o.Events...)
 	for _, x := range o.Exceptions {
 		r.raise(q, e, x)
@@ -438,7 +440,7 @@ func (r *run) apply(q *queue, e ledger.Entry, o kind.Outcome) {
 	if o.Following.Phase != "" {
 		o.Following.Due = r.nextDue(r.began, o.Following.Phase)
 	}
-	r.moves = append(r.moves, r.endIfTooOld(q, move{e, o.State, o.Following}))
+	r.moves = append(r.moves, r.endIfTooOld(q, move{e, o.State, o.Following, answered}))
 }
 
 // errAllMissing says that the warehouse knows none of an entry's documents.
@@ -463,6 +465,9 @@ func (r *run) readParts(ctx context.Context, q *queue, g *group, numbers []strin
 				return nil, err
 			}
 			p.Missing = !ok
+			if doc.Err != nil {
+				return nil, fault.Permanent(fmt.Errorf("%s %s cannot be understood, have it looked at there: %w", q.EN, p.Number, doc.Err))
+			}
 			if ok {
 				doc.Number, p.Document = p.Number, doc
 			}
@@ -533,7 +538,7 @@ func (r *run) writeMoves(ctx context.Context, moves []move) error {
 	group.SetLimit(writesAtOnce)
 	for _, m := range moves {
 		group.Go(func() error {
-			err := r.Ledger.Follow(ctx, m.entry, m.state, m.next)
+			err := r.write(ctx, m)
 			if errors.Is(err, ledger.ErrVersion) || errors.Is(err, ledger.ErrNoEntry) {
 				return nil
 			}
