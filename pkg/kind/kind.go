@@ -128,6 +128,8 @@ type Outcome struct {
 
 // The phases of an open document: how soon it is looked up again.
 const (
+	// PhaseNow: what was found is published by the next run.
+	PhaseNow ledger.Phase = "now"
 	// PhaseOpen: nobody waits for the next step in particular.
 	PhaseOpen ledger.Phase = "open"
 	// PhaseSoon: the step that everybody waits for is near.

@@ -35,7 +35,12 @@ func (s *Seller) Paused() error {
 // Check returns the first of Findings that is not overruled; nil when the set-up can serve o. released are causes
 // that an operator overruled for this order.
 func (s *Seller) Check(o *orderv1.Audited, released ...string) error {
-	for _, err := range s.Findings(o) {
+	return Overrule(s.Findings(o), released)
+}
+
+// Overrule returns the first of findings whose cause was not released.
+func Overrule(findings []error, released []string) error {
+	for _, err := range findings {
 		overruled := false
 		for _, r := range released {
 			overruled = overruled || r != "" && r == fault.Cause(err)
@@ -45,6 +50,29 @@ func (s *Seller) Check(o *orderv1.Audited, released ...string) error {
 		}
 	}
 	return nil
+}
+
+// WarehouseFindings are all reasons why the set-up cannot serve documents for the warehouse with the ERP's code, each a
+// fault.Hold as in Findings.
+func (s *Seller) WarehouseFindings(code string) (found []error) {
+	held := func(cause, id, zh, en string, args ...any) {
+		found = append(found, fault.Hold(cause, fault.Reason{Code: id, Field: "warehouse", ZH: fmt.Sprintf(zh, args...), EN: fmt.Sprintf(en, args...)}))
+	}
+	if _, known := s.Warehouse(code); !known {
+		held(CauseWarehouse(s.Name(), code), "warehouse.unknown",
+			"商家设置中没有仓库 %s，请在 warehouses 中添加", "warehouse %s is not in the set-up: add it to warehouses", code)
+		return found
+	}
+	if len(s.Twins) == 0 {
+		return nil
+	}
+	account := s.index.warehouses[code].Account
+	if twin := s.Twins[s.IdentityOf(code)]; twin != "" {
+		held(CauseTwin(s.Name(), account), "seller.twin",
+			"账号 %[1]s 与商家 %[2]s 使用同一应用、事业部和 ERP 编号 (vendor_source)，双方会把对方的单据当作自己的；请合并为一个商家，或改用各自的编号",
+			"account %[1]s has application, department and vendor source in common with seller %[2]s, so either takes the other's documents for its own; make one seller of both, or give each its own", account, twin)
+	}
+	return found
 }
 
 // Findings are all reasons why the set-up cannot serve o, nil when it can. Each is a fault.Hold with a fault.Reason,
@@ -67,19 +95,8 @@ func (s *Seller) Findings(o *orderv1.Audited) []error {
 			"店铺 %s 是京仓店铺 (booking: flow)：订单由仓库方自行抓取，推送会重复发货；如设置有误请修改 booking",
 			"shop %s is booked from the flow: the warehouse takes its orders itself, and pushing one would ship it twice; change its booking if that is wrong", o.Shop)
 	}
+	found = append(found, s.WarehouseFindings(o.Warehouse)...)
 	_, warehouseKnown := s.Warehouse(o.Warehouse)
-	if !warehouseKnown {
-		held(CauseWarehouse(s.Name(), o.Warehouse), "warehouse.unknown", "warehouse",
-			"商家设置中没有仓库 %s，请在 warehouses 中添加", "warehouse %s is not in the set-up: add it to warehouses", o.Warehouse)
-	}
-	if warehouseKnown && len(s.Twins) > 0 {
-		account := s.index.warehouses[o.Warehouse].Account
-		if twin := s.Twins[s.IdentityOf(o.Warehouse)]; twin != "" {
-			held(CauseTwin(s.Name(), account), "seller.twin", "warehouse",
-				"账号 %[1]s 与商家 %[2]s 使用同一应用、事业部和 ERP 编号 (vendor_source)，双方会把对方的单据当作自己的；请合并为一个商家，或改用各自的编号",
-				"account %[1]s has application, department and vendor source in common with seller %[2]s, so either takes the other's documents for its own; make one seller of both, or give each its own", account, twin)
-		}
-	}
 	if shopKnown && warehouseKnown && !s.MayUse(o.Shop, o.Warehouse) {
 		held(CauseShopWarehouse(s.Name(), o.Shop, o.Warehouse), "shop.warehouse", "warehouse",
 			"店铺 %s 不允许使用仓库 %s，请在该店铺的 warehouses 中添加", "shop %s may not use warehouse %s: add it to the shop's warehouses", o.Shop, o.Warehouse)

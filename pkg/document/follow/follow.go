@@ -272,6 +272,8 @@ func (r *run) stopPaused(events []event.Event) {
 func (f *Follower) nextDue(now time.Time, phase ledger.Phase) time.Time {
 	pause := f.OpenEvery
 	switch phase {
+	case kind.PhaseNow:
+		return now
 	case kind.PhaseSoon:
 		pause = f.SoonEvery
 	case kind.PhaseLate:
