@@ -120,9 +120,9 @@ type bucketRow struct {
 
 // streams and buckets are the same for all services; consumers come with the services.
 var (
-	streams = []streamRow{
+	streams = slices.Concat([]streamRow{
 		{name: StreamIntake, subjects: event.IntakeSubjects(), public: true, intake: true},
-		{name: StreamOrders, subjects: event.OrderSubjects(), earlier: event.IntakeSubjects(), public: true},
+	}, documentStreams(), []streamRow{
 		{name: streamSellers, subjects: event.SellerSubjects, public: true},
 		{name: StreamStock, subjects: event.StockSubjects, public: true},
 		{name: StreamVMI, subjects: event.VMISubjects, public: true},
@@ -130,7 +130,7 @@ var (
 		{name: streamRetry, subjects: event.RetrySubjects, queue: true, schedules: true},
 		{name: streamDeadLetters, subjects: event.DeadLetterSubjects},
 		{name: streamActs, subjects: event.ActSubjects, record: true},
-	}
+	})
 	buckets = []bucketRow{
 		{BucketSetup, 30 * 24 * time.Hour, "pause.*"},
 		{BucketTokens, 30 * 24 * time.Hour, ">"},
@@ -139,6 +139,18 @@ var (
 		{bucketReady, 10 * time.Minute, ">"},
 	}
 )
+
+// documentStreams are those of the answers about documents, one for each kind: ORDERS for "order".
+func documentStreams() (rows []streamRow) {
+	for _, word := range event.Documents() {
+		row := streamRow{name: strings.ToUpper(word) + "S", subjects: event.OutcomeSubjects(word), public: true}
+		if row.name == StreamOrders {
+			row.earlier = event.IntakeSubjects()
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
 
 // plan is the topology as configurations of the server.
 type plan struct {

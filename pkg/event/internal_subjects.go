@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,10 +65,22 @@ const NoSeller = "_"
 // IntakeSubjects are what ERPs publish.
 func IntakeSubjects() []string { return subjectsOf(func(f Fact) bool { return f.FromERP }) }
 
-// OrderSubjects are the answers about orders. They are listed one by one, because no two streams may share a subject,
-// and "order.>" would cover what ERPs publish.
-func OrderSubjects() []string {
-	return subjectsOf(func(f Fact) bool { return !f.FromERP && strings.HasPrefix(f.Name, "order.") })
+// Documents are the first words of what ERPs publish about their documents, "order" first. The answers about each have a
+// stream of their own.
+func Documents() []string {
+	var words []string
+	for _, f := range facts {
+		if word, _, _ := strings.Cut(f.Name, "."); f.FromERP && !slices.Contains(words, word) {
+			words = append(words, word)
+		}
+	}
+	return words
+}
+
+// OutcomeSubjects are the answers about documents of the word. They are listed one by one, because no two streams may
+// share a subject, and "order.>" would cover what ERPs publish.
+func OutcomeSubjects(word string) []string {
+	return subjectsOf(func(f Fact) bool { return !f.FromERP && strings.HasPrefix(f.Name, word+".") })
 }
 
 func subjectsOf(selects func(Fact) bool) (subjects []string) {
