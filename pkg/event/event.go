@@ -14,6 +14,7 @@ import (
 
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
+	purchasev1 "stockbridge/proto/purchase/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
 	vmiv1 "stockbridge/proto/vmi/v1"
@@ -38,6 +39,19 @@ var (
 	OrderCancelled     = Topic[*documentv1.Cancelled]{"order.cancelled"}
 	OrderCancelRefused = Topic[*documentv1.CancelRefused]{"order.cancel.refused"}
 	OrderCancelUnknown = Topic[*documentv1.CancelUnknown]{"order.cancel.unknown"}
+
+	// Purchase orders.
+	PurchaseAudited         = Topic[*purchasev1.Audited]{"purchase.audited"}
+	PurchaseCancelRequested = Topic[*documentv1.CancelRequested]{"purchase.cancel.requested"}
+
+	PurchaseAccepted      = Topic[*documentv1.Accepted]{"purchase.accepted"}
+	PurchaseHeld          = Topic[*documentv1.Held]{"purchase.held"}
+	PurchaseFailed        = Topic[*documentv1.Failed]{"purchase.failed"}
+	PurchaseStatusChanged = Topic[*documentv1.StatusChanged]{"purchase.status.changed"}
+	PurchaseReceived      = Topic[*purchasev1.Received]{"purchase.received"}
+	PurchaseCancelled     = Topic[*documentv1.Cancelled]{"purchase.cancelled"}
+	PurchaseCancelRefused = Topic[*documentv1.CancelRefused]{"purchase.cancel.refused"}
+	PurchaseCancelUnknown = Topic[*documentv1.CancelUnknown]{"purchase.cancel.unknown"}
 
 	// Movements of a shop's stock at the warehouse, with their proof.
 	StockAdjusted     = Topic[*stockv1.Adjusted]{"stock.adjusted"}
@@ -78,6 +92,11 @@ type Outcomes struct {
 // OrderOutcomes are those of orders.
 var OrderOutcomes = Outcomes{
 	OrderAccepted, OrderHeld, OrderFailed, OrderStatusChanged, OrderCancelled, OrderCancelRefused, OrderCancelUnknown,
+}
+
+// PurchaseOutcomes are those of purchase orders.
+var PurchaseOutcomes = Outcomes{
+	PurchaseAccepted, PurchaseHeld, PurchaseFailed, PurchaseStatusChanged, PurchaseCancelled, PurchaseCancelRefused, PurchaseCancelUnknown,
 }
 
 // Event is one fact, ready to be published.
@@ -171,6 +190,9 @@ var facts = []Fact{
 	fact(OrderAccepted), fact(OrderHeld), fact(OrderFailed), fact(OrderShadowed), fact(OrderStatusChanged), fact(OrderShipped),
 	fact(OrderDelivered), fact(OrderReturning), fact(OrderCancelled),
 	fact(OrderCancelRefused, reserved), fact(OrderCancelUnknown),
+	fact(PurchaseAudited, fromERP), fact(PurchaseCancelRequested, fromERP),
+	fact(PurchaseAccepted), fact(PurchaseHeld), fact(PurchaseFailed), fact(PurchaseStatusChanged), fact(PurchaseReceived),
+	fact(PurchaseCancelled), fact(PurchaseCancelRefused), fact(PurchaseCancelUnknown),
 	fact(SellerChanged), fact(SellerPaused), fact(SellerResumed),
 	fact(StockAdjusted), fact(StockNoted), fact(StockCounted), fact(StockDriftFound), fact(StockShareChanged), fact(StockShareDoubtful),
 	fact(VMIWindowDue), fact(VMIWindowIngested), fact(VMIWindowFailed), fact(VMIGapFound),

@@ -38,6 +38,9 @@ const (
 // tick.
 var ReleaseDue = Topic[*sellerv1.PollDue]{"release.due"}
 
+// DocumentsDue is ReleaseDue for what is no order: each kind of ticks has one consumer.
+var DocumentsDue = Topic[*sellerv1.PollDue]{"documents.due"}
+
 // ReconcileDue says that it is time to compare what a seller's ERP audited with what its warehouses know. It is sent as
 // a tick.
 var ReconcileDue = Topic[*sellerv1.PollDue]{"reconcile.due"}
@@ -49,6 +52,8 @@ var Acted = Topic[*opsv1.Act]{act}
 const (
 	TickPoll    = "poll"
 	TickRelease = "release"
+	// TickDocuments is TickRelease for what is no order.
+	TickDocuments = "documents"
 	// TickReconcile compares what was audited with what the warehouse knows.
 	TickReconcile = "reconcile"
 	TickVMI       = "vmi"

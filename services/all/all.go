@@ -5,6 +5,7 @@ package all
 import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/worker"
+	"stockbridge/services/document-pusher/documents"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
@@ -16,6 +17,7 @@ import (
 func Services() []worker.Service {
 	return []worker.Service{
 		pusher.Service(),
+		documents.Service(),
 		ingester.Service(),
 		reconciler.Service(),
 		syncer.Service(),

@@ -104,7 +104,7 @@ func Consumers(service string, rows []Row) []bus.Consumer {
 	return append(all,
 		bus.ConsumerOf(service+"-changed", event.SellerChanged),
 		bus.ConsumerOf(service+"-resumed", event.SellerResumed),
-		bus.ConsumerOf(service+"-sweep", event.ReleaseDue),
+		bus.ConsumerOf(service+"-sweep", event.DocumentsDue),
 	)
 }
 
@@ -162,7 +162,7 @@ func Serve(ctx context.Context, s Service, rows []Row) error {
 	}
 	g.Go(func() error { return releases.Serve(ctx, s.Bus, s.Name, s.Serving) })
 	g.Go(func() error {
-		return bus.Serve(ctx, s.Bus, event.ReleaseDue, s.Serving(s.Name+"-sweep"), releases.ReleaseDue, nil)
+		return bus.Serve(ctx, s.Bus, event.DocumentsDue, s.Serving(s.Name+"-sweep"), releases.ReleaseDue, nil)
 	})
 	return g.Wait()
 }
