@@ -169,6 +169,29 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// pkg/wiring imports the adapter NAME of a warehouse in NAME.go only: the rest of it opens any warehouse.
+func TestAnAdapterIsNamedInOneFileOfTheWiring(t *testing.T) {
+	for _, p := range list(t) {
+		if p.short() != "pkg/wiring" {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			tree, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, spec := range tree.Imports {
+				at := strings.TrimPrefix(strings.Trim(spec.Path.Value, `"`), ours)
+				below, isWarehouse := strings.CutPrefix(at, "pkg/warehouse/")
+				adapter, _, _ := strings.Cut(below, "/")
+				if isWarehouse && underAny(at, adapterFolders) && name != adapter+".go" {
+					t.Errorf("pkg/wiring/%s imports %s: only %s.go does", name, at, adapter)
+				}
+			}
+		}
+	}
+}
+
 // Test code stays separate: a program that links package testing carries a test helper to its users.
 func TestProgramsAreFreeOfTestCode(t *testing.T) {
 	programs := 0
