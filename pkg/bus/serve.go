@@ -97,6 +97,17 @@ type Delivery struct {
 // counts as the handler's.
 func (d *Delivery) AfterStored(f func(context.Context) error) { d.after = append(d.after, f) }
 
+// Stored runs what AfterStored registered. The bus calls it; tests of handlers do in its place.
+func (d *Delivery) Stored(ctx context.Context) error {
+	var failed error
+	for _, f := range d.after {
+		if err := f(ctx); err != nil && failed == nil {
+			failed = fmt.Errorf("after the events were stored: %w", err)
+		}
+	}
+	return failed
+}
+
 // Serving says how a consumer is served. Zero values mean the defaults.
 type Serving struct {
 	// Consumer is the name of a consumer of the event served; see ConsumerOf.

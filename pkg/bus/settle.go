@@ -101,10 +101,8 @@ func (w *server) work(t *inflight, d *Delivery) (outcome string) {
 		}
 		err = storeErr
 	} else {
-		for _, f := range d.after {
-			if afterErr := safely(log, func() error { return f(ctx) }); afterErr != nil && err == nil {
-				err = fmt.Errorf("after the events were stored: %w", afterErr)
-			}
+		if afterErr := safely(log, func() error { return d.Stored(ctx) }); afterErr != nil && err == nil {
+			err = afterErr
 		}
 	}
 	if w.ticks() {
