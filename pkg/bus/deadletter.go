@@ -50,14 +50,17 @@ type DeadLetter struct {
 
 // Earlier is one time that a message was a dead letter before, with who replayed it and why.
 type Earlier struct {
-	No          uint64 `json:"no"`
-	Kind        string `json:"kind"`
-	Class       string `json:"class"`
-	Cause       string `json:"cause,omitempty"`
-	Code        string `json:"code,omitempty"`
-	Attempts    int    `json:"attempts"`
+	No       uint64 `json:"no"`
+	Kind     string `json:"kind"`
+	Class    string `json:"class"`
+	Cause    string `json:"cause,omitempty"`
+	Code     string `json:"code,omitempty"`
+	Attempts int    `json:"attempts"`
+	// Since and Left are when it became a dead letter and when it was replayed, Left by the broker's clock.
 	Since, Left time.Time
 	Who, Why    string
+	// Released says that the replay let it pass Cause.
+	Released bool `json:"released,omitempty"`
 }
 
 const (
@@ -72,12 +75,29 @@ func (s DeadLetter) earlier(before []string, by By, now time.Time) []string {
 	text, err := json.Marshal(Earlier{
 		No: s.Seq, Kind: s.Kind, Class: s.Class, Cause: truncate(s.Cause, maxEarlier), Code: truncate(s.Reason.Code, maxEarlier), Attempts: s.Attempts,
 		Since: s.Last.UTC(), Left: now.UTC(), Who: truncate(by.Who, maxEarlier), Why: truncate(by.Why, maxEarlier),
+		Released: by.Release && s.Cause != "",
 	})
 	if err != nil {
 		return before
 	}
 	all := append(slices.Clone(before), string(text))
 	return all[max(0, len(all)-keepEarlier):]
+}
+
+// releasedAt is when the replays among earlier let a message pass which causes.
+func releasedAt(earlier []string) map[string]time.Time {
+	var at map[string]time.Time
+	for _, text := range earlier {
+		var e Earlier
+		if json.Unmarshal([]byte(text), &e) != nil || !e.Released {
+			continue
+		}
+		if at == nil {
+			at = map[string]time.Time{}
+		}
+		at[e.Cause] = e.Left
+	}
+	return at
 }
 
 // DeadLetterQuery selects dead letters. Empty fields select all.
@@ -288,7 +308,7 @@ func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 	call := rand.Text()
 	e := envelope{
 		original: was.original, from: was.from, sent: sending{replayed: seq, call: call, who: by.Who, why: by.Why},
-		released: slices.Clone(was.released), earlier: s.earlier(was.earlier, by, time.Now()),
+		released: slices.Clone(was.released), earlier: s.earlier(was.earlier, by, stream.CachedInfo().TimeStamp),
 	}
 	if by.Release && s.Cause != "" && !slices.Contains(e.released, s.Cause) {
 		e.released = append(e.released, s.Cause)

@@ -212,6 +212,7 @@ func TestReleasedStaysReleased(t *testing.T) {
 		return nil, nil
 	}, nil)
 	publish(t, b, audit("acme", "A1"))
+	began := time.Now().Add(-time.Second)
 	for _, by := range []bus.By{{Who: "test", Release: true}, {Who: "test", Release: true}, {Who: "the sweep"}} {
 		if err := b.Replay(t.Context(), parseDeadLetter(t, b, 1)[0].Seq, by); err != nil {
 			t.Fatal(err)
@@ -219,8 +220,17 @@ func TestReleasedStaysReleased(t *testing.T) {
 		settled(t, b)
 	}
 	parseDeadLetter(t, b, 0)
-	if runs := l.of("A1"); len(runs) != 4 {
-		t.Errorf("%d runs", len(runs))
+	runs := l.of("A1")
+	if len(runs) != 4 {
+		t.Fatalf("%d runs", len(runs))
+	}
+	// A replay that releases nothing does not renew what was released before it.
+	first, second := runs[3].d.ReleasedAt["hold:acme/A1"], runs[3].d.ReleasedAt["trial:acme"]
+	if !first.After(began) || !second.After(first) || second.After(time.Now().Add(time.Second)) || !second.Equal(runs[2].d.ReleasedAt["trial:acme"]) {
+		t.Errorf("released at %s and %s", first, second)
+	}
+	if at := runs[3].d.ReleasedAt["pause:acme"]; !at.IsZero() || !runs[0].d.ReleasedAt["hold:acme/A1"].IsZero() {
+		t.Errorf("released at %s though nobody did", at)
 	}
 }
 

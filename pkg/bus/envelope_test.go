@@ -165,7 +165,7 @@ Nats-Expected-Last-Subject-Sequence: 0`)
 	if err := b.Replay(t.Context(), deadLetters(t, b)[0].Seq, by); err != nil {
 		t.Fatal(err)
 	}
-	second := `{"no":2,"kind":"held","class":"held","cause":"shop:acme/S1","code":"held","attempts":1,"Since":"TIME","Left":"TIME","Who":"ops","Why":"mended"}`
+	second := `{"no":2,"kind":"held","class":"held","cause":"shop:acme/S1","code":"held","attempts":1,"Since":"TIME","Left":"TIME","Who":"ops","Why":"mended","released":true}`
 	wantHeaders(t, "released", headers(t, b, "RETRY", retry, x), "X", origin(2)+`Bridge-Replay: 2
 Bridge-By: ops
 Bridge-Why: mended
@@ -337,7 +337,7 @@ func TestADeadLetterIsReadFromItsHeaders(t *testing.T) {
 				" first 2026-01-02T03:04:05.06Z last 2026-01-02T03:04:06Z trace " + parent + " earlier [4 dlq me]",
 			origin + `|ce-id: erp-A|traceparent: ` + parent + `|Bridge-Nats-Msg-Id: erp-A|Nats-Msg-Id: erp-A#replay-NO|Bridge-Replay: NO|Bridge-By: me|Bridge-Released: other|Bridge-Released: shop:acme/S1
 				|Bridge-Earlier: {"no":4,"kind":"dlq","Who":"me"}
-				|Bridge-Earlier: {"no":NO,"kind":"held","class":"held","cause":"shop:acme/S1","code":"held","attempts":3,"Since":"2026-01-02T03:04:06Z","Left":"NOW","Who":"me","Why":""}`,
+				|Bridge-Earlier: {"no":NO,"kind":"held","class":"held","cause":"shop:acme/S1","code":"held","attempts":3,"Since":"2026-01-02T03:04:06Z","Left":"NOW","Who":"me","Why":"","released":true}`,
 		},
 		"damaged": {
 			origin + "|Bridge-Reason: x|Bridge-Attempts: x|Bridge-First: x|Bridge-Last: x|Bridge-Earlier: x|Bridge-Later: x",

@@ -80,6 +80,9 @@ type Delivery struct {
 	Replay bool
 	// Released are the causes that operators let this message pass, also before it waited for something else.
 	Released []string
+	// ReleasedAt is when an operator let it pass the cause last, by the broker's clock, for the last ten replays. Released
+	// lasts; a release that counts once is compared with what happened since.
+	ReleasedAt map[string]time.Time
 	// Trace is the traceparent for the events that follow: that of this run where runs are traced, else that of the
 	// message.
 	Trace string
@@ -472,7 +475,7 @@ func (w *server) delivery(t *inflight, retried bool) (*Delivery, error) {
 	d := &Delivery{
 		Consumer: w.row.Name, Subject: e.from.subject, Stream: e.from.place.Stream, Seq: e.from.place.Seq, StreamTime: e.from.place.Stored,
 		First: meta.NumDelivered == 1 && !retried, Returned: retried, Attempt: 1,
-		Replay: e.sent.replayed != 0 || e.sent.round != 0, Released: e.released, env: e, origin: e.token(),
+		Replay: e.sent.replayed != 0 || e.sent.round != 0, Released: e.released, ReleasedAt: releasedAt(e.earlier), env: e, origin: e.token(),
 	}
 	d.ID = headerOf(d.env.original, event.HeaderID)
 	if d.ID == "" {
