@@ -41,7 +41,7 @@ type Policy struct {
 	RefuseLookups int
 	RefuseFirst   int
 	// SettleFor is how long after the start of the ledger's epoch a send that the ledger does not know of may still take
-	// effect.
+	// effect, and how long one whose answer was lost may.
 	SettleFor time.Duration
 	// FirstLookup is the pause between a lost answer and the first look-up, and the shortest between two.
 	FirstLookup time.Duration
@@ -59,10 +59,8 @@ type Known struct {
 	Delivery Delivery
 	// Left is the time left to send in: of the claim, and of the run.
 	Left time.Duration
-	// CancelWanted says that the ERP asked to cancel it.
-	CancelWanted bool
 	// CannotFind says that the warehouse finds no documents of the kind by the ERP's numbers: where a look-up would decide,
-	// a person does.
+	// a person does. Such a kind has no items (ledger.Entry) and supersedes nothing.
 	CannotFind bool
 	// AccountChangedAt is when the seller's account changed last; zero when it never did.
 	AccountChangedAt time.Time
@@ -96,8 +94,10 @@ type Delivery struct {
 	AuditedAt time.Time
 	// Confirmed: a person confirmed that the document under its number is its own. Ours: a person confirmed that the other
 	// program did not send it. NotFormer: a person confirmed that it is not under an earlier account.
-	// Absent: a person found out that the warehouse does not have it and will not get it.
-	Confirmed, Ours, NotFormer, Absent bool
+	Confirmed, Ours, NotFormer bool
+	// AbsentAt is when a person said last, after a look, that the warehouse does not have it; zero when nobody did. It is the
+	// broker's time and is compared with the ledger's: Policy.SettleFor must be longer than these differ.
+	AbsentAt time.Time
 }
 
 // Other is an entry of the ledger that was read without a claim.
@@ -256,8 +256,6 @@ const (
 
 	// Report that the warehouse has it: by the entry if Known, else as just accepted.
 	Report
-	// Cancel it at the warehouse.
-	Cancel
 	// Ignore it: a corrected document has replaced it.
 	Ignore
 	// Stop with Err, or with the fault that Why names.

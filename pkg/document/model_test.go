@@ -14,6 +14,11 @@ import (
 
 // The model is two orders, a ledger and a warehouse as plain values: a copy of the world is all that a test of one more
 // sequence needs. Order 0 is audited first, order 1 supersedes it and has the same line.
+//
+// A blind world has one document, of a kind that the warehouse cannot look up, and a person who can. The person says at
+// once what there is to see, or waits as the runbook says, looks, and says it later. What the model leaves out is the
+// person who looks too early and says it too late: neither the ledger nor the message shows that. So the runbook must say:
+// look when Policy.SettleFor has passed since the message was held, not before.
 
 // depth is how many acts a sequence has. One more takes some thirty times as long.
 var depth = flag.Int("depth", 4, "acts in a sequence")
@@ -30,15 +35,18 @@ const (
 	rejectsTaken     // it has the document all the same
 	rejectsTakenLate // and shows it only later
 	rejectsData
+	rejectsSetUp
 	refuses
 	isBusy
 	holdsMaybe
+	holdsTaken
 )
 
 var answers = map[answer]string{
 	takes: "takes it", losesAnswer: "answer lost", losesAnswerLate: "answer lost, shown late", dropsRequest: "request lost",
 	rejects: "rejected", rejectsTaken: "rejected, taken", rejectsTakenLate: "rejected, taken, shown late", rejectsData: "rejected for its data",
-	refuses: "refused", isBusy: "busy", holdsMaybe: "held, perhaps taken",
+	rejectsSetUp: "rejected for the set-up",
+	refuses:      "refused", isBusy: "busy", holdsMaybe: "held, perhaps taken", holdsTaken: "held, taken",
 }
 
 const (
@@ -65,15 +73,18 @@ type entry struct {
 	number       int
 	// reconstructed: a worker wrote how its send ended after the ledger was lost.
 	reconstructed bool
+	// wish: somebody wants it cancelled, and has no answer yet.
+	wish bool
 }
+
+// none reports whether the ledger has no entry, or only a wish.
+func (e entry) none() bool { return e == entry{wish: e.wish} }
 
 // paper is a document at the warehouse.
 type paper struct {
 	number    int
 	shows     time.Time
 	cancelled bool
-	walked    int
-	split     bool
 }
 
 // message is an audit on its way.
@@ -86,7 +97,13 @@ type message struct {
 	accepted            int  // the number that was published
 	failed, cancelled   bool
 	heldOnce, mayBeBoth bool
-	wantsCancel         bool
+	wantsCancel         bool // the request to cancel it was not answered yet
+	// unresolved: it is held for a person who can look, since heldAt. absentAt is when a release said last that nothing is
+	// there. looked: a person looked in time, and saw the document, if any.
+	unresolved       bool
+	heldAt, absentAt time.Time
+	looked           bool
+	saw              int
 }
 
 type world struct {
@@ -103,7 +120,9 @@ type world struct {
 	deaf       bool // the next look-up fails
 	crashAfter int
 	lossAfter  int
+	wishAfter  int
 	lost, gap  bool
+	blind      bool
 }
 
 // broken is a promise that a sequence breaks.
@@ -172,16 +191,19 @@ func (w *world) entryOf(o int) ledger.Entry {
 	if e.state == ledger.Refused {
 		out.Reason = fault.Reason{Code: "refused"}
 	}
+	if e.wish {
+		out.Cancel = &ledger.Cancel{}
+	}
 	return out
 }
 
 func (w *world) other(o int) Other {
 	e := w.entryOf(o)
-	return Other{Read: true, Exists: w.entries[o] != entry{}, Entry: e, SamePayload: true}
+	return Other{Read: true, Exists: !w.entries[o].none(), Entry: e, SamePayload: true}
 }
 
 // claim is the ledger's Claim.
-func (w *world) claim(o, owner int, m *message) Claim {
+func (w *world) claim(o, owner int, d Delivery) Claim {
 	e := &w.entries[o]
 	c := Claim{Done: true, Claimed: ledger.Claimed{EpochSince: w.since, At: w.now}}
 	switch {
@@ -204,8 +226,8 @@ func (w *world) claim(o, owner int, m *message) Claim {
 	w.line = o + 1
 	c.Entry = w.entryOf(o)
 	e.reconstructed = false
-	if *e == (entry{}) {
-		e.neverSent = m.first && !m.replay && m.at.After(w.since.Add(ledger.EpochMargin))
+	if e.none() {
+		e.neverSent = d.First && !d.Replay && d.AuditedAt.After(w.since.Add(ledger.EpochMargin))
 	}
 	c.NeverSent = e.state == ledger.New && e.neverSent
 	e.prior, e.state, e.owner, e.until = e.state, ledger.Intent, owner, w.now.Add(ledger.ClaimFor)
@@ -219,9 +241,9 @@ func (w *world) run(o int, next func(Known) Step) {
 	w.owners++
 	owner := w.owners
 	k := Known{
-		Policy:       policy,
-		Delivery:     Delivery{Revision: int64(o + 1), Supersedes: o == 1, First: m.first, Replay: m.replay, AuditedAt: m.at},
-		CancelWanted: m.wantsCancel,
+		Policy:     policy,
+		Delivery:   Delivery{Revision: int64(o + 1), Supersedes: o == 1, First: m.first, Replay: m.replay, AuditedAt: m.at, AbsentAt: m.absentAt},
+		CannotFind: w.blind,
 	}
 	m.first = false
 	step := next(k)
@@ -234,6 +256,10 @@ func (w *world) run(o int, next func(Known) Step) {
 			w.lossAfter = 0
 			w.lose()
 		}
+		if n == w.wishAfter {
+			w.wishAfter = 0
+			w.wantCancel(o)
+		}
 		if n == w.crashAfter {
 			w.crashAfter = 0
 			m.due = w.now.Add(ackWait)
@@ -241,7 +267,7 @@ func (w *world) run(o int, next func(Known) Step) {
 		}
 		step = next(k)
 	}
-	w.crashAfter, w.lossAfter = 0, 0
+	w.crashAfter, w.lossAfter, w.wishAfter = 0, 0, 0
 	w.end(o, step, m)
 }
 
@@ -254,7 +280,7 @@ func (w *world) do(o, owner int, step Step, k *Known) {
 	case Check:
 		k.Checks = Checks{Done: true}
 	case ClaimIt:
-		k.Claim = w.claim(o, owner, &w.messages[o])
+		k.Claim = w.claim(o, owner, k.Delivery)
 	case FreeLine:
 		k.Line = Line{FreeTried: true, Superseded: o == 1}
 	case ReadHolder:
@@ -278,9 +304,15 @@ func (w *world) do(o, owner int, step Step, k *Known) {
 		switch {
 		case !mine && w.since.Equal(k.Claim.EpochSince):
 			breaks("P1: order %d is sent without an intent in the ledger", o)
-		case !k.Claim.NeverSent && !lookedUp && !k.Slot.NotFound:
+		case !w.blind && !k.Claim.NeverSent && !lookedUp && !k.Slot.NotFound:
 			breaks("P1: order %d is sent without a look-up", o)
-		case w.messages[o].wantsCancel:
+		case w.blind && k.Claim.Entry.Rejection != (fault.Reason{}):
+			breaks("P2: order %d is sent again although it was rejected", o)
+		case w.messages[o].cancelled && w.lost:
+			w.gap = true // A known gap: the ledger that was lost had what kept it from being sent.
+		case w.messages[o].cancelled:
+			breaks("P3: order %d is sent after it was answered as cancelled", o)
+		case k.Claim.Entry.Cancel != nil:
 			breaks("P3: order %d is sent although it is to be cancelled", o)
 		}
 		k.Answer, k.Found = w.send(o), Found{}
@@ -315,10 +347,16 @@ func (w *world) send(o int) Answer {
 	case rejectsData:
 		rejection.Final = true
 		return rejection
+	case rejectsSetUp:
+		rejection.Cause = "set-up"
+		return rejection
 	case refuses:
 		return Answer{Done: true, Err: fault.Permanent(errors.New("no")), Reason: fault.Reason{Code: "refused"}}
 	case isBusy:
 		return Answer{Done: true, Err: fault.RetryAfter(time.Second, errors.New("busy"))}
+	case holdsTaken:
+		w.take(o, 0)
+		fallthrough
 	case holdsMaybe:
 		return Answer{Done: true, Err: fault.Hold("set-up", errors.New("held")), MaybeDone: true}
 	default:
@@ -337,12 +375,12 @@ func (w *world) resolve(o int, mine bool, step Step) Resolved {
 	case Accept:
 		number := 0
 		_, _ = fmt.Sscan(step.Number, &number)
-		*e = entry{state: ledger.Accepted, number: number}
+		*e = entry{state: ledger.Accepted, number: number, wish: e.wish}
 		w.line = o + 1
 	case Refuse:
-		*e = entry{state: ledger.Refused}
+		*e = entry{state: ledger.Refused, wish: e.wish}
 	case MarkUnknown, MarkRejected:
-		*e = entry{state: ledger.Unknown, unknownSince: w.now, rejected: step.Do == MarkRejected, reconstructed: *e == (entry{}) || e.reconstructed}
+		*e = entry{state: ledger.Unknown, unknownSince: w.now, rejected: step.Do == MarkRejected, reconstructed: e.none() || e.reconstructed, wish: e.wish}
 	case MarkNotFound:
 		e.state, e.neverSent = ledger.Unknown, false
 		if e.lookups++; e.unknownSince.IsZero() {
@@ -374,13 +412,6 @@ func (w *world) end(o int, step Step, m *message) {
 			breaks("P1: order %d has several documents", o)
 		}
 		return
-	case Cancel:
-		for i := range w.papers[o][:w.count[o]] {
-			w.papers[o][i].cancelled = true
-		}
-		w.entries[o].state = ledger.Cancelled
-		m.cancelled = true
-		return
 	case Ignore:
 		return
 	}
@@ -391,7 +422,7 @@ func (w *world) end(o int, step Step, m *message) {
 			breaks("P3: order %d counts as cancelled, the warehouse has it", o)
 		}
 		return
-	case WhySuperseding:
+	case WhySuperseding, WhyUnresolved:
 		class = fault.Held
 	case WhyReused, WhyCancelled, WhyLine, WhyDuplicate, WhyNumberTaken:
 		class = fault.Refused
@@ -403,11 +434,15 @@ func (w *world) end(o int, step Step, m *message) {
 		m.pending, m.due = true, w.now.Add(time.Second)
 	case fault.Held:
 		m.held, m.heldOnce = true, true
+		m.unresolved, m.heldAt, m.looked = step.Why == WhyUnresolved, w.now, false
 	case fault.Refused:
 		m.dead = true
 		if w.entries[o].state.Live() || step.Operator {
 			m.heldOnce = true
 			return
+		}
+		if m.cancelled && !m.failed && !m.mayBeBoth && step.Why != WhyLine { // another has its line: nothing is there either way
+			breaks("P3: order %d is published as failed after it was answered as cancelled", o)
 		}
 		if m.failed = true; alive && step.Why == WhyLine && w.lost && len(w.find(o).Numbers) == 0 {
 			// A known gap: the ledger was lost, the later audit got the line, and the warehouse does not show the earlier
@@ -445,13 +480,78 @@ func (w *world) settle(next func(Known) Step) {
 	}
 }
 
-// poll is what the poller records: a document that the warehouse cancelled.
+// poll is what others record: the poller a document that the warehouse cancelled, the consumer of a request to cancel the
+// wish, again after a loss, and its answer once there is one.
 func (w *world) poll() {
 	for o := range w.entries {
-		if _, alive := w.live(o); w.entries[o].state == ledger.Accepted && w.count[o] > 0 && !alive {
-			w.entries[o].state = ledger.Cancelled
+		e, m := &w.entries[o], &w.messages[o]
+		if _, alive := w.live(o); e.state == ledger.Accepted && w.count[o] > 0 && !alive {
+			e.state = ledger.Cancelled
+		}
+		if !m.wantsCancel {
+			continue
+		}
+		e.wish = true
+		stays := false
+		switch e.state {
+		case ledger.Accepted:
+			for i := range w.papers[o][:w.count[o]] {
+				w.papers[o][i].cancelled = true
+			}
+			e.state = ledger.Cancelled
+		case ledger.Cancelled:
+		case ledger.Refused:
+			stays = true // else a replay would send what was answered as cancelled
+		default:
+			continue // it is not sent yet, or may be there
+		}
+		e.wish, m.wantsCancel, m.cancelled = stays, false, true
+		if _, alive := w.live(o); alive && !w.gap {
+			breaks("P3: order %d is answered as cancelled, the warehouse has it", o)
 		}
 	}
+}
+
+func (w *world) wantCancel(o int) bool {
+	m := &w.messages[o]
+	if !m.published || m.wantsCancel || m.cancelled {
+		return false
+	}
+	m.wantsCancel, w.entries[o].wish = true, true
+	return true
+}
+
+// release lets a held message run again.
+func (w *world) release(m *message) {
+	m.held, m.pending, m.replay, m.due = false, true, true, w.now
+}
+
+// look is what a person finds at the warehouse, 0 for nothing.
+func (w *world) look() int {
+	for _, p := range w.papers[0][:w.count[0]] {
+		if !w.now.Before(p.shows) {
+			return p.number
+		}
+	}
+	return 0
+}
+
+// say is what bridgectl does with what the person saw: the ledger accepts the number, and the message is released.
+func (w *world) say(number int) {
+	if e := &w.entries[0]; number > 0 && e.state != ledger.Accepted && e.state != ledger.Cancelled {
+		*e = entry{state: ledger.Accepted, number: number, wish: e.wish}
+	}
+	w.messages[0].absentAt = w.now
+	w.release(&w.messages[0])
+}
+
+// lookInTime is what the runbook says.
+func (w *world) lookInTime() {
+	m := &w.messages[0]
+	if from := m.heldAt.Add(policy.SettleFor + time.Second); w.now.Before(from) {
+		w.now = from
+	}
+	m.looked, m.saw = true, w.look()
 }
 
 // sweep releases what is held when its cause is gone.
@@ -461,15 +561,35 @@ func (w *world) sweep() (released bool) {
 		if !m.held || o == 1 && w.entries[0].state.Live() {
 			continue
 		}
-		if o == 1 && w.entries[0] == (entry{}) {
+		if m.unresolved {
+			w.resolveHeld(m)
+			released = true
+			continue
+		}
+		if o == 1 && w.entries[0].none() {
 			if _, alive := w.live(0); alive {
 				continue // the ledger was lost: it would be looked up and held again with each sweep
 			}
 		}
-		m.held, m.pending, m.replay, m.due = false, true, true, w.now
+		w.release(m)
 		released = true
 	}
 	return released
+}
+
+// resolveHeld releases a message that waits for a person: the sweep, when the ledger knows how the document ended, or else
+// the person.
+func (w *world) resolveHeld(m *message) {
+	switch w.entries[0].state {
+	case ledger.Accepted, ledger.Cancelled, ledger.Refused:
+		m.absentAt = w.now
+		w.release(m)
+	default:
+		if !m.looked {
+			w.lookInTime()
+		}
+		w.say(m.saw)
+	}
 }
 
 // check is what must hold in the end.
@@ -483,7 +603,9 @@ func (w *world) check() {
 		}
 		number, alive := w.live(o)
 		switch {
-		case alive && m.accepted != number && !m.cancelled && (!m.dead || !m.heldOnce): // nor a person
+		case alive && m.cancelled:
+			breaks("P3: order %d was answered as cancelled, the warehouse has it", o)
+		case alive && m.accepted != number && (!m.dead || !m.heldOnce): // nor a person
 			breaks("P2: the warehouse has order %d, and nobody was told", o)
 		case alive && w.entries[o].state == ledger.Refused:
 			breaks("P2: the warehouse has order %d, the ledger has it as refused", o)
@@ -499,13 +621,15 @@ func (w *world) check() {
 type act struct {
 	name string
 	do   func(w *world, next func(Known) Step) bool
+	// later: it takes effect in the next run. Two of these in a row are tried in one order only.
+	later bool
 }
 
 func acts() []act {
 	list := []act{
-		{"audit", func(w *world, next func(Known) Step) bool { return w.audit(0, next) }},
-		{"re-audit", func(w *world, next func(Known) Step) bool { return w.messages[0].published && w.audit(1, next) }},
-		{"time passes", func(w *world, next func(Known) Step) bool {
+		{name: "audit", do: func(w *world, next func(Known) Step) bool { return w.audit(0, next) }},
+		{name: "re-audit", do: func(w *world, next func(Known) Step) bool { return w.messages[0].published && w.audit(1, next) }},
+		{name: "time passes", do: func(w *world, next func(Known) Step) bool {
 			for o := range w.messages {
 				if m := &w.messages[o]; m.pending {
 					if m.due.After(w.now) {
@@ -517,20 +641,20 @@ func acts() []act {
 			}
 			return false
 		}},
-		{"the ledger is lost", func(w *world, _ func(Known) Step) bool {
+		{name: "the ledger is lost", do: func(w *world, _ func(Known) Step) bool {
 			w.lose()
 			return true
 		}},
-		{"a look-up fails", func(w *world, _ func(Known) Step) bool {
+		{name: "a look-up fails", do: func(w *world, _ func(Known) Step) bool {
 			if w.deaf || !w.messages[0].published {
 				return false
 			}
 			w.deaf = true
 			return true
 		}},
-		{"redelivered", func(w *world, next func(Known) Step) bool { return w.redeliver(0, next) }},
-		{"re-audit redelivered", func(w *world, next func(Known) Step) bool { return w.redeliver(1, next) }},
-		{"replayed", func(w *world, next func(Known) Step) bool {
+		{name: "redelivered", do: func(w *world, next func(Known) Step) bool { return w.redeliver(0, next) }},
+		{name: "re-audit redelivered", do: func(w *world, next func(Known) Step) bool { return w.redeliver(1, next) }},
+		{name: "replayed", do: func(w *world, next func(Known) Step) bool {
 			m := &w.messages[0]
 			if !m.dead {
 				return false
@@ -539,21 +663,7 @@ func acts() []act {
 			w.run(0, next)
 			return true
 		}},
-		{"walks on", func(w *world, _ func(Known) Step) bool {
-			if w.count[0] == 0 || w.papers[0][0].walked > 0 {
-				return false
-			}
-			w.papers[0][0].walked++
-			return true
-		}},
-		{"is split", func(w *world, _ func(Known) Step) bool {
-			if w.count[0] == 0 || w.papers[0][0].split {
-				return false
-			}
-			w.papers[0][0].split = true
-			return true
-		}},
-		{"is cancelled by the warehouse", func(w *world, _ func(Known) Step) bool {
+		{name: "is cancelled by the warehouse", do: func(w *world, _ func(Known) Step) bool {
 			if w.count[0] == 0 || w.papers[0][0].cancelled || w.now.Before(w.papers[0][0].shows) {
 				return false
 			}
@@ -561,41 +671,135 @@ func acts() []act {
 			w.poll()
 			return true
 		}},
-		{"the ERP wants to cancel", func(w *world, _ func(Known) Step) bool {
-			if m := &w.messages[0]; !m.published || m.wantsCancel {
+		{name: "the ERP wants to cancel", do: func(w *world, _ func(Known) Step) bool { return w.wantCancel(0) }},
+	}
+	return append(list, faults(5)...)
+}
+
+// blindActs are those of a blind world.
+func blindActs() []act {
+	held := func(w *world) (*message, bool) {
+		m := &w.messages[0]
+		return m, m.held && m.unresolved
+	}
+	list := []act{
+		{name: "push", do: func(w *world, next func(Known) Step) bool { return w.audit(0, next) }},
+		{name: "redelivered", do: func(w *world, next func(Known) Step) bool {
+			m := &w.messages[0]
+			if !m.published || m.held || m.dead {
 				return false
 			}
-			w.messages[0].wantsCancel = true
+			if m.due.After(w.now) {
+				w.now = m.due
+			}
+			m.pending = true
+			w.run(0, next)
+			return true
+		}},
+		{name: "the ledger is lost", do: func(w *world, _ func(Known) Step) bool {
+			w.lose()
+			return true
+		}},
+		{name: "replayed", do: func(w *world, next func(Known) Step) bool {
+			m := &w.messages[0]
+			if !m.dead && !m.held {
+				return false
+			}
+			m.mayBeBoth, m.dead = true, false
+			w.release(m)
+			w.run(0, next)
+			return true
+		}},
+		{name: "replayed later", do: func(w *world, next func(Known) Step) bool {
+			m := &w.messages[0]
+			if !m.held {
+				return false
+			}
+			w.now = w.now.Add(2 * policy.SettleFor)
+			w.release(m)
+			w.run(0, next)
+			return true
+		}},
+		{name: "a person looks at once", do: func(w *world, next func(Known) Step) bool {
+			_, waits := held(w)
+			if waits {
+				w.now = w.now.Add(time.Second)
+				w.say(w.look())
+				w.run(0, next)
+			}
+			return waits
+		}},
+		{name: "a person looks in time", do: func(w *world, _ func(Known) Step) bool {
+			m, waits := held(w)
+			if !waits || m.looked {
+				return false
+			}
+			w.lookInTime()
+			return true
+		}},
+		{name: "the person says it", do: func(w *world, next func(Known) Step) bool {
+			m, waits := held(w)
+			if !waits || !m.looked {
+				return false
+			}
+			w.say(m.saw)
+			w.run(0, next)
+			return true
+		}},
+		{name: "a number is entered, and nothing is released", do: func(w *world, _ func(Known) Step) bool {
+			m, waits := held(w)
+			if !waits || w.look() == 0 || w.entries[0].state == ledger.Accepted {
+				return false
+			}
+			w.say(w.look())
+			m.held, m.pending, m.replay = true, false, false
+			return true
+		}},
+		{name: "is cancelled by the warehouse", do: func(w *world, _ func(Known) Step) bool {
+			if w.count[0] == 0 || w.papers[0][0].cancelled {
+				return false
+			}
+			w.papers[0][0].cancelled = true
+			w.poll()
+			return true
+		}},
+		{name: "the ERP wants to cancel", do: func(w *world, _ func(Known) Step) bool { return w.wantCancel(0) }},
+		{name: "the request to cancel is handled", do: func(w *world, _ func(Known) Step) bool {
+			if !w.messages[0].wantsCancel {
+				return false
+			}
+			w.poll()
 			return true
 		}},
 	}
-	for how := losesAnswer; how <= holdsMaybe; how++ {
-		list = append(list, act{"next answer: " + answers[how], func(w *world, _ func(Known) Step) bool {
-			if w.answer == how {
+	return append(list, faults(7)...)
+}
+
+// faults are what goes wrong in the next run: the warehouse's answer, a crash, a loss, a wish to cancel in its midst.
+func faults(lossUpTo int) (list []act) {
+	for how := losesAnswer; how <= holdsTaken; how++ {
+		list = append(list, act{name: "next answer: " + answers[how], later: true, do: func(w *world, _ func(Known) Step) bool {
+			if w.answer != takes {
 				return false
 			}
 			w.answer = how
 			return true
 		}})
 	}
-	for n := 1; n <= 7; n++ {
-		list = append(list, act{fmt.Sprintf("crash after step %d", n), func(w *world, _ func(Known) Step) bool {
-			if w.crashAfter != 0 {
-				return false
-			}
-			w.crashAfter = n
-			return true
-		}})
+	after := func(name string, from, to int, of func(w *world) *int) {
+		for n := from; n <= to; n++ {
+			list = append(list, act{name: fmt.Sprintf("%s after step %d", name, n), later: true, do: func(w *world, _ func(Known) Step) bool {
+				if *of(w) != 0 {
+					return false
+				}
+				*of(w) = n
+				return true
+			}})
+		}
 	}
-	for n := 2; n <= 5; n++ {
-		list = append(list, act{fmt.Sprintf("the ledger is lost after step %d", n), func(w *world, _ func(Known) Step) bool {
-			if w.lossAfter != 0 {
-				return false
-			}
-			w.lossAfter = n
-			return true
-		}})
-	}
+	after("crash", 1, 7, func(w *world) *int { return &w.crashAfter })
+	after("the ledger is lost", 2, lossUpTo, func(w *world) *int { return &w.lossAfter })
+	after("the ERP wants to cancel", 3, 4, func(w *world) *int { return &w.wishAfter })
 	return list
 }
 
@@ -634,10 +838,14 @@ type explored struct {
 	kinds                       map[string]string // the first of each kind
 }
 
-// explore tries all sequences of up to depth acts. After each the world is let come to rest.
-func explore(next func(Known) Step, depth int, stopAtFirst bool) explored {
+// explore tries all sequences of up to depth acts, from a world in which nothing happened. After each the world is let come
+// to rest.
+func explore(next func(Known) Step, blind bool, depth int, stopAtFirst bool) explored {
 	e := explored{kinds: map[string]string{}}
 	list := acts()
+	if blind {
+		list = blindActs()
+	}
 	var names []string
 	try := func(do func()) (ok bool) {
 		defer func() {
@@ -657,8 +865,8 @@ func explore(next func(Known) Step, depth int, stopAtFirst bool) explored {
 		do()
 		return true
 	}
-	var walk func(w world, left int)
-	walk = func(w world, left int) {
+	var walk func(w world, last, left int)
+	walk = func(w world, last, left int) {
 		e.sequences++
 		rest := w
 		well := try(func() { rest.settle(next); rest.check() })
@@ -668,131 +876,206 @@ func explore(next func(Known) Step, depth int, stopAtFirst bool) explored {
 		if !well || left == 0 {
 			return
 		}
-		for _, a := range list {
+		for i, a := range list {
+			if a.later && i < last && list[last].later {
+				continue
+			}
 			if stopAtFirst && e.violations > 0 {
 				return
 			}
 			then, happened := w, false
 			names = append(names, a.name)
 			if try(func() { happened = a.do(&then, next) }) && happened {
-				walk(then, left-1)
+				walk(then, i, left-1)
 			}
 			names = names[:len(names)-1]
 		}
 	}
-	walk(world{now: epoch.Add(time.Hour), since: epoch}, depth)
+	walk(world{now: epoch.Add(time.Hour), since: epoch, blind: blind}, 0, depth)
 	return e
 }
 
 func TestNoSequenceBreaksAPromise(t *testing.T) {
-	began := time.Now()
-	e := explore(Next, *depth, false)
-	fmt.Printf("document.Next: %d sequences of up to %d acts explored in %s, %d violations, %d in the known gap\n",
-		e.sequences, *depth, time.Since(began).Round(time.Millisecond), e.violations, e.gaps)
-	if e.violations > 0 {
-		t.Errorf("%d of %d sequences break a promise", e.violations, e.sequences)
-		for what, names := range e.kinds {
-			t.Logf("%s: %s", names, what)
+	for _, blind := range []bool{false, true} {
+		name := map[bool]string{false: "orders", true: "a kind that cannot be looked up"}[blind]
+		began := time.Now()
+		e := explore(Next, blind, *depth, false)
+		fmt.Printf("document.Next, %s: %d sequences of up to %d acts explored in %s, %d violations, %d in the known gap\n",
+			name, e.sequences, *depth, time.Since(began).Round(time.Millisecond), e.violations, e.gaps)
+		if e.violations > 0 {
+			t.Errorf("%s: %d of %d sequences break a promise", name, e.violations, e.sequences)
+			for what, names := range e.kinds {
+				t.Logf("%s: %s", names, what)
+			}
 		}
-	}
-	if e.sequences < 10_000 {
-		t.Errorf("only %d sequences were explored", e.sequences)
+		if e.sequences < 10_000 {
+			t.Errorf("%s: only %d sequences were explored", name, e.sequences)
+		}
 	}
 }
 
 // Each of these is a mistake in Next that somebody could make.
 func TestPlantedBugsAreFound(t *testing.T) {
 	for _, c := range []struct {
-		bug string
-		do  func(Known, Step) Step
+		bug   string
+		blind bool
+		do    func(Known, Step) Step
 	}{
-		{"an order that may have been sent is sent without a look-up", func(k Known, s Step) Step {
+		{"an order that may have been sent is sent without a look-up", false, func(k Known, s Step) Step {
 			if s.Do == Find && !k.Answer.Done {
 				s.Do = Send
 			}
 			return s
 		}},
-		{"a lost answer counts as refused", func(_ Known, s Step) Step {
+		{"a lost answer counts as refused", false, func(_ Known, s Step) Step {
 			if s.Lost {
 				return refuse(fault.Reason{Code: "lost"})
 			}
 			return s
 		}},
-		{"an unknown order is sent again after one look-up", func(k Known, s Step) Step {
+		{"an unknown order is sent again after one look-up", false, func(k Known, s Step) Step {
 			if s.Do == MarkNotFound && !rejectedBefore(k) {
 				s = Step{Do: Send}
 			}
 			return s
 		}},
-		{"a rejection is final after the immediate look-up", func(_ Known, s Step) Step {
+		{"a rejection is final after the immediate look-up", false, func(_ Known, s Step) Step {
 			if s.Do == MarkRejected {
 				return refuse(s.Reason)
 			}
 			return s
 		}},
-		{"a rejected order is sent again", func(k Known, s Step) Step {
+		{"a rejected order is sent again", false, func(k Known, s Step) Step {
 			if (s.Do == MarkNotFound || s.Do == Refuse) && rejectedBefore(k) {
 				s = Step{Do: Send}
 			}
 			return s
 		}},
-		{"a rejection is believed without a look-up", func(k Known, s Step) Step {
+		{"a rejection is believed without a look-up", false, func(k Known, s Step) Step {
 			if s.Do == Find && k.Answer.Rejected {
 				return refuse(k.Answer.Reason)
 			}
 			return s
 		}},
-		{"an order whose ledger was lost is sent when the first look-up finds nothing", func(k Known, s Step) Step {
+		{"an order whose ledger was lost is sent when the first look-up finds nothing", false, func(k Known, s Step) Step {
 			if s.Do == Release && k.Found.Done && k.Claim.Entry.State == ledger.New && !k.Answer.Done {
 				s = Step{Do: Send}
 			}
 			return s
 		}},
-		{"the superseded order is not looked up", func(k Known, s Step) Step {
+		{"the superseded order is not looked up", false, func(k Known, s Step) Step {
 			if s.Do == FindEarlier {
 				s = Step{Do: Send}
 			}
 			return s
 		}},
-		{"a live superseded order does not hold its successor", func(_ Known, s Step) Step {
+		{"a live superseded order does not hold its successor", false, func(_ Known, s Step) Step {
 			if s.Why == WhySuperseding && s.Do == Release {
 				s = Step{Do: Send}
 			}
 			return s
 		}},
-		{"a known order is refused", func(_ Known, s Step) Step {
+		{"a known order is refused", false, func(_ Known, s Step) Step {
 			if s.Do == Report && s.Known {
 				return fail(fault.Permanent(errors.New("known")))
 			}
 			return s
 		}},
-		{"what a look-up found is not accepted", func(k Known, s Step) Step {
+		{"what a look-up found is not accepted", false, func(k Known, s Step) Step {
 			if s.Do == Accept && !k.Answer.Done {
 				return release(fault.Permanent(errors.New("there is one already")))
 			}
 			return s
 		}},
-		{"a document that is to be cancelled is sent", func(k Known, s Step) Step {
+		{"a document that is to be cancelled is sent", false, func(k Known, s Step) Step {
 			if s.Why == WhyCancelWanted && s.Do == Refuse {
 				s = Step{Do: Send}
 			}
 			return s
 		}},
-		{"a document that may be there counts as cancelled", func(k Known, s Step) Step {
-			if k.CancelWanted && s.Do == MarkNotFound {
+		{"a document that may be there counts as cancelled", false, func(k Known, s Step) Step {
+			if k.Claim.Entry.Cancel != nil && s.Do == MarkNotFound {
 				return Step{Do: Refuse, Why: WhyCancelWanted}
 			}
 			return s
 		}},
-		{"a lost answer is not recorded", func(_ Known, s Step) Step {
+		{"a lost answer is not recorded", false, func(_ Known, s Step) Step {
 			if s.Lost {
 				s.Do = Release
 			}
 			return s
 		}},
+		{"what was answered as cancelled is sent by a replay", false, func(k Known, _ Step) Step {
+			k.Claim.Entry.Cancel = nil
+			return Next(k)
+		}},
+
+		{"a document that may be there is sent without a person's word", true, func(_ Known, s Step) Step {
+			if s.Do == Release && s.Why == WhyUnresolved {
+				s = Step{Do: Send}
+			}
+			return s
+		}},
+		{"a lost answer counts as refused, where nobody can look it up", true, func(_ Known, s Step) Step {
+			if s.Lost {
+				return refuse(fault.Reason{Code: "lost"})
+			}
+			return s
+		}},
+		{"a send that was held, and may have had its effect, counts as refused", true, func(k Known, s Step) Step {
+			if s.Do == MarkUnknown && k.Answer.MaybeDone {
+				return refuse(fault.Reason{Code: "held"})
+			}
+			return s
+		}},
+		{"any rejection counts as refused", true, func(_ Known, s Step) Step {
+			if s.Do == MarkRejected {
+				return refuse(s.Reason)
+			}
+			return s
+		}},
+		{"a rejected document is sent again on a person's word", true, func(k Known, s Step) Step {
+			if s.Do == Refuse && rejectedBefore(k) {
+				s = Step{Do: Retry}
+				if k.Retried.Done {
+					s.Do = Send
+				}
+			}
+			return s
+		}},
+		{"a person's word counts for ever", true, func(k Known, _ Step) Step {
+			if !k.Delivery.AbsentAt.IsZero() {
+				k.Delivery.AbsentAt = epoch.AddDate(1, 0, 0)
+			}
+			return Next(k)
+		}},
+		{"a person's word counts at once", true, func(k Known, _ Step) Step {
+			k.Policy.SettleFor = 0
+			return Next(k)
+		}},
+		{"a person's word outlives the ledger", true, func(k Known, _ Step) Step {
+			k.Claim.EpochSince = epoch
+			return Next(k)
+		}},
+		{"a document that is to be cancelled is sent on a person's word", true, func(k Known, _ Step) Step {
+			k.Claim.Entry.Cancel = nil
+			return Next(k)
+		}},
+		{"a document that may be there counts as cancelled, where nobody can look it up", true, func(k Known, s Step) Step {
+			if k.Claim.Entry.Cancel != nil && s.Why == WhyUnresolved && !k.Answer.Done {
+				return Step{Do: Refuse, Why: WhyCancelWanted}
+			}
+			return s
+		}},
+		{"a number that a person entered is not accepted", true, func(k Known, s Step) Step {
+			if s.Do == Report && s.Known && k.Delivery.Replay {
+				return fail(fault.Permanent(errors.New("known")))
+			}
+			return s
+		}},
 	} {
 		t.Run(c.bug, func(t *testing.T) {
-			e := explore(func(k Known) Step { return c.do(k, Next(k)) }, *depth, true)
+			e := explore(func(k Known) Step { return c.do(k, Next(k)) }, c.blind, *depth, true)
 			if e.violations == 0 {
 				t.Errorf("%d sequences do not notice", e.sequences)
 				return

@@ -78,11 +78,8 @@ func checksFailed(k *Known) Step {
 
 // known is for a document that the warehouse has. A new audit of a cancelled one is refused: it would never ship.
 func known(k *Known, e ledger.Entry) Step {
-	switch {
-	case e.State == ledger.Cancelled && k.Delivery.Revision > e.Revision:
+	if e.State == ledger.Cancelled && k.Delivery.Revision > e.Revision {
 		return stop(WhyCancelled)
-	case e.State == ledger.Accepted && k.CancelWanted:
-		return Step{Do: Cancel, Number: e.Number, Why: WhyCancelWanted}
 	}
 	return Step{Do: Report, Number: e.Number, Known: true}
 }
@@ -107,6 +104,8 @@ func afterClaim(k *Known) Step {
 	switch {
 	case c.Entry.State == ledger.Accepted, c.Entry.State == ledger.Cancelled:
 		return known(k, c.Entry)
+	case c.Entry.State == ledger.Refused && c.Entry.Cancel != nil: // the wish was answered: it stays unsent
+		return Step{Do: Release, Why: WhyCancelWanted, Known: true}
 	case c.Entry.State == ledger.Refused && !k.Delivery.Replay:
 		return Step{Do: Release, Err: fault.Permanent(c.Entry.Reason), Known: true}
 	case !k.Slot.Done:
@@ -119,6 +118,8 @@ func afterClaim(k *Known) Step {
 		return Step{Do: Release, Why: WhyFormer}
 	case c.Entry.State == ledger.New && k.Slot.NotFound:
 		return send(k)
+	case k.CannotFind:
+		return askFirst(k)
 	default:
 		return lookUpFirst(k)
 	}
@@ -164,8 +165,6 @@ func lineLive(k *Known) Step {
 	switch {
 	case k.Delivery.First && !k.Delivery.Replay:
 		return stop(WhyLine)
-	case k.CannotFind:
-		return Step{Do: Stop, Why: WhyLine, Operator: true}
 	case !k.Found.Done:
 		return Step{Do: Find}
 	case k.Found.Err != nil:
@@ -193,8 +192,6 @@ func earlier(k *Known) Step {
 		return Step{Do: Release, Why: WhyEarlierIdentity}
 	case e.Exists && e.Entry.State != ledger.New:
 		return Step{} // the claim has checked its lines
-	case k.CannotFind:
-		return Step{Do: Release, Why: WhySuperseding}
 	case !e.Found.Done:
 		return Step{Do: FindEarlier}
 	case e.Found.Err != nil:
@@ -222,10 +219,6 @@ func lossWindow(k *Known, first bool) Step {
 func lookUpFirst(k *Known) Step {
 	c := k.Claim
 	switch {
-	case k.CannotFind && !k.Delivery.Absent:
-		return Step{Do: Release, Why: WhyUnresolved}
-	case k.CannotFind:
-		return sayAbsent(k)
 	case !k.Found.Done:
 		return Step{Do: Find}
 	case k.Found.Err != nil:
@@ -255,25 +248,35 @@ func lookUpFirst(k *Known) Step {
 	return send(k)
 }
 
-// sayAbsent is for a document that may have been sent and that a person did not find at the warehouse.
-func sayAbsent(k *Known) Step {
+// askFirst is lookUpFirst where only a person can look it up. What the person finds is accepted in the ledger, not here.
+func askFirst(k *Known) Step {
 	c := k.Claim
 	switch {
+	case c.Entry.State == ledger.Refused:
+		return send(k) // refused is what the warehouse certainly does not have
+	case !saidAbsent(k):
+		return Step{Do: Release, Why: WhyUnresolved}
 	case c.Entry.Rejection != (fault.Reason{}):
-		return refuse(c.Entry.Rejection)
-	case c.External && !k.Delivery.Ours:
-		return Step{Do: Release, Why: WhyExternal}
-	case c.Entry.State == ledger.New:
-		if step := lossWindow(k, false); step.Do != None {
-			return step
-		}
+		return refuse(c.Entry.Rejection) // it is never sent again for that
+	default:
+		return send(k)
 	}
-	return send(k)
+}
+
+// saidAbsent reports whether a person's word that the warehouse has nothing covers each send: the last one that the ledger
+// knows of, and those of a ledger that was lost. A word that is older than a send, or that came while one could still take
+// effect, proves nothing; the message carries it on through retries, crashes and replays all the same.
+func saidAbsent(k *Known) bool {
+	sent := k.Claim.EpochSince
+	if since := k.Claim.Entry.UnknownSince; since.After(sent) {
+		sent = since
+	}
+	return k.Delivery.AbsentAt.After(sent.Add(k.Policy.SettleFor))
 }
 
 // send is for a document that is certainly not at the warehouse.
 func send(k *Known) Step {
-	if k.CancelWanted {
+	if k.Claim.Entry.Cancel != nil {
 		return Step{Do: Refuse, Why: WhyCancelWanted}
 	}
 	if step := earlier(k); step.Do != None {
@@ -291,24 +294,24 @@ func send(k *Known) Step {
 }
 
 func afterSend(k *Known) Step {
-	a := k.Answer
+	a, class := k.Answer, fault.Of(k.Answer.Err)
 	switch {
 	case a.Err == nil:
 		return Step{Do: Accept, Number: a.Number}
+	case a.Rejected && k.CannotFind:
+		return rejectedUnseen(k)
 	case a.Rejected:
 		return rejected(k)
-	}
-	switch class := fault.Of(a.Err); {
-	case class == fault.Unclear:
-		return lost(k, a.Err)
 	case class == fault.Refused:
 		return refuse(a.Reason)
-	case a.MaybeDone && k.CannotFind:
-		return Step{Do: MarkUnknown, Why: WhyUnresolved}
-	case a.MaybeDone:
-		return Step{Do: MarkUnknown, Err: a.Err}
-	default:
+	case class != fault.Unclear && !a.MaybeDone:
 		return Step{Do: Release, Err: a.Err, NotFound: k.Claim.Entry.State == ledger.New}
+	case k.CannotFind:
+		return Step{Do: MarkUnknown, Why: WhyUnresolved, Lost: class == fault.Unclear}
+	case class == fault.Unclear:
+		return lost(k, a.Err)
+	default:
+		return Step{Do: MarkUnknown, Err: a.Err}
 	}
 }
 
@@ -317,8 +320,6 @@ func afterSend(k *Known) Step {
 func rejected(k *Known) Step {
 	a := k.Answer
 	switch {
-	case k.CannotFind:
-		return rejectedUnseen(k)
 	case !k.Found.Done:
 		return Step{Do: Find}
 	case k.Found.Err == nil && len(k.Found.Numbers) > 0:
@@ -368,9 +369,6 @@ func adopt(k *Known) Step {
 }
 
 func lost(k *Known, why error) Step {
-	if k.CannotFind {
-		return Step{Do: MarkUnknown, Why: WhyUnresolved, Lost: true}
-	}
 	return Step{Do: MarkUnknown, Err: fault.RetryAfter(k.Policy.FirstLookup, fault.Unknown(why)), Lost: true}
 }
 

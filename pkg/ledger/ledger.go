@@ -179,7 +179,8 @@ type Entry struct {
 	Rejection fault.Reason `json:"Denied,omitzero"`
 	// Following is what the poller knows; nil until accepted.
 	Following *Following
-	// Cancel is the open wish to cancel it; nil when there is none. Every write but EndCancel keeps it.
+	// Cancel is the open wish to cancel it; nil when there is none. Every write but EndCancel keeps it. That of a Refused
+	// document stays open: it keeps a replay from being sent.
 	Cancel *Cancel `json:",omitempty"`
 	// FirstClaimedAt is when it was first claimed; zero when it was not, and only a wish to cancel made the entry.
 	FirstClaimedAt time.Time `json:"BegunAt"`

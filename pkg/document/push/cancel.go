@@ -89,18 +89,20 @@ func (c *cancelRun[M, D]) answer(ctx context.Context) (event.Event, error) {
 		return event.Event{}, err
 	}
 	// A request that is delivered again after its answer must not wish anew.
-	if entry.State != ledger.Cancelled && entry.State != ledger.Refused {
+	if entry.State != ledger.Cancelled {
 		if entry, err = c.Ledger.WantCancel(ctx, c.key, ledger.Cancel{RequestID: c.m.GetRequestId(), Cause: c.m.GetCause().String()}); err != nil {
 			return event.Event{}, err
 		}
 	}
 	c.entry = entry
-	if wish := entry.Cancel; wish != nil && wish.RequestID != c.m.GetRequestId() {
+	if wish := entry.Cancel; wish != nil && entry.State != ledger.Refused && wish.RequestID != c.m.GetRequestId() {
 		return event.Event{}, fault.RetryAfter(cancelLater, c.Kind.CancelTwice(wish.RequestID))
 	}
 	switch entry.State {
-	case ledger.Cancelled, ledger.Refused: // the warehouse cancelled it, or has nothing of it
+	case ledger.Cancelled:
 		return c.cancelled(""), nil
+	case ledger.Refused: // the warehouse has nothing of it; the wish stays, or a replay would send it
+		return c.Kind.CancelledEvent(c.ref(), c.Now(), c.m.GetRequestId()), nil
 	case ledger.New:
 		return event.Event{}, fault.RetryAfter(cancelLater, c.Kind.CancelNothing(c.key.No))
 	case ledger.Accepted:

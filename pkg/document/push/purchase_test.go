@@ -132,10 +132,11 @@ func (f *fixture) audit(no string) *purchasev1.Audited {
 func fresh(d *bus.Delivery) { d.First = true }
 func again(d *bus.Delivery) { d.Attempt = 2 }
 
-// absent is a replay after a person said that the warehouse does not have it.
-func absent(no string) func(*bus.Delivery) {
+// absent is a replay after a person said at at that the warehouse does not have it.
+func absent(no string, at time.Time) func(*bus.Delivery) {
 	return func(d *bus.Delivery) {
-		d.Replay, d.Released = true, []string{seller.CauseUnresolved("acme", "purchase/"+no)}
+		cause := seller.CauseUnresolved("acme", "purchase/"+no)
+		d.Replay, d.Released, d.ReleasedAt = true, []string{cause}, map[string]time.Time{cause: at}
 	}
 }
 
@@ -276,7 +277,7 @@ func TestALostAnswerIsForAPersonWhereNothingCanBeLookedUp(t *testing.T) {
 					}
 					f.wants(m, replay, "accepted MEP00000001")
 				} else {
-					f.wants(m, absent("A-1"), "accepted MEP00000001")
+					f.wants(m, absent("A-1", f.now()), "accepted MEP00000001")
 				}
 				f.has("A-1", 1)
 				f.state("A-1", ledger.Accepted)
@@ -290,7 +291,8 @@ func TestARefusalThatProvesNothingIsForAPerson(t *testing.T) {
 		f.wh.Set(func(k *memory.Knobs) { k.Refuse = 1 })
 		m := f.audit("A-1")
 		f.wants(m, fresh, unresolved)
-		f.wants(m, absent("A-1"), "failed warehouse.refused") // with the warehouse's words, and never sent again
+		f.wait(time.Minute)
+		f.wants(m, absent("A-1", f.now()), "failed warehouse.refused") // with the warehouse's words, and never sent again
 		f.has("A-1", 0)
 		f.wh.Set(func(k *memory.Knobs) { k.RefuseTaken = 1 })
 		taken := f.audit("A-2")
@@ -307,7 +309,7 @@ func TestAnAuditOlderThanTheLedgerIsForAPerson(t *testing.T) {
 		m.AuditedAt = timestamppb.New(f.now().Add(-time.Hour))
 		f.wants(m, again, unresolved)
 		f.has("A-1", 0)
-		f.wants(m, absent("A-1"), "accepted MEP00000001")
+		f.wants(m, absent("A-1", f.now()), "accepted MEP00000001")
 		f.has("A-1", 1)
 	})
 }
@@ -318,10 +320,31 @@ func TestAWishBeforeThePushKeepsItFromBeingSent(t *testing.T) {
 		f.wantsCancel("A-1", "stop-1", at, "wait")
 		m := f.audit("A-1")
 		f.wants(m, fresh, "cancelled stop-1")
-		f.wants(m, again, "failed purchase.withdrawn")
+		f.wants(m, again, "cancelled stop-1")
+		f.wants(m, replay, "cancelled stop-1")
 		f.wantsCancel("A-1", "stop-1", at, "cancelled stop-1")
+		f.wantsCancel("A-1", "stop-2", at, "cancelled stop-2")
+		f.wants(m, replay, "cancelled stop-1")
 		f.has("A-1", 0)
 		f.state("A-1", ledger.Refused)
+	})
+}
+
+// A person's word is about the sends before it, and comes when none of them can take effect any more.
+func TestAPersonsWordIsAboutTheSendsBeforeIt(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.wh.Set(func(k *memory.Knobs) { k.DropBefore = 1 })
+		m := f.audit("A-1")
+		f.wants(m, fresh, unresolved)
+		f.wait(10 * time.Second)
+		f.wants(m, absent("A-1", f.now()), unresolved) // too early
+		f.wait(time.Minute)
+		word := absent("A-1", f.now())
+		f.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })
+		f.wants(m, word, unresolved) // it was sent again, and arrived
+		f.wait(10 * time.Minute)
+		f.wants(m, word, unresolved)
+		f.has("A-1", 1)
 	})
 }
 
@@ -365,7 +388,7 @@ func TestCancelling(t *testing.T) {
 	}
 }
 
-// At the deadline the ERP is told what is known; what comes later is a push's or the follower's to publish.
+// At the deadline what is known is published; what comes later is a push's or the follower's to publish.
 func TestNoAnswerByTheDeadline(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		at := f.now()

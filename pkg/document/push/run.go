@@ -82,7 +82,7 @@ func (r *run[M, D]) known() document.Known {
 		Delivery: document.Delivery{
 			Revision: f.Revision, Supersedes: f.Supersedes != "", First: r.d.First, Replay: r.d.Replay, AuditedAt: audited,
 			Confirmed: r.released(seller.CauseOperator(f.Seller, no)), Ours: r.released(seller.CauseShadow(f.Seller, no)),
-			NotFormer: r.released(seller.CauseFormer(f.Seller, no)), Absent: r.released(seller.CauseUnresolved(f.Seller, no)),
+			NotFormer: r.released(seller.CauseFormer(f.Seller, no)), AbsentAt: r.d.ReleasedAt[seller.CauseUnresolved(f.Seller, no)],
 		},
 	}
 }
@@ -106,13 +106,11 @@ func (r *run[M, D]) do(ctx context.Context, step document.Step, k *document.Know
 		}
 	case document.ClaimIt:
 		k.Claim = r.claim(ctx)
-		k.CancelWanted = k.Claim.Entry.Cancel != nil
 	case document.FreeLine:
 		freed, err := r.freeItem(ctx, r.item.By)
 		k.Line = document.Line{FreeTried: true, Err: err, Superseded: r.item.Superseded}
 		if freed {
 			k.Claim, k.Line.Err = r.claim(ctx), nil
-			k.CancelWanted = k.Claim.Entry.Cancel != nil
 			k.Line.Superseded = r.item.Superseded
 		}
 	case document.ReadHolder:
@@ -422,7 +420,7 @@ func (r *run[M, D]) end(step document.Step, k *document.Known) error {
 	switch {
 	case step.Do == document.Ignore:
 		return nil
-	case step.Do == document.Report && step.Known, step.Do == document.Cancel: // its request to cancel does the rest
+	case step.Do == document.Report && step.Known: // a wish to cancel it has a consumer of its own
 		entry := k.Claim.Entry
 		if !k.Claim.Done {
 			entry = k.Stored.Entry
@@ -439,8 +437,8 @@ func (r *run[M, D]) end(step document.Step, k *document.Known) error {
 	}
 	err := r.fault(step, k)
 	if step.Why == document.WhyCancelWanted && step.Do == document.Stop && k.Resolved.Err == nil {
-		r.withdrawn(k.Claim.Entry.Cancel.RequestID)
-		return nil
+		r.events = append(r.events, r.Kind.CancelledEvent(r.Kind.NewRef(r.facts, ""), r.Now(), k.Claim.Entry.Cancel.RequestID))
+		return nil // the wish stays, or a replay would send it
 	}
 	if step.Why == document.WhyDuplicate {
 		r.Metrics.Duplicates.Inc()
@@ -453,14 +451,6 @@ func (r *run[M, D]) end(step document.Step, k *document.Known) error {
 		r.events = append(r.events, r.Kind.HeldEvent(r.Kind.NewRef(r.facts, ""), r.Now(), seller.CauseOperator(r.facts.Seller, r.Kind.CauseNo(r.facts.No)), fault.ReasonOf(why, "internal")))
 	}
 	return err
-}
-
-// withdrawn publishes that the document is cancelled before it was sent, and ends the wish when that is stored.
-func (r *run[M, D]) withdrawn(requestID string) {
-	r.events = append(r.events, r.Kind.CancelledEvent(r.Kind.NewRef(r.facts, ""), r.Now(), requestID))
-	r.d.AfterStored(func(ctx context.Context) error {
-		return r.Ledger.EndCancel(ctx, r.request.Key, requestID, "")
-	})
 }
 
 // fault is the error that a step names: nil for one that ends well.
