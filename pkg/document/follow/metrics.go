@@ -46,7 +46,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}, []string{"code"}),
 	}
 	// Shown as 0 from the start: Prometheus sees no increase in a counter that first appears as 1.
-	for _, code := range []string{"warehouse.twice", "cancelled.after.shipped", "follow.ended"} {
+	for _, code := range []string{"warehouse.twice", "warehouse.foreign", "cancelled.after.shipped", "cancelled.after.received", "follow.ended"} {
 		m.Exceptions.WithLabelValues(code)
 	}
 	r.MustRegister(m.Lookups, m.Details, m.NotFound, m.Exceptions)
