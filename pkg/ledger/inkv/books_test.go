@@ -19,6 +19,7 @@ import (
 // A write of a book is many keys. Whichever step dies, whatever answer is lost, and with other writers and sweepers
 // meanwhile: the write is done once and entirely, or not at all.
 func TestBooksOverABadConnection(t *testing.T) {
+	t.Parallel()
 	b := start(t)
 	connection := newBad(b.books(t))
 	const handles = 2

@@ -174,6 +174,7 @@ func (b *bad) Watch(ctx context.Context, prefix string) (<-chan bus.Seen, error)
 
 // One Claim writes two keys. Whichever step dies between the two, and whatever fails, nothing is sent twice.
 func TestStoryOverABadConnection(t *testing.T) {
+	t.Parallel()
 	b := start(t)
 	s := badStore{store{t, b}, newBad(b.bucket(t))}
 	ledgertest.Story(t, s, func(t *rapid.T) {
@@ -417,6 +418,7 @@ func TestAnOlderCopyEndsTheEpoch(t *testing.T) {
 
 // The server is started again on its files: another run, whatever the files say.
 func TestARestartEndsTheEpoch(t *testing.T) {
+	t.Parallel()
 	b := start(t)
 	clock := newClock()
 	l := b.open(t, clock.Now)

@@ -229,6 +229,7 @@ func TestABatchIsDoneByAServerThatForgotTheScripts(t *testing.T) {
 }
 
 func TestCloseWhileCallsWait(t *testing.T) {
+	t.Parallel()
 	c := gather(t)
 	c.hang() // for good
 	answers := c.claims(t.Context(), numbers(5)...)

@@ -282,6 +282,7 @@ func TestRestartInTheMiddle(t *testing.T) {
 
 // The suite's story, while answers are cut off at random.
 func TestStoryOverABadConnection(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	proxy := server.Proxy()
 	s := throughProxy{store{t, server}, proxy}
@@ -300,6 +301,7 @@ type throughProxy struct {
 func (s throughProxy) Open(now func() time.Time) ledger.Ledger { return open(s.t, s.proxy.URL(), now) }
 
 func TestCheckNamesEachFault(t *testing.T) {
+	t.Parallel()
 	master := redistest.Start(t)
 	host, port, _ := strings.Cut(master.Addr(), ":")
 	for _, test := range []struct {
@@ -389,6 +391,7 @@ func TestCheckWrites(t *testing.T) {
 
 // Redis reports its append-only file as off while it loads it.
 func TestAServerThatLoadsItsFileIsTemporarilyDown(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "key-load-delay 100", "loading-process-events-interval-bytes 1024")
 	server.Command("EVAL", `"for i = 1, 6000 do redis.call('SET', 'k' .. i, i) end"`, "0")
 	l := open(t, server.URL(), nil)

@@ -23,6 +23,7 @@ import (
 
 // The two ledgers are written in two languages. The same calls get the same answers.
 func TestTheTwoLedgersAgree(t *testing.T) {
+	t.Parallel()
 	redis, kv, clock, identity := both(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		n := identity.Add(1) // each history begins with an epoch: Redis has one for each seller, the bucket one in all

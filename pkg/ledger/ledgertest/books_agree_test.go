@@ -20,6 +20,7 @@ import (
 
 // A book in Redis, one in a bucket and a plain map: the same calls get the same answers.
 func TestTheTwoLedgersAndAMapKeepTheSameBooks(t *testing.T) {
+	t.Parallel()
 	redis, kv, clock, identity := both(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		n := identity.Add(1) // each history begins with an epoch
