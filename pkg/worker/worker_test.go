@@ -161,7 +161,14 @@ func TestAServiceStartsServesAndStops(t *testing.T) {
 		t.Error("the connection is left open")
 	}
 	http.DefaultClient.CloseIdleConnections()
-	goleak.VerifyNone(t, before)
+	// The server runs in this process too, and ends its side of the connection a little later.
+	left := goleak.Find(before)
+	for n := 0; left != nil && n < 20; n++ {
+		left = goleak.Find(before)
+	}
+	if left != nil {
+		t.Error(left)
+	}
 	for _, want := range []string{`"level":"info"`, `"service":"packer"`, `"message":"serving"`, `"message":"stopped"`} {
 		if !strings.Contains(r.out.String(), want) {
 			t.Errorf("no %s in\n%s", want, r.out)

@@ -391,9 +391,8 @@ func TestCheckWrites(t *testing.T) {
 
 // Redis reports its append-only file as off while it loads it.
 func TestAServerThatLoadsItsFileIsTemporarilyDown(t *testing.T) {
-	t.Parallel()
 	server := redistest.Start(t, "key-load-delay 100", "loading-process-events-interval-bytes 1024")
-	server.Command("EVAL", `"for i = 1, 6000 do redis.call('SET', 'k' .. i, i) end"`, "0")
+	server.Command("EVAL", `"for i = 1, 12000 do redis.call('SET', 'k' .. i, i) end"`, "0")
 	l := open(t, server.URL(), nil)
 	restarted, loading := make(chan struct{}), 0
 	var watching sync.WaitGroup
