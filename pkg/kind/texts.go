@@ -170,8 +170,8 @@ func (t Terms) FindForbidden(cause string) error {
 func (t Terms) Unresolved(sellerName, no, why string) error {
 	return fault.Hold(seller.CauseUnresolved(sellerName, t.CauseNo(no)), fault.Reason{
 		Code: t.CodeWord + ".unresolved", Field: t.Field, RemoteText: why,
-		ZH: "此" + t.ZH + "可能已推送，而仓库接口不能按" + t.NoZH + "查询，不会自动重发。请在暂缓一分钟之后，在仓库后台按 " + no + " 查找：有则登记仓库单号（bridgectl " + t.Name + " resolve " + no + " --number …），确认没有则登记不存在（--absent），之后自动继续",
-		EN: "this " + t.EN + " may have been sent, and the warehouse cannot be asked by our number, so it is not sent again automatically. When it has been held for a minute, look for " + no + " at the warehouse: enter its number there (bridgectl " + t.Name + " resolve " + no + " --number …), or, when it is certainly not there, say so (--absent); then it continues",
+		ZH: "此" + t.ZH + "可能已推送，而仓库接口不能按" + t.NoZH + "查询，不会自动重发。请在暂缓一分钟之后，在仓库后台按 " + no + " 查找：有则登记仓库单号（bridgectl " + t.Name + " resolve " + sellerName + " " + no + " --number …），确认没有则登记不存在（--absent），之后自动继续",
+		EN: "this " + t.EN + " may have been sent, and the warehouse cannot be asked by our number, so it is not sent again automatically. When it has been held for a minute, look for " + no + " at the warehouse: enter its number there (bridgectl " + t.Name + " resolve " + sellerName + " " + no + " --number …), or, when it is certainly not there, say so (--absent); then it continues",
 	})
 }
 

@@ -34,6 +34,7 @@ import (
 	"stockbridge/services/all"
 	"stockbridge/services/bridgectl/ctl"
 	"stockbridge/services/bridgectl/stack"
+	"stockbridge/services/document-pusher/documents"
 	"stockbridge/services/order-pusher/pusher"
 	"stockbridge/services/reconciler/reconciler"
 	"stockbridge/services/status-poller/poller"
@@ -69,6 +70,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("JD_ACCESS_TOKEN", jdsandbox.DefaultToken)
 			env.Setenv("SELLER_SECRETS_DIR", env.WorkDir)
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("NOW", time.Now().Format(time.RFC3339))
 			env.Setenv("TZ", "Asia/Shanghai")
 			env.Setenv("LANG", "C.UTF-8")
 			env.Setenv("BRIDGECTL_USER", "ops")
@@ -197,8 +199,10 @@ func workers(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	_, early, err := worker.Settings[reconciler.Config]([]string{"--reconcile-deadline=1s", "--reconcile-confirm-after=1s"}, nil)
 	ts.Check(err)
+	_, settled, err := worker.Settings[documents.Config]([]string{"--push-settle-for=1s"}, nil)
+	ts.Check(err)
 	s, err := stack.Start(ctx, stack.Options{
-		DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Settings: map[string]any{pusher.Name: soon, poller.Name: impatient, reconciler.Name: early}, Log: zerolog.Nop(), Grace: 10 * time.Second,
+		DataDir: ts.MkAbs("data"), NATSURL: worker.Secret(ts.Getenv("NATS_URL")), Settings: map[string]any{pusher.Name: soon, poller.Name: impatient, reconciler.Name: early, documents.Name: settled}, Log: zerolog.Nop(), Grace: 10 * time.Second,
 	})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(s.Stop()) })
@@ -238,6 +242,13 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 	switch {
 	case len(args) == 1 && args[0] == "documents":
 		fmt.Fprintln(ts.Stdout(), len(jd.Documents()))
+	case len(args) == 1 && args[0] == "purchases":
+		fmt.Fprintln(ts.Stdout(), len(jd.Purchases()))
+	case len(args) == 2 && args[0] == "number": // JD's of a purchase order
+		ts.Setenv("NUMBER", jd.Purchases(args[1])[0].PoOrderNo)
+	case len(args) == 2 && (args[0] == "lose" || args[0] == "drop"): // the next answer, or the next request
+		_, err := jd.AddFault(jdsandbox.Fault{Kind: map[string]jdsandbox.Kind{"lose": jdsandbox.LoseAnswer, "drop": jdsandbox.Drop}[args[0]], Methods: args[1:], Count: 1})
+		ts.Check(err)
 	case len(args) == 2 && args[0] == "take": // the ERP's own program sends the order in a file
 		_, err := jd.Take(ts.ReadFile(args[1]))
 		ts.Check(err)
@@ -255,7 +266,7 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 	case len(args) == 2 && args[0] == "user":
 		ts.Check(jd.SetKnobs(func(k *jdsandbox.Knobs) { k.Auth.UID = args[1] }))
 	default:
-		ts.Fatalf("usage: jd documents | jd writes | jd take FILE | jd advance DURATION | jd revoke | jd user UID")
+		ts.Fatalf("usage: jd documents | jd purchases | jd number NO | jd lose METHOD | jd drop METHOD | jd writes | jd take FILE | jd advance DURATION | jd revoke | jd user UID")
 	}
 }
 

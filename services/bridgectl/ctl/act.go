@@ -332,6 +332,11 @@ func (a *app) confirm(x *chosen, how doing, sure bool) error {
 	if x.left > 0 {
 		a.note("  %d more of the selection are left, because of --limit", x.left)
 	}
+	return a.consent(sure, "nothing was "+how.verb)
+}
+
+// consent asks a person at a terminal, unless sure; without says what it means when the answer is not yes.
+func (a *app) consent(sure bool, without string) error {
 	if sure || !a.Terminal {
 		return nil
 	}
@@ -339,7 +344,7 @@ func (a *app) confirm(x *chosen, how doing, sure bool) error {
 	var answer string
 	_, _ = fmt.Fscanln(a.In, &answer)
 	if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
-		return fmt.Errorf("not confirmed: nothing was %s", how.verb)
+		return errors.New("not confirmed: " + without)
 	}
 	return nil
 }
@@ -381,7 +386,11 @@ func (a *app) writeDone(w io.Writer, done doneJSON) error {
 		fmt.Fprintf(w, "; %d of the selection are left", done.Left)
 	}
 	fmt.Fprintln(w)
-	b := done.Became
+	return a.writeBecame(w, done.Became)
+}
+
+// writeBecame prints what became of messages that were sent again; nil is not known.
+func (a *app) writeBecame(w io.Writer, b *becameJSON) error {
 	if b == nil {
 		return nil
 	}

@@ -203,12 +203,12 @@ func (c actsLsCmd) match(m *opsv1.Act) bool {
 		(c.Verb == "" || strings.Contains(m.Verb, c.Verb)) &&
 		(c.Until.IsZero() || m.At.AsTime().Before(c.Until.Time)) &&
 		(c.Seller == "" || m.Seller == c.Seller || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Seller == c.Seller })) &&
-		(c.Order == "" || slices.Contains(ordersIn(m), c.Order) || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Key == c.Order }))
+		(c.Order == "" || slices.Contains(numbersIn(m, orderRow.Name, purchaseRow.Name), c.Order) || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Key == c.Order }))
 }
 
-// ordersIn returns the order numbers of an act; of "seller/number" the number.
-func ordersIn(a *opsv1.Act) []string {
-	if !strings.HasPrefix(a.Verb, "order ") {
+// numbersIn returns the numbers of documents in an act of one of the nouns; of "seller/number" the number.
+func numbersIn(a *opsv1.Act, nouns ...string) []string {
+	if noun, _, _ := strings.Cut(a.Verb, " "); !slices.Contains(nouns, noun) {
 		return nil
 	}
 	numbers := strings.Fields(a.Target)

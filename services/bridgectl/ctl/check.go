@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	textclean "stockbridge/pkg/clean"
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	orders "stockbridge/pkg/kind/order"
 	"stockbridge/pkg/ledger"
@@ -160,7 +161,7 @@ func (c *checks) check(ctx context.Context, d document) (r checked, err error) {
 	defer func() {
 		r.Goes = !slices.ContainsFunc(r.Findings, func(f finding) bool { return f.Outcome != "note" })
 	}()
-	o, found := readOrder(d.text)
+	o, found := readDocument(event.OrderAudited, d.text)
 	r.add(found...)
 	if o == nil {
 		return r, nil

@@ -49,16 +49,17 @@ func Main() {
 type commands struct {
 	Config `group:"common"`
 
-	Up        upCmd        `cmd:"" help:"Run everything in this process: broker, ledger, workers, sandbox."`
-	Topology  topologyCmd  `cmd:"" help:"The broker's streams, buckets and consumers."`
-	Seller    sellerCmd    `cmd:"" help:"Sellers: set-up, pause, diagnosis, trial."`
-	Order     orderCmd     `cmd:"" help:"Orders: push, check before pushing, explain what became of one."`
-	DLQ       dlqCmd       `cmd:"" name:"dlq" help:"What needs a person before it can continue."`
-	Held      heldCmd      `cmd:"" help:"What waits for a cause and continues automatically when it is gone."`
-	Acts      actsCmd      `cmd:"" help:"What operators did: who, why, when, to what."`
-	Stock     stockCmd     `cmd:"" help:"Stock: counts, differences, shares of shops."`
-	Window    windowCmd    `cmd:"" help:"Stock movements: how far they were read, which spans could not be, reading them again."`
-	Reconcile reconcileCmd `cmd:"" help:"What was audited against what the ledger and the warehouses know."`
+	Up        upCmd                    `cmd:"" help:"Run everything in this process: broker, ledger, workers, sandbox."`
+	Topology  topologyCmd              `cmd:"" help:"The broker's streams, buckets and consumers."`
+	Seller    sellerCmd                `cmd:"" help:"Sellers: set-up, pause, diagnosis, trial."`
+	Order     orderCmd                 `cmd:"" help:"Orders: push, check before pushing, explain what became of one."`
+	Purchase  documentCmd[ofPurchases] `cmd:"" help:"Purchase orders: push, cancel, say what is at the warehouse, explain."`
+	DLQ       dlqCmd                   `cmd:"" name:"dlq" help:"What needs a person before it can continue."`
+	Held      heldCmd                  `cmd:"" help:"What waits for a cause and continues automatically when it is gone."`
+	Acts      actsCmd                  `cmd:"" help:"What operators did: who, why, when, to what."`
+	Stock     stockCmd                 `cmd:"" help:"Stock: counts, differences, shares of shops."`
+	Window    windowCmd                `cmd:"" help:"Stock movements: how far they were read, which spans could not be, reading them again."`
+	Reconcile reconcileCmd             `cmd:"" help:"What was audited against what the ledger and the warehouses know."`
 
 	Idle       idleCmd       `cmd:"" hidden:"" help:"Do nothing until stopped: for a pod in which an operator runs commands."`
 	Completion completionCmd `cmd:"" help:"Print a script that completes commands in bash, zsh or fish."`

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/kind"
 	"stockbridge/pkg/ledger"
@@ -25,15 +26,16 @@ import (
 	documentv1 "stockbridge/proto/document/v1"
 	opsv1 "stockbridge/proto/ops/v1"
 	orderv1 "stockbridge/proto/order/v1"
+	purchasev1 "stockbridge/proto/purchase/v1"
 )
 
-type orderExplainCmd struct {
-	Number string `arg:"" help:"Outbound, order, platform or warehouse's number, or a waybill."`
+type explainCmd[N noun] struct {
+	Number string `arg:"" help:"Any number of it: the ERP's, a platform's, the warehouse's, a waybill."`
 	Seller string `placeholder:"NAME" help:"Only of this seller."`
 	Reveal bool   `help:"Show personal data in -o json. This is logged."`
 }
 
-func (orderExplainCmd) Help() string {
+func (explainCmd[N]) Help() string {
 	return `One timeline of the ledger's record (each attempt), the events of the public streams, present and earlier dead letters
 and holds, and what operators did to it, with who and why. With -o json every event is printed in full. Reading the streams takes
 seconds per million events. Ends 1 when nothing is known.`
@@ -44,9 +46,11 @@ type moment struct {
 	// At is when it was stored, by the clock of the broker or the ledger.
 	At time.Time `json:"at"`
 	// From is "event", "ledger", "shelf" or "act".
-	From       string `json:"from"`
-	What       string `json:"what"`
-	OutboundNo string `json:"outbound_no"`
+	From string `json:"from"`
+	What string `json:"what"`
+	// No is the ERP's number of the document, OutboundNo the same of an order.
+	No         string `json:"no"`
+	OutboundNo string `json:"outbound_no,omitempty"`
 	Detail     string `json:"detail,omitempty"`
 	// Who acted and why, for acts.
 	Who string `json:"who,omitempty"`
@@ -57,10 +61,11 @@ type moment struct {
 	Body   json.RawMessage `json:"body,omitempty"`
 }
 
-// delivery is the ledger's entry of one outbound number.
+// delivery is the ledger's entry of one document.
 type delivery struct {
 	Seller      string `json:"seller"`
-	OutboundNo  string `json:"outbound_no"`
+	No          string `json:"no"`
+	OutboundNo  string `json:"outbound_no,omitempty"`
 	OrderNo     string `json:"order_no,omitempty"`
 	State       string `json:"state"`
 	WarehouseNo string `json:"warehouse_no,omitempty"`
@@ -73,7 +78,7 @@ type delivery struct {
 	Due     time.Time   `json:"due,omitzero"`
 }
 
-func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
+func (c explainCmd[N]) Run(ctx context.Context, a *app) error {
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err
@@ -83,7 +88,7 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.Reveal {
-		if err := a.revealed(ctx, deed{verb: "order explain --reveal", seller: c.Seller, target: c.Number}); err != nil {
+		if err := a.revealed(ctx, deed{verb: rowFor[N]().Name + " explain --reveal", seller: c.Seller, target: c.Number}); err != nil {
 			return err
 		}
 	}
@@ -99,20 +104,22 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 			sellers = append(sellers, s.Name())
 		}
 	}
-	x := &explained{a: a, reveal: c.Reveal, number: c.Number, outbound: map[string]bool{}, known: map[string]bool{}}
+	x := &explained{a: a, row: rowFor[N](), reveal: c.Reveal, number: c.Number, of: map[string]bool{}, known: map[string]bool{}}
 	for _, name := range sellers {
 		entries, err := l.Find(ctx, name, c.Number)
 		if err != nil {
 			return err
 		}
 		for _, e := range entries {
-			x.outbound[e.Key.Seller+"/"+e.Key.No] = true
+			if e.Key.Kind == x.row.Name {
+				x.of[e.Key.Seller+"/"+e.Key.No] = true
+			}
 		}
 	}
-	// Where the ledger knows nothing, the stream itself shows which outbound number was meant; a second reading finds
+	// Where the ledger knows nothing, the stream itself shows which document was meant; a second reading finds
 	// earlier events of that number.
-	for known := -1; known < len(x.outbound); {
-		known = len(x.outbound)
+	for known := -1; known < len(x.of); {
+		known = len(x.of)
 		x.events, x.ids = nil, map[string]bool{}
 		if err := b.Events(ctx, bus.EventQuery{Seller: c.Seller}, x.event); err != nil {
 			return err
@@ -137,6 +144,14 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 	if len(x.moments) == 0 && len(x.deliveries) == 0 {
 		return hint(fmt.Errorf("nothing is known of %q", c.Number), "numbers are compared as they are; events are kept for the age of their stream")
 	}
+	if x.row == orderRow {
+		for i := range x.deliveries {
+			x.deliveries[i].OutboundNo = x.deliveries[i].No
+		}
+		for i := range x.moments {
+			x.moments[i].OutboundNo = x.moments[i].No
+		}
+	}
 	doc := struct {
 		Number     string     `json:"number"`
 		Deliveries []delivery `json:"deliveries"`
@@ -148,10 +163,11 @@ func (c orderExplainCmd) Run(ctx context.Context, a *app) error {
 // explained collects what is known of a number.
 type explained struct {
 	a      *app
+	row    *row
 	reveal bool
 	number string
-	// outbound are the outbound numbers, with their sellers, that the number stands for.
-	outbound map[string]bool
+	// of are the ERP's numbers of the documents, with their sellers, that the number stands for.
+	of map[string]bool
 	// known are those that the ledger has an entry for; answered are those whose events show that it had one.
 	known      map[string]bool
 	answered   bool
@@ -176,16 +192,16 @@ func (x *explained) veil() {
 	}
 }
 
-func (x *explained) knows(seller, no string) bool { return x.outbound[seller+"/"+no] }
+func (x *explained) knows(seller, no string) bool { return x.of[seller+"/"+no] }
 
-// entries reads the ledger's entries of all outbound numbers.
+// entries reads the ledger's entries of all documents.
 func (x *explained) entries(ctx context.Context, l ledger.Ledger) error {
-	for _, of := range slices.Sorted(maps.Keys(x.outbound)) {
+	for _, of := range slices.Sorted(maps.Keys(x.of)) {
 		if x.known[of] {
 			continue
 		}
 		seller, no, _ := strings.Cut(of, "/")
-		e, err := l.Get(ctx, ledger.Key{Seller: seller, Kind: orderKind, No: no})
+		e, err := l.Get(ctx, x.row.Key(seller, no))
 		if errors.Is(err, ledger.ErrNoEntry) {
 			continue
 		}
@@ -198,8 +214,8 @@ func (x *explained) entries(ctx context.Context, l ledger.Ledger) error {
 }
 
 func (x *explained) entry(e ledger.Entry) {
-	x.outbound[e.Key.Seller+"/"+e.Key.No], x.known[e.Key.Seller+"/"+e.Key.No] = true, true
-	d := delivery{Seller: e.Key.Seller, OutboundNo: e.Key.No, OrderNo: e.Group, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries, TraceID: trace.ID(e.Trace), Account: e.Identity}
+	x.of[e.Key.Seller+"/"+e.Key.No], x.known[e.Key.Seller+"/"+e.Key.No] = true, true
+	d := delivery{Seller: e.Key.Seller, No: e.Key.No, OrderNo: e.Group, State: string(e.State), WarehouseNo: e.Number, Tries: e.Tries, TraceID: trace.ID(e.Trace), Account: e.Identity}
 	switch {
 	case d.State == "":
 		d.State = "new"
@@ -219,15 +235,15 @@ func (x *explained) entry(e ledger.Entry) {
 	}
 	x.deliveries = append(x.deliveries, d)
 	for _, t := range e.Attempts {
-		x.moments = append(x.moments, moment{At: t.At.UTC(), From: "ledger", What: t.What, OutboundNo: e.Key.No, Detail: t.Detail, Stream: t.Stream, Seq: t.Seq})
+		x.moments = append(x.moments, moment{At: t.At.UTC(), From: "ledger", What: t.What, No: e.Key.No, Detail: t.Detail, Stream: t.Stream, Seq: t.Seq})
 	}
 }
 
-// event collects an event about the number. An audit that names it adds its outbound number to the search: outcomes
-// come later in the stream than their audits.
+// event collects an event about the number. An audit that names it adds its own number to the search: outcomes come later
+// in the stream than their audits.
 func (x *explained) event(s bus.Stored) error {
-	// Most events are about other orders: search the text before decoding it.
-	if !x.mentioned(s) {
+	// Most events are about other documents: search the text before decoding it.
+	if !x.row.owns(s.Name) || !x.mentioned(s) {
 		return nil
 	}
 	m, err := bus.DecodeFact(s)
@@ -238,9 +254,10 @@ func (x *explained) event(s bus.Stored) error {
 	if !x.knows(seller, no) && !slices.Contains(numbers, x.number) {
 		return nil
 	}
-	x.outbound[seller+"/"+no] = true
+	x.of[seller+"/"+no] = true
 	switch m.(type) {
-	case *documentv1.Accepted, *documentv1.StatusChanged, *orderv1.Shipped, *orderv1.Delivered, *orderv1.Returning, *documentv1.Cancelled:
+	case *documentv1.Accepted, *documentv1.StatusChanged, *orderv1.Shipped, *orderv1.Delivered, *orderv1.Returning, *documentv1.Cancelled,
+		*purchasev1.Received:
 		x.answered = true
 	}
 	people := personal.Of(m)
@@ -253,7 +270,7 @@ func (x *explained) event(s bus.Stored) error {
 	}
 	x.ids[s.ID] = true
 	x.events = append(x.events, moment{
-		At: s.At.UTC(), From: "event", What: s.Name, OutboundNo: no, Detail: detail, Stream: s.Stream, Seq: s.Seq, Body: body(m, x.reveal),
+		At: s.At.UTC(), From: "event", What: s.Name, No: no, Detail: detail, Stream: s.Stream, Seq: s.Seq, Body: body(m, x.reveal),
 	})
 	return nil
 }
@@ -264,7 +281,7 @@ func (x *explained) mentioned(s bus.Stored) bool {
 	if bytes.Contains(s.Body, []byte(x.number)) || bytes.Contains(s.Body, []byte(`\u`)) {
 		return true
 	}
-	for key := range x.outbound {
+	for key := range x.of {
 		if _, no, _ := strings.Cut(key, "/"); bytes.Contains(s.Body, []byte(no)) {
 			return true
 		}
@@ -277,16 +294,16 @@ func (x *explained) deadLetter(ctx context.Context, b *bus.Bus, m bus.DeadLetter
 	if errors.Is(err, bus.ErrNoDeadLetter) {
 		return nil
 	}
-	if err != nil || m.Key == "" || !x.knows(m.Seller, m.Key) && m.Key != x.number {
+	if name, _ := event.Split(m.Subject); err != nil || !x.row.owns(name) || m.Key == "" || !x.knows(m.Seller, m.Key) && m.Key != x.number {
 		return err
 	}
 	for _, e := range m.Earlier {
 		x.stood(m.Key, e.No, e.Kind, e.Code, e.Cause, e.Attempts, e.Since)
 		x.moments = append(x.moments, moment{
-			At: e.Left.UTC(), From: "act", What: replayed, OutboundNo: m.Key, Detail: actLine(e.Who, e.Why, fmt.Sprintf("no %d", e.No)), Who: e.Who, Why: e.Why, Seq: e.No,
+			At: e.Left.UTC(), From: "act", What: replayed, No: m.Key, Detail: actLine(e.Who, e.Why, fmt.Sprintf("no %d", e.No)), Who: e.Who, Why: e.Why, Seq: e.No,
 		})
 	}
-	x.moments = append(x.moments, moment{At: m.Last.UTC(), From: "shelf", What: m.Kind, OutboundNo: m.Key, Detail: fmt.Sprintf("no %d: %s", m.Seq, x.a.why(m)), Seq: m.Seq})
+	x.moments = append(x.moments, moment{At: m.Last.UTC(), From: "shelf", What: m.Kind, No: m.Key, Detail: fmt.Sprintf("no %d: %s", m.Seq, x.a.why(m)), Seq: m.Seq})
 	return nil
 }
 
@@ -296,7 +313,7 @@ const replayed = "replayed"
 // stood adds an earlier dead letter; acts and the message itself may both report it.
 func (x *explained) stood(key string, no uint64, kind, code, cause string, attempts int, since time.Time) {
 	if !slices.ContainsFunc(x.moments, func(m moment) bool { return m.From == "shelf" && m.Seq == no }) {
-		x.moments = append(x.moments, moment{At: since.UTC(), From: "shelf", What: kind, OutboundNo: key, Detail: stoodFor(no, code, cause, attempts), Seq: no})
+		x.moments = append(x.moments, moment{At: since.UTC(), From: "shelf", What: kind, No: key, Detail: stoodFor(no, code, cause, attempts), Seq: no})
 	}
 }
 
@@ -311,7 +328,7 @@ func stoodFor(no uint64, code, cause string, attempts int) string {
 // acted adds what operators did to it.
 func (x *explained) acted(ctx context.Context, b *bus.Bus, seller string) error {
 	acts := newRecord(func(a *opsv1.Act) bool {
-		return slices.ContainsFunc(ordersIn(a), func(no string) bool { return no == x.number || x.names(a.Seller, no) }) || slices.ContainsFunc(a.Items, x.concerns)
+		return slices.ContainsFunc(numbersIn(a, x.row.Name), func(no string) bool { return no == x.number || x.names(a.Seller, no) }) || slices.ContainsFunc(a.Items, x.concerns)
 	})
 	if err := b.Acts(ctx, seller, time.Time{}, acts.add); err != nil {
 		return err
@@ -319,7 +336,7 @@ func (x *explained) acted(ctx context.Context, b *bus.Bus, seller string) error 
 	for _, d := range acts.all() {
 		items := slices.DeleteFunc(slices.Clone(d.items), func(i *opsv1.Item) bool { return !x.concerns(i) })
 		if len(items) == 0 {
-			x.moments = append(x.moments, moment{At: d.At.UTC(), From: "act", What: d.Verb, OutboundNo: d.Target, Detail: actLine(d.Who, d.Why, d.State), Who: d.Who, Why: d.Why, Seq: d.No})
+			x.moments = append(x.moments, moment{At: d.At.UTC(), From: "act", What: d.Verb, No: d.Target, Detail: actLine(d.Who, d.Why, d.State), Who: d.Who, Why: d.Why, Seq: d.No})
 		}
 		for _, i := range items {
 			x.stood(i.Key, i.No, i.Kind, i.Code, i.Cause, int(i.Attempts), i.Since.AsTime())
@@ -328,7 +345,7 @@ func (x *explained) acted(ctx context.Context, b *bus.Bus, seller string) error 
 				x.moments = slices.DeleteFunc(x.moments, func(m moment) bool { return m.What == replayed && m.Seq == i.No && m.Who == d.Who })
 			}
 			x.moments = append(x.moments, moment{
-				At: d.At.UTC(), From: "act", What: d.Verb, OutboundNo: i.Key, Detail: actLine(d.Who, d.Why, strings.TrimSpace(fmt.Sprintf("no %d %s", i.No, state))),
+				At: d.At.UTC(), From: "act", What: d.Verb, No: i.Key, Detail: actLine(d.Who, d.Why, strings.TrimSpace(fmt.Sprintf("no %d %s", i.No, state))),
 				Who: d.Who, Why: d.Why, Seq: i.No,
 			})
 		}
@@ -356,12 +373,19 @@ func actLine(who, why, what string) string {
 
 func (x *explained) write(w io.Writer) error {
 	t := table{head: []string{"OUTBOUND", "ORDER", "SELLER", "WAREHOUSE NO", "TRIES", "STATE"}}
+	if x.row != orderRow {
+		t.head = slices.Concat([]string{"NUMBER"}, t.head[2:])
+	}
 	for _, d := range x.deliveries {
 		text := strings.TrimSpace(d.State + " " + d.Status)
 		if d.Reason != nil {
 			text += ": " + x.a.say(fault.Reason(*d.Reason))
 		}
-		t.add(d.OutboundNo, orDash(d.OrderNo), d.Seller, orDash(d.WarehouseNo), strconv.Itoa(d.Tries), text)
+		cells := []string{d.No, d.Seller, orDash(d.WarehouseNo), strconv.Itoa(d.Tries), text}
+		if x.row == orderRow {
+			cells = slices.Insert(cells, 1, orDash(d.OrderNo))
+		}
+		t.add(cells...)
 	}
 	if len(x.deliveries) > 0 {
 		if err := t.write(w, x.a.columns); err != nil {
@@ -369,10 +393,10 @@ func (x *explained) write(w io.Writer) error {
 		}
 		for _, d := range x.deliveries {
 			if d.Account != "" {
-				fmt.Fprintf(w, "account of %s: %s\n", d.OutboundNo, d.Account)
+				fmt.Fprintf(w, "account of %s: %s\n", d.No, d.Account)
 			}
 			if d.TraceID != "" {
-				fmt.Fprintf(w, "trace of %s: %s\n", d.OutboundNo, d.TraceID)
+				fmt.Fprintf(w, "trace of %s: %s\n", d.No, d.TraceID)
 			}
 		}
 		fmt.Fprintln(w)
@@ -385,11 +409,11 @@ func (x *explained) write(w io.Writer) error {
 		fmt.Fprintln(w)
 	}
 	t = table{head: []string{"TIME", "FROM", "WHAT", "DETAIL"}}
-	several := len(x.outbound) > 1
+	several := len(x.of) > 1
 	for _, m := range x.moments {
 		detail := m.Detail
 		if several {
-			detail = strings.TrimSpace(m.OutboundNo + " " + detail)
+			detail = strings.TrimSpace(m.No + " " + detail)
 		}
 		t.add(when(m.At), m.From, m.What, detail)
 	}
@@ -405,6 +429,8 @@ func (a *app) tale(m proto.Message) string {
 			text += ", supersedes " + m.Supersedes
 		}
 		return text
+	case *purchasev1.Audited:
+		return fmt.Sprintf("warehouse %s, supplier %s, revision %d, %s", m.Warehouse, m.Supplier, m.Revision, count(len(m.Lines), "line"))
 	case *documentv1.Accepted:
 		text := "as " + m.GetRef().GetWarehouseNo()
 		for _, c := range m.Cleaned {
@@ -433,6 +459,18 @@ func (a *app) tale(m proto.Message) string {
 		return m.GetRef().GetWarehouseNo() + at(m.At)
 	case *orderv1.Returning:
 		return statusWord(m.Status) + at(m.At)
+	case *purchasev1.Received:
+		var pieces int64
+		for _, l := range m.Lines {
+			pieces += l.Received
+		}
+		text := fmt.Sprintf("%s in %s", count(int(pieces), "piece"), count(len(m.Lines), "line"))
+		if m.Complete {
+			text += ", complete"
+		}
+		return text + at(m.At)
+	case *documentv1.CancelRequested:
+		return strings.ToLower(strings.TrimPrefix(m.Cause.String(), "CAUSE_")) + " " + m.RequestId
 	case *orderv1.CancelRequested:
 		return strings.ToLower(strings.TrimPrefix(m.Cause.String(), "CAUSE_")) + " " + m.RequestId
 	case *documentv1.Cancelled:

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"encoding/json"
 
 	"google.golang.org/protobuf/proto"
@@ -20,21 +21,20 @@ func kindOn(subject string) protoreflect.MessageDescriptor {
 	return nil
 }
 
-// numberIn finds the outbound number in a body that has no headers about it and may not be valid.
+// numberIn finds the ERP's number of the document in a body that has no headers about it and may not be valid.
 func numberIn(body []byte) string {
 	var m struct {
 		OutboundNo string `json:"outboundNo"`
 		Snake      string `json:"outbound_no"`
+		No         string `json:"no"`
 	}
 	_ = json.Unmarshal(body, &m) // an unreadable body has no number
-	if m.OutboundNo == "" {
-		m.OutboundNo = m.Snake
-	}
-	return m.OutboundNo
+	return cmp.Or(m.OutboundNo, m.Snake, m.No)
 }
 
-// about returns the seller and the outbound number of a message, and all numbers in it that a person may ask by.
-func about(m proto.Message) (seller, outboundNo string, numbers []string) {
+// about returns the seller and the ERP's number of the document that a message is about, and all numbers in it that a
+// person may ask by.
+func about(m proto.Message) (seller, no string, numbers []string) {
 	switch m := m.(type) {
 	case *orderv1.Audited:
 		return m.Seller, m.OutboundNo, append([]string{m.OutboundNo, m.OrderNo, m.Supersedes}, m.PlatformOrderNos...)
@@ -42,11 +42,17 @@ func about(m proto.Message) (seller, outboundNo string, numbers []string) {
 		return m.Seller, m.OutboundNo, []string{m.OutboundNo}
 	case interface{ GetRef() *documentv1.Ref }:
 		r := m.GetRef()
-		numbers = []string{r.GetOutboundNo(), r.GetOrderNo(), r.GetWarehouseNo()}
+		no = cmp.Or(r.GetNo(), r.GetOutboundNo()) // earlier builds set the latter only
+		numbers = []string{no, r.GetOrderNo(), r.GetWarehouseNo()}
 		if s, ok := m.(*orderv1.Shipped); ok {
 			numbers = append(append(numbers, s.Waybills...), s.SplitOf)
 		}
-		return r.GetSeller(), r.GetOutboundNo(), numbers
+		return r.GetSeller(), no, numbers
+	case interface {
+		GetSeller() string
+		GetNo() string
+	}:
+		return m.GetSeller(), m.GetNo(), []string{m.GetNo()}
 	default:
 		return "", "", nil
 	}
