@@ -294,7 +294,7 @@ func (x *resolving) act(ctx context.Context, settled bool) (sent []bus.Sent, err
 }
 
 // enter writes that the warehouse has it into the ledger; that it has not is what the release of the message says. The
-// claim keeps it from being sent meanwhile, and tells of a ledger that was lost: it does not know what was sent before.
+// claim keeps it from being sent meanwhile, and shows when the ledger was lost: it does not know what was sent before.
 func (x *resolving) enter(ctx context.Context) error {
 	request, err := x.claim(x.held[0])
 	if err != nil {
