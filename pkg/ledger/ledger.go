@@ -437,6 +437,9 @@ type Documents interface {
 	// written. state is the entry's from now on: "" leaves it; Cancelled, for an Accepted entry, frees the items and
 	// ends following; with Cancelled, an entry that is neither Accepted nor Cancelled is ErrVersion.
 	EndCancel(ctx context.Context, k Key, requestID string, state State) error
+	// BeginEpoch begins an epoch for the seller's documents if none runs, as Claim does: of what is audited later than that,
+	// Claim can say that it was never sent.
+	BeginEpoch(ctx context.Context, seller string) error
 	// Get reads an entry; ErrNoEntry.
 	Get(ctx context.Context, k Key) (Entry, error)
 	// Find reads the entries of seller whose outbound number, order number or warehouse number is no, or that have no

@@ -17,6 +17,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // Row is a kind as a service serves it, without the kind's types.
@@ -162,7 +163,14 @@ func Serve(ctx context.Context, s Service, rows []Row) error {
 	}
 	g.Go(func() error { return releases.Serve(ctx, s.Bus, s.Name, s.Serving) })
 	g.Go(func() error {
-		return bus.Serve(ctx, s.Bus, event.DocumentsDue, s.Serving(s.Name+"-sweep"), releases.ReleaseDue, nil)
+		return bus.Serve(ctx, s.Bus, event.DocumentsDue, s.Serving(s.Name+"-sweep"), func(ctx context.Context, d *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
+			// Else a seller's first document since the ledger's start would be older than the ledger remembers: where the
+			// warehouse cannot be asked, a person would have to look for it.
+			if err := s.Ledger.BeginEpoch(ctx, m.Seller); err != nil {
+				return nil, err
+			}
+			return releases.ReleaseDue(ctx, d, m)
+		}, nil)
 	})
 	return g.Wait()
 }

@@ -336,6 +336,14 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	}))
 }
 
+// BeginEpoch implements ledger.Documents.
+func (l *Ledger) BeginEpoch(ctx context.Context, seller string) error {
+	if _, err := l.epoch(ctx); err != nil {
+		return fmt.Errorf("ledger begin epoch %s: %w", seller, err)
+	}
+	return nil
+}
+
 // WantCancel implements ledger.Documents.
 func (l *Ledger) WantCancel(ctx context.Context, k ledger.Key, c ledger.Cancel) (e ledger.Entry, err error) {
 	err = l.updateEntry(ctx, k, func(r *record, now time.Time) (bool, error) {

@@ -240,6 +240,14 @@ func (l *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	return wrap("follow", e.Key, err)
 }
 
+// BeginEpoch implements ledger.Documents.
+func (l *Ledger) BeginEpoch(ctx context.Context, seller string) error {
+	if _, err := l.document(ctx, seller, "begin_epoch", "", ""); err != nil {
+		return fmt.Errorf("ledger begin epoch %s: %w", seller, err)
+	}
+	return nil
+}
+
 // WantCancel implements ledger.Documents.
 func (l *Ledger) WantCancel(ctx context.Context, k ledger.Key, c ledger.Cancel) (ledger.Entry, error) {
 	r, err := l.document(ctx, k.Seller, "want_cancel", k.Kind, k.No, c.RequestID, c.Cause)

@@ -33,7 +33,7 @@ type script struct {
 func newScripts() scripts {
 	return scripts{
 		document: assemble(documentConstants(), []string{"epoch", "document"}, "claim", "accept", "refuse", "mark_rejected", "mark_unknown", "mark_not_found",
-			"release", "resend", "follow", "want_cancel", "end_cancel", "find", "due", "refusals", "erase"),
+			"release", "resend", "follow", "want_cancel", "end_cancel", "begin_epoch", "find", "due", "refusals", "erase"),
 		quota: assemble(pacingConstants(), []string{"quota"}, "acquire", "return"),
 		lease: assemble("", nil, "lease", "unlease"),
 		count: redis.NewScript(source("count")),

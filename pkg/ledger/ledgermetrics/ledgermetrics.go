@@ -115,6 +115,11 @@ func (w *Ledger) Resend(ctx context.Context, c ledger.Claim) error {
 	return w.call(ctx, "resend", func(ctx context.Context) error { return w.Ledger.Resend(ctx, c) })
 }
 
+// BeginEpoch implements ledger.Documents.
+func (w *Ledger) BeginEpoch(ctx context.Context, seller string) error {
+	return w.call(ctx, "begin_epoch", func(ctx context.Context) error { return w.Ledger.BeginEpoch(ctx, seller) })
+}
+
 // WantCancel implements ledger.Documents.
 func (w *Ledger) WantCancel(ctx context.Context, k ledger.Key, c ledger.Cancel) (e ledger.Entry, err error) {
 	err = w.call(ctx, "want_cancel", func(ctx context.Context) error { e, err = w.Ledger.WantCancel(ctx, k, c); return err })

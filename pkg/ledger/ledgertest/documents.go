@@ -187,6 +187,20 @@ func testNeverSent(b *bench) {
 	}
 }
 
+func testBeginEpoch(b *bench) {
+	b.must(b.BeginEpoch(b.ctx, "acme"))
+	b.clock.Add(ledger.EpochMargin + time.Second)
+	if first := b.claims(b.order("A1")); !first.NeverSent {
+		b.Error("the first document is not certainly new")
+	}
+	since := b.claims(b.order("A2")).EpochSince
+	b.clock.Add(time.Hour)
+	b.must(b.BeginEpoch(b.ctx, "acme"))
+	if again := b.claims(b.order("A3")).EpochSince; !again.Equal(since) {
+		b.Errorf("a running epoch began anew: %s, then %s", since, again)
+	}
+}
+
 func testNeverSentNewEpoch(b *bench) {
 	b.age()
 	if !b.claims(b.order("A1")).NeverSent {

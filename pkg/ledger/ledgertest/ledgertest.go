@@ -38,6 +38,7 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"a first delivery after the start of the epoch is certainly new", testNeverSent},
 		{"after a restart or a wipe nothing older is certainly new", testNeverSentNewEpoch},
 		{"another payload under the same number is refused", testHash},
+		{"an epoch begins before the first document when it is asked to", testBeginEpoch},
 		{"an order line is live under one number", testLines},
 		{"one of two orders that want the same lines gets them", testLinesRace},
 		{"the checks of Claim come in their order", testOrderOfChecks},

@@ -1,0 +1,4 @@
+-- args: kind no
+-- Begins an epoch if none runs. Returns {'ok'}.
+epoch()
+return {'ok'}
