@@ -314,6 +314,23 @@ func TestAnAuditOlderThanTheLedgerIsForAPerson(t *testing.T) {
 	})
 }
 
+// What waited for the set-up, or failed before its claim, was never sent: the ledger would know.
+func TestWhatWasHeldBeforeItsClaimIsSentWithoutAPerson(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		m := f.audit("A-1")
+		whole := f.setup
+		f.setup = seller.New(&sellerv1.Setup{Name: "acme"}, nil)
+		f.wants(m, fresh, "held warehouse:acme/W01")
+		f.setup = whole
+		f.wait(time.Hour)
+		f.wants(m, replay, "accepted MEP00000001")
+		// So long afterwards the ledger may have forgotten what became of it.
+		old := f.audit("A-2")
+		f.wait(61 * 24 * time.Hour)
+		f.wants(old, replay, "held unresolved:acme/purchase/A-2")
+	})
+}
+
 func TestAWishBeforeThePushKeepsItFromBeingSent(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		at := f.now()

@@ -233,6 +233,7 @@ func (p *Pusher[M, D]) open(s *seller.Seller, code string, class quota.Class) (w
 func (r *run[M, D]) claim(ctx context.Context) document.Claim {
 	if r.request.Owner == "" {
 		r.request = r.Kind.ClaimRequest(DeliveryOf(r.d), r.facts, r.Kind.Hash(r.m), r.NewOwner())
+		r.request.First = r.request.First || r.ledgerProves()
 		r.request.Identity = string(r.wh.Identity())
 		r.request.AnyIdentity = r.released(seller.CauseIdentity(r.facts.Seller, r.Kind.CauseNo(r.facts.No)))
 	}
@@ -259,6 +260,18 @@ func (r *run[M, D]) claim(ctx context.Context) document.Claim {
 		c.Result = document.Failed
 	}
 	return c
+}
+
+// trustLedgerFor is how old a document may be at most whose absence from the ledger proves that it was never sent. It must
+// stay below the time after which the ledger forgets what is settled (90 days).
+const trustLedgerFor = 60 * 24 * time.Hour
+
+// ledgerProves reports whether a document without an entry counts as never sent also when it is delivered again or
+// replayed, if it is younger than the ledger's epoch: every send since then left an entry. Where a look-up is possible it
+// is made all the same. Here a person would have to make it, for each document that was held or retried before its claim.
+func (r *run[M, D]) ledgerProves() bool {
+	_, finds := r.wh.(warehouse.Finder[D])
+	return !finds && r.Now().Sub(r.d.StreamTime) < trustLedgerFor
 }
 
 // takeSlot takes one of the seller's slots.
