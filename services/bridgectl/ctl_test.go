@@ -244,6 +244,10 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 		fmt.Fprintln(ts.Stdout(), len(jd.Documents()))
 	case len(args) == 1 && args[0] == "purchases":
 		fmt.Fprintln(ts.Stdout(), len(jd.Purchases()))
+	case len(args) == 1 && args[0] == "refuse": // to cancel a purchase order
+		ts.Check(jd.SetKnobs(func(k *jdsandbox.Knobs) {
+			k.Purchases.Cancel.Answers = map[jdsandbox.Code]jdsandbox.CancelAnswer{"10": jdsandbox.CancelRefused}
+		}))
 	case len(args) == 2 && args[0] == "number": // JD's of a purchase order
 		ts.Setenv("NUMBER", jd.Purchases(args[1])[0].PoOrderNo)
 	case len(args) == 2 && (args[0] == "lose" || args[0] == "drop"): // the next answer, or the next request
@@ -266,7 +270,7 @@ func knob(ts *testscript.TestScript, neg bool, args []string) {
 	case len(args) == 2 && args[0] == "user":
 		ts.Check(jd.SetKnobs(func(k *jdsandbox.Knobs) { k.Auth.UID = args[1] }))
 	default:
-		ts.Fatalf("usage: jd documents | jd purchases | jd number NO | jd lose METHOD | jd drop METHOD | jd writes | jd take FILE | jd advance DURATION | jd revoke | jd user UID")
+		ts.Fatalf("usage: jd documents | jd purchases | jd number NO | jd lose METHOD | jd drop METHOD | jd refuse | jd writes | jd take FILE | jd advance DURATION | jd revoke | jd user UID")
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 	DemoDepartment = "EBU0000000000001"
 	DemoShop       = "ESP0020000000001"
 	DemoWarehouse  = "110006341"
+	demoSupplier   = "EMS4398046512427"
 )
 
 // DemoSandbox is a sandbox that knows the demo seller.
@@ -30,6 +31,7 @@ func DemoSandbox() jdsandbox.Config {
 		Speed:      demoSpeed,
 		Warehouses: []jdsandbox.Warehouse{{WarehouseNo: DemoWarehouse, WarehouseName: "示例仓"}},
 		Shops:      []jdsandbox.Shop{{ShopNo: DemoShop, ShopName: "示例店", DeptNo: DemoDepartment}},
+		Suppliers:  []jdsandbox.Supplier{{EclpSupplierNo: demoSupplier, SupplierName: "示例茶厂", DeptNo: DemoDepartment, Status: "2"}},
 		Shippers:   []jdsandbox.Shipper{{ShipperNo: "CYS0000010", ShipperName: "京东快递", Status: "1", IsCod: "1"}},
 	}
 }
@@ -74,6 +76,7 @@ func DemoSetup(dir, url string) (*sellerv1.Setup, error) {
 		Warehouses: []*sellerv1.Warehouse{{Code: "W01", Account: "sandbox", WarehouseNo: DemoWarehouse}},
 		Shops:      []*sellerv1.Shop{{Code: "S01", ShopNo: DemoShop, Warehouses: []string{"W01"}}},
 		Carriers:   []*sellerv1.Mapping{{Code: "JD", Number: "CYS0000010"}},
+		Suppliers:  []*sellerv1.Mapping{{Code: "SUP-9", Number: demoSupplier}},
 		Categories: []*sellerv1.Mapping{{Code: "tea", Number: "4159"}},
 		Platforms:  []*sellerv1.Mapping{{Code: "jd", Number: "1"}, {Code: "tmall", Number: "2"}, {Code: "taobao", Number: "8"}},
 	}, nil
