@@ -48,7 +48,7 @@ func documented(t *testing.T, service string) map[string]family {
 	}
 	families := map[string]family{}
 	for _, m := range metricRow.FindAllStringSubmatch(string(text), -1) {
-		if where := strings.TrimSpace(m[4]); service == "" || where == "each" || where == service {
+		if where := strings.TrimSpace(m[4]); service == "" || where == "each" || slices.Contains(strings.Split(where, ", "), service) {
 			labels := strings.Split(strings.ReplaceAll(strings.TrimSpace(m[3]), "`", ""), " ")
 			slices.Sort(labels)
 			families[m[1]] = family{m[2], strings.TrimSpace(strings.Join(labels, " "))}
