@@ -38,7 +38,7 @@ func ids(list ...string) (known []string) {
 	return known
 }
 
-// CancelTwice: another request is not answered yet.
+// CancelTwice is the reason that another request is not answered yet.
 func (t Terms) CancelTwice(other string) fault.Reason {
 	return fault.Reason{
 		Code: "cancel.open", Field: "request_id",
@@ -46,7 +46,7 @@ func (t Terms) CancelTwice(other string) fault.Reason {
 	}
 }
 
-// CancelNothing: no such document is known.
+// CancelNothing is the reason that no such document is known.
 func (t Terms) CancelNothing(no string) fault.Reason {
 	return fault.Reason{
 		Code: "cancel.nothing", Field: t.Field,
@@ -55,7 +55,7 @@ func (t Terms) CancelNothing(no string) fault.Reason {
 	}
 }
 
-// CancelUnsent: the document is being sent, or may have been.
+// CancelUnsent is the reason that the document is being sent, or may have been.
 func (t Terms) CancelUnsent(no string) fault.Reason {
 	return fault.Reason{
 		Code: "cancel.unsent", Field: t.Field,
@@ -63,7 +63,7 @@ func (t Terms) CancelUnsent(no string) fault.Reason {
 	}
 }
 
-// CancelPending: the warehouse has not decided.
+// CancelPending is the reason that the warehouse has not decided.
 func (t Terms) CancelPending(number, code, text string) fault.Reason {
 	return fault.Reason{
 		Code: "cancel.pending", RemoteCode: code, RemoteText: text,
@@ -71,7 +71,7 @@ func (t Terms) CancelPending(number, code, text string) fault.Reason {
 	}
 }
 
-// CancelRefused: the warehouse refused.
+// CancelRefused is the reason that the warehouse refused.
 func (t Terms) CancelRefused(number, code, text string) fault.Reason {
 	return fault.Reason{
 		Code: "cancel.refused", RemoteCode: code, RemoteText: text,
@@ -79,7 +79,7 @@ func (t Terms) CancelRefused(number, code, text string) fault.Reason {
 	}
 }
 
-// CancelTooLate: the document is further than a request can reach.
+// CancelTooLate is the reason that the document is further than a request can reach.
 func (t Terms) CancelTooLate(number string, status documentv1.Status) fault.Reason {
 	return fault.Reason{
 		Code: "cancel.late", RemoteText: status.String(),
@@ -87,7 +87,7 @@ func (t Terms) CancelTooLate(number string, status documentv1.Status) fault.Reas
 	}
 }
 
-// CancelUnsupported: the warehouse's interface cancels no documents of the kind.
+// CancelUnsupported is the reason that the warehouse's interface cancels no documents of the kind.
 func (t Terms) CancelUnsupported() fault.Reason {
 	return fault.Reason{
 		Code: "cancel.unsupported",

@@ -183,7 +183,9 @@ func TestAPurchaseOrderIsSentAndReceived(t *testing.T) {
 func TestAPurchaseOrderWhoseAnswerWasLostWaitsForAPerson(t *testing.T) {
 	t.Parallel()
 	eachPurchases(t, testenv.Options{}, func(t *testing.T, p *purchases) {
-		p.JD.AddFault(jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{"eclp.po.addPoOrder"}, Orders: []string{"PO-1"}, Count: 1})
+		if _, err := p.JD.AddFault(jdsandbox.Fault{Kind: jdsandbox.LoseAnswer, Methods: []string{"eclp.po.addPoOrder"}, Orders: []string{"PO-1"}, Count: 1}); err != nil {
+			t.Fatal(err)
+		}
 		p.audit("PO-1", 10)
 		p.audit("PO-2", 10)
 		p.untilPublished("PO-1", "held unresolved:"+stack.DemoSeller+"/purchase/PO-1")

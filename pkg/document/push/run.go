@@ -551,11 +551,12 @@ func (r *run[M, D]) freeItem(ctx context.Context, by string) (bool, error) {
 	return r.FreeItem(ctx, Run[D]{
 		Seller: r.seller, Facts: r.facts, Released: r.d.Released,
 		Find: func(ctx context.Context, code, no string) ([]warehouse.Document[D], error) {
-			wh, err := r.wh, error(nil)
-			if code != r.facts.Warehouse {
-				if wh, err = r.open(r.seller, code, quota.Push); err != nil {
-					return nil, err
-				}
+			if code == r.facts.Warehouse {
+				return r.lookUp(ctx, r.wh, no)
+			}
+			wh, err := r.open(r.seller, code, quota.Push)
+			if err != nil {
+				return nil, err
 			}
 			return r.lookUp(ctx, wh, no)
 		},

@@ -78,10 +78,7 @@ func lookUpTogether(t *testing.T, b *fixture, far *scriptedWarehouse, n int, end
 	for i := range n {
 		ask(i + 1)
 	}
-	for { // until all wait for the next call
-		if b.Waiting(order.Finder(far)) == n {
-			break
-		}
+	for b.Waiting(order.Finder(far)) != n { // until all wait for the next call
 		time.Sleep(time.Millisecond)
 	}
 	close(rest)
