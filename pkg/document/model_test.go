@@ -85,6 +85,18 @@ type paper struct {
 	number    int
 	shows     time.Time
 	cancelled bool
+	// left: goods of it are out, so the warehouse no longer cancels it. split: it has two parts, and is cancelled when both
+	// are; half says that one is.
+	left, split, half bool
+}
+
+// cancel is what the warehouse does with a document, or with the next part of it; false when it does not.
+func (p *paper) cancel() bool {
+	if p.cancelled || p.left {
+		return false
+	}
+	p.cancelled, p.half = !p.split || p.half, p.split
+	return true
 }
 
 // message is an audit on its way.
@@ -496,7 +508,12 @@ func (w *world) poll() {
 		switch e.state {
 		case ledger.Accepted:
 			for i := range w.papers[o][:w.count[o]] {
-				w.papers[o][i].cancelled = true
+				for w.papers[o][i].cancel() { // part by part
+				}
+			}
+			if _, alive := w.live(o); alive {
+				e.wish, m.wantsCancel = false, false // the warehouse refuses: it left
+				continue
 			}
 			e.state = ledger.Cancelled
 		case ledger.Cancelled:
@@ -663,17 +680,34 @@ func acts() []act {
 			w.run(0, next)
 			return true
 		}},
-		{name: "is cancelled by the warehouse", do: func(w *world, _ func(Known) Step) bool {
-			if w.count[0] == 0 || w.papers[0][0].cancelled || w.now.Before(w.papers[0][0].shows) {
+		{name: "walks out", do: walksOut},
+		{name: "is split", do: func(w *world, _ func(Known) Step) bool {
+			if w.count[0] == 0 || w.papers[0][0].split || w.papers[0][0].cancelled {
 				return false
 			}
-			w.papers[0][0].cancelled = true
+			w.papers[0][0].split = true
+			return true
+		}},
+		{name: "is cancelled by the warehouse, or a part of it", do: func(w *world, _ func(Known) Step) bool {
+			if w.count[0] == 0 || w.now.Before(w.papers[0][0].shows) || !w.papers[0][0].cancel() {
+				return false
+			}
 			w.poll()
 			return true
 		}},
 		{name: "the ERP wants to cancel", do: func(w *world, _ func(Known) Step) bool { return w.wantCancel(0) }},
 	}
 	return append(list, faults(5)...)
+}
+
+// walksOut is the walk of a document at the warehouse up to where it can no longer be cancelled.
+func walksOut(w *world, _ func(Known) Step) bool {
+	if w.count[0] == 0 || w.papers[0][0].left || w.papers[0][0].cancelled {
+		return false
+	}
+	w.papers[0][0].left = true
+	w.poll()
+	return true
 }
 
 // blindActs are those of a blind world.
@@ -755,11 +789,11 @@ func blindActs() []act {
 			m.held, m.pending, m.replay = true, false, false
 			return true
 		}},
+		{name: "walks out", do: walksOut},
 		{name: "is cancelled by the warehouse", do: func(w *world, _ func(Known) Step) bool {
-			if w.count[0] == 0 || w.papers[0][0].cancelled {
+			if w.count[0] == 0 || !w.papers[0][0].cancel() {
 				return false
 			}
-			w.papers[0][0].cancelled = true
 			w.poll()
 			return true
 		}},
