@@ -130,7 +130,7 @@ func (p *progress) end() {
 	case !p.doc.Cancelled():
 	case p.next.Due == nil:
 		p.State, p.Following.Phase = ledger.Cancelled, ""
-		p.Events = append(p.Events, Terms.CancelledEvent(Terms.EntryRef(p.entry, p.doc.Number), p.at(p.doc.State.At), requestOf(p.entry)))
+		p.Events = append(p.Events, Terms.CancelledEvent(Terms.EntryRef(p.entry, p.doc.Number), p.at(p.doc.State.At), "")) // the follower adds whose request it answers
 	default: // goods are in, so it is not reported as cancelled
 		p.Exceptions = append(p.Exceptions, kind.Exception{Documents: p.doc.Number, Reason: fault.Reason{
 			Code: "cancelled.after.received", RemoteCode: p.doc.State.Code, RemoteText: p.doc.State.Text,
@@ -162,14 +162,6 @@ func (p *progress) receive(r Receipt) {
 	p.next.Receipts++
 	p.next.Complete = r.Complete
 	p.Events = append(p.Events, event.PurchaseReceived.About(p.entry.Key.Seller, p.entry.Key.No, r.At, m, p.entry.Number, strconv.Itoa(p.next.Receipts)))
-}
-
-// requestOf is the request to cancel that is open; "" when the warehouse cancelled on its own.
-func requestOf(e ledger.Entry) string {
-	if e.Cancel == nil {
-		return ""
-	}
-	return e.Cancel.RequestID
 }
 
 // foreign raises, once, that the document is another purchase order's: nothing of it is published.

@@ -167,13 +167,3 @@ func TestOnlyItsOwnDocumentCounts(t *testing.T) {
 		t.Errorf("missing: %q", got)
 	}
 }
-
-// The ERP that asked to cancel gets the warehouse's own end under its request.
-func TestALaterCancellationAnswersTheRequest(t *testing.T) {
-	e := ledger.Entry{
-		Key: purchase.Kind.Key("acme", "PO-1"), State: ledger.Accepted, Number: "EPL1", Cancel: &ledger.Cancel{RequestID: "stop-1"},
-	}
-	if got := short(purchase.Progress(e, []kind.Part[*purchasev1.Received]{doc("91 1g0/10")}, nil, start)); got != "status 91; cancelled stop-1; end; as cancelled" {
-		t.Error(got)
-	}
-}
