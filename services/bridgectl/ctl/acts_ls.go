@@ -203,7 +203,7 @@ func (c actsLsCmd) match(m *opsv1.Act) bool {
 		(c.Verb == "" || strings.Contains(m.Verb, c.Verb)) &&
 		(c.Until.IsZero() || m.At.AsTime().Before(c.Until.Time)) &&
 		(c.Seller == "" || m.Seller == c.Seller || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Seller == c.Seller })) &&
-		(c.Order == "" || slices.Contains(numbersIn(m, orderRow.Name, purchaseRow.Name), c.Order) || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Key == c.Order }))
+		(c.Order == "" || slices.Contains(numbersIn(m, nouns()...), c.Order) || slices.ContainsFunc(m.Items, func(i *opsv1.Item) bool { return i.Key == c.Order }))
 }
 
 // numbersIn returns the numbers of documents in an act of one of the nouns; of "seller/number" the number.

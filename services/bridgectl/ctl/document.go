@@ -19,6 +19,7 @@ import (
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse"
 	documentv1 "stockbridge/proto/document/v1"
+	"stockbridge/services/all"
 )
 
 // documentCmd is the commands of a kind of documents that has nothing beyond what kind.Kind says.
@@ -37,13 +38,11 @@ type (
 	ofPurchases struct{}
 )
 
-func (ofOrders) row() *row    { return orderRow }
-func (ofPurchases) row() *row { return purchaseRow }
+func (ofOrders) row() *row    { return rowOf(orders.Kind) }
+func (ofPurchases) row() *row { return rowOf(purchase.Kind) }
 
-var (
-	orderRow    = rowOf(orders.Kind)
-	purchaseRow = rowOf(purchase.Kind)
-)
+// nouns are the kinds' words.
+func nouns() []string { return []string{orders.Terms.Name, purchase.Terms.Name} }
 
 func rowFor[N noun]() *row {
 	var n N
@@ -151,3 +150,15 @@ func (r *row) name(seller, no string) string { return fmt.Sprintf("%s %s/%s", r.
 
 // owns reports whether the event of that name is about documents of the kind.
 func (r *row) owns(event string) bool { return strings.HasPrefix(event, r.Name+".") }
+
+// serves reports whether the consumer may be one of the kind's; one that only an earlier build had may be.
+func (r *row) serves(consumer string) bool {
+	for _, service := range all.Bus() {
+		for _, c := range service.Consumers {
+			if c.Name == consumer {
+				return r.owns(c.Topic)
+			}
+		}
+	}
+	return true
+}

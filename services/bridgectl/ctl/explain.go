@@ -144,7 +144,7 @@ func (c explainCmd[N]) Run(ctx context.Context, a *app) error {
 	if len(x.moments) == 0 && len(x.deliveries) == 0 {
 		return hint(fmt.Errorf("nothing is known of %q", c.Number), "numbers are compared as they are; events are kept for the age of their stream")
 	}
-	if x.row == orderRow {
+	if x.row.Name == orderKind {
 		for i := range x.deliveries {
 			x.deliveries[i].OutboundNo = x.deliveries[i].No
 		}
@@ -354,7 +354,7 @@ func (x *explained) acted(ctx context.Context, b *bus.Bus, seller string) error 
 }
 
 func (x *explained) concerns(i *opsv1.Item) bool {
-	return x.names(i.Seller, i.Key) || i.Key == x.number
+	return x.row.serves(i.Consumer) && (x.names(i.Seller, i.Key) || i.Key == x.number)
 }
 
 func (x *explained) names(seller, no string) bool { return no != "" && x.knows(seller, no) }
@@ -373,7 +373,7 @@ func actLine(who, why, what string) string {
 
 func (x *explained) write(w io.Writer) error {
 	t := table{head: []string{"OUTBOUND", "ORDER", "SELLER", "WAREHOUSE NO", "TRIES", "STATE"}}
-	if x.row != orderRow {
+	if x.row.Name != orderKind {
 		t.head = slices.Concat([]string{"NUMBER"}, t.head[2:])
 	}
 	for _, d := range x.deliveries {
@@ -382,7 +382,7 @@ func (x *explained) write(w io.Writer) error {
 			text += ": " + x.a.say(fault.Reason(*d.Reason))
 		}
 		cells := []string{d.No, d.Seller, orDash(d.WarehouseNo), strconv.Itoa(d.Tries), text}
-		if x.row == orderRow {
+		if x.row.Name == orderKind {
 			cells = slices.Insert(cells, 1, orDash(d.OrderNo))
 		}
 		t.add(cells...)

@@ -308,7 +308,7 @@ func (x *resolving) enter(ctx context.Context) error {
 		return x.busy()
 	}
 	if err != nil {
-		return err
+		return hint(err, "bridgectl %s explain %s --seller %s", x.Name, x.no, x.seller)
 	}
 	settled, err := x.allowed(claimed.Entry, claimed.At)
 	switch {
@@ -319,6 +319,9 @@ func (x *resolving) enter(ctx context.Context) error {
 		var cleaned []ledger.Cleaned
 		if cleaned, err = x.cleaned(x.wh, x.held[0]); err == nil {
 			err = x.l.Accept(ctx, request, x.number, cleaned, claimed.At)
+		}
+		if taken := new(ledger.NumberTaken); errors.As(err, &taken) {
+			err = hint(err, "which of the two has it? bridgectl %s explain %s --seller %s", x.Name, x.number, x.seller)
 		}
 		settled = err == nil
 	}

@@ -221,7 +221,7 @@ func (r *resolvable) run(in string, terminal bool, args ...string) ran {
 func TestWhatIsAtTheWarehouseIsSaidByAPerson(t *testing.T) {
 	r := newResolvable(t)
 	r.begins()
-	there, late, other := r.sends("A-1"), r.sends("A-12"), r.sends("B-1")
+	there, late, twice, other := r.sends("A-1"), r.sends("A-12"), r.sends("A-13"), r.sends("B-1")
 	inHand := func(no string) {
 		r.behind = 0
 		r.claims(no)
@@ -249,6 +249,7 @@ func TestWhatIsAtTheWarehouseIsSaidByAPerson(t *testing.T) {
 		{"a worker had it in hand and was killed", "A-12", func(no string) { r.claims(no); r.held(no) }, []string{"--number", late}, exitOK, "accepted " + late, "accepted " + late, 0},
 		{"it is not there", "A-4", func(no string) { r.lost(no); r.held(no) }, []string{"--absent"}, exitOK, "unknown; released 1 message", "unknown", 0},
 		{"it is not there, and was published twice", "A-5", func(no string) { r.lost(no); r.held(no); r.held(no) }, []string{"--absent"}, exitOK, "released 1 message", "unknown", 1},
+		{"the ledger has its number under another one", "A-13", func(no string) { r.accepted("C-1", twice); r.lost(no); r.held(no) }, []string{"--number", twice}, exitWrong, twice + " is the number of C-1\nhint: which of the two has it? bridgectl purchase explain " + twice, "unknown", 1},
 		{"it failed", "A-6", func(no string) {
 			if err := r.l.Refuse(t.Context(), r.claims(no), fault.Reason{Code: "x", EN: "no such goods"}); err != nil {
 				t.Fatal(err)
