@@ -30,6 +30,8 @@ type Releases struct {
 	// Gone reports whether a cause is gone that no set-up can fix; decided is false when it is not one of the
 	// service's own. Nil when it has none.
 	Gone func(ctx context.Context, cause string) (gone, decided bool)
+	// Before is called before a seller's messages are looked through; nil for nothing.
+	Before func(ctx context.Context, sellerName string) error
 	// Apart are separate permissions: that the warehouse served the seller says nothing about them.
 	Apart []string
 	// Clock is the time.
@@ -90,6 +92,11 @@ func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.
 }
 
 func (r *Releases) release(ctx context.Context, name string, match func(bus.DeadLetter) bool) error {
+	if r.Before != nil {
+		if err := r.Before(ctx, name); err != nil {
+			return err
+		}
+	}
 	n, err := r.Replay(ctx, name, match)
 	if err != nil && ctx.Err() != nil && n > 0 {
 		return fault.RetryAfter(time.Second, errors.New("more to release than one run may"))

@@ -17,7 +17,6 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
-	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // Row is a kind as a service serves it, without the kind's types.
@@ -116,6 +115,8 @@ type Service struct {
 	Bus     *bus.Bus
 	Ledger  ledger.Documents
 	Sellers Sellers
+	// All lists the sellers.
+	All func() []*seller.Seller
 	// Paused reports whether a seller is paused, for bus.Serving.
 	Paused func(sellerName string) error
 	// Open returns a seller's warehouse by the ERP's code, for calls of the class.
@@ -130,11 +131,23 @@ type Service struct {
 	Now            func() time.Time
 }
 
+// beginEpochs begins the epochs of all sellers; Releases does it for new ones. Else a seller's first document since the
+// ledger's start would be older than the ledger remembers: where the warehouse cannot be asked, a person would have to look
+// for it.
+func (s Service) beginEpochs(ctx context.Context) {
+	for _, of := range s.All() {
+		if err := s.Ledger.BeginEpoch(ctx, of.Name()); err != nil {
+			s.Log.Warn().Err(err).Msg("the ledger's epoch begins later") // with the next tick
+			return
+		}
+	}
+}
+
 // Serve serves the rows until ctx is done and the handlers in flight have finished.
 func Serve(ctx context.Context, s Service, rows []Row) error {
 	var all []handlers
 	releases := &guard.Releases{
-		Find: s.Sellers.Get, Apart: []string{FindPermission}, Clock: s.Now,
+		Find: s.Sellers.Get, Apart: []string{FindPermission}, Clock: s.Now, Before: s.Ledger.BeginEpoch,
 		Gone: func(ctx context.Context, cause string) (gone, decided bool) {
 			for _, h := range all {
 				if gone, decided = h.Gone(ctx, cause); decided {
@@ -157,20 +170,14 @@ func Serve(ctx context.Context, s Service, rows []Row) error {
 	for _, r := range rows {
 		all = append(all, r.open(s, releases))
 	}
+	s.beginEpochs(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, h := range all {
 		g.Go(func() error { return h.serve(ctx, s) })
 	}
 	g.Go(func() error { return releases.Serve(ctx, s.Bus, s.Name, s.Serving) })
 	g.Go(func() error {
-		return bus.Serve(ctx, s.Bus, event.DocumentsDue, s.Serving(s.Name+"-sweep"), func(ctx context.Context, d *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
-			// Else a seller's first document since the ledger's start would be older than the ledger remembers: where the
-			// warehouse cannot be asked, a person would have to look for it.
-			if err := s.Ledger.BeginEpoch(ctx, m.Seller); err != nil {
-				return nil, err
-			}
-			return releases.ReleaseDue(ctx, d, m)
-		}, nil)
+		return bus.Serve(ctx, s.Bus, event.DocumentsDue, s.Serving(s.Name+"-sweep"), releases.ReleaseDue, nil)
 	})
 	return g.Wait()
 }

@@ -53,7 +53,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	}
 	s.Metrics.MustRegister(push.Unknown(names, s.Sellers.All, s.Ledger, now))
 	return push.Serve(ctx, push.Service{
-		Name: Name, Bus: s.Bus, Ledger: s.Ledger, Sellers: s.Sellers, Paused: guard.Paused(s.Sellers),
+		Name: Name, Bus: s.Bus, Ledger: s.Ledger, Sellers: s.Sellers, All: s.Sellers.All, Paused: guard.Paused(s.Sellers),
 		Open: func(of *seller.Seller, code string, class quota.Class) (warehouse.Identified, error) {
 			return s.Warehouses.Open(of, code, class)
 		},
