@@ -27,9 +27,23 @@ import (
 // that the message and its parts have, and reading and writing it changes nothing: a field that was renamed, retyped,
 // removed, or added without a sample turns this red.
 func TestGolden(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("*", "v1", "*.proto"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := map[string]bool{}
+	for _, file := range files {
+		missing[filepath.ToSlash(file)] = true
+	}
+	defer func() {
+		for file := range missing {
+			t.Errorf("%s is not in this test's list", file)
+		}
+	}()
 	for _, file := range []protoreflect.FileDescriptor{
 		documentv1.File_document_v1_document_proto, opsv1.File_ops_v1_ops_proto, orderv1.File_order_v1_order_proto, purchasev1.File_purchase_v1_purchase_proto, sellerv1.File_seller_v1_seller_proto, stockv1.File_stock_v1_stock_proto, vmiv1.File_vmi_v1_vmi_proto,
 	} {
+		delete(missing, file.Path())
 		folder := filepath.Join(filepath.Dir(file.Path()), "testdata")
 		part := parts(file)
 		wanted := map[string]bool{}
