@@ -207,7 +207,7 @@ func (w *world) warehouse(k token.Source) *jd.Warehouse {
 }
 
 func (w *world) call(k token.Source) error {
-	_, err := w.warehouse(k).FindOrders(w.t.Context(), []string{"A-1"})
+	_, err := w.warehouse(k).Orders().Find(w.t.Context(), []string{"A-1"})
 	return err
 }
 
@@ -255,7 +255,7 @@ func TestARefusedTokenIsRefreshedOnceOverAllProcesses(t *testing.T) {
 				for range 8 {
 					wh := w.warehouse(k) // each a client of its own: no singleflight in between
 					group.Go(func() {
-						if _, err := wh.FindOrders(t.Context(), []string{"A-1"}); err != nil {
+						if _, err := wh.Orders().Find(t.Context(), []string{"A-1"}); err != nil {
 							t.Error(err)
 						}
 					})

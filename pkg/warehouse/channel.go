@@ -12,12 +12,27 @@ import (
 // receipt.
 type Channel[M, D proto.Message] interface {
 	Reader[D]
+	Planner[M]
 
+	// Send sends the document as planned. plan must be the result of Plan of this same channel. Its errors:
+	//
+	//   - fault.Permanent with a fault.Reason: refused.
+	//   - fault.Hold: a setting must be fixed first. With ErrOutcomeUnknown a document may have been created.
+	//   - unmarked (transient) or fault.RetryAfter: the call certainly had no effect.
+	//   - fault.Unknown: the answer was lost. Call Find before sending again.
+	//   - *Rejected: the remote refused in its own business terms, which does not prove that no document was created.
+	//     Call Find. The document counts as refused only if it is still not found some time later, because a document may
+	//     become visible only after seconds. If Rejected.Data is set, one look-up is enough.
+	//
+	// Where the channel is no Finder, "call Find" is a question for a person. The remote may or may not notice a repeated
+	// number: never rely on it.
+	Send(ctx context.Context, m M, plan Plan) (Receipt, error)
+}
+
+// Planner says what would be sent, without sending it.
+type Planner[M proto.Message] interface {
 	// Plan returns what Send would send and everything that is wrong with the document. It makes no call.
 	Plan(m M) Plan
-	// Send sends the document as planned. plan must be the result of Plan of this same channel. Its errors are those of
-	// OrderSender.SendOrder; where the channel is no Finder, "call FindOrders" is a question for a person.
-	Send(ctx context.Context, m M, plan Plan) (Receipt, error)
 }
 
 // Reader reads the documents of one kind and changes nothing.
@@ -43,9 +58,10 @@ type Finder[D proto.Message] interface {
 	FindLimit() int
 }
 
-// Comparer compares what Send would send for m with the document that the warehouse has under number: see
-// OrderComparer.CompareOrder.
+// Comparer compares what we would send with what the warehouse has.
 type Comparer[M proto.Message] interface {
+	// Compare returns the fields in which the document number differs from what Send would send for m. Fields that the
+	// remote does not return, or masks, are skipped. It returns ErrNotFound if there is no such document.
 	Compare(ctx context.Context, m M, number string) (Comparison, error)
 }
 

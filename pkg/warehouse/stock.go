@@ -86,10 +86,10 @@ type FlowRow struct {
 
 // ShopStocker reads a shop's current stock.
 type ShopStocker interface {
-	Limited
-
-	// ShopStock returns the stock of at most Limits.ShopStock goods. Goods missing from the result have no stock there.
+	// ShopStock returns the stock of at most ShopStockLimit goods. Goods missing from the result have no stock there.
 	ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]ShopStock, error)
+	// ShopStockLimit is the most goods of one call of ShopStock, at least 1.
+	ShopStockLimit() int
 }
 
 // ShopStock is a shop's stock of one kind of goods: the figure that the flow moves, and how much of it is reserved.

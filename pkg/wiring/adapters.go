@@ -23,7 +23,7 @@ func adapters() map[sellerv1.Account_Kind]adapter {
 // warehouse.Kind. Only open is required.
 type adapter struct {
 	// open opens a warehouse. Calls are one at a time.
-	open func(o opening) (warehouse.Orders, error)
+	open func(o opening) (warehouse.Identified, error)
 	// authority returns the authorisation server of an account, where Capabilities.Consent is set.
 	authority func(a *sellerv1.Account, trust seller.Trust) token.Authority
 	// close ends what the adapter keeps open. Calls have ended by then.

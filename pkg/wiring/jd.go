@@ -14,7 +14,7 @@ import (
 func jdAdapter() adapter {
 	transport := jdapi.NewTransport()
 	return adapter{
-		open: func(o opening) (warehouse.Orders, error) {
+		open: func(o opening) (warehouse.Identified, error) {
 			return jd.New(jd.Options{
 				Seller: o.seller, Warehouse: o.code, Class: o.class, ReadOnly: o.readOnly, Limiter: o.limiter, Env: os.Getenv, Trust: o.trust,
 				Tokens: o.tokens, Transport: transport, Metrics: o.metrics,

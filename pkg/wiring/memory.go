@@ -20,7 +20,7 @@ func memoryAdapter() adapter {
 	type key struct{ seller, account string }
 	kept := map[key]*memory.Warehouse{}
 	return adapter{
-		open: func(o opening) (warehouse.Orders, error) {
+		open: func(o opening) (warehouse.Identified, error) {
 			at := key{o.seller.Name(), o.account.Name}
 			if kept[at] == nil {
 				kept[at] = &memory.Warehouse{StepEvery: memoryStep, Opening: memoryOpening, As: memory.Kind{}.Identity(o.account)}

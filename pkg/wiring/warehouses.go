@@ -36,7 +36,7 @@ type Warehouses struct {
 // cached holds the open warehouses of one version of a seller's set-up.
 type cached struct {
 	version uint64
-	orders  map[cacheKey]warehouse.Orders
+	open    map[cacheKey]warehouse.Identified
 }
 
 type cacheKey struct {
@@ -50,28 +50,27 @@ func NewWarehouses(quota ledger.Quota) *Warehouses {
 	return &Warehouses{quota: quota, adapters: adapters(), cache: map[string]*cached{}}
 }
 
-// reader is a warehouse's read-only side: no type assertion finds a way to write.
+// reader reads a warehouse's orders, and checks the warehouse: no type assertion finds a way to write.
 type reader struct {
 	warehouse.OrderReader
 	warehouse.Doctor
 }
 
-// Read is Open for callers that change nothing there. Its result has no way to write, and calls that could write are
-// refused before they are sent.
+// Read is Open for callers that read orders and change nothing there. Its result has no way to write, and calls that could
+// write are refused before they are sent. It is a warehouse.Doctor if the warehouse is one.
 func (w *Warehouses) Read(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error) {
-	orders, err := w.openCached(s, cacheKey{code, class, true})
+	wh, err := w.openCached(s, cacheKey{code, class, true})
 	if err != nil {
 		return nil, err
 	}
-	r, ok := orders.(warehouse.OrderReader)
+	orderer, ok := wh.(warehouse.Orderer)
 	if !ok {
-		return nil, fault.Permanent(fmt.Errorf("read the orders of warehouse %s: its adapter lists none", code))
+		return nil, fault.Permanent(fmt.Errorf("read the orders of warehouse %s: its adapter takes none", code))
 	}
-	doctor, _ := orders.(warehouse.Doctor)
-	if doctor == nil {
-		return struct{ warehouse.OrderReader }{r}, nil
+	if doctor, ok := wh.(warehouse.Doctor); ok {
+		return reader{orderer.Orders(), doctor}, nil
 	}
-	return reader{r, doctor}, nil
+	return struct{ warehouse.OrderReader }{orderer.Orders()}, nil
 }
 
 // Documents is Read for callers that read documents of any kind: a kind's Channel finds its part of the result. Narrow that
@@ -103,10 +102,10 @@ func (w *Warehouses) Authority(a *sellerv1.Account) (token.Authority, error) {
 	return w.adapters[a.GetKind()].authority(a, w.Trust), nil
 }
 
-// Open opens the warehouse with the ERP's code, for calls of the class. The same version of a set-up gets the same
-// value again; a set-up without a version (not from a Registry) gets a new one each time. A gap in the set-up is a
-// fault.Hold. A seller in shadow is refused whatever its caller believes: see seller.Shadows.
-func (w *Warehouses) Open(s *seller.Seller, code string, class quota.Class) (warehouse.Orders, error) {
+// Open opens the warehouse with the ERP's code, for calls of the class: a kind's Channel finds its part of the result. The
+// same version of a set-up gets the same value again; a set-up without a version (not from a Registry) gets a new one each
+// time. A gap in the set-up is a fault.Hold. A seller in shadow is refused whatever its caller believes: see seller.Shadows.
+func (w *Warehouses) Open(s *seller.Seller, code string, class quota.Class) (warehouse.Identified, error) {
 	if err := s.Shadowed(w.now()); err != nil {
 		return nil, err
 	}
@@ -115,11 +114,11 @@ func (w *Warehouses) Open(s *seller.Seller, code string, class quota.Class) (war
 
 // Stock opens the stock reader, cached like Open's. It has no way to write, and serves a seller in shadow too.
 func (w *Warehouses) Stock(s *seller.Seller, code string) (warehouse.StockReader, error) {
-	orders, err := w.openCached(s, cacheKey{code, quota.Stock, true})
+	wh, err := w.openCached(s, cacheKey{code, quota.Stock, true})
 	if err != nil {
 		return nil, err
 	}
-	stock, ok := orders.(warehouse.StockReader)
+	stock, ok := wh.(warehouse.StockReader)
 	if !ok {
 		return nil, noStock(s, code)
 	}
@@ -137,11 +136,11 @@ func (w *Warehouses) SetStock(s *seller.Seller, code string) (warehouse.StockSet
 	if err := s.Shadowed(w.now()); err != nil {
 		return nil, err
 	}
-	orders, err := w.openCached(s, cacheKey{code, quota.Stock, false})
+	wh, err := w.openCached(s, cacheKey{code, quota.Stock, false})
 	if err != nil {
 		return nil, err
 	}
-	stock, ok := orders.(warehouse.StockSetter)
+	stock, ok := wh.(warehouse.StockSetter)
 	if !ok {
 		return nil, noStock(s, code)
 	}
@@ -155,29 +154,29 @@ func noStock(s *seller.Seller, code string) error {
 	})
 }
 
-func (w *Warehouses) openCached(s *seller.Seller, at cacheKey) (warehouse.Orders, error) {
+func (w *Warehouses) openCached(s *seller.Seller, at cacheKey) (warehouse.Identified, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	k := w.cache[s.Name()]
 	if k == nil || k.version < s.Version {
-		k = &cached{version: s.Version, orders: map[cacheKey]warehouse.Orders{}}
+		k = &cached{version: s.Version, open: map[cacheKey]warehouse.Identified{}}
 		w.cache[s.Name()] = k
 	}
 	current := k.version == s.Version && s.Version != 0
-	if orders, ok := k.orders[at]; ok && current {
-		return orders, nil
+	if wh, ok := k.open[at]; ok && current {
+		return wh, nil
 	}
-	orders, err := w.open(s, at)
+	wh, err := w.open(s, at)
 	if err != nil {
 		return nil, err
 	}
 	if current {
-		k.orders[at] = orders
+		k.open[at] = wh
 	}
-	return orders, nil
+	return wh, nil
 }
 
-func (w *Warehouses) open(s *seller.Seller, at cacheKey) (warehouse.Orders, error) {
+func (w *Warehouses) open(s *seller.Seller, at cacheKey) (warehouse.Identified, error) {
 	site, _ := s.Warehouse(at.code)
 	account, _ := s.Account(site.GetAccount())
 	adapter, known := w.adapters[account.GetKind()]

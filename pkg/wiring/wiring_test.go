@@ -25,6 +25,7 @@ import (
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	"stockbridge/pkg/warehouse/kinds"
 	orderv1 "stockbridge/proto/order/v1"
+	purchasev1 "stockbridge/proto/purchase/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
@@ -105,13 +106,28 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-func open(t *testing.T, w *Warehouses, s *seller.Seller, code string, class quota.Class) warehouse.Orders {
+func open(t *testing.T, w *Warehouses, s *seller.Seller, code string, class quota.Class) warehouse.Identified {
 	t.Helper()
-	orders, err := w.Open(s, code, class)
+	wh, err := w.Open(s, code, class)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return orders
+	return wh
+}
+
+// openOrders opens the orders of a warehouse.
+func openOrders(t *testing.T, w *Warehouses, s *seller.Seller, code string, class quota.Class) warehouse.OrderChannel {
+	t.Helper()
+	return open(t, w, s, code, class).(warehouse.Orderer).Orders()
+}
+
+// canSend reports whether a type assertion finds a way to send.
+func canSend(wh any) bool {
+	_, orders := wh.(warehouse.Orderer)
+	_, purchases := wh.(warehouse.Purchaser)
+	_, order := wh.(warehouse.Channel[*orderv1.Audited, *orderv1.Shipped])
+	_, purchase := wh.(warehouse.Channel[*purchasev1.Audited, *purchasev1.Received])
+	return orders || purchases || order || purchase
 }
 
 func TestAJDWarehouseRereadsItsTokenAndWaitsForSlots(t *testing.T) {
@@ -119,20 +135,20 @@ func TestAJDWarehouseRereadsItsTokenAndWaitsForSlots(t *testing.T) {
 	q := &turns{}
 	w := NewWarehouses(q)
 	defer w.Close()
-	orders := open(t, w, s, "W1", quota.Push)
+	orders := openOrders(t, w, s, "W1", quota.Push)
 
-	_, err := orders.FindOrders(t.Context(), []string{"X1"})
+	_, err := orders.Find(t.Context(), []string{"X1"})
 	if !errors.Is(err, warehouse.ErrToken) || fault.Of(err) != fault.Held || q.asked != 0 {
 		t.Errorf("without a token: %v, %d turns taken", err, q.asked)
 	}
 	write(t, token, "planted-stale\n")
-	_, stale := orders.FindOrders(t.Context(), []string{"X1"})
+	_, stale := orders.Find(t.Context(), []string{"X1"})
 	if !errors.Is(stale, warehouse.ErrToken) {
 		t.Errorf("with a token that JD does not take: %v", stale)
 	}
 	for _, text := range []string{"planted-token", "planted-fresh\n"} {
 		write(t, token, text)
-		if found, err := orders.FindOrders(t.Context(), []string{"X1"}); err != nil || len(found) != 0 {
+		if found, err := orders.Find(t.Context(), []string{"X1"}); err != nil || len(found) != 0 {
 			t.Errorf("after the file changed: %v, %v", found, err)
 		}
 	}
@@ -146,7 +162,7 @@ func TestAJDWarehouseRereadsItsTokenAndWaitsForSlots(t *testing.T) {
 		}
 	}
 
-	if _, err := open(t, NewWarehouses(nil), s, "W1", quota.Push).FindOrders(t.Context(), []string{"X1"}); err != nil {
+	if _, err := openOrders(t, NewWarehouses(nil), s, "W1", quota.Push).Find(t.Context(), []string{"X1"}); err != nil {
 		t.Errorf("without budgets: %v", err)
 	}
 }
@@ -181,14 +197,14 @@ func TestAWarehouseInMemoryKeepsItsOrders(t *testing.T) {
 	s, _ := sandbox(t)
 	w := NewWarehouses(&turns{})
 	defer w.Close()
-	orders := open(t, w, s, "M1", quota.Push)
+	orders := openOrders(t, w, s, "M1", quota.Push)
 	o := &orderv1.Audited{Seller: "acme", OutboundNo: "X1", Receiver: &orderv1.Receiver{Name: "n"}, Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "G", Quantity: 1}}}
-	if _, err := orders.SendOrder(t.Context(), o); err != nil {
+	if _, err := orders.Send(t.Context(), o, orders.Plan(o)); err != nil {
 		t.Fatal(err)
 	}
 	changed := seller.New(s.Setup, nil)
 	changed.Version = 4
-	if found, err := open(t, w, changed, "M2", quota.Status).FindOrders(t.Context(), []string{"X1"}); err != nil || len(found) != 1 {
+	if found, err := openOrders(t, w, changed, "M2", quota.Status).Find(t.Context(), []string{"X1"}); err != nil || len(found) != 1 {
 		t.Errorf("another class, of another version: %v, %v", found, err)
 	}
 }
@@ -199,7 +215,7 @@ func TestEveryKindOfAccountCanBeOpened(t *testing.T) {
 	s, _ := sandbox(t)
 	w := NewWarehouses(&turns{})
 	defer w.Close()
-	opened := map[sellerv1.Account_Kind]warehouse.Orders{}
+	opened := map[sellerv1.Account_Kind]warehouse.Identified{}
 	for _, site := range s.Setup.Warehouses {
 		a, _ := s.Account(site.Account)
 		opened[a.Kind] = open(t, w, s, site.Code, quota.Push)
@@ -245,13 +261,13 @@ func TestASellerInShadowHasNoWarehouseThatWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := r.(warehouse.OrderSender); ok {
+	if canSend(r) {
 		t.Error("what reads can be asked to write")
 	}
 	if _, ok := r.(warehouse.Doctor); !ok {
 		t.Error("it cannot be diagnosed")
 	}
-	if found, err := r.FindOrders(t.Context(), []string{"X1"}); err != nil || len(found) != 0 {
+	if found, err := r.Find(t.Context(), []string{"X1"}); err != nil || len(found) != 0 {
 		t.Errorf("%v, %v", found, err)
 	}
 }
@@ -271,8 +287,8 @@ func TestStockIsReadAndSetInTwoWays(t *testing.T) {
 		if _, ok := r.(warehouse.StockSetter); ok {
 			t.Errorf("what reads the stock of %s can be asked to set it", code)
 		}
-		if _, ok := r.(warehouse.OrderSender); ok {
-			t.Errorf("what reads the stock of %s can be asked to take orders", code)
+		if canSend(r) {
+			t.Errorf("what reads the stock of %s can be asked to take documents", code)
 		}
 		return r
 	}
@@ -328,7 +344,7 @@ func TestDocumentsAreOpenedToRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, ok := order.Channel(wh)
+		c, ok := order.Kind.Channel(wh)
 		if !ok {
 			t.Fatalf("%s takes no orders", code)
 		}
@@ -379,7 +395,7 @@ func TestASetupCannotHaveAWorkerSendItsOwnSecrets(t *testing.T) {
 				if err != nil || authorityErr != nil {
 					t.Fatalf("%v, %v", err, authorityErr)
 				}
-				if _, err := orders.FindOrders(t.Context(), []string{"X1"}); err != nil {
+				if _, err := orders.(warehouse.Orderer).Orders().Find(t.Context(), []string{"X1"}); err != nil {
 					t.Errorf("with the secrets that it may name: %v", err)
 				}
 				return

@@ -60,12 +60,12 @@ type Parts struct {
 	Clocks *Clocks
 }
 
-// Warehouses opens the warehouse of a seller by the ERP's code, for calls of the class; Read is for callers that must
-// not send.
+// Warehouses opens the warehouse of a seller by the ERP's code, for calls of the class: see kind.Kind.Channel. Read is for
+// callers that read orders and must not send.
 type Warehouses interface {
-	Open(s *seller.Seller, code string, class quota.Class) (warehouse.Orders, error)
+	Open(s *seller.Seller, code string, class quota.Class) (warehouse.Identified, error)
 	Read(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
-	// Documents is Read for documents of any kind; see kind.Kind.Channel.
+	// Documents is Read for documents of any kind.
 	Documents(s *seller.Seller, code string, class quota.Class) (warehouse.Identified, error)
 	// Stock reads stock there; SetStock overwrites it.
 	Stock(s *seller.Seller, code string) (warehouse.StockReader, error)

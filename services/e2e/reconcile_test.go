@@ -420,7 +420,7 @@ func TestADocumentThatNobodyAuditedIsNamed(t *testing.T) {
 		w.Publish(ours, split)
 		w.Accepted(ours)
 		w.Accepted(split)
-		no, err := w.JD.Take(wh.PlanOrder(theirs).Body)
+		no, err := w.JD.Take(wh.Plan(theirs).Body)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -467,7 +467,7 @@ func TestASecondDocumentUnderANumberIsNamed(t *testing.T) {
 	o := w.Maker.Next()
 	w.Publish(o)
 	w.Accepted(o)
-	no, err := w.JD.Take(wh.PlanOrder(o).Body)
+	no, err := w.JD.Take(wh.Plan(o).Body)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func timer(t *testing.T, w *testenv.World, o *orderv1.Audited, otherwise map[str
 		t.Fatal(err)
 	}
 	fields := map[string]string{}
-	if err := json.Unmarshal([]byte(wh.PlanOrder(o).Body), &fields); err != nil {
+	if err := json.Unmarshal([]byte(wh.Plan(o).Body), &fields); err != nil {
 		t.Fatal(err)
 	}
 	maps.Copy(fields, otherwise)

@@ -26,6 +26,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
+	"stockbridge/pkg/warehouse/warehousetest"
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -45,7 +46,7 @@ type fixture struct {
 
 // calls counts the calls to the warehouse; each takes time.
 type calls struct {
-	warehouse.Orders
+	warehouse.OrderChannel
 	b       *fixture
 	finds   int
 	details atomic.Int32
@@ -55,18 +56,21 @@ type calls struct {
 	panics bool
 }
 
-func (c *calls) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
+// Orders is the channel, with each call counted.
+func (c *calls) Orders() warehouse.OrderChannel { return c }
+
+func (c *calls) Find(ctx context.Context, numbers []string) (map[string][]warehouse.Document[*orderv1.Shipped], error) {
 	c.finds++
 	c.b.wait(c.takes)
-	return c.Orders.FindOrders(ctx, numbers)
+	return c.OrderChannel.Find(ctx, numbers)
 }
 
-func (c *calls) OrderDetails(ctx context.Context, number string) (warehouse.Details, error) {
+func (c *calls) Read(ctx context.Context, numbers []string) (map[string]warehouse.Document[*orderv1.Shipped], error) {
 	c.details.Add(1)
 	if c.panics {
 		panic("no such field")
 	}
-	return c.Orders.OrderDetails(ctx, number)
+	return c.OrderChannel.Read(ctx, numbers)
 }
 
 // counted returns the calls since it was called last.
@@ -104,7 +108,7 @@ func newFixture(t *testing.T, open func(now func() time.Time) (ledger.Ledger, er
 	}
 	t.Cleanup(func() { _ = b.all.Close() })
 	b.wh = &memory.Warehouse{Now: b.now}
-	b.calls = &calls{Orders: b.wh, b: b}
+	b.calls = &calls{OrderChannel: b.wh.Orders(), b: b}
 	b.book = &book{now: seller.New(&sellerv1.Setup{
 		Name:       "acme",
 		Accounts:   []*sellerv1.Account{{Name: "m", Kind: sellerv1.Account_KIND_MEMORY}},
@@ -140,7 +144,7 @@ func (b *fixture) accept(warehouseCode string, numbers ...string) {
 			OutboundNo: no, Receiver: &orderv1.Receiver{Name: "x"},
 			Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "TEA", Quantity: 2}},
 		}
-		taken, err := b.wh.SendOrder(b.t.Context(), o)
+		taken, err := warehousetest.Send(b.t.Context(), b.wh.Orders(), o)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -323,7 +327,7 @@ func TestWhatTheWarehouseDoes(t *testing.T) {
 				b.accept("W01", "O-1")
 				if test.twice {
 					again := &orderv1.Audited{OutboundNo: "O-1", Receiver: &orderv1.Receiver{Name: "x"}, Lines: []*orderv1.Line{{LineId: "1", Quantity: 2}}}
-					if _, err := b.wh.SendOrder(t.Context(), again); err != nil {
+					if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), again); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -669,7 +673,7 @@ func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
 		other := &memory.Warehouse{Now: b.now, As: "memory/other"}
 		for _, no := range []string{"X-1", "X-2", "X-3", "A-2"} {
 			o := &orderv1.Audited{OutboundNo: no, Receiver: &orderv1.Receiver{Name: "x"}, Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "CUP", Quantity: 9}}}
-			if _, err := other.SendOrder(t.Context(), o); err != nil {
+			if _, err := warehousetest.Send(t.Context(), other.Orders(), o); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -677,7 +681,7 @@ func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
 			first.Step()
 			other.Step()
 		}
-		b.calls.Orders = other
+		b.calls.OrderChannel = other.Orders()
 		for range 3 {
 			b.wait(time.Hour)
 			b.expect("reported of what is not seen", b.reported(), []string(nil))
@@ -692,7 +696,7 @@ func TestAnOrderOfAnEarlierAccountIsNeitherAbsentNorAnothers(t *testing.T) {
 			t.Errorf("%d are followed", n)
 		}
 		// The earlier account is restored: they are followed as before.
-		b.calls.Orders = first
+		b.calls.OrderChannel = first.Orders()
 		b.wait(time.Hour)
 		if got := b.reported(); !slices.Contains(got, "delivered MEM00000001") || !slices.Contains(got, "delivered MEM00000002") {
 			t.Errorf("reported %v", got)

@@ -19,6 +19,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd"
+	"stockbridge/pkg/warehouse/warehousetest"
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -45,7 +46,7 @@ func TestOverJD(t *testing.T) {
 
 		var numbers []string
 		for _, o := range manyOrders(seed, orderCount) {
-			taken, err := wh.SendOrder(t.Context(), o)
+			taken, err := warehousetest.Send(t.Context(), wh.Orders(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -183,7 +184,7 @@ func TestEveryStepOfJDsIsUnderstood(t *testing.T) {
 			}
 			o := manyOrders(uint64(i), 1)[0]
 			o.OutboundNo = fmt.Sprintf("A-%d", i)
-			taken, err := wh.SendOrder(t.Context(), o)
+			taken, err := warehousetest.Send(t.Context(), wh.Orders(), o)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -32,7 +32,7 @@ var Terms = kind.Terms{
 var Kind = kind.Kind[*orderv1.Audited, *orderv1.Shipped]{
 	Terms:   Terms,
 	Audited: event.OrderAudited,
-	Channel: Channel,
+	Channel: channel,
 	Clean:   func(o *orderv1.Audited) *orderv1.Audited { return clean.Order(o).Order },
 	Facts:   Facts,
 	Hash:    Hash,
@@ -43,6 +43,14 @@ var Kind = kind.Kind[*orderv1.Audited, *orderv1.Shipped]{
 	Unread:   Unread,
 	Further:  Further,
 	PhaseOf:  PhaseOf,
+}
+
+func channel(wh warehouse.Identified) (warehouse.Channel[*orderv1.Audited, *orderv1.Shipped], bool) {
+	o, ok := wh.(warehouse.Orderer)
+	if !ok {
+		return nil, false
+	}
+	return o.Orders(), true
 }
 
 // Facts are what push and ledger need of an order.
@@ -72,8 +80,8 @@ func ItemField(o *orderv1.Audited, lineID string) string {
 }
 
 // Findings returns all that is wrong with an order before it is sent, and what would be sent: the same checks as a push.
-func Findings(s *seller.Seller, wh warehouse.OrderPlanner, o *orderv1.Audited) (warehouse.Plan, []error) {
-	plan := wh.PlanOrder(o)
+func Findings(s *seller.Seller, wh warehouse.Planner[*orderv1.Audited], o *orderv1.Audited) (warehouse.Plan, []error) {
+	plan := wh.Plan(o)
 	return plan, append(s.Findings(clean.Order(o).Order), plan.Findings...)
 }
 

@@ -20,52 +20,50 @@ const ownShipper = "CYS0000010"
 
 // FindByPlatform looks orders up by the platforms' order numbers. A number that cannot be part of a query counts as not
 // found.
-func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]warehouse.Found, error) {
+func (c orders) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]document, error) {
 	nos := slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(platformNos))), func(no string) bool { return !queryable(no) })
 	if len(nos) > maxFind {
 		return nil, fmt.Errorf("find %d platform orders: at most %d at a time", len(nos), maxFind)
 	}
-	rows, err := w.lookUp(ctx, nos, byPlatform)
+	rows, err := c.w.lookUp(ctx, nos, byPlatform)
 	if err != nil {
-		return nil, w.readError(err)
+		return nil, c.w.readError(err)
 	}
-	found := map[string][]warehouse.Found{}
+	found := map[string][]document{}
 	for _, row := range rows {
 		if no := string(row.SpSoNo); row.EclpSoNo != "" && slices.Contains(nos, no) {
-			found[no] = append(found[no], warehouse.Found{
-				OutboundNo: string(row.IsvUUID), WarehouseNo: string(row.EclpSoNo), State: stateOf(row.MainStatus, "", row.OperTime),
-			})
+			found[no] = append(found[no], documentOf(row))
 		}
 	}
 	for _, list := range found {
-		slices.SortFunc(list, func(a, b warehouse.Found) int { return cmp.Compare(a.WarehouseNo, b.WarehouseNo) })
+		slices.SortFunc(list, func(a, b document) int { return cmp.Compare(a.Number, b.Number) })
 	}
 	return found, nil
 }
 
-// CompareOrder compares our plan with what queryOrder returns.
-func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (warehouse.Comparison, error) {
-	theirs, err := w.api.QueryOrder(ctx, warehouseNo)
+// Compare compares our plan with what queryOrder returns.
+func (c orders) Compare(ctx context.Context, o *orderv1.Audited, number string) (warehouse.Comparison, error) {
+	theirs, err := c.w.api.QueryOrder(ctx, number)
 	var no *jdapi.Error
 	if errors.As(err, &no) && no.Class == jdapi.ClassBusiness || err == nil && theirs.EclpSoNo == "" {
-		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
+		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", number, warehouse.ErrNotFound)
 	}
 	if err != nil {
-		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, w.readError(err))
+		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", number, c.w.readError(err))
 	}
-	if theirs.EclpSoNo != jdapi.Text(warehouseNo) {
-		return warehouse.Comparison{}, fmt.Errorf("order %s: JD answers about %s", warehouseNo, theirs.EclpSoNo)
+	if theirs.EclpSoNo != jdapi.Text(number) {
+		return warehouse.Comparison{}, fmt.Errorf("order %s: JD answers about %s", number, theirs.EclpSoNo)
 	}
-	ours, plan := w.plan(o)
-	c := comparing{cleaned: map[string]string{}, split: len(theirs.SplitEclpSoNos.List()) > 0 || w.isPart(warehouseNo)}
+	ours, plan := c.w.plan(o)
+	k := comparing{cleaned: map[string]string{}, split: len(theirs.SplitEclpSoNos.List()) > 0 || c.w.isPart(number)}
 	for _, one := range plan.Cleaned {
-		c.cleaned[one.Field] += one.What
+		k.cleaned[one.Field] += one.What
 	}
-	c.fields(ours, theirs)
-	c.people(ours, theirs)
-	c.lines(clean.Order(o).Order.Lines, theirs.Lines)
-	result := warehouse.Comparison{Differences: c.found, Foreign: c.foreign}
-	for _, step := range w.history(theirs.Statuses) {
+	k.fields(ours, theirs)
+	k.people(ours, theirs)
+	k.lines(clean.Order(o).Order.Lines, theirs.Lines)
+	result := warehouse.Comparison{Differences: k.found, Foreign: k.foreign}
+	for _, step := range c.w.history(theirs.Statuses) {
 		if !step.At.IsZero() && (result.TakenAt.IsZero() || step.At.Before(result.TakenAt)) {
 			result.TakenAt = step.At
 		}

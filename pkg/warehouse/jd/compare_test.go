@@ -47,7 +47,7 @@ func TestCompare(t *testing.T) {
 			if c.change != nil {
 				c.change(o)
 			}
-			body := w.PlanOrder(o).Body
+			body := w.Orders().Plan(o).Body
 			if !strings.Contains(body, c.from) {
 				t.Fatalf("the request has no %s:\n%s", c.from, body)
 			}
@@ -55,7 +55,7 @@ func TestCompare(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := w.CompareOrder(t.Context(), o, no)
+			got, err := w.Orders().Compare(t.Context(), o, no)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,7 +107,7 @@ func TestAnotherOrdersDocumentIsRecognised(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w, far := open(t, jdsandbox.Knobs{})
 			o := warehousetest.Order("F-1")
-			body := w.PlanOrder(o).Body
+			body := w.Orders().Plan(o).Body
 			if c.change != nil {
 				c.change(o)
 			}
@@ -118,7 +118,7 @@ func TestAnotherOrdersDocumentIsRecognised(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := w.CompareOrder(t.Context(), o, no)
+			got, err := w.Orders().Compare(t.Context(), o, no)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -171,7 +171,7 @@ func TestAReaderCannotWrite(t *testing.T) {
 	w, far := open(t, jdsandbox.Knobs{})
 	w.api.ReadOnly = true
 	o := warehousetest.Order("R-1")
-	if _, err := w.SendOrder(t.Context(), o); !errors.Is(err, jdapi.ErrReadOnly) || !errors.Is(err, jdapi.ErrNotSent) {
+	if _, err := warehousetest.Send(t.Context(), w.Orders(), o); !errors.Is(err, jdapi.ErrReadOnly) || !errors.Is(err, jdapi.ErrNotSent) {
 		t.Errorf("took an order: %v", err)
 	}
 	for _, d := range w.Diagnose(t.Context()) {
@@ -179,7 +179,7 @@ func TestAReaderCannotWrite(t *testing.T) {
 			t.Errorf("the diagnosis says %+v", d)
 		}
 	}
-	if _, err := w.FindOrders(t.Context(), []string{"R-1"}); err != nil {
+	if _, err := w.Orders().Find(t.Context(), []string{"R-1"}); err != nil {
 		t.Errorf("cannot read: %v", err)
 	}
 	for _, call := range far.jd.Calls() {

@@ -38,7 +38,7 @@ func TestContract(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			warehousetest.TestOrders(t, func(t *testing.T) warehousetest.Subject {
 				w, far := open(t, c.knobs)
-				return warehousetest.Subject{Orders: w, Remote: far}
+				return warehousetest.Subject{OrderChannel: w.Orders(), Remote: far}
 			})
 		})
 	}

@@ -76,7 +76,7 @@ func refusedBy(code, text string) string {
 
 // What each failure means: of a send, of a look-up by our number, of one by JD's.
 func TestEachFailureHasItsMeaning(t *testing.T) {
-	type fate struct{ take, find, details string }
+	type fate struct{ take, find, read string }
 	lost := fate{"unknown", "transient", "transient"}
 	token := fate{"held token:acme/main", "held token:acme/main", "held token:acme/main"}
 	permission := fate{"held permission:acme/main", "held permission:acme/main", "held permission:acme/main"}
@@ -110,7 +110,7 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 		refusedBy("64", "x"):   permission,
 		refusedBy("72", "x"):   permission,
 		refusedBy("73", "x"):   permission,
-		refusedBy("71", "x"):   {"rejected", permission.find, permission.details}, // proves nothing
+		refusedBy("71", "x"):   {"rejected", permission.find, permission.read}, // proves nothing
 		refusedBy("60", "x"):   data,
 		refusedBy("61", "x"):   data,
 		refusedBy("63", "x"):   data,
@@ -124,7 +124,7 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 		refusedBy("50", "x"):   account,
 		refusedBy("4", "x"):    account,
 		// It says that something exists already, so the order has to be looked up.
-		refusedBy("17", "x"): {"rejected, waits for account:acme/main", account.find, account.details},
+		refusedBy("17", "x"): {"rejected, waits for account:acme/main", account.find, account.read},
 		// JD says that a number of the settings does not exist or is disabled.
 		refusedBy("10500", "店铺[ESP1]不存在"):                                                                                shop,
 		refusedBy("10500", "店铺不存在"):                                                                                      shop,
@@ -156,18 +156,20 @@ func TestEachFailureHasItsMeaning(t *testing.T) {
 			})
 			o := warehousetest.Order("A-1")
 			o.Carrier = "YTO"
-			taken, err := w.SendOrder(t.Context(), o)
+			taken, err := warehousetest.Send(t.Context(), w.Orders(), o)
 			var got fate
 			got.take = describe(t, err)
 			if taken.WarehouseNo != "" {
 				t.Errorf("taken: %+v", taken)
 			}
-			found, err := w.FindOrders(t.Context(), []string{"A-1"})
+			found, err := w.Orders().Find(t.Context(), []string{"A-1"})
 			if got.find = describe(t, err); err == nil && len(found) == 0 {
 				got.find = "nothing"
 			}
-			_, err = w.OrderDetails(t.Context(), "ESL1")
-			got.details = describe(t, err)
+			docs, err := w.Orders().Read(t.Context(), []string{"ESL1"})
+			if got.read = describe(t, err); err == nil && len(docs) == 0 {
+				got.read = "not found"
+			}
 			if got != want {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
@@ -199,8 +201,6 @@ func describe(t *testing.T, err error) string {
 		return "rejected, waits for " + no.Cause
 	case no != nil:
 		return "rejected"
-	case errors.Is(err, warehouse.ErrNotFound):
-		return "not found"
 	case class == fault.Held:
 		return "held " + fault.Cause(err)
 	case class == fault.Refused:
@@ -227,8 +227,11 @@ func TestAURLThatIsNotJDsHolds(t *testing.T) {
 				s.Accounts[0].Url = strings.Replace(server.URL, "//", "//user:s3cret@", 1) + c.path + "?key=s3cret"
 			})
 			for what, call := range map[string]func() error{
-				"write": func() error { _, err := w.SendOrder(t.Context(), warehousetest.Order("A-1")); return err },
-				"read":  func() error { _, err := w.FindOrders(t.Context(), []string{"A-1"}); return err },
+				"write": func() error {
+					_, err := warehousetest.Send(t.Context(), w.Orders(), warehousetest.Order("A-1"))
+					return err
+				},
+				"read": func() error { _, err := w.Orders().Find(t.Context(), []string{"A-1"}); return err },
 			} {
 				err := call()
 				r := fault.ReasonOf(err, "")
@@ -249,7 +252,7 @@ func TestATokenThatCannotBeReadIsTheSetupsFault(t *testing.T) {
 	w := answering(t, func(*request) string { return accepted }, func(s *sellerv1.Setup) {
 		s.Accounts[0].AccessToken = &sellerv1.SecretRef{File: "/nowhere/token"}
 	})
-	_, err := w.SendOrder(t.Context(), warehousetest.Order("A-1"))
+	_, err := warehousetest.Send(t.Context(), w.Orders(), warehousetest.Order("A-1"))
 	if fault.Cause(err) != "token:acme/main" || !errors.Is(err, warehouse.ErrToken) || !strings.Contains(err.Error(), "/nowhere/token") {
 		t.Errorf("%v holds for %q", err, fault.Cause(err))
 	}
@@ -286,9 +289,9 @@ func TestReceiverDoesNotShow(t *testing.T) {
 			if name == "HTTP" { // net/http quotes an answer that is not HTTP
 				w.api.Transport = quoting(words)
 			}
-			_, err := w.SendOrder(t.Context(), o)
+			_, err := warehousetest.Send(t.Context(), w.Orders(), o)
 			text := everyWord(err)
-			_, err = w.FindOrders(t.Context(), []string{"A-20261130001"})
+			_, err = w.Orders().Find(t.Context(), []string{"A-20261130001"})
 			found := everyWord(err)
 			for _, hidden := range pieces {
 				if strings.Contains(text, hidden) {
@@ -363,11 +366,11 @@ func TestARefusalAboutOneNumberHidesNoOther(t *testing.T) {
 			}
 			return `{"x_responce":{"code":"0","queryorder_result":[` + strings.Join(rows, ",") + `]}}`
 		})
-		found, err := w.FindOrders(t.Context(), []string{"A-1", "A-2", "A-3", "A-4", "A-5", "A-6", "A-7", "A-8"})
+		found, err := w.Orders().Find(t.Context(), []string{"A-1", "A-2", "A-3", "A-4", "A-5", "A-6", "A-7", "A-8"})
 		switch {
-		case none && (err != nil || len(found) != 2 || found["A-3"].WarehouseNo != "ESLA-3" || found["A-7"].WarehouseNo != "ESLA-7"):
+		case none && (err != nil || len(found) != 2 || found["A-3"][0].Number != "ESLA-3" || found["A-7"][0].Number != "ESLA-7"):
 			t.Errorf("%s: %+v, %v", text, found, err)
-		case !none && (err == nil || fault.Of(err) != fault.Transient && fault.Of(err) != fault.Held || errors.Is(err, warehouse.ErrNotFound)):
+		case !none && (err == nil || fault.Of(err) != fault.Transient && fault.Of(err) != fault.Held):
 			t.Errorf("%s: %+v, %v", text, found, err)
 		}
 	}
@@ -419,13 +422,16 @@ func TestRowsOfOneNumberBecomeOneAnswer(t *testing.T) {
 				return c.orders[strings.Trim(strings.TrimPrefix(r.param, `{"eclpSoNo":`), `"}`)]
 			})
 			for range 2 { // what was learned about parts stays true
-				found, err := w.FindOrders(t.Context(), []string{"A-1", "A-1"})
-				f, there := found["A-1"]
-				got := strings.Join(append([]string{f.WarehouseNo}, f.Others...), " ")
+				found, err := w.Orders().Find(t.Context(), []string{"A-1", "A-1"})
+				var numbers []string
+				for _, d := range found["A-1"] {
+					numbers = append(numbers, d.Number)
+				}
+				got := strings.Join(numbers, " ")
 				switch {
 				case err != nil:
 					got = "error"
-				case !there:
+				case len(numbers) == 0:
 					got = "-"
 				}
 				if got != c.want {
@@ -438,7 +444,7 @@ func TestRowsOfOneNumberBecomeOneAnswer(t *testing.T) {
 	t.Run("numbers that cannot be asked for", func(t *testing.T) {
 		w := answering(t, func(*request) string { return rows(`[]`) })
 		for _, no := range []string{"", "A-1,A-2", " A-1"} {
-			if found, err := w.FindOrders(t.Context(), []string{no}); err == nil {
+			if found, err := w.Orders().Find(t.Context(), []string{no}); err == nil {
 				t.Errorf("%q: %+v", no, found)
 			}
 		}
@@ -450,10 +456,10 @@ func TestRowsOfOneNumberBecomeOneAnswer(t *testing.T) {
 			}
 			return rows(`[{"isvUUID":"A-1","eclpSoNo":"ESL2"}]`)
 		})
-		if _, err := w.OrderDetails(t.Context(), "ESL1"); err != nil {
+		if _, err := w.Orders().Read(t.Context(), []string{"ESL1"}); err != nil {
 			t.Error(err)
 		}
-		if found, err := w.FindOrders(t.Context(), []string{"A-1"}); err != nil || found["A-1"].WarehouseNo != "ESL2" {
+		if found, err := w.Orders().Find(t.Context(), []string{"A-1"}); err != nil || len(found["A-1"]) != 1 || found["A-1"][0].Number != "ESL2" {
 			t.Errorf("%+v, %v", found, err)
 		}
 	})
@@ -527,11 +533,11 @@ func TestADocumentIsReportedInOurTerms(t *testing.T) {
 				}
 			}, changes...)
 			for range 2 {
-				d, err := w.OrderDetails(t.Context(), "ESL1")
+				docs, err := w.Orders().Read(t.Context(), []string{"ESL1"})
 				got := "error"
 				if err == nil {
-					got = sketch(d)
-				} else if c.want != "error" || errors.Is(err, warehouse.ErrNotFound) {
+					got = sketch(docs["ESL1"])
+				} else if c.want != "error" {
 					t.Error(err)
 				}
 				if diff := cmp.Diff(c.want, got); diff != "" {
@@ -545,8 +551,8 @@ func TestADocumentIsReportedInOurTerms(t *testing.T) {
 	}
 }
 
-// sketch is details on one line.
-func sketch(d warehouse.Details) string {
+// sketch is an order on one line.
+func sketch(d document) string {
 	at := "-"
 	if !d.State.At.IsZero() {
 		at = d.State.At.Format("15:04")
@@ -555,18 +561,18 @@ func sketch(d warehouse.Details) string {
 	for _, s := range d.History {
 		history = append(history, s.Code)
 	}
-	for _, p := range d.Packages {
+	for _, p := range d.Detail.Packages {
 		var in []string
 		for _, l := range p.Lines {
 			in = append(in, fmt.Sprintf("%s %d", l.LineId, l.Shipped))
 		}
 		packs = append(packs, fmt.Sprintf("%s %s %v", p.Waybill, p.Weight, in))
 	}
-	for _, l := range d.Lines {
+	for _, l := range d.Detail.Lines {
 		lines = append(lines, fmt.Sprintf("%s %d/%d", l.LineId, l.Shipped, l.Quantity))
 	}
 	return fmt.Sprintf("%v %s %s; %s; waybills %v; %d packages [%s]; lines %v; children %v", d.State.Status, d.State.Code, at,
-		strings.Join(history, " "), d.Waybills, len(d.Packages), strings.Join(packs, "; "), lines, d.Children)
+		strings.Join(history, " "), d.Detail.Waybills, len(d.Detail.Packages), strings.Join(packs, "; "), lines, d.Children)
 }
 
 func TestAPackagesNumberGivesItsWaybill(t *testing.T) {

@@ -75,10 +75,7 @@ type Warehouse struct {
 	parts map[string]bool // numbers of documents that another one was split into
 }
 
-var (
-	_ warehouse.Orders      = (*Warehouse)(nil)
-	_ warehouse.OrderReader = (*Warehouse)(nil)
-)
+var _ warehouse.Orderer = (*Warehouse)(nil)
 
 // New makes a Warehouse. Incomplete settings are a fault.Hold.
 func New(o Options) (*Warehouse, error) {
@@ -117,14 +114,10 @@ func New(o Options) (*Warehouse, error) {
 
 // JD's limits of a call (docs/jd-api.md, Limits and idempotency).
 const (
-	maxFind      = 100
-	maxShopStock = 50
+	maxFind       = 100
+	maxReadOrders = 1
+	maxShopStock  = 50
 )
-
-// Limits returns JD's limits.
-func (w *Warehouse) Limits() warehouse.Limits {
-	return warehouse.Limits{Find: maxFind, ShopStock: maxShopStock}
-}
 
 // Identity is application, department and vendor source: JD finds an order by our number only for those who sent it.
 func (w *Warehouse) Identity() warehouse.Identity {
@@ -151,25 +144,34 @@ func source(ref *sellerv1.SecretRef, env func(string) string, trust seller.Trust
 	}
 }
 
-// SendOrder sends the order.
-func (w *Warehouse) SendOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Receipt, error) {
-	return w.SendPlanned(ctx, o, w.PlanOrder(o))
-}
+// Orders returns the channel of sales orders.
+func (w *Warehouse) Orders() warehouse.OrderChannel { return orders{w} }
 
-// SendPlanned sends the plan's body unchanged.
-func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
+type orders struct{ w *Warehouse }
+
+// document is an order as JD has it.
+type document = warehouse.Document[*orderv1.Shipped]
+
+func (c orders) Identity() warehouse.Identity { return c.w.Identity() }
+
+func (c orders) FindLimit() int { return maxFind }
+
+func (c orders) ReadLimit() int { return maxReadOrders }
+
+// Send sends the plan's body unchanged.
+func (c orders) Send(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
 	if plan.Err != nil {
 		return warehouse.Receipt{}, plan.Err
 	}
-	no, err := w.api.AddOrderText(ctx, plan.Body)
+	no, err := c.w.api.AddOrderText(ctx, plan.Body)
 	if err != nil {
-		return warehouse.Receipt{}, w.writeError(w.aboutOrder(o), err)
+		return warehouse.Receipt{}, c.w.writeError(c.w.aboutOrder(o), err)
 	}
 	return warehouse.Receipt{WarehouseNo: no, Cleaned: plan.Cleaned}, nil
 }
 
-// FindOrders looks orders up by our outbound numbers. Parts of a split order do not count as further documents.
-func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[string]warehouse.Found, error) {
+// Find looks orders up by our outbound numbers. Parts of a split order do not count as further documents.
+func (c orders) Find(ctx context.Context, outboundNos []string) (map[string][]document, error) {
 	nos := slices.Compact(slices.Sorted(slices.Values(outboundNos)))
 	if len(nos) > maxFind {
 		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(nos), maxFind)
@@ -179,11 +181,11 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 			return nil, fmt.Errorf("find order %q: not a number that JD can be asked by", no)
 		}
 	}
-	rows, err := w.lookUp(ctx, nos, byOutbound)
+	rows, err := c.w.lookUp(ctx, nos, byOutbound)
 	if err != nil {
-		return nil, w.readError(err)
+		return nil, c.w.readError(err)
 	}
-	documents := map[string][]warehouse.Found{}
+	found := map[string][]document{}
 	for _, row := range rows {
 		no := string(row.IsvUUID)
 		switch {
@@ -194,19 +196,20 @@ func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[s
 		case no == "":
 			return nil, fmt.Errorf("find orders: JD lists %s without saying which order it is", row.EclpSoNo)
 		case slices.Contains(nos, no):
-			documents[no] = append(documents[no], warehouse.Found{
-				OutboundNo: no, WarehouseNo: string(row.EclpSoNo),
-				State: stateOf(row.MainStatus, "", row.OperTime),
-			})
+			found[no] = append(found[no], documentOf(row))
 		}
 	}
-	found := make(map[string]warehouse.Found, len(documents))
-	for no, list := range documents {
-		if found[no], err = w.chooseDocument(ctx, list); err != nil {
+	for no, list := range found {
+		if found[no], err = c.w.wholeDocuments(ctx, list); err != nil {
 			return nil, err
 		}
 	}
 	return found, nil
+}
+
+// documentOf is a row of a look-up.
+func documentOf(row jdapi.ExtOrder) document {
+	return document{Number: string(row.EclpSoNo), No: string(row.IsvUUID), State: stateOf(row.MainStatus, "", row.OperTime)}
 }
 
 // queryable reports whether a number can be an element of the comma list of a query.
@@ -248,48 +251,44 @@ func halving[R any](nos []string, absent *regexp.Regexp, ask func(nos []string) 
 	return append(first, second...), err
 }
 
-// chooseDocument makes one result of all documents under one number. JD may list the parts of a split order under the
+// wholeDocuments are the documents under one number without parts. JD may list the parts of a split order under the
 // number of the whole (unknown); they are no further documents. A live document comes before a cancelled one, then the
-// older one.
-func (w *Warehouse) chooseDocument(ctx context.Context, list []warehouse.Found) (warehouse.Found, error) {
-	slices.SortFunc(list, func(a, b warehouse.Found) int {
-		return cmp.Or(cmp.Compare(cancelled(a), cancelled(b)), cmp.Compare(a.WarehouseNo, b.WarehouseNo))
+// older one. If only parts are listed, the first of them stands for the whole.
+func (w *Warehouse) wholeDocuments(ctx context.Context, list []document) ([]document, error) {
+	slices.SortFunc(list, func(a, b document) int {
+		return cmp.Or(cmp.Compare(cancelled(a), cancelled(b)), cmp.Compare(a.Number, b.Number))
 	})
-	list = slices.CompactFunc(list, func(a, b warehouse.Found) bool { return a.WarehouseNo == b.WarehouseNo })
+	list = slices.CompactFunc(list, func(a, b document) bool { return a.Number == b.Number })
 	whole := w.withoutParts(list)
 	for i := 0; len(whole) > 1 && i < len(whole); i++ {
-		order, err := w.api.QueryOrder(ctx, whole[i].WarehouseNo)
+		order, err := w.api.QueryOrder(ctx, whole[i].Number)
 		var no *jdapi.Error
 		if errors.As(err, &no) && (no.Class == jdapi.ClassBusiness || no.Class == jdapi.ClassPermission) {
 			continue // counted as a further document: better a false alarm than none
 		}
 		if err != nil {
-			return warehouse.Found{}, w.readError(err)
+			return nil, w.readError(err)
 		}
-		w.addParts(whole[i].WarehouseNo, order)
+		w.addParts(whole[i].Number, order)
 		whole = w.withoutParts(whole)
 	}
-	if len(whole) == 0 { // only parts are listed
-		return list[0], nil
+	if len(whole) == 0 {
+		return list[:1], nil
 	}
-	found := whole[0]
-	for _, other := range whole[1:] {
-		found.Others = append(found.Others, other.WarehouseNo)
-	}
-	return found, nil
+	return whole, nil
 }
 
-func cancelled(f warehouse.Found) int {
-	if f.State.Status == documentv1.Status_STATUS_CANCELLED {
+func cancelled(d document) int {
+	if d.Cancelled() {
 		return 1
 	}
 	return 0
 }
 
-func (w *Warehouse) withoutParts(list []warehouse.Found) []warehouse.Found {
+func (w *Warehouse) withoutParts(list []document) []document {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(list), func(f warehouse.Found) bool { return w.parts[f.WarehouseNo] })
+	return slices.DeleteFunc(slices.Clone(list), func(d document) bool { return w.parts[d.Number] })
 }
 
 func (w *Warehouse) isPart(no string) bool {
@@ -312,49 +311,69 @@ func (w *Warehouse) addParts(no string, order jdapi.Order) {
 	}
 }
 
-// OrderDetails asks by JD's number.
-func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (warehouse.Details, error) {
-	order, err := w.api.QueryOrder(ctx, warehouseNo)
+// Read reads an order by JD's number.
+func (c orders) Read(ctx context.Context, numbers []string) (map[string]document, error) {
+	if len(numbers) > maxReadOrders {
+		return nil, fmt.Errorf("read %d orders: at most %d at a time", len(numbers), maxReadOrders)
+	}
+	documents := map[string]document{}
+	for _, no := range numbers {
+		d, known, err := c.w.readOrder(ctx, no)
+		if err != nil {
+			return nil, fmt.Errorf("order %s: %w", no, err)
+		}
+		if known {
+			documents[no] = d
+		}
+	}
+	return documents, nil
+}
+
+func (w *Warehouse) readOrder(ctx context.Context, number string) (d document, known bool, err error) {
+	order, err := w.api.QueryOrder(ctx, number)
 	if err != nil {
 		var no *jdapi.Error
 		if errors.As(err, &no) && no.Class == jdapi.ClassBusiness && numberAtFault(no) != seller.NumberDepartment {
-			err = fmt.Errorf("%w: %w", warehouse.ErrNotFound, err)
+			return d, false, nil
 		}
-		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, w.readError(err))
+		return d, false, w.readError(err)
 	}
 	switch order.EclpSoNo {
 	case "":
-		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
-	case jdapi.Text(warehouseNo):
+		return d, false, nil
+	case jdapi.Text(number):
 	default:
-		return warehouse.Details{}, fmt.Errorf("order %s: JD answers about %s", warehouseNo, order.EclpSoNo)
+		return d, false, fmt.Errorf("JD answers about %s", order.EclpSoNo)
 	}
 	steps := order.Statuses
 	if order.CurrentStatus == "" && len(steps) == 0 {
-		if steps, err = w.api.QueryOrderStatus(ctx, warehouseNo); err != nil {
-			return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, w.readError(err))
+		if steps, err = w.api.QueryOrderStatus(ctx, number); err != nil {
+			return d, false, w.readError(err)
 		}
 	}
-	w.addParts(warehouseNo, order)
-	d := warehouse.Details{
-		WarehouseNo: warehouseNo, OutboundNo: string(order.IsvUUID),
-		CarrierNo: string(order.ShipperNo), CarrierName: string(order.ShipperName),
-		History: w.history(steps), Packages: packages(order.Packages), Waybills: order.WayBill.List(),
-		Children: slices.DeleteFunc(order.SplitEclpSoNos.List(), func(child string) bool { return child == warehouseNo }),
+	w.addParts(number, order)
+	d = document{
+		Number: number, No: string(order.IsvUUID), History: w.history(steps),
+		Children: slices.DeleteFunc(order.SplitEclpSoNos.List(), func(child string) bool { return child == number }),
+		Detail: &orderv1.Shipped{
+			CarrierNo: string(order.ShipperNo), CarrierName: string(order.ShipperName),
+			Packages: packages(order.Packages), Waybills: order.WayBill.List(),
+		},
 	}
 	d.State = w.currentState(order.CurrentStatus, d.History)
-	if d.Lines, err = lines(order.Lines, len(d.Children) > 0); err != nil {
-		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, err)
+	s := d.Detail
+	if s.Lines, err = lines(order.Lines, len(d.Children) > 0); err != nil {
+		return d, false, err
 	}
-	if len(d.Waybills) == 0 {
-		d.Waybills = order.TpWayBill.List()
+	if len(s.Waybills) == 0 {
+		s.Waybills = order.TpWayBill.List()
 	}
-	for _, p := range d.Packages {
-		if p.Waybill != "" && !slices.Contains(d.Waybills, p.Waybill) {
-			d.Waybills = append(d.Waybills, p.Waybill)
+	for _, p := range s.Packages {
+		if p.Waybill != "" && !slices.Contains(s.Waybills, p.Waybill) {
+			s.Waybills = append(s.Waybills, p.Waybill)
 		}
 	}
-	return d, w.fillPackages(ctx, &d)
+	return d, true, w.fillPackages(ctx, d)
 }
 
 // history is the document's states, oldest first. Their sequence in the answer means nothing, and some occur twice.
@@ -432,19 +451,20 @@ func waybillOf(packageNo string) string {
 }
 
 // fillPackages adds the goods to the packages. With one package they are known; with several, queryOrderPacks is asked.
-// If it fails, the rest of the details are returned all the same.
-func (w *Warehouse) fillPackages(ctx context.Context, d *warehouse.Details) error {
-	if !hasLeft(d) || len(d.Packages) == 0 || len(d.Children) > 0 {
+// If it fails, the rest of the document is returned all the same.
+func (w *Warehouse) fillPackages(ctx context.Context, d document) error {
+	s := d.Detail
+	if !hasLeft(d) || len(s.Packages) == 0 || len(d.Children) > 0 {
 		return nil
 	}
-	if len(d.Packages) == 1 {
-		d.Packages[0].Lines = d.Lines
+	if len(s.Packages) == 1 {
+		s.Packages[0].Lines = s.Lines
 		return nil
 	}
 	if w.noPacks.Load() {
 		return nil
 	}
-	rows, err := w.api.QueryOrderPacks(ctx, d.WarehouseNo)
+	rows, err := w.api.QueryOrderPacks(ctx, d.Number)
 	if err != nil {
 		var no *jdapi.Error
 		if errors.As(err, &no) && (no.Class == jdapi.ClassPermission || no.Class == jdapi.ClassProgram) {
@@ -454,13 +474,13 @@ func (w *Warehouse) fillPackages(ctx context.Context, d *warehouse.Details) erro
 	}
 	for _, row := range rows {
 		for _, p := range row.Packs {
-			i := slices.IndexFunc(d.Packages, func(have *orderv1.Package) bool { return have.PackageNo == string(p.PackageNo) })
-			if row.EclpSoNo != jdapi.Text(d.WarehouseNo) || i < 0 {
+			i := slices.IndexFunc(s.Packages, func(have *orderv1.Package) bool { return have.PackageNo == string(p.PackageNo) })
+			if row.EclpSoNo != jdapi.Text(d.Number) || i < 0 {
 				continue
 			}
 			for _, item := range p.Items {
 				if n, ok := item.GoodsNum.Int(); ok {
-					d.Packages[i].Lines = append(d.Packages[i].Lines, packedLine(d.Lines, string(item.GoodsNo), n))
+					s.Packages[i].Lines = append(s.Packages[i].Lines, packedLine(s.Lines, string(item.GoodsNo), n))
 				}
 			}
 		}
@@ -485,7 +505,7 @@ func packedLine(lines []*orderv1.ShippedLine, goodsNo string, n int64) *orderv1.
 }
 
 // hasLeft reports whether the goods have left the warehouse: at 10019 or any later state.
-func hasLeft(d *warehouse.Details) bool {
+func hasLeft(d document) bool {
 	return slices.ContainsFunc(append([]warehouse.State{d.State}, d.History...), func(s warehouse.State) bool {
 		switch s.Status {
 		case documentv1.Status_STATUS_SHIPPED, documentv1.Status_STATUS_IN_TRANSIT, documentv1.Status_STATUS_DELIVERED,

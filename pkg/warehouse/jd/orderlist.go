@@ -7,11 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 )
-
-var _ warehouse.OrderLister = (*Warehouse)(nil)
 
 // listPage is the page size of a list. JD's limit is unknown.
 const listPage = 100
@@ -23,10 +20,10 @@ var lifecycle = []string{
 	"10032", "10054", "10033", "10034", "10031", "10035", "10036", "10037", "10038", "10027", "10029", "10028",
 }
 
-// ListOrders lists the department's documents status by status. JD has no other list of all documents: queryOrderList may
+// List lists the department's documents status by status. JD has no other list of all documents: queryOrderList may
 // return only those that JD created itself (docs/jd-api.md, Order look-up). A document at a status that is not in
 // lifecycle is missed.
-func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page string) (nos []string, next string, err error) {
+func (c orders) List(ctx context.Context, from, to time.Time, page string) (nos []string, next string, err error) {
 	at, n := 0, 1
 	if page != "" {
 		status, number, ok := strings.Cut(page, "/")
@@ -38,14 +35,14 @@ func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page str
 			return nil, "", fmt.Errorf("list orders: no page %q", page)
 		}
 	}
-	nos, err = w.api.QueryOrderListByStatus(ctx, jdapi.OrderListQuery{
-		DeptNo: w.account.Department, Status: lifecycle[at], From: from, To: to, Page: n, PageSize: listPage,
+	nos, err = c.w.api.QueryOrderListByStatus(ctx, jdapi.OrderListQuery{
+		DeptNo: c.w.account.Department, Status: lifecycle[at], From: from, To: to, Page: n, PageSize: listPage,
 	})
 	if says(err, noSuchOrder) {
 		nos, err = nil, nil
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("list orders: %w", w.readError(err))
+		return nil, "", fmt.Errorf("list orders: %w", c.w.readError(err))
 	}
 	switch {
 	case len(nos) >= listPage:

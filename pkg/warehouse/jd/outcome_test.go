@@ -37,7 +37,7 @@ func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range len(answers) {
-		_, _ = w.SendOrder(t.Context(), warehousetest.Order("A-1")) // what the errors mean is tested elsewhere
+		_, _ = warehousetest.Send(t.Context(), w.Orders(), warehousetest.Order("A-1")) // what the errors mean is tested elsewhere
 	}
 	answers = []string{refusedBy("5001", "no")}
 	_, _ = w.Purchases().Cancel(t.Context(), "EPL1")

@@ -35,9 +35,9 @@ const (
 // beijing is the time zone of JD's times.
 var beijing = time.FixedZone("UTC+8", 8*60*60)
 
-// PlanOrder returns what SendOrder would send.
-func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
-	_, plan := w.plan(o)
+// Plan writes the order in JD's fields.
+func (c orders) Plan(o *orderv1.Audited) warehouse.Plan {
+	_, plan := c.w.plan(o)
 	return plan
 }
 

@@ -89,7 +89,7 @@ func TestOrdersInJDsFields(t *testing.T) {
 			if c.change != nil {
 				c.change(o)
 			}
-			plan := offline(t, setups...).PlanOrder(o)
+			plan := offline(t, setups...).Orders().Plan(o)
 			if plan.Err != nil || len(plan.Findings) > 0 {
 				t.Fatal(plan.Findings)
 			}
@@ -193,7 +193,7 @@ func TestFindings(t *testing.T) {
 			o := warehousetest.Order("A-1")
 			c.change(o)
 			w := offline(t)
-			plan := w.PlanOrder(o)
+			plan := w.Orders().Plan(o)
 			var got []string
 			for _, finding := range plan.Findings {
 				r := fault.ReasonOf(finding, "none")
@@ -222,7 +222,7 @@ func TestFindings(t *testing.T) {
 	t.Run("what needs a change of the order comes first", func(t *testing.T) {
 		o := warehousetest.Order("A-1")
 		o.Carrier, o.Receiver.Name, o.Collect = "sf", "王**", "1.999"
-		plan := offline(t).PlanOrder(o)
+		plan := offline(t).Orders().Plan(o)
 		if fault.Of(plan.Err) != fault.Refused || len(plan.Findings) != 3 {
 			t.Errorf("%v of %v", plan.Err, plan.Findings)
 		}
@@ -256,7 +256,7 @@ func TestTheWholeCall(t *testing.T) {
 		return accepted
 	})
 	w.api.Now = func() time.Time { return time.Date(2026, 3, 1, 4, 5, 6, 0, time.UTC) }
-	taken, err := w.SendOrder(t.Context(), warehousetest.Order("A-1"))
+	taken, err := warehousetest.Send(t.Context(), w.Orders(), warehousetest.Order("A-1"))
 	if err != nil || taken.WarehouseNo != "ESL1" {
 		t.Fatal(taken, err)
 	}
@@ -284,7 +284,7 @@ func FuzzPlan(f *testing.F) {
 			o.Lines = append(o.Lines, &orderv1.Line{LineId: fmt.Sprint("x", i), GoodsCode: "SKU", WarehouseGoodsNo: code, Quantity: 1, Batch: &orderv1.Batch{BatchNo: batch}})
 		}
 		w, far := open(t, jdsandbox.Knobs{})
-		taken, err := w.SendOrder(t.Context(), o)
+		taken, err := warehousetest.Send(t.Context(), w.Orders(), o)
 		switch {
 		case err != nil && far.jd.Counters().Calls["eclp.order.addOrder"] > 0:
 			t.Errorf("JD refused what we planned: %v", err)

@@ -207,7 +207,10 @@ func (n *fields) at(field string, value jdapi.Text) time.Time {
 	return at
 }
 
-// ShopStock reads a shop's stock of at most Limits.ShopStock goods.
+// ShopStockLimit is JD's.
+func (w *Warehouse) ShopStockLimit() int { return maxShopStock }
+
+// ShopStock reads a shop's stock of some goods.
 func (w *Warehouse) ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]warehouse.ShopStock, error) {
 	asked := slices.Compact(slices.Sorted(slices.Values(goodsNos)))
 	if len(asked) > maxShopStock {

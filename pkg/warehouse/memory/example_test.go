@@ -17,11 +17,12 @@ func Example() {
 		Seller: "acme", OutboundNo: "SO-1-1", Receiver: &orderv1.Receiver{Name: "张三", Mobile: "13800000000", Address: "示例路 1 号"},
 		Lines: []*orderv1.Line{{LineId: "1", GoodsCode: "TEA-250", Quantity: 2}},
 	}
-	_, err := wh.SendOrder(context.Background(), order)
+	orders := wh.Orders()
+	_, err := orders.Send(context.Background(), order, orders.Plan(order))
 	fmt.Println(fault.Of(err))
 
-	found, err := wh.FindOrders(context.Background(), []string{"SO-1-1", "SO-2-1"})
-	fmt.Println(found["SO-1-1"].WarehouseNo, err)
+	found, err := orders.Find(context.Background(), []string{"SO-1-1", "SO-2-1"})
+	fmt.Println(found["SO-1-1"][0].Number, err)
 	_, there := found["SO-2-1"]
 	fmt.Println(there)
 	// Output:

@@ -50,7 +50,7 @@ type Knobs struct {
 	Refuse int
 	// RefuseTaken is how many of the next documents are refused in business terms although one is created.
 	RefuseTaken int
-	// Late is how long FindOrders does not see a new document.
+	// Late is how long Find does not see a new document.
 	Late time.Duration
 	// RefuseNumber is how many of the next documents are refused because of a number in the settings.
 	RefuseNumber int
@@ -66,7 +66,7 @@ type Knobs struct {
 	Busy time.Duration
 	// NotPermitted and BadToken refuse every call.
 	NotPermitted, BadToken bool
-	// CannotFind refuses FindOrders only.
+	// CannotFind refuses Find only.
 	CannotFind bool
 	// Slow is how long each call takes.
 	Slow time.Duration
@@ -120,10 +120,7 @@ type document struct {
 	receiver       *orderv1.Receiver
 }
 
-var (
-	_ warehouse.Orders      = (*Warehouse)(nil)
-	_ warehouse.OrderReader = (*Warehouse)(nil)
-)
+var _ warehouse.Orderer = (*Warehouse)(nil)
 
 // walk is the sequence of an order's states.
 var walk = []documentv1.Status{
@@ -141,13 +138,9 @@ const (
 // Limits of a call, small enough that trials and tests need several.
 const (
 	maxFind      = 100
+	maxRead      = 20
 	maxShopStock = 50
 )
-
-// Limits returns the warehouse's limits.
-func (w *Warehouse) Limits() warehouse.Limits {
-	return warehouse.Limits{Find: maxFind, ShopStock: maxShopStock}
-}
 
 // Identity returns As.
 func (w *Warehouse) Identity() warehouse.Identity { return cmp.Or(w.As, "memory") }
@@ -192,8 +185,19 @@ func (w *Warehouse) now() time.Time {
 	return time.Now()
 }
 
-// PlanOrder cleans the order and refuses only what no warehouse could ship.
-func (w *Warehouse) PlanOrder(o *orderv1.Audited) warehouse.Plan {
+// Orders returns the channel of sales orders.
+func (w *Warehouse) Orders() warehouse.OrderChannel { return orders{w} }
+
+type orders struct{ w *Warehouse }
+
+func (c orders) Identity() warehouse.Identity { return c.w.Identity() }
+
+func (c orders) FindLimit() int { return maxFind }
+
+func (c orders) ReadLimit() int { return maxRead }
+
+// Plan cleans the order and refuses only what no warehouse could ship.
+func (c orders) Plan(o *orderv1.Audited) warehouse.Plan {
 	cleaned := clean.Order(o)
 	o = cleaned.Order
 	body, err := protojson.Marshal(o)
@@ -253,22 +257,17 @@ func (w *Warehouse) reach(ctx context.Context) error {
 	return nil
 }
 
-// SendOrder accepts the order, subject to the knobs.
-func (w *Warehouse) SendOrder(ctx context.Context, o *orderv1.Audited) (warehouse.Receipt, error) {
-	return w.SendPlanned(ctx, o, w.PlanOrder(o))
-}
-
-// SendPlanned accepts the order, subject to the knobs.
-func (w *Warehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
+// Send accepts the order, subject to the knobs.
+func (c orders) Send(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
 	if plan.Err != nil {
 		return warehouse.Receipt{}, plan.Err
 	}
-	if err := w.reach(ctx); err != nil {
+	if err := c.w.reach(ctx); err != nil {
 		return warehouse.Receipt{}, err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.accept(plan, w.numbers(o.OutboundNo), func() string { return w.create(o) })
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return c.w.accept(plan, c.w.numbers(o.OutboundNo), func() string { return c.w.create(o) })
 }
 
 // accept plays what becomes of a document that arrived. earlier are the documents under its number, create makes one more.
@@ -382,57 +381,56 @@ func (w *Warehouse) history(d *document) []warehouse.State {
 	return history
 }
 
-// FindOrders looks orders up by our outbound numbers.
-func (w *Warehouse) FindOrders(ctx context.Context, outboundNos []string) (map[string]warehouse.Found, error) {
+// Find looks orders up by our outbound numbers.
+func (c orders) Find(ctx context.Context, outboundNos []string) (map[string][]warehouse.Document[*orderv1.Shipped], error) {
 	if len(outboundNos) > maxFind {
 		return nil, fmt.Errorf("find %d orders: at most %d at a time", len(outboundNos), maxFind)
 	}
-	if err := w.reach(ctx); err != nil {
+	if err := c.w.reach(ctx); err != nil {
 		return nil, err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.CannotFind {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.w.CannotFind {
 		return nil, fault.Hold("permission:memory", fmt.Errorf("%w: %w", warehouse.ErrNotPermitted, fault.Reason{Code: "warehouse.permission", ZH: "不允许按单号查询", EN: "asking by number is not permitted"}))
 	}
-	found := map[string]warehouse.Found{}
-	for _, d := range w.documents {
-		switch f, known := found[d.outboundNo]; {
-		case d.part || !slices.Contains(outboundNos, d.outboundNo) || w.now().Sub(d.takenAt) < w.Late:
-		case known:
-			f.Others = append(f.Others, d.no)
-			found[d.outboundNo] = f
-		default:
-			history := w.history(d)
-			found[d.outboundNo] = warehouse.Found{OutboundNo: d.outboundNo, WarehouseNo: d.no, State: history[len(history)-1]}
+	found := map[string][]warehouse.Document[*orderv1.Shipped]{}
+	for _, d := range c.w.documents {
+		if !d.part && slices.Contains(outboundNos, d.outboundNo) && c.w.now().Sub(d.takenAt) >= c.w.Late {
+			found[d.outboundNo] = append(found[d.outboundNo], c.w.seen(d))
 		}
 	}
 	return found, nil
+}
+
+// seen is a document as a look-up returns it.
+func (w *Warehouse) seen(d *document) warehouse.Document[*orderv1.Shipped] {
+	history := w.history(d)
+	return warehouse.Document[*orderv1.Shipped]{Number: d.no, No: d.outboundNo, State: history[len(history)-1], History: history}
 }
 
 // FindByPlatform looks orders up by the first of the platform's order numbers.
-func (w *Warehouse) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]warehouse.Found, error) {
-	if err := w.reach(ctx); err != nil {
+func (c orders) FindByPlatform(ctx context.Context, platformNos []string) (map[string][]warehouse.Document[*orderv1.Shipped], error) {
+	if err := c.w.reach(ctx); err != nil {
 		return nil, err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	found := map[string][]warehouse.Found{}
-	for _, d := range w.documents {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	found := map[string][]warehouse.Document[*orderv1.Shipped]{}
+	for _, d := range c.w.documents {
 		if len(d.platformNos) > 0 && slices.Contains(platformNos, d.platformNos[0]) {
-			history := w.history(d)
-			found[d.platformNos[0]] = append(found[d.platformNos[0]], warehouse.Found{OutboundNo: d.outboundNo, WarehouseNo: d.no, State: history[len(history)-1]})
+			found[d.platformNos[0]] = append(found[d.platformNos[0]], c.w.seen(d))
 		}
 	}
 	return found, nil
 }
 
-// listPage is the page size of ListOrders.
+// listPage is the page size of List.
 const listPage = 100
 
-// ListOrders lists documents by when they were created.
-func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page string) (nos []string, next string, err error) {
-	if err := w.reach(ctx); err != nil {
+// List lists documents by when they were created.
+func (c orders) List(ctx context.Context, from, to time.Time, page string) (nos []string, next string, err error) {
+	if err := c.w.reach(ctx); err != nil {
 		return nil, "", err
 	}
 	skip := 0
@@ -441,9 +439,9 @@ func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page str
 			return nil, "", fmt.Errorf("list orders: no page %q", page)
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i, d := range w.documents {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	for i, d := range c.w.documents {
 		if i < skip || d.takenAt.Before(from) || !d.takenAt.Before(to) {
 			continue
 		}
@@ -455,18 +453,18 @@ func (w *Warehouse) ListOrders(ctx context.Context, from, to time.Time, page str
 	return nos, "", nil
 }
 
-// CompareOrder compares goods, receiver, shop and site.
-func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, warehouseNo string) (warehouse.Comparison, error) {
-	if err := w.reach(ctx); err != nil {
+// Compare compares goods, receiver, shop and site.
+func (c orders) Compare(ctx context.Context, o *orderv1.Audited, number string) (warehouse.Comparison, error) {
+	if err := c.w.reach(ctx); err != nil {
 		return warehouse.Comparison{}, err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	i := slices.IndexFunc(w.documents, func(d *document) bool { return d.no == warehouseNo })
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	i := slices.IndexFunc(c.w.documents, func(d *document) bool { return d.no == number })
 	if i < 0 {
-		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
+		return warehouse.Comparison{}, fmt.Errorf("order %s: %w", number, warehouse.ErrNotFound)
 	}
-	d := w.documents[i]
+	d := c.w.documents[i]
 	o = clean.Order(o).Order
 	var goods []string
 	ours, theirs := map[string]int64{}, map[string]int64{}
@@ -490,54 +488,61 @@ func (w *Warehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, wareho
 		}
 		return strings.Join(parts, ", ")
 	}
-	c := warehouse.Comparison{TakenAt: d.takenAt}
+	k := warehouse.Comparison{TakenAt: d.takenAt}
 	differs := func(field, ours, theirs, zh, en string) {
 		if ours != theirs {
-			c.Differences = append(c.Differences, &orderv1.Difference{Field: field, Ours: ours, Theirs: theirs, Zh: zh, En: en})
+			k.Differences = append(k.Differences, &orderv1.Difference{Field: field, Ours: ours, Theirs: theirs, Zh: zh, En: en})
 		}
 	}
-	differs("shop", cmp.Or(w.shops[o.Shop], o.Shop), d.shop, "店铺不同", "another shop")
+	differs("shop", cmp.Or(c.w.shops[o.Shop], o.Shop), d.shop, "店铺不同", "another shop")
 	differs("warehouse", o.Warehouse, d.site, "仓库不同", "another warehouse")
 	if !proto.Equal(o.Receiver, d.receiver) {
-		c.Differences = append(c.Differences, &orderv1.Difference{Field: "receiver", Ours: "***", Theirs: "***", Zh: "收件人不同", En: "another receiver"})
+		k.Differences = append(k.Differences, &orderv1.Difference{Field: "receiver", Ours: "***", Theirs: "***", Zh: "收件人不同", En: "another receiver"})
 	}
 	differs("lines.quantity", pieces(ours), pieces(theirs), "数量不同", "another quantity")
-	c.Foreign = c.Differences
-	return c, nil
+	k.Foreign = k.Differences
+	return k, nil
 }
 
-// OrderDetails asks by the warehouse's number.
-func (w *Warehouse) OrderDetails(ctx context.Context, warehouseNo string) (warehouse.Details, error) {
-	if err := w.reach(ctx); err != nil {
-		return warehouse.Details{}, err
+// Read reads orders by the warehouse's numbers.
+func (c orders) Read(ctx context.Context, numbers []string) (map[string]warehouse.Document[*orderv1.Shipped], error) {
+	if len(numbers) > maxRead {
+		return nil, fmt.Errorf("read %d orders: at most %d at a time", len(numbers), maxRead)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	i := slices.IndexFunc(w.documents, func(d *document) bool { return d.no == warehouseNo })
-	if i < 0 {
-		return warehouse.Details{}, fmt.Errorf("order %s: %w", warehouseNo, warehouse.ErrNotFound)
+	if err := c.w.reach(ctx); err != nil {
+		return nil, err
 	}
-	d := w.documents[i]
-	history := w.history(d)
-	details := warehouse.Details{
-		WarehouseNo: d.no, OutboundNo: d.outboundNo, State: history[len(history)-1], History: history,
-		CarrierNo: "MEM", CarrierName: "Memory Express", Children: slices.Clone(d.children),
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	documents := map[string]warehouse.Document[*orderv1.Shipped]{}
+	for _, d := range c.w.documents {
+		if slices.Contains(numbers, d.no) {
+			documents[d.no] = c.w.readOrder(d)
+		}
 	}
+	return documents, nil
+}
+
+func (w *Warehouse) readOrder(d *document) warehouse.Document[*orderv1.Shipped] {
+	document := w.seen(d)
+	document.Children = slices.Clone(d.children)
+	s := &orderv1.Shipped{CarrierNo: "MEM", CarrierName: "Memory Express"}
+	document.Detail = s
 	if len(d.children) > 0 { // its parts hold the lines
-		return details, nil
+		return document
 	}
-	shipped := !d.cancel && len(history) > shippedAt
+	shipped := !d.cancel && len(document.History) > shippedAt
 	for _, l := range d.lines {
 		line := &orderv1.ShippedLine{LineId: l.LineId, GoodsCode: l.GoodsCode, WarehouseGoodsNo: l.WarehouseGoodsNo, Quantity: l.Quantity}
 		if shipped {
 			line.Shipped = l.Shipped
 		}
-		details.Lines = append(details.Lines, line)
+		s.Lines = append(s.Lines, line)
 	}
-	if !d.cancel && len(history) > packedAt {
+	if !d.cancel && len(document.History) > packedAt {
 		waybill := "WB" + d.no
-		details.Waybills = []string{waybill}
-		details.Packages = []*orderv1.Package{{PackageNo: waybill + "-1-1-", Waybill: waybill, Weight: "1.00"}}
+		s.Waybills = []string{waybill}
+		s.Packages = []*orderv1.Package{{PackageNo: waybill + "-1-1-", Waybill: waybill, Weight: "1.00"}}
 	}
-	return details, nil
+	return document
 }

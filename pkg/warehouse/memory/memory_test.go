@@ -14,7 +14,7 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			warehousetest.TestOrders(t, func(*testing.T) warehousetest.Subject {
 				w := &Warehouse{Knobs: Knobs{Repeat: repeat}}
-				return warehousetest.Subject{Orders: w, Remote: remote{w}}
+				return warehousetest.Subject{OrderChannel: w.Orders(), Remote: remote{w}}
 			})
 		})
 	}
@@ -50,19 +50,19 @@ func (f remote) Busy(busy bool) {
 func TestOrdersMoveAutomatically(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &Warehouse{StepEvery: time.Minute}
-		taken, err := w.SendOrder(t.Context(), warehousetest.Order("A-1"))
+		taken, err := warehousetest.Send(t.Context(), w.Orders(), warehousetest.Order("A-1"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range walk {
-			d, err := w.OrderDetails(t.Context(), taken.WarehouseNo)
-			if err != nil || d.State.Status != want || !d.State.At.Equal(time.Now()) {
+			docs, err := w.Orders().Read(t.Context(), []string{taken.WarehouseNo})
+			if d := docs[taken.WarehouseNo]; err != nil || d.State.Status != want || !d.State.At.Equal(time.Now()) {
 				t.Errorf("%+v, %v; want %v", d.State, err, want)
 			}
 			time.Sleep(time.Minute)
 		}
-		if d, err := w.OrderDetails(t.Context(), taken.WarehouseNo); err != nil || d.State.Status != documentv1.Status_STATUS_DELIVERED {
-			t.Errorf("%+v, %v", d.State, err)
+		if docs, err := w.Orders().Read(t.Context(), []string{taken.WarehouseNo}); err != nil || docs[taken.WarehouseNo].State.Status != documentv1.Status_STATUS_DELIVERED {
+			t.Errorf("%+v, %v", docs, err)
 		}
 	})
 }

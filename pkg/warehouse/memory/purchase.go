@@ -19,9 +19,6 @@ import (
 	purchasev1 "stockbridge/proto/purchase/v1"
 )
 
-// maxRead is how many purchase orders one call reads, small enough that tests need several.
-const maxRead = 20
-
 var _ warehouse.Purchaser = (*Warehouse)(nil)
 
 // purchase is one purchase order.

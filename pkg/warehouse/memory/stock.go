@@ -37,8 +37,7 @@ type Site struct {
 }
 
 var (
-	_ warehouse.Orders      = (*Site)(nil)
-	_ warehouse.OrderReader = (*Site)(nil)
+	_ warehouse.Orderer     = (*Site)(nil)
 	_ warehouse.StockReader = (*Site)(nil)
 	_ warehouse.StockSetter = (*Site)(nil)
 )
@@ -217,6 +216,9 @@ func (s *Site) Flow(ctx context.Context, q warehouse.FlowQuery) (warehouse.FlowP
 	page.End = len(page.Rows) == 0
 	return page, nil
 }
+
+// ShopStockLimit is small enough that tests need several calls.
+func (s *Site) ShopStockLimit() int { return maxShopStock }
 
 // ShopStock reads a shop's stock of some goods.
 func (s *Site) ShopStock(ctx context.Context, shopNo string, goodsNos []string) (map[string]warehouse.ShopStock, error) {

@@ -69,7 +69,7 @@ func TestOrdersMoveTheStock(t *testing.T) {
 	w.UseShops(map[string]string{"S01": "ESP1"})
 	site := w.Site("W01")
 	for _, no := range []string{"A-1", "A-2", "A-3", "A-4"} {
-		if _, err := w.SendOrder(t.Context(), warehousetest.Order(no)); err != nil { // 2 of SKU-1, 3 of SKU-2
+		if _, err := warehousetest.Send(t.Context(), w.Orders(), warehousetest.Order(no)); err != nil { // 2 of SKU-1, 3 of SKU-2
 			t.Fatal(err)
 		}
 	}

@@ -53,7 +53,7 @@ type Remote interface {
 
 // Subject is a warehouse under test.
 type Subject struct {
-	warehouse.Orders
+	warehouse.OrderChannel
 	Remote Remote
 }
 
@@ -101,15 +101,23 @@ func TestOrders(t *testing.T, open func(t *testing.T) Subject) {
 		{"many at once are each taken once", concurrent},
 		{"what somebody else sent is compared", compared},
 		{"what came is listed", cameListed},
+		{"what only reads finds orders and cannot send any", readOnly},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
 	}
 }
 
+// Send plans an order and sends it.
+func Send(ctx context.Context, c warehouse.OrderChannel, o *orderv1.Audited) (warehouse.Receipt, error) {
+	return c.Send(ctx, o, c.Plan(o))
+}
+
+type document = warehouse.Document[*orderv1.Shipped]
+
 // take sends an order that must be accepted.
 func take(t *testing.T, s Subject, outboundNo string) string {
 	t.Helper()
-	taken, err := s.SendOrder(t.Context(), Order(outboundNo))
+	taken, err := Send(t.Context(), s, Order(outboundNo))
 	if err != nil || taken.WarehouseNo == "" {
 		t.Fatalf("take %s: %+v, %v", outboundNo, taken, err)
 	}
@@ -117,27 +125,43 @@ func take(t *testing.T, s Subject, outboundNo string) string {
 }
 
 // find looks one number up.
-func find(t *testing.T, s Subject, outboundNo string) (warehouse.Found, bool) {
+func find(t *testing.T, s Subject, outboundNo string) []document {
 	t.Helper()
-	found, err := s.FindOrders(t.Context(), []string{outboundNo})
+	found, err := s.Find(t.Context(), []string{outboundNo})
 	if err != nil {
 		t.Fatalf("find %s: %v", outboundNo, err)
 	}
-	f, ok := found[outboundNo]
-	if ok && (f.OutboundNo != outboundNo || f.WarehouseNo == "") || len(found) > 1 || len(found) == 1 && !ok {
+	docs := found[outboundNo]
+	for _, d := range docs {
+		if d.No != outboundNo || d.Number == "" || d.State.Code == "" {
+			t.Errorf("find %s: %+v", outboundNo, d)
+		}
+	}
+	if len(found) > 1 || (len(found) == 1) != (len(docs) > 0) {
 		t.Errorf("find %s: %+v", outboundNo, found)
 	}
-	return f, ok
+	return docs
 }
 
-func details(t *testing.T, s Subject, warehouseNo string) warehouse.Details {
+// findOne looks up an order that must have one document.
+func findOne(t *testing.T, s Subject, outboundNo string) document {
 	t.Helper()
-	d, err := s.OrderDetails(t.Context(), warehouseNo)
-	if err != nil {
-		t.Fatalf("details of %s: %v", warehouseNo, err)
+	docs := find(t, s, outboundNo)
+	if len(docs) != 1 {
+		t.Fatalf("find %s: %+v", outboundNo, docs)
 	}
-	if d.WarehouseNo != warehouseNo {
-		t.Errorf("details of %s are of %s", warehouseNo, d.WarehouseNo)
+	return docs[0]
+}
+
+func read(t *testing.T, s Subject, number string) document {
+	t.Helper()
+	docs, err := s.Read(t.Context(), []string{number})
+	if err != nil {
+		t.Fatalf("read %s: %v", number, err)
+	}
+	d, known := docs[number]
+	if !known || len(docs) > 1 || d.Number != number || d.Detail == nil || d.Err != nil {
+		t.Fatalf("read %s: %+v", number, docs)
 	}
 	return d
 }
@@ -146,11 +170,11 @@ func details(t *testing.T, s Subject, warehouseNo string) warehouse.Details {
 const maxSteps = 50
 
 // until lets time pass until the document has the status.
-func until(t *testing.T, s Subject, warehouseNo string, want documentv1.Status) warehouse.Details {
+func until(t *testing.T, s Subject, warehouseNo string, want documentv1.Status) document {
 	t.Helper()
 	var seen []documentv1.Status
 	for range maxSteps {
-		d := details(t, s, warehouseNo)
+		d := read(t, s, warehouseNo)
 		if d.State.Status == want {
 			return d
 		}
@@ -158,29 +182,28 @@ func until(t *testing.T, s Subject, warehouseNo string, want documentv1.Status) 
 		s.Remote.Step()
 	}
 	t.Fatalf("%s never became %v: %v", warehouseNo, want, slices.Compact(seen))
-	return warehouse.Details{}
+	return document{}
 }
 
 func followed(t *testing.T, s Subject) {
 	o := Order("F-1")
-	plan := s.PlanOrder(o)
+	plan := s.Plan(o)
 	if plan.Err != nil || len(plan.Findings) > 0 || plan.Call == "" || plan.Body == "" {
 		t.Fatalf("plan: %+v", plan)
 	}
-	if _, there := find(t, s, "F-1"); there {
+	if len(find(t, s, "F-1")) > 0 {
 		t.Fatal("a plan was sent")
 	}
 	no := take(t, s, "F-1")
-	f, there := find(t, s, "F-1")
-	if !there || f.WarehouseNo != no || len(f.Others) > 0 || f.State.Code == "" {
+	if f := findOne(t, s, "F-1"); f.Number != no {
 		t.Errorf("found %+v, taken %s", f, no)
 	}
 	for _, status := range []documentv1.Status{documentv1.Status_STATUS_PICKING, documentv1.Status_STATUS_PACKED, documentv1.Status_STATUS_SHIPPED, documentv1.Status_STATUS_DELIVERED} {
 		d := until(t, s, no, status)
-		if f, _ := find(t, s, "F-1"); f.State.Status != status || f.State.Code != d.State.Code {
-			t.Errorf("found as %+v, details say %+v", f.State, d.State)
+		if f := findOne(t, s, "F-1"); f.State.Status != status || f.State.Code != d.State.Code {
+			t.Errorf("found as %+v, read as %+v", f.State, d.State)
 		}
-		if d.OutboundNo != "F-1" || d.State.At.IsZero() || len(d.Children) > 0 {
+		if d.No != "F-1" || d.State.At.IsZero() || len(d.Children) > 0 {
 			t.Errorf("details: %+v", d)
 		}
 		if !slices.IsSortedFunc(d.History, func(a, b warehouse.State) int { return a.At.Compare(b.At) }) ||
@@ -190,109 +213,112 @@ func followed(t *testing.T, s Subject) {
 		if status == documentv1.Status_STATUS_PICKING {
 			continue
 		}
-		if len(d.Waybills) == 0 || len(d.Packages) == 0 || d.CarrierNo == "" {
+		if len(d.Detail.Waybills) == 0 || len(d.Detail.Packages) == 0 || d.Detail.CarrierNo == "" {
 			t.Errorf("%v without waybill, package or carrier: %+v", status, d)
 		}
-		for _, p := range d.Packages {
-			if p.PackageNo == "" || p.Weight == "" || !slices.Contains(d.Waybills, p.Waybill) {
+		for _, p := range d.Detail.Packages {
+			if p.PackageNo == "" || p.Weight == "" || !slices.Contains(d.Detail.Waybills, p.Waybill) {
 				t.Errorf("package %+v", p)
 			}
 		}
 	}
-	d := details(t, s, no)
-	if len(d.Lines) != 2 {
-		t.Fatalf("lines: %v", d.Lines)
+	d := read(t, s, no)
+	if len(d.Detail.Lines) != 2 {
+		t.Fatalf("lines: %v", d.Detail.Lines)
 	}
 	for i, l := range o.Lines {
-		j := slices.IndexFunc(d.Lines, func(have *orderv1.ShippedLine) bool { return have.LineId == l.LineId })
-		if j < 0 || d.Lines[j].Quantity != l.Quantity || d.Lines[j].Shipped != l.Quantity || d.Lines[j].GoodsCode != l.GoodsCode {
-			t.Errorf("line %d: %v", i, d.Lines)
+		j := slices.IndexFunc(d.Detail.Lines, func(have *orderv1.ShippedLine) bool { return have.LineId == l.LineId })
+		if j < 0 || d.Detail.Lines[j].Quantity != l.Quantity || d.Detail.Lines[j].Shipped != l.Quantity || d.Detail.Lines[j].GoodsCode != l.GoodsCode {
+			t.Errorf("line %d: %v", i, d.Detail.Lines)
 		}
 	}
 }
 
 func absent(t *testing.T, s Subject) {
 	take(t, s, "A-1")
-	found, err := s.FindOrders(t.Context(), []string{"A-0", "A-1", "A-2"})
-	if err != nil || len(found) != 1 || found["A-1"].WarehouseNo == "" {
+	found, err := s.Find(t.Context(), []string{"A-0", "A-1", "A-2"})
+	if err != nil || len(found) != 1 || len(found["A-1"]) != 1 {
 		t.Errorf("%+v, %v", found, err)
 	}
-	if _, there := find(t, s, "A-0"); there {
+	if len(find(t, s, "A-0")) > 0 {
 		t.Error("A-0 is there")
 	}
-	if found, err := s.FindOrders(t.Context(), nil); err != nil || len(found) != 0 {
+	if found, err := s.Find(t.Context(), nil); err != nil || len(found) != 0 {
 		t.Errorf("nothing asked: %+v, %v", found, err)
 	}
-	if d, err := s.OrderDetails(t.Context(), "0"); !errors.Is(err, warehouse.ErrNotFound) {
-		t.Errorf("%+v, %v", d, err)
+	if docs, err := s.Read(t.Context(), []string{"0"}); err != nil || len(docs) != 0 {
+		t.Errorf("read what does not exist: %+v, %v", docs, err)
+	}
+	if docs, err := s.Read(t.Context(), make([]string, s.ReadLimit()+1)); err == nil {
+		t.Errorf("read more than the limit: %+v", docs)
 	}
 }
 
 func hundred(t *testing.T, s Subject) {
-	if l := s.Limits(); l.Find < 1 || l.ShopStock < 1 {
-		t.Fatalf("limits %+v leave no call", l)
+	if s.FindLimit() < 1 || s.ReadLimit() < 1 {
+		t.Fatalf("limits %d and %d leave no call", s.FindLimit(), s.ReadLimit())
 	}
 	var nos []string
-	for i := range s.Limits().Find {
+	for i := range s.FindLimit() {
 		nos = append(nos, fmt.Sprintf("H-%03d", i))
 	}
 	take(t, s, nos[0])
 	take(t, s, nos[len(nos)-1])
-	found, err := s.FindOrders(t.Context(), nos)
+	found, err := s.Find(t.Context(), nos)
 	if err != nil || len(found) != 2 {
 		t.Errorf("%d found: %v", len(found), err)
 	}
-	if _, err := s.FindOrders(t.Context(), append(nos, "H-beyond")); err == nil {
+	if _, err := s.Find(t.Context(), append(nos, "H-beyond")); err == nil {
 		t.Error("one number more than the limit is taken")
 	}
-	if found, err := s.FindOrders(t.Context(), append(nos, "H-X")); err == nil {
+	if found, err := s.Find(t.Context(), append(nos, "H-X")); err == nil {
 		t.Errorf("one too many: %d found", len(found))
 	}
 }
 
 func lostAnswer(t *testing.T, s Subject) {
 	s.Remote.LoseAnswer()
-	if taken, err := s.SendOrder(t.Context(), Order("L-1")); fault.Of(err) != fault.Unclear {
+	if taken, err := Send(t.Context(), s, Order("L-1")); fault.Of(err) != fault.Unclear {
 		t.Fatalf("%+v, %v", taken, err)
 	}
-	f, there := find(t, s, "L-1")
-	if !there || len(f.Others) > 0 || s.Remote.Documents("L-1") != 1 {
-		t.Errorf("%+v, %v; %d documents", f, there, s.Remote.Documents("L-1"))
+	f := findOne(t, s, "L-1")
+	if n := s.Remote.Documents("L-1"); n != 1 {
+		t.Errorf("%d documents", n)
 	}
-	if d := details(t, s, f.WarehouseNo); d.OutboundNo != "L-1" {
+	if d := read(t, s, f.Number); d.No != "L-1" {
 		t.Errorf("%+v", d)
 	}
 }
 
 func droppedCall(t *testing.T, s Subject) {
 	s.Remote.DropCall()
-	if taken, err := s.SendOrder(t.Context(), Order("D-1")); fault.Of(err) != fault.Unclear {
+	if taken, err := Send(t.Context(), s, Order("D-1")); fault.Of(err) != fault.Unclear {
 		t.Fatalf("%+v, %v", taken, err)
 	}
-	if f, there := find(t, s, "D-1"); there {
-		t.Errorf("%+v", f)
+	if docs := find(t, s, "D-1"); len(docs) > 0 {
+		t.Errorf("%+v", docs)
 	}
 	no := take(t, s, "D-1")
-	if f, _ := find(t, s, "D-1"); f.WarehouseNo != no || len(f.Others) > 0 || s.Remote.Documents("D-1") != 1 {
+	if f := findOne(t, s, "D-1"); f.Number != no || s.Remote.Documents("D-1") != 1 {
 		t.Errorf("%+v; %d documents", f, s.Remote.Documents("D-1"))
 	}
 }
 
 func refusedThenAsked(t *testing.T, s Subject) {
 	s.Remote.Refuse()
-	taken, err := s.SendOrder(t.Context(), Order("N-1"))
+	taken, err := Send(t.Context(), s, Order("N-1"))
 	var no *warehouse.Rejected
 	if !errors.As(err, &no) || no.Reason.Code == "" || no.Reason.RemoteText == "" || no.Reason.ZH == "" || no.Reason.EN == "" {
 		t.Fatalf("%+v, %+v (%v)", taken, no, err)
 	}
-	if _, there := find(t, s, "N-1"); there || s.Remote.Documents("N-1") != 0 {
+	if len(find(t, s, "N-1")) > 0 || s.Remote.Documents("N-1") != 0 {
 		t.Error("it was taken")
 	}
 }
 
 func rejected(t *testing.T, s Subject) {
 	s.Remote.Reject()
-	taken, err := s.SendOrder(t.Context(), Order("J-1"))
+	taken, err := Send(t.Context(), s, Order("J-1"))
 	if reason := fault.ReasonOf(err, ""); fault.Of(err) != fault.Refused || reason.Code == "" || reason.RemoteText == "" {
 		t.Fatalf("%+v, %v", taken, err)
 	}
@@ -303,30 +329,30 @@ func rejected(t *testing.T, s Subject) {
 
 func repeated(t *testing.T, s Subject) {
 	first := take(t, s, "R-1")
-	_, err := s.SendOrder(t.Context(), Order("R-1"))
+	_, err := Send(t.Context(), s, Order("R-1"))
 	var no *warehouse.Rejected
 	if err != nil && !errors.As(err, &no) {
 		t.Fatal(err)
 	}
-	f, _ := find(t, s, "R-1")
-	if n := s.Remote.Documents("R-1"); f.WarehouseNo != first || len(f.Others) != n-1 {
-		t.Errorf("%d documents, found %+v", n, f)
+	docs := find(t, s, "R-1")
+	if n := s.Remote.Documents("R-1"); len(docs) != n || docs[0].Number != first {
+		t.Errorf("%d documents, found %+v", n, docs)
 	}
 }
 
 func down(t *testing.T, s Subject) {
 	s.Remote.Down(true)
-	if _, err := s.SendOrder(t.Context(), Order("O-1")); err == nil || fault.Of(err) != fault.Transient {
+	if _, err := Send(t.Context(), s, Order("O-1")); err == nil || fault.Of(err) != fault.Transient {
 		t.Errorf("take: %v is %v", err, fault.Of(err))
 	}
-	if _, err := s.FindOrders(t.Context(), []string{"O-1"}); err == nil || fault.Of(err) != fault.Transient {
+	if _, err := s.Find(t.Context(), []string{"O-1"}); err == nil || fault.Of(err) != fault.Transient {
 		t.Errorf("find: %v is %v", err, fault.Of(err))
 	}
-	if _, err := s.OrderDetails(t.Context(), "1"); err == nil || fault.Of(err) != fault.Transient || errors.Is(err, warehouse.ErrNotFound) {
-		t.Errorf("details: %v is %v", err, fault.Of(err))
+	if _, err := s.Read(t.Context(), []string{"1"}); err == nil || fault.Of(err) != fault.Transient {
+		t.Errorf("read: %v is %v", err, fault.Of(err))
 	}
 	s.Remote.Down(false)
-	if _, there := find(t, s, "O-1"); there {
+	if len(find(t, s, "O-1")) > 0 {
 		t.Error("it was taken")
 	}
 	take(t, s, "O-1")
@@ -335,14 +361,14 @@ func down(t *testing.T, s Subject) {
 func busy(t *testing.T, s Subject) {
 	s.Remote.Busy(true)
 	// A warehouse whose refusal proves nothing says so: then the caller looks the order up.
-	if _, err := s.SendOrder(t.Context(), Order("B-1")); fault.Of(err) != fault.Unclear && (fault.Of(err) != fault.Wait || fault.After(err) <= 0) {
+	if _, err := Send(t.Context(), s, Order("B-1")); fault.Of(err) != fault.Unclear && (fault.Of(err) != fault.Wait || fault.After(err) <= 0) {
 		t.Errorf("take: %v is %v", err, fault.Of(err))
 	}
-	if _, err := s.FindOrders(t.Context(), []string{"B-1"}); fault.Of(err) != fault.Wait || fault.After(err) <= 0 {
+	if _, err := s.Find(t.Context(), []string{"B-1"}); fault.Of(err) != fault.Wait || fault.After(err) <= 0 {
 		t.Errorf("find: %v is %v", err, fault.Of(err))
 	}
 	s.Remote.Busy(false)
-	if _, there := find(t, s, "B-1"); there {
+	if len(find(t, s, "B-1")) > 0 {
 		t.Error("it was taken")
 	}
 }
@@ -363,19 +389,19 @@ func refusedWith(t *testing.T, s Subject, warehouseNo string, want error) {
 	t.Helper()
 	check := func(call string, err error) {
 		t.Helper()
-		if !errors.Is(err, want) || fault.Of(err) != fault.Held || fault.Cause(err) == "" || errors.Is(err, warehouse.ErrNotFound) {
+		if !errors.Is(err, want) || fault.Of(err) != fault.Held || fault.Cause(err) == "" {
 			t.Errorf("%s: %v is %v for %q", call, err, fault.Of(err), fault.Cause(err))
 		}
 		if reason := fault.ReasonOf(err, ""); reason.Code == "" || reason.ZH == reason.EN {
 			t.Errorf("%s: reason %+v", call, reason)
 		}
 	}
-	_, err := s.SendOrder(t.Context(), Order("P-2"))
+	_, err := Send(t.Context(), s, Order("P-2"))
 	check("take", err)
-	_, err = s.FindOrders(t.Context(), []string{"P-2"})
+	_, err = s.Find(t.Context(), []string{"P-2"})
 	check("find", err)
-	_, err = s.OrderDetails(t.Context(), warehouseNo)
-	check("details", err)
+	_, err = s.Read(t.Context(), []string{warehouseNo})
+	check("read", err)
 	if s.Remote.Documents("P-2") != 0 {
 		t.Error("it was taken")
 	}
@@ -384,7 +410,7 @@ func refusedWith(t *testing.T, s Subject, warehouseNo string, want error) {
 func over(t *testing.T, s Subject) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.SendOrder(ctx, Order("C-1")); err == nil || fault.Of(err) != fault.Transient {
+	if _, err := Send(ctx, s, Order("C-1")); err == nil || fault.Of(err) != fault.Transient {
 		t.Errorf("%v is %v", err, fault.Of(err))
 	}
 	if s.Remote.Documents("C-1") != 0 {
@@ -395,8 +421,8 @@ func over(t *testing.T, s Subject) {
 func planned(t *testing.T, s Subject) {
 	o := Order("Q-1")
 	o.Lines = nil
-	plan := s.PlanOrder(o)
-	_, err := s.SendOrder(t.Context(), o)
+	plan := s.Plan(o)
+	_, err := Send(t.Context(), s, o)
 	if plan.Err == nil || err == nil || plan.Err.Error() != err.Error() || fault.Of(plan.Err) != fault.Refused || fault.Of(err) != fault.Refused {
 		t.Fatalf("plan: %v, call: %v", plan.Err, err)
 	}
@@ -419,8 +445,8 @@ func typed(t *testing.T, s Subject) {
 	o.Receiver.Name, o.Receiver.Mobile, o.Receiver.Phone = "李\u200b四", "\u202d📱13800000000\u202c\n", "无"
 	o.Receiver.Address = "浙江省杭州市西湖区文三路\u3000９０ 号"
 	o.Lines[0].GoodsCode, o.BuyerRemark = "SKU-1\u00a0", "快点\ufffd"
-	plan := s.PlanOrder(o)
-	taken, err := s.SendOrder(t.Context(), o)
+	plan := s.Plan(o)
+	taken, err := Send(t.Context(), s, o)
 	if err != nil || taken.WarehouseNo == "" {
 		t.Fatal(taken, err)
 	}
@@ -446,11 +472,11 @@ func typed(t *testing.T, s Subject) {
 
 	o = Order("N-2")
 	o.Receiver.Mobile, o.Lines[1].LineId = "1380000", "2\u200b2"
-	_, err = s.SendOrder(t.Context(), o)
+	_, err = Send(t.Context(), s, o)
 	if fault.Of(err) != fault.Refused {
 		t.Errorf("taken: %v", err)
 	}
-	if found := s.PlanOrder(o).Findings; len(found) != 2 {
+	if found := s.Plan(o).Findings; len(found) != 2 {
 		t.Errorf("found %v", found)
 	}
 }
@@ -459,23 +485,23 @@ func split(t *testing.T, s Subject) {
 	s.Remote.Split("S-1")
 	no := take(t, s, "S-1")
 	for range maxSteps {
-		if len(details(t, s, no).Children) > 0 {
+		if len(read(t, s, no).Children) > 0 {
 			break
 		}
 		s.Remote.Step()
 	}
-	d := details(t, s, no)
+	d := read(t, s, no)
 	if len(d.Children) != 2 || slices.Contains(d.Children, no) {
 		t.Fatalf("children of %s: %q", no, d.Children)
 	}
 	quantity, shipped, waybills := map[string]int64{}, map[string]int64{}, map[string]bool{}
 	for _, child := range d.Children {
 		c := until(t, s, child, documentv1.Status_STATUS_SHIPPED)
-		for _, l := range c.Lines {
+		for _, l := range c.Detail.Lines {
 			quantity[l.LineId] += l.Quantity
 			shipped[l.LineId] += l.Shipped
 		}
-		for _, waybill := range c.Waybills {
+		for _, waybill := range c.Detail.Waybills {
 			waybills[waybill] = true
 		}
 	}
@@ -487,8 +513,8 @@ func split(t *testing.T, s Subject) {
 	if len(waybills) < 2 {
 		t.Errorf("waybills %v", waybills)
 	}
-	if f, _ := find(t, s, "S-1"); f.WarehouseNo != no || len(f.Others) > 0 {
-		t.Errorf("found %+v, want %s without others: the parts are no further documents", f, no)
+	if docs := find(t, s, "S-1"); len(docs) != 1 || docs[0].Number != no {
+		t.Errorf("found %+v, want %s without others: the parts are no further documents", docs, no)
 	}
 }
 
@@ -496,7 +522,7 @@ func short(t *testing.T, s Subject) {
 	s.Remote.Short("K-1")
 	d := until(t, s, take(t, s, "K-1"), documentv1.Status_STATUS_SHIPPED)
 	var asked, left int64
-	for _, l := range d.Lines {
+	for _, l := range d.Detail.Lines {
 		asked += l.Quantity
 		left += l.Shipped
 	}
@@ -508,7 +534,7 @@ func short(t *testing.T, s Subject) {
 func cancelled(t *testing.T, s Subject) {
 	s.Remote.Cancel("Z-1")
 	until(t, s, take(t, s, "Z-1"), documentv1.Status_STATUS_CANCELLED)
-	if f, there := find(t, s, "Z-1"); !there || f.State.Status != documentv1.Status_STATUS_CANCELLED {
+	if f := findOne(t, s, "Z-1"); f.State.Status != documentv1.Status_STATUS_CANCELLED {
 		t.Errorf("%+v", f)
 	}
 }
@@ -521,24 +547,24 @@ func concurrent(t *testing.T, s Subject) {
 		no := fmt.Sprintf("M-%d", i)
 		nos = append(nos, no)
 		group.Go(func() {
-			if _, err := s.SendOrder(t.Context(), Order(no)); err != nil {
+			if _, err := Send(t.Context(), s, Order(no)); err != nil {
 				t.Error(err)
 			}
-			if _, err := s.FindOrders(t.Context(), []string{no}); err != nil {
+			if _, err := s.Find(t.Context(), []string{no}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	group.Wait()
-	found, err := s.FindOrders(t.Context(), nos)
+	found, err := s.Find(t.Context(), nos)
 	if err != nil || len(found) != orders {
 		t.Errorf("%d found, %v", len(found), err)
 	}
 	numbers := map[string]bool{}
-	for _, f := range found {
-		numbers[f.WarehouseNo] = true
-		if len(f.Others) > 0 {
-			t.Errorf("%+v", f)
+	for _, docs := range found {
+		numbers[docs[0].Number] = true
+		if len(docs) > 1 {
+			t.Errorf("%+v", docs)
 		}
 	}
 	if len(numbers) != orders {
@@ -547,33 +573,29 @@ func concurrent(t *testing.T, s Subject) {
 }
 
 func compared(t *testing.T, s Subject) {
-	reader, ok := s.Orders.(warehouse.OrderReader)
-	if !ok {
-		t.Fatal("it cannot compare")
-	}
 	no := take(t, s, "Q-1")
-	same, err := reader.CompareOrder(t.Context(), Order("Q-1"), no)
+	same, err := s.Compare(t.Context(), Order("Q-1"), no)
 	if err != nil || len(same.Differences)+len(same.Foreign) != 0 || same.TakenAt.IsZero() {
 		t.Errorf("as it was sent: %+v, %v", same, err)
 	}
 	other := Order("Q-1")
 	other.Lines[1].Quantity = 7
-	differs, err := reader.CompareOrder(t.Context(), other, no)
+	differs, err := s.Compare(t.Context(), other, no)
 	if err != nil || len(differs.Differences) != 1 || len(differs.Foreign) != 1 {
 		t.Fatalf("another quantity: %+v, %v", differs, err)
 	}
-	if id := reader.Identity(); id == "" || id != s.Identity() {
-		t.Errorf("identities %q and %q", id, s.Identity())
+	if s.Identity() == "" {
+		t.Error("it has no identity")
 	}
 	another := Order("Q-1")
 	another.Receiver.Name, another.Receiver.Mobile = "李四", "13900139999"
-	if c, err := reader.CompareOrder(t.Context(), another, no); err != nil || len(c.Foreign) == 0 || strings.Contains(fmt.Sprint(c), "王小明") || strings.Contains(fmt.Sprint(c), "李四") {
+	if c, err := s.Compare(t.Context(), another, no); err != nil || len(c.Foreign) == 0 || strings.Contains(fmt.Sprint(c), "王小明") || strings.Contains(fmt.Sprint(c), "李四") {
 		t.Errorf("another receiver: %+v, %v", c, err)
 	}
 	s.Remote.Split("Q-9")
 	whole := take(t, s, "Q-9")
 	for range 4 {
-		if c, err := reader.CompareOrder(t.Context(), Order("Q-9"), whole); err != nil || len(c.Foreign) != 0 {
+		if c, err := s.Compare(t.Context(), Order("Q-9"), whole); err != nil || len(c.Foreign) != 0 {
 			t.Errorf("a document that was split: %+v, %v", c, err)
 		}
 		s.Remote.Step()
@@ -582,7 +604,7 @@ func compared(t *testing.T, s Subject) {
 	if d.Field != "lines.quantity" || !strings.Contains(d.Ours, "SKU-2 × 7") || !strings.Contains(d.Theirs, "SKU-2 × 3") || d.Zh == "" || d.En == "" {
 		t.Errorf("another quantity: %+v", d)
 	}
-	if _, err := reader.CompareOrder(t.Context(), other, "NONE-1"); !errors.Is(err, warehouse.ErrNotFound) {
+	if _, err := s.Compare(t.Context(), other, "NONE-1"); !errors.Is(err, warehouse.ErrNotFound) {
 		t.Errorf("a document that nobody has: %v", err)
 	}
 
@@ -590,30 +612,26 @@ func compared(t *testing.T, s Subject) {
 	// document.
 	second := Order("Q-2")
 	second.PlatformOrderNos = []string{"T-Q-1"}
-	taken, err := s.SendOrder(t.Context(), second)
+	taken, err := Send(t.Context(), s, second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := reader.FindByPlatform(t.Context(), []string{"T-Q-1", "T-NONE"})
+	found, err := s.FindByPlatform(t.Context(), []string{"T-Q-1", "T-NONE"})
 	if err != nil || len(found) != 1 || len(found["T-Q-1"]) != 2 {
 		t.Fatalf("by the platform's number: %+v, %v", found, err)
 	}
-	if list := found["T-Q-1"]; list[0].WarehouseNo != no || list[1].WarehouseNo != taken.WarehouseNo || list[1].OutboundNo != "Q-2" {
+	if list := found["T-Q-1"]; list[0].Number != no || list[1].Number != taken.WarehouseNo || list[1].No != "Q-2" {
 		t.Errorf("by the platform's number: %+v", list)
 	}
 }
 
 // cameListed: everything that arrived within a span is listed, and nothing else.
 func cameListed(t *testing.T, s Subject) {
-	lister, ok := s.Orders.(warehouse.OrderLister)
-	if !ok {
-		t.Fatal("it lists nothing")
-	}
 	want := map[string]bool{}
 	for i := range 3 {
 		want[take(t, s, fmt.Sprintf("L-%d", i))] = true
 	}
-	taken := details(t, s, slices.Sorted(maps.Keys(want))[0]).History
+	taken := read(t, s, slices.Sorted(maps.Keys(want))[0]).History
 	if len(taken) == 0 {
 		t.Fatal("it does not say when it took them")
 	}
@@ -621,7 +639,7 @@ func cameListed(t *testing.T, s Subject) {
 		t.Helper()
 		got := map[string]bool{}
 		for page, n := "", 0; ; n++ {
-			nos, next, err := lister.ListOrders(t.Context(), from, to, page)
+			nos, next, err := s.List(t.Context(), from, to, page)
 			if err != nil || n > 100 {
 				t.Fatal(n, err)
 			}
@@ -644,7 +662,20 @@ func cameListed(t *testing.T, s Subject) {
 	if got := list(at.Add(-time.Hour), at.Add(time.Hour)); !maps.Equal(got, want) {
 		t.Errorf("listed %v, want %v, after they moved", got, want)
 	}
-	if _, _, err := lister.ListOrders(t.Context(), at, at, "no such page"); err == nil {
+	if _, _, err := s.List(t.Context(), at, at, "no such page"); err == nil {
 		t.Error("it has a page that it never named")
+	}
+}
+
+// readOnly: what follows orders must not send any, whatever interface it asks for.
+func readOnly(t *testing.T, s Subject) {
+	no := take(t, s, "R-1")
+	r := warehouse.ReadOnly(s.OrderChannel)
+	found, err := r.(warehouse.Finder[*orderv1.Shipped]).Find(t.Context(), []string{"R-1"})
+	if err != nil || len(found["R-1"]) != 1 || found["R-1"][0].Number != no {
+		t.Errorf("found %+v, %v, want %s", found, err, no)
+	}
+	if _, ok := r.(warehouse.Channel[*orderv1.Audited, *orderv1.Shipped]); ok {
+		t.Error("it sends")
 	}
 }

@@ -315,7 +315,7 @@ func shopStock(t *testing.T, s StockSubject) {
 
 func shopStockLimit(t *testing.T, s StockSubject) {
 	var goods []string
-	for i := range s.Limits().ShopStock {
+	for i := range s.ShopStockLimit() {
 		goods = append(goods, fmt.Sprintf("EMG%013d", i))
 		s.Remote.Receive(shop, goods[i], int64(i+1))
 	}

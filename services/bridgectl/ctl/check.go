@@ -290,7 +290,7 @@ func (c *checks) shared(ctx context.Context, o *orderv1.Audited, r *checked) err
 
 // maskedRequest is the request with (hidden) in place of personal data. Only the adapter knows where that data goes, so
 // it is given an order with stand-ins that are easy to find again.
-func maskedRequest(wh warehouse.OrderPlanner, o *orderv1.Audited) string {
+func maskedRequest(wh warehouse.Planner[*orderv1.Audited], o *orderv1.Audited) string {
 	o = textclean.Order(o).Order // or a stand-in for a number would no longer be a number
 	stand := []string{}
 	m := masked(o, func(field protoreflect.FieldDescriptor, text string) string {
@@ -298,7 +298,7 @@ func maskedRequest(wh warehouse.OrderPlanner, o *orderv1.Audited) string {
 		stand = append(stand, s)
 		return s
 	})
-	request := wh.PlanOrder(m).Body
+	request := wh.Plan(m).Body
 	for _, s := range stand {
 		request = strings.ReplaceAll(request, s, hidden)
 	}

@@ -26,6 +26,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/wiring"
+	orderv1 "stockbridge/proto/order/v1"
 	"stockbridge/services/reconciler/reconciler"
 )
 
@@ -342,10 +343,10 @@ func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *wiring.Wareh
 			wh, err := ws.Read(s, w.Code, quota.Status)
 			most := len(list)
 			if err == nil {
-				most = wh.Limits().Find
+				most = wh.FindLimit()
 			}
 			for part := range slices.Chunk(list, most) {
-				var found map[string]warehouse.Found
+				var found map[string][]orderDocument
 				if err == nil {
 					found, err = find(ctx, wh, part)
 				}
@@ -353,10 +354,10 @@ func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *wiring.Wareh
 					return ctx.Err()
 				}
 				for _, r := range part {
-					switch f, ok := found[r.OutboundNo]; {
-					case ok:
+					switch docs := found[r.OutboundNo]; {
+					case len(docs) > 0:
 						r.is(listUnheard)
-						r.WarehouseNo, r.Detail = f.WarehouseNo, ""
+						r.WarehouseNo, r.Detail = docs[0].Number, ""
 					case err != nil && r.Verdict != listUnheard:
 						r.is(listUnasked)
 						r.Detail = a.say(fault.ReasonOf(err, "internal"))
@@ -373,8 +374,10 @@ func (c reconcileCmd) atWarehouses(ctx context.Context, a *app, ws *wiring.Wareh
 	return nil
 }
 
+type orderDocument = warehouse.Document[*orderv1.Shipped]
+
 // find looks orders up, and waits for its turn when the quota is used up.
-func find(ctx context.Context, wh warehouse.OrderFinder, part []*listRow) (map[string]warehouse.Found, error) {
+func find(ctx context.Context, wh warehouse.Finder[*orderv1.Shipped], part []*listRow) (map[string][]orderDocument, error) {
 	var nos []string
 	for _, r := range part {
 		if !strings.ContainsAny(r.OutboundNo, ", ") {
@@ -382,7 +385,7 @@ func find(ctx context.Context, wh warehouse.OrderFinder, part []*listRow) (map[s
 		}
 	}
 	for {
-		found, err := wh.FindOrders(ctx, nos)
+		found, err := wh.Find(ctx, nos)
 		if err == nil || fault.Of(err) != fault.Wait {
 			return found, err
 		}

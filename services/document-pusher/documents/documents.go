@@ -10,9 +10,7 @@ import (
 	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/guard"
-	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/worker"
 )
 
@@ -54,9 +52,6 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	s.Metrics.MustRegister(push.Unknown(names, s.Sellers.All, s.Ledger, now))
 	return push.Serve(ctx, push.Service{
 		Name: Name, Bus: s.Bus, Ledger: s.Ledger, Sellers: s.Sellers, All: s.Sellers.All, Paused: guard.Paused(s.Sellers),
-		Open: func(of *seller.Seller, code string, class quota.Class) (warehouse.Identified, error) {
-			return s.Warehouses.Open(of, code, class)
-		},
-		Serving: s.Serving, Metrics: push.NewMetrics(s.Metrics), Config: c.Config, CancelDeadline: c.CancelDeadline, Log: s.Log, Now: now,
+		Open: s.Warehouses.Open, Serving: s.Serving, Metrics: push.NewMetrics(s.Metrics), Config: c.Config, CancelDeadline: c.CancelDeadline, Log: s.Log, Now: now,
 	}, rows)
 }

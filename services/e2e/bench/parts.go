@@ -148,7 +148,7 @@ func bare(ctx context.Context) error {
 	for range inFlight {
 		slots.Go(func() {
 			for m := range in {
-				if err := pushBare(ctx, js, wh, m); err != nil {
+				if err := pushBare(ctx, js, wh.(warehouse.Orderer).Orders(), m); err != nil {
 					fmt.Fprintln(os.Stderr, "bare loop:", err)
 				}
 			}
@@ -162,12 +162,12 @@ func bare(ctx context.Context) error {
 	return err
 }
 
-func pushBare(ctx context.Context, js jetstream.JetStream, wh warehouse.Orders, m jetstream.Msg) error {
+func pushBare(ctx context.Context, js jetstream.JetStream, orders warehouse.OrderChannel, m jetstream.Msg) error {
 	o, err := bus.Decode(event.OrderAudited, bus.Stored{Header: m.Headers(), Body: m.Data()})
 	if err != nil {
 		return err
 	}
-	taken, err := wh.SendOrder(ctx, o)
+	taken, err := orders.Send(ctx, o, orders.Plan(o))
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func (j job) String() string {
 // that was renamed would silently be a step no longer.
 var tapped = []string{
 	"claim", "accept", "refuse", "mark unknown", "mark rejected", "mark not found", "release", "resend", "due", "follow",
-	"count", "uncount", "forget", "lease", "unlease", "send", "find", "compare", "details",
+	"count", "uncount", "forget", "lease", "unlease", "send", "find", "compare", "read",
 }
 
 func TestNoCrashBreaksAPromise(t *testing.T) {

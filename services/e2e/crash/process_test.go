@@ -305,7 +305,7 @@ const elsewhere = "elsewhere"
 type tappedWarehouses struct{ one, other tappedWarehouse }
 
 // Open implements worker.Warehouses.
-func (w *tappedWarehouses) Open(s *seller.Seller, code string, _ quota.Class) (warehouse.Orders, error) {
+func (w *tappedWarehouses) Open(s *seller.Seller, code string, _ quota.Class) (warehouse.Identified, error) {
 	return w.open(s, code)
 }
 
@@ -328,7 +328,11 @@ func (w *tappedWarehouses) Stock(*seller.Seller, string) (warehouse.StockReader,
 
 // Read implements worker.Warehouses.
 func (w *tappedWarehouses) Read(s *seller.Seller, code string, _ quota.Class) (warehouse.OrderReader, error) {
-	return w.open(s, code)
+	wh, err := w.open(s, code)
+	if err != nil {
+		return nil, err
+	}
+	return wh.Orders(), nil
 }
 
 // Documents implements worker.Warehouses.
@@ -347,24 +351,34 @@ type tappedWarehouse struct {
 	f *process
 }
 
-func (w *tappedWarehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (taken warehouse.Receipt, err error) {
-	err = w.f.call("send", false, func() error { taken, err = w.Warehouse.SendPlanned(ctx, o, plan); return err })
+// Orders is the channel of orders, tapped.
+func (w *tappedWarehouse) Orders() warehouse.OrderChannel {
+	return tappedOrders{w.Warehouse.Orders(), w.f}
+}
+
+type tappedOrders struct {
+	warehouse.OrderChannel
+	f *process
+}
+
+func (w tappedOrders) Send(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (taken warehouse.Receipt, err error) {
+	err = w.f.call("send", false, func() error { taken, err = w.OrderChannel.Send(ctx, o, plan); return err })
 	return taken, err
 }
 
-func (w *tappedWarehouse) FindOrders(ctx context.Context, nos []string) (found map[string]warehouse.Found, err error) {
-	err = w.f.call("find", false, func() error { found, err = w.Warehouse.FindOrders(ctx, nos); return err })
+func (w tappedOrders) Find(ctx context.Context, nos []string) (found map[string][]warehouse.Document[*orderv1.Shipped], err error) {
+	err = w.f.call("find", false, func() error { found, err = w.OrderChannel.Find(ctx, nos); return err })
 	return found, err
 }
 
-func (w *tappedWarehouse) CompareOrder(ctx context.Context, o *orderv1.Audited, no string) (c warehouse.Comparison, err error) {
-	err = w.f.call("compare", false, func() error { c, err = w.Warehouse.CompareOrder(ctx, o, no); return err })
+func (w tappedOrders) Compare(ctx context.Context, o *orderv1.Audited, no string) (c warehouse.Comparison, err error) {
+	err = w.f.call("compare", false, func() error { c, err = w.OrderChannel.Compare(ctx, o, no); return err })
 	return c, err
 }
 
-func (w *tappedWarehouse) OrderDetails(ctx context.Context, no string) (d warehouse.Details, err error) {
-	err = w.f.call("details", false, func() error { d, err = w.Warehouse.OrderDetails(ctx, no); return err })
-	return d, err
+func (w tappedOrders) Read(ctx context.Context, numbers []string) (docs map[string]warehouse.Document[*orderv1.Shipped], err error) {
+	err = w.f.call("read", false, func() error { docs, err = w.OrderChannel.Read(ctx, numbers); return err })
+	return docs, err
 }
 
 // tappedLedger makes steps of the calls to a ledger.

@@ -25,30 +25,32 @@ import (
 
 // scriptedWarehouse is a warehouse whose answers the test decides.
 type scriptedWarehouse struct {
-	warehouse.Orders
+	warehouse.OrderChannel
 	plan error
-	find func(ctx context.Context, nos []string) (map[string]warehouse.Found, error)
+	find func(ctx context.Context, nos []string) (map[string][]warehouse.Document[*orderv1.Shipped], error)
 	take func(ctx context.Context) error
 }
 
 func (f *scriptedWarehouse) Identity() warehouse.Identity { return "" }
 
-func (f *scriptedWarehouse) Limits() warehouse.Limits { return warehouse.Limits{Find: 100} }
+func (f *scriptedWarehouse) Orders() warehouse.OrderChannel { return f }
 
-func (f *scriptedWarehouse) PlanOrder(*orderv1.Audited) warehouse.Plan {
+func (f *scriptedWarehouse) FindLimit() int { return 100 }
+
+func (f *scriptedWarehouse) Plan(*orderv1.Audited) warehouse.Plan {
 	return warehouse.Plan{Err: f.plan}
 }
 
-func (f *scriptedWarehouse) FindOrders(ctx context.Context, nos []string) (map[string]warehouse.Found, error) {
+func (f *scriptedWarehouse) Find(ctx context.Context, nos []string) (map[string][]warehouse.Document[*orderv1.Shipped], error) {
 	return f.find(ctx, nos)
 }
 
-func (f *scriptedWarehouse) SendPlanned(ctx context.Context, o *orderv1.Audited, _ warehouse.Plan) (warehouse.Receipt, error) {
+func (f *scriptedWarehouse) Send(ctx context.Context, o *orderv1.Audited, _ warehouse.Plan) (warehouse.Receipt, error) {
 	return warehouse.Receipt{WarehouseNo: "N-" + o.OutboundNo}, f.take(ctx)
 }
 
 // ships makes wh the warehouse of all orders.
-func (b *fixture) ships(far warehouse.Orders) {
+func (b *fixture) ships(far warehouse.Identified) {
 	b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 }
 
@@ -57,7 +59,7 @@ func lookUpTogether(t *testing.T, b *fixture, far *scriptedWarehouse, n int, end
 	t.Helper()
 	first, rest := make(chan struct{}), make(chan struct{})
 	calls := 0
-	far.find = func(context.Context, []string) (map[string]warehouse.Found, error) {
+	far.find = func(context.Context, []string) (map[string][]warehouse.Document[*orderv1.Shipped], error) {
 		if calls++; calls == 1 {
 			close(first)
 			<-rest
@@ -70,7 +72,7 @@ func lookUpTogether(t *testing.T, b *fixture, far *scriptedWarehouse, n int, end
 	var all sync.WaitGroup
 	ask := func(i int) {
 		all.Go(func() {
-			_, _, errs[i] = b.LookUp(t.Context(), "acme", order.Finder(far), fmt.Sprint("A-", i))
+			_, _, errs[i] = b.LookUp(t.Context(), "acme", far, fmt.Sprint("A-", i))
 		})
 	}
 	ask(0)
@@ -78,7 +80,7 @@ func lookUpTogether(t *testing.T, b *fixture, far *scriptedWarehouse, n int, end
 	for i := range n {
 		ask(i + 1)
 	}
-	for b.Waiting(order.Finder(far)) != n { // until all wait for the next call
+	for b.Waiting(far) != n { // until all wait for the next call
 		time.Sleep(time.Millisecond)
 	}
 	close(rest)

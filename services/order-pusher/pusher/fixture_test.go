@@ -128,7 +128,7 @@ func newFixture(t *testing.T, open func(b *fixture) (ledger.Ledger, error)) *fix
 	b.Pusher = New(Parts{
 		Sellers: b.book, Ledger: b.ledger, Breaker: guard.NewBreaker(3), Metrics: push.NewMetrics(prometheus.NewRegistry()),
 		Config: Config{Config: push.Config{ResendAfter: 5 * time.Minute, SettleFor: 30 * time.Second, ProbeAfter: 30 * time.Second}, ShadowLookAfter: 10 * time.Minute, ShadowGiveUp: 2 * time.Hour},
-		Open: func(_ *seller.Seller, _ string, class quota.Class) (warehouse.Orders, error) {
+		Open: func(_ *seller.Seller, _ string, class quota.Class) (warehouse.Identified, error) {
 			if class != quota.Push {
 				t.Errorf("opened for class %s", class)
 			}
@@ -138,7 +138,7 @@ func newFixture(t *testing.T, open func(b *fixture) (ledger.Ledger, error)) *fix
 			if class != quota.Status {
 				t.Errorf("opened for class %s", class)
 			}
-			return b.wh, nil
+			return b.wh.Orders(), nil
 		},
 		Now: b.ownClock,
 		NewOwner: func() string {

@@ -20,6 +20,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
+	"stockbridge/pkg/warehouse/warehousetest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -109,7 +110,7 @@ func TestAKilledWorkersOrderIsLookedUpWhereItWasSent(t *testing.T) {
 		if _, err := b.ledger.Claim(t.Context(), begin); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), o); err != nil {
 			t.Fatal(err)
 		}
 		b.wait(ledger.ClaimFor + time.Second)
@@ -156,7 +157,7 @@ func TestAnOrderThatMayBeUnderAFormerAccountIsNotSentUnderTodays(t *testing.T) {
 		a := twoAccounts(b)
 		o := b.order("A-1")
 		o.AuditedAt = timestamppb.New(b.now().Add(-time.Hour)) // older than the ledger, as after a wipe
-		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), o); err != nil {
 			t.Fatal(err)
 		}
 		a.use("second")
@@ -240,7 +241,7 @@ func TestAnotherOrdersDocumentIsNotAdopted(t *testing.T) {
 				o := b.order("A-1")
 				theirs := proto.CloneOf(o)
 				change(theirs)
-				if _, err := b.wh.SendOrder(t.Context(), theirs); err != nil {
+				if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), theirs); err != nil {
 					t.Fatal(err)
 				}
 				o.AuditedAt.Seconds -= 3600 // may have been sent, so it is looked up
@@ -267,7 +268,7 @@ func TestARefusalOverAnothersDocumentIsLeftToAPerson(t *testing.T) {
 		o := b.order("A-1")
 		theirs := proto.CloneOf(o)
 		theirs.Lines[0].Quantity = 7
-		if _, err := b.wh.SendOrder(t.Context(), theirs); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), theirs); err != nil {
 			t.Fatal(err)
 		}
 		b.wh.Set(func(k *memory.Knobs) { k.Repeat = memory.RefuseRepeat })
@@ -286,7 +287,7 @@ func TestOfSeveralDocumentsTheOrdersOwnIsAdopted(t *testing.T) {
 		theirs := proto.CloneOf(o)
 		theirs.Lines[0].Quantity = 7
 		for _, each := range []*orderv1.Audited{theirs, o} {
-			if _, err := b.wh.SendOrder(t.Context(), each); err != nil {
+			if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), each); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -300,20 +301,22 @@ func TestOfSeveralDocumentsTheOrdersOwnIsAdopted(t *testing.T) {
 
 // incomparable fails the next comparisons.
 type incomparable struct {
-	warehouse.Orders
+	warehouse.OrderChannel
 	times int
 }
 
-func (i *incomparable) CompareOrder(ctx context.Context, o *orderv1.Audited, no string) (warehouse.Comparison, error) {
+func (i *incomparable) Orders() warehouse.OrderChannel { return i }
+
+func (i *incomparable) Compare(ctx context.Context, o *orderv1.Audited, no string) (warehouse.Comparison, error) {
 	if i.times--; i.times >= 0 {
 		return warehouse.Comparison{}, errors.New("connection reset")
 	}
-	return i.Orders.CompareOrder(ctx, o, no)
+	return i.OrderChannel.Compare(ctx, o, no)
 }
 
 func TestWithoutAComparisonNothingIsAdopted(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
-		far := &incomparable{Orders: b.wh, times: 2}
+		far := &incomparable{OrderChannel: b.wh.Orders(), times: 2}
 		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 		o := b.order("A-1")
 		b.wh.Set(func(k *memory.Knobs) { k.LoseReplies = 1 })

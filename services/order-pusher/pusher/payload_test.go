@@ -11,6 +11,7 @@ import (
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/kind/order"
+	"stockbridge/pkg/warehouse/warehousetest"
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 )
@@ -26,7 +27,7 @@ func TestAnOrderInFlightOverTheUpgradeIsNotRefused(t *testing.T) {
 		if err := b.ledger.MarkUnknown(t.Context(), begun.Claim, "lost"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), o); err != nil {
 			t.Fatal(err)
 		}
 		b.accepts(o, again)

@@ -21,6 +21,7 @@ import (
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
 	"stockbridge/pkg/warehouse/memory"
+	"stockbridge/pkg/warehouse/warehousetest"
 	documentv1 "stockbridge/proto/document/v1"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
@@ -154,7 +155,7 @@ func TestAfterAKilledWorkerTheOrderIsLookedUp(t *testing.T) {
 		if _, err := b.ledger.Claim(t.Context(), begin); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), o); err != nil {
 			t.Fatal(err)
 		}
 		b.wants(o, again, "wait") // the claim still stands
@@ -171,7 +172,7 @@ func TestALedgerThatForgotLooksUpFirst(t *testing.T) {
 		old := proto.CloneOf(o)
 		old.AuditedAt.Seconds -= 3600
 		gone.AuditedAt.Seconds -= 3600
-		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), o); err != nil {
 			t.Fatal(err)
 		}
 		b.accepts(old, fresh)
@@ -185,7 +186,7 @@ func TestALedgerThatForgotLooksUpTheSupersededToo(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		// The first audit is at the warehouse, and the ledger does not know of it.
 		first := b.order("A-1")
-		if _, err := b.wh.SendOrder(t.Context(), first); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), first); err != nil {
 			t.Fatal(err)
 		}
 		second := proto.CloneOf(first)
@@ -208,7 +209,7 @@ func TestALedgerThatForgotLooksUpTheSupersededToo(t *testing.T) {
 func TestACrashBeforeTheSupersededIsLookedUpSendsNothingTwice(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		first := b.order("A-1")
-		if _, err := b.wh.SendOrder(t.Context(), first); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), first); err != nil {
 			t.Fatal(err)
 		}
 		second := proto.CloneOf(first)
@@ -233,7 +234,7 @@ func TestACrashBeforeTheSupersededIsLookedUpSendsNothingTwice(t *testing.T) {
 func TestAReleasedPredecessorIsLookedUp(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		first := b.order("A-1")
-		if _, err := b.wh.SendOrder(t.Context(), first); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), first); err != nil {
 			t.Fatal(err)
 		}
 		b.wh.Set(func(k *memory.Knobs) { k.Down = true })
@@ -251,7 +252,7 @@ func TestAnOrderThatLostItsLineIsLookedUpBeforeItFails(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		first, unsent := b.order("A-1"), b.order("A-1")
 		unsent.OutboundNo = "A-1a"
-		if _, err := b.wh.SendOrder(t.Context(), first); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), first); err != nil {
 			t.Fatal(err)
 		}
 		second := proto.CloneOf(first)
@@ -269,7 +270,7 @@ func TestAnOrderThatLostItsLineIsLookedUpBeforeItFails(t *testing.T) {
 func TestAnUnknownOrderThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
 	doubted := func(t *testing.T, b *fixture, no string) *orderv1.Audited {
 		o := b.order(no)
-		if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
+		if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), o); err != nil {
 			t.Fatal(err)
 		}
 		key := order.Terms.Key(o.Seller, no)
@@ -300,25 +301,27 @@ func TestAnUnknownOrderThatOutlivedTheLedgerIsNoOtherContent(t *testing.T) {
 
 // noTurn has no quota for the next orders, and counts the look-ups.
 type noTurn struct {
-	warehouse.Orders
+	warehouse.OrderChannel
 	orders, asked int
 }
 
-func (f *noTurn) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
+func (f *noTurn) Orders() warehouse.OrderChannel { return f }
+
+func (f *noTurn) Find(ctx context.Context, numbers []string) (map[string][]warehouse.Document[*orderv1.Shipped], error) {
 	f.asked++
-	return f.Orders.FindOrders(ctx, numbers)
+	return f.OrderChannel.Find(ctx, numbers)
 }
 
-func (f *noTurn) SendPlanned(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
+func (f *noTurn) Send(ctx context.Context, o *orderv1.Audited, plan warehouse.Plan) (warehouse.Receipt, error) {
 	if f.orders--; f.orders >= 0 {
 		return warehouse.Receipt{}, fault.RetryAfter(time.Second, errors.New("no turn"))
 	}
-	return f.Orders.SendPlanned(ctx, o, plan)
+	return f.OrderChannel.Send(ctx, o, plan)
 }
 
 func TestAnOrderThatWaitsForItsTurnIsLookedUpOnce(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
-		far := &noTurn{Orders: b.wh, orders: 2}
+		far := &noTurn{OrderChannel: b.wh.Orders(), orders: 2}
 		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 		o := b.order("A-1")
 		o.AuditedAt.Seconds -= 3600 // older than the ledger, so it is looked up
@@ -404,7 +407,7 @@ func TestAnOrderThatWaitsForTheSetupIsLookedUpBeforeItIsSentAgain(t *testing.T) 
 				b.wants(late, fresh, "held "+cause)
 				b.has(absent, 0)
 				b.expectUnknown(2, 0)
-				if _, err := b.wh.SendOrder(t.Context(), late); err != nil { // it appears all the same
+				if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), late); err != nil { // it appears all the same
 					t.Fatal(err)
 				}
 				b.wait(time.Hour)
@@ -609,7 +612,7 @@ func TestTwoDocumentsAreReported(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		o := b.order("A-1")
 		for range 2 {
-			if _, err := b.wh.SendOrder(t.Context(), o); err != nil {
+			if _, err := warehousetest.Send(t.Context(), b.wh.Orders(), o); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -54,8 +54,8 @@ type Parts struct {
 	Sellers push.Sellers
 	Ledger  Ledger
 	// Open returns a seller's warehouse by the ERP's code, for calls of the class.
-	Open func(s *seller.Seller, code string, class quota.Class) (warehouse.Orders, error)
-	// Read returns the same warehouse without the ability to send.
+	Open func(s *seller.Seller, code string, class quota.Class) (warehouse.Identified, error)
+	// Read returns the orders of the same warehouse without the ability to send.
 	Read func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
 	// Release releases the matching held orders of a seller.
 	Release func(ctx context.Context, sellerName string, match func(bus.DeadLetter) bool) (int, error)
@@ -81,10 +81,7 @@ func New(parts Parts) *Pusher {
 	p.Pusher = push.New(push.Parts[*orderv1.Audited, *orderv1.Shipped]{
 		Kind: order.Kind, Sellers: parts.Sellers, Ledger: parts.Ledger, Release: parts.Release, Breaker: parts.Breaker,
 		Metrics: parts.Metrics, Config: parts.Config.Config, Now: parts.Now, NewOwner: parts.NewOwner,
-		Open: func(s *seller.Seller, code string, class quota.Class) (warehouse.Identified, error) {
-			return parts.Open(s, code, class)
-		},
-		Admit: p.trial, FreeItem: p.freeShadowLine,
+		Open: parts.Open, Admit: p.trial, FreeItem: p.freeShadowLine,
 		External:  func(f kind.Facts) error { return order.ShadowWaiting(f.Seller, f.No) },
 		ItemField: order.ItemField, Notes: order.Shared,
 	})

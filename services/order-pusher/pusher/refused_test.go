@@ -99,7 +99,7 @@ func TestARefusalWhoseLookUpFailedIsNotSentAgain(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.RefuseAfter = time.Minute
 		o := b.order("A-1")
-		far := &rejecting{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}}, deaf: 1}
+		far := &rejecting{OrderChannel: b.wh.Orders(), no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}}, deaf: 1}
 		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 		for how, n := fresh, 0; ; how, n = again, n+1 {
 			reported, err := b.push(o, how)
@@ -119,27 +119,29 @@ func TestARefusalWhoseLookUpFailedIsNotSentAgain(t *testing.T) {
 
 // rejecting rejects every order with no; the next look-ups get no answer.
 type rejecting struct {
-	warehouse.Orders
+	warehouse.OrderChannel
 	no         *warehouse.Rejected
 	deaf, sent int
 }
 
-func (f *rejecting) SendPlanned(context.Context, *orderv1.Audited, warehouse.Plan) (warehouse.Receipt, error) {
+func (f *rejecting) Orders() warehouse.OrderChannel { return f }
+
+func (f *rejecting) Send(context.Context, *orderv1.Audited, warehouse.Plan) (warehouse.Receipt, error) {
 	f.sent++
 	return warehouse.Receipt{}, f.no
 }
 
-func (f *rejecting) FindOrders(ctx context.Context, numbers []string) (map[string]warehouse.Found, error) {
+func (f *rejecting) Find(ctx context.Context, numbers []string) (map[string][]warehouse.Document[*orderv1.Shipped], error) {
 	if f.deaf--; f.deaf >= 0 {
 		return nil, context.DeadlineExceeded
 	}
-	return f.Orders.FindOrders(ctx, numbers)
+	return f.OrderChannel.Find(ctx, numbers)
 }
 
 func TestAKnownFaultOfTheDataIsPublishedAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.RefuseAfter = time.Minute
-		far := &rejecting{Orders: b.wh, no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}, Data: true}}
+		far := &rejecting{OrderChannel: b.wh.Orders(), no: &warehouse.Rejected{Reason: fault.Reason{Code: "warehouse.refused"}, Data: true}}
 		b.Open = func(*seller.Seller, string, quota.Class) (warehouse.Identified, error) { return far, nil }
 		b.wants(b.order("A-1"), fresh, "failed warehouse.refused")
 	})

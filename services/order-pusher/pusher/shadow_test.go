@@ -13,6 +13,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/memory"
+	"stockbridge/pkg/warehouse/warehousetest"
 	orderv1 "stockbridge/proto/order/v1"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -48,7 +49,7 @@ func (b *fixture) shadow(until time.Time, change ...func(*sellerv1.Setup)) {
 // erpSends sends the order as the ERP's own program does.
 func (b *fixture) erpSends(o *orderv1.Audited) {
 	b.t.Helper()
-	if _, err := b.wh.SendOrder(b.t.Context(), o); err != nil {
+	if _, err := warehousetest.Send(b.t.Context(), b.wh.Orders(), o); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -60,7 +60,7 @@ type Runner struct {
 	Ledger ledger.Documents
 	// Seller returns a seller by name.
 	Seller func(name string) (*seller.Seller, bool)
-	// Read returns a seller's warehouse by the ERP's code, without the ability to send.
+	// Read returns the orders of a seller's warehouse by the ERP's code, without the ability to send.
 	Read func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
 	// LookUp looks an order up, and returns events about the seller besides.
 	LookUp func(ctx context.Context, sellerName string, wh warehouse.Finder[*orderv1.Shipped], no string) ([]document, []event.Event, error)
@@ -192,12 +192,12 @@ func (r *Runner) check(ctx context.Context, s *seller.Seller, o *orderv1.Audited
 		sum := sha256.Sum256([]byte(plan.Body))
 		m.RequestDigest = hex.EncodeToString(sum[:])
 	}
-	ask := func(f warehouse.OrderFinder, no string) ([]document, error) {
-		docs, about, err := r.LookUp(ctx, o.Seller, order.Finder(f), no)
+	ask := func(f warehouse.Finder[*orderv1.Shipped], no string) ([]document, error) {
+		docs, about, err := r.LookUp(ctx, o.Seller, f, no)
 		events = append(events, about...)
 		return docs, err
 	}
-	by, no := warehouse.OrderFinder(wh), o.OutboundNo
+	by, no := warehouse.Finder[*orderv1.Shipped](wh), o.OutboundNo
 	if s.Setup.GetShadow().GetFindBy() == sellerv1.Shadow_FIND_BY_PLATFORM_ORDER_NO {
 		by, no = platform{wh}, ""
 		if len(tidy.PlatformOrderNos) > 0 {
@@ -244,17 +244,8 @@ func (r *Runner) check(ctx context.Context, s *seller.Seller, o *orderv1.Audited
 // platform looks up orders by the platforms' order numbers, for ERP programs with other outbound numbers.
 type platform struct{ warehouse.OrderReader }
 
-func (p platform) FindOrders(ctx context.Context, nos []string) (map[string]warehouse.Found, error) {
-	lists, err := p.FindByPlatform(ctx, nos)
-	found := make(map[string]warehouse.Found, len(lists))
-	for no, list := range lists {
-		f := list[0]
-		for _, other := range list[1:] {
-			f.Others = append(f.Others, other.WarehouseNo)
-		}
-		found[no] = f
-	}
-	return found, err
+func (p platform) Find(ctx context.Context, nos []string) (map[string][]document, error) {
+	return p.FindByPlatform(ctx, nos)
 }
 
 // compare fills in how the document differs. Of several under a platform's number it takes the one that differs least;
@@ -263,7 +254,7 @@ func (r *Runner) compare(ctx context.Context, wh warehouse.OrderReader, o *order
 	byNumber := found[0].No == o.OutboundNo
 	for i, doc := range found {
 		no := doc.Number
-		c, err := wh.CompareOrder(ctx, o, no)
+		c, err := wh.Compare(ctx, o, no)
 		if err != nil {
 			return err
 		}

@@ -10,7 +10,7 @@ import (
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/warehouse"
-	documentv1 "stockbridge/proto/document/v1"
+	orderv1 "stockbridge/proto/order/v1"
 )
 
 // This file decides, and only decides: what becomes of an audited order, given what a run has read so far, and what a
@@ -246,9 +246,9 @@ const (
 )
 
 // judgeDocument says what a document is whose number, no, the ledger does not know. outboundNo is the number under which it
-// was sent, open whether that order is in the open list, entry what the ledger knows of that order, and order what the
-// warehouse has of it, nil before it was looked up.
-func judgeDocument(no, outboundNo string, open bool, entry ledger.Entry, order *warehouse.Found) (document, FindingKind) {
+// was sent, open whether that order is in the open list, entry what the ledger knows of that order, and docs what the
+// warehouse has of it once it was looked up.
+func judgeDocument(no, outboundNo string, open bool, entry ledger.Entry, lookedUp bool, docs []order) (document, FindingKind) {
 	switch {
 	case outboundNo == "":
 		return ofWarehouse, ""
@@ -258,19 +258,25 @@ func judgeDocument(no, outboundNo string, open bool, entry ledger.Entry, order *
 		return isFinding, RefusedButThere
 	case entry.State != ledger.Accepted && entry.State != ledger.Cancelled:
 		return isFinding, UnknownDocument
-	case order == nil:
+	case !lookedUp:
 		return needsLookup, ""
-	case slices.Contains(order.Others, no):
+	case slices.IndexFunc(docs, func(d order) bool { return d.Number == no }) > 0:
 		return isFinding, DuplicateDocument
 	default: // a part of its order
 		return explained, ""
 	}
 }
 
-// exists reports whether a look-up found an order that is not cancelled.
-func exists(found map[string]warehouse.Found, no string) (warehouse.Found, bool) {
-	f, ok := found[no]
-	return f, ok && f.State.Status != documentv1.Status_STATUS_CANCELLED
+// order is an order as a warehouse has it.
+type order = warehouse.Document[*orderv1.Shipped]
+
+// exists returns the number of the document that a look-up found of an order, if that is not cancelled.
+func exists(found map[string][]order, no string) (number string, yes bool) {
+	docs := found[no]
+	if len(docs) == 0 || docs[0].Cancelled() {
+		return "", false
+	}
+	return docs[0].Number, true
 }
 
 // stands reports whether a finding still holds, given what the ledger knows of its order.

@@ -236,13 +236,13 @@ func TestOnlyADeadLetterOfTheLastAuditCounts(t *testing.T) {
 }
 
 func TestWhatTheWarehouseHasThatWeDoNotKnow(t *testing.T) {
-	one, two := &warehouse.Found{}, &warehouse.Found{Others: []string{"E2"}}
+	one, two := []order{{Number: "E1"}}, []order{{Number: "E1"}, {Number: "E2"}}
 	for _, c := range []struct {
 		name       string
 		outboundNo string
 		open       bool
 		state      ledger.State
-		order      *warehouse.Found
+		docs       []order
 		want       document
 		kind       FindingKind
 	}{
@@ -257,7 +257,7 @@ func TestWhatTheWarehouseHasThatWeDoNotKnow(t *testing.T) {
 		{"a second document of its order is", "A", false, ledger.Accepted, two, isFinding, DuplicateDocument},
 		{"also when the order was cancelled", "A", false, ledger.Cancelled, two, isFinding, DuplicateDocument},
 	} {
-		what, kind := judgeDocument("E2", c.outboundNo, c.open, ledger.Entry{State: c.state}, c.order)
+		what, kind := judgeDocument("E2", c.outboundNo, c.open, ledger.Entry{State: c.state}, c.docs != nil, c.docs)
 		if what != c.want || kind != c.kind {
 			t.Errorf("%s: %s %s, want %s %s", c.name, what, kind, c.want, c.kind)
 		}
@@ -288,7 +288,7 @@ func TestWhenAFindingStandsAndWhenItIsPublishedAgain(t *testing.T) {
 }
 
 func TestACancelledDocumentDoesNotCount(t *testing.T) {
-	answer := map[string]warehouse.Found{"A": {}, "B": {State: warehouse.State{Status: documentv1.Status_STATUS_CANCELLED}}}
+	answer := map[string][]order{"A": {{}}, "B": {{State: warehouse.State{Status: documentv1.Status_STATUS_CANCELLED}}}}
 	for no, want := range map[string]bool{"A": true, "B": false, "C": false} {
 		if _, ok := exists(answer, no); ok != want {
 			t.Errorf("%s: %v", no, ok)

@@ -139,7 +139,7 @@ func (r *run) readList(ctx context.Context, account, code string) error {
 		var nos []string
 		var next string
 		r.Metrics.Asked.Inc()
-		if nos, next, err = wh.ListOrders(ctx, at.From, at.To, at.Page); err != nil {
+		if nos, next, err = wh.List(ctx, at.From, at.To, at.Page); err != nil {
 			break
 		}
 		var complete bool
@@ -208,35 +208,38 @@ func markOf(no string) string { return no[:min(len(no), ledger.MaxMark)] }
 // investigate finds out what a document is whose number the ledger does not know; certain is false while that may
 // still change.
 func (r *run) investigate(ctx context.Context, wh warehouse.OrderReader, account, no string) (certain bool, err error) {
-	details, err := wh.OrderDetails(ctx, no)
-	if errors.Is(err, warehouse.ErrNotFound) {
-		return true, nil // listed, and removed since
-	}
+	read, err := wh.Read(ctx, []string{no})
 	if err != nil {
 		return false, err
 	}
-	o := r.orders[details.OutboundNo]
+	doc, known := read[no]
+	if !known {
+		return true, nil // listed, and removed since
+	}
+	if doc.Err != nil {
+		return false, doc.Err
+	}
+	o := r.orders[doc.No]
 	open := o != nil && !o.settled
 	var entry ledger.Entry
-	if details.OutboundNo != "" && !open {
-		if entry, err = r.entry(ctx, details.OutboundNo); err != nil {
+	if doc.No != "" && !open {
+		if entry, err = r.entry(ctx, doc.No); err != nil {
 			return false, err
 		}
 	}
-	what, kind := judgeDocument(no, details.OutboundNo, open, entry, nil)
+	what, kind := judgeDocument(no, doc.No, open, entry, false, nil)
 	if what == needsLookup {
-		answer, err := wh.FindOrders(ctx, []string{details.OutboundNo})
+		answer, err := wh.Find(ctx, []string{doc.No})
 		if err != nil {
 			return false, err
 		}
-		order := answer[details.OutboundNo]
-		what, kind = judgeDocument(no, details.OutboundNo, open, entry, &order)
+		what, kind = judgeDocument(no, doc.No, open, entry, true, answer[doc.No])
 	}
 	switch {
 	case what == ofWarehouse:
 		r.report.Own++
 	case what == isFinding && r.knownFindings[no] == nil:
-		r.addFinding(&Finding{WarehouseNo: no, OutboundNo: details.OutboundNo, Account: account, Kind: kind, Seen: r.began}, entry)
+		r.addFinding(&Finding{WarehouseNo: no, OutboundNo: doc.No, Account: account, Kind: kind, Seen: r.began}, entry)
 	}
 	return what != undecided, nil
 }

@@ -11,7 +11,6 @@ import (
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
-	"stockbridge/pkg/warehouse"
 	documentv1 "stockbridge/proto/document/v1"
 )
 
@@ -89,22 +88,22 @@ func (r *run) checkRefused(ctx context.Context) error {
 func (r *run) findRefused(ctx context.Context, code string, list []ledger.Entry) (complete bool, err error) {
 	wh, err := r.Open(r.seller, code, quota.Status)
 	for len(list) > 0 && err == nil {
-		n := min(len(list), wh.Limits().Find)
+		n := min(len(list), wh.FindLimit())
 		nos := make([]string, n)
 		for i, e := range list[:n] {
 			nos[i] = e.Key.No
 		}
 		r.Metrics.Asked.Inc()
-		var answer map[string]warehouse.Found
-		if answer, err = wh.FindOrders(ctx, nos); err != nil {
+		var answer map[string][]order
+		if answer, err = wh.Find(ctx, nos); err != nil {
 			break
 		}
 		for _, no := range nos {
-			f, there := exists(answer, no)
+			number, there := exists(answer, no)
 			if !there {
 				continue
 			}
-			if err := r.addRefusedButThere(ctx, no, f.WarehouseNo); err != nil {
+			if err := r.addRefusedButThere(ctx, no, number); err != nil {
 				return false, err
 			}
 		}
@@ -232,14 +231,14 @@ func (r *run) dropResolved(ctx context.Context) error {
 func (r *run) dropGone(ctx context.Context, code string, list []*Finding) error {
 	wh, err := r.Open(r.seller, code, quota.Status)
 	for len(list) > 0 && err == nil && !r.outOfTime(ctx) {
-		n := min(len(list), wh.Limits().Find)
+		n := min(len(list), wh.FindLimit())
 		nos := make([]string, n)
 		for i, s := range list[:n] {
 			nos[i] = s.OutboundNo
 		}
 		r.Metrics.Asked.Inc()
-		var answer map[string]warehouse.Found
-		if answer, err = wh.FindOrders(ctx, nos); err != nil {
+		var answer map[string][]order
+		if answer, err = wh.Find(ctx, nos); err != nil {
 			break
 		}
 		for _, s := range list[:n] {

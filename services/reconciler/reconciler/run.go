@@ -17,6 +17,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	orderv1 "stockbridge/proto/order/v1"
 )
 
 // run is one tick of one seller.
@@ -374,12 +375,12 @@ func (r *run) askWarehouses(ctx context.Context, orders []*item) {
 		for len(list) > 0 {
 			n := len(list)
 			if err == nil {
-				n = min(n, wh.Limits().Find)
+				n = min(n, wh.FindLimit())
 			}
 			if r.outOfTime(ctx) {
 				err = fault.RetryAfter(moreAfter, errStop)
 			}
-			var answer map[string]warehouse.Found
+			var answer map[string][]order
 			if err == nil {
 				answer, err = r.findOrders(ctx, wh, list[:n])
 			}
@@ -404,13 +405,13 @@ func (r *run) askWarehouses(ctx context.Context, orders []*item) {
 	}
 }
 
-func (r *run) findOrders(ctx context.Context, wh warehouse.OrderFinder, list []*item) (map[string]warehouse.Found, error) {
+func (r *run) findOrders(ctx context.Context, wh warehouse.Finder[*orderv1.Shipped], list []*item) (map[string][]order, error) {
 	nos := make([]string, len(list))
 	for i, o := range list {
 		nos[i] = o.OutboundNo
 	}
 	r.Metrics.Asked.Inc()
-	return wh.FindOrders(ctx, nos)
+	return wh.Find(ctx, nos)
 }
 
 // outcomes are the events that say what became of an audit.

@@ -146,7 +146,7 @@ func (c *comparison) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for some := range slices.Chunk(figures, c.reader.Limits().ShopStock) {
+	for some := range slices.Chunk(figures, c.reader.ShopStockLimit()) {
 		if err := c.compareGoods(ctx, some); err != nil {
 			return err
 		}
@@ -172,7 +172,7 @@ func (c *comparison) takeOpeningBalances(ctx context.Context) error {
 			nos, codes[no] = append(nos, no), g.Code
 		}
 	}
-	for some := range slices.Chunk(nos, c.reader.Limits().ShopStock) {
+	for some := range slices.Chunk(nos, c.reader.ShopStockLimit()) {
 		series, err := c.store.Series(ctx, c.place, some)
 		if err != nil {
 			return err

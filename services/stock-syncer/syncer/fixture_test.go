@@ -296,7 +296,7 @@ var (
 	_ warehouse.StockSetter = (*remoteStock)(nil)
 )
 
-func (w *remoteStock) Limits() warehouse.Limits { return warehouse.Limits{Find: 100, ShopStock: 50} }
+func (w *remoteStock) ShopStockLimit() int { return 50 }
 
 func (w *remoteStock) put(goods string, n int64) {
 	w.mu.Lock()
