@@ -45,7 +45,8 @@ type Kind[M, D proto.Message] struct {
 	// let it pass.
 	Check func(s *seller.Seller, m M, released ...string) error
 
-	// TooLate reports whether a document at the status can no longer be cancelled, whatever the warehouse would say.
+	// TooLate reports whether a document at the status can no longer be cancelled, whatever the warehouse would say; nil for
+	// kinds whose requests to cancel nobody serves.
 	TooLate func(documentv1.Status) bool
 
 	// Progress derives what is new about a document from what the warehouse has. docs[0] is the accepted document; a

@@ -46,16 +46,13 @@ func (p *Pusher[M, D]) Cancel(ctx context.Context, d *bus.Delivery, m *documentv
 	return c.sellerEvents, fmt.Errorf("cancel %s: %w", c.key, err)
 }
 
-// The rules of numbers and request ids; see document.v1.CancelRequested.
-var (
-	number    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
-	requestID = regexp.MustCompile(`^[!-~]{1,100}$`)
-)
+// requestID is the rule of request ids; see document.v1.CancelRequested.
+var requestID = regexp.MustCompile(`^[!-~]{1,100}$`)
 
 // OnCancelReject answers a request that is readable but breaks a rule. One that does not name its document gets no answer;
 // it is only a dead letter.
 func (p *Pusher[M, D]) OnCancelReject(_ *bus.Delivery, m *documentv1.CancelRequested, err error) []event.Event {
-	if !event.ValidSeller(m.GetSeller()) || !number.MatchString(m.GetNo()) {
+	if !event.ValidSeller(m.GetSeller()) || !plainNumber(m.GetNo()) {
 		return nil
 	}
 	id, reason := m.GetRequestId(), fault.ReasonOf(err, "internal")

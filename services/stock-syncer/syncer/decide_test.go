@@ -117,7 +117,7 @@ func TestWhichSharesArePublished(t *testing.T) {
 		"what shrinks comes first, then what grows":         {has, certainty{trusted: true}, "C 10", "A 10", false},
 		"without a usable count shares only shrink":         {has, certainty{}, "C 10", "", true},
 		"nor do they grow while a ratio is doubtful":        {has, certainty{trusted: true, doubtful: true}, "C 10", "", true},
-		"a shop that was never told anything is told first": {Published{"A": {5, 7}, "B": {10, 7}}, certainty{trusted: true}, "C 10", "A 10", false},
+		"a shop of which nothing was published comes first": {Published{"A": {5, 7}, "B": {10, 7}}, certainty{trusted: true}, "C 10", "A 10", false},
 		"unless there is no usable count":                   {Published{"A": {5, 7}, "B": {10, 7}}, certainty{}, "", "", true},
 		"nor with a doubtful ratio":                         {Published{"A": {5, 7}, "B": {10, 7}}, certainty{trusted: true, doubtful: true}, "", "", true},
 		"after a run that died all are published again":     {has, certainty{trusted: true, again: true}, "A 10, B 10, C 10", "", false},
