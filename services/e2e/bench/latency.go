@@ -5,11 +5,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
@@ -23,9 +22,30 @@ const (
 	latencyFor = 11 * time.Second
 )
 
-// latency measures the full rate first, then what half of it adds to JD's own answer time.
-func (b *bench) latency(ctx context.Context, report *Report) error {
-	s, err := b.stand(ctx, shape{name: "latency", sync: "always", redis: "everysec", latency: jdTakes})
+// latencyPlaces are the rows' beginnings, with how many further sellers are set up.
+var latencyPlaces = []struct {
+	id   string
+	many int
+}{{"latency", 0}, {"latency.2000", 2000}}
+
+func latencyRows() (rows []budget) {
+	for _, at := range latencyPlaces {
+		beside := ""
+		if at.many > 0 {
+			beside = fmt.Sprintf(", with %d more sellers set up and all workers running", at.many)
+		}
+		rows = append(rows,
+			budget{ID: at.id + ".p50", Group: at.id, What: "added to JD's own answer time at half load, audited stored to accepted stored" + beside, Unit: "ms", Most: bound(5)},
+			budget{ID: at.id + ".p99", Group: at.id, What: "the same, of a hundred orders the slowest", Unit: "ms", Most: bound(20)},
+		)
+	}
+	return rows
+}
+
+// latency measures the full rate first, then what half of it adds to JD's own answer time. many idle sellers are set up
+// besides.
+func (b *bench) latency(ctx context.Context, id string, many int, report *Report) error {
+	s, err := b.stand(ctx, shape{name: id, sync: "always", redis: "everysec", latency: jdTakes})
 	if err != nil {
 		return err
 	}
@@ -36,9 +56,22 @@ func (b *bench) latency(ctx context.Context, report *Report) error {
 			return err
 		}
 	}
+	if many > 0 {
+		if err := s.setUpMany(ctx, 0, b.orders(many)); err != nil {
+			return err
+		}
+	}
 	ours, err := s.Worker(ctx, procs.OrderPusher, "pusher", "PUSH_SLOTS="+strconv.Itoa(inFlight), "LOG_LEVEL=warn")
 	if err != nil {
 		return err
+	}
+	if many > 0 {
+		if _, err := s.allWorkers(ctx, procs.OrderPusher); err != nil {
+			return err
+		}
+		if err := s.settle(ctx, idleSettles); err != nil {
+			return err
+		}
 	}
 	if err := s.warm(ctx, sellers...); err != nil {
 		return err
@@ -48,7 +81,7 @@ func (b *bench) latency(ctx context.Context, report *Report) error {
 		return err
 	}
 	half := full.rate / 2
-	b.say(fmt.Sprintf("latency: %.0f/s is half of the full rate", half))
+	b.say(fmt.Sprintf("%s: %.0f/s is half of the full rate", id, half))
 	from, err := s.last(ctx)
 	if err != nil {
 		return err
@@ -66,14 +99,13 @@ func (b *bench) latency(ctx context.Context, report *Report) error {
 	// A round is a stretch of the whole, so that a single bad moment shows.
 	var p50, p99 []float64
 	for chunk := range slices.Chunk(added, max(1, (len(added)+b.rounds-1)/b.rounds)) {
-		slices.Sort(chunk)
-		p50, p99 = append(p50, chunk[len(chunk)/2]), append(p99, chunk[len(chunk)*99/100])
+		p50, p99 = append(p50, percentile(chunk, 50)), append(p99, percentile(chunk, 99))
 	}
 	how := fmt.Sprintf("%d orders at %.0f/s, sync always, JD's %v taken off; rounds are stretches", len(added), half, jdTakes)
-	if err := report.add("latency.p50", how, p50, nil); err != nil {
+	if err := report.add(id+".p50", how, p50, nil); err != nil {
 		return err
 	}
-	return report.add("latency.p99", how, p99, nil)
+	return report.add(id+".p99", how, p99, nil)
 }
 
 // trickle publishes at an even rate for a while, never waiting for what was published before.
@@ -113,57 +145,26 @@ func (s *stand) last(ctx context.Context) (e ends, err error) {
 	return e, nil
 }
 
-// times are when the events of a name were stored, by order, and the orders in their sequence.
-func (s *stand) times(ctx context.Context, stream, name string, after, last uint64) (keys []string, at map[string]time.Time, err error) {
-	c, err := s.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1, HeadersOnly: true,
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	at = map[string]time.Time{}
-	for seq := after; seq < last; {
-		m, err := c.Next(jetstream.FetchMaxWait(10 * time.Second))
-		if err != nil {
-			return nil, nil, err
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return nil, nil, err
-		}
-		seq = meta.Sequence.Stream
-		if is, _ := event.Split(m.Subject()); is == name {
-			key := m.Headers().Get(event.HeaderSubject)
-			keys, at[key] = append(keys, key), meta.Timestamp
-		}
-	}
-	return keys, at, nil
-}
-
 // added is by how much later than JD's own time each order was published as accepted, in ms, in the order of the
 // audits.
 func (s *stand) added(ctx context.Context, after ends) ([]float64, error) {
-	last, err := s.last(ctx)
+	audited, err := s.storedAt(ctx, bus.StreamIntake, event.OrderAudited.Name+".*", after.audits)
 	if err != nil {
 		return nil, err
 	}
-	keys, audited, err := s.times(ctx, bus.StreamIntake, event.OrderAudited.Name, after.audits, last.audits)
-	if err != nil {
-		return nil, err
-	}
-	_, accepted, err := s.times(ctx, bus.StreamOrders, event.OrderAccepted.Name, after.outcomes, last.outcomes)
+	accepted, err := s.storedAt(ctx, bus.StreamOrders, event.OrderAccepted.Name+".*", after.outcomes)
 	if err != nil {
 		return nil, err
 	}
 	var list []float64
-	for _, key := range keys {
+	for _, key := range slices.SortedFunc(maps.Keys(audited), func(a, b string) int { return audited[a].Compare(audited[b]) }) {
 		if accepted[key].IsZero() {
 			return nil, fmt.Errorf("%s was not accepted", key)
 		}
 		list = append(list, float64((accepted[key].Sub(audited[key])-jdTakes).Microseconds())/1000)
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("no orders between %d and %d", after.audits, last.audits)
+		return nil, fmt.Errorf("no orders after %d", after.audits)
 	}
 	return list, nil
 }

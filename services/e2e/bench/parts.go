@@ -47,7 +47,7 @@ const inFlight = 64
 func play(part string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	parts := map[string]func(context.Context) error{"jd": answer, "bare": bare}
+	parts := map[string]func(context.Context) error{"jd": answer, "bare": bare, "pipeline": pipeline}
 	run, ok := parts[part]
 	if !ok {
 		run = func(context.Context) error { return fmt.Errorf("no part %q", part) }
@@ -74,14 +74,33 @@ func serve(ctx context.Context, rest http.HandlerFunc) error {
 	return nil
 }
 
-// answer is a JD that accepts every order after BENCH_LATENCY, checks nothing and finds no order.
+// answer is a JD that accepts every order after BENCH_LATENCY, checks nothing and finds no order. With BENCH_OPEN it finds
+// every order, standing still, and counts how often it is asked.
 func answer(ctx context.Context) error {
 	latency, err := time.ParseDuration(os.Getenv("BENCH_LATENCY"))
 	if err != nil {
 		return err
 	}
+	var open *openJD
+	if os.Getenv("BENCH_OPEN") != "" {
+		open = &openJD{last: map[string]time.Time{}}
+	}
 	var taken atomic.Int64
 	return serve(ctx, func(w http.ResponseWriter, r *http.Request) {
+		if open != nil {
+			if open.control(w, r) {
+				return
+			}
+			time.Sleep(latency)
+			numbers, err := openOf(r)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json;charset=UTF-8")
+			_, _ = io.WriteString(w, open.list(numbers))
+			return
+		}
 		_, _ = io.Copy(io.Discard, r.Body)
 		if latency > 0 {
 			time.Sleep(latency)

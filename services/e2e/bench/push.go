@@ -5,8 +5,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"stockbridge/pkg/event"
@@ -47,9 +47,8 @@ func (r round) whole() (sum float64) {
 	return sum
 }
 
-func (b *bench) push(ctx context.Context, id string, report *Report) error {
-	at := pushPlaces[slices.IndexFunc(pushPlaces, func(p pushPlace) bool { return p.id == id })]
-	n := b.orders(at.orders)
+func (b *bench) push(ctx context.Context, at pushPlace, report *Report) error {
+	id, n := at.id, b.orders(at.orders)
 	s, err := b.stand(ctx, shape{name: id, sync: at.sync, redis: at.redis})
 	if err != nil {
 		return err
@@ -82,6 +81,13 @@ func (b *bench) push(ctx context.Context, id string, report *Report) error {
 		{s, ours, event.OrderAudited.Name, "order-pusher", sellers},
 		{s, bare, bareSubject, bareConsumer, sellers},
 	}
+	if at.redis != "" {
+		piped, err := s.Worker(ctx, program, "pipeline", "BENCH_PART=pipeline", "BENCH_SETUP="+file)
+		if err != nil {
+			return err
+		}
+		sides = append(sides, side{s, piped, pipelineSubject, pipelineConsumer, sellers})
+	}
 	for _, side := range sides { // a warm-up round
 		if _, err := side.round(ctx, n/2); err != nil {
 			return err
@@ -91,36 +97,48 @@ func (b *bench) push(ctx context.Context, id string, report *Report) error {
 	if err != nil {
 		return err
 	}
-	var rates, cpus, absolute, bareAbsolute []float64
+	var rates, cpus, absolute, bareAbsolute, pipedRates, pipedCPUs, pipedAbsolute []float64
 	parts := map[string][]float64{}
 	for i := range b.rounds {
-		var got [2]round
+		got := make([]round, len(sides))
 		for j := range sides { // they alternate in going first
-			k := (i + j) % 2
+			k := (i + j) % len(sides)
 			if got[k], err = sides[k].round(ctx, n); err != nil {
 				return err
 			}
 		}
+		least := tick / float64(n)
 		rates = append(rates, got[0].rate/got[1].rate)
-		cpus = append(cpus, got[0].whole()/max(got[1].whole(), tick/float64(n)))
+		cpus = append(cpus, got[0].whole()/max(got[1].whole(), least))
 		absolute, bareAbsolute = append(absolute, got[0].rate), append(bareAbsolute, got[1].rate)
-		for k, prefix := range []string{"", "bare "} {
+		said := fmt.Sprintf("%s round %d of %d: %.0f/s and %.0f/s bare, CPU %.0f µs and %.0f µs", id, i+1, b.rounds, got[0].rate, got[1].rate, got[0].whole(), got[1].whole())
+		if len(sides) > 2 {
+			pipedRates = append(pipedRates, got[0].rate/got[2].rate)
+			pipedCPUs = append(pipedCPUs, got[0].whole()/max(got[2].whole(), least))
+			pipedAbsolute = append(pipedAbsolute, got[2].rate)
+			said += fmt.Sprintf("; pipeline %.0f/s and %.0f µs", got[2].rate, got[2].whole())
+		}
+		for k, prefix := range []string{"", "bare ", "pipeline "}[:len(sides)] {
 			for name, v := range got[k].cpu {
 				parts[prefix+name+" µs"] = append(parts[prefix+name+" µs"], v)
 			}
 		}
-		b.say(fmt.Sprintf("%s round %d of %d: %.0f/s and %.0f/s bare, CPU %.0f µs and %.0f µs", id, i+1, b.rounds, got[0].rate, got[1].rate, got[0].whole(), got[1].whole()))
+		b.say(said)
 	}
 	after, err := s.accepted(ctx)
 	if err != nil {
 		return err
 	}
-	if want := uint64(2 * n * b.rounds); after-before != want {
+	if want := uint64(len(sides) * n * b.rounds); after-before != want {
 		return fmt.Errorf("%d orders were accepted, want %d: see the logs in %s", after-before, want, s.Dir())
 	}
-	detail := map[string]float64{}
+	detail, piped := map[string]float64{}, map[string]float64{}
 	for name, v := range parts {
-		detail[name] = median(v)
+		if strings.HasPrefix(name, "pipeline ") {
+			piped[name] = median(v)
+		} else {
+			detail[name] = median(v)
+		}
 	}
 	how := fmt.Sprintf("%d orders a round, %d in flight, sync %s", n, inFlight, at.sync)
 	if at.redis != "" {
@@ -132,10 +150,16 @@ func (b *bench) push(ctx context.Context, id string, report *Report) error {
 	if err := report.add(id+".cpu", "user and system time of the processes", cpus, detail); err != nil {
 		return err
 	}
-	return report.add(id+".orders", "the worker alone", absolute, map[string]float64{"bare /s": median(bareAbsolute)})
+	if err := report.add(id+".orders", "the worker alone", absolute, map[string]float64{"bare /s": median(bareAbsolute)}); err != nil || len(sides) == 2 {
+		return err
+	}
+	if err := report.add(id+".pipeline.rate", "rounds next to each other", pipedRates, map[string]float64{"pipeline /s": median(pipedAbsolute)}); err != nil {
+		return err
+	}
+	return report.add(id+".pipeline.cpu", "user and system time of the processes", pipedCPUs, piped)
 }
 
-// side is one of the two that are compared.
+// side is one of those that are compared.
 type side struct {
 	*stand
 	worker            *procs.Process

@@ -43,6 +43,8 @@ type shape struct {
 	// sandbox plays JD, or an answerer does with this latency.
 	sandbox *jdsandbox.Config
 	latency time.Duration
+	// open lets the answerer find every order that it is asked for.
+	open bool
 }
 
 func (b *bench) stand(ctx context.Context, s shape) (*stand, error) {
@@ -69,7 +71,11 @@ func (s *stand) start(ctx context.Context, shape shape) error {
 		return err
 	}
 	if shape.sandbox == nil {
-		s.jd, err = s.Worker(ctx, program, "jd", "BENCH_PART=jd", "BENCH_LATENCY="+shape.latency.String())
+		settings := []string{"BENCH_PART=jd", "BENCH_LATENCY=" + shape.latency.String()}
+		if shape.open {
+			settings = append(settings, "BENCH_OPEN=yes")
+		}
+		s.jd, err = s.Worker(ctx, program, "jd", settings...)
 		if err != nil {
 			return err
 		}
@@ -88,8 +94,8 @@ func (s *stand) close() {
 	s.Close()
 }
 
-// seller sets one up and returns its set-up. Sellers with the same app share a quota.
-func (s *stand) seller(ctx context.Context, name, app string, quota *sellerv1.Quota) (*sellerv1.Setup, error) {
+// setupOf is the set-up of a seller that is not applied yet. Sellers with the same app share a quota.
+func (s *stand) setupOf(name, app string, quota *sellerv1.Quota) (*sellerv1.Setup, error) {
 	setup, err := stack.DemoSetup(s.Dir(), s.jdURL())
 	if err != nil {
 		return nil, err
@@ -100,6 +106,15 @@ func (s *stand) seller(ctx context.Context, name, app string, quota *sellerv1.Qu
 		setup.Accounts[0].AppKey = app
 	}
 	setup.Accounts[0].Quota = quota
+	return setup, nil
+}
+
+// seller sets one up and returns its set-up.
+func (s *stand) seller(ctx context.Context, name, app string, quota *sellerv1.Quota) (*sellerv1.Setup, error) {
+	setup, err := s.setupOf(name, app, quota)
+	if err != nil {
+		return nil, err
+	}
 	s.makers[name] = orders.New(name, s.bench.seeds.Add(1))
 	return setup, s.Apply(ctx, setup)
 }
@@ -161,7 +176,15 @@ func (s *stand) drained(ctx context.Context, consumer string) error {
 	if consumer == bareConsumer {
 		stream = bareStream
 	}
-	c, err := s.js.Consumer(ctx, stream, consumer)
+	var c interface {
+		Info(ctx context.Context) (*jetstream.ConsumerInfo, error)
+	}
+	var err error
+	if consumer == pipelineConsumer {
+		c, err = s.js.PushConsumer(ctx, pipelineStream, consumer)
+	} else {
+		c, err = s.js.Consumer(ctx, stream, consumer)
+	}
 	if err != nil {
 		return err
 	}
