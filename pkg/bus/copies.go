@@ -62,6 +62,9 @@ func (b *Bus) Copies(ctx context.Context, name, seller string, f func(Copy) erro
 		}
 	}
 	err := b.eachByPage(ctx, DeadLetterQuery{WithBody: true}, func(s DeadLetter) error {
+		if s.Group != nil {
+			return nil // it holds no copy: its messages are the published ones
+		}
 		original := stored(s.Subject, Place{s.Stream, s.OriginSeq, s.First}, s.Header, s.Body)
 		return emit(Copy{Where: s.Kind, Stream: streamDeadLetters, Seq: s.Seq, Consumer: s.Consumer, Original: original})
 	})

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -43,9 +44,12 @@ type DeadLetter struct {
 	Trace       string
 	// Earlier lists the times it was a dead letter before, oldest first, at most keepEarlier.
 	Earlier []Earlier
-	// Header and Body are the original's; Body is nil unless asked for.
+	// Header and Body are the original's; Body is nil unless asked for. Both are nil for a group.
 	Header map[string][]string
 	Body   []byte
+	// Group is nil for a message. For a group of messages First is when the first of them was stored, Last when the last was added;
+	// Reason and Error are those of the first that was added, OriginSeq is its own.
+	Group *Group
 }
 
 // Earlier is one time that a message was a dead letter before, with who replayed it and why.
@@ -195,9 +199,30 @@ func (b *Bus) DeadLetters(ctx context.Context, q DeadLetterQuery) (items []DeadL
 // EachDeadLetter calls f for all that q selects, oldest first and without its Limit, until f returns an error, which is
 // wrapped. It buffers nothing, so any number can be read. f must be quick: for slow work read pages (DeadLetters).
 func (b *Bus) EachDeadLetter(ctx context.Context, q DeadLetterQuery, f func(DeadLetter) error) error {
+	enough := false
+	group := func(g *storedGroup) error {
+		s, err := g.deadLetter()
+		if err != nil || !q.matches(s) {
+			return err
+		}
+		err = f(s)
+		enough = err != nil
+		return err
+	}
+	changed := map[string]bool{} // groups of which an old version was read, and not yet the present one
 	err := b.read(ctx, reading{
 		stream: streamDeadLetters, filters: []string{event.DeadLetterFilter(q.Kind, q.Consumer)}, from: q.After + 1, headersOnly: !q.WithBody,
 	}, func(m *nats.Msg, meta *nats.MsgMetadata) error {
+		if _, is := event.ParseGroup(m.Subject); is {
+			g, err := b.lastGroup(ctx, m.Subject)
+			if err != nil || g == nil {
+				return err
+			}
+			if changed[m.Subject] = g.seq != meta.Sequence.Stream; changed[m.Subject] {
+				return nil
+			}
+			return group(g)
+		}
 		s, err := decodeEnvelope(m.Header).deadLetter(m.Subject, meta.Sequence.Stream, m.Data)
 		if err != nil || !q.matches(s) {
 			return err
@@ -205,9 +230,20 @@ func (b *Bus) EachDeadLetter(ctx context.Context, q DeadLetterQuery, f func(Dead
 		if !q.WithBody {
 			s.Body = nil
 		}
-		return f(s)
+		err = f(s)
+		enough = err != nil
+		return err
 	})
-	if err != nil {
+	for _, subject := range slices.Sorted(maps.Keys(changed)) {
+		if err != nil || enough || !changed[subject] {
+			continue
+		}
+		var g *storedGroup
+		if g, err = b.lastGroup(ctx, subject); err == nil && g != nil {
+			err = group(g)
+		}
+	}
+	if err != nil && !errors.Is(err, errEnough) {
 		return fmt.Errorf("list dead letters: %w", err)
 	}
 	return nil
@@ -233,8 +269,15 @@ func (b *Bus) eachByPage(ctx context.Context, q DeadLetterQuery, f func(DeadLett
 	}
 }
 
-// DeadLetter reads one, with its body; ErrNoDeadLetter.
+// DeadLetter reads one, with its body; ErrNoDeadLetter. A group is found under its earlier numbers, too.
 func (b *Bus) DeadLetter(ctx context.Context, seq uint64) (DeadLetter, error) {
+	g, err := b.groupNumbered(ctx, seq)
+	if err != nil {
+		return DeadLetter{}, fmt.Errorf("read dead letter %d: %w", seq, err)
+	}
+	if g != nil {
+		return g.deadLetter()
+	}
 	_, m, err := b.deadLetterMessage(ctx, seq)
 	if err != nil {
 		return DeadLetter{}, err
@@ -282,9 +325,11 @@ type Sent struct {
 	// No is the number of the dead letter that was replayed.
 	No       uint64
 	Consumer string
-	// seq is its number on RETRY; origin names it while it is delayed.
+	// seq is its number on RETRY; origin names it while it is delayed; at is where the original stands, of that seller.
 	seq    uint64
 	origin string
+	seller string
+	at     Place
 }
 
 // Replay sends a message to its consumer again, under a new message id, and removes the dead letter. ErrNoDeadLetter
@@ -294,6 +339,9 @@ func (b *Bus) Replay(ctx context.Context, seq uint64, by By) error {
 	return err
 }
 
+// errGroup: the dead letter stands for many messages.
+var errGroup = errors.New("it is a group of messages: replay it as one (ReplayGroup)")
+
 // Send is Replay for callers that follow the message's Fate.
 func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 	stream, raw, err := b.deadLetterMessage(ctx, seq)
@@ -302,6 +350,9 @@ func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 	}
 	was := decodeEnvelope(raw.Header)
 	s, err := was.deadLetter(raw.Subject, seq, raw.Data)
+	if _, group := event.ParseGroup(raw.Subject); group {
+		err = errGroup
+	}
 	if err != nil {
 		return Sent{}, fmt.Errorf("replay dead letter %d: %w", seq, err)
 	}
@@ -339,7 +390,8 @@ func (b *Bus) Send(ctx context.Context, seq uint64, by By) (Sent, error) {
 		return Sent{}, fmt.Errorf("replay dead letter %d: %w: somebody else replayed it", seq, ErrNoDeadLetter)
 	}
 	b.log.Info().Uint64("shelf", seq).Str("subject", s.Subject).Str("id", truncate(s.ID, 200)).Str("by", by.Who).Str("why", by.Why).Msg("replayed")
-	sent := Sent{No: seq, Consumer: s.Consumer, seq: acks[0].Sequence}
+	sent := Sent{No: seq, Consumer: s.Consumer, seq: acks[0].Sequence, at: e.from.place}
+	_, sent.seller = event.Split(s.Subject)
 	if !e.from.place.Stored.IsZero() {
 		sent.origin = e.token()
 	}
@@ -382,6 +434,11 @@ func (b *Bus) Fate(ctx context.Context, s Sent) (Fate, error) {
 			return fate, err
 		}
 	}
+	if s.at.Stream == StreamIntake {
+		if again, err := b.grouped(ctx, s.Consumer, s.seller, s.at); err != nil || again {
+			return DeadLetteredAgain, err
+		}
+	}
 	if s.origin != "" {
 		delayed, err := b.lastMessage(ctx, streamRetry, event.DelaySubject(s.Consumer, s.origin))
 		if err != nil || delayed != nil {
@@ -393,6 +450,9 @@ func (b *Bus) Fate(ctx context.Context, s Sent) (Fate, error) {
 
 // Drop removes a dead letter for good; ErrNoDeadLetter.
 func (b *Bus) Drop(ctx context.Context, seq uint64, by By) error {
+	if dropped, err := b.dropGroup(ctx, seq, by); dropped || err != nil {
+		return err
+	}
 	stream, m, err := b.deadLetterMessage(ctx, seq)
 	if err != nil {
 		return err
@@ -402,6 +462,28 @@ func (b *Bus) Drop(ctx context.Context, seq uint64, by By) error {
 	}
 	b.log.Info().Uint64("shelf", seq).Str("subject", decodeEnvelope(m.Header).from.subject).Str("by", by.Who).Str("why", by.Why).Msg("dropped")
 	return nil
+}
+
+// dropGroup drops the group with that number; false when there is none.
+func (b *Bus) dropGroup(ctx context.Context, seq uint64, by By) (dropped bool, err error) {
+	for range groupTries { // it may grow meanwhile
+		var g *storedGroup
+		if g, err = b.groupNumbered(ctx, seq); g == nil || err != nil {
+			break
+		}
+		if err = b.removeGroup(ctx, g); err == nil {
+			b.log.Info().Uint64("shelf", seq).Str("subject", g.env.from.subject).Int("count", DeadLetter{Group: &g.Group}.Count()).
+				Str("by", by.Who).Str("why", by.Why).Msg("dropped")
+			return true, nil
+		}
+		if !errors.Is(err, ErrNoDeadLetter) {
+			break
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("drop dead letter %d: %w", seq, err)
+	}
+	return false, nil
 }
 
 func removeDeadLetter(ctx context.Context, s jetstream.Stream, seq uint64) error {

@@ -5,7 +5,7 @@
 //
 // # What becomes of a message
 //
-//	read ── cannot be read, or invalid ─────────────────► dlq      (onReject)
+//	read ── cannot be read, or invalid ─────────────────► dlq      (onReject; beyond the first of a seller in a group)
 //	  │ ─── its seller is paused ───────────────────────► held     (onReject)
 //	  │ ─── ran too often without an end ───────────────► dlq      (onReject)
 //	handler ─ events are stored ─ AfterStored ─┐

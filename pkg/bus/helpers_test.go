@@ -161,7 +161,7 @@ func pass(d time.Duration) { time.Sleep(d) }
 // deadLetters lists all dead letters, with bodies.
 func deadLetters(t *testing.T, b *bus.Bus) []bus.DeadLetter {
 	t.Helper()
-	items, next, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{WithBody: true})
+	items, next, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{WithBody: true, Limit: 1000})
 	if err != nil || next != 0 {
 		t.Fatalf("dead letters: %v (next %d)", err, next)
 	}

@@ -1,10 +1,13 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -23,6 +26,7 @@ const (
 	gaugeOldest      = "stockbridge_consumer_oldest_seconds"
 	gaugeDelayed     = "stockbridge_parked_messages"
 	gaugeDeadLetters = "stockbridge_shelf_messages"
+	gaugeGrouped     = "stockbridge_shelf_grouped_messages"
 )
 
 // backlogMetrics asks the broker what waits for the consumers that this process serves. Delayed and dead-lettered
@@ -49,7 +53,8 @@ func newBacklogMetrics() *backlogMetrics {
 		{Name: gaugeUnacked, Help: "Messages that were delivered and not settled: in flight at any replica, or delayed by seconds.", Labels: byConsumer},
 		{Name: gaugeOldest, Help: "Age of the oldest message that is not settled, delayed retries included; 0 when there is none.", Labels: byConsumer},
 		{Name: gaugeDelayed, Help: "Retries that were delayed.", Labels: byConsumer},
-		{Name: gaugeDeadLetters, Help: "Dead letters, by kind: dlq needs a person, held waits for a cause.", Labels: []string{"kind", "consumer"}},
+		{Name: gaugeDeadLetters, Help: "Dead letters, by kind: dlq needs a person, held waits for a cause. A group counts as its messages.", Labels: []string{"kind", "consumer"}},
+		{Name: gaugeGrouped, Help: "Unreadable messages in groups, of the 20 sellers with the most.", Labels: []string{"consumer", "seller"}},
 	}, l.observe)
 	return l
 }
@@ -239,13 +244,24 @@ func (b *Bus) delayedByConsumer(ctx context.Context) (map[string]delayedCount, e
 func (b *Bus) observeDeadLetters(ctx context.Context, rows []Consumer, observe pullmetrics.Observe) error {
 	type key struct{ kind, consumer string }
 	counts := map[key]uint64{}
+	var groups []string
 	err := b.eachSubject(ctx, streamDeadLetters, event.DeadLetterFilter("", ""), func(subject string, n uint64) {
-		if kind, consumer, err := event.ParseDeadLetter(subject); err == nil {
+		kind, consumer, err := event.ParseDeadLetter(subject)
+		if _, group := event.ParseGroup(subject); group {
+			groups = append(groups, subject)
+		} else if err == nil {
 			counts[key{kind, consumer}] += n
 		}
 	})
 	if err != nil {
 		return err
+	}
+	grouped, err := b.countGrouped(ctx, groups)
+	if err != nil {
+		return err
+	}
+	for of, n := range grouped {
+		counts[key{event.Dead, of.consumer}] += n
 	}
 	for _, row := range rows {
 		if row.ticks() {
@@ -255,5 +271,42 @@ func (b *Bus) observeDeadLetters(ctx context.Context, rows []Consumer, observe p
 			observe(gaugeDeadLetters, float64(counts[key{kind, row.Name}]), kind, row.Name)
 		}
 	}
+	most := slices.SortedFunc(maps.Keys(grouped), func(x, y groupedBy) int {
+		return cmp.Or(cmp.Compare(grouped[y], grouped[x]), cmp.Compare(x.seller, y.seller), cmp.Compare(x.consumer, y.consumer))
+	})
+	most = slices.DeleteFunc(most, func(of groupedBy) bool {
+		return !slices.ContainsFunc(rows, func(c Consumer) bool { return c.Name == of.consumer })
+	})
+	for _, of := range most[:min(len(most), groupedSellers)] {
+		observe(gaugeGrouped, float64(grouped[of]), of.consumer, of.seller)
+	}
 	return nil
+}
+
+// groupedSellers bounds the series of gaugeGrouped.
+const groupedSellers = 20
+
+type groupedBy struct{ consumer, seller string }
+
+// countGrouped counts the messages of groups. The seller is event.NoSeller where subjects name none.
+func (b *Bus) countGrouped(ctx context.Context, subjects []string) (map[groupedBy]uint64, error) {
+	counts := map[groupedBy]uint64{}
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for _, subject := range subjects {
+		group.Go(func() error {
+			m, err := b.lastMessage(ctx, streamDeadLetters, subject)
+			if err != nil || m == nil {
+				return err
+			}
+			_, consumer, _ := event.ParseDeadLetter(subject)
+			n, _ := strconv.ParseUint(m.Header.Get(event.HeaderCount), 10, 64)
+			mu.Lock()
+			defer mu.Unlock()
+			counts[groupedBy{consumer, sellerToken(decodeEnvelope(m.Header).verdict.seller)}] += n
+			return nil
+		})
+	}
+	return counts, group.Wait()
 }

@@ -246,6 +246,7 @@ type server struct {
 	soft, hard context.Context
 	mu         sync.Mutex
 	inFlight   map[*inflight]struct{}
+	garbage    garbage
 	silent     atomic.Bool
 	unfit      atomic.Bool
 }
@@ -301,7 +302,7 @@ func (w *server) serve(ctx context.Context) error {
 	<-w.soft.Done()
 
 	done := make(chan struct{})
-	go func() { slots.Wait(); close(done) }()
+	go func() { slots.Wait(); w.garbage.writing.Wait(); close(done) }()
 	select {
 	case <-done:
 	case <-time.After(w.s.Grace):

@@ -64,7 +64,7 @@ func (w *server) work(t *inflight, d *Delivery) (outcome string) {
 		log = log.With().Str("order", truncate(d.key, 100)).Logger()
 	}
 	if err != nil {
-		return w.reject(ctx, log, t, d, m, fault.Permanent(err))
+		return w.unread(ctx, log, t, d, m, fault.Permanent(err))
 	}
 	if w.s.Paused != nil {
 		if err := w.s.Paused(d.Seller); err != nil && !slices.Contains(d.Released, fault.Cause(err)) {
@@ -233,14 +233,8 @@ func (w *server) reject(ctx context.Context, log zerolog.Logger, t *inflight, d 
 		return w.settleTick(log, t, err)
 	}
 	failSpan(ctx, err)
-	events := w.rejectionEvents(log, d, m, err)
-	if storeErr := w.b.publish(ctx, d.Trace, events, w.countIDTaken); storeErr != nil {
-		log.Error().Err(storeErr).Msg("cannot store what is told of a message that is not handled")
-		if !causedByEvents(storeErr) {
-			w.uncountAttempt(ctx, log, t)
-			t.nak(brokenPause)
-			return outcomeWait
-		}
+	if !w.publishRejection(ctx, log, t, d, m, err) {
+		return outcomeWait
 	}
 	kind := event.Dead
 	if fault.Of(err) == fault.Held {
@@ -253,6 +247,22 @@ func (w *server) reject(ctx context.Context, log zerolog.Logger, t *inflight, d 
 		w.forgetAttempts(ctx, log, t, d)
 	}
 	return w.deadLetter(ctx, log, t, d, kind, err)
+}
+
+// publishRejection publishes the events of onReject. It is false when they could not be stored and the message waits.
+func (w *server) publishRejection(ctx context.Context, log zerolog.Logger, t *inflight, d *Delivery, m proto.Message, err error) bool {
+	events := w.rejectionEvents(log, d, m, err)
+	storeErr := w.b.publish(ctx, d.Trace, events, w.countIDTaken)
+	if storeErr == nil {
+		return true
+	}
+	log.Error().Err(storeErr).Msg("cannot store the events about a message that is not handled")
+	if causedByEvents(storeErr) {
+		return true
+	}
+	w.uncountAttempt(ctx, log, t)
+	t.nak(brokenPause)
+	return false
 }
 
 func (w *server) rejectionEvents(log zerolog.Logger, d *Delivery, m proto.Message, err error) (events []event.Event) {

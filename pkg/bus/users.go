@@ -115,7 +115,7 @@ func (u *User) allowOversight(c Consumer) {
 	for _, stream := range append(Holding(c.Topic), StreamOrders) {
 		u.allow("$JS.API.STREAM.MSG.GET."+stream, "$JS.API.CONSUMER.CREATE."+stream+".>", pullPrefix+stream+".*")
 	}
-	u.allow("$JS.API.STREAM.MSG.GET."+streamRetry, event.RetrySubject(c.Name, "*"),
+	u.allow("$JS.API.STREAM.MSG.GET."+streamRetry, "$JS.API.STREAM.MSG.GET."+streamDeadLetters, event.RetrySubject(c.Name, "*"),
 		"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Dead, c.Name),
 		"$JS.API.CONSUMER.CREATE."+streamDeadLetters+".*."+event.DeadLetterFilter(event.Held, c.Name),
 		pullPrefix+streamDeadLetters+".*", "$JS.API.CONSUMER.DELETE."+streamDeadLetters+".*")

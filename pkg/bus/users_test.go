@@ -437,9 +437,13 @@ func TestTheReconcilerMayOversee(t *testing.T) {
 	if o, err := b.Backlog(t.Context(), audits()); err != nil || !o.Has(placeOf(s)) {
 		t.Errorf("not outstanding: %v", err)
 	}
+	serve(t, g.bus(t, pusher), bus.Serving{}, nothing, nil)
+	litter(t, g.operator, alone+3, nonsense) // a group needs more rights, of the pusher too
+	settled(t, g.operator)
 	for _, kind := range []string{event.Held, event.Dead} {
-		if _, _, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{Kind: kind, Consumer: pusher, Seller: "acme"}); err != nil {
-			t.Error(err)
+		items, _, err := b.DeadLetters(t.Context(), bus.DeadLetterQuery{Kind: kind, Consumer: pusher, Seller: "acme", Limit: 1000})
+		if err != nil || kind == event.Dead && (len(items) == 0 || items[len(items)-1].Count() != 3) {
+			t.Errorf("%d items, %v", len(items), err)
 		}
 	}
 	for _, subject := range []string{event.DelaySubject(pusher, "x"), event.RetrySubject("vmi-ingester-window", "acme"), "$JS.API.STREAM.PURGE.RETRY", "order.audited.acme"} {

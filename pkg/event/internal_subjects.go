@@ -20,6 +20,7 @@ import (
 //	park.<consumer>.<origin>                  a schedule that fires once: a delayed retry
 //	retry.<consumer>.<seller>                 what it fires, and what an operator replays
 //	dlq.<consumer>.<stream>.<seq>             a dead letter that needs a person
+//	dlq.<consumer>.many-<seller>-<code>.<n>   a group of messages that cannot be read
 //	held.<consumer>.<stream>.<seq>            a message that waits for a cause
 //	act.<seller>                              what an operator does, and did
 const (
@@ -159,6 +160,33 @@ func DeadLetterSubject(kind, consumer, stream string, seq uint64) string {
 	return kind + "." + consumer + "." + stream + "." + strconv.FormatUint(seq, 10)
 }
 
+// groupWord begins the token that a group has in place of a stream. Names of streams are in capitals.
+const groupWord = "many-"
+
+// GroupSubject keeps the nth group of messages that consumer could not read, of one seller (or NoSeller) and with one
+// reason code. It has the form of a DeadLetterSubject: filters, permissions and earlier builds cover both.
+func GroupSubject(consumer, seller, code string, n uint64) string {
+	return groupsOf(consumer, seller, code) + strconv.FormatUint(n, 10)
+}
+
+// GroupFilter covers the groups of a consumer, a seller and a code.
+func GroupFilter(consumer, seller, code string) string { return groupsOf(consumer, seller, code) + "*" }
+
+// groupsOf separates seller and code by the last hyphen: codes have none.
+func groupsOf(consumer, seller, code string) string {
+	return Dead + "." + consumer + "." + groupWord + seller + "-" + notToken.ReplaceAllString(code, "_") + "."
+}
+
+// ParseGroup returns the number in a GroupSubject; false for any other subject.
+func ParseGroup(subject string) (n uint64, group bool) {
+	t := strings.Split(subject, ".")
+	if len(t) != 4 || t[0] != Dead || !strings.HasPrefix(t[2], groupWord) {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(t[3], 10, 64)
+	return n, err == nil
+}
+
 // DeadLetterFilter covers the dead letters of kind and consumer; either may be empty for all.
 func DeadLetterFilter(kind, consumer string) string {
 	if kind == "" {
@@ -242,4 +270,6 @@ const (
 	HeaderAttempts = "Bridge-Attempts"
 	HeaderFirst    = "Bridge-First"
 	HeaderLast     = "Bridge-Last"
+	// How many messages a group holds.
+	HeaderCount = "Bridge-Count"
 )
