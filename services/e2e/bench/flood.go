@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -127,11 +128,13 @@ func (b *bench) flood(ctx context.Context, report *Report, id string, bodies fun
 	if id != "flood.unreadable" {
 		return nil
 	}
-	letters, bytes, err := s.deadLetters(ctx, n)
+	letters, err := s.deadLetters(ctx, n)
 	if err != nil {
 		return err
 	}
-	return report.add("flood.unreadable.letters", fmt.Sprintf("of %d messages", n), []float64{letters}, map[string]float64{"MiB": bytes / (1 << 20)})
+	return report.add("flood.unreadable.letters", fmt.Sprintf("of %d messages; an entry may stand for many", n), []float64{float64(letters.NumSubjects)}, map[string]float64{
+		"MiB": float64(letters.Bytes) / (1 << 20), "messages in the stream": float64(letters.Msgs),
+	})
 }
 
 // pour publishes n messages on the flooder's subject, as fast as the server stores them, over a connection of its own.
@@ -279,35 +282,35 @@ func (s *stand) storedAt(ctx context.Context, stream, subject string, after uint
 	}
 }
 
-// waiting is how many messages a consumer has not finished.
-func (s *stand) waiting(ctx context.Context, consumer string) (uint64, error) {
-	c, err := s.js.Consumer(ctx, bus.StreamIntake, consumer)
-	if err != nil {
-		return 0, err
+// waiting is how many messages a service's consumers have not finished: those whose names begin with its own.
+func (s *stand) waiting(ctx context.Context, service string) (n int, err error) {
+	w, err := s.NATS.Waiting(ctx)
+	for consumer, unsettled := range w.Unsettled {
+		if strings.HasPrefix(consumer, service) {
+			n += unsettled
+		}
 	}
-	info := c.CachedInfo()
-	return info.NumPending + uint64(max(0, info.NumAckPending)), nil //nolint:gosec // never negative
+	return n, err
 }
 
 // streamDeadLetters keeps what cannot be handled.
 const streamDeadLetters = "SHELF"
 
-// deadLetters counts them, once their number stands still: at most n are expected.
-func (s *stand) deadLetters(ctx context.Context, n int) (count, bytes float64, err error) {
+// deadLetters is their stream, once it stands still: at most n entries are expected. Each has a subject of its own.
+func (s *stand) deadLetters(ctx context.Context, n int) (state jetstream.StreamState, err error) {
 	limit := time.Now().Add(floodWait)
-	for before := -1.0; ; {
+	for before := uint64(0); ; {
 		str, err := s.js.Stream(ctx, streamDeadLetters)
 		if err != nil {
-			return 0, 0, err
+			return state, err
 		}
-		state := str.CachedInfo().State
-		count, bytes = float64(state.Msgs), float64(state.Bytes)
-		if count >= float64(n) || count == before && count > 0 || time.Now().After(limit) {
-			return count, bytes, nil
+		state = str.CachedInfo().State
+		if state.NumSubjects >= uint64(n) || state.LastSeq == before && before > 0 || time.Now().After(limit) { //nolint:gosec // n is small
+			return state, nil
 		}
-		before = count
-		if err := rest(ctx, 2*time.Second); err != nil {
-			return 0, 0, err
+		before = state.LastSeq
+		if err := rest(ctx, 3*time.Second); err != nil {
+			return state, err
 		}
 	}
 }

@@ -78,7 +78,7 @@ func (b *bench) idleMany(ctx context.Context, at idlePlace, report *Report) erro
 	}
 	var cpuOfFew float64
 	if at.growth {
-		if err := s.settle(ctx, idleSettles); err != nil {
+		if err := s.settle(ctx); err != nil {
 			return err
 		}
 		w, err := s.watch(ctx, workers, scaledDown(idleForFew, b.scale))
@@ -93,14 +93,14 @@ func (b *bench) idleMany(ctx context.Context, at idlePlace, report *Report) erro
 		}
 	}
 	setUp := time.Since(began)
-	if err := s.settle(ctx, idleSettles); err != nil {
+	if err := s.settle(ctx); err != nil {
 		return err
 	}
 	applied, err := s.applyTimes(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.settle(ctx, idleSettles); err != nil {
+	if err := s.settle(ctx); err != nil {
 		return err
 	}
 	w, err := s.watch(ctx, workers, scaledDown(idleFor, b.scale))

@@ -69,7 +69,7 @@ func (b *bench) latency(ctx context.Context, id string, many int, report *Report
 		if _, err := s.allWorkers(ctx, procs.OrderPusher); err != nil {
 			return err
 		}
-		if err := s.settle(ctx, idleSettles); err != nil {
+		if err := s.settle(ctx); err != nil {
 			return err
 		}
 	}

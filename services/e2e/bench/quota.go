@@ -73,8 +73,8 @@ func (b *bench) quota(ctx context.Context, at quotaPlace, report *Report) error 
 	if err := s.warm(ctx, "one"); err != nil {
 		return err
 	}
-	rounds := time.Duration(b.rounds)
-	if err := s.publish(ctx, event.OrderAudited.Name, int(at.perSecond*((rounds+2)*at.seconds+5*time.Second).Seconds()), "one"); err != nil {
+	lasts := float64(b.rounds+2)*at.seconds.Seconds() + 5
+	if err := s.publish(ctx, event.OrderAudited.Name, int(at.perSecond*lasts), "one"); err != nil {
 		return err
 	}
 	if err := rest(ctx, 2*time.Second); err != nil { // until it runs evenly

@@ -68,9 +68,9 @@ func (s *stand) setUpMany(ctx context.Context, from, to int) error {
 // quietAfter is how long nothing may wait until a stand counts as settled.
 const quietAfter = 3 * time.Second
 
-// settle waits until nothing waits for any consumer, or for most: what is measured then includes the rest.
-func (s *stand) settle(ctx context.Context, most time.Duration) error {
-	until := time.Now().Add(most)
+// settle waits until nothing waits for any consumer, idleSettles at most: what is measured then includes the rest.
+func (s *stand) settle(ctx context.Context) error {
+	until := time.Now().Add(idleSettles)
 	for since := time.Now(); time.Now().Before(until) && time.Since(since) < quietAfter; {
 		w, err := s.NATS.Waiting(ctx)
 		if err != nil {

@@ -194,7 +194,11 @@ func (s *stand) drained(ctx context.Context, consumer string) error {
 			return fmt.Errorf("wait for %s: %w", consumer, err)
 		}
 		if info.NumPending == 0 && info.NumAckPending == 0 {
-			return nil
+			// What one seller has too much of may wait elsewhere.
+			left, err := s.waiting(ctx, consumer)
+			if err != nil || left == 0 {
+				return err
+			}
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
