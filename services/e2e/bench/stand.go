@@ -173,18 +173,13 @@ func (s *stand) drained(ctx context.Context, consumer string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	stream := bus.StreamIntake
-	if consumer == bareConsumer {
+	switch consumer {
+	case bareConsumer:
 		stream = bareStream
+	case pipelineConsumer:
+		stream = pipelineStream
 	}
-	var c interface {
-		Info(ctx context.Context) (*jetstream.ConsumerInfo, error)
-	}
-	var err error
-	if consumer == pipelineConsumer {
-		c, err = s.js.PushConsumer(ctx, pipelineStream, consumer)
-	} else {
-		c, err = s.js.Consumer(ctx, stream, consumer)
-	}
+	c, err := s.js.Consumer(ctx, stream, consumer)
 	if err != nil {
 		return err
 	}
