@@ -138,6 +138,9 @@ type StockQuery struct {
 	// After is the FlowID of the last row known, Limit the maximum, 0 means all. Both are for rows.
 	After int64
 	Limit int
+
+	// goods limits the stock of shops to these, in their order; nil means all.
+	goods []string
 }
 
 func (q *StockQuery) selects(key shopKey, goods string) bool {
@@ -447,13 +450,35 @@ func (jd *JD) Stock(q StockQuery) StockTruth {
 }
 
 func (s *stock) truth(q StockQuery) StockTruth {
-	truth := StockTruth{Shops: []ShopStock{}, Warehouses: []WareStock{}}
+	truth := StockTruth{Shops: s.shopRows(q), Warehouses: []WareStock{}}
+	for _, ware := range slices.SortedFunc(maps.Keys(s.wares), func(a, b wareKey) int {
+		return shopKey{a.dept, a.warehouse, ""}.compare(shopKey{b.dept, b.warehouse, ""})
+	}) {
+		if q.ShopNo != "" {
+			break
+		}
+		s.eachKept(ware, func(goods string, p *pile, k Kept) {
+			if q.selects(shopKey{ware.dept, ware.warehouse, ""}, goods) {
+				truth.Warehouses = append(truth.Warehouses, s.wareRow(ware, goods, p, k))
+			}
+		})
+	}
+	return truth
+}
+
+// shopRows are the goods of shops, by the numbers of both.
+func (s *stock) shopRows(q StockQuery) []ShopStock {
+	rows := []ShopStock{}
 	for _, shop := range slices.SortedFunc(maps.Values(s.shops), func(a, b *shopStock) int { return a.compare(b.shopKey) }) {
-		for _, goods := range slices.Sorted(maps.Keys(shop.series)) {
-			if !q.selects(shop.shopKey, goods) {
+		goods := q.goods
+		if goods == nil {
+			goods = slices.Sorted(maps.Keys(shop.series))
+		}
+		for _, goods := range goods {
+			c := shop.series[goods]
+			if c == nil || !q.selects(shop.shopKey, goods) {
 				continue
 			}
-			c := shop.series[goods]
 			row := ShopStock{
 				DeptNo: shop.dept, WarehouseNo: shop.warehouse, ShopNo: shop.shop, GoodsNo: goods,
 				Opening: c.opening, Num: c.num, Occupied: c.occupied, LowestFree: c.lowest, Rows: c.rows,
@@ -461,42 +486,34 @@ func (s *stock) truth(q StockQuery) StockTruth {
 			if c.rows > 0 {
 				row.LastRow = time.UnixMilli(c.last).In(beijing)
 			}
-			truth.Shops = append(truth.Shops, row)
-		}
-	}
-	for _, ware := range slices.SortedFunc(maps.Keys(s.wares), func(a, b wareKey) int {
-		return shopKey{a.dept, a.warehouse, ""}.compare(shopKey{b.dept, b.warehouse, ""})
-	}) {
-		if q.ShopNo != "" {
-			break
-		}
-		truth.Warehouses = append(truth.Warehouses, s.wareRows(ware, func(goods string) bool {
-			return q.selects(shopKey{ware.dept, ware.warehouse, ""}, goods)
-		})...)
-	}
-	return truth
-}
-
-// wareRows are the goods of a warehouse by their numbers, in all conditions.
-func (s *stock) wareRows(ware wareKey, chosen func(goods string) bool) []WareStock {
-	var rows []WareStock
-	for _, goods := range slices.Sorted(maps.Keys(s.wares[ware])) {
-		if !chosen(goods) {
-			continue
-		}
-		p := s.wares[ware][goods]
-		for _, k := range p.kinds {
-			row := WareStock{
-				DeptNo: ware.dept, WarehouseNo: ware.warehouse, GoodsNo: goods, IsvGoodsNo: s.goods[goodsKey{ware.dept, goods}].IsvGoodsNo,
-				StockStatus: k.StockStatus, StockType: k.StockType, GoodsLevel: k.GoodsLevel, Total: k.Num, Usable: k.Num,
-			}
-			if k.GoodsLevel == goodLevel && k.StockType == saleableType {
-				row.Usable -= p.occupied
-			}
 			rows = append(rows, row)
 		}
 	}
 	return rows
+}
+
+// eachKept calls each with the goods of a warehouse by their numbers, in all conditions.
+func (s *stock) eachKept(ware wareKey, each func(goods string, p *pile, k Kept)) {
+	piles := s.wares[ware]
+	if len(s.sorted[ware]) != len(piles) { // goods are never removed
+		s.sorted[ware] = slices.Sorted(maps.Keys(piles))
+	}
+	for _, goods := range s.sorted[ware] {
+		for p, i := piles[goods], 0; i < len(p.kinds); i++ {
+			each(goods, p, p.kinds[i])
+		}
+	}
+}
+
+func (s *stock) wareRow(ware wareKey, goods string, p *pile, k Kept) WareStock {
+	row := WareStock{
+		DeptNo: ware.dept, WarehouseNo: ware.warehouse, GoodsNo: goods, IsvGoodsNo: s.goods[goodsKey{ware.dept, goods}].IsvGoodsNo,
+		StockStatus: k.StockStatus, StockType: k.StockType, GoodsLevel: k.GoodsLevel, Total: k.Num, Usable: k.Num,
+	}
+	if k.GoodsLevel == goodLevel && k.StockType == saleableType {
+		row.Usable -= p.occupied
+	}
+	return row
 }
 
 func (k shopKey) compare(other shopKey) int {

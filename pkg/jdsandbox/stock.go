@@ -18,6 +18,7 @@ import (
 type stock struct {
 	shops       map[shopKey]*shopStock
 	wares       map[wareKey]map[string]*pile // by goods
+	sorted      map[wareKey][]string         // the goods of wares, as eachKept last needed them
 	goods       map[goodsKey]Stock           // descriptions of goods, without figures
 	byIsv       map[goodsKey]string          // isvGoodsNo → goodsNo
 	rows        []movement                   // flowId is first + index + 1
@@ -98,7 +99,7 @@ const (
 
 func newStock() stock {
 	return stock{
-		shops: map[shopKey]*shopStock{}, wares: map[wareKey]map[string]*pile{}, goods: map[goodsKey]Stock{},
+		shops: map[shopKey]*shopStock{}, wares: map[wareKey]map[string]*pile{}, sorted: map[wareKey][]string{}, goods: map[goodsKey]Stock{},
 		byIsv: map[goodsKey]string{}, setRequests: map[string]bool{},
 	}
 }

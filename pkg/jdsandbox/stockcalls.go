@@ -234,8 +234,9 @@ func (jd *JD) queryVmiShopStock(c *call) (any, *Refusal) {
 	}
 	c.done = true
 	rows := []object{}
-	for _, r := range jd.shopStock(dept, c.fields["warehouseNo"]) {
-		if slices.Contains(shops, r.ShopNo) && slices.Contains(goods, r.GoodsNo) {
+	slices.Sort(goods)
+	for _, r := range jd.shopStock(StockQuery{DeptNo: dept, WarehouseNo: c.fields["warehouseNo"], goods: slices.Compact(goods)}) {
+		if slices.Contains(shops, r.ShopNo) {
 			rows = append(rows, object{
 				"shopNo": r.ShopNo, "goodsNo": r.GoodsNo, "spGoodsNo": jd.state.stock.goods[goodsKey{dept, r.GoodsNo}].SpGoodsNo,
 				"stockNum": n64(r.Num), "occupyNum": n64(r.Occupied), "warehouseNo": r.WarehouseNo,
@@ -245,9 +246,9 @@ func (jd *JD) queryVmiShopStock(c *call) (any, *Refusal) {
 	return object{"deptNo": dept, "vmiShopStocks": page(rows, no, size)}, nil
 }
 
-func (jd *JD) shopStock(dept, warehouse string) []ShopStock {
+func (jd *JD) shopStock(q StockQuery) []ShopStock {
 	jd.settle()
-	return jd.state.stock.truth(StockQuery{DeptNo: dept, WarehouseNo: warehouse}).Shops
+	return jd.state.stock.shopRows(q)
 }
 
 // searchShopStock is the newer call (docs/jd-api.md, Shop stock).
@@ -263,8 +264,8 @@ func (jd *JD) searchShopStock(c *call) (any, *Refusal) {
 	}
 	c.done = true
 	rows := []object{}
-	for _, r := range jd.shopStock(dept, c.fields["warehouseNo"]) {
-		if r.ShopNo == shop && c.lists("goodsNo", r.GoodsNo) {
+	for _, r := range jd.shopStock(StockQuery{DeptNo: dept, WarehouseNo: c.fields["warehouseNo"], ShopNo: shop}) {
+		if c.lists("goodsNo", r.GoodsNo) {
 			rows = append(rows, object{
 				"deptNo": dept, "shopNo": shop, "warehouseNo": r.WarehouseNo, "stockNum": n64(r.Num), "goodsNo": r.GoodsNo,
 			})
@@ -291,26 +292,39 @@ func (jd *JD) queryStock(c *call) (any, *Refusal) {
 	}
 	c.done = true
 	jd.settle()
-	rows := slices.DeleteFunc(jd.state.stock.wareRows(ware, func(no string) bool { return len(goods) == 0 || slices.Contains(goods, no) }), func(r WareStock) bool {
-		return zero != "2" && r.Total == 0 || !c.lists("stockStatus", r.StockStatus) || !c.lists("stockType", r.StockType) || !c.lists("goodsLevel", r.GoodsLevel)
-	})
-	if no > 1 && len(rows) > 0 {
-		if jd.counts++; jd.chance(jd.knobs.Stock.CountMoves, diceCount, jd.counts) {
-			rows = rows[1:]
+	st, start, all := &jd.state.stock, (no-1)*size, 0
+	var rows []WareStock // those of the page, and one more
+	st.eachKept(ware, func(number string, p *pile, k Kept) {
+		if len(goods) > 0 && !slices.Contains(goods, number) || zero != "2" && k.Num == 0 ||
+			!c.lists("stockStatus", k.StockStatus) || !c.lists("stockType", k.StockType) || !c.lists("goodsLevel", k.GoodsLevel) {
+			return
 		}
+		if all++; all > start && len(rows) <= size {
+			rows = append(rows, st.wareRow(ware, number, p, k))
+		}
+	})
+	moves := false
+	if no > 1 && all > 0 {
+		jd.counts++
+		moves = jd.chance(jd.knobs.Stock.CountMoves, diceCount, jd.counts)
 	}
+	if moves { // the first of all is gone
+		all--
+		rows = rows[min(1, len(rows)):]
+	}
+	rows = rows[:min(size, len(rows))]
 	name := ""
 	if i := slices.IndexFunc(jd.master.Warehouses, func(w Warehouse) bool { return w.WarehouseNo == ware.warehouse }); i >= 0 {
 		name = jd.master.Warehouses[i].WarehouseName
 	}
 	list := []object{}
-	for _, r := range page(rows, no, size) {
+	for _, r := range rows {
 		known := jd.state.stock.goods[goodsKey{ware.dept, r.GoodsNo}]
 		list = append(list, object{
 			"deptNo": r.DeptNo, "deptName": "", "warehouseNo": r.WarehouseNo, "warehouseName": name, "goodsNo": r.GoodsNo,
 			"goodsName": known.GoodsName, "sellerGoodsSign": known.IsvGoodsNo, "isvSku": known.IsvGoodsNo,
 			"stockStatus": digits(r.StockStatus), "stockType": digits(r.StockType), "goodsLevel": digits(r.GoodsLevel),
-			"totalNum": n64(r.Total), "usableNum": n64(r.Usable), "recordCount": n64(int64(len(rows))),
+			"totalNum": n64(r.Total), "usableNum": n64(r.Usable), "recordCount": n64(int64(all)),
 		})
 	}
 	return list, nil
