@@ -26,9 +26,12 @@ import (
 //	t/<pool>/<goods>  Published
 //	d/<xx>, s/<xx>    queues: goods whose shares are to be evaluated, or set at the warehouse
 //	`telling`         goods whose shares a run is about to publish, by run
+//	raise, resend     Sweep: over all goods whose shares may grow, or are to be set at the warehouse
 const (
 	fieldHead       = "head"
 	fieldInFlight   = "telling"
+	fieldRaise      = "raise"
+	fieldResend     = "resend"
 	goodsPrefix     = "g/"
 	byNumber        = "p/"
 	byCode          = "q/"
@@ -74,11 +77,52 @@ type Head struct {
 	// Dirty and Set are bits: which queues of either kind hold goods.
 	Dirty uint64 `json:"dirty,omitempty"`
 	Set   uint64 `json:"set,omitempty"`
-	// Rescan: all goods are to be evaluated, from ScanCursor on.
+	// Rescan: all goods are to be evaluated, from ScanCursor on; what grows is left to the sweep in fieldRaise.
 	Rescan     bool   `json:"rescan,omitempty"`
 	ScanCursor string `json:"scanCursor,omitempty"`
 	// IncompleteOrders counts accepted orders that did not say what they take.
 	IncompleteOrders int64 `json:"short,omitempty"`
+}
+
+// Sweep is a pass over all goods of a warehouse that is done some goods at a time. It stands in a field of its own: builds
+// that do not know it leave it alone.
+type Sweep struct {
+	// Active: it is under way, at Cursor. Again: when it has come to its end it begins anew.
+	Active bool   `json:"active,omitempty"`
+	Cursor string `json:"cursor,omitempty"`
+	Again  bool   `json:"again,omitempty"`
+	// Unanswered: goods that wait for an answer to Head.Ratio are in no queue.
+	Unanswered bool `json:"unanswered,omitempty"`
+}
+
+// begin has every kind of goods passed from now on.
+func (s *Sweep) begin() {
+	s.Again = s.Active && s.Cursor != ""
+	s.Active = true
+}
+
+// advance goes on from one place to the next; "" is the end.
+func (s *Sweep) advance(from, next string) {
+	if !s.Active || s.Cursor != from {
+		return
+	}
+	if s.Cursor = next; next == "" {
+		s.Active, s.Again = s.Again, false
+	}
+}
+
+// sweep reads a sweep whose field was read.
+func (p *page) sweep(field string) (s Sweep, err error) {
+	_, err = p.Get(field, &s)
+	return s, err
+}
+
+func (p *page) putSweep(field string, s Sweep) {
+	if s == (Sweep{}) {
+		p.Drop(field)
+		return
+	}
+	p.Put(field, s)
 }
 
 // RatioChange is a row of the stock flow that says that a shop's ratio was changed at the warehouse.
@@ -254,9 +298,10 @@ func (p *page) bits(kind string) *uint64 {
 	return &p.Head.Dirty
 }
 
-// enqueue adds goods to a queue. Their queue fields must have been read. When a queue is full, all goods are to be
-// evaluated.
-func (p *page) enqueue(kind string, goods ...string) {
+// enqueue adds goods to a queue. Their queue fields must have been read. It reports whether there was room: when a queue
+// is full, all goods are to be evaluated, or set.
+func (p *page) enqueue(kind string, goods ...string) (fits bool) {
+	fits = true
 	for _, g := range goods {
 		i := queueOf(g)
 		waiting := p.queue(kind, i)
@@ -265,14 +310,16 @@ func (p *page) enqueue(kind string, goods ...string) {
 		}
 		text := strings.Join(append(waiting, g), "\n")
 		if len(text) > maxQueue {
-			if kind == dirtyQueue {
-				p.Head.Rescan, p.Head.ScanCursor = true, ""
-			}
+			fits = false
 			continue
 		}
 		p.Set(queueField(kind, i), []byte(text))
 		*p.bits(kind) |= 1 << i
 	}
+	if !fits && kind == dirtyQueue {
+		p.Head.Rescan, p.Head.ScanCursor = true, ""
+	}
+	return fits
 }
 
 // dequeue removes goods from a queue.
@@ -331,6 +378,26 @@ func (b *books) update(ctx context.Context, name string, fields, marks []string,
 		}
 		return nil
 	})
+}
+
+// atLeast is how many goods someGoods returns, unless there are no more.
+const atLeast = 100
+
+// someGoods returns the numbers of some goods of a warehouse, as ledger.Books.ScanBook does.
+func (b *books) someGoods(ctx context.Context, name, from string) (goods []string, next string, err error) {
+	for len(goods) < atLeast {
+		var fields []ledger.Field
+		if fields, from, err = b.ScanBook(ctx, name, goodsPrefix, from); err != nil {
+			return nil, "", err
+		}
+		for _, f := range fields {
+			goods = append(goods, strings.TrimPrefix(f.Name, goodsPrefix))
+		}
+		if from == "" {
+			break
+		}
+	}
+	return goods, from, nil
 }
 
 // checkEpoch notes that a new epoch of the ledger began since the book was written last: it may be an older copy.

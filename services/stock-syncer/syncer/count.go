@@ -2,10 +2,8 @@ package syncer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +17,7 @@ import (
 	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
 	"stockbridge/pkg/warehouse"
 	stockv1 "stockbridge/proto/stock/v1"
 )
@@ -29,18 +28,11 @@ const (
 	readFor = 14 * time.Second
 	// countLease must stay above the handler's limit (25 s) and the writing that comes after it.
 	countLease = ledger.ClaimFor
-	// maxTries is how often a scan is restarted because the pages shifted under it, before it is left to the next
-	// tick.
-	maxTries = 4
-	// maxScanAge is how old a scan in progress may be: an older one was abandoned.
-	maxScanAge = time.Hour
-	// goodsPerEvent is how many goods one stock.counted carries, goodsPerUpdate how many one write takes.
+	// goodsPerEvent is how many goods one stock.counted carries, goodsPerUpdate how many one write takes, partsPerRun how
+	// many stock.counted one run publishes: to write their goods has to fit into the time for settling (15 s).
 	goodsPerEvent  = 200
 	goodsPerUpdate = 40
-	// rowsPerField is how many rows one field of a scan holds, and fieldsPerWrite how many of those are written at a
-	// time.
-	rowsPerField   = 100
-	fieldsPerWrite = 10
+	partsPerRun    = 32
 )
 
 // CountDue continues with what there is to do at a warehouse: scanning its stock, comparing the places' books with
@@ -66,6 +58,9 @@ func (y *Syncer) runCount(ctx context.Context, name, code string, at time.Time) 
 	if _, known := s.Warehouse(code); !known {
 		return nil, nil, nil
 	}
+	if idle, err := y.nothingToCount(ctx, s, code); idle || err != nil {
+		return nil, nil, err
+	}
 	owner := y.NewOwner()
 	lease := "count/" + s.Name() + "/" + event.Place(code)
 	mine, err := y.Ledger.Lease(ctx, lease, owner, countLease)
@@ -84,6 +79,29 @@ func (y *Syncer) runCount(ctx context.Context, name, code string, at time.Time) 
 	return r.events, r.after, err
 }
 
+// nothingToCount reports whether a tick finds nothing to do, in one round trip: most ticks do. A scan under way is due.
+func (y *Syncer) nothingToCount(ctx context.Context, s *seller.Seller, code string) (bool, error) {
+	t, err := book.Read(ctx, y.books, BookOf(s.Name(), code), []string{fieldHead, fieldResend}, nil)
+	if err != nil {
+		return false, err
+	}
+	var h Head
+	if _, err := t.Get(fieldHead, &h); err != nil {
+		return false, err
+	}
+	switch {
+	case t.MayBeOlder(h.Epoch), h.Seen.IsZero(), len(s.Pools(code)) > 0 && h.TrackedSince.IsZero(),
+		countIsDue(h, y.Now(), y.Settle, s.Following().CountEvery),
+		s.Setup.GetStock().GetSetAtWarehouse() && (h.Set != 0 || t.Value(fieldResend) != nil):
+		return false, nil
+	}
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return h.CountID == "" || !slices.ContainsFunc(s.Places(), func(at seller.Place) bool {
+		return at.Warehouse == code && y.compared[stock.Place{Seller: s.Name(), Warehouse: code, ShopNo: at.ShopNo}] != h.CountID
+	}), nil
+}
+
 // countRun is one tick of one warehouse.
 type countRun struct {
 	*Syncer
@@ -92,6 +110,8 @@ type countRun struct {
 	book, scanBook string
 	began, until   time.Time
 	reader         warehouse.StockReader
+	// found is what a scan found that this run completed.
+	found *tally
 
 	events []event.Event
 	after  []func(context.Context) error
@@ -111,7 +131,7 @@ func (r *countRun) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w != nil && r.Now().Sub(w.Began) > maxScanAge {
+	if w != nil && w.abandoned(r.Now()) {
 		w = nil
 	}
 	if w == nil && !countIsDue(head, r.began, r.Settle, r.seller.Following().CountEvery) {
@@ -120,8 +140,9 @@ func (r *countRun) work(ctx context.Context) error {
 	if r.reader, err = r.Read(r.seller, r.warehouse); err != nil {
 		return r.logLasting(err)
 	}
-	if w == nil || head.CountRequest != nil && w.Began.Before(head.CountRequest.At) {
-		w = &scan{Began: r.began, Next: 1, Try: 1}
+	// Once parts are published, the others are too.
+	if w == nil || head.CountRequest != nil && w.Began.Before(head.CountRequest.At) && w.Parts == 0 {
+		w = &scan{Began: r.began, Next: 1, Pass: 1}
 	}
 	return r.logLasting(r.count(ctx, w))
 }
@@ -170,69 +191,9 @@ func (r *countRun) reportToBreaker(err error) {
 	r.events = append(r.events, events...)
 }
 
-// scan is a pass through all pages of a warehouse's stock, kept between runs.
-type scan struct {
-	Began time.Time `json:"began"`
-	// Next is the page to read, Total how many rows there are, Read how many of them were read.
-	Next  int `json:"next"`
-	Total int `json:"total"`
-	Read  int `json:"read"`
-	// Fields is how many fields of rows are stored, of all tries.
-	Fields int `json:"fields"`
-	// Try counts the tries. First is the one that came to its end and lacked rows that the last count had, 0 for
-	// none: the scan is then repeated once.
-	Try   int `json:"try"`
-	First int `json:"first,omitempty"`
-
-	// version is the book's; rows are those of this run that are not stored yet.
-	version uint64
-	rows    []warehouse.StockRow
-}
-
-// savedRows are rows of one try.
-type savedRows struct {
-	Try  int                  `json:"try"`
-	Rows []warehouse.StockRow `json:"rows"`
-}
-
-// restart begins another try.
-func (w *scan) restart() { w.Try, w.Next, w.Total, w.Read = w.Try+1, 1, 0, 0 }
-
-const fieldScan = "walk"
-
-func rowsField(i int) string { return fmt.Sprintf("r/%06d", i) }
-
-// id names a count.
-func (w *scan) id() string { return w.Began.UTC().Format("20060102T150405.000Z") }
-
-// readScan reads the scan in progress, nil when there is none.
-func (r *countRun) readScan(ctx context.Context) (*scan, error) {
-	t, err := book.Read(ctx, r.books, r.scanBook, []string{fieldScan}, nil)
-	if err != nil {
-		return nil, err
-	}
-	w := &scan{version: t.Version}
-	found, err := t.Get(fieldScan, w)
-	if err != nil || !found {
-		return nil, err
-	}
-	return w, nil
-}
-
-// errShifted: pages shifted while they were read, as often as it was tried.
-var errShifted = errors.New("the warehouse's stock moved between its pages each time they were read; the next tick starts over")
-
-// count reads pages until there are no more, or the run has lasted long enough.
-//
-// # Why
-//
-// Pages are numbered, so a row that disappears while they are read moves all others up, and the first of the next
-// page is missed. Mostly the number of rows shows it, and the try is restarted. It does not where another row
-// appeared at the same time. Then something that the last count had seems to be gone: the scan is repeated, as for
-// the very first count, and only what both tries lack is gone. What only one of them has was there after the count
-// began.
+// count reads pages until there are no more, or the run has lasted long enough, and publishes what was counted.
 func (r *countRun) count(ctx context.Context, w *scan) error {
-	for {
+	for w.Parts == 0 {
 		if r.outOfTime(ctx) {
 			return r.saveScan(w)
 		}
@@ -242,304 +203,167 @@ func (r *countRun) count(ctx context.Context, w *scan) error {
 			r.Metrics.Failed.WithLabelValues("call").Inc()
 			return errors.Join(err, r.saveScan(w))
 		}
-		if w.Next == 1 {
-			w.Total = p.Total
+		shifted, end, err := w.add(p)
+		if shifted {
+			r.Metrics.Shifts.Inc()
 		}
-		if p.Total == w.Total {
-			w.Read, w.Next = w.Read+len(p.Rows), w.Next+1
-			w.rows = append(w.rows, p.Rows...)
-			if !p.Last {
-				continue
-			}
-			done, err := r.endTry(ctx, w)
-			if done || err != nil {
-				return err
-			}
-			continue
+		if err == nil && len(w.rows) >= rowsKept {
+			err = r.saveRows(ctx, w)
 		}
-		if err := r.restartTry(ctx, w); err != nil {
+		if err == nil && end {
+			err = r.endPass(ctx, w)
+		}
+		if errors.Is(err, errShifted) {
+			r.Metrics.Failed.WithLabelValues("shifted").Inc()
+			return errors.Join(err, r.books.DropBook(ctx, r.scanBook))
+		}
+		if err != nil {
 			return err
 		}
 	}
+	return r.publishCount(ctx, w)
 }
 
-// restartTry restarts a try whose pages shifted.
-func (r *countRun) restartTry(ctx context.Context, w *scan) error {
-	r.Metrics.Shifts.Inc()
-	if w.Try-w.First >= maxTries {
-		r.Metrics.Failed.WithLabelValues("shifted").Inc()
-		return errors.Join(errShifted, r.books.DropBook(ctx, r.scanBook))
-	}
-	w.rows = slices.Clip(w.rows)
-	if err := r.saveRows(ctx, w); err != nil {
-		return err
-	}
-	w.restart()
-	return nil
-}
-
-// endTry handles a try that read its last page. It returns false when the scan is to be repeated.
-func (r *countRun) endTry(ctx context.Context, w *scan) (bool, error) {
+// endPass handles a pass that read its last page: another one follows, or the count can be published.
+func (r *countRun) endPass(ctx context.Context, w *scan) error {
 	pages := w.Next - 1
-	if pages > 1 { // all rows of the try are needed, stored or not
-		if err := r.saveRows(ctx, w); err != nil {
-			return false, err
-		}
-	}
-	rows, err := r.rowsOf(ctx, w, w.Try)
+	t, err := r.tally(ctx, w, "", "")
 	if err != nil {
-		return false, err
+		return err
 	}
-	if !isComplete(rows, w.Total) {
-		return false, r.restartTry(ctx, w)
-	}
-	known, err := r.knownGoods(ctx)
-	if err != nil {
-		return false, err
-	}
-	if w.First > 0 {
-		first, err := r.rowsOf(ctx, w, w.First)
-		if err != nil {
-			return false, err
+	if len(t.rows) < w.Least {
+		r.Metrics.Shifts.Inc()
+		if w.Short++; w.Short >= maxPasses {
+			return errShifted
 		}
-		rows = union(rows, first)
-	} else if pages > 1 && (len(known) == 0 || misses(rows, known)) {
-		w.First = w.Try
 		w.restart()
-		return false, nil
+		return nil
 	}
-	r.publishCount(w, addUp(rows), known)
-	return true, nil
-}
-
-// saveScan stores how far a scan got, also when the run's own time is up.
-func (r *countRun) saveScan(w *scan) error {
-	ctx, cancel := context.WithTimeout(context.Background(), writeFor)
-	defer cancel()
-	if err := r.saveRows(ctx, w); err != nil {
-		return err
-	}
-	raw, err := json.Marshal(w)
+	w.Short = 0
+	known, missing := false, false
+	var gone []warehouse.StockRow
+	err = r.eachKnown(ctx, func(no string, g Goods) {
+		known = true
+		missing = missing || slices.ContainsFunc(g.Kinds, func(kind string) bool { return !t.has(no, kind) })
+		if _, found := t.index[no]; !found {
+			gone = append(gone, goneGoods(no, g.Code))
+		}
+	})
 	if err != nil {
 		return err
 	}
-	// The rows first: a scan that says it got further than its rows would lose them.
-	return r.saveFields(ctx, w, map[string][]byte{fieldScan: raw})
-}
-
-// saveRows stores the rows that are not stored yet.
-func (r *countRun) saveRows(ctx context.Context, w *scan) error {
-	fields := slices.Collect(slices.Chunk(w.rows, rowsPerField))
-	w.rows = nil
-	for len(fields) > 0 {
-		write := map[string][]byte{}
-		for len(fields) > 0 && len(write) < fieldsPerWrite {
-			raw, err := json.Marshal(savedRows{w.Try, fields[0]})
-			if err != nil {
-				return err
-			}
-			write[rowsField(w.Fields)] = raw
-			w.Fields++
-			fields = fields[1:]
-		}
-		if err := r.saveFields(ctx, w, write); err != nil {
-			return err
-		}
+	if !w.Whole && pages > 1 && (!known || missing) {
+		w.Whole = true
+		w.restart()
+		return nil
+	}
+	for _, row := range gone {
+		t.add(row)
+	}
+	w.rows = append(w.rows, gone...)
+	w.Ended, w.Parts = r.Now(), max((len(t.goods)+goodsPerEvent-1)/goodsPerEvent, 1)
+	if w.Parts <= partsPerRun {
+		r.found = t
+		return nil
+	}
+	nos := t.numbers()
+	for i := 0; i < len(nos); i += partsPerRun * goodsPerEvent {
+		w.Bounds = append(w.Bounds, nos[i])
 	}
 	return nil
 }
 
-func (r *countRun) saveFields(ctx context.Context, w *scan, write map[string][]byte) error {
-	if w.version == 0 { // remove what an earlier scan left
-		b, err := r.books.ReadBook(ctx, r.scanBook, nil, nil)
-		if err != nil {
-			return err
-		}
-		if w.version = b.Version; b.Version > 0 {
-			if err := r.books.DropBook(ctx, r.scanBook); err != nil {
-				return err
-			}
-			w.version = 0
-		}
-	}
-	version, err := r.books.WriteBook(ctx, r.scanBook, ledger.BookWrite{Version: w.version, Owner: r.NewOwner(), Fields: write})
-	if err == nil {
-		w.version = version
-	}
-	return err
-}
-
-// rowsOf returns all rows that a try has read.
-func (r *countRun) rowsOf(ctx context.Context, w *scan, try int) ([]warehouse.StockRow, error) {
-	var all []warehouse.StockRow
-	names := make([]string, w.Fields)
-	for i := range names {
-		names[i] = rowsField(i)
-	}
-	for some := range slices.Chunk(names, 50) {
-		t, err := book.Read(ctx, r.books, r.scanBook, some, nil)
-		if err != nil {
-			return nil, err
-		}
-		if t.Version != w.version {
-			return nil, errors.New("somebody else counts the same warehouse")
-		}
-		for _, name := range some {
-			var kept savedRows
-			if found, err := t.Get(name, &kept); err != nil || !found {
-				return nil, errors.Join(err, fmt.Errorf("%w: %s %s", book.ErrField, r.scanBook, name))
-			}
-			if kept.Try == try {
-				all = append(all, kept.Rows...)
-			}
-		}
-	}
-	if try == w.Try {
-		all = append(all, w.rows...)
-	}
-	return all, nil
-}
-
-// counted is what a scan found of some goods.
-type counted struct {
-	code            string
-	total, saleable int64
-	kinds           []*stockv1.Counted_Kind
-}
-
-// kindOf names the condition of a row among those of its goods.
-func kindOf(row warehouse.StockRow) string { return row.Status + "/" + row.Type + "/" + row.Level }
-
-type condition struct{ goods, kind string }
-
-func conditionOf(row warehouse.StockRow) condition { return condition{row.GoodsNo, kindOf(row)} }
-
-// isComplete reports whether no row is missing and none came twice. Where the warehouse does not say how many rows
-// there are, only the second shows.
-func isComplete(rows []warehouse.StockRow, total int) bool {
-	seen := map[condition]bool{}
-	for _, row := range rows {
-		if c := conditionOf(row); seen[c] {
-			return false
-		} else {
-			seen[c] = true
-		}
-	}
-	return len(rows) == total || total == 0
-}
-
-// union returns rows and those of first that it lacks.
-func union(rows, first []warehouse.StockRow) []warehouse.StockRow {
-	seen := map[condition]bool{}
-	for _, row := range rows {
-		seen[conditionOf(row)] = true
-	}
-	return append(rows, slices.DeleteFunc(slices.Clone(first), func(row warehouse.StockRow) bool { return seen[conditionOf(row)] })...)
-}
-
-// misses reports whether something that the last count had is not among rows.
-func misses(rows []warehouse.StockRow, known map[string]Goods) bool {
-	seen := map[condition]bool{}
-	for _, row := range rows {
-		seen[conditionOf(row)] = true
-	}
-	for no, g := range known {
-		for _, kind := range g.Kinds {
-			if !seen[condition{no, kind}] {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// addUp sums the rows of each kind of goods.
-func addUp(rows []warehouse.StockRow) map[string]*counted {
-	found := map[string]*counted{}
-	for _, row := range rows {
-		g := found[row.GoodsNo]
-		if g == nil {
-			g = &counted{}
-			found[row.GoodsNo] = g
-		}
-		if row.GoodsCode != "" {
-			g.code = row.GoodsCode
-		}
-		g.total += row.Total
-		if row.Saleable {
-			g.saleable += max(row.Usable, 0)
-		}
-		g.kinds = append(g.kinds, &stockv1.Counted_Kind{Status: row.Status, Type: row.Type, Level: row.Level, Total: row.Total, Usable: row.Usable})
-	}
-	return found
-}
-
-// knownGoods returns all goods that earlier counts found.
-func (r *countRun) knownGoods(ctx context.Context) (map[string]Goods, error) {
-	known := map[string]Goods{}
-	err := book.Scan(ctx, r.books, r.book, goodsPrefix, func(f ledger.Field) error {
+// eachKnown calls each with all goods that earlier counts found.
+func (r *countRun) eachKnown(ctx context.Context, each func(no string, g Goods)) error {
+	return book.Scan(ctx, r.books, r.book, goodsPrefix, func(f ledger.Field) error {
 		var g Goods
 		if err := book.Decode(r.book, f, &g); err != nil {
 			return err
 		}
-		known[strings.TrimPrefix(f.Name, goodsPrefix)] = g
+		each(strings.TrimPrefix(f.Name, goodsPrefix), g)
 		return nil
 	})
-	return known, err
 }
 
-// publishCount publishes a complete count, and writes it into the book when it is stored.
-func (r *countRun) publishCount(w *scan, found map[string]*counted, known map[string]Goods) {
-	ended := r.Now()
-	for no, g := range known {
-		if found[no] == nil {
-			found[no] = &counted{code: g.Code}
+// errMoreParts ends a run that published some of a count's parts: the next one goes on at once.
+var errMoreParts = errors.New("more goods were counted than one run may publish")
+
+// publishCount publishes parts of a complete count, and writes their goods into the book when they are stored. A large
+// count takes several runs: what is about to be published has to fit into memory and into the time for storing it.
+func (r *countRun) publishCount(ctx context.Context, w *scan) error {
+	last := min(w.Published+partsPerRun, w.Parts)
+	if last < w.Parts {
+		if err := r.saveScan(w); err != nil {
+			return err
 		}
 	}
-	nos := slices.Sorted(maps.Keys(found))
-	parts := slices.Collect(slices.Chunk(nos, goodsPerEvent))
-	for i, part := range parts {
+	t := r.found
+	if t == nil {
+		from, to := w.bounds()
+		var err error
+		if t, err = r.tally(ctx, w, from, to); err != nil {
+			return err
+		}
+	}
+	nos := t.numbers()
+	part := w.Published
+	for some := range slices.Chunk(nos, goodsPerEvent) {
+		part++
 		m := &stockv1.Counted{
 			Seller: r.seller.Name(), Warehouse: r.warehouse, At: timestamppb.New(w.Began), CountId: w.id(),
-			Part: int32(i + 1), Parts: int32(len(parts)), //nolint:gosec // few
+			Part: int32(part), Parts: int32(w.Parts), //nolint:gosec // few
 		}
-		for _, no := range part {
-			g := found[no]
+		for _, no := range some {
+			g := t.sum(no)
 			m.Goods = append(m.Goods, &stockv1.Counted_Goods{GoodsNo: no, GoodsCode: g.code, Total: g.total, Saleable: g.saleable, Kinds: g.kinds})
 		}
-		r.events = append(r.events, event.StockCounted.About(r.seller.Name(), r.warehouse, w.Began, m, w.id(), fmt.Sprint(i+1)))
+		r.events = append(r.events, event.StockCounted.About(r.seller.Name(), r.warehouse, w.Began, m, w.id(), fmt.Sprint(part)))
 	}
 	r.after = append(r.after, func(ctx context.Context) error {
-		if err := r.apply(ctx, w, nos, found); err != nil {
+		if err := r.apply(ctx, w, nos, t); err != nil {
 			return err
 		}
-		err := r.books.update(ctx, r.book, nil, nil, func(p *page) error {
-			h := &p.Head
-			if w.Began.Before(h.Counted) {
-				return nil
-			}
-			h.Counted, h.CountedTo, h.CountID = w.Began, ended, w.id()
-			if h.CountRequest != nil && !w.Began.Before(h.CountRequest.At) {
-				h.CountRequest = nil
-			}
+		if w.Published = last; last < w.Parts {
+			return r.saveScan(w)
+		}
+		return r.finishCount(ctx, w)
+	})
+	if last < w.Parts {
+		return fault.RetryAfter(100*time.Millisecond, errMoreParts)
+	}
+	return nil
+}
+
+// finishCount records a count all of whose goods are in the book.
+func (r *countRun) finishCount(ctx context.Context, w *scan) error {
+	err := r.books.update(ctx, r.book, nil, nil, func(p *page) error {
+		h := &p.Head
+		if w.Began.Before(h.Counted) {
 			return nil
-		})
-		if err != nil {
-			return err
 		}
-		r.Metrics.Counted.Inc()
-		if w.version > 0 {
-			return r.books.DropBook(ctx, r.scanBook)
+		h.Counted, h.CountedTo, h.CountID = w.Began, w.Ended, w.id()
+		if h.CountRequest != nil && !w.Began.Before(h.CountRequest.At) {
+			h.CountRequest = nil
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	r.Metrics.Counted.Inc()
+	if w.version > 0 {
+		return r.books.DropBook(ctx, r.scanBook)
+	}
+	return nil
 }
 
 // apply writes what was counted into the book, some goods at a time: each of them records when it was counted.
-func (r *countRun) apply(ctx context.Context, w *scan, nos []string, found map[string]*counted) error {
+func (r *countRun) apply(ctx context.Context, w *scan, nos []string, t *tally) error {
 	for part := range slices.Chunk(nos, goodsPerUpdate) {
+		found := map[string]*counted{}
 		fields := queueFields(dirtyQueue, part)
 		for _, no := range part {
+			found[no] = t.sum(no)
 			fields = append(fields, goodsPrefix+no, byNumber+no)
 			if code := found[no].code; code != "" {
 				fields = append(fields, byCode+code, codePrefix+code)
@@ -590,7 +414,7 @@ func (r *countRun) putGoods(p *page, w *scan, no string, c *counted) error {
 	}
 	g := Goods{Code: c.code, Total: c.total, Saleable: c.saleable, At: w.Began}
 	for _, k := range c.kinds {
-		g.Kinds = append(g.Kinds, kindOf(warehouse.StockRow{Status: k.Status, Type: k.Type, Level: k.Level}))
+		g.Kinds = append(g.Kinds, kind{k.Status, k.Type, k.Level}.String())
 	}
 	p.Put(goodsPrefix+no, g)
 	if changed {

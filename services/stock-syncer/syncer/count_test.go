@@ -3,10 +3,14 @@ package syncer
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
 
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/fault"
 	"stockbridge/pkg/warehouse"
 	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
@@ -61,8 +65,8 @@ func TestALargeWarehouseIsCountedInSeveralRuns(t *testing.T) {
 	})
 }
 
-// While rows move between pages the scan is restarted, and given up when they keep moving.
-func TestPagesThatShiftAreReadAnew(t *testing.T) {
+// Rows that move between pages are read again, from where they moved; the scan is given up when they keep moving.
+func TestPagesThatShiftAreReadAgain(t *testing.T) {
 	b := newFixture(t, redisLedger(t))
 	for i := range 9 {
 		b.wh.put(fmt.Sprintf("N%d", i), 10)
@@ -79,7 +83,7 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 		return nil
 	}
 	found := figures(b.count())
-	if len(found) != 9 || found["N0"] != 0 || found["N4"] != 10 || found["N9"] != 10 { // N1 disappeared after the count began
+	if len(found) != 10 || found["N0"] != 10 || found["N3"] != 10 || found["N4"] != 10 || found["N9"] != 10 { // N0 and N1 disappeared after the count began
 		t.Errorf("counted %v", found)
 	}
 
@@ -103,11 +107,9 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 		t.Errorf("counted %v", found)
 	}
 
-	b.wh.before = func(page int) error {
-		if page == 3 {
-			shifts++
-			b.wh.put(fmt.Sprintf("M%d", shifts), 1)
-		}
+	b.wh.before = func(page int) error { // one comes and goes all the time
+		shifts++
+		b.wh.put("A0", int64(shifts%2))
 		return nil
 	}
 	b.requestCount()
@@ -121,9 +123,188 @@ func TestPagesThatShiftAreReadAnew(t *testing.T) {
 		}
 	}
 	b.wh.before = nil
-	if found := figures(b.count()); found["N3"] != 10 || found["M4"] != 1 {
+	if found := figures(b.count()); found["N3"] != 10 || found["N8"] != 10 {
 		t.Errorf("the next tick counted %v", found)
 	}
+}
+
+// Goods that sell out, or come, while a large warehouse is counted cost a few calls each and miss no other goods.
+func TestALargeWarehouseIsCountedWhileGoodsSellOut(t *testing.T) {
+	b := newFixture(t, redisLedger(t))
+	b.wh.perPage = 10
+	const goods = 1000
+	for i := range goods {
+		b.wh.put(fmt.Sprintf("N%04d", i), 10)
+	}
+	b.advance(2 * time.Minute)
+	b.count()
+	first := b.wh.calls
+	b.advance(2 * time.Minute)
+	b.requestCount()
+	dice, changes, moved := rand.New(rand.NewPCG(1, 2)), 0, map[string]bool{}
+	b.wh.before = func(int) error {
+		if dice.IntN(10) > 0 {
+			return nil
+		}
+		changes++
+		no := fmt.Sprintf("N%04d", dice.IntN(goods))
+		if dice.IntN(3) == 0 {
+			no = fmt.Sprintf("N%04d-new", dice.IntN(goods))
+			b.wh.put(no, 10)
+		} else {
+			b.wh.put(no, 0)
+		}
+		moved[no] = true
+		return nil
+	}
+	found := figures(b.count())
+	calls := b.wh.calls - first
+	for i := range goods {
+		if no := fmt.Sprintf("N%04d", i); !moved[no] && found[no] != 10 {
+			t.Errorf("%s was there all the time, and %d were counted", no, found[no])
+		}
+	}
+	if changes < 10 || calls > 2*goods/10+3*changes {
+		t.Errorf("%d calls for %d pages read twice and %d changes", calls, goods/10, changes)
+	}
+}
+
+// A run holds no more rows and publishes no more parts than it may, and the next one goes on with what is left.
+func TestALargeCountIsPublishedInSeveralRuns(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		const goods = 2*partsPerRun*goodsPerEvent + 1
+		b.wh.perPage = 2000
+		for i := range goods {
+			b.wh.put(fmt.Sprintf("N%05d", i), 1)
+		}
+		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+		var parts []*stockv1.Counted
+		runs := 0
+		for {
+			runs++
+			events, after, err := b.runCount(t.Context(), "acme", "W1", time.Time{})
+			if len(events) > partsPerRun {
+				t.Fatalf("%d parts of one run", len(events))
+			}
+			for _, e := range events {
+				parts = append(parts, e.Message.(*stockv1.Counted))
+			}
+			if runs == 2 { // killed: nothing of it is in the book
+				if fault.Of(err) != fault.Wait {
+					t.Fatalf("the run ended with %v, want one that goes on at once", err)
+				}
+				b.advance(countLease + time.Second)
+				parts = parts[:partsPerRun]
+				continue
+			}
+			for _, f := range after {
+				if err := f(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err == nil {
+				break
+			}
+			if head, err := HeadOf(t.Context(), b.store, "acme", "W1"); err != nil || !head.Counted.IsZero() {
+				t.Fatalf("counted %v after %d parts, %v", head.Counted, len(parts), err)
+			}
+			b.requestCount() // comes after this one
+		}
+		found := figures(parts)
+		if runs != 4 || len(found) != goods || len(parts) != 2*partsPerRun+1 {
+			t.Errorf("%d runs, %d goods in %d parts", runs, len(found), len(parts))
+		}
+		for i, p := range parts {
+			if p.CountId != parts[0].CountId || int(p.Part) != i+1 || int(p.Parts) != len(parts) {
+				t.Errorf("part %d: %s %d/%d", i, p.CountId, p.Part, p.Parts)
+			}
+		}
+		if g, known, err := GoodsOf(t.Context(), b.store, "acme", "W1", "N12800"); err != nil || !known || g.Saleable != 1 {
+			t.Errorf("%+v, %v, %v", g, known, err)
+		}
+	})
+}
+
+// A scan that goes on is not given up however long it takes: at the quota's floor 100 000 rows take hours.
+func TestASlowScanIsNotGivenUp(t *testing.T) {
+	b := newFixture(t, redisLedger(t))
+	for i := range 30 {
+		b.wh.put(fmt.Sprintf("N%02d", i), 10)
+	}
+	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+	b.wh.before = func(int) error { b.advance(20 * time.Minute); return nil }
+	for range 20 {
+		b.countTick()
+	}
+	if head, err := HeadOf(t.Context(), b.store, "acme", "W1"); err != nil || head.Counted.IsZero() || b.wh.calls > 40 {
+		t.Errorf("counted %v in %d calls, %v", head.Counted, b.wh.calls, err)
+	}
+}
+
+// 50 000 goods take some 10 MB while their count is published.
+func TestATallyIsSmall(t *testing.T) {
+	const goods = 50_000
+	fields := make([][]byte, 0, goods/rowsPerField)
+	for i := 0; i < goods; i += rowsPerField {
+		var rows []warehouse.StockRow
+		for j := range rowsPerField {
+			rows = append(rows, warehouse.StockRow{
+				GoodsNo: fmt.Sprintf("EMG44180%08d", i+j), GoodsCode: fmt.Sprintf("SKU-%06d", i+j), Status: "1", Type: "1", Level: "100", Total: 1000, Usable: 990, Saleable: true,
+			})
+		}
+		field, n := encodeRows(rows)
+		if n != len(rows) {
+			t.Fatalf("%d of %d rows fit", n, len(rows))
+		}
+		fields = append(fields, field)
+	}
+	size := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc) //nolint:gosec // small
+	}
+	before := size()
+	sum := newTally()
+	for range 2 { // passes
+		for _, field := range fields {
+			if !decodeRows(field, sum.add) {
+				t.Fatal("a field cannot be read")
+			}
+		}
+	}
+	took := size() - before
+	if got := sum.sum("EMG4418000012345"); len(sum.goods) != goods || len(sum.rows) != goods || got.saleable != 990 || got.code != "SKU-012345" {
+		t.Errorf("%d goods, %d rows, %+v", len(sum.goods), len(sum.rows), got)
+	}
+	if took > 12<<20 {
+		t.Errorf("%d bytes for %d goods", took, goods)
+	}
+	t.Logf("%.1f MiB", float64(took)/(1<<20))
+}
+
+func FuzzDecodeRows(f *testing.F) {
+	field, _ := encodeRows([]warehouse.StockRow{{GoodsNo: "G1", GoodsCode: "c", Status: "1", Type: "1", Level: "100", Total: 5, Usable: -1, Saleable: true}, goneGoods("G2", "")})
+	f.Add(field)
+	f.Add([]byte{})
+	f.Add([]byte{rowsVersion, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, field []byte) {
+		var rows []warehouse.StockRow
+		if !decodeRows(field, func(row warehouse.StockRow) { rows = append(rows, row) }) {
+			return
+		}
+		var again []warehouse.StockRow
+		for rest := rows; len(rest) > 0; {
+			field, n := encodeRows(rest)
+			if !decodeRows(field, func(row warehouse.StockRow) { again = append(again, row) }) {
+				t.Fatal("what was written cannot be read")
+			}
+			rest = rest[n:]
+		}
+		if !slices.Equal(rows, again) {
+			t.Errorf("read %v, then %v", rows, again)
+		}
+	})
 }
 
 // What was published and not yet written into the book when the worker was killed is counted again.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -93,7 +94,16 @@ type comparison struct {
 	book     string
 	state    stock.State
 	progress CompareProgress
+	// compared is how many goods this run compared. When what it found is stored, rows of ours are applied to the place's
+	// book, suspicions are written (nil: dropped), and then the progress.
+	compared   int
+	rows       []stock.Row
+	suspicions map[string]*Suspicion
 }
+
+// comparedPerRun is the most goods that one run compares at a place: what it finds has to fit into memory, and into the
+// time for settling. Each may be an event and a row in the place's book.
+const comparedPerRun = 5000
 
 func (c *comparison) run(ctx context.Context, head Head) error {
 	t, err := book.Read(ctx, c.books, c.book, []string{fieldCompare}, nil)
@@ -104,6 +114,7 @@ func (c *comparison) run(ctx context.Context, head Head) error {
 		return err
 	}
 	if c.progress.CountID == head.CountID && c.progress.Done {
+		c.noteCompared(c.place, head.CountID)
 		return nil
 	}
 	if c.progress.CountID != head.CountID && (c.progress.Done || c.progress.CountID == "") {
@@ -118,24 +129,47 @@ func (c *comparison) run(ctx context.Context, head Head) error {
 	if c.reader, err = c.Read(c.seller, c.warehouse); err != nil {
 		return err
 	}
-	for !c.progress.Done && !c.outOfTime(ctx) {
+	c.suspicions = map[string]*Suspicion{}
+	c.after = append(c.after, c.settle)
+	for !c.progress.Done && !c.outOfTime(ctx) && c.compared < comparedPerRun {
 		if err := c.step(ctx); err != nil {
-			return err
-		}
-		if err := c.saveProgress(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// saveProgress stores how far it got. After a crash the same goods are compared again.
-func (c *comparison) saveProgress(ctx context.Context) error {
+// settle stores what was found, and then how far it got: after a crash the same goods are compared again.
+func (c *comparison) settle(ctx context.Context) error {
+	if _, err := c.store.Apply(ctx, c.place, stock.Batch{Rows: c.rows}); err != nil {
+		return err
+	}
+	for fields := range slices.Chunk(slices.Sorted(maps.Keys(c.suspicions)), suspicionsPerWrite) {
+		err := book.Update(ctx, c.books, c.book, fields, nil, func(t *book.Tx) error {
+			for _, field := range fields {
+				if s := c.suspicions[field]; s != nil {
+					t.Put(field, s)
+				} else {
+					t.Drop(field)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if c.progress.Done {
+		c.noteCompared(c.place, c.progress.CountID)
+	}
 	return book.Update(ctx, c.books, c.book, nil, nil, func(t *book.Tx) error {
 		t.Put(fieldCompare, c.progress)
 		return nil
 	})
 }
+
+// suspicionsPerWrite keeps one write within ledger.BookWriteLimit.
+const suspicionsPerWrite = 200
 
 // step compares some goods.
 func (c *comparison) step(ctx context.Context) error {
@@ -177,6 +211,7 @@ func (c *comparison) takeOpeningBalances(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		c.compared += len(some)
 		unknown := slices.DeleteFunc(slices.Clone(some), func(no string) bool { return series[no].Rows > 0 })
 		if len(unknown) == 0 {
 			continue
@@ -197,9 +232,8 @@ func (c *comparison) takeOpeningBalances(ctx context.Context) error {
 
 // publishRow publishes a row of ours, and applies it to the place's book when it is stored.
 func (c *comparison) publishRow(e event.Event) {
-	m := e.Message.(*stockv1.Noted)
 	c.events = append(c.events, e)
-	c.after = append(c.after, func(ctx context.Context) error { return ApplyNoted(ctx, c.store, m) })
+	c.rows = append(c.rows, rowOf(e.Message.(*stockv1.Noted).GetMovement()))
 }
 
 func (c *comparison) remoteStock(ctx context.Context, nos []string) (map[string]warehouse.ShopStock, error) {
@@ -222,7 +256,7 @@ func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) e
 	if err != nil {
 		return err
 	}
-	write := map[string]*Suspicion{}
+	c.compared += len(figures)
 	for _, f := range figures {
 		field := suspicionsPrefix + f.GoodsNo
 		was := &Suspicion{}
@@ -238,9 +272,9 @@ func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) e
 		switch becomes, next := seen.judge(was, c.Now()); becomes {
 		case unchanged:
 		case agreed:
-			write[field] = nil
+			c.suspicions[field] = nil
 		case suspected:
-			write[field] = next
+			c.suspicions[field] = next
 		case differs:
 			published, err := c.publishDrift(ctx, f, was)
 			if err != nil {
@@ -248,26 +282,10 @@ func (c *comparison) compareGoods(ctx context.Context, figures []stock.Figure) e
 			}
 			if published {
 				was.PublishedAt = c.Now()
-				write[field] = was
+				c.suspicions[field] = was
 			}
 		}
 	}
-	if len(write) == 0 {
-		return nil
-	}
-	keep := func(ctx context.Context) error {
-		return book.Update(ctx, c.books, c.book, fields, nil, func(t *book.Tx) error {
-			for field, s := range write {
-				if s == nil {
-					t.Drop(field)
-				} else {
-					t.Put(field, s)
-				}
-			}
-			return nil
-		})
-	}
-	c.after = append(c.after, keep) // when what was found is stored
 	return nil
 }
 
@@ -396,13 +414,18 @@ func ApplyEvent(ctx context.Context, store *stock.Store, e event.Event) error {
 // ApplyNoted applies a row of ours to the place's book. Repeating it does nothing.
 func ApplyNoted(ctx context.Context, store *stock.Store, n *stockv1.Noted) error {
 	m := n.GetMovement()
-	_, err := store.Apply(ctx, stock.Place{Seller: m.Seller, Warehouse: m.Warehouse, ShopNo: m.ShopNo}, stock.Batch{Rows: []stock.Row{{
+	_, err := store.Apply(ctx, stock.Place{Seller: m.Seller, Warehouse: m.Warehouse, ShopNo: m.ShopNo}, stock.Batch{Rows: []stock.Row{rowOf(m)}})
+	return err
+}
+
+// rowOf is a movement as a place's book applies it.
+func rowOf(m *stockv1.Movement) stock.Row {
+	return stock.Row{
 		Movement: stock.Movement{
 			No: m.FlowNo, At: m.At.GetSeconds(), Before: m.GetBefore(), After: m.GetAfter(), Change: m.Change, Linked: m.Before != nil && m.After != nil,
 		},
 		GoodsNo: m.GoodsNo, GoodsCode: m.GoodsCode,
-	}}})
-	return err
+	}
 }
 
 // Difference is a suspicion of a place as it is now.

@@ -22,7 +22,7 @@ const (
 
 // Metrics is what the syncer counts beyond what the bus counts of every consumer.
 type Metrics struct {
-	// Counted is complete counts, Shifts scans restarted because pages shifted, Failed what ended a run, by reason:
+	// Counted is complete counts, Shifts places where rows moved between pages, Failed what ended a run, by reason:
 	// "call", "shifted", "standing".
 	Counted, Shifts prometheus.Counter
 	Failed          *prometheus.CounterVec
@@ -44,7 +44,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		Counted:   counter("stockbridge_stock_counts_total", "Complete counts of a warehouse."),
-		Shifts:    counter("stockbridge_stock_count_shifts_total", "Counts restarted because pages shifted while they were read."),
+		Shifts:    counter("stockbridge_stock_count_shifts_total", "Times that rows moved between pages while a warehouse was counted."),
 		Failed:    vec("stockbridge_stock_count_failures_total", "Runs that ended without a count, by reason.", "why"),
 		Published: vec("stockbridge_share_told_total", "Shares published.", "seller"),
 		Drift:     vec("stockbridge_stock_drift_total", "Differences between a book of stock and the warehouse that were published.", "seller"),

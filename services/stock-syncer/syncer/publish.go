@@ -15,6 +15,7 @@ import (
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/seller"
+	sellerv1 "stockbridge/proto/seller/v1"
 	stockv1 "stockbridge/proto/stock/v1"
 )
 
@@ -28,7 +29,12 @@ const (
 	// maxPublished and maxNameBytes bound what one run publishes: names are kept in one field of the book until they
 	// are stored.
 	maxPublished = 1000
-	maxNameBytes = 16 << 10
+	maxNameBytes = 24 << 10
+	// maxLeft is how many goods that a shop takes no more shares of a run comes across before it ends.
+	maxLeft = 200
+	// manyDirty is from how many waiting goods on those that only grow are left to the sweep: evaluated with every run,
+	// they would take more of it than what is published.
+	manyDirty = 2000
 	// staleSetupFor is how long a replica that knows an older set-up than the last one used counts as late. After
 	// that the set-ups were restored to an older copy.
 	staleSetupFor = time.Minute
@@ -49,6 +55,19 @@ func (y *Syncer) share(ctx context.Context, name string) (events []event.Event, 
 	if !ok || s.InShadow(y.Now()) {
 		return nil, nil, nil
 	}
+	var due []*sellerv1.Warehouse
+	for _, w := range s.Setup.GetWarehouses() {
+		idle, err := y.nothingToShare(ctx, s, w.GetCode())
+		if err != nil {
+			return nil, nil, err
+		}
+		if !idle {
+			due = append(due, w)
+		}
+	}
+	if len(due) == 0 {
+		return nil, nil, nil
+	}
 	owner := y.NewOwner()
 	lease := "share/" + s.Name()
 	mine, err := y.Ledger.Lease(ctx, lease, owner, shareLease)
@@ -56,8 +75,8 @@ func (y *Syncer) share(ctx context.Context, name string) (events []event.Event, 
 		return nil, nil, err
 	}
 	var failures []error
-	for _, w := range s.Setup.GetWarehouses() {
-		until := y.Now().Add(publishFor / time.Duration(len(s.Setup.GetWarehouses())))
+	for _, w := range due {
+		until := y.Now().Add(publishFor / time.Duration(len(due)))
 		t := &shareRun{Syncer: y, seller: s, warehouse: w.GetCode(), book: BookOf(s.Name(), w.GetCode()), owner: owner, until: until, spent: map[string]int64{}}
 		err := t.publishShares(ctx)
 		if err != nil {
@@ -71,6 +90,36 @@ func (y *Syncer) share(ctx context.Context, name string) (events []event.Event, 
 	y.Metrics.countPublished(s.Name(), len(events))
 	after = append(after, func(ctx context.Context) error { return y.Ledger.Unlease(ctx, lease, owner) })
 	return events, after, errors.Join(failures...)
+}
+
+// nothingToShare reports whether a tick finds nothing to do at a warehouse, in one round trip: most ticks do.
+func (y *Syncer) nothingToShare(ctx context.Context, s *seller.Seller, code string) (bool, error) {
+	t, err := book.Read(ctx, y.books, BookOf(s.Name(), code), []string{fieldHead, fieldInFlight, fieldRaise}, nil)
+	if err != nil {
+		return false, err
+	}
+	pools := s.Pools(code)
+	if t.Version == 0 {
+		return len(pools) == 0, nil
+	}
+	p := &page{Tx: t}
+	if _, err := p.Get(fieldHead, &p.Head); err != nil {
+		return false, err
+	}
+	raise, err := p.sweep(fieldRaise)
+	if err != nil {
+		return false, err
+	}
+	h := &p.Head
+	switch {
+	case p.MayBeOlder(h.Epoch), h.Setup != s.Version, h.SetupAt.IsZero(), h.TrackedSince.IsZero() != (len(pools) == 0),
+		len(pools) > 0 && s.ShadowUntil().After(h.TrackedSince),
+		h.Dirty != 0, h.Rescan, raise.Active, raise.Unanswered && h.Ratio == nil, p.Value(fieldInFlight) != nil:
+		return false, nil
+	}
+	return !slices.ContainsFunc(h.Pools, func(name string) bool {
+		return !slices.ContainsFunc(pools, func(p seller.Pool) bool { return p.Name == name })
+	}), nil
 }
 
 // shareRun is one run at one warehouse of a seller.
@@ -89,9 +138,12 @@ type shareRun struct {
 	allowance int64
 	spent     map[string]int64
 	events    []event.Event
-	// names are the goods that were published, nameBytes how long they are together.
-	names     []string
-	nameBytes int
+	// names are the goods that were published.
+	names []string
+	// left is how many goods were met that a shop takes no more shares of. many: so many goods wait that those that only
+	// grow are left to the sweep.
+	left int
+	many bool
 }
 
 // errStaleSetup ends the run of a replica that does not know the newest set-up yet.
@@ -108,15 +160,24 @@ func (t *shareRun) publishShares(ctx context.Context) error {
 		return nil
 	}
 	var head Head
+	var raise Sweep
 	var again map[string]string
 	queued := make([]string, 0, queues)
 	for i := range queues {
 		queued = append(queued, queueField(dirtyQueue, i))
 	}
 	var dirty []string
-	err = t.books.update(ctx, t.book, append(queued, fieldInFlight), nil, func(p *page) error {
+	err = t.books.update(ctx, t.book, append(queued, fieldInFlight, fieldRaise), nil, func(p *page) error {
 		if err := t.updateHead(p); err != nil {
 			return err
+		}
+		if raise, err = p.sweep(fieldRaise); err != nil {
+			return err
+		}
+		if raise.Unanswered && p.Head.Ratio == nil {
+			raise.Unanswered = false
+			p.Head.Rescan, p.Head.ScanCursor = true, ""
+			p.putSweep(fieldRaise, raise)
 		}
 		head, again, dirty = p.Head, map[string]string{}, nil
 		for i := range queues {
@@ -151,13 +212,31 @@ func (t *shareRun) publishShares(ctx context.Context) error {
 		dirty = append(dirty[at:n:n], dirty[:at]...)
 	}
 	// Publish what shrinks before what grows, of all goods.
-	for _, up := range []bool{false, true} {
-		if err := t.publishAll(ctx, dirty, up); err != nil {
+	t.many = len(dirty) > manyDirty
+	if _, err := t.publishAll(ctx, dirty, false); err != nil {
+		return err
+	}
+	if head.Rescan {
+		if err := t.sweep(ctx, head.ScanCursor, false); err != nil {
 			return err
 		}
 	}
-	if head.Rescan {
-		if err := t.rescan(ctx, head.ScanCursor); err != nil {
+	if t.exhausted() {
+		return nil
+	}
+	t.left = 0
+	if !t.many {
+		if _, err := t.publishAll(ctx, dirty, true); err != nil {
+			return err
+		}
+	}
+	if t.many || head.Rescan { // this run may have begun it
+		if raise, err = t.readRaise(ctx); err != nil {
+			return err
+		}
+	}
+	if raise.Active {
+		if err := t.sweep(ctx, raise.Cursor, true); err != nil {
 			return err
 		}
 	}
@@ -171,6 +250,14 @@ func (t *shareRun) publishShares(ctx context.Context) error {
 		return nil
 	})
 	return err
+}
+
+func (t *shareRun) readRaise(ctx context.Context) (Sweep, error) {
+	read, err := book.Read(ctx, t.books, t.book, []string{fieldRaise}, nil)
+	if err != nil {
+		return Sweep{}, err
+	}
+	return (&page{Tx: read}).sweep(fieldRaise)
 }
 
 // updateHead brings the head up to date with the set-up.
@@ -207,7 +294,7 @@ func (t *shareRun) allowanceNow(h Head) int64 {
 
 // exhausted reports whether the run has published, or evaluated, enough.
 func (t *shareRun) exhausted() bool {
-	return len(t.events) >= maxPublished || t.nameBytes >= maxNameBytes || !t.Now().Before(t.until)
+	return len(t.events) >= maxPublished || t.left >= maxLeft || !t.Now().Before(t.until)
 }
 
 // goodsPerWrite is how many goods are evaluated in one write: their fields have to stay below ledger.BookWriteLimit,
@@ -221,51 +308,51 @@ func (t *shareRun) goodsPerWrite() int {
 	return max(1, min(fields/(3+len(t.pools)+len(t.formerPools)), bytes/(perShop*max(shops, 1)), 100))
 }
 
-func (t *shareRun) publishAll(ctx context.Context, goods []string, up bool) error {
+// publishAll evaluates goods. It returns false when some were left to a later run, because this one published or lasted
+// long enough.
+func (t *shareRun) publishAll(ctx context.Context, goods []string, up bool) (all bool, err error) {
+	left := t.left
 	for part := range slices.Chunk(goods, t.goodsPerWrite()) {
 		if t.exhausted() {
-			return nil
+			return false, nil
 		}
 		if err := t.publishBatch(ctx, part, up); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return t.left == left, nil
 }
 
-// rescan evaluates all goods, some in each run.
-func (t *shareRun) rescan(ctx context.Context, from string) error {
-	for {
-		if t.exhausted() {
-			return nil
-		}
-		fields, next, err := t.books.ScanBook(ctx, t.book, goodsPrefix, from)
+// sweep evaluates all goods from a place on: what shrinks, or else what grows.
+//
+// # Why
+//
+// It goes no further than what could be published: goods behind it need no place in a queue, which could not hold all
+// goods of a large warehouse, and none is evaluated again and again while others are published. Goods that wait for a
+// count are passed: that count has them evaluated again.
+func (t *shareRun) sweep(ctx context.Context, from string, up bool) error {
+	for !t.exhausted() {
+		goods, next, err := t.books.someGoods(ctx, t.book, from)
 		if err != nil {
 			return err
 		}
-		var goods []string
-		for _, f := range fields {
-			goods = append(goods, strings.TrimPrefix(f.Name, goodsPrefix))
+		if all, err := t.publishAll(ctx, goods, up); err != nil || !all {
+			return err
 		}
-		// Enqueue them like any others, so that those not published in this run are not forgotten.
-		for part := range slices.Chunk(goods, 100) {
-			err := t.books.update(ctx, t.book, queueFields(dirtyQueue, part), nil, func(p *page) error {
-				p.enqueue(dirtyQueue, part...)
-				return nil
-			})
+		err = t.books.update(ctx, t.book, []string{fieldRaise}, nil, func(p *page) error {
+			raise, err := p.sweep(fieldRaise)
 			if err != nil {
 				return err
 			}
-		}
-		for _, up := range []bool{false, true} {
-			if err := t.publishAll(ctx, goods, up); err != nil {
-				return err
+			switch {
+			case up:
+				raise.advance(from, next)
+			case p.Head.Rescan && p.Head.ScanCursor == from:
+				if p.Head.Rescan, p.Head.ScanCursor = next != "", next; next == "" {
+					raise.begin()
+				}
 			}
-		}
-		err = t.books.update(ctx, t.book, nil, nil, func(p *page) error {
-			if p.Head.Rescan && p.Head.ScanCursor == from {
-				p.Head.Rescan, p.Head.ScanCursor = next != "", next
-			}
+			p.putSweep(fieldRaise, raise)
 			return nil
 		})
 		if err != nil || next == "" {
@@ -273,6 +360,7 @@ func (t *shareRun) rescan(ctx context.Context, from string) error {
 		}
 		from = next
 	}
+	return nil
 }
 
 // publishBatch publishes what shrinks, or what grows, of some goods.
@@ -285,9 +373,9 @@ func (t *shareRun) publishBatch(ctx context.Context, goods []string, up bool) er
 	if err != nil {
 		return err
 	}
-	fields := append(append([]string{fieldInFlight}, names...), queueFields(dirtyQueue, goods)...)
+	fields := append(append([]string{fieldInFlight, fieldRaise}, names...), queueFields(dirtyQueue, goods)...)
 	if t.seller.Setup.GetStock().GetSetAtWarehouse() {
-		fields = append(fields, queueFields(setQueue, goods)...)
+		fields = append(append(fields, fieldResend), queueFields(setQueue, goods)...)
 	}
 	codes := map[string]string{}
 	for _, no := range goods {
@@ -322,9 +410,7 @@ func (t *shareRun) publishBatch(ctx context.Context, goods []string, up bool) er
 	}
 	t.events = append(t.events, o.events...)
 	t.names = append(t.names, o.names...)
-	for _, n := range o.names {
-		t.nameBytes += len(n)
-	}
+	t.left += o.left
 	for shop, n := range o.spent {
 		t.spent[shop] += n
 	}
@@ -364,6 +450,19 @@ type proposal struct {
 	events []event.Event
 	names  []string
 	spent  map[string]int64
+	// left is how many goods have more to be published than their shops take now.
+	left int
+}
+
+// unfinished says why goods are not done with.
+type unfinished struct {
+	// left: a shop takes no more shares now. grows: something is to grow, once all that shrinks is published. waits: for
+	// a count, or for an answer to a changed ratio.
+	left, grows, waits bool
+}
+
+func (u unfinished) or(v unfinished) unfinished {
+	return unfinished{u.left || v.left, u.grows || v.grows, u.waits || v.waits}
 }
 
 // evaluate decides what to publish, and writes it into the book first: a fact that arrives in between comes after it.
@@ -372,11 +471,17 @@ func (o *proposal) evaluate(goods []string, codes map[string]string) error {
 	if _, err := o.page.Get(fieldInFlight, &inFlight); err != nil {
 		return err
 	}
-	began := len(o.events)
+	began, size := len(o.events), len(o.page.Value(fieldInFlight))
+	later, resend := Sweep{}, false
 	for _, no := range goods {
 		run, again := inFlight[no]
-		again = again && run != o.owner
-		done, published, err := o.evaluateGoods(no, codes[no], again)
+		if entry := len(no) + len(o.owner) + 8; !again {
+			if size += entry; size > maxNameBytes { // what a run is about to publish is kept in one field
+				o.left++
+				continue
+			}
+		}
+		rest, published, err := o.evaluateGoods(no, codes[no], again && run != o.owner)
 		if err != nil {
 			return err
 		}
@@ -384,15 +489,24 @@ func (o *proposal) evaluate(goods []string, codes map[string]string) error {
 			inFlight[no] = o.owner
 			o.names = append(o.names, no)
 			if o.seller.Setup.GetStock().GetSetAtWarehouse() {
-				o.page.enqueue(setQueue, no)
+				resend = !o.page.enqueue(setQueue, no) || resend
 			}
+		} else if !again {
+			size -= len(no) + len(o.owner) + 8
 		}
-		if done {
+		if rest.left {
+			o.left++
+		}
+		later.Unanswered = later.Unanswered || rest.waits && o.page.Head.Ratio != nil
+		if o.many && !o.up && !rest.left {
+			later.Active, rest = later.Active || rest.grows, unfinished{}
+		}
+		if rest == (unfinished{}) {
 			o.page.dequeue(dirtyQueue, no)
 		}
 	}
-	if len(o.events) == began {
-		return nil
+	if err := o.leaveToSweeps(later, resend); err != nil || len(o.events) == began {
+		return err
 	}
 	o.page.Put(fieldInFlight, inFlight)
 	o.page.Head.PublishedAt = o.Now()
@@ -404,48 +518,77 @@ func (o *proposal) evaluate(goods []string, codes map[string]string) error {
 	return nil
 }
 
-// evaluateGoods evaluates one kind of goods. done: nothing is left to publish of it.
-func (o *proposal) evaluateGoods(no, code string, again bool) (done, published bool, err error) {
+// leaveToSweeps begins the sweeps that goods of this proposal are left to.
+func (o *proposal) leaveToSweeps(later Sweep, resend bool) error {
+	if later.Active || later.Unanswered {
+		raise, err := o.page.sweep(fieldRaise)
+		if err != nil {
+			return err
+		}
+		was := raise
+		if raise.Unanswered = raise.Unanswered || later.Unanswered; later.Active {
+			raise.begin()
+		}
+		if raise != was {
+			o.page.putSweep(fieldRaise, raise)
+		}
+	}
+	if resend {
+		again, err := o.page.sweep(fieldResend)
+		if err != nil {
+			return err
+		}
+		again.begin()
+		o.page.putSweep(fieldResend, again)
+	}
+	return nil
+}
+
+// evaluateGoods evaluates one kind of goods, and returns what is left to publish of it.
+func (o *proposal) evaluateGoods(no, code string, again bool) (rest unfinished, published bool, err error) {
 	p := o.page
 	f := &facts{no: no, code: code}
 	var g Goods
 	if f.counted, err = p.Get(goodsPrefix+no, &g); err != nil {
-		return false, false, err
+		return rest, false, err
 	}
 	if g.Code != code {
-		return false, false, nil // counted since; the next run evaluates it
+		return unfinished{left: true}, false, nil // counted since; the next run evaluates it
 	}
 	f.at, f.saleable = g.At, g.Saleable
 	for _, field := range []string{byNumber + no, byCode + code} {
 		all, err := p.pending(field)
 		if err != nil {
-			return false, false, err
+			return rest, false, err
 		}
 		f.pending = append(f.pending, all)
 	}
 	// Until a count is known to contain what this book lacks, shares may only shrink.
 	trusted := f.counted && p.Head.trusts(g.At, o.Settle)
 	c := certainty{trusted: trusted, doubtful: p.Head.Ratio != nil, again: again, from: p.Head.CertainFrom}
-	if again && (!trusted || !o.allowanceLeft(no)) {
-		return false, false, nil // what was about to be published is published as a whole
+	switch { // what was about to be published is published as a whole
+	case again && !trusted:
+		return unfinished{waits: true}, false, nil
+	case again && !o.allowanceLeft(no):
+		return unfinished{left: true}, false, nil
 	}
-	done = true
+	add := func(pool seller.Pool, c certainty) error {
+		of, some, err := o.evaluatePool(f, pool, c)
+		rest, published = rest.or(of), published || some
+		return err
+	}
 	for _, pool := range o.pools {
-		settled, some, err := o.evaluatePool(f, pool, c)
-		if err != nil {
-			return false, false, err
+		if err := add(pool, c); err != nil {
+			return rest, false, err
 		}
-		done, published = done && settled, published || some
 	}
 	for _, name := range o.formerPools { // what nobody shares any longer is withdrawn, whatever is known
 		c := certainty{trusted: true, again: again, from: p.Head.CertainFrom}
-		settled, some, err := o.evaluatePool(f, seller.Pool{Name: name, Warehouse: o.warehouse}, c)
-		if err != nil {
-			return false, false, err
+		if err := add(seller.Pool{Name: name, Warehouse: o.warehouse}, c); err != nil {
+			return rest, false, err
 		}
-		done, published = done && settled, published || some
 	}
-	return done, published, nil
+	return rest, published, nil
 }
 
 // allowanceLeft reports whether a share may be published of each shop.
@@ -473,11 +616,11 @@ func (o *proposal) allowanceLeft(no string) bool {
 }
 
 // evaluatePool evaluates one kind of goods in one pool.
-func (o *proposal) evaluatePool(f *facts, pool seller.Pool, c certainty) (done, some bool, err error) {
+func (o *proposal) evaluatePool(f *facts, pool seller.Pool, c certainty) (rest unfinished, some bool, err error) {
 	field := publishedField(pool.Name, f.no)
 	known := Published{}
 	if _, err := o.page.Get(field, &known); err != nil {
-		return false, false, err
+		return rest, false, err
 	}
 	less, more, waits := decideShares(f, pool, known, c)
 	moved, gone := formerShops(pool, o.pools, known)
@@ -491,10 +634,10 @@ func (o *proposal) evaluatePool(f *facts, pool seller.Pool, c certainty) (done, 
 	if o.up && len(less) == 0 {
 		now, more = more, nil
 	}
-	left := 0
+	rest = unfinished{grows: len(more) > 0, waits: waits}
 	for _, w := range now {
 		if o.shareRun.spent[w.shop.Code]+o.spent[w.shop.Code] >= o.allowance {
-			left++
+			rest.left = true
 			continue
 		}
 		o.spent[w.shop.Code]++
@@ -513,7 +656,7 @@ func (o *proposal) evaluatePool(f *facts, pool seller.Pool, c certainty) (done, 
 	default:
 		o.page.Put(field, known)
 	}
-	return left == 0 && len(more) == 0 && !waits, some, nil
+	return rest, some, nil
 }
 
 // publish makes the event. Its version is that of the book in which the facts were read: no other run published by

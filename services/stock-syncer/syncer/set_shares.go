@@ -31,13 +31,20 @@ func (r *countRun) setShares(ctx context.Context) error {
 	for i := range queues {
 		fields = append(fields, queueField(setQueue, i))
 	}
-	err := r.books.update(ctx, r.book, fields, nil, func(p *page) error {
+	var resend Sweep
+	err := r.books.update(ctx, r.book, append(fields, fieldResend), nil, func(p *page) (err error) {
 		waiting = nil
 		for i := range queues {
 			waiting = append(waiting, p.queue(setQueue, i)...)
 		}
-		return nil
+		resend, err = p.sweep(fieldResend)
+		return err
 	})
+	if err == nil && resend.Active && len(waiting) < resendBelow {
+		var more []string
+		more, err = r.enqueueForSetting(ctx, resend.Cursor)
+		waiting = append(waiting, more...)
+	}
 	if err != nil || len(waiting) == 0 {
 		return err
 	}
@@ -83,6 +90,42 @@ func (r *countRun) setShares(ctx context.Context) error {
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// resendBelow is how few goods wait when the next ones are enqueued that the queue had no room for.
+const resendBelow = 200
+
+// enqueueForSetting enqueues some goods from a place of the sweep on, and returns them: the queue has no room for all
+// goods of a large warehouse.
+func (r *countRun) enqueueForSetting(ctx context.Context, from string) ([]string, error) {
+	goods, next, err := r.books.someGoods(ctx, r.book, from)
+	if err != nil {
+		return nil, err
+	}
+	for some := range slices.Chunk(goods, 100) {
+		err := r.books.update(ctx, r.book, append(queueFields(setQueue, some), fieldResend), nil, func(p *page) error {
+			resend, err := p.sweep(fieldResend)
+			if err != nil {
+				return err
+			}
+			if !p.enqueue(setQueue, some...) {
+				resend.begin()
+			}
+			p.putSweep(fieldResend, resend)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return goods, r.books.update(ctx, r.book, []string{fieldResend}, nil, func(p *page) error {
+		resend, err := p.sweep(fieldResend)
+		if err == nil {
+			resend.advance(from, next)
+			p.putSweep(fieldResend, resend)
+		}
+		return err
+	})
 }
 
 // desiredShares returns what is to be set of some goods by the warehouse's number of the shop, and the latest version

@@ -34,7 +34,9 @@ import (
 	"stockbridge/pkg/guard"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/seller"
+	"stockbridge/pkg/stock"
 	"stockbridge/pkg/warehouse"
+	"stockbridge/pkg/worker"
 )
 
 // Name is the service's name and that of its consumer of counts; the others have it as a prefix.
@@ -68,6 +70,12 @@ type Config struct {
 	BreakerAfter int           `env:"COUNT_BREAKER_AFTER" envDefault:"5" help:"failed calls in a row that pause a seller"`
 	ProbeAfter   time.Duration `env:"COUNT_PROBE_AFTER" envDefault:"30s" help:"rest of a seller paused by failures before it is tried again"`
 }
+
+// SavesMemory makes it a worker.SavesMemory: a count holds all goods of a warehouse, which may be many, and a run that
+// ended leaves them as garbage.
+func (c Config) SavesMemory() {}
+
+var _ worker.SavesMemory = Config{}
 
 // Validate reports settings that cannot work.
 func (c Config) Validate() error {
@@ -124,6 +132,15 @@ type Syncer struct {
 	mu sync.Mutex
 	// warned is what was last logged of a warehouse.
 	warned map[string]string
+	// compared is the count that a place was compared with, where this process knows it.
+	compared map[stock.Place]string
+}
+
+// noteCompared notes that a place was compared with a count.
+func (y *Syncer) noteCompared(p stock.Place, countID string) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.compared[p] = countID
 }
 
 // New makes a Syncer.
@@ -134,7 +151,7 @@ func New(parts Parts) *Syncer {
 	if parts.NewOwner == nil {
 		parts.NewOwner = uuid.NewString
 	}
-	y := &Syncer{Parts: parts, warned: map[string]string{}}
+	y := &Syncer{Parts: parts, warned: map[string]string{}, compared: map[stock.Place]string{}}
 	y.books = &books{Books: parts.Ledger, now: parts.Now}
 	y.acceptances = newAcceptanceBatcher(y.books, parts.Settle)
 	return y
