@@ -78,6 +78,12 @@ func (g *Group) Has(seq uint64, stored time.Time) bool {
 	return in && g.Ranges[i].has(stored)
 }
 
+// Holds reports whether the group holds a message under the sequence.
+func (g *Group) Holds(seq uint64) bool {
+	_, in := g.find(seq)
+	return in
+}
+
 func (r Range) has(stored time.Time) bool {
 	ms := stored.UnixMilli()
 	return r.First.UnixMilli() <= ms && ms <= r.Last.UnixMilli()

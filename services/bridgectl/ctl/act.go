@@ -59,7 +59,7 @@ type chosen struct {
 	act
 	kind string
 	tally
-	// nos are the numbers, oldest first; until is the last of them.
+	// nos are the numbers, oldest first; until is the last of them. total counts the messages of a group.
 	nos   []uint64
 	until uint64
 	// first holds the first few messages, without bodies.
@@ -154,6 +154,8 @@ type doneJSON struct {
 	Groups []groupJSON `json:"groups"`
 	// Gone are messages that somebody else took in between.
 	Gone []uint64 `json:"gone,omitempty"`
+	// Missing counts messages of groups that their stream no longer has: erased, or older than it keeps.
+	Missing int `json:"missing,omitempty"`
 	// Left counts selected messages that --limit excluded.
 	Left   int         `json:"left,omitempty"`
 	Became *becameJSON `json:"became,omitempty"`
@@ -181,6 +183,8 @@ type doing struct {
 	// sure: the act cannot be undone, so it needs --yes even without a terminal.
 	sure bool
 	f    func(ctx context.Context, b *bus.Bus, no uint64) (bus.Sent, error)
+	// group is f for a group, message by message; nil: f does all of it.
+	group func(ctx context.Context, b *bus.Bus, no uint64, pace func(context.Context) error, sent func(bus.Sent)) (n, gone int, err error)
 	// wait is how long to follow the messages afterwards.
 	wait time.Duration
 }
@@ -217,18 +221,28 @@ func (c act) run(ctx context.Context, a *app, kind string, how doing) error {
 		}
 	}
 	var sent []bus.Sent
+	follow := func(s bus.Sent) {
+		if s.No != 0 && len(sent) < maxFollowed {
+			sent = append(sent, s)
+		}
+	}
 	if x.total > 0 {
 		d := deed{verb: how.command, target: c.words(), why: c.Why}
 		done.No, done.Gone, err = a.actOn(ctx, d, x.total, x.first, how.perSecond, func(f func(bus.DeadLetter) error) error { return x.eachAgain(ctx, b, f) },
 			func(m bus.DeadLetter) error {
+				if m.Group != nil && how.group != nil {
+					n, missing, err := a.actOnGroup(ctx, b, m, how, follow)
+					done.Count, done.Missing = done.Count+n, done.Missing+missing
+					return err
+				}
 				s, err := how.f(ctx, b, m.Seq)
-				if err == nil && s.No != 0 && len(sent) < maxFollowed {
-					sent = append(sent, s)
+				if err == nil {
+					follow(s)
+					done.Count += m.Count()
 				}
 				return err
 			})
 	}
-	done.Count = len(done.No)
 	if err == nil && len(sent) > 0 && how.wait > 0 {
 		var unsure error
 		if done.Became, unsure = a.became(ctx, b, sent, how.wait); unsure != nil {
@@ -246,10 +260,28 @@ func (c act) run(ctx context.Context, a *app, kind string, how doing) error {
 	return nil
 }
 
+// actOnGroup acts on all messages of a group, paced like others.
+func (a *app) actOnGroup(ctx context.Context, b *bus.Bus, m bus.DeadLetter, how doing, follow func(bus.Sent)) (n, missing int, err error) {
+	pace := rate.NewLimiter(rate.Inf, 1)
+	if how.perSecond > 0 {
+		pace = rate.NewLimiter(rate.Limit(how.perSecond), 1)
+	}
+	said, did := a.now(), 0
+	return how.group(ctx, b, m.Seq, func(ctx context.Context) error {
+		if now := a.now(); now.Sub(said) > noteEvery {
+			said = now
+			a.note("%d of %d in group %d", did, m.Count(), m.Seq)
+		}
+		did++
+		return pace.Wait(ctx)
+	}, follow)
+}
+
 // actOn records an act on messages in parts, each part before it is done, and calls f for each message that each
 // yields. Messages that no longer exist are skipped.
 func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.DeadLetter, perSecond float64, each func(func(bus.DeadLetter) error) error, f func(bus.DeadLetter) error) (done, gone []uint64, err error) {
 	done = []uint64{}
+	acted := 0 // messages, those of groups counted one by one
 	pace := rate.NewLimiter(rate.Inf, 1)
 	if perSecond > 0 {
 		pace = rate.NewLimiter(rate.Limit(perSecond), 1)
@@ -270,7 +302,7 @@ func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.DeadLett
 				return err
 			}
 		}
-		before, goneBefore := len(done), len(gone)
+		before, goneBefore := acted, len(gone)
 		var failed error
 		for _, m := range some {
 			if failed = pace.Wait(ctx); failed != nil {
@@ -283,14 +315,15 @@ func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.DeadLett
 				break
 			} else {
 				done = append(done, m.Seq)
+				acted += m.Count()
 			}
 			if now := a.now(); now.Sub(said) > noteEvery {
 				said = now
-				a.note("%d of %d", len(done)+len(gone), total)
+				a.note("%d of %d", acted+len(gone), total)
 			}
 		}
 		if parts || failed == nil {
-			x.endPart(ctx, len(done)-before, gone[goneBefore:], failed)
+			x.endPart(ctx, acted-before, gone[goneBefore:], failed)
 		}
 		return failed
 	}
@@ -307,7 +340,7 @@ func (a *app) actOn(ctx context.Context, d deed, total int, first []bus.DeadLett
 		err = part(some)
 	}
 	if parts || err != nil {
-		x.end(ctx, len(done), len(gone), err)
+		x.end(ctx, acted, len(gone), err)
 	}
 	return done, gone, err
 }
@@ -363,12 +396,12 @@ func (a *app) plan(w io.Writer, x *chosen, verb string) error {
 	}
 	t := table{head: []string{"NO", "SELLER", "NUMBER", "SINCE", "WHY"}}
 	for _, m := range x.first[:min(len(x.first), maxSample)] {
-		t.add(strconv.FormatUint(m.Seq, 10), orDash(m.Seller), orDash(m.Key), when(m.First), a.why(m))
+		t.add(strconv.FormatUint(m.Seq, 10), orDash(m.Seller), numberOf(m), when(m.First), a.why(m))
 	}
 	if err := t.write(w, a.columns); err != nil {
 		return err
 	}
-	if more := x.total - maxSample; more > 0 {
+	if more := len(x.nos) - maxSample; more > 0 {
 		fmt.Fprintf(w, "and %d more; -o json lists all\n", more)
 	}
 	if x.left > 0 {
@@ -381,6 +414,9 @@ func (a *app) writeDone(w io.Writer, done doneJSON) error {
 	fmt.Fprintf(w, "%s %s", done.Done, count(done.Count, "message"))
 	if len(done.Gone) > 0 {
 		fmt.Fprintf(w, "; %d were gone already", len(done.Gone))
+	}
+	if done.Missing > 0 {
+		fmt.Fprintf(w, "; %d are no longer in their stream", done.Missing)
 	}
 	if done.Left > 0 {
 		fmt.Fprintf(w, "; %d of the selection are left", done.Left)
@@ -465,6 +501,8 @@ type sending struct {
 func (s sending) doing(command, verb string, by bus.By) doing {
 	return doing{command: command, verb: verb, perSecond: s.PerSecond, wait: s.Wait, f: func(ctx context.Context, b *bus.Bus, no uint64) (bus.Sent, error) {
 		return b.Send(ctx, no, by)
+	}, group: func(ctx context.Context, b *bus.Bus, no uint64, pace func(context.Context) error, sent func(bus.Sent)) (int, int, error) {
+		return b.ReplayGroup(ctx, no, by, pace, sent)
 	}}
 }
 
@@ -476,7 +514,8 @@ type dlqReplayCmd struct {
 func (dlqReplayCmd) Help() string {
 	return `The worker handles the message again as if it had just come; first fix what it failed on, or it fails again. A
 replayed order keeps its outbound number: the warehouse is asked before anything is sent again, so replaying is safe. It prints
-how many and which before it acts, asks at a terminal, and reports what became of them.
+how many and which before it acts, asks at a terminal, and reports what became of them. Of a group it replays every message, from
+the stream that keeps them, and goes on where it was when it is interrupted and called again.
 
   bridgectl dlq replay 17 18
   bridgectl dlq replay --code goods.unknown --seller acme --dry-run

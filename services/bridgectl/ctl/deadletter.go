@@ -41,25 +41,30 @@ type page struct {
 
 // deadLetterJSON is a dead letter as JSON.
 type deadLetterJSON struct {
-	No       uint64              `json:"no"`
-	Kind     string              `json:"kind"`
-	Consumer string              `json:"consumer"`
-	Stream   string              `json:"stream"`
-	Seq      uint64              `json:"seq"`
-	Subject  string              `json:"subject"`
-	Seller   string              `json:"seller,omitempty"`
-	Key      string              `json:"key,omitempty"`
-	ID       string              `json:"id,omitempty"`
-	Class    string              `json:"class"`
-	Cause    string              `json:"cause,omitempty"`
-	Reason   reasonJSON          `json:"reason"`
-	Error    string              `json:"error,omitempty"`
-	Attempts int                 `json:"attempts"`
-	First    time.Time           `json:"first"`
-	Last     time.Time           `json:"last"`
-	Trace    string              `json:"trace,omitempty"`
-	History  []historyJSON       `json:"history,omitempty"`
-	Header   map[string][]string `json:"header,omitempty"`
+	No       uint64        `json:"no"`
+	Kind     string        `json:"kind"`
+	Consumer string        `json:"consumer"`
+	Stream   string        `json:"stream"`
+	Seq      uint64        `json:"seq"`
+	Subject  string        `json:"subject"`
+	Seller   string        `json:"seller,omitempty"`
+	Key      string        `json:"key,omitempty"`
+	ID       string        `json:"id,omitempty"`
+	Class    string        `json:"class"`
+	Cause    string        `json:"cause,omitempty"`
+	Reason   reasonJSON    `json:"reason"`
+	Error    string        `json:"error,omitempty"`
+	Attempts int           `json:"attempts"`
+	First    time.Time     `json:"first"`
+	Last     time.Time     `json:"last"`
+	Trace    string        `json:"trace,omitempty"`
+	History  []historyJSON `json:"history,omitempty"`
+	// Count is set for a group: how many messages it stands for. Seq is the first of them; Shown, Header and Body are of the one
+	// that show was asked for, Ranges all of them, first and last.
+	Count  int                 `json:"count,omitempty"`
+	Ranges [][2]uint64         `json:"ranges,omitempty"`
+	Shown  uint64              `json:"shown,omitempty"`
+	Header map[string][]string `json:"header,omitempty"`
 	// Body is JSON where the message was, else text; other bytes are in Bytes, as base64.
 	Body  json.RawMessage `json:"body,omitempty"`
 	Bytes []byte          `json:"body_base64,omitempty"`
@@ -75,8 +80,13 @@ type reasonJSON struct {
 }
 
 func deadLetterOf(m bus.DeadLetter) deadLetterJSON {
+	n := 0
+	if m.Group != nil {
+		n = m.Count()
+	}
 	return deadLetterJSON{
-		No: m.Seq, Kind: m.Kind, Consumer: m.Consumer, Stream: m.Stream, Seq: m.OriginSeq, Subject: m.Subject,
+		Count: n,
+		No:    m.Seq, Kind: m.Kind, Consumer: m.Consumer, Stream: m.Stream, Seq: m.OriginSeq, Subject: m.Subject,
 		Seller: m.Seller, Key: m.Key, ID: m.ID, Class: m.Class, Cause: m.Cause, Reason: reasonJSON(m.Reason), Error: m.Error,
 		Attempts: m.Attempts, First: m.First.UTC(), Last: m.Last.UTC(), Trace: m.Trace,
 	}
@@ -125,7 +135,7 @@ func (a *app) listDeadLetters(ctx context.Context, kind string, p pick, g page, 
 		}
 		t := table{head: []string{"NO", "SELLER", "NUMBER", "SINCE", "TRIES", "WHY"}}
 		for _, m := range items {
-			t.add(strconv.FormatUint(m.Seq, 10), orDash(m.Seller), orDash(m.Key), when(m.First), strconv.Itoa(m.Attempts), a.why(m))
+			t.add(strconv.FormatUint(m.Seq, 10), orDash(m.Seller), numberOf(m), when(m.First), strconv.Itoa(m.Attempts), a.why(m))
 		}
 		if err := t.write(w, a.columns); err != nil {
 			return err
@@ -150,6 +160,14 @@ func (a *app) why(m bus.DeadLetter) string {
 	return m.Class + " — " + a.say(reason)
 }
 
+// numberOf is a dead letter's number of its document, or how many messages it stands for.
+func numberOf(m bus.DeadLetter) string {
+	if m.Group != nil {
+		return count(m.Count(), "message")
+	}
+	return orDash(m.Key)
+}
+
 func orDash(s string) string {
 	if s == "" {
 		return "-"
@@ -157,13 +175,64 @@ func orDash(s string) string {
 	return s
 }
 
+// maxRanges is how many ranges of a group are printed; JSON has all.
+const maxRanges = 10
+
+// ranges are those of a group, as text.
+func ranges(g *bus.Group) string {
+	var list []string
+	for _, r := range g.Ranges[:min(len(g.Ranges), maxRanges)] {
+		text := strconv.FormatUint(r.From, 10)
+		if r.To != r.From {
+			text += "-" + strconv.FormatUint(r.To, 10)
+		}
+		list = append(list, text)
+	}
+	if more := len(g.Ranges) - maxRanges; more > 0 {
+		list = append(list, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(list, " ")
+}
+
+// of is m with the headers and the body of a message of its group: the nth, or the one with that sequence. shown is its sequence.
+func (p inGroup) of(ctx context.Context, b *bus.Bus, m bus.DeadLetter) (_ bus.DeadLetter, shown uint64, err error) {
+	if m.Group == nil {
+		if p.Nth > 1 || p.Seq != 0 {
+			err = misused("message %d is no group: leave out --nth and --seq", m.Seq)
+		}
+		return m, 0, err
+	}
+	if shown = p.Seq; shown == 0 {
+		shown = m.Group.Nth(p.Nth)
+	}
+	if shown == 0 {
+		return m, 0, misused("--nth must be from 1 to %d", m.Count())
+	}
+	s, err := b.Grouped(ctx, m, shown)
+	if errors.Is(err, bus.ErrNotStored) {
+		if !m.Group.Holds(shown) {
+			return m, 0, misused("--seq %d: the group has no such message", shown)
+		}
+		return m, shown, nil // it was erased, or is too old
+	}
+	m.Key, m.ID, m.Header, m.Body = s.Key, s.ID, s.Header, s.Body
+	if m.Key == "" {
+		m.Key = numberIn(m.Body)
+	}
+	return m, shown, err
+}
+
 // showItem prints one message with everything about it.
-func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool) error {
+func (a *app) showItem(ctx context.Context, kind string, no uint64, which inGroup, reveal bool) error {
 	b, err := a.bus(ctx)
 	if err != nil {
 		return err
 	}
 	m, err := item(ctx, b, kind, no)
+	if err != nil {
+		return err
+	}
+	m, shown, err := which.of(ctx, b, m)
 	if err != nil {
 		return err
 	}
@@ -184,6 +253,14 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 	doc := deadLetterOf(m)
 	doc.History = earlier
 	doc.Header = m.Header
+	if doc.Shown = shown; m.Group != nil {
+		for _, r := range m.Group.Ranges {
+			doc.Ranges = append(doc.Ranges, [2]uint64{r.From, r.To})
+		}
+		if m.Body == nil {
+			text, note = "", fmt.Sprintf("%s no longer has message %d: it was erased, or is older than the stream keeps", m.Stream, shown)
+		}
+	}
 	switch doc.Body = json.RawMessage(text); {
 	case json.Valid(doc.Body):
 	case utf8.ValidString(text):
@@ -194,6 +271,11 @@ func (a *app) showItem(ctx context.Context, kind string, no uint64, reveal bool)
 	return a.show(doc, func(w io.Writer) error {
 		p := &pairs{}
 		p.add("no", strconv.FormatUint(m.Seq, 10)+" ("+m.Kind+")")
+		if m.Group != nil {
+			p.add("count", numberOf(m))
+			p.add("ranges", m.Stream+" "+ranges(m.Group))
+			p.add("shown", fmt.Sprintf("%s %d; another: --nth N or --seq N", m.Stream, shown))
+		}
 		p.add("subject", m.Subject)
 		p.add("seller", m.Seller)
 		p.add("number", m.Key)
@@ -318,14 +400,28 @@ type one struct {
 	Reveal bool   `help:"Show personal data. This is logged."`
 }
 
-type dlqShowCmd struct{ one }
+// inGroup names a message of a group.
+type inGroup struct {
+	Nth int    `default:"1" placeholder:"N" help:"Of a group: the nth message."`
+	Seq uint64 `placeholder:"N" help:"Of a group: the message with this sequence in its stream."`
+}
+
+type dlqShowCmd struct {
+	one
+	inGroup
+}
+
+func (dlqShowCmd) Help() string {
+	return `Many messages of a seller that nobody can read are one entry, a group: it is shown with its count, where its messages are in their
+stream, and the first of them in full.`
+}
 
 func (c dlqShowCmd) Run(ctx context.Context, a *app) error {
-	return a.showItem(ctx, event.Dead, c.No, c.Reveal)
+	return a.showItem(ctx, event.Dead, c.No, c.inGroup, c.Reveal)
 }
 
 type heldShowCmd struct{ one }
 
 func (c heldShowCmd) Run(ctx context.Context, a *app) error {
-	return a.showItem(ctx, event.Held, c.No, c.Reveal)
+	return a.showItem(ctx, event.Held, c.No, inGroup{Nth: 1}, c.Reveal)
 }

@@ -22,7 +22,7 @@ import (
 // pick selects dead letters by what they have in common.
 type pick struct {
 	Seller   string `placeholder:"NAME" help:"Only of this seller."`
-	Order    string `placeholder:"NO" help:"Only with this number in it: outbound, order or platform number."`
+	Order    string `placeholder:"NO" help:"Only with this number in it: outbound, order or platform number. Groups are left out."`
 	Text     string `placeholder:"TEXT" help:"Only with this text in the reason, the error or the number; capitals are no matter."`
 	Since    ago    `placeholder:"TIME" help:"Only what came here at that time or later, like 2026-03-05 or 2h (ago)."`
 	Until    ago    `placeholder:"TIME" help:"Only what came here before that time."`
@@ -158,7 +158,7 @@ func (p pick) paged(ctx context.Context, b *bus.Bus, kind string, after uint64, 
 
 // named is m with the number of its order, which its headers lack when the message could not be read.
 func named(ctx context.Context, b *bus.Bus, m bus.DeadLetter) (bus.DeadLetter, error) {
-	if m.Key != "" {
+	if m.Key != "" || m.Group != nil {
 		return m, nil
 	}
 	if m.Body == nil {
@@ -229,7 +229,7 @@ func (t *tally) add(m bus.DeadLetter) {
 	if t.groups == nil {
 		t.groups = map[groupKey]*group{}
 	}
-	t.total++
+	t.total += m.Count()
 	k := groupKey{m.Consumer, m.Class, m.Reason.Code, m.Cause}
 	if m.Key != "" && strings.HasSuffix(k.cause, "/"+m.Key) { // a separate cause for each order is the same cause to people
 		k.cause = strings.TrimSuffix(k.cause, m.Key) + "…"
@@ -246,7 +246,7 @@ func (t *tally) add(m bus.DeadLetter) {
 			t.groups[k] = g
 		}
 	}
-	g.count++
+	g.count += m.Count()
 	if m.Last.Before(g.since) {
 		g.since = m.Last
 	}
