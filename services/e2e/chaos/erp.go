@@ -63,6 +63,17 @@ func (e *erp) publish(ctx context.Context, seller, group string) {
 	e.sending.Go(func() { e.until(ctx, o, group) })
 }
 
+// litter publishes a message that nobody can read, once: an ERP that publishes such messages does not look at the answer.
+func (e *erp) litter(ctx context.Context, seller string) {
+	e.sending.Go(func() {
+		e.open.RLock()
+		defer e.open.RUnlock()
+		ctx, cancel := context.WithTimeout(ctx, answerLimit)
+		defer cancel()
+		_, _, _ = e.bus.PublishRaw(ctx, event.OrderAudited.Name+"."+seller, nil, []byte(`{"lines": 1`))
+	})
+}
+
 // until publishes an order until it is acknowledged or ctx ends.
 func (e *erp) until(ctx context.Context, o *orderv1.Audited, group string) {
 	e.sent.Add(1)

@@ -79,6 +79,9 @@ func (g *stage) day(ctx context.Context) error {
 	stormy, over := context.WithCancel(ctx)
 	defer over()
 	var publishing sync.WaitGroup
+	for range litterAtOnce {
+		g.erp.litter(ctx, flooding)
+	}
 	every := (crowd + g.s.lasting) / time.Duration(g.s.orders-flood)
 	publishing.Go(func() { g.steady(ctx, stormy, g.s.orders-flood, every, crowd) })
 	if crowd > 0 {
@@ -117,8 +120,17 @@ func (g *stage) steady(ctx, stormy context.Context, n int, every, calm time.Dura
 			group = history.Healthy
 		}
 		g.erp.publish(ctx, seller, group)
+		if i%litterEvery == 0 {
+			g.erp.litter(ctx, flooding)
+		}
 	}
 }
+
+// Messages that nobody can read: so many at once, more than become dead letters of their own, and later one for so many orders.
+const (
+	litterAtOnce = 300
+	litterEvery  = 20
+)
 
 // crowd lets one seller flood and another be held, for a while in which nothing else happens.
 func (g *stage) crowd(ctx context.Context, flood int, lasting time.Duration) error {

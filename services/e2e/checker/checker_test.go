@@ -53,6 +53,10 @@ func (h *fixture) event(name, no string, stored float64, change func(*history.Ev
 	h.events = append(h.events, e)
 }
 
+func (h *fixture) garbage(stored float64) {
+	h.event("order.audited", "", stored, func(e *history.Event) { e.Stream = "INTAKE" })
+}
+
 func (h *fixture) document(no, number string, created float64) {
 	h.documents = append(h.documents, jdsandbox.Document{EclpSoNo: number, IsvUUID: no, Created: at(created), Status: "10019"})
 }
@@ -89,6 +93,9 @@ func clean() *fixture {
 	h.audit("F1", 2)
 	h.event("order.failed", "F1", 2.5, func(e *history.Event) { e.Code = "stock" })
 	h.deadLetters = append(h.deadLetters, history.DeadLetter{Kind: "dlq", OutboundNo: "F1", Hash: "hash-F1", Code: "stock", First: at(2), Last: at(2.6)})
+	// Nobody can read it, and it is a dead letter.
+	h.garbage(2.7)
+	h.deadLetters = append(h.deadLetters, history.DeadLetter{Kind: "dlq", Code: "malformed", Stream: "INTAKE", OriginSeq: h.seq, First: at(2.7), Last: at(2.8)})
 	// Held, and still waiting.
 	h.audit("H1", 3)
 	h.event("order.held", "H1", 3.5, nil)
@@ -251,6 +258,7 @@ func TestEachBrokenPromiseIsNamedWithItsOrder(t *testing.T) {
 			h.violations.Counts = map[jdsandbox.ViolationKind]int64{jdsandbox.LineLiveTwice: 1}
 		}, "P1", "line_live_twice", "while it went on"},
 		{"a document that nobody audited", func(h *fixture) { h.document("Z9", "ESLZ9", 1) }, "P1", "Z9", "nobody audited"},
+		{"garbage that is no dead letter", func(h *fixture) { h.seq = 900; h.garbage(8) }, "P2", "INTAKE/901", "cannot be read"},
 		{"an audit that came to nothing", func(h *fixture) { h.audit("L1", 8) }, "P2", "L1", "forgotten"},
 		{"an audit that the stream lost", func(h *fixture) {
 			h.audit("L1", 8)

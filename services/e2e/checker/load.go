@@ -30,10 +30,13 @@ type run struct {
 	// violations are the sandbox's own count.
 	violations jdsandbox.Violations
 	// foreign are documents under numbers that no audit names.
-	foreign   []document
-	documents int
-	seen      int
-	acts      int
+	foreign []document
+	// unreadable are the audits in the stream at the end that nobody can read, dead the places of dead letters.
+	unreadable []place
+	dead       map[place]bool
+	documents  int
+	seen       int
+	acts       int
 }
 
 // order is what the history has of one outbound number.
@@ -48,6 +51,13 @@ type order struct {
 	docs        []document
 	deadLetters []history.DeadLetter
 	entry       *history.Entry
+}
+
+// place is where a message stands. Its time, in Unix nanoseconds, separates those before and after a restore.
+type place struct {
+	stream string
+	seq    uint64
+	stored int64
 }
 
 type document struct {
@@ -83,7 +93,7 @@ func load(dir string) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &run{ended: ended, orders: map[string]*order{}, calls: calls{apps: map[string][]call{}}}
+	c := &run{ended: ended, orders: map[string]*order{}, dead: map[place]bool{}, calls: calls{apps: map[string][]call{}}}
 	settings := 0
 	steps := []func() error{
 		func() error {
@@ -144,11 +154,6 @@ func (c *run) act(a history.Act) error {
 
 // readEvents keeps each event once, although it was read again.
 func (c *run) readEvents(dir string) error {
-	type place struct {
-		stream string
-		seq    uint64
-		stored int64
-	}
 	had := map[place]bool{}
 	final := false
 	err := history.Events.Read(dir, func(e history.Event) error {
@@ -163,6 +168,9 @@ func (c *run) readEvents(dir string) error {
 			}
 		}
 		p := place{e.Stream, e.Seq, e.Stored.UnixNano()}
+		if final && e.Name == event.OrderAudited.Name && e.OutboundNo == "" {
+			c.unreadable = append(c.unreadable, p)
+		}
 		if had[p] {
 			return nil
 		}
@@ -217,6 +225,9 @@ func (c *run) document(d jdsandbox.Document) error {
 }
 
 func (c *run) readDeadLetters(s history.DeadLetter) error {
+	if s.Kind == event.Dead {
+		c.dead[place{s.Stream, s.OriginSeq, s.First.UnixNano()}] = true
+	}
 	if o := c.orders[s.OutboundNo]; o != nil {
 		o.deadLetters = append(o.deadLetters, s)
 	}

@@ -94,11 +94,29 @@ func (c *run) outcomes() Promise {
 			c.inTime(&p, o, hash, contents, deadline, count, &worst)
 		}
 	}
+	c.garbage(&p, deadline, count)
 	for _, what := range slices.Sorted(maps.Keys(count)) {
 		p.count(what, count[what])
 	}
 	p.note("longest time to an outcome, net of outages: %s", worst.Round(time.Millisecond))
 	return p
+}
+
+// garbage checks that each audit which nobody can read is a dead letter, of its own or in a group.
+func (c *run) garbage(p *Promise, deadline time.Duration, count map[string]int) {
+	for _, at := range c.unreadable {
+		p.Checked++
+		name := fmt.Sprintf("%s/%d", at.stream, at.seq)
+		age, _ := c.net(time.Unix(0, at.stored), c.ended)
+		switch {
+		case c.dead[at]:
+			count["unreadable, a dead letter"]++
+		case age <= deadline:
+			p.gap("%s is no dead letter, but only %s went by since it was stored: let the run come to rest", name, age.Round(time.Millisecond))
+		default:
+			p.breaks(name, fmt.Sprintf("forgotten: it cannot be read, and is no dead letter after %s", age.Round(time.Millisecond)), nil)
+		}
+	}
 }
 
 // rolledBack reports whether a restore of JetStream removed what was stored then.

@@ -238,22 +238,24 @@ type Call struct {
 	Missing string `json:"missing,omitempty"`
 }
 
-// DeadLetter is a dead letter or held message, without its body.
+// DeadLetter is a dead letter or held message, without its body. A group is a line for each of its messages that its stream still has.
 type DeadLetter struct {
-	Kind       string    `json:"kind"`
-	Consumer   string    `json:"consumer"`
-	Seq        uint64    `json:"seq"`
-	Seller     string    `json:"seller,omitempty"`
-	OutboundNo string    `json:"outbound_no,omitempty"`
-	Hash       string    `json:"hash,omitempty"`
-	Class      string    `json:"class,omitempty"`
-	Cause      string    `json:"cause,omitempty"`
-	Code       string    `json:"code,omitempty"`
-	Error      string    `json:"error,omitempty"`
-	Attempts   int       `json:"attempts"`
-	OriginSeq  uint64    `json:"origin_seq"`
-	First      time.Time `json:"first"`
-	Last       time.Time `json:"last"`
+	Kind       string `json:"kind"`
+	Consumer   string `json:"consumer"`
+	Seq        uint64 `json:"seq"`
+	Seller     string `json:"seller,omitempty"`
+	OutboundNo string `json:"outbound_no,omitempty"`
+	Hash       string `json:"hash,omitempty"`
+	Class      string `json:"class,omitempty"`
+	Cause      string `json:"cause,omitempty"`
+	Code       string `json:"code,omitempty"`
+	Error      string `json:"error,omitempty"`
+	Attempts   int    `json:"attempts"`
+	// Stream and OriginSeq are where the message stands, First is when it was stored there.
+	Stream    string    `json:"stream,omitempty"`
+	OriginSeq uint64    `json:"origin_seq"`
+	First     time.Time `json:"first"`
+	Last      time.Time `json:"last"`
 }
 
 // Entry is the ledger's entry of an audited number.

@@ -334,7 +334,13 @@ func (r *Recorder) deadLetters(ctx context.Context, b *bus.Bus) error {
 		for _, s := range items {
 			line := DeadLetter{
 				Kind: s.Kind, Consumer: s.Consumer, Seq: s.Seq, Seller: s.Seller, OutboundNo: s.Key, Class: s.Class, Cause: s.Cause,
-				Code: s.Reason.Code, Error: s.Error, Attempts: s.Attempts, OriginSeq: s.OriginSeq, First: s.First, Last: s.Last,
+				Code: s.Reason.Code, Error: s.Error, Attempts: s.Attempts, Stream: s.Stream, OriginSeq: s.OriginSeq, First: s.First, Last: s.Last,
+			}
+			if s.Group != nil {
+				if err := r.group(ctx, b, s, line); err != nil {
+					return err
+				}
+				continue
 			}
 			name, _ := event.Split(s.Subject)
 			if m, err := bus.Decode(event.OrderAudited, bus.Stored{Name: name, Header: s.Header, Body: s.Body}); err == nil {
@@ -347,6 +353,21 @@ func (r *Recorder) deadLetters(ctx context.Context, b *bus.Bus) error {
 		}
 		q.After = next
 	}
+}
+
+// group records the messages of a group.
+func (r *Recorder) group(ctx context.Context, b *bus.Bus, s bus.DeadLetter, line DeadLetter) error {
+	return s.Group.Each(func(seq uint64) error {
+		m, err := b.Grouped(ctx, s, seq)
+		if errors.Is(err, bus.ErrNotStored) {
+			return nil
+		}
+		line.OriginSeq, line.First = seq, m.At
+		if err == nil {
+			Add(r, DeadLetters, line)
+		}
+		return err
+	})
 }
 
 func (r *Recorder) ledger(ctx context.Context, l ledger.Documents) error {
