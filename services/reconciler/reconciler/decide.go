@@ -199,10 +199,14 @@ func unknownSince(entry ledger.Entry) time.Time {
 	}
 }
 
-// addLetter notes one of the order's dead letters.
+// addLetter notes one of the order's dead letters, or a group that may hold its last audit.
 func (e *evidence) addLetter(l bus.DeadLetter) {
 	last := e.last()
 	switch {
+	case l.Group != nil:
+		if e.dead == nil && l.Stream == last.place().Stream && l.Group.Has(last.Seq, last.Stored) {
+			e.dead = &l
+		}
 	case l.Kind == event.Held:
 		e.held = &l
 	case e.dead == nil && l.OriginSeq == last.Seq && l.Stream == last.place().Stream: // else a later audit replaced it

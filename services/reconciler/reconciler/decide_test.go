@@ -34,6 +34,27 @@ func letter(kind string, class fault.Class) *bus.DeadLetter {
 
 func (e *evidence) published(name string, at time.Time) { e.Outcome, e.OutcomeAt = name, at }
 
+// An invalid audit may be one of many in a group, which names places and no numbers.
+func TestAGroupIsTheDeadLetterOfItsAudits(t *testing.T) {
+	stored := now.Add(-time.Minute)
+	group := *letter(event.Dead, fault.Refused)
+	group.Stream, group.Group = bus.StreamIntake, &bus.Group{Ranges: []bus.Range{{From: 5, To: 9, First: stored, Last: stored}}}
+	for _, c := range []struct {
+		last Audit
+		in   bool
+	}{
+		{Audit{bus.StreamIntake, 7, stored}, true},
+		{Audit{bus.StreamIntake, 10, stored}, false},
+		{Audit{bus.StreamOrders, 7, stored}, false},
+		{Audit{bus.StreamIntake, 7, now}, false}, // the stream was restored
+	} {
+		e := &evidence{Order: Order{Audits: []Audit{{bus.StreamIntake, 6, stored}, c.last}}}
+		if e.addLetter(group); (e.dead != nil) != c.in {
+			t.Errorf("%v: %v", c.last, e.dead)
+		}
+	}
+}
+
 func TestWhatBecomesOfAnAudit(t *testing.T) {
 	keep := func(reason Reason, detail string) step { return step{do: keepOpen, reason: reason, detail: detail} }
 	soon := func(s step) step { s.confirm = true; return s }

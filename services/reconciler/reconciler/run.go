@@ -345,6 +345,9 @@ func (r *run) readDeadLetters(ctx context.Context, list []*item) error {
 				if o := of[l.Key]; o != nil {
 					o.addLetter(l)
 				}
+				for i := 0; l.Group != nil && i < len(list); i++ { // a group names no number
+					list[i].addLetter(l)
+				}
 			}
 			if after == 0 {
 				break
