@@ -120,7 +120,7 @@ func (c explainCmd[N]) Run(ctx context.Context, a *app) error {
 	// earlier events of that number.
 	for known := -1; known < len(x.of); {
 		known = len(x.of)
-		x.events, x.ids = nil, map[string]bool{}
+		x.events, x.unread, x.ids = nil, nil, map[string]bool{}
 		if err := b.Events(ctx, bus.EventQuery{Seller: c.Seller}, x.event); err != nil {
 			return err
 		}
@@ -178,6 +178,8 @@ type explained struct {
 	// events are those of the current reading of the streams; ids are the ids of those already seen.
 	events []moment
 	ids    map[string]bool
+	// unread are where messages stand that nobody can read and that name the number.
+	unread []bus.Place
 }
 
 // veil hides personal data in the warehouse's texts, which earlier builds stored.
@@ -247,6 +249,9 @@ func (x *explained) event(s bus.Stored) error {
 		return nil
 	}
 	m, err := bus.DecodeFact(s)
+	if err != nil && (s.Key == x.number || bytes.Contains(s.Body, []byte(strconv.Quote(x.number)))) {
+		x.unread = append(x.unread, bus.Place{Stream: s.Stream, Seq: s.Seq, Stored: s.At})
+	}
 	if m == nil || err != nil {
 		return nil // unknown or unreadable: it is a dead letter, and explained there
 	}
@@ -289,7 +294,27 @@ func (x *explained) mentioned(s bus.Stored) bool {
 	return false
 }
 
+// grouped explains the messages about the number that stand in a group.
+func (x *explained) grouped(m bus.DeadLetter) {
+	add := func(no string, at bus.Place) {
+		if at.Stream == m.Stream && m.Group.Has(at.Seq, at.Stored) {
+			x.moments = append(x.moments, moment{
+				At: at.Stored.UTC(), From: "shelf", What: m.Kind, No: no, Detail: fmt.Sprintf("no %d, %d of its %s: %s", m.Seq, at.Seq, count(m.Count(), "message"), x.a.why(m)), Seq: m.Seq,
+			})
+		}
+	}
+	for _, e := range x.events {
+		add(e.No, bus.Place{Stream: e.Stream, Seq: e.Seq, Stored: e.At})
+	}
+	for _, at := range x.unread {
+		add(x.number, at)
+	}
+}
+
 func (x *explained) deadLetter(ctx context.Context, b *bus.Bus, m bus.DeadLetter) error {
+	if name, _ := event.Split(m.Subject); m.Group != nil && x.row.owns(name) {
+		x.grouped(m)
+	}
 	m, err := named(ctx, b, m)
 	if errors.Is(err, bus.ErrNoDeadLetter) {
 		return nil

@@ -79,6 +79,7 @@ func TestAGroupIsShownReplayedAndDropped(t *testing.T) {
 			t.Errorf("%v ended %d: %s", wrong, r.code, r.err)
 		}
 	}
+	run("of its 250 messages: permanent", "order", "explain", "SO-17", "--seller", "acme", "--lang", "en")
 	if err := b.Erase(t.Context(), "INTAKE", first.Seq+5, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
