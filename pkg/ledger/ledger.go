@@ -666,6 +666,7 @@ type Books interface {
 // Ledger is all of it.
 type Ledger interface {
 	Documents
+	DueSellers
 	Attempts
 	Leases
 	Quota

@@ -31,6 +31,8 @@ type index struct {
 	platforms map[[2]string]map[string]bool
 	// numbers are the keys of entries by seller and the warehouse's number, for every Accept.
 	numbers map[[2]string]map[string]bool
+	// named are the sellers that dueSellers listed lately, and until when it leaves them out.
+	named map[string]time.Time
 	// watch counts the watches. What an earlier one reported stays until the present one has caught up.
 	watch int
 }
@@ -54,7 +56,7 @@ type indexEntry struct {
 func newIndex() index {
 	return index{
 		all: map[string]indexEntry{}, followed: map[string]indexEntry{}, unknowns: map[string]indexEntry{},
-		platforms: map[[2]string]map[string]bool{}, numbers: map[[2]string]map[string]bool{},
+		platforms: map[[2]string]map[string]bool{}, numbers: map[[2]string]map[string]bool{}, named: map[string]time.Time{},
 	}
 }
 

@@ -49,6 +49,7 @@ type target struct {
 type call struct {
 	target
 	args []any // as the script wants them
+	due  int64 // when its document is due next, milliseconds; 0 for not
 }
 
 type reply struct {
@@ -61,7 +62,7 @@ func (b *batcher) do(ctx context.Context, at target, op string, now int64, args 
 	if want, ok := at.script.params[op]; !ok || want != len(args) {
 		return nil, fmt.Errorf("%s takes %d arguments, not %d", op, want, len(args))
 	}
-	got, err := b.calls.Call(ctx, struct{}{}, call{at, append([]any{len(args) + 2, op, now}, args...)})
+	got, err := b.calls.Call(ctx, struct{}{}, call{at, append([]any{len(args) + 2, op, now}, args...), at.script.dueOf(op, args)})
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +96,9 @@ func (b *batcher) send(ctx context.Context, _ struct{}, calls []call) []reply {
 			at[c.target], runs = r, append(runs, r)
 		}
 		r.calls, r.args = append(r.calls, i), append(r.args, c.args...)
+		if c.due != 0 && (r.due == 0 || c.due < r.due) {
+			r.due = c.due
+		}
 	}
 	// A server that was restarted has forgotten the scripts.
 	if unknown := b.run(ctx, runs, (*redis.Script).EvalSha); len(unknown) > 0 {
@@ -112,6 +116,7 @@ type run struct {
 	target
 	calls  []int
 	args   []any
+	due    int64 // the earliest of the calls'
 	result *redis.Cmd
 }
 
@@ -122,6 +127,7 @@ func (b *batcher) run(ctx context.Context, runs []*run, how eval) (unknown []*ru
 	for _, r := range runs {
 		r.result = how(r.script.Script, ctx, pipe, []string{r.key}, r.args...)
 	}
+	hintDue(ctx, pipe, runs)
 	_, _ = pipe.Exec(ctx) // each result has its own error
 	for _, r := range runs {
 		if redis.HasErrorPrefix(r.result.Err(), "NOSCRIPT") {

@@ -18,6 +18,8 @@
 //	{seller}:birth                   hash: the epoch, since when this very server remembers this seller
 //	{seller}:trial                   sorted set: numbers admitted during the trial
 //	{quota:app}  {quota:app}:calls   hash, sorted set: the pacing of a credential and its calls under way
+//	{sellers}:due                    sorted set: sellers with followed entries by when to look at them, milliseconds
+//	{sellers}:data                   text: chosen at random when the data began
 //	attempts:<key>  lease:<name>     hashes
 //	check                            text: when Check last wrote
 //	{book:name}:meta                 hash: a book's version and its last writers

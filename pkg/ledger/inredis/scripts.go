@@ -3,6 +3,7 @@ package inredis
 import (
 	"embed"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -19,6 +20,8 @@ type scripts struct {
 	// document, quota and lease do any number of calls in one run, each with its operation.
 	document, quota, lease *script
 	count, admit           *redis.Script
+	// takeDue and dropDue work on the list of sellers with something due.
+	takeDue, dropDue, instance *redis.Script
 
 	readBook, writeBook, dropBook *redis.Script
 }
@@ -28,6 +31,8 @@ type script struct {
 	*redis.Script
 	// params is how many arguments each operation takes.
 	params map[string]int
+	// due is the place of the argument that says when the document is due next, of operations that have one.
+	due map[string]int
 }
 
 func newScripts() scripts {
@@ -38,6 +43,10 @@ func newScripts() scripts {
 		lease: assemble("", nil, "lease", "unlease"),
 		count: redis.NewScript(source("count")),
 		admit: redis.NewScript(source("admit")),
+
+		takeDue:  redis.NewScript(source("take_due")),
+		dropDue:  redis.NewScript(source("drop_due")),
+		instance: redis.NewScript(source("epoch") + source("instance")),
 
 		readBook:  redis.NewScript(source("book") + source("epoch") + source("read_book")),
 		writeBook: redis.NewScript(source("book") + source("write_book")),
@@ -73,7 +82,7 @@ const argsPrefix = "-- args: "
 
 // assemble makes one script of operations and of what they share.
 func assemble(constants string, shared []string, operations ...string) *script {
-	s := &script{params: map[string]int{}}
+	s := &script{params: map[string]int{}, due: map[string]int{}}
 	var b strings.Builder
 	b.WriteString(constants)
 	for _, name := range append([]string{"prelude"}, shared...) {
@@ -88,6 +97,9 @@ func assemble(constants string, shared []string, operations ...string) *script {
 		}
 		names := strings.Fields(args)
 		s.params[op] = len(names)
+		if i := slices.Index(names, "due"); i >= 0 {
+			s.due[op] = i
+		}
 		fmt.Fprintf(&b, "params['%s'] = {'%s'}\nops['%s'] = function()\n%send\n", op, strings.Join(names, "', '"), op, text)
 	}
 	for _, op := range operations {

@@ -148,6 +148,15 @@ func (w *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State,
 	return w.call(ctx, "follow", func(ctx context.Context) error { return w.Ledger.Follow(ctx, e, state, f) })
 }
 
+// DueSellers implements ledger.DueSellers.
+func (w *Ledger) DueSellers(ctx context.Context, kinds []string, now time.Time, again time.Duration, limit int) (names []string, more bool, err error) {
+	err = w.call(ctx, "due_sellers", func(ctx context.Context) error {
+		names, more, err = w.Ledger.DueSellers(ctx, kinds, now, again, limit)
+		return err
+	})
+	return names, more, err
+}
+
 // Count implements ledger.Attempts.
 func (w *Ledger) Count(ctx context.Context, key string) (n int, err error) {
 	err = w.call(ctx, "count", func(ctx context.Context) error { n, err = w.Ledger.Count(ctx, key); return err })
