@@ -15,6 +15,9 @@ type Service struct {
 	// Name is also that of its NATS user.
 	Name      string
 	Consumers []Consumer
+	// Ticks are its own schedules, one of a kind, however many sellers there are: <kind>.due of event.NoSeller. The handler
+	// finds the sellers with something to do and fires theirs (Bus.TickEach). Apply sets them.
+	Ticks []Tick
 	// Reads are the public streams that it reads from the beginning, to rebuild what it knows.
 	Reads []string
 	// Oversees are consumers of other services that it watches over: it reads their events and dead letters, and may

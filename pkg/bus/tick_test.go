@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -128,6 +129,90 @@ func TestTickChangesItsPace(t *testing.T) {
 		t.Errorf("%v, %v", m, err)
 	}
 	if err := b.SetTick(t.Context(), event.TickPoll, "a.b", time.Hour); err == nil {
+		t.Error("a seller that cannot stand in a subject")
+	}
+}
+
+// A service has one tick of a kind, however many sellers there are. Apply sets it, and removes the schedules that earlier
+// builds kept for each seller; other kinds of ticks of sellers stay.
+func TestApplySetsTheTicksOfServices(t *testing.T) {
+	t.Parallel()
+	layout := services()
+	b := bustest.Start(t, layout...)
+	ctx := t.Context()
+	for _, name := range []string{"acme", "bolt"} {
+		if err := b.SetTick(ctx, event.TickPoll, name, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.SetTick(ctx, event.TickReconcile, name, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	poller := len(layout) - 1
+	layout[poller].Ticks = []bus.Tick{{Kind: event.TickPoll, Every: time.Hour}}
+	if err := b.CheckTopology(ctx, layout[poller]); !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "tick poll: missing") {
+		t.Errorf("a worker that starts without its tick: %v", err)
+	}
+	changes, err := b.Apply(ctx, bus.Topology{Services: layout})
+	if err != nil || len(changes) != 1 || changes[0].String() != "tick poll: missing, 2 of single sellers, should be none" {
+		t.Errorf("applied %v, %v", changes, err)
+	}
+	want := []string{"tick.poll._", "tick.reconcile.acme", "tick.reconcile.bolt"}
+	if got := slices.Sorted(maps.Keys(subjects(t, b, "TICKS", "tick.>"))); !slices.Equal(got, want) {
+		t.Errorf("ticks %v, want %v", got, want)
+	}
+	if err := b.CheckTopology(ctx, layout[poller]); err != nil {
+		t.Error(err)
+	}
+	layout[poller].Ticks = []bus.Tick{{Kind: event.TickPoll, Every: 2 * time.Hour}}
+	if err := b.CheckTopology(ctx, layout[poller]); err != nil {
+		t.Errorf("the interval is the operator's: %v", err)
+	}
+	for _, n := range []int{1, 0} {
+		if changes, err := b.Apply(ctx, bus.Topology{Services: layout}); err != nil || len(changes) != n {
+			t.Errorf("applied %v, %v, want %d", changes, err, n)
+		}
+	}
+}
+
+// A tick that waits keeps its place when its seller is fired again; one that is handled can come again.
+func TestATickThatWaitsKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	b := bustest.Start(t, services()...)
+	fire := func(names ...string) {
+		t.Helper()
+		if err := b.TickEach(t.Context(), event.TickPoll, names); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fire("acme", "bolt")
+	fire("cord", "acme", event.NoSeller)
+	fire()
+	c, err := b.JS().Consumer(t.Context(), "TICKS", "status-poller")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for range 4 {
+		m, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, strings.TrimPrefix(m.Subject(), "due.poll."))
+		if err := m.DoubleAck(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(got[:2])
+	slices.Sort(got[2:])
+	if !slices.Equal(got, []string{"acme", "bolt", event.NoSeller, "cord"}) {
+		t.Errorf("ticks came as %v", got)
+	}
+	fire("acme")
+	if n := subjects(t, b, "TICKS", "due.>"); n["due.poll.acme"] != 1 || len(n) != 1 {
+		t.Errorf("after they were handled: %v", n)
+	}
+	if err := b.TickEach(t.Context(), event.TickPoll, []string{"a.b"}); err == nil {
 		t.Error("a seller that cannot stand in a subject")
 	}
 }

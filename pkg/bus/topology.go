@@ -32,7 +32,7 @@ type Topology struct {
 
 // Change is one difference between the server's topology and the expected one.
 type Change struct {
-	// Kind is "stream", "bucket" or "consumer"; Name of a consumer is "INTAKE/order-pusher".
+	// Kind is "stream", "bucket", "consumer" or "tick"; Name of a consumer is "INTAKE/order-pusher".
 	Kind, Name string
 	// What differs: "missing", or the settings with their present and expected values.
 	What string
@@ -157,6 +157,7 @@ type plan struct {
 	streams   []jetstream.StreamConfig
 	consumers []planned
 	retired   []retiredConsumer
+	ticks     []Tick
 }
 
 type planned struct {
@@ -205,6 +206,9 @@ func (t Topology) plan() plan {
 			Duplicates: duplicates, AllowDirect: true, AllowRollup: true, DenyDelete: true,
 			AllowMsgTTL: true, SubjectDeleteMarkerTTL: r.markers,
 		})
+	}
+	for _, s := range t.Services {
+		p.ticks = append(p.ticks, s.Ticks...)
 	}
 	for _, c := range consumersOf(t.Services) {
 		p.consumers = append(p.consumers, planned{c.Stream, consumerConfig(c.Name, c.Filters)})
@@ -440,6 +444,15 @@ func (b *Bus) diff(ctx context.Context, p plan, chosen bool) (changes []Change, 
 		if change != nil {
 			changes = append(changes, *change)
 			steps = append(steps, func(ctx context.Context) error { return b.migrate(ctx, old) })
+		}
+	}
+	for _, t := range p.ticks {
+		change, step, err := b.tickChange(ctx, t, chosen)
+		if err != nil {
+			return nil, nil, err
+		}
+		if change != nil {
+			add(*change, step)
 		}
 	}
 	return changes, steps, nil

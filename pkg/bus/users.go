@@ -86,6 +86,9 @@ func worker(s Service) User {
 			"$JS.API.STREAM.MSG.GET."+streamDeadLetters, "$JS.API.STREAM.MSG.DELETE."+streamDeadLetters,
 			pullPrefix+streamDeadLetters+".*", "$JS.API.CONSUMER.DELETE."+streamDeadLetters+".*")
 	}
+	for _, t := range s.Ticks { // it fires those of the sellers that have something to do
+		u.allow(event.DueSubject(t.Kind, "*"))
+	}
 	for _, stream := range s.Reads {
 		// The server makes up no name for a consumer with several filters, so none of them is part of the API subject.
 		u.allow("$JS.API.STREAM.MSG.GET."+stream, "$JS.API.CONSUMER.CREATE."+stream+".*", pullPrefix+stream+".*", "$JS.API.CONSUMER.DELETE."+stream+".*")

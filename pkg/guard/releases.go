@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,9 @@ type Releases struct {
 	// Gone reports whether a cause is gone that no set-up can fix; decided is false when it is not one of the
 	// service's own. Nil when it has none.
 	Gone func(ctx context.Context, cause string) (gone, decided bool)
+	// Held calls f with each message that the service holds, Fire fires the ticks of sellers: for the service's own tick.
+	Held func(ctx context.Context, f func(bus.DeadLetter) error) error
+	Fire func(ctx context.Context, sellers []string) error
 	// Before is called before a seller's messages are looked through; nil for nothing.
 	Before func(ctx context.Context, sellerName string) error
 	// Apart are separate permissions: that the warehouse served the seller says nothing about them.
@@ -70,7 +74,12 @@ func (r *Releases) SellerResumed(ctx context.Context, _ *bus.Delivery, m *seller
 // ReleaseDue catches what the other two miss: messages held on an old view of the set-up, or for a cause whose end
 // nobody publishes. Of the messages that wait for one thing at the warehouse one at a time is tried, and all of them
 // once a call has succeeded since.
+//
+// The tick of the service fires those of the sellers with something that may go: sellers that hold nothing have none.
 func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
+	if m.Seller == event.NoSeller {
+		return nil, r.fire(ctx)
+	}
 	tried := map[string]bool{}
 	return nil, r.release(ctx, m.Seller, func(s bus.DeadLetter) bool {
 		if !seller.OnlyWarehouseKnows(s.Cause) {
@@ -89,6 +98,18 @@ func (r *Releases) ReleaseDue(ctx context.Context, _ *bus.Delivery, m *sellerv1.
 		tried[s.Cause] = true
 		return true
 	})
+}
+
+// fire looks through all that the service holds, once for all sellers.
+func (r *Releases) fire(ctx context.Context) error {
+	sellers := map[string]bool{}
+	err := r.Held(ctx, func(l bus.DeadLetter) error {
+		if event.ValidSeller(l.Seller) && !sellers[l.Seller] && (seller.OnlyWarehouseKnows(l.Cause) || r.Cleared(ctx, l.Cause)) {
+			sellers[l.Seller] = true
+		}
+		return nil
+	})
+	return errors.Join(err, r.Fire(ctx, slices.Sorted(maps.Keys(sellers))))
 }
 
 func (r *Releases) release(ctx context.Context, name string, match func(bus.DeadLetter) bool) error {

@@ -58,7 +58,8 @@ func (s *Seller) WarehouseFindings(code string) (found []error) {
 	held := func(cause, id, zh, en string, args ...any) {
 		found = append(found, fault.Hold(cause, fault.Reason{Code: id, Field: "warehouse", ZH: fmt.Sprintf(zh, args...), EN: fmt.Sprintf(en, args...)}))
 	}
-	if _, known := s.Warehouse(code); !known {
+	w, known := s.Warehouse(code)
+	if !known {
 		held(CauseWarehouse(s.Name(), code), "warehouse.unknown",
 			"商家设置中没有仓库 %s，请在 warehouses 中添加", "warehouse %s is not in the set-up: add it to warehouses", code)
 		return found
@@ -66,7 +67,7 @@ func (s *Seller) WarehouseFindings(code string) (found []error) {
 	if len(s.Twins) == 0 {
 		return nil
 	}
-	account := s.index.warehouses[code].Account
+	account := w.Account
 	if twin := s.Twins[s.IdentityOf(code)]; twin != "" {
 		held(CauseTwin(s.Name(), account), "seller.twin",
 			"账号 %[1]s 与商家 %[2]s 使用同一应用、事业部和 ERP 编号 (vendor_source)，双方会把对方的单据当作自己的；请合并为一个商家，或改用各自的编号",

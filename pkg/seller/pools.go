@@ -118,6 +118,8 @@ func stockFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, arg
 	poolFaults(setup, add)
 }
 
+type shopWarehouse struct{ shop, warehouse string }
+
 func poolFaults(setup *sellerv1.Setup, add func(code, field, zh, en string, args ...any)) {
 	warehouses, shops := map[string]bool{}, map[string]*sellerv1.Shop{}
 	for _, w := range setup.Warehouses {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -99,6 +100,25 @@ func (r *Registry) Get(name string) (*Seller, bool) {
 	defer r.mu.RUnlock()
 	s, ok := r.sellers[name]
 	return s, ok
+}
+
+// Names are the names of all sellers, in no order.
+func (r *Registry) Names() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Collect(maps.Keys(r.sellers))
+}
+
+// Paused are the sellers that are paused, in no order.
+func (r *Registry) Paused() (paused []*Seller) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for name, p := range r.pauses {
+		if s := r.sellers[name]; p != nil && s != nil {
+			paused = append(paused, s)
+		}
+	}
+	return paused
 }
 
 // All is every seller, sorted by name.

@@ -7,6 +7,7 @@
 package seller
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -30,7 +31,8 @@ type Seller struct {
 	// found there by our numbers may be the other's.
 	Twins map[string]string
 
-	index *index
+	index index
+	until time.Time // the end of shadow mode
 }
 
 // Pause stops a seller's work.
@@ -54,63 +56,71 @@ func (p Pause) Message(name string) *sellerv1.Paused {
 	return m
 }
 
+// index finds the parts of a set-up by their codes.
 type index struct {
 	accounts   map[string]*sellerv1.Account
 	warehouses map[string]*sellerv1.Warehouse
 	shops      map[string]*sellerv1.Shop
-	allowed    map[shopWarehouse]bool
 	carriers   map[string]string
 	suppliers  map[string]string
 	categories map[string]string
 	platforms  map[string]string
 	trial      map[string]bool
-	until      time.Time
 }
 
-type shopWarehouse struct{ shop, warehouse string }
+// searched is the longest list that is searched instead of indexed: the maps of a seller with a shop and a warehouse took more
+// memory than its set-up, in every worker.
+const searched = 8
+
+// indexOf indexes what is too long to be searched; its maps are nil for the rest.
+func indexOf(setup *sellerv1.Setup) (x index) {
+	x.accounts = byCode(setup.Accounts, func(a *sellerv1.Account) (string, *sellerv1.Account) { return a.Name, a })
+	x.warehouses = byCode(setup.Warehouses, func(w *sellerv1.Warehouse) (string, *sellerv1.Warehouse) { return w.Code, w })
+	x.shops = byCode(setup.Shops, func(s *sellerv1.Shop) (string, *sellerv1.Shop) { return s.Code, s })
+	number := func(m *sellerv1.Mapping) (string, string) { return m.Code, m.Number }
+	x.carriers, x.suppliers = byCode(setup.Carriers, number), byCode(setup.Suppliers, number)
+	x.categories, x.platforms = byCode(setup.Categories, number), byCode(setup.Platforms, number)
+	x.trial = byCode(setup.GetTrial().GetOrders(), func(no string) (string, bool) { return no, true })
+	return x
+}
+
+func byCode[T, V any](list []T, of func(T) (string, V)) map[string]V {
+	if len(list) <= searched {
+		return nil
+	}
+	m := make(map[string]V, len(list))
+	for _, one := range list {
+		code, v := of(one)
+		m[code] = v
+	}
+	return m
+}
+
+// find finds code in list, or in its index. The last one of a code counts, as in an index.
+func find[T, V any](list []T, index map[string]V, code string, of func(T) (string, V)) (v V, ok bool) {
+	if index != nil {
+		v, ok = index[code]
+		return v, ok
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		if have, found := of(list[i]); have == code {
+			return found, true
+		}
+	}
+	return v, false
+}
+
+func number(list []*sellerv1.Mapping, index map[string]string, code string) (string, bool) {
+	return find(list, index, code, func(m *sellerv1.Mapping) (string, string) { return m.GetCode(), m.GetNumber() })
+}
 
 // New makes a Seller of a set-up that Parse or Validate accepted. setup must not be changed afterwards.
 func New(setup *sellerv1.Setup, pause *Pause) *Seller {
-	x := &index{
-		accounts:   make(map[string]*sellerv1.Account, len(setup.Accounts)),
-		warehouses: make(map[string]*sellerv1.Warehouse, len(setup.Warehouses)),
-		shops:      make(map[string]*sellerv1.Shop, len(setup.Shops)),
-		allowed:    make(map[shopWarehouse]bool),
-		carriers:   numbers(setup.Carriers),
-		suppliers:  numbers(setup.Suppliers),
-		categories: numbers(setup.Categories),
-		platforms:  numbers(setup.Platforms),
-		trial:      make(map[string]bool, len(setup.GetTrial().GetOrders())),
-	}
-	for _, a := range setup.Accounts {
-		x.accounts[a.Name] = a
-	}
-	for _, w := range setup.Warehouses {
-		x.warehouses[w.Code] = w
-	}
-	for _, s := range setup.Shops {
-		x.shops[s.Code] = s
-		for _, w := range s.Warehouses {
-			x.allowed[shopWarehouse{s.Code, w}] = true
-		}
-	}
-	for _, no := range setup.GetTrial().GetOrders() {
-		x.trial[no] = true
-	}
 	until, err := shadowUntil(setup)
 	if err != nil {
 		until = time.Time{} // for ever: the safe side
 	}
-	x.until = until
-	return &Seller{Setup: setup, Pause: pause, index: x}
-}
-
-func numbers(mappings []*sellerv1.Mapping) map[string]string {
-	m := make(map[string]string, len(mappings))
-	for _, mapping := range mappings {
-		m[mapping.Code] = mapping.Number
-	}
-	return m
+	return &Seller{Setup: setup, Pause: pause, index: indexOf(setup), until: until}
 }
 
 // Name is the seller's name, the suffix of its subjects.
@@ -118,49 +128,43 @@ func (s *Seller) Name() string { return s.Setup.Name }
 
 // Shop finds a shop by the ERP's number.
 func (s *Seller) Shop(code string) (*sellerv1.Shop, bool) {
-	shop, ok := s.index.shops[code]
-	return shop, ok
+	return find(s.Setup.Shops, s.index.shops, code, func(s *sellerv1.Shop) (string, *sellerv1.Shop) { return s.GetCode(), s })
 }
 
 // Warehouse finds a warehouse by the ERP's number.
 func (s *Seller) Warehouse(code string) (*sellerv1.Warehouse, bool) {
-	w, ok := s.index.warehouses[code]
-	return w, ok
+	return find(s.Setup.Warehouses, s.index.warehouses, code, func(w *sellerv1.Warehouse) (string, *sellerv1.Warehouse) { return w.GetCode(), w })
 }
 
 // Account finds an account by its name.
 func (s *Seller) Account(name string) (*sellerv1.Account, bool) {
-	a, ok := s.index.accounts[name]
-	return a, ok
+	return find(s.Setup.Accounts, s.index.accounts, name, func(a *sellerv1.Account) (string, *sellerv1.Account) { return a.GetName(), a })
 }
 
 // Carrier is the warehouse's number of the ERP's carrier.
 func (s *Seller) Carrier(code string) (string, bool) {
-	no, ok := s.index.carriers[code]
-	return no, ok
+	return number(s.Setup.Carriers, s.index.carriers, code)
 }
 
 // Supplier is the warehouse's number of the ERP's supplier.
 func (s *Seller) Supplier(code string) (string, bool) {
-	no, ok := s.index.suppliers[code]
-	return no, ok
+	return number(s.Setup.Suppliers, s.index.suppliers, code)
 }
 
 // Category is the warehouse's number of the ERP's category.
 func (s *Seller) Category(code string) (string, bool) {
-	no, ok := s.index.categories[code]
-	return no, ok
+	return number(s.Setup.Categories, s.index.categories, code)
 }
 
 // Platform is the warehouse's code of the ERP's sales platform; false means "other".
 func (s *Seller) Platform(code string) (string, bool) {
-	no, ok := s.index.platforms[code]
-	return no, ok
+	return number(s.Setup.Platforms, s.index.platforms, code)
 }
 
 // MayUse reports whether the shop's orders may be shipped from the warehouse.
 func (s *Seller) MayUse(shop, warehouse string) bool {
-	return s.index.allowed[shopWarehouse{shop, warehouse}]
+	found, _ := s.Shop(shop)
+	return slices.Contains(found.GetWarehouses(), warehouse)
 }
 
 // OnTrial reports whether only some orders are really sent, and how many of the first besides the listed ones.
@@ -175,7 +179,8 @@ func TrialExtras(name string) string { return name + "/besides" }
 // TrialLists reports whether the trial names one of these outbound or order numbers.
 func (s *Seller) TrialLists(nos ...string) bool {
 	for _, no := range nos {
-		if s.index.trial[no] {
+		_, listed := find(s.Setup.GetTrial().GetOrders(), s.index.trial, no, func(no string) (string, bool) { return no, true })
+		if listed {
 			return true
 		}
 	}

@@ -24,17 +24,17 @@ const ShadowKept = 90 * 24 * time.Hour
 // the other would disagree about what comes in between. Both clocks have to agree that an order is ours, because the
 // opposite mistake ships it twice.
 func (s *Seller) Shadows(auditedAt, publishedAt time.Time) bool {
-	return s.Setup.Shadow != nil && (s.index.until.IsZero() || auditedAt.Before(s.index.until) || publishedAt.Before(s.index.until))
+	return s.Setup.Shadow != nil && (s.until.IsZero() || auditedAt.Before(s.until) || publishedAt.Before(s.until))
 }
 
 // InShadow reports whether the switch-over is still to come: until then nothing may be written at the warehouse for
 // s.
 func (s *Seller) InShadow(now time.Time) bool {
-	return s.Setup.Shadow != nil && (s.index.until.IsZero() || now.Before(s.index.until))
+	return s.Setup.Shadow != nil && (s.until.IsZero() || now.Before(s.until))
 }
 
 // ShadowUntil is the switch-over, zero when there is none.
-func (s *Seller) ShadowUntil() time.Time { return s.index.until }
+func (s *Seller) ShadowUntil() time.Time { return s.until }
 
 // Shadowed is the error for a write at the warehouse for s while it is in shadow; nil when it is not.
 func (s *Seller) Shadowed(now time.Time) error {

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/validation"
 	"stockbridge/pkg/warehouse/kinds"
@@ -62,6 +63,9 @@ func references(setup *sellerv1.Setup) Faults {
 	}
 
 	shadowFaults(setup, add)
+	if setup.GetName() == event.NoSeller {
+		add("setup.value", "name", "名称 %[1]s 保留给内部使用", "the name %[1]s is ours", setup.GetName())
+	}
 
 	accounts := once("accounts", ".name", len(setup.Accounts), func(i int) string { return setup.Accounts[i].GetName() })
 	warehouses := once("warehouses", ".code", len(setup.Warehouses), func(i int) string { return setup.Warehouses[i].GetCode() })

@@ -14,8 +14,9 @@ import (
 // users, `bridgectl up`, test processes and the tests of settings and metrics follow from that list.
 type Service struct {
 	bus.Service
-	// Ticks are the schedules that it needs for a seller; nil for none.
-	Ticks func(*seller.Seller) []bus.Tick
+	// SellerTicks are the schedules that it needs for a seller, besides its own (bus.Service.Ticks); nil for none. They are
+	// for what has to be done at an interval whether anything happened or not: each of them costs something for each seller.
+	SellerTicks func(*seller.Seller) []bus.Tick
 
 	// These hide the type of its settings; Define sets them.
 	settings    func(args, environ []string) (Config, any, error)

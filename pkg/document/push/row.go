@@ -17,6 +17,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse"
+	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // Row is a kind as a service serves it, without the kind's types.
@@ -111,12 +112,15 @@ func Consumers(service string, rows []Row) []bus.Consumer {
 // Service is what serves rows. All fields are required.
 type Service struct {
 	// Name is the service's, with which its consumers' names begin.
-	Name    string
-	Bus     *bus.Bus
-	Ledger  ledger.Documents
+	Name   string
+	Bus    *bus.Bus
+	Ledger interface {
+		ledger.Documents
+		ledger.DueSellers
+	}
 	Sellers Sellers
-	// All lists the sellers.
-	All func() []*seller.Seller
+	// Names lists the sellers.
+	Names func() []string
 	// Paused reports whether a seller is paused, for bus.Serving.
 	Paused func(sellerName string) error
 	// Open returns a seller's warehouse by the ERP's code, for calls of the class.
@@ -129,18 +133,6 @@ type Service struct {
 	CancelDeadline time.Duration
 	Log            zerolog.Logger
 	Now            func() time.Time
-}
-
-// beginEpochs begins the epochs of all sellers; Releases does it for new ones. Else a seller's first document since the
-// ledger's start would be older than the ledger remembers: where the warehouse cannot be asked, a person would have to look
-// for it.
-func (s Service) beginEpochs(ctx context.Context) {
-	for _, of := range s.All() {
-		if err := s.Ledger.BeginEpoch(ctx, of.Name()); err != nil {
-			s.Log.Warn().Err(err).Msg("the ledger's epoch begins later") // with the next tick
-			return
-		}
-	}
 }
 
 // Serve serves the rows until ctx is done and the handlers in flight have finished.
@@ -166,18 +158,40 @@ func Serve(ctx context.Context, s Service, rows []Row) error {
 			}
 			return n, nil
 		},
+		Held: func(ctx context.Context, f func(bus.DeadLetter) error) error {
+			for _, r := range rows {
+				if err := s.Bus.EachHeld(ctx, s.Name+"-"+r.Name(), f); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Fire: func(ctx context.Context, sellers []string) error {
+			return s.Bus.TickEach(ctx, event.TickDocuments, sellers)
+		},
 	}
 	for _, r := range rows {
 		all = append(all, r.open(s, releases))
 	}
-	s.beginEpochs(ctx)
+	epochs := &epochs{ledger: s.Ledger, sellers: s.Names}
+	if err := epochs.keep(ctx); err != nil {
+		s.Log.Warn().Err(err).Msg("the ledger's epoch begins later") // with the next tick
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, h := range all {
 		g.Go(func() error { return h.serve(ctx, s) })
 	}
 	g.Go(func() error { return releases.Serve(ctx, s.Bus, s.Name, s.Serving) })
 	g.Go(func() error {
-		return bus.Serve(ctx, s.Bus, event.DocumentsDue, s.Serving(s.Name+"-sweep"), releases.ReleaseDue, nil)
+		due := func(ctx context.Context, d *bus.Delivery, m *sellerv1.PollDue) ([]event.Event, error) {
+			if m.GetSeller() == event.NoSeller {
+				if err := epochs.keep(ctx); err != nil {
+					return nil, err
+				}
+			}
+			return releases.ReleaseDue(ctx, d, m)
+		}
+		return bus.Serve(ctx, s.Bus, event.DocumentsDue, s.Serving(s.Name+"-sweep"), due, nil)
 	})
 	return g.Wait()
 }

@@ -1,7 +1,9 @@
 package stack
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,21 +16,30 @@ import (
 	"stockbridge/services/all"
 )
 
-// Ticks are the intervals of a seller's ticks by kind (event.TickPoll), in whole seconds, where they are not the
-// services' own.
+// Ticks are the intervals of ticks by kind (event.TickPoll), in whole seconds, where they are not the services' own.
 type Ticks map[string]time.Duration
+
+// of are the services with these intervals for their own ticks.
+func (t Ticks) of(services []bus.Service) []bus.Service {
+	for i := range services {
+		own := slices.Clone(services[i].Ticks)
+		for j := range own {
+			own[j].Every = cmp.Or(t[own[j].Kind], own[j].Every)
+		}
+		services[i].Ticks = own
+	}
+	return services
+}
 
 // Follow makes the workers follow a seller whose set-up of that version was stored. Repeating it changes nothing.
 func Follow(ctx context.Context, b *bus.Bus, setup *sellerv1.Setup, version uint64, ticks Ticks) error {
 	s := seller.New(setup, nil)
 	for _, service := range all.Services() {
-		if service.Ticks == nil {
+		if service.SellerTicks == nil {
 			continue
 		}
-		for _, tick := range service.Ticks(s) {
-			if every := ticks[tick.Kind]; every != 0 {
-				tick.Every = every
-			}
+		for _, tick := range service.SellerTicks(s) {
+			tick.Every = cmp.Or(ticks[tick.Kind], tick.Every)
 			if err := b.Schedule(ctx, s.Name(), tick); err != nil {
 				return err
 			}

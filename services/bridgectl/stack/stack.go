@@ -49,7 +49,7 @@ type Options struct {
 	// SandboxAddr of the sandbox; empty or "off" for none. Nil Sandbox settings are those of DemoSandbox.
 	SandboxAddr string
 	Sandbox     *jdsandbox.Config
-	// Ticks of the demo seller.
+	// Ticks have other intervals than the services' own, for demos and tests.
 	Ticks Ticks
 	// Settings of workers by their names, each of the worker's own type; those of the environment (PUSH_…, POLL_…) and their
 	// defaults for others.
@@ -124,7 +124,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 		return nil, err
 	}
 	s.closers = append(s.closers, b.Close)
-	if _, err := b.Apply(ctx, bus.Topology{Services: all.Bus()}); err != nil {
+	if _, err := b.Apply(ctx, bus.Topology{Services: o.Ticks.of(all.Bus())}); err != nil {
 		return nil, err
 	}
 	if s.server != nil { // on a full disk it starts, but accepts nothing

@@ -10,7 +10,6 @@ import (
 	"stockbridge/pkg/document/push"
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/guard"
-	"stockbridge/pkg/seller"
 	"stockbridge/pkg/worker"
 )
 
@@ -31,9 +30,8 @@ type Config struct {
 // Service is the worker as a row.
 func Service() worker.Service {
 	return worker.Define(worker.Service{
-		Service: bus.Service{Name: Name, Consumers: push.Consumers(Name, kinds())},
-		Ticks: func(*seller.Seller) []bus.Tick {
-			return []bus.Tick{{Kind: event.TickDocuments, Every: sweepEvery}}
+		Service: bus.Service{
+			Name: Name, Consumers: push.Consumers(Name, kinds()), Ticks: []bus.Tick{{Kind: event.TickDocuments, Every: sweepEvery}},
 		},
 	}, Run)
 }
@@ -51,7 +49,7 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	}
 	s.Metrics.MustRegister(push.Unknown(names, s.Sellers.All, s.Ledger, now))
 	return push.Serve(ctx, push.Service{
-		Name: Name, Bus: s.Bus, Ledger: s.Ledger, Sellers: s.Sellers, All: s.Sellers.All, Paused: guard.Paused(s.Sellers),
+		Name: Name, Bus: s.Bus, Ledger: s.Ledger, Sellers: s.Sellers, Names: s.Sellers.Names, Paused: guard.Paused(s.Sellers),
 		Open: s.Warehouses.Open, Serving: s.Serving, Metrics: push.NewMetrics(s.Metrics), Config: c.Config, CancelDeadline: c.CancelDeadline, Log: s.Log, Now: now,
 	}, rows)
 }

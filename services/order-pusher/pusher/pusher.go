@@ -105,6 +105,10 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 			return s.Bus.Release(ctx, q, match, c.ReleasePerSecond, bus.By{Who: Name, Why: "cause gone"})
 		},
 	})
+	p.Held = func(ctx context.Context, f func(bus.DeadLetter) error) error { return s.Bus.EachHeld(ctx, Name, f) }
+	p.Fire = func(ctx context.Context, sellers []string) error {
+		return s.Bus.TickEach(ctx, event.TickRelease, sellers)
+	}
 	s.Metrics.MustRegister(push.Unknown([]string{order.Terms.Name}, s.Sellers.All, s.Ledger, p.Now))
 	main := s.Serving(Name)
 	main.Slots, main.MaxAttempts, main.Paused = c.Slots, c.MaxAttempts, guard.Paused(s.Sellers)

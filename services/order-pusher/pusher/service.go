@@ -5,7 +5,6 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/seller"
 	"stockbridge/pkg/worker"
 )
 
@@ -23,9 +22,6 @@ func Service() worker.Service {
 			bus.ConsumerOf(Name+"-changed", event.SellerChanged),
 			bus.ConsumerOf(Name+"-resumed", event.SellerResumed),
 			bus.ConsumerOf(Name+"-sweep", event.ReleaseDue),
-		}},
-		Ticks: func(*seller.Seller) []bus.Tick {
-			return []bus.Tick{{Kind: event.TickRelease, Every: sweepEvery}}
-		},
+		}, Ticks: []bus.Tick{{Kind: event.TickRelease, Every: sweepEvery}}},
 	}, Run)
 }

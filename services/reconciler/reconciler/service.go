@@ -16,7 +16,7 @@ func Service() worker.Service {
 		Service: bus.Service{
 			Name: Name, Consumers: []bus.Consumer{bus.ConsumerOf(Name, event.ReconcileDue)}, Oversees: []bus.Consumer{audits()},
 		},
-		Ticks: func(*seller.Seller) []bus.Tick {
+		SellerTicks: func(*seller.Seller) []bus.Tick {
 			return []bus.Tick{{Kind: event.TickReconcile, Every: TickEvery}}
 		},
 	}, Run)

@@ -17,8 +17,8 @@ import (
 // Name is the service's name and that of its consumer.
 const Name = "status-poller"
 
-// TickEvery is the interval of a seller's ticks, set when a seller is applied. It must stay at or below
-// Config.PackedEvery, or orders are looked up later than the settings say.
+// TickEvery is how often sellers with something due are looked for. It must stay at or below Config.PackedEvery, or
+// orders are looked up later than the settings say.
 const TickEvery = 5 * time.Second
 
 // Config is the settings of the service. The three intervals trade calls against freshness: n orders of a phase cost
@@ -67,5 +67,8 @@ func Run(ctx context.Context, s *worker.Shell, c Config) error {
 	s.Metrics.MustRegister(follow.Followed(f.Kinds, s.Sellers.All, s.Ledger, f.Now))
 	serving := s.Serving(Name)
 	serving.Slots = c.Slots
-	return bus.Serve(ctx, s.Bus, event.PollDue, serving, f.PollDue, nil)
+	ticks := follow.Ticks{Follower: f, All: s.Sellers, Index: s.Ledger, Fire: func(ctx context.Context, sellers []string) error {
+		return s.Bus.TickEach(ctx, event.TickPoll, sellers)
+	}}
+	return bus.Serve(ctx, s.Bus, event.PollDue, serving, ticks.PollDue, nil)
 }

@@ -5,16 +5,15 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
-	"stockbridge/pkg/seller"
 	"stockbridge/pkg/worker"
 )
 
 // Service is the worker as a row.
 func Service() worker.Service {
 	return worker.Define(worker.Service{
-		Service: bus.Service{Name: Name, Consumers: []bus.Consumer{bus.ConsumerOf(Name, event.PollDue)}},
-		Ticks: func(*seller.Seller) []bus.Tick {
-			return []bus.Tick{{Kind: event.TickPoll, Every: TickEvery}}
+		Service: bus.Service{
+			Name: Name, Consumers: []bus.Consumer{bus.ConsumerOf(Name, event.PollDue)},
+			Ticks: []bus.Tick{{Kind: event.TickPoll, Every: TickEvery}},
 		},
 	}, Run)
 }

@@ -19,7 +19,7 @@ func Service() worker.Service {
 			bus.ConsumerOf(nameAccepted, event.OrderAccepted),
 			bus.ConsumerOf(nameNoted, event.StockNoted),
 		}},
-		Ticks: ticks,
+		SellerTicks: ticks,
 	}, Run)
 }
 

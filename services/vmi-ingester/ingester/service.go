@@ -23,7 +23,7 @@ func Service() worker.Service {
 			},
 			Reads: []string{bus.StreamStock, bus.StreamVMI},
 		},
-		Ticks: ticks,
+		SellerTicks: ticks,
 	}, Run)
 }
 
