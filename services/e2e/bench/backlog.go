@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,7 +103,7 @@ func (b *bench) backlog(ctx context.Context, at backlogPlace, report *Report) er
 		return err
 	}
 	ideal := float64(at.seats()) / at.jd.Seconds()
-	n := max(at.seats(), b.orders(int(ideal*backlogFor.Seconds())))
+	n := max(3*at.seats(), b.orders(int(ideal*backlogFor.Seconds())))
 	if b.full {
 		n = fullBacklog
 	}
@@ -122,6 +121,9 @@ func (b *bench) backlog(ctx context.Context, at backlogPlace, report *Report) er
 		return err
 	}
 	look := &scalingLook{seats: at.seats()}
+	if err := look.at(ctx, workers, n); err != nil {
+		return err
+	}
 	var curve []float64
 	done, every := 0, time.NewTicker(min(lookEvery, max(expected/4, 500*time.Millisecond)))
 	defer every.Stop()
@@ -172,12 +174,9 @@ func (b *bench) backlog(ctx context.Context, at backlogPlace, report *Report) er
 		return err
 	}
 	report.curve("accepted, each "+min(lookEvery, max(expected/4, 500*time.Millisecond)).String(), curve)
-	if len(look.shares) == 0 { // too few to look at
-		look.shares = append(look.shares, 1)
-	}
 	if err := report.add(at.id+".query", "median of the looks while more waits than a second's worth; the replicas' own metrics", look.shares, map[string]float64{
-		"looks": float64(len(look.shares)), "most query": slices.Max(append(look.queries, 0)), "most runnable": slices.Max(append(look.runnable, 0)),
-		"least headroom /s": slices.Min(append(look.headroom, math.Inf(1))),
+		"looks": float64(len(look.shares)), "most query": slices.Max(look.queries), "most runnable": slices.Max(look.runnable),
+		"least headroom /s": slices.Min(look.headroom),
 	}); err != nil {
 		return err
 	}
