@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -157,42 +158,89 @@ func escapedUnit(text []byte) (rune, bool) {
 	return rune(unit[0])<<8 | rune(unit[1]), true
 }
 
-// enums caches, per message, the quoted names of its enum fields.
-var enums sync.Map //nolint:gochecknoglobals // a cache, of protoreflect.FullName to [][]byte
+// enums caches, per message, the names of its enum fields.
+var enums sync.Map //nolint:gochecknoglobals // a cache, of protoreflect.FullName to []enumName
+
+// enumName is a name of enum fields, in quotes, and the values that they may have in text.
+type enumName struct {
+	quoted []byte
+	values []protoreflect.EnumValueDescriptors
+}
+
+// onlyKnown reports whether the name is followed by one of its values wherever it stands in the JSON body, and so needs no
+// further look. Where it is not, it may be a text, or a value without quotes.
+func (n enumName) onlyKnown(body []byte) bool {
+	for {
+		at := bytes.Index(body, n.quoted)
+		if at < 0 {
+			return true
+		}
+		body = bytes.TrimLeft(body[at+len(n.quoted):], " \t\r\n")
+		value, colon := bytes.CutPrefix(body, []byte(":"))
+		value, quote := bytes.CutPrefix(bytes.TrimLeft(value, " \t\r\n"), []byte(`"`))
+		word, _, ended := bytes.Cut(value, []byte(`"`))
+		if !colon || !quote || !ended {
+			return false
+		}
+		for _, values := range n.values {
+			if values.ByName(protoreflect.Name(word)) == nil {
+				return false
+			}
+		}
+		body = value
+	}
+}
 
 // unknownEnumValue finds a field whose value is not one of its enum's names: its path and the field; nil for none. The
 // decoder ignores such values like unknown fields, but a misspelt kind of invoice is a mistake.
 func unknownEnumValue(body []byte, kind protoreflect.MessageDescriptor) (path string, fd protoreflect.FieldDescriptor) {
 	names, known := enums.Load(kind.FullName())
 	if !known {
-		names, _ = enums.LoadOrStore(kind.FullName(), enumNames(kind, map[protoreflect.FullName]bool{}))
+		all := map[string]*enumName{}
+		enumNames(kind, all, map[protoreflect.FullName]bool{})
+		list := make([]enumName, 0, len(all))
+		for _, name := range all {
+			list = append(list, *name)
+		}
+		names, _ = enums.LoadOrStore(kind.FullName(), list)
 	}
-	for _, name := range names.([][]byte) {
-		if bytes.Contains(body, name) {
-			var v any
-			if json.Unmarshal(body, &v) == nil {
-				return findUnknown(v, kind, "")
-			}
-			break
+	escaped := bytes.Contains(body, []byte(`\u`)) // another name may be written so
+	for _, name := range names.([]enumName) {
+		if escaped && bytes.Contains(body, name.quoted) || !name.onlyKnown(body) {
+			return parsedUnknown(body, kind)
 		}
 	}
 	return "", nil
 }
 
-func enumNames(kind protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) (names [][]byte) {
+// parsedUnknown is unknownEnumValue by reading all of the body.
+func parsedUnknown(body []byte, kind protoreflect.MessageDescriptor) (path string, fd protoreflect.FieldDescriptor) {
+	var v any
+	if json.Unmarshal(body, &v) != nil {
+		return "", nil
+	}
+	return findUnknown(v, kind, "")
+}
+
+// enumNames adds the names of the enum fields of kind, and of the messages in it, to all.
+func enumNames(kind protoreflect.MessageDescriptor, all map[string]*enumName, seen map[protoreflect.FullName]bool) {
 	if seen[kind.FullName()] {
-		return nil
+		return
 	}
 	seen[kind.FullName()] = true
 	for i := range kind.Fields().Len() {
 		switch fd := kind.Fields().Get(i); {
 		case fd.Enum() != nil:
-			names = append(names, []byte(`"`+fd.JSONName()+`"`), []byte(`"`+fd.TextName()+`"`))
+			for _, name := range slices.Compact([]string{fd.JSONName(), fd.TextName()}) {
+				if all[name] == nil {
+					all[name] = &enumName{quoted: []byte(`"` + name + `"`)}
+				}
+				all[name].values = append(all[name].values, fd.Enum().Values())
+			}
 		case fd.Message() != nil:
-			names = append(names, enumNames(fd.Message(), seen)...)
+			enumNames(fd.Message(), all, seen)
 		}
 	}
-	return names
 }
 
 func findUnknown(v any, kind protoreflect.MessageDescriptor, path string) (string, protoreflect.FieldDescriptor) {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"sync"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -14,6 +15,15 @@ const ContentMark = "2:"
 // Content is what a document's hash is over: what reaches the warehouse, in a fixed order. Each text is prefixed with its
 // length, so that different contents never collide.
 type Content []byte
+
+// contents are for use again: each would be a kilobyte of garbage otherwise.
+var contents = sync.Pool{New: func() any { return new(Content) }} //nolint:gochecknoglobals // a pool
+
+// maxKept is the longest content that is kept for use again, bytes.
+const maxKept = 64 << 10
+
+// NewContent is an empty one. Sum ends its use.
+func NewContent() *Content { return contents.Get().(*Content) }
 
 // Texts adds texts.
 func (c *Content) Texts(list ...string) {
@@ -43,9 +53,12 @@ func (c *Content) Time(at *timestamppb.Timestamp) {
 	}
 }
 
-// Sum is the hash.
-func (c Content) Sum() string {
-	sum := sha256.Sum256(c)
+// Sum is the hash. The content must not be used after it.
+func (c *Content) Sum() string {
+	sum := sha256.Sum256(*c)
+	if *c = (*c)[:0]; cap(*c) <= maxKept {
+		contents.Put(c)
+	}
 	var text [len(ContentMark) + 2*sha256.Size]byte
 	copy(text[:], ContentMark)
 	hex.Encode(text[len(ContentMark):], sum[:])

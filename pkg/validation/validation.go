@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"buf.build/go/protovalidate"
@@ -17,7 +18,25 @@ import (
 // Broken lists the rules that m breaks, each as a Reason with the given code and the path of the field; nil when it
 // breaks none. It repeats no value: it may be somebody's name. A non-nil error is our own fault, in the rules
 // themselves.
+//
+// When a list of m has more than twice the elements that it may have, that is the only reason: to list thousands of faults of
+// one message would keep the others waiting.
 func Broken(m proto.Message, code string) ([]fault.Reason, error) {
+	if p := planOf(m.ProtoReflect().Descriptor()); p != nil {
+		if long := p.overlong(m.ProtoReflect()); long != nil {
+			reason := fault.Reason{Code: code, Field: string(long.fd.Name())}
+			reason.ZH, reason.EN = textOf("repeated.max_items", "", strconv.Itoa(long.maxItems))
+			return []fault.Reason{reason}, nil
+		}
+		if p.keeps(m.ProtoReflect()) {
+			return nil, nil
+		}
+	}
+	return interpreted(m, code)
+}
+
+// interpreted is Broken by protovalidate, which knows every rule and says all of them that are broken.
+func interpreted(m proto.Message, code string) ([]fault.Reason, error) {
 	err := protovalidate.Validate(m)
 	if err == nil {
 		return nil, nil
@@ -82,14 +101,22 @@ func describe(v *protovalidate.Violation) (zh, en string) {
 		}
 		return form.zh, form.en
 	}
+	limit := ""
+	if v.RuleValue.IsValid() {
+		limit = fmt.Sprint(v.RuleValue.Interface())
+	}
+	return textOf(id, v.Proto.GetMessage(), limit)
+}
+
+// textOf is the text of a rule: message where we have none of our own. limit is "" for a rule without one.
+func textOf(id, message, limit string) (zh, en string) {
 	text, known := texts[id]
 	if !known {
-		return v.Proto.GetMessage(), v.Proto.GetMessage()
+		return message, message
 	}
-	text.en = cmp.Or(text.en, v.Proto.GetMessage())
-	if limit := v.RuleValue; limit.IsValid() {
-		value := fmt.Sprint(limit.Interface())
-		text.zh, text.en = strings.ReplaceAll(text.zh, "#", value), strings.ReplaceAll(text.en, "#", value)
+	text.en = cmp.Or(text.en, message)
+	if limit != "" {
+		text.zh, text.en = strings.ReplaceAll(text.zh, "#", limit), strings.ReplaceAll(text.en, "#", limit)
 	}
 	return text.zh, text.en
 }

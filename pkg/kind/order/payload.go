@@ -34,8 +34,7 @@ func SamePayload(entry ledger.Entry, o *orderv1.Audited) bool {
 
 // Hash is PayloadHash of a cleaned order.
 func Hash(o *orderv1.Audited) string {
-	var room [1024]byte
-	c := kind.Content(room[:0])
+	c := kind.NewContent()
 	c.Texts(o.Seller, o.Shop, o.Warehouse, o.OrderNo, o.OutboundNo, o.Platform, o.Carrier, o.BuyerRemark, o.SellerRemark)
 	first := ""
 	if len(o.PlatformOrderNos) > 0 {
@@ -73,7 +72,8 @@ func amount(text string) string {
 	whole, fraction, _ := strings.Cut(text, ".")
 	trimmed := strings.TrimLeft(whole, "0")
 	if fraction = strings.TrimRight(fraction, "0"); fraction != "" {
-		return trimmed + "." + fraction
+		from := len(whole) - len(trimmed)
+		return text[from : len(whole)+1+len(fraction)]
 	}
 	if trimmed == "" && text != "" {
 		return "0"

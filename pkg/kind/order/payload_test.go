@@ -90,6 +90,21 @@ func TestTheHashOfEarlierBuildsIsKnown(t *testing.T) {
 	}
 }
 
+// Entries keep these hashes for as long as the ledger keeps an order: each stays what it is.
+func TestTheHashStaysWhatItIs(t *testing.T) {
+	for range 2 { // the second in a buffer that was used before
+		o := written()
+		if got := PayloadHash(o); got != "2:69acc9332fb3956a4e526aae6f3dd93a68d65c1f06cf241d585d3f8e46f04138" {
+			t.Errorf("the hash of an order is %s now", got)
+		}
+		o.Lines[0], o.Lines[1] = o.Lines[1], o.Lines[0]
+		o.Collect, o.Lines[0].Price = "0012.3400", "007.00"
+		if got := PayloadHash(o); got != "2:b5ab4aa35dcd3372f3e5a3f19ed3a21c6f667a9ab87b71e618dc7ad3301a9e30" {
+			t.Errorf("the hash of an order with other money is %s now", got)
+		}
+	}
+}
+
 func BenchmarkPayloadHash(b *testing.B) {
 	o := written()
 	for name, hash := range map[string]func(*orderv1.Audited) string{"now": PayloadHash, "before": LegacyHash} {

@@ -71,8 +71,7 @@ func facts(m *purchasev1.Audited) kind.Facts {
 
 // hash is over what reaches the warehouse: lines in any order, an unspecified condition is good. Names of goods do not.
 func hash(m *purchasev1.Audited) string {
-	var room [1024]byte
-	c := kind.Content(room[:0])
+	c := kind.NewContent()
 	c.Texts(m.Seller, m.Warehouse, m.No, m.Supplier, m.Remark)
 	lines := slices.SortedStableFunc(slices.Values(m.Lines), func(a, b *purchasev1.Line) int { return strings.Compare(a.LineId, b.LineId) })
 	for _, l := range lines {
