@@ -509,6 +509,12 @@ func (l Limit) Valid(class quota.Class) error {
 // Permit is the right to make one call.
 type Permit struct{ App, ID string }
 
+// Turn is a Permit, and how long after the answer the call may start.
+type Turn struct {
+	Permit Permit
+	In     time.Duration
+}
+
 // Quota shares a credential's budget over all replicas.
 //
 // Calls are paced evenly: no second, nor any longer span, holds more of them than PerSecond allows, rounded up. This
@@ -521,8 +527,12 @@ type Quota interface {
 	// Acquire gives a permit, or the time to wait before asking again (then the permit is empty). The wait accounts
 	// for callers that were sent away earlier, so that asking again at that time mostly succeeds.
 	Acquire(ctx context.Context, app string, class quota.Class, l Limit, ttl time.Duration) (Permit, time.Duration, error)
-	// Return ends the call. It is safe to call twice.
-	Return(ctx context.Context, p Permit) error
+	// AcquireBlock is Acquire for n callers that wait at the same time. It gives between one and n turns, the first at once
+	// and the others within quota.BlockAhead: more than one only while nobody waits for a slot, to classes without a floor,
+	// and while at most half of Concurrent is under way. Who gets no turn asks again with Acquire.
+	AcquireBlock(ctx context.Context, app string, class quota.Class, l Limit, n int, ttl time.Duration) ([]Turn, time.Duration, error)
+	// Return ends calls. It is safe to call twice.
+	Return(ctx context.Context, permits ...Permit) error
 }
 
 // Trials counts the orders that are really sent during a seller's trial.

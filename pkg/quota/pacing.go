@@ -23,11 +23,21 @@ const (
 	DeferredSpacing = 0.97
 	// MinReservation and MaxReservation bound how long a reserved slot is kept for its caller.
 	MinReservation, MaxReservation = 20 * time.Millisecond, time.Second
+	// BlockAhead is how far ahead a block of turns reaches: what a caller that comes later, of a class that goes first, may
+	// wait longer for it, and what a worker that dies with a block wastes of the limit.
+	BlockAhead = 20 * time.Millisecond
+	// MaxBlock is the most turns of a block.
+	MaxBlock = 32
 	// MaxWait is the longest wait that is given out: limits change, and other callers give up.
 	MaxWait = 5 * time.Minute
 	// FloorActiveFor is how long a floor accrues after its class last asked.
 	FloorActiveFor = 10 * time.Second
 )
+
+// Block is the most turns that a block may have at so many calls a second; 1 is none.
+func Block(perSecond float64) int {
+	return int(max(1, min(MaxBlock, perSecond*BlockAhead.Seconds())))
+}
 
 // Floor is the class's reserved minimum, a share of the limit; 0 for none.
 func (c Class) Floor() float64 {

@@ -3,7 +3,6 @@ package wiring
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"stockbridge/pkg/fault"
@@ -25,12 +24,10 @@ const (
 
 // limiter shares one credential's budget over all replicas, through the ledger.
 type limiter struct {
-	quota ledger.Quota
-	app   string
-	limit ledger.Limit
-	count *quotaCounts
-	// returning counts permits on their way back.
-	returning *sync.WaitGroup
+	blocks *blocks
+	app    string
+	limit  ledger.Limit
+	count  *quotaCounts
 }
 
 // patience is how long a call waits for its slot: at least until the next one, for most work takes two calls in a
@@ -45,15 +42,17 @@ func (l limiter) patience() time.Duration {
 // ledger fails.
 func (l limiter) Acquire(ctx context.Context, class quota.Class) (release func(), err error) {
 	for left := l.patience(); ; {
-		permit, wait, err := l.quota.Acquire(ctx, l.app, class, l.limit, permitTTL)
+		permit, wait, err := l.blocks.acquire(ctx, l.app, class, l.limit)
+		if err != nil && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
 			// Nothing was called: this is neither an attempt nor a failure of the warehouse.
 			return nil, fault.RetryAfter(ledgerDownPause, fmt.Errorf("acquire a permit: %w", err))
 		}
 		if wait <= 0 {
 			l.count.called(class)
-			// Nobody waits for it: it joins the next batch of ledger calls.
-			return func() { l.returning.Go(func() { l.returnPermit(ctx, permit) }) }, nil
+			return func() { l.blocks.release(permit, l.limit) }, nil
 		}
 		if wait > left {
 			l.count.deferred(class)
@@ -71,11 +70,4 @@ func (l limiter) Acquire(ctx context.Context, class quota.Class) (release func()
 			return nil, ctx.Err()
 		}
 	}
-}
-
-// returnPermit returns the permit although the call's ctx may have ended. If that fails, the permit expires.
-func (l limiter) returnPermit(ctx context.Context, p ledger.Permit) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	_ = l.quota.Return(ctx, p)
 }

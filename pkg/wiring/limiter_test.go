@@ -51,10 +51,14 @@ func (q *turns) Acquire(_ context.Context, app string, class quota.Class, l ledg
 	return ledger.Permit{App: app, ID: "1"}, 0, nil
 }
 
-func (q *turns) Return(ctx context.Context, p ledger.Permit) error {
+func (q *turns) AcquireBlock(context.Context, string, quota.Class, ledger.Limit, int, time.Duration) ([]ledger.Turn, time.Duration, error) {
+	return nil, 0, errors.New("a block of a limit that has none")
+}
+
+func (q *turns) Return(ctx context.Context, permits ...ledger.Permit) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.returned = append(q.returned, p)
+	q.returned = append(q.returned, permits...)
 	return ctx.Err()
 }
 
@@ -80,7 +84,7 @@ func TestACallWaitsForANearSlotOnly(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q := &turns{waits: test.waits}
-				l := limiter{quota: q, app: "KEY", limit: ledger.Limit{PerSecond: test.rate, Concurrent: 5}, returning: &sync.WaitGroup{}}
+				l := limiter{blocks: newBlocks(q), app: "KEY", limit: ledger.Limit{PerSecond: test.rate, Concurrent: 5}}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				start := time.Now()
@@ -102,7 +106,7 @@ func TestACallWaitsForANearSlotOnly(t *testing.T) {
 				}
 				cancel()
 				release()
-				l.returning.Wait()
+				l.blocks.returning.Wait()
 				if len(q.returned) != 1 || q.returned[0] != (ledger.Permit{App: "KEY", ID: "1"}) {
 					t.Errorf("returned %v", q.returned)
 				}
@@ -112,7 +116,7 @@ func TestACallWaitsForANearSlotOnly(t *testing.T) {
 
 	t.Run("the ledger fails", func(t *testing.T) {
 		away := errors.New("away")
-		_, err := limiter{quota: &turns{fail: away}, limit: ledger.Limit{PerSecond: 5}}.Acquire(t.Context(), "push")
+		_, err := limiter{blocks: newBlocks(&turns{fail: away}), limit: ledger.Limit{PerSecond: 5}}.Acquire(t.Context(), "push")
 		if !errors.Is(err, away) || fault.Of(err) != fault.Wait {
 			t.Error(err)
 		}
@@ -123,7 +127,7 @@ func TestACallWaitsForANearSlotOnly(t *testing.T) {
 	t.Run("the call is given up", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := (limiter{quota: &turns{waits: []time.Duration{time.Millisecond}}}).Acquire(ctx, "push"); !errors.Is(err, context.Canceled) {
+		if _, err := (limiter{blocks: newBlocks(&turns{waits: []time.Duration{time.Millisecond}}), limit: ledger.Limit{PerSecond: 5}}).Acquire(ctx, "push"); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	})
@@ -139,8 +143,8 @@ func TestQuotaCallsAreCounted(t *testing.T) {
 		}}, nil)}
 	})
 	l := limiter{
-		quota: &turns{waits: []time.Duration{time.Hour, time.Hour}}, limit: ledger.Limit{PerSecond: 50, Concurrent: 5},
-		count: m.forAccount("acme", "main"), returning: &sync.WaitGroup{},
+		blocks: newBlocks(&turns{waits: []time.Duration{time.Hour, time.Hour}}), limit: ledger.Limit{PerSecond: 50, Concurrent: 5},
+		count: m.forAccount("acme", "main"),
 	}
 	for _, put := range []bool{true, true, false} {
 		release, err := l.Acquire(t.Context(), "push")

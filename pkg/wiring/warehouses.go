@@ -24,10 +24,9 @@ type Warehouses struct {
 	// Now is the clock for shadow's switch-over, time.Now when nil; set before the first Open.
 	Now func() time.Time
 
-	quota     ledger.Quota
-	adapters  map[sellerv1.Account_Kind]adapter
-	returning sync.WaitGroup
-	tokens    token.Source
+	blocks   *blocks // nil without budgets
+	adapters map[sellerv1.Account_Kind]adapter
+	tokens   token.Source
 
 	mu    sync.Mutex
 	cache map[string]*cached
@@ -47,7 +46,11 @@ type cacheKey struct {
 
 // NewWarehouses shares the call budgets through quota; nil has no budgets, for callers that plan and do not call.
 func NewWarehouses(quota ledger.Quota) *Warehouses {
-	return &Warehouses{quota: quota, adapters: adapters(), cache: map[string]*cached{}}
+	w := &Warehouses{adapters: adapters(), cache: map[string]*cached{}}
+	if quota != nil {
+		w.blocks = newBlocks(quota)
+	}
+	return w
 }
 
 // reader reads a warehouse's orders, and checks the warehouse: no type assertion finds a way to write.
@@ -191,9 +194,9 @@ func (w *Warehouses) open(s *seller.Seller, at cacheKey) (warehouse.Identified, 
 		return nil, fault.Hold(seller.CauseWarehouse(s.Name(), at.code), err)
 	}
 	o := opening{seller: s, account: account, code: at.code, class: at.class, readOnly: at.readOnly, tokens: w.tokens, trust: w.Trust}
-	if q := kinds.Of(account).Capabilities(account).Quota; q.Key != "" && w.quota != nil {
+	if q := kinds.Of(account).Capabilities(account).Quota; q.Key != "" && w.blocks != nil {
 		o.limiter = limiter{
-			quota: w.quota, app: q.Key, limit: limitOf(account, q), count: w.Metrics.forAccount(s.Name(), account.Name), returning: &w.returning,
+			blocks: w.blocks, app: q.Key, limit: limitOf(account, q), count: w.Metrics.forAccount(s.Name(), account.Name),
 		}
 	}
 	if w.Metrics != nil {
@@ -212,7 +215,9 @@ func limitOf(a *sellerv1.Account, q warehouse.Quota) ledger.Limit {
 
 // Close waits for returning permits, and ends idle connections. Calls have ended by then.
 func (w *Warehouses) Close() {
-	w.returning.Wait()
+	if w.blocks != nil {
+		w.blocks.returning.Wait()
+	}
 	for _, a := range w.adapters {
 		if a.close != nil {
 			a.close()

@@ -98,29 +98,51 @@ func (l *Ledger) Acquire(ctx context.Context, app string, name quota.Class, limi
 	if err := limit.Valid(name); err != nil {
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}
-	permit := ledger.Permit{App: app, ID: rand.Text()}
-	var ok bool
+	turns, wait, err := l.AcquireBlock(ctx, app, name, limit, 1, ttl)
+	if err != nil || len(turns) == 0 {
+		return ledger.Permit{}, wait, err
+	}
+	return turns[0].Permit, 0, nil
+}
+
+// AcquireBlock implements ledger.Quota.
+func (l *Ledger) AcquireBlock(ctx context.Context, app string, name quota.Class, limit ledger.Limit, n int, ttl time.Duration) ([]ledger.Turn, time.Duration, error) {
+	if err := limit.Valid(name); err != nil {
+		return nil, 0, fmt.Errorf("acquire %s: %w", app, err)
+	}
+	id := rand.Text()
+	var in []int64
 	var wait int64
 	err := l.pace(ctx, app, func(p *pace) {
-		ok, wait = p.acquire(l.now().UnixMicro(), permit.ID, name, limit, ttl)
+		in, wait = p.acquire(l.now().UnixMicro(), id, name, limit, min(n, quota.MaxBlock), ttl)
 	})
 	if err != nil {
-		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
+		return nil, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}
-	if !ok {
-		return ledger.Permit{}, time.Duration(wait) * time.Microsecond, nil
+	turns := make([]ledger.Turn, len(in))
+	for i, micros := range in {
+		turns[i] = ledger.Turn{Permit: ledger.Permit{App: app, ID: memberOf(id, i)}, In: time.Duration(micros) * time.Microsecond}
 	}
-	return permit, 0, nil
+	return turns, time.Duration(wait) * time.Microsecond, nil
 }
 
 // Return implements ledger.Quota.
-func (l *Ledger) Return(ctx context.Context, permit ledger.Permit) error {
-	if permit == (ledger.Permit{}) {
-		return nil
+func (l *Ledger) Return(ctx context.Context, permits ...ledger.Permit) error {
+	byApp := map[string][]string{}
+	for _, p := range permits {
+		if p.ID != "" {
+			byApp[p.App] = append(byApp[p.App], p.ID)
+		}
 	}
-	err := l.pace(ctx, permit.App, func(p *pace) { p.end(l.now().UnixMicro(), permit.ID) })
-	if err != nil {
-		return fmt.Errorf("return %s: %w", permit.App, err)
+	for app, ids := range byApp {
+		err := l.pace(ctx, app, func(p *pace) {
+			for _, id := range ids {
+				p.end(l.now().UnixMicro(), id)
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("return %s: %w", app, err)
+		}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package inkv
 
 import (
 	"math"
+	"strconv"
 	"time"
 
 	"stockbridge/pkg/ledger"
@@ -43,8 +44,17 @@ type call struct{ From, Until int64 }
 // floor is a class's guaranteed share: it has credit for a call from Due on.
 type floor struct{ Asked, Due int64 }
 
-// acquire starts a call, or returns how long to wait.
-func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, ttl time.Duration) (ok bool, wait int64) {
+// memberOf is the id of a call of a block, the first's that of the block.
+func memberOf(id string, i int) string {
+	if i == 0 {
+		return id
+	}
+	return id + "." + strconv.Itoa(i)
+}
+
+// acquire starts up to most calls and returns in how many µs each may start, the first at once; or how long to wait. More
+// than one call is a block: turns in a row for callers of one worker, which ask once.
+func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, most int, ttl time.Duration) (in []int64, wait int64) {
 	if p.At > now+time.Second.Microseconds() {
 		*p = pace{Next: now} // another server, whose clock is behind: the reservations of the first one never come
 	}
@@ -56,7 +66,7 @@ func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, t
 		}
 	}
 	if _, again := p.Calls[id]; again {
-		return true, 0
+		return []int64{0}, 0
 	}
 	own, credit := p.rankOf(now, name)
 
@@ -90,7 +100,15 @@ func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, t
 		p.Next = max(p.Next, now-quota.Slack.Microseconds()) + interval
 		p.start(now, id, own, ttl)
 		p.spend(now, name, l)
-		return true, 0
+		in = []int64{0}
+		if most > 1 && name.Floor() == 0 && p.nobodyWaits(now, keepFor) {
+			for len(in) < most && p.Next <= now+quota.BlockAhead.Microseconds() && 2*len(p.Calls) < l.Concurrent {
+				p.Calls[memberOf(id, len(in))] = call{now, now + ttl.Microseconds()}
+				in = append(in, max(p.Next-now, 0))
+				p.Next += interval
+			}
+		}
+		return in, 0
 	}
 	slot = max(slot, now+1000) // the first in line is late
 	near := max(quota.ReserveAhead.Microseconds(), spacing)
@@ -99,7 +117,7 @@ func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, t
 		p.Deferred[own] = max(p.Deferred[own]+floorStep(name, l), f.Due)
 	case slot <= now+near:
 		p.Reserved[own] = slot
-		return false, slot - now
+		return nil, slot - now
 	default:
 		p.Deferred[own] = max(p.Deferred[own], now+near) + int64(float64(spacing)*quota.DeferredSpacing)
 	}
@@ -107,7 +125,17 @@ func (p *pace) acquire(now int64, id string, name quota.Class, l ledger.Limit, t
 	if most := quota.MaxWait.Microseconds(); wait > most {
 		wait = most/2 + now%1000*most/2000 // anywhere in the second half, so that not all return at once
 	}
-	return false, wait
+	return nil, wait
+}
+
+// nobodyWaits reports whether no caller, of whichever rank, has reserved a slot or is to return for one.
+func (p *pace) nobodyWaits(now, keepFor int64) bool {
+	for r := range ranks {
+		if p.Reserved[r]+keepFor > now || p.Deferred[r] > now {
+			return false
+		}
+	}
+	return true
 }
 
 // rankOf updates the class's floor and returns its rank. credit reports whether any class may use its floor now.

@@ -73,29 +73,75 @@ func (l *Ledger) Acquire(ctx context.Context, app string, class quota.Class, lim
 		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
 	}
 	id := rand.Text()
-	r, err := l.calls.do(ctx, target{l.scripts.quota, quotaKey(app)}, "acquire", l.clock(),
-		id, string(class), limit.PerSecond, limit.Concurrent, ttl.Microseconds())
+	r, err := l.acquire(ctx, id, app, class, limit, 1, ttl)
 	if err != nil {
-		return ledger.Permit{}, 0, fmt.Errorf("acquire %s: %w", app, err)
+		return ledger.Permit{}, 0, err
 	}
 	if r.text(0) == "wait" {
-		return ledger.Permit{}, time.Duration(r.int(1)) * time.Microsecond, nil
+		return ledger.Permit{}, r.micros(1), nil
 	}
-	return ledger.Permit{App: app, ID: id + "@" + r.text(1)}, 0, nil
+	return permitOf(app, id, r.text(1)), 0, nil
+}
+
+func (l *Ledger) acquire(ctx context.Context, id, app string, class quota.Class, limit ledger.Limit, n int, ttl time.Duration) (answer, error) {
+	r, err := l.calls.do(ctx, target{l.scripts.quota, quotaKey(app)}, "acquire", l.clock(),
+		id, string(class), limit.PerSecond, limit.Concurrent, ttl.Microseconds(), n)
+	if err != nil {
+		return nil, fmt.Errorf("acquire %s: %w", app, err)
+	}
+	return r, nil
+}
+
+// permitOf is the permit of a member of the calls under way, with when it began.
+func permitOf(app, member, began string) ledger.Permit {
+	return ledger.Permit{App: app, ID: member + "@" + began}
+}
+
+// AcquireBlock implements ledger.Quota.
+func (l *Ledger) AcquireBlock(ctx context.Context, app string, class quota.Class, limit ledger.Limit, n int, ttl time.Duration) ([]ledger.Turn, time.Duration, error) {
+	if err := limit.Valid(class); err != nil {
+		return nil, 0, fmt.Errorf("acquire %s: %w", app, err)
+	}
+	id := rand.Text()
+	r, err := l.acquire(ctx, id, app, class, limit, min(n, quota.MaxBlock), ttl)
+	if err != nil {
+		return nil, 0, err
+	}
+	if r.text(0) == "wait" {
+		return nil, r.micros(1), nil
+	}
+	turns := make([]ledger.Turn, 1+r.int(2))
+	turns[0].Permit = permitOf(app, id, r.text(1))
+	first, interval := r.micros(3), r.micros(4)
+	for i := 1; i < len(turns); i++ {
+		turns[i] = ledger.Turn{
+			Permit: permitOf(app, id+"."+strconv.Itoa(i), r.text(1)), In: max(0, first+time.Duration(i-1)*interval),
+		}
+	}
+	return turns, 0, nil
 }
 
 // Return implements ledger.Quota.
-func (l *Ledger) Return(ctx context.Context, p ledger.Permit) error {
-	id, from, ok := strings.Cut(p.ID, "@")
-	if !ok {
-		return nil
+func (l *Ledger) Return(ctx context.Context, permits ...ledger.Permit) error {
+	byApp := map[string][]string{}
+	began := map[string]int64{}
+	for _, p := range permits {
+		id, from, ok := strings.Cut(p.ID, "@")
+		if !ok {
+			continue
+		}
+		at, err := strconv.ParseInt(from, 10, 64)
+		if err != nil {
+			return fmt.Errorf("return %s: no permit of this ledger: %q", p.App, p.ID)
+		}
+		byApp[p.App] = append(byApp[p.App], id)
+		began[p.App] += at
 	}
-	began, err := strconv.ParseInt(from, 10, 64)
-	if err != nil {
-		return fmt.Errorf("return %s: no permit of this ledger: %q", p.App, p.ID)
-	}
-	if _, err := l.calls.do(ctx, target{l.scripts.quota, quotaKey(p.App)}, "return", l.clock(), id, began); err != nil {
-		return fmt.Errorf("return %s: %w", p.App, err)
+	for app, ids := range byApp {
+		// How long calls take is an average anyway: that of the block will do.
+		if _, err := l.calls.do(ctx, target{l.scripts.quota, quotaKey(app)}, "return", l.clock(), strings.Join(ids, " "), began[app]/int64(len(ids))); err != nil {
+			return fmt.Errorf("return %s: %w", app, err)
+		}
 	}
 	return nil
 }

@@ -366,6 +366,8 @@ func (r answer) int(i int) int64 {
 
 func (r answer) time(i int) time.Time { return parseMicros(r.text(i)) }
 
+func (r answer) micros(i int) time.Duration { return time.Duration(r.int(i)) * time.Microsecond }
+
 // sharing reads the documents of other orders that a claim reports.
 func (r answer) sharing(i int) (out []ledger.Sharing) {
 	if i >= len(r) {

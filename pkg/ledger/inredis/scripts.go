@@ -66,8 +66,8 @@ func pacingConstants() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "local SLACK, JITTER, RESERVE_AHEAD, DEFERRED_SPACING = %d, %d, %d, %g\n",
 		quota.Slack.Microseconds(), quota.Jitter.Microseconds(), quota.ReserveAhead.Microseconds(), quota.DeferredSpacing)
-	fmt.Fprintf(&b, "local MIN_RESERVATION, MAX_RESERVATION, MAX_WAIT, FLOOR_ACTIVE, LAST_RANK = %d, %d, %d, %d, %d\nlocal RANKS, FLOORS = {}, {}\n",
-		quota.MinReservation.Microseconds(), quota.MaxReservation.Microseconds(), quota.MaxWait.Microseconds(), quota.FloorActiveFor.Microseconds(), len(quota.Classes()))
+	fmt.Fprintf(&b, "local MIN_RESERVATION, MAX_RESERVATION, MAX_WAIT, FLOOR_ACTIVE, LAST_RANK, BLOCK_AHEAD = %d, %d, %d, %d, %d, %d\nlocal RANKS, FLOORS = {}, {}\n",
+		quota.MinReservation.Microseconds(), quota.MaxReservation.Microseconds(), quota.MaxWait.Microseconds(), quota.FloorActiveFor.Microseconds(), len(quota.Classes()), quota.BlockAhead.Microseconds())
 	for _, c := range quota.Classes() {
 		fmt.Fprintf(&b, "RANKS['%s'] = %d\n", c, c.Rank())
 		if c.Floor() > 0 {

@@ -172,9 +172,18 @@ func (w *Ledger) Acquire(ctx context.Context, app string, class quota.Class, l l
 	return p, wait, err
 }
 
+// AcquireBlock implements ledger.Quota.
+func (w *Ledger) AcquireBlock(ctx context.Context, app string, class quota.Class, l ledger.Limit, n int, ttl time.Duration) (turns []ledger.Turn, wait time.Duration, err error) {
+	err = w.call(ctx, "acquire", func(ctx context.Context) error {
+		turns, wait, err = w.Ledger.AcquireBlock(ctx, app, class, l, n, ttl)
+		return err
+	})
+	return turns, wait, err
+}
+
 // Return implements ledger.Quota.
-func (w *Ledger) Return(ctx context.Context, p ledger.Permit) error {
-	return w.call(ctx, "return", func(ctx context.Context) error { return w.Ledger.Return(ctx, p) })
+func (w *Ledger) Return(ctx context.Context, permits ...ledger.Permit) error {
+	return w.call(ctx, "return", func(ctx context.Context) error { return w.Ledger.Return(ctx, permits...) })
 }
 
 // ReadBook implements ledger.Books.

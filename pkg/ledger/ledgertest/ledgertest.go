@@ -89,6 +89,7 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"quota: callers that return on time succeed, and no slot stays empty", testQuotaReturn},
 		{"quota: callers that do not return delay nobody", testQuotaGone},
 		{"quota: a server's clock that is set back blocks nobody", testQuotaClockBack},
+		{"quota: callers that wait together share a block, and take nothing from others", testQuotaBlocks},
 		{"quota: nonsense is refused", testQuotaNonsense},
 		{"many workers at once lose nothing", testMany},
 		{"books: fields and marks are kept", testBook},

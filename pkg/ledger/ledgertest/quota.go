@@ -72,7 +72,21 @@ func testQuotaLimit(b *bench) {
 		var open []call
 		for range rapid.IntRange(5, 40).Draw(t, "steps") {
 			l := handles[rapid.IntRange(0, 1).Draw(t, "handle")]
-			switch rapid.IntRange(0, 4).Draw(t, "what") {
+			switch rapid.IntRange(0, 5).Draw(t, "what") {
+			case 5:
+				turns, wait, err := l.AcquireBlock(b.ctx, app, rapid.SampledFrom(quota.Classes()).Draw(t, "class"), limit, rapid.IntRange(1, 40).Draw(t, "turns"), time.Minute)
+				b.must(err)
+				if (len(turns) == 0) != (wait > 0) || len(turns) > quota.MaxBlock {
+					t.Fatalf("%d turns and a wait of %s", len(turns), wait)
+				}
+				open = slices.DeleteFunc(open, func(c call) bool { return !c.until.After(b.now()) })
+				for _, turn := range turns {
+					open = append(open, call{turn.Permit, b.now().Add(time.Minute)})
+					starts = append(starts, b.now().Add(turn.In))
+				}
+				if len(open) > limit.Concurrent {
+					t.Fatalf("%d calls at a time, %d allowed", len(open), limit.Concurrent)
+				}
 			case 0:
 				b.clock.Add(time.Duration(rapid.IntRange(0, 2_000_000).Draw(t, "µs")) * time.Microsecond)
 			case 1:
@@ -103,6 +117,7 @@ func testQuotaLimit(b *bench) {
 				}
 			}
 		}
+		slices.SortFunc(starts, time.Time.Compare)
 		if err := within(limit.PerSecond, starts); err != nil {
 			t.Fatal(err)
 		}
@@ -404,6 +419,114 @@ func testQuotaNonsense(b *bench) {
 	}
 }
 
+// Turns in a row for callers of one worker, while that takes nothing from others.
+func testQuotaBlocks(b *bench) {
+	fast := ledger.Limit{PerSecond: 1000, Concurrent: 100}
+	take := func(app string, class quota.Class, l ledger.Limit, n, want int) []ledger.Turn {
+		b.Helper()
+		turns, wait, err := b.AcquireBlock(b.ctx, app, class, l, n, callTTL)
+		b.must(err)
+		if len(turns) != want || (want == 0) != (wait > 0) {
+			b.Fatalf("%d turns and a wait of %s, want %d", len(turns), wait, want)
+		}
+		for i, turn := range turns {
+			if turn.Permit.ID == "" || i == 0 && turn.In != 0 || i > 0 && turn.In < turns[i-1].In || turn.In > quota.BlockAhead+2*time.Millisecond {
+				b.Fatalf("turn %d: %+v after %s", i, turn, turns[max(0, i-1)].In)
+			}
+		}
+		return turns
+	}
+	start := func(app string, class quota.Class, want bool) {
+		b.Helper()
+		if p, wait := b.asks(app, class, fast); (p.ID != "") != want || wait > quota.BlockAhead+2*time.Millisecond {
+			b.Fatalf("%s may start: %v, wait %s", class, p.ID != "", wait)
+		}
+	}
+	take("slow", "push", ledger.Limit{PerSecond: 5, Concurrent: 100}, 8, 1)
+	take("status", "status", fast, 8, 1)
+	b.clock.Add(time.Minute)
+	take("app", "push", fast, 8, 8)
+	b.clock.Add(time.Minute)
+	take("app", "push", fast, 100, 25) // those of the 5 ms that a call may be late, and of 20 ms ahead
+	// Its worker died. The next caller waits for 20 ms at most, and then for nobody.
+	start("app", "cancel", false)
+	b.clock.Add(quota.BlockAhead + 2*time.Millisecond)
+	start("app", "cancel", true)
+
+	// Somebody waits: a turn for one only.
+	b.clock.Add(time.Minute)
+	hundred := ledger.Limit{PerSecond: 100, Concurrent: 100}
+	b.asks("crowd", "push", hundred)
+	_, wait := b.asks("crowd", "push", hundred)
+	if _, next := b.asks("crowd", "push", hundred); wait <= 0 || next <= wait {
+		b.Fatalf("the first waits %s, the second %s", wait, next)
+	}
+	b.clock.Add(wait)
+	take("crowd", "push", hundred, 8, 1)
+	b.clock.Add(time.Minute)
+	take("crowd", "push", hundred, 8, 3)
+
+	// No more than half of the calls at a time.
+	few := ledger.Limit{PerSecond: 1000, Concurrent: 10}
+	turns := take("few", "push", few, 8, 5)
+	b.clock.Add(100 * time.Millisecond)
+	take("few", "push", few, 8, 1)
+	var permits []ledger.Permit
+	for _, turn := range turns {
+		permits = append(permits, turn.Permit)
+	}
+	b.must(b.Return(b.ctx, permits...))
+	b.must(b.Return(b.ctx, permits...))
+	b.clock.Add(100 * time.Millisecond)
+	take("few", "push", few, 8, 4)
+
+	// Four workers of 32 handlers, a backlog, and the other classes beside it.
+	const seconds = 5
+	b.clock.Add(time.Hour)
+	s := newTraffic(b, "blocks", ledger.Limit{PerSecond: 300, Concurrent: 1000}, 50*time.Millisecond)
+	s.workers, s.handlers = 4, 128
+	for range 300 {
+		s.forever("push")
+	}
+	s.forever("status", "status", "status", "status", "status", "status", "status", "stock", "stock", "stock", "stock", "stock")
+	for at := range seconds * 10 {
+		s.after(time.Duration(at)*100*time.Millisecond, func() { s.message("cancel", nil) })
+	}
+	s.run(seconds * time.Second)
+	slices.SortFunc(s.all, time.Time.Compare)
+	s.within()
+	if err := within(s.limit.PerSecond, travelled(s.all)); err != nil {
+		b.Errorf("as the warehouse counts: %v", err)
+	}
+	total := s.limit.PerSecond * seconds
+	if got := float64(len(s.all)); got < 0.97*total {
+		b.Errorf("only %.1f %% used", 100*got/total)
+	}
+	if got := float64(len(s.starts["status"])); got < 0.15*total*0.93 {
+		b.Errorf("status got %.1f %%", 100*got/total)
+	}
+	if got := float64(len(s.starts["stock"])); got < 0.10*total*0.93 {
+		b.Errorf("stock got %.1f %%", 100*got/total)
+	}
+	if most := slices.Max(s.waited["cancel"]); most > 150*time.Millisecond {
+		b.Errorf("a cancel waited %s", most)
+	}
+
+	// The same workers without a backlog: most turns come in blocks.
+	b.clock.Add(time.Hour)
+	s = newTraffic(b, "ample", ledger.Limit{PerSecond: 10_000, Concurrent: 1000}, 10*time.Millisecond)
+	s.workers, s.handlers = 4, 128
+	for range 64 {
+		s.forever("push")
+	}
+	s.run(time.Second)
+	slices.SortFunc(s.all, time.Time.Compare)
+	s.within()
+	if each := float64(len(s.all)) / float64(s.asked["push"]); each < 2 {
+		b.Errorf("%.1f turns each time somebody asked, %d in all", each, len(s.all))
+	}
+}
+
 // traffic simulates workers that call under a quota, on the suite's clock. A message has a handler; a short wait is
 // spent there, after a longer one the message returns a little late and waits for a free handler.
 type traffic struct {
@@ -415,6 +538,12 @@ type traffic struct {
 	events   events
 	handlers int
 	queue    []func()
+	// workers, if any, ask for the turns of those of their handlers together that wait at the same time, and one by one for a
+	// second after they got fewer.
+	workers int
+	waiting []chance
+	next    int
+	tight   time.Time
 
 	starts map[quota.Class][]time.Time
 	all    []time.Time
@@ -482,21 +611,85 @@ func (s *traffic) free() {
 	}
 }
 
+// chance is a call that waits for a block.
+type chance struct {
+	worker int
+	class  quota.Class
+	came   time.Time
+	then   func()
+}
+
+// together waits a millisecond for others of the worker.
+func (s *traffic) together(c chance) {
+	s.waiting = append(s.waiting, c)
+	if slices.ContainsFunc(s.waiting[:len(s.waiting)-1], func(o chance) bool { return o.worker == c.worker && o.class == c.class }) {
+		return // a block is on its way
+	}
+	s.after(time.Millisecond, func() { s.block(c) })
+}
+
+// block asks for those that wait like c; the rest waits another millisecond.
+func (s *traffic) block(c chance) {
+	like := func(o chance) bool { return o.worker == c.worker && o.class == c.class }
+	var all []chance
+	s.waiting = slices.DeleteFunc(s.waiting, func(o chance) bool {
+		mine := like(o) && len(all) < quota.Block(s.limit.PerSecond)
+		if mine {
+			all = append(all, o)
+		}
+		return mine
+	})
+	if slices.ContainsFunc(s.waiting, like) {
+		s.after(time.Millisecond, func() { s.block(c) })
+	}
+	s.asked[c.class]++
+	turns, wait, err := s.AcquireBlock(s.ctx, s.app, c.class, s.limit, len(all), callTTL)
+	s.must(err)
+	if len(turns) < len(all) {
+		s.tight = s.now().Add(time.Second)
+	}
+	for i, o := range all {
+		switch {
+		case i < len(turns):
+			s.after(turns[i].In, func() { s.begin(o.class, o.came, o.then, turns[i].Permit) })
+		case i == 0:
+			s.wait(o.class, o.came, o.then, wait)
+		default:
+			s.call(o.class, o.came, o.then)
+		}
+	}
+}
+
+func (s *traffic) begin(class quota.Class, came time.Time, then func(), p ledger.Permit) {
+	now := s.now()
+	s.starts[class], s.all = append(s.starts[class], now), append(s.all, now)
+	s.waited[class] = append(s.waited[class], now.Sub(came))
+	s.after(s.takes/2+s.jitter(s.takes), func() {
+		s.must(s.Return(s.ctx, p))
+		s.free()
+		if then != nil {
+			then()
+		}
+	})
+}
+
 func (s *traffic) call(class quota.Class, came time.Time, then func()) {
+	if s.workers > 0 && class.Floor() == 0 && s.now().After(s.tight) && quota.Block(s.limit.PerSecond) > 1 {
+		s.next++
+		s.together(chance{s.next % s.workers, class, came, then})
+		return
+	}
 	s.asked[class]++
 	p, wait := s.asks(s.app, class, s.limit)
+	if p.ID != "" {
+		s.begin(class, came, then, p)
+		return
+	}
+	s.wait(class, came, then, wait)
+}
+
+func (s *traffic) wait(class quota.Class, came time.Time, then func(), wait time.Duration) {
 	switch {
-	case p.ID != "":
-		now := s.now()
-		s.starts[class], s.all = append(s.starts[class], now), append(s.all, now)
-		s.waited[class] = append(s.waited[class], now.Sub(came))
-		s.after(s.takes/2+s.jitter(s.takes), func() {
-			s.must(s.Return(s.ctx, p))
-			s.free()
-			if then != nil {
-				then()
-			}
-		})
 	case wait <= 200*time.Millisecond:
 		s.after(wait+100*time.Microsecond+s.jitter(time.Millisecond), func() { s.call(class, came, then) })
 	default:

@@ -1,10 +1,11 @@
--- args: id class per_second concurrent ttl
--- Starts a call or says how long to wait: {'begun', when} or {'wait', how long}. inkv/pace.go does the same with the
--- same constants (package quota) and explains it; its Reserved and Deferred are the fields near: and far: here.
+-- args: id class per_second concurrent ttl most
+-- Starts a call, and up to most - 1 more that follow it, or says how long to wait: {'begun', when, how many more, in how
+-- long the first of them may start, interval between them} or {'wait', how long}. inkv/pace.go does the same with the same
+-- constants (package quota) and explains it; its Reserved and Deferred are the fields near: and far: here.
 
 load()
-local id, class, lasts = a.id, a.class, tonumber(a.ttl)
-if easy and swept == now and class == easy.class and a.per_second == easy.per_second and a.concurrent == easy.concurrent
+local id, class, lasts, most = a.id, a.class, tonumber(a.ttl), tonumber(a.most)
+if most == 1 and easy and swept == now and class == easy.class and a.per_second == easy.per_second and a.concurrent == easy.concurrent
     and v('next') <= now and calls < easy.most and not ends_at(id) then
   p.next = math.max(v('next'), now - SLACK) + easy.interval
   begin_call(id, now + lasts)
@@ -21,7 +22,7 @@ now = math.max(now, v('at'))
 p.at = now
 
 local calls_now = under_way()
-if ends_at(id) then return {'begun', text(now)} end -- a repeated call: the answer was lost
+if ends_at(id) then return {'begun', text(now), '0'} end -- a repeated call: the answer was lost, and with it all turns but one
 
 local own, credit = RANKS[class], false
 local floor_step = FLOORS[class] and math.floor(1e6 / per_second / FLOORS[class])
@@ -62,12 +63,21 @@ for r = 0, own do
 end
 
 local wait
+local more, from = 0, 0
 if free <= now and first then
   p.next = math.max(v('next'), now - SLACK) + interval
   begin_call(id, now + lasts)
   ttl = math.max(ttl or 0, lasts)
   if v('near:' .. own) <= now then p['near:' .. own] = 0 end
   if floor_step then p['due:' .. class] = math.min(p['due:' .. class], now) + floor_step end
+  from = p.next - now
+  if most > 1 and not floor_step and nobody_waits(keep_for) then
+    while more < most - 1 and p.next <= now + BLOCK_AHEAD and 2 * calls < concurrent do
+      more = more + 1
+      p.next = p.next + interval
+      begin_call(id .. '.' .. more, now + lasts)
+    end
+  end
 else
   slot = math.max(slot, now + 1000) -- the first in line is late
   local ahead = math.max(RESERVE_AHEAD, spacing)
@@ -86,7 +96,7 @@ end
 
 changed = true
 if wait then return {'wait', text(wait)} end
-if not floor_step then
+if not floor_step and most == 1 then
   easy = {class = class, per_second = a.per_second, concurrent = a.concurrent, most = concurrent, interval = interval}
 end
-return {'begun', text(now)}
+return {'begun', text(now), text(more), text(from), text(interval)}

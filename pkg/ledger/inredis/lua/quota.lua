@@ -1,5 +1,6 @@
 -- Helpers of the operations on a quota: KEYS[1] is the pacing, calls_key the calls under way. Both are read once for
--- all calls of a batch, and written once. The first argument of each call is a permit's id.
+-- all calls of a batch, and written once. The first argument of each call is a permit's id, or
+-- several in one text.
 local calls_key = KEYS[1] .. ':calls'
 local p, changed, ttl
 local function v(field) return p[field] or 0 end
@@ -53,11 +54,33 @@ local function begin_call(id, till)
   ends[id], calls = till, calls + 1
 end
 
-local function end_call(id)
-  ended = ended or {}
-  ended[#ended + 1] = id
-  ends[id] = nil
-  if calls then calls = calls - 1 end
+-- end_calls ends those of the ids, separated by blanks, that are under way; false when there were none.
+local function end_calls(ids)
+  if not string.find(ids, ' ', 1, true) then
+    if not ends_at(ids) then return false end
+    ended = ended or {}
+    ended[#ended + 1] = ids
+    ends[ids] = nil
+    if calls then calls = calls - 1 end
+    return true
+  end
+  write_calls()
+  local list = {}
+  for id in string.gmatch(ids, '%S+') do
+    list[#list + 1] = id
+    if ends then ends[id] = nil end
+  end
+  local gone = redis.call('ZREM', calls_key, unpack(list))
+  if calls then calls = calls - gone end
+  return gone > 0
+end
+
+-- nobody_waits: no caller, of whichever rank, has reserved a slot or is to return for one.
+local function nobody_waits(keep_for)
+  for r = 0, LAST_RANK do
+    if v('near:' .. r) + keep_for > now or v('far:' .. r) > now then return false end
+  end
+  return true
 end
 
 local function forget_calls()
