@@ -63,6 +63,8 @@ type State struct {
 	Head Head `json:"head"`
 	// Read is the time that was read, for all goods.
 	Read Coverage `json:"read,omitempty"`
+	// Broken is how many goods had gaps when gaps were last searched for.
+	Broken int `json:"broken,omitempty"`
 	// Epoch is the ledger's, when the state was read.
 	Epoch time.Time `json:"-"`
 }
@@ -129,8 +131,8 @@ type Batch struct {
 	Tail Positions
 }
 
-// later returns the later of two positions.
-func (p Position) later(o Position) Position {
+// Later returns the later of two positions.
+func (p Position) Later(o Position) Position {
 	if o.Seq > p.Seq {
 		return o
 	}
@@ -365,7 +367,7 @@ func (s *Store) apply(ctx context.Context, p Place, batch Batch) (applied int, e
 		if _, err := t.Get(stateField, &st); err != nil {
 			return err
 		}
-		st.Head.Tail.Stock, st.Head.Tail.VMI = st.Head.Tail.Stock.later(batch.Tail.Stock), st.Head.Tail.VMI.later(batch.Tail.VMI)
+		st.Head.Tail.Stock, st.Head.Tail.VMI = st.Head.Tail.Stock.Later(batch.Tail.Stock), st.Head.Tail.VMI.Later(batch.Tail.VMI)
 		for _, interval := range batch.Read {
 			st.Read = st.Read.With(interval)
 		}

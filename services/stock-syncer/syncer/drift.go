@@ -41,8 +41,30 @@ type CompareProgress struct {
 	// Opening: the goods of the book were compared, and those that only the warehouse knows are next.
 	Opening bool   `json:"opening,omitempty"`
 	Cursor  string `json:"cursor,omitempty"`
-	Done    bool   `json:"done,omitempty"`
+	// Of the goods from Cursor on, in order and Together of them, those up to After were compared.
+	After    string `json:"after,omitempty"`
+	Together int    `json:"together,omitempty"`
+	Done     bool   `json:"done,omitempty"`
 }
+
+// together is how many goods are compared in order: the last call of each time asks for fewer than it might.
+const together = 1000
+
+// rest returns which of the goods in order, read from the cursor on, are left. When they are others than before, all are.
+func (p *CompareProgress) rest(nos []string) []string {
+	if p.Together != len(nos) {
+		p.After = ""
+	}
+	p.Together = len(nos)
+	i, found := slices.BinarySearch(nos, p.After)
+	if found {
+		i++
+	}
+	return nos[i:]
+}
+
+// next goes on at another cursor.
+func (p *CompareProgress) next(cursor string) { p.Cursor, p.After, p.Together = cursor, "", 0 }
 
 // Suspicion is a difference that was seen once. It is published when it is seen again and nothing moved in between.
 type Suspicion struct {
@@ -131,7 +153,7 @@ func (c *comparison) run(ctx context.Context, head Head) error {
 	}
 	c.suspicions = map[string]*Suspicion{}
 	c.after = append(c.after, c.settle)
-	for !c.progress.Done && !c.outOfTime(ctx) && c.compared < comparedPerRun {
+	for !c.progress.Done && !c.hasEnough(ctx) {
 		if err := c.step(ctx); err != nil {
 			return err
 		}
@@ -176,57 +198,87 @@ func (c *comparison) step(ctx context.Context) error {
 	if c.progress.Opening {
 		return c.takeOpeningBalances(ctx)
 	}
-	figures, next, err := c.store.Figures(ctx, c.place, c.progress.Cursor)
-	if err != nil {
-		return err
-	}
-	for some := range slices.Chunk(figures, c.reader.ShopStockLimit()) {
-		if err := c.compareGoods(ctx, some); err != nil {
+	figures, next := map[string]stock.Figure{}, c.progress.Cursor
+	for len(figures) < together {
+		some, to, err := c.store.Figures(ctx, c.place, next)
+		if err != nil {
 			return err
 		}
+		for _, f := range some {
+			figures[f.GoodsNo] = f
+		}
+		if next = to; next == "" {
+			break
+		}
 	}
-	c.progress.Cursor, c.progress.Opening = next, next == ""
+	for some := range slices.Chunk(c.progress.rest(slices.Sorted(maps.Keys(figures))), c.reader.ShopStockLimit()) {
+		if c.hasEnough(ctx) {
+			return nil
+		}
+		list := make([]stock.Figure, len(some))
+		for i, no := range some {
+			list[i] = figures[no]
+		}
+		if err := c.compareGoods(ctx, list); err != nil {
+			return err
+		}
+		c.progress.After = some[len(some)-1]
+	}
+	c.progress.Opening = next == ""
+	c.progress.next(next)
 	return nil
+}
+
+// hasEnough reports whether the run is to end.
+func (c *comparison) hasEnough(ctx context.Context) bool {
+	return c.outOfTime(ctx) || c.compared >= comparedPerRun
 }
 
 // takeOpeningBalances adopts what only the warehouse knows: goods that did not move since the flow is read.
 func (c *comparison) takeOpeningBalances(ctx context.Context) error {
-	fields, next, err := c.books.ScanBook(ctx, c.countRun.book, goodsPrefix, c.progress.Cursor)
+	codes, next := map[string]string{}, c.progress.Cursor
+	for len(codes) < together {
+		fields, to, err := c.books.ScanBook(ctx, c.countRun.book, goodsPrefix, next)
+		if err != nil {
+			return err
+		}
+		for _, f := range fields {
+			var g Goods
+			if err := book.Decode(c.countRun.book, f, &g); err != nil {
+				return err
+			}
+			if g.Total > 0 {
+				codes[strings.TrimPrefix(f.Name, goodsPrefix)] = g.Code
+			}
+		}
+		if next = to; next == "" {
+			break
+		}
+	}
+	left := c.progress.rest(slices.Sorted(maps.Keys(codes)))
+	series, err := c.store.Series(ctx, c.place, left)
 	if err != nil {
 		return err
 	}
-	codes := map[string]string{}
-	var nos []string
-	for _, f := range fields {
-		var g Goods
-		if err := book.Decode(c.countRun.book, f, &g); err != nil {
-			return err
+	c.compared += len(left)
+	unknown := slices.DeleteFunc(left, func(no string) bool { return series[no].Rows > 0 })
+	for some := range slices.Chunk(unknown, c.reader.ShopStockLimit()) {
+		if c.outOfTime(ctx) {
+			return nil
 		}
-		if no := strings.TrimPrefix(f.Name, goodsPrefix); g.Total > 0 {
-			nos, codes[no] = append(nos, no), g.Code
-		}
-	}
-	for some := range slices.Chunk(nos, c.reader.ShopStockLimit()) {
-		series, err := c.store.Series(ctx, c.place, some)
+		theirs, err := c.remoteStock(ctx, some)
 		if err != nil {
 			return err
 		}
-		c.compared += len(some)
-		unknown := slices.DeleteFunc(slices.Clone(some), func(no string) bool { return series[no].Rows > 0 })
-		if len(unknown) == 0 {
-			continue
-		}
-		theirs, err := c.remoteStock(ctx, unknown)
-		if err != nil {
-			return err
-		}
-		for _, no := range unknown {
+		for _, no := range some {
 			if n := theirs[no].Num; n != 0 {
 				c.publishRow(OpeningBalance(c.at, c.place, no, codes[no], n, c.Now()))
 			}
 		}
+		c.progress.After = some[len(some)-1]
 	}
-	c.progress.Cursor, c.progress.Done = next, next == ""
+	c.progress.next(next)
+	c.progress.Done = next == ""
 	return nil
 }
 

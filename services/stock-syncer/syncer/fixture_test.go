@@ -287,6 +287,8 @@ type remoteStock struct {
 	shops  map[string]warehouse.ShopStock
 	change []warehouse.StockChange
 	sets   []string
+	// onShopStock is called before a shop's stock is read.
+	onShopStock func()
 	// refuses names goods whose stock cannot be set.
 	refuses string
 }
@@ -349,6 +351,9 @@ func (w *remoteStock) Flow(context.Context, warehouse.FlowQuery) (warehouse.Flow
 }
 
 func (w *remoteStock) ShopStock(_ context.Context, shopNo string, goods []string) (map[string]warehouse.ShopStock, error) {
+	if w.onShopStock != nil {
+		w.onShopStock()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls++

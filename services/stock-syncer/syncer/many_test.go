@@ -305,7 +305,7 @@ func TestOpeningBalancesOfManyGoods(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(events) > comparedPerRun+500 {
+			if len(events) > comparedPerRun+2*together {
 				t.Fatalf("%d events of one run", len(events))
 			}
 			if len(events) > 0 && !died { // before anything was stored
@@ -333,6 +333,58 @@ func TestOpeningBalancesOfManyGoods(t *testing.T) {
 		f, err := store.Figure(t.Context(), stock.Place{Seller: "acme", Warehouse: "W1", ShopNo: "ESPA"}, "N05999")
 		if err != nil || f.Num != 7 || f.Rows != 1 {
 			t.Errorf("%+v, %v", f, err)
+		}
+	})
+}
+
+// At the floor of a quota a run compares a few goods; the next one goes on behind them, and each call is for as many goods
+// as it may be.
+func TestComparingGoesOnWhereARunStopped(t *testing.T) {
+	each(t, func(t *testing.T, b *fixture) {
+		const goods = 900
+		b.apply(func(s *sellerv1.Setup) { s.Stock.Pools, s.Shops = nil, s.Shops[:1] })
+		b.wh.perPage = 2000
+		b.wh.shops = map[string]warehouse.ShopStock{}
+		var rows []stock.Row
+		for i := range goods {
+			no := fmt.Sprintf("N%05d", i)
+			b.wh.put(no, 100)
+			b.wh.shops["ESPA/"+no] = warehouse.ShopStock{Num: 8}
+			if i%3 > 0 { // its book knows these, with another figure
+				rows = append(rows, stock.Row{GoodsNo: no, Movement: stock.Movement{No: no, At: b.now().Add(-time.Hour).Unix(), Before: 5, After: 7, Change: 2, Linked: true}})
+			}
+		}
+		store := &stock.Store{Books: b.store, Now: b.now}
+		place := stock.Place{Seller: "acme", Warehouse: "W1", ShopNo: "ESPA"}
+		if _, err := store.Apply(t.Context(), place, stock.Batch{Rows: rows}); err != nil {
+			t.Fatal(err)
+		}
+		flowWasRead(b, "ESPA")
+		b.count()
+		calls := 0
+		b.wh.onShopStock = func() { calls++; b.advance(8 * time.Second) }
+		noted := 0
+		for runs := 0; runs < 12; runs++ {
+			before := calls
+			noted += len(b.countTick().events)
+			if calls-before > 2 {
+				t.Fatalf("%d calls of 8 s in a run", calls-before)
+			}
+			b.advance(10 * time.Second)
+		}
+		suspected := 0
+		for from := ""; ; {
+			some, next, err := Differences(t.Context(), b.store, place, from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			suspected += len(some)
+			if from = next; next == "" {
+				break
+			}
+		}
+		if calls != goods/50 || noted != goods/3 || suspected != goods-goods/3 {
+			t.Errorf("%d calls, %d opening balances, %d differences", calls, noted, suspected)
 		}
 	})
 }

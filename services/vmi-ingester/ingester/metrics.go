@@ -66,7 +66,7 @@ func Collector(sellers func() []*seller.Seller, books ledger.Books, now func() t
 	byPlace := []string{"seller", "warehouse", "shop_no"}
 	return pullmetrics.New("flows", []pullmetrics.Gauge{
 		{Name: gaugeUnread, Help: "Age of the oldest movement that may not have been read; also while the seller is paused.", Labels: byPlace},
-		{Name: gaugeBroken, Help: "Goods of which movements are missing, 1000 at most.", Labels: byPlace},
+		{Name: gaugeBroken, Help: "Goods of which movements were missing at the last tick.", Labels: byPlace},
 	}, func(ctx context.Context, observe pullmetrics.Observe) error {
 		var group errgroup.Group
 		group.SetLimit(placesAtOnce)
@@ -78,13 +78,9 @@ func Collector(sellers func() []*seller.Seller, books ledger.Books, now func() t
 					if err != nil || st.Plan.Until == 0 {
 						return err
 					}
-					broken, err := store.CountBroken(ctx, place, 1000)
-					if err != nil {
-						return err
-					}
 					read := st.Read.Until(st.Plan.Start)
 					observe(gaugeUnread, max(0, now().Sub(time.Unix(read, 0)).Seconds()), place.Seller, place.Warehouse, place.ShopNo)
-					observe(gaugeBroken, float64(broken), place.Seller, place.Warehouse, place.ShopNo)
+					observe(gaugeBroken, float64(st.Broken), place.Seller, place.Warehouse, place.ShopNo)
 					return nil
 				})
 			}

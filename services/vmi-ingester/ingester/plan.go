@@ -72,7 +72,7 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 		w.Seller, w.Warehouse, w.ShopNo = place.Seller, place.Warehouse, place.ShopNo
 		events = append(events, Window(w, at))
 	}
-	gaps, names, err := p.unreportedGaps(ctx, place, st.Read)
+	gaps, names, broken, err := p.unreportedGaps(ctx, place, st.Read)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -87,6 +87,7 @@ func (p *Ingester) plan(ctx context.Context, s *seller.Seller, place stock.Place
 			if now.Plan == from {
 				now.Plan = next
 			}
+			now.Broken = broken
 			if p.Now().Sub(now.Head.Seen) >= runEnds {
 				if !now.Head.Seen.IsZero() {
 					now.Head.Complete = now.Head.Next
@@ -112,25 +113,26 @@ func requireWholeFlow(s *seller.Seller, wh warehouse.FlowReader) error {
 	})
 }
 
-// unreportedGaps returns the events of gaps that were not published yet, and the names that mark them as published.
-func (p *Ingester) unreportedGaps(ctx context.Context, place stock.Place, read stock.Coverage) (events []event.Event, names []string, err error) {
+// unreportedGaps returns the events of gaps that were not published yet, the names that mark them as published, and how
+// many goods have gaps at all.
+func (p *Ingester) unreportedGaps(ctx context.Context, place stock.Place, read stock.Coverage) (events []event.Event, names []string, goods int, err error) {
 	seen := map[string]bool{}
 	for from := ""; ; {
 		broken, next, err := p.store.Broken(ctx, place, from)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, 0, err
 		}
 		maps.DeleteFunc(broken, func(goods string, _ []stock.Gap) bool { return seen[goods] })
 		more, found, err := p.gaps(ctx, place, broken, read, gapsAtOnce-len(names))
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, 0, err
 		}
 		events, names = append(events, more...), append(names, found...)
-		if from = next; next == "" || len(names) >= gapsAtOnce {
-			return events, names, nil
-		}
 		for goods := range broken {
 			seen[goods] = true
+		}
+		if from = next; next == "" || len(names) >= gapsAtOnce {
+			return events, names, len(seen), nil
 		}
 	}
 }

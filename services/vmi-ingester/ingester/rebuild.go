@@ -73,13 +73,14 @@ func (p *Ingester) ensureBook(ctx context.Context, place stock.Place, flow selle
 	return p.rebuild(ctx, place, st, flow, linked)
 }
 
+// holds reports whether the streams hold what they held when the book was written. A stream that has the later of two
+// messages has the earlier one: a restored one ends before it, or has another under its number.
 func (p *Ingester) holds(ctx context.Context, h stock.Head) (bool, error) {
 	for _, at := range []struct {
 		name string
 		stock.Position
 	}{
-		{event.StockAdjusted.Name, h.Complete.Stock}, {event.StockAdjusted.Name, h.Tail.Stock},
-		{event.VMIWindowIngested.Name, h.Complete.VMI}, {event.VMIWindowIngested.Name, h.Tail.VMI},
+		{event.StockAdjusted.Name, h.Complete.Stock.Later(h.Tail.Stock)}, {event.VMIWindowIngested.Name, h.Complete.VMI.Later(h.Tail.VMI)},
 	} {
 		if ok, err := p.Streams.Holds(ctx, at.name, at.Seq, at.At); !ok || err != nil {
 			return false, err

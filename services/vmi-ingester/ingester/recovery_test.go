@@ -58,7 +58,7 @@ func TestGapsThatStayDoNotHideOthers(t *testing.T) {
 	b.must(apply(b, rows))
 	b.must(apply(b, nil, stock.Interval{From: b.began.Unix(), To: b.began.Unix() + 10}))
 	for range 3 {
-		events, names, err := b.unreportedGaps(t.Context(), b.at, stock.Coverage{{From: b.began.Unix(), To: b.began.Unix() + 10}})
+		events, names, _, err := b.unreportedGaps(t.Context(), b.at, stock.Coverage{{From: b.began.Unix(), To: b.began.Unix() + 10}})
 		b.must(err)
 		for _, e := range events {
 			if m, ok := e.Message.(*vmiv1.GapFound); ok {
