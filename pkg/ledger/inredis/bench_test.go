@@ -39,7 +39,7 @@ func BenchmarkOrder(b *testing.B) {
 		no := fmt.Sprintf("CK%s%07d", run[len(run)-8:], i)
 		request := ledger.ClaimRequest{
 			Key: ledger.Key{Seller: "acme" + strconv.FormatInt(i%2, 10), Kind: "order", No: no}, Hash: fmt.Sprintf("%064d", i), Owner: fmt.Sprintf("%036d", i),
-			Group: "SO-" + no, Items: []string{"1", "2", "3"}, Revision: 1, Shop: "S01", Warehouse: "W01",
+			Group: "SO-" + no, Items: []string{"1", "2", "3"}, PlatformNos: []string{"T-" + no}, Identity: "app/dept/vendor", Revision: 1, Shop: "S01", Warehouse: "W01",
 			StreamTime: time.Now(), AuditedAt: time.Now(), First: true, Stream: "ORDERS", Seq: uint64(i),
 			Trace: "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01",
 		}

@@ -37,10 +37,10 @@ type script struct {
 
 func newScripts() scripts {
 	return scripts{
-		document: assemble(documentConstants(), []string{"epoch", "document"}, "claim", "accept", "refuse", "mark_rejected", "mark_unknown", "mark_not_found",
+		document: assemble(documentConstants(), []string{"epoch", "document_common"}, []string{"document"}, "claim", "accept", "refuse", "mark_rejected", "mark_unknown", "mark_not_found",
 			"release", "resend", "follow", "want_cancel", "end_cancel", "begin_epoch", "find", "due", "refusals", "erase"),
-		quota: assemble(pacingConstants(), []string{"quota"}, "acquire", "return"),
-		lease: assemble("", nil, "lease", "unlease"),
+		quota: assemble(pacingConstants(), nil, []string{"quota"}, "acquire", "return"),
+		lease: assemble("", nil, nil, "lease", "unlease"),
 		count: redis.NewScript(source("count")),
 		admit: redis.NewScript(source("admit")),
 
@@ -80,12 +80,21 @@ func pacingConstants() string {
 // argsPrefix begins an operation's file and precedes the names of its arguments.
 const argsPrefix = "-- args: "
 
-// assemble makes one script of operations and of what they share.
-func assemble(constants string, shared []string, operations ...string) *script {
+// assemble makes one script of operations and of what they share, their common cases too or only the others.
+func assemble(constants string, common, shared []string, operations ...string) *script {
 	s := &script{params: map[string]int{}, due: map[string]int{}}
 	var b strings.Builder
 	b.WriteString(constants)
-	for _, name := range append([]string{"prelude"}, shared...) {
+	for _, name := range append([]string{"prelude"}, common...) {
+		b.WriteString(source(name))
+	}
+	for _, op := range operations {
+		if _, err := lua.Open("lua/" + op + "_fast.lua"); err == nil {
+			fmt.Fprintf(&b, "fast['%s'] = function(at)\n%send\n", op, source(op+"_fast"))
+		}
+	}
+	b.WriteString("define = function()\n")
+	for _, name := range shared {
 		b.WriteString(source(name))
 	}
 	for _, op := range operations {
@@ -102,11 +111,7 @@ func assemble(constants string, shared []string, operations ...string) *script {
 		}
 		fmt.Fprintf(&b, "params['%s'] = {'%s'}\nops['%s'] = function()\n%send\n", op, strings.Join(names, "', '"), op, text)
 	}
-	for _, op := range operations {
-		if _, err := lua.Open("lua/" + op + "_fast.lua"); err == nil {
-			fmt.Fprintf(&b, "fast['%s'] = function(at)\n%send\n", op, source(op+"_fast"))
-		}
-	}
+	b.WriteString("end\n")
 	b.WriteString(source("dispatch"))
 	s.Script = redis.NewScript(b.String())
 	return s

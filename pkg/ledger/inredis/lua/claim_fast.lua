@@ -14,13 +14,13 @@ end
 local first, younger = ARGV[at + 15] == '1', math.min(ARGV[at + 16], ARGV[at + 17])
 local born, began = epoch(), text(now)
 local never_sent = first and younger > tonumber(born) + EPOCH_MARGIN
+local more = never_sent and {'fresh', '1', 'sure', born .. ' ' .. identify()} or {}
+if ARGV[at + 12] ~= '' then more[#more + 1], more[#more + 2] = 'identity', ARGV[at + 12] end
+if #platforms > 0 then more[#more + 1], more[#more + 2] = 'platforms', ARGV[at + 13] end
 redis.call('HSET', name, 'state', 'intent', 'owner', ARGV[at + 2], 'until', text(now + CLAIM_FOR), 'born', born,
-  'fresh', never_sent and '1' or '', 'sure', never_sent and born .. ' ' .. identify() or '',
   'hash', ARGV[at + 3], 'order', order, 'lines', ARGV[at + 5], 'revision', ARGV[at + 6], 'shop', ARGV[at + 7],
   'warehouse', ARGV[at + 8], 'trace', ARGV[at + 11], 'tries', '1', 'history', line(at, 'begun', ''),
-  'version', '1', 'changed', began, 'begun', began)
-if ARGV[at + 12] ~= '' then redis.call('HSET', name, 'identity', ARGV[at + 12]) end
-if #platforms > 0 then redis.call('HSET', name, 'platforms', ARGV[at + 13]) end
+  'version', '1', 'changed', began, 'begun', began, unpack(more))
 for _, key in ipairs(by) do redis.call('ZADD', key, text(LIVE + now), kind .. ':' .. no) end
 if ARGV[at + 5] ~= '' then
   local set = cjson.decode(ARGV[at + 5])

@@ -8,6 +8,10 @@ local function do_one(at)
   if now == 0 then now = server_now end
   local answer = fast[op] and fast[op](at + 2)
   if answer then return answer end
+  if define then
+    define()
+    define = nil
+  end
   a = {}
   for i, name in ipairs(params[op]) do a[name] = ARGV[at + 1 + i] end
   prepare()

@@ -2,9 +2,7 @@
 -- absent.
 local empty = {__index = function() return '' end}
 
-local function entry_key(kind, no) return base .. 'entry:' .. kind .. ':' .. no end
 local function lines_key(order_no) return base .. 'lines:' .. a.kind .. ':' .. order_no end
-local function index_key(no) return base .. 'find:' .. no end
 
 local key, due_key, doubt_key, refusals_key
 prepare = function()
@@ -116,9 +114,6 @@ local function keep(name, settled)
   if settled then redis.call('EXPIRE', name, KEEP_SETTLED) else redis.call('PERSIST', name) end
 end
 
--- LIVE lifts live entries above all others in an index; below it the score is when the entry was last written.
-local LIVE = 1e17
-
 local function index(no, settled)
   local name = index_key(no)
   redis.call('ZADD', name, (settled and 0 or LIVE) + now, a.kind .. ':' .. a.no)
@@ -183,13 +178,6 @@ local function numbered(kind, no, number, identity)
   return least
 end
 
-local noted = {}
-local function note_kind(kind)
-  if noted[kind] then return end
-  redis.call('SADD', base .. 'kinds', kind)
-  noted[kind] = true
-end
-
 local function save(e)
   e.version = text((tonumber(e.version) or 0) + 1)
   e.changed = text(now)
@@ -230,11 +218,4 @@ local function save(e)
   also_by(e, 'platforms', settled, stays)
   also_by(e, 'waybills', settled, stays)
   if not stored.version then note_kind(a.kind) end
-end
-
--- line makes a history line of the arguments in ARGV, for fast cases.
-local function line(at, what, detail)
-  return cjson.encode({
-    at = text(now), owner = ARGV[at + 2], stream = ARGV[at + 9], seq = ARGV[at + 10], what = what, detail = detail,
-  })
 end

@@ -5,6 +5,7 @@
 local a, now
 local ops, params = {}, {}
 local fast = {} -- by operation: its common case, which works on ARGV and returns nothing when the call is another case
+local define -- defines ops and params, and what they share: in each run anew, which takes longer than a call in its common case
 local function prepare() end
 local function finish() end
 local texts = {}
