@@ -2,14 +2,9 @@ package seller
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 
-	"stockbridge/pkg/bus"
-	"stockbridge/pkg/fault"
-	"stockbridge/pkg/retry"
 	"stockbridge/pkg/warehouse/kinds"
 	sellerv1 "stockbridge/proto/seller/v1"
 )
@@ -25,30 +20,6 @@ func (s *Seller) IdentityOf(warehouse string) string {
 	return Identity(a)
 }
 
-// recordMove records that applying setup changes the identity of a warehouse. A set-up that then is not applied leaves
-// a time that is too late, which is safe.
-func (r *Registry) recordMove(ctx context.Context, setup *sellerv1.Setup) error {
-	was, ok := r.Get(setup.Name)
-	now := New(setup, nil)
-	if !ok || !slices.ContainsFunc(was.Setup.Warehouses, func(w *sellerv1.Warehouse) bool { return was.IdentityOf(w.Code) != now.IdentityOf(w.Code) }) {
-		return nil
-	}
-	key := movedKey + setup.Name
-	return retry.Do(ctx, retry.Policy{}, func(ctx context.Context) error {
-		v, err := r.bucket.Get(ctx, key)
-		if err != nil && !errors.Is(err, bus.ErrKeyNotFound) {
-			return err
-		}
-		if _, err := r.bucket.Update(ctx, key, []byte("{}"), v.Revision); err != nil {
-			return err
-		}
-		if v, err = r.bucket.Get(ctx, key); err == nil {
-			r.applyNewer(v)
-		}
-		return err
-	})
-}
-
 // exclusiveIdentities are the identities of a set-up that no other seller may have: those of warehouses outside of
 // this process.
 func exclusiveIdentities(setup *sellerv1.Setup) []string {
@@ -61,36 +32,6 @@ func exclusiveIdentities(setup *sellerv1.Setup) []string {
 		}
 	}
 	return ids
-}
-
-// identityFaults finds the accounts of a set-up that would take another seller's identity. When a pair exists
-// already, from before this was refused, the later seller may be changed otherwise; the earlier one may not, because
-// it would become the later one.
-func (r *Registry) identityFaults(setup *sellerv1.Setup) Faults {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var had []string
-	if was := r.sellers[setup.Name]; was != nil {
-		had = exclusiveIdentities(was.Setup)
-	}
-	var faults Faults
-	for i, a := range setup.Accounts {
-		id := Identity(a)
-		if slices.Contains(had, id) && r.firstOf(id) != setup.Name || !slices.Contains(exclusiveIdentities(setup), id) {
-			continue
-		}
-		for _, other := range r.byIdentity[id] {
-			if other == setup.Name {
-				continue
-			}
-			faults = append(faults, fault.Reason{
-				Code: "setup.twin", Field: fmt.Sprintf("accounts[%d]", i),
-				ZH: fmt.Sprintf("商家 %s 与 %s 不能使用同一应用、事业部和 ERP 编号 (app_key, department, vendor_source)：按单号查询时会把对方的单据当作自己的；请合并为一个商家，或改用各自的编号", setup.Name, other),
-				EN: fmt.Sprintf("sellers %s and %s cannot have application, department and vendor source in common: asked for by number, each would find the other's documents; make one seller of both, or give each its own", setup.Name, other),
-			})
-		}
-	}
-	return faults
 }
 
 // indexIdentities records that a seller's set-up changed, and updates Twins of every seller concerned. The caller

@@ -13,7 +13,6 @@ import (
 
 	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/fault"
@@ -21,13 +20,14 @@ import (
 	sellerv1 "stockbridge/proto/seller/v1"
 )
 
-// Keys of the bucket: a sellerv1.Setup and a sellerv1.Paused as JSON, and a key whose time says when an identity of the
-// set-up changed last. A pause that ended is an empty body, not a deleted key: a reader that was cut off for long must
-// not miss the end.
+// Keys of the bucket: a sellerv1.Setup and a sellerv1.Paused as JSON, a key whose time says when an identity of the
+// set-up changed last, and keys that find the sellers of an identity (Store). A pause that ended is an empty body, not a
+// deleted key: a reader that was cut off for long must not miss the end.
 const (
-	setupKey = "seller."
-	pauseKey = "pause."
-	movedKey = "moved."
+	setupKey    = "seller."
+	pauseKey    = "pause."
+	movedKey    = "moved."
+	identityKey = "identity."
 )
 
 // maxStored is the largest set-up that the bucket accepts, bytes; it must stay below the server's max_payload.
@@ -133,49 +133,13 @@ func (r *Registry) All() []*Seller {
 	return all
 }
 
-// Put replaces the given version of a set-up (Seller.Version, 0 when there was none), and returns the new version. It
-// returns Faults when the set-up has any, and ErrChanged when another version is stored by now. The caller publishes
-// event.SellerChanged.
+// Put is Store.Put, and the set-up is visible in the Registry at once.
 func (r *Registry) Put(ctx context.Context, setup *sellerv1.Setup, version uint64) (uint64, error) {
-	if err := Validate(setup); err != nil {
-		return 0, err
+	revision, written, err := Store{r.bucket}.put(ctx, setup, version)
+	for _, v := range written {
+		r.applyNewer(v)
 	}
-	if was, ok := r.Get(setup.Name); ok {
-		if faults := switchOverFaults(was.Setup, setup, time.Now()); len(faults) > 0 {
-			return 0, faults
-		}
-	}
-	if faults := r.identityFaults(setup); len(faults) > 0 {
-		return 0, faults
-	}
-	key := setupKey + setup.Name
-	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(setup)
-	if err != nil {
-		return 0, fmt.Errorf("apply %s: %w", setup.Name, err)
-	}
-	if len(data) > maxStored {
-		return 0, Faults{{Code: "setup.size", ZH: fmt.Sprintf("设置共 %d 字节，最多 %d 字节", len(data), maxStored),
-			EN: fmt.Sprintf("the set-up takes %d bytes, %d at most", len(data), maxStored)}}
-	}
-	// Before the set-up, so that nothing is sent under it while the time is not known.
-	if err := r.recordMove(ctx, setup); err != nil {
-		return 0, fmt.Errorf("apply %s: %w", setup.Name, err)
-	}
-	revision, err := r.bucket.Update(ctx, key, data, version)
-	if errors.Is(err, bus.ErrRevision) {
-		// It may be our own write, whose answer was lost.
-		v, getErr := r.bucket.Get(ctx, key)
-		stored := &sellerv1.Setup{}
-		if getErr != nil || v.Revision == version || protojson.Unmarshal(v.Data, stored) != nil || !proto.Equal(stored, setup) {
-			return 0, fmt.Errorf("apply %s: %w", setup.Name, ErrChanged)
-		}
-		revision, err = v.Revision, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("apply %s: %w", setup.Name, err)
-	}
-	r.applyNewer(bus.Value{Key: key, Data: data, Revision: revision})
-	return revision, nil
+	return revision, err
 }
 
 // Pause pauses a seller; ErrPaused when it is paused already. An operator's pause replaces any other, a token's
@@ -337,7 +301,7 @@ func (r *Registry) watch(ctx context.Context, loaded func()) error {
 func (r *Registry) applyNewer(v bus.Value) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if v.Revision <= r.revisions[v.Key] {
+	if v.Revision <= r.revisions[v.Key] || strings.HasPrefix(v.Key, identityKey) {
 		return
 	}
 	r.revisions[v.Key] = v.Revision
@@ -383,11 +347,7 @@ func (r *Registry) applySetup(name string, v bus.Value) {
 		r.indexIdentities(name, was, nil)
 		return
 	}
-	setup := &sellerv1.Setup{}
-	err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(v.Data, setup)
-	if err == nil && setup.Name != name {
-		err = fmt.Errorf("it is the set-up of %q", setup.Name)
-	}
+	setup, err := decodeSetup(name, v.Data)
 	if err != nil {
 		// The previous set-up stays in force.
 		r.log.Error().Err(err).Str("seller", name).Msg("set-up cannot be read")

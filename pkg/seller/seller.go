@@ -1,8 +1,8 @@
 // Package seller knows the set-up of each seller: what was applied, what it maps, whether the seller is paused, and
 // why the set-up cannot serve an order.
 //
-// A set-up is a sellerv1.Setup and holds no secret. The Registry keeps all of them as they are now; a Seller is one
-// of them at one moment and never changes. The package knows no warehouse's API; of the bus it knows only the bucket
+// A set-up is a sellerv1.Setup and holds no secret. The Registry keeps all of them as they are now, a Store reads and writes
+// single ones; a Seller is one of them at one moment and never changes. The package knows no warehouse's API; of the bus it knows only the bucket
 // of set-ups.
 package seller
 

@@ -38,19 +38,31 @@ type sellerCmd struct {
 	Shadow    sellerShadowCmd    `cmd:"" help:"Report how orders in shadow mode differ from what the ERP's own program sent."`
 }
 
-// registry opens the sellers' set-ups.
+// registry opens all sellers' set-ups.
 func (a *app) registry(ctx context.Context) (*seller.Registry, error) {
-	b, err := a.bus(ctx)
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	bucket, err := b.Bucket(ctx, bus.BucketSetup)
+	bucket, err := a.setupBucket(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return seller.Open(ctx, bucket, zerolog.Nop())
+}
+
+// setups opens single sellers' set-ups.
+func (a *app) setups(ctx context.Context) (seller.Store, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	bucket, err := a.setupBucket(ctx)
+	return seller.NewStore(bucket), err
+}
+
+func (a *app) setupBucket(ctx context.Context) (*bus.Bucket, error) {
+	b, err := a.bus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return b.Bucket(ctx, bus.BucketSetup)
 }
 
 // sellerNamed opens the registry and finds a seller in it.
@@ -98,13 +110,16 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return hint(err, "docs/getting-started.md has an example, proto/seller/v1/seller.proto every key; nothing was applied")
 	}
-	registry, err := a.registry(ctx)
+	setups, err := a.setups(ctx)
 	if err != nil {
 		return err
 	}
-	defer registry.Close()
+	now, known, err := setups.Get(ctx, setup.Name)
+	if err != nil {
+		return err
+	}
 	did, version, target := "created", uint64(0), ""
-	if now, ok := registry.Get(setup.Name); ok {
+	if known {
 		did, version = "changed", now.Version
 		if proto.Equal(now.Setup, setup) {
 			did = "unchanged"
@@ -116,7 +131,7 @@ func (c sellerApplyCmd) Run(ctx context.Context, a *app) error {
 	}
 	if err := a.do(ctx, deed{"seller apply", setup.Name, fmt.Sprintf("%s, version before %d%s", did, version, target), cmp.Or(c.Despite, c.Why)}, func() (int, error) {
 		if did != "unchanged" {
-			if version, err = registry.Put(ctx, setup, version); errors.Is(err, seller.ErrChanged) {
+			if version, err = setups.Put(ctx, setup, version); errors.Is(err, seller.ErrChanged) {
 				return 0, hint(err, "see what the other applied with `bridgectl seller show %s`, then apply again", setup.Name)
 			}
 			if err != nil {
