@@ -20,7 +20,7 @@
 // A message is acked only when its result is stored: the events, the delayed copy, the dead letter. So all of this happens
 // at least once, and a crash between any two steps repeats the message.
 //
-// # Why
+// # Streams and consumers
 //
 // Public streams keep messages after the ack (limits retention): a work queue forgets the ids of acked messages at a
 // restart and accepts duplicates again. TICKS and RETRY are work queues all the same: nothing relies on their duplicate
@@ -28,8 +28,41 @@
 // forgotten. Schedules stay in them, because no consumer covers their subjects. No two consumers can receive the same
 // message.
 //
-// Messages are pulled by our own requests, each for as many as there are free slots, and not by the library's Consume. So
-// none waits in the client, where its AckWait would run, and a busy worker requests several at once. Consume separates the
+// # Fairness between sellers
+//
+// A consumer delivers in the order of storing, so a seller's flood would delay everybody behind it. What ERPs publish is
+// therefore dispatched by the seller in the subject, before anything else is read:
+//
+//   - A seller has seats: three quarters of the slots of each worker (SeatsOf), all of them when it is alone. A message
+//     without a seat is released at once, to return when one is likely to be free. Retries and replays take a free seat, or
+//     one of some that only they may take, so that a backlog does not keep them out.
+//   - When more of a seller's messages wait than a burst (twice the slots), any worker opens a lane: a second durable
+//     consumer, of this seller's subject, from the first message that waits. The main consumer's copies are then passed
+//     over: acked unread, in requests for many, so that those of other sellers behind them are soon reached. The backlog stays
+//     in the stream, as many messages in hand as there are seats, and every replica pulls from it.
+//   - While all messages of a seller wait for the same (fault.Throttle, its quota), no more of them are fetched.
+//   - Messages without a seller in the subject count as one seller's, and their reader takes a seat of the seller inside too.
+//   - With lanesPerConsumer in use, messages beyond a burst are delayed on RETRY, as are those of more sellers than may wait
+//     in the consumer.
+//
+// No message depends on one worker's memory. A message is passed over only when a list of lanes, read within trust over the
+// same connection, has an open lane that delivers it. A lane that was empty for a while is closing, for good: what comes
+// then is handled by the main consumer (and once more by the lane). It is deleted when each list that called it open is too old
+// to be used, and when the stream's leader says that it has no message that the lane has not settled. A lane that somebody
+// deletes by hand may lose the messages of the last seconds to nobody but the reconciler, which redelivers an audit without
+// an outcome.
+//
+// A message in hand of the main consumer when its lane is opened may be delivered by both: the ledger knows it. A lane's
+// first delivery counts as Delivery.First only beyond what the main consumer had delivered when the lane was opened.
+//
+// What was measured of this and other designs (one consumer with delays, a consumer for each seller, hashed lanes, filters
+// by list, direct gets) stands in docs/performance.md, Dispatch.
+//
+// # Why
+//
+// Messages are pulled by our own requests, each for as many as there are free slots, and not by the library's Consume. While
+// handlers are fast, as many more are fetched ahead: they have heartbeats, so their AckWait does not run out, and one
+// request gets many. Consume separates the
 // server's statuses from messages by their headers, which a publisher controls: an event with an empty body and a header
 // "Status: 409" would end it, and one with "Status: 100" would be swallowed, at each delivery. Here a message is whatever
 // has an ack subject. After a reconnect Consume may also hold a second message behind a busy handler, whose AckWait runs

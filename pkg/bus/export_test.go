@@ -69,3 +69,33 @@ func (b *Bus) ForgetProbe() {
 	defer b.writes.probing.Unlock()
 	b.writes.probedAt = time.Time{}
 }
+
+// FastLanes makes a lane's life short.
+func (s Serving) FastLanes() Serving {
+	s.laneTimes = laneTimes{
+		look: 20 * time.Millisecond, lookIdle: 20 * time.Millisecond, trust: 200 * time.Millisecond,
+		idle: 50 * time.Millisecond, closing: 400 * time.Millisecond,
+	}
+	return s
+}
+
+// LaneNames are the names that a consumer's lanes may have.
+func LaneNames(consumer string) []string { return laneNames(consumer) }
+
+// LanesLeft is how many messages the lanes of a consumer have not settled.
+func (b *Bus) LanesLeft(ctx context.Context, row Consumer) (n uint64, err error) {
+	all, err := b.lanesOf(ctx, row)
+	for _, of := range all {
+		n += of.info.NumPending + uint64(of.info.NumAckPending) //nolint:gosec // never negative
+	}
+	return n, err
+}
+
+// Lanes are the subjects of a consumer's lanes.
+func (b *Bus) Lanes(ctx context.Context, row Consumer) (subjects []string, err error) {
+	all, err := b.lanesOf(ctx, row)
+	for _, of := range all {
+		subjects = append(subjects, of.subject)
+	}
+	return subjects, err
+}

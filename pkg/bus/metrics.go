@@ -11,6 +11,7 @@ type Metrics struct {
 	deadLettered *prometheus.CounterVec
 	idTaken      *prometheus.CounterVec
 	inFlight     *prometheus.GaugeVec
+	passedOver   *prometheus.CounterVec
 }
 
 // NewMetrics creates the metrics and registers them with r unless that is nil.
@@ -37,8 +38,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "stockbridge_bus_in_flight", Help: "Messages being handled now.",
 		}, []string{"consumer"}),
 	}
+	m.passedOver = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "stockbridge_bus_passed_over_total", Help: "Messages that the main consumer left to a lane of their seller.",
+	}, []string{"consumer"})
 	if r != nil {
-		r.MustRegister(m.backlog.gauges, m.handled, m.seconds, m.delayed, m.deadLettered, m.idTaken, m.inFlight)
+		r.MustRegister(m.backlog.gauges, m.handled, m.seconds, m.delayed, m.deadLettered, m.idTaken, m.inFlight, m.passedOver)
 	}
 	return m
 }

@@ -24,6 +24,8 @@ const (
 	gaugeRunnable    = "stockbridge_consumer_runnable"
 	gaugeUnacked     = "stockbridge_consumer_unacked"
 	gaugeOldest      = "stockbridge_consumer_oldest_seconds"
+	gaugeLanes       = "stockbridge_consumer_lanes"
+	gaugeLaneOldest  = "stockbridge_lane_oldest_seconds"
 	gaugeDelayed     = "stockbridge_parked_messages"
 	gaugeDeadLetters = "stockbridge_shelf_messages"
 	gaugeGrouped     = "stockbridge_shelf_grouped_messages"
@@ -49,9 +51,11 @@ func newBacklogMetrics() *backlogMetrics {
 	byConsumer := []string{"consumer"}
 	l.gauges = pullmetrics.New("bus", []pullmetrics.Gauge{
 		{Name: gaugeConnected, Help: "1 while the connection to NATS stands."},
-		{Name: gaugeRunnable, Help: "Messages that wait and could be handled now. Not those in flight, delayed or dead-lettered.", Labels: byConsumer},
+		{Name: gaugeRunnable, Help: "Messages that wait and could be handled now. Also those in lanes; not those in flight, delayed or dead-lettered.", Labels: byConsumer},
 		{Name: gaugeUnacked, Help: "Messages that were delivered and not settled: in flight at any replica, or delayed by seconds.", Labels: byConsumer},
 		{Name: gaugeOldest, Help: "Age of the oldest message that is not settled, delayed retries included; 0 when there is none.", Labels: byConsumer},
+		{Name: gaugeLanes, Help: "Sellers whose backlog has a lane, a consumer of its own.", Labels: byConsumer},
+		{Name: gaugeLaneOldest, Help: "Age of the oldest message in a lane that is not settled; 0 when there is none.", Labels: byConsumer},
 		{Name: gaugeDelayed, Help: "Retries that were delayed.", Labels: byConsumer},
 		{Name: gaugeDeadLetters, Help: "Dead letters, by kind: dlq needs a person, held waits for a cause. A group counts as its messages.", Labels: []string{"kind", "consumer"}},
 		{Name: gaugeGrouped, Help: "Unreadable messages in groups, of the 20 sellers with the most.", Labels: []string{"consumer", "seller"}},
@@ -159,6 +163,12 @@ func (b *Bus) observeConsumer(ctx context.Context, row Consumer, observe pullmet
 		places = append(places, place{streamRetry, retryName(row.Name), []string{event.RetryOf(row.Name)}})
 	}
 	var runnable, unacked uint64
+	if row.lanes() {
+		oldest, runnable, unacked, err = b.observeLanes(ctx, row, observe)
+		if err != nil {
+			return oldest, err
+		}
+	}
 	for _, p := range places {
 		c, err := b.js.Consumer(ctx, p.stream, p.consumer)
 		if err != nil {
@@ -179,6 +189,38 @@ func (b *Bus) observeConsumer(ctx context.Context, row Consumer, observe pullmet
 	observe(gaugeRunnable, float64(runnable), row.Name)
 	observe(gaugeUnacked, float64(unacked), row.Name)
 	return oldest, nil
+}
+
+// observeLanes reports on a consumer's lanes, and returns when the oldest message in them was stored, and how many wait and
+// are in flight.
+func (b *Bus) observeLanes(ctx context.Context, row Consumer, observe pullmetrics.Observe) (oldest time.Time, waiting, unacked uint64, err error) {
+	all, err := b.lanesOf(ctx, row)
+	if err != nil {
+		return oldest, 0, 0, err
+	}
+	open := 0
+	for _, of := range all {
+		if !of.closing {
+			open++
+		}
+		waiting += of.info.NumPending
+		unacked += uint64(max(0, of.info.NumAckPending)) //nolint:gosec // never negative
+		if of.info.NumPending == 0 && of.info.NumAckPending == 0 {
+			continue
+		}
+		at, err := b.firstAfter(ctx, row.Stream, []string{of.subject}, max(of.info.AckFloor.Stream, of.start-1))
+		if err != nil {
+			return oldest, 0, 0, err
+		}
+		oldest = earlier(oldest, at)
+	}
+	age := 0.0
+	if !oldest.IsZero() {
+		age = max(0, b.Now().Sub(oldest).Seconds())
+	}
+	observe(gaugeLanes, float64(open), row.Name)
+	observe(gaugeLaneOldest, age, row.Name)
+	return oldest, waiting, unacked, nil
 }
 
 // firstAfter is when the first message after seq was first stored; the zero time when there is none.

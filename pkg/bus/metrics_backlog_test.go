@@ -37,6 +37,7 @@ func TestBacklogSaysWhatWaitsAndWhere(t *testing.T) {
 		return map[string]float64{
 			"stockbridge_bus_connected": 1, "stockbridge_consumer_oldest_seconds order-pusher": 0,
 			"stockbridge_consumer_runnable order-pusher": runnable, "stockbridge_consumer_unacked order-pusher": unacked,
+			"stockbridge_consumer_lanes order-pusher": 0, "stockbridge_lane_oldest_seconds order-pusher": 0,
 			"stockbridge_parked_messages order-pusher":     delayed,
 			"stockbridge_shelf_messages dlq order-pusher":  dlq,
 			"stockbridge_shelf_messages held order-pusher": held,

@@ -219,6 +219,13 @@ type inflight struct {
 	b *Bus
 	// epoch of the connection when the message was requested.
 	epoch uint64
+	// meta is the server's, seat gives the seller's seat back; nil without seats.
+	meta *nats.MsgMetadata
+	seat func()
+	// lane is what delivered the message, nil for the main consumer and for RETRY.
+	lane *lane
+	// beats are what keeps the message from being redelivered.
+	beats beats
 	mu    sync.Mutex
 	done  bool
 	// countedKey is the key under which this run was counted as an attempt; "" when it was not. A shutdown that
@@ -347,28 +354,52 @@ func (b *Bus) storedAt(ctx context.Context, stream string, seq uint64) (time.Tim
 // epoch counts the reconnects.
 func (b *Bus) epoch() uint64 { return b.nc.Stats().Reconnects }
 
-// heartbeat reports progress at an interval until stop, for limit at most: a handler that hangs must lose its message.
-func (t *inflight) heartbeat(every, limit time.Duration) (stop func()) {
-	// The first comes early, because AckWait may have started before the message was read.
-	first := min(every, 2*time.Second)
-	began := time.Now()
-	var mu sync.Mutex
-	mu.Lock()
-	defer mu.Unlock()
-	var timer *time.Timer
-	stopped := false
-	timer = time.AfterFunc(first, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if !stopped && time.Since(began) < limit {
-			t.progress()
-			timer.Reset(every)
+// beats say when a message's next heartbeat is due. The server's mu guards them.
+type beats struct {
+	next time.Time
+	// until is when they end: a handler that hangs must lose its message. The zero time until its handler starts.
+	until time.Time
+}
+
+const (
+	// firstBeat is early, because AckWait may have started before the message was read.
+	firstBeat = 2 * time.Second
+	// beatEvery is how often it is looked which heartbeats are due, at most.
+	beatEvery = 500 * time.Millisecond
+)
+
+// beat sends the heartbeats of all messages in hand until ctx ends. One loop for all: a timer for each message would be
+// set and stopped a thousand times a second.
+func (w *server) beat(ctx context.Context) {
+	tick := time.NewTicker(min(beatEvery, w.ackWait/6))
+	defer tick.Stop()
+	var due []*inflight
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
-	})
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		stopped = true
-		timer.Stop()
+		if w.b.Ready() != nil {
+			continue
+		}
+		now := time.Now()
+		due = due[:0]
+		w.mu.Lock()
+		for t := range w.inFlight {
+			if now.Before(t.beats.next) || !t.beats.until.IsZero() && now.After(t.beats.until) {
+				continue
+			}
+			t.beats.next = now.Add(w.ackWait / 3)
+			due = append(due, t)
+		}
+		w.mu.Unlock()
+		for _, t := range due {
+			if t.epoch == w.b.epoch() {
+				t.progress()
+			} else {
+				go t.progress() // it asks the server first
+			}
+		}
 	}
 }

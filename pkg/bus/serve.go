@@ -72,7 +72,7 @@ type Delivery struct {
 	Seller string
 	// First: the broker's first delivery of the original; neither retry nor replay.
 	First bool
-	// Returned: it came through RETRY, as a retry or a replay, and occupies one of the slots for these (RetrySlots).
+	// Returned: it came through RETRY, as a retry or a replay.
 	Returned bool
 	// Attempt counts runs from 1. Runs that were too early, held or stopped by a shutdown do not count.
 	Attempt int
@@ -115,8 +115,11 @@ func (d *Delivery) Stored(ctx context.Context) error {
 type Serving struct {
 	// Consumer is the name of a consumer of the event served; see ConsumerOf.
 	Consumer string
-	// Slots is how many messages are handled concurrently; 32.
+	// Slots is how many messages are handled concurrently; 32. Of what ERPs publish, as many more from lanes and as many
+	// retries and replays are, and SeatsOf(Slots) of one seller.
 	Slots int
+	// Alone reports whether there is only one seller, which may then take all slots. Optional.
+	Alone func() bool
 	// HandlerLimit ends a handler's ctx; 25 s. It must stay below the consumer's AckWait (30 s).
 	HandlerLimit time.Duration
 	// Grace is how long Serve waits for handlers after its ctx ended; 40 s.
@@ -137,6 +140,8 @@ type Serving struct {
 	Fit func() error
 	// Now is the broker's clock (Bus.Now); tests may replace it.
 	Now func() time.Time
+
+	laneTimes laneTimes
 }
 
 // Serve passes each message of a consumer, and its retries and replays, to handle, until ctx ends. Then it requests no
@@ -172,7 +177,8 @@ func Serve[M proto.Message](ctx context.Context, b *Bus, topic event.Topic[M], s
 	return nil
 }
 
-// RetrySlots is how many slots serve retries and replays, in addition to the given number for new messages.
+// RetrySlots is how many slots serve retries and replays, in addition to the given number for new messages, where sellers
+// have no seats; and from how many each gets seats of its own for them, where they do.
 func RetrySlots(slots int) int { return max(1, slots/4) }
 
 func (s Serving) withDefaults(b *Bus) Serving {
@@ -194,6 +200,12 @@ func (s Serving) withDefaults(b *Bus) Serving {
 	}
 	if s.Metrics == nil {
 		s.Metrics = NewMetrics(nil)
+	}
+	if s.laneTimes == (laneTimes{}) {
+		s.laneTimes = defaultLaneTimes
+	}
+	if s.Alone == nil {
+		s.Alone = func() bool { return false }
 	}
 	if s.Fit == nil {
 		s.Fit = func() error { return nil }
@@ -249,6 +261,12 @@ type server struct {
 	garbage    garbage
 	silent     atomic.Bool
 	unfit      atomic.Bool
+	// hold is how long a message is in a slot, a moving average in nanoseconds.
+	hold atomic.Int64
+	// seats and lanes keep sellers apart; nil for what is not from ERPs. laneSlots are those that all lanes share.
+	seats     *seats
+	lanes     *lanes
+	laneSlots chan struct{}
 }
 
 func (w *server) ticks() bool { return w.row.ticks() }
@@ -281,20 +299,30 @@ func (w *server) serve(ctx context.Context) error {
 	w.hard, end = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
 
-	var slots sync.WaitGroup
-	open := func(stream, consumer string, n int, retried bool) error {
-		p, err := w.b.puller(stream, consumer, 2*n+statusRoom)
+	var slots, beating sync.WaitGroup
+	beats, stopBeats := context.WithCancel(context.WithoutCancel(ctx))
+	beating.Go(func() { w.beat(beats) })
+	defer func() { stopBeats(); beating.Wait() }()
+	open := func(stream, consumer string, h *hand) error {
+		p, err := w.b.puller(stream, consumer, 2*(h.slots+h.ahead+passBatch)+statusRoom)
 		if err != nil {
 			return err
 		}
 		p.onSilence = w.logSilence
-		slots.Go(func() { w.dispatch(p, n, retried, stop) })
+		slots.Go(func() { w.dispatch(p, h, stop) })
 		return nil
 	}
-	err = open(w.row.Stream, w.row.Name, w.s.Slots, false)
+	retries := RetrySlots(w.s.Slots)
+	if w.row.lanes() {
+		w.seats, w.lanes = newSeats(w.s.Slots, w.s.Alone), newLanes(w)
+		w.laneSlots = make(chan struct{}, w.s.Slots)
+		retries = w.s.Slots // seats bound each seller
+		slots.Go(w.lanes.run)
+	}
+	err = open(w.row.Stream, w.row.Name, &hand{slots: w.s.Slots, ahead: w.ahead()})
 	if err == nil && !w.ticks() {
 		// Retries and replays have slots of their own, so that they and new messages cannot block each other.
-		err = open(streamRetry, retryName(w.row.Name), RetrySlots(w.s.Slots), true)
+		err = open(streamRetry, retryName(w.row.Name), &hand{slots: retries, retried: true})
 	}
 	if err != nil {
 		stop(err)
@@ -333,38 +361,223 @@ func (w *server) logSilence(silent bool) {
 	}
 }
 
-// dispatch hands messages to n slots until soft ends. It fetches as many as there are free slots, so that no message
-// waits for a slot, and fetches again when these have arrived.
-func (w *server) dispatch(p *puller, n int, retried bool, stop context.CancelCauseFunc) {
-	work, idle := make(chan *inflight), make(chan struct{}, n)
+// hand is what one consumer's dispatch has in hand.
+type hand struct {
+	slots, ahead int
+	retried      bool
+
+	n     atomic.Int64
+	freed chan struct{}
+	// passing says that most messages of the last request were passed over.
+	passing bool
+}
+
+// shortHold is how long a message is in a slot at most for more to be fetched than there are free slots: longer ones would
+// wait here although another replica may be idle, and the round trip for the next request does not count beside them.
+const shortHold = 50 * time.Millisecond
+
+// fewSlots is up to how many slots nothing is fetched ahead of free ones: it pays where requests get many at a time.
+const fewSlots = 8
+
+// passBatch is how many messages are asked for while most are passed over, so that a backlog does not take a round trip
+// for each few. Those of other sellers among them wait for a slot.
+const passBatch = 256
+
+// ahead is how many messages may be fetched ahead of free slots: their heartbeats keep them.
+func (w *server) ahead() int {
+	if w.ticks() || w.s.Slots <= fewSlots {
+		return 0
+	}
+	return w.s.Slots
+}
+
+// room is how many messages may be fetched now. While messages are handled fast, it is none until half of what may wait
+// ahead is used up, so that one request gets many.
+func (w *server) room(h *hand) int {
+	in := int(h.n.Load())
+	if h.passing {
+		return passBatch - in
+	}
+	if hold := time.Duration(w.hold.Load()); h.ahead == 0 || hold == 0 || hold > shortHold {
+		return h.slots - in
+	}
+	if room := h.slots + h.ahead - in; room >= h.ahead/2 {
+		return room
+	}
+	return 0
+}
+
+// dispatch hands messages to slots until soft ends. It fetches as many as there are free slots, and some ahead if these
+// are soon free, and fetches again when these have arrived. It neither hands on nor holds a message whose seller has no
+// seat.
+func (w *server) dispatch(p *puller, h *hand, stop context.CancelCauseFunc) {
+	work := make(chan *inflight, h.slots+h.ahead+passBatch)
+	h.freed = make(chan struct{}, 1)
 	var slots sync.WaitGroup
-	for range n {
-		idle <- struct{}{}
+	for range h.slots {
 		slots.Go(func() {
 			for t := range work {
-				w.process(t, retried)
-				idle <- struct{}{}
+				w.process(t, h.retried)
+				h.n.Add(-1)
+				signal(h.freed)
 			}
 		})
 	}
 	for w.waitUntilFit() {
-		free := w.freeSlots(idle)
-		if free == 0 {
-			break
+		room := w.room(h)
+		if room <= 0 {
+			select {
+			case <-h.freed:
+			case <-w.soft.Done():
+			}
+			continue
 		}
-		got, err := p.fetch(w.soft, free, func(m *nats.Msg) { work <- &inflight{Msg: m, b: w.b, epoch: p.epoch} })
-		for range free - got {
-			idle <- struct{}{}
-		}
+		passed := 0
+		got, err := p.fetch(w.soft, room, func(m *nats.Msg) {
+			t, lane := w.receive(m, p, h.retried)
+			switch {
+			case t != nil:
+				h.n.Add(1)
+				work <- t
+			case lane:
+				passed++
+			}
+		})
+		h.passing = passed > got/2
 		if err != nil && w.soft.Err() == nil {
 			stop(err)
 		}
 	}
 	close(work)
+	w.drain(p)
+	slots.Wait()
+}
+
+// drain releases what p received and nobody took.
+func (w *server) drain(p *puller) {
 	ctx, cancel := context.WithTimeout(w.hard, 5*time.Second)
 	defer cancel()
 	p.drain(ctx)
-	slots.Wait()
+}
+
+// receive takes a message in hand: from now on it has heartbeats. It returns nil for one that it settled at once, because
+// a lane has it (passed) or its seller has no seat, and for one that is not from JetStream and cannot be acked.
+func (w *server) receive(m *nats.Msg, p *puller, retried bool) (t *inflight, passed bool) {
+	t = &inflight{Msg: m, b: w.b, epoch: p.epoch}
+	var err error
+	if t.meta, err = m.Metadata(); err != nil {
+		w.b.log.Error().Err(err).Str("subject", t.Subject).Msg("message without metadata ignored")
+		return nil, false
+	}
+	if w.seats != nil {
+		if w.passOver(t, retried) {
+			return nil, true
+		}
+		if !w.seat(t, retried) {
+			return nil, false
+		}
+	}
+	t.beats.next = time.Now().Add(min(firstBeat, w.ackWait/3))
+	w.mu.Lock()
+	w.inFlight[t] = struct{}{}
+	w.mu.Unlock()
+	return t, false
+}
+
+// fromMain reports whether the main consumer delivered the message, and no lane.
+func (w *server) fromMain(t *inflight, retried bool) bool {
+	return !retried && t.meta.Consumer == w.row.Name
+}
+
+// passOver acks a message unread that a lane delivers.
+func (w *server) passOver(t *inflight, retried bool) bool {
+	if !w.fromMain(t, retried) || !w.lanes.passes(t.Subject, t.meta.Sequence.Stream) {
+		return false
+	}
+	t.ack()
+	w.s.Metrics.passedOver.WithLabelValues(w.row.Name).Inc()
+	return true
+}
+
+// seat takes a seat of the message's seller. Without one the message waits in its consumer until one is likely to be free.
+func (w *server) seat(t *inflight, retried bool) bool {
+	main, seq := w.fromMain(t, retried), t.meta.Sequence.Stream
+	leave, pause := w.seats.take(w.sellerOf(t.Subject, retried), retried)
+	switch {
+	case leave != nil:
+		t.seat = leave
+		if main {
+			w.lanes.noteSeated(t.Subject, seq)
+		}
+		return true
+	case main && w.lanes.noteWaiting(t.Subject, seq, pause):
+		w.delayUnseated(t, pause)
+	default:
+		t.nak(pause)
+	}
+	return false
+}
+
+// delayUnseated delays a message on RETRY that found no seat, so that it does not wait in the consumer with too many.
+func (w *server) delayUnseated(t *inflight, pause time.Duration) {
+	d := w.delivery(t, false)
+	d.Seller = w.sellerOf(t.Subject, false)
+	ctx, cancel := context.WithTimeout(w.hard, settleLimit)
+	defer cancel()
+	if err := w.delay(ctx, t, d, w.s.Now().Add(pause+nakLimit)); err != nil {
+		w.b.log.Error().Err(err).Msg("cannot delay the message; it stays in the consumer")
+		t.nak(nakLimit)
+		return
+	}
+	w.s.Metrics.delayed.WithLabelValues(w.row.Name).Inc()
+	t.ack()
+}
+
+// dispatchLane serves a lane until ctx ends: as many messages as its seller has seats, which take turns with those of the
+// other lanes for the slots of all lanes.
+func (w *server) dispatchLane(ctx context.Context, of lane) {
+	p, err := w.b.puller(w.row.Stream, of.name, 2*w.s.Slots+statusRoom)
+	if err != nil {
+		w.b.log.Warn().Err(err).Str("lane", of.name).Msg("cannot listen to a lane")
+		return
+	}
+	p.onSilence = w.logSilence
+	seller := w.sellerOf(of.subject, false)
+	var handlers sync.WaitGroup
+	for ctx.Err() == nil && w.waitUntilFit() {
+		free, more, wait := w.seats.free(seller)
+		if free == 0 {
+			if wait <= 0 {
+				wait = time.Minute
+			}
+			timer := time.NewTimer(wait)
+			select {
+			case <-more:
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
+			continue
+		}
+		_, err := p.fetch(ctx, free, func(m *nats.Msg) {
+			t, _ := w.receive(m, p, false)
+			if t == nil {
+				return
+			}
+			t.lane = &of
+			handlers.Go(func() {
+				w.laneSlots <- struct{}{} // channels are fair: no lane waits longer than another
+				defer func() { <-w.laneSlots }()
+				w.process(t, false)
+			})
+		})
+		if err != nil && ctx.Err() == nil {
+			w.b.log.Debug().Err(err).Str("lane", of.name).Msg("cannot pull from a lane")
+			_ = sleep(ctx, w.s.laneTimes.look) // it was deleted, and the next list says so
+		}
+	}
+	w.drain(p)
+	handlers.Wait()
 }
 
 // unfitPause is how often an unfit worker checks whether it is fit again.
@@ -397,25 +610,8 @@ func (w *server) checkFit() error {
 	return err
 }
 
-// freeSlots waits for a free slot and takes all that are free: none when soft ends first.
-func (w *server) freeSlots(slots <-chan struct{}) (n int) {
-	select {
-	case <-slots:
-		n++
-	case <-w.soft.Done():
-		return 0
-	}
-	for {
-		select {
-		case <-slots:
-			n++
-		default:
-			return n
-		}
-	}
-}
-
 func (w *server) process(t *inflight, retried bool) {
+	defer w.drop(t)
 	if w.soft.Err() != nil {
 		t.nak(0)
 		return
@@ -424,28 +620,32 @@ func (w *server) process(t *inflight, retried bool) {
 		t.nak(brokenPause)
 		return
 	}
-	d, err := w.delivery(t, retried)
-	if err != nil { // not from JetStream: cannot be acked
-		w.b.log.Error().Err(err).Str("subject", t.Subject).Msg("message without metadata ignored")
-		return
-	}
+	d := w.delivery(t, retried)
+	began := time.Now()
 	w.mu.Lock()
-	w.inFlight[t] = struct{}{}
+	t.beats.until = began.Add(w.s.HandlerLimit + settleLimit)
 	w.mu.Unlock()
-	stopBeat := t.heartbeat(w.ackWait/3, w.s.HandlerLimit+settleLimit)
 	flight := w.s.Metrics.inFlight.WithLabelValues(w.row.Name)
 	flight.Inc()
-	began := time.Now()
 
 	outcome := w.work(t, d)
 
-	stopBeat()
 	flight.Dec()
-	w.s.Metrics.seconds.WithLabelValues(w.row.Name).Observe(time.Since(began).Seconds())
+	took := time.Since(began)
+	was := w.hold.Load()
+	w.hold.Store(was + (int64(took)-was)/8) // lost updates do not matter
+	w.s.Metrics.seconds.WithLabelValues(w.row.Name).Observe(took.Seconds())
 	w.s.Metrics.handled.WithLabelValues(w.row.Name, outcome).Inc()
+}
+
+// drop lets go of a message that is settled.
+func (w *server) drop(t *inflight) {
 	w.mu.Lock()
 	delete(w.inFlight, t)
 	w.mu.Unlock()
+	if t.seat != nil {
+		t.seat()
+	}
 }
 
 // releaseInFlight returns what is still in flight to the server.
@@ -463,19 +663,15 @@ func (w *server) releaseInFlight() {
 
 // delivery builds the Delivery of a message before its body is read. It trusts Bridge- headers only on RETRY (retried):
 // on other streams anybody may have written them.
-func (w *server) delivery(t *inflight, retried bool) (*Delivery, error) {
-	meta, err := t.Metadata()
-	if err != nil {
-		return nil, err
-	}
-	own := placeOf(meta)
+func (w *server) delivery(t *inflight, retried bool) *Delivery {
+	own := placeOf(t.meta)
 	e := envelope{original: t.Header, from: origin{t.Subject, own, true}}
 	if retried {
 		e = decodeRetry(t.Header, t.Subject, own)
 	}
 	d := &Delivery{
 		Consumer: w.row.Name, Subject: e.from.subject, Stream: e.from.place.Stream, Seq: e.from.place.Seq, StreamTime: e.from.place.Stored,
-		First: meta.NumDelivered == 1 && !retried, Returned: retried, Attempt: 1,
+		First: t.meta.NumDelivered == 1 && !retried && (t.lane == nil || t.lane.firstOf(own.Seq)), Returned: retried, Attempt: 1,
 		Replay: e.sent.replayed != 0 || e.sent.round != 0, Released: e.released, ReleasedAt: releasedAt(e.earlier), env: e, origin: e.token(),
 	}
 	d.ID = headerOf(d.env.original, event.HeaderID)
@@ -487,7 +683,7 @@ func (w *server) delivery(t *inflight, retried bool) (*Delivery, error) {
 	}
 	d.key = headerOf(d.env.original, event.HeaderSubject)
 	d.Trace = trace.Format(trace.Parse(headerOf(d.env.original, event.HeaderTrace)))
-	return d, nil
+	return d
 }
 
 // placeOf is where a message was stored that the server delivered.

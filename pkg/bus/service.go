@@ -62,6 +62,9 @@ func public(name string) bool {
 // dead-lettered.
 func (c Consumer) ticks() bool { return c.Stream == streamTicks }
 
+// lanes reports whether a backlog of one seller gets a lane: ERPs publish in bursts, and any ERP may publish without an end.
+func (c Consumer) lanes() bool { return c.Stream == StreamIntake }
+
 // consumersOf are the consumers of all services.
 func consumersOf(services []Service) []Consumer {
 	var all []Consumer

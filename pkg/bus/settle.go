@@ -25,6 +25,9 @@ const (
 	// nakLimit is the longest pause inside the consumer. For longer ones the message is delayed on RETRY: one that
 	// waits in the consumer counts against its limit of unacked messages.
 	nakLimit = 10 * time.Second
+	// throttleLimit is the longest pause of a seller whose messages all wait for the same, such as its quota: the cause may
+	// go earlier than was said.
+	throttleLimit = 10 * time.Second
 	// brokenPause is the pause when the message is not to blame: the ledger or the store does not answer.
 	brokenPause = 2 * time.Second
 	// tickAttempt is the attempt whose pause a failed tick waits, some 16 s, and tickPause its longest pause; the next tick
@@ -65,6 +68,15 @@ func (w *server) work(t *inflight, d *Delivery) (outcome string) {
 	}
 	if err != nil {
 		return w.unread(ctx, log, t, d, m, fault.Permanent(err))
+	}
+	if w.seats != nil && d.Seller != "" && w.sellerOf(t.Subject, d.Returned) == event.NoSeller {
+		// Only the body names its seller, who has a seat for it too.
+		leave, pause := w.seats.take(d.Seller, d.Returned)
+		if leave == nil {
+			t.nak(pause)
+			return outcomeWait
+		}
+		defer leave()
 	}
 	if w.s.Paused != nil {
 		if err := w.s.Paused(d.Seller); err != nil && !slices.Contains(d.Released, fault.Cause(err)) {
@@ -170,6 +182,9 @@ func (w *server) settle(ctx context.Context, log zerolog.Logger, t *inflight, d 
 		w.uncountAttempt(ctx, log, t)
 		after := max(fault.After(err), 10*time.Millisecond)
 		log.Debug().Err(err).Dur("after", after).Msg("too early")
+		if w.seats != nil && fault.Throttled(err) {
+			w.seats.block(d.Seller, min(after/2, throttleLimit))
+		}
 		w.retryLater(ctx, log, t, d, after)
 		return outcomeWait
 	case fault.Held:

@@ -71,6 +71,9 @@ func worker(s Service) User {
 		if c.ticks() {
 			continue
 		}
+		if c.lanes() {
+			u.allowLanes(c)
+		}
 		deadLetters = true
 		u.allowPull(streamRetry, retryName(c.Name))
 		u.allow(
@@ -111,6 +114,19 @@ func worker(s Service) User {
 		u.allow("$KV." + b.name + "." + b.workers)
 	}
 	return u
+}
+
+// allowLanes permits to open a consumer's lanes, for its own messages, to pull from them and to delete them. Permissions
+// cannot cover part of a name, so each lane has its own.
+func (u *User) allowLanes(c Consumer) {
+	u.allow("$JS.API.CONSUMER.LIST." + c.Stream)
+	for _, name := range laneNames(c.Name) {
+		u.allowPull(c.Stream, name)
+		u.allow("$JS.API.CONSUMER.DELETE." + c.Stream + "." + name)
+		for _, filter := range c.Filters {
+			u.allow("$JS.API.CONSUMER.CREATE." + c.Stream + "." + name + "." + filter)
+		}
+	}
 }
 
 func (u *User) allowOversight(c Consumer) {

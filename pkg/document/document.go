@@ -71,7 +71,6 @@ type Known struct {
 	Claim  Claim
 	// Line is about the line for which the claim failed.
 	Line Line
-	Slot Slot
 	// Earlier is the document that this one supersedes.
 	Earlier Other
 	// Found is the last look-up of this document.
@@ -127,6 +126,8 @@ type Claim struct {
 	ledger.Claimed
 	// External says that another program sends the document.
 	External bool
+	// NotFound says that an earlier run looked the document up in this epoch, found nothing, and did not send it.
+	NotFound bool
 }
 
 // ClaimResult is how a claim ended.
@@ -151,14 +152,6 @@ type Line struct {
 	Superseded bool
 	// Holder has the line.
 	Holder Other
-}
-
-// Slot is the seller's share of the worker's slots: Err is why there is none now.
-type Slot struct {
-	Done bool
-	Err  error
-	// NotFound says that an earlier run looked the document up in this epoch, found nothing, and did not send it.
-	NotFound bool
 }
 
 // Found is the result of a look-up.
@@ -227,8 +220,6 @@ const (
 	FreeLine
 	// ReadHolder reads the entry that has the line.
 	ReadHolder
-	// TakeSlot takes one of the seller's slots.
-	TakeSlot
 	// ReadEarlier reads the entry of the superseded document, FindEarlier looks it up.
 	ReadEarlier
 	FindEarlier

@@ -17,7 +17,6 @@ func ExampleNext() {
 	fmt.Println(document.Next(k).Do == document.ClaimIt)
 
 	k.Claim = document.Claim{Done: true, Claimed: ledger.Claimed{NeverSent: true}}
-	k.Slot.Done = true
 	fmt.Println(document.Next(k).Do == document.Send)
 
 	k.Answer = document.Answer{Done: true, Err: fault.Unknown(errors.New("connection reset"))}

@@ -242,6 +242,8 @@ func (w *world) claim(o, owner int, d Delivery) Claim {
 		e.neverSent = d.First && !d.Replay && d.AuditedAt.After(w.since.Add(ledger.EpochMargin))
 	}
 	c.NeverSent = e.state == ledger.New && e.neverSent
+	c.NotFound = !c.NeverSent && w.notFound[o].Equal(w.since)
+	w.notFound[o] = time.Time{}
 	e.prior, e.state, e.owner, e.until = e.state, ledger.Intent, owner, w.now.Add(ledger.ClaimFor)
 	c.Claim.Until = e.until
 	return c
@@ -297,9 +299,6 @@ func (w *world) do(o, owner int, step Step, k *Known) {
 		k.Line = Line{FreeTried: true, Superseded: o == 1}
 	case ReadHolder:
 		k.Line.Holder = w.other(1 - o)
-	case TakeSlot:
-		k.Slot = Slot{Done: true, NotFound: !k.Claim.NeverSent && w.notFound[o].Equal(w.since)}
-		w.notFound[o] = time.Time{}
 	case ReadEarlier:
 		k.Earlier = w.other(0)
 	case FindEarlier:
@@ -316,7 +315,7 @@ func (w *world) do(o, owner int, step Step, k *Known) {
 		switch {
 		case !mine && w.since.Equal(k.Claim.EpochSince):
 			breaks("P1: order %d is sent without an intent in the ledger", o)
-		case !w.blind && !k.Claim.NeverSent && !lookedUp && !k.Slot.NotFound:
+		case !w.blind && !k.Claim.NeverSent && !lookedUp && !k.Claim.NotFound:
 			breaks("P1: order %d is sent without a look-up", o)
 		case w.blind && k.Claim.Entry.Rejection != (fault.Reason{}):
 			breaks("P2: order %d is sent again although it was rejected", o)

@@ -108,15 +108,11 @@ func afterClaim(k *Known) Step {
 		return Step{Do: Release, Why: WhyCancelWanted, Known: true}
 	case c.Entry.State == ledger.Refused && !k.Delivery.Replay:
 		return Step{Do: Release, Err: fault.Permanent(c.Entry.Reason), Known: true}
-	case !k.Slot.Done:
-		return Step{Do: TakeSlot}
-	case k.Slot.Err != nil:
-		return release(k.Slot.Err)
 	case c.NeverSent:
 		return send(k)
 	case former(k):
 		return Step{Do: Release, Why: WhyFormer}
-	case c.Entry.State == ledger.New && k.Slot.NotFound:
+	case c.Entry.State == ledger.New && c.NotFound:
 		return send(k)
 	case k.CannotFind:
 		return askFirst(k)

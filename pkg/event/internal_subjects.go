@@ -152,6 +152,14 @@ func ParseDelay(subject string) (consumer, origin string, err error) {
 // RetrySubject is where a delayed message fires and a replayed one is sent; seller may be NoSeller.
 func RetrySubject(consumer, seller string) string { return retry + "." + consumer + "." + seller }
 
+// SellerOfRetry is the seller in a RetrySubject, NoSeller when it names none.
+func SellerOfRetry(subject string) string {
+	if t := strings.Split(subject, "."); len(t) == 3 && t[0] == retry && ValidSeller(t[2]) {
+		return t[2]
+	}
+	return NoSeller
+}
+
 // RetryOf covers all retries and replays of consumer.
 func RetryOf(consumer string) string { return retry + "." + consumer + ".>" }
 

@@ -73,7 +73,9 @@ type fault struct {
 	class Class
 	after time.Duration
 	cause string
-	err   error
+	// throttled: the same holds for all work of the seller.
+	throttled bool
+	err       error
 }
 
 func (f *fault) Error() string { return f.err.Error() }
@@ -86,6 +88,11 @@ func Permanent(err error) error { return mark(fault{class: Refused, err: err}) }
 // RetryAfter marks work that came too early: a rate limit, a pause, another worker on it. The outermost mark counts.
 func RetryAfter(after time.Duration, err error) error {
 	return mark(fault{class: Wait, after: after, err: err})
+}
+
+// Throttle is RetryAfter for a wait that all work of the same seller has, such as that for its quota.
+func Throttle(after time.Duration, err error) error {
+	return mark(fault{class: Wait, after: after, throttled: true, err: err})
 }
 
 // Hold marks work that waits for cause, e.g. "shop:acme/S01". What removes the cause also releases what it holds.
@@ -117,6 +124,12 @@ func After(err error) time.Duration {
 		return f.after
 	}
 	return 0
+}
+
+// Throttled reports whether the wait of err is one that all work of the seller has.
+func Throttled(err error) bool {
+	var f *fault
+	return errors.As(err, &f) && f.throttled
 }
 
 // Cause is what a Held error waits for; "" for others.

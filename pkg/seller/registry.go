@@ -121,6 +121,13 @@ func (r *Registry) Paused() (paused []*Seller) {
 	return paused
 }
 
+// Alone reports whether there is one seller at most.
+func (r *Registry) Alone() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.sellers) <= 1
+}
+
 // All is every seller, sorted by name.
 func (r *Registry) All() []*Seller {
 	r.mu.RLock()

@@ -38,7 +38,7 @@ func (l limiter) patience() time.Duration {
 	return max(minPatience, time.Duration(next*float64(time.Second)))
 }
 
-// Acquire waits for a slot, or returns a fault.RetryAfter when it is further away than its patience, or when the
+// Acquire waits for a slot, or returns a fault.Throttle when it is further away than its patience, or when the
 // ledger fails.
 func (l limiter) Acquire(ctx context.Context, class quota.Class) (release func(), err error) {
 	for left := l.patience(); ; {
@@ -56,7 +56,7 @@ func (l limiter) Acquire(ctx context.Context, class quota.Class) (release func()
 		}
 		if wait > left {
 			l.count.deferred(class)
-			return nil, fault.RetryAfter(wait, fault.Reason{
+			return nil, fault.Throttle(wait, fault.Reason{
 				Code: "quota.wait",
 				ZH:   "调用额度暂时已用完，稍后自动继续", EN: "the call budget is used up for the moment; it continues automatically",
 			})

@@ -89,7 +89,7 @@ func (p Parts) Shell(name string) *Shell {
 
 // Serving is the default settings for serving a consumer.
 func (s *Shell) Serving(consumer string) bus.Serving {
-	serving := bus.Serving{Consumer: consumer, Attempts: s.Ledger, Grace: s.Grace, Metrics: s.served, Now: s.Now}
+	serving := bus.Serving{Consumer: consumer, Attempts: s.Ledger, Grace: s.Grace, Metrics: s.served, Now: s.Now, Alone: s.Sellers.Alone}
 	if s.Clocks != nil {
 		serving.Fit, serving.Now = s.Clocks.Fit, nil // the broker's schedules use its own clock
 	}

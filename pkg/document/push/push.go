@@ -67,7 +67,7 @@ const (
 
 // Config is the settings of a service that pushes.
 type Config struct {
-	// Slots is how many documents are handled at the same time. One seller's hold at most three quarters of them.
+	// Slots is how many documents are handled at the same time, bus.SeatsOf(Slots) of one seller; see bus.Serving.
 	Slots int `env:"PUSH_SLOTS" envDefault:"32" help:"orders handled at the same time"`
 	// MaxAttempts is how often a document that fails without a reason to wait is tried before it becomes a dead letter.
 	MaxAttempts int `env:"PUSH_MAX_ATTEMPTS" envDefault:"12" help:"failed attempts before an order becomes a dead letter"`
@@ -145,7 +145,6 @@ type Pusher[M, D proto.Message] struct {
 	Parts[M, D]
 	*guard.Releases
 	finder   *finder[D]
-	fairness *fairness
 	notFound notFoundCache
 }
 
@@ -157,7 +156,7 @@ func New[M, D proto.Message](parts Parts[M, D]) *Pusher[M, D] {
 	if parts.NewOwner == nil {
 		parts.NewOwner = uuid.NewString
 	}
-	p := &Pusher[M, D]{Parts: parts, finder: newFinder[D](parts.Kind.Name), fairness: newFairness()}
+	p := &Pusher[M, D]{Parts: parts, finder: newFinder[D](parts.Kind.Name)}
 	p.Releases = parts.Releases
 	if p.Releases == nil {
 		p.Releases = &guard.Releases{
@@ -187,11 +186,6 @@ func (p *Pusher[M, D]) LookUp(ctx context.Context, sellerName string, wh warehou
 func (p *Pusher[M, D]) Waiting(wh warehouse.Finder[D]) int {
 	_, waiting := p.finder.calls.Load(wh)
 	return waiting
-}
-
-// Enter takes one of a seller's slots; leave is nil when there is none, and wait the pause before the next try.
-func (p *Pusher[M, D]) Enter(sellerName string, returned bool) (leave func(), wait time.Duration) {
-	return p.fairness.enter(bulkheadKey{sellerName, returned}, p.Slots, p.Now)
 }
 
 // Push sends one audited document and returns its outcome: accepted, held or failed. The outcome of a known document is

@@ -47,16 +47,9 @@ type run[M, D proto.Message] struct {
 	// cleaned is what the warehouse's client changed in the texts that it sent, or the entry's of a document that was found.
 	cleaned    []ledger.Cleaned
 	acceptedAt time.Time
-	// leave gives the slot back.
-	leave func()
 }
 
 func (r *run[M, D]) push(ctx context.Context) error {
-	defer func() {
-		if r.leave != nil {
-			r.leave()
-		}
-	}()
 	k := r.known()
 	step := document.Next(k)
 	for ; !step.Final(); step = document.Next(k) {
@@ -118,8 +111,6 @@ func (r *run[M, D]) do(ctx context.Context, step document.Step, k *document.Know
 		if !r.item.Superseded {
 			k.Line.Holder, k.Earlier = r.readEarlier(ctx, k.Line.Holder)
 		}
-	case document.TakeSlot:
-		k.Slot = r.takeSlot(k)
 	case document.ReadEarlier:
 		k.Earlier = r.read(ctx, r.facts.Supersedes)
 	case document.FindEarlier:
@@ -248,6 +239,7 @@ func (r *run[M, D]) claim(ctx context.Context) document.Claim {
 	switch {
 	case err == nil:
 		c.Result = document.Granted
+		c.NotFound = !c.NeverSent && c.Entry.State == ledger.New && r.notFound.take(r.request.Key, c.EpochSince)
 	case errors.Is(err, ledger.ErrBusy):
 		c.Result = document.Busy
 	case errors.Is(err, ledger.ErrHash):
@@ -272,16 +264,6 @@ const trustLedgerFor = 60 * 24 * time.Hour
 func (r *run[M, D]) ledgerProves() bool {
 	_, finds := r.wh.(warehouse.Finder[D])
 	return !finds && r.Now().Sub(r.d.StreamTime) < trustLedgerFor
-}
-
-// takeSlot takes one of the seller's slots.
-func (r *run[M, D]) takeSlot(k *document.Known) document.Slot {
-	var wait time.Duration
-	if r.leave, wait = r.Enter(r.facts.Seller, r.d.Returned); r.leave == nil {
-		return document.Slot{Done: true, Err: fault.RetryAfter(wait, errors.New("the seller's documents hold enough slots; the others are for other sellers"))}
-	}
-	c := k.Claim
-	return document.Slot{Done: true, NotFound: !c.NeverSent && c.Entry.State == ledger.New && r.notFound.take(r.request.Key, c.EpochSince)}
 }
 
 // find looks a document up.

@@ -139,7 +139,7 @@ func (w *Warehouse) setupError(err error) error {
 	case no.Class == jdapi.ClassProgram && no.Before:
 		return fault.Hold(seller.CauseAccount(w.seller.Name(), w.account.Name), fmt.Errorf("%w: %w", w.badCall(no), err))
 	case no.Class == jdapi.ClassQuota:
-		return fault.RetryAfter(quotaPause, quotaUsedUp(no, err))
+		return fault.Throttle(quotaPause, quotaUsedUp(no, err))
 	case no.Class == jdapi.ClassPermission && no.Before:
 		return w.notPermitted(no, err)
 	default:

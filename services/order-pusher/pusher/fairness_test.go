@@ -189,44 +189,6 @@ func TestNothingIsSentWhenTheHandlersTimeIsNearlyUp(t *testing.T) {
 	})
 }
 
-func TestASlowSellerLeavesSlotsToTheOthers(t *testing.T) {
-	each(t, func(t *testing.T, b *fixture) {
-		b.Config.Slots = 8
-		in, out := make(chan struct{}), make(chan struct{})
-		b.ships(&scriptedWarehouse{take: func(context.Context) error { in <- struct{}{}; <-out; return nil }})
-		push := func(i int) error {
-			o := b.order(fmt.Sprint("A-", i))
-			_, err := b.Push(t.Context(), &bus.Delivery{First: true, StreamTime: o.AuditedAt.AsTime(), Stream: "ORDERS", Seq: 1}, o)
-			return err
-		}
-		var all sync.WaitGroup
-		for i := range 6 {
-			all.Go(func() {
-				if err := push(i); err != nil {
-					t.Error(err)
-				}
-			})
-			<-in
-		}
-		// The seller holds its share. Two slots stay free, and further orders are delayed at a pace.
-		b.wait(3 * time.Second)
-		var last time.Duration
-		for i := range 3 {
-			err := push(10 + i)
-			if fault.Of(err) != fault.Wait || fault.After(err) <= max(last, 10*time.Second) {
-				t.Fatalf("%v, after %s", err, fault.After(err))
-			}
-			last = fault.After(err)
-		}
-		close(out)
-		all.Wait()
-		go func() { <-in }()
-		if err := push(10); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 func TestAnAcceptedOrderDoesNotProveTheRightToLookUp(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		waits := bus.DeadLetter{Cause: seller.CausePermission("acme", push.FindPermission), Last: b.now()}

@@ -87,9 +87,6 @@ func New(parts Parts) *Pusher {
 	})
 	p.shadow = &shadow.Runner{
 		Ledger: parts.Ledger, Seller: parts.Sellers.Get, Read: parts.Read, LookUp: p.LookUp,
-		Enter: func(o *orderv1.Audited, d *bus.Delivery) (func(), time.Duration) {
-			return p.Enter(o.Seller, d.Returned)
-		},
 		LookUpAfter: parts.ShadowLookAfter, GiveUp: parts.ShadowGiveUp, Now: p.Now, NewOwner: p.NewOwner,
 	}
 	return p

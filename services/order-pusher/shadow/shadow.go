@@ -64,8 +64,6 @@ type Runner struct {
 	Read func(s *seller.Seller, code string, class quota.Class) (warehouse.OrderReader, error)
 	// LookUp looks an order up, and returns events about the seller besides.
 	LookUp func(ctx context.Context, sellerName string, wh warehouse.Finder[*orderv1.Shipped], no string) ([]document, []event.Event, error)
-	// Enter takes one of the seller's slots; leave is nil when there is none, and wait the pause before the next try.
-	Enter func(o *orderv1.Audited, d *bus.Delivery) (leave func(), wait time.Duration)
 	// LookUpAfter is how long the ERP's own program has to send an order before it is compared, GiveUp when it counts as not
 	// sent.
 	LookUpAfter, GiveUp time.Duration
@@ -106,11 +104,6 @@ func (r *Runner) Push(ctx context.Context, d *bus.Delivery, s *seller.Seller, o 
 	if due := entry.FirstClaimedAt.Add(r.LookUpAfter); now.Before(due) {
 		return nil, fault.RetryAfter(due.Sub(now), errors.New("the ERP's own program may not have sent it yet"))
 	}
-	leave, wait := r.Enter(o, d)
-	if leave == nil {
-		return nil, fault.RetryAfter(wait, errors.New("the seller's orders hold enough slots; the others are for other sellers"))
-	}
-	defer leave()
 	return r.check(ctx, s, o, entry)
 }
 
