@@ -4,9 +4,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"stockbridge/pkg/bus"
+	"stockbridge/pkg/event"
 	"stockbridge/services/e2e/procs"
 )
 
@@ -81,7 +86,7 @@ func (b *bench) idleMany(ctx context.Context, at idlePlace, report *Report) erro
 		if err := s.settle(ctx); err != nil {
 			return err
 		}
-		w, err := s.watch(ctx, workers, scaledDown(idleForFew, b.scale))
+		w, err := s.watch(ctx, workers, few, scaledDown(idleForFew, b.scale))
 		if err != nil {
 			return err
 		}
@@ -103,7 +108,7 @@ func (b *bench) idleMany(ctx context.Context, at idlePlace, report *Report) erro
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
-	w, err := s.watch(ctx, workers, scaledDown(idleFor, b.scale))
+	w, err := s.watch(ctx, workers, n, scaledDown(idleFor, b.scale))
 	if err != nil {
 		return err
 	}
@@ -159,8 +164,44 @@ func (w watched) whole() (sum float64) {
 	return sum
 }
 
-// watch leaves everything alone for a while.
-func (s *stand) watch(ctx context.Context, workers []*procs.Process, for_ time.Duration) (w watched, err error) {
+const (
+	// reconciledEvery is the interval of a seller's ticks of the reconciler; each listedEvery-th reads the warehouse's lists.
+	reconciledEvery = 10 * time.Minute
+	listedEvery     = 3
+)
+
+// reconcileShare fires the share of n sellers' reconciler ticks that falls into a time, which is shorter than their interval,
+// evenly, until ctx ends. A seller's first tick reads the warehouse's lists, its further ones do not; so the first of all is
+// followed by further ones of the same sellers.
+func (s *stand) reconcileShare(ctx context.Context, n int, time_ time.Duration) error {
+	ticks := int(float64(n) * time_.Seconds() / reconciledEvery.Seconds())
+	if ticks == 0 {
+		return nil
+	}
+	b, err := bus.Connect(ctx, bus.Options{URL: s.NATS.URL(), Name: "bench", Log: zerolog.Nop()})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	sellers := max(1, ticks/listedEvery)
+	every := time.NewTicker(time_ / time.Duration(ticks))
+	defer every.Stop()
+	for i := range ticks {
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return nil
+		}
+		// The newest sellers: those of an earlier watch had theirs.
+		if err := b.Tick(ctx, event.TickReconcile, manyName(n-1-i%sellers)); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watch leaves everything alone for a while, but for the reconciler's ticks of n sellers.
+func (s *stand) watch(ctx context.Context, workers []*procs.Process, n int, for_ time.Duration) (w watched, err error) {
 	of := s.servers()
 	for _, p := range workers {
 		of[p.Name] = p
@@ -174,7 +215,12 @@ func (s *stand) watch(ctx context.Context, workers []*procs.Process, for_ time.D
 		return w, err
 	}
 	began := time.Now()
-	if err := rest(ctx, for_); err != nil {
+	ticking, stop := context.WithCancel(ctx)
+	ticked := make(chan error, 1)
+	go func() { ticked <- s.reconcileShare(ticking, n, for_) }()
+	err = rest(ctx, for_)
+	stop()
+	if err := errors.Join(err, <-ticked); err != nil {
 		return w, err
 	}
 	w.took = time.Since(began)

@@ -74,7 +74,7 @@ func serve(ctx context.Context, rest http.HandlerFunc) error {
 	return nil
 }
 
-// answer is a JD that accepts every order after BENCH_LATENCY, checks nothing and finds no order. With BENCH_OPEN it finds
+// answer is a JD that accepts every order after BENCH_LATENCY, checks nothing, finds no order and lists none. With BENCH_OPEN it finds
 // every order, standing still, and counts how often it is asked.
 func answer(ctx context.Context) error {
 	latency, err := time.ParseDuration(os.Getenv("BENCH_LATENCY"))
@@ -106,7 +106,12 @@ func answer(ctx context.Context) error {
 			time.Sleep(latency)
 		}
 		w.Header().Set("Content-Type", "application/json;charset=UTF-8")
-		if !strings.HasSuffix(r.URL.Query().Get("method"), ".addOrder") {
+		method := r.URL.Query().Get("method")
+		if strings.HasSuffix(method, ".queryOrderListByStatus") {
+			_, _ = io.WriteString(w, `{"jingdong_eclp_order_queryOrderListByStatus_responce":{"code":"0","orderQueryResult":{"resultCode":"1","soNoList":[]}}}`)
+			return
+		}
+		if !strings.HasSuffix(method, ".addOrder") {
 			_, _ = io.WriteString(w, `{"jingdong_eclp_order_ext_queryOrder_responce":{"code":"0","queryorder_result":[]}}`)
 			return
 		}

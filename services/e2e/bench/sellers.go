@@ -49,7 +49,7 @@ func (s *stand) setUpMany(ctx context.Context, from, to int) error {
 	group.SetLimit(appliedAtOnce)
 	for i := from; i < to; i++ {
 		setup := proto.CloneOf(model)
-		setup.Name = fmt.Sprintf("m%05d", i)
+		setup.Name = manyName(i)
 		setup.Title = setup.Name
 		account := setup.Accounts[0]
 		account.VendorSource, account.AppKey = "ISV-"+setup.Name, "app-"+setup.Name
@@ -64,6 +64,8 @@ func (s *stand) setUpMany(ctx context.Context, from, to int) error {
 	}
 	return group.Wait()
 }
+
+func manyName(i int) string { return fmt.Sprintf("m%05d", i) }
 
 // quietAfter is how long nothing may wait until a stand counts as settled.
 const quietAfter = 3 * time.Second
