@@ -139,6 +139,12 @@ func TestAFigureIsHeldAgainstItsBudget(t *testing.T) {
 	if verdicts["quota.used"] != "yes" || verdicts["latency.p99"] != "NO" || verdicts["idle.10.memory"] != "–" {
 		t.Errorf("verdicts: %v", verdicts)
 	}
+	if err := r.add("vmi.memory", "", []float64{1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if r.unfinished(); r.Rows[len(r.Rows)-1].verdict() != "NO" {
+		t.Error("what did not come to its end is met")
+	}
 	if r.add("typo", "", []float64{1}, nil) == nil || r.add("idle.start", "", nil, nil) == nil {
 		t.Error("a row that does not exist, or without samples, is added")
 	}

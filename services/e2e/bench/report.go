@@ -161,6 +161,13 @@ func (r *Report) curve(name string, points []float64) {
 	row.Curves[name] = points
 }
 
+// unfinished says that the row that was added last did not come to its end: whatever its figure, its budget is not met.
+func (r *Report) unfinished() {
+	if row := &r.Rows[len(r.Rows)-1]; row.Met != nil {
+		*row.Met = false
+	}
+}
+
 func median(samples []float64) float64 {
 	s := slices.Sorted(slices.Values(samples))
 	n := len(s)

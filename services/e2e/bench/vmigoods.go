@@ -107,6 +107,9 @@ func (b *bench) vmiGoods(ctx context.Context, report *Report) error {
 	if err := report.add("vmi.goods.memory", "peak of the worker", []float64{mib(used.Peak)}, nil); err != nil {
 		return err
 	}
+	if seen < rows {
+		report.unfinished()
+	}
 	syncer, err := s.Worker(ctx, procs.StockSyncer, "syncer", "LOG_LEVEL=warn", fmt.Sprintf("SHARE_PER_SECOND=%d", sharesPerSecond), "SHARE_SETTLE=1s")
 	if err != nil {
 		return err
@@ -137,6 +140,9 @@ func (b *bench) vmiGoods(ctx context.Context, report *Report) error {
 		}
 		if err := report.add(part.id, fmt.Sprintf("peak of stock-syncer, %d goods, %d shares a second allowed", goods, sharesPerSecond), []float64{mib(used.Peak)}, detail); err != nil {
 			return err
+		}
+		if seen < part.want {
+			report.unfinished()
 		}
 	}
 	return nil
