@@ -36,7 +36,7 @@ const (
 )
 
 // CountDue continues with what there is to do at a warehouse: scanning its stock, comparing the places' books with
-// the warehouse's figures, setting shares there. It does nothing while another replica is at the warehouse.
+// the warehouse's figures, setting shares there. While another run is at the warehouse it waits.
 func (y *Syncer) CountDue(ctx context.Context, d *bus.Delivery, m *stockv1.CountDue) ([]event.Event, error) {
 	events, after, err := y.runCount(ctx, m.GetSeller(), m.GetWarehouse(), d.StreamTime)
 	for _, f := range after {
@@ -64,7 +64,10 @@ func (y *Syncer) runCount(ctx context.Context, name, code string, at time.Time) 
 	owner := y.NewOwner()
 	lease := "count/" + s.Name() + "/" + event.Place(code)
 	mine, err := y.Ledger.Lease(ctx, lease, owner, countLease)
-	if err != nil || !mine {
+	if err == nil && !mine {
+		err = fault.RetryAfter(busyPause, errBusy)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	r := &countRun{
@@ -78,6 +81,13 @@ func (y *Syncer) runCount(ctx context.Context, name, code string, at time.Time) 
 	r.after = append(r.after, func(ctx context.Context) error { return y.Ledger.Unlease(ctx, lease, owner) })
 	return r.events, r.after, err
 }
+
+// errBusy keeps a tick that comes while a run is at the warehouse until that ends: the run's own tick is replaced by it, and
+// a large warehouse would stand still until the next one, a third of the time.
+var errBusy = errors.New("another run is at the warehouse")
+
+// busyPause is how soon such a tick is looked at again.
+const busyPause = time.Second
 
 // nothingToCount reports whether a tick finds nothing to do, in one round trip: most ticks do. A scan under way is due.
 func (y *Syncer) nothingToCount(ctx context.Context, s *seller.Seller, code string) (bool, error) {

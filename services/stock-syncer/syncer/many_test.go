@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"stockbridge/pkg/fault"
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/stock"
 	"stockbridge/pkg/warehouse"
@@ -387,4 +388,29 @@ func TestComparingGoesOnWhereARunStopped(t *testing.T) {
 			t.Errorf("%d calls, %d opening balances, %d differences", calls, noted, suspected)
 		}
 	})
+}
+
+// A tick that comes while a run is at the warehouse goes on when that ends: the run's own tick may be gone by then.
+func TestATickWaitsForTheRunAtTheWarehouse(t *testing.T) {
+	b := newFixture(t, redisLedger(t))
+	b.apply(func(s *sellerv1.Setup) { s.Stock.Pools = nil })
+	for i := range 90 {
+		b.wh.put(fmt.Sprintf("N%02d", i), 10)
+	}
+	b.wh.before = func(int) error { b.advance(5 * time.Second); return nil }
+	_, after, err := b.runCount(t.Context(), "acme", "W1", time.Time{})
+	if err != nil || b.wh.calls != 3 {
+		t.Fatalf("%d calls, %v", b.wh.calls, err)
+	}
+	if _, _, err := b.runCount(t.Context(), "acme", "W1", time.Time{}); fault.Of(err) != fault.Wait {
+		t.Fatalf("a tick beside a run ended with %v", err)
+	}
+	for _, f := range after {
+		if err := f(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.countTick(); b.wh.calls != 6 {
+		t.Errorf("%d calls", b.wh.calls)
+	}
 }
