@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// backlogSlots are the slots of a replica; oneMayHold is how many of them one seller may.
-	backlogSlots, oneMayHold = 32, 24
+	// backlogSlots are the slots of a replica.
+	backlogSlots = 32
 	// backlogFor is how long a backlog takes that is drained as fast as seats and JD allow. It decides how many orders there
 	// are, unless -full says fullBacklog.
 	backlogFor  = 60 * time.Second
@@ -50,7 +50,7 @@ var backlogs = []backlogPlace{
 
 // seats is how many orders all replicas may have at JD at once.
 func (p backlogPlace) seats() int {
-	return p.replicas * min(backlogSlots, oneMayHold*p.sellers)
+	return p.replicas * min(backlogSlots, bus.SeatsOf(backlogSlots)*p.sellers)
 }
 
 func backlogRows() (rows []budget) {
@@ -90,6 +90,10 @@ func (b *bench) backlog(ctx context.Context, at backlogPlace, report *Report) er
 			return err
 		}
 		names = append(names, name)
+	}
+	// A seller that is alone may hold all slots.
+	if _, err := s.seller(ctx, other, "app-"+other, plenty()); err != nil {
+		return err
 	}
 	var workers []*procs.Process
 	for i := range at.replicas {
