@@ -299,7 +299,7 @@ func TestScaling(t *testing.T) {
 		t.Fatal(err)
 	}
 	trigger := at(find(objects, "ScaledObject", "shop-stockbridge-order-pusher"), "spec", "triggers", 0, "metadata")
-	if got := at(trigger, "threshold"); got != "1920" { // 32 a second, 60 s
+	if got := at(trigger, "threshold"); got != "1440" { // 24 a second, 60 s
 		t.Errorf("one replica does %v in the horizon", got)
 	}
 	if at(trigger, "ignoreNullValues") != "false" {
@@ -308,17 +308,41 @@ func TestScaling(t *testing.T) {
 	backlog := func(consumer, pod string, n int) object {
 		return object{"series": fmt.Sprintf("stockbridge_consumer_runnable{consumer=%q,service=%[1]q,pod=%q}", consumer, pod), "values": fmt.Sprintf("%dx10", n)}
 	}
-	budget := func(seller, pod string, perSecond int) object {
+	budget := func(application, pod string, perSecond int) object {
 		return object{
-			"series": fmt.Sprintf(`stockbridge_quota_budget_calls_per_second{seller=%q,account="jd",pod=%q}`, seller, pod),
+			"series": fmt.Sprintf(`stockbridge_quota_budget_calls_per_second{application=%q,pod=%q}`, application, pod),
 			"values": fmt.Sprintf("%dx10", perSecond),
 		}
 	}
-	calls := func(class string, perSecond int) object {
+	concurrent := func(application string, n int) object {
 		return object{
-			"series": fmt.Sprintf(`stockbridge_quota_calls_total{seller="acme",account="jd",class=%q}`, class),
-			"values": fmt.Sprintf("0+%dx10", 60*perSecond), // a minute between two samples
+			"series": fmt.Sprintf(`stockbridge_quota_budget_concurrent_calls{application=%q,pod="a"}`, application), "values": fmt.Sprintf("%dx10", n),
 		}
+	}
+	calls := func(class string, perSecond float64) object {
+		return object{
+			"series": fmt.Sprintf(`stockbridge_quota_calls_total{class=%q,pod="a"}`, class),
+			"values": fmt.Sprintf("0+%gx10", 60*perSecond), // a minute between two samples
+		}
+	}
+	take := func(class string, perSecond, each float64) []any { // calls of the class, and the seconds of each
+		series := func(part string, rate float64) object {
+			return object{
+				"series": fmt.Sprintf(`stockbridge_warehouse_call_seconds_%s{method="order.addOrder",class=%q,outcome="ok",pod="a"}`, part, class),
+				"values": fmt.Sprintf("0+%gx10", 60*rate),
+			}
+		}
+		return []any{series("count", perSecond), series("sum", perSecond*each)}
+	}
+	with := func(some ...any) (all []any) {
+		for _, s := range some {
+			if list, ok := s.([]any); ok {
+				all = append(all, list...)
+			} else {
+				all = append(all, s)
+			}
+		}
+		return all
 	}
 	is := func(value float64) []any { return []any{object{"labels": "{}", "value": value}} }
 	waiting := backlog("order-pusher", "a", 5000)
@@ -333,6 +357,24 @@ func TestScaling(t *testing.T) {
 		{"a quota that leaves less: 5 + 15 calls a second", []any{waiting, budget("acme", "a", 5), budget("acme", "b", 5), budget("bolt", "a", 15)}, is(1200)},
 		{"other classes take 2 of 20 calls a second", []any{waiting, budget("acme", "a", 20), calls("status", 2), calls("push", 10)}, is(1080)},
 		{"other classes take all", []any{waiting, budget("acme", "a", 1), calls("cancel", 10)}, is(0)},
+		// As measured on a control plane: sellers of one application, 2000 calls a second, and 100 at a time at a JD of 1 s.
+		{"eight sellers of one application have one budget", []any{backlog("order-pusher", "a", 200000), budget("app-1", "a", 2000), budget("app-1", "b", 2000)}, is(120000)},
+		{"100 calls at a time, each takes 1 s", with(backlog("order-pusher", "a", 10174), budget("app-1", "a", 500), concurrent("app-1", 100), take("push", 90, 1)), is(6000)},
+		{"the same, each takes 0.3 s", with(backlog("order-pusher", "a", 90000), budget("app-1", "a", 300), concurrent("app-1", 100), take("push", 90, .3)), is(18000)},
+		{"other classes' calls are slow", with(waiting, budget("app-1", "a", 500), concurrent("app-1", 100), take("push", 5, .1), take("status", 1, 10)), is(5000)},
+		{"nothing was sent yet", with(waiting, budget("app-1", "a", 50), concurrent("app-1", 1), take("push", 0, 1)), is(3000)},
+		{
+			"one application by its calls at a time, another by its calls a second",
+			with(waiting, budget("app-1", "a", 500), concurrent("app-1", 10), budget("app-2", "a", 5), concurrent("app-2", 100), take("push", 5, 1)), is(900),
+		},
+		{
+			"nine sellers of one application with 5 calls a second, some of them for the status",
+			with(backlog("order-pusher", "a", 3653), budget("app-1", "a", 5), concurrent("app-1", 5), take("push", 4, .3), calls("push", 4), calls("status", .75)), is(255),
+		},
+		{
+			"a worker of the build before still counts by seller",
+			[]any{waiting, budget("app-1", "a", 5), object{"series": `stockbridge_quota_budget_calls_per_second{seller="acme",account="jd",pod="b"}`, "values": "900x10"}}, is(300),
+		},
 		{"nothing is known of the backlog", []any{budget("acme", "a", 5)}, []any{}},
 	} {
 		tests = append(tests, object{
