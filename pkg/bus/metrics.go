@@ -12,6 +12,7 @@ type Metrics struct {
 	idTaken      *prometheus.CounterVec
 	inFlight     *prometheus.GaugeVec
 	passedOver   *prometheus.CounterVec
+	slots        *prometheus.GaugeVec
 }
 
 // NewMetrics creates the metrics and registers them with r unless that is nil.
@@ -41,8 +42,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	m.passedOver = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "stockbridge_bus_passed_over_total", Help: "Messages that the main consumer left to a lane of their seller.",
 	}, []string{"consumer"})
+	m.slots = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "stockbridge_bus_slots", Help: "How many messages of a consumer this process handles at a time.",
+	}, []string{"consumer"})
 	if r != nil {
-		r.MustRegister(m.backlog.gauges, m.handled, m.seconds, m.delayed, m.deadLettered, m.idTaken, m.inFlight, m.passedOver)
+		r.MustRegister(m.backlog.gauges, m.handled, m.seconds, m.delayed, m.deadLettered, m.idTaken, m.inFlight, m.passedOver, m.slots)
 	}
 	return m
 }

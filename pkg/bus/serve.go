@@ -288,6 +288,7 @@ func (w *server) serve(ctx context.Context) error {
 	}
 	w.ackWait = config.AckWait
 	w.inFlight = map[*inflight]struct{}{}
+	w.s.Metrics.slots.WithLabelValues(w.row.Name).Set(float64(w.s.Slots))
 	w.startedAt = w.b.Now()
 	defer w.s.Metrics.backlog.add(w.b, w.row)()
 	w.s.Metrics.idTaken.WithLabelValues(w.row.Name) // a counter whose first sample is 1 shows no increase

@@ -389,6 +389,12 @@ func (f *Following) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
+// Count is how many of a seller's documents are in some state, and since when the first of them is; the zero time for none.
+type Count struct {
+	N     int
+	Since time.Time
+}
+
 // Documents is the part of the ledger that remembers documents.
 type Documents interface {
 	// Claim checks the payload hash and the items (ItemTaken; also when the holder is in INTENT), claims, and returns
@@ -456,12 +462,12 @@ type Documents interface {
 	// warehouse's texts in refusals. Numbers and codes stay, and so does all that keeps the document from being sent
 	// twice. It is idempotent. ErrNoEntry; ErrBusy while the document is claimed or unknown.
 	Erase(ctx context.Context, k Key) error
-	// CountFollowed counts the (seller, kind) entries that are followed.
-	CountFollowed(ctx context.Context, seller, kind string) (int, error)
-	// CountUnknown counts (seller, kind) entries that are UNKNOWN, or claimed again after they were, and returns the
-	// oldest UnknownSince; the zero time when there are none. External ones are not counted: none of our sends is
-	// unknown.
-	CountUnknown(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error)
+	// CountFollowed counts the entries of a kind that are followed, of each of the sellers and in their order. Since is when
+	// the first of them is due.
+	CountFollowed(ctx context.Context, kind string, sellers ...string) ([]Count, error)
+	// CountUnknown counts the entries of a kind that are UNKNOWN, or claimed again after they were, of each of the sellers
+	// and in their order. Since is the oldest UnknownSince. External ones are not counted: none of our sends is unknown.
+	CountUnknown(ctx context.Context, kind string, sellers ...string) ([]Count, error)
 	// EachUnfinished calls each with every (seller, kind) entry that CountFollowed or CountUnknown counts, in no
 	// order. It stops at and returns each's first error. Entries that change meanwhile may be missed.
 	EachUnfinished(ctx context.Context, seller, kind string, each func(Entry) error) error
@@ -663,6 +669,9 @@ type Field struct {
 type Books interface {
 	// ReadBook reads the named fields and marks as of one moment.
 	ReadBook(ctx context.Context, name string, fields, marks []string) (Book, error)
+	// ReadMany reads the same fields of many books in few round trips, each book's as of one moment, for overviews that
+	// change nothing. The answer has a map for each name, empty when there is no such book.
+	ReadMany(ctx context.Context, names, fields []string) ([]map[string][]byte, error)
 	// WriteBook writes and returns the new version; ErrVersion when the book changed since it was read, and then
 	// nothing was written.
 	WriteBook(ctx context.Context, name string, w BookWrite) (uint64, error)

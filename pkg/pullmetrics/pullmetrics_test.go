@@ -3,6 +3,7 @@ package pullmetrics_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -68,5 +69,43 @@ func TestCollectorsShareTheCounterOfFailures(t *testing.T) {
 	r.MustRegister(pullmetrics.New("one", nil, broken), pullmetrics.New("two", gauges, broken))
 	if n, err := testutil.GatherAndCount(r, "stockbridge_scrape_errors_total"); err != nil || n != 2 {
 		t.Errorf("%d counters, %v", n, err)
+	}
+}
+
+// However many there are, a scrape names a few: those in most trouble.
+func TestTheHighestAreShown(t *testing.T) {
+	r := prometheus.NewRegistry()
+	r.MustRegister(pullmetrics.New("parcels", []pullmetrics.Gauge{
+		{Name: "late", Help: "Late.", Labels: []string{"bay"}, Highest: 3},
+		{Name: "seen", Help: "Seen.", Labels: []string{"bay"}, Lowest: 2}, {Name: "parcels", Help: "Parcels."},
+	}, func(_ context.Context, observe pullmetrics.Observe) error {
+		for i := range 2000 {
+			observe("late", float64(i%7), fmt.Sprintf("b%04d", i))
+			observe("seen", float64(3000-i%7), fmt.Sprintf("b%04d", i))
+		}
+		observe("parcels", 0)
+		return nil
+	}))
+	want := `# HELP late Late.
+# TYPE late gauge
+late{bay="b0006"} 6
+late{bay="b0013"} 6
+late{bay="b0020"} 6
+# HELP parcels Parcels.
+# TYPE parcels gauge
+parcels 0
+# HELP seen Seen.
+# TYPE seen gauge
+seen{bay="b0006"} 2994
+seen{bay="b0013"} 2994
+`
+	if err := testutil.GatherAndCompare(r, strings.NewReader(want), "late", "parcels", "seen"); err != nil {
+		t.Error(err)
+	}
+	none := prometheus.NewRegistry()
+	none.MustRegister(pullmetrics.New("parcels", []pullmetrics.Gauge{{Name: "late", Help: "Late.", Labels: []string{"bay"}, Highest: 3}},
+		func(_ context.Context, observe pullmetrics.Observe) error { observe("late", 0, "a"); return nil }))
+	if n, err := testutil.GatherAndCount(none, "late"); err != nil || n != 0 {
+		t.Errorf("nobody is late, %d are shown, %v", n, err)
 	}
 }

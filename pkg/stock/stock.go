@@ -230,6 +230,11 @@ func (s *Store) State(ctx context.Context, p Place) (st State, err error) {
 	return st, err
 }
 
+// NewOverview reads the states of many places' books, without Epoch.
+func NewOverview(books ledger.Books) *book.Overview[State] {
+	return book.NewOverview[State](books, stateField)
+}
+
 // UpdateState changes a place's state: change gets the current state and reports whether to write it. It is called again
 // when somebody else wrote in between.
 func (s *Store) UpdateState(ctx context.Context, p Place, change func(*State) bool) error {

@@ -322,7 +322,7 @@ func TestATokenIsRefreshedAheadOfItsEndByOneOfAll(t *testing.T) {
 				life = 24 * time.Hour
 			}
 			want := fmt.Sprintf(`
-# HELP stockbridge_token_expires_timestamp_seconds When the token of an account ends, Unix time. It is renewed well before.
+# HELP stockbridge_token_expires_timestamp_seconds When the token of an account ends, Unix time, of those with the least of their life left. It is renewed well before.
 # TYPE stockbridge_token_expires_timestamp_seconds gauge
 stockbridge_token_expires_timestamp_seconds{account="jd",seller="acme"} %d
 `, due.Add(life).Unix())

@@ -39,6 +39,8 @@ type Quota struct {
 	// Key names what the remote counts calls by. Accounts with the same key share one quota, also those of other sellers. ""
 	// counts nothing.
 	Key string
+	// Application is the Key in metrics: accounts with the same Key have the same one. Nothing secret.
+	Application string
 	// PerSecond and Concurrent are the limits of an account whose settings have none.
 	PerSecond  float64
 	Concurrent int

@@ -3,6 +3,7 @@ package wiring
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -135,16 +136,10 @@ func TestACallWaitsForANearSlotOnly(t *testing.T) {
 
 func TestQuotaCallsAreCounted(t *testing.T) {
 	r := prometheus.NewRegistry()
-	m := NewMetrics(r, func() []*seller.Seller {
-		return []*seller.Seller{seller.New(&sellerv1.Setup{Name: "acme", Accounts: []*sellerv1.Account{
-			{Name: "main", Kind: sellerv1.Account_KIND_JD, Quota: &sellerv1.Quota{PerSecond: 2.5}},
-			{Name: "plain", Kind: sellerv1.Account_KIND_JD},
-			{Name: "own", Kind: sellerv1.Account_KIND_MEMORY},
-		}}, nil)}
-	})
+	m := NewMetrics(r, func() []*seller.Seller { return nil })
 	l := limiter{
 		blocks: newBlocks(&turns{waits: []time.Duration{time.Hour, time.Hour}}), limit: ledger.Limit{PerSecond: 50, Concurrent: 5},
-		count: m.forAccount("acme", "main"),
+		count: m.forApplication("app-1"),
 	}
 	for _, put := range []bool{true, true, false} {
 		release, err := l.Acquire(t.Context(), "push")
@@ -155,18 +150,85 @@ func TestQuotaCallsAreCounted(t *testing.T) {
 			release()
 		}
 	}
-	want := `# HELP stockbridge_quota_budget_calls_per_second Calls a second that the account may make, all replicas together. Accounts of one application share it.
-# TYPE stockbridge_quota_budget_calls_per_second gauge
-stockbridge_quota_budget_calls_per_second{account="main",seller="acme"} 2.5
-stockbridge_quota_budget_calls_per_second{account="plain",seller="acme"} 5
-# HELP stockbridge_quota_calls_total Calls that had their turn in the budget.
+	for i := range 2000 { // each seller has an application of its own, and all wait
+		m.forApplication(fmt.Sprintf("app-%d", i)).deferred("status")
+	}
+	want := `# HELP stockbridge_quota_calls_total Calls that had their turn in the budget.
 # TYPE stockbridge_quota_calls_total counter
-stockbridge_quota_calls_total{account="main",class="push",seller="acme"} 1
-# HELP stockbridge_quota_waits_total Calls that were put off because their turn in the budget was too far away.
-# TYPE stockbridge_quota_waits_total counter
-stockbridge_quota_waits_total{account="main",class="push",seller="acme"} 2
+stockbridge_quota_calls_total{class="cancel"} 0
+stockbridge_quota_calls_total{class="push"} 1
+stockbridge_quota_calls_total{class="status"} 0
+stockbridge_quota_calls_total{class="stock"} 0
 `
-	if err := testutil.GatherAndCompare(r, strings.NewReader(want), "stockbridge_quota_budget_calls_per_second", "stockbridge_quota_calls_total", "stockbridge_quota_waits_total"); err != nil {
+	if err := testutil.GatherAndCompare(r, strings.NewReader(want), "stockbridge_quota_calls_total"); err != nil {
 		t.Error(err)
+	}
+	if n := testutil.ToFloat64(m.waits.WithLabelValues("app-1", "push")); n != 2 {
+		t.Errorf("%v calls of app-1 were put off", n)
+	}
+	if n := testutil.ToFloat64(m.waits.WithLabelValues("other", "status")); n != 1980 {
+		t.Errorf("%v calls of applications without a name were put off", n)
+	}
+	if n, err := testutil.GatherAndCount(r, "stockbridge_quota_waits_total"); err != nil || n != 22 {
+		t.Errorf("%d series, %v", n, err)
+	}
+}
+
+// What eight sellers of one application may call is one budget.
+func TestABudgetIsCountedOncePerApplication(t *testing.T) {
+	jd := func(key, url string, perSecond float64, concurrent int32) *seller.Seller {
+		a := &sellerv1.Account{Name: "jd", Kind: sellerv1.Account_KIND_JD, AppKey: key, Url: url}
+		if perSecond > 0 {
+			a.Quota = &sellerv1.Quota{PerSecond: perSecond, Concurrent: concurrent}
+		}
+		return seller.New(&sellerv1.Setup{Name: "s", Accounts: []*sellerv1.Account{a}}, nil)
+	}
+	sellers := []*seller.Seller{
+		jd("own", "", 2.5, 0), jd("default", "", 0, 0), jd("shared", "http://sandbox:18080/routerjson", 30, 3),
+		seller.New(&sellerv1.Setup{Name: "m", Accounts: []*sellerv1.Account{{Name: "own", Kind: sellerv1.Account_KIND_MEMORY}}}, nil),
+	}
+	for range 8 {
+		sellers = append(sellers, jd("shared", "", 2000, 100))
+	}
+	r := prometheus.NewRegistry()
+	NewMetrics(r, func() []*seller.Seller { return sellers })
+	want := `# HELP stockbridge_quota_budget_calls_per_second Calls a second that an application may make, all replicas and all its accounts together.
+# TYPE stockbridge_quota_budget_calls_per_second gauge
+stockbridge_quota_budget_calls_per_second{application="app-37a8eec1"} 5
+stockbridge_quota_budget_calls_per_second{application="app-5b397565"} 2.5
+stockbridge_quota_budget_calls_per_second{application="app-a4d26868"} 2000
+stockbridge_quota_budget_calls_per_second{application="app-a4d26868@sandbox:18080"} 30
+# HELP stockbridge_quota_budget_concurrent_calls Calls at a time that an application may make, all replicas and all its accounts together.
+# TYPE stockbridge_quota_budget_concurrent_calls gauge
+stockbridge_quota_budget_concurrent_calls{application="app-37a8eec1"} 5
+stockbridge_quota_budget_concurrent_calls{application="app-5b397565"} 5
+stockbridge_quota_budget_concurrent_calls{application="app-a4d26868"} 100
+stockbridge_quota_budget_concurrent_calls{application="app-a4d26868@sandbox:18080"} 3
+`
+	if err := testutil.GatherAndCompare(r, strings.NewReader(want), gaugeBudget, gaugeConcurrent); err != nil {
+		t.Error(err)
+	}
+
+	sellers = nil
+	for i := range 2000 { // each has its own
+		sellers = append(sellers, jd(fmt.Sprint(i), "", 0, 0))
+	}
+	r = prometheus.NewRegistry()
+	NewMetrics(r, func() []*seller.Seller { return sellers })
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != gaugeBudget {
+			continue
+		}
+		sum := 0.0
+		for _, m := range f.Metric {
+			sum += m.GetGauge().GetValue()
+		}
+		if len(f.Metric) != 101 || sum != 2000*5 {
+			t.Errorf("%d series say %v calls a second", len(f.Metric), sum)
+		}
 	}
 }

@@ -196,7 +196,7 @@ func (w *Warehouses) open(s *seller.Seller, at cacheKey) (warehouse.Identified, 
 	o := opening{seller: s, account: account, code: at.code, class: at.class, readOnly: at.readOnly, tokens: w.tokens, trust: w.Trust}
 	if q := kinds.Of(account).Capabilities(account).Quota; q.Key != "" && w.blocks != nil {
 		o.limiter = limiter{
-			blocks: w.blocks, app: q.Key, limit: limitOf(account, q), count: w.Metrics.forAccount(s.Name(), account.Name),
+			blocks: w.blocks, app: q.Key, limit: limitOf(account, q), count: w.Metrics.forApplication(q.Application),
 		}
 	}
 	if w.Metrics != nil {

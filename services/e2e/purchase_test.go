@@ -168,8 +168,8 @@ func TestAPurchaseOrderIsSentAndReceived(t *testing.T) {
 			}
 		}
 		p.Until("it is followed no longer", func() bool {
-			n, err := p.Ledger.CountFollowed(t.Context(), stack.DemoSeller, "purchase")
-			return err == nil && n == 0
+			n, err := p.Ledger.CountFollowed(t.Context(), "purchase", stack.DemoSeller)
+			return err == nil && n[0].N == 0
 		})
 		p.only("PO-1")
 		p.NoViolations()

@@ -97,7 +97,7 @@ type Ledger interface {
 	Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error
 	Get(ctx context.Context, k ledger.Key) (ledger.Entry, error)
 	EndCancel(ctx context.Context, k ledger.Key, requestID string, state ledger.State) error
-	CountFollowed(ctx context.Context, seller, kind string) (int, error)
+	CountFollowed(ctx context.Context, kind string, sellers ...string) ([]ledger.Count, error)
 	ledger.Leases
 }
 

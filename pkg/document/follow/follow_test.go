@@ -199,11 +199,11 @@ func (b *fixture) expect(what string, got, want any) {
 
 func (b *fixture) open() int {
 	b.t.Helper()
-	n, err := b.all.CountFollowed(b.t.Context(), "acme", order.Kind.Name)
+	n, err := b.all.CountFollowed(b.t.Context(), order.Kind.Name, "acme")
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return n
+	return n[0].N
 }
 
 // short is an event shortened to one line.
@@ -648,18 +648,33 @@ func TestLatenessShowsWhileNobodyPolls(t *testing.T) {
 	each(t, func(t *testing.T, b *fixture) {
 		b.accept("W01", "A-1", "A-2")
 		b.wait(7 * time.Minute)
-		r := prometheus.NewRegistry()
-		r.MustRegister(Followed(b.Kinds, func() []*seller.Seller { return []*seller.Seller{b.book.now} }, b.all, b.now))
-		want := `# HELP stockbridge_poll_late_seconds How long the most overdue order waits for its look-up; also while its seller is paused.
+		sellers := []*seller.Seller{b.book.now}
+		for i := range 30 { // a scrape does not grow with sellers who have nothing
+			sellers = append(sellers, seller.New(&sellerv1.Setup{Name: fmt.Sprintf("idle-%d", i)}, nil))
+		}
+		shows := func(want string) {
+			t.Helper()
+			r := prometheus.NewRegistry()
+			r.MustRegister(Followed(b.Kinds, func() []*seller.Seller { return sellers }, b.all, b.now))
+			if err := testutil.GatherAndCompare(r, strings.NewReader(want), gaugeOpen, gaugeMost, gaugeLate); err != nil {
+				t.Error(err)
+			}
+		}
+		open := `# HELP stockbridge_poll_open_orders Orders that are followed.
+# TYPE stockbridge_poll_open_orders gauge
+stockbridge_poll_open_orders 2
+# HELP stockbridge_poll_open_orders_top Orders that are followed, of the sellers with the most.
+# TYPE stockbridge_poll_open_orders_top gauge
+stockbridge_poll_open_orders_top{seller="acme"} 2
+`
+		shows(`# HELP stockbridge_poll_late_seconds How long a seller's most overdue order waits for its look-up: of the latest sellers that are not paused.
 # TYPE stockbridge_poll_late_seconds gauge
 stockbridge_poll_late_seconds{seller="acme"} 420
-# HELP stockbridge_poll_open_orders Orders that are followed.
-# TYPE stockbridge_poll_open_orders gauge
-stockbridge_poll_open_orders{seller="acme"} 2
-`
-		if err := testutil.GatherAndCompare(r, strings.NewReader(want), gaugeOpen, gaugeLate); err != nil {
-			t.Error(err)
-		}
+` + open)
+		paused := *b.book.now // nobody looks up its orders, and they take no place of a seller's who is late
+		paused.Pause = &seller.Pause{}
+		sellers[0] = &paused
+		shows(open)
 	})
 }
 

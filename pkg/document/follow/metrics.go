@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/pullmetrics"
 	"stockbridge/pkg/seller"
@@ -13,9 +12,8 @@ import (
 
 const (
 	gaugeOpen = "stockbridge_poll_open_orders"
+	gaugeMost = "stockbridge_poll_open_orders_top"
 	gaugeLate = "stockbridge_poll_late_seconds"
-	// sellersAtOnce limits the concurrent ledger reads of one scrape.
-	sellersAtOnce = 8
 )
 
 // Metrics is what a Follower counts beyond what the bus counts of every consumer.
@@ -53,38 +51,38 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Followed shows how many documents of the kinds are followed and how late their look-ups are. Every replica shows the same,
+// Followed shows how many documents of the kinds are followed and whose look-ups are late. Every replica shows the same,
 // whether it polls or not.
 func Followed(kinds []Kind, sellers func() []*seller.Seller, l Ledger, now func() time.Time) prometheus.Collector {
 	bySeller := []string{"seller"}
 	return pullmetrics.New("followed", []pullmetrics.Gauge{
-		{Name: gaugeOpen, Help: "Orders that are followed.", Labels: bySeller},
-		{Name: gaugeLate, Help: "How long the most overdue order waits for its look-up; also while its seller is paused.", Labels: bySeller},
+		{Name: gaugeOpen, Help: "Orders that are followed."},
+		{Name: gaugeMost, Help: "Orders that are followed, of the sellers with the most.", Labels: bySeller, Highest: pullmetrics.ShownAtMost},
+		{Name: gaugeLate, Help: "How long a seller's most overdue order waits for its look-up: of the latest sellers that are not paused.", Labels: bySeller, Highest: pullmetrics.ShownAtMost},
 	}, func(ctx context.Context, observe pullmetrics.Observe) error {
-		var group errgroup.Group
-		group.SetLimit(sellersAtOnce)
-		for _, s := range sellers() {
-			group.Go(func() error {
-				at, open, late := now(), 0, 0.0
-				for _, k := range kinds {
-					n, err := l.CountFollowed(ctx, s.Name(), k.Name)
-					if err != nil {
-						return err
-					}
-					open += n
-					due, err := l.Due(ctx, s.Name(), k.Name, at, 1)
-					if err != nil {
-						return err
-					}
-					if len(due) > 0 {
-						late = max(late, at.Sub(following(due[0]).Due).Seconds())
-					}
+		all := sellers()
+		names, open, late := seller.Names(all), make([]int, len(all)), make([]time.Duration, len(all))
+		for _, k := range kinds {
+			counts, err := l.CountFollowed(ctx, k.Name, names...)
+			if err != nil {
+				return err
+			}
+			at := now()
+			for i, c := range counts {
+				if open[i] += c.N; c.N > 0 {
+					late[i] = max(late[i], at.Sub(c.Since))
 				}
-				observe(gaugeOpen, float64(open), s.Name())
-				observe(gaugeLate, late, s.Name())
-				return nil
-			})
+			}
 		}
-		return group.Wait()
+		sum := 0
+		for i, s := range all {
+			sum += open[i]
+			observe(gaugeMost, float64(open[i]), s.Name())
+			if s.Pause == nil {
+				observe(gaugeLate, late[i].Seconds(), s.Name())
+			}
+		}
+		observe(gaugeOpen, float64(sum))
+		return nil
 	})
 }

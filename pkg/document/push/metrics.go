@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/event"
 	"stockbridge/pkg/ledger"
@@ -16,8 +15,6 @@ import (
 const (
 	gaugeUnknown      = "stockbridge_push_unknown_orders"
 	gaugeUnknownSince = "stockbridge_push_unknown_oldest_seconds"
-	// sellersAtOnce limits the concurrent ledger reads of one scrape.
-	sellersAtOnce = 8
 )
 
 // Metrics is what the pusher counts beyond what the bus counts of every consumer.
@@ -63,33 +60,31 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 
 func (m *Metrics) accepted(after time.Duration) { m.Seconds.Observe(after.Seconds()) }
 
-// Unknown shows of how many documents of the kinds the outcome is unknown now, and since when. Every replica shows the
-// same.
+// Unknown shows of how many documents of the kinds the outcome is unknown now, and of which sellers for longest. Every replica
+// shows the same.
 func Unknown(kinds []string, sellers func() []*seller.Seller, l ledger.Documents, now func() time.Time) prometheus.Collector {
-	bySeller := []string{"seller"}
 	return pullmetrics.New("unknown", []pullmetrics.Gauge{
-		{Name: gaugeUnknown, Help: "Orders whose answer was lost and which are being looked up now.", Labels: bySeller},
-		{Name: gaugeUnknownSince, Help: "How long the oldest of them is unknown; 0 when there is none.", Labels: bySeller},
+		{Name: gaugeUnknown, Help: "Orders whose answer was lost and which are being looked up now."},
+		{Name: gaugeUnknownSince, Help: "How long a seller's oldest of them is unknown: of the sellers with the oldest.", Labels: []string{"seller"}, Highest: pullmetrics.ShownAtMost},
 	}, func(ctx context.Context, observe pullmetrics.Observe) error {
-		var group errgroup.Group
-		group.SetLimit(sellersAtOnce)
-		for _, s := range sellers() {
-			group.Go(func() error {
-				sum, age := 0, 0.0
-				for _, k := range kinds {
-					n, oldest, err := l.CountUnknown(ctx, s.Name(), k)
-					if err != nil {
-						return err
-					}
-					if sum += n; n > 0 {
-						age = max(age, now().Sub(oldest).Seconds())
-					}
+		names := seller.Names(sellers())
+		sum, age := 0, make([]time.Duration, len(names))
+		for _, k := range kinds {
+			counts, err := l.CountUnknown(ctx, k, names...)
+			if err != nil {
+				return err
+			}
+			at := now()
+			for i, c := range counts {
+				if sum += c.N; c.N > 0 {
+					age[i] = max(age[i], at.Sub(c.Since))
 				}
-				observe(gaugeUnknown, float64(sum), s.Name())
-				observe(gaugeUnknownSince, age, s.Name())
-				return nil
-			})
+			}
 		}
-		return group.Wait()
+		for i, name := range names {
+			observe(gaugeUnknownSince, age[i].Seconds(), name)
+		}
+		observe(gaugeUnknown, float64(sum))
+		return nil
 	})
 }

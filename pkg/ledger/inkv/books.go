@@ -152,6 +152,35 @@ func (l *Ledger) lookup(ctx context.Context, name string, keys []string) (h *hea
 	return h, found, nil
 }
 
+// ReadMany implements ledger.Books.
+func (l *Ledger) ReadMany(ctx context.Context, names, fields []string) ([]map[string][]byte, error) {
+	keys := make([]string, len(fields))
+	for i, f := range fields {
+		keys[i] = fieldKind + f
+	}
+	books := make([]map[string][]byte, len(names))
+	err := inParallel(len(names), func(i int) error {
+		var found map[string][]byte
+		if err := retryMissingPages(ctx, func() (err error) {
+			_, found, err = l.lookup(ctx, names[i], keys)
+			return err
+		}); err != nil {
+			return fmt.Errorf("read book %s: %w", names[i], err)
+		}
+		books[i] = map[string][]byte{}
+		for j, f := range fields {
+			if value, ok := found[keys[j]]; ok {
+				books[i][f] = value
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return books, nil
+}
+
 // ReadBook implements ledger.Books.
 func (l *Ledger) ReadBook(ctx context.Context, name string, fields, marks []string) (ledger.Book, error) {
 	b, err := l.readBook(ctx, name, fields, marks)

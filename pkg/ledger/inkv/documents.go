@@ -492,14 +492,13 @@ func (l *Ledger) entries(ctx context.Context, keys []ledger.Key, limit int, fits
 }
 
 // CountFollowed implements ledger.Documents.
-func (l *Ledger) CountFollowed(_ context.Context, seller, kind string) (int, error) {
-	return l.index.countFollowed(seller, kind), nil
+func (l *Ledger) CountFollowed(_ context.Context, kind string, sellers ...string) ([]ledger.Count, error) {
+	return l.index.countFollowed(kind, sellers), nil
 }
 
 // CountUnknown implements ledger.Documents.
-func (l *Ledger) CountUnknown(_ context.Context, seller, kind string) (n int, oldest time.Time, err error) {
-	n, oldest = l.index.countUnknown(seller, kind)
-	return n, oldest, nil
+func (l *Ledger) CountUnknown(_ context.Context, kind string, sellers ...string) ([]ledger.Count, error) {
+	return l.index.countUnknown(kind, sellers), nil
 }
 
 // EachUnfinished implements ledger.Documents.

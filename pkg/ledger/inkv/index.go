@@ -211,29 +211,36 @@ func (x *index) refusals(seller, kind string, from time.Time) []ledger.Key {
 	return keysOf(found)
 }
 
-func (x *index) countFollowed(seller, kind string) (n int) {
+func (x *index) countFollowed(kind string, sellers []string) []ledger.Count {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, e := range x.followed {
-		if e.key.Seller == seller && e.key.Kind == kind {
-			n++
-		}
-	}
-	return n
+	return countEach(x.followed, kind, sellers, func(e indexEntry) time.Time { return e.due })
 }
 
-func (x *index) countUnknown(seller, kind string) (n int, oldest time.Time) {
+func (x *index) countUnknown(kind string, sellers []string) []ledger.Count {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, e := range x.unknowns {
-		if e.key.Seller != seller || e.key.Kind != kind {
+	return countEach(x.unknowns, kind, sellers, func(e indexEntry) time.Time { return e.unknownSince })
+}
+
+// countEach walks the set once, however many sellers there are.
+func countEach(set map[string]indexEntry, kind string, sellers []string, since func(indexEntry) time.Time) []ledger.Count {
+	counts, of := make([]ledger.Count, len(sellers)), make(map[string]int, len(sellers))
+	for i, seller := range sellers {
+		of[seller] = i
+	}
+	for _, e := range set {
+		i, asked := of[e.key.Seller]
+		if !asked || e.key.Kind != kind {
 			continue
 		}
-		if n++; oldest.IsZero() || e.unknownSince.Before(oldest) {
-			oldest = e.unknownSince
+		c := &counts[i]
+		if at := since(e); c.N == 0 || at.Before(c.Since) {
+			c.Since = at
 		}
+		c.N++
 	}
-	return n, oldest
+	return counts
 }
 
 // unfinished lists what is followed or unknown.

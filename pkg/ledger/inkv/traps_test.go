@@ -434,8 +434,8 @@ func TestARestartEndsTheEpoch(t *testing.T) {
 	other := b.open(t, clock.Now)
 	ok(t, other.Accept(t.Context(), order(clock, "A2", "w1"), "N2", nil, clock.Now()))
 	eventually(t, "both are followed", func() bool {
-		n, err := l.CountFollowed(t.Context(), "acme", "order")
-		return err == nil && n == 2
+		n, err := l.CountFollowed(t.Context(), "order", "acme")
+		return err == nil && n[0].N == 2
 	})
 }
 
@@ -451,8 +451,8 @@ func TestTheIndexComesFromTheBucket(t *testing.T) {
 		ok(t, l.Accept(t.Context(), request, fmt.Sprintf("N%03d", i), nil, clock.Now().Add(time.Duration(i)*time.Second)))
 	}
 	later := b.open(t, clock.Now)
-	if open, err := later.CountFollowed(t.Context(), "acme", "order"); err != nil || open != n {
-		t.Errorf("%d followed, %v", open, err)
+	if open, err := later.CountFollowed(t.Context(), "order", "acme"); err != nil || open[0].N != n {
+		t.Errorf("followed: %v, %v", open, err)
 	}
 	due, err := later.Due(t.Context(), "acme", "order", clock.Now().Add(time.Hour), 100)
 	if err != nil || len(due) != 100 || due[0].Key.No != "A000" || due[99].Key.No != "A099" {

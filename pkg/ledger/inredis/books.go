@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"stockbridge/pkg/ledger"
 )
@@ -67,6 +70,32 @@ func (l *Ledger) readBook(ctx context.Context, name string, fields, marks []stri
 		}
 	}
 	return b, nil
+}
+
+// ReadMany implements ledger.Books.
+func (l *Ledger) ReadMany(ctx context.Context, names, fields []string) ([]map[string][]byte, error) {
+	books := make([]map[string][]byte, 0, len(names))
+	for part := range slices.Chunk(names, readTogether) {
+		values := make([]*redis.SliceCmd, len(part))
+		if _, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, name := range part {
+				values[i] = p.HMGet(ctx, bookKey(name)+"fields", fields...)
+			}
+			return nil
+		}); err != nil {
+			return nil, fmt.Errorf("read %d books: %w", len(names), err)
+		}
+		for _, of := range values {
+			book := map[string][]byte{}
+			for i, v := range of.Val() {
+				if text, ok := v.(string); ok {
+					book[fields[i]] = []byte(text)
+				}
+			}
+			books = append(books, book)
+		}
+	}
+	return books, nil
 }
 
 var errBookReply = errors.New("unexpected answer of a book script")

@@ -285,26 +285,66 @@ func (l *Ledger) Erase(ctx context.Context, k ledger.Key) error {
 }
 
 // CountFollowed implements ledger.Documents.
-func (l *Ledger) CountFollowed(ctx context.Context, seller, kind string) (int, error) {
-	n, err := l.client.ZCard(ctx, sellerKey(seller)+"due:"+kind).Result()
+func (l *Ledger) CountFollowed(ctx context.Context, kind string, sellers ...string) ([]ledger.Count, error) {
+	counts, err := l.counts(ctx, "due:"+kind, sellers, time.UnixMilli)
 	if err != nil {
-		return 0, fmt.Errorf("count followed %s/%s: %w", seller, kind, err)
+		return nil, fmt.Errorf("count followed %s: %w", kind, err)
 	}
-	return int(n), nil
+	return counts, nil
 }
 
 // CountUnknown implements ledger.Documents.
-func (l *Ledger) CountUnknown(ctx context.Context, seller, kind string) (n int, oldest time.Time, err error) {
-	key := sellerKey(seller) + "doubt:" + kind
-	count, err := l.client.ZCard(ctx, key).Result()
-	if err != nil || count == 0 {
-		return 0, oldest, wrap("count unknown", ledger.Key{Seller: seller, Kind: kind}, err)
+func (l *Ledger) CountUnknown(ctx context.Context, kind string, sellers ...string) ([]ledger.Count, error) {
+	counts, err := l.counts(ctx, "doubt:"+kind, sellers, time.UnixMicro)
+	if err != nil {
+		return nil, fmt.Errorf("count unknown %s: %w", kind, err)
 	}
-	first, err := l.client.ZRangeWithScores(ctx, key, 0, 0).Result()
-	if err == nil && len(first) > 0 {
-		oldest = time.UnixMicro(int64(first[0].Score)).UTC()
+	return counts, nil
+}
+
+// readTogether is how many keys are read in a round trip that only reads. The server does nothing else meanwhile: some 2 µs a key.
+const readTogether = 500
+
+// counts reads how many members a sorted set of each seller has, and the lowest score: first all scores, then the sizes of
+// the sets that are there, because most sellers have none.
+func (l *Ledger) counts(ctx context.Context, set string, sellers []string, at func(int64) time.Time) ([]ledger.Count, error) {
+	counts := make([]ledger.Count, len(sellers))
+	var some []int // sellers that have the set
+	for from := 0; from < len(sellers); from += readTogether {
+		part := sellers[from:min(from+readTogether, len(sellers))]
+		first := make([]*redis.ZSliceCmd, len(part))
+		if _, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, seller := range part {
+				first[i] = p.ZRangeWithScores(ctx, sellerKey(seller)+set, 0, 0)
+			}
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		for i, f := range first {
+			if of := f.Val(); len(of) > 0 {
+				counts[from+i].Since = at(int64(of[0].Score)).UTC()
+				some = append(some, from+i)
+			}
+		}
 	}
-	return int(count), oldest, wrap("count unknown", ledger.Key{Seller: seller, Kind: kind}, err)
+	for part := range slices.Chunk(some, readTogether) {
+		size := make([]*redis.IntCmd, len(part))
+		if _, err := l.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, of := range part {
+				size[i] = p.ZCard(ctx, sellerKey(sellers[of])+set)
+			}
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		for i, of := range part {
+			if counts[of].N = int(size[i].Val()); counts[of].N == 0 { // the last one left in between
+				counts[of] = ledger.Count{}
+			}
+		}
+	}
+	return counts, nil
 }
 
 // unfinishedPage is how many entries EachUnfinished reads in a round trip.

@@ -220,5 +220,5 @@ func (c *comparison) step() {
 	c.same("refusals", func(l ledger.Ledger) (any, error) {
 		return l.Refusals(ctx, c.seller, "order", c.clock.Now().Add(-time.Minute), 2)
 	})
-	c.same("open", func(l ledger.Ledger) (any, error) { return l.CountFollowed(ctx, c.seller, "order") })
+	c.same("open", func(l ledger.Ledger) (any, error) { return l.CountFollowed(ctx, "order", c.seller) })
 }

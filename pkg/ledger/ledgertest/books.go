@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,6 +96,26 @@ func testBook(b *bench) {
 	other, err := b.ReadBook(b.ctx, bookName+"2", []string{"cursor"}, []string{"F1"})
 	if err != nil || other.Version != 0 || len(other.Fields)+len(other.Marked) != 0 {
 		b.Errorf("%+v, %v", other, err)
+	}
+}
+
+func testReadMany(b *bench) {
+	b.writes(b.write(0, "head", "1", "else", "2"))
+	const n = 1200 // more than one round trip
+	names, want := make([]string, n), make([]map[string][]byte, n)
+	for i := range n {
+		names[i], want[i] = fmt.Sprintf("vmi/none-%d", i), map[string][]byte{}
+	}
+	for _, i := range []int{3, n - 1} {
+		names[i], want[i] = bookName, map[string][]byte{"head": []byte("1")}
+	}
+	got, err := b.ReadMany(b.ctx, names, []string{"head", "none"})
+	b.must(err)
+	if !reflect.DeepEqual(got, want) {
+		b.Errorf("books that are there, and others: %v", got)
+	}
+	if got, err := b.ReadMany(b.ctx, nil, []string{"head"}); err != nil || len(got) != 0 {
+		b.Errorf("of none: %v, %v", got, err)
 	}
 }
 

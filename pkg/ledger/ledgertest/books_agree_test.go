@@ -195,6 +195,18 @@ func (p *plainBooks) ReadBook(_ context.Context, name string, fields, marks []st
 	return out, nil
 }
 
+func (p *plainBooks) ReadMany(ctx context.Context, names, fields []string) ([]map[string][]byte, error) {
+	books := make([]map[string][]byte, len(names))
+	for i, name := range names {
+		b, err := p.ReadBook(ctx, name, fields, nil)
+		if err != nil {
+			return nil, err
+		}
+		books[i] = b.Fields
+	}
+	return books, nil
+}
+
 func (p *plainBooks) WriteBook(_ context.Context, name string, w ledger.BookWrite) (uint64, error) {
 	b := p.of(name)
 	if version, ok := b.answers[w.Owner]; ok {

@@ -124,15 +124,15 @@ func testCancelBeforeClaim(b *bench) {
 			b.Errorf("%s: %d, %v", what, n, err)
 		}
 	}
-	n, err := b.CountFollowed(b.ctx, sellerName, kind)
-	none("followed", n, err)
-	n, _, err = b.CountUnknown(b.ctx, sellerName, kind)
-	none("unknown", n, err)
+	counts, err := b.CountFollowed(b.ctx, kind, sellerName)
+	none("followed", counts[0].N, err)
+	counts, err = b.CountUnknown(b.ctx, kind, sellerName)
+	none("unknown", counts[0].N, err)
 	due, err := b.Due(b.ctx, sellerName, kind, b.now(), 10)
 	none("due", len(due), err)
 	refusals, err := b.Refusals(b.ctx, sellerName, kind, b.now().Add(-2*time.Hour), 10)
 	none("refusals", len(refusals), err)
-	n = 0
+	n := 0
 	none("unfinished", n, b.EachUnfinished(b.ctx, sellerName, kind, func(ledger.Entry) error { n++; return errors.New("there is one") }))
 
 	for name, change := range map[string]func(*ledger.ClaimRequest){
@@ -289,8 +289,8 @@ func testCancelDone(b *bench) {
 		b.Errorf("history: %v, want %v", history, want)
 	}
 	b.findsOnly("JDV1", "A1")
-	if n, err := b.CountFollowed(b.ctx, sellerName, kind); err != nil || n != 0 {
-		b.Errorf("%d followed, %v", n, err)
+	if n, err := b.CountFollowed(b.ctx, kind, sellerName); err != nil || n[0].N != 0 {
+		b.Errorf("followed: %v, %v", n, err)
 	}
 	if due, err := b.Due(b.ctx, sellerName, kind, b.now().Add(24*time.Hour), 10); err != nil || len(due) != 0 {
 		b.Errorf("due: %+v, %v", due, err)

@@ -158,7 +158,7 @@ func testMany(b *bench) {
 	}
 	wg.Wait()
 	b.eventually("all accepted ones are followed", func() bool {
-		n, err := b.CountFollowed(b.ctx, sellerName, kind)
-		return err == nil && n == workers*4
+		n, err := b.CountFollowed(b.ctx, kind, sellerName)
+		return err == nil && n[0].N == workers*4
 	})
 }

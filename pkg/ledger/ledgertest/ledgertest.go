@@ -93,6 +93,7 @@ func Test(t *testing.T, start func(t *testing.T) Store) {
 		{"quota: nonsense is refused", testQuotaNonsense},
 		{"many workers at once lose nothing", testMany},
 		{"books: fields and marks are kept", testBook},
+		{"books: many are read together", testReadMany},
 		{"books: a write as of another version writes nothing", testBookVersion},
 		{"books: the same owner asks again and gets the same answer", testBookOwner},
 		{"books: marks are kept for their time", testBookMarks},

@@ -4,6 +4,7 @@ package callmetrics
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,7 @@ import (
 type Metrics struct {
 	seconds *prometheus.HistogramVec
 	refused *prometheus.CounterVec
+	names   Names
 }
 
 // New registers the metrics.
@@ -31,7 +33,7 @@ func New(r prometheus.Registerer) *Metrics {
 		}, []string{"method", "class", "outcome"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockbridge_quota_refused_total", Help: "Requests that the warehouse refused because there were too many.",
-		}, []string{"seller", "account"}),
+		}, []string{"application"}),
 	}
 	r.MustRegister(m.seconds, m.refused)
 	return m
@@ -39,15 +41,43 @@ func New(r prometheus.Registerer) *Metrics {
 
 // Account counts the calls of one account with one class.
 type Account struct {
-	metrics *Metrics
-	adapter string
-	class   string
-	refused prometheus.Counter
+	metrics     *Metrics
+	adapter     string
+	application string
+	class       string
 }
 
-// Account returns what counts an account's calls. adapter is the prefix of span names and attributes, such as "jd".
-func (m *Metrics) Account(adapter, seller, account string, class quota.Class) *Account {
-	return &Account{m, adapter, string(class), m.refused.WithLabelValues(seller, account)} // shown as 0 from the start
+// Account returns what counts an account's calls. adapter is the prefix of span names and attributes, such as "jd";
+// application is warehouse.Quota's.
+func (m *Metrics) Account(adapter, application string, class quota.Class) *Account {
+	return &Account{m, adapter, application, string(class)}
+}
+
+// Other is the label of all applications that a metric does not name.
+const Other = "other"
+
+// namedAtMost is how many applications the metrics of a process name: those that were counted first. It is a limit and no
+// choice: installations have few applications, unless each of their sellers has its own.
+const namedAtMost = 20
+
+// Names gives applications their label in metrics. Counters stay complete, however many applications there are.
+type Names struct {
+	mu    sync.Mutex
+	named map[string]bool
+}
+
+// Of is the label of an application.
+func (n *Names) Of(application string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.named == nil {
+		n.named = map[string]bool{}
+	}
+	if !n.named[application] && len(n.named) >= namedAtMost {
+		return Other
+	}
+	n.named[application] = true
+	return application
 }
 
 // Outcome is how a call ended.
@@ -73,7 +103,7 @@ func (a *Account) Start(ctx context.Context, method string) (context.Context, fu
 	return ctx, func(o Outcome) {
 		a.metrics.seconds.WithLabelValues(method, a.class, o.Name).Observe(time.Since(began).Seconds())
 		if o.TooMany {
-			a.refused.Inc()
+			a.metrics.refused.WithLabelValues(a.metrics.names.Of(a.application)).Inc()
 		}
 		if !traced {
 			return

@@ -107,7 +107,7 @@ func New(o Options) (*Warehouse, error) {
 		api: &jdapi.Client{
 			URL: account.Url, AppKey: account.AppKey, AppSecret: source(account.AppSecret, o.Env, o.Trust),
 			Tokens: tokens(o, account), Limiter: o.Limiter, Class: o.Class, Transport: o.Transport, Now: o.Now,
-			ReadOnly: o.ReadOnly, Watch: o.watch(account.Name),
+			ReadOnly: o.ReadOnly, Watch: o.watch(account),
 		},
 	}, nil
 }

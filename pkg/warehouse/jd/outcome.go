@@ -5,15 +5,17 @@ import (
 	"errors"
 
 	"stockbridge/pkg/warehouse/callmetrics"
+	"stockbridge/pkg/warehouse/jd/jdaccount"
 	"stockbridge/pkg/warehouse/jd/jdapi"
+	sellerv1 "stockbridge/proto/seller/v1"
 )
 
 // watch returns what counts and traces each request; nil without metrics.
-func (o Options) watch(account string) func(context.Context, string) (context.Context, func(error)) {
+func (o Options) watch(account *sellerv1.Account) func(context.Context, string) (context.Context, func(error)) {
 	if o.Metrics == nil {
 		return nil
 	}
-	calls := o.Metrics.Account("jd", o.Seller.Name(), account, o.Class)
+	calls := o.Metrics.Account("jd", jdaccount.Kind{}.Capabilities(account).Quota.Application, o.Class)
 	return func(ctx context.Context, method string) (context.Context, func(error)) {
 		ctx, end := calls.Start(ctx, method)
 		return ctx, func(err error) { end(outcomeOf(err)) }

@@ -12,6 +12,7 @@ import (
 	"stockbridge/pkg/quota"
 	"stockbridge/pkg/seller"
 	"stockbridge/pkg/warehouse/callmetrics"
+	"stockbridge/pkg/warehouse/jd/jdaccount"
 	"stockbridge/pkg/warehouse/jd/jdapi"
 	"stockbridge/pkg/warehouse/warehousetest"
 )
@@ -58,7 +59,7 @@ func TestRequestsAreCountedByTheirOutcome(t *testing.T) {
 		"push order.addOrder ok ": 1, "push order.addOrder quota ": 2, "push order.addOrder business ": 1,
 		"push po.cancalPoOrder business ": 1,
 		"push order.addOrder transient ":  1, "push order.addOrder permission ": 1, "push order.addOrder lost ": 1,
-		w.account.Name + " " + w.seller.Name() + " ": 2,
+		jdaccount.Kind{}.Capabilities(w.account).Quota.Application + " ": 2,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"stockbridge/pkg/bus"
@@ -231,8 +230,7 @@ func chartQuery(bodies [][]byte) (runnable, headroom float64) {
 			}
 		}
 		for _, v := range metric(body, "stockbridge_quota_budget_calls_per_second") {
-			key := strings.Join([]string{v.label("app"), v.label("seller"), v.label("account")}, "/")
-			budget[key] = max(budget[key], v.value)
+			budget[v.label("application")] = max(budget[v.label("application")], v.value)
 		}
 	}
 	for _, v := range budget {

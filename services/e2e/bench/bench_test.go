@@ -164,8 +164,8 @@ func TestMetricsAreRead(t *testing.T) {
 stockbridge_consumer_runnable{consumer="order-pusher",service="x"} 12
 stockbridge_consumer_runnable{consumer="order-pusher-cancel",service="x"} 99
 stockbridge_consumer_runnable_other 5
-stockbridge_quota_budget_calls_per_second{account="a",seller="s"} 5
-stockbridge_quota_budget_calls_per_second{account="a",seller="t"} 2.5
+stockbridge_quota_budget_calls_per_second{application="a"} 5
+stockbridge_quota_budget_calls_per_second{application="b"} 2.5
 `)
 	if runnable, headroom := chartQuery([][]byte{body, body}); runnable != 12 || headroom != 7.5 {
 		t.Errorf("runnable %g, headroom %g", runnable, headroom)

@@ -71,7 +71,7 @@ var mayImport = []struct {
 	{"pkg/guard", []string{"proto/...", "pkg/fault", "pkg/event", "pkg/bus", "pkg/seller", "pkg/warehouse"}, "judges calls to a warehouse and pauses the seller"},
 	{"pkg/book", []string{"pkg/ledger"}, "changes of a book in the ledger, whatever is in it"},
 	{"pkg/stock", []string{"pkg/book", "pkg/event", "pkg/ledger"}, "a book in the ledger: it knows neither the bus nor the warehouse"},
-	{"pkg/token", []string{"proto/...", "pkg/warehouse/kinds", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/seller"}, "tokens, kept in a bucket of the bus"},
+	{"pkg/token", []string{"proto/...", "pkg/warehouse/kinds", "pkg/fault", "pkg/retry", "pkg/secret", "pkg/bus", "pkg/pullmetrics", "pkg/seller"}, "tokens, kept in a bucket of the bus; when they end is asked at a scrape"},
 	{"pkg/wiring", []string{"proto/...", "pkg/..."}, "puts every adapter together"},
 	{"pkg/worker", []string{"proto/...", "pkg/clock", "pkg/fault", "pkg/quota", "pkg/retry", "pkg/pullmetrics", "pkg/trace", "pkg/healthcheck", "pkg/event", "pkg/bus", "pkg/ledger", "pkg/ledger/ledgermetrics", "pkg/warehouse", "pkg/seller", "pkg/guard", "pkg/token", "pkg/wiring"}, "the shell knows contracts"},
 	{"services/all", []string{"pkg/bus", "pkg/worker", "services/..."}, "the one list of services"},

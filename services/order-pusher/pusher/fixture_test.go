@@ -233,13 +233,16 @@ func (b *fixture) expectUnknown(n int, oldest time.Duration) {
 	r := prometheus.NewRegistry()
 	s, _ := b.Sellers.Get("acme")
 	r.MustRegister(push.Unknown([]string{order.Terms.Name}, func() []*seller.Seller { return []*seller.Seller{s} }, b.Ledger, b.now))
-	want := fmt.Sprintf(`# HELP stockbridge_push_unknown_oldest_seconds How long the oldest of them is unknown; 0 when there is none.
+	want := fmt.Sprintf(`# HELP stockbridge_push_unknown_orders Orders whose answer was lost and which are being looked up now.
+# TYPE stockbridge_push_unknown_orders gauge
+stockbridge_push_unknown_orders %d
+`, n)
+	if oldest > 0 {
+		want = fmt.Sprintf(`# HELP stockbridge_push_unknown_oldest_seconds How long a seller's oldest of them is unknown: of the sellers with the oldest.
 # TYPE stockbridge_push_unknown_oldest_seconds gauge
 stockbridge_push_unknown_oldest_seconds{seller="acme"} %v
-# HELP stockbridge_push_unknown_orders Orders whose answer was lost and which are being looked up now.
-# TYPE stockbridge_push_unknown_orders gauge
-stockbridge_push_unknown_orders{seller="acme"} %d
-`, oldest.Seconds(), n)
+`, oldest.Seconds()) + want
+	}
 	if err := testutil.GatherAndCompare(r, strings.NewReader(want), "stockbridge_push_unknown_orders", "stockbridge_push_unknown_oldest_seconds"); err != nil {
 		b.t.Error(err)
 	}

@@ -513,7 +513,7 @@ func (r *run) redeliver(ctx context.Context, o *item) (soon bool, err error) {
 	}
 	o.Tries, o.TriedAt = o.Tries+1, r.began
 	o.take(step{do: keepOpen, reason: Repairing})
-	r.Metrics.Redelivered.WithLabelValues(r.seller.Name()).Inc()
+	r.Metrics.Redelivered.Inc()
 	return true, nil
 }
 
@@ -543,7 +543,7 @@ func (r *run) write(ctx context.Context) error {
 	c.marks = r.marks
 	report := summarize(r.report, r.orders, r.walked, r.began, r.Now())
 	if n := report.Repaired - r.report.Repaired; n > 0 {
-		r.Metrics.Repaired.WithLabelValues(r.seller.Name()).Add(float64(n))
+		r.Metrics.Repaired.Add(float64(n))
 	}
 	return c.write(ctx, r.Ledger, report, r.NewOwner)
 }

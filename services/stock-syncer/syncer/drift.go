@@ -357,9 +357,9 @@ func (c *comparison) publishDrift(ctx context.Context, f stock.Figure, s *Suspic
 	m.Corrected = max(m.Difference, -m.Difference) <= most && f.Proof != stock.Broken && len(c.state.Read.Unread()) == 0
 	key := strings.Join([]string{c.place.Warehouse, c.place.ShopNo, f.GoodsNo}, "/")
 	c.events = append(c.events, event.StockDriftFound.About(c.place.Seller, key, now, m, fmt.Sprint(s.Book), fmt.Sprint(s.Counted), fmt.Sprint(s.Rows)))
-	c.Metrics.Drift.WithLabelValues(c.place.Seller).Inc()
+	c.Metrics.Drift.Inc()
 	if m.Corrected {
-		c.Metrics.Corrected.WithLabelValues(c.place.Seller).Inc()
+		c.Metrics.Corrected.Inc()
 		c.publishRow(Correction(c.at, c.place, f, s.Counted, "stock.correct_up_to", now))
 	}
 	return true, nil

@@ -39,10 +39,7 @@ type Overview struct {
 
 // ReadOverview reads a warehouse's overview and changes nothing.
 func ReadOverview(ctx context.Context, b ledger.Books, s *seller.Seller, code string, settle time.Duration) (Overview, error) {
-	fields := []string{fieldHead}
-	for i := range queues {
-		fields = append(fields, queueField(dirtyQueue, i))
-	}
+	fields := append(allQueues(dirtyQueue), fieldHead)
 	t, err := book.Read(ctx, b, BookOf(s.Name(), code), fields, nil)
 	if err != nil {
 		return Overview{}, err
@@ -52,11 +49,68 @@ func ReadOverview(ctx context.Context, b ledger.Books, s *seller.Seller, code st
 		return Overview{}, err
 	}
 	p.checkEpoch()
-	o := Overview{Head: p.Head, Trusted: p.Head.trusts(p.Head.Counted, settle)}
-	for i := range queues {
-		o.Waiting += len(p.queue(dirtyQueue, i))
+	return Overview{Head: p.Head, Waiting: p.waiting(), Trusted: p.Head.trusts(p.Head.Counted, settle)}, nil
+}
+
+// followed is a warehouse of a seller and what overviews.read found of its book.
+type followed struct {
+	seller *seller.Seller
+	code   string
+	Overview
+}
+
+// overviews reads the overviews of many warehouses in few round trips. One goroutine at a time may use it.
+type overviews struct {
+	books ledger.Books
+	heads *book.Overview[Head]
+}
+
+// read reads first all heads, then the queues of those that have any. Whether a new epoch of the ledger began since a book was
+// written last shows when the book is used, not here.
+func (o overviews) read(ctx context.Context, all []followed, settle time.Duration) error {
+	names := make([]string, len(all))
+	for i, c := range all {
+		names[i] = BookOf(c.seller.Name(), c.code)
 	}
-	return o, nil
+	heads, err := o.heads.Read(ctx, names)
+	if err != nil {
+		return err
+	}
+	var queued []int
+	var of []string
+	for i, head := range heads {
+		all[i].Overview = Overview{Head: head, Trusted: head.trusts(head.Counted, settle)}
+		if head.Dirty != 0 {
+			queued, of = append(queued, i), append(of, names[i])
+		}
+	}
+	queues, err := o.books.ReadMany(ctx, of, allQueues(dirtyQueue))
+	if err != nil {
+		return err
+	}
+	for i, fields := range queues {
+		p := page{Tx: &book.Tx{Book: ledger.Book{Fields: fields}}}
+		all[queued[i]].Waiting = p.waiting()
+	}
+	return nil
+}
+
+// allQueues are the fields of a queue.
+func allQueues(kind string) []string {
+	fields := make([]string, queues)
+	for i := range queues {
+		fields[i] = queueField(kind, i)
+	}
+	return fields
+}
+
+// waiting is how many goods the queues hold whose shares are to be evaluated.
+func (p *page) waiting() int {
+	n := 0
+	for i := range queues {
+		n += len(p.queue(dirtyQueue, i))
+	}
+	return n
 }
 
 // trusts reports whether a count that began then is known to contain everything that the book lacks.

@@ -87,7 +87,7 @@ func (y *Syncer) share(ctx context.Context, name string) (events []event.Event, 
 			after = append(after, t.confirm)
 		}
 	}
-	y.Metrics.countPublished(s.Name(), len(events))
+	y.Metrics.Published.Add(float64(len(events)))
 	after = append(after, func(ctx context.Context) error { return y.Ledger.Unlease(ctx, lease, owner) })
 	return events, after, errors.Join(failures...)
 }

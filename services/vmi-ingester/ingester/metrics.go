@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"stockbridge/pkg/ledger"
 	"stockbridge/pkg/pullmetrics"
@@ -16,8 +15,6 @@ import (
 const (
 	gaugeUnread = "stockbridge_vmi_unread_seconds"
 	gaugeBroken = "stockbridge_vmi_broken_goods"
-	// placesAtOnce is how many books are read in parallel at a scrape.
-	placesAtOnce = 8
 )
 
 // Metrics is what the ingester counts beyond what the bus counts of every consumer.
@@ -60,31 +57,34 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Collector shows how far the flow of each place was read. Every replica reports the same, whether it reads or not.
+// Collector shows whose flows were not read for longest, and where movements are missing. Every replica reports the same,
+// whether it reads or not.
 func Collector(sellers func() []*seller.Seller, books ledger.Books, now func() time.Time) prometheus.Collector {
-	store := &stock.Store{Books: books, Now: now}
-	byPlace := []string{"seller", "warehouse", "shop_no"}
+	byPlace, overview := []string{"seller", "warehouse", "shop_no"}, stock.NewOverview(books)
 	return pullmetrics.New("flows", []pullmetrics.Gauge{
-		{Name: gaugeUnread, Help: "Age of the oldest movement that may not have been read; also while the seller is paused.", Labels: byPlace},
-		{Name: gaugeBroken, Help: "Goods of which movements were missing at the last tick.", Labels: byPlace},
+		{Name: gaugeUnread, Help: "Age of the oldest movement of a place that may not have been read: of the oldest whose sellers are not paused.", Labels: byPlace, Highest: pullmetrics.ShownAtMost},
+		{Name: gaugeBroken, Help: "Goods of a place of which movements were missing at the last tick: of the places with the most.", Labels: byPlace, Highest: pullmetrics.ShownAtMost},
 	}, func(ctx context.Context, observe pullmetrics.Observe) error {
-		var group errgroup.Group
-		group.SetLimit(placesAtOnce)
+		var places []stock.Place
+		var books []string
+		var paused []bool
 		for _, s := range sellers() {
 			for _, at := range s.Places() {
-				place := stock.Place{Seller: s.Name(), Warehouse: at.Warehouse, ShopNo: at.ShopNo}
-				group.Go(func() error {
-					st, err := store.State(ctx, place)
-					if err != nil || st.Plan.Until == 0 {
-						return err
-					}
-					read := st.Read.Until(st.Plan.Start)
-					observe(gaugeUnread, max(0, now().Sub(time.Unix(read, 0)).Seconds()), place.Seller, place.Warehouse, place.ShopNo)
-					observe(gaugeBroken, float64(st.Broken), place.Seller, place.Warehouse, place.ShopNo)
-					return nil
-				})
+				p := stock.Place{Seller: s.Name(), Warehouse: at.Warehouse, ShopNo: at.ShopNo}
+				places, books, paused = append(places, p), append(books, p.Book()), append(paused, s.Pause != nil)
 			}
 		}
-		return group.Wait()
+		states, err := overview.Read(ctx, books)
+		if err != nil {
+			return err
+		}
+		for i, st := range states {
+			p := places[i]
+			if st.Plan.Until != 0 && !paused[i] {
+				observe(gaugeUnread, now().Sub(time.Unix(st.Read.Until(st.Plan.Start), 0)).Seconds(), p.Seller, p.Warehouse, p.ShopNo)
+			}
+			observe(gaugeBroken, float64(st.Broken), p.Seller, p.Warehouse, p.ShopNo)
+		}
+		return nil
 	})
 }

@@ -92,15 +92,24 @@ func missing(field, zh, what string) fault.Reason {
 // published in events, which reach everybody who runs the ERP. The address (url) is not part of it: it is another way to the
 // same documents.
 func (Kind) Identity(a *sellerv1.Account) warehouse.Identity {
+	return warehouse.Identity(fmt.Sprintf("jd/%s/%s/%s", a.GetDepartment(), a.GetVendorSource(), application(a)))
+}
+
+// application names the application of an account, without its key.
+func application(a *sellerv1.Account) string {
 	key := sha256.Sum256([]byte(a.GetAppKey()))
-	return warehouse.Identity(fmt.Sprintf("jd/%s/%s/app-%x", a.GetDepartment(), a.GetVendorSource(), key[:4]))
+	return fmt.Sprintf("app-%x", key[:4])
 }
 
 // Capabilities are those of a remote that others use too. It counts calls by application; at another address another
 // remote counts.
 func (Kind) Capabilities(a *sellerv1.Account) warehouse.Capabilities {
+	name := application(a)
+	if u, err := url.Parse(a.GetUrl()); err == nil && u.Host != "" {
+		name += "@" + u.Host
+	}
 	return warehouse.Capabilities{
 		Exclusive: a.GetAppKey() != "" && a.GetDepartment() != "" && a.GetVendorSource() != "", Consent: true, Shared: true,
-		Quota: warehouse.Quota{Key: a.GetAppKey() + "@" + a.GetUrl(), PerSecond: callsPerSecond, Concurrent: concurrentCalls},
+		Quota: warehouse.Quota{Key: a.GetAppKey() + "@" + a.GetUrl(), Application: name, PerSecond: callsPerSecond, Concurrent: concurrentCalls},
 	}
 }

@@ -73,13 +73,16 @@ func TestWhatAnAccountCanDo(t *testing.T) {
 	atJD, sandbox, incomplete := account(), account(), account()
 	sandbox.Url = "http://127.0.0.1:18080/routerjson"
 	incomplete.VendorSource = ""
-	want := func(key string) warehouse.Capabilities {
-		return warehouse.Capabilities{Exclusive: true, Consent: true, Shared: true, Quota: warehouse.Quota{Key: key, PerSecond: 5, Concurrent: 5}}
+	want := func(key, application string) warehouse.Capabilities {
+		return warehouse.Capabilities{
+			Exclusive: true, Consent: true, Shared: true,
+			Quota: warehouse.Quota{Key: key, Application: application, PerSecond: 5, Concurrent: 5},
+		}
 	}
-	if got := (Kind{}).Capabilities(atJD); got != want("KEY@") {
+	if got := (Kind{}).Capabilities(atJD); got != want("KEY@", "app-5ca24005") {
 		t.Errorf("at JD: %+v", got)
 	}
-	if got := (Kind{}).Capabilities(sandbox); got != want("KEY@"+sandbox.Url) {
+	if got := (Kind{}).Capabilities(sandbox); got != want("KEY@"+sandbox.Url, "app-5ca24005@127.0.0.1:18080") {
 		t.Errorf("in a sandbox: %+v", got)
 	}
 	if (Kind{}).Capabilities(incomplete).Exclusive {
