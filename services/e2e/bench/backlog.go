@@ -11,6 +11,7 @@ import (
 
 	"stockbridge/pkg/bus"
 	"stockbridge/pkg/event"
+	"stockbridge/pkg/quota"
 	"stockbridge/services/e2e/procs"
 )
 
@@ -220,21 +221,37 @@ func (l *scalingLook) at(ctx context.Context, workers []*procs.Process, notDone 
 }
 
 // chartQuery is the two terms of the chart's query, over the scrapes of all replicas: what is runnable, and how many calls a
-// second the budgets allow (other classes make none here).
+// second the budgets allow (other classes make none here). How long a call takes is taken from all calls so far, where
+// the chart takes the last two minutes'.
 func chartQuery(bodies [][]byte) (runnable, headroom float64) {
-	budget := map[string]float64{}
+	perSecond, concurrent := map[string]float64{}, map[string]float64{}
+	var seconds, calls float64
 	for _, body := range bodies {
 		for _, v := range metric(body, "stockbridge_consumer_runnable") {
 			if v.label("consumer") == "order-pusher" {
 				runnable = max(runnable, v.value)
 			}
 		}
-		for _, v := range metric(body, "stockbridge_quota_budget_calls_per_second") {
-			budget[v.label("application")] = max(budget[v.label("application")], v.value)
+		for name, of := range map[string]map[string]float64{
+			"stockbridge_quota_budget_calls_per_second": perSecond, "stockbridge_quota_budget_concurrent_calls": concurrent,
+		} {
+			for _, v := range metric(body, name) {
+				of[v.label("application")] = max(of[v.label("application")], v.value)
+			}
+		}
+		for name, sum := range map[string]*float64{"stockbridge_warehouse_call_seconds_sum": &seconds, "stockbridge_warehouse_call_seconds_count": &calls} {
+			for _, v := range metric(body, name) {
+				if v.label("class") == string(quota.Push) {
+					*sum += v.value
+				}
+			}
 		}
 	}
-	for _, v := range budget {
-		headroom += v
+	for application, most := range perSecond {
+		if atOnce, ok := concurrent[application]; ok && seconds > 0 {
+			most = min(most, atOnce*calls/seconds)
+		}
+		headroom += most
 	}
 	return runnable, headroom
 }

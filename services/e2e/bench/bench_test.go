@@ -164,10 +164,15 @@ func TestMetricsAreRead(t *testing.T) {
 stockbridge_consumer_runnable{consumer="order-pusher",service="x"} 12
 stockbridge_consumer_runnable{consumer="order-pusher-cancel",service="x"} 99
 stockbridge_consumer_runnable_other 5
-stockbridge_quota_budget_calls_per_second{application="a"} 5
-stockbridge_quota_budget_calls_per_second{application="b"} 2.5
+stockbridge_quota_budget_calls_per_second{application="slow"} 50
+stockbridge_quota_budget_calls_per_second{application="quick"} 2.5
+stockbridge_quota_budget_concurrent_calls{application="slow"} 5
+stockbridge_quota_budget_concurrent_calls{application="quick"} 5
+stockbridge_warehouse_call_seconds_sum{class="push",method="m"} 4
+stockbridge_warehouse_call_seconds_count{class="push",method="m"} 8
+stockbridge_warehouse_call_seconds_sum{class="status",method="m"} 100
 `)
-	if runnable, headroom := chartQuery([][]byte{body, body}); runnable != 12 || headroom != 7.5 {
+	if runnable, headroom := chartQuery([][]byte{body, body}); runnable != 12 || headroom != 12.5 {
 		t.Errorf("runnable %g, headroom %g", runnable, headroom)
 	}
 }
