@@ -509,7 +509,7 @@ func removeDeadLetter(ctx context.Context, s jetstream.Stream, seq uint64) error
 // limit). It can be interrupted and called again: what was sent is no longer a dead letter.
 func (b *Bus) Release(ctx context.Context, q DeadLetterQuery, match func(DeadLetter) bool, perSecond float64, by By) (n int, err error) {
 	q.Limit = 0
-	if any, err := b.anyDeadLetter(ctx, q); err != nil || !any {
+	if there, err := b.anyDeadLetter(ctx, q); err != nil || !there {
 		return 0, err
 	}
 	// Messages that become dead letters meanwhile are left alone: they would be replayed for ever.

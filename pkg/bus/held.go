@@ -11,7 +11,7 @@ import (
 // question when nothing is held, which is nearly always.
 func (b *Bus) EachHeld(ctx context.Context, consumer string, f func(DeadLetter) error) error {
 	q := DeadLetterQuery{Kind: event.Held, Consumer: consumer}
-	if any, err := b.anyDeadLetter(ctx, q); err != nil || !any {
+	if there, err := b.anyDeadLetter(ctx, q); err != nil || !there {
 		return err
 	}
 	return b.EachDeadLetter(ctx, q, f)

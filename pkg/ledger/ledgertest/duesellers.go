@@ -19,12 +19,12 @@ func (b *bench) dueSellers(limit int) (names []string, more bool) {
 	return names, more
 }
 
-// named asks every lookEvery, for as long as a ledger may take to find what became due, whether the seller has something
-// due, and returns after how long it has.
-func (b *bench) named(name string) (after time.Duration, found bool) {
+// named asks every lookEvery, for as long as a ledger may take to find what became due, whether acme has something due, and
+// returns after how long it has.
+func (b *bench) named() (after time.Duration, found bool) {
 	b.Helper()
 	for ; after <= ledger.LookAgain+lookEvery; after += lookEvery {
-		if names, _ := b.dueSellers(10); slices.Contains(names, name) {
+		if names, _ := b.dueSellers(10); slices.Contains(names, sellerName) {
 			return after, true
 		}
 		b.clock.Add(lookEvery)
@@ -70,20 +70,20 @@ func testDueSellers(b *bench) {
 	}
 	// Looked up, and due later: not named before.
 	b.followTo(one, b.now().Add(10*time.Minute))
-	if _, found := b.named("acme"); found {
+	if _, found := b.named(); found {
 		b.Fatal("named although its only document is due later")
 	}
 	b.clock.Add(10 * time.Minute)
-	if _, found := b.named("acme"); !found {
+	if _, found := b.named(); !found {
 		b.Fatal("not named when its document is due")
 	}
 	// A further document is due at once, however late the first one is.
 	b.followTo(one, b.now().Add(time.Hour))
-	if _, found := b.named("acme"); found {
+	if _, found := b.named(); found {
 		b.Fatal("named with nothing due")
 	}
 	two := b.acceptOf("acme", "A-2")
-	if after, found := b.named("acme"); !found || after > 0 {
+	if after, found := b.named(); !found || after > 0 {
 		b.Fatalf("a document that was just accepted is found after %v, %v", after, found)
 	}
 	// No longer followed.
@@ -91,11 +91,11 @@ func testDueSellers(b *bench) {
 		b.followTo(k, time.Time{})
 	}
 	b.clock.Add(2 * time.Hour)
-	if _, found := b.named("acme"); found {
+	if _, found := b.named(); found {
 		b.Fatal("named with nothing followed")
 	}
 	b.acceptOf("acme", "A-3")
-	if _, found := b.named("acme"); !found {
+	if _, found := b.named(); !found {
 		b.Fatal("not named when something is followed again")
 	}
 }
@@ -108,7 +108,7 @@ func testDueSellersSooner(b *bench) {
 	b.dueSellers(10)
 	b.followTo(k, b.now().Add(lookEvery))
 	b.clock.Add(lookEvery)
-	if after, found := b.named("acme"); !found || after > 0 {
+	if after, found := b.named(); !found || after > 0 {
 		b.Fatalf("a document that is due sooner than it was is found after %v, %v", after, found)
 	}
 }
