@@ -47,8 +47,10 @@ type laneTimes struct {
 	idle, closing time.Duration
 }
 
-var defaultLaneTimes = laneTimes{
-	look: 2 * time.Second, lookIdle: 5 * time.Second, trust: 10 * time.Second, idle: 30 * time.Second, closing: 40 * time.Second,
+func defaultLaneTimes() laneTimes {
+	return laneTimes{
+		look: 2 * time.Second, lookIdle: 5 * time.Second, trust: 10 * time.Second, idle: 30 * time.Second, closing: 40 * time.Second,
+	}
 }
 
 func laneName(consumer string, n int) string { return consumer + "-lane-" + strconv.Itoa(n) }
@@ -412,4 +414,4 @@ func (b *Bus) emptyLane(ctx context.Context, stream string, of lane) (bool, erro
 }
 
 // firstOf reports whether a lane's first delivery of a message is the first one at all.
-func (of lane) firstOf(seq uint64) bool { return seq > of.delivered }
+func (l lane) firstOf(seq uint64) bool { return seq > l.delivered }

@@ -202,7 +202,7 @@ func (s Serving) withDefaults(b *Bus) Serving {
 		s.Metrics = NewMetrics(nil)
 	}
 	if s.laneTimes == (laneTimes{}) {
-		s.laneTimes = defaultLaneTimes
+		s.laneTimes = defaultLaneTimes()
 	}
 	if s.Alone == nil {
 		s.Alone = func() bool { return false }
