@@ -373,6 +373,34 @@ type Following struct {
 	State json.RawMessage
 }
 
+// Take says what TakeDue takes, in milliseconds.
+type Take struct {
+	Seller, Kind string
+	// Due: entries that are due then or earlier, the longest overdue first, at most Limit.
+	Due   time.Time
+	Limit int
+	// Until is when they are due again. Looking up and writing what follows must not take longer.
+	Until time.Time
+	// Room, if not nil, takes others instead: the next that come due after Due and before Before (zero: whenever) and that
+	// nobody has taken, of these warehouses, at most so many of each. Limit is then how many are looked at.
+	Room   map[string]int
+	Before time.Time
+}
+
+// Later is a new due time of the entry with the number.
+type Later struct {
+	No  string
+	Due time.Time
+}
+
+// Followed is the entry without what those who follow it do not need: payload, items and history.
+func (e Entry) Followed() Entry {
+	return Entry{
+		Key: e.Key, State: e.State, Group: e.Group, Number: e.Number, Revision: e.Revision, Shop: e.Shop, Warehouse: e.Warehouse, Identity: e.Identity,
+		Following: e.Following, Cancel: e.Cancel, FirstClaimedAt: e.FirstClaimedAt, Trace: e.Trace, ChangedAt: e.ChangedAt, Version: e.Version,
+	}
+}
+
 // UnmarshalJSON also reads what was written before there was a State: an order's was the whole object.
 func (f *Following) UnmarshalJSON(raw []byte) error {
 	type plain Following
@@ -452,8 +480,19 @@ type Documents interface {
 	// among their platform numbers or Following.Numbers, at most 20.
 	Find(ctx context.Context, seller, no string) ([]Entry, error)
 
-	// Due reads up to limit followed entries of (seller, kind) that are due at now, the longest overdue first.
+	// Due reads up to limit followed entries of (seller, kind) that are due at now, the longest overdue first. Their
+	// Following.Due is when they are due, also where Postpone has moved it.
 	Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]Entry, error)
+	// TakeDue takes followed entries for a look-up: they are due again at t.Until, unless Follow or Postpone says otherwise
+	// before. So of all who take, one gets an entry until then, and what a crash leaves is taken again after it. It writes no
+	// entry: versions stay. The entries are returned as Entry.Followed; their Following.Due is when they were due, for
+	// Postpone to put them back. An answer that is lost leaves them taken. In a store without a lock (inkv) one process
+	// takes all of a (seller, kind) until it has not taken for a while: the others get nothing.
+	TakeDue(ctx context.Context, t Take) ([]Entry, error)
+	// Postpone moves the due times of entries that TakeDue took until until: they were looked up without news. It leaves those
+	// that somebody followed or took meanwhile. It writes no entry: Get and Find return the Due that Follow wrote last. A
+	// ledger that is lost or opened again may have forgotten it; then they are due earlier.
+	Postpone(ctx context.Context, seller, kind string, until time.Time, later []Later) error
 	// Follow writes what the poller now knows; ErrVersion when the entry changed since it was read. state is the
 	// entry's state from now on (Accepted or Cancelled; Cancelled frees the items). An entry that is settled is
 	// forgotten after 90 days: Refused, Cancelled, never sent, External, or Accepted and no longer followed.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"stockbridge/pkg/bus"
@@ -448,15 +449,107 @@ func (l *Ledger) Find(ctx context.Context, seller, no string) ([]ledger.Entry, e
 	return found, nil
 }
 
-// Due implements ledger.Documents.
-func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]ledger.Entry, error) {
-	found, err := l.entries(ctx, l.index.due(seller, kind, now), limit, func(e ledger.Entry) bool {
-		return e.Following != nil && !e.Following.Due.IsZero() && !e.Following.Due.After(now)
-	})
+// Due implements ledger.Documents. What another process takes, only that process lists: it alone knows what it postponed.
+func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, limit int) (found []ledger.Entry, err error) {
+	others, err := l.takenByOthers(ctx, seller, kind)
+	if err == nil && !others {
+		found, err = l.dueEntries(ctx, l.index.due(seller, kind, now), limit)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list due %s/%s: %w", seller, kind, err)
 	}
 	return found, nil
+}
+
+// TakeDue implements ledger.Documents.
+func (l *Ledger) TakeDue(ctx context.Context, t ledger.Take) (taken []ledger.Entry, err error) {
+	t.Until = t.Until.Truncate(time.Millisecond)
+	may, err := l.mayTake(ctx, t.Seller, t.Kind, t.Until)
+	if err == nil && may {
+		taken, err = l.dueEntries(ctx, l.index.take(t), t.Limit)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take due %s/%s: %w", t.Seller, t.Kind, err)
+	}
+	for i, e := range taken {
+		taken[i] = e.Followed()
+	}
+	return taken, nil
+}
+
+// Postpone implements ledger.Documents.
+func (l *Ledger) Postpone(_ context.Context, seller, kind string, until time.Time, later []ledger.Later) error {
+	l.index.postpone(seller, kind, until.Truncate(time.Millisecond), later)
+	return nil
+}
+
+// dueEntries reads the entries that the index named, as far as they are still followed.
+func (l *Ledger) dueEntries(ctx context.Context, due []dueEntry, limit int) ([]ledger.Entry, error) {
+	var out []ledger.Entry
+	for _, d := range due {
+		if len(out) == limit {
+			break
+		}
+		e, ok, err := l.entry(ctx, d.key)
+		if err != nil {
+			return nil, err
+		}
+		if ok && e.Following != nil && !e.Following.Due.IsZero() {
+			e.Following.Due = d.due
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+// takesFor is how much longer than what it took a process keeps the right to take, so that not every call asks for it.
+const takesFor = 20 * time.Second
+
+// takes are the rights of this process to take what is due, by their names; a process that ends without returning them blocks
+// the others for the time that is left.
+type takes struct {
+	mu    sync.Mutex
+	owner string
+	until map[string]time.Time
+}
+
+func takeName(seller, kind string) string { return "follow/" + seller + "/" + kind }
+
+// mayTake reports whether this process, and no other, takes the due entries of (seller, kind) until then.
+func (l *Ledger) mayTake(ctx context.Context, seller, kind string, until time.Time) (bool, error) {
+	l.takes.mu.Lock()
+	defer l.takes.mu.Unlock()
+	name := takeName(seller, kind)
+	if !l.takes.until[name].Before(until) {
+		return true, nil
+	}
+	lasting := until.Add(takesFor)
+	got, err := l.Lease(ctx, name, l.takes.owner, lasting.Sub(l.now()))
+	if got {
+		l.takes.until[name] = lasting
+	} else {
+		delete(l.takes.until, name)
+	}
+	return got, err
+}
+
+func (l *Ledger) takenByOthers(ctx context.Context, seller, kind string) (bool, error) {
+	var x lease
+	_, err := l.get(ctx, keyOf(leases, takeName(seller, kind)), &x)
+	return x.Owner != l.takes.owner && l.now().Before(x.Until), err
+}
+
+// returnTakes lets another process take at once.
+func (l *Ledger) returnTakes() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	l.takes.mu.Lock()
+	defer l.takes.mu.Unlock()
+	for name := range l.takes.until {
+		if l.Unlease(ctx, name, l.takes.owner) != nil {
+			return // it ends by itself
+		}
+	}
 }
 
 // Refusals implements ledger.Documents.

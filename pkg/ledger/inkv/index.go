@@ -42,11 +42,16 @@ type indexEntry struct {
 	key           ledger.Key
 	group, number string
 	identity      string
+	warehouse     string
 	// otherNos are further numbers that it is found by: first the platform's (platforms of them), then waybills.
 	otherNos          []string
 	platforms         int
 	due, unknownSince time.Time
-	live, settled     bool
+	// writtenDue and token are of the last Follow. due may be later: taken, or postponed since then.
+	writtenDue    time.Time
+	token         string
+	taken         bool
+	live, settled bool
 	refused           bool
 	changed           time.Time
 	revision          uint64
@@ -80,10 +85,11 @@ func (x *index) dropStale() {
 
 // set records a write. A write older than the known one is ignored: the watch lags behind our own writes.
 func (x *index) set(key string, r *record, revision uint64) {
-	e := indexEntry{key: r.Key, group: r.Group, number: r.Number, identity: r.Identity, unknownSince: r.UnknownSince, changed: r.ChangedAt, revision: revision}
+	e := indexEntry{key: r.Key, group: r.Group, number: r.Number, identity: r.Identity, warehouse: r.Warehouse, unknownSince: r.UnknownSince, changed: r.ChangedAt, revision: revision}
 	e.otherNos, e.platforms = r.PlatformNos, len(r.PlatformNos)
+	e.token = r.Token
 	if r.Following != nil {
-		e.due = r.Following.Due
+		e.due, e.writtenDue = r.Following.Due, r.Following.Due
 		e.otherNos = slices.Concat(r.PlatformNos, r.Following.Numbers)
 	}
 	e.live = r.State.Live()
@@ -93,6 +99,9 @@ func (x *index) set(key string, r *record, revision uint64) {
 	defer x.mu.Unlock()
 	if was := x.all[key]; was.watch == x.watch && was.revision >= revision {
 		return
+	}
+	if was := x.all[key]; was.token == r.Token && was.writtenDue.Equal(e.due) && !e.due.IsZero() {
+		e.due, e.taken = was.due, was.taken // not written by Follow: it stays taken or postponed
 	}
 	e.watch = x.watch
 	x.forget(key)
@@ -180,19 +189,70 @@ func (x *index) sharing(b ledger.ClaimRequest) (found []ledger.Sharing) {
 }
 
 // due lists what is due, the longest overdue first.
-func (x *index) due(seller, kind string, now time.Time) []ledger.Key {
-	var found []indexEntry
+func (x *index) due(seller, kind string, now time.Time) []dueEntry {
 	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.followedBy(seller, kind, func(e indexEntry) bool { return !e.due.After(now) })
+}
+
+// dueEntry is a followed entry and when it is due, or was before it was taken.
+type dueEntry struct {
+	key ledger.Key
+	due time.Time
+}
+
+// followedBy lists followed entries by when they are due; the caller holds the lock.
+func (x *index) followedBy(seller, kind string, fits func(indexEntry) bool) []dueEntry {
+	var found []dueEntry
 	for _, e := range x.followed {
-		if e.key.Seller == seller && e.key.Kind == kind && !e.due.After(now) {
-			found = append(found, e)
+		if e.key.Seller == seller && e.key.Kind == kind && fits(e) {
+			found = append(found, dueEntry{e.key, e.due})
 		}
 	}
-	x.mu.Unlock()
-	slices.SortFunc(found, func(a, b indexEntry) int {
+	slices.SortFunc(found, func(a, b dueEntry) int {
 		return cmp.Or(a.due.Compare(b.due), cmp.Compare(a.key.No, b.key.No))
 	})
-	return keysOf(found)
+	return found
+}
+
+// take takes entries as TakeDue does, as far as the index knows.
+func (x *index) take(t ledger.Take) []dueEntry {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	found := x.followedBy(t.Seller, t.Kind, func(e indexEntry) bool {
+		if t.Room == nil {
+			return !e.due.After(t.Due)
+		}
+		return e.due.After(t.Due) && (t.Before.IsZero() || e.due.Before(t.Before))
+	})
+	found = found[:min(len(found), t.Limit)]
+	room := maps.Clone(t.Room)
+	return slices.DeleteFunc(found, func(d dueEntry) bool {
+		key := entryKey(d.key)
+		e := x.followed[key]
+		if t.Room != nil {
+			if e.taken || room[e.warehouse] <= 0 {
+				return true
+			}
+			room[e.warehouse]--
+		}
+		e.due, e.taken = t.Until, true
+		x.all[key], x.followed[key] = e, e
+		return false
+	})
+}
+
+// postpone moves the due times of what was taken until until.
+func (x *index) postpone(seller, kind string, until time.Time, later []ledger.Later) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, l := range later {
+		key := entryKey(ledger.Key{Seller: seller, Kind: kind, No: l.No})
+		if e, ok := x.followed[key]; ok && e.taken && e.due.Equal(until) {
+			e.due, e.taken = l.Due, false
+			x.all[key], x.followed[key] = e, e
+		}
+	}
 }
 
 // refusals lists what was refused since from, the earliest first.

@@ -10,6 +10,10 @@
 //
 // # Why
 //
+// What is taken for a look-up, and postponed after one that found nothing, stands in the index only: written to the bucket it
+// would be two synced writes a look-up, and forgotten it costs one look-up. So one process at a time takes the documents of a
+// seller, under a lease that lasts longer than what it took.
+//
 // The items of a group stand under a key of their own, so one Claim writes two keys: first the entry, then the
 // items. A claim for an item reads its holder's entry: a holder that is no longer live holds nothing, so items are
 // never returned, only taken over. Every Claim writes the items, even when it holds them already: this makes another
@@ -53,6 +57,7 @@ package inkv
 
 import (
 	"context"
+	crand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,6 +122,7 @@ type Ledger struct {
 	clock    func() time.Time
 
 	index index
+	takes takes
 	// highRevision is the highest revision seen. A write whose revision is not higher shows that the bucket is an
 	// older copy.
 	highRevision atomic.Uint64
@@ -145,6 +151,7 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 		bucket: o.Bucket, books: o.Books, identity: o.Identity, clock: o.Now, index: newIndex(),
 		rewatch: make(chan struct{}, 1), background: background, stop: stop,
 	}
+	l.takes.owner, l.takes.until = crand.Text(), map[string]time.Time{}
 	l.paces.Do = l.paceTogether
 	filled := make(chan struct{})
 	l.work.Go(func() { l.watch(background, filled) })
@@ -160,6 +167,7 @@ func Open(ctx context.Context, o Options) (*Ledger, error) {
 
 // Close ends the watch. The bucket stays open.
 func (l *Ledger) Close() error {
+	l.returnTakes()
 	l.paces.Close()
 	l.stop()
 	l.paces.Wait()

@@ -22,6 +22,8 @@ const (
 	keepSettled = 90 * 24 * time.Hour
 	// maxFound is how many entries Find returns.
 	maxFound = 20
+	// postponedAtOnce is how many entries one run of a script postpones.
+	postponedAtOnce = 1000
 )
 
 func sellerKey(seller string) string { return prefix + "{" + seller + "}:" }
@@ -191,8 +193,69 @@ func (l *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, li
 		return nil, fmt.Errorf("list due %s/%s: %w", seller, kind, err)
 	}
 	return entries(rows, func(r answer) (ledger.Entry, error) {
-		return r.entry(1, ledger.Key{Seller: seller, Kind: kind, No: r.text(0)})
+		e, err := r.entry(2, ledger.Key{Seller: seller, Kind: kind, No: r.text(0)})
+		return r.dueAt(1, e), err
 	})
+}
+
+// TakeDue implements ledger.Documents.
+func (l *Ledger) TakeDue(ctx context.Context, t ledger.Take) ([]ledger.Entry, error) {
+	room, before := "", ""
+	if t.Room != nil {
+		var err error
+		if room, err = asJSON(t.Room); err != nil {
+			return nil, fmt.Errorf("take due %s/%s: %w", t.Seller, t.Kind, err)
+		}
+	}
+	if !t.Before.IsZero() {
+		before = formatMillis(t.Before)
+	}
+	rows, err := l.document(ctx, t.Seller, "take", t.Kind, t.Due.UnixMilli(), t.Limit, takenUntil(t.Until), room, before)
+	if err != nil {
+		return nil, fmt.Errorf("take due %s/%s: %w", t.Seller, t.Kind, err)
+	}
+	return entries(rows, func(r answer) (ledger.Entry, error) {
+		values, _ := r[2].([]any)
+		fields := make(map[string]string, len(values))
+		for i, name := range followedFields {
+			fields[name] = answer(values).text(i)
+		}
+		e, err := decode(ledger.Key{Seller: t.Seller, Kind: t.Kind, No: r.text(0)}, fields)
+		return r.dueAt(1, e.Followed()), err
+	})
+}
+
+// takenUntil is the score of what is taken until then: half a millisecond before, which no due time is.
+func takenUntil(t time.Time) string { return strconv.FormatInt(t.UnixMilli()-1, 10) + ".5" }
+
+// dueAt is e with the due time at place i, which may have been moved without writing the entry.
+func (r answer) dueAt(i int, e ledger.Entry) ledger.Entry {
+	millis, _, taken := strings.Cut(r.text(i), ".")
+	if n, err := strconv.ParseInt(millis, 10, 64); err == nil && e.Following != nil {
+		if taken {
+			n++
+		}
+		e.Following.Due = time.UnixMilli(n).UTC()
+	}
+	return e
+}
+
+// Postpone implements ledger.Documents.
+func (l *Ledger) Postpone(ctx context.Context, seller, kind string, until time.Time, later []ledger.Later) error {
+	for some := range slices.Chunk(later, postponedAtOnce) {
+		texts := make([]string, 0, 2*len(some))
+		for _, e := range some {
+			texts = append(texts, e.No, formatMillis(e.Due))
+		}
+		list, err := asJSON(texts)
+		if err == nil {
+			_, err = l.document(ctx, seller, "postpone", kind, takenUntil(until), list)
+		}
+		if err != nil {
+			return fmt.Errorf("postpone %s/%s: %w", seller, kind, err)
+		}
+	}
+	return nil
 }
 
 // Refusals implements ledger.Documents.

@@ -38,7 +38,7 @@ type script struct {
 func newScripts() scripts {
 	return scripts{
 		document: assemble(documentConstants(), []string{"epoch", "document_common"}, []string{"document"}, "claim", "accept", "refuse", "mark_rejected", "mark_unknown", "mark_not_found",
-			"release", "resend", "follow", "want_cancel", "end_cancel", "begin_epoch", "find", "due", "refusals", "erase"),
+			"release", "resend", "follow", "want_cancel", "end_cancel", "begin_epoch", "find", "due", "take", "postpone", "refusals", "erase"),
 		quota: assemble(pacingConstants(), nil, []string{"quota"}, "acquire", "return"),
 		lease: assemble("", nil, nil, "lease", "unlease"),
 		count: redis.NewScript(source("count")),
@@ -52,6 +52,11 @@ func newScripts() scripts {
 		writeBook: redis.NewScript(source("book") + source("write_book")),
 		dropBook:  redis.NewScript(source("book") + source("drop_book")),
 	}
+}
+
+// followedFields are the fields of ledger.Entry.Followed, in the order of take.lua.
+var followedFields = []string{
+	"version", "state", "order", "number", "revision", "shop", "warehouse", "identity", "following", "due", "cancel", "begun", "trace", "changed",
 }
 
 // documentConstants are s and µs.

@@ -143,6 +143,17 @@ func (w *Ledger) Due(ctx context.Context, seller, kind string, now time.Time, li
 	return due, err
 }
 
+// TakeDue implements ledger.Documents.
+func (w *Ledger) TakeDue(ctx context.Context, t ledger.Take) (taken []ledger.Entry, err error) {
+	err = w.call(ctx, "take_due", func(ctx context.Context) error { taken, err = w.Ledger.TakeDue(ctx, t); return err })
+	return taken, err
+}
+
+// Postpone implements ledger.Documents.
+func (w *Ledger) Postpone(ctx context.Context, seller, kind string, until time.Time, later []ledger.Later) error {
+	return w.call(ctx, "postpone", func(ctx context.Context) error { return w.Ledger.Postpone(ctx, seller, kind, until, later) })
+}
+
 // Follow implements ledger.Documents.
 func (w *Ledger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
 	return w.call(ctx, "follow", func(ctx context.Context) error { return w.Ledger.Follow(ctx, e, state, f) })

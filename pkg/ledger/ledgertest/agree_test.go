@@ -28,7 +28,7 @@ func TestTheTwoLedgersAgree(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n := identity.Add(1) // each history begins with an epoch: Redis has one for each seller, the bucket one in all
 		clock.Add(time.Hour)
-		c := comparison{rt, t, redis, kv, fmt.Sprintf("s%d", n), clock, map[string]ledger.Claim{}, nil}
+		c := comparison{rt, t, redis, kv, fmt.Sprintf("s%d", n), clock, map[string]ledger.Claim{}, nil, time.Time{}}
 		for range rapid.IntRange(5, 60).Draw(rt, "steps") {
 			c.step()
 		}
@@ -85,6 +85,8 @@ type comparison struct {
 	clock     *ledgertest.Clock
 	claims    map[string]ledger.Claim
 	permits   [][2]ledger.Permit
+	// until is of the last take.
+	until time.Time
 }
 
 // same makes the same call on both and compares the answers.
@@ -122,7 +124,17 @@ func (c *comparison) step() {
 		Identity: rapid.SampledFrom([]string{"", "x", "x", "y"}).Draw(c.T, "identity"), AnyIdentity: rapid.IntRange(0, 4).Draw(c.T, "any") == 0,
 	}
 	claim := ledger.Claim{Key: key, Owner: owner, Identity: request.Identity}
-	switch what := rapid.IntRange(0, 18).Draw(c.T, "what"); what {
+	switch what := rapid.IntRange(0, 21).Draw(c.T, "what"); what {
+	case 19, 20:
+		take := ledger.Take{Seller: c.seller, Kind: "order", Due: now, Limit: rapid.IntRange(1, 2).Draw(c.T, "limit"), Until: now.Add(time.Minute)}
+		if rapid.Bool().Draw(c.T, "next") {
+			take.Room, take.Limit = map[string]int{"W": 1}, 3
+		}
+		c.until = take.Until
+		c.same("take", func(l ledger.Ledger) (any, error) { return l.TakeDue(ctx, take) })
+	case 21:
+		later := []ledger.Later{{No: no, Due: now.Add(time.Duration(rapid.IntRange(0, 3).Draw(c.T, "later")) * time.Minute)}}
+		c.same("postpone", func(l ledger.Ledger) (any, error) { return nil, l.Postpone(ctx, c.seller, "order", c.until, later) })
 	case 0, 1, 2:
 		c.same("begin", func(l ledger.Ledger) (any, error) {
 			claimed, err := l.Claim(ctx, request)

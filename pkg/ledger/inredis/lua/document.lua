@@ -202,7 +202,8 @@ local function save(e)
     end
   end
   sort_in(doubt_key, not external(e) and e.doubt, stored.doubt)
-  sort_in(due_key, e.due, stored.due)
+  -- Another due time than the entry's may stand there (postpone): only follow, which has a new token each time, sets it back.
+  if e.due ~= stored.due or e.token ~= stored.token then sort_in(due_key, e.due, stored.due) end
   local refused = e.state == 'refused' and not external(e)
   sort_in(refusals_key, refused and e.changed, stored.state == 'refused' and stored.changed)
   if refused then
