@@ -199,31 +199,6 @@ func TestTheMostOverdueKindComesFirst(t *testing.T) {
 	})
 }
 
-func TestShare(t *testing.T) {
-	for want, lengths := range map[string][]int{
-		"1000":        {1200},
-		"500 500":     {1200, 1200},
-		"990 10":      {1200, 10},
-		"333 333 334": {400, 400, 400},
-		"0 7 3":       {0, 7, 3},
-		"100 450 450": {100, 900, 900},
-		"1000 0":      {1000, 0},
-	} {
-		var lists [][]ledger.Entry
-		for _, n := range lengths {
-			lists = append(lists, make([]ledger.Entry, n))
-		}
-		share(lists, 1000)
-		var got []string
-		for _, l := range lists {
-			got = append(got, fmt.Sprint(len(l)))
-		}
-		if got := strings.Join(got, " "); got != want {
-			t.Errorf("%v are cut to %s, want %s", lengths, got, want)
-		}
-	}
-}
-
 // An entry that an earlier build wrote has no phase. It is not looked up more often than there.
 func TestAnEarlierBuildsEntryKeepsItsPace(t *testing.T) {
 	k := Of(order.Kind)

@@ -12,10 +12,10 @@ import (
 	oteltrace "go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/kind"
 	"stockbridge/pkg/ledger"
-	"stockbridge/pkg/quota"
 	"stockbridge/pkg/trace"
 	"stockbridge/pkg/warehouse"
 )
@@ -28,258 +28,197 @@ const (
 	partsAtMost = 100
 )
 
-// queue is what a run does for one kind.
-type queue struct {
-	Kind
-	groups []*group
-	// missing are accepted documents that the warehouse does not know; otherAccount are those of them that were sent under
-	// another identity than today's.
-	missing, otherAccount []string
+// news is what follows from one call: events, entries to be written once these are stored, and due times of documents without
+// news.
+type news struct {
+	events []event.Event
+	moves  []move
+	later  map[time.Time][]ledger.Later // by until when they are taken
 }
 
-// group is the due documents of one kind at one warehouse.
-type group struct {
-	code string
-	ch   channel // unset if err
-	err  error
-	due  []ledger.Entry
-	// early are documents that come next. They fill up the last call, so documents that came due at different ticks share a
-	// call from then on.
-	early []ledger.Entry
-}
-
-// room is for how many early documents the last call has room.
-func (g *group) room() int {
-	if g.err != nil {
-		return 0
+func (n *news) postpone(e taken, due time.Time) {
+	if n.later == nil {
+		n.later = map[time.Time][]ledger.Later{}
 	}
-	return (g.ch.perCall - len(g.due)%g.ch.perCall) % g.ch.perCall
+	n.later[e.until] = append(n.later[e.until], ledger.Later{No: e.Key.No, Due: due})
 }
 
-// lookUpDue looks up all due documents, as far as the run's time and the quota allow. The rest is due at the next tick, the
-// most overdue first. The kinds take turns, a call each.
-func (r *run) lookUpDue(ctx context.Context) {
-	if err := r.enqueue(ctx); err != nil {
-		r.failures = append(r.failures, err)
+// store stores what follows from a call. What cannot be stored is due again when it is no longer taken.
+func (r *run) store(ctx context.Context, q *queue, n *news) {
+	ctx = context.WithoutCancel(ctx)
+	limited := func(do func(context.Context) error) bool {
+		ctx, cancel := context.WithTimeout(ctx, writeFor)
+		defer cancel()
+		err := do(ctx)
+		if err != nil {
+			r.fail(err)
+			r.stopWith(errEnough)
+		}
+		return err == nil
+	}
+	for until, later := range n.later {
+		limited(func(ctx context.Context) error { return r.Ledger.Postpone(ctx, r.seller.Name(), q.Name, until, later) })
+	}
+	if len(n.events) > 0 && !limited(func(ctx context.Context) error { return r.Publish(ctx, n.events...) }) {
 		return
 	}
-	turns := slices.Clone(r.queues)
-	for len(turns) > 0 {
-		for _, q := range turns {
-			if len(q.groups) == 0 {
-				continue
-			}
-			if r.done(ctx) {
-				return
-			}
-			if more := r.lookUp(ctx, q, q.groups[0]); !more {
-				q.groups = q.groups[1:]
-			}
-		}
-		turns = slices.DeleteFunc(turns, func(q *queue) bool { return len(q.groups) == 0 })
+	if len(n.moves) > 0 {
+		limited(func(ctx context.Context) error { return r.writeMoves(ctx, n.moves) })
 	}
 }
 
-// enqueue reads what is due of each kind. The kind with the most overdue document has the first turn: a run may end after
-// one.
-func (r *run) enqueue(ctx context.Context) error {
-	due := make([][]ledger.Entry, len(r.Kinds))
-	for i, k := range r.Kinds {
-		var err error
-		if due[i], err = r.Ledger.Due(ctx, r.seller.Name(), k.Name, r.began, perRun); err != nil {
-			return err
-		}
-	}
-	share(due, perRun)
-	var since []time.Time
-	for i, k := range r.Kinds {
-		if len(due[i]) == 0 {
-			continue
-		}
-		q := &queue{Kind: k, groups: r.byWarehouse(k, due[i])}
-		if err := r.addEarly(ctx, q, len(due[i])); err != nil {
-			return err
-		}
-		first := following(due[i][0]).Due
-		at, _ := slices.BinarySearchFunc(since, first, time.Time.Compare)
-		since, r.queues = slices.Insert(since, at, first), slices.Insert(r.queues, at, q)
-	}
-	return nil
-}
-
-// share cuts the lists so that they have no more than most in all. None gets less than an equal share unless it has less.
-func share(lists [][]ledger.Entry, most int) {
-	byLength := make([]*[]ledger.Entry, len(lists))
-	for i := range lists {
-		byLength[i] = &lists[i]
-	}
-	slices.SortStableFunc(byLength, func(a, b *[]ledger.Entry) int { return len(*a) - len(*b) })
-	for i, list := range byLength {
-		*list = (*list)[:min(len(*list), most/(len(byLength)-i))]
-		most -= len(*list)
-	}
-}
-
-// byWarehouse opens the warehouses of due documents, in the order in which they come.
-func (r *run) byWarehouse(k Kind, due []ledger.Entry) (groups []*group) {
-	of := map[string]*group{}
-	for _, e := range due {
-		g := of[e.Warehouse]
-		if g == nil {
-			g = &group{code: e.Warehouse}
-			g.ch, g.err = r.open(k, g.code)
-			of[g.code], groups = g, append(groups, g)
-		}
-		g.due = append(g.due, e)
-	}
-	return groups
-}
-
-func (r *run) open(k Kind, code string) (channel, error) {
-	wh, err := r.Open(r.seller, code, quota.Status)
-	if err != nil {
-		return channel{}, err
-	}
-	ch, ok := k.open(wh)
-	if !ok {
-		return channel{}, fault.Permanent(fmt.Errorf("warehouse %s takes no %ss", code, k.EN))
-	}
-	return ch, nil
-}
-
-// addEarly adds the documents that come next, as far as calls have room; due is how many are due.
-func (r *run) addEarly(ctx context.Context, q *queue, due int) error {
-	of, room := map[string]*group{}, 0
-	for _, g := range q.groups {
-		of[g.code] = g
-		room += g.room()
-	}
-	if room == 0 {
-		return nil
-	}
-	more, err := r.Ledger.Due(ctx, r.seller.Name(), q.Name, r.began.Add(r.FollowFor), due+room)
-	if err != nil {
-		return err
-	}
-	for _, e := range more {
-		g := of[e.Warehouse]
-		if g != nil && following(e).Due.After(r.began) && len(g.early) < g.room() {
-			g.early = append(g.early, e)
-		}
-	}
-	return nil
-}
-
-// lookUp makes one call for documents of one kind at one warehouse, and reads those that moved. It reports whether there is
-// more to do there in this run.
-func (r *run) lookUp(ctx context.Context, q *queue, g *group) (more bool) {
-	if g.err != nil {
-		r.postpone(ctx, q, g.err, g.due)
-		return false
-	}
-	key := r.seller.Name() + "/" + g.code + "/" + q.Name
-	if g.ch.find != nil && r.batchRefused(key) {
-		r.readEach(ctx, q, g, g.due)
-		return false
-	}
-	due := g.due[:min(len(g.due), g.ch.perCall)]
-	batch := slices.Clone(due)
-	if len(due) == len(g.due) {
-		batch = append(batch, g.early...)
-	}
+// list makes one call for documents of one kind at one warehouse, and settles what it says. It returns false when its worker is
+// not to go on.
+func (r *run) list(ctx context.Context, q *queue, g *group, batch []taken) (goOn bool) {
 	var err error
+	var settled news
 	if g.ch.find == nil {
-		err = r.readBatch(ctx, q, g, batch)
+		err = r.readBatch(ctx, q, g, batch, &settled)
 	} else {
-		err = r.findBatch(ctx, q, g, batch)
+		err = r.findBatch(ctx, q, g, batch, &settled)
 	}
-	if g.ch.find != nil && errors.Is(err, warehouse.ErrNotPermitted) {
-		r.rememberBatchRefused(key)
-		r.standing = append(r.standing, fmt.Sprintf("warehouse %s refuses the batch call; %ss are fetched one by one for %s: %v", g.code, q.EN, batchRefusedFor, err))
-		r.readEach(ctx, q, g, g.due)
-		return false
+	switch {
+	case err == nil:
+		r.store(ctx, q, &settled)
+		return true
+	case g.ch.find != nil && errors.Is(err, warehouse.ErrNotPermitted):
+		r.rememberBatchRefused(r.batchKey(q, g))
+		r.failForLong(fmt.Sprintf("warehouse %s refuses the batch call; %ss are fetched one by one for %s: %v", g.code, q.EN, batchRefusedFor, err))
+		r.readSingly(q, g, batch, &settled)
+	case fault.Of(err) == fault.Wait:
+		for _, e := range batch {
+			settled.postpone(e, following(e.Entry).Due)
+		}
+		r.store(ctx, q, &settled)
+		r.picking.Lock()
+		q.more = true // these
+		r.picking.Unlock()
+		return r.mustWait(err)
+	default:
+		r.postpone(q, err, batch, &settled)
+		r.giveUp(g, &settled)
 	}
-	if err != nil {
-		r.postpone(ctx, q, err, batch)
-		return false
-	}
-	g.due = g.due[len(due):]
-	return len(g.due) > 0
+	r.store(ctx, q, &settled)
+	return true
 }
 
-// findBatch looks up documents by the ERP's numbers, and reads those that moved.
-func (r *run) findBatch(ctx context.Context, q *queue, g *group, batch []ledger.Entry) error {
+// readSingly lets a group's documents wait for a reading each.
+func (r *run) readSingly(q *queue, g *group, batch []taken, settled *news) {
+	r.picking.Lock()
+	defer r.picking.Unlock()
+	batch = append(batch, g.due...)
+	g.due = nil
+	for _, e := range batch {
+		r.addReading(reading{q, g, e, q.documents(e.Entry, nil)}, settled)
+	}
+	r.Metrics.Lookups.WithLabelValues("single").Add(float64(len(batch)))
+}
+
+// giveUp makes no further list call to a group's warehouse in this run.
+func (r *run) giveUp(g *group, settled *news) {
+	r.picking.Lock()
+	defer r.picking.Unlock()
+	g.failed = true
+	for _, e := range g.due {
+		settled.postpone(e, r.began.Add(failedPause))
+	}
+	g.due = nil
+}
+
+// feedBreakerOnce is feedBreaker for list calls: those that fail together count once.
+func (r *run) feedBreakerOnce(g *group, err error) {
+	r.picking.Lock()
+	failed := g.failed
+	g.failed = failed || err != nil && (fault.Of(err) == fault.Transient || fault.Of(err) == fault.Unclear)
+	r.picking.Unlock()
+	if !failed {
+		r.feedBreaker(err)
+	}
+}
+
+// findBatch looks up documents by the ERP's numbers, and sorts them into missing, unchanged, and those that are to be read.
+func (r *run) findBatch(ctx context.Context, q *queue, g *group, batch []taken, settled *news) error {
 	nos := make([]string, len(batch))
 	for i, e := range batch {
 		nos[i] = e.Key.No
 	}
-	found, err := g.ch.find(ctx, nos)
+	var found map[string][]document
+	err := r.inTurn(ctx, func() (err error) {
+		found, err = g.ch.find(ctx, nos)
+		return err
+	})
 	r.Metrics.Lookups.WithLabelValues("batch").Inc()
 	if errors.Is(err, warehouse.ErrNotPermitted) {
 		return err
 	}
-	r.feedBreaker(err)
+	r.feedBreakerOnce(g, err)
 	if err != nil {
 		return err
 	}
-	r.applyFound(ctx, q, g, batch, found)
+	var moved []reading
+	for _, e := range batch {
+		docs := found[e.Key.No]
+		ok := len(docs) > 0
+		if ok && otherIdentity(g.ch, e.Entry) {
+			known := q.documents(e.Entry, nil)
+			ok = slices.ContainsFunc(docs, func(d document) bool { return slices.Contains(known, d.Number) })
+		}
+		if ok && r.unread(q, e.Entry, docs) {
+			moved = append(moved, reading{q, g, e, q.documents(e.Entry, docs)})
+			continue
+		}
+		if !ok {
+			r.noteMissing(q, g.ch, e.Entry)
+		}
+		r.unchanged(q, e, settled)
+	}
+	r.picking.Lock()
+	defer r.picking.Unlock()
+	for _, next := range moved {
+		r.addReading(next, settled)
+	}
 	return nil
 }
 
 // readBatch reads documents by the warehouse's numbers, all in one call.
-func (r *run) readBatch(ctx context.Context, q *queue, g *group, batch []ledger.Entry) error {
-	numbers := make([][]string, len(batch))
+func (r *run) readBatch(ctx context.Context, q *queue, g *group, batch []taken, settled *news) error {
 	accepted := make([]string, len(batch))
 	for i, e := range batch {
-		numbers[i], accepted[i] = q.documents(e, nil), e.Number
+		accepted[i] = e.Number
 	}
-	docs, err := g.ch.read(ctx, accepted)
+	var docs map[string]document
+	err := r.inTurn(ctx, func() (err error) {
+		docs, err = g.ch.read(ctx, accepted)
+		return err
+	})
 	r.Metrics.Lookups.WithLabelValues("batch").Inc()
-	r.feedBreaker(err)
+	r.feedBreakerOnce(g, err)
 	if err != nil {
 		return err
 	}
 	for _, e := range batch {
-		if d, ok := docs[e.Number]; ok && d.No != "" && d.No != e.Key.No && otherIdentity(g.ch, e) {
+		if d, ok := docs[e.Number]; ok && d.No != "" && d.No != e.Key.No && otherIdentity(g.ch, e.Entry) {
 			delete(docs, e.Number) // that account's own
 		}
 	}
-	r.read(ctx, q, g, batch, numbers, &reading{asked: accepted, docs: docs})
+	answer := &answered{asked: accepted, docs: docs}
+	for _, e := range batch {
+		if err := r.readOne(ctx, reading{q, g, e, q.documents(e.Entry, nil)}, answer, settled); err != nil {
+			r.stopWith(err)
+		}
+	}
 	return nil
 }
 
-// applyFound sorts the documents of one call into missing, unchanged, and those that it reads.
-func (r *run) applyFound(ctx context.Context, q *queue, g *group, batch []ledger.Entry, found map[string][]document) {
-	var still []move // they lead to no event, so they can be written at once
-	var moved []ledger.Entry
-	var numbers [][]string
-	for _, e := range batch {
-		docs := found[e.Key.No]
-		ok := len(docs) > 0
-		if ok && otherIdentity(g.ch, e) {
-			known := q.documents(e, nil)
-			ok = slices.ContainsFunc(docs, func(d document) bool { return slices.Contains(known, d.Number) })
-		}
-		if ok && r.unread(q, e, docs) {
-			moved = append(moved, e)
-			numbers = append(numbers, q.documents(e, docs))
-			continue
-		}
-		if !ok {
-			r.noteMissing(q, g.ch, e)
-		}
-		if m := r.unchanged(q, e); m.next.Due.IsZero() {
-			r.moves = append(r.moves, m)
-		} else {
-			still = append(still, m)
-		}
+// readMoved reads one document, and settles what it says. It returns false when its worker is not to go on.
+func (r *run) readMoved(ctx context.Context, next reading) (goOn bool) {
+	var settled news
+	wait := r.readOne(ctx, next, nil, &settled)
+	r.store(ctx, next.q, &settled)
+	if wait != nil {
+		return r.mustWait(wait)
 	}
-	if err := r.writeMoves(ctx, still); err != nil {
-		r.failures = append(r.failures, err)
-		r.stop = errEnough
-		return
-	}
-	r.read(ctx, q, g, moved, numbers, nil)
+	return true
 }
 
 // unread reports whether a document must be read: there are several, somebody waits for its cancellation, its kind says so,
@@ -295,9 +234,14 @@ func (r *run) unread(q *queue, e ledger.Entry, found []document) bool {
 	return r.began.Sub(since)/readEvery > e.ChangedAt.Sub(since)/readEvery
 }
 
-// unchanged is the move of a document without news: it is due again later.
-func (r *run) unchanged(q *queue, e ledger.Entry) move {
-	return r.endIfTooOld(q, r.later(q, e, r.began))
+// unchanged makes a document without news due again later.
+func (r *run) unchanged(q *queue, e taken, settled *news) {
+	m := r.later(q, e.Entry, r.Now())
+	if ended := r.endIfTooOld(q, m, settled); ended.next.Due.IsZero() {
+		settled.moves = append(settled.moves, ended)
+		return
+	}
+	settled.postpone(e, m.next.Due)
 }
 
 // later is the move of a document that is looked up again, as seen from now.
@@ -317,6 +261,8 @@ func otherIdentity(wh warehouse.Identified, e ledger.Entry) bool {
 
 // noteMissing notes an accepted document that the warehouse does not know. Nothing is concluded from that.
 func (r *run) noteMissing(q *queue, wh warehouse.Identified, e ledger.Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if otherIdentity(wh, e) {
 		q.otherAccount = append(q.otherAccount, e.Key.No)
 		return
@@ -326,7 +272,7 @@ func (r *run) noteMissing(q *queue, wh warehouse.Identified, e ledger.Entry) {
 }
 
 // endIfTooOld stops following a document that is older than FollowFor and still open, and raises that.
-func (r *run) endIfTooOld(q *queue, m move) move {
+func (r *run) endIfTooOld(q *queue, m move, settled *news) move {
 	e := m.entry
 	if m.next.Due.IsZero() || e.FirstClaimedAt.IsZero() || r.began.Sub(e.FirstClaimedAt) < r.FollowFor {
 		return m
@@ -338,73 +284,50 @@ func (r *run) endIfTooOld(q *queue, m move) move {
 		ZH: fmt.Sprintf("%s %s 已跟踪 %s 仍未结束，已停止跟踪；请向仓库核实", strings.TrimSuffix(q.NoZH, "号"), e.Key.No, r.FollowFor),
 		EN: fmt.Sprintf("%s was followed for %s and has not ended; it is no longer followed: look it up at the warehouse", e.Key.No, r.FollowFor),
 	}
-	r.raise(q, m.entry, kind.Exception{Documents: e.Number, Reason: reason})
+	r.raise(q, m.entry, kind.Exception{Documents: e.Number, Reason: reason}, settled)
 	return m
 }
 
 // raise publishes what needs a person, and makes the run return it.
-func (r *run) raise(q *queue, e ledger.Entry, x kind.Exception) {
+func (r *run) raise(q *queue, e ledger.Entry, x kind.Exception, settled *news) {
 	r.Metrics.Exceptions.WithLabelValues(x.Reason.Code).Inc()
-	r.exceptions = append(r.exceptions, fmt.Errorf("%s: %w", e.Key, x.Reason))
 	ev := q.ExceptionEvent(e, x, r.began)
 	ev.Trace = e.Trace
-	r.events = append(r.events, ev)
+	settled.events = append(settled.events, ev)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.exceptions = append(r.exceptions, fmt.Errorf("%s: %w", e.Key, x.Reason))
 }
 
-// readEach reads each document, where the warehouse does not permit the batch call.
-func (r *run) readEach(ctx context.Context, q *queue, g *group, entries []ledger.Entry) {
-	entries = entries[:min(len(entries), singlesPerRun)]
-	numbers := make([][]string, len(entries))
-	for i, e := range entries {
-		numbers[i] = q.documents(e, nil)
-	}
-	r.Metrics.Lookups.WithLabelValues("single").Add(float64(len(entries)))
-	r.read(ctx, q, g, entries, numbers, nil)
-}
-
-// reading is the answer to a call for several documents.
-type reading struct {
+// answered is the answer to a call for several documents.
+type answered struct {
 	asked []string
 	docs  map[string]document
 }
 
-// read reads documents and derives their events. numbers[i] are the known documents of entries[i]; batch has some of them
-// already, or is nil.
-func (r *run) read(ctx context.Context, q *queue, g *group, entries []ledger.Entry, numbers [][]string, batch *reading) {
-	outcomes := make([]*kind.Outcome, len(entries))
-	errs := make([]error, len(entries))
-	var group errgroup.Group
-	group.SetLimit(detailsAtOnce)
-	for i, e := range entries {
-		group.Go(func() error {
-			if batch == nil && r.done(ctx) {
-				return nil
-			}
-			outcomes[i], errs[i] = r.readOne(ctx, q, g, e, numbers[i], batch)
-			if fault.Of(errs[i]) == fault.Wait {
-				r.stopWith(errs[i])
-			}
-			return nil
-		})
+// readOne reads a document and derives its events; batch has some of its documents already, or is nil. It returns a fault.Wait
+// when the warehouse asks to wait; the document is then due again at once.
+func (r *run) readOne(ctx context.Context, next reading, batch *answered, settled *news) (wait error) {
+	q, e := next.q, next.entry
+	outcome, err := r.derive(ctx, next, batch)
+	switch {
+	case errors.Is(err, errAllMissing):
+		r.noteMissing(q, next.g.ch, e.Entry)
+		r.unchanged(q, e, settled)
+	case fault.Of(err) == fault.Wait:
+		settled.postpone(e, following(e.Entry).Due)
+		return err
+	case err != nil:
+		r.postpone(q, err, []taken{e}, settled)
+	default:
+		r.apply(q, e.Entry, *outcome, settled)
 	}
-	_ = group.Wait() // the goroutines return nothing
-
-	for i, e := range entries {
-		switch {
-		case errors.Is(errs[i], errAllMissing):
-			r.noteMissing(q, g.ch, e)
-			r.moves = append(r.moves, r.unchanged(q, e))
-		case errs[i] != nil:
-			r.postpone(ctx, q, errs[i], entries[i:i+1])
-		case outcomes[i] != nil:
-			r.apply(q, e, *outcomes[i])
-		}
-	}
+	return nil
 }
 
-// readOne turns a panic into an error. It does not run in a handler's goroutine, where the bus recovers, and one
-// unexpected answer must not crash the worker again and again.
-func (r *run) readOne(ctx context.Context, q *queue, g *group, e ledger.Entry, numbers []string, batch *reading) (o *kind.Outcome, err error) {
+// derive turns a panic into an error: one unexpected answer must not delay all others again and again.
+func (r *run) derive(ctx context.Context, next reading, batch *answered) (o *kind.Outcome, err error) {
+	q, e := next.q, next.entry.Entry
 	defer func() {
 		if v := recover(); v != nil {
 			r.Log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Str(q.Name, e.Key.String()).Msg("reading a document panicked")
@@ -418,8 +341,8 @@ func (r *run) readOne(ctx context.Context, q *queue, g *group, e ledger.Entry, n
 		defer span.End()
 		traceparent = trace.Format(span.SpanContext())
 	}
-	docs, err := r.readParts(ctx, q, g, numbers, batch)
-	if err != nil || len(docs) == 0 {
+	docs, err := r.readParts(ctx, q, next.g, next.numbers, batch)
+	if err != nil {
 		return nil, err
 	}
 	news := q.progress(e, docs, r.seller, r.began)
@@ -429,18 +352,18 @@ func (r *run) readOne(ctx context.Context, q *queue, g *group, e ledger.Entry, n
 	return &news, nil
 }
 
-// apply adds one document's outcome to the run.
-func (r *run) apply(q *queue, e ledger.Entry, o kind.Outcome) {
+// apply adds one document's outcome to what follows.
+func (r *run) apply(q *queue, e ledger.Entry, o kind.Outcome, settled *news) {
 	answered := q.answer(e, &o, r.began)
-	r.events = append(r.events, o.Events...)
+	settled.events = append(settled.events, o.Events...)
 	for _, x := range o.Exceptions {
-		r.raise(q, e, x)
+		r.raise(q, e, x, settled)
 	}
 	o.Following.Due = time.Time{}
 	if o.Following.Phase != "" {
-		o.Following.Due = r.nextDue(r.began, o.Following.Phase)
+		o.Following.Due = r.nextDue(r.Now(), o.Following.Phase)
 	}
-	r.moves = append(r.moves, r.endIfTooOld(q, move{e, o.State, o.Following, answered}))
+	settled.moves = append(settled.moves, r.endIfTooOld(q, move{e, o.State, o.Following, answered}, settled))
 }
 
 // errAllMissing says that the warehouse knows none of an entry's documents.
@@ -448,7 +371,7 @@ var errAllMissing = errors.New("not known at the warehouse")
 
 // readParts reads the documents and all that they were split into. The accepted document comes first, each document before
 // its children.
-func (r *run) readParts(ctx context.Context, q *queue, g *group, numbers []string, batch *reading) ([]part, error) {
+func (r *run) readParts(ctx context.Context, q *queue, g *group, numbers []string, batch *answered) ([]part, error) {
 	var parts []part
 	known := false
 	for _, number := range numbers {
@@ -489,12 +412,16 @@ func partOf(number, splitOf string) part {
 }
 
 // readDocument is one document: from batch if it was asked for there. ok is false when the warehouse does not know it.
-func (r *run) readDocument(ctx context.Context, g *group, number string, batch *reading) (doc document, ok bool, err error) {
+func (r *run) readDocument(ctx context.Context, g *group, number string, batch *answered) (doc document, ok bool, err error) {
 	if batch != nil && slices.Contains(batch.asked, number) {
 		doc, ok = batch.docs[number]
 		return doc, ok, nil
 	}
-	docs, err := g.ch.read(ctx, []string{number})
+	var docs map[string]document
+	err = r.inTurn(ctx, func() (err error) {
+		docs, err = g.ch.read(ctx, []string{number})
+		return err
+	})
 	r.Metrics.Details.Inc()
 	r.feedBreaker(err)
 	doc, ok = docs[number]
@@ -502,33 +429,15 @@ func (r *run) readDocument(ctx context.Context, g *group, number string, batch *
 }
 
 // postpone delays documents whose warehouse could not be called, so that they do not block others.
-func (r *run) postpone(ctx context.Context, q *queue, err error, entries []ledger.Entry) {
+func (r *run) postpone(q *queue, err error, entries []taken, settled *news) {
 	switch fault.Of(err) {
-	case fault.Wait:
-		r.stopWith(err)
-		return
 	case fault.Held, fault.Refused:
-		r.standing = append(r.standing, err.Error())
+		r.failForLong(err.Error())
 	default:
-		r.failures = append(r.failures, err)
+		r.fail(err)
 	}
-	moves := make([]move, len(entries))
-	for i, e := range entries {
-		moves[i] = r.later(q, e, r.Now())
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeFor)
-	defer cancel()
-	if err := r.writeMoves(ctx, moves); err != nil {
-		r.failures = append(r.failures, err)
-	}
-}
-
-// stopWith makes the run start on no further documents, for the reason that the warehouse gave.
-func (r *run) stopWith(why error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stop == nil {
-		r.stop = why
+	for _, e := range entries {
+		settled.postpone(e, r.later(q, e.Entry, r.Now()).next.Due)
 	}
 }
 
@@ -576,6 +485,9 @@ func (r *run) logStanding() {
 		}
 	}
 	text := strings.Join(lines, "; ")
+	if text == "" && r.listed+r.read == 0 {
+		return // nothing was due
+	}
 	r.Follower.mu.Lock()
 	changed := r.lastWarning[r.seller.Name()] != text
 	r.lastWarning[r.seller.Name()] = text

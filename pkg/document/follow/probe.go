@@ -1,9 +1,11 @@
 package follow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
+	"stockbridge/pkg/event"
 	"stockbridge/pkg/fault"
 	"stockbridge/pkg/guard"
 	"stockbridge/pkg/seller"
@@ -14,13 +16,26 @@ import (
 // probeNumber is a number that no document has: any answer will do.
 const probeNumber = "STOCKBRIDGE-PROBE"
 
-// probe calls each account of a paused seller once. If all answer, it resumes the seller; if not, the pause grows.
-func (r *run) probe(ctx context.Context) {
+// probe calls each account of a paused seller once, unless another process does. If all answer, it resumes the seller; if not,
+// the pause grows.
+func (r *run) probe(ctx context.Context) error {
+	lease, owner := "poll/"+r.seller.Name(), r.NewOwner()
+	mine, err := r.Ledger.Lease(ctx, lease, owner, probeFor)
+	if err != nil || !mine {
+		return err
+	}
+	events, err := r.probeAll(ctx)
+	if err == nil && len(events) > 0 {
+		err = r.Publish(ctx, events...)
+	}
+	return cmp.Or(err, r.Ledger.Unlease(ctx, lease, owner))
+}
+
+func (r *run) probeAll(ctx context.Context) ([]event.Event, error) {
 	pause := *r.seller.Pause
 	err := r.tryAccounts(ctx)
 	if fault.Of(err) == fault.Wait {
-		r.stop = err
-		return
+		return nil, err
 	}
 	if err != nil {
 		by := pause.By
@@ -32,18 +47,17 @@ func (r *run) probe(ctx context.Context) {
 		if by == pause.By { // known already
 			events = nil
 		}
-		r.stopPaused(events)
-		return
+		return events, nil
 	}
 	// Resume before publishing: consumers of the event read the set-up. A crash in between delays held orders until the
 	// next sweep.
 	if err := r.Sellers.Resume(ctx, r.seller.Name(), pause.By); err != nil {
-		if !errors.Is(err, seller.ErrNotPaused) {
-			r.failures = append(r.failures, err)
+		if errors.Is(err, seller.ErrNotPaused) {
+			err = nil
 		}
-		return
+		return nil, err
 	}
-	r.events = append(r.events, guard.ResumedEvent(r.seller.Name(), pause.By, pause.At, r.Now()))
+	return []event.Event{guard.ResumedEvent(r.seller.Name(), pause.By, pause.At, r.Now())}, nil
 }
 
 // tryAccounts returns nil when every account of the seller answered.

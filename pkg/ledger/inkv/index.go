@@ -52,10 +52,10 @@ type indexEntry struct {
 	token         string
 	taken         bool
 	live, settled bool
-	refused           bool
-	changed           time.Time
-	revision          uint64
-	watch             int
+	refused       bool
+	changed       time.Time
+	revision      uint64
+	watch         int
 }
 
 func newIndex() index {

@@ -243,13 +243,16 @@ func (r answer) dueAt(i int, e ledger.Entry) ledger.Entry {
 // Postpone implements ledger.Documents.
 func (l *Ledger) Postpone(ctx context.Context, seller, kind string, until time.Time, later []ledger.Later) error {
 	for some := range slices.Chunk(later, postponedAtOnce) {
-		texts := make([]string, 0, 2*len(some))
+		texts, first := make([]string, 0, 2*len(some)), some[0].Due
 		for _, e := range some {
 			texts = append(texts, e.No, formatMillis(e.Due))
+			if e.Due.Before(first) {
+				first = e.Due
+			}
 		}
 		list, err := asJSON(texts)
 		if err == nil {
-			_, err = l.document(ctx, seller, "postpone", kind, takenUntil(until), list)
+			_, err = l.document(ctx, seller, "postpone", kind, takenUntil(until), list, formatMillis(first))
 		}
 		if err != nil {
 			return fmt.Errorf("postpone %s/%s: %w", seller, kind, err)

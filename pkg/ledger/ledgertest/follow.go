@@ -74,7 +74,7 @@ func testTakeDue(b *bench) {
 	if n, err := b.CountFollowed(b.ctx, sellerName, kind); err != nil || n != 4 {
 		b.Errorf("%d are followed, %v", n, err)
 	}
-	// Whoever took them is gone. A write that is not about following leaves them taken.
+	// The one that took them is gone. A write that is not about following leaves them taken.
 	_, err = b.WantCancel(b.ctx, key("A"), ledger.Cancel{RequestID: "R"})
 	b.must(err)
 	b.same("before its time", b.takes(b.Ledger, 10), []string(nil))
@@ -119,9 +119,18 @@ func testPostpone(b *bench) {
 		b.Errorf("due then: %+v, %v", due, err)
 	}
 	b.same("what was postponed", b.takes(b.Ledger, 10), []string{"B", "A"})
-	// Put back as it was.
+	// Due again as before.
 	b.must(b.Postpone(b.ctx, sellerName, kind, b.now().Add(hold), []ledger.Later{{No: "A", Due: minute}}))
-	b.same("put back", b.takes(b.Ledger, 10), []string{"A"})
+	b.same("due as before", b.takes(b.Ledger, 10), []string{"A"})
+	// The seller is named again for it, although nothing of it was due a moment ago.
+	b.clock.Add(lookEvery)
+	if names, _ := b.dueSellers(10); len(names) != 0 {
+		b.Errorf("named while all is taken: %v", names)
+	}
+	b.must(b.Postpone(b.ctx, sellerName, kind, b.now().Add(hold-lookEvery), []ledger.Later{{No: "A", Due: b.now()}}))
+	if names, _ := b.dueSellers(10); !slices.Equal(names, []string{sellerName}) {
+		b.Errorf("named: %v", names)
+	}
 }
 
 func testTakeNext(b *bench) {

@@ -54,7 +54,7 @@ func (j job) String() string {
 // tapped are calls to the ledger and the warehouse that must be steps. Their wrappers embed what they wrap, so a method
 // that was renamed would silently be a step no longer.
 var tapped = []string{
-	"claim", "accept", "refuse", "mark unknown", "mark rejected", "mark not found", "release", "resend", "due", "follow",
+	"claim", "accept", "refuse", "mark unknown", "mark rejected", "mark not found", "release", "resend", "take due", "postpone", "follow",
 	"count", "uncount", "forget", "lease", "unlease", "send", "find", "compare", "read",
 }
 

@@ -434,6 +434,15 @@ func (l *tappedLedger) Due(ctx context.Context, name, kind string, now time.Time
 	return list, err
 }
 
+func (l *tappedLedger) TakeDue(ctx context.Context, t ledger.Take) (list []ledger.Entry, err error) {
+	err = l.call("take due", func() error { list, err = l.Ledger.TakeDue(ctx, t); return err })
+	return list, err
+}
+
+func (l *tappedLedger) Postpone(ctx context.Context, name, kind string, until time.Time, later []ledger.Later) error {
+	return l.call("postpone", func() error { return l.Ledger.Postpone(ctx, name, kind, until, later) })
+}
+
 func (l *tappedLedger) Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error {
 	return l.call("follow", func() error { return l.Ledger.Follow(ctx, e, state, f) })
 }

@@ -57,8 +57,9 @@ func (c Config) Validate() error {
 
 // Run serves until ctx is done and the handlers in flight have finished.
 func Run(ctx context.Context, s *worker.Shell, c Config) error {
+	again := func(ctx context.Context, seller string) error { return s.Bus.Tick(ctx, event.TickPoll, seller) }
 	f := follow.New(follow.Parts{
-		Kinds: kinds(), Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Documents, Log: s.Log, Now: s.Now,
+		Kinds: kinds(), Sellers: s.Sellers, Ledger: s.Ledger, Open: s.Warehouses.Documents, Publish: s.Bus.Publish, Again: again, Log: s.Log, Now: s.Now,
 		Breaker: guard.NewBreaker(c.BreakerAfter), Metrics: follow.NewMetrics(s.Metrics), Tracer: s.Bus.Tracer(),
 		Config: follow.Config{
 			OpenEvery: c.OpenEvery, SoonEvery: c.PackedEvery, LateEvery: c.ShippedEvery, FollowFor: c.FollowFor, ProbeAfter: c.ProbeAfter,

@@ -1,6 +1,6 @@
 -- args: kind at limit until room before
 -- Takes entries that are due at a.at, or with a.room (a JSON object of numbers by warehouse) the next ones. Returns {{number, when
--- it was due, the values of followedFields}, ...}. What is taken is told from all else by its score, which is no whole number.
+-- it was due, the values of followedFields}, ...}. The score of what is taken is no whole number, and every other is.
 local room = a.room ~= '' and cjson.decode(a.room)
 local list
 if room then
