@@ -137,7 +137,6 @@ type Sellers interface {
 
 // Ledger is what a Follower needs of the ledger.
 type Ledger interface {
-	Due(ctx context.Context, seller, kind string, now time.Time, limit int) ([]ledger.Entry, error)
 	TakeDue(ctx context.Context, t ledger.Take) ([]ledger.Entry, error)
 	Postpone(ctx context.Context, seller, kind string, until time.Time, later []ledger.Later) error
 	Follow(ctx context.Context, e ledger.Entry, state ledger.State, f ledger.Following) error

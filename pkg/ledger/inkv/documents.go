@@ -585,8 +585,21 @@ func (l *Ledger) entries(ctx context.Context, keys []ledger.Key, limit int, fits
 }
 
 // CountFollowed implements ledger.Documents.
-func (l *Ledger) CountFollowed(_ context.Context, kind string, sellers ...string) ([]ledger.Count, error) {
-	return l.index.countFollowed(kind, sellers), nil
+func (l *Ledger) CountFollowed(ctx context.Context, kind string, sellers ...string) ([]ledger.Count, error) {
+	counts := l.index.countFollowed(kind, sellers)
+	for i, c := range counts {
+		if c.N == 0 || c.Since.After(l.now()) {
+			continue
+		}
+		others, err := l.takenByOthers(ctx, sellers[i], kind)
+		if err != nil {
+			return nil, fmt.Errorf("count followed %s: %w", kind, err)
+		}
+		if others { // they alone know what they postponed
+			counts[i].Since = l.now()
+		}
+	}
+	return counts, nil
 }
 
 // CountUnknown implements ledger.Documents.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -389,7 +390,7 @@ func (l *Ledger) counts(ctx context.Context, set string, sellers []string, at fu
 		}
 		for i, f := range first {
 			if of := f.Val(); len(of) > 0 {
-				counts[from+i].Since = at(int64(of[0].Score)).UTC()
+				counts[from+i].Since = at(int64(math.Ceil(of[0].Score))).UTC() // half a millisecond less says that it is taken
 				some = append(some, from+i)
 			}
 		}

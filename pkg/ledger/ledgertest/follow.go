@@ -71,8 +71,8 @@ func testTakeDue(b *bench) {
 	if due, err := b.Due(b.ctx, sellerName, kind, b.now(), 10); err != nil || len(due) != 0 {
 		b.Errorf("due while taken: %v, %v", due, err)
 	}
-	if n, err := b.CountFollowed(b.ctx, sellerName, kind); err != nil || n != 4 {
-		b.Errorf("%d are followed, %v", n, err)
+	if n, err := b.CountFollowed(b.ctx, kind, sellerName); err != nil || n[0].N != 4 {
+		b.Errorf("%+v are followed, %v", n, err)
 	}
 	// The one that took them is gone. A write that is not about following leaves them taken.
 	_, err = b.WantCancel(b.ctx, key("A"), ledger.Cancel{RequestID: "R"})
