@@ -23,9 +23,9 @@ func (b *bench) follows(warehouse, no string, due time.Time) {
 }
 
 // takes takes what is due now on a ledger, and returns the numbers.
-func (b *bench) takes(l ledger.Ledger, limit int) []string {
+func (b *bench) takes(l ledger.Ledger) []string {
 	b.Helper()
-	return b.taken(l, ledger.Take{Due: b.now(), Limit: limit})
+	return b.taken(l, ledger.Take{Due: b.now(), Limit: 10})
 }
 
 func (b *bench) taken(l ledger.Ledger, t ledger.Take) (nos []string) {
@@ -64,10 +64,10 @@ func testTakeDue(b *bench) {
 	if after := b.entry("C"); !reflect.DeepEqual(after, before) {
 		b.Errorf("taking wrote %+v", after)
 	}
-	b.same("the rest", b.takes(b.Ledger, 10), []string{"A", "B"})
-	b.same("again", b.takes(b.Ledger, 10), []string(nil))
+	b.same("the rest", b.takes(b.Ledger), []string{"A", "B"})
+	b.same("again", b.takes(b.Ledger), []string(nil))
 	other := b.store.Open(b.clock.Now)
-	b.same("by another process", b.takes(other, 10), []string(nil))
+	b.same("by another process", b.takes(other), []string(nil))
 	if due, err := b.Due(b.ctx, sellerName, kind, b.now(), 10); err != nil || len(due) != 0 {
 		b.Errorf("due while taken: %v, %v", due, err)
 	}
@@ -77,11 +77,11 @@ func testTakeDue(b *bench) {
 	// The one that took them is gone. A write that is not about following leaves them taken.
 	_, err = b.WantCancel(b.ctx, key("A"), ledger.Cancel{RequestID: "R"})
 	b.must(err)
-	b.same("before its time", b.takes(b.Ledger, 10), []string(nil))
+	b.same("before its time", b.takes(b.Ledger), []string(nil))
 	b.clock.Add(hold + time.Minute)
 	var again []string
 	b.eventually("another process takes them", func() bool {
-		again = append(again, b.takes(other, 10)...)
+		again = append(again, b.takes(other)...)
 		slices.Sort(again)
 		return slices.Equal(again, []string{"A", "B", "C"})
 	})
@@ -93,7 +93,7 @@ func testPostpone(b *bench) {
 		b.follows("W", no, b.now())
 	}
 	until := b.now().Add(hold)
-	b.same("taken", b.takes(b.Ledger, 10), []string{"A", "B", "C", "D"})
+	b.same("taken", b.takes(b.Ledger), []string{"A", "B", "C", "D"})
 	before := b.entry("A")
 	b.must(b.Follow(b.ctx, b.entry("B"), ledger.Accepted, ledger.Following{Due: b.now().Add(5 * time.Second)}))
 	b.must(b.Follow(b.ctx, b.entry("C"), ledger.Accepted, ledger.Following{}))
@@ -105,23 +105,23 @@ func testPostpone(b *bench) {
 	if after := b.entry("A"); !reflect.DeepEqual(after, before) {
 		b.Errorf("postponing wrote %+v", after)
 	}
-	b.same("at once", b.takes(b.Ledger, 10), []string(nil))
+	b.same("at once", b.takes(b.Ledger), []string(nil))
 	b.clock.Add(5 * time.Second)
-	b.same("what was followed", b.takes(b.Ledger, 10), []string{"B"})
+	b.same("what was followed", b.takes(b.Ledger), []string{"B"})
 	b.clock.Add(hold - 5*time.Second)
-	b.same("what was neither", b.takes(b.Ledger, 10), []string{"D"})
+	b.same("what was neither", b.takes(b.Ledger), []string{"D"})
 	_, err := b.WantCancel(b.ctx, key("A"), ledger.Cancel{RequestID: "R"})
 	b.must(err)
-	b.same("after a write that is not about following", b.takes(b.Ledger, 10), []string(nil))
+	b.same("after a write that is not about following", b.takes(b.Ledger), []string(nil))
 	b.clock.Add(20 * time.Second)
 	due, err := b.Due(b.ctx, sellerName, kind, b.now(), 10)
 	if err != nil || len(due) != 2 || due[1].Key.No != "A" || !due[1].Following.Due.Equal(minute) {
 		b.Errorf("due then: %+v, %v", due, err)
 	}
-	b.same("what was postponed", b.takes(b.Ledger, 10), []string{"B", "A"})
+	b.same("what was postponed", b.takes(b.Ledger), []string{"B", "A"})
 	// Due again as before.
 	b.must(b.Postpone(b.ctx, sellerName, kind, b.now().Add(hold), []ledger.Later{{No: "A", Due: minute}}))
-	b.same("due as before", b.takes(b.Ledger, 10), []string{"A"})
+	b.same("due as before", b.takes(b.Ledger), []string{"A"})
 	// The seller is named again for it, although nothing of it was due a moment ago.
 	b.clock.Add(lookEvery)
 	if names, _ := b.dueSellers(10); len(names) != 0 {
@@ -143,7 +143,7 @@ func testTakeNext(b *bench) {
 		b.Helper()
 		return b.taken(b.Ledger, ledger.Take{Due: b.now(), Room: room, Before: before, Limit: limit})
 	}
-	b.same("due", b.takes(b.Ledger, 10), []string{"A0"})
+	b.same("due", b.takes(b.Ledger), []string{"A0"})
 	b.same("of no warehouse", next(map[string]int{}, time.Time{}, 10), []string(nil))
 	b.same("too soon", next(map[string]int{"W2": 5}, b.now().Add(time.Minute), 10), []string(nil))
 	b.same("of one warehouse", next(map[string]int{"W2": 2, "W3": 1}, time.Time{}, 10), []string{"A1", "A3"})
