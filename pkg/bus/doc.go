@@ -53,7 +53,8 @@
 // an outcome.
 //
 // A message in hand of the main consumer when its lane is opened may be delivered by both: the ledger knows it. A lane's
-// first delivery counts as Delivery.First only beyond what the main consumer had delivered when the lane was opened.
+// first delivery counts as Delivery.First only beyond what the main consumer had delivered when the lane was opened. Those
+// before are Delivery.InLane: most of them were only released.
 //
 // What was measured of this and other designs (one consumer with delays, a consumer for each seller, hashed lanes, filters
 // by list, direct gets) stands in docs/performance.md, Dispatch.

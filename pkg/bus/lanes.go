@@ -143,17 +143,18 @@ func (l *lanes) noteWaiting(subject string, seq uint64, pause time.Duration) (fu
 	}
 	list := l.list.Load()
 	has := list != nil && slices.ContainsFunc(list.lanes, func(of lane) bool { return !of.closing && of.subject == subject })
-	if has || len(of) < l.most() {
-		return !has && l.total > mostWaiting
+	burst := len(of) < l.most()
+	if has || burst && l.total <= mostWaiting {
+		return false
 	}
 	if _, err := event.SellerOn(l.w.topic, subject); err != nil || list != nil && len(list.lanes) >= lanesPerConsumer {
 		return true
 	}
-	if !l.wanted[subject] {
+	if !burst && !l.wanted[subject] {
 		l.wanted[subject] = true
 		signal(l.look)
 	}
-	return l.total > mostWaiting
+	return false
 }
 
 // most is how many messages of a subject wait in the main consumer before it gets a lane: enough for a burst.

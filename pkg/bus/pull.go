@@ -224,6 +224,8 @@ type inflight struct {
 	seat func()
 	// lane is what delivered the message, nil for the main consumer and for RETRY.
 	lane *lane
+	// unseated is for how long a message is delayed that found no seat; 0 for one that has one.
+	unseated time.Duration
 	// beats are what keeps the message from being redelivered.
 	beats beats
 	mu    sync.Mutex

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"math"
 	"sync"
 	"time"
@@ -90,7 +91,34 @@ func (s *seats) take(seller string, returned bool) (leave func(), wait time.Dura
 		of.nextTry = soonest
 	}
 	of.nextTry = of.nextTry.Add(max(of.hold, now.Sub(of.lastLeft)) / time.Duration(limit))
-	return nil, min(of.nextTry.Sub(now), nakLimit)
+	if latest := now.Add(nakLimit); of.nextTry.After(latest) {
+		of.nextTry = latest // what a lane takes over does not come back for a seat
+	}
+	return nil, of.nextTry.Sub(now)
+}
+
+// wait takes a seat when one is free; leave is nil when ctx ends first.
+func (s *seats) wait(ctx context.Context, seller string) (leave func()) {
+	for ctx.Err() == nil {
+		n, more, blocked := s.free(seller)
+		if n > 0 {
+			if leave, _ = s.take(seller, false); leave != nil {
+				return leave
+			}
+			continue
+		}
+		if blocked <= 0 {
+			blocked = time.Minute
+		}
+		timer := time.NewTimer(blocked)
+		select {
+		case <-more:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	return nil
 }
 
 func (s *seats) leave(of *seat, count *int, entered time.Time) {

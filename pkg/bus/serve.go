@@ -72,6 +72,9 @@ type Delivery struct {
 	Seller string
 	// First: the broker's first delivery of the original; neither retry nor replay.
 	First bool
+	// InLane: a lane delivers it for the first time. The main consumer may have delivered it before the lane was opened; then
+	// First is false.
+	InLane bool
 	// Returned: it came through RETRY, as a retry or a replay.
 	Returned bool
 	// Attempt counts runs from 1. Runs that were too early, held or stopped by a shutdown do not count.
@@ -500,9 +503,14 @@ func (w *server) passOver(t *inflight, retried bool) bool {
 	return true
 }
 
-// seat takes a seat of the message's seller. Without one the message waits in its consumer until one is likely to be free.
+// seat takes a seat of the message's seller. Without one the message waits in its consumer until one is likely to be free,
+// unless too many do: then it is delayed on RETRY, out of a slot, because that takes a write. A message of a lane, which
+// fetches no more than there are seats, waits for its seat in hand.
 func (w *server) seat(t *inflight, retried bool) bool {
 	main, seq := w.fromMain(t, retried), t.meta.Sequence.Stream
+	if !main && !retried {
+		return true
+	}
 	leave, pause := w.seats.take(w.sellerOf(t.Subject, retried), retried)
 	switch {
 	case leave != nil:
@@ -512,20 +520,21 @@ func (w *server) seat(t *inflight, retried bool) bool {
 		}
 		return true
 	case main && w.lanes.noteWaiting(t.Subject, seq, pause):
-		w.delayUnseated(t, pause)
+		t.unseated = pause + nakLimit
+		return true
 	default:
 		t.nak(pause)
+		return false
 	}
-	return false
 }
 
 // delayUnseated delays a message on RETRY that found no seat, so that it does not wait in the consumer with too many.
-func (w *server) delayUnseated(t *inflight, pause time.Duration) {
+func (w *server) delayUnseated(t *inflight) {
 	d := w.delivery(t, false)
 	d.Seller = w.sellerOf(t.Subject, false)
 	ctx, cancel := context.WithTimeout(w.hard, settleLimit)
 	defer cancel()
-	if err := w.delay(ctx, t, d, w.s.Now().Add(pause+nakLimit)); err != nil {
+	if err := w.delay(ctx, t, d, w.s.Now().Add(t.unseated)); err != nil {
 		w.b.log.Error().Err(err).Msg("cannot delay the message; it stays in the consumer")
 		t.nak(nakLimit)
 		return
@@ -545,9 +554,10 @@ func (w *server) dispatchLane(ctx context.Context, of lane) {
 	p.onSilence = w.logSilence
 	seller := w.sellerOf(of.subject, false)
 	var handlers sync.WaitGroup
+	var waiting atomic.Int64 // for a seat
 	for ctx.Err() == nil && w.waitUntilFit() {
 		free, more, wait := w.seats.free(seller)
-		if free == 0 {
+		if free -= int(waiting.Load()); free <= 0 {
 			if wait <= 0 {
 				wait = time.Minute
 			}
@@ -566,7 +576,14 @@ func (w *server) dispatchLane(ctx context.Context, of lane) {
 				return
 			}
 			t.lane = &of
+			if t.seat, _ = w.seats.take(seller, false); t.seat == nil { // others of the seller took them meanwhile
+				waiting.Add(1)
+			}
 			handlers.Go(func() {
+				if t.seat == nil {
+					t.seat = w.seats.wait(w.soft, seller) // nil after soft: process releases the message
+					waiting.Add(-1)
+				}
 				w.laneSlots <- struct{}{} // channels are fair: no lane waits longer than another
 				defer func() { <-w.laneSlots }()
 				w.process(t, false)
@@ -621,6 +638,10 @@ func (w *server) process(t *inflight, retried bool) {
 		t.nak(brokenPause)
 		return
 	}
+	if t.unseated > 0 {
+		w.delayUnseated(t)
+		return
+	}
 	d := w.delivery(t, retried)
 	began := time.Now()
 	w.mu.Lock()
@@ -672,7 +693,8 @@ func (w *server) delivery(t *inflight, retried bool) *Delivery {
 	}
 	d := &Delivery{
 		Consumer: w.row.Name, Subject: e.from.subject, Stream: e.from.place.Stream, Seq: e.from.place.Seq, StreamTime: e.from.place.Stored,
-		First: t.meta.NumDelivered == 1 && !retried && (t.lane == nil || t.lane.firstOf(own.Seq)), Returned: retried, Attempt: 1,
+		First:  t.meta.NumDelivered == 1 && !retried && (t.lane == nil || t.lane.firstOf(own.Seq)),
+		InLane: t.lane != nil && t.meta.NumDelivered == 1, Returned: retried, Attempt: 1,
 		Replay: e.sent.replayed != 0 || e.sent.round != 0, Released: e.released, ReleasedAt: releasedAt(e.earlier), env: e, origin: e.token(),
 	}
 	d.ID = headerOf(d.env.original, event.HeaderID)

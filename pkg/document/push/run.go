@@ -260,10 +260,11 @@ const trustLedgerFor = 60 * 24 * time.Hour
 
 // ledgerProves reports whether a document without an entry counts as never sent also when it is delivered again or
 // replayed, if it is younger than the ledger's epoch: every send since then left an entry. Where a look-up is possible it
-// is made all the same. Here a person would have to make it, for each document that was held or retried before its claim.
+// is made all the same. Without one a person would have to make it, for each document that was held or retried before its
+// claim; and in a lane each of a backlog would cost a look-up, though the first delivery most often ended before its claim.
 func (r *run[M, D]) ledgerProves() bool {
 	_, finds := r.wh.(warehouse.Finder[D])
-	return !finds && r.Now().Sub(r.d.StreamTime) < trustLedgerFor
+	return (!finds || r.d.InLane) && r.Now().Sub(r.d.StreamTime) < trustLedgerFor
 }
 
 // find looks a document up.
