@@ -79,6 +79,12 @@ func (s Serving) FastLanes() Serving {
 	return s
 }
 
+// LanesStay keeps open lanes open.
+func (s Serving) LanesStay() Serving {
+	s.laneTimes.idle = time.Hour
+	return s
+}
+
 // LaneNames are the names that a consumer's lanes may have.
 func LaneNames(consumer string) []string { return laneNames(consumer) }
 

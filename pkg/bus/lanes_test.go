@@ -310,7 +310,7 @@ func TestNothingIsPassedOverForAClosingLane(t *testing.T) {
 	var l log
 	hold := make(chan struct{})
 	registry := prometheus.NewRegistry()
-	s := several(bus.Serving{Slots: 4, Metrics: bus.NewMetrics(registry)})
+	s := several(bus.Serving{Slots: 4, Metrics: bus.NewMetrics(registry)}).LanesStay()
 	serve(t, b, s, func(ctx context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
 		select {
 		case <-hold:
@@ -327,14 +327,14 @@ func TestNothingIsPassedOverForAClosingLane(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the flood is passed over", func() bool { return passedOver(t, registry) > 10 })
+	close(hold)
+	settled(t, b)
 	config := c.CachedInfo().Config
 	config.Metadata["stockbridge.closing"] = "now"
 	if _, err := b.JS().UpdateConsumer(t.Context(), "INTAKE", config); err != nil {
 		t.Fatal(err)
 	}
-	close(hold)
 	pass(300 * time.Millisecond) // each list that calls it open is too old
-	settled(t, b)
 	before := passedOver(t, registry)
 	floodOf(t, b, "flood", "G", 3)
 	eventually(t, "handled", func() bool { return len(l.of("G2")) > 0 })
