@@ -46,6 +46,21 @@ func floodOf(t *testing.T, b *bus.Bus, seller, prefix string, n int) {
 	publish(t, b, events...)
 }
 
+// floodHeld records orders; those of the flood do not end before hold is closed.
+func (l *log) floodHeld(hold <-chan struct{}) handler {
+	return func(ctx context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
+		if m.GetSeller() == "flood" {
+			select {
+			case <-hold:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		l.add(d, m)
+		return nil, nil
+	}
+}
+
 // allRan fails for orders that did not run.
 func allRan(t *testing.T, l *log, prefix string, n int) {
 	t.Helper()
@@ -225,17 +240,7 @@ func TestMessagesWithoutASellerInTheSubjectShareALane(t *testing.T) {
 	b := bustest.Start(t, services()...)
 	var l log
 	hold := make(chan struct{})
-	serve(t, b, several(bus.Serving{Slots: 4}), func(ctx context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
-		if m.GetSeller() == "flood" {
-			select {
-			case <-hold:
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		}
-		l.add(d, m)
-		return nil, nil
-	}, nil)
+	serve(t, b, several(bus.Serving{Slots: 4}), l.floodHeld(hold), nil)
 	for i := range 60 {
 		body, err := protojson.Marshal(order("flood", fmt.Sprint("F", i)))
 		if err != nil {
@@ -311,15 +316,7 @@ func TestNothingIsPassedOverForAClosingLane(t *testing.T) {
 	hold := make(chan struct{})
 	registry := prometheus.NewRegistry()
 	s := several(bus.Serving{Slots: 4, Metrics: bus.NewMetrics(registry)}).LanesStay()
-	serve(t, b, s, func(ctx context.Context, d *bus.Delivery, m *orderv1.Audited) ([]event.Event, error) {
-		select {
-		case <-hold:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		l.add(d, m)
-		return nil, nil
-	}, nil)
+	serve(t, b, s, l.floodHeld(hold), nil)
 	floodOf(t, b, "flood", "F", 40)
 	eventually(t, "a lane", func() bool { return len(lanes(t, b)) == 1 })
 	c, err := b.JS().Consumer(t.Context(), "INTAKE", bus.LaneNames(pusher)[0])
