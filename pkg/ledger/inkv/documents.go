@@ -483,7 +483,8 @@ func (l *Ledger) Postpone(_ context.Context, seller, kind string, until time.Tim
 	return nil
 }
 
-// dueEntries reads the entries that the index named, as far as they are still followed.
+// dueEntries reads the entries that the index named, as far as they are still followed. One whose stored due time is not the
+// one that the index knows was followed by another process, of which the index has yet to hear.
 func (l *Ledger) dueEntries(ctx context.Context, due []dueEntry, limit int) ([]ledger.Entry, error) {
 	var out []ledger.Entry
 	for _, d := range due {
@@ -494,7 +495,7 @@ func (l *Ledger) dueEntries(ctx context.Context, due []dueEntry, limit int) ([]l
 		if err != nil {
 			return nil, err
 		}
-		if ok && e.Following != nil && !e.Following.Due.IsZero() {
+		if ok && e.Following != nil && !e.Following.Due.IsZero() && (e.Following.Due.Equal(d.written) || !e.Following.Due.After(d.due)) {
 			e.Following.Due = d.due
 			out = append(out, e)
 		}

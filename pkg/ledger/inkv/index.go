@@ -199,6 +199,8 @@ func (x *index) due(seller, kind string, now time.Time) []dueEntry {
 type dueEntry struct {
 	key ledger.Key
 	due time.Time
+	// written is the due time that is stored.
+	written time.Time
 }
 
 // followedBy lists followed entries by when they are due; the caller holds the lock.
@@ -206,7 +208,7 @@ func (x *index) followedBy(seller, kind string, fits func(indexEntry) bool) []du
 	var found []dueEntry
 	for _, e := range x.followed {
 		if e.key.Seller == seller && e.key.Kind == kind && fits(e) {
-			found = append(found, dueEntry{e.key, e.due})
+			found = append(found, dueEntry{e.key, e.due, e.writtenDue})
 		}
 	}
 	slices.SortFunc(found, func(a, b dueEntry) int {

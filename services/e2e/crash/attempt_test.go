@@ -89,7 +89,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 	if r.err == nil {
 		r.err = s.begin(y)
 	}
-	nextTick := time.Time{}
+	nextTick, ticks := time.Time{}, 0
 	if s.ticks {
 		nextTick = l.clock.now().Add(tickEvery)
 	}
@@ -146,7 +146,7 @@ func (l *lane) run(ctx context.Context, t testing.TB, s *scenario, stop point, t
 		}
 		y.err(l.advance(ctx, y.seller, nextTick, func() error {
 			nextTick = nextTick.Add(tickEvery)
-			if s.moves {
+			if ticks++; s.moves && ticks > s.rests {
 				y.wh.Step()
 				y.wh.Step()
 			}

@@ -28,8 +28,9 @@ type scenario struct {
 	name string
 	// configure changes the workers' settings.
 	configure func(*pusher.Config, *poller.Config)
-	// ticks come; with each the warehouse advances, if moves.
+	// ticks come; with each the warehouse advances, if moves, but for the first rests.
 	ticks, moves bool
+	rests        int
 	// takes is how long it takes by design, without crashes.
 	takes time.Duration
 	begin func(y *attempt) error
@@ -266,6 +267,9 @@ func polls() []*scenario {
 	return []*scenario{
 		{
 			name: "an order is followed to its delivery", ticks: true, moves: true, takes: time.Minute,
+			begin: simply("o"), outcomes: map[string]outcome{"o": delivered},
+		}, {
+			name: "an order that stands still is looked up again", ticks: true, moves: true, rests: 4, takes: 2 * time.Minute,
 			begin: simply("o"), outcomes: map[string]outcome{"o": delivered},
 		}, {
 			name: "a split order is followed", ticks: true, moves: true, takes: time.Minute,
