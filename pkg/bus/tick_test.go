@@ -153,14 +153,7 @@ func TestApplySetsTheTicksOfServices(t *testing.T) {
 	if err := b.CheckTopology(ctx, layout[poller]); !errors.Is(err, bus.ErrTopology) || !strings.Contains(err.Error(), "tick poll: missing") {
 		t.Errorf("a worker that starts without its tick: %v", err)
 	}
-	ticks := func() ([]bus.Change, error) {
-		s, err := b.JS().Stream(ctx, "TICKS")
-		if err != nil {
-			return nil, err
-		}
-		return b.Apply(ctx, bus.Topology{Replicas: s.CachedInfo().Config.Replicas, Services: layout})
-	}
-	changes, err := ticks()
+	changes, err := b.Apply(ctx, bustest.Topology(layout...))
 	if err != nil || len(changes) != 1 || changes[0].String() != "tick poll: missing, 2 of single sellers, should be none" {
 		t.Errorf("applied %v, %v", changes, err)
 	}
@@ -176,7 +169,7 @@ func TestApplySetsTheTicksOfServices(t *testing.T) {
 		t.Errorf("the interval is the operator's: %v", err)
 	}
 	for _, n := range []int{1, 0} {
-		if changes, err := ticks(); err != nil || len(changes) != n {
+		if changes, err := b.Apply(ctx, bustest.Topology(layout...)); err != nil || len(changes) != n {
 			t.Errorf("applied %v, %v, want %d", changes, err, n)
 		}
 	}
