@@ -308,7 +308,7 @@ func (w *server) serve(ctx context.Context) error {
 	beating.Go(func() { w.beat(beats) })
 	defer func() { stopBeats(); beating.Wait() }()
 	open := func(stream, consumer string, h *hand) error {
-		p, err := w.b.puller(stream, consumer, 2*(h.slots+h.ahead+passBatch)+statusRoom)
+		p, err := w.b.puller(stream, consumer, 2*(h.slots+h.ahead)+maxPassBatch+statusRoom)
 		if err != nil {
 			return err
 		}
@@ -372,8 +372,9 @@ type hand struct {
 
 	n     atomic.Int64
 	freed chan struct{}
-	// passing says that most messages of the last request were passed over.
-	passing bool
+	// passing is how many messages the next request asks for because nearly all of the last one were passed over; 0 when they
+	// were not.
+	passing int
 }
 
 // shortHold is how long a message is in a slot at most for more to be fetched than there are free slots: longer ones would
@@ -383,9 +384,22 @@ const shortHold = 50 * time.Millisecond
 // fewSlots is up to how many slots nothing is fetched ahead of free ones: it pays where requests get many at a time.
 const fewSlots = 8
 
-// passBatch is how many messages are asked for while most are passed over, so that a backlog does not take a round trip
-// for each few. Those of other sellers among them wait for a slot.
-const passBatch = 256
+// passBatch and maxPassBatch are how many messages are asked for while most are passed over, twice as many each time: while
+// a server stores a flood, a request takes it 0.3 s, however many messages it is for. Those of other sellers among them wait
+// for a slot.
+const passBatch, maxPassBatch = 1024, 4096
+
+// nextPass is how many messages to ask for after a request that got so many and passed so many over.
+func nextPass(was, got, passed int) int {
+	switch {
+	case passed <= got*3/4:
+		return 0
+	case was == 0:
+		return passBatch
+	default:
+		return min(2*was, maxPassBatch)
+	}
+}
 
 // ahead is how many messages may be fetched ahead of free slots: their heartbeats keep them.
 func (w *server) ahead() int {
@@ -399,8 +413,8 @@ func (w *server) ahead() int {
 // ahead is used up, so that one request gets many.
 func (w *server) room(h *hand) int {
 	in := int(h.n.Load())
-	if h.passing {
-		return passBatch - in
+	if h.passing > 0 {
+		return h.passing - in
 	}
 	if hold := time.Duration(w.hold.Load()); h.ahead == 0 || hold == 0 || hold > shortHold {
 		return h.slots - in
@@ -415,7 +429,7 @@ func (w *server) room(h *hand) int {
 // are soon free, and fetches again when these have arrived. It neither hands on nor holds a message whose seller has no
 // seat.
 func (w *server) dispatch(p *puller, h *hand, stop context.CancelCauseFunc) {
-	work := make(chan *inflight, h.slots+h.ahead+passBatch)
+	work := make(chan *inflight, h.slots+h.ahead+maxPassBatch)
 	h.freed = make(chan struct{}, 1)
 	var slots sync.WaitGroup
 	for range h.slots {
@@ -447,7 +461,7 @@ func (w *server) dispatch(p *puller, h *hand, stop context.CancelCauseFunc) {
 				passed++
 			}
 		})
-		h.passing = passed > got/2
+		h.passing = nextPass(h.passing, got, passed)
 		if err != nil && w.soft.Err() == nil {
 			stop(err)
 		}
