@@ -30,10 +30,10 @@ const (
 	// below maxAckPending.
 	mostWaiting = 2_000
 
-	// laneClosingKey marks a closing lane, and laneFromKey says up to which sequence the main consumer may have delivered
+	// laneClosingKey marks a closing lane, and laneDeliveredKey says up to which sequence the main consumer may have delivered
 	// the lane's messages: keys of a consumer's metadata.
-	laneClosingKey = "stockbridge.closing"
-	laneFromKey    = "stockbridge.delivered"
+	laneClosingKey   = "stockbridge.closing"
+	laneDeliveredKey = "stockbridge.delivered"
 )
 
 // laneTimes are the times in a lane's life; tests live faster.
@@ -259,7 +259,7 @@ func (b *Bus) lanesOf(ctx context.Context, row Consumer) (all []lane, err error)
 		if !slices.Contains(names, info.Name) || info.Config.FilterSubject == "" || info.Config.OptStartSeq == 0 {
 			continue
 		}
-		delivered, err := strconv.ParseUint(info.Config.Metadata[laneFromKey], 10, 64)
+		delivered, err := strconv.ParseUint(info.Config.Metadata[laneDeliveredKey], 10, 64)
 		if err != nil {
 			continue
 		}
@@ -322,7 +322,7 @@ func (l *lanes) open(ctx context.Context, subject string) error {
 	config := consumerConfig(names[0], []string{subject})
 	config.DeliverPolicy, config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, start
 	config.Replicas = main.CachedInfo().Config.Replicas
-	config.Metadata = map[string]string{laneFromKey: strconv.FormatUint(main.CachedInfo().Delivered.Stream, 10)}
+	config.Metadata = map[string]string{laneDeliveredKey: strconv.FormatUint(main.CachedInfo().Delivered.Stream, 10)}
 	_, err = l.w.b.js.CreateConsumer(ctx, l.w.row.Stream, config)
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerExists) { // another replica was faster; it may be for another seller
 		return fmt.Errorf("open a lane for %s: %w", subject, err)

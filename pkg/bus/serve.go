@@ -308,7 +308,7 @@ func (w *server) serve(ctx context.Context) error {
 	beating.Go(func() { w.beat(beats) })
 	defer func() { stopBeats(); beating.Wait() }()
 	open := func(stream, consumer string, h *hand) error {
-		p, err := w.b.puller(stream, consumer, 2*(h.slots+h.ahead)+maxPassBatch+statusRoom)
+		p, err := w.b.puller(stream, consumer, 2*(h.slots+h.ahead)+h.pass+statusRoom)
 		if err != nil {
 			return err
 		}
@@ -316,14 +316,15 @@ func (w *server) serve(ctx context.Context) error {
 		slots.Go(func() { w.dispatch(p, h, stop) })
 		return nil
 	}
-	retries := RetrySlots(w.s.Slots)
+	retries, pass := RetrySlots(w.s.Slots), 0
 	if w.row.lanes() {
+		pass = maxPassBatch
 		w.seats, w.lanes = newSeats(w.s.Slots, w.s.Alone), newLanes(w)
 		w.laneSlots = make(chan struct{}, w.s.Slots)
 		retries = w.s.Slots // seats bound each seller
 		slots.Go(w.lanes.run)
 	}
-	err = open(w.row.Stream, w.row.Name, &hand{slots: w.s.Slots, ahead: w.ahead()})
+	err = open(w.row.Stream, w.row.Name, &hand{slots: w.s.Slots, ahead: w.ahead(), pass: pass})
 	if err == nil && !w.ticks() {
 		// Retries and replays have slots of their own, so that they and new messages cannot block each other.
 		err = open(streamRetry, retryName(w.row.Name), &hand{slots: retries, retried: true})
@@ -368,7 +369,9 @@ func (w *server) logSilence(silent bool) {
 // hand is what one consumer's dispatch has in hand.
 type hand struct {
 	slots, ahead int
-	retried      bool
+	// pass is how many more may be asked for while they are passed over; 0 where there are no lanes.
+	pass    int
+	retried bool
 
 	n     atomic.Int64
 	freed chan struct{}
@@ -429,7 +432,7 @@ func (w *server) room(h *hand) int {
 // are soon free, and fetches again when these have arrived. It neither hands on nor holds a message whose seller has no
 // seat.
 func (w *server) dispatch(p *puller, h *hand, stop context.CancelCauseFunc) {
-	work := make(chan *inflight, h.slots+h.ahead+maxPassBatch)
+	work := make(chan *inflight, h.slots+h.ahead+h.pass)
 	h.freed = make(chan struct{}, 1)
 	var slots sync.WaitGroup
 	for range h.slots {
